@@ -1,0 +1,172 @@
+//! The one joint between typed records and sealed rows.
+//!
+//! Implements the ports of [`store`](crate::store) over any [`Backend`]. Nothing else in this
+//! crate knows both sides.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::backend::{self, Backend, Partition, Slot};
+use crate::clock::Clock;
+use crate::seal::{KeyError, KeyId, KeyProvider};
+use crate::store;
+use crate::tenant::{ClientId, InstallationKey, UserId};
+
+mod driver;
+mod installations;
+mod keys;
+mod records;
+mod states;
+
+use driver::Driver;
+use keys::Keys;
+
+/// Keeps installations and OAuth states in a backend, sealed. Cheap to clone.
+///
+/// Everything secret is encrypted before it reaches the backend, and bound to its app, tenant,
+/// slot, version and visible metadata; there is no unencrypted mode.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// use slack_installs::backend::MemoryBackend;
+/// use slack_installs::{ClientId, EncryptedStore, LocalKeyProvider, MasterKey};
+///
+/// let provider = LocalKeyProvider::new(MasterKey::generate());
+/// let app = ClientId::new("100000000001.200000000002")?;
+/// let store = EncryptedStore::open(MemoryBackend::default(), provider, app).await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct EncryptedStore<B> {
+    driver: Arc<Driver<B>>,
+    clock: Clock,
+    swept: Arc<std::sync::Mutex<Option<Instant>>>,
+}
+
+impl<B: Backend> EncryptedStore<B> {
+    /// Opens the store of one app, and makes its first data key if it has none.
+    ///
+    /// Several apps, and several processes of one app, may share a backend.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if the backend does not answer, or the key provider cannot open the data key
+    /// that is there. Nothing is changed then.
+    pub async fn open(
+        backend: B,
+        provider: impl KeyProvider,
+        app: ClientId,
+    ) -> Result<Self, OpenError> {
+        let backend = Arc::new(backend);
+        let keys = Keys::open(Arc::clone(&backend), Arc::new(provider), app.clone()).await?;
+        Ok(Self {
+            driver: Arc::new(Driver::new(backend, keys, app)),
+            clock: Clock::default(),
+            swept: Arc::default(),
+        })
+    }
+
+    /// The same store, with another clock.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// The backend, to look at its rows.
+    #[must_use]
+    pub fn backend(&self) -> &B {
+        self.driver.backend()
+    }
+
+    /// Makes a new data key the primary. The old one still opens what it sealed. Other processes
+    /// seal under the new key within 15 minutes.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if the backend or the key provider does not answer. The key may have been
+    /// made then; calling again makes another, which does no harm.
+    pub async fn rotate_data_key(&self) -> Result<KeyId, OpenError> {
+        self.driver.keys().rotate().await
+    }
+}
+
+impl<B> Clone for EncryptedStore<B> {
+    fn clone(&self) -> Self {
+        Self {
+            driver: Arc::clone(&self.driver),
+            clock: self.clock.clone(),
+            swept: Arc::clone(&self.swept),
+        }
+    }
+}
+
+impl<B: Backend> fmt::Debug for EncryptedStore<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EncryptedStore").field("driver", &self.driver).finish_non_exhaustive()
+    }
+}
+
+/// Why a store could not be opened, or its data key not be changed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The backend did not do it.
+    #[error("the store's keys cannot be read from the database: {0}")]
+    Backend(#[from] backend::Error),
+    /// The key provider did not do it.
+    #[error("the store's data key cannot be used: {0}")]
+    Key(#[from] KeyError),
+    /// A row of the keyring is not one that this version wrote.
+    #[error("the store's keyring was changed, or written by a newer version of this crate")]
+    Keyring,
+}
+
+impl From<backend::Error> for store::Error {
+    fn from(error: backend::Error) -> Self {
+        match error {
+            backend::Error::Conflict => Self::Conflict,
+            backend::Error::Malformed(source) => Self::Unreadable(source),
+            backend::Error::Unavailable(source) => Self::Unavailable(source),
+        }
+    }
+}
+
+impl From<OpenError> for store::Error {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Backend(error) => error.into(),
+            OpenError::Key(KeyError::Refused { .. }) | OpenError::Keyring => {
+                Self::Unreadable(error.into())
+            }
+            OpenError::Key(KeyError::Unavailable(_)) => Self::Unavailable(error.into()),
+        }
+    }
+}
+
+/// The partition of one tenant of this app. Ids begin with a capital letter, so they never meet
+/// the names below.
+fn tenant(app: &ClientId, key: &InstallationKey) -> Partition {
+    partition(app, key.id())
+}
+
+fn partition(app: &ClientId, name: &str) -> Partition {
+    Partition::new(format!("{app}/{name}")).expect("ids are short and plain, and so are our names")
+}
+
+fn user_slot(user: &UserId) -> Slot {
+    slot(&format!("user/{user}"))
+}
+
+fn slot(name: &str) -> Slot {
+    Slot::new(name).expect("ids are short and plain, and so are our names")
+}
+
+/// Whole seconds: what the seal binds, and what every backend keeps.
+fn whole_seconds(time: SystemTime) -> SystemTime {
+    crate::clock::from_epoch(crate::clock::to_epoch(time))
+}

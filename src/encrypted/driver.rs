@@ -1,0 +1,277 @@
+//! Reads, decides, commits by version, and starts over when a row moved. Once, for every record.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use zeroize::Zeroizing;
+
+use super::keys::Keys;
+use super::whole_seconds;
+use crate::backend::{self, Backend, Change, Expect, Metadata, Partition, Row, Slot, Version};
+use crate::clock::to_epoch;
+use crate::seal::{self, Context, Undecryptable};
+use crate::store::Error;
+use crate::tenant::ClientId;
+
+/// One app's records in one backend.
+pub(super) struct Driver<B> {
+    backend: Arc<B>,
+    keys: Arc<Keys<B>>,
+    app: ClientId,
+}
+
+/// A record, opened.
+pub(super) struct Record {
+    pub(super) row: Row,
+    pub(super) plaintext: Zeroizing<Vec<u8>>,
+}
+
+/// A record to be written.
+pub(super) struct Draft {
+    pub(super) kind: &'static str,
+    pub(super) metadata: String,
+    pub(super) plaintext: Zeroizing<Vec<u8>>,
+    pub(super) due_at: Option<SystemTime>,
+}
+
+/// A slot, and the kind of record that it must hold.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) slot: Slot,
+    pub(super) kind: &'static str,
+}
+
+/// One step of a decision. A slot that the decision was shown must still hold what it held then.
+pub(super) enum Step {
+    /// Removes every row of the partition.
+    Clear,
+    /// Removes a row.
+    Delete(Slot),
+    /// Leaves a row that the decision was shown, but takes part only if it still stands.
+    Keep(Slot),
+    /// Writes a row.
+    Put(Slot, Draft),
+}
+
+impl<B: Backend> Driver<B> {
+    pub(super) fn new(backend: Arc<B>, keys: Arc<Keys<B>>, app: ClientId) -> Self {
+        Self { backend, keys, app }
+    }
+
+    pub(super) fn app(&self) -> &ClientId {
+        &self.app
+    }
+
+    pub(super) fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    pub(super) fn keys(&self) -> &Arc<Keys<B>> {
+        &self.keys
+    }
+
+    /// The records at these places, opened.
+    pub(super) async fn read(
+        &self,
+        partition: &Partition,
+        places: &[Place],
+    ) -> Result<Vec<Option<Record>>, Error> {
+        let rows = self.read_rows(partition, places).await?;
+        self.open_all(partition, places, rows).await
+    }
+
+    /// The rows at these places, unopened.
+    pub(super) async fn read_rows(
+        &self,
+        partition: &Partition,
+        places: &[Place],
+    ) -> Result<Vec<Option<Row>>, Error> {
+        let slots: Vec<_> = places.iter().map(|place| place.slot.clone()).collect();
+        Ok(self.backend.read(partition, &slots).await?)
+    }
+
+    /// Shows the records at these places to `decide`, and carries out what it answers in one
+    /// commit. Starts over when one of the rows has moved meanwhile.
+    ///
+    /// Answers the version of each row put, in order, beside what `decide` answered.
+    pub(super) async fn update<T: Send>(
+        &self,
+        partition: &Partition,
+        places: &[Place],
+        decide: impl Fn(&[Option<Record>]) -> Result<(Vec<Step>, T), Error> + Send + Sync,
+    ) -> Result<(Vec<Version>, T), Error> {
+        for _ in 0..ATTEMPTS {
+            let records = self.read(partition, places).await?;
+            let (steps, answer) = decide(&records)?;
+            let rows: Vec<_> =
+                records.into_iter().map(|record| record.map(|record| record.row)).collect();
+            let (changes, versions) = self.changes(partition, places, &rows, steps).await?;
+            if self.commit(partition, places, &changes, &versions).await? {
+                return Ok((versions, answer));
+            }
+        }
+        Err(Error::Unavailable("a row was changed by others again and again".into()))
+    }
+
+    /// As [`update`](Self::update), for decisions that need no plaintext, so that a row that
+    /// does not open can still be removed.
+    pub(super) async fn update_unopened<T: Send>(
+        &self,
+        partition: &Partition,
+        places: &[Place],
+        decide: impl Fn(&[Option<Row>]) -> Result<(Vec<Step>, T), Error> + Send + Sync,
+    ) -> Result<T, Error> {
+        for _ in 0..ATTEMPTS {
+            let rows = self.read_rows(partition, places).await?;
+            let (steps, answer) = decide(&rows)?;
+            let (changes, versions) = self.changes(partition, places, &rows, steps).await?;
+            if self.commit(partition, places, &changes, &versions).await? {
+                return Ok(answer);
+            }
+        }
+        Err(Error::Unavailable("a row was changed by others again and again".into()))
+    }
+
+    /// Commits once. `false` if a row was not as expected.
+    async fn commit(
+        &self,
+        partition: &Partition,
+        places: &[Place],
+        changes: &[Change],
+        versions: &[Version],
+    ) -> Result<bool, Error> {
+        let lost = match self.backend.commit(partition, changes).await {
+            Ok(()) => return Ok(true),
+            Err(backend::Error::Conflict) => return Ok(false),
+            Err(error @ backend::Error::Malformed(_)) => return Err(error.into()),
+            Err(backend::Error::Unavailable(lost)) => lost,
+        };
+        // The answer was lost, the commit perhaps not. A row that we wrote carries the version
+        // that we minted; if none does, the caller must find out.
+        let put = changes.iter().filter(|change| matches!(change, Change::Put { .. }));
+        let slots: Vec<_> = put.filter_map(Change::slot).cloned().collect();
+        let Ok(rows) = self.backend.read(partition, &slots).await else {
+            return Err(Error::Unavailable(lost));
+        };
+        match rows.iter().flatten().any(|row| versions.contains(&row.version)) {
+            true => Ok(true),
+            false if places.is_empty() => Err(Error::Unavailable(lost)),
+            // Nothing of ours stands, so the whole commit does not: look again and decide anew.
+            false if !versions.is_empty() => Ok(false),
+            false => Err(Error::Unavailable(lost)),
+        }
+    }
+
+    async fn changes(
+        &self,
+        partition: &Partition,
+        places: &[Place],
+        rows: &[Option<Row>],
+        steps: Vec<Step>,
+    ) -> Result<(Vec<Change>, Vec<Version>), Error> {
+        let shown = |slot: &Slot| {
+            let at = places.iter().position(|place| place.slot == *slot)?;
+            rows.get(at)
+        };
+        let mut changes = Vec::with_capacity(steps.len());
+        let mut versions = Vec::new();
+        for step in steps {
+            changes.push(match step {
+                Step::Clear => Change::Clear,
+                Step::Delete(slot) => {
+                    let only = shown(&slot).and_then(Option::as_ref).map(|row| row.version);
+                    Change::Delete { slot, only }
+                }
+                Step::Keep(slot) => match shown(&slot).and_then(Option::as_ref) {
+                    // The same row over itself changes nothing, and fails if it has moved.
+                    Some(row) => {
+                        let expect = Expect::Version(row.version);
+                        Change::Put { slot, row: row.clone(), expect }
+                    }
+                    None => continue,
+                },
+                Step::Put(slot, draft) => {
+                    let expect = match shown(&slot) {
+                        Some(Some(row)) => Expect::Version(row.version),
+                        Some(None) => Expect::Absent,
+                        None => Expect::Any,
+                    };
+                    let row = self.seal(partition, &slot, draft).await?;
+                    versions.push(row.version);
+                    Change::Put { slot, row, expect }
+                }
+            });
+        }
+        Ok((changes, versions))
+    }
+
+    async fn seal(&self, partition: &Partition, slot: &Slot, draft: Draft) -> Result<Row, Error> {
+        let (key_id, key) = self.keys.primary().await?;
+        let version = Version::mint();
+        let due_at = draft.due_at.map(whole_seconds);
+        let context = Context {
+            app: self.app.as_str(),
+            partition: partition.as_str(),
+            slot: slot.as_str(),
+            kind: draft.kind,
+            version: version.as_bytes(),
+            due_at: due_at.map(to_epoch),
+            metadata: &draft.metadata,
+        };
+        let sealed = seal::seal(seal::RECORD, key_id, &key, &context.bytes(), &draft.plaintext);
+        Ok(Row { version, metadata: Metadata::new(draft.metadata), sealed, due_at })
+    }
+
+    async fn open_all(
+        &self,
+        partition: &Partition,
+        places: &[Place],
+        rows: Vec<Option<Row>>,
+    ) -> Result<Vec<Option<Record>>, Error> {
+        let mut records = Vec::with_capacity(rows.len());
+        for (place, row) in places.iter().zip(rows) {
+            records.push(match row {
+                Some(row) => Some(self.open(partition, place, row).await?),
+                None => None,
+            });
+        }
+        Ok(records)
+    }
+
+    async fn open(&self, partition: &Partition, place: &Place, row: Row) -> Result<Record, Error> {
+        let unreadable = |error: Undecryptable| Error::Unreadable(error.into());
+        let key_id = row.sealed.key_id().map_err(unreadable)?;
+        let key = self.keys.get(key_id).await?;
+        let context = Context {
+            app: self.app.as_str(),
+            partition: partition.as_str(),
+            slot: place.slot.as_str(),
+            kind: place.kind,
+            version: row.version.as_bytes(),
+            due_at: row.due_at.map(to_epoch),
+            metadata: row.metadata.as_str(),
+        };
+        let plaintext = seal::open(seal::RECORD, &key, &context.bytes(), row.sealed.as_bytes())
+            .map_err(unreadable)?;
+        Ok(Record { row, plaintext })
+    }
+}
+
+impl<B> fmt::Debug for Driver<B>
+where
+    B: fmt::Debug,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver")
+            .field("app", &self.app)
+            .field("backend", &self.backend)
+            .field("keys", &self.keys)
+            .finish()
+    }
+}
+
+/// How often a decision is taken anew before the caller is told to come back. Each lost attempt
+/// means that another writer got through, so a whole fleet installing one workspace at once still
+/// ends well below.
+const ATTEMPTS: usize = 100;

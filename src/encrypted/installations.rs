@@ -1,0 +1,153 @@
+//! Installations as rows: `install` has the facts, `bot` and `user/U…` one chain of tokens each.
+
+use async_trait::async_trait;
+
+use super::driver::{Place, Record, Step};
+use super::{EncryptedStore, records, slot, tenant, user_slot};
+use crate::backend::{Backend, Cursor, Row};
+use crate::installation::{Installation, Revision};
+use crate::store::{
+    Delete, DeleteWhat, Error, Facts, InstallationStore, ListCursor, Listing,
+};
+use crate::tenant::{InstallationKey, UserId};
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<B: Backend> InstallationStore for EncryptedStore<B> {
+    async fn store(&self, installation: &Installation) -> Result<Revision, Error> {
+        let partition = tenant(self.driver.app(), &installation.key());
+        let places = [install(), bot()];
+        let decide = |records: &[Option<Record>]| {
+            let [standing, standing_bot] = records else { unreachable!("two places were read") };
+            let facts = records::install_draft(installation, standing.as_ref())?;
+            let mut steps = vec![Step::Put(install().slot, facts)];
+            if let Some(new) = &installation.bot {
+                let draft =
+                    records::bot_draft(new, installation.installed_at, standing_bot.as_ref())?;
+                steps.push(Step::Put(bot().slot, draft));
+            }
+            if let Some(new) = &installation.user {
+                let draft = records::user_draft(new, installation.installed_at);
+                steps.push(Step::Put(user(&new.id).slot, draft));
+            }
+            Ok((steps, ()))
+        };
+        let (versions, ()) = self.driver.update(&partition, &places, decide).await?;
+        let version = versions.first().expect("the facts are always put");
+        Ok(Revision::from_bytes(*version.as_bytes()))
+    }
+
+    async fn fetch(
+        &self,
+        key: &InstallationKey,
+        of_user: Option<&UserId>,
+    ) -> Result<Option<Installation>, Error> {
+        let partition = tenant(self.driver.app(), key);
+        let places: Vec<_> = [install(), bot()].into_iter().chain(of_user.map(user)).collect();
+        let mut records = self.driver.read(&partition, &places).await?.into_iter();
+        let Some(facts) = records.next().flatten() else { return Ok(None) };
+        let (bot, user) = (records.next().flatten(), records.next().flatten());
+        let mut installation = records::installation(&facts, bot.as_ref(), user.as_ref())?;
+        // The partition is bound by the seal, so this can only be a bug of ours; a wrong tenant
+        // is worth a look all the same.
+        if installation.key() != *key {
+            return Err(Error::Unreadable("a row names another tenant than its place".into()));
+        }
+        installation.revision = Some(revision(&facts.row));
+        Ok(Some(installation))
+    }
+
+    async fn note(
+        &self,
+        key: &InstallationKey,
+        wanted: Revision,
+        facts: &Facts,
+    ) -> Result<bool, Error> {
+        let partition = tenant(self.driver.app(), key);
+        let decide = |records: &[Option<Record>]| {
+            let [standing, standing_bot] = records else { unreachable!("two places were read") };
+            let Some(standing) = standing.as_ref().filter(|it| revision(&it.row) == wanted) else {
+                return Ok((Vec::new(), false));
+            };
+            let mut steps = vec![Step::Keep(install().slot)];
+            if let Some(url) = &facts.url {
+                let mut noted = records::install_facts(standing)?;
+                noted.url = Some(url.clone());
+                steps = vec![Step::Put(
+                    install().slot,
+                    records::with_facts(records::INSTALL, &noted, standing),
+                )];
+            }
+            if let (Some(id), Some(standing)) = (&facts.bot_id, standing_bot) {
+                let mut noted = records::grant_facts(standing)?;
+                noted.bot_id = Some(id.clone());
+                steps.push(Step::Put(
+                    bot().slot,
+                    records::with_facts(records::BOT, &noted, standing),
+                ));
+            }
+            Ok((steps, true))
+        };
+        Ok(self.driver.update(&partition, &[install(), bot()], decide).await?.1)
+    }
+
+    async fn delete(&self, key: &InstallationKey, delete: &Delete) -> Result<bool, Error> {
+        let partition = tenant(self.driver.app(), key);
+        let part = match &delete.what {
+            DeleteWhat::All => install(),
+            DeleteWhat::Bot => bot(),
+            DeleteWhat::User(id) => user(id),
+        };
+        let whole = delete.what == DeleteWhat::All;
+        let decide = |rows: &[Option<Row>]| {
+            let [standing, part_row] = rows else { unreachable!("two places were read") };
+            if let Some(only) = delete.only {
+                match standing {
+                    None if part_row.is_none() => return Ok((Vec::new(), false)),
+                    Some(row) if revision(row) == only => {}
+                    _ => return Err(Error::Conflict),
+                }
+            }
+            let steps = match (whole, delete.only) {
+                (true, None) => vec![Step::Clear],
+                (true, Some(_)) => vec![Step::Delete(install().slot), Step::Clear],
+                (false, None) => vec![Step::Delete(part.slot.clone())],
+                (false, Some(_)) => {
+                    vec![Step::Keep(install().slot), Step::Delete(part.slot.clone())]
+                }
+            };
+            Ok((steps, part_row.is_some()))
+        };
+        self.driver.update_unopened(&partition, &[install(), part.clone()], decide).await
+    }
+
+    async fn list(&self, from: Option<ListCursor>, limit: usize) -> Result<Listing, Error> {
+        let from = from.map(|cursor| Cursor(cursor.0));
+        let page = self.driver.backend().scan(from, limit).await?;
+        let ours = format!("{}/", self.driver.app());
+        let rows = page.rows.iter().filter(|(key, _)| key.partition.as_str().starts_with(&ours));
+        let installs = rows.filter(|(key, _)| key.slot == install().slot);
+        Ok(Listing {
+            installations: installs
+                .filter_map(|(_, row)| records::summary(row.metadata.as_str()))
+                .collect(),
+            next: page.next.map(|cursor| ListCursor(cursor.0)),
+        })
+    }
+}
+
+fn revision(row: &Row) -> Revision {
+    Revision::from_bytes(*row.version.as_bytes())
+}
+
+fn install() -> Place {
+    Place { slot: slot("install"), kind: records::INSTALL }
+}
+
+fn bot() -> Place {
+    Place { slot: slot("bot"), kind: records::BOT }
+}
+
+fn user(id: &UserId) -> Place {
+    Place { slot: user_slot(id), kind: records::USER }
+}

@@ -1,0 +1,312 @@
+//! The stored forms: what stands in a row's metadata, and what under its seal.
+//!
+//! Golden files in `tests/golden/` pin both; forms are only ever added to. `v` is the version of
+//! a form: a row of a later version is refused, not guessed at.
+
+use std::borrow::Cow;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::driver::{Draft, Record};
+use crate::clock::{from_epoch, to_epoch};
+use crate::installation::{
+    Bot, Enterprise, Grant, Home, IncomingWebhook, Installation, Scopes, Team, User,
+};
+use crate::secret::{AccessToken, RefreshToken, WebhookUrl};
+use crate::store::{Error, Summary};
+use crate::tenant::{AppId, BotId, EnterpriseId, TeamId, UserId};
+
+pub(super) const INSTALL: &str = "install";
+pub(super) const BOT: &str = "bot";
+pub(super) const USER: &str = "user";
+pub(super) const STATE: &str = "state";
+
+/// The facts of an installation, in the clear.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(super) struct InstallFacts {
+    v: u32,
+    kind: Cow<'static, str>,
+    app_id: AppId,
+    pub(super) enterprise_id: Option<EnterpriseId>,
+    enterprise_name: Option<String>,
+    team_id: Option<TeamId>,
+    team_name: Option<String>,
+    is_enterprise_install: bool,
+    pub(super) url: Option<String>,
+    installed_by: Option<UserId>,
+    /// Seconds since 1970, as all times here.
+    installed_at: u64,
+}
+
+/// The secrets of an installation that belong to no chain of tokens.
+#[derive(Deserialize, Serialize)]
+struct InstallSecrets<'a> {
+    #[serde(borrow)]
+    webhooks: Vec<WebhookSecrets<'a>>,
+    #[serde(borrow)]
+    metadata: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct WebhookSecrets<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+    #[serde(borrow)]
+    channel_id: Cow<'a, str>,
+    #[serde(borrow)]
+    configuration_url: Cow<'a, str>,
+    #[serde(borrow)]
+    url: Cow<'a, str>,
+}
+
+/// The facts of a chain of tokens, in the clear.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(super) struct GrantFacts {
+    v: u32,
+    kind: Cow<'static, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bot_user_id: Option<UserId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) bot_id: Option<BotId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user_id: Option<UserId>,
+    scopes: String,
+    expires_at: Option<u64>,
+    granted_at: u64,
+}
+
+/// The secrets of a chain of tokens.
+#[derive(Deserialize, Serialize)]
+struct GrantSecrets<'a> {
+    #[serde(borrow)]
+    access_token: Cow<'a, str>,
+    #[serde(borrow)]
+    refresh_token: Option<Cow<'a, str>>,
+}
+
+/// The row of an installation's facts. Webhooks of other channels are kept from `standing`.
+pub(super) fn install_draft(
+    installation: &Installation,
+    standing: Option<&Record>,
+) -> Result<Draft, Error> {
+    let old = standing.map(open_secrets).transpose()?;
+    let home = &installation.home;
+    let facts = InstallFacts {
+        v: 1,
+        kind: INSTALL.into(),
+        app_id: installation.app_id.clone(),
+        enterprise_id: home.enterprise().map(|enterprise| enterprise.id.clone()),
+        enterprise_name: home.enterprise().and_then(|enterprise| enterprise.name.clone()),
+        team_id: home.team().map(|team| team.id.clone()),
+        team_name: home.team().and_then(|team| team.name.clone()),
+        is_enterprise_install: home.is_enterprise_install(),
+        url: match &installation.url {
+            Some(url) => Some(url.clone()),
+            None => standing.map(install_facts).transpose()?.and_then(|facts| facts.url),
+        },
+        installed_by: installation.installed_by.clone(),
+        installed_at: to_epoch(installation.installed_at),
+    };
+    let new = installation.incoming_webhooks.iter().map(|webhook| WebhookSecrets {
+        channel: webhook.channel.as_str().into(),
+        channel_id: webhook.channel_id.as_str().into(),
+        configuration_url: webhook.configuration_url.as_str().into(),
+        url: webhook.url.expose().into(),
+    });
+    let mut secrets = InstallSecrets {
+        webhooks: new.collect(),
+        metadata: installation.metadata.as_deref().map(Cow::Borrowed),
+    };
+    if let Some(old) = old {
+        let replaced = |webhook: &WebhookSecrets<'_>| {
+            secrets.webhooks.iter().any(|new| new.channel_id == webhook.channel_id)
+        };
+        let kept: Vec<_> =
+            old.webhooks.into_iter().filter(|webhook| !replaced(webhook)).collect();
+        secrets.webhooks.extend(kept);
+        secrets.metadata = secrets.metadata.or(old.metadata);
+    }
+    Ok(Draft {
+        kind: INSTALL,
+        metadata: to_text(&facts),
+        plaintext: to_plaintext(&secrets),
+        due_at: None,
+    })
+}
+
+/// The same record with other facts.
+pub(super) fn with_facts(kind: &'static str, facts: &impl Serialize, record: &Record) -> Draft {
+    Draft {
+        kind,
+        metadata: to_text(facts),
+        plaintext: record.plaintext.clone(),
+        due_at: record.row.due_at,
+    }
+}
+
+/// The row of the bot's chain. What `auth.test` told before is kept from `standing`.
+pub(super) fn bot_draft(
+    bot: &Bot,
+    granted_at: SystemTime,
+    standing: Option<&Record>,
+) -> Result<Draft, Error> {
+    let old = standing.map(grant_facts).transpose()?;
+    let same_bot = old.filter(|old| old.bot_user_id.as_ref() == Some(&bot.user_id));
+    let facts = GrantFacts {
+        bot_user_id: Some(bot.user_id.clone()),
+        bot_id: bot.id.clone().or_else(|| same_bot.and_then(|old| old.bot_id)),
+        ..facts_of(BOT, &bot.grant, granted_at)
+    };
+    Ok(grant_draft(BOT, &facts, &bot.grant))
+}
+
+/// The row of one user's chain.
+pub(super) fn user_draft(user: &User, granted_at: SystemTime) -> Draft {
+    let facts =
+        GrantFacts { user_id: Some(user.id.clone()), ..facts_of(USER, &user.grant, granted_at) };
+    grant_draft(USER, &facts, &user.grant)
+}
+
+/// An installation from its rows.
+pub(super) fn installation(
+    install: &Record,
+    bot: Option<&Record>,
+    user: Option<&Record>,
+) -> Result<Installation, Error> {
+    let facts = install_facts(install)?;
+    let secrets = open_secrets(install)?;
+    let webhook = |webhook: WebhookSecrets<'_>| -> Result<_, Error> {
+        Ok(IncomingWebhook {
+            channel: webhook.channel.into_owned(),
+            channel_id: webhook.channel_id.into_owned(),
+            configuration_url: webhook.configuration_url.into_owned(),
+            url: WebhookUrl::new(webhook.url).map_err(|_| form("a webhook"))?,
+        })
+    };
+    let home = facts.home()?;
+    let mut installation = Installation::new(facts.app_id, home, from_epoch(facts.installed_at));
+    installation.url = facts.url;
+    installation.installed_by = facts.installed_by;
+    installation.incoming_webhooks =
+        secrets.webhooks.into_iter().map(webhook).collect::<Result<_, _>>()?;
+    installation.metadata = secrets.metadata.map(Cow::into_owned);
+    installation.bot = bot.map(open_bot).transpose()?;
+    installation.user = user.map(open_user).transpose()?;
+    Ok(installation)
+}
+
+/// What a listing shows of a row; `None` if it is not the row of an installation's facts.
+pub(super) fn summary(metadata: &str) -> Option<Summary> {
+    let facts: InstallFacts = serde_json::from_str(metadata).ok()?;
+    if facts.v != 1 || facts.kind != INSTALL {
+        return None;
+    }
+    let home = facts.home().ok()?;
+    Some(Summary::new(facts.app_id, home, facts.installed_by, from_epoch(facts.installed_at)))
+}
+
+pub(super) fn install_facts(record: &Record) -> Result<InstallFacts, Error> {
+    let facts: InstallFacts = facts(record, "an installation's metadata")?;
+    known(facts.v, &facts.kind, INSTALL)?;
+    Ok(facts)
+}
+
+pub(super) fn grant_facts(record: &Record) -> Result<GrantFacts, Error> {
+    facts(record, "a grant's metadata")
+}
+
+impl InstallFacts {
+    fn home(&self) -> Result<Home, Error> {
+        let enterprise = self
+            .enterprise_id
+            .clone()
+            .map(|id| Enterprise { id, name: self.enterprise_name.clone() });
+        let team = self.team_id.clone().map(|id| Team { id, name: self.team_name.clone() });
+        Home::new(enterprise, team, self.is_enterprise_install)
+            .map_err(|_| form("an installation's ids"))
+    }
+}
+
+fn facts_of(kind: &'static str, grant: &Grant, granted_at: SystemTime) -> GrantFacts {
+    GrantFacts {
+        v: 1,
+        kind: kind.into(),
+        bot_user_id: None,
+        bot_id: None,
+        user_id: None,
+        scopes: grant.scopes.to_string(),
+        expires_at: grant.expires_at.map(to_epoch),
+        granted_at: to_epoch(granted_at),
+    }
+}
+
+fn grant_draft(kind: &'static str, facts: &GrantFacts, grant: &Grant) -> Draft {
+    let secrets = GrantSecrets {
+        access_token: grant.access_token.expose().into(),
+        refresh_token: grant.refresh_token.as_ref().map(|token| token.expose().into()),
+    };
+    Draft { kind, metadata: to_text(facts), plaintext: to_plaintext(&secrets), due_at: None }
+}
+
+fn open_bot(record: &Record) -> Result<Bot, Error> {
+    let facts = grant_facts(record)?;
+    known(facts.v, &facts.kind, BOT)?;
+    let grant = open_grant(record, &facts)?;
+    let user_id = facts.bot_user_id.ok_or_else(|| form("a bot's user id"))?;
+    Ok(Bot { user_id, id: facts.bot_id, grant })
+}
+
+fn open_user(record: &Record) -> Result<User, Error> {
+    let facts = grant_facts(record)?;
+    known(facts.v, &facts.kind, USER)?;
+    let grant = open_grant(record, &facts)?;
+    Ok(User { id: facts.user_id.ok_or_else(|| form("a user's id"))?, grant })
+}
+
+fn open_grant(record: &Record, facts: &GrantFacts) -> Result<Grant, Error> {
+    let secrets: GrantSecrets<'_> =
+        serde_json::from_slice(&record.plaintext).map_err(|_| form("a grant's tokens"))?;
+    let refresh_token = secrets.refresh_token.map(RefreshToken::new).transpose();
+    Ok(Grant {
+        access_token: AccessToken::new(secrets.access_token).map_err(|_| form("a token"))?,
+        refresh_token: refresh_token.map_err(|_| form("a token"))?,
+        expires_at: facts.expires_at.map(from_epoch),
+        scopes: Scopes::from(facts.scopes.as_str()),
+    })
+}
+
+fn open_secrets(record: &Record) -> Result<InstallSecrets<'_>, Error> {
+    serde_json::from_slice(&record.plaintext).map_err(|_| form("an installation's webhooks"))
+}
+
+fn facts<T: for<'a> Deserialize<'a>>(record: &Record, what: &'static str) -> Result<T, Error> {
+    // The text of a JSON error can repeat what it read, so it goes no further.
+    serde_json::from_str(record.row.metadata.as_str()).map_err(|_| form(what))
+}
+
+fn known(v: u32, kind: &str, wanted: &'static str) -> Result<(), Error> {
+    match v == 1 && kind == wanted {
+        true => Ok(()),
+        false => Err(form("a row written by a newer version of this crate")),
+    }
+}
+
+fn form(what: &'static str) -> Error {
+    Error::Unreadable(format!("{what}: not a form that this version knows").into())
+}
+
+fn to_text(facts: &impl Serialize) -> String {
+    serde_json::to_string(facts).expect("plain fields always serialise")
+}
+
+fn to_plaintext(secrets: &impl Serialize) -> Zeroizing<Vec<u8>> {
+    // Room for all of it at once, since a vector that grows leaves its old bytes in freed memory.
+    let mut plaintext = Zeroizing::new(Vec::with_capacity(PLAINTEXT_ROOM));
+    serde_json::to_writer(&mut *plaintext, secrets).expect("plain fields always serialise");
+    plaintext
+}
+
+/// Two tokens of Slack's and the names around them fit several times over.
+const PLAINTEXT_ROOM: usize = 4096;

@@ -1,0 +1,113 @@
+//! OAuth states as rows: a partition each, taken away by whoever deletes it first.
+
+use std::fmt::Write as _;
+use std::sync::PoisonError;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::driver::{Draft, Place, Record, Step};
+use super::{EncryptedStore, partition, records, slot};
+use crate::backend::{Backend, Change, Partition};
+use crate::store::{Error, StateId, StatePayload, StateStore};
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<B: Backend> StateStore for EncryptedStore<B> {
+    async fn issue(
+        &self,
+        id: &StateId,
+        payload: &[u8],
+        expires_at: SystemTime,
+    ) -> Result<(), Error> {
+        let decide = |_: &[Option<Record>]| {
+            let draft = Draft {
+                kind: records::STATE,
+                metadata: r#"{"v":1,"kind":"state"}"#.into(),
+                plaintext: Zeroizing::new(payload.to_vec()),
+                due_at: Some(expires_at),
+            };
+            Ok((vec![Step::Put(state().slot, draft)], ()))
+        };
+        self.driver.update(&self.of(id), &[state()], decide).await?;
+        self.sweep_now_and_then();
+        Ok(())
+    }
+
+    async fn consume(&self, id: &StateId, now: SystemTime) -> Result<Option<StatePayload>, Error> {
+        let partition = self.of(id);
+        let decide = |records: &[Option<Record>]| {
+            let [Some(record)] = records else { return Ok((Vec::new(), None)) };
+            // An expired one is left for the sweep.
+            match record.row.due_at.is_some_and(|expires_at| now < expires_at) {
+                true => Ok((vec![Step::Delete(state().slot)], Some(record.plaintext.clone()))),
+                false => Ok((Vec::new(), None)),
+            }
+        };
+        Ok(self.driver.update(&partition, &[state()], decide).await?.1)
+    }
+}
+
+impl<B: Backend> EncryptedStore<B> {
+    fn of(&self, id: &StateId) -> Partition {
+        let hex = id.0.iter().fold(String::new(), |mut hex, byte| {
+            write!(hex, "{byte:02x}").expect("writing to a string cannot fail");
+            hex
+        });
+        partition(self.driver.app(), &format!("{STATES}{hex}"))
+    }
+
+    /// Removes expired states in the background, at most once in [`SWEEP_EVERY`]: a crawler that
+    /// opens the install page again and again leaves nothing behind.
+    fn sweep_now_and_then(&self) {
+        let now = Instant::now();
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        if swept.is_some_and(|swept| now.duration_since(swept) < SWEEP_EVERY) {
+            return;
+        }
+        *swept = Some(now);
+        let store = self.clone();
+        drop(tokio::spawn(async move {
+            if let Err(error) = store.sweep_expired_states().await {
+                tracing::warn!(%error, "expired OAuth states could not be removed");
+            }
+        }));
+    }
+
+    /// Removes OAuth states that expired without a callback. Starting a flow does this by itself
+    /// now and then; an app with little traffic has no need to call it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] if the database does not answer. Some may be gone then.
+    pub async fn sweep_expired_states(&self) -> Result<usize, Error> {
+        let states = format!("{}/{STATES}", self.driver.app());
+        let due = self.driver.backend().due(self.clock.now(), SWEEP_AT_ONCE).await?;
+        let mut swept = 0;
+        for (key, row) in due {
+            if key.partition.as_str().starts_with(&states) {
+                let delete = Change::Delete { slot: key.slot, only: Some(row.version) };
+                // A conflict means that somebody else swept it.
+                match self.driver.backend().commit(&key.partition, &[delete]).await {
+                    Err(error) if error.is_transient() => return Err(error.into()),
+                    outcome => swept += usize::from(outcome.is_ok()),
+                }
+            }
+        }
+        Ok(swept)
+    }
+}
+
+fn state() -> Place {
+    Place { slot: slot("state"), kind: records::STATE }
+}
+
+const STATES: &str = "state/";
+
+/// Ten times in the life of a state, so that the dead are few beside the living.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// A bound on one sweep's work; the next one takes the rest.
+const SWEEP_AT_ONCE: usize = 1000;

@@ -1,0 +1,302 @@
+//! What an installation is: who installed what where, and the tokens that came of it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::SystemTime;
+
+use crate::secret::{AccessToken, RefreshToken, WebhookUrl};
+use crate::tenant::{AppId, BotId, EnterpriseId, InstallationKey, NoTenant, TeamId, UserId};
+
+/// One app in one workspace or organisation.
+///
+/// Has no `Serialize`, on purpose: the only way out of this process is the encrypted store.
+///
+/// ```compile_fail
+/// fn wants_serialize<T: serde::Serialize>() {}
+/// wants_serialize::<slack_installs::Installation>();
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Installation {
+    /// The app that was installed.
+    pub app_id: AppId,
+    /// Where: a workspace, or a whole organisation.
+    pub home: Home,
+    /// The workspace's or the organisation's URL, once `auth.test` told it.
+    pub url: Option<String>,
+    /// The bot, one per app and tenant; `None` if only users authorised the app.
+    pub bot: Option<Bot>,
+    /// A user's own authorisation. On `store`: of the person who installed. On `fetch`: of
+    /// exactly the user who was asked for, never of another.
+    pub user: Option<User>,
+    /// Who went through the flow last.
+    pub installed_by: Option<UserId>,
+    /// When, on Slack's clock.
+    pub installed_at: SystemTime,
+    /// Incoming webhooks, one for each channel.
+    pub incoming_webhooks: Vec<IncomingWebhook>,
+    /// What the host passed to `InstallOptions`, sealed like a token.
+    pub metadata: Option<String>,
+    /// Which state of the stored installation this is; `None` before it was stored. `store` does
+    /// not look at it: an installation overwrites what stands there.
+    pub revision: Option<Revision>,
+}
+
+impl Installation {
+    /// An installation of this app, with nothing in it yet.
+    #[must_use]
+    pub fn new(app_id: AppId, home: Home, installed_at: SystemTime) -> Self {
+        Self {
+            app_id,
+            home,
+            url: None,
+            bot: None,
+            user: None,
+            installed_by: None,
+            installed_at,
+            incoming_webhooks: Vec::new(),
+            metadata: None,
+            revision: None,
+        }
+    }
+
+    /// The key under which this is stored.
+    #[must_use]
+    pub fn key(&self) -> InstallationKey {
+        self.home.key()
+    }
+}
+
+/// Where an app is installed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Home {
+    /// In an Enterprise organisation, for all its workspaces that an admin adds.
+    Org(Enterprise),
+    /// In one workspace.
+    Workspace {
+        /// The organisation that the workspace belongs to, if any. Information only: it changes
+        /// when the workspace joins one.
+        enterprise: Option<Enterprise>,
+        /// The workspace.
+        team: Team,
+    },
+}
+
+impl Home {
+    /// Where Slack's answer says that the app was installed.
+    ///
+    /// Only the flag makes an installation org-wide, never the presence of an enterprise id; and
+    /// a team that Slack names beside an org-wide installation is dropped, since keyed by it the
+    /// installation would never be found again (slackapi/python-slack-sdk#1639).
+    ///
+    /// # Errors
+    ///
+    /// [`NoTenant`] if it is org-wide without an organisation, or not org-wide without a
+    /// workspace.
+    pub fn new(
+        enterprise: Option<Enterprise>,
+        team: Option<Team>,
+        is_enterprise_install: bool,
+    ) -> Result<Self, NoTenant> {
+        match (is_enterprise_install, enterprise, team) {
+            (true, Some(enterprise), _) => Ok(Self::Org(enterprise)),
+            (false, enterprise, Some(team)) => Ok(Self::Workspace { enterprise, team }),
+            _ => Err(NoTenant),
+        }
+    }
+
+    /// The organisation, if there is one.
+    #[must_use]
+    pub fn enterprise(&self) -> Option<&Enterprise> {
+        match self {
+            Self::Org(enterprise) => Some(enterprise),
+            Self::Workspace { enterprise, .. } => enterprise.as_ref(),
+        }
+    }
+
+    /// Whether the organisation installed the app for its workspaces at once.
+    #[must_use]
+    pub fn is_enterprise_install(&self) -> bool {
+        matches!(self, Self::Org(_))
+    }
+
+    /// The key of an installation here.
+    #[must_use]
+    pub fn key(&self) -> InstallationKey {
+        match self {
+            Self::Org(enterprise) => InstallationKey::org(enterprise.id.clone()),
+            Self::Workspace { enterprise, team } => {
+                let key = InstallationKey::workspace(team.id.clone());
+                enterprise.iter().fold(key, |key, enterprise| key.within(enterprise.id.clone()))
+            }
+        }
+    }
+
+    /// The workspace; `None` for an org-wide installation.
+    #[must_use]
+    pub fn team(&self) -> Option<&Team> {
+        match self {
+            Self::Org(_) => None,
+            Self::Workspace { team, .. } => Some(team),
+        }
+    }
+}
+
+/// An Enterprise organisation.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Enterprise {
+    /// Its id.
+    pub id: EnterpriseId,
+    /// Its name, if Slack told it.
+    pub name: Option<String>,
+}
+
+/// A workspace.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Team {
+    /// Its id.
+    pub id: TeamId,
+    /// Its name, if Slack told it.
+    pub name: Option<String>,
+}
+
+/// The app's bot in one workspace or organisation.
+#[derive(Debug)]
+pub struct Bot {
+    /// The bot's user, which posts and is mentioned.
+    pub user_id: UserId,
+    /// The bot's own id, once `auth.test` told it.
+    pub id: Option<BotId>,
+    /// Its token.
+    pub grant: Grant,
+}
+
+/// One user's authorisation of the app.
+#[derive(Debug)]
+pub struct User {
+    /// Who.
+    pub id: UserId,
+    /// Their token.
+    pub grant: Grant,
+}
+
+/// One chain of tokens: an access token, and what buys the next one.
+#[derive(Debug)]
+pub struct Grant {
+    /// The token for Slack's Web API.
+    pub access_token: AccessToken,
+    /// With token rotation, the token that buys the next pair.
+    pub refresh_token: Option<RefreshToken>,
+    /// When the access token ends; `None` if it does not.
+    pub expires_at: Option<SystemTime>,
+    /// What it may do: what was granted, which may be less or more than was asked for.
+    pub scopes: Scopes,
+}
+
+/// A webhook into one channel.
+#[derive(Debug)]
+pub struct IncomingWebhook {
+    /// The channel's name when it was set up.
+    pub channel: String,
+    /// The channel's id; one webhook is kept for each.
+    pub channel_id: String,
+    /// Slack's page where a person can change it.
+    pub configuration_url: String,
+    /// Where to post.
+    pub url: WebhookUrl,
+}
+
+/// A set of OAuth scopes.
+///
+/// ```
+/// use slack_installs::Scopes;
+///
+/// let scopes = Scopes::from("chat:write,commands");
+/// assert!(scopes.contains("commands"));
+/// assert_eq!(scopes.to_string(), "chat:write,commands");
+/// ```
+#[derive(Clone, Default, Eq, PartialEq)]
+pub struct Scopes(BTreeSet<String>);
+
+impl Scopes {
+    /// Whether this scope is among them.
+    #[must_use]
+    pub fn contains(&self, scope: &str) -> bool {
+        self.0.contains(scope)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The scopes, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
+    /// Those of `wanted` that are not among these.
+    #[must_use]
+    pub fn missing(&self, wanted: &Self) -> Self {
+        Self(wanted.0.difference(&self.0).cloned().collect())
+    }
+}
+
+impl fmt::Debug for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for Scopes {
+    /// Comma separated, as Slack writes them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scopes: Vec<_> = self.iter().collect();
+        f.write_str(&scopes.join(","))
+    }
+}
+
+impl From<&str> for Scopes {
+    /// Reads scopes parted by commas or white space, as Slack and people write them.
+    fn from(scopes: &str) -> Self {
+        let parts = scopes.split(|c: char| c == ',' || c.is_whitespace());
+        parts.filter(|scope| !scope.is_empty()).collect()
+    }
+}
+
+impl<S: Into<String>> FromIterator<S> for Scopes {
+    fn from_iter<I: IntoIterator<Item = S>>(scopes: I) -> Self {
+        Self(scopes.into_iter().map(Into::into).collect())
+    }
+}
+
+impl<S: Into<String>, const N: usize> From<[S; N]> for Scopes {
+    fn from(scopes: [S; N]) -> Self {
+        scopes.into_iter().collect()
+    }
+}
+
+/// A state of a stored installation: it changes with every reinstall, and never comes back.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub struct Revision([u8; 16]);
+
+impl Revision {
+    /// A revision from its bytes, for implementations of the store.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The revision's bytes, for implementations of the store.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}

@@ -1,0 +1,124 @@
+//! Envelope encryption: data keys seal records, a key provider wraps data keys.
+//!
+//! ```text
+//! KeyProvider (a master key here, or a KMS)     never leaves the provider
+//!  └─ data key, 32 random bytes                 wrapped, a row of the keyring
+//!      └─ one key per ciphertext                HKDF from the data key and a fresh 32-byte salt
+//! ```
+//!
+//! Every ciphertext is bound to its context: the app, the partition, the slot, the kind of
+//! record, the row's version, when it is due, and the row's metadata. Moved to any other place,
+//! or put beside changed metadata, it does not open. The format is in `docs/envelope.md` of the
+//! repository; golden vectors are recomputed there by another implementation.
+
+use std::fmt;
+
+use thiserror::Error;
+
+mod envelope;
+mod keyring;
+mod local;
+
+pub(crate) use envelope::{Context, DATA_KEY_LEN, RECORD, open, seal};
+pub use keyring::{DataKey, KeyId};
+pub(crate) use keyring::{Keyring, Looked};
+pub use local::{LocalKeyProvider, MasterKey, MasterKeyError};
+
+use async_trait::async_trait;
+
+/// Ciphertext, as a backend stores it.
+///
+/// The one way to make a `Sealed` of something readable is to seal it, inside this crate: there
+/// is no public constructor from plaintext, so plaintext cannot reach a backend.
+///
+/// ```compile_fail
+/// use slack_installs::backend::Sealed;
+///
+/// let sealed = Sealed(b"xoxb-plaintext".to_vec()); // the field is private
+/// ```
+#[derive(Clone, Eq, PartialEq)]
+pub struct Sealed(Vec<u8>);
+
+impl Sealed {
+    /// Ciphertext as a backend read it.
+    ///
+    /// Bytes that this crate did not write give an empty value, which never opens: plaintext
+    /// that was passed here by mistake is dropped, not stored.
+    #[must_use]
+    pub fn from_stored(bytes: impl Into<Vec<u8>>) -> Self {
+        let bytes = bytes.into();
+        match envelope::is_envelope(&bytes) {
+            true => Self(bytes),
+            false => Self(Vec::new()),
+        }
+    }
+
+    /// The bytes to store.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sealed({} bytes)", self.0.len())
+    }
+}
+
+/// Wraps data keys under a key that never leaves it: a master key in this process, or a KMS.
+///
+/// # Contract
+///
+/// 1. `unwrap` gives back the key that `wrap` was given, for the same context.
+/// 2. `unwrap` fails for another context, and for a wrapped key that was changed in any byte.
+///
+/// # Consistency
+///
+/// None is needed: a wrapped key never changes.
+///
+/// # Cancel safety
+///
+/// Both methods may be dropped at any point.
+///
+/// # Errors
+///
+/// [`KeyError::Unavailable`] if the provider cannot be reached and the same call may succeed later;
+/// [`KeyError::Refused`] if it will not do it.
+#[async_trait]
+pub trait KeyProvider: fmt::Debug + Send + Sync + 'static {
+    /// Wraps a data key.
+    async fn wrap(&self, key: &DataKey, context: &KeyContext<'_>) -> Result<Vec<u8>, KeyError>;
+
+    /// Unwraps a data key.
+    async fn unwrap(&self, wrapped: &[u8], context: &KeyContext<'_>) -> Result<DataKey, KeyError>;
+}
+
+/// What a wrapped data key is bound to. Not secret; a KMS shows it in its log.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyContext<'a> {
+    /// The app's client id.
+    pub app: &'a str,
+    /// The data key's id.
+    pub key_id: KeyId,
+}
+
+/// Why a key provider could not do it.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// It will not: wrong key, no permission, or the wrapped key was changed.
+    #[error("the key provider refused: {reason}")]
+    Refused {
+        /// What to do about it, for an operator. Never key material.
+        reason: String,
+    },
+    /// It cannot be reached now.
+    #[error("the key provider is unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The one answer to any ciphertext that does not open, whatever the reason.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[error("stored data does not open: it was changed, moved, or sealed under another key")]
+pub struct Undecryptable;

@@ -1,0 +1,199 @@
+//! Data keys in memory, for a while.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::envelope::{self, DATA_KEY_LEN};
+use super::{Sealed, Undecryptable};
+use crate::random;
+
+/// A data key: seals records, and is itself stored only wrapped. Wiped when dropped.
+pub struct DataKey(Box<Zeroizing<[u8; DATA_KEY_LEN]>>);
+
+impl DataKey {
+    /// A data key from its bytes, for key providers.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; DATA_KEY_LEN]) -> Self {
+        Self(Box::new(Zeroizing::new(bytes)))
+    }
+
+    /// The key's bytes, for key providers.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; DATA_KEY_LEN] {
+        &self.0
+    }
+
+    pub(crate) fn generate() -> Self {
+        Self::from_bytes(random::bytes())
+    }
+}
+
+impl fmt::Debug for DataKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DataKey([redacted])")
+    }
+}
+
+/// A data key's name: 16 random bytes, not secret.
+#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+pub struct KeyId([u8; 16]);
+
+impl KeyId {
+    /// An id from its bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The id's bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    pub(crate) fn generate() -> Self {
+        Self(random::bytes())
+    }
+
+    /// Reads the form that `Display` writes.
+    pub(crate) fn parse(hex: &str) -> Option<Self> {
+        let id = u128::from_str_radix(hex, 16).ok().filter(|_| hex.len() == 32)?;
+        Some(Self(id.to_be_bytes()))
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+/// Unwrapped data keys: one primary, which seals, and retired ones, which still open.
+///
+/// Holds a key for [`HARD_AGE`] at most, so that a key provider that is shut off shuts this
+/// process off too. Where the wrapped keys stand is not its business.
+#[derive(Default)]
+pub(crate) struct Keyring {
+    keys: RwLock<Keys>,
+}
+
+#[derive(Default)]
+struct Keys {
+    primary: Option<(KeyId, Instant)>,
+    by_id: HashMap<KeyId, Entry>,
+}
+
+struct Entry {
+    key: Arc<DataKey>,
+    since: Instant,
+    refreshing: bool,
+}
+
+/// What the keyring has under an id.
+pub(crate) enum Looked {
+    /// A key that may be used.
+    Fresh(KeyId, Arc<DataKey>),
+    /// A key that may be used, and that this caller should fetch again in the background.
+    /// No other caller is told so until that is done.
+    Ageing(KeyId, Arc<DataKey>),
+    /// Nothing that may be used.
+    Missing,
+}
+
+impl Keyring {
+    /// The key that seals.
+    pub(crate) fn primary(&self, now: Instant) -> Looked {
+        let primary = self.keys.read().unwrap_or_else(PoisonError::into_inner).primary;
+        match primary {
+            Some((id, confirmed)) if now.duration_since(confirmed) < HARD_AGE => self.get(id, now),
+            _ => Looked::Missing,
+        }
+    }
+
+    /// The key of that id.
+    pub(crate) fn get(&self, id: KeyId, now: Instant) -> Looked {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = keys.by_id.get(&id) else { return Looked::Missing };
+        match now.duration_since(entry.since) {
+            age if age >= HARD_AGE => Looked::Missing,
+            age if age >= SOFT_AGE && !entry.refreshing => {
+                drop(keys);
+                self.begin_refresh(id)
+            }
+            _ => Looked::Fresh(id, Arc::clone(&entry.key)),
+        }
+    }
+
+    /// Takes a key that the provider just unwrapped.
+    pub(crate) fn insert(&self, id: KeyId, key: Arc<DataKey>, is_primary: bool, now: Instant) {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        keys.by_id.retain(|_, entry| now.duration_since(entry.since) < HARD_AGE);
+        keys.by_id.insert(id, Entry { key, since: now, refreshing: false });
+        if is_primary {
+            keys.primary = Some((id, now));
+        }
+    }
+
+    /// Gives up a background refresh, so that a later caller tries again.
+    pub(crate) fn refresh_failed(&self, id: KeyId) {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = keys.by_id.get_mut(&id) {
+            entry.refreshing = false;
+        }
+    }
+
+    fn begin_refresh(&self, id: KeyId) -> Looked {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        match keys.by_id.get_mut(&id) {
+            Some(entry) if entry.refreshing => Looked::Fresh(id, Arc::clone(&entry.key)),
+            Some(entry) => {
+                entry.refreshing = true;
+                Looked::Ageing(id, Arc::clone(&entry.key))
+            }
+            None => Looked::Missing,
+        }
+    }
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        f.debug_struct("Keyring").field("primary", &keys.primary.map(|(id, _)| id)).finish()
+    }
+}
+
+/// How long an unwrapped key may be used. Past it, without the provider, nothing is read or
+/// written: the design's bound on how long a revoked key lives on in a process.
+pub(crate) const HARD_AGE: Duration = Duration::from_secs(15 * 60);
+
+/// From when on a key is fetched again in the background: early enough to ride out five minutes
+/// without the provider.
+const SOFT_AGE: Duration = Duration::from_secs(10 * 60);
+
+impl Sealed {
+    /// The data key that this names.
+    pub(crate) fn key_id(&self) -> Result<KeyId, Undecryptable> {
+        envelope::key_id(&self.0).ok_or(Undecryptable)
+    }
+
+    /// A key provider's wrapped key, as a row keeps it.
+    pub(crate) fn from_wrapped_key(wrapped: &[u8]) -> Self {
+        envelope::wrapped_key(wrapped)
+    }
+
+    /// The key provider's wrapped key in this row.
+    pub(crate) fn wrapped_key(&self) -> Result<&[u8], Undecryptable> {
+        envelope::unwrapped(&self.0).ok_or(Undecryptable)
+    }
+}

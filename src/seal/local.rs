@@ -1,0 +1,286 @@
+//! The simplest key provider: a 32-byte master key in this process.
+
+use std::fmt;
+use std::path::Path;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::alphabet;
+use ring::hkdf;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::envelope::{self, DATA_KEY_LEN};
+use super::keyring::{DataKey, KeyId};
+use super::{KeyContext, KeyError, KeyProvider};
+
+/// A 32-byte master key. Whoever has it and the database has every token.
+///
+/// Make one with `openssl rand -base64 32`, keep it apart from the database and its backups, and
+/// give it to the process by environment or by file.
+pub struct MasterKey(DataKey);
+
+impl MasterKey {
+    /// A new random key, for tests and for generating one to keep.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(DataKey::generate())
+    }
+
+    /// Reads a key written as 64 hex digits or as base64 (either alphabet, padded or not);
+    /// white space around it is ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`MasterKeyError::Form`] for anything that is not exactly 32 bytes written so.
+    pub fn parse(text: &str) -> Result<Self, MasterKeyError> {
+        let text = text.trim();
+        let bytes = Zeroizing::new(match text.len() == 2 * DATA_KEY_LEN {
+            true => from_hex(text),
+            false => [&STANDARD_ANY, &URL_SAFE_ANY]
+                .iter()
+                .find_map(|alphabet| alphabet.decode(text).ok()),
+        });
+        let bytes = bytes.as_deref().and_then(|bytes| <&[u8; DATA_KEY_LEN]>::try_from(bytes).ok());
+        match bytes {
+            Some([0, rest @ ..]) if rest.iter().all(|byte| *byte == 0) => Err(MasterKeyError::Zero),
+            Some(bytes) => Ok(Self(DataKey::from_bytes(*bytes))),
+            None => Err(MasterKeyError::Form),
+        }
+    }
+
+    /// Reads the key from an environment variable.
+    ///
+    /// # Errors
+    ///
+    /// [`MasterKeyError::NotSet`], or as [`MasterKey::parse`].
+    pub fn from_env(variable: &'static str) -> Result<Self, MasterKeyError> {
+        match std::env::var(variable).map(Zeroizing::new) {
+            Ok(text) => Self::parse(&text),
+            Err(std::env::VarError::NotPresent) => Err(MasterKeyError::NotSet { variable }),
+            Err(std::env::VarError::NotUnicode(_)) => Err(MasterKeyError::Form),
+        }
+    }
+
+    /// Reads the key from a file that holds nothing else.
+    ///
+    /// # Errors
+    ///
+    /// [`MasterKeyError::File`] if it cannot be read, or as [`MasterKey::parse`].
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, MasterKeyError> {
+        let bytes = Zeroizing::new(std::fs::read(path).map_err(MasterKeyError::File)?);
+        Self::parse(std::str::from_utf8(&bytes).map_err(|_| MasterKeyError::Form)?)
+    }
+
+    /// The key as base64, to be kept somewhere safe.
+    #[must_use]
+    pub fn to_base64(&self) -> Zeroizing<String> {
+        Zeroizing::new(STANDARD.encode(self.0.expose()))
+    }
+
+    /// A name for the key from which the key cannot be found: what an error message can show.
+    #[must_use]
+    pub fn fingerprint(&self) -> KeyId {
+        let mut id = [0; 16];
+        hkdf::Salt::new(hkdf::HKDF_SHA256, b"slack-installs master key fingerprint")
+            .extract(self.0.expose())
+            .expand(&[], Fingerprint)
+            .and_then(|okm| okm.fill(&mut id))
+            .expect("16 bytes are within HKDF-SHA256's limit");
+        KeyId::from_bytes(id)
+    }
+}
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterKey([redacted])")
+    }
+}
+
+struct Fingerprint;
+
+impl hkdf::KeyType for Fingerprint {
+    fn len(&self) -> usize {
+        16
+    }
+}
+
+/// Why a text is not a master key. The text itself is not repeated.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum MasterKeyError {
+    /// The file cannot be read.
+    #[error("the master key's file cannot be read")]
+    File(#[source] std::io::Error),
+    /// Not 32 bytes in hex or base64.
+    #[error(
+        "the master key must be 32 random bytes, written as base64 or as 64 hex digits; make one with `openssl rand -base64 32`"
+    )]
+    Form,
+    /// The environment variable is not set.
+    #[error(
+        "the environment variable {variable} is not set; make a master key with `openssl rand -base64 32` and keep it"
+    )]
+    NotSet {
+        /// Its name.
+        variable: &'static str,
+    },
+    /// 32 zero bytes: a placeholder that was never replaced.
+    #[error("the master key is all zeros; make one with `openssl rand -base64 32`")]
+    Zero,
+}
+
+/// Wraps data keys under a master key in this process.
+///
+/// To change the master key, make the new one the provider's and add the old one as retired: it
+/// still unwraps what it wrapped.
+///
+/// ```
+/// use slack_installs::{LocalKeyProvider, MasterKey};
+///
+/// let provider = LocalKeyProvider::new(MasterKey::generate()).with_retired(MasterKey::generate());
+/// ```
+#[derive(Debug)]
+pub struct LocalKeyProvider {
+    primary: (KeyId, MasterKey),
+    retired: Vec<(KeyId, MasterKey)>,
+}
+
+impl LocalKeyProvider {
+    /// A provider that wraps under this key.
+    #[must_use]
+    pub fn new(key: MasterKey) -> Self {
+        Self { primary: (key.fingerprint(), key), retired: Vec::new() }
+    }
+
+    /// Adds a key that only unwraps.
+    #[must_use]
+    pub fn with_retired(mut self, key: MasterKey) -> Self {
+        self.retired.push((key.fingerprint(), key));
+        self
+    }
+
+    fn master_key(&self, id: KeyId) -> Option<&MasterKey> {
+        let keys = std::iter::once(&self.primary).chain(&self.retired);
+        keys.into_iter().find(|(other, _)| *other == id).map(|(_, key)| key)
+    }
+}
+
+impl From<MasterKey> for LocalKeyProvider {
+    fn from(key: MasterKey) -> Self {
+        Self::new(key)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl KeyProvider for LocalKeyProvider {
+    async fn wrap(&self, key: &DataKey, context: &KeyContext<'_>) -> Result<Vec<u8>, KeyError> {
+        let (id, master) = &self.primary;
+        let bound = bound_to(context);
+        Ok(envelope::seal(DATA_KEY, *id, &master.0, &bound, key.expose()).as_bytes().to_vec())
+    }
+
+    async fn unwrap(&self, wrapped: &[u8], context: &KeyContext<'_>) -> Result<DataKey, KeyError> {
+        let changed = || KeyError::Refused {
+            reason: "a wrapped data key in the database was changed or moved".into(),
+        };
+        let id = envelope::key_id(wrapped).ok_or_else(changed)?;
+        let master = self.master_key(id).ok_or_else(|| KeyError::Refused {
+            reason: format!(
+                "the database's data keys are wrapped under the master key with fingerprint {id}, \
+                 but this process has {}; give it that key, as primary or as retired",
+                self.primary.0
+            ),
+        })?;
+        let key = envelope::open(DATA_KEY, &master.0, &bound_to(context), wrapped)
+            .map_err(|_| changed())?;
+        let key = <&[u8; DATA_KEY_LEN]>::try_from(key.as_slice()).map_err(|_| changed())?;
+        Ok(DataKey::from_bytes(*key))
+    }
+}
+
+/// The purpose of a wrapped data key's ciphertext.
+const DATA_KEY: &[u8] = b"slack-installs data key v1";
+
+fn bound_to(context: &KeyContext<'_>) -> Vec<u8> {
+    // The id has a fixed length, so the two cannot run into each other.
+    [context.key_id.as_bytes().as_slice(), context.app.as_bytes()].concat()
+}
+
+const ANY_PADDING: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const STANDARD_ANY: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, ANY_PADDING);
+const URL_SAFE_ANY: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, ANY_PADDING);
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    text.as_bytes().chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+    const BASE64: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+    fn context(app: &str) -> KeyContext<'_> {
+        KeyContext { app, key_id: KeyId::from_bytes([1; 16]) }
+    }
+
+    #[test]
+    fn hex_and_base64_of_32_bytes_are_the_same_key() {
+        let fingerprint = MasterKey::parse(HEX).expect("hex").fingerprint();
+        for text in [BASE64, BASE64.trim_end_matches('='), &format!(" {BASE64}\n"), &HEX.to_uppercase()] {
+            assert_eq!(MasterKey::parse(text).expect(text).fingerprint(), fingerprint);
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused_with_the_remedy_and_without_the_text() {
+        let short = &HEX[2..];
+        let not_hex = HEX.replace('a', "g");
+        for text in ["", "canary", short, &not_hex, &BASE64[4..], &BASE64.repeat(2), "ä"] {
+            let error = MasterKey::parse(text).expect_err(text);
+            let shown = format!("{error} {error:?}");
+            assert!(shown.contains("openssl rand -base64 32"), "{shown}");
+            assert!(text.is_empty() || !shown.contains(text), "{shown}");
+        }
+        assert!(matches!(MasterKey::parse(&"0".repeat(64)), Err(MasterKeyError::Zero)));
+    }
+
+    #[tokio::test]
+    async fn a_wrapped_key_unwraps_for_its_own_app_and_id_only() {
+        let provider = LocalKeyProvider::new(MasterKey::generate());
+        let key = DataKey::generate();
+        let wrapped = provider.wrap(&key, &context("app")).await.expect("wraps");
+        let unwrapped = provider.unwrap(&wrapped, &context("app")).await.expect("unwraps");
+        assert_eq!(unwrapped.expose(), key.expose());
+        assert!(provider.unwrap(&wrapped, &context("other")).await.is_err());
+        let elsewhere = KeyContext { key_id: KeyId::from_bytes([2; 16]), ..context("app") };
+        assert!(provider.unwrap(&wrapped, &elsewhere).await.is_err());
+        for byte in 0..wrapped.len() {
+            let mut changed = wrapped.clone();
+            changed[byte] ^= 1;
+            assert!(provider.unwrap(&changed, &context("app")).await.is_err(), "byte {byte}");
+        }
+    }
+
+    #[tokio::test]
+    async fn another_master_key_is_refused_by_fingerprint_and_a_retired_one_still_unwraps() {
+        let old = MasterKey::parse(HEX).expect("key");
+        let fingerprint = old.fingerprint().to_string();
+        let key = DataKey::generate();
+        let wrapped =
+            LocalKeyProvider::new(old).wrap(&key, &context("app")).await.expect("wraps");
+        let new = LocalKeyProvider::new(MasterKey::generate());
+        let error = new.unwrap(&wrapped, &context("app")).await.expect_err("other key");
+        assert!(error.to_string().contains(&fingerprint), "{error}");
+        let new = new.with_retired(MasterKey::parse(HEX).expect("key"));
+        let unwrapped = new.unwrap(&wrapped, &context("app")).await.expect("retired key");
+        assert_eq!(unwrapped.expose(), key.expose());
+    }
+}

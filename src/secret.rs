@@ -1,0 +1,192 @@
+//! Secrets as types: never printed, never serialised, wiped when dropped.
+//!
+//! Each has one way out, `expose()`, which is easy to search for.
+
+use std::fmt;
+
+use ring::digest;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// Makes a newtype over a secret text.
+macro_rules! secret {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        pub struct $name(Zeroizing<String>);
+
+        impl $name {
+            /// The secret itself. Whoever calls this answers for where it goes.
+            #[must_use]
+            pub fn expose(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($name), "([redacted])"))
+            }
+        }
+    };
+}
+
+secret!(
+    /// A token for Slack's Web API: `xoxb-…`, `xoxp-…` or, with token rotation, `xoxe.xox[bp]-1-…`.
+    AccessToken
+);
+secret!(
+    /// The app's client secret, from *Basic Information*.
+    ClientSecret
+);
+secret!(
+    /// The single-use code that Slack sends to the redirect URL.
+    Code
+);
+secret!(
+    /// A token that buys the next access token: `xoxe-1-…`. Slack accepts each one once.
+    RefreshToken
+);
+secret!(
+    /// The app's signing secret, from *Basic Information*. It proves that a request is Slack's.
+    SigningSecret
+);
+secret!(
+    /// An incoming webhook's URL. Whoever knows it can post, so it is a secret like a token.
+    WebhookUrl
+);
+
+impl AccessToken {
+    /// Takes a token that Slack issued.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] if it is no plausible token (empty, over [`MAX_SECRET_LEN`], not visible
+    /// ASCII), or is of a kind that must not be stored: `xoxc-`, `xoxd-` and `xoxs-` belong to a
+    /// person's Slack client, and `xwfp-` ends with its workflow step.
+    pub fn new(token: impl Into<String>) -> Result<Self, SecretError> {
+        let token = plausible("access token", token.into())?;
+        let bare = token.strip_prefix("xoxe.").unwrap_or(&token);
+        match ["xoxc-", "xoxd-", "xoxs-", "xwfp-"].iter().any(|kind| bare.starts_with(kind)) {
+            true => Err(SecretError::NotStorable),
+            false => Ok(Self(token)),
+        }
+    }
+}
+
+impl ClientSecret {
+    /// Takes the client secret.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] if it is empty, over [`MAX_SECRET_LEN`] or not visible ASCII.
+    pub fn new(secret: impl Into<String>) -> Result<Self, SecretError> {
+        Ok(Self(plausible("client secret", secret.into())?))
+    }
+}
+
+impl Code {
+    /// Takes the code of a callback.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] if it is empty, over [`MAX_SECRET_LEN`] or not visible ASCII.
+    pub fn new(code: impl Into<String>) -> Result<Self, SecretError> {
+        Ok(Self(plausible("code", code.into())?))
+    }
+}
+
+impl RefreshToken {
+    /// Takes a refresh token that Slack issued.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] if it is empty, over [`MAX_SECRET_LEN`] or not visible ASCII.
+    pub fn new(token: impl Into<String>) -> Result<Self, SecretError> {
+        Ok(Self(plausible("refresh token", token.into())?))
+    }
+}
+
+impl SigningSecret {
+    /// Takes the signing secret.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] if it is empty, over [`MAX_SECRET_LEN`] or not visible ASCII.
+    pub fn new(secret: impl Into<String>) -> Result<Self, SecretError> {
+        Ok(Self(plausible("signing secret", secret.into())?))
+    }
+}
+
+impl WebhookUrl {
+    /// Takes a webhook URL that Slack issued.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] if it is empty, over [`MAX_SECRET_LEN`] or not visible ASCII.
+    pub fn new(url: impl Into<String>) -> Result<Self, SecretError> {
+        Ok(Self(plausible("webhook URL", url.into())?))
+    }
+}
+
+/// The longest secret that is accepted, in bytes. Slack documents no length for tokens; theirs
+/// have 50 to 300 characters.
+pub const MAX_SECRET_LEN: usize = 8 * 1024;
+
+fn plausible(what: &'static str, secret: String) -> Result<Zeroizing<String>, SecretError> {
+    let secret = Zeroizing::new(secret);
+    match (1..=MAX_SECRET_LEN).contains(&secret.len()) && secret.bytes().all(|b| b.is_ascii_graphic())
+    {
+        true => Ok(secret),
+        false => Err(SecretError::Implausible { what }),
+    }
+}
+
+/// Whether two secrets are the same text, in time that tells nothing about where they differ.
+pub(crate) fn same(one: &str, other: &str) -> bool {
+    let hash = |text: &str| digest::digest(&digest::SHA256, text.as_bytes());
+    hash(one).as_ref() == hash(other).as_ref()
+}
+
+/// A text that cannot be the wanted secret. The text itself is not repeated.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum SecretError {
+    /// Empty, too long, or with characters that no secret of Slack's has.
+    #[error("not a {what}: expected 1 to {MAX_SECRET_LEN} visible ASCII characters without spaces")]
+    Implausible {
+        /// Which secret was expected.
+        what: &'static str,
+    },
+    /// A Slack client's own session token, or a workflow token that ends with its step.
+    #[error("a session or workflow token cannot serve as an installation's token")]
+    NotStorable,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let token = AccessToken::new("xoxb-canary").expect("token");
+        assert_eq!(format!("{token:?}"), "AccessToken([redacted])");
+    }
+
+    #[test]
+    fn session_and_workflow_tokens_are_refused() {
+        for token in ["xoxc-1", "xoxd-1", "xoxs-1", "xwfp-1", "xoxe.xoxc-1"] {
+            assert_eq!(AccessToken::new(token).err(), Some(SecretError::NotStorable), "{token}");
+        }
+        for token in ["xoxb-1", "xoxp-1", "xoxe.xoxb-1-1", "xoxe.xoxp-1-1"] {
+            assert!(AccessToken::new(token).is_ok(), "{token}");
+        }
+    }
+
+    #[test]
+    fn implausible_secrets_are_refused_without_being_repeated() {
+        for secret in ["", "xoxb-canary with space", "xoxb-canary\0", "xoxb-canary\r\nX: y"] {
+            let error = AccessToken::new(secret).expect_err("implausible");
+            assert!(!format!("{error} {error:?}").contains("canary"));
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! Whose data is it: Slack's ids as types, and the keys built from them.
+//!
+//! An id from outside is checked before it becomes part of any key, query or cache name, so a
+//! `T1` can never be taken for the start of `T12`, nor a workspace for an organisation.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Makes a newtype over one of Slack's ids: checked on construction, free to print.
+macro_rules! slack_id {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $prefixes:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            /// Checks an id.
+            ///
+            /// # Errors
+            ///
+            /// [`IdError`] unless `id` is one of the type's prefix letters followed by 1 to
+            /// [`MAX_ID_LEN`]` - 1` capital letters or digits. Slack documents no length; real
+            /// ids have 9 to 11 characters.
+            pub fn new(id: impl Into<String>) -> Result<Self, IdError> {
+                let id = id.into();
+                match is_id(&id, $prefixes) {
+                    true => Ok(Self(id.into_boxed_str())),
+                    false => Err(IdError { what: $what, prefixes: $prefixes }),
+                }
+            }
+
+            /// The id as Slack writes it.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+
+            fn try_from(id: String) -> Result<Self, IdError> {
+                Self::new(id)
+            }
+        }
+
+        impl TryFrom<&str> for $name {
+            type Error = IdError;
+
+            fn try_from(id: &str) -> Result<Self, IdError> {
+                Self::new(id)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(id: &str) -> Result<Self, IdError> {
+                Self::new(id)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0.into_string()
+            }
+        }
+    };
+}
+
+slack_id!(
+    /// A Slack app's id, `A…`.
+    AppId, "app", "A"
+);
+slack_id!(
+    /// A bot's id, `B…`. Not the bot's *user* id, which is a [`UserId`].
+    BotId, "bot", "B"
+);
+slack_id!(
+    /// An Enterprise organisation's id, `E…`.
+    EnterpriseId, "enterprise", "E"
+);
+slack_id!(
+    /// A workspace's id, `T…`. Unique over all of Slack; a workspace keeps it when it joins an
+    /// Enterprise organisation.
+    TeamId, "team", "T"
+);
+slack_id!(
+    /// A person's or a bot user's id, `U…` or (in Enterprise organisations) `W…`.
+    UserId, "user", "UW"
+);
+
+/// The longest id that is accepted, in bytes.
+///
+/// Several times what Slack uses, and small enough that an id always fits a database key.
+pub const MAX_ID_LEN: usize = 64;
+
+fn is_id(id: &str, prefixes: &str) -> bool {
+    let mut bytes = id.bytes();
+    (2..=MAX_ID_LEN).contains(&id.len())
+        && bytes.next().is_some_and(|first| prefixes.as_bytes().contains(&first))
+        && bytes.all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+}
+
+/// A text that is not an id of the wanted kind. The text itself is not repeated.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[error(
+    "not a Slack {what} id: expected one of the letters \"{prefixes}\" and then 1 to {} capital letters or digits",
+    MAX_ID_LEN - 1
+)]
+pub struct IdError {
+    what: &'static str,
+    prefixes: &'static str,
+}
+
+/// A Slack app's client id, digits and dots. It names the app in storage, so that several apps
+/// share one database without meeting.
+#[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ClientId(Box<str>);
+
+impl ClientId {
+    /// Checks a client id.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientIdError`] unless it is 1 to [`MAX_ID_LEN`] ASCII letters, digits, `.`, `-` or `_`.
+    pub fn new(id: impl Into<String>) -> Result<Self, ClientIdError> {
+        let id = id.into();
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+        match (1..=MAX_ID_LEN).contains(&id.len()) && id.bytes().all(allowed) {
+            true => Ok(Self(id.into_boxed_str())),
+            false => Err(ClientIdError),
+        }
+    }
+
+    /// The client id as Slack shows it under *Basic Information*.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A text that is not a client id. The text itself is not repeated: it may be the secret, pasted
+/// into the wrong place.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[error(
+    "not a Slack client id: copy it from the app's Basic Information page; it looks like 100000000001.200000000002"
+)]
+pub struct ClientIdError;
+
+/// Which installation: `(enterprise_id, team_id)`, at least one of them.
+///
+/// * `(_, Some(team))` is the installation in that workspace.
+/// * `(Some(enterprise), None)` is the org-wide installation.
+///
+/// A workspace is identified by its team id alone, because a workspace can join an Enterprise
+/// organisation later and keeps its team id when it does. So two keys are equal when they name
+/// the same tenant, and the enterprise id beside a team id is information, not identity.
+///
+/// ```
+/// use slack_installs::{EnterpriseId, InstallationKey, TeamId};
+///
+/// let team = TeamId::new("T0ALPHA0001")?;
+/// let before = InstallationKey::workspace(team.clone());
+/// let after = InstallationKey::new(Some(EnterpriseId::new("E0GRID00001")?), Some(team))?;
+/// assert_eq!(before, after);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct InstallationKey {
+    enterprise: Option<EnterpriseId>,
+    team: Option<TeamId>,
+}
+
+impl InstallationKey {
+    /// The key of `(enterprise_id, team_id)`.
+    ///
+    /// # Errors
+    ///
+    /// [`NoTenant`] when both are absent: such a key would match everybody.
+    pub fn new(
+        enterprise: Option<EnterpriseId>,
+        team: Option<TeamId>,
+    ) -> Result<Self, NoTenant> {
+        match enterprise.is_none() && team.is_none() {
+            true => Err(NoTenant),
+            false => Ok(Self { enterprise, team }),
+        }
+    }
+
+    /// The org-wide installation of this organisation.
+    #[must_use]
+    pub fn org(enterprise: EnterpriseId) -> Self {
+        Self { enterprise: Some(enterprise), team: None }
+    }
+
+    /// The installation in this workspace.
+    #[must_use]
+    pub fn workspace(team: TeamId) -> Self {
+        Self { enterprise: None, team: Some(team) }
+    }
+
+    /// The same key, with the organisation that a workspace belongs to.
+    #[must_use]
+    pub fn within(self, enterprise: EnterpriseId) -> Self {
+        Self { enterprise: Some(enterprise), ..self }
+    }
+
+    /// The enterprise id, if known.
+    #[must_use]
+    pub fn enterprise(&self) -> Option<&EnterpriseId> {
+        self.enterprise.as_ref()
+    }
+
+    /// Whether this names an org-wide installation.
+    #[must_use]
+    pub fn is_org(&self) -> bool {
+        self.team.is_none()
+    }
+
+    /// The team id, if this names a workspace.
+    #[must_use]
+    pub fn team(&self) -> Option<&TeamId> {
+        self.team.as_ref()
+    }
+
+    /// The id that identifies the tenant: the team's, or the enterprise's for an org-wide
+    /// installation. The first letter tells which.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match (&self.team, &self.enterprise) {
+            (Some(team), _) => team.as_str(),
+            (None, Some(enterprise)) => enterprise.as_str(),
+            (None, None) => unreachable!("a key has at least one id"),
+        }
+    }
+}
+
+impl Eq for InstallationKey {}
+
+impl Hash for InstallationKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id().hash(state);
+    }
+}
+
+impl PartialEq for InstallationKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+
+impl fmt::Display for InstallationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id())
+    }
+}
+
+impl From<EnterpriseId> for InstallationKey {
+    fn from(enterprise: EnterpriseId) -> Self {
+        Self::org(enterprise)
+    }
+}
+
+impl From<TeamId> for InstallationKey {
+    fn from(team: TeamId) -> Self {
+        Self::workspace(team)
+    }
+}
+
+/// Neither an enterprise id nor a team id.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[error("neither an enterprise id nor a team id: nothing names a tenant")]
+pub struct NoTenant;
+
+/// Whom a request concerns, as Slack said in a verified request.
+///
+/// The fields are what the request named; [`Tenant::candidates`] is the order in which
+/// installations may serve it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Tenant {
+    enterprise: Option<EnterpriseId>,
+    team: Option<TeamId>,
+    is_enterprise_install: bool,
+}
+
+impl Tenant {
+    /// The tenant that a request names.
+    ///
+    /// # Errors
+    ///
+    /// [`NoTenant`] when the request names none: no ids at all, or the org-wide flag without an
+    /// enterprise id and without a team id.
+    pub fn new(
+        enterprise: Option<EnterpriseId>,
+        team: Option<TeamId>,
+        is_enterprise_install: bool,
+    ) -> Result<Self, NoTenant> {
+        match enterprise.is_none() && team.is_none() {
+            true => Err(NoTenant),
+            false => Ok(Self { enterprise, team, is_enterprise_install }),
+        }
+    }
+
+    /// The enterprise id, if the request named one.
+    #[must_use]
+    pub fn enterprise(&self) -> Option<&EnterpriseId> {
+        self.enterprise.as_ref()
+    }
+
+    /// Whether the request said that it concerns an org-wide installation.
+    #[must_use]
+    pub fn is_enterprise_install(&self) -> bool {
+        self.is_enterprise_install
+    }
+
+    /// The team id, if the request named one.
+    #[must_use]
+    pub fn team(&self) -> Option<&TeamId> {
+        self.team.as_ref()
+    }
+
+    /// The installations that may serve this request, best first.
+    ///
+    /// 1. The scope that the request names.
+    /// 2. For a workspace inside an organisation: the organisation's org-wide installation, whose
+    ///    token covers its workspaces.
+    /// 3. For an org-wide request that names a workspace: that workspace's own installation, but
+    ///    only if it belongs to the same organisation (the caller compares).
+    ///
+    /// A workspace's installation never serves a sibling workspace.
+    #[must_use]
+    pub fn candidates(&self) -> Vec<(ResolvedVia, InstallationKey)> {
+        let org = self.enterprise.clone().map(InstallationKey::org);
+        let workspace = self.team.clone().map(|team| InstallationKey {
+            enterprise: self.enterprise.clone(),
+            team: Some(team),
+        });
+        let (named, fallback) = match self.is_enterprise_install && org.is_some() {
+            true => (org, workspace.map(|key| (ResolvedVia::OrgToWorkspace, key))),
+            false => (workspace, org.map(|key| (ResolvedVia::WorkspaceToOrg, key))),
+        };
+        let named = named.map(|key| (ResolvedVia::Named, key));
+        named.into_iter().chain(fallback).collect()
+    }
+}
+
+/// Which step of the resolution order found the installation.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum ResolvedVia {
+    /// The installation that the request named.
+    Named,
+    /// The request named an org-wide installation; there is none, and the workspace that it also
+    /// named has its own in the same organisation.
+    OrgToWorkspace,
+    /// The request named a workspace that has no installation of its own; its organisation has an
+    /// org-wide one.
+    WorkspaceToOrg,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_are_not_slacks_are_refused() {
+        for bad in ["", "T", "t0ALPHA", "E0GRID", "T0 A", "T0\0A", "T0/../A", "T0ALPHA\n", "Tä1"] {
+            assert!(TeamId::new(bad).is_err(), "{bad:?}");
+        }
+        assert!(TeamId::new(format!("T{}", "0".repeat(10_000))).is_err());
+        assert!(TeamId::new(format!("T{}", "0".repeat(MAX_ID_LEN - 1))).is_ok());
+        assert!(UserId::new("W0ORGADM001").is_ok());
+    }
+
+    #[test]
+    fn an_id_error_never_repeats_the_text() {
+        let error = TeamId::new("xoxb-canary").expect_err("not an id");
+        assert!(!format!("{error} {error:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_workspace_keeps_its_identity_when_it_joins_an_org() {
+        let team = TeamId::new("T1").expect("id");
+        let joined = InstallationKey::new(EnterpriseId::new("E1").ok(), Some(team.clone()));
+        assert_eq!(joined, Ok(InstallationKey::workspace(team)));
+    }
+}
