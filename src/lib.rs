@@ -6,6 +6,7 @@ mod random;
 pub mod backend;
 mod encrypted;
 mod installation;
+pub mod oauth;
 mod seal;
 pub mod slack;
 pub mod secret;
@@ -20,8 +21,9 @@ pub use installation::{
 pub use seal::{
     DataKey, KeyContext, KeyError, KeyId, KeyProvider, LocalKeyProvider, MasterKey, MasterKeyError,
 };
+pub use oauth::{InstallConfig, InstallOptions, InstallProvider, RedirectUri};
 pub use store::{Delete, InstallationStore, StateStore};
 pub use tenant::{
-    AppId, BotId, ClientId, ClientIdError, EnterpriseId, IdError, InstallationKey, NoTenant,
-    ResolvedVia, TeamId, Tenant, UserId,
+    AppId, BotId, ClientId, ClientIdError, EnterpriseId, IdError, InstallationKey, MAX_ID_LEN,
+    NoTenant, ResolvedVia, TeamId, Tenant, UserId,
 };

@@ -7,6 +7,16 @@ use bytes::Bytes;
 use thiserror::Error;
 use url::Url;
 
+mod answers;
+mod client;
+mod error;
+mod transport;
+
+pub use answers::{AuthTest, Issued, Person};
+pub use client::{ClientCredentials, SlackClient};
+pub use error::{Error, ErrorClass, ErrorCode};
+pub use transport::HttpTransport;
+
 /// Which Slack: the commercial one, GovSlack, or a fake. All hosts follow from it.
 ///
 /// ```
