@@ -84,9 +84,13 @@ impl RedirectUri {
     pub fn new(text: &str) -> Result<Self, RedirectUriError> {
         let url = Url::parse(text).map_err(|_| RedirectUriError)?;
         let secure = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url));
-        let plain = url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
+        let plain =
+            url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
         match secure && plain && url.host().is_some() {
-            true => Ok(Self { text: text.into(), url }),
+            true => Ok(Self {
+                text: text.into(),
+                url,
+            }),
             false => Err(RedirectUriError),
         }
     }
@@ -337,7 +341,11 @@ impl InstallProvider {
         let state = State::new(&cookie, now);
         let expires_at = now + inner.config.state_lifetime;
         let payload = pending.to_payload();
-        inner.states.issue(&state.id(), &payload, expires_at).await.map_err(StartError::Store)?;
+        inner
+            .states
+            .issue(&state.id(), &payload, expires_at)
+            .await
+            .map_err(StartError::Store)?;
         let text = state.sign(&inner.state_key, &pending.redirect_uri);
         Ok(Started {
             authorize_url: inner.authorize_url(&pending, &text),
@@ -418,14 +426,24 @@ impl Inner {
         let config = &self.config;
         let redirect_uri = match options.redirect_uri {
             Some(uri) if config.redirect_uris.contains(&uri) => uri,
-            Some(_) => return Err(StartError::Options("the redirect URL is not a configured one")),
+            Some(_) => {
+                return Err(StartError::Options(
+                    "the redirect URL is not a configured one",
+                ));
+            }
             None => config.redirect_uris[0].clone(),
         };
-        if options.metadata.as_ref().is_some_and(|metadata| metadata.len() > MAX_METADATA) {
+        if options
+            .metadata
+            .as_ref()
+            .is_some_and(|metadata| metadata.len() > MAX_METADATA)
+        {
             return Err(StartError::Options("the metadata has more than 4 KiB"));
         }
         let scopes = options.scopes.unwrap_or_else(|| config.scopes.clone());
-        let user_scopes = options.user_scopes.unwrap_or_else(|| config.user_scopes.clone());
+        let user_scopes = options
+            .user_scopes
+            .unwrap_or_else(|| config.user_scopes.clone());
         if scopes.is_empty() && user_scopes.is_empty() {
             return Err(StartError::Options("no scopes are asked for"));
         }
@@ -459,7 +477,10 @@ impl Inner {
 
     /// Everything that is checked before anything is consumed.
     fn judge(&self, callback: &Callback<'_>) -> Result<State, Error> {
-        let text = callback.state.filter(|state| !state.is_empty()).ok_or(Error::NoState)?;
+        let text = callback
+            .state
+            .filter(|state| !state.is_empty())
+            .ok_or(Error::NoState)?;
         let uris = self.callback_uris(callback);
         let state = State::verify(&self.state_key, text, uris).ok_or(Error::InvalidState)?;
         state.check_age(self.clock.now(), self.config.state_lifetime)?;
@@ -518,7 +539,10 @@ impl Inner {
         let revision = self.store(&installation).await?;
         installation.revision = Some(revision);
         self.enrich(&mut installation, revision).await;
-        Ok(Installed { installation, requested })
+        Ok(Installed {
+            installation,
+            requested,
+        })
     }
 
     /// What must hold of the tokens before they are kept.
@@ -528,7 +552,12 @@ impl Inner {
         requested: &Requested,
         expected_team: Option<TeamId>,
     ) -> Result<(), Error> {
-        if self.config.app_id.as_ref().is_some_and(|app_id| *app_id != installation.app_id) {
+        if self
+            .config
+            .app_id
+            .as_ref()
+            .is_some_and(|app_id| *app_id != installation.app_id)
+        {
             return Err(Error::OtherApp);
         }
         let team = installation.home.team().map(|team| &team.id);
@@ -537,12 +566,19 @@ impl Inner {
         }
         // Sign in with Slack answers in the same form; it installs nothing.
         let identity_only = installation.user.as_ref().is_some_and(|user| {
-            user.grant.scopes.iter().all(|scope| scope.starts_with("identity."))
+            user.grant
+                .scopes
+                .iter()
+                .all(|scope| scope.starts_with("identity."))
         });
         if installation.bot.is_none() && (installation.user.is_none() || identity_only) {
             return Err(Error::NothingGranted);
         }
-        let candidate = Candidate { installation, requested, slack: &self.slack };
+        let candidate = Candidate {
+            installation,
+            requested,
+            slack: &self.slack,
+        };
         match self.policy.judge(&candidate).await {
             Verdict::Allow => Ok(()),
             Verdict::Refuse { reason } => Err(Error::Refused { reason }),
@@ -561,7 +597,10 @@ impl Inner {
                 outcome => return outcome.map_err(Error::Store),
             }
         }
-        self.installations.store(installation).await.map_err(Error::Store)
+        self.installations
+            .store(installation)
+            .await
+            .map_err(Error::Store)
     }
 
     /// Asks `auth.test` for what the exchange does not tell. Best effort: the installation is
@@ -571,7 +610,9 @@ impl Inner {
             installation.bot.as_ref().map(|bot| &bot.grant),
             installation.user.as_ref().map(|user| &user.grant),
         ];
-        let Some(grant) = grants.into_iter().flatten().next() else { return };
+        let Some(grant) = grants.into_iter().flatten().next() else {
+            return;
+        };
         let facts = match self.slack.auth_test(&grant.access_token).await {
             Ok(test) => Facts {
                 bot_id: test.bot_id.filter(|_| installation.bot.is_some()),
@@ -582,7 +623,11 @@ impl Inner {
                 return;
             }
         };
-        match self.installations.note(&installation.key(), revision, &facts).await {
+        match self
+            .installations
+            .note(&installation.key(), revision, &facts)
+            .await
+        {
             Ok(_) => {
                 installation.url = facts.url;
                 if let Some(bot) = &mut installation.bot {
@@ -603,7 +648,10 @@ impl Inner {
     async fn revoke_unless_in_use(&self, installation: &Installation) {
         let user = installation.user.as_ref();
         let key = installation.key();
-        let stored = self.installations.fetch(&key, user.map(|user| &user.id)).await;
+        let stored = self
+            .installations
+            .fetch(&key, user.map(|user| &user.id))
+            .await;
         let stored = match stored {
             Ok(stored) => stored,
             Err(error) => {
@@ -614,8 +662,14 @@ impl Inner {
         let stored_bot = stored.as_ref().and_then(|stored| stored.bot.as_ref());
         let stored_user = stored.as_ref().and_then(|stored| stored.user.as_ref());
         let pairs = [
-            (installation.bot.as_ref().map(|bot| &bot.grant), stored_bot.map(|bot| &bot.grant)),
-            (user.map(|user| &user.grant), stored_user.map(|user| &user.grant)),
+            (
+                installation.bot.as_ref().map(|bot| &bot.grant),
+                stored_bot.map(|bot| &bot.grant),
+            ),
+            (
+                user.map(|user| &user.grant),
+                stored_user.map(|user| &user.grant),
+            ),
         ];
         for (issued, stored) in pairs {
             let Some(issued) = issued else { continue };

@@ -125,25 +125,37 @@ impl Delete {
     /// Everything that is kept for the tenant.
     #[must_use]
     pub fn all() -> Self {
-        Self { what: DeleteWhat::All, only: None }
+        Self {
+            what: DeleteWhat::All,
+            only: None,
+        }
     }
 
     /// The bot and its token; users' own tokens stay.
     #[must_use]
     pub fn bot() -> Self {
-        Self { what: DeleteWhat::Bot, only: None }
+        Self {
+            what: DeleteWhat::Bot,
+            only: None,
+        }
     }
 
     /// One user's token; the bot and other users stay.
     #[must_use]
     pub fn user(user: UserId) -> Self {
-        Self { what: DeleteWhat::User(user), only: None }
+        Self {
+            what: DeleteWhat::User(user),
+            only: None,
+        }
     }
 
     /// The same, but only while the stored installation is of this revision.
     #[must_use]
     pub fn only(self, revision: Revision) -> Self {
-        Self { only: Some(revision), ..self }
+        Self {
+            only: Some(revision),
+            ..self
+        }
     }
 }
 
@@ -170,7 +182,12 @@ impl Summary {
         installed_by: Option<UserId>,
         installed_at: SystemTime,
     ) -> Self {
-        Self { app_id, home, installed_by, installed_at }
+        Self {
+            app_id,
+            home,
+            installed_by,
+            installed_at,
+        }
     }
 }
 
@@ -248,16 +265,14 @@ forward!(
     InstallationStore,
     async fn store(&self, installation: &Installation) -> Result<Revision, Error> {
         (**self).store(installation).await
-    }
-
+    },
     async fn fetch(
         &self,
         key: &InstallationKey,
         user: Option<&UserId>,
     ) -> Result<Option<Installation>, Error> {
         (**self).fetch(key, user).await
-    }
-
+    },
     async fn note(
         &self,
         key: &InstallationKey,
@@ -265,12 +280,10 @@ forward!(
         facts: &Facts,
     ) -> Result<bool, Error> {
         (**self).note(key, revision, facts).await
-    }
-
+    },
     async fn delete(&self, key: &InstallationKey, delete: &Delete) -> Result<bool, Error> {
         (**self).delete(key, delete).await
-    }
-
+    },
     async fn list(&self, from: Option<ListCursor>, limit: usize) -> Result<Listing, Error> {
         (**self).list(from, limit).await
     }
@@ -285,8 +298,7 @@ forward!(
         expires_at: SystemTime,
     ) -> Result<(), Error> {
         (**self).issue(id, payload, expires_at).await
-    }
-
+    },
     async fn consume(&self, id: &StateId, now: SystemTime) -> Result<Option<StatePayload>, Error> {
         (**self).consume(id, now).await
     }
@@ -304,7 +316,9 @@ pub enum Error {
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// What is stored does not open, or is of a form that this version does not know. The reason
     /// is not told: it would help whoever changes rows to find one that passes.
-    #[error("a stored installation cannot be read: it was changed, moved, or sealed under another key")]
+    #[error(
+        "a stored installation cannot be read: it was changed, moved, or sealed under another key"
+    )]
     Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 

@@ -15,7 +15,9 @@ pub(super) struct FlowCookie(Zeroizing<String>);
 
 impl FlowCookie {
     pub(super) fn generate() -> Self {
-        Self(Zeroizing::new(URL_SAFE_NO_PAD.encode(random::bytes::<32>())))
+        Self(Zeroizing::new(
+            URL_SAFE_NO_PAD.encode(random::bytes::<32>()),
+        ))
     }
 
     pub(super) fn expose(&self) -> &str {
@@ -69,10 +71,12 @@ fn header(id: &StateId, value: &str, max_age: u64, plain_loopback: bool) -> Stri
 
 fn name(id: &StateId, plain_loopback: bool) -> String {
     let prefix = if plain_loopback { "" } else { "__Host-" };
-    id.0[..4].iter().fold(format!("{prefix}slack-oauth-"), |mut name, byte| {
-        write!(name, "{byte:02x}").expect("writing to a string cannot fail");
-        name
-    })
+    id.0[..4]
+        .iter()
+        .fold(format!("{prefix}slack-oauth-"), |mut name, byte| {
+            write!(name, "{byte:02x}").expect("writing to a string cannot fail");
+            name
+        })
 }
 
 /// Ours have 43 characters.
@@ -89,7 +93,10 @@ mod tests {
         let header = FlowCookie::generate().set(&ID, Duration::from_secs(600), false);
         let (pair, attributes) = header.split_once("; ").expect("attributes");
         assert!(pair.starts_with("__Host-slack-oauth-abababab="), "{pair}");
-        assert_eq!(attributes, "Path=/; Max-Age=600; HttpOnly; SameSite=Lax; Secure");
+        assert_eq!(
+            attributes,
+            "Path=/; Max-Age=600; HttpOnly; SameSite=Lax; Secure"
+        );
     }
 
     #[test]
@@ -103,8 +110,14 @@ mod tests {
     fn a_flow_finds_its_own_cookie_among_others() {
         let other = StateId([1; 32]);
         let cookies = "a=b; __Host-slack-oauth-abababab=mine; slack-oauth-01010101=theirs; c";
-        assert_eq!(FlowCookie::find(cookies, &ID).expect("found").expose(), "mine");
-        assert_eq!(FlowCookie::find(cookies, &other).expect("found").expose(), "theirs");
+        assert_eq!(
+            FlowCookie::find(cookies, &ID).expect("found").expose(),
+            "mine"
+        );
+        assert_eq!(
+            FlowCookie::find(cookies, &other).expect("found").expose(),
+            "theirs"
+        );
         assert!(FlowCookie::find("a=b; c", &ID).is_none());
         assert!(FlowCookie::find("", &ID).is_none());
     }

@@ -20,7 +20,10 @@ impl InstallProvider {
     pub async fn install_response(&self, uri: &Uri) -> Response<String> {
         let mut options = InstallOptions::default();
         let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-        let team = query.into_iter().find(|(name, _)| name == "team").map(|(_, value)| value);
+        let team = query
+            .into_iter()
+            .find(|(name, _)| name == "team")
+            .map(|(_, value)| value);
         options.team = team.and_then(|team| TeamId::new(team).ok());
         self.start_response(options).await
     }
@@ -102,7 +105,10 @@ impl InstallProvider {
             if let Some(state) =
                 State::verify(&self.0.state_key, state, std::iter::once(uri.as_str()))
             {
-                set_cookie(response, &cookie::clear(&state.id(), uri.is_plain_loopback()));
+                set_cookie(
+                    response,
+                    &cookie::clear(&state.id(), uri.is_plain_loopback()),
+                );
             }
         }
     }
@@ -133,7 +139,11 @@ impl Query {
         if query.len() > MAX_QUERY {
             return None;
         }
-        let mut parsed = Self { state: None, code: None, error: None };
+        let mut parsed = Self {
+            state: None,
+            code: None,
+            error: None,
+        };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let place = match name.as_ref() {
                 "state" => &mut parsed.state,
@@ -150,7 +160,10 @@ impl Query {
 }
 
 fn cookies(headers: &HeaderMap) -> String {
-    let values = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let values = headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     values.collect::<Vec<_>>().join("; ")
 }
 
@@ -166,7 +179,9 @@ fn plain(status: StatusCode) -> Response<String> {
     let mut response = Response::new(String::new());
     *response.status_mut() = status;
     for (name, value) in HEADERS {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
     response
 }

@@ -52,11 +52,14 @@ impl Pages for DefaultPages {
         let home = &installed.installation.home;
         let name = match home.team() {
             Some(team) => team.name.as_deref().unwrap_or_else(|| team.id.as_str()),
-            None => home
-                .enterprise()
-                .map_or("", |org| org.name.as_deref().unwrap_or_else(|| org.id.as_str())),
+            None => home.enterprise().map_or("", |org| {
+                org.name.as_deref().unwrap_or_else(|| org.id.as_str())
+            }),
         };
-        page("Installed", &format!("The app is installed in {name}. You can close this page."))
+        page(
+            "Installed",
+            &format!("The app is installed in {name}. You can close this page."),
+        )
     }
 
     fn failed(&self, error: &Error) -> Page {

@@ -46,7 +46,12 @@ impl StateKey {
     fn bound(&self, signed: &[u8], redirect_uri: &str) -> Vec<u8> {
         // The signed part has a fixed length and a client id has no zero byte, so no two
         // inputs are alike.
-        let parts = [signed, self.client_id.as_bytes(), &[0], redirect_uri.as_bytes()];
+        let parts = [
+            signed,
+            self.client_id.as_bytes(),
+            &[0],
+            redirect_uri.as_bytes(),
+        ];
         parts.concat()
     }
 }
@@ -84,7 +89,9 @@ impl State {
         mut redirect_uris: impl Iterator<Item = &'a str>,
     ) -> Option<Self> {
         // The length is checked first, so that a hostile one costs nothing.
-        let bytes = (text.len() == TEXT_LEN).then(|| URL_SAFE_NO_PAD.decode(text).ok()).flatten()?;
+        let bytes = (text.len() == TEXT_LEN)
+            .then(|| URL_SAFE_NO_PAD.decode(text).ok())
+            .flatten()?;
         let (signed, signature) = bytes.split_at_checked(SIGNED_LEN)?;
         let signed: [u8; SIGNED_LEN] = signed.try_into().ok()?;
         let is_signed_for = |redirect_uri: &str| {
@@ -122,7 +129,10 @@ impl State {
 }
 
 fn browser(cookie: &FlowCookie) -> [u8; 16] {
-    let hash = digest(&SHA256, &[BROWSER_LABEL, cookie.expose().as_bytes()].concat());
+    let hash = digest(
+        &SHA256,
+        &[BROWSER_LABEL, cookie.expose().as_bytes()].concat(),
+    );
     *hash.as_ref().first_chunk().expect("SHA-256 has 32 bytes")
 }
 

@@ -183,8 +183,14 @@ struct OrgFlags {
 /// `authed_user`.
 pub(super) fn issued(body: &[u8], at: SystemTime) -> Result<Issued, Error> {
     let answer: AccessAnswer<'_> = read(body, "its fields")?;
-    let enterprise = answer.enterprise.map(|named| named.typed(EnterpriseId::new)).transpose()?;
-    let team = answer.team.map(|named| named.typed(TeamId::new)).transpose()?;
+    let enterprise = answer
+        .enterprise
+        .map(|named| named.typed(EnterpriseId::new))
+        .transpose()?;
+    let team = answer
+        .team
+        .map(|named| named.typed(TeamId::new))
+        .transpose()?;
     let home = Home::new(
         enterprise.map(|(id, name)| Enterprise { id, name }),
         team.map(|(id, name)| Team { id, name }),
@@ -194,11 +200,19 @@ pub(super) fn issued(body: &[u8], at: SystemTime) -> Result<Issued, Error> {
     let bot = match answer.access_token {
         Some(token) => {
             token_type(answer.token_type.as_deref(), &["bot", "granular_bot"])?;
-            let user_id = answer.bot_user_id.ok_or_else(|| malformed("no bot_user_id"))?;
+            let user_id = answer
+                .bot_user_id
+                .ok_or_else(|| malformed("no bot_user_id"))?;
             Some(Bot {
                 user_id: id(UserId::new, &user_id)?,
                 id: None,
-                grant: grant(token, answer.refresh_token, answer.expires_in, answer.scope, at)?,
+                grant: grant(
+                    token,
+                    answer.refresh_token,
+                    answer.expires_in,
+                    answer.scope,
+                    at,
+                )?,
             })
         }
         None => None,
@@ -210,8 +224,13 @@ pub(super) fn issued(body: &[u8], at: SystemTime) -> Result<Issued, Error> {
         authed_user = Some(id.clone());
         if let Some(token) = answer.access_token {
             token_type(answer.token_type.as_deref(), &["user"])?;
-            let grant =
-                grant(token, answer.refresh_token, answer.expires_in, answer.scope, at)?;
+            let grant = grant(
+                token,
+                answer.refresh_token,
+                answer.expires_in,
+                answer.scope,
+                at,
+            )?;
             user = Some(User { id, grant });
         }
     }
@@ -240,7 +259,9 @@ pub(super) fn auth_test(body: &[u8]) -> Result<AuthTest, Error> {
     let answer: AuthTestAnswer<'_> = read(body, "its fields")?;
     Ok(AuthTest {
         bot_id: answer.bot_id.and_then(|id| BotId::new(id).ok()),
-        enterprise_id: answer.enterprise_id.and_then(|id| EnterpriseId::new(id).ok()),
+        enterprise_id: answer
+            .enterprise_id
+            .and_then(|id| EnterpriseId::new(id).ok()),
         team_id: answer.team_id.and_then(|id| TeamId::new(id).ok()),
         url: answer.url.map(Cow::into_owned),
         user_id: answer.user_id.and_then(|id| UserId::new(id).ok()),
@@ -262,7 +283,10 @@ pub(super) fn person(body: &[u8]) -> Result<Person, Error> {
 }
 
 impl Named<'_> {
-    fn typed<I, E>(self, new: impl Fn(String) -> Result<I, E>) -> Result<(I, Option<String>), Error> {
+    fn typed<I, E>(
+        self,
+        new: impl Fn(String) -> Result<I, E>,
+    ) -> Result<(I, Option<String>), Error> {
         Ok((id(new, &self.id)?, self.name.map(Cow::into_owned)))
     }
 }

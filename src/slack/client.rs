@@ -47,7 +47,11 @@ impl SlackClient {
     /// A client over another transport.
     #[must_use]
     pub fn with_transport(environment: Environment, transport: impl Transport) -> Self {
-        Self { environment, transport: Arc::new(transport), clock: Clock::default() }
+        Self {
+            environment,
+            transport: Arc::new(transport),
+            clock: Clock::default(),
+        }
     }
 
     /// The same client, with another clock.
@@ -119,7 +123,9 @@ impl SlackClient {
             ("client_id", app.client_id.as_str()),
             ("client_secret", app.client_secret.expose()),
         ];
-        self.call("apps.uninstall", bearer(token), &form).await.map(drop)
+        self.call("apps.uninstall", bearer(token), &form)
+            .await
+            .map(drop)
     }
 
     /// Asks who a user is (`users.info`, scope `users:read`).
@@ -128,7 +134,9 @@ impl SlackClient {
     ///
     /// [`Error`].
     pub async fn users_info(&self, token: &AccessToken, user: &UserId) -> Result<Person, Error> {
-        let answer = self.call("users.info", bearer(token), &[("user", user.as_str())]).await?;
+        let answer = self
+            .call("users.info", bearer(token), &[("user", user.as_str())])
+            .await?;
         answers::person(&answer.body)
     }
 
@@ -138,14 +146,18 @@ impl SlackClient {
         authorization: HeaderValue,
         form: &[(&str, &str)],
     ) -> Result<Answer, Error> {
-        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let body = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(form)
+            .finish();
         let request = http::Request::builder()
             .method(Method::POST)
             .uri(self.environment.api_url(method).as_str())
             .header(AUTHORIZATION, authorization)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Bytes::from(body))
-            .map_err(|_| Error::Malformed { what: "the environment's base URL" })?;
+            .map_err(|_| Error::Malformed {
+                what: "the environment's base URL",
+            })?;
         let response = self.transport.send(request).await?;
         let outcome = Answer::new(response);
         match &outcome {
@@ -175,24 +187,35 @@ impl Answer {
     fn new(response: http::Response<Bytes>) -> Result<Self, Error> {
         let (parts, body) = response.into_parts();
         if parts.status == StatusCode::TOO_MANY_REQUESTS {
-            return Err(Error::RateLimited { retry_after: retry_after(&parts.headers) });
+            return Err(Error::RateLimited {
+                retry_after: retry_after(&parts.headers),
+            });
         }
         // Most of Slack's errors come with status 200; some proxies and outages with HTML.
         let Ok(envelope) = serde_json::from_slice::<Envelope>(&body) else {
             return Err(match parts.status.is_success() {
-                true => Error::Malformed { what: "it is not a JSON object with `ok`" },
-                false => Error::Http { status: parts.status.as_u16() },
+                true => Error::Malformed {
+                    what: "it is not a JSON object with `ok`",
+                },
+                false => Error::Http {
+                    status: parts.status.as_u16(),
+                },
             });
         };
         let retry_after = retry_after(&parts.headers);
         match (envelope.ok, envelope.error) {
-            (true, _) if parts.status.is_success() => Ok(Self { headers: parts.headers, body }),
+            (true, _) if parts.status.is_success() => Ok(Self {
+                headers: parts.headers,
+                body,
+            }),
             (_, Some(code)) if code == "ratelimited" => Err(Error::RateLimited { retry_after }),
             (_, Some(code)) => Err(Error::Api {
                 code: ErrorCode::new(&code),
                 needed: Scopes::from(envelope.needed.as_deref().unwrap_or_default()),
             }),
-            (_, None) => Err(Error::Http { status: parts.status.as_u16() }),
+            (_, None) => Err(Error::Http {
+                status: parts.status.as_u16(),
+            }),
         }
     }
 
@@ -220,8 +243,15 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 fn basic(app: &ClientCredentials) -> HeaderValue {
     let id = form_urlencoded::byte_serialize(app.client_id.as_str().as_bytes());
     let secret = form_urlencoded::byte_serialize(app.client_secret.expose().as_bytes());
-    let pair = Zeroizing::new(format!("{}:{}", id.collect::<String>(), secret.collect::<String>()));
-    sensitive(&Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes()))))
+    let pair = Zeroizing::new(format!(
+        "{}:{}",
+        id.collect::<String>(),
+        secret.collect::<String>()
+    ));
+    sensitive(&Zeroizing::new(format!(
+        "Basic {}",
+        STANDARD.encode(pair.as_bytes())
+    )))
 }
 
 fn bearer(token: &AccessToken) -> HeaderValue {

@@ -154,7 +154,9 @@ impl ErrorClass {
             | "oauth_authorization_url_mismatch"
             | "pkce_not_allowed"
             | "token_rotation_not_enabled" => Self::Configuration,
-            "account_inactive" | "authorization_not_found" | "invalid_grant"
+            "account_inactive"
+            | "authorization_not_found"
+            | "invalid_grant"
             | "invalid_refresh_token" => Self::Dead,
             "org_login_required" | "team_added_to_org" => Self::Migrating,
             "access_denied"
@@ -191,6 +193,9 @@ mod tests {
 
     #[test]
     fn an_unknown_code_is_never_taken_for_a_dead_installation() {
-        assert_eq!(ErrorClass::of("some_future_error_code"), ErrorClass::Unknown);
+        assert_eq!(
+            ErrorClass::of("some_future_error_code"),
+            ErrorClass::Unknown
+        );
     }
 }

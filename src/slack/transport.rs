@@ -21,7 +21,9 @@ impl HttpTransport {
     /// A transport with timeouts of 5 s to connect and 15 s in all, and the Mozilla roots.
     #[must_use]
     pub fn new() -> Self {
-        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        let roots = RootCertStore {
+            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+        };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -89,7 +91,9 @@ impl Transport for HttpTransport {
             }
             body.extend_from_slice(&chunk);
         }
-        response.body(body.freeze()).map_err(|error| TransportError::Lost(error.into()))
+        response
+            .body(body.freeze())
+            .map_err(|error| TransportError::Lost(error.into()))
     }
 }
 
