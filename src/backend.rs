@@ -24,10 +24,10 @@ mod memory;
 mod sqlite;
 
 #[cfg(feature = "testing")]
-pub use flaky::Flaky;
+pub use flaky::{Counts, Faults, Flaky};
 pub use memory::MemoryBackend;
 #[cfg(feature = "sqlite")]
-pub use sqlite::SqliteBackend;
+pub use sqlite::{SqliteBackend, SqliteOpenError};
 
 /// A database that keeps sealed rows and compares their versions.
 ///

@@ -1,0 +1,307 @@
+//! Rows in one SQLite file: the embedded default for a bot on one machine.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use sqlx::sqlite::{SqliteConnection, SqlitePool, SqliteRow};
+use sqlx::{Connection, Row as _};
+
+use super::{
+    Backend, Change, Cursor, Error, Key, Metadata, Page, Partition, Row, Sealed, Slot, Version,
+};
+
+mod open;
+mod schema;
+
+pub use open::SqliteOpenError;
+
+/// Keeps rows in one SQLite file. Several processes of one machine may share it.
+///
+/// The file, and the `-wal` and `-shm` files beside it, can be read by their owner only. A commit
+/// is on the disk when it succeeds. The file must be on a local disk: SQLite's locks do not hold
+/// on a network share.
+///
+/// What a delete removes is overwritten with zeros, and gone from the disk when the write-ahead
+/// log is next written back: [`close`](Self::close) does that, or SQLite by itself after some
+/// 1000 pages.
+///
+/// The view `slack_installations` shows what is stored to an operator, one line for each bot and
+/// each user's token, times in UTC:
+///
+/// ```text
+/// sqlite3 installations.sqlite3 'SELECT team_id, user_id, scopes FROM slack_installations'
+/// ```
+///
+/// On Unix a process that opens and closes the file by other means than SQLite loses the locks
+/// that its SQLite holds there; copy the file from another process (`sqlite3 … .backup`).
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("installations.sqlite3");
+/// use slack_installs::backend::SqliteBackend;
+///
+/// let backend = SqliteBackend::open(&path).await?;
+/// # backend.close().await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct SqliteBackend {
+    path: PathBuf,
+    readers: SqlitePool,
+    /// One connection: SQLite has one writer at a time anyway, and waiting here is fair.
+    writer: SqlitePool,
+}
+
+impl SqliteBackend {
+    /// Opens this file, and makes it if it is not there. Its directory must be there.
+    ///
+    /// A file that others than its owner may read or write is closed to them. Any number of
+    /// processes may do this at once.
+    ///
+    /// # Errors
+    ///
+    /// [`SqliteOpenError`] if there can be no such file, or it is not one of this crate's, or it
+    /// was written by a newer version of this crate. A file that is not ours is left as it was.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, SqliteOpenError> {
+        let path = open::create(path.as_ref())?;
+        let writer = open::writer(&path).await?;
+        let readers = open::readers(&path).await?;
+        Ok(Self { path, readers, writer })
+    }
+
+    /// Writes the log back into the file and closes it. Every call after this, also through other
+    /// references, is [`Error::Unavailable`].
+    ///
+    /// A backend that is dropped loses nothing either; it only leaves the log to the next opener.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] if the log could not be written back. The file is closed then too.
+    pub async fn close(&self) -> Result<(), Error> {
+        self.readers.close().await;
+        let written = sqlx::query(CHECKPOINT).execute(&self.writer).await;
+        self.writer.close().await;
+        written.map(drop).map_err(failed)
+    }
+}
+
+impl fmt::Debug for SqliteBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteBackend").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Backend for SqliteBackend {
+    async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
+        let query = sqlx::query(READ).bind(partition.as_str()).bind(json(slots));
+        let found = query.fetch_all(&self.readers).await.map_err(failed)?;
+        let named = |columns: &SqliteRow| Ok((columns.try_get(0)?, row(columns, 1)?));
+        let rows: HashMap<String, Row> =
+            found.iter().map(named).collect::<Result<_, _>>().map_err(failed)?;
+        Ok(slots.iter().map(|slot| rows.get(slot.as_str()).cloned()).collect())
+    }
+
+    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
+        Change::check(changes)?;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let mut writer = self.writer.acquire().await.map_err(failed)?;
+        match apply(&mut writer, partition, changes).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::Conflict),
+            Err(error) => {
+                // SQLite ends a transaction by itself on some errors (disk full, I/O), and sqlx
+                // does not notice; another connection starts from a known state.
+                writer.close_on_drop();
+                Err(failed(error))
+            }
+        }
+    }
+
+    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        let after = from.map(|cursor| cursor.key()).transpose()?;
+        // Every name is greater than the empty one.
+        let (partition, slot) =
+            after.as_ref().map_or(("", ""), |key| (key.partition.as_str(), key.slot.as_str()));
+        let query = sqlx::query(SCAN).bind(partition).bind(slot).bind(sql_limit(limit.max(1)));
+        let rows = keyed(&query.fetch_all(&self.readers).await.map_err(failed)?)?;
+        let full = rows.len() == limit.max(1);
+        let next = rows.last().filter(|_| full).map(|(key, _)| Cursor::after(key));
+        Ok(Page { rows, next })
+    }
+
+    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
+        let query = sqlx::query(DUE).bind(to_seconds(now)).bind(sql_limit(limit));
+        keyed(&query.fetch_all(&self.readers).await.map_err(failed)?)
+    }
+}
+
+/// Carries out a commit. `false` if a row was not as expected.
+///
+/// Dropped at any point, it leaves a rollback behind that the connection does before anything
+/// else.
+async fn apply(
+    connection: &mut SqliteConnection,
+    partition: &Partition,
+    changes: &[Change],
+) -> Result<bool, sqlx::Error> {
+    let mut transaction = connection.begin_with(BEGIN).await?;
+    let slots: Vec<_> = changes.iter().filter_map(Change::slot).collect();
+    let query = sqlx::query(STANDING).bind(partition.as_str()).bind(json(slots));
+    let found = query.fetch_all(&mut *transaction).await?;
+    let named = |columns: &SqliteRow| Ok((columns.try_get(0)?, version(columns, 1)?));
+    let standing: HashMap<String, Version> =
+        found.iter().map(named).collect::<Result<_, sqlx::Error>>()?;
+    let allowed = |change: &Change| {
+        let slot = change.slot().map(Slot::as_str);
+        change.allows(slot.and_then(|slot| standing.get(slot)).copied())
+    };
+    if !changes.iter().all(allowed) {
+        transaction.rollback().await?;
+        return Ok(false);
+    }
+    if changes.iter().any(|change| matches!(change, Change::Clear)) {
+        sqlx::query(CLEAR).bind(partition.as_str()).execute(&mut *transaction).await?;
+    }
+    for change in changes {
+        let query = match change {
+            Change::Put { slot, row, .. } => sqlx::query(PUT)
+                .bind(partition.as_str())
+                .bind(slot.as_str())
+                .bind(row.version.as_bytes().as_slice())
+                .bind(row.metadata.as_str())
+                .bind(row.sealed.as_bytes())
+                .bind(row.due_at.map(to_seconds)),
+            Change::Delete { slot, .. } => {
+                sqlx::query(DELETE).bind(partition.as_str()).bind(slot.as_str())
+            }
+            Change::Clear => continue,
+        };
+        query.execute(&mut *transaction).await?;
+    }
+    transaction.commit().await?;
+    Ok(true)
+}
+
+fn keyed(found: &[SqliteRow]) -> Result<Vec<(Key, Row)>, Error> {
+    let keyed = |columns: &SqliteRow| {
+        let malformed = |error| sqlx::Error::Decode(Box::new(error));
+        let partition = Partition::new(columns.try_get::<&str, _>(0)?).map_err(malformed)?;
+        let slot = Slot::new(columns.try_get::<&str, _>(1)?).map_err(malformed)?;
+        Ok((Key { partition, slot }, row(columns, 2)?))
+    };
+    found.iter().map(keyed).collect::<Result<_, _>>().map_err(failed)
+}
+
+/// The row whose columns begin at this one.
+fn row(columns: &SqliteRow, first: usize) -> Result<Row, sqlx::Error> {
+    let due_at: Option<i64> = columns.try_get(first + 3)?;
+    Ok(Row {
+        version: version(columns, first)?,
+        metadata: Metadata::new(columns.try_get::<&str, _>(first + 1)?),
+        sealed: Sealed::from_stored(columns.try_get::<&[u8], _>(first + 2)?),
+        due_at: due_at.map(from_seconds).transpose()?,
+    })
+}
+
+fn version(columns: &SqliteRow, at: usize) -> Result<Version, sqlx::Error> {
+    let bytes: &[u8] = columns.try_get(at)?;
+    let bytes = bytes.try_into().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    Ok(Version::from_bytes(bytes))
+}
+
+/// Names as a JSON array, which a statement of fixed text can take apart again.
+fn json<'a>(slots: impl IntoIterator<Item = &'a Slot>) -> String {
+    let names: Vec<_> = slots.into_iter().map(Slot::as_str).collect();
+    serde_json::to_string(&names).expect("strings always serialise")
+}
+
+fn sql_limit(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+/// Whole seconds since 1970, rounded down.
+fn to_seconds(time: SystemTime) -> i64 {
+    let whole = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => whole(since),
+        Err(before) => {
+            let before = before.duration();
+            -whole(before) - i64::from(before.subsec_nanos() > 0)
+        }
+    }
+}
+
+fn from_seconds(seconds: i64) -> Result<SystemTime, sqlx::Error> {
+    let span = Duration::from_secs(seconds.unsigned_abs());
+    let time = match seconds < 0 {
+        true => UNIX_EPOCH.checked_sub(span),
+        false => UNIX_EPOCH.checked_add(span),
+    };
+    time.ok_or_else(|| sqlx::Error::Decode("a time that this platform cannot express".into()))
+}
+
+/// What a driver's error means to a caller. All that is not known to be permanent is transient.
+fn failed(error: sqlx::Error) -> Error {
+    let permanent = match &error {
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::Encode(_) => true,
+        other => primary_code(other).is_some_and(|code| PERMANENT.contains(&code)),
+    };
+    match permanent {
+        true => Error::Malformed(error.into()),
+        false => Error::Unavailable(error.into()),
+    }
+}
+
+/// SQLite's result code, without what it adds to tell causes apart.
+fn primary_code(error: &sqlx::Error) -> Option<i32> {
+    let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
+    Some(code & 0xff)
+}
+
+/// Result codes of SQLite's that the same statement meets again: `ERROR`, `CORRUPT`, `TOOBIG`,
+/// `CONSTRAINT`, `MISMATCH`, `RANGE` and `NOTADB`.
+const PERMANENT: [i32; 7] = [1, 11, 18, 19, 20, 25, NOT_A_DATABASE];
+const BUSY: i32 = 5;
+const CANNOT_OPEN: i32 = 14;
+const NOT_A_DATABASE: i32 = 26;
+const READ_ONLY: i32 = 8;
+
+/// Takes the write lock at once: a transaction that reads first cannot wait for it later.
+const BEGIN: &str = "BEGIN IMMEDIATE";
+
+const CHECKPOINT: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
+
+const CLEAR: &str = "DELETE FROM slack_rows WHERE partition = ?1";
+
+const DELETE: &str = "DELETE FROM slack_rows WHERE partition = ?1 AND slot = ?2";
+
+const DUE: &str = "
+SELECT partition, slot, version, metadata, sealed, due_at FROM slack_rows
+WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2";
+
+const PUT: &str = "
+INSERT INTO slack_rows (partition, slot, version, metadata, sealed, due_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+ON CONFLICT (partition, slot) DO UPDATE SET version = excluded.version,
+  metadata = excluded.metadata, sealed = excluded.sealed, due_at = excluded.due_at";
+
+const READ: &str = "
+SELECT slot, version, metadata, sealed, due_at FROM slack_rows
+WHERE partition = ?1 AND slot IN (SELECT value FROM json_each(?2))";
+
+const SCAN: &str = "
+SELECT partition, slot, version, metadata, sealed, due_at FROM slack_rows
+WHERE (partition, slot) > (?1, ?2) ORDER BY partition, slot LIMIT ?3";
+
+const STANDING: &str = "
+SELECT slot, version FROM slack_rows
+WHERE partition = ?1 AND slot IN (SELECT value FROM json_each(?2))";

@@ -1,0 +1,95 @@
+//! What stands in the file, and how an older file becomes a newer one.
+
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{Connection, Executor, Row};
+
+use super::BEGIN;
+
+/// Why a file is not brought up to date.
+pub(super) enum Refusal {
+    /// The driver failed.
+    Failed(sqlx::Error),
+    /// It belongs to another program.
+    Foreign,
+    /// A newer version of this crate wrote it.
+    Newer(i64),
+}
+
+impl From<sqlx::Error> for Refusal {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Brings the file to the newest schema. Many processes may do this at once: each takes the write
+/// lock before it looks.
+pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), Refusal> {
+    let mut transaction = connection.begin_with(BEGIN).await?;
+    let found = transaction.fetch_one(FOUND).await?;
+    let (application, version, tables): (i64, i64, i64) =
+        (found.try_get(0)?, found.try_get(1)?, found.try_get(2)?);
+    let ours = application == APPLICATION || (application, version, tables) == (0, 0, 0);
+    if !ours {
+        return Err(Refusal::Foreign);
+    }
+    let done = usize::try_from(version).map_err(|_| Refusal::Foreign)?;
+    let Some(missing) = MIGRATIONS.get(done..) else { return Err(Refusal::Newer(version)) };
+    for migration in missing {
+        transaction.execute(sqlx::raw_sql(*migration)).await?;
+    }
+    Ok(transaction.commit().await?)
+}
+
+/// `SLIN` in ASCII: marks a file as ours, for us and for `file(1)`.
+const APPLICATION: i64 = 0x534c_494e;
+
+const FOUND: &str = "
+SELECT (SELECT application_id FROM pragma_application_id),
+       (SELECT user_version FROM pragma_user_version),
+       (SELECT count(*) FROM sqlite_schema)";
+
+/// The nth brings a file of version n - 1 to version n, and says so in `user_version`. Only ever
+/// added to.
+const MIGRATIONS: [&str; 1] = ["
+CREATE TABLE slack_rows (
+  partition TEXT NOT NULL,
+  slot TEXT NOT NULL,
+  version BLOB NOT NULL CHECK (length(version) = 16),
+  metadata TEXT NOT NULL,
+  sealed BLOB NOT NULL,
+  due_at INTEGER,
+  PRIMARY KEY (partition, slot)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX slack_rows_due ON slack_rows (due_at) WHERE due_at IS NOT NULL;
+
+CREATE VIEW slack_installations AS
+WITH facts AS NOT MATERIALIZED (
+  SELECT partition, slot, CASE WHEN json_valid(metadata) THEN metadata ELSE '{}' END AS facts
+  FROM slack_rows
+)
+SELECT
+  substr(install.partition, 1, instr(install.partition, '/') - 1) AS client_id,
+  install.facts ->> 'app_id' AS app_id,
+  install.facts ->> 'enterprise_id' AS enterprise_id,
+  install.facts ->> 'enterprise_name' AS enterprise_name,
+  install.facts ->> 'team_id' AS team_id,
+  install.facts ->> 'team_name' AS team_name,
+  install.facts ->> 'is_enterprise_install' AS is_enterprise_install,
+  install.facts ->> 'url' AS url,
+  install.facts ->> 'installed_by' AS installed_by,
+  datetime(install.facts ->> 'installed_at', 'unixepoch') AS installed_at,
+  granted.facts ->> 'bot_user_id' AS bot_user_id,
+  granted.facts ->> 'bot_id' AS bot_id,
+  granted.facts ->> 'user_id' AS user_id,
+  granted.facts ->> 'scopes' AS scopes,
+  datetime(granted.facts ->> 'granted_at', 'unixepoch') AS granted_at,
+  datetime(granted.facts ->> 'expires_at', 'unixepoch') AS expires_at
+FROM facts AS install
+LEFT JOIN facts AS granted ON granted.partition = install.partition
+  AND granted.facts ->> 'kind' IN ('bot', 'user')
+WHERE install.slot = 'install' AND install.facts ->> 'kind' = 'install';
+
+PRAGMA application_id = 1397508430;
+PRAGMA user_version = 1;
+"];

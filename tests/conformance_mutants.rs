@@ -1,0 +1,1 @@
+//! Each check of the conformance suite catches a backend that breaks its rule.
