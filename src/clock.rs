@@ -48,6 +48,17 @@ pub(crate) fn from_epoch(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds.min(LATEST))
 }
 
+/// Whole milliseconds since 1970; 0 for anything before.
+pub(crate) fn to_millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The time that many milliseconds after 1970, at most the year 9999.
+pub(crate) fn from_millis(millis: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(millis.min(LATEST * 1000))
+}
+
 /// 9999-12-31T23:59:59Z in seconds since 1970: expressible on every platform and in every
 /// database, so that a hostile `expires_in` cannot make the addition overflow.
 const LATEST: u64 = 253_402_300_799;

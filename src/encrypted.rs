@@ -16,10 +16,12 @@ use crate::seal::{KeyError, KeyId, KeyProvider};
 use crate::store;
 use crate::tenant::{ClientId, InstallationKey, UserId};
 
+mod chains;
 mod driver;
 mod installations;
 mod keys;
 mod records;
+mod rotation_facts;
 mod states;
 
 use driver::Driver;

@@ -10,6 +10,11 @@ use thiserror::Error;
 use crate::installation::{Home, Installation, Revision};
 use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 
+mod chain;
+
+pub use chain::{Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationStore, StoredChain};
+pub(crate) use chain::{SOFT, SPREAD};
+
 /// Keeps installations: store, fetch and delete by `(enterprise_id, team_id)`.
 ///
 /// [`EncryptedStore`](crate::EncryptedStore) implements it over any backend.

@@ -147,6 +147,9 @@ impl<B: Backend> Driver<B> {
         changes: &[Change],
         versions: &[Version],
     ) -> Result<bool, Error> {
+        if changes.is_empty() {
+            return Ok(true);
+        }
         let lost = match self.backend.commit(partition, changes).await {
             Ok(()) => return Ok(true),
             Err(backend::Error::Conflict) => return Ok(false),

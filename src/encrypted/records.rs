@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::driver::{Draft, Record};
+use super::rotation_facts::RotationFacts;
 use crate::clock::{from_epoch, to_epoch};
 use crate::installation::{
     Bot, Enterprise, Grant, Home, IncomingWebhook, Installation, Scopes, Team, User,
 };
 use crate::secret::{AccessToken, RefreshToken, WebhookUrl};
-use crate::store::{Error, Summary};
+use crate::store::{Chain, Error, Mark, StoredChain, Summary};
 use crate::tenant::{AppId, BotId, EnterpriseId, TeamId, UserId};
 
 pub(super) const INSTALL: &str = "install";
@@ -75,6 +76,9 @@ pub(super) struct GrantFacts {
     scopes: String,
     expires_at: Option<u64>,
     granted_at: u64,
+    /// Absent until the chain is first refreshed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rotation: Option<RotationFacts>,
 }
 
 /// The secrets of a chain of tokens.
@@ -84,6 +88,9 @@ struct GrantSecrets<'a> {
     access_token: Cow<'a, str>,
     #[serde(borrow)]
     refresh_token: Option<Cow<'a, str>>,
+    /// Oldest first.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    alternates: Vec<Cow<'a, str>>,
 }
 
 /// The row of an installation's facts. Webhooks of other channels are kept from `standing`.
@@ -269,23 +276,86 @@ fn facts_of(kind: &'static str, grant: &Grant, granted_at: SystemTime) -> GrantF
         scopes: grant.scopes.to_string(),
         expires_at: grant.expires_at.map(to_epoch),
         granted_at: to_epoch(granted_at),
+        rotation: None,
     }
 }
 
 fn grant_draft(kind: &'static str, facts: &GrantFacts, grant: &Grant) -> Draft {
+    let due_at = Chain::new(grant, from_epoch(facts.granted_at)).due_at;
+    draft_of(kind, facts, grant, &[], due_at)
+}
+
+fn draft_of(
+    kind: &'static str,
+    facts: &GrantFacts,
+    grant: &Grant,
+    alternates: &[RefreshToken],
+    due_at: Option<SystemTime>,
+) -> Draft {
     let secrets = GrantSecrets {
         access_token: grant.access_token.expose().into(),
         refresh_token: grant
             .refresh_token
             .as_ref()
             .map(|token| token.expose().into()),
+        alternates: alternates
+            .iter()
+            .map(|token| token.expose().into())
+            .collect(),
     };
     Draft {
         kind,
         metadata: to_text(facts),
         plaintext: to_plaintext(&secrets),
-        due_at: None,
+        due_at,
     }
+}
+
+/// A chain from its row and the row of its installation's facts.
+pub(super) fn chain(
+    kind: &'static str,
+    install: &Record,
+    record: &Record,
+) -> Result<StoredChain, Error> {
+    let app_id = install_facts(install)?.app_id;
+    let facts = grant_facts(record)?;
+    known(facts.v, &facts.kind, kind)?;
+    let grant = open_grant(record, &facts)?;
+    let secrets = open_tokens(record)?;
+    let alternates: Vec<_> = secrets
+        .alternates
+        .into_iter()
+        .map(|token| RefreshToken::new(token).map_err(|_| form("a token")))
+        .collect::<Result<_, _>>()?;
+    let mut chain = Chain::new(&grant, from_epoch(facts.granted_at));
+    if let Some(rotation) = facts.rotation {
+        rotation.onto(&mut chain)?;
+    }
+    chain.alternates = alternates.iter().map(Mark::of).collect();
+    chain.due_at = record.row.due_at;
+    Ok(StoredChain::new(app_id, chain, grant, alternates))
+}
+
+/// The row of a chain that has moved on.
+pub(super) fn chain_draft(
+    kind: &'static str,
+    standing: &Record,
+    moved: &StoredChain,
+) -> Result<Draft, Error> {
+    let facts = GrantFacts {
+        scopes: moved.grant.scopes.to_string(),
+        expires_at: moved.grant.expires_at.map(to_epoch),
+        rotation: Some(RotationFacts::of(&moved.chain)),
+        ..grant_facts(standing)?
+    };
+    let due_at = moved.chain.due_at;
+    Ok(draft_of(
+        kind,
+        &facts,
+        &moved.grant,
+        &moved.alternates,
+        due_at,
+    ))
 }
 
 fn open_bot(record: &Record) -> Result<Bot, Error> {
@@ -311,8 +381,7 @@ fn open_user(record: &Record) -> Result<User, Error> {
 }
 
 fn open_grant(record: &Record, facts: &GrantFacts) -> Result<Grant, Error> {
-    let secrets: GrantSecrets<'_> =
-        serde_json::from_slice(&record.plaintext).map_err(|_| form("a grant's tokens"))?;
+    let secrets = open_tokens(record)?;
     let refresh_token = secrets.refresh_token.map(RefreshToken::new).transpose();
     Ok(Grant {
         access_token: AccessToken::new(secrets.access_token).map_err(|_| form("a token"))?,
@@ -320,6 +389,10 @@ fn open_grant(record: &Record, facts: &GrantFacts) -> Result<Grant, Error> {
         expires_at: facts.expires_at.map(from_epoch),
         scopes: Scopes::from(facts.scopes.as_str()),
     })
+}
+
+fn open_tokens(record: &Record) -> Result<GrantSecrets<'_>, Error> {
+    serde_json::from_slice(&record.plaintext).map_err(|_| form("a grant's tokens"))
 }
 
 fn open_secrets(record: &Record) -> Result<InstallSecrets<'_>, Error> {
@@ -338,7 +411,7 @@ fn known(v: u32, kind: &str, wanted: &'static str) -> Result<(), Error> {
     }
 }
 
-fn form(what: &'static str) -> Error {
+pub(super) fn form(what: &'static str) -> Error {
     Error::Unreadable(format!("{what}: not a form that this version knows").into())
 }
 

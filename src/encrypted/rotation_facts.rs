@@ -1,0 +1,94 @@
+//! The stored form of a chain's refreshes: in the clear, beside the grant's facts.
+
+use serde::{Deserialize, Serialize};
+
+use super::records::form;
+use crate::clock::{from_millis, to_millis};
+use crate::store::{Chain, Error, InstallId, Lease};
+
+/// Milliseconds since 1970, as all times here: a lease has seconds.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(super) struct RotationFacts {
+    /// 32 hexadecimal digits.
+    install: String,
+    generation: u64,
+    issued_at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lease: Option<LeaseFacts>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    attempts: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attempted_at: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_at: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    failures: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_error: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_dead: bool,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    idle: u32,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+struct LeaseFacts {
+    /// 32 hexadecimal digits.
+    owner: String,
+    until: u64,
+}
+
+impl RotationFacts {
+    pub(super) fn of(chain: &Chain) -> Self {
+        Self {
+            install: hex(chain.install.0),
+            generation: chain.generation,
+            issued_at: to_millis(chain.issued_at),
+            lease: chain.lease.map(|lease| LeaseFacts {
+                owner: hex(lease.owner),
+                until: to_millis(lease.until),
+            }),
+            attempts: chain.attempts,
+            attempted_at: chain.attempted_at.map(to_millis),
+            retry_at: chain.retry_at.map(to_millis),
+            failures: chain.failures,
+            last_error: chain.last_error.as_deref().map(str::to_owned),
+            is_dead: chain.is_dead,
+            idle: chain.idle,
+        }
+    }
+
+    /// Puts what is stored over a chain as it was issued.
+    pub(super) fn onto(self, chain: &mut Chain) -> Result<(), Error> {
+        chain.install = InstallId(number(&self.install)?);
+        chain.generation = self.generation;
+        chain.issued_at = from_millis(self.issued_at);
+        chain.lease = match self.lease {
+            Some(lease) => Some(Lease {
+                owner: number(&lease.owner)?,
+                until: from_millis(lease.until),
+            }),
+            None => None,
+        };
+        chain.attempts = self.attempts;
+        chain.attempted_at = self.attempted_at.map(from_millis);
+        chain.retry_at = self.retry_at.map(from_millis);
+        chain.failures = self.failures;
+        chain.last_error = self.last_error.map(Into::into);
+        chain.is_dead = self.is_dead;
+        chain.idle = self.idle;
+        Ok(())
+    }
+}
+
+fn hex(number: u128) -> String {
+    format!("{number:032x}")
+}
+
+fn number(hex: &str) -> Result<u128, Error> {
+    u128::from_str_radix(hex, 16).map_err(|_| form("a chain's ids"))
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}

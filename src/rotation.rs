@@ -1,0 +1,2 @@
+//! Token rotation.
+mod protocol;
