@@ -7,6 +7,7 @@ pub mod backend;
 mod encrypted;
 mod installation;
 mod seal;
+pub mod request;
 pub mod slack;
 pub mod secret;
 pub mod store;
