@@ -8,6 +8,7 @@ mod encrypted;
 mod installation;
 pub mod oauth;
 mod seal;
+pub mod request;
 pub mod slack;
 pub mod secret;
 pub mod store;
