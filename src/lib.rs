@@ -11,6 +11,8 @@ pub mod slack;
 pub mod secret;
 pub mod store;
 mod tenant;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use clock::Clock;
 pub use encrypted::{EncryptedStore, OpenError};
