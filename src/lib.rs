@@ -59,6 +59,8 @@ mod installation;
 mod random;
 mod seal;
 mod tenant;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 #[cfg(feature = "axum")]
 pub mod axum;

@@ -12,7 +12,7 @@ use super::pages::{ADA, WORKSPACE, deliver_events, rows};
 use super::{Result, Store};
 
 /// Every step, or the first that fails.
-pub async fn everything(fake: &FakeSlack, store: &Store, port: u16) -> Result<()> {
+pub(crate) async fn everything(fake: &FakeSlack, store: &Store, port: u16) -> Result<()> {
     let app = Url::parse(&format!("http://localhost:{port}/"))?;
     let browser = HttpTransport::new();
     let alpha = InstallationKey::workspace(TeamId::new(WORKSPACE)?);

@@ -11,7 +11,7 @@ use url::Url;
 use super::{Bot, Store};
 
 /// *Add to Slack*, and the stored rows.
-pub async fn home(State(bot): State<Bot>) -> Response {
+pub(crate) async fn home(State(bot): State<Bot>) -> Response {
     match rows(&bot.store).await {
         Ok(rows) => Html(page(&bot, &rows)).into_response(),
         Err(error) => format!("the database cannot be read: {error}").into_response(),
@@ -19,7 +19,7 @@ pub async fn home(State(bot): State<Bot>) -> Response {
 }
 
 /// The fake Slack's person types the slash command.
-pub async fn fake_command(State(bot): State<Bot>, headers: axum::http::HeaderMap) -> String {
+pub(crate) async fn fake_command(State(bot): State<Bot>, headers: axum::http::HeaderMap) -> String {
     let Some(fake) = &bot.fake else { return "Only with the fake Slack.".into() };
     let url = app_url(&headers, "/slack/command");
     match fake.deliver(&url, &fake.slash_command(ADA, "/hello", "")).await {
@@ -29,7 +29,7 @@ pub async fn fake_command(State(bot): State<Bot>, headers: axum::http::HeaderMap
 }
 
 /// The fake Slack's admin removes the app.
-pub async fn fake_uninstall(State(bot): State<Bot>, headers: axum::http::HeaderMap) -> Redirect {
+pub(crate) async fn fake_uninstall(State(bot): State<Bot>, headers: axum::http::HeaderMap) -> Redirect {
     if let Some(fake) = &bot.fake {
         fake.uninstall(WORKSPACE);
         deliver_events(fake, &app_url(&headers, "/slack/events")).await;
@@ -38,7 +38,7 @@ pub async fn fake_uninstall(State(bot): State<Bot>, headers: axum::http::HeaderM
 }
 
 /// Delivers what the fake Slack has to tell, as Slack does.
-pub async fn deliver_events(fake: &FakeSlack, url: &Url) {
+pub(crate) async fn deliver_events(fake: &FakeSlack, url: &Url) {
     for event in fake.take_events() {
         if let Err(error) = fake.deliver(url, &event).await {
             println!("an event did not arrive: {error}");
@@ -47,7 +47,7 @@ pub async fn deliver_events(fake: &FakeSlack, url: &Url) {
 }
 
 /// Each stored row, as the database has it.
-pub async fn rows(store: &Store) -> super::Result<Vec<[String; 4]>> {
+pub(crate) async fn rows(store: &Store) -> super::Result<Vec<[String; 4]>> {
     let page = store.backend().scan(None, 100).await?;
     let shown = page.rows.iter().map(|(key, row)| {
         let sealed = row.sealed.as_bytes().iter().fold(String::new(), |mut hex, byte| {
@@ -60,8 +60,8 @@ pub async fn rows(store: &Store) -> super::Result<Vec<[String; 4]>> {
 }
 
 /// The one person and workspace of the fake Slack's default world.
-pub const ADA: &str = "U0ADMIN0001";
-pub const WORKSPACE: &str = "T0ALPHA0001";
+pub(crate) const ADA: &str = "U0ADMIN0001";
+pub(crate) const WORKSPACE: &str = "T0ALPHA0001";
 
 fn app_url(headers: &axum::http::HeaderMap, path: &str) -> Url {
     let host = headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or("localhost");
