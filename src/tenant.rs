@@ -327,7 +327,7 @@ impl Tenant {
     ///
     /// [`NoTenant`] when the request names none: no ids at all, or the org-wide flag without an
     /// enterprise id and without a team id.
-    pub fn new(
+    pub(crate) fn new(
         enterprise: Option<EnterpriseId>,
         team: Option<TeamId>,
         is_enterprise_install: bool,
