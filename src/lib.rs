@@ -67,6 +67,7 @@ pub mod axum;
 pub mod backend;
 pub mod oauth;
 pub mod request;
+pub mod rotation;
 pub mod secret;
 pub mod slack;
 pub mod store;
@@ -81,6 +82,7 @@ pub use installation::{
     Bot, Enterprise, Grant, Home, IncomingWebhook, Installation, Revision, Scopes, Team, User,
 };
 pub use oauth::{InstallConfig, InstallOptions, InstallProvider, RedirectUri};
+pub use rotation::{RotationConfig, TokenRotator};
 pub use seal::{
     DataKey, KeyContext, KeyError, KeyId, KeyProvider, LocalKeyProvider, MasterKey, MasterKeyError,
 };

@@ -13,7 +13,7 @@ use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 mod chain;
 
 pub use chain::{Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationStore, StoredChain};
-pub(crate) use chain::{SOFT, SPREAD};
+pub(crate) use chain::{HARD, SOFT, SPREAD};
 
 /// Keeps installations: store, fetch and delete by `(enterprise_id, team_id)`.
 ///

@@ -28,7 +28,7 @@ impl<B: Backend> RotationStore for EncryptedStore<B> {
         &self,
         key: &ChainKey,
         offered: Option<&Grant>,
-        decide: &mut (dyn FnMut(Option<&Chain>) -> Option<Chain> + Send),
+        decide: &mut (dyn for<'c> FnMut(Option<&'c Chain>) -> Option<Chain> + Send),
     ) -> Result<Option<StoredChain>, Error> {
         let partition = tenant(self.driver.app(), &key.tenant);
         let place = place(&key.credential);

@@ -23,8 +23,8 @@ pub(crate) enum Demand {
 /// The answer to [`acquire`].
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Acquired {
-    /// The token is not due before then.
-    Current { until: Option<SystemTime> },
+    /// The token is not due.
+    Current,
     /// Only a reinstall helps.
     Dead { error: Option<Arc<str>> },
     /// Call Slack.
@@ -99,21 +99,13 @@ pub(crate) enum Freshness {
     Hard,
 }
 
-/// How a token stands that ends then and is to be replaced from then on.
-pub(crate) fn freshness(
-    expires_at: Option<SystemTime>,
-    soft_at: Option<SystemTime>,
-    now: SystemTime,
-) -> Freshness {
-    let Some(expires_at) = expires_at else {
-        return Freshness::Fresh;
-    };
-    if now + HARD >= expires_at {
-        return Freshness::Hard;
-    }
-    match soft_at.is_some_and(|soft_at| now >= soft_at) {
-        true => Freshness::Soft,
-        false => Freshness::Fresh,
+/// How a token stands.
+pub(crate) fn freshness(chain: &Chain, now: SystemTime) -> Freshness {
+    let reached = |at: Option<SystemTime>| at.is_some_and(|at| now >= at);
+    match (reached(chain.hard_at()), reached(chain.soft_at())) {
+        (true, _) => Freshness::Hard,
+        (false, true) => Freshness::Soft,
+        (false, false) => Freshness::Fresh,
     }
 }
 
@@ -132,18 +124,25 @@ pub(crate) fn acquire(
         return (None, Acquired::Missing);
     };
     let Some(refresh) = chain.refresh else {
-        return (None, Acquired::Current { until: None });
+        return (None, Acquired::Current);
     };
-    let soft_at = chain.soft_at();
     let is_due = match demand {
         // An attempt of unknown outcome is repeated at once, while Slack still takes the token.
-        Demand::Current => {
-            chain.attempts > 0 || freshness(chain.expires_at, soft_at, now) > Freshness::Fresh
-        }
+        Demand::Current => chain.attempts > 0 || freshness(chain, now) > Freshness::Fresh,
         Demand::NewerThan(generation) => chain.generation <= generation,
     };
     if !is_due {
-        return (None, Acquired::Current { until: soft_at });
+        return (None, Acquired::Current);
+    }
+    if matches!(demand, Demand::NewerThan(_)) && now < chain.issued_at + FORCED {
+        let error = Some("refreshed_just_now".into());
+        return (
+            None,
+            Acquired::Wait {
+                until: chain.issued_at + FORCED,
+                error,
+            },
+        );
     }
     if chain.is_dead {
         return (
@@ -308,13 +307,20 @@ fn without_lease(chain: &Chain, ticket: &Ticket) -> Chain {
     }
 }
 
-/// For this long nobody else calls Slack: one call of [`CALL`], one more after a lost answer, and
-/// the save.
+/// For this long nobody else calls Slack: one call of [`CALL`] at most, one more after a
+/// lost answer, and the save.
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
 
-/// From this long before its end on a token is not handed out without trying to replace it:
-/// clocks differ, and work that begins with it takes its time.
-pub(crate) const HARD: Duration = Duration::from_secs(5 * 60);
+/// The longest that an answer of Slack's is waited for. Its SDKs time out after 30 s, but a person
+/// waits for ours, and Slack as a rule answers within one.
+pub(crate) const CALL: Duration = Duration::from_secs(6);
+
+/// What is left of the lease for the save, when a call is begun late.
+pub(crate) const SAVE: Duration = Duration::from_secs(2);
+
+/// A pair that Slack calls expired this soon after it was issued has another trouble than its
+/// age, and buying more of them ends with the limit of two live access tokens.
+const FORCED: Duration = Duration::from_secs(5 * 60);
 
 /// After two pairs, a day about, that nobody asked for, none is bought ahead.
 const PARKED: u32 = 2;

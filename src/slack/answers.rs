@@ -34,6 +34,27 @@ pub struct Issued {
     pub at: SystemTime,
 }
 
+/// A pair that `oauth.v2.access` issued for a refresh token, or `oauth.v2.exchange` for a
+/// long-lived one.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Renewed {
+    /// The app that the token is of.
+    pub app_id: AppId,
+    /// The organisation, if Slack said.
+    pub enterprise_id: Option<EnterpriseId>,
+    /// The workspace, if Slack said.
+    pub team_id: Option<TeamId>,
+    /// The owner of a user token; `None` for a bot's.
+    pub user_id: Option<UserId>,
+    /// The token acts as a user, not as the bot.
+    pub is_user: bool,
+    /// The pair; without scopes if Slack did not name them.
+    pub grant: Grant,
+    /// When, on Slack's clock (its `Date` header).
+    pub at: SystemTime,
+}
+
 /// Whose a token is.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -92,6 +113,28 @@ struct AccessAnswer<'a> {
     expires_in: Option<u64>,
     #[serde(borrow)]
     incoming_webhook: Option<WebhookAnswer<'a>>,
+}
+
+/// The token stands at the top for a bot and for a user.
+#[derive(Deserialize)]
+struct RenewedAnswer<'a> {
+    #[serde(borrow)]
+    app_id: Cow<'a, str>,
+    #[serde(borrow)]
+    team: Option<Named<'a>>,
+    #[serde(borrow)]
+    enterprise: Option<Named<'a>>,
+    #[serde(borrow)]
+    access_token: Cow<'a, str>,
+    #[serde(borrow)]
+    token_type: Cow<'a, str>,
+    #[serde(borrow)]
+    scope: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    user_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    refresh_token: Cow<'a, str>,
+    expires_in: u64,
 }
 
 #[derive(Deserialize)]
@@ -249,6 +292,36 @@ pub(super) fn issued(body: &[u8], at: SystemTime) -> Result<Issued, Error> {
         bot,
         user,
         incoming_webhook: answer.incoming_webhook.map(webhook).transpose()?,
+        at,
+    })
+}
+
+/// Reads the answer to a refresh or to an exchange.
+pub(super) fn renewed(body: &[u8], at: SystemTime) -> Result<Renewed, Error> {
+    let answer: RenewedAnswer<'_> = read(body, "its fields")?;
+    let is_user = match &*answer.token_type {
+        "bot" | "granular_bot" => false,
+        "user" => true,
+        _ => return Err(malformed("a token of an unknown type")),
+    };
+    let team = answer.team.map(|named| id(TeamId::new, &named.id));
+    let enterprise = answer
+        .enterprise
+        .map(|named| id(EnterpriseId::new, &named.id));
+    let user_id = answer.user_id.map(|user| id(UserId::new, &user));
+    Ok(Renewed {
+        app_id: id(AppId::new, &answer.app_id)?,
+        enterprise_id: enterprise.transpose()?,
+        team_id: team.transpose()?,
+        user_id: user_id.transpose()?,
+        is_user,
+        grant: grant(
+            answer.access_token,
+            Some(answer.refresh_token),
+            Some(answer.expires_in),
+            answer.scope.as_deref(),
+            at,
+        )?,
         at,
     })
 }

@@ -13,11 +13,11 @@ use serde::Deserialize;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-use super::answers::{self, AuthTest, Issued, Person};
+use super::answers::{self, AuthTest, Issued, Person, Renewed};
 use super::{Environment, Error, ErrorCode, HttpTransport, Transport};
 use crate::clock::Clock;
 use crate::installation::Scopes;
-use crate::secret::{AccessToken, ClientSecret, Code};
+use crate::secret::{AccessToken, ClientSecret, Code, RefreshToken};
 use crate::tenant::{ClientId, UserId};
 
 /// What Slack knows the app by.
@@ -89,6 +89,63 @@ impl SlackClient {
         answers::issued(&answer.body, slack_time)
     }
 
+    /// Spends a refresh token (`oauth.v2.access`, HTTP Basic): a new pair for a bot or a user.
+    ///
+    /// Slack takes a refresh token once, and for a short, unpublished time after that once more;
+    /// so nothing here repeats the call, and a caller that lost the answer repeats it promptly.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; with [`ErrorClass::Ambiguous`](super::ErrorClass::Ambiguous) a pair may have
+    /// been issued.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, the token may be spent, and the pair that it bought is lost.
+    pub async fn refresh(
+        &self,
+        app: &ClientCredentials,
+        refresh_token: &RefreshToken,
+    ) -> Result<Renewed, Error> {
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", refresh_token.expose()),
+        ];
+        self.renew("oauth.v2.access", app, &form).await
+    }
+
+    /// Exchanges a long-lived token for a rotating pair (`oauth.v2.exchange`, tier 3: 50 calls a
+    /// minute), once per token. The old token serves until the new pair is first refreshed; it
+    /// must never be revoked, since that uninstalls the app.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; with [`ErrorClass::Ambiguous`](super::ErrorClass::Ambiguous) a pair may have
+    /// been issued.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, the token may be exchanged, and the pair is lost.
+    pub async fn oauth_v2_exchange(
+        &self,
+        app: &ClientCredentials,
+        token: &AccessToken,
+    ) -> Result<Renewed, Error> {
+        let form = [("token", token.expose())];
+        self.renew("oauth.v2.exchange", app, &form).await
+    }
+
+    async fn renew(
+        &self,
+        method: &'static str,
+        app: &ClientCredentials,
+        form: &[(&str, &str)],
+    ) -> Result<Renewed, Error> {
+        let sent_at = self.clock.now();
+        let answer = self.call(method, basic(app), form).await?;
+        answers::renewed(&answer.body, answer.slack_time().unwrap_or(sent_at))
+    }
+
     /// Asks whose token this is (`auth.test`).
     ///
     /// # Errors
@@ -107,6 +164,16 @@ impl SlackClient {
     /// [`Error`].
     pub async fn auth_revoke(&self, token: &AccessToken) -> Result<(), Error> {
         self.call("auth.revoke", bearer(token), &[]).await.map(drop)
+    }
+
+    /// Revokes a refresh token (`auth.revoke`), and only that one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn auth_revoke_refresh_token(&self, token: &RefreshToken) -> Result<(), Error> {
+        let header = sensitive(&Zeroizing::new(format!("Bearer {}", token.expose())));
+        self.call("auth.revoke", header, &[]).await.map(drop)
     }
 
     /// Uninstalls the app where this token is from (`apps.uninstall`).

@@ -70,7 +70,7 @@ pub trait RotationStore: fmt::Debug + Send + Sync + 'static {
         &self,
         key: &ChainKey,
         offered: Option<&Grant>,
-        decide: &mut (dyn FnMut(Option<&Chain>) -> Option<Chain> + Send),
+        decide: &mut (dyn for<'c> FnMut(Option<&'c Chain>) -> Option<Chain> + Send),
     ) -> Result<Option<StoredChain>, Error>;
 
     /// Chains that somebody should look at, `limit` at most.
@@ -186,6 +186,21 @@ impl Chain {
         Some(wanted.max(self.issued_at + life / 2))
     }
 
+    /// From when on the access token is not handed out without trying to replace it: minutes
+    /// before its end, since clocks differ, and work that begins with it takes its time.
+    #[must_use]
+    pub fn hard_at(&self) -> Option<SystemTime> {
+        let expires_at = self.expires_at?;
+        let life = expires_at
+            .duration_since(self.issued_at)
+            .unwrap_or_default();
+        Some(
+            expires_at
+                .checked_sub(HARD.min(life / 4))
+                .unwrap_or(from_epoch(0)),
+        )
+    }
+
     /// 0 to 1, by the pair.
     fn jitter(&self) -> f64 {
         let mut bytes = [0; 24];
@@ -198,6 +213,9 @@ impl Chain {
 /// From this long before its end on a token is replaced, give or take [`SPREAD`]; the figure of
 /// Slack's SDKs (`minutes_before_expiration=120`).
 pub(crate) const SOFT: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// Of a life of 12 h; at most a quarter of shorter ones.
+pub(crate) const HARD: Duration = Duration::from_secs(5 * 60);
 
 /// Parts the refreshes of tenants that installed together.
 pub(crate) const SPREAD: Duration = Duration::from_secs(30 * 60);
@@ -352,7 +370,7 @@ impl<S: RotationStore + ?Sized> RotationStore for Arc<S> {
         &self,
         key: &ChainKey,
         offered: Option<&Grant>,
-        decide: &mut (dyn FnMut(Option<&Chain>) -> Option<Chain> + Send),
+        decide: &mut (dyn for<'c> FnMut(Option<&'c Chain>) -> Option<Chain> + Send),
     ) -> Result<Option<StoredChain>, Error> {
         (**self).update(key, offered, decide).await
     }

@@ -1,0 +1,347 @@
+//! What a process does about a chain that is due.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::flight::{Flights, Landing, Seat};
+use super::guard::{Breaker, Deaths};
+use super::memo::Memo;
+use super::protocol::{self, Acquired, Demand, Freshness, LEASE};
+use super::refresh::Step;
+use super::{Error, RotationConfig};
+use crate::clock::Clock;
+use crate::installation::Grant;
+use crate::random;
+use crate::slack::{Error as SlackError, ErrorCode, SlackClient};
+use crate::store::{self, Chain, ChainKey, HARD, RotationStore, SOFT, SPREAD, StoredChain};
+
+/// One process's part of the protocol.
+pub(super) struct Engine {
+    pub(super) breaker: Breaker,
+    pub(super) clock: Clock,
+    pub(super) config: RotationConfig,
+    pub(super) deaths: Deaths,
+    pub(super) flights: Flights,
+    pub(super) memo: Memo,
+    pub(super) slack: SlackClient,
+    pub(super) store: Arc<dyn RotationStore>,
+}
+
+/// What a flight is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Want {
+    pub(super) demand: Demand,
+    /// Somebody waits: if another process is at it, wait for that one.
+    pub(super) waits: bool,
+    /// Nobody asked: a worker buys it ahead.
+    pub(super) is_ahead: bool,
+}
+
+impl Engine {
+    pub(super) fn new(
+        config: RotationConfig,
+        slack: SlackClient,
+        store: Arc<dyn RotationStore>,
+    ) -> Self {
+        Self {
+            breaker: Breaker::default(),
+            clock: Clock::default(),
+            config,
+            deaths: Deaths::default(),
+            flights: Flights::default(),
+            memo: Memo::new(u64::from_be_bytes(random::bytes())),
+            slack,
+            store,
+        }
+    }
+
+    /// Joins this process's refresh of the chain, or starts it.
+    pub(super) fn board(self: &Arc<Self>, key: &ChainKey, want: Want) -> Result<Seat, Error> {
+        self.flights.board(key, || {
+            let (engine, key) = (Arc::clone(self), key.clone());
+            async move {
+                let landing = engine.fly(&key, want).await;
+                engine.report(&key, &landing);
+                landing
+            }
+        })
+    }
+
+    /// Starts a refresh that nobody waits for, unless one is under way or none can be of use.
+    pub(super) fn refresh_quietly(self: &Arc<Self>, key: &ChainKey) {
+        if self.memo.is_quiet(key) || self.flights.is_flying(key) {
+            return;
+        }
+        let want = Want {
+            demand: Demand::Current,
+            waits: false,
+            is_ahead: false,
+        };
+        // Closed: the process is going down, and the token still serves.
+        drop(self.board(key, want));
+    }
+
+    /// How a token that was just read stands, by its end alone: never fresher than it is.
+    pub(super) fn guess(&self, grant: &Grant) -> Freshness {
+        let now = self.clock.now();
+        let Some(expires_at) = grant.expires_at else {
+            return Freshness::Fresh;
+        };
+        if now + HARD >= expires_at {
+            return Freshness::Hard;
+        }
+        match grant.refresh_token.is_some() && now + SOFT + SPREAD >= expires_at {
+            true => Freshness::Soft,
+            false => Freshness::Fresh,
+        }
+    }
+
+    /// Whether a token that still serves is not handed out before a try to replace it.
+    pub(super) fn must_wait(&self, chain: &Chain, freshness: Freshness) -> bool {
+        let is_strict = self.config.strict && freshness > Freshness::Fresh;
+        // Two calls of unknown outcome may each have bought a pair, and Slack keeps two access
+        // tokens alive: ours may be the one that it ended.
+        let is_suspect = chain.attempts >= 2 && !chain.is_dead;
+        is_strict || is_suspect
+    }
+
+    /// Whether a refresh of this chain could do something now.
+    pub(super) fn is_free(&self, chain: &Chain, now: SystemTime) -> bool {
+        let held = chain.lease.is_some_and(|lease| lease.until > now);
+        let waits = chain.retry_at.is_some_and(|retry_at| retry_at > now);
+        !chain.is_dead && !held && !waits
+    }
+
+    /// Notes in the record, once per pair and process, that somebody uses the chain, so that its
+    /// next pair is bought ahead.
+    pub(super) fn note_use(self: &Arc<Self>, key: &ChainKey, expires_at: Option<SystemTime>) {
+        if expires_at.is_none() || !self.memo.is_first_use(key, expires_at) {
+            return;
+        }
+        let (engine, key) = (Arc::clone(self), key.clone());
+        drop(tokio::spawn(async move {
+            let mut touch =
+                |chain: Option<&Chain>| protocol::touch(chain).map(|chain| engine.scheduled(chain));
+            if let Err(error) = engine.store.update(&key, None, &mut touch).await {
+                tracing::debug!(chain = %key, %error, "the use of a chain could not be noted");
+            }
+        }));
+    }
+
+    /// Asks Slack whether a token that is under suspicion is alive; its word holds for a while.
+    pub(super) async fn is_alive(
+        &self,
+        key: &ChainKey,
+        stored: &StoredChain,
+        deadline: Instant,
+    ) -> bool {
+        let generation = stored.chain.generation;
+        if let Some(verdict) = self.memo.verdict(key, generation) {
+            return verdict;
+        }
+        let test = self.slack.auth_test(&stored.grant.access_token);
+        let is_alive = matches!(tokio::time::timeout_at(deadline, test).await, Ok(Ok(_)));
+        self.memo
+            .judge(key, generation, is_alive, Instant::now() + VERDICT);
+        is_alive
+    }
+
+    pub(super) fn scheduled(&self, chain: Chain) -> Chain {
+        protocol::scheduled(chain, self.config.is_pkce_app.then_some(KEEP_ALIVE))
+    }
+
+    /// Until the chain is current, or it is known why it cannot be.
+    async fn fly(&self, key: &ChainKey, want: Want) -> Landing {
+        let give_up = Instant::now() + FLIGHT;
+        let owner = u128::from_be_bytes(random::bytes());
+        let mut watch = Watch::default();
+        let mut pause = FIRST_PAUSE;
+        let mut failures = 0;
+        loop {
+            let begun = Instant::now();
+            let blocked = self.breaker.reason();
+            let asked = self.acquire(key, want.demand, owner, &watch, blocked.is_some());
+            let (stored, acquired) = match asked.await {
+                Ok(outcome) => outcome,
+                // The lease may be taken: the same owner asks again.
+                Err(error) if error.is_transient() && failures < STORE_TRIES => {
+                    failures += 1;
+                    tokio::time::sleep(self.jittered(pause)).await;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            match acquired {
+                Acquired::Current => {
+                    let stored = stored.ok_or(Error::NotInstalled)?;
+                    return Ok(Arc::new(stored));
+                }
+                Acquired::Dead { error } => {
+                    return Err(Error::ReinstallNeeded {
+                        code: code(error.as_deref()),
+                    });
+                }
+                Acquired::Go(ticket) => {
+                    if let Some(code) = blocked {
+                        return Err(Error::Configuration { code });
+                    }
+                    let stored = stored.ok_or(Error::NotInstalled)?;
+                    match self
+                        .refresh(key, &ticket, stored, begun, want.is_ahead)
+                        .await?
+                    {
+                        Step::Again => {}
+                        Step::Done(stored) => return Ok(stored),
+                    }
+                }
+                Acquired::Held(lease) => {
+                    let stored = stored.ok_or(Error::NotInstalled)?;
+                    if !want.waits {
+                        return Ok(Arc::new(stored));
+                    }
+                    watch.see(lease.owner);
+                    tokio::time::sleep(self.jittered(pause)).await;
+                    pause = (pause * 8 / 5).min(LONGEST_PAUSE);
+                }
+                Acquired::Missing => return Err(Error::NotInstalled),
+                Acquired::Wait { until, error } => {
+                    return Err(Error::TryAgain {
+                        at: until,
+                        code: code(error.as_deref()),
+                    });
+                }
+            }
+            if Instant::now() >= give_up {
+                return Err(Error::Busy);
+            }
+            if self.flights.is_closed() {
+                return Err(Error::Interrupted);
+            }
+        }
+    }
+
+    async fn acquire(
+        &self,
+        key: &ChainKey,
+        demand: Demand,
+        owner: u128,
+        watch: &Watch,
+        is_blocked: bool,
+    ) -> Result<(Option<StoredChain>, Acquired), store::Error> {
+        let mut acquired = Acquired::Missing;
+        let mut decide = |chain: Option<&Chain>| {
+            let (next, answer) =
+                protocol::acquire(chain, demand, owner, watch.lapsed(), self.clock.now());
+            acquired = answer;
+            let next = next.filter(|_| !is_blocked);
+            next.map(|next| self.scheduled(next))
+        };
+        let stored = self.store.update(key, None, &mut decide).await?;
+        Ok((stored, acquired))
+    }
+
+    /// A pause of 50 to 150 %.
+    pub(super) fn jittered(&self, pause: Duration) -> Duration {
+        pause.mul_f64(0.5 + self.memo.random())
+    }
+
+    fn report(&self, key: &ChainKey, landing: &Landing) {
+        let now = self.clock.now();
+        let quiet = match landing {
+            Ok(stored) if protocol::freshness(&stored.chain, now) > Freshness::Fresh => HELD_PAUSE,
+            // Looked at early: due within the spread.
+            Ok(stored) => {
+                let soft_at = stored.chain.soft_at();
+                let wait = soft_at.and_then(|soft_at| soft_at.duration_since(now).ok());
+                wait.unwrap_or(SPREAD).min(SPREAD)
+            }
+            Err(Error::TryAgain { at, .. }) => {
+                at.duration_since(now).unwrap_or_default().min(SPREAD)
+            }
+            Err(_) => DEAD_PAUSE,
+        };
+        self.memo.keep_quiet(key, Instant::now() + quiet);
+        match landing {
+            Ok(_) => {}
+            Err(error @ (Error::ReinstallNeeded { .. } | Error::Store(_))) => {
+                tracing::warn!(chain = %key, %error, "a token was not refreshed");
+            }
+            Err(error) => tracing::info!(chain = %key, %error, "a token was not refreshed"),
+        }
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("config", &self.config)
+            .field("flights", &self.flights)
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Another's lease, watched on our own monotonic clock: that clock needs no agreement.
+#[derive(Default)]
+struct Watch(Option<(u128, Instant)>);
+
+impl Watch {
+    fn see(&mut self, owner: u128) {
+        if self.0.is_none_or(|(seen, _)| seen != owner) {
+            self.0 = Some((owner, Instant::now()));
+        }
+    }
+
+    /// The owner whose lease was seen for longer than a lease lasts.
+    fn lapsed(&self) -> Option<u128> {
+        let (owner, since) = self.0?;
+        (since.elapsed() > LEASE).then_some(owner)
+    }
+}
+
+pub(super) fn reinstall_needed(chain: &Chain) -> Error {
+    Error::ReinstallNeeded {
+        code: code(chain.last_error.as_deref()),
+    }
+}
+
+/// Why a ticket's call failed, for the record.
+pub(super) fn name(error: &SlackError) -> Arc<str> {
+    match error {
+        SlackError::Api { code, .. } => code.as_str().into(),
+        SlackError::RateLimited { .. } => "ratelimited".into(),
+        SlackError::Http { .. } => "http_status".into(),
+        SlackError::Malformed { .. } => "malformed_answer".into(),
+        SlackError::Transport(_) => "no_answer".into(),
+    }
+}
+
+fn code(error: Option<&str>) -> ErrorCode {
+    ErrorCode::new(error.unwrap_or("unknown"))
+}
+
+/// Longer than any lease and the refresh after it. Whoever still waits then asks anew.
+const FLIGHT: Duration = Duration::from_secs(60);
+
+/// Between two looks at a chain that another process refreshes; Slack answers in 100 to 500 ms.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+
+/// A database that fails over is back within seconds; callers have a patience of their own.
+const STORE_TRIES: u32 = 3;
+
+/// The background looks again after this, when another process is at it.
+const HELD_PAUSE: Duration = Duration::from_secs(2);
+
+/// The background looks again after this, when nothing can be done.
+const DEAD_PAUSE: Duration = Duration::from_secs(60);
+
+/// Slack's `auth.test` is for hundreds of calls a minute.
+const VERDICT: Duration = Duration::from_secs(30);
+
+/// Of the 30 days that a PKCE app's refresh token lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(20 * 24 * 60 * 60);

@@ -1,0 +1,105 @@
+//! Why there is no current token.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use thiserror::Error;
+
+use crate::slack::ErrorCode;
+use crate::store;
+
+/// Why no token is handed out. Never an older one instead.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The refresh goes on, here or in another process, and the caller's patience ended.
+    #[error("the token is being refreshed; ask again in a moment")]
+    Busy,
+    /// Slack refuses our own client id or secret, or the app's settings. Nothing was concluded
+    /// about any installation.
+    #[error("Slack refuses this app's own configuration: {code}")]
+    Configuration {
+        /// Slack's name for the reason.
+        code: ErrorCode,
+    },
+    /// The process is shutting down, or the refresh ended without a word (a panic).
+    #[error("the refresh was interrupted")]
+    Interrupted,
+    /// There is no such installation, or it has no such credential.
+    #[error("the app is not installed there, or has no such token")]
+    NotInstalled,
+    /// Slack refused every refresh token that it ever gave for this chain.
+    #[error("the app must be installed again: {code}")]
+    ReinstallNeeded {
+        /// Slack's name for the reason.
+        code: ErrorCode,
+    },
+    /// The store did not do it.
+    #[error("the token could not be read or kept")]
+    Store(#[source] Arc<store::Error>),
+    /// The refresh did not succeed, and the next try is not before then.
+    #[error("the token could not be refreshed yet: {code}")]
+    TryAgain {
+        /// When, on the clock of whoever failed.
+        at: SystemTime,
+        /// Slack's, or our own, name for the reason.
+        code: ErrorCode,
+    },
+}
+
+impl Error {
+    /// Whether the same call may succeed later, with nothing changed by anybody.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Busy | Self::Interrupted | Self::TryAgain { .. } => true,
+            Self::Configuration { .. } | Self::NotInstalled | Self::ReinstallNeeded { .. } => false,
+            Self::Store(error) => error.is_transient(),
+        }
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        Self::Store(Arc::new(error))
+    }
+}
+
+/// Told by the host's own error type: whether Slack refused a call because of its token.
+///
+/// ```
+/// use slack_installs::rotation::RefusedToken;
+///
+/// enum PostError {
+///     Slack(String),
+///     Network,
+/// }
+///
+/// impl RefusedToken for PostError {
+///     fn is_token_expired(&self) -> bool {
+///         matches!(self, Self::Slack(code) if code == "token_expired")
+///     }
+/// }
+/// ```
+pub trait RefusedToken {
+    /// Slack answered `token_expired`.
+    fn is_token_expired(&self) -> bool;
+}
+
+impl RefusedToken for crate::slack::Error {
+    fn is_token_expired(&self) -> bool {
+        self.class() == crate::slack::ErrorClass::TokenExpired
+    }
+}
+
+/// Why [`TokenRotator::call`](super::TokenRotator::call) did not do it.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CallError<E> {
+    /// The host's operation failed, with a current token.
+    #[error(transparent)]
+    Operation(E),
+    /// There is no current token.
+    #[error(transparent)]
+    Token(Error),
+}

@@ -1,0 +1,139 @@
+//! One refresh per chain and process, on a task of its own: callers only wait for it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Error;
+use crate::store::{ChainKey, StoredChain};
+
+/// What a flight brought: the chain as it stands, or why there is none.
+pub(super) type Landing = Result<Arc<StoredChain>, Error>;
+
+/// A place to wait for a flight.
+pub(super) struct Seat(watch::Receiver<Option<Landing>>);
+
+impl Seat {
+    /// What the flight brings, if it lands before then. Leaving early changes nothing for it.
+    pub(super) async fn landing(mut self, deadline: Instant) -> Landing {
+        let landed = self.0.wait_for(Option::is_some);
+        match tokio::time::timeout_at(deadline, landed).await {
+            Ok(Ok(landing)) => landing.clone().unwrap_or(Err(Error::Interrupted)),
+            Ok(Err(_)) => Err(Error::Interrupted),
+            Err(_) => Err(Error::Busy),
+        }
+    }
+}
+
+/// The flights of one process.
+#[derive(Clone, Default)]
+pub(super) struct Flights(Arc<Mutex<Airspace>>);
+
+#[derive(Default)]
+struct Airspace {
+    flying: HashMap<ChainKey, watch::Receiver<Option<Landing>>>,
+    is_closed: bool,
+}
+
+impl Flights {
+    /// Joins the flight of this chain, or starts one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Interrupted`] once closed, if none is flying.
+    pub(super) fn board<F>(&self, key: &ChainKey, flight: impl FnOnce() -> F) -> Result<Seat, Error>
+    where
+        F: Future<Output = Landing> + Send + 'static,
+    {
+        let mut airspace = self.airspace();
+        if let Some(flying) = airspace.flying.get(key) {
+            return Ok(Seat(flying.clone()));
+        }
+        if airspace.is_closed {
+            return Err(Error::Interrupted);
+        }
+        let (lands, seat) = watch::channel(None);
+        airspace.flying.insert(key.clone(), seat.clone());
+        drop(airspace);
+        let pilot = Pilot {
+            flights: self.clone(),
+            key: key.clone(),
+            lands,
+        };
+        let flight = flight();
+        drop(tokio::spawn(async move {
+            let landing = flight.await;
+            pilot.land(landing);
+        }));
+        Ok(Seat(seat))
+    }
+
+    pub(super) fn is_flying(&self, key: &ChainKey) -> bool {
+        self.airspace().flying.contains_key(key)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.airspace().is_closed
+    }
+
+    /// Starts no more flights, and waits for those that fly. `false` if some still fly then.
+    pub(super) async fn close(&self, deadline: Instant) -> bool {
+        let flying: Vec<_> = {
+            let mut airspace = self.airspace();
+            airspace.is_closed = true;
+            airspace.flying.values().cloned().collect()
+        };
+        for seat in flying {
+            if let Err(Error::Busy) = Seat(seat).landing(deadline).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn airspace(&self) -> MutexGuard<'_, Airspace> {
+        // Nothing panics while it holds the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Flights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Flights({})", self.airspace().flying.len())
+    }
+}
+
+/// Frees the chain for the next flight however this one ends, a panic included.
+struct Pilot {
+    flights: Flights,
+    key: ChainKey,
+    lands: watch::Sender<Option<Landing>>,
+}
+
+impl Pilot {
+    fn land(self, landing: Landing) {
+        self.leave();
+        self.lands.send_replace(Some(landing));
+    }
+
+    /// Before the landing is told: whoever hears of it can start the next flight.
+    fn leave(&self) {
+        let mut airspace = self.flights.airspace();
+        let ours = |flying: &watch::Receiver<_>| flying.same_channel(&self.lands.subscribe());
+        if airspace.flying.get(&self.key).is_some_and(ours) {
+            airspace.flying.remove(&self.key);
+        }
+    }
+}
+
+impl Drop for Pilot {
+    fn drop(&mut self) {
+        // After a landing this finds nothing of its own. Without one the channel closes, and
+        // whoever waits hears `Interrupted`.
+        self.leave();
+    }
+}

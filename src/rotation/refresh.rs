@@ -1,0 +1,345 @@
+//! One refresh under the lease: the call, what its outcome means, and the save.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::Error;
+use super::engine::{self, Engine};
+use super::guard::WINDOW;
+use super::protocol::{self, CALL, Committed, Fresh, LEASE, Refused, Released, SAVE, Ticket};
+use crate::secret::{RefreshToken, same};
+use crate::slack::{Error as SlackError, ErrorClass, ErrorCode, Renewed, TransportError};
+use crate::store::{Chain, ChainKey, Credential, Mark, StoredChain};
+
+/// What a refresh came to, if not to an error.
+pub(super) enum Step {
+    /// The chain has moved on meanwhile: look again.
+    Again,
+    /// This is the chain now.
+    Done(Arc<StoredChain>),
+}
+
+/// What the answer to one call means for the refresh token that was sent.
+enum Answer {
+    /// Another time; certainly nothing was issued.
+    Later { after: Option<Duration> },
+    /// Our own configuration is wrong.
+    Ours(ErrorCode),
+    /// This refresh token is refused for good.
+    Refused,
+    /// A pair may have been issued.
+    Unknown,
+}
+
+impl Engine {
+    /// Tries the ticket's refresh tokens one after the other until one buys a pair.
+    pub(super) async fn refresh(
+        &self,
+        key: &ChainKey,
+        ticket: &Ticket,
+        stored: StoredChain,
+        begun: Instant,
+        is_ahead: bool,
+    ) -> Result<Step, Error> {
+        if let Err(code) = self.breaker.check() {
+            let now = Some(Duration::ZERO);
+            self.release(key, ticket, true, now, code.as_str()).await;
+            return Err(Error::Configuration { code });
+        }
+        let mut refused = Vec::new();
+        let mut error: Arc<str> = "unknown".into();
+        let mut is_definite = true;
+        for mark in &ticket.candidates {
+            let token = stored.refresh_token(*mark);
+            let token = token.expect("a ticket names tokens of the chain that it was made for");
+            for is_retry in [false, true] {
+                // Stalled since, as under a debugger or a full swap: the lease may be another's
+                // by the time the answer comes.
+                if begun.elapsed() > LEASE - CALL - SAVE {
+                    let after = Some(Duration::ZERO);
+                    let at = self
+                        .release(key, ticket, is_definite, after, "stalled")
+                        .await;
+                    return Err(again(at, "stalled"));
+                }
+                let failure = match self.ask_slack(token).await {
+                    Ok(renewed) => {
+                        self.breaker.reset();
+                        if let Err(what) = self.fits(key, &stored, &renewed) {
+                            return self.mismatched(key, ticket, &renewed, what).await;
+                        }
+                        return self.save(key, ticket, &renewed, is_ahead).await;
+                    }
+                    Err(failure) => failure,
+                };
+                error = engine::name(&failure);
+                match answer(&failure) {
+                    Answer::Refused => {
+                        self.breaker.reset();
+                        refused.push(*mark);
+                        break;
+                    }
+                    Answer::Later { after } => {
+                        let at = self.release(key, ticket, is_definite, after, &error).await;
+                        return Err(again(at, &error));
+                    }
+                    Answer::Ours(code) => {
+                        self.breaker.trip(&code);
+                        let now = Some(Duration::ZERO);
+                        self.release(key, ticket, is_definite, now, code.as_str())
+                            .await;
+                        return Err(Error::Configuration { code });
+                    }
+                    // Once more, at once, and with the same token: Slack takes it for a while.
+                    Answer::Unknown if !is_retry => is_definite = false,
+                    Answer::Unknown => {
+                        let at = self.release(key, ticket, false, None, &error).await;
+                        return Err(again(at, &error));
+                    }
+                }
+            }
+        }
+        self.all_refused(key, ticket, &refused, &error).await
+    }
+
+    async fn ask_slack(&self, token: &RefreshToken) -> Result<Renewed, SlackError> {
+        let call = self.slack.refresh(&self.config.credentials, token);
+        match tokio::time::timeout(CALL, call).await {
+            Ok(outcome) => outcome,
+            Err(late) => Err(SlackError::Transport(TransportError::Lost(late.into()))),
+        }
+    }
+
+    /// Whether a pair is one of this chain. What Slack does not say is not held against it.
+    fn fits(
+        &self,
+        key: &ChainKey,
+        stored: &StoredChain,
+        renewed: &Renewed,
+    ) -> Result<(), &'static str> {
+        if renewed.app_id != stored.app_id {
+            return Err("other_app");
+        }
+        let is_same_user = match &key.credential {
+            Credential::Bot => !renewed.is_user,
+            Credential::User(user) => {
+                renewed.is_user && renewed.user_id.as_ref().is_none_or(|id| id == user)
+            }
+        };
+        if !is_same_user {
+            return Err("other_token_type");
+        }
+        let is_same_place = match key.tenant.team() {
+            Some(team) => renewed.team_id.as_ref().is_none_or(|id| id == team),
+            None => {
+                let named = renewed.enterprise_id.as_ref();
+                named.is_none_or(|id| Some(id) == key.tenant.enterprise())
+            }
+        };
+        is_same_place.then_some(()).ok_or("other_team")
+    }
+
+    /// A pair that is not this chain's is not stored, and not dropped without a word: the refresh
+    /// token that bought it is spent, and is tried once more while Slack takes it.
+    async fn mismatched(
+        &self,
+        key: &ChainKey,
+        ticket: &Ticket,
+        renewed: &Renewed,
+        what: &'static str,
+    ) -> Result<Step, Error> {
+        let refresh_token = renewed.grant.refresh_token.as_ref().map(Mark::of);
+        tracing::error!(
+            chain = %key, what, ?refresh_token,
+            "Slack answered a refresh with a token of another place; it is not stored"
+        );
+        let at = self.release(key, ticket, false, None, what).await;
+        Err(again(at, what))
+    }
+
+    /// Until the pair is saved, or kept beside the one that is, or revoked because nothing is
+    /// there that it belongs to. Slack has handed it over, and it is nowhere else.
+    async fn save(
+        &self,
+        key: &ChainKey,
+        ticket: &Ticket,
+        renewed: &Renewed,
+        is_ahead: bool,
+    ) -> Result<Step, Error> {
+        let refresh_token = renewed.grant.refresh_token.as_ref();
+        let fresh = Fresh {
+            refresh: Mark::of(refresh_token.expect("an answer without one is malformed")),
+            issued_at: renewed.at,
+            expires_at: renewed.grant.expires_at,
+            is_ahead,
+        };
+        let give_up = Instant::now() + KEEP_TRYING;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let mut committed = Committed::Orphan;
+            let mut decide = |chain: Option<&Chain>| {
+                let (next, answer) = protocol::commit(chain, ticket, &fresh);
+                committed = answer;
+                next.map(|next| self.scheduled(next))
+            };
+            let saved = self
+                .store
+                .update(key, Some(&renewed.grant), &mut decide)
+                .await;
+            match saved {
+                Ok(stored) => return Ok(self.saved(key, renewed, stored, committed).await),
+                Err(error) if Instant::now() >= give_up => {
+                    tracing::error!(chain = %key, %error, "a pair that Slack issued is lost");
+                    return Err(error.into());
+                }
+                Err(error) => {
+                    tracing::error!(chain = %key, %error, "a pair could not be saved yet");
+                    tokio::time::sleep(self.jittered(pause)).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    async fn saved(
+        &self,
+        key: &ChainKey,
+        renewed: &Renewed,
+        stored: Option<StoredChain>,
+        committed: Committed,
+    ) -> Step {
+        match (committed, stored) {
+            (Committed::Saved, Some(stored)) => {
+                tracing::info!(chain = %key, generation = stored.chain.generation, "refreshed");
+                Step::Done(Arc::new(stored))
+            }
+            (Committed::Alternate, _) => {
+                tracing::warn!(chain = %key, "another pair was saved first; both are kept");
+                Step::Again
+            }
+            (_, standing) => {
+                tracing::info!(chain = %key, "the installation changed; its new pair is revoked");
+                self.revoke(key, renewed, standing.as_ref()).await;
+                Step::Again
+            }
+        }
+    }
+
+    /// Ends a pair that belongs to nothing. With token rotation `auth.revoke` ends one token and
+    /// leaves the installation; a token that the new installation has too is left alone.
+    async fn revoke(&self, key: &ChainKey, renewed: &Renewed, standing: Option<&StoredChain>) {
+        let is_standing =
+            |token: &str| standing.is_some_and(|it| same(it.grant.access_token.expose(), token));
+        let access_token = &renewed.grant.access_token;
+        if let Some(token) = &renewed.grant.refresh_token {
+            if let Err(error) = self.slack.auth_revoke_refresh_token(token).await {
+                tracing::warn!(chain = %key, %error, "a refresh token could not be revoked");
+            }
+        }
+        if !is_standing(access_token.expose()) {
+            if let Err(error) = self.slack.auth_revoke(access_token).await {
+                tracing::warn!(chain = %key, %error, "an access token could not be revoked");
+            }
+        }
+    }
+
+    async fn all_refused(
+        &self,
+        key: &ChainKey,
+        ticket: &Ticket,
+        refused: &[Mark],
+        error: &Arc<str>,
+    ) -> Result<Step, Error> {
+        if !self.deaths.allow() {
+            tracing::error!(chain = %key, "too many chains are refused at once; none is given up");
+            let at = self.release(key, ticket, true, Some(WINDOW), error).await;
+            return Err(again(at, error));
+        }
+        let mut answer = Refused::Moved;
+        let mut decide = |chain: Option<&Chain>| {
+            let (next, refused) = protocol::refuse(chain, ticket, refused, error);
+            answer = refused;
+            next.map(|next| self.scheduled(next))
+        };
+        self.store.update(key, None, &mut decide).await?;
+        match answer {
+            Refused::Dead => Err(Error::ReinstallNeeded {
+                code: ErrorCode::new(error),
+            }),
+            Refused::Moved => Ok(Step::Again),
+        }
+    }
+
+    /// Gives the lease back, and answers when the next try may be. If the database does not
+    /// take it, the lease lapses by itself.
+    async fn release(
+        &self,
+        key: &ChainKey,
+        ticket: &Ticket,
+        is_definite: bool,
+        after: Option<Duration>,
+        error: &str,
+    ) -> SystemTime {
+        let now = self.clock.now();
+        let share = 0.5 + self.memo.random();
+        let mut retry_at = now;
+        let mut decide = |chain: Option<&Chain>| {
+            let failures = chain.map_or(0, |chain| chain.failures);
+            retry_at = now + after.unwrap_or_else(|| backoff(failures).mul_f64(share));
+            let released = Released {
+                is_definite,
+                retry_at,
+                error: error.into(),
+            };
+            let next = protocol::release(chain, ticket, &released);
+            next.map(|next| self.scheduled(next))
+        };
+        if let Err(error) = self.store.update(key, None, &mut decide).await {
+            tracing::warn!(chain = %key, %error, "a lease could not be given back");
+            return retry_at + LEASE;
+        }
+        retry_at
+    }
+}
+
+fn answer(error: &SlackError) -> Answer {
+    match (error, error.class()) {
+        (SlackError::RateLimited { retry_after }, _) => Answer::Later {
+            after: retry_after.map(|after| after.min(LONGEST_WAIT)),
+        },
+        (_, ErrorClass::Dead | ErrorClass::TokenExpired) => Answer::Refused,
+        // As a refresh token's state; `invalid_auth` can be our own address, and says nothing.
+        (SlackError::Api { code, .. }, _) if code.as_str() == "token_revoked" => Answer::Refused,
+        (SlackError::Api { code, .. }, ErrorClass::Configuration | ErrorClass::CallerBug) => {
+            Answer::Ours(code.clone())
+        }
+        (_, ErrorClass::Retry | ErrorClass::Migrating | ErrorClass::Policy) => {
+            Answer::Later { after: None }
+        }
+        _ => Answer::Unknown,
+    }
+}
+
+/// 1 s, doubled by each failure, up to a minute.
+fn backoff(failures: u32) -> Duration {
+    Duration::from_secs(1 << failures.min(6)).min(Duration::from_secs(60))
+}
+
+fn again(at: SystemTime, code: &str) -> Error {
+    Error::TryAgain {
+        at,
+        code: ErrorCode::new(code),
+    }
+}
+
+/// Of Slack's `Retry-After`; its own are seconds to a minute.
+const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
+
+/// A database that is restarted or fails over is back by then.
+const KEEP_TRYING: Duration = Duration::from_secs(10 * 60);
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
