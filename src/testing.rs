@@ -8,6 +8,10 @@
 //! It enforces what Slack's documentation says: codes work once and for ten minutes, the redirect
 //! URI must be repeated exactly, a reinstalled bot keeps its token, a revoked token is dead. Where
 //! the documentation is silent, the doc comments here say what was chosen. Tokens do not rotate.
+//!
+//! Two things differ from Slack on purpose. A `response_url` is on the fake's own host, so that
+//! what your app answers stays on this machine ([`FakeSlack::replies`]). And redirect URLs may be
+//! plain `http` on loopback, so that your app needs no certificate.
 
 use std::fmt;
 use std::io;

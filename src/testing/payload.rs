@@ -390,7 +390,7 @@ impl Core {
             body.insert("team_id".to_owned(), json!(team));
         }
         let org = state.world.org_of(tenant).map(|(id, _)| id);
-        if let Some(org) = org.as_ref().or(tenant.enterprise()) {
+        if let Some(org) = org.as_ref().or_else(|| tenant.enterprise()) {
             body.insert("enterprise_id".to_owned(), json!(org));
         }
         body
