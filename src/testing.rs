@@ -59,8 +59,8 @@ use server::Server;
 /// A fake Slack with one app. Cheap to clone; the clones are one Slack. A server that it started
 /// ends when the last clone is dropped.
 ///
-/// Ids are plain text here, checked on arrival: a tenant is `T…` for a workspace and `E…` for an
-/// org-wide installation.
+/// Ids are plain text here: a tenant is `T…` for a workspace and `E…` for an org-wide
+/// installation. A text that is no such id panics.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -269,9 +269,14 @@ impl FakeSlack {
         self.core.state().world.add_workspace(workspace, None);
     }
 
-    /// Adds a person to a workspace, or changes their flags.
+    /// Adds a person to a workspace, or changes their flags. Of somebody who is deactivated, Slack
+    /// revokes the user tokens.
     pub fn add_person(&self, team: &str, person: Person) {
-        self.core.state().world.add_person(person, &[team_id(team)]);
+        let mut state = self.core.state();
+        if person.deleted {
+            state.revoke_everywhere(&person.id, self.core.clock.now());
+        }
+        state.world.add_person(person, &[team_id(team)]);
     }
 
     /// A workspace joins an organisation. It keeps its id, and its tokens stay good.
