@@ -7,7 +7,8 @@
 //!
 //! It enforces what Slack's documentation says: codes work once and for ten minutes, the redirect
 //! URI must be repeated exactly, a reinstalled bot keeps its token, a revoked token is dead. Where
-//! the documentation is silent, the doc comments here say what was chosen. Tokens do not rotate.
+//! the documentation is silent, the doc comments here say what was chosen. Tokens rotate
+//! once [`FakeSlack::rotate_tokens`] says so.
 //!
 //! Two things differ from Slack on purpose. A `response_url` is on the fake's own host, so that
 //! what your app answers stays on this machine ([`FakeSlack::replies`]). And redirect URLs may be
@@ -41,6 +42,7 @@ mod fault;
 mod mint;
 mod page;
 mod payload;
+mod rotation;
 mod server;
 mod state;
 mod transport;
@@ -50,6 +52,7 @@ pub use authorize::AuthorizeError;
 pub use calls::{Call, Outcome};
 pub use delivery::{Delivery, DeliveryError};
 pub use fault::Fault;
+pub use rotation::{GracePolicy, RefreshCounts, Rotation};
 pub use transport::FakeTransport;
 pub use world::{Org, Person, Who, Workspace, World};
 
@@ -197,6 +200,51 @@ impl FakeSlack {
     #[must_use]
     pub fn clock(&self) -> Clock {
         self.core.clock.clone()
+    }
+
+    /// The app turns token rotation on, or rotates by other rules from now on. Tokens that were
+    /// issued before stay long-lived until they are exchanged, or the app is reinstalled.
+    pub fn rotate_tokens(&self, rotation: Rotation) {
+        self.core.state().rotation = Some(rotation);
+    }
+
+    /// How often refresh tokens were used so far.
+    #[must_use]
+    pub fn refresh_counts(&self) -> RefreshCounts {
+        self.core.state().pairs.counts()
+    }
+
+    /// How often this refresh token was used.
+    #[must_use]
+    pub fn uses(&self, refresh_token: &str) -> usize {
+        self.core.state().pairs.uses(refresh_token)
+    }
+
+    /// Whether a Web API call with this access token would be taken now.
+    #[must_use]
+    pub fn is_live(&self, access_token: &str) -> bool {
+        let state = self.core.state();
+        state.holder(access_token, self.core.clock.now()).is_ok()
+    }
+
+    /// Whether a use of this refresh token would bring a pair now; one that lives, unless only
+    /// the first does.
+    #[must_use]
+    pub fn is_refreshable(&self, refresh_token: &str) -> bool {
+        let state = self.core.state();
+        let grace = state.rotation.as_ref().map(|rotation| rotation.grace);
+        let now = self.core.clock.now();
+        state
+            .pairs
+            .is_refreshable(refresh_token, grace.unwrap_or_default(), now)
+    }
+
+    /// How many access tokens live of the bot's, or of a user's, present chain.
+    #[must_use]
+    pub fn live_tokens(&self, tenant: &str, user: Option<&str>) -> usize {
+        let state = self.core.state();
+        let chain = state.chain_id(&key(tenant), user.map(user_id).as_ref());
+        chain.map_or(0, |chain| state.pairs.live(chain, self.core.clock.now()))
     }
 
     /// Somebody clicks *Allow* on the page at this authorize URL: the callback URL to which the

@@ -95,6 +95,12 @@ impl Incoming {
         field(&self.args, name)
     }
 
+    /// Whether the token is one of a rotating pair, access or refresh.
+    fn is_for_one_token(&self, state: &State) -> bool {
+        let token = self.token.as_deref();
+        token.is_some_and(|token| state.is_of_pair(token))
+    }
+
     /// # Errors
     ///
     /// Slack's code, unless the call carries the app's own id and secret.
@@ -107,9 +113,9 @@ impl Incoming {
         }
     }
 
-    fn caller(&self, state: &State) -> Result<Caller, &'static str> {
+    fn caller(&self, state: &State, now: SystemTime) -> Result<Caller, &'static str> {
         let token = self.token.as_deref().ok_or("not_authed")?;
-        let holder = state.holder(token)?;
+        let holder = state.holder(token, now)?;
         Ok(Caller {
             scopes: state.scopes(&holder.tenant, holder.user.as_ref()),
             tenant: holder.tenant.clone(),
@@ -141,10 +147,12 @@ pub(super) fn answer(
     now: SystemTime,
 ) -> (Response<Bytes>, Option<String>) {
     // Read before the call is carried out: it may end the token.
-    let caller = call.caller(state);
+    let caller = call.caller(state, now);
     let scopes = caller.as_ref().ok().map(|caller| caller.scopes.to_string());
     let outcome = match (call.method.as_str(), caller) {
         ("oauth.v2.access", _) => oauth::access(state, app, call, now),
+        ("oauth.v2.exchange", _) => oauth::exchange(state, app, call, now),
+        ("auth.revoke", _) if call.is_for_one_token(state) => Ok(auth::revoke_one(state, call)),
         (method, _) if !METHODS.contains(&method) => Err("unknown_method".into()),
         (_, Err(error)) => Err(error.into()),
         ("apps.uninstall", Ok(caller)) => auth::uninstall(state, app, call, &caller, now),

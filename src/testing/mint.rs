@@ -45,6 +45,18 @@ impl Mint {
         self.remember(token)
     }
 
+    /// The access token of a pair.
+    pub(super) fn rotating_token(&mut self, is_user: bool) -> String {
+        let kind = if is_user { "xoxp" } else { "xoxb" };
+        let token = format!("xoxe.{kind}-1-{}", self.text(LETTERS, 120));
+        self.remember(token)
+    }
+
+    pub(super) fn refresh_token(&mut self) -> String {
+        let token = format!("xoxe-1-{}", self.text(LETTERS, 120));
+        self.remember(token)
+    }
+
     pub(super) fn code(&mut self) -> String {
         let code = format!("{}.{}", self.client_id(), self.text(HEX, 64));
         self.remember(code)

@@ -14,6 +14,7 @@ use super::authorize::{Ask, AuthorizeError};
 use super::calls::Calls;
 use super::fault::Faults;
 use super::mint::{HEX, Mint};
+use super::rotation::{ChainId, Pairs, Rotation, Use};
 use super::world::{Who, World};
 
 /// Everything that changes.
@@ -21,13 +22,18 @@ pub(super) struct State {
     pub(super) calls: Calls,
     pub(super) faults: Faults,
     pub(super) mint: Mint,
+    pub(super) pairs: Pairs,
     pub(super) replies: Vec<Value>,
+    /// `None` while the app has not turned rotation on.
+    pub(super) rotation: Option<Rotation>,
     /// Scopes that an admin lets nobody grant.
     pub(super) withheld: Scopes,
     pub(super) world: World,
     /// One for each tenant that ever had the app: a bot keeps its ids over a reinstall.
     bots: HashMap<InstallationKey, BotUser>,
     codes: HashMap<String, Pending>,
+    /// The long-lived tokens that were exchanged, by the pairs that they became.
+    exchanged: HashMap<ChainId, String>,
     installs: HashMap<InstallationKey, Install>,
     news: Vec<News>,
     /// Every token ever issued, the dead ones too: Slack tells those from unknown ones.
@@ -60,8 +66,19 @@ struct Install {
 /// The tokens that one bot or one user has had, one after the other. Without token rotation it is
 /// one token until that is revoked.
 struct Chain {
+    /// With rotation: the pairs that this installation began.
+    pairs: Option<ChainId>,
     scopes: Scopes,
+    /// The token that was issued last.
     token: String,
+}
+
+/// A token as an answer of Slack's has it.
+pub(super) struct Issue {
+    access: String,
+    expires_in: Option<u64>,
+    refresh: Option<String>,
+    scopes: Scopes,
 }
 
 /// What a token stands for.
@@ -96,11 +113,14 @@ impl State {
             bots: HashMap::new(),
             calls: Calls::default(),
             codes: HashMap::new(),
+            exchanged: HashMap::new(),
             faults: Faults::default(),
             installs: HashMap::new(),
             mint,
             news: Vec::new(),
+            pairs: Pairs::default(),
             replies: Vec::new(),
+            rotation: None,
             tokens: HashMap::new(),
             withheld: Scopes::default(),
             world,
@@ -160,7 +180,7 @@ impl State {
             pending.tenant.clone(),
             pending.user.clone(),
         );
-        Ok(self.grant(app, &tenant, &user, &ask))
+        Ok(self.grant(app, &tenant, &user, &ask, now))
     }
 
     /// Installs the app, or adds to its installation.
@@ -170,6 +190,7 @@ impl State {
         tenant: &InstallationKey,
         user: &UserId,
         ask: &Ask,
+        now: SystemTime,
     ) -> Map<String, Value> {
         let bot_scopes = self.withheld.missing(&ask.bot_scopes);
         let user_scopes = self.withheld.missing(&ask.user_scopes);
@@ -178,62 +199,264 @@ impl State {
         let mut authed_user = Map::from_iter([("id".to_owned(), json!(user))]);
         if !bot_scopes.is_empty() {
             let bot = self.bot_user(tenant);
-            let (token, scopes) = self.extend(tenant, None, &bot_scopes);
-            answer.extend(credential(&token, &scopes, "bot"));
+            let issue = self.extend(tenant, None, &bot_scopes, now);
+            answer.extend(issue.fields("bot"));
             answer.insert("bot_user_id".to_owned(), json!(bot.user));
             if bot_scopes.contains("incoming-webhook") {
                 answer.insert("incoming_webhook".to_owned(), self.webhook(tenant));
             }
         }
         if !user_scopes.is_empty() {
-            let (token, scopes) = self.extend(tenant, Some(user), &user_scopes);
-            authed_user.extend(credential(&token, &scopes, "user"));
+            let issue = self.extend(tenant, Some(user), &user_scopes, now);
+            authed_user.extend(issue.fields("user"));
         }
         answer.insert("authed_user".to_owned(), authed_user.into());
         answer
     }
 
-    /// The token of this chain, with these scopes added. A chain that stands keeps its token.
+    /// The token of this chain, with these scopes added. A chain that stands keeps its token,
+    /// unless tokens rotate: then it begins anew.
     fn extend(
         &mut self,
         tenant: &InstallationKey,
         user: Option<&UserId>,
         scopes: &Scopes,
-    ) -> (String, Scopes) {
+        now: SystemTime,
+    ) -> Issue {
         let install = self.installs.entry(tenant.clone()).or_default();
         let old = match user {
             Some(user) => install.users.remove(user),
             None => install.bot.take(),
         };
-        let chain = match old {
-            Some(old) => Chain {
-                scopes: old.scopes.iter().chain(scopes.iter()).collect(),
-                token: old.token,
-            },
-            None => {
+        let scopes: Scopes = match &old {
+            Some(old) => old.scopes.iter().chain(scopes.iter()).collect(),
+            None => scopes.clone(),
+        };
+        let (issue, pairs) = match (self.rotation.clone(), old) {
+            (Some(rotation), old) => {
+                if let Some(old) = old.and_then(|old| old.pairs)
+                    && rotation.reinstall_revokes
+                {
+                    self.pairs.end_chain(old, "token_revoked");
+                }
+                let chain = self.pairs.new_chain();
+                let parent = None;
+                let issue = self.pair(
+                    tenant,
+                    user,
+                    (chain, parent),
+                    scopes,
+                    (&rotation, now),
+                    false,
+                );
+                (issue, Some(chain))
+            }
+            (None, Some(old)) => (Issue::lasting(old.token, scopes), old.pairs),
+            (None, None) => {
                 let token = match user {
                     Some(_) => self.mint.user_token(),
                     None => self.mint.bot_token(),
                 };
-                let holder = Holder {
-                    dead: None,
-                    number: self.tokens.len() as u64 + 1,
-                    tenant: tenant.clone(),
-                    user: user.cloned(),
-                };
-                self.tokens.insert(token.clone(), holder);
-                Chain {
-                    scopes: scopes.clone(),
-                    token,
-                }
+                self.hold(token.clone(), tenant, user);
+                (Issue::lasting(token, scopes), None)
             }
         };
-        let current = (chain.token.clone(), chain.scopes.clone());
+        let chain = Chain {
+            pairs,
+            scopes: issue.scopes.clone(),
+            token: issue.access.clone(),
+        };
+        self.set_chain(tenant, user, chain);
+        issue
+    }
+
+    fn set_chain(&mut self, tenant: &InstallationKey, user: Option<&UserId>, chain: Chain) {
+        let install = self.installs.entry(tenant.clone()).or_default();
         match user {
             Some(user) => drop(install.users.insert(user.clone(), chain)),
             None => install.bot = Some(chain),
         }
-        current
+    }
+
+    fn hold(&mut self, token: String, tenant: &InstallationKey, user: Option<&UserId>) {
+        let holder = Holder {
+            dead: None,
+            number: self.tokens.len() as u64 + 1,
+            tenant: tenant.clone(),
+            user: user.cloned(),
+        };
+        self.tokens.insert(token, holder);
+    }
+
+    /// Issues a pair.
+    fn pair(
+        &mut self,
+        tenant: &InstallationKey,
+        user: Option<&UserId>,
+        (chain, parent): (ChainId, Option<usize>),
+        scopes: Scopes,
+        (rotation, now): (&Rotation, SystemTime),
+        is_dead: bool,
+    ) -> Issue {
+        let access = self.mint.rotating_token(user.is_some());
+        let refresh = self.mint.refresh_token();
+        self.hold(access.clone(), tenant, user);
+        let pair = (access.clone(), refresh.clone());
+        self.pairs
+            .add(chain, parent, pair, now + rotation.token_life, is_dead);
+        self.pairs.keep_two(chain, now);
+        Issue {
+            access,
+            expires_in: Some(rotation.token_life.as_secs()),
+            refresh: Some(refresh),
+            scopes,
+        }
+    }
+
+    /// Spends a refresh token, and answers as `oauth.v2.access` does.
+    pub(super) fn refresh(
+        &mut self,
+        app: &AppId,
+        refresh_token: &str,
+        now: SystemTime,
+    ) -> Result<Map<String, Value>, &'static str> {
+        let rotation = self.rotation.clone().ok_or("invalid_refresh_token")?;
+        let old = self.pairs.access_of(refresh_token).map(str::to_owned);
+        let spent = self.pairs.spend(refresh_token, &rotation, now)?;
+        let holder = old.and_then(|old| self.tokens.get(&old));
+        let (tenant, user) = match holder {
+            Some(holder) => (holder.tenant.clone(), holder.user.clone()),
+            None => return Err("invalid_refresh_token"),
+        };
+        let scopes = self.scopes(&tenant, user.as_ref());
+        let (issue, chain) = match spent {
+            Use::Issue {
+                parent,
+                chain,
+                is_dead,
+            } => {
+                let place = (chain, Some(parent));
+                let by = (&rotation, now);
+                (
+                    self.pair(&tenant, user.as_ref(), place, scopes, by, is_dead),
+                    chain,
+                )
+            }
+            Use::Same {
+                access,
+                refresh,
+                chain,
+                expires_at,
+            } => {
+                let left = expires_at.duration_since(now).unwrap_or_default();
+                let issue = Issue {
+                    access,
+                    expires_in: Some(left.as_secs()),
+                    refresh: Some(refresh),
+                    scopes,
+                };
+                (issue, chain)
+            }
+        };
+        self.retire_exchanged(chain);
+        if let Some(current) = self.chain_mut(&tenant, user.as_ref())
+            && current.pairs == Some(chain)
+        {
+            current.token = issue.access.clone();
+        }
+        Ok(self.renewed(app, &tenant, user.as_ref(), &issue, rotation.is_minimal))
+    }
+
+    /// Turns a long-lived token into a pair, once, and answers as `oauth.v2.exchange` does.
+    pub(super) fn exchange_token(
+        &mut self,
+        app: &AppId,
+        token: &str,
+        now: SystemTime,
+    ) -> Result<Map<String, Value>, &'static str> {
+        let rotation = self.rotation.clone().ok_or("token_rotation_not_enabled")?;
+        if self.pairs.has_access(token) || self.exchanged.values().any(|old| old == token) {
+            return Err("token_already_exchanged");
+        }
+        let holder = self.holder(token, now).map_err(|_| "invalid_token")?;
+        let (tenant, user) = (holder.tenant.clone(), holder.user.clone());
+        let chain = self.pairs.new_chain();
+        let scopes = self.scopes(&tenant, user.as_ref());
+        let by = (&rotation, now);
+        let issue = self.pair(&tenant, user.as_ref(), (chain, None), scopes, by, false);
+        self.exchanged.insert(chain, token.to_owned());
+        if let Some(current) = self.chain_mut(&tenant, user.as_ref()) {
+            current.pairs = Some(chain);
+            current.token = issue.access.clone();
+        }
+        Ok(self.renewed(app, &tenant, user.as_ref(), &issue, false))
+    }
+
+    /// The long-lived token serves until the pair that it was exchanged for is first refreshed.
+    fn retire_exchanged(&mut self, chain: ChainId) {
+        let old = self.exchanged.get(&chain);
+        if let Some(holder) = old.and_then(|old| self.tokens.get_mut(old)) {
+            holder.dead.get_or_insert("token_revoked");
+        }
+    }
+
+    fn renewed(
+        &mut self,
+        app: &AppId,
+        tenant: &InstallationKey,
+        user: Option<&UserId>,
+        issue: &Issue,
+        is_minimal: bool,
+    ) -> Map<String, Value> {
+        let kind = if user.is_some() { "user" } else { "bot" };
+        let mut answer = Map::from_iter(issue.fields(kind));
+        answer.insert("app_id".to_owned(), json!(app));
+        if is_minimal {
+            answer.remove("scope");
+            answer.insert("team".to_owned(), Value::Null);
+            answer.insert("enterprise".to_owned(), Value::Null);
+            return answer;
+        }
+        answer.extend(self.home_of(tenant));
+        match user {
+            Some(user) => answer.insert("user_id".to_owned(), json!(user)),
+            None => {
+                let bot = self.bot_user(tenant);
+                answer.insert("bot_user_id".to_owned(), json!(bot.user))
+            }
+        };
+        answer
+    }
+
+    /// Whether this is an access or a refresh token of a pair.
+    pub(super) fn is_of_pair(&self, token: &str) -> bool {
+        self.pairs.has_access(token) || self.pairs.access_of(token).is_some()
+    }
+
+    /// Ends one token of a pair. `None` if it is none of a pair; else whether it lived.
+    pub(super) fn revoke_one(&mut self, token: &str) -> Option<bool> {
+        if self.pairs.has_access(token) {
+            return Some(self.pairs.revoke_access(token));
+        }
+        self.pairs.access_of(token)?;
+        Some(self.pairs.revoke_refresh(token))
+    }
+
+    /// The pairs that this bot or user has now.
+    pub(super) fn chain_id(
+        &self,
+        tenant: &InstallationKey,
+        user: Option<&UserId>,
+    ) -> Option<ChainId> {
+        self.chain(tenant, user)?.pairs
+    }
+
+    fn chain_mut(&mut self, tenant: &InstallationKey, user: Option<&UserId>) -> Option<&mut Chain> {
+        let install = self.installs.get_mut(tenant)?;
+        match user {
+            Some(user) => install.users.get_mut(user),
+            None => install.bot.as_mut(),
+        }
     }
 
     fn webhook(&mut self, tenant: &InstallationKey) -> Value {
@@ -277,9 +500,10 @@ impl State {
     /// # Errors
     ///
     /// Slack's code, if it is unknown or dead.
-    pub(super) fn holder(&self, token: &str) -> Result<&Holder, &'static str> {
+    pub(super) fn holder(&self, token: &str, now: SystemTime) -> Result<&Holder, &'static str> {
         let holder = self.tokens.get(token).ok_or("invalid_auth")?;
-        holder.dead.map_or(Ok(holder), Err)
+        let dead = holder.dead.or_else(|| self.pairs.error(token, now));
+        dead.map_or(Ok(holder), Err)
     }
 
     /// Whose this token is or was.
@@ -369,11 +593,15 @@ impl State {
 
     /// The error codes are those that Slack gives a bot, and a user, whose app is gone.
     fn kill(&mut self, chain: &Chain, user: Option<&UserId>) {
+        let error = match user {
+            Some(_) => "token_revoked",
+            None => "account_inactive",
+        };
+        if let Some(pairs) = chain.pairs {
+            self.pairs.end_chain(pairs, error);
+        }
         if let Some(holder) = self.tokens.get_mut(&chain.token) {
-            holder.dead = Some(match user {
-                Some(_) => "token_revoked",
-                None => "account_inactive",
-            });
+            holder.dead = Some(error);
         }
     }
 
@@ -396,12 +624,28 @@ impl State {
     }
 }
 
-fn credential(token: &str, scopes: &Scopes, kind: &str) -> [(String, Value); 3] {
-    [
-        ("access_token".to_owned(), token.into()),
-        ("scope".to_owned(), scopes.to_string().into()),
-        ("token_type".to_owned(), kind.into()),
-    ]
+impl Issue {
+    fn lasting(access: String, scopes: Scopes) -> Self {
+        Self {
+            access,
+            expires_in: None,
+            refresh: None,
+            scopes,
+        }
+    }
+
+    fn fields(&self, kind: &str) -> Vec<(String, Value)> {
+        let mut fields = vec![
+            ("access_token".to_owned(), self.access.as_str().into()),
+            ("scope".to_owned(), self.scopes.to_string().into()),
+            ("token_type".to_owned(), kind.into()),
+        ];
+        if let (Some(refresh), Some(expires_in)) = (&self.refresh, self.expires_in) {
+            fields.push(("refresh_token".to_owned(), refresh.as_str().into()));
+            fields.push(("expires_in".to_owned(), expires_in.into()));
+        }
+        fields
+    }
 }
 
 /// How long a code lives, by Slack's documentation.

@@ -56,6 +56,14 @@ pub(super) fn revoke(
     Map::from_iter([("revoked".to_owned(), revoked.into())])
 }
 
+/// With token rotation this ends the one token that the call carries.
+pub(super) fn revoke_one(state: &mut State, call: &Incoming) -> Map<String, Value> {
+    let is_test = matches!(call.arg("test"), Some("1" | "true"));
+    let token = call.token.as_deref().filter(|_| !is_test);
+    let revoked = token.and_then(|token| state.revoke_one(token));
+    Map::from_iter([("revoked".to_owned(), revoked.unwrap_or_default().into())])
+}
+
 pub(super) fn uninstall(
     state: &mut State,
     app: &App,

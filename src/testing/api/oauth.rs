@@ -1,4 +1,4 @@
-//! `oauth.v2.access`.
+//! `oauth.v2.access` and `oauth.v2.exchange`.
 
 use std::time::SystemTime;
 
@@ -19,10 +19,24 @@ pub(super) fn access(
     call.check_client(app)?;
     match call.arg("grant_type") {
         None | Some("authorization_code") => {}
-        // This app has no token rotation, so there is no refresh token that could be right.
-        Some("refresh_token") => return Err("invalid_refresh_token".into()),
+        Some("refresh_token") => {
+            let token = call.arg("refresh_token").ok_or("invalid_refresh_token")?;
+            return Ok(state.refresh(&app.id, token, now)?);
+        }
         Some(_) => return Err("invalid_grant_type".into()),
     }
     let code = call.arg("code").ok_or("invalid_code")?;
     Ok(state.exchange(&app.id, code, call.arg("redirect_uri"), now)?)
+}
+
+/// Once per token.
+pub(super) fn exchange(
+    state: &mut State,
+    app: &App,
+    call: &Incoming,
+    now: SystemTime,
+) -> Result<Map<String, Value>, Refusal> {
+    call.check_client(app)?;
+    let token = call.token.as_deref().ok_or("invalid_token")?;
+    Ok(state.exchange_token(&app.id, token, now)?)
 }
