@@ -1,0 +1,185 @@
+//! A fake Slack that rotates tokens, a store, and rotators over it.
+
+#![allow(dead_code)] // Each test file that includes this uses a part of it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use slack_installs::backend::{Faults, Flaky, MemoryBackend};
+use slack_installs::secret::{Code, RefreshToken};
+use slack_installs::slack::{ClientCredentials, SlackClient, Transport, TransportError};
+use slack_installs::store::{ChainKey, Credential, RotationStore as _, StoredChain};
+use slack_installs::testing::{FakeSlack, FakeTransport, Rotation, World};
+use slack_installs::{
+    Clock, EncryptedStore, Installation, InstallationKey, InstallationStore as _, LocalKeyProvider,
+    MasterKey, RotationConfig, TeamId, TokenRotator, UserId,
+};
+use tokio::time::Instant;
+
+pub(crate) type Store = EncryptedStore<Arc<Flaky<MemoryBackend>>>;
+
+pub(crate) struct Stage {
+    pub(crate) fake: FakeSlack,
+    pub(crate) store: Store,
+}
+
+pub(crate) const ALPHA: &str = "T0ALPHA0001";
+pub(crate) const ADMIN: &str = "U0ADMIN0001";
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
+impl Stage {
+    /// On tokio's clock, which a paused test moves.
+    pub(crate) async fn new(rotation: Rotation) -> Self {
+        let stage = Self::unrotated().await;
+        stage.fake.rotate_tokens(rotation);
+        stage
+    }
+
+    /// With long-lived tokens.
+    pub(crate) async fn unrotated() -> Self {
+        let start = Instant::now();
+        let epoch = SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000);
+        let clock = Clock::from_fn(move || epoch + start.elapsed());
+        let fake = FakeSlack::in_process(World::default().with_seed(1).with_clock(clock));
+        let backend = Arc::new(Flaky::new(MemoryBackend::default(), Faults::none()));
+        let provider = LocalKeyProvider::new(MasterKey::generate());
+        let store = EncryptedStore::open(backend, provider, fake.client_id()).await;
+        let store = store.expect("a memory backend opens");
+        Self { fake, store }
+    }
+
+    pub(crate) fn slack(&self) -> SlackClient {
+        self.slack_over(self.fake.transport())
+    }
+
+    pub(crate) fn slack_over(&self, transport: impl Transport) -> SlackClient {
+        SlackClient::with_transport(self.fake.environment(), transport)
+            .with_clock(self.fake.clock())
+    }
+
+    pub(crate) fn config(&self) -> RotationConfig {
+        RotationConfig::new(ClientCredentials {
+            client_id: self.fake.client_id(),
+            client_secret: self.fake.client_secret(),
+        })
+    }
+
+    /// One process's rotator.
+    pub(crate) fn rotator(&self) -> TokenRotator {
+        self.rotator_with(self.config())
+    }
+
+    pub(crate) fn rotator_with(&self, config: RotationConfig) -> TokenRotator {
+        self.rotator_over(config, self.fake.transport())
+    }
+
+    pub(crate) fn rotator_over(
+        &self,
+        config: RotationConfig,
+        transport: impl Transport,
+    ) -> TokenRotator {
+        let slack = self.slack_over(transport);
+        TokenRotator::new(config, slack, self.store.clone()).with_clock(self.fake.clock())
+    }
+
+    /// Ada installs the app in a workspace, and it is stored.
+    pub(crate) async fn install(&self, team: &str, scopes: &str, user_scopes: &str) {
+        let mut url = self.fake.environment().authorize_url();
+        url.query_pairs_mut()
+            .append_pair("client_id", self.fake.client_id().as_str())
+            .append_pair("scope", scopes)
+            .append_pair("user_scope", user_scopes)
+            .append_pair("redirect_uri", REDIRECT)
+            .append_pair("team", team);
+        let who = slack_installs::testing::Who::user(ADMIN).at(team);
+        let callback = self.fake.allow(&url, who).expect("Ada may install");
+        let code = callback.query_pairs().find(|(name, _)| name == "code");
+        let code = Code::new(code.expect("a code").1).expect("plausible");
+        let app = self.config().credentials;
+        let issued = self.slack().oauth_v2_access(&app, &code, REDIRECT).await;
+        let issued = issued.expect("the fake exchanges");
+        let mut installation = Installation::new(issued.app_id, issued.home, issued.at);
+        installation.bot = issued.bot;
+        installation.user = issued.user;
+        self.store.store(&installation).await.expect("stored");
+    }
+
+    pub(crate) async fn chain(&self, credential: Credential) -> Option<StoredChain> {
+        let key = ChainKey {
+            credential,
+            tenant: alpha(),
+        };
+        self.store.chain(&key).await.expect("the store answers")
+    }
+
+    pub(crate) async fn bot_chain(&self) -> StoredChain {
+        self.chain(Credential::Bot)
+            .await
+            .expect("the bot is installed")
+    }
+
+    /// Past the end of the token.
+    pub(crate) fn expire(&self) {
+        self.fake.advance(13 * HOUR);
+    }
+
+    /// Into the time in which a token is due and still serves.
+    pub(crate) fn soften(&self) {
+        self.fake.advance(11 * HOUR);
+    }
+
+    pub(crate) fn refreshes(&self) -> usize {
+        self.fake.refresh_counts().calls
+    }
+}
+
+pub(crate) fn alpha() -> InstallationKey {
+    InstallationKey::workspace(TeamId::new(ALPHA).expect("an id"))
+}
+
+pub(crate) fn admin() -> Credential {
+    Credential::User(UserId::new(ADMIN).expect("an id"))
+}
+
+/// Until every task has come to rest, without moving the clock.
+pub(crate) async fn settle() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+pub(crate) fn refresh_token(stored: &StoredChain) -> &RefreshToken {
+    stored
+        .grant
+        .refresh_token
+        .as_ref()
+        .expect("a rotating chain")
+}
+
+/// Rewrites answers on their way.
+pub(crate) struct Rewritten<F>(pub(crate) FakeTransport, pub(crate) F);
+
+impl<F> std::fmt::Debug for Rewritten<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Rewritten")
+    }
+}
+
+#[async_trait]
+impl<F> Transport for Rewritten<F>
+where
+    F: Fn(&str, Bytes) -> Bytes + Send + Sync + 'static,
+{
+    async fn send(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> Result<http::Response<Bytes>, TransportError> {
+        let path = request.uri().path().to_owned();
+        let answer = self.0.send(request).await?;
+        Ok(answer.map(|body| (self.1)(&path, body)))
+    }
+}
+
+const REDIRECT: &str = "http://localhost:3000/slack/oauth_redirect";
