@@ -26,10 +26,14 @@ mod error;
 mod flight;
 mod guard;
 mod memo;
+#[cfg(test)]
+mod model;
 mod protocol;
 mod refresh;
+mod worker;
 
 pub use error::{CallError, Error, RefusedToken};
+pub use worker::WorkerConfig;
 
 use engine::{Engine, Want};
 use protocol::{Demand, Freshness};
@@ -152,6 +156,21 @@ impl TokenRotator {
         engine
             .expect("a rotator gets its clock before it is cloned")
             .clock = clock;
+        self
+    }
+
+    /// The same rotator, with its pauses drawn from this seed: for tests that must repeat. Before
+    /// it is cloned or used.
+    ///
+    /// # Panics
+    ///
+    /// If it was cloned.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        let engine = Arc::get_mut(&mut self.engine);
+        let engine = engine.expect("a rotator gets its seed before it is cloned");
+        engine.memo = memo::Memo::new(seed);
         self
     }
 

@@ -150,7 +150,11 @@ impl Engine {
     }
 
     pub(super) fn scheduled(&self, chain: Chain) -> Chain {
-        protocol::scheduled(chain, self.config.is_pkce_app.then_some(KEEP_ALIVE))
+        protocol::scheduled(chain, self.keep_alive())
+    }
+
+    pub(super) fn keep_alive(&self) -> Option<Duration> {
+        self.config.is_pkce_app.then_some(KEEP_ALIVE)
     }
 
     /// Until the chain is current, or it is known why it cannot be.

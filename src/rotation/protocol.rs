@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::clock::to_epoch;
 use crate::store::{Chain, InstallId, Lease, Mark};
 
 /// What the caller wants of a chain.
@@ -277,6 +278,36 @@ pub(crate) fn touch(chain: Option<&Chain>) -> Option<Chain> {
         idle: 0,
         ..chain.clone()
     })
+}
+
+/// What a worker does about a chain that may be due.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Served {
+    Nothing,
+    Refresh,
+}
+
+/// Looks at a chain for a worker: whether to refresh it, or when to look again.
+pub(crate) fn serve(
+    chain: Option<&Chain>,
+    now: SystemTime,
+    keep_alive: Option<Duration>,
+) -> (Option<Chain>, Served) {
+    let Some(chain) = chain else {
+        return (None, Served::Nothing);
+    };
+    let is_held = chain.lease.is_some_and(|lease| now < lease.until);
+    let scheduled = scheduled(chain.clone(), keep_alive);
+    let is_due = scheduled.due_at.is_some_and(|due_at| due_at <= now);
+    match is_due && !is_held {
+        true => (None, Served::Refresh),
+        false => {
+            // In whole seconds: what is stored.
+            let seconds = |chain: &Chain| chain.due_at.map(to_epoch);
+            let moved = seconds(&scheduled) != seconds(chain);
+            (moved.then_some(scheduled), Served::Nothing)
+        }
+    }
 }
 
 /// The chain with the time at which a worker should look at it.

@@ -1,0 +1,785 @@
+//! The protocol against an adversary, exhaustively: every interleaving of some workers that run
+//! the functions of [`protocol`](super::protocol), of leases that lapse at any moment, of a grace
+//! that ends at any moment, of lost answers, crashes, a reinstall and an uninstallation, and of
+//! four ways in which Slack may treat a refresh token that is used again.
+//!
+//! A breadth-first search, so that what it finds is the shortest story. Mutants of the protocol
+//! show that it finds what it is there to find.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::protocol::{self, Acquired, Committed, Demand, Fresh, Refused, Released, Ticket};
+use crate::store::{Chain, InstallId, Lease, Mark};
+
+/// What Slack does with a refresh token that is used again within the grace.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Reuse {
+    AllLive,
+    FirstOnly,
+    NewestOnly,
+    SameChild,
+}
+
+const REUSES: [Reuse; 4] = [
+    Reuse::AllLive,
+    Reuse::FirstOnly,
+    Reuse::NewestOnly,
+    Reuse::SameChild,
+];
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Status {
+    Live,
+    Grace,
+    Dead,
+}
+
+/// A refresh token at Slack; its place in the list is its [`Mark`].
+#[derive(Clone, Copy, Debug)]
+struct Token {
+    status: Status,
+    parent: u8,
+    install: u8,
+}
+
+/// No parent.
+const ROOT: u8 = u8::MAX;
+
+/// How many times each thing may still happen.
+#[derive(Clone, Copy, Debug)]
+struct Budget {
+    uses: u8,
+    crashes: u8,
+    lost: u8,
+    reinstalls: u8,
+    uninstalls: u8,
+    lapses: u8,
+}
+
+#[derive(Clone, Debug)]
+enum Doing {
+    Nothing,
+    /// Holds a ticket, and tries this candidate next.
+    Calls(u8),
+    /// Slack issued this token.
+    Got(u8),
+    /// Slack refused this candidate.
+    Refused(u8),
+}
+
+#[derive(Clone, Debug)]
+struct Worker {
+    doing: Doing,
+    ticket: Option<Ticket>,
+    /// Its lease was taken from it: by time, or with the record.
+    has_lapsed: bool,
+}
+
+#[derive(Clone, Debug)]
+struct State {
+    tokens: Vec<Token>,
+    record: Option<Chain>,
+    install: u8,
+    workers: Vec<Worker>,
+    budget: Budget,
+}
+
+/// The functions under test, and mutants of them.
+#[derive(Clone, Copy)]
+struct Protocol {
+    acquire: fn(Option<&Chain>, u128) -> (Option<Chain>, Acquired),
+    commit: fn(Option<&Chain>, &Ticket, &Fresh) -> (Option<Chain>, Committed),
+    refuse: fn(Option<&Chain>, &Ticket, &[Mark]) -> (Option<Chain>, Refused),
+    release: fn(Option<&Chain>, &Ticket) -> Option<Chain>,
+}
+
+const SHIPPED: Protocol = Protocol {
+    acquire: |chain, owner| protocol::acquire(chain, Demand::Current, owner, None, now()),
+    commit: protocol::commit,
+    refuse: |chain, ticket, refused| protocol::refuse(chain, ticket, refused, &"refused".into()),
+    release: |chain, ticket| {
+        let error: Arc<str> = "lost".into();
+        let released = Released {
+            is_definite: false,
+            retry_at: now(),
+            error,
+        };
+        protocol::release(chain, ticket, &released)
+    },
+};
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000)
+}
+
+/// A record whose token is due whenever somebody looks.
+fn record(install: u8, refresh: u8) -> Chain {
+    Chain {
+        install: InstallId(install.into()),
+        generation: 0,
+        refresh: Some(Mark(refresh.into())),
+        alternates: Vec::new(),
+        issued_at: now(),
+        expires_at: Some(now()),
+        lease: None,
+        attempts: 0,
+        attempted_at: None,
+        retry_at: None,
+        failures: 0,
+        last_error: None,
+        is_dead: false,
+        idle: 0,
+        due_at: None,
+    }
+}
+
+/// A record without what the search does not tell apart: time passes at the adversary's will.
+fn plain(chain: Chain) -> Chain {
+    Chain {
+        attempts: 0,
+        attempted_at: None,
+        retry_at: None,
+        failures: 0,
+        last_error: None,
+        ..chain
+    }
+}
+
+fn at(mark: Mark) -> u8 {
+    u8::try_from(mark.0).expect("marks are places in a short list")
+}
+
+impl State {
+    fn first(workers: usize, budget: Budget) -> Self {
+        let idle = Worker {
+            doing: Doing::Nothing,
+            ticket: None,
+            has_lapsed: false,
+        };
+        Self {
+            tokens: vec![Token {
+                status: Status::Live,
+                parent: ROOT,
+                install: 0,
+            }],
+            record: Some(record(0, 0)),
+            install: 0,
+            workers: vec![idle; workers],
+            budget,
+        }
+    }
+
+    /// What the search compares.
+    fn key(&self) -> Box<[u8]> {
+        let mut key = Vec::with_capacity(48);
+        let Budget {
+            uses,
+            crashes,
+            lost,
+            reinstalls,
+            uninstalls,
+            lapses,
+        } = self.budget;
+        key.extend([
+            uses,
+            crashes,
+            lost,
+            reinstalls,
+            uninstalls,
+            lapses,
+            self.install,
+        ]);
+        for token in &self.tokens {
+            key.extend([token.status as u8, token.parent, token.install]);
+        }
+        key.push(0xFF);
+        if let Some(chain) = &self.record {
+            let number = |number: u128| u8::try_from(number).expect("small numbers");
+            key.extend([number(chain.install.0), number(chain.generation.into())]);
+            key.push(chain.refresh.map_or(ROOT, at));
+            key.extend(chain.alternates.iter().copied().map(at));
+            let lease = chain.lease.map_or([0, 0], |lease| {
+                [number(lease.owner), u8::from(lease.until > now())]
+            });
+            key.push(0xFE);
+            key.extend(lease);
+            key.push(chain.is_dead.into());
+        }
+        for worker in &self.workers {
+            key.push(0xFD);
+            let (kind, what) = match worker.doing {
+                Doing::Nothing => (0, 0),
+                Doing::Calls(what) => (1, what),
+                Doing::Got(what) => (2, what),
+                Doing::Refused(what) => (3, what),
+            };
+            key.extend([kind, what, worker.has_lapsed.into()]);
+            if let Some(ticket) = &worker.ticket {
+                let number = |number: u128| u8::try_from(number).expect("small numbers");
+                key.extend([number(ticket.install.0), number(ticket.generation.into())]);
+                key.extend(ticket.candidates.iter().copied().map(at));
+            }
+        }
+        key.into()
+    }
+
+    fn is_quiescent(&self) -> bool {
+        self.workers
+            .iter()
+            .all(|worker| matches!(worker.doing, Doing::Nothing))
+    }
+
+    /// A refresh token reaches Slack: the one that it buys.
+    fn spend(&mut self, token: u8, reuse: Reuse) -> Option<u8> {
+        let Token {
+            status, install, ..
+        } = self.tokens[usize::from(token)];
+        let new = u8::try_from(self.tokens.len()).expect("few tokens");
+        let children: Vec<_> = (0..new)
+            .filter(|child| self.tokens[usize::from(*child)].parent == token)
+            .collect();
+        let mut born = Status::Live;
+        match status {
+            Status::Dead => return None,
+            Status::Live => self.tokens[usize::from(token)].status = Status::Grace,
+            Status::Grace => match reuse {
+                Reuse::AllLive => {}
+                Reuse::FirstOnly => born = Status::Dead,
+                Reuse::NewestOnly => children.into_iter().for_each(|child| self.end(child)),
+                Reuse::SameChild => {
+                    if let Some(child) = children.first() {
+                        return Some(*child);
+                    }
+                }
+            },
+        }
+        self.tokens.push(Token {
+            status: born,
+            parent: token,
+            install,
+        });
+        Some(new)
+    }
+
+    fn end(&mut self, token: u8) {
+        self.tokens[usize::from(token)].status = Status::Dead;
+        for child in 0..self.tokens.len() {
+            if self.tokens[child].parent == token {
+                self.end(u8::try_from(child).expect("few tokens"));
+            }
+        }
+    }
+
+    fn write(&mut self, next: Option<Chain>) {
+        if let Some(next) = next {
+            self.record = Some(plain(next));
+        }
+    }
+
+    /// Whoever held the lease has it no more, and that is the adversary's doing.
+    fn lapse(&mut self) {
+        let owner = self
+            .record
+            .as_ref()
+            .and_then(|chain| chain.lease)
+            .map(|lease| lease.owner);
+        for (number, worker) in self.workers.iter_mut().enumerate() {
+            worker.has_lapsed |= owner == Some(owner_of(number));
+        }
+    }
+
+    fn rest(&mut self, number: usize) {
+        self.workers[number] = Worker {
+            doing: Doing::Nothing,
+            ticket: None,
+            has_lapsed: false,
+        };
+    }
+}
+
+fn owner_of(worker: usize) -> u128 {
+    worker as u128 + 1
+}
+
+/// Every state that may come next, and how.
+fn successors(state: &State, protocol: &Protocol, reuse: Reuse) -> Vec<(String, State)> {
+    let mut next = Vec::new();
+    let mut step = |tag: String, change: &mut dyn FnMut(&mut State)| {
+        let mut state = state.clone();
+        change(&mut state);
+        next.push((tag, state));
+    };
+    for (number, token) in state.tokens.iter().enumerate() {
+        if token.status == Status::Grace {
+            step(format!("grace of {number} ends"), &mut |state| {
+                state.tokens[number].status = Status::Dead;
+            });
+        }
+    }
+    let holds = |lease: Lease| lease.until > now();
+    let lease = state
+        .record
+        .as_ref()
+        .and_then(|chain| chain.lease)
+        .filter(|lease| holds(*lease));
+    if lease.is_some() && state.budget.lapses > 0 {
+        step("lease lapses".to_owned(), &mut |state| {
+            state.lapse();
+            state.budget.lapses -= 1;
+            if let Some(lease) = state.record.as_mut().and_then(|chain| chain.lease.as_mut()) {
+                lease.until = now();
+            }
+        });
+    }
+    if state.budget.reinstalls > 0 {
+        for keeps in [true, false] {
+            step(
+                format!("reinstall, old chain kept: {keeps}"),
+                &mut |state| {
+                    state.lapse();
+                    state.budget.reinstalls -= 1;
+                    state.install += 1;
+                    if !keeps {
+                        state
+                            .tokens
+                            .iter_mut()
+                            .for_each(|token| token.status = Status::Dead);
+                    }
+                    let new = u8::try_from(state.tokens.len()).expect("few tokens");
+                    let install = state.install;
+                    state.tokens.push(Token {
+                        status: Status::Live,
+                        parent: ROOT,
+                        install,
+                    });
+                    state.record = Some(record(install, new));
+                },
+            );
+        }
+    }
+    if state.budget.uninstalls > 0 && state.record.is_some() {
+        step("uninstall".to_owned(), &mut |state| {
+            state.lapse();
+            state.budget.uninstalls -= 1;
+            state.install += 1;
+            state
+                .tokens
+                .iter_mut()
+                .for_each(|token| token.status = Status::Dead);
+            state.record = None;
+        });
+    }
+    for (number, worker) in state.workers.iter().enumerate() {
+        if !matches!(worker.doing, Doing::Nothing) && state.budget.crashes > 0 {
+            step(format!("{number} crashes"), &mut |state| {
+                state.budget.crashes -= 1;
+                state.rest(number);
+            });
+        }
+        work(&mut step, state, number, protocol, reuse);
+    }
+    next
+}
+
+/// What one worker may do next, as the engine does it.
+fn work(
+    step: &mut dyn FnMut(String, &mut dyn FnMut(&mut State)),
+    state: &State,
+    number: usize,
+    protocol: &Protocol,
+    reuse: Reuse,
+) {
+    let worker = &state.workers[number];
+    let chain = state.record.as_ref();
+    let Some(ticket) = &worker.ticket else {
+        if state.budget.uses > 0
+            && let (next, Acquired::Go(ticket)) = (protocol.acquire)(chain, owner_of(number))
+        {
+            step(format!("{number} acquires"), &mut |state| {
+                state.write(next.clone());
+                let ticket = Some(ticket.clone());
+                let doing = Doing::Calls(0);
+                state.workers[number] = Worker {
+                    doing,
+                    ticket,
+                    has_lapsed: false,
+                };
+            });
+        }
+        return;
+    };
+    match worker.doing {
+        Doing::Nothing => {}
+        Doing::Calls(candidate) => {
+            // The engine looks at its own clock before it calls.
+            if worker.has_lapsed || state.budget.uses == 0 {
+                step(format!("{number} gives up"), &mut |state| {
+                    state.write((protocol.release)(chain, ticket));
+                    state.rest(number);
+                });
+            }
+            if state.budget.uses == 0 {
+                return;
+            }
+            let token = at(ticket.candidates[usize::from(candidate)]);
+            step(format!("{number} spends {token}"), &mut |state| {
+                state.budget.uses -= 1;
+                state.workers[number].doing = match state.spend(token, reuse) {
+                    Some(new) => Doing::Got(new),
+                    None => Doing::Refused(candidate),
+                };
+            });
+            if state.budget.lost > 0 {
+                step(
+                    format!("{number} spends {token}, answer lost"),
+                    &mut |state| {
+                        state.budget.uses -= 1;
+                        state.budget.lost -= 1;
+                        state.spend(token, reuse);
+                    },
+                );
+            }
+        }
+        Doing::Got(new) => {
+            let fresh = Fresh {
+                refresh: Mark(new.into()),
+                issued_at: now(),
+                expires_at: Some(now()),
+                is_ahead: false,
+            };
+            let (next, answer) = (protocol.commit)(chain, ticket, &fresh);
+            step(
+                format!("{number} commits {new}: {answer:?}"),
+                &mut |state| {
+                    state.write(next.clone());
+                    state.rest(number);
+                },
+            );
+        }
+        Doing::Refused(candidate) if usize::from(candidate) + 1 < ticket.candidates.len() => {
+            step(format!("{number} tries the next"), &mut |state| {
+                state.workers[number].doing = Doing::Calls(candidate + 1);
+            });
+        }
+        Doing::Refused(_) => {
+            let (next, answer) = (protocol.refuse)(chain, ticket, &ticket.candidates);
+            step(
+                format!("{number} is refused all: {answer:?}"),
+                &mut |state| {
+                    state.write(next.clone());
+                    state.rest(number);
+                },
+            );
+        }
+    }
+}
+
+/// What is wrong with a state, or with the way into it.
+fn wrong(before: &State, tag: &str, state: &State, budget: Budget) -> Option<&'static str> {
+    let is_reinstall = tag.starts_with("reinstall");
+    if before.record.is_none() && state.record.is_some() && !is_reinstall {
+        return Some(RESURRECTED);
+    }
+    if let (Some(old), Some(new)) = (&before.record, &state.record) {
+        if new.install != old.install && !is_reinstall {
+            return Some(RESURRECTED);
+        }
+        if new.install == old.install && new.generation < old.generation {
+            return Some(WENT_BACK);
+        }
+    }
+    if tag.contains("spends") {
+        let caller = before
+            .workers
+            .iter()
+            .zip(&state.workers)
+            .position(|(before, after)| {
+                matches!(before.doing, Doing::Calls(_)) && !matches!(after.doing, Doing::Calls(_))
+            });
+        let lease = before.record.as_ref().and_then(|chain| chain.lease);
+        if let Some(caller) = caller
+            && !before.workers[caller].has_lapsed
+            && lease.is_none_or(|lease| lease.owner != owner_of(caller))
+        {
+            return Some(WITHOUT_LEASE);
+        }
+    }
+    let chain = state.record.as_ref().filter(|_| state.is_quiescent())?;
+    let stored = chain.refresh.iter().chain(&chain.alternates);
+    let is_usable = |mark: &Mark| state.tokens[usize::from(at(*mark))].status != Status::Dead;
+    let has_usable = stored.clone().any(is_usable);
+    if chain.is_dead && has_usable {
+        return Some(FALSE_DEATH);
+    }
+    let nothing_failed = state.budget.crashes == budget.crashes && state.budget.lost == budget.lost;
+    let is_ours = |token: &Token| token.status == Status::Live && token.install == state.install;
+    if !has_usable && nothing_failed && state.tokens.iter().any(is_ours) {
+        return Some(LOST);
+    }
+    None
+}
+
+const FALSE_DEATH: &str = "a chain is marked dead whose refresh token works";
+const LOST: &str = "nothing failed, and a token that works is stored nowhere";
+const RESURRECTED: &str = "an installation came back that was removed";
+const WENT_BACK: &str = "a generation went back";
+const WITHOUT_LEASE: &str = "Slack was called without the lease, which had not lapsed";
+
+/// Searches all states. Answers how many there are, and the shortest story of each wrong.
+fn search(
+    protocol: &Protocol,
+    reuse: Reuse,
+    workers: usize,
+    budget: Budget,
+) -> (usize, HashMap<&'static str, String>) {
+    let first = State::first(workers, budget);
+    let mut seen = HashMap::from([(first.key(), ())]);
+    let mut states = vec![(first, 0, String::new())];
+    let mut wrongs = HashMap::new();
+    let mut place = 0;
+    while place < states.len() {
+        let state = states[place].0.clone();
+        for (tag, next) in successors(&state, protocol, reuse) {
+            if let Some(wrong) = wrong(&state, &tag, &next, budget) {
+                wrongs
+                    .entry(wrong)
+                    .or_insert_with(|| story(&states, place, &tag));
+            }
+            if seen.insert(next.key(), ()).is_none() {
+                states.push((next, place, tag));
+            }
+        }
+        // Nobody looks at it again: only the way to it is kept.
+        states[place].0 = State {
+            tokens: Vec::new(),
+            workers: Vec::new(),
+            record: None,
+            ..state
+        };
+        place += 1;
+    }
+    (states.len(), wrongs)
+}
+
+fn story(states: &[(State, usize, String)], mut place: usize, last: &str) -> String {
+    let mut steps = vec![last.to_owned()];
+    while place != 0 {
+        steps.push(states[place].2.clone());
+        place = states[place].1;
+    }
+    steps.reverse();
+    let mut story = String::new();
+    for step in steps {
+        write!(story, "\n    {step}").expect("writing to a string cannot fail");
+    }
+    story
+}
+
+const NO_CRASH: Budget = Budget {
+    uses: 4,
+    crashes: 0,
+    lost: 1,
+    reinstalls: 1,
+    uninstalls: 1,
+    lapses: 2,
+};
+
+fn check(reuse: Reuse, workers: usize, budget: Budget) {
+    let (states, wrongs) = search(&SHIPPED, reuse, workers, budget);
+    println!("{reuse:?}, {workers} workers: {states} states");
+    for (wrong, story) in &wrongs {
+        println!("{wrong}:{story}");
+    }
+    assert!(wrongs.is_empty(), "{reuse:?}: {:?}", wrongs.keys());
+    assert!(states > 10_000, "{states} states: the search stopped early");
+}
+
+#[test]
+fn no_interleaving_loses_a_token_where_all_pairs_live() {
+    check(Reuse::AllLive, 2, NO_CRASH);
+}
+
+#[test]
+fn no_interleaving_loses_a_token_where_only_the_first_pair_lives() {
+    check(Reuse::FirstOnly, 2, NO_CRASH);
+}
+
+#[test]
+fn no_interleaving_loses_a_token_where_only_the_newest_pair_lives() {
+    check(Reuse::NewestOnly, 2, NO_CRASH);
+}
+
+#[test]
+fn no_interleaving_loses_a_token_where_reuse_brings_the_same_pair() {
+    check(Reuse::SameChild, 2, NO_CRASH);
+}
+
+#[test]
+fn a_crash_kills_no_chain_falsely_and_revives_none() {
+    let budget = Budget {
+        uses: 3,
+        crashes: 1,
+        lapses: 1,
+        ..NO_CRASH
+    };
+    for reuse in REUSES {
+        check(reuse, 2, budget);
+    }
+}
+
+#[test]
+fn three_workers_lose_no_token() {
+    let budget = Budget {
+        uses: 3,
+        lost: 0,
+        reinstalls: 0,
+        uninstalls: 0,
+        lapses: 2,
+        crashes: 0,
+    };
+    for reuse in [Reuse::FirstOnly, Reuse::NewestOnly] {
+        check(reuse, 3, budget);
+    }
+}
+
+/// What the search finds of a mutant, over all of Slack's ways.
+fn wrongs_of(mutant: Protocol) -> BTreeSet<&'static str> {
+    let budget = Budget {
+        uses: 3,
+        lost: 0,
+        ..NO_CRASH
+    };
+    let found = REUSES.map(|reuse| search(&mutant, reuse, 2, budget).1);
+    found.iter().flat_map(HashMap::keys).copied().collect()
+}
+
+#[test]
+fn the_protocol_as_it_is_shipped_has_nothing_of_the_mutants() {
+    assert_eq!(wrongs_of(SHIPPED), BTreeSet::new());
+}
+
+#[test]
+fn a_mutant_that_drops_the_alternate_is_caught() {
+    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| match protocol::commit(
+        chain, ticket, fresh,
+    ) {
+        (_, Committed::Alternate) => (None, Committed::Alternate),
+        outcome => outcome,
+    };
+    assert!(wrongs_of(Protocol { commit, ..SHIPPED }).contains(LOST));
+}
+
+#[test]
+fn a_mutant_that_saves_over_whatever_stands_is_caught() {
+    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| {
+        // The record as it was read before the call: no look at the one that stands.
+        let mut read = chain.cloned().unwrap_or_else(|| record(0, 0));
+        read.install = ticket.install;
+        read.generation = ticket.generation;
+        protocol::commit(Some(&read), ticket, fresh)
+    };
+    let wrongs = wrongs_of(Protocol { commit, ..SHIPPED });
+    assert!(
+        wrongs.contains(LOST) && wrongs.contains(RESURRECTED),
+        "{wrongs:?}"
+    );
+}
+
+#[test]
+fn a_mutant_that_saves_over_another_installation_is_caught() {
+    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| {
+        let install = chain.map_or(ticket.install, |chain| chain.install);
+        protocol::commit(
+            chain,
+            &Ticket {
+                install,
+                ..ticket.clone()
+            },
+            fresh,
+        )
+    };
+    assert!(wrongs_of(Protocol { commit, ..SHIPPED }).contains(LOST));
+}
+
+#[test]
+fn a_mutant_that_wants_the_lease_to_save_is_caught() {
+    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| {
+        let lease = chain.and_then(|chain| chain.lease);
+        match lease.is_some_and(|lease| lease.owner == ticket.owner) {
+            true => protocol::commit(chain, ticket, fresh),
+            false => (None, Committed::Orphan),
+        }
+    };
+    assert!(wrongs_of(Protocol { commit, ..SHIPPED }).contains(LOST));
+}
+
+#[test]
+fn a_mutant_that_forgets_every_alternate_when_it_saves_is_caught() {
+    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| {
+        let (next, answer) = protocol::commit(chain, ticket, fresh);
+        let forget = answer == Committed::Saved;
+        let forgotten = next.map(|mut next| {
+            next.alternates.retain(|_| !forget);
+            next
+        });
+        (forgotten, answer)
+    };
+    let mutant = Protocol { commit, ..SHIPPED };
+    let (_, wrongs) = search(
+        &mutant,
+        Reuse::NewestOnly,
+        2,
+        Budget {
+            lost: 0,
+            ..NO_CRASH
+        },
+    );
+    assert!(wrongs.contains_key(LOST));
+}
+
+#[test]
+fn a_mutant_that_marks_a_chain_dead_without_a_second_look_is_caught() {
+    let refuse = |chain: Option<&Chain>, ticket: &Ticket, _: &[Mark]| {
+        let everything: Vec<_> = (0..100).map(Mark).collect();
+        protocol::refuse(chain, ticket, &everything, &"refused".into())
+    };
+    assert!(wrongs_of(Protocol { refuse, ..SHIPPED }).contains(FALSE_DEATH));
+}
+
+#[test]
+fn a_mutant_that_gives_back_whosever_lease_is_caught() {
+    let release = |chain: Option<&Chain>, _: &Ticket| {
+        chain.map(|chain| Chain {
+            lease: None,
+            ..chain.clone()
+        })
+    };
+    let budget = Budget {
+        uses: 3,
+        ..NO_CRASH
+    };
+    let mutant = Protocol { release, ..SHIPPED };
+    let (_, wrongs) = search(&mutant, Reuse::AllLive, 3, Budget { lost: 0, ..budget });
+    assert!(wrongs.contains_key(WITHOUT_LEASE), "{:?}", wrongs.keys());
+}
+
+#[test]
+fn a_mutant_that_calls_before_it_writes_the_intent_is_caught() {
+    let acquire = |chain: Option<&Chain>, owner: u128| {
+        let (_, acquired) = (SHIPPED.acquire)(chain, owner);
+        (None, acquired)
+    };
+    assert!(wrongs_of(Protocol { acquire, ..SHIPPED }).contains(WITHOUT_LEASE));
+}
+
+#[test]
+fn a_mutant_that_writes_where_nothing_stands_is_caught() {
+    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| match chain {
+        Some(chain) => protocol::commit(Some(chain), ticket, fresh),
+        None => (Some(record(0, at(fresh.refresh))), Committed::Saved),
+    };
+    assert!(wrongs_of(Protocol { commit, ..SHIPPED }).contains(RESURRECTED));
+}
