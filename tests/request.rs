@@ -43,7 +43,11 @@ fn verifier() -> Verifier {
 fn sign(secret: &str, timestamp: &str, body: &[u8]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     let tag = hmac::sign(&key, &[b"v0:", timestamp.as_bytes(), b":", body].concat());
-    let digits: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits: String = tag
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("v0={digits}")
 }
 
@@ -76,7 +80,10 @@ fn verify_event(event: &serde_json::Value) -> Result<VerifiedRequest, VerifyErro
 
 fn verify_interactive(payload: &serde_json::Value) -> Result<VerifiedRequest, VerifyError> {
     let mut form = url::form_urlencoded::Serializer::new(String::new());
-    verify(FORM, form.append_pair("payload", &payload.to_string()).finish())
+    verify(
+        FORM,
+        form.append_pair("payload", &payload.to_string()).finish(),
+    )
 }
 
 fn connection() -> SocketModeConnection {
@@ -84,8 +91,12 @@ fn connection() -> SocketModeConnection {
 }
 
 fn fixture(name: &str) -> Bytes {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/slack").join(name);
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{name}: {error}")).into()
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/slack")
+        .join(name);
+    std::fs::read(&path)
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
+        .into()
 }
 
 fn content_type(file: &str) -> &'static str {
@@ -97,7 +108,9 @@ fn content_type(file: &str) -> &'static str {
 
 /// A tenant as one word: `T1`, `E1+T1`, `org E1`, `org E1+T1`, or `-`.
 fn word(tenant: Option<&Tenant>) -> String {
-    let Some(tenant) = tenant else { return "-".to_owned() };
+    let Some(tenant) = tenant else {
+        return "-".to_owned();
+    };
     let ids: Vec<&str> = tenant
         .enterprise()
         .map(|id| id.as_str())

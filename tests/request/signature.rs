@@ -19,7 +19,11 @@ fn a_request_of_the_last_five_minutes_is_taken_and_an_older_or_later_one_is_not(
     ] {
         let (body, timestamp) = (fixture(BODY), signed_at.to_string());
         let headers = headers(FORM, &timestamp, &sign(SECRET, &timestamp, &body));
-        assert_eq!(verifier().verify(&headers, body).err(), expected, "{signed_at}");
+        assert_eq!(
+            verifier().verify(&headers, body).err(),
+            expected,
+            "{signed_at}"
+        );
     }
 }
 
@@ -39,9 +43,14 @@ fn any_changed_bit_of_body_signature_or_time_is_refused() {
             let mut changed = value.to_vec();
             changed[at / 8] ^= 1 << (at % 8);
             let mut headers = headers.clone();
-            let Ok(changed) = HeaderValue::from_bytes(&changed) else { continue };
+            let Ok(changed) = HeaderValue::from_bytes(&changed) else {
+                continue;
+            };
             headers.insert(HeaderName::from_static(name), changed);
-            assert!(verifier().verify(&headers, body.clone()).is_err(), "{name} bit {at}");
+            assert!(
+                verifier().verify(&headers, body.clone()).is_err(),
+                "{name} bit {at}"
+            );
         }
     }
 }
@@ -61,7 +70,10 @@ fn a_truncated_extended_or_reencoded_body_is_refused() {
         [&*body, b"\n"].concat().into(),
         [&*body, b"&ssl_check=1"].concat().into(),
         reordered.into(),
-        str::from_utf8(&body).expect("ASCII").replace("%2F", "%2f").into(),
+        str::from_utf8(&body)
+            .expect("ASCII")
+            .replace("%2F", "%2f")
+            .into(),
     ] {
         let outcome = verifier().verify(&headers, changed);
         assert_eq!(outcome.err(), Some(VerifyError::Forged));
@@ -74,7 +86,11 @@ fn a_missing_signature_or_time_is_refused() {
         let body = fixture(BODY);
         let mut headers = signed(FORM, &body);
         headers.remove(name);
-        assert_eq!(verifier().verify(&headers, body).err(), Some(VerifyError::NotSigned), "{name}");
+        assert_eq!(
+            verifier().verify(&headers, body).err(),
+            Some(VerifyError::NotSigned),
+            "{name}"
+        );
     }
 }
 
@@ -92,13 +108,26 @@ fn a_repeated_signature_or_time_is_refused_even_if_both_are_good() {
 #[test]
 fn a_time_that_is_not_plain_digits_is_refused_even_if_signed() {
     for timestamp in [
-        "", "+1790000000", "-1790000000", " 1790000000", "1790000000 ", "1790000000.0", "0x6AB13B80",
-        "1.79e9", "1790000000000", "99999999999999999999999", "١٧٩٠٠٠٠٠٠٠",
+        "",
+        "+1790000000",
+        "-1790000000",
+        " 1790000000",
+        "1790000000 ",
+        "1790000000.0",
+        "0x6AB13B80",
+        "1.79e9",
+        "1790000000000",
+        "99999999999999999999999",
+        "١٧٩٠٠٠٠٠٠٠",
     ] {
         let body = fixture(BODY);
         let headers = headers(FORM, timestamp, &sign(SECRET, timestamp, &body));
         let outcome = verifier().verify(&headers, body);
-        assert_eq!(outcome.err(), Some(VerifyError::MalformedHeader), "{timestamp:?}");
+        assert_eq!(
+            outcome.err(),
+            Some(VerifyError::MalformedHeader),
+            "{timestamp:?}"
+        );
     }
 }
 
@@ -121,7 +150,11 @@ fn a_signature_of_another_form_is_refused() {
         String::new(),
     ] {
         let outcome = verifier().verify(&headers(FORM, &timestamp, &signature), body.clone());
-        assert_eq!(outcome.err(), Some(VerifyError::MalformedHeader), "{signature}");
+        assert_eq!(
+            outcome.err(),
+            Some(VerifyError::MalformedHeader),
+            "{signature}"
+        );
     }
 }
 
@@ -141,11 +174,22 @@ fn header_names_are_taken_in_any_case() {
 fn while_the_signing_secret_is_replaced_both_are_taken() {
     let body = fixture(BODY);
     let timestamp = NOW.to_string();
-    let rotating = verifier().with_secret(&secret("new-secret")).with_secret(&secret("newest"));
-    for (signing, taken) in [(SECRET, true), ("new-secret", true), ("newest", true), ("no", false)] {
+    let rotating = verifier()
+        .with_secret(&secret("new-secret"))
+        .with_secret(&secret("newest"));
+    for (signing, taken) in [
+        (SECRET, true),
+        ("new-secret", true),
+        ("newest", true),
+        ("no", false),
+    ] {
         let headers = headers(FORM, &timestamp, &sign(signing, &timestamp, &body));
         let outcome = rotating.verify(&headers, body.clone());
-        assert_eq!(outcome.err(), (!taken).then_some(VerifyError::Forged), "{signing}");
+        assert_eq!(
+            outcome.err(),
+            (!taken).then_some(VerifyError::Forged),
+            "{signing}"
+        );
     }
 }
 
@@ -159,7 +203,10 @@ fn a_body_over_the_limit_is_refused_before_its_signature_is_looked_at() {
     assert_eq!(outcome.err(), Some(VerifyError::TooLarge));
     let large = vec![b'a'; DEFAULT_BODY_LIMIT + 1];
     assert_eq!(verify(FORM, &large).err(), Some(VerifyError::TooLarge));
-    assert_eq!(connection().receive(large.into()).err(), Some(VerifyError::TooLarge));
+    assert_eq!(
+        connection().receive(large.into()).err(),
+        Some(VerifyError::TooLarge)
+    );
 }
 
 #[test]
@@ -167,7 +214,11 @@ fn nothing_is_parsed_before_the_signature_is_found_good() {
     for body in ["", "{", "{}{}", "%zz", "team_id=T1&team_id=T2", "\u{0}"] {
         let timestamp = NOW.to_string();
         for content_type in [FORM, JSON, "text/plain"] {
-            let headers = headers(content_type, &timestamp, &sign("other", &timestamp, body.as_bytes()));
+            let headers = headers(
+                content_type,
+                &timestamp,
+                &sign("other", &timestamp, body.as_bytes()),
+            );
             let outcome = verifier().verify(&headers, Bytes::from(body));
             assert_eq!(outcome.err(), Some(VerifyError::Forged), "{body:?}");
         }
@@ -181,7 +232,10 @@ fn an_unsigned_command_with_ssl_check_appended_is_refused_and_is_no_probe() {
     assert!(!is_ssl_check(&headers, &body));
     headers.remove("x-slack-signature");
     assert!(!is_ssl_check(&headers, &body));
-    assert_eq!(verifier().verify(&headers, body).err(), Some(VerifyError::NotSigned));
+    assert_eq!(
+        verifier().verify(&headers, body).err(),
+        Some(VerifyError::NotSigned)
+    );
 }
 
 #[test]
@@ -189,7 +243,13 @@ fn a_probe_is_known_as_one_whether_signed_or_not() {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", HeaderValue::from_static(FORM));
     assert!(is_ssl_check(&headers, &fixture("ssl_check.form")));
-    for other in ["ssl_check=0", "ssl_check=1&command=%2Fx", "ssl_check=1&payload=%7B%7D", "token=1", ""] {
+    for other in [
+        "ssl_check=0",
+        "ssl_check=1&command=%2Fx",
+        "ssl_check=1&payload=%7B%7D",
+        "token=1",
+        "",
+    ] {
         assert!(!is_ssl_check(&headers, other.as_bytes()), "{other}");
     }
     assert!(!is_ssl_check(&HeaderMap::new(), &fixture("ssl_check.form")));
@@ -213,7 +273,11 @@ fn a_request_for_another_app_is_refused_and_one_that_names_none_is_taken() {
         let headers = signed(content_type(file), &body);
         assert!(ours.verify(&headers, body.clone()).is_ok(), "{file}");
         let outcome = others.verify(&headers, body);
-        assert_eq!(outcome.err(), named.then_some(VerifyError::OtherApp), "{file}");
+        assert_eq!(
+            outcome.err(),
+            named.then_some(VerifyError::OtherApp),
+            "{file}"
+        );
     }
     let stranger = SocketModeConnection::opened_with_app_token(app("A0FAKEAPP0"));
     let outcome = stranger.receive(fixture("socket__events_api.json"));
@@ -231,7 +295,10 @@ fn each_refusal_has_a_status_to_answer() {
         (malformed, StatusCode::BAD_REQUEST),
         (VerifyError::OtherApp, StatusCode::FORBIDDEN),
         (VerifyError::TooLarge, StatusCode::PAYLOAD_TOO_LARGE),
-        (VerifyError::UnsupportedMediaType, StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        (
+            VerifyError::UnsupportedMediaType,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ),
     ] {
         assert_eq!(error.status(), status, "{error}");
     }
@@ -240,5 +307,8 @@ fn each_refusal_has_a_status_to_answer() {
 #[test]
 fn no_secret_stands_in_debug() {
     let shown = format!("{:?}", verifier().with_secret(&secret("canary")));
-    assert!(!shown.contains("canary") && !shown.contains(SECRET), "{shown}");
+    assert!(
+        !shown.contains("canary") && !shown.contains(SECRET),
+        "{shown}"
+    );
 }
