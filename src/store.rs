@@ -261,18 +261,18 @@ macro_rules! forward {
     };
 }
 
-forward!(
+forward! {
     InstallationStore,
     async fn store(&self, installation: &Installation) -> Result<Revision, Error> {
         (**self).store(installation).await
-    },
+    }
     async fn fetch(
         &self,
         key: &InstallationKey,
         user: Option<&UserId>,
     ) -> Result<Option<Installation>, Error> {
         (**self).fetch(key, user).await
-    },
+    }
     async fn note(
         &self,
         key: &InstallationKey,
@@ -280,16 +280,16 @@ forward!(
         facts: &Facts,
     ) -> Result<bool, Error> {
         (**self).note(key, revision, facts).await
-    },
+    }
     async fn delete(&self, key: &InstallationKey, delete: &Delete) -> Result<bool, Error> {
         (**self).delete(key, delete).await
-    },
+    }
     async fn list(&self, from: Option<ListCursor>, limit: usize) -> Result<Listing, Error> {
         (**self).list(from, limit).await
     }
-);
+}
 
-forward!(
+forward! {
     StateStore,
     async fn issue(
         &self,
@@ -298,11 +298,11 @@ forward!(
         expires_at: SystemTime,
     ) -> Result<(), Error> {
         (**self).issue(id, payload, expires_at).await
-    },
+    }
     async fn consume(&self, id: &StateId, now: SystemTime) -> Result<Option<StatePayload>, Error> {
         (**self).consume(id, now).await
     }
-);
+}
 
 /// Why a store could not do it.
 #[derive(Debug, Error)]
