@@ -4,6 +4,8 @@
 //! a form: a row of a later version is refused, not guessed at.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
+use std::io;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -91,6 +93,7 @@ pub(super) fn install_draft(
     installation: &Installation,
     standing: Option<&Record>,
 ) -> Result<Draft, Error> {
+    let old_facts = standing.map(install_facts).transpose()?;
     let old = standing.map(open_secrets).transpose()?;
     let home = &installation.home;
     let facts = InstallFacts {
@@ -104,13 +107,10 @@ pub(super) fn install_draft(
         team_id: home.team().map(|team| team.id.clone()),
         team_name: home.team().and_then(|team| team.name.clone()),
         is_enterprise_install: home.is_enterprise_install(),
-        url: match &installation.url {
-            Some(url) => Some(url.clone()),
-            None => standing
-                .map(install_facts)
-                .transpose()?
-                .and_then(|facts| facts.url),
-        },
+        url: installation
+            .url
+            .clone()
+            .or_else(|| old_facts.and_then(|facts| facts.url)),
         installed_by: installation.installed_by.clone(),
         installed_at: to_epoch(installation.installed_at),
     };
@@ -123,25 +123,20 @@ pub(super) fn install_draft(
             configuration_url: webhook.configuration_url.as_str().into(),
             url: webhook.url.expose().into(),
         });
-    let mut secrets = InstallSecrets {
-        webhooks: new.collect(),
-        metadata: installation.metadata.as_deref().map(Cow::Borrowed),
+    let (old_webhooks, old_metadata) = match old {
+        Some(old) => (old.webhooks, old.metadata),
+        None => (Vec::new(), None),
     };
-    if let Some(old) = old {
-        let replaced = |webhook: &WebhookSecrets<'_>| {
-            secrets
-                .webhooks
-                .iter()
-                .any(|new| new.channel_id == webhook.channel_id)
-        };
-        let kept: Vec<_> = old
-            .webhooks
-            .into_iter()
-            .filter(|webhook| !replaced(webhook))
-            .collect();
-        secrets.webhooks.extend(kept);
-        secrets.metadata = secrets.metadata.or(old.metadata);
-    }
+    let mut channels = HashSet::new();
+    let webhooks = new
+        .chain(old_webhooks)
+        .filter(|webhook| channels.insert(webhook.channel_id.clone()))
+        .collect();
+    let metadata = installation.metadata.as_deref().map(Cow::Borrowed);
+    let secrets = InstallSecrets {
+        webhooks,
+        metadata: metadata.or(old_metadata),
+    };
     Ok(Draft {
         kind: INSTALL,
         metadata: to_text(&facts),
@@ -166,7 +161,9 @@ pub(super) fn bot_draft(
     granted_at: SystemTime,
     standing: Option<&Record>,
 ) -> Result<Draft, Error> {
-    let old = standing.map(grant_facts).transpose()?;
+    let old = standing
+        .map(|record| grant_facts(record, BOT))
+        .transpose()?;
     let same_bot = old.filter(|old| old.bot_user_id.as_ref() == Some(&bot.user_id));
     let facts = GrantFacts {
         bot_user_id: Some(bot.user_id.clone()),
@@ -240,8 +237,10 @@ pub(super) fn install_facts(record: &Record) -> Result<InstallFacts, Error> {
     Ok(facts)
 }
 
-pub(super) fn grant_facts(record: &Record) -> Result<GrantFacts, Error> {
-    facts(record, "a grant's metadata")
+pub(super) fn grant_facts(record: &Record, kind: &'static str) -> Result<GrantFacts, Error> {
+    let facts: GrantFacts = facts(record, "a grant's metadata")?;
+    known(facts.v, &facts.kind, kind)?;
+    Ok(facts)
 }
 
 impl InstallFacts {
@@ -289,8 +288,7 @@ fn grant_draft(kind: &'static str, facts: &GrantFacts, grant: &Grant) -> Draft {
 }
 
 fn open_bot(record: &Record) -> Result<Bot, Error> {
-    let facts = grant_facts(record)?;
-    known(facts.v, &facts.kind, BOT)?;
+    let facts = grant_facts(record, BOT)?;
     let grant = open_grant(record, &facts)?;
     let user_id = facts.bot_user_id.ok_or_else(|| form("a bot's user id"))?;
     Ok(Bot {
@@ -301,8 +299,7 @@ fn open_bot(record: &Record) -> Result<Bot, Error> {
 }
 
 fn open_user(record: &Record) -> Result<User, Error> {
-    let facts = grant_facts(record)?;
-    known(facts.v, &facts.kind, USER)?;
+    let facts = grant_facts(record, USER)?;
     let grant = open_grant(record, &facts)?;
     Ok(User {
         id: facts.user_id.ok_or_else(|| form("a user's id"))?,
@@ -348,10 +345,23 @@ fn to_text(facts: &impl Serialize) -> String {
 
 fn to_plaintext(secrets: &impl Serialize) -> Zeroizing<Vec<u8>> {
     // Room for all of it at once, since a vector that grows leaves its old bytes in freed memory.
-    let mut plaintext = Zeroizing::new(Vec::with_capacity(PLAINTEXT_ROOM));
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, secrets).expect("plain fields always serialise");
+    let mut plaintext = Zeroizing::new(Vec::with_capacity(length.0));
     serde_json::to_writer(&mut *plaintext, secrets).expect("plain fields always serialise");
     plaintext
 }
 
-/// Two tokens of Slack's and the names around them fit several times over.
-const PLAINTEXT_ROOM: usize = 4096;
+/// Counts what is written to it.
+struct Length(usize);
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
