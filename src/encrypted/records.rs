@@ -365,3 +365,115 @@ impl io::Write for Length {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::backend::{Metadata, Row, Sealed, Version};
+
+    /// The newest golden database; `tests/golden.rs` reads the others.
+    const DATABASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/database-1.json");
+
+    #[test]
+    fn todays_code_writes_the_golden_forms_to_the_byte() {
+        let mut written = 0;
+        for tenant in tenants().values() {
+            let record = |prefix: &str| {
+                let mut slots = tenant.iter().filter(|(slot, _)| slot.starts_with(prefix));
+                slots.next().map(|(_, record)| record)
+            };
+            let install = record("install").expect("every tenant has one");
+            let (bot, user) = (record("bot"), record("user/"));
+            let installation = installation(install, bot, user).expect("a known form");
+
+            let draft = install_draft(&installation, None).expect("nothing stands");
+            assert_same(&draft, install);
+            if let (Some(new), Some(bot)) = (&installation.bot, bot) {
+                let draft = bot_draft(new, installation.installed_at, None);
+                assert_same(&draft.expect("nothing stands"), bot);
+            }
+            if let (Some(new), Some(user)) = (&installation.user, user) {
+                assert_same(&user_draft(new, installation.installed_at), user);
+            }
+            written += tenant.len();
+        }
+        assert_eq!(written, 7);
+    }
+
+    #[test]
+    fn a_form_of_a_later_version_is_refused_and_not_written_over() {
+        for tenant in tenants().into_values() {
+            for (slot, record) in tenant {
+                let metadata = record.row.metadata.as_str().replace("\"v\":1", "\"v\":2");
+                let later = Record {
+                    row: row(&metadata),
+                    plaintext: record.plaintext,
+                };
+                let refused = match slot.as_str() {
+                    "install" => installation(&later, None, None).is_err(),
+                    "bot" => open_bot(&later).is_err() && grant_facts(&later, BOT).is_err(),
+                    _ => open_user(&later).is_err() && grant_facts(&later, USER).is_err(),
+                };
+                assert!(refused, "{slot}");
+                assert!(summary(&metadata).is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn members_that_this_version_does_not_know_are_ignored() {
+        for tenant in tenants().into_values() {
+            let with_more = |record: &Record| {
+                let more = |json: &str| json.replacen('{', "{\"later\":{\"x\":[1]},", 1);
+                let plaintext = String::from_utf8(record.plaintext.to_vec()).expect("JSON");
+                let plaintext = Zeroizing::new(more(&plaintext).into_bytes());
+                Record {
+                    row: row(&more(record.row.metadata.as_str())),
+                    plaintext,
+                }
+            };
+            let install = with_more(&tenant["install"]);
+            let bot = tenant.get("bot").map(with_more);
+            let opened = installation(&install, bot.as_ref(), None).expect("opens");
+            assert_eq!(opened.bot.is_some(), bot.is_some());
+        }
+    }
+
+    fn assert_same(draft: &Draft, golden: &Record) {
+        assert_eq!(draft.metadata, golden.row.metadata.as_str());
+        assert_eq!(draft.plaintext, golden.plaintext);
+    }
+
+    /// The golden records of each tenant by slot.
+    fn tenants() -> BTreeMap<String, BTreeMap<String, Record>> {
+        let text = std::fs::read_to_string(DATABASE).expect("the repository has it");
+        let database: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let mut tenants: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+        for golden in database["rows"].as_array().expect("rows") {
+            let text = |name: &str| golden[name].as_str().unwrap_or_default().to_owned();
+            if text("slot") != "state" && !text("partition").ends_with("/keyring") {
+                let plaintext = Zeroizing::new(text("plaintext").into_bytes());
+                let record = Record {
+                    row: row(&text("metadata")),
+                    plaintext,
+                };
+                tenants
+                    .entry(text("partition"))
+                    .or_default()
+                    .insert(text("slot"), record);
+            }
+        }
+        tenants
+    }
+
+    fn row(metadata: &str) -> Row {
+        Row {
+            version: Version::mint(),
+            metadata: Metadata::new(metadata),
+            sealed: Sealed::from_stored([]),
+            due_at: None,
+        }
+    }
+}
