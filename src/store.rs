@@ -251,21 +251,13 @@ impl fmt::Debug for StateId {
 /// What was kept under a state. Wiped when dropped.
 pub type StatePayload = zeroize::Zeroizing<Vec<u8>>;
 
-macro_rules! forward {
-    ($trait:ident, $($method:item)*) => {
-        #[async_trait]
-        #[deny(clippy::missing_trait_methods)]
-        impl<S: $trait + ?Sized> $trait for Arc<S> {
-            $($method)*
-        }
-    };
-}
-
-forward! {
-    InstallationStore,
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: InstallationStore + ?Sized> InstallationStore for Arc<S> {
     async fn store(&self, installation: &Installation) -> Result<Revision, Error> {
         (**self).store(installation).await
     }
+
     async fn fetch(
         &self,
         key: &InstallationKey,
@@ -273,6 +265,7 @@ forward! {
     ) -> Result<Option<Installation>, Error> {
         (**self).fetch(key, user).await
     }
+
     async fn note(
         &self,
         key: &InstallationKey,
@@ -281,16 +274,19 @@ forward! {
     ) -> Result<bool, Error> {
         (**self).note(key, revision, facts).await
     }
+
     async fn delete(&self, key: &InstallationKey, delete: &Delete) -> Result<bool, Error> {
         (**self).delete(key, delete).await
     }
+
     async fn list(&self, from: Option<ListCursor>, limit: usize) -> Result<Listing, Error> {
         (**self).list(from, limit).await
     }
 }
 
-forward! {
-    StateStore,
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: StateStore + ?Sized> StateStore for Arc<S> {
     async fn issue(
         &self,
         id: &StateId,
@@ -299,6 +295,7 @@ forward! {
     ) -> Result<(), Error> {
         (**self).issue(id, payload, expires_at).await
     }
+
     async fn consume(&self, id: &StateId, now: SystemTime) -> Result<Option<StatePayload>, Error> {
         (**self).consume(id, now).await
     }

@@ -210,7 +210,7 @@ pub(super) fn issued(body: &[u8], at: SystemTime) -> Result<Issued, Error> {
                     token,
                     answer.refresh_token,
                     answer.expires_in,
-                    answer.scope,
+                    answer.scope.as_deref(),
                     at,
                 )?,
             })
@@ -228,7 +228,7 @@ pub(super) fn issued(body: &[u8], at: SystemTime) -> Result<Issued, Error> {
                 token,
                 answer.refresh_token,
                 answer.expires_in,
-                answer.scope,
+                answer.scope.as_deref(),
                 at,
             )?;
             user = Some(User { id, grant });
@@ -295,7 +295,7 @@ fn grant(
     access_token: Cow<'_, str>,
     refresh_token: Option<Cow<'_, str>>,
     expires_in: Option<u64>,
-    scope: Option<Cow<'_, str>>,
+    scope: Option<&str>,
     at: SystemTime,
 ) -> Result<Grant, Error> {
     let refresh_token = refresh_token.map(RefreshToken::new).transpose();
@@ -303,7 +303,7 @@ fn grant(
         access_token: AccessToken::new(access_token).map_err(|_| malformed("a token"))?,
         refresh_token: refresh_token.map_err(|_| malformed("a token"))?,
         expires_at: expires_in.map(|seconds| from_epoch(to_epoch(at).saturating_add(seconds))),
-        scopes: Scopes::from(scope.as_deref().unwrap_or_default()),
+        scopes: Scopes::from(scope.unwrap_or_default()),
     })
 }
 

@@ -1,6 +1,10 @@
-//! Shared by the tests of the store.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+//! What the tests share.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(unreachable_pub, clippy::clone_on_ref_ptr)]
+
+#[cfg(feature = "testing")]
+pub mod app;
 pub(crate) mod backends;
 pub(crate) mod installs;
 pub(crate) mod providers;
