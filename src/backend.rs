@@ -324,12 +324,24 @@ impl Change {
     #[must_use]
     pub fn allows(&self, standing: Option<Version>) -> bool {
         match self {
-            Self::Put { expect: Expect::Absent, .. } => standing.is_none(),
-            Self::Put { expect: Expect::Version(version), .. } => standing == Some(*version),
-            Self::Delete { only: Some(version), .. } => standing == Some(*version),
-            Self::Put { expect: Expect::Any, .. } | Self::Delete { only: None, .. } | Self::Clear => {
-                true
+            Self::Put {
+                expect: Expect::Absent,
+                ..
+            } => standing.is_none(),
+            Self::Put {
+                expect: Expect::Version(version),
+                ..
+            } => standing == Some(*version),
+            Self::Delete {
+                only: Some(version),
+                ..
+            } => standing == Some(*version),
+            Self::Put {
+                expect: Expect::Any,
+                ..
             }
+            | Self::Delete { only: None, .. }
+            | Self::Clear => true,
         }
     }
 
@@ -342,7 +354,9 @@ impl Change {
         let mut slots: Vec<_> = changes.iter().map(Self::slot).collect();
         slots.sort_unstable();
         match slots.windows(2).any(|pair| pair[0] == pair[1]) {
-            true => Err(Error::Malformed("two changes of one slot in one commit".into())),
+            true => Err(Error::Malformed(
+                "two changes of one slot in one commit".into(),
+            )),
             false => Ok(()),
         }
     }

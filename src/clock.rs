@@ -38,7 +38,9 @@ impl fmt::Debug for Clock {
 
 /// Whole seconds since 1970; 0 for anything before.
 pub(crate) fn to_epoch(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }
 
 /// The time that many seconds after 1970, at most the year 9999.

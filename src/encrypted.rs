@@ -107,7 +107,9 @@ impl<B> Clone for EncryptedStore<B> {
 
 impl<B: Backend> fmt::Debug for EncryptedStore<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EncryptedStore").field("driver", &self.driver).finish_non_exhaustive()
+        f.debug_struct("EncryptedStore")
+            .field("driver", &self.driver)
+            .finish_non_exhaustive()
     }
 }
 

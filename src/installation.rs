@@ -127,7 +127,9 @@ impl Home {
             Self::Org(enterprise) => InstallationKey::org(enterprise.id.clone()),
             Self::Workspace { enterprise, team } => {
                 let key = InstallationKey::workspace(team.id.clone());
-                enterprise.iter().fold(key, |key, enterprise| key.within(enterprise.id.clone()))
+                enterprise
+                    .iter()
+                    .fold(key, |key, enterprise| key.within(enterprise.id.clone()))
             }
         }
     }

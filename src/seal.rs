@@ -19,7 +19,7 @@ mod envelope;
 mod keyring;
 mod local;
 
-pub(crate) use envelope::{Context, DATA_KEY_LEN, RECORD, open, seal};
+pub(crate) use envelope::{Context, RECORD, open, seal};
 pub use keyring::{DataKey, KeyId};
 pub(crate) use keyring::{Keyring, Looked};
 pub use local::{LocalKeyProvider, MasterKey, MasterKeyError};
@@ -121,4 +121,4 @@ pub enum KeyError {
 /// The one answer to any ciphertext that does not open, whatever the reason.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("stored data does not open: it was changed, moved, or sealed under another key")]
-pub struct Undecryptable;
+pub(crate) struct Undecryptable;

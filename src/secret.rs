@@ -66,7 +66,10 @@ impl AccessToken {
     pub fn new(token: impl Into<String>) -> Result<Self, SecretError> {
         let token = plausible("access token", token.into())?;
         let bare = token.strip_prefix("xoxe.").unwrap_or(&token);
-        match ["xoxc-", "xoxd-", "xoxs-", "xwfp-"].iter().any(|kind| bare.starts_with(kind)) {
+        match ["xoxc-", "xoxd-", "xoxs-", "xwfp-"]
+            .iter()
+            .any(|kind| bare.starts_with(kind))
+        {
             true => Err(SecretError::NotStorable),
             false => Ok(Self(token)),
         }
@@ -134,7 +137,8 @@ pub const MAX_SECRET_LEN: usize = 8 * 1024;
 
 fn plausible(what: &'static str, secret: String) -> Result<Zeroizing<String>, SecretError> {
     let secret = Zeroizing::new(secret);
-    match (1..=MAX_SECRET_LEN).contains(&secret.len()) && secret.bytes().all(|b| b.is_ascii_graphic())
+    match (1..=MAX_SECRET_LEN).contains(&secret.len())
+        && secret.bytes().all(|b| b.is_ascii_graphic())
     {
         true => Ok(secret),
         false => Err(SecretError::Implausible { what }),
@@ -175,7 +179,11 @@ mod tests {
     #[test]
     fn session_and_workflow_tokens_are_refused() {
         for token in ["xoxc-1", "xoxd-1", "xoxs-1", "xwfp-1", "xoxe.xoxc-1"] {
-            assert_eq!(AccessToken::new(token).err(), Some(SecretError::NotStorable), "{token}");
+            assert_eq!(
+                AccessToken::new(token).err(),
+                Some(SecretError::NotStorable),
+                "{token}"
+            );
         }
         for token in ["xoxb-1", "xoxp-1", "xoxe.xoxb-1-1", "xoxe.xoxp-1-1"] {
             assert!(AccessToken::new(token).is_ok(), "{token}");
@@ -184,7 +192,12 @@ mod tests {
 
     #[test]
     fn implausible_secrets_are_refused_without_being_repeated() {
-        for secret in ["", "xoxb-canary with space", "xoxb-canary\0", "xoxb-canary\r\nX: y"] {
+        for secret in [
+            "",
+            "xoxb-canary with space",
+            "xoxb-canary\0",
+            "xoxb-canary\r\nX: y",
+        ] {
             let error = AccessToken::new(secret).expect_err("implausible");
             assert!(!format!("{error} {error:?}").contains("canary"));
         }

@@ -7,6 +7,16 @@ use bytes::Bytes;
 use thiserror::Error;
 use url::Url;
 
+mod answers;
+mod client;
+mod error;
+mod transport;
+
+pub use answers::{AuthTest, Issued, Person};
+pub use client::{ClientCredentials, SlackClient};
+pub use error::{Error, ErrorClass, ErrorCode};
+pub use transport::HttpTransport;
+
 /// Which Slack: the commercial one, GovSlack, or a fake. All hosts follow from it.
 ///
 /// ```
@@ -67,7 +77,9 @@ impl Environment {
     }
 
     fn join(&self, path: &str) -> Url {
-        self.0.join(path).expect("a relative path of plain letters joins any base")
+        self.0
+            .join(path)
+            .expect("a relative path of plain letters joins any base")
     }
 }
 
@@ -79,7 +91,9 @@ impl Default for Environment {
 
 /// A URL that no Slack can be at.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error("not a base URL for Slack: it must be https, or http on localhost, without query or fragment")]
+#[error(
+    "not a base URL for Slack: it must be https, or http on localhost, without query or fragment"
+)]
 pub struct EnvironmentError;
 
 /// Whether a URL's host is this machine itself.

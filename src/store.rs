@@ -125,25 +125,37 @@ impl Delete {
     /// Everything that is kept for the tenant.
     #[must_use]
     pub fn all() -> Self {
-        Self { what: DeleteWhat::All, only: None }
+        Self {
+            what: DeleteWhat::All,
+            only: None,
+        }
     }
 
     /// The bot and its token; users' own tokens stay.
     #[must_use]
     pub fn bot() -> Self {
-        Self { what: DeleteWhat::Bot, only: None }
+        Self {
+            what: DeleteWhat::Bot,
+            only: None,
+        }
     }
 
     /// One user's token; the bot and other users stay.
     #[must_use]
     pub fn user(user: UserId) -> Self {
-        Self { what: DeleteWhat::User(user), only: None }
+        Self {
+            what: DeleteWhat::User(user),
+            only: None,
+        }
     }
 
     /// The same, but only while the stored installation is of this revision.
     #[must_use]
     pub fn only(self, revision: Revision) -> Self {
-        Self { only: Some(revision), ..self }
+        Self {
+            only: Some(revision),
+            ..self
+        }
     }
 }
 
@@ -170,7 +182,12 @@ impl Summary {
         installed_by: Option<UserId>,
         installed_at: SystemTime,
     ) -> Self {
-        Self { app_id, home, installed_by, installed_at }
+        Self {
+            app_id,
+            home,
+            installed_by,
+            installed_at,
+        }
     }
 }
 
@@ -234,18 +251,9 @@ impl fmt::Debug for StateId {
 /// What was kept under a state. Wiped when dropped.
 pub type StatePayload = zeroize::Zeroizing<Vec<u8>>;
 
-macro_rules! forward {
-    ($trait:ident, $($method:item)*) => {
-        #[async_trait]
-        #[deny(clippy::missing_trait_methods)]
-        impl<S: $trait + ?Sized> $trait for Arc<S> {
-            $($method)*
-        }
-    };
-}
-
-forward!(
-    InstallationStore,
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: InstallationStore + ?Sized> InstallationStore for Arc<S> {
     async fn store(&self, installation: &Installation) -> Result<Revision, Error> {
         (**self).store(installation).await
     }
@@ -274,10 +282,11 @@ forward!(
     async fn list(&self, from: Option<ListCursor>, limit: usize) -> Result<Listing, Error> {
         (**self).list(from, limit).await
     }
-);
+}
 
-forward!(
-    StateStore,
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: StateStore + ?Sized> StateStore for Arc<S> {
     async fn issue(
         &self,
         id: &StateId,
@@ -290,7 +299,7 @@ forward!(
     async fn consume(&self, id: &StateId, now: SystemTime) -> Result<Option<StatePayload>, Error> {
         (**self).consume(id, now).await
     }
-);
+}
 
 /// Why a store could not do it.
 #[derive(Debug, Error)]
@@ -304,7 +313,9 @@ pub enum Error {
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// What is stored does not open, or is of a form that this version does not know. The reason
     /// is not told: it would help whoever changes rows to find one that passes.
-    #[error("a stored installation cannot be read: it was changed, moved, or sealed under another key")]
+    #[error(
+        "a stored installation cannot be read: it was changed, moved, or sealed under another key"
+    )]
     Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 

@@ -114,7 +114,9 @@ pub const MAX_ID_LEN: usize = 64;
 fn is_id(id: &str, prefixes: &str) -> bool {
     let mut bytes = id.bytes();
     (2..=MAX_ID_LEN).contains(&id.len())
-        && bytes.next().is_some_and(|first| prefixes.as_bytes().contains(&first))
+        && bytes
+            .next()
+            .is_some_and(|first| prefixes.as_bytes().contains(&first))
         && bytes.all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
 }
 
@@ -206,10 +208,7 @@ impl InstallationKey {
     /// # Errors
     ///
     /// [`NoTenant`] when both are absent: such a key would match everybody.
-    pub fn new(
-        enterprise: Option<EnterpriseId>,
-        team: Option<TeamId>,
-    ) -> Result<Self, NoTenant> {
+    pub fn new(enterprise: Option<EnterpriseId>, team: Option<TeamId>) -> Result<Self, NoTenant> {
         match enterprise.is_none() && team.is_none() {
             true => Err(NoTenant),
             false => Ok(Self { enterprise, team }),
@@ -219,19 +218,28 @@ impl InstallationKey {
     /// The org-wide installation of this organisation.
     #[must_use]
     pub fn org(enterprise: EnterpriseId) -> Self {
-        Self { enterprise: Some(enterprise), team: None }
+        Self {
+            enterprise: Some(enterprise),
+            team: None,
+        }
     }
 
     /// The installation in this workspace.
     #[must_use]
     pub fn workspace(team: TeamId) -> Self {
-        Self { enterprise: None, team: Some(team) }
+        Self {
+            enterprise: None,
+            team: Some(team),
+        }
     }
 
     /// The same key, with the organisation that a workspace belongs to.
     #[must_use]
     pub fn within(self, enterprise: EnterpriseId) -> Self {
-        Self { enterprise: Some(enterprise), ..self }
+        Self {
+            enterprise: Some(enterprise),
+            ..self
+        }
     }
 
     /// The enterprise id, if known.
@@ -319,14 +327,18 @@ impl Tenant {
     ///
     /// [`NoTenant`] when the request names none: no ids at all, or the org-wide flag without an
     /// enterprise id and without a team id.
-    pub fn new(
+    pub(crate) fn new(
         enterprise: Option<EnterpriseId>,
         team: Option<TeamId>,
         is_enterprise_install: bool,
     ) -> Result<Self, NoTenant> {
         match enterprise.is_none() && team.is_none() {
             true => Err(NoTenant),
-            false => Ok(Self { enterprise, team, is_enterprise_install }),
+            false => Ok(Self {
+                enterprise,
+                team,
+                is_enterprise_install,
+            }),
         }
     }
 
@@ -393,7 +405,17 @@ mod tests {
 
     #[test]
     fn ids_that_are_not_slacks_are_refused() {
-        for bad in ["", "T", "t0ALPHA", "E0GRID", "T0 A", "T0\0A", "T0/../A", "T0ALPHA\n", "Tä1"] {
+        for bad in [
+            "",
+            "T",
+            "t0ALPHA",
+            "E0GRID",
+            "T0 A",
+            "T0\0A",
+            "T0/../A",
+            "T0ALPHA\n",
+            "Tä1",
+        ] {
             assert!(TeamId::new(bad).is_err(), "{bad:?}");
         }
         assert!(TeamId::new(format!("T{}", "0".repeat(10_000))).is_err());

@@ -51,14 +51,22 @@ impl Faults {
     /// None at all.
     #[must_use]
     pub fn none() -> Self {
-        Self { lost_answers: 0, lost_commits: 0, lost_reads: 0 }
+        Self {
+            lost_answers: 0,
+            lost_commits: 0,
+            lost_reads: 0,
+        }
     }
 }
 
 impl Default for Faults {
     /// Three primes, so that all combinations come up, and something fails often.
     fn default() -> Self {
-        Self { lost_answers: 3, lost_commits: 5, lost_reads: 7 }
+        Self {
+            lost_answers: 3,
+            lost_commits: 5,
+            lost_reads: 7,
+        }
     }
 }
 
@@ -98,14 +106,27 @@ impl<B> Flaky<B> {
     /// Loses calls of this backend.
     #[must_use]
     pub fn new(inner: B, faults: Faults) -> Self {
-        let state = State { faults, counts: Counts::default(), commits: 0, reads: 0 };
-        Self { inner, state: Mutex::new(state) }
+        let state = State {
+            faults,
+            counts: Counts::default(),
+            commits: 0,
+            reads: 0,
+        };
+        Self {
+            inner,
+            state: Mutex::new(state),
+        }
     }
 
     /// Starts another schedule, with the next call as its first.
     pub fn set_faults(&self, faults: Faults) {
         let mut state = self.state();
-        *state = State { faults, counts: state.counts, commits: 0, reads: 0 };
+        *state = State {
+            faults,
+            counts: state.counts,
+            commits: 0,
+            reads: 0,
+        };
     }
 
     /// What was asked for and what was lost, since the beginning.
@@ -129,7 +150,12 @@ impl<B> Flaky<B> {
         let mut state = self.state();
         state.commits += 1;
         state.counts.commits += 1;
-        let State { faults, counts, commits, .. } = &mut *state;
+        let State {
+            faults,
+            counts,
+            commits,
+            ..
+        } = &mut *state;
         if falls_on(faults.lost_commits, *commits) {
             counts.lost_commits += 1;
             return Fate::LostCommit;

@@ -37,14 +37,19 @@ impl fmt::Debug for MemoryBackend {
 impl Backend for MemoryBackend {
     async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
         let rows = self.rows();
-        Ok(slots.iter().map(|slot| rows.get(&key(partition, slot)).cloned()).collect())
+        Ok(slots
+            .iter()
+            .map(|slot| rows.get(&key(partition, slot)).cloned())
+            .collect())
     }
 
     async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
         Change::check(changes)?;
         let mut rows = self.rows();
         let allowed = |change: &Change| {
-            let standing = change.slot().and_then(|slot| rows.get(&key(partition, slot)));
+            let standing = change
+                .slot()
+                .and_then(|slot| rows.get(&key(partition, slot)));
             change.allows(standing.map(|row| row.version))
         };
         if !changes.iter().all(allowed) {
@@ -77,7 +82,10 @@ impl Backend for MemoryBackend {
             .map(|(key, row)| (key.clone(), row.clone()))
             .collect();
         let full = rows.len() == limit.max(1);
-        let next = rows.last().filter(|_| full).map(|(key, _)| Cursor::after(key));
+        let next = rows
+            .last()
+            .filter(|_| full)
+            .map(|(key, _)| Cursor::after(key));
         Ok(Page { rows, next })
     }
 
@@ -96,5 +104,8 @@ impl Backend for MemoryBackend {
 }
 
 fn key(partition: &Partition, slot: &Slot) -> Key {
-    Key { partition: partition.clone(), slot: slot.clone() }
+    Key {
+        partition: partition.clone(),
+        slot: slot.clone(),
+    }
 }

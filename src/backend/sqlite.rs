@@ -71,7 +71,11 @@ impl SqliteBackend {
         let path = open::create(path.as_ref())?;
         let writer = open::writer(&path).await?;
         let readers = open::readers(&path).await?;
-        Ok(Self { path, readers, writer })
+        Ok(Self {
+            path,
+            readers,
+            writer,
+        })
     }
 
     /// Writes the log back into the file and closes it. Every call after this, also through other
@@ -92,7 +96,9 @@ impl SqliteBackend {
 
 impl fmt::Debug for SqliteBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteBackend").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("SqliteBackend")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -103,9 +109,15 @@ impl Backend for SqliteBackend {
         let query = sqlx::query(READ).bind(partition.as_str()).bind(json(slots));
         let found = query.fetch_all(&self.readers).await.map_err(failed)?;
         let named = |columns: &SqliteRow| Ok((columns.try_get(0)?, row(columns, 1)?));
-        let rows: HashMap<String, Row> =
-            found.iter().map(named).collect::<Result<_, _>>().map_err(failed)?;
-        Ok(slots.iter().map(|slot| rows.get(slot.as_str()).cloned()).collect())
+        let rows: HashMap<String, Row> = found
+            .iter()
+            .map(named)
+            .collect::<Result<_, _>>()
+            .map_err(failed)?;
+        Ok(slots
+            .iter()
+            .map(|slot| rows.get(slot.as_str()).cloned())
+            .collect())
     }
 
     async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
@@ -129,17 +141,26 @@ impl Backend for SqliteBackend {
     async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
         let after = from.map(|cursor| cursor.key()).transpose()?;
         // Every name is greater than the empty one.
-        let (partition, slot) =
-            after.as_ref().map_or(("", ""), |key| (key.partition.as_str(), key.slot.as_str()));
-        let query = sqlx::query(SCAN).bind(partition).bind(slot).bind(sql_limit(limit.max(1)));
+        let (partition, slot) = after
+            .as_ref()
+            .map_or(("", ""), |key| (key.partition.as_str(), key.slot.as_str()));
+        let query = sqlx::query(SCAN)
+            .bind(partition)
+            .bind(slot)
+            .bind(sql_limit(limit.max(1)));
         let rows = keyed(&query.fetch_all(&self.readers).await.map_err(failed)?)?;
         let full = rows.len() == limit.max(1);
-        let next = rows.last().filter(|_| full).map(|(key, _)| Cursor::after(key));
+        let next = rows
+            .last()
+            .filter(|_| full)
+            .map(|(key, _)| Cursor::after(key));
         Ok(Page { rows, next })
     }
 
     async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
-        let query = sqlx::query(DUE).bind(to_seconds(now)).bind(sql_limit(limit));
+        let query = sqlx::query(DUE)
+            .bind(to_seconds(now))
+            .bind(sql_limit(limit));
         keyed(&query.fetch_all(&self.readers).await.map_err(failed)?)
     }
 }
@@ -155,11 +176,15 @@ async fn apply(
 ) -> Result<bool, sqlx::Error> {
     let mut transaction = connection.begin_with(BEGIN).await?;
     let slots: Vec<_> = changes.iter().filter_map(Change::slot).collect();
-    let query = sqlx::query(STANDING).bind(partition.as_str()).bind(json(slots));
+    let query = sqlx::query(STANDING)
+        .bind(partition.as_str())
+        .bind(json(slots));
     let found = query.fetch_all(&mut *transaction).await?;
     let named = |columns: &SqliteRow| Ok((columns.try_get(0)?, version(columns, 1)?));
-    let standing: HashMap<String, Version> =
-        found.iter().map(named).collect::<Result<_, sqlx::Error>>()?;
+    let standing: HashMap<String, Version> = found
+        .iter()
+        .map(named)
+        .collect::<Result<_, sqlx::Error>>()?;
     let allowed = |change: &Change| {
         let slot = change.slot().map(Slot::as_str);
         change.allows(slot.and_then(|slot| standing.get(slot)).copied())
@@ -169,7 +194,10 @@ async fn apply(
         return Ok(false);
     }
     if changes.iter().any(|change| matches!(change, Change::Clear)) {
-        sqlx::query(CLEAR).bind(partition.as_str()).execute(&mut *transaction).await?;
+        sqlx::query(CLEAR)
+            .bind(partition.as_str())
+            .execute(&mut *transaction)
+            .await?;
     }
     for change in changes {
         let query = match change {
@@ -180,9 +208,9 @@ async fn apply(
                 .bind(row.metadata.as_str())
                 .bind(row.sealed.as_bytes())
                 .bind(row.due_at.map(to_seconds)),
-            Change::Delete { slot, .. } => {
-                sqlx::query(DELETE).bind(partition.as_str()).bind(slot.as_str())
-            }
+            Change::Delete { slot, .. } => sqlx::query(DELETE)
+                .bind(partition.as_str())
+                .bind(slot.as_str()),
             Change::Clear => continue,
         };
         query.execute(&mut *transaction).await?;
@@ -198,7 +226,11 @@ fn keyed(found: &[SqliteRow]) -> Result<Vec<(Key, Row)>, Error> {
         let slot = Slot::new(columns.try_get::<&str, _>(1)?).map_err(malformed)?;
         Ok((Key { partition, slot }, row(columns, 2)?))
     };
-    found.iter().map(keyed).collect::<Result<_, _>>().map_err(failed)
+    found
+        .iter()
+        .map(keyed)
+        .collect::<Result<_, _>>()
+        .map_err(failed)
 }
 
 /// The row whose columns begin at this one.
@@ -214,7 +246,9 @@ fn row(columns: &SqliteRow, first: usize) -> Result<Row, sqlx::Error> {
 
 fn version(columns: &SqliteRow, at: usize) -> Result<Version, sqlx::Error> {
     let bytes: &[u8] = columns.try_get(at)?;
-    let bytes = bytes.try_into().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    let bytes = bytes
+        .try_into()
+        .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
     Ok(Version::from_bytes(bytes))
 }
 

@@ -104,14 +104,18 @@ impl<B: Backend> Driver<B> {
         for _ in 0..ATTEMPTS {
             let records = self.read(partition, places).await?;
             let (steps, answer) = decide(&records)?;
-            let rows: Vec<_> =
-                records.into_iter().map(|record| record.map(|record| record.row)).collect();
+            let rows: Vec<_> = records
+                .into_iter()
+                .map(|record| record.map(|record| record.row))
+                .collect();
             let (changes, versions) = self.changes(partition, places, &rows, steps).await?;
             if self.commit(partition, places, &changes, &versions).await? {
                 return Ok((versions, answer));
             }
         }
-        Err(Error::Unavailable("a row was changed by others again and again".into()))
+        Err(Error::Unavailable(
+            "a row was changed by others again and again".into(),
+        ))
     }
 
     /// As [`update`](Self::update), for decisions that need no plaintext, so that a row that
@@ -130,7 +134,9 @@ impl<B: Backend> Driver<B> {
                 return Ok(answer);
             }
         }
-        Err(Error::Unavailable("a row was changed by others again and again".into()))
+        Err(Error::Unavailable(
+            "a row was changed by others again and again".into(),
+        ))
     }
 
     /// Commits once. `false` if a row was not as expected.
@@ -149,12 +155,18 @@ impl<B: Backend> Driver<B> {
         };
         // The answer was lost, the commit perhaps not. A row that we wrote carries the version
         // that we minted; if none does, the caller must find out.
-        let put = changes.iter().filter(|change| matches!(change, Change::Put { .. }));
+        let put = changes
+            .iter()
+            .filter(|change| matches!(change, Change::Put { .. }));
         let slots: Vec<_> = put.filter_map(Change::slot).cloned().collect();
         let Ok(rows) = self.backend.read(partition, &slots).await else {
             return Err(Error::Unavailable(lost));
         };
-        match rows.iter().flatten().any(|row| versions.contains(&row.version)) {
+        match rows
+            .iter()
+            .flatten()
+            .any(|row| versions.contains(&row.version))
+        {
             true => Ok(true),
             false if places.is_empty() => Err(Error::Unavailable(lost)),
             // Nothing of ours stands, so the whole commit does not: look again and decide anew.
@@ -187,7 +199,11 @@ impl<B: Backend> Driver<B> {
                     // The same row over itself changes nothing, and fails if it has moved.
                     Some(row) => {
                         let expect = Expect::Version(row.version);
-                        Change::Put { slot, row: row.clone(), expect }
+                        Change::Put {
+                            slot,
+                            row: row.clone(),
+                            expect,
+                        }
                     }
                     None => continue,
                 },
@@ -219,8 +235,19 @@ impl<B: Backend> Driver<B> {
             due_at: due_at.map(to_epoch),
             metadata: &draft.metadata,
         };
-        let sealed = seal::seal(seal::RECORD, key_id, &key, &context.bytes(), &draft.plaintext);
-        Ok(Row { version, metadata: Metadata::new(draft.metadata), sealed, due_at })
+        let sealed = seal::seal(
+            seal::RECORD,
+            key_id,
+            &key,
+            &context.bytes(),
+            &draft.plaintext,
+        );
+        Ok(Row {
+            version,
+            metadata: Metadata::new(draft.metadata),
+            sealed,
+            due_at,
+        })
     }
 
     async fn open_all(

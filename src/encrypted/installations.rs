@@ -6,9 +6,7 @@ use super::driver::{Place, Record, Step};
 use super::{EncryptedStore, records, slot, tenant, user_slot};
 use crate::backend::{Backend, Cursor, Row};
 use crate::installation::{Installation, Revision};
-use crate::store::{
-    Delete, DeleteWhat, Error, Facts, InstallationStore, ListCursor, Listing,
-};
+use crate::store::{Delete, DeleteWhat, Error, Facts, InstallationStore, ListCursor, Listing};
 use crate::tenant::{InstallationKey, UserId};
 
 #[async_trait]
@@ -18,7 +16,9 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
         let partition = tenant(self.driver.app(), &installation.key());
         let places = [install(), bot()];
         let decide = |records: &[Option<Record>]| {
-            let [standing, standing_bot] = records else { unreachable!("two places were read") };
+            let [standing, standing_bot] = records else {
+                unreachable!("two places were read")
+            };
             let facts = records::install_draft(installation, standing.as_ref())?;
             let mut steps = vec![Step::Put(install().slot, facts)];
             if let Some(new) = &installation.bot {
@@ -43,15 +43,22 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
         of_user: Option<&UserId>,
     ) -> Result<Option<Installation>, Error> {
         let partition = tenant(self.driver.app(), key);
-        let places: Vec<_> = [install(), bot()].into_iter().chain(of_user.map(user)).collect();
+        let places: Vec<_> = [install(), bot()]
+            .into_iter()
+            .chain(of_user.map(user))
+            .collect();
         let mut records = self.driver.read(&partition, &places).await?.into_iter();
-        let Some(facts) = records.next().flatten() else { return Ok(None) };
+        let Some(facts) = records.next().flatten() else {
+            return Ok(None);
+        };
         let (bot, user) = (records.next().flatten(), records.next().flatten());
         let mut installation = records::installation(&facts, bot.as_ref(), user.as_ref())?;
         // The partition is bound by the seal, so this can only be a bug of ours; a wrong tenant
         // is worth a look all the same.
         if installation.key() != *key {
-            return Err(Error::Unreadable("a row names another tenant than its place".into()));
+            return Err(Error::Unreadable(
+                "a row names another tenant than its place".into(),
+            ));
         }
         installation.revision = Some(revision(&facts.row));
         Ok(Some(installation))
@@ -65,7 +72,9 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
     ) -> Result<bool, Error> {
         let partition = tenant(self.driver.app(), key);
         let decide = |records: &[Option<Record>]| {
-            let [standing, standing_bot] = records else { unreachable!("two places were read") };
+            let [standing, standing_bot] = records else {
+                unreachable!("two places were read")
+            };
             let Some(standing) = standing.as_ref().filter(|it| revision(&it.row) == wanted) else {
                 return Ok((Vec::new(), false));
             };
@@ -88,7 +97,11 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
             }
             Ok((steps, true))
         };
-        Ok(self.driver.update(&partition, &[install(), bot()], decide).await?.1)
+        Ok(self
+            .driver
+            .update(&partition, &[install(), bot()], decide)
+            .await?
+            .1)
     }
 
     async fn delete(&self, key: &InstallationKey, delete: &Delete) -> Result<bool, Error> {
@@ -100,7 +113,9 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
         };
         let whole = delete.what == DeleteWhat::All;
         let decide = |rows: &[Option<Row>]| {
-            let [standing, part_row] = rows else { unreachable!("two places were read") };
+            let [standing, part_row] = rows else {
+                unreachable!("two places were read")
+            };
             if let Some(only) = delete.only {
                 match standing {
                     None if part_row.is_none() => return Ok((Vec::new(), false)),
@@ -118,14 +133,19 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
             };
             Ok((steps, part_row.is_some()))
         };
-        self.driver.update_unopened(&partition, &[install(), part.clone()], decide).await
+        self.driver
+            .update_unopened(&partition, &[install(), part.clone()], decide)
+            .await
     }
 
     async fn list(&self, from: Option<ListCursor>, limit: usize) -> Result<Listing, Error> {
         let from = from.map(|cursor| Cursor(cursor.0));
         let page = self.driver.backend().scan(from, limit).await?;
         let ours = format!("{}/", self.driver.app());
-        let rows = page.rows.iter().filter(|(key, _)| key.partition.as_str().starts_with(&ours));
+        let rows = page
+            .rows
+            .iter()
+            .filter(|(key, _)| key.partition.as_str().starts_with(&ours));
         let installs = rows.filter(|(key, _)| key.slot == install().slot);
         Ok(Listing {
             installations: installs
@@ -141,13 +161,22 @@ fn revision(row: &Row) -> Revision {
 }
 
 fn install() -> Place {
-    Place { slot: slot("install"), kind: records::INSTALL }
+    Place {
+        slot: slot("install"),
+        kind: records::INSTALL,
+    }
 }
 
 fn bot() -> Place {
-    Place { slot: slot("bot"), kind: records::BOT }
+    Place {
+        slot: slot("bot"),
+        kind: records::BOT,
+    }
 }
 
 fn user(id: &UserId) -> Place {
-    Place { slot: user_slot(id), kind: records::USER }
+    Place {
+        slot: user_slot(id),
+        kind: records::USER,
+    }
 }

@@ -62,8 +62,14 @@ impl<B: Backend> Keys<B> {
 
     /// Puts a new primary in place of the old one, which is kept as retired.
     pub(super) async fn rotate(&self) -> Result<KeyId, OpenError> {
-        let standing = self.read(&primary_slot()).await?.ok_or(OpenError::Keyring)?;
-        let retired = Row { version: Version::mint(), ..standing.clone() };
+        let standing = self
+            .read(&primary_slot())
+            .await?
+            .ok_or(OpenError::Keyring)?;
+        let retired = Row {
+            version: Version::mint(),
+            ..standing.clone()
+        };
         let retired_slot = retired_slot(Described::of(&standing)?.key_id()?);
         let (id, row) = self.new_primary().await?;
         let put = |slot, row, expect| Change::Put { slot, row, expect };
@@ -107,8 +113,13 @@ impl<B: Backend> Keys<B> {
         if let Looked::Fresh(id, key) | Looked::Ageing(id, key) = self.look(wanted) {
             return Ok((id, key));
         }
-        if last_failure.0.is_some_and(|failed| failed.elapsed() < FAILURE_IS_FRESH) {
-            return Err(store::Error::Unavailable("the key provider just failed".into()));
+        if last_failure
+            .0
+            .is_some_and(|failed| failed.elapsed() < FAILURE_IS_FRESH)
+        {
+            return Err(store::Error::Unavailable(
+                "the key provider just failed".into(),
+            ));
         }
         match self.fetch(wanted).await {
             Ok(found) => Ok(found),
@@ -148,16 +159,24 @@ impl<B: Backend> Keys<B> {
             false => rows.next().flatten().ok_or(OpenError::Keyring)?,
         };
         let wrapped = row.sealed.wrapped_key().map_err(|_| OpenError::Keyring)?;
-        let context = KeyContext { app: self.app.as_str(), key_id: id };
+        let context = KeyContext {
+            app: self.app.as_str(),
+            key_id: id,
+        };
         let key = Arc::new(self.provider.unwrap(wrapped, &context).await?);
-        self.ring.insert(id, Arc::clone(&key), id == primary_id, Instant::now());
+        self.ring
+            .insert(id, Arc::clone(&key), id == primary_id, Instant::now());
         Ok((id, key))
     }
 
     /// Writes the app's first data key, unless another process just did.
     async fn make_primary(&self) -> Result<Row, OpenError> {
         let (_, row) = self.new_primary().await?;
-        let put = Change::Put { slot: primary_slot(), row, expect: Expect::Absent };
+        let put = Change::Put {
+            slot: primary_slot(),
+            row,
+            expect: Expect::Absent,
+        };
         match self.backend.commit(&self.partition, &[put]).await {
             // Whatever happened, what stands there now is the primary.
             Ok(()) | Err(backend::Error::Conflict | backend::Error::Unavailable(_)) => {}
@@ -168,15 +187,34 @@ impl<B: Backend> Keys<B> {
 
     async fn new_primary(&self) -> Result<(KeyId, Row), OpenError> {
         let id = KeyId::generate();
-        let context = KeyContext { app: self.app.as_str(), key_id: id };
+        let context = KeyContext {
+            app: self.app.as_str(),
+            key_id: id,
+        };
         let wrapped = self.provider.wrap(&DataKey::generate(), &context).await?;
-        let metadata = Described { v: 1, kind: KIND.into(), key: id.to_string() }.to_metadata();
+        let metadata = Described {
+            v: 1,
+            kind: KIND.into(),
+            key: id.to_string(),
+        }
+        .to_metadata();
         let sealed = Sealed::from_wrapped_key(&wrapped);
-        Ok((id, Row { version: Version::mint(), metadata, sealed, due_at: None }))
+        Ok((
+            id,
+            Row {
+                version: Version::mint(),
+                metadata,
+                sealed,
+                due_at: None,
+            },
+        ))
     }
 
     async fn read(&self, slot: &Slot) -> Result<Option<Row>, OpenError> {
-        let rows = self.backend.read(&self.partition, std::slice::from_ref(slot)).await?;
+        let rows = self
+            .backend
+            .read(&self.partition, std::slice::from_ref(slot))
+            .await?;
         Ok(rows.into_iter().next().flatten())
     }
 }

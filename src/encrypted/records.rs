@@ -98,33 +98,47 @@ pub(super) fn install_draft(
         kind: INSTALL.into(),
         app_id: installation.app_id.clone(),
         enterprise_id: home.enterprise().map(|enterprise| enterprise.id.clone()),
-        enterprise_name: home.enterprise().and_then(|enterprise| enterprise.name.clone()),
+        enterprise_name: home
+            .enterprise()
+            .and_then(|enterprise| enterprise.name.clone()),
         team_id: home.team().map(|team| team.id.clone()),
         team_name: home.team().and_then(|team| team.name.clone()),
         is_enterprise_install: home.is_enterprise_install(),
         url: match &installation.url {
             Some(url) => Some(url.clone()),
-            None => standing.map(install_facts).transpose()?.and_then(|facts| facts.url),
+            None => standing
+                .map(install_facts)
+                .transpose()?
+                .and_then(|facts| facts.url),
         },
         installed_by: installation.installed_by.clone(),
         installed_at: to_epoch(installation.installed_at),
     };
-    let new = installation.incoming_webhooks.iter().map(|webhook| WebhookSecrets {
-        channel: webhook.channel.as_str().into(),
-        channel_id: webhook.channel_id.as_str().into(),
-        configuration_url: webhook.configuration_url.as_str().into(),
-        url: webhook.url.expose().into(),
-    });
+    let new = installation
+        .incoming_webhooks
+        .iter()
+        .map(|webhook| WebhookSecrets {
+            channel: webhook.channel.as_str().into(),
+            channel_id: webhook.channel_id.as_str().into(),
+            configuration_url: webhook.configuration_url.as_str().into(),
+            url: webhook.url.expose().into(),
+        });
     let mut secrets = InstallSecrets {
         webhooks: new.collect(),
         metadata: installation.metadata.as_deref().map(Cow::Borrowed),
     };
     if let Some(old) = old {
         let replaced = |webhook: &WebhookSecrets<'_>| {
-            secrets.webhooks.iter().any(|new| new.channel_id == webhook.channel_id)
+            secrets
+                .webhooks
+                .iter()
+                .any(|new| new.channel_id == webhook.channel_id)
         };
-        let kept: Vec<_> =
-            old.webhooks.into_iter().filter(|webhook| !replaced(webhook)).collect();
+        let kept: Vec<_> = old
+            .webhooks
+            .into_iter()
+            .filter(|webhook| !replaced(webhook))
+            .collect();
         secrets.webhooks.extend(kept);
         secrets.metadata = secrets.metadata.or(old.metadata);
     }
@@ -156,7 +170,10 @@ pub(super) fn bot_draft(
     let same_bot = old.filter(|old| old.bot_user_id.as_ref() == Some(&bot.user_id));
     let facts = GrantFacts {
         bot_user_id: Some(bot.user_id.clone()),
-        bot_id: bot.id.clone().or_else(|| same_bot.and_then(|old| old.bot_id)),
+        bot_id: bot
+            .id
+            .clone()
+            .or_else(|| same_bot.and_then(|old| old.bot_id)),
         ..facts_of(BOT, &bot.grant, granted_at)
     };
     Ok(grant_draft(BOT, &facts, &bot.grant))
@@ -164,8 +181,10 @@ pub(super) fn bot_draft(
 
 /// The row of one user's chain.
 pub(super) fn user_draft(user: &User, granted_at: SystemTime) -> Draft {
-    let facts =
-        GrantFacts { user_id: Some(user.id.clone()), ..facts_of(USER, &user.grant, granted_at) };
+    let facts = GrantFacts {
+        user_id: Some(user.id.clone()),
+        ..facts_of(USER, &user.grant, granted_at)
+    };
     grant_draft(USER, &facts, &user.grant)
 }
 
@@ -189,8 +208,11 @@ pub(super) fn installation(
     let mut installation = Installation::new(facts.app_id, home, from_epoch(facts.installed_at));
     installation.url = facts.url;
     installation.installed_by = facts.installed_by;
-    installation.incoming_webhooks =
-        secrets.webhooks.into_iter().map(webhook).collect::<Result<_, _>>()?;
+    installation.incoming_webhooks = secrets
+        .webhooks
+        .into_iter()
+        .map(webhook)
+        .collect::<Result<_, _>>()?;
     installation.metadata = secrets.metadata.map(Cow::into_owned);
     installation.bot = bot.map(open_bot).transpose()?;
     installation.user = user.map(open_user).transpose()?;
@@ -204,7 +226,12 @@ pub(super) fn summary(metadata: &str) -> Option<Summary> {
         return None;
     }
     let home = facts.home().ok()?;
-    Some(Summary::new(facts.app_id, home, facts.installed_by, from_epoch(facts.installed_at)))
+    Some(Summary::new(
+        facts.app_id,
+        home,
+        facts.installed_by,
+        from_epoch(facts.installed_at),
+    ))
 }
 
 pub(super) fn install_facts(record: &Record) -> Result<InstallFacts, Error> {
@@ -219,11 +246,14 @@ pub(super) fn grant_facts(record: &Record) -> Result<GrantFacts, Error> {
 
 impl InstallFacts {
     fn home(&self) -> Result<Home, Error> {
-        let enterprise = self
-            .enterprise_id
-            .clone()
-            .map(|id| Enterprise { id, name: self.enterprise_name.clone() });
-        let team = self.team_id.clone().map(|id| Team { id, name: self.team_name.clone() });
+        let enterprise = self.enterprise_id.clone().map(|id| Enterprise {
+            id,
+            name: self.enterprise_name.clone(),
+        });
+        let team = self.team_id.clone().map(|id| Team {
+            id,
+            name: self.team_name.clone(),
+        });
         Home::new(enterprise, team, self.is_enterprise_install)
             .map_err(|_| form("an installation's ids"))
     }
@@ -245,9 +275,17 @@ fn facts_of(kind: &'static str, grant: &Grant, granted_at: SystemTime) -> GrantF
 fn grant_draft(kind: &'static str, facts: &GrantFacts, grant: &Grant) -> Draft {
     let secrets = GrantSecrets {
         access_token: grant.access_token.expose().into(),
-        refresh_token: grant.refresh_token.as_ref().map(|token| token.expose().into()),
+        refresh_token: grant
+            .refresh_token
+            .as_ref()
+            .map(|token| token.expose().into()),
     };
-    Draft { kind, metadata: to_text(facts), plaintext: to_plaintext(&secrets), due_at: None }
+    Draft {
+        kind,
+        metadata: to_text(facts),
+        plaintext: to_plaintext(&secrets),
+        due_at: None,
+    }
 }
 
 fn open_bot(record: &Record) -> Result<Bot, Error> {
@@ -255,14 +293,21 @@ fn open_bot(record: &Record) -> Result<Bot, Error> {
     known(facts.v, &facts.kind, BOT)?;
     let grant = open_grant(record, &facts)?;
     let user_id = facts.bot_user_id.ok_or_else(|| form("a bot's user id"))?;
-    Ok(Bot { user_id, id: facts.bot_id, grant })
+    Ok(Bot {
+        user_id,
+        id: facts.bot_id,
+        grant,
+    })
 }
 
 fn open_user(record: &Record) -> Result<User, Error> {
     let facts = grant_facts(record)?;
     known(facts.v, &facts.kind, USER)?;
     let grant = open_grant(record, &facts)?;
-    Ok(User { id: facts.user_id.ok_or_else(|| form("a user's id"))?, grant })
+    Ok(User {
+        id: facts.user_id.ok_or_else(|| form("a user's id"))?,
+        grant,
+    })
 }
 
 fn open_grant(record: &Record, facts: &GrantFacts) -> Result<Grant, Error> {

@@ -39,10 +39,15 @@ impl<B: Backend> StateStore for EncryptedStore<B> {
     async fn consume(&self, id: &StateId, now: SystemTime) -> Result<Option<StatePayload>, Error> {
         let partition = self.of(id);
         let decide = |records: &[Option<Record>]| {
-            let [Some(record)] = records else { return Ok((Vec::new(), None)) };
+            let [Some(record)] = records else {
+                return Ok((Vec::new(), None));
+            };
             // An expired one is left for the sweep.
             match record.row.due_at.is_some_and(|expires_at| now < expires_at) {
-                true => Ok((vec![Step::Delete(state().slot)], Some(record.plaintext.clone()))),
+                true => Ok((
+                    vec![Step::Delete(state().slot)],
+                    Some(record.plaintext.clone()),
+                )),
                 false => Ok((Vec::new(), None)),
             }
         };
@@ -84,13 +89,25 @@ impl<B: Backend> EncryptedStore<B> {
     /// [`Error::Unavailable`] if the database does not answer. Some may be gone then.
     pub async fn sweep_expired_states(&self) -> Result<usize, Error> {
         let states = format!("{}/{STATES}", self.driver.app());
-        let due = self.driver.backend().due(self.clock.now(), SWEEP_AT_ONCE).await?;
+        let due = self
+            .driver
+            .backend()
+            .due(self.clock.now(), SWEEP_AT_ONCE)
+            .await?;
         let mut swept = 0;
         for (key, row) in due {
             if key.partition.as_str().starts_with(&states) {
-                let delete = Change::Delete { slot: key.slot, only: Some(row.version) };
+                let delete = Change::Delete {
+                    slot: key.slot,
+                    only: Some(row.version),
+                };
                 // A conflict means that somebody else swept it.
-                match self.driver.backend().commit(&key.partition, &[delete]).await {
+                match self
+                    .driver
+                    .backend()
+                    .commit(&key.partition, &[delete])
+                    .await
+                {
                     Err(error) if error.is_transient() => return Err(error.into()),
                     outcome => swept += usize::from(outcome.is_ok()),
                 }
@@ -101,7 +118,10 @@ impl<B: Backend> EncryptedStore<B> {
 }
 
 fn state() -> Place {
-    Place { slot: slot("state"), kind: records::STATE }
+    Place {
+        slot: slot("state"),
+        kind: records::STATE,
+    }
 }
 
 const STATES: &str = "state/";

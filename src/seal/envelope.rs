@@ -54,7 +54,10 @@ impl Context<'_> {
             due_at.as_ref().map_or(&[], |due_at| due_at.as_slice()),
             metadata.as_ref(),
         ];
-        fields.iter().flat_map(|field| length_prefixed(field)).collect()
+        fields
+            .iter()
+            .flat_map(|field| length_prefixed(field))
+            .collect()
     }
 }
 
@@ -113,7 +116,9 @@ pub(super) fn wrapped_key(wrapped: &[u8]) -> Sealed {
 
 /// The key provider's answer that [`wrapped_key`] took.
 pub(super) fn unwrapped(sealed: &[u8]) -> Option<&[u8]> {
-    let (len, rest) = sealed.strip_prefix(WRAPPED_KEY_MAGIC)?.split_first_chunk::<4>()?;
+    let (len, rest) = sealed
+        .strip_prefix(WRAPPED_KEY_MAGIC)?
+        .split_first_chunk::<4>()?;
     rest.get(..usize::try_from(u32::from_be_bytes(*len)).ok()?)
 }
 
@@ -166,9 +171,13 @@ impl Derived {
         for part in [purpose, prefix, context] {
             bound.extend(length_prefixed(part));
         }
-        let header_hash: [u8; 32] =
-            digest(&SHA256, &bound).as_ref().try_into().expect("SHA-256 has 32 bytes");
-        let salt = prefix.get(KEY_ID_END..).expect("the caller passes the salt");
+        let header_hash: [u8; 32] = digest(&SHA256, &bound)
+            .as_ref()
+            .try_into()
+            .expect("SHA-256 has 32 bytes");
+        let salt = prefix
+            .get(KEY_ID_END..)
+            .expect("the caller passes the salt");
         let info: [&[u8]; 2] = [purpose, &header_hash];
         let mut okm = Zeroizing::new([0; OKM_LEN]);
         hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
@@ -242,7 +251,14 @@ mod tests {
     }
 
     fn sealed(context: &Context<'_>, plaintext: &[u8]) -> Sealed {
-        seal_with_salt(RECORD, key_id(), &key(), &context.bytes(), plaintext, &[0x42; 32])
+        seal_with_salt(
+            RECORD,
+            key_id(),
+            &key(),
+            &context.bytes(),
+            plaintext,
+            &[0x42; 32],
+        )
     }
 
     #[test]
@@ -253,8 +269,13 @@ mod tests {
             let text = |name: &str| vector[name].as_str().expect("text").to_owned();
             let bytes = |name: &str| hex(&text(name));
             let version: [u8; 16] = bytes("version").try_into().expect("16 bytes");
-            let (app, partition, slot, kind, metadata) =
-                (text("app"), text("partition"), text("slot"), text("kind"), text("metadata"));
+            let (app, partition, slot, kind, metadata) = (
+                text("app"),
+                text("partition"),
+                text("slot"),
+                text("kind"),
+                text("metadata"),
+            );
             let context = Context {
                 app: &app,
                 partition: &partition,
@@ -268,8 +289,7 @@ mod tests {
             let key_id = KeyId::from_bytes(bytes("key_id").try_into().expect("16 bytes"));
             let salt = bytes("salt").try_into().expect("32 bytes");
             let plaintext = bytes("plaintext");
-            let sealed =
-                seal_with_salt(RECORD, key_id, &key, &context.bytes(), &plaintext, &salt);
+            let sealed = seal_with_salt(RECORD, key_id, &key, &context.bytes(), &plaintext, &salt);
             assert_eq!(sealed.as_bytes(), bytes("sealed"), "{}", text("name"));
             let opened = open(RECORD, &key, &context.bytes(), sealed.as_bytes());
             assert_eq!(*opened.expect("opens"), plaintext);
@@ -281,7 +301,10 @@ mod tests {
         let sealed = sealed(&context(), b"xoxb-canary");
         let bytes = sealed.as_bytes();
         let refused = |bytes: &[u8]| {
-            assert_eq!(open(RECORD, &key(), &context().bytes(), bytes), Err(Undecryptable));
+            assert_eq!(
+                open(RECORD, &key(), &context().bytes(), bytes),
+                Err(Undecryptable)
+            );
         };
         for bit in 0..bytes.len() * 8 {
             // The magic is checked by `Sealed::from_stored`, and is hashed like the rest.
@@ -300,20 +323,48 @@ mod tests {
         let base = context();
         let contexts = [
             base,
-            Context { app: "1111.2223", ..base },
-            Context { partition: "1111.2222/T0002", ..base },
-            Context { slot: "user/U1", ..base },
-            Context { kind: "user", ..base },
-            Context { version: &[8; 16], ..base },
-            Context { due_at: None, ..base },
-            Context { due_at: Some(1_790_000_001), ..base },
-            Context { metadata: r#"{"v":2}"#, ..base },
+            Context {
+                app: "1111.2223",
+                ..base
+            },
+            Context {
+                partition: "1111.2222/T0002",
+                ..base
+            },
+            Context {
+                slot: "user/U1",
+                ..base
+            },
+            Context {
+                kind: "user",
+                ..base
+            },
+            Context {
+                version: &[8; 16],
+                ..base
+            },
+            Context {
+                due_at: None,
+                ..base
+            },
+            Context {
+                due_at: Some(1_790_000_001),
+                ..base
+            },
+            Context {
+                metadata: r#"{"v":2}"#,
+                ..base
+            },
         ];
         for (i, one) in contexts.iter().enumerate() {
             let sealed = sealed(one, b"token");
             for (j, other) in contexts.iter().enumerate() {
                 let opened = open(RECORD, &key(), &other.bytes(), sealed.as_bytes());
-                assert_eq!(opened.is_ok(), i == j, "sealed for {one:?}, opened for {other:?}");
+                assert_eq!(
+                    opened.is_ok(),
+                    i == j,
+                    "sealed for {one:?}, opened for {other:?}"
+                );
             }
         }
     }

@@ -62,7 +62,9 @@ impl KeyId {
 
     /// Reads the form that `Display` writes.
     pub(crate) fn parse(hex: &str) -> Option<Self> {
-        let id = u128::from_str_radix(hex, 16).ok().filter(|_| hex.len() == 32)?;
+        let id = u128::from_str_radix(hex, 16)
+            .ok()
+            .filter(|_| hex.len() == 32)?;
         Some(Self(id.to_be_bytes()))
     }
 }
@@ -114,7 +116,11 @@ pub(crate) enum Looked {
 impl Keyring {
     /// The key that seals.
     pub(crate) fn primary(&self, now: Instant) -> Looked {
-        let primary = self.keys.read().unwrap_or_else(PoisonError::into_inner).primary;
+        let primary = self
+            .keys
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .primary;
         match primary {
             Some((id, confirmed)) if now.duration_since(confirmed) < HARD_AGE => self.get(id, now),
             _ => Looked::Missing,
@@ -124,7 +130,9 @@ impl Keyring {
     /// The key of that id.
     pub(crate) fn get(&self, id: KeyId, now: Instant) -> Looked {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(entry) = keys.by_id.get(&id) else { return Looked::Missing };
+        let Some(entry) = keys.by_id.get(&id) else {
+            return Looked::Missing;
+        };
         match now.duration_since(entry.since) {
             age if age >= HARD_AGE => Looked::Missing,
             age if age >= SOFT_AGE && !entry.refreshing => {
@@ -138,8 +146,16 @@ impl Keyring {
     /// Takes a key that the provider just unwrapped.
     pub(crate) fn insert(&self, id: KeyId, key: Arc<DataKey>, is_primary: bool, now: Instant) {
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        keys.by_id.retain(|_, entry| now.duration_since(entry.since) < HARD_AGE);
-        keys.by_id.insert(id, Entry { key, since: now, refreshing: false });
+        keys.by_id
+            .retain(|_, entry| now.duration_since(entry.since) < HARD_AGE);
+        keys.by_id.insert(
+            id,
+            Entry {
+                key,
+                since: now,
+                refreshing: false,
+            },
+        );
         if is_primary {
             keys.primary = Some((id, now));
         }
@@ -169,7 +185,9 @@ impl Keyring {
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        f.debug_struct("Keyring").field("primary", &keys.primary.map(|(id, _)| id)).finish()
+        f.debug_struct("Keyring")
+            .field("primary", &keys.primary.map(|(id, _)| id))
+            .finish()
     }
 }
 

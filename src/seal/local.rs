@@ -5,9 +5,9 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use base64::Engine as _;
+use base64::alphabet;
 use base64::engine::general_purpose::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use base64::alphabet;
 use ring::hkdf;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -43,7 +43,9 @@ impl MasterKey {
                 .iter()
                 .find_map(|alphabet| alphabet.decode(text).ok()),
         });
-        let bytes = bytes.as_deref().and_then(|bytes| <&[u8; DATA_KEY_LEN]>::try_from(bytes).ok());
+        let bytes = bytes
+            .as_deref()
+            .and_then(|bytes| <&[u8; DATA_KEY_LEN]>::try_from(bytes).ok());
         match bytes {
             Some([0, rest @ ..]) if rest.iter().all(|byte| *byte == 0) => Err(MasterKeyError::Zero),
             Some(bytes) => Ok(Self(DataKey::from_bytes(*bytes))),
@@ -152,7 +154,10 @@ impl LocalKeyProvider {
     /// A provider that wraps under this key.
     #[must_use]
     pub fn new(key: MasterKey) -> Self {
-        Self { primary: (key.fingerprint(), key), retired: Vec::new() }
+        Self {
+            primary: (key.fingerprint(), key),
+            retired: Vec::new(),
+        }
     }
 
     /// Adds a key that only unwraps.
@@ -164,7 +169,9 @@ impl LocalKeyProvider {
 
     fn master_key(&self, id: KeyId) -> Option<&MasterKey> {
         let keys = std::iter::once(&self.primary).chain(&self.retired);
-        keys.into_iter().find(|(other, _)| *other == id).map(|(_, key)| key)
+        keys.into_iter()
+            .find(|(other, _)| *other == id)
+            .map(|(_, key)| key)
     }
 }
 
@@ -180,7 +187,11 @@ impl KeyProvider for LocalKeyProvider {
     async fn wrap(&self, key: &DataKey, context: &KeyContext<'_>) -> Result<Vec<u8>, KeyError> {
         let (id, master) = &self.primary;
         let bound = bound_to(context);
-        Ok(envelope::seal(DATA_KEY, *id, &master.0, &bound, key.expose()).as_bytes().to_vec())
+        Ok(
+            envelope::seal(DATA_KEY, *id, &master.0, &bound, key.expose())
+                .as_bytes()
+                .to_vec(),
+        )
     }
 
     async fn unwrap(&self, wrapped: &[u8], context: &KeyContext<'_>) -> Result<DataKey, KeyError> {
@@ -216,8 +227,15 @@ const STANDARD_ANY: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, AN
 const URL_SAFE_ANY: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, ANY_PADDING);
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    text.as_bytes().chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
+    let digit = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|d| u8::try_from(d).ok())
+    };
+    text.as_bytes()
+        .chunks_exact(2)
+        .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
+        .collect()
 }
 
 #[cfg(test)]
@@ -228,14 +246,25 @@ mod tests {
     const BASE64: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
     fn context(app: &str) -> KeyContext<'_> {
-        KeyContext { app, key_id: KeyId::from_bytes([1; 16]) }
+        KeyContext {
+            app,
+            key_id: KeyId::from_bytes([1; 16]),
+        }
     }
 
     #[test]
     fn hex_and_base64_of_32_bytes_are_the_same_key() {
         let fingerprint = MasterKey::parse(HEX).expect("hex").fingerprint();
-        for text in [BASE64, BASE64.trim_end_matches('='), &format!(" {BASE64}\n"), &HEX.to_uppercase()] {
-            assert_eq!(MasterKey::parse(text).expect(text).fingerprint(), fingerprint);
+        for text in [
+            BASE64,
+            BASE64.trim_end_matches('='),
+            &format!(" {BASE64}\n"),
+            &HEX.to_uppercase(),
+        ] {
+            assert_eq!(
+                MasterKey::parse(text).expect(text).fingerprint(),
+                fingerprint
+            );
         }
     }
 
@@ -243,13 +272,24 @@ mod tests {
     fn anything_else_is_refused_with_the_remedy_and_without_the_text() {
         let short = &HEX[2..];
         let not_hex = HEX.replace('a', "g");
-        for text in ["", "canary", short, &not_hex, &BASE64[4..], &BASE64.repeat(2), "ä"] {
+        for text in [
+            "",
+            "canary",
+            short,
+            &not_hex,
+            &BASE64[4..],
+            &BASE64.repeat(2),
+            "ä",
+        ] {
             let error = MasterKey::parse(text).expect_err(text);
             let shown = format!("{error} {error:?}");
             assert!(shown.contains("openssl rand -base64 32"), "{shown}");
             assert!(text.is_empty() || !shown.contains(text), "{shown}");
         }
-        assert!(matches!(MasterKey::parse(&"0".repeat(64)), Err(MasterKeyError::Zero)));
+        assert!(matches!(
+            MasterKey::parse(&"0".repeat(64)),
+            Err(MasterKeyError::Zero)
+        ));
     }
 
     #[tokio::test]
@@ -257,15 +297,24 @@ mod tests {
         let provider = LocalKeyProvider::new(MasterKey::generate());
         let key = DataKey::generate();
         let wrapped = provider.wrap(&key, &context("app")).await.expect("wraps");
-        let unwrapped = provider.unwrap(&wrapped, &context("app")).await.expect("unwraps");
+        let unwrapped = provider
+            .unwrap(&wrapped, &context("app"))
+            .await
+            .expect("unwraps");
         assert_eq!(unwrapped.expose(), key.expose());
         assert!(provider.unwrap(&wrapped, &context("other")).await.is_err());
-        let elsewhere = KeyContext { key_id: KeyId::from_bytes([2; 16]), ..context("app") };
+        let elsewhere = KeyContext {
+            key_id: KeyId::from_bytes([2; 16]),
+            ..context("app")
+        };
         assert!(provider.unwrap(&wrapped, &elsewhere).await.is_err());
         for byte in 0..wrapped.len() {
             let mut changed = wrapped.clone();
             changed[byte] ^= 1;
-            assert!(provider.unwrap(&changed, &context("app")).await.is_err(), "byte {byte}");
+            assert!(
+                provider.unwrap(&changed, &context("app")).await.is_err(),
+                "byte {byte}"
+            );
         }
     }
 
@@ -274,13 +323,21 @@ mod tests {
         let old = MasterKey::parse(HEX).expect("key");
         let fingerprint = old.fingerprint().to_string();
         let key = DataKey::generate();
-        let wrapped =
-            LocalKeyProvider::new(old).wrap(&key, &context("app")).await.expect("wraps");
+        let wrapped = LocalKeyProvider::new(old)
+            .wrap(&key, &context("app"))
+            .await
+            .expect("wraps");
         let new = LocalKeyProvider::new(MasterKey::generate());
-        let error = new.unwrap(&wrapped, &context("app")).await.expect_err("other key");
+        let error = new
+            .unwrap(&wrapped, &context("app"))
+            .await
+            .expect_err("other key");
         assert!(error.to_string().contains(&fingerprint), "{error}");
         let new = new.with_retired(MasterKey::parse(HEX).expect("key"));
-        let unwrapped = new.unwrap(&wrapped, &context("app")).await.expect("retired key");
+        let unwrapped = new
+            .unwrap(&wrapped, &context("app"))
+            .await
+            .expect("retired key");
         assert_eq!(unwrapped.expose(), key.expose());
     }
 }

@@ -85,7 +85,10 @@ pub(super) fn create(path: &Path) -> Result<PathBuf, SqliteOpenError> {
     if path == Path::new(":memory:") {
         return Err(SqliteOpenError::NotAFile { path: path.into() });
     }
-    let file = |source| SqliteOpenError::File { path: path.into(), source };
+    let file = |source| SqliteOpenError::File {
+        path: path.into(),
+        source,
+    };
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -106,7 +109,9 @@ pub(super) fn create(path: &Path) -> Result<PathBuf, SqliteOpenError> {
 /// The connection that writes, to a file that is ours, private and up to date.
 pub(super) async fn writer(path: &Path) -> Result<SqlitePool, SqliteOpenError> {
     let failed = |error| failed(path, error);
-    let options = options(path).synchronous(SqliteSynchronous::Full).pragma("secure_delete", "ON");
+    let options = options(path)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("secure_delete", "ON");
     let pool = pool(1).connect_with(options).await.map_err(failed)?;
     let mut connection = pool.acquire().await.map_err(failed)?;
     match schema::migrate(&mut connection).await {
@@ -114,10 +119,16 @@ pub(super) async fn writer(path: &Path) -> Result<SqlitePool, SqliteOpenError> {
         Err(Refusal::Failed(error)) => return Err(failed(error)),
         Err(Refusal::Foreign) => return Err(SqliteOpenError::Foreign { path: path.into() }),
         Err(Refusal::Newer(found)) => {
-            return Err(SqliteOpenError::Newer { path: path.into(), found });
+            return Err(SqliteOpenError::Newer {
+                path: path.into(),
+                found,
+            });
         }
     }
-    tighten(path).map_err(|source| SqliteOpenError::File { path: path.into(), source })?;
+    tighten(path).map_err(|source| SqliteOpenError::File {
+        path: path.into(),
+        source,
+    })?;
     if !keeps_log(&mut connection).await.map_err(failed)? {
         return Err(SqliteOpenError::NetworkShare { path: path.into() });
     }
@@ -128,7 +139,10 @@ pub(super) async fn writer(path: &Path) -> Result<SqlitePool, SqliteOpenError> {
 /// The connections that read.
 pub(super) async fn readers(path: &Path) -> Result<SqlitePool, SqliteOpenError> {
     let options = options(path).pragma("query_only", "ON");
-    pool(READERS).connect_with(options).await.map_err(|error| failed(path, error))
+    pool(READERS)
+        .connect_with(options)
+        .await
+        .map_err(|error| failed(path, error))
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {
@@ -154,7 +168,10 @@ fn pool(connections: u32) -> SqlitePoolOptions {
 async fn keeps_log(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
     let deadline = Instant::now() + BUSY_TIMEOUT;
     loop {
-        match sqlx::query_scalar::<_, String>(KEEP_LOG).fetch_one(&mut *connection).await {
+        match sqlx::query_scalar::<_, String>(KEEP_LOG)
+            .fetch_one(&mut *connection)
+            .await
+        {
             Ok(mode) => return Ok(mode == "wal"),
             // SQLite's own timeout does not apply here, where a lock is held and another wanted.
             Err(error) if primary_code(&error) == Some(BUSY) && Instant::now() < deadline => {
@@ -200,7 +217,10 @@ fn failed(path: &Path, error: sqlx::Error) -> SqliteOpenError {
     match primary_code(&error) {
         Some(NOT_A_DATABASE) => SqliteOpenError::Foreign { path },
         Some(READ_ONLY | CANNOT_OPEN) => SqliteOpenError::ReadOnly { path },
-        _ => SqliteOpenError::Database { path, source: error.into() },
+        _ => SqliteOpenError::Database {
+            path,
+            source: error.into(),
+        },
     }
 }
 

@@ -33,7 +33,9 @@ pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), Ref
         return Err(Refusal::Foreign);
     }
     let done = usize::try_from(version).map_err(|_| Refusal::Foreign)?;
-    let Some(missing) = MIGRATIONS.get(done..) else { return Err(Refusal::Newer(version)) };
+    let Some(missing) = MIGRATIONS.get(done..) else {
+        return Err(Refusal::Newer(version));
+    };
     for migration in missing {
         transaction.execute(sqlx::raw_sql(*migration)).await?;
     }

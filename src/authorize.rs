@@ -1,0 +1,217 @@
+//! From a verified request to the tokens that may serve it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::clock::Clock;
+use crate::installation::{Bot, Grant, Installation, User};
+use crate::request::VerifiedRequest;
+use crate::secret::AccessToken;
+use crate::store::{self, InstallationStore};
+use crate::tenant::{AppId, EnterpriseId, ResolvedVia, TeamId, Tenant, UserId};
+
+/// Finds the installation that a request concerns. Cheap to clone.
+#[derive(Clone)]
+pub struct Authorizer {
+    installations: Arc<dyn InstallationStore>,
+    clock: Clock,
+}
+
+impl Authorizer {
+    /// An authorizer over this store.
+    #[must_use]
+    pub fn new(installations: impl InstallationStore) -> Self {
+        Self {
+            installations: Arc::new(installations),
+            clock: Clock::default(),
+        }
+    }
+
+    /// The same authorizer, with another clock.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// The tokens that may serve this request: the bot's, and the acting user's own if that very
+    /// user authorised the app.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorizeError`]. A database that does not answer is never taken for an app that is not
+    /// installed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is changed; may be dropped at any point.
+    pub async fn authorize(
+        &self,
+        request: &VerifiedRequest,
+    ) -> Result<AuthorizeResult, AuthorizeError> {
+        let tenant = request.tenant().ok_or(AuthorizeError::NoTenant)?;
+        let (via, installation) = self.resolve(tenant, request.user()).await?;
+        if request
+            .app_id()
+            .is_some_and(|app_id| *app_id != installation.app_id)
+        {
+            return Err(AuthorizeError::OtherApp);
+        }
+        self.usable(tenant.clone(), via, installation)
+    }
+
+    async fn resolve(
+        &self,
+        tenant: &Tenant,
+        user: Option<&UserId>,
+    ) -> Result<(ResolvedVia, Installation), AuthorizeError> {
+        for (via, key) in tenant.candidates() {
+            let Some(installation) = self.installations.fetch(&key, user).await? else {
+                continue;
+            };
+            let enterprise = installation
+                .home
+                .enterprise()
+                .map(|enterprise| &enterprise.id);
+            // An organisation's request may fall back to a workspace only inside of it.
+            if via != ResolvedVia::OrgToWorkspace || enterprise == tenant.enterprise() {
+                return Ok((via, installation));
+            }
+        }
+        Err(AuthorizeError::NotInstalled)
+    }
+
+    /// Leaves out what has expired: an old token is never handed out.
+    fn usable(
+        &self,
+        tenant: Tenant,
+        via: ResolvedVia,
+        mut installation: Installation,
+    ) -> Result<AuthorizeResult, AuthorizeError> {
+        let now = self.clock.now();
+        let is_live = |grant: &Grant| grant.expires_at.is_none_or(|expires_at| now < expires_at);
+        let had_token = installation.bot.is_some() || installation.user.is_some();
+        installation.bot = installation.bot.filter(|bot| is_live(&bot.grant));
+        installation.user = installation.user.filter(|user| is_live(&user.grant));
+        match installation.bot.is_some() || installation.user.is_some() {
+            true => Ok(AuthorizeResult {
+                tenant,
+                resolved_via: via,
+                installation,
+            }),
+            false if had_token => Err(AuthorizeError::Expired),
+            false => Err(AuthorizeError::NoToken),
+        }
+    }
+}
+
+impl fmt::Debug for Authorizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authorizer")
+            .field("installations", &self.installations)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a request may be served with. At least one of the two tokens is there.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct AuthorizeResult {
+    /// Whom the request concerns.
+    pub tenant: Tenant,
+    /// Which step of the resolution order found the installation.
+    pub resolved_via: ResolvedVia,
+    /// The installation, without tokens that have expired, and with no user's token but the
+    /// acting user's.
+    pub installation: Installation,
+}
+
+impl AuthorizeResult {
+    /// The bot, if the app has one there.
+    #[must_use]
+    pub fn bot(&self) -> Option<&Bot> {
+        self.installation.bot.as_ref()
+    }
+
+    /// The bot's token.
+    #[must_use]
+    pub fn bot_token(&self) -> Option<&AccessToken> {
+        self.bot().map(|bot| &bot.grant.access_token)
+    }
+
+    /// The bot's user, as it is mentioned.
+    #[must_use]
+    pub fn bot_user_id(&self) -> Option<&UserId> {
+        self.bot().map(|bot| &bot.user_id)
+    }
+
+    /// The organisation, as far as known.
+    #[must_use]
+    pub fn enterprise_id(&self) -> Option<&EnterpriseId> {
+        let stored = self
+            .installation
+            .home
+            .enterprise()
+            .map(|enterprise| &enterprise.id);
+        self.tenant.enterprise().or(stored)
+    }
+
+    /// The workspace that the request is from; calls with an org-wide token may have to name it.
+    #[must_use]
+    pub fn team_id(&self) -> Option<&TeamId> {
+        self.tenant
+            .team()
+            .or_else(|| self.installation.home.team().map(|team| &team.id))
+    }
+
+    /// The acting user's own authorisation, if they gave one.
+    #[must_use]
+    pub fn user(&self) -> Option<&User> {
+        self.installation.user.as_ref()
+    }
+
+    /// The acting user's own token.
+    #[must_use]
+    pub fn user_token(&self) -> Option<&AccessToken> {
+        self.user().map(|user| &user.grant.access_token)
+    }
+
+    /// The app, as it was installed.
+    #[must_use]
+    pub fn app_id(&self) -> &AppId {
+        &self.installation.app_id
+    }
+}
+
+/// Why a request cannot be served with a token.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AuthorizeError {
+    /// The tokens have expired and were not refreshed.
+    #[error("the installation's tokens have expired")]
+    Expired,
+    /// The request names no tenant that can be relied on.
+    #[error("the request names no tenant")]
+    NoTenant,
+    /// There is an installation, but neither a bot nor an authorisation of this user.
+    #[error("neither the bot nor this user has a token there")]
+    NoToken,
+    /// The app is not installed there.
+    #[error("the app is not installed there")]
+    NotInstalled,
+    /// The request is for another app than the installed one.
+    #[error("the request is for another app")]
+    OtherApp,
+    /// The store did not answer, or what it has does not open.
+    #[error("the installation cannot be read")]
+    Store(#[from] store::Error),
+}
+
+impl AuthorizeError {
+    /// Whether the same request may be served later, with nothing changed by anybody.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_transient())
+    }
+}

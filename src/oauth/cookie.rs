@@ -1,0 +1,130 @@
+//! The cookie that binds a flow to a browser, one for each flow, so that two tabs do not meet.
+
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
+
+use crate::random;
+use crate::store::StateId;
+
+/// The value of one flow's cookie: 32 random bytes.
+pub(super) struct FlowCookie(Zeroizing<String>);
+
+impl FlowCookie {
+    pub(super) fn generate() -> Self {
+        Self(Zeroizing::new(
+            URL_SAFE_NO_PAD.encode(random::bytes::<32>()),
+        ))
+    }
+
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// This flow's cookie among those that a browser sent.
+    ///
+    /// A cookie of that name may come twice, when somebody set one for a parent domain or path;
+    /// then none is taken, as it is not known which is ours.
+    pub(super) fn find(cookies: &str, id: &StateId) -> Option<Self> {
+        let names = [name(id, false), name(id, true)];
+        let mut found = cookies.split(';').filter_map(|pair| {
+            let (name, value) = pair.trim().split_once('=')?;
+            names.iter().any(|ours| ours == name).then_some(value)
+        });
+        match (found.next(), found.next()) {
+            (Some(value), None) if value.len() <= MAX_VALUE => {
+                Some(Self(Zeroizing::new(value.to_owned())))
+            }
+            _ => None,
+        }
+    }
+
+    /// The `Set-Cookie` header that gives this cookie to a browser.
+    ///
+    /// `Lax`, not `Strict`: the way back from Slack is a cross-site navigation.
+    pub(super) fn set(&self, id: &StateId, lifetime: Duration, plain_loopback: bool) -> String {
+        header(id, self.expose(), lifetime.as_secs(), plain_loopback)
+    }
+}
+
+impl fmt::Debug for FlowCookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FlowCookie([redacted])")
+    }
+}
+
+/// The `Set-Cookie` header that takes a flow's cookie away.
+pub(super) fn clear(id: &StateId, plain_loopback: bool) -> String {
+    header(id, "", 0, plain_loopback)
+}
+
+fn header(id: &StateId, value: &str, max_age: u64, plain_loopback: bool) -> String {
+    // Browsers do not take a `__Host-` cookie, and not all of them a `Secure` one, from plain
+    // http, localhost included.
+    let secure = if plain_loopback { "" } else { "; Secure" };
+    let name = name(id, plain_loopback);
+    format!("{name}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax{secure}")
+}
+
+fn name(id: &StateId, plain_loopback: bool) -> String {
+    let prefix = if plain_loopback { "" } else { "__Host-" };
+    id.0[..4]
+        .iter()
+        .fold(format!("{prefix}slack-oauth-"), |mut name, byte| {
+            write!(name, "{byte:02x}").expect("writing to a string cannot fail");
+            name
+        })
+}
+
+/// Ours have 43 characters.
+const MAX_VALUE: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: StateId = StateId([0xab; 32]);
+
+    #[test]
+    fn the_cookie_has_every_flag_that_protects_it() {
+        let header = FlowCookie::generate().set(&ID, Duration::from_secs(600), false);
+        let (pair, attributes) = header.split_once("; ").expect("attributes");
+        assert!(pair.starts_with("__Host-slack-oauth-abababab="), "{pair}");
+        assert_eq!(
+            attributes,
+            "Path=/; Max-Age=600; HttpOnly; SameSite=Lax; Secure"
+        );
+    }
+
+    #[test]
+    fn on_plain_loopback_the_cookie_is_one_that_browsers_accept_there() {
+        let header = FlowCookie::generate().set(&ID, Duration::from_secs(600), true);
+        assert!(header.starts_with("slack-oauth-abababab="), "{header}");
+        assert!(!header.contains("Secure"), "{header}");
+    }
+
+    #[test]
+    fn a_flow_finds_its_own_cookie_among_others() {
+        let other = StateId([1; 32]);
+        let cookies = "a=b; __Host-slack-oauth-abababab=mine; slack-oauth-01010101=theirs; c";
+        assert_eq!(
+            FlowCookie::find(cookies, &ID).expect("found").expose(),
+            "mine"
+        );
+        assert_eq!(
+            FlowCookie::find(cookies, &other).expect("found").expose(),
+            "theirs"
+        );
+        assert!(FlowCookie::find("a=b; c", &ID).is_none());
+        assert!(FlowCookie::find("", &ID).is_none());
+    }
+
+    #[test]
+    fn a_cookie_that_comes_twice_is_not_taken() {
+        let cookies = "slack-oauth-abababab=one; __Host-slack-oauth-abababab=two";
+        assert!(FlowCookie::find(cookies, &ID).is_none());
+    }
+}

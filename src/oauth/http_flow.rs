@@ -1,0 +1,207 @@
+//! The flow as HTTP: a request's head in, a response out, for any framework.
+
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HOST, HeaderName, LOCATION,
+    REFERRER_POLICY, SET_COOKIE, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
+use url::form_urlencoded;
+
+use super::state::State;
+use super::{Callback, Error, InstallOptions, InstallProvider, Page, cookie};
+use crate::slack::ErrorCode;
+use crate::tenant::TeamId;
+
+impl InstallProvider {
+    /// Answers a `GET` of the install path: a 302 to Slack's page, with the flow's cookie.
+    ///
+    /// Slack's Marketplace asks for just that of a direct install URL. `?team=T…` in the query is
+    /// passed on as the workspace that it is meant for.
+    pub async fn install_response(&self, uri: &Uri) -> Response<String> {
+        let mut options = InstallOptions::default();
+        let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+        let team = query
+            .into_iter()
+            .find(|(name, _)| name == "team")
+            .map(|(_, value)| value);
+        options.team = team.and_then(|team| TeamId::new(team).ok());
+        self.start_response(options).await
+    }
+
+    /// Begins a flow with these options and answers the 302 to Slack's page.
+    pub async fn start_response(&self, options: InstallOptions) -> Response<String> {
+        match self.start(options).await {
+            Ok(started) => {
+                let mut response = redirect(started.authorize_url.as_str());
+                set_cookie(&mut response, started.set_cookie.expose());
+                response
+            }
+            Err(error) => {
+                tracing::error!(%error, "an install flow could not begin");
+                let error = match error {
+                    super::StartError::Store(error) => Error::Store(error),
+                    super::StartError::Options(_) => Error::InvalidState,
+                };
+                self.page(self.0.pages.failed(&error), error.status())
+            }
+        }
+    }
+
+    /// Answers Slack's callback: the page that tells how it went. A callback without a state is
+    /// sent through a flow of our own.
+    pub async fn callback_response(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Response<String> {
+        if *method != Method::GET {
+            // A `HEAD`, as link previews send it, must not use the state up.
+            return plain(StatusCode::METHOD_NOT_ALLOWED);
+        }
+        let cookies = cookies(headers);
+        let Some(query) = Query::parse(uri.query().unwrap_or_default()) else {
+            return self.failed(&Error::InvalidState, None);
+        };
+        let callback = Callback {
+            state: query.state.as_deref(),
+            code: query.code.as_deref(),
+            error: query.error.as_deref(),
+            cookies: &cookies,
+            path: Some(uri.path()),
+            host: headers.get(HOST).and_then(|host| host.to_str().ok()),
+        };
+        match self.finish(&callback).await {
+            Ok(installed) => {
+                let mut response = self.page(self.0.pages.installed(&installed), StatusCode::OK);
+                self.clear_cookie(&mut response, &callback);
+                response
+            }
+            // Begun at Slack (Marketplace, an admin's page): the code is not exchanged, since
+            // nobody knows whose browser this is.
+            Err(Error::NoState) => match callback.error {
+                Some(code) => self.failed(&Error::Denied(ErrorCode::new(code)), None),
+                None => self.start_response(InstallOptions::default()).await,
+            },
+            Err(error) => self.failed(&error, Some(&callback)),
+        }
+    }
+
+    fn failed(&self, error: &Error, callback: Option<&Callback<'_>>) -> Response<String> {
+        let mut response = self.page(self.0.pages.failed(error), error.status());
+        // From another browser, or for a state that never was: there is no cookie of ours, or it
+        // is still wanted where it is.
+        let ended = !matches!(error, Error::OtherBrowser | Error::InvalidState);
+        if let Some(callback) = callback.filter(|_| ended) {
+            self.clear_cookie(&mut response, callback);
+        }
+        response
+    }
+
+    fn clear_cookie(&self, response: &mut Response<String>, callback: &Callback<'_>) {
+        let state = callback.state.unwrap_or_default();
+        let uris: Vec<_> = self.redirect_uris().iter().collect();
+        for uri in uris {
+            if let Some(state) =
+                State::verify(&self.0.state_key, state, std::iter::once(uri.as_str()))
+            {
+                set_cookie(
+                    response,
+                    &cookie::clear(&state.id(), uri.is_plain_loopback()),
+                );
+            }
+        }
+    }
+
+    fn page(&self, page: Page, status: StatusCode) -> Response<String> {
+        match page {
+            Page::Html(html) => {
+                let mut response = plain(status);
+                *response.body_mut() = html;
+                response
+            }
+            Page::Redirect(url) => redirect(url.as_str()),
+        }
+    }
+}
+
+/// The parameters of a callback that are read. Secrets; no `Debug`.
+struct Query {
+    state: Option<String>,
+    code: Option<String>,
+    error: Option<String>,
+}
+
+impl Query {
+    /// `None` if a parameter comes twice, or the query is longer than any of Slack's: whoever
+    /// made it did not come from there.
+    fn parse(query: &str) -> Option<Self> {
+        if query.len() > MAX_QUERY {
+            return None;
+        }
+        let mut parsed = Self {
+            state: None,
+            code: None,
+            error: None,
+        };
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let place = match name.as_ref() {
+                "state" => &mut parsed.state,
+                "code" => &mut parsed.code,
+                "error" => &mut parsed.error,
+                _ => continue,
+            };
+            if place.replace(value.into_owned()).is_some() {
+                return None;
+            }
+        }
+        Some(parsed)
+    }
+}
+
+fn cookies(headers: &HeaderMap) -> String {
+    let values = headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    values.collect::<Vec<_>>().join("; ")
+}
+
+fn redirect(to: &str) -> Response<String> {
+    let mut response = plain(StatusCode::FOUND);
+    let to = HeaderValue::from_str(to).expect("a parsed URL is visible ASCII");
+    response.headers_mut().insert(LOCATION, to);
+    response
+}
+
+/// A response that no cache keeps, that tells nobody its URL, and that loads and runs nothing.
+fn plain(status: StatusCode) -> Response<String> {
+    let mut response = Response::new(String::new());
+    *response.status_mut() = status;
+    for (name, value) in HEADERS {
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn set_cookie(response: &mut Response<String>, value: &str) {
+    let mut value = HeaderValue::from_str(value).expect("cookies are visible ASCII");
+    value.set_sensitive(true);
+    response.headers_mut().append(SET_COOKIE, value);
+}
+
+/// Slack's own callbacks have about 250 characters.
+const MAX_QUERY: usize = 8 * 1024;
+
+const HEADERS: [(HeaderName, &str); 5] = [
+    (CACHE_CONTROL, "no-store"),
+    (
+        CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (CONTENT_TYPE, "text/html; charset=utf-8"),
+    (REFERRER_POLICY, "no-referrer"),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+];

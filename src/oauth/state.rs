@@ -1,0 +1,232 @@
+//! The `state` parameter: a signed, dated, random name for one flow in one browser.
+//!
+//! ```text
+//!  0   1  version, 1
+//!  1   8  made at, seconds since 1970
+//!  9  32  random
+//! 41  16  the first half of SHA-256 over the cookie's value: which browser
+//! 57  32  HMAC-SHA256 over all of that, the client id and the redirect URL
+//! ```
+//!
+//! Written as base64url without padding, 119 characters. It names a row in the store and carries
+//! nothing else.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest::{SHA256, digest};
+use ring::hmac;
+
+use super::Error;
+use super::cookie::FlowCookie;
+use crate::clock::{from_epoch, to_epoch};
+use crate::random;
+use crate::slack::ClientCredentials;
+use crate::store::StateId;
+
+/// What signs states. Derived from the client secret, so every process of an app has the same
+/// one and there is nothing more to configure.
+pub(super) struct StateKey {
+    key: hmac::Key,
+    client_id: String,
+}
+
+impl StateKey {
+    pub(super) fn derive(credentials: &ClientCredentials) -> Self {
+        let secret = credentials.client_secret.expose().as_bytes();
+        let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), KEY_LABEL);
+        Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()),
+            client_id: credentials.client_id.as_str().into(),
+        }
+    }
+
+    fn bound(&self, signed: &[u8], redirect_uri: &str) -> Vec<u8> {
+        // The signed part has a fixed length and a client id has no zero byte, so no two
+        // inputs are alike.
+        let parts = [
+            signed,
+            self.client_id.as_bytes(),
+            &[0],
+            redirect_uri.as_bytes(),
+        ];
+        parts.concat()
+    }
+}
+
+impl fmt::Debug for StateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StateKey([redacted])")
+    }
+}
+
+/// One flow.
+pub(super) struct State([u8; SIGNED_LEN]);
+
+impl State {
+    /// A new flow in the browser that gets this cookie.
+    pub(super) fn new(cookie: &FlowCookie, now: SystemTime) -> Self {
+        let mut bytes = [0; SIGNED_LEN];
+        bytes[0] = VERSION;
+        bytes[MADE_AT].copy_from_slice(&to_epoch(now).to_be_bytes());
+        bytes[RANDOM].copy_from_slice(&random::bytes::<32>());
+        bytes[BROWSER].copy_from_slice(&browser(cookie));
+        Self(bytes)
+    }
+
+    /// The parameter's value, for a flow that comes back to this redirect URL.
+    pub(super) fn sign(&self, key: &StateKey, redirect_uri: &str) -> String {
+        let signature = hmac::sign(&key.key, &key.bound(&self.0, redirect_uri));
+        URL_SAFE_NO_PAD.encode([&self.0, signature.as_ref()].concat())
+    }
+
+    /// The flow that a parameter names, if this app signed it for one of these redirect URLs.
+    pub(super) fn verify<'a>(
+        key: &StateKey,
+        text: &str,
+        mut redirect_uris: impl Iterator<Item = &'a str>,
+    ) -> Option<Self> {
+        // The length is checked first, so that a hostile one costs nothing.
+        let bytes = (text.len() == TEXT_LEN)
+            .then(|| URL_SAFE_NO_PAD.decode(text).ok())
+            .flatten()?;
+        let (signed, signature) = bytes.split_at_checked(SIGNED_LEN)?;
+        let signed: [u8; SIGNED_LEN] = signed.try_into().ok()?;
+        let is_signed_for = |redirect_uri: &str| {
+            hmac::verify(&key.key, &key.bound(&signed, redirect_uri), signature).is_ok()
+        };
+        match signed[0] == VERSION && redirect_uris.any(is_signed_for) {
+            true => Some(Self(signed)),
+            false => None,
+        }
+    }
+
+    /// The row that it names.
+    pub(super) fn id(&self) -> StateId {
+        let hash = digest(&SHA256, &[ID_LABEL, &self.0[RANDOM]].concat());
+        StateId(hash.as_ref().try_into().expect("SHA-256 has 32 bytes"))
+    }
+
+    /// Refuses what is too old, or from the future.
+    pub(super) fn check_age(&self, now: SystemTime, lifetime: Duration) -> Result<(), Error> {
+        let made_at = self.0[MADE_AT].try_into().expect("eight bytes");
+        let made_at = from_epoch(u64::from_be_bytes(made_at));
+        match now.duration_since(made_at) {
+            Ok(age) if age < lifetime => Ok(()),
+            Err(ahead) if ahead.duration() <= CLOCK_SKEW => Ok(()),
+            _ => Err(Error::StateExpired),
+        }
+    }
+
+    /// Whether this is the cookie that the flow was begun with.
+    pub(super) fn is_bound_to(&self, cookie: &FlowCookie) -> bool {
+        // Both sides are hashed again, so that the time taken tells nothing.
+        let hash = |bytes: &[u8]| digest(&SHA256, bytes);
+        hash(&self.0[BROWSER]).as_ref() == hash(&browser(cookie)).as_ref()
+    }
+}
+
+fn browser(cookie: &FlowCookie) -> [u8; 16] {
+    let hash = digest(
+        &SHA256,
+        &[BROWSER_LABEL, cookie.expose().as_bytes()].concat(),
+    );
+    *hash.as_ref().first_chunk().expect("SHA-256 has 32 bytes")
+}
+
+const VERSION: u8 = 1;
+const MADE_AT: std::ops::Range<usize> = 1..9;
+const RANDOM: std::ops::Range<usize> = 9..41;
+const BROWSER: std::ops::Range<usize> = 41..57;
+const SIGNED_LEN: usize = 57;
+const TEXT_LEN: usize = 119;
+const KEY_LABEL: &[u8] = b"slack-installs oauth state key v1";
+const ID_LABEL: &[u8] = b"slack-installs oauth state id v1";
+const BROWSER_LABEL: &[u8] = b"slack-installs oauth browser v1";
+
+/// How far the clocks of two processes of one app may be apart.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::secret::ClientSecret;
+    use crate::tenant::ClientId;
+
+    const URI: &str = "https://bot.example.com/slack/oauth_redirect";
+
+    fn key(client_id: &str, secret: &str) -> StateKey {
+        StateKey::derive(&ClientCredentials {
+            client_id: ClientId::new(client_id).expect("id"),
+            client_secret: ClientSecret::new(secret).expect("secret"),
+        })
+    }
+
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_790_000_000)
+    }
+
+    fn verify(key: &StateKey, text: &str, uri: &str) -> Option<State> {
+        State::verify(key, text, [uri].into_iter())
+    }
+
+    #[test]
+    fn a_state_verifies_for_its_own_app_and_redirect_url_only() {
+        let ours = key("1.2", "secret");
+        let text = State::new(&FlowCookie::generate(), now()).sign(&ours, URI);
+        assert_eq!(text.len(), TEXT_LEN);
+        assert!(verify(&ours, &text, URI).is_some());
+        assert!(verify(&ours, &text, "https://bot.example.com/other").is_none());
+        assert!(verify(&key("1.3", "secret"), &text, URI).is_none());
+        assert!(verify(&key("1.2", "other"), &text, URI).is_none());
+    }
+
+    #[test]
+    fn every_changed_character_is_refused() {
+        let ours = key("1.2", "secret");
+        let text = State::new(&FlowCookie::generate(), now()).sign(&ours, URI);
+        for at in 0..text.len() {
+            let mut changed = text.clone().into_bytes();
+            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(changed).expect("ASCII");
+            assert!(verify(&ours, &changed, URI).is_none(), "character {at}");
+        }
+    }
+
+    #[test]
+    fn a_state_lives_for_its_lifetime_and_not_from_the_future() {
+        let state = State::new(&FlowCookie::generate(), now());
+        let lifetime = Duration::from_secs(600);
+        let at = |seconds: i64| match u64::try_from(seconds) {
+            Ok(after) => now() + Duration::from_secs(after),
+            Err(_) => now() - Duration::from_secs(seconds.unsigned_abs()),
+        };
+        for good in [-60, 0, 599] {
+            assert!(state.check_age(at(good), lifetime).is_ok(), "{good} s");
+        }
+        for bad in [-61, 600, 601, 1_000_000] {
+            assert!(state.check_age(at(bad), lifetime).is_err(), "{bad} s");
+        }
+    }
+
+    #[test]
+    fn a_state_is_bound_to_its_cookie() {
+        let cookie = FlowCookie::generate();
+        let state = State::new(&cookie, now());
+        assert!(state.is_bound_to(&cookie));
+        assert!(!state.is_bound_to(&FlowCookie::generate()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_verify_panic(text in "\\PC{0,200}") {
+            prop_assert!(verify(&key("1.2", "secret"), &text, URI).is_none());
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! From an authentic body to what it says, in one pass.
+
+use std::borrow::Cow;
+use std::time::SystemTime;
+
+use http::{HeaderMap, header};
+use serde::de::DeserializeOwned;
+
+use super::error::{Malformed, VerifyError};
+use super::form::Form;
+use super::kind::Kind;
+use super::payload::{self, Envelope, Field, Payload};
+use super::tenant;
+use crate::clock::from_epoch;
+use crate::tenant::{AppId, MAX_ID_LEN, Tenant, UserId};
+
+/// What a request says, as far as this crate reads it.
+#[derive(Clone)]
+pub(super) struct Contents {
+    pub(super) app_id: Option<AppId>,
+    pub(super) event_id: Option<Box<str>>,
+    pub(super) event_time: Option<SystemTime>,
+    pub(super) kind: Kind,
+    pub(super) source: Source,
+    pub(super) tenant: Option<Tenant>,
+    pub(super) trigger_id: Option<Box<str>>,
+    pub(super) user: Option<UserId>,
+}
+
+/// Where in the body the payload is.
+#[derive(Clone)]
+pub(super) enum Source {
+    /// The body is an envelope's frame, with the payload in it.
+    Envelope,
+    /// The body is a form, its fields are the payload.
+    Form,
+    /// The body is the payload.
+    Json,
+    /// The body is a form, and this is its decoded `payload` field.
+    Payload(Box<str>),
+}
+
+impl Contents {
+    fn new(kind: Kind, payload: &Payload<'_>, source: Source) -> Result<Self, Malformed> {
+        let app_id = match payload.api_app_id.text("api_app_id")? {
+            None => None,
+            Some(id) => Some(AppId::new(id).map_err(|_| Malformed::Field("api_app_id"))?),
+        };
+        let event_id = match payload.event_id.text("event_id")? {
+            Some(id) if !is_key(id) => return Err(Malformed::Field("event_id")),
+            id => id.map(Box::from),
+        };
+        let trigger_id = match payload.trigger_id.text("trigger_id")? {
+            Some(id) if !is_key(id) => return Err(Malformed::Field("trigger_id")),
+            id => id.map(Box::from),
+        };
+        Ok(Self {
+            app_id,
+            event_id,
+            event_time: payload
+                .event_time
+                .read("event_time")?
+                .copied()
+                .map(from_epoch),
+            tenant: tenant::tenant(&kind, payload)?,
+            trigger_id,
+            user: tenant::actor(&kind, payload)?,
+            kind,
+            source,
+        })
+    }
+}
+
+/// Whether this can be a key in a table of what was seen.
+fn is_key(id: &str) -> bool {
+    id.len() <= MAX_KEY_LEN && id.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// The longest event or trigger id that is accepted, in bytes. Slack's have about 15 and 60.
+const MAX_KEY_LEN: usize = 4 * MAX_ID_LEN;
+
+/// How a body is written.
+#[derive(Clone, Copy)]
+pub(super) enum MediaType {
+    Form,
+    Json,
+}
+
+impl MediaType {
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, VerifyError> {
+        let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+        let (Some(value), None) = (values.next(), values.next()) else {
+            return Err(VerifyError::UnsupportedMediaType);
+        };
+        let value = value
+            .to_str()
+            .map_err(|_| VerifyError::UnsupportedMediaType)?;
+        let essence = value.split(';').next().unwrap_or_default().trim();
+        if essence.eq_ignore_ascii_case("application/json") {
+            return Ok(Self::Json);
+        }
+        match essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            true => Ok(Self::Form),
+            false => Err(VerifyError::UnsupportedMediaType),
+        }
+    }
+}
+
+/// Reads the body of an HTTP request.
+pub(super) fn http(media_type: MediaType, body: &[u8]) -> Result<Contents, Malformed> {
+    match media_type {
+        MediaType::Form => form(body),
+        MediaType::Json => events_api(&payload::parse(utf8(body)?)?, Source::Json),
+    }
+}
+
+/// Reads a frame of a Socket Mode connection, and its envelope's id and retry number. `None` for
+/// a frame that carries no request.
+pub(super) fn socket(frame: &[u8]) -> Result<Option<(Contents, Box<str>, Option<u32>)>, Malformed> {
+    let envelope: Envelope<'_> = payload::parse(utf8(frame)?)?;
+    let type_ = envelope
+        .type_
+        .text("type")?
+        .ok_or(Malformed::Field("type"))?;
+    let id = match envelope.envelope_id.text("envelope_id")? {
+        None if matches!(type_, "events_api" | "interactive" | "slash_commands") => {
+            return Err(Malformed::Field("envelope_id"));
+        }
+        None => return Ok(None),
+        Some(id) if !is_key(id) => return Err(Malformed::Field("envelope_id")),
+        Some(id) => id.into(),
+    };
+    let retry = envelope.retry_attempt.read("retry_attempt")?;
+    let retry = retry.and_then(|number| u32::try_from(*number).ok());
+    let payload = envelope
+        .payload
+        .read("payload")?
+        .ok_or(Malformed::Field("payload"))?;
+    let contents = match type_ {
+        "events_api" => events_api(payload, Source::Envelope),
+        "interactive" => interactive(payload, Source::Envelope),
+        "slash_commands" => Contents::new(Kind::SlashCommand, payload, Source::Envelope),
+        _ => Contents::new(Kind::Unknown, payload, Source::Envelope),
+    };
+    Ok(Some((contents?, id, retry)))
+}
+
+fn form(body: &[u8]) -> Result<Contents, Malformed> {
+    let mut form = Form::parse(body)?;
+    match (form.has("command"), form.take("payload")) {
+        (true, Some(_)) => Err(Malformed::Form),
+        (true, None) => Contents::new(Kind::SlashCommand, &command(form), Source::Form),
+        (false, Some(text)) => {
+            let mut contents = interactive(&payload::parse(&text)?, Source::Form)?;
+            contents.source = Source::Payload(text.into());
+            Ok(contents)
+        }
+        (false, None) => {
+            let kind = match form.is_ssl_check() {
+                true => Kind::SslCheck,
+                false => Kind::Unknown,
+            };
+            Contents::new(kind, &Payload::default(), Source::Form)
+        }
+    }
+}
+
+fn command(mut form: Form<'_>) -> Payload<'_> {
+    let flag = form.take("is_enterprise_install");
+    let mut text = |name| Field::from_form(form.take(name));
+    Payload {
+        api_app_id: text("api_app_id"),
+        enterprise_id: text("enterprise_id"),
+        is_enterprise_install: Field::flag_from_form(flag.as_deref()),
+        team_id: text("team_id"),
+        trigger_id: text("trigger_id"),
+        user_id: text("user_id"),
+        ..Payload::default()
+    }
+}
+
+fn events_api(payload: &Payload<'_>, source: Source) -> Result<Contents, Malformed> {
+    let kind = match payload.type_.text("type")? {
+        Some("app_rate_limited") => Kind::AppRateLimited,
+        Some("event_callback") => {
+            let event_type = event_type(payload)?.and_then(Kind::event);
+            event_type.ok_or(Malformed::Field("event.type"))?
+        }
+        Some("url_verification") => match payload.challenge.text("challenge")? {
+            None => return Err(Malformed::Field("challenge")),
+            Some(challenge) => Kind::UrlVerification {
+                challenge: challenge.into(),
+            },
+        },
+        _ => Kind::Unknown,
+    };
+    Contents::new(kind, payload, source)
+}
+
+fn event_type<'a>(payload: &'a Payload<'_>) -> Result<Option<&'a str>, Malformed> {
+    let Some(event) = payload.event.read("event")? else {
+        return Ok(None);
+    };
+    if let Some(event_type) = event.type_.text("event.type")? {
+        return Ok(Some(event_type));
+    }
+    match event.event.read("event.event")? {
+        None => Ok(None),
+        Some(nested) => nested.type_.text("event.event.type"),
+    }
+}
+
+fn interactive(payload: &Payload<'_>, source: Source) -> Result<Contents, Malformed> {
+    let kind = payload
+        .type_
+        .text("type")?
+        .map_or(Kind::Unknown, Kind::interactive);
+    Contents::new(kind, payload, source)
+}
+
+/// Reads the payload as a type of the host's.
+pub(super) fn payload<T: DeserializeOwned>(
+    source: &Source,
+    body: &[u8],
+) -> Result<T, serde_json::Error> {
+    match source {
+        Source::Envelope => serde_json::from_slice(body).map(|Enveloped { payload }| payload),
+        Source::Form => T::deserialize(serde_json::Value::Object(
+            fields(body)
+                .into_iter()
+                .map(|(name, value)| (name, value.into()))
+                .collect(),
+        )),
+        Source::Json => serde_json::from_slice(body),
+        Source::Payload(text) => serde_json::from_str(text),
+    }
+}
+
+/// The fields of a body that was read as a form before.
+fn fields(body: &[u8]) -> Vec<(String, String)> {
+    let fields = Form::parse(body).expect("the body was parsed when it was verified");
+    let owned = |(name, value): (_, _)| (Cow::into_owned(name), Cow::into_owned(value));
+    fields.into_fields().into_iter().map(owned).collect()
+}
+
+#[derive(serde::Deserialize)]
+struct Enveloped<T> {
+    payload: T,
+}
+
+fn utf8(body: &[u8]) -> Result<&str, Malformed> {
+    str::from_utf8(body).map_err(|_| Malformed::Json)
+}

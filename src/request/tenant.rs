@@ -1,0 +1,355 @@
+//! Whose request it is, and who acts: the one place that knows, for every kind.
+//!
+//! | kind | tenant: the first that is there | its enterprise | org-wide flag | who acts |
+//! |---|---|---|---|---|
+//! | event | `authorizations[0].team_id` | `authorizations[0].enterprise_id` | `authorizations[0]` | `event.user`, a text |
+//! | | `context_team_id` | `context_enterprise_id` | | |
+//! | | `team_id`, unless `is_ext_shared_channel` | `enterprise_id` | | |
+//! | event: `app_uninstalled`, `tokens_revoked`, `grid_migration_*` | as event | as event | as event | nobody |
+//! | | none of these: the org `enterprise_id` | | true | |
+//! | event: `team_access_*` | the org `authorizations[0].enterprise_id`, else `enterprise_id` | | true | nobody |
+//! | function_executed | as event | as event | as event | nobody |
+//! | app_rate_limited | `team_id` | `enterprise_id` | none | nobody |
+//! | slash command | `team_id` | `enterprise_id` | top level | `user_id` |
+//! | with a `view` | `view.app_installed_team_id` | if certain, see below | top level | `user.id` |
+//! | other interactive | `message.team` of our own message | if certain | top level | `user.id` |
+//! | | `team.id` | if certain | | |
+//! | | flagged: the org `enterprise.id`, with `user.team_id` | | | |
+//! | | `user.team_id` | none | | |
+//! | ssl_check, url_verification, unknown | none | | | nobody |
+//!
+//! Socket Mode carries the same payloads as JSON.
+//!
+//! A letter decides what an id names: `E…` where a team is expected names the org itself. The
+//! flag alone decides whether an installation is org-wide, never the presence of an enterprise
+//! id; an enterprise id without flag and without team names nothing.
+//!
+//! # Which enterprise may stand beside which team
+//!
+//! A request for a workspace without an installation of its own may be served by the org-wide
+//! installation of its organisation. In a channel shared by two companies one payload holds ids
+//! of both, so an enterprise id is put beside a team id only if both come from the same object:
+//! otherwise company A's workspace could be served with company B's token. In doubt the
+//! enterprise id is left out, and only the workspace's own installation can serve.
+//!
+//! For interactive payloads, whose `enterprise` may be the other side's, it is certain when
+//!
+//! * `team.enterprise_id` says it, of `team.id`;
+//! * or `team` says nothing, but the user belongs to that team (`user.team_id`), or the request
+//!   is a message shortcut, which Slack does not offer to the other side;
+//! * or `team` is null and the payload is flagged: the documented form of an org-wide
+//!   installation, whose organisation `enterprise` is.
+//!
+//! # Sources
+//!
+//! Slack's pages on the Events API, Slack Connect and Enterprise organisations; and for what they
+//! do not say: bolt-js#687 and #935, java-slack-sdk#629 (the outer ids of an event can be another
+//! company's), bolt-js#1614 (in a shared channel only `app_installed_team_id` is ours),
+//! bolt-js#737 (the flag as text), bolt-js#1778 (`team_access_*` flagged false), bolt-js#1510
+//! (an enterprise id taken for the flag), bolt-python#1408 (an org flag where only the workspace
+//! has an installation). The users and bots that lifecycle events list do not act, and neither
+//! do a channel's creator or the user whom `event.user` describes as an object.
+
+use super::error::Malformed;
+use super::kind::Kind;
+use super::payload::{Event, Field, Payload, Team, Text, TextOrObject, User};
+use crate::tenant::{EnterpriseId, TeamId, Tenant, UserId};
+
+/// The tenant that a request names, if it names one.
+pub(super) fn tenant(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
+    match kind {
+        Kind::AppRateLimited => outer(payload, false),
+        Kind::BlockActions
+        | Kind::BlockSuggestion
+        | Kind::DialogCancellation
+        | Kind::DialogSubmission
+        | Kind::DialogSuggestion
+        | Kind::InteractiveMessage
+        | Kind::MessageAction
+        | Kind::Shortcut
+        | Kind::ViewClosed
+        | Kind::ViewSubmission => interactive(kind, payload),
+        Kind::Event { event_type } => match &**event_type {
+            "app_uninstalled"
+            | "grid_migration_finished"
+            | "grid_migration_started"
+            | "tokens_revoked" => lifecycle(payload),
+            "team_access_granted" | "team_access_revoked" => team_access(payload),
+            _ => event(payload),
+        },
+        Kind::FunctionExecuted => event(payload),
+        Kind::SlashCommand => outer(
+            payload,
+            payload
+                .is_enterprise_install
+                .flag("is_enterprise_install")?,
+        ),
+        Kind::SslCheck | Kind::Unknown | Kind::UrlVerification { .. } => Ok(None),
+    }
+}
+
+/// The user who acts, if the request names one.
+pub(super) fn actor(kind: &Kind, payload: &Payload<'_>) -> Result<Option<UserId>, Malformed> {
+    match kind {
+        Kind::BlockActions
+        | Kind::BlockSuggestion
+        | Kind::DialogCancellation
+        | Kind::DialogSubmission
+        | Kind::DialogSuggestion
+        | Kind::InteractiveMessage
+        | Kind::MessageAction
+        | Kind::Shortcut
+        | Kind::ViewClosed
+        | Kind::ViewSubmission => match payload.user.read("user")? {
+            None => Ok(None),
+            Some(User { id, .. }) => user(id.text("user.id")?, "user.id"),
+        },
+        Kind::Event { event_type } if !is_lifecycle(event_type) => event_actor(payload),
+        Kind::SlashCommand => user(payload.user_id.text("user_id")?, "user_id"),
+        Kind::AppRateLimited
+        | Kind::Event { .. }
+        | Kind::FunctionExecuted
+        | Kind::SslCheck
+        | Kind::Unknown
+        | Kind::UrlVerification { .. } => Ok(None),
+    }
+}
+
+fn is_lifecycle(event_type: &str) -> bool {
+    matches!(
+        event_type,
+        "app_uninstalled"
+            | "grid_migration_finished"
+            | "grid_migration_started"
+            | "team_access_granted"
+            | "team_access_revoked"
+            | "tokens_revoked"
+    )
+}
+
+fn event(payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
+    let (enterprise, place, org_wide) = match payload.authorizations.read("authorizations")? {
+        None => (None, None, false),
+        Some(first) => (
+            enterprise(&first.0.enterprise_id, "authorizations.enterprise_id")?,
+            place(&first.0.team_id, "authorizations.team_id")?,
+            first
+                .0
+                .is_enterprise_install
+                .flag("authorizations.is_enterprise_install")?,
+        ),
+    };
+    if place.is_some() {
+        return Ok(named(enterprise, place, org_wide));
+    }
+    let around = match context(payload, org_wide)? {
+        None if shared(payload)? => None,
+        None => outer(payload, org_wide)?,
+        context => context,
+    };
+    let Some(enterprise) = enterprise else {
+        return Ok(around);
+    };
+    // The surroundings may be another company's, unless they name the organisation that the
+    // authorization names. Then they tell which of its workspaces is meant.
+    match around.filter(|around| around.enterprise() == Some(&enterprise)) {
+        Some(around) => Ok(Some(around)),
+        None => Ok(named(Some(enterprise), None, org_wide)),
+    }
+}
+
+fn shared(payload: &Payload<'_>) -> Result<bool, Malformed> {
+    payload.is_ext_shared_channel.flag("is_ext_shared_channel")
+}
+
+/// Lifecycle events of an org-wide installation name the org and no team. If one names a team as
+/// well, the team is not what was uninstalled.
+fn lifecycle(payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
+    Ok(match event(payload)? {
+        Some(tenant) if tenant.is_enterprise_install() && tenant.enterprise().is_some() => {
+            named(tenant.enterprise().cloned(), None, true)
+        }
+        Some(tenant) => Some(tenant),
+        None => named(
+            enterprise(&payload.enterprise_id, "enterprise_id")?,
+            None,
+            true,
+        ),
+    })
+}
+
+/// These concern an org's installation whatever they are flagged; the teams in them are what it
+/// was granted.
+fn team_access(payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
+    let authorized = match payload.authorizations.read("authorizations")? {
+        None => None,
+        Some(first) => enterprise(&first.0.enterprise_id, "authorizations.enterprise_id")?,
+    };
+    Ok(match authorized {
+        Some(authorized) => named(Some(authorized), None, true),
+        None => named(
+            enterprise(&payload.enterprise_id, "enterprise_id")?,
+            None,
+            true,
+        ),
+    })
+}
+
+fn context(payload: &Payload<'_>, org_wide: bool) -> Result<Option<Tenant>, Malformed> {
+    Ok(named(
+        enterprise(&payload.context_enterprise_id, "context_enterprise_id")?,
+        place(&payload.context_team_id, "context_team_id")?,
+        org_wide,
+    ))
+}
+
+fn outer(payload: &Payload<'_>, org_wide: bool) -> Result<Option<Tenant>, Malformed> {
+    Ok(named(
+        enterprise(&payload.enterprise_id, "enterprise_id")?,
+        place(&payload.team_id, "team_id")?,
+        org_wide,
+    ))
+}
+
+fn interactive(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
+    let org_wide = payload
+        .is_enterprise_install
+        .flag("is_enterprise_install")?;
+    let org = match payload.enterprise.read("enterprise")? {
+        None => None,
+        Some(org) => enterprise(&org.id, "enterprise.id")?,
+    };
+    let (team, orgs_team) = match payload.team.read("team")? {
+        None => (None, None),
+        Some(Team { enterprise_id, id }) => (
+            place(id, "team.id")?,
+            enterprise(enterprise_id, "team.enterprise_id")?,
+        ),
+    };
+    let users_team = match payload.user.read("user")? {
+        None => None,
+        Some(User { team_id, .. }) => place(team_id, "user.team_id")?,
+    };
+    let installed = match payload.view.read("view")? {
+        None => None,
+        Some(view) => place(&view.app_installed_team_id, "view.app_installed_team_id")?,
+    };
+
+    // The documented form of an org-wide installation.
+    let whole_org = team.is_none() && org_wide;
+    let home = match installed {
+        None if whole_org && org.is_some() => None,
+        None => own_message(kind, payload)?.or_else(|| team.clone()),
+        installed => installed,
+    };
+    Ok(match home {
+        // A workspace in use beside the org's own id helps only if it is of that org; whether
+        // its installation is, is compared where it is found.
+        Some(Place::Org(id)) => {
+            let in_use = match org.as_ref() == Some(&id) {
+                true => team
+                    .and_then(Place::team)
+                    .or_else(|| users_team.and_then(Place::team)),
+                false => None,
+            };
+            Tenant::new(Some(id), in_use, true).ok()
+        }
+        Some(home) => {
+            let insider = users_team == team || matches!(kind, Kind::MessageAction);
+            let certain = match orgs_team {
+                _ if whole_org => org,
+                _ if team.as_ref() != Some(&home) => None,
+                None if insider => org,
+                orgs_team => orgs_team,
+            };
+            named(certain, Some(home), org_wide)
+        }
+        None if whole_org && org.is_some() => {
+            Tenant::new(org, users_team.and_then(Place::team), true).ok()
+        }
+        None => users_team
+            .and_then(Place::team)
+            .and_then(|team| Tenant::new(None, Some(team), org_wide).ok()),
+    })
+}
+
+/// Where the message with the used button was posted from, if our app posted it. In a shared
+/// channel the one who clicks, and `team` with them, can be of the other company.
+fn own_message(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Place>, Malformed> {
+    if !matches!(kind, Kind::BlockActions | Kind::BlockSuggestion) {
+        return Ok(None);
+    }
+    let Some(message) = payload.message.read("message")? else {
+        return Ok(None);
+    };
+    let ours = payload.api_app_id.text("api_app_id")?;
+    match ours.is_some() && message.app_id.text("message.app_id")? == ours {
+        true => place(&message.team, "message.team"),
+        false => Ok(None),
+    }
+}
+
+fn event_actor(payload: &Payload<'_>) -> Result<Option<UserId>, Malformed> {
+    match payload.event.read("event")? {
+        None => Ok(None),
+        Some(Event { user: field, .. }) => match field.read("event.user")? {
+            None | Some(TextOrObject::Object) => Ok(None),
+            Some(TextOrObject::Text(id)) if id.is_empty() => Ok(None),
+            Some(TextOrObject::Text(id)) => user(Some(id), "event.user"),
+        },
+    }
+}
+
+fn user(id: Option<&str>, path: &'static str) -> Result<Option<UserId>, Malformed> {
+    id.map(|id| UserId::new(id).map_err(|_| Malformed::Field(path)))
+        .transpose()
+}
+
+/// What an id in the place of a team names.
+#[derive(Clone, Eq, PartialEq)]
+enum Place {
+    Org(EnterpriseId),
+    Workspace(TeamId),
+}
+
+impl Place {
+    fn team(self) -> Option<TeamId> {
+        match self {
+            Self::Org(_) => None,
+            Self::Workspace(team) => Some(team),
+        }
+    }
+}
+
+fn place(field: &Field<Text<'_>>, path: &'static str) -> Result<Option<Place>, Malformed> {
+    let Some(id) = field.text(path)? else {
+        return Ok(None);
+    };
+    let place = match id.starts_with('E') {
+        true => EnterpriseId::new(id).map(Place::Org),
+        false => TeamId::new(id).map(Place::Workspace),
+    };
+    place.map(Some).map_err(|_| Malformed::Field(path))
+}
+
+fn enterprise(
+    field: &Field<Text<'_>>,
+    path: &'static str,
+) -> Result<Option<EnterpriseId>, Malformed> {
+    let id = field.text(path)?;
+    id.map(|id| EnterpriseId::new(id).map_err(|_| Malformed::Field(path)))
+        .transpose()
+}
+
+/// The tenant that an enterprise id and a team's place, from the same object, name together.
+fn named(enterprise: Option<EnterpriseId>, place: Option<Place>, org_wide: bool) -> Option<Tenant> {
+    match place {
+        Some(Place::Org(org)) => match enterprise {
+            Some(other) if other != org => None,
+            _ => Tenant::new(Some(org), None, true).ok(),
+        },
+        Some(Place::Workspace(team)) => Tenant::new(enterprise, Some(team), org_wide).ok(),
+        None if org_wide => Tenant::new(enterprise, None, true).ok(),
+        None => None,
+    }
+}

@@ -1,0 +1,327 @@
+//! Slack's answers, read strictly enough to be kept and no more.
+//!
+//! Errors of the JSON reader repeat what it read, tokens included, so they go no further than
+//! this file.
+
+use std::borrow::Cow;
+use std::time::SystemTime;
+
+use serde::Deserialize;
+
+use super::Error;
+use crate::clock::{from_epoch, to_epoch};
+use crate::installation::{Bot, Enterprise, Grant, Home, IncomingWebhook, Scopes, Team, User};
+use crate::secret::{AccessToken, RefreshToken, WebhookUrl};
+use crate::tenant::{AppId, BotId, EnterpriseId, TeamId, UserId};
+
+/// What `oauth.v2.access` issued for a code.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Issued {
+    /// The app that the code was for.
+    pub app_id: AppId,
+    /// Where it was installed.
+    pub home: Home,
+    /// Who installed it.
+    pub authed_user: Option<UserId>,
+    /// The bot, unless only user scopes were granted.
+    pub bot: Option<Bot>,
+    /// The installer's own authorisation, if user scopes were granted.
+    pub user: Option<User>,
+    /// The webhook, if `incoming-webhook` was granted.
+    pub incoming_webhook: Option<IncomingWebhook>,
+    /// When, on Slack's clock (its `Date` header).
+    pub at: SystemTime,
+}
+
+/// Whose a token is.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct AuthTest {
+    /// The bot, for a bot token.
+    pub bot_id: Option<BotId>,
+    /// The organisation, if there is one.
+    pub enterprise_id: Option<EnterpriseId>,
+    /// The workspace. For an org-wide token Slack does not say what stands here.
+    pub team_id: Option<TeamId>,
+    /// The workspace's or the organisation's URL.
+    pub url: Option<String>,
+    /// The user that the token acts as.
+    pub user_id: Option<UserId>,
+}
+
+/// Who a user is, as far as an install policy asks. An absent flag is false: a deactivated
+/// user has few.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Person {
+    /// Their own workspace; another than ours for somebody from the other side of Slack Connect.
+    pub team_id: Option<TeamId>,
+    /// Deactivated.
+    pub is_deleted: bool,
+    /// An admin or owner of the workspace.
+    pub is_admin: bool,
+    /// An admin or owner of the organisation.
+    pub is_org_admin: bool,
+    /// A guest, or from another company.
+    pub is_outsider: bool,
+}
+
+#[derive(Deserialize)]
+struct AccessAnswer<'a> {
+    #[serde(borrow)]
+    app_id: Cow<'a, str>,
+    #[serde(borrow)]
+    team: Option<Named<'a>>,
+    #[serde(borrow)]
+    enterprise: Option<Named<'a>>,
+    #[serde(default)]
+    is_enterprise_install: bool,
+    #[serde(borrow)]
+    authed_user: Option<AuthedUser<'a>>,
+    #[serde(borrow)]
+    access_token: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    token_type: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    scope: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    bot_user_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    refresh_token: Option<Cow<'a, str>>,
+    expires_in: Option<u64>,
+    #[serde(borrow)]
+    incoming_webhook: Option<WebhookAnswer<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    name: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct AuthedUser<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    access_token: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    token_type: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    scope: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    refresh_token: Option<Cow<'a, str>>,
+    expires_in: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct WebhookAnswer<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+    #[serde(borrow)]
+    channel_id: Cow<'a, str>,
+    #[serde(borrow)]
+    configuration_url: Cow<'a, str>,
+    #[serde(borrow)]
+    url: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct AuthTestAnswer<'a> {
+    #[serde(borrow)]
+    bot_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    enterprise_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    team_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    url: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    user_id: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct PersonAnswer<'a> {
+    #[serde(borrow)]
+    user: PersonFields<'a>,
+}
+
+#[derive(Deserialize)]
+struct PersonFields<'a> {
+    #[serde(borrow)]
+    team_id: Option<Cow<'a, str>>,
+    #[serde(default)]
+    deleted: bool,
+    #[serde(default)]
+    is_admin: bool,
+    #[serde(default)]
+    is_owner: bool,
+    #[serde(default)]
+    is_primary_owner: bool,
+    #[serde(default)]
+    is_restricted: bool,
+    #[serde(default)]
+    is_ultra_restricted: bool,
+    #[serde(default)]
+    is_stranger: bool,
+    #[serde(default)]
+    enterprise_user: OrgFlags,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OrgFlags {
+    is_admin: bool,
+    is_owner: bool,
+    is_primary_owner: bool,
+}
+
+/// Reads the answer to a code exchange: the bot's token stands at the top, the user's inside
+/// `authed_user`.
+pub(super) fn issued(body: &[u8], at: SystemTime) -> Result<Issued, Error> {
+    let answer: AccessAnswer<'_> = read(body, "its fields")?;
+    let enterprise = answer
+        .enterprise
+        .map(|named| named.typed(EnterpriseId::new))
+        .transpose()?;
+    let team = answer
+        .team
+        .map(|named| named.typed(TeamId::new))
+        .transpose()?;
+    let home = Home::new(
+        enterprise.map(|(id, name)| Enterprise { id, name }),
+        team.map(|(id, name)| Team { id, name }),
+        answer.is_enterprise_install,
+    )
+    .map_err(|_| malformed("it names neither a workspace nor an organisation"))?;
+    let bot = match answer.access_token {
+        Some(token) => {
+            token_type(answer.token_type.as_deref(), &["bot", "granular_bot"])?;
+            let user_id = answer
+                .bot_user_id
+                .ok_or_else(|| malformed("no bot_user_id"))?;
+            Some(Bot {
+                user_id: id(UserId::new, &user_id)?,
+                id: None,
+                grant: grant(
+                    token,
+                    answer.refresh_token,
+                    answer.expires_in,
+                    answer.scope.as_deref(),
+                    at,
+                )?,
+            })
+        }
+        None => None,
+    };
+    let mut authed_user = None;
+    let mut user = None;
+    if let Some(answer) = answer.authed_user {
+        let id = id(UserId::new, &answer.id)?;
+        authed_user = Some(id.clone());
+        if let Some(token) = answer.access_token {
+            token_type(answer.token_type.as_deref(), &["user"])?;
+            let grant = grant(
+                token,
+                answer.refresh_token,
+                answer.expires_in,
+                answer.scope.as_deref(),
+                at,
+            )?;
+            user = Some(User { id, grant });
+        }
+    }
+    let webhook = |answer: WebhookAnswer<'_>| -> Result<_, Error> {
+        Ok(IncomingWebhook {
+            channel: answer.channel.into_owned(),
+            channel_id: answer.channel_id.into_owned(),
+            configuration_url: answer.configuration_url.into_owned(),
+            url: WebhookUrl::new(answer.url).map_err(|_| malformed("the webhook's url"))?,
+        })
+    };
+    Ok(Issued {
+        app_id: id(AppId::new, &answer.app_id)?,
+        home,
+        authed_user,
+        bot,
+        user,
+        incoming_webhook: answer.incoming_webhook.map(webhook).transpose()?,
+        at,
+    })
+}
+
+/// Reads `auth.test`. Nothing in it is required, and nothing in it decides a tenant, so an id
+/// of an unknown form counts as absent.
+pub(super) fn auth_test(body: &[u8]) -> Result<AuthTest, Error> {
+    let answer: AuthTestAnswer<'_> = read(body, "its fields")?;
+    Ok(AuthTest {
+        bot_id: answer.bot_id.and_then(|id| BotId::new(id).ok()),
+        enterprise_id: answer
+            .enterprise_id
+            .and_then(|id| EnterpriseId::new(id).ok()),
+        team_id: answer.team_id.and_then(|id| TeamId::new(id).ok()),
+        url: answer.url.map(Cow::into_owned),
+        user_id: answer.user_id.and_then(|id| UserId::new(id).ok()),
+    })
+}
+
+/// Reads `users.info`.
+pub(super) fn person(body: &[u8]) -> Result<Person, Error> {
+    let PersonAnswer { user } = read(body, "the user's fields")?;
+    let org = user.enterprise_user;
+    Ok(Person {
+        team_id: user.team_id.and_then(|id| TeamId::new(id).ok()),
+        is_deleted: user.deleted,
+        // An owner is an admin in practice, which no page promises.
+        is_admin: user.is_admin || user.is_owner || user.is_primary_owner,
+        is_org_admin: org.is_admin || org.is_owner || org.is_primary_owner,
+        is_outsider: user.is_restricted || user.is_ultra_restricted || user.is_stranger,
+    })
+}
+
+impl Named<'_> {
+    fn typed<I, E>(
+        self,
+        new: impl Fn(String) -> Result<I, E>,
+    ) -> Result<(I, Option<String>), Error> {
+        Ok((id(new, &self.id)?, self.name.map(Cow::into_owned)))
+    }
+}
+
+fn grant(
+    access_token: Cow<'_, str>,
+    refresh_token: Option<Cow<'_, str>>,
+    expires_in: Option<u64>,
+    scope: Option<&str>,
+    at: SystemTime,
+) -> Result<Grant, Error> {
+    let refresh_token = refresh_token.map(RefreshToken::new).transpose();
+    Ok(Grant {
+        access_token: AccessToken::new(access_token).map_err(|_| malformed("a token"))?,
+        refresh_token: refresh_token.map_err(|_| malformed("a token"))?,
+        expires_at: expires_in.map(|seconds| from_epoch(to_epoch(at).saturating_add(seconds))),
+        scopes: Scopes::from(scope.unwrap_or_default()),
+    })
+}
+
+fn token_type(token_type: Option<&str>, allowed: &[&str]) -> Result<(), Error> {
+    match token_type.is_some_and(|token_type| allowed.contains(&token_type)) {
+        true => Ok(()),
+        false => Err(malformed("a token of another type than its place")),
+    }
+}
+
+fn id<I, E>(new: impl Fn(String) -> Result<I, E>, id: &str) -> Result<I, Error> {
+    new(id.to_owned()).map_err(|_| malformed("an id"))
+}
+
+fn read<'a, T: Deserialize<'a>>(body: &'a [u8], what: &'static str) -> Result<T, Error> {
+    serde_json::from_slice(body).map_err(|_| malformed(what))
+}
+
+fn malformed(what: &'static str) -> Error {
+    Error::Malformed { what }
+}

@@ -1,0 +1,266 @@
+//! The Web API methods that this crate calls.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, DATE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use serde::Deserialize;
+use url::form_urlencoded;
+use zeroize::Zeroizing;
+
+use super::answers::{self, AuthTest, Issued, Person};
+use super::{Environment, Error, ErrorCode, HttpTransport, Transport};
+use crate::clock::Clock;
+use crate::installation::Scopes;
+use crate::secret::{AccessToken, ClientSecret, Code};
+use crate::tenant::{ClientId, UserId};
+
+/// What Slack knows the app by.
+#[derive(Debug)]
+pub struct ClientCredentials {
+    /// The client id, from *Basic Information*.
+    pub client_id: ClientId,
+    /// The client secret, from *Basic Information*.
+    pub client_secret: ClientSecret,
+}
+
+/// Calls Slack's Web API. Cheap to clone.
+#[derive(Clone)]
+pub struct SlackClient {
+    environment: Environment,
+    transport: Arc<dyn Transport>,
+    clock: Clock,
+}
+
+impl SlackClient {
+    /// A client over the network.
+    #[must_use]
+    pub fn new(environment: Environment) -> Self {
+        Self::with_transport(environment, HttpTransport::new())
+    }
+
+    /// A client over another transport.
+    #[must_use]
+    pub fn with_transport(environment: Environment, transport: impl Transport) -> Self {
+        Self {
+            environment,
+            transport: Arc::new(transport),
+            clock: Clock::default(),
+        }
+    }
+
+    /// The same client, with another clock.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// Which Slack this calls.
+    #[must_use]
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Exchanges the code of a callback for tokens (`oauth.v2.access`, HTTP Basic). The code is
+    /// spent, whatever comes back, so this is never repeated.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; also when Slack's answer is not one that can be kept as an installation.
+    pub async fn oauth_v2_access(
+        &self,
+        app: &ClientCredentials,
+        code: &Code,
+        redirect_uri: &str,
+    ) -> Result<Issued, Error> {
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", code.expose()),
+            ("redirect_uri", redirect_uri),
+        ];
+        let sent_at = self.clock.now();
+        let answer = self.call("oauth.v2.access", basic(app), &form).await?;
+        let slack_time = answer.slack_time().unwrap_or(sent_at);
+        answers::issued(&answer.body, slack_time)
+    }
+
+    /// Asks whose token this is (`auth.test`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn auth_test(&self, token: &AccessToken) -> Result<AuthTest, Error> {
+        let answer = self.call("auth.test", bearer(token), &[]).await?;
+        answers::auth_test(&answer.body)
+    }
+
+    /// Revokes a token (`auth.revoke`). Without token rotation this can uninstall the app; with
+    /// it, it ends this one token.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn auth_revoke(&self, token: &AccessToken) -> Result<(), Error> {
+        self.call("auth.revoke", bearer(token), &[]).await.map(drop)
+    }
+
+    /// Uninstalls the app where this token is from (`apps.uninstall`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; `no_permission` is reported for some bot tokens.
+    pub async fn apps_uninstall(
+        &self,
+        app: &ClientCredentials,
+        token: &AccessToken,
+    ) -> Result<(), Error> {
+        let form = [
+            ("client_id", app.client_id.as_str()),
+            ("client_secret", app.client_secret.expose()),
+        ];
+        self.call("apps.uninstall", bearer(token), &form)
+            .await
+            .map(drop)
+    }
+
+    /// Asks who a user is (`users.info`, scope `users:read`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn users_info(&self, token: &AccessToken, user: &UserId) -> Result<Person, Error> {
+        let answer = self
+            .call("users.info", bearer(token), &[("user", user.as_str())])
+            .await?;
+        answers::person(&answer.body)
+    }
+
+    async fn call(
+        &self,
+        method: &'static str,
+        authorization: HeaderValue,
+        form: &[(&str, &str)],
+    ) -> Result<Answer, Error> {
+        let body = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(form)
+            .finish();
+        let request = http::Request::builder()
+            .method(Method::POST)
+            .uri(self.environment.api_url(method).as_str())
+            .header(AUTHORIZATION, authorization)
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Bytes::from(body))
+            .map_err(|_| Error::Malformed {
+                what: "the environment's base URL",
+            })?;
+        let response = self.transport.send(request).await?;
+        let outcome = Answer::new(response);
+        match &outcome {
+            Ok(_) => tracing::debug!(method, "Slack answered"),
+            Err(error) => tracing::debug!(method, %error, "Slack refused"),
+        }
+        outcome
+    }
+}
+
+impl fmt::Debug for SlackClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SlackClient")
+            .field("environment", &self.environment.base().as_str())
+            .field("transport", &self.transport)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An answer that said `ok: true`.
+struct Answer {
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Answer {
+    fn new(response: http::Response<Bytes>) -> Result<Self, Error> {
+        let (parts, body) = response.into_parts();
+        if parts.status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(Error::RateLimited {
+                retry_after: retry_after(&parts.headers),
+            });
+        }
+        // Most of Slack's errors come with status 200; some proxies and outages with HTML.
+        let Ok(envelope) = serde_json::from_slice::<Envelope>(&body) else {
+            return Err(match parts.status.is_success() {
+                true => Error::Malformed {
+                    what: "it is not a JSON object with `ok`",
+                },
+                false => Error::Http {
+                    status: parts.status.as_u16(),
+                },
+            });
+        };
+        let retry_after = retry_after(&parts.headers);
+        match (envelope.ok, envelope.error) {
+            (true, _) if parts.status.is_success() => Ok(Self {
+                headers: parts.headers,
+                body,
+            }),
+            (_, Some(code)) if code == "ratelimited" => Err(Error::RateLimited { retry_after }),
+            (_, Some(code)) => Err(Error::Api {
+                code: ErrorCode::new(&code),
+                needed: Scopes::from(envelope.needed.as_deref().unwrap_or_default()),
+            }),
+            (_, None) => Err(Error::Http {
+                status: parts.status.as_u16(),
+            }),
+        }
+    }
+
+    /// When Slack answered, on its own clock.
+    fn slack_time(&self) -> Option<SystemTime> {
+        httpdate::parse_http_date(self.headers.get(DATE)?.to_str().ok()?).ok()
+    }
+}
+
+/// What every answer has.
+#[derive(Deserialize)]
+struct Envelope {
+    /// An RFC 6749 style refusal has an `error` and no `ok`.
+    #[serde(default)]
+    ok: bool,
+    error: Option<String>,
+    needed: Option<String>,
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn basic(app: &ClientCredentials) -> HeaderValue {
+    let id = form_urlencoded::byte_serialize(app.client_id.as_str().as_bytes());
+    let secret = form_urlencoded::byte_serialize(app.client_secret.expose().as_bytes());
+    let pair = Zeroizing::new(format!(
+        "{}:{}",
+        id.collect::<String>(),
+        secret.collect::<String>()
+    ));
+    sensitive(&Zeroizing::new(format!(
+        "Basic {}",
+        STANDARD.encode(pair.as_bytes())
+    )))
+}
+
+fn bearer(token: &AccessToken) -> HeaderValue {
+    sensitive(&Zeroizing::new(format!("Bearer {}", token.expose())))
+}
+
+/// A header that no log of an HTTP library shows.
+fn sensitive(value: &str) -> HeaderValue {
+    let mut value = HeaderValue::from_str(value).expect("secrets are visible ASCII");
+    value.set_sensitive(true);
+    value
+}

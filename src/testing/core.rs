@@ -1,0 +1,241 @@
+//! The fake without a transport: a request in, an answer out.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use url::Url;
+
+use crate::clock::Clock;
+use crate::slack::Environment;
+use crate::tenant::{AppId, ClientId};
+
+use super::authorize::{self, Ask, AuthorizeError};
+use super::calls::Outcome;
+use super::fault::Fault;
+use super::mint::Mint;
+use super::state::State;
+use super::world::World;
+use super::{api, payload};
+
+/// What the server, the transport and the handle share.
+pub(super) struct Core {
+    pub(super) ahead: Arc<AtomicU64>,
+    pub(super) app: App,
+    pub(super) clock: Clock,
+    pub(super) environment: Environment,
+    state: Mutex<State>,
+}
+
+/// The one app of a fake Slack.
+pub(super) struct App {
+    pub(super) client_id: ClientId,
+    pub(super) client_secret: String,
+    pub(super) id: AppId,
+    pub(super) name: String,
+    pub(super) redirect_urls: Vec<Url>,
+    pub(super) signing_secret: Arc<str>,
+    /// The deprecated `token` field of every payload.
+    pub(super) verification_token: String,
+}
+
+impl Core {
+    pub(super) fn new(world: World, base: &str) -> Arc<Self> {
+        let mut mint = Mint::new(world.seed);
+        let app = App {
+            client_id: ClientId::new(mint.client_id()).expect("a made-up id is well formed"),
+            client_secret: mint.app_secret(),
+            id: AppId::new(mint.id("A0")).expect("a made-up id is well formed"),
+            name: world.app_name.clone(),
+            redirect_urls: world.redirect_urls.clone(),
+            signing_secret: mint.app_secret().into(),
+            verification_token: mint.ticket(),
+        };
+        let ahead = Arc::new(AtomicU64::new(0));
+        let (start, moved) = (world.clock.clone(), Arc::clone(&ahead));
+        Arc::new(Self {
+            ahead,
+            app,
+            clock: Clock::from_fn(move || {
+                start.now() + Duration::from_millis(moved.load(Ordering::SeqCst))
+            }),
+            environment: Environment::at(base).expect("the fake is on loopback, or has https"),
+            state: Mutex::new(State::new(world, mint)),
+        })
+    }
+
+    /// A test that panicked leaves nothing half done here.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn ask(&self, authorize: &Url) -> Result<Ask, AuthorizeError> {
+        let query = authorize::pairs(authorize.query().unwrap_or_default().as_bytes());
+        Ask::read(&query, &self.app)
+    }
+
+    /// Answers, after whatever delay a fault wants.
+    pub(super) async fn answer_in_time(&self, request: Request<Bytes>) -> Option<Response<Bytes>> {
+        let visit = self.arrive(&request);
+        let fault = visit.fault.as_ref();
+        let delay = fault
+            .map(|fault| fault.delay)
+            .filter(|delay| !delay.is_zero());
+        let is_late = fault.is_some_and(|fault| fault.after_effect);
+        if let Some(delay) = delay.filter(|_| !is_late) {
+            tokio::time::sleep(delay).await;
+        }
+        let answer = self.carry_out(&request, &visit);
+        if let Some(delay) = delay.filter(|_| is_late) {
+            tokio::time::sleep(delay).await;
+        }
+        answer
+    }
+
+    /// Counts a Web API call, and finds the fault that strikes it.
+    pub(super) fn arrive(&self, request: &Request<Bytes>) -> Visit {
+        let is_call = [Method::GET, Method::POST].contains(request.method());
+        let method = request
+            .uri()
+            .path()
+            .strip_prefix("/api/")
+            .filter(|_| is_call);
+        let Some(method) = method else {
+            return Visit::default();
+        };
+        // A path is the app's own text; what is no method name is not kept.
+        let is_name = (1..=64).contains(&method.len())
+            && method
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'.');
+        let method = if is_name { method } else { "?" };
+        let mut state = self.state();
+        Visit {
+            call: Some((
+                method.to_owned(),
+                state.calls.arrive(method, self.clock.now()),
+            )),
+            fault: state.faults.strike(method),
+        }
+    }
+
+    pub(super) fn carry_out(
+        &self,
+        request: &Request<Bytes>,
+        visit: &Visit,
+    ) -> Option<Response<Bytes>> {
+        let path = request.uri().path();
+        let mut response = match (&visit.call, request.method()) {
+            (Some((method, number)), _) => {
+                self.call(method, *number, request, visit.fault.as_ref())?
+            }
+            (None, &Method::GET) if path == AUTHORIZE => {
+                self.authorize_page(request.uri().query().unwrap_or_default())
+            }
+            (None, &Method::POST) if path == AUTHORIZE => self.authorize_answer(request.body()),
+            (None, &Method::POST) if path.starts_with(payload::REPLIES) => self.reply(request),
+            (None, _) => status(StatusCode::NOT_FOUND),
+        };
+        let date = httpdate::fmt_http_date(self.clock.now());
+        let stamps = [
+            ("date", date),
+            ("x-slack-req-id", self.state().request_id()),
+        ];
+        for (name, value) in stamps {
+            let value = HeaderValue::try_from(value).expect("dates and hex digits are ASCII");
+            response.headers_mut().insert(name, value);
+        }
+        Some(response)
+    }
+
+    /// Carries out a Web API call, as far as the fault lets it.
+    fn call(
+        &self,
+        method: &str,
+        number: usize,
+        request: &Request<Bytes>,
+        fault: Option<&Fault>,
+    ) -> Option<Response<Bytes>> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let incoming = api::Incoming::read(method, request);
+        if let Ok(incoming) = &incoming {
+            note_caller(&mut state, number, incoming);
+        }
+        let truth = |state: &mut State| match incoming {
+            Ok(incoming) => api::answer(state, &self.app, &incoming, now),
+            Err(error) => (api::refuse(error), Some(error.to_owned())),
+        };
+        let (response, error) = match fault.filter(|fault| fault.replaces_answer()) {
+            Some(fault) => {
+                if fault.after_effect {
+                    truth(&mut state);
+                }
+                fault.answer()
+            }
+            None => {
+                let (response, error) = truth(&mut state);
+                (Some(response), error)
+            }
+        };
+        let outcome = match (&response, error) {
+            (None, _) => Outcome::Lost,
+            (Some(response), _) if response.status() != StatusCode::OK => {
+                Outcome::Status(response.status().as_u16())
+            }
+            (Some(_), Some(error)) => Outcome::Error(error),
+            (Some(_), None) => Outcome::Ok,
+        };
+        state.calls.note(number, |call| call.outcome = outcome);
+        response
+    }
+
+    /// Keeps what the app posts to a `response_url`.
+    fn reply(&self, request: &Request<Bytes>) -> Response<Bytes> {
+        match serde_json::from_slice(request.body()) {
+            Ok(reply) => self.state().replies.push(reply),
+            Err(_) => return status(StatusCode::BAD_REQUEST),
+        }
+        Response::new(Bytes::from_static(b"ok"))
+    }
+}
+
+/// One request on its way through.
+#[derive(Default)]
+pub(super) struct Visit {
+    /// The method, and the call's number in the log.
+    call: Option<(String, usize)>,
+    fault: Option<Fault>,
+}
+
+fn note_caller(state: &mut State, number: usize, incoming: &api::Incoming) {
+    let holder = incoming
+        .token
+        .as_deref()
+        .and_then(|token| state.former_holder(token));
+    let by_token = holder.map(|h| (h.tenant.clone(), h.user.clone(), Some(h.number)));
+    let by_code = || {
+        let holder = incoming
+            .arg("code")
+            .and_then(|code| state.holder_of_code(code));
+        holder.map(|(tenant, user)| (tenant.clone(), Some(user.clone()), None))
+    };
+    let Some((tenant, user, token)) = by_token.or_else(by_code) else {
+        return;
+    };
+    state.calls.note(number, |call| {
+        call.tenant = Some(tenant);
+        call.user = user;
+        call.token = token;
+    });
+}
+
+fn status(status: StatusCode) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = status;
+    response
+}
+
+const AUTHORIZE: &str = "/oauth/v2/authorize";

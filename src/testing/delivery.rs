@@ -1,0 +1,258 @@
+//! A request from Slack to the app under test, signed.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+use ring::hmac;
+use serde_json::Value;
+use thiserror::Error;
+use url::{Url, form_urlencoded};
+
+use crate::clock::to_epoch;
+use crate::slack::is_loopback;
+
+/// Something that Slack sends to the app: an event, a slash command, a click.
+///
+/// Change it, and it is signed as changed; to spoil the signature, change the
+/// [`request`](Self::request).
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// use slack_installs::testing::FakeSlack;
+///
+/// let fake = FakeSlack::start().await?;
+/// let url = "http://127.0.0.1:3000/slack/commands".parse()?;
+/// let command = fake.slash_command("U0ADMIN0001", "/hello", "world");
+/// let request = command.request(&url);
+/// assert!(request.headers().contains_key("x-slack-signature"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Delivery {
+    content: Content,
+    retry: Option<(u8, &'static str)>,
+    sent_at: SystemTime,
+    signing_secret: Arc<str>,
+}
+
+#[derive(Clone)]
+pub(super) enum Content {
+    /// A form of plain fields: a slash command.
+    Form(Vec<(String, String)>),
+    /// JSON: an event.
+    Json(Value),
+    /// JSON in a form's field `payload`: something interactive.
+    Payload(Value),
+    Raw(HeaderValue, Bytes),
+}
+
+impl Delivery {
+    pub(super) fn new(content: Content, sent_at: SystemTime, signing_secret: Arc<str>) -> Self {
+        Self {
+            content,
+            retry: None,
+            sent_at,
+            signing_secret,
+        }
+    }
+
+    /// The body as it is sent.
+    #[must_use]
+    pub fn body(&self) -> Bytes {
+        let form = |fields: &[(&str, &str)]| {
+            let mut form = form_urlencoded::Serializer::new(String::new());
+            Bytes::from(form.extend_pairs(fields).finish())
+        };
+        match &self.content {
+            Content::Form(fields) => {
+                let fields: Vec<_> = fields
+                    .iter()
+                    .map(|(k, v)| (k.as_str(), v.as_str()))
+                    .collect();
+                form(&fields)
+            }
+            Content::Json(body) => Bytes::from(body.to_string()),
+            Content::Payload(payload) => form(&[("payload", &payload.to_string())]),
+            Content::Raw(_, body) => body.clone(),
+        }
+    }
+
+    /// Changes the JSON of an event or of an interactive payload.
+    ///
+    /// # Panics
+    ///
+    /// If this is no JSON.
+    #[must_use]
+    pub fn edit(mut self, edit: impl FnOnce(&mut Value)) -> Self {
+        match &mut self.content {
+            Content::Json(json) | Content::Payload(json) => edit(json),
+            Content::Form(_) | Content::Raw(..) => panic!("this delivery has no JSON to edit"),
+        }
+        self
+    }
+
+    /// The JSON of an event or of an interactive payload.
+    #[must_use]
+    pub fn json(&self) -> Option<&Value> {
+        match &self.content {
+            Content::Json(json) | Content::Payload(json) => Some(json),
+            Content::Form(_) | Content::Raw(..) => None,
+        }
+    }
+
+    /// The HTTP request, signed with the app's signing secret (`v0`).
+    ///
+    /// # Panics
+    ///
+    /// If the URL cannot be requested, such as `data:`.
+    #[must_use]
+    pub fn request(&self, url: &Url) -> Request<Bytes> {
+        let body = self.body();
+        let timestamp = to_epoch(self.sent_at).to_string();
+        let mut base = format!("v0:{timestamp}:").into_bytes();
+        base.extend_from_slice(&body);
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.signing_secret.as_bytes());
+        let hex: String = hmac::sign(&key, &base)
+            .as_ref()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        let content_type = match &self.content {
+            Content::Form(_) | Content::Payload(_) => {
+                HeaderValue::from_static("application/x-www-form-urlencoded")
+            }
+            Content::Json(_) => HeaderValue::from_static("application/json"),
+            Content::Raw(content_type, _) => content_type.clone(),
+        };
+        let mut request = Request::post(url.as_str())
+            .header(header::CONTENT_TYPE, content_type)
+            .header(
+                header::USER_AGENT,
+                "Slackbot 1.0 (+https://api.slack.com/robots)",
+            )
+            .header("x-slack-request-timestamp", timestamp)
+            .header("x-slack-signature", format!("v0={hex}"));
+        if let Some((number, reason)) = self.retry {
+            request = request.header("x-slack-retry-num", number.to_string());
+            request = request.header("x-slack-retry-reason", reason);
+        }
+        request
+            .body(body)
+            .expect("the URL and the headers are well formed")
+    }
+
+    /// The same thing, sent again: Slack repeats an event up to three times, each time with a new
+    /// timestamp and signature. The reason is one of Slack's, such as `http_timeout`.
+    #[must_use]
+    pub fn retry(self, number: u8, reason: &'static str) -> Self {
+        Self {
+            retry: Some((number, reason)),
+            ..self
+        }
+    }
+
+    /// Sets the time that is signed.
+    #[must_use]
+    pub fn sent_at(self, sent_at: SystemTime) -> Self {
+        Self { sent_at, ..self }
+    }
+
+    /// Replaces the body by these bytes, and the content type.
+    ///
+    /// # Panics
+    ///
+    /// If the content type cannot be a header's value.
+    #[must_use]
+    pub fn with_body(self, content_type: &str, body: impl Into<Bytes>) -> Self {
+        let content_type = HeaderValue::from_str(content_type);
+        let content_type = content_type.expect("a content type of a test is visible ASCII");
+        Self {
+            content: Content::Raw(content_type, body.into()),
+            ..self
+        }
+    }
+
+    /// Sets a field of a slash command, or adds it.
+    ///
+    /// # Panics
+    ///
+    /// If this is no form of plain fields.
+    #[must_use]
+    pub fn with_field(mut self, name: &str, value: &str) -> Self {
+        let Content::Form(fields) = &mut self.content else {
+            panic!("this delivery has no form fields");
+        };
+        match fields.iter_mut().find(|(key, _)| key == name) {
+            Some((_, old)) => value.clone_into(old),
+            None => fields.push((name.to_owned(), value.to_owned())),
+        }
+        self
+    }
+}
+
+impl fmt::Debug for Delivery {
+    /// Without the body, which can carry tickets such as a `response_url`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Delivery");
+        debug
+            .field("sent_at", &self.sent_at)
+            .field("retry", &self.retry)
+            .finish_non_exhaustive()
+    }
+}
+
+/// POSTs a request to the app under test, once.
+pub(super) async fn send(request: Request<Bytes>) -> Result<Response<Bytes>, DeliveryError> {
+    let url = Url::parse(&request.uri().to_string());
+    if !url.is_ok_and(|url| url.scheme() == "http" && is_loopback(&url)) {
+        return Err(DeliveryError::NotLoopback);
+    }
+    let failed = |error: reqwest::Error| DeliveryError::Failed(error.without_url().into());
+    let request = reqwest::Request::try_from(request).map_err(failed)?;
+    let mut response = client().execute(request).await.map_err(failed)?;
+    let mut answer = Response::new(Bytes::new());
+    *answer.status_mut() = response.status();
+    *answer.headers_mut() = std::mem::take(response.headers_mut());
+    *answer.body_mut() = response.bytes().await.map_err(failed)?;
+    Ok(answer)
+}
+
+/// A client for loopback: no proxy, no redirects. Its TLS is never used, but reqwest wants a
+/// configuration, and would otherwise look for a process-wide provider and panic without one.
+fn client() -> reqwest::Client {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has the default protocol versions")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(PATIENCE)
+        .build()
+        .expect("the configuration is complete")
+}
+
+/// How long to wait for the app's answer. Slack gives it 3 s; this is longer, so that a busy test
+/// machine fails nobody.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why the app under test gave no answer.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DeliveryError {
+    /// It could not be reached, or did not answer within 30 s.
+    #[error("the app under test gave no answer")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Deliveries go to plain `http` on this machine only, so that no test ever signs something
+    /// for somebody else.
+    #[error("deliveries go to http on a loopback address only")]
+    NotLoopback,
+}

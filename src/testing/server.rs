@@ -1,0 +1,74 @@
+//! The fake over HTTP, on loopback.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::core::Core;
+
+/// Serves until it is dropped.
+pub(super) struct Server(JoinHandle<()>);
+
+impl Server {
+    pub(super) fn start(listener: TcpListener, core: Arc<Core>) -> Self {
+        Self(tokio::spawn(accept(listener, core)))
+    }
+}
+
+impl Drop for Server {
+    /// Ends the connections too: the task owns theirs.
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, core: Arc<Core>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => drop(connections.spawn(converse(stream, Arc::clone(&core)))),
+                // Out of file descriptors, most likely: other connections must end first.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            },
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+        }
+    }
+}
+
+/// An error only says that the other side went away, or that a fault closed the connection.
+async fn converse(stream: TcpStream, core: Arc<Core>) {
+    let service = service_fn(move |request| answer(Arc::clone(&core), request));
+    let _ = http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+async fn answer(
+    core: Arc<Core>,
+    request: Request<Incoming>,
+) -> io::Result<http::Response<Full<Bytes>>> {
+    let (parts, body) = request.into_parts();
+    let body = Limited::new(body, MAX_BODY)
+        .collect()
+        .await
+        .map_err(io::Error::other)?;
+    let answer = core
+        .answer_in_time(Request::from_parts(parts, body.to_bytes()))
+        .await;
+    let answer = answer.ok_or_else(|| io::Error::other("a fault lost the answer"))?;
+    Ok(answer.map(Full::new))
+}
+
+/// The largest request in bytes, as large as Slack's own limit for a form.
+const MAX_BODY: usize = 1024 * 1024;

@@ -1,0 +1,250 @@
+//! A tower layer: the host's service sees only requests that are Slack's, for a tenant that has
+//! the app, with that tenant's tokens beside them.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::authorize::{AuthorizeError, AuthorizeResult, Authorizer};
+use crate::events::{Handled, Lifecycle};
+use crate::request::{Kind, VerifiedRequest, Verifier, is_ssl_check};
+
+/// Verifies, resolves and authorizes each request before the host's service sees it.
+///
+/// * A request that is not Slack's is answered 401 (or 400, 413), and nothing is looked up.
+/// * `url_verification` and `ssl_check` are answered.
+/// * `app_uninstalled` and `tokens_revoked` are handled, and answered 200 when what had to go is
+///   gone, else 503, so that Slack repeats them.
+/// * A request of a tenant that does not have the app is answered: to a person with a line of
+///   text, to Slack's machines with an empty 200.
+/// * All others reach the host's service, body unchanged, with an [`Authorization`] in their
+///   extensions.
+///
+/// Put it around the routes that Slack calls, not around the install flow.
+#[derive(Clone)]
+pub struct SlackLayer(Arc<Parts>);
+
+struct Parts {
+    verifier: Verifier,
+    authorizer: Authorizer,
+    lifecycle: Lifecycle,
+}
+
+impl SlackLayer {
+    /// A layer of these parts.
+    #[must_use]
+    pub fn new(verifier: Verifier, authorizer: Authorizer, lifecycle: Lifecycle) -> Self {
+        Self(Arc::new(Parts {
+            verifier,
+            authorizer,
+            lifecycle,
+        }))
+    }
+}
+
+impl fmt::Debug for SlackLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SlackLayer")
+            .field("verifier", &self.0.verifier)
+            .field("authorizer", &self.0.authorizer)
+            .field("lifecycle", &self.0.lifecycle)
+            .finish()
+    }
+}
+
+impl<S> Layer<S> for SlackLayer {
+    type Service = SlackService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        SlackService {
+            layer: self.clone(),
+            inner,
+        }
+    }
+}
+
+/// What [`SlackLayer`] puts into a request's extensions.
+#[derive(Clone, Debug)]
+pub struct Authorization {
+    /// The request, as Slack signed it.
+    pub request: Arc<VerifiedRequest>,
+    /// The tokens that may serve it.
+    pub authorized: Arc<AuthorizeResult>,
+}
+
+/// The service that [`SlackLayer`] makes.
+#[derive(Clone, Debug)]
+pub struct SlackService<S> {
+    layer: SlackLayer,
+    inner: S,
+}
+
+impl<S, B, R> Service<Request<B>> for SlackService<S>
+where
+    S: Service<Request<B>, Response = Response<R>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Body + From<Bytes> + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    R: From<Bytes> + Send + 'static,
+{
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Response = Response<R>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The clone that was polled ready serves this request; a fresh one takes its place.
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let parts = Arc::clone(&self.layer.0);
+        Box::pin(async move {
+            match parts.admit(request).await {
+                Ok(request) => inner.call(request).await,
+                Err(answer) => Ok(answer.into_response()),
+            }
+        })
+    }
+}
+
+impl Parts {
+    /// The request with its authorization, or what to answer instead.
+    async fn admit<B>(self: &Arc<Self>, request: Request<B>) -> Result<Request<B>, Answer>
+    where
+        B: Body + From<Bytes> + Send,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (mut head, body) = request.into_parts();
+        let body = Limited::new(body, self.verifier.body_limit());
+        let body = match body.collect().await {
+            Ok(collected) => collected.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                return Err(Answer::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "the body is too large",
+                ));
+            }
+            Err(_) => {
+                return Err(Answer::new(
+                    StatusCode::BAD_REQUEST,
+                    "the body did not arrive",
+                ));
+            }
+        };
+        let verified = match self.verifier.verify(&head.headers, body.clone()) {
+            Ok(verified) => verified,
+            // Slack does not say whether it signs these; there is nothing in them to protect.
+            Err(_) if is_ssl_check(&head.headers, &body) => return Err(Answer::empty()),
+            Err(error) => {
+                tracing::info!(%error, "a request was refused");
+                return Err(Answer::new(error.status(), "refused"));
+            }
+        };
+        match verified.kind() {
+            Kind::UrlVerification { challenge } => return Err(Answer::text(challenge)),
+            Kind::SslCheck => return Err(Answer::empty()),
+            _ => {}
+        }
+        let request = Arc::new(verified);
+        if self.handle_lifecycle(&request).await? != Handled::NotLifecycle {
+            return Err(Answer::empty());
+        }
+        match self.authorizer.authorize(&request).await {
+            Ok(authorized) => {
+                let authorized = Arc::new(authorized);
+                head.extensions.insert(Authorization {
+                    request,
+                    authorized,
+                });
+                Ok(Request::from_parts(head, B::from(body)))
+            }
+            Err(error) => Err(Answer::unauthorized(&request, &error)),
+        }
+    }
+
+    /// Runs on a task of its own: Slack hangs up after 3 s, and a server drops the request then.
+    async fn handle_lifecycle(
+        self: &Arc<Self>,
+        request: &Arc<VerifiedRequest>,
+    ) -> Result<Handled, Answer> {
+        if !Lifecycle::concerns(request) {
+            return Ok(Handled::NotLifecycle);
+        }
+        let (parts, request) = (Arc::clone(self), Arc::clone(request));
+        let task = tokio::spawn(async move { parts.lifecycle.handle(&request).await });
+        let repeat = Answer::new(StatusCode::SERVICE_UNAVAILABLE, "not done yet");
+        match task.await {
+            Ok(Ok(handled)) => Ok(handled),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a lifecycle event could not be handled; Slack repeats it");
+                Err(repeat)
+            }
+            Err(_) => Err(repeat),
+        }
+    }
+}
+
+/// What the layer answers itself.
+struct Answer {
+    status: StatusCode,
+    text: String,
+}
+
+impl Answer {
+    fn new(status: StatusCode, text: &str) -> Self {
+        Self {
+            status,
+            text: text.to_owned(),
+        }
+    }
+
+    fn empty() -> Self {
+        Self::new(StatusCode::OK, "")
+    }
+
+    fn text(text: &str) -> Self {
+        Self::new(StatusCode::OK, text)
+    }
+
+    fn unauthorized(request: &VerifiedRequest, error: &AuthorizeError) -> Self {
+        let kind = request.kind();
+        tracing::info!(tenant = ?request.tenant(), ?kind, %error, "a request is not authorized");
+        match (error, kind) {
+            (AuthorizeError::Store(_), _) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "try again later")
+            }
+            // Slack shows the text of the answer to the person who typed the command.
+            (AuthorizeError::Expired, Kind::SlashCommand) => {
+                Self::text("This app's access has expired. Please install it again.")
+            }
+            (_, Kind::SlashCommand) => {
+                Self::text("This app is not installed here. Please install it first.")
+            }
+            // Nothing will change by repeating it.
+            _ => Self::empty(),
+        }
+    }
+
+    fn into_response<R: From<Bytes>>(self) -> Response<R> {
+        let mut response = Response::new(R::from(Bytes::from(self.text)));
+        *response.status_mut() = self.status;
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, plain);
+        response
+    }
+}

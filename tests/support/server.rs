@@ -1,0 +1,91 @@
+//! Real servers as child processes: on a free port, in a directory of their own, as an
+//! unprivileged user, killed when dropped.
+
+use std::ffi::OsStr;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+/// A server that ends with this value.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+}
+
+impl Server {
+    /// Starts a server. Its output goes to `log`.
+    pub fn start(command: &mut Command, log: &Path) -> Self {
+        let log = std::fs::File::create(log).expect("the server's directory is ours");
+        let again = log.try_clone().expect("a file can be shared");
+        let command = command.stdin(Stdio::null()).stdout(log).stderr(again);
+        let child = command.spawn().expect("the server starts");
+        Self { child }
+    }
+
+    /// The process, to be stopped or killed by a test.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills the server at once, as a power cut would.
+    pub fn kill(&mut self) {
+        // It may be gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port that nobody listens on now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    listener.local_addr().expect("a bound listener has an address").port()
+}
+
+/// A directory that the unprivileged user may write to.
+pub fn directory() -> TempDir {
+    let directory = TempDir::new().expect("the temporary directory can be written");
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o700))
+        .expect("the directory is ours");
+    if is_root() {
+        chown(directory.path(), Some(NOBODY), Some(NOBODY)).expect("root may give it away");
+    }
+    directory
+}
+
+/// A command that runs without root's rights: servers such as Postgres refuse to run with them.
+pub fn unprivileged(program: impl AsRef<OsStr>) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    let id = NOBODY.to_string();
+    command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]).arg(program);
+    command
+}
+
+/// Finds a program on `PATH` or in one of these directories. A missing one fails the test with
+/// the remedy: a check that does not run is no check.
+pub fn find(program: &str, elsewhere: &[&str], remedy: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places = elsewhere.iter().map(PathBuf::from).chain(std::env::split_paths(&path));
+    places
+        .map(|place| place.join(program))
+        .find(|program| program.is_file())
+        .unwrap_or_else(|| panic!("{program} is not on this machine; {remedy}"))
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
+/// Debian's `nobody`.
+const NOBODY: u32 = 65534;
