@@ -19,7 +19,12 @@ async fn memory() -> (MemoryBackend, ()) {
 async fn sqlite() -> (SqliteBackend, TempDir) {
     let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let path = directory.path().join("installations.sqlite3");
-    (SqliteBackend::open(path).await.expect("a new file can be made there"), directory)
+    (
+        SqliteBackend::open(path)
+            .await
+            .expect("a new file can be made there"),
+        directory,
+    )
 }
 
 async fn through_a_pointer() -> (Arc<dyn Backend>, ()) {

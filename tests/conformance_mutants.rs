@@ -25,7 +25,10 @@ async fn every_mutant_is_caught_by_its_rule_and_every_check_catches_one() {
         }
         idle.retain(|name| !caught.contains(name));
     }
-    assert!(survivors.is_empty(), "these pass the checks of their rules: {survivors:?}");
+    assert!(
+        survivors.is_empty(),
+        "these pass the checks of their rules: {survivors:?}"
+    );
     assert!(idle.is_empty(), "these catch nothing: {idle:?}");
 }
 
@@ -40,7 +43,10 @@ async fn caught(mutation: Mutation) -> Vec<&'static str> {
     for check in CHECKS {
         let mutant = Mutant::new(mutation);
         // In a task, since a panic there comes back as an error.
-        if tokio::spawn(async move { (check.run)(&mutant).await }).await.is_err() {
+        if tokio::spawn(async move { (check.run)(&mutant).await })
+            .await
+            .is_err()
+        {
             caught.push(check.name);
         }
     }
@@ -179,14 +185,22 @@ const MUTATIONS: &[(Mutation, &str)] = &[
     (M::VersionIsANumber, "rule_02_versions"),
     (M::VersionIsAny, "rule_04"),
     (M::VersionIsNotChecked, "rule_04_a_row_made_anew"),
-    (M::WritesAfterLooking, "rule_10_one_of_many_that_expect_absence"),
+    (
+        M::WritesAfterLooking,
+        "rule_10_one_of_many_that_expect_absence",
+    ),
     (M::WritesAfterLookingForVersions, "rule_10_no_update"),
 ];
 
 impl Mutant {
     fn new(mutation: Mutation) -> Self {
         let rows = MemoryBackend::default();
-        Self { mutation, rows, cache: Mutex::default(), index: Mutex::default() }
+        Self {
+            mutation,
+            rows,
+            cache: Mutex::default(),
+            index: Mutex::default(),
+        }
     }
 
     fn is(&self, mutation: Mutation) -> bool {
@@ -202,8 +216,17 @@ impl Mutant {
     }
 
     async fn clear(&self, wanted: impl Fn(&Key) -> bool, limit: usize) -> Result<(), Error> {
-        for (key, _) in self.all().await?.into_iter().filter(|(key, _)| wanted(key)).take(limit) {
-            let delete = Change::Delete { slot: key.slot, only: None };
+        for (key, _) in self
+            .all()
+            .await?
+            .into_iter()
+            .filter(|(key, _)| wanted(key))
+            .take(limit)
+        {
+            let delete = Change::Delete {
+                slot: key.slot,
+                only: None,
+            };
             self.rows.commit(&key.partition, &[delete]).await?;
         }
         Ok(())
@@ -232,31 +255,54 @@ impl Mutant {
     fn written(&self, standing: Option<Row>, row: Row) -> Row {
         let minute = |time: SystemTime| time - Duration::from_secs(seconds(time) % 60);
         match self.mutation {
-            M::DueAtIsDropped => Row { due_at: None, ..row },
-            M::DueAtIsOfTheMinute => Row { due_at: row.due_at.map(minute), ..row },
-            M::DueAtStays => {
-                Row { due_at: row.due_at.or(standing.and_then(|row| row.due_at)), ..row }
-            }
+            M::DueAtIsDropped => Row {
+                due_at: None,
+                ..row
+            },
+            M::DueAtIsOfTheMinute => Row {
+                due_at: row.due_at.map(minute),
+                ..row
+            },
+            M::DueAtStays => Row {
+                due_at: row.due_at.or(standing.and_then(|row| row.due_at)),
+                ..row
+            },
             M::MetadataIsReformatted => {
                 let json: serde_json::Value =
                     serde_json::from_str(row.metadata.as_str()).unwrap_or_default();
-                Row { metadata: Metadata::new(json.to_string()), ..row }
+                Row {
+                    metadata: Metadata::new(json.to_string()),
+                    ..row
+                }
             }
-            M::MetadataIsTrimmed => {
-                Row { metadata: Metadata::new(row.metadata.as_str().trim()), ..row }
-            }
+            M::MetadataIsTrimmed => Row {
+                metadata: Metadata::new(row.metadata.as_str().trim()),
+                ..row
+            },
             M::SealedEndsAtNul => {
                 let bytes = row.sealed.as_bytes();
-                let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-                Row { sealed: Sealed::from_stored(&bytes[..end]), ..row }
+                let end = bytes
+                    .iter()
+                    .rposition(|byte| *byte != 0)
+                    .map_or(0, |last| last + 1);
+                Row {
+                    sealed: Sealed::from_stored(&bytes[..end]),
+                    ..row
+                }
             }
             M::SealedIsText => {
                 let text = String::from_utf8_lossy(row.sealed.as_bytes()).into_owned();
-                Row { sealed: Sealed::from_stored(text), ..row }
+                Row {
+                    sealed: Sealed::from_stored(text),
+                    ..row
+                }
             }
             M::VersionIsANumber => {
                 let number = u128::from_be_bytes(*row.version.as_bytes()) & (u128::MAX >> 1);
-                Row { version: Version::from_bytes(number.to_be_bytes()), ..row }
+                Row {
+                    version: Version::from_bytes(number.to_be_bytes()),
+                    ..row
+                }
             }
             _ => row,
         }
@@ -265,8 +311,7 @@ impl Mutant {
     /// What this mutant takes the caller to expect.
     fn expected(&self, standing: Option<&Row>, expect: Expect) -> Expect {
         match (self.mutation, expect) {
-            (M::AbsentIsAny, Expect::Absent)
-            | (M::VersionIsAny, Expect::Version(_)) => Expect::Any,
+            (M::AbsentIsAny, Expect::Absent) | (M::VersionIsAny, Expect::Version(_)) => Expect::Any,
             (M::AnyIsAbsent, Expect::Any) => Expect::Absent,
             (M::AnyIsPresent, Expect::Any) => {
                 Expect::Version(standing.map_or_else(Version::mint, |row| row.version))
@@ -302,7 +347,10 @@ impl Mutant {
                         (M::DeleteOfNothingConflicts, None) => Some(Version::mint()),
                         _ => only,
                     };
-                    Change::Delete { slot: self.slot(&slot), only }
+                    Change::Delete {
+                        slot: self.slot(&slot),
+                        only,
+                    }
                 }
                 Change::Clear if self.is(M::ClearIsIgnored) => continue,
                 Change::Clear => Change::Clear,
@@ -327,11 +375,17 @@ impl Mutant {
         }
         yield_now().await;
         let unguarded = changes.into_iter().map(|change| match change {
-            Change::Put { slot, row, .. } => Change::Put { slot, row, expect: Expect::Any },
+            Change::Put { slot, row, .. } => Change::Put {
+                slot,
+                row,
+                expect: Expect::Any,
+            },
             Change::Delete { slot, .. } => Change::Delete { slot, only: None },
             Change::Clear => Change::Clear,
         });
-        self.rows.commit(partition, &unguarded.collect::<Vec<_>>()).await
+        self.rows
+            .commit(partition, &unguarded.collect::<Vec<_>>())
+            .await
     }
 
     fn remember_due(&self, partition: &Partition, changes: &[Change]) {
@@ -385,7 +439,10 @@ impl Backend for Mutant {
         if self.is(M::ReadsAreStale) {
             let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
             for (slot, row) in slots.iter().zip(&mut rows) {
-                let key = Key { partition: partition.clone(), slot: slot.clone() };
+                let key = Key {
+                    partition: partition.clone(),
+                    slot: slot.clone(),
+                };
                 *row = cache.entry(key).or_insert_with(|| row.clone()).clone();
             }
         }
@@ -422,13 +479,17 @@ impl Backend for Mutant {
             }
             M::ClearHasALimit if clears => {
                 self.clear(|key| key.partition == *partition, 200).await?;
-                let others: Vec<_> =
-                    changes.iter().filter(|change| change.slot().is_some()).cloned().collect();
+                let others: Vec<_> = changes
+                    .iter()
+                    .filter(|change| change.slot().is_some())
+                    .cloned()
+                    .collect();
                 return self.rows.commit(partition, &others).await;
             }
             M::ClearTakesPrefixes if clears => {
                 let family = |key: &Key| key.partition.as_str().starts_with(partition.as_str());
-                self.clear(|key| family(key) && key.partition != *partition, usize::MAX).await?;
+                self.clear(|key| family(key) && key.partition != *partition, usize::MAX)
+                    .await?;
             }
             M::DueNeverForgets => self.remember_due(partition, changes),
             M::DuplicatesAreTaken | M::DuplicatesAreWrittenAndRefused => {
@@ -448,9 +509,15 @@ impl Backend for Mutant {
             }
             M::JoinsNames => {
                 for change in changes {
-                    let Change::Put { slot, row, .. } = change else { continue };
+                    let Change::Put { slot, row, .. } = change else {
+                        continue;
+                    };
                     let (partition, slot) = joined(original, slot);
-                    let put = Change::Put { slot, row: row.clone(), expect: Expect::Any };
+                    let put = Change::Put {
+                        slot,
+                        row: row.clone(),
+                        expect: Expect::Any,
+                    };
                     self.rows.commit(&partition, &[put]).await?;
                 }
                 return Ok(());
@@ -473,7 +540,13 @@ impl Backend for Mutant {
             M::WritesAfterLooking => return self.look_then_write(partition, changes.into()).await,
             M::WritesAfterLookingForVersions => {
                 let absent = |change: &Change| {
-                    matches!(change, Change::Put { expect: Expect::Absent, .. })
+                    matches!(
+                        change,
+                        Change::Put {
+                            expect: Expect::Absent,
+                            ..
+                        }
+                    )
                 };
                 if !changes.iter().any(absent) {
                     return self.look_then_write(partition, changes.into()).await;
@@ -501,19 +574,35 @@ impl Backend for Mutant {
             }
             M::ScanBreaksOffWhenFull => {
                 let page = self.rows.scan(from, limit).await?;
-                Ok(Page { next: page.next.filter(|_| page.rows.len() % 2 == 1), ..page })
+                Ok(Page {
+                    next: page.next.filter(|_| page.rows.len() % 2 == 1),
+                    ..page
+                })
             }
             M::ScanIgnoresLimit => self.rows.scan(from, limit.saturating_add(1)).await,
-            M::ScanLimitZeroIsNothing if limit == 0 => Ok(Page { rows: Vec::new(), next: None }),
+            M::ScanLimitZeroIsNothing if limit == 0 => Ok(Page {
+                rows: Vec::new(),
+                next: None,
+            }),
             M::ScanRepeatsAtPages => {
                 let page = self.rows.scan(from, limit).await?;
-                let second = page.rows.iter().nth_back(1).map(|(key, _)| Cursor::after(key));
-                Ok(Page { next: page.next.map(|next| second.unwrap_or(next)), ..page })
+                let second = page
+                    .rows
+                    .iter()
+                    .nth_back(1)
+                    .map(|(key, _)| Cursor::after(key));
+                Ok(Page {
+                    next: page.next.map(|next| second.unwrap_or(next)),
+                    ..page
+                })
             }
             M::ScanSkipsAtPages => {
                 let page = self.rows.scan(from, limit.max(1).saturating_add(1)).await?;
                 let skipped = page.rows.len().min(limit.max(1));
-                Ok(Page { rows: page.rows[..skipped].to_vec(), next: page.next })
+                Ok(Page {
+                    rows: page.rows[..skipped].to_vec(),
+                    next: page.next,
+                })
             }
             _ => self.rows.scan(from, limit).await,
         }
@@ -540,8 +629,10 @@ impl Backend for Mutant {
                     partition: partition.clone(),
                     slot: slot.clone(),
                 };
-                let mut due: Vec<_> =
-                    index.iter().map(|(at, row)| (key(at), row.clone())).collect();
+                let mut due: Vec<_> = index
+                    .iter()
+                    .map(|(at, row)| (key(at), row.clone()))
+                    .collect();
                 due.retain(|(_, row)| row.due_at.is_some_and(|due_at| due_at <= now));
                 due.sort_by_key(|(_, row)| row.due_at);
                 due.truncate(limit);
@@ -573,9 +664,13 @@ fn renamed(name: String) -> Partition {
 fn joined(partition: &Partition, slot: &Slot) -> (Partition, Slot) {
     let name = format!("{partition}/{slot}");
     let (head, tail) = name.split_at(name.len() / 2);
-    (renamed(head.into()), Slot::new(tail).expect("half of two names is no longer than a name"))
+    (
+        renamed(head.into()),
+        Slot::new(tail).expect("half of two names is no longer than a name"),
+    )
 }
 
 fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }

@@ -14,17 +14,27 @@ pub async fn rule_03_absent_commits_only_where_no_row_stands(backend: &dyn Backe
     let (tenant, bot) = (Tenant::new(backend), slot("bot"));
     for _ in 0..2 {
         let (first, second) = (row(), row());
-        tenant.put(&bot, &first, Expect::Absent).await.expect("no row stands here");
+        tenant
+            .put(&bot, &first, Expect::Absent)
+            .await
+            .expect("no row stands here");
         assert_conflict(&tenant.put(&bot, &second, Expect::Absent).await);
         assert_eq!(tenant.row(&bot).await, Some(first));
-        tenant.delete(&bot, None).await.expect("what stands may be deleted");
+        tenant
+            .delete(&bot, None)
+            .await
+            .expect("what stands may be deleted");
     }
 }
 
 /// Not over another, and not where no row stands.
 pub async fn rule_04_version_commits_only_over_that_version(backend: &dyn Backend) {
     let (tenant, bot) = (Tenant::new(backend), slot("bot"));
-    assert_conflict(&tenant.put(&bot, &row(), Expect::Version(Version::mint())).await);
+    assert_conflict(
+        &tenant
+            .put(&bot, &row(), Expect::Version(Version::mint()))
+            .await,
+    );
     assert_eq!(tenant.row(&bot).await, None);
 
     let first = tenant.plant(&bot).await;
@@ -35,9 +45,16 @@ pub async fn rule_04_version_commits_only_over_that_version(backend: &dyn Backen
     }
 
     let second = row();
-    tenant.put(&bot, &second, Expect::Version(first.version)).await.expect("it stands here");
+    tenant
+        .put(&bot, &second, Expect::Version(first.version))
+        .await
+        .expect("it stands here");
     assert_eq!(tenant.row(&bot).await.as_ref(), Some(&second));
-    assert_conflict(&tenant.put(&bot, &row(), Expect::Version(first.version)).await);
+    assert_conflict(
+        &tenant
+            .put(&bot, &row(), Expect::Version(first.version))
+            .await,
+    );
     assert_eq!(tenant.row(&bot).await, Some(second));
 }
 
@@ -47,12 +64,18 @@ pub async fn rule_04_a_row_made_anew_never_has_its_old_version(backend: &dyn Bac
     let mut versions = vec![tenant.plant(&bot).await.version];
     let removals: [&[Change]; 2] = [&[delete(&bot, None)], &[Change::Clear]];
     for removal in removals.into_iter().cycle().take(6) {
-        tenant.commit(removal).await.expect("what stands may be removed");
+        tenant
+            .commit(removal)
+            .await
+            .expect("what stands may be removed");
         for old in &versions {
             assert_conflict(&tenant.put(&bot, &row(), Expect::Version(*old)).await);
         }
         let anew = row();
-        tenant.put(&bot, &anew, Expect::Absent).await.expect("no row stands here");
+        tenant
+            .put(&bot, &anew, Expect::Absent)
+            .await
+            .expect("no row stands here");
         for old in &versions {
             assert_conflict(&tenant.put(&bot, &row(), Expect::Version(*old)).await);
             assert_conflict(&tenant.delete(&bot, Some(*old)).await);
@@ -67,7 +90,10 @@ pub async fn rule_05_any_commits_in_either_case(backend: &dyn Backend) {
     let (tenant, bot) = (Tenant::new(backend), slot("bot"));
     for _ in 0..3 {
         let written = row();
-        tenant.put(&bot, &written, Expect::Any).await.expect("any is content with anything");
+        tenant
+            .put(&bot, &written, Expect::Any)
+            .await
+            .expect("any is content with anything");
         assert_eq!(tenant.row(&bot).await, Some(written));
     }
 }
@@ -83,7 +109,10 @@ pub async fn rule_06_delete_with_only_removes_exactly_that_version(backend: &dyn
         assert_eq!(tenant.row(&bot).await.as_ref(), Some(&standing));
     }
 
-    tenant.delete(&bot, Some(standing.version)).await.expect("it stands here");
+    tenant
+        .delete(&bot, Some(standing.version))
+        .await
+        .expect("it stands here");
     assert_eq!(tenant.row(&bot).await, None);
     assert_eq!(tenant.row(&slot("other")).await, Some(other));
     assert_conflict(&tenant.delete(&bot, Some(standing.version)).await);
@@ -92,12 +121,21 @@ pub async fn rule_06_delete_with_only_removes_exactly_that_version(backend: &dyn
 /// And removes whatever stands.
 pub async fn rule_06_delete_without_only_is_content_with_nothing(backend: &dyn Backend) {
     let (tenant, bot, other) = (Tenant::new(backend), slot("bot"), slot("bot/other"));
-    tenant.delete(&bot, None).await.expect("nothing is no conflict");
+    tenant
+        .delete(&bot, None)
+        .await
+        .expect("nothing is no conflict");
     tenant.plant(&bot).await;
     let kept = tenant.plant(&other).await;
     for _ in 0..2 {
-        tenant.delete(&bot, None).await.expect("nothing is no conflict, and neither is a row");
-        assert_eq!(tenant.rows(&[bot.clone(), other.clone()]).await, [None, Some(kept.clone())]);
+        tenant
+            .delete(&bot, None)
+            .await
+            .expect("nothing is no conflict, and neither is a row");
+        assert_eq!(
+            tenant.rows(&[bot.clone(), other.clone()]).await,
+            [None, Some(kept.clone())]
+        );
     }
 }
 
@@ -112,15 +150,25 @@ pub async fn rule_07_clear_removes_every_row_of_one_partition(backend: &dyn Back
         standing.push(rows.into_iter().map(Some).collect::<Vec<_>>());
     }
     for cleared in 0..tenants.len() {
-        tenants[cleared].commit(&[Change::Clear]).await.expect("rows may be cleared");
+        tenants[cleared]
+            .commit(&[Change::Clear])
+            .await
+            .expect("rows may be cleared");
         standing[cleared] = vec![None; names.len()];
         for (tenant, standing) in tenants.iter().zip(&standing) {
             let cleared = &tenants[cleared].partition;
             let rows = tenant.rows(&names).await;
-            assert_eq!(rows, *standing, "{} after {cleared} was cleared", tenant.partition);
+            assert_eq!(
+                rows, *standing,
+                "{} after {cleared} was cleared",
+                tenant.partition
+            );
         }
     }
-    tenants[0].commit(&[Change::Clear]).await.expect("an empty partition may be cleared");
+    tenants[0]
+        .commit(&[Change::Clear])
+        .await
+        .expect("an empty partition may be cleared");
 }
 
 /// More than a database takes in one transaction or one page.
@@ -128,7 +176,10 @@ pub async fn rule_07_clear_removes_hundreds_of_rows(backend: &dyn Backend) {
     let tenant = Tenant::new(backend);
     let names = slots("user/U", 250);
     for some in names.chunks(50) {
-        let changes: Vec<_> = some.iter().map(|name| put(name, &row(), Expect::Absent)).collect();
+        let changes: Vec<_> = some
+            .iter()
+            .map(|name| put(name, &row(), Expect::Absent))
+            .collect();
         tenant.commit(&changes).await.expect("no row stands here");
     }
     let kept = row();
@@ -142,7 +193,10 @@ pub async fn rule_07_clear_removes_hundreds_of_rows(backend: &dyn Backend) {
         assert_eq!(tenant.rows(some).await, expected);
     }
     // Nothing that was cleared may come back under a new expectation either.
-    tenant.put(&names[249], &row(), Expect::Absent).await.expect("no row stands here any more");
+    tenant
+        .put(&names[249], &row(), Expect::Absent)
+        .await
+        .expect("no row stands here any more");
 }
 
 /// Before and after it in the list, over rows that it removes and beside them.
@@ -158,7 +212,10 @@ pub async fn rule_07_rows_put_beside_a_clear_stand(backend: &dyn Backend) {
             put(user, &beside, Expect::Absent),
         ];
         changes.insert(clear_at, Change::Clear);
-        tenant.commit(&changes).await.expect("the rows are as expected");
+        tenant
+            .commit(&changes)
+            .await
+            .expect("the rows are as expected");
         assert_eq!(tenant.rows(names).await, [Some(over), None, Some(beside)]);
     }
     for clear_at in 0..=1 {
@@ -167,7 +224,10 @@ pub async fn rule_07_rows_put_beside_a_clear_stand(backend: &dyn Backend) {
         tenant.plant(bot).await;
         let mut changes = vec![delete(install, Some(standing.version))];
         changes.insert(clear_at, Change::Clear);
-        tenant.commit(&changes).await.expect("the row is as expected");
+        tenant
+            .commit(&changes)
+            .await
+            .expect("the row is as expected");
         assert_eq!(tenant.rows(names).await, [None, None, None]);
     }
 }
@@ -181,7 +241,11 @@ pub async fn rule_08_one_failed_expectation_leaves_every_row(backend: &dyn Backe
         standing.push(Some(tenant.plant(name).await));
     }
     standing.extend([None, None, None]);
-    let version = |at: usize| standing[at].as_ref().map_or_else(Version::mint, |it| it.version);
+    let version = |at: usize| {
+        standing[at]
+            .as_ref()
+            .map_or_else(Version::mint, |it| it.version)
+    };
     let good = |clear: bool| {
         let mut changes = vec![
             put(&names[0], &row(), Expect::Version(version(0))),
@@ -212,7 +276,10 @@ pub async fn rule_08_one_failed_expectation_leaves_every_row(backend: &dyn Backe
             }
         }
     }
-    tenant.commit(&good(true)).await.expect("without the failing change all is as expected");
+    tenant
+        .commit(&good(true))
+        .await
+        .expect("without the failing change all is as expected");
 }
 
 /// While somebody writes two rows at a time, somebody else reads both.
@@ -221,9 +288,15 @@ pub async fn rule_08_no_read_sees_a_part_of_a_commit(backend: &dyn Backend) {
     let names = ["bot", "install"].map(slot);
     let numbered = |number: usize| {
         let row = || row_with(&format!(r#"{{"n":{number}}}"#));
-        [put(&names[0], &row(), Expect::Any), put(&names[1], &row(), Expect::Any)]
+        [
+            put(&names[0], &row(), Expect::Any),
+            put(&names[1], &row(), Expect::Any),
+        ]
     };
-    tenant.commit(&numbered(0)).await.expect("any rows may be put");
+    tenant
+        .commit(&numbered(0))
+        .await
+        .expect("any rows may be put");
     let done = AtomicBool::new(false);
     let writer = async {
         for number in 1..=60 {
@@ -240,8 +313,15 @@ pub async fn rule_08_no_read_sees_a_part_of_a_commit(backend: &dyn Backend) {
     let reader = async {
         while !done.load(Ordering::Relaxed) {
             let rows = tenant.rows(&names).await;
-            let seen: Vec<_> = rows.iter().flatten().map(|row| row.metadata.as_str()).collect();
-            assert!(seen.len() == 2 && seen[0] == seen[1], "of no one commit: {seen:?}");
+            let seen: Vec<_> = rows
+                .iter()
+                .flatten()
+                .map(|row| row.metadata.as_str())
+                .collect();
+            assert!(
+                seen.len() == 2 && seen[0] == seen[1],
+                "of no one commit: {seen:?}"
+            );
             tokio::task::yield_now().await;
         }
     };
@@ -259,13 +339,20 @@ pub async fn rule_09_expectations_are_judged_before_the_commit(backend: &dyn Bac
             false => [change, Change::Clear],
         };
         // After the clear it would be absent; before the commit it is not.
-        assert_conflict(&tenant.commit(&with_clear(put(here, &row(), Expect::Absent))).await);
+        assert_conflict(
+            &tenant
+                .commit(&with_clear(put(here, &row(), Expect::Absent)))
+                .await,
+        );
         let expect = Expect::Version(standing.version);
         assert_conflict(&tenant.commit(&with_clear(put(gone, &row(), expect))).await);
         assert_eq!(tenant.rows(names).await, [Some(standing.clone()), None]);
 
         let new = row();
-        tenant.commit(&with_clear(put(here, &new, expect))).await.expect("it stands before");
+        tenant
+            .commit(&with_clear(put(here, &new, expect)))
+            .await
+            .expect("it stands before");
         assert_eq!(tenant.rows(names).await, [Some(new), None]);
     }
 }
@@ -288,7 +375,10 @@ pub async fn rule_09_two_changes_of_one_slot_are_malformed(backend: &dyn Backend
         vec![Change::Clear, unlike, Change::Clear],
     ] {
         assert_malformed(&tenant.commit(&changes).await);
-        assert_eq!(tenant.rows(names).await, [Some(standing.clone()), None, None]);
+        assert_eq!(
+            tenant.rows(names).await,
+            [Some(standing.clone()), None, None]
+        );
     }
 }
 

@@ -25,13 +25,18 @@ impl<'a> Tenant<'a> {
 
     /// Tenants of one `family` differ in nothing but this name.
     pub(super) fn named(backend: &'a dyn Backend, family: &str, name: &str) -> Self {
-        Self { backend, partition: partition(&format!("conformance/{family}/{name}")) }
+        Self {
+            backend,
+            partition: partition(&format!("conformance/{family}/{name}")),
+        }
     }
 
     /// Commits. Finds out what became of it if the answer is lost, so that the outcome is one of
     /// success, [`Error::Conflict`] and [`Error::Malformed`].
     pub(super) async fn commit(&self, changes: &[Change]) -> Result<(), Error> {
-        let puts = changes.iter().any(|change| matches!(change, Change::Put { .. }));
+        let puts = changes
+            .iter()
+            .any(|change| matches!(change, Change::Put { .. }));
         let slots: Vec<_> = changes.iter().filter_map(Change::slot).cloned().collect();
         let before = match puts {
             true => vec![None; slots.len()],
@@ -60,7 +65,9 @@ impl<'a> Tenant<'a> {
     /// Puts a new row, whatever stood there, and answers it.
     pub(super) async fn plant(&self, slot: &Slot) -> Row {
         let planted = row();
-        self.put(slot, &planted, Expect::Any).await.expect("any row may be put where any stands");
+        self.put(slot, &planted, Expect::Any)
+            .await
+            .expect("any row may be put where any stands");
         planted
     }
 
@@ -84,13 +91,16 @@ impl<'a> Tenant<'a> {
 fn happened(changes: &[Change], before: &[Option<Row>], after: &[Option<Row>]) -> bool {
     let holds = |row: &Option<Row>, version| row.as_ref().is_some_and(|row| row.version == version);
     let slotted = changes.iter().filter(|change| change.slot().is_some());
-    slotted.zip(before.iter().zip(after)).any(|(change, (before, after))| match change {
-        Change::Put { row, .. } => holds(after, row.version),
-        Change::Delete { only: Some(version), .. } => {
-            holds(before, *version) && !holds(after, *version)
-        }
-        Change::Delete { only: None, .. } | Change::Clear => false,
-    })
+    slotted
+        .zip(before.iter().zip(after))
+        .any(|(change, (before, after))| match change {
+            Change::Put { row, .. } => holds(after, row.version),
+            Change::Delete {
+                only: Some(version),
+                ..
+            } => holds(before, *version) && !holds(after, *version),
+            Change::Delete { only: None, .. } | Change::Clear => false,
+        })
 }
 
 /// Asks again while the backend is unavailable. For calls that change nothing.
@@ -124,7 +134,10 @@ pub(super) async fn due(backend: &dyn Backend, now: SystemTime, limit: usize) ->
 pub(super) async fn join_all<'a, T>(
     futures: impl IntoIterator<Item: Future<Output = T> + Send + 'a>,
 ) -> Vec<T> {
-    let mut running: Vec<_> = futures.into_iter().map(|it| (Some(boxed(it)), None)).collect();
+    let mut running: Vec<_> = futures
+        .into_iter()
+        .map(|it| (Some(boxed(it)), None))
+        .collect();
     poll_fn(|context| {
         let mut all_done = true;
         for (future, output) in &mut running {
@@ -141,7 +154,10 @@ pub(super) async fn join_all<'a, T>(
         }
     })
     .await;
-    running.into_iter().filter_map(|(_, output)| output).collect()
+    running
+        .into_iter()
+        .filter_map(|(_, output)| output)
+        .collect()
 }
 
 pub(super) fn boxed<'a, T>(
@@ -159,7 +175,9 @@ pub(super) fn slot(name: &str) -> Slot {
 }
 
 pub(super) fn slots(prefix: &str, count: usize) -> Vec<Slot> {
-    (0..count).map(|at| slot(&format!("{prefix}{at:03}"))).collect()
+    (0..count)
+        .map(|at| slot(&format!("{prefix}{at:03}")))
+        .collect()
 }
 
 /// A name that no other check, and no other run, has.
@@ -174,7 +192,12 @@ pub(super) fn row() -> Row {
 pub(super) fn row_with(metadata: &str) -> Row {
     let version = Version::mint();
     let sealed = sealed(&random::bytes::<128>());
-    Row { version, metadata: Metadata::new(metadata), sealed, due_at: None }
+    Row {
+        version,
+        metadata: Metadata::new(metadata),
+        sealed,
+        due_at: None,
+    }
 }
 
 /// An envelope around these bytes: it has the form of one, and opens for nobody.
@@ -183,16 +206,27 @@ pub(super) fn sealed(content: &[u8]) -> Sealed {
     bytes.resize(ENVELOPE_LEN, 0x5a);
     bytes.extend_from_slice(content);
     let sealed = Sealed::from_stored(bytes);
-    assert_eq!(sealed.as_bytes().len(), ENVELOPE_LEN + content.len(), "taken for an envelope");
+    assert_eq!(
+        sealed.as_bytes().len(),
+        ENVELOPE_LEN + content.len(),
+        "taken for an envelope"
+    );
     sealed
 }
 
 pub(super) fn put(slot: &Slot, row: &Row, expect: Expect) -> Change {
-    Change::Put { slot: slot.clone(), row: row.clone(), expect }
+    Change::Put {
+        slot: slot.clone(),
+        row: row.clone(),
+        expect,
+    }
 }
 
 pub(super) fn delete(slot: &Slot, only: Option<Version>) -> Change {
-    Change::Delete { slot: slot.clone(), only }
+    Change::Delete {
+        slot: slot.clone(),
+        only,
+    }
 }
 
 pub(super) fn seconds(since_1970: u64) -> SystemTime {
@@ -201,12 +235,18 @@ pub(super) fn seconds(since_1970: u64) -> SystemTime {
 
 #[track_caller]
 pub(super) fn assert_conflict(outcome: &Result<(), Error>) {
-    assert!(matches!(outcome, Err(Error::Conflict)), "expected a conflict, got {outcome:?}");
+    assert!(
+        matches!(outcome, Err(Error::Conflict)),
+        "expected a conflict, got {outcome:?}"
+    );
 }
 
 #[track_caller]
 pub(super) fn assert_malformed<T: std::fmt::Debug>(outcome: &Result<T, Error>) {
-    assert!(matches!(outcome, Err(Error::Malformed(_))), "expected malformed, got {outcome:?}");
+    assert!(
+        matches!(outcome, Err(Error::Malformed(_))),
+        "expected malformed, got {outcome:?}"
+    );
 }
 
 /// How often a call is made before an unavailable backend is taken to be down.

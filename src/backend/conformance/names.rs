@@ -13,7 +13,12 @@ pub async fn rule_12_partitions_are_compared_byte_for_byte(backend: &dyn Backend
         planted.push(tenant.plant(&bot).await);
     }
     for (at, tenant) in tenants.iter().enumerate() {
-        assert_eq!(tenant.row(&bot).await.as_ref(), Some(&planted[at]), "{}", tenant.partition);
+        assert_eq!(
+            tenant.row(&bot).await.as_ref(),
+            Some(&planted[at]),
+            "{}",
+            tenant.partition
+        );
     }
 }
 
@@ -29,9 +34,16 @@ pub async fn rule_12_slots_are_compared_byte_for_byte(backend: &dyn Backend) {
         }
     }
     for (at, name) in names.iter().enumerate() {
-        tenant.delete(name, None).await.expect("what stands may be deleted");
+        tenant
+            .delete(name, None)
+            .await
+            .expect("what stands may be deleted");
         standing[at] = None;
-        assert_eq!(tenant.rows(&names).await, standing, "after a delete of {name}");
+        assert_eq!(
+            tenant.rows(&names).await,
+            standing,
+            "after a delete of {name}"
+        );
     }
 }
 
@@ -41,7 +53,12 @@ pub async fn rule_12_partition_and_slot_do_not_run_into_each_other(backend: &dyn
         let family = unique();
         let tenants = ["x", &format!("x{mark}a"), &format!("x{mark}a{mark}b")]
             .map(|name| Tenant::named(backend, &family, name));
-        let names = ["b", &format!("a{mark}b"), &format!("b{mark}c"), &format!("a{mark}b{mark}c")];
+        let names = [
+            "b",
+            &format!("a{mark}b"),
+            &format!("b{mark}c"),
+            &format!("a{mark}b{mark}c"),
+        ];
         let names = names.map(slot);
         let mut planted = Vec::new();
         for tenant in &tenants {
@@ -50,7 +67,12 @@ pub async fn rule_12_partition_and_slot_do_not_run_into_each_other(backend: &dyn
             }
         }
         for (tenant, name, planted) in planted {
-            assert_eq!(tenant.row(name).await, Some(planted), "{} {name}", tenant.partition);
+            assert_eq!(
+                tenant.row(name).await,
+                Some(planted),
+                "{} {name}",
+                tenant.partition
+            );
         }
     }
 }
@@ -60,9 +82,8 @@ pub async fn rule_12_the_longest_names_are_told_apart(backend: &dyn Backend) {
     let family = unique();
     let taken = Tenant::named(backend, &family, "").partition.as_str().len();
     let long = |len: usize, end: &str| format!("{}{end}", "x".repeat(len - end.len()));
-    let tenants = ["a", "b"].map(|end| {
-        Tenant::named(backend, &family, &long(MAX_NAME_LEN - taken, end))
-    });
+    let tenants =
+        ["a", "b"].map(|end| Tenant::named(backend, &family, &long(MAX_NAME_LEN - taken, end)));
     let names = ["a", "b"].map(|end| slot(&long(MAX_NAME_LEN, end)));
     let mut planted = Vec::new();
     for tenant in &tenants {

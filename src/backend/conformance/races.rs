@@ -11,7 +11,10 @@ pub async fn rule_10_one_of_many_that_expect_absence_wins(backend: &dyn Backend)
         let outcomes = join_all(rows.iter().map(|row| tenant.put(&bot, row, Expect::Absent))).await;
         let winner = only_winner(&outcomes);
         assert_eq!(tenant.row(&bot).await.as_ref(), Some(&rows[winner]));
-        tenant.delete(&bot, None).await.expect("what stands may be deleted");
+        tenant
+            .delete(&bot, None)
+            .await
+            .expect("what stands may be deleted");
     }
 }
 
@@ -31,9 +34,14 @@ pub async fn rule_10_one_of_many_that_expect_a_version_wins(backend: &dyn Backen
 /// Who overwrites, deletes or clears a row of one version, leaves a receipt; one stands.
 pub async fn rule_10_one_of_many_kinds_of_change_wins(backend: &dyn Backend) {
     let (tenant, head) = (Tenant::new(backend), slot("head"));
-    let receipts: Vec<_> = (0..RACERS).map(|at| slot(&format!("receipt/{at}"))).collect();
+    let receipts: Vec<_> = (0..RACERS)
+        .map(|at| slot(&format!("receipt/{at}")))
+        .collect();
     for _ in 0..3 {
-        tenant.commit(&[Change::Clear]).await.expect("rows may be cleared");
+        tenant
+            .commit(&[Change::Clear])
+            .await
+            .expect("rows may be cleared");
         let version = tenant.plant(&head).await.version;
         let attempts: Vec<_> = receipts
             .iter()
@@ -88,7 +96,11 @@ async fn add(tenant: &Tenant<'_>, total: &Slot, item: &str) {
         items.push(item.into());
         let text = serde_json::to_string(&items).expect("strings always serialise");
         let expect = standing.map_or(Expect::Absent, |row| Expect::Version(row.version));
-        let changes = [put(total, &row_with(&format!(r#"{{"items":{text}}}"#)), expect)];
+        let changes = [put(
+            total,
+            &row_with(&format!(r#"{{"items":{text}}}"#)),
+            expect,
+        )];
         match tenant.backend.commit(&tenant.partition, &changes).await {
             Ok(()) => return,
             Err(Error::Conflict | Error::Unavailable(_)) => tokio::task::yield_now().await,
@@ -111,9 +123,14 @@ fn listed(row: &Row) -> Vec<String> {
 
 /// The one who won. All others must have met a conflict.
 fn only_winner(outcomes: &[Result<(), Error>]) -> usize {
-    let winners: Vec<_> = (0..outcomes.len()).filter(|at| outcomes[*at].is_ok()).collect();
+    let winners: Vec<_> = (0..outcomes.len())
+        .filter(|at| outcomes[*at].is_ok())
+        .collect();
     assert_eq!(winners.len(), 1, "exactly one of {} wins", outcomes.len());
-    outcomes.iter().filter(|outcome| outcome.is_err()).for_each(assert_conflict);
+    outcomes
+        .iter()
+        .filter(|outcome| outcome.is_err())
+        .for_each(assert_conflict);
     winners[0]
 }
 

@@ -1,8 +1,6 @@
 //! Rules 1, 2, 11 and 15: what is written is what is read.
 
-use super::kit::{
-    ENVELOPE_LEN, Tenant, delete, put, row, row_with, sealed, seconds, slot, slots,
-};
+use super::kit::{ENVELOPE_LEN, Tenant, delete, put, row, row_with, sealed, seconds, slot, slots};
 use crate::backend::{Backend, Expect, Row, Version};
 
 /// Rows and gaps, in an order that is neither that of writing nor that of names.
@@ -21,7 +19,10 @@ pub async fn rule_01_read_answers_each_slot_in_the_order_asked(backend: &dyn Bac
     reversed.reverse();
     expected.reverse();
     assert_eq!(tenant.rows(&reversed).await, expected);
-    assert_eq!(Tenant::new(backend).rows(&names).await, vec![None; names.len()]);
+    assert_eq!(
+        Tenant::new(backend).rows(&names).await,
+        vec![None; names.len()]
+    );
 }
 
 /// Each time it is asked for, there and not there.
@@ -30,7 +31,10 @@ pub async fn rule_01_read_answers_a_slot_asked_for_twice(backend: &dyn Backend) 
     let (here, gone) = (slot("bot"), slot("gone"));
     let planted = Some(tenant.plant(&here).await);
     let asked = [&here, &gone, &here, &gone, &here].map(Clone::clone);
-    assert_eq!(tenant.rows(&asked).await, [planted.clone(), None, planted.clone(), None, planted]);
+    assert_eq!(
+        tenant.rows(&asked).await,
+        [planted.clone(), None, planted.clone(), None, planted]
+    );
 }
 
 /// An empty answer, and no error.
@@ -54,23 +58,51 @@ pub async fn rule_02_metadata_comes_back_byte_for_byte(backend: &dyn Backend) {
 pub async fn rule_02_sealed_bytes_come_back(backend: &dyn Backend) {
     let every_byte: Vec<u8> = (0..=u8::MAX).collect();
     for content in [&[], &[0; 300][..], &[0xff; 300], &every_byte, b"\r\n \0"] {
-        same_again(backend, Row { sealed: sealed(content), ..row() }).await;
+        same_again(
+            backend,
+            Row {
+                sealed: sealed(content),
+                ..row()
+            },
+        )
+        .await;
     }
 }
 
 /// Also those that are small as a number, or negative, or no text.
 pub async fn rule_02_versions_come_back(backend: &dyn Backend) {
     for byte in [0, 1, 0x20, 0x7f, 0x80, 0xff] {
-        same_again(backend, Row { version: Version::from_bytes([byte; 16]), ..row() }).await;
+        same_again(
+            backend,
+            Row {
+                version: Version::from_bytes([byte; 16]),
+                ..row()
+            },
+        )
+        .await;
     }
 }
 
 /// From 1970 to 9999, and none.
 pub async fn rule_02_due_at_comes_back_to_the_second(backend: &dyn Backend) {
     for due_at in [0, 1, 1_700_000_001, (1 << 31) - 1, 1 << 32, LAST_SECOND] {
-        same_again(backend, Row { due_at: Some(seconds(due_at)), ..row() }).await;
+        same_again(
+            backend,
+            Row {
+                due_at: Some(seconds(due_at)),
+                ..row()
+            },
+        )
+        .await;
     }
-    same_again(backend, Row { due_at: None, ..row() }).await;
+    same_again(
+        backend,
+        Row {
+            due_at: None,
+            ..row()
+        },
+    )
+    .await;
 }
 
 /// No field of it, also where the new row has less.
@@ -81,9 +113,15 @@ pub async fn rule_02_an_overwrite_leaves_nothing_of_the_old_row(backend: &dyn Ba
         due_at: Some(seconds(LAST_SECOND)),
         ..row_with(r#"{"v":1,"url":"https://example.slack.com/","scopes":"chat:write"}"#)
     };
-    let new = Row { sealed: sealed(&[]), ..row_with("{}") };
+    let new = Row {
+        sealed: sealed(&[]),
+        ..row_with("{}")
+    };
     for written in [&old, &new, &old] {
-        tenant.put(&bot, written, Expect::Any).await.expect("any row may be overwritten");
+        tenant
+            .put(&bot, written, Expect::Any)
+            .await
+            .expect("any row may be overwritten");
         assert_eq!(tenant.row(&bot).await.as_ref(), Some(written));
     }
 }
@@ -97,7 +135,10 @@ pub async fn rule_11_a_commit_is_seen_by_the_next_read(backend: &dyn Backend) {
             let planted = tenant.plant(&name).await;
             assert_eq!(tenant.row(&name).await, Some(planted));
         }
-        tenant.delete(&name, None).await.expect("what stands may be deleted");
+        tenant
+            .delete(&name, None)
+            .await
+            .expect("what stands may be deleted");
         assert_eq!(tenant.row(&name).await, None);
     }
 }
@@ -123,7 +164,10 @@ pub async fn rule_15_ninety_changes_fit_one_commit(backend: &dyn Backend) {
             .zip(rows.iter().zip(&standing))
             .map(|(name, (row, standing))| put(name, row, expect(standing)))
             .collect();
-        tenant.commit(&changes).await.expect("90 changes may be committed");
+        tenant
+            .commit(&changes)
+            .await
+            .expect("90 changes may be committed");
         standing = rows.into_iter().map(Some).collect();
         assert_eq!(tenant.rows(&names).await, standing);
     }
@@ -132,7 +176,10 @@ pub async fn rule_15_ninety_changes_fit_one_commit(backend: &dyn Backend) {
         .zip(standing.iter().flatten())
         .map(|(name, row)| delete(name, Some(row.version)))
         .collect();
-    tenant.commit(&deletes).await.expect("90 rows may be deleted");
+    tenant
+        .commit(&deletes)
+        .await
+        .expect("90 rows may be deleted");
     assert_eq!(tenant.rows(&names).await, vec![None; MOST]);
 }
 
@@ -141,28 +188,57 @@ pub async fn rule_15_two_mebibytes_fit_one_commit_and_one_read(backend: &dyn Bac
     let tenant = Tenant::new(backend);
     let names = slots("large", (2 << 20) / (SEALED_LEN + METADATA_LEN));
     let rows: Vec<_> = names.iter().map(|_| largest()).collect();
-    let changes: Vec<_> =
-        names.iter().zip(&rows).map(|(name, row)| put(name, row, Expect::Absent)).collect();
-    tenant.commit(&changes).await.expect("2 MiB may be committed");
-    assert!(tenant.rows(&names).await.into_iter().eq(rows.into_iter().map(Some)));
+    let changes: Vec<_> = names
+        .iter()
+        .zip(&rows)
+        .map(|(name, row)| put(name, row, Expect::Absent))
+        .collect();
+    tenant
+        .commit(&changes)
+        .await
+        .expect("2 MiB may be committed");
+    assert!(
+        tenant
+            .rows(&names)
+            .await
+            .into_iter()
+            .eq(rows.into_iter().map(Some))
+    );
 }
 
 async fn same_again(backend: &dyn Backend, written: Row) {
     let (tenant, bot) = (Tenant::new(backend), slot("bot"));
-    tenant.put(&bot, &written, Expect::Absent).await.expect("a new partition is empty");
+    tenant
+        .put(&bot, &written, Expect::Absent)
+        .await
+        .expect("a new partition is empty");
     let read = tenant.row(&bot).await.expect("a row was just put here");
     // Not in one, since the largest rows would fill a screen.
     assert_eq!(read.version, written.version);
     assert_eq!(read.due_at, written.due_at);
-    assert!(read.metadata == written.metadata, "metadata changed: {:.200?}", written.metadata);
-    assert!(read.sealed == written.sealed, "sealed bytes changed: {:?}", written.sealed);
+    assert!(
+        read.metadata == written.metadata,
+        "metadata changed: {:.200?}",
+        written.metadata
+    );
+    assert!(
+        read.sealed == written.sealed,
+        "sealed bytes changed: {:?}",
+        written.sealed
+    );
 }
 
 fn largest() -> Row {
     let frame = r#"{"name":""}"#.len();
     let metadata = format!(r#"{{"name":"{}"}}"#, "x".repeat(METADATA_LEN - frame));
-    let content: Vec<u8> = (0..=u8::MAX).cycle().take(SEALED_LEN - ENVELOPE_LEN).collect();
-    Row { sealed: sealed(&content), ..row_with(&metadata) }
+    let content: Vec<u8> = (0..=u8::MAX)
+        .cycle()
+        .take(SEALED_LEN - ENVELOPE_LEN)
+        .collect();
+    Row {
+        sealed: sealed(&content),
+        ..row_with(&metadata)
+    }
 }
 
 /// 9999-12-31T23:59:59Z.

@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, SystemTime};
 
-use super::kit::{
-    Tenant, assert_malformed, due, page, row, seconds, slot, slots, unique,
-};
+use super::kit::{Tenant, assert_malformed, due, page, row, seconds, slot, slots, unique};
 use super::names::LOOK_ALIKES;
 use crate::backend::{Backend, Change, Cursor, Expect, Key, Row, Slot};
 
@@ -23,11 +21,22 @@ pub async fn rule_13_scan_visits_every_row_once(backend: &dyn Backend) {
         let mut seen = BTreeMap::new();
         let mut scan = Scan::new(backend, limit);
         while let Some(rows) = scan.next().await {
-            for (key, row) in rows.into_iter().filter(|(key, _)| planted.contains_key(key)) {
-                assert!(seen.insert(key.clone(), row).is_none(), "{key:?} twice by {limit}");
+            for (key, row) in rows
+                .into_iter()
+                .filter(|(key, _)| planted.contains_key(key))
+            {
+                assert!(
+                    seen.insert(key.clone(), row).is_none(),
+                    "{key:?} twice by {limit}"
+                );
             }
         }
-        assert!(seen == planted, "{} of {} rows by {limit}", seen.len(), planted.len());
+        assert!(
+            seen == planted,
+            "{} of {} rows by {limit}",
+            seen.len(),
+            planted.len()
+        );
     }
 }
 
@@ -50,7 +59,10 @@ pub async fn rule_13_scan_visits_rows_that_stand_throughout_once(backend: &dyn B
         let mut scan = Scan::new(backend, limit);
         while let Some(rows) = scan.next().await {
             for (key, _) in rows {
-                if standing.iter().any(|(tenant, name)| self::key(tenant, name) == key) {
+                if standing
+                    .iter()
+                    .any(|(tenant, name)| self::key(tenant, name) == key)
+                {
                     assert!(seen.insert(key.clone()), "{key:?} twice by {limit}");
                 }
             }
@@ -63,12 +75,20 @@ pub async fn rule_13_scan_visits_rows_that_stand_throughout_once(backend: &dyn B
                 tenant.plant(&slot(&format!("a{nth:03}"))).await;
                 tenant.plant(&slot(&format!("z{nth:03}"))).await;
                 let passing = slot(&format!("passing{:03}", nth % 8));
-                tenant.delete(&passing, None).await.expect("what stands may be deleted");
-                Tenant::named(backend, &family, &format!("S{nth}")).plant(name).await;
+                tenant
+                    .delete(&passing, None)
+                    .await
+                    .expect("what stands may be deleted");
+                Tenant::named(backend, &family, &format!("S{nth}"))
+                    .plant(name)
+                    .await;
             }
         }
         for (tenant, name) in &standing {
-            assert!(seen.contains(&key(tenant, name)), "{name} missed by {limit}");
+            assert!(
+                seen.contains(&key(tenant, name)),
+                "{name} missed by {limit}"
+            );
         }
     }
 }
@@ -95,7 +115,16 @@ pub async fn rule_13_a_foreign_cursor_is_malformed(backend: &dyn Backend) {
     let tenant = Tenant::new(backend);
     tenant.plant(&slot("bot")).await;
     let long = "x ".repeat(10_000);
-    for foreign in ["", " ", "nonsense", "{", "a b c", "ä ö", "\0", long.as_str()] {
+    for foreign in [
+        "",
+        " ",
+        "nonsense",
+        "{",
+        "a b c",
+        "ä ö",
+        "\0",
+        long.as_str(),
+    ] {
         assert_malformed(&page(backend, Some(Cursor(foreign.into())), 10).await);
     }
 }
@@ -118,7 +147,9 @@ pub async fn rule_14_due_answers_rows_whose_time_has_come(backend: &dyn Backend)
         plant_due(&tenant, &slot(name), due_at).await;
     }
     let wanted = |until: u64| -> Vec<Slot> {
-        let due = times.iter().filter(|(_, due_at)| due_at.is_some_and(|it| it <= until));
+        let due = times
+            .iter()
+            .filter(|(_, due_at)| due_at.is_some_and(|it| it <= until));
         due.map(|(name, _)| slot(name)).collect()
     };
     let almost = Duration::from_nanos(999_999_999);
@@ -131,12 +162,23 @@ pub async fn rule_14_due_answers_rows_whose_time_has_come(backend: &dyn Backend)
         (seconds(253_402_300_799), 253_402_300_799),
     ] {
         let due = due_when(&tenant, asked, |due| *due == wanted(until)).await;
-        assert_eq!(due, wanted(until), "in this order, {until} seconds after 1970");
+        assert_eq!(
+            due,
+            wanted(until),
+            "in this order, {until} seconds after 1970"
+        );
     }
     let found = answered(&tenant, seconds(now), usize::MAX).await;
-    let rows: Vec<_> = found.into_iter().map(|(key, row)| (key.slot, Some(row))).collect();
+    let rows: Vec<_> = found
+        .into_iter()
+        .map(|(key, row)| (key.slot, Some(row)))
+        .collect();
     for (slot, row) in rows {
-        assert_eq!(row, tenant.row(&slot).await, "{slot} is answered as it stands");
+        assert_eq!(
+            row,
+            tenant.row(&slot).await,
+            "{slot} is answered as it stands"
+        );
     }
 }
 
@@ -154,7 +196,10 @@ pub async fn rule_14_due_answers_the_earliest_up_to_the_limit(backend: &dyn Back
     for limit in [0, 1, 2, 5, 9, 1000, usize::MAX] {
         let answered = due(backend, now, limit).await;
         assert!(answered.len() <= limit, "{} by {limit}", answered.len());
-        assert!(answered.is_sorted_by_key(|(_, row)| row.due_at), "earliest first");
+        assert!(
+            answered.is_sorted_by_key(|(_, row)| row.due_at),
+            "earliest first"
+        );
         // Rows of others may be due as well; ours may be left out only for earlier ones.
         let last = answered.last().and_then(|(_, row)| row.due_at);
         let full = answered.len() == limit;
@@ -182,11 +227,20 @@ pub async fn rule_14_due_forgets_rows_that_are_put_off_or_gone(backend: &dyn Bac
 
     plant_due(&tenant, put_off, Some(101)).await;
     plant_due(&tenant, settled, None).await;
-    tenant.delete(deleted, None).await.expect("what stands may be deleted");
-    cleared.commit(&[Change::Clear]).await.expect("rows may be cleared");
+    tenant
+        .delete(deleted, None)
+        .await
+        .expect("what stands may be deleted");
+    cleared
+        .commit(&[Change::Clear])
+        .await
+        .expect("rows may be cleared");
 
     due_when(&tenant, seconds(100), |due| *due == [kept.clone()]).await;
-    due_when(&tenant, seconds(101), |due| *due == [kept.clone(), put_off.clone()]).await;
+    due_when(&tenant, seconds(101), |due| {
+        *due == [kept.clone(), put_off.clone()]
+    })
+    .await;
     due_when(&cleared, seconds(100), Vec::is_empty).await;
 }
 
@@ -200,7 +254,12 @@ struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     fn new(backend: &'a dyn Backend, limit: usize) -> Self {
-        Self { backend, limit, pages: 0, next: None }
+        Self {
+            backend,
+            limit,
+            pages: 0,
+            next: None,
+        }
     }
 
     /// The rows of the next page; `None` after the last.
@@ -210,7 +269,12 @@ impl<'a> Scan<'a> {
         }
         let page = page(self.backend, self.next.take(), self.limit).await;
         let page = page.expect("a scan goes on from its cursor");
-        assert!(page.rows.len() <= self.limit.max(1), "{} by {}", page.rows.len(), self.limit);
+        assert!(
+            page.rows.len() <= self.limit.max(1),
+            "{} by {}",
+            page.rows.len(),
+            self.limit
+        );
         assert!(self.pages < MOST_PAGES, "the scan comes to an end");
         self.pages += 1;
         self.next = page.next;
@@ -219,8 +283,14 @@ impl<'a> Scan<'a> {
 }
 
 async fn plant_due(tenant: &Tenant<'_>, slot: &Slot, due_at: Option<u64>) {
-    let planted = Row { due_at: due_at.map(seconds), ..row() };
-    tenant.put(slot, &planted, Expect::Any).await.expect("any row may be put");
+    let planted = Row {
+        due_at: due_at.map(seconds),
+        ..row()
+    };
+    tenant
+        .put(slot, &planted, Expect::Any)
+        .await
+        .expect("any row may be put");
 }
 
 /// This tenant's slots that are due, in the order answered, once they are as wanted. What is due
@@ -245,15 +315,27 @@ async fn due_when(
 /// This tenant's rows that are due. What is answered must be due, lag or not.
 async fn answered(tenant: &Tenant<'_>, now: SystemTime, limit: usize) -> Vec<(Key, Row)> {
     let found = due(tenant.backend, now, limit).await;
-    assert!(found.is_sorted_by_key(|(_, row)| row.due_at), "earliest first");
+    assert!(
+        found.is_sorted_by_key(|(_, row)| row.due_at),
+        "earliest first"
+    );
     for (key, row) in &found {
-        assert!(row.due_at.is_some_and(|due_at| due_at <= now), "{key:?} is not due");
+        assert!(
+            row.due_at.is_some_and(|due_at| due_at <= now),
+            "{key:?} is not due"
+        );
     }
-    found.into_iter().filter(|(key, _)| key.partition == tenant.partition).collect()
+    found
+        .into_iter()
+        .filter(|(key, _)| key.partition == tenant.partition)
+        .collect()
 }
 
 fn key(tenant: &Tenant<'_>, slot: &Slot) -> Key {
-    Key { partition: tenant.partition.clone(), slot: slot.clone() }
+    Key {
+        partition: tenant.partition.clone(),
+        slot: slot.clone(),
+    }
 }
 
 /// A scan goes round in circles if it has more pages than any database that tests share has rows.
