@@ -22,8 +22,16 @@ async fn handler(auth: Authorized, request: Verified, body: Bytes) -> String {
     let token = |token: Option<&slack_installs::secret::AccessToken>| {
         token.map_or_else(|| "none".to_owned(), |token| token.expose().to_owned())
     };
-    assert_eq!(*request.body(), body, "the body reaches the handler unchanged");
-    format!("bot={} user={}", token(auth.bot_token()), token(auth.user_token()))
+    assert_eq!(
+        *request.body(),
+        body,
+        "the body reaches the handler unchanged"
+    );
+    format!(
+        "bot={} user={}",
+        token(auth.bot_token()),
+        token(auth.user_token())
+    )
 }
 
 fn router(app: &App) -> Router {
@@ -43,7 +51,12 @@ async fn send(router: &Router, request: Request<Bytes>) -> (StatusCode, String) 
     let request = request.map(Body::from);
     let response: Response<Body> = router.clone().call(request).await.expect("infallible");
     let status = response.status();
-    let body = response.into_body().collect().await.expect("a body").to_bytes();
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .expect("a body")
+        .to_bytes();
     (status, String::from_utf8(body.to_vec()).expect("text"))
 }
 
@@ -62,7 +75,11 @@ fn expected(app: &App, tenant: &str, user: Option<(&str, &str)>) -> String {
     let user = user.map_or_else(
         || "none".to_owned(),
         |(tenant, user)| {
-            app.fake.user_token(tenant, user).expect("authorised").expose().to_owned()
+            app.fake
+                .user_token(tenant, user)
+                .expect("authorised")
+                .expose()
+                .to_owned()
         },
     );
     format!("bot={} user={user}", bot.expose())
@@ -81,9 +98,18 @@ async fn a_handler_gets_the_tokens_of_its_workspace_and_of_the_acting_user() {
     app.install_with(with_user_scopes(), "U0BRAVO0001").await;
     let router = router(&app);
     let answer = command(&router, &app, ADA).await;
-    assert_eq!(answer, (StatusCode::OK, expected(&app, ALPHA, Some((ALPHA, ADA)))));
+    assert_eq!(
+        answer,
+        (StatusCode::OK, expected(&app, ALPHA, Some((ALPHA, ADA))))
+    );
     let answer = command(&router, &app, "U0BRAVO0001").await;
-    assert_eq!(answer, (StatusCode::OK, expected(&app, BRAVO, Some((BRAVO, "U0BRAVO0001")))));
+    assert_eq!(
+        answer,
+        (
+            StatusCode::OK,
+            expected(&app, BRAVO, Some((BRAVO, "U0BRAVO0001")))
+        )
+    );
     // Ben authorised nothing: he gets the bot's token, and not Ada's.
     let answer = command(&router, &app, BEN).await;
     assert_eq!(answer, (StatusCode::OK, expected(&app, ALPHA, None)));
@@ -94,7 +120,9 @@ async fn a_request_without_a_user_gets_no_users_token() {
     // slackapi/bolt-python#584
     let app = App::new().await;
     app.install_with(with_user_scopes(), ADA).await;
-    let event = app.fake.event(ALPHA, serde_json::json!({"type": "channel_created"}));
+    let event = app
+        .fake
+        .event(ALPHA, serde_json::json!({"type": "channel_created"}));
     let answer = send(&router(&app), to("/slack/events", &event)).await;
     assert_eq!(answer, (StatusCode::OK, expected(&app, ALPHA, None)));
 }
@@ -137,7 +165,9 @@ async fn a_request_that_slack_did_not_sign_looks_nothing_up() {
     let mut unsigned = genuine();
     unsigned.headers_mut().remove("x-slack-signature");
     let mut forged = genuine();
-    let zeros = format!("v0={}", "0".repeat(64)).parse().expect("visible ASCII");
+    let zeros = format!("v0={}", "0".repeat(64))
+        .parse()
+        .expect("visible ASCII");
     forged.headers_mut().insert("x-slack-signature", zeros);
     let changed = genuine().map(|body| [&body[..], b"&x=1"].concat().into());
     for request in [unsigned, forged, changed] {
@@ -156,23 +186,35 @@ async fn the_layer_answers_slacks_own_probes() {
     let router = router(&app);
     let challenge = app.fake.url_verification("3eZbrw1aB10FEMAGAZd4FyFQ");
     let answer = send(&router, to("/slack/events", &challenge)).await;
-    assert_eq!(answer, (StatusCode::OK, "3eZbrw1aB10FEMAGAZd4FyFQ".to_owned()));
+    assert_eq!(
+        answer,
+        (StatusCode::OK, "3eZbrw1aB10FEMAGAZd4FyFQ".to_owned())
+    );
     let probe = app.fake.ssl_check();
     let answer = send(&router, to("/slack/command", &probe)).await;
     assert_eq!(answer, (StatusCode::OK, String::new()));
     let mut unsigned = to("/slack/command", &probe);
     unsigned.headers_mut().remove("x-slack-signature");
-    assert_eq!(send(&router, unsigned).await, (StatusCode::OK, String::new()));
+    assert_eq!(
+        send(&router, unsigned).await,
+        (StatusCode::OK, String::new())
+    );
 }
 
 #[tokio::test]
 async fn a_command_with_ssl_check_appended_is_no_probe() {
     let app = App::new().await;
     app.install(ADA).await;
-    let abuse = app.fake.slash_command(ADA, "/hello", "").with_field("ssl_check", "1");
+    let abuse = app
+        .fake
+        .slash_command(ADA, "/hello", "")
+        .with_field("ssl_check", "1");
     let mut request = to("/slack/command", &abuse);
     request.headers_mut().remove("x-slack-signature");
-    assert_eq!(send(&router(&app), request).await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        send(&router(&app), request).await.0,
+        StatusCode::UNAUTHORIZED
+    );
 }
 
 #[tokio::test]
@@ -182,7 +224,10 @@ async fn a_tenant_without_the_app_is_told_so_and_the_handler_does_not_run() {
     let (status, text) = command(&router, &app, ADA).await;
     assert_eq!(status, StatusCode::OK);
     assert!(text.contains("not installed"), "{text}");
-    let event = app.fake.event(ALPHA, serde_json::json!({"type": "app_mention", "user": ADA}));
+    let event = app.fake.event(
+        ALPHA,
+        serde_json::json!({"type": "app_mention", "user": ADA}),
+    );
     let answer = send(&router, to("/slack/events", &event)).await;
     assert_eq!(answer, (StatusCode::OK, String::new()));
 }
@@ -214,7 +259,10 @@ async fn a_late_uninstallation_spares_a_newer_install() {
     let router = router(&app);
     for event in &late {
         let event = event.clone().sent_at(app.fake.clock().now());
-        assert_eq!(send(&router, to("/slack/events", &event)).await.0, StatusCode::OK);
+        assert_eq!(
+            send(&router, to("/slack/events", &event)).await.0,
+            StatusCode::OK
+        );
     }
     assert!(app.fetch(ALPHA, None).await.expect("spared").bot.is_some());
 }
@@ -227,9 +275,18 @@ async fn a_revoked_user_loses_their_token_and_the_bot_stays() {
     app.fake.revoke_user(ALPHA, ADA);
     let router = router(&app);
     for event in app.fake.take_events() {
-        assert_eq!(send(&router, to("/slack/events", &event)).await.0, StatusCode::OK);
+        assert_eq!(
+            send(&router, to("/slack/events", &event)).await.0,
+            StatusCode::OK
+        );
     }
-    assert!(app.fetch(ALPHA, Some(ADA)).await.expect("stored").user.is_none());
+    assert!(
+        app.fetch(ALPHA, Some(ADA))
+            .await
+            .expect("stored")
+            .user
+            .is_none()
+    );
     let ben = app.fetch(ALPHA, Some(BEN)).await.expect("stored");
     assert!(ben.user.is_some() && ben.bot.is_some());
 }
@@ -238,8 +295,17 @@ async fn a_revoked_user_loses_their_token_and_the_bot_stays() {
 async fn a_database_that_does_not_answer_is_not_an_app_that_is_not_installed() {
     let app = App::new().await;
     app.install(ADA).await;
-    let rows = app.store.backend().scan(None, 100).await.expect("a scan").rows;
-    let (key, row) = rows.into_iter().find(|(key, _)| key.slot.as_str() == "bot").expect("a bot");
+    let rows = app
+        .store
+        .backend()
+        .scan(None, 100)
+        .await
+        .expect("a scan")
+        .rows;
+    let (key, row) = rows
+        .into_iter()
+        .find(|(key, _)| key.slot.as_str() == "bot")
+        .expect("a bot");
     let other = slack_installs::backend::Row {
         version: slack_installs::backend::Version::mint(),
         ..row
@@ -249,7 +315,11 @@ async fn a_database_that_does_not_answer_is_not_an_app_that_is_not_installed() {
         row: other,
         expect: slack_installs::backend::Expect::Any,
     };
-    app.store.backend().commit(&key.partition, &[put]).await.expect("committed");
+    app.store
+        .backend()
+        .commit(&key.partition, &[put])
+        .await
+        .expect("committed");
     let (status, _) = command(&router(&app), &app, ADA).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
 }
@@ -267,12 +337,22 @@ async fn the_install_routes_begin_and_end_a_flow() {
     let app = App::new().await;
     let router = router(&app);
     let start = Request::get("/slack/install?team=T0ALPHA0001").body(Bytes::new());
-    let response: Response<Body> =
-        router.clone().call(start.expect("a request").map(Body::from)).await.expect("infallible");
+    let response: Response<Body> = router
+        .clone()
+        .call(start.expect("a request").map(Body::from))
+        .await
+        .expect("infallible");
     assert_eq!(response.status(), StatusCode::FOUND);
-    let to = response.headers()["location"].to_str().expect("visible ASCII");
-    let callback = app.fake.allow(&Url::parse(to).expect("a URL"), ADA).expect("allowed");
-    let cookie = response.headers()["set-cookie"].to_str().expect("visible ASCII");
+    let to = response.headers()["location"]
+        .to_str()
+        .expect("visible ASCII");
+    let callback = app
+        .fake
+        .allow(&Url::parse(to).expect("a URL"), ADA)
+        .expect("allowed");
+    let cookie = response.headers()["set-cookie"]
+        .to_str()
+        .expect("visible ASCII");
     let finish = Request::get(&callback[url::Position::BeforePath..])
         .header("cookie", cookie.split(';').next().expect("a pair"))
         .body(Bytes::new());

@@ -26,14 +26,22 @@ async fn a_person_installs_and_the_handler_has_a_live_token() {
 
     browser.open(&stage.home).await;
     browser.sees("T0ALPHA0001").await;
-    assert!(!browser.text().await.contains("xoxb-"), "the page shows the token");
+    assert!(
+        !browser.text().await.contains("xoxb-"),
+        "the page shows the token"
+    );
     browser.click("#command").await;
-    browser.sees("Hello! Slack says that my token is live").await;
+    browser
+        .sees("Hello! Slack says that my token is live")
+        .await;
 
     browser.open(&stage.home).await;
     browser.click("#uninstall").await;
     browser.sees("What the database has").await;
-    assert!(!browser.text().await.contains("T0ALPHA0001"), "the uninstalled workspace's rows stay");
+    assert!(
+        !browser.text().await.contains("T0ALPHA0001"),
+        "the uninstalled workspace's rows stay"
+    );
 }
 
 #[tokio::test]
@@ -91,19 +99,25 @@ struct Stage {
 
 impl Stage {
     async fn set() -> Self {
-        let quickstart = std::env::var("QUICKSTART").expect(
-            "QUICKSTART names the built example; run scripts/browser-test, which sets it",
-        );
+        let quickstart = std::env::var("QUICKSTART")
+            .expect("QUICKSTART names the built example; run scripts/browser-test, which sets it");
         let mut app = Command::new(quickstart);
         app.env("PORT", "0").env_remove("SLACK_CLIENT_ID");
         let (app, line) = Process::start(&mut app, "Open ");
-        let home = line.split_whitespace().find(|word| word.starts_with("http://"));
+        let home = line
+            .split_whitespace()
+            .find(|word| word.starts_with("http://"));
         let home = home.expect("the quickstart prints its URL").to_owned();
 
         let mut driver = Command::new("chromedriver");
         driver.arg("--port=0");
         let (driver, line) = Process::start(&mut driver, "started successfully on port");
-        let port = line.trim_end_matches('.').rsplit(' ').next().expect("a port").to_owned();
+        let port = line
+            .trim_end_matches('.')
+            .rsplit(' ')
+            .next()
+            .expect("a port")
+            .to_owned();
         Self {
             home,
             driver: format!("http://127.0.0.1:{port}"),
@@ -115,7 +129,9 @@ impl Stage {
 
     /// A browser of its own: no cookies are shared.
     async fn browser(&self) -> Browser<'_> {
-        let profile = tempfile::tempdir_in(self.profiles.path()).expect("a directory").keep();
+        let profile = tempfile::tempdir_in(self.profiles.path())
+            .expect("a directory")
+            .keep();
         let args = [
             "--headless=new".to_owned(),
             "--no-sandbox".to_owned(),
@@ -134,7 +150,10 @@ impl Stage {
             "timeouts": {"implicit": 10_000},
             "goog:chromeOptions": {"args": args},
         }}});
-        let mut browser = Browser { stage: self, session: "session".into() };
+        let mut browser = Browser {
+            stage: self,
+            session: "session".into(),
+        };
         let answer = browser.ask(Method::POST, "", &wanted).await;
         let id = answer["sessionId"].as_str().expect("a session");
         browser.session = format!("session/{id}");
@@ -155,17 +174,28 @@ impl Browser<'_> {
 
     async fn click(&self, selector: &str) {
         let element = self.find(selector).await;
-        self.ask(Method::POST, &format!("/element/{element}/click"), &json!({})).await;
+        self.ask(
+            Method::POST,
+            &format!("/element/{element}/click"),
+            &json!({}),
+        )
+        .await;
     }
 
     /// Waits until the page shows this text; fails if it does not.
     async fn sees(&self, text: &str) {
-        self.find_by("xpath", &format!("//body[contains(normalize-space(.), '{text}')]")).await;
+        self.find_by(
+            "xpath",
+            &format!("//body[contains(normalize-space(.), '{text}')]"),
+        )
+        .await;
     }
 
     async fn text(&self) -> String {
         let body = self.find("body").await;
-        let answer = self.ask(Method::GET, &format!("/element/{body}/text"), &Value::Null).await;
+        let answer = self
+            .ask(Method::GET, &format!("/element/{body}/text"), &Value::Null)
+            .await;
         answer.as_str().expect("text").to_owned()
     }
 
@@ -180,14 +210,17 @@ impl Browser<'_> {
     }
 
     async fn new_tab(&self) -> String {
-        let answer = self.ask(Method::POST, "/window/new", &json!({"type": "tab"})).await;
+        let answer = self
+            .ask(Method::POST, "/window/new", &json!({"type": "tab"}))
+            .await;
         let tab = answer["handle"].as_str().expect("a handle").to_owned();
         self.switch_to(&tab).await;
         tab
     }
 
     async fn switch_to(&self, tab: &str) {
-        self.ask(Method::POST, "/window", &json!({"handle": tab})).await;
+        self.ask(Method::POST, "/window", &json!({"handle": tab}))
+            .await;
     }
 
     async fn find(&self, selector: &str) -> String {
@@ -198,19 +231,31 @@ impl Browser<'_> {
         let by = json!({"using": using, "value": value});
         let answer = self.ask(Method::POST, "/element", &by).await;
         let mut ids = answer.as_object().expect("an element").values();
-        ids.next().and_then(Value::as_str).expect("an element has an id").to_owned()
+        ids.next()
+            .and_then(Value::as_str)
+            .expect("an element has an id")
+            .to_owned()
     }
 
     async fn ask(&self, method: Method, path: &str, body: &Value) -> Value {
         let uri = format!("{}/{}{path}", self.stage.driver, self.session);
-        let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
+        let body = if body.is_null() {
+            Bytes::new()
+        } else {
+            Bytes::from(body.to_string())
+        };
         let request = Request::builder()
             .method(method)
             .uri(uri)
             .header("content-type", "application/json")
             .body(body)
             .expect("a request");
-        let answer = self.stage.http.send(request).await.expect("the WebDriver answers");
+        let answer = self
+            .stage
+            .http
+            .send(request)
+            .await
+            .expect("the WebDriver answers");
         let status = answer.status();
         let mut answer: Value = serde_json::from_slice(answer.body()).expect("JSON");
         assert!(status.is_success(), "{path}: {answer}");
@@ -231,7 +276,9 @@ impl Process {
         });
         let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let mut lines = lines.map_while(Result::ok);
-        let line = lines.find(|line| line.contains(wanted)).expect("it says that it is ready");
+        let line = lines
+            .find(|line| line.contains(wanted))
+            .expect("it says that it is ready");
         // What it prints later must go somewhere, or it would stop.
         std::thread::spawn(move || lines.for_each(drop));
         (Self(child), line)

@@ -290,35 +290,19 @@ async fn a_person_who_cancels_sees_a_friendly_page_and_uses_the_state_up() {
     let cancelled = app.fake.cancel(&authorize).expect("cancelled");
     let page = browser.open(&app.provider, &cancelled).await;
     assert_eq!(page.status(), StatusCode::OK);
-<<<<<<< HEAD
-    assert!(page.body().contains("You chose not to install"), "{}", page.body());
-=======
     assert!(
         page.body().contains("You chose not to install"),
         "{}",
         page.body()
     );
-    assert!(browser.cookies().is_empty(), "its cookie is taken away");
->>>>>>> sqlite
 
     // Even with a real code, the state is used up.
     let allowed = app.fake.allow(&authorize, ADA).expect("allowed");
-<<<<<<< HEAD
     let page = browser.open(&app.provider, &allowed).await;
-    assert_eq!((page.status(), app.exchanges()), (StatusCode::BAD_REQUEST, 0));
-=======
-    let uri = allowed[url::Position::BeforePath..]
-        .parse()
-        .expect("a path");
-    let page = app
-        .provider
-        .callback_response(&Method::GET, &uri, &headers)
-        .await;
     assert_eq!(
         (page.status(), app.exchanges()),
         (StatusCode::BAD_REQUEST, 0)
     );
->>>>>>> sqlite
 }
 
 #[tokio::test]

@@ -14,7 +14,10 @@ const CANARY: &str = "xoxb-CANARY-token";
 
 async fn client(answer: ResponseTemplate) -> (MockServer, SlackClient) {
     let server = MockServer::start().await;
-    Mock::given(method("POST")).respond_with(answer).mount(&server).await;
+    Mock::given(method("POST"))
+        .respond_with(answer)
+        .mount(&server)
+        .await;
     let environment = Environment::at(&server.uri()).expect("loopback");
     (server, SlackClient::new(environment))
 }
@@ -33,7 +36,9 @@ fn token() -> AccessToken {
 async fn exchange(answer: ResponseTemplate) -> Result<slack_installs::slack::Issued, Error> {
     let (_server, slack) = client(answer).await;
     let code = Code::new("CANARY-code").expect("a code");
-    slack.oauth_v2_access(&credentials(), &code, "https://a.example/cb").await
+    slack
+        .oauth_v2_access(&credentials(), &code, "https://a.example/cb")
+        .await
 }
 
 fn json(body: &str) -> ResponseTemplate {
@@ -44,16 +49,23 @@ fn json(body: &str) -> ResponseTemplate {
 async fn the_exchange_uses_http_basic_and_repeats_the_redirect_url() {
     let server = MockServer::start().await;
     Mock::given(path("/api/oauth.v2.access"))
-        .and(header("authorization", "Basic MTAwMDAwMDAwMDAxLjIwMDAwMDAwMDAwMjpDQU5BUlktc2VjcmV0"))
+        .and(header(
+            "authorization",
+            "Basic MTAwMDAwMDAwMDAxLjIwMDAwMDAwMDAwMjpDQU5BUlktc2VjcmV0",
+        ))
         .and(body_string_contains("code=CANARY-code"))
-        .and(body_string_contains("redirect_uri=https%3A%2F%2Fa.example%2Fcb"))
+        .and(body_string_contains(
+            "redirect_uri=https%3A%2F%2Fa.example%2Fcb",
+        ))
         .respond_with(json(BOT_ONLY))
         .expect(1)
         .mount(&server)
         .await;
     let slack = SlackClient::new(Environment::at(&server.uri()).expect("loopback"));
     let code = Code::new("CANARY-code").expect("a code");
-    let issued = slack.oauth_v2_access(&credentials(), &code, "https://a.example/cb").await;
+    let issued = slack
+        .oauth_v2_access(&credentials(), &code, "https://a.example/cb")
+        .await;
     assert!(issued.expect("issued").bot.is_some());
 }
 
@@ -78,9 +90,17 @@ async fn every_documented_form_of_the_answer_is_read() {
 async fn expiry_counts_from_slacks_own_clock() {
     let answer = json(ROTATING).insert_header("date", "Sat, 21 Nov 2026 12:00:00 GMT");
     let issued = exchange(answer).await.expect("issued");
-    let expires_at = issued.bot.expect("a bot").grant.expires_at.expect("it rotates");
+    let expires_at = issued
+        .bot
+        .expect("a bot")
+        .grant
+        .expires_at
+        .expect("it rotates");
     assert_eq!(expires_at, issued.at + Duration::from_secs(43_200));
-    assert_eq!(httpdate::fmt_http_date(issued.at), "Sat, 21 Nov 2026 12:00:00 GMT");
+    assert_eq!(
+        httpdate::fmt_http_date(issued.at),
+        "Sat, 21 Nov 2026 12:00:00 GMT"
+    );
 }
 
 #[tokio::test]
@@ -89,14 +109,20 @@ async fn a_token_in_the_wrong_place_is_refused() {
     let bot_token_as_user = USER_ONLY.replace(r#""token_type":"user""#, r#""token_type":"bot""#);
     let session_token = BOT_ONLY.replace("xoxb-", "xoxc-");
     for body in [user_token_as_bot, bot_token_as_user, session_token] {
-        assert!(matches!(exchange(json(&body)).await, Err(Error::Malformed { .. })), "{body}");
+        assert!(
+            matches!(exchange(json(&body)).await, Err(Error::Malformed { .. })),
+            "{body}"
+        );
     }
 }
 
 #[tokio::test]
 async fn no_error_repeats_what_slack_sent() {
     for body in [
-        BOT_ONLY.replace(r#""expires_in":null"#, &format!(r#""expires_in":"{CANARY}""#)),
+        BOT_ONLY.replace(
+            r#""expires_in":null"#,
+            &format!(r#""expires_in":"{CANARY}""#),
+        ),
         format!(r#"{{"ok":true,"access_token":["{CANARY}"]}}"#),
         format!(r#"{{"ok":false,"error":"{CANARY}"}}"#),
         format!("<html>{CANARY}</html>"),
@@ -126,9 +152,18 @@ async fn trouble_on_slacks_side_says_nothing_about_the_installation() {
         (limited, ErrorClass::Retry),
         (limited_json, ErrorClass::Retry),
         (some_day, ErrorClass::Unknown),
-        (json(r#"{"ok":false,"error":"invalid_auth"}"#), ErrorClass::Revoked),
-        (json(r#"{"ok":false,"error":"bad_client_secret"}"#), ErrorClass::Configuration),
-        (ResponseTemplate::new(302).insert_header("location", "/"), ErrorClass::Ambiguous),
+        (
+            json(r#"{"ok":false,"error":"invalid_auth"}"#),
+            ErrorClass::Revoked,
+        ),
+        (
+            json(r#"{"ok":false,"error":"bad_client_secret"}"#),
+            ErrorClass::Configuration,
+        ),
+        (
+            ResponseTemplate::new(302).insert_header("location", "/"),
+            ErrorClass::Ambiguous,
+        ),
     ] {
         let (_server, slack) = client(answer).await;
         let error = slack.auth_test(&token()).await.expect_err("refused");
@@ -165,8 +200,14 @@ async fn a_slack_that_cannot_be_reached_was_certainly_not_asked() {
         listener.local_addr().expect("an address").port()
     };
     let environment = Environment::at(&format!("http://127.0.0.1:{port}")).expect("loopback");
-    let error = SlackClient::new(environment).auth_test(&token()).await.expect_err("nobody there");
-    assert!(matches!(error, Error::Transport(TransportError::NotSent(_))), "{error:?}");
+    let error = SlackClient::new(environment)
+        .auth_test(&token())
+        .await
+        .expect_err("nobody there");
+    assert!(
+        matches!(error, Error::Transport(TransportError::NotSent(_))),
+        "{error:?}"
+    );
     assert!(error.is_transient());
 }
 
@@ -175,17 +216,31 @@ async fn an_answer_without_end_is_given_up() {
     let answer = ResponseTemplate::new(200).set_body_bytes(vec![b' '; 2 * 1024 * 1024]);
     let (_server, slack) = client(answer).await;
     let error = slack.auth_test(&token()).await.expect_err("too large");
-    assert!(matches!(error, Error::Transport(TransportError::Lost(_))), "{error:?}");
+    assert!(
+        matches!(error, Error::Transport(TransportError::Lost(_))),
+        "{error:?}"
+    );
 }
 
 #[test]
 fn tokens_go_to_https_or_to_this_machine_only() {
-    for bad in ["http://slack.example", "ftp://slack.com", "https://slack.com/?a", "slack.com"] {
+    for bad in [
+        "http://slack.example",
+        "ftp://slack.com",
+        "https://slack.com/?a",
+        "slack.com",
+    ] {
         assert!(Environment::at(bad).is_err(), "{bad}");
     }
     let gov = Environment::gov();
-    assert_eq!(gov.authorize_url().as_str(), "https://slack-gov.com/oauth/v2/authorize");
-    assert_eq!(gov.api_url("auth.test").as_str(), "https://slack-gov.com/api/auth.test");
+    assert_eq!(
+        gov.authorize_url().as_str(),
+        "https://slack-gov.com/oauth/v2/authorize"
+    );
+    assert_eq!(
+        gov.api_url("auth.test").as_str(),
+        "https://slack-gov.com/api/auth.test"
+    );
 }
 
 const BOT_ONLY: &str = r#"{"ok":true,"app_id":"A0FAKEAPP01","authed_user":{"id":"U0ADMIN0001"},
