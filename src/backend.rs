@@ -34,7 +34,7 @@ pub use sqlite::{SqliteBackend, SqliteOpenError};
 /// # Contract
 ///
 /// Each number begins the names of its checks in
-/// [`conformance`](crate::backend::conformance) (feature `testing`).
+/// [`conformance`] (feature `testing`).
 ///
 /// 1. `read` answers one entry for each slot asked for, in that order; a row that does not exist
 ///    is `None`. A slot may be asked for twice.
@@ -424,7 +424,7 @@ pub enum Error {
     Unavailable(#[source] BoxError),
 }
 
-/// The cause of an [`Error`].
+/// The cause of an [`enum@Error`].
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 impl Error {
