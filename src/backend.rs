@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::random;
 pub use crate::seal::Sealed;
 
+mod cached;
 #[cfg(feature = "testing")]
 pub mod conformance;
 #[cfg(feature = "testing")]
@@ -25,6 +26,7 @@ mod sqlite;
 
 #[cfg(feature = "testing")]
 pub use flaky::{Counts, Faults, Flaky};
+pub use cached::{CacheOptions, CachedBackend};
 pub use memory::MemoryBackend;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteBackend, SqliteOpenError};
