@@ -53,7 +53,9 @@ impl App {
         let slack = SlackClient::with_transport(fake.environment(), fake.transport())
             .with_clock(fake.clock());
         let keys = LocalKeyProvider::new(MasterKey::generate());
-        let store = EncryptedStore::open(backend, keys, fake.client_id()).await.expect("opens");
+        let store = EncryptedStore::open(backend, keys, fake.client_id())
+            .await
+            .expect("opens");
         let store = store.with_clock(fake.clock());
         let mut config = InstallConfig::new(
             ClientCredentials {
@@ -67,7 +69,12 @@ impl App {
         let provider = InstallProvider::new(config, slack.clone(), store.clone(), store.clone())
             .expect("the configuration works")
             .with_clock(fake.clock());
-        Self { fake, slack, store, provider }
+        Self {
+            fake,
+            slack,
+            store,
+            provider,
+        }
     }
 
     /// Somebody goes through the flow and allows it.
@@ -93,7 +100,9 @@ impl App {
         who: impl Into<Who>,
     ) -> Url {
         let authorize = self.begin(browser, options).await;
-        self.fake.allow(&authorize, who).expect("they may install it")
+        self.fake
+            .allow(&authorize, who)
+            .expect("they may install it")
     }
 
     /// Begins a flow in this browser: Slack's page.
@@ -106,7 +115,10 @@ impl App {
 
     pub async fn fetch(&self, tenant: &str, user: Option<&str>) -> Option<Installation> {
         let user = user.map(user_id);
-        self.store.fetch(&key(tenant), user.as_ref()).await.expect("the store answers")
+        self.store
+            .fetch(&key(tenant), user.as_ref())
+            .await
+            .expect("the store answers")
     }
 
     pub fn exchanges(&self) -> usize {
@@ -132,8 +144,12 @@ impl Browser {
         method: &Method,
         url: &Url,
     ) -> Response<String> {
-        let uri: Uri = url[url::Position::BeforePath..].parse().expect("a URL's path and query");
-        provider.callback_response(method, &uri, &self.headers(url)).await
+        let uri: Uri = url[url::Position::BeforePath..]
+            .parse()
+            .expect("a URL's path and query");
+        provider
+            .callback_response(method, &uri, &self.headers(url))
+            .await
     }
 
     pub fn headers(&self, url: &Url) -> HeaderMap {
@@ -142,7 +158,10 @@ impl Browser {
         if !cookies.is_empty() {
             headers.insert(COOKIE, cookies.parse().expect("cookies are visible ASCII"));
         }
-        headers.insert("host", HeaderValue::from_str(url.authority()).expect("a host"));
+        headers.insert(
+            "host",
+            HeaderValue::from_str(url.authority()).expect("a host"),
+        );
         headers
     }
 
@@ -197,7 +216,11 @@ pub fn with_parameter(url: &Url, name: &str, value: Option<&str>) -> Url {
 
 pub fn parameter(url: &Url, name: &str) -> String {
     let mut pairs = url.query_pairs();
-    pairs.find(|(other, _)| other == name).expect("the parameter is there").1.into_owned()
+    pairs
+        .find(|(other, _)| other == name)
+        .expect("the parameter is there")
+        .1
+        .into_owned()
 }
 
 /// Two workspaces on their own, and an organisation of two.
