@@ -1,7 +1,8 @@
 //! What `EncryptedStore` does, over any backend.
 //!
 //! Each check is a plain function over one database, which it may share with all others:
-//! `store_behaviour!(open)` lists them for one opener, an `async fn() -> Arc<dyn Backend>`.
+//! `store_behaviour!(open)` lists them for one opener, an `async fn() -> (Arc<dyn Backend>, _)`,
+//! where the second is kept while the check runs.
 //! Numbers are of the peers' issues where the same went wrong.
 
 use std::collections::BTreeSet;
@@ -70,8 +71,9 @@ macro_rules! store_behaviour {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
             async fn $check() {
-                let db = $crate::support::Db::new($open().await);
-                $crate::store_behaviour::$check(db).await;
+                // Whatever comes beside the backend lives as long as the check.
+                let (backend, _alive) = $open().await;
+                $crate::store_behaviour::$check($crate::support::Db::new(backend)).await;
             }
         )*
     };
