@@ -24,9 +24,9 @@ mod memory;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+pub use cached::{CacheOptions, CachedBackend};
 #[cfg(feature = "testing")]
 pub use flaky::{Counts, Faults, Flaky};
-pub use cached::{CacheOptions, CachedBackend};
 pub use memory::MemoryBackend;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteBackend, SqliteOpenError};

@@ -92,10 +92,18 @@ impl<B: Backend> CachedBackend<B> {
         &self.commits[usize::try_from(hash % COUNTERS as u64).unwrap_or_default()]
     }
 
-    fn kept(&self, partition: &Partition, slots: &[Slot], now: Instant) -> Option<Vec<Option<Row>>> {
+    fn kept(
+        &self,
+        partition: &Partition,
+        slots: &[Slot],
+        now: Instant,
+    ) -> Option<Vec<Option<Row>>> {
         let reads = self.reads();
         let fresh = |read: &&Read| now.duration_since(read.since) < self.options.max_age;
-        let mut kept = reads.get(partition)?.iter().filter(|read| *read.slots == *slots);
+        let mut kept = reads
+            .get(partition)?
+            .iter()
+            .filter(|read| *read.slots == *slots);
         kept.find(fresh).map(|read| read.rows.clone())
     }
 
