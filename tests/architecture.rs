@@ -15,7 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("tenant", &[]),
     ("installation", &["secret", "tenant"]),
-    ("store", &["installation", "tenant"]),
+    ("store", &["clock", "installation", "secret", "tenant"]),
     ("slack", &["clock", "installation", "secret", "tenant"]),
     ("seal", &["random"]),
     ("backend", &["random", "seal"]),
@@ -34,6 +34,18 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("request", &["clock", "secret", "tenant"]),
     (
         "oauth",
+        &[
+            "clock",
+            "installation",
+            "random",
+            "secret",
+            "slack",
+            "store",
+            "tenant",
+        ],
+    ),
+    (
+        "rotation",
         &[
             "clock",
             "installation",

@@ -317,8 +317,7 @@ pub(super) fn chain(
     record: &Record,
 ) -> Result<StoredChain, Error> {
     let app_id = install_facts(install)?.app_id;
-    let facts = grant_facts(record)?;
-    known(facts.v, &facts.kind, kind)?;
+    let facts = grant_facts(record, kind)?;
     let grant = open_grant(record, &facts)?;
     let secrets = open_tokens(record)?;
     let alternates: Vec<_> = secrets
@@ -345,7 +344,7 @@ pub(super) fn chain_draft(
         scopes: moved.grant.scopes.to_string(),
         expires_at: moved.grant.expires_at.map(to_epoch),
         rotation: Some(RotationFacts::of(&moved.chain)),
-        ..grant_facts(standing)?
+        ..grant_facts(standing, kind)?
     };
     let due_at = moved.chain.due_at;
     Ok(draft_of(
