@@ -26,6 +26,7 @@ mod error;
 mod flight;
 mod guard;
 mod memo;
+mod migrate;
 #[cfg(test)]
 mod model;
 mod protocol;
@@ -33,6 +34,7 @@ mod refresh;
 mod worker;
 
 pub use error::{CallError, Error, RefusedToken};
+pub use migrate::Migrated;
 pub use worker::WorkerConfig;
 
 use engine::{Engine, Want};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use slack_installs::backend::Faults;
-use slack_installs::rotation::{CallError, Error, RefusedToken};
+use slack_installs::rotation::{CallError, Error, RefusedToken, WorkerConfig};
 use slack_installs::secret::ClientSecret;
 use slack_installs::slack::ClientCredentials;
 use slack_installs::store::Credential;
@@ -934,6 +934,139 @@ async fn an_alternate_rescues_a_chain_whose_primary_is_dead() {
     assert!(stage.fake.is_live(token.access_token.expose()));
     let chain = stage.bot_chain().await;
     assert_eq!((chain.chain.generation, chain.alternates.len()), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_lived_tokens_are_exchanged_once_and_serve_until_the_first_refresh() {
+    let stage = Stage::unrotated().await;
+    let tenants = fleet(&stage, 5).await;
+    let old = stage
+        .store
+        .fetch(&tenants[0], None)
+        .await
+        .expect("answers")
+        .expect("installed");
+    let old = old.bot.expect("a bot").grant.access_token;
+    let rotator = stage.rotator();
+    let error = rotator
+        .migrate(None, 100)
+        .await
+        .expect_err("rotation is not turned on");
+    assert!(matches!(error, Error::Configuration { .. }), "{error:?}");
+    stage.fake.rotate_tokens(Rotation::default());
+    // A lost answer: that one token stays as it is, and is not exchanged again.
+    let lost = Fault::lost().after_effect();
+    stage.fake.inject("oauth.v2.exchange", lost);
+    let first = rotator.migrate(None, 100).await.expect("a page");
+    assert_eq!(
+        (first.exchanged, first.already, first.kept.len()),
+        (4, 0, 1)
+    );
+    assert!(first.next.is_none());
+    let calls = stage.fake.calls("oauth.v2.exchange");
+    let again = stage.rotator().migrate(None, 100).await.expect("a page");
+    assert_eq!(
+        (again.exchanged, again.already, again.kept.len()),
+        (0, 4, 1)
+    );
+    assert_eq!(
+        stage.fake.calls("oauth.v2.exchange"),
+        calls,
+        "never twice for one token"
+    );
+    for tenant in &tenants {
+        let token = rotator
+            .token_for(tenant, Credential::Bot)
+            .await
+            .expect("a token");
+        assert!(stage.fake.is_live(token.access_token.expose()));
+    }
+    assert!(stage.fake.is_live(old.expose()), "nothing was revoked");
+    assert_eq!(stage.fake.calls("auth.revoke"), 0);
+    stage.expire();
+    for (number, tenant) in tenants.iter().enumerate() {
+        let token = rotator
+            .token_for(tenant, Credential::Bot)
+            .await
+            .expect("a token");
+        assert!(
+            stage.fake.is_live(token.access_token.expose()),
+            "tenant {number}"
+        );
+    }
+    assert_eq!(stage.refreshes(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_worker_refreshes_ahead_for_tenants_that_are_used_and_parks_the_others() {
+    let stage = installed().await;
+    let rotator = stage.rotator();
+    let worker = rotator.clone();
+    let worker = tokio::spawn(async move { worker.work(WorkerConfig::default()).await });
+    // Nobody asks: the pair is replaced for about a day, and then no more.
+    for _ in 0..100 {
+        tokio::time::sleep(HOUR).await;
+    }
+    assert_eq!(stage.refreshes(), 2);
+    assert_eq!(stage.bot_chain().await.chain.due_at, None, "parked");
+    rotator
+        .token_for(&alpha(), Credential::Bot)
+        .await
+        .expect("refreshed on demand");
+    assert_eq!(stage.refreshes(), 3);
+    // Somebody asks now and then, and never waits.
+    for _ in 0..40 {
+        tokio::time::sleep(HOUR).await;
+        let asked = Instant::now();
+        rotator
+            .token_for(&alpha(), Credential::Bot)
+            .await
+            .expect("a token");
+        assert_eq!(Instant::now(), asked, "it was refreshed ahead");
+    }
+    assert!(stage.refreshes() >= 6);
+    assert!(rotator.shutdown(Duration::from_secs(10)).await);
+    worker.await.expect("the worker ends with the rotator");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_worker_repeats_a_refresh_whose_process_died_within_the_grace() {
+    let stage = installed().await;
+    stage.expire();
+    // The process takes the lease, spends the token, and is never heard of again.
+    let dying = Rewritten(stage.fake.transport(), |_: &str, _: Bytes| -> Bytes {
+        panic!("on purpose: the process dies with Slack's answer in its hands")
+    });
+    let rotator = stage.rotator_over(stage.config(), dying);
+    let error = rotator
+        .token_for(&alpha(), Credential::Bot)
+        .await
+        .expect_err("died");
+    assert!(matches!(error, Error::Interrupted), "{error:?}");
+    let other = stage.rotator();
+    let worker = tokio::spawn(async move { other.work(WorkerConfig::default()).await });
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    let chain = stage.bot_chain().await;
+    assert_eq!(chain.chain.generation, 1, "nobody asked for it");
+    assert!(stage.fake.is_live(chain.grant.access_token.expose()));
+    worker.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pkce_apps_idle_chain_is_kept_alive() {
+    let stage = installed().await;
+    let rotator = stage.rotator_with(RotationConfig {
+        is_pkce_app: true,
+        ..stage.config()
+    });
+    let worker = rotator.clone();
+    let worker = tokio::spawn(async move { worker.work(WorkerConfig::default()).await });
+    // 1.1 + 20 + 20 days: two pairs by use, then one every 20 days.
+    for _ in 0..45 * 24 {
+        tokio::time::sleep(HOUR).await;
+    }
+    assert_eq!(stage.refreshes(), 4);
+    worker.abort();
 }
 
 #[tokio::test(start_paused = true)]

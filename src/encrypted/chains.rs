@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use super::driver::{Place, Record, Step};
 use super::installations::{bot, install, user};
 use super::{EncryptedStore, records, tenant};
-use crate::backend::{Backend, Key};
+use crate::backend::{Backend, Cursor, Key};
 use crate::installation::Grant;
-use crate::store::{Chain, ChainKey, Credential, Error, RotationStore, StoredChain};
+use crate::store::{Chain, ChainKey, Credential, Error, ListCursor, RotationStore, StoredChain};
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 
 #[async_trait]
@@ -56,6 +56,21 @@ impl<B: Backend> RotationStore for EncryptedStore<B> {
             Ok((vec![Step::Put(place.slot.clone(), draft)], Some(moved)))
         };
         Ok(self.driver.update(&partition, &places, step).await?.1)
+    }
+
+    async fn chains(
+        &self,
+        from: Option<ListCursor>,
+        limit: usize,
+    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error> {
+        let from = from.map(|cursor| Cursor(cursor.0));
+        let page = self.driver.backend().scan(from, limit).await?;
+        let ours = format!("{}/", self.driver.app());
+        let keys = page
+            .rows
+            .iter()
+            .filter_map(|(key, _)| chain_key(&ours, key));
+        Ok((keys.collect(), page.next.map(|cursor| ListCursor(cursor.0))))
     }
 
     async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<ChainKey>, Error> {

@@ -25,6 +25,12 @@ pub enum Error {
     /// The process is shutting down, or the refresh ended without a word (a panic).
     #[error("the refresh was interrupted")]
     Interrupted,
+    /// The long-lived token was not exchanged for a rotating pair. It serves as before.
+    #[error("the token was not exchanged: {code}")]
+    NotExchanged {
+        /// Slack's, or our own, name for the reason.
+        code: ErrorCode,
+    },
     /// There is no such installation, or it has no such credential.
     #[error("the app is not installed there, or has no such token")]
     NotInstalled,
@@ -53,7 +59,10 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Busy | Self::Interrupted | Self::TryAgain { .. } => true,
-            Self::Configuration { .. } | Self::NotInstalled | Self::ReinstallNeeded { .. } => false,
+            Self::Configuration { .. }
+            | Self::NotExchanged { .. }
+            | Self::NotInstalled
+            | Self::ReinstallNeeded { .. } => false,
             Self::Store(error) => error.is_transient(),
         }
     }

@@ -633,12 +633,10 @@ fn a_crash_kills_no_chain_falsely_and_revives_none() {
 #[test]
 fn three_workers_lose_no_token() {
     let budget = Budget {
-        uses: 3,
         lost: 0,
         reinstalls: 0,
         uninstalls: 0,
-        lapses: 2,
-        crashes: 0,
+        ..NO_CRASH
     };
     for reuse in [Reuse::FirstOnly, Reuse::NewestOnly] {
         check(reuse, 3, budget);

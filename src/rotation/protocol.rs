@@ -181,6 +181,50 @@ pub(crate) fn acquire(
     (Some(next), Acquired::Go(ticket))
 }
 
+/// Takes the lease and notes the intent for the exchange of a long-lived token, which Slack takes
+/// once: a chain with an intent whose outcome is unknown is not tried again.
+pub(crate) fn acquire_exchange(
+    chain: Option<&Chain>,
+    owner: u128,
+    now: SystemTime,
+) -> (Option<Chain>, Acquired) {
+    let Some(chain) = chain else {
+        return (None, Acquired::Missing);
+    };
+    if chain.refresh.is_some() {
+        return (None, Acquired::Current);
+    }
+    let wait = |until| Acquired::Wait {
+        until,
+        error: chain.last_error.clone(),
+    };
+    match (chain.lease, chain.retry_at) {
+        (Some(lease), _) if lease.owner != owner && lease.until > now => {
+            return (None, Acquired::Held(lease));
+        }
+        (Some(lease), _) if lease.owner != owner => return (None, wait(lease.until)),
+        (None, _) if chain.attempts > 0 => return (None, wait(now)),
+        (None, Some(until)) if until > now => return (None, wait(until)),
+        _ => {}
+    }
+    let next = Chain {
+        lease: Some(Lease {
+            owner,
+            until: now + LEASE,
+        }),
+        attempts: 1,
+        attempted_at: Some(now),
+        ..chain.clone()
+    };
+    let ticket = Ticket {
+        install: chain.install,
+        generation: chain.generation,
+        owner,
+        candidates: Vec::new(),
+    };
+    (Some(next), Acquired::Go(ticket))
+}
+
 /// Saves a pair that Slack issued for this ticket, whoever holds the lease by now.
 pub(crate) fn commit(
     chain: Option<&Chain>,

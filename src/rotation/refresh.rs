@@ -113,7 +113,7 @@ impl Engine {
     }
 
     /// Whether a pair is one of this chain. What Slack does not say is not held against it.
-    fn fits(
+    pub(super) fn fits(
         &self,
         key: &ChainKey,
         stored: &StoredChain,
@@ -143,7 +143,7 @@ impl Engine {
 
     /// A pair that is not this chain's is not stored, and not dropped without a word: the refresh
     /// token that bought it is spent, and is tried once more while Slack takes it.
-    async fn mismatched(
+    pub(super) async fn mismatched(
         &self,
         key: &ChainKey,
         ticket: &Ticket,
@@ -161,7 +161,7 @@ impl Engine {
 
     /// Until the pair is saved, or kept beside the one that is, or revoked because nothing is
     /// there that it belongs to. Slack has handed it over, and it is nowhere else.
-    async fn save(
+    pub(super) async fn save(
         &self,
         key: &ChainKey,
         ticket: &Ticket,
@@ -274,7 +274,7 @@ impl Engine {
 
     /// Gives the lease back, and answers when the next try may be. If the database does not
     /// take it, the lease lapses by itself.
-    async fn release(
+    pub(super) async fn release(
         &self,
         key: &ChainKey,
         ticket: &Ticket,

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use ring::digest;
 
-use super::Error;
+use super::{Error, ListCursor};
 use crate::clock::from_epoch;
 use crate::installation::{Grant, Scopes};
 use crate::secret::{AccessToken, RefreshToken};
@@ -72,6 +72,13 @@ pub trait RotationStore: fmt::Debug + Send + Sync + 'static {
         offered: Option<&Grant>,
         decide: &mut (dyn for<'c> FnMut(Option<&'c Chain>) -> Option<Chain> + Send),
     ) -> Result<Option<StoredChain>, Error>;
+
+    /// A page of all chains, in no promised order, and where the next one begins.
+    async fn chains(
+        &self,
+        from: Option<ListCursor>,
+        limit: usize,
+    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error>;
 
     /// Chains that somebody should look at, `limit` at most.
     async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<ChainKey>, Error>;
@@ -373,6 +380,14 @@ impl<S: RotationStore + ?Sized> RotationStore for Arc<S> {
         decide: &mut (dyn for<'c> FnMut(Option<&'c Chain>) -> Option<Chain> + Send),
     ) -> Result<Option<StoredChain>, Error> {
         (**self).update(key, offered, decide).await
+    }
+
+    async fn chains(
+        &self,
+        from: Option<ListCursor>,
+        limit: usize,
+    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error> {
+        (**self).chains(from, limit).await
     }
 
     async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<ChainKey>, Error> {
