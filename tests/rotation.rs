@@ -283,6 +283,35 @@ async fn a_lost_answer_is_asked_for_once_more_with_the_same_refresh_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_too_late_for_the_lease_is_kept() {
+    // Only the pair that was issued first lives, and it comes after ten seconds.
+    let policy = GracePolicy::FirstOnly;
+    let stage = installed_with(Rotation {
+        policy,
+        ..Rotation::default()
+    })
+    .await;
+    stage.expire();
+    let late = Duration::from_secs(10);
+    stage
+        .fake
+        .inject(REFRESH, Fault::delay(late).after_effect());
+    let rotator = stage.rotator();
+    let asked = rotator.token_for(&alpha(), Credential::Bot).await;
+    assert!(
+        matches!(asked, Ok(_) | Err(Error::TryAgain { .. })),
+        "{asked:?}"
+    );
+    assert!(
+        rotator.shutdown(Duration::from_secs(30)).await,
+        "it waits for stragglers"
+    );
+    let chain = stage.bot_chain().await;
+    let mut tokens = chain.grant.refresh_token.iter().chain(&chain.alternates);
+    assert!(tokens.any(|token| stage.fake.is_refreshable(token.expose())));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pair_is_saved_when_the_database_comes_back() {
     let stage = installed().await;
     stage.expire();
@@ -1061,11 +1090,16 @@ async fn a_pkce_apps_idle_chain_is_kept_alive() {
     });
     let worker = rotator.clone();
     let worker = tokio::spawn(async move { worker.work(WorkerConfig::default()).await });
-    // 1.1 + 20 + 20 days: two pairs by use, then one every 20 days.
-    for _ in 0..45 * 24 {
+    for _ in 0..30 {
         tokio::time::sleep(HOUR).await;
     }
-    assert_eq!(stage.refreshes(), 4);
+    assert_eq!(stage.refreshes(), 2, "a day of pairs that nobody asked for");
+    stage.fake.advance(19 * 24 * HOUR);
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(stage.refreshes(), 2);
+    stage.fake.advance(24 * HOUR);
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(stage.refreshes(), 3, "before the 30 days are over");
     worker.abort();
 }
 

@@ -158,7 +158,7 @@ impl Engine {
     }
 
     /// Until the chain is current, or it is known why it cannot be.
-    async fn fly(&self, key: &ChainKey, want: Want) -> Landing {
+    async fn fly(self: &Arc<Self>, key: &ChainKey, want: Want) -> Landing {
         let give_up = Instant::now() + FLIGHT;
         let owner = u128::from_be_bytes(random::bytes());
         let mut watch = Watch::default();

@@ -30,8 +30,23 @@ impl Seat {
 }
 
 /// The flights of one process.
-#[derive(Clone, Default)]
-pub(super) struct Flights(Arc<Mutex<Airspace>>);
+#[derive(Clone)]
+pub(super) struct Flights(Arc<Mutex<Airspace>>, watch::Sender<usize>);
+
+impl Default for Flights {
+    fn default() -> Self {
+        Self(Arc::default(), watch::Sender::new(0))
+    }
+}
+
+/// Somebody who still waits for an answer after the flight that asked has landed.
+pub(super) struct Straggler(watch::Sender<usize>);
+
+impl Drop for Straggler {
+    fn drop(&mut self) {
+        self.0.send_modify(|stragglers| *stragglers -= 1);
+    }
+}
 
 #[derive(Default)]
 struct Airspace {
@@ -92,7 +107,15 @@ impl Flights {
                 return false;
             }
         }
-        true
+        let mut stragglers = self.1.subscribe();
+        let gone = stragglers.wait_for(|stragglers| *stragglers == 0);
+        tokio::time::timeout_at(deadline, gone).await.is_ok()
+    }
+
+    /// Makes [`close`](Self::close) wait for this as well.
+    pub(super) fn straggler(&self) -> Straggler {
+        self.1.send_modify(|stragglers| *stragglers += 1);
+        Straggler(self.1.clone())
     }
 
     fn airspace(&self) -> MutexGuard<'_, Airspace> {

@@ -117,7 +117,7 @@ impl Engine {
         };
         let failure = match outcome {
             Ok(renewed) => {
-                if let Err(what) = self.fits(key, &stored, &renewed) {
+                if let Err(what) = self.fits(key, &stored.app_id, &renewed) {
                     return match self.mismatched(key, &ticket, &renewed, what).await {
                         Ok(_) => Err(Error::Busy),
                         Err(error) => Err(error),

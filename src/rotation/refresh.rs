@@ -12,6 +12,7 @@ use super::protocol::{self, CALL, Committed, Fresh, LEASE, Refused, Released, SA
 use crate::secret::{RefreshToken, same};
 use crate::slack::{Error as SlackError, ErrorClass, ErrorCode, Renewed, TransportError};
 use crate::store::{Chain, ChainKey, Credential, Mark, StoredChain};
+use crate::tenant::AppId;
 
 /// What a refresh came to, if not to an error.
 pub(super) enum Step {
@@ -36,7 +37,7 @@ enum Answer {
 impl Engine {
     /// Tries the ticket's refresh tokens one after the other until one buys a pair.
     pub(super) async fn refresh(
-        &self,
+        self: &Arc<Self>,
         key: &ChainKey,
         ticket: &Ticket,
         stored: StoredChain,
@@ -64,10 +65,10 @@ impl Engine {
                         .await;
                     return Err(again(at, "stalled"));
                 }
-                let failure = match self.ask_slack(token).await {
+                let failure = match self.ask_slack(key, ticket, &stored.app_id, token).await {
                     Ok(renewed) => {
                         self.breaker.reset();
-                        if let Err(what) = self.fits(key, &stored, &renewed) {
+                        if let Err(what) = self.fits(key, &stored.app_id, &renewed) {
                             return self.mismatched(key, ticket, &renewed, what).await;
                         }
                         return self.save(key, ticket, &renewed, is_ahead).await;
@@ -104,11 +105,41 @@ impl Engine {
         self.all_refused(key, ticket, &refused, &error).await
     }
 
-    async fn ask_slack(&self, token: &RefreshToken) -> Result<Renewed, SlackError> {
-        let call = self.slack.refresh(&self.config.credentials, token);
-        match tokio::time::timeout(CALL, call).await {
-            Ok(outcome) => outcome,
-            Err(late) => Err(SlackError::Transport(TransportError::Lost(late.into()))),
+    /// Calls Slack. An answer that comes too late for the lease is not thrown away: its pair is
+    /// saved, or kept beside the one that was saved first, when it comes.
+    async fn ask_slack(
+        self: &Arc<Self>,
+        key: &ChainKey,
+        ticket: &Ticket,
+        app_id: &AppId,
+        token: &RefreshToken,
+    ) -> Result<Renewed, SlackError> {
+        let engine = Arc::clone(self);
+        let token = RefreshToken::new(token.expose());
+        let token = token.expect("a stored token was checked when it was taken");
+        let mut call = tokio::spawn(async move {
+            let app = &engine.config.credentials;
+            engine.slack.refresh(app, &token).await
+        });
+        let lost = |cause| SlackError::Transport(TransportError::Lost(cause));
+        match tokio::time::timeout(CALL, &mut call).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(interrupted)) => Err(lost(interrupted.into())),
+            Err(late) => {
+                let engine = Arc::clone(self);
+                let (key, ticket, app_id) = (key.clone(), ticket.clone(), app_id.clone());
+                let straggler = self.flights.straggler();
+                drop(tokio::spawn(async move {
+                    let _straggler = straggler;
+                    if let Ok(Ok(renewed)) = call.await
+                        && engine.fits(&key, &app_id, &renewed).is_ok()
+                        && let Err(error) = engine.save(&key, &ticket, &renewed, false).await
+                    {
+                        tracing::error!(chain = %key, %error, "a late pair is lost");
+                    }
+                }));
+                Err(lost(late.into()))
+            }
         }
     }
 
@@ -116,10 +147,10 @@ impl Engine {
     pub(super) fn fits(
         &self,
         key: &ChainKey,
-        stored: &StoredChain,
+        app_id: &AppId,
         renewed: &Renewed,
     ) -> Result<(), &'static str> {
-        if renewed.app_id != stored.app_id {
+        if renewed.app_id != *app_id {
             return Err("other_app");
         }
         let is_same_user = match &key.credential {
