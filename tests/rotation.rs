@@ -1,6 +1,5 @@
 //! One refresh per expiry, whoever asks and whatever breaks.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -230,16 +229,7 @@ async fn a_caller_whose_patience_ends_is_told_and_the_refresh_goes_on() {
 async fn a_refresh_that_panics_frees_the_chain() {
     let stage = installed().await;
     stage.expire();
-    let calls = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&calls);
-    let transport = Rewritten(stage.fake.transport(), move |_: &str, body: Bytes| {
-        assert!(
-            counted.fetch_add(1, Ordering::SeqCst) > 0,
-            "on purpose: the first call panics"
-        );
-        body
-    });
-    let rotator = stage.rotator_over(stage.config(), transport);
+    let rotator = stage.dying(1);
     let error = rotator
         .token_for(&alpha(), Credential::Bot)
         .await
@@ -251,6 +241,27 @@ async fn a_refresh_that_panics_frees_the_chain() {
         .await
         .expect("recovered");
     assert!(stage.bot_chain().await.chain.lease.is_none());
+    assert_eq!(stage.refreshes(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_panics_counts_as_a_lost_answer() {
+    let stage = installed().await;
+    stage.expire();
+    let calls = AtomicUsize::new(0);
+    let transport = Rewritten(stage.fake.transport(), move |_: &str, body: Bytes| {
+        assert!(
+            calls.fetch_add(1, Ordering::SeqCst) > 0,
+            "on purpose: the first call panics"
+        );
+        body
+    });
+    let rotator = stage.rotator_over(stage.config(), transport);
+    rotator
+        .token_for(&alpha(), Credential::Bot)
+        .await
+        .expect("asked for once more");
+    assert_eq!(stage.refreshes(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -1062,11 +1073,8 @@ async fn the_worker_refreshes_ahead_for_tenants_that_are_used_and_parks_the_othe
 async fn the_worker_repeats_a_refresh_whose_process_died_within_the_grace() {
     let stage = installed().await;
     stage.expire();
-    // The process takes the lease, spends the token, and is never heard of again.
-    let dying = Rewritten(stage.fake.transport(), |_: &str, _: Bytes| -> Bytes {
-        panic!("on purpose: the process dies with Slack's answer in its hands")
-    });
-    let rotator = stage.rotator_over(stage.config(), dying);
+    // The process takes the lease, spends the token, and dies with the answer in its hands.
+    let rotator = stage.dying(1);
     let error = rotator
         .token_for(&alpha(), Credential::Bot)
         .await

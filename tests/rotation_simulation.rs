@@ -877,37 +877,37 @@ fn sweep(name: &str, seeds: u64) {
 
 #[test]
 fn calm_weather_spends_every_refresh_token_once() {
-    sweep("calm", 100);
+    sweep("calm", 40);
 }
 
 #[test]
 fn stalls_past_the_lease_and_skewed_clocks_lose_nothing() {
-    sweep("stalls", 100);
+    sweep("stalls", 40);
 }
 
 #[test]
 fn lost_answers_lose_nothing_within_the_grace() {
-    sweep("lost", 100);
+    sweep("lost", 40);
 }
 
 #[test]
 fn crashes_lose_nothing_within_the_grace() {
-    sweep("crashes", 100);
+    sweep("crashes", 40);
 }
 
 #[test]
 fn outages_of_the_database_lose_nothing() {
-    sweep("outages", 100);
+    sweep("outages", 40);
 }
 
 #[test]
 fn moves_of_the_app_revive_nothing_and_lose_nothing() {
-    sweep("moves", 100);
+    sweep("moves", 40);
 }
 
 #[test]
 fn a_storm_kills_nothing_falsely_and_revives_nothing() {
-    sweep("storm", 100);
+    sweep("storm", 40);
 }
 
 #[test]

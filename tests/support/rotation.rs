@@ -3,6 +3,7 @@
 #![allow(dead_code)] // Each test file that includes this uses a part of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -10,11 +11,13 @@ use bytes::Bytes;
 use slack_installs::backend::{Faults, Flaky, MemoryBackend};
 use slack_installs::secret::{Code, RefreshToken};
 use slack_installs::slack::{ClientCredentials, SlackClient, Transport, TransportError};
-use slack_installs::store::{ChainKey, Credential, RotationStore as _, StoredChain};
+use slack_installs::store::{
+    Chain, ChainKey, Credential, Error, ListCursor, RotationStore, StoredChain,
+};
 use slack_installs::testing::{FakeSlack, FakeTransport, Rotation, World};
 use slack_installs::{
-    Clock, EncryptedStore, Installation, InstallationKey, InstallationStore as _, LocalKeyProvider,
-    MasterKey, RotationConfig, TeamId, TokenRotator, UserId,
+    Clock, EncryptedStore, Grant, Installation, InstallationKey, InstallationStore as _,
+    LocalKeyProvider, MasterKey, RotationConfig, TeamId, TokenRotator, UserId,
 };
 use tokio::time::Instant;
 
@@ -82,6 +85,12 @@ impl Stage {
     ) -> TokenRotator {
         let slack = self.slack_over(transport);
         TokenRotator::new(config, slack, self.store.clone()).with_clock(self.fake.clock())
+    }
+
+    /// A process whose task dies at the update after this many.
+    pub(crate) fn dying(&self, after: usize) -> TokenRotator {
+        let store = Dying(self.store.clone(), AtomicUsize::new(after));
+        TokenRotator::new(self.config(), self.slack(), store).with_clock(self.fake.clock())
     }
 
     /// Ada installs the app in a workspace, and it is stored.
@@ -156,6 +165,44 @@ pub(crate) fn refresh_token(stored: &StoredChain) -> &RefreshToken {
         .refresh_token
         .as_ref()
         .expect("a rotating chain")
+}
+
+/// A store under which one update panics.
+#[derive(Debug)]
+struct Dying(Store, AtomicUsize);
+
+#[async_trait]
+impl RotationStore for Dying {
+    async fn chain(&self, key: &ChainKey) -> Result<Option<StoredChain>, Error> {
+        self.0.chain(key).await
+    }
+
+    async fn update(
+        &self,
+        key: &ChainKey,
+        offered: Option<&Grant>,
+        decide: &mut (dyn for<'c> FnMut(Option<&'c Chain>) -> Option<Chain> + Send),
+    ) -> Result<Option<StoredChain>, Error> {
+        let left = self.1.fetch_sub(1, Ordering::SeqCst);
+        assert!(left != 0, "on purpose: the task dies");
+        self.0.update(key, offered, decide).await
+    }
+
+    async fn chains(
+        &self,
+        from: Option<ListCursor>,
+        limit: usize,
+    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error> {
+        self.0.chains(from, limit).await
+    }
+
+    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<ChainKey>, Error> {
+        self.0.due(now, limit).await
+    }
+
+    async fn sweep(&self) -> Result<usize, Error> {
+        self.0.sweep().await
+    }
 }
 
 /// Rewrites answers on their way.
