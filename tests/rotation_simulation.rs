@@ -605,10 +605,10 @@ impl Caller {
                 let now = self.clock.now();
                 let slack = self.sky.weather.skew;
                 if token.expires_at.is_some_and(|end| end + slack <= now) {
-                    self.fail("an expired token was handed out".to_owned());
+                    self.fail("an expired token was handed out");
                 }
                 if is_calm && !self.fake.is_live(secret) {
-                    self.fail("a dead token was handed out, and nothing was wrong".to_owned());
+                    self.fail("a dead token was handed out, and nothing was wrong");
                 }
                 // Only while the same installation stood throughout.
                 let ids = (
@@ -622,7 +622,7 @@ impl Caller {
                     let is_older = end < *latest;
                     *latest = end.max(*latest);
                     if is_older {
-                        self.fail("an older token came after a newer one".to_owned());
+                        self.fail("an older token came after a newer one");
                     }
                 }
             }
@@ -634,13 +634,13 @@ impl Caller {
                     _ => !is_calm,
                 };
                 if !excused {
-                    self.fail(format!("nothing was wrong, and a caller got {error:?}"));
+                    self.fail(&format!("nothing was wrong, and a caller got {error:?}"));
                 }
             }
         }
     }
 
-    fn fail(&self, what: String) {
+    fn fail(&self, what: &str) {
         let what = format!("{}: {what}", self.name);
         note(|| format!("WRONG: {what}"));
         self.failures.lock().expect("no panic").push(what);

@@ -88,6 +88,7 @@ struct State {
 }
 
 /// The functions under test, and mutants of them.
+#[allow(clippy::type_complexity)] // The signatures are the protocol's own.
 #[derive(Clone, Copy)]
 struct Protocol {
     acquire: fn(Option<&Chain>, u128) -> (Option<Chain>, Acquired),
@@ -385,6 +386,7 @@ fn successors(state: &State, protocol: &Protocol, reuse: Reuse) -> Vec<(String, 
 }
 
 /// What one worker may do next, as the engine does it.
+#[allow(clippy::type_complexity)] // A name for it would be one more thing to look up.
 fn work(
     step: &mut dyn FnMut(String, &mut dyn FnMut(&mut State)),
     state: &State,

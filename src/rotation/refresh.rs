@@ -264,15 +264,15 @@ impl Engine {
         let is_standing =
             |token: &str| standing.is_some_and(|it| same(it.grant.access_token.expose(), token));
         let access_token = &renewed.grant.access_token;
-        if let Some(token) = &renewed.grant.refresh_token {
-            if let Err(error) = self.slack.auth_revoke_refresh_token(token).await {
-                tracing::warn!(chain = %key, %error, "a refresh token could not be revoked");
-            }
+        if let Some(token) = &renewed.grant.refresh_token
+            && let Err(error) = self.slack.auth_revoke_refresh_token(token).await
+        {
+            tracing::warn!(chain = %key, %error, "a refresh token could not be revoked");
         }
-        if !is_standing(access_token.expose()) {
-            if let Err(error) = self.slack.auth_revoke(access_token).await {
-                tracing::warn!(chain = %key, %error, "an access token could not be revoked");
-            }
+        if !is_standing(access_token.expose())
+            && let Err(error) = self.slack.auth_revoke(access_token).await
+        {
+            tracing::warn!(chain = %key, %error, "an access token could not be revoked");
         }
     }
 

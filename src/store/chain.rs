@@ -188,7 +188,7 @@ impl Chain {
             .unwrap_or_default();
         let early = expires_at
             .checked_sub(SOFT + SPREAD)
-            .unwrap_or(from_epoch(0));
+            .unwrap_or_else(|| from_epoch(0));
         let wanted = early + SPREAD.mul_f64(2.0 * self.jitter());
         Some(wanted.max(self.issued_at + life / 2))
     }
@@ -204,7 +204,7 @@ impl Chain {
         Some(
             expires_at
                 .checked_sub(HARD.min(life / 4))
-                .unwrap_or(from_epoch(0)),
+                .unwrap_or_else(|| from_epoch(0)),
         )
     }
 
