@@ -1013,8 +1013,13 @@ pub(crate) async fn the_sweep_removes_expired_states_of_this_app_only(db: Db) {
         let now = Arc::clone(&now);
         Clock::from_fn(move || noon() + Duration::from_secs(now.load(Ordering::SeqCst)))
     };
-    let store = db.store().await.with_clock(clock.clone());
-    let other = db.look_alike().store().await.with_clock(clock);
+    let store = db.store().await.with_clock(clock);
+    // For the other app it stays noon: its own sweep in the background finds nothing to do.
+    let other = db
+        .look_alike()
+        .store()
+        .await
+        .with_clock(Clock::from_fn(noon));
     let ids = [1, 2, 3].map(|id| StateId([id; 32]));
     for (minute, id) in (1..).zip(&ids) {
         let expires_at = noon() + Duration::from_secs(60 * minute);
