@@ -39,8 +39,8 @@ pub use check::RedisOpenError;
 ///
 /// [`RedisOptions`] has the exceptions, by names that say what they cost. A user of Redis's ACL
 /// needs `~{slack-installs:*` (the prefix) and `+@connection +eval +evalsha +hmget +hget +hset
-/// +hdel +hlen +hkeys +unlink +zadd +zrem +zcard +zrangebylex +zrangebyscore +role +info +wait
-/// +waitaof +cluster|slots +cluster|info`; `+config|get` lets it warn of `appendfsync`.
+/// +hdel +hexists +hlen +hkeys +zadd +zrem +zcard +zscore +zrangebylex +zrangebyscore +role +info
+/// +wait +waitaof +cluster|slots +cluster|info`; `+config|get` lets it warn of `appendfsync`.
 ///
 /// # What Redis can lose
 ///
@@ -71,8 +71,9 @@ pub use check::RedisOpenError;
 /// {slack-installs:5c}:due                sorted set: the same of rows that are ever due, by time
 /// ```
 ///
-/// While a slot of a cluster moves to another node, the commits to its shards wait for the move,
-/// and are [`Error::Unavailable`] if it takes longer than the response timeout; reads do not wait.
+/// While a slot of a cluster moves to another node, commits to its shards wait until all keys of
+/// theirs are on the same side, at the latest until the whole slot has moved, and are
+/// [`Error::Unavailable`] if that takes longer than the response timeout; reads do not wait.
 ///
 /// # TLS
 ///
@@ -106,7 +107,8 @@ pub struct RedisOptions {
     pub prefix: String,
     /// For how long a connection may take, Sentinel's answer and TLS included.
     pub connect_timeout: Duration,
-    /// For how long an answer may take, waiting for replicas not included.
+    /// For how long an answer may take, waiting for replicas not included. A read without one is
+    /// asked once more, on a new connection; a commit is [`Error::Unavailable`].
     pub response_timeout: Duration,
     /// In PEM form, the certificates of the authorities to trust, instead of the public ones.
     pub root_certificate: Option<String>,
@@ -153,7 +155,9 @@ impl RedisBackend {
     /// [`RedisOpenError`] if it cannot be reached, or would lose rows.
     pub async fn open(url: &str, options: RedisOptions) -> Result<Self, RedisOpenError> {
         let make = |timeouts| {
-            Ok(Router::Alone(Arc::new(connect::server(url, &options, timeouts)?)))
+            Ok(Router::Alone(Arc::new(connect::server(
+                url, &options, timeouts,
+            )?)))
         };
         let (reads, commits) = routers(&options, make)?;
         Self::start(options, reads, commits).await
@@ -171,7 +175,12 @@ impl RedisBackend {
     ) -> Result<Self, RedisOpenError> {
         let slots = Layout::new(&options.prefix).cluster_slots();
         let make = |timeouts| {
-            Ok(Router::Cluster(connect::cluster(urls, slots.clone(), &options, timeouts)?))
+            Ok(Router::Cluster(connect::cluster(
+                urls,
+                slots.clone(),
+                &options,
+                timeouts,
+            )?))
         };
         let (reads, commits) = routers(&options, make)?;
         Self::start(options, reads, commits).await
@@ -215,14 +224,24 @@ impl RedisBackend {
         let layout = Layout::new(&options.prefix);
         let server = format!("{reads:?}");
         let script = Script::new(COMMIT);
-        let backend = Self { options, server, layout, script, reads, commits };
+        let backend = Self {
+            options,
+            server,
+            layout,
+            script,
+            reads,
+            commits,
+        };
         backend.check().await?;
         Ok(backend)
     }
 
     async fn ask(&self, shard: usize, command: &Cmd) -> Result<Value, Error> {
         let patience = self.options.response_timeout;
-        let asked = self.reads.send(shard, command, None, Nature::Read, patience).await;
+        let asked = self
+            .reads
+            .send(shard, command, None, Nature::Read, patience)
+            .await;
         asked.map(|(answer, _)| answer).map_err(failed)
     }
 
@@ -235,9 +254,18 @@ impl RedisBackend {
     ) -> Result<Vec<Key>, Error> {
         let from = after.map_or_else(|| "-".into(), |key| format!("({}", layout::name(key)));
         let command = &mut redis::cmd("ZRANGEBYLEX");
-        command.arg(self.layout.names(shard)).arg(from).arg("+").arg("LIMIT").arg(0).arg(limit);
+        command
+            .arg(self.layout.names(shard))
+            .arg(from)
+            .arg("+")
+            .arg("LIMIT")
+            .arg(0)
+            .arg(limit);
         let names = array(self.ask(shard, command).await?)?;
-        names.into_iter().map(|name| layout::parse_name(&bytes(name)?)).collect()
+        names
+            .into_iter()
+            .map(|name| layout::parse_name(&bytes(name)?))
+            .collect()
     }
 
     /// Some of the names in a shard that are due, the earliest first, with their times.
@@ -248,9 +276,16 @@ impl RedisBackend {
         limit: usize,
     ) -> Result<Vec<(u64, Key)>, Error> {
         let command = &mut redis::cmd("ZRANGEBYSCORE");
-        command.arg(self.layout.due(shard)).arg("-inf").arg(now).arg("WITHSCORES");
+        command
+            .arg(self.layout.due(shard))
+            .arg("-inf")
+            .arg(now)
+            .arg("WITHSCORES");
         // A negative count is all of them.
-        command.arg("LIMIT").arg(0).arg(isize::try_from(limit).unwrap_or(-1));
+        command
+            .arg("LIMIT")
+            .arg(0)
+            .arg(isize::try_from(limit).unwrap_or(-1));
         let found = array(self.ask(shard, command).await?)?;
         let (pairs, _) = found.as_chunks();
         let parse = |[name, score]: &[Value; 2]| {
@@ -269,11 +304,12 @@ impl RedisBackend {
         let reads: Vec<_> = slots
             .iter()
             .flat_map(|(partition, slots)| {
-                slots.chunks(LONGEST_READ).map(move |slots| self.read_named(partition, slots))
+                slots
+                    .chunks(LONGEST_READ)
+                    .map(move |slots| self.read_named(partition, slots))
             })
             .collect();
-        let rows: Vec<Vec<_>> =
-            stream::iter(reads).buffered(FAN_OUT).try_collect().await?;
+        let rows: Vec<Vec<_>> = stream::iter(reads).buffered(FAN_OUT).try_collect().await?;
         Ok(rows.into_iter().flatten().collect())
     }
 
@@ -284,7 +320,13 @@ impl RedisBackend {
     ) -> Result<Vec<(Key, Row)>, Error> {
         let rows = self.read(partition, slots).await?;
         let keyed = |(slot, row): (&Slot, Option<Row>)| {
-            Some((Key { partition: partition.clone(), slot: slot.clone() }, row?))
+            Some((
+                Key {
+                    partition: partition.clone(),
+                    slot: slot.clone(),
+                },
+                row?,
+            ))
         };
         Ok(slots.iter().zip(rows).filter_map(keyed).collect())
     }
@@ -295,7 +337,9 @@ impl RedisBackend {
         let mut command = redis::cmd(how);
         command.arg(script).arg(3);
         command.arg(self.layout.rows(partition));
-        command.arg(self.layout.names(shard)).arg(self.layout.due(shard));
+        command
+            .arg(self.layout.names(shard))
+            .arg(self.layout.due(shard));
         command.arg(partition.as_str());
         for change in changes {
             match change {
@@ -330,7 +374,12 @@ impl RedisBackend {
 
     /// What is sent after a commit, to wait until it is safe.
     fn wait(&self) -> Option<Cmd> {
-        let RedisOptions { await_replicas, await_fsync, await_timeout, .. } = &self.options;
+        let RedisOptions {
+            await_replicas,
+            await_fsync,
+            await_timeout,
+            ..
+        } = &self.options;
         // 0 would be for ever.
         let timeout = await_timeout.as_millis().max(1).to_string();
         let mut command = match (await_fsync, await_replicas) {
@@ -391,7 +440,9 @@ impl Backend for RedisBackend {
         let (shard, patience) = (shard_of(partition), self.options.response_timeout);
         let wait = self.wait();
         let run = async |script: &Cmd| {
-            self.commits.send(shard, script, wait.as_ref(), Nature::Write, patience).await
+            self.commits
+                .send(shard, script, wait.as_ref(), Nature::Write, patience)
+                .await
         };
         let by_hash = self.script("EVALSHA", self.script.get_hash(), partition, changes);
         let answer = match run(&by_hash).await {
@@ -403,12 +454,14 @@ impl Backend for RedisBackend {
         };
         match answer.map_err(failed)? {
             (Value::Int(1), waited) if self.is_safe(waited.as_ref()) => Ok(()),
-            (Value::Int(1), _) => {
-                Err(Error::Unavailable("too few replicas or disks have the commit in time".into()))
-            }
+            (Value::Int(1), _) => Err(Error::Unavailable(
+                "too few replicas or disks have the commit in time".into(),
+            )),
             (Value::Int(0), _) => Err(Error::Conflict),
             (Value::Int(-1), _) => Err(malformed("a value in Redis is not a row of ours")),
-            _ => Err(Error::Unavailable("the script gave an answer that it never gives".into())),
+            _ => Err(Error::Unavailable(
+                "the script gave an answer that it never gives".into(),
+            )),
         }
     }
 
@@ -418,8 +471,9 @@ impl Backend for RedisBackend {
         let shard = after.as_ref().map_or(0, |key| shard_of(&key.partition));
         let mut names = self.names(shard, after.as_ref(), limit).await?;
         if names.len() < limit {
-            let others: Vec<_> =
-                (shard + 1..SHARDS).map(|shard| self.names(shard, None, limit)).collect();
+            let others: Vec<_> = (shard + 1..SHARDS)
+                .map(|shard| self.names(shard, None, limit))
+                .collect();
             let mut others = stream::iter(others).buffered(FAN_OUT);
             while names.len() < limit
                 && let Some(more) = others.next().await
@@ -428,8 +482,14 @@ impl Backend for RedisBackend {
             }
             names.truncate(limit);
         }
-        let next = names.last().filter(|_| names.len() == limit).map(Cursor::after);
-        Ok(Page { rows: self.rows(names).await?, next })
+        let next = names
+            .last()
+            .filter(|_| names.len() == limit)
+            .map(Cursor::after);
+        Ok(Page {
+            rows: self.rows(names).await?,
+            next,
+        })
     }
 
     async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
@@ -437,12 +497,16 @@ impl Backend for RedisBackend {
             return Ok(Vec::new());
         }
         let until = layout::to_seconds(now);
-        let asked: Vec<_> = (0..SHARDS).map(|shard| self.due_names(shard, until, limit)).collect();
+        let asked: Vec<_> = (0..SHARDS)
+            .map(|shard| self.due_names(shard, until, limit))
+            .collect();
         let found: Vec<Vec<_>> = stream::iter(asked).buffered(FAN_OUT).try_collect().await?;
         let mut names: Vec<_> = found.into_iter().flatten().collect();
         names.sort_unstable();
         names.truncate(limit);
-        let mut rows = self.rows(names.into_iter().map(|(_, name)| name).collect()).await?;
+        let mut rows = self
+            .rows(names.into_iter().map(|(_, name)| name).collect())
+            .await?;
         // A row may have been put off since its name was read.
         rows.retain(|(_, row)| row.due_at.is_some_and(|due_at| due_at <= now));
         rows.sort_by_key(|(_, row)| row.due_at);

@@ -5,17 +5,19 @@ use std::collections::HashMap;
 use redis::{Cmd, ErrorKind, Value};
 use thiserror::Error;
 
-use crate::backend::BoxError;
 use super::RedisOptions;
 use super::node::{Failure, Node};
 use super::router::Router;
+use crate::backend::BoxError;
 
 /// Why a Redis server is not used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RedisOpenError {
     /// The cluster does not serve all its slots.
-    #[error("the Redis cluster is not whole ({server} says {state}); see `redis-cli --cluster check`")]
+    #[error(
+        "the Redis cluster is not whole ({server} says {state}); see `redis-cli --cluster check`"
+    )]
     ClusterNotWhole {
         /// Who says so.
         server: String,
@@ -91,9 +93,10 @@ pub(super) async fn check(
     options: &RedisOptions,
 ) -> Result<(), RedisOpenError> {
     let masters = router.masters().await.map_err(|failure| match failure {
-        Failure::Refused(error) if is_cluster_disabled(&error) => {
-            RedisOpenError::WrongKind { server: server.into(), cluster: false }
-        }
+        Failure::Refused(error) if is_cluster_disabled(&error) => RedisOpenError::WrongKind {
+            server: server.into(),
+            cluster: false,
+        },
         failure => unreachable(server, failure),
     })?;
     for master in masters {
@@ -102,7 +105,10 @@ pub(super) async fn check(
         let is_cluster = matches!(router, Router::Cluster(_));
         if (info.get("cluster_enabled").is_some_and(|it| it == "1")) != is_cluster {
             let server = master.address().into();
-            return Err(RedisOpenError::WrongKind { server, cluster: !is_cluster });
+            return Err(RedisOpenError::WrongKind {
+                server,
+                cluster: !is_cluster,
+            });
         }
         if is_cluster {
             check_cluster(&master).await?;
@@ -118,7 +124,10 @@ fn check_master(
     options: &RedisOptions,
 ) -> Result<(), RedisOpenError> {
     let said = |field| {
-        let unsaid = || RedisOpenError::Unsaid { server: server.into(), field };
+        let unsaid = || RedisOpenError::Unsaid {
+            server: server.into(),
+            field,
+        };
         info.get(field).map(String::as_str).ok_or_else(unsaid)
     };
     let server = String::from(server);
@@ -128,7 +137,11 @@ fn check_master(
         false => ("7.0", (7, 0)),
     };
     if version(found) < Some(oldest) {
-        return Err(RedisOpenError::TooOld { server, found: found.into(), needed });
+        return Err(RedisOpenError::TooOld {
+            server,
+            found: found.into(),
+            needed,
+        });
     }
     if said("role")? != "master" {
         return Err(RedisOpenError::Replica { server });
@@ -137,7 +150,10 @@ fn check_master(
         let policy = said("maxmemory_policy")?;
         // The volatile policies remove only keys that expire, and ours never do.
         if policy != "noeviction" && !policy.starts_with("volatile-") {
-            return Err(RedisOpenError::Evicts { server, policy: policy.into() });
+            return Err(RedisOpenError::Evicts {
+                server,
+                policy: policy.into(),
+            });
         }
     }
     if !options.accept_losing_rows_on_restart && said("aof_enabled")? != "1" {
@@ -153,9 +169,15 @@ async fn check_cluster(master: &Node) -> Result<(), RedisOpenError> {
         Some(state) if state == "ok" => Ok(()),
         Some(state) => {
             let state = format!("cluster_state:{state}");
-            Err(RedisOpenError::ClusterNotWhole { server: server(), state })
+            Err(RedisOpenError::ClusterNotWhole {
+                server: server(),
+                state,
+            })
         }
-        None => Err(RedisOpenError::Unsaid { server: server(), field: "cluster_state" }),
+        None => Err(RedisOpenError::Unsaid {
+            server: server(),
+            field: "cluster_state",
+        }),
     }
 }
 
@@ -166,7 +188,9 @@ async fn warn_of_fsync(master: &Node, options: &RedisOptions) {
     }
     let command = &mut redis::cmd("CONFIG");
     // Many services do not allow this command, so no answer is no reason to refuse.
-    let Ok(answer) = master.send(command.arg("GET").arg("appendfsync")).await else { return };
+    let Ok(answer) = master.send(command.arg("GET").arg("appendfsync")).await else {
+        return;
+    };
     if let Ok(pair) = redis::from_redis_value::<Vec<String>>(answer)
         && let [_, setting] = pair.as_slice()
         && setting != "always"
@@ -189,14 +213,19 @@ async fn info(master: &Node, command: &Cmd) -> Result<HashMap<String, String>, R
         _ => String::new(),
     };
     let pairs = text.lines().filter_map(|line| line.split_once(':'));
-    Ok(pairs.map(|(name, value)| (name.into(), value.trim().into())).collect())
+    Ok(pairs
+        .map(|(name, value)| (name.into(), value.trim().into()))
+        .collect())
 }
 
 fn unreachable(server: &str, failure: Failure) -> RedisOpenError {
     let server = server.into();
     match failure {
         Failure::Replica => RedisOpenError::Replica { server },
-        failure => RedisOpenError::Unreachable { server, source: failure.into() },
+        failure => RedisOpenError::Unreachable {
+            server,
+            source: failure.into(),
+        },
     }
 }
 

@@ -38,10 +38,23 @@ impl Cluster {
     /// Does not connect.
     pub(super) fn new(slots: Vec<u16>, seeds: Vec<Node>, maker: Maker) -> Self {
         let seeds: Vec<_> = seeds.into_iter().map(Arc::new).collect();
-        let nodes = seeds.iter().map(|seed| (seed.address().into(), Arc::clone(seed))).collect();
+        let nodes = seeds
+            .iter()
+            .map(|seed| (seed.address().into(), Arc::clone(seed)))
+            .collect();
         let masters = vec![None; slots.len()];
-        let map = RwLock::new(Map { masters, nodes, drawn: 0 });
-        Self { slots, seeds, maker, map, turn: Mutex::default() }
+        let map = RwLock::new(Map {
+            masters,
+            nodes,
+            drawn: 0,
+        });
+        Self {
+            slots,
+            seeds,
+            maker,
+            map,
+            turn: Mutex::default(),
+        }
     }
 
     pub(super) async fn master(&self, shard: usize) -> Result<Arc<Node>, Failure> {
@@ -69,7 +82,12 @@ impl Cluster {
     pub(super) async fn refresh(&self, failed: &Arc<Node>) {
         let drawn = self.read().drawn;
         // A map that names the failed node no more was drawn since the caller looked.
-        let named = self.read().masters.iter().flatten().any(|node| Arc::ptr_eq(node, failed));
+        let named = self
+            .read()
+            .masters
+            .iter()
+            .flatten()
+            .any(|node| Arc::ptr_eq(node, failed));
         if named {
             // What failed is told to the caller; the map is no worse than before.
             let _ = self.draw(drawn).await;
@@ -116,7 +134,11 @@ impl Cluster {
         });
         let ((asked, answer), _) = select_ok(asked).await?;
         let ranges = ranges(&asked, answer);
-        let held = |slot| ranges.iter().find(|range| (range.first..=range.last).contains(&slot));
+        let held = |slot| {
+            ranges
+                .iter()
+                .find(|range| (range.first..=range.last).contains(&slot))
+        };
         let masters: Vec<_> = self
             .slots
             .iter()
@@ -166,9 +188,15 @@ fn ranges(asked: &Node, answer: Value) -> Vec<Range> {
         _ => None,
     };
     let range = |range: &Value| {
-        let Value::Array(range) = range else { return None };
-        let [first, last, Value::Array(master), ..] = range.as_slice() else { return None };
-        let [host, port, ..] = master.as_slice() else { return None };
+        let Value::Array(range) = range else {
+            return None;
+        };
+        let [first, last, Value::Array(master), ..] = range.as_slice() else {
+            return None;
+        };
+        let [host, port, ..] = master.as_slice() else {
+            return None;
+        };
         let host = match host {
             Value::BulkString(host) => str::from_utf8(host).ok()?,
             _ => "",
@@ -190,10 +218,15 @@ fn ranges(asked: &Node, answer: Value) -> Vec<Range> {
 /// by.
 fn host_of<'a>(asked: &'a Node, host: &'a str) -> &'a str {
     match host {
-        "" | "?" => asked.address().rsplit_once(':').map_or("", |(host, _)| host),
+        "" | "?" => asked
+            .address()
+            .rsplit_once(':')
+            .map_or("", |(host, _)| host),
         host => host,
     }
 }
 
-const UNSERVED: (ErrorKind, &str) =
-    (ErrorKind::ClusterConnectionNotFound, "no node of the cluster serves this slot");
+const UNSERVED: (ErrorKind, &str) = (
+    ErrorKind::ClusterConnectionNotFound,
+    "no node of the cluster serves this slot",
+);

@@ -34,34 +34,63 @@ for at = 2, #ARGV, 5 do
   end
 end
 
--- In whatever order the changes are given, rows put beside a clear stand.
+-- What is to be removed, of what stands. A row that is put is overwritten instead.
+local puts, gone = {}, {}
+for at = 2, #ARGV, 5 do
+  if ARGV[at] == 'put' then
+    puts[ARGV[at + 1]] = true
+  elseif ARGV[at] == 'delete' and redis.call('HEXISTS', rows, ARGV[at + 1]) == 1 then
+    gone[ARGV[at + 1]] = true
+  end
+end
 for at = 2, #ARGV, 5 do
   if ARGV[at] == 'clear' then
     for _, slot in ipairs(redis.call('HKEYS', rows)) do
-      local name = partition .. ' ' .. slot
-      redis.call('ZREM', names, name)
-      redis.call('ZREM', due, name)
+      gone[slot] = not puts[slot] or nil
     end
-    redis.call('UNLINK', rows)
+  end
+end
+local gone_slots, gone_names, gone_due = {}, {}, {}
+local function forget(slot, index, list)
+  local name = partition .. ' ' .. slot
+  if redis.call('ZSCORE', index, name) then
+    list[#list + 1] = name
+  end
+end
+for slot in pairs(gone) do
+  gone_slots[#gone_slots + 1] = slot
+  forget(slot, names, gone_names)
+  forget(slot, due, gone_due)
+end
+for at = 2, #ARGV, 5 do
+  if ARGV[at] == 'put' and ARGV[at + 4] == '' then
+    forget(ARGV[at + 1], due, gone_due)
   end
 end
 
+-- From here on things are written. While a slot of a cluster moves away, a key that a script has
+-- emptied is "not local" to the rest of the script, which fails half done. So all that is added
+-- comes first, and a key is not touched again once its last member is removed.
 for at = 2, #ARGV, 5 do
-  local what, slot = ARGV[at], ARGV[at + 1]
-  local name = partition .. ' ' .. slot
-  if what == 'put' then
+  if ARGV[at] == 'put' then
+    local slot = ARGV[at + 1]
+    local name = partition .. ' ' .. slot
     redis.call('HSET', rows, slot, ARGV[at + 3])
     redis.call('ZADD', names, 0, name)
-    if ARGV[at + 4] == '' then
-      redis.call('ZREM', due, name)
-    else
+    if ARGV[at + 4] ~= '' then
       redis.call('ZADD', due, ARGV[at + 4], name)
     end
-  elseif what == 'delete' then
-    redis.call('HDEL', rows, slot)
-    redis.call('ZREM', names, name)
-    redis.call('ZREM', due, name)
   end
 end
+
+local function remove(command, key, members)
+  -- Lua passes some thousand arguments at most.
+  for from = 1, #members, 1000 do
+    redis.call(command, key, unpack(members, from, math.min(from + 999, #members)))
+  end
+end
+remove('HDEL', rows, gone_slots)
+remove('ZREM', names, gone_names)
+remove('ZREM', due, gone_due)
 
 return 1

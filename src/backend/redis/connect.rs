@@ -20,7 +20,11 @@ pub(super) fn server(
 ) -> Result<Node, RedisError> {
     let info = parse(url)?;
     let address = info.addr().to_string();
-    Ok(Node::new(address, Home::Server(client(info, options)?), timeouts))
+    Ok(Node::new(
+        address,
+        Home::Server(client(info, options)?),
+        timeouts,
+    ))
 }
 
 /// The host of `url` is the name that the sentinels know the master by.
@@ -33,12 +37,21 @@ pub(super) fn sentinel(
     let info = parse(url)?;
     let (name, tls) = match info.addr() {
         ConnectionAddr::Tcp(name, _) => (name.clone(), None),
-        ConnectionAddr::TcpTls { host, insecure: false, .. } => {
-            (host.clone(), Some(TlsMode::Secure))
+        ConnectionAddr::TcpTls {
+            host,
+            insecure: false,
+            ..
+        } => (host.clone(), Some(TlsMode::Secure)),
+        _ => {
+            return Err(misconfigured(
+                "the master's URL must begin with redis:// or rediss://",
+            ));
         }
-        _ => return Err(misconfigured("the master's URL must begin with redis:// or rediss://")),
     };
-    let sentinels: Vec<_> = sentinels.iter().map(|url| parse(url)).collect::<Result<_, _>>()?;
+    let sentinels: Vec<_> = sentinels
+        .iter()
+        .map(|url| parse(url))
+        .collect::<Result<_, _>>()?;
     let Some(first) = sentinels.first() else {
         return Err(misconfigured("at least one sentinel is needed"));
     };
@@ -82,7 +95,10 @@ pub(super) fn cluster(
     options: &RedisOptions,
     timeouts: Timeouts,
 ) -> Result<Cluster, RedisError> {
-    let seeds: Vec<_> = urls.iter().map(|url| parse(url)).collect::<Result<_, _>>()?;
+    let seeds: Vec<_> = urls
+        .iter()
+        .map(|url| parse(url))
+        .collect::<Result<_, _>>()?;
     let Some(first) = seeds.first().cloned() else {
         return Err(misconfigured("at least one node of the cluster is needed"));
     };
@@ -94,12 +110,21 @@ pub(super) fn cluster(
         let addr = match first.addr() {
             ConnectionAddr::TcpTls { insecure, .. } => {
                 let (host, insecure) = (host.into(), *insecure);
-                ConnectionAddr::TcpTls { host, port, insecure, tls_params: None }
+                ConnectionAddr::TcpTls {
+                    host,
+                    port,
+                    insecure,
+                    tls_params: None,
+                }
             }
             _ => ConnectionAddr::Tcp(host.into(), port),
         };
         let client = client(first.clone().set_addr(addr), &options)?;
-        Ok(Node::new(format!("{host}:{port}"), Home::Member(client), timeouts))
+        Ok(Node::new(
+            format!("{host}:{port}"),
+            Home::Member(client),
+            timeouts,
+        ))
     };
     let made = seeds.iter().map(|seed| match seed.addr() {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
@@ -115,7 +140,9 @@ fn parse(url: &str) -> Result<ConnectionInfo, RedisError> {
     let info = url.into_connection_info()?;
     let insecure = matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. });
     if insecure {
-        return Err(misconfigured("TLS without verification protects nothing; see root_certificate"));
+        return Err(misconfigured(
+            "TLS without verification protects nothing; see root_certificate",
+        ));
     }
     if is_tls(&info) && CryptoProvider::get_default().is_none() {
         // The driver takes the default of the process, and panics if there is none and the app
@@ -123,7 +150,10 @@ fn parse(url: &str) -> Result<ConnectionInfo, RedisError> {
         let _ = ring::default_provider().install_default();
     }
     // The answers differ between the protocols.
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
+    let settings = info
+        .redis_settings()
+        .clone()
+        .set_protocol(ProtocolVersion::RESP2);
     Ok(info.set_redis_settings(settings).set_tcp_settings(tcp()))
 }
 
@@ -141,7 +171,10 @@ fn client(info: ConnectionInfo, options: &RedisOptions) -> Result<Client, RedisE
 
 fn certificates(options: &RedisOptions) -> Option<TlsCertificates> {
     let root_cert = Some(options.root_certificate.as_ref()?.clone().into_bytes());
-    Some(TlsCertificates { client_tls: None, root_cert })
+    Some(TlsCertificates {
+        client_tls: None,
+        root_cert,
+    })
 }
 
 fn is_tls(info: &ConnectionInfo) -> bool {

@@ -16,7 +16,11 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) fn new(prefix: &str) -> Self {
-        Self { tags: (0..SHARDS).map(|shard| format!("{{{prefix}:{shard:02x}}}")).collect() }
+        Self {
+            tags: (0..SHARDS)
+                .map(|shard| format!("{{{prefix}:{shard:02x}}}"))
+                .collect(),
+        }
     }
 
     pub(super) fn rows(&self, partition: &Partition) -> String {
@@ -34,7 +38,10 @@ impl Layout {
     /// The slot of a cluster that each shard stands in.
     pub(super) fn cluster_slots(&self) -> Vec<u16> {
         // What stands between the first pair of braces decides.
-        self.tags.iter().map(|tag| crc16(&tag.as_bytes()[1..tag.len() - 1]) % 16384).collect()
+        self.tags
+            .iter()
+            .map(|tag| crc16(&tag.as_bytes()[1..tag.len() - 1]) % 16384)
+            .collect()
     }
 }
 
@@ -50,7 +57,10 @@ pub(super) fn name(key: &Key) -> String {
 pub(super) fn parse_name(name: &[u8]) -> Result<Key, Error> {
     let parse = || {
         let (partition, slot) = str::from_utf8(name).ok()?.split_once(' ')?;
-        Some(Key { partition: Partition::new(partition).ok()?, slot: Slot::new(slot).ok()? })
+        Some(Key {
+            partition: Partition::new(partition).ok()?,
+            slot: Slot::new(slot).ok()?,
+        })
     };
     parse().ok_or_else(|| malformed("an index of Redis holds a name that is not ours"))
 }
@@ -105,7 +115,9 @@ pub(super) fn decode(value: &[u8]) -> Result<Row, Error> {
 
 /// Whole seconds since 1970, rounded down.
 pub(super) fn to_seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }
 
 fn from_seconds(seconds: u64) -> Option<SystemTime> {

@@ -64,7 +64,13 @@ pub(super) enum Failure {
 
 impl Node {
     pub(super) fn new(address: String, home: Home, timeouts: Timeouts) -> Self {
-        Self { address, home, timeouts, live: RwLock::default(), turn: Mutex::default() }
+        Self {
+            address,
+            home,
+            timeouts,
+            live: RwLock::default(),
+            turn: Mutex::default(),
+        }
     }
 
     pub(super) fn address(&self) -> &str {
@@ -89,9 +95,15 @@ impl Node {
         for &command in commands {
             pipeline.add_command(command.clone());
         }
-        let answers = live.connection.send_packed_commands(&pipeline, 0, commands.len()).await;
+        let answers = live
+            .connection
+            .send_packed_commands(&pipeline, 0, commands.len())
+            .await;
         let answers = self.judge(&live, answers)?;
-        Ok(answers.into_iter().map(|it| it.extract_error().map_err(Failure::Refused)).collect())
+        Ok(answers
+            .into_iter()
+            .map(|it| it.extract_error().map_err(Failure::Refused))
+            .collect())
     }
 
     /// Gives up the connection, so that the next command finds the master anew.
@@ -120,7 +132,11 @@ impl Node {
         let mut connection = self.connect().await.map_err(Failure::Unreachable)?;
         self.check(&mut connection).await?;
         let now = Instant::now();
-        Ok(self.keep(Live { connection, made: now, checked: now }))
+        Ok(self.keep(Live {
+            connection,
+            made: now,
+            checked: now,
+        }))
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
@@ -136,7 +152,9 @@ impl Node {
             }
             Home::Member(client) | Home::Server(client) => client.clone(),
         };
-        client.get_multiplexed_async_connection_with_config(&config).await
+        client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
     }
 
     /// Whether the server answers, and is a master where that matters.
@@ -144,7 +162,9 @@ impl Node {
         let is_member = matches!(self.home, Home::Member(_));
         let command = redis::cmd(if is_member { "PING" } else { "ROLE" });
         let answer = connection.send_packed_command(&command).await;
-        let answer = answer.and_then(Value::extract_error).map_err(Failure::Unreachable)?;
+        let answer = answer
+            .and_then(Value::extract_error)
+            .map_err(Failure::Unreachable)?;
         let role = match &answer {
             Value::Array(role) => role.first(),
             _ => None,
@@ -170,7 +190,10 @@ impl Node {
     }
 
     fn current(&self) -> Option<Live> {
-        self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.live
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn keep(&self, live: Live) -> Live {

@@ -56,18 +56,17 @@ impl Router {
                 Ok(answers) => return Ok(answers),
                 Err(failure) => failure,
             };
+            let in_time = Instant::now() < deadline;
             match self.remedy(&node, shard, &failure).await {
-                Remedy::Ask(node) => importer = Some(node),
+                Remedy::Ask(node) if in_time => importer = Some(node),
+                // In time or not: the answer that timed out has used up all of it.
                 Remedy::Once if !tried_again => tried_again = true,
                 Remedy::OnceIfRead if !tried_again && nature == Nature::Read => tried_again = true,
-                Remedy::None | Remedy::Once | Remedy::OnceIfRead => return Err(failure),
-                Remedy::Wait => {
+                Remedy::Wait if in_time => {
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
-            }
-            if Instant::now() >= deadline {
-                return Err(failure);
+                _ => return Err(failure),
             }
         }
     }
@@ -93,7 +92,9 @@ impl Router {
             Failure::Refused(error) => error,
             Failure::Replica | Failure::Unreachable(_) => return self.elsewhere(node, shard).await,
         };
-        let ErrorKind::Server(kind) = error.kind() else { return Remedy::None };
+        let ErrorKind::Server(kind) = error.kind() else {
+            return Remedy::None;
+        };
         match (kind, self, error.redirect_node()) {
             (ServerErrorKind::Ask, Self::Cluster(cluster), Some((to, _))) => {
                 cluster.node(node, to).map_or(Remedy::None, Remedy::Ask)
@@ -116,7 +117,9 @@ impl Router {
 
     /// Nothing was done. There may be another master by now; the same one is not tried again.
     async fn elsewhere(&self, failed: &Arc<Node>, shard: usize) -> Remedy {
-        let Self::Cluster(cluster) = self else { return Remedy::None };
+        let Self::Cluster(cluster) = self else {
+            return Remedy::None;
+        };
         cluster.refresh(failed).await;
         match cluster.master(shard).await {
             Ok(master) if !Arc::ptr_eq(&master, failed) => Remedy::Once,
@@ -149,8 +152,16 @@ async fn send_to(
         .into_iter()
         .flatten()
         .collect();
-    let mut answers = node.send_together(&commands).await?.into_iter().skip(usize::from(asking));
-    let mut next = || answers.next().ok_or_else(|| Failure::Lost(NO_ANSWER.into()));
+    let mut answers = node
+        .send_together(&commands)
+        .await?
+        .into_iter()
+        .skip(usize::from(asking));
+    let mut next = || {
+        answers
+            .next()
+            .ok_or_else(|| Failure::Lost(NO_ANSWER.into()))
+    };
     let answer = next()??;
     let after = match then {
         // Its failure says nothing of the command before it.
