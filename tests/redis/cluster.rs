@@ -316,9 +316,11 @@ async fn a_master_dies_and_its_replica_takes_over() {
         ..RedisOptions::default()
     };
     let backend = open_cluster(&cluster, options).await;
+    let plain = open_cluster(&cluster, RedisOptions::default()).await;
     let traffic = Traffic::start("app/T1", backend);
     traffic.flows(30).await;
     let (slot, master) = home(&cluster, "app/T1").await;
+    let neighbour = a_neighbour(&plain, &cluster.nodes[master]).await;
     cluster.nodes[master].kill();
     let asked = (master + 1) % cluster.nodes.len();
     until("a replica has taken over", async || {
@@ -330,25 +332,17 @@ async fn a_master_dies_and_its_replica_takes_over() {
     .await;
     // The new master has no replica, so commits are carried out and not acknowledged; without the
     // wait they are.
-    let plain = open_plain(&cluster, master).await;
-    let (tenant, other) = (partition("app/T1"), super::slot("other"));
-    let row = random_row(&mut Random(7));
+    let (bot, row) = (super::slot("bot"), random_row(&mut Random(7)));
     until("commits succeed at the new master", async || {
         plain
-            .commit(&tenant, &put(&other, &row, Expect::Any))
+            .commit(&neighbour, &put(&bot, &row, Expect::Any))
             .await
             .is_ok()
     })
     .await;
-    assert_eq!(read_one(&plain, &tenant, &other).await, Some(row));
+    assert_eq!(read_one(&plain, &neighbour, &bot).await, Some(row));
     plain
-        .commit(
-            &tenant,
-            &[Change::Delete {
-                slot: other,
-                only: None,
-            }],
-        )
+        .commit(&neighbour, &[Change::Clear])
         .await
         .expect("the next call works");
 
@@ -360,25 +354,17 @@ async fn a_master_dies_and_its_replica_takes_over() {
     println!("{summary:?}");
 }
 
-/// Without the wait, by the nodes that are up.
-async fn open_plain(cluster: &Cluster, but: usize) -> RedisBackend {
-    let urls: Vec<_> = cluster.urls();
-    let urls: Vec<_> = urls
-        .iter()
-        .enumerate()
-        .filter(|(at, _)| *at != but)
-        .map(|(_, url)| url.as_str())
-        .collect();
-    let mut opened = None;
-    for _ in 0..600 {
-        match RedisBackend::open_cluster(&urls, RedisOptions::default()).await {
-            Ok(backend) => {
-                opened = Some(backend);
-                break;
-            }
-            // The others have not all heard yet that the slots are served again.
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
+/// A tenant whose rows are at this master.
+async fn a_neighbour(backend: &RedisBackend, master: &Redis) -> Partition {
+    let row = random_row(&mut Random(3));
+    for nth in 0..32 {
+        let tenant = partition(&format!("neighbour/{nth}"));
+        backend
+            .commit(&tenant, &put(&slot("bot"), &row, Expect::Any))
+            .await
+            .expect("any row");
     }
-    opened.expect("the cluster is whole again")
+    let keys: Vec<String> = master.run(&["KEYS", "*:rows:neighbour/*"]).await;
+    let (_, tenant) = keys[0].split_once(":rows:").expect("the pattern has it");
+    partition(tenant)
 }

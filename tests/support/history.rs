@@ -144,6 +144,13 @@ impl History {
                 break rows;
             }
         };
+        let summary = self.compare(&last);
+        self.check_indexes(backend, &self.state(&last)).await;
+        summary
+    }
+
+    /// Compares everything that was read and answered with the chain that ends in these rows.
+    fn compare(&self, last: &[Option<Row>]) -> Summary {
         let (states, order) = self.replay(last[0].as_ref().map(|row| row.version));
         let commits = self.commits.lock().expect("no panic");
         let snapshots = self.snapshots.lock().expect("no panic");
@@ -188,9 +195,6 @@ impl History {
                 "a read is older than a commit that came before it"
             );
         }
-        let last = self.state(&last);
-        drop((commits, snapshots));
-        self.check_indexes(backend, &last).await;
         summary
     }
 
