@@ -13,27 +13,27 @@ use history::{History, Random, random_row, slot};
 use proxy::{Fault, Proxy};
 use servers::{Redis, until};
 
-#[allow(dead_code, unreachable_pub, reason = "shared by several tests")]
-#[path = "support/history.rs"]
-mod history;
-#[allow(dead_code, unreachable_pub, reason = "shared by several tests")]
-#[path = "support/proxy.rs"]
-mod proxy;
-#[allow(dead_code, unreachable_pub, reason = "shared by several tests")]
-#[path = "support/server.rs"]
-mod server;
-#[allow(dead_code, unreachable_pub, reason = "shared by several tests")]
-#[path = "support/redis.rs"]
-mod servers;
-
 #[path = "redis/cluster.rs"]
 mod cluster;
 #[path = "redis/faults.rs"]
 mod faults;
+#[path = "redis/history.rs"]
+mod history;
 #[path = "redis/opening.rs"]
 mod opening;
+#[path = "redis/proxy.rs"]
+mod proxy;
 #[path = "redis/sentinel.rs"]
 mod sentinel;
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared with the tests of other servers"
+)]
+#[path = "support/server.rs"]
+mod server;
+#[path = "redis/servers.rs"]
+mod servers;
 
 conformance!(redis_alone);
 conformance!(redis_that_loses_answers);

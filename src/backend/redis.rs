@@ -52,10 +52,10 @@ pub use check::RedisOpenError;
 /// time its clients also read what the others have overwritten.
 ///
 /// For a token that never changes, that means an install to be done again. **An app that rotates
-/// its tokens needs [`RedisOptions::await_replicas`]**: a lost commit of a refresh is a tenant whose
-/// stored refresh token is spent. A commit is then answered when that many replicas have it, and is
-/// [`Error::Unavailable`] otherwise, its outcome open. This narrows the gap and does not close it: Redis
-/// may still promote a replica that does not have the commit.
+/// its tokens needs [`RedisOptions::await_replicas`]**: a lost commit of a refresh is a tenant
+/// whose stored refresh token is spent. A commit is then answered when that many replicas have it,
+/// and is [`Error::Unavailable`] otherwise, its outcome open. This narrows the gap and does not
+/// close it: Redis may still promote a replica that does not have the commit.
 ///
 /// What is [`Error::Unavailable`] is never half done: the script writes all or nothing, also when
 /// the server is killed in the middle of it.

@@ -77,7 +77,10 @@ pub enum RedisOpenError {
         field: &'static str,
     },
     /// The server is part of a cluster, or is not.
-    #[error("{server} is {}; open it as such", if *cluster { "part of a cluster" } else { "no cluster" })]
+    #[error(
+        "{server} is {}; open it as such",
+        if *cluster { "part of a cluster" } else { "no cluster" }
+    )]
     WrongKind {
         /// The server.
         server: String,

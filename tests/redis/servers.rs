@@ -12,8 +12,8 @@ use crate::server::{Server, directory, find, free_port, unprivileged};
 
 /// One server, with its data in a directory of its own.
 #[derive(Debug)]
-pub struct Redis {
-    pub port: u16,
+pub(crate) struct Redis {
+    pub(crate) port: u16,
     arguments: Vec<String>,
     server: Server,
     directory: TempDir,
@@ -21,12 +21,12 @@ pub struct Redis {
 
 impl Redis {
     /// A server that is safe to keep rows in.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(&["--appendonly", "yes", "--appendfsync", "always"]).await
     }
 
     /// A server with these settings and otherwise Redis's defaults, but without snapshots.
-    pub async fn with(settings: &[&str]) -> Self {
+    pub(crate) async fn with(settings: &[&str]) -> Self {
         let redis = Self::launch(settings);
         redis.ready().await;
         redis
@@ -48,34 +48,37 @@ impl Redis {
         }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
     /// As a power cut would end the process. The directory stays.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.server.kill();
     }
 
     /// Starts it again on what it has written.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.server.kill();
         self.server = run(&self.arguments, self.directory.path());
         self.ready().await;
     }
 
     /// Runs a command as an administrator, on a connection of its own.
-    pub async fn run<T: FromRedisValue>(&self, command: &[&str]) -> T {
+    pub(crate) async fn run<T: FromRedisValue>(&self, command: &[&str]) -> T {
         self.try_run(command)
             .await
             .unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
-    pub async fn try_run<T: FromRedisValue>(&self, command: &[&str]) -> Result<T, RedisError> {
+    pub(crate) async fn try_run<T: FromRedisValue>(
+        &self,
+        command: &[&str],
+    ) -> Result<T, RedisError> {
         let client = redis::Client::open(self.url()).expect("the URL is well formed");
         // Longer than any command of a test, for a machine that has much else to do.
         let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
@@ -112,12 +115,12 @@ fn run(arguments: &[String], directory: &Path) -> Server {
 
 /// A cluster of three masters with a replica each.
 #[derive(Debug)]
-pub struct Cluster {
-    pub nodes: Vec<Redis>,
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<Redis>,
 }
 
 impl Cluster {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let bus_ports: Vec<_> = (0..6).map(|_| free_port().to_string()).collect();
         let nodes: Vec<_> = bus_ports
             .iter()
@@ -153,12 +156,12 @@ impl Cluster {
         cluster
     }
 
-    pub fn urls(&self) -> Vec<String> {
+    pub(crate) fn urls(&self) -> Vec<String> {
         self.nodes.iter().map(Redis::url).collect()
     }
 
     /// Waits until every node says that all slots are served, and every replica is up to date.
-    pub async fn whole(&self) {
+    pub(crate) async fn whole(&self) {
         until("the cluster is whole", async || {
             for node in &self.nodes {
                 let Ok(info) = node.try_run::<String>(&["CLUSTER", "INFO"]).await else {
@@ -180,7 +183,7 @@ impl Cluster {
     }
 
     /// The place in `nodes` of the master of a slot, by what this node says.
-    pub async fn master_of(&self, slot: u16, asked: usize) -> Option<usize> {
+    pub(crate) async fn master_of(&self, slot: u16, asked: usize) -> Option<usize> {
         let ranges: Vec<Vec<Value>> = self.nodes[asked]
             .try_run(&["CLUSTER", "SLOTS"])
             .await
@@ -199,14 +202,14 @@ impl Cluster {
 
 /// A master, a replica and three sentinels.
 #[derive(Debug)]
-pub struct Watched {
-    pub master: Redis,
-    pub replica: Redis,
+pub(crate) struct Watched {
+    pub(crate) master: Redis,
+    pub(crate) replica: Redis,
     sentinels: Vec<(u16, Server, TempDir)>,
 }
 
 impl Watched {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let safe = ["--appendonly", "yes", "--repl-diskless-sync-delay", "0"];
         let master = Redis::with(&safe).await;
         let replica_of = format!("127.0.0.1 {}", master.port);
@@ -242,7 +245,7 @@ impl Watched {
         watched
     }
 
-    pub fn urls(&self) -> Vec<String> {
+    pub(crate) fn urls(&self) -> Vec<String> {
         self.sentinels
             .iter()
             .map(|(port, ..)| format!("redis://127.0.0.1:{port}"))
@@ -278,7 +281,7 @@ fn sentinel(master: u16) -> (u16, Server, TempDir) {
 }
 
 /// Polls until it holds. That it never does is a failure of the test.
-pub async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds().await {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
@@ -287,7 +290,7 @@ pub async fn until(what: &str, holds: impl AsyncFn() -> bool) {
 }
 
 /// The name that sentinels know the master by.
-pub const MASTER: &str = "mymaster";
+pub(crate) const MASTER: &str = "mymaster";
 
 /// Far longer than anything takes, even on a machine that has much else to do.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -17,7 +17,7 @@ use slack_installs::backend::{
 
 /// A partition, everything that was tried on it, and what came of it.
 #[derive(Debug)]
-pub struct History {
+pub(crate) struct History {
     partition: Partition,
     slots: Vec<Slot>,
     commits: Mutex<HashMap<[u8; 16], Commit>>,
@@ -29,13 +29,13 @@ pub struct History {
 
 /// What a history came to.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Summary {
-    pub acknowledged: usize,
-    pub conflicts: usize,
-    pub unknown: usize,
+pub(crate) struct Summary {
+    pub(crate) acknowledged: usize,
+    pub(crate) conflicts: usize,
+    pub(crate) unknown: usize,
     /// Of the unknown, how many happened.
-    pub happened: usize,
-    pub reads: usize,
+    pub(crate) happened: usize,
+    pub(crate) reads: usize,
 }
 
 #[derive(Debug)]
@@ -61,7 +61,7 @@ struct Snapshot {
 type State = BTreeMap<Slot, Row>;
 
 impl History {
-    pub fn new(partition: &str) -> Arc<Self> {
+    pub(crate) fn new(partition: &str) -> Arc<Self> {
         let slots = (0..ROWS).map(|at| slot(&format!("row/{at}")));
         let slots = std::iter::once(slot("head")).chain(slots).collect();
         Arc::new(Self {
@@ -75,12 +75,12 @@ impl History {
     }
 
     /// Commits that were acknowledged so far.
-    pub fn acknowledged(&self) -> usize {
+    pub(crate) fn acknowledged(&self) -> usize {
         self.acknowledged.load(Ordering::SeqCst)
     }
 
     /// Makes this many commits or tries to, each after a read. Some writers at once make a history.
-    pub async fn write(&self, backend: &dyn Backend, commits: usize, seed: u64) {
+    pub(crate) async fn write(&self, backend: &dyn Backend, commits: usize, seed: u64) {
         let mut random = Random(seed);
         for _ in 0..commits {
             let Some(rows) = self.read(backend).await else {
@@ -116,7 +116,7 @@ impl History {
     }
 
     /// One read of all rows; `None` while the backend is unavailable.
-    pub async fn read(&self, backend: &dyn Backend) -> Option<Vec<Option<Row>>> {
+    pub(crate) async fn read(&self, backend: &dyn Backend) -> Option<Vec<Option<Row>>> {
         let begun = self.tick();
         match backend.read(&self.partition, &self.slots).await {
             Ok(rows) => {
@@ -138,7 +138,7 @@ impl History {
 
     /// Checks everything that was read and answered, and that `scan` and `due` agree with it.
     /// Nobody may be writing any more.
-    pub async fn check(&self, backend: &dyn Backend) -> Summary {
+    pub(crate) async fn check(&self, backend: &dyn Backend) -> Summary {
         let last = loop {
             if let Some(rows) = self.read(backend).await {
                 break rows;
@@ -342,22 +342,22 @@ impl History {
 
 /// Numbers that depend on the seed only (SplitMix64).
 #[derive(Debug)]
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }
 
-    pub fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 }
 
-pub fn random_row(random: &mut Random) -> Row {
+pub(crate) fn random_row(random: &mut Random) -> Row {
     let content: Vec<u8> = (0..100 + random.below(200))
         .map(|_| random.next() as u8)
         .collect();
@@ -373,7 +373,7 @@ pub fn random_row(random: &mut Random) -> Row {
     }
 }
 
-pub fn slot(name: &str) -> Slot {
+pub(crate) fn slot(name: &str) -> Slot {
     Slot::new(name).expect("a plain name")
 }
 
