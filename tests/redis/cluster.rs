@@ -17,20 +17,21 @@ async fn open_cluster(cluster: &Cluster, options: RedisOptions) -> RedisBackend 
 
 /// A cluster takes seconds to start, so one test runs all checks on it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_whole_conformance_suite_on_a_cluster() {
+async fn the_whole_conformance_suite_and_the_store_on_a_cluster() {
     let cluster = Cluster::start().await;
-    let backend = open_cluster(&cluster, RedisOptions::default()).await;
+    let backend: Arc<dyn Backend> = Arc::new(open_cluster(&cluster, RedisOptions::default()).await);
     for check in CHECKS {
         (check.run)(&backend).await;
         println!("redis cluster: {} ok", check.name);
     }
     println!("redis cluster: {} checks", CHECKS.len());
-    let backend = Flaky::new(backend, Faults::default());
+    let flaky = Flaky::new(Arc::clone(&backend), Faults::default());
     for check in CHECKS {
-        (check.run)(&backend).await;
+        (check.run)(&flaky).await;
         println!("redis cluster that loses answers: {} ok", check.name);
     }
     println!("redis cluster that loses answers: {} checks", CHECKS.len());
+    store_behaviour!(run "redis cluster", Arc::clone(&backend));
 }
 
 /// Writers that go on until they are stopped.
