@@ -26,12 +26,12 @@ mod redis;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisBackend, RedisOpenError, RedisOptions};
 pub use cached::{CacheOptions, CachedBackend};
 #[cfg(feature = "testing")]
 pub use flaky::{Counts, Faults, Flaky};
 pub use memory::MemoryBackend;
-#[cfg(feature = "redis")]
-pub use self::redis::{RedisBackend, RedisOpenError, RedisOptions};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteBackend, SqliteOpenError};
 
