@@ -21,9 +21,13 @@ pub mod conformance;
 #[cfg(feature = "testing")]
 mod flaky;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisBackend, RedisOpenError, RedisOptions};
 pub use cached::{CacheOptions, CachedBackend};
 #[cfg(feature = "testing")]
 pub use flaky::{Counts, Faults, Flaky};

@@ -2,7 +2,8 @@
 //!
 //! Each check is a plain function over one database, which it may share with all others:
 //! `store_behaviour!(open)` lists them for one opener, an `async fn() -> (Arc<dyn Backend>, _)`,
-//! where the second is kept while the check runs.
+//! where the second is kept while the check runs. `store_behaviour!(run name, backend)` runs all of
+//! them one after the other, on one database that takes long to start.
 //! Numbers are of the peers' issues where the same went wrong.
 
 use std::collections::BTreeSet;
@@ -28,8 +29,14 @@ use crate::support::{Db, Store};
 /// Lists the checks for one opener of a backend.
 macro_rules! store_behaviour {
     ($open:path) => {
+        store_behaviour! { list tests $open }
+    };
+    (run $name:literal, $backend:expr) => {
+        store_behaviour! { list run $name, $backend }
+    };
+    (list $($how:tt)*) => {
         store_behaviour! {
-            $open:
+            $($how)*;
             a_bot_can_be_deleted_alone
             a_database_error_is_never_not_found
             a_delete_guarded_by_a_revision_conflicts_after_a_reinstall
@@ -67,7 +74,16 @@ macro_rules! store_behaviour {
             what_was_stored_is_fetched_whole
         }
     };
-    ($open:path: $($check:ident)*) => {
+    (run $name:literal, $backend:expr; $($check:ident)*) => {{
+        let mut checks = 0;
+        $(
+            $crate::store_behaviour::$check($crate::support::Db::new($backend)).await;
+            checks += 1;
+            println!("{}: {} ok", $name, stringify!($check));
+        )*
+        println!("{}: {checks} checks of the store", $name);
+    }};
+    (tests $open:path; $($check:ident)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
             async fn $check() {
