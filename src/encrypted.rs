@@ -19,11 +19,13 @@ use crate::tenant::{ClientId, InstallationKey, UserId};
 mod driver;
 mod installations;
 mod keys;
+mod moving;
 mod records;
 mod states;
 
 use driver::Driver;
 use keys::Keys;
+pub use moving::{Copied, Verified};
 
 /// Keeps installations and OAuth states in a backend, sealed. Cheap to clone.
 ///

@@ -75,7 +75,7 @@ pub mod tower;
 
 pub use authorize::{AuthorizeError, AuthorizeResult, Authorizer};
 pub use clock::Clock;
-pub use encrypted::{EncryptedStore, OpenError};
+pub use encrypted::{Copied, EncryptedStore, OpenError, Verified};
 pub use events::{Handled, Lifecycle, LifecycleError, LifecycleHooks};
 pub use installation::{
     Bot, Enterprise, Grant, Home, IncomingWebhook, Installation, Revision, Scopes, Team, User,
