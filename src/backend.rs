@@ -21,6 +21,8 @@ pub mod conformance;
 mod flaky;
 mod memory;
 #[cfg(feature = "sqlite")]
+mod sql;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 
 #[cfg(feature = "testing")]
