@@ -20,7 +20,9 @@ pub mod conformance;
 #[cfg(feature = "testing")]
 mod flaky;
 mod memory;
-#[cfg(feature = "sqlite")]
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -28,6 +30,8 @@ mod sqlite;
 #[cfg(feature = "testing")]
 pub use flaky::{Counts, Faults, Flaky};
 pub use memory::MemoryBackend;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresBackend, PostgresOpenError, PostgresOptions};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteBackend, SqliteOpenError};
 
