@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::random;
 pub use crate::seal::Sealed;
 
+mod cached;
 #[cfg(feature = "testing")]
 pub mod conformance;
 #[cfg(feature = "testing")]
@@ -27,6 +28,7 @@ mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+pub use cached::{CacheOptions, CachedBackend};
 #[cfg(feature = "testing")]
 pub use flaky::{Counts, Faults, Flaky};
 pub use memory::MemoryBackend;

@@ -4,13 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use slack_installs::backend::conformance::CHECKS;
-use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend, SqliteBackend};
+use slack_installs::backend::{
+    Backend, CacheOptions, CachedBackend, Faults, Flaky, MemoryBackend, SqliteBackend,
+};
 use slack_installs::conformance;
 use tempfile::TempDir;
 
 conformance!(memory);
 conformance!(sqlite);
 conformance!(through_a_pointer);
+conformance!(cached);
+conformance!(cached_that_loses_answers);
 conformance!(memory_that_loses_answers);
 conformance!(sqlite_that_loses_answers);
 
@@ -49,6 +53,18 @@ async fn sqlite() -> (SqliteBackend, TempDir) {
 
 async fn through_a_pointer() -> (Arc<dyn Backend>, ()) {
     (Arc::new(Box::new(MemoryBackend::default())), ())
+}
+
+async fn cached() -> (CachedBackend<MemoryBackend>, ()) {
+    (
+        CachedBackend::new(MemoryBackend::default(), CacheOptions::default()),
+        (),
+    )
+}
+
+async fn cached_that_loses_answers() -> (CachedBackend<Flaky<MemoryBackend>>, ()) {
+    let flaky = Flaky::new(MemoryBackend::default(), Faults::default());
+    (CachedBackend::new(flaky, CacheOptions::default()), ())
 }
 
 async fn memory_that_loses_answers() -> (Flaky<MemoryBackend>, ()) {

@@ -139,7 +139,7 @@ impl<B: Backend> Driver<B> {
                 .await?;
             let (steps, answer) = decide(&records)?;
             let (changes, versions) = self.changes(partition, places, &rows, steps).await?;
-            if self.commit(partition, places, &changes, &versions).await? {
+            if self.commit(partition, &changes, &versions).await? {
                 return Ok((versions, answer));
             }
         }
@@ -160,7 +160,7 @@ impl<B: Backend> Driver<B> {
             let rows = self.read_rows(partition, places).await?;
             let (steps, answer) = decide(&rows)?;
             let (changes, versions) = self.changes(partition, places, &rows, steps).await?;
-            if self.commit(partition, places, &changes, &versions).await? {
+            if self.commit(partition, &changes, &versions).await? {
                 return Ok(answer);
             }
         }
@@ -173,7 +173,6 @@ impl<B: Backend> Driver<B> {
     async fn commit(
         &self,
         partition: &Partition,
-        places: &[Place],
         changes: &[Change],
         versions: &[Version],
     ) -> Result<bool, Error> {
@@ -187,23 +186,28 @@ impl<B: Backend> Driver<B> {
             Err(backend::Error::Unavailable(lost)) => lost,
         };
         // The answer was lost, the commit perhaps not. A row that we wrote carries the version
-        // that we minted; if none does, the caller must find out.
-        let put = changes
-            .iter()
-            .filter(|change| matches!(change, Change::Put { .. }));
-        let slots: Vec<_> = put.filter_map(Change::slot).cloned().collect();
+        // that we minted. If every row still is as it was expected, nothing happened, and the
+        // decision is taken anew. Otherwise ours may have happened and be replaced or purged
+        // since: to write it again could bring back what somebody else removed.
+        let puts = || {
+            let is_put = |change: &&Change| matches!(change, Change::Put { .. });
+            changes.iter().filter(is_put)
+        };
+        let slots: Vec<_> = puts().filter_map(Change::slot).cloned().collect();
         let Ok(rows) = self.backend.read(partition, &slots).await else {
             return Err(Error::Unavailable(lost));
         };
-        match rows
+        let stands: Vec<_> = rows
             .iter()
-            .flatten()
-            .any(|row| versions.contains(&row.version))
-        {
+            .map(|row| row.as_ref().map(|row| row.version))
+            .collect();
+        let is_ours = |version: &Option<Version>| version.is_some_and(|it| versions.contains(&it));
+        let as_expected = puts()
+            .zip(&stands)
+            .all(|(put, version)| put.allows(*version));
+        match stands.iter().any(is_ours) {
             true => Ok(true),
-            false if places.is_empty() => Err(Error::Unavailable(lost)),
-            // Nothing of ours stands, so the whole commit does not: look again and decide anew.
-            false if !versions.is_empty() => Ok(false),
+            false if as_expected && !versions.is_empty() => Ok(false),
             false => Err(Error::Unavailable(lost)),
         }
     }

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use slack_installs::backend::{Backend, Change, Cursor, Error, Key, Page, Partition, Row, Slot};
+use tokio::sync::{Barrier, Semaphore};
 use tokio::task::JoinHandle;
 
 /// Counts commits, and loses requests or answers when it is told to.
@@ -139,6 +140,53 @@ impl Backend for Interrupted {
             .take();
         if let Some(task) = task {
             task().await.expect("what happens meanwhile ends well");
+        }
+        rows
+    }
+
+    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
+        self.inner.commit(partition, changes).await
+    }
+
+    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.inner.scan(from, limit).await
+    }
+
+    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
+        self.inner.due(now, limit).await
+    }
+}
+
+/// Holds the next reads until so many have come, so that all of them see the same.
+#[derive(Debug)]
+pub(crate) struct Gathering {
+    inner: Arc<dyn Backend>,
+    reads: Semaphore,
+    together: Barrier,
+}
+
+impl Gathering {
+    pub(crate) fn new(inner: Arc<dyn Backend>, together: usize) -> Self {
+        Self {
+            inner,
+            reads: Semaphore::new(0),
+            together: Barrier::new(together),
+        }
+    }
+
+    /// Holds so many reads from now on.
+    pub(crate) fn gather(&self, reads: usize) {
+        self.reads.add_permits(reads);
+    }
+}
+
+#[async_trait]
+impl Backend for Gathering {
+    async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
+        let rows = self.inner.read(partition, slots).await;
+        if let Ok(read) = self.reads.try_acquire() {
+            read.forget();
+            self.together.wait().await;
         }
         rows
     }

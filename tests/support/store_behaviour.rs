@@ -1,7 +1,8 @@
 //! What `EncryptedStore` does, over any backend.
 //!
 //! Each check is a plain function over one database, which it may share with all others:
-//! `store_behaviour!(open)` lists them for one opener, an `async fn() -> Arc<dyn Backend>`.
+//! `store_behaviour!(open)` lists them for one opener, an `async fn() -> (Arc<dyn Backend>, _)`,
+//! where the second is kept while the check runs.
 //! Numbers are of the peers' issues where the same went wrong.
 
 use std::collections::BTreeSet;
@@ -16,7 +17,7 @@ use slack_installs::{
 };
 use tokio::task::JoinSet;
 
-use crate::support::backends::{Interrupted, Unreliable};
+use crate::support::backends::{Gathering, Interrupted, Unreliable};
 use crate::support::installs::{
     With, bot_id, bot_token, enterprise, in_org, in_workspace, in_workspace_of, noon, org_key,
     rotating, user_id, user_token, webhook_urls, whole, workspace_key,
@@ -70,8 +71,9 @@ macro_rules! store_behaviour {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
             async fn $check() {
-                let db = $crate::support::Db::new($open().await);
-                $crate::store_behaviour::$check(db).await;
+                // Whatever comes beside the backend lives as long as the check.
+                let (backend, _alive) = $open().await;
+                $crate::store_behaviour::$check($crate::support::Db::new(backend)).await;
             }
         )*
     };
@@ -783,12 +785,19 @@ pub(crate) async fn listing_is_complete_by_pages_of_any_size_and_opens_nothing(d
 // Concurrency.
 
 pub(crate) async fn concurrent_stores_of_one_tenant_end_with_one_of_them_whole(db: Db) {
+    let backend = Arc::new(Gathering::new(Arc::clone(&db.backend), 64));
+    let storing = db.store_over(Arc::clone(&backend), local()).await;
     let store = db.store().await;
+    backend.gather(64);
     let mut tasks = JoinSet::new();
     for round in 0..64 {
-        let store = store.clone();
+        let storing = storing.clone();
         tasks.spawn(async move {
-            put(&store, numbered(round)).await;
+            storing
+                .store(&numbered(round))
+                .await
+                .map(drop)
+                .expect("stored")
         });
     }
     for _ in 0..8 {
@@ -797,14 +806,21 @@ pub(crate) async fn concurrent_stores_of_one_tenant_end_with_one_of_them_whole(d
             for _ in 0..20 {
                 let user = user_id("U1");
                 let fetched = store.fetch(&workspace_key("T1"), Some(&user)).await;
-                assert_of_one_install(fetched.expect("a read in between is no error"));
+                let fetched = fetched.expect("a read in between is no error");
+                assert_of_one_install(fetched.as_ref());
             }
         });
     }
     while let Some(done) = tasks.join_next().await {
         done.expect("no store fails, and no read sees half of one");
     }
-    assert_of_one_install(Some(fetch(&store, &workspace_key("T1"), Some("U1")).await));
+    let fetched = fetch(&store, &workspace_key("T1"), Some("U1")).await;
+    assert_of_one_install(Some(&fetched));
+    assert_eq!(
+        webhook_urls(&fetched).len(),
+        64,
+        "none overwrote what it had not seen"
+    );
     let slots: Vec<_> = db
         .rows_of("T1")
         .await
@@ -818,24 +834,24 @@ fn numbered(round: u64) -> Installation {
     let mut installation = in_workspace("T1")
         .with_bot(&format!("xoxb-{round}"))
         .with_user("U1", &format!("xoxp-{round}"))
-        .with_webhook("C1", &format!("https://hooks/{round}"));
+        .with_webhook(&format!("C{round}"), &format!("https://hooks/{round}"));
     installation.installed_at = noon() + Duration::from_secs(round);
     installation
 }
 
-fn assert_of_one_install(fetched: Option<Installation>) {
+fn assert_of_one_install(fetched: Option<&Installation>) {
     let Some(fetched) = fetched else { return };
     let round = fetched
         .installed_at
         .duration_since(noon())
         .expect("not before noon")
         .as_secs();
-    assert_eq!(bot_token(&fetched), Some(format!("xoxb-{round}").as_str()));
+    assert_eq!(bot_token(fetched), Some(format!("xoxb-{round}").as_str()));
     assert_eq!(
-        user_token(&fetched),
+        user_token(fetched),
         Some(("U1", format!("xoxp-{round}").as_str()))
     );
-    assert_eq!(webhook_urls(&fetched), [format!("https://hooks/{round}")]);
+    assert!(webhook_urls(fetched).contains(&format!("https://hooks/{round}").as_str()));
 }
 
 // Lost answers.
@@ -919,11 +935,13 @@ pub(crate) async fn a_lost_answer_to_a_delete_is_unavailable_and_asking_again_is
 
 // The Python SDK's file store has two winners: https://github.com/slackapi/python-slack-sdk/issues/1919
 pub(crate) async fn a_state_is_consumed_by_one_of_64(db: Db) {
-    let store = db.store().await;
+    let backend = Arc::new(Gathering::new(Arc::clone(&db.backend), 64));
+    let store = db.store_over(Arc::clone(&backend), local()).await;
     store
         .issue(&STATE, b"pending", later())
         .await
         .expect("issued");
+    backend.gather(64);
     let mut tasks = JoinSet::new();
     for _ in 0..64 {
         let store = store.clone();
