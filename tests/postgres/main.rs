@@ -9,17 +9,24 @@ use slack_installs::backend::{
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, Transaction};
 
-use support::history;
-use support::postgres::{self, Postgres, execute};
+use servers::history;
+use servers::postgres::{self, Postgres, execute};
+
+#[macro_use]
+#[path = "../support/store_behaviour.rs"]
+mod store_behaviour;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod faults;
 mod refusals;
+mod store;
 mod suite;
 mod wall;
 
 #[allow(dead_code, unreachable_pub)]
 #[path = "../support"]
-mod support {
+mod servers {
     pub mod history;
     pub mod postgres;
     pub mod proxy;

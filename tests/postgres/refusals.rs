@@ -5,8 +5,8 @@ use std::time::Duration;
 use slack_installs::backend::{Error, Expect, PostgresBackend, PostgresOpenError, PostgresOptions};
 use sqlx::Row as _;
 
-use super::support::postgres::{self, PgBouncer, Postgres, execute, fetch};
-use super::support::proxy::Proxy;
+use super::servers::postgres::{self, PgBouncer, Postgres, execute, fetch};
+use super::servers::proxy::Proxy;
 use super::{fast, open, pooled, put, read, refusal, row, until};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,7 +93,12 @@ async fn a_standby_answers_no_read_after_a_failover() {
         ..fast()
     };
     let direct = open(&postgres::url(name.port(), "postgres", "followed"), options).await;
-    let behind = open(&pooler.url("postgres", "followed"), pooled()).await;
+    // PgBouncer keeps its clients waiting while there is no server.
+    let options = PostgresOptions {
+        statement_timeout: Duration::from_secs(2),
+        ..pooled()
+    };
+    let behind = open(&pooler.url("postgres", "followed"), options).await;
     for backend in [&direct, &behind] {
         put(backend, &row("{}"), Expect::Any)
             .await

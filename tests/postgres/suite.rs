@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use slack_installs::backend::conformance::CHECKS;
 use slack_installs::backend::{
-    Backend, Error, Expect, Faults, Flaky, PostgresBackend, PostgresOptions,
+    Backend, CacheOptions, CachedBackend, Error, Expect, Faults, Flaky, PostgresBackend,
+    PostgresOptions,
 };
 use sqlx::{Connection as _, Row as _};
 
-use super::support::history::{self, join_all};
-use super::support::postgres::{self, PgBouncer, Postgres, execute, fetch};
+use super::servers::history::{self, join_all};
+use super::servers::postgres::{self, PgBouncer, Postgres, execute, fetch};
 use super::{change, fast, open, partition, pooled, put, read, row, slot, waiting, walled};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -29,6 +30,8 @@ async fn postgres_passes_the_suite() {
         &Flaky::new(open(&url, options).await, Faults::default()),
     )
     .await;
+    let cached = CachedBackend::new(open(&url, fast()).await, CacheOptions::default());
+    suite("Postgres, Cached", &cached).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use slack_installs::backend::{
     Backend, Expect, PostgresBackend, PostgresOpenError, PostgresOptions,
 };
 
-use super::support::postgres::{self, PgBouncer, Postgres, execute, fetch};
+use super::servers::postgres::{self, PgBouncer, Postgres, execute, fetch};
 use super::{fast, open, pooled, put, read, row, walled};
 
 #[tokio::test(flavor = "multi_thread")]

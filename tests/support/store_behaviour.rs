@@ -25,11 +25,12 @@ use crate::support::installs::{
 use crate::support::providers::{Remote, master_key};
 use crate::support::{Db, Store};
 
-/// Lists the checks for one opener of a backend.
+/// Lists the checks for one opener of a backend: a test of each; or one test of all, where a server
+/// is dear to start, with `store_behaviour!(open, all_pass)`.
 macro_rules! store_behaviour {
-    ($open:path) => {
+    ($open:path $(, $all_pass:ident)?) => {
         store_behaviour! {
-            $open:
+            [$($all_pass)?] $open:
             a_bot_can_be_deleted_alone
             a_database_error_is_never_not_found
             a_delete_guarded_by_a_revision_conflicts_after_a_reinstall
@@ -67,7 +68,19 @@ macro_rules! store_behaviour {
             what_was_stored_is_fetched_whole
         }
     };
-    ($open:path: $($check:ident)*) => {
+    ([$all_pass:ident] $open:path: $($check:ident)*) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+        async fn $all_pass() {
+            let (backend, _alive) = $open().await;
+            let checks = [$({
+                println!("{backend:?}: {}", stringify!($check));
+                let db = $crate::support::Db::new(std::sync::Arc::clone(&backend));
+                $crate::store_behaviour::$check(db).await
+            }),*];
+            println!("{backend:?}: {} checks of the store passed", checks.len());
+        }
+    };
+    ([] $open:path: $($check:ident)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
             async fn $check() {
