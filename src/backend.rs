@@ -23,11 +23,15 @@ mod flaky;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisBackend, RedisOpenError, RedisOptions};
 pub use cached::{CacheOptions, CachedBackend};
 #[cfg(feature = "testing")]
 pub use flaky::{Counts, Faults, Flaky};

@@ -153,10 +153,11 @@ impl From<OpenError> for store::Error {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Backend(error) => error.into(),
-            OpenError::Key(KeyError::Refused { .. }) | OpenError::Keyring => {
-                Self::Unreadable(error.into())
-            }
-            OpenError::Key(KeyError::Unavailable(_)) => Self::Unavailable(error.into()),
+            OpenError::Key(KeyError::Changed | KeyError::UnknownKey { .. })
+            | OpenError::Keyring => Self::Unreadable(error.into()),
+            // A provider that refuses says nothing about the rows: one mistake in its
+            // permissions must not look like every tenant's data being damaged.
+            OpenError::Key(_) => Self::Unavailable(error.into()),
         }
     }
 }

@@ -7,24 +7,20 @@ use slack_installs::backend::Backend;
 use super::servers::postgres::{PgBouncer, Postgres};
 use super::{fast, open, pooled};
 
-mod direct {
-    store_behaviour!(super::direct, all_pass);
-}
-
-mod behind_pgbouncer {
-    store_behaviour!(super::behind_pgbouncer, all_pass);
-}
-
-async fn direct() -> (Arc<dyn Backend>, Postgres) {
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_store_behaves_on_postgres() {
     let server = Postgres::start().await;
     let url = server.database("store").await;
-    (Arc::new(open(&url, fast()).await), server)
+    let backend: Arc<dyn Backend> = Arc::new(open(&url, fast()).await);
+    store_behaviour!(run "Postgres", Arc::clone(&backend));
 }
 
-async fn behind_pgbouncer() -> (Arc<dyn Backend>, (Postgres, PgBouncer)) {
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_store_behaves_behind_pgbouncer() {
     let server = Postgres::start().await;
     server.database("store").await;
     let pooler = PgBouncer::start(server.port()).await;
     let url = pooler.url("postgres", "store");
-    (Arc::new(open(&url, pooled()).await), (server, pooler))
+    let backend: Arc<dyn Backend> = Arc::new(open(&url, pooled()).await);
+    store_behaviour!(run "Postgres behind PgBouncer", Arc::clone(&backend));
 }

@@ -2,7 +2,8 @@
 //!
 //! Each check is a plain function over one database, which it may share with all others:
 //! `store_behaviour!(open)` lists them for one opener, an `async fn() -> (Arc<dyn Backend>, _)`,
-//! where the second is kept while the check runs.
+//! where the second is kept while the check runs. `store_behaviour!(run name, backend)` runs all of
+//! them one after the other, on one database that takes long to start.
 //! Numbers are of the peers' issues where the same went wrong.
 
 use std::collections::BTreeSet;
@@ -25,12 +26,17 @@ use crate::support::installs::{
 use crate::support::providers::{Remote, master_key};
 use crate::support::{Db, Store};
 
-/// Lists the checks for one opener of a backend: a test of each; or one test of all, where a server
-/// is dear to start, with `store_behaviour!(open, all_pass)`.
+/// Lists the checks for one opener of a backend.
 macro_rules! store_behaviour {
-    ($open:path $(, $all_pass:ident)?) => {
+    ($open:path) => {
+        store_behaviour! { list tests $open }
+    };
+    (run $name:literal, $backend:expr) => {
+        store_behaviour! { list run $name, $backend }
+    };
+    (list $($how:tt)*) => {
         store_behaviour! {
-            [$($all_pass)?] $open:
+            $($how)*;
             a_bot_can_be_deleted_alone
             a_database_error_is_never_not_found
             a_delete_guarded_by_a_revision_conflicts_after_a_reinstall
@@ -68,19 +74,16 @@ macro_rules! store_behaviour {
             what_was_stored_is_fetched_whole
         }
     };
-    ([$all_pass:ident] $open:path: $($check:ident)*) => {
-        #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-        async fn $all_pass() {
-            let (backend, _alive) = $open().await;
-            let checks = [$({
-                println!("{backend:?}: {}", stringify!($check));
-                let db = $crate::support::Db::new(std::sync::Arc::clone(&backend));
-                $crate::store_behaviour::$check(db).await
-            }),*];
-            println!("{backend:?}: {} checks of the store passed", checks.len());
-        }
-    };
-    ([] $open:path: $($check:ident)*) => {
+    (run $name:literal, $backend:expr; $($check:ident)*) => {{
+        let mut checks = 0;
+        $(
+            $crate::store_behaviour::$check($crate::support::Db::new($backend)).await;
+            checks += 1;
+            println!("{}: {} ok", $name, stringify!($check));
+        )*
+        println!("{}: {checks} checks of the store", $name);
+    }};
+    (tests $open:path; $($check:ident)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
             async fn $check() {
@@ -1026,8 +1029,13 @@ pub(crate) async fn the_sweep_removes_expired_states_of_this_app_only(db: Db) {
         let now = Arc::clone(&now);
         Clock::from_fn(move || noon() + Duration::from_secs(now.load(Ordering::SeqCst)))
     };
-    let store = db.store().await.with_clock(clock.clone());
-    let other = db.look_alike().store().await.with_clock(clock);
+    let store = db.store().await.with_clock(clock);
+    // For the other app it stays noon: its own sweep in the background finds nothing to do.
+    let other = db
+        .look_alike()
+        .store()
+        .await
+        .with_clock(Clock::from_fn(noon));
     let ids = [1, 2, 3].map(|id| StateId([id; 32]));
     for (minute, id) in (1..).zip(&ids) {
         let expires_at = noon() + Duration::from_secs(60 * minute);
