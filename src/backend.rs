@@ -21,8 +21,12 @@ pub mod conformance;
 #[cfg(feature = "testing")]
 mod flaky;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -32,6 +36,8 @@ pub use cached::{CacheOptions, CachedBackend};
 #[cfg(feature = "testing")]
 pub use flaky::{Counts, Faults, Flaky};
 pub use memory::MemoryBackend;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresBackend, PostgresOpenError, PostgresOptions};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteBackend, SqliteOpenError};
 

@@ -30,6 +30,19 @@ impl Server {
         self.child.id()
     }
 
+    /// Whether the process has not ended by itself.
+    pub fn is_running(&self) -> bool {
+        let state = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        // A process that has ended stays a zombie until somebody waits for it.
+        state.is_ok_and(|state| !state.contains(") Z "))
+    }
+
+    /// Waits for the process to end.
+    pub fn wait(&mut self) {
+        // It may be gone already.
+        let _ = self.child.wait();
+    }
+
     /// Kills the server at once, as a power cut would.
     pub fn kill(&mut self) {
         // It may be gone already.
