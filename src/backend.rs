@@ -17,12 +17,16 @@ pub use crate::seal::Sealed;
 
 #[cfg(feature = "testing")]
 pub mod conformance;
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
 #[cfg(feature = "testing")]
 mod flaky;
 mod memory;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "dynamodb")]
+pub use dynamodb::{DynamoDbBackend, DynamoDbOpenError};
 #[cfg(feature = "testing")]
 pub use flaky::{Counts, Faults, Flaky};
 pub use memory::MemoryBackend;
