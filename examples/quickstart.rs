@@ -83,7 +83,9 @@ struct Settings {
 impl Settings {
     /// Of a real app, if its credentials are set.
     fn from_env() -> Result<Option<Self>> {
-        let Ok(client_id) = env::var("SLACK_CLIENT_ID") else { return Ok(None) };
+        let Ok(client_id) = env::var("SLACK_CLIENT_ID") else {
+            return Ok(None);
+        };
         let var = |name: &str| env::var(name).map_err(|_| format!("{name} is not set"));
         let database = env::var("SLACK_INSTALLS_DB").unwrap_or("slack-installs.sqlite3".into());
         Ok(Some(Self {
@@ -138,7 +140,11 @@ async fn app(settings: Settings, fake: Option<FakeSlack>) -> Result<(Router, Sto
         Lifecycle::new(store.clone(), slack.clone()),
     );
 
-    let bot = Bot { slack, store: store.clone(), fake };
+    let bot = Bot {
+        slack,
+        store: store.clone(),
+        fake,
+    };
     let router = Router::new()
         .route("/slack/command", post(command))
         .route("/slack/events", post(event))
@@ -165,9 +171,11 @@ async fn main() -> Result<()> {
         _ if once => 0,
         _ => 3000,
     };
-    let listener = TcpListener::bind(("127.0.0.1", port)).await.map_err(|error| {
-        format!("port {port} cannot be opened ({error}); set PORT to a free one")
-    })?;
+    let listener = TcpListener::bind(("127.0.0.1", port))
+        .await
+        .map_err(|error| {
+            format!("port {port} cannot be opened ({error}); set PORT to a free one")
+        })?;
     let port = listener.local_addr()?.port();
     let settings = match (real, &fake) {
         (Some(settings), _) => settings,

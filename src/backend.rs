@@ -37,8 +37,8 @@ pub use sqlite::{SqliteBackend, SqliteOpenError};
 ///
 /// # Contract
 ///
-/// Each number is the name of a check in [`conformance`](crate::backend::conformance) (feature
-/// `testing`).
+/// Each number begins the names of its checks in
+/// [`conformance`](crate::backend::conformance) (feature `testing`).
 ///
 /// 1. `read` answers one entry for each slot asked for, in that order; a row that does not exist
 ///    is `None`. A slot may be asked for twice.
@@ -50,21 +50,24 @@ pub use sqlite::{SqliteBackend, SqliteOpenError};
 /// 5. `Expect::Any` commits in either case.
 /// 6. `Delete` with `only` removes exactly that version, and conflicts otherwise, also where no
 ///    row stands. Without `only` it removes whatever stands, and is content with nothing.
-/// 7. `Clear` removes every row of the partition and of no other, whatever their names begin
-///    with. Rows put by the same commit stand afterwards.
-/// 8. A commit happens wholly or not at all: one failed expectation leaves every row as it was.
+/// 7. `Clear` removes every row of the partition, hundreds too, and of no other, whatever their
+///    names begin with. Rows put by the same commit stand afterwards.
+/// 8. A commit happens wholly or not at all: one failed expectation leaves every row as it was,
+///    and no `read` sees a part of it.
 /// 9. Expectations are judged against the rows as they stood before the commit, in whatever order
 ///    the changes are given. Two changes of one slot are [`Error::Malformed`], and so is a
 ///    second `Clear`; nothing is written. No changes at all is a success.
 /// 10. Of concurrent commits that expect the same version, or absence, exactly one succeeds.
 /// 11. A commit that succeeded is seen by every `read` that starts afterwards.
 /// 12. Partitions and slots are compared byte for byte: `T1` is not `T12`, `a` is not `A`.
-/// 13. `scan` visits every row that stands throughout the scan exactly once, however many pages,
-///     and never answers more than `limit` rows a page. The page without `next` is the last. A
-///     limit of 0 is taken as 1.
+/// 13. `scan` visits every slot that holds a row throughout the scan exactly once, however many
+///    pages, also if the row is overwritten meanwhile, and never answers more than `limit` rows a
+///    page. The page without `next` is the last; any page may be empty. A limit of 0 is taken as
+///    1. A cursor that this kind of backend did not make is [`Error::Malformed`].
 /// 14. `due` answers rows whose `due_at` is not after `now`, earliest first, at most `limit`.
-///     Rows without `due_at` never appear. It is a hint: it may lag behind a commit.
-/// 15. A row may have 256 KiB of sealed bytes and 64 KiB of metadata; a commit may have 90 changes.
+///    Rows without `due_at` never appear. It is a hint: it may lag behind a commit.
+/// 15. A row may have 256 KiB of sealed bytes and 64 KiB of metadata. A commit may have 90
+///    changes, and a `read` 90 slots, of 2 MiB in all.
 ///
 /// # Consistency
 ///
@@ -283,7 +286,8 @@ pub struct Row {
     pub metadata: Metadata,
     /// What may not.
     pub sealed: Sealed,
-    /// When somebody should look at it again; whole seconds since 1970. Backends index it.
+    /// When somebody should look at it again; whole seconds, from 1970 to the end of the year
+    /// 9999. Backends index it.
     pub due_at: Option<SystemTime>,
 }
 

@@ -19,21 +19,36 @@ pub(crate) async fn everything(fake: &FakeSlack, store: &Store, port: u16) -> Re
 
     step("Ada clicks Add to Slack, and allows it on Slack's page");
     let (page, callback) = install(&browser, fake, &app).await?;
-    check(page.status() == StatusCode::OK, "the browser sees that the app is installed")?;
+    check(
+        page.status() == StatusCode::OK,
+        "the browser sees that the app is installed",
+    )?;
 
     step("The installation is stored, with its tokens sealed");
-    let installation = store.fetch(&alpha, None).await?.ok_or("nothing is stored")?;
+    let installation = store
+        .fetch(&alpha, None)
+        .await?
+        .ok_or("nothing is stored")?;
     let bot = installation.bot.ok_or("no bot is stored")?;
     let stored = rows(store).await?;
     let all = format!("{stored:?}");
-    check(all.contains(WORKSPACE), "the workspace's id can be read in the database")?;
-    check(!all.contains(bot.grant.access_token.expose()), "the token cannot")?;
+    check(
+        all.contains(WORKSPACE),
+        "the workspace's id can be read in the database",
+    )?;
+    check(
+        !all.contains(bot.grant.access_token.expose()),
+        "the token cannot",
+    )?;
     let hex = hex(bot.grant.access_token.expose());
     check(!all.contains(&hex), "and not in the sealed bytes either")?;
 
     step("The same callback URL again is refused");
     let page = get(&browser, &callback, "").await?;
-    check(page.status() == StatusCode::BAD_REQUEST, "the browser sees what to do instead")?;
+    check(
+        page.status() == StatusCode::BAD_REQUEST,
+        "the browser sees what to do instead",
+    )?;
 
     step("Ada types a slash command; Slack signs it; the handler uses the stored token");
     let url = app.join("slack/command")?;
@@ -41,29 +56,55 @@ pub(crate) async fn everything(fake: &FakeSlack, store: &Store, port: u16) -> Re
     let answer = fake.deliver(&url, &command).await?;
     let text = String::from_utf8_lossy(answer.body()).into_owned();
     println!("   the app answers: {text}");
-    check(text.contains(bot.user_id.as_str()), "Slack takes the token, and knows the bot by it")?;
-    check(fake.calls_with("auth.test", bot.grant.access_token.expose()) > 0, "it was that token")?;
+    check(
+        text.contains(bot.user_id.as_str()),
+        "Slack takes the token, and knows the bot by it",
+    )?;
+    check(
+        fake.calls_with("auth.test", bot.grant.access_token.expose()) > 0,
+        "it was that token",
+    )?;
 
     step("A command that somebody else made up is refused");
-    let forged = command.clone().with_body(FORM, "command=%2Fhello&team_id=T0ALPHA0001");
+    let forged = command
+        .clone()
+        .with_body(FORM, "command=%2Fhello&team_id=T0ALPHA0001");
     let mut forged = forged.request(&url);
-    forged.headers_mut().insert("x-slack-signature", format!("v0={}", "0".repeat(64)).parse()?);
-    check(fake.send(forged).await?.status() == StatusCode::UNAUTHORIZED, "it gets a 401")?;
+    forged.headers_mut().insert(
+        "x-slack-signature",
+        format!("v0={}", "0".repeat(64)).parse()?,
+    );
+    check(
+        fake.send(forged).await?.status() == StatusCode::UNAUTHORIZED,
+        "it gets a 401",
+    )?;
 
     step("Ada installs it again: the new installation takes the old one's place");
     let before = rows(store).await?.len();
     let (page, _) = install(&browser, fake, &app).await?;
-    check(page.status() == StatusCode::OK, "the browser sees that the app is installed")?;
-    check(rows(store).await?.len() == before, "there are as many rows as before")?;
+    check(
+        page.status() == StatusCode::OK,
+        "the browser sees that the app is installed",
+    )?;
+    check(
+        rows(store).await?.len() == before,
+        "there are as many rows as before",
+    )?;
     let answer = fake.deliver(&url, &command).await?;
     check(answer.status() == StatusCode::OK, "commands are served")?;
 
     step("Ada removes the app in Slack; Slack tells the app");
     check(fake.uninstall(WORKSPACE), "it was installed")?;
     deliver_events(fake, &app.join("slack/events")?).await;
-    check(store.fetch(&alpha, None).await?.is_none(), "the installation is gone")?;
+    check(
+        store.fetch(&alpha, None).await?.is_none(),
+        "the installation is gone",
+    )?;
     let left = format!("{:?}", rows(store).await?);
-    check(!left.contains(WORKSPACE), "no row of that workspace is left in the database")?;
+    check(
+        !left.contains(WORKSPACE),
+        "no row of that workspace is left in the database",
+    )?;
     let answer = fake.deliver(&url, &command).await?;
     let text = String::from_utf8_lossy(answer.body()).into_owned();
     check(text.contains("not installed"), "a late command is told so")?;
@@ -79,8 +120,16 @@ async fn install(
     app: &Url,
 ) -> Result<(Response<Bytes>, Url)> {
     let started = get(browser, &app.join("slack/install")?, "").await?;
-    check(started.status() == StatusCode::FOUND, "the app sends the browser to Slack")?;
-    let header = |name| started.headers().get(name).and_then(|value| value.to_str().ok());
+    check(
+        started.status() == StatusCode::FOUND,
+        "the app sends the browser to Slack",
+    )?;
+    let header = |name| {
+        started
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
     let slack = Url::parse(header(LOCATION).ok_or("there is no Location header")?)?;
     let cookie = header(SET_COOKIE).ok_or("there is no cookie")?;
     let cookie = cookie.split(';').next().unwrap_or_default();
@@ -89,7 +138,9 @@ async fn install(
 }
 
 async fn get(browser: &HttpTransport, url: &Url, cookie: &str) -> Result<Response<Bytes>> {
-    let request = Request::get(url.as_str()).header(COOKIE, cookie).body(Bytes::new())?;
+    let request = Request::get(url.as_str())
+        .header(COOKIE, cookie)
+        .body(Bytes::new())?;
     Ok(browser.send(request).await?)
 }
 

@@ -20,16 +20,24 @@ pub(crate) async fn home(State(bot): State<Bot>) -> Response {
 
 /// The fake Slack's person types the slash command.
 pub(crate) async fn fake_command(State(bot): State<Bot>, headers: axum::http::HeaderMap) -> String {
-    let Some(fake) = &bot.fake else { return "Only with the fake Slack.".into() };
+    let Some(fake) = &bot.fake else {
+        return "Only with the fake Slack.".into();
+    };
     let url = app_url(&headers, "/slack/command");
-    match fake.deliver(&url, &fake.slash_command(ADA, "/hello", "")).await {
+    match fake
+        .deliver(&url, &fake.slash_command(ADA, "/hello", ""))
+        .await
+    {
         Ok(answer) => String::from_utf8_lossy(answer.body()).into_owned(),
         Err(error) => format!("the command did not arrive: {error}"),
     }
 }
 
 /// The fake Slack's admin removes the app.
-pub(crate) async fn fake_uninstall(State(bot): State<Bot>, headers: axum::http::HeaderMap) -> Redirect {
+pub(crate) async fn fake_uninstall(
+    State(bot): State<Bot>,
+    headers: axum::http::HeaderMap,
+) -> Redirect {
     if let Some(fake) = &bot.fake {
         fake.uninstall(WORKSPACE);
         deliver_events(fake, &app_url(&headers, "/slack/events")).await;
@@ -50,11 +58,20 @@ pub(crate) async fn deliver_events(fake: &FakeSlack, url: &Url) {
 pub(crate) async fn rows(store: &Store) -> super::Result<Vec<[String; 4]>> {
     let page = store.backend().scan(None, 100).await?;
     let shown = page.rows.iter().map(|(key, row)| {
-        let sealed = row.sealed.as_bytes().iter().fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        });
-        [key.partition.to_string(), key.slot.to_string(), row.metadata.as_str().into(), sealed]
+        let sealed = row
+            .sealed
+            .as_bytes()
+            .iter()
+            .fold(String::new(), |mut hex, byte| {
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            });
+        [
+            key.partition.to_string(),
+            key.slot.to_string(),
+            row.metadata.as_str().into(),
+            sealed,
+        ]
     });
     Ok(shown.collect())
 }
@@ -64,18 +81,26 @@ pub(crate) const ADA: &str = "U0ADMIN0001";
 pub(crate) const WORKSPACE: &str = "T0ALPHA0001";
 
 fn app_url(headers: &axum::http::HeaderMap, path: &str) -> Url {
-    let host = headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+    let host = headers
+        .get("host")
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or("localhost");
     Url::parse(&format!("http://{host}{path}")).expect("a browser's Host header is a host")
 }
 
 fn page(bot: &Bot, rows: &[[String; 4]]) -> String {
     let escape = |text: &str| {
-        text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+        text.replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;")
+            .replace('"', "&quot;")
     };
     let rows: String = rows
         .iter()
         .map(|row| {
-            let cells = row.iter().map(|cell| format!("<td><code>{}</code></td>", escape(cell)));
+            let cells = row
+                .iter()
+                .map(|cell| format!("<td><code>{}</code></td>", escape(cell)));
             format!("<tr>{}</tr>", cells.collect::<String>())
         })
         .collect();

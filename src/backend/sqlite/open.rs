@@ -100,9 +100,14 @@ pub(super) fn create(path: &Path) -> Result<PathBuf, SqliteOpenError> {
     }
     // SQLite keeps its other files beside the real file, wherever links lead to it from.
     let real = path.canonicalize().map_err(file)?;
-    match real.metadata().map_err(file)?.is_file() {
-        true => Ok(real),
-        false => Err(SqliteOpenError::NotAFile { path: path.into() }),
+    let metadata = real.metadata().map_err(file)?;
+    if !metadata.is_file() {
+        return Err(SqliteOpenError::NotAFile { path: path.into() });
+    }
+    // SQLite takes a shorter file for an empty one, and would write over what is in it.
+    match (1..SMALLEST).contains(&metadata.len()) {
+        true => Err(SqliteOpenError::Foreign { path: path.into() }),
+        false => Ok(real),
     }
 }
 
@@ -242,3 +247,6 @@ const PRIVATE: u32 = 0o600;
 /// Threads that read, since each connection has its own. A read takes tens of microseconds, so
 /// four keep up with any bot.
 const READERS: u32 = 4;
+
+/// The smallest database that is not empty, in bytes: one page.
+const SMALLEST: u64 = 512;

@@ -1,0 +1,392 @@
+//! Rules 3 to 9: one commit after the other.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::kit::{
+    Tenant, assert_conflict, assert_malformed, boxed, delete, join_all, put, row, row_with, slot,
+    slots, unique,
+};
+use super::names::LOOK_ALIKES;
+use crate::backend::{Backend, Change, Expect, Row, Slot, Version};
+
+/// And again after the row is gone.
+pub async fn rule_03_absent_commits_only_where_no_row_stands(backend: &dyn Backend) {
+    let (tenant, bot) = (Tenant::new(backend), slot("bot"));
+    for _ in 0..2 {
+        let (first, second) = (row(), row());
+        tenant
+            .put(&bot, &first, Expect::Absent)
+            .await
+            .expect("no row stands here");
+        assert_conflict(&tenant.put(&bot, &second, Expect::Absent).await);
+        assert_eq!(tenant.row(&bot).await, Some(first));
+        tenant
+            .delete(&bot, None)
+            .await
+            .expect("what stands may be deleted");
+    }
+}
+
+/// Not over another, and not where no row stands.
+pub async fn rule_04_version_commits_only_over_that_version(backend: &dyn Backend) {
+    let (tenant, bot) = (Tenant::new(backend), slot("bot"));
+    assert_conflict(
+        &tenant
+            .put(&bot, &row(), Expect::Version(Version::mint()))
+            .await,
+    );
+    assert_eq!(tenant.row(&bot).await, None);
+
+    let first = tenant.plant(&bot).await;
+    let other = tenant.plant(&slot("other")).await;
+    for wrong in [Version::mint(), other.version, Version::from_bytes([0; 16])] {
+        assert_conflict(&tenant.put(&bot, &row(), Expect::Version(wrong)).await);
+        assert_eq!(tenant.row(&bot).await.as_ref(), Some(&first));
+    }
+
+    let second = row();
+    tenant
+        .put(&bot, &second, Expect::Version(first.version))
+        .await
+        .expect("it stands here");
+    assert_eq!(tenant.row(&bot).await.as_ref(), Some(&second));
+    assert_conflict(
+        &tenant
+            .put(&bot, &row(), Expect::Version(first.version))
+            .await,
+    );
+    assert_eq!(tenant.row(&bot).await, Some(second));
+}
+
+/// So a writer from before an uninstall fails after the reinstall.
+pub async fn rule_04_a_row_made_anew_never_has_its_old_version(backend: &dyn Backend) {
+    let (tenant, bot) = (Tenant::new(backend), slot("bot"));
+    let mut versions = vec![tenant.plant(&bot).await.version];
+    let removals: [&[Change]; 2] = [&[delete(&bot, None)], &[Change::Clear]];
+    for removal in removals.into_iter().cycle().take(6) {
+        tenant
+            .commit(removal)
+            .await
+            .expect("what stands may be removed");
+        for old in &versions {
+            assert_conflict(&tenant.put(&bot, &row(), Expect::Version(*old)).await);
+        }
+        let anew = row();
+        tenant
+            .put(&bot, &anew, Expect::Absent)
+            .await
+            .expect("no row stands here");
+        for old in &versions {
+            assert_conflict(&tenant.put(&bot, &row(), Expect::Version(*old)).await);
+            assert_conflict(&tenant.delete(&bot, Some(*old)).await);
+        }
+        assert_eq!(tenant.row(&bot).await.as_ref(), Some(&anew));
+        versions.push(anew.version);
+    }
+}
+
+/// Where no row stands, and where one does.
+pub async fn rule_05_any_commits_in_either_case(backend: &dyn Backend) {
+    let (tenant, bot) = (Tenant::new(backend), slot("bot"));
+    for _ in 0..3 {
+        let written = row();
+        tenant
+            .put(&bot, &written, Expect::Any)
+            .await
+            .expect("any is content with anything");
+        assert_eq!(tenant.row(&bot).await, Some(written));
+    }
+}
+
+/// Not another, and it does not take nothing for it.
+pub async fn rule_06_delete_with_only_removes_exactly_that_version(backend: &dyn Backend) {
+    let (tenant, bot) = (Tenant::new(backend), slot("bot"));
+    assert_conflict(&tenant.delete(&bot, Some(Version::mint())).await);
+
+    let (standing, other) = (tenant.plant(&bot).await, tenant.plant(&slot("other")).await);
+    for wrong in [Version::mint(), other.version] {
+        assert_conflict(&tenant.delete(&bot, Some(wrong)).await);
+        assert_eq!(tenant.row(&bot).await.as_ref(), Some(&standing));
+    }
+
+    tenant
+        .delete(&bot, Some(standing.version))
+        .await
+        .expect("it stands here");
+    assert_eq!(tenant.row(&bot).await, None);
+    assert_eq!(tenant.row(&slot("other")).await, Some(other));
+    assert_conflict(&tenant.delete(&bot, Some(standing.version)).await);
+}
+
+/// And removes whatever stands.
+pub async fn rule_06_delete_without_only_is_content_with_nothing(backend: &dyn Backend) {
+    let (tenant, bot, other) = (Tenant::new(backend), slot("bot"), slot("bot/other"));
+    tenant
+        .delete(&bot, None)
+        .await
+        .expect("nothing is no conflict");
+    tenant.plant(&bot).await;
+    let kept = tenant.plant(&other).await;
+    for _ in 0..2 {
+        tenant
+            .delete(&bot, None)
+            .await
+            .expect("nothing is no conflict, and neither is a row");
+        assert_eq!(
+            tenant.rows(&[bot.clone(), other.clone()]).await,
+            [None, Some(kept.clone())]
+        );
+    }
+}
+
+/// Not those of a partition whose name looks like it.
+pub async fn rule_07_clear_removes_every_row_of_one_partition(backend: &dyn Backend) {
+    let family = unique();
+    let tenants = LOOK_ALIKES.map(|name| Tenant::named(backend, &family, name));
+    let names = ["install", "bot", "user/U1", "user/U12", "*"].map(slot);
+    let mut standing = Vec::new();
+    for tenant in &tenants {
+        let rows = join_all(names.iter().map(|name| tenant.plant(name))).await;
+        standing.push(rows.into_iter().map(Some).collect::<Vec<_>>());
+    }
+    for cleared in 0..tenants.len() {
+        tenants[cleared]
+            .commit(&[Change::Clear])
+            .await
+            .expect("rows may be cleared");
+        standing[cleared] = vec![None; names.len()];
+        for (tenant, standing) in tenants.iter().zip(&standing) {
+            let cleared = &tenants[cleared].partition;
+            let rows = tenant.rows(&names).await;
+            assert_eq!(
+                rows, *standing,
+                "{} after {cleared} was cleared",
+                tenant.partition
+            );
+        }
+    }
+    tenants[0]
+        .commit(&[Change::Clear])
+        .await
+        .expect("an empty partition may be cleared");
+}
+
+/// More than a database takes in one transaction or one page.
+pub async fn rule_07_clear_removes_hundreds_of_rows(backend: &dyn Backend) {
+    let tenant = Tenant::new(backend);
+    let names = slots("user/U", 250);
+    for some in names.chunks(50) {
+        let changes: Vec<_> = some
+            .iter()
+            .map(|name| put(name, &row(), Expect::Absent))
+            .collect();
+        tenant.commit(&changes).await.expect("no row stands here");
+    }
+    let kept = row();
+    let changes = [Change::Clear, put(&names[0], &kept, Expect::Any)];
+    tenant.commit(&changes).await.expect("rows may be cleared");
+    for (at, some) in names.chunks(50).enumerate() {
+        let mut expected = vec![None; some.len()];
+        if at == 0 {
+            expected[0] = Some(kept.clone());
+        }
+        assert_eq!(tenant.rows(some).await, expected);
+    }
+    // Nothing that was cleared may come back under a new expectation either.
+    tenant
+        .put(&names[249], &row(), Expect::Absent)
+        .await
+        .expect("no row stands here any more");
+}
+
+/// Before and after it in the list, over rows that it removes and beside them.
+pub async fn rule_07_rows_put_beside_a_clear_stand(backend: &dyn Backend) {
+    let names @ [install, bot, user] = &["install", "bot", "user/U1"].map(slot);
+    for clear_at in 0..=2 {
+        let tenant = Tenant::new(backend);
+        let standing = tenant.plant(install).await;
+        tenant.plant(bot).await;
+        let (over, beside) = (row(), row());
+        let mut changes = vec![
+            put(install, &over, Expect::Version(standing.version)),
+            put(user, &beside, Expect::Absent),
+        ];
+        changes.insert(clear_at, Change::Clear);
+        tenant
+            .commit(&changes)
+            .await
+            .expect("the rows are as expected");
+        assert_eq!(tenant.rows(names).await, [Some(over), None, Some(beside)]);
+    }
+    for clear_at in 0..=1 {
+        let tenant = Tenant::new(backend);
+        let standing = tenant.plant(install).await;
+        tenant.plant(bot).await;
+        let mut changes = vec![delete(install, Some(standing.version))];
+        changes.insert(clear_at, Change::Clear);
+        tenant
+            .commit(&changes)
+            .await
+            .expect("the row is as expected");
+        assert_eq!(tenant.rows(names).await, [None, None, None]);
+    }
+}
+
+/// Whichever of the changes it is, and whatever it expects.
+pub async fn rule_08_one_failed_expectation_leaves_every_row(backend: &dyn Backend) {
+    let (names, missing) = (slots("slot", 6), slot("missing"));
+    let tenant = Tenant::new(backend);
+    let mut standing = Vec::new();
+    for name in &names[..4] {
+        standing.push(Some(tenant.plant(name).await));
+    }
+    standing.extend([None, None, None]);
+    let version = |at: usize| {
+        standing[at]
+            .as_ref()
+            .map_or_else(Version::mint, |it| it.version)
+    };
+    let good = |clear: bool| {
+        let mut changes = vec![
+            put(&names[0], &row(), Expect::Version(version(0))),
+            delete(&names[1], Some(version(1))),
+            put(&names[2], &row(), Expect::Any),
+            put(&names[4], &row(), Expect::Absent),
+        ];
+        if clear {
+            changes.push(Change::Clear);
+        }
+        changes
+    };
+    let bad = [
+        put(&names[3], &row(), Expect::Absent),
+        put(&names[3], &row(), Expect::Version(version(0))),
+        put(&missing, &row(), Expect::Version(version(0))),
+        delete(&names[3], Some(version(0))),
+        delete(&missing, Some(version(0))),
+    ];
+    let all: Vec<Slot> = names.iter().cloned().chain([missing.clone()]).collect();
+    for clear in [false, true] {
+        for failing in &bad {
+            for at in 0..=good(clear).len() {
+                let mut changes = good(clear);
+                changes.insert(at, failing.clone());
+                assert_conflict(&tenant.commit(&changes).await);
+                assert_eq!(tenant.rows(&all).await, standing, "{failing:?} at {at}");
+            }
+        }
+    }
+    tenant
+        .commit(&good(true))
+        .await
+        .expect("without the failing change all is as expected");
+}
+
+/// While somebody writes two rows at a time, somebody else reads both.
+pub async fn rule_08_no_read_sees_a_part_of_a_commit(backend: &dyn Backend) {
+    let tenant = Tenant::new(backend);
+    let names = ["bot", "install"].map(slot);
+    let numbered = |number: usize| {
+        let row = || row_with(&format!(r#"{{"n":{number}}}"#));
+        [
+            put(&names[0], &row(), Expect::Any),
+            put(&names[1], &row(), Expect::Any),
+        ]
+    };
+    tenant
+        .commit(&numbered(0))
+        .await
+        .expect("any rows may be put");
+    let done = AtomicBool::new(false);
+    let writer = async {
+        for number in 1..=60 {
+            // Now and then by way of a gap, which must never show.
+            let mut changes = numbered(number).to_vec();
+            if number % 3 == 0 {
+                changes.push(Change::Clear);
+            }
+            tenant.commit(&changes).await.expect("any rows may be put");
+            tokio::task::yield_now().await;
+        }
+        done.store(true, Ordering::Relaxed);
+    };
+    let reader = async {
+        while !done.load(Ordering::Relaxed) {
+            let rows = tenant.rows(&names).await;
+            let seen: Vec<_> = rows
+                .iter()
+                .flatten()
+                .map(|row| row.metadata.as_str())
+                .collect();
+            assert!(
+                seen.len() == 2 && seen[0] == seen[1],
+                "of no one commit: {seen:?}"
+            );
+            tokio::task::yield_now().await;
+        }
+    };
+    join_all([boxed(writer), boxed(reader)]).await;
+}
+
+/// Not one after the other, and not after what the same commit clears.
+pub async fn rule_09_expectations_are_judged_before_the_commit(backend: &dyn Backend) {
+    let names @ [here, gone] = &["bot", "gone"].map(slot);
+    for clear_first in [true, false] {
+        let tenant = Tenant::new(backend);
+        let standing = tenant.plant(here).await;
+        let with_clear = |change: Change| match clear_first {
+            true => [Change::Clear, change],
+            false => [change, Change::Clear],
+        };
+        // After the clear it would be absent; before the commit it is not.
+        assert_conflict(
+            &tenant
+                .commit(&with_clear(put(here, &row(), Expect::Absent)))
+                .await,
+        );
+        let expect = Expect::Version(standing.version);
+        assert_conflict(&tenant.commit(&with_clear(put(gone, &row(), expect))).await);
+        assert_eq!(tenant.rows(names).await, [Some(standing.clone()), None]);
+
+        let new = row();
+        tenant
+            .commit(&with_clear(put(here, &new, expect)))
+            .await
+            .expect("it stands before");
+        assert_eq!(tenant.rows(names).await, [Some(new), None]);
+    }
+}
+
+/// And nothing is written, though one of the two could be.
+pub async fn rule_09_two_changes_of_one_slot_are_malformed(backend: &dyn Backend) {
+    let tenant = Tenant::new(backend);
+    let names @ [here, gone, other] = &["bot", "gone", "other"].map(slot);
+    let standing = tenant.plant(here).await;
+    let put_here = || put(here, &row(), Expect::Any);
+    let put_gone = || put(gone, &row(), Expect::Absent);
+    let unlike = put(other, &row(), Expect::Any);
+    for changes in [
+        vec![put_here(), put_here()],
+        vec![put_gone(), unlike.clone(), put_gone()],
+        vec![put_here(), delete(here, Some(standing.version))],
+        vec![delete(gone, None), put_gone()],
+        vec![delete(here, None), unlike.clone(), delete(here, None)],
+        vec![Change::Clear, Change::Clear],
+        vec![Change::Clear, unlike, Change::Clear],
+    ] {
+        assert_malformed(&tenant.commit(&changes).await);
+        assert_eq!(
+            tenant.rows(names).await,
+            [Some(standing.clone()), None, None]
+        );
+    }
+}
+
+/// And leaves everything as it is.
+pub async fn rule_09_no_changes_at_all_is_a_success(backend: &dyn Backend) {
+    let (tenant, bot) = (Tenant::new(backend), slot("bot"));
+    tenant.commit(&[]).await.expect("nothing can fail");
+    let standing = tenant.plant(&bot).await;
+    tenant.commit(&[]).await.expect("nothing can fail");
+    assert_eq!(tenant.row(&bot).await, Some(standing));
+}

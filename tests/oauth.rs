@@ -1,0 +1,754 @@
+//! The install flow, from the install link to the stored installation.
+
+mod support;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::header::{CONTENT_SECURITY_POLICY, SET_COOKIE};
+use http::{Method, Response, StatusCode};
+use proptest::prelude::*;
+use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend};
+use slack_installs::oauth::{Candidate, Error, InstallHooks, InstallPolicy, Installed, Verdict};
+use slack_installs::testing::{Fault, Who};
+use slack_installs::{AppId, InstallOptions, InstallProvider, RedirectUri, Scopes, TeamId};
+use support::app::{
+    ADA, ALPHA, App, BEN, BRAVO, Browser, OLGA, ORG, OTHER_REDIRECT, REDIRECT, SALES, location,
+    parameter, with_parameter, world,
+};
+use tokio::sync::Semaphore;
+use url::Url;
+
+fn options() -> InstallOptions {
+    InstallOptions::default()
+}
+
+fn user_scopes(scopes: &str) -> InstallOptions {
+    let mut options = options();
+    options.user_scopes = Some(Scopes::from(scopes));
+    options
+}
+
+fn user_only(scopes: &str) -> InstallOptions {
+    let mut options = user_scopes(scopes);
+    options.scopes = Some(Scopes::default());
+    options
+}
+
+fn installed(response: &Response<String>) -> bool {
+    response.status() == StatusCode::OK && response.body().contains("is installed")
+}
+
+#[tokio::test]
+async fn a_bot_is_installed_and_its_token_stored() {
+    let app = App::new().await;
+    let page = app.install(ADA).await;
+    assert!(installed(&page), "{}", page.body());
+    let installation = app.fetch(ALPHA, Some(ADA)).await.expect("stored");
+    let bot = installation.bot.expect("a bot");
+    let token = app.fake.bot_token(ALPHA).expect("Slack issued one");
+    assert_eq!(bot.grant.access_token.expose(), token.expose());
+    assert_eq!(bot.user_id, app.fake.bot_user(ALPHA));
+    assert!(bot.id.is_some(), "auth.test told the bot's id");
+    assert_eq!(
+        bot.grant.scopes,
+        Scopes::from("chat:write,commands,users:read")
+    );
+    assert_eq!(installation.installed_by.expect("known").as_str(), ADA);
+    assert!(
+        installation
+            .url
+            .expect("auth.test told it")
+            .starts_with("https://")
+    );
+    assert!(installation.user.is_none(), "no user scopes were asked for");
+}
+
+#[tokio::test]
+async fn bot_user_and_webhook_are_stored_together() {
+    let app = App::new().await;
+    let mut options = user_scopes("search:read");
+    options.scopes = Some(Scopes::from("incoming-webhook,commands"));
+    assert!(installed(&app.install_with(options, ADA).await));
+    let installation = app.fetch(ALPHA, Some(ADA)).await.expect("stored");
+    assert!(installation.bot.is_some());
+    assert_eq!(installation.user.expect("a user").id.as_str(), ADA);
+    assert_eq!(installation.incoming_webhooks.len(), 1);
+}
+
+#[tokio::test]
+async fn a_user_only_install_after_a_bot_install_keeps_the_bot() {
+    // slackapi/python-slack-sdk#1441
+    let app = App::new().await;
+    assert!(installed(&app.install(ADA).await));
+    assert!(installed(
+        &app.install_with(user_only("search:read"), BEN).await
+    ));
+    let installation = app.fetch(ALPHA, Some(BEN)).await.expect("stored");
+    assert!(installation.bot.is_some(), "the bot is still there");
+    assert_eq!(installation.user.expect("Ben's own").id.as_str(), BEN);
+    assert!(
+        app.fetch(ALPHA, Some(ADA))
+            .await
+            .expect("stored")
+            .user
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn a_user_only_install_needs_no_bot() {
+    let app = App::new().await;
+    assert!(installed(
+        &app.install_with(user_only("search:read"), BEN).await
+    ));
+    let installation = app.fetch(ALPHA, Some(BEN)).await.expect("stored");
+    assert!(installation.bot.is_none());
+    assert!(installation.user.is_some());
+}
+
+#[tokio::test]
+async fn an_org_wide_install_is_kept_under_the_organisation() {
+    let app = App::new().await;
+    assert!(installed(&app.install(Who::user(OLGA).at(ORG)).await));
+    let installation = app
+        .fetch(ORG, None)
+        .await
+        .expect("stored under the organisation");
+    assert!(installation.home.is_enterprise_install());
+    assert!(
+        app.fetch(SALES, None).await.is_none(),
+        "not under a workspace"
+    );
+}
+
+#[tokio::test]
+async fn a_workspace_inside_an_organisation_is_not_taken_for_an_org_wide_install() {
+    let app = App::new().await;
+    assert!(installed(&app.install("U0GRIDUSR02").await));
+    let installation = app
+        .fetch(SALES, None)
+        .await
+        .expect("stored under the workspace");
+    assert_eq!(
+        installation.home.enterprise().expect("known").id.as_str(),
+        ORG
+    );
+    assert!(!installation.home.is_enterprise_install());
+    assert!(app.fetch(ORG, None).await.is_none());
+}
+
+#[tokio::test]
+async fn a_reinstall_overwrites_cleanly() {
+    let app = App::new().await;
+    assert!(installed(&app.install(ADA).await));
+    let first = app.fetch(ALPHA, None).await.expect("stored");
+    let mut more = options();
+    more.scopes = Some(Scopes::from("files:read"));
+    assert!(installed(&app.install_with(more, BEN).await));
+    let second = app.fetch(ALPHA, None).await.expect("stored");
+    assert!(
+        second
+            .bot
+            .expect("a bot")
+            .grant
+            .scopes
+            .contains("files:read")
+    );
+    assert_eq!(second.installed_by.expect("known").as_str(), BEN);
+    assert_ne!(first.revision, second.revision);
+}
+
+#[tokio::test]
+async fn of_64_callbacks_with_one_state_exactly_one_exchanges() {
+    let app = App::new().await;
+    let browser = Arc::new(Browser::default());
+    let callback = app.allowed(&browser, options(), ADA).await;
+    let tasks: Vec<_> = (0..64)
+        .map(|_| {
+            let (provider, browser) = (app.provider.clone(), Arc::clone(&browser));
+            let callback = callback.clone();
+            tokio::spawn(async move { browser.request(&provider, &Method::GET, &callback).await })
+        })
+        .collect();
+    let mut ok = 0;
+    for task in tasks {
+        ok += usize::from(installed(&task.await.expect("no panic")));
+    }
+    assert_eq!((ok, app.exchanges()), (1, 1));
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_state_is_found_before_anything_is_consumed() {
+    let app = App::configured(|config| {
+        config
+            .redirect_uris
+            .push(RedirectUri::new(OTHER_REDIRECT).expect("a redirect URL"));
+    })
+    .await;
+    let foreign = App::new().await;
+    let browser = Browser::default();
+    let callback = app.allowed(&browser, options(), ADA).await;
+    let state = parameter(&callback, "state");
+
+    let mut tampered = state.clone();
+    tampered.replace_range(40..41, if &state[40..41] == "A" { "B" } else { "A" });
+    let foreign_client = foreign.allowed(&browser, options(), ADA).await;
+    let mut foreign_redirect = callback.clone();
+    foreign_redirect.set_path("/slack/eu/oauth_redirect");
+    let refused = [
+        (
+            "tampered",
+            with_parameter(&callback, "state", Some(&tampered)),
+            &browser,
+        ),
+        (
+            "not a state",
+            with_parameter(&callback, "state", Some("../../etc/passwd")),
+            &browser,
+        ),
+        (
+            "NUL",
+            with_parameter(&callback, "state", Some("\0")),
+            &browser,
+        ),
+        (
+            "10 kB",
+            with_parameter(&callback, "state", Some(&"A".repeat(10_240))),
+            &browser,
+        ),
+        ("foreign client", foreign_client, &browser),
+        ("foreign redirect", foreign_redirect, &browser),
+        ("other browser", callback.clone(), &Browser::default()),
+    ];
+    for (what, url, browser) in refused {
+        let page = browser.request(&app.provider, &Method::GET, &url).await;
+        assert_eq!(page.status(), StatusCode::BAD_REQUEST, "{what}");
+    }
+    assert_eq!(app.exchanges(), 0);
+    assert!(
+        installed(&browser.open(&app.provider, &callback).await),
+        "it was not consumed"
+    );
+}
+
+#[tokio::test]
+async fn a_cookie_of_another_flow_does_not_open_this_one() {
+    let app = App::new().await;
+    let (mine, theirs) = (Browser::default(), Browser::default());
+    let callback = app.allowed(&mine, options(), ADA).await;
+    app.begin(&theirs, options()).await;
+    let name = mine.cookies()[0]
+        .split_once('=')
+        .expect("a value")
+        .0
+        .to_owned();
+    let value = theirs.cookies()[0]
+        .split_once('=')
+        .expect("a value")
+        .1
+        .to_owned();
+    let mut headers = mine.headers(&callback);
+    headers.insert(
+        "cookie",
+        format!("{name}={value}").parse().expect("visible ASCII"),
+    );
+    let uri = callback[url::Position::BeforePath..]
+        .parse()
+        .expect("a path");
+    let page = app
+        .provider
+        .callback_response(&Method::GET, &uri, &headers)
+        .await;
+    assert_eq!(page.status(), StatusCode::BAD_REQUEST);
+    assert!(
+        installed(&mine.open(&app.provider, &callback).await),
+        "it was not consumed"
+    );
+}
+
+#[tokio::test]
+async fn an_expired_state_is_refused() {
+    let app = App::new().await;
+    let browser = Browser::default();
+    let callback = app.allowed(&browser, options(), ADA).await;
+    app.fake.advance(Duration::from_secs(601));
+    let page = browser.open(&app.provider, &callback).await;
+    assert_eq!(
+        (page.status(), app.exchanges()),
+        (StatusCode::BAD_REQUEST, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_person_who_cancels_sees_a_friendly_page_and_uses_the_state_up() {
+    let app = App::new().await;
+    let browser = Browser::default();
+    let authorize = app.begin(&browser, options()).await;
+    let cancelled = app.fake.cancel(&authorize).expect("cancelled");
+    let cookies = browser.cookies();
+    let page = browser.open(&app.provider, &cancelled).await;
+    assert_eq!(page.status(), StatusCode::OK);
+    assert!(
+        page.body().contains("You chose not to install"),
+        "{}",
+        page.body()
+    );
+    assert!(browser.cookies().is_empty(), "its cookie is taken away");
+
+    // Even with the cookie and a real code, the state is used up.
+    let again = Browser::default();
+    let mut headers = again.headers(&cancelled);
+    headers.insert("cookie", cookies.join("; ").parse().expect("visible ASCII"));
+    let allowed = app.fake.allow(&authorize, ADA).expect("allowed");
+    let uri = allowed[url::Position::BeforePath..]
+        .parse()
+        .expect("a path");
+    let page = app
+        .provider
+        .callback_response(&Method::GET, &uri, &headers)
+        .await;
+    assert_eq!(
+        (page.status(), app.exchanges()),
+        (StatusCode::BAD_REQUEST, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_callback_without_a_state_restarts_our_own_flow_and_exchanges_nothing() {
+    let app = App::new().await;
+    let redirect = Url::parse(REDIRECT).expect("a URL");
+    let unsolicited = app
+        .fake
+        .unsolicited(&redirect, "commands", ADA)
+        .expect("allowed");
+    for url in [
+        unsolicited.clone(),
+        with_parameter(&unsolicited, "state", None),
+    ] {
+        let browser = Browser::default();
+        let exchanges = app.exchanges();
+        let response = browser.open(&app.provider, &url).await;
+        assert_eq!(response.status(), StatusCode::FOUND);
+        let authorize = location(&response);
+        assert!(
+            authorize
+                .as_str()
+                .starts_with(app.fake.environment().authorize_url().as_str())
+        );
+        assert_eq!(app.exchanges(), exchanges);
+        let callback = app.fake.allow(&authorize, ADA).expect("allowed");
+        assert!(installed(&browser.open(&app.provider, &callback).await));
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_parameter_is_refused() {
+    let app = App::new().await;
+    let browser = Browser::default();
+    let callback = app.allowed(&browser, options(), ADA).await;
+    for name in ["state", "code"] {
+        let mut twice = callback.clone();
+        let value = parameter(&callback, name);
+        twice.query_pairs_mut().append_pair(name, &value);
+        let page = browser.request(&app.provider, &Method::GET, &twice).await;
+        assert_eq!(
+            (page.status(), app.exchanges()),
+            (StatusCode::BAD_REQUEST, 0),
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_link_preview_does_not_use_the_state_up() {
+    let app = App::new().await;
+    let browser = Browser::default();
+    let callback = app.allowed(&browser, options(), ADA).await;
+    let page = browser
+        .request(&app.provider, &Method::HEAD, &callback)
+        .await;
+    assert_eq!(page.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert!(installed(&browser.open(&app.provider, &callback).await));
+}
+
+#[tokio::test]
+async fn two_tabs_of_one_browser_do_not_meet() {
+    let app = App::new().await;
+    let browser = Browser::default();
+    let one = app.allowed(&browser, options(), ADA).await;
+    let other = app.allowed(&browser, options(), "U0BRAVO0001").await;
+    assert!(installed(&browser.open(&app.provider, &one).await));
+    assert!(installed(&browser.open(&app.provider, &other).await));
+    assert!(app.fetch(ALPHA, None).await.is_some());
+    assert!(app.fetch(BRAVO, None).await.is_some());
+}
+
+#[tokio::test]
+async fn the_redirect_url_of_the_flow_is_repeated_at_the_exchange() {
+    // slackapi/java-slack-sdk#491, #714, #1404
+    let app = App::configured(|config| {
+        config
+            .redirect_uris
+            .push(RedirectUri::new(OTHER_REDIRECT).expect("a redirect URL"));
+    })
+    .await;
+    let mut options = options();
+    options.redirect_uri = Some(RedirectUri::new(OTHER_REDIRECT).expect("a redirect URL"));
+    let browser = Browser::default();
+    let callback = app.allowed(&browser, options, ADA).await;
+    assert!(callback.as_str().starts_with(OTHER_REDIRECT));
+    assert!(installed(&browser.open(&app.provider, &callback).await));
+}
+
+#[tokio::test]
+async fn a_redirect_url_that_is_not_configured_is_refused() {
+    let app = App::new().await;
+    let mut options = options();
+    options.redirect_uri = Some(RedirectUri::new(OTHER_REDIRECT).expect("a redirect URL"));
+    assert!(app.provider.start(options).await.is_err());
+}
+
+#[tokio::test]
+async fn nothing_that_the_caller_supplied_travels_in_the_url() {
+    let app = App::new().await;
+    let browser = Browser::default();
+    let mut options = options();
+    options.metadata = Some("account-canary-42".into());
+    let callback = app.allowed(&browser, options, ADA).await;
+    assert!(!callback.as_str().contains("canary"));
+    assert_eq!(parameter(&callback, "state").len(), 119);
+    assert!(installed(&browser.open(&app.provider, &callback).await));
+    let installation = app.fetch(ALPHA, None).await.expect("stored");
+    assert_eq!(installation.metadata.as_deref(), Some("account-canary-42"));
+    let rows = app
+        .store
+        .backend()
+        .scan(None, 100)
+        .await
+        .expect("a scan")
+        .rows;
+    assert!(!format!("{rows:?}").contains("canary"), "it is sealed");
+}
+
+#[tokio::test]
+async fn a_name_with_html_in_it_is_shown_as_text() {
+    let app = App::new().await;
+    let page = app.install(ADA).await;
+    assert!(!page.body().contains("<script>"), "{}", page.body());
+    assert!(page.body().contains("&lt;script&gt;"), "{}", page.body());
+    let policy = page.headers()[CONTENT_SECURITY_POLICY]
+        .to_str()
+        .expect("visible ASCII");
+    assert!(policy.starts_with("default-src 'none'"), "{policy}");
+}
+
+#[tokio::test]
+async fn on_https_the_cookie_is_bound_to_the_host() {
+    let app = App::new().await;
+    let response = app.provider.start_response(options()).await;
+    let cookie = response.headers()[SET_COOKIE]
+        .to_str()
+        .expect("visible ASCII");
+    assert!(cookie.starts_with("__Host-"), "{cookie}");
+    for flag in ["; Secure", "; HttpOnly", "; SameSite=Lax", "; Path=/"] {
+        assert!(cookie.contains(flag), "{cookie}");
+    }
+    assert!(!cookie.contains("Domain"), "{cookie}");
+}
+
+#[tokio::test]
+async fn an_install_somewhere_else_than_meant_is_refused_and_its_tokens_revoked() {
+    let app = App::new().await;
+    let mut options = options();
+    options.team = Some(TeamId::new(BRAVO).expect("an id"));
+    let page = app.install_with(options, ADA).await;
+    assert_eq!(page.status(), StatusCode::BAD_REQUEST);
+    assert!(app.fetch(ALPHA, None).await.is_none());
+    assert_eq!(app.fake.calls("auth.revoke"), 1);
+    assert!(!app.fake.is_installed(ALPHA));
+}
+
+#[tokio::test]
+async fn tokens_for_another_app_are_refused() {
+    let other = AppId::new("A0OTHER0001").expect("an id");
+    let app = App::configured(|config| config.app_id = Some(other)).await;
+    let page = app.install(ADA).await;
+    assert_eq!(page.status(), StatusCode::BAD_REQUEST);
+    assert!(app.fetch(ALPHA, None).await.is_none());
+}
+
+#[tokio::test]
+async fn sign_in_with_slack_is_not_stored_as_an_installation() {
+    let app = App::new().await;
+    let page = app
+        .install_with(user_only("identity.basic,identity.email"), ADA)
+        .await;
+    assert_eq!(page.status(), StatusCode::BAD_REQUEST);
+    assert!(app.fetch(ALPHA, None).await.is_none());
+}
+
+#[tokio::test]
+async fn an_installation_is_stored_before_auth_test_is_asked() {
+    // Python's and JavaScript's SDKs lose the installation when `auth.test` fails.
+    let app = App::new().await;
+    app.fake.inject("auth.test", Fault::unavailable().always());
+    assert!(installed(&app.install(ADA).await));
+    let bot = app
+        .fetch(ALPHA, None)
+        .await
+        .expect("stored")
+        .bot
+        .expect("a bot");
+    assert!(bot.id.is_none());
+}
+
+#[tokio::test]
+async fn an_exchange_is_never_repeated() {
+    for fault in [
+        Fault::lost(),
+        Fault::lost().after_effect(),
+        Fault::unavailable(),
+        Fault::error("internal_error"),
+        Fault::rate_limited(Duration::from_secs(30)),
+    ] {
+        let app = App::new().await;
+        app.fake.inject("oauth.v2.access", fault);
+        let page = app.install(ADA).await;
+        assert_eq!(page.status(), StatusCode::BAD_GATEWAY);
+        assert_eq!(app.exchanges(), 1);
+        assert!(app.fetch(ALPHA, None).await.is_none());
+        assert!(installed(&app.install(ADA).await), "starting again works");
+    }
+}
+
+/// Takes the database away between the exchange and the store, for a second.
+#[derive(Debug)]
+struct Outage(Arc<Flaky<MemoryBackend>>);
+
+#[async_trait]
+impl InstallPolicy for Outage {
+    async fn judge(&self, _: &Candidate<'_>) -> Verdict {
+        self.0.set_faults(Faults {
+            lost_commits: 1,
+            lost_reads: 1,
+            ..Faults::none()
+        });
+        let backend = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            backend.set_faults(Faults::none());
+        });
+        Verdict::Allow
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_that_is_away_for_a_moment_costs_no_tokens() {
+    let backend = Arc::new(Flaky::new(MemoryBackend::default(), Faults::none()));
+    let app = App::with(world(), Arc::clone(&backend) as Arc<dyn Backend>, |_| {}).await;
+    let provider = app
+        .provider
+        .clone()
+        .with_policy(Outage(Arc::clone(&backend)));
+    let browser = Browser::default();
+    let callback = app.allowed(&browser, options(), ADA).await;
+    let page = browser.open(&provider, &callback).await;
+    assert!(installed(&page), "{}", page.body());
+    assert_eq!(app.exchanges(), 1);
+    assert!(app.fetch(ALPHA, None).await.is_some());
+}
+
+/// Refuses everything, as a policy of a closed app does.
+#[derive(Debug)]
+struct Nobody;
+
+#[async_trait]
+impl InstallPolicy for Nobody {
+    async fn judge(&self, _: &Candidate<'_>) -> Verdict {
+        Verdict::Refuse {
+            reason: "Ask <b>your</b> admin.".into(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_install_is_not_stored_and_its_tokens_are_revoked() {
+    let app = App::new().await;
+    let provider = app.provider.clone().with_policy(Nobody);
+    let browser = Browser::default();
+    let callback = app.allowed(&browser, user_scopes("search:read"), ADA).await;
+    let page = browser.open(&provider, &callback).await;
+    assert_eq!(page.status(), StatusCode::FORBIDDEN);
+    assert!(
+        page.body().contains("Ask &lt;b&gt;your&lt;/b&gt; admin."),
+        "{}",
+        page.body()
+    );
+    assert!(app.fetch(ALPHA, Some(ADA)).await.is_none());
+    assert!(!app.fake.is_installed(ALPHA));
+}
+
+#[tokio::test]
+async fn a_refused_reinstall_leaves_the_earlier_installation_alive() {
+    // Without token rotation Slack hands out the same bot token again; revoking it would end
+    // the installation that is there.
+    let app = App::new().await;
+    assert!(installed(&app.install(ADA).await));
+    let provider = app.provider.clone().with_policy(Nobody);
+    let browser = Browser::default();
+    let callback = app.allowed(&browser, options(), BEN).await;
+    assert_eq!(
+        browser.open(&provider, &callback).await.status(),
+        StatusCode::FORBIDDEN
+    );
+    assert!(app.fake.is_installed(ALPHA));
+    let bot = app
+        .fetch(ALPHA, None)
+        .await
+        .expect("still stored")
+        .bot
+        .expect("a bot");
+    assert!(
+        app.slack.auth_test(&bot.grant.access_token).await.is_ok(),
+        "its token is live"
+    );
+}
+
+/// Stops in `installed` until it is let go.
+#[derive(Debug)]
+struct Gate(Arc<Semaphore>);
+
+#[async_trait]
+impl InstallHooks for Gate {
+    async fn installed(&self, _: &Installed) {
+        self.0.add_permits(1);
+    }
+
+    async fn failed(&self, _: &Error) {}
+}
+
+#[tokio::test]
+async fn a_browser_that_goes_away_changes_nothing_once_the_state_is_consumed() {
+    let app = App::new().await;
+    let done = Arc::new(Semaphore::new(0));
+    let provider = app.provider.clone().with_hooks(Gate(Arc::clone(&done)));
+    app.fake
+        .inject("oauth.v2.access", Fault::delay(Duration::from_millis(1)));
+    let browser = Browser::default();
+    let callback = app.allowed(&browser, options(), ADA).await;
+    {
+        let request = browser.request(&provider, &Method::GET, &callback);
+        tokio::pin!(request);
+        // Polled until the exchange is under way, then dropped.
+        while app.exchanges() == 0 {
+            tokio::select! {
+                biased;
+                _ = &mut request => panic!("the delayed exchange is not done yet"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+    }
+    let _permit = done.acquire().await.expect("open");
+    assert!(app.fetch(ALPHA, None).await.is_some());
+}
+
+/// Writes down which hooks were called.
+#[derive(Clone, Debug, Default)]
+struct Heard(Arc<Mutex<Vec<&'static str>>>);
+
+#[async_trait]
+impl InstallHooks for Heard {
+    async fn installed(&self, _: &Installed) {
+        self.0.lock().expect("no panic").push("installed");
+    }
+
+    async fn failed(&self, error: &Error) {
+        self.0.lock().expect("no panic").push(error.name());
+    }
+}
+
+#[tokio::test]
+async fn hooks_hear_how_each_flow_ended() {
+    let app = App::new().await;
+    let heard = Heard::default();
+    let provider = app.provider.clone().with_hooks(heard.clone());
+    let browser = Browser::default();
+    let callback = app.allowed(&browser, options(), ADA).await;
+    browser.request(&provider, &Method::GET, &callback).await;
+    browser.request(&provider, &Method::GET, &callback).await;
+    let authorize = app.begin(&browser, options()).await;
+    let cancelled = app.fake.cancel(&authorize).expect("cancelled");
+    browser.request(&provider, &Method::GET, &cancelled).await;
+    assert_eq!(
+        *heard.0.lock().expect("no panic"),
+        ["installed", "used_state", "denied"]
+    );
+}
+
+#[tokio::test]
+async fn every_state_is_unlike_any_other() {
+    let app = App::new().await;
+    let mut states = HashSet::new();
+    for _ in 0..100 {
+        let authorize = app.begin(&Browser::default(), options()).await;
+        assert!(states.insert(parameter(&authorize, "state")));
+    }
+}
+
+#[test]
+fn a_redirect_url_must_be_https_or_loopback() {
+    for good in [
+        "https://a.example/cb",
+        "http://localhost:3000/cb",
+        "http://127.0.0.1/cb",
+    ] {
+        assert!(RedirectUri::new(good).is_ok(), "{good}");
+    }
+    for bad in [
+        "http://a.example/cb",
+        "https://a.example/cb#f",
+        "https://user:pw@a.example/",
+        "javascript:alert(1)",
+        "/slack/oauth_redirect",
+        "",
+    ] {
+        assert!(RedirectUri::new(bad).is_err(), "{bad}");
+    }
+}
+
+fn nothing_panics(provider: &InstallProvider, query: &str, cookies: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.expect("a runtime").block_on(async {
+        let Ok(uri) = format!("/slack/oauth_redirect?{query}").parse() else {
+            return;
+        };
+        let mut headers = http::HeaderMap::new();
+        if let Ok(cookies) = cookies.parse() {
+            headers.insert("cookie", cookies);
+        }
+        let response = provider
+            .callback_response(&Method::GET, &uri, &headers)
+            .await;
+        assert!(!installed(&response));
+    });
+}
+
+#[test]
+fn no_callback_makes_the_flow_panic_or_exchange() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let app = runtime.expect("a runtime").block_on(App::new());
+    proptest!(ProptestConfig::with_cases(200), |(
+        query in "(state|code|error|x)?[=&%a-zA-Z0-9+/.~-]{0,200}",
+        cookies in "[ -~]{0,100}",
+    )| {
+        nothing_panics(&app.provider, &query, &cookies);
+    });
+    assert_eq!(app.exchanges(), 0);
+}
