@@ -1,0 +1,27 @@
+//! DynamoDB: the conformance suite, and what only DynamoDB makes difficult.
+
+use slack_installs::backend::{DynamoDbBackend, Faults, Flaky};
+use slack_installs::conformance;
+
+use self::support::dynamodb::Emulator;
+
+#[path = "../support"]
+mod support {
+    #![allow(dead_code, unreachable_pub)]
+
+    pub mod dynamodb;
+    pub mod server;
+}
+
+conformance!(dynamodb);
+conformance!(dynamodb_that_loses_answers);
+
+async fn dynamodb() -> (DynamoDbBackend, Emulator) {
+    let emulator = Emulator::start();
+    (emulator.backend().await, emulator)
+}
+
+async fn dynamodb_that_loses_answers() -> (Flaky<DynamoDbBackend>, Emulator) {
+    let (backend, emulator) = dynamodb().await;
+    (Flaky::new(backend, Faults::default()), emulator)
+}
