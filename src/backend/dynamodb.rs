@@ -35,16 +35,18 @@
 //!   marked stands. Any process may finish what a claim that is done left behind. So a process that
 //!   ends in the middle leaves no lock and no half-cleared partition.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::SharedHttpClient;
+use aws_sdk_dynamodb::types::AttributeValue;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 
-use self::item::{CLAIM, Claim, PK, SK, Stored, VERSION};
+use self::item::{CLAIM, Claim, PK, SK, Stored};
 use self::open::Writers;
 use self::refusal::{Call, Refusal, persist};
 use self::table::Table;
@@ -205,6 +207,18 @@ impl DynamoDbBackend {
             .build_https()
     }
 
+    /// Finishes what somebody left behind who has cleared a partition: no one else may ever come
+    /// by, and what is cleared is to be gone.
+    async fn finish(&self, claim: &HashMap<String, AttributeValue>) -> Result<(), Error> {
+        if let Claim::Done(id) = Claim::of(Some(claim))? {
+            let partition = item::partition_of(claim)?;
+            if let Err(error) = clear::sweep(&self.table, &partition, id).await {
+                tracing::debug!(%partition, %error, "cleared rows are left as found");
+            }
+        }
+        Ok(())
+    }
+
     async fn open(
         client: &Client,
         table: &str,
@@ -268,8 +282,6 @@ impl Backend for DynamoDbBackend {
             let scan = self.table.client.scan().table_name(&*self.table.name);
             scan.consistent_read(true)
                 .limit(due::page_len(limit))
-                // Claims are no rows.
-                .filter_expression(format!("attribute_exists({VERSION})"))
                 .set_exclusive_start_key(start.clone())
                 .send()
                 .await
@@ -278,10 +290,14 @@ impl Backend for DynamoDbBackend {
         let page = persist(Call::Reads, scan).await?;
         let mut rows = Vec::new();
         for found in page.items() {
+            if item::text(found, SK)? == CLAIM {
+                self.finish(found).await?;
+                continue;
+            }
             let (key, stored) = (item::key_of(found)?, Stored::of(found)?);
             let standing = match stored.marks.is_empty() {
                 true => Some(stored.row),
-                false => self.settled(&key).await?,
+                false => self.table.standing(&key.partition, &key.slot).await?,
             };
             rows.extend(standing.map(|row| (key, row)));
         }
@@ -296,25 +312,8 @@ impl Backend for DynamoDbBackend {
     }
 }
 
-impl DynamoDbBackend {
-    /// The row that stands here, where a scan came upon marks. It finishes what somebody left
-    /// behind: nobody else may ever come by, and what is cleared is to be gone.
-    async fn settled(&self, key: &Key) -> Result<Option<Row>, Error> {
-        let standing = self.table.standing(&key.partition, &key.slot).await?;
-        if standing.is_none()
-            && let Claim::Done(id) = self.table.claim(&key.partition).await?
-            && let Err(error) = clear::sweep(&self.table, &key.partition, id).await
-        {
-            tracing::debug!(partition = %key.partition, %error, "cleared rows are left as found");
-        }
-        Ok(standing)
-    }
-}
-
 /// The key after which a scan goes on: of a row, or of a claim.
-fn start_key(
-    cursor: &Cursor,
-) -> Result<std::collections::HashMap<String, aws_sdk_dynamodb::types::AttributeValue>, Error> {
+fn start_key(cursor: &Cursor) -> Result<HashMap<String, AttributeValue>, Error> {
     match cursor.0.strip_suffix(CLAIM).and_then(|rest| rest.strip_suffix(' ')) {
         Some(partition) => {
             let partition = Partition::new(partition);

@@ -1,3 +1,4 @@
+#![allow(unreachable_pub)]
 //! DynamoDB: the conformance suite, and what only DynamoDB makes difficult.
 
 use slack_installs::backend::{DynamoDbBackend, Faults, Flaky};
@@ -5,11 +6,18 @@ use slack_installs::conformance;
 
 use self::support::dynamodb::Emulator;
 
+mod clear;
+mod faults;
+mod histories;
+mod kit;
+
 #[path = "../support"]
 mod support {
     #![allow(dead_code, unreachable_pub)]
 
     pub mod dynamodb;
+    pub mod linearizable;
+    pub mod proxy;
     pub mod server;
 }
 

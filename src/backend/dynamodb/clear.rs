@@ -15,20 +15,22 @@ pub(super) async fn commit(
 ) -> Result<(), Error> {
     let id = ClearId::mint();
     for round in 0..ROUNDS {
-        if make_claim(table, partition, id).await? {
-            match clear(table, partition, changes, id).await {
-                Ok(Cleared::Done) => return Ok(()),
-                Ok(Cleared::Refused) if release(table, partition, id).await? => {
-                    return Err(Error::Conflict);
-                }
-                // Somebody took the claim away meanwhile.
-                Ok(Cleared::Refused | Cleared::Overtaken) => {}
-                Err(error) => {
-                    // Saves the next one the wait. If the rows are cleared all the same, the
-                    // claim is no longer pending, and stays.
-                    let _ = release(table, partition, id).await;
-                    return Err(error);
-                }
+        let cleared = match make_claim(table, partition, id).await {
+            Ok(true) => clear(table, partition, changes, id).await,
+            Ok(false) => Ok(Cleared::Overtaken),
+            Err(error) => Err(error),
+        };
+        match cleared {
+            Ok(Cleared::Done) => return Ok(()),
+            Ok(Cleared::Refused) if release(table, partition, id).await? => {
+                return Err(Error::Conflict);
+            }
+            Ok(Cleared::Refused | Cleared::Overtaken) => {}
+            Err(error) => {
+                // Saves the next one the wait. If the rows are cleared all the same, the claim is
+                // no longer pending, and stays.
+                let _ = release(table, partition, id).await;
+                return Err(error);
             }
         }
         pause(round).await;

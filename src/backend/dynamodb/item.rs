@@ -111,9 +111,15 @@ pub(super) fn key(partition: &Partition, name: &str) -> HashMap<String, Attribut
 }
 
 pub(super) fn key_of(item: &HashMap<String, AttributeValue>) -> Result<Key, Error> {
-    let partition = Partition::new(text(item, PK)?).map_err(|error| malformed(error.to_string()))?;
-    let slot = Slot::new(text(item, SK)?).map_err(|error| malformed(error.to_string()))?;
-    Ok(Key { partition, slot })
+    Ok(Key { partition: partition_of(item)?, slot: slot_of(item)? })
+}
+
+pub(super) fn partition_of(item: &HashMap<String, AttributeValue>) -> Result<Partition, Error> {
+    Partition::new(text(item, PK)?).map_err(|error| malformed(error.to_string()))
+}
+
+pub(super) fn slot_of(item: &HashMap<String, AttributeValue>) -> Result<Slot, Error> {
+    Slot::new(text(item, SK)?).map_err(|error| malformed(error.to_string()))
 }
 
 pub(super) fn version(item: &HashMap<String, AttributeValue>) -> Result<Version, Error> {

@@ -118,9 +118,8 @@ impl Table {
             };
             let page = persist(Call::Reads, query).await?;
             for found in page.items() {
-                let name = item::text(found, SK)?;
-                if name != CLAIM {
-                    let slot = Slot::new(name).map_err(|it| item::malformed(it.to_string()))?;
+                if item::text(found, SK)? != CLAIM {
+                    let slot = item::slot_of(found)?;
                     let (version, marks) = (item::version(found)?, item::marks(found)?);
                     listed.push(Listed { slot, version, marks });
                 }
