@@ -46,12 +46,13 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 
+use self::checks::Writers;
 use self::item::{CLAIM, Claim, PK, SK, Stored};
-use self::open::Writers;
 use self::refusal::{Call, Refusal, persist};
 use self::table::Table;
 use super::{Backend, Change, Cursor, Error, Key, Page, Partition, Row, Slot};
 
+mod checks;
 mod clear;
 mod commit;
 mod due;
@@ -62,7 +63,7 @@ mod schema;
 mod table;
 mod write;
 
-pub use open::DynamoDbOpenError;
+pub use checks::DynamoDbOpenError;
 
 /// Keeps rows in one table of Amazon DynamoDB. Any number of processes may share it.
 ///
@@ -232,7 +233,9 @@ impl DynamoDbBackend {
 
 impl fmt::Debug for DynamoDbBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DynamoDbBackend").field("table", &self.table.name).finish_non_exhaustive()
+        f.debug_struct("DynamoDbBackend")
+            .field("table", &self.table.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -250,14 +253,22 @@ impl Backend for DynamoDbBackend {
             [name] => vec![self.table.get(partition, name).await?],
             _ => self.table.snapshot(partition, &names).await?,
         };
-        let found = found.iter().map(|found| found.as_ref().map(Stored::of).transpose());
+        let found = found
+            .iter()
+            .map(|found| found.as_ref().map(Stored::of).transpose());
         let mut found: Vec<Option<Stored>> = found.collect::<Result<_, _>>()?;
         let mut claim = Claim::None;
-        if found.iter().flatten().any(|stored| !stored.marks.is_empty()) {
+        if found
+            .iter()
+            .flatten()
+            .any(|stored| !stored.marks.is_empty())
+        {
             (claim, found) = self.table.claim_and_rows(partition, &wanted).await?;
         }
-        let standing: Vec<Option<Row>> =
-            found.into_iter().map(|stored| stored?.standing(claim)).collect();
+        let standing: Vec<Option<Row>> = found
+            .into_iter()
+            .map(|stored| stored?.standing(claim))
+            .collect();
         let row = |slot: &Slot| standing[wanted.binary_search(&slot).ok()?].clone();
         Ok(slots.iter().map(row).collect())
     }
@@ -302,9 +313,16 @@ impl Backend for DynamoDbBackend {
             rows.extend(standing.map(|row| (key, row)));
         }
         let next = page.last_evaluated_key.map(|key| {
-            Ok::<_, Error>(Cursor(format!("{} {}", item::text(&key, PK)?, item::text(&key, SK)?)))
+            Ok::<_, Error>(Cursor(format!(
+                "{} {}",
+                item::text(&key, PK)?,
+                item::text(&key, SK)?
+            )))
         });
-        Ok(Page { rows, next: next.transpose()? })
+        Ok(Page {
+            rows,
+            next: next.transpose()?,
+        })
     }
 
     async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
@@ -314,12 +332,18 @@ impl Backend for DynamoDbBackend {
 
 /// The key after which a scan goes on: of a row, or of a claim.
 fn start_key(cursor: &Cursor) -> Result<HashMap<String, AttributeValue>, Error> {
-    match cursor.0.strip_suffix(CLAIM).and_then(|rest| rest.strip_suffix(' ')) {
+    match cursor
+        .0
+        .strip_suffix(CLAIM)
+        .and_then(|rest| rest.strip_suffix(' '))
+    {
         Some(partition) => {
             let partition = Partition::new(partition);
             let malformed = |_| Error::Malformed("not a cursor of this backend".into());
             Ok(item::key(&partition.map_err(malformed)?, CLAIM))
         }
-        None => cursor.key().map(|key| item::key(&key.partition, key.slot.as_str())),
+        None => cursor
+            .key()
+            .map(|key| item::key(&key.partition, key.slot.as_str())),
     }
 }

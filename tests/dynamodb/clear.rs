@@ -34,9 +34,15 @@ async fn hundreds_of_rows_are_gone_at_one_moment() {
             break;
         }
     }
-    clear.await.expect("it does not panic").expect("the emulator answers");
+    clear
+        .await
+        .expect("it does not panic")
+        .expect("the emulator answers");
     assert!(bench.items(&partition).await.is_empty());
-    assert_eq!(rows(&bench.straight, &tenant("app/T12"), &names[..1]).await, [Some(kept)]);
+    assert_eq!(
+        rows(&bench.straight, &tenant("app/T12"), &names[..1]).await,
+        [Some(kept)]
+    );
 }
 
 /// The process that clears ends with its nth request, which is carried out or not.
@@ -59,7 +65,11 @@ async fn a_process_that_ends_anywhere_leaves_all_rows_or_none() {
         outcomes.insert(case.expect("the case passes"));
     }
     let all = [("after", true), ("after", false), ("before", false)];
-    assert_eq!(outcomes, BTreeSet::from(all), "what stood, and whether it was told");
+    assert_eq!(
+        outcomes,
+        BTreeSet::from(all),
+        "what stood, and whether it was told"
+    );
 }
 
 async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'static str, bool) {
@@ -69,8 +79,16 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
     let names = [one.clone(), two, three, new.clone()];
     let due_at = Some(UNIX_EPOCH + Duration::from_secs(5));
     let before: Vec<Row> = (0..3).map(|_| Row { due_at, ..row() }).collect();
-    let puts: Vec<_> = names.iter().zip(&before).map(|(s, r)| put(s, r, Expect::Absent)).collect();
-    bench.straight.commit(&partition, &puts).await.expect("no row stands here");
+    let puts: Vec<_> = names
+        .iter()
+        .zip(&before)
+        .map(|(s, r)| put(s, r, Expect::Absent))
+        .collect();
+    bench
+        .straight
+        .commit(&partition, &puts)
+        .await
+        .expect("no row stands here");
     let put_by_clear = row();
     let before: Vec<_> = before.into_iter().map(Some).chain([None]).collect();
     let after = vec![None, None, None, Some(put_by_clear.clone())];
@@ -83,10 +101,18 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
         std::cmp::Ordering::Equal => fate.clone(),
         std::cmp::Ordering::Greater => Fate::Cut,
     });
-    let outcome = ending.commit(&partition, &[Change::Clear, put(&new, &put_by_clear, Expect::Absent)]).await;
+    let outcome = ending
+        .commit(
+            &partition,
+            &[Change::Clear, put(&new, &put_by_clear, Expect::Absent)],
+        )
+        .await;
     let found = rows(&bench.straight, &partition, &names).await;
     let happened = found == after;
-    assert!(happened || found == before, "{name}: {outcome:?}, and {found:?}");
+    assert!(
+        happened || found == before,
+        "{name}: {outcome:?}, and {found:?}"
+    );
     match &outcome {
         Ok(()) => assert!(happened, "{name}: it succeeded"),
         Err(Error::Unavailable(_)) => {}
@@ -101,42 +127,82 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
     match next {
         0 => {
             let changes = [put(&one, &over, expect(0))];
-            bench.straight.commit(&partition, &changes).await.expect("it stands as read");
+            bench
+                .straight
+                .commit(&partition, &changes)
+                .await
+                .expect("it stands as read");
             expected[0] = Some(over);
         }
         1 => {
             let changes = [put(&one, &over, expect(0)), put(&new, &over, expect(3))];
-            bench.straight.commit(&partition, &changes).await.expect("they stand as read");
+            bench
+                .straight
+                .commit(&partition, &changes)
+                .await
+                .expect("they stand as read");
             (expected[0], expected[3]) = (Some(over.clone()), Some(over));
         }
         2 => {
             let changes = [put(&one, &over, Expect::Version(row().version))];
             let refused = bench.straight.commit(&partition, &changes).await;
-            assert!(matches!(refused, Err(Error::Conflict)), "{name}: {refused:?}");
+            assert!(
+                matches!(refused, Err(Error::Conflict)),
+                "{name}: {refused:?}"
+            );
             let changes = [delete(&one, None)];
-            bench.straight.commit(&partition, &changes).await.expect("whatever stands");
+            bench
+                .straight
+                .commit(&partition, &changes)
+                .await
+                .expect("whatever stands");
             expected[0] = None;
         }
         _ => {
             let changes = [Change::Clear];
-            bench.straight.commit(&partition, &changes).await.expect("whatever stands");
+            bench
+                .straight
+                .commit(&partition, &changes)
+                .await
+                .expect("whatever stands");
             expected.fill(None);
-            assert!(bench.items(&partition).await.is_empty(), "{name}: nothing is left behind");
+            assert!(
+                bench.items(&partition).await.is_empty(),
+                "{name}: nothing is left behind"
+            );
         }
     }
-    assert_eq!(rows(&bench.straight, &partition, &names).await, expected, "{name}: next is {next}");
+    assert_eq!(
+        rows(&bench.straight, &partition, &names).await,
+        expected,
+        "{name}: next is {next}"
+    );
 
     // And a scan tells no other story, and removes what is cleared.
     let listed = listed(&bench.straight, &name).await;
-    assert_eq!(listed, expected.iter().flatten().count(), "{name}: rows of a scan");
+    assert_eq!(
+        listed,
+        expected.iter().flatten().count(),
+        "{name}: rows of a scan"
+    );
     if happened {
         let items = bench.items(&partition).await;
         assert_eq!(items.len(), listed, "{name}: a scan removes {items:?}");
     }
-    let due = bench.straight.due(UNIX_EPOCH + Duration::from_secs(5), usize::MAX).await;
+    let due = bench
+        .straight
+        .due(UNIX_EPOCH + Duration::from_secs(5), usize::MAX)
+        .await;
     let due = due.expect("the emulator answers");
-    let due = due.iter().filter(|(key, _)| key.partition == partition).count();
-    let expected = expected.iter().flatten().filter(|row| row.due_at.is_some()).count();
+    let due = due
+        .iter()
+        .filter(|(key, _)| key.partition == partition)
+        .count();
+    let expected = expected
+        .iter()
+        .flatten()
+        .filter(|row| row.due_at.is_some())
+        .count();
     assert_eq!(due, expected, "{name}: rows that are due");
     (if happened { "after" } else { "before" }, outcome.is_ok())
 }
@@ -182,16 +248,32 @@ async fn a_late_mark_revives_no_row() {
             false => Fate::Pass,
         }
     });
-    second.commit(&partition, &[Change::Clear]).await.expect("it happened");
-    assert_eq!(rows(&bench.straight, &partition, &names).await, [None, None]);
-    assert_eq!(bench.items(&partition).await.len(), 3, "two rows and a claim are left behind");
+    second
+        .commit(&partition, &[Change::Clear])
+        .await
+        .expect("it happened");
+    assert_eq!(
+        rows(&bench.straight, &partition, &names).await,
+        [None, None]
+    );
+    assert_eq!(
+        bench.items(&partition).await.len(),
+        3,
+        "two rows and a claim are left behind"
+    );
 
     // Now the marks of the first arrive.
     mark.add_permits(2);
     once(&reached, 1).await;
-    assert_eq!(rows(&bench.straight, &partition, &names).await, [None, None]);
+    assert_eq!(
+        rows(&bench.straight, &partition, &names).await,
+        [None, None]
+    );
     moment.add_permits(1);
-    first.await.expect("it does not panic").expect("it starts over");
+    first
+        .await
+        .expect("it does not panic")
+        .expect("it starts over");
     assert!(bench.items(&partition).await.is_empty());
 }
 
@@ -224,24 +306,42 @@ async fn a_claim_that_was_taken_away_clears_nothing_until_it_starts_over() {
     moment.add_permits(1);
     once(&reached, 1).await;
     let found = rows(&bench.straight, &partition, &names).await;
-    assert_eq!(found.iter().flatten().count(), 3, "the one that was made, and all others");
+    assert_eq!(
+        found.iter().flatten().count(),
+        3,
+        "the one that was made, and all others"
+    );
     moment.add_permits(1);
     // The settling of the second round is held too.
     once(&reached, 1).await;
     moment.add_permits(1);
-    clear.await.expect("it does not panic").expect("it starts over");
-    assert_eq!(rows(&bench.straight, &partition, &names).await, [None, None, None]);
+    clear
+        .await
+        .expect("it does not panic")
+        .expect("it starts over");
+    assert_eq!(
+        rows(&bench.straight, &partition, &names).await,
+        [None, None, None]
+    );
     assert!(bench.items(&partition).await.is_empty());
 }
 
 /// By way of the proxy, and whatever is held there.
 async fn patient(bench: &Bench) -> DynamoDbBackend {
-    connect(&hasty_client(&bench.proxy.url, Duration::from_secs(120)), &bench.table).await
+    connect(
+        &hasty_client(&bench.proxy.url, Duration::from_secs(120)),
+        &bench.table,
+    )
+    .await
 }
 
 /// Waits until so many requests are held.
 async fn once(reached: &Semaphore, requests: u32) {
-    reached.acquire_many(requests).await.expect("nobody closes it").forget();
+    reached
+        .acquire_many(requests)
+        .await
+        .expect("nobody closes it")
+        .forget();
 }
 
 fn clear_in_background(
@@ -257,7 +357,11 @@ async fn listed(backend: &dyn Backend, partition: &str) -> usize {
     let (mut found, mut from) = (0, None);
     loop {
         let page = backend.scan(from, 7).await.expect("the emulator answers");
-        found += page.rows.iter().filter(|(key, _)| key.partition.as_str() == partition).count();
+        found += page
+            .rows
+            .iter()
+            .filter(|(key, _)| key.partition.as_str() == partition)
+            .count();
         from = page.next;
         if from.is_none() {
             return found;

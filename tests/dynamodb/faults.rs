@@ -37,7 +37,11 @@ async fn a_commit_that_is_throttled_is_made_again() {
 
 #[tokio::test]
 async fn a_transaction_in_conflict_with_another_is_made_again() {
-    for code in ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"] {
+    for code in [
+        "TransactionConflict",
+        "ThrottlingError",
+        "ProvisionedThroughputExceeded",
+    ] {
         each_form(|bench, _, operation| {
             if operation == "TransactWriteItems" {
                 busy_twice(bench, operation, canceled(&["None", code]));
@@ -64,10 +68,12 @@ async fn an_error_of_the_server_is_unavailable_and_not_made_again() {
     each_form(|bench, _, operation| {
         let operation = operation.to_owned();
         let broken = Fate::Answer(500, error("InternalServerError"));
-        bench.proxy.decide(move |request| match request.operation == operation {
-            true => broken.clone(),
-            false => Fate::Pass,
-        });
+        bench
+            .proxy
+            .decide(move |request| match request.operation == operation {
+                true => broken.clone(),
+                false => Fate::Pass,
+            });
         Expected::Not
     })
     .await;
@@ -127,17 +133,34 @@ async fn an_error_shows_its_code_and_nothing_of_the_answer() {
         "message": "not met",
         "Item": {"pk": {"S": "app/T1"}, "sk": {"S": "bot"}, "version": {"B": "c2VjcmV0"}},
     });
-    bench.proxy.decide(move |_| Fate::Answer(400, denied.to_string()));
+    bench
+        .proxy
+        .decide(move |_| Fate::Answer(400, denied.to_string()));
     let changes = [delete(&slot("bot"), Some(row().version))];
-    let error = bench.proxied.commit(&tenant("app/T1"), &changes).await.expect_err("no version");
+    let error = bench
+        .proxied
+        .commit(&tenant("app/T1"), &changes)
+        .await
+        .expect_err("no version");
     assert!(!format!("{error:?}").contains("c2VjcmV0"), "{error:?}");
 
     let broken = Fate::Answer(500, error_with("InternalServerError", "who knows"));
     bench.proxy.decide(move |_| broken.clone());
-    let error = bench.proxied.commit(&tenant("app/T1"), &changes).await.expect_err("a 500");
-    let source = std::error::Error::source(&error).expect("the cause is kept").to_string();
+    let error = bench
+        .proxied
+        .commit(&tenant("app/T1"), &changes)
+        .await
+        .expect_err("a 500");
+    let source = std::error::Error::source(&error)
+        .expect("the cause is kept")
+        .to_string();
     assert_eq!(source, "InternalServerError: who knows");
-    assert!(!format!("{error:?}").to_lowercase().contains("content-length"), "{error:?}");
+    assert!(
+        !format!("{error:?}")
+            .to_lowercase()
+            .contains("content-length"),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -153,22 +176,46 @@ async fn a_read_is_made_again_whatever_happened() {
     ] {
         bench.proxy.decide(twice(fate.clone()));
         let one = bench.proxied.read(&partition, &names[..1]).await;
-        assert_eq!(one.expect("the third try answers"), [Some(planted[0].clone())]);
+        assert_eq!(
+            one.expect("the third try answers"),
+            [Some(planted[0].clone())]
+        );
 
         bench.proxy.decide(twice(fate.clone()));
         let all = bench.proxied.read(&partition, &names).await;
-        assert!(all.expect("the third try answers").into_iter().flatten().eq(planted.clone()));
+        assert!(
+            all.expect("the third try answers")
+                .into_iter()
+                .flatten()
+                .eq(planted.clone())
+        );
 
         bench.proxy.decide(twice(fate.clone()));
-        let page = bench.proxied.scan(None, 10).await.expect("the third try answers");
+        let page = bench
+            .proxied
+            .scan(None, 10)
+            .await
+            .expect("the third try answers");
         assert_eq!(page.rows.len(), 3, "{fate:?}");
 
         bench.proxy.decide(twice(fate));
-        bench.proxied.due(std::time::SystemTime::now(), 10).await.expect("the third try answers");
+        bench
+            .proxied
+            .due(std::time::SystemTime::now(), 10)
+            .await
+            .expect("the third try answers");
     }
-    bench.proxy.decide(twice(Fate::Answer(400, canceled(&["None", "TransactionConflict", "None"]))));
+    bench.proxy.decide(twice(Fate::Answer(
+        400,
+        canceled(&["None", "TransactionConflict", "None"]),
+    )));
     let all = bench.proxied.read(&partition, &names).await;
-    assert!(all.expect("the third try answers").into_iter().flatten().eq(planted));
+    assert!(
+        all.expect("the third try answers")
+            .into_iter()
+            .flatten()
+            .eq(planted)
+    );
 }
 
 #[tokio::test]
@@ -179,7 +226,11 @@ async fn keys_that_stay_unprocessed_are_asked_for_again() {
     for name in &names {
         let row = slack_installs::backend::Row { due_at, ..row() };
         let changes = [put(name, &row, Expect::Absent)];
-        bench.straight.commit(&partition, &changes).await.expect("no row stands here");
+        bench
+            .straight
+            .commit(&partition, &changes)
+            .await
+            .expect("no row stands here");
     }
     let unprocessed = |request: &Request| {
         let asked: Value = serde_json::from_slice(&request.body).expect("requests are JSON");
@@ -194,13 +245,19 @@ async fn keys_that_stay_unprocessed_are_asked_for_again() {
         }
     });
     let now = std::time::SystemTime::now();
-    let due = bench.proxied.due(now, 10).await.expect("the third try answers");
+    let due = bench
+        .proxied
+        .due(now, 10)
+        .await
+        .expect("the third try answers");
     assert_eq!(due.len(), 3);
 
-    bench.proxy.decide(move |request| match request.operation == "BatchGetItem" {
-        true => unprocessed(request),
-        false => Fate::Pass,
-    });
+    bench
+        .proxy
+        .decide(move |request| match request.operation == "BatchGetItem" {
+            true => unprocessed(request),
+            false => Fate::Pass,
+        });
     let due = bench.proxied.due(now, 10).await;
     assert!(matches!(due, Err(Error::Unavailable(_))), "{due:?}");
 }
@@ -214,10 +271,14 @@ async fn what_dynamodb_finds_malformed_is_not_made_again() {
         ..row()
     };
     let too_large = [put(&slot("bot"), &large(401 << 10), Expect::Absent)];
-    let too_many: Vec<_> =
-        slots(101).iter().map(|name| put(name, &row(), Expect::Absent)).collect();
-    let too_much: Vec<_> =
-        slots(13).iter().map(|name| put(name, &large(350 << 10), Expect::Absent)).collect();
+    let too_many: Vec<_> = slots(101)
+        .iter()
+        .map(|name| put(name, &row(), Expect::Absent))
+        .collect();
+    let too_much: Vec<_> = slots(13)
+        .iter()
+        .map(|name| put(name, &large(350 << 10), Expect::Absent))
+        .collect();
     for changes in [&too_large[..], &too_many[..], &too_much[..]] {
         bench.proxy.decide(|_| Fate::Pass);
         let outcome = bench.proxied.commit(&partition, changes).await;
@@ -252,9 +313,10 @@ async fn each_form(arrange: impl Fn(&Bench, &str, &str) -> Expected) {
         let (over, new) = (row(), row());
         let expect = Expect::Version(standing.version);
         let (changes, after) = match form {
-            "replace one" => {
-                (vec![put(&first, &over, expect)], [Some(over), Some(other.clone()), None])
-            }
+            "replace one" => (
+                vec![put(&first, &over, expect)],
+                [Some(over), Some(other.clone()), None],
+            ),
             "delete one" => (
                 vec![delete(&first, Some(standing.version))],
                 [None, Some(other.clone()), None],
@@ -289,8 +351,15 @@ async fn each_form(arrange: impl Fn(&Bench, &str, &str) -> Expected) {
                 assert_eq!(found, after, "{form}");
             }
             Expected::Happened | Expected::Not => {
-                assert!(matches!(outcome, Err(Error::Unavailable(_))), "{form}: {outcome:?}");
-                let stands = if expected == Expected::Happened { &after } else { &before };
+                assert!(
+                    matches!(outcome, Err(Error::Unavailable(_))),
+                    "{form}: {outcome:?}"
+                );
+                let stands = if expected == Expected::Happened {
+                    &after
+                } else {
+                    &before
+                };
                 assert_eq!(found, *stands, "{form}: {asked:?}");
             }
         }
@@ -306,9 +375,18 @@ async fn the_next_calls_work(
 ) {
     let last = row();
     let changes = [put(&names[2], &last, Expect::Any)];
-    backend.commit(partition, &changes).await.expect("the fault is over");
-    backend.commit(partition, &[Change::Clear]).await.expect("the fault is over");
-    assert_eq!(rows(backend, partition, names).await, vec![None; names.len()]);
+    backend
+        .commit(partition, &changes)
+        .await
+        .expect("the fault is over");
+    backend
+        .commit(partition, &[Change::Clear])
+        .await
+        .expect("the fault is over");
+    assert_eq!(
+        rows(backend, partition, names).await,
+        vec![None; names.len()]
+    );
 }
 
 fn busy_twice(bench: &Bench, operation: &str, body: String) {
@@ -323,7 +401,10 @@ fn busy_twice(bench: &Bench, operation: &str, body: String) {
 }
 
 fn first_meets(bench: &Bench, operation: &str, fate: Fate) {
-    let (operation, met) = (operation.to_owned(), std::sync::atomic::AtomicBool::new(false));
+    let (operation, met) = (
+        operation.to_owned(),
+        std::sync::atomic::AtomicBool::new(false),
+    );
     bench.proxy.decide(move |request| {
         let counted = std::sync::atomic::Ordering::Relaxed;
         match request.operation == operation && !met.swap(true, counted) {

@@ -54,7 +54,9 @@ fn so_they_can_where_requests_and_answers_are_lost() {
 #[test]
 fn memory_passes_the_same_check() {
     let runtime = runtime();
-    check(40, |plan| runtime.block_on(play(&MemoryBackend::default(), "app/T1", plan)));
+    check(40, |plan| {
+        runtime.block_on(play(&MemoryBackend::default(), "app/T1", plan))
+    });
 }
 
 #[test]
@@ -68,7 +70,13 @@ fn a_history_that_no_order_explains_is_found() {
     let recorder = Recorder::new(tenant("app/T1"), slots(2));
     for (history, explained) in [
         // Two winners.
-        (vec![call(0, 9, committed(create(&first))), call(1, 8, committed(create(&second)))], false),
+        (
+            vec![
+                call(0, 9, committed(create(&first))),
+                call(1, 8, committed(create(&second))),
+            ],
+            false,
+        ),
         // A row that comes back after a clear.
         (
             vec![
@@ -108,7 +116,10 @@ fn a_history_that_no_order_explains_is_found() {
             true,
         ),
         // A conflict for no reason.
-        (vec![call(0, 1, What::Commit(create(&first), Outcome::Conflict))], false),
+        (
+            vec![call(0, 1, What::Commit(create(&first), Outcome::Conflict))],
+            false,
+        ),
     ] {
         assert_eq!(recorder.explains(&history), explained, "{history:?}");
     }
@@ -121,10 +132,15 @@ async fn play(
     plan: Vec<Vec<Step>>,
 ) -> Result<(), TestCaseError> {
     let recorder = Arc::new(Recorder::new(tenant(partition), slots(SLOTS)));
-    let writers = plan.into_iter().map(|steps| follow(backend, &recorder, steps));
+    let writers = plan
+        .into_iter()
+        .map(|steps| follow(backend, &recorder, steps));
     let mut history: Vec<Call> = join_all(writers).await.into_iter().flatten().collect();
     history.sort_by_key(|call| call.start);
-    prop_assert!(recorder.explains(&history), "no order explains {history:#?}");
+    prop_assert!(
+        recorder.explains(&history),
+        "no order explains {history:#?}"
+    );
     Ok(())
 }
 
@@ -137,8 +153,15 @@ async fn follow(backend: &dyn Backend, recorder: &Recorder, steps: Vec<Step>) ->
         let changes = match step {
             Step::Read(slots) => {
                 let call = recorder.read(backend, &slots).await;
-                if let Some(Call { what: What::Read(slots, found), .. }) = &call {
-                    slots.iter().zip(found).for_each(|(at, version)| known[*at] = *version);
+                if let Some(Call {
+                    what: What::Read(slots, found),
+                    ..
+                }) = &call
+                {
+                    slots
+                        .iter()
+                        .zip(found)
+                        .for_each(|(at, version)| known[*at] = *version);
                 }
                 calls.extend(call);
                 continue;
@@ -169,7 +192,10 @@ async fn follow(backend: &dyn Backend, recorder: &Recorder, steps: Vec<Step>) ->
             }
             for change in changes {
                 if let Change::Put { slot, row, .. } = change {
-                    let at = names.iter().position(|name| name == slot).expect("one of ours");
+                    let at = names
+                        .iter()
+                        .position(|name| name == slot)
+                        .expect("one of ours");
                     known[at] = Some(row.version);
                 }
             }
@@ -180,7 +206,12 @@ async fn follow(backend: &dyn Backend, recorder: &Recorder, steps: Vec<Step>) ->
 }
 
 fn check(cases: u32, test: impl Fn(Vec<Vec<Step>>) -> Result<(), TestCaseError>) {
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 0, ..Config::default() };
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 0,
+        ..Config::default()
+    };
     let slot = || 0..SLOTS;
     let step = prop_oneof![
         1 => Just(Step::Clear),
@@ -195,7 +226,9 @@ fn check(cases: u32, test: impl Fn(Vec<Vec<Step>>) -> Result<(), TestCaseError>)
         3 => slot().prop_map(Step::Replace),
     ];
     let plan = prop::collection::vec(prop::collection::vec(step, 4..=8), 2..=5);
-    TestRunner::new(config).run(&plan, test).unwrap_or_else(|failed| panic!("{failed}"));
+    TestRunner::new(config)
+        .run(&plan, test)
+        .unwrap_or_else(|failed| panic!("{failed}"));
 }
 
 /// What becomes of a request of this history: mostly nothing, the same each time.
@@ -225,12 +258,19 @@ async fn join_all<T>(futures: impl Iterator<Item: Future<Output = T>>) -> Vec<T>
         }
     })
     .await;
-    running.into_iter().filter_map(|(_, output)| output).collect()
+    running
+        .into_iter()
+        .filter_map(|(_, output)| output)
+        .collect()
 }
 
 fn runtime() -> tokio::runtime::Runtime {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.worker_threads(2).enable_all().build().expect("threads can be started")
+    runtime
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("threads can be started")
 }
 
 const SLOTS: usize = 3;

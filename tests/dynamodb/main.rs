@@ -10,6 +10,7 @@ mod clear;
 mod faults;
 mod histories;
 mod kit;
+mod tables;
 
 #[path = "../support"]
 mod support {

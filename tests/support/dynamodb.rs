@@ -25,7 +25,10 @@ impl Emulator {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(PROGRAM);
         assert!(program.is_file(), "{PROGRAM} is not built; {REMEDY}");
         let (server, url) = Server::start_announced(&mut Command::new(program));
-        Self { url, _server: Some(server) }
+        Self {
+            url,
+            _server: Some(server),
+        }
     }
 
     pub fn client(&self) -> Client {
@@ -35,13 +38,17 @@ impl Emulator {
     /// A new table. It is not removed: the emulator keeps it in memory.
     pub async fn table(&self) -> String {
         let name = format!("t{:?}", Version::mint());
-        DynamoDbBackend::create_table(&self.client(), &name).await.expect("the name is new");
+        DynamoDbBackend::create_table(&self.client(), &name)
+            .await
+            .expect("the name is new");
         name
     }
 
     pub async fn backend(&self) -> DynamoDbBackend {
         let table = self.table().await;
-        DynamoDbBackend::connect(&self.client(), table).await.expect("the table was just made")
+        DynamoDbBackend::connect(&self.client(), table)
+            .await
+            .expect("the table was just made")
     }
 }
 
@@ -51,7 +58,9 @@ pub fn client(url: &str) -> Client {
 
 /// A client that gives up on an answer after this time.
 pub fn hasty_client(url: &str, patience: std::time::Duration) -> Client {
-    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(patience).build();
+    let timeouts = TimeoutConfig::builder()
+        .operation_attempt_timeout(patience)
+        .build();
     Client::from_conf(config(url).timeout_config(timeouts).build())
 }
 

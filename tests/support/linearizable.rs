@@ -43,7 +43,11 @@ pub struct Recorder {
 
 impl Recorder {
     pub fn new(partition: Partition, slots: Vec<Slot>) -> Self {
-        Self { partition, slots, now: AtomicU64::new(0) }
+        Self {
+            partition,
+            slots,
+            now: AtomicU64::new(0),
+        }
     }
 
     /// Reads these slots. `None` if there was no answer, which says nothing.
@@ -54,7 +58,11 @@ impl Recorder {
         match backend.read(&self.partition, &names).await {
             Ok(rows) => {
                 let found = rows.into_iter().map(version).collect();
-                Some(Call { start, end: self.tick(), what: What::Read(slots.to_vec(), found) })
+                Some(Call {
+                    start,
+                    end: self.tick(),
+                    what: What::Read(slots.to_vec(), found),
+                })
             }
             Err(Error::Unavailable(_)) => None,
             Err(error) => panic!("a read was refused: {error:?}"),
@@ -69,13 +77,20 @@ impl Recorder {
             Err(Error::Unavailable(_)) => Outcome::Unknown,
             Err(error) => panic!("a commit was refused: {error:?}"),
         };
-        Call { start, end: self.tick(), what: What::Commit(changes, outcome) }
+        Call {
+            start,
+            end: self.tick(),
+            what: What::Commit(changes, outcome),
+        }
     }
 
     /// Whether one call at a time explains this.
     pub fn explains(&self, history: &[Call]) -> bool {
         assert!(history.len() <= 64, "a set of calls is kept in 64 bits");
-        let search = Search { slots: &self.slots, history };
+        let search = Search {
+            slots: &self.slots,
+            history,
+        };
         search.explain(0, &vec![None; self.slots.len()], &mut HashSet::new())
     }
 
@@ -100,22 +115,28 @@ impl Search<'_> {
         let Some(first_answer) = open().filter(known).map(|at| self.history[at].end).min() else {
             return true;
         };
-        open().filter(|at| self.history[*at].start < first_answer).any(|at| {
-            self.after(&self.history[at].what, state)
-                .is_some_and(|after| self.explain(done | (1 << at), &after, tried))
-        })
+        open()
+            .filter(|at| self.history[*at].start < first_answer)
+            .any(|at| {
+                self.after(&self.history[at].what, state)
+                    .is_some_and(|after| self.explain(done | (1 << at), &after, tried))
+            })
     }
 
     /// What stands after this call, if it can have been made where this stood.
     fn after(&self, what: &What, state: &State) -> Option<State> {
         match what {
-            What::Read(slots, found) => {
-                slots.iter().map(|at| state[*at]).eq(found.iter().copied()).then(|| state.clone())
-            }
+            What::Read(slots, found) => slots
+                .iter()
+                .map(|at| state[*at])
+                .eq(found.iter().copied())
+                .then(|| state.clone()),
             What::Commit(changes, outcome) => {
                 let place = |slot: &Slot| {
                     let mut slots = self.slots.iter();
-                    slots.position(|known| known == slot).expect("the recorder knows all slots")
+                    slots
+                        .position(|known| known == slot)
+                        .expect("the recorder knows all slots")
                 };
                 let standing = |change: &Change| change.slot().and_then(|slot| state[place(slot)]);
                 let allowed = changes.iter().all(|change| change.allows(standing(change)));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// What becomes of one request.
 #[derive(Clone, Debug)]
@@ -54,32 +54,51 @@ struct State {
 impl Proxy {
     /// Lets everything pass at first.
     pub async fn start(server: &str) -> Self {
-        let server: SocketAddr =
-            server.trim_start_matches("http://").parse().expect("the server is at an address");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+        let server: SocketAddr = server
+            .trim_start_matches("http://")
+            .parse()
+            .expect("the server is at an address");
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("loopback has a free port");
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
-        let state = State { decide: Arc::new(|_| Fate::Pass), operations: Vec::new() };
+        let state = State {
+            decide: Arc::new(|_| Fate::Pass),
+            operations: Vec::new(),
+        };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
         let listening = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let state = Arc::clone(&shared);
                 // A connection that breaks is what clients are tested with.
-                tokio::spawn(async move { serve(client, server, &state).await });
+                connections.spawn(async move { serve(client, server, &state).await });
             }
         });
-        Self { url, state, listening }
+        Self {
+            url,
+            state,
+            listening,
+        }
     }
 
     /// Decides what becomes of each request from now on.
     pub fn decide(&self, decide: impl Fn(&Request) -> Fate + Send + Sync + 'static) {
         let decide: Decide = Arc::new(decide);
-        *self.state.lock().expect("no holder panics") = State { decide, operations: Vec::new() };
+        *self.state.lock().expect("no holder panics") = State {
+            decide,
+            operations: Vec::new(),
+        };
     }
 
     /// What was asked for since the last [`Proxy::decide`].
     pub fn operations(&self) -> Vec<String> {
-        self.state.lock().expect("no holder panics").operations.clone()
+        self.state
+            .lock()
+            .expect("no holder panics")
+            .operations
+            .clone()
     }
 }
 
@@ -98,7 +117,11 @@ async fn serve(client: TcpStream, server: SocketAddr, state: &Mutex<State>) -> i
             let mut state = state.lock().expect("no holder panics");
             state.operations.push(operation.clone());
             let nth = state.operations.len();
-            (state.decide)(&Request { nth, operation, body: body.clone() })
+            (state.decide)(&Request {
+                nth,
+                operation,
+                body: body.clone(),
+            })
         };
         match fate {
             Fate::Answer(status, body) => {
@@ -137,7 +160,9 @@ async fn ask(server: SocketAddr, head: &str, body: &[u8]) -> io::Result<(String,
     let mut server = BufReader::new(TcpStream::connect(server).await?);
     server.write_all(head.as_bytes()).await?;
     server.write_all(body).await?;
-    message(&mut server).await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    message(&mut server)
+        .await?
+        .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 /// The head of the next message, and its body. `None` at the end.

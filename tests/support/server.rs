@@ -63,7 +63,10 @@ impl Drop for Server {
 /// A port that nobody listens on now.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.local_addr().expect("a bound listener has an address").port()
+    listener
+        .local_addr()
+        .expect("a bound listener has an address")
+        .port()
 }
 
 /// A directory that the unprivileged user may write to.
@@ -84,7 +87,9 @@ pub fn unprivileged(program: impl AsRef<OsStr>) -> Command {
     }
     let mut command = Command::new("setpriv");
     let id = NOBODY.to_string();
-    command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]).arg(program);
+    command
+        .args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"])
+        .arg(program);
     command
 }
 
@@ -92,7 +97,10 @@ pub fn unprivileged(program: impl AsRef<OsStr>) -> Command {
 /// the remedy: a check that does not run is no check.
 pub fn find(program: &str, elsewhere: &[&str], remedy: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = elsewhere.iter().map(PathBuf::from).chain(std::env::split_paths(&path));
+    let places = elsewhere
+        .iter()
+        .map(PathBuf::from)
+        .chain(std::env::split_paths(&path));
     places
         .map(|place| place.join(program))
         .find(|program| program.is_file())

@@ -35,7 +35,9 @@ pub(super) async fn commit(
         }
         pause(round).await;
     }
-    Err(Error::Unavailable("the partition was changed by others again and again".into()))
+    Err(Error::Unavailable(
+        "the partition was changed by others again and again".into(),
+    ))
 }
 
 enum Cleared {
@@ -71,16 +73,25 @@ async fn clear(
         return Ok(Cleared::Refused);
     };
     let put = |slot: &Slot| {
-        let puts = changes.iter().filter(|change| matches!(change, Change::Put { .. }));
+        let puts = changes
+            .iter()
+            .filter(|change| matches!(change, Change::Put { .. }));
         puts.filter_map(Change::slot).any(|put| put == slot)
     };
-    let left: Vec<_> = rows.iter().map(|row| &row.slot).filter(|slot| !put(slot)).collect();
+    let left: Vec<_> = rows
+        .iter()
+        .map(|row| &row.slot)
+        .filter(|slot| !put(slot))
+        .collect();
     let settled = match left.is_empty() {
         true => Write::delete(partition, CLAIM),
         false => Write::settle(partition),
     };
     let mut writes = vec![settled.if_claim(Claim::Pending(id))];
-    for change in changes.iter().filter(|change| matches!(change, Change::Put { .. })) {
+    for change in changes
+        .iter()
+        .filter(|change| matches!(change, Change::Put { .. }))
+    {
         let marked = rows.iter().any(|row| Some(&row.slot) == change.slot());
         writes.extend(write(partition, change).map(|write| match marked {
             true => write.if_marked(id),
@@ -111,7 +122,10 @@ async fn mark(
         let rows = table.list(partition).await?;
         let listed = |slot: &Slot| rows.iter().find(|row| row.slot == *slot);
         let standing = |slot: &Slot| listed(slot).map(|row| row.version);
-        if !changes.iter().all(|change| change.allows(change.slot().and_then(standing))) {
+        if !changes
+            .iter()
+            .all(|change| change.allows(change.slot().and_then(standing)))
+        {
             return Ok(None);
         }
         let mut marks = Vec::new();
@@ -124,12 +138,18 @@ async fn mark(
             async move { table.write(&[mark]).await }
         });
         // A row that has moved is looked at again.
-        if marked.await?.iter().all(|outcome| matches!(outcome, Outcome::Written)) {
+        if marked
+            .await?
+            .iter()
+            .all(|outcome| matches!(outcome, Outcome::Written))
+        {
             return Ok(Some(rows));
         }
         pause(round).await;
     }
-    Err(Error::Unavailable("rows were changed by others again and again".into()))
+    Err(Error::Unavailable(
+        "rows were changed by others again and again".into(),
+    ))
 }
 
 /// Takes back our claim. `false` if it is gone, or no longer pending.
@@ -155,13 +175,13 @@ pub(super) async fn outwait(
 }
 
 /// Removes the rows that somebody has cleared and left, and the claim.
-pub(super) async fn sweep(
-    table: &Table,
-    partition: &Partition,
-    id: ClearId,
-) -> Result<(), Error> {
+pub(super) async fn sweep(table: &Table, partition: &Partition, id: ClearId) -> Result<(), Error> {
     let rows = table.list(partition).await?;
-    let left = rows.iter().filter(|row| row.marks.contains(&id)).map(|row| &row.slot).collect();
+    let left = rows
+        .iter()
+        .filter(|row| row.marks.contains(&id))
+        .map(|row| &row.slot)
+        .collect();
     remove(table, partition, left, id).await
 }
 

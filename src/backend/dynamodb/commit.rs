@@ -12,8 +12,10 @@ pub(super) async fn commit(
     partition: &Partition,
     changes: &[Change],
 ) -> Result<(), Error> {
-    let mut writes: Vec<_> =
-        changes.iter().filter_map(|change| expected(partition, change)).collect();
+    let mut writes: Vec<_> = changes
+        .iter()
+        .filter_map(|change| expected(partition, change))
+        .collect();
     // Somebody who clears the partition knows the rows that stood when the claim was made. No
     // other may appear until that is done.
     if changes.iter().any(may_create) {
@@ -62,19 +64,31 @@ async fn commit_over_marks(
         }
         pause(round).await;
     }
-    Err(Error::Unavailable("the partition was changed by others again and again".into()))
+    Err(Error::Unavailable(
+        "the partition was changed by others again and again".into(),
+    ))
 }
 
 /// A change as a write that happens only if its expectation holds. Where it does not hold for
 /// certain, for a mark, the write does not happen either.
 fn expected(partition: &Partition, change: &Change) -> Option<Write> {
     Some(match change {
-        Change::Put { expect: Expect::Absent, .. } => write(partition, change)?.if_absent(),
-        Change::Put { expect: Expect::Any, .. } => write(partition, change)?,
-        Change::Put { expect: Expect::Version(version), .. }
-        | Change::Delete { only: Some(version), .. } => {
-            write(partition, change)?.if_version(*version).if_unmarked()
+        Change::Put {
+            expect: Expect::Absent,
+            ..
+        } => write(partition, change)?.if_absent(),
+        Change::Put {
+            expect: Expect::Any,
+            ..
+        } => write(partition, change)?,
+        Change::Put {
+            expect: Expect::Version(version),
+            ..
         }
+        | Change::Delete {
+            only: Some(version),
+            ..
+        } => write(partition, change)?.if_version(*version).if_unmarked(),
         Change::Delete { only: None, .. } => write(partition, change)?.if_unmarked(),
         Change::Clear => return None,
     })
@@ -103,7 +117,13 @@ pub(super) fn write(partition: &Partition, change: &Change) -> Option<Write> {
 
 /// Whether this may make a row where none stands.
 fn may_create(change: &Change) -> bool {
-    matches!(change, Change::Put { expect: Expect::Absent | Expect::Any, .. })
+    matches!(
+        change,
+        Change::Put {
+            expect: Expect::Absent | Expect::Any,
+            ..
+        }
+    )
 }
 
 /// Whether the expectation of a change whose condition was not met certainly does not hold. A
@@ -112,7 +132,8 @@ fn conflicts(change: &Change, unmet: &Unmet) -> Result<bool, Error> {
     let Some(found) = &unmet.item else {
         return Ok(!change.allows(None));
     };
-    let marked = !item::marks(found)?.is_empty();
-    let standing = change.allows(Some(item::version(found)?));
-    Ok(!standing && !(marked && change.allows(None)))
+    let may_be_cleared = !item::marks(found)?.is_empty();
+    let allowed =
+        change.allows(Some(item::version(found)?)) || may_be_cleared && change.allows(None);
+    Ok(!allowed)
 }

@@ -59,7 +59,11 @@ async fn candidates(
     let mut from = None;
     loop {
         let query = || async {
-            let query = table.client.query().table_name(&*table.name).index_name(DUE_INDEX);
+            let query = table
+                .client
+                .query()
+                .table_name(&*table.name)
+                .index_name(DUE_INDEX);
             query
                 .key_condition_expression(format!("{DUE_SHARD} = :shard AND {DUE_AT} <= :now"))
                 .expression_attribute_values(":shard", item::number(shard))
@@ -83,7 +87,9 @@ async fn candidates(
 }
 
 pub(super) fn page_len(limit: usize) -> i32 {
-    i32::try_from(limit).unwrap_or(i32::MAX).clamp(1, LONGEST_PAGE)
+    i32::try_from(limit)
+        .unwrap_or(i32::MAX)
+        .clamp(1, LONGEST_PAGE)
 }
 
 /// What `BatchGetItem` takes.

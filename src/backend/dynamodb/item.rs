@@ -83,11 +83,18 @@ impl Stored {
 }
 
 /// The item of a row. It bears no mark: whoever writes a row has made sure that it stands.
-pub(super) fn item(partition: &Partition, slot: &Slot, row: &Row) -> HashMap<String, AttributeValue> {
+pub(super) fn item(
+    partition: &Partition,
+    slot: &Slot,
+    row: &Row,
+) -> HashMap<String, AttributeValue> {
     let mut item = key(partition, slot.as_str());
     let sealed = AttributeValue::B(Blob::new(row.sealed.as_bytes()));
     item.insert(VERSION.into(), version_value(row.version));
-    item.insert(METADATA.into(), AttributeValue::S(row.metadata.as_str().into()));
+    item.insert(
+        METADATA.into(),
+        AttributeValue::S(row.metadata.as_str().into()),
+    );
     item.insert(SEALED.into(), sealed);
     if let Some(due_at) = row.due_at {
         item.insert(DUE_AT.into(), number(to_seconds(due_at)));
@@ -111,7 +118,10 @@ pub(super) fn key(partition: &Partition, name: &str) -> HashMap<String, Attribut
 }
 
 pub(super) fn key_of(item: &HashMap<String, AttributeValue>) -> Result<Key, Error> {
-    Ok(Key { partition: partition_of(item)?, slot: slot_of(item)? })
+    Ok(Key {
+        partition: partition_of(item)?,
+        slot: slot_of(item)?,
+    })
 }
 
 pub(super) fn partition_of(item: &HashMap<String, AttributeValue>) -> Result<Partition, Error> {
@@ -134,8 +144,13 @@ pub(super) fn marks(item: &HashMap<String, AttributeValue>) -> Result<Vec<ClearI
     let Some(marks) = item.get(CLEARED_BY) else {
         return Ok(Vec::new());
     };
-    let marks = marks.as_bs().map_err(|_| malformed(format!("{CLEARED_BY} is no set of bytes")))?;
-    marks.iter().map(|mark| Ok(ClearId(sixteen(mark.as_ref())?))).collect()
+    let marks = marks
+        .as_bs()
+        .map_err(|_| malformed(format!("{CLEARED_BY} is no set of bytes")))?;
+    marks
+        .iter()
+        .map(|mark| Ok(ClearId(sixteen(mark.as_ref())?)))
+        .collect()
 }
 
 pub(super) fn text<'a>(
@@ -143,7 +158,9 @@ pub(super) fn text<'a>(
     name: &str,
 ) -> Result<&'a str, Error> {
     let value = item.get(name).and_then(|value| value.as_s().ok());
-    value.map(String::as_str).ok_or_else(|| malformed(format!("{name} is no text")))
+    value
+        .map(String::as_str)
+        .ok_or_else(|| malformed(format!("{name} is no text")))
 }
 
 /// Whole seconds since 1970, rounded down.
@@ -163,8 +180,8 @@ pub(super) fn seconds(value: &AttributeValue) -> Result<i64, Error> {
     number.ok_or_else(|| malformed(format!("{DUE_AT} is no time")))
 }
 
-pub(super) fn number(number: impl ToString) -> AttributeValue {
-    AttributeValue::N(number.to_string())
+pub(super) fn number(number: impl Into<i64>) -> AttributeValue {
+    AttributeValue::N(number.into().to_string())
 }
 
 pub(super) fn malformed(reason: String) -> Error {
@@ -190,11 +207,15 @@ fn from_seconds(seconds: i64) -> Result<SystemTime, Error> {
 
 fn bytes<'a>(item: &'a HashMap<String, AttributeValue>, name: &str) -> Result<&'a [u8], Error> {
     let value = item.get(name).and_then(|value| value.as_b().ok());
-    value.map(AsRef::as_ref).ok_or_else(|| malformed(format!("{name} is no bytes")))
+    value
+        .map(AsRef::as_ref)
+        .ok_or_else(|| malformed(format!("{name} is no bytes")))
 }
 
 fn sixteen(bytes: &[u8]) -> Result<[u8; 16], Error> {
-    bytes.try_into().map_err(|_| malformed("an id is not of 16 bytes".into()))
+    bytes
+        .try_into()
+        .map_err(|_| malformed("an id is not of 16 bytes".into()))
 }
 
 /// Where the claim on a partition stands. No slot can have this name: of braces.

@@ -59,24 +59,27 @@ impl Refusal {
     where
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
-        let code = error.code().unwrap_or_default();
-        let busy = BUSY.contains(&code);
-        let malformed = MALFORMED.contains(&code);
+        let code = error.code().unwrap_or_default().to_owned();
+        let failed = Box::new(Failed::of(&error));
         match error {
-            SdkError::ConstructionFailure(_) => Self::Malformed(Box::new(Failed::of(error))),
-            SdkError::ServiceError(_) if busy => Self::Busy(Box::new(Failed::of(error))),
-            SdkError::ServiceError(_) if malformed => Self::Malformed(Box::new(Failed::of(error))),
-            SdkError::ServiceError(ref answer) if answer.raw().status().is_client_error() => {
-                Self::Denied(Box::new(Failed::of(error)))
-            }
-            _ => Self::Open(Box::new(Failed::of(error))),
+            SdkError::ConstructionFailure(_) => Self::Malformed(failed),
+            SdkError::ServiceError(answer) => match answer.raw().status().is_client_error() {
+                _ if BUSY.contains(&&*code) => Self::Busy(failed),
+                _ if MALFORMED.contains(&&*code) => Self::Malformed(failed),
+                true => Self::Denied(failed),
+                false => Self::Open(failed),
+            },
+            _ => Self::Open(failed),
         }
     }
 
     pub(super) fn of_put(error: SdkError<PutItemError, HttpResponse>) -> Self {
         match error.as_service_error() {
             Some(PutItemError::ConditionalCheckFailedException(unmet)) => {
-                Self::Unmet(vec![Unmet { at: 0, item: unmet.item.clone() }])
+                Self::Unmet(vec![Unmet {
+                    at: 0,
+                    item: unmet.item.clone(),
+                }])
             }
             _ => Self::of(error),
         }
@@ -85,7 +88,10 @@ impl Refusal {
     pub(super) fn of_delete(error: SdkError<DeleteItemError, HttpResponse>) -> Self {
         match error.as_service_error() {
             Some(DeleteItemError::ConditionalCheckFailedException(unmet)) => {
-                Self::Unmet(vec![Unmet { at: 0, item: unmet.item.clone() }])
+                Self::Unmet(vec![Unmet {
+                    at: 0,
+                    item: unmet.item.clone(),
+                }])
             }
             _ => Self::of(error),
         }
@@ -94,7 +100,10 @@ impl Refusal {
     pub(super) fn of_update(error: SdkError<UpdateItemError, HttpResponse>) -> Self {
         match error.as_service_error() {
             Some(UpdateItemError::ConditionalCheckFailedException(unmet)) => {
-                Self::Unmet(vec![Unmet { at: 0, item: unmet.item.clone() }])
+                Self::Unmet(vec![Unmet {
+                    at: 0,
+                    item: unmet.item.clone(),
+                }])
             }
             _ => Self::of(error),
         }
@@ -110,7 +119,7 @@ impl Refusal {
             // Said of a token that was sent before, and a token is sent again only after an
             // answer that says that nothing happened.
             Some(TransactWriteItemsError::TransactionInProgressException(_)) => {
-                Self::Open(Box::new(Failed::of(error)))
+                Self::Open(Box::new(Failed::of(&error)))
             }
             _ => Self::of(error),
         }
@@ -128,16 +137,27 @@ impl Refusal {
     /// Of a transaction that was canceled, which writes nothing. One reason for each of its
     /// actions, most of them `None`.
     fn of_reasons(reasons: &[CancellationReason]) -> Self {
-        let codes = || reasons.iter().filter_map(|reason| reason.code()).filter(|it| *it != "None");
+        let codes = || {
+            reasons
+                .iter()
+                .filter_map(|reason| reason.code())
+                .filter(|it| *it != "None")
+        };
         let unmet = |(at, reason): (usize, &CancellationReason)| {
             let unmet = reason.code() == Some("ConditionalCheckFailed");
-            unmet.then(|| Unmet { at, item: reason.item.clone() })
+            unmet.then(|| Unmet {
+                at,
+                item: reason.item.clone(),
+            })
         };
         let unmet: Vec<_> = reasons.iter().enumerate().filter_map(unmet).collect();
         if !unmet.is_empty() {
             return Self::Unmet(unmet);
         }
-        let error = format!("the transaction was canceled: {}", codes().collect::<Vec<_>>().join(", "));
+        let error = format!(
+            "the transaction was canceled: {}",
+            codes().collect::<Vec<_>>().join(", ")
+        );
         if codes().any(|code| MALFORMED_REASONS.contains(&code)) {
             return Self::Malformed(error.into());
         }
@@ -151,10 +171,7 @@ impl Refusal {
 /// Calls until there is an answer that stands: again after one that says that nothing happened
 /// for now; for a call that only reads, also after none. Each pause is of a random length up to a
 /// limit that doubles.
-pub(super) async fn persist<T, F>(
-    call: Call,
-    mut make: impl FnMut() -> F,
-) -> Result<T, Refusal>
+pub(super) async fn persist<T, F>(call: Call, mut make: impl FnMut() -> F) -> Result<T, Refusal>
 where
     F: Future<Output = Result<T, Refusal>>,
 {
@@ -181,7 +198,9 @@ pub(super) enum Call {
 
 /// Waits for a random part of a time that doubles with each attempt.
 pub(super) async fn pause(attempt: u32) {
-    let limit = PAUSE.saturating_mul(1 << attempt.min(16)).min(LONGEST_PAUSE);
+    let limit = PAUSE
+        .saturating_mul(1 << attempt.min(16))
+        .min(LONGEST_PAUSE);
     let part = f64::from(u32::from_be_bytes(random::bytes())) / f64::from(u32::MAX);
     tokio::time::sleep(limit.mul_f64(part)).await;
 }
@@ -191,7 +210,7 @@ pub(super) async fn pause(attempt: u32) {
 struct Failed(String);
 
 impl Failed {
-    fn of<E>(error: SdkError<E, HttpResponse>) -> Self
+    fn of<E>(error: &SdkError<E, HttpResponse>) -> Self
     where
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
@@ -199,7 +218,7 @@ impl Failed {
         if let (Some(code), message) = (error.code(), error.message()) {
             words = format!("{code}: {}", message.unwrap_or("no message"));
         }
-        let mut source = std::error::Error::source(&error);
+        let mut source = std::error::Error::source(error);
         while let Some(cause) = source.filter(|_| !matches!(error, SdkError::ServiceError(_))) {
             words = format!("{words}: {cause}");
             source = cause.source();
@@ -233,8 +252,11 @@ const BUSY: [&str; 6] = [
 ];
 
 /// The same as reasons of a transaction.
-const BUSY_REASONS: [&str; 3] =
-    ["ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict"];
+const BUSY_REASONS: [&str; 3] = [
+    "ProvisionedThroughputExceeded",
+    "ThrottlingError",
+    "TransactionConflict",
+];
 
 /// Codes that the same request meets again.
 const MALFORMED: [&str; 4] = [

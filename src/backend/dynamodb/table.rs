@@ -29,7 +29,10 @@ pub(super) struct Listed {
 
 impl Table {
     pub(super) fn new(client: &Client, name: &str) -> Self {
-        Self { client: tamed(client), name: name.into() }
+        Self {
+            client: tamed(client),
+            name: name.into(),
+        }
     }
 
     /// One item, as it stands.
@@ -39,7 +42,11 @@ impl Table {
         name: &str,
     ) -> Result<Option<HashMap<String, AttributeValue>>, Error> {
         let get = || async {
-            let get = self.client.get_item().table_name(&*self.name).consistent_read(true);
+            let get = self
+                .client
+                .get_item()
+                .table_name(&*self.name)
+                .consistent_read(true);
             let found = get.set_key(Some(item::key(partition, name))).send().await;
             found.map_err(Refusal::of)
         };
@@ -64,12 +71,20 @@ impl Table {
         });
         let gets: Vec<_> = gets.collect();
         let get = || async {
-            let get = self.client.transact_get_items().set_transact_items(Some(gets.clone()));
+            let get = self
+                .client
+                .transact_get_items()
+                .set_transact_items(Some(gets.clone()));
             get.send().await.map_err(Refusal::of_transact_get)
         };
-        let found = persist(Call::Reads, get).await?.responses.unwrap_or_default();
+        let found = persist(Call::Reads, get)
+            .await?
+            .responses
+            .unwrap_or_default();
         if found.len() != names.len() {
-            return Err(item::malformed("a snapshot has another number of items".into()));
+            return Err(item::malformed(
+                "a snapshot has another number of items".into(),
+            ));
         }
         Ok(found.into_iter().map(|found| found.item).collect())
     }
@@ -80,10 +95,16 @@ impl Table {
         partition: &Partition,
         slots: &[&Slot],
     ) -> Result<(Claim, Vec<Option<Stored>>), Error> {
-        let names: Vec<_> = slots.iter().map(|slot| slot.as_str()).chain([CLAIM]).collect();
+        let names: Vec<_> = slots
+            .iter()
+            .map(|slot| slot.as_str())
+            .chain([CLAIM])
+            .collect();
         let mut found = self.snapshot(partition, &names).await?;
         let claim = Claim::of(found.pop().flatten().as_ref())?;
-        let rows = found.iter().map(|found| found.as_ref().map(Stored::of).transpose());
+        let rows = found
+            .iter()
+            .map(|found| found.as_ref().map(Stored::of).transpose());
         Ok((claim, rows.collect::<Result<_, _>>()?))
     }
 
@@ -94,7 +115,10 @@ impl Table {
         slot: &Slot,
     ) -> Result<Option<Row>, Error> {
         let (claim, rows) = self.claim_and_rows(partition, &[slot]).await?;
-        Ok(rows.into_iter().flatten().find_map(|stored| stored.standing(claim)))
+        Ok(rows
+            .into_iter()
+            .flatten()
+            .find_map(|stored| stored.standing(claim)))
     }
 
     /// All rows of a partition, each as it stood when its page was read.
@@ -103,7 +127,11 @@ impl Table {
         let mut from = None;
         loop {
             let query = || async {
-                let query = self.client.query().table_name(&*self.name).consistent_read(true);
+                let query = self
+                    .client
+                    .query()
+                    .table_name(&*self.name)
+                    .consistent_read(true);
                 query
                     .key_condition_expression(format!("{PK} = :pk"))
                     .expression_attribute_values(
@@ -121,7 +149,11 @@ impl Table {
                 if item::text(found, SK)? != CLAIM {
                     let slot = item::slot_of(found)?;
                     let (version, marks) = (item::version(found)?, item::marks(found)?);
-                    listed.push(Listed { slot, version, marks });
+                    listed.push(Listed {
+                        slot,
+                        version,
+                        marks,
+                    });
                 }
             }
             from = page.last_evaluated_key;
@@ -136,14 +168,22 @@ impl Table {
         &self,
         keys: &[Key],
     ) -> Result<Vec<HashMap<String, AttributeValue>>, Error> {
-        let wanted = keys.iter().map(|key| item::key(&key.partition, key.slot.as_str())).collect();
-        let wanted = KeysAndAttributes::builder().set_keys(Some(wanted)).consistent_read(true);
+        let wanted = keys
+            .iter()
+            .map(|key| item::key(&key.partition, key.slot.as_str()))
+            .collect();
+        let wanted = KeysAndAttributes::builder()
+            .set_keys(Some(wanted))
+            .consistent_read(true);
         let wanted = wanted.build().expect("keys are all that is needed");
         let mut wanted = HashMap::from([((*self.name).to_owned(), wanted)]);
         let mut found = Vec::new();
         for attempt in 0.. {
             let get = || async {
-                let get = self.client.batch_get_item().set_request_items(Some(wanted.clone()));
+                let get = self
+                    .client
+                    .batch_get_item()
+                    .set_request_items(Some(wanted.clone()));
                 get.send().await.map_err(Refusal::of)
             };
             let answer = persist(Call::Reads, get).await?;
@@ -155,7 +195,9 @@ impl Table {
                 break;
             }
             if found.len() == before && attempt >= UNPROCESSED_RETRIES {
-                return Err(Error::Unavailable("keys stay unprocessed: throttled".into()));
+                return Err(Error::Unavailable(
+                    "keys stay unprocessed: throttled".into(),
+                ));
             }
             pause(attempt).await;
         }

@@ -69,7 +69,8 @@ impl Write {
     /// Only where a row of this version stands.
     pub(super) fn if_version(self, version: Version) -> Self {
         let value = super::item::version_value(version);
-        self.when(format!("{VERSION} = :version")).with(":version", value)
+        self.when(format!("{VERSION} = :version"))
+            .with(":version", value)
     }
 
     /// Only where a row stands without any mark, or nothing.
@@ -79,7 +80,8 @@ impl Write {
 
     /// Only where a row stands that bears this mark.
     pub(super) fn if_marked(self, id: ClearId) -> Self {
-        self.when(format!("contains({CLEARED_BY}, :id)")).with(":id", id.value())
+        self.when(format!("contains({CLEARED_BY}, :id)"))
+            .with(":id", id.value())
     }
 
     /// Only while this is the claim.
@@ -87,22 +89,33 @@ impl Write {
         match claim {
             Claim::None => self.if_absent(),
             Claim::Pending(id) => self
-                .when(format!("{CLEAR_ID} = :id AND attribute_not_exists({CLEAR_DONE})"))
+                .when(format!(
+                    "{CLEAR_ID} = :id AND attribute_not_exists({CLEAR_DONE})"
+                ))
                 .with(":id", id.value()),
             Claim::Done(id) => self
-                .when(format!("{CLEAR_ID} = :id AND attribute_exists({CLEAR_DONE})"))
+                .when(format!(
+                    "{CLEAR_ID} = :id AND attribute_exists({CLEAR_DONE})"
+                ))
                 .with(":id", id.value()),
         }
     }
 
     /// Only while no claim is pending.
     pub(super) fn unless_pending(self) -> Self {
-        self.when(format!("attribute_not_exists({CLEAR_ID}) OR attribute_exists({CLEAR_DONE})"))
+        self.when(format!(
+            "attribute_not_exists({CLEAR_ID}) OR attribute_exists({CLEAR_DONE})"
+        ))
     }
 
     fn new(partition: &Partition, name: &str, action: Action) -> Self {
         let key = key(partition, name);
-        Self { key, action, condition: String::new(), values: Vec::new() }
+        Self {
+            key,
+            action,
+            condition: String::new(),
+            values: Vec::new(),
+        }
     }
 
     fn when(mut self, condition: String) -> Self {
@@ -123,7 +136,10 @@ impl Write {
     }
 
     fn values(&self) -> Option<HashMap<String, AttributeValue>> {
-        let values = self.values.iter().map(|(name, value)| ((*name).into(), value.clone()));
+        let values = self
+            .values
+            .iter()
+            .map(|(name, value)| ((*name).into(), value.clone()));
         Some(values.collect()).filter(|values: &HashMap<_, _>| !values.is_empty())
     }
 }
@@ -199,7 +215,10 @@ impl Table {
         // One for all attempts: should the network deliver a request twice, it is done once.
         let token = format!("{:032x}", u128::from_be_bytes(random::bytes()));
         let write = || async {
-            let write = self.client.transact_write_items().client_request_token(&token);
+            let write = self
+                .client
+                .transact_write_items()
+                .client_request_token(&token);
             let written = write.set_transact_items(Some(actions.clone())).send().await;
             written.map(drop).map_err(Refusal::of_transact_write)
         };
