@@ -87,7 +87,8 @@ impl Settings {
             return Ok(None);
         };
         let var = |name: &str| env::var(name).map_err(|_| format!("{name} is not set"));
-        let database = env::var("SLACK_INSTALLS_DB").unwrap_or("slack-installs.sqlite3".into());
+        let database =
+            env::var("SLACK_INSTALLS_DB").unwrap_or_else(|_| "slack-installs.sqlite3".into());
         Ok(Some(Self {
             credentials: ClientCredentials {
                 client_id: ClientId::new(client_id)?,

@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::random;
 pub use crate::seal::Sealed;
 
+mod cached;
 #[cfg(feature = "testing")]
 pub mod conformance;
 #[cfg(feature = "dynamodb")]
@@ -25,6 +26,7 @@ mod memory;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+pub use cached::{CacheOptions, CachedBackend};
 #[cfg(feature = "dynamodb")]
 pub use dynamodb::{DynamoDbBackend, DynamoDbOpenError};
 #[cfg(feature = "testing")]
@@ -38,7 +40,7 @@ pub use sqlite::{SqliteBackend, SqliteOpenError};
 /// # Contract
 ///
 /// Each number begins the names of its checks in
-/// [`conformance`](crate::backend::conformance) (feature `testing`).
+/// [`conformance`] (feature `testing`).
 ///
 /// 1. `read` answers one entry for each slot asked for, in that order; a row that does not exist
 ///    is `None`. A slot may be asked for twice.
@@ -428,7 +430,7 @@ pub enum Error {
     Unavailable(#[source] BoxError),
 }
 
-/// The cause of an [`Error`].
+/// The cause of an [`enum@Error`].
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 impl Error {

@@ -42,6 +42,17 @@ use keys::Keys;
 /// # })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// Without a key provider there is no store:
+///
+/// ```compile_fail
+/// # async fn open(app: slack_installs::ClientId) {
+/// use slack_installs::EncryptedStore;
+/// use slack_installs::backend::MemoryBackend;
+///
+/// let store = EncryptedStore::open(MemoryBackend::default(), app).await;
+/// # }
+/// ```
 pub struct EncryptedStore<B> {
     driver: Arc<Driver<B>>,
     clock: Clock,

@@ -16,7 +16,7 @@ use crate::request::{PayloadError, VerifiedRequest};
 use crate::secret::AccessToken;
 use crate::slack::{self, ErrorClass, SlackClient};
 use crate::store::{self, Delete, InstallationStore};
-use crate::tenant::{InstallationKey, UserId};
+use crate::tenant::{InstallationKey, ResolvedVia, UserId};
 
 /// Purges what Slack says is gone. Cheap to clone.
 #[derive(Clone)]
@@ -134,7 +134,9 @@ impl Lifecycle {
             tracing::warn!(request = ?request, "a lifecycle event names no tenant or no time");
             return Ok(Handled::Ignored);
         };
-        let Some((_, key)) = tenant.candidates().into_iter().next() else {
+        // Exactly the tenant that the event names: a fallback would purge somebody else.
+        let named = |(via, key)| (via == ResolvedVia::Named).then_some(key);
+        let Some(key) = tenant.candidates().into_iter().find_map(named) else {
             return Ok(Handled::Ignored);
         };
         let tokens = match request.event_type() {

@@ -15,7 +15,6 @@ use crate::tenant::{AppId, BotId, EnterpriseId, InstallationKey, NoTenant, TeamI
 /// fn wants_serialize<T: serde::Serialize>() {}
 /// wants_serialize::<slack_installs::Installation>();
 /// ```
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct Installation {
     /// The app that was installed.
@@ -64,6 +63,23 @@ impl Installation {
     #[must_use]
     pub fn key(&self) -> InstallationKey {
         self.home.key()
+    }
+}
+
+impl fmt::Debug for Installation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Installation")
+            .field("app_id", &self.app_id)
+            .field("home", &self.home)
+            .field("url", &self.url)
+            .field("bot", &self.bot)
+            .field("user", &self.user)
+            .field("installed_by", &self.installed_by)
+            .field("installed_at", &self.installed_at)
+            .field("incoming_webhooks", &self.incoming_webhooks)
+            .field("metadata", &self.metadata.as_ref().map(|_| "[redacted]"))
+            .field("revision", &self.revision)
+            .finish()
     }
 }
 

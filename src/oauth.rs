@@ -125,7 +125,7 @@ impl RedirectUri {
 pub struct RedirectUriError;
 
 /// What one flow asks for, where it differs from the configuration.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct InstallOptions {
     /// Which of the configured redirect URLs; the first one if `None`.
@@ -142,13 +142,31 @@ pub struct InstallOptions {
     pub metadata: Option<String>,
 }
 
+impl fmt::Debug for InstallOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InstallOptions")
+            .field("redirect_uri", &self.redirect_uri)
+            .field("scopes", &self.scopes)
+            .field("user_scopes", &self.user_scopes)
+            .field("team", &self.team)
+            .field("metadata", &self.metadata.as_ref().map(|_| "[redacted]"))
+            .finish()
+    }
+}
+
 /// A flow that has begun: where to send the browser, and with which cookie.
-#[derive(Debug)]
 pub struct Started {
     /// Slack's page, for a 302.
     pub authorize_url: Url,
     /// The value of a `Set-Cookie` header. Without it the callback is refused.
     pub set_cookie: SetCookie,
+}
+
+impl fmt::Debug for Started {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL has the state in it.
+        f.debug_struct("Started").finish_non_exhaustive()
+    }
 }
 
 /// The value of a `Set-Cookie` header; a secret.

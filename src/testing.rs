@@ -8,6 +8,10 @@
 //! It enforces what Slack's documentation says: codes work once and for ten minutes, the redirect
 //! URI must be repeated exactly, a reinstalled bot keeps its token, a revoked token is dead. Where
 //! the documentation is silent, the doc comments here say what was chosen. Tokens do not rotate.
+//!
+//! Two things differ from Slack on purpose. A `response_url` is on the fake's own host, so that
+//! what your app answers stays on this machine ([`FakeSlack::replies`]). And redirect URLs may be
+//! plain `http` on loopback, so that your app needs no certificate.
 
 use std::fmt;
 use std::io;
@@ -55,8 +59,8 @@ use server::Server;
 /// A fake Slack with one app. Cheap to clone; the clones are one Slack. A server that it started
 /// ends when the last clone is dropped.
 ///
-/// Ids are plain text here, checked on arrival: a tenant is `T…` for a workspace and `E…` for an
-/// org-wide installation.
+/// Ids are plain text here: a tenant is `T…` for a workspace and `E…` for an org-wide
+/// installation. A text that is no such id panics.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -265,9 +269,14 @@ impl FakeSlack {
         self.core.state().world.add_workspace(workspace, None);
     }
 
-    /// Adds a person to a workspace, or changes their flags.
+    /// Adds a person to a workspace, or changes their flags. Of somebody who is deactivated, Slack
+    /// revokes the user tokens.
     pub fn add_person(&self, team: &str, person: Person) {
-        self.core.state().world.add_person(person, &[team_id(team)]);
+        let mut state = self.core.state();
+        if person.deleted {
+            state.revoke_everywhere(&person.id, self.core.clock.now());
+        }
+        state.world.add_person(person, &[team_id(team)]);
     }
 
     /// A workspace joins an organisation. It keeps its id, and its tokens stay good.

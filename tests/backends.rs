@@ -1,16 +1,40 @@
 //! Every backend and every wrapper, through the whole conformance suite.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend, SqliteBackend};
+use slack_installs::backend::conformance::CHECKS;
+use slack_installs::backend::{
+    Backend, CacheOptions, CachedBackend, Faults, Flaky, MemoryBackend, SqliteBackend,
+};
 use slack_installs::conformance;
 use tempfile::TempDir;
 
 conformance!(memory);
 conformance!(sqlite);
 conformance!(through_a_pointer);
+conformance!(cached);
+conformance!(cached_that_loses_answers);
 conformance!(memory_that_loses_answers);
 conformance!(sqlite_that_loses_answers);
+
+#[test]
+fn every_check_is_listed_and_every_rule_has_one() {
+    let written: BTreeSet<_> = SUITE
+        .iter()
+        .flat_map(|source| source.split("\npub async fn ").skip(1))
+        .filter_map(|rest| rest.split('(').next())
+        .collect();
+    let listed: BTreeSet<_> = CHECKS.iter().map(|check| check.name).collect();
+    assert_eq!(listed, written);
+    for rule in 1..=15 {
+        let number = format!("rule_{rule:02}_");
+        assert!(
+            listed.iter().any(|name| name.starts_with(&number)),
+            "{number} has no check"
+        );
+    }
+}
 
 async fn memory() -> (MemoryBackend, ()) {
     (MemoryBackend::default(), ())
@@ -31,6 +55,18 @@ async fn through_a_pointer() -> (Arc<dyn Backend>, ()) {
     (Arc::new(Box::new(MemoryBackend::default())), ())
 }
 
+async fn cached() -> (CachedBackend<MemoryBackend>, ()) {
+    (
+        CachedBackend::new(MemoryBackend::default(), CacheOptions::default()),
+        (),
+    )
+}
+
+async fn cached_that_loses_answers() -> (CachedBackend<Flaky<MemoryBackend>>, ()) {
+    let flaky = Flaky::new(MemoryBackend::default(), Faults::default());
+    (CachedBackend::new(flaky, CacheOptions::default()), ())
+}
+
 async fn memory_that_loses_answers() -> (Flaky<MemoryBackend>, ()) {
     (Flaky::new(MemoryBackend::default(), Faults::default()), ())
 }
@@ -39,3 +75,11 @@ async fn sqlite_that_loses_answers() -> (Flaky<SqliteBackend>, TempDir) {
     let (backend, directory) = sqlite().await;
     (Flaky::new(backend, Faults::default()), directory)
 }
+
+const SUITE: [&str; 5] = [
+    include_str!("../src/backend/conformance/commits.rs"),
+    include_str!("../src/backend/conformance/names.rs"),
+    include_str!("../src/backend/conformance/races.rs"),
+    include_str!("../src/backend/conformance/rows.rs"),
+    include_str!("../src/backend/conformance/sweeps.rs"),
+];

@@ -215,7 +215,11 @@ impl Mutant {
         Ok(self.rows.scan(None, usize::MAX).await?.rows)
     }
 
-    async fn clear(&self, wanted: impl Fn(&Key) -> bool, limit: usize) -> Result<(), Error> {
+    async fn clear(
+        &self,
+        wanted: impl Fn(&Key) -> bool + Send + Sync,
+        limit: usize,
+    ) -> Result<(), Error> {
         for (key, _) in self
             .all()
             .await?
@@ -264,7 +268,7 @@ impl Mutant {
                 ..row
             },
             M::DueAtStays => Row {
-                due_at: row.due_at.or(standing.and_then(|row| row.due_at)),
+                due_at: row.due_at.or_else(|| standing.and_then(|row| row.due_at)),
                 ..row
             },
             M::MetadataIsReformatted => {
@@ -391,10 +395,10 @@ impl Mutant {
     fn remember_due(&self, partition: &Partition, changes: &[Change]) {
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         for change in changes {
-            if let Change::Put { slot, row, .. } = change {
-                if row.due_at.is_some() {
-                    index.insert((partition.clone(), slot.clone()), row.clone());
-                }
+            if let Change::Put { slot, row, .. } = change
+                && row.due_at.is_some()
+            {
+                index.insert((partition.clone(), slot.clone()), row.clone());
             }
         }
     }

@@ -314,7 +314,8 @@ fn withheld_scopes_are_not_granted() {
 
 #[test]
 fn a_code_works_once_and_for_ten_minutes() {
-    let fake = FakeSlack::in_process(World::default());
+    let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000);
+    let fake = FakeSlack::in_process(World::default().with_clock(Clock::from_fn(move || start)));
     let url = authorize(&fake, "commands", "");
     let callback = fake.allow(&url, ADA).expect("allowed");
     assert_eq!(exchanged(&fake, &callback)["ok"], true);
@@ -567,6 +568,8 @@ fn apps_uninstall_ends_every_token_of_that_tenant_only() {
         "account_inactive"
     );
     assert!(fake.user_token("T0ALPHA0001", ADA).is_none());
+    let user = answer["authed_user"]["access_token"].as_str();
+    assert_eq!(ask(&fake, "auth.test", user, "")["error"], "token_revoked");
     assert_eq!(ask(&fake, "auth.test", Some(&other), "")["ok"], true);
     assert_eq!(
         kinds(&fake.take_events()),
@@ -595,6 +598,42 @@ fn people_uninstall_and_withdraw_too() {
     assert!(fake.bot_token("T0ALPHA0001").is_some());
     assert!(fake.uninstall("T0ALPHA0001"));
     assert!(fake.bot_token("T0ALPHA0001").is_none());
+}
+
+#[test]
+fn who_is_deactivated_loses_their_tokens_and_the_bot_stays() {
+    let fake = FakeSlack::in_process(World::default());
+    let answer = install(&fake, "commands", "chat:write", ADA);
+    fake.add_person("T0ALPHA0001", Person::deactivated(ADA, "ada"));
+    let user = answer["authed_user"]["access_token"].as_str();
+    assert_eq!(ask(&fake, "auth.test", user, "")["error"], "token_revoked");
+    assert_eq!(
+        ask(&fake, "auth.test", Some(&bot_token(&answer)), "")["ok"],
+        true
+    );
+    assert_eq!(kinds(&fake.take_events()), ["tokens_revoked"]);
+    let again = fake.allow(&authorize(&fake, "commands", ""), ADA);
+    assert_eq!(again, Err(AuthorizeError::NotAllowed));
+}
+
+#[test]
+fn workspaces_can_be_added_while_it_runs() {
+    let fake = FakeSlack::in_process(World::empty());
+    let page = fake
+        .handle(&get(&authorize(&fake, "commands", "")))
+        .expect("an answer");
+    assert!(
+        text(&page).contains("value=\"allow\" disabled"),
+        "nobody could allow it"
+    );
+    let bravo = Workspace::new("T0BRAVO0002", "Bravo").with_person(Person::owner("U0B", "bea"));
+    fake.add_workspace(bravo);
+    assert_eq!(
+        install(&fake, "commands", "", "U0B")["team"]["name"],
+        "Bravo"
+    );
+    fake.add_person("T0BRAVO0002", Person::member("U0C", "cy"));
+    assert!(fake.allow(&authorize(&fake, "commands", ""), "U0C").is_ok());
 }
 
 #[test]

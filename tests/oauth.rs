@@ -288,7 +288,6 @@ async fn a_person_who_cancels_sees_a_friendly_page_and_uses_the_state_up() {
     let browser = Browser::default();
     let authorize = app.begin(&browser, options()).await;
     let cancelled = app.fake.cancel(&authorize).expect("cancelled");
-    let cookies = browser.cookies();
     let page = browser.open(&app.provider, &cancelled).await;
     assert_eq!(page.status(), StatusCode::OK);
     assert!(
@@ -296,20 +295,10 @@ async fn a_person_who_cancels_sees_a_friendly_page_and_uses_the_state_up() {
         "{}",
         page.body()
     );
-    assert!(browser.cookies().is_empty(), "its cookie is taken away");
 
-    // Even with the cookie and a real code, the state is used up.
-    let again = Browser::default();
-    let mut headers = again.headers(&cancelled);
-    headers.insert("cookie", cookies.join("; ").parse().expect("visible ASCII"));
+    // Even with a real code, the state is used up.
     let allowed = app.fake.allow(&authorize, ADA).expect("allowed");
-    let uri = allowed[url::Position::BeforePath..]
-        .parse()
-        .expect("a path");
-    let page = app
-        .provider
-        .callback_response(&Method::GET, &uri, &headers)
-        .await;
+    let page = browser.open(&app.provider, &allowed).await;
     assert_eq!(
         (page.status(), app.exchanges()),
         (StatusCode::BAD_REQUEST, 0)
@@ -372,6 +361,17 @@ async fn a_link_preview_does_not_use_the_state_up() {
         .await;
     assert_eq!(page.status(), StatusCode::METHOD_NOT_ALLOWED);
     assert!(installed(&browser.open(&app.provider, &callback).await));
+}
+
+#[tokio::test]
+async fn a_page_that_is_loaded_again_says_that_it_was_used() {
+    let app = App::new().await;
+    let browser = Browser::default();
+    let callback = app.allowed(&browser, options(), ADA).await;
+    assert!(installed(&browser.open(&app.provider, &callback).await));
+    let page = browser.open(&app.provider, &callback).await;
+    assert!(page.body().contains("used before"), "{}", page.body());
+    assert_eq!(app.exchanges(), 1);
 }
 
 #[tokio::test]

@@ -76,9 +76,9 @@ async fn a_link_leads_to_the_file_and_to_what_stands_beside_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn eight_openers_at_once_share_one_new_file() {
+async fn many_openers_at_once_share_one_new_file() {
     let file = File::new();
-    let openers: Vec<_> = (0..8)
+    let openers: Vec<_> = (0..32)
         .map(|_| tokio::spawn(SqliteBackend::open(file.path.clone())))
         .collect();
     let mut backends = Vec::new();
@@ -86,13 +86,10 @@ async fn eight_openers_at_once_share_one_new_file() {
         let opened = opener.await.expect("opening does not panic");
         backends.push(opened.expect("a new file can be made there"));
     }
-    for (at, backend) in backends.iter().enumerate() {
-        put(backend, &format!("slot{at}"), r#"{"n":1}"#).await;
-    }
+    let mut standing = None;
     for backend in &backends {
-        for at in 0..8 {
-            assert!(read(backend, &format!("slot{at}")).await.is_some());
-        }
+        assert_eq!(read(backend, "bot").await, standing);
+        standing = Some(put(backend, "bot", r#"{"n":1}"#).await);
     }
 }
 
@@ -212,6 +209,16 @@ async fn a_writer_that_is_killed_leaves_whole_commits() {
     }
 }
 
+/// SQLite rolls back by itself then, behind the driver's back.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_full_disk_fails_one_commit_and_not_the_next() {
+    let file = File::new();
+    let mut child = child_with_a_full_disk("fill", &file.path);
+    await_line(&mut child, "recovered");
+    assert!(child.wait().expect("the child was started").success());
+}
+
 /// Not a test: what the tests above run in another process.
 #[tokio::test]
 async fn child_process() {
@@ -226,6 +233,19 @@ async fn child_process() {
     if task == "put" {
         put(&backend, &format!("slot{argument}"), r#"{"n":1}"#).await;
         println!("\nput");
+        return;
+    }
+    if task == "fill" {
+        let mut large = row(r#"{"n":1}"#);
+        large.sealed = sealed(&vec![7; 4 << 20]);
+        let large = [change("large", &large, Expect::Absent)];
+        for _ in 0..2 {
+            let outcome = backend.commit(&partition(), &large).await;
+            assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
+            assert_eq!(read(&backend, "large").await, None);
+            put(&backend, "small", r#"{"n":1}"#).await;
+        }
+        println!("\nrecovered");
         return;
     }
     let round: u64 = argument.parse().expect("the parent sets it");
@@ -681,7 +701,25 @@ fn id<T, E: std::fmt::Debug>(checked: Result<T, E>) -> T {
 
 /// This test binary, doing one task in another process.
 fn child(task: &str, path: &Path, argument: &str) -> Child {
-    Command::new(std::env::current_exe().expect("a running program has a path"))
+    let this = std::env::current_exe().expect("a running program has a path");
+    start(&mut Command::new(this), task, path, argument)
+}
+
+/// The same, with no file allowed to grow beyond a megabyte, as on a full disk.
+#[cfg(unix)]
+fn child_with_a_full_disk(task: &str, path: &Path) -> Child {
+    let this = std::env::current_exe().expect("a running program has a path");
+    let limited = r#"trap "" XFSZ; ulimit -f 2048; exec "$0" "$@""#;
+    start(
+        Command::new("sh").args(["-c", limited]).arg(this),
+        task,
+        path,
+        "",
+    )
+}
+
+fn start(program: &mut Command, task: &str, path: &Path, argument: &str) -> Child {
+    program
         .args(["--exact", "child_process", "--nocapture"])
         .env(CHILD_TASK, task)
         .env(CHILD_FILE, path)

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use slack_installs::backend::Backend as _;
 use slack_installs::testing::FakeSlack;
@@ -19,7 +20,7 @@ pub(crate) async fn home(State(bot): State<Bot>) -> Response {
 }
 
 /// The fake Slack's person types the slash command.
-pub(crate) async fn fake_command(State(bot): State<Bot>, headers: axum::http::HeaderMap) -> String {
+pub(crate) async fn fake_command(State(bot): State<Bot>, headers: HeaderMap) -> String {
     let Some(fake) = &bot.fake else {
         return "Only with the fake Slack.".into();
     };
@@ -34,10 +35,7 @@ pub(crate) async fn fake_command(State(bot): State<Bot>, headers: axum::http::He
 }
 
 /// The fake Slack's admin removes the app.
-pub(crate) async fn fake_uninstall(
-    State(bot): State<Bot>,
-    headers: axum::http::HeaderMap,
-) -> Redirect {
+pub(crate) async fn fake_uninstall(State(bot): State<Bot>, headers: HeaderMap) -> Redirect {
     if let Some(fake) = &bot.fake {
         fake.uninstall(WORKSPACE);
         deliver_events(fake, &app_url(&headers, "/slack/events")).await;
@@ -80,7 +78,7 @@ pub(crate) async fn rows(store: &Store) -> super::Result<Vec<[String; 4]>> {
 pub(crate) const ADA: &str = "U0ADMIN0001";
 pub(crate) const WORKSPACE: &str = "T0ALPHA0001";
 
-fn app_url(headers: &axum::http::HeaderMap, path: &str) -> Url {
+fn app_url(headers: &HeaderMap, path: &str) -> Url {
     let host = headers
         .get("host")
         .and_then(|host| host.to_str().ok())

@@ -33,6 +33,10 @@ pub struct Check {
     /// The function's name.
     pub name: &'static str,
     /// The function.
+    #[expect(
+        clippy::type_complexity,
+        reason = "an async fn over a reference has no shorter type"
+    )]
     pub run: for<'a> fn(&'a dyn Backend) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
 }
 

@@ -42,6 +42,13 @@ pub(super) struct Place {
     pub(super) kind: &'static str,
 }
 
+/// What a row that does not open is to a decision.
+#[derive(Clone, Copy)]
+enum Unopenable {
+    Fails,
+    IsAbsent,
+}
+
 /// One step of a decision. A slot that the decision was shown must still hold what it held then.
 pub(super) enum Step {
     /// Removes every row of the partition.
@@ -78,7 +85,8 @@ impl<B: Backend> Driver<B> {
         places: &[Place],
     ) -> Result<Vec<Option<Record>>, Error> {
         let rows = self.read_rows(partition, places).await?;
-        self.open_all(partition, places, rows).await
+        self.open_all(partition, places, rows, Unopenable::Fails)
+            .await
     }
 
     /// The rows at these places, unopened.
@@ -101,15 +109,37 @@ impl<B: Backend> Driver<B> {
         places: &[Place],
         decide: impl Fn(&[Option<Record>]) -> Result<(Vec<Step>, T), Error> + Send + Sync,
     ) -> Result<(Vec<Version>, T), Error> {
+        self.update_records(partition, places, Unopenable::Fails, decide)
+            .await
+    }
+
+    /// As [`update`](Self::update), for decisions that replace what stands: a row that does not
+    /// open is shown as absent, and overwritten.
+    pub(super) async fn replace<T: Send>(
+        &self,
+        partition: &Partition,
+        places: &[Place],
+        decide: impl Fn(&[Option<Record>]) -> Result<(Vec<Step>, T), Error> + Send + Sync,
+    ) -> Result<(Vec<Version>, T), Error> {
+        self.update_records(partition, places, Unopenable::IsAbsent, decide)
+            .await
+    }
+
+    async fn update_records<T: Send>(
+        &self,
+        partition: &Partition,
+        places: &[Place],
+        unopenable: Unopenable,
+        decide: impl Fn(&[Option<Record>]) -> Result<(Vec<Step>, T), Error> + Send + Sync,
+    ) -> Result<(Vec<Version>, T), Error> {
         for _ in 0..ATTEMPTS {
-            let records = self.read(partition, places).await?;
+            let rows = self.read_rows(partition, places).await?;
+            let records = self
+                .open_all(partition, places, rows.clone(), unopenable)
+                .await?;
             let (steps, answer) = decide(&records)?;
-            let rows: Vec<_> = records
-                .into_iter()
-                .map(|record| record.map(|record| record.row))
-                .collect();
             let (changes, versions) = self.changes(partition, places, &rows, steps).await?;
-            if self.commit(partition, places, &changes, &versions).await? {
+            if self.commit(partition, &changes, &versions).await? {
                 return Ok((versions, answer));
             }
         }
@@ -130,7 +160,7 @@ impl<B: Backend> Driver<B> {
             let rows = self.read_rows(partition, places).await?;
             let (steps, answer) = decide(&rows)?;
             let (changes, versions) = self.changes(partition, places, &rows, steps).await?;
-            if self.commit(partition, places, &changes, &versions).await? {
+            if self.commit(partition, &changes, &versions).await? {
                 return Ok(answer);
             }
         }
@@ -143,10 +173,12 @@ impl<B: Backend> Driver<B> {
     async fn commit(
         &self,
         partition: &Partition,
-        places: &[Place],
         changes: &[Change],
         versions: &[Version],
     ) -> Result<bool, Error> {
+        if changes.is_empty() {
+            return Ok(true);
+        }
         let lost = match self.backend.commit(partition, changes).await {
             Ok(()) => return Ok(true),
             Err(backend::Error::Conflict) => return Ok(false),
@@ -154,23 +186,28 @@ impl<B: Backend> Driver<B> {
             Err(backend::Error::Unavailable(lost)) => lost,
         };
         // The answer was lost, the commit perhaps not. A row that we wrote carries the version
-        // that we minted; if none does, the caller must find out.
-        let put = changes
-            .iter()
-            .filter(|change| matches!(change, Change::Put { .. }));
-        let slots: Vec<_> = put.filter_map(Change::slot).cloned().collect();
+        // that we minted. If every row still is as it was expected, nothing happened, and the
+        // decision is taken anew. Otherwise ours may have happened and be replaced or purged
+        // since: to write it again could bring back what somebody else removed.
+        let puts = || {
+            let is_put = |change: &&Change| matches!(change, Change::Put { .. });
+            changes.iter().filter(is_put)
+        };
+        let slots: Vec<_> = puts().filter_map(Change::slot).cloned().collect();
         let Ok(rows) = self.backend.read(partition, &slots).await else {
             return Err(Error::Unavailable(lost));
         };
-        match rows
+        let stands: Vec<_> = rows
             .iter()
-            .flatten()
-            .any(|row| versions.contains(&row.version))
-        {
+            .map(|row| row.as_ref().map(|row| row.version))
+            .collect();
+        let is_ours = |version: &Option<Version>| version.is_some_and(|it| versions.contains(&it));
+        let as_expected = puts()
+            .zip(&stands)
+            .all(|(put, version)| put.allows(*version));
+        match stands.iter().any(is_ours) {
             true => Ok(true),
-            false if places.is_empty() => Err(Error::Unavailable(lost)),
-            // Nothing of ours stands, so the whole commit does not: look again and decide anew.
-            false if !versions.is_empty() => Ok(false),
+            false if as_expected && !versions.is_empty() => Ok(false),
             false => Err(Error::Unavailable(lost)),
         }
     }
@@ -191,10 +228,15 @@ impl<B: Backend> Driver<B> {
         for step in steps {
             changes.push(match step {
                 Step::Clear => Change::Clear,
-                Step::Delete(slot) => {
-                    let only = shown(&slot).and_then(Option::as_ref).map(|row| row.version);
-                    Change::Delete { slot, only }
-                }
+                Step::Delete(slot) => match shown(&slot) {
+                    Some(Some(row)) => Change::Delete {
+                        slot,
+                        only: Some(row.version),
+                    },
+                    // Whatever stands there by now was written since: it is not ours to remove.
+                    Some(None) => continue,
+                    None => Change::Delete { slot, only: None },
+                },
                 Step::Keep(slot) => match shown(&slot).and_then(Option::as_ref) {
                     // The same row over itself changes nothing, and fails if it has moved.
                     Some(row) => {
@@ -255,12 +297,20 @@ impl<B: Backend> Driver<B> {
         partition: &Partition,
         places: &[Place],
         rows: Vec<Option<Row>>,
+        unopenable: Unopenable,
     ) -> Result<Vec<Option<Record>>, Error> {
         let mut records = Vec::with_capacity(rows.len());
         for (place, row) in places.iter().zip(rows) {
-            records.push(match row {
-                Some(row) => Some(self.open(partition, place, row).await?),
-                None => None,
+            let Some(row) = row else {
+                records.push(None);
+                continue;
+            };
+            records.push(match (self.open(partition, place, row).await, unopenable) {
+                (Err(Error::Unreadable(_)), Unopenable::IsAbsent) => {
+                    tracing::warn!(%partition, slot = %place.slot, "replacing a row that does not open");
+                    None
+                }
+                (opened, _) => Some(opened?),
             });
         }
         Ok(records)

@@ -32,7 +32,9 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
             }
             Ok((steps, ()))
         };
-        let (versions, ()) = self.driver.update(&partition, &places, decide).await?;
+        // Installing anew is how people heal what is broken, so a row that does not open must not
+        // stand in the way.
+        let (versions, ()) = self.driver.replace(&partition, &places, decide).await?;
         let version = versions.first().expect("the facts are always put");
         Ok(Revision::from_bytes(*version.as_bytes()))
     }
@@ -88,7 +90,7 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
                 )];
             }
             if let (Some(id), Some(standing)) = (&facts.bot_id, standing_bot) {
-                let mut noted = records::grant_facts(standing)?;
+                let mut noted = records::grant_facts(standing, records::BOT)?;
                 noted.bot_id = Some(id.clone());
                 steps.push(Step::Put(
                     bot().slot,

@@ -46,6 +46,9 @@ impl<B: Backend> Keys<B> {
             ring: Keyring::default(),
             fetching: Mutex::default(),
         });
+        if keys.read(&primary_slot()).await?.is_none() {
+            keys.make_primary().await?;
+        }
         keys.fetch(None).await?;
         Ok(keys)
     }
@@ -137,21 +140,20 @@ impl<B: Backend> Keys<B> {
         drop(tokio::spawn(async move {
             if let Err(error) = keys.fetch(wanted).await {
                 tracing::warn!(%error, key = %id, "a data key could not be refreshed ahead");
-                keys.ring.refresh_failed(id);
             }
         }));
     }
 
-    /// Reads a key's row and has it unwrapped; makes the first primary if there is none.
+    /// Reads a key's row and has it unwrapped.
+    ///
+    /// A keyring that is gone is an error. Only [`open`](Self::open) makes a key, or a lost
+    /// keyring would go unnoticed until the last old row failed to open.
     async fn fetch(&self, wanted: Option<KeyId>) -> Result<(KeyId, Arc<DataKey>), OpenError> {
         let mut slots = vec![primary_slot()];
         slots.extend(wanted.map(retired_slot));
         let rows = self.backend.read(&self.partition, &slots).await?;
         let mut rows = rows.into_iter();
-        let primary = match rows.next().flatten() {
-            Some(row) => row,
-            None => self.make_primary().await?,
-        };
+        let primary = rows.next().flatten().ok_or(OpenError::Keyring)?;
         let primary_id = Described::of(&primary)?.key_id()?;
         let id = wanted.unwrap_or(primary_id);
         let row = match id == primary_id {
@@ -170,7 +172,7 @@ impl<B: Backend> Keys<B> {
     }
 
     /// Writes the app's first data key, unless another process just did.
-    async fn make_primary(&self) -> Result<Row, OpenError> {
+    async fn make_primary(&self) -> Result<(), OpenError> {
         let (_, row) = self.new_primary().await?;
         let put = Change::Put {
             slot: primary_slot(),
@@ -178,11 +180,13 @@ impl<B: Backend> Keys<B> {
             expect: Expect::Absent,
         };
         match self.backend.commit(&self.partition, &[put]).await {
-            // Whatever happened, what stands there now is the primary.
-            Ok(()) | Err(backend::Error::Conflict | backend::Error::Unavailable(_)) => {}
-            Err(error) => return Err(error.into()),
+            // Whoever wrote it, what stands there now is the primary.
+            Ok(()) | Err(backend::Error::Conflict) => Ok(()),
+            Err(error) => match self.read(&primary_slot()).await {
+                Ok(Some(_)) => Ok(()),
+                _ => Err(error.into()),
+            },
         }
-        self.read(&primary_slot()).await?.ok_or(OpenError::Keyring)
     }
 
     async fn new_primary(&self) -> Result<(KeyId, Row), OpenError> {

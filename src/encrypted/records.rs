@@ -4,6 +4,8 @@
 //! a form: a row of a later version is refused, not guessed at.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
+use std::io;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -91,6 +93,7 @@ pub(super) fn install_draft(
     installation: &Installation,
     standing: Option<&Record>,
 ) -> Result<Draft, Error> {
+    let old_facts = standing.map(install_facts).transpose()?;
     let old = standing.map(open_secrets).transpose()?;
     let home = &installation.home;
     let facts = InstallFacts {
@@ -104,13 +107,10 @@ pub(super) fn install_draft(
         team_id: home.team().map(|team| team.id.clone()),
         team_name: home.team().and_then(|team| team.name.clone()),
         is_enterprise_install: home.is_enterprise_install(),
-        url: match &installation.url {
-            Some(url) => Some(url.clone()),
-            None => standing
-                .map(install_facts)
-                .transpose()?
-                .and_then(|facts| facts.url),
-        },
+        url: installation
+            .url
+            .clone()
+            .or_else(|| old_facts.and_then(|facts| facts.url)),
         installed_by: installation.installed_by.clone(),
         installed_at: to_epoch(installation.installed_at),
     };
@@ -123,25 +123,20 @@ pub(super) fn install_draft(
             configuration_url: webhook.configuration_url.as_str().into(),
             url: webhook.url.expose().into(),
         });
-    let mut secrets = InstallSecrets {
-        webhooks: new.collect(),
-        metadata: installation.metadata.as_deref().map(Cow::Borrowed),
+    let (old_webhooks, old_metadata) = match old {
+        Some(old) => (old.webhooks, old.metadata),
+        None => (Vec::new(), None),
     };
-    if let Some(old) = old {
-        let replaced = |webhook: &WebhookSecrets<'_>| {
-            secrets
-                .webhooks
-                .iter()
-                .any(|new| new.channel_id == webhook.channel_id)
-        };
-        let kept: Vec<_> = old
-            .webhooks
-            .into_iter()
-            .filter(|webhook| !replaced(webhook))
-            .collect();
-        secrets.webhooks.extend(kept);
-        secrets.metadata = secrets.metadata.or(old.metadata);
-    }
+    let mut channels = HashSet::new();
+    let webhooks = new
+        .chain(old_webhooks)
+        .filter(|webhook| channels.insert(webhook.channel_id.clone()))
+        .collect();
+    let metadata = installation.metadata.as_deref().map(Cow::Borrowed);
+    let secrets = InstallSecrets {
+        webhooks,
+        metadata: metadata.or(old_metadata),
+    };
     Ok(Draft {
         kind: INSTALL,
         metadata: to_text(&facts),
@@ -166,7 +161,9 @@ pub(super) fn bot_draft(
     granted_at: SystemTime,
     standing: Option<&Record>,
 ) -> Result<Draft, Error> {
-    let old = standing.map(grant_facts).transpose()?;
+    let old = standing
+        .map(|record| grant_facts(record, BOT))
+        .transpose()?;
     let same_bot = old.filter(|old| old.bot_user_id.as_ref() == Some(&bot.user_id));
     let facts = GrantFacts {
         bot_user_id: Some(bot.user_id.clone()),
@@ -240,8 +237,10 @@ pub(super) fn install_facts(record: &Record) -> Result<InstallFacts, Error> {
     Ok(facts)
 }
 
-pub(super) fn grant_facts(record: &Record) -> Result<GrantFacts, Error> {
-    facts(record, "a grant's metadata")
+pub(super) fn grant_facts(record: &Record, kind: &'static str) -> Result<GrantFacts, Error> {
+    let facts: GrantFacts = facts(record, "a grant's metadata")?;
+    known(facts.v, &facts.kind, kind)?;
+    Ok(facts)
 }
 
 impl InstallFacts {
@@ -289,8 +288,7 @@ fn grant_draft(kind: &'static str, facts: &GrantFacts, grant: &Grant) -> Draft {
 }
 
 fn open_bot(record: &Record) -> Result<Bot, Error> {
-    let facts = grant_facts(record)?;
-    known(facts.v, &facts.kind, BOT)?;
+    let facts = grant_facts(record, BOT)?;
     let grant = open_grant(record, &facts)?;
     let user_id = facts.bot_user_id.ok_or_else(|| form("a bot's user id"))?;
     Ok(Bot {
@@ -301,8 +299,7 @@ fn open_bot(record: &Record) -> Result<Bot, Error> {
 }
 
 fn open_user(record: &Record) -> Result<User, Error> {
-    let facts = grant_facts(record)?;
-    known(facts.v, &facts.kind, USER)?;
+    let facts = grant_facts(record, USER)?;
     let grant = open_grant(record, &facts)?;
     Ok(User {
         id: facts.user_id.ok_or_else(|| form("a user's id"))?,
@@ -348,10 +345,135 @@ fn to_text(facts: &impl Serialize) -> String {
 
 fn to_plaintext(secrets: &impl Serialize) -> Zeroizing<Vec<u8>> {
     // Room for all of it at once, since a vector that grows leaves its old bytes in freed memory.
-    let mut plaintext = Zeroizing::new(Vec::with_capacity(PLAINTEXT_ROOM));
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, secrets).expect("plain fields always serialise");
+    let mut plaintext = Zeroizing::new(Vec::with_capacity(length.0));
     serde_json::to_writer(&mut *plaintext, secrets).expect("plain fields always serialise");
     plaintext
 }
 
-/// Two tokens of Slack's and the names around them fit several times over.
-const PLAINTEXT_ROOM: usize = 4096;
+/// Counts what is written to it.
+struct Length(usize);
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::backend::{Metadata, Row, Sealed, Version};
+
+    /// The newest golden database; `tests/golden.rs` reads the others.
+    const DATABASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/database-1.json");
+
+    #[test]
+    fn todays_code_writes_the_golden_forms_to_the_byte() {
+        let mut written = 0;
+        for tenant in tenants().values() {
+            let record = |prefix: &str| {
+                let mut slots = tenant.iter().filter(|(slot, _)| slot.starts_with(prefix));
+                slots.next().map(|(_, record)| record)
+            };
+            let install = record("install").expect("every tenant has one");
+            let (bot, user) = (record("bot"), record("user/"));
+            let installation = installation(install, bot, user).expect("a known form");
+
+            let draft = install_draft(&installation, None).expect("nothing stands");
+            assert_same(&draft, install);
+            if let (Some(new), Some(bot)) = (&installation.bot, bot) {
+                let draft = bot_draft(new, installation.installed_at, None);
+                assert_same(&draft.expect("nothing stands"), bot);
+            }
+            if let (Some(new), Some(user)) = (&installation.user, user) {
+                assert_same(&user_draft(new, installation.installed_at), user);
+            }
+            written += tenant.len();
+        }
+        assert_eq!(written, 7);
+    }
+
+    #[test]
+    fn a_form_of_a_later_version_is_refused_and_not_written_over() {
+        for tenant in tenants().into_values() {
+            for (slot, record) in tenant {
+                let metadata = record.row.metadata.as_str().replace("\"v\":1", "\"v\":2");
+                let later = Record {
+                    row: row(&metadata),
+                    plaintext: record.plaintext,
+                };
+                let refused = match slot.as_str() {
+                    "install" => installation(&later, None, None).is_err(),
+                    "bot" => open_bot(&later).is_err() && grant_facts(&later, BOT).is_err(),
+                    _ => open_user(&later).is_err() && grant_facts(&later, USER).is_err(),
+                };
+                assert!(refused, "{slot}");
+                assert!(summary(&metadata).is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn members_that_this_version_does_not_know_are_ignored() {
+        for tenant in tenants().into_values() {
+            let with_more = |record: &Record| {
+                let more = |json: &str| json.replacen('{', "{\"later\":{\"x\":[1]},", 1);
+                let plaintext = String::from_utf8(record.plaintext.to_vec()).expect("JSON");
+                let plaintext = Zeroizing::new(more(&plaintext).into_bytes());
+                Record {
+                    row: row(&more(record.row.metadata.as_str())),
+                    plaintext,
+                }
+            };
+            let install = with_more(&tenant["install"]);
+            let bot = tenant.get("bot").map(with_more);
+            let opened = installation(&install, bot.as_ref(), None).expect("opens");
+            assert_eq!(opened.bot.is_some(), bot.is_some());
+        }
+    }
+
+    fn assert_same(draft: &Draft, golden: &Record) {
+        assert_eq!(draft.metadata, golden.row.metadata.as_str());
+        assert_eq!(draft.plaintext, golden.plaintext);
+    }
+
+    /// The golden records of each tenant by slot.
+    fn tenants() -> BTreeMap<String, BTreeMap<String, Record>> {
+        let text = std::fs::read_to_string(DATABASE).expect("the repository has it");
+        let database: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let mut tenants: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+        for golden in database["rows"].as_array().expect("rows") {
+            let text = |name: &str| golden[name].as_str().unwrap_or_default().to_owned();
+            if text("slot") != "state" && !text("partition").ends_with("/keyring") {
+                let plaintext = Zeroizing::new(text("plaintext").into_bytes());
+                let record = Record {
+                    row: row(&text("metadata")),
+                    plaintext,
+                };
+                tenants
+                    .entry(text("partition"))
+                    .or_default()
+                    .insert(text("slot"), record);
+            }
+        }
+        tenants
+    }
+
+    fn row(metadata: &str) -> Row {
+        Row {
+            version: Version::mint(),
+            metadata: Metadata::new(metadata),
+            sealed: Sealed::from_stored([]),
+            due_at: None,
+        }
+    }
+}

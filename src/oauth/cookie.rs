@@ -46,7 +46,11 @@ impl FlowCookie {
     ///
     /// `Lax`, not `Strict`: the way back from Slack is a cross-site navigation.
     pub(super) fn set(&self, id: &StateId, lifetime: Duration, plain_loopback: bool) -> String {
-        header(id, self.expose(), lifetime.as_secs(), plain_loopback)
+        // Browsers do not take a `__Host-` cookie, and not all of them a `Secure` one, from plain
+        // http, localhost included.
+        let secure = if plain_loopback { "" } else { "; Secure" };
+        let (name, value, max_age) = (name(id, plain_loopback), self.expose(), lifetime.as_secs());
+        format!("{name}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax{secure}")
     }
 }
 
@@ -54,19 +58,6 @@ impl fmt::Debug for FlowCookie {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("FlowCookie([redacted])")
     }
-}
-
-/// The `Set-Cookie` header that takes a flow's cookie away.
-pub(super) fn clear(id: &StateId, plain_loopback: bool) -> String {
-    header(id, "", 0, plain_loopback)
-}
-
-fn header(id: &StateId, value: &str, max_age: u64, plain_loopback: bool) -> String {
-    // Browsers do not take a `__Host-` cookie, and not all of them a `Secure` one, from plain
-    // http, localhost included.
-    let secure = if plain_loopback { "" } else { "; Secure" };
-    let name = name(id, plain_loopback);
-    format!("{name}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax{secure}")
 }
 
 fn name(id: &StateId, plain_loopback: bool) -> String {

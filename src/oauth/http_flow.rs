@@ -7,8 +7,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use url::form_urlencoded;
 
-use super::state::State;
-use super::{Callback, Error, InstallOptions, InstallProvider, Page, cookie};
+use super::{Callback, Error, InstallOptions, InstallProvider, Page};
 use crate::slack::ErrorCode;
 use crate::tenant::TeamId;
 
@@ -42,7 +41,7 @@ impl InstallProvider {
                     super::StartError::Store(error) => Error::Store(error),
                     super::StartError::Options(_) => Error::InvalidState,
                 };
-                self.page(self.0.pages.failed(&error), error.status())
+                self.failed(&error)
             }
         }
     }
@@ -61,7 +60,7 @@ impl InstallProvider {
         }
         let cookies = cookies(headers);
         let Some(query) = Query::parse(uri.query().unwrap_or_default()) else {
-            return self.failed(&Error::InvalidState, None);
+            return self.failed(&Error::InvalidState);
         };
         let callback = Callback {
             state: query.state.as_deref(),
@@ -72,45 +71,21 @@ impl InstallProvider {
             host: headers.get(HOST).and_then(|host| host.to_str().ok()),
         };
         match self.finish(&callback).await {
-            Ok(installed) => {
-                let mut response = self.page(self.0.pages.installed(&installed), StatusCode::OK);
-                self.clear_cookie(&mut response, &callback);
-                response
-            }
+            // The cookie stays until it expires: it opens nothing any more, and without it a page
+            // that is loaded again would look like one from another browser.
+            Ok(installed) => self.page(self.0.pages.installed(&installed), StatusCode::OK),
             // Begun at Slack (Marketplace, an admin's page): the code is not exchanged, since
             // nobody knows whose browser this is.
             Err(Error::NoState) => match callback.error {
-                Some(code) => self.failed(&Error::Denied(ErrorCode::new(code)), None),
+                Some(code) => self.failed(&Error::Denied(ErrorCode::new(code))),
                 None => self.start_response(InstallOptions::default()).await,
             },
-            Err(error) => self.failed(&error, Some(&callback)),
+            Err(error) => self.failed(&error),
         }
     }
 
-    fn failed(&self, error: &Error, callback: Option<&Callback<'_>>) -> Response<String> {
-        let mut response = self.page(self.0.pages.failed(error), error.status());
-        // From another browser, or for a state that never was: there is no cookie of ours, or it
-        // is still wanted where it is.
-        let ended = !matches!(error, Error::OtherBrowser | Error::InvalidState);
-        if let Some(callback) = callback.filter(|_| ended) {
-            self.clear_cookie(&mut response, callback);
-        }
-        response
-    }
-
-    fn clear_cookie(&self, response: &mut Response<String>, callback: &Callback<'_>) {
-        let state = callback.state.unwrap_or_default();
-        let uris: Vec<_> = self.redirect_uris().iter().collect();
-        for uri in uris {
-            if let Some(state) =
-                State::verify(&self.0.state_key, state, std::iter::once(uri.as_str()))
-            {
-                set_cookie(
-                    response,
-                    &cookie::clear(&state.id(), uri.is_plain_loopback()),
-                );
-            }
-        }
+    fn failed(&self, error: &Error) -> Response<String> {
+        self.page(self.0.pages.failed(error), error.status())
     }
 
     fn page(&self, page: Page, status: StatusCode) -> Response<String> {

@@ -131,7 +131,7 @@ const COMMITMENT_LEN: usize = 32;
 const TAG_LEN: usize = 16;
 const MIN_LEN: usize = SALT_END + COMMITMENT_LEN + TAG_LEN;
 
-fn seal_with_salt(
+pub(super) fn seal_with_salt(
     purpose: &[u8],
     key_id: KeyId,
     key: &DataKey,
@@ -221,7 +221,7 @@ fn length_prefixed(field: &[u8]) -> impl Iterator<Item = u8> + '_ {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::HashSet;
 
     use proptest::prelude::*;
@@ -407,7 +407,7 @@ mod tests {
         }
     }
 
-    fn hex(text: &str) -> Vec<u8> {
+    pub(in crate::seal) fn hex(text: &str) -> Vec<u8> {
         let digit = |i| u8::from_str_radix(&text[i..i + 2], 16).expect("hex");
         (0..text.len()).step_by(2).map(digit).collect()
     }

@@ -62,10 +62,9 @@ impl KeyId {
 
     /// Reads the form that `Display` writes.
     pub(crate) fn parse(hex: &str) -> Option<Self> {
-        let id = u128::from_str_radix(hex, 16)
-            .ok()
-            .filter(|_| hex.len() == 32)?;
-        Some(Self(id.to_be_bytes()))
+        let id = Self(u128::from_str_radix(hex, 16).ok()?.to_be_bytes());
+        // And no other form: a sign, capitals and fewer digits are numbers to Rust as well.
+        (id.to_string() == hex).then_some(id)
     }
 }
 
@@ -99,7 +98,8 @@ struct Keys {
 struct Entry {
     key: Arc<DataKey>,
     since: Instant,
-    refreshing: bool,
+    /// From when on a caller is told to fetch it again.
+    refresh_after: Instant,
 }
 
 /// What the keyring has under an id.
@@ -107,7 +107,7 @@ pub(crate) enum Looked {
     /// A key that may be used.
     Fresh(KeyId, Arc<DataKey>),
     /// A key that may be used, and that this caller should fetch again in the background.
-    /// No other caller is told so until that is done.
+    /// No other caller is told so for [`REFRESH_RETRY`].
     Ageing(KeyId, Arc<DataKey>),
     /// Nothing that may be used.
     Missing,
@@ -135,9 +135,9 @@ impl Keyring {
         };
         match now.duration_since(entry.since) {
             age if age >= HARD_AGE => Looked::Missing,
-            age if age >= SOFT_AGE && !entry.refreshing => {
+            _ if now >= entry.refresh_after => {
                 drop(keys);
-                self.begin_refresh(id)
+                self.begin_refresh(id, now)
             }
             _ => Looked::Fresh(id, Arc::clone(&entry.key)),
         }
@@ -148,12 +148,13 @@ impl Keyring {
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         keys.by_id
             .retain(|_, entry| now.duration_since(entry.since) < HARD_AGE);
+        let refresh_after = now + SOFT_AGE;
         keys.by_id.insert(
             id,
             Entry {
                 key,
                 since: now,
-                refreshing: false,
+                refresh_after,
             },
         );
         if is_primary {
@@ -161,22 +162,14 @@ impl Keyring {
         }
     }
 
-    /// Gives up a background refresh, so that a later caller tries again.
-    pub(crate) fn refresh_failed(&self, id: KeyId) {
-        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = keys.by_id.get_mut(&id) {
-            entry.refreshing = false;
-        }
-    }
-
-    fn begin_refresh(&self, id: KeyId) -> Looked {
+    fn begin_refresh(&self, id: KeyId, now: Instant) -> Looked {
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         match keys.by_id.get_mut(&id) {
-            Some(entry) if entry.refreshing => Looked::Fresh(id, Arc::clone(&entry.key)),
-            Some(entry) => {
-                entry.refreshing = true;
+            Some(entry) if now >= entry.refresh_after => {
+                entry.refresh_after = now + REFRESH_RETRY;
                 Looked::Ageing(id, Arc::clone(&entry.key))
             }
+            Some(entry) => Looked::Fresh(id, Arc::clone(&entry.key)),
             None => Looked::Missing,
         }
     }
@@ -198,6 +191,10 @@ pub(crate) const HARD_AGE: Duration = Duration::from_secs(15 * 60);
 /// From when on a key is fetched again in the background: early enough to ride out five minutes
 /// without the provider.
 const SOFT_AGE: Duration = Duration::from_secs(10 * 60);
+
+/// For how long one background fetch counts as under way. Also the pause after one that failed:
+/// a provider that is down gets a call every so often, not one for every request served.
+const REFRESH_RETRY: Duration = Duration::from_secs(10);
 
 impl Sealed {
     /// The data key that this names.

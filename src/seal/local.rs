@@ -240,6 +240,8 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Sealed;
+    use super::super::envelope::tests::hex;
     use super::*;
 
     const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
@@ -339,5 +341,33 @@ mod tests {
             .await
             .expect("retired key");
         assert_eq!(unwrapped.expose(), key.expose());
+    }
+
+    #[test]
+    fn golden_wrapped_keys_stay_as_they_were_committed() {
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("golden.json")).expect("golden.json is JSON");
+        for entry in golden["wrapped_keys"].as_array().expect("wrapped keys") {
+            let text = |name: &str| entry[name].as_str().expect("text");
+            let bytes = |name: &str| hex(text(name));
+            let key = |name: &str| DataKey::from_bytes(bytes(name).try_into().expect("32 bytes"));
+            let master = MasterKey(key("master_key"));
+            assert_eq!(master.fingerprint().to_string(), text("fingerprint"));
+            let context = KeyContext {
+                app: text("app"),
+                key_id: KeyId::parse(text("key_id")).expect("an id"),
+            };
+            let wrapped = envelope::seal_with_salt(
+                DATA_KEY,
+                master.fingerprint(),
+                &master.0,
+                &bound_to(&context),
+                key("data_key").expose(),
+                &bytes("salt").try_into().expect("32 bytes"),
+            );
+            assert_eq!(wrapped.as_bytes(), bytes("wrapped"), "{}", text("name"));
+            let row = Sealed::from_wrapped_key(wrapped.as_bytes());
+            assert_eq!(row.as_bytes(), bytes("row"), "{}", text("name"));
+        }
     }
 }

@@ -140,7 +140,7 @@ fn choices(state: &State, ask: &Ask) -> Vec<Choice> {
         let place = state
             .world
             .named(&key)
-            .map_or(key.id(), |place| &place.name);
+            .map_or_else(|| key.id(), |place| &place.name);
         let whole = if key.is_org() { "all of " } else { "" };
         Choice {
             label: format!("{} in {whole}{place} ({})", person.name, key.id()),

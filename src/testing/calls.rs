@@ -5,6 +5,23 @@ use std::time::SystemTime;
 use crate::tenant::{InstallationKey, UserId};
 
 /// One call of a Web API method, without its secrets.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// use slack_installs::slack::Transport;
+/// use slack_installs::testing::{FakeSlack, Outcome, World};
+///
+/// let fake = FakeSlack::in_process(World::default());
+/// let url = fake.environment().api_url("auth.test");
+/// let request = http::Request::post(url.as_str()).body(bytes::Bytes::new())?;
+/// fake.transport().send(request).await?;
+///
+/// assert_eq!(fake.calls("auth.test"), 1);
+/// assert_eq!(fake.call_log()[0].outcome, Outcome::Error("not_authed".to_owned()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Call {

@@ -91,6 +91,20 @@ impl FakeSlack {
     /// [`revoke_user`] and by the app's own `auth.revoke` and `apps.uninstall`. In the order in
     /// which things happened, which Slack does not promise; each carries the time of its cause.
     ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     fake: slack_installs::testing::FakeSlack,
+    /// #     events_url: url::Url,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// fake.uninstall("T0ALPHA0001");
+    /// for event in fake.take_events() {
+    ///     let answer = fake.deliver(&events_url, &event).await?;
+    ///     assert!(answer.status().is_success());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// [`revoke_user`]: FakeSlack::revoke_user
     /// [`uninstall`]: FakeSlack::uninstall
     #[must_use]
@@ -390,7 +404,7 @@ impl Core {
             body.insert("team_id".to_owned(), json!(team));
         }
         let org = state.world.org_of(tenant).map(|(id, _)| id);
-        if let Some(org) = org.as_ref().or(tenant.enterprise()) {
+        if let Some(org) = org.as_ref().or_else(|| tenant.enterprise()) {
             body.insert("enterprise_id".to_owned(), json!(org));
         }
         body

@@ -333,6 +333,16 @@ impl State {
         true
     }
 
+    /// Ends this user's tokens in every tenant.
+    pub(super) fn revoke_everywhere(&mut self, user: &UserId, now: SystemTime) {
+        let mut tenants: Vec<_> = self.installs.keys().cloned().collect();
+        // A map has no order, and a seeded run must repeat.
+        tenants.sort_by(|one, other| one.id().cmp(other.id()));
+        for tenant in tenants {
+            self.revoke(&tenant, Some(user), now);
+        }
+    }
+
     /// Removes the app from a tenant, with all its tokens. Whether it was there.
     pub(super) fn uninstall(&mut self, tenant: &InstallationKey, now: SystemTime) -> bool {
         let Some(install) = self.installs.remove(tenant) else {

@@ -7,7 +7,7 @@ use super::kit::{
     slots, unique,
 };
 use super::names::LOOK_ALIKES;
-use crate::backend::{Backend, Change, Expect, Row, Slot, Version};
+use crate::backend::{Backend, Change, Expect, Slot, Version};
 
 /// And again after the row is gone.
 pub async fn rule_03_absent_commits_only_where_no_row_stands(backend: &dyn Backend) {

@@ -21,7 +21,7 @@ use super::{BUSY, CANNOT_OPEN, NOT_A_DATABASE, READ_ONLY, primary_code};
 #[non_exhaustive]
 pub enum SqliteOpenError {
     /// SQLite or its driver failed.
-    #[error("{} cannot be opened as a database", path.display())]
+    #[error("{} cannot be opened as a database: {source}", path.display())]
     Database {
         /// The file.
         path: PathBuf,

@@ -35,7 +35,7 @@ pub(super) fn team_info(
     let key = asked
         .transpose()
         .map_err(|_| "team_not_found")?
-        .unwrap_or(caller.tenant.clone());
+        .unwrap_or_else(|| caller.tenant.clone());
     let org = state.world.org_of(&key);
     if caller.tenant.is_org() && org.as_ref().map(|org| &org.0) != caller.tenant.enterprise() {
         return Err("team_not_found".into());
@@ -60,7 +60,7 @@ pub(super) fn team_info(
 /// A person as `users.info` shows them: of somebody deactivated, few flags are left.
 fn describe(state: &State, resident: &Resident, now: SystemTime) -> Map<String, Value> {
     let person = &resident.person;
-    let team = person.home.as_ref().or(resident.teams.first());
+    let team = person.home.as_ref().or_else(|| resident.teams.first());
     let mut user = object(json!({
         "id": person.id,
         "team_id": team,

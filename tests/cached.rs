@@ -1,0 +1,211 @@
+//! What the cache may answer, and what it may not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use slack_installs::backend::{
+    Backend, CacheOptions, CachedBackend, Change, Cursor, Error, Expect, Key, MemoryBackend,
+    Metadata, Page, Partition, Row, Sealed, Slot, Version,
+};
+use tokio::sync::Semaphore;
+
+/// Counts reads, and holds each back between the database's answer and its caller.
+#[derive(Debug)]
+struct Watched {
+    inner: Arc<MemoryBackend>,
+    reads: AtomicUsize,
+    answered: Semaphore,
+    released: Semaphore,
+}
+
+impl Watched {
+    fn new(inner: &Arc<MemoryBackend>) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            reads: AtomicUsize::new(0),
+            answered: Semaphore::new(0),
+            released: Semaphore::new(Semaphore::MAX_PERMITS),
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Watched {
+    async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        let rows = self.inner.read(partition, slots).await;
+        self.answered.add_permits(1);
+        self.released
+            .acquire()
+            .await
+            .expect("never closed")
+            .forget();
+        rows
+    }
+
+    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
+        self.inner.commit(partition, changes).await
+    }
+
+    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.inner.scan(from, limit).await
+    }
+
+    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
+        self.inner.due(now, limit).await
+    }
+}
+
+fn tenant(name: &str) -> Partition {
+    Partition::new(format!("app/{name}")).expect("a name")
+}
+
+fn bot() -> Slot {
+    Slot::new("bot").expect("a name")
+}
+
+fn put(expect: Expect) -> (Version, Change) {
+    let version = Version::mint();
+    let metadata = Metadata::new("{}");
+    let sealed = Sealed::from_stored([b"SLI1".as_slice(), &[7; 100]].concat());
+    let row = Row {
+        version,
+        metadata,
+        sealed,
+        due_at: None,
+    };
+    (
+        version,
+        Change::Put {
+            slot: bot(),
+            row,
+            expect,
+        },
+    )
+}
+
+async fn version(backend: &impl Backend, tenant: &Partition) -> Option<Version> {
+    let rows = backend.read(tenant, &[bot()]).await.expect("answers");
+    rows[0].as_ref().map(|row| row.version)
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_process_is_seen_within_the_stated_bound() {
+    let database = Arc::new(MemoryBackend::default());
+    let cache = CachedBackend::new(Watched::new(&database), CacheOptions::default());
+    let t1 = tenant("T1");
+    let (first, change) = put(Expect::Absent);
+    database.commit(&t1, &[change]).await.expect("committed");
+    assert_eq!(version(&cache, &t1).await, Some(first));
+    // Purged elsewhere.
+    database
+        .commit(&t1, &[Change::Clear])
+        .await
+        .expect("committed");
+    tokio::time::advance(Duration::from_millis(1999)).await;
+    assert_eq!(version(&cache, &t1).await, Some(first), "from the cache");
+    assert_eq!(cache.inner().reads.load(Ordering::SeqCst), 1);
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(version(&cache, &t1).await, None, "the bound has passed");
+}
+
+#[tokio::test]
+async fn what_is_absent_is_asked_for_each_time() {
+    let database = Arc::new(MemoryBackend::default());
+    let cache = CachedBackend::new(Watched::new(&database), CacheOptions::default());
+    let t1 = tenant("T1");
+    assert_eq!(version(&cache, &t1).await, None);
+    let (installed, change) = put(Expect::Absent);
+    database.commit(&t1, &[change]).await.expect("committed");
+    assert_eq!(version(&cache, &t1).await, Some(installed));
+}
+
+#[tokio::test]
+async fn a_read_that_a_commit_overtook_is_not_kept() {
+    let database = Arc::new(MemoryBackend::default());
+    let cache = Arc::new(CachedBackend::new(
+        Watched::new(&database),
+        CacheOptions::default(),
+    ));
+    let t1 = tenant("T1");
+    let (old, change) = put(Expect::Absent);
+    cache.commit(&t1, &[change]).await.expect("committed");
+
+    // A read has its answer from the database, and is held back on the way.
+    let watched = cache.inner();
+    watched.released.forget_permits(Semaphore::MAX_PERMITS);
+    let reader = tokio::spawn({
+        let (cache, t1) = (Arc::clone(&cache), t1.clone());
+        async move { version(&*cache, &t1).await }
+    });
+    watched
+        .answered
+        .acquire()
+        .await
+        .expect("never closed")
+        .forget();
+    let (new, change) = put(Expect::Version(old));
+    cache.commit(&t1, &[change]).await.expect("committed");
+    watched.released.add_permits(1000);
+
+    assert_eq!(
+        reader.await.expect("no panic"),
+        Some(old),
+        "it started before the commit"
+    );
+    assert_eq!(
+        version(&*cache, &t1).await,
+        Some(new),
+        "this one started after it"
+    );
+}
+
+#[tokio::test]
+async fn a_conflict_empties_the_cache_of_that_tenant() {
+    let database = Arc::new(MemoryBackend::default());
+    let cache = CachedBackend::new(Watched::new(&database), CacheOptions::default());
+    let t1 = tenant("T1");
+    let (old, change) = put(Expect::Absent);
+    cache.commit(&t1, &[change]).await.expect("committed");
+    assert_eq!(version(&cache, &t1).await, Some(old));
+    let (new, change) = put(Expect::Version(old));
+    database
+        .commit(&t1, &[change])
+        .await
+        .expect("committed elsewhere");
+    let (_, stale) = put(Expect::Version(old));
+    assert!(matches!(
+        cache.commit(&t1, &[stale]).await,
+        Err(Error::Conflict)
+    ));
+    assert_eq!(version(&cache, &t1).await, Some(new));
+}
+
+#[tokio::test]
+async fn the_cache_keeps_no_more_tenants_than_it_may() {
+    let database = Arc::new(MemoryBackend::default());
+    let options = CacheOptions {
+        max_tenants: 10,
+        ..CacheOptions::default()
+    };
+    let cache = CachedBackend::new(Watched::new(&database), options);
+    for round in 0..100 {
+        let tenant = tenant(&format!("T{round}"));
+        let (_, change) = put(Expect::Absent);
+        database
+            .commit(&tenant, &[change])
+            .await
+            .expect("committed");
+        version(&cache, &tenant).await.expect("there");
+    }
+    let before = cache.inner().reads.load(Ordering::SeqCst);
+    for round in 0..100 {
+        version(&cache, &tenant(&format!("T{round}")))
+            .await
+            .expect("there");
+    }
+    let asked = cache.inner().reads.load(Ordering::SeqCst) - before;
+    assert!(asked >= 90, "only {asked} of 100 were asked for again");
+}

@@ -1,0 +1,315 @@
+//! No secret leaves: the database's files, every log line of every crate at TRACE, every error
+//! and every `Debug` of a whole run over real HTTP are searched for every secret of it.
+
+mod support;
+
+use std::fmt::Debug;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::routing::post;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use http::header::{COOKIE, LOCATION, SET_COOKIE};
+use http::{Request, Response, StatusCode};
+use slack_installs::axum::{Authorized, Verified, install_routes};
+use slack_installs::backend::{Backend as _, Change, Expect, Row, SqliteBackend, Version};
+use slack_installs::request::Verifier;
+use slack_installs::slack::{ClientCredentials, HttpTransport, SlackClient, Transport as _};
+use slack_installs::testing::{FakeSlack, Fault};
+use slack_installs::tower::SlackLayer;
+use slack_installs::{
+    Authorizer, EncryptedStore, InstallConfig, InstallProvider, InstallationStore as _, Lifecycle,
+    LocalKeyProvider, MasterKey, RedirectUri, Scopes,
+};
+use support::app::{ADA, ALPHA, key, parameter, user_id};
+use tokio::net::TcpListener;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use url::Url;
+
+/// Everything that an attacker may come to see.
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Vec<u8>>>);
+
+impl Seen {
+    fn bytes(&self, bytes: &[u8]) {
+        let mut seen = self.0.lock().expect("no test panics with it");
+        seen.extend_from_slice(bytes);
+        seen.push(b'\n');
+    }
+
+    fn debug(&self, value: &impl Debug) {
+        self.bytes(format!("{value:?} {value:#?}").as_bytes());
+    }
+
+    fn error(&self, error: &(dyn std::error::Error + 'static)) {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            self.bytes(format!("{error} {error:?}").as_bytes());
+            next = error.source();
+        }
+    }
+}
+
+impl io::Write for Seen {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .lock()
+            .expect("no test panics with it")
+            .extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Seen {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// Each form in which a secret may stand somewhere.
+fn forms(secret: &str) -> Vec<Vec<u8>> {
+    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let url: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+    let debug = format!("{:?}", secret.as_bytes());
+    let list = debug.trim_matches(['[', ']']).to_owned();
+    let mut forms = vec![secret.to_owned(), hex.to_uppercase(), hex, url, list];
+    // Inside a longer text, base64 may begin at any of three places; the edges depend on the
+    // neighbours.
+    for skip in 0..3 {
+        let inner = &secret.as_bytes()[skip..];
+        let whole = &inner[..inner.len() / 3 * 3];
+        forms.push(STANDARD_NO_PAD.encode(whole));
+        forms.push(URL_SAFE_NO_PAD.encode(whole));
+    }
+    forms.into_iter().map(String::into_bytes).collect()
+}
+
+fn leaks(seen: &[u8], secret: &str) -> bool {
+    forms(secret)
+        .iter()
+        .any(|form| seen.windows(form.len()).any(|window| window == form))
+}
+
+async fn handler(auth: Authorized, request: Verified) -> &'static str {
+    tracing::info!(?auth, ?request, "a handler that logs what it was given");
+    "ok"
+}
+
+async fn get(client: &HttpTransport, url: &Url, cookie: &str) -> Response<Bytes> {
+    let request = Request::get(url.as_str())
+        .header(COOKIE, cookie)
+        .body(Bytes::new());
+    client
+        .send(request.expect("a request"))
+        .await
+        .expect("the app answers")
+}
+
+#[tokio::test]
+async fn no_secret_of_a_whole_run_can_be_seen_anywhere() {
+    let seen = Seen::default();
+    tracing_subscriber::fmt()
+        .with_writer(seen.clone())
+        .with_env_filter(EnvFilter::new("trace"))
+        .init();
+    let directory = tempfile::tempdir().expect("a directory");
+    let database = directory.path().join("installations.sqlite3");
+    let fake = FakeSlack::start().await.expect("a fake Slack");
+    let master_key = MasterKey::generate();
+    let mut secrets = vec![
+        master_key.to_base64().to_string(),
+        "metadata-CANARY-value".into(),
+    ];
+    seen.debug(&master_key);
+
+    // The app, as in the quickstart.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let home = format!(
+        "http://localhost:{}/",
+        listener.local_addr().expect("an address").port()
+    );
+    let home = Url::parse(&home).expect("a URL");
+    let redirect = RedirectUri::new(home.join("slack/oauth_redirect").expect("a path").as_str());
+    let backend = SqliteBackend::open(&database).await.expect("opens");
+    let keys = LocalKeyProvider::new(master_key);
+    let store = EncryptedStore::open(backend, keys, fake.client_id())
+        .await
+        .expect("opens");
+    let slack = SlackClient::new(fake.environment());
+    let credentials = ClientCredentials {
+        client_id: fake.client_id(),
+        client_secret: fake.client_secret(),
+    };
+    let scopes = Scopes::from("incoming-webhook,commands,chat:write");
+    let mut config = InstallConfig::new(credentials, redirect.expect("loopback"), scopes);
+    config.user_scopes = Scopes::from("search:read");
+    seen.debug(&config);
+    let provider = InstallProvider::new(config, slack.clone(), store.clone(), store.clone());
+    let provider = provider.expect("the configuration works");
+    let authorizer = Authorizer::new(store.clone());
+    let lifecycle = Lifecycle::new(store.clone(), slack.clone());
+    let layer = SlackLayer::new(Verifier::new(&fake.signing_secret()), authorizer, lifecycle);
+    seen.debug(&(&provider, &store, &slack, &layer, &fake));
+    let router: Router = Router::new()
+        .route("/slack/events", post(handler))
+        .layer(layer)
+        .merge(install_routes(&provider));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+
+    // Flows that end well, badly, and in between.
+    let browser = HttpTransport::new();
+    for step in ["good", "good", "lost", "cancelled", "tampered", "no cookie"] {
+        if step == "lost" {
+            fake.inject("oauth.v2.access", Fault::lost().after_effect());
+        }
+        let started = get(&browser, &home.join("slack/install").expect("a path"), "").await;
+        let header = |name| started.headers()[name].to_str().expect("visible ASCII");
+        let authorize = Url::parse(header(LOCATION)).expect("a URL");
+        let cookie = header(SET_COOKIE)
+            .split(';')
+            .next()
+            .expect("a pair")
+            .to_owned();
+        secrets.push(cookie.split_once('=').expect("a value").1.to_owned());
+        let state = parameter(&authorize, "state");
+        let mut callback = match step {
+            "cancelled" => fake.cancel(&authorize).expect("cancelled"),
+            _ => fake.allow(&authorize, ADA).expect("allowed"),
+        };
+        if step == "tampered" {
+            callback = support::app::with_parameter(&callback, "state", Some(&state[1..]));
+        }
+        let cookie = if step == "no cookie" {
+            String::new()
+        } else {
+            cookie
+        };
+        let page = get(&browser, &callback, &cookie).await;
+        assert_eq!(
+            page.status() == StatusCode::OK,
+            ["good", "cancelled"].contains(&step),
+            "{step}"
+        );
+        seen.bytes(page.body());
+        secrets.push(state);
+        secrets.extend(
+            callback
+                .query_pairs()
+                .find(|(name, _)| name == "code")
+                .map(|p| p.1.into()),
+        );
+    }
+
+    // Requests that are served, and some that are not.
+    let events = home.join("slack/events").expect("a path");
+    let command = fake.slash_command(ADA, "/hello", "text-CANARY");
+    let served = fake
+        .deliver(&events, &command)
+        .await
+        .expect("the app answers");
+    assert_eq!(served.status(), StatusCode::OK);
+    secrets.push(
+        command.request(&events).headers()["x-slack-signature"]
+            .to_str()
+            .expect("ASCII")[3..]
+            .into(),
+    );
+    let forged = command
+        .clone()
+        .with_body("application/json", "{\"text\":\"text-CANARY\"}");
+    let mut forged = forged.request(&events);
+    let zeros = format!("v0={}", "0".repeat(64)).parse().expect("ASCII");
+    forged.headers_mut().insert("x-slack-signature", zeros);
+    fake.send(forged).await.expect("the app answers");
+    let garbage = command.with_body("application/json", "{\"event\":\"text-CANARY\"");
+    fake.deliver(&events, &garbage)
+        .await
+        .expect("the app answers");
+    secrets.push("text-CANARY".into());
+
+    // What is stored, opened, and what does not open.
+    let installation = store
+        .fetch(&key(ALPHA), Some(&user_id(ADA)))
+        .await
+        .expect("answers");
+    let installation = installation.expect("stored");
+    seen.debug(&installation);
+    secrets.extend(
+        installation
+            .incoming_webhooks
+            .iter()
+            .map(|hook| hook.url.expose().to_owned()),
+    );
+    let rows = store.backend().scan(None, 100).await.expect("a scan").rows;
+    seen.debug(&rows);
+    for (place, row) in rows
+        .iter()
+        .filter(|(place, _)| place.partition.as_str().ends_with(ALPHA))
+    {
+        let broken = Row {
+            version: Version::mint(),
+            ..row.clone()
+        };
+        let put = |row, expect| Change::Put {
+            slot: place.slot.clone(),
+            row,
+            expect,
+        };
+        let commit = |put| async { store.backend().commit(&place.partition, &[put]).await };
+        commit(put(broken, Expect::Any)).await.expect("committed");
+        let error = store
+            .fetch(&key(ALPHA), Some(&user_id(ADA)))
+            .await
+            .expect_err("unreadable");
+        seen.error(&error);
+        let refused = fake
+            .deliver(&events, &fake.slash_command(ADA, "/hello", ""))
+            .await;
+        seen.bytes(refused.expect("the app answers").body());
+        commit(put(row.clone(), Expect::Any))
+            .await
+            .expect("committed");
+    }
+    let token = &installation.bot.expect("a bot").grant.access_token;
+    fake.uninstall(ALPHA);
+    seen.error(&slack.auth_test(token).await.expect_err("uninstalled"));
+    for event in fake.take_events() {
+        fake.deliver(&events, &event)
+            .await
+            .expect("the app answers");
+    }
+
+    for suffix in ["", "-wal", "-shm"] {
+        let path = format!("{}{suffix}", database.display());
+        seen.bytes(&std::fs::read(path).expect("SQLite keeps three files while it is open"));
+    }
+    secrets.extend(fake.secrets());
+    let seen = seen.0.lock().expect("no test panics with it");
+    let log = String::from_utf8_lossy(&seen);
+    assert!(
+        log.contains("TRACE") && log.contains(ALPHA),
+        "something was logged"
+    );
+    assert!(
+        leaks(b"..eG94Yi1TRUNSRVQ..", "xoxb-SECRET"),
+        "the search finds base64"
+    );
+    for secret in secrets.iter().filter(|secret| secret.len() >= 8) {
+        assert!(
+            !leaks(&seen, secret),
+            "{} of {} characters leaks",
+            &secret[..4],
+            secret.len()
+        );
+    }
+}

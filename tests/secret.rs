@@ -1,0 +1,88 @@
+//! Secrets have no way out by mistake: what must not compile does not.
+//!
+//! Each assertion here holds at compile time, at no cost; `trybuild` would build the whole graph
+//! again. Mistakes that are not a missing trait are `compile_fail` examples at `Sealed` and
+//! `EncryptedStore`.
+
+use std::fmt::Display;
+use std::ops::Deref;
+
+use serde::{Deserialize, Serialize};
+use slack_installs::backend::{MemoryBackend, Row, Sealed};
+use slack_installs::oauth::SetCookie;
+use slack_installs::secret::{
+    AccessToken, ClientSecret, Code, RefreshToken, SigningSecret, WebhookUrl,
+};
+use slack_installs::{
+    Bot, DataKey, Grant, IncomingWebhook, Installation, InstallationStore, KeyProvider, MasterKey,
+    StateStore, User,
+};
+
+/// Compiles only if the type has none of these traits: with one, it is ambiguous which `check` is
+/// meant.
+macro_rules! assert_has_none_of {
+    ($type:ty: $($trait:path),+) => {
+        const _: fn() = || {
+            trait Ambiguous<A> {
+                fn check() {}
+            }
+            impl<T: ?Sized> Ambiguous<()> for T {}
+            $({
+                #[allow(dead_code, reason = "it is there to be ambiguous")]
+                struct Has;
+                impl<T: ?Sized + $trait> Ambiguous<Has> for T {}
+            })+
+            let _ = <$type as Ambiguous<_>>::check;
+        };
+    };
+}
+
+macro_rules! assert_keeps_its_secret {
+    ($($type:ty),+) => {
+        $(assert_has_none_of!(
+            $type: Clone, Copy, Default, Deref, Deserialize<'static>, Display, Eq, PartialEq, Serialize,
+            AsRef<str>, AsRef<[u8]>, Into<String>, Into<Vec<u8>>
+        );)+
+    };
+}
+
+assert_keeps_its_secret!(
+    AccessToken,
+    ClientSecret,
+    Code,
+    RefreshToken,
+    SigningSecret,
+    WebhookUrl
+);
+assert_keeps_its_secret!(DataKey, MasterKey, SetCookie);
+assert_keeps_its_secret!(Bot, Grant, IncomingWebhook, Installation, User);
+
+// Ciphertext is made by sealing, or read back; there is no conversion from anything readable.
+assert_has_none_of!(
+    Sealed: Default, Deserialize<'static>, From<&'static [u8]>, From<&'static str>,
+    From<AccessToken>, From<String>, From<Vec<u8>>
+);
+assert_has_none_of!(Row: Default, Deserialize<'static>, From<Installation>);
+
+// A database alone keeps no installation, and nothing stands in for a key provider.
+assert_has_none_of!(MemoryBackend: InstallationStore, KeyProvider, StateStore);
+assert_has_none_of!((): KeyProvider);
+assert_has_none_of!(Option<MasterKey>: KeyProvider);
+
+#[test]
+fn the_debug_form_of_every_secret_is_redacted() {
+    let canary = "xoxb-canary";
+    let shown = [
+        format!("{:?}", AccessToken::new(canary).expect("a token")),
+        format!("{:?}", ClientSecret::new(canary).expect("a secret")),
+        format!("{:?}", Code::new(canary).expect("a code")),
+        format!("{:?}", RefreshToken::new(canary).expect("a token")),
+        format!("{:?}", SigningSecret::new(canary).expect("a secret")),
+        format!("{:?}", WebhookUrl::new(canary).expect("a URL")),
+        format!("{:?}", DataKey::from_bytes([0x41; 32])),
+        format!("{:?}", MasterKey::generate()),
+    ];
+    for shown in shown {
+        assert!(shown.ends_with("([redacted])"), "{shown}");
+    }
+}

@@ -1,0 +1,37 @@
+//! `EncryptedStore` through its ports, on every backend that this build has.
+
+#[macro_use]
+#[path = "support/store_behaviour.rs"]
+mod store_behaviour;
+mod support;
+
+mod memory {
+    use std::sync::Arc;
+
+    use slack_installs::backend::{Backend, MemoryBackend};
+
+    async fn open() -> (Arc<dyn Backend>, ()) {
+        (Arc::new(MemoryBackend::default()), ())
+    }
+
+    store_behaviour!(open);
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use std::sync::Arc;
+
+    use slack_installs::backend::{Backend, SqliteBackend};
+    use tempfile::TempDir;
+
+    async fn open() -> (Arc<dyn Backend>, TempDir) {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let path = directory.path().join("installations.sqlite3");
+        let backend = SqliteBackend::open(path)
+            .await
+            .expect("a new file can be made there");
+        (Arc::new(backend), directory)
+    }
+
+    store_behaviour!(open);
+}

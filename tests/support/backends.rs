@@ -1,0 +1,205 @@
+//! Backends that behave badly on purpose.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use slack_installs::backend::{Backend, Change, Cursor, Error, Key, Page, Partition, Row, Slot};
+use tokio::sync::{Barrier, Semaphore};
+use tokio::task::JoinHandle;
+
+/// Counts commits, and loses requests or answers when it is told to.
+#[derive(Clone, Debug)]
+pub(crate) struct Unreliable {
+    inner: Arc<dyn Backend>,
+    faults: Arc<Faults>,
+}
+
+#[derive(Debug, Default)]
+struct Faults {
+    down: AtomicBool,
+    commits: AtomicUsize,
+    lost_commits: AtomicUsize,
+    lost_answers: AtomicUsize,
+}
+
+impl Unreliable {
+    pub(crate) fn new(inner: Arc<dyn Backend>) -> Self {
+        Self {
+            inner,
+            faults: Arc::default(),
+        }
+    }
+
+    /// Fails every call from now on, or none.
+    pub(crate) fn set_down(&self, down: bool) {
+        self.faults.down.store(down, Ordering::SeqCst);
+    }
+
+    /// Does not carry out the next commits, and says that it does not know.
+    pub(crate) fn lose_commits(&self, commits: usize) {
+        self.faults.lost_commits.store(commits, Ordering::SeqCst);
+    }
+
+    /// Carries out the next commits, and says that it does not know.
+    pub(crate) fn lose_answers(&self, answers: usize) {
+        self.faults.lost_answers.store(answers, Ordering::SeqCst);
+    }
+
+    /// How many commits were asked for.
+    pub(crate) fn commits(&self) -> usize {
+        self.faults.commits.load(Ordering::SeqCst)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        match self.faults.down.load(Ordering::SeqCst) {
+            true => Err(Error::Unavailable("down on purpose".into())),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Unreliable {
+    async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
+        self.check()?;
+        self.inner.read(partition, slots).await
+    }
+
+    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
+        self.check()?;
+        self.faults.commits.fetch_add(1, Ordering::SeqCst);
+        if take_one(&self.faults.lost_commits) {
+            return Err(Error::Unavailable("commit lost on purpose".into()));
+        }
+        let outcome = self.inner.commit(partition, changes).await;
+        match take_one(&self.faults.lost_answers) {
+            true => Err(Error::Unavailable("answer lost on purpose".into())),
+            false => outcome,
+        }
+    }
+
+    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.check()?;
+        self.inner.scan(from, limit).await
+    }
+
+    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
+        self.check()?;
+        self.inner.due(now, limit).await
+    }
+}
+
+fn take_one(left: &AtomicUsize) -> bool {
+    let taken = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+        left.checked_sub(1)
+    });
+    taken.is_ok()
+}
+
+/// Lets something else happen between the next read and whatever its caller does then.
+pub(crate) struct Interrupted {
+    inner: Arc<dyn Backend>,
+    meanwhile: Mutex<Option<Meanwhile>>,
+}
+
+type Meanwhile = Box<dyn FnOnce() -> JoinHandle<()> + Send>;
+
+impl Interrupted {
+    pub(crate) fn new(inner: Arc<dyn Backend>) -> Self {
+        Self {
+            inner,
+            meanwhile: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn meanwhile(&self, task: impl FnOnce() -> JoinHandle<()> + Send + 'static) {
+        *self
+            .meanwhile
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Box::new(task));
+    }
+}
+
+impl fmt::Debug for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Interrupted")
+    }
+}
+
+#[async_trait]
+impl Backend for Interrupted {
+    async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
+        let rows = self.inner.read(partition, slots).await;
+        let task = self
+            .meanwhile
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(task) = task {
+            task().await.expect("what happens meanwhile ends well");
+        }
+        rows
+    }
+
+    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
+        self.inner.commit(partition, changes).await
+    }
+
+    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.inner.scan(from, limit).await
+    }
+
+    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
+        self.inner.due(now, limit).await
+    }
+}
+
+/// Holds the next reads until so many have come, so that all of them see the same.
+#[derive(Debug)]
+pub(crate) struct Gathering {
+    inner: Arc<dyn Backend>,
+    reads: Semaphore,
+    together: Barrier,
+}
+
+impl Gathering {
+    pub(crate) fn new(inner: Arc<dyn Backend>, together: usize) -> Self {
+        Self {
+            inner,
+            reads: Semaphore::new(0),
+            together: Barrier::new(together),
+        }
+    }
+
+    /// Holds so many reads from now on.
+    pub(crate) fn gather(&self, reads: usize) {
+        self.reads.add_permits(reads);
+    }
+}
+
+#[async_trait]
+impl Backend for Gathering {
+    async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
+        let rows = self.inner.read(partition, slots).await;
+        if let Ok(read) = self.reads.try_acquire() {
+            read.forget();
+            self.together.wait().await;
+        }
+        rows
+    }
+
+    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
+        self.inner.commit(partition, changes).await
+    }
+
+    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.inner.scan(from, limit).await
+    }
+
+    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
+        self.inner.due(now, limit).await
+    }
+}

@@ -1,0 +1,1119 @@
+//! What `EncryptedStore` does, over any backend.
+//!
+//! Each check is a plain function over one database, which it may share with all others:
+//! `store_behaviour!(open)` lists them for one opener, an `async fn() -> (Arc<dyn Backend>, _)`,
+//! where the second is kept while the check runs.
+//! Numbers are of the peers' issues where the same went wrong.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use slack_installs::backend::Backend;
+use slack_installs::store::{Error, Facts, ListCursor, StateId};
+use slack_installs::{
+    Clock, Delete, EncryptedStore, Installation, InstallationKey, InstallationStore, StateStore,
+};
+use tokio::task::JoinSet;
+
+use crate::support::backends::{Gathering, Interrupted, Unreliable};
+use crate::support::installs::{
+    With, bot_id, bot_token, enterprise, in_org, in_workspace, in_workspace_of, noon, org_key,
+    rotating, user_id, user_token, webhook_urls, whole, workspace_key,
+};
+use crate::support::providers::{Remote, master_key};
+use crate::support::{Db, Store};
+
+/// Lists the checks for one opener of a backend.
+macro_rules! store_behaviour {
+    ($open:path) => {
+        store_behaviour! {
+            $open:
+            a_bot_can_be_deleted_alone
+            a_database_error_is_never_not_found
+            a_delete_guarded_by_a_revision_conflicts_after_a_reinstall
+            a_delete_names_exactly_what_goes_and_is_content_if_it_is_gone
+            a_delete_of_a_bot_that_is_absent_spares_one_that_is_just_installed
+            a_lost_answer_to_a_delete_is_unavailable_and_asking_again_is_safe
+            a_lost_answer_to_a_store_is_found_out_by_reading
+            a_lost_commit_is_made_again
+            a_note_touches_no_token
+            a_note_to_an_earlier_install_changes_nothing
+            a_reinstall_without_metadata_keeps_what_was_there
+            a_reinstall_heals_a_row_that_does_not_open
+            a_request_without_a_user_gets_no_users_token
+            a_state_is_consumed_by_one_of_64
+            a_state_of_another_app_or_id_is_not_there
+            a_store_is_one_commit_and_a_failed_one_changes_nothing
+            a_user_only_install_keeps_the_bot
+            a_users_token_is_only_for_that_user
+            a_workspace_that_joins_an_org_keeps_its_installation
+            an_expired_state_gives_nothing
+            an_org_and_its_workspaces_have_installations_of_their_own
+            an_org_wide_install_is_found_and_deleted_by_its_enterprise_id_alone
+            an_org_wide_install_that_carries_a_team_id_is_found_without_it
+            an_unknown_tenant_is_none_and_no_error
+            an_unreadable_installation_can_be_deleted
+            apps_that_look_alike_do_not_meet_in_one_database
+            concurrent_stores_of_one_tenant_end_with_one_of_them_whole
+            each_credential_is_stored_once
+            ids_that_begin_alike_do_not_meet
+            listing_is_complete_by_pages_of_any_size_and_opens_nothing
+            nothing_secret_stands_in_the_clear
+            of_two_stores_in_one_tick_the_later_wins
+            the_sweep_removes_expired_states_of_this_app_only
+            webhooks_are_kept_one_for_each_channel
+            what_was_stored_is_fetched_whole
+        }
+    };
+    ($open:path: $($check:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $check() {
+                // Whatever comes beside the backend lives as long as the check.
+                let (backend, _alive) = $open().await;
+                $crate::store_behaviour::$check($crate::support::Db::new(backend)).await;
+            }
+        )*
+    };
+}
+
+// Installations: the contract, rule by rule.
+
+pub(crate) async fn what_was_stored_is_fetched_whole(db: Db) {
+    let store = db.store().await;
+    let mut full = in_workspace_of("E0GRID00001", "T0ALPHA0001")
+        .with_bot("xoxb-1")
+        .with_user("W0ADMIN0001", "xoxp-1")
+        .with_webhook("C0ALPHA0001", "https://hooks.slack.com/services/T/B/1");
+    full.url = Some("https://alpha.slack.com/".to_owned());
+    full.metadata = Some("{\"plan\":\"gold\"}\u{0}\u{1f600}".to_owned());
+    let bot = full.bot.as_mut().expect("it was just given");
+    bot.id = Some(bot_id("B0ALPHA0001"));
+    bot.grant = rotating("xoxe.xoxb-1-a", "xoxe-1-a");
+    let user = full.user.as_mut().expect("it was just given");
+    user.grant = rotating("xoxe.xoxp-1-b", "xoxe-1-b");
+    let bare = in_org("E0BARE00001", None);
+
+    let revision = store.store(&full).await.expect("stored");
+    store.store(&bare).await.expect("stored");
+
+    let fetched = fetch(&store, &full.key(), Some("W0ADMIN0001")).await;
+    assert_eq!(whole(&fetched), whole(&full));
+    assert_eq!(fetched.revision, Some(revision));
+    let fetched = fetch(&store, &bare.key(), Some("U0ADMIN0001")).await;
+    assert_eq!(whole(&fetched), whole(&bare));
+}
+
+/// A later install replaces the bot's token for everybody, wherever it was handed out before.
+pub(crate) async fn each_credential_is_stored_once(db: Db) {
+    let store = db.store().await;
+    let key = workspace_key("T1");
+    put(
+        &store,
+        in_workspace("T1")
+            .with_bot("xoxb-old")
+            .with_user("U1", "xoxp-1"),
+    )
+    .await;
+    put(
+        &store,
+        in_workspace("T1")
+            .with_bot("xoxb-new")
+            .with_user("U2", "xoxp-2"),
+    )
+    .await;
+    for user in [None, Some("U1"), Some("U2"), Some("U3")] {
+        assert_eq!(
+            bot_token(&fetch(&store, &key, user).await),
+            Some("xoxb-new")
+        );
+    }
+    let slots: Vec<_> = db
+        .rows_of("T1")
+        .await
+        .into_iter()
+        .map(|(slot, _)| slot)
+        .collect();
+    assert_eq!(slots, ["bot", "install", "user/U1", "user/U2"]);
+}
+
+pub(crate) async fn a_store_is_one_commit_and_a_failed_one_changes_nothing(db: Db) {
+    let backend = Unreliable::new(Arc::clone(&db.backend));
+    let store = db.store_over(backend.clone(), local()).await;
+    let old = in_workspace("T1")
+        .with_bot("xoxb-old")
+        .with_user("U1", "xoxp-old")
+        .with_webhook("C1", "https://hooks/old");
+    let commits = backend.commits();
+    store.store(&old).await.expect("stored");
+    assert_eq!(backend.commits(), commits + 1);
+
+    let new = in_workspace("T1")
+        .with_bot("xoxb-new")
+        .with_user("U1", "xoxp-new")
+        .with_webhook("C1", "https://hooks/new");
+    backend.lose_commits(usize::MAX);
+    let failed = store.store(&new).await.expect_err("the database is away");
+    assert!(failed.is_transient());
+    assert_eq!(
+        whole(&fetch(&store, &old.key(), Some("U1")).await),
+        whole(&old)
+    );
+}
+
+// https://github.com/slackapi/python-slack-sdk/issues/1441
+pub(crate) async fn a_user_only_install_keeps_the_bot(db: Db) {
+    let store = db.store().await;
+    let key = workspace_key("T1");
+    put(
+        &store,
+        in_workspace("T1")
+            .with_bot("xoxb-1")
+            .with_user("U1", "xoxp-1"),
+    )
+    .await;
+    put(&store, in_workspace("T1").with_user("U2", "xoxp-2")).await;
+    for (user, token) in [("U1", "xoxp-1"), ("U2", "xoxp-2")] {
+        let fetched = fetch(&store, &key, Some(user)).await;
+        assert_eq!(bot_token(&fetched), Some("xoxb-1"));
+        assert_eq!(user_token(&fetched), Some((user, token)));
+    }
+    put(&store, in_workspace("T2").with_user("U2", "xoxp-3")).await;
+    assert_eq!(
+        bot_token(&fetch(&store, &workspace_key("T2"), None).await),
+        None
+    );
+}
+
+// Python and node hand the installer's token to a request that names no user.
+pub(crate) async fn a_request_without_a_user_gets_no_users_token(db: Db) {
+    let store = db.store().await;
+    put(
+        &store,
+        in_workspace("T1")
+            .with_bot("xoxb-1")
+            .with_user("U0ADMIN0001", "xoxp-1"),
+    )
+    .await;
+    let fetched = fetch(&store, &workspace_key("T1"), None).await;
+    assert_eq!(user_token(&fetched), None);
+    assert_eq!(fetched.installed_by, Some(user_id("U0ADMIN0001")));
+}
+
+// https://github.com/slackapi/bolt-python/issues/584
+pub(crate) async fn a_users_token_is_only_for_that_user(db: Db) {
+    let store = db.store().await;
+    let users = ["U1", "U12", "U2", "W1"];
+    for user in &users[..3] {
+        put(
+            &store,
+            in_workspace("T1").with_user(user, &format!("xoxp-{user}")),
+        )
+        .await;
+    }
+    for user in users {
+        let fetched = fetch(&store, &workspace_key("T1"), Some(user)).await;
+        let token = format!("xoxp-{user}");
+        let expected = (user != "W1").then_some((user, token.as_str()));
+        assert_eq!(user_token(&fetched), expected);
+    }
+}
+
+// https://github.com/slackapi/python-slack-sdk/pull/1081
+pub(crate) async fn ids_that_begin_alike_do_not_meet(db: Db) {
+    let store = db.store().await;
+    let tenants = ["T1", "T12", "T123"];
+    for tenant in tenants {
+        for user in ["U1", "U12"] {
+            put(
+                &store,
+                of(tenant).with_user(user, &format!("xoxp-{tenant}-{user}")),
+            )
+            .await;
+        }
+    }
+    let delete = Delete::user(user_id("U1"));
+    assert!(
+        store
+            .delete(&workspace_key("T12"), &delete)
+            .await
+            .expect("deleted")
+    );
+    assert!(
+        store
+            .delete(&workspace_key("T1"), &Delete::all())
+            .await
+            .expect("deleted")
+    );
+
+    assert!(gone(&store, &workspace_key("T1")).await);
+    for (tenant, user, stays) in [
+        ("T12", "U1", false),
+        ("T12", "U12", true),
+        ("T123", "U1", true),
+        ("T123", "U12", true),
+    ] {
+        let fetched = fetch(&store, &workspace_key(tenant), Some(user)).await;
+        let token = format!("xoxp-{tenant}-{user}");
+        assert_eq!(
+            user_token(&fetched),
+            stays.then_some((user, token.as_str()))
+        );
+        assert_eq!(bot_token(&fetched), Some(format!("xoxb-{tenant}").as_str()));
+    }
+}
+
+pub(crate) async fn apps_that_look_alike_do_not_meet_in_one_database(db: Db) {
+    let other_db = db.look_alike();
+    let (store, other) = (db.store().await, other_db.store().await);
+    let key = workspace_key("T1");
+    put(
+        &store,
+        in_workspace("T1")
+            .with_bot("xoxb-ours")
+            .with_user("U1", "xoxp-ours"),
+    )
+    .await;
+    assert!(gone(&other, &key).await);
+    put(&other, in_workspace("T1").with_bot("xoxb-theirs")).await;
+
+    let fetched = fetch(&other, &key, Some("U1")).await;
+    assert_eq!(
+        (bot_token(&fetched), user_token(&fetched)),
+        (Some("xoxb-theirs"), None)
+    );
+    assert_eq!(
+        bot_token(&fetch(&store, &key, None).await),
+        Some("xoxb-ours")
+    );
+    assert_eq!(listed(&store, 2).await, ["T1"]);
+    assert!(store.delete(&key, &Delete::all()).await.expect("deleted"));
+    assert_eq!(listed(&store, 2).await, [""; 0]);
+    assert_eq!(
+        bot_token(&fetch(&other, &key, None).await),
+        Some("xoxb-theirs")
+    );
+}
+
+// The SQLite store of the Python SDK deletes nothing where the team id is absent.
+pub(crate) async fn an_org_wide_install_is_found_and_deleted_by_its_enterprise_id_alone(db: Db) {
+    let store = db.store().await;
+    let org = in_org("E0GRID00001", None)
+        .with_bot("xoxb-org")
+        .with_user("W1", "xoxp-org");
+    store.store(&org).await.expect("stored");
+    let key = InstallationKey::new(Some(enterprise("E0GRID00001")), None).expect("a key");
+    assert_eq!(whole(&fetch(&store, &key, Some("W1")).await), whole(&org));
+    assert!(store.delete(&key, &Delete::all()).await.expect("deleted"));
+    assert!(gone(&store, &key).await);
+    assert!(db.rows_of("E0GRID00001").await.is_empty());
+}
+
+// https://github.com/slackapi/python-slack-sdk/issues/1639
+pub(crate) async fn an_org_wide_install_that_carries_a_team_id_is_found_without_it(db: Db) {
+    let store = db.store().await;
+    put(
+        &store,
+        in_org("E0GRID00001", Some("T0ALPHA0001")).with_bot("xoxb-org"),
+    )
+    .await;
+    let fetched = fetch(&store, &org_key("E0GRID00001"), None).await;
+    assert_eq!(bot_token(&fetched), Some("xoxb-org"));
+    assert!(gone(&store, &workspace_key("T0ALPHA0001")).await);
+}
+
+// https://github.com/seratch/ChatGPT-in-Slack/issues/108
+pub(crate) async fn a_workspace_that_joins_an_org_keeps_its_installation(db: Db) {
+    let store = db.store().await;
+    let (alone, joined) = (
+        workspace_key("T1"),
+        workspace_key("T1").within(enterprise("E1")),
+    );
+    put(
+        &store,
+        in_workspace("T1")
+            .with_bot("xoxb-1")
+            .with_user("U1", "xoxp-1"),
+    )
+    .await;
+    assert_eq!(
+        bot_token(&fetch(&store, &joined, None).await),
+        Some("xoxb-1")
+    );
+
+    put(&store, in_workspace_of("E1", "T1").with_bot("xoxb-2")).await;
+    for key in [&alone, &joined] {
+        let fetched = fetch(&store, key, Some("U1")).await;
+        assert_eq!(bot_token(&fetched), Some("xoxb-2"));
+        assert_eq!(user_token(&fetched), Some(("U1", "xoxp-1")));
+        assert_eq!(
+            fetched.home.enterprise().map(|it| &it.id),
+            Some(&enterprise("E1"))
+        );
+    }
+    assert_eq!(listed(&store, 10).await, ["T1"]);
+    assert!(
+        store
+            .delete(&joined, &Delete::all())
+            .await
+            .expect("deleted")
+    );
+    assert!(gone(&store, &alone).await);
+}
+
+pub(crate) async fn an_org_and_its_workspaces_have_installations_of_their_own(db: Db) {
+    let store = db.store().await;
+    put(&store, in_org("E1", None).with_bot("xoxb-org")).await;
+    put(&store, in_workspace_of("E1", "T1").with_bot("xoxb-t1")).await;
+    put(&store, in_workspace_of("E1", "T2").with_bot("xoxb-t2")).await;
+    let t1 = workspace_key("T1").within(enterprise("E1"));
+    assert_eq!(
+        bot_token(&fetch(&store, &org_key("E1"), None).await),
+        Some("xoxb-org")
+    );
+    assert_eq!(bot_token(&fetch(&store, &t1, None).await), Some("xoxb-t1"));
+
+    assert!(
+        store
+            .delete(&org_key("E1"), &Delete::all())
+            .await
+            .expect("deleted")
+    );
+    assert!(gone(&store, &org_key("E1")).await);
+    assert_eq!(bot_token(&fetch(&store, &t1, None).await), Some("xoxb-t1"));
+    put(&store, in_org("E1", None).with_bot("xoxb-org")).await;
+    assert!(store.delete(&t1, &Delete::all()).await.expect("deleted"));
+    assert_eq!(
+        bot_token(&fetch(&store, &org_key("E1"), None).await),
+        Some("xoxb-org")
+    );
+    assert_eq!(
+        bot_token(&fetch(&store, &workspace_key("T2"), None).await),
+        Some("xoxb-t2")
+    );
+}
+
+// The Python SDK's SQLite store answers the oldest of two with one timestamp.
+pub(crate) async fn of_two_stores_in_one_tick_the_later_wins(db: Db) {
+    let store = db.store().await;
+    for round in 0..20 {
+        let token = format!("xoxb-{round}");
+        let revision = put(&store, in_workspace("T1").with_bot(&token)).await;
+        let fetched = fetch(&store, &workspace_key("T1"), None).await;
+        assert_eq!(bot_token(&fetched), Some(token.as_str()));
+        assert_eq!(
+            (fetched.revision, fetched.installed_at),
+            (Some(revision), noon())
+        );
+    }
+}
+
+pub(crate) async fn an_unknown_tenant_is_none_and_no_error(db: Db) {
+    let store = db.store().await;
+    for key in [
+        workspace_key("T1"),
+        org_key("E1"),
+        workspace_key("T1").within(enterprise("E1")),
+    ] {
+        for user in [None, Some(user_id("U1"))] {
+            let fetched = store.fetch(&key, user.as_ref()).await;
+            assert!(fetched.expect("absent is no error").is_none());
+        }
+    }
+}
+
+pub(crate) async fn a_database_error_is_never_not_found(db: Db) {
+    let backend = Unreliable::new(Arc::clone(&db.backend));
+    let store = db.store_over(backend.clone(), local()).await;
+    let installation = in_workspace("T1").with_bot("xoxb-1");
+    let revision = store.store(&installation).await.expect("stored");
+    store
+        .issue(&STATE, b"pending", noon())
+        .await
+        .expect("issued");
+    backend.set_down(true);
+
+    let (key, facts) = (installation.key(), Facts::default());
+    let mut failures = Vec::new();
+    for key in [&key, &workspace_key("T2")] {
+        failures.push(store.fetch(key, None).await.map(drop));
+        failures.push(store.fetch(key, Some(&user_id("U1"))).await.map(drop));
+        failures.push(store.delete(key, &Delete::all()).await.map(drop));
+        failures.push(store.delete(key, &Delete::bot()).await.map(drop));
+        failures.push(store.note(key, revision, &facts).await.map(drop));
+    }
+    failures.push(store.store(&installation).await.map(drop));
+    failures.push(store.list(None, 10).await.map(drop));
+    failures.push(store.issue(&STATE, b"pending", noon()).await);
+    failures.push(store.consume(&STATE, noon()).await.map(drop));
+    failures.push(store.sweep_expired_states().await.map(drop));
+    for failure in failures {
+        let error = failure.expect_err("the database is down");
+        assert!(matches!(&error, Error::Unavailable(_)), "{error:?}");
+        assert!(error.is_transient());
+    }
+}
+
+// Deleting: https://github.com/slackapi/python-slack-sdk/issues/976, /issues/995
+
+pub(crate) async fn a_delete_names_exactly_what_goes_and_is_content_if_it_is_gone(db: Db) {
+    let store = db.store().await;
+    let key = workspace_key("T1");
+    put(&store, of("T1").with_user("U1", "xoxp-1")).await;
+    put(&store, of("T1").with_user("U2", "xoxp-2")).await;
+    let users = |fetched: &Installation| user_token(fetched).map(|(id, _)| id.to_owned());
+
+    let user = Delete::user(user_id("U1"));
+    assert!(store.delete(&key, &user).await.expect("deleted"));
+    assert!(!store.delete(&key, &user).await.expect("gone already"));
+    assert_eq!(users(&fetch(&store, &key, Some("U1")).await), None);
+    assert_eq!(
+        users(&fetch(&store, &key, Some("U2")).await).as_deref(),
+        Some("U2")
+    );
+    assert_eq!(bot_token(&fetch(&store, &key, None).await), Some("xoxb-T1"));
+
+    assert!(store.delete(&key, &Delete::all()).await.expect("deleted"));
+    assert!(
+        !store
+            .delete(&key, &Delete::all())
+            .await
+            .expect("gone already")
+    );
+    assert!(!store.delete(&key, &user).await.expect("gone already"));
+    assert!(gone(&store, &key).await);
+    assert!(db.rows_of("T1").await.is_empty());
+
+    // Nothing of what was deleted comes back with a new install.
+    put(&store, in_workspace("T1").with_user("U3", "xoxp-3")).await;
+    let fetched = fetch(&store, &key, Some("U2")).await;
+    assert_eq!((bot_token(&fetched), users(&fetched)), (None, None));
+}
+
+pub(crate) async fn a_bot_can_be_deleted_alone(db: Db) {
+    let store = db.store().await;
+    let key = workspace_key("T1");
+    put(
+        &store,
+        of("T1")
+            .with_user("U1", "xoxp-1")
+            .with_webhook("C1", "https://hooks/1"),
+    )
+    .await;
+    assert!(store.delete(&key, &Delete::bot()).await.expect("deleted"));
+    assert!(
+        !store
+            .delete(&key, &Delete::bot())
+            .await
+            .expect("gone already")
+    );
+    let fetched = fetch(&store, &key, Some("U1")).await;
+    assert_eq!(
+        (bot_token(&fetched), user_token(&fetched)),
+        (None, Some(("U1", "xoxp-1")))
+    );
+    assert_eq!(webhook_urls(&fetched), ["https://hooks/1"]);
+}
+
+// https://github.com/slackapi/bolt-js/issues/1558
+pub(crate) async fn a_delete_guarded_by_a_revision_conflicts_after_a_reinstall(db: Db) {
+    let store = db.store().await;
+    let key = workspace_key("T1");
+    let judged = put(&store, of("T1").with_user("U1", "xoxp-1")).await;
+    let current = put(&store, of("T1").with_user("U1", "xoxp-1")).await;
+    assert_ne!(judged, current);
+    for delete in [Delete::all(), Delete::bot(), Delete::user(user_id("U1"))] {
+        let outcome = store.delete(&key, &delete.only(judged)).await;
+        assert!(matches!(outcome, Err(Error::Conflict)), "{outcome:?}");
+    }
+    let fetched = fetch(&store, &key, Some("U1")).await;
+    assert_eq!(bot_token(&fetched), Some("xoxb-T1"));
+    assert_eq!(user_token(&fetched), Some(("U1", "xoxp-1")));
+
+    let user = Delete::user(user_id("U1")).only(current);
+    assert!(
+        store
+            .delete(&key, &user)
+            .await
+            .expect("still that revision")
+    );
+    assert!(
+        store
+            .delete(&key, &Delete::bot().only(current))
+            .await
+            .expect("still")
+    );
+    assert!(
+        store
+            .delete(&key, &Delete::all().only(current))
+            .await
+            .expect("still")
+    );
+    assert!(
+        !store
+            .delete(&key, &Delete::all().only(current))
+            .await
+            .expect("gone already")
+    );
+    assert!(gone(&store, &key).await);
+}
+
+pub(crate) async fn a_delete_of_a_bot_that_is_absent_spares_one_that_is_just_installed(db: Db) {
+    let store = db.store().await;
+    put(&store, in_workspace("T1").with_user("U1", "xoxp-1")).await;
+    let backend = Arc::new(Interrupted::new(Arc::clone(&db.backend)));
+    let deleting = db.store_over(Arc::clone(&backend), local()).await;
+    let installing = store.clone();
+    backend.meanwhile(move || {
+        tokio::spawn(async move {
+            put(&installing, of("T1")).await;
+        })
+    });
+    let went = deleting.delete(&workspace_key("T1"), &Delete::bot()).await;
+    assert!(!went.expect("there was none"));
+    assert_eq!(
+        bot_token(&fetch(&store, &workspace_key("T1"), None).await),
+        Some("xoxb-T1")
+    );
+}
+
+pub(crate) async fn an_unreadable_installation_can_be_deleted(db: Db) {
+    let store = db.store().await;
+    let key = workspace_key("T1");
+    let revision = put(&store, of("T1").with_user("U1", "xoxp-1")).await;
+    for delete in [
+        Delete::bot(),
+        Delete::user(user_id("U1")),
+        Delete::all().only(revision),
+    ] {
+        for slot in ["install", "bot", "user/U1"] {
+            damage(&db, "T1", slot).await;
+        }
+        assert!(
+            store
+                .delete(&key, &delete)
+                .await
+                .expect("deleting opens nothing")
+        );
+    }
+    assert!(gone(&store, &key).await);
+    assert!(db.rows_of("T1").await.is_empty());
+}
+
+pub(crate) async fn a_reinstall_heals_a_row_that_does_not_open(db: Db) {
+    let store = db.store().await;
+    put(&store, of("T1").with_user("U1", "xoxp-old")).await;
+    for slot in ["install", "bot", "user/U1"] {
+        damage(&db, "T1", slot).await;
+    }
+    let outcome = store
+        .fetch(&workspace_key("T1"), Some(&user_id("U1")))
+        .await;
+    assert!(matches!(outcome, Err(Error::Unreadable(_))), "{outcome:?}");
+    let new = in_workspace("T1")
+        .with_bot("xoxb-new")
+        .with_user("U1", "xoxp-new");
+    store
+        .store(&new)
+        .await
+        .expect("stored over what does not open");
+    assert_eq!(
+        whole(&fetch(&store, &new.key(), Some("U1")).await),
+        whole(&new)
+    );
+}
+
+// What becomes known after an install.
+
+pub(crate) async fn a_note_touches_no_token(db: Db) {
+    let store = db.store().await;
+    let mut installation = of("T1")
+        .with_user("U1", "xoxp-1")
+        .with_webhook("C1", "https://hooks/1");
+    installation.metadata = Some("plan=gold".to_owned());
+    let revision = store.store(&installation).await.expect("stored");
+    let facts = Facts {
+        bot_id: Some(bot_id("B1")),
+        url: Some("https://alpha.slack.com/".to_owned()),
+    };
+    assert!(
+        store
+            .note(&installation.key(), revision, &facts)
+            .await
+            .expect("noted")
+    );
+    installation.bot.as_mut().expect("a bot").id = facts.bot_id;
+    installation.url = facts.url;
+    let fetched = fetch(&store, &installation.key(), Some("U1")).await;
+    assert_eq!(whole(&fetched), whole(&installation));
+
+    // An install that does not know them yet keeps them.
+    put(&store, of("T1")).await;
+    let fetched = fetch(&store, &installation.key(), Some("U1")).await;
+    assert_eq!(whole(&fetched), whole(&installation));
+}
+
+pub(crate) async fn a_note_to_an_earlier_install_changes_nothing(db: Db) {
+    let store = db.store().await;
+    let key = workspace_key("T1");
+    let earlier = put(&store, of("T1")).await;
+    put(&store, of("T1")).await;
+    let before = db.rows_of("T1").await;
+    let all = Facts {
+        bot_id: Some(bot_id("B1")),
+        url: Some("https://alpha.slack.com/".into()),
+    };
+    for facts in [
+        Facts {
+            bot_id: all.bot_id.clone(),
+            url: None,
+        },
+        all,
+    ] {
+        assert!(!store.note(&key, earlier, &facts).await.expect("no error"));
+        assert!(
+            !store
+                .note(&workspace_key("T2"), earlier, &facts)
+                .await
+                .expect("no error")
+        );
+    }
+    assert_eq!(db.rows_of("T1").await, before);
+    assert!(db.rows_of("T2").await.is_empty());
+}
+
+// Parts that are kept across installs.
+
+pub(crate) async fn webhooks_are_kept_one_for_each_channel(db: Db) {
+    let store = db.store().await;
+    let key = workspace_key("T1");
+    put(&store, of("T1").with_webhook("C1", "https://hooks/1a")).await;
+    put(&store, of("T1").with_webhook("C2", "https://hooks/2a")).await;
+    put(&store, of("T1").with_webhook("C1", "https://hooks/1b")).await;
+    put(&store, of("T1")).await;
+    let fetched = fetch(&store, &key, None).await;
+    assert_eq!(
+        webhook_urls(&fetched),
+        ["https://hooks/1b", "https://hooks/2a"]
+    );
+
+    let twice = of("T1")
+        .with_webhook("C3", "https://hooks/3")
+        .with_webhook("C3", "https://hooks/3");
+    put(&store, twice).await;
+    assert_eq!(webhook_urls(&fetch(&store, &key, None).await).len(), 3);
+}
+
+pub(crate) async fn a_reinstall_without_metadata_keeps_what_was_there(db: Db) {
+    let store = db.store().await;
+    for (given, kept) in [(Some("a"), "a"), (None, "a"), (Some("b"), "b")] {
+        let mut installation = of("T1");
+        installation.metadata = given.map(str::to_owned);
+        put(&store, installation).await;
+        let fetched = fetch(&store, &workspace_key("T1"), None).await;
+        assert_eq!(fetched.metadata.as_deref(), Some(kept));
+    }
+}
+
+pub(crate) async fn nothing_secret_stands_in_the_clear(db: Db) {
+    let store = db.store().await;
+    let mut installation = in_workspace("T1")
+        .with_user("U1", "xoxp-canary")
+        .with_webhook("C1", "https://hooks.slack.com/services/canary");
+    installation.metadata = Some("canary".to_owned());
+    put(&store, of("T1")).await;
+    put(&store, installation).await;
+    store
+        .issue(&STATE, b"canary", later())
+        .await
+        .expect("issued");
+    let fetched = fetch(&store, &workspace_key("T1"), Some("U1")).await;
+    assert!(!format!("{fetched:?} {store:?}").contains("canary"));
+
+    let rows = db.rows().await;
+    assert!(rows.len() >= 5, "install, bot, user, state and data key");
+    for (key, row) in rows {
+        let sealed = row.sealed.as_bytes();
+        let shown = format!(
+            "{key:?} {row:?} {} {}",
+            row.metadata.as_str(),
+            sealed.escape_ascii()
+        );
+        for secret in ["canary", "xoxp", "xoxb", "hooks"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+    }
+}
+
+// Listing.
+
+pub(crate) async fn listing_is_complete_by_pages_of_any_size_and_opens_nothing(db: Db) {
+    let store = db.store().await;
+    let mut expected = BTreeSet::new();
+    for number in 0..7 {
+        let tenant = format!("T{number}");
+        put(&store, of(&tenant).with_user("U1", "xoxp-1")).await;
+        expected.insert(tenant);
+    }
+    put(&store, in_org("E1", None).with_bot("xoxb-1")).await;
+    expected.insert("E1".to_owned());
+    store
+        .issue(&STATE, b"pending", later())
+        .await
+        .expect("issued");
+    damage(&db, "T3", "install").await;
+
+    // A process that lost its key provider lists all the same.
+    let provider = Remote::new();
+    let listing = db.store_by(provider.clone()).await;
+    let unwraps = provider.unwraps();
+    provider.set_down(true);
+    for limit in [1, 2, 3, 5, 1000, 0] {
+        let found = listed(&listing, limit).await;
+        assert_eq!(
+            found.len(),
+            expected.len(),
+            "nothing is listed twice, limit {limit}"
+        );
+        assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), expected);
+    }
+    assert_eq!(provider.unwraps(), unwraps);
+}
+
+// Concurrency.
+
+pub(crate) async fn concurrent_stores_of_one_tenant_end_with_one_of_them_whole(db: Db) {
+    let backend = Arc::new(Gathering::new(Arc::clone(&db.backend), 64));
+    let storing = db.store_over(Arc::clone(&backend), local()).await;
+    let store = db.store().await;
+    backend.gather(64);
+    let mut tasks = JoinSet::new();
+    for round in 0..64 {
+        let storing = storing.clone();
+        tasks.spawn(async move {
+            storing
+                .store(&numbered(round))
+                .await
+                .map(drop)
+                .expect("stored")
+        });
+    }
+    for _ in 0..8 {
+        let store = store.clone();
+        tasks.spawn(async move {
+            for _ in 0..20 {
+                let user = user_id("U1");
+                let fetched = store.fetch(&workspace_key("T1"), Some(&user)).await;
+                let fetched = fetched.expect("a read in between is no error");
+                assert_of_one_install(fetched.as_ref());
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.expect("no store fails, and no read sees half of one");
+    }
+    let fetched = fetch(&store, &workspace_key("T1"), Some("U1")).await;
+    assert_of_one_install(Some(&fetched));
+    assert_eq!(
+        webhook_urls(&fetched).len(),
+        64,
+        "none overwrote what it had not seen"
+    );
+    let slots: Vec<_> = db
+        .rows_of("T1")
+        .await
+        .into_iter()
+        .map(|(slot, _)| slot)
+        .collect();
+    assert_eq!(slots, ["bot", "install", "user/U1"]);
+}
+
+fn numbered(round: u64) -> Installation {
+    let mut installation = in_workspace("T1")
+        .with_bot(&format!("xoxb-{round}"))
+        .with_user("U1", &format!("xoxp-{round}"))
+        .with_webhook(&format!("C{round}"), &format!("https://hooks/{round}"));
+    installation.installed_at = noon() + Duration::from_secs(round);
+    installation
+}
+
+fn assert_of_one_install(fetched: Option<&Installation>) {
+    let Some(fetched) = fetched else { return };
+    let round = fetched
+        .installed_at
+        .duration_since(noon())
+        .expect("not before noon")
+        .as_secs();
+    assert_eq!(bot_token(fetched), Some(format!("xoxb-{round}").as_str()));
+    assert_eq!(
+        user_token(fetched),
+        Some(("U1", format!("xoxp-{round}").as_str()))
+    );
+    assert!(webhook_urls(fetched).contains(&format!("https://hooks/{round}").as_str()));
+}
+
+// Lost answers.
+
+pub(crate) async fn a_lost_answer_to_a_store_is_found_out_by_reading(db: Db) {
+    let backend = Unreliable::new(Arc::clone(&db.backend));
+    let store = db.store_over(backend.clone(), local()).await;
+    let commits = backend.commits();
+    backend.lose_answers(1);
+    let revision = store
+        .store(&of("T1"))
+        .await
+        .expect("the row says that it was stored");
+    assert_eq!(backend.commits(), commits + 1, "it is not stored twice");
+    backend.lose_answers(1);
+    let facts = Facts {
+        url: Some("https://alpha.slack.com/".into()),
+        ..Facts::default()
+    };
+    assert!(
+        store
+            .note(&workspace_key("T1"), revision, &facts)
+            .await
+            .expect("noted")
+    );
+    backend.lose_answers(1);
+    store
+        .issue(&STATE, b"pending", later())
+        .await
+        .expect("issued");
+    let payload = store.consume(&STATE, noon()).await.expect("consumed");
+    assert_eq!(payload.expect("it was issued").as_slice(), b"pending");
+}
+
+pub(crate) async fn a_lost_commit_is_made_again(db: Db) {
+    let backend = Unreliable::new(Arc::clone(&db.backend));
+    let store = db.store_over(backend.clone(), local()).await;
+    backend.lose_commits(1);
+    let revision = store
+        .store(&of("T1"))
+        .await
+        .expect("stored at the second attempt");
+    let fetched = fetch(&store, &workspace_key("T1"), None).await;
+    assert_eq!(
+        (bot_token(&fetched), fetched.revision),
+        (Some("xoxb-T1"), Some(revision))
+    );
+}
+
+pub(crate) async fn a_lost_answer_to_a_delete_is_unavailable_and_asking_again_is_safe(db: Db) {
+    let backend = Unreliable::new(Arc::clone(&db.backend));
+    let store = db.store_over(backend.clone(), local()).await;
+    store.store(&of("T1")).await.expect("stored");
+    backend.lose_answers(1);
+    let outcome = store.delete(&workspace_key("T1"), &Delete::all()).await;
+    assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
+    store
+        .delete(&workspace_key("T1"), &Delete::all())
+        .await
+        .expect("content if it is gone");
+    assert!(gone(&store, &workspace_key("T1")).await);
+
+    // A state whose use is in doubt is never given out.
+    store
+        .issue(&STATE, b"pending", later())
+        .await
+        .expect("issued");
+    backend.lose_answers(1);
+    let outcome = store.consume(&STATE, noon()).await;
+    assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
+    assert!(
+        store
+            .consume(&STATE, noon())
+            .await
+            .expect("answered")
+            .is_none()
+    );
+}
+
+// OAuth states.
+
+// The Python SDK's file store has two winners: https://github.com/slackapi/python-slack-sdk/issues/1919
+pub(crate) async fn a_state_is_consumed_by_one_of_64(db: Db) {
+    let backend = Arc::new(Gathering::new(Arc::clone(&db.backend), 64));
+    let store = db.store_over(Arc::clone(&backend), local()).await;
+    store
+        .issue(&STATE, b"pending", later())
+        .await
+        .expect("issued");
+    backend.gather(64);
+    let mut tasks = JoinSet::new();
+    for _ in 0..64 {
+        let store = store.clone();
+        tasks.spawn(async move { store.consume(&STATE, noon()).await.expect("answered") });
+    }
+    let payloads: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+    let payloads: Vec<_> = payloads.iter().map(|payload| payload.as_slice()).collect();
+    assert_eq!(payloads, [b"pending"]);
+    assert!(
+        store
+            .consume(&STATE, noon())
+            .await
+            .expect("answered")
+            .is_none()
+    );
+}
+
+pub(crate) async fn an_expired_state_gives_nothing(db: Db) {
+    let store = db.store().await;
+    let second = Duration::from_secs(1);
+    for (now, given) in [
+        (later() + second, false),
+        (later(), false),
+        (later() - second, true),
+    ] {
+        store
+            .issue(&STATE, b"pending", later())
+            .await
+            .expect("issued");
+        let payload = store.consume(&STATE, now).await.expect("answered");
+        assert_eq!(payload.is_some(), given);
+    }
+}
+
+pub(crate) async fn a_state_of_another_app_or_id_is_not_there(db: Db) {
+    let (store, other) = (db.store().await, db.look_alike().store().await);
+    store
+        .issue(&STATE, b"pending", later())
+        .await
+        .expect("issued");
+    assert!(
+        other
+            .consume(&STATE, noon())
+            .await
+            .expect("answered")
+            .is_none()
+    );
+    let mut id = STATE;
+    id.0[31] ^= 1;
+    assert!(
+        store
+            .consume(&id, noon())
+            .await
+            .expect("answered")
+            .is_none()
+    );
+    assert!(
+        store
+            .consume(&STATE, noon())
+            .await
+            .expect("answered")
+            .is_some()
+    );
+}
+
+pub(crate) async fn the_sweep_removes_expired_states_of_this_app_only(db: Db) {
+    let now = Arc::new(AtomicU64::new(0));
+    let clock = {
+        let now = Arc::clone(&now);
+        Clock::from_fn(move || noon() + Duration::from_secs(now.load(Ordering::SeqCst)))
+    };
+    let store = db.store().await.with_clock(clock.clone());
+    let other = db.look_alike().store().await.with_clock(clock);
+    let ids = [1, 2, 3].map(|id| StateId([id; 32]));
+    for (minute, id) in (1..).zip(&ids) {
+        let expires_at = noon() + Duration::from_secs(60 * minute);
+        store.issue(id, b"ours", expires_at).await.expect("issued");
+        other
+            .issue(id, b"theirs", expires_at)
+            .await
+            .expect("issued");
+    }
+    put(&store, of("T1")).await;
+    assert_eq!(store.sweep_expired_states().await.expect("swept"), 0);
+    let left = db.rows().await.len() - ids.len();
+    now.store(125, Ordering::SeqCst);
+    store.sweep_expired_states().await.expect("swept");
+    // Issuing sweeps now and then by itself, and may have been first.
+    assert_eq!(db.rows().await.len(), left + 1);
+    assert_eq!(store.sweep_expired_states().await.expect("swept"), 0);
+
+    let payload = store.consume(&ids[2], noon()).await.expect("answered");
+    assert_eq!(payload.expect("not expired").as_slice(), b"ours");
+    for id in &ids {
+        // As of noon none of them had expired; the other app's sweep has not run.
+        let payload = other.consume(id, noon()).await.expect("answered");
+        assert_eq!(payload.expect("not ours to sweep").as_slice(), b"theirs");
+    }
+    assert_eq!(
+        bot_token(&fetch(&store, &workspace_key("T1"), None).await),
+        Some("xoxb-T1")
+    );
+}
+
+const STATE: StateId = StateId([7; 32]);
+
+fn later() -> std::time::SystemTime {
+    noon() + Duration::from_secs(600)
+}
+
+/// An installation in this workspace whose bot's token says so.
+fn of(tenant: &str) -> Installation {
+    in_workspace(tenant).with_bot(&format!("xoxb-{tenant}"))
+}
+
+fn local() -> slack_installs::LocalKeyProvider {
+    master_key().into()
+}
+
+async fn put(store: &Store, installation: Installation) -> slack_installs::Revision {
+    store.store(&installation).await.expect("stored")
+}
+
+async fn fetch<B: Backend>(
+    store: &EncryptedStore<B>,
+    key: &InstallationKey,
+    user: Option<&str>,
+) -> Installation {
+    let user = user.map(user_id);
+    let fetched = store
+        .fetch(key, user.as_ref())
+        .await
+        .expect("the store answers");
+    fetched.expect("it was installed")
+}
+
+async fn gone<B: Backend>(store: &EncryptedStore<B>, key: &InstallationKey) -> bool {
+    store
+        .fetch(key, None)
+        .await
+        .expect("the store answers")
+        .is_none()
+}
+
+/// The ids of all installations that a listing shows, page by page.
+async fn listed(store: &Store, limit: usize) -> Vec<String> {
+    let mut ids = Vec::new();
+    let mut from: Option<ListCursor> = None;
+    loop {
+        let page = store.list(from, limit).await.expect("the store answers");
+        assert!(page.installations.len() <= limit.max(1));
+        ids.extend(
+            page.installations
+                .iter()
+                .map(|summary| summary.home.key().to_string()),
+        );
+        from = page.next;
+        if from.is_none() {
+            return ids;
+        }
+    }
+}
+
+/// Changes one byte of a row's ciphertext.
+async fn damage(db: &Db, partition: &str, slot: &str) {
+    let rows = db.rows_of(partition).await;
+    if !rows.iter().any(|(other, _)| other == slot) {
+        return;
+    }
+    let (key, mut row) = db.row(partition, slot).await;
+    let mut sealed = row.sealed.as_bytes().to_vec();
+    *sealed.last_mut().expect("not empty") ^= 1;
+    row.sealed = slack_installs::backend::Sealed::from_stored(sealed);
+    db.overwrite(&key, row).await;
+}
