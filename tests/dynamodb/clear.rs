@@ -9,7 +9,7 @@ use slack_installs::backend::{Backend, Change, DynamoDbBackend, Error, Expect, R
 use tokio::sync::Semaphore;
 
 use crate::kit::{Bench, connect, delete, fill, plant, put, row, rows, slot, slots, tenant};
-use crate::support::dynamodb::{client, hasty_client};
+use crate::support::dynamodb::client;
 use crate::support::proxy::{Fate, Proxy};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -215,7 +215,6 @@ async fn a_late_mark_revives_no_row() {
     fill(&bench.straight, &partition, &names).await;
 
     // The first marks nothing for now.
-    let patient = patient(&bench).await;
     let [mark, moment] = [(); 2].map(|()| Arc::new(Semaphore::new(0)));
     let (held, held_too) = (Arc::clone(&mark), Arc::clone(&moment));
     let reached = Arc::new(Semaphore::new(0));
@@ -234,7 +233,7 @@ async fn a_late_mark_revives_no_row() {
             _ => Fate::Pass,
         }
     });
-    let first = clear_in_background(&patient, &partition);
+    let first = clear_in_background(&bench.proxied, &partition);
     once(&reached, 2).await;
 
     // The second takes the claim away, clears, and ends before it removes anything.
@@ -283,7 +282,6 @@ async fn a_claim_that_was_taken_away_clears_nothing_until_it_starts_over() {
     let bench = Bench::new().await;
     let (partition, names) = (tenant("app/T1"), slots(3));
     fill(&bench.straight, &partition, &names[..2]).await;
-    let patient = patient(&bench).await;
     let (moment, reached) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let (held, announce) = (Arc::clone(&moment), Arc::clone(&reached));
     let claims = std::sync::atomic::AtomicUsize::new(0);
@@ -299,7 +297,7 @@ async fn a_claim_that_was_taken_away_clears_nothing_until_it_starts_over() {
             false => Fate::Pass,
         }
     });
-    let clear = clear_in_background(&patient, &partition);
+    let clear = clear_in_background(&bench.proxied, &partition);
     once(&reached, 1).await;
     plant(&bench.straight, &partition, &names[2]).await;
 
@@ -326,20 +324,10 @@ async fn a_claim_that_was_taken_away_clears_nothing_until_it_starts_over() {
     assert!(bench.items(&partition).await.is_empty());
 }
 
-/// By way of the proxy, and whatever is held there.
-async fn patient(bench: &Bench) -> DynamoDbBackend {
-    connect(
-        &hasty_client(&bench.proxy.url, Duration::from_secs(120)),
-        &bench.table,
-    )
-    .await
-}
-
 /// Waits until so many requests are held.
 async fn once(reached: &Semaphore, requests: u32) {
-    reached
-        .acquire_many(requests)
-        .await
+    let held = tokio::time::timeout(LONG, reached.acquire_many(requests)).await;
+    held.expect("requests are held")
         .expect("nobody closes it")
         .forget();
 }
@@ -368,3 +356,6 @@ async fn listed(backend: &dyn Backend, partition: &str) -> usize {
         }
     }
 }
+
+/// Nothing takes that long unless it never happens.
+const LONG: Duration = Duration::from_secs(120);

@@ -1,7 +1,8 @@
-#![allow(unreachable_pub)]
 //! DynamoDB: the conformance suite, and what only DynamoDB makes difficult.
 
-use slack_installs::backend::{DynamoDbBackend, Faults, Flaky};
+#![allow(unreachable_pub)]
+
+use slack_installs::backend::{CacheOptions, CachedBackend, DynamoDbBackend, Faults, Flaky};
 use slack_installs::conformance;
 
 use self::support::dynamodb::Emulator;
@@ -23,11 +24,20 @@ mod support {
 }
 
 conformance!(dynamodb);
+conformance!(dynamodb_cached);
 conformance!(dynamodb_that_loses_answers);
 
 async fn dynamodb() -> (DynamoDbBackend, Emulator) {
     let emulator = Emulator::start();
     (emulator.backend().await, emulator)
+}
+
+async fn dynamodb_cached() -> (CachedBackend<DynamoDbBackend>, Emulator) {
+    let (backend, emulator) = dynamodb().await;
+    (
+        CachedBackend::new(backend, CacheOptions::default()),
+        emulator,
+    )
 }
 
 async fn dynamodb_that_loses_answers() -> (Flaky<DynamoDbBackend>, Emulator) {

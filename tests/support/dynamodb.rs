@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::config::{BehaviorVersion, Builder, Config, Credentials, Region};
+use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Credentials, Region};
 use slack_installs::backend::{DynamoDbBackend, Version};
 
 use super::server::Server;
@@ -52,25 +53,22 @@ impl Emulator {
     }
 }
 
+/// A client that waits for answers however busy the machine is.
 pub fn client(url: &str) -> Client {
-    Client::from_conf(config(url).build())
+    hasty_client(url, Duration::from_secs(120))
 }
 
 /// A client that gives up on an answer after this time.
-pub fn hasty_client(url: &str, patience: std::time::Duration) -> Client {
-    let timeouts = TimeoutConfig::builder()
-        .operation_attempt_timeout(patience)
-        .build();
-    Client::from_conf(config(url).timeout_config(timeouts).build())
-}
-
-fn config(url: &str) -> Builder {
-    Config::builder()
+pub fn hasty_client(url: &str, patience: Duration) -> Client {
+    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(patience);
+    let config = Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .credentials_provider(Credentials::new("test", "test", None, None, "test"))
         .endpoint_url(url)
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .region(Region::new("us-east-1"))
+        .timeout_config(timeouts.build());
+    Client::from_conf(config.build())
 }
 
 const PROGRAM: &str = "tests/emulators/dynoxide/target/debug/dynoxide-server";

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{RwLock, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// What becomes of one request.
@@ -43,6 +43,8 @@ type Decide = Arc<dyn Fn(&Request) -> Fate + Send + Sync>;
 pub struct Proxy {
     pub url: String,
     state: Arc<Mutex<State>>,
+    /// Shared by those who wait for the server.
+    asking: Arc<RwLock<()>>,
     listening: JoinHandle<()>,
 }
 
@@ -68,17 +70,20 @@ impl Proxy {
         };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
+        let asking = Arc::new(RwLock::new(()));
+        let asked = Arc::clone(&asking);
         let listening = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                let state = Arc::clone(&shared);
+                let (state, asking) = (Arc::clone(&shared), Arc::clone(&asked));
                 // A connection that breaks is what clients are tested with.
-                connections.spawn(async move { serve(client, server, &state).await });
+                connections.spawn(async move { serve(client, server, &state, &asking).await });
             }
         });
         Self {
             url,
             state,
+            asking,
             listening,
         }
     }
@@ -90,6 +95,11 @@ impl Proxy {
             decide,
             operations: Vec::new(),
         };
+    }
+
+    /// Waits until the server has answered all that it was asked.
+    pub async fn quiet(&self) {
+        drop(self.asking.write().await);
     }
 
     /// What was asked for since the last [`Proxy::decide`].
@@ -108,7 +118,12 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(client: TcpStream, server: SocketAddr, state: &Mutex<State>) -> io::Result<()> {
+async fn serve(
+    client: TcpStream,
+    server: SocketAddr,
+    state: &Mutex<State>,
+    asking: &RwLock<()>,
+) -> io::Result<()> {
     let mut client = BufReader::new(client);
     while let Some((head, body)) = message(&mut client).await? {
         let fate = {
@@ -135,20 +150,20 @@ async fn serve(client: TcpStream, server: SocketAddr, state: &Mutex<State>) -> i
             }
             Fate::Cut => return Ok(()),
             Fate::CutAfterwards => {
-                ask(server, &head, &body).await?;
+                ask(server, asking, &head, &body).await?;
                 return Ok(());
             }
             Fate::Pass | Fate::Wait(_) => {
                 if let Fate::Wait(until) = fate {
                     until.acquire().await.expect("nobody closes it").forget();
                 }
-                let (head, body) = ask(server, &head, &body).await?;
+                let (head, body) = ask(server, asking, &head, &body).await?;
                 client.write_all(head.as_bytes()).await?;
                 client.write_all(&body).await?;
             }
             Fate::Silence => std::future::pending().await,
             Fate::SilenceAfterwards => {
-                ask(server, &head, &body).await?;
+                ask(server, asking, &head, &body).await?;
                 std::future::pending::<()>().await;
             }
         }
@@ -156,7 +171,13 @@ async fn serve(client: TcpStream, server: SocketAddr, state: &Mutex<State>) -> i
     Ok(())
 }
 
-async fn ask(server: SocketAddr, head: &str, body: &[u8]) -> io::Result<(String, Vec<u8>)> {
+async fn ask(
+    server: SocketAddr,
+    asking: &RwLock<()>,
+    head: &str,
+    body: &[u8],
+) -> io::Result<(String, Vec<u8>)> {
+    let _asking = asking.read().await;
     let mut server = BufReader::new(TcpStream::connect(server).await?);
     server.write_all(head.as_bytes()).await?;
     server.write_all(body).await?;
