@@ -131,7 +131,8 @@ impl VerifiedRequest {
     ///     text: String,
     /// }
     ///
-    /// # fn example(request: slack_installs::request::VerifiedRequest) -> Result<(), slack_installs::request::PayloadError> {
+    /// # use slack_installs::request::{PayloadError, VerifiedRequest};
+    /// # fn example(request: VerifiedRequest) -> Result<(), PayloadError> {
     /// let command: Command = request.payload()?;
     /// # Ok(())
     /// # }

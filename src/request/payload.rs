@@ -155,8 +155,10 @@ pub(super) fn parse<'a, T: Shape<'a>>(json: &'a str) -> Result<T, Malformed> {
 }
 
 /// What stands under a key.
+#[derive(Default)]
 pub(super) enum Field<T> {
     /// Nothing, or `null`.
+    #[default]
     Absent,
     Is(T),
     /// Another shape than the one expected.
@@ -200,12 +202,6 @@ impl Field<Flag> {
             Some(None) => Self::Wrong,
             Some(Some(flag)) => Self::Is(flag),
         }
-    }
-}
-
-impl<T> Default for Field<T> {
-    fn default() -> Self {
-        Self::Absent
     }
 }
 
@@ -301,9 +297,8 @@ pub(super) struct First<T>(pub(super) T);
 
 impl<'de, T: Shape<'de>> Shape<'de> for First<T> {
     fn array<A: SeqAccess<'de>>(mut array: A) -> Result<Field<Self>, A::Error> {
-        let first = match array.next_element::<Field<T>>()? {
-            None => return Ok(Field::Absent),
-            Some(first) => first,
+        let Some(first) = array.next_element::<Field<T>>()? else {
+            return Ok(Field::Absent);
         };
         skip_array(array)?;
         Ok(match first {

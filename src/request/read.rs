@@ -114,15 +114,21 @@ pub(super) fn http(media_type: MediaType, body: &[u8]) -> Result<Contents, Malfo
     }
 }
 
-/// Reads a frame of a Socket Mode connection, and its envelope's id and retry number. `None` for
-/// a frame that carries no request.
-pub(super) fn socket(frame: &[u8]) -> Result<Option<(Contents, Box<str>, Option<u32>)>, Malformed> {
+/// What a frame of a Socket Mode connection carries.
+pub(super) struct Delivery {
+    pub(super) contents: Contents,
+    pub(super) envelope_id: Box<str>,
+    pub(super) retry_num: Option<u32>,
+}
+
+/// Reads a frame of a Socket Mode connection. `None` for a frame that carries no request.
+pub(super) fn socket(frame: &[u8]) -> Result<Option<Delivery>, Malformed> {
     let envelope: Envelope<'_> = payload::parse(utf8(frame)?)?;
     let type_ = envelope
         .type_
         .text("type")?
         .ok_or(Malformed::Field("type"))?;
-    let id = match envelope.envelope_id.text("envelope_id")? {
+    let envelope_id = match envelope.envelope_id.text("envelope_id")? {
         None if matches!(type_, "events_api" | "interactive" | "slash_commands") => {
             return Err(Malformed::Field("envelope_id"));
         }
@@ -130,8 +136,8 @@ pub(super) fn socket(frame: &[u8]) -> Result<Option<(Contents, Box<str>, Option<
         Some(id) if !is_key(id) => return Err(Malformed::Field("envelope_id")),
         Some(id) => id.into(),
     };
-    let retry = envelope.retry_attempt.read("retry_attempt")?;
-    let retry = retry.and_then(|number| u32::try_from(*number).ok());
+    let retry_num = envelope.retry_attempt.read("retry_attempt")?;
+    let retry_num = retry_num.and_then(|number| u32::try_from(*number).ok());
     let payload = envelope
         .payload
         .read("payload")?
@@ -142,7 +148,11 @@ pub(super) fn socket(frame: &[u8]) -> Result<Option<(Contents, Box<str>, Option<
         "slash_commands" => Contents::new(Kind::SlashCommand, payload, Source::Envelope),
         _ => Contents::new(Kind::Unknown, payload, Source::Envelope),
     };
-    Ok(Some((contents?, id, retry)))
+    Ok(Some(Delivery {
+        contents: contents?,
+        envelope_id,
+        retry_num,
+    }))
 }
 
 fn form(body: &[u8]) -> Result<Contents, Malformed> {

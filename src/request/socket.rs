@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
+use super::VerifiedRequest;
 use super::error::VerifyError;
-use super::{VerifiedRequest, read};
+use super::read::{self, Delivery};
 use crate::tenant::AppId;
 
 /// A host's word that it opened a connection to Slack itself.
@@ -21,7 +22,7 @@ use crate::tenant::AppId;
 ///
 /// // After the websocket to wss://… is open:
 /// let connection = SocketModeConnection::opened_with_app_token(AppId::new("A0FAKEAPP01")?);
-/// let frame = r#"{"envelope_id":"1","type":"slash_commands","payload":{"team_id":"T0ALPHA0001"}}"#;
+/// let frame = r#"{"envelope_id":"1","type":"slash_commands","payload":{"team_id":"T0ALPHA"}}"#;
 /// let request = connection.receive(Bytes::from(frame))?.expect("a frame with a request");
 /// assert_eq!(request.kind(), &Kind::SlashCommand);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -55,7 +56,12 @@ impl SocketModeConnection {
         if frame.len() > super::DEFAULT_BODY_LIMIT {
             return Err(VerifyError::TooLarge);
         }
-        let Some((contents, envelope_id, retry_num)) = read::socket(&frame)? else {
+        let Some(Delivery {
+            contents,
+            envelope_id,
+            retry_num,
+        }) = read::socket(&frame)?
+        else {
             return Ok(None);
         };
         match &contents.app_id {

@@ -2,21 +2,28 @@
 //!
 //! | kind | tenant: the first that is there | its enterprise | org-wide flag | who acts |
 //! |---|---|---|---|---|
-//! | event | `authorizations[0].team_id` | `authorizations[0].enterprise_id` | `authorizations[0]` | `event.user`, a text |
+//! | event | `auth.team_id` | `auth.enterprise_id` | `auth` | `event.user` |
 //! | | `context_team_id` | `context_enterprise_id` | | |
 //! | | `team_id`, unless `is_ext_shared_channel` | `enterprise_id` | | |
-//! | event: `app_uninstalled`, `tokens_revoked`, `grid_migration_*` | as event | as event | as event | nobody |
+//! | lifecycle event | as event | as event | as event | nobody |
 //! | | none of these: the org `enterprise_id` | | true | |
-//! | event: `team_access_*` | the org `authorizations[0].enterprise_id`, else `enterprise_id` | | true | nobody |
+//! | team access event | the org `auth.enterprise_id`, `enterprise_id` | | true | nobody |
 //! | function_executed | as event | as event | as event | nobody |
 //! | app_rate_limited | `team_id` | `enterprise_id` | none | nobody |
 //! | slash command | `team_id` | `enterprise_id` | top level | `user_id` |
-//! | with a `view` | `view.app_installed_team_id` | if certain, see below | top level | `user.id` |
-//! | other interactive | `message.team` of our own message | if certain | top level | `user.id` |
+//! | with a `view` | `view.app_installed_team_id` | if certain | top level | `user.id` |
+//! | other interactive | flagged, no `team`: the org `enterprise.id` | | true | `user.id` |
+//! | | clicked message of our own: `message.team` | if certain | top level | |
 //! | | `team.id` | if certain | | |
-//! | | flagged: the org `enterprise.id`, with `user.team_id` | | | |
 //! | | `user.team_id` | none | | |
 //! | ssl_check, url_verification, unknown | none | | | nobody |
+//!
+//! * `auth` is `authorizations[0]`; Slack sends one at most.
+//! * Lifecycle events are `app_uninstalled`, `tokens_revoked` and `grid_migration_*`; team access
+//!   events are `team_access_*`.
+//! * An org-wide tenant keeps the id of the workspace in use where it is known to be of that org:
+//!   the context's or the outer one of an event, `user.team_id` of an interaction. Lifecycle
+//!   events do not, since there it would name something else to remove.
 //!
 //! Socket Mode carries the same payloads as JSON.
 //!

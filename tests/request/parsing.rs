@@ -379,6 +379,9 @@ fn a_host_reads_its_payload_from_every_kind_of_body() {
         );
         assert_eq!(request.trigger_id(), Some("1000000001.2000000002.fixture"));
     }
+    let spaced = verify(FORM, fixture("slash_command__org_wide.form")).expect("taken");
+    let fields: Value = spaced.payload().expect("fields");
+    assert_eq!(fields["enterprise_name"], "Gridline Org");
     let view = verify(FORM, fixture("interactive__view_submission.form")).expect("taken");
     let payload: Value = view.payload().expect("JSON");
     let expected = fixture("interactive__view_submission.json");
@@ -444,6 +447,7 @@ fn frames_that_are_not_slacks_are_refused() {
         r#"{"type":"events_api","envelope_id":"1","payload":null}"#,
         r#"{"type":"events_api","envelope_id":"1","payload":[]}"#,
         r#"{"type":"events_api","envelope_id":1,"payload":{}}"#,
+        r#"{"type":"events_api","envelope_id":"a b","payload":{}}"#,
         r#"{"type":"events_api","payload":{}}"#,
     ] {
         let received = connection().receive(frame.into());

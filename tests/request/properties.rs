@@ -116,7 +116,7 @@ mod oracle {
         };
         if home.starts_with('E') {
             let in_use = workspace(team)
-                .or(workspace(user_team))
+                .or_else(|| workspace(user_team))
                 .filter(|_| org.as_ref() == Some(&home));
             return Some((Some(home), in_use, true));
         }
@@ -296,6 +296,8 @@ fn exercise(request: Result<VerifiedRequest, VerifyError>) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
     #[test]
     fn events_follow_the_rules(body in event(&["message", "app_uninstalled_team"])) {
         let request = verify_event(&body).expect("taken");
@@ -347,6 +349,9 @@ proptest! {
         prop_assert_eq!(ids(&received), ids(&request));
     }
 
+}
+
+proptest! {
     #[test]
     fn no_signed_bytes_do_harm(body in vec(any::<u8>(), 0..2000), form in any::<bool>()) {
         exercise(verify(if form { FORM } else { JSON }, &body));
@@ -407,7 +412,7 @@ proptest! {
         let good = good.tenant().cloned();
         let mut body = whole.clone();
         let keys: Vec<String> = whole.as_object().expect("an object").keys().cloned().collect();
-        body[at.get(&keys)] = value.clone();
+        body[at.get(&keys)] = value;
         if let Ok(request) = verify_event(&body) {
             // A null is an absent id, which can leave less to go by, but never leads elsewhere.
             let same_company = request.tenant().is_none_or(|tenant| {

@@ -253,6 +253,8 @@ fn a_probe_is_known_as_one_whether_signed_or_not() {
         assert!(!is_ssl_check(&headers, other.as_bytes()), "{other}");
     }
     assert!(!is_ssl_check(&HeaderMap::new(), &fixture("ssl_check.form")));
+    let large = format!("ssl_check=1&token={}", "a".repeat(1024));
+    assert!(!is_ssl_check(&headers, large.as_bytes()));
 }
 
 #[test]

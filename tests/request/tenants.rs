@@ -303,6 +303,25 @@ fn a_clicked_message_belongs_to_the_workspace_that_our_app_posted_it_from() {
 }
 
 #[test]
+fn an_org_wide_click_keeps_the_workspace_in_use_whatever_message_was_clicked() {
+    let payload = click(json!({
+        "team": null, "enterprise": {"id": "E1"}, "is_enterprise_install": true,
+        "message": {"app_id": "A0FAKEAPP01", "team": "T5"},
+    }));
+    assert_eq!(tenant_of(verify_interactive(&payload)), "org E1+T1");
+}
+
+#[test]
+fn a_function_runs_for_the_tenant_of_its_authorization() {
+    let event = message(json!({
+        "event": {"type": "function_executed", "bot_access_token": "xwfp-1"},
+        "team_id": "T9", "enterprise_id": "E9",
+        "authorizations": [{"team_id": "T1", "enterprise_id": null}],
+    }));
+    assert_eq!(tenant_of(verify_event(&event)), "T1");
+}
+
+#[test]
 fn without_a_team_the_flag_names_the_org_and_else_the_users_team_is_taken() {
     for (with, tenant) in [
         (
