@@ -19,7 +19,10 @@ use crate::tenant::{ClientId, InstallationKey, UserId};
 mod driver;
 mod installations;
 mod keys;
+mod lifecycle;
+mod lifecycle_facts;
 mod records;
+mod seen;
 mod states;
 
 use driver::Driver;

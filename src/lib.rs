@@ -66,6 +66,7 @@ pub mod testing;
 pub mod axum;
 pub mod backend;
 pub mod oauth;
+pub mod replay;
 pub mod request;
 pub mod secret;
 pub mod slack;
@@ -78,13 +79,13 @@ pub use clock::Clock;
 pub use encrypted::{EncryptedStore, OpenError};
 pub use events::{Handled, Lifecycle, LifecycleError, LifecycleHooks};
 pub use installation::{
-    Bot, Enterprise, Grant, Home, IncomingWebhook, Installation, Revision, Scopes, Team, User,
+    Bot, Enterprise, Grant, Hold, Home, IncomingWebhook, Installation, Revision, Scopes, Team, User,
 };
 pub use oauth::{InstallConfig, InstallOptions, InstallProvider, RedirectUri};
 pub use seal::{
     DataKey, KeyContext, KeyError, KeyId, KeyProvider, LocalKeyProvider, MasterKey, MasterKeyError,
 };
-pub use store::{Delete, InstallationStore, StateStore};
+pub use store::{Delete, Departure, InstallationStore, LifecycleStore, SeenStore, StateStore};
 pub use tenant::{
     AppId, BotId, ClientId, ClientIdError, EnterpriseId, IdError, InstallationKey, MAX_ID_LEN,
     NoTenant, ResolvedVia, TeamId, Tenant, UserId,
