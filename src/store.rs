@@ -13,6 +13,7 @@ use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 mod lifecycle;
 mod seen;
 
+pub(crate) use lifecycle::MAX_REASON;
 pub use lifecycle::{Access, Departure, LifecycleStore, PendingDeparture};
 pub use seen::{Claim, SeenId, SeenStore};
 

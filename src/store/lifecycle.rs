@@ -178,7 +178,7 @@ pub struct Access {
 }
 
 /// An operator writes a sentence or two.
-const MAX_REASON: usize = 500;
+pub(crate) const MAX_REASON: usize = 500;
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
