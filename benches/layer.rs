@@ -40,7 +40,10 @@ async fn run() {
             0 => TENANT.to_owned(),
             number => format!("T0MANY{number}"),
         };
-        store.store(&installation(&fake.app_id(), &id)).await.expect("stored");
+        store
+            .store(&installation(&fake.app_id(), &id))
+            .await
+            .expect("stored");
     }
     let verifier = Verifier::new(&fake.signing_secret());
     let authorizer = Authorizer::new(store);
@@ -48,11 +51,19 @@ async fn run() {
     let url = url::Url::parse("https://bot.example.com/slack/events").expect("a URL");
     let request: Request<Bytes> = fake.event(TENANT, event).request(&url);
     let (head, body) = request.into_parts();
-    println!("an event of {} bytes, {TENANTS} tenants in memory, one core", body.len());
+    println!(
+        "an event of {} bytes, {TENANTS} tenants in memory, one core",
+        body.len()
+    );
 
     let layer = measure(async || {
-        let verified = verifier.verify(&head.headers, body.clone()).expect("it is signed");
-        let authorized = authorizer.authorize(&verified).await.expect("it is installed");
+        let verified = verifier
+            .verify(&head.headers, body.clone())
+            .expect("it is signed");
+        let authorized = authorizer
+            .authorize(&verified)
+            .await
+            .expect("it is installed");
         assert!(authorized.bot_token().is_some());
     })
     .await;
@@ -64,15 +75,24 @@ async fn run() {
     let signed = [b"v0:1790000000:", &body[..]].concat();
     let bare = measure(async || {
         std::hint::black_box(hmac::sign(&key, &signed));
-        let rows = backend.read(&partition, &slots).await.expect("memory answers");
+        let rows = backend
+            .read(&partition, &slots)
+            .await
+            .expect("memory answers");
         assert!(rows[0].is_some());
     })
     .await;
 
     let per_second = |each: Duration| 1.0 / each.as_secs_f64();
-    println!("layer: {:9.0} requests/s ({layer:?} each)", per_second(layer));
+    println!(
+        "layer: {:9.0} requests/s ({layer:?} each)",
+        per_second(layer)
+    );
     println!("bare:  {:9.0} requests/s ({bare:?} each)", per_second(bare));
-    println!("ratio: {:.2} times the bare cost", layer.as_secs_f64() / bare.as_secs_f64());
+    println!(
+        "ratio: {:.2} times the bare cost",
+        layer.as_secs_f64() / bare.as_secs_f64()
+    );
 }
 
 /// The time of one call: the best of several rounds, which others on the machine disturb least.

@@ -12,12 +12,17 @@ use support::app::{ADA, ALPHA, ORG, world};
 use support::life::Life;
 
 fn mention(life: &Life) -> Delivery {
-    life.app.fake.event(ALPHA, json!({"type": "app_mention", "user": ADA}))
+    life.app
+        .fake
+        .event(ALPHA, json!({"type": "app_mention", "user": ADA}))
 }
 
 async fn stored(life: &Life) -> Option<String> {
     let installation = life.app.fetch(ALPHA, None).await.expect("it is installed");
-    installation.home.enterprise().map(|org| org.id.as_str().to_owned())
+    installation
+        .home
+        .enterprise()
+        .map(|org| org.id.as_str().to_owned())
 }
 
 #[tokio::test]
@@ -27,7 +32,10 @@ async fn a_workspace_that_joins_and_leaves_an_organisation_keeps_its_install_and
     life.install(ADA).await;
     let token = life.bot_token(ALPHA).await;
     life.app.fake.join_org(ALPHA, ORG);
-    let served = life.authorize(&mention(&life)).await.expect("its own install");
+    let served = life
+        .authorize(&mention(&life))
+        .await
+        .expect("its own install");
     assert_eq!(served.resolved_via, ResolvedVia::Named);
     assert_eq!(served.enterprise_id().map(|id| id.as_str()), Some(ORG));
     assert_eq!(stored(&life).await.as_deref(), Some(ORG));
@@ -76,7 +84,10 @@ async fn an_organisation_that_cannot_be_written_down_delays_nobody() {
     let life = Life::with(world(), Arc::clone(&backend) as Arc<dyn Backend>).await;
     life.install(ADA).await;
     life.app.fake.join_org(ALPHA, ORG);
-    backend.set_faults(Faults { lost_commits: 1, ..Faults::none() });
+    backend.set_faults(Faults {
+        lost_commits: 1,
+        ..Faults::none()
+    });
     assert!(life.authorize(&mention(&life)).await.is_ok());
     assert_eq!(stored(&life).await, None);
     backend.set_faults(Faults::none());
@@ -85,7 +96,8 @@ async fn an_organisation_that_cannot_be_written_down_delays_nobody() {
 }
 
 #[tokio::test]
-async fn an_org_flag_where_only_the_workspace_is_installed_finds_it_once_it_is_known_to_be_inside() {
+async fn an_org_flag_where_only_the_workspace_is_installed_finds_it_once_it_is_known_to_be_inside()
+{
     // slackapi/bolt-python#1408
     let life = Life::new().await;
     life.install(ADA).await;
@@ -94,7 +106,10 @@ async fn an_org_flag_where_only_the_workspace_is_installed_finds_it_once_it_is_k
         event["authorizations"][0]["is_enterprise_install"] = json!(true);
         event["authorizations"][0]["team_id"] = json!(null);
     });
-    let refused = life.authorize(&flagged).await.expect_err("not known to be inside");
+    let refused = life
+        .authorize(&flagged)
+        .await
+        .expect_err("not known to be inside");
     assert!(matches!(refused, AuthorizeError::NotInstalled));
     life.authorize(&mention(&life)).await.expect("its own");
     let served = life.authorize(&flagged).await.expect("its own");

@@ -102,7 +102,8 @@ impl World {
     /// event's context.
     fn serving_org(&self, act: &Act) -> Option<&'static str> {
         let is_said = !(act.is_shared() && act.form.is_silent());
-        self.org(act.home).filter(|_| !(is_said && self.taken_away.contains(act.home)))
+        self.org(act.home)
+            .filter(|_| !(is_said && self.taken_away.contains(act.home)))
     }
 
     /// The tenants whose token may serve this, best first. The second one only where the payload
@@ -141,11 +142,15 @@ impl World {
         let app = "1.2".to_owned();
         let app = slack_installs::ClientId::new(app).expect("a client id");
         let store = EncryptedStore::open(MemoryBackend::default(), keys, app).await;
-        let store = store.expect("memory answers").with_clock(Clock::from_fn(noon));
+        let store = store
+            .expect("memory answers")
+            .with_clock(Clock::from_fn(noon));
         for (id, users) in &self.installs {
             store.store(&self.installation(id)).await.expect("stored");
             for user in users {
-                let install = self.installation(id).with_user(user, &format!("xoxp-{id}-{user}"));
+                let install = self
+                    .installation(id)
+                    .with_user(user, &format!("xoxp-{id}-{user}"));
                 store.store(&install).await.expect("stored");
             }
         }
@@ -156,7 +161,10 @@ impl World {
                     is_granted: false,
                     at_micros: 1,
                 };
-                store.set_access(&enterprise(org), &access).await.expect("answers");
+                store
+                    .set_access(&enterprise(org), &access)
+                    .await
+                    .expect("answers");
             }
         }
         store
@@ -248,7 +256,10 @@ impl Act {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         let (content_type, body) = match type_ {
             "events_api" => ("application/json", payload.to_string()),
-            "interactive" => (FORM, form.append_pair("payload", &payload.to_string()).finish()),
+            "interactive" => (
+                FORM,
+                form.append_pair("payload", &payload.to_string()).finish(),
+            ),
             _ => {
                 for (name, value) in payload.as_object().expect("an object") {
                     if let Some(value) = value.as_str() {
@@ -258,10 +269,17 @@ impl Act {
                 (FORM, form.finish())
             }
         };
-        let time = noon().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+        let time = noon()
+            .duration_since(std::time::UNIX_EPOCH)
+            .expect("after 1970")
+            .as_secs();
         let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
         let tag = hmac::sign(&key, format!("v0:{time}:{body}").as_bytes());
-        let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = tag
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("content-type", content_type.to_owned()),
@@ -272,7 +290,9 @@ impl Act {
         }
         let secret = SigningSecret::new(SECRET).expect("a secret");
         let verifier = Verifier::new(&secret).with_clock(Clock::from_fn(noon));
-        verifier.verify(&headers, Bytes::from(body)).expect("it is signed")
+        verifier
+            .verify(&headers, Bytes::from(body))
+            .expect("it is signed")
     }
 }
 
@@ -308,19 +328,21 @@ fn act() -> impl Strategy<Value = Act> {
         select(&FORMS[..]),
         any::<bool>(),
     )
-        .prop_map(|(home, org_wide, user, other, is_shared, form, socket)| Act {
-            home,
-            org_wide,
-            user,
-            from: if is_shared { other } else { home },
-            form,
-            socket,
-        })
+        .prop_map(
+            |(home, org_wide, user, other, is_shared, form, socket)| Act {
+                home,
+                org_wide,
+                user,
+                from: if is_shared { other } else { home },
+                form,
+                socket,
+            },
+        )
 }
 
 /// What Slack would send in this world: an org-wide install is of an organisation, a shared
 /// channel is shared with another company, and some things are not offered to the other side.
-fn plausible(act: Act, world: &World) -> Act {
+fn plausible(act: &Act, world: &World) -> Act {
     let org = world.org(act.home);
     let org_wide = act.org_wide && org.is_some();
     let same_company = org.is_some() && world.org(act.from) == org;
@@ -335,7 +357,7 @@ fn plausible(act: Act, world: &World) -> Act {
     Act {
         org_wide,
         from,
-        ..act
+        ..act.clone()
     }
 }
 
@@ -343,13 +365,16 @@ async fn check(world: &World, acts: Vec<Act>) {
     let store = world.store().await;
     let authorizer = Authorizer::new(store.clone()).with_clock(Clock::from_fn(noon));
     for act in acts {
-        let act = plausible(act, world);
+        let act = plausible(&act, world);
         let allowed = world.oracle(&act);
         let payload = act.payload(world);
         let case = || format!("{act:?}\n{world:?}\n{payload}");
         match authorizer.authorize(&act.request(world)).await {
             Ok(served) => {
-                let bot = served.bot_token().expect("every install has a bot").expose();
+                let bot = served
+                    .bot_token()
+                    .expect("every install has a bot")
+                    .expose();
                 let by = bot.strip_prefix("xoxb-").expect("the tokens of this file");
                 assert!(allowed.contains(&by), "served by {by}, {}", case());
                 if let Some(must) = world.must(&act) {

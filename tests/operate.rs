@@ -28,7 +28,9 @@ fn operator(life: &Life) -> Operator {
 }
 
 fn mention(life: &Life, team: &str) -> Delivery {
-    life.app.fake.event(team, json!({"type": "app_mention", "user": ADA}))
+    life.app
+        .fake
+        .event(team, json!({"type": "app_mention", "user": ADA}))
 }
 
 async fn refusal(life: &Life, team: &str) -> String {
@@ -44,28 +46,60 @@ async fn a_tenant_on_hold_keeps_its_data_and_gets_nothing() {
     life.install(ADA).await;
     life.install(BOB).await;
     let operator = operator(&life);
-    operator.freeze(&key(ALPHA), "ticket 1: taken over").await.expect("installed");
-    operator.freeze(&key(ALPHA), "ticket 2").await.expect("again is fine");
-    let refused = life.authorize(&mention(&life, ALPHA)).await.expect_err("on hold");
+    operator
+        .freeze(&key(ALPHA), "ticket 1: taken over")
+        .await
+        .expect("installed");
+    operator
+        .freeze(&key(ALPHA), "ticket 2")
+        .await
+        .expect("again is fine");
+    let refused = life
+        .authorize(&mention(&life, ALPHA))
+        .await
+        .expect_err("on hold");
     assert!(matches!(refused, AuthorizeError::OnHold), "{refused}");
     assert_eq!(refusal(&life, BRAVO).await, "served");
     let kept = life.app.fetch(ALPHA, Some(ADA)).await.expect("it is kept");
     assert!(kept.bot.is_some() && kept.user.is_some() && kept.is_on_hold());
     assert_eq!(kept.hold.expect("a hold").reason, "ticket 1: taken over");
     let facts = all_rows(&*life.backend).await.into_iter();
-    let facts: String = facts.map(|(_, row)| row.metadata.as_str().to_owned()).collect();
-    assert!(facts.contains("ticket 1: taken over"), "the reason can be seen");
+    let facts: String = facts
+        .map(|(_, row)| row.metadata.as_str().to_owned())
+        .collect();
+    assert!(
+        facts.contains("ticket 1: taken over"),
+        "the reason can be seen"
+    );
 
     // Installing again does not end it.
     life.install(BEN).await;
     assert_eq!(refusal(&life, ALPHA).await, "the tenant is on hold");
 
-    operator.unfreeze(&key(ALPHA), "ticket 1: solved").await.expect("installed");
-    operator.unfreeze(&key(ALPHA), "once more").await.expect("again is fine");
+    operator
+        .unfreeze(&key(ALPHA), "ticket 1: solved")
+        .await
+        .expect("installed");
+    operator
+        .unfreeze(&key(ALPHA), "once more")
+        .await
+        .expect("again is fine");
     assert_eq!(refusal(&life, ALPHA).await, "served");
-    let hold = life.app.fetch(ALPHA, None).await.expect("kept").hold.expect("its end is kept");
-    assert_eq!((hold.is_on, hold.reason.as_str()), (false, "ticket 1: solved"));
-    let nobody = operator.freeze(&key("T0NOBODY001"), "x").await.expect_err("not installed");
+    let hold = life
+        .app
+        .fetch(ALPHA, None)
+        .await
+        .expect("kept")
+        .hold
+        .expect("its end is kept");
+    assert_eq!(
+        (hold.is_on, hold.reason.as_str()),
+        (false, "ticket 1: solved")
+    );
+    let nobody = operator
+        .freeze(&key("T0NOBODY001"), "x")
+        .await
+        .expect_err("not installed");
     assert!(matches!(nobody, OperateError::NotInstalled));
 }
 
@@ -74,7 +108,10 @@ async fn a_workspace_on_hold_is_not_served_by_its_organisation_either() {
     let life = Life::new().await;
     life.install(Who::user(OLGA).at(ORG)).await;
     life.install("U0GRIDUSR02").await;
-    operator(&life).freeze(&key(SALES), "ticket 3").await.expect("installed");
+    operator(&life)
+        .freeze(&key(SALES), "ticket 3")
+        .await
+        .expect("installed");
     for flagged in [false, true] {
         let event = mention(&life, SALES).edit(|event| {
             event["authorizations"][0] = json!({"enterprise_id": ORG, "team_id": SALES,
@@ -95,13 +132,22 @@ async fn a_revoked_tenant_is_uninstalled_at_slack_and_purged_and_the_host_told()
     life.install(ADA).await;
     life.install(BOB).await;
     let operator = operator(&life);
-    let outcome = operator.revoke(&key(ALPHA), "ticket 4").await.expect("Slack does it");
+    let outcome = operator
+        .revoke(&key(ALPHA), "ticket 4")
+        .await
+        .expect("Slack does it");
     assert_eq!(outcome, RevokeOutcome::Uninstalled);
     assert!(!life.app.fake.is_installed(ALPHA));
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
-    assert_eq!(life.host.departures(), [(ALPHA.to_owned(), "ticket 4".to_owned(), false)]);
+    assert_eq!(
+        life.host.departures(),
+        [(ALPHA.to_owned(), "ticket 4".to_owned(), false)]
+    );
     assert_eq!(refusal(&life, BRAVO).await, "served");
-    let again = operator.revoke(&key(ALPHA), "ticket 4").await.expect("again is fine");
+    let again = operator
+        .revoke(&key(ALPHA), "ticket 4")
+        .await
+        .expect("again is fine");
     assert_eq!(again, RevokeOutcome::NotInstalled);
     for event in life.app.fake.take_events() {
         assert_eq!(life.handled(&event).await, Handled::Ignored);
@@ -116,9 +162,15 @@ async fn where_slack_lets_no_bot_uninstall_every_token_is_revoked() {
     life.install(BEN).await;
     let no = Fault::error("no_permission").always();
     life.app.fake.inject("apps.uninstall", no);
-    let outcome = operator(&life).revoke(&key(ALPHA), "ticket 5").await.expect("done");
+    let outcome = operator(&life)
+        .revoke(&key(ALPHA), "ticket 5")
+        .await
+        .expect("done");
     assert_eq!(outcome, RevokeOutcome::TokensRevoked);
-    assert!(!life.app.fake.is_installed(ALPHA), "its last token is gone, the users' as well");
+    assert!(
+        !life.app.fake.is_installed(ALPHA),
+        "its last token is gone, the users' as well"
+    );
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
 }
 
@@ -129,12 +181,18 @@ async fn while_slack_does_not_do_it_a_revoked_tenant_is_on_hold_with_its_tokens_
     let operator = operator(&life);
     for code in ["fatal_error", "bad_client_secret", "service_unavailable"] {
         life.app.fake.inject("apps.uninstall", Fault::error(code));
-        let error = operator.revoke(&key(ALPHA), "ticket 6").await.expect_err("not done");
+        let error = operator
+            .revoke(&key(ALPHA), "ticket 6")
+            .await
+            .expect_err("not done");
         assert!(matches!(error, OperateError::Slack(_)), "{code}: {error}");
         assert_eq!(refusal(&life, ALPHA).await, "the tenant is on hold");
         assert!(life.bot_token(ALPHA).await.is_some());
     }
-    operator.revoke(&key(ALPHA), "ticket 6").await.expect("Slack does it now");
+    operator
+        .revoke(&key(ALPHA), "ticket 6")
+        .await
+        .expect("Slack does it now");
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
 }
 
@@ -144,10 +202,16 @@ async fn a_host_that_failed_on_a_revocation_is_told_when_it_is_repeated() {
     life.install(ADA).await;
     life.host.set_failing(true);
     let operator = operator(&life);
-    operator.revoke(&key(ALPHA), "ticket 7").await.expect_err("the host fails");
+    operator
+        .revoke(&key(ALPHA), "ticket 7")
+        .await
+        .expect_err("the host fails");
     assert_eq!(life.slots(ALPHA).await, ["departure"]);
     life.host.set_failing(false);
-    operator.revoke(&key(ALPHA), "ticket 7").await.expect("the host is told");
+    operator
+        .revoke(&key(ALPHA), "ticket 7")
+        .await
+        .expect("the host is told");
     assert_eq!(life.host.tenants(), [ALPHA]);
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
 }
@@ -183,7 +247,10 @@ async fn a_tenant_whose_events_were_lost_is_found_and_purged() {
     life.app.fake.uninstall(ALPHA);
     drop(life.app.fake.take_events());
     let operator = operator(&life);
-    let report = operator.reconcile(&sweep(false)).await.expect("the database answers");
+    let report = operator
+        .reconcile(&sweep(false))
+        .await
+        .expect("the database answers");
     assert_eq!((report.examined, report.purged), (21, 0));
     let [found] = &report.findings[..] else {
         panic!("one is gone: {report:?}")
@@ -191,21 +258,37 @@ async fn a_tenant_whose_events_were_lost_is_found_and_purged() {
     assert_eq!((&found.key, &found.verdict), (&key(ALPHA), &Verdict::Gone));
     assert!(life.bot_token(ALPHA).await.is_some(), "only reported");
 
-    let report = operator.reconcile(&sweep(true)).await.expect("the database answers");
+    let report = operator
+        .reconcile(&sweep(true))
+        .await
+        .expect("the database answers");
     assert_eq!(report.purged, 1);
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
     assert_eq!(life.host.tenants(), [ALPHA]);
-    let report = operator.reconcile(&sweep(true)).await.expect("the database answers");
+    let report = operator
+        .reconcile(&sweep(true))
+        .await
+        .expect("the database answers");
     assert_eq!((report.examined, report.findings.len()), (20, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn nobody_is_purged_on_invalid_auth_or_anything_else_that_is_unclear() {
     let life = many().await;
-    for code in ["invalid_auth", "org_login_required", "some_new_error", "token_expired"] {
+    for code in [
+        "invalid_auth",
+        "org_login_required",
+        "some_new_error",
+        "token_expired",
+    ] {
         life.app.fake.clear_faults();
-        life.app.fake.inject("auth.test", Fault::error(code).always());
-        let report = operator(&life).reconcile(&sweep(true)).await.expect("answers");
+        life.app
+            .fake
+            .inject("auth.test", Fault::error(code).always());
+        let report = operator(&life)
+            .reconcile(&sweep(true))
+            .await
+            .expect("answers");
         assert_eq!((report.findings.len(), report.purged), (21, 0), "{code}");
     }
     assert_eq!(life.host.tenants(), [""; 0]);
@@ -218,10 +301,16 @@ async fn when_many_look_gone_at_once_nobody_is_purged() {
     for number in 0..2 {
         life.app.fake.uninstall(&format!("T0MANY{number}"));
     }
-    let report = operator(&life).reconcile(&sweep(true)).await.expect("answers");
+    let report = operator(&life)
+        .reconcile(&sweep(true))
+        .await
+        .expect("answers");
     assert!(report.is_guard_tripped);
     assert_eq!((report.findings.len(), report.purged), (2, 0));
-    let more = ReconcileConfig { most_percent: 10, ..sweep(true) };
+    let more = ReconcileConfig {
+        most_percent: 10,
+        ..sweep(true)
+    };
     let report = operator(&life).reconcile(&more).await.expect("answers");
     assert_eq!((report.is_guard_tripped, report.purged), (false, 2));
 }
@@ -233,7 +322,10 @@ async fn a_dead_bot_beside_a_living_user_goes_alone() {
     let bot = life.app.fake.bot_token(ALPHA).expect("installed");
     let slack = &life.app.slack;
     slack.auth_revoke(&bot).await.expect("revoked");
-    let report = operator(&life).reconcile(&sweep(true)).await.expect("answers");
+    let report = operator(&life)
+        .reconcile(&sweep(true))
+        .await
+        .expect("answers");
     assert_eq!((report.purged, report.repaired), (0, 1));
     assert_eq!(life.bot_token(ALPHA).await, None);
     assert!(life.user_token(ALPHA, ADA).await.is_some());
@@ -244,10 +336,21 @@ async fn a_workspace_that_joined_an_organisation_unseen_is_brought_up_to_date() 
     let life = Life::new().await;
     life.install(ADA).await;
     life.app.fake.join_org(ALPHA, ORG);
-    let report = operator(&life).reconcile(&sweep(true)).await.expect("answers");
+    let report = operator(&life)
+        .reconcile(&sweep(true))
+        .await
+        .expect("answers");
     assert_eq!(report.findings[0].verdict, Verdict::Outdated);
     let installation = life.app.fetch(ALPHA, None).await.expect("it stays");
-    assert_eq!(installation.home.enterprise().expect("known now").id.as_str(), ORG);
+    assert_eq!(
+        installation
+            .home
+            .enterprise()
+            .expect("known now")
+            .id
+            .as_str(),
+        ORG
+    );
     assert!(installation.bot.is_some());
 }
 
@@ -258,7 +361,9 @@ async fn a_sweep_asks_no_faster_than_it_is_told_and_waits_when_slack_says_so() {
         pause: Duration::from_secs(1),
         ..ReconcileConfig::default()
     };
-    life.app.fake.inject("auth.test", Fault::rate_limited(Duration::from_secs(7)));
+    life.app
+        .fake
+        .inject("auth.test", Fault::rate_limited(Duration::from_secs(7)));
     let before = life.app.fake.calls("auth.test");
     let begun = tokio::time::Instant::now();
     let report = operator(&life).reconcile(&config).await.expect("answers");
@@ -276,7 +381,10 @@ async fn a_process_without_hooks_leaves_nothing_to_tell() {
     life.advance(3600);
     let without = slack_installs::Lifecycle::new(life.app.store.clone(), life.app.slack.clone());
     let request = life.request(&life.app.fake.app_uninstalled(ALPHA));
-    assert_eq!(without.handle(&request).await.expect("handled"), Handled::Purged);
+    assert_eq!(
+        without.handle(&request).await.expect("handled"),
+        Handled::Purged
+    );
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
     let with = lifecycle(&life.app, &life.app.store, &Host::default());
     assert_eq!(with.resume_pending().await.expect("answers"), 0);

@@ -32,7 +32,10 @@ async fn assert_refused(app: &App, page: &Response<String>, tenant: &str, becaus
     assert_eq!(page.status(), StatusCode::FORBIDDEN, "{}", page.body());
     assert!(page.body().contains(because), "{}", page.body());
     assert!(app.fetch(tenant, None).await.is_none(), "nothing is stored");
-    assert!(!app.fake.is_installed(tenant), "the tokens just issued are revoked");
+    assert!(
+        !app.fake.is_installed(tenant),
+        "the tokens just issued are revoked"
+    );
 }
 
 fn assert_allowed(page: &Response<String>) {
@@ -50,7 +53,9 @@ fn org(id: &str) -> EnterpriseId {
 #[tokio::test]
 async fn only_listed_tenants_are_let_in_and_an_organisation_with_its_workspaces() {
     let app = App::new().await;
-    let listed = AllowTenants::default().with_team(team(ALPHA)).with_enterprise(org(ORG));
+    let listed = AllowTenants::default()
+        .with_team(team(ALPHA))
+        .with_enterprise(org(ORG));
     assert_allowed(&install(&app, listed.clone(), "commands", ADA).await);
     assert_allowed(&install(&app, listed.clone(), "commands", GIL).await);
     assert_allowed(&install(&app, listed.clone(), "commands", Who::user(OLGA).at(ORG)).await);
@@ -61,7 +66,9 @@ async fn only_listed_tenants_are_let_in_and_an_organisation_with_its_workspaces(
 #[tokio::test]
 async fn a_denied_organisations_workspaces_are_denied_and_others_are_not() {
     let app = App::new().await;
-    let denied = DenyTenants::default().with_team(team(BRAVO)).with_enterprise(org(ORG));
+    let denied = DenyTenants::default()
+        .with_team(team(BRAVO))
+        .with_enterprise(org(ORG));
     assert_allowed(&install(&app, denied.clone(), "commands", ADA).await);
     for (who, tenant) in [(Who::user(BOB), BRAVO), (Who::user(GIL), SALES)] {
         let page = install(&app, denied.clone(), "commands", who).await;
@@ -79,7 +86,10 @@ async fn sensitive_scopes_need_an_admin_of_the_place_where_it_is_installed() {
     assert_allowed(&install(&app, required(), "commands", BEN).await);
     app.fake.uninstall(ALPHA);
     let all = slack_installs::Delete::all();
-    app.store.delete(&key(ALPHA), &all).await.expect("the store answers");
+    app.store
+        .delete(&key(ALPHA), &all)
+        .await
+        .expect("the store answers");
 
     let page = install(&app, required(), sensitive, BEN).await;
     assert_refused(&app, &page, ALPHA, "Only an admin of your workspace").await;
@@ -97,7 +107,9 @@ async fn an_org_wide_install_needs_an_admin_of_the_organisation() {
     let browser = Browser::default();
     let mut options = InstallOptions::default();
     options.scopes = Some(Scopes::from("channels:history,users:read"));
-    let callback = app.allowed(&browser, options, Who::user(OLGA).at(ORG)).await;
+    let callback = app
+        .allowed(&browser, options, Who::user(OLGA).at(ORG))
+        .await;
     app.fake.add_person(SALES, Person::owner(OLGA, "olga"));
     let provider = app.provider.clone().with_policy(AdminRequired::default());
     let page = browser.open(&provider, &callback).await;
@@ -131,7 +143,11 @@ async fn who_cannot_be_asked_about_is_refused() {
     let app = App::new().await;
     let page = install(&app, AdminRequired::default(), "channels:history", ADA).await;
     assert_refused(&app, &page, ALPHA, "could not be found out").await;
-    for fault in [Fault::error("user_not_found"), Fault::unavailable(), Fault::lost()] {
+    for fault in [
+        Fault::error("user_not_found"),
+        Fault::unavailable(),
+        Fault::lost(),
+    ] {
         app.fake.inject("users.info", fault);
         let sensitive = "channels:history,users:read";
         let page = install(&app, AdminRequired::default(), sensitive, ADA).await;

@@ -60,9 +60,19 @@ impl Service<Request<Full<Bytes>>> for Handler {
         let handler = self.clone();
         Box::pin(async move {
             let found: Authorization = request.extensions().get().cloned().expect("authorized");
-            let body = request.into_body().collect().await.expect("infallible").to_bytes();
+            let body = request
+                .into_body()
+                .collect()
+                .await
+                .expect("infallible")
+                .to_bytes();
             let tenant = found.authorized.installation.key().id().to_owned();
-            handler.0.seen.lock().expect("no panic").push((tenant, body));
+            handler
+                .0
+                .seen
+                .lock()
+                .expect("no panic")
+                .push((tenant, body));
             handler.0.calls.fetch_add(1, Ordering::SeqCst);
             tokio::task::yield_now().await;
             let mut response = Response::new(Full::default());
@@ -108,9 +118,19 @@ impl Front {
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> (StatusCode, String) {
-        let response = self.service.clone().call(request).await.expect("infallible");
+        let response = self
+            .service
+            .clone()
+            .call(request)
+            .await
+            .expect("infallible");
         let status = response.status();
-        let body = response.into_body().collect().await.expect("infallible").to_bytes();
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .expect("infallible")
+            .to_bytes();
         (status, String::from_utf8(body.to_vec()).expect("text"))
     }
 
@@ -119,7 +139,10 @@ impl Front {
     }
 
     fn mention(&self) -> Delivery {
-        self.life.app.fake.event(ALPHA, json!({"type": "app_mention", "user": ADA}))
+        self.life
+            .app
+            .fake
+            .event(ALPHA, json!({"type": "app_mention", "user": ADA}))
     }
 
     fn reads(&self) -> u64 {
@@ -132,10 +155,21 @@ impl Front {
 async fn a_request_of_a_tenant_reaches_the_host_unchanged_with_that_tenants_installation() {
     let front = Front::new(false).await;
     front.life.install(ADA).await;
-    let command = front.life.app.fake.slash_command(ADA, "/x", "payload={}&team_id=T1");
+    let command = front
+        .life
+        .app
+        .fake
+        .slash_command(ADA, "/x", "payload={}&team_id=T1");
     for delivery in [command, front.mention()] {
         assert_eq!(front.deliver(&delivery).await, StatusCode::OK);
-        let last = front.handler.0.seen.lock().expect("no panic").pop().expect("it was called");
+        let last = front
+            .handler
+            .0
+            .seen
+            .lock()
+            .expect("no panic")
+            .pop()
+            .expect("it was called");
         assert_eq!(last, (ALPHA.to_owned(), delivery.body()));
     }
 }
@@ -152,32 +186,62 @@ async fn what_is_not_slacks_is_refused_and_nothing_is_looked_up() {
     };
     let header = |name: &'static str, value: &'static str| {
         change(&|request| {
-            request.headers_mut().insert(name, HeaderValue::from_static(value));
+            request
+                .headers_mut()
+                .insert(name, HeaderValue::from_static(value));
         })
     };
     let body_of = |body: Bytes| change(&|request| *request.body_mut() = Full::new(body.clone()));
     let command = front.life.app.fake.slash_command(ADA, "/x", "");
     let body = command.body();
-    let recoded = String::from_utf8(body.to_vec()).expect("ASCII").replace("%2F", "%2f");
+    let recoded = String::from_utf8(body.to_vec())
+        .expect("ASCII")
+        .replace("%2F", "%2f");
     let stale = front.life.app.fake.clock().now() - std::time::Duration::from_secs(301);
     let url = Url::parse("https://bot.example.com/slack/events").expect("a URL");
     let forged = "v0=0000000000000000000000000000000000000000000000000000000000000000";
-    let huge = command.clone().with_body("application/json", vec![b' '; 1024 * 1024 + 1]);
+    let huge = command
+        .clone()
+        .with_body("application/json", vec![b' '; 1024 * 1024 + 1]);
     let no_json = command.clone().with_body("application/json", "{\"type\":");
     let cases = [
-        (StatusCode::UNAUTHORIZED, header("x-slack-signature", forged)),
-        (StatusCode::UNAUTHORIZED, change(&|request| {
-            request.headers_mut().remove("x-slack-signature");
-        })),
-        (StatusCode::UNAUTHORIZED, command.clone().sent_at(stale).request(&url).map(Full::new)),
+        (
+            StatusCode::UNAUTHORIZED,
+            header("x-slack-signature", forged),
+        ),
+        (
+            StatusCode::UNAUTHORIZED,
+            change(&|request| {
+                request.headers_mut().remove("x-slack-signature");
+            }),
+        ),
+        (
+            StatusCode::UNAUTHORIZED,
+            command.clone().sent_at(stale).request(&url).map(Full::new),
+        ),
         (StatusCode::UNAUTHORIZED, body_of(recoded.into())),
-        (StatusCode::UNAUTHORIZED, body_of(body.slice(..body.len() - 1))),
-        (StatusCode::UNAUTHORIZED, body_of([&body[..], b"&ssl_check=1"].concat().into())),
-        (StatusCode::BAD_REQUEST, header("x-slack-signature", "v0=zz")),
-        (StatusCode::BAD_REQUEST, header("x-slack-request-timestamp", "now")),
+        (
+            StatusCode::UNAUTHORIZED,
+            body_of(body.slice(..body.len() - 1)),
+        ),
+        (
+            StatusCode::UNAUTHORIZED,
+            body_of([&body[..], b"&ssl_check=1"].concat().into()),
+        ),
+        (
+            StatusCode::BAD_REQUEST,
+            header("x-slack-signature", "v0=zz"),
+        ),
+        (
+            StatusCode::BAD_REQUEST,
+            header("x-slack-request-timestamp", "now"),
+        ),
         (StatusCode::BAD_REQUEST, front.request(&no_json)),
         (StatusCode::PAYLOAD_TOO_LARGE, front.request(&huge)),
-        (StatusCode::UNSUPPORTED_MEDIA_TYPE, header("content-type", "text/plain")),
+        (
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            header("content-type", "text/plain"),
+        ),
     ];
     let before = front.reads();
     for (number, (expected, request)) in cases.into_iter().enumerate() {
@@ -193,9 +257,15 @@ async fn slacks_own_questions_are_answered_without_the_host() {
     let front = Front::new(false).await;
     let before = front.reads();
     let asked = front.request(&front.life.app.fake.url_verification("a challenge"));
-    assert_eq!(front.send(asked).await, (StatusCode::OK, "a challenge".to_owned()));
+    assert_eq!(
+        front.send(asked).await,
+        (StatusCode::OK, "a challenge".to_owned())
+    );
     let mut probe = front.request(&front.life.app.fake.ssl_check());
-    assert_eq!(front.send(probe.clone()).await, (StatusCode::OK, String::new()));
+    assert_eq!(
+        front.send(probe.clone()).await,
+        (StatusCode::OK, String::new())
+    );
     probe.headers_mut().remove("x-slack-signature");
     assert_eq!(front.send(probe).await, (StatusCode::OK, String::new()));
     assert_eq!((front.reads(), front.handler.calls()), (before, 0));
@@ -207,9 +277,15 @@ async fn an_uninstall_is_answered_when_it_is_durable_and_repeated_otherwise() {
     front.life.install(ADA).await;
     front.life.advance(3600);
     let event = front.life.app.fake.app_uninstalled(ALPHA);
-    front.backend.set_faults(Faults { lost_commits: 1, ..Faults::none() });
+    front.backend.set_faults(Faults {
+        lost_commits: 1,
+        ..Faults::none()
+    });
     assert_eq!(front.deliver(&event).await, StatusCode::SERVICE_UNAVAILABLE);
-    front.backend.set_faults(Faults { lost_reads: 1, ..Faults::none() });
+    front.backend.set_faults(Faults {
+        lost_reads: 1,
+        ..Faults::none()
+    });
     assert_eq!(front.deliver(&event).await, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(front.life.host.tenants(), [""; 0]);
     front.backend.set_faults(Faults::none());
@@ -261,11 +337,17 @@ async fn a_person_of_a_tenant_on_hold_is_told_so_and_the_host_is_not_called() {
     };
     let (store, slack) = (front.life.app.store.clone(), front.life.app.slack.clone());
     let operator = Operator::new(store, slack, front.life.lifecycle.clone(), credentials);
-    operator.freeze(&key(ALPHA), "ticket 1").await.expect("installed");
+    operator
+        .freeze(&key(ALPHA), "ticket 1")
+        .await
+        .expect("installed");
     let command = front.request(&front.life.app.fake.slash_command(ADA, "/x", ""));
     let (status, text) = front.send(command).await;
     assert_eq!(status, StatusCode::OK);
-    assert!(text.contains("on hold") && !text.contains("ticket"), "{text}");
+    assert!(
+        text.contains("on hold") && !text.contains("ticket"),
+        "{text}"
+    );
     assert_eq!(front.deliver(&front.mention()).await, StatusCode::OK);
     assert_eq!(front.handler.calls(), 0);
 }
@@ -289,9 +371,18 @@ async fn a_repeated_request_is_handled_once_for_a_day_and_an_hour() {
     assert_eq!(front.deliver(&event).await, StatusCode::OK);
     assert_eq!(front.handler.calls(), 3);
     front.life.advance(RETENTION.as_secs());
-    front.life.app.store.sweep_expired_states().await.expect("answers");
+    front
+        .life
+        .app
+        .store
+        .sweep_expired_states()
+        .await
+        .expect("answers");
     let rows = support::all_rows(&*front.life.backend).await;
-    assert!(rows.iter().all(|(key, _)| key.slot.as_str() != "seen"), "it is forgotten");
+    assert!(
+        rows.iter().all(|(key, _)| key.slot.as_str() != "seen"),
+        "it is forgotten"
+    );
 }
 
 #[tokio::test]
@@ -328,7 +419,10 @@ async fn a_request_that_was_cut_off_may_be_handled_again_and_while_it_is_handled
     {
         let mut call = pin!(front.service.clone().call(front.request(&event)));
         let mut context = Context::from_waker(Waker::noop());
-        assert!(call.as_mut().poll(&mut context).is_pending(), "the handler yields");
+        assert!(
+            call.as_mut().poll(&mut context).is_pending(),
+            "the handler yields"
+        );
         assert_eq!(front.handler.calls(), 1);
         assert_eq!(front.deliver(&event).await, StatusCode::SERVICE_UNAVAILABLE);
     }
@@ -348,7 +442,10 @@ async fn a_claim_of_a_process_that_ended_is_over_before_slacks_last_repetition()
     let guard = ReplayGuard::new(front.life.app.store.clone());
     let guard = guard.with_clock(front.life.app.fake.clock());
     let event = front.mention();
-    let entry = guard.enter(&front.life.request(&event)).await.expect("answers");
+    let entry = guard
+        .enter(&front.life.request(&event))
+        .await
+        .expect("answers");
     std::mem::forget(entry);
     assert_eq!(front.deliver(&event).await, StatusCode::SERVICE_UNAVAILABLE);
     front.life.advance(CLAIM.as_secs());

@@ -366,7 +366,10 @@ fn open_secrets(record: &Record) -> Result<InstallSecrets<'_>, Error> {
     serde_json::from_slice(&record.plaintext).map_err(|_| form("an installation's webhooks"))
 }
 
-pub(super) fn facts<T: for<'a> Deserialize<'a>>(record: &Record, what: &'static str) -> Result<T, Error> {
+pub(super) fn facts<T: for<'a> Deserialize<'a>>(
+    record: &Record,
+    what: &'static str,
+) -> Result<T, Error> {
     // The text of a JSON error can repeat what it read, so it goes no further.
     serde_json::from_str(record.row.metadata.as_str()).map_err(|_| form(what))
 }

@@ -21,7 +21,7 @@ pub(super) struct TeamAccess {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct AccessEvent {
-    event: Option<Box<AccessEvent>>,
+    event: Option<Box<Self>>,
     event_ts: Option<String>,
     team_ids: Vec<String>,
 }

@@ -68,7 +68,11 @@ async fn a_crash_at_any_point_of_an_uninstall_ends_in_a_purge_that_the_host_was_
             assert!(!ended, "answered without a purge, after {points} polls");
             life.handled(&event).await;
         } else {
-            resumed += life.lifecycle.resume_pending().await.expect("the database answers");
+            resumed += life
+                .lifecycle
+                .resume_pending()
+                .await
+                .expect("the database answers");
         }
         assert_eq!(life.slots(ALPHA).await, [""; 0], "after {points} polls");
         assert!(!life.host.tenants().is_empty(), "after {points} polls");
@@ -93,7 +97,11 @@ async fn a_database_that_loses_commits_and_answers_loses_no_departure() {
             life.advance(3600);
             life.app.fake.uninstall(ALPHA);
             let event = life.app.fake.app_uninstalled(ALPHA);
-            backend.set_faults(Faults { lost_commits, lost_answers, lost_reads: 5 });
+            backend.set_faults(Faults {
+                lost_commits,
+                lost_answers,
+                lost_reads: 5,
+            });
             // Slack repeats an event three times; a worker comes by now and then.
             for _ in 0..4 {
                 if life.deliver(&event).await.is_ok() {
@@ -105,7 +113,10 @@ async fn a_database_that_loses_commits_and_answers_loses_no_departure() {
             if life.app.fetch(ALPHA, None).await.is_some() {
                 life.handled(&event).await;
             }
-            life.lifecycle.resume_pending().await.expect("the database answers");
+            life.lifecycle
+                .resume_pending()
+                .await
+                .expect("the database answers");
             let case = format!("{lost_commits} {lost_answers}");
             assert_eq!(life.slots(ALPHA).await, [""; 0], "{case}");
             assert!(!life.host.tenants().is_empty(), "{case}");
@@ -119,7 +130,9 @@ async fn another_process_resumes_what_one_has_left() {
     life.install(ADA).await;
     life.host.set_failing(true);
     life.advance(3600);
-    life.deliver(&life.app.fake.app_uninstalled(ALPHA)).await.expect_err("the hook fails");
+    life.deliver(&life.app.fake.app_uninstalled(ALPHA))
+        .await
+        .expect_err("the hook fails");
 
     // With another key the note does not open: it stays, and nobody is told a lie.
     let stranger = EncryptedStore::open(
@@ -133,8 +146,17 @@ async fn another_process_resumes_what_one_has_left() {
     let (host, other) = (Host::default(), Host::default());
     let process = lifecycle(&life.app, &store, &host);
     life.advance(61);
-    assert_eq!(process.resume_pending().await.expect("the database answers"), 1);
+    assert_eq!(
+        process
+            .resume_pending()
+            .await
+            .expect("the database answers"),
+        1
+    );
     assert_eq!(host.tenants(), [ALPHA]);
     let late = lifecycle(&life.app, &store, &other);
-    assert_eq!(late.resume_pending().await.expect("the database answers"), 0);
+    assert_eq!(
+        late.resume_pending().await.expect("the database answers"),
+        0
+    );
 }

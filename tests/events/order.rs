@@ -25,7 +25,8 @@ fn orders(mut steps: Vec<Step>) -> Vec<Vec<Step>> {
                     left.remove(at.expect("it was taken from there"));
                 }
                 left.dedup();
-                left.into_iter().map(move |step| [begun.clone(), vec![step]].concat())
+                left.into_iter()
+                    .map(move |step| [begun.clone(), vec![step]].concat())
             })
             .collect();
     }
@@ -45,7 +46,13 @@ async fn installed_and_uninstalled(life: &Life, after: u64) -> (Delivery, Delive
 #[tokio::test]
 async fn a_reinstall_lives_whatever_is_told_of_the_uninstall_before_it() {
     use Step::{Reinstall, TokensRevoked, Uninstalled};
-    let steps = vec![Reinstall, TokensRevoked, TokensRevoked, Uninstalled, Uninstalled];
+    let steps = vec![
+        Reinstall,
+        TokensRevoked,
+        TokensRevoked,
+        Uninstalled,
+        Uninstalled,
+    ];
     let orders = orders(steps);
     assert_eq!(orders.len(), 30);
     // Seconds from the install to the uninstall, and from there to the reinstall.
@@ -63,10 +70,17 @@ async fn a_reinstall_lives_whatever_is_told_of_the_uninstall_before_it() {
             }
             let case = format!("{first} s, {second} s, {order:?}");
             let token = life.app.fake.bot_token(ALPHA).expect("it is installed");
-            assert_eq!(life.bot_token(ALPHA).await.as_deref(), Some(token.expose()), "{case}");
+            assert_eq!(
+                life.bot_token(ALPHA).await.as_deref(),
+                Some(token.expose()),
+                "{case}"
+            );
             assert!(life.user_token(ALPHA, BEN).await.is_some(), "{case}");
             assert_eq!(life.user_token(ALPHA, ADA).await, None, "{case}");
-            assert_eq!(life.slots(ALPHA).await, ["bot", "install", &format!("user/{BEN}")]);
+            assert_eq!(
+                life.slots(ALPHA).await,
+                ["bot", "install", &format!("user/{BEN}")]
+            );
             // The host is told once, if the uninstall was seen before the reinstall hid it.
             let seen = order.iter().position(|step| *step == Uninstalled)
                 < order.iter().position(|step| *step == Reinstall);

@@ -15,7 +15,9 @@ fn access(life: &Life, what: &str, teams: &[&str]) -> Delivery {
 }
 
 fn mention(life: &Life, team: &str) -> Delivery {
-    life.app.fake.event(team, json!({"type": "app_mention", "user": OLGA}))
+    life.app
+        .fake
+        .event(team, json!({"type": "app_mention", "user": OLGA}))
 }
 
 #[tokio::test]
@@ -33,7 +35,10 @@ async fn a_workspace_that_is_taken_away_is_not_served_until_it_is_granted_again(
             assert!(matches!(error, AuthorizeError::NotGranted), "{error}");
         }
     }
-    assert!(life.bot_token(ORG).await.is_some(), "the installation stays");
+    assert!(
+        life.bot_token(ORG).await.is_some(),
+        "the installation stays"
+    );
 
     life.advance(60);
     let granted = access(&life, "team_access_granted", &[SALES, SUPPORT]);
@@ -50,8 +55,12 @@ async fn a_workspace_that_is_taken_away_is_served_by_its_own_install() {
     life.install(Who::user(OLGA).at(ORG)).await;
     life.install("U0GRIDUSR02").await;
     life.advance(3600);
-    life.handled(&access(&life, "team_access_revoked", &[SALES])).await;
-    let own = life.authorize(&mention(&life, SALES)).await.expect("its own");
+    life.handled(&access(&life, "team_access_revoked", &[SALES]))
+        .await;
+    let own = life
+        .authorize(&mention(&life, SALES))
+        .await
+        .expect("its own");
     assert!(!own.installation.home.is_enterprise_install());
 }
 
@@ -80,7 +89,11 @@ async fn what_an_earlier_installation_lost_is_not_kept_from_the_next() {
     life.handled(&revoked).await;
     life.handled(&life.app.fake.app_uninstalled(ORG)).await;
     assert_eq!(life.slots(ORG).await, [""; 0]);
-    assert_eq!(life.handled(&revoked).await, Handled::Ignored, "nothing is kept of nobody");
+    assert_eq!(
+        life.handled(&revoked).await,
+        Handled::Ignored,
+        "nothing is kept of nobody"
+    );
     assert_eq!(life.slots(ORG).await, [""; 0]);
     life.app.fake.uninstall(ORG);
     life.advance(3600);
@@ -129,7 +142,9 @@ async fn a_workspace_that_has_joined_an_organisation_keeps_its_tokens_and_learns
 async fn while_slack_does_not_say_the_migrations_event_counts_if_it_is_not_older() {
     let life = Life::new().await;
     life.install(ADA).await;
-    life.app.fake.inject("auth.test", Fault::error("team_added_to_org").always());
+    life.app
+        .fake
+        .inject("auth.test", Fault::error("team_added_to_org").always());
     let early = life.app.fake.app_uninstalled(ALPHA).edit(|event| {
         let time = event["event_time"].as_u64().expect("a time");
         event["event_time"] = (time - 3600).into();
@@ -141,7 +156,10 @@ async fn while_slack_does_not_say_the_migrations_event_counts_if_it_is_not_older
     });
     assert_eq!(life.handled(&event).await, Handled::Noted);
     let installation = life.app.fetch(ALPHA, None).await.expect("it stays");
-    assert_eq!(installation.home.enterprise().expect("told").id.as_str(), ORG);
+    assert_eq!(
+        installation.home.enterprise().expect("told").id.as_str(),
+        ORG
+    );
 }
 
 #[tokio::test]
@@ -155,7 +173,9 @@ async fn an_event_of_a_tenant_without_the_app_writes_nothing() {
         access(&life, "team_access_revoked", &[SALES]),
         access(&life, "team_access_granted", &[SALES]),
         life.app.fake.app_uninstalled(BRAVO),
-        life.app.fake.tokens_revoked(BRAVO, &[ADA], &["U0BOT000001"]),
+        life.app
+            .fake
+            .tokens_revoked(BRAVO, &[ADA], &["U0BOT000001"]),
         migrated,
     ];
     for event in events {
@@ -169,7 +189,10 @@ async fn an_event_of_a_tenant_without_the_app_writes_nothing() {
 async fn an_org_wide_install_that_serves_a_workspace_is_told_apart() {
     let life = Life::new().await;
     life.install(Who::user(OLGA).at(ORG)).await;
-    let named = life.authorize(&mention(&life, SALES)).await.expect("the org's");
+    let named = life
+        .authorize(&mention(&life, SALES))
+        .await
+        .expect("the org's");
     assert_eq!(named.resolved_via, ResolvedVia::Named);
     assert_eq!(named.team_id().map(|team| team.as_str()), Some(SALES));
 }

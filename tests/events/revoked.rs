@@ -26,7 +26,9 @@ async fn the_bots_revocation_leaves_the_users() {
     let life = Life::new().await;
     life.install(ADA).await;
     life.advance(3600);
-    life.app.fake.inject("auth.test", Fault::error("account_inactive"));
+    life.app
+        .fake
+        .inject("auth.test", Fault::error("account_inactive"));
     let bot = life.app.fake.bot_user(ALPHA);
     let event = life.app.fake.tokens_revoked(ALPHA, &[], &[bot.as_str()]);
     assert_eq!(life.handled(&event).await, Handled::Revoked);
@@ -39,10 +41,15 @@ async fn a_bot_that_is_not_ours_is_nobodys_business() {
     let life = Life::new().await;
     life.install(ADA).await;
     life.advance(3600);
-    life.app.fake.inject("auth.test", Fault::error("account_inactive").always());
+    life.app
+        .fake
+        .inject("auth.test", Fault::error("account_inactive").always());
     // Ada is listed as a bot, and the bot as a user: neither names a token of ours.
     let bot = life.app.fake.bot_user(ALPHA);
-    let event = life.app.fake.tokens_revoked(ALPHA, &[bot.as_str()], &["U0OTHERBOT1", ADA]);
+    let event = life
+        .app
+        .fake
+        .tokens_revoked(ALPHA, &[bot.as_str()], &["U0OTHERBOT1", ADA]);
     assert_eq!(life.handled(&event).await, Handled::Ignored);
     assert!(life.bot_token(ALPHA).await.is_some());
     assert!(life.user_token(ALPHA, ADA).await.is_some());
@@ -81,7 +88,9 @@ async fn an_expired_token_is_judged_by_the_time_of_the_event() {
     let life = Life::new().await;
     life.install(ADA).await;
     let bot = life.app.fake.bot_user(ALPHA);
-    life.app.fake.inject("auth.test", Fault::error("token_expired").always());
+    life.app
+        .fake
+        .inject("auth.test", Fault::error("token_expired").always());
     let doubtful = life.app.fake.tokens_revoked(ALPHA, &[], &[bot.as_str()]);
     life.deliver(&doubtful).await.expect_err("nobody can say");
     assert!(life.bot_token(ALPHA).await.is_some());

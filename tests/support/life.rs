@@ -122,11 +122,18 @@ impl Host {
 
     /// `(tenant, reason, is_installed_again)` of each call that ended well.
     pub fn departures(&self) -> Vec<(String, String, bool)> {
-        self.0.departures.lock().expect("no test panics with it").clone()
+        self.0
+            .departures
+            .lock()
+            .expect("no test panics with it")
+            .clone()
     }
 
     pub fn tenants(&self) -> Vec<String> {
-        self.departures().into_iter().map(|(tenant, ..)| tenant).collect()
+        self.departures()
+            .into_iter()
+            .map(|(tenant, ..)| tenant)
+            .collect()
     }
 }
 
@@ -141,8 +148,16 @@ impl LifecycleHooks for Host {
         if self.0.fails.load(Ordering::SeqCst) {
             return Err("the host fails on purpose".into());
         }
-        let told = (departure.key.id().to_owned(), departure.reason.clone(), is_installed_again);
-        self.0.departures.lock().expect("no test panics with it").push(told);
+        let told = (
+            departure.key.id().to_owned(),
+            departure.reason.clone(),
+            is_installed_again,
+        );
+        self.0
+            .departures
+            .lock()
+            .expect("no test panics with it")
+            .push(told);
         Ok(())
     }
 }
