@@ -19,8 +19,11 @@ use crate::tenant::{ClientId, InstallationKey, UserId};
 mod driver;
 mod installations;
 mod keys;
+mod lifecycle;
+mod lifecycle_facts;
 mod moving;
 mod records;
+mod seen;
 mod states;
 
 use driver::Driver;

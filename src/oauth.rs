@@ -25,6 +25,7 @@ mod cookie;
 mod error;
 mod http_flow;
 mod pages;
+mod policies;
 mod policy;
 mod state;
 
@@ -34,6 +35,9 @@ pub use config::{
 };
 pub use error::{Error, StartError};
 pub use pages::{DefaultPages, Page, Pages};
+pub use policies::{
+    AdminRequired, AllOf, AllowTenants, DenyTenants, OrgWide, RequiredScopes, SENSITIVE_SCOPES,
+};
 pub use policy::{AllowAll, Candidate, InstallPolicy, Verdict};
 
 use config::Pending;
@@ -81,6 +85,19 @@ pub struct Installed {
     pub installation: Installation,
     /// What the flow had asked for.
     pub requested: Requested,
+}
+
+impl Installed {
+    /// What the flow asked for and did not get: an admin may have withheld it, or the person left
+    /// an optional scope out. Of a token that was not asked for, nothing is missing.
+    #[must_use]
+    pub fn missing_scopes(&self) -> Requested {
+        let [bot, user] = policies::grants(&self.installation);
+        Requested {
+            scopes: policies::missing(bot, &self.requested.scopes),
+            user_scopes: policies::missing(user, &self.requested.user_scopes),
+        }
+    }
 }
 
 /// Called around the flow, for the host's own business.

@@ -10,6 +10,13 @@ use thiserror::Error;
 use crate::installation::{Home, Installation, Revision};
 use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 
+mod lifecycle;
+mod seen;
+
+pub(crate) use lifecycle::MAX_REASON;
+pub use lifecycle::{Access, Departure, LifecycleStore, PendingDeparture};
+pub use seen::{Claim, SeenId, SeenStore};
+
 /// Keeps installations: store, fetch and delete by `(enterprise_id, team_id)`.
 ///
 /// [`EncryptedStore`](crate::EncryptedStore) implements it over any backend.

@@ -158,25 +158,25 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
     }
 }
 
-fn revision(row: &Row) -> Revision {
+pub(super) fn revision(row: &Row) -> Revision {
     Revision::from_bytes(*row.version.as_bytes())
 }
 
-fn install() -> Place {
+pub(super) fn install() -> Place {
     Place {
         slot: slot("install"),
         kind: records::INSTALL,
     }
 }
 
-fn bot() -> Place {
+pub(super) fn bot() -> Place {
     Place {
         slot: slot("bot"),
         kind: records::BOT,
     }
 }
 
-fn user(id: &UserId) -> Place {
+pub(super) fn user(id: &UserId) -> Place {
     Place {
         slot: user_slot(id),
         kind: records::USER,

@@ -26,6 +26,11 @@ use crate::support::installs::{
 use crate::support::providers::{Remote, master_key};
 use crate::support::{Db, Store};
 
+#[path = "lifecycle_behaviour.rs"]
+mod lifecycle;
+
+pub(crate) use lifecycle::*;
+
 /// Lists the checks for one opener of a backend.
 macro_rules! store_behaviour {
     ($open:path) => {
@@ -72,6 +77,16 @@ macro_rules! store_behaviour {
             the_sweep_removes_expired_states_of_this_app_only
             webhooks_are_kept_one_for_each_channel
             what_was_stored_is_fetched_whole
+            a_claim_that_is_released_or_over_may_be_taken_again
+            a_departure_stands_until_it_is_settled_whatever_is_installed
+            a_hold_outlives_a_reinstall_and_touches_no_token
+            a_purge_leaves_no_row_and_spares_the_look_alike
+            a_purge_of_another_revision_takes_nothing
+            a_request_is_claimed_by_one_of_64
+            a_tenants_users_are_found_and_no_look_alikes
+            a_workspaces_organisation_changes_alone_and_loses_to_a_reinstall
+            handled_requests_are_swept_when_their_time_is_over
+            the_latest_word_on_a_workspaces_access_counts
         }
     };
     (run $name:literal, $backend:expr; $($check:ident)*) => {{
