@@ -22,8 +22,10 @@ async fn install(
 ) -> Response<String> {
     let provider = app.provider.clone().with_policy(policy);
     let browser = Browser::default();
-    let mut options = InstallOptions::default();
-    options.scopes = Some(Scopes::from(scopes));
+    let options = InstallOptions {
+        scopes: Some(Scopes::from(scopes)),
+        ..InstallOptions::default()
+    };
     let callback = app.allowed(&browser, options, who).await;
     browser.open(&provider, &callback).await
 }
@@ -105,8 +107,10 @@ async fn an_org_wide_install_needs_an_admin_of_the_organisation() {
     let app = App::new().await;
     // She may install for the organisation when she begins, and is its admin no more when asked.
     let browser = Browser::default();
-    let mut options = InstallOptions::default();
-    options.scopes = Some(Scopes::from("channels:history,users:read"));
+    let options = InstallOptions {
+        scopes: Some(Scopes::from("channels:history,users:read")),
+        ..InstallOptions::default()
+    };
     let callback = app
         .allowed(&browser, options, Who::user(OLGA).at(ORG))
         .await;
@@ -128,8 +132,10 @@ async fn guests_and_people_who_left_are_no_admins_whatever_else_they_are() {
     for person in [guest, left, stranger] {
         let browser = Browser::default();
         app.fake.add_person(ALPHA, Person::admin(ADA, "ada"));
-        let mut options = InstallOptions::default();
-        options.scopes = Some(Scopes::from("channels:history,users:read"));
+        let options = InstallOptions {
+            scopes: Some(Scopes::from("channels:history,users:read")),
+            ..InstallOptions::default()
+        };
         let callback = app.allowed(&browser, options, ADA).await;
         app.fake.add_person(ALPHA, person.clone());
         let provider = app.provider.clone().with_policy(AdminRequired::default());
