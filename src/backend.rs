@@ -18,6 +18,8 @@ pub use crate::seal::Sealed;
 mod cached;
 #[cfg(feature = "testing")]
 pub mod conformance;
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
 #[cfg(feature = "testing")]
 mod flaky;
 mod memory;
@@ -29,6 +31,8 @@ mod sqlite;
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisBackend, RedisOpenError, RedisOptions};
 pub use cached::{CacheOptions, CachedBackend};
+#[cfg(feature = "dynamodb")]
+pub use dynamodb::{DynamoDbBackend, DynamoDbOpenError};
 #[cfg(feature = "testing")]
 pub use flaky::{Counts, Faults, Flaky};
 pub use memory::MemoryBackend;
