@@ -2,6 +2,7 @@
 //! unprivileged user, killed when dropped.
 
 use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,21 @@ impl Server {
         let command = command.stdin(Stdio::null()).stdout(log).stderr(again);
         let child = command.spawn().expect("the server starts");
         Self { child }
+    }
+
+    /// Starts a server that says in its first line of output where it listens, and ends when its
+    /// input does.
+    pub fn start_announced(command: &mut Command) -> (Self, String) {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the server starts");
+        let output = child.stdout.take().expect("the output is piped");
+        let mut place = String::new();
+        let server = Self { child };
+        BufReader::new(output)
+            .read_line(&mut place)
+            .expect("the server says where it listens");
+        assert!(place.ends_with('\n'), "the server ended before it listened");
+        (server, place.trim_end().into())
     }
 
     /// The process, to be stopped or killed by a test.
