@@ -8,8 +8,8 @@
 //! | event | what is done |
 //! |---|---|
 //! | `app_uninstalled` | the tenant is purged, and the host's hook told |
-//! | `tokens_revoked` | the listed users' tokens go, and the bot's if its own user is listed; each only if `auth.test` confirms it |
-//! | `team_access_revoked`, `_granted` | the org-wide installation stops serving the workspaces, or serves them again |
+//! | `tokens_revoked` | the tokens of the listed users and bot go, if `auth.test` confirms it |
+//! | `team_access_revoked`, `_granted` | the org-wide installation stops serving them, or resumes |
 //! | `grid_migration_started` | nothing: the workspace will be back |
 //! | `grid_migration_finished` | the workspace's enterprise id is brought up to date |
 //!

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use slack_installs::backend::MemoryBackend;
-use slack_installs::operate::{OperateError, Operator, ReconcileConfig, RevokeOutcome, Verdict};
+use slack_installs::operate::{
+    Examined, OperateError, Operator, ReconcileConfig, RevokeOutcome, Verdict,
+};
 use slack_installs::slack::ClientCredentials;
 use slack_installs::testing::{Delivery, Fault, Person, Who, Workspace};
 use slack_installs::{AuthorizeError, Handled};
@@ -290,6 +292,8 @@ async fn nobody_is_purged_on_invalid_auth_or_anything_else_that_is_unclear() {
             .await
             .expect("answers");
         assert_eq!((report.findings.len(), report.purged), (21, 0), "{code}");
+        let is_gone = |it: &Examined| it.verdict == Verdict::Gone;
+        assert!(!report.findings.iter().any(is_gone), "{code}");
     }
     assert_eq!(life.host.tenants(), [""; 0]);
     assert!(life.bot_token(ALPHA).await.is_some());

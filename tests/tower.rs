@@ -427,7 +427,10 @@ async fn a_request_that_was_cut_off_may_be_handled_again_and_while_it_is_handled
         assert_eq!(front.deliver(&event).await, StatusCode::SERVICE_UNAVAILABLE);
     }
     // What is dropped gives its claim back on a task of its own.
-    while front.deliver(&event).await == StatusCode::SERVICE_UNAVAILABLE {
+    for _ in 0..100 {
+        if front.deliver(&event).await == StatusCode::OK {
+            break;
+        }
         tokio::task::yield_now().await;
     }
     assert_eq!(front.handler.calls(), 2);

@@ -32,7 +32,7 @@ impl Authorizer {
         let noted = self.installations.set_enterprise(&key, revision, said);
         match noted.await {
             Ok(true) => {
-                tracing::info!(tenant = %key, enterprise = ?said, "a workspace changed its organisation");
+                tracing::info!(tenant = %key, enterprise = ?said, "a workspace has moved");
                 *enterprise = said.cloned().map(|id| Enterprise { id, name: None });
             }
             // A reinstall came in between, and knows better.

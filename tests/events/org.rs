@@ -139,6 +139,21 @@ async fn a_workspace_that_has_joined_an_organisation_keeps_its_tokens_and_learns
 }
 
 #[tokio::test]
+async fn an_old_migrations_event_does_not_undo_a_later_move() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    life.app.fake.join_org(ALPHA, ORG);
+    let event = life.app.fake.app_uninstalled(ALPHA).edit(|event| {
+        let before = json!({"type": "grid_migration_finished", "enterprise_id": "E0BEFORE001"});
+        event["event"] = before;
+    });
+    assert_eq!(life.handled(&event).await, Handled::Noted);
+    let installation = life.app.fetch(ALPHA, None).await.expect("it stays");
+    let enterprise = installation.home.enterprise().expect("Slack was asked");
+    assert_eq!(enterprise.id.as_str(), ORG);
+}
+
+#[tokio::test]
 async fn while_slack_does_not_say_the_migrations_event_counts_if_it_is_not_older() {
     let life = Life::new().await;
     life.install(ADA).await;
