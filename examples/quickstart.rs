@@ -6,10 +6,11 @@
 //! cargo run --features sqlite,axum,testing --example quickstart -- --once  # it drives itself
 //! ```
 //!
-//! Without credentials it talks to a fake Slack on this machine, and keeps its database and key
-//! for this run only. To talk to the real Slack, set `SLACK_CLIENT_ID`, `SLACK_CLIENT_SECRET`,
-//! `SLACK_SIGNING_SECRET`, `SLACK_REDIRECT_URI` (https; a tunnel to this process will do) and
-//! `SLACK_INSTALLS_MASTER_KEY`; `PORT` (3000) and `SLACK_INSTALLS_DB` may be set too.
+//! Without credentials it talks to a fake Slack on this machine. To talk to the real Slack, set
+//! `SLACK_CLIENT_ID`, `SLACK_CLIENT_SECRET` and `SLACK_SIGNING_SECRET`. Slack sends people back to
+//! https only: run a tunnel to this process, and set `SLACK_REDIRECT_URI` to its
+//! `/slack/oauth_redirect`. To keep what is installed, set `SLACK_INSTALLS_MASTER_KEY` and
+//! `SLACK_INSTALLS_DB`; without them the database and its key end with this run. `PORT` is 3000.
 
 use std::env;
 use std::error::Error;
@@ -31,6 +32,7 @@ use slack_installs::{
 };
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use url::Url;
 
 #[path = "quickstart/drive.rs"]
 mod drive;
@@ -81,28 +83,37 @@ struct Settings {
 }
 
 impl Settings {
-    /// Of a real app, if its credentials are set.
-    fn from_env() -> Result<Option<Self>> {
-        let Ok(client_id) = env::var("SLACK_CLIENT_ID") else {
-            return Ok(None);
-        };
+    /// Of a real app, by the environment.
+    fn real(client_id: String, port: u16, directory: &TempDir) -> Result<Self> {
         let var = |name: &str| env::var(name).map_err(|_| format!("{name} is not set"));
-        let database =
-            env::var("SLACK_INSTALLS_DB").unwrap_or_else(|_| "slack-installs.sqlite3".into());
-        Ok(Some(Self {
+        let redirect_uri = match env::var("SLACK_REDIRECT_URI") {
+            Ok(uri) => uri,
+            Err(_) => {
+                println!("Slack sends people back to https only; SLACK_REDIRECT_URI is not set.");
+                local_redirect(port)
+            }
+        };
+        let (master_key, database) = match env::var("SLACK_INSTALLS_DB") {
+            Ok(path) => (
+                MasterKey::from_env("SLACK_INSTALLS_MASTER_KEY")?,
+                path.into(),
+            ),
+            Err(_) => (MasterKey::generate(), directory.path().join(DATABASE)),
+        };
+        Ok(Self {
             credentials: ClientCredentials {
                 client_id: ClientId::new(client_id)?,
                 client_secret: ClientSecret::new(var("SLACK_CLIENT_SECRET")?)?,
             },
             signing_secret: SigningSecret::new(var("SLACK_SIGNING_SECRET")?)?,
             environment: Environment::commercial(),
-            redirect_uri: RedirectUri::new(&var("SLACK_REDIRECT_URI")?)?,
-            master_key: MasterKey::from_env("SLACK_INSTALLS_MASTER_KEY")?,
-            database: database.into(),
-        }))
+            redirect_uri: RedirectUri::new(&redirect_uri)?,
+            master_key,
+            database,
+        })
     }
 
-    /// Of the fake Slack's app, on this port.
+    /// Of the fake Slack's app.
     fn fake(fake: &FakeSlack, port: u16, directory: &TempDir) -> Result<Self> {
         Ok(Self {
             credentials: ClientCredentials {
@@ -111,14 +122,18 @@ impl Settings {
             },
             signing_secret: fake.signing_secret(),
             environment: fake.environment(),
-            redirect_uri: RedirectUri::new(&format!(
-                "http://localhost:{port}/slack/oauth_redirect"
-            ))?,
+            redirect_uri: RedirectUri::new(&local_redirect(port))?,
             master_key: MasterKey::generate(),
-            database: directory.path().join("installations.sqlite3"),
+            database: directory.path().join(DATABASE),
         })
     }
 }
+
+fn local_redirect(port: u16) -> String {
+    format!("http://localhost:{port}/slack/oauth_redirect")
+}
+
+const DATABASE: &str = "installations.sqlite3";
 
 /// Puts the app together. This is the part to copy.
 async fn app(settings: Settings, fake: Option<FakeSlack>) -> Result<(Router, Store)> {
@@ -162,11 +177,7 @@ async fn app(settings: Settings, fake: Option<FakeSlack>) -> Result<(Router, Sto
 async fn main() -> Result<()> {
     let once = env::args().any(|argument| argument == "--once");
     let directory = TempDir::new()?;
-    let real = if once { None } else { Settings::from_env()? };
-    let fake = match real {
-        Some(_) => None,
-        None => Some(FakeSlack::start().await?),
-    };
+    let client_id = env::var("SLACK_CLIENT_ID").ok().filter(|_| !once);
     let port = match env::var("PORT") {
         Ok(port) if !once => port.parse()?,
         _ if once => 0,
@@ -178,31 +189,31 @@ async fn main() -> Result<()> {
             format!("port {port} cannot be opened ({error}); set PORT to a free one")
         })?;
     let port = listener.local_addr()?.port();
-    let settings = match (real, &fake) {
-        (Some(settings), _) => settings,
-        (None, Some(fake)) => Settings::fake(fake, port, &directory)?,
-        (None, None) => unreachable!("one of the two was made above"),
-    };
-    let (router, store) = app(settings, fake.clone()).await?;
-    let server = axum::serve(listener, router);
-    match (once, fake) {
-        (true, Some(fake)) => {
-            let server = tokio::spawn(server.into_future());
-            let driven = drive::everything(&fake, &store, port).await;
-            server.abort();
-            driven
-        }
-        (_, fake) => {
+    let Some(client_id) = client_id else {
+        let fake = FakeSlack::start().await?;
+        let settings = Settings::fake(&fake, port, &directory)?;
+        let (router, store) = app(settings, Some(fake.clone())).await?;
+        let server = axum::serve(listener, router);
+        if !once {
             println!("Open http://localhost:{port}/ and click Add to Slack.");
-            match fake {
-                Some(_) => println!("Slack is a fake on this machine; nothing leaves it."),
-                None => println!(
-                    "At Slack, point the slash command to /slack/command and events to \
-                     /slack/events of your public address."
-                ),
-            }
-            println!("Ctrl-C ends it.");
-            Ok(server.await?)
+            println!("Slack is a fake on this machine; nothing leaves it. Ctrl-C ends it.");
+            return Ok(server.await?);
         }
-    }
+        let server = tokio::spawn(server.into_future());
+        let driven = drive::everything(&fake, &store, port).await;
+        server.abort();
+        return driven;
+    };
+    let settings = Settings::real(client_id, port, &directory)?;
+    // The flow must begin where it ends: its cookie is for that host only.
+    let callback = Url::parse(settings.redirect_uri.as_str())?;
+    let (router, _) = app(settings, None).await?;
+    println!("Open {} and click Add to Slack.", callback.join("/")?);
+    println!(
+        "At Slack, set the redirect URL to {callback}, the slash command's URL to {}, and the \
+         events' to {}. Ctrl-C ends it.",
+        callback.join("/slack/command")?,
+        callback.join("/slack/events")?,
+    );
+    Ok(axum::serve(listener, router).await?)
 }

@@ -6,23 +6,25 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::clock::Clock;
-use crate::installation::{Bot, Grant, Installation, User};
+use crate::installation::{Bot, Grant, Home, Installation, User};
 use crate::request::VerifiedRequest;
 use crate::secret::AccessToken;
-use crate::store::{self, InstallationStore};
+use crate::store::{self, LifecycleStore};
 use crate::tenant::{AppId, EnterpriseId, ResolvedVia, TeamId, Tenant, UserId};
+
+mod membership;
 
 /// Finds the installation that a request concerns. Cheap to clone.
 #[derive(Clone)]
 pub struct Authorizer {
-    installations: Arc<dyn InstallationStore>,
+    installations: Arc<dyn LifecycleStore>,
     clock: Clock,
 }
 
 impl Authorizer {
     /// An authorizer over this store.
     #[must_use]
-    pub fn new(installations: impl InstallationStore) -> Self {
+    pub fn new(installations: impl LifecycleStore) -> Self {
         Self {
             installations: Arc::new(installations),
             clock: Clock::default(),
@@ -38,6 +40,9 @@ impl Authorizer {
     /// The tokens that may serve this request: the bot's, and the acting user's own if that very
     /// user authorised the app.
     ///
+    /// Where the request shows that a workspace has joined or left an organisation, the stored
+    /// enterprise id is brought up to date.
+    ///
     /// # Errors
     ///
     /// [`AuthorizeError`]. A database that does not answer is never taken for an app that is not
@@ -45,18 +50,21 @@ impl Authorizer {
     ///
     /// # Cancel safety
     ///
-    /// Nothing is changed; may be dropped at any point.
+    /// May be dropped at any point.
     pub async fn authorize(
         &self,
         request: &VerifiedRequest,
     ) -> Result<AuthorizeResult, AuthorizeError> {
         let tenant = request.tenant().ok_or(AuthorizeError::NoTenant)?;
-        let (via, installation) = self.resolve(tenant, request.user()).await?;
+        let (via, mut installation) = self.resolve(tenant, request.user()).await?;
         if request
             .app_id()
             .is_some_and(|app_id| *app_id != installation.app_id)
         {
             return Err(AuthorizeError::OtherApp);
+        }
+        if via == ResolvedVia::Named {
+            self.keep_current(request, tenant, &mut installation).await;
         }
         self.usable(tenant.clone(), via, installation)
     }
@@ -66,6 +74,7 @@ impl Authorizer {
         tenant: &Tenant,
         user: Option<&UserId>,
     ) -> Result<(ResolvedVia, Installation), AuthorizeError> {
+        let mut refusal = AuthorizeError::NotInstalled;
         for (via, key) in tenant.candidates() {
             let Some(installation) = self.installations.fetch(&key, user).await? else {
                 continue;
@@ -75,11 +84,31 @@ impl Authorizer {
                 .enterprise()
                 .map(|enterprise| &enterprise.id);
             // An organisation's request may fall back to a workspace only inside of it.
-            if via != ResolvedVia::OrgToWorkspace || enterprise == tenant.enterprise() {
-                return Ok((via, installation));
+            if via == ResolvedVia::OrgToWorkspace && enterprise != tenant.enterprise() {
+                continue;
+            }
+            // A tenant on hold gets nothing, by no other way either.
+            if installation.is_on_hold() {
+                return Err(AuthorizeError::OnHold);
+            }
+            match self.has_access(&installation, tenant).await? {
+                true => return Ok((via, installation)),
+                false => refusal = AuthorizeError::NotGranted,
             }
         }
-        Err(AuthorizeError::NotInstalled)
+        Err(refusal)
+    }
+
+    /// Whether an org-wide installation may serve the workspace that the request is from.
+    async fn has_access(
+        &self,
+        installation: &Installation,
+        tenant: &Tenant,
+    ) -> Result<bool, store::Error> {
+        match (&installation.home, tenant.team()) {
+            (Home::Org(org), Some(team)) => self.installations.has_access(&org.id, team).await,
+            _ => Ok(true),
+        }
     }
 
     /// Leaves out what has expired: an old token is never handed out.
@@ -197,9 +226,15 @@ pub enum AuthorizeError {
     /// There is an installation, but neither a bot nor an authorisation of this user.
     #[error("neither the bot nor this user has a token there")]
     NoToken,
+    /// The organisation has taken the app away from this workspace.
+    #[error("the organisation has not granted the app to this workspace")]
+    NotGranted,
     /// The app is not installed there.
     #[error("the app is not installed there")]
     NotInstalled,
+    /// An operator has put the tenant on hold.
+    #[error("the tenant is on hold")]
+    OnHold,
     /// The request is for another app than the installed one.
     #[error("the request is for another app")]
     OtherApp,

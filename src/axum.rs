@@ -14,7 +14,7 @@
 //! }
 //!
 //! let slack = Router::new().route("/slack/command", post(command)).layer(layer);
-//! let app: Router = install_routes(&provider).merge(slack);
+//! let app: Router = slack.merge(install_routes(&provider));
 //! # Ok(())
 //! # }
 //! ```
@@ -32,7 +32,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use crate::authorize::AuthorizeResult;
-use crate::oauth::InstallProvider;
+use crate::oauth::{INSTALL_PATH, InstallProvider};
 use crate::request::VerifiedRequest;
 use crate::tower::Authorization;
 
@@ -41,7 +41,10 @@ use crate::tower::Authorization;
 pub fn install_routes<S: Clone + Send + Sync + 'static>(provider: &InstallProvider) -> Router<S> {
     let install = {
         let provider = provider.clone();
-        move |request: Request| async move { provider.install_response(request.uri()).await }
+        move |request: Request| async move {
+            let (head, _) = request.into_parts();
+            provider.install_response(&head.uri, &head.headers).await
+        }
     };
     let mut paths: Vec<_> = provider
         .redirect_uris()
@@ -64,9 +67,6 @@ pub fn install_routes<S: Clone + Send + Sync + 'static>(provider: &InstallProvid
         },
     )
 }
-
-/// Where a person begins: link *Add to Slack* there.
-pub const INSTALL_PATH: &str = "/slack/install";
 
 /// The tokens that may serve this request. Needs [`SlackLayer`](crate::tower::SlackLayer) around
 /// the route.

@@ -18,16 +18,30 @@ pub use crate::seal::Sealed;
 mod cached;
 #[cfg(feature = "testing")]
 pub mod conformance;
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
 #[cfg(feature = "testing")]
 mod flaky;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisBackend, RedisOpenError, RedisOptions};
 pub use cached::{CacheOptions, CachedBackend};
+#[cfg(feature = "dynamodb")]
+pub use dynamodb::{DynamoDbBackend, DynamoDbOpenError};
 #[cfg(feature = "testing")]
 pub use flaky::{Counts, Faults, Flaky};
 pub use memory::MemoryBackend;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresBackend, PostgresOpenError, PostgresOptions};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteBackend, SqliteOpenError};
 

@@ -20,12 +20,17 @@ mod chains;
 mod driver;
 mod installations;
 mod keys;
+mod lifecycle;
+mod lifecycle_facts;
+mod moving;
 mod records;
 mod rotation_facts;
+mod seen;
 mod states;
 
 use driver::Driver;
 use keys::Keys;
+pub use moving::{Copied, Verified};
 
 /// Keeps installations and OAuth states in a backend, sealed. Cheap to clone.
 ///
@@ -155,10 +160,11 @@ impl From<OpenError> for store::Error {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Backend(error) => error.into(),
-            OpenError::Key(KeyError::Refused { .. }) | OpenError::Keyring => {
-                Self::Unreadable(error.into())
-            }
-            OpenError::Key(KeyError::Unavailable(_)) => Self::Unavailable(error.into()),
+            OpenError::Key(KeyError::Changed | KeyError::UnknownKey { .. })
+            | OpenError::Keyring => Self::Unreadable(error.into()),
+            // A provider that refuses says nothing about the rows: one mistake in its
+            // permissions must not look like every tenant's data being damaged.
+            OpenError::Key(_) => Self::Unavailable(error.into()),
         }
     }
 }

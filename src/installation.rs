@@ -36,6 +36,9 @@ pub struct Installation {
     pub incoming_webhooks: Vec<IncomingWebhook>,
     /// What the host passed to `InstallOptions`, sealed like a token.
     pub metadata: Option<String>,
+    /// Whether an operator has put the tenant on hold, or last ended that. `store` leaves it as
+    /// it is: whoever is on hold does not end that by installing again.
+    pub hold: Option<Hold>,
     /// Which state of the stored installation this is; `None` before it was stored. `store` does
     /// not look at it: an installation overwrites what stands there.
     pub revision: Option<Revision>,
@@ -55,8 +58,15 @@ impl Installation {
             installed_at,
             incoming_webhooks: Vec::new(),
             metadata: None,
+            hold: None,
             revision: None,
         }
+    }
+
+    /// Whether an operator has put the tenant on hold: nothing may be handed out.
+    #[must_use]
+    pub fn is_on_hold(&self) -> bool {
+        self.hold.as_ref().is_some_and(|hold| hold.is_on)
     }
 
     /// The key under which this is stored.
@@ -78,9 +88,21 @@ impl fmt::Debug for Installation {
             .field("installed_at", &self.installed_at)
             .field("incoming_webhooks", &self.incoming_webhooks)
             .field("metadata", &self.metadata.as_ref().map(|_| "[redacted]"))
+            .field("hold", &self.hold)
             .field("revision", &self.revision)
             .finish()
     }
+}
+
+/// An operator's word on a tenant: keep its data and hand nothing out, or no longer so.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Hold {
+    /// Whether nothing may be handed out.
+    pub is_on: bool,
+    /// Why, in the operator's words. Stands in the clear.
+    pub reason: String,
+    /// Since when.
+    pub at: SystemTime,
 }
 
 /// Where an app is installed.

@@ -9,7 +9,7 @@
 //! 3. [`InstallProvider`]: the OAuth v2 flow, from the install link to the stored installation.
 //! 4. [`request::Verifier`] makes a [`VerifiedRequest`](request::VerifiedRequest), the only thing
 //!    that names a tenant; [`Authorizer`] finds the tokens that may serve it.
-//! 5. [`Lifecycle`]: what happens when an app is removed.
+//! 5. [`Lifecycle`]: what happens when an app is removed. [`operate`]: what an operator can do.
 //! 6. `tower` and `axum` (features of these names) put all of it in front of your handlers.
 //! 7. `testing` (feature): a fake Slack for your own tests, and the suite that every backend
 //!    passes.
@@ -47,7 +47,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "axum", feature = "sqlite"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
 
@@ -66,6 +66,8 @@ pub mod testing;
 pub mod axum;
 pub mod backend;
 pub mod oauth;
+pub mod operate;
+pub mod replay;
 pub mod request;
 pub mod rotation;
 pub mod secret;
@@ -76,17 +78,17 @@ pub mod tower;
 
 pub use authorize::{AuthorizeError, AuthorizeResult, Authorizer};
 pub use clock::Clock;
-pub use encrypted::{EncryptedStore, OpenError};
+pub use encrypted::{Copied, EncryptedStore, OpenError, Verified};
 pub use events::{Handled, Lifecycle, LifecycleError, LifecycleHooks};
 pub use installation::{
-    Bot, Enterprise, Grant, Home, IncomingWebhook, Installation, Revision, Scopes, Team, User,
+    Bot, Enterprise, Grant, Hold, Home, IncomingWebhook, Installation, Revision, Scopes, Team, User,
 };
 pub use oauth::{InstallConfig, InstallOptions, InstallProvider, RedirectUri};
 pub use rotation::{RotationConfig, TokenRotator};
 pub use seal::{
     DataKey, KeyContext, KeyError, KeyId, KeyProvider, LocalKeyProvider, MasterKey, MasterKeyError,
 };
-pub use store::{Delete, InstallationStore, StateStore};
+pub use store::{Delete, Departure, InstallationStore, LifecycleStore, SeenStore, StateStore};
 pub use tenant::{
     AppId, BotId, ClientId, ClientIdError, EnterpriseId, IdError, InstallationKey, MAX_ID_LEN,
     NoTenant, ResolvedVia, TeamId, Tenant, UserId,

@@ -10,149 +10,39 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use url::Url;
-use zeroize::Zeroizing;
 
 use crate::clock::Clock;
-use crate::installation::{Installation, Revision, Scopes};
+use crate::installation::{Installation, Revision};
 use crate::secret::{Code, SecretError, same};
-use crate::slack::{self, ClientCredentials, Issued, SlackClient, is_loopback};
-use crate::store::{self, Facts, InstallationStore, StateStore};
-use crate::tenant::{AppId, TeamId};
+use crate::slack::{self, Issued, SlackClient};
+use crate::store::{Facts, InstallationStore, StateStore};
+use crate::tenant::TeamId;
 
+mod config;
 mod cookie;
+mod error;
 mod http_flow;
 mod pages;
+mod policies;
 mod policy;
 mod state;
 
+pub use config::{
+    ConfigError, INSTALL_PATH, InstallConfig, InstallOptions, RedirectUri, RedirectUriError,
+    Requested,
+};
+pub use error::{Error, StartError};
 pub use pages::{DefaultPages, Page, Pages};
+pub use policies::{
+    AdminRequired, AllOf, AllowTenants, DenyTenants, OrgWide, RequiredScopes, SENSITIVE_SCOPES,
+};
 pub use policy::{AllowAll, Candidate, InstallPolicy, Verdict};
 
+use config::Pending;
 use cookie::FlowCookie;
 use state::{State, StateKey};
-
-/// What the app asks for, and where people come back to.
-#[derive(Debug)]
-pub struct InstallConfig {
-    /// The app's client id and secret.
-    pub credentials: ClientCredentials,
-    /// Where Slack may send people back to, as configured at Slack. The first one is the default.
-    pub redirect_uris: Vec<RedirectUri>,
-    /// Scopes for the bot. Empty for an app that acts only as its users.
-    pub scopes: Scopes,
-    /// Scopes for the installing user's own token.
-    pub user_scopes: Scopes,
-    /// The app's id, if known. Tokens for any other app are then refused.
-    pub app_id: Option<AppId>,
-    /// How long a person may take at Slack, 10 minutes at most (as Slack's own code lives).
-    pub state_lifetime: Duration,
-}
-
-impl InstallConfig {
-    /// A configuration with one redirect URL, and ten minutes for a person at Slack.
-    #[must_use]
-    pub fn new(credentials: ClientCredentials, redirect_uri: RedirectUri, scopes: Scopes) -> Self {
-        Self {
-            credentials,
-            redirect_uris: vec![redirect_uri],
-            scopes,
-            user_scopes: Scopes::default(),
-            app_id: None,
-            state_lifetime: MAX_STATE_LIFETIME,
-        }
-    }
-}
-
-/// A URL that Slack may send people back to.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct RedirectUri {
-    /// As it was given: Slack compares the text, and a parser would add a slash here and there.
-    text: Box<str>,
-    url: Url,
-}
-
-impl RedirectUri {
-    /// Checks a redirect URL.
-    ///
-    /// # Errors
-    ///
-    /// [`RedirectUriError`] unless it is `https` without a fragment (Slack's rule), or `http` on a
-    /// loopback host, for development.
-    pub fn new(text: &str) -> Result<Self, RedirectUriError> {
-        let url = Url::parse(text).map_err(|_| RedirectUriError)?;
-        let secure = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url));
-        let plain =
-            url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
-        match secure && plain && url.host().is_some() {
-            true => Ok(Self {
-                text: text.into(),
-                url,
-            }),
-            false => Err(RedirectUriError),
-        }
-    }
-
-    /// The URL, as Slack is told it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    /// The URL's path: where the app's router has the callback.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        self.url.path()
-    }
-
-    fn is_plain_loopback(&self) -> bool {
-        self.url.scheme() == "http"
-    }
-
-    /// `host` or `host:port`, as a browser puts it into the `Host` header.
-    fn authority(&self) -> &str {
-        self.url.authority()
-    }
-}
-
-/// A URL that Slack would not send anybody back to.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error(
-    "not a redirect URL: it must be https without a fragment, or http on localhost for development"
-)]
-pub struct RedirectUriError;
-
-/// What one flow asks for, where it differs from the configuration.
-#[derive(Clone, Default)]
-#[non_exhaustive]
-pub struct InstallOptions {
-    /// Which of the configured redirect URLs; the first one if `None`.
-    pub redirect_uri: Option<RedirectUri>,
-    /// Other bot scopes than the configured ones.
-    pub scopes: Option<Scopes>,
-    /// Other user scopes than the configured ones.
-    pub user_scopes: Option<Scopes>,
-    /// The workspace that it is meant for. Slack takes it as a hint and may ignore it; an
-    /// installation anywhere else is then refused.
-    pub team: Option<TeamId>,
-    /// Anything of the host's: kept sealed in the state's row, then with the installation. Never
-    /// in a URL. 4 KiB at most.
-    pub metadata: Option<String>,
-}
-
-impl fmt::Debug for InstallOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InstallOptions")
-            .field("redirect_uri", &self.redirect_uri)
-            .field("scopes", &self.scopes)
-            .field("user_scopes", &self.user_scopes)
-            .field("team", &self.team)
-            .field("metadata", &self.metadata.as_ref().map(|_| "[redacted]"))
-            .finish()
-    }
-}
 
 /// A flow that has begun: where to send the browser, and with which cookie.
 pub struct Started {
@@ -190,19 +80,24 @@ impl fmt::Debug for SetCookie {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Installed {
-    /// The installation, as it was stored.
+    /// What this flow brought, and stored. What an earlier installation left (other webhooks, a
+    /// bot beside a user's own installation) is in the store; so is the revision.
     pub installation: Installation,
     /// What the flow had asked for.
     pub requested: Requested,
 }
 
-/// Which scopes a flow asked for.
-#[derive(Clone, Debug, Default)]
-pub struct Requested {
-    /// For the bot.
-    pub scopes: Scopes,
-    /// For the user's own token.
-    pub user_scopes: Scopes,
+impl Installed {
+    /// What the flow asked for and did not get: an admin may have withheld it, or the person left
+    /// an optional scope out. Of a token that was not asked for, nothing is missing.
+    #[must_use]
+    pub fn missing_scopes(&self) -> Requested {
+        let [bot, user] = policies::grants(&self.installation);
+        Requested {
+            scopes: policies::missing(bot, &self.requested.scopes),
+            user_scopes: policies::missing(user, &self.requested.user_scopes),
+        }
+    }
 }
 
 /// Called around the flow, for the host's own business.
@@ -286,15 +181,7 @@ impl InstallProvider {
         installations: impl InstallationStore,
         states: impl StateStore,
     ) -> Result<Self, ConfigError> {
-        if config.redirect_uris.is_empty() {
-            return Err(ConfigError::NoRedirectUri);
-        }
-        if config.scopes.is_empty() && config.user_scopes.is_empty() {
-            return Err(ConfigError::NoScopes);
-        }
-        if config.state_lifetime > MAX_STATE_LIFETIME || config.state_lifetime.is_zero() {
-            return Err(ConfigError::StateLifetime);
-        }
+        config.check()?;
         let state_key = StateKey::derive(&config.credentials);
         Ok(Self(Arc::new(Inner {
             config: Arc::new(config),
@@ -353,7 +240,7 @@ impl InstallProvider {
     /// cannot be kept.
     pub async fn start(&self, options: InstallOptions) -> Result<Started, StartError> {
         let inner = &self.0;
-        let pending = inner.pending(options)?;
+        let pending = Pending::new(&inner.config, options)?;
         let now = inner.clock.now();
         let cookie = FlowCookie::generate();
         let state = State::new(&cookie, now);
@@ -382,21 +269,25 @@ impl InstallProvider {
     ///
     /// # Errors
     ///
-    /// [`Error`]. With [`Error::NoState`] nothing was done, and the person is to be sent through
+    /// [`Error`](enum@Error). With [`Error::NoState`] nothing was done, and the person is to be sent through
     /// [`start`](Self::start).
     pub async fn finish(&self, callback: &Callback<'_>) -> Result<Installed, Error> {
-        let state = self.0.judge(callback)?;
+        let state = match self.0.judge(callback) {
+            Ok(state) => state,
+            // The person is sent through our own flow; nothing has failed.
+            Err(Error::NoState) => return Err(Error::NoState),
+            Err(error) => return self.0.report(Err(error)).await,
+        };
         let denied = callback.error.map(slack::ErrorCode::new);
         let code = callback.code.map(Code::new);
         let provider = Arc::clone(&self.0);
         let task = tokio::spawn(async move {
             let outcome = provider.consume_and_install(&state, denied, code).await;
-            provider.report(&outcome).await;
-            outcome
+            provider.report(outcome).await
         });
         match task.await {
             Ok(outcome) => outcome,
-            // Nothing in it panics; the runtime ends under it, or a hook of the host's panicked.
+            // Nothing in it panics: the runtime ends under it.
             Err(_) => Err(Error::Interrupted),
         }
     }
@@ -440,40 +331,6 @@ impl fmt::Debug for Callback<'_> {
 }
 
 impl Inner {
-    fn pending(&self, options: InstallOptions) -> Result<Pending, StartError> {
-        let config = &self.config;
-        let redirect_uri = match options.redirect_uri {
-            Some(uri) if config.redirect_uris.contains(&uri) => uri,
-            Some(_) => {
-                return Err(StartError::Options(
-                    "the redirect URL is not a configured one",
-                ));
-            }
-            None => config.redirect_uris[0].clone(),
-        };
-        if options
-            .metadata
-            .as_ref()
-            .is_some_and(|metadata| metadata.len() > MAX_METADATA)
-        {
-            return Err(StartError::Options("the metadata has more than 4 KiB"));
-        }
-        let scopes = options.scopes.unwrap_or_else(|| config.scopes.clone());
-        let user_scopes = options
-            .user_scopes
-            .unwrap_or_else(|| config.user_scopes.clone());
-        if scopes.is_empty() && user_scopes.is_empty() {
-            return Err(StartError::Options("no scopes are asked for"));
-        }
-        Ok(Pending {
-            redirect_uri: redirect_uri.as_str().into(),
-            scopes: scopes.to_string(),
-            user_scopes: user_scopes.to_string(),
-            team: options.team,
-            metadata: options.metadata,
-        })
-    }
-
     fn authorize_url(&self, pending: &Pending, state: &str) -> Url {
         let mut url = self.slack.environment().authorize_url();
         url.query_pairs_mut()
@@ -499,11 +356,16 @@ impl Inner {
             .state
             .filter(|state| !state.is_empty())
             .ok_or(Error::NoState)?;
-        let uris = self.callback_uris(callback);
-        let state = State::verify(&self.state_key, text, uris).ok_or(Error::InvalidState)?;
+        let verified = self.callback_uris(callback).find_map(|uri| {
+            let state = State::verify(&self.state_key, text, uri.as_str())?;
+            Some((state, uri))
+        });
+        let (state, uri) = verified.ok_or(Error::InvalidState)?;
         state.check_age(self.clock.now(), self.config.state_lifetime)?;
-        let cookie = FlowCookie::find(callback.cookies, &state.id()).ok_or(Error::OtherBrowser)?;
-        match state.is_bound_to(&cookie) {
+        // Only the name that this flow's cookie has: on https a `__Host-` one, which no sibling
+        // domain and no plain http can set.
+        let cookie = FlowCookie::find(callback.cookies, &state.id(), uri.is_plain_loopback());
+        match cookie.is_some_and(|cookie| state.is_bound_to(&cookie)) {
             true => Ok(state),
             false => Err(Error::OtherBrowser),
         }
@@ -512,16 +374,19 @@ impl Inner {
     /// The redirect URLs that this callback may have come by. Where a router has cut off a
     /// prefix, or a proxy has changed the host, no configured URL matches, and all may have been
     /// it; the state's row still names the one that is repeated to Slack.
-    fn callback_uris<'a>(&'a self, callback: &Callback<'a>) -> impl Iterator<Item = &'a str> {
+    fn callback_uris<'a>(
+        &'a self,
+        callback: &Callback<'a>,
+    ) -> impl Iterator<Item = &'a RedirectUri> {
+        let (path, host) = (callback.path, callback.host);
+        let by_path = move |uri: &RedirectUri| path.is_none_or(|path| uri.path() == path);
+        let by_host = move |uri: &RedirectUri| host.is_none_or(|host| uri.authority() == host);
         let all = &self.config.redirect_uris;
-        let by_path = |uri: &&RedirectUri| callback.path.is_none_or(|path| uri.path() == path);
-        let by_host = |uri: &&RedirectUri| callback.host.is_none_or(|host| uri.authority() == host);
-        let any_path = !all.iter().any(|uri| by_path(&uri));
-        let any_host = !all.iter().any(|uri| by_host(&uri));
+        let any_path = !all.iter().any(by_path);
+        let any_host = !all.iter().any(by_host);
         all.iter()
             .filter(move |uri| any_path || by_path(uri))
             .filter(move |uri| any_host || by_host(uri))
-            .map(RedirectUri::as_str)
     }
 
     async fn consume_and_install(
@@ -555,7 +420,6 @@ impl Inner {
             return Err(error);
         }
         let revision = self.store(&installation).await?;
-        installation.revision = Some(revision);
         self.enrich(&mut installation, revision).await;
         Ok(Installed {
             installation,
@@ -646,34 +510,38 @@ impl Inner {
             .note(&installation.key(), revision, &facts)
             .await
         {
-            Ok(_) => {
+            Ok(true) => {
                 installation.url = facts.url;
                 if let Some(bot) = &mut installation.bot {
                     bot.id = facts.bot_id;
                 }
             }
+            // Installed anew or removed meanwhile.
+            Ok(false) => {}
             Err(error) => {
                 tracing::warn!(tenant = %installation.key(), %error, "what auth.test told could not be stored");
             }
         }
     }
 
-    /// Revokes tokens that were just issued and will not be kept.
+    /// Revokes tokens that were just issued and will not be kept, where that hurts nobody.
     ///
-    /// Without token rotation Slack answers a reinstall with the same token string that an
-    /// earlier installation has stored; revoking that would take the earlier installation down,
-    /// so a token that is stored is left alone. If the store does not answer, so are both.
+    /// Without token rotation, revoking a bot's token takes the bot out of the workspace, and
+    /// Slack as a rule answers a reinstall with the very token that is stored. So where the same
+    /// bot or user has a stored grant, only a token that rotates is revoked: that ends this one
+    /// token. If the store does not answer, nothing is.
     async fn revoke_unless_in_use(&self, installation: &Installation) {
         let user = installation.user.as_ref();
         let key = installation.key();
-        let stored = self
+        let stored = match self
             .installations
             .fetch(&key, user.map(|user| &user.id))
-            .await;
-        let stored = match stored {
+            .await
+        {
             Ok(stored) => stored,
             Err(error) => {
-                tracing::error!(tenant = %key, %error, "refused tokens are not revoked: it is unknown whether they are in use");
+                let error = with_causes(&error);
+                tracing::error!(tenant = %key, error, "refused tokens are not revoked: it is unknown whether they are in use");
                 return;
             }
         };
@@ -692,186 +560,58 @@ impl Inner {
         for (issued, stored) in pairs {
             let Some(issued) = issued else { continue };
             let in_use = stored.is_some_and(|stored| {
-                same(stored.access_token.expose(), issued.access_token.expose())
+                issued.refresh_token.is_none()
+                    || same(stored.access_token.expose(), issued.access_token.expose())
             });
             if in_use {
-                tracing::info!(tenant = %key, "a refused token belongs to an earlier installation and stays");
+                tracing::info!(tenant = %key, "a refused token may be the earlier installation's, and stays");
             } else if let Err(error) = self.slack.auth_revoke(&issued.access_token).await {
                 tracing::error!(tenant = %key, %error, "a refused token could not be revoked");
             }
         }
     }
 
-    async fn report(&self, outcome: &Result<Installed, Error>) {
-        match outcome {
+    /// Tells the log and the host how a flow ended.
+    async fn report(&self, outcome: Result<Installed, Error>) -> Result<Installed, Error> {
+        match &outcome {
             Ok(installed) => {
                 tracing::info!(tenant = %installed.installation.key(), "installed");
             }
-            Err(error) => tracing::info!(%error, "an install flow ended without an installation"),
+            Err(error) => tracing::warn!(
+                reason = error.name(),
+                error = with_causes(error),
+                "an install flow ended without an installation"
+            ),
         }
-        match (&self.hooks, outcome) {
-            (Some(hooks), Ok(installed)) => hooks.installed(installed).await,
-            (Some(hooks), Err(error)) => hooks.failed(error).await,
-            (None, _) => {}
-        }
-    }
-}
-
-/// What a flow asked for, as its state's row keeps it. Nothing of it is in a URL.
-#[derive(Deserialize, Serialize)]
-struct Pending {
-    redirect_uri: String,
-    scopes: String,
-    user_scopes: String,
-    team: Option<TeamId>,
-    metadata: Option<String>,
-}
-
-impl Pending {
-    fn to_payload(&self) -> Zeroizing<Vec<u8>> {
-        Zeroizing::new(serde_json::to_vec(self).expect("plain fields always serialise"))
-    }
-
-    fn from_payload(payload: &[u8]) -> Option<Self> {
-        serde_json::from_slice(payload).ok()
-    }
-
-    fn requested(&self) -> Requested {
-        Requested {
-            scopes: Scopes::from(self.scopes.as_str()),
-            user_scopes: Scopes::from(self.user_scopes.as_str()),
-        }
-    }
-
-    fn into_installation(self, issued: Issued) -> Installation {
-        let mut installation = Installation::new(issued.app_id, issued.home, issued.at);
-        installation.bot = issued.bot;
-        installation.user = issued.user;
-        installation.installed_by = issued.authed_user;
-        installation.incoming_webhooks = issued.incoming_webhook.into_iter().collect();
-        installation.metadata = self.metadata;
-        installation
-    }
-}
-
-/// Why a provider cannot be made.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// No redirect URL.
-    #[error("no redirect URL is configured: Slack has nowhere to send people back to")]
-    NoRedirectUri,
-    /// Neither bot scopes nor user scopes.
-    #[error("no scopes are configured: give bot scopes, user scopes, or both")]
-    NoScopes,
-    /// Zero, or over ten minutes.
-    #[error("the state's lifetime must be above zero and at most 10 minutes")]
-    StateLifetime,
-}
-
-/// Why a flow did not begin.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The options cannot work.
-    #[error("this install flow cannot begin: {0}")]
-    Options(&'static str),
-    /// The state could not be kept.
-    #[error("the install flow's state could not be kept")]
-    Store(#[source] store::Error),
-}
-
-/// Why a flow did not end with an installation.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The person, or Slack, said no.
-    #[error("the installation was not allowed: {0}")]
-    Denied(slack::ErrorCode),
-    /// Slack did not exchange the code, or answered something that cannot be kept.
-    #[error("the code could not be exchanged for tokens")]
-    Exchange(#[source] slack::Error),
-    /// The task that finished the flow ended early: the process is shutting down.
-    #[error("the flow was interrupted")]
-    Interrupted,
-    /// The state is not one of ours, or is for another app or redirect URL.
-    #[error("the state is not one that this app made for this redirect URL")]
-    InvalidState,
-    /// The callback has neither a code nor an error.
-    #[error("the callback has no code")]
-    NoCode,
-    /// The callback has no state: the installation was started at Slack. Its code is not
-    /// exchanged; the person goes through our own flow.
-    #[error("the callback has no state")]
-    NoState,
-    /// Slack granted neither a bot nor a user's token to keep.
-    #[error("nothing was granted that could be kept as an installation")]
-    NothingGranted,
-    /// The tokens are for another app than the configured one.
-    #[error("the tokens are for another app")]
-    OtherApp,
-    /// The flow was begun in another browser, or its cookie is gone.
-    #[error("the flow was begun in another browser, or this one does not keep its cookie")]
-    OtherBrowser,
-    /// The app was installed in another workspace than the flow was meant for.
-    #[error("the app was installed in another workspace than this flow was for")]
-    OtherTeam,
-    /// The host's policy refused it.
-    #[error("the installation was refused by policy: {reason}")]
-    Refused {
-        /// Why, in words for the person who installs.
-        reason: String,
-    },
-    /// The state's ten minutes are over.
-    #[error("the state has expired")]
-    StateExpired,
-    /// The store did not do it.
-    #[error("the installation could not be stored")]
-    Store(#[source] store::Error),
-    /// The state was consumed before.
-    #[error("the state was used before")]
-    UsedState,
-}
-
-impl Error {
-    /// Whether the person may succeed by simply trying again.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Exchange(error) => error.is_transient(),
-            Self::Store(error) => error.is_transient(),
-            Self::Interrupted | Self::StateExpired | Self::UsedState => true,
-            _ => false,
-        }
-    }
-
-    /// The tenant-less name of the reason, for logs and metrics.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Denied(_) => "denied",
-            Self::Exchange(_) => "exchange",
-            Self::Interrupted => "interrupted",
-            Self::InvalidState => "invalid_state",
-            Self::NoCode => "no_code",
-            Self::NoState => "no_state",
-            Self::NothingGranted => "nothing_granted",
-            Self::OtherApp => "other_app",
-            Self::OtherBrowser => "other_browser",
-            Self::OtherTeam => "other_team",
-            Self::Refused { .. } => "refused",
-            Self::StateExpired => "state_expired",
-            Self::Store(_) => "store",
-            Self::UsedState => "used_state",
+        let Some(hooks) = self.hooks.clone() else {
+            return outcome;
+        };
+        // On a task of its own: a hook that panics takes nothing back.
+        let told = tokio::spawn(async move {
+            match &outcome {
+                Ok(installed) => hooks.installed(installed).await,
+                Err(error) => hooks.failed(error).await,
+            }
+            outcome
+        });
+        match told.await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                tracing::error!("an install hook panicked");
+                Err(Error::Hook)
+            }
         }
     }
 }
 
-/// Slack's code lives as long.
-const MAX_STATE_LIFETIME: Duration = Duration::from_secs(600);
-
-/// Enough for an id and a few words of the host's; a row stays small.
-const MAX_METADATA: usize = 4096;
+/// An error and what caused it, for an operator's log. None of them shows a secret.
+pub(super) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
 
 /// How long to wait before storing again: a person is waiting, so a few seconds in all.
 const STORE_PAUSES: [Duration; 4] = [

@@ -84,7 +84,8 @@ impl fmt::Debug for Sealed {
 /// # Errors
 ///
 /// [`KeyError::Unavailable`] if the provider cannot be reached and the same call may succeed later;
-/// [`KeyError::Refused`] if it will not do it.
+/// [`KeyError::Refused`] if it will not do it; [`KeyError::UnknownKey`] and [`KeyError::Changed`]
+/// only if it cannot open this wrapped key, whoever asks.
 #[async_trait]
 pub trait KeyProvider: fmt::Debug + Send + Sync + 'static {
     /// Wraps a data key.
@@ -107,7 +108,10 @@ pub struct KeyContext<'a> {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// It will not: wrong key, no permission, or the wrapped key was changed.
+    /// The wrapped key does not open: it was changed, or is for another app or id.
+    #[error("a wrapped data key in the database was changed or moved")]
+    Changed,
+    /// It will not, for want of a permission or because its key is disabled.
     #[error("the key provider refused: {reason}")]
     Refused {
         /// What to do about it, for an operator. Never key material.
@@ -116,6 +120,12 @@ pub enum KeyError {
     /// It cannot be reached now.
     #[error("the key provider is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The wrapped key names a key that the provider does not have.
+    #[error("the key provider does not have the key: {reason}")]
+    UnknownKey {
+        /// Which it is and what to do, for an operator. Never key material.
+        reason: String,
+    },
 }
 
 /// The one answer to any ciphertext that does not open, whatever the reason.

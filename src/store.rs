@@ -11,9 +11,14 @@ use crate::installation::{Home, Installation, Revision};
 use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 
 mod chain;
+mod lifecycle;
+mod seen;
 
 pub use chain::{Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationStore, StoredChain};
 pub(crate) use chain::{HARD, SOFT, SPREAD};
+pub(crate) use lifecycle::MAX_REASON;
+pub use lifecycle::{Access, Departure, LifecycleStore, PendingDeparture};
+pub use seen::{Claim, SeenId, SeenStore};
 
 /// Keeps installations: store, fetch and delete by `(enterprise_id, team_id)`.
 ///

@@ -18,6 +18,7 @@ use tower_service::Service;
 
 use crate::authorize::{AuthorizeError, AuthorizeResult, Authorizer};
 use crate::events::{Handled, Lifecycle};
+use crate::replay::{Entry, Pass, ReplayGuard};
 use crate::request::{Kind, VerifiedRequest, Verifier, is_ssl_check};
 
 /// Verifies, resolves and authorizes each request before the host's service sees it.
@@ -26,19 +27,31 @@ use crate::request::{Kind, VerifiedRequest, Verifier, is_ssl_check};
 /// * `url_verification` and `ssl_check` are answered.
 /// * `app_uninstalled` and `tokens_revoked` are handled, and answered 200 when what had to go is
 ///   gone, else 503, so that Slack repeats them.
+/// * `team_access_granted`, `team_access_revoked` and `grid_migration_*` are handled, and then go
+///   on like any other event.
 /// * A request of a tenant that does not have the app is answered: to a person with a line of
 ///   text, to Slack's machines with an empty 200.
 /// * All others reach the host's service, body unchanged, with an [`Authorization`] in their
 ///   extensions.
 ///
 /// Put it around the routes that Slack calls, not around the install flow.
+///
+/// ```
+/// # #[cfg(feature = "axum")]
+/// # fn example(app: axum::Router, layer: slack_installs::tower::SlackLayer) -> axum::Router {
+/// // An app that exists, behind one more line:
+/// app.layer(layer)
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct SlackLayer(Arc<Parts>);
 
+#[derive(Clone)]
 struct Parts {
     verifier: Verifier,
     authorizer: Authorizer,
     lifecycle: Lifecycle,
+    replay: Option<ReplayGuard>,
 }
 
 impl SlackLayer {
@@ -49,7 +62,19 @@ impl SlackLayer {
             verifier,
             authorizer,
             lifecycle,
+            replay: None,
         }))
+    }
+
+    /// Hands each request to the host's service once, by its event id or trigger id.
+    ///
+    /// One that was handled is answered with an empty 200, one that is being handled with 503.
+    /// It counts as handled when the service answers with a status below 400; otherwise, or if
+    /// the service is dropped, Slack's repetition is handled anew.
+    #[must_use]
+    pub fn with_replay_guard(mut self, guard: ReplayGuard) -> Self {
+        Arc::make_mut(&mut self.0).replay = Some(guard);
+        self
     }
 }
 
@@ -113,17 +138,25 @@ where
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let parts = Arc::clone(&self.layer.0);
         Box::pin(async move {
-            match parts.admit(request).await {
-                Ok(request) => inner.call(request).await,
-                Err(answer) => Ok(answer.into_response()),
+            let (request, pass) = match parts.admit(request).await {
+                Ok(admitted) => admitted,
+                Err(answer) => return Ok(answer.into_response()),
+            };
+            let response = inner.call(request).await?;
+            if let Some(pass) = pass {
+                end(pass, response.status()).await;
             }
+            Ok(response)
         })
     }
 }
 
 impl Parts {
     /// The request with its authorization, or what to answer instead.
-    async fn admit<B>(self: &Arc<Self>, request: Request<B>) -> Result<Request<B>, Answer>
+    async fn admit<B>(
+        self: &Arc<Self>,
+        request: Request<B>,
+    ) -> Result<(Request<B>, Option<Pass>), Answer>
     where
         B: Body + From<Bytes> + Send,
         B::Data: Send,
@@ -161,19 +194,36 @@ impl Parts {
             _ => {}
         }
         let request = Arc::new(verified);
-        if self.handle_lifecycle(&request).await? != Handled::NotLifecycle {
+        if !matches!(
+            self.handle_lifecycle(&request).await?,
+            Handled::Noted | Handled::NotLifecycle
+        ) {
             return Err(Answer::empty());
         }
-        match self.authorizer.authorize(&request).await {
-            Ok(authorized) => {
-                let authorized = Arc::new(authorized);
-                head.extensions.insert(Authorization {
-                    request,
-                    authorized,
-                });
-                Ok(Request::from_parts(head, B::from(body)))
+        let authorized = match self.authorizer.authorize(&request).await {
+            Ok(authorized) => Arc::new(authorized),
+            Err(error) => return Err(Answer::unauthorized(&request, &error)),
+        };
+        let pass = self.enter(&request).await?;
+        head.extensions.insert(Authorization {
+            request,
+            authorized,
+        });
+        Ok((Request::from_parts(head, B::from(body)), pass))
+    }
+
+    async fn enter(&self, request: &VerifiedRequest) -> Result<Option<Pass>, Answer> {
+        let Some(guard) = &self.replay else {
+            return Ok(None);
+        };
+        match guard.enter(request).await {
+            Ok(Entry::New(pass)) => Ok(Some(pass)),
+            Ok(Entry::Repeated) => Err(Answer::empty()),
+            Ok(Entry::InProgress) => Err(Answer::later()),
+            Err(error) => {
+                tracing::error!(%error, "it is unknown whether a request was handled");
+                Err(Answer::later())
             }
-            Err(error) => Err(Answer::unauthorized(&request, &error)),
         }
     }
 
@@ -187,15 +237,26 @@ impl Parts {
         }
         let (parts, request) = (Arc::clone(self), Arc::clone(request));
         let task = tokio::spawn(async move { parts.lifecycle.handle(&request).await });
-        let repeat = Answer::new(StatusCode::SERVICE_UNAVAILABLE, "not done yet");
         match task.await {
             Ok(Ok(handled)) => Ok(handled),
             Ok(Err(error)) => {
                 tracing::error!(%error, "a lifecycle event could not be handled; Slack repeats it");
-                Err(repeat)
+                Err(Answer::later())
             }
-            Err(_) => Err(repeat),
+            // A hook of the host's panicked, or the process ends.
+            Err(_) => Err(Answer::later()),
         }
+    }
+}
+
+async fn end(pass: Pass, status: StatusCode) {
+    let is_handled = status.is_informational() || status.is_success() || status.is_redirection();
+    let ended = match is_handled {
+        true => pass.done().await,
+        false => pass.failed().await,
+    };
+    if let Err(error) = ended {
+        tracing::error!(%error, "a request may be handled twice");
     }
 }
 
@@ -217,6 +278,11 @@ impl Answer {
         Self::new(StatusCode::OK, "")
     }
 
+    /// Slack repeats an event that is answered so.
+    fn later() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "not done yet")
+    }
+
     fn text(text: &str) -> Self {
         Self::new(StatusCode::OK, text)
     }
@@ -225,13 +291,17 @@ impl Answer {
         let kind = request.kind();
         tracing::info!(tenant = ?request.tenant(), ?kind, %error, "a request is not authorized");
         match (error, kind) {
-            (AuthorizeError::Store(_), _) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "try again later")
-            }
+            (AuthorizeError::Store(_), _) => Self::later(),
             // Slack shows the text of the answer to the person who typed the command.
             (AuthorizeError::Expired, Kind::SlashCommand) => {
                 Self::text("This app's access has expired. Please install it again.")
             }
+            (AuthorizeError::OnHold, Kind::SlashCommand) => {
+                Self::text("This app is on hold here. Please ask whoever provides it.")
+            }
+            (AuthorizeError::NotGranted, Kind::SlashCommand) => Self::text(
+                "Your organisation has not added this app to this workspace. Please ask an admin.",
+            ),
             (_, Kind::SlashCommand) => {
                 Self::text("This app is not installed here. Please install it first.")
             }

@@ -86,9 +86,10 @@ fn expected(app: &App, tenant: &str, user: Option<(&str, &str)>) -> String {
 }
 
 fn with_user_scopes() -> InstallOptions {
-    let mut options = InstallOptions::default();
-    options.user_scopes = Some(Scopes::from("search:read"));
-    options
+    InstallOptions {
+        user_scopes: Some(Scopes::from("search:read")),
+        ..InstallOptions::default()
+    }
 }
 
 #[tokio::test]

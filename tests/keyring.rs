@@ -245,7 +245,7 @@ async fn another_master_key_is_refused_at_opening_with_both_fingerprints_and_cha
         .await
         .expect_err("refused");
     assert!(
-        matches!(error, OpenError::Key(KeyError::Refused { .. })),
+        matches!(error, OpenError::Key(KeyError::UnknownKey { .. })),
         "{error:?}"
     );
     let shown = error.to_string();

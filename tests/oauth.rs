@@ -270,6 +270,53 @@ async fn a_cookie_of_another_flow_does_not_open_this_one() {
 }
 
 #[tokio::test]
+async fn a_cookie_that_a_sibling_domain_could_set_does_not_open_a_flow() {
+    // Plain http, or a sibling domain, can set any name but a `__Host-` one.
+    let app = App::new().await;
+    let attacker = Browser::default();
+    let callback = app.allowed(&attacker, options(), ADA).await;
+    let tossed = attacker.cookies()[0].replace("__Host-", "");
+    let mut headers = Browser::default().headers(&callback);
+    headers.insert("cookie", tossed.parse().expect("visible ASCII"));
+    let uri = callback[url::Position::BeforePath..]
+        .parse()
+        .expect("a path");
+    let page = app
+        .provider
+        .callback_response(&Method::GET, &uri, &headers)
+        .await;
+    assert_eq!(
+        (page.status(), app.exchanges()),
+        (StatusCode::BAD_REQUEST, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_flow_comes_back_to_the_host_where_it_began() {
+    let app = App::configured(|config| {
+        config
+            .redirect_uris
+            .push(RedirectUri::new(OTHER_REDIRECT).expect("a redirect URL"));
+    })
+    .await;
+    for (host, redirect) in [
+        ("eu.example.com", OTHER_REDIRECT),
+        ("bot.example.com", REDIRECT),
+        ("elsewhere.example.com", REDIRECT),
+    ] {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("host", host.parse().expect("a host"));
+        let uri = "/slack/install".parse().expect("a path");
+        let response = app.provider.install_response(&uri, &headers).await;
+        assert_eq!(
+            parameter(&location(&response), "redirect_uri"),
+            redirect,
+            "{host}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn an_expired_state_is_refused() {
     let app = App::new().await;
     let browser = Browser::default();

@@ -3,15 +3,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnection, SqlitePool, SqliteRow};
 use sqlx::{Connection, Row as _};
 
-use super::{
-    Backend, Change, Cursor, Error, Key, Metadata, Page, Partition, Row, Sealed, Slot, Version,
-};
+use super::sql::{self, Columns};
+use super::{Backend, Change, Cursor, Error, Key, Page, Partition, Row, Slot, Version};
 
 mod open;
 mod schema;
@@ -140,27 +139,19 @@ impl Backend for SqliteBackend {
 
     async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
         let after = from.map(|cursor| cursor.key()).transpose()?;
-        // Every name is greater than the empty one.
-        let (partition, slot) = after
-            .as_ref()
-            .map_or(("", ""), |key| (key.partition.as_str(), key.slot.as_str()));
+        let (partition, slot) = sql::after(after.as_ref());
         let query = sqlx::query(SCAN)
             .bind(partition)
             .bind(slot)
-            .bind(sql_limit(limit.max(1)));
+            .bind(sql::limit(limit.max(1)));
         let rows = keyed(&query.fetch_all(&self.readers).await.map_err(failed)?)?;
-        let full = rows.len() == limit.max(1);
-        let next = rows
-            .last()
-            .filter(|_| full)
-            .map(|(key, _)| Cursor::after(key));
-        Ok(Page { rows, next })
+        Ok(sql::page(rows, limit.max(1)))
     }
 
     async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
         let query = sqlx::query(DUE)
-            .bind(to_seconds(now))
-            .bind(sql_limit(limit));
+            .bind(sql::to_seconds(now))
+            .bind(sql::limit(limit));
         keyed(&query.fetch_all(&self.readers).await.map_err(failed)?)
     }
 }
@@ -180,7 +171,7 @@ async fn apply(
         .bind(partition.as_str())
         .bind(json(slots));
     let found = query.fetch_all(&mut *transaction).await?;
-    let named = |columns: &SqliteRow| Ok((columns.try_get(0)?, version(columns, 1)?));
+    let named = |columns: &SqliteRow| Ok((columns.try_get(0)?, sql::version(columns.try_get(1)?)?));
     let standing: HashMap<String, Version> = found
         .iter()
         .map(named)
@@ -207,7 +198,7 @@ async fn apply(
                 .bind(row.version.as_bytes().as_slice())
                 .bind(row.metadata.as_str())
                 .bind(row.sealed.as_bytes())
-                .bind(row.due_at.map(to_seconds)),
+                .bind(row.due_at.map(sql::to_seconds)),
             Change::Delete { slot, .. } => sqlx::query(DELETE)
                 .bind(partition.as_str())
                 .bind(slot.as_str()),
@@ -221,10 +212,8 @@ async fn apply(
 
 fn keyed(found: &[SqliteRow]) -> Result<Vec<(Key, Row)>, Error> {
     let keyed = |columns: &SqliteRow| {
-        let malformed = |error| sqlx::Error::Decode(Box::new(error));
-        let partition = Partition::new(columns.try_get::<&str, _>(0)?).map_err(malformed)?;
-        let slot = Slot::new(columns.try_get::<&str, _>(1)?).map_err(malformed)?;
-        Ok((Key { partition, slot }, row(columns, 2)?))
+        let key = sql::key(columns.try_get(0)?, columns.try_get(1)?)?;
+        Ok((key, row(columns, 2)?))
     };
     found
         .iter()
@@ -235,52 +224,18 @@ fn keyed(found: &[SqliteRow]) -> Result<Vec<(Key, Row)>, Error> {
 
 /// The row whose columns begin at this one.
 fn row(columns: &SqliteRow, first: usize) -> Result<Row, sqlx::Error> {
-    let due_at: Option<i64> = columns.try_get(first + 3)?;
-    Ok(Row {
-        version: version(columns, first)?,
-        metadata: Metadata::new(columns.try_get::<&str, _>(first + 1)?),
-        sealed: Sealed::from_stored(columns.try_get::<&[u8], _>(first + 2)?),
-        due_at: due_at.map(from_seconds).transpose()?,
+    Row::try_from(Columns {
+        version: columns.try_get(first)?,
+        metadata: columns.try_get(first + 1)?,
+        sealed: columns.try_get(first + 2)?,
+        due_at: columns.try_get(first + 3)?,
     })
-}
-
-fn version(columns: &SqliteRow, at: usize) -> Result<Version, sqlx::Error> {
-    let bytes: &[u8] = columns.try_get(at)?;
-    let bytes = bytes
-        .try_into()
-        .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-    Ok(Version::from_bytes(bytes))
 }
 
 /// Names as a JSON array, which a statement of fixed text can take apart again.
 fn json<'a>(slots: impl IntoIterator<Item = &'a Slot>) -> String {
     let names: Vec<_> = slots.into_iter().map(Slot::as_str).collect();
     serde_json::to_string(&names).expect("strings always serialise")
-}
-
-fn sql_limit(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
-}
-
-/// Whole seconds since 1970, rounded down.
-fn to_seconds(time: SystemTime) -> i64 {
-    let whole = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(since) => whole(since),
-        Err(before) => {
-            let before = before.duration();
-            -whole(before) - i64::from(before.subsec_nanos() > 0)
-        }
-    }
-}
-
-fn from_seconds(seconds: i64) -> Result<SystemTime, sqlx::Error> {
-    let span = Duration::from_secs(seconds.unsigned_abs());
-    let time = match seconds < 0 {
-        true => UNIX_EPOCH.checked_sub(span),
-        false => UNIX_EPOCH.checked_add(span),
-    };
-    time.ok_or_else(|| sqlx::Error::Decode("a time that this platform cannot express".into()))
 }
 
 /// What a driver's error means to a caller. All that is not known to be permanent is transient.

@@ -317,21 +317,33 @@ impl<B: Backend> Driver<B> {
     }
 
     async fn open(&self, partition: &Partition, place: &Place, row: Row) -> Result<Record, Error> {
+        let plaintext = self
+            .plaintext(partition, &place.slot, place.kind, &row)
+            .await?;
+        Ok(Record { row, plaintext })
+    }
+
+    /// What is sealed in this row, if it was sealed for this place and as this kind of record.
+    pub(super) async fn plaintext(
+        &self,
+        partition: &Partition,
+        slot: &Slot,
+        kind: &str,
+        row: &Row,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
         let unreadable = |error: Undecryptable| Error::Unreadable(error.into());
         let key_id = row.sealed.key_id().map_err(unreadable)?;
         let key = self.keys.get(key_id).await?;
         let context = Context {
             app: self.app.as_str(),
             partition: partition.as_str(),
-            slot: place.slot.as_str(),
-            kind: place.kind,
+            slot: slot.as_str(),
+            kind,
             version: row.version.as_bytes(),
             due_at: row.due_at.map(to_epoch),
             metadata: row.metadata.as_str(),
         };
-        let plaintext = seal::open(seal::RECORD, &key, &context.bytes(), row.sealed.as_bytes())
-            .map_err(unreadable)?;
-        Ok(Record { row, plaintext })
+        seal::open(seal::RECORD, &key, &context.bytes(), row.sealed.as_bytes()).map_err(unreadable)
     }
 }
 

@@ -158,7 +158,7 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
     }
 }
 
-fn revision(row: &Row) -> Revision {
+pub(super) fn revision(row: &Row) -> Revision {
     Revision::from_bytes(*row.version.as_bytes())
 }
 

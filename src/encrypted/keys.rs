@@ -85,6 +85,22 @@ impl<B: Backend> Keys<B> {
         Ok(id)
     }
 
+    async fn unwrap(&self, id: KeyId, row: &Row) -> Result<DataKey, OpenError> {
+        let wrapped = row.sealed.wrapped_key().map_err(|_| OpenError::Keyring)?;
+        let context = KeyContext {
+            app: self.app.as_str(),
+            key_id: id,
+        };
+        Ok(self.provider.unwrap(wrapped, &context).await?)
+    }
+
+    /// Whether the wrapped key in this row of the keyring opens.
+    pub(super) async fn opens(&self, row: &Row) -> Result<(), OpenError> {
+        self.unwrap(Described::of(row)?.key_id()?, row)
+            .await
+            .map(drop)
+    }
+
     async fn settle(
         self: &Arc<Self>,
         wanted: Option<KeyId>,
@@ -160,12 +176,7 @@ impl<B: Backend> Keys<B> {
             true => primary,
             false => rows.next().flatten().ok_or(OpenError::Keyring)?,
         };
-        let wrapped = row.sealed.wrapped_key().map_err(|_| OpenError::Keyring)?;
-        let context = KeyContext {
-            app: self.app.as_str(),
-            key_id: id,
-        };
-        let key = Arc::new(self.provider.unwrap(wrapped, &context).await?);
+        let key = Arc::new(self.unwrap(id, &row).await?);
         self.ring
             .insert(id, Arc::clone(&key), id == primary_id, Instant::now());
         Ok((id, key))

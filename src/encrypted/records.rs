@@ -15,7 +15,7 @@ use super::driver::{Draft, Record};
 use super::rotation_facts::RotationFacts;
 use crate::clock::{from_epoch, to_epoch};
 use crate::installation::{
-    Bot, Enterprise, Grant, Home, IncomingWebhook, Installation, Scopes, Team, User,
+    Bot, Enterprise, Grant, Hold, Home, IncomingWebhook, Installation, Scopes, Team, User,
 };
 use crate::secret::{AccessToken, RefreshToken, WebhookUrl};
 use crate::store::{Chain, Error, Mark, StoredChain, Summary};
@@ -41,6 +41,36 @@ pub(super) struct InstallFacts {
     installed_by: Option<UserId>,
     /// Seconds since 1970, as all times here.
     installed_at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) hold: Option<HoldFacts>,
+}
+
+/// An operator's hold, in the clear.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(super) struct HoldFacts {
+    pub(super) is_on: bool,
+    reason: String,
+    at: u64,
+}
+
+impl From<&Hold> for HoldFacts {
+    fn from(hold: &Hold) -> Self {
+        Self {
+            is_on: hold.is_on,
+            reason: hold.reason.clone(),
+            at: to_epoch(hold.at),
+        }
+    }
+}
+
+impl From<HoldFacts> for Hold {
+    fn from(facts: HoldFacts) -> Self {
+        Self {
+            is_on: facts.is_on,
+            reason: facts.reason,
+            at: from_epoch(facts.at),
+        }
+    }
 }
 
 /// The secrets of an installation that belong to no chain of tokens.
@@ -117,9 +147,10 @@ pub(super) fn install_draft(
         url: installation
             .url
             .clone()
-            .or_else(|| old_facts.and_then(|facts| facts.url)),
+            .or_else(|| old_facts.as_ref().and_then(|facts| facts.url.clone())),
         installed_by: installation.installed_by.clone(),
         installed_at: to_epoch(installation.installed_at),
+        hold: old_facts.and_then(|facts| facts.hold),
     };
     let new = installation
         .incoming_webhooks
@@ -211,6 +242,7 @@ pub(super) fn installation(
     let home = facts.home()?;
     let mut installation = Installation::new(facts.app_id, home, from_epoch(facts.installed_at));
     installation.url = facts.url;
+    installation.hold = facts.hold.map(Hold::from);
     installation.installed_by = facts.installed_by;
     installation.incoming_webhooks = secrets
         .webhooks
@@ -251,6 +283,17 @@ pub(super) fn grant_facts(record: &Record, kind: &'static str) -> Result<GrantFa
 }
 
 impl InstallFacts {
+    /// The same facts of a workspace that belongs to this organisation by now. The name of
+    /// another one would be wrong.
+    pub(super) fn within(self, enterprise: Option<&EnterpriseId>) -> Self {
+        let is_same = self.enterprise_id.as_ref() == enterprise;
+        Self {
+            enterprise_id: enterprise.cloned(),
+            enterprise_name: self.enterprise_name.filter(|_| is_same),
+            ..self
+        }
+    }
+
     fn home(&self) -> Result<Home, Error> {
         let enterprise = self.enterprise_id.clone().map(|id| Enterprise {
             id,
@@ -395,12 +438,15 @@ fn open_secrets(record: &Record) -> Result<InstallSecrets<'_>, Error> {
     serde_json::from_slice(&record.plaintext).map_err(|_| form("an installation's webhooks"))
 }
 
-fn facts<T: for<'a> Deserialize<'a>>(record: &Record, what: &'static str) -> Result<T, Error> {
+pub(super) fn facts<T: for<'a> Deserialize<'a>>(
+    record: &Record,
+    what: &'static str,
+) -> Result<T, Error> {
     // The text of a JSON error can repeat what it read, so it goes no further.
     serde_json::from_str(record.row.metadata.as_str()).map_err(|_| form(what))
 }
 
-fn known(v: u32, kind: &str, wanted: &'static str) -> Result<(), Error> {
+pub(super) fn known(v: u32, kind: &str, wanted: &'static str) -> Result<(), Error> {
     match v == 1 && kind == wanted {
         true => Ok(()),
         false => Err(form("a row written by a newer version of this crate")),
@@ -411,7 +457,7 @@ pub(super) fn form(what: &'static str) -> Error {
     Error::Unreadable(format!("{what}: not a form that this version knows").into())
 }
 
-fn to_text(facts: &impl Serialize) -> String {
+pub(super) fn to_text(facts: &impl Serialize) -> String {
     serde_json::to_string(facts).expect("plain fields always serialise")
 }
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::driver::{Draft, Place, Record, Step};
+use super::seen::SEEN;
 use super::{EncryptedStore, partition, records, slot};
 use crate::backend::{Backend, Change, Partition};
 use crate::store::{Error, StateId, StatePayload, StateStore};
@@ -57,16 +58,12 @@ impl<B: Backend> StateStore for EncryptedStore<B> {
 
 impl<B: Backend> EncryptedStore<B> {
     fn of(&self, id: &StateId) -> Partition {
-        let hex = id.0.iter().fold(String::new(), |mut hex, byte| {
-            write!(hex, "{byte:02x}").expect("writing to a string cannot fail");
-            hex
-        });
-        partition(self.driver.app(), &format!("{STATES}{hex}"))
+        partition(self.driver.app(), &format!("{STATES}{}", hex(&id.0)))
     }
 
     /// Removes expired states in the background, at most once in [`SWEEP_EVERY`]: a crawler that
     /// opens the install page again and again leaves nothing behind.
-    fn sweep_now_and_then(&self) {
+    pub(super) fn sweep_now_and_then(&self) {
         let now = Instant::now();
         let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
         if swept.is_some_and(|swept| now.duration_since(swept) < SWEEP_EVERY) {
@@ -81,14 +78,15 @@ impl<B: Backend> EncryptedStore<B> {
         }));
     }
 
-    /// Removes OAuth states that expired without a callback. Starting a flow does this by itself
-    /// now and then; an app with little traffic has no need to call it.
+    /// Removes OAuth states that expired without a callback, and requests whose time of being
+    /// remembered is over. Starting a flow and remembering a request do this by themselves now
+    /// and then; an app with little traffic has no need to call it.
     ///
     /// # Errors
     ///
     /// [`Error::Unavailable`] if the database does not answer. Some may be gone then.
     pub async fn sweep_expired_states(&self) -> Result<usize, Error> {
-        let states = format!("{}/{STATES}", self.driver.app());
+        let swept_ones = [STATES, SEEN].map(|name| format!("{}/{name}", self.driver.app()));
         let due = self
             .driver
             .backend()
@@ -96,7 +94,8 @@ impl<B: Backend> EncryptedStore<B> {
             .await?;
         let mut swept = 0;
         for (key, row) in due {
-            if key.partition.as_str().starts_with(&states) {
+            let partition = key.partition.as_str();
+            if swept_ones.iter().any(|name| partition.starts_with(name)) {
                 let delete = Change::Delete {
                     slot: key.slot,
                     only: Some(row.version),
@@ -115,6 +114,13 @@ impl<B: Backend> EncryptedStore<B> {
         }
         Ok(swept)
     }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("writing to a string cannot fail");
+        hex
+    })
 }
 
 fn state() -> Place {

@@ -28,11 +28,11 @@ impl FlowCookie {
     ///
     /// A cookie of that name may come twice, when somebody set one for a parent domain or path;
     /// then none is taken, as it is not known which is ours.
-    pub(super) fn find(cookies: &str, id: &StateId) -> Option<Self> {
-        let names = [name(id, false), name(id, true)];
+    pub(super) fn find(cookies: &str, id: &StateId, plain_loopback: bool) -> Option<Self> {
+        let ours = name(id, plain_loopback);
         let mut found = cookies.split(';').filter_map(|pair| {
             let (name, value) = pair.trim().split_once('=')?;
-            names.iter().any(|ours| ours == name).then_some(value)
+            (name == ours).then_some(value)
         });
         match (found.next(), found.next()) {
             (Some(value), None) if value.len() <= MAX_VALUE => {
@@ -101,21 +101,21 @@ mod tests {
     fn a_flow_finds_its_own_cookie_among_others() {
         let other = StateId([1; 32]);
         let cookies = "a=b; __Host-slack-oauth-abababab=mine; slack-oauth-01010101=theirs; c";
-        assert_eq!(
-            FlowCookie::find(cookies, &ID).expect("found").expose(),
-            "mine"
-        );
-        assert_eq!(
-            FlowCookie::find(cookies, &other).expect("found").expose(),
-            "theirs"
-        );
-        assert!(FlowCookie::find("a=b; c", &ID).is_none());
-        assert!(FlowCookie::find("", &ID).is_none());
+        let found = |id, plain| FlowCookie::find(cookies, id, plain);
+        assert_eq!(found(&ID, false).expect("found").expose(), "mine");
+        assert_eq!(found(&other, true).expect("found").expose(), "theirs");
+        assert!(FlowCookie::find("a=b; c", &ID, false).is_none());
+        assert!(FlowCookie::find("", &ID, true).is_none());
+    }
+
+    #[test]
+    fn on_https_a_cookie_that_a_sibling_domain_could_set_is_not_taken() {
+        assert!(FlowCookie::find("slack-oauth-abababab=tossed", &ID, false).is_none());
     }
 
     #[test]
     fn a_cookie_that_comes_twice_is_not_taken() {
-        let cookies = "slack-oauth-abababab=one; __Host-slack-oauth-abababab=two";
-        assert!(FlowCookie::find(cookies, &ID).is_none());
+        let cookies = "__Host-slack-oauth-abababab=one; __Host-slack-oauth-abababab=two";
+        assert!(FlowCookie::find(cookies, &ID, false).is_none());
     }
 }

@@ -15,9 +15,18 @@ impl InstallProvider {
     /// Answers a `GET` of the install path: a 302 to Slack's page, with the flow's cookie.
     ///
     /// Slack's Marketplace asks for just that of a direct install URL. `?team=T…` in the query is
-    /// passed on as the workspace that it is meant for.
-    pub async fn install_response(&self, uri: &Uri) -> Response<String> {
+    /// passed on as the workspace that it is meant for. Of several redirect URLs the one of this
+    /// request's host is taken, since its cookie must come back there.
+    pub async fn install_response(&self, uri: &Uri, headers: &HeaderMap) -> Response<String> {
         let mut options = InstallOptions::default();
+        let host = host(headers);
+        let mut uris = self.redirect_uris().iter();
+        options.redirect_uri = uris.find(|uri| Some(uri.authority()) == host).cloned();
+        if options.redirect_uri.is_none() {
+            // Behind a proxy that changes the header this is as it should be; otherwise the
+            // callback will miss its cookie.
+            tracing::debug!("no redirect URL has the host of this request; the first one is taken");
+        }
         let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
         let team = query
             .into_iter()
@@ -36,7 +45,8 @@ impl InstallProvider {
                 response
             }
             Err(error) => {
-                tracing::error!(%error, "an install flow could not begin");
+                let causes = super::with_causes(&error);
+                tracing::error!(error = causes, "an install flow could not begin");
                 let error = match error {
                     super::StartError::Store(error) => Error::Store(error),
                     super::StartError::Options(_) => Error::InvalidState,
@@ -68,7 +78,7 @@ impl InstallProvider {
             error: query.error.as_deref(),
             cookies: &cookies,
             path: Some(uri.path()),
-            host: headers.get(HOST).and_then(|host| host.to_str().ok()),
+            host: host(headers),
         };
         match self.finish(&callback).await {
             // The cookie stays until it expires: it opens nothing any more, and without it a page
@@ -140,6 +150,10 @@ fn cookies(headers: &HeaderMap) -> String {
         .iter()
         .filter_map(|value| value.to_str().ok());
     values.collect::<Vec<_>>().join("; ")
+}
+
+fn host(headers: &HeaderMap) -> Option<&str> {
+    headers.get(HOST).and_then(|host| host.to_str().ok())
 }
 
 fn redirect(to: &str) -> Response<String> {

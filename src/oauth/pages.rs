@@ -6,6 +6,7 @@ use http::StatusCode;
 use url::Url;
 
 use super::{Error, Installed};
+use crate::slack::ErrorClass;
 
 /// Makes the pages that end a flow. Replace it to show the host's own.
 ///
@@ -100,7 +101,16 @@ impl Pages for DefaultPages {
                 "Not installed",
                 "Slack granted nothing that the app could use. Please start again.".to_owned(),
             ),
-            Error::Exchange(_) | Error::Interrupted | Error::OtherApp | Error::Store(_) => (
+            // A code that was used before, or too late.
+            Error::Exchange(error) if error.class() == ErrorClass::UserFlow => (
+                "Please start again",
+                "Slack did not take this installation any more. Please start again.".to_owned(),
+            ),
+            Error::Exchange(_)
+            | Error::Hook
+            | Error::Interrupted
+            | Error::OtherApp
+            | Error::Store(_) => (
                 "Something went wrong",
                 "The app could not be installed. Nothing is wrong on your side; please try again \
                  in a few minutes."
@@ -120,6 +130,7 @@ impl Error {
             Self::Denied(_) => StatusCode::OK,
             Self::Refused { .. } => StatusCode::FORBIDDEN,
             Self::Exchange(_) => StatusCode::BAD_GATEWAY,
+            Self::Hook => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Interrupted | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }

@@ -195,11 +195,8 @@ impl KeyProvider for LocalKeyProvider {
     }
 
     async fn unwrap(&self, wrapped: &[u8], context: &KeyContext<'_>) -> Result<DataKey, KeyError> {
-        let changed = || KeyError::Refused {
-            reason: "a wrapped data key in the database was changed or moved".into(),
-        };
-        let id = envelope::key_id(wrapped).ok_or_else(changed)?;
-        let master = self.master_key(id).ok_or_else(|| KeyError::Refused {
+        let id = envelope::key_id(wrapped).ok_or(KeyError::Changed)?;
+        let master = self.master_key(id).ok_or_else(|| KeyError::UnknownKey {
             reason: format!(
                 "the database's data keys are wrapped under the master key with fingerprint {id}, \
                  but this process has {}; give it that key, as primary or as retired",
@@ -207,8 +204,9 @@ impl KeyProvider for LocalKeyProvider {
             ),
         })?;
         let key = envelope::open(DATA_KEY, &master.0, &bound_to(context), wrapped)
-            .map_err(|_| changed())?;
-        let key = <&[u8; DATA_KEY_LEN]>::try_from(key.as_slice()).map_err(|_| changed())?;
+            .map_err(|_| KeyError::Changed)?;
+        let key = <&[u8; DATA_KEY_LEN]>::try_from(key.as_slice());
+        let key = key.map_err(|_| KeyError::Changed)?;
         Ok(DataKey::from_bytes(*key))
     }
 }

@@ -86,6 +86,10 @@ pub struct Person {
     pub is_org_admin: bool,
     /// A guest, or from another company.
     pub is_outsider: bool,
+    /// The organisation that `is_org_admin` is about.
+    pub enterprise_id: Option<EnterpriseId>,
+    /// Their workspaces in that organisation.
+    pub teams: Vec<TeamId>,
 }
 
 #[derive(Deserialize)]
@@ -217,9 +221,11 @@ struct PersonFields<'a> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct OrgFlags {
+    enterprise_id: Option<String>,
     is_admin: bool,
     is_owner: bool,
     is_primary_owner: bool,
+    teams: Vec<String>,
 }
 
 /// Reads the answer to a code exchange: the bot's token stands at the top, the user's inside
@@ -352,6 +358,12 @@ pub(super) fn person(body: &[u8]) -> Result<Person, Error> {
         is_admin: user.is_admin || user.is_owner || user.is_primary_owner,
         is_org_admin: org.is_admin || org.is_owner || org.is_primary_owner,
         is_outsider: user.is_restricted || user.is_ultra_restricted || user.is_stranger,
+        enterprise_id: org.enterprise_id.and_then(|id| EnterpriseId::new(id).ok()),
+        teams: org
+            .teams
+            .into_iter()
+            .filter_map(|id| TeamId::new(id).ok())
+            .collect(),
     })
 }
 

@@ -71,7 +71,7 @@ impl SlackClient {
     ///
     /// # Errors
     ///
-    /// [`Error`]; also when Slack's answer is not one that can be kept as an installation.
+    /// [`Error`](enum@Error); also when Slack's answer is not one that can be kept as an installation.
     pub async fn oauth_v2_access(
         &self,
         app: &ClientCredentials,
@@ -150,7 +150,7 @@ impl SlackClient {
     ///
     /// # Errors
     ///
-    /// [`Error`].
+    /// [`Error`](enum@Error).
     pub async fn auth_test(&self, token: &AccessToken) -> Result<AuthTest, Error> {
         let answer = self.call("auth.test", bearer(token), &[]).await?;
         answers::auth_test(&answer.body)
@@ -161,7 +161,7 @@ impl SlackClient {
     ///
     /// # Errors
     ///
-    /// [`Error`].
+    /// [`Error`](enum@Error).
     pub async fn auth_revoke(&self, token: &AccessToken) -> Result<(), Error> {
         self.call("auth.revoke", bearer(token), &[]).await.map(drop)
     }
@@ -180,7 +180,7 @@ impl SlackClient {
     ///
     /// # Errors
     ///
-    /// [`Error`]; `no_permission` is reported for some bot tokens.
+    /// [`Error`](enum@Error); `no_permission` is reported for some bot tokens.
     pub async fn apps_uninstall(
         &self,
         app: &ClientCredentials,
@@ -199,7 +199,7 @@ impl SlackClient {
     ///
     /// # Errors
     ///
-    /// [`Error`].
+    /// [`Error`](enum@Error).
     pub async fn users_info(&self, token: &AccessToken, user: &UserId) -> Result<Person, Error> {
         let answer = self
             .call("users.info", bearer(token), &[("user", user.as_str())])

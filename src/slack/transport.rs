@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use reqwest::{Client, redirect, retry};
+use reqwest::{Client, ClientBuilder, redirect, retry};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::{Transport, TransportError};
+use super::{Transport, TransportError, is_loopback};
 
-/// Sends requests over the network.
+/// Sends requests over the network. Proxies that the environment names are used, except to this
+/// machine itself.
 #[derive(Clone)]
 pub struct HttpTransport {
     client: Client,
+    loopback: Client,
 }
 
 impl HttpTransport {
@@ -31,17 +33,25 @@ impl HttpTransport {
             .with_root_certificates(roots)
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .referer(false)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TIMEOUT)
-            .user_agent(USER_AGENT)
-            .build()
-            .expect("the TLS configuration is rustls', as reqwest wants it");
-        Self { client }
+        let builder = || {
+            Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .redirect(redirect::Policy::none())
+                .retry(retry::never())
+                .referer(false)
+                .connect_timeout(CONNECT_TIMEOUT)
+                .timeout(TIMEOUT)
+                .user_agent(USER_AGENT)
+        };
+        let build = |builder: ClientBuilder| {
+            builder
+                .build()
+                .expect("the TLS configuration is rustls', as reqwest wants it")
+        };
+        Self {
+            client: build(builder()),
+            loopback: build(builder().no_proxy()),
+        }
     }
 
     /// A transport over the host's own client, for a proxy or a private certificate authority.
@@ -50,7 +60,10 @@ impl HttpTransport {
     /// spent by the first one. Give it timeouts.
     #[must_use]
     pub fn with_client(client: Client) -> Self {
-        Self { client }
+        Self {
+            loopback: client.clone(),
+            client,
+        }
     }
 }
 
@@ -75,7 +88,11 @@ impl Transport for HttpTransport {
         request: http::Request<Bytes>,
     ) -> Result<http::Response<Bytes>, TransportError> {
         let request = reqwest::Request::try_from(request).map_err(not_sent)?;
-        let answered = self.client.execute(request).await;
+        let client = match is_loopback(request.url()) {
+            true => &self.loopback,
+            false => &self.client,
+        };
+        let answered = client.execute(request).await;
         let mut answer = answered.map_err(|error| match error.is_connect() {
             true => not_sent(error),
             false => lost(error),

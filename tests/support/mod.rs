@@ -7,6 +7,8 @@
 pub mod app;
 pub(crate) mod backends;
 pub(crate) mod installs;
+#[cfg(feature = "testing")]
+pub mod life;
 pub(crate) mod providers;
 
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 //! unprivileged user, killed when dropped.
 
 use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
@@ -25,9 +26,37 @@ impl Server {
         Self { child }
     }
 
+    /// Starts a server that says in its first line of output where it listens, and ends when its
+    /// input does.
+    pub fn start_announced(command: &mut Command) -> (Self, String) {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the server starts");
+        let output = child.stdout.take().expect("the output is piped");
+        let mut place = String::new();
+        let server = Self { child };
+        BufReader::new(output)
+            .read_line(&mut place)
+            .expect("the server says where it listens");
+        assert!(place.ends_with('\n'), "the server ended before it listened");
+        (server, place.trim_end().into())
+    }
+
     /// The process, to be stopped or killed by a test.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Whether the process has not ended by itself.
+    pub fn is_running(&self) -> bool {
+        let state = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        // A process that has ended stays a zombie until somebody waits for it.
+        state.is_ok_and(|state| !state.contains(") Z "))
+    }
+
+    /// Waits for the process to end.
+    pub fn wait(&mut self) {
+        // It may be gone already.
+        let _ = self.child.wait();
     }
 
     /// Kills the server at once, as a power cut would.

@@ -2,7 +2,8 @@
 //!
 //! Each check is a plain function over one database, which it may share with all others:
 //! `store_behaviour!(open)` lists them for one opener, an `async fn() -> (Arc<dyn Backend>, _)`,
-//! where the second is kept while the check runs.
+//! where the second is kept while the check runs. `store_behaviour!(run name, backend)` runs all of
+//! them one after the other, on one database that takes long to start.
 //! Numbers are of the peers' issues where the same went wrong.
 
 use std::collections::BTreeSet;
@@ -25,11 +26,22 @@ use crate::support::installs::{
 use crate::support::providers::{Remote, master_key};
 use crate::support::{Db, Store};
 
+#[path = "lifecycle_behaviour.rs"]
+mod lifecycle;
+
+pub(crate) use lifecycle::*;
+
 /// Lists the checks for one opener of a backend.
 macro_rules! store_behaviour {
     ($open:path) => {
+        store_behaviour! { list tests $open }
+    };
+    (run $name:literal, $backend:expr) => {
+        store_behaviour! { list run $name, $backend }
+    };
+    (list $($how:tt)*) => {
         store_behaviour! {
-            $open:
+            $($how)*;
             a_bot_can_be_deleted_alone
             a_database_error_is_never_not_found
             a_delete_guarded_by_a_revision_conflicts_after_a_reinstall
@@ -65,9 +77,28 @@ macro_rules! store_behaviour {
             the_sweep_removes_expired_states_of_this_app_only
             webhooks_are_kept_one_for_each_channel
             what_was_stored_is_fetched_whole
+            a_claim_that_is_released_or_over_may_be_taken_again
+            a_departure_stands_until_it_is_settled_whatever_is_installed
+            a_hold_outlives_a_reinstall_and_touches_no_token
+            a_purge_leaves_no_row_and_spares_the_look_alike
+            a_purge_of_another_revision_takes_nothing
+            a_request_is_claimed_by_one_of_64
+            a_tenants_users_are_found_and_no_look_alikes
+            a_workspaces_organisation_changes_alone_and_loses_to_a_reinstall
+            handled_requests_are_swept_when_their_time_is_over
+            the_latest_word_on_a_workspaces_access_counts
         }
     };
-    ($open:path: $($check:ident)*) => {
+    (run $name:literal, $backend:expr; $($check:ident)*) => {{
+        let mut checks = 0;
+        $(
+            $crate::store_behaviour::$check($crate::support::Db::new($backend)).await;
+            checks += 1;
+            println!("{}: {} ok", $name, stringify!($check));
+        )*
+        println!("{}: {checks} checks of the store", $name);
+    }};
+    (tests $open:path; $($check:ident)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
             async fn $check() {
@@ -1013,8 +1044,13 @@ pub(crate) async fn the_sweep_removes_expired_states_of_this_app_only(db: Db) {
         let now = Arc::clone(&now);
         Clock::from_fn(move || noon() + Duration::from_secs(now.load(Ordering::SeqCst)))
     };
-    let store = db.store().await.with_clock(clock.clone());
-    let other = db.look_alike().store().await.with_clock(clock);
+    let store = db.store().await.with_clock(clock);
+    // For the other app it stays noon: its own sweep in the background finds nothing to do.
+    let other = db
+        .look_alike()
+        .store()
+        .await
+        .with_clock(Clock::from_fn(noon));
     let ids = [1, 2, 3].map(|id| StateId([id; 32]));
     for (minute, id) in (1..).zip(&ids) {
         let expires_at = noon() + Duration::from_secs(60 * minute);

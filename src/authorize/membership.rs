@@ -1,0 +1,65 @@
+//! Which organisation a workspace belongs to, kept current from the requests that say it.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::Authorizer;
+use crate::installation::{Enterprise, Home, Installation};
+use crate::request::{Kind, VerifiedRequest};
+use crate::tenant::{TeamId, Tenant};
+
+impl Authorizer {
+    /// Brings the enterprise id of a workspace's installation up to date, if the request says
+    /// for certain that it is another. Best effort: the next request says it again.
+    pub(super) async fn keep_current(
+        &self,
+        request: &VerifiedRequest,
+        tenant: &Tenant,
+        installation: &mut Installation,
+    ) {
+        let key = installation.key();
+        let (Home::Workspace { enterprise, team }, Some(revision)) =
+            (&mut installation.home, installation.revision)
+        else {
+            return;
+        };
+        let stored = enterprise.as_ref().map(|enterprise| &enterprise.id);
+        // An enterprise id stands beside a team id only if both are of the same object.
+        let said = tenant.enterprise();
+        if said == stored || (said.is_none() && !is_in_no_org(request, &team.id)) {
+            return;
+        }
+        let noted = self.installations.set_enterprise(&key, revision, said);
+        match noted.await {
+            Ok(true) => {
+                tracing::info!(tenant = %key, enterprise = ?said, "a workspace has moved");
+                *enterprise = said.cloned().map(|id| Enterprise { id, name: None });
+            }
+            // A reinstall came in between, and knows better.
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(tenant = %key, %error, "a workspace's organisation was not updated");
+            }
+        }
+    }
+}
+
+/// Whether an event's authorization says that this workspace is in no organisation: its
+/// enterprise id is there, and is null. Other payloads leave ids out for other reasons.
+fn is_in_no_org(request: &VerifiedRequest, team: &TeamId) -> bool {
+    #[derive(Deserialize)]
+    struct Event {
+        #[serde(default)]
+        authorizations: Vec<Map<String, Value>>,
+    }
+    if !matches!(request.kind(), Kind::Event { .. } | Kind::FunctionExecuted) {
+        return false;
+    }
+    let Ok(event) = request.payload::<Event>() else {
+        return false;
+    };
+    event.authorizations.first().is_some_and(|ours| {
+        ours.get("team_id").and_then(Value::as_str) == Some(team.as_str())
+            && ours.get("enterprise_id") == Some(&Value::Null)
+    })
+}

@@ -1,0 +1,139 @@
+//! Commits without a `Clear`.
+
+use super::clear::{ROUNDS, outwait};
+use super::item::{self, CLAIM, Claim, Stored};
+use super::refusal::{Unmet, pause};
+use super::table::Table;
+use super::write::{Outcome, Write};
+use crate::backend::{Change, Error, Expect, Partition, Slot};
+
+pub(super) async fn commit(
+    table: &Table,
+    partition: &Partition,
+    changes: &[Change],
+) -> Result<(), Error> {
+    let mut writes: Vec<_> = changes
+        .iter()
+        .filter_map(|change| expected(partition, change))
+        .collect();
+    // Somebody who clears the partition knows the rows that stood when the claim was made. No
+    // other may appear until that is done.
+    if changes.iter().any(may_create) {
+        writes.push(Write::check(partition, CLAIM).unless_pending());
+    }
+    match table.write(&writes).await? {
+        Outcome::Written => Ok(()),
+        Outcome::Unmet(unmet) => {
+            for unmet in &unmet {
+                // The last write may be the check of the claim, which is no change.
+                if let Some(change) = changes.get(unmet.at)
+                    && conflicts(change, unmet)?
+                {
+                    return Err(Error::Conflict);
+                }
+            }
+            commit_over_marks(table, partition, changes).await
+        }
+    }
+}
+
+/// Commits where a row bears marks, or the partition is claimed: reads what stands, decides, and
+/// writes only if nothing of it has moved.
+async fn commit_over_marks(
+    table: &Table,
+    partition: &Partition,
+    changes: &[Change],
+) -> Result<(), Error> {
+    let slots: Vec<&Slot> = changes.iter().filter_map(Change::slot).collect();
+    for round in 0..ROUNDS {
+        let (claim, rows) = table.claim_and_rows(partition, &slots).await?;
+        if let Claim::Pending(id) = claim {
+            outwait(table, partition, id).await?;
+            continue;
+        }
+        let mut writes = vec![Write::check(partition, CLAIM).if_claim(claim)];
+        for (change, stored) in changes.iter().zip(rows) {
+            writes.extend(as_found(partition, change, stored.as_ref()));
+            let standing = stored.and_then(|stored| stored.standing(claim));
+            if !change.allows(standing.map(|row| row.version)) {
+                return Err(Error::Conflict);
+            }
+        }
+        if let Outcome::Written = table.write(&writes).await? {
+            return Ok(());
+        }
+        pause(round).await;
+    }
+    Err(Error::Unavailable(
+        "the partition was changed by others again and again".into(),
+    ))
+}
+
+/// A change as a write that happens only if its expectation holds. Where it does not hold for
+/// certain, for a mark, the write does not happen either.
+fn expected(partition: &Partition, change: &Change) -> Option<Write> {
+    Some(match change {
+        Change::Put {
+            expect: Expect::Absent,
+            ..
+        } => write(partition, change)?.if_absent(),
+        Change::Put {
+            expect: Expect::Any,
+            ..
+        } => write(partition, change)?,
+        Change::Put {
+            expect: Expect::Version(version),
+            ..
+        }
+        | Change::Delete {
+            only: Some(version),
+            ..
+        } => write(partition, change)?.if_version(*version).if_unmarked(),
+        Change::Delete { only: None, .. } => write(partition, change)?.if_unmarked(),
+        Change::Clear => return None,
+    })
+}
+
+/// A change as a write that happens only where this was found.
+fn as_found(partition: &Partition, change: &Change, found: Option<&Stored>) -> Option<Write> {
+    let write = write(partition, change)?;
+    Some(match found {
+        Some(stored) => write.if_version(stored.row.version),
+        None => write.if_absent(),
+    })
+}
+
+/// A change as a write without conditions.
+pub(super) fn write(partition: &Partition, change: &Change) -> Option<Write> {
+    match change {
+        Change::Put { slot, row, .. } => {
+            let item = item::item(partition, slot, row);
+            Some(Write::put(partition, slot.as_str(), item))
+        }
+        Change::Delete { slot, .. } => Some(Write::delete(partition, slot.as_str())),
+        Change::Clear => None,
+    }
+}
+
+/// Whether this may make a row where none stands.
+fn may_create(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::Put {
+            expect: Expect::Absent | Expect::Any,
+            ..
+        }
+    )
+}
+
+/// Whether the expectation of a change whose condition was not met certainly does not hold. A
+/// row that bears marks may stand, or be cleared and not removed yet.
+fn conflicts(change: &Change, unmet: &Unmet) -> Result<bool, Error> {
+    let Some(found) = &unmet.item else {
+        return Ok(!change.allows(None));
+    };
+    let may_be_cleared = !item::marks(found)?.is_empty();
+    let allowed =
+        change.allows(Some(item::version(found)?)) || may_be_cleared && change.allows(None);
+    Ok(!allowed)
+}

@@ -1,0 +1,238 @@
+//! Rows, and the claim on a partition, as items of the table.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::AttributeValue;
+use ring::digest::{SHA256, digest};
+
+use crate::backend::{Error, Key, Metadata, Partition, Row, Sealed, Slot, Version};
+use crate::random;
+
+/// Who clears a partition. Minted for each call, so it is never seen twice.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct ClearId([u8; 16]);
+
+impl ClearId {
+    pub(super) fn mint() -> Self {
+        Self(random::bytes())
+    }
+
+    pub(super) fn value(self) -> AttributeValue {
+        AttributeValue::B(Blob::new(self.0))
+    }
+
+    /// As the one element of a set, which is what can be added to a set.
+    pub(super) fn set(self) -> AttributeValue {
+        AttributeValue::Bs(vec![Blob::new(self.0)])
+    }
+}
+
+/// What stands under [`CLAIM`] in a partition.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Claim {
+    /// Nothing: all rows stand.
+    None,
+    /// Somebody marks rows to clear them; all rows stand.
+    Pending(ClearId),
+    /// Somebody has cleared the rows that bear this mark, and removes them.
+    Done(ClearId),
+}
+
+impl Claim {
+    pub(super) fn of(item: Option<&HashMap<String, AttributeValue>>) -> Result<Self, Error> {
+        let Some(item) = item else {
+            return Ok(Self::None);
+        };
+        let id = ClearId(sixteen(bytes(item, CLEAR_ID)?)?);
+        Ok(match item.contains_key(CLEAR_DONE) {
+            true => Self::Done(id),
+            false => Self::Pending(id),
+        })
+    }
+}
+
+/// A row as it was found, with the marks of those who meant to clear it.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub(super) row: Row,
+    pub(super) marks: Vec<ClearId>,
+}
+
+impl Stored {
+    pub(super) fn of(item: &HashMap<String, AttributeValue>) -> Result<Self, Error> {
+        let due_at = item.get(DUE_AT).map(seconds).transpose()?;
+        let row = Row {
+            version: version(item)?,
+            metadata: Metadata::new(text(item, METADATA)?),
+            sealed: Sealed::from_stored(bytes(item, SEALED)?),
+            due_at: due_at.map(from_seconds).transpose()?,
+        };
+        let marks = marks(item)?;
+        Ok(Self { row, marks })
+    }
+
+    /// The row, unless it has been cleared and is only not removed yet.
+    pub(super) fn standing(self, claim: Claim) -> Option<Row> {
+        match claim {
+            Claim::Done(id) if self.marks.contains(&id) => None,
+            _ => Some(self.row),
+        }
+    }
+}
+
+/// The item of a row. It bears no mark: whoever writes a row has made sure that it stands.
+pub(super) fn item(
+    partition: &Partition,
+    slot: &Slot,
+    row: &Row,
+) -> HashMap<String, AttributeValue> {
+    let mut item = key(partition, slot.as_str());
+    let sealed = AttributeValue::B(Blob::new(row.sealed.as_bytes()));
+    item.insert(VERSION.into(), version_value(row.version));
+    item.insert(
+        METADATA.into(),
+        AttributeValue::S(row.metadata.as_str().into()),
+    );
+    item.insert(SEALED.into(), sealed);
+    if let Some(due_at) = row.due_at {
+        item.insert(DUE_AT.into(), number(to_seconds(due_at)));
+        item.insert(DUE_SHARD.into(), number(shard(partition, slot)));
+    }
+    item
+}
+
+/// The item of a pending claim.
+pub(super) fn claim_item(partition: &Partition, id: ClearId) -> HashMap<String, AttributeValue> {
+    let mut item = key(partition, CLAIM);
+    item.insert(CLEAR_ID.into(), id.value());
+    item
+}
+
+pub(super) fn key(partition: &Partition, name: &str) -> HashMap<String, AttributeValue> {
+    HashMap::from([
+        (PK.into(), AttributeValue::S(partition.as_str().into())),
+        (SK.into(), AttributeValue::S(name.into())),
+    ])
+}
+
+pub(super) fn key_of(item: &HashMap<String, AttributeValue>) -> Result<Key, Error> {
+    Ok(Key {
+        partition: partition_of(item)?,
+        slot: slot_of(item)?,
+    })
+}
+
+pub(super) fn partition_of(item: &HashMap<String, AttributeValue>) -> Result<Partition, Error> {
+    Partition::new(text(item, PK)?).map_err(|error| malformed(error.to_string()))
+}
+
+pub(super) fn slot_of(item: &HashMap<String, AttributeValue>) -> Result<Slot, Error> {
+    Slot::new(text(item, SK)?).map_err(|error| malformed(error.to_string()))
+}
+
+pub(super) fn version(item: &HashMap<String, AttributeValue>) -> Result<Version, Error> {
+    Ok(Version::from_bytes(sixteen(bytes(item, VERSION)?)?))
+}
+
+pub(super) fn version_value(version: Version) -> AttributeValue {
+    AttributeValue::B(Blob::new(*version.as_bytes()))
+}
+
+pub(super) fn marks(item: &HashMap<String, AttributeValue>) -> Result<Vec<ClearId>, Error> {
+    let Some(marks) = item.get(CLEARED_BY) else {
+        return Ok(Vec::new());
+    };
+    let marks = marks
+        .as_bs()
+        .map_err(|_| malformed(format!("{CLEARED_BY} is no set of bytes")))?;
+    marks
+        .iter()
+        .map(|mark| Ok(ClearId(sixteen(mark.as_ref())?)))
+        .collect()
+}
+
+pub(super) fn text<'a>(
+    item: &'a HashMap<String, AttributeValue>,
+    name: &str,
+) -> Result<&'a str, Error> {
+    let value = item.get(name).and_then(|value| value.as_s().ok());
+    value
+        .map(String::as_str)
+        .ok_or_else(|| malformed(format!("{name} is no text")))
+}
+
+/// Whole seconds since 1970, rounded down.
+pub(super) fn to_seconds(time: SystemTime) -> i64 {
+    let whole = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => whole(since),
+        Err(before) => {
+            let before = before.duration();
+            -whole(before) - i64::from(before.subsec_nanos() > 0)
+        }
+    }
+}
+
+pub(super) fn seconds(value: &AttributeValue) -> Result<i64, Error> {
+    let number = value.as_n().ok().and_then(|number| number.parse().ok());
+    number.ok_or_else(|| malformed(format!("{DUE_AT} is no time")))
+}
+
+pub(super) fn number(number: impl Into<i64>) -> AttributeValue {
+    AttributeValue::N(number.into().to_string())
+}
+
+pub(super) fn malformed(reason: String) -> Error {
+    Error::Malformed(reason.into())
+}
+
+/// The shard of the index in which a row is listed: always the same one, and another for
+/// another row, so that rows that fall due together do not meet in one place.
+fn shard(partition: &Partition, slot: &Slot) -> u8 {
+    // Names have no spaces, so one parts the two.
+    let digest = digest(&SHA256, format!("{partition} {slot}").as_bytes());
+    digest.as_ref()[0] % DUE_SHARDS
+}
+
+fn from_seconds(seconds: i64) -> Result<SystemTime, Error> {
+    let span = Duration::from_secs(seconds.unsigned_abs());
+    let time = match seconds < 0 {
+        true => UNIX_EPOCH.checked_sub(span),
+        false => UNIX_EPOCH.checked_add(span),
+    };
+    time.ok_or_else(|| malformed("a time that this platform cannot express".into()))
+}
+
+fn bytes<'a>(item: &'a HashMap<String, AttributeValue>, name: &str) -> Result<&'a [u8], Error> {
+    let value = item.get(name).and_then(|value| value.as_b().ok());
+    value
+        .map(AsRef::as_ref)
+        .ok_or_else(|| malformed(format!("{name} is no bytes")))
+}
+
+fn sixteen(bytes: &[u8]) -> Result<[u8; 16], Error> {
+    bytes
+        .try_into()
+        .map_err(|_| malformed("an id is not of 16 bytes".into()))
+}
+
+/// Where the claim on a partition stands. No slot can have this name: of braces.
+pub(super) const CLAIM: &str = "{clear}";
+
+/// How many places the index has for rows that fall due at the same time. One takes 1000 writes
+/// a second; a query of `due` asks them all.
+pub(super) const DUE_SHARDS: u8 = 16;
+
+// None of these is one of DynamoDB's reserved words, so they stand in expressions as they are.
+pub(super) const CLEARED_BY: &str = "cleared_by";
+pub(super) const CLEAR_DONE: &str = "clear_done";
+pub(super) const CLEAR_ID: &str = "clear_id";
+pub(super) const DUE_AT: &str = "due_at";
+pub(super) const DUE_SHARD: &str = "due_shard";
+pub(super) const METADATA: &str = "metadata";
+pub(super) const PK: &str = "pk";
+pub(super) const SEALED: &str = "sealed";
+pub(super) const SK: &str = "sk";
+pub(super) const VERSION: &str = "version";

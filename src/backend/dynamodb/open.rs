@@ -1,0 +1,203 @@
+//! Making a table, and looking at it before anything is kept in it.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+use aws_sdk_dynamodb::types::{
+    PointInTimeRecoverySpecification, PointInTimeRecoveryStatus, TableDescription, TimeToLiveStatus,
+};
+
+use super::DynamoDbBackend;
+use super::checks::{DynamoDbOpenError, Writers, check_active, check_description};
+use super::refusal::{Call, Refusal, persist};
+use super::schema;
+use super::table::Table;
+
+/// The same client, but without the SDK's retries, which make a write again that may have
+/// happened; and with timeouts, unless it has its own.
+pub(super) fn tamed(client: &Client) -> Client {
+    let config = client.config();
+    let mut timeouts = config
+        .timeout_config()
+        .cloned()
+        .unwrap_or_else(|| TimeoutConfig::builder().build());
+    let ours = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(CALL_TIMEOUT)
+        .build();
+    timeouts.take_defaults_from(&ours);
+    let mut tamed = config
+        .to_builder()
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(timeouts);
+    if config.http_client().is_none() {
+        tamed = tamed.http_client(DynamoDbBackend::https_client());
+    }
+    Client::from_conf(tamed.build())
+}
+
+/// Looks whether rows can be kept in this table.
+pub(super) async fn check(table: &Table, writers: Writers) -> Result<(), DynamoDbOpenError> {
+    let described = describe(table).await?.ok_or(DynamoDbOpenError::Missing)?;
+    check_description(&described, writers)?;
+    check_time_to_live(table).await?;
+    warn_of_backups(table).await;
+    Ok(())
+}
+
+/// Makes the table, unless it is there, and waits until it can be used.
+pub(super) async fn create(table: &Table) -> Result<(), DynamoDbOpenError> {
+    let input = schema::input(&table.name);
+    let create = table
+        .client
+        .create_table()
+        .set_table_name(input.table_name)
+        .set_attribute_definitions(input.attribute_definitions)
+        .set_key_schema(input.key_schema)
+        .set_global_secondary_indexes(input.global_secondary_indexes)
+        .set_billing_mode(input.billing_mode)
+        .set_deletion_protection_enabled(input.deletion_protection_enabled);
+    if let Err(error) = create.send().await
+        && error.code() != Some("ResourceInUseException")
+    {
+        return Err(unavailable(Refusal::of(error)));
+    }
+    let mut status = String::new();
+    for _ in 0..CREATE_LOOKS {
+        match describe(table).await?.as_ref().map(check_active) {
+            Some(Ok(())) => {
+                protect(table).await;
+                return Ok(());
+            }
+            Some(Err(DynamoDbOpenError::NotActive { status: is })) => status = is,
+            Some(Err(error)) => return Err(error),
+            None => {}
+        }
+        tokio::time::sleep(CREATE_PAUSE).await;
+    }
+    Err(DynamoDbOpenError::NotActive { status })
+}
+
+async fn describe(table: &Table) -> Result<Option<TableDescription>, DynamoDbOpenError> {
+    let describe = || async {
+        match table
+            .client
+            .describe_table()
+            .table_name(&*table.name)
+            .send()
+            .await
+        {
+            Err(error) if error.code() == Some("ResourceNotFoundException") => Ok(None),
+            described => described
+                .map(|described| described.table)
+                .map_err(Refusal::of),
+        }
+    };
+    persist(Call::Reads, describe).await.map_err(unavailable)
+}
+
+/// Whatever attribute it goes by, and be it one that we do not write: somebody meant to have rows
+/// deleted.
+async fn check_time_to_live(table: &Table) -> Result<(), DynamoDbOpenError> {
+    match table
+        .client
+        .describe_time_to_live()
+        .table_name(&*table.name)
+        .send()
+        .await
+    {
+        Ok(described) => {
+            let status = described
+                .time_to_live_description
+                .and_then(|it| it.time_to_live_status);
+            match status {
+                Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling) => {
+                    Err(DynamoDbOpenError::Expires)
+                }
+                _ => Ok(()),
+            }
+        }
+        Err(error) => {
+            let error = error.code().unwrap_or("no answer");
+            tracing::warn!(
+                table = &*table.name,
+                error,
+                "cannot see whether rows expire"
+            );
+            Ok(())
+        }
+    }
+}
+
+async fn warn_of_backups(table: &Table) {
+    let described = table
+        .client
+        .describe_continuous_backups()
+        .table_name(&*table.name);
+    let status = match described.send().await {
+        Ok(described) => described
+            .continuous_backups_description
+            .and_then(|it| it.point_in_time_recovery_description)
+            .and_then(|it| it.point_in_time_recovery_status),
+        Err(error) => {
+            let error = error.code().unwrap_or("no answer");
+            tracing::warn!(
+                table = &*table.name,
+                error,
+                "cannot see whether the table is backed up"
+            );
+            return;
+        }
+    };
+    if status != Some(PointInTimeRecoveryStatus::Enabled) {
+        tracing::warn!(
+            table = &*table.name,
+            "the table has no point-in-time recovery; switch it on, since installations that are \
+             lost have to be made again by the users"
+        );
+    }
+}
+
+/// Switches point-in-time recovery on, where there is such a thing.
+async fn protect(table: &Table) {
+    let on = PointInTimeRecoverySpecification::builder()
+        .point_in_time_recovery_enabled(true)
+        .build()
+        .expect("the switch is all that is needed");
+    let update = table
+        .client
+        .update_continuous_backups()
+        .table_name(&*table.name);
+    if let Err(error) = update.point_in_time_recovery_specification(on).send().await {
+        let error = error.code().unwrap_or("no answer");
+        tracing::warn!(
+            table = &*table.name,
+            error,
+            "cannot switch point-in-time recovery on"
+        );
+    }
+}
+
+fn unavailable(refusal: Refusal) -> DynamoDbOpenError {
+    match refusal {
+        Refusal::Busy(error)
+        | Refusal::Denied(error)
+        | Refusal::Malformed(error)
+        | Refusal::Open(error) => DynamoDbOpenError::Unavailable(error),
+        Refusal::Unmet(_) => DynamoDbOpenError::Unavailable("a condition was not met".into()),
+    }
+}
+
+/// DynamoDB answers within some ten milliseconds. A commit of 2 MiB over a slow line may take
+/// seconds.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// With the pause, five minutes. It mostly takes ten seconds.
+const CREATE_LOOKS: usize = 600;
+
+const CREATE_PAUSE: Duration = Duration::from_millis(500);

@@ -1,0 +1,281 @@
+//! What an answer of DynamoDB's other than success means, and which calls are made again.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::transact_get_items::TransactGetItemsError;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, CancellationReason};
+
+use crate::backend::{BoxError, Error};
+use crate::random;
+
+/// Why a call did not succeed, by what follows from it.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// Nothing was written; the same call may succeed a moment later.
+    Busy(BoxError),
+    /// Nothing was written, and nothing will be until somebody changes the table or its policies.
+    Denied(BoxError),
+    /// Nothing was written, and the same call fails again.
+    Malformed(BoxError),
+    /// Nobody knows whether it was written.
+    Open(BoxError),
+    /// Nothing was written: these conditions were not met.
+    Unmet(Vec<Unmet>),
+}
+
+/// A condition that was not met.
+#[derive(Debug)]
+pub(super) struct Unmet {
+    /// Which of the writes it belongs to.
+    pub(super) at: usize,
+    /// What stood there.
+    pub(super) item: Option<HashMap<String, AttributeValue>>,
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Malformed(error) => Self::Malformed(error),
+            Refusal::Busy(error) | Refusal::Denied(error) | Refusal::Open(error) => {
+                Self::Unavailable(error)
+            }
+            Refusal::Unmet(_) => Self::Conflict,
+        }
+    }
+}
+
+impl Refusal {
+    /// Of a call whose conditions, if it has any, are not known here.
+    pub(super) fn of<E>(error: SdkError<E, HttpResponse>) -> Self
+    where
+        E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        let code = error.code().unwrap_or_default().to_owned();
+        let failed = Box::new(Failed::of(&error));
+        match error {
+            SdkError::ConstructionFailure(_) => Self::Malformed(failed),
+            SdkError::ServiceError(answer) => match answer.raw().status().is_client_error() {
+                _ if BUSY.contains(&&*code) => Self::Busy(failed),
+                _ if MALFORMED.contains(&&*code) => Self::Malformed(failed),
+                true => Self::Denied(failed),
+                false => Self::Open(failed),
+            },
+            _ => Self::Open(failed),
+        }
+    }
+
+    pub(super) fn of_put(error: SdkError<PutItemError, HttpResponse>) -> Self {
+        match error.as_service_error() {
+            Some(PutItemError::ConditionalCheckFailedException(unmet)) => {
+                Self::Unmet(vec![Unmet {
+                    at: 0,
+                    item: unmet.item.clone(),
+                }])
+            }
+            _ => Self::of(error),
+        }
+    }
+
+    pub(super) fn of_delete(error: SdkError<DeleteItemError, HttpResponse>) -> Self {
+        match error.as_service_error() {
+            Some(DeleteItemError::ConditionalCheckFailedException(unmet)) => {
+                Self::Unmet(vec![Unmet {
+                    at: 0,
+                    item: unmet.item.clone(),
+                }])
+            }
+            _ => Self::of(error),
+        }
+    }
+
+    pub(super) fn of_update(error: SdkError<UpdateItemError, HttpResponse>) -> Self {
+        match error.as_service_error() {
+            Some(UpdateItemError::ConditionalCheckFailedException(unmet)) => {
+                Self::Unmet(vec![Unmet {
+                    at: 0,
+                    item: unmet.item.clone(),
+                }])
+            }
+            _ => Self::of(error),
+        }
+    }
+
+    pub(super) fn of_transact_write(
+        error: SdkError<TransactWriteItemsError, HttpResponse>,
+    ) -> Self {
+        match error.as_service_error() {
+            Some(TransactWriteItemsError::TransactionCanceledException(canceled)) => {
+                Self::of_reasons(canceled.cancellation_reasons())
+            }
+            // Said of a token that was sent before, and a token is sent again only after an
+            // answer that says that nothing happened.
+            Some(TransactWriteItemsError::TransactionInProgressException(_)) => {
+                Self::Open(Box::new(Failed::of(&error)))
+            }
+            _ => Self::of(error),
+        }
+    }
+
+    pub(super) fn of_transact_get(error: SdkError<TransactGetItemsError, HttpResponse>) -> Self {
+        match error.as_service_error() {
+            Some(TransactGetItemsError::TransactionCanceledException(canceled)) => {
+                Self::of_reasons(canceled.cancellation_reasons())
+            }
+            _ => Self::of(error),
+        }
+    }
+
+    /// Of a transaction that was canceled, which writes nothing. One reason for each of its
+    /// actions, most of them `None`.
+    fn of_reasons(reasons: &[CancellationReason]) -> Self {
+        let codes = || {
+            reasons
+                .iter()
+                .filter_map(|reason| reason.code())
+                .filter(|it| *it != "None")
+        };
+        let unmet = |(at, reason): (usize, &CancellationReason)| {
+            let unmet = reason.code() == Some("ConditionalCheckFailed");
+            unmet.then(|| Unmet {
+                at,
+                item: reason.item.clone(),
+            })
+        };
+        let unmet: Vec<_> = reasons.iter().enumerate().filter_map(unmet).collect();
+        if !unmet.is_empty() {
+            return Self::Unmet(unmet);
+        }
+        let error = format!(
+            "the transaction was canceled: {}",
+            codes().collect::<Vec<_>>().join(", ")
+        );
+        if codes().any(|code| MALFORMED_REASONS.contains(&code)) {
+            return Self::Malformed(error.into());
+        }
+        match codes().all(|code| BUSY_REASONS.contains(&code)) {
+            true => Self::Busy(error.into()),
+            false => Self::Denied(error.into()),
+        }
+    }
+}
+
+/// Calls until there is an answer that stands: again after one that says that nothing happened
+/// for now; for a call that only reads, also after none. Each pause is of a random length up to a
+/// limit that doubles.
+pub(super) async fn persist<T, F>(call: Call, mut make: impl FnMut() -> F) -> Result<T, Refusal>
+where
+    F: Future<Output = Result<T, Refusal>>,
+{
+    let mut unanswered = 0;
+    for attempt in 0..BUSY_RETRIES {
+        match make().await {
+            Err(Refusal::Busy(_)) => {}
+            Err(Refusal::Open(_)) if call == Call::Reads && unanswered < OPEN_RETRIES => {
+                unanswered += 1;
+            }
+            answered => return answered,
+        }
+        pause(attempt).await;
+    }
+    make().await
+}
+
+/// Whether a call can be made twice for one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Call {
+    Reads,
+    Writes,
+}
+
+/// Waits for a random part of a time that doubles with each attempt.
+pub(super) async fn pause(attempt: u32) {
+    let limit = PAUSE
+        .saturating_mul(1 << attempt.min(16))
+        .min(LONGEST_PAUSE);
+    let part = f64::from(u32::from_be_bytes(random::bytes())) / f64::from(u32::MAX);
+    tokio::time::sleep(limit.mul_f64(part)).await;
+}
+
+/// An error of the SDK's in its own words, causes included. Its `Debug` would show the whole
+/// answer, rows and all.
+struct Failed(String);
+
+impl Failed {
+    fn of<E>(error: &SdkError<E, HttpResponse>) -> Self
+    where
+        E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        let mut words = error.to_string();
+        if let (Some(code), message) = (error.code(), error.message()) {
+            words = format!("{code}: {}", message.unwrap_or("no message"));
+        }
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source.filter(|_| !matches!(error, SdkError::ServiceError(_))) {
+            words = format!("{words}: {cause}");
+            source = cause.source();
+        }
+        Self(words)
+    }
+}
+
+impl fmt::Debug for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Failed({:?})", self.0)
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failed {}
+
+/// Codes that promise that nothing was written, and pass by themselves.
+const BUSY: [&str; 6] = [
+    "ProvisionedThroughputExceededException",
+    "ReplicatedWriteConflictException",
+    "RequestLimitExceeded",
+    "Throttling",
+    "ThrottlingException",
+    "TransactionConflictException",
+];
+
+/// The same as reasons of a transaction.
+const BUSY_REASONS: [&str; 3] = [
+    "ProvisionedThroughputExceeded",
+    "ThrottlingError",
+    "TransactionConflict",
+];
+
+/// Codes that the same request meets again.
+const MALFORMED: [&str; 4] = [
+    "IdempotentParameterMismatchException",
+    "ItemCollectionSizeLimitExceededException",
+    "SerializationException",
+    "ValidationException",
+];
+
+/// The same as reasons of a transaction.
+const MALFORMED_REASONS: [&str; 2] = ["ItemCollectionSizeLimitExceeded", "ValidationError"];
+
+/// With the pauses, about two seconds: longer than a conflict, shorter than a caller's patience.
+const BUSY_RETRIES: u32 = 8;
+
+/// As often as the SDK would by itself.
+const OPEN_RETRIES: u32 = 2;
+
+/// About the time that DynamoDB takes for a transaction.
+const PAUSE: Duration = Duration::from_millis(20);
+
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);

@@ -1,0 +1,203 @@
+//! The table, as a call that makes it and as text for tools that do.
+
+use aws_sdk_dynamodb::operation::create_table::CreateTableInput;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
+    ProjectionType, ScalarAttributeType,
+};
+
+use super::item::{DUE_AT, DUE_SHARD, PK, SK};
+
+/// The table as DynamoDB is asked for it.
+pub(super) fn input(table: &str) -> CreateTableInput {
+    let complete = "all that is needed is given";
+    let index = GlobalSecondaryIndex::builder()
+        .index_name(DUE_INDEX)
+        .key_schema(key(DUE_SHARD, KeyType::Hash))
+        .key_schema(key(DUE_AT, KeyType::Range))
+        .projection(
+            Projection::builder()
+                .projection_type(ProjectionType::KeysOnly)
+                .build(),
+        );
+    CreateTableInput::builder()
+        .table_name(table)
+        .attribute_definitions(attribute(PK, ScalarAttributeType::S))
+        .attribute_definitions(attribute(SK, ScalarAttributeType::S))
+        .attribute_definitions(attribute(DUE_SHARD, ScalarAttributeType::N))
+        .attribute_definitions(attribute(DUE_AT, ScalarAttributeType::N))
+        .key_schema(key(PK, KeyType::Hash))
+        .key_schema(key(SK, KeyType::Range))
+        .global_secondary_indexes(index.build().expect(complete))
+        .billing_mode(BillingMode::PayPerRequest)
+        .deletion_protection_enabled(true)
+        .build()
+        .expect(complete)
+}
+
+pub(super) fn cloud_formation(table: &str) -> String {
+    format!(
+        r#"Resources:
+  SlackInstallations:
+    Type: AWS::DynamoDB::Table
+    DeletionPolicy: Retain
+    UpdateReplacePolicy: Retain
+    Properties:
+      TableName: "{table}"
+      BillingMode: PAY_PER_REQUEST
+      DeletionProtectionEnabled: true
+      PointInTimeRecoverySpecification:
+        PointInTimeRecoveryEnabled: true
+      AttributeDefinitions:
+        - {{ AttributeName: {PK}, AttributeType: S }}
+        - {{ AttributeName: {SK}, AttributeType: S }}
+        - {{ AttributeName: {DUE_SHARD}, AttributeType: N }}
+        - {{ AttributeName: {DUE_AT}, AttributeType: N }}
+      KeySchema:
+        - {{ AttributeName: {PK}, KeyType: HASH }}
+        - {{ AttributeName: {SK}, KeyType: RANGE }}
+      GlobalSecondaryIndexes:
+        - IndexName: {DUE_INDEX}
+          KeySchema:
+            - {{ AttributeName: {DUE_SHARD}, KeyType: HASH }}
+            - {{ AttributeName: {DUE_AT}, KeyType: RANGE }}
+          Projection: {{ ProjectionType: KEYS_ONLY }}
+"#
+    )
+}
+
+pub(super) fn terraform(table: &str) -> String {
+    format!(
+        r#"resource "aws_dynamodb_table" "slack_installations" {{
+  name                        = "{table}"
+  billing_mode                = "PAY_PER_REQUEST"
+  deletion_protection_enabled = true
+  hash_key                    = "{PK}"
+  range_key                   = "{SK}"
+
+  attribute {{
+    name = "{PK}"
+    type = "S"
+  }}
+
+  attribute {{
+    name = "{SK}"
+    type = "S"
+  }}
+
+  attribute {{
+    name = "{DUE_SHARD}"
+    type = "N"
+  }}
+
+  attribute {{
+    name = "{DUE_AT}"
+    type = "N"
+  }}
+
+  global_secondary_index {{
+    name            = "{DUE_INDEX}"
+    hash_key        = "{DUE_SHARD}"
+    range_key       = "{DUE_AT}"
+    projection_type = "KEYS_ONLY"
+  }}
+
+  point_in_time_recovery {{
+    enabled = true
+  }}
+
+  lifecycle {{
+    prevent_destroy = true
+  }}
+}}
+"#
+    )
+}
+
+fn attribute(name: &str, kind: ScalarAttributeType) -> AttributeDefinition {
+    let attribute = AttributeDefinition::builder()
+        .attribute_name(name)
+        .attribute_type(kind);
+    attribute
+        .build()
+        .expect("a name and a type are all that is needed")
+}
+
+fn key(name: &str, kind: KeyType) -> KeySchemaElement {
+    let key = KeySchemaElement::builder()
+        .attribute_name(name)
+        .key_type(kind);
+    key.build()
+        .expect("a name and a type are all that is needed")
+}
+
+/// Lists the rows that have a `due_at`, and no others.
+pub(super) const DUE_INDEX: &str = "due";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_texts_describe_the_table_that_is_made() {
+        let (input, yaml, hcl) = (input("rows"), cloud_formation("rows"), terraform("rows"));
+        let yaml_has = |line: String| assert!(yaml.contains(&line), "{line} in {yaml}");
+        // Terraform's own form has the values in columns.
+        let hcl: String = hcl.split_whitespace().collect::<Vec<_>>().join(" ");
+        let hcl_has = |line: String| assert!(hcl.contains(&line), "{line} in {hcl}");
+
+        yaml_has(r#"TableName: "rows""#.into());
+        hcl_has(r#"name = "rows""#.into());
+        for defined in input.attribute_definitions() {
+            let (name, kind) = (defined.attribute_name(), defined.attribute_type().as_str());
+            yaml_has(format!(
+                "{{ AttributeName: {name}, AttributeType: {kind} }}"
+            ));
+            hcl_has(format!(
+                r#"attribute {{ name = "{name}" type = "{kind}" }}"#
+            ));
+        }
+        let [index] = input.global_secondary_indexes() else {
+            panic!("one index")
+        };
+        for keys in [input.key_schema(), index.key_schema()] {
+            let lines = keys.iter().map(|key| {
+                format!(
+                    "{{ AttributeName: {}, KeyType: {} }}",
+                    key.attribute_name(),
+                    key.key_type()
+                )
+            });
+            let at: Vec<_> = lines
+                .map(|line| yaml.find(&line).expect("keys are named"))
+                .collect();
+            assert!(at.is_sorted(), "the partition key comes first");
+        }
+        let [hash, range] = input.key_schema() else {
+            panic!("two keys")
+        };
+        let (hash, range) = (hash.attribute_name(), range.attribute_name());
+        hcl_has(format!(
+            r#"hash_key = "{hash}" range_key = "{range}" attribute"#
+        ));
+        let [hash, range] = index.key_schema() else {
+            panic!("two keys")
+        };
+        let (hash, range) = (hash.attribute_name(), range.attribute_name());
+        let (name, projection) = (index.index_name(), index.projection());
+        let projection = projection
+            .and_then(|it| it.projection_type())
+            .expect("it is given");
+        yaml_has(format!("IndexName: {name}"));
+        yaml_has(format!("Projection: {{ ProjectionType: {projection} }}"));
+        hcl_has(format!(
+            r#"{{ name = "{name}" hash_key = "{hash}" range_key = "{range}" projection_type = "{projection}" }}"#
+        ));
+        let billing = input.billing_mode().expect("it is given");
+        yaml_has(format!("BillingMode: {billing}"));
+        hcl_has(format!(r#"billing_mode = "{billing}""#));
+        let protected = input.deletion_protection_enabled().expect("it is given");
+        yaml_has(format!("DeletionProtectionEnabled: {protected}"));
+        hcl_has(format!("deletion_protection_enabled = {protected}"));
+    }
+}

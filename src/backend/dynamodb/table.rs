@@ -1,0 +1,241 @@
+//! The calls that are made of a table. Each is made again where that is safe.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{AttributeValue, Get, KeysAndAttributes, TransactGetItem};
+use tokio::task::JoinSet;
+
+use super::item::{self, CLAIM, CLEARED_BY, Claim, ClearId, PK, SK, Stored, VERSION};
+use super::open::tamed;
+use super::refusal::{Call, Refusal, pause, persist};
+use crate::backend::{Error, Key, Partition, Row, Slot, Version};
+
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    pub(super) client: Client,
+    pub(super) name: Arc<str>,
+}
+
+/// A row as it was found, without what it holds.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub(super) slot: Slot,
+    pub(super) version: Version,
+    pub(super) marks: Vec<ClearId>,
+}
+
+impl Table {
+    pub(super) fn new(client: &Client, name: &str) -> Self {
+        Self {
+            client: tamed(client),
+            name: name.into(),
+        }
+    }
+
+    /// One item, as it stands.
+    pub(super) async fn get(
+        &self,
+        partition: &Partition,
+        name: &str,
+    ) -> Result<Option<HashMap<String, AttributeValue>>, Error> {
+        let get = || async {
+            let get = self
+                .client
+                .get_item()
+                .table_name(&*self.name)
+                .consistent_read(true);
+            let found = get.set_key(Some(item::key(partition, name))).send().await;
+            found.map_err(Refusal::of)
+        };
+        Ok(persist(Call::Reads, get).await?.item)
+    }
+
+    pub(super) async fn claim(&self, partition: &Partition) -> Result<Claim, Error> {
+        Claim::of(self.get(partition, CLAIM).await?.as_ref())
+    }
+
+    /// These items as they stood at one moment. No name may come twice.
+    pub(super) async fn snapshot(
+        &self,
+        partition: &Partition,
+        names: &[&str],
+    ) -> Result<Vec<Option<HashMap<String, AttributeValue>>>, Error> {
+        let gets = names.iter().map(|name| {
+            let get = Get::builder().table_name(&*self.name);
+            let get = get.set_key(Some(item::key(partition, name))).build();
+            let get = get.expect("a table and a key are all that is needed");
+            TransactGetItem::builder().get(get).build()
+        });
+        let gets: Vec<_> = gets.collect();
+        let get = || async {
+            let get = self
+                .client
+                .transact_get_items()
+                .set_transact_items(Some(gets.clone()));
+            get.send().await.map_err(Refusal::of_transact_get)
+        };
+        let found = persist(Call::Reads, get)
+            .await?
+            .responses
+            .unwrap_or_default();
+        if found.len() != names.len() {
+            return Err(item::malformed(
+                "a snapshot has another number of items".into(),
+            ));
+        }
+        Ok(found.into_iter().map(|found| found.item).collect())
+    }
+
+    /// The claim on the partition, and these rows, as they stood at one moment.
+    pub(super) async fn claim_and_rows(
+        &self,
+        partition: &Partition,
+        slots: &[&Slot],
+    ) -> Result<(Claim, Vec<Option<Stored>>), Error> {
+        let names: Vec<_> = slots
+            .iter()
+            .map(|slot| slot.as_str())
+            .chain([CLAIM])
+            .collect();
+        let mut found = self.snapshot(partition, &names).await?;
+        let claim = Claim::of(found.pop().flatten().as_ref())?;
+        let rows = found
+            .iter()
+            .map(|found| found.as_ref().map(Stored::of).transpose());
+        Ok((claim, rows.collect::<Result<_, _>>()?))
+    }
+
+    /// The row that stands here, where one was found that bears marks.
+    pub(super) async fn standing(
+        &self,
+        partition: &Partition,
+        slot: &Slot,
+    ) -> Result<Option<Row>, Error> {
+        let (claim, rows) = self.claim_and_rows(partition, &[slot]).await?;
+        Ok(rows
+            .into_iter()
+            .flatten()
+            .find_map(|stored| stored.standing(claim)))
+    }
+
+    /// All rows of a partition, each as it stood when its page was read.
+    pub(super) async fn list(&self, partition: &Partition) -> Result<Vec<Listed>, Error> {
+        let mut listed = Vec::new();
+        let mut from = None;
+        loop {
+            let query = || async {
+                let query = self
+                    .client
+                    .query()
+                    .table_name(&*self.name)
+                    .consistent_read(true);
+                query
+                    .key_condition_expression(format!("{PK} = :pk"))
+                    .expression_attribute_values(
+                        ":pk",
+                        AttributeValue::S(partition.as_str().into()),
+                    )
+                    .projection_expression(format!("{SK}, {VERSION}, {CLEARED_BY}"))
+                    .set_exclusive_start_key(from.clone())
+                    .send()
+                    .await
+                    .map_err(Refusal::of)
+            };
+            let page = persist(Call::Reads, query).await?;
+            for found in page.items() {
+                if item::text(found, SK)? != CLAIM {
+                    let slot = item::slot_of(found)?;
+                    let (version, marks) = (item::version(found)?, item::marks(found)?);
+                    listed.push(Listed {
+                        slot,
+                        version,
+                        marks,
+                    });
+                }
+            }
+            from = page.last_evaluated_key;
+            if from.is_none() {
+                return Ok(listed);
+            }
+        }
+    }
+
+    /// Rows of several partitions, at most 100, each as it stood when it was read; in no order.
+    pub(super) async fn get_each(
+        &self,
+        keys: &[Key],
+    ) -> Result<Vec<HashMap<String, AttributeValue>>, Error> {
+        let wanted = keys
+            .iter()
+            .map(|key| item::key(&key.partition, key.slot.as_str()))
+            .collect();
+        let wanted = KeysAndAttributes::builder()
+            .set_keys(Some(wanted))
+            .consistent_read(true);
+        let wanted = wanted.build().expect("keys are all that is needed");
+        let mut wanted = HashMap::from([((*self.name).to_owned(), wanted)]);
+        let mut found = Vec::new();
+        for attempt in 0.. {
+            let get = || async {
+                let get = self
+                    .client
+                    .batch_get_item()
+                    .set_request_items(Some(wanted.clone()));
+                get.send().await.map_err(Refusal::of)
+            };
+            let answer = persist(Call::Reads, get).await?;
+            let some = answer.responses.unwrap_or_default().into_values().flatten();
+            let before = found.len();
+            found.extend(some);
+            wanted = answer.unprocessed_keys.unwrap_or_default();
+            if wanted.is_empty() {
+                break;
+            }
+            if found.len() == before && attempt >= UNPROCESSED_RETRIES {
+                return Err(Error::Unavailable(
+                    "keys stay unprocessed: throttled".into(),
+                ));
+            }
+            pause(attempt).await;
+        }
+        Ok(found)
+    }
+}
+
+/// Does this for each of these, some at a time. Stops at the first error; what is under way then
+/// is dropped.
+pub(super) async fn for_each<I, T, F>(
+    each: Vec<I>,
+    mut make: impl FnMut(I) -> F,
+) -> Result<Vec<T>, Error>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Error>> + Send + 'static,
+{
+    let (mut running, mut done) = (JoinSet::new(), Vec::new());
+    let mut each = each.into_iter();
+    loop {
+        while running.len() < AT_ONCE
+            && let Some(next) = each.next()
+        {
+            running.spawn(make(next));
+        }
+        match running.join_next().await {
+            None => return Ok(done),
+            Some(Ok(answered)) => done.push(answered?),
+            Some(Err(ended)) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(ended) => return Err(Error::Unavailable(ended.into())),
+            },
+        }
+    }
+}
+
+/// Calls that one call of ours may have under way at the same time.
+const AT_ONCE: usize = 16;
+
+/// Answers in a row without one key: a second or two.
+const UNPROCESSED_RETRIES: u32 = 8;

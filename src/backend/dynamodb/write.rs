@@ -1,0 +1,275 @@
+//! Conditional writes: one as a single call, several as a transaction.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::{
+    AttributeValue, ConditionCheck, Delete, Put, ReturnValuesOnConditionCheckFailure,
+    TransactWriteItem, Update,
+};
+
+use super::item::{CLAIM, CLEAR_DONE, CLEAR_ID, CLEARED_BY, Claim, ClearId, PK, VERSION, key};
+use super::refusal::{Call, Refusal, Unmet, persist};
+use super::table::Table;
+use crate::backend::{Error, Partition, Version};
+use crate::random;
+
+/// One write of an item.
+#[derive(Clone, Debug)]
+pub(super) struct Write {
+    key: HashMap<String, AttributeValue>,
+    action: Action,
+    /// Empty for none.
+    condition: String,
+    values: Vec<(&'static str, AttributeValue)>,
+}
+
+#[derive(Clone, Debug)]
+enum Action {
+    /// Only the condition.
+    Check,
+    Delete,
+    Put(HashMap<String, AttributeValue>),
+    Update(String),
+}
+
+impl Write {
+    pub(super) fn check(partition: &Partition, name: &str) -> Self {
+        Self::new(partition, name, Action::Check)
+    }
+
+    pub(super) fn delete(partition: &Partition, name: &str) -> Self {
+        Self::new(partition, name, Action::Delete)
+    }
+
+    pub(super) fn put(
+        partition: &Partition,
+        name: &str,
+        item: HashMap<String, AttributeValue>,
+    ) -> Self {
+        Self::new(partition, name, Action::Put(item))
+    }
+
+    /// Adds a mark to a row.
+    pub(super) fn mark(partition: &Partition, name: &str, id: ClearId) -> Self {
+        let update = Action::Update(format!("ADD {CLEARED_BY} :mark"));
+        Self::new(partition, name, update).with(":mark", id.set())
+    }
+
+    /// Turns a pending claim into one that is done.
+    pub(super) fn settle(partition: &Partition) -> Self {
+        let update = Action::Update(format!("SET {CLEAR_DONE} = :done"));
+        Self::new(partition, CLAIM, update).with(":done", AttributeValue::Bool(true))
+    }
+
+    /// Only where no item stands.
+    pub(super) fn if_absent(self) -> Self {
+        self.when(format!("attribute_not_exists({PK})"))
+    }
+
+    /// Only where a row of this version stands.
+    pub(super) fn if_version(self, version: Version) -> Self {
+        let value = super::item::version_value(version);
+        self.when(format!("{VERSION} = :version"))
+            .with(":version", value)
+    }
+
+    /// Only where a row stands without any mark, or nothing.
+    pub(super) fn if_unmarked(self) -> Self {
+        self.when(format!("attribute_not_exists({CLEARED_BY})"))
+    }
+
+    /// Only where a row stands that bears this mark.
+    pub(super) fn if_marked(self, id: ClearId) -> Self {
+        self.when(format!("contains({CLEARED_BY}, :id)"))
+            .with(":id", id.value())
+    }
+
+    /// Only while this is the claim.
+    pub(super) fn if_claim(self, claim: Claim) -> Self {
+        match claim {
+            Claim::None => self.if_absent(),
+            Claim::Pending(id) => self
+                .when(format!(
+                    "{CLEAR_ID} = :id AND attribute_not_exists({CLEAR_DONE})"
+                ))
+                .with(":id", id.value()),
+            Claim::Done(id) => self
+                .when(format!(
+                    "{CLEAR_ID} = :id AND attribute_exists({CLEAR_DONE})"
+                ))
+                .with(":id", id.value()),
+        }
+    }
+
+    /// Only while no claim is pending.
+    pub(super) fn unless_pending(self) -> Self {
+        self.when(format!(
+            "attribute_not_exists({CLEAR_ID}) OR attribute_exists({CLEAR_DONE})"
+        ))
+    }
+
+    fn new(partition: &Partition, name: &str, action: Action) -> Self {
+        let key = key(partition, name);
+        Self {
+            key,
+            action,
+            condition: String::new(),
+            values: Vec::new(),
+        }
+    }
+
+    fn when(mut self, condition: String) -> Self {
+        self.condition = match self.condition.is_empty() {
+            true => condition,
+            false => format!("{} AND {condition}", self.condition),
+        };
+        self
+    }
+
+    fn with(mut self, name: &'static str, value: AttributeValue) -> Self {
+        self.values.push((name, value));
+        self
+    }
+
+    fn condition(&self) -> Option<String> {
+        Some(self.condition.clone()).filter(|condition| !condition.is_empty())
+    }
+
+    fn values(&self) -> Option<HashMap<String, AttributeValue>> {
+        let values = self
+            .values
+            .iter()
+            .map(|(name, value)| ((*name).into(), value.clone()));
+        Some(values.collect()).filter(|values: &HashMap<_, _>| !values.is_empty())
+    }
+}
+
+/// What became of writes that all have an answer.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// All of them are written.
+    Written,
+    /// None of them is, since these conditions were not met.
+    Unmet(Vec<Unmet>),
+}
+
+impl Table {
+    /// Writes all of these or none. They are of one partition, and no two of one item.
+    pub(super) async fn write(&self, writes: &[Write]) -> Result<Outcome, Error> {
+        let written = match writes {
+            [write] => persist(Call::Writes, || self.write_one(write)).await,
+            _ => self.write_all(writes).await,
+        };
+        match written {
+            Ok(()) => Ok(Outcome::Written),
+            Err(Refusal::Unmet(unmet)) => Ok(Outcome::Unmet(unmet)),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    async fn write_one(&self, write: &Write) -> Result<(), Refusal> {
+        match &write.action {
+            Action::Put(item) => {
+                let put = self.client.put_item().table_name(&*self.name);
+                put.set_item(Some(item.clone()))
+                    .set_condition_expression(write.condition())
+                    .set_expression_attribute_values(write.values())
+                    .return_values_on_condition_check_failure(STANDING)
+                    .send()
+                    .await
+                    .map(drop)
+                    .map_err(Refusal::of_put)
+            }
+            Action::Update(update) => {
+                let updated = self.client.update_item().table_name(&*self.name);
+                updated
+                    .set_key(Some(write.key.clone()))
+                    .update_expression(update)
+                    .set_condition_expression(write.condition())
+                    .set_expression_attribute_values(write.values())
+                    .return_values_on_condition_check_failure(STANDING)
+                    .send()
+                    .await
+                    .map(drop)
+                    .map_err(Refusal::of_update)
+            }
+            // There is no call for this alone.
+            Action::Check => self.write_all(std::slice::from_ref(write)).await,
+            Action::Delete => {
+                let delete = self.client.delete_item().table_name(&*self.name);
+                delete
+                    .set_key(Some(write.key.clone()))
+                    .set_condition_expression(write.condition())
+                    .set_expression_attribute_values(write.values())
+                    .return_values_on_condition_check_failure(STANDING)
+                    .send()
+                    .await
+                    .map(drop)
+                    .map_err(Refusal::of_delete)
+            }
+        }
+    }
+
+    async fn write_all(&self, writes: &[Write]) -> Result<(), Refusal> {
+        let actions: Vec<_> = writes.iter().map(|write| self.action(write)).collect();
+        // One for all attempts: should the network deliver a request twice, it is done once.
+        let token = format!("{:032x}", u128::from_be_bytes(random::bytes()));
+        let write = || async {
+            let write = self
+                .client
+                .transact_write_items()
+                .client_request_token(&token);
+            let written = write.set_transact_items(Some(actions.clone())).send().await;
+            written.map(drop).map_err(Refusal::of_transact_write)
+        };
+        persist(Call::Writes, write).await
+    }
+
+    fn action(&self, write: &Write) -> TransactWriteItem {
+        let action = TransactWriteItem::builder();
+        let complete = "a table, a key and a condition are all that is needed";
+        match &write.action {
+            Action::Check => {
+                let check = ConditionCheck::builder()
+                    .table_name(&*self.name)
+                    .set_key(Some(write.key.clone()))
+                    .set_condition_expression(write.condition())
+                    .set_expression_attribute_values(write.values())
+                    .return_values_on_condition_check_failure(STANDING);
+                action.condition_check(check.build().expect(complete))
+            }
+            Action::Delete => {
+                let delete = Delete::builder()
+                    .table_name(&*self.name)
+                    .set_key(Some(write.key.clone()))
+                    .set_condition_expression(write.condition())
+                    .set_expression_attribute_values(write.values())
+                    .return_values_on_condition_check_failure(STANDING);
+                action.delete(delete.build().expect(complete))
+            }
+            Action::Put(item) => {
+                let put = Put::builder()
+                    .table_name(&*self.name)
+                    .set_item(Some(item.clone()))
+                    .set_condition_expression(write.condition())
+                    .set_expression_attribute_values(write.values())
+                    .return_values_on_condition_check_failure(STANDING);
+                action.put(put.build().expect(complete))
+            }
+            Action::Update(update) => {
+                let update = Update::builder()
+                    .table_name(&*self.name)
+                    .set_key(Some(write.key.clone()))
+                    .update_expression(update)
+                    .set_condition_expression(write.condition())
+                    .set_expression_attribute_values(write.values())
+                    .return_values_on_condition_check_failure(STANDING);
+                action.update(update.build().expect(complete))
+            }
+        }
+        .build()
+    }
+}
+
+/// An answer that a condition was not met shows what stood there, at no cost.
+const STANDING: ReturnValuesOnConditionCheckFailure = ReturnValuesOnConditionCheckFailure::AllOld;

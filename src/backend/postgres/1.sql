@@ -1,0 +1,92 @@
+CREATE TABLE slack_schema (version bigint NOT NULL);
+INSERT INTO slack_schema VALUES (0);
+
+CREATE TABLE slack_rows (
+  partition text COLLATE "C" NOT NULL,
+  slot text COLLATE "C" NOT NULL,
+  version bytea NOT NULL CHECK (octet_length(version) = 16),
+  metadata json NOT NULL,
+  sealed bytea NOT NULL,
+  due_at bigint,
+  PRIMARY KEY (partition, slot)
+);
+
+CREATE INDEX slack_rows_due ON slack_rows (due_at) WHERE due_at IS NOT NULL;
+
+-- All changes of one partition, or none: false if a row is not as expected. The arrays have one
+-- element for each change. What is expected to stand is a version, '' for nothing, or NULL for
+-- anything. A new version of NULL deletes.
+CREATE FUNCTION slack_commit_1(
+  at_partition text, clear boolean, slots text[], expectations bytea[],
+  versions bytea[], metadatas text[], sealeds bytea[], due_ats bigint[]
+) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+  -- Each statement must see what was committed while this one waited for the lock.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'slack_commit_1 needs READ COMMITTED'
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+  IF current_setting('synchronous_commit') = 'off' THEN
+    PERFORM set_config('synchronous_commit', 'on', true);
+  END IF;
+  -- Commits of one partition follow one another. Row locks alone cannot do that: a row that does
+  -- not stand yet has none, and a clear cannot see a row that another is about to put.
+  PERFORM pg_advisory_xact_lock(hashtextextended(at_partition COLLATE "C", 1397508430));
+  -- Holds off whoever changes rows by hand, without that lock.
+  PERFORM FROM slack_rows WHERE partition = at_partition AND slot = ANY (slots) FOR UPDATE;
+  IF EXISTS (
+    SELECT FROM unnest(slots, expectations) AS change (slot, expected)
+    LEFT JOIN slack_rows AS standing
+      ON standing.partition = at_partition AND standing.slot = change.slot
+    WHERE coalesce(standing.version, '') <> change.expected
+  ) THEN
+    RETURN false;
+  END IF;
+  IF clear THEN
+    DELETE FROM slack_rows WHERE partition = at_partition;
+  ELSIF array_position(versions, NULL) IS NOT NULL THEN
+    DELETE FROM slack_rows AS standing
+    USING unnest(slots, versions) AS change (slot, version)
+    WHERE standing.partition = at_partition AND standing.slot = change.slot
+      AND change.version IS NULL;
+  END IF;
+  INSERT INTO slack_rows AS standing (partition, slot, version, metadata, sealed, due_at)
+  SELECT at_partition, change.slot, change.version, change.metadata::json, change.sealed,
+    change.due_at
+  FROM unnest(slots, versions, metadatas, sealeds, due_ats)
+    AS change (slot, version, metadata, sealed, due_at)
+  WHERE change.version IS NOT NULL
+  ON CONFLICT (partition, slot) DO UPDATE SET version = excluded.version,
+    metadata = excluded.metadata, sealed = excluded.sealed, due_at = excluded.due_at;
+  RETURN true;
+END
+$$;
+
+CREATE VIEW slack_installations AS
+WITH facts AS NOT MATERIALIZED (
+  SELECT partition, slot,
+    -- The one escape that json may hold and text may not: it would fail the whole view.
+    CASE WHEN strpos(metadata::text, '\u0000') = 0 THEN metadata ELSE '{}' END AS facts
+  FROM slack_rows
+)
+SELECT
+  split_part(install.partition, '/', 1) AS client_id,
+  install.facts ->> 'app_id' AS app_id,
+  install.facts ->> 'enterprise_id' AS enterprise_id,
+  install.facts ->> 'enterprise_name' AS enterprise_name,
+  install.facts ->> 'team_id' AS team_id,
+  install.facts ->> 'team_name' AS team_name,
+  (install.facts ->> 'is_enterprise_install')::boolean AS is_enterprise_install,
+  install.facts ->> 'url' AS url,
+  install.facts ->> 'installed_by' AS installed_by,
+  to_timestamp((install.facts ->> 'installed_at')::double precision) AS installed_at,
+  granted.facts ->> 'bot_user_id' AS bot_user_id,
+  granted.facts ->> 'bot_id' AS bot_id,
+  granted.facts ->> 'user_id' AS user_id,
+  granted.facts ->> 'scopes' AS scopes,
+  to_timestamp((granted.facts ->> 'granted_at')::double precision) AS granted_at,
+  to_timestamp((granted.facts ->> 'expires_at')::double precision) AS expires_at
+FROM facts AS install
+LEFT JOIN facts AS granted ON granted.partition = install.partition
+  AND granted.facts ->> 'kind' IN ('bot', 'user')
+WHERE install.slot = 'install' AND install.facts ->> 'kind' = 'install';

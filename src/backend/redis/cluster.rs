@@ -1,0 +1,232 @@
+//! The masters of a cluster, and which of them holds which shard.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use futures_util::future::select_ok;
+use redis::{ErrorKind, Value};
+use tokio::sync::Mutex;
+
+use super::node::{Failure, Node};
+
+/// Makes the node of a host and a port.
+type Maker = Box<dyn Fn(&str, u16) -> Result<Node, redis::RedisError> + Send + Sync>;
+
+pub(super) struct Cluster {
+    /// The cluster slot of each shard.
+    slots: Vec<u16>,
+    /// Where it was said to be, at first and whenever nobody else answers.
+    seeds: Vec<Arc<Node>>,
+    maker: Maker,
+    map: RwLock<Map>,
+    /// Held by the one who asks who holds what.
+    turn: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Map {
+    /// The master of each shard.
+    masters: Vec<Option<Arc<Node>>>,
+    /// All nodes that were heard of, by their address.
+    nodes: HashMap<String, Arc<Node>>,
+    /// How often it was drawn.
+    drawn: u64,
+}
+
+impl Cluster {
+    /// Does not connect.
+    pub(super) fn new(slots: Vec<u16>, seeds: Vec<Node>, maker: Maker) -> Self {
+        let seeds: Vec<_> = seeds.into_iter().map(Arc::new).collect();
+        let nodes = seeds
+            .iter()
+            .map(|seed| (seed.address().into(), Arc::clone(seed)))
+            .collect();
+        let masters = vec![None; slots.len()];
+        let map = RwLock::new(Map {
+            masters,
+            nodes,
+            drawn: 0,
+        });
+        Self {
+            slots,
+            seeds,
+            maker,
+            map,
+            turn: Mutex::default(),
+        }
+    }
+
+    pub(super) async fn master(&self, shard: usize) -> Result<Arc<Node>, Failure> {
+        let known = || self.read().masters[shard].clone();
+        if let Some(node) = known() {
+            return Ok(node);
+        }
+        let drawn = self.read().drawn;
+        self.draw(drawn).await?;
+        known().ok_or_else(|| Failure::Unreachable(UNSERVED.into()))
+    }
+
+    /// Every master that holds a shard.
+    pub(super) async fn masters(&self) -> Result<Vec<Arc<Node>>, Failure> {
+        let drawn = self.read().drawn;
+        self.draw(drawn).await?;
+        let masters: Option<Vec<_>> = self.read().masters.iter().cloned().collect();
+        let mut masters = masters.ok_or_else(|| Failure::Unreachable(UNSERVED.into()))?;
+        masters.sort_by(|one, other| one.address().cmp(other.address()));
+        masters.dedup_by(|one, other| one.address() == other.address());
+        Ok(masters)
+    }
+
+    /// Asks anew who holds what, after this node failed.
+    pub(super) async fn refresh(&self, failed: &Arc<Node>) {
+        let drawn = self.read().drawn;
+        // A map that names the failed node no more was drawn since the caller looked.
+        let named = self
+            .read()
+            .masters
+            .iter()
+            .flatten()
+            .any(|node| Arc::ptr_eq(node, failed));
+        if named {
+            // What failed is told to the caller; the map is no worse than before.
+            let _ = self.draw(drawn).await;
+        }
+    }
+
+    /// The shard is at another node, for good.
+    pub(super) fn moved(&self, shard: usize, from: &Arc<Node>, to: &str) {
+        if let Some(node) = self.node(from, to) {
+            self.write().masters[shard] = Some(node);
+        }
+    }
+
+    /// The node at this address, as `from` wrote it.
+    pub(super) fn node(&self, from: &Arc<Node>, address: &str) -> Option<Arc<Node>> {
+        let (host, port) = address.rsplit_once(':')?;
+        self.node_at(host_of(from, host), port.parse().ok()?)
+    }
+
+    fn node_at(&self, host: &str, port: u16) -> Option<Arc<Node>> {
+        let address = format!("{host}:{port}");
+        if let Some(node) = self.read().nodes.get(&address) {
+            return Some(Arc::clone(node));
+        }
+        let made = Arc::new((self.maker)(host, port).ok()?);
+        let mut map = self.write();
+        Some(Arc::clone(map.nodes.entry(address).or_insert(made)))
+    }
+
+    /// Asks all nodes who holds what and goes by the first answer, unless another caller has done
+    /// it since this count. A wrong answer is put right by the first node that says `MOVED`.
+    async fn draw(&self, since: u64) -> Result<(), Failure> {
+        let _turn = self.turn.lock().await;
+        if self.read().drawn != since {
+            return Ok(());
+        }
+        let mut nodes: Vec<_> = self.read().nodes.values().cloned().collect();
+        nodes.extend(self.seeds.iter().cloned());
+        let asked = nodes.into_iter().map(|node| {
+            Box::pin(async move {
+                let answer = node.send(redis::cmd("CLUSTER").arg("SLOTS")).await?;
+                Ok::<_, Failure>((node, answer))
+            })
+        });
+        let ((asked, answer), _) = select_ok(asked).await?;
+        let ranges = ranges(&asked, answer);
+        let held = |slot| {
+            ranges
+                .iter()
+                .find(|range| (range.first..=range.last).contains(&slot))
+        };
+        let masters: Vec<_> = self
+            .slots
+            .iter()
+            .map(|&slot| held(slot).and_then(|range| self.node_at(&range.host, range.port)))
+            .collect();
+        let mut map = self.write();
+        // Nodes that left the cluster are forgotten, and their connections with them.
+        map.nodes = masters
+            .iter()
+            .flatten()
+            .chain(&self.seeds)
+            .map(|node| (node.address().into(), Arc::clone(node)))
+            .collect();
+        map.masters = masters;
+        map.drawn += 1;
+        Ok(())
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Map> {
+        self.map.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Map> {
+        self.map.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.seeds).finish()
+    }
+}
+
+/// Slots that one master holds.
+struct Range {
+    first: u16,
+    last: u16,
+    host: String,
+    port: u16,
+}
+
+/// Reads the answer to `CLUSTER SLOTS`: first slot, last slot, master, replicas. What has another
+/// form is left out; the shards that miss it have no master then.
+fn ranges(asked: &Node, answer: Value) -> Vec<Range> {
+    let number = |value: &Value| match value {
+        Value::Int(number) => u16::try_from(*number).ok(),
+        _ => None,
+    };
+    let range = |range: &Value| {
+        let Value::Array(range) = range else {
+            return None;
+        };
+        let [first, last, Value::Array(master), ..] = range.as_slice() else {
+            return None;
+        };
+        let [host, port, ..] = master.as_slice() else {
+            return None;
+        };
+        let host = match host {
+            Value::BulkString(host) => str::from_utf8(host).ok()?,
+            _ => "",
+        };
+        Some(Range {
+            first: number(first)?,
+            last: number(last)?,
+            host: host_of(asked, host).into(),
+            port: number(port)?,
+        })
+    };
+    match answer {
+        Value::Array(ranges) => ranges.iter().filter_map(range).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A node that does not know its own host leaves it out, or says `?`: it is the one it was asked
+/// by.
+fn host_of<'a>(asked: &'a Node, host: &'a str) -> &'a str {
+    match host {
+        "" | "?" => asked
+            .address()
+            .rsplit_once(':')
+            .map_or("", |(host, _)| host),
+        host => host,
+    }
+}
+
+const UNSERVED: (ErrorKind, &str) = (
+    ErrorKind::ClusterConnectionNotFound,
+    "no node of the cluster serves this slot",
+);

@@ -1,0 +1,185 @@
+//! Where rows stand in Redis, and in what form.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ring::digest::{SHA256, digest};
+
+use crate::backend::{BoxError, Error, Key, Metadata, Partition, Row, Sealed, Slot, Version};
+
+/// The names of all keys. Those of one shard carry one hash tag, so that they stand in one slot
+/// of a cluster, and one script may touch them.
+#[derive(Debug)]
+pub(super) struct Layout {
+    /// `{prefix:5c}`, one for each shard.
+    tags: Vec<String>,
+}
+
+impl Layout {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self {
+            tags: (0..SHARDS)
+                .map(|shard| format!("{{{prefix}:{shard:02x}}}"))
+                .collect(),
+        }
+    }
+
+    pub(super) fn rows(&self, partition: &Partition) -> String {
+        format!("{}:rows:{partition}", self.tags[shard_of(partition)])
+    }
+
+    pub(super) fn names(&self, shard: usize) -> String {
+        format!("{}:names", self.tags[shard])
+    }
+
+    pub(super) fn due(&self, shard: usize) -> String {
+        format!("{}:due", self.tags[shard])
+    }
+
+    /// The slot of a cluster that each shard stands in.
+    pub(super) fn cluster_slots(&self) -> Vec<u16> {
+        // What stands between the first pair of braces decides.
+        self.tags
+            .iter()
+            .map(|tag| crc16(&tag.as_bytes()[1..tag.len() - 1]) % 16384)
+            .collect()
+    }
+}
+
+pub(super) fn shard_of(partition: &Partition) -> usize {
+    usize::from(digest(&SHA256, partition.as_str().as_bytes()).as_ref()[0]) % SHARDS
+}
+
+/// A row's member in the sorted sets. Names have no spaces.
+pub(super) fn name(key: &Key) -> String {
+    format!("{} {}", key.partition, key.slot)
+}
+
+pub(super) fn parse_name(name: &[u8]) -> Result<Key, Error> {
+    let parse = || {
+        let (partition, slot) = str::from_utf8(name).ok()?.split_once(' ')?;
+        Some(Key {
+            partition: Partition::new(partition).ok()?,
+            slot: Slot::new(slot).ok()?,
+        })
+    };
+    parse().ok_or_else(|| malformed("an index of Redis holds a name that is not ours"))
+}
+
+/// A row in one value, so that it is written, read and compared as a whole:
+///
+/// ```text
+/// 1 byte    format, 1
+/// 16 bytes  version
+/// 1 byte    1 if the row is ever due, else 0
+/// 8 bytes   due_at, seconds since 1970; big-endian, like all numbers
+/// 4 bytes   length of the metadata
+/// …         metadata, sealed
+/// ```
+pub(super) fn encode(row: &Row) -> Vec<u8> {
+    let metadata = row.metadata.as_str().as_bytes();
+    let length = u32::try_from(metadata.len()).expect("metadata is far below 4 GiB");
+    let sealed = row.sealed.as_bytes();
+    let mut value = Vec::with_capacity(HEADER_LEN + metadata.len() + sealed.len());
+    value.push(FORMAT);
+    value.extend_from_slice(row.version.as_bytes());
+    value.push(u8::from(row.due_at.is_some()));
+    value.extend_from_slice(&row.due_at.map_or(0, to_seconds).to_be_bytes());
+    value.extend_from_slice(&length.to_be_bytes());
+    value.extend_from_slice(metadata);
+    value.extend_from_slice(sealed);
+    value
+}
+
+pub(super) fn decode(value: &[u8]) -> Result<Row, Error> {
+    let parse = || {
+        let (&format, rest) = value.split_first()?;
+        let (version, rest) = rest.split_first_chunk()?;
+        let (&is_due, rest) = rest.split_first()?;
+        let (due_at, rest) = rest.split_first_chunk()?;
+        let (length, rest) = rest.split_first_chunk()?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+        let (metadata, sealed) = rest.split_at_checked(length)?;
+        let due_at = match is_due {
+            0 => None,
+            _ => Some(from_seconds(u64::from_be_bytes(*due_at))?),
+        };
+        (format == FORMAT).then_some(Row {
+            version: Version::from_bytes(*version),
+            metadata: Metadata::new(str::from_utf8(metadata).ok()?),
+            sealed: Sealed::from_stored(sealed),
+            due_at,
+        })
+    };
+    parse().ok_or_else(|| malformed("a value in Redis is not a row of ours"))
+}
+
+/// Whole seconds since 1970, rounded down.
+pub(super) fn to_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+fn from_seconds(seconds: u64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+pub(super) fn malformed(cause: impl Into<BoxError>) -> Error {
+    Error::Malformed(cause.into())
+}
+
+/// CRC-16/XMODEM, which Redis Cluster maps keys to slots by.
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, &byte| {
+        (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| {
+            (crc << 1) ^ if crc & 0x8000 == 0 { 0 } else { 0x1021 }
+        })
+    })
+}
+
+/// How many parts the partitions fall into. It can never change: a partition's shard is in its
+/// key. 128 give a cluster of 16 masters eight each; of 100,000 tenants each holds some 800, so a
+/// slot that moves to another node moves in well under a second; and what is due takes 128 short
+/// commands to find out.
+pub(super) const SHARDS: usize = 128;
+
+const FORMAT: u8 = 1;
+
+/// Known to `commit.lua` as well.
+const HEADER_LEN: usize = 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_one_partition_stand_in_the_slot_that_redis_computes() {
+        let layout = Layout::new("slack-installs");
+        let partition = Partition::new("app/T1").expect("a plain name");
+        let shard = shard_of(&partition);
+        // Written to disk by all versions, so they must not change.
+        assert_eq!(layout.rows(&partition), "{slack-installs:34}:rows:app/T1");
+        assert_eq!(layout.names(shard), "{slack-installs:34}:names");
+        assert_eq!(layout.due(shard), "{slack-installs:34}:due");
+        // The example of the cluster specification.
+        assert_eq!(crc16(b"123456789"), 0x31c3);
+        assert_eq!(layout.cluster_slots().len(), SHARDS);
+    }
+
+    #[test]
+    fn a_row_comes_back_and_a_cut_one_does_not() {
+        let row = Row {
+            version: Version::from_bytes(*b"0123456789abcdef"),
+            metadata: Metadata::new("{\"ä\": 1}"),
+            sealed: Sealed::from_stored([&b"SLI1"[..], &[7; 120]].concat()),
+            due_at: Some(UNIX_EPOCH + Duration::from_secs(253_402_300_799)),
+        };
+        let value = encode(&row);
+        assert_eq!(decode(&value).expect("a row of ours"), row);
+        for length in 0..HEADER_LEN + row.metadata.as_str().len() {
+            assert!(decode(&value[..length]).is_err(), "cut to {length} bytes");
+        }
+        let other_format = [&[FORMAT + 1], &value[1..]].concat();
+        assert!(decode(&other_format).is_err());
+    }
+}

@@ -1,0 +1,222 @@
+//! One master, and the connection to it: made when it is needed, replaced when it fails.
+//!
+//! The driver's own `ConnectionManager` does not know Sentinel, and keeps a connection on which
+//! answers stopped coming.
+
+use std::fmt;
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::sentinel::SentinelClient;
+use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, Value};
+use thiserror::Error;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+/// One master. All calls share one connection.
+pub(super) struct Node {
+    address: String,
+    home: Home,
+    timeouts: Timeouts,
+    live: RwLock<Option<Live>>,
+    /// Held by the one caller who makes or checks the connection; the others wait for it.
+    turn: Mutex<()>,
+}
+
+/// Where the master is found.
+pub(super) enum Home {
+    /// In a cluster a node says by itself which keys are not its own, a replica too.
+    Member(Client),
+    Sentinel(Mutex<SentinelClient>),
+    Server(Client),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeouts {
+    pub(super) connect: Duration,
+    pub(super) response: Duration,
+}
+
+#[derive(Clone)]
+struct Live {
+    connection: MultiplexedConnection,
+    made: Instant,
+    checked: Instant,
+}
+
+/// Why a command brought no answer of use.
+#[derive(Debug, Error)]
+pub(super) enum Failure {
+    /// It was sent, and what became of it is not known.
+    #[error("Redis did not answer")]
+    Lost(#[source] RedisError),
+    /// The server refused it.
+    #[error("Redis refused a command")]
+    Refused(#[source] RedisError),
+    /// It was not sent, as the server is not a master.
+    #[error("this Redis server is a replica")]
+    Replica,
+    /// It was not sent, for want of a connection.
+    #[error("Redis cannot be reached")]
+    Unreachable(#[source] RedisError),
+}
+
+impl Node {
+    pub(super) fn new(address: String, home: Home, timeouts: Timeouts) -> Self {
+        Self {
+            address,
+            home,
+            timeouts,
+            live: RwLock::default(),
+            turn: Mutex::default(),
+        }
+    }
+
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Sends one command.
+    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, Failure> {
+        let mut live = self.live().await?;
+        let answer = live.connection.send_packed_command(command).await;
+        self.judge(&live, answer.and_then(Value::extract_error))
+    }
+
+    /// Sends commands that go one after the other, with none of anybody else's between them. The
+    /// answers are in the same order; a refusal is one of them.
+    pub(super) async fn send_together(
+        &self,
+        commands: &[&Cmd],
+    ) -> Result<Vec<Result<Value, Failure>>, Failure> {
+        let mut live = self.live().await?;
+        let mut pipeline = redis::Pipeline::with_capacity(commands.len());
+        for &command in commands {
+            pipeline.add_command(command.clone());
+        }
+        let answers = live
+            .connection
+            .send_packed_commands(&pipeline, 0, commands.len())
+            .await;
+        let answers = self.judge(&live, answers)?;
+        Ok(answers
+            .into_iter()
+            .map(|it| it.extract_error().map_err(Failure::Refused))
+            .collect())
+    }
+
+    /// Gives up the connection, so that the next command finds the master anew.
+    pub(super) fn forget(&self) {
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// A connection to a master. It is asked for its role now and then, since a server that was
+    /// made a replica goes on answering reads.
+    async fn live(&self) -> Result<Live, Failure> {
+        if let Some(live) = self.current().filter(is_fresh) {
+            return Ok(live);
+        }
+        let _turn = self.turn.lock().await;
+        if let Some(mut live) = self.current() {
+            // Another caller may have had the turn before.
+            if is_fresh(&live) {
+                return Ok(live);
+            }
+            if self.check(&mut live.connection).await.is_ok() {
+                live.checked = Instant::now();
+                return Ok(self.keep(live));
+            }
+        }
+        self.forget();
+        let mut connection = self.connect().await.map_err(Failure::Unreachable)?;
+        self.check(&mut connection).await?;
+        let now = Instant::now();
+        Ok(self.keep(Live {
+            connection,
+            made: now,
+            checked: now,
+        }))
+    }
+
+    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.timeouts.connect))
+            .set_response_timeout(Some(self.timeouts.response));
+        let client = match &self.home {
+            Home::Sentinel(sentinel) => {
+                let mut sentinel = sentinel.lock().await;
+                // The driver bounds each step of the search, but not the search.
+                let found = timeout(self.timeouts.connect, sentinel.async_get_client()).await;
+                found.map_err(|_| (ErrorKind::Io, "no sentinel named a master in time"))??
+            }
+            Home::Member(client) | Home::Server(client) => client.clone(),
+        };
+        client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+    }
+
+    /// Whether the server answers, and is a master where that matters.
+    async fn check(&self, connection: &mut MultiplexedConnection) -> Result<(), Failure> {
+        let is_member = matches!(self.home, Home::Member(_));
+        let command = redis::cmd(if is_member { "PING" } else { "ROLE" });
+        let answer = connection.send_packed_command(&command).await;
+        let answer = answer
+            .and_then(Value::extract_error)
+            .map_err(Failure::Unreachable)?;
+        let role = match &answer {
+            Value::Array(role) => role.first(),
+            _ => None,
+        };
+        match role {
+            _ if is_member => Ok(()),
+            Some(Value::BulkString(role)) if role == b"master" => Ok(()),
+            _ => Err(Failure::Replica),
+        }
+    }
+
+    /// What an answer says of the connection it came by.
+    fn judge<T>(&self, live: &Live, answer: Result<T, RedisError>) -> Result<T, Failure> {
+        answer.map_err(|error| match is_from_server(&error) {
+            true => Failure::Refused(error),
+            false => {
+                let mut current = self.live.write().unwrap_or_else(PoisonError::into_inner);
+                // Others may have replaced it already.
+                current.take_if(|current| current.made == live.made);
+                Failure::Lost(error)
+            }
+        })
+    }
+
+    fn current(&self) -> Option<Live> {
+        self.live
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn keep(&self, live: Live) -> Live {
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = Some(live.clone());
+        live
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.address)
+    }
+}
+
+fn is_fresh(live: &Live) -> bool {
+    live.checked.elapsed() < RECHECK
+}
+
+fn is_from_server(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
+}
+
+/// For how long a server is taken to be still the master, and its connection to be still there.
+/// One short command per second is nothing, and a connection that broke while it was idle is
+/// found out by a command that may be lost.
+const RECHECK: Duration = Duration::from_secs(1);

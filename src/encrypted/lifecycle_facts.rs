@@ -1,0 +1,157 @@
+//! The stored forms of departures and of an organisation's workspaces: metadata only, nothing in
+//! them is secret. Only ever added to.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::driver::{Draft, Record};
+use super::records;
+use crate::clock::{from_epoch, to_epoch};
+use crate::store::{Access, Departure, Error};
+use crate::tenant::{EnterpriseId, InstallationKey, TeamId};
+
+pub(super) const ACCESS: &str = "access";
+pub(super) const DEPARTURE: &str = "departure";
+
+/// A tenant that is gone, and that the host is to be told of.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct DepartureFacts {
+    v: u32,
+    kind: Cow<'static, str>,
+    enterprise_id: Option<EnterpriseId>,
+    team_id: Option<TeamId>,
+    reason: String,
+    /// Seconds since 1970.
+    purged_at: u64,
+    pub(super) attempts: u32,
+}
+
+impl DepartureFacts {
+    pub(super) fn of(departure: &Departure) -> Self {
+        Self {
+            v: 1,
+            kind: DEPARTURE.into(),
+            enterprise_id: departure.key.enterprise().cloned(),
+            team_id: departure.key.team().cloned(),
+            reason: departure.reason.clone(),
+            purged_at: to_epoch(departure.at),
+            attempts: 0,
+        }
+    }
+
+    pub(super) fn read(record: &Record) -> Result<Self, Error> {
+        let facts: Self = records::facts(record, "a departure's metadata")?;
+        records::known(facts.v, &facts.kind, DEPARTURE)?;
+        Ok(facts)
+    }
+
+    pub(super) fn departure(&self) -> Result<Departure, Error> {
+        let key = InstallationKey::new(self.enterprise_id.clone(), self.team_id.clone())
+            .map_err(|_| records::form("a departure's ids"))?;
+        Ok(Departure::new(
+            key,
+            &self.reason,
+            from_epoch(self.purged_at),
+        ))
+    }
+}
+
+/// Whether an org-wide installation may serve one workspace.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct AccessFacts {
+    v: u32,
+    kind: Cow<'static, str>,
+    team_id: TeamId,
+    pub(super) is_granted: bool,
+    /// Microseconds since 1970: Slack's `event_ts` has as many digits.
+    at_micros: u64,
+}
+
+impl AccessFacts {
+    pub(super) fn of(team: &TeamId, access: &Access) -> Self {
+        Self {
+            v: 1,
+            kind: ACCESS.into(),
+            team_id: team.clone(),
+            is_granted: access.is_granted,
+            at_micros: access.at_micros,
+        }
+    }
+
+    pub(super) fn read(record: &Record) -> Result<Self, Error> {
+        let facts: Self = records::facts(record, "a workspace's access")?;
+        records::known(facts.v, &facts.kind, ACCESS)?;
+        Ok(facts)
+    }
+
+    /// Whether this counts over what was known. Of two in one microsecond, the revocation: it
+    /// hands out less.
+    pub(super) fn outdates(&self, known: &Self) -> bool {
+        let rank = |facts: &Self| (facts.at_micros, !facts.is_granted);
+        rank(self) > rank(known)
+    }
+}
+
+/// A row that has nothing but facts.
+pub(super) fn draft(
+    kind: &'static str,
+    facts: &impl Serialize,
+    due_at: Option<std::time::SystemTime>,
+) -> Draft {
+    Draft {
+        kind,
+        metadata: records::to_text(facts),
+        plaintext: Zeroizing::new(Vec::new()),
+        due_at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::from_epoch;
+
+    #[test]
+    fn departures_and_access_are_written_in_the_forms_that_are_stored() {
+        let team = TeamId::new("T0ALPHA0001").expect("an id");
+        let org = EnterpriseId::new("E0GRID00001").expect("an id");
+        let key = InstallationKey::workspace(team.clone()).within(org);
+        let departure = Departure::new(key, "app_uninstalled", from_epoch(1_790_000_000));
+        assert_eq!(
+            records::to_text(&DepartureFacts::of(&departure)),
+            "{\"v\":1,\"kind\":\"departure\",\"enterprise_id\":\"E0GRID00001\",\
+             \"team_id\":\"T0ALPHA0001\",\"reason\":\"app_uninstalled\",\
+             \"purged_at\":1790000000,\"attempts\":0}"
+        );
+        let access = Access {
+            teams: Vec::new(),
+            is_granted: false,
+            at_micros: 1_790_000_000_111_222,
+        };
+        assert_eq!(
+            records::to_text(&AccessFacts::of(&team, &access)),
+            "{\"v\":1,\"kind\":\"access\",\"team_id\":\"T0ALPHA0001\",\
+             \"is_granted\":false,\"at_micros\":1790000000111222}"
+        );
+    }
+
+    #[test]
+    fn the_latest_change_of_access_counts_and_a_revocation_wins_a_tie() {
+        let team = TeamId::new("T0ALPHA0001").expect("an id");
+        let at = |at_micros, is_granted| {
+            let access = Access {
+                teams: Vec::new(),
+                is_granted,
+                at_micros,
+            };
+            AccessFacts::of(&team, &access)
+        };
+        assert!(at(2, true).outdates(&at(1, false)));
+        assert!(!at(1, false).outdates(&at(2, true)));
+        assert!(at(1, false).outdates(&at(1, true)));
+        assert!(!at(1, true).outdates(&at(1, false)));
+        assert!(!at(1, false).outdates(&at(1, false)));
+    }
+}

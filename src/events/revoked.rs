@@ -1,0 +1,103 @@
+//! `tokens_revoked`: some users' tokens, or the bot's.
+//!
+//! The event lists users, not tokens, and Slack sends it for tokens that were replaced as well:
+//! when a user authorises anew, or when we revoke one ourselves. So each token that is stored is
+//! asked about, whatever the time says; only a dead one goes.
+
+use std::time::SystemTime;
+
+use serde::Deserialize;
+
+use super::judge::{age, revision};
+use super::{Handled, Lifecycle, LifecycleError};
+use crate::store::Delete;
+use crate::tenant::{InstallationKey, UserId};
+
+/// What is read of the event: ids of users, not tokens.
+#[derive(Deserialize)]
+pub(super) struct TokensRevoked {
+    event: Event,
+}
+
+#[derive(Deserialize)]
+struct Event {
+    #[serde(default)]
+    tokens: RevokedTokens,
+}
+
+#[derive(Default, Deserialize)]
+struct RevokedTokens {
+    /// Users whose own tokens are revoked.
+    #[serde(default)]
+    oauth: Vec<String>,
+    /// Bot users whose tokens are revoked.
+    #[serde(default)]
+    bot: Vec<String>,
+}
+
+impl Lifecycle {
+    pub(super) async fn revoked(
+        &self,
+        key: &InstallationKey,
+        at: SystemTime,
+        revoked: TokensRevoked,
+    ) -> Result<Handled, LifecycleError> {
+        let RevokedTokens { oauth, bot } = revoked.event.tokens;
+        let mut any = false;
+        for user in oauth.iter().filter_map(|id| UserId::new(id.as_str()).ok()) {
+            any |= self.users_token_revoked(key, at, &user).await?;
+        }
+        if !bot.is_empty() {
+            any |= self.bots_token_revoked(key, at, &bot).await?;
+        }
+        Ok(match any {
+            true => Handled::Revoked,
+            false => Handled::Ignored,
+        })
+    }
+
+    async fn users_token_revoked(
+        &self,
+        key: &InstallationKey,
+        at: SystemTime,
+        user: &UserId,
+    ) -> Result<bool, LifecycleError> {
+        let Some(installation) = self.installations.fetch(key, Some(user)).await? else {
+            return Ok(false);
+        };
+        let Some(stored) = &installation.user else {
+            return Ok(false);
+        };
+        let age = age(installation.installed_at, at);
+        if !self.is_dead(&stored.grant.access_token, age).await? {
+            return Ok(false);
+        }
+        let delete = Delete::user(user.clone()).only(revision(&installation));
+        Ok(self.installations.delete(key, &delete).await?)
+    }
+
+    async fn bots_token_revoked(
+        &self,
+        key: &InstallationKey,
+        at: SystemTime,
+        revoked: &[String],
+    ) -> Result<bool, LifecycleError> {
+        let Some(installation) = self.installations.fetch(key, None).await? else {
+            return Ok(false);
+        };
+        // Ids of other apps' bots are none of ours; `oauth` alone never touches the bot.
+        let ours = installation
+            .bot
+            .as_ref()
+            .filter(|bot| revoked.iter().any(|id| id == bot.user_id.as_str()));
+        let Some(bot) = ours else {
+            return Ok(false);
+        };
+        let age = age(installation.installed_at, at);
+        if !self.is_dead(&bot.grant.access_token, age).await? {
+            return Ok(false);
+        }
+        let delete = Delete::bot().only(revision(&installation));
+        Ok(self.installations.delete(key, &delete).await?)
+    }
+}

@@ -1,0 +1,142 @@
+//! `app_uninstalled`: the purge, and what the host is told of it.
+
+use std::time::{Duration, SystemTime};
+
+use super::judge::{Age, age, revision};
+use super::{APP_UNINSTALLED, Handled, Lifecycle, LifecycleError, TELL_AGAIN};
+use crate::installation::Revision;
+use crate::store::{self, Departure, PendingDeparture};
+use crate::tenant::InstallationKey;
+
+impl Lifecycle {
+    /// Tells the host of departures that it was not told of yet: after a crash, or a hook that
+    /// failed. Answers how many it was told of now.
+    ///
+    /// Call it every minute or so in each process, or run [`run`](Self::run). One that the hook
+    /// refuses again is put off, up to an hour each time.
+    ///
+    /// # Errors
+    ///
+    /// [`LifecycleError::Store`] if the database does not answer. A hook's error is logged, and
+    /// the others are told all the same.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, a departure that was being told of is told again later.
+    pub async fn resume_pending(&self) -> Result<usize, LifecycleError> {
+        if self.hooks.is_none() {
+            return Ok(0);
+        }
+        let now = self.clock.now();
+        let mut told = 0;
+        for pending in self.installations.due_departures(now, AT_ONCE).await? {
+            let until = now + pause(pending.attempts);
+            // Another worker may have it by now.
+            let Some(pending) = self.installations.postpone(&pending, until).await? else {
+                continue;
+            };
+            match self.tell(&pending).await {
+                Ok(()) => told += 1,
+                Err(error @ LifecycleError::Store(_)) => return Err(error),
+                Err(error) => {
+                    tracing::error!(tenant = %pending.departure.key, attempts = pending.attempts,
+                        %error, "the host could not be told of a departure yet");
+                }
+            }
+        }
+        Ok(told)
+    }
+
+    /// Resumes what is pending, now and then each minute. Never ends; drop it to stop.
+    pub async fn run(&self) {
+        let mut minutes = tokio::time::interval(TELL_AGAIN);
+        loop {
+            minutes.tick().await;
+            if let Err(error) = self.resume_pending().await {
+                tracing::warn!(%error, "pending departures could not be resumed");
+            }
+        }
+    }
+
+    pub(super) async fn uninstalled(
+        &self,
+        key: &InstallationKey,
+        at: SystemTime,
+    ) -> Result<Handled, LifecycleError> {
+        let standing = match self.installations.fetch(key, None).await {
+            Ok(Some(installation)) => match self.ended(&installation, at).await? {
+                true => revision(&installation),
+                false => return Ok(Handled::Ignored),
+            },
+            Ok(None) => return self.told(key).await,
+            Err(error @ store::Error::Unreadable(_)) => {
+                match self.installations.glance(key).await? {
+                    // Its time is not authenticated, but good enough to spare a newer one.
+                    Some((revision, Some(summary))) => match age(summary.installed_at, at) {
+                        Age::Earlier => return Ok(Handled::Ignored),
+                        Age::Ambiguous => return Err(error.into()),
+                        Age::Later => revision,
+                    },
+                    Some((revision, None)) => revision,
+                    None => return Err(store::Error::Conflict.into()),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.leave(key, standing, APP_UNINSTALLED).await?;
+        Ok(Handled::Purged)
+    }
+
+    /// Purges a tenant whose installation is of that revision, and tells the host.
+    pub(crate) async fn leave(
+        &self,
+        key: &InstallationKey,
+        only: Revision,
+        reason: &str,
+    ) -> Result<(), LifecycleError> {
+        let now = self.clock.now();
+        let departure = Departure::new(key.clone(), reason, now);
+        let tell_at = self.hooks.is_some().then(|| now + TELL_AGAIN);
+        let pending = self.installations.purge(&departure, only, tell_at).await?;
+        tracing::info!(tenant = %key, reason = departure.reason, "purged");
+        match pending {
+            Some(pending) => self.tell(&pending).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Tells the host of a purge that came before, if it was not told yet.
+    pub(crate) async fn told(&self, key: &InstallationKey) -> Result<Handled, LifecycleError> {
+        if self.hooks.is_none() {
+            return Ok(Handled::Ignored);
+        }
+        match self.installations.departure(key).await? {
+            Some(pending) => self.tell(&pending).await.map(|()| Handled::Purged),
+            None => Ok(Handled::Ignored),
+        }
+    }
+
+    async fn tell(&self, pending: &PendingDeparture) -> Result<(), LifecycleError> {
+        let Some(hooks) = &self.hooks else {
+            return Ok(());
+        };
+        let departure = &pending.departure;
+        let again = self.installations.glance(&departure.key).await?.is_some();
+        hooks
+            .uninstalled(departure, again)
+            .await
+            .map_err(LifecycleError::Hook)?;
+        self.installations.settle(pending).await?;
+        Ok(())
+    }
+}
+
+/// How long a departure is put off: a minute, then twice as long each time, an hour at most.
+fn pause(attempts: u32) -> Duration {
+    TELL_AGAIN.saturating_mul(1 << attempts.min(6)).min(HOUR)
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A bound on one round's work; the next one takes the rest.
+const AT_ONCE: usize = 100;

@@ -1,0 +1,395 @@
+//! Ready-made policies on who may install, to be put together with [`AllOf`].
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::policy::{Candidate, InstallPolicy, Verdict};
+use crate::installation::{Grant, Home, Installation, Scopes};
+use crate::slack::Person;
+use crate::tenant::{EnterpriseId, TeamId};
+
+/// Allows what every one of its policies allows; the first that refuses gives the reason.
+///
+/// ```
+/// use slack_installs::TeamId;
+/// use slack_installs::oauth::{AdminRequired, AllOf, DenyTenants, OrgWide};
+///
+/// let policy = AllOf::default()
+///     .and(DenyTenants::default().with_team(TeamId::new("T0BANNED001")?))
+///     .and(OrgWide::Never)
+///     .and(AdminRequired::default());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct AllOf(Vec<Arc<dyn InstallPolicy>>);
+
+impl AllOf {
+    /// Asks this one as well, after those before it. Put those that ask Slack last.
+    #[must_use]
+    pub fn and(mut self, policy: impl InstallPolicy) -> Self {
+        self.0.push(Arc::new(policy));
+        self
+    }
+}
+
+/// Lets only these workspaces and organisations in, each organisation with all its workspaces.
+#[derive(Clone, Debug, Default)]
+pub struct AllowTenants(Tenants);
+
+/// Keeps these workspaces and organisations out, each organisation with all its workspaces.
+///
+/// An org-wide installation is the organisation's: a workspace that is denied here is still
+/// reached by it.
+#[derive(Clone, Debug, Default)]
+pub struct DenyTenants(Tenants);
+
+#[derive(Clone, Debug, Default)]
+struct Tenants {
+    enterprises: BTreeSet<EnterpriseId>,
+    teams: BTreeSet<TeamId>,
+}
+
+/// Lets only admins grant sensitive scopes: admins and owners of the organisation for an
+/// org-wide installation; those, or admins and owners of the workspace, for one in a workspace.
+///
+/// Asks `users.info` about whoever installs, so one of the two tokens must have the scope
+/// `users:read`; guests, strangers from other companies and deactivated people are never admins.
+/// It fails closed: without that scope, without the installer's id, or without an answer, an
+/// installation with sensitive scopes is refused.
+///
+/// The default looks for [`SENSITIVE_SCOPES`] among what was granted.
+#[derive(Clone, Debug)]
+pub struct AdminRequired {
+    scopes: Vec<Box<str>>,
+}
+
+/// Which reach an installation may have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OrgWide {
+    /// Workspaces only.
+    Never,
+    /// Whole organisations only.
+    Only,
+}
+
+/// Refuses an installation without these scopes, which an admin or an optional scope can have
+/// taken out. To let it in and mark it instead, look at
+/// [`Installed::missing_scopes`](super::Installed::missing_scopes) in the hook.
+#[derive(Clone, Debug, Default)]
+pub struct RequiredScopes {
+    /// What the bot must have.
+    pub bot: Scopes,
+    /// What the installer's own token must have.
+    pub user: Scopes,
+}
+
+/// Scopes that read what people write, reach beyond the workspace, or administer it. `*` stands
+/// for anything at that end.
+///
+/// After Slack's Marketplace guidelines
+/// (<https://docs.slack.dev/slack-marketplace/slack-marketplace-app-guidelines-and-requirements>):
+/// those that it refuses or admits only after an enhanced review.
+pub const SENSITIVE_SCOPES: &[&str] = &[
+    "*:history",
+    "admin",
+    "admin.*",
+    "canvases:read",
+    "conversations.connect:*",
+    "files:read",
+    "groups:write",
+    "groups:write.invites",
+    "mpim:write",
+    "search:*",
+];
+
+macro_rules! tenants {
+    ($name:ident) => {
+        impl $name {
+            /// Adds an organisation, with all its workspaces.
+            #[must_use]
+            pub fn with_enterprise(mut self, enterprise: EnterpriseId) -> Self {
+                self.0.enterprises.insert(enterprise);
+                self
+            }
+
+            /// Adds a workspace.
+            #[must_use]
+            pub fn with_team(mut self, team: TeamId) -> Self {
+                self.0.teams.insert(team);
+                self
+            }
+        }
+    };
+}
+
+tenants!(AllowTenants);
+tenants!(DenyTenants);
+
+impl Tenants {
+    fn has(&self, home: &Home) -> bool {
+        let org = home.enterprise();
+        let team = home.team();
+        org.is_some_and(|org| self.enterprises.contains(&org.id))
+            || team.is_some_and(|team| self.teams.contains(&team.id))
+    }
+}
+
+impl AdminRequired {
+    /// Looks for these scopes instead; `*` at either end stands for anything.
+    pub fn for_scopes<S: Into<Box<str>>>(scopes: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            scopes: scopes.into_iter().map(Into::into).collect(),
+        }
+    }
+
+    fn is_sensitive(&self, scope: &str) -> bool {
+        self.scopes.iter().any(|pattern| fits(pattern, scope))
+    }
+}
+
+impl Default for AdminRequired {
+    fn default() -> Self {
+        Self::for_scopes(SENSITIVE_SCOPES.iter().copied())
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl InstallPolicy for AllOf {
+    async fn judge(&self, candidate: &Candidate<'_>) -> Verdict {
+        for policy in &self.0 {
+            match policy.judge(candidate).await {
+                Verdict::Allow => {}
+                refusal @ Verdict::Refuse { .. } => return refusal,
+            }
+        }
+        Verdict::Allow
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl InstallPolicy for AllowTenants {
+    async fn judge(&self, candidate: &Candidate<'_>) -> Verdict {
+        match self.0.has(&candidate.installation.home) {
+            true => Verdict::Allow,
+            false => refuse("This app is not open to your workspace."),
+        }
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl InstallPolicy for DenyTenants {
+    async fn judge(&self, candidate: &Candidate<'_>) -> Verdict {
+        match self.0.has(&candidate.installation.home) {
+            true => refuse("This app is not open to your workspace."),
+            false => Verdict::Allow,
+        }
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl InstallPolicy for AdminRequired {
+    async fn judge(&self, candidate: &Candidate<'_>) -> Verdict {
+        let installation = candidate.installation;
+        let granted = grants(installation).into_iter().flatten();
+        if !granted
+            .clone()
+            .any(|grant| grant.scopes.iter().any(|scope| self.is_sensitive(scope)))
+        {
+            return Verdict::Allow;
+        }
+        let asks = granted
+            .into_iter()
+            .find(|grant| grant.scopes.contains(USERS_READ));
+        let (Some(grant), Some(by)) = (asks, &installation.installed_by) else {
+            tracing::error!("an admin is required, but no token has users:read to find out");
+            return refuse("It could not be found out whether you are an admin.");
+        };
+        let asked = candidate.slack.users_info(&grant.access_token, by).await;
+        match asked {
+            Ok(person) if is_admin(&person, &installation.home) => Verdict::Allow,
+            Ok(_) => refuse(match &installation.home {
+                Home::Org(_) => "Only an admin of your organisation can install this app.",
+                Home::Workspace { .. } => "Only an admin of your workspace can install this app.",
+            }),
+            Err(error) => {
+                tracing::warn!(%error, "it could not be found out whether an admin installs");
+                refuse("It could not be found out whether you are an admin. Please try again.")
+            }
+        }
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl InstallPolicy for OrgWide {
+    async fn judge(&self, candidate: &Candidate<'_>) -> Verdict {
+        match (self, &candidate.installation.home) {
+            (Self::Never, Home::Org(_)) => refuse(
+                "This app is for single workspaces. Please install it in each workspace by itself.",
+            ),
+            (Self::Only, Home::Workspace { .. }) => refuse(
+                "This app is for whole organisations. Please have an admin of yours install it.",
+            ),
+            _ => Verdict::Allow,
+        }
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl InstallPolicy for RequiredScopes {
+    async fn judge(&self, candidate: &Candidate<'_>) -> Verdict {
+        let [bot, user] = grants(candidate.installation);
+        let (bot, user) = (missing(bot, &self.bot), missing(user, &self.user));
+        let missing: Vec<_> = bot.iter().chain(user.iter()).collect();
+        match missing.is_empty() {
+            true => Verdict::Allow,
+            false => Verdict::Refuse {
+                reason: format!(
+                    "This app needs permissions that were not granted: {}.",
+                    missing.join(", ")
+                ),
+            },
+        }
+    }
+}
+
+/// What of these scopes a credential lacks.
+pub(super) fn missing(grant: Option<&Grant>, wanted: &Scopes) -> Scopes {
+    match grant {
+        Some(grant) => grant.scopes.missing(wanted),
+        None => wanted.clone(),
+    }
+}
+
+/// The bot's credential and the installer's own.
+pub(super) fn grants(installation: &Installation) -> [Option<&Grant>; 2] {
+    [
+        installation.bot.as_ref().map(|bot| &bot.grant),
+        installation.user.as_ref().map(|user| &user.grant),
+    ]
+}
+
+/// An admin's flags count only where they are from: a stranger is an admin at home.
+fn is_admin(person: &Person, home: &Home) -> bool {
+    if person.is_deleted || person.is_outsider {
+        return false;
+    }
+    let of_org = home
+        .enterprise()
+        .is_some_and(|org| person.is_org_admin && person.enterprise_id.as_ref() == Some(&org.id));
+    let of_workspace = home.team().is_some_and(|team| {
+        let is_here = person.team_id.as_ref() == Some(&team.id) || person.teams.contains(&team.id);
+        person.is_admin && is_here
+    });
+    of_org || of_workspace
+}
+
+fn fits(pattern: &str, scope: &str) -> bool {
+    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+        (Some(end), _) => scope.ends_with(end),
+        (None, Some(start)) => scope.starts_with(start),
+        (None, None) => scope == pattern,
+    }
+}
+
+fn refuse(reason: &str) -> Verdict {
+    Verdict::Refuse {
+        reason: reason.to_owned(),
+    }
+}
+
+/// The scope of `users.info` (<https://docs.slack.dev/reference/methods/users.info>).
+const USERS_READ: &str = "users:read";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::installation::{Enterprise, Team};
+
+    #[test]
+    fn a_pattern_stands_for_anything_at_its_open_end() {
+        let policy = AdminRequired::default();
+        for sensitive in [
+            "channels:history",
+            "im:history",
+            "admin.users:read",
+            "search:read",
+        ] {
+            assert!(policy.is_sensitive(sensitive), "{sensitive}");
+        }
+        for harmless in [
+            "chat:write",
+            "commands",
+            "users:read",
+            "files:write",
+            "history",
+        ] {
+            assert!(!policy.is_sensitive(harmless), "{harmless}");
+        }
+    }
+
+    #[test]
+    fn an_admins_flags_count_only_where_they_are_from() {
+        let team = |id: &str| TeamId::new(id).expect("an id");
+        let org = |id: &str| EnterpriseId::new(id).expect("an id");
+        let home = |enterprise: Option<&str>, id: &str| Home::Workspace {
+            enterprise: enterprise.map(|id| Enterprise {
+                id: org(id),
+                name: None,
+            }),
+            team: Team {
+                id: team(id),
+                name: None,
+            },
+        };
+        let admin = Person {
+            team_id: Some(team("T1")),
+            is_admin: true,
+            ..Person::default()
+        };
+        assert!(is_admin(&admin, &home(None, "T1")));
+        assert!(!is_admin(&admin, &home(None, "T12")));
+        let everywhere = Home::Org(Enterprise {
+            id: org("E1"),
+            name: None,
+        });
+        let in_org = Person {
+            enterprise_id: Some(org("E1")),
+            teams: vec![team("T1"), team("T2")],
+            ..admin.clone()
+        };
+        assert!(
+            !is_admin(&in_org, &everywhere),
+            "an admin of a workspace only"
+        );
+        assert!(is_admin(&in_org, &home(Some("E1"), "T2")));
+        let of_org = Person {
+            is_admin: false,
+            is_org_admin: true,
+            ..in_org
+        };
+        assert!(is_admin(&of_org, &everywhere));
+        assert!(is_admin(&of_org, &home(Some("E1"), "T3")));
+        assert!(!is_admin(&of_org, &home(Some("E12"), "T3")));
+        assert!(!is_admin(&of_org, &home(None, "T1")));
+        for refused in [
+            Person {
+                is_deleted: true,
+                ..admin.clone()
+            },
+            Person {
+                is_outsider: true,
+                ..admin
+            },
+        ] {
+            assert!(!is_admin(&refused, &home(None, "T1")));
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! A sweep that asks Slack about every installation: events get lost, and tenants with them.
+
+use std::time::Duration;
+
+use super::{OperateError, Operator};
+use crate::events::LifecycleError;
+use crate::installation::{Grant, Installation};
+use crate::slack::{self, AuthTest, ErrorClass};
+use crate::store::{self, Delete, Facts, Summary};
+use crate::tenant::{EnterpriseId, InstallationKey};
+
+/// How to sweep.
+#[derive(Clone, Debug)]
+pub struct ReconcileConfig {
+    /// Whether to purge what is gone, and to bring facts up to date; otherwise only to report.
+    pub repairs: bool,
+    /// The time between two calls of `auth.test`. Slack allows hundreds a minute.
+    pub pause: Duration,
+    /// The most tenants that one sweep purges. With more that look gone, it purges none: then
+    /// it is more likely that something is wrong here, such as an address that is not on the
+    /// app's allow-list.
+    pub most_purges: usize,
+    /// The largest share of the swept tenants that it purges, in percent. One may always go.
+    pub most_percent: usize,
+}
+
+impl Default for ReconcileConfig {
+    /// Reports only, asks five times a second, and would purge 10 tenants and 5 % at most.
+    fn default() -> Self {
+        Self {
+            repairs: false,
+            pause: Duration::from_millis(200),
+            most_purges: 10,
+            most_percent: 5,
+        }
+    }
+}
+
+/// What a sweep found, and did.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Reconciled {
+    /// How many installations were looked at.
+    pub examined: usize,
+    /// Those that are not simply alive and current.
+    pub findings: Vec<Examined>,
+    /// How many tenants were purged.
+    pub purged: usize,
+    /// How many had a dead bot or installer's token removed, or facts brought up to date.
+    pub repaired: usize,
+    /// More looked gone than may be purged at once, so none was.
+    pub is_guard_tripped: bool,
+}
+
+/// One finding.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Examined {
+    /// Whose.
+    pub key: InstallationKey,
+    /// What.
+    pub verdict: Verdict,
+}
+
+/// What Slack says of an installation.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Its tokens are dead beyond doubt.
+    Gone,
+    /// It lives, and one of its two credentials that were asked about is dead.
+    PartlyGone,
+    /// It lives, and what is stored of its organisation, URL or bot is out of date.
+    Outdated,
+    /// Its access token has expired: a matter of the token's rotation.
+    Expired,
+    /// Slack says something from which nothing can be concluded: `invalid_auth`, a migration, an
+    /// unknown error. With the error's name, if it has one.
+    Unclear(Option<slack::ErrorCode>),
+    /// There is no token to ask with.
+    Tokenless,
+    /// What is stored does not open.
+    Unreadable,
+}
+
+/// What `auth.test` says of one token.
+enum State {
+    Alive(AuthTest),
+    Dead,
+    Expired,
+    Unclear(Option<slack::ErrorCode>),
+}
+
+impl Operator {
+    /// Asks `auth.test` about every installation, one after the other.
+    ///
+    /// A tenant is purged only if each of its tokens that was asked about is dead by a word that
+    /// can mean nothing else (never by `invalid_auth` alone, never by a rotating token that may
+    /// have been replaced), if a second answer confirms it, and if not too many look so at once.
+    /// Repeat it daily, and after an outage of the events' intake.
+    ///
+    /// # Errors
+    ///
+    /// [`OperateError`] if the store does not answer. What was done is done; a repeated sweep
+    /// does the rest.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any point.
+    pub async fn reconcile(&self, config: &ReconcileConfig) -> Result<Reconciled, OperateError> {
+        let mut report = Reconciled::default();
+        let mut from = None;
+        loop {
+            let page = self.store.list(from, PAGE).await?;
+            for summary in page.installations {
+                report.examined += 1;
+                if let Some(examined) = self.examine(&summary, config).await? {
+                    report.findings.push(examined);
+                }
+            }
+            from = page.next;
+            if from.is_none() {
+                break;
+            }
+        }
+        if config.repairs {
+            self.repair(&mut report, config).await?;
+        }
+        tracing::info!(
+            examined = report.examined,
+            findings = report.findings.len(),
+            purged = report.purged,
+            repaired = report.repaired,
+            is_guard_tripped = report.is_guard_tripped,
+            "reconciled"
+        );
+        Ok(report)
+    }
+
+    async fn examine(
+        &self,
+        summary: &Summary,
+        config: &ReconcileConfig,
+    ) -> Result<Option<Examined>, OperateError> {
+        let key = summary.home.key();
+        let installation = match self.store.fetch(&key, summary.installed_by.as_ref()).await {
+            Ok(Some(installation)) => installation,
+            Ok(None) => return Ok(None),
+            Err(store::Error::Unreadable(_)) => {
+                let verdict = Verdict::Unreadable;
+                return Ok(Some(Examined { key, verdict }));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let verdict = self.judge(&installation, config).await;
+        Ok(verdict.map(|verdict| Examined { key, verdict }))
+    }
+
+    /// What Slack says of the bot's token and the installer's; `None` if all is well.
+    async fn judge(
+        &self,
+        installation: &Installation,
+        config: &ReconcileConfig,
+    ) -> Option<Verdict> {
+        let mut states = Vec::new();
+        for grant in grants(installation).into_iter().flatten() {
+            states.push(self.ask(grant, config).await);
+        }
+        let dead = states.iter().filter(|it| matches!(it, State::Dead)).count();
+        let alive = states.iter().find_map(|state| match state {
+            State::Alive(test) => Some(test),
+            _ => None,
+        });
+        match alive {
+            Some(_) if dead > 0 => return Some(Verdict::PartlyGone),
+            Some(test) if is_outdated(installation, test) => return Some(Verdict::Outdated),
+            Some(_) => return None,
+            None => {}
+        }
+        if states.is_empty() {
+            return Some(Verdict::Tokenless);
+        }
+        if dead == states.len() {
+            return Some(Verdict::Gone);
+        }
+        let unclear = states.into_iter().find_map(|state| match state {
+            State::Unclear(code) => Some(Verdict::Unclear(code)),
+            _ => None,
+        });
+        Some(unclear.unwrap_or(Verdict::Expired))
+    }
+
+    async fn ask(&self, grant: &Grant, config: &ReconcileConfig) -> State {
+        for attempt in 0..ATTEMPTS {
+            tokio::time::sleep(config.pause).await;
+            let error = match self.slack.auth_test(&grant.access_token).await {
+                Ok(test) => return State::Alive(test),
+                Err(error) => error,
+            };
+            if let slack::Error::RateLimited { retry_after } = &error
+                && attempt + 1 < ATTEMPTS
+            {
+                let wait = retry_after.unwrap_or(RATE_LIMITED).min(RATE_LIMITED);
+                tokio::time::sleep(wait).await;
+                continue;
+            }
+            let code = match &error {
+                slack::Error::Api { code, .. } => Some(code.clone()),
+                _ => None,
+            };
+            return match error.class() {
+                ErrorClass::Dead => State::Dead,
+                // `invalid_auth` also means that our address is not allowed; and a token that
+                // rotates is revoked when a newer one pushes it out.
+                ErrorClass::Revoked
+                    if grant.refresh_token.is_none()
+                        && code.as_ref().is_some_and(|it| it.as_str() == REVOKED) =>
+                {
+                    State::Dead
+                }
+                ErrorClass::TokenExpired => State::Expired,
+                _ => State::Unclear(code),
+            };
+        }
+        State::Unclear(None)
+    }
+
+    async fn repair(
+        &self,
+        report: &mut Reconciled,
+        config: &ReconcileConfig,
+    ) -> Result<(), OperateError> {
+        let gone = report.findings.iter();
+        let gone = gone.filter(|it| it.verdict == Verdict::Gone).count();
+        let share = (report.examined * config.most_percent / 100).max(1);
+        report.is_guard_tripped = gone > config.most_purges.min(share);
+        if report.is_guard_tripped {
+            tracing::error!(gone, "too many tenants look gone at once; none is purged");
+        }
+        for Examined { key, verdict } in &report.findings {
+            match verdict {
+                Verdict::Gone if report.is_guard_tripped => {}
+                Verdict::Gone => report.purged += usize::from(self.end(key, config).await?),
+                Verdict::PartlyGone => {
+                    report.repaired += usize::from(self.end_parts(key, config).await?);
+                }
+                Verdict::Outdated => {
+                    report.repaired += usize::from(self.update(key, config).await?);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Purges a tenant, if a second answer says the same.
+    async fn end(
+        &self,
+        key: &InstallationKey,
+        config: &ReconcileConfig,
+    ) -> Result<bool, OperateError> {
+        let Some(installation) = self.again(key).await? else {
+            return Ok(false);
+        };
+        if self.judge(&installation, config).await != Some(Verdict::Gone) {
+            return Ok(false);
+        }
+        let revision = installation
+            .revision
+            .expect("a fetched installation has a revision");
+        let reason = "reconcile: its tokens are dead";
+        match self.lifecycle.leave(key, revision, reason).await {
+            Ok(()) => Ok(true),
+            Err(LifecycleError::Store(store::Error::Conflict)) => Ok(false),
+            // The note stands, so the host is told later.
+            Err(LifecycleError::Hook(error)) => {
+                tracing::error!(tenant = %key, %error, "the host could not purge its own data");
+                Ok(true)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes those of the two credentials that are dead, by a second answer.
+    async fn end_parts(
+        &self,
+        key: &InstallationKey,
+        config: &ReconcileConfig,
+    ) -> Result<bool, OperateError> {
+        let Some(installation) = self.again(key).await? else {
+            return Ok(false);
+        };
+        let revision = installation
+            .revision
+            .expect("a fetched installation has a revision");
+        let [bot, user] = grants(&installation);
+        let users_id = installation.user.as_ref().map(|user| user.id.clone());
+        let parts = [
+            (bot, Some(Delete::bot())),
+            (user, users_id.map(Delete::user)),
+        ];
+        let mut any = false;
+        for (grant, delete) in parts {
+            let (Some(grant), Some(delete)) = (grant, delete) else {
+                continue;
+            };
+            if matches!(self.ask(grant, config).await, State::Dead) {
+                any |= match self.store.delete(key, &delete.only(revision)).await {
+                    Err(store::Error::Conflict) => false,
+                    outcome => outcome?,
+                };
+            }
+        }
+        Ok(any)
+    }
+
+    async fn update(
+        &self,
+        key: &InstallationKey,
+        config: &ReconcileConfig,
+    ) -> Result<bool, OperateError> {
+        let Some(installation) = self.again(key).await? else {
+            return Ok(false);
+        };
+        let Some(grant) = grants(&installation).into_iter().flatten().next() else {
+            return Ok(false);
+        };
+        let State::Alive(test) = self.ask(grant, config).await else {
+            return Ok(false);
+        };
+        let revision = installation
+            .revision
+            .expect("a fetched installation has a revision");
+        // One change a sweep: each is guarded by the revision that was judged, and changes it.
+        if enterprise_moved(&installation, &test) {
+            let enterprise = test.enterprise_id.as_ref();
+            return Ok(self.store.set_enterprise(key, revision, enterprise).await?);
+        }
+        let facts = Facts {
+            bot_id: test.bot_id.filter(|_| installation.bot.is_some()),
+            url: test.url,
+        };
+        Ok(self.store.note(key, revision, &facts).await?)
+    }
+
+    async fn again(&self, key: &InstallationKey) -> Result<Option<Installation>, OperateError> {
+        let by = self.installer(key).await?;
+        Ok(self.store.fetch(key, by.as_ref()).await?)
+    }
+}
+
+fn grants(installation: &Installation) -> [Option<&Grant>; 2] {
+    [
+        installation.bot.as_ref().map(|bot| &bot.grant),
+        installation.user.as_ref().map(|user| &user.grant),
+    ]
+}
+
+fn is_outdated(installation: &Installation, test: &AuthTest) -> bool {
+    let url = test.url.is_some() && test.url != installation.url;
+    let bot = installation.bot.as_ref();
+    let bot = bot.is_some_and(|bot| test.bot_id.is_some() && test.bot_id != bot.id);
+    url || bot || enterprise_moved(installation, test)
+}
+
+/// Whether the workspace is in another organisation than is stored. Only an answer that names
+/// this very workspace says so.
+fn enterprise_moved(installation: &Installation, test: &AuthTest) -> bool {
+    let stored: Option<&EnterpriseId> = installation.home.enterprise().map(|org| &org.id);
+    let team = installation.home.team().map(|team| &team.id);
+    team.is_some() && test.team_id.as_ref() == team && test.enterprise_id.as_ref() != stored
+}
+
+const PAGE: usize = 200;
+
+/// `token_revoked`: of Slack's words for a dead user token the one that means nothing else.
+const REVOKED: &str = "token_revoked";
+
+/// Slack's `Retry-After` is a minute at most, as its limits are by the minute.
+const RATE_LIMITED: Duration = Duration::from_secs(60);
+
+const ATTEMPTS: usize = 3;

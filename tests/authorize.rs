@@ -1,0 +1,117 @@
+//! Which organisation a workspace belongs to, kept current by the requests that say it.
+
+mod support;
+
+use std::sync::Arc;
+
+use serde_json::json;
+use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend};
+use slack_installs::testing::Delivery;
+use slack_installs::{AuthorizeError, ResolvedVia};
+use support::app::{ADA, ALPHA, ORG, world};
+use support::life::Life;
+
+fn mention(life: &Life) -> Delivery {
+    life.app
+        .fake
+        .event(ALPHA, json!({"type": "app_mention", "user": ADA}))
+}
+
+async fn stored(life: &Life) -> Option<String> {
+    let installation = life.app.fetch(ALPHA, None).await.expect("it is installed");
+    installation
+        .home
+        .enterprise()
+        .map(|org| org.id.as_str().to_owned())
+}
+
+#[tokio::test]
+async fn a_workspace_that_joins_and_leaves_an_organisation_keeps_its_install_and_learns_of_it() {
+    // seratch/ChatGPT-in-Slack#108
+    let life = Life::new().await;
+    life.install(ADA).await;
+    let token = life.bot_token(ALPHA).await;
+    life.app.fake.join_org(ALPHA, ORG);
+    let served = life
+        .authorize(&mention(&life))
+        .await
+        .expect("its own install");
+    assert_eq!(served.resolved_via, ResolvedVia::Named);
+    assert_eq!(served.enterprise_id().map(|id| id.as_str()), Some(ORG));
+    assert_eq!(stored(&life).await.as_deref(), Some(ORG));
+
+    // A form that leaves the organisation out says nothing of it.
+    let silent = life.app.fake.slash_command(ADA, "/x", "");
+    let silent = silent.with_body(
+        "application/x-www-form-urlencoded",
+        format!("command=%2Fx&team_id={ALPHA}&user_id={ADA}"),
+    );
+    assert!(life.authorize(&silent).await.is_ok());
+    assert_eq!(stored(&life).await.as_deref(), Some(ORG));
+
+    let left = mention(&life).edit(|event| {
+        event["enterprise_id"] = json!(null);
+        event["context_enterprise_id"] = json!(null);
+        event["authorizations"][0]["enterprise_id"] = json!(null);
+    });
+    assert!(life.authorize(&left).await.is_ok());
+    assert_eq!(stored(&life).await, None);
+    assert_eq!(life.bot_token(ALPHA).await, token, "no token was touched");
+    assert!(life.user_token(ALPHA, ADA).await.is_some());
+}
+
+#[tokio::test]
+async fn another_companys_organisation_is_never_taken_for_the_workspaces() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    let shared = mention(&life).edit(|event| {
+        event["team_id"] = json!("T0XTERN0009");
+        event["enterprise_id"] = json!("E0XTERN0009");
+        event["is_ext_shared_channel"] = json!(true);
+    });
+    assert!(life.authorize(&shared).await.is_ok());
+    let clicked = life.app.fake.block_action(ADA, "x").edit(|payload| {
+        payload["enterprise"] = json!({"id": "E0XTERN0009"});
+        payload["user"]["team_id"] = json!("T0XTERN0009");
+    });
+    assert!(life.authorize(&clicked).await.is_ok());
+    assert_eq!(stored(&life).await, None);
+}
+
+#[tokio::test]
+async fn an_organisation_that_cannot_be_written_down_delays_nobody() {
+    let backend = Arc::new(Flaky::new(MemoryBackend::default(), Faults::none()));
+    let life = Life::with(world(), Arc::clone(&backend) as Arc<dyn Backend>).await;
+    life.install(ADA).await;
+    life.app.fake.join_org(ALPHA, ORG);
+    backend.set_faults(Faults {
+        lost_commits: 1,
+        ..Faults::none()
+    });
+    assert!(life.authorize(&mention(&life)).await.is_ok());
+    assert_eq!(stored(&life).await, None);
+    backend.set_faults(Faults::none());
+    assert!(life.authorize(&mention(&life)).await.is_ok());
+    assert_eq!(stored(&life).await.as_deref(), Some(ORG));
+}
+
+#[tokio::test]
+async fn an_org_flag_where_only_the_workspace_is_installed_finds_it_once_it_is_known_to_be_inside()
+{
+    // slackapi/bolt-python#1408
+    let life = Life::new().await;
+    life.install(ADA).await;
+    life.app.fake.join_org(ALPHA, ORG);
+    let flagged = mention(&life).edit(|event| {
+        event["authorizations"][0]["is_enterprise_install"] = json!(true);
+        event["authorizations"][0]["team_id"] = json!(null);
+    });
+    let refused = life
+        .authorize(&flagged)
+        .await
+        .expect_err("not known to be inside");
+    assert!(matches!(refused, AuthorizeError::NotInstalled));
+    life.authorize(&mention(&life)).await.expect("its own");
+    let served = life.authorize(&flagged).await.expect("its own");
+    assert_eq!(served.resolved_via, ResolvedVia::OrgToWorkspace);
+}

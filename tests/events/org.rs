@@ -1,0 +1,213 @@
+//! Workspaces that an organisation grants, takes away, or takes in.
+
+use serde_json::json;
+use slack_installs::testing::{Delivery, Fault, Who};
+use slack_installs::{AuthorizeError, Handled, ResolvedVia};
+
+use super::*;
+
+fn access(life: &Life, what: &str, teams: &[&str]) -> Delivery {
+    life.app.fake.app_uninstalled(ORG).edit(|event| {
+        let seconds = event["event_time"].as_u64().expect("a time");
+        event["event"] = json!({"type": what, "team_ids": teams,
+            "event_ts": format!("{seconds}.000100")});
+    })
+}
+
+fn mention(life: &Life, team: &str) -> Delivery {
+    life.app
+        .fake
+        .event(team, json!({"type": "app_mention", "user": OLGA}))
+}
+
+#[tokio::test]
+async fn a_workspace_that_is_taken_away_is_not_served_until_it_is_granted_again() {
+    let life = Life::new().await;
+    life.install(Who::user(OLGA).at(ORG)).await;
+    life.advance(3600);
+    assert!(life.authorize(&mention(&life, SALES)).await.is_ok());
+    let revoked = access(&life, "team_access_revoked", &[SALES]);
+    assert_eq!(life.handled(&revoked).await, Handled::Noted);
+    for (team, served) in [(SALES, false), (SUPPORT, true)] {
+        let outcome = life.authorize(&mention(&life, team)).await;
+        assert_eq!(outcome.is_ok(), served, "{team}");
+        if let Err(error) = outcome {
+            assert!(matches!(error, AuthorizeError::NotGranted), "{error}");
+        }
+    }
+    assert!(
+        life.bot_token(ORG).await.is_some(),
+        "the installation stays"
+    );
+
+    life.advance(60);
+    let granted = access(&life, "team_access_granted", &[SALES, SUPPORT]);
+    assert_eq!(life.handled(&granted).await, Handled::Noted);
+    assert!(life.authorize(&mention(&life, SALES)).await.is_ok());
+    // The older event comes again, late.
+    assert_eq!(life.handled(&revoked).await, Handled::Noted);
+    assert!(life.authorize(&mention(&life, SALES)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_workspace_that_is_taken_away_is_served_by_its_own_install() {
+    let life = Life::new().await;
+    life.install(Who::user(OLGA).at(ORG)).await;
+    life.install("U0GRIDUSR02").await;
+    life.advance(3600);
+    life.handled(&access(&life, "team_access_revoked", &[SALES]))
+        .await;
+    let own = life
+        .authorize(&mention(&life, SALES))
+        .await
+        .expect("its own");
+    assert!(!own.installation.home.is_enterprise_install());
+}
+
+#[tokio::test]
+async fn slacks_nested_form_of_the_event_is_read_as_well() {
+    let life = Life::new().await;
+    life.install(Who::user(OLGA).at(ORG)).await;
+    life.advance(3600);
+    let nested = access(&life, "team_access_revoked", &[SALES]).edit(|event| {
+        let inner = event["event"].take();
+        event["event"] = json!({ "event": inner });
+        event["team_id"] = SALES.into();
+        event["authorizations"] = json!([{"enterprise_id": ORG, "team_id": SALES,
+            "user_id": OLGA, "is_bot": false, "is_enterprise_install": false}]);
+    });
+    assert_eq!(life.handled(&nested).await, Handled::Noted);
+    assert!(life.authorize(&mention(&life, SALES)).await.is_err());
+}
+
+#[tokio::test]
+async fn what_an_earlier_installation_lost_is_not_kept_from_the_next() {
+    let life = Life::new().await;
+    life.install(Who::user(OLGA).at(ORG)).await;
+    life.advance(3600);
+    let revoked = access(&life, "team_access_revoked", &[SALES]);
+    life.handled(&revoked).await;
+    life.handled(&life.app.fake.app_uninstalled(ORG)).await;
+    assert_eq!(life.slots(ORG).await, [""; 0]);
+    assert_eq!(
+        life.handled(&revoked).await,
+        Handled::Ignored,
+        "nothing is kept of nobody"
+    );
+    assert_eq!(life.slots(ORG).await, [""; 0]);
+    life.app.fake.uninstall(ORG);
+    life.advance(3600);
+    life.install(Who::user(OLGA).at(ORG)).await;
+    assert_eq!(life.handled(&revoked).await, Handled::Ignored);
+    assert!(life.authorize(&mention(&life, SALES)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_thousand_workspaces_are_taken_away_by_one_event() {
+    let life = Life::new().await;
+    life.install(Who::user(OLGA).at(ORG)).await;
+    life.advance(3600);
+    let teams: Vec<_> = (0..1000).map(|number| format!("T0MANY{number}")).collect();
+    let mut teams: Vec<_> = teams.iter().map(String::as_str).collect();
+    teams.extend([SALES, SALES, "not an id"]);
+    let event = access(&life, "team_access_revoked", &teams);
+    assert_eq!(life.handled(&event).await, Handled::Noted);
+    assert!(life.authorize(&mention(&life, SALES)).await.is_err());
+    assert_eq!(life.slots(ORG).await.len(), 2 + 1 + 1001);
+}
+
+#[tokio::test]
+async fn a_workspace_that_has_joined_an_organisation_keeps_its_tokens_and_learns_its_name() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    life.advance(3600);
+    let token = life.bot_token(ALPHA).await;
+    life.app.fake.join_org(ALPHA, ORG);
+    for what in ["grid_migration_started", "grid_migration_finished"] {
+        let event = life.app.fake.app_uninstalled(ALPHA).edit(|event| {
+            event["event"] = json!({"type": what, "enterprise_id": ORG});
+        });
+        assert_eq!(life.handled(&event).await, Handled::Noted);
+        assert_eq!(life.handled(&event).await, Handled::Noted, "told twice");
+        let installation = life.app.fetch(ALPHA, None).await.expect("it stays");
+        let enterprise = installation.home.enterprise().map(|org| org.id.as_str());
+        let expected = (what == "grid_migration_finished").then_some(ORG);
+        assert_eq!(enterprise, expected);
+    }
+    assert_eq!(life.bot_token(ALPHA).await, token);
+    assert!(life.user_token(ALPHA, ADA).await.is_some());
+}
+
+#[tokio::test]
+async fn an_old_migrations_event_does_not_undo_a_later_move() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    life.app.fake.join_org(ALPHA, ORG);
+    let event = life.app.fake.app_uninstalled(ALPHA).edit(|event| {
+        let before = json!({"type": "grid_migration_finished", "enterprise_id": "E0BEFORE001"});
+        event["event"] = before;
+    });
+    assert_eq!(life.handled(&event).await, Handled::Noted);
+    let installation = life.app.fetch(ALPHA, None).await.expect("it stays");
+    let enterprise = installation.home.enterprise().expect("Slack was asked");
+    assert_eq!(enterprise.id.as_str(), ORG);
+}
+
+#[tokio::test]
+async fn while_slack_does_not_say_the_migrations_event_counts_if_it_is_not_older() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    life.app
+        .fake
+        .inject("auth.test", Fault::error("team_added_to_org").always());
+    let early = life.app.fake.app_uninstalled(ALPHA).edit(|event| {
+        let time = event["event_time"].as_u64().expect("a time");
+        event["event_time"] = (time - 3600).into();
+        event["event"] = json!({"type": "grid_migration_finished", "enterprise_id": ORG});
+    });
+    assert_eq!(life.handled(&early).await, Handled::Ignored);
+    let event = life.app.fake.app_uninstalled(ALPHA).edit(|event| {
+        event["event"] = json!({"type": "grid_migration_finished", "enterprise_id": ORG});
+    });
+    assert_eq!(life.handled(&event).await, Handled::Noted);
+    let installation = life.app.fetch(ALPHA, None).await.expect("it stays");
+    assert_eq!(
+        installation.home.enterprise().expect("told").id.as_str(),
+        ORG
+    );
+}
+
+#[tokio::test]
+async fn an_event_of_a_tenant_without_the_app_writes_nothing() {
+    let life = Life::new().await;
+    let rows = support::all_rows(&*life.backend).await.len();
+    let migrated = life.app.fake.app_uninstalled(BRAVO).edit(|event| {
+        event["event"] = json!({"type": "grid_migration_finished", "enterprise_id": ORG});
+    });
+    let events = [
+        access(&life, "team_access_revoked", &[SALES]),
+        access(&life, "team_access_granted", &[SALES]),
+        life.app.fake.app_uninstalled(BRAVO),
+        life.app
+            .fake
+            .tokens_revoked(BRAVO, &[ADA], &["U0BOT000001"]),
+        migrated,
+    ];
+    for event in events {
+        assert_eq!(life.handled(&event).await, Handled::Ignored);
+    }
+    assert_eq!(support::all_rows(&*life.backend).await.len(), rows);
+    assert_eq!(life.host.tenants(), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_org_wide_install_that_serves_a_workspace_is_told_apart() {
+    let life = Life::new().await;
+    life.install(Who::user(OLGA).at(ORG)).await;
+    let named = life
+        .authorize(&mention(&life, SALES))
+        .await
+        .expect("the org's");
+    assert_eq!(named.resolved_via, ResolvedVia::Named);
+    assert_eq!(named.team_id().map(|team| team.as_str()), Some(SALES));
+}

@@ -1,0 +1,231 @@
+//! `app_uninstalled`, and what the host is told.
+
+use slack_installs::backend::{Sealed, Version};
+use slack_installs::testing::{Fault, Person, Who, Workspace};
+use slack_installs::{Handled, LifecycleError};
+
+use super::*;
+use crate::support::Db;
+use crate::support::app::world;
+
+#[tokio::test]
+async fn a_purge_takes_everything_of_the_tenant_and_nothing_of_its_look_alike() {
+    let look_alike = Workspace::new("T0ALPHA00012", "Alpha Too")
+        .with_person(Person::admin("U0LOOKALIKE", "lou"));
+    let backend = std::sync::Arc::new(slack_installs::backend::MemoryBackend::default());
+    let life = Life::with(world().with_workspace(look_alike), backend).await;
+    for who in [ADA, BEN, "U0LOOKALIKE"] {
+        life.install(who).await;
+    }
+    let before = life.slots("T0ALPHA00012").await;
+    life.advance(3600);
+    life.app.fake.uninstall(ALPHA);
+    assert_eq!(
+        life.handled(&life.app.fake.app_uninstalled(ALPHA)).await,
+        Handled::Purged
+    );
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+    assert_eq!(life.slots("T0ALPHA00012").await, before);
+    assert!(life.bot_token("T0ALPHA00012").await.is_some());
+    let told = (ALPHA.to_owned(), "app_uninstalled".to_owned(), false);
+    assert_eq!(life.host.departures(), [told]);
+}
+
+#[tokio::test]
+async fn in_doubt_slack_is_asked_and_while_it_does_not_say_nothing_is_purged() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    life.advance(60);
+    let event = life.app.fake.app_uninstalled(ALPHA);
+    for code in [
+        "org_login_required",
+        "team_added_to_org",
+        "fatal_error",
+        "some_new_error",
+    ] {
+        life.app.fake.inject("auth.test", Fault::error(code));
+        let error = life.deliver(&event).await.expect_err("Slack did not say");
+        assert!(matches!(error, LifecycleError::Slack(_)), "{code}: {error}");
+    }
+    assert_eq!(life.handled(&event).await, Handled::Ignored, "it lives");
+    assert!(life.bot_token(ALPHA).await.is_some());
+    life.app.fake.uninstall(ALPHA);
+    assert_eq!(life.handled(&event).await, Handled::Purged, "it is dead");
+}
+
+#[tokio::test]
+async fn an_uninstalled_organisation_takes_no_workspaces_own_install_with_it() {
+    let life = Life::new().await;
+    life.install(Who::user(OLGA).at(ORG)).await;
+    life.install("U0GRIDUSR02").await;
+    life.advance(3600);
+    assert_eq!(
+        life.handled(&life.app.fake.app_uninstalled(ORG)).await,
+        Handled::Purged
+    );
+    assert_eq!(life.slots(ORG).await, [""; 0]);
+    assert!(life.bot_token(SALES).await.is_some());
+    assert_eq!(life.host.tenants(), [ORG]);
+}
+
+#[tokio::test]
+async fn a_workspaces_uninstall_leaves_the_org_wide_install_alone() {
+    let life = Life::new().await;
+    life.install(Who::user(OLGA).at(ORG)).await;
+    life.install("U0GRIDUSR02").await;
+    life.advance(3600);
+    assert_eq!(
+        life.handled(&life.app.fake.app_uninstalled(SALES)).await,
+        Handled::Purged
+    );
+    assert_eq!(
+        life.handled(&life.app.fake.app_uninstalled(SUPPORT)).await,
+        Handled::Ignored
+    );
+    assert!(life.bot_token(ORG).await.is_some());
+    assert_eq!(life.host.tenants(), [SALES]);
+}
+
+#[tokio::test]
+async fn an_uninstall_of_another_app_is_the_hosts_to_read() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    life.advance(3600);
+    let event = serde_json::json!({"type": "app_uninstalled_team", "app_id": "A0OTHERAPP1",
+        "team_id": ALPHA, "user_id": ADA});
+    let event = life.app.fake.event(ALPHA, event);
+    assert_eq!(life.handled(&event).await, Handled::NotLifecycle);
+    assert!(life.bot_token(ALPHA).await.is_some());
+}
+
+#[tokio::test]
+async fn a_host_that_fails_is_told_again_until_it_succeeds() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    life.advance(3600);
+    life.host.set_failing(true);
+    let event = life.app.fake.app_uninstalled(ALPHA);
+    let error = life.deliver(&event).await.expect_err("the hook fails");
+    assert!(matches!(error, LifecycleError::Hook(_)), "{error}");
+    assert_eq!(
+        life.slots(ALPHA).await,
+        ["departure"],
+        "the tokens are gone, the note stands"
+    );
+
+    assert_eq!(
+        life.lifecycle.resume_pending().await.expect("answers"),
+        0,
+        "not due yet"
+    );
+    life.advance(61);
+    assert_eq!(
+        life.lifecycle.resume_pending().await.expect("answers"),
+        0,
+        "it fails again"
+    );
+    life.host.set_failing(false);
+    assert_eq!(
+        life.lifecycle.resume_pending().await.expect("answers"),
+        0,
+        "it was put off"
+    );
+    life.advance(121);
+    assert_eq!(life.lifecycle.resume_pending().await.expect("answers"), 1);
+    assert_eq!(life.host.tenants(), [ALPHA]);
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+    assert_eq!(life.lifecycle.resume_pending().await.expect("answers"), 0);
+}
+
+#[tokio::test]
+async fn slacks_repetition_tells_the_host_as_well() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    life.advance(3600);
+    life.host.set_failing(true);
+    let event = life.app.fake.app_uninstalled(ALPHA);
+    life.deliver(&event).await.expect_err("the hook fails");
+    life.host.set_failing(false);
+    assert_eq!(
+        life.handled(&event.retry(1, "http_error")).await,
+        Handled::Purged
+    );
+    assert_eq!(life.host.tenants(), [ALPHA]);
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_host_that_is_told_late_learns_that_the_app_is_back() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    life.advance(3600);
+    life.app.fake.uninstall(ALPHA);
+    life.host.set_failing(true);
+    life.deliver(&life.app.fake.app_uninstalled(ALPHA))
+        .await
+        .expect_err("the hook fails");
+    life.install(BEN).await;
+    life.host.set_failing(false);
+    life.advance(61);
+    assert_eq!(life.lifecycle.resume_pending().await.expect("answers"), 1);
+    assert_eq!(
+        life.host.departures(),
+        [(ALPHA.to_owned(), "app_uninstalled".to_owned(), true)]
+    );
+    assert!(
+        life.bot_token(ALPHA).await.is_some(),
+        "the new install lives"
+    );
+}
+
+#[tokio::test]
+async fn of_two_workers_one_tells_the_host() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    life.advance(3600);
+    life.host.set_failing(true);
+    life.deliver(&life.app.fake.app_uninstalled(ALPHA))
+        .await
+        .expect_err("the hook fails");
+    life.host.set_failing(false);
+    life.advance(61);
+    let (one, other) = tokio::join!(
+        life.lifecycle.resume_pending(),
+        life.lifecycle.resume_pending()
+    );
+    assert_eq!(one.expect("answers") + other.expect("answers"), 1);
+    assert_eq!(life.host.tenants(), [ALPHA]);
+}
+
+#[tokio::test]
+async fn an_installation_that_does_not_open_is_judged_by_the_time_that_it_shows() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    let db = Db {
+        backend: std::sync::Arc::clone(&life.backend),
+        app: life.app.fake.client_id(),
+    };
+    let (key, row) = db.row(ALPHA, "install").await;
+    let broken = slack_installs::backend::Row {
+        version: Version::mint(),
+        sealed: Sealed::from_stored(vec![1; 80]),
+        ..row
+    };
+    let early = life.app.fake.app_uninstalled(ALPHA).edit(|event| {
+        let time = event["event_time"].as_u64().expect("a time");
+        event["event_time"] = (time - 3600).into();
+    });
+    db.overwrite(&key, broken).await;
+    assert_eq!(life.handled(&early).await, Handled::Ignored);
+    let doubtful = life.app.fake.app_uninstalled(ALPHA);
+    life.deliver(&doubtful)
+        .await
+        .expect_err("nobody can be asked");
+    assert_ne!(life.slots(ALPHA).await, [""; 0]);
+    life.advance(3600);
+    assert_eq!(
+        life.handled(&life.app.fake.app_uninstalled(ALPHA)).await,
+        Handled::Purged
+    );
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+}

@@ -1,0 +1,395 @@
+//! What an operator does: hold, revoke, reconcile.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use slack_installs::backend::MemoryBackend;
+use slack_installs::operate::{
+    Examined, OperateError, Operator, ReconcileConfig, RevokeOutcome, Verdict,
+};
+use slack_installs::slack::ClientCredentials;
+use slack_installs::testing::{Delivery, Fault, Person, Who, Workspace};
+use slack_installs::{AuthorizeError, Handled};
+use support::all_rows;
+use support::app::{ADA, ALPHA, BEN, BRAVO, OLGA, ORG, SALES, key, world};
+use support::life::{Host, Life, lifecycle};
+
+const BOB: &str = "U0BRAVO0001";
+
+fn operator(life: &Life) -> Operator {
+    let credentials = ClientCredentials {
+        client_id: life.app.fake.client_id(),
+        client_secret: life.app.fake.client_secret(),
+    };
+    let (store, slack) = (life.app.store.clone(), life.app.slack.clone());
+    Operator::new(store, slack, life.lifecycle.clone(), credentials)
+        .with_clock(life.app.fake.clock())
+}
+
+fn mention(life: &Life, team: &str) -> Delivery {
+    life.app
+        .fake
+        .event(team, json!({"type": "app_mention", "user": ADA}))
+}
+
+async fn refusal(life: &Life, team: &str) -> String {
+    match life.authorize(&mention(life, team)).await {
+        Ok(_) => "served".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_on_hold_keeps_its_data_and_gets_nothing() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    life.install(BOB).await;
+    let operator = operator(&life);
+    operator
+        .freeze(&key(ALPHA), "ticket 1: taken over")
+        .await
+        .expect("installed");
+    operator
+        .freeze(&key(ALPHA), "ticket 2")
+        .await
+        .expect("again is fine");
+    let refused = life
+        .authorize(&mention(&life, ALPHA))
+        .await
+        .expect_err("on hold");
+    assert!(matches!(refused, AuthorizeError::OnHold), "{refused}");
+    assert_eq!(refusal(&life, BRAVO).await, "served");
+    let kept = life.app.fetch(ALPHA, Some(ADA)).await.expect("it is kept");
+    assert!(kept.bot.is_some() && kept.user.is_some() && kept.is_on_hold());
+    assert_eq!(kept.hold.expect("a hold").reason, "ticket 1: taken over");
+    let facts = all_rows(&*life.backend).await.into_iter();
+    let facts: String = facts
+        .map(|(_, row)| row.metadata.as_str().to_owned())
+        .collect();
+    assert!(
+        facts.contains("ticket 1: taken over"),
+        "the reason can be seen"
+    );
+
+    // Installing again does not end it.
+    life.install(BEN).await;
+    assert_eq!(refusal(&life, ALPHA).await, "the tenant is on hold");
+
+    operator
+        .unfreeze(&key(ALPHA), "ticket 1: solved")
+        .await
+        .expect("installed");
+    operator
+        .unfreeze(&key(ALPHA), "once more")
+        .await
+        .expect("again is fine");
+    assert_eq!(refusal(&life, ALPHA).await, "served");
+    let hold = life
+        .app
+        .fetch(ALPHA, None)
+        .await
+        .expect("kept")
+        .hold
+        .expect("its end is kept");
+    assert_eq!(
+        (hold.is_on, hold.reason.as_str()),
+        (false, "ticket 1: solved")
+    );
+    let nobody = operator
+        .freeze(&key("T0NOBODY001"), "x")
+        .await
+        .expect_err("not installed");
+    assert!(matches!(nobody, OperateError::NotInstalled));
+}
+
+#[tokio::test]
+async fn a_workspace_on_hold_is_not_served_by_its_organisation_either() {
+    let life = Life::new().await;
+    life.install(Who::user(OLGA).at(ORG)).await;
+    life.install("U0GRIDUSR02").await;
+    operator(&life)
+        .freeze(&key(SALES), "ticket 3")
+        .await
+        .expect("installed");
+    for flagged in [false, true] {
+        let event = mention(&life, SALES).edit(|event| {
+            event["authorizations"][0] = json!({"enterprise_id": ORG, "team_id": SALES,
+                "user_id": "U0BOT", "is_bot": true, "is_enterprise_install": flagged});
+        });
+        let outcome = life.authorize(&event).await;
+        match flagged {
+            // The request names the organisation's own installation, which is not on hold.
+            true => assert!(outcome.is_ok()),
+            false => assert!(matches!(outcome, Err(AuthorizeError::OnHold))),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_tenant_is_uninstalled_at_slack_and_purged_and_the_host_told() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    life.install(BOB).await;
+    let operator = operator(&life);
+    let outcome = operator
+        .revoke(&key(ALPHA), "ticket 4")
+        .await
+        .expect("Slack does it");
+    assert_eq!(outcome, RevokeOutcome::Uninstalled);
+    assert!(!life.app.fake.is_installed(ALPHA));
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+    assert_eq!(
+        life.host.departures(),
+        [(ALPHA.to_owned(), "ticket 4".to_owned(), false)]
+    );
+    assert_eq!(refusal(&life, BRAVO).await, "served");
+    let again = operator
+        .revoke(&key(ALPHA), "ticket 4")
+        .await
+        .expect("again is fine");
+    assert_eq!(again, RevokeOutcome::NotInstalled);
+    for event in life.app.fake.take_events() {
+        assert_eq!(life.handled(&event).await, Handled::Ignored);
+    }
+    assert_eq!(life.host.tenants(), [ALPHA]);
+}
+
+#[tokio::test]
+async fn where_slack_lets_no_bot_uninstall_every_token_is_revoked() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    life.install(BEN).await;
+    let no = Fault::error("no_permission").always();
+    life.app.fake.inject("apps.uninstall", no);
+    let outcome = operator(&life)
+        .revoke(&key(ALPHA), "ticket 5")
+        .await
+        .expect("done");
+    assert_eq!(outcome, RevokeOutcome::TokensRevoked);
+    assert!(
+        !life.app.fake.is_installed(ALPHA),
+        "its last token is gone, the users' as well"
+    );
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn while_slack_does_not_do_it_a_revoked_tenant_is_on_hold_with_its_tokens_kept() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    let operator = operator(&life);
+    for code in ["fatal_error", "bad_client_secret", "service_unavailable"] {
+        life.app.fake.inject("apps.uninstall", Fault::error(code));
+        let error = operator
+            .revoke(&key(ALPHA), "ticket 6")
+            .await
+            .expect_err("not done");
+        assert!(matches!(error, OperateError::Slack(_)), "{code}: {error}");
+        assert_eq!(refusal(&life, ALPHA).await, "the tenant is on hold");
+        assert!(life.bot_token(ALPHA).await.is_some());
+    }
+    operator
+        .revoke(&key(ALPHA), "ticket 6")
+        .await
+        .expect("Slack does it now");
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_host_that_failed_on_a_revocation_is_told_when_it_is_repeated() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    life.host.set_failing(true);
+    let operator = operator(&life);
+    operator
+        .revoke(&key(ALPHA), "ticket 7")
+        .await
+        .expect_err("the host fails");
+    assert_eq!(life.slots(ALPHA).await, ["departure"]);
+    life.host.set_failing(false);
+    operator
+        .revoke(&key(ALPHA), "ticket 7")
+        .await
+        .expect("the host is told");
+    assert_eq!(life.host.tenants(), [ALPHA]);
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+}
+
+fn sweep(repairs: bool) -> ReconcileConfig {
+    ReconcileConfig {
+        repairs,
+        pause: Duration::ZERO,
+        ..ReconcileConfig::default()
+    }
+}
+
+/// Twenty workspaces with the app, besides Alpha.
+async fn many() -> Life {
+    let mut world = world();
+    for number in 0..20 {
+        world = world.with_workspace(
+            Workspace::new(&format!("T0MANY{number}"), "Many")
+                .with_person(Person::admin(&format!("U0MANY{number}"), "mo")),
+        );
+    }
+    let life = Life::with(world, Arc::new(MemoryBackend::default())).await;
+    life.install(ADA).await;
+    for number in 0..20 {
+        life.install(format!("U0MANY{number}").as_str()).await;
+    }
+    life
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_whose_events_were_lost_is_found_and_purged() {
+    let life = many().await;
+    life.app.fake.uninstall(ALPHA);
+    drop(life.app.fake.take_events());
+    let operator = operator(&life);
+    let report = operator
+        .reconcile(&sweep(false))
+        .await
+        .expect("the database answers");
+    assert_eq!((report.examined, report.purged), (21, 0));
+    let [found] = &report.findings[..] else {
+        panic!("one is gone: {report:?}")
+    };
+    assert_eq!((&found.key, &found.verdict), (&key(ALPHA), &Verdict::Gone));
+    assert!(life.bot_token(ALPHA).await.is_some(), "only reported");
+
+    let report = operator
+        .reconcile(&sweep(true))
+        .await
+        .expect("the database answers");
+    assert_eq!(report.purged, 1);
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+    assert_eq!(life.host.tenants(), [ALPHA]);
+    let report = operator
+        .reconcile(&sweep(true))
+        .await
+        .expect("the database answers");
+    assert_eq!((report.examined, report.findings.len()), (20, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_purged_on_invalid_auth_or_anything_else_that_is_unclear() {
+    let life = many().await;
+    for code in [
+        "invalid_auth",
+        "org_login_required",
+        "some_new_error",
+        "token_expired",
+    ] {
+        life.app.fake.clear_faults();
+        life.app
+            .fake
+            .inject("auth.test", Fault::error(code).always());
+        let report = operator(&life)
+            .reconcile(&sweep(true))
+            .await
+            .expect("answers");
+        assert_eq!((report.findings.len(), report.purged), (21, 0), "{code}");
+        let is_gone = |it: &Examined| it.verdict == Verdict::Gone;
+        assert!(!report.findings.iter().any(is_gone), "{code}");
+    }
+    assert_eq!(life.host.tenants(), [""; 0]);
+    assert!(life.bot_token(ALPHA).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_many_look_gone_at_once_nobody_is_purged() {
+    let life = many().await;
+    for number in 0..2 {
+        life.app.fake.uninstall(&format!("T0MANY{number}"));
+    }
+    let report = operator(&life)
+        .reconcile(&sweep(true))
+        .await
+        .expect("answers");
+    assert!(report.is_guard_tripped);
+    assert_eq!((report.findings.len(), report.purged), (2, 0));
+    let more = ReconcileConfig {
+        most_percent: 10,
+        ..sweep(true)
+    };
+    let report = operator(&life).reconcile(&more).await.expect("answers");
+    assert_eq!((report.is_guard_tripped, report.purged), (false, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_bot_beside_a_living_user_goes_alone() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    let bot = life.app.fake.bot_token(ALPHA).expect("installed");
+    let slack = &life.app.slack;
+    slack.auth_revoke(&bot).await.expect("revoked");
+    let report = operator(&life)
+        .reconcile(&sweep(true))
+        .await
+        .expect("answers");
+    assert_eq!((report.purged, report.repaired), (0, 1));
+    assert_eq!(life.bot_token(ALPHA).await, None);
+    assert!(life.user_token(ALPHA, ADA).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_workspace_that_joined_an_organisation_unseen_is_brought_up_to_date() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    life.app.fake.join_org(ALPHA, ORG);
+    let report = operator(&life)
+        .reconcile(&sweep(true))
+        .await
+        .expect("answers");
+    assert_eq!(report.findings[0].verdict, Verdict::Outdated);
+    let installation = life.app.fetch(ALPHA, None).await.expect("it stays");
+    assert_eq!(
+        installation
+            .home
+            .enterprise()
+            .expect("known now")
+            .id
+            .as_str(),
+        ORG
+    );
+    assert!(installation.bot.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_asks_no_faster_than_it_is_told_and_waits_when_slack_says_so() {
+    let life = many().await;
+    let config = ReconcileConfig {
+        pause: Duration::from_secs(1),
+        ..ReconcileConfig::default()
+    };
+    life.app
+        .fake
+        .inject("auth.test", Fault::rate_limited(Duration::from_secs(7)));
+    let before = life.app.fake.calls("auth.test");
+    let begun = tokio::time::Instant::now();
+    let report = operator(&life).reconcile(&config).await.expect("answers");
+    assert!(report.findings.is_empty());
+    let calls = life.app.fake.calls("auth.test") - before;
+    assert_eq!(calls, 2 * 21 + 1);
+    // The clock is paused: this is what was waited for, not what it took.
+    assert_eq!(begun.elapsed().as_secs(), 43 + 7);
+}
+
+#[tokio::test]
+async fn a_process_without_hooks_leaves_nothing_to_tell() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    life.advance(3600);
+    let without = slack_installs::Lifecycle::new(life.app.store.clone(), life.app.slack.clone());
+    let request = life.request(&life.app.fake.app_uninstalled(ALPHA));
+    assert_eq!(
+        without.handle(&request).await.expect("handled"),
+        Handled::Purged
+    );
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+    let with = lifecycle(&life.app, &life.app.store, &Host::default());
+    assert_eq!(with.resume_pending().await.expect("answers"), 0);
+}

@@ -1,0 +1,356 @@
+//! What fails while a call is on its way.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use slack_installs::backend::{
+    Backend, Change, Error, Expect, Partition, PostgresBackend, PostgresOptions, Version,
+};
+use tokio::sync::Semaphore;
+
+use super::servers::history::join_all;
+use super::servers::postgres::{self, PgBouncer, Postgres};
+use super::servers::proxy::{Cut, Proxy};
+use super::{
+    PATIENCE, PAUSE, fast, hold, open, partition, pooled, put, read, row, slot, until, waiting,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_leaves_each_commit_done_or_not_done() {
+    let mut server = Postgres::start().await;
+    let url = server.database("killed").await;
+    let pooler = PgBouncer::start(server.port()).await;
+    let direct = open(&url, fast()).await;
+    // PgBouncer keeps its clients waiting while there is no server.
+    let options = PostgresOptions {
+        statement_timeout: Duration::from_secs(2),
+        ..pooled()
+    };
+    let behind = open(&pooler.url("postgres", "killed"), options).await;
+    let backends: [Arc<PostgresBackend>; 2] = [Arc::new(direct), Arc::new(behind)];
+    for round in 0..2 {
+        let commits = Arc::new(Semaphore::new(0));
+        let writers: Vec<_> = (0..8)
+            .map(|nth| {
+                let backend = Arc::clone(&backends[nth % 2]);
+                let partition = partition(&format!("app/round{round}-writer{nth}"));
+                tokio::spawn(write_until_lost(backend, partition, Arc::clone(&commits)))
+            })
+            .collect();
+        let _ = commits.acquire_many(200).await.expect("nobody closes it");
+        server.kill();
+        let mut written = Vec::new();
+        for writer in writers {
+            written.push(writer.await.expect("only typed errors"));
+        }
+        server.restart().await;
+        for (nth, (partition, known, asked)) in written.into_iter().enumerate() {
+            let found = pair(&*backends[nth % 2], &partition).await;
+            assert!(
+                found == known || found == asked,
+                "{found:?}: {known:?}, {asked:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restart_reads_work_at_once_and_then_everything() {
+    let mut server = Postgres::start().await;
+    let url = server.database("restarted").await;
+    let backend = open(&url, fast()).await;
+    put(&backend, &row("{}"), Expect::Any)
+        .await
+        .expect("the server answers");
+    // Ten connections in the pool.
+    let slots = [slot("bot")];
+    let partition = partition("app/T1");
+    let reads = (0..64).map(|_| backend.read(&partition, &slots));
+    for read in join_all(reads).await {
+        read.expect("the server answers");
+    }
+    server.kill();
+    server.restart().await;
+    read(&backend)
+        .await
+        .expect("a read is tried again")
+        .expect("the row stands");
+    for _ in 0..20 {
+        put(&backend, &row("{}"), Expect::Any)
+            .await
+            .expect("every idle connection is suspect");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_answer_is_lost_is_unavailable_and_done() {
+    let server = Postgres::start().await;
+    server.database("cut").await;
+    let pooler = PgBouncer::start(server.port()).await;
+    // One statement is one commit; a transaction's commit is a statement of its own.
+    let ways = [
+        (server.port(), fast(), "marked-row"),
+        (pooler.port(), pooled(), "COMMIT\0"),
+    ];
+    for (upstream, options, text) in ways {
+        let proxy = Proxy::start(upstream).await;
+        let backend = open(&postgres::url(proxy.port(), "postgres", "cut"), options).await;
+        for (cut, done) in [(Cut::After(text), true), (Cut::Before(text), false)] {
+            let standing = read(&backend).await.expect("the server answers");
+            let row = row("{\"name\":\"marked-row\"}");
+            proxy.cut(cut.clone());
+            let outcome = put(&backend, &row, Expect::Any).await;
+            assert!(
+                matches!(outcome, Err(Error::Unavailable(_))),
+                "{cut:?}: {outcome:?}"
+            );
+            assert!(proxy.has_cut(), "{cut:?}");
+            let expected = if done { Some(row) } else { standing };
+            assert_eq!(
+                read(&backend).await.expect("the next call works"),
+                expected,
+                "{cut:?}"
+            );
+        }
+        put(&backend, &row("{}"), Expect::Any)
+            .await
+            .expect("the next commit works");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_whose_connection_is_cut_is_answered_all_the_same() {
+    let server = Postgres::start().await;
+    server.database("cut").await;
+    let proxy = Proxy::start(server.port()).await;
+    let backend = open(&postgres::url(proxy.port(), "postgres", "cut"), fast()).await;
+    let row = row("{}");
+    put(&backend, &row, Expect::Any)
+        .await
+        .expect("the server answers");
+    for cut in [Cut::Before("app/T1"), Cut::After("app/T1")] {
+        proxy.cut(cut);
+        assert_eq!(
+            read(&backend).await.expect("tried again"),
+            Some(row.clone())
+        );
+        assert!(proxy.has_cut());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_wait_ends_in_a_transient_error() {
+    let server = Postgres::start().await;
+    let url = server.database("waits").await;
+    let pooler = PgBouncer::start(server.port()).await;
+    let behind = pooler.url("postgres", "waits");
+    let (short, long) = (Duration::from_millis(500), Duration::from_secs(60));
+    let patient = PostgresOptions {
+        acquire_timeout: long,
+        lock_timeout: long,
+        statement_timeout: long,
+        pool_size: 1,
+        ..fast()
+    };
+    let mut holder = postgres::connection(&url).await;
+
+    for pooler in [false, true] {
+        let url = if pooler { &behind } else { &url };
+        let patient = PostgresOptions {
+            transaction_pooler: pooler,
+            ..patient.clone()
+        };
+        for (options, code) in [
+            (
+                PostgresOptions {
+                    lock_timeout: short,
+                    ..patient.clone()
+                },
+                "55P03",
+            ),
+            (
+                PostgresOptions {
+                    statement_timeout: short,
+                    ..patient.clone()
+                },
+                "57014",
+            ),
+        ] {
+            let backend = open(url, options).await;
+            let held = hold(&mut holder).await;
+            let outcome = put(&backend, &row("{}"), Expect::Any).await;
+            let Err(Error::Unavailable(source)) = outcome else {
+                panic!("{code}: {outcome:?}")
+            };
+            let source: &sqlx::Error = source.downcast_ref().expect("the driver's error");
+            let found = source.as_database_error().and_then(|error| error.code());
+            assert_eq!(found.as_deref(), Some(code));
+            assert_eq!(read(&backend).await.expect("the next call works"), None);
+            held.rollback().await.expect("the server answers");
+        }
+    }
+
+    let options = PostgresOptions {
+        acquire_timeout: short,
+        ..patient
+    };
+    let backend = Arc::new(open(&url, options).await);
+    let held = hold(&mut holder).await;
+    let commit = tokio::spawn({
+        let backend = Arc::clone(&backend);
+        async move { put(&*backend, &row("{}"), Expect::Absent).await }
+    });
+    waiting(&url).await;
+    let outcome = read(&*backend).await;
+    assert!(
+        matches!(&outcome, Err(error) if error.is_transient()),
+        "{outcome:?}"
+    );
+    held.rollback().await.expect("the server answers");
+    commit.await.expect("no panic").expect("its turn came");
+    assert!(
+        read(&*backend)
+            .await
+            .expect("the pool has room again")
+            .is_some()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_commit_gives_its_connection_back_and_is_done_or_not_done() {
+    let server = Postgres::start().await;
+    let direct = server.database("dropped").await;
+    let pooler = PgBouncer::start(server.port()).await;
+    let behind = pooler.url("postgres", "dropped");
+    for (url, options) in [(&direct, fast()), (&behind, pooled())] {
+        let backend = Arc::new(
+            open(
+                url,
+                PostgresOptions {
+                    pool_size: 1,
+                    ..options
+                },
+            )
+            .await,
+        );
+        let mut holder = postgres::connection(&direct).await;
+        for _ in 0..3 {
+            let before = read(&*backend).await.expect("the server answers");
+            let held = hold(&mut holder).await;
+            let row = row("{}");
+            let commit = tokio::spawn({
+                let (backend, row) = (Arc::clone(&backend), row.clone());
+                async move { put(&*backend, &row, Expect::Any).await }
+            });
+            waiting(&direct).await;
+            commit.abort();
+            assert!(
+                commit
+                    .await
+                    .expect_err("it waits for the lock")
+                    .is_cancelled()
+            );
+            held.rollback().await.expect("the server answers");
+            quiet(&direct).await;
+            let after = read(&*backend).await.expect("the pool has room again");
+            assert!(after == before || after == Some(row), "{after:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_hangs_is_given_up_and_so_is_its_place_in_the_pool() {
+    let server = Postgres::start().await;
+    server.database("hung").await;
+    let pooler = PgBouncer::start(server.port()).await;
+    let short = Duration::from_millis(500);
+    for (upstream, options) in [(server.port(), fast()), (pooler.port(), pooled())] {
+        let proxy = Proxy::start(upstream).await;
+        let options = PostgresOptions {
+            pool_size: 1,
+            statement_timeout: short,
+            ..options
+        };
+        let url = postgres::url(proxy.port(), "postgres", "hung");
+        let backend = Arc::new(open(&url, options).await);
+        put(&*backend, &row("{}"), Expect::Any)
+            .await
+            .expect("the server answers");
+
+        proxy.cut(Cut::Hang("app/T1"));
+        let outcome = put(&*backend, &row("{}"), Expect::Any).await;
+        assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
+        assert!(
+            read(&*backend)
+                .await
+                .expect("by another connection")
+                .is_some()
+        );
+
+        proxy.cut(Cut::Hang("app/T1"));
+        let commit = tokio::spawn({
+            let backend = Arc::clone(&backend);
+            async move { put(&*backend, &row("{}"), Expect::Any).await }
+        });
+        while !proxy.has_cut() {
+            tokio::time::sleep(PAUSE).await;
+        }
+        commit.abort();
+        assert!(commit.await.expect_err("it hangs").is_cancelled());
+        assert!(
+            read(&*backend)
+                .await
+                .expect("by another connection")
+                .is_some()
+        );
+    }
+}
+
+/// Writes two rows in each commit until one gets no answer. Answers what was known to stand by
+/// then, and what was asked for last.
+async fn write_until_lost(
+    backend: Arc<PostgresBackend>,
+    partition: Partition,
+    commits: Arc<Semaphore>,
+) -> (Partition, [Option<Version>; 2], [Option<Version>; 2]) {
+    let mut known = None;
+    loop {
+        let row = row("{}");
+        let expect = known.map_or(Expect::Absent, Expect::Version);
+        let changes = ["a", "b"].map(|name| Change::Put {
+            slot: slot(name),
+            row: row.clone(),
+            expect,
+        });
+        match backend.commit(&partition, &changes).await {
+            Ok(()) => known = Some(row.version),
+            Err(Error::Unavailable(_)) => return (partition, [known; 2], [Some(row.version); 2]),
+            Err(error) => panic!("nobody else writes here: {error:?}"),
+        }
+        commits.add_permits(1);
+    }
+}
+
+/// What stands in the two slots, once the server answers again.
+async fn pair(backend: &dyn Backend, partition: &Partition) -> [Option<Version>; 2] {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match backend.read(partition, &["a", "b"].map(slot)).await {
+            Ok(rows) => {
+                let versions: Vec<_> = rows
+                    .into_iter()
+                    .map(|row| row.map(|row| row.version))
+                    .collect();
+                return versions.try_into().expect("an entry for each slot");
+            }
+            Err(error) => assert!(Instant::now() < deadline, "{error:?}"),
+        }
+    }
+}
+
+/// Waits until no commit is going on.
+async fn quiet(url: &str) {
+    let quiet = "SELECT count(*) = 0 FROM pg_stat_activity
+                 WHERE query LIKE 'SELECT slack_commit_1%' AND state <> 'idle'";
+    until(url, quiet).await;
+}

@@ -1,0 +1,156 @@
+//! Postgres, on servers that the tests start.
+
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use slack_installs::backend::{
+    Backend, Change, Error, Expect, Metadata, Partition, PostgresBackend, PostgresOpenError,
+    PostgresOptions, Row, Slot,
+};
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection as _, Row as _, Transaction};
+
+use servers::history;
+use servers::postgres::{self, Postgres, execute};
+
+#[macro_use]
+#[path = "../support/store_behaviour.rs"]
+mod store_behaviour;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod faults;
+mod refusals;
+mod store;
+mod suite;
+mod wall;
+
+#[allow(dead_code, unreachable_pub)]
+#[path = "../support"]
+mod servers {
+    pub mod history;
+    pub mod postgres;
+    pub mod proxy;
+    pub mod server;
+}
+
+/// A database with the wall, and `app` as the role that it binds. Answers its owner's URL.
+async fn walled(server: &Postgres) -> String {
+    let superuser = server.database("walled").await;
+    execute(
+        &superuser,
+        "CREATE ROLE tables_owner LOGIN; CREATE ROLE app LOGIN;
+         ALTER DATABASE walled OWNER TO tables_owner",
+    )
+    .await;
+    let owner = server.url("tables_owner", "walled");
+    let options = fast();
+    PostgresBackend::migrate(&owner, &options)
+        .await
+        .expect("the owner may");
+    for _ in 0..2 {
+        execute(&owner, &options.row_level_security_sql("app")).await;
+    }
+    owner
+}
+
+/// Takes the lock that commits of the partition take turns by.
+async fn hold(connection: &mut PgConnection) -> Transaction<'_, sqlx::Postgres> {
+    let mut held = connection.begin().await.expect("the server answers");
+    let lock = "SELECT pg_advisory_xact_lock(hashtextextended('app/T1', 1397508430))";
+    sqlx::raw_sql(lock)
+        .execute(&mut *held)
+        .await
+        .expect("nobody else has it");
+    held
+}
+
+/// Waits until somebody waits for a lock.
+async fn waiting(url: &str) {
+    until(url, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted").await;
+}
+
+/// Asks until it is so.
+async fn until(url: &str, condition: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut connection = postgres::connection(url).await;
+    loop {
+        let query = sqlx::raw_sql(AssertSqlSafe(condition.to_owned()));
+        let row = query.fetch_one(&mut connection).await;
+        if row.expect("the query is fine").get(0) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{condition}");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn open(url: &str, options: PostgresOptions) -> PostgresBackend {
+    PostgresBackend::connect_with(url, options)
+        .await
+        .expect("the server is fine")
+}
+
+async fn refusal(url: &str) -> PostgresOpenError {
+    PostgresBackend::connect_with(url, fast())
+        .await
+        .expect_err("it must be refused")
+}
+
+/// For servers that forget.
+fn fast() -> PostgresOptions {
+    PostgresOptions {
+        skip_durability_checks: true,
+        ..PostgresOptions::default()
+    }
+}
+
+fn pooled() -> PostgresOptions {
+    PostgresOptions {
+        transaction_pooler: true,
+        ..fast()
+    }
+}
+
+async fn put(backend: &dyn Backend, row: &Row, expect: Expect) -> Result<(), Error> {
+    let put = Change::Put {
+        slot: slot("bot"),
+        row: row.clone(),
+        expect,
+    };
+    backend.commit(&partition("app/T1"), &[put]).await
+}
+
+async fn read(backend: &dyn Backend) -> Result<Option<Row>, Error> {
+    let rows = backend.read(&partition("app/T1"), &[slot("bot")]).await?;
+    Ok(rows.into_iter().next().expect("an entry for the slot"))
+}
+
+fn change(name: &str, metadata: &str) -> Change {
+    Change::Put {
+        slot: slot(name),
+        row: row(metadata),
+        expect: Expect::Any,
+    }
+}
+
+fn row(metadata: &str) -> Row {
+    Row {
+        metadata: Metadata::new(metadata),
+        due_at: Some(UNIX_EPOCH),
+        ..history::row()
+    }
+}
+
+fn partition(name: &str) -> Partition {
+    Partition::new(name).expect("a name")
+}
+
+fn slot(name: &str) -> Slot {
+    Slot::new(name).expect("a name")
+}
+
+/// Between two looks at what another is about to do.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// How long a busy machine may take for something that must happen.
+const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,238 @@
+//! Servers and options that are refused, at the start and later.
+
+use std::time::Duration;
+
+use slack_installs::backend::{Error, Expect, PostgresBackend, PostgresOpenError, PostgresOptions};
+use sqlx::Row as _;
+
+use super::servers::postgres::{self, PgBouncer, Postgres, execute, fetch};
+use super::servers::proxy::Proxy;
+use super::{fast, open, pooled, put, read, refusal, row, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_would_lose_commits_is_refused() {
+    // On a machine that runs many tests, a full flush for each is not worth its time.
+    let server = Postgres::start_with(&["wal_sync_method=fdatasync"]).await;
+    let url = server.database("durable").await;
+    PostgresBackend::connect(&url)
+        .await
+        .expect("nothing is wrong with it");
+
+    let off = "ALTER DATABASE durable SET synchronous_commit = off";
+    execute(&url, off).await;
+    assert_eq!(not_durable(&url).await, "synchronous_commit");
+    let lax = open(&url, fast()).await;
+    put(&lax, &row("{}"), Expect::Any)
+        .await
+        .expect("it is told to");
+    execute(&url, "ALTER DATABASE durable RESET synchronous_commit").await;
+
+    for setting in ["full_page_writes", "fsync"] {
+        execute(&url, &format!("ALTER SYSTEM SET {setting} = off")).await;
+        reload(&url, setting, "off").await;
+        assert_eq!(not_durable(&url).await, setting);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_is_synchronous_also_where_that_is_turned_off_later() {
+    let server = Postgres::start().await;
+    let url = server.database("later").await;
+    let backend = open(&url, fast()).await;
+    // A trigger at the end of the transaction sees what the commit will do.
+    execute(
+        &url,
+        "CREATE TABLE seen (setting text);
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           INSERT INTO seen SELECT current_setting('synchronous_commit'); RETURN NULL;
+         END $$;
+         CREATE CONSTRAINT TRIGGER note AFTER INSERT ON slack_rows
+           DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION note();
+         ALTER DATABASE later SET synchronous_commit = off",
+    )
+    .await;
+    put(&backend, &row("{}"), Expect::Any)
+        .await
+        .expect("the server answers");
+    let seen = fetch(&url, "SELECT setting FROM seen").await;
+    assert_eq!(seen[0].get::<&str, _>(0), "on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_and_a_read_only_server_are_refused() {
+    let server = Postgres::start().await;
+    let url = server.database("followed").await;
+    open(&url, fast()).await;
+    let standby = server.standby().await;
+    let refused = refusal(&standby.url("postgres", "followed")).await;
+    assert!(
+        matches!(refused, PostgresOpenError::ReadOnly { .. }),
+        "{refused:?}"
+    );
+
+    execute(
+        &url,
+        "ALTER DATABASE followed SET default_transaction_read_only = on",
+    )
+    .await;
+    let refused = refusal(&url).await;
+    assert!(
+        matches!(refused, PostgresOpenError::ReadOnly { .. }),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_answers_no_read_after_a_failover() {
+    let server = Postgres::start().await;
+    server.database("followed").await;
+    let name = Proxy::start(server.port()).await;
+    let pooler = PgBouncer::start(name.port()).await;
+    let options = PostgresOptions {
+        acquire_timeout: Duration::from_secs(2),
+        ..fast()
+    };
+    let direct = open(&postgres::url(name.port(), "postgres", "followed"), options).await;
+    // PgBouncer keeps its clients waiting while there is no server.
+    let options = PostgresOptions {
+        statement_timeout: Duration::from_secs(2),
+        ..pooled()
+    };
+    let behind = open(&pooler.url("postgres", "followed"), options).await;
+    for backend in [&direct, &behind] {
+        put(backend, &row("{}"), Expect::Any)
+            .await
+            .expect("the primary takes it");
+    }
+    let standby = server.standby().await;
+    name.lead_to(standby.port());
+    for backend in [&direct, &behind] {
+        let outcome = read(backend).await;
+        assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
+    }
+    name.lead_to(server.port());
+    for backend in [&direct, &behind] {
+        assert!(read(backend).await.expect("the primary answers").is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_used_is_refused_with_the_remedy() {
+    let server = Postgres::start().await;
+    let url = server.database("refused").await;
+
+    for (url, options) in [
+        (
+            url.as_str(),
+            PostgresOptions {
+                schema: "Robert'); --".to_owned(),
+                ..fast()
+            },
+        ),
+        (
+            &url,
+            PostgresOptions {
+                schema: String::new(),
+                ..fast()
+            },
+        ),
+        (
+            &url,
+            PostgresOptions {
+                pool_size: 0,
+                ..fast()
+            },
+        ),
+        (
+            &url,
+            PostgresOptions {
+                lock_timeout: Duration::from_micros(1),
+                ..fast()
+            },
+        ),
+    ] {
+        let refused = PostgresBackend::connect_with(url, options).await;
+        assert!(
+            matches!(refused, Err(PostgresOpenError::Options(_))),
+            "{refused:?}"
+        );
+    }
+    let refused = refusal("not a url").await;
+    assert!(matches!(refused, PostgresOpenError::Url(_)), "{refused:?}");
+    for url in [
+        "postgres://db.example.com/bot",
+        "postgres://10.0.0.1/bot?sslmode=prefer",
+    ] {
+        let refused = refusal(url).await;
+        assert!(
+            matches!(refused, PostgresOpenError::Plaintext { .. }),
+            "{refused:?}"
+        );
+        assert!(
+            refused.to_string().contains("sslmode=verify-full"),
+            "{refused}"
+        );
+    }
+
+    execute(&url, "CREATE TABLE slack_rows (id int)").await;
+    let refused = refusal(&url).await;
+    assert!(
+        matches!(refused, PostgresOpenError::Foreign { .. }),
+        "{refused:?}"
+    );
+    execute(&url, "DROP TABLE slack_rows").await;
+
+    execute(&url, "CREATE ROLE app LOGIN").await;
+    let refused = refusal(&server.url("app", "refused")).await;
+    assert!(
+        matches!(refused, PostgresOpenError::NotMigrated { .. }),
+        "{refused:?}"
+    );
+
+    open(&url, fast()).await;
+    execute(&url, "UPDATE slack_schema SET version = 7").await;
+    let refused = refusal(&url).await;
+    assert!(
+        matches!(refused, PostgresOpenError::Newer { found: 7 }),
+        "{refused:?}"
+    );
+    execute(&url, "DROP TABLE slack_schema, slack_rows CASCADE").await;
+
+    let latin = "CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0";
+    execute(&url, latin).await;
+    let refused = refusal(&server.url("postgres", "latin")).await;
+    assert!(
+        matches!(refused, PostgresOpenError::Encoding { .. }),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_nobody_told_of_is_refused() {
+    let server = Postgres::start().await;
+    server.database("pooled").await;
+    for setting in ["", "ignore_startup_parameters = extra_float_digits,options"] {
+        let pooler = PgBouncer::start_with(server.port(), setting).await;
+        let refused = refusal(&pooler.url("postgres", "pooled")).await;
+        assert!(
+            matches!(refused, PostgresOpenError::Pooler),
+            "{setting}: {refused:?}"
+        );
+    }
+}
+
+async fn reload(url: &str, setting: &str, value: &str) {
+    execute(url, "SELECT pg_reload_conf()").await;
+    until(
+        url,
+        &format!("SELECT current_setting('{setting}') = '{value}'"),
+    )
+    .await;
+}
+
+async fn not_durable(url: &str) -> &'static str {
+    match PostgresBackend::connect(url).await {
+        Err(PostgresOpenError::NotDurable { setting }) => setting,
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}

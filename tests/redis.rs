@@ -1,0 +1,141 @@
+//! `RedisBackend` on real servers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use slack_installs::backend::{
+    Backend, Change, Error, Expect, Faults, Flaky, Partition, RedisBackend, RedisOpenError,
+    RedisOptions, Row, Slot,
+};
+use slack_installs::conformance;
+
+use history::{History, Random, random_row, slot};
+use proxy::{Fault, Proxy};
+use servers::{Redis, until};
+
+#[macro_use]
+#[path = "support/store_behaviour.rs"]
+mod store_behaviour;
+
+#[path = "redis/cluster.rs"]
+mod cluster;
+#[path = "redis/faults.rs"]
+mod faults;
+#[path = "redis/history.rs"]
+mod history;
+#[path = "redis/opening.rs"]
+mod opening;
+#[path = "redis/proxy.rs"]
+mod proxy;
+#[path = "redis/sentinel.rs"]
+mod sentinel;
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared with the tests of other servers"
+)]
+#[path = "support/server.rs"]
+mod server;
+#[path = "redis/servers.rs"]
+mod servers;
+mod support;
+
+conformance!(redis_alone);
+conformance!(redis_that_loses_answers);
+
+mod store_on_redis_alone {
+    use super::{Arc, Backend, Redis};
+
+    async fn open() -> (Arc<dyn Backend>, Option<Redis>) {
+        let (backend, redis) = super::redis_alone().await;
+        (Arc::new(backend), redis)
+    }
+
+    store_behaviour!(open);
+}
+
+async fn redis_alone() -> (RedisBackend, Option<Redis>) {
+    // A server that somebody else keeps, in a container, say. The prefix parts the runs.
+    if let Ok(url) = std::env::var("SLACK_INSTALLS_TEST_REDIS_URL") {
+        let run = u128::from_be_bytes(*slack_installs::backend::Version::mint().as_bytes());
+        let options = RedisOptions {
+            prefix: format!("test-{run:032x}"),
+            ..RedisOptions::default()
+        };
+        let backend = RedisBackend::open(&url, options).await;
+        return (
+            backend.expect("the server named by SLACK_INSTALLS_TEST_REDIS_URL"),
+            None,
+        );
+    }
+    let redis = Redis::start().await;
+    (open(&redis).await, Some(redis))
+}
+
+async fn redis_that_loses_answers() -> (Flaky<RedisBackend>, Option<Redis>) {
+    let (backend, redis) = redis_alone().await;
+    (Flaky::new(backend, Faults::default()), redis)
+}
+
+async fn open(redis: &Redis) -> RedisBackend {
+    RedisBackend::open(&redis.url(), RedisOptions::default())
+        .await
+        .expect("a safe server")
+}
+
+fn partition(name: &str) -> Partition {
+    Partition::new(name).expect("a plain name")
+}
+
+fn put(slot: &Slot, row: &Row, expect: Expect) -> [Change; 1] {
+    [Change::Put {
+        slot: slot.clone(),
+        row: row.clone(),
+        expect,
+    }]
+}
+
+async fn read_one(backend: &dyn Backend, partition: &Partition, slot: &Slot) -> Option<Row> {
+    let mut rows = backend
+        .read(partition, std::slice::from_ref(slot))
+        .await
+        .expect("the backend is available");
+    rows.remove(0)
+}
+
+/// Writers at once on one history. Answers when all are done.
+async fn write_at_once(
+    history: &Arc<History>,
+    backends: &[Arc<dyn Backend>],
+    commits: usize,
+    seed: u64,
+) {
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|nth| {
+            let history = Arc::clone(history);
+            let backend = Arc::clone(&backends[nth % backends.len()]);
+            let seed = Random(seed + nth as u64).next();
+            tokio::spawn(async move { history.write(&backend, commits, seed).await })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.expect("no writer panics");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_histories_of_two_processes_are_linear() {
+    let redis = Redis::start().await;
+    let backends: [Arc<dyn Backend>; 2] =
+        [Arc::new(open(&redis).await), Arc::new(open(&redis).await)];
+    for seed in 0..5 {
+        let history = History::new(&format!("app/T{seed}"));
+        write_at_once(&history, &backends, 40, seed * 1000).await;
+        let summary = history.check(&backends[0]).await;
+        println!("seed {seed}: {summary:?}");
+        assert!(summary.acknowledged > 0 && summary.conflicts > 0 && summary.reads > 300);
+        assert_eq!(summary.unknown, 0);
+    }
+}
+
+const WRITERS: usize = 8;

@@ -1,0 +1,333 @@
+//! Which servers are used and which are refused.
+
+use std::process::Command;
+
+use super::*;
+use servers::Cluster;
+
+async fn refusal(settings: &[&str]) -> (String, Redis) {
+    let redis = Redis::with(settings).await;
+    let refused = RedisBackend::open(&redis.url(), RedisOptions::default()).await;
+    (
+        refused
+            .expect_err("not a server to keep tokens in")
+            .to_string(),
+        redis,
+    )
+}
+
+#[tokio::test]
+async fn a_server_that_evicts_is_refused_unless_that_is_accepted() {
+    for policy in ["allkeys-lru", "allkeys-lfu", "allkeys-random"] {
+        let settings = ["--appendonly", "yes", "--maxmemory-policy", policy];
+        let (refusal, redis) = refusal(&settings).await;
+        assert!(
+            refusal.contains(policy) && refusal.contains("noeviction"),
+            "{refusal}"
+        );
+        let options = RedisOptions {
+            accept_losing_rows_to_eviction: true,
+            ..RedisOptions::default()
+        };
+        RedisBackend::open(&redis.url(), options)
+            .await
+            .expect("accepted");
+    }
+    for policy in ["noeviction", "volatile-lru", "volatile-ttl"] {
+        let redis = Redis::with(&["--appendonly", "yes", "--maxmemory-policy", policy]).await;
+        open(&redis).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_persist_is_refused_unless_that_is_accepted() {
+    let (refusal, redis) = refusal(&["--appendonly", "no"]).await;
+    assert!(refusal.contains("appendonly yes"), "{refusal}");
+    let options = RedisOptions {
+        accept_losing_rows_on_restart: true,
+        ..RedisOptions::default()
+    };
+    RedisBackend::open(&redis.url(), options)
+        .await
+        .expect("accepted");
+}
+
+#[tokio::test]
+async fn a_setting_that_changes_later_is_found_by_the_next_check() {
+    let redis = Redis::start().await;
+    let backend = open(&redis).await;
+    backend.check().await.expect("as when it was opened");
+    let () = redis
+        .run(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
+        .await;
+    let refused = backend.check().await.expect_err("it would evict now");
+    assert!(
+        matches!(refused, RedisOpenError::Evicts { .. }),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn a_replica_is_refused() {
+    let master = Redis::start().await;
+    let replica_of = format!("127.0.0.1 {}", master.port);
+    let (refusal, _replica) = refusal(&["--appendonly", "yes", "--replicaof", &replica_of]).await;
+    assert!(refusal.contains("replica"), "{refusal}");
+}
+
+#[tokio::test]
+async fn the_check_does_without_config_where_it_is_forbidden() {
+    let redis = Redis::with(&["--appendonly", "yes", "--rename-command", "CONFIG", ""]).await;
+    open(&redis).await;
+}
+
+#[tokio::test]
+async fn waiting_for_the_disk_needs_a_server_that_can() {
+    let redis = Redis::start().await;
+    let options = RedisOptions {
+        await_fsync: true,
+        ..RedisOptions::default()
+    };
+    let opened = RedisBackend::open(&redis.url(), options).await;
+    let info: String = redis.run(&["INFO", "server"]).await;
+    let is_old = info.contains("redis_version:7.0");
+    match opened {
+        Err(refused) if is_old => {
+            assert!(
+                matches!(refused, RedisOpenError::TooOld { .. }),
+                "{refused}"
+            );
+        }
+        opened => {
+            opened.expect("Redis 7.2 can");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_of_the_wrong_kind_is_refused() {
+    let redis = Redis::start().await;
+    let refused = RedisBackend::open_cluster(&[&redis.url()], RedisOptions::default()).await;
+    let refused = refused.expect_err("it is no cluster");
+    assert!(
+        matches!(refused, RedisOpenError::WrongKind { cluster: false, .. }),
+        "{refused:?}"
+    );
+    let bus_port = server::free_port().to_string();
+    let settings = [
+        "--appendonly",
+        "yes",
+        "--cluster-enabled",
+        "yes",
+        "--cluster-port",
+        &bus_port,
+    ];
+    let (refusal, node) = refusal(&settings).await;
+    assert!(refusal.contains("part of a cluster"), "{refusal}");
+    // It serves no slots at all.
+    let refused = RedisBackend::open_cluster(&[&node.url()], RedisOptions::default()).await;
+    refused.expect_err("a cluster without slots");
+}
+
+#[tokio::test]
+async fn nobody_there_and_nonsense_are_told_apart() {
+    let port = server::free_port();
+    let url = format!("redis://127.0.0.1:{port}");
+    let refused = RedisBackend::open(&url, RedisOptions::default()).await;
+    let refused = refused.expect_err("nobody listens");
+    assert!(
+        matches!(refused, RedisOpenError::Unreachable { .. }),
+        "{refused:?}"
+    );
+    assert!(refused.to_string().contains(&port.to_string()));
+    let braces = RedisOptions {
+        prefix: "{a}".into(),
+        ..RedisOptions::default()
+    };
+    let default = RedisOptions::default;
+    for (url, options) in [
+        ("nonsense", default()),
+        ("http://127.0.0.1", default()),
+        ("rediss://127.0.0.1/#insecure", default()),
+        (url.as_str(), braces),
+        (
+            url.as_str(),
+            RedisOptions {
+                prefix: String::new(),
+                ..default()
+            },
+        ),
+    ] {
+        let refused = RedisBackend::open(url, options)
+            .await
+            .expect_err("not usable");
+        assert!(
+            matches!(refused, RedisOpenError::Misconfigured(_)),
+            "{url}: {refused:?}"
+        );
+    }
+    assert!(RedisBackend::open_cluster(&[], default()).await.is_err());
+    assert!(
+        RedisBackend::open_sentinel(&[], "redis://mymaster", default())
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn credentials_are_in_no_message() {
+    let port = server::free_port();
+    let url = format!("redis://somebody:canary@127.0.0.1:{port}");
+    let refused = RedisBackend::open(&url, RedisOptions::default()).await;
+    let refused = refused.expect_err("nobody listens");
+    assert!(!format!("{refused} {refused:?}").contains("canary"));
+    let redis = Redis::start().await;
+    let () = redis
+        .run(&["ACL", "SETUSER", "somebody", "on", ">canary", "~*", "+@all"])
+        .await;
+    let url = redis.url().replace("redis://", "redis://somebody:canary@");
+    let backend = RedisBackend::open(&url, RedisOptions::default())
+        .await
+        .expect("let in");
+    assert!(!format!("{backend:?}").contains("canary"));
+    let url = redis.url().replace("redis://", "redis://somebody:wrong@");
+    let refused = RedisBackend::open(&url, RedisOptions::default())
+        .await
+        .expect_err("kept out");
+    assert!(
+        matches!(refused, RedisOpenError::Unreachable { .. }),
+        "{refused:?}"
+    );
+}
+
+/// The list of commands in the documentation of [`RedisBackend`] is enough.
+#[tokio::test]
+async fn a_user_with_the_documented_rights_can_do_everything() {
+    let redis = Redis::start().await;
+    let rights = "ACL SETUSER app on >secret ~{slack-installs:* +@connection +eval +evalsha +hmget \
+                  +hget +hset +hdel +hexists +hlen +hkeys +zadd +zrem +zcard +zscore \
+                  +zrangebylex +zrangebyscore +role +info +wait";
+    let rights: Vec<_> = rights.split_whitespace().collect();
+    let () = redis.run(&rights).await;
+    let url = redis.url().replace("redis://", "redis://app:secret@");
+    let backend: Arc<dyn Backend> = Arc::new(
+        RedisBackend::open(&url, RedisOptions::default())
+            .await
+            .expect("let in"),
+    );
+    let history = History::new("app/T1");
+    write_at_once(&history, &[Arc::clone(&backend)], 10, 1).await;
+    history.check(&backend).await;
+}
+
+#[tokio::test]
+async fn tls_is_verified() {
+    let files = server::directory();
+    let make = |arguments: &str| {
+        let mut openssl = Command::new(server::find("openssl", &[], "apt-get install openssl"));
+        openssl
+            .args(arguments.split_whitespace())
+            .current_dir(files.path());
+        let made = openssl.output().expect("openssl can be run");
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+    };
+    for authority in ["ours", "theirs"] {
+        make(&format!(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
+             -subj /CN={authority} -keyout {authority}.key -out {authority}.pem"
+        ));
+    }
+    make(
+        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=redis \
+         -keyout redis.key -out redis.csr",
+    );
+    std::fs::write(files.path().join("names"), "subjectAltName=IP:127.0.0.1").expect("ours");
+    make(
+        "x509 -req -in redis.csr -CA ours.pem -CAkey ours.key -CAcreateserial -days 2 \
+         -extfile names -out redis.pem",
+    );
+    for name in ["redis.key", "redis.pem", "ours.pem"] {
+        // The server runs as another user.
+        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        std::fs::set_permissions(files.path().join(name), everybody).expect("ours");
+    }
+    let tls_port = server::free_port().to_string();
+    let path = |name: &str| files.path().join(name).display().to_string();
+    let _redis = Redis::with(&[
+        "--appendonly",
+        "yes",
+        "--tls-port",
+        &tls_port,
+        "--tls-cert-file",
+        &path("redis.pem"),
+        "--tls-key-file",
+        &path("redis.key"),
+        "--tls-ca-cert-file",
+        &path("ours.pem"),
+        "--tls-auth-clients",
+        "no",
+    ])
+    .await;
+    let url = format!("rediss://127.0.0.1:{tls_port}");
+    let trusting = |authority: &str| RedisOptions {
+        root_certificate: Some(std::fs::read_to_string(path(authority)).expect("made above")),
+        ..RedisOptions::default()
+    };
+    let backend: Arc<dyn Backend> = Arc::new(
+        RedisBackend::open(&url, trusting("ours.pem"))
+            .await
+            .expect("our authority"),
+    );
+    let history = History::new("app/T1");
+    write_at_once(&history, &[Arc::clone(&backend)], 10, 1).await;
+    history.check(&backend).await;
+    for options in [RedisOptions::default(), trusting("theirs.pem")] {
+        let refused = RedisBackend::open(&url, options)
+            .await
+            .expect_err("not to be trusted");
+        assert!(
+            matches!(refused, RedisOpenError::Unreachable { .. }),
+            "{refused:?}"
+        );
+    }
+}
+
+/// Every master is checked, not only the one that answers first.
+#[tokio::test]
+async fn a_cluster_with_one_unsafe_master_is_refused() {
+    let cluster = Cluster::start().await;
+    let urls = cluster.urls();
+    let urls: Vec<_> = urls.iter().map(String::as_str).collect();
+    let last = cluster
+        .master_of(16383, 0)
+        .await
+        .expect("all slots are served");
+    let () = cluster.nodes[last]
+        .run(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
+        .await;
+    let refused = RedisBackend::open_cluster(&urls, RedisOptions::default()).await;
+    let refused = refused.expect_err("one of three evicts");
+    assert!(
+        matches!(refused, RedisOpenError::Evicts { .. }),
+        "{refused}"
+    );
+    let () = cluster.nodes[last]
+        .run(&["CONFIG", "SET", "maxmemory-policy", "noeviction"])
+        .await;
+    RedisBackend::open_cluster(&urls, RedisOptions::default())
+        .await
+        .expect("all are safe");
+    let () = cluster.nodes[last]
+        .run(&["CLUSTER", "DELSLOTS", "16383"])
+        .await;
+    // The others hear of it by and by; the node itself knows at once.
+    until("the cluster is refused", async || {
+        let refused = RedisBackend::open_cluster(&urls, RedisOptions::default()).await;
+        matches!(refused, Err(RedisOpenError::ClusterNotWhole { .. }))
+    })
+    .await;
+}

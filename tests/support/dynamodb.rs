@@ -1,0 +1,79 @@
+//! A DynamoDB to test with: dynoxide as a child process, or whatever a URL names.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Credentials, Region};
+use slack_installs::backend::{DynamoDbBackend, Version};
+
+use super::server::Server;
+
+/// A DynamoDB that ends with this value, if the test started it.
+#[derive(Debug)]
+pub struct Emulator {
+    pub url: String,
+    _server: Option<Server>,
+}
+
+impl Emulator {
+    pub fn start() -> Self {
+        if let Ok(url) = std::env::var(URL) {
+            return Self { url, _server: None };
+        }
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(PROGRAM);
+        assert!(program.is_file(), "{PROGRAM} is not built; {REMEDY}");
+        let (server, url) = Server::start_announced(&mut Command::new(program));
+        Self {
+            url,
+            _server: Some(server),
+        }
+    }
+
+    pub fn client(&self) -> Client {
+        client(&self.url)
+    }
+
+    /// A new table. It is not removed: the emulator keeps it in memory.
+    pub async fn table(&self) -> String {
+        let name = format!("t{:?}", Version::mint());
+        DynamoDbBackend::create_table(&self.client(), &name)
+            .await
+            .expect("the name is new");
+        name
+    }
+
+    pub async fn backend(&self) -> DynamoDbBackend {
+        let table = self.table().await;
+        DynamoDbBackend::connect(&self.client(), table)
+            .await
+            .expect("the table was just made")
+    }
+}
+
+/// A client that waits for answers however busy the machine is.
+pub fn client(url: &str) -> Client {
+    hasty_client(url, Duration::from_secs(120))
+}
+
+/// A client that gives up on an answer after this time.
+pub fn hasty_client(url: &str, patience: Duration) -> Client {
+    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(patience);
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+        .endpoint_url(url)
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .region(Region::new("us-east-1"))
+        .timeout_config(timeouts.build());
+    Client::from_conf(config.build())
+}
+
+const PROGRAM: &str = "tests/emulators/dynoxide/target/debug/dynoxide-server";
+
+const REMEDY: &str = "run `scripts/tools dynamodb`, or name the URL of another DynamoDB emulator \
+                      in SLACK_INSTALLS_TEST_DYNAMODB_URL";
+
+const URL: &str = "SLACK_INSTALLS_TEST_DYNAMODB_URL";

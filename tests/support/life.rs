@@ -1,0 +1,163 @@
+//! An app whose tenants come and go: its lifecycle, its authorizer, and what its hook was told.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use slack_installs::backend::{Backend, MemoryBackend};
+use slack_installs::request::{VerifiedRequest, Verifier};
+use slack_installs::testing::{Delivery, Who, World};
+use slack_installs::{
+    AuthorizeError, AuthorizeResult, Authorizer, Departure, Handled, Lifecycle, LifecycleError,
+    LifecycleHooks,
+};
+use url::Url;
+
+use super::all_rows;
+use super::app::{App, Store, world};
+
+pub struct Life {
+    pub app: App,
+    pub backend: Arc<dyn Backend>,
+    pub lifecycle: Lifecycle,
+    pub authorizer: Authorizer,
+    pub verifier: Verifier,
+    pub host: Host,
+}
+
+impl Life {
+    pub async fn new() -> Self {
+        Self::with(world(), Arc::new(MemoryBackend::default())).await
+    }
+
+    pub async fn with(world: World, backend: Arc<dyn Backend>) -> Self {
+        let app = App::with(world, Arc::clone(&backend), |config| {
+            config.user_scopes = "search:read".into();
+        })
+        .await;
+        let host = Host::default();
+        let lifecycle = lifecycle(&app, &app.store, &host);
+        Self {
+            authorizer: Authorizer::new(app.store.clone()).with_clock(app.fake.clock()),
+            verifier: Verifier::new(&app.fake.signing_secret()).with_clock(app.fake.clock()),
+            app,
+            backend,
+            lifecycle,
+            host,
+        }
+    }
+
+    pub async fn install(&self, who: impl Into<Who>) {
+        let page = self.app.install(who).await;
+        assert!(page.body().contains("is installed"), "{}", page.body());
+    }
+
+    /// This delivery, arriving now.
+    pub fn request(&self, delivery: &Delivery) -> VerifiedRequest {
+        let now = self.app.fake.clock().now();
+        let url = Url::parse("https://bot.example.com/slack/events").expect("a URL");
+        let (head, body) = delivery.clone().sent_at(now).request(&url).into_parts();
+        let verified = self.verifier.verify(&head.headers, body);
+        verified.expect("the fake signs what it delivers")
+    }
+
+    pub async fn deliver(&self, delivery: &Delivery) -> Result<Handled, LifecycleError> {
+        self.lifecycle.handle(&self.request(delivery)).await
+    }
+
+    pub async fn handled(&self, delivery: &Delivery) -> Handled {
+        self.deliver(delivery).await.expect("it can be handled")
+    }
+
+    pub async fn authorize(&self, delivery: &Delivery) -> Result<AuthorizeResult, AuthorizeError> {
+        self.authorizer.authorize(&self.request(delivery)).await
+    }
+
+    pub fn advance(&self, seconds: u64) {
+        self.app.fake.advance(Duration::from_secs(seconds));
+    }
+
+    pub async fn bot_token(&self, tenant: &str) -> Option<String> {
+        let bot = self.app.fetch(tenant, None).await?.bot?;
+        Some(bot.grant.access_token.expose().to_owned())
+    }
+
+    pub async fn user_token(&self, tenant: &str, user: &str) -> Option<String> {
+        let user = self.app.fetch(tenant, Some(user)).await?.user?;
+        Some(user.grant.access_token.expose().to_owned())
+    }
+
+    /// The slots that are left of this tenant.
+    pub async fn slots(&self, tenant: &str) -> Vec<String> {
+        let partition = format!("{}/{tenant}", self.app.fake.client_id());
+        let rows = all_rows(&*self.backend).await.into_iter();
+        rows.filter(|(key, _)| key.partition.as_str() == partition)
+            .map(|(key, _)| key.slot.to_string())
+            .collect()
+    }
+}
+
+/// The lifecycle as a process has it that opened this store.
+pub fn lifecycle(app: &App, store: &Store, host: &Host) -> Lifecycle {
+    Lifecycle::new(store.clone(), app.slack.clone())
+        .with_hooks(host.clone())
+        .with_clock(app.fake.clock())
+}
+
+/// The host: it writes down what it was told, and fails when told to.
+#[derive(Clone, Debug, Default)]
+pub struct Host(Arc<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    departures: Mutex<Vec<(String, String, bool)>>,
+    fails: AtomicBool,
+}
+
+impl Host {
+    pub fn set_failing(&self, fails: bool) {
+        self.0.fails.store(fails, Ordering::SeqCst);
+    }
+
+    /// `(tenant, reason, is_installed_again)` of each call that ended well.
+    pub fn departures(&self) -> Vec<(String, String, bool)> {
+        self.0
+            .departures
+            .lock()
+            .expect("no test panics with it")
+            .clone()
+    }
+
+    pub fn tenants(&self) -> Vec<String> {
+        self.departures()
+            .into_iter()
+            .map(|(tenant, ..)| tenant)
+            .collect()
+    }
+}
+
+#[async_trait]
+impl LifecycleHooks for Host {
+    async fn uninstalled(
+        &self,
+        departure: &Departure,
+        is_installed_again: bool,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        tokio::task::yield_now().await;
+        if self.0.fails.load(Ordering::SeqCst) {
+            return Err("the host fails on purpose".into());
+        }
+        let told = (
+            departure.key.id().to_owned(),
+            departure.reason.clone(),
+            is_installed_again,
+        );
+        self.0
+            .departures
+            .lock()
+            .expect("no test panics with it")
+            .push(told);
+        Ok(())
+    }
+}
