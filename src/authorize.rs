@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::clock::Clock;
 use crate::installation::{Bot, Grant, Home, Installation, User};
 use crate::request::VerifiedRequest;
+use crate::rotation::{self, TokenRotator};
 use crate::secret::AccessToken;
 use crate::store::{self, LifecycleStore};
 use crate::tenant::{AppId, EnterpriseId, ResolvedVia, TeamId, Tenant, UserId};
@@ -18,6 +20,7 @@ mod membership;
 #[derive(Clone)]
 pub struct Authorizer {
     installations: Arc<dyn LifecycleStore>,
+    rotator: Option<TokenRotator>,
     clock: Clock,
 }
 
@@ -27,7 +30,18 @@ impl Authorizer {
     pub fn new(installations: impl LifecycleStore) -> Self {
         Self {
             installations: Arc::new(installations),
+            rotator: None,
             clock: Clock::default(),
+        }
+    }
+
+    /// The same authorizer, which keeps rotating tokens current by this rotator. A request waits
+    /// for a refresh for 2 s at most: Slack gives a handler 3 s.
+    #[must_use]
+    pub fn with_rotator(self, rotator: &TokenRotator) -> Self {
+        Self {
+            rotator: Some(rotator.within(PATIENCE)),
+            ..self
         }
     }
 
@@ -65,6 +79,9 @@ impl Authorizer {
         }
         if via == ResolvedVia::Named {
             self.keep_current(request, tenant, &mut installation).await;
+        }
+        if let Some(rotator) = &self.rotator {
+            installation = refreshed(rotator, installation).await?;
         }
         self.usable(tenant.clone(), via, installation)
     }
@@ -142,6 +159,31 @@ impl fmt::Debug for Authorizer {
             .finish_non_exhaustive()
     }
 }
+
+/// The installation with tokens that are current. A bot that cannot be made so fails the request;
+/// a user's token that cannot is left out, unless there is nothing else.
+async fn refreshed(
+    rotator: &TokenRotator,
+    installation: Installation,
+) -> Result<Installation, AuthorizeError> {
+    let tenant = installation.key();
+    let refreshed = rotator.refreshed(installation).await;
+    if let Some(error) = refreshed.bot_error {
+        return Err(AuthorizeError::Refresh(error));
+    }
+    match (refreshed.user_error, &refreshed.installation.bot) {
+        (Some(error), None) => Err(AuthorizeError::Refresh(error)),
+        (error, _) => {
+            if let Some(error) = error {
+                tracing::warn!(%tenant, %error, "a user's token cannot be made current");
+            }
+            Ok(refreshed.installation)
+        }
+    }
+}
+
+/// Half of what is left of Slack's 3 s after the network's share goes to the handler.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a request may be served with. At least one of the two tokens is there.
 #[derive(Debug)]
@@ -235,6 +277,10 @@ pub enum AuthorizeError {
     /// An operator has put the tenant on hold.
     #[error("the tenant is on hold")]
     OnHold,
+    /// The tokens have expired, or are about to, and could not be refreshed. The reason says
+    /// whether to install again, to try again, or to look at the app's own configuration.
+    #[error("the installation's tokens cannot be made current")]
+    Refresh(#[source] rotation::Error),
     /// The request is for another app than the installed one.
     #[error("the request is for another app")]
     OtherApp,
@@ -247,6 +293,10 @@ impl AuthorizeError {
     /// Whether the same request may be served later, with nothing changed by anybody.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Store(error) if error.is_transient())
+        match self {
+            Self::Refresh(error) => error.is_transient(),
+            Self::Store(error) => error.is_transient(),
+            _ => false,
+        }
     }
 }

@@ -292,6 +292,10 @@ impl Answer {
         tracing::info!(tenant = ?request.tenant(), ?kind, %error, "a request is not authorized");
         match (error, kind) {
             (AuthorizeError::Store(_), _) => Self::later(),
+            (AuthorizeError::Refresh(error), _) if error.is_transient() => Self::later(),
+            (AuthorizeError::Refresh(_), Kind::SlashCommand) => {
+                Self::text("This app's access has ended. Please install it again.")
+            }
             // Slack shows the text of the answer to the person who typed the command.
             (AuthorizeError::Expired, Kind::SlashCommand) => {
                 Self::text("This app's access has expired. Please install it again.")

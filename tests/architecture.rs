@@ -62,6 +62,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "clock",
             "installation",
             "request",
+            "rotation",
             "secret",
             "slack",
             "store",
@@ -81,9 +82,24 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "operate",
+        &[
+            "clock",
+            "events",
+            "installation",
+            "oauth",
+            "secret",
+            "slack",
+            "store",
+            "tenant",
+        ],
+    ),
+    ("replay", &["clock", "request", "store", "tenant"]),
+    (
         "tower",
         &[
             "authorize",
+            "replay",
             "clock",
             "events",
             "installation",

@@ -3,12 +3,16 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend};
-use slack_installs::testing::Delivery;
-use slack_installs::{AuthorizeError, ResolvedVia};
-use support::app::{ADA, ALPHA, ORG, world};
+use slack_installs::request::{VerifiedRequest, Verifier};
+use slack_installs::rotation;
+use slack_installs::slack::ClientCredentials;
+use slack_installs::testing::{Delivery, Rotation};
+use slack_installs::{AuthorizeError, Authorizer, ResolvedVia, RotationConfig, TokenRotator};
+use support::app::{ADA, ALPHA, App, ORG, world};
 use support::life::Life;
 
 fn mention(life: &Life) -> Delivery {
@@ -114,4 +118,58 @@ async fn an_org_flag_where_only_the_workspace_is_installed_finds_it_once_it_is_k
     life.authorize(&mention(&life)).await.expect("its own");
     let served = life.authorize(&flagged).await.expect("its own");
     assert_eq!(served.resolved_via, ResolvedVia::OrgToWorkspace);
+}
+
+fn command(app: &App) -> VerifiedRequest {
+    let url = "https://bot.example.com/slack/command"
+        .parse()
+        .expect("a URL");
+    let request = app.fake.slash_command(ADA, "/hello", "").request(&url);
+    let verifier = Verifier::new(&app.fake.signing_secret()).with_clock(app.fake.clock());
+    verifier
+        .verify(request.headers(), request.body().clone())
+        .expect("Slack signed it")
+}
+
+#[tokio::test]
+async fn a_request_gets_a_token_that_is_current_or_the_reason_why_not() {
+    let app = App::new().await;
+    app.fake.rotate_tokens(Rotation::default());
+    app.install(ADA).await;
+    let credentials = ClientCredentials {
+        client_id: app.fake.client_id(),
+        client_secret: app.fake.client_secret(),
+    };
+    let config = RotationConfig::new(credentials);
+    let rotator = TokenRotator::new(config, app.slack.clone(), app.store.clone())
+        .with_clock(app.fake.clock());
+    let bare = Authorizer::new(app.store.clone()).with_clock(app.fake.clock());
+    let authorizer = bare.clone().with_rotator(&rotator);
+
+    app.fake.advance(Duration::from_secs(13 * 3600));
+    let outcome = bare.authorize(&command(&app)).await;
+    assert!(
+        matches!(outcome, Err(AuthorizeError::Expired)),
+        "{outcome:?}"
+    );
+    let served = authorizer
+        .authorize(&command(&app))
+        .await
+        .expect("refreshed");
+    let token = served.bot_token().expect("a bot");
+    assert!(
+        app.slack.auth_test(token).await.is_ok(),
+        "the token is live"
+    );
+
+    app.fake.uninstall(ALPHA);
+    app.fake.advance(Duration::from_secs(13 * 3600));
+    let outcome = authorizer.authorize(&command(&app)).await;
+    let gone = |error: &AuthorizeError| {
+        matches!(
+            error,
+            AuthorizeError::Refresh(rotation::Error::ReinstallNeeded { .. })
+        )
+    };
+    assert!(outcome.as_ref().is_err_and(gone), "{outcome:?}");
 }
