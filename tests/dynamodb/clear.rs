@@ -3,14 +3,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
-use slack_installs::backend::{Backend, Change, DynamoDbBackend, Error, Expect, Row};
+use slack_installs::backend::{Backend, Change, DynamoDbBackend, Error, Expect, Partition, Row};
 use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::kit::{Bench, connect, delete, fill, plant, put, row, rows, slot, slots, tenant};
 use crate::support::dynamodb::client;
-use crate::support::proxy::{Fate, Proxy};
+use crate::support::proxy::{Fate, Proxy, Request};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hundreds_of_rows_are_gone_at_one_moment() {
@@ -49,7 +51,7 @@ async fn hundreds_of_rows_are_gone_at_one_moment() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_ends_anywhere_leaves_all_rows_or_none() {
     let bench = Arc::new(Bench::new().await);
-    let mut cases = tokio::task::JoinSet::new();
+    let mut cases = JoinSet::new();
     // DynamoDB Local gives up on a lock where too many wait for it.
     let at_once = Arc::new(Semaphore::new(12));
     // The claim; a list; a mark for each of 3 rows; the moment; 3 rows removed; the claim
@@ -226,33 +228,21 @@ async fn a_late_mark_revives_no_row() {
     let reached = Arc::new(Semaphore::new(0));
     let announce = Arc::clone(&reached);
     bench.proxy.decide(move |request| {
-        let settles = String::from_utf8_lossy(&request.body).contains("clear_done");
-        match (request.operation.as_str(), settles) {
-            ("UpdateItem", false) => {
-                announce.add_permits(1);
-                Fate::Wait(Arc::clone(&held))
-            }
-            ("UpdateItem", true) => {
-                announce.add_permits(1);
-                Fate::Wait(Arc::clone(&held_too))
-            }
-            _ => Fate::Pass,
-        }
+        let gate = match settles(request) {
+            true => &held_too,
+            false if request.operation == "UpdateItem" => &held,
+            false => return Fate::Pass,
+        };
+        announce.add_permits(1);
+        Fate::Wait(Arc::clone(gate))
     });
-    let first = clear_in_background(&bench.proxied, &partition);
+    let first = commit_in_background(&bench.proxied, &partition, vec![Change::Clear]);
     once(&reached, 2).await;
 
     // The second takes the claim away, clears, and ends before it removes anything.
     let proxy = Proxy::start(&bench.emulator.url).await;
     let second = connect(&client(&proxy.url), &bench.table).await;
-    let settled = std::sync::atomic::AtomicBool::new(false);
-    proxy.decide(move |request| {
-        let settles = String::from_utf8_lossy(&request.body).contains("SET clear_done");
-        match settled.fetch_or(settles, std::sync::atomic::Ordering::Relaxed) {
-            true => Fate::Cut,
-            false => Fate::Pass,
-        }
-    });
+    end_when(&proxy, settles, Fate::Pass);
     second
         .commit(&partition, &[Change::Clear])
         .await
@@ -288,37 +278,24 @@ async fn a_claim_that_was_taken_away_clears_nothing_until_it_starts_over() {
     let bench = Bench::new().await;
     let (partition, names) = (tenant("app/T1"), slots(3));
     fill(&bench.straight, &partition, &names[..2]).await;
-    let (moment, reached) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let (held, announce) = (Arc::clone(&moment), Arc::clone(&reached));
-    let claims = std::sync::atomic::AtomicUsize::new(0);
-    bench.proxy.decide(move |request| {
-        let settles = String::from_utf8_lossy(&request.body).contains("SET clear_done");
-        let claims_again = request.operation == "PutItem"
-            && claims.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 0;
-        match settles || claims_again {
-            true => {
-                announce.add_permits(1);
-                Fate::Wait(Arc::clone(&held))
-            }
-            false => Fate::Pass,
-        }
+    let claims = AtomicUsize::new(0);
+    let held = hold(&bench, move |request| {
+        let claim = request.operation == "PutItem";
+        settles(request) || claim && claims.fetch_add(1, Ordering::Relaxed) > 0
     });
-    let clear = clear_in_background(&bench.proxied, &partition);
-    once(&reached, 1).await;
+    let clear = commit_in_background(&bench.proxied, &partition, vec![Change::Clear]);
+    held.reached(1).await;
     plant(&bench.straight, &partition, &names[2]).await;
 
-    moment.add_permits(1);
-    once(&reached, 1).await;
+    held.release(1);
+    held.reached(1).await;
     let found = rows(&bench.straight, &partition, &names).await;
     assert_eq!(
         found.iter().flatten().count(),
         3,
         "the one that was made, and all others"
     );
-    moment.add_permits(1);
-    // The settling of the second round is held too.
-    once(&reached, 1).await;
-    moment.add_permits(1);
+    held.release(100);
     clear
         .await
         .expect("it does not panic")
@@ -330,6 +307,139 @@ async fn a_claim_that_was_taken_away_clears_nothing_until_it_starts_over() {
     assert!(bench.items(&partition).await.is_empty());
 }
 
+/// A row that is replaced, or deleted, after it was listed and before it was marked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_moves_before_it_is_marked_is_looked_at_again() {
+    let bench = Bench::new().await;
+    let [one, two] = ["1", "2"].map(slot);
+    for replaced in [true, false] {
+        let partition = tenant(&format!("app/{replaced}"));
+        let guard = plant(&bench.straight, &partition, &one).await;
+        let other = plant(&bench.straight, &partition, &two).await;
+        let held = hold(&bench, |request| request.operation == "UpdateItem");
+        let changes = vec![delete(&one, Some(guard.version)), Change::Clear];
+        let clear = commit_in_background(&bench.proxied, &partition, changes);
+        held.reached(2).await;
+
+        let over = row();
+        let change = match replaced {
+            true => put(&one, &over, Expect::Version(guard.version)),
+            false => delete(&one, Some(guard.version)),
+        };
+        let moved = bench.straight.commit(&partition, &[change]).await;
+        moved.expect("nothing is marked yet");
+        held.release(100);
+        let refused = clear.await.expect("it does not panic");
+        assert!(matches!(refused, Err(Error::Conflict)), "{refused:?}");
+        let found = rows(&bench.straight, &partition, &[one.clone(), two.clone()]).await;
+        assert_eq!(found, [replaced.then_some(over), Some(other)]);
+    }
+}
+
+/// A row that is deleted, whatever it is, after it was marked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_marked_row_stays_until_the_claim_is_settled_or_gone() {
+    let bench = Bench::new().await;
+    let (partition, [one, two]) = (tenant("app/T1"), ["1", "2"].map(slot));
+    let guard = plant(&bench.straight, &partition, &one).await;
+    let other = plant(&bench.straight, &partition, &two).await;
+    let held = hold(&bench, settles);
+    let changes = vec![delete(&one, Some(guard.version)), Change::Clear];
+    let clear = commit_in_background(&bench.proxied, &partition, changes);
+    held.reached(1).await;
+
+    let changes = [delete(&one, None)];
+    bench
+        .straight
+        .commit(&partition, &changes)
+        .await
+        .expect("whatever stands");
+    let names = [one, two];
+    let found = rows(&bench.straight, &partition, &names).await;
+    assert_eq!(found, [None, Some(other)]);
+    held.release(100);
+    let refused = clear.await.expect("it does not panic");
+    assert!(matches!(refused, Err(Error::Conflict)), "{refused:?}");
+    assert_eq!(rows(&bench.straight, &partition, &names).await, found);
+}
+
+/// A row bears a mark of somebody who gave up; it is replaced, and cleared by somebody else in
+/// the moment before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_was_cleared_is_not_replaced() {
+    let bench = Bench::new().await;
+    let (partition, one) = (tenant("app/T1"), slot("1"));
+    let standing = plant(&bench.straight, &partition, &one).await;
+    let proxy = Proxy::start(&bench.emulator.url).await;
+    let ending = connect(&client(&proxy.url), &bench.table).await;
+    end_when(&proxy, settles, Fate::Cut);
+    let gave_up = ending.commit(&partition, &[Change::Clear]).await;
+    assert!(matches!(gave_up, Err(Error::Unavailable(_))), "{gave_up:?}");
+    plant(&bench.straight, &partition, &slot("2")).await;
+
+    let held = hold(&bench, |request| request.operation == "TransactWriteItems");
+    let changes = vec![put(&one, &row(), Expect::Version(standing.version))];
+    let replace = commit_in_background(&bench.proxied, &partition, changes);
+    held.reached(1).await;
+    end_when(&proxy, settles, Fate::Pass);
+    ending
+        .commit(&partition, &[Change::Clear])
+        .await
+        .expect("it happened");
+    held.release(100);
+    let refused = replace.await.expect("it does not panic");
+    assert!(matches!(refused, Err(Error::Conflict)), "{refused:?}");
+    assert_eq!(rows(&bench.straight, &partition, &[one]).await, [None]);
+}
+
+/// Requests that are held at a proxy.
+struct Held {
+    gate: Arc<Semaphore>,
+    reached: Arc<Semaphore>,
+}
+
+impl Held {
+    async fn reached(&self, requests: u32) {
+        once(&self.reached, requests).await;
+    }
+
+    fn release(&self, requests: usize) {
+        self.gate.add_permits(requests);
+    }
+}
+
+/// Holds such requests from now on.
+fn hold(bench: &Bench, wanted: impl Fn(&Request) -> bool + Send + Sync + 'static) -> Held {
+    let [gate, reached] = [(); 2].map(|()| Arc::new(Semaphore::new(0)));
+    let (closed, announce) = (Arc::clone(&gate), Arc::clone(&reached));
+    bench.proxy.decide(move |request| match wanted(request) {
+        true => {
+            announce.add_permits(1);
+            Fate::Wait(Arc::clone(&closed))
+        }
+        false => Fate::Pass,
+    });
+    Held { gate, reached }
+}
+
+/// Nothing gets through after the first such request, which meets this fate.
+fn end_when(proxy: &Proxy, last: fn(&Request) -> bool, fate: Fate) {
+    let ended = AtomicBool::new(false);
+    proxy.decide(move |request| {
+        let is_last = last(request);
+        match ended.fetch_or(is_last, Ordering::Relaxed) {
+            true => Fate::Cut,
+            false if is_last => fate.clone(),
+            false => Fate::Pass,
+        }
+    });
+}
+
+/// Whether this is the request by which rows are cleared.
+fn settles(request: &Request) -> bool {
+    String::from_utf8_lossy(&request.body).contains("SET clear_done")
+}
+
 /// Waits until so many requests are held.
 async fn once(reached: &Semaphore, requests: u32) {
     let held = tokio::time::timeout(LONG, reached.acquire_many(requests)).await;
@@ -338,12 +448,13 @@ async fn once(reached: &Semaphore, requests: u32) {
         .forget();
 }
 
-fn clear_in_background(
+fn commit_in_background(
     backend: &DynamoDbBackend,
-    partition: &slack_installs::backend::Partition,
-) -> tokio::task::JoinHandle<Result<(), Error>> {
+    partition: &Partition,
+    changes: Vec<Change>,
+) -> JoinHandle<Result<(), Error>> {
     let (backend, partition) = (backend.clone(), partition.clone());
-    tokio::spawn(async move { backend.commit(&partition, &[Change::Clear]).await })
+    tokio::spawn(async move { backend.commit(&partition, &changes).await })
 }
 
 /// How many rows of this partition a scan finds.
