@@ -10,8 +10,8 @@
 //! 4. [`request::Verifier`] makes a [`VerifiedRequest`](request::VerifiedRequest), the only thing
 //!    that names a tenant; [`Authorizer`] finds the tokens that may serve it.
 //! 5. [`Lifecycle`]: what happens when an app is removed. [`operate`]: what an operator can do.
-//! 6. `tower` and `axum` (features of these names) put all of it in front of your handlers.
-//! 7. `testing` (feature): a fake Slack for your own tests, and the suite that every backend
+//! 7. `tower` and `axum` (features of these names) put all of it in front of your handlers.
+//! 8. `testing` (feature): a fake Slack for your own tests, and the suite that every backend
 //!    passes.
 //!
 //! ```no_run

@@ -94,7 +94,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "tenant",
         ],
     ),
-    ("replay", &["clock", "request", "store", "tenant"]),
+    (
+        "replay",
+        &["clock", "installation", "request", "store", "tenant"],
+    ),
     (
         "tower",
         &[
