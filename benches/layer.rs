@@ -11,7 +11,9 @@ use bytes::Bytes;
 use http::Request;
 use ring::hmac;
 use serde_json::json;
-use slack_installs::backend::{Backend, MemoryBackend, Partition, Slot};
+use slack_installs::backend::{
+    Backend, CacheOptions, CachedBackend, MemoryBackend, Partition, Slot,
+};
 use slack_installs::request::Verifier;
 use slack_installs::secret::AccessToken;
 use slack_installs::testing::FakeSlack;
@@ -31,7 +33,10 @@ fn main() {
 
 async fn run() {
     let fake = FakeSlack::in_process(slack_installs::testing::World::default());
-    let backend = Arc::new(MemoryBackend::default());
+    let backend = Arc::new(CachedBackend::new(
+        MemoryBackend::default(),
+        CacheOptions::default(),
+    ));
     let keys = LocalKeyProvider::new(MasterKey::generate());
     let store = EncryptedStore::open(Arc::clone(&backend), keys, fake.client_id()).await;
     let store = store.expect("memory answers");
@@ -52,7 +57,7 @@ async fn run() {
     let request: Request<Bytes> = fake.event(TENANT, event).request(&url);
     let (head, body) = request.into_parts();
     println!(
-        "an event of {} bytes, {TENANTS} tenants in memory, one core",
+        "an event of {} bytes, {TENANTS} tenants in memory behind the cache, one core",
         body.len()
     );
 

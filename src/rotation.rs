@@ -303,8 +303,15 @@ impl TokenRotator {
             .chain(key)
             .await?
             .ok_or(Error::NotInstalled)?;
+        // Its tokens are refreshed all the same, so that it can be let go again.
+        if stored.is_on_hold {
+            return Err(Error::OnHold);
+        }
         let stored = self.settle(key, demand, Arc::new(stored)).await?;
-        Ok(Token::of(&stored))
+        match stored.is_on_hold {
+            true => Err(Error::OnHold),
+            false => Ok(Token::of(&stored)),
+        }
     }
 
     /// A current grant, given the one that was just read.

@@ -393,3 +393,32 @@ async fn a_process_without_hooks_leaves_nothing_to_tell() {
     let with = lifecycle(&life.app, &life.app.store, &Host::default());
     assert_eq!(with.resume_pending().await.expect("answers"), 0);
 }
+
+#[tokio::test]
+async fn a_rotator_hands_out_nothing_of_a_tenant_on_hold() {
+    use slack_installs::store::Credential;
+    use slack_installs::{Hold, LifecycleStore as _, RotationConfig, TokenRotator, rotation};
+
+    let life = Life::new().await;
+    life.install(ADA).await;
+    let app = &life.app;
+    let credentials = ClientCredentials {
+        client_id: app.fake.client_id(),
+        client_secret: app.fake.client_secret(),
+    };
+    let config = RotationConfig::new(credentials);
+    let rotator = TokenRotator::new(config, app.slack.clone(), app.store.clone());
+    let alpha = key(ALPHA);
+    assert!(rotator.token_for(&alpha, Credential::Bot).await.is_ok());
+    let hold = Hold {
+        is_on: true,
+        reason: "abuse".into(),
+        at: app.fake.clock().now(),
+    };
+    assert!(app.store.hold(&alpha, &hold).await.expect("answers"));
+    let outcome = rotator.token_for(&alpha, Credential::Bot).await;
+    assert!(
+        matches!(outcome, Err(rotation::Error::OnHold)),
+        "{outcome:?}"
+    );
+}

@@ -359,7 +359,7 @@ pub(super) fn chain(
     install: &Record,
     record: &Record,
 ) -> Result<StoredChain, Error> {
-    let app_id = install_facts(install)?.app_id;
+    let install = install_facts(install)?;
     let facts = grant_facts(record, kind)?;
     let grant = open_grant(record, &facts)?;
     let secrets = open_tokens(record)?;
@@ -374,7 +374,9 @@ pub(super) fn chain(
     }
     chain.alternates = alternates.iter().map(Mark::of).collect();
     chain.due_at = record.row.due_at;
-    Ok(StoredChain::new(app_id, chain, grant, alternates))
+    let mut stored = StoredChain::new(install.app_id, chain, grant, alternates);
+    stored.is_on_hold = install.hold.is_some_and(|hold| Hold::from(hold).is_on);
+    Ok(stored)
 }
 
 /// The row of a chain that has moved on.

@@ -34,6 +34,9 @@ pub enum Error {
     /// There is no such installation, or it has no such credential.
     #[error("the app is not installed there, or has no such token")]
     NotInstalled,
+    /// An operator has put the installation on hold.
+    #[error("the installation is on hold")]
+    OnHold,
     /// Slack refused every refresh token that it ever gave for this chain.
     #[error("the app must be installed again: {code}")]
     ReinstallNeeded {
@@ -62,6 +65,7 @@ impl Error {
             Self::Configuration { .. }
             | Self::NotExchanged { .. }
             | Self::NotInstalled
+            | Self::OnHold
             | Self::ReinstallNeeded { .. } => false,
             Self::Store(error) => error.is_transient(),
         }

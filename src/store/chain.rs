@@ -285,6 +285,8 @@ pub struct StoredChain {
     pub app_id: AppId,
     /// All but the secrets.
     pub chain: Chain,
+    /// Whether an operator has put the installation on hold: nothing of it may be handed out.
+    pub is_on_hold: bool,
     /// The pair in use.
     pub grant: Grant,
     /// The tokens of [`Chain::alternates`], in that order.
@@ -298,6 +300,7 @@ impl StoredChain {
         Self {
             app_id,
             chain,
+            is_on_hold: false,
             grant,
             alternates,
         }
@@ -350,6 +353,7 @@ impl StoredChain {
             (false, None) => return None,
         };
         Some(Self {
+            is_on_hold: self.is_on_hold,
             app_id: self.app_id,
             chain: next,
             grant,
