@@ -42,6 +42,7 @@ async fn a_person_installs_and_the_handler_has_a_live_token() {
         !browser.text().await.contains("T0ALPHA0001"),
         "the uninstalled workspace's rows stay"
     );
+    browser.quit().await;
 }
 
 #[tokio::test]
@@ -54,6 +55,7 @@ async fn a_person_cancels() {
     browser.sees("You chose not to install the app").await;
     browser.open(&stage.home).await;
     assert!(!browser.text().await.contains("T0ALPHA0001"));
+    browser.quit().await;
 }
 
 #[tokio::test]
@@ -68,6 +70,8 @@ async fn a_flow_does_not_end_in_another_browser() {
     // The state was not used up by that.
     ours.click("#allow").await;
     ours.sees("The app is installed").await;
+    ours.quit().await;
+    theirs.quit().await;
 }
 
 #[tokio::test]
@@ -86,6 +90,7 @@ async fn two_tabs_of_one_browser_both_install() {
     browser.switch_to(&second).await;
     browser.click("#allow").await;
     browser.sees("The app is installed").await;
+    browser.quit().await;
 }
 
 /// The quickstart and a WebDriver, for one test.
@@ -168,6 +173,11 @@ struct Browser<'a> {
 }
 
 impl Browser<'_> {
+    /// Ends the browser; without it one stays behind, since the WebDriver is killed.
+    async fn quit(self) {
+        self.ask(Method::DELETE, "", &Value::Null).await;
+    }
+
     async fn open(&self, url: &str) {
         self.ask(Method::POST, "/url", &json!({"url": url})).await;
     }
