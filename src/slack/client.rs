@@ -71,7 +71,7 @@ impl SlackClient {
     ///
     /// # Errors
     ///
-    /// [`Error`](enum@Error); also when Slack's answer is not one that can be kept as an installation.
+    /// [`Error`](enum@Error); also when Slack's answer cannot be kept as an installation.
     pub async fn oauth_v2_access(
         &self,
         app: &ClientCredentials,
@@ -96,7 +96,8 @@ impl SlackClient {
     ///
     /// # Errors
     ///
-    /// [`Error`]; with [`ErrorClass::Ambiguous`](super::ErrorClass::Ambiguous) a pair may have
+    /// [`Error`](enum@Error); with [`ErrorClass::Ambiguous`](super::ErrorClass::Ambiguous) a pair
+    /// may have
     /// been issued.
     ///
     /// # Cancel safety
@@ -120,7 +121,8 @@ impl SlackClient {
     ///
     /// # Errors
     ///
-    /// [`Error`]; with [`ErrorClass::Ambiguous`](super::ErrorClass::Ambiguous) a pair may have
+    /// [`Error`](enum@Error); with [`ErrorClass::Ambiguous`](super::ErrorClass::Ambiguous) a pair
+    /// may have
     /// been issued.
     ///
     /// # Cancel safety
@@ -170,7 +172,7 @@ impl SlackClient {
     ///
     /// # Errors
     ///
-    /// [`Error`].
+    /// [`Error`](enum@Error).
     pub async fn auth_revoke_refresh_token(&self, token: &RefreshToken) -> Result<(), Error> {
         let header = sensitive(&Zeroizing::new(format!("Bearer {}", token.expose())));
         self.call("auth.revoke", header, &[]).await.map(drop)
