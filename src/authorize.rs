@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::causes::with_causes;
 use crate::clock::Clock;
 use crate::installation::{Bot, Grant, Home, Installation, User};
 use crate::request::VerifiedRequest;
@@ -175,7 +176,7 @@ async fn refreshed(
         (Some(error), None) => Err(AuthorizeError::Refresh(error)),
         (error, _) => {
             if let Some(error) = error {
-                tracing::warn!(%tenant, %error, "a user's token cannot be made current");
+                tracing::warn!(%tenant, error = with_causes(&error), "a user's token cannot be made current");
             }
             Ok(refreshed.installation)
         }

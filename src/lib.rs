@@ -52,6 +52,7 @@
 mod readme {}
 
 mod authorize;
+mod causes;
 mod clock;
 mod encrypted;
 mod events;

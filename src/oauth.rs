@@ -13,6 +13,7 @@ use std::time::Duration;
 use thiserror::Error;
 use url::Url;
 
+use crate::causes::with_causes;
 use crate::clock::Clock;
 use crate::installation::{Installation, Revision};
 use crate::secret::{Code, SecretError, same};
@@ -473,7 +474,10 @@ impl Inner {
         for pause in STORE_PAUSES {
             match self.installations.store(installation).await {
                 Err(error) if error.is_transient() => {
-                    tracing::warn!(%error, "an installation could not be stored yet");
+                    tracing::warn!(
+                        error = with_causes(&error),
+                        "an installation could not be stored yet"
+                    );
                     tokio::time::sleep(pause).await;
                 }
                 outcome => return outcome.map_err(Error::Store),
@@ -501,7 +505,7 @@ impl Inner {
                 url: test.url,
             },
             Err(error) => {
-                tracing::warn!(tenant = %installation.key(), %error, "auth.test failed after an installation");
+                tracing::warn!(tenant = %installation.key(), error = with_causes(&error), "auth.test failed after an installation");
                 return;
             }
         };
@@ -519,7 +523,7 @@ impl Inner {
             // Installed anew or removed meanwhile.
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!(tenant = %installation.key(), %error, "what auth.test told could not be stored");
+                tracing::warn!(tenant = %installation.key(), error = with_causes(&error), "what auth.test told could not be stored");
             }
         }
     }
@@ -566,7 +570,7 @@ impl Inner {
             if in_use {
                 tracing::info!(tenant = %key, "a refused token may be the earlier installation's, and stays");
             } else if let Err(error) = self.slack.auth_revoke(&issued.access_token).await {
-                tracing::error!(tenant = %key, %error, "a refused token could not be revoked");
+                tracing::error!(tenant = %key, error = with_causes(&error), "a refused token could not be revoked");
             }
         }
     }
@@ -602,15 +606,6 @@ impl Inner {
             }
         }
     }
-}
-
-/// An error and what caused it, for an operator's log. None of them shows a secret.
-pub(super) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }
 
 /// How long to wait before storing again: a person is waiting, so a few seconds in all.

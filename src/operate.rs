@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::causes::with_causes;
 use crate::clock::Clock;
 use crate::events::{Handled, Lifecycle, LifecycleError};
 use crate::installation::{Grant, Hold, Installation};
@@ -221,7 +222,7 @@ impl Operator {
                 Ok(()) => return Ok(RevokeOutcome::Uninstalled),
                 Err(error) if !may_go_on(&error) => return Err(OperateError::Slack(error)),
                 Err(error) => {
-                    tracing::info!(tenant = %key, %error, "apps.uninstall is refused for a token");
+                    tracing::info!(tenant = %key, error = with_causes(&error), "apps.uninstall is refused for a token");
                 }
             }
         }

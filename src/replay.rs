@@ -12,6 +12,7 @@ use std::time::Duration;
 use ring::digest;
 use tokio::runtime::Handle;
 
+use crate::causes::with_causes;
 use crate::clock::Clock;
 use crate::installation::Revision;
 use crate::request::VerifiedRequest;
@@ -137,7 +138,10 @@ impl Drop for Pass {
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
                 if let Err(error) = guard.seen.release(&id, claim).await {
-                    tracing::warn!(%error, "a request stays claimed for a while");
+                    tracing::warn!(
+                        error = with_causes(&error),
+                        "a request stays claimed for a while"
+                    );
                 }
             });
         }

@@ -17,6 +17,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::authorize::{AuthorizeError, AuthorizeResult, Authorizer};
+use crate::causes::with_causes;
 use crate::events::{Handled, Lifecycle};
 use crate::replay::{Entry, Pass, ReplayGuard};
 use crate::request::{Kind, VerifiedRequest, Verifier, is_ssl_check};
@@ -221,7 +222,10 @@ impl Parts {
             Ok(Entry::Repeated) => Err(Answer::empty()),
             Ok(Entry::InProgress) => Err(Answer::later()),
             Err(error) => {
-                tracing::error!(%error, "it is unknown whether a request was handled");
+                tracing::error!(
+                    error = with_causes(&error),
+                    "it is unknown whether a request was handled"
+                );
                 Err(Answer::later())
             }
         }
@@ -240,7 +244,10 @@ impl Parts {
         match task.await {
             Ok(Ok(handled)) => Ok(handled),
             Ok(Err(error)) => {
-                tracing::error!(%error, "a lifecycle event could not be handled; Slack repeats it");
+                tracing::error!(
+                    error = with_causes(&error),
+                    "a lifecycle event could not be handled; Slack repeats it"
+                );
                 Err(Answer::later())
             }
             // A hook of the host's panicked, or the process ends.
@@ -256,7 +263,10 @@ async fn end(pass: Pass, status: StatusCode) {
         false => pass.failed().await,
     };
     if let Err(error) = ended {
-        tracing::error!(%error, "a request may be handled twice");
+        tracing::error!(
+            error = with_causes(&error),
+            "a request may be handled twice"
+        );
     }
 }
 
@@ -289,7 +299,7 @@ impl Answer {
 
     fn unauthorized(request: &VerifiedRequest, error: &AuthorizeError) -> Self {
         let kind = request.kind();
-        tracing::info!(tenant = ?request.tenant(), ?kind, %error, "a request is not authorized");
+        tracing::info!(tenant = ?request.tenant(), ?kind, error = with_causes(error), "a request is not authorized");
         match (error, kind) {
             (AuthorizeError::Store(_), _) => Self::later(),
             (AuthorizeError::Refresh(error), _) if error.is_transient() => Self::later(),

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 /// Each module, and the modules of this crate that it may import. The public face (axum, tower)
 /// rides on the flows, these on the ports, these on the facts.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("causes", &[]),
     ("clock", &[]),
     ("random", &[]),
     ("secret", &[]),
@@ -23,6 +24,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "encrypted",
         &[
             "backend",
+            "causes",
             "clock",
             "installation",
             "seal",
@@ -35,6 +37,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "oauth",
         &[
+            "causes",
             "clock",
             "installation",
             "random",
@@ -59,6 +62,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "authorize",
         &[
+            "causes",
             "clock",
             "installation",
             "request",
@@ -72,6 +76,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "events",
         &[
+            "causes",
             "clock",
             "installation",
             "request",
@@ -84,6 +89,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "operate",
         &[
+            "causes",
             "clock",
             "events",
             "installation",
@@ -96,12 +102,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "replay",
-        &["clock", "installation", "request", "store", "tenant"],
+        &[
+            "causes",
+            "clock",
+            "installation",
+            "request",
+            "store",
+            "tenant",
+        ],
     ),
     (
         "tower",
         &[
             "authorize",
+            "causes",
             "replay",
             "clock",
             "events",

@@ -12,6 +12,7 @@ use super::driver::{Draft, Place, Record, Step};
 use super::seen::SEEN;
 use super::{EncryptedStore, partition, records, slot};
 use crate::backend::{Backend, Change, Partition};
+use crate::causes::with_causes;
 use crate::store::{Error, StateId, StatePayload, StateStore};
 
 #[async_trait]
@@ -73,7 +74,10 @@ impl<B: Backend> EncryptedStore<B> {
         let store = self.clone();
         drop(tokio::spawn(async move {
             if let Err(error) = store.sweep_expired_states().await {
-                tracing::warn!(%error, "expired OAuth states could not be removed");
+                tracing::warn!(
+                    error = with_causes(&error),
+                    "expired OAuth states could not be removed"
+                );
             }
         }));
     }

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::judge::{Age, age, revision};
 use super::{APP_UNINSTALLED, Handled, Lifecycle, LifecycleError, TELL_AGAIN};
+use crate::causes::with_causes;
 use crate::installation::Revision;
 use crate::store::{self, Departure, PendingDeparture};
 use crate::tenant::InstallationKey;
@@ -40,7 +41,7 @@ impl Lifecycle {
                 Err(error @ LifecycleError::Store(_)) => return Err(error),
                 Err(error) => {
                     tracing::error!(tenant = %pending.departure.key, attempts = pending.attempts,
-                        %error, "the host could not be told of a departure yet");
+                        error = with_causes(&error), "the host could not be told of a departure yet");
                 }
             }
         }
@@ -53,7 +54,10 @@ impl Lifecycle {
         loop {
             minutes.tick().await;
             if let Err(error) = self.resume_pending().await {
-                tracing::warn!(%error, "pending departures could not be resumed");
+                tracing::warn!(
+                    error = with_causes(&error),
+                    "pending departures could not be resumed"
+                );
             }
         }
     }

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use url::form_urlencoded;
 
 use super::{Callback, Error, InstallOptions, InstallProvider, Page};
+use crate::causes::with_causes;
 use crate::slack::ErrorCode;
 use crate::tenant::TeamId;
 
@@ -45,7 +46,7 @@ impl InstallProvider {
                 response
             }
             Err(error) => {
-                let causes = super::with_causes(&error);
+                let causes = with_causes(&error);
                 tracing::error!(error = causes, "an install flow could not begin");
                 let error = match error {
                     super::StartError::Store(error) => Error::Store(error),

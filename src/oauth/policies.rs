@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::policy::{Candidate, InstallPolicy, Verdict};
+use crate::causes::with_causes;
 use crate::installation::{Grant, Home, Installation, Scopes};
 use crate::slack::Person;
 use crate::tenant::{EnterpriseId, TeamId};
@@ -218,7 +219,10 @@ impl InstallPolicy for AdminRequired {
                 Home::Workspace { .. } => "Only an admin of your workspace can install this app.",
             }),
             Err(error) => {
-                tracing::warn!(%error, "it could not be found out whether an admin installs");
+                tracing::warn!(
+                    error = with_causes(&error),
+                    "it could not be found out whether an admin installs"
+                );
                 refuse("It could not be found out whether you are an admin. Please try again.")
             }
         }

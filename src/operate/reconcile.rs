@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{OperateError, Operator};
+use crate::causes::with_causes;
 use crate::events::LifecycleError;
 use crate::installation::{Grant, Installation};
 use crate::slack::{self, AuthTest, ErrorClass};
@@ -274,7 +275,7 @@ impl Operator {
             Err(LifecycleError::Store(store::Error::Conflict)) => Ok(false),
             // The note stands, so the host is told later.
             Err(LifecycleError::Hook(error)) => {
-                tracing::error!(tenant = %key, %error, "the host could not purge its own data");
+                tracing::error!(tenant = %key, error = with_causes(&*error), "the host could not purge its own data");
                 Ok(true)
             }
             Err(error) => Err(error.into()),
