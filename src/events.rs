@@ -2,8 +2,9 @@
 //!
 //! Slack delivers them late, twice, out of order, and sometimes after a reinstall. So an event is
 //! compared with the time of the installation, both on Slack's clock, and nothing is purged on an
-//! event that may be about an earlier installation without asking `auth.test`. Whatever is
-//! removed is guarded by the revision that was judged.
+//! event that may be about an earlier installation without asking `auth.test`: on one whose
+//! `event_time` is less than five minutes after the installation. (Slack's repetitions of an event
+//! keep its time.) Whatever is removed is guarded by the revision and the token that were judged.
 //!
 //! | event | what is done |
 //! |---|---|
@@ -48,7 +49,9 @@ pub struct Lifecycle {
 ///
 /// 1. `uninstalled` is called at least once for each tenant that was purged: what is to be told
 ///    is stored in the same commit that purges, and [`Lifecycle::resume_pending`] tells it again
-///    until it succeeds. So it may be called twice, also at the same time.
+///    until it succeeds. So it may be called twice, also at the same time. One that takes longer
+///    than a minute is dropped and called again later.
+/// 2. It runs on a task of its own; a panic counts as an error.
 ///
 /// # Consistency
 ///
@@ -105,7 +108,7 @@ pub enum Handled {
     Noted,
     /// Everything of the tenant was removed, and the host told.
     Purged,
-    /// Some credentials of the tenant were removed.
+    /// Some credentials of the tenant were removed. The event is the host's as well.
     Revoked,
 }
 
@@ -211,10 +214,22 @@ impl Lifecycle {
         let Some(key) = tenant.candidates().into_iter().find_map(named) else {
             return Ok(Handled::Ignored);
         };
+        // Whether an organisation's event names a workspace as well is not documented.
+        let org = |(via, key)| (via == ResolvedVia::WorkspaceToOrg).then_some(key);
+        let org = tenant.candidates().into_iter().find_map(org);
         for _ in 0..ATTEMPTS {
             let outcome = match request.event_type() {
-                Some(APP_UNINSTALLED) => self.uninstalled(&key, at).await,
-                Some(TOKENS_REVOKED) => self.revoked(&key, at, request.payload()?).await,
+                Some(APP_UNINSTALLED) => self.uninstalled(&key, org.as_ref(), at).await,
+                Some(TOKENS_REVOKED) => {
+                    let payload = request.payload()?;
+                    match self.revoked(&key, at, &payload).await {
+                        Ok(Handled::Ignored) if self.is_only_in(&key, org.as_ref()).await? => {
+                            let org = org.as_ref().unwrap_or(&key);
+                            self.revoked(org, at, &payload).await
+                        }
+                        outcome => outcome,
+                    }
+                }
                 Some(ACCESS_GRANTED) => self.access(&key, at, true, request.payload()?).await,
                 Some(ACCESS_REVOKED) => self.access(&key, at, false, request.payload()?).await,
                 Some(GRID_FINISHED) => self.moved(&key, at, request.payload()?).await,
@@ -225,8 +240,10 @@ impl Lifecycle {
                 // A reinstall came between the judgement and the change: judge again.
                 Err(LifecycleError::Store(store::Error::Conflict)) => {}
                 outcome => {
-                    tracing::info!(tenant = %key, event = request.event_type(), ?outcome,
-                        "a lifecycle event");
+                    if let Ok(handled) = &outcome {
+                        tracing::info!(tenant = %key, event = request.event_type(), ?handled,
+                            "a lifecycle event");
+                    }
                     return outcome;
                 }
             }

@@ -107,6 +107,13 @@ impl Pass {
     /// # Errors
     ///
     /// [`Error`] if the store does not answer: the request may be handled again after [`CLAIM`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, the request may be handled again after [`CLAIM`]. [`SlackLayer`] runs it on a task
+    /// of its own.
+    ///
+    /// [`SlackLayer`]: https://docs.rs/slack-installs/latest/slack_installs/tower/struct.SlackLayer.html
     pub async fn done(mut self) -> Result<(), Error> {
         if let Some(Held { guard, id, claim }) = self.0.take() {
             let until = guard.clock.now() + RETENTION;

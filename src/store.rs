@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use thiserror::Error;
 
 use crate::installation::{Home, Installation, Revision};
+use crate::secret::AccessToken;
 use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 
 mod chain;
@@ -34,7 +35,8 @@ pub use seen::{Claim, SeenId, SeenStore};
 ///    gives no user's token.
 /// 4. A workspace is found by its team id, whatever enterprise id stands beside it. An org-wide
 ///    installation is found by `(Some(enterprise), None)` only.
-/// 5. `delete` removes exactly what it names, and is content if that is gone already.
+/// 5. `delete` removes exactly what it names, and is content if that is gone already. Told to
+///    remove only what was judged, it never removes what has come since.
 /// 6. Concurrent calls act as if one came after the other.
 ///
 /// # Consistency
@@ -118,6 +120,10 @@ pub struct Delete {
     /// Only if the stored installation is still of this revision; otherwise the call is an
     /// [`Error::Conflict`] and nothing goes.
     pub only: Option<Revision>,
+    /// Only if this access token is still the stored one: a refresh replaces a token and leaves
+    /// the installation's revision as it is. Otherwise an [`Error::Conflict`] too. Of no effect
+    /// on [`DeleteWhat::All`].
+    pub holding: Option<Mark>,
 }
 
 /// The part of an installation that a [`Delete`] removes.
@@ -138,6 +144,7 @@ impl Delete {
         Self {
             what: DeleteWhat::All,
             only: None,
+            holding: None,
         }
     }
 
@@ -147,6 +154,7 @@ impl Delete {
         Self {
             what: DeleteWhat::Bot,
             only: None,
+            holding: None,
         }
     }
 
@@ -156,6 +164,7 @@ impl Delete {
         Self {
             what: DeleteWhat::User(user),
             only: None,
+            holding: None,
         }
     }
 
@@ -164,6 +173,15 @@ impl Delete {
     pub fn only(self, revision: Revision) -> Self {
         Self {
             only: Some(revision),
+            ..self
+        }
+    }
+
+    /// The same, but only while this access token is the stored one.
+    #[must_use]
+    pub fn holding(self, token: &AccessToken) -> Self {
+        Self {
+            holding: Some(Mark::of_access_token(token)),
             ..self
         }
     }

@@ -21,17 +21,20 @@ use crate::causes::with_causes;
 use crate::events::{Handled, Lifecycle};
 use crate::replay::{Entry, Pass, ReplayGuard};
 use crate::request::{Kind, VerifiedRequest, Verifier, is_ssl_check};
+use crate::rotation;
 
 /// Verifies, resolves and authorizes each request before the host's service sees it.
 ///
 /// * A request that is not Slack's is answered 401 (or 400, 413), and nothing is looked up.
 /// * `url_verification` and `ssl_check` are answered.
-/// * `app_uninstalled` and `tokens_revoked` are handled, and answered 200 when what had to go is
-///   gone, else 503, so that Slack repeats them.
-/// * `team_access_granted`, `team_access_revoked` and `grid_migration_*` are handled, and then go
-///   on like any other event.
-/// * A request of a tenant that does not have the app is answered: to a person with a line of
-///   text, to Slack's machines with an empty 200.
+/// * `app_uninstalled` is handled, and answered 200 when what had to go is gone, else 503, so that
+///   Slack repeats it.
+/// * `tokens_revoked`, `team_access_granted`, `team_access_revoked` and `grid_migration_*` are
+///   handled likewise, and what they changed then goes on to the service like any other event.
+/// * A request that cannot be served is answered: a slash command with a line of text, a click
+///   or a modal with 403, so that Slack shows its own error to the person, and an event with an
+///   empty 200. If that may be different in a moment, or once the app's own configuration is
+///   mended, events and clicks are answered 503.
 /// * All others reach the host's service, body unchanged, with an [`Authorization`] in their
 ///   extensions.
 ///
@@ -145,7 +148,10 @@ where
             };
             let response = inner.call(request).await?;
             if let Some(pass) = pass {
-                end(pass, response.status()).await;
+                // Slack may hang up before it is written, and this future is dropped then.
+                let noted = tokio::spawn(end(pass, response.status()));
+                // It has no result, and does not panic: the runtime ends.
+                drop(noted.await);
             }
             Ok(response)
         })
@@ -197,7 +203,7 @@ impl Parts {
         let request = Arc::new(verified);
         if !matches!(
             self.handle_lifecycle(&request).await?,
-            Handled::Noted | Handled::NotLifecycle
+            Handled::Noted | Handled::NotLifecycle | Handled::Revoked
         ) {
             return Err(Answer::empty());
         }
@@ -270,6 +276,51 @@ async fn end(pass: Pass, status: StatusCode) {
     }
 }
 
+/// Why a request is not served, as far as it matters to whoever made it.
+#[derive(Clone, Copy)]
+enum Refusal {
+    Ended,
+    Later,
+    Misconfigured,
+    NotGranted,
+    NotInstalled,
+    OnHold,
+}
+
+impl Refusal {
+    fn of(error: &AuthorizeError) -> Self {
+        match error {
+            AuthorizeError::Store(_) | AuthorizeError::Refresh(rotation::Error::Store(_)) => {
+                Self::Later
+            }
+            AuthorizeError::Refresh(error) if error.is_transient() => Self::Later,
+            AuthorizeError::Refresh(rotation::Error::Configuration { .. }) => Self::Misconfigured,
+            AuthorizeError::OnHold | AuthorizeError::Refresh(rotation::Error::OnHold) => {
+                Self::OnHold
+            }
+            AuthorizeError::Expired
+            | AuthorizeError::Refresh(rotation::Error::ReinstallNeeded { .. }) => Self::Ended,
+            AuthorizeError::NotGranted => Self::NotGranted,
+            _ => Self::NotInstalled,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Ended => "This app's access has ended. Please install it again.",
+            Self::Later => "This app is busy. Please try again in a moment.",
+            Self::Misconfigured => {
+                "This app does not work at the moment. Please ask whoever provides it."
+            }
+            Self::NotGranted => {
+                "Your organisation has not added this app to this workspace. Please ask an admin."
+            }
+            Self::NotInstalled => "This app is not installed here. Please install it first.",
+            Self::OnHold => "This app is on hold here. Please ask whoever provides it.",
+        }
+    }
+}
+
 /// What the layer answers itself.
 struct Answer {
     status: StatusCode,
@@ -298,29 +349,25 @@ impl Answer {
     }
 
     fn unauthorized(request: &VerifiedRequest, error: &AuthorizeError) -> Self {
-        let kind = request.kind();
-        tracing::info!(tenant = ?request.tenant(), ?kind, error = with_causes(error), "a request is not authorized");
-        match (error, kind) {
-            (AuthorizeError::Store(_), _) => Self::later(),
-            (AuthorizeError::Refresh(error), _) if error.is_transient() => Self::later(),
-            (AuthorizeError::Refresh(_), Kind::SlashCommand) => {
-                Self::text("This app's access has ended. Please install it again.")
+        let (tenant, kind) = (request.tenant(), request.kind());
+        let refusal = Refusal::of(error);
+        let error = with_causes(error);
+        match refusal {
+            Refusal::Later | Refusal::Misconfigured => {
+                tracing::error!(?tenant, ?kind, error, "a request cannot be served");
             }
+            _ => tracing::info!(?tenant, ?kind, error, "a request is not authorized"),
+        }
+        match (kind, refusal) {
             // Slack shows the text of the answer to the person who typed the command.
-            (AuthorizeError::Expired, Kind::SlashCommand) => {
-                Self::text("This app's access has expired. Please install it again.")
+            (Kind::SlashCommand, refusal) => Self::text(refusal.text()),
+            (_, Refusal::Later | Refusal::Misconfigured) => Self::later(),
+            (Kind::AppRateLimited | Kind::Event { .. } | Kind::FunctionExecuted, _) => {
+                // Nothing will change by repeating it.
+                Self::empty()
             }
-            (AuthorizeError::OnHold, Kind::SlashCommand) => {
-                Self::text("This app is on hold here. Please ask whoever provides it.")
-            }
-            (AuthorizeError::NotGranted, Kind::SlashCommand) => Self::text(
-                "Your organisation has not added this app to this workspace. Please ask an admin.",
-            ),
-            (_, Kind::SlashCommand) => {
-                Self::text("This app is not installed here. Please install it first.")
-            }
-            // Nothing will change by repeating it.
-            _ => Self::empty(),
+            // Slack shows the person that it did not work; an empty 200 would close a modal.
+            _ => Self::new(StatusCode::FORBIDDEN, "refused"),
         }
     }
 

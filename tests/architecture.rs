@@ -121,6 +121,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "events",
             "installation",
             "request",
+            "rotation",
             "store",
             "tenant",
         ],

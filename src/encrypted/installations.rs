@@ -114,10 +114,7 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
             DeleteWhat::User(id) => user(id),
         };
         let whole = delete.what == DeleteWhat::All;
-        let decide = |rows: &[Option<Row>]| {
-            let [standing, part_row] = rows else {
-                unreachable!("two places were read")
-            };
+        let decide = |standing: Option<&Row>, part_row: Option<&Row>| {
             if let Some(only) = delete.only {
                 match standing {
                     None if part_row.is_none() => return Ok((Vec::new(), false)),
@@ -135,9 +132,31 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
             };
             Ok((steps, part_row.is_some()))
         };
-        self.driver
-            .update_unopened(&partition, &[install(), part.clone()], decide)
-            .await
+        let places = [install(), part.clone()];
+        let Some(held) = delete.holding.filter(|_| !whole) else {
+            // Unopened, so that what does not open can be removed.
+            let decide = |rows: &[Option<Row>]| match rows {
+                [standing, part] => decide(standing.as_ref(), part.as_ref()),
+                _ => unreachable!("two places were read"),
+            };
+            return self
+                .driver
+                .update_unopened(&partition, &places, decide)
+                .await;
+        };
+        let decide = |records: &[Option<Record>]| {
+            let [standing, of_part] = records else {
+                unreachable!("two places were read")
+            };
+            if let Some(record) = of_part
+                && records::access_mark(record)? != held
+            {
+                return Err(Error::Conflict);
+            }
+            let row = |record: &Option<Record>| record.as_ref().map(|it| it.row.clone());
+            decide(row(standing).as_ref(), row(of_part).as_ref())
+        };
+        Ok(self.driver.update(&partition, &places, decide).await?.1)
     }
 
     async fn list(&self, from: Option<ListCursor>, limit: usize) -> Result<Listing, Error> {

@@ -11,6 +11,7 @@ use super::installations::{install, revision};
 use super::lifecycle_facts::{ACCESS, AccessFacts, DEPARTURE, DepartureFacts, draft};
 use super::{EncryptedStore, records, slot, tenant};
 use crate::backend::{Backend, Row, Version};
+use crate::causes::with_causes;
 use crate::installation::{Hold, Revision};
 use crate::store::{Access, Departure, Error, LifecycleStore, PendingDeparture, Summary};
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
@@ -81,7 +82,14 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
             .filter_map(|(key, _)| tenant_of(key.partition.as_str().strip_prefix(&ours)?));
         let mut found = Vec::new();
         for key in keys.take(limit) {
-            found.extend(self.departure(&key).await?);
+            match self.departure(&key).await {
+                // One note must not keep the hosts of all others from being told.
+                Err(error @ Error::Unreadable(_)) => {
+                    tracing::error!(tenant = %key, error = with_causes(&error),
+                        "the note of a departure does not open; the host is not told");
+                }
+                departure => found.extend(departure?),
+            }
         }
         Ok(found)
     }

@@ -432,6 +432,12 @@ fn open_grant(record: &Record, facts: &GrantFacts) -> Result<Grant, Error> {
     })
 }
 
+/// Which access token a chain's row holds.
+pub(super) fn access_mark(record: &Record) -> Result<Mark, Error> {
+    let token = AccessToken::new(open_tokens(record)?.access_token);
+    Ok(Mark::of_access_token(&token.map_err(|_| form("a token"))?))
+}
+
 fn open_tokens(record: &Record) -> Result<GrantSecrets<'_>, Error> {
     serde_json::from_slice(&record.plaintext).map_err(|_| form("a grant's tokens"))
 }

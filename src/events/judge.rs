@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::{Lifecycle, LifecycleError};
 use crate::installation::{Installation, Revision};
 use crate::secret::AccessToken;
-use crate::slack::ErrorClass;
+use crate::slack::{self, ErrorClass};
 
 /// An event's time beside an installation's, both on Slack's clock.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,10 +41,17 @@ impl Lifecycle {
         at: SystemTime,
     ) -> Result<bool, LifecycleError> {
         match age(installation.installed_at, at) {
-            Age::Earlier => return Ok(false),
-            Age::Later => return Ok(true),
-            Age::Ambiguous => {}
+            Age::Earlier => Ok(false),
+            Age::Later => Ok(true),
+            Age::Ambiguous => self.is_ended(installation).await,
         }
+    }
+
+    /// Whether Slack says that an installation is dead.
+    pub(super) async fn is_ended(
+        &self,
+        installation: &Installation,
+    ) -> Result<bool, LifecycleError> {
         if let Some(bot) = &installation.bot {
             return self.is_dead(&bot.grant.access_token, Age::Ambiguous).await;
         }
@@ -66,7 +73,11 @@ impl Lifecycle {
         match self.slack.auth_test(token).await {
             Ok(_) => Ok(false),
             Err(error) => match error.class() {
-                // Together with Slack's own event this is no allow-list's doing.
+                // `invalid_auth` is also what an address gets that is not on the allow-list: only
+                // beside an event that is about this installation it says that the token is dead.
+                ErrorClass::Revoked if is_invalid_auth(&error) && age != Age::Later => {
+                    Err(LifecycleError::Slack(error))
+                }
                 ErrorClass::Dead | ErrorClass::Revoked => Ok(true),
                 // Says nothing of the chain: then the time decides.
                 ErrorClass::TokenExpired if age != Age::Ambiguous => Ok(age == Age::Later),
@@ -76,10 +87,15 @@ impl Lifecycle {
     }
 }
 
+fn is_invalid_auth(error: &slack::Error) -> bool {
+    matches!(error, slack::Error::Api { code, .. } if code.as_str() == "invalid_auth")
+}
+
 /// An event dispatched this long before the installation is about an earlier one. Both times are
 /// Slack's, to the second, from different machines of theirs.
 const SURELY_BEFORE: Duration = Duration::from_secs(5);
 
 /// An event dispatched this long after the installation is about this one. `event_time` is when
-/// Slack dispatched it, and that can be some minutes after what it tells of.
+/// Slack dispatched it, which its repetitions keep; that it is dispatched within this time of what
+/// it tells of is an assumption of ours.
 const SURELY_AFTER: Duration = Duration::from_secs(300);

@@ -40,20 +40,27 @@ impl Lifecycle {
         &self,
         key: &InstallationKey,
         at: SystemTime,
-        revoked: TokensRevoked,
+        revoked: &TokensRevoked,
     ) -> Result<Handled, LifecycleError> {
-        let RevokedTokens { oauth, bot } = revoked.event.tokens;
+        let RevokedTokens { oauth, bot } = &revoked.event.tokens;
         let mut any = false;
+        let mut failed = None;
+        // One that cannot be judged does not keep the others; the event is repeated for it.
+        let mut note = |outcome| match outcome {
+            Ok(revoked) => any |= revoked,
+            Err(error) => failed = failed.take().or(Some(error)),
+        };
         for user in oauth.iter().filter_map(|id| UserId::new(id.as_str()).ok()) {
-            any |= self.users_token_revoked(key, at, &user).await?;
+            note(self.users_token_revoked(key, at, &user).await);
         }
         if !bot.is_empty() {
-            any |= self.bots_token_revoked(key, at, &bot).await?;
+            note(self.bots_token_revoked(key, at, bot).await);
         }
-        Ok(match any {
-            true => Handled::Revoked,
-            false => Handled::Ignored,
-        })
+        match (failed, any) {
+            (Some(error), _) => Err(error),
+            (None, true) => Ok(Handled::Revoked),
+            (None, false) => Ok(Handled::Ignored),
+        }
     }
 
     async fn users_token_revoked(
@@ -72,7 +79,9 @@ impl Lifecycle {
         if !self.is_dead(&stored.grant.access_token, age).await? {
             return Ok(false);
         }
-        let delete = Delete::user(user.clone()).only(revision(&installation));
+        let delete = Delete::user(user.clone())
+            .only(revision(&installation))
+            .holding(&stored.grant.access_token);
         Ok(self.installations.delete(key, &delete).await?)
     }
 
@@ -97,7 +106,9 @@ impl Lifecycle {
         if !self.is_dead(&bot.grant.access_token, age).await? {
             return Ok(false);
         }
-        let delete = Delete::bot().only(revision(&installation));
+        let delete = Delete::bot()
+            .only(revision(&installation))
+            .holding(&bot.grant.access_token);
         Ok(self.installations.delete(key, &delete).await?)
     }
 }

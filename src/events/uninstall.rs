@@ -1,5 +1,6 @@
 //! `app_uninstalled`: the purge, and what the host is told of it.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::judge::{Age, age, revision};
@@ -18,8 +19,8 @@ impl Lifecycle {
     ///
     /// # Errors
     ///
-    /// [`LifecycleError::Store`] if the database does not answer. A hook's error is logged, and
-    /// the others are told all the same.
+    /// [`LifecycleError::Store`] if the database does not answer. A hook's error, or a note that
+    /// does not open, is logged, and the others are told all the same.
     ///
     /// # Cancel safety
     ///
@@ -32,13 +33,17 @@ impl Lifecycle {
         let mut told = 0;
         for pending in self.installations.due_departures(now, AT_ONCE).await? {
             let until = now + pause(pending.attempts);
-            // Another worker may have it by now.
-            let Some(pending) = self.installations.postpone(&pending, until).await? else {
-                continue;
+            let outcome = match self.installations.postpone(&pending, until).await {
+                Ok(Some(pending)) => self.tell(&pending).await,
+                // Another worker has it by now.
+                Ok(None) => continue,
+                Err(error) => Err(error.into()),
             };
-            match self.tell(&pending).await {
+            match outcome {
                 Ok(()) => told += 1,
-                Err(error @ LifecycleError::Store(_)) => return Err(error),
+                Err(LifecycleError::Store(error)) if error.is_transient() => {
+                    return Err(error.into());
+                }
                 Err(error) => {
                     tracing::error!(tenant = %pending.departure.key, attempts = pending.attempts,
                         error = with_causes(&error), "the host could not be told of a departure yet");
@@ -62,9 +67,11 @@ impl Lifecycle {
         }
     }
 
+    /// `org` is the organisation of the workspace that the event names, if it names both.
     pub(super) async fn uninstalled(
         &self,
         key: &InstallationKey,
+        org: Option<&InstallationKey>,
         at: SystemTime,
     ) -> Result<Handled, LifecycleError> {
         let standing = match self.installations.fetch(key, None).await {
@@ -72,7 +79,12 @@ impl Lifecycle {
                 true => revision(&installation),
                 false => return Ok(Handled::Ignored),
             },
-            Ok(None) => return self.told(key).await,
+            Ok(None) => {
+                return match (self.told(key).await?, org) {
+                    (Handled::Ignored, Some(org)) => self.org_uninstalled(org, at).await,
+                    (handled, _) => Ok(handled),
+                };
+            }
             Err(error @ store::Error::Unreadable(_)) => {
                 match self.installations.glance(key).await? {
                     // Its time is not authenticated, but good enough to spare a newer one.
@@ -89,6 +101,34 @@ impl Lifecycle {
         };
         self.leave(key, standing, APP_UNINSTALLED).await?;
         Ok(Handled::Purged)
+    }
+
+    /// An event that names a workspace without an installation of its own: it may be about its
+    /// organisation's, which goes if Slack says that it is dead.
+    async fn org_uninstalled(
+        &self,
+        org: &InstallationKey,
+        at: SystemTime,
+    ) -> Result<Handled, LifecycleError> {
+        let Some(installation) = self.installations.fetch(org, None).await? else {
+            return self.told(org).await;
+        };
+        let is_older = age(installation.installed_at, at) == Age::Earlier;
+        if is_older || !self.is_ended(&installation).await? {
+            return Ok(Handled::Ignored);
+        }
+        self.leave(org, revision(&installation), APP_UNINSTALLED)
+            .await?;
+        Ok(Handled::Purged)
+    }
+
+    /// Whether this workspace has no installation, and its organisation is known.
+    pub(super) async fn is_only_in(
+        &self,
+        key: &InstallationKey,
+        org: Option<&InstallationKey>,
+    ) -> Result<bool, LifecycleError> {
+        Ok(org.is_some() && self.installations.glance(key).await?.is_none())
     }
 
     /// Purges a tenant whose installation is of that revision, and tells the host.
@@ -124,12 +164,20 @@ impl Lifecycle {
         let Some(hooks) = &self.hooks else {
             return Ok(());
         };
-        let departure = &pending.departure;
+        let departure = pending.departure.clone();
         let again = self.installations.glance(&departure.key).await?.is_some();
-        hooks
-            .uninstalled(departure, again)
-            .await
-            .map_err(LifecycleError::Hook)?;
+        let hooks = Arc::clone(hooks);
+        // On a task of its own: a hook that panics, or never ends, keeps no other tenant's.
+        let mut hook = tokio::spawn(async move { hooks.uninstalled(&departure, again).await });
+        let outcome = match tokio::time::timeout(TELL_AGAIN, &mut hook).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err("the hook panicked, or the process ends".into()),
+            Err(_) => {
+                hook.abort();
+                Err("the hook took longer than a minute".into())
+            }
+        };
+        outcome.map_err(LifecycleError::Hook)?;
         self.installations.settle(pending).await?;
         Ok(())
     }

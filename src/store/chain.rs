@@ -259,14 +259,20 @@ impl fmt::Debug for InstallId {
     }
 }
 
-/// Names a refresh token without telling it: a part of its hash.
+/// Names a token without telling it: a part of its hash.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Mark(pub u64);
 
 impl Mark {
-    /// The mark of this token.
+    /// The mark of this refresh token.
     #[must_use]
     pub fn of(token: &RefreshToken) -> Self {
+        Self(u64::from_be_bytes(hash(token.expose().as_bytes())))
+    }
+
+    /// The mark of this access token.
+    #[must_use]
+    pub fn of_access_token(token: &AccessToken) -> Self {
         Self(u64::from_be_bytes(hash(token.expose().as_bytes())))
     }
 }

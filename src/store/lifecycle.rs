@@ -20,7 +20,8 @@ use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 ///    is still of that revision; otherwise it is an [`Error::Conflict`] and nothing goes.
 /// 2. With `tell_at`, that same commit leaves a note of the departure, without secrets. It stands
 ///    until `settle`, whatever is installed meanwhile, and `due_departures` finds it from that
-///    time on.
+///    time on. Another purge of the tenant takes it along, and leaves its own in its place, if it
+///    has a `tell_at`; so does a `delete` of all.
 /// 3. `postpone` and `settle` change only the very note that they are given.
 /// 4. `hold` is kept when the app is installed again, and goes when the tenant is purged. It
 ///    touches no token.
