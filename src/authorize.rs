@@ -13,7 +13,7 @@ use crate::request::VerifiedRequest;
 use crate::rotation::{self, TokenRotator};
 use crate::secret::AccessToken;
 use crate::store::{self, LifecycleStore};
-use crate::tenant::{AppId, EnterpriseId, ResolvedVia, TeamId, Tenant, UserId};
+use crate::tenant::{AppId, EnterpriseId, InstallationKey, ResolvedVia, TeamId, Tenant, UserId};
 
 mod membership;
 
@@ -109,12 +109,32 @@ impl Authorizer {
             if installation.is_on_hold() {
                 return Err(AuthorizeError::OnHold);
             }
+            if self.is_workspace_on_hold(via, tenant).await? {
+                return Err(AuthorizeError::OnHold);
+            }
             match self.has_access(&installation, tenant).await? {
                 true => return Ok((via, installation)),
                 false => refusal = AuthorizeError::NotGranted,
             }
         }
         Err(refusal)
+    }
+
+    /// Whether a request that names an org-wide installation is from a workspace whose own
+    /// installation is on hold. Looked at second, a workspace is known to have none.
+    async fn is_workspace_on_hold(
+        &self,
+        via: ResolvedVia,
+        tenant: &Tenant,
+    ) -> Result<bool, store::Error> {
+        match (via, tenant.is_enterprise_install(), tenant.team()) {
+            (ResolvedVia::Named, true, Some(team)) => {
+                let workspace = InstallationKey::workspace(team.clone());
+                let own = self.installations.fetch(&workspace, None).await?;
+                Ok(own.is_some_and(|own| own.is_on_hold()))
+            }
+            _ => Ok(false),
+        }
     }
 
     /// Whether an org-wide installation may serve the workspace that the request is from.

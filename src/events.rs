@@ -51,7 +51,7 @@ pub struct Lifecycle {
 ///    is stored in the same commit that purges, and [`Lifecycle::resume_pending`] tells it again
 ///    until it succeeds. So it may be called twice, also at the same time. One that takes longer
 ///    than a minute is dropped and called again later.
-/// 2. It runs on a task of its own; a panic counts as an error.
+///    A panic counts as an error.
 ///
 /// # Consistency
 ///

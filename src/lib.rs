@@ -52,6 +52,7 @@
 mod readme {}
 
 mod authorize;
+mod caught;
 mod causes;
 mod clock;
 mod encrypted;

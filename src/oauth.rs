@@ -13,6 +13,7 @@ use std::time::Duration;
 use thiserror::Error;
 use url::Url;
 
+use crate::caught::caught;
 use crate::causes::with_causes;
 use crate::clock::Clock;
 use crate::installation::{Installation, Revision};
@@ -288,8 +289,13 @@ impl InstallProvider {
         });
         match task.await {
             Ok(outcome) => outcome,
-            // Nothing in it panics: the runtime ends under it.
-            Err(_) => Err(Error::Interrupted),
+            Err(ended) => {
+                // Otherwise the runtime ends under it. What the host was to be told it is told.
+                if ended.is_panic() {
+                    tracing::error!("an install flow panicked, perhaps in a store of the host's");
+                }
+                self.0.report(Err(Error::Interrupted)).await
+            }
         }
     }
 }
@@ -462,9 +468,14 @@ impl Inner {
             requested,
             slack: &self.slack,
         };
-        match self.policy.judge(&candidate).await {
-            Verdict::Allow => Ok(()),
-            Verdict::Refuse { reason } => Err(Error::Refused { reason }),
+        match caught(self.policy.judge(&candidate)).await {
+            Some(Verdict::Allow) => Ok(()),
+            Some(Verdict::Refuse { reason }) => Err(Error::Refused { reason }),
+            None => {
+                tracing::error!("an install policy panicked");
+                let reason = "the app could not check the installation".to_owned();
+                Err(Error::Refused { reason })
+            }
         }
     }
 
@@ -532,8 +543,9 @@ impl Inner {
     ///
     /// Without token rotation, revoking a bot's token takes the bot out of the workspace, and
     /// Slack as a rule answers a reinstall with the very token that is stored. So where the same
-    /// bot or user has a stored grant, only a token that rotates is revoked: that ends this one
-    /// token. If the store does not answer, nothing is.
+    /// bot or user has a stored grant, only tokens that rotate are revoked: that ends these
+    /// alone. If the store does not answer, nothing is. (Another flow that stores the same
+    /// unrotating token between the look and the revocation loses it: the person installs again.)
     async fn revoke_unless_in_use(&self, installation: &Installation) {
         let user = installation.user.as_ref();
         let key = installation.key();
@@ -569,7 +581,15 @@ impl Inner {
             });
             if in_use {
                 tracing::info!(tenant = %key, "a refused token may be the earlier installation's, and stays");
-            } else if let Err(error) = self.slack.auth_revoke(&issued.access_token).await {
+                continue;
+            }
+            // The refresh token first, so that nothing new comes of it.
+            if let Some(token) = &issued.refresh_token
+                && let Err(error) = self.slack.auth_revoke_refresh_token(token).await
+            {
+                tracing::error!(tenant = %key, error = with_causes(&error), "a refused refresh token could not be revoked");
+            }
+            if let Err(error) = self.slack.auth_revoke(&issued.access_token).await {
                 tracing::error!(tenant = %key, error = with_causes(&error), "a refused token could not be revoked");
             }
         }

@@ -8,10 +8,9 @@ use thiserror::Error;
 use crate::causes::with_causes;
 use crate::clock::Clock;
 use crate::events::{Handled, Lifecycle, LifecycleError};
-use crate::installation::{Grant, Hold, Installation};
-use crate::secret::AccessToken;
+use crate::installation::{Hold, Installation, Revision};
 use crate::slack::{self, ClientCredentials, ErrorClass, SlackClient};
-use crate::store::{self, LifecycleStore};
+use crate::store::{self, ChainKey, Credential, LifecycleStore, Mark, RotationStore};
 use crate::tenant::{InstallationKey, UserId};
 
 mod reconcile;
@@ -42,6 +41,7 @@ pub use reconcile::{Examined, ReconcileConfig, Reconciled, Verdict};
 #[derive(Clone)]
 pub struct Operator {
     store: Arc<dyn LifecycleStore>,
+    chains: Arc<dyn RotationStore>,
     slack: SlackClient,
     lifecycle: Lifecycle,
     credentials: Arc<ClientCredentials>,
@@ -83,13 +83,15 @@ impl Operator {
     /// its hooks are told.
     #[must_use]
     pub fn new(
-        store: impl LifecycleStore,
+        store: impl LifecycleStore + RotationStore,
         slack: SlackClient,
         lifecycle: Lifecycle,
         credentials: ClientCredentials,
     ) -> Self {
+        let store = Arc::new(store);
         Self {
-            store: Arc::new(store),
+            chains: Arc::clone(&store) as Arc<dyn RotationStore>,
+            store,
             slack,
             lifecycle,
             credentials: Arc::new(credentials),
@@ -142,7 +144,9 @@ impl Operator {
     /// # Errors
     ///
     /// [`OperateError`]. After [`OperateError::Slack`] the tenant is on hold with its data kept,
-    /// since the tokens are needed to revoke them: repeat it.
+    /// since the tokens are needed to revoke them: repeat it. Slack's `invalid_auth` is an error
+    /// too: this machine's address may not be on the app's allow-list. If the tokens are dead for
+    /// certain, [`purge`](Self::purge) it.
     ///
     /// # Cancel safety
     ///
@@ -171,6 +175,38 @@ impl Operator {
             .expect("a fetched installation has a revision");
         let outcome = self.revoke_at_slack(key, &installation).await?;
         tracing::warn!(tenant = %key, reason, ?outcome, "an operator revoked a tenant");
+        self.leave(key, revision, reason).await?;
+        Ok(outcome)
+    }
+
+    /// Removes all that is kept of a tenant, and tells the host, without asking Slack anything:
+    /// for a tenant whose events were lost, or whose rows do not open. Its tokens, if they live,
+    /// go on living at Slack: [`revoke`](Self::revoke) ends them.
+    ///
+    /// Answers whether anything was kept.
+    ///
+    /// # Errors
+    ///
+    /// [`OperateError::Purge`], [`OperateError::Store`].
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any point, and repeated.
+    pub async fn purge(&self, key: &InstallationKey, reason: &str) -> Result<bool, OperateError> {
+        let Some((revision, _)) = self.store.glance(key).await? else {
+            return Ok(self.lifecycle.told(key).await? == Handled::Purged);
+        };
+        tracing::warn!(tenant = %key, reason, "an operator purged a tenant");
+        self.leave(key, revision, reason).await?;
+        Ok(true)
+    }
+
+    async fn leave(
+        &self,
+        key: &InstallationKey,
+        revision: Revision,
+        reason: &str,
+    ) -> Result<(), OperateError> {
         match self.lifecycle.leave(key, revision, reason).await {
             // Slack's own event was faster.
             Err(LifecycleError::Store(store::Error::Conflict))
@@ -180,7 +216,7 @@ impl Operator {
             }
             left => left?,
         }
-        Ok(outcome)
+        Ok(())
     }
 
     async fn hold(
@@ -226,36 +262,51 @@ impl Operator {
                 }
             }
         }
-        for grant in [bot, user].into_iter().flatten() {
-            self.revoke_grant(grant).await?;
-        }
-        let installer = installation.user.as_ref().map(|user| &user.id);
+        self.revoke_chain(key, Credential::Bot).await?;
         for user in self.store.users(key).await? {
-            if Some(&user) == installer {
-                continue;
-            }
-            let found = self.store.fetch(key, Some(&user)).await?;
-            if let Some(user) = found.and_then(|found| found.user) {
-                self.revoke_grant(&user.grant).await?;
-            }
+            self.revoke_chain(key, Credential::User(user)).await?;
         }
         Ok(RevokeOutcome::TokensRevoked)
     }
 
-    /// Revokes a chain: the refresh token first, so that nothing new comes of it.
-    async fn revoke_grant(&self, grant: &Grant) -> Result<(), OperateError> {
-        let refresh = grant.refresh_token.as_ref();
-        let refresh = refresh.and_then(|token| AccessToken::new(token.expose()).ok());
-        for token in [refresh.as_ref(), Some(&grant.access_token)]
-            .into_iter()
-            .flatten()
-        {
-            match self.slack.auth_revoke(token).await {
-                Err(error) if !may_go_on(&error) => return Err(OperateError::Slack(error)),
-                _ => {}
+    /// Revokes all tokens of a chain: the refresh tokens first, so that nothing new comes of
+    /// them. A refresh that was under way may have brought others meanwhile; they go as well.
+    async fn revoke_chain(
+        &self,
+        key: &InstallationKey,
+        credential: Credential,
+    ) -> Result<(), OperateError> {
+        let tenant = key.clone();
+        let key = ChainKey { credential, tenant };
+        let mut revoked = Vec::new();
+        for _ in 0..ROUNDS {
+            let Some(stored) = self.chains.chain(&key).await? else {
+                return Ok(());
+            };
+            let primary = stored.grant.refresh_token.iter();
+            let new: Vec<_> = primary
+                .chain(&stored.alternates)
+                .filter(|token| !revoked.contains(&Mark::of(token)))
+                .collect();
+            for token in &new {
+                self.gone(self.slack.auth_revoke_refresh_token(token).await)?;
+                revoked.push(Mark::of(token));
             }
+            let access = Mark::of_access_token(&stored.grant.access_token);
+            if revoked.contains(&access) {
+                return Ok(());
+            }
+            self.gone(self.slack.auth_revoke(&stored.grant.access_token).await)?;
+            revoked.push(access);
         }
         Ok(())
+    }
+
+    fn gone(&self, revoked: Result<(), slack::Error>) -> Result<(), OperateError> {
+        match revoked {
+            Err(error) if !may_go_on(&error) => Err(OperateError::Slack(error)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -268,10 +319,17 @@ impl fmt::Debug for Operator {
     }
 }
 
-/// Whether a refusal leaves nothing to do with this token: it is dead, expired, or may not.
+/// Whether a refusal leaves nothing to do with this token: it is dead, expired, or may not. Not
+/// `invalid_auth`, which is also what an address gets that is not on the app's allow-list.
 fn may_go_on(error: &slack::Error) -> bool {
-    matches!(
-        error.class(),
-        ErrorClass::Dead | ErrorClass::Revoked | ErrorClass::Scope | ErrorClass::TokenExpired
-    )
+    match (error, error.class()) {
+        (slack::Error::Api { code, .. }, ErrorClass::Revoked) => code.as_str() != "invalid_auth",
+        (_, class) => matches!(
+            class,
+            ErrorClass::Dead | ErrorClass::Scope | ErrorClass::TokenExpired
+        ),
+    }
 }
+
+/// A refresh that was under way when the tenant was put on hold brings one pair more.
+const ROUNDS: usize = 5;

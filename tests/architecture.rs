@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 /// Each module, and the modules of this crate that it may import. The public face (axum, tower)
 /// rides on the flows, these on the ports, these on the facts.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("caught", &[]),
     ("causes", &[]),
     ("clock", &[]),
     ("random", &[]),
@@ -37,6 +38,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "oauth",
         &[
+            "caught",
             "causes",
             "clock",
             "installation",
@@ -76,6 +78,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "events",
         &[
+            "caught",
             "causes",
             "clock",
             "installation",

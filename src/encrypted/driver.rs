@@ -109,17 +109,20 @@ impl<B: Backend> Driver<B> {
         places: &[Place],
         decide: impl Fn(&[Option<Record>]) -> Result<(Vec<Step>, T), Error> + Send + Sync,
     ) -> Result<(Vec<Version>, T), Error> {
+        let decide = |records: &[Option<Record>], _: &[Option<Row>]| decide(records);
         self.update_records(partition, places, Unopenable::Fails, decide)
             .await
     }
 
     /// As [`update`](Self::update), for decisions that replace what stands: a row that does not
-    /// open is shown as absent, and overwritten.
+    /// open is shown as an absent record beside its row, and overwritten.
     pub(super) async fn replace<T: Send>(
         &self,
         partition: &Partition,
         places: &[Place],
-        decide: impl Fn(&[Option<Record>]) -> Result<(Vec<Step>, T), Error> + Send + Sync,
+        decide: impl Fn(&[Option<Record>], &[Option<Row>]) -> Result<(Vec<Step>, T), Error>
+        + Send
+        + Sync,
     ) -> Result<(Vec<Version>, T), Error> {
         self.update_records(partition, places, Unopenable::IsAbsent, decide)
             .await
@@ -130,14 +133,16 @@ impl<B: Backend> Driver<B> {
         partition: &Partition,
         places: &[Place],
         unopenable: Unopenable,
-        decide: impl Fn(&[Option<Record>]) -> Result<(Vec<Step>, T), Error> + Send + Sync,
+        decide: impl Fn(&[Option<Record>], &[Option<Row>]) -> Result<(Vec<Step>, T), Error>
+        + Send
+        + Sync,
     ) -> Result<(Vec<Version>, T), Error> {
         for _ in 0..ATTEMPTS {
             let rows = self.read_rows(partition, places).await?;
             let records = self
                 .open_all(partition, places, rows.clone(), unopenable)
                 .await?;
-            let (steps, answer) = decide(&records)?;
+            let (steps, answer) = decide(&records, &rows)?;
             let (changes, versions) = self.changes(partition, places, &rows, steps).await?;
             if self.commit(partition, &changes, &versions).await? {
                 return Ok((versions, answer));

@@ -15,11 +15,11 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
     async fn store(&self, installation: &Installation) -> Result<Revision, Error> {
         let partition = tenant(self.driver.app(), &installation.key());
         let places = [install(), bot()];
-        let decide = |records: &[Option<Record>]| {
-            let [standing, standing_bot] = records else {
+        let decide = |records: &[Option<Record>], rows: &[Option<Row>]| {
+            let ([standing, standing_bot], [row, _]) = (records, rows) else {
                 unreachable!("two places were read")
             };
-            let facts = records::install_draft(installation, standing.as_ref())?;
+            let facts = records::install_draft(installation, standing.as_ref(), row.as_ref())?;
             let mut steps = vec![Step::Put(install().slot, facts)];
             if let Some(new) = &installation.bot {
                 let draft =

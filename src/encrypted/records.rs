@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::driver::{Draft, Record};
 use super::rotation_facts::RotationFacts;
+use crate::backend::Row;
 use crate::clock::{from_epoch, to_epoch};
 use crate::installation::{
     Bot, Enterprise, Grant, Hold, Home, IncomingWebhook, Installation, Scopes, Team, User,
@@ -125,12 +126,20 @@ struct GrantSecrets<'a> {
     alternates: Vec<Cow<'a, str>>,
 }
 
-/// The row of an installation's facts. Webhooks of other channels are kept from `standing`.
+/// The row of an installation's facts. Webhooks of other channels are kept from `standing`. A
+/// hold is kept from a `row` that does not open as well, though what it says in the clear is not
+/// authenticated: nobody is to end one by damaging it.
 pub(super) fn install_draft(
     installation: &Installation,
     standing: Option<&Record>,
+    row: Option<&Row>,
 ) -> Result<Draft, Error> {
     let old_facts = standing.map(install_facts).transpose()?;
+    let said = |row: &Row| serde_json::from_str::<InstallFacts>(row.metadata.as_str()).ok();
+    let hold = match &old_facts {
+        Some(facts) => facts.hold.clone(),
+        None => row.and_then(said).and_then(|facts| facts.hold),
+    };
     let old = standing.map(open_secrets).transpose()?;
     let home = &installation.home;
     let facts = InstallFacts {
@@ -150,7 +159,7 @@ pub(super) fn install_draft(
             .or_else(|| old_facts.as_ref().and_then(|facts| facts.url.clone())),
         installed_by: installation.installed_by.clone(),
         installed_at: to_epoch(installation.installed_at),
-        hold: old_facts.and_then(|facts| facts.hold),
+        hold,
     };
     let new = installation
         .incoming_webhooks

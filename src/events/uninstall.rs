@@ -1,10 +1,10 @@
 //! `app_uninstalled`: the purge, and what the host is told of it.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::judge::{Age, age, revision};
 use super::{APP_UNINSTALLED, Handled, Lifecycle, LifecycleError, TELL_AGAIN};
+use crate::caught::caught;
 use crate::causes::with_causes;
 use crate::installation::Revision;
 use crate::store::{self, Departure, PendingDeparture};
@@ -164,18 +164,14 @@ impl Lifecycle {
         let Some(hooks) = &self.hooks else {
             return Ok(());
         };
-        let departure = pending.departure.clone();
+        let departure = &pending.departure;
         let again = self.installations.glance(&departure.key).await?.is_some();
-        let hooks = Arc::clone(hooks);
-        // On a task of its own: a hook that panics, or never ends, keeps no other tenant's.
-        let mut hook = tokio::spawn(async move { hooks.uninstalled(&departure, again).await });
-        let outcome = match tokio::time::timeout(TELL_AGAIN, &mut hook).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err("the hook panicked, or the process ends".into()),
-            Err(_) => {
-                hook.abort();
-                Err("the hook took longer than a minute".into())
-            }
+        // A hook that panics, or never ends, must keep no other tenant's from being told.
+        let hook = caught(hooks.uninstalled(departure, again));
+        let outcome = match tokio::time::timeout(TELL_AGAIN, hook).await {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => Err("the hook panicked".into()),
+            Err(_) => Err("the hook took longer than a minute".into()),
         };
         outcome.map_err(LifecycleError::Hook)?;
         self.installations.settle(pending).await?;

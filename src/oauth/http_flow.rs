@@ -4,6 +4,7 @@ use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HOST, HeaderName, LOCATION,
     REFERRER_POLICY, SET_COOKIE, X_CONTENT_TYPE_OPTIONS,
 };
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use url::form_urlencoded;
 
@@ -19,15 +20,7 @@ impl InstallProvider {
     /// passed on as the workspace that it is meant for. Of several redirect URLs the one of this
     /// request's host is taken, since its cookie must come back there.
     pub async fn install_response(&self, uri: &Uri, headers: &HeaderMap) -> Response<String> {
-        let mut options = InstallOptions::default();
-        let host = host(headers);
-        let mut uris = self.redirect_uris().iter();
-        options.redirect_uri = uris.find(|uri| Some(uri.authority()) == host).cloned();
-        if options.redirect_uri.is_none() {
-            // Behind a proxy that changes the header this is as it should be; otherwise the
-            // callback will miss its cookie.
-            tracing::debug!("no redirect URL has the host of this request; the first one is taken");
-        }
+        let mut options = self.options_at(host(uri, headers));
         let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
         let team = query
             .into_iter()
@@ -35,6 +28,19 @@ impl InstallProvider {
             .map(|(_, value)| value);
         options.team = team.and_then(|team| TeamId::new(team).ok());
         self.start_response(options).await
+    }
+
+    /// Options for a flow that begins at this host: its cookie must come back there.
+    fn options_at(&self, host: Option<&str>) -> InstallOptions {
+        let mut options = InstallOptions::default();
+        let mut uris = self.redirect_uris().iter();
+        options.redirect_uri = uris.find(|uri| Some(uri.authority()) == host).cloned();
+        if options.redirect_uri.is_none() {
+            // Behind a proxy that changes the header this is as it should be; otherwise the
+            // callback will miss its cookie.
+            tracing::debug!("no redirect URL has the host of this request; the first one is taken");
+        }
+        options
     }
 
     /// Begins a flow with these options and answers the 302 to Slack's page.
@@ -79,7 +85,7 @@ impl InstallProvider {
             error: query.error.as_deref(),
             cookies: &cookies,
             path: Some(uri.path()),
-            host: host(headers),
+            host: host(uri, headers),
         };
         match self.finish(&callback).await {
             // The cookie stays until it expires: it opens nothing any more, and without it a page
@@ -89,7 +95,7 @@ impl InstallProvider {
             // nobody knows whose browser this is.
             Err(Error::NoState) => match callback.error {
                 Some(code) => self.failed(&Error::Denied(ErrorCode::new(code))),
-                None => self.start_response(InstallOptions::default()).await,
+                None => self.start_response(self.options_at(callback.host)).await,
             },
             Err(error) => self.failed(&error),
         }
@@ -153,8 +159,12 @@ fn cookies(headers: &HeaderMap) -> String {
     values.collect::<Vec<_>>().join("; ")
 }
 
-fn host(headers: &HeaderMap) -> Option<&str> {
-    headers.get(HOST).and_then(|host| host.to_str().ok())
+/// HTTP/2 has it in the request's target, and often no such header.
+fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+    match headers.get(HOST) {
+        Some(host) => host.to_str().ok(),
+        None => uri.authority().map(Authority::as_str),
+    }
 }
 
 fn redirect(to: &str) -> Response<String> {

@@ -67,7 +67,8 @@ pub struct Examined {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// Its tokens are dead beyond doubt.
+    /// The bot's and the installer's tokens are dead beyond doubt. It is purged if no other
+    /// user's token lives.
     Gone,
     /// It lives, and one of its two credentials that were asked about is dead.
     PartlyGone,
@@ -95,9 +96,10 @@ enum State {
 impl Operator {
     /// Asks `auth.test` about every installation, one after the other.
     ///
-    /// A tenant is purged only if each of its tokens that was asked about is dead by a word that
-    /// can mean nothing else (never by `invalid_auth` alone, never by a rotating token that may
-    /// have been replaced), if a second answer confirms it, and if not too many look so at once.
+    /// A tenant is purged only if each of its tokens is dead by a word that can mean nothing else
+    /// (never by `invalid_auth` alone, never by a rotating token that may have been replaced), if
+    /// a second answer confirms it, and if not too many look so at once. The tokens of users other
+    /// than the installer are asked about only then.
     /// Repeat it daily, and after an outage of the events' intake.
     ///
     /// # Errors
@@ -263,7 +265,9 @@ impl Operator {
         let Some(installation) = self.again(key).await? else {
             return Ok(false);
         };
-        if self.judge(&installation, config).await != Some(Verdict::Gone) {
+        if self.judge(&installation, config).await != Some(Verdict::Gone)
+            || self.any_other_user_lives(&installation, config).await?
+        {
             return Ok(false);
         }
         let revision = installation
@@ -280,6 +284,30 @@ impl Operator {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether a user besides the installer has a token that is not dead for certain.
+    async fn any_other_user_lives(
+        &self,
+        installation: &Installation,
+        config: &ReconcileConfig,
+    ) -> Result<bool, OperateError> {
+        let key = installation.key();
+        for user in self.store.users(&key).await? {
+            if installation.installed_by.as_ref() == Some(&user) {
+                continue;
+            }
+            let found = match self.store.fetch(&key, Some(&user)).await {
+                Err(store::Error::Unreadable(_)) => return Ok(true),
+                found => found?,
+            };
+            if let Some(user) = found.and_then(|found| found.user)
+                && !matches!(self.ask(&user.grant, config).await, State::Dead)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Removes those of the two credentials that are dead, by a second answer.
@@ -306,7 +334,8 @@ impl Operator {
                 continue;
             };
             if matches!(self.ask(grant, config).await, State::Dead) {
-                any |= match self.store.delete(key, &delete.only(revision)).await {
+                let delete = delete.only(revision).holding(&grant.access_token);
+                any |= match self.store.delete(key, &delete).await {
                     Err(store::Error::Conflict) => false,
                     outcome => outcome?,
                 };
