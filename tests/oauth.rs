@@ -12,7 +12,7 @@ use http::{Method, Response, StatusCode};
 use proptest::prelude::*;
 use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend};
 use slack_installs::oauth::{Candidate, Error, InstallHooks, InstallPolicy, Installed, Verdict};
-use slack_installs::testing::{Fault, Who};
+use slack_installs::testing::{Fault, Rotation, Who};
 use slack_installs::{AppId, InstallOptions, InstallProvider, RedirectUri, Scopes, TeamId};
 use support::app::{
     ADA, ALPHA, App, BEN, BRAVO, Browser, OLGA, ORG, OTHER_REDIRECT, REDIRECT, SALES, location,
@@ -313,6 +313,17 @@ async fn a_flow_comes_back_to_the_host_where_it_began() {
             redirect,
             "{host}"
         );
+        // Begun at Slack, and sent through our own flow: there as well.
+        let uri = "/slack/eu/oauth_redirect?code=1".parse().expect("a path");
+        let restarted = app.provider.callback_response(&Method::GET, &uri, &headers);
+        let to = location(&restarted.await);
+        assert_eq!(parameter(&to, "redirect_uri"), redirect, "{host}");
+        // HTTP/2 names the host in the request's target.
+        let uri = format!("https://{host}/slack/install");
+        let uri = uri.parse().expect("a URL");
+        let none = http::HeaderMap::new();
+        let to = location(&app.provider.install_response(&uri, &none).await);
+        assert_eq!(parameter(&to, "redirect_uri"), redirect, "{host}");
     }
 }
 
@@ -636,6 +647,50 @@ async fn a_refused_install_is_not_stored_and_its_tokens_are_revoked() {
     );
     assert!(app.fetch(ALPHA, Some(ADA)).await.is_none());
     assert!(!app.fake.is_installed(ALPHA));
+}
+
+#[tokio::test]
+async fn of_a_refused_install_that_rotates_no_refresh_token_stays_alive() {
+    let app = App::new().await;
+    app.fake.rotate_tokens(Rotation::default());
+    let provider = app.provider.clone().with_policy(Nobody);
+    let browser = Browser::default();
+    let callback = app.allowed(&browser, user_scopes("search:read"), ADA).await;
+    let page = browser.open(&provider, &callback).await;
+    assert_eq!(page.status(), StatusCode::FORBIDDEN);
+    let secrets = app.fake.secrets();
+    let refresh_tokens: Vec<_> = secrets
+        .iter()
+        .filter(|it| it.starts_with("xoxe-1-"))
+        .collect();
+    assert_eq!(refresh_tokens.len(), 2, "the bot's and the user's");
+    assert!(refresh_tokens.iter().all(|it| !app.fake.is_refreshable(it)));
+}
+
+/// Has a bug.
+#[derive(Debug)]
+struct Broken;
+
+#[async_trait]
+impl InstallPolicy for Broken {
+    async fn judge(&self, _: &Candidate<'_>) -> Verdict {
+        panic!("a bug of the host's")
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_panics_refuses_and_its_tokens_are_revoked() {
+    let app = App::new().await;
+    let heard = Heard::default();
+    let provider = app.provider.clone().with_policy(Broken);
+    let provider = provider.with_hooks(heard.clone());
+    let browser = Browser::default();
+    let callback = app.allowed(&browser, options(), ADA).await;
+    let page = browser.open(&provider, &callback).await;
+    assert_eq!(page.status(), StatusCode::FORBIDDEN);
+    assert!(app.fetch(ALPHA, None).await.is_none());
+    assert!(!app.fake.is_installed(ALPHA));
+    assert_eq!(*heard.0.lock().expect("no panic"), ["refused"]);
 }
 
 #[tokio::test]

@@ -423,3 +423,84 @@ async fn a_rotator_hands_out_nothing_of_a_tenant_on_hold() {
         "{outcome:?}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_where_another_users_token_lives_is_not_purged() {
+    let life = Life::new().await;
+    life.install(BEN).await;
+    life.install(ADA).await;
+    let fake = &life.app.fake;
+    // The bot and the installer are gone; Ben is not.
+    for token in [fake.bot_token(ALPHA), fake.user_token(ALPHA, ADA)] {
+        let token = token.expect("installed");
+        life.app.slack.auth_revoke(&token).await.expect("revoked");
+    }
+    let report = operator(&life).reconcile(&sweep(true)).await;
+    let report = report.expect("answers");
+    assert_eq!(report.findings[0].verdict, Verdict::Gone);
+    assert_eq!(report.purged, 0);
+    assert!(life.user_token(ALPHA, BEN).await.is_some());
+    assert!(life.app.fake.revoke_user(ALPHA, BEN));
+    let report = operator(&life).reconcile(&sweep(true)).await;
+    assert_eq!(report.expect("answers").purged, 1);
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_purge_asks_slack_nothing_and_tells_the_host() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    let calls = life.app.fake.call_log().len();
+    let operator = operator(&life);
+    let purged = operator.purge(&key(ALPHA), "its events were lost").await;
+    assert!(purged.expect("answers"));
+    assert_eq!(life.app.fake.call_log().len(), calls);
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+    assert_eq!(life.host.tenants(), [ALPHA]);
+    let again = operator.purge(&key(ALPHA), "once more").await;
+    assert!(!again.expect("answers"));
+}
+
+#[tokio::test]
+async fn a_revocation_ends_every_refresh_token_that_is_kept() {
+    use slack_installs::store::{Chain, ChainKey, Credential, Mark, RotationStore as _};
+
+    let life = Life::new().await;
+    let fake = &life.app.fake;
+    fake.rotate_tokens(slack_installs::testing::Rotation::default());
+    life.install(ADA).await;
+    let bot = |installation: &slack_installs::Installation| {
+        let grant = &installation.bot.as_ref().expect("a bot").grant;
+        let token = grant.refresh_token.as_ref().expect("it rotates");
+        token.expose().to_owned()
+    };
+    let first = life.app.fetch(ALPHA, None).await.expect("installed");
+    // A second pair, whose refresh token is kept as an alternate, as after a lost race.
+    life.install(BEN).await;
+    let second = life.app.fetch(ALPHA, None).await.expect("installed");
+    let alternate = &first.bot.as_ref().expect("a bot").grant;
+    let chain_key = ChainKey {
+        credential: Credential::Bot,
+        tenant: key(ALPHA),
+    };
+    let mut keep = |chain: Option<&Chain>| {
+        let mark = alternate.refresh_token.as_ref().map(Mark::of);
+        let alternates = mark.into_iter().collect();
+        chain.cloned().map(|chain| Chain {
+            alternates,
+            ..chain
+        })
+    };
+    let kept = life
+        .app
+        .store
+        .update(&chain_key, Some(alternate), &mut keep);
+    kept.await.expect("answers").expect("it stands");
+    assert!(fake.is_refreshable(&bot(&first)) && fake.is_refreshable(&bot(&second)));
+    fake.inject("apps.uninstall", Fault::error("no_permission").always());
+    let outcome = operator(&life).revoke(&key(ALPHA), "ticket 8").await;
+    assert_eq!(outcome.expect("done"), RevokeOutcome::TokensRevoked);
+    assert!(!fake.is_refreshable(&bot(&first)), "the alternate");
+    assert!(!fake.is_refreshable(&bot(&second)));
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+}

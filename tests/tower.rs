@@ -455,3 +455,25 @@ async fn a_claim_of_a_process_that_ended_is_over_before_slacks_last_repetition()
     assert_eq!(front.deliver(&event).await, StatusCode::OK);
     assert_eq!(front.handler.calls(), 1);
 }
+
+#[tokio::test]
+async fn a_revoked_user_is_told_to_the_host_as_well() {
+    let front = Front::new(false).await;
+    front.life.install(ADA).await;
+    front.life.advance(3600);
+    assert!(front.life.app.fake.revoke_user(ALPHA, ADA));
+    let event = front.life.app.fake.tokens_revoked(ALPHA, &[ADA], &[]);
+    assert_eq!(front.deliver(&event).await, StatusCode::OK);
+    assert_eq!(front.life.user_token(ALPHA, ADA).await, None);
+    assert_eq!(front.handler.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_modal_that_cannot_be_served_is_not_closed_as_if_it_were() {
+    let front = Front::new(false).await;
+    let modal = front.life.app.fake.view_submission(ADA, "settings");
+    assert_eq!(front.deliver(&modal).await, StatusCode::FORBIDDEN);
+    front.life.install(ADA).await;
+    assert_eq!(front.deliver(&modal).await, StatusCode::OK);
+    assert_eq!(front.handler.calls(), 1);
+}

@@ -1,12 +1,16 @@
 //! `app_uninstalled`, and what the host is told.
 
-use slack_installs::backend::{Sealed, Version};
+use async_trait::async_trait;
+use slack_installs::backend::{Change, Expect, Row, Sealed, Version};
 use slack_installs::testing::{Fault, Person, Who, Workspace};
-use slack_installs::{Handled, LifecycleError};
+use slack_installs::{
+    Departure, Handled, Hold, Lifecycle, LifecycleError, LifecycleHooks, LifecycleStore as _,
+};
 
 use super::*;
 use crate::support::Db;
 use crate::support::app::world;
+use crate::support::life::Host;
 
 #[tokio::test]
 async fn a_purge_takes_everything_of_the_tenant_and_nothing_of_its_look_alike() {
@@ -42,6 +46,8 @@ async fn in_doubt_slack_is_asked_and_while_it_does_not_say_nothing_is_purged() {
         "team_added_to_org",
         "fatal_error",
         "some_new_error",
+        // Also what an address gets that is not on the app's allow-list.
+        "invalid_auth",
     ] {
         life.app.fake.inject("auth.test", Fault::error(code));
         let error = life.deliver(&event).await.expect_err("Slack did not say");
@@ -206,7 +212,7 @@ async fn an_installation_that_does_not_open_is_judged_by_the_time_that_it_shows(
         app: life.app.fake.client_id(),
     };
     let (key, row) = db.row(ALPHA, "install").await;
-    let broken = slack_installs::backend::Row {
+    let broken = Row {
         version: Version::mint(),
         sealed: Sealed::from_stored(vec![1; 80]),
         ..row
@@ -228,4 +234,120 @@ async fn an_installation_that_does_not_open_is_judged_by_the_time_that_it_shows(
         Handled::Purged
     );
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn an_organisations_uninstall_that_names_a_workspace_is_asked_about() {
+    let life = Life::new().await;
+    life.install(Who::user(OLGA).at(ORG)).await;
+    life.advance(3600);
+    let event = life.app.fake.app_uninstalled(SUPPORT).edit(|event| {
+        event["enterprise_id"] = ORG.into();
+    });
+    assert_eq!(life.handled(&event).await, Handled::Ignored, "it lives");
+    assert!(life.bot_token(ORG).await.is_some());
+    life.app.fake.uninstall(ORG);
+    let user = life.app.fake.tokens_revoked(SUPPORT, &[OLGA], &[]);
+    let user = user.edit(|event| event["enterprise_id"] = ORG.into());
+    assert_eq!(life.handled(&user).await, Handled::Revoked);
+    assert_eq!(life.handled(&event).await, Handled::Purged);
+    assert_eq!(life.slots(ORG).await, [""; 0]);
+    assert_eq!(life.host.tenants(), [ORG]);
+}
+
+/// Puts another version over a row's own, so that it does not open.
+async fn damage(life: &Life, tenant: &str, slot: &str) {
+    let rows = support::all_rows(&*life.backend).await;
+    let partition = format!("{}/{tenant}", life.app.fake.client_id());
+    let (key, row) = rows
+        .into_iter()
+        .find(|(key, _)| key.partition.as_str() == partition && key.slot.as_str() == slot)
+        .expect("the row is there");
+    let put = Change::Put {
+        slot: key.slot,
+        row: Row {
+            version: Version::mint(),
+            ..row
+        },
+        expect: Expect::Any,
+    };
+    let committed = life.backend.commit(&key.partition, &[put]).await;
+    committed.expect("committed");
+}
+
+#[tokio::test]
+async fn a_note_that_does_not_open_keeps_no_other_host_from_being_told() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    life.install("U0BRAVO0001").await;
+    life.host.set_failing(true);
+    for tenant in [ALPHA, BRAVO] {
+        life.advance(3600);
+        let event = life.app.fake.app_uninstalled(tenant);
+        life.deliver(&event).await.expect_err("the hook fails");
+    }
+    damage(&life, ALPHA, "departure").await;
+    life.host.set_failing(false);
+    life.advance(3600);
+    assert_eq!(life.lifecycle.resume_pending().await.expect("answers"), 1);
+    assert_eq!(life.host.tenants(), [BRAVO]);
+}
+
+#[tokio::test]
+async fn a_hold_outlives_a_damaged_row_and_a_reinstall() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    let hold = Hold {
+        is_on: true,
+        reason: "ticket 1".into(),
+        at: life.app.fake.clock().now(),
+    };
+    let alpha = support::app::key(ALPHA);
+    assert!(life.app.store.hold(&alpha, &hold).await.expect("answers"));
+    damage(&life, ALPHA, "install").await;
+    life.install(BEN).await;
+    let installation = life.app.fetch(ALPHA, None).await.expect("installed");
+    assert!(installation.is_on_hold());
+}
+
+/// Panics for one tenant, and never ends for another.
+#[derive(Debug)]
+struct Wild(Host);
+
+#[async_trait]
+impl LifecycleHooks for Wild {
+    async fn uninstalled(
+        &self,
+        departure: &Departure,
+        is_installed_again: bool,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        match departure.key.id() {
+            ALPHA => panic!("a bug of the host's"),
+            SALES => std::future::pending().await,
+            _ => self.0.uninstalled(departure, is_installed_again).await,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_that_panics_or_never_ends_keeps_no_other_tenants_from_being_told() {
+    let life = Life::new().await;
+    let people = [(ALPHA, ADA), (SALES, "U0GRIDUSR02"), (BRAVO, "U0BRAVO0001")];
+    life.host.set_failing(true);
+    for (tenant, person) in people {
+        life.install(person).await;
+        life.advance(3600);
+        let event = life.app.fake.app_uninstalled(tenant);
+        life.deliver(&event).await.expect_err("the hook fails");
+    }
+    life.host.set_failing(false);
+    life.advance(3600);
+    let wild = Lifecycle::new(life.app.store.clone(), life.app.slack.clone())
+        .with_hooks(Wild(life.host.clone()))
+        .with_clock(life.app.fake.clock());
+    assert_eq!(wild.resume_pending().await.expect("answers"), 1);
+    assert_eq!(life.host.tenants(), [BRAVO]);
+    for tenant in [ALPHA, SALES] {
+        assert_eq!(life.slots(tenant).await, ["departure"], "it is told again");
+    }
 }
