@@ -9,7 +9,8 @@
 //! 3. [`InstallProvider`]: the OAuth v2 flow, from the install link to the stored installation.
 //! 4. [`request::Verifier`] makes a [`VerifiedRequest`](request::VerifiedRequest), the only thing
 //!    that names a tenant; [`Authorizer`] finds the tokens that may serve it.
-//! 5. [`Lifecycle`]: what happens when an app is removed. [`operate`]: what an operator can do.
+//! 5. [`TokenRotator`]: tokens that expire, kept current by one refresh for all who ask.
+//! 6. [`Lifecycle`]: what happens when an app is removed. [`operate`]: what an operator can do.
 //! 7. `tower` and `axum` (features of these names) put all of it in front of your handlers.
 //! 8. `testing` (feature): a fake Slack for your own tests, and the suite that every backend
 //!    passes.
@@ -42,6 +43,8 @@
 //!   is not noticed: it opens, and has an older token.
 //! * A backup that is restored has lost what was issued since. With token rotation, a backup of
 //!   age *a* has lost about *a* / 9 h of the active tenants.
+//! * A process that dies between Slack's answer to a refresh and the save relies on Slack taking the
+//!   used refresh token once more, for a time that it does not publish ([`rotation`]).
 //! * Nothing here was run against Slack itself; the rules of its platform are from its
 //!   documentation, each with its source where it is used.
 
