@@ -1,9 +1,9 @@
 //! What `EncryptedStore` does, over any backend.
 //!
 //! Each check is a plain function over one database, which it may share with all others:
-//! `store_behaviour!(open)` lists them for one opener, an `async fn() -> (Arc<dyn Backend>, _)`,
-//! where the second is kept while the check runs. `store_behaviour!(run name, backend)` runs all of
-//! them one after the other, on one database that takes long to start.
+//! `store_behaviour!(open)` makes a test of each for one opener, an
+//! `async fn() -> (Arc<dyn Backend>, _)`, where the second is kept while the check runs;
+//! `store_behaviour!()` is the list of them, for `tests/suite`.
 //! Numbers are of the peers' issues where the same went wrong.
 
 use std::collections::BTreeSet;
@@ -31,13 +31,13 @@ mod lifecycle;
 
 pub(crate) use lifecycle::*;
 
-/// Lists the checks for one opener of a backend.
+/// Lists the checks.
 macro_rules! store_behaviour {
+    () => {
+        store_behaviour! { list checks }
+    };
     ($open:path) => {
         store_behaviour! { list tests $open }
-    };
-    (run $name:literal, $backend:expr) => {
-        store_behaviour! { list run $name, $backend }
     };
     (list $($how:tt)*) => {
         store_behaviour! {
@@ -89,15 +89,9 @@ macro_rules! store_behaviour {
             the_latest_word_on_a_workspaces_access_counts
         }
     };
-    (run $name:literal, $backend:expr; $($check:ident)*) => {{
-        let mut checks = 0;
-        $(
-            $crate::store_behaviour::$check($crate::support::Db::new($backend)).await;
-            checks += 1;
-            println!("{}: {} ok", $name, stringify!($check));
-        )*
-        println!("{}: {checks} checks of the store", $name);
-    }};
+    (checks; $($check:ident)*) => {
+        checks!($crate::store_behaviour; $($check)*)
+    };
     (tests $open:path; $($check:ident)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
