@@ -10,7 +10,7 @@ use super::driver::{Draft, Place, Record, Step};
 use super::installations::{install, revision};
 use super::lifecycle_facts::{ACCESS, AccessFacts, DEPARTURE, DepartureFacts, draft};
 use super::{EncryptedStore, records, slot, tenant};
-use crate::backend::{Backend, Row, Version};
+use crate::backend::{Backend, Key, Row, Version};
 use crate::installation::{Hold, Revision};
 use crate::store::{Access, Departure, Error, LifecycleStore, PendingDeparture, Summary};
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
@@ -73,14 +73,12 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
         now: SystemTime,
         limit: usize,
     ) -> Result<Vec<PendingDeparture>, Error> {
-        let due = self.driver.backend().due(now, DUE_AT_ONCE).await?;
         let ours = format!("{}/", self.driver.app());
-        let keys = due
-            .iter()
-            .filter(|(key, _)| key.slot == departure().slot)
-            .filter_map(|(key, _)| tenant_of(key.partition.as_str().strip_prefix(&ours)?));
+        let tenant = |key: &Key| tenant_of(key.partition.as_str().strip_prefix(&ours)?);
+        let is_departure = |key: &Key| key.slot == departure().slot && tenant(key).is_some();
+        let due = self.driver.due(now, limit, is_departure).await?;
         let mut found = Vec::new();
-        for key in keys.take(limit) {
+        for key in due.iter().filter_map(|(key, _)| tenant(key)) {
             found.extend(self.departure(&key).await?);
         }
         Ok(found)
@@ -298,9 +296,6 @@ fn access_to(team: &TeamId) -> Place {
         kind: ACCESS,
     }
 }
-
-/// A page of what is due; refreshes and expired states stand among it.
-const DUE_AT_ONCE: usize = 1000;
 
 const SCAN_AT_ONCE: usize = 500;
 

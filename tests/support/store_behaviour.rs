@@ -11,14 +11,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use slack_installs::backend::Backend;
-use slack_installs::store::{Error, Facts, ListCursor, StateId};
+use slack_installs::backend::{Backend, Change, Expect, Partition, Row, Slot, Version};
+use slack_installs::store::{Error, Facts, ListCursor, RotationStore, StateId};
 use slack_installs::{
     Clock, Delete, EncryptedStore, Installation, InstallationKey, InstallationStore, StateStore,
 };
 use tokio::task::JoinSet;
 
 use crate::support::backends::{Gathering, Interrupted, Unreliable};
+use crate::support::checks::until;
 use crate::support::installs::{
     With, bot_id, bot_token, enterprise, in_org, in_workspace, in_workspace_of, noon, org_key,
     rotating, user_id, user_token, webhook_urls, whole, workspace_key,
@@ -76,6 +77,7 @@ macro_rules! store_behaviour {
             of_two_stores_in_one_tick_the_later_wins
             the_sweep_removes_expired_states_of_this_app_only
             webhooks_are_kept_one_for_each_channel
+            what_is_due_is_found_behind_the_rows_of_other_apps
             what_was_stored_is_fetched_whole
             a_claim_that_is_released_or_over_may_be_taken_again
             a_departure_stands_until_it_is_settled_whatever_is_installed
@@ -1073,6 +1075,46 @@ pub(crate) async fn the_sweep_removes_expired_states_of_this_app_only(db: Db) {
     assert_eq!(
         bot_token(&fetch(&store, &workspace_key("T1"), None).await),
         Some("xoxb-T1")
+    );
+}
+
+/// An app that nobody runs any more leaves rows that stay due.
+pub(crate) async fn what_is_due_is_found_behind_the_rows_of_other_apps(db: Db) {
+    let store = db.store().await;
+    let mut installation = of("T1");
+    installation.bot.as_mut().expect("a bot").grant = rotating("xoxe.xoxb-1-a", "xoxe-1-a");
+    put(&store, installation).await;
+    let chain = db.row("T1", "bot").await;
+    let due_at = chain.1.due_at.expect("it rotates");
+    let abandoned = Partition::new(format!("{}/T1", db.look_alike().app)).expect("a name");
+    let row = |_| Row {
+        version: Version::mint(),
+        due_at: Some(due_at - Duration::from_secs(3600)),
+        ..chain.1.clone()
+    };
+    for page in 0..2 {
+        let rows = (0..60).map(row).enumerate();
+        let puts: Vec<_> = rows
+            .map(|(nth, row)| Change::Put {
+                slot: Slot::new(format!("user/U{page}{nth}")).expect("a name"),
+                row,
+                expect: Expect::Absent,
+            })
+            .collect();
+        db.backend.commit(&abandoned, &puts).await.expect("answers");
+    }
+    // Where an index lags, a hint may come late.
+    until("the chain is due", async || {
+        let due = RotationStore::due(&store, due_at, 5).await;
+        let due = due.expect("the store answers");
+        due.iter().any(|key| key.tenant == workspace_key("T1"))
+    })
+    .await;
+    assert_eq!(
+        RotationStore::due(&store, due_at - Duration::from_secs(1), 5)
+            .await
+            .expect("the store answers"),
+        []
     );
 }
 

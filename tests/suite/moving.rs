@@ -1,0 +1,1 @@
+//! Moving house across real servers.
