@@ -73,6 +73,7 @@ enum Mutation {
     ClearBeforeJudging,
     ClearForgetsWhatIsPutBeside,
     ClearHasALimit,
+    ClearIsDoneTwice,
     ClearIsIgnored,
     ClearTakesPrefixes,
     CursorIsAnOffset,
@@ -137,6 +138,7 @@ const MUTATIONS: &[(Mutation, &str)] = &[
     (M::ClearBeforeJudging, "rule_09"),
     (M::ClearForgetsWhatIsPutBeside, "rule_07"),
     (M::ClearHasALimit, "rule_07_clear_removes_hundreds"),
+    (M::ClearIsDoneTwice, "rule_08_a_clear_and_a_put"),
     (M::ClearIsIgnored, "rule_07"),
     (M::ClearTakesPrefixes, "rule_07"),
     (M::CursorIsAnOffset, "rule_13_scan_visits_rows_that_stand"),
@@ -489,6 +491,14 @@ impl Backend for Mutant {
                     .cloned()
                     .collect();
                 return self.rows.commit(partition, &others).await;
+            }
+            // As a backend that finds rows left over, and takes those that came meanwhile.
+            M::ClearIsDoneTwice if clears => {
+                self.rows.commit(partition, changes).await?;
+                yield_now().await;
+                let kept: Vec<_> = changes.iter().filter_map(Change::slot).collect();
+                let late = |key: &Key| key.partition == *partition && !kept.contains(&&key.slot);
+                return self.clear(late, usize::MAX).await;
             }
             M::ClearTakesPrefixes if clears => {
                 let family = |key: &Key| key.partition.as_str().starts_with(partition.as_str());

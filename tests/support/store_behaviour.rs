@@ -80,6 +80,7 @@ macro_rules! store_behaviour {
             what_is_due_is_found_behind_the_rows_of_other_apps
             what_was_stored_is_fetched_whole
             a_claim_that_is_released_or_over_may_be_taken_again
+            a_departure_that_another_worker_put_off_is_not_due
             a_departure_stands_until_it_is_settled_whatever_is_installed
             a_hold_outlives_a_reinstall_and_touches_no_token
             a_purge_leaves_no_row_and_spares_the_look_alike
