@@ -97,6 +97,7 @@ enum Mutation {
     EmptyCommitIsMalformed,
     EmptyCommitClears,
     JoinsNames,
+    LargeCommitsAreCut,
     LargeCommitsAreRefused,
     LargeRowsAreRefused,
     LargeTransactionsAreRefused,
@@ -162,6 +163,7 @@ const MUTATIONS: &[(Mutation, &str)] = &[
     (M::EmptyCommitClears, "rule_09_no_changes"),
     (M::EmptyCommitIsMalformed, "rule_09_no_changes"),
     (M::JoinsNames, "rule_12_partition_and_slot"),
+    (M::LargeCommitsAreCut, "rule_15_what_is_too_much"),
     (M::LargeCommitsAreRefused, "rule_15_ninety"),
     (M::LargeRowsAreRefused, "rule_15_the_largest"),
     (M::LargeTransactionsAreRefused, "rule_15_two_mebibytes"),
@@ -535,6 +537,10 @@ impl Backend for Mutant {
                     self.rows.commit(&partition, &[put]).await?;
                 }
                 return Ok(());
+            }
+            M::LargeCommitsAreCut if changes.len() > 90 => {
+                self.rows.commit(partition, &changes[..90]).await?;
+                return refused();
             }
             M::LargeCommitsAreRefused if changes.len() > 64 => return refused(),
             M::LargeRowsAreRefused if changes.iter().any(|it| size(it) > 300_000) => {

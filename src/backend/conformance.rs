@@ -129,4 +129,5 @@ checks! { $
     rule_15_the_largest_row_fits
     rule_15_ninety_changes_fit_one_commit
     rule_15_two_mebibytes_fit_one_commit_and_one_read
+    rule_15_what_is_too_much_is_refused_whole_or_taken_whole
 }
