@@ -8,6 +8,7 @@ pub mod app;
 pub(crate) mod backends;
 #[macro_use]
 pub mod checks;
+pub mod houses;
 pub(crate) mod installs;
 #[cfg(feature = "testing")]
 pub mod life;
