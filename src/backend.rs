@@ -79,7 +79,8 @@ pub use sqlite::{SqliteBackend, SqliteOpenError};
 /// 14. `due` answers rows whose `due_at` is not after `now`, earliest first, at most `limit`.
 ///    Rows without `due_at` never appear. It is a hint: it may lag behind a commit.
 /// 15. A row may have 256 KiB of sealed bytes and 64 KiB of metadata. A commit may have 90
-///    changes, and a `read` 90 slots, of 2 MiB in all.
+///    changes, and a `read` 90 slots, of 2 MiB in all. More than that may be refused as
+///    [`Error::Malformed`], with nothing written.
 ///
 /// # Consistency
 ///
@@ -95,9 +96,13 @@ pub use sqlite::{SqliteBackend, SqliteOpenError};
 /// # Errors
 ///
 /// [`Error::Conflict`] only from `commit`, and only when nothing was written.
-/// [`Error::Unavailable`] from `commit` leaves the outcome open: the commit may have happened. A
-/// caller finds out by reading the row again, since a row that it wrote carries the version that
-/// it minted. A backend never retries a commit by itself unless it knows that nothing happened.
+/// [`Error::Unavailable`] from `commit` leaves the outcome open: the commit may have happened, or
+/// may still happen. A caller that reads the rows again and finds the version that it minted knows
+/// that it did; one that finds them as they were knows nothing, since the request may be on its
+/// way. What makes it safe to commit anew is the expectation: of two commits that expect the same
+/// rows one succeeds (rule 10), and the late one conflicts. A late `Clear`, or a change that
+/// expects nothing in particular, takes what stands by then. A backend never retries a commit by
+/// itself unless it knows that nothing happened.
 ///
 /// # Example
 ///

@@ -30,7 +30,7 @@ mod states;
 
 use driver::Driver;
 use keys::Keys;
-pub use moving::{Copied, Verified};
+pub use moving::{Copied, CopyError, Pruned, Verified};
 
 /// Keeps installations and OAuth states in a backend, sealed. Cheap to clone.
 ///
@@ -138,6 +138,10 @@ pub enum OpenError {
     /// The backend did not do it.
     #[error("the store's keys cannot be read from the database: {0}")]
     Backend(#[from] backend::Error),
+    /// Rows are being copied into this database, and the copy was not finished
+    /// ([`EncryptedStore::copy_to`]).
+    #[error("rows are being copied into this database, and the copy was not finished")]
+    Copying,
     /// The key provider did not do it.
     #[error("the store's data key cannot be used: {0}")]
     Key(#[from] KeyError),
@@ -161,6 +165,7 @@ impl From<OpenError> for store::Error {
         match error {
             OpenError::Backend(error) => error.into(),
             OpenError::Key(KeyError::Changed | KeyError::UnknownKey { .. })
+            | OpenError::Copying
             | OpenError::Keyring => Self::Unreadable(error.into()),
             // A provider that refuses says nothing about the rows: one mistake in its
             // permissions must not look like every tenant's data being damaged.

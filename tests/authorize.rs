@@ -99,27 +99,6 @@ async fn an_organisation_that_cannot_be_written_down_delays_nobody() {
     assert_eq!(stored(&life).await.as_deref(), Some(ORG));
 }
 
-#[tokio::test]
-async fn an_org_flag_where_only_the_workspace_is_installed_finds_it_once_it_is_known_to_be_inside()
-{
-    // slackapi/bolt-python#1408
-    let life = Life::new().await;
-    life.install(ADA).await;
-    life.app.fake.join_org(ALPHA, ORG);
-    let flagged = mention(&life).edit(|event| {
-        event["authorizations"][0]["is_enterprise_install"] = json!(true);
-        event["authorizations"][0]["team_id"] = json!(null);
-    });
-    let refused = life
-        .authorize(&flagged)
-        .await
-        .expect_err("not known to be inside");
-    assert!(matches!(refused, AuthorizeError::NotInstalled));
-    life.authorize(&mention(&life)).await.expect("its own");
-    let served = life.authorize(&flagged).await.expect("its own");
-    assert_eq!(served.resolved_via, ResolvedVia::OrgToWorkspace);
-}
-
 fn command(app: &App) -> VerifiedRequest {
     let url = "https://bot.example.com/slack/command"
         .parse()

@@ -1,4 +1,5 @@
-//! Every backend and every wrapper, through the whole conformance suite.
+//! The backends that need no server and every wrapper, through the conformance suite, check by
+//! check. `tests/suite` runs it on every backend.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +14,6 @@ use tempfile::TempDir;
 conformance!(memory);
 conformance!(sqlite);
 conformance!(through_a_pointer);
-conformance!(cached);
 conformance!(cached_that_loses_answers);
 conformance!(memory_that_loses_answers);
 conformance!(sqlite_that_loses_answers);
@@ -53,13 +53,6 @@ async fn sqlite() -> (SqliteBackend, TempDir) {
 
 async fn through_a_pointer() -> (Arc<dyn Backend>, ()) {
     (Arc::new(Box::new(MemoryBackend::default())), ())
-}
-
-async fn cached() -> (CachedBackend<MemoryBackend>, ()) {
-    (
-        CachedBackend::new(MemoryBackend::default(), CacheOptions::default()),
-        (),
-    )
 }
 
 async fn cached_that_loses_answers() -> (CachedBackend<Flaky<MemoryBackend>>, ()) {

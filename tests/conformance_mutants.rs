@@ -73,6 +73,7 @@ enum Mutation {
     ClearBeforeJudging,
     ClearForgetsWhatIsPutBeside,
     ClearHasALimit,
+    ClearIsDoneTwice,
     ClearIsIgnored,
     ClearTakesPrefixes,
     CursorIsAnOffset,
@@ -96,6 +97,7 @@ enum Mutation {
     EmptyCommitIsMalformed,
     EmptyCommitClears,
     JoinsNames,
+    LargeCommitsAreCut,
     LargeCommitsAreRefused,
     LargeRowsAreRefused,
     LargeTransactionsAreRefused,
@@ -137,6 +139,7 @@ const MUTATIONS: &[(Mutation, &str)] = &[
     (M::ClearBeforeJudging, "rule_09"),
     (M::ClearForgetsWhatIsPutBeside, "rule_07"),
     (M::ClearHasALimit, "rule_07_clear_removes_hundreds"),
+    (M::ClearIsDoneTwice, "rule_08_a_clear_and_a_put"),
     (M::ClearIsIgnored, "rule_07"),
     (M::ClearTakesPrefixes, "rule_07"),
     (M::CursorIsAnOffset, "rule_13_scan_visits_rows_that_stand"),
@@ -160,6 +163,7 @@ const MUTATIONS: &[(Mutation, &str)] = &[
     (M::EmptyCommitClears, "rule_09_no_changes"),
     (M::EmptyCommitIsMalformed, "rule_09_no_changes"),
     (M::JoinsNames, "rule_12_partition_and_slot"),
+    (M::LargeCommitsAreCut, "rule_15_what_is_too_much"),
     (M::LargeCommitsAreRefused, "rule_15_ninety"),
     (M::LargeRowsAreRefused, "rule_15_the_largest"),
     (M::LargeTransactionsAreRefused, "rule_15_two_mebibytes"),
@@ -490,6 +494,14 @@ impl Backend for Mutant {
                     .collect();
                 return self.rows.commit(partition, &others).await;
             }
+            // As a backend that finds rows left over, and takes those that came meanwhile.
+            M::ClearIsDoneTwice if clears => {
+                self.rows.commit(partition, changes).await?;
+                yield_now().await;
+                let kept: Vec<_> = changes.iter().filter_map(Change::slot).collect();
+                let late = |key: &Key| key.partition == *partition && !kept.contains(&&key.slot);
+                return self.clear(late, usize::MAX).await;
+            }
             M::ClearTakesPrefixes if clears => {
                 let family = |key: &Key| key.partition.as_str().starts_with(partition.as_str());
                 self.clear(|key| family(key) && key.partition != *partition, usize::MAX)
@@ -525,6 +537,10 @@ impl Backend for Mutant {
                     self.rows.commit(&partition, &[put]).await?;
                 }
                 return Ok(());
+            }
+            M::LargeCommitsAreCut if changes.len() > 90 => {
+                self.rows.commit(partition, &changes[..90]).await?;
+                return refused();
             }
             M::LargeCommitsAreRefused if changes.len() > 64 => return refused(),
             M::LargeRowsAreRefused if changes.iter().any(|it| size(it) > 300_000) => {

@@ -12,10 +12,10 @@ use http::{Method, Response, StatusCode};
 use proptest::prelude::*;
 use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend};
 use slack_installs::oauth::{Candidate, Error, InstallHooks, InstallPolicy, Installed, Verdict};
-use slack_installs::testing::{Fault, Rotation, Who};
+use slack_installs::testing::{Fault, Rotation};
 use slack_installs::{AppId, InstallOptions, InstallProvider, RedirectUri, Scopes, TeamId};
 use support::app::{
-    ADA, ALPHA, App, BEN, BRAVO, Browser, OLGA, ORG, OTHER_REDIRECT, REDIRECT, SALES, location,
+    ADA, ALPHA, App, BEN, BRAVO, Browser, ORG, OTHER_REDIRECT, REDIRECT, SALES, location,
     parameter, with_parameter, world,
 };
 use tokio::sync::Semaphore;
@@ -79,26 +79,6 @@ async fn bot_user_and_webhook_are_stored_together() {
 }
 
 #[tokio::test]
-async fn a_user_only_install_after_a_bot_install_keeps_the_bot() {
-    // slackapi/python-slack-sdk#1441
-    let app = App::new().await;
-    assert!(installed(&app.install(ADA).await));
-    assert!(installed(
-        &app.install_with(user_only("search:read"), BEN).await
-    ));
-    let installation = app.fetch(ALPHA, Some(BEN)).await.expect("stored");
-    assert!(installation.bot.is_some(), "the bot is still there");
-    assert_eq!(installation.user.expect("Ben's own").id.as_str(), BEN);
-    assert!(
-        app.fetch(ALPHA, Some(ADA))
-            .await
-            .expect("stored")
-            .user
-            .is_none()
-    );
-}
-
-#[tokio::test]
 async fn a_user_only_install_needs_no_bot() {
     let app = App::new().await;
     assert!(installed(
@@ -107,21 +87,6 @@ async fn a_user_only_install_needs_no_bot() {
     let installation = app.fetch(ALPHA, Some(BEN)).await.expect("stored");
     assert!(installation.bot.is_none());
     assert!(installation.user.is_some());
-}
-
-#[tokio::test]
-async fn an_org_wide_install_is_kept_under_the_organisation() {
-    let app = App::new().await;
-    assert!(installed(&app.install(Who::user(OLGA).at(ORG)).await));
-    let installation = app
-        .fetch(ORG, None)
-        .await
-        .expect("stored under the organisation");
-    assert!(installation.home.is_enterprise_install());
-    assert!(
-        app.fetch(SALES, None).await.is_none(),
-        "not under a workspace"
-    );
 }
 
 #[tokio::test]
@@ -138,46 +103,6 @@ async fn a_workspace_inside_an_organisation_is_not_taken_for_an_org_wide_install
     );
     assert!(!installation.home.is_enterprise_install());
     assert!(app.fetch(ORG, None).await.is_none());
-}
-
-#[tokio::test]
-async fn a_reinstall_overwrites_cleanly() {
-    let app = App::new().await;
-    assert!(installed(&app.install(ADA).await));
-    let first = app.fetch(ALPHA, None).await.expect("stored");
-    let mut more = options();
-    more.scopes = Some(Scopes::from("files:read"));
-    assert!(installed(&app.install_with(more, BEN).await));
-    let second = app.fetch(ALPHA, None).await.expect("stored");
-    assert!(
-        second
-            .bot
-            .expect("a bot")
-            .grant
-            .scopes
-            .contains("files:read")
-    );
-    assert_eq!(second.installed_by.expect("known").as_str(), BEN);
-    assert_ne!(first.revision, second.revision);
-}
-
-#[tokio::test]
-async fn of_64_callbacks_with_one_state_exactly_one_exchanges() {
-    let app = App::new().await;
-    let browser = Arc::new(Browser::default());
-    let callback = app.allowed(&browser, options(), ADA).await;
-    let tasks: Vec<_> = (0..64)
-        .map(|_| {
-            let (provider, browser) = (app.provider.clone(), Arc::clone(&browser));
-            let callback = callback.clone();
-            tokio::spawn(async move { browser.request(&provider, &Method::GET, &callback).await })
-        })
-        .collect();
-    let mut ok = 0;
-    for task in tasks {
-        ok += usize::from(installed(&task.await.expect("no panic")));
-    }
-    assert_eq!((ok, app.exchanges()), (1, 1));
 }
 
 #[tokio::test]

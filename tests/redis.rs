@@ -13,10 +13,6 @@ use history::{History, Random, random_row, slot};
 use proxy::{Fault, Proxy};
 use servers::{Redis, until};
 
-#[macro_use]
-#[path = "support/store_behaviour.rs"]
-mod store_behaviour;
-
 #[path = "redis/cluster.rs"]
 mod cluster;
 #[path = "redis/faults.rs"]
@@ -38,42 +34,11 @@ mod sentinel;
 mod server;
 #[path = "redis/servers.rs"]
 mod servers;
-mod support;
 
-conformance!(redis_alone);
 conformance!(redis_that_loses_answers);
 
-mod store_on_redis_alone {
-    use super::{Arc, Backend, Redis};
-
-    async fn open() -> (Arc<dyn Backend>, Option<Redis>) {
-        let (backend, redis) = super::redis_alone().await;
-        (Arc::new(backend), redis)
-    }
-
-    store_behaviour!(open);
-}
-
-async fn redis_alone() -> (RedisBackend, Option<Redis>) {
-    // A server that somebody else keeps, in a container, say. The prefix parts the runs.
-    if let Ok(url) = std::env::var("SLACK_INSTALLS_TEST_REDIS_URL") {
-        let run = u128::from_be_bytes(*slack_installs::backend::Version::mint().as_bytes());
-        let options = RedisOptions {
-            prefix: format!("test-{run:032x}"),
-            ..RedisOptions::default()
-        };
-        let backend = RedisBackend::open(&url, options).await;
-        return (
-            backend.expect("the server named by SLACK_INSTALLS_TEST_REDIS_URL"),
-            None,
-        );
-    }
-    let redis = Redis::start().await;
-    (open(&redis).await, Some(redis))
-}
-
 async fn redis_that_loses_answers() -> (Flaky<RedisBackend>, Option<Redis>) {
-    let (backend, redis) = redis_alone().await;
+    let (backend, redis) = servers::alone().await;
     (Flaky::new(backend, Faults::default()), redis)
 }
 

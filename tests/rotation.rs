@@ -11,17 +11,33 @@ use slack_installs::slack::ClientCredentials;
 use slack_installs::store::Credential;
 use slack_installs::testing::{Fault, GracePolicy, Rotation, Workspace};
 use slack_installs::{
-    Delete, InstallationKey, InstallationStore as _, RotationConfig, TeamId, TokenRotator,
+    InstallationKey, InstallationStore as _, RotationConfig, TeamId, TokenRotator,
 };
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-#[path = "support/rotation.rs"]
+#[macro_use]
 mod support;
+#[macro_use]
+#[path = "support/rotation_behaviour.rs"]
+mod rotation_behaviour;
 
-use support::{ADMIN, ALPHA, HOUR, Rewritten, Stage, admin, alpha, refresh_token, settle};
+use support::rotation::{
+    ADMIN, ALPHA, HOUR, REFRESH, Rewritten, Stage, alpha, refresh_token, settle,
+};
 
-const REFRESH: &str = "oauth.v2.access";
+/// What does not depend on time is run over every backend; here for itself.
+mod in_memory {
+    use std::sync::Arc;
+
+    use slack_installs::backend::{Backend, MemoryBackend};
+
+    async fn open() -> (Arc<dyn Backend>, ()) {
+        (Arc::new(MemoryBackend::default()), ())
+    }
+
+    rotation_behaviour!(open);
+}
 
 async fn installed() -> Stage {
     installed_with(Rotation::default()).await
@@ -66,26 +82,6 @@ async fn a_thousand_callers_of_an_expired_token_cost_one_refresh() {
             .iter()
             .all(|token| token.as_ref().is_ok_and(|token| token == stored))
     );
-}
-
-#[tokio::test(start_paused = true)]
-async fn four_processes_cost_one_refresh() {
-    let stage = installed().await;
-    stage.expire();
-    stage
-        .fake
-        .inject(REFRESH, Fault::delay(Duration::from_millis(100)));
-    let fleet: Vec<_> = (0..4).map(|_| stage.rotator()).collect();
-    let tokens = herd(&fleet, 64).await;
-    assert_eq!(stage.refreshes(), 1);
-    let chain = stage.bot_chain().await;
-    let stored = chain.grant.access_token.expose();
-    assert!(
-        tokens
-            .iter()
-            .all(|token| token.as_ref().is_ok_and(|token| token == stored))
-    );
-    assert!(chain.chain.lease.is_none(), "the lease is given back");
 }
 
 #[tokio::test(start_paused = true)]
@@ -323,7 +319,7 @@ async fn an_answer_that_comes_too_late_for_the_lease_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pair_is_saved_when_the_database_comes_back() {
+async fn shutdown_waits_for_a_pair_that_the_database_does_not_take_yet() {
     let stage = installed().await;
     stage.expire();
     stage
@@ -359,26 +355,6 @@ async fn a_pair_is_saved_when_the_database_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_save_whose_answer_was_lost_is_not_taken_for_a_race() {
-    let stage = installed().await;
-    stage.expire();
-    // Every second commit: the acquisition is answered, the save is not.
-    stage.store.backend().set_faults(Faults {
-        lost_answers: 2,
-        ..Faults::none()
-    });
-    stage
-        .rotator()
-        .token_for(&alpha(), Credential::Bot)
-        .await
-        .expect("a token");
-    stage.store.backend().set_faults(Faults::none());
-    let chain = stage.bot_chain().await;
-    assert_eq!((chain.chain.generation, chain.alternates.len()), (1, 0));
-    assert_eq!(stage.refreshes(), 1);
-}
-
-#[tokio::test(start_paused = true)]
 async fn shutdown_ends_what_has_begun_and_begins_nothing() {
     let stage = installed().await;
     stage.expire();
@@ -408,60 +384,6 @@ async fn shutdown_ends_what_has_begun_and_begins_nothing() {
         .expect_err("closed");
     assert!(matches!(error, Error::Interrupted), "{error:?}");
     assert_eq!(stage.refreshes(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_failing_user_refresh_costs_the_bot_nothing() {
-    let stage = Stage::new(Rotation::default()).await;
-    stage.install(ALPHA, "chat:write", "search:read").await;
-    let user = stage.chain(admin()).await.expect("a user token");
-    stage
-        .slack()
-        .auth_revoke_refresh_token(refresh_token(&user))
-        .await
-        .expect("revoked");
-    stage.expire();
-    let installation = stage.store.fetch(&alpha(), Some(&user_id())).await;
-    let installation = installation.expect("the store answers").expect("installed");
-    let refreshed = stage.rotator().refreshed(installation).await;
-    let bot = refreshed.installation.bot.expect("the bot");
-    assert!(stage.fake.is_live(bot.grant.access_token.expose()));
-    assert!(
-        refreshed.installation.user.is_none(),
-        "never an expired token"
-    );
-    let error = refreshed.user_error.expect("a reason");
-    assert!(matches!(error, Error::ReinstallNeeded { .. }), "{error:?}");
-    assert_eq!(stage.bot_chain().await.chain.generation, 1);
-    assert!(stage.chain(admin()).await.expect("kept").chain.is_dead);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_refresh_of_the_bot_leaves_users_as_they_were() {
-    let stage = Stage::new(Rotation::default()).await;
-    stage.install(ALPHA, "chat:write", "search:read").await;
-    let before = stage.chain(admin()).await.expect("a user token");
-    stage.expire();
-    stage
-        .rotator()
-        .token_for(&alpha(), Credential::Bot)
-        .await
-        .expect("a token");
-    let after = stage.chain(admin()).await.expect("a user token");
-    assert_eq!(after.chain, before.chain);
-    assert_eq!(
-        refresh_token(&after).expose(),
-        refresh_token(&before).expose()
-    );
-    stage
-        .rotator()
-        .token_for(&alpha(), admin())
-        .await
-        .expect("the user's own refresh");
-    assert_eq!(
-        stage.chain(admin()).await.expect("there").chain.generation,
-        1
-    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -527,92 +449,6 @@ async fn a_pair_of_another_place_is_not_stored() {
             .await
             .expect("recovered");
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_refresh_that_meets_an_uninstallation_revives_nothing_and_revokes_its_pair() {
-    let stage = installed().await;
-    stage.expire();
-    stage
-        .fake
-        .inject(REFRESH, Fault::delay(Duration::from_secs(1)).after_effect());
-    let caller = tokio::spawn({
-        let rotator = stage.rotator();
-        async move { rotator.token_for(&alpha(), Credential::Bot).await }
-    });
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    stage
-        .store
-        .delete(&alpha(), &Delete::all())
-        .await
-        .expect("purged");
-    let error = caller.await.expect("no panic").expect_err("gone");
-    assert!(matches!(error, Error::NotInstalled), "{error:?}");
-    assert!(
-        stage.chain(Credential::Bot).await.is_none(),
-        "nothing came back"
-    );
-    assert_eq!(
-        stage.fake.calls("auth.revoke"),
-        2,
-        "access and refresh token"
-    );
-    assert_eq!(stage.fake.live_tokens(ALPHA, None), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_refresh_that_meets_a_reinstall_leaves_the_new_installation_as_it_is() {
-    let stage = installed().await;
-    stage.expire();
-    stage
-        .fake
-        .inject(REFRESH, Fault::delay(Duration::from_secs(1)).after_effect());
-    let rotator = stage.rotator();
-    let caller = tokio::spawn(async move { rotator.token_for(&alpha(), Credential::Bot).await });
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    stage.install(ALPHA, "chat:write", "").await;
-    let new = stage.bot_chain().await;
-    let token = caller
-        .await
-        .expect("no panic")
-        .expect("the new installation's token");
-    assert_eq!(token.access_token.expose(), new.grant.access_token.expose());
-    let after = stage.bot_chain().await;
-    assert_eq!(after.chain.install, new.chain.install);
-    assert_eq!(refresh_token(&after).expose(), refresh_token(&new).expose());
-    assert!(after.alternates.is_empty());
-    assert_eq!(stage.fake.calls("auth.revoke"), 2);
-    assert!(stage.fake.is_live(token.access_token.expose()));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_dead_chain_is_answered_without_a_call_until_it_is_reinstalled() {
-    let stage = installed().await;
-    let old = stage.bot_chain().await;
-    stage
-        .slack()
-        .auth_revoke_refresh_token(refresh_token(&old))
-        .await
-        .expect("revoked");
-    stage.expire();
-    let rotator = stage.rotator();
-    for _ in 0..100 {
-        let error = rotator
-            .token_for(&alpha(), Credential::Bot)
-            .await
-            .expect_err("dead");
-        let Error::ReinstallNeeded { code } = &error else {
-            panic!("{error:?}")
-        };
-        assert_eq!(code.as_str(), "invalid_refresh_token");
-        assert!(!error.is_transient());
-    }
-    assert_eq!(stage.refreshes(), 1);
-    stage.install(ALPHA, "chat:write", "").await;
-    rotator
-        .token_for(&alpha(), Credential::Bot)
-        .await
-        .expect("a new installation");
 }
 
 #[tokio::test(start_paused = true)]
@@ -736,31 +572,6 @@ async fn many_deaths_at_once_are_not_believed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_is_kept_by_every_process() {
-    let stage = installed().await;
-    stage.expire();
-    let calls = stage.fake.calls(REFRESH);
-    stage
-        .fake
-        .inject(REFRESH, Fault::rate_limited(Duration::from_secs(30)));
-    for _ in 0..5 {
-        let error = stage.rotator().token_for(&alpha(), Credential::Bot).await;
-        let Err(Error::TryAgain { at, code }) = error else {
-            panic!("{error:?}")
-        };
-        assert_eq!(code.as_str(), "ratelimited");
-        assert_eq!(at, stage.fake.clock().now() + Duration::from_secs(30));
-    }
-    assert_eq!(stage.fake.calls(REFRESH), calls + 1);
-    tokio::time::sleep(Duration::from_secs(30)).await;
-    stage
-        .rotator()
-        .token_for(&alpha(), Credential::Bot)
-        .await
-        .expect("a token");
-}
-
-#[tokio::test(start_paused = true)]
 async fn slacks_outage_is_waited_out_and_kills_nobody() {
     let stage = installed().await;
     stage.expire();
@@ -826,41 +637,6 @@ async fn a_call_that_meets_token_expired_gets_one_refresh_and_one_more_try() {
         })
         .await;
     assert!(matches!(failed, Err(CallError::Operation(Posting::Other))));
-    assert_eq!(stage.refreshes(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn callers_that_meet_token_expired_together_cost_one_refresh() {
-    let stage = installed().await;
-    stage.fake.advance(HOUR);
-    let old = stage
-        .bot_chain()
-        .await
-        .grant
-        .access_token
-        .expose()
-        .to_owned();
-    let fleet: Vec<_> = (0..4).map(|_| stage.rotator()).collect();
-    let mut herd = JoinSet::new();
-    for rotator in fleet {
-        for _ in 0..16 {
-            let (rotator, old) = (rotator.clone(), old.clone());
-            herd.spawn(async move {
-                let operation = |token: slack_installs::rotation::Token| {
-                    let is_old = token.access_token.expose() == old;
-                    async move {
-                        if is_old {
-                            Err(Posting::Expired)
-                        } else {
-                            Ok(())
-                        }
-                    }
-                };
-                rotator.call(&alpha(), Credential::Bot, operation).await
-            });
-        }
-    }
-    assert!(herd.join_all().await.iter().all(Result::is_ok));
     assert_eq!(stage.refreshes(), 1);
 }
 
@@ -931,49 +707,6 @@ async fn a_token_under_suspicion_is_confirmed_before_it_is_handed_out() {
         Err(error) => assert!(matches!(error, Error::TryAgain { .. }), "{error:?}"),
     }
     assert!(stage.fake.calls("auth.test") > 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_alternate_rescues_a_chain_whose_primary_is_dead() {
-    // The first process stalls between Slack's answer and the save; the second refreshes and
-    // saves meanwhile. Only the pair that was issued first lives.
-    let policy = GracePolicy::FirstOnly;
-    let grace = Duration::from_secs(120);
-    let stage = installed_with(Rotation {
-        grace,
-        policy,
-        ..Rotation::default()
-    })
-    .await;
-    stage.expire();
-    let (one, two) = (stage.rotator(), stage.rotator());
-    stage
-        .fake
-        .inject(REFRESH, Fault::delay(Duration::from_secs(5)).after_effect());
-    let first = tokio::spawn(async move { one.token_for(&alpha(), Credential::Bot).await });
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    // Another node's clock is a minute ahead: the lease has lapsed there.
-    let skewed = two.with_clock(ahead(&stage, Duration::from_secs(60)));
-    let second = skewed
-        .token_for(&alpha(), Credential::Bot)
-        .await
-        .expect("a token");
-    assert!(
-        !stage.fake.is_live(second.access_token.expose()),
-        "the loser of Slack's choosing"
-    );
-    first.await.expect("no panic").expect("some token");
-    let chain = stage.bot_chain().await;
-    assert_eq!((chain.chain.generation, chain.alternates.len()), (1, 1));
-    stage.expire();
-    let token = stage
-        .rotator()
-        .token_for(&alpha(), Credential::Bot)
-        .await
-        .expect("rescued");
-    assert!(stage.fake.is_live(token.access_token.expose()));
-    let chain = stage.bot_chain().await;
-    assert_eq!((chain.chain.generation, chain.alternates.len()), (2, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -1070,26 +803,6 @@ async fn the_worker_refreshes_ahead_for_tenants_that_are_used_and_parks_the_othe
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_worker_repeats_a_refresh_whose_process_died_within_the_grace() {
-    let stage = installed().await;
-    stage.expire();
-    // The process takes the lease, spends the token, and dies with the answer in its hands.
-    let rotator = stage.dying(1);
-    let error = rotator
-        .token_for(&alpha(), Credential::Bot)
-        .await
-        .expect_err("died");
-    assert!(matches!(error, Error::Interrupted), "{error:?}");
-    let other = stage.rotator();
-    let worker = tokio::spawn(async move { other.work(WorkerConfig::default()).await });
-    tokio::time::sleep(Duration::from_secs(25)).await;
-    let chain = stage.bot_chain().await;
-    assert_eq!(chain.chain.generation, 1, "nobody asked for it");
-    assert!(stage.fake.is_live(chain.grant.access_token.expose()));
-    worker.abort();
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_pkce_apps_idle_chain_is_kept_alive() {
     let stage = installed().await;
     let rotator = stage.rotator_with(RotationConfig {
@@ -1125,15 +838,6 @@ async fn no_secret_is_in_any_debug_text() {
     for secret in stage.fake.secrets() {
         assert!(!text.contains(&secret));
     }
-}
-
-fn ahead(stage: &Stage, by: Duration) -> slack_installs::Clock {
-    let clock = stage.fake.clock();
-    slack_installs::Clock::from_fn(move || clock.now() + by)
-}
-
-fn user_id() -> slack_installs::UserId {
-    slack_installs::UserId::new(ADMIN).expect("an id")
 }
 
 async fn fleet(stage: &Stage, size: usize) -> Vec<InstallationKey> {

@@ -1,9 +1,11 @@
-//! `EncryptedStore` through its ports, on every backend that this build has.
+//! `EncryptedStore` through its ports, check by check, in memory and on SQLite; `tests/suite` runs
+//! the same list on every backend.
 
+#[macro_use]
+mod support;
 #[macro_use]
 #[path = "support/store_behaviour.rs"]
 mod store_behaviour;
-mod support;
 
 mod memory {
     use std::sync::Arc;

@@ -106,6 +106,7 @@ checks! { $
     rule_07_rows_put_beside_a_clear_stand
     rule_08_one_failed_expectation_leaves_every_row
     rule_08_no_read_sees_a_part_of_a_commit
+    rule_08_a_clear_and_a_put_happen_one_after_the_other
     rule_09_expectations_are_judged_before_the_commit
     rule_09_no_changes_at_all_is_a_success
     rule_09_two_changes_of_one_slot_are_malformed
@@ -128,4 +129,5 @@ checks! { $
     rule_15_the_largest_row_fits
     rule_15_ninety_changes_fit_one_commit
     rule_15_two_mebibytes_fit_one_commit_and_one_read
+    rule_15_what_is_too_much_is_refused_whole_or_taken_whole
 }

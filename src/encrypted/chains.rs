@@ -74,8 +74,9 @@ impl<B: Backend> RotationStore for EncryptedStore<B> {
     }
 
     async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<ChainKey>, Error> {
-        let due = self.driver.backend().due(now, limit).await?;
         let ours = format!("{}/", self.driver.app());
+        let is_chain = |key: &Key| chain_key(&ours, key).is_some();
+        let due = self.driver.due(now, limit, is_chain).await?;
         Ok(due
             .iter()
             .filter_map(|(key, _)| chain_key(&ours, key))

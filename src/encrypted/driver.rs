@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::keys::Keys;
 use super::whole_seconds;
-use crate::backend::{self, Backend, Change, Expect, Metadata, Partition, Row, Slot, Version};
+use crate::backend::{self, Backend, Change, Expect, Key, Metadata, Partition, Row, Slot, Version};
 use crate::clock::to_epoch;
 use crate::seal::{self, Context, Undecryptable};
 use crate::store::Error;
@@ -97,6 +97,30 @@ impl<B: Backend> Driver<B> {
     ) -> Result<Vec<Option<Row>>, Error> {
         let slots: Vec<_> = places.iter().map(|place| place.slot.clone()).collect();
         Ok(self.backend.read(partition, &slots).await?)
+    }
+
+    /// Rows of this app that are due and `wanted`, the earliest first, `limit` at most.
+    ///
+    /// Rows of other apps, and other records of this one, may stand before them for as long as
+    /// nobody serves those: so more is asked for until enough is found.
+    pub(super) async fn due(
+        &self,
+        now: SystemTime,
+        limit: usize,
+        wanted: impl Fn(&Key) -> bool + Send,
+    ) -> Result<Vec<(Key, Row)>, Error> {
+        let ours = format!("{}/", self.app);
+        let mut asked = limit;
+        loop {
+            let mut due = self.backend.due(now, asked).await?;
+            let is_all = due.len() < asked;
+            due.retain(|(key, _)| key.partition.as_str().starts_with(&ours) && wanted(key));
+            if is_all || due.len() >= limit || asked >= MOST_DUE {
+                due.truncate(limit);
+                return Ok(due);
+            }
+            asked = asked.saturating_mul(4).min(MOST_DUE);
+        }
     }
 
     /// Shows the records at these places to `decide`, and carries out what it answers in one
@@ -369,3 +393,6 @@ where
 /// means that another writer got through, so a whole fleet installing one workspace at once still
 /// ends well below.
 const ATTEMPTS: usize = 100;
+
+/// Rows of a page of what is due, others' among them: some 50 MB.
+const MOST_DUE: usize = 50_000;

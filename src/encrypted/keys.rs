@@ -1,7 +1,8 @@
 //! The keyring's rows: data keys, wrapped by the provider, one primary and the rest retired.
 //!
 //! Slot `primary` is the key that seals; `key/<id>` are retired ones. Rotation moves the old
-//! primary there in the same commit that writes the new one.
+//! primary there in the same commit that writes the new one. Slot `copying` says that rows are
+//! being copied into this database, and that it is no store yet.
 
 use std::fmt;
 use std::sync::Arc;
@@ -40,15 +41,19 @@ impl<B: Backend> Keys<B> {
         app: ClientId,
     ) -> Result<Arc<Self>, OpenError> {
         let keys = Arc::new(Self {
-            partition: partition(&app, "keyring"),
+            partition: partition(&app, KEYRING),
             backend,
             provider,
             app,
             ring: Keyring::default(),
             fetching: Mutex::default(),
         });
-        if keys.read(&primary_slot()).await?.is_none() {
-            keys.make_primary().await?;
+        let slots = [primary_slot(), copying()];
+        let rows = keys.backend.read(&keys.partition, &slots).await?;
+        match rows.as_slice() {
+            [_, Some(_)] => return Err(OpenError::Copying),
+            [Some(_), None] => {}
+            _ => keys.make_primary().await?,
         }
         keys.fetch(None).await?;
         Ok(keys)
@@ -93,6 +98,18 @@ impl<B: Backend> Keys<B> {
             key_id: id,
         };
         Ok(self.provider.unwrap(wrapped, &context).await?)
+    }
+
+    /// Whether this store's keyring has the very row that stands in another one.
+    pub(super) async fn has(&self, other: &Row) -> Result<bool, backend::Error> {
+        let Ok(id) = Described::of(other).and_then(|described| described.key_id()) else {
+            return Ok(false);
+        };
+        let slots = [primary_slot(), retired_slot(id)];
+        let rows = self.backend.read(&self.partition, &slots).await?;
+        // A row that retires gets another version, and keeps the key.
+        let mut rows = rows.iter().flatten();
+        Ok(rows.any(|row| row.sealed == other.sealed && row.metadata == other.metadata))
     }
 
     /// Whether the wrapped key in this row of the keyring opens.
@@ -271,8 +288,13 @@ impl Described {
     }
 }
 
-fn primary_slot() -> Slot {
+pub(super) fn primary_slot() -> Slot {
     slot("primary")
+}
+
+/// Where a note stands while rows are copied into this database.
+pub(super) fn copying() -> Slot {
+    slot("copying")
 }
 
 fn retired_slot(id: KeyId) -> Slot {
@@ -284,6 +306,9 @@ impl From<KeyError> for store::Error {
         OpenError::Key(error).into()
     }
 }
+
+/// The partition of an app's data keys.
+pub(super) const KEYRING: &str = "keyring";
 
 const KIND: &str = "data_key";
 

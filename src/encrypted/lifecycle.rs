@@ -10,7 +10,7 @@ use super::driver::{Draft, Place, Record, Step};
 use super::installations::{install, revision};
 use super::lifecycle_facts::{ACCESS, AccessFacts, DEPARTURE, DepartureFacts, draft};
 use super::{EncryptedStore, records, slot, tenant};
-use crate::backend::{Backend, Row, Version};
+use crate::backend::{Backend, Key, Row, Version};
 use crate::causes::with_causes;
 use crate::installation::{Hold, Revision};
 use crate::store::{Access, Departure, Error, LifecycleStore, PendingDeparture, Summary};
@@ -74,21 +74,26 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
         now: SystemTime,
         limit: usize,
     ) -> Result<Vec<PendingDeparture>, Error> {
-        let due = self.driver.backend().due(now, DUE_AT_ONCE).await?;
         let ours = format!("{}/", self.driver.app());
-        let keys = due
-            .iter()
-            .filter(|(key, _)| key.slot == departure().slot)
-            .filter_map(|(key, _)| tenant_of(key.partition.as_str().strip_prefix(&ours)?));
+        let tenant = |key: &Key| tenant_of(key.partition.as_str().strip_prefix(&ours)?);
+        let is_departure = |key: &Key| key.slot == departure().slot && tenant(key).is_some();
+        let due = self.driver.due(now, limit, is_departure).await?;
         let mut found = Vec::new();
-        for key in keys.take(limit) {
-            match self.departure(&key).await {
+        for (key, tenant) in due.iter().filter_map(|(key, _)| Some((key, tenant(key)?))) {
+            let note = async {
+                let records = self.driver.read(&key.partition, &[departure()]).await?;
+                // What is due is a hint: another worker may have put this one off by now.
+                let is_due = |record: &&Record| record.row.due_at.is_some_and(|due_at| due_at <= now);
+                let note = records.iter().flatten().find(is_due);
+                note.map(|record| pending(&tenant, record)).transpose()
+            };
+            match note.await {
                 // One note must not keep the hosts of all others from being told.
                 Err(error @ Error::Unreadable(_)) => {
-                    tracing::error!(tenant = %key, error = with_causes(&error),
+                    tracing::error!(%tenant, error = with_causes(&error),
                         "the note of a departure does not open; the host is not told");
                 }
-                departure => found.extend(departure?),
+                note => found.extend(note?),
             }
         }
         Ok(found)
@@ -306,9 +311,6 @@ fn access_to(team: &TeamId) -> Place {
         kind: ACCESS,
     }
 }
-
-/// A page of what is due; refreshes and expired states stand among it.
-const DUE_AT_ONCE: usize = 1000;
 
 const SCAN_AT_ONCE: usize = 500;
 

@@ -1,25 +1,46 @@
 //! Moving house: rows go from one backend to another as they are, sealed.
 //!
-//! Stop what writes, copy page by page, open the target, verify it page by page, and start what
-//! writes on the target. Any step may be done again, from any page.
+//! A note in the target's keyring says that a copy is under way. While it stands, the target does
+//! not open as a store, so whatever it has of this app came from a copy, and a later pass may
+//! replace and remove it.
 
 use serde::Deserialize;
+use thiserror::Error;
 
+use super::keys::{KEYRING, copying, primary_slot};
 use super::{EncryptedStore, partition};
-use crate::backend::{Backend, Change, Cursor, Error, Expect, Key, Row};
+use crate::backend::{
+    Backend, Change, Cursor, Error, Expect, Key, Page, Partition, Row, Slot, Version,
+};
+use crate::clock::{from_epoch, to_epoch};
 use crate::store::{self, ListCursor};
 
 /// What a page of a copy came to.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Copied {
-    /// How many rows were written to the target.
+    /// How many rows were written where none stood.
     pub copied: usize,
-    /// How many stood there already, the same.
+    /// How many stood there already, the same to the byte.
     pub present: usize,
-    /// Rows for which the target has another version, and keeps it: it was written to by itself,
-    /// or the source after an earlier copy. As `partition slot`.
-    pub differing: Vec<String>,
+    /// How many stood there as they were at an earlier pass, and were replaced.
+    pub replaced: usize,
+    /// Rows that the target does not take, and why: beyond what the contract of
+    /// [`Backend`] asks for, they are too large for it, say. As `partition slot: reason`. A copy
+    /// with such rows does not have them.
+    pub refused: Vec<String>,
+    /// Where the next page starts; `None` after the last.
+    pub next: Option<ListCursor>,
+}
+
+/// What a page of a pruning came to.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Pruned {
+    /// How many rows of the target were looked for in the source, and stand there.
+    pub kept: usize,
+    /// How many are gone from the source, and were removed.
+    pub removed: usize,
     /// Where the next page starts; `None` after the last.
     pub next: Option<ListCursor>,
 }
@@ -36,13 +57,57 @@ pub struct Verified {
     pub next: Option<ListCursor>,
 }
 
+/// Why a copy stopped.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CopyError {
+    /// The target has rows of this app that no copy wrote, or its copy was finished. It is left as
+    /// it is.
+    #[error("the target is in use by this app; it was left as it is")]
+    InUse,
+    /// No copy into this target was begun, or not all data keys are there yet.
+    #[error("the copy into the target is not as far")]
+    NotCopied,
+    /// A database did not answer. The page may be done again.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+impl CopyError {
+    /// Whether the same page may succeed later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_transient())
+    }
+}
+
+impl From<Error> for CopyError {
+    fn from(error: Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
 impl<B: Backend> EncryptedStore<B> {
     /// Copies a page of this app's rows to another backend: installations, states and data keys,
-    /// sealed as they are.
+    /// sealed as they are, to the byte.
     ///
-    /// A row that stands in the target already is left as it is, so a copy that was interrupted
-    /// is simply done again. Copy before the target is opened as a store: opening an empty one
-    /// makes a data key of its own.
+    /// # How to move
+    ///
+    /// 1. Copy all pages, once or more often, while the app runs. The target does not open as a
+    ///    store meanwhile ([`OpenError::Copying`](super::OpenError::Copying)).
+    /// 2. Stop every process of the app, after
+    ///    [`TokenRotator::shutdown`](crate::TokenRotator::shutdown): a token that is refreshed
+    ///    from here on would stay behind.
+    /// 3. Copy all pages once more: rows that moved meanwhile are replaced. Then
+    ///    [`prune`](Self::prune) all pages: rows that are gone are removed, or the target would
+    ///    bring back who was uninstalled during the copy.
+    /// 4. [`finish_copy`](Self::finish_copy), open the target, [`verify`](Self::verify) all pages
+    ///    and compare the count, and start the app on the target. Never start it on the source
+    ///    again: both would spend the same refresh tokens.
+    ///
+    /// With the app stopped from the beginning, step 3 finds nothing to do. A pass that was
+    /// interrupted goes on from its last page, or from the first: what is there is left as it is.
+    /// A lease that a killed process has left behind is copied as it is, and lapses.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
@@ -56,13 +121,17 @@ impl<B: Backend> EncryptedStore<B> {
     /// let (mut next, mut rows) = (None, 0);
     /// loop {
     ///     let page = store.copy_to(&target, next, 500).await?;
-    ///     assert!(page.differing.is_empty());
-    ///     rows += page.copied + page.present;
+    ///     assert!(page.refused.is_empty());
+    ///     rows += page.copied + page.present + page.replaced;
     ///     next = page.next;
     ///     if next.is_none() {
     ///         break;
     ///     }
     /// }
+    /// while let Some(more) = store.prune(&target, next, 500).await?.next {
+    ///     next = Some(more);
+    /// }
+    /// store.finish_copy(&target).await?;
     ///
     /// let moved = EncryptedStore::open(target, LocalKeyProvider::new(key()?), app).await?;
     /// let verified = moved.verify(None, usize::MAX).await?;
@@ -74,7 +143,8 @@ impl<B: Backend> EncryptedStore<B> {
     ///
     /// # Errors
     ///
-    /// [`store::Error::Unavailable`] if either backend does not answer; do the page again.
+    /// [`CopyError::InUse`] if the target is a store of this app already; nothing is written then.
+    /// [`CopyError::Store`] if either backend does not answer; do the page again.
     ///
     /// # Cancel safety
     ///
@@ -84,39 +154,104 @@ impl<B: Backend> EncryptedStore<B> {
         target: &T,
         from: Option<ListCursor>,
         limit: usize,
-    ) -> Result<Copied, store::Error> {
-        let (rows, next) = self.page(from, limit).await?;
+    ) -> Result<Copied, CopyError> {
+        self.begin_copy(target).await?;
+        let (rows, next) = self.page(self.backend(), from, limit).await?;
         let mut page = Copied {
             next,
             ..Copied::default()
         };
         for (key, row) in rows {
-            let version = row.version;
-            let put = Change::Put {
-                slot: key.slot.clone(),
-                row,
-                expect: Expect::Absent,
-            };
-            match target.commit(&key.partition, &[put]).await {
-                Ok(()) => page.copied += 1,
-                // It stands there; or the answer was lost, and then it may.
-                Err(Error::Conflict | Error::Unavailable(_)) => {
-                    let slots = std::slice::from_ref(&key.slot);
-                    let standing = target.read(&key.partition, slots).await?;
-                    match standing.into_iter().flatten().next() {
-                        Some(standing) if standing.version == version => page.present += 1,
-                        Some(_) => page.differing.push(named(&key)),
-                        None => {
-                            return Err(store::Error::Unavailable(
-                                "the target did not take a row".into(),
-                            ));
-                        }
-                    }
+            if let Some(due_at) = row.due_at
+                && from_epoch(to_epoch(due_at)) != due_at
+            {
+                let reason = "its due time is not in whole seconds of 1970 to 9999";
+                page.refused.push(format!("{}: {reason}", named(&key)));
+                continue;
+            }
+            match carry(target, &key, row).await {
+                Ok(Carried::Copied) => page.copied += 1,
+                Ok(Carried::Present) => page.present += 1,
+                Ok(Carried::Replaced) => page.replaced += 1,
+                Err(Error::Malformed(reason)) => {
+                    page.refused.push(format!("{}: {reason}", named(&key)));
                 }
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(page)
+    }
+
+    /// Removes a page of what an earlier pass of [`copy_to`](Self::copy_to) has copied and is gone
+    /// from this store. The pages are the target's.
+    ///
+    /// # Errors
+    ///
+    /// [`CopyError::NotCopied`] if no copy into the target is under way; nothing is removed then.
+    /// [`CopyError::Store`] if either backend does not answer; do the page again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it has removed a part of the page; do the page again.
+    pub async fn prune<T: Backend + ?Sized>(
+        &self,
+        target: &T,
+        from: Option<ListCursor>,
+        limit: usize,
+    ) -> Result<Pruned, CopyError> {
+        let note = self.in_keyring(target, copying()).await?;
+        if !self.is_ours(note.as_ref()).await? {
+            return Err(CopyError::NotCopied);
+        }
+        let (rows, next) = self.page(target, from, limit).await?;
+        let mut page = Pruned {
+            next,
+            ..Pruned::default()
+        };
+        for (key, row) in rows {
+            let slots = std::slice::from_ref(&key.slot);
+            let standing = self.backend().read(&key.partition, slots).await?;
+            if standing.iter().any(Option::is_some) {
+                page.kept += 1;
+                continue;
+            }
+            let delete = Change::Delete {
+                slot: key.slot,
+                only: Some(row.version),
+            };
+            target.commit(&key.partition, &[delete]).await?;
+            page.removed += 1;
+        }
+        Ok(page)
+    }
+
+    /// Ends a copy: from now on the target opens as a store, and is not copied into again.
+    ///
+    /// # Errors
+    ///
+    /// [`CopyError::NotCopied`] if the target has not this store's data keys.
+    /// [`CopyError::Store`] if a backend does not answer; do it again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Done or not done.
+    pub async fn finish_copy<T: Backend + ?Sized>(&self, target: &T) -> Result<(), CopyError> {
+        let primary = self.in_keyring(target, primary_slot()).await?;
+        let note = self.in_keyring(target, copying()).await?;
+        let ours = self.in_keyring(self.backend(), primary_slot()).await?;
+        match (self.is_ours(note.as_ref()).await?, primary) {
+            (true, primary) if primary == ours => {}
+            // It was finished before.
+            (false, primary) if note.is_none() && self.is_ours(primary.as_ref()).await? => {
+                return Ok(());
+            }
+            _ => return Err(CopyError::NotCopied),
+        }
+        let delete = Change::Delete {
+            slot: copying(),
+            only: None,
+        };
+        Ok(target.commit(&self.keyring(), &[delete]).await?)
     }
 
     /// Opens a page of this app's rows, data keys included, and says which do not open.
@@ -133,7 +268,7 @@ impl<B: Backend> EncryptedStore<B> {
         from: Option<ListCursor>,
         limit: usize,
     ) -> Result<Verified, store::Error> {
-        let (rows, next) = self.page(from, limit).await?;
+        let (rows, next) = self.page(self.backend(), from, limit).await?;
         let mut page = Verified {
             next,
             ..Verified::default()
@@ -149,27 +284,87 @@ impl<B: Backend> EncryptedStore<B> {
     }
 
     /// This app's rows of a page, and where the next page starts.
-    async fn page(
+    async fn page<T: Backend + ?Sized>(
         &self,
+        backend: &T,
         from: Option<ListCursor>,
         limit: usize,
     ) -> Result<(Vec<(Key, Row)>, Option<ListCursor>), store::Error> {
         let from = from.map(|cursor| Cursor(cursor.0));
         // Backends bound a page by memory as well as by `limit`.
-        let page = self
-            .driver
-            .backend()
-            .scan(from, limit.min(MAX_PAGE))
-            .await?;
+        let Page { mut rows, next } = backend.scan(from, limit.min(MAX_PAGE)).await?;
         let ours = format!("{}/", self.driver.app());
-        let is_ours = |(key, _): &(Key, Row)| key.partition.as_str().starts_with(&ours);
-        let rows = page.rows.into_iter().filter(is_ours).collect();
-        Ok((rows, page.next.map(|cursor| ListCursor(cursor.0))))
+        let (keyring, note) = (self.keyring(), copying());
+        rows.retain(|(key, _)| {
+            let is_note = key.partition == keyring && key.slot == note;
+            key.partition.as_str().starts_with(&ours) && !is_note
+        });
+        Ok((rows, next.map(|cursor| ListCursor(cursor.0))))
+    }
+
+    /// Notes in the target that a copy is under way, if it has nothing of this app.
+    async fn begin_copy<T: Backend + ?Sized>(&self, target: &T) -> Result<(), CopyError> {
+        if let Some(note) = self.in_keyring(target, copying()).await? {
+            return match self.is_ours(Some(&note)).await? {
+                true => Ok(()),
+                false => Err(CopyError::InUse),
+            };
+        }
+        let mut from = None;
+        loop {
+            let (rows, next) = self.page(target, from, MAX_PAGE).await?;
+            if !rows.is_empty() {
+                return Err(CopyError::InUse);
+            }
+            from = next;
+            if from.is_none() {
+                break;
+            }
+        }
+        // Wrapped as it is, our data key says who copies here.
+        let key = self.in_keyring(self.backend(), primary_slot()).await?;
+        let note = Change::Put {
+            slot: copying(),
+            row: Row {
+                version: Version::mint(),
+                ..key.ok_or(CopyError::NotCopied)?
+            },
+            expect: Expect::Absent,
+        };
+        match target.commit(&self.keyring(), &[note]).await {
+            Ok(()) => Ok(()),
+            Err(Error::Conflict) => {
+                let begun = "another copy has just begun".into();
+                Err(Error::Unavailable(begun).into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn in_keyring<T: Backend + ?Sized>(
+        &self,
+        backend: &T,
+        slot: Slot,
+    ) -> Result<Option<Row>, CopyError> {
+        let rows = backend.read(&self.keyring(), &[slot]).await?;
+        Ok(rows.into_iter().next().flatten())
+    }
+
+    /// Whether this is one of this store's data keys.
+    async fn is_ours(&self, key: Option<&Row>) -> Result<bool, CopyError> {
+        match key {
+            Some(key) => Ok(self.driver.keys().has(key).await?),
+            None => Ok(false),
+        }
+    }
+
+    fn keyring(&self) -> Partition {
+        partition(self.driver.app(), KEYRING)
     }
 
     /// Opens a row as the kind of record that its metadata says it is.
     async fn open_any(&self, key: &Key, row: &Row) -> Result<(), store::Error> {
-        if key.partition == partition(self.driver.app(), "keyring") {
+        if key.partition == self.keyring() {
             return Ok(self.driver.keys().opens(row).await?);
         }
         let described: Described = serde_json::from_str(row.metadata.as_str())
@@ -181,6 +376,45 @@ impl<B: Backend> EncryptedStore<B> {
     }
 }
 
+/// What became of a row.
+enum Carried {
+    Copied,
+    Present,
+    Replaced,
+}
+
+/// Puts a row into the target, whatever an earlier pass has put there.
+async fn carry<T: Backend + ?Sized>(target: &T, key: &Key, row: Row) -> Result<Carried, Error> {
+    let slots = std::slice::from_ref(&key.slot);
+    let mut standing: Option<Row> = None;
+    // Once where nothing stands, once over what does, and once for each answer that is lost.
+    for _ in 0..ATTEMPTS {
+        let expect = match &standing {
+            Some(standing) => Expect::Version(standing.version),
+            None => Expect::Absent,
+        };
+        let put = Change::Put {
+            slot: key.slot.clone(),
+            row: row.clone(),
+            expect,
+        };
+        match target.commit(&key.partition, &[put]).await {
+            Ok(()) if standing.is_some() => return Ok(Carried::Replaced),
+            Ok(()) => return Ok(Carried::Copied),
+            // Something stands there; or the answer was lost, and then this may.
+            Err(Error::Conflict | Error::Unavailable(_)) => {
+                let read = target.read(&key.partition, slots).await?;
+                standing = read.into_iter().next().flatten();
+                if standing.as_ref() == Some(&row) {
+                    return Ok(Carried::Present);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::Unavailable("the target did not take a row".into()))
+}
+
 /// What every record's metadata says of it.
 #[derive(Deserialize)]
 struct Described {
@@ -190,6 +424,9 @@ struct Described {
 fn named(key: &Key) -> String {
     format!("{} {}", key.partition, key.slot)
 }
+
+/// Of a row, before the target is taken to be unavailable.
+const ATTEMPTS: usize = 5;
 
 /// A page stays well within memory: rows have up to 320 KiB.
 const MAX_PAGE: usize = 1000;

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::driver::{Draft, Place, Record, Step};
 use super::seen::SEEN;
 use super::{EncryptedStore, partition, records, slot};
-use crate::backend::{Backend, Change, Partition};
+use crate::backend::{Backend, Change, Key, Partition};
 use crate::causes::with_causes;
 use crate::store::{Error, StateId, StatePayload, StateStore};
 
@@ -91,29 +91,26 @@ impl<B: Backend> EncryptedStore<B> {
     /// [`Error::Unavailable`] if the database does not answer. Some may be gone then.
     pub async fn sweep_expired_states(&self) -> Result<usize, Error> {
         let swept_ones = [STATES, SEEN].map(|name| format!("{}/{name}", self.driver.app()));
-        let due = self
-            .driver
-            .backend()
-            .due(self.clock.now(), SWEEP_AT_ONCE)
-            .await?;
-        let mut swept = 0;
-        for (key, row) in due {
+        let is_swept = |key: &Key| {
             let partition = key.partition.as_str();
-            if swept_ones.iter().any(|name| partition.starts_with(name)) {
-                let delete = Change::Delete {
-                    slot: key.slot,
-                    only: Some(row.version),
-                };
-                // A conflict means that somebody else swept it.
-                match self
-                    .driver
-                    .backend()
-                    .commit(&key.partition, &[delete])
-                    .await
-                {
-                    Err(error) if error.is_transient() => return Err(error.into()),
-                    outcome => swept += usize::from(outcome.is_ok()),
-                }
+            swept_ones.iter().any(|name| partition.starts_with(name))
+        };
+        let now = self.clock.now();
+        let mut swept = 0;
+        for (key, row) in self.driver.due(now, SWEEP_AT_ONCE, is_swept).await? {
+            let delete = Change::Delete {
+                slot: key.slot,
+                only: Some(row.version),
+            };
+            // A conflict means that somebody else swept it.
+            match self
+                .driver
+                .backend()
+                .commit(&key.partition, &[delete])
+                .await
+            {
+                Err(error) if error.is_transient() => return Err(error.into()),
+                outcome => swept += usize::from(outcome.is_ok()),
             }
         }
         Ok(swept)

@@ -1,8 +1,8 @@
-//! DynamoDB: the conformance suite, and what only DynamoDB makes difficult.
+//! DynamoDB: lost answers, and what only DynamoDB makes difficult. `tests/suite` has the rest.
 
 #![allow(unreachable_pub)]
 
-use slack_installs::backend::{CacheOptions, CachedBackend, DynamoDbBackend, Faults, Flaky};
+use slack_installs::backend::{DynamoDbBackend, Faults, Flaky};
 use slack_installs::conformance;
 
 use self::support::dynamodb::Emulator;
@@ -24,24 +24,10 @@ mod support {
     pub mod server;
 }
 
-conformance!(dynamodb);
-conformance!(dynamodb_cached);
 conformance!(dynamodb_that_loses_answers);
 
-async fn dynamodb() -> (DynamoDbBackend, Emulator) {
-    let emulator = Emulator::start();
-    (emulator.backend().await, emulator)
-}
-
-async fn dynamodb_cached() -> (CachedBackend<DynamoDbBackend>, Emulator) {
-    let (backend, emulator) = dynamodb().await;
-    (
-        CachedBackend::new(backend, CacheOptions::default()),
-        emulator,
-    )
-}
-
 async fn dynamodb_that_loses_answers() -> (Flaky<DynamoDbBackend>, Emulator) {
-    let (backend, emulator) = dynamodb().await;
-    (Flaky::new(backend, Faults::default()), emulator)
+    let emulator = Emulator::start();
+    let flaky = Flaky::new(emulator.backend().await, Faults::default());
+    (flaky, emulator)
 }

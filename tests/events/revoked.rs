@@ -8,22 +8,6 @@ use slack_installs::{Delete, Grant, Handled, InstallationStore as _, Scopes};
 use super::*;
 
 #[tokio::test]
-async fn one_users_revocation_leaves_the_bot_and_the_others() {
-    let life = Life::new().await;
-    life.install(ADA).await;
-    life.install(BEN).await;
-    life.advance(3600);
-    assert!(life.app.fake.revoke_user(ALPHA, BEN));
-    for event in life.app.fake.take_events() {
-        assert_eq!(life.handled(&event).await, Handled::Revoked);
-    }
-    assert_eq!(life.user_token(ALPHA, BEN).await, None);
-    assert!(life.user_token(ALPHA, ADA).await.is_some());
-    assert!(life.bot_token(ALPHA).await.is_some());
-    assert_eq!(life.host.tenants(), [""; 0]);
-}
-
-#[tokio::test]
 async fn the_bots_revocation_leaves_the_users() {
     let life = Life::new().await;
     life.install(ADA).await;

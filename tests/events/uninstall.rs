@@ -2,38 +2,14 @@
 
 use async_trait::async_trait;
 use slack_installs::backend::{Change, Expect, Row, Sealed, Version};
-use slack_installs::testing::{Fault, Person, Who, Workspace};
+use slack_installs::testing::{Fault, Who};
 use slack_installs::{
     Departure, Handled, Hold, Lifecycle, LifecycleError, LifecycleHooks, LifecycleStore as _,
 };
 
 use super::*;
 use crate::support::Db;
-use crate::support::app::world;
 use crate::support::life::Host;
-
-#[tokio::test]
-async fn a_purge_takes_everything_of_the_tenant_and_nothing_of_its_look_alike() {
-    let look_alike = Workspace::new("T0ALPHA00012", "Alpha Too")
-        .with_person(Person::admin("U0LOOKALIKE", "lou"));
-    let backend = std::sync::Arc::new(slack_installs::backend::MemoryBackend::default());
-    let life = Life::with(world().with_workspace(look_alike), backend).await;
-    for who in [ADA, BEN, "U0LOOKALIKE"] {
-        life.install(who).await;
-    }
-    let before = life.slots("T0ALPHA00012").await;
-    life.advance(3600);
-    life.app.fake.uninstall(ALPHA);
-    assert_eq!(
-        life.handled(&life.app.fake.app_uninstalled(ALPHA)).await,
-        Handled::Purged
-    );
-    assert_eq!(life.slots(ALPHA).await, [""; 0]);
-    assert_eq!(life.slots("T0ALPHA00012").await, before);
-    assert!(life.bot_token("T0ALPHA00012").await.is_some());
-    let told = (ALPHA.to_owned(), "app_uninstalled".to_owned(), false);
-    assert_eq!(life.host.departures(), [told]);
-}
 
 #[tokio::test]
 async fn in_doubt_slack_is_asked_and_while_it_does_not_say_nothing_is_purged() {
@@ -57,21 +33,6 @@ async fn in_doubt_slack_is_asked_and_while_it_does_not_say_nothing_is_purged() {
     assert!(life.bot_token(ALPHA).await.is_some());
     life.app.fake.uninstall(ALPHA);
     assert_eq!(life.handled(&event).await, Handled::Purged, "it is dead");
-}
-
-#[tokio::test]
-async fn an_uninstalled_organisation_takes_no_workspaces_own_install_with_it() {
-    let life = Life::new().await;
-    life.install(Who::user(OLGA).at(ORG)).await;
-    life.install("U0GRIDUSR02").await;
-    life.advance(3600);
-    assert_eq!(
-        life.handled(&life.app.fake.app_uninstalled(ORG)).await,
-        Handled::Purged
-    );
-    assert_eq!(life.slots(ORG).await, [""; 0]);
-    assert!(life.bot_token(SALES).await.is_some());
-    assert_eq!(life.host.tenants(), [ORG]);
 }
 
 #[tokio::test]
@@ -182,25 +143,6 @@ async fn a_host_that_is_told_late_learns_that_the_app_is_back() {
         life.bot_token(ALPHA).await.is_some(),
         "the new install lives"
     );
-}
-
-#[tokio::test]
-async fn of_two_workers_one_tells_the_host() {
-    let life = Life::new().await;
-    life.install(ADA).await;
-    life.advance(3600);
-    life.host.set_failing(true);
-    life.deliver(&life.app.fake.app_uninstalled(ALPHA))
-        .await
-        .expect_err("the hook fails");
-    life.host.set_failing(false);
-    life.advance(61);
-    let (one, other) = tokio::join!(
-        life.lifecycle.resume_pending(),
-        life.lifecycle.resume_pending()
-    );
-    assert_eq!(one.expect("answers") + other.expect("answers"), 1);
-    assert_eq!(life.host.tenants(), [ALPHA]);
 }
 
 #[tokio::test]

@@ -12,15 +12,8 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _, Transaction};
 use servers::history;
 use servers::postgres::{self, Postgres, execute};
 
-#[macro_use]
-#[path = "../support/store_behaviour.rs"]
-mod store_behaviour;
-#[path = "../support/mod.rs"]
-mod support;
-
 mod faults;
 mod refusals;
-mod store;
 mod suite;
 mod wall;
 

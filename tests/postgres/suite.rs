@@ -1,4 +1,4 @@
-//! The contract, on real servers and with real concurrency.
+//! The contract, on real servers and with real concurrency. `tests/suite` has the plain ones.
 //!
 //! `SLACK_INSTALLS_TEST_POSTGRES_URL` names a superuser's database on another server, of which the
 //! suite then makes use as well.
@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use slack_installs::backend::conformance::CHECKS;
 use slack_installs::backend::{
-    Backend, CacheOptions, CachedBackend, Error, Expect, Faults, Flaky, PostgresBackend,
-    PostgresOptions,
+    Backend, Error, Expect, Faults, Flaky, PostgresBackend, PostgresOptions,
 };
 use sqlx::{Connection as _, Row as _};
 
@@ -17,30 +16,15 @@ use super::servers::postgres::{self, PgBouncer, Postgres, execute, fetch};
 use super::{change, fast, open, partition, pooled, put, read, row, slot, waiting, walled};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgres_passes_the_suite() {
+async fn postgres_that_loses_answers_passes_the_suite() {
     let server = Postgres::start().await;
     let url = server.database("suite").await;
-    suite("Postgres", &open(&url, fast()).await).await;
     let options = PostgresOptions {
         schema: "user".to_owned(),
         ..fast()
     };
-    suite(
-        "Postgres, Flaky",
-        &Flaky::new(open(&url, options).await, Faults::default()),
-    )
-    .await;
-    let cached = CachedBackend::new(open(&url, fast()).await, CacheOptions::default());
-    suite("Postgres, Cached", &cached).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn postgres_behind_pgbouncer_passes_the_suite() {
-    let server = Postgres::start().await;
-    server.database("suite").await;
-    let pooler = PgBouncer::start(server.port()).await;
-    let backend = open(&pooler.url("postgres", "suite"), pooled()).await;
-    suite("Postgres behind PgBouncer", &backend).await;
+    let flaky = Flaky::new(open(&url, options).await, Faults::default());
+    suite("Postgres, Flaky", &flaky).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

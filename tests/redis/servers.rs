@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use redis::{FromRedisValue, RedisError, Value};
+use slack_installs::backend::{RedisBackend, RedisOptions, Version};
 use tempfile::TempDir;
 
 use crate::server::{Server, directory, find, free_port, unprivileged};
@@ -113,6 +114,23 @@ fn run(arguments: &[String], directory: &Path) -> Server {
     Server::start(&mut command, &directory.join("log"))
 }
 
+/// One server, or the one that somebody else keeps, in a container, say. The prefix parts the runs.
+pub(crate) async fn alone() -> (RedisBackend, Option<Redis>) {
+    if let Ok(url) = std::env::var("SLACK_INSTALLS_TEST_REDIS_URL") {
+        let run = u128::from_be_bytes(*Version::mint().as_bytes());
+        let options = RedisOptions {
+            prefix: format!("test-{run:032x}"),
+            ..RedisOptions::default()
+        };
+        let backend = RedisBackend::open(&url, options).await;
+        let backend = backend.expect("the server named by SLACK_INSTALLS_TEST_REDIS_URL");
+        return (backend, None);
+    }
+    let redis = Redis::start().await;
+    let backend = RedisBackend::open(&redis.url(), RedisOptions::default()).await;
+    (backend.expect("a safe server"), Some(redis))
+}
+
 /// A cluster of three masters with a replica each.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -158,6 +176,14 @@ impl Cluster {
 
     pub(crate) fn urls(&self) -> Vec<String> {
         self.nodes.iter().map(Redis::url).collect()
+    }
+
+    pub(crate) async fn open(&self, options: RedisOptions) -> RedisBackend {
+        let urls = self.urls();
+        let urls: Vec<_> = urls.iter().map(String::as_str).collect();
+        RedisBackend::open_cluster(&urls, options)
+            .await
+            .expect("a whole cluster")
     }
 
     /// Waits until every node says that all slots are served, and every replica is up to date.

@@ -1,12 +1,16 @@
 //! What the store does for tenants that leave, are held or moved, and for requests handled once.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use slack_installs::store::{Access, Claim, Error, SeenId, SeenStore as _};
 use slack_installs::{Departure, Hold, Installation, InstallationKey, InstallationStore as _};
-use slack_installs::{LifecycleStore as _, Revision};
+use slack_installs::{LifecycleStore, Revision};
 use tokio::task::JoinSet;
 
+use super::local;
+use crate::support::backends::Lagging;
+use crate::support::checks::until;
 use crate::support::installs::{
     With, bot_token, enterprise, in_org, in_workspace, in_workspace_of, noon, org_key, team,
     user_id, user_token, whole, workspace_key,
@@ -148,6 +152,27 @@ pub(crate) async fn a_departure_stands_until_it_is_settled_whatever_is_installed
     assert_eq!(due(after(500)).await, []);
     let standing = fetch(&store, &key, "U1").await;
     assert_eq!(bot_token(&standing), Some("xoxb-2"));
+}
+
+/// What is due is a hint. A worker that takes an old one at its word tells the host twice.
+pub(crate) async fn a_departure_that_another_worker_put_off_is_not_due(db: Db) {
+    let store = db.store().await;
+    let key = workspace_key("T1");
+    let revision = put(&store, in_workspace("T1").with_bot("xoxb-1")).await;
+    let purged = store.purge(&leaving(&key), revision, Some(after(60))).await;
+    let note = purged.expect("purged").expect("there is a note");
+    let due = async |store: &dyn LifecycleStore| {
+        let due = store.due_departures(after(60), 100).await;
+        due.expect("the database answers").len()
+    };
+    // Where an index lags of itself, it comes late.
+    until("the departure is due", async || due(&store).await == 1).await;
+    let lagging = Lagging::since(Arc::clone(&db.backend), after(60)).await;
+    let late = db.store_over(lagging, local()).await;
+    assert_eq!(due(&late).await, 1);
+    let later = store.postpone(&note, after(120)).await.expect("answers");
+    assert!(later.is_some());
+    assert_eq!(due(&late).await, 0);
 }
 
 pub(crate) async fn a_hold_outlives_a_reinstall_and_touches_no_token(db: Db) {

@@ -6,10 +6,15 @@
 #[cfg(feature = "testing")]
 pub mod app;
 pub(crate) mod backends;
+#[macro_use]
+pub mod checks;
+pub mod houses;
 pub(crate) mod installs;
 #[cfg(feature = "testing")]
 pub mod life;
 pub(crate) mod providers;
+#[cfg(feature = "testing")]
+pub mod rotation;
 
 use std::sync::Arc;
 

@@ -1,14 +1,12 @@
 //! A fake Slack that rotates tokens, a store, and rotators over it.
 
-#![allow(dead_code)] // Each test file that includes this uses a part of it.
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use slack_installs::backend::{Faults, Flaky, MemoryBackend};
+use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend};
 use slack_installs::secret::{Code, RefreshToken};
 use slack_installs::slack::{ClientCredentials, SlackClient, Transport, TransportError};
 use slack_installs::store::{
@@ -17,20 +15,27 @@ use slack_installs::store::{
 use slack_installs::testing::{FakeSlack, FakeTransport, Rotation, World};
 use slack_installs::{
     Clock, EncryptedStore, Grant, Installation, InstallationKey, InstallationStore as _,
-    LocalKeyProvider, MasterKey, RotationConfig, TeamId, TokenRotator, UserId,
+    LocalKeyProvider, RotationConfig, TeamId, TokenRotator, UserId,
 };
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-pub(crate) type Store = EncryptedStore<Arc<Flaky<MemoryBackend>>>;
+use super::checks::Database;
+use super::providers::master_key;
 
+pub(crate) type Store = EncryptedStore<Arc<Flaky<Arc<dyn Backend>>>>;
+
+/// A Slack, and what one process has of an app.
 pub(crate) struct Stage {
     pub(crate) fake: FakeSlack,
     pub(crate) store: Store,
+    database: Database,
 }
 
 pub(crate) const ALPHA: &str = "T0ALPHA0001";
 pub(crate) const ADMIN: &str = "U0ADMIN0001";
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const REFRESH: &str = "oauth.v2.access";
 
 impl Stage {
     /// On tokio's clock, which a paused test moves.
@@ -43,14 +48,36 @@ impl Stage {
     /// With long-lived tokens.
     pub(crate) async fn unrotated() -> Self {
         let start = Instant::now();
-        let epoch = SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000);
-        let clock = Clock::from_fn(move || epoch + start.elapsed());
+        let clock = Clock::from_fn(move || epoch() + start.elapsed());
         let fake = FakeSlack::in_process(World::default().with_seed(1).with_clock(clock));
-        let backend = Arc::new(Flaky::new(MemoryBackend::default(), Faults::none()));
-        let provider = LocalKeyProvider::new(MasterKey::generate());
+        let database = Database::plain(Arc::new(MemoryBackend::default()));
+        Self::process_of(fake, database).await
+    }
+
+    /// On a clock that stands unless the test moves it, for databases that take their own time;
+    /// as an app that nobody else has, since tests share them.
+    pub(crate) async fn on(database: Database, rotation: Rotation) -> Self {
+        let clock = Clock::from_fn(epoch);
+        let fake = FakeSlack::in_process(World::default().with_clock(clock));
+        fake.rotate_tokens(rotation);
+        Self::process_of(fake, database).await
+    }
+
+    /// Another process of the app, with the same Slack and the same database.
+    pub(crate) async fn another(&self) -> Self {
+        Self::process_of(self.fake.clone(), self.database.clone()).await
+    }
+
+    async fn process_of(fake: FakeSlack, database: Database) -> Self {
+        let backend = Arc::new(Flaky::new(database.process(), Faults::none()));
+        let provider = LocalKeyProvider::new(master_key());
         let store = EncryptedStore::open(backend, provider, fake.client_id()).await;
-        let store = store.expect("a memory backend opens");
-        Self { fake, store }
+        let store = store.expect("the database answers");
+        Self {
+            fake,
+            store,
+            database,
+        }
     }
 
     pub(crate) fn slack(&self) -> SlackClient {
@@ -85,6 +112,17 @@ impl Stage {
     ) -> TokenRotator {
         let slack = self.slack_over(transport);
         TokenRotator::new(config, slack, self.store.clone()).with_clock(self.fake.clock())
+    }
+
+    /// A rotator whose calls are held on their way back from Slack.
+    pub(crate) fn held(&self) -> (TokenRotator, Held) {
+        let held = Held::new(self.fake.transport());
+        (self.rotator_over(self.config(), held.clone()), held)
+    }
+
+    /// How often this process has asked the database.
+    pub(crate) fn reads(&self) -> u64 {
+        self.store.backend().counts().reads
     }
 
     /// A process whose task dies at the update after this many.
@@ -167,6 +205,55 @@ pub(crate) fn refresh_token(stored: &StoredChain) -> &RefreshToken {
         .expect("a rotating chain")
 }
 
+/// Keeps Slack's answers to refreshes until they are released: what Slack did is done, and the
+/// caller does not know yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Held(Arc<Hold>);
+
+#[derive(Debug)]
+struct Hold {
+    inner: FakeTransport,
+    answered: Semaphore,
+    released: Semaphore,
+}
+
+impl Held {
+    fn new(inner: FakeTransport) -> Self {
+        Self(Arc::new(Hold {
+            inner,
+            answered: Semaphore::new(0),
+            released: Semaphore::new(0),
+        }))
+    }
+
+    /// Waits until Slack has answered a refresh.
+    pub(crate) async fn answered(&self) {
+        let answered = self.0.answered.acquire().await;
+        answered.expect("never closed").forget();
+    }
+
+    /// Lets this answer go, and all that follow.
+    pub(crate) fn release(&self) {
+        self.0.released.add_permits(Semaphore::MAX_PERMITS);
+    }
+}
+
+#[async_trait]
+impl Transport for Held {
+    async fn send(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> Result<http::Response<Bytes>, TransportError> {
+        let is_refresh = request.uri().path().ends_with(REFRESH);
+        let answer = self.0.inner.send(request).await;
+        if is_refresh {
+            self.0.answered.add_permits(1);
+            drop(self.0.released.acquire().await.expect("never closed"));
+        }
+        answer
+    }
+}
+
 /// A store under which one update panics.
 #[derive(Debug)]
 struct Dying(Store, AtomicUsize);
@@ -184,7 +271,10 @@ impl RotationStore for Dying {
         decide: &mut (dyn for<'c> FnMut(Option<&'c Chain>) -> Option<Chain> + Send),
     ) -> Result<Option<StoredChain>, Error> {
         let left = self.1.fetch_sub(1, Ordering::SeqCst);
-        assert!(left != 0, "on purpose: the task dies");
+        if left == 0 {
+            // On purpose, and without a word.
+            std::panic::resume_unwind(Box::new("the task dies"));
+        }
         self.0.update(key, offered, decide).await
     }
 
@@ -227,6 +317,11 @@ where
         let answer = self.0.send(request).await?;
         Ok(answer.map(|body| (self.1)(&path, body)))
     }
+}
+
+/// When each of these tests begins, on Slack's clock.
+fn epoch() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000)
 }
 
 const REDIRECT: &str = "http://localhost:3000/slack/oauth_redirect";

@@ -1,9 +1,9 @@
 //! What `EncryptedStore` does, over any backend.
 //!
 //! Each check is a plain function over one database, which it may share with all others:
-//! `store_behaviour!(open)` lists them for one opener, an `async fn() -> (Arc<dyn Backend>, _)`,
-//! where the second is kept while the check runs. `store_behaviour!(run name, backend)` runs all of
-//! them one after the other, on one database that takes long to start.
+//! `store_behaviour!(open)` makes a test of each for one opener, an
+//! `async fn() -> (Arc<dyn Backend>, _)`, where the second is kept while the check runs;
+//! `store_behaviour!()` is the list of them, for `tests/suite`.
 //! Numbers are of the peers' issues where the same went wrong.
 
 use std::collections::BTreeSet;
@@ -11,14 +11,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use slack_installs::backend::Backend;
-use slack_installs::store::{Error, Facts, ListCursor, StateId};
+use slack_installs::backend::{Backend, Change, Expect, Partition, Row, Slot, Version};
+use slack_installs::store::{Error, Facts, ListCursor, RotationStore, StateId};
 use slack_installs::{
     Clock, Delete, EncryptedStore, Installation, InstallationKey, InstallationStore, StateStore,
 };
 use tokio::task::JoinSet;
 
 use crate::support::backends::{Gathering, Interrupted, Unreliable};
+use crate::support::checks::until;
 use crate::support::installs::{
     With, bot_id, bot_token, enterprise, in_org, in_workspace, in_workspace_of, noon, org_key,
     rotating, user_id, user_token, webhook_urls, whole, workspace_key,
@@ -31,13 +32,13 @@ mod lifecycle;
 
 pub(crate) use lifecycle::*;
 
-/// Lists the checks for one opener of a backend.
+/// Lists the checks.
 macro_rules! store_behaviour {
+    () => {
+        store_behaviour! { list checks }
+    };
     ($open:path) => {
         store_behaviour! { list tests $open }
-    };
-    (run $name:literal, $backend:expr) => {
-        store_behaviour! { list run $name, $backend }
     };
     (list $($how:tt)*) => {
         store_behaviour! {
@@ -76,8 +77,10 @@ macro_rules! store_behaviour {
             of_two_stores_in_one_tick_the_later_wins
             the_sweep_removes_expired_states_of_this_app_only
             webhooks_are_kept_one_for_each_channel
+            what_is_due_is_found_behind_the_rows_of_other_apps
             what_was_stored_is_fetched_whole
             a_claim_that_is_released_or_over_may_be_taken_again
+            a_departure_that_another_worker_put_off_is_not_due
             a_departure_stands_until_it_is_settled_whatever_is_installed
             a_hold_outlives_a_reinstall_and_touches_no_token
             a_purge_leaves_no_row_and_spares_the_look_alike
@@ -89,15 +92,9 @@ macro_rules! store_behaviour {
             the_latest_word_on_a_workspaces_access_counts
         }
     };
-    (run $name:literal, $backend:expr; $($check:ident)*) => {{
-        let mut checks = 0;
-        $(
-            $crate::store_behaviour::$check($crate::support::Db::new($backend)).await;
-            checks += 1;
-            println!("{}: {} ok", $name, stringify!($check));
-        )*
-        println!("{}: {checks} checks of the store", $name);
-    }};
+    (checks; $($check:ident)*) => {
+        checks!($crate::store_behaviour; $($check)*)
+    };
     (tests $open:path; $($check:ident)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -1079,6 +1076,46 @@ pub(crate) async fn the_sweep_removes_expired_states_of_this_app_only(db: Db) {
     assert_eq!(
         bot_token(&fetch(&store, &workspace_key("T1"), None).await),
         Some("xoxb-T1")
+    );
+}
+
+/// An app that nobody runs any more leaves rows that stay due.
+pub(crate) async fn what_is_due_is_found_behind_the_rows_of_other_apps(db: Db) {
+    let store = db.store().await;
+    let mut installation = of("T1");
+    installation.bot.as_mut().expect("a bot").grant = rotating("xoxe.xoxb-1-a", "xoxe-1-a");
+    put(&store, installation).await;
+    let chain = db.row("T1", "bot").await;
+    let due_at = chain.1.due_at.expect("it rotates");
+    let abandoned = Partition::new(format!("{}/T1", db.look_alike().app)).expect("a name");
+    let row = |_| Row {
+        version: Version::mint(),
+        due_at: Some(due_at - Duration::from_secs(3600)),
+        ..chain.1.clone()
+    };
+    for page in 0..2 {
+        let rows = (0..60).map(row).enumerate();
+        let puts: Vec<_> = rows
+            .map(|(nth, row)| Change::Put {
+                slot: Slot::new(format!("user/U{page}{nth}")).expect("a name"),
+                row,
+                expect: Expect::Absent,
+            })
+            .collect();
+        db.backend.commit(&abandoned, &puts).await.expect("answers");
+    }
+    // Where an index lags, a hint may come late.
+    until("the chain is due", async || {
+        let due = RotationStore::due(&store, due_at, 5).await;
+        let due = due.expect("the store answers");
+        due.iter().any(|key| key.tenant == workspace_key("T1"))
+    })
+    .await;
+    assert_eq!(
+        RotationStore::due(&store, due_at - Duration::from_secs(1), 5)
+            .await
+            .expect("the store answers"),
+        []
     );
 }
 

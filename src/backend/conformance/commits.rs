@@ -328,6 +328,41 @@ pub async fn rule_08_no_read_sees_a_part_of_a_commit(backend: &dyn Backend) {
     join_all([boxed(writer), boxed(reader)]).await;
 }
 
+/// In either order: rows that were put where none stands are put after the clear and stay, or are
+/// refused before it. The rows that one of them leaves are of a whole commit.
+pub async fn rule_08_a_clear_and_a_put_happen_one_after_the_other(backend: &dyn Backend) {
+    let names @ [bot, user, receipt] = &["bot", "user/U1", "receipt"].map(slot);
+    for round in 0..20 {
+        let tenant = Tenant::new(backend);
+        tenant.plant(bot).await;
+        let (cleared, new) = (row(), [row(), row()]);
+        // The receipt tells whether it happened, where an answer is lost.
+        let clear = [Change::Clear, put(receipt, &cleared, Expect::Absent)];
+        let puts = [
+            put(bot, &new[0], Expect::Absent),
+            put(user, &new[1], Expect::Absent),
+        ];
+        let mut both = [tenant.commit(&clear), tenant.commit(&puts)];
+        both.rotate_left(round % 2);
+        let mut outcomes = join_all(both).await;
+        outcomes.rotate_left(round % 2);
+        assert!(outcomes[0].is_ok(), "a clear expects nothing: {outcomes:?}");
+        let standing = match &outcomes[1] {
+            Ok(()) => new.map(Some),
+            refused => {
+                assert_conflict(refused);
+                [None, None]
+            }
+        };
+        let [bot, user] = standing;
+        assert_eq!(
+            tenant.rows(names).await,
+            [bot, user, Some(cleared)],
+            "{outcomes:?}"
+        );
+    }
+}
+
 /// Not one after the other, and not after what the same commit clears.
 pub async fn rule_09_expectations_are_judged_before_the_commit(backend: &dyn Backend) {
     let names @ [here, gone] = &["bot", "gone"].map(slot);

@@ -1,6 +1,9 @@
 //! Rules 1, 2, 11 and 15: what is written is what is read.
 
-use super::kit::{ENVELOPE_LEN, Tenant, delete, put, row, row_with, sealed, seconds, slot, slots};
+use super::kit::{
+    ENVELOPE_LEN, Tenant, assert_malformed, delete, put, row, row_with, sealed, seconds, slot,
+    slots,
+};
 use crate::backend::{Backend, Expect, Row, Version};
 
 /// Rows and gaps, in an order that is neither that of writing nor that of names.
@@ -204,6 +207,49 @@ pub async fn rule_15_two_mebibytes_fit_one_commit_and_one_read(backend: &dyn Bac
             .into_iter()
             .eq(rows.into_iter().map(Some))
     );
+}
+
+/// A row that is too large, too many changes, and both.
+pub async fn rule_15_what_is_too_much_is_refused_whole_or_taken_whole(backend: &dyn Backend) {
+    let too_large = Row {
+        sealed: sealed(&vec![7; 2 * SEALED_LEN]),
+        ..row()
+    };
+    let too_long = Row {
+        sealed: sealed(&[]),
+        ..row_with(&format!(r#"{{"name":"{}"}}"#, "x".repeat(8 * METADATA_LEN)))
+    };
+    let commits = [
+        vec![row(), too_large],
+        vec![too_long, row()],
+        (0..2 * MOST).map(|_| row()).collect(),
+        (0..20).map(|_| largest()).collect(),
+    ];
+    for rows in commits {
+        let tenant = Tenant::new(backend);
+        let names = slots("slot", rows.len());
+        let puts = names.iter().zip(&rows);
+        let puts: Vec<_> = puts
+            .map(|(name, row)| put(name, row, Expect::Absent))
+            .collect();
+        let outcome = tenant.commit(&puts).await;
+        if outcome.is_err() {
+            assert_malformed(&outcome);
+        }
+        for (name, row) in names.iter().zip(&rows) {
+            let standing = tenant.row(name).await;
+            let is_right = match outcome {
+                Ok(()) => standing.as_ref() == Some(row),
+                Err(_) => standing.is_none(),
+            };
+            // Without the rows, which would fill a screen.
+            assert!(is_right, "{name} of {}, {outcome:?}", names.len());
+        }
+        tenant
+            .put(&slot("another"), &row(), Expect::Absent)
+            .await
+            .expect("the next commit succeeds");
+    }
 }
 
 async fn same_again(backend: &dyn Backend, written: Row) {

@@ -1,0 +1,268 @@
+//! Moving house across real servers.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use slack_installs::backend::{
+    Backend, Change, Expect, MemoryBackend, Metadata, Partition, PostgresBackend, PostgresOptions,
+    RedisOptions, Row, Sealed, Slot, SqliteBackend, Version,
+};
+use slack_installs::store::{SeenId, SeenStore as _, StateId};
+use slack_installs::{
+    Delete, Departure, Hold, InstallationStore as _, LifecycleStore as _, StateStore as _,
+};
+
+use crate::dynamodb::Emulator;
+use crate::postgres::Postgres;
+use crate::redis_servers::{Cluster, alone};
+use crate::support::houses::{copy, prune, rows_of};
+use crate::support::installs::{
+    With as _, in_org, in_workspace, in_workspace_of, noon, rotating, user_id, workspace_key,
+};
+use crate::support::{Db, Store};
+
+/// From server to server and home again, with a crash in the middle of each move, while the app
+/// goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_database_goes_round_every_backend_and_comes_home_as_it_was() {
+    let streets = Streets::new().await;
+    let mut db = Db::new(Arc::new(MemoryBackend::default()));
+    let mut moves = 0;
+    fill(&db.store().await).await;
+    for (name, house) in streets.houses {
+        // Somebody else's rows, which stay where they are.
+        let neighbour = Db {
+            backend: Arc::clone(&house),
+            ..db.look_alike()
+        };
+        let others = neighbour.store().await;
+        others
+            .store(&in_workspace("T1").with_bot("xoxb-other"))
+            .await
+            .expect("stored");
+        let before = neighbour.rows().await;
+
+        let store = db.store().await;
+        let first = store.copy_to(&*house, None, 13).await.expect("answers");
+        assert!(first.copied > 0 && first.next.is_some(), "{name}");
+        live(&store, moves).await;
+        // The process ends here, and with it the place where it was.
+        drop(store);
+        let store = db.store().await;
+        let copied = copy(&store, &*house, 13).await;
+        assert_eq!(copied.refused, [""; 0], "{name}");
+        let pruned = prune(&store, &*house, 13).await;
+        store.finish_copy(&*house).await.expect("it is all there");
+
+        let rows = db.rows().await;
+        let came = rows_of(&db, &*house).await;
+        assert_eq!(came.len(), rows.len(), "{name}");
+        for (row, same) in rows.iter().zip(&came) {
+            assert!(row == same, "{name}: {:?}", row.0);
+        }
+        assert_eq!(pruned.kept, rows.len(), "{name}");
+        assert_eq!(neighbour.rows().await, before, "{name}");
+
+        let moved = Db {
+            backend: house,
+            ..db.clone()
+        };
+        let verified = moved.store().await.verify(None, 1000).await;
+        let verified = verified.expect("answers");
+        assert_eq!(verified.unreadable, [""; 0], "{name}");
+        assert_eq!(verified.opened, rows.len(), "{name}");
+        println!("moved to {name}: {} rows", rows.len());
+        db = moved;
+        moves += 1;
+    }
+    let user = user_id("U1");
+    let store = db.store().await;
+    let found = store.fetch(&workspace_key("T1"), Some(&user)).await;
+    assert!(found.expect("opens").expect("it came along").user.is_some());
+    let state = store.consume(&STATE, noon()).await.expect("answers");
+    assert_eq!(state.expect("it came along").as_slice(), b"pending");
+}
+
+/// What one backend takes and another does not: beyond the contract, or beyond all forms.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_row_that_a_backend_does_not_take_is_named_and_no_other_is_lost() {
+    let streets = Streets::new().await;
+    let db = Db::new(Arc::new(MemoryBackend::default()));
+    let store = db.store().await;
+    for tenant in 0..5 {
+        let installation = in_workspace(&format!("T{tenant}")).with_bot("xoxb-1");
+        store.store(&installation).await.expect("stored");
+    }
+    let sound = db.rows().await;
+    let tenant = Partition::new(format!("{}/T1", db.app)).expect("a name");
+    for (slot, row) in odd_rows() {
+        let put = Change::Put {
+            slot: Slot::new(slot).expect("a name"),
+            row,
+            expect: Expect::Absent,
+        };
+        db.backend.commit(&tenant, &[put]).await.expect("answers");
+    }
+    let odd: Vec<_> = db.rows().await;
+    let odd: Vec<_> = odd.into_iter().filter(|row| !sound.contains(row)).collect();
+    assert_eq!(odd.len(), odd_rows().len());
+    let mut refusals = Vec::new();
+    for (name, house) in streets.houses {
+        let copied = copy(&store, &*house, 4).await;
+        let came = rows_of(&db, &*house).await;
+        for row in &sound {
+            assert!(came.contains(row), "{name}: {:?}", row.0);
+        }
+        for row in &odd {
+            let place = format!("{} {}: ", row.0.partition, row.0.slot);
+            let refused = copied.refused.iter().any(|it| it.starts_with(&place));
+            // Either it stands there as it was, or nothing does and it is named.
+            assert_ne!(came.contains(row), refused, "{name}: {:?}", row.0);
+            if refused {
+                refusals.push(format!("{name} {}", row.0.slot));
+            }
+        }
+        assert_eq!(came.len() + copied.refused.len(), sound.len() + odd.len());
+        for refused in &copied.refused {
+            println!("{name}: {refused}");
+        }
+    }
+    for certain in [
+        "sqlite due/fraction",
+        "memory due/fraction",
+        "postgres due/too-late",
+        "postgres metadata/empty",
+        "dynamodb sealed/large",
+        "dynamodb metadata/large",
+    ] {
+        assert!(
+            refusals.iter().any(|it| it == certain),
+            "{certain}: {refusals:?}"
+        );
+    }
+}
+
+fn odd_rows() -> Vec<(&'static str, Row)> {
+    let row = |metadata: &str, sealed: usize, due_at: Option<SystemTime>| Row {
+        version: Version::mint(),
+        metadata: Metadata::new(metadata),
+        sealed: Sealed::from_stored([b"SLI1".as_slice(), &vec![7; sealed]].concat()),
+        due_at,
+    };
+    let at = |time| Some(SystemTime::UNIX_EPOCH + time);
+    let long = format!(r#"{{"kind":"{}"}}"#, "x".repeat(450 << 10));
+    vec![
+        (
+            "due/fraction",
+            row("{}", 200, at(Duration::from_millis(1_500))),
+        ),
+        (
+            "due/too-late",
+            row("{}", 200, at(Duration::from_secs(1 << 40))),
+        ),
+        ("metadata/empty", row("", 200, None)),
+        ("metadata/large", row(&long, 200, None)),
+        ("metadata/no-json", row("not JSON", 200, None)),
+        ("metadata/nul", row("{\"kind\":\"\u{0}\"}", 200, None)),
+        ("sealed/empty", row("{}", 0, None)),
+        ("sealed/large", row("{}", 450 << 10, None)),
+    ]
+}
+
+/// Everything that an app keeps.
+async fn fill(store: &Store) {
+    for tenant in 0..12 {
+        let mut installation = in_workspace(&format!("T{tenant}"))
+            .with_bot("xoxb-1")
+            .with_user("U1", &format!("xoxp-{tenant}"))
+            .with_webhook("C1", "https://hooks/1");
+        installation.bot.as_mut().expect("a bot").grant = rotating(
+            &format!("xoxe.xoxb-1-{tenant}"),
+            &format!("xoxe-1-{tenant}"),
+        );
+        store.store(&installation).await.expect("stored");
+    }
+    let mut large = in_workspace_of("E1", "T100").with_bot("xoxb-1");
+    large.metadata = Some("\u{1f600}x\u{0}".repeat(20_000));
+    store.store(&large).await.expect("stored");
+    store
+        .store(&in_org("E1", None).with_bot("xoxb-e"))
+        .await
+        .expect("stored");
+    let hold = Hold {
+        is_on: true,
+        reason: "ticket \"1\" \u{1f600}".to_owned(),
+        at: noon(),
+    };
+    let held = store.hold(&workspace_key("T2"), &hold).await;
+    assert!(held.expect("answers"));
+    let later = noon() + Duration::from_secs(600);
+    store
+        .issue(&STATE, b"pending", later)
+        .await
+        .expect("issued");
+    let seen = store.claim(&SeenId([9; 32]), noon(), later).await;
+    seen.expect("answers");
+    let gone = store.fetch(&workspace_key("T11"), None).await;
+    let revision = gone.expect("answers").expect("stored").revision;
+    let leaving = Departure::new(workspace_key("T11"), "app_uninstalled", noon());
+    store
+        .purge(&leaving, revision.expect("it is stored"), Some(later))
+        .await
+        .expect("purged");
+    store.rotate_data_key().await.expect("rotated");
+}
+
+/// The app goes on while it is copied.
+async fn live(store: &Store, round: usize) {
+    let name = |of: &str| format!("T{of}{round}");
+    for installation in [
+        in_workspace(&name("20")).with_bot("xoxb-new"),
+        in_workspace("T1").with_bot("xoxb-again"),
+    ] {
+        store.store(&installation).await.expect("stored");
+    }
+    let gone = workspace_key(&format!("T{}", round + 3));
+    let went = store.delete(&gone, &Delete::all()).await;
+    assert!(went.expect("answers"));
+    store.rotate_data_key().await.expect("rotated");
+}
+
+/// One house of each kind, and what keeps them standing.
+struct Streets {
+    houses: Vec<(&'static str, Arc<dyn Backend>)>,
+    _servers: Box<dyn std::any::Any>,
+}
+
+impl Streets {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let path = directory.path().join("house.sqlite3");
+        let sqlite = SqliteBackend::open(path).await.expect("a new file");
+        let server = Postgres::start().await;
+        let options = PostgresOptions {
+            skip_durability_checks: true,
+            ..PostgresOptions::default()
+        };
+        let url = server.database("house").await;
+        let postgres = PostgresBackend::connect_with(&url, options).await;
+        let (redis, redis_server) = alone().await;
+        let emulator = Emulator::start();
+        let dynamodb = emulator.backend().await;
+        let cluster = Cluster::start().await;
+        let redis_cluster = cluster.open(RedisOptions::default()).await;
+        Self {
+            houses: vec![
+                ("sqlite", Arc::new(sqlite)),
+                ("postgres", Arc::new(postgres.expect("the server is fine"))),
+                ("redis", Arc::new(redis)),
+                ("dynamodb", Arc::new(dynamodb)),
+                ("redis cluster", Arc::new(redis_cluster)),
+                ("memory", Arc::new(MemoryBackend::default())),
+            ],
+            _servers: Box::new((directory, server, redis_server, emulator, cluster)),
+        }
+    }
+}
+
+const STATE: StateId = StateId([7; 32]);
