@@ -5,7 +5,8 @@
 //!
 //! * `--quick`: few calls, and 1,000 beside 5,000 tenants;
 //! * `--json`: a line of JSON for each row of the table, too;
-//! * `--only postgres`: one backend. May be repeated.
+//! * `--only postgres`: one backend, or `memory`, which shows what the store alone costs. May be
+//!   repeated.
 //!
 //! Both sides run in one process, on connections of one kind and number, and by turns of some
 //! tens of milliseconds, so that whatever else the machine does meets both alike. Both have all
@@ -69,6 +70,10 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         report::head();
+        if wanted("memory") {
+            let memory = databases::memory(tenants).await;
+            compare("memory", &memory, effort, json).await;
+        }
         if wanted("sqlite") {
             let sqlite = databases::sqlite(tenants).await;
             compare("sqlite", sqlite.subjects(), effort, json).await;

@@ -1,8 +1,11 @@
 //! The bare side: the rows of one tenant by one statement or command of the driver, made into
 //! owned values, and nothing else.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use redis::aio::MultiplexedConnection;
+use slack_installs::backend::{Backend as _, MemoryBackend, Partition, Slot};
 use sqlx::{PgPool, SqlitePool};
 
 use super::app;
@@ -13,6 +16,21 @@ use super::fill::team;
 pub(crate) trait Side: Send + Sync {
     /// How many bytes came back, so that no answer can be left unread.
     async fn get(&self, tenant: usize) -> usize;
+}
+
+pub(crate) struct Memory(pub(crate) Arc<MemoryBackend>);
+
+#[async_trait]
+impl Side for Memory {
+    async fn get(&self, tenant: usize) -> usize {
+        let partition = Partition::new(partition(tenant)).unwrap();
+        let slots = ["install", "bot"].map(|slot| Slot::new(slot).unwrap());
+        let rows = self.0.read(&partition, &slots).await.unwrap();
+        rows.iter()
+            .flatten()
+            .map(|row| row.sealed.as_bytes().len())
+            .sum()
+    }
 }
 
 pub(crate) struct Sqlite(pub(crate) SqlitePool);

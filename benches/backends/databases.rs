@@ -58,6 +58,17 @@ impl<B: Backend> Side for Whole<B> {
     }
 }
 
+/// Two maps.
+pub(crate) async fn memory(tenants: [usize; 2]) -> [Arc<Subject>; 2] {
+    let mut subjects = Vec::new();
+    for tenants in tenants {
+        let backend = fill::memory(tenants).await;
+        let bare = bare::Memory(Arc::clone(&backend));
+        subjects.push(Subject::new(tenants, backend, bare).await);
+    }
+    subjects.try_into().ok().unwrap()
+}
+
 /// Two files.
 pub(crate) struct SqliteFiles {
     _directory: TempDir,

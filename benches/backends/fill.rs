@@ -1,5 +1,6 @@
 //! Tenants in a database, fast: sealed by the real store over memory, and then copied.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use slack_installs::backend::{Backend as _, Key, MemoryBackend, Row};
@@ -13,13 +14,20 @@ use super::app;
 
 /// All rows of so many tenants, and of the app's keyring.
 pub(crate) async fn rows(tenants: usize) -> Vec<(Key, Row)> {
-    let store = EncryptedStore::open(MemoryBackend::default(), keys(), app())
+    let filled = memory(tenants).await;
+    filled.scan(None, usize::MAX).await.unwrap().rows
+}
+
+/// Memory with so many tenants.
+pub(crate) async fn memory(tenants: usize) -> Arc<MemoryBackend> {
+    let memory = Arc::new(MemoryBackend::default());
+    let store = EncryptedStore::open(Arc::clone(&memory), keys(), app())
         .await
         .unwrap();
     for tenant in 0..tenants {
         store.store(&installation(tenant)).await.unwrap();
     }
-    store.backend().scan(None, usize::MAX).await.unwrap().rows
+    memory
 }
 
 /// Every store of this benchmark has this master key, so rows may be copied between them.

@@ -38,6 +38,8 @@ pub(crate) struct Times {
     calls: Vec<Duration>,
     /// Calls per second of each turn.
     turns: Vec<f64>,
+    /// What all threads of this process have worked, without the server.
+    worked: Duration,
 }
 
 impl Times {
@@ -45,6 +47,11 @@ impl Times {
         let mut calls = self.calls.clone();
         calls.sort_unstable();
         calls[(calls.len() - 1) * percent / 100]
+    }
+
+    /// This process's own work for a call.
+    pub(crate) fn worked(&self) -> Duration {
+        self.worked / u32::try_from(self.calls.len()).unwrap()
     }
 
     /// Calls per second of the middle turn.
@@ -76,6 +83,13 @@ pub(crate) async fn measure(
         for nth in 0..4 {
             let (database, is_whole) =
                 [(0, false), (0, true), (1, true), (1, false)][(round + nth) % 4];
+            if std::env::var("SIDE").is_ok_and(|s| (s == "whole") != is_whole) {
+                measured[database].bare.calls.push(Duration::ZERO);
+                measured[database].whole.calls.push(Duration::ZERO);
+                measured[database].bare.turns.push(0.0);
+                measured[database].whole.turns.push(0.0);
+                continue;
+            }
             let seed = (round * 4 + nth) as u64;
             let turn = turn(&subjects[database], is_whole, concurrency, calls, seed).await;
             let Measured { bare, whole } = &mut measured[database];
@@ -83,6 +97,7 @@ pub(crate) async fn measure(
             if round > 0 {
                 times.calls.extend(turn.calls);
                 times.turns.extend(turn.turns);
+                times.worked += turn.worked;
             }
         }
     }
@@ -97,6 +112,7 @@ async fn turn(
     seed: u64,
 ) -> Times {
     let left = Arc::new(AtomicUsize::new(calls));
+    let worked_before = worked();
     let begun = Instant::now();
     let callers: Vec<_> = (0..concurrency)
         .map(|caller| {
@@ -129,7 +145,18 @@ async fn turn(
         times.calls.extend(caller.await.unwrap());
     }
     times.turns = vec![calls as f64 / begun.elapsed().as_secs_f64()];
+    times.worked = worked().saturating_sub(worked_before);
     times
+}
+
+/// What all threads of this process have worked so far, by Linux; zero elsewhere.
+fn worked() -> Duration {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten();
+    let nanoseconds = threads.flatten().filter_map(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        stat.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanoseconds.sum())
 }
 
 /// `SplitMix64`.

@@ -10,8 +10,8 @@ use super::measure::{Measured, Times};
 
 pub(crate) fn head() {
     println!(
-        "{:8} {:>7} {:>7} | {:>26} | {:>26} | whole / bare\n{:24} | {SIDE} | {SIDE} | {:>6} {:>6} {:>6}",
-        "backend", "tenants", "at once", "bare", "whole", "", "p50", "p99", "ops/s"
+        "{:8} {:>7} {:>7} | {:>33} | {:>33} | whole / bare\n{:24} | {SIDE} | {SIDE} | {:>6} {:>6} {:>6} {:>6}",
+        "backend", "tenants", "at once", "bare", "whole", "", "p50", "p99", "CPU", "ops/s"
     );
 }
 
@@ -27,9 +27,10 @@ pub(crate) fn rows(
         let ratio = |percent| {
             whole.percentile(percent).as_secs_f64() / bare.percentile(percent).as_secs_f64()
         };
+        let worked = whole.worked().as_secs_f64() / bare.worked().as_secs_f64();
         let throughput = whole.per_second() / bare.per_second();
         println!(
-            "{backend:8} {tenants:>7} {concurrency:>7} | {} | {} | {:>6.2} {:>6.2} {throughput:>6.2}",
+            "{backend:8} {tenants:>7} {concurrency:>7} | {} | {} | {:>6.2} {:>6.2} {worked:>6.2} {throughput:>6.2}",
             side(bare),
             side(whole),
             ratio(50),
@@ -44,6 +45,7 @@ pub(crate) fn rows(
                 "whole": side_json(whole),
                 "p50_ratio": ratio(50),
                 "p99_ratio": ratio(99),
+                "cpu_ratio": worked,
                 "ops_ratio": throughput,
             });
             println!("{line}");
@@ -64,13 +66,18 @@ pub(crate) fn rows(
 
 fn side(times: &Times) -> String {
     let [p50, p99] = [50, 99].map(|percent| micros(times.percentile(percent)));
-    format!("{p50:>8.1} {p99:>8.1} {:>8.0}", times.per_second())
+    let worked = micros(times.worked());
+    format!(
+        "{p50:>8.1} {p99:>8.1} {worked:>6.1} {:>8.0}",
+        times.per_second()
+    )
 }
 
 fn side_json(times: &Times) -> serde_json::Value {
     json!({
         "p50_us": micros(times.percentile(50)),
         "p99_us": micros(times.percentile(99)),
+        "cpu_us": micros(times.worked()),
         "ops_per_s": times.per_second(),
     })
 }
@@ -79,4 +86,4 @@ fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-const SIDE: &str = " p50 µs   p99 µs    ops/s";
+const SIDE: &str = "  p50 µs   p99 µs CPU µs    ops/s";

@@ -20,6 +20,7 @@ mod support;
 
 mod faults;
 mod refusals;
+mod round_trips;
 mod store;
 mod suite;
 mod wall;

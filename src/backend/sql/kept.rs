@@ -165,3 +165,109 @@ impl<DB: Database> DerefMut for Lease<'_, DB> {
         self.connection.as_mut().expect("taken only at the end")
     }
 }
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use sqlx::sqlite::{Sqlite, SqlitePoolOptions};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_came_to_its_end_leaves_its_connection_to_the_next() {
+        let kept = kept(one());
+        mark(&kept).await.keep();
+        assert!(is_marked(&kept).await);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_was_left_in_the_middle_does_not() {
+        let kept = kept(one());
+        drop(mark(&kept).await);
+        assert!(!is_marked(&kept).await);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_too_old_is_not_kept() {
+        let kept = kept(one().max_lifetime(Duration::ZERO));
+        mark(&kept).await.keep();
+        assert!(!is_marked(&kept).await);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_idle_for_too_long_is_closed() {
+        let kept = kept(one().idle_timeout(Duration::ZERO));
+        mark(&kept).await.keep();
+        assert!(!is_marked(&kept).await);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_suspect_and_works_is_used() {
+        let kept = kept(one());
+        mark(&kept).await.keep();
+        let lease = kept.acquire(|_| true).await.expect("it works");
+        lease.keep();
+        assert!(is_marked(&kept).await);
+    }
+
+    #[tokio::test]
+    async fn no_more_connections_are_given_out_than_the_pool_has() {
+        let kept = kept(one().acquire_timeout(Duration::from_millis(20)));
+        let lease = mark(&kept).await;
+        let refused = kept.acquire(|_| false).await;
+        assert!(matches!(refused, Err(Error::PoolTimedOut)));
+        lease.keep();
+        assert!(is_marked(&kept).await);
+    }
+
+    #[tokio::test]
+    async fn closing_waits_for_the_call_in_progress_and_keeps_nothing() {
+        let kept = kept(one());
+        let lease = mark(&kept).await;
+        let mut closing = Box::pin(kept.close());
+        let closed = timeout(Duration::from_millis(20), &mut closing).await;
+        assert!(closed.is_err(), "a call is in progress");
+        lease.keep();
+        closing.await;
+        assert!(kept.idle().is_empty());
+        let refused = kept.acquire(|_| false).await;
+        assert!(matches!(refused, Err(Error::PoolClosed)));
+    }
+
+    #[test]
+    fn connections_can_be_dropped_after_the_runtime_has_ended() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.expect("a runtime");
+        let kept = runtime.block_on(async {
+            let kept = kept(one());
+            mark(&kept).await.keep();
+            kept
+        });
+        drop(runtime);
+        drop(kept);
+    }
+
+    fn one() -> SqlitePoolOptions {
+        SqlitePoolOptions::new().max_connections(1)
+    }
+
+    fn kept(options: SqlitePoolOptions) -> Kept<Sqlite> {
+        Kept::new(options.connect_lazy("sqlite::memory:").expect("a URL"))
+    }
+
+    /// Marks a connection by a table that no other has.
+    async fn mark(kept: &Kept<Sqlite>) -> Lease<'_, Sqlite> {
+        let mut lease = kept.acquire(|_| false).await.expect("there is a place");
+        let marked = sqlx::query("CREATE TABLE mark (id)").execute(&mut *lease);
+        marked.await.expect("it is a database of its own");
+        lease
+    }
+
+    async fn is_marked(kept: &Kept<Sqlite>) -> bool {
+        let mut lease = kept.acquire(|_| false).await.expect("there is a place");
+        let marked = sqlx::query("SELECT * FROM mark").execute(&mut *lease).await;
+        lease.keep();
+        marked.is_ok()
+    }
+}
