@@ -25,7 +25,8 @@ async fn a_fetch_is_one_round_trip() {
         pool_size: 1,
         ..fast()
     };
-    let url = postgres::url(port, "postgres", "counted");
+    // Whose first message would be one more without a name.
+    let url = postgres::url(port, "postgres", "counted") + "?sslmode=disable";
     let backend: Arc<dyn Backend> = Arc::new(open(&url, options).await);
     let store = Db::new(backend).store().await;
     let installation = in_workspace("T0ALPHA0001").with_bot("xoxb-alpha");
