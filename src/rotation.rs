@@ -317,14 +317,11 @@ impl TokenRotator {
     /// A current grant, given the one that was just read.
     async fn current(&self, key: &ChainKey, grant: Grant) -> Result<Grant, Error> {
         let engine = &self.engine;
-        engine.note_use(key, grant.expires_at);
-        match engine.guess(&grant) {
-            Freshness::Fresh => return Ok(grant),
-            Freshness::Soft if !engine.config.strict => {
-                engine.refresh_quietly(key);
-                return Ok(grant);
-            }
-            _ => {}
+        let freshness = engine.guess(&grant);
+        let serves_while_due = freshness == Freshness::Soft && !engine.config.strict;
+        engine.note_use(key, grant.expires_at, serves_while_due);
+        if freshness == Freshness::Fresh || serves_while_due {
+            return Ok(grant);
         }
         let token = self.token(key, Demand::Current).await?;
         Ok(Grant {
@@ -351,7 +348,7 @@ impl TokenRotator {
             let is_refused = matches!(demand, Demand::NewerThan(old) if chain.generation <= old);
             let may_serve = freshness < Freshness::Hard && !is_refused;
             if chain.idle > 0 {
-                engine.note_use(key, chain.expires_at);
+                engine.note_use(key, chain.expires_at, false);
             }
             if may_serve && !engine.must_wait(chain, freshness) {
                 let is_due = freshness > Freshness::Fresh || chain.attempts > 0;

@@ -1,7 +1,6 @@
 //! Rows in one table of a Postgres database.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
 use std::time::SystemTime;
 
@@ -183,14 +182,9 @@ impl Backend for PostgresBackend {
         let names: Vec<_> = slots.iter().map(Slot::as_str).collect();
         let query = || sqlx::query(READ).bind(partition.as_str()).bind(&names);
         let found = self.calls.read(Scope::Partition(partition), query).await;
-        let named = |columns: &PgRow| Ok((columns.try_get(0)?, row(columns, 1)?));
-        let rows: HashMap<String, Row> = found
-            .and_then(|found| found.iter().map(named).collect())
-            .map_err(failed)?;
-        Ok(slots
-            .iter()
-            .map(|slot| rows.get(slot.as_str()).cloned())
-            .collect())
+        let found = found.map_err(failed)?;
+        let name = |columns| PgRow::try_get(columns, 0);
+        sql::in_order(slots, &found, name, |columns| row(columns, 1)).map_err(failed)
     }
 
     async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {

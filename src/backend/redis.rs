@@ -336,7 +336,7 @@ impl RedisBackend {
         let shard = shard_of(partition);
         let mut command = redis::cmd(how);
         command.arg(script).arg(3);
-        command.arg(self.layout.rows(partition));
+        command.arg(self.layout.rows(shard, partition));
         command
             .arg(self.layout.names(shard))
             .arg(self.layout.due(shard));
@@ -416,12 +416,13 @@ impl Backend for RedisBackend {
         if slots.is_empty() {
             return Ok(Vec::new());
         }
+        let shard = shard_of(partition);
         let command = &mut redis::cmd("HMGET");
-        command.arg(self.layout.rows(partition));
+        command.arg(self.layout.rows(shard, partition));
         for slot in slots {
             command.arg(slot.as_str());
         }
-        let values = array(self.ask(shard_of(partition), command).await?)?;
+        let values = array(self.ask(shard, command).await?)?;
         if values.len() != slots.len() {
             return Err(malformed("Redis answered fewer fields than were asked for"));
         }

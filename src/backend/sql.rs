@@ -4,6 +4,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Cursor, Key, Metadata, Page, Partition, Row, Sealed, Slot, Version};
 
+mod kept;
+
+pub(super) use kept::Kept;
+
 /// The columns of a row, as a driver lends them.
 pub(super) struct Columns<'a> {
     pub(super) version: &'a [u8],
@@ -23,6 +27,22 @@ impl TryFrom<Columns<'_>> for Row {
             due_at: columns.due_at.map(from_seconds).transpose()?,
         })
     }
+}
+
+/// The rows of these slots, of those that were found.
+pub(super) fn in_order<'r, C>(
+    slots: &[Slot],
+    found: &'r [C],
+    name: impl Fn(&'r C) -> Result<&'r str, sqlx::Error>,
+    row: impl Fn(&'r C) -> Result<Row, sqlx::Error>,
+) -> Result<Vec<Option<Row>>, sqlx::Error> {
+    // A handful of slots at a time, so a map would cost more than it saves.
+    let names: Vec<_> = found.iter().map(name).collect::<Result<_, _>>()?;
+    let row = |slot: &Slot| {
+        let at = names.iter().position(|name| *name == slot.as_str());
+        at.map(|at| row(&found[at])).transpose()
+    };
+    slots.iter().map(row).collect()
 }
 
 pub(super) fn key(partition: &str, slot: &str) -> Result<Key, sqlx::Error> {

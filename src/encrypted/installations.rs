@@ -1,10 +1,12 @@
 //! Installations as rows: `install` has the facts, `bot` and `user/U…` one chain of tokens each.
 
+use std::sync::LazyLock;
+
 use async_trait::async_trait;
 
 use super::driver::{Place, Record, Step};
 use super::{EncryptedStore, records, slot, tenant, user_slot};
-use crate::backend::{Backend, Cursor, Row};
+use crate::backend::{Backend, Cursor, Row, Slot};
 use crate::installation::{Installation, Revision};
 use crate::store::{Delete, DeleteWhat, Error, Facts, InstallationStore, ListCursor, Listing};
 use crate::tenant::{InstallationKey, UserId};
@@ -182,15 +184,17 @@ pub(super) fn revision(row: &Row) -> Revision {
 }
 
 pub(super) fn install() -> Place {
+    static SLOT: LazyLock<Slot> = LazyLock::new(|| slot("install"));
     Place {
-        slot: slot("install"),
+        slot: SLOT.clone(),
         kind: records::INSTALL,
     }
 }
 
 pub(super) fn bot() -> Place {
+    static SLOT: LazyLock<Slot> = LazyLock::new(|| slot("bot"));
     Place {
-        slot: slot("bot"),
+        slot: SLOT.clone(),
         kind: records::BOT,
     }
 }

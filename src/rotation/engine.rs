@@ -72,9 +72,16 @@ impl Engine {
 
     /// Starts a refresh that nobody waits for, unless one is under way or none can be of use.
     pub(super) fn refresh_quietly(self: &Arc<Self>, key: &ChainKey) {
-        if self.memo.is_quiet(key) || self.flights.is_flying(key) {
-            return;
+        if self.is_worth_a_look(key) {
+            self.board_quietly(key);
         }
+    }
+
+    fn is_worth_a_look(&self, key: &ChainKey) -> bool {
+        !self.memo.is_quiet(key) && !self.flights.is_flying(key)
+    }
+
+    fn board_quietly(self: &Arc<Self>, key: &ChainKey) {
         let want = Want {
             demand: Demand::Current,
             waits: false,
@@ -115,20 +122,39 @@ impl Engine {
         !chain.is_dead && !held && !waits
     }
 
-    /// Notes in the record, once per pair and process, that somebody uses the chain, so that its
-    /// next pair is bought ahead.
-    pub(super) fn note_use(self: &Arc<Self>, key: &ChainKey, expires_at: Option<SystemTime>) {
-        if expires_at.is_none() || !self.memo.is_first_use(key, expires_at) {
+    /// Behind the caller's back: notes in the record, once per pair and process, that somebody
+    /// uses the chain, so that its next pair is bought ahead; and if it `is_due`, buys that now.
+    ///
+    /// All of it on one task: a worker of tokio's takes the first one that a caller starts up by
+    /// itself, and for a second one wakes another thread, which the caller pays for.
+    pub(super) fn note_use(
+        self: &Arc<Self>,
+        key: &ChainKey,
+        expires_at: Option<SystemTime>,
+        is_due: bool,
+    ) {
+        let is_first = expires_at.is_some() && self.memo.is_first_use(key, expires_at);
+        let is_due = is_due && self.is_worth_a_look(key);
+        if !is_first && !is_due {
             return;
         }
         let (engine, key) = (Arc::clone(self), key.clone());
         drop(tokio::spawn(async move {
-            let mut touch =
-                |chain: Option<&Chain>| protocol::touch(chain).map(|chain| engine.scheduled(chain));
-            if let Err(error) = engine.store.update(&key, None, &mut touch).await {
-                tracing::debug!(chain = %key, %error, "the use of a chain could not be noted");
+            if is_due {
+                engine.board_quietly(&key);
+            }
+            if is_first {
+                engine.touch(&key).await;
             }
         }));
+    }
+
+    async fn touch(&self, key: &ChainKey) {
+        let mut touch =
+            |chain: Option<&Chain>| protocol::touch(chain).map(|chain| self.scheduled(chain));
+        if let Err(error) = self.store.update(key, None, &mut touch).await {
+            tracing::debug!(chain = %key, %error, "the use of a chain could not be noted");
+        }
     }
 
     /// Asks Slack whether a token that is under suspicion is alive; its word holds for a while.

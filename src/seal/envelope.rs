@@ -13,7 +13,7 @@
 //! under two keys or in two contexts.
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::digest::{SHA256, digest};
+use ring::digest::{self, SHA256, digest};
 use ring::{hkdf, hmac};
 use zeroize::Zeroizing;
 
@@ -54,10 +54,12 @@ impl Context<'_> {
             due_at.as_ref().map_or(&[], |due_at| due_at.as_slice()),
             metadata.as_ref(),
         ];
-        fields
-            .iter()
-            .flat_map(|field| length_prefixed(field))
-            .collect()
+        let mut bytes = Vec::with_capacity(fields.iter().map(|field| 4 + field.len()).sum());
+        for field in fields {
+            bytes.extend_from_slice(&length(field));
+            bytes.extend_from_slice(field);
+        }
+        bytes
     }
 }
 
@@ -107,8 +109,7 @@ pub(super) fn is_envelope(bytes: &[u8]) -> bool {
 
 /// Wraps a key provider's answer, so that it can stand where a record stands.
 pub(super) fn wrapped_key(wrapped: &[u8]) -> Sealed {
-    let mut bytes = WRAPPED_KEY_MAGIC.to_vec();
-    bytes.extend(length_prefixed(wrapped));
+    let mut bytes = [WRAPPED_KEY_MAGIC, &length(wrapped)[..], wrapped].concat();
     // A provider's answer may be short; `is_envelope` asks for a minimum.
     bytes.resize(bytes.len().max(MIN_LEN), 0);
     Sealed(bytes)
@@ -167,11 +168,13 @@ struct Derived {
 impl Derived {
     /// `prefix` is the envelope up to and including the salt.
     fn new(purpose: &[u8], key: &DataKey, context: &[u8], prefix: &[u8]) -> Self {
-        let mut bound = Vec::with_capacity(prefix.len() + purpose.len() + context.len() + 8);
+        let mut bound = digest::Context::new(&SHA256);
         for part in [purpose, prefix, context] {
-            bound.extend(length_prefixed(part));
+            bound.update(&length(part));
+            bound.update(part);
         }
-        let header_hash: [u8; 32] = digest(&SHA256, &bound)
+        let header_hash: [u8; 32] = bound
+            .finish()
             .as_ref()
             .try_into()
             .expect("SHA-256 has 32 bytes");
@@ -214,10 +217,10 @@ impl hkdf::KeyType for Okm {
     }
 }
 
-/// The field with its length before it, as four big-endian bytes.
-fn length_prefixed(field: &[u8]) -> impl Iterator<Item = u8> + '_ {
-    let len = u32::try_from(field.len()).expect("fields are far below 4 GiB");
-    len.to_be_bytes().into_iter().chain(field.iter().copied())
+/// The field's length as four big-endian bytes, which stand before it.
+fn length(field: &[u8]) -> [u8; 4] {
+    let length = u32::try_from(field.len()).expect("fields are far below 4 GiB");
+    length.to_be_bytes()
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use servers::postgres::{self, Postgres, execute};
 
 mod faults;
 mod refusals;
+mod round_trips;
 mod suite;
 mod wall;
 

@@ -1,45 +1,31 @@
 //! How one call runs: its connection, its transaction, its time, and what follows a failure.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::pool::{PoolConnection, PoolConnectionMetadata};
-use sqlx::postgres::{
-    PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow, Postgres,
-};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPoolOptions, PgRow, Postgres};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 use tokio::time::timeout;
 
 use super::code;
 use super::options::{ON_PRIMARY, PostgresOptions, Scope};
+use crate::backend::sql::Kept;
 
 /// Runs calls on connections of a pool.
 pub(super) struct Calls {
     options: PostgresOptions,
-    pool: PgPool,
+    connections: Kept<Postgres>,
     breaks: Breaks,
 }
 
 impl Calls {
     /// Connects when the first call needs it.
     pub(super) fn new(connect: PgConnectOptions, options: PostgresOptions) -> Self {
-        let breaks = Breaks::default();
-        let seen = breaks.clone();
         let pool = PgPoolOptions::new()
             .max_connections(options.pool_size)
             .acquire_timeout(options.acquire_timeout)
-            .test_before_acquire(false)
-            .before_acquire(move |connection, idle| {
-                let suspect = seen.suspect(&idle);
-                Box::pin(async move {
-                    if suspect {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
             // A name that followed a failover may lead to the old primary for a while. A server
             // becomes a standby only by a restart, so its connections need no second look; but
             // a pooler's do, and each call through one begins with that.
@@ -49,13 +35,13 @@ impl Calls {
             .connect_lazy_with(connect);
         Self {
             options,
-            pool,
-            breaks,
+            connections: Kept::new(pool),
+            breaks: Breaks::default(),
         }
     }
 
     pub(super) async fn close(&self) {
-        self.pool.close().await;
+        self.connections.close().await;
     }
 
     /// The rows of a query that writes nothing. Once more on another connection if one broke.
@@ -91,17 +77,15 @@ impl Calls {
     ) -> Result<Vec<PgRow>, sqlx::Error> {
         let query = query.persistent(!self.options.transaction_pooler);
         let begin = self.options.begin(scope);
-        let mut lease = Lease {
-            connection: self.pool.acquire().await?,
-            finished: false,
-        };
+        let suspect = |idle_for| self.breaks.suspect(idle_for);
+        let mut connection = self.connections.acquire(suspect).await?;
         let patience = self.options.statement_timeout + GRACE;
-        let outcome = match timeout(patience, run(&mut lease.connection, begin, query)).await {
+        let outcome = match timeout(patience, run(&mut connection, begin, query)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
         };
         match &outcome {
-            Ok(_) => lease.finished = true,
+            Ok(_) => connection.keep(),
             Err(error) if is_broken(error) || is_timeout(error) => self.breaks.note(),
             Err(_) => {}
         }
@@ -125,27 +109,9 @@ async fn run(
     Ok(rows)
 }
 
-/// A connection that goes back to the pool only after a call that came to its end.
-///
-/// One that was left in the middle, by an error or by a caller that was dropped, may be in a
-/// transaction, or may never answer again; and the pool would wait for that answer before it gave
-/// its place away. Closing it rolls back.
-struct Lease {
-    connection: PoolConnection<Postgres>,
-    finished: bool,
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if !self.finished {
-            self.connection.close_on_drop();
-        }
-    }
-}
-
 /// When a connection last broke. Those that were idle at that time may be broken as well.
-#[derive(Clone, Default)]
-struct Breaks(Arc<Mutex<Option<Instant>>>);
+#[derive(Default)]
+struct Breaks(Mutex<Option<Instant>>);
 
 impl Breaks {
     fn note(&self) {
@@ -153,9 +119,9 @@ impl Breaks {
     }
 
     /// Whether an idle connection needs to be tried out before it is used.
-    fn suspect(&self, idle: &PoolConnectionMetadata) -> bool {
+    fn suspect(&self, idle_for: Duration) -> bool {
         let broke = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.idle_for >= FRESH || broke.is_some_and(|broke| broke.elapsed() <= idle.idle_for)
+        idle_for >= FRESH || broke.is_some_and(|broke| broke.elapsed() <= idle_for)
     }
 }
 
@@ -180,7 +146,7 @@ fn is_aborted(error: &sqlx::Error) -> bool {
 /// `serialization_failure` and `deadlock_detected`.
 const ABORTED: [&str; 2] = ["40001", "40P01"];
 
-/// The pool tries a connection out when it comes back, so a busy one was just seen to work.
+/// A call ended well on it this long ago at most, so a busy one was just seen to work.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// For the way there and back, and for a commit that waits for a synchronous standby, which no

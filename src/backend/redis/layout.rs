@@ -23,8 +23,9 @@ impl Layout {
         }
     }
 
-    pub(super) fn rows(&self, partition: &Partition) -> String {
-        format!("{}:rows:{partition}", self.tags[shard_of(partition)])
+    /// `shard` is the partition's.
+    pub(super) fn rows(&self, shard: usize, partition: &Partition) -> String {
+        format!("{}:rows:{partition}", self.tags[shard])
     }
 
     pub(super) fn names(&self, shard: usize) -> String {
@@ -158,7 +159,10 @@ mod tests {
         let partition = Partition::new("app/T1").expect("a plain name");
         let shard = shard_of(&partition);
         // Written to disk by all versions, so they must not change.
-        assert_eq!(layout.rows(&partition), "{slack-installs:34}:rows:app/T1");
+        assert_eq!(
+            layout.rows(shard, &partition),
+            "{slack-installs:34}:rows:app/T1"
+        );
         assert_eq!(layout.names(shard), "{slack-installs:34}:names");
         assert_eq!(layout.due(shard), "{slack-installs:34}:due");
         // The example of the cluster specification.

@@ -1,0 +1,173 @@
+//! Turns of both sides on all databases, one after the other, and what each call took.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::databases::Subject;
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+pub(crate) struct Effort {
+    /// Calls of a turn, one at a time.
+    pub(crate) calls_alone: usize,
+    /// Calls of a turn, many at once.
+    pub(crate) calls_at_once: usize,
+    /// Turns of each side on each database.
+    pub(crate) rounds: usize,
+}
+
+impl Effort {
+    pub(crate) const FULL: Self = Self {
+        calls_alone: 250,
+        calls_at_once: 2500,
+        rounds: 100,
+    };
+
+    pub(crate) const QUICK: Self = Self {
+        calls_alone: 100,
+        calls_at_once: 1000,
+        rounds: 10,
+    };
+}
+
+/// What the turns of one side on one database took.
+#[derive(Default)]
+pub(crate) struct Times {
+    /// Of each call.
+    calls: Vec<Duration>,
+    /// Calls per second of each turn.
+    turns: Vec<f64>,
+    /// What all threads of this process have worked, without the server.
+    worked: Duration,
+}
+
+impl Times {
+    pub(crate) fn percentile(&self, percent: usize) -> Duration {
+        let mut calls = self.calls.clone();
+        calls.sort_unstable();
+        calls[(calls.len() - 1) * percent / 100]
+    }
+
+    /// This process's own work for a call.
+    pub(crate) fn worked(&self) -> Duration {
+        self.worked / u32::try_from(self.calls.len()).unwrap()
+    }
+
+    /// Calls per second of the middle turn.
+    pub(crate) fn per_second(&self) -> f64 {
+        let mut turns = self.turns.clone();
+        turns.sort_unstable_by(f64::total_cmp);
+        turns[turns.len() / 2]
+    }
+}
+
+/// Both sides on one database.
+#[derive(Default)]
+pub(crate) struct Measured {
+    pub(crate) bare: Times,
+    pub(crate) whole: Times,
+}
+
+pub(crate) async fn measure(
+    subjects: &[Arc<Subject>; 2],
+    concurrency: usize,
+    calls: usize,
+    rounds: usize,
+) -> [Measured; 2] {
+    let mut measured = <[Measured; 2]>::default();
+    // The first round warms up caches, pools and prepared statements.
+    for round in 0..=rounds {
+        // Each side and database comes first equally often, as none shall always run after the
+        // same other.
+        for nth in 0..4 {
+            let (database, is_whole) =
+                [(0, false), (0, true), (1, true), (1, false)][(round + nth) % 4];
+            if std::env::var("SIDE").is_ok_and(|s| (s == "whole") != is_whole) {
+                measured[database].bare.calls.push(Duration::ZERO);
+                measured[database].whole.calls.push(Duration::ZERO);
+                measured[database].bare.turns.push(0.0);
+                measured[database].whole.turns.push(0.0);
+                continue;
+            }
+            let seed = (round * 4 + nth) as u64;
+            let turn = turn(&subjects[database], is_whole, concurrency, calls, seed).await;
+            let Measured { bare, whole } = &mut measured[database];
+            let times = if is_whole { whole } else { bare };
+            if round > 0 {
+                times.calls.extend(turn.calls);
+                times.turns.extend(turn.turns);
+                times.worked += turn.worked;
+            }
+        }
+    }
+    measured
+}
+
+async fn turn(
+    subject: &Arc<Subject>,
+    is_whole: bool,
+    concurrency: usize,
+    calls: usize,
+    seed: u64,
+) -> Times {
+    let left = Arc::new(AtomicUsize::new(calls));
+    let worked_before = worked();
+    let begun = Instant::now();
+    let callers: Vec<_> = (0..concurrency)
+        .map(|caller| {
+            let (subject, left) = (Arc::clone(subject), Arc::clone(&left));
+            let mut random = Random(seed << 32 | caller as u64);
+            let mut times = Vec::with_capacity(calls / concurrency * 2);
+            tokio::spawn(async move {
+                let side = if is_whole {
+                    &subject.whole
+                } else {
+                    &subject.bare
+                };
+                let is_one_left = || {
+                    let one_less = |left: usize| left.checked_sub(1);
+                    let taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+                    taken.is_ok()
+                };
+                while is_one_left() {
+                    let tenant = random.below(subject.tenants);
+                    let begun = Instant::now();
+                    std::hint::black_box(side.get(tenant).await);
+                    times.push(begun.elapsed());
+                }
+                times
+            })
+        })
+        .collect();
+    let mut times = Times::default();
+    for caller in callers {
+        times.calls.extend(caller.await.unwrap());
+    }
+    times.turns = vec![calls as f64 / begun.elapsed().as_secs_f64()];
+    times.worked = worked().saturating_sub(worked_before);
+    times
+}
+
+/// What all threads of this process have worked so far, by Linux; zero elsewhere.
+fn worked() -> Duration {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten();
+    let nanoseconds = threads.flatten().filter_map(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        stat.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanoseconds.sum())
+}
+
+/// `SplitMix64`.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((word ^ (word >> 31)) % bound as u64) as usize
+    }
+}
