@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::driver::{Place, Record, Step};
 use super::installations::{bot, install, user};
 use super::{EncryptedStore, records, tenant};
-use crate::backend::{Backend, Cursor, Key};
+use crate::backend::{Backend, Cursor, Key, Row};
 use crate::installation::Grant;
 use crate::store::{Chain, ChainKey, Credential, Error, ListCursor, RotationStore, StoredChain};
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
@@ -74,12 +74,9 @@ impl<B: Backend> RotationStore for EncryptedStore<B> {
     }
 
     async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<ChainKey>, Error> {
-        let due = self.driver.backend().due(now, limit).await?;
         let ours = format!("{}/", self.driver.app());
-        Ok(due
-            .iter()
-            .filter_map(|(key, _)| chain_key(&ours, key))
-            .collect())
+        let find = |key: &Key, _: &Row| chain_key(&ours, key);
+        self.find_due(now, limit, find).await
     }
 
     async fn sweep(&self) -> Result<usize, Error> {

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::driver::{Draft, Place, Record, Step};
 use super::seen::SEEN;
 use super::{EncryptedStore, partition, records, slot};
-use crate::backend::{Backend, Change, Partition};
+use crate::backend::{Backend, Change, Key, Partition, Row};
 use crate::store::{Error, StateId, StatePayload, StateStore};
 
 #[async_trait]
@@ -87,18 +87,19 @@ impl<B: Backend> EncryptedStore<B> {
     /// [`Error::Unavailable`] if the database does not answer. Some may be gone then.
     pub async fn sweep_expired_states(&self) -> Result<usize, Error> {
         let swept_ones = [STATES, SEEN].map(|name| format!("{}/{name}", self.driver.app()));
-        let due = self
-            .driver
-            .backend()
-            .due(self.clock.now(), SWEEP_AT_ONCE)
-            .await?;
+        let is_ours = |name: &str| swept_ones.iter().any(|ours| name.starts_with(ours));
+        let find = |key: &Key, row: &Row| {
+            is_ours(key.partition.as_str()).then(|| (key.clone(), row.version))
+        };
         let mut swept = 0;
-        for (key, row) in due {
-            let partition = key.partition.as_str();
-            if swept_ones.iter().any(|name| partition.starts_with(name)) {
+        for _ in 0..SWEEPS {
+            let due = self.find_due(self.clock.now(), SWEEP_AT_ONCE, find);
+            let due = due.await?;
+            let found = due.len();
+            for (key, version) in due {
                 let delete = Change::Delete {
                     slot: key.slot,
-                    only: Some(row.version),
+                    only: Some(version),
                 };
                 // A conflict means that somebody else swept it.
                 match self
@@ -111,8 +112,36 @@ impl<B: Backend> EncryptedStore<B> {
                     outcome => swept += usize::from(outcome.is_ok()),
                 }
             }
+            if found < SWEEP_AT_ONCE {
+                break;
+            }
         }
         Ok(swept)
+    }
+
+    /// What is due and of interest, the earliest first, `limit` at most. The backend knows neither
+    /// apps nor kinds of records: it is asked for more until rows of other apps that share the
+    /// database, and of other kinds, no longer stand in front.
+    pub(super) async fn find_due<T>(
+        &self,
+        now: SystemTime,
+        limit: usize,
+        find: impl Fn(&Key, &Row) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        let mut ask = limit;
+        loop {
+            let due = self.driver.backend().due(now, ask).await?;
+            let is_all = due.len() < ask || ask >= MOST_DUE;
+            let found: Vec<_> = due
+                .iter()
+                .filter_map(|(key, row)| find(key, row))
+                .take(limit)
+                .collect();
+            if is_all || found.len() == limit {
+                return Ok(found);
+            }
+            ask = (ask * 4).min(MOST_DUE);
+        }
     }
 }
 
@@ -135,5 +164,12 @@ const STATES: &str = "state/";
 /// Ten times in the life of a state, so that the dead are few beside the living.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// A bound on one sweep's work; the next one takes the rest.
+/// Rows asked for at once.
 const SWEEP_AT_ONCE: usize = 1000;
+
+/// A bound on one sweep's work; the next one takes the rest.
+const SWEEPS: usize = 10;
+
+/// A bound on the memory of one look: about 50 MB of rows. So many overdue rows of another app are
+/// no delay of its worker's but an app that runs no worker.
+const MOST_DUE: usize = 64_000;

@@ -104,7 +104,7 @@ const SHIPPED: Protocol = Protocol {
     release: |chain, ticket| {
         let error: Arc<str> = "lost".into();
         let released = Released {
-            is_definite: false,
+            fruitless: 0,
             retry_at: now(),
             error,
         };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::clock::to_epoch;
-use crate::store::{Chain, InstallId, Lease, Mark};
+use crate::store::{Chain, InstallId, Lease, Mark, SUSPECT};
 
 /// What the caller wants of a chain.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -84,8 +84,8 @@ pub(crate) enum Refused {
 /// How a refresh ended that brought neither a pair nor a refusal.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Released {
-    /// Slack certainly issued nothing.
-    pub(crate) is_definite: bool,
+    /// How many of the calls that were noted certainly brought nothing.
+    pub(crate) fruitless: u32,
     pub(crate) retry_at: SystemTime,
     pub(crate) error: Arc<str>,
 }
@@ -296,6 +296,28 @@ pub(crate) fn refuse(
     (Some(next), Refused::Dead)
 }
 
+/// Notes one more call to Slack before it is made, since the outcome of those before it is unknown.
+/// `None` if the chain has moved on, or the lease is another's by now: then the call is not needed.
+pub(crate) fn repeat(chain: Option<&Chain>, ticket: &Ticket, now: SystemTime) -> Option<Chain> {
+    let chain = chain.filter(|chain| holds(chain, ticket))?;
+    let chain = Some(chain).filter(|chain| chain.generation == ticket.generation)?;
+    Some(Chain {
+        attempts: chain.attempts.saturating_add(1),
+        attempted_at: Some(now),
+        ..chain.clone()
+    })
+}
+
+/// Notes that Slack has ended the token of this generation before its time, as it may when two
+/// pairs were bought with one refresh token: it is not handed out before a try to replace it.
+pub(crate) fn doubt(chain: Option<&Chain>, generation: u64) -> Option<Chain> {
+    let chain = chain.filter(|chain| chain.generation == generation && !chain.is_dead)?;
+    Some(Chain {
+        attempts: chain.attempts.max(SUSPECT),
+        ..chain.clone()
+    })
+}
+
 /// Gives the lease back, if it is still this ticket's.
 pub(crate) fn release(
     chain: Option<&Chain>,
@@ -305,9 +327,7 @@ pub(crate) fn release(
     let chain = chain.filter(|chain| holds(chain, ticket))?;
     Some(Chain {
         lease: None,
-        attempts: chain
-            .attempts
-            .saturating_sub(u32::from(released.is_definite)),
+        attempts: chain.attempts.saturating_sub(released.fruitless),
         retry_at: Some(released.retry_at),
         failures: chain.failures.saturating_add(1),
         last_error: Some(Arc::clone(&released.error)),
