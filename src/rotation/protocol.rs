@@ -230,6 +230,7 @@ pub(crate) fn commit(
     chain: Option<&Chain>,
     ticket: &Ticket,
     fresh: &Fresh,
+    now: SystemTime,
 ) -> (Option<Chain>, Committed) {
     let Some(chain) = chain else {
         return (None, Committed::Orphan);
@@ -248,6 +249,10 @@ pub(crate) fn commit(
     next.is_dead = false;
     if chain.generation != ticket.generation {
         next.alternates.push(fresh.refresh);
+        // Of two pairs that were bought with one refresh token Slack may let only one live, and
+        // perhaps not the one that stands.
+        next.attempts = next.attempts.max(SUSPECT);
+        next.retry_at = next.retry_at.max(Some(now + CONFIRM));
         return (Some(next), Committed::Alternate);
     }
     next.alternates
@@ -308,12 +313,18 @@ pub(crate) fn repeat(chain: Option<&Chain>, ticket: &Ticket, now: SystemTime) ->
     })
 }
 
-/// Notes that Slack has ended the token of this generation before its time, as it may when two
-/// pairs were bought with one refresh token: it is not handed out before a try to replace it.
-pub(crate) fn doubt(chain: Option<&Chain>, generation: u64) -> Option<Chain> {
-    let chain = chain.filter(|chain| chain.generation == generation && !chain.is_dead)?;
+/// Ends the suspicion that an alternate brought with it: Slack says whether the token of this
+/// generation lives. If not, it is replaced at once.
+pub(crate) fn confirm(chain: Option<&Chain>, generation: u64, is_alive: bool) -> Option<Chain> {
+    let is_ours = |chain: &&Chain| chain.generation == generation && chain.lease.is_none();
+    let chain = chain.filter(is_ours).filter(|chain| !chain.is_dead)?;
+    // Calls have been made since: those are another reason for suspicion.
+    if is_alive && chain.attempted_at.is_some() {
+        return None;
+    }
     Some(Chain {
-        attempts: chain.attempts.max(SUSPECT),
+        attempts: if is_alive { 0 } else { chain.attempts },
+        retry_at: None,
         ..chain.clone()
     })
 }
@@ -409,6 +420,10 @@ pub(crate) const LEASE: Duration = Duration::from_secs(15);
 /// The longest that an answer of Slack's is waited for. Its SDKs time out after 30 s, but a person
 /// waits for ours, and Slack as a rule answers within one.
 pub(crate) const CALL: Duration = Duration::from_secs(6);
+
+/// For this long whoever brought an alternate asks Slack whether the pair that stands lives.
+/// After that anybody replaces it.
+const CONFIRM: Duration = Duration::from_secs(5);
 
 /// What is left of the lease for the save, when a call is begun late.
 pub(crate) const SAVE: Duration = Duration::from_secs(2);

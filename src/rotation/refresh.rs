@@ -239,7 +239,8 @@ impl Engine {
         loop {
             let mut committed = Committed::Orphan;
             let mut decide = |chain: Option<&Chain>| {
-                let (next, answer) = protocol::commit(chain, ticket, &fresh);
+                let now = self.clock.now();
+                let (next, answer) = protocol::commit(chain, ticket, &fresh, now);
                 committed = answer;
                 next.map(|next| self.scheduled(next))
             };
@@ -289,23 +290,22 @@ impl Engine {
         }
     }
 
-    /// Of two pairs that were bought with one refresh token Slack may let only one live, and
-    /// perhaps not the one that was saved. Nobody finds out before a handler fails, unless now.
+    /// Asks Slack whether the pair that stands beside an alternate is the one that lives. Without an
+    /// answer it stays under suspicion.
     async fn confirm(&self, key: &ChainKey, standing: &StoredChain) {
         let test = self.slack.auth_test(&standing.grant.access_token);
-        let Ok(Err(error)) = tokio::time::timeout(CALL, test).await else {
-            return;
+        let is_alive = match tokio::time::timeout(CALL, test).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) if engine::is_refusal(&error) => false,
+            _ => return,
         };
-        if !engine::is_refusal(&error) {
-            return;
-        }
         let generation = standing.chain.generation;
         let mut decide = |chain: Option<&Chain>| {
-            let next = protocol::doubt(chain, generation);
+            let next = protocol::confirm(chain, generation, is_alive);
             next.map(|next| self.scheduled(next))
         };
         if let Err(error) = self.store.update(key, None, &mut decide).await {
-            tracing::warn!(chain = %key, %error, "a token that Slack has ended stands as current");
+            tracing::warn!(chain = %key, %error, "a suspicion could not be ended");
         }
     }
 
