@@ -9,7 +9,7 @@ use slack_installs::store::Credential;
 use slack_installs::{Clock, EncryptedStore, InstallationStore as _, TokenRotator};
 use tokio::time::sleep;
 
-use crate::run::Moves;
+use crate::run::{LONGEST_BLACKOUT, Moves};
 use crate::sky::{Database, Sky};
 use crate::watch::{Watch, credentials, team};
 
@@ -160,15 +160,16 @@ impl Caller {
     }
 
     fn judge(&mut self, whose: &Credential, got: &Got, before: &Moves) {
-        self.watch
-            .story
-            .note(|| format!("{}: a token of {whose:?}", self.name));
+        let pair = self.watch.ledger.name(&got.access);
+        let is_live = self.watch.fake.is_live(&got.access);
+        let end = if is_live { "" } else { ", which is dead" };
+        self.note(|| format!("the token of pair {pair:?} of {whose:?}{end}"));
         let now = self.clock.now();
         let skew = self.sky.weather.skew;
         if got.expires_at.is_some_and(|end| end + skew <= now) {
             self.fail("an expired token was handed out");
         }
-        let (ledger, fake) = (&self.watch.ledger, &self.watch.fake);
+        let ledger = &self.watch.ledger;
         if !ledger.is_stored(&got.access) {
             self.fail("a token was handed out before it was saved");
         }
@@ -177,11 +178,13 @@ impl Caller {
         let is_ours = |weather: &crate::weather::Weather| {
             weather.lost == 0 && weather.crashes == 0 && weather.skew.is_zero()
         };
-        if !fake.is_live(&got.access) && !has_moved {
-            self.watch
-                .story
-                .note(|| format!("{}: it is dead", self.name));
-            let nobody_knows = ledger.may_be_ended(&got.access, RECENTLY);
+        if !is_live && !has_moved {
+            // While Slack is away nobody can ask it.
+            let recently = match self.sky.weather.blackouts {
+                0 => RECENTLY,
+                _ => RECENTLY + LONGEST_BLACKOUT,
+            };
+            let nobody_knows = ledger.may_be_ended(&got.access, recently);
             if !nobody_knows || self.sky.weather.is_calm() || is_ours(&self.sky.weather) {
                 self.fail("a token was handed out that Slack has ended");
             }
@@ -197,9 +200,7 @@ impl Caller {
     }
 
     fn excuse(&self, whose: &Credential, error: &Error, before: &Moves) {
-        self.watch
-            .story
-            .note(|| format!("{}: {whose:?}: {error:?}", self.name));
+        self.note(|| format!("{whose:?}: {error:?}"));
         let weather = self.sky.weather;
         let is_excused = match error {
             Error::Busy => true,
@@ -215,6 +216,11 @@ impl Caller {
 
     fn moves(&self) -> Moves {
         *self.moves.lock().expect("no panic")
+    }
+
+    fn note(&self, what: impl FnOnce() -> String) {
+        let name = &self.name;
+        self.watch.story.note(|| format!("{name}: {}", what()));
     }
 
     fn fail(&self, what: &str) {

@@ -2,13 +2,15 @@
 //! does not depend on what the engine believes.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
 use slack_installs::testing::GracePolicy;
 use tokio::time::Instant;
+
+use crate::story::Story;
 
 /// What was asked of Slack.
 pub(crate) enum Asked {
@@ -18,8 +20,7 @@ pub(crate) enum Asked {
     Else,
 }
 
-#[derive(Default)]
-pub(crate) struct Ledger(Mutex<Inner>);
+pub(crate) struct Ledger(Mutex<Inner>, Arc<Story>);
 
 #[derive(Default)]
 struct Inner {
@@ -55,6 +56,10 @@ struct Call {
 }
 
 impl Ledger {
+    pub(crate) fn new(story: Arc<Story>) -> Self {
+        Self(Mutex::default(), story)
+    }
+
     /// The pair of a new installation. Answers the installation.
     pub(crate) fn install(&self, access: &str, refresh: &str) -> usize {
         let mut inner = self.inner();
@@ -91,7 +96,10 @@ impl Ledger {
             is_heard: false,
             is_missed: false,
         });
-        Asked::Refresh(inner.calls.len() - 1)
+        let number = inner.calls.len() - 1;
+        self.1
+            .note(|| format!("call {number} by life {life}: spends pair {of:?}"));
+        Asked::Refresh(number)
     }
 
     /// Slack has answered, whether or not anybody hears it.
@@ -114,12 +122,15 @@ impl Ledger {
         let root = inner.pairs[of].root;
         let bought = inner.add(access, refresh, Some(of), root);
         inner.calls[*number].bought = Some(bought);
+        self.1
+            .note(|| format!("call {number} buys pair {bought} of installation {root}"));
     }
 
     /// The engine has the answer.
     pub(crate) fn hear(&self, asked: &Asked) {
         if let Asked::Refresh(number) = asked {
             self.inner().calls[*number].is_heard = true;
+            self.1.note(|| format!("call {number} is answered"));
         }
     }
 
@@ -127,6 +138,7 @@ impl Ledger {
     pub(crate) fn miss(&self, asked: &Asked) {
         if let Asked::Refresh(number) = asked {
             self.inner().calls[*number].is_missed = true;
+            self.1.note(|| format!("call {number} has no answer"));
         }
     }
 
@@ -254,6 +266,11 @@ impl Ledger {
     /// Calls to Slack with refresh tokens.
     pub(crate) fn calls(&self) -> usize {
         self.inner().calls.len()
+    }
+
+    /// For the story.
+    pub(crate) fn name(&self, access: &str) -> Option<usize> {
+        self.inner().by_access.get(access).copied()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

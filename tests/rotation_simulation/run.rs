@@ -36,6 +36,9 @@ const RUN: Duration = Duration::from_secs(4 * 1200);
 /// Between two looks of the run itself.
 const TICK: Duration = Duration::from_secs(5);
 
+/// Longer than the time in which a token is waited for.
+pub(crate) const LONGEST_BLACKOUT: Duration = Duration::from_secs(500);
+
 /// What people did to the app, and how often.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Moves {
@@ -123,7 +126,8 @@ impl Run {
         let store = store
             .expect("a memory backend opens")
             .with_clock(clock.clone());
-        let (ledger, story) = (Arc::new(Ledger::default()), Arc::new(Story::new()));
+        let story = Arc::new(Story::new());
+        let ledger = Arc::new(Ledger::new(Arc::clone(&story)));
         Self {
             sky: Arc::new(Sky::new(weather, dice)),
             watch: Arc::new(Watch::new(store, fake.clone(), ledger, story)),
@@ -203,7 +207,9 @@ impl Run {
             blackouts, moves, ..
         } = self.sky.weather;
         if self.sky.dice(|dice| dice.hits(blackouts)) {
-            let lasts = self.sky.dice(|dice| dice.millis(20_000, 500_000));
+            let lasts = self
+                .sky
+                .dice(|dice| dice.millis(20_000, LONGEST_BLACKOUT.as_millis() as u64));
             self.watch
                 .story
                 .note(|| format!("Slack is away for {lasts:?}"));

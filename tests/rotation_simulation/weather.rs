@@ -73,6 +73,7 @@ pub(crate) const WEATHERS: [Weather; 9] = [
         name: "deploys",
         deploys: 60,
         outages: 50,
+        stalls: 40,
         ..CALM
     },
     Weather {
