@@ -42,6 +42,16 @@ pub struct Installation {
     /// Which state of the stored installation this is; `None` before it was stored. `store` does
     /// not look at it: an installation overwrites what stands there.
     pub revision: Option<Revision>,
+    /// Which of its tokens Slack may have ended. Known from the same rows, so that to ask costs
+    /// nothing.
+    pub(crate) suspects: Suspects,
+}
+
+/// Tokens under suspicion, as [`Chain::is_suspect`](crate::store::Chain::is_suspect) says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Suspects {
+    pub(crate) bot: bool,
+    pub(crate) user: bool,
 }
 
 impl Installation {
@@ -60,6 +70,7 @@ impl Installation {
             metadata: None,
             hold: None,
             revision: None,
+            suspects: Suspects::default(),
         }
     }
 
@@ -90,6 +101,7 @@ impl fmt::Debug for Installation {
             .field("metadata", &self.metadata.as_ref().map(|_| "[redacted]"))
             .field("hold", &self.hold)
             .field("revision", &self.revision)
+            .field("suspects", &self.suspects)
             .finish()
     }
 }

@@ -246,13 +246,14 @@ impl TokenRotator {
 
     /// The same installation with tokens that are current, and without those that cannot be: for
     /// an installation that was just fetched. Costs nothing while neither token is due, nor in
-    /// the hours in which one is due and still serves (unless strict).
+    /// the hours in which one is due and still serves (unless strict, or Slack may have ended it).
     ///
     /// # Cancel safety
     ///
     /// May be dropped at any point: a refresh that has begun goes on.
     pub async fn refreshed(&self, mut installation: Installation) -> Refreshed {
         let tenant = installation.key();
+        let suspects = installation.suspects;
         let (bot, user) = (installation.bot.take(), installation.user.take());
         let bot_key = ChainKey {
             credential: Credential::Bot,
@@ -264,7 +265,7 @@ impl TokenRotator {
         });
         let bot = async {
             let bot = bot?;
-            let grant = self.current(&bot_key, bot.grant).await;
+            let grant = self.current(&bot_key, bot.grant, suspects.bot).await;
             Some(grant.map(|grant| Bot {
                 grant,
                 id: bot.id,
@@ -273,7 +274,8 @@ impl TokenRotator {
         };
         let user = async {
             let user = user?;
-            let grant = self.current(user_key.as_ref()?, user.grant).await;
+            let key = user_key.as_ref()?;
+            let grant = self.current(key, user.grant, suspects.user).await;
             Some(grant.map(|grant| User { grant, id: user.id }))
         };
         let (bot, user) = tokio::join!(bot, user);
@@ -315,12 +317,18 @@ impl TokenRotator {
     }
 
     /// A current grant, given the one that was just read.
-    async fn current(&self, key: &ChainKey, grant: Grant) -> Result<Grant, Error> {
+    async fn current(
+        &self,
+        key: &ChainKey,
+        grant: Grant,
+        is_suspect: bool,
+    ) -> Result<Grant, Error> {
         let engine = &self.engine;
         let freshness = engine.guess(&grant);
-        let serves_while_due = freshness == Freshness::Soft && !engine.config.strict;
+        let is_soft = freshness == Freshness::Soft && !engine.config.strict;
+        let serves_while_due = is_soft && !is_suspect;
         engine.note_use(key, grant.expires_at, serves_while_due);
-        if freshness == Freshness::Fresh || serves_while_due {
+        if !is_suspect && freshness == Freshness::Fresh || serves_while_due {
             return Ok(grant);
         }
         let token = self.token(key, Demand::Current).await?;
@@ -368,9 +376,10 @@ impl TokenRotator {
             let landing = engine.board(key, want)?.landing(deadline).await;
             stored = match landing {
                 Ok(stored) => stored,
+                Err(Error::Busy) => return Err(Error::Busy),
                 // Nobody knows whether Slack has ended this token meanwhile; it can tell.
                 Err(error) if may_serve && !engine.config.strict => {
-                    match engine.is_alive(key, &stored, deadline).await {
+                    match engine.is_alive(key, &stored).await {
                         true => return Ok(stored),
                         false => return Err(error),
                     }

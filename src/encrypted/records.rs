@@ -259,8 +259,14 @@ pub(super) fn installation(
         .map(webhook)
         .collect::<Result<_, _>>()?;
     installation.metadata = secrets.metadata.map(Cow::into_owned);
-    installation.bot = bot.map(open_bot).transpose()?;
-    installation.user = user.map(open_user).transpose()?;
+    if let Some((bot, is_suspect)) = bot.map(open_bot).transpose()? {
+        installation.bot = Some(bot);
+        installation.suspects.bot = is_suspect;
+    }
+    if let Some((user, is_suspect)) = user.map(open_user).transpose()? {
+        installation.user = Some(user);
+        installation.suspects.user = is_suspect;
+    }
     Ok(installation)
 }
 
@@ -289,6 +295,14 @@ pub(super) fn grant_facts(record: &Record, kind: &'static str) -> Result<GrantFa
     let facts: GrantFacts = facts(record, "a grant's metadata")?;
     known(facts.v, &facts.kind, kind)?;
     Ok(facts)
+}
+
+impl GrantFacts {
+    fn is_suspect(&self) -> bool {
+        self.rotation
+            .as_ref()
+            .is_some_and(RotationFacts::is_suspect)
+    }
 }
 
 impl InstallFacts {
@@ -410,24 +424,27 @@ pub(super) fn chain_draft(
     ))
 }
 
-fn open_bot(record: &Record) -> Result<Bot, Error> {
+/// The bot, and whether its token is under suspicion.
+fn open_bot(record: &Record) -> Result<(Bot, bool), Error> {
     let facts = grant_facts(record, BOT)?;
     let grant = open_grant(record, &facts)?;
+    let is_suspect = facts.is_suspect();
     let user_id = facts.bot_user_id.ok_or_else(|| form("a bot's user id"))?;
-    Ok(Bot {
+    let bot = Bot {
         user_id,
         id: facts.bot_id,
         grant,
-    })
+    };
+    Ok((bot, is_suspect))
 }
 
-fn open_user(record: &Record) -> Result<User, Error> {
+/// The user, and whether their token is under suspicion.
+fn open_user(record: &Record) -> Result<(User, bool), Error> {
     let facts = grant_facts(record, USER)?;
     let grant = open_grant(record, &facts)?;
-    Ok(User {
-        id: facts.user_id.ok_or_else(|| form("a user's id"))?,
-        grant,
-    })
+    let is_suspect = facts.is_suspect();
+    let id = facts.user_id.ok_or_else(|| form("a user's id"))?;
+    Ok((User { grant, id }, is_suspect))
 }
 
 fn open_grant(record: &Record, facts: &GrantFacts) -> Result<Grant, Error> {

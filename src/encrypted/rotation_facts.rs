@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::records::form;
 use crate::clock::{from_millis, to_millis};
-use crate::store::{Chain, Error, InstallId, Lease};
+use crate::store::{Chain, Error, InstallId, Lease, SUSPECT};
 
 /// Milliseconds since 1970, as all times here: a lease has seconds.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -56,6 +56,11 @@ impl RotationFacts {
             is_dead: chain.is_dead,
             idle: chain.idle,
         }
+    }
+
+    /// As [`Chain::is_suspect`].
+    pub(super) fn is_suspect(&self) -> bool {
+        self.attempts >= SUSPECT && !self.is_dead
     }
 
     /// Puts what is stored over a chain as it was issued.

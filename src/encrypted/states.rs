@@ -95,22 +95,29 @@ impl<B: Backend> EncryptedStore<B> {
             let partition = key.partition.as_str();
             swept_ones.iter().any(|name| partition.starts_with(name))
         };
-        let now = self.clock.now();
         let mut swept = 0;
-        for (key, row) in self.driver.due(now, SWEEP_AT_ONCE, is_swept).await? {
-            let delete = Change::Delete {
-                slot: key.slot,
-                only: Some(row.version),
-            };
-            // A conflict means that somebody else swept it.
-            match self
-                .driver
-                .backend()
-                .commit(&key.partition, &[delete])
-                .await
-            {
-                Err(error) if error.is_transient() => return Err(error.into()),
-                outcome => swept += usize::from(outcome.is_ok()),
+        for _ in 0..SWEEPS {
+            let now = self.clock.now();
+            let due = self.driver.due(now, SWEEP_AT_ONCE, is_swept).await?;
+            let found = due.len();
+            for (key, row) in due {
+                let delete = Change::Delete {
+                    slot: key.slot,
+                    only: Some(row.version),
+                };
+                // A conflict means that somebody else swept it.
+                match self
+                    .driver
+                    .backend()
+                    .commit(&key.partition, &[delete])
+                    .await
+                {
+                    Err(error) if error.is_transient() => return Err(error.into()),
+                    outcome => swept += usize::from(outcome.is_ok()),
+                }
+            }
+            if found < SWEEP_AT_ONCE {
+                break;
             }
         }
         Ok(swept)
@@ -136,5 +143,8 @@ const STATES: &str = "state/";
 /// Ten times in the life of a state, so that the dead are few beside the living.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// A bound on one sweep's work; the next one takes the rest.
+/// Rows asked for at once.
 const SWEEP_AT_ONCE: usize = 1000;
+
+/// A bound on one sweep's work; the next one takes the rest.
+const SWEEPS: usize = 10;

@@ -9,13 +9,13 @@ use tokio::time::Instant;
 use super::flight::{Flights, Landing, Seat};
 use super::guard::{Breaker, Deaths};
 use super::memo::Memo;
-use super::protocol::{self, Acquired, Demand, Freshness, LEASE};
+use super::protocol::{self, Acquired, CALL, Demand, Freshness, LEASE};
 use super::refresh::Step;
 use super::{Error, RotationConfig};
 use crate::clock::Clock;
 use crate::installation::Grant;
 use crate::random;
-use crate::slack::{Error as SlackError, ErrorCode, SlackClient};
+use crate::slack::{Error as SlackError, ErrorClass, ErrorCode, SlackClient};
 use crate::store::{self, Chain, ChainKey, HARD, RotationStore, SOFT, SPREAD, StoredChain};
 
 /// One process's part of the protocol.
@@ -64,6 +64,9 @@ impl Engine {
             let (engine, key) = (Arc::clone(self), key.clone());
             async move {
                 let landing = engine.fly(&key, want).await;
+                if landing.is_err() && want.waits {
+                    engine.look_into(&key).await;
+                }
                 engine.report(&key, &landing);
                 landing
             }
@@ -109,10 +112,7 @@ impl Engine {
     /// Whether a token that still serves is not handed out before a try to replace it.
     pub(super) fn must_wait(&self, chain: &Chain, freshness: Freshness) -> bool {
         let is_strict = self.config.strict && freshness > Freshness::Fresh;
-        // Two calls of unknown outcome may each have bought a pair, and Slack keeps two access
-        // tokens alive: ours may be the one that it ended.
-        let is_suspect = chain.attempts >= 2 && !chain.is_dead;
-        is_strict || is_suspect
+        is_strict || chain.is_suspect()
     }
 
     /// Whether a refresh of this chain could do something now.
@@ -157,22 +157,29 @@ impl Engine {
         }
     }
 
-    /// Asks Slack whether a token that is under suspicion is alive; its word holds for a while.
-    pub(super) async fn is_alive(
-        &self,
-        key: &ChainKey,
-        stored: &StoredChain,
-        deadline: Instant,
-    ) -> bool {
+    /// Asks Slack whether a token that is under suspicion is alive; its word holds for a while. Only
+    /// a refusal counts against the token: if Slack is away, nothing is known that was not before.
+    pub(super) async fn is_alive(&self, key: &ChainKey, stored: &StoredChain) -> bool {
         let generation = stored.chain.generation;
         if let Some(verdict) = self.memo.verdict(key, generation) {
             return verdict;
         }
         let test = self.slack.auth_test(&stored.grant.access_token);
-        let is_alive = matches!(tokio::time::timeout_at(deadline, test).await, Ok(Ok(_)));
+        let answer = tokio::time::timeout(CALL, test).await;
+        let is_alive = !matches!(answer, Ok(Err(error)) if is_refusal(&error));
         self.memo
             .judge(key, generation, is_alive, Instant::now() + VERDICT);
         is_alive
+    }
+
+    /// After a refresh that failed: asks once for all who wait, if the token is under suspicion.
+    async fn look_into(&self, key: &ChainKey) {
+        if let Ok(Some(stored)) = self.store.chain(key).await
+            && stored.chain.is_suspect()
+            && protocol::freshness(&stored.chain, self.clock.now()) < Freshness::Hard
+        {
+            self.is_alive(key, &stored).await;
+        }
     }
 
     pub(super) fn scheduled(&self, chain: Chain) -> Chain {
@@ -347,6 +354,12 @@ pub(super) fn name(error: &SlackError) -> Arc<str> {
         SlackError::Malformed { .. } => "malformed_answer".into(),
         SlackError::Transport(_) => "no_answer".into(),
     }
+}
+
+/// Whether Slack says that the token of this call has ended.
+pub(super) fn is_refusal(error: &SlackError) -> bool {
+    use ErrorClass::{Dead, Revoked, TokenExpired};
+    matches!(error.class(), Dead | Revoked | TokenExpired)
 }
 
 fn code(error: Option<&str>) -> ErrorCode {

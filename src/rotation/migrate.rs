@@ -137,7 +137,7 @@ impl Engine {
             SlackError::RateLimited { retry_after } => retry_after.unwrap_or(PAUSE),
             _ => Duration::ZERO,
         };
-        self.release(key, &ticket, is_definite, Some(after), &name)
+        self.release(key, &ticket, is_definite.into(), Some(after), &name)
             .await;
         match (&failure, failure.class()) {
             (SlackError::Api { .. }, ErrorClass::Configuration | ErrorClass::CallerBug) => {

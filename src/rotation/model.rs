@@ -99,12 +99,12 @@ struct Protocol {
 
 const SHIPPED: Protocol = Protocol {
     acquire: |chain, owner| protocol::acquire(chain, Demand::Current, owner, None, now()),
-    commit: protocol::commit,
+    commit: |chain, ticket, fresh| protocol::commit(chain, ticket, fresh, now()),
     refuse: |chain, ticket, refused| protocol::refuse(chain, ticket, refused, &"refused".into()),
     release: |chain, ticket| {
         let error: Arc<str> = "lost".into();
         let released = Released {
-            is_definite: false,
+            fruitless: 0,
             retry_at: now(),
             error,
         };
@@ -663,7 +663,7 @@ fn the_protocol_as_it_is_shipped_has_nothing_of_the_mutants() {
 
 #[test]
 fn a_mutant_that_drops_the_alternate_is_caught() {
-    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| match protocol::commit(
+    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| match (SHIPPED.commit)(
         chain, ticket, fresh,
     ) {
         (_, Committed::Alternate) => (None, Committed::Alternate),
@@ -679,7 +679,7 @@ fn a_mutant_that_saves_over_whatever_stands_is_caught() {
         let mut read = chain.cloned().unwrap_or_else(|| record(0, 0));
         read.install = ticket.install;
         read.generation = ticket.generation;
-        protocol::commit(Some(&read), ticket, fresh)
+        (SHIPPED.commit)(Some(&read), ticket, fresh)
     };
     let wrongs = wrongs_of(Protocol { commit, ..SHIPPED });
     assert!(
@@ -692,7 +692,7 @@ fn a_mutant_that_saves_over_whatever_stands_is_caught() {
 fn a_mutant_that_saves_over_another_installation_is_caught() {
     let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| {
         let install = chain.map_or(ticket.install, |chain| chain.install);
-        protocol::commit(
+        (SHIPPED.commit)(
             chain,
             &Ticket {
                 install,
@@ -709,7 +709,7 @@ fn a_mutant_that_wants_the_lease_to_save_is_caught() {
     let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| {
         let lease = chain.and_then(|chain| chain.lease);
         match lease.is_some_and(|lease| lease.owner == ticket.owner) {
-            true => protocol::commit(chain, ticket, fresh),
+            true => (SHIPPED.commit)(chain, ticket, fresh),
             false => (None, Committed::Orphan),
         }
     };
@@ -719,7 +719,7 @@ fn a_mutant_that_wants_the_lease_to_save_is_caught() {
 #[test]
 fn a_mutant_that_forgets_every_alternate_when_it_saves_is_caught() {
     let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| {
-        let (next, answer) = protocol::commit(chain, ticket, fresh);
+        let (next, answer) = (SHIPPED.commit)(chain, ticket, fresh);
         let forget = answer == Committed::Saved;
         let forgotten = next.map(|mut next| {
             next.alternates.retain(|_| !forget);
@@ -778,7 +778,7 @@ fn a_mutant_that_calls_before_it_writes_the_intent_is_caught() {
 #[test]
 fn a_mutant_that_writes_where_nothing_stands_is_caught() {
     let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| match chain {
-        Some(chain) => protocol::commit(Some(chain), ticket, fresh),
+        Some(chain) => (SHIPPED.commit)(Some(chain), ticket, fresh),
         None => (Some(record(0, at(fresh.refresh))), Committed::Saved),
     };
     assert!(wrongs_of(Protocol { commit, ..SHIPPED }).contains(RESURRECTED));

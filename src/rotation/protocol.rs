@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::clock::to_epoch;
-use crate::store::{Chain, InstallId, Lease, Mark};
+use crate::store::{Chain, InstallId, Lease, Mark, SUSPECT};
 
 /// What the caller wants of a chain.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -84,8 +84,8 @@ pub(crate) enum Refused {
 /// How a refresh ended that brought neither a pair nor a refusal.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Released {
-    /// Slack certainly issued nothing.
-    pub(crate) is_definite: bool,
+    /// How many of the calls that were noted certainly brought nothing.
+    pub(crate) fruitless: u32,
     pub(crate) retry_at: SystemTime,
     pub(crate) error: Arc<str>,
 }
@@ -230,6 +230,7 @@ pub(crate) fn commit(
     chain: Option<&Chain>,
     ticket: &Ticket,
     fresh: &Fresh,
+    now: SystemTime,
 ) -> (Option<Chain>, Committed) {
     let Some(chain) = chain else {
         return (None, Committed::Orphan);
@@ -248,6 +249,10 @@ pub(crate) fn commit(
     next.is_dead = false;
     if chain.generation != ticket.generation {
         next.alternates.push(fresh.refresh);
+        // Of two pairs that were bought with one refresh token Slack may let only one live, and
+        // perhaps not the one that stands.
+        next.attempts = next.attempts.max(SUSPECT);
+        next.retry_at = next.retry_at.max(Some(now + CONFIRM));
         return (Some(next), Committed::Alternate);
     }
     next.alternates
@@ -296,6 +301,34 @@ pub(crate) fn refuse(
     (Some(next), Refused::Dead)
 }
 
+/// Notes one more call to Slack before it is made, since the outcome of those before it is unknown.
+/// `None` if the chain has moved on, or the lease is another's by now: then the call is not needed.
+pub(crate) fn repeat(chain: Option<&Chain>, ticket: &Ticket, now: SystemTime) -> Option<Chain> {
+    let chain = chain.filter(|chain| holds(chain, ticket))?;
+    let chain = Some(chain).filter(|chain| chain.generation == ticket.generation)?;
+    Some(Chain {
+        attempts: chain.attempts.saturating_add(1),
+        attempted_at: Some(now),
+        ..chain.clone()
+    })
+}
+
+/// Ends the suspicion that an alternate brought with it: Slack says whether the token of this
+/// generation lives. If not, it is replaced at once.
+pub(crate) fn confirm(chain: Option<&Chain>, generation: u64, is_alive: bool) -> Option<Chain> {
+    let is_ours = |chain: &&Chain| chain.generation == generation && chain.lease.is_none();
+    let chain = chain.filter(is_ours).filter(|chain| !chain.is_dead)?;
+    // Calls have been made since: those are another reason for suspicion.
+    if is_alive && chain.attempted_at.is_some() {
+        return None;
+    }
+    Some(Chain {
+        attempts: if is_alive { 0 } else { chain.attempts },
+        retry_at: None,
+        ..chain.clone()
+    })
+}
+
 /// Gives the lease back, if it is still this ticket's.
 pub(crate) fn release(
     chain: Option<&Chain>,
@@ -305,9 +338,7 @@ pub(crate) fn release(
     let chain = chain.filter(|chain| holds(chain, ticket))?;
     Some(Chain {
         lease: None,
-        attempts: chain
-            .attempts
-            .saturating_sub(u32::from(released.is_definite)),
+        attempts: chain.attempts.saturating_sub(released.fruitless),
         retry_at: Some(released.retry_at),
         failures: chain.failures.saturating_add(1),
         last_error: Some(Arc::clone(&released.error)),
@@ -389,6 +420,10 @@ pub(crate) const LEASE: Duration = Duration::from_secs(15);
 /// The longest that an answer of Slack's is waited for. Its SDKs time out after 30 s, but a person
 /// waits for ours, and Slack as a rule answers within one.
 pub(crate) const CALL: Duration = Duration::from_secs(6);
+
+/// For this long whoever brought an alternate asks Slack whether the pair that stands lives.
+/// After that anybody replaces it.
+const CONFIRM: Duration = Duration::from_secs(5);
 
 /// What is left of the lease for the save, when a call is begun late.
 pub(crate) const SAVE: Duration = Duration::from_secs(2);

@@ -46,22 +46,29 @@ impl Engine {
     ) -> Result<Step, Error> {
         if let Err(code) = self.breaker.check() {
             let now = Some(Duration::ZERO);
-            self.release(key, ticket, true, now, code.as_str()).await;
+            self.release(key, ticket, 1, now, code.as_str()).await;
             return Err(Error::Configuration { code });
         }
         let mut refused = Vec::new();
         let mut error: Arc<str> = "unknown".into();
-        let mut is_definite = true;
+        // Calls that the record tells of, and those of them whose outcome nobody knows.
+        let (mut noted, mut unknown) = (1, 0);
         for mark in &ticket.candidates {
             let token = stored.refresh_token(*mark);
             let token = token.expect("a ticket names tokens of the chain that it was made for");
             for is_retry in [false, true] {
+                if unknown == noted {
+                    if !self.note_repeat(key, ticket).await {
+                        return Ok(Step::Again);
+                    }
+                    noted += 1;
+                }
                 // Stalled since, as under a debugger or a full swap: the lease may be another's
                 // by the time the answer comes.
                 if begun.elapsed() > LEASE - CALL - SAVE {
                     let after = Some(Duration::ZERO);
                     let at = self
-                        .release(key, ticket, is_definite, after, "stalled")
+                        .release(key, ticket, noted - unknown, after, "stalled")
                         .await;
                     return Err(again(at, "stalled"));
                 }
@@ -83,26 +90,47 @@ impl Engine {
                         break;
                     }
                     Answer::Later { after } => {
-                        let at = self.release(key, ticket, is_definite, after, &error).await;
+                        let at = self
+                            .release(key, ticket, noted - unknown, after, &error)
+                            .await;
                         return Err(again(at, &error));
                     }
                     Answer::Ours(code) => {
                         self.breaker.trip(&code);
                         let now = Some(Duration::ZERO);
-                        self.release(key, ticket, is_definite, now, code.as_str())
+                        self.release(key, ticket, noted - unknown, now, code.as_str())
                             .await;
                         return Err(Error::Configuration { code });
                     }
                     // Once more, at once, and with the same token: Slack takes it for a while.
-                    Answer::Unknown if !is_retry => is_definite = false,
+                    Answer::Unknown if !is_retry => unknown += 1,
                     Answer::Unknown => {
-                        let at = self.release(key, ticket, false, None, &error).await;
+                        let at = self.release(key, ticket, 0, None, &error).await;
                         return Err(again(at, &error));
                     }
                 }
             }
         }
-        self.all_refused(key, ticket, &refused, &error).await
+        self.all_refused(key, ticket, &refused, noted - unknown, &error)
+            .await
+    }
+
+    /// Notes one more call. `false` if there is no need of it any more.
+    async fn note_repeat(&self, key: &ChainKey, ticket: &Ticket) -> bool {
+        let mut is_ours = false;
+        let mut decide = |chain: Option<&Chain>| {
+            let next = protocol::repeat(chain, ticket, self.clock.now());
+            is_ours = next.is_some();
+            next.map(|next| self.scheduled(next))
+        };
+        match self.store.update(key, None, &mut decide).await {
+            Ok(_) => is_ours,
+            // The pair that the lost answer had is worth more than the note.
+            Err(error) => {
+                tracing::warn!(chain = %key, %error, "a repeated refresh could not be noted");
+                true
+            }
+        }
     }
 
     /// Calls Slack. An answer that comes too late for the lease is not thrown away: its pair is
@@ -186,7 +214,7 @@ impl Engine {
             chain = %key, what, ?refresh_token,
             "Slack answered a refresh with a token of another place; it is not stored"
         );
-        let at = self.release(key, ticket, false, None, what).await;
+        let at = self.release(key, ticket, 0, None, what).await;
         Err(again(at, what))
     }
 
@@ -211,7 +239,8 @@ impl Engine {
         loop {
             let mut committed = Committed::Orphan;
             let mut decide = |chain: Option<&Chain>| {
-                let (next, answer) = protocol::commit(chain, ticket, &fresh);
+                let now = self.clock.now();
+                let (next, answer) = protocol::commit(chain, ticket, &fresh, now);
                 committed = answer;
                 next.map(|next| self.scheduled(next))
             };
@@ -246,8 +275,11 @@ impl Engine {
                 tracing::info!(chain = %key, generation = stored.chain.generation, "refreshed");
                 Step::Done(Arc::new(stored))
             }
-            (Committed::Alternate, _) => {
+            (Committed::Alternate, standing) => {
                 tracing::warn!(chain = %key, "another pair was saved first; both are kept");
+                if let Some(standing) = standing {
+                    self.confirm(key, &standing).await;
+                }
                 Step::Again
             }
             (_, standing) => {
@@ -255,6 +287,25 @@ impl Engine {
                 self.revoke(key, renewed, standing.as_ref()).await;
                 Step::Again
             }
+        }
+    }
+
+    /// Asks Slack whether the pair that stands beside an alternate is the one that lives. Without an
+    /// answer it stays under suspicion.
+    async fn confirm(&self, key: &ChainKey, standing: &StoredChain) {
+        let test = self.slack.auth_test(&standing.grant.access_token);
+        let is_alive = match tokio::time::timeout(CALL, test).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) if engine::is_refusal(&error) => false,
+            _ => return,
+        };
+        let generation = standing.chain.generation;
+        let mut decide = |chain: Option<&Chain>| {
+            let next = protocol::confirm(chain, generation, is_alive);
+            next.map(|next| self.scheduled(next))
+        };
+        if let Err(error) = self.store.update(key, None, &mut decide).await {
+            tracing::warn!(chain = %key, %error, "a suspicion could not be ended");
         }
     }
 
@@ -281,11 +332,14 @@ impl Engine {
         key: &ChainKey,
         ticket: &Ticket,
         refused: &[Mark],
+        fruitless: u32,
         error: &Arc<str>,
     ) -> Result<Step, Error> {
         if !self.deaths.allow() {
             tracing::error!(chain = %key, "too many chains are refused at once; none is given up");
-            let at = self.release(key, ticket, true, Some(WINDOW), error).await;
+            let at = self
+                .release(key, ticket, fruitless, Some(WINDOW), error)
+                .await;
             return Err(again(at, error));
         }
         let mut answer = Refused::Moved;
@@ -309,7 +363,7 @@ impl Engine {
         &self,
         key: &ChainKey,
         ticket: &Ticket,
-        is_definite: bool,
+        fruitless: u32,
         after: Option<Duration>,
         error: &str,
     ) -> SystemTime {
@@ -320,7 +374,7 @@ impl Engine {
             let failures = chain.map_or(0, |chain| chain.failures);
             retry_at = now + after.unwrap_or_else(|| backoff(failures).mul_f64(share));
             let released = Released {
-                is_definite,
+                fruitless,
                 retry_at,
                 error: error.into(),
             };

@@ -50,7 +50,10 @@ impl TokenRotator {
     /// May be dropped at any point: a refresh that has begun goes on.
     pub async fn work(&self, config: WorkerConfig) {
         let engine = &self.engine;
-        let mut limit = PAGE;
+        let mut look = Look {
+            limit: PAGE,
+            took: Duration::ZERO,
+        };
         let mut swept: Option<Instant> = None;
         while !engine.flights.is_closed() {
             if swept.is_none_or(|swept| swept.elapsed() > SWEEP_EVERY) {
@@ -59,20 +62,33 @@ impl TokenRotator {
                     tracing::warn!(%error, "expired records could not be removed");
                 }
             }
-            limit = engine.serve_due(limit, config).await;
-            tokio::time::sleep(engine.jittered(config.every)).await;
+            look = engine.serve_due(look.limit, config).await;
+            // A database in which looks are long, as where another app left its rows overdue, is
+            // not kept busy by them.
+            let rest = (look.took * 9).min(LONGEST_REST);
+            tokio::time::sleep(engine.jittered(config.every).max(rest)).await;
         }
     }
 }
 
+/// A look at the database.
+struct Look {
+    /// Rows to ask for in the next one.
+    limit: usize,
+    took: Duration,
+}
+
 impl Engine {
     /// Serves a page of what is due. Answers how many rows to ask for next time.
-    async fn serve_due(self: &Arc<Self>, limit: usize, config: WorkerConfig) -> usize {
-        let mut due = match self.store.due(self.clock.now(), limit).await {
+    async fn serve_due(self: &Arc<Self>, limit: usize, config: WorkerConfig) -> Look {
+        let begun = Instant::now();
+        let due = self.store.due(self.clock.now(), limit).await;
+        let took = begun.elapsed();
+        let mut due = match due {
             Ok(due) => due,
             Err(error) => {
                 tracing::warn!(%error, "what is due could not be read");
-                return PAGE;
+                return Look { limit: PAGE, took };
             }
         };
         let found = due.len();
@@ -91,10 +107,11 @@ impl Engine {
             }
         }
         // Rows that nobody can help stand at the head of the queue; look behind them.
-        match due.is_empty() && found > 0 {
+        let limit = match due.is_empty() && found > 0 {
             true => (limit * 2).min(LARGEST_PAGE),
             false => PAGE,
-        }
+        };
+        Look { limit, took }
     }
 
     /// Whether a refresh was begun.
@@ -124,6 +141,9 @@ impl Engine {
 const PAGE: usize = 100;
 
 const LARGEST_PAGE: usize = 10_000;
+
+/// Between two looks, however long they take.
+const LONGEST_REST: Duration = Duration::from_secs(30);
 
 /// As often as the install flow does it.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);

@@ -227,13 +227,39 @@ impl SlackClient {
             .map_err(|_| Error::Malformed {
                 what: "the environment's base URL",
             })?;
+        let sent_at = self.clock.now();
         let response = self.transport.send(request).await?;
+        self.watch_clocks(method, response.headers(), sent_at);
         let outcome = Answer::new(response);
         match &outcome {
             Ok(_) => tracing::debug!(method, "Slack answered"),
             Err(error) => tracing::debug!(method, %error, "Slack refused"),
         }
         outcome
+    }
+}
+
+impl SlackClient {
+    /// Ends of tokens are times on Slack's clock, and are compared with ours: minutes are allowed
+    /// for, and more would hand out dead tokens.
+    fn watch_clocks(&self, method: &str, headers: &HeaderMap, sent_at: SystemTime) {
+        let Some(slack_time) = slack_time(headers) else {
+            return;
+        };
+        let now = self.clock.now();
+        // Slack's time is in whole seconds, and was right at some moment of the call.
+        let behind = slack_time.duration_since(now).unwrap_or_default();
+        let ahead = sent_at.duration_since(slack_time).unwrap_or_default();
+        let skew = behind.max(ahead);
+        if skew > SKEW {
+            let (skew_s, is_behind) = (skew.as_secs(), !behind.is_zero());
+            tracing::warn!(
+                method,
+                skew_s,
+                is_behind,
+                "this machine's clock is not Slack's"
+            );
+        }
     }
 }
 
@@ -288,9 +314,8 @@ impl Answer {
         }
     }
 
-    /// When Slack answered, on its own clock.
     fn slack_time(&self) -> Option<SystemTime> {
-        httpdate::parse_http_date(self.headers.get(DATE)?.to_str().ok()?).ok()
+        slack_time(&self.headers)
     }
 }
 
@@ -302,6 +327,11 @@ struct Envelope {
     ok: bool,
     error: Option<String>,
     needed: Option<String>,
+}
+
+/// When Slack answered, on its own clock.
+fn slack_time(headers: &HeaderMap) -> Option<SystemTime> {
+    httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
@@ -333,3 +363,6 @@ fn sensitive(value: &str) -> HeaderValue {
     value.set_sensitive(true);
     value
 }
+
+/// More than this, and an operator should hear of it. Clocks that are kept by NTP agree within one.
+const SKEW: Duration = Duration::from_secs(30);

@@ -208,6 +208,13 @@ impl Chain {
         )
     }
 
+    /// Whether Slack may have ended the access token before its time: two calls of unknown outcome
+    /// may each have bought a pair, and Slack keeps two access tokens alive.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        self.attempts >= SUSPECT && !self.is_dead
+    }
+
     /// 0 to 1, by the pair.
     fn jitter(&self) -> f64 {
         let mut bytes = [0; 24];
@@ -226,6 +233,9 @@ pub(crate) const HARD: Duration = Duration::from_secs(5 * 60);
 
 /// Parts the refreshes of tenants that installed together.
 pub(crate) const SPREAD: Duration = Duration::from_secs(30 * 60);
+
+/// So many calls of unknown outcome, and the stored pair may be the third that lives.
+pub(crate) const SUSPECT: u32 = 2;
 
 /// A right to refresh a chain, for a while. It saves calls; nothing is safe by it alone.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

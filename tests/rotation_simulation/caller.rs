@@ -1,0 +1,232 @@
+//! Somebody who needs a token now and then, and looks closely at what they get.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use slack_installs::rotation::{CallError, Error, RefusedToken};
+use slack_installs::store::Credential;
+use slack_installs::{Clock, EncryptedStore, InstallationStore as _, TokenRotator};
+use tokio::time::sleep;
+
+use crate::run::{LONGEST_BLACKOUT, Moves};
+use crate::sky::{Database, Sky};
+use crate::watch::{Watch, credentials, team};
+
+pub(crate) struct Caller {
+    pub(crate) name: String,
+    pub(crate) rotator: TokenRotator,
+    pub(crate) store: EncryptedStore<Database>,
+    pub(crate) sky: Arc<Sky>,
+    pub(crate) clock: Clock,
+    pub(crate) watch: Arc<Watch>,
+    pub(crate) moves: Arc<Mutex<Moves>>,
+    /// The latest end of a token that this process handed out, by the token's installation.
+    pub(crate) seen: HashMap<usize, SystemTime>,
+}
+
+/// What the host's own call to Slack came to.
+#[derive(Debug)]
+struct Refused {
+    is_expired: bool,
+}
+
+impl RefusedToken for Refused {
+    fn is_token_expired(&self) -> bool {
+        self.is_expired
+    }
+}
+
+/// A token as it was handed out.
+struct Got {
+    access: String,
+    expires_at: Option<SystemTime>,
+}
+
+impl Caller {
+    pub(crate) async fn ask_again_and_again(mut self) {
+        loop {
+            let (pause, patience, whose, way) = self.sky.dice(|dice| {
+                let bursts = dice.hits(300);
+                let pause = if bursts { 50 } else { 120_000 };
+                (
+                    dice.millis(0, pause),
+                    dice.millis(1_000, 25_000),
+                    dice.below(3),
+                    dice.below(4),
+                )
+            });
+            sleep(pause).await;
+            let whose = credentials()[usize::try_from(whose).expect("small")].clone();
+            match way {
+                0 => self.fetch(&whose, patience).await,
+                1 => self.call(&whose, patience).await,
+                _ => self.ask(&whose, patience).await,
+            }
+        }
+    }
+
+    async fn ask(&mut self, whose: &Credential, patience: Duration) {
+        let before = self.moves();
+        let rotator = self.rotator.within(patience);
+        match rotator.token_for(&team(), whose.clone()).await {
+            Ok(token) => {
+                let got = Got {
+                    access: token.access_token.expose().to_owned(),
+                    expires_at: token.expires_at,
+                };
+                if before.is_on_hold && self.moves() == before {
+                    self.fail("a tenant on hold got a token");
+                }
+                self.judge(whose, &got, &before);
+            }
+            Err(error) => self.excuse(whose, &error, &before),
+        }
+    }
+
+    /// As the authorize middleware does it: fetch, and bring up to date.
+    async fn fetch(&mut self, whose: &Credential, patience: Duration) {
+        let before = self.moves();
+        let user = match whose {
+            Credential::Bot => None,
+            Credential::User(id) => Some(id),
+        };
+        let Ok(Some(installation)) = self.store.fetch(&team(), user).await else {
+            return;
+        };
+        let rotator = self.rotator.within(patience);
+        let refreshed = rotator.refreshed(installation).await;
+        let installation = &refreshed.installation;
+        let bot = installation.bot.as_ref().map(|bot| &bot.grant);
+        let user_grant = installation.user.as_ref().map(|user| &user.grant);
+        for (whose, grant) in [(&Credential::Bot, bot), (whose, user_grant)] {
+            if let Some(grant) = grant {
+                let got = Got {
+                    access: grant.access_token.expose().to_owned(),
+                    expires_at: grant.expires_at,
+                };
+                self.judge(whose, &got, &before);
+            }
+        }
+        for error in [&refreshed.bot_error, &refreshed.user_error] {
+            if let Some(error) = error {
+                self.excuse(whose, error, &before);
+            }
+        }
+    }
+
+    /// Around a call of the host's own.
+    async fn call(&mut self, whose: &Credential, patience: Duration) {
+        let before = self.moves();
+        let got = Mutex::new(Vec::new());
+        let (sky, watch) = (&self.sky, &self.watch);
+        let rotator = self.rotator.within(patience);
+        let operation = |token: slack_installs::rotation::Token| {
+            let access = token.access_token.expose().to_owned();
+            let is_expired = token.expires_at.is_some_and(|end| end <= self.clock.now());
+            let is_live = watch.fake.is_live(&access);
+            let lies = sky.weather.lies && sky.dice(|dice| dice.hits(100));
+            got.lock().expect("no panic").push(Got {
+                access,
+                expires_at: token.expires_at,
+            });
+            async move {
+                match is_live && !lies {
+                    true => Ok(()),
+                    false => Err(Refused {
+                        is_expired: is_expired || lies,
+                    }),
+                }
+            }
+        };
+        let outcome = rotator.call(&team(), whose.clone(), operation).await;
+        let got = got.into_inner().expect("no panic");
+        if got.len() > 2 {
+            self.fail("an operation was repeated more than once");
+        }
+        if let [first, second] = &*got
+            && first.access == second.access
+        {
+            self.fail("an operation was repeated with the token that Slack refused");
+        }
+        for got in &got {
+            self.judge(whose, got, &before);
+        }
+        match outcome {
+            Ok(()) | Err(CallError::Operation(Refused { .. })) => {}
+            Err(CallError::Token(error)) => self.excuse(whose, &error, &before),
+            Err(error) => self.fail(&format!("{error:?}")),
+        }
+    }
+
+    fn judge(&mut self, whose: &Credential, got: &Got, before: &Moves) {
+        let pair = self.watch.ledger.name(&got.access);
+        let is_live = self.watch.fake.is_live(&got.access);
+        let end = if is_live { "" } else { ", which is dead" };
+        self.note(|| format!("the token of pair {pair:?} of {whose:?}{end}"));
+        let now = self.clock.now();
+        let skew = self.sky.weather.skew;
+        if got.expires_at.is_some_and(|end| end + skew <= now) {
+            self.fail("an expired token was handed out");
+        }
+        let ledger = &self.watch.ledger;
+        if !ledger.is_stored(&got.access) {
+            self.fail("a token was handed out before it was saved");
+        }
+        let root = ledger.root(&got.access);
+        let has_moved = self.moves() != *before || root != self.watch.root(whose);
+        let is_ours = |weather: &crate::weather::Weather| {
+            weather.lost == 0 && weather.crashes == 0 && weather.skew.is_zero()
+        };
+        if !is_live && !has_moved {
+            // While Slack is away nobody can ask it.
+            let recently = match self.sky.weather.blackouts {
+                0 => RECENTLY,
+                _ => RECENTLY + LONGEST_BLACKOUT,
+            };
+            let nobody_knows = ledger.may_be_ended(&got.access, recently);
+            if !nobody_knows || self.sky.weather.is_calm() || is_ours(&self.sky.weather) {
+                self.fail("a token was handed out that Slack has ended");
+            }
+        }
+        if let (Some(root), Some(end)) = (root, got.expires_at) {
+            let latest = self.seen.entry(root).or_insert(end);
+            let is_older = end < *latest;
+            *latest = end.max(*latest);
+            if is_older {
+                self.fail("an older token came after a newer one");
+            }
+        }
+    }
+
+    fn excuse(&self, whose: &Credential, error: &Error, before: &Moves) {
+        self.note(|| format!("{whose:?}: {error:?}"));
+        let weather = self.sky.weather;
+        let is_excused = match error {
+            Error::Busy => true,
+            Error::NotInstalled => weather.moves,
+            Error::OnHold => before.is_on_hold || self.moves() != *before,
+            Error::Configuration { .. } => false,
+            _ => !weather.is_calm(),
+        };
+        if !is_excused {
+            self.fail(&format!("a caller got {error:?}"));
+        }
+    }
+
+    fn moves(&self) -> Moves {
+        *self.moves.lock().expect("no panic")
+    }
+
+    fn note(&self, what: impl FnOnce() -> String) {
+        let name = &self.name;
+        self.watch.story.note(|| format!("{name}: {}", what()));
+    }
+
+    fn fail(&self, what: &str) {
+        self.watch.story.fail(&format!("{}: {what}", self.name));
+    }
+}
+
+/// The longest that a verdict of `auth.test` holds, and a caller's patience, and a stall.
+const RECENTLY: Duration = Duration::from_secs(120);

@@ -1,0 +1,99 @@
+//! The real engine in a simulated world: several nodes over one database and one Slack, on a
+//! paused clock. A seed decides every delay, crash, stall, lost answer, outage, skewed clock,
+//! reinstall, hold and uninstallation; the same seed does the same again.
+//!
+//! `SIMULATION_SEEDS=5000` runs so many of each weather, `SIMULATION_SEED=calm:17` one.
+
+mod caller;
+mod ledger;
+mod run;
+mod sky;
+mod story;
+mod watch;
+mod weather;
+
+use run::run;
+use weather::{WEATHERS, Weather};
+
+/// All seeds of one kind of weather; the story of the first that fails.
+fn sweep(name: &str, part: u64) {
+    let weather = Weather::named(name);
+    if let Ok(one) = std::env::var("SIMULATION_SEED") {
+        let (of, seed) = one.split_once(':').expect("weather:seed");
+        if of == name && part == 0 {
+            let outcome = run(weather, seed.parse().expect("a number"), true);
+            println!("{outcome:?}");
+            assert!(outcome.failures.is_empty(), "{:?}", outcome.failures);
+        }
+        return;
+    }
+    let seeds = std::env::var("SIMULATION_SEEDS");
+    let seeds = seeds.map_or(SEEDS, |seeds| seeds.parse().expect("a number"));
+    let (mut calls, mut duplicates, mut lost) = (0, 0, 0);
+    let mut wrong = Vec::new();
+    for seed in (part..seeds).step_by(PARTS) {
+        let outcome = run(weather, seed, false);
+        calls += outcome.counts.calls;
+        duplicates += outcome.counts.duplicates;
+        lost += outcome.lost;
+        if let Some(failure) = outcome.failures.first() {
+            wrong.push((seed, failure.clone()));
+        }
+    }
+    println!("{name}: {seeds} seeds, {calls} calls, {duplicates} repeated, {lost} chains lost");
+    if let Some((seed, failure)) = wrong.first() {
+        for (seed, failure) in &wrong {
+            println!("{name}:{seed} {failure}");
+        }
+        panic!(
+            "{} of {seeds} seeds fail; the first: {failure}\nSIMULATION_SEED={name}:{seed} \
+             cargo test --features testing --test rotation_simulation {name} -- --nocapture",
+            wrong.len()
+        );
+    }
+}
+
+/// Of each weather.
+const SEEDS: u64 = 340;
+
+/// Each weather is two tests, so that two cores have work to the end.
+const PARTS: usize = 2;
+
+macro_rules! weathers {
+    ($($name:ident: $what:ident,)*) => {$(
+        mod $name {
+            #[test]
+            fn $what() {
+                super::sweep(stringify!($name), 0);
+            }
+
+            mod second_half {
+                #[test]
+                fn $what() {
+                    crate::sweep(stringify!($name), 1);
+                }
+            }
+        }
+    )*};
+}
+
+weathers! {
+    calm: every_refresh_token_is_spent_once,
+    stalls: stalls_past_the_lease_and_skewed_clocks_lose_nothing,
+    lost: lost_answers_lose_nothing_within_the_grace,
+    crashes: crashes_lose_nothing_within_the_grace,
+    outages: outages_of_the_database_lose_nothing,
+    blackouts: an_outage_of_slacks_is_a_typed_reason_and_never_an_older_token,
+    deploys: nodes_that_end_in_good_order_lose_nothing,
+    moves: reinstalls_uninstallations_and_holds_revive_nothing_and_lose_nothing,
+    storm: everything_at_once_kills_nothing_falsely_and_revives_nothing,
+}
+
+#[test]
+fn a_seed_does_the_same_again() {
+    for weather in WEATHERS {
+        let (one, other) = (run(weather, 7, false), run(weather, 7, false));
+        assert_eq!(one.digest, other.digest, "{}", weather.name);
+        assert_eq!(one.counts, other.counts, "{}", weather.name);
+    }
+}

@@ -1,0 +1,277 @@
+//! One node's way to the database and to Slack: where a run goes wrong.
+
+use std::fmt;
+use std::future::pending;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use slack_installs::backend::{
+    Backend, Change, Cursor, Error as BackendError, Key, MemoryBackend, Page, Partition, Row, Slot,
+};
+use slack_installs::slack::{Transport, TransportError};
+use slack_installs::testing::FakeTransport;
+use tokio::time::{Instant, sleep};
+
+use crate::ledger::Ledger;
+use crate::watch::Watch;
+use crate::weather::{Dice, Weather};
+
+/// What all parts of a run share.
+pub(crate) struct Sky {
+    dice: Mutex<Dice>,
+    pub(crate) weather: Weather,
+    /// From the last life of a token on, nothing goes wrong any more.
+    pub(crate) is_clear: AtomicBool,
+    pub(crate) faults: AtomicUsize,
+    /// Until then Slack is away.
+    pub(crate) blackout: Mutex<Option<Instant>>,
+}
+
+/// What becomes of one operation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    Done,
+    Crash { after: bool },
+    Lost { after: bool },
+    Stall { after: bool, by: Duration },
+}
+
+impl Sky {
+    pub(crate) fn new(weather: Weather, dice: Dice) -> Self {
+        Self {
+            dice: Mutex::new(dice),
+            weather,
+            is_clear: AtomicBool::new(false),
+            faults: AtomicUsize::new(0),
+            blackout: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn dice<T>(&self, roll: impl FnOnce(&mut Dice) -> T) -> T {
+        roll(&mut self.dice.lock().expect("no panic while rolling"))
+    }
+
+    pub(crate) fn is_clear(&self) -> bool {
+        self.is_clear.load(Ordering::SeqCst)
+    }
+
+    fn is_black(&self) -> bool {
+        let blackout = *self.blackout.lock().expect("no panic");
+        blackout.is_some_and(|until| Instant::now() < until) && !self.is_clear()
+    }
+
+    fn fate(&self, lost: u32) -> (Duration, Fate) {
+        let Weather {
+            crashes, stalls, ..
+        } = self.weather;
+        let (pause, fate) = self.dice(|dice| {
+            let pause = dice.millis(1, 400);
+            let after = dice.hits(500);
+            let fate = match () {
+                () if dice.hits(crashes) => Fate::Crash { after },
+                () if dice.hits(lost) => Fate::Lost { after },
+                () if dice.hits(stalls) => Fate::Stall {
+                    after,
+                    by: dice.millis(14_000, 40_000),
+                },
+                () => Fate::Done,
+            };
+            (pause, fate)
+        });
+        match self.is_clear() {
+            true => (pause, Fate::Done),
+            false => {
+                let is_fault = fate != Fate::Done;
+                self.faults.fetch_add(is_fault.into(), Ordering::SeqCst);
+                (pause, fate)
+            }
+        }
+    }
+}
+
+/// A crashed node hangs for ever at whatever it does next, so that nothing of it has any effect
+/// any more: what it was about to ask may still be carried out. `every_await` shows that these
+/// places are enough.
+#[derive(Clone)]
+pub(crate) struct Link {
+    pub(crate) sky: Arc<Sky>,
+    pub(crate) ledger: Arc<Ledger>,
+    /// Names this life of the node.
+    pub(crate) life: usize,
+    pub(crate) is_down: Arc<AtomicBool>,
+    /// Before that nothing goes wrong for it: a node that cannot start is none.
+    pub(crate) has_started: Arc<AtomicBool>,
+}
+
+impl Link {
+    async fn carry<T>(
+        &self,
+        lost: u32,
+        effect: impl AsyncFnOnce() -> T,
+        failure: impl FnOnce(bool) -> T,
+    ) -> T {
+        if !self.has_started.load(Ordering::SeqCst) {
+            return effect().await;
+        }
+        self.hang_if_down().await;
+        let (pause, fate) = self.sky.fate(lost);
+        sleep(pause).await;
+        match fate {
+            Fate::Crash { after: false } => self.crash().await,
+            Fate::Lost { after: false } => return failure(false),
+            Fate::Stall { after: false, by } => sleep(by).await,
+            _ => {}
+        }
+        if self.is_down() && self.sky.dice(|dice| dice.hits(500)) {
+            pending::<()>().await;
+        }
+        let answer = effect().await;
+        self.hang_if_down().await;
+        match fate {
+            Fate::Crash { after: true } => self.crash().await,
+            Fate::Lost { after: true } => return failure(true),
+            Fate::Stall { after: true, by } => sleep(by).await,
+            _ => {}
+        }
+        self.hang_if_down().await;
+        answer
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        self.is_down.load(Ordering::SeqCst)
+    }
+
+    async fn crash(&self) {
+        self.is_down.store(true, Ordering::SeqCst);
+        self.ledger.die(self.life);
+        pending::<()>().await;
+    }
+
+    async fn hang_if_down(&self) {
+        if self.is_down() {
+            pending::<()>().await;
+        }
+    }
+}
+
+/// A node's database.
+pub(crate) struct Database {
+    pub(crate) inner: Arc<MemoryBackend>,
+    pub(crate) link: Link,
+    pub(crate) watch: Arc<Watch>,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Database")
+    }
+}
+
+fn lost_row(_: bool) -> BackendError {
+    BackendError::Unavailable("the simulation lost it".into())
+}
+
+#[async_trait]
+impl Backend for Database {
+    async fn read(
+        &self,
+        partition: &Partition,
+        slots: &[Slot],
+    ) -> Result<Vec<Option<Row>>, BackendError> {
+        let outages = self.link.sky.weather.outages;
+        let effect = async || self.inner.read(partition, slots).await;
+        self.link
+            .carry(outages, effect, |after| Err(lost_row(after)))
+            .await
+    }
+
+    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), BackendError> {
+        let outages = self.link.sky.weather.outages;
+        let effect = async || {
+            self.inner.commit(partition, changes).await?;
+            self.watch.committed(changes).await;
+            Ok(())
+        };
+        self.link
+            .carry(outages, effect, |after| Err(lost_row(after)))
+            .await
+    }
+
+    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, BackendError> {
+        self.inner.scan(from, limit).await
+    }
+
+    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, BackendError> {
+        let effect = async || self.inner.due(now, limit).await;
+        self.link
+            .carry(0, effect, |after| Err(lost_row(after)))
+            .await
+    }
+}
+
+/// A node's network.
+pub(crate) struct Network {
+    pub(crate) inner: FakeTransport,
+    pub(crate) link: Link,
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Network")
+    }
+}
+
+#[async_trait]
+impl Transport for Network {
+    async fn send(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> Result<http::Response<Bytes>, TransportError> {
+        let Link {
+            sky, ledger, life, ..
+        } = &self.link;
+        let asked = ledger.ask(&request, *life);
+        let effect = async || match sky.is_black() {
+            true => away(sky).await,
+            false => {
+                let answer = self.inner.send(request).await;
+                if let Ok(answer) = &answer {
+                    ledger.answer(&asked, answer.body());
+                }
+                answer
+            }
+        };
+        let failure = |_| Err(TransportError::Lost("the simulation lost it".into()));
+        let answer = self.link.carry(sky.weather.lost, effect, failure).await;
+        match &answer {
+            Ok(_) => ledger.hear(&asked),
+            Err(_) => ledger.miss(&asked),
+        }
+        answer
+    }
+}
+
+/// Slack's outage: whatever it answers, it did nothing.
+async fn away(sky: &Sky) -> Result<http::Response<Bytes>, TransportError> {
+    let status = |code: u16| {
+        let answer = http::Response::builder().status(code);
+        answer
+            .header("retry-after", "20")
+            .body(Bytes::from_static(b"<html>"))
+    };
+    let kind = sky.dice(|dice| dice.below(5));
+    Ok(match kind {
+        0 => return Err(TransportError::NotSent("the simulation is dark".into())),
+        1 => return Err(TransportError::Lost("the simulation is dark".into())),
+        2 => {
+            sleep(Duration::from_secs(10)).await;
+            return Err(TransportError::Lost("the simulation is dark".into()));
+        }
+        3 => status(429),
+        _ => status(503),
+    }
+    .expect("a plain answer"))
+}
