@@ -5,6 +5,8 @@ mod support;
 
 #[path = "rotation_more/reinstall.rs"]
 mod reinstall;
+#[path = "rotation_more/succession.rs"]
+mod succession;
 
 use slack_installs::rotation::RefusedToken;
 use slack_installs::testing::{Person, Rotation, Workspace};

@@ -17,8 +17,8 @@ async fn a_call_that_meets_a_reinstall_goes_on_with_the_new_installations_token(
         .await
         .expect("generation 1");
     stage.fake.advance(HOUR);
-    let tries = AtomicUsize::new(0);
-    let call = rotator.call(&alpha(), Credential::Bot, |token| {
+    let (tries, tenant) = (AtomicUsize::new(0), alpha());
+    let call = rotator.call(&tenant, Credential::Bot, |token| {
         let is_first = tries.fetch_add(1, Ordering::SeqCst) == 0;
         let stage = &stage;
         async move {
