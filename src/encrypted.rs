@@ -27,6 +27,7 @@ mod records;
 mod rotation_facts;
 mod seen;
 mod states;
+mod succession;
 
 use driver::Driver;
 use keys::Keys;

@@ -40,7 +40,7 @@ pub struct Installation {
     /// it is: whoever is on hold does not end that by installing again.
     pub hold: Option<Hold>,
     /// Which state of the stored installation this is; `None` before it was stored. `store` does
-    /// not look at it: an installation overwrites what stands there.
+    /// not look at it: what stands there is overwritten unless it is newer.
     pub revision: Option<Revision>,
     /// Which of its tokens Slack may have ended. Known from the same rows, so that to ask costs
     /// nothing.

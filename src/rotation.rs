@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::installation::{Bot, Grant, Installation, Scopes, User};
 use crate::secret::AccessToken;
 use crate::slack::{ClientCredentials, ErrorCode, SlackClient};
-use crate::store::{ChainKey, Credential, RotationStore, StoredChain};
+use crate::store::{ChainKey, Credential, InstallId, RotationStore, StoredChain};
 use crate::tenant::InstallationKey;
 
 mod engine;
@@ -123,6 +123,7 @@ pub struct Token {
     /// Slack has refused to replace it: it serves until it ends, and then the app must be
     /// installed again.
     pub is_last: bool,
+    install: InstallId,
     generation: u64,
 }
 
@@ -233,13 +234,13 @@ impl TokenRotator {
             .token(&key, Demand::Current)
             .await
             .map_err(CallError::Token)?;
-        let generation = token.generation;
+        let (install, generation) = (token.install, token.generation);
         match operation(token).await {
             Err(error) if error.is_token_expired() => {}
             outcome => return outcome.map_err(CallError::Operation),
         }
         tracing::info!(chain = %key, "Slack calls a token expired; refreshing it");
-        let newer = Demand::NewerThan(generation);
+        let newer = Demand::NewerThan(install, generation);
         let token = self.token(&key, newer).await.map_err(CallError::Token)?;
         operation(token).await.map_err(CallError::Operation)
     }
@@ -353,8 +354,7 @@ impl TokenRotator {
             let chain = &stored.chain;
             let now = engine.clock.now();
             let freshness = protocol::freshness(chain, now);
-            let is_refused = matches!(demand, Demand::NewerThan(old) if chain.generation <= old);
-            let may_serve = freshness < Freshness::Hard && !is_refused;
+            let may_serve = freshness < Freshness::Hard && !demand.refuses(chain);
             if chain.idle > 0 {
                 engine.note_use(key, chain.expires_at, false);
             }
@@ -412,6 +412,7 @@ impl Token {
             expires_at: grant.expires_at,
             scopes: grant.scopes.clone(),
             is_last: stored.chain.is_dead,
+            install: stored.chain.install,
             generation: stored.chain.generation,
         }
     }

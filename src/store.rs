@@ -27,7 +27,7 @@ pub use seen::{Claim, SeenId, SeenStore};
 ///
 /// # Contract
 ///
-/// 1. What `store` took, `fetch` gives, for the same key. Bot, user and webhooks are stored
+/// 1. What `store` took, `fetch` gives, for the same key, unless what stands is newer (7). Bot, user and webhooks are stored
 ///    together or not at all.
 /// 2. Each credential is kept once: a later `store` replaces the bot's token for everybody, and
 ///    the user's token for that user. What it does not carry (no bot, no user) stays as it is.
@@ -38,6 +38,11 @@ pub use seen::{Claim, SeenId, SeenStore};
 /// 5. `delete` removes exactly what it names, and is content if that is gone already. Told to
 ///    remove only what was judged, it never removes what has come since.
 /// 6. Concurrent calls act as if one came after the other.
+/// 7. What is newer stays. Tokens that the stored ones have replaced, as those of an installation
+///    that was fetched before a refresh, change nothing; the pair that stands, stored again, goes
+///    on being refreshed as before. Other tokens replace those of an installation that was not
+///    later (`installed_at`), so of equal times those that are stored last. A later installation
+///    keeps its tokens and its facts; the late one's refresh token is kept beside them.
 ///
 /// # Consistency
 ///
@@ -68,7 +73,8 @@ pub use seen::{Claim, SeenId, SeenStore};
 /// ```
 #[async_trait]
 pub trait InstallationStore: fmt::Debug + Send + Sync + 'static {
-    /// Keeps this installation, over whatever stood there. Answers its revision.
+    /// Keeps this installation, over what stood there unless that is newer. Answers the revision
+    /// of what stands.
     async fn store(&self, installation: &Installation) -> Result<Revision, Error>;
 
     /// The installation of this key, with the token of this user if one is named.

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use async_trait::async_trait;
 
 use super::driver::{Place, Record, Step};
-use super::{EncryptedStore, records, slot, tenant, user_slot};
+use super::{EncryptedStore, records, slot, succession, tenant, user_slot};
 use crate::backend::{Backend, Cursor, Row, Slot};
 use crate::installation::{Installation, Revision};
 use crate::store::{Delete, DeleteWhat, Error, Facts, InstallationStore, ListCursor, Listing};
@@ -16,21 +16,28 @@ use crate::tenant::{InstallationKey, UserId};
 impl<B: Backend> InstallationStore for EncryptedStore<B> {
     async fn store(&self, installation: &Installation) -> Result<Revision, Error> {
         let partition = tenant(self.driver.app(), &installation.key());
-        let places = [install(), bot()];
+        let places: Vec<_> = [install(), bot()]
+            .into_iter()
+            .chain(installation.user.as_ref().map(|new| user(&new.id)))
+            .collect();
+        let at = installation.installed_at;
         let decide = |records: &[Option<Record>], rows: &[Option<Row>]| {
-            let ([standing, standing_bot], [row, _]) = (records, rows) else {
-                unreachable!("two places were read")
+            let ([standing, standing_bot, standing_user @ ..], [row, ..]) = (records, rows) else {
+                unreachable!("two places were read, or three")
             };
             let facts = records::install_draft(installation, standing.as_ref(), row.as_ref())?;
             let mut steps = vec![Step::Put(install().slot, facts)];
             if let Some(new) = &installation.bot {
-                let draft =
-                    records::bot_draft(new, installation.installed_at, standing_bot.as_ref())?;
-                steps.push(Step::Put(bot().slot, draft));
+                let facts = records::bot_facts(new, at, standing_bot.as_ref())?;
+                let standing = standing.as_ref().zip(standing_bot.as_ref());
+                steps.push(succession::step(bot(), standing, facts, &new.grant, at)?);
             }
             if let Some(new) = &installation.user {
-                let draft = records::user_draft(new, installation.installed_at);
-                steps.push(Step::Put(user(&new.id).slot, draft));
+                let facts = records::user_facts(new, at);
+                let standing_user = standing_user.first().and_then(Option::as_ref);
+                let standing = standing.as_ref().zip(standing_user);
+                let place = user(&new.id);
+                steps.push(succession::step(place, standing, facts, &new.grant, at)?);
             }
             Ok((steps, ()))
         };

@@ -108,10 +108,27 @@ pub(super) struct GrantFacts {
     user_id: Option<UserId>,
     scopes: String,
     expires_at: Option<u64>,
-    granted_at: u64,
+    pub(super) granted_at: u64,
     /// Absent until the chain is first refreshed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rotation: Option<RotationFacts>,
+}
+
+impl GrantFacts {
+    /// The same facts of a chain that stands: another writer brings the pair that it has.
+    pub(super) fn with_rotation_of(self, standing: Self) -> Self {
+        Self {
+            granted_at: self.granted_at.max(standing.granted_at),
+            rotation: standing.rotation,
+            ..self
+        }
+    }
+
+    /// Whether this was one of the chain's last refresh tokens before the present one.
+    pub(super) fn has_replaced(&self, mark: Mark) -> bool {
+        let rotation = self.rotation.as_ref();
+        rotation.is_some_and(|rotation| rotation.has_replaced(mark))
+    }
 }
 
 /// The secrets of a chain of tokens.
@@ -126,9 +143,9 @@ struct GrantSecrets<'a> {
     alternates: Vec<Cow<'a, str>>,
 }
 
-/// The row of an installation's facts. Webhooks of other channels are kept from `standing`. A
-/// hold is kept from a `row` that does not open as well, though what it says in the clear is not
-/// authenticated: nobody is to end one by damaging it.
+/// The row of an installation's facts. Webhooks of other channels are kept from `standing`, and all
+/// of it if that is of a later installation. A hold is kept from a `row` that does not open as well,
+/// though what it says in the clear is not authenticated: nobody is to end one by damaging it.
 pub(super) fn install_draft(
     installation: &Installation,
     standing: Option<&Record>,
@@ -142,24 +159,30 @@ pub(super) fn install_draft(
     };
     let old = standing.map(open_secrets).transpose()?;
     let home = &installation.home;
-    let facts = InstallFacts {
-        v: 1,
-        kind: INSTALL.into(),
-        app_id: installation.app_id.clone(),
-        enterprise_id: home.enterprise().map(|enterprise| enterprise.id.clone()),
-        enterprise_name: home
-            .enterprise()
-            .and_then(|enterprise| enterprise.name.clone()),
-        team_id: home.team().map(|team| team.id.clone()),
-        team_name: home.team().and_then(|team| team.name.clone()),
-        is_enterprise_install: home.is_enterprise_install(),
-        url: installation
-            .url
-            .clone()
-            .or_else(|| old_facts.as_ref().and_then(|facts| facts.url.clone())),
-        installed_by: installation.installed_by.clone(),
-        installed_at: to_epoch(installation.installed_at),
-        hold,
+    let installed_at = to_epoch(installation.installed_at);
+    let later = |old: &InstallFacts| old.installed_at > installed_at;
+    let is_late = old_facts.as_ref().is_some_and(later);
+    let facts = match old_facts {
+        Some(later) if is_late => later,
+        old_facts => InstallFacts {
+            v: 1,
+            kind: INSTALL.into(),
+            app_id: installation.app_id.clone(),
+            enterprise_id: home.enterprise().map(|enterprise| enterprise.id.clone()),
+            enterprise_name: home
+                .enterprise()
+                .and_then(|enterprise| enterprise.name.clone()),
+            team_id: home.team().map(|team| team.id.clone()),
+            team_name: home.team().and_then(|team| team.name.clone()),
+            is_enterprise_install: home.is_enterprise_install(),
+            url: installation
+                .url
+                .clone()
+                .or_else(|| old_facts.as_ref().and_then(|facts| facts.url.clone())),
+            installed_by: installation.installed_by.clone(),
+            installed_at,
+            hold,
+        },
     };
     let new = installation
         .incoming_webhooks
@@ -174,16 +197,17 @@ pub(super) fn install_draft(
         Some(old) => (old.webhooks, old.metadata),
         None => (Vec::new(), None),
     };
-    let mut channels = HashSet::new();
-    let webhooks = new
-        .chain(old_webhooks)
-        .filter(|webhook| channels.insert(webhook.channel_id.clone()))
-        .collect();
     let metadata = installation.metadata.as_deref().map(Cow::Borrowed);
-    let secrets = InstallSecrets {
-        webhooks,
-        metadata: metadata.or(old_metadata),
+    let (mut webhooks, metadata) = match is_late {
+        true => (
+            old_webhooks.into_iter().chain(new).collect::<Vec<_>>(),
+            old_metadata.or(metadata),
+        ),
+        false => (new.chain(old_webhooks).collect(), metadata.or(old_metadata)),
     };
+    let mut channels = HashSet::new();
+    webhooks.retain(|webhook| channels.insert(webhook.channel_id.clone()));
+    let secrets = InstallSecrets { webhooks, metadata };
     Ok(Draft {
         kind: INSTALL,
         metadata: to_text(&facts),
@@ -202,34 +226,32 @@ pub(super) fn with_facts(kind: &'static str, facts: &impl Serialize, record: &Re
     }
 }
 
-/// The row of the bot's chain. What `auth.test` told before is kept from `standing`.
-pub(super) fn bot_draft(
+/// The facts of the bot's chain. What `auth.test` told before is kept from `standing`.
+pub(super) fn bot_facts(
     bot: &Bot,
     granted_at: SystemTime,
     standing: Option<&Record>,
-) -> Result<Draft, Error> {
+) -> Result<GrantFacts, Error> {
     let old = standing
         .map(|record| grant_facts(record, BOT))
         .transpose()?;
     let same_bot = old.filter(|old| old.bot_user_id.as_ref() == Some(&bot.user_id));
-    let facts = GrantFacts {
+    Ok(GrantFacts {
         bot_user_id: Some(bot.user_id.clone()),
         bot_id: bot
             .id
             .clone()
             .or_else(|| same_bot.and_then(|old| old.bot_id)),
         ..facts_of(BOT, &bot.grant, granted_at)
-    };
-    Ok(grant_draft(BOT, &facts, &bot.grant))
+    })
 }
 
-/// The row of one user's chain.
-pub(super) fn user_draft(user: &User, granted_at: SystemTime) -> Draft {
-    let facts = GrantFacts {
+/// The facts of one user's chain.
+pub(super) fn user_facts(user: &User, granted_at: SystemTime) -> GrantFacts {
+    GrantFacts {
         user_id: Some(user.id.clone()),
         ..facts_of(USER, &user.grant, granted_at)
-    };
-    grant_draft(USER, &facts, &user.grant)
+    }
 }
 
 /// An installation from its rows.
@@ -345,12 +367,13 @@ fn facts_of(kind: &'static str, grant: &Grant, granted_at: SystemTime) -> GrantF
     }
 }
 
-fn grant_draft(kind: &'static str, facts: &GrantFacts, grant: &Grant) -> Draft {
+/// The row of a chain that begins with this grant.
+pub(super) fn grant_draft(kind: &'static str, facts: &GrantFacts, grant: &Grant) -> Draft {
     let due_at = Chain::new(grant, from_epoch(facts.granted_at)).due_at;
     draft_of(kind, facts, grant, &[], due_at)
 }
 
-fn draft_of(
+pub(super) fn draft_of(
     kind: &'static str,
     facts: &GrantFacts,
     grant: &Grant,
@@ -408,12 +431,10 @@ pub(super) fn chain_draft(
     standing: &Record,
     moved: &StoredChain,
 ) -> Result<Draft, Error> {
-    let facts = GrantFacts {
-        scopes: moved.grant.scopes.to_string(),
-        expires_at: moved.grant.expires_at.map(to_epoch),
-        rotation: Some(RotationFacts::of(&moved.chain)),
-        ..grant_facts(standing, kind)?
-    };
+    let mut facts = grant_facts(standing, kind)?;
+    facts.scopes = moved.grant.scopes.to_string();
+    facts.expires_at = moved.grant.expires_at.map(to_epoch);
+    facts.rotation = Some(RotationFacts::after(facts.rotation, &moved.chain));
     let due_at = moved.chain.due_at;
     Ok(draft_of(
         kind,
@@ -543,11 +564,13 @@ mod tests {
             let draft = install_draft(&installation, None).expect("nothing stands");
             assert_same(&draft, install);
             if let (Some(new), Some(bot)) = (&installation.bot, bot) {
-                let draft = bot_draft(new, installation.installed_at, None);
-                assert_same(&draft.expect("nothing stands"), bot);
+                let facts = bot_facts(new, installation.installed_at, None);
+                let facts = facts.expect("nothing stands");
+                assert_same(&grant_draft(BOT, &facts, &new.grant), bot);
             }
             if let (Some(new), Some(user)) = (&installation.user, user) {
-                assert_same(&user_draft(new, installation.installed_at), user);
+                let facts = user_facts(new, installation.installed_at);
+                assert_same(&grant_draft(USER, &facts, &new.grant), user);
             }
             written += tenant.len();
         }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::records::form;
 use crate::clock::{from_millis, to_millis};
-use crate::store::{Chain, Error, InstallId, Lease, SUSPECT};
+use crate::store::{Chain, Error, InstallId, Lease, Mark, SUSPECT};
 
 /// Milliseconds since 1970, as all times here: a lease has seconds.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -29,6 +29,12 @@ pub(super) struct RotationFacts {
     is_dead: bool,
     #[serde(default, skip_serializing_if = "is_zero")]
     idle: u32,
+    /// The mark of the primary refresh token, in 16 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mark: Option<String>,
+    /// The marks of those before it, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    past: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -39,8 +45,15 @@ struct LeaseFacts {
 }
 
 impl RotationFacts {
-    pub(super) fn of(chain: &Chain) -> Self {
+    /// The facts of a chain that these have become.
+    pub(super) fn after(before: Option<Self>, chain: &Chain) -> Self {
+        let mark = chain.refresh.map(text);
+        let (old, mut past) = before.map_or((None, Vec::new()), |it| (it.mark, it.past));
+        past.extend(old.filter(|old| Some(old) != mark.as_ref()));
+        past.drain(..past.len().saturating_sub(PAST));
         Self {
+            mark,
+            past,
             install: hex(chain.install.0),
             generation: chain.generation,
             issued_at: to_millis(chain.issued_at),
@@ -56,6 +69,10 @@ impl RotationFacts {
             is_dead: chain.is_dead,
             idle: chain.idle,
         }
+    }
+
+    pub(super) fn has_replaced(&self, mark: Mark) -> bool {
+        self.past.contains(&text(mark))
     }
 
     /// As [`Chain::is_suspect`].
@@ -94,6 +111,14 @@ fn number(hex: &str) -> Result<u128, Error> {
     u128::from_str_radix(hex, 16).map_err(|_| form("a chain's ids"))
 }
 
+fn text(mark: Mark) -> String {
+    format!("{:016x}", mark.0)
+}
+
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
+
+/// Two days of pairs: who keeps an installation for longer before storing it again, stores over a
+/// newer pair.
+const PAST: usize = 5;

@@ -17,8 +17,20 @@ use crate::store::{Chain, InstallId, Lease, Mark, SUSPECT};
 pub(crate) enum Demand {
     /// A token that is not due.
     Current,
-    /// A token of a later generation than this: Slack refused that one's.
-    NewerThan(u64),
+    /// Another token than this installation's of this generation: Slack refused that one.
+    NewerThan(InstallId, u64),
+}
+
+impl Demand {
+    /// Whether the chain's token is the one that Slack refused, or an older one.
+    pub(crate) fn refuses(self, chain: &Chain) -> bool {
+        match self {
+            Self::Current => false,
+            Self::NewerThan(install, generation) => {
+                chain.install == install && chain.generation <= generation
+            }
+        }
+    }
 }
 
 /// The answer to [`acquire`].
@@ -127,15 +139,14 @@ pub(crate) fn acquire(
     let Some(refresh) = chain.refresh else {
         return (None, Acquired::Current);
     };
-    let is_due = match demand {
-        // An attempt of unknown outcome is repeated at once, while Slack still takes the token.
-        Demand::Current => chain.attempts > 0 || freshness(chain, now) > Freshness::Fresh,
-        Demand::NewerThan(generation) => chain.generation <= generation,
-    };
+    let is_refused = demand.refuses(chain);
+    let freshness = freshness(chain, now);
+    // An attempt of unknown outcome is repeated at once, while Slack still takes the token.
+    let is_due = is_refused || chain.attempts > 0 || freshness > Freshness::Fresh;
     if !is_due {
         return (None, Acquired::Current);
     }
-    if matches!(demand, Demand::NewerThan(_)) && now < chain.issued_at + FORCED {
+    if is_refused && freshness < Freshness::Hard && now < chain.issued_at + FORCED {
         let error = Some("refreshed_just_now".into());
         return (
             None,

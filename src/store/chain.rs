@@ -252,7 +252,8 @@ pub struct InstallId(pub u128);
 
 impl InstallId {
     /// The id of the installation that brought this grant. Two installations share it only if
-    /// Slack gave both the same tokens, and then they are the same chain.
+    /// Slack gave both the same tokens, and then they are the same chain. A chain keeps it however
+    /// often its pair is replaced, or stored again.
     #[must_use]
     pub fn of(grant: &Grant) -> Self {
         let token = match &grant.refresh_token {

@@ -75,6 +75,7 @@ macro_rules! store_behaviour {
             listing_is_complete_by_pages_of_any_size_and_opens_nothing
             nothing_secret_stands_in_the_clear
             of_two_stores_in_one_tick_the_later_wins
+            of_two_stores_the_later_installation_wins_whichever_comes_last
             the_sweep_removes_expired_states_of_this_app_only
             webhooks_are_kept_one_for_each_channel
             what_is_due_is_found_behind_the_rows_of_other_apps
@@ -436,6 +437,31 @@ pub(crate) async fn of_two_stores_in_one_tick_the_later_wins(db: Db) {
             (Some(revision), noon())
         );
     }
+}
+
+pub(crate) async fn of_two_stores_the_later_installation_wins_whichever_comes_last(db: Db) {
+    let store = db.store().await;
+    let mut early = in_workspace("T1")
+        .with_bot("xoxb-early")
+        .with_user("U0ADMIN0001", "xoxp-early")
+        .with_webhook("C0EARLY0001", "https://hooks.slack.com/services/T/B/1");
+    early.metadata = Some("early".to_owned());
+    let mut later = in_workspace("T1")
+        .with_bot("xoxb-later")
+        .with_user("U0ADMIN0001", "xoxp-later");
+    later.installed_at = noon() + Duration::from_secs(1);
+    later.installed_by = Some(user_id("U0LATER0001"));
+    store.store(&later).await.expect("stored");
+    let revision = put(&store, early).await;
+    let fetched = fetch(&store, &workspace_key("T1"), Some("U0ADMIN0001")).await;
+    assert_eq!(bot_token(&fetched), Some("xoxb-later"));
+    assert_eq!(user_token(&fetched), Some(("U0ADMIN0001", "xoxp-later")));
+    assert_eq!(fetched.installed_at, later.installed_at);
+    assert_eq!(fetched.installed_by, later.installed_by);
+    assert_eq!(fetched.revision, Some(revision));
+    // What the later one did not bring is the early one's.
+    assert_eq!(fetched.metadata.as_deref(), Some("early"));
+    assert_eq!(fetched.incoming_webhooks.len(), 1);
 }
 
 pub(crate) async fn an_unknown_tenant_is_none_and_no_error(db: Db) {
