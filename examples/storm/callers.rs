@@ -1,6 +1,7 @@
 //! One process's callers, and the app that they ask.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use slack_installs::backend::Backend;
@@ -13,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::Failure;
-use crate::orders::Orders;
+use crate::orders::{Each, Orders};
 use crate::tally::{Fingerprint, Report};
 use crate::watch::Watch;
 
@@ -22,6 +23,7 @@ pub(crate) struct Callers {
     rotator: TokenRotator,
     tenants: Arc<[InstallationKey]>,
     callers: usize,
+    each: Each,
     reports: mpsc::UnboundedSender<Report>,
 }
 
@@ -40,23 +42,31 @@ impl Callers {
             rotator: TokenRotator::new(config, slack, store),
             tenants: orders.tenants()?.into(),
             callers: orders.callers,
+            each: orders.each,
             reports,
         })
     }
 
-    /// Each caller asks once for each workspace. Beside them works what the docs tell every
-    /// process to run.
+    /// All callers ask. Beside them works what the docs tell every process to run.
     pub(crate) async fn ask(self) {
         let worker = self.rotator.clone();
         let worker = tokio::spawn(async move { worker.work(WorkerConfig::default()).await });
         let mut callers = JoinSet::new();
+        let queue = Arc::new(AtomicUsize::new(0));
         for caller in 0..self.callers {
+            let (each, queue) = (self.each, Arc::clone(&queue));
             let (rotator, reports) = (self.rotator.clone(), self.reports.clone());
             let tenants = Arc::clone(&self.tenants);
             callers.spawn(async move {
                 for turn in 0..tenants.len() {
-                    // Each in an order of its own, as requests come.
-                    let tenant = &tenants[(turn + caller * STRIDE) % tenants.len()];
+                    let place = match each {
+                        // In an order of its own, as requests come.
+                        Each::Caller => (turn + caller * STRIDE) % tenants.len(),
+                        Each::Process => queue.fetch_add(1, Ordering::SeqCst),
+                    };
+                    let Some(tenant) = tenants.get(place) else {
+                        break;
+                    };
                     let asked_at = Instant::now();
                     let report = match rotator.token_for(tenant, Credential::Bot).await {
                         Ok(token) => Report::Token(

@@ -38,6 +38,7 @@ pub(crate) async fn storm(options: &Options) -> Result<Outcome, Failure> {
     let orders = Orders {
         backend: options.backend.clone(),
         callers: options.callers,
+        each: options.each,
         workspaces: options.workspaces,
         slack: fake.environment().base().to_string(),
         client_id: fake.client_id().to_string(),

@@ -6,8 +6,7 @@
 //! ```
 //!
 //! Starts a fake Slack on loopback, installs an app in so many workspaces, and lets so many real
-//! processes, each with callers of its own, go at the same moment. Each caller asks once for each
-//! workspace. Prints one JSON line:
+//! processes, each with callers of its own, go at the same moment. Prints one JSON line:
 //!
 //! | | |
 //! |---|---|
@@ -29,6 +28,8 @@
 //!   `memory` by the feature of that name. `scripts/storm` starts throw-away servers for all.
 //! * `--processes` 1, `--callers` 1000 (of each process), `--workspaces` 1, `--latency-ms` 100
 //!   (Slack's, for a refresh).
+//! * `--each`: who asks once for each workspace. `caller` (the default): every one, beginning all
+//!   over the place. `process`: its callers part them, in the same order in every process.
 //! * `--grace`: for how many seconds Slack takes a used refresh token again, or `none`. 2.
 //! * `--kill`: that many processes are killed in the middle of a refresh, and others started in
 //!   their places. `--kill-at call`: before Slack hears of it; `--kill-at answer` (the default):

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::Failure;
-use crate::orders::Step;
+use crate::orders::{Each, Step};
 
 pub(crate) struct Options {
     pub(crate) backend: String,
     pub(crate) processes: usize,
     pub(crate) callers: usize,
+    pub(crate) each: Each,
     pub(crate) workspaces: usize,
     pub(crate) latency: Duration,
     pub(crate) grace: Duration,
@@ -39,7 +40,13 @@ impl Options {
             Some("call") => Step::Call,
             Some(_) => return Err("--kill-at: neither `call` nor `answer`".into()),
         };
+        let each = match given.remove("each").as_deref() {
+            None | Some("caller") => Each::Caller,
+            Some("process") => Each::Process,
+            Some(_) => return Err("--each: neither `caller` nor `process`".into()),
+        };
         let options = Self {
+            each,
             backend: given
                 .remove("backend")
                 .unwrap_or_else(|| "memory".to_owned()),

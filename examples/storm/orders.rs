@@ -12,6 +12,7 @@ use crate::Failure;
 pub(crate) struct Orders {
     pub(crate) backend: String,
     pub(crate) callers: usize,
+    pub(crate) each: Each,
     pub(crate) workspaces: usize,
     pub(crate) slack: String,
     pub(crate) client_id: String,
@@ -19,6 +20,15 @@ pub(crate) struct Orders {
     pub(crate) master_key: String,
     /// Where to ask, once, whether to go on: the answer may be SIGKILL.
     pub(crate) pause_at: Option<Step>,
+}
+
+/// Who asks once for each workspace.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) enum Each {
+    /// Every caller, beginning somewhere else.
+    Caller,
+    /// Every process: its callers part the workspaces among them, in the same order everywhere.
+    Process,
 }
 
 /// A moment of a refresh.

@@ -111,11 +111,14 @@ impl Child {
         }
     }
 
-    /// What it says to a question.
+    /// What it says to a question. Steps that it announced before it was freed are taken by now.
     pub(crate) async fn answer(&mut self) -> Word {
-        match self.next().await {
-            Event::Said(word) => word,
-            other => panic!("a process that is free answers, and not {other:?}"),
+        loop {
+            match self.next().await {
+                Event::Said(word) => return word,
+                Event::Step(_, Permit::Process) => {}
+                other => panic!("a process that is free answers, and not {other:?}"),
+            }
         }
     }
 

@@ -19,6 +19,7 @@ mod redis_servers;
 mod server;
 mod slack;
 mod trial;
+mod verdict;
 mod world;
 
 use std::time::Duration;
@@ -26,7 +27,10 @@ use std::time::Duration;
 use child::Child;
 use postgres::Postgres;
 use redis_servers::Redis;
-use trial::{Case, Meanwhile, Signal};
+use slack_installs::testing::GracePolicy::{self, AllLive, FirstOnly, NewestOnly, SameChild};
+use trial::Case;
+use trial::Meanwhile::{self, Ask, Reinstall, Uninstall, Work};
+use trial::Signal::{self, Kill, Stop};
 use world::World;
 
 /// The name of the test that is a process of the fleet, where a variable says so.
@@ -55,35 +59,69 @@ async fn on_redis_a_refresh_survives_a_kill_or_a_stop_at_any_step() {
     disturb_everywhere(&server.url()).await;
 }
 
+/// Each case at each step. Prints how often Slack was called, and what was lost.
 async fn disturb_everywhere(database: &str) {
     let mut world = World::open(database).await;
     let mut other = world.process(false).await;
     let steps = world.steps(&mut other).await;
-    println!("{steps:?}");
+    let mut wrongs = Vec::new();
     for case in CASES {
-        for nth in 1..=steps.len() {
+        let mut line = Vec::new();
+        let mut lost = Vec::new();
+        for (nth, step) in (1..).zip(&steps) {
             let outcome = world.disturb(case, nth, &mut other).await;
-            println!(
-                "{outcome} {:?} f{} l{}",
-                outcome.reached, outcome.forgotten, outcome.live
+            assert_eq!(outcome.step, *step, "every refresh takes the same steps");
+            for wrong in outcome.wrongs() {
+                wrongs.push(format!("{wrong}\n  {outcome}"));
+            }
+            let mark = if outcome.is_lost() { "!" } else { "" };
+            line.push(format!("{}{mark}", outcome.counts.calls));
+            lost.extend(outcome.is_lost().then_some(nth - 1));
+        }
+        println!("{case}: calls at each step (! lost): {}", line.join(" "));
+        if case.signal == Kill && case.grace.is_zero() {
+            assert_eq!(
+                lost,
+                window(&steps),
+                "the window, and no step outside of it"
             );
         }
     }
+    println!("steps: {}", steps.join(", "));
+    assert!(wrongs.is_empty(), "{}", wrongs.join("\n"));
 }
 
-const fn case(signal: Signal, meanwhile: Meanwhile, grace: u64) -> Case {
+/// The steps at which Slack has issued a pair that is not saved.
+fn window(steps: &[String]) -> Vec<usize> {
+    let issued = steps.iter().position(|step| step == slack::DONE);
+    let saved = steps.iter().rposition(|step| step == "after the commit");
+    (issued.expect("Slack is asked")..saved.expect("there is a save")).collect()
+}
+
+const fn case(signal: Signal, meanwhile: Meanwhile, grace: u64, policy: GracePolicy) -> Case {
     Case {
         signal,
         meanwhile,
         grace: Duration::from_secs(grace),
+        policy,
     }
 }
 
-const CASES: [Case; 6] = [
-    case(Signal::Kill, Meanwhile::Ask, 30),
-    case(Signal::Kill, Meanwhile::Ask, 0),
-    case(Signal::Stop, Meanwhile::Ask, 30),
-    case(Signal::Stop, Meanwhile::Ask, 0),
-    case(Signal::Stop, Meanwhile::Reinstall, 30),
-    case(Signal::Stop, Meanwhile::Uninstall, 30),
+const CASES: [Case; 16] = [
+    case(Kill, Ask, 30, NewestOnly),
+    case(Kill, Ask, 30, AllLive),
+    case(Kill, Ask, 30, SameChild),
+    case(Kill, Ask, 30, FirstOnly),
+    case(Kill, Ask, 0, NewestOnly),
+    case(Kill, Work, 30, NewestOnly),
+    case(Kill, Reinstall, 30, NewestOnly),
+    case(Kill, Uninstall, 30, NewestOnly),
+    case(Stop, Ask, 30, NewestOnly),
+    case(Stop, Ask, 30, AllLive),
+    case(Stop, Ask, 30, SameChild),
+    case(Stop, Ask, 30, FirstOnly),
+    case(Stop, Ask, 0, NewestOnly),
+    case(Stop, Work, 30, NewestOnly),
+    case(Stop, Reinstall, 30, NewestOnly),
+    case(Stop, Uninstall, 30, NewestOnly),
 ];

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use slack_installs::testing::{RefreshCounts, Rotation};
+use slack_installs::testing::{GracePolicy, RefreshCounts, Rotation};
 
 use crate::child::{Child, Event, Permit};
 use crate::orders::{Order, Word};
@@ -24,17 +24,20 @@ pub(crate) enum Signal {
 pub(crate) enum Meanwhile {
     /// Somebody asks another process.
     Ask,
+    /// Another process's worker serves what is due.
+    Work,
     /// The app is installed again.
     Reinstall,
     /// The app is removed.
     Uninstall,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Case {
     pub(crate) signal: Signal,
     pub(crate) meanwhile: Meanwhile,
     pub(crate) grace: Duration,
+    pub(crate) policy: GracePolicy,
 }
 
 /// How far the refresh had come at the step, by what Slack and the database knew.
@@ -111,6 +114,7 @@ impl World {
     pub(crate) async fn disturb(&mut self, case: Case, nth: usize, other: &mut Child) -> Outcome {
         let rotation = Rotation {
             grace: case.grace,
+            policy: case.policy,
             ..Rotation::default()
         };
         let team = self.expired(rotation, other).await;
@@ -133,6 +137,7 @@ impl World {
         self.jump(PAST_THE_LEASE, other).await;
         match case.meanwhile {
             Meanwhile::Ask => {}
+            Meanwhile::Work => self.work(&team).await,
             Meanwhile::Reinstall => self.install(&team).await,
             Meanwhile::Uninstall => self.uninstall(&team).await,
         }
@@ -188,6 +193,20 @@ impl World {
         }
     }
 
+    /// Starts a process that nobody asks, and lets its worker come to an end with this workspace.
+    async fn work(&self, team: &str) {
+        let mut worker = self.process(false).await;
+        worker.tell(Order::Work).await;
+        loop {
+            let chain = self.chain(team).await.expect("it is installed").chain;
+            if chain.generation > 0 || chain.is_dead {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        assert!(worker.end().await, "a worker can end");
+    }
+
     async fn ask(&self, process: &mut Child, team: &str) -> Heard {
         process.tell(Order::Ask(team.to_owned())).await;
         let word = process.answer().await;
@@ -237,36 +256,33 @@ async fn carry_out(process: &mut Child, permit: Permit) -> Permit {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Case {
-            signal,
-            meanwhile,
-            grace,
-        } = self.case;
-        let first = self.first.as_ref().map_or("", Heard::word);
         write!(
             f,
-            "{signal:?} {meanwhile:?}, grace {:>2} s, {:>2} {:<17}: {} calls, {} again | {first:<5} | \
-             {:<5} | {:<5} | {:?}",
-            grace.as_secs(),
+            "{}, step {} ({}): {} calls, {} again; first {:?}, second {:?}, last {:?}; stored {:?}, \
+             {} live, {} forgotten",
+            self.case,
             self.nth,
             self.step,
             self.counts.calls,
             self.counts.duplicates,
-            self.second.word(),
-            self.last.word(),
+            self.first,
+            self.second,
+            self.last,
             self.stored,
+            self.live,
+            self.forgotten,
         )
     }
 }
 
-impl Heard {
-    fn word(&self) -> &'static str {
-        match self {
-            Self::Live(_) => "live",
-            Self::Stale => "STALE",
-            Self::Later(_) => "later",
-            Self::Never(_) => "never",
-        }
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let grace = self.grace.as_secs();
+        write!(
+            f,
+            "{:?}, {:?}, {grace} s, {:?}",
+            self.signal, self.meanwhile, self.policy
+        )
     }
 }
 
