@@ -64,6 +64,7 @@ async fn disturb_everywhere(database: &str) {
     let mut world = World::open(database).await;
     let mut other = world.process(false).await;
     let steps = world.steps(&mut other).await;
+    world.outwait(&mut other).await;
     let mut wrongs = Vec::new();
     for case in CASES {
         let mut line = Vec::new();
@@ -78,6 +79,7 @@ async fn disturb_everywhere(database: &str) {
             line.push(format!("{}{mark}", outcome.counts.calls));
             lost.extend(outcome.is_lost().then_some(nth - 1));
         }
+        assert!(wrongs.len() < TOO_MANY, "{}", wrongs.join("\n"));
         println!("{case}: calls at each step (! lost): {}", line.join(" "));
         if case.signal == Kill && case.grace.is_zero() {
             assert_eq!(
@@ -97,6 +99,9 @@ fn window(steps: &[String]) -> Vec<usize> {
     let saved = steps.iter().rposition(|step| step == "after the commit");
     (issued.expect("Slack is asked")..saved.expect("there is a save")).collect()
 }
+
+/// Enough to see what is wrong.
+const TOO_MANY: usize = 20;
 
 const fn case(signal: Signal, meanwhile: Meanwhile, grace: u64, policy: GracePolicy) -> Case {
     Case {

@@ -110,6 +110,38 @@ impl World {
         }
     }
 
+    /// A process dies with the lease, and another one is asked at once: it looks again and again,
+    /// and calls Slack only when the lease has lapsed.
+    pub(crate) async fn outwait(&mut self, other: &mut Child) {
+        let team = self.expired(Rotation::default(), other).await;
+        let before = self.fake.refresh_counts().calls;
+        let mut first = self.process(true).await;
+        first.tell(Order::Ask(team.clone())).await;
+        while !self
+            .reached(&team, self.fake.refresh_counts())
+            .await
+            .is_leased
+        {
+            reach(&mut first, 1).await;
+            first.tell(Order::Go).await;
+        }
+        first.kill().await;
+
+        let mut second = self.process(true).await;
+        second.tell(Order::Ask(team)).await;
+        for _ in 0..LOOKS {
+            let (step, permit) = reach(&mut second, 1).await;
+            assert!(step.ends_with("read"), "it only looks, and not: {step}");
+            second.go(permit).await;
+        }
+        assert_eq!(self.fake.refresh_counts().calls, before);
+        self.jump(PAST_THE_LEASE, &mut second).await;
+        second.tell(Order::Free).await;
+        let word = second.answer().await;
+        assert!(matches!(self.judged(word), Heard::Live(_)), "it takes over");
+        assert_eq!(self.fake.refresh_counts().calls, before + 1);
+    }
+
     /// Disturbs a refresh at its nth step, counted from 1.
     pub(crate) async fn disturb(&mut self, case: Case, nth: usize, other: &mut Child) -> Outcome {
         let rotation = Rotation {
@@ -288,3 +320,6 @@ impl fmt::Display for Case {
 
 /// A lease has 15 s.
 const PAST_THE_LEASE: Duration = Duration::from_secs(16);
+
+/// Before and after each of four reads.
+const LOOKS: usize = 8;

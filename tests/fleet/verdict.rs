@@ -47,18 +47,10 @@ impl Outcome {
                 must(self.live == 0, "3: a token of what was removed lives");
             }
         }
-        match &self.first {
-            None | Some(Heard::Live(_) | Heard::Later(_)) => {}
-            // It had its answer before the app was removed.
-            Some(Heard::Stale) => must(
-                self.case.meanwhile == Meanwhile::Uninstall && self.reached.is_saved,
-                "7: a process that woke up handed out a stale token",
-            ),
-            Some(Heard::Never(_)) => must(
-                self.case.meanwhile == Meanwhile::Uninstall,
-                "5: a process that woke up gave up",
-            ),
-        }
+        must(
+            self.first.as_ref().is_none_or(|it| self.may_wake_to(it)),
+            "7: a process that woke up gave up, or handed out a stale token",
+        );
         let (calls, repeated) = self.expected_calls();
         must(
             self.counts.duplicates == repeated,
@@ -112,6 +104,21 @@ impl Outcome {
             // The second of two pairs, dead from the start.
             (true, false, GracePolicy::FirstOnly) => Heard::Stale,
             _ => Heard::Later("nothing at all".to_owned()),
+        }
+    }
+
+    /// Whether the process that was stopped may say this when it wakes up.
+    fn may_wake_to(&self, heard: &Heard) -> bool {
+        match (heard, self.case.meanwhile) {
+            (Heard::Live(_) | Heard::Later(_), _) => true,
+            (Heard::Never(_), Meanwhile::Uninstall) => true,
+            // It had its answer before the app was removed.
+            (Heard::Stale, Meanwhile::Uninstall) => self.reached.is_saved,
+            // Its own call, which comes late, ends the other's pair, which it may know by then.
+            (Heard::Stale, Meanwhile::Ask | Meanwhile::Work) if self.step == BEFORE_THE_CALL => {
+                self.case.policy == GracePolicy::NewestOnly && !self.case.grace.is_zero()
+            }
+            _ => *heard == self.excuse(),
         }
     }
 
