@@ -1,0 +1,90 @@
+//! One process's callers, and the app that they ask.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use slack_installs::backend::Backend;
+use slack_installs::rotation::WorkerConfig;
+use slack_installs::slack::SlackClient;
+use slack_installs::store::Credential;
+use slack_installs::{EncryptedStore, InstallationKey, RotationConfig, TokenRotator};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::Failure;
+use crate::orders::{Each, Orders};
+use crate::tally::{Fingerprint, Report};
+use crate::watch::Watch;
+
+/// An app's process that is ready to be asked.
+pub(crate) struct Callers {
+    rotator: TokenRotator,
+    tenants: Arc<[InstallationKey]>,
+    callers: usize,
+    each: Each,
+    reports: mpsc::UnboundedSender<Report>,
+}
+
+impl Callers {
+    pub(crate) async fn ready(
+        orders: &Orders,
+        backend: Arc<dyn Backend>,
+        watch: &Watch,
+        reports: mpsc::UnboundedSender<Report>,
+    ) -> Result<Self, Failure> {
+        let backend = watch.backend(backend);
+        let store = EncryptedStore::open(backend, orders.keys()?, orders.client_id()?).await?;
+        let slack = SlackClient::with_transport(orders.environment()?, watch.transport());
+        let config = RotationConfig::new(orders.credentials()?);
+        Ok(Self {
+            rotator: TokenRotator::new(config, slack, store),
+            tenants: orders.tenants()?.into(),
+            callers: orders.callers,
+            each: orders.each,
+            reports,
+        })
+    }
+
+    /// All callers ask. Beside them works what the docs tell every process to run.
+    pub(crate) async fn ask(self) {
+        let worker = self.rotator.clone();
+        let worker = tokio::spawn(async move { worker.work(WorkerConfig::default()).await });
+        let mut callers = JoinSet::new();
+        let queue = Arc::new(AtomicUsize::new(0));
+        for caller in 0..self.callers {
+            let (each, queue) = (self.each, Arc::clone(&queue));
+            let (rotator, reports) = (self.rotator.clone(), self.reports.clone());
+            let tenants = Arc::clone(&self.tenants);
+            callers.spawn(async move {
+                for turn in 0..tenants.len() {
+                    let place = match each {
+                        // In an order of its own, as requests come.
+                        Each::Caller => (turn + caller * STRIDE) % tenants.len(),
+                        Each::Process => queue.fetch_add(1, Ordering::SeqCst),
+                    };
+                    let Some(tenant) = tenants.get(place) else {
+                        break;
+                    };
+                    let asked_at = Instant::now();
+                    let report = match rotator.token_for(tenant, Credential::Bot).await {
+                        Ok(token) => Report::Token(
+                            asked_at.elapsed(),
+                            Fingerprint::of(token.access_token.expose()),
+                        ),
+                        Err(error) => Report::Failed(asked_at.elapsed(), error.to_string()),
+                    };
+                    // Nobody listens any more when the process ends.
+                    let _ = reports.send(report);
+                }
+            });
+        }
+        callers.join_all().await;
+        self.rotator.shutdown(Duration::from_secs(30)).await;
+        worker.abort();
+    }
+}
+
+/// A prime, so that callers begin all over the place.
+const STRIDE: usize = 7919;

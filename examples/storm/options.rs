@@ -1,0 +1,88 @@
+//! What is asked for on the command line.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::Failure;
+use crate::orders::{Each, Step};
+
+pub(crate) struct Options {
+    pub(crate) backend: String,
+    pub(crate) processes: usize,
+    pub(crate) callers: usize,
+    pub(crate) each: Each,
+    pub(crate) workspaces: usize,
+    pub(crate) latency: Duration,
+    pub(crate) grace: Duration,
+    pub(crate) kills: usize,
+    pub(crate) kill_at: Step,
+}
+
+impl Options {
+    pub(crate) fn read(words: impl Iterator<Item = String>) -> Result<Self, Failure> {
+        let mut given = pairs(words)?;
+        let mut number = |name: &str, default: u64| match given.remove(name) {
+            Some(text) => text.parse().map_err(|_| format!("--{name}: not a number")),
+            None => Ok(default),
+        };
+        let (processes, callers) = (number("processes", 1)?, number("callers", 1000)?);
+        let (workspaces, kills) = (number("workspaces", 1)?, number("kill", 0)?);
+        let latency = Duration::from_millis(number("latency-ms", 100)?);
+        let grace = match given.remove("grace").as_deref() {
+            None => 2,
+            Some("none") => 0,
+            Some(text) => text
+                .parse()
+                .map_err(|_| "--grace: neither seconds nor `none`")?,
+        };
+        let kill_at = match given.remove("kill-at").as_deref() {
+            None | Some("answer") => Step::Answer,
+            Some("call") => Step::Call,
+            Some(_) => return Err("--kill-at: neither `call` nor `answer`".into()),
+        };
+        let each = match given.remove("each").as_deref() {
+            None | Some("caller") => Each::Caller,
+            Some("process") => Each::Process,
+            Some(_) => return Err("--each: neither `caller` nor `process`".into()),
+        };
+        let options = Self {
+            each,
+            backend: given
+                .remove("backend")
+                .unwrap_or_else(|| "memory".to_owned()),
+            processes: usize::try_from(processes)?,
+            callers: usize::try_from(callers)?,
+            workspaces: usize::try_from(workspaces)?,
+            latency,
+            grace: Duration::from_secs(grace),
+            kills: usize::try_from(kills)?,
+            kill_at,
+        };
+        if let Some(unknown) = given.keys().next() {
+            return Err(format!("no such option: --{unknown}").into());
+        }
+        if options.processes == 0 || options.callers == 0 || options.workspaces == 0 {
+            return Err("nobody would ask for anything".into());
+        }
+        if options.backend == "memory" && (options.processes > 1 || options.kills > 0) {
+            return Err(
+                "memory is of one process, and ends with it; for more processes give --backend \
+                 sqlite:PATH, postgres://…, redis://… or dynamodb:TABLE?endpoint=URL"
+                    .into(),
+            );
+        }
+        Ok(options)
+    }
+}
+
+fn pairs(mut words: impl Iterator<Item = String>) -> Result<HashMap<String, String>, Failure> {
+    let mut given = HashMap::new();
+    while let Some(word) = words.next() {
+        let name = word.strip_prefix("--").ok_or("an option begins with --")?;
+        let value = words
+            .next()
+            .ok_or_else(|| format!("--{name} has no value"))?;
+        given.insert(name.to_owned(), value);
+    }
+    Ok(given)
+}

@@ -1,0 +1,72 @@
+//! What a process of the fleet is told, in the first line of its input: not in arguments, which
+//! everybody on a machine can read.
+
+use serde::{Deserialize, Serialize};
+use slack_installs::secret::ClientSecret;
+use slack_installs::slack::{ClientCredentials, Environment};
+use slack_installs::{ClientId, InstallationKey, LocalKeyProvider, MasterKey, TeamId};
+
+use crate::Failure;
+
+#[derive(Clone, Deserialize, Serialize)]
+pub(crate) struct Orders {
+    pub(crate) backend: String,
+    pub(crate) callers: usize,
+    pub(crate) each: Each,
+    pub(crate) workspaces: usize,
+    pub(crate) slack: String,
+    pub(crate) client_id: String,
+    pub(crate) client_secret: String,
+    pub(crate) master_key: String,
+    /// Where to ask, once, whether to go on: the answer may be SIGKILL.
+    pub(crate) pause_at: Option<Step>,
+}
+
+/// Who asks once for each workspace.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) enum Each {
+    /// Every caller, beginning somewhere else.
+    Caller,
+    /// Every process: its callers part the workspaces among them, in the same order everywhere.
+    Process,
+}
+
+/// A moment of a refresh.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) enum Step {
+    /// The lease is taken, and Slack is not yet called.
+    Call,
+    /// Slack has answered, and nothing is saved.
+    Answer,
+}
+
+impl Orders {
+    pub(crate) fn environment(&self) -> Result<Environment, Failure> {
+        Ok(Environment::at(&self.slack)?)
+    }
+
+    pub(crate) fn credentials(&self) -> Result<ClientCredentials, Failure> {
+        Ok(ClientCredentials {
+            client_id: self.client_id()?,
+            client_secret: ClientSecret::new(&*self.client_secret)?,
+        })
+    }
+
+    pub(crate) fn client_id(&self) -> Result<ClientId, Failure> {
+        Ok(ClientId::new(&*self.client_id)?)
+    }
+
+    pub(crate) fn keys(&self) -> Result<LocalKeyProvider, Failure> {
+        Ok(LocalKeyProvider::new(MasterKey::parse(&self.master_key)?))
+    }
+
+    pub(crate) fn tenants(&self) -> Result<Vec<InstallationKey>, Failure> {
+        (0..self.workspaces).map(tenant).collect()
+    }
+}
+
+pub(crate) fn tenant(number: usize) -> Result<InstallationKey, Failure> {
+    Ok(InstallationKey::workspace(TeamId::new(format!(
+        "T0STORM{number:05}"
+    ))?))
+}

@@ -1,0 +1,196 @@
+//! What the processes report, and what it comes to.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::time::Duration;
+
+use ring::digest;
+use slack_installs::testing::{FakeSlack, RefreshCounts};
+
+use crate::Failure;
+use crate::options::Options;
+
+/// One line of a process's output.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// All is set up.
+    Ready,
+    /// It waits where it was told to.
+    Paused,
+    /// Asked for a token and got this one, after this time.
+    Token(Duration, Fingerprint),
+    /// Asked for a token and got none, after this time, for this reason.
+    Failed(Duration, String),
+    /// A pair that Slack had issued was saved nowhere for this time.
+    Exposed(Duration),
+}
+
+/// Tells tokens apart without telling them.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Fingerprint(String);
+
+impl Fingerprint {
+    pub(crate) fn of(token: &str) -> Self {
+        let hash = digest::digest(&digest::SHA256, token.as_bytes());
+        Self(
+            hash.as_ref()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+        )
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready => f.write_str("ready"),
+            Self::Paused => f.write_str("paused"),
+            Self::Token(wait, Fingerprint(token)) => {
+                write!(f, "token {} {token}", wait.as_micros())
+            }
+            Self::Failed(wait, reason) => write!(f, "failed {} {reason}", wait.as_micros()),
+            Self::Exposed(time) => write!(f, "exposed {}", time.as_micros()),
+        }
+    }
+}
+
+impl Report {
+    pub(crate) fn parse(line: &str) -> Result<Self, Failure> {
+        let mut words = line.splitn(3, ' ');
+        let kind = words.next().unwrap_or_default();
+        match kind {
+            "ready" => return Ok(Self::Ready),
+            "paused" => return Ok(Self::Paused),
+            _ => {}
+        }
+        let time = Duration::from_micros(words.next().unwrap_or_default().parse()?);
+        let rest = words.next().unwrap_or_default().to_owned();
+        match kind {
+            "token" => Ok(Self::Token(time, Fingerprint(rest))),
+            "failed" => Ok(Self::Failed(time, rest)),
+            "exposed" => Ok(Self::Exposed(time)),
+            _ => Err("a process of the fleet said something else than a report".into()),
+        }
+    }
+}
+
+/// What was reported so far.
+#[derive(Default)]
+pub(crate) struct Tally {
+    waits: Vec<Duration>,
+    exposed: Vec<Duration>,
+    tokens: HashMap<Fingerprint, usize>,
+    reasons: BTreeMap<String, usize>,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, report: Report) {
+        match report {
+            Report::Ready | Report::Paused => {}
+            Report::Token(wait, token) => {
+                self.waits.push(wait);
+                *self.tokens.entry(token).or_default() += 1;
+            }
+            Report::Failed(wait, reason) => {
+                self.waits.push(wait);
+                *self.reasons.entry(reason).or_default() += 1;
+            }
+            Report::Exposed(time) => self.exposed.push(time),
+        }
+    }
+
+    /// How often a token was handed out that this Slack does not take now. One that it takes now
+    /// was good when it was handed out, too.
+    fn unusable(&self, fake: &FakeSlack) -> usize {
+        let secrets = fake.secrets();
+        let live = secrets.iter().filter(|token| fake.is_live(token));
+        let live: HashMap<_, _> = live.map(|token| (Fingerprint::of(token), ())).collect();
+        let dead = |token: &&Fingerprint| !live.contains_key(*token);
+        let dead = self.tokens.keys().filter(dead);
+        dead.map(|token| self.tokens[token]).sum()
+    }
+}
+
+/// What a storm came to.
+pub(crate) struct Outcome {
+    counts: RefreshCounts,
+    exposed: Vec<Duration>,
+    kills: usize,
+    reasons: BTreeMap<String, usize>,
+    seconds: f64,
+    stored_current: usize,
+    unusable: usize,
+    waits: Vec<Duration>,
+}
+
+impl Outcome {
+    pub(crate) fn new(
+        mut tally: Tally,
+        fake: &FakeSlack,
+        stored_current: usize,
+        kills: usize,
+        took: Duration,
+    ) -> Self {
+        tally.waits.sort_unstable();
+        tally.exposed.sort_unstable();
+        Self {
+            counts: fake.refresh_counts(),
+            unusable: tally.unusable(fake),
+            exposed: tally.exposed,
+            kills,
+            reasons: tally.reasons,
+            seconds: took.as_secs_f64(),
+            stored_current,
+            waits: tally.waits,
+        }
+    }
+
+    fn failed(&self) -> usize {
+        self.reasons.values().sum()
+    }
+
+    /// Nothing failed, nothing is lost, and no refresh token was sent twice but for a process
+    /// that was killed.
+    pub(crate) fn is_well(&self, options: &Options) -> bool {
+        self.failed() == 0
+            && self.unusable == 0
+            && self.stored_current == options.workspaces
+            && self.counts.duplicates <= self.kills
+    }
+
+    pub(crate) fn line(&self, options: &Options) -> serde_json::Value {
+        serde_json::json!({
+            "backend": options.backend.split(':').next(),
+            "processes": options.processes,
+            "callers": options.callers,
+            "workspaces": options.workspaces,
+            "latency_ms": options.latency.as_millis(),
+            "grace_s": options.grace.as_secs(),
+            "killed": self.kills,
+            "asked": self.waits.len(),
+            "refresh_calls": self.counts.calls,
+            "duplicate_calls": self.counts.duplicates,
+            "failed": self.failed(),
+            "reasons": self.reasons,
+            "unusable": self.unusable,
+            "stored_current": self.stored_current,
+            "wait_p50_ms": millis(&self.waits, 0.5),
+            "wait_p99_ms": millis(&self.waits, 0.99),
+            "exposed_p50_ms": millis(&self.exposed, 0.5),
+            "exposed_p99_ms": millis(&self.exposed, 0.99),
+            "seconds": rounded(self.seconds),
+        })
+    }
+}
+
+/// The time, of these in order, that this share of them does not exceed.
+fn millis(sorted: &[Duration], share: f64) -> Option<f64> {
+    let place = (sorted.len() as f64 * share) as usize;
+    let time = sorted.get(place.min(sorted.len().checked_sub(1)?))?;
+    Some(rounded(time.as_secs_f64() * 1000.0))
+}
+
+fn rounded(number: f64) -> f64 {
+    (number * 1000.0).round() / 1000.0
+}

@@ -1,0 +1,325 @@
+//! One process is killed or stopped at one step of a refresh, and another takes over.
+
+use std::fmt;
+use std::time::Duration;
+
+use slack_installs::testing::{GracePolicy, RefreshCounts, Rotation};
+
+use crate::child::{Child, Event, Permit};
+use crate::orders::{Order, Word};
+use crate::slack::{ASKED, DONE};
+use crate::world::World;
+
+/// What happens at the step.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Signal {
+    /// SIGKILL.
+    Kill,
+    /// SIGSTOP; SIGCONT when the lease has lapsed and another has taken over.
+    Stop,
+}
+
+/// What happens after it, when the lease has lapsed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Meanwhile {
+    /// Somebody asks another process.
+    Ask,
+    /// Another process's worker serves what is due.
+    Work,
+    /// The app is installed again.
+    Reinstall,
+    /// The app is removed.
+    Uninstall,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Case {
+    pub(crate) signal: Signal,
+    pub(crate) meanwhile: Meanwhile,
+    pub(crate) grace: Duration,
+    pub(crate) policy: GracePolicy,
+}
+
+/// How far the refresh had come at the step, by what Slack and the database knew.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reached {
+    pub(crate) is_leased: bool,
+    pub(crate) is_issued: bool,
+    pub(crate) is_saved: bool,
+}
+
+/// What became of it.
+pub(crate) struct Outcome {
+    pub(crate) case: Case,
+    pub(crate) nth: usize,
+    pub(crate) step: String,
+    pub(crate) reached: Reached,
+    /// What the process said that was stopped, and whether the token lived then.
+    pub(crate) first: Option<Heard>,
+    /// What the one said that took over.
+    pub(crate) second: Heard,
+    /// What the one said in the end.
+    pub(crate) last: Heard,
+    pub(crate) counts: RefreshCounts,
+    pub(crate) stored: Stored,
+    /// Pairs that Slack would take and nobody knows of.
+    pub(crate) forgotten: usize,
+    pub(crate) live: usize,
+}
+
+/// An answer, and how it stood when it was given.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Heard {
+    Live(String),
+    Stale,
+    Later(String),
+    Never(String),
+}
+
+/// The row in the end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Stored {
+    Nothing,
+    Dead,
+    /// The access token is not one that Slack takes.
+    Stale,
+    Current,
+}
+
+impl World {
+    /// The steps of a refresh that nobody disturbs.
+    pub(crate) async fn steps(&mut self, other: &mut Child) -> Vec<String> {
+        let team = self.expired(Rotation::default(), other).await;
+        let mut process = self.process(true).await;
+        self.front.hold(process.sender.clone());
+        process.tell(Order::Ask(team)).await;
+        let mut steps = Vec::new();
+        loop {
+            match process.next().await {
+                Event::Step(name, permit) => {
+                    steps.push(name);
+                    process.go(permit).await;
+                }
+                Event::Said(Word::Token(token)) => {
+                    assert!(self.is_live(&token), "an undisturbed refresh succeeds");
+                    self.front.free();
+                    return steps;
+                }
+                other => panic!("an undisturbed refresh succeeds, and not {other:?}"),
+            }
+        }
+    }
+
+    /// A process dies with the lease, and another one is asked at once: it looks again and again,
+    /// and calls Slack only when the lease has lapsed.
+    pub(crate) async fn outwait(&mut self, other: &mut Child) {
+        let team = self.expired(Rotation::default(), other).await;
+        let before = self.fake.refresh_counts().calls;
+        let mut first = self.process(true).await;
+        first.tell(Order::Ask(team.clone())).await;
+        while !self
+            .reached(&team, self.fake.refresh_counts())
+            .await
+            .is_leased
+        {
+            reach(&mut first, 1).await;
+            first.tell(Order::Go).await;
+        }
+        first.kill().await;
+
+        let mut second = self.process(true).await;
+        second.tell(Order::Ask(team)).await;
+        for _ in 0..LOOKS {
+            let (step, permit) = reach(&mut second, 1).await;
+            assert!(step.ends_with("read"), "it only looks, and not: {step}");
+            second.go(permit).await;
+        }
+        assert_eq!(self.fake.refresh_counts().calls, before);
+        self.jump(PAST_THE_LEASE, &mut second).await;
+        second.tell(Order::Free).await;
+        let word = second.answer().await;
+        assert!(matches!(self.judged(word), Heard::Live(_)), "it takes over");
+        assert_eq!(self.fake.refresh_counts().calls, before + 1);
+    }
+
+    /// Disturbs a refresh at its nth step, counted from 1.
+    pub(crate) async fn disturb(&mut self, case: Case, nth: usize, other: &mut Child) -> Outcome {
+        let rotation = Rotation {
+            grace: case.grace,
+            policy: case.policy,
+            ..Rotation::default()
+        };
+        let team = self.expired(rotation, other).await;
+        let (before, secrets) = (self.fake.refresh_counts(), self.fake.secrets().len());
+        let mut process = self.process(true).await;
+        self.front.hold(process.sender.clone());
+        process.tell(Order::Ask(team.clone())).await;
+        let (step, permit) = reach(&mut process, nth).await;
+        let reached = self.reached(&team, before).await;
+
+        match case.signal {
+            Signal::Kill => process.kill().await,
+            Signal::Stop => process.stop().await,
+        }
+        self.front.free();
+        let permit = match (case.signal, &*step) {
+            (Signal::Stop, ASKED) => carry_out(&mut process, permit).await,
+            _ => permit,
+        };
+        self.jump(PAST_THE_LEASE, other).await;
+        match case.meanwhile {
+            Meanwhile::Ask => {}
+            Meanwhile::Work => self.work(&team).await,
+            Meanwhile::Reinstall => self.install(&team).await,
+            Meanwhile::Uninstall => self.uninstall(&team).await,
+        }
+        let second = self.ask(other, &team).await;
+        let first = match case.signal {
+            Signal::Kill => None,
+            Signal::Stop => {
+                process.tell(Order::Jump(PAST_THE_LEASE)).await;
+                process.tell(Order::Free).await;
+                process.resume().await;
+                let first = process.answer().await;
+                let first = self.judged(first);
+                assert!(process.end().await, "a process that wakes up can end");
+                drop(permit);
+                Some(first)
+            }
+        };
+        let last = self.ask(other, &team).await;
+        let chain = self.chain(&team).await;
+        let after = self.fake.refresh_counts();
+        let mut counts = RefreshCounts::default();
+        counts.accepted = after.accepted - before.accepted;
+        counts.calls = after.calls - before.calls;
+        counts.duplicates = after.duplicates - before.duplicates;
+        Outcome {
+            case,
+            nth,
+            step,
+            reached,
+            first,
+            second,
+            last,
+            counts,
+            stored: match &chain {
+                None => Stored::Nothing,
+                Some(it) if it.chain.is_dead => Stored::Dead,
+                Some(it) => match self.fake.is_live(it.grant.access_token.expose()) {
+                    true => Stored::Current,
+                    false => Stored::Stale,
+                },
+            },
+            forgotten: self.forgotten(secrets, chain.as_ref()),
+            live: self.fake.live_tokens(&team, None),
+        }
+    }
+
+    async fn reached(&self, team: &str, before: RefreshCounts) -> Reached {
+        let chain = self.chain(team).await.expect("it is installed").chain;
+        Reached {
+            is_leased: chain.lease.is_some(),
+            is_issued: self.fake.refresh_counts().accepted > before.accepted,
+            is_saved: chain.generation > 0,
+        }
+    }
+
+    /// Starts a process that nobody asks, and lets its worker come to an end with this workspace.
+    async fn work(&self, team: &str) {
+        let mut worker = self.process(false).await;
+        worker.tell(Order::Work).await;
+        loop {
+            let chain = self.chain(team).await.expect("it is installed").chain;
+            if chain.generation > 0 || chain.is_dead {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        assert!(worker.end().await, "a worker can end");
+    }
+
+    async fn ask(&self, process: &mut Child, team: &str) -> Heard {
+        process.tell(Order::Ask(team.to_owned())).await;
+        let word = process.answer().await;
+        self.judged(word)
+    }
+
+    fn judged(&self, word: Word) -> Heard {
+        match word {
+            Word::Token(token) if self.is_live(&token) => Heard::Live(token),
+            Word::Token(_) => Heard::Stale,
+            Word::Failed {
+                why,
+                is_transient: true,
+            } => Heard::Later(why),
+            Word::Failed { why, .. } => Heard::Never(why),
+            other => panic!("a question is answered, and not by {other:?}"),
+        }
+    }
+}
+
+/// Lets a process come as far as its nth step.
+async fn reach(process: &mut Child, nth: usize) -> (String, Permit) {
+    let mut left = nth;
+    loop {
+        match process.next().await {
+            Event::Step(name, permit) => {
+                left -= 1;
+                if left == 0 {
+                    return (name, permit);
+                }
+                process.go(permit).await;
+            }
+            other => panic!("there are steps left, and not {other:?}"),
+        }
+    }
+}
+
+/// Slack does what it was asked, though whoever asked is stopped. Its answer is late: when the
+/// process wakes up, its own timeouts come first. Answers the leave to give that answer.
+async fn carry_out(process: &mut Child, permit: Permit) -> Permit {
+    process.go(permit).await;
+    match process.next().await {
+        Event::Step(name, permit) if name == DONE => permit,
+        other => panic!("Slack does what it was asked, and not {other:?}"),
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}, step {} ({}): {} calls, {} again; first {:?}, second {:?}, last {:?}; stored {:?}, \
+             {} live, {} forgotten",
+            self.case,
+            self.nth,
+            self.step,
+            self.counts.calls,
+            self.counts.duplicates,
+            self.first,
+            self.second,
+            self.last,
+            self.stored,
+            self.live,
+            self.forgotten,
+        )
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let grace = self.grace.as_secs();
+        write!(
+            f,
+            "{:?}, {:?}, {grace} s, {:?}",
+            self.signal, self.meanwhile, self.policy
+        )
+    }
+}
+
+/// A lease has 15 s.
+const PAST_THE_LEASE: Duration = Duration::from_secs(16);
+
+/// Before and after each of four reads.
+const LOOKS: usize = 8;
