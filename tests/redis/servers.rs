@@ -93,6 +93,17 @@ impl Redis {
         request.query_async(&mut connection).await
     }
 
+    /// How many keys it has.
+    pub(crate) async fn keys(&self) -> u64 {
+        self.run(&["DBSIZE"]).await
+    }
+
+    /// `master` or `slave`, if it answers.
+    pub(crate) async fn role(&self) -> Option<String> {
+        let role: Result<Vec<Value>, _> = self.try_run(&["ROLE"]).await;
+        redis::from_redis_value_ref(role.ok()?.first()?).ok()
+    }
+
     async fn ready(&self) {
         let log = self.directory.path().join("log");
         until("Redis answers", async || {
@@ -252,7 +263,8 @@ impl Watched {
             "the sentinels know each other and the replica",
             async || {
                 for (port, ..) in &watched.sentinels {
-                    let sentinel = watched.ask_sentinel(*port).await.unwrap_or_default();
+                    let sentinel = watched.ask_sentinel(*port, "MASTER").await;
+                    let sentinel: Vec<String> = sentinel.unwrap_or_default();
                     let says = |field: &str, value: &str| {
                         sentinel
                             .chunks(2)
@@ -278,11 +290,25 @@ impl Watched {
             .collect()
     }
 
-    async fn ask_sentinel(&self, port: u16) -> Result<Vec<String>, RedisError> {
+    /// Has Sentinel promote the replica, as if it had found by itself that the master is dead.
+    pub(crate) async fn fail_over(&self) {
+        until("the replica is promoted", async || {
+            // It refuses while it thinks that the replica is not well, or does it already.
+            let _: Result<Value, _> = self.ask_sentinel(self.sentinels[0].0, "FAILOVER").await;
+            self.replica.role().await == Some("master".to_owned())
+        })
+        .await;
+    }
+
+    async fn ask_sentinel<T: FromRedisValue>(
+        &self,
+        port: u16,
+        question: &str,
+    ) -> Result<T, RedisError> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{port}"))?;
         let mut connection = client.get_multiplexed_async_connection().await?;
         redis::cmd("SENTINEL")
-            .arg("MASTER")
+            .arg(question)
             .arg(MASTER)
             .query_async(&mut connection)
             .await
@@ -292,9 +318,12 @@ impl Watched {
 fn sentinel(master: u16) -> (u16, Server, TempDir) {
     let (port, directory) = (free_port(), directory());
     let file = directory.path().join("sentinel.conf");
+    // A test says when a master is dead. On a busy machine seconds pass without an answer, and
+    // each of them would be another failover, or put off what follows one.
     let settings = format!(
         "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {MASTER} 127.0.0.1 {master} 2\n\
-         sentinel down-after-milliseconds {MASTER} 1000\nsentinel failover-timeout {MASTER} 5000\n",
+         sentinel down-after-milliseconds {MASTER} 600000\n\
+         sentinel failover-timeout {MASTER} 5000\n",
         directory.path().display()
     );
     std::fs::write(&file, settings).expect("the directory can be written");

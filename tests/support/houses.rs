@@ -14,7 +14,7 @@ pub async fn copy<B: Backend>(
 ) -> Copied {
     let mut all = Copied::default();
     let mut from: Option<ListCursor> = None;
-    loop {
+    for _ in 0..ATTEMPTS {
         let Some(page) = unless_away(store.copy_to(target, from.clone(), limit).await) else {
             continue;
         };
@@ -27,6 +27,7 @@ pub async fn copy<B: Backend>(
             return all;
         }
     }
+    panic!("no end in sight");
 }
 
 /// Prunes every page.
@@ -37,7 +38,7 @@ pub async fn prune<B: Backend>(
 ) -> Pruned {
     let mut all = Pruned::default();
     let mut from: Option<ListCursor> = None;
-    loop {
+    for _ in 0..ATTEMPTS {
         let Some(page) = unless_away(store.prune(target, from.clone(), limit).await) else {
             continue;
         };
@@ -48,6 +49,7 @@ pub async fn prune<B: Backend>(
             return all;
         }
     }
+    panic!("no end in sight");
 }
 
 /// The app's rows in another backend, without the note that a copy leaves while it lasts.
@@ -67,3 +69,6 @@ fn unless_away<T>(outcome: Result<T, CopyError>) -> Option<T> {
         Err(error) => panic!("{error:?}"),
     }
 }
+
+/// More pages than any of these tests has, with all that are lost.
+const ATTEMPTS: usize = 1000;
