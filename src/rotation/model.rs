@@ -11,8 +11,12 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::protocol::{self, Acquired, Committed, Demand, Fresh, Refused, Released, Ticket};
+use super::protocol::{
+    self, Acquired, Committed, Demand, Fresh, Refused, Released, Served, Ticket,
+};
 use crate::store::{Chain, InstallId, Lease, Mark};
+
+mod exchange;
 
 /// What Slack does with a refresh token that is used again within the grace.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -85,6 +89,8 @@ struct State {
     install: u8,
     workers: Vec<Worker>,
     budget: Budget,
+    /// A worker would not have come for the record.
+    forgotten: bool,
 }
 
 /// The functions under test, and mutants of them.
@@ -149,6 +155,18 @@ fn plain(chain: Chain) -> Chain {
     }
 }
 
+/// Whether the workers would leave a chain alone that is to be refreshed, or look in vain at one
+/// that is not: when it is due and every lease and pause is over.
+fn is_forgotten(chain: &Chain) -> bool {
+    let chain = protocol::scheduled(chain.clone(), None);
+    let later = now() + Duration::from_secs(24 * 60 * 60);
+    let (_, served) = protocol::serve(Some(&chain), later, None);
+    let (_, acquired) = protocol::acquire(Some(&chain), Demand::Current, 99, None, later);
+    let is_due = chain.due_at.is_some_and(|due_at| due_at <= later);
+    let is_wanted = matches!(acquired, Acquired::Go(_));
+    is_wanted != is_due || is_wanted != (served == Served::Refresh)
+}
+
 fn at(mark: Mark) -> u8 {
     u8::try_from(mark.0).expect("marks are places in a short list")
 }
@@ -170,6 +188,7 @@ impl State {
             install: 0,
             workers: vec![idle; workers],
             budget,
+            forgotten: false,
         }
     }
 
@@ -276,6 +295,7 @@ impl State {
 
     fn write(&mut self, next: Option<Chain>) {
         if let Some(next) = next {
+            self.forgotten |= is_forgotten(&next);
             self.record = Some(plain(next));
         }
     }
@@ -482,6 +502,9 @@ fn work(
 /// What is wrong with a state, or with the way into it.
 fn wrong(before: &State, tag: &str, state: &State, budget: Budget) -> Option<&'static str> {
     let is_reinstall = tag.starts_with("reinstall");
+    if state.forgotten {
+        return Some(FORGOTTEN);
+    }
     if before.record.is_none() && state.record.is_some() && !is_reinstall {
         return Some(RESURRECTED);
     }
@@ -525,6 +548,7 @@ fn wrong(before: &State, tag: &str, state: &State, budget: Budget) -> Option<&'s
 }
 
 const FALSE_DEATH: &str = "a chain is marked dead whose refresh token works";
+const FORGOTTEN: &str = "no worker would come for a chain that is to be refreshed";
 const LOST: &str = "nothing failed, and a token that works is stored nowhere";
 const RESURRECTED: &str = "an installation came back that was removed";
 const WENT_BACK: &str = "a generation went back";

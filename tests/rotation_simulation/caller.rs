@@ -175,9 +175,6 @@ impl Caller {
         }
         let root = ledger.root(&got.access);
         let has_moved = self.moves() != *before || root != self.watch.root(whose);
-        let is_ours = |weather: &crate::weather::Weather| {
-            weather.lost == 0 && weather.crashes == 0 && weather.skew.is_zero()
-        };
         if !is_live && !has_moved {
             // While Slack is away nobody can ask it.
             let recently = match self.sky.weather.blackouts {
@@ -185,7 +182,7 @@ impl Caller {
                 _ => RECENTLY + LONGEST_BLACKOUT,
             };
             let nobody_knows = ledger.may_be_ended(&got.access, recently);
-            if !nobody_knows || self.sky.weather.is_calm() || is_ours(&self.sky.weather) {
+            if !nobody_knows || self.sky.weather.lets_know() {
                 self.fail("a token was handed out that Slack has ended");
             }
         }

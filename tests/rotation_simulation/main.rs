@@ -5,6 +5,7 @@
 //! `SIMULATION_SEEDS=5000` runs so many of each weather, `SIMULATION_SEED=calm:17` one.
 
 mod caller;
+mod every_await;
 mod ledger;
 mod run;
 mod sky;

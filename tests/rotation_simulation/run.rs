@@ -128,9 +128,12 @@ impl Run {
             .with_clock(clock.clone());
         let story = Arc::new(Story::new());
         let ledger = Arc::new(Ledger::new(Arc::clone(&story)));
+        // In whole seconds: what Slack says.
+        let pause = LIFE / 2 - Duration::from_secs(1);
+        let pause = (weather.lets_know() && !weather.lies).then_some(pause);
         Self {
             sky: Arc::new(Sky::new(weather, dice)),
-            watch: Arc::new(Watch::new(store, fake.clone(), ledger, story)),
+            watch: Arc::new(Watch::new(store, fake.clone(), ledger, story, pause)),
             fake,
             backend,
             master_key,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use slack_installs::backend::{Change, MemoryBackend};
 use slack_installs::store::{ChainKey, Credential, InstallId, RotationStore as _, StoredChain};
@@ -20,6 +21,8 @@ pub(crate) struct Watch {
     pub(crate) fake: FakeSlack,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) story: Arc<Story>,
+    /// The least time between two pairs, where nothing makes anybody hurry.
+    pause: Option<Duration>,
     seen: Mutex<Seen>,
 }
 
@@ -35,6 +38,7 @@ struct Seen {
 struct Chain {
     install: InstallId,
     generation: u64,
+    issued_at: SystemTime,
     refresh: String,
     all: Vec<String>,
 }
@@ -45,12 +49,14 @@ impl Watch {
         fake: FakeSlack,
         ledger: Arc<Ledger>,
         story: Arc<Story>,
+        pause: Option<Duration>,
     ) -> Self {
         Self {
             store,
             fake,
             ledger,
             story,
+            pause,
             seen: Mutex::default(),
         }
     }
@@ -131,6 +137,7 @@ impl Watch {
         let now = Chain {
             install: chain.install,
             generation: chain.generation,
+            issued_at: chain.issued_at,
             refresh: all[0].clone(),
             all,
         };
@@ -147,6 +154,11 @@ impl Watch {
             }
             if is_next && !self.ledger.is_bought_by(&now.refresh, &last.all) {
                 fail("a pair was saved over one that did not buy it");
+            }
+            let age = now.issued_at.duration_since(last.issued_at);
+            let age = age.unwrap_or_default();
+            if is_next && self.pause.is_some_and(|pause| age < pause) {
+                fail("a pair was replaced in the first half of its life");
             }
             if is_next {
                 let generation = now.generation;
