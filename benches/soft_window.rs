@@ -15,10 +15,11 @@ use slack_installs::request::{VerifiedRequest, Verifier};
 use slack_installs::testing::{Fault, Person, Rotation, Workspace};
 use slack_installs::{Authorizer, TokenRotator};
 
-use stage::{ADMIN, Stage};
+use support::rotation::{ADMIN, Stage};
 
-#[path = "../tests/support/rotation.rs"]
-mod stage;
+#[macro_use]
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");

@@ -1,6 +1,6 @@
 //! More of what the rotator must do: one file for each subject.
 
-#[path = "support/rotation.rs"]
+#[macro_use]
 mod support;
 
 #[path = "rotation_more/reinstall.rs"]
@@ -12,7 +12,7 @@ use slack_installs::rotation::RefusedToken;
 use slack_installs::testing::{Person, Rotation, Workspace};
 use slack_installs::{InstallationKey, TeamId};
 
-use support::{ADMIN, ALPHA, Stage};
+use support::rotation::{ADMIN, ALPHA, Stage};
 
 const REFRESH: &str = "oauth.v2.access";
 

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::driver::{Place, Record, Step};
 use super::installations::{bot, install, user};
 use super::{EncryptedStore, records, tenant};
-use crate::backend::{Backend, Cursor, Key, Row};
+use crate::backend::{Backend, Cursor, Key};
 use crate::installation::Grant;
 use crate::store::{Chain, ChainKey, Credential, Error, ListCursor, RotationStore, StoredChain};
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};

@@ -83,7 +83,8 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
             let note = async {
                 let records = self.driver.read(&key.partition, &[departure()]).await?;
                 // What is due is a hint: another worker may have put this one off by now.
-                let is_due = |record: &&Record| record.row.due_at.is_some_and(|due_at| due_at <= now);
+                let is_due =
+                    |record: &&Record| record.row.due_at.is_some_and(|due_at| due_at <= now);
                 let note = records.iter().flatten().find(is_due);
                 note.map(|record| pending(&tenant, record)).transpose()
             };

@@ -561,7 +561,7 @@ mod tests {
             let (bot, user) = (record("bot"), record("user/"));
             let installation = installation(install, bot, user).expect("a known form");
 
-            let draft = install_draft(&installation, None).expect("nothing stands");
+            let draft = install_draft(&installation, None, None).expect("nothing stands");
             assert_same(&draft, install);
             if let (Some(new), Some(bot)) = (&installation.bot, bot) {
                 let facts = bot_facts(new, installation.installed_at, None);

@@ -16,6 +16,9 @@ mod faults;
 mod refusals;
 mod round_trips;
 mod suite;
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;
 mod wall;
 
 #[allow(dead_code, unreachable_pub)]

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use slack_installs::store::Credential;
 
-use super::support::{ALPHA, HOUR, alpha};
+use super::support::rotation::{ALPHA, HOUR, alpha};
 use super::{Posting, installed};
 
 #[tokio::test(start_paused = true)]

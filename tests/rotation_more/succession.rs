@@ -6,7 +6,7 @@ use slack_installs::store::Credential;
 use slack_installs::testing::{Fault, GracePolicy, Rotation};
 use slack_installs::{Delete, Installation, InstallationStore as _};
 
-use super::support::{ALPHA, Stage, alpha, refresh_token};
+use super::support::rotation::{ALPHA, Stage, alpha, refresh_token};
 use super::{REFRESH, installed, installed_with};
 
 async fn fetched(stage: &Stage) -> Installation {
