@@ -156,6 +156,42 @@ impl<'a> Move<'a> {
     }
 }
 
+/// The request has reached its master, which has not answered yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_is_cut_off_on_a_cluster_is_unavailable_and_not_sent_again() {
+    let cluster = Cluster::start().await;
+    let backend = Arc::new(cluster.open(RedisOptions::default()).await);
+    let (tenant, bot) = (partition("app/T1"), slot("bot"));
+    let rows: Vec<_> = (0..2).map(|seed| random_row(&mut Random(seed))).collect();
+    let create = put(&bot, &rows[0], Expect::Absent);
+    backend.commit(&tenant, &create).await.expect("a first row");
+    let master = &cluster.nodes[home(&cluster, "app/T1").await.1];
+    let before = faults::calls(master).await;
+
+    let () = master.run(&["CLIENT", "PAUSE", "60000", "WRITE"]).await;
+    let change = put(&bot, &rows[1], Expect::Version(rows[0].version));
+    let cut = tokio::spawn({
+        let (backend, tenant, change) = (Arc::clone(&backend), tenant.clone(), change.clone());
+        async move { backend.commit(&tenant, &change).await }
+    });
+    until("the commit is held", async || {
+        let clients: String = master.run(&["INFO", "clients"]).await;
+        clients.contains("blocked_clients:1")
+    })
+    .await;
+    let _: u64 = master.run(&["CLIENT", "KILL", "TYPE", "NORMAL"]).await;
+    let outcome = cut.await.expect("no panic");
+    assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
+    let () = master.run(&["CLIENT", "UNPAUSE"]).await;
+    let standing = read_one(&*backend, &tenant, &bot).await;
+    assert_eq!(standing.as_ref(), Some(&rows[0]));
+    assert_eq!(faults::calls(master).await, before, "not sent again");
+    backend
+        .commit(&tenant, &change)
+        .await
+        .expect("it works again");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_on_the_move_is_followed_at_every_step() {
     let cluster = Cluster::start().await;

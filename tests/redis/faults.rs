@@ -107,7 +107,7 @@ async fn a_commit_whose_answer_is_lost_happened_once_and_is_not_sent_again() {
 }
 
 /// How often the script was run.
-async fn calls(redis: &Redis) -> u64 {
+pub(crate) async fn calls(redis: &Redis) -> u64 {
     let stats: String = redis.run(&["INFO", "commandstats"]).await;
     let calls = |line: &str| {
         let calls = line

@@ -1,6 +1,10 @@
 //! The same suite on every backend, alone and through the cache: the contract, the store, the
-//! rotator, and the flows above them where peers went wrong. Each test ends with a line that says
-//! how many checks of each list it has passed.
+//! rotator, the flows above them where peers went wrong, and random concurrent histories. Each
+//! test ends with a line that says how many of each it has passed.
+//!
+//! Through the cache, checks of the store, of flows and of the contract are of one process, which
+//! sees its own writes at once; the rotator's are of several, each with a cache of its own and the
+//! two seconds that it may be late. `tests/cached.rs` has what another process sees, and when.
 
 #![allow(unreachable_pub, reason = "the servers are shared with other tests")]
 #![allow(
@@ -25,6 +29,8 @@ mod backends;
 #[cfg(feature = "dynamodb")]
 #[path = "../support/dynamodb.rs"]
 mod dynamodb;
+#[path = "../support/history.rs"]
+mod history;
 #[cfg(all(
     feature = "dynamodb",
     feature = "postgres",
@@ -46,8 +52,8 @@ mod server;
 
 use std::sync::Arc;
 
-use slack_installs::backend::Backend;
 use slack_installs::backend::conformance::CHECKS;
+use slack_installs::backend::{Backend, Partition};
 
 use support::Db;
 use support::checks::{Check, Database};
@@ -64,11 +70,17 @@ async fn suite(name: &str, database: Database) {
         (check.run)(&backend).await;
         drop(running);
     }
+    for seed in 0..HISTORIES {
+        let running = Running(name, "a history");
+        let tenant = Partition::new(format!("histories/T{seed}")).expect("a name");
+        history::check(&backend, &tenant, seed).await;
+        drop(running);
+    }
     let conformance = CHECKS.len();
     let (store, rotation, flows) = (STORE.len(), ROTATION.len(), FLOWS.len());
     println!(
-        "{name}: conformance {conformance}, store {store}, rotation {rotation}, flows {flows}: \
-         all passed"
+        "{name}: conformance {conformance}, store {store}, rotation {rotation}, flows {flows}, \
+         histories {HISTORIES}: all passed"
     );
 }
 
@@ -90,6 +102,9 @@ impl Drop for Running<'_> {
         }
     }
 }
+
+/// Random ones of concurrent calls, each explained by one order of them.
+const HISTORIES: u64 = 20;
 
 const FLOWS: &[Check<Arc<dyn Backend>>] = &flow_behaviour!();
 const ROTATION: &[Check<Database>] = &rotation_behaviour!();
