@@ -150,13 +150,13 @@ impl Outcome {
         self.reasons.values().sum()
     }
 
-    /// Nothing failed, nothing is lost, and no refresh token was sent twice but for a process
-    /// that was killed.
+    /// Nothing failed, nothing is lost, and no refresh token was sent twice unless processes were
+    /// killed, with all the refreshes that they had under way.
     pub(crate) fn is_well(&self, options: &Options) -> bool {
         self.failed() == 0
             && self.unusable == 0
             && self.stored_current == options.workspaces
-            && self.counts.duplicates <= self.kills
+            && (self.counts.duplicates == 0 || self.kills > 0)
     }
 
     pub(crate) fn line(&self, options: &Options) -> serde_json::Value {

@@ -1,6 +1,6 @@
 //! What a process is told, and what it says: one line each.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ring::digest;
 use serde::{Deserialize, Serialize};
@@ -13,8 +13,8 @@ pub(crate) struct Orders {
     pub(crate) client_id: String,
     pub(crate) client_secret: String,
     pub(crate) master_key: String,
-    /// How far its clock is ahead of the machine's.
-    pub(crate) ahead: Duration,
+    /// How much time has passed since [`start`].
+    pub(crate) passed: Duration,
     /// Whether it announces each step of a refresh, and waits before each.
     pub(crate) is_held: bool,
 }
@@ -57,8 +57,13 @@ pub(crate) fn fingerprint(token: &str) -> String {
     hash.map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What all clocks show at first. They stand, and only jump: so a busy machine changes nothing.
+pub(crate) fn start() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000)
+}
+
 /// What a process's words begin with, among what else a test binary prints.
 pub(crate) const MARK: &str = "fleet> ";
 
-/// What holds a process's orders' database, and not the orders: they are in its input.
+/// Says that a test binary is to be a process. Its orders are in its input.
 pub(crate) const VARIABLE: &str = "SLACK_INSTALLS_TEST_PROCESS";

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use slack_installs::backend::{
     Backend, PostgresBackend, PostgresOptions, RedisBackend, RedisOptions,
@@ -19,7 +19,7 @@ use slack_installs::{
 use tokio::sync::mpsc;
 
 use crate::gate::{Gate, Gated, say};
-use crate::orders::{Order, Orders, Word, fingerprint};
+use crate::orders::{Order, Orders, Word, fingerprint, start};
 
 /// Does what its input says until that ends.
 pub(crate) fn run() {
@@ -37,8 +37,8 @@ async fn obey() {
     };
     let orders: Orders = serde_json::from_str(&orders).expect("the parent writes orders");
     let gate = Gate::default();
-    let ahead = Arc::new(AtomicU64::new(millis(orders.ahead)));
-    let rotator = rotator(&orders, &gate, &ahead).await;
+    let passed = Arc::new(AtomicU64::new(millis(orders.passed)));
+    let rotator = rotator(&orders, &gate, &passed).await;
     if orders.is_held {
         gate.hold();
     }
@@ -53,7 +53,7 @@ async fn obey() {
             Order::Free => gate.free(),
             Order::Go => gate.go(),
             Order::Jump(by) => {
-                ahead.fetch_add(millis(by), Ordering::SeqCst);
+                passed.fetch_add(millis(by), Ordering::SeqCst);
                 // The monotonic clock too, and every timer that would have fired meanwhile.
                 tokio::time::pause();
                 tokio::time::advance(by).await;
@@ -80,11 +80,10 @@ async fn ask(rotator: TokenRotator, team: String) {
     });
 }
 
-async fn rotator(orders: &Orders, gate: &Gate, ahead: &Arc<AtomicU64>) -> TokenRotator {
-    let ahead = Arc::clone(ahead);
-    let clock = Clock::from_fn(move || {
-        SystemTime::now() + Duration::from_millis(ahead.load(Ordering::SeqCst))
-    });
+async fn rotator(orders: &Orders, gate: &Gate, passed: &Arc<AtomicU64>) -> TokenRotator {
+    let passed = Arc::clone(passed);
+    let clock =
+        Clock::from_fn(move || start() + Duration::from_millis(passed.load(Ordering::SeqCst)));
     let client_id = ClientId::new(&*orders.client_id).expect("an id");
     let provider = LocalKeyProvider::new(MasterKey::parse(&orders.master_key).expect("a key"));
     let backend = Gated(open(&orders.database).await, gate.clone());

@@ -9,12 +9,12 @@ use slack_installs::slack::{ClientCredentials, SlackClient};
 use slack_installs::store::{ChainKey, Credential, RotationStore as _, StoredChain};
 use slack_installs::testing::{FakeSlack, Person, Rotation, Who, Workspace, World as SlackWorld};
 use slack_installs::{
-    Delete, EncryptedStore, Installation, InstallationKey, InstallationStore as _,
+    Clock, Delete, EncryptedStore, Installation, InstallationKey, InstallationStore as _,
     LocalKeyProvider, MasterKey, TeamId,
 };
 
 use crate::child::Child;
-use crate::orders::{Order, Orders, fingerprint};
+use crate::orders::{Order, Orders, fingerprint, start};
 use crate::process;
 use crate::slack::Front;
 
@@ -24,13 +24,13 @@ pub(crate) struct World {
     database: String,
     master_key: String,
     store: EncryptedStore<Arc<dyn Backend>>,
-    ahead: Duration,
+    passed: Duration,
     teams: usize,
 }
 
 impl World {
     pub(crate) async fn open(database: &str) -> Self {
-        let fake = FakeSlack::in_process(SlackWorld::default());
+        let fake = FakeSlack::in_process(SlackWorld::default().with_clock(Clock::from_fn(start)));
         let front = Front::start(fake.clone()).await;
         let master_key = MasterKey::generate().to_base64().to_string();
         let provider = LocalKeyProvider::new(MasterKey::parse(&master_key).expect("a key"));
@@ -44,7 +44,7 @@ impl World {
             front,
             database: database.to_owned(),
             master_key,
-            ahead: Duration::ZERO,
+            passed: Duration::ZERO,
             teams: 0,
         }
     }
@@ -57,7 +57,7 @@ impl World {
             client_id: self.fake.client_id().to_string(),
             client_secret: self.fake.client_secret().expose().to_owned(),
             master_key: self.master_key.clone(),
-            ahead: self.ahead,
+            passed: self.passed,
             is_held,
         };
         Child::start(&orders).await
@@ -65,7 +65,7 @@ impl World {
 
     /// Time passes, at Slack and for this process, and for all that start later.
     pub(crate) async fn jump(&mut self, by: Duration, process: &mut Child) {
-        self.ahead += by;
+        self.passed += by;
         self.fake.advance(by);
         process.tell(Order::Jump(by)).await;
     }
