@@ -16,6 +16,12 @@ use slack_installs::{
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+#[path = "rotation/clocks.rs"]
+mod clocks;
+#[path = "rotation/doubt.rs"]
+mod doubt;
+#[path = "rotation/queue.rs"]
+mod queue;
 #[macro_use]
 mod support;
 #[macro_use]
@@ -37,6 +43,12 @@ mod in_memory {
     }
 
     rotation_behaviour!(open);
+}
+
+/// The clock of a node that is this much ahead.
+fn ahead(stage: &Stage, by: Duration) -> slack_installs::Clock {
+    let clock = stage.fake.clock();
+    slack_installs::Clock::from_fn(move || clock.now() + by)
 }
 
 async fn installed() -> Stage {
@@ -683,22 +695,17 @@ async fn a_token_under_suspicion_is_confirmed_before_it_is_handed_out() {
     })
     .await;
     stage.soften();
-    // Both calls of the first refresh, and both of the second, issue pairs that nobody hears of:
-    // Slack has ended the token that is stored.
+    // Both calls of the refresh issue pairs that nobody hears of: Slack has ended the token that is
+    // stored.
     stage
         .fake
-        .inject(REFRESH, Fault::lost().after_effect().times(4));
+        .inject(REFRESH, Fault::lost().after_effect().times(2));
     let rotator = stage.rotator();
     rotator
         .token_for(&alpha(), Credential::Bot)
         .await
         .expect("soft");
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    rotator
-        .token_for(&alpha(), Credential::Bot)
-        .await
-        .expect("soft");
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    settle().await;
     let stored = stage.bot_chain().await;
     assert_eq!((stored.chain.generation, stored.chain.attempts), (0, 2));
     assert!(!stage.fake.is_live(stored.grant.access_token.expose()));
