@@ -111,8 +111,7 @@ impl Engine {
     /// Whether a refresh of this chain could do something now.
     pub(super) fn is_free(&self, chain: &Chain, now: SystemTime) -> bool {
         let held = chain.lease.is_some_and(|lease| lease.until > now);
-        let waits = chain.retry_at.is_some_and(|retry_at| retry_at > now);
-        !chain.is_dead && !held && !waits
+        !chain.is_dead && !held && protocol::waits(chain, now).is_none()
     }
 
     /// Notes in the record, once per pair and process, that somebody uses the chain, so that its
@@ -160,10 +159,11 @@ impl Engine {
     /// Until the chain is current, or it is known why it cannot be.
     async fn fly(self: &Arc<Self>, key: &ChainKey, want: Want) -> Landing {
         let give_up = Instant::now() + FLIGHT;
-        let owner = u128::from_be_bytes(random::bytes());
+        let mint = || u128::from_be_bytes(random::bytes());
+        let mut owner = mint();
         let mut watch = Watch::default();
         let mut pause = FIRST_PAUSE;
-        let mut failures = 0;
+        let mut outage = Outage::default();
         loop {
             let begun = Instant::now();
             let blocked = self.breaker.reason();
@@ -171,12 +171,10 @@ impl Engine {
             let (stored, acquired) = match asked.await {
                 Ok(outcome) => outcome,
                 // The lease may be taken: the same owner asks again.
-                Err(error) if error.is_transient() && failures < STORE_TRIES => {
-                    failures += 1;
-                    tokio::time::sleep(self.jittered(pause)).await;
+                Err(error) => {
+                    self.sit_out(&mut outage, error).await?;
                     continue;
                 }
-                Err(error) => return Err(error.into()),
             };
             match acquired {
                 Acquired::Current => {
@@ -194,6 +192,7 @@ impl Engine {
                     }
                     let stored = stored.ok_or(Error::NotInstalled)?;
                     match self
+            outage = Outage::default();
                         .refresh(key, &ticket, stored, begun, want.is_ahead)
                         .await?
                     {
@@ -209,6 +208,8 @@ impl Engine {
                     watch.see(lease.owner);
                     tokio::time::sleep(self.jittered(pause)).await;
                     pause = (pause * 8 / 5).min(LONGEST_PAUSE);
+                    // A straggler of this ticket must not end the lease of the next one.
+                    owner = mint();
                 }
                 Acquired::Missing => return Err(Error::NotInstalled),
                 Acquired::Wait { until, error } => {
@@ -263,6 +264,25 @@ impl Engine {
                 wait.unwrap_or(SPREAD).min(SPREAD)
             }
             Err(Error::TryAgain { at, .. }) => {
+    /// Waits a little for a database that did not answer.
+    ///
+    /// # Errors
+    ///
+    /// The error, if it is another one, or has lasted too long.
+    pub(super) async fn sit_out(
+        &self,
+        outage: &mut Outage,
+        error: store::Error,
+    ) -> Result<(), store::Error> {
+        let (since, pause) = outage.0.unwrap_or((Instant::now(), FIRST_PAUSE));
+        if !error.is_transient() || since.elapsed() > STORE_PATIENCE {
+            return Err(error);
+        }
+        outage.0 = Some((since, (pause * 2).min(LONGEST_STORE_PAUSE)));
+        tokio::time::sleep(self.jittered(pause)).await;
+        Ok(())
+    }
+
                 at.duration_since(now).unwrap_or_default().min(SPREAD)
             }
             Err(_) => DEAD_PAUSE,
@@ -304,6 +324,10 @@ impl Watch {
         let (owner, since) = self.0?;
         (since.elapsed() > LEASE).then_some(owner)
     }
+/// Since when the database does not answer, and how long to wait before the next try.
+#[derive(Default)]
+pub(super) struct Outage(Option<(Instant, Duration)>);
+
 }
 
 pub(super) fn reinstall_needed(chain: &Chain) -> Error {
@@ -336,7 +360,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 
 /// A database that fails over is back within seconds; callers have a patience of their own.
-const STORE_TRIES: u32 = 3;
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
+
+const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The background looks again after this, when another process is at it.
 const HELD_PAUSE: Duration = Duration::from_secs(2);

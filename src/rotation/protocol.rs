@@ -122,6 +122,13 @@ pub(crate) fn freshness(chain: &Chain, now: SystemTime) -> Freshness {
     }
 }
 
+/// Until when nobody is to try again. A time further off than anybody writes is the word of a
+/// clock that is wrong.
+pub(crate) fn waits(chain: &Chain, now: SystemTime) -> Option<SystemTime> {
+    let until = chain.retry_at.filter(|until| *until > now)?;
+    (until <= now + LONGEST_WAIT).then_some(until)
+}
+
 /// Takes the lease and notes the intent, if there is reason to call Slack and nobody else is.
 ///
 /// `watched` is an owner whose lease the caller has seen unchanged for a whole [`LEASE`] on its
@@ -169,7 +176,7 @@ pub(crate) fn acquire(
     if let Some(lease) = chain.lease.filter(|lease| !lapsed(lease)) {
         return (None, Acquired::Held(lease));
     }
-    if let Some(until) = chain.retry_at.filter(|until| *until > now) {
+    if let Some(until) = waits(chain, now) {
         let error = chain.last_error.clone();
         return (None, Acquired::Wait { until, error });
     }
@@ -178,7 +185,11 @@ pub(crate) fn acquire(
             owner,
             until: now + LEASE,
         }),
-        attempts: chain.attempts.saturating_add(1),
+        // The answer to the same step was lost: no call was made since.
+        attempts: match chain.lease {
+            Some(lease) if lease.owner == owner => chain.attempts,
+            _ => chain.attempts.saturating_add(1),
+        },
         attempted_at: Some(now),
         ..chain.clone()
     };
@@ -209,7 +220,7 @@ pub(crate) fn acquire_exchange(
         until,
         error: chain.last_error.clone(),
     };
-    match (chain.lease, chain.retry_at) {
+    match (chain.lease, waits(chain, now)) {
         (Some(lease), _) if lease.owner != owner && lease.until > now => {
             return (None, Acquired::Held(lease));
         }
@@ -292,7 +303,10 @@ pub(crate) fn refuse(
     };
     let mut all = chain.refresh.iter().chain(&chain.alternates);
     if !all.all(|mark| refused.contains(mark)) {
-        let next = without_lease(chain, ticket);
+        let mut next = without_lease(chain, ticket);
+        // What came of this ticket is known.
+        let known = u32::from(holds(chain, ticket));
+        next.attempts = chain.attempts.saturating_sub(known);
         return ((next != *chain).then_some(next), Refused::Moved);
     }
     let next = Chain {
@@ -410,3 +424,9 @@ const FORCED: Duration = Duration::from_secs(5 * 60);
 
 /// After two pairs, a day about, that nobody asked for, none is bought ahead.
 const PARKED: u32 = 2;
+/// Longer than an answer of Slack's is on its way.
+const LATE: Duration = Duration::from_secs(30);
+
+/// Above what [`release`] is ever told.
+const LONGEST_WAIT: Duration = Duration::from_secs(10 * 60);
+

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::Error;
-use super::engine::{self, Engine};
+use super::engine::{self, Engine, Outage};
 use super::guard::WINDOW;
 use super::protocol::{self, CALL, Committed, Fresh, LEASE, Refused, Released, SAVE, Ticket};
 use crate::secret::{RefreshToken, same};
@@ -304,7 +304,7 @@ impl Engine {
     }
 
     /// Gives the lease back, and answers when the next try may be. If the database does not
-    /// take it, the lease lapses by itself.
+    /// take it for long, the lease lapses by itself.
     pub(super) async fn release(
         &self,
         key: &ChainKey,
@@ -327,9 +327,12 @@ impl Engine {
             let next = protocol::release(chain, ticket, &released);
             next.map(|next| self.scheduled(next))
         };
-        if let Err(error) = self.store.update(key, None, &mut decide).await {
-            tracing::warn!(chain = %key, %error, "a lease could not be given back");
-            return retry_at + LEASE;
+        let mut outage = Outage::default();
+        while let Err(error) = self.store.update(key, None, &mut decide).await {
+            if let Err(error) = self.sit_out(&mut outage, error).await {
+                tracing::warn!(chain = %key, %error, "a lease could not be given back");
+                return retry_at + LEASE;
+            }
         }
         retry_at
     }
