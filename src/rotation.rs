@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::installation::{Bot, Grant, Installation, Scopes, User};
 use crate::secret::AccessToken;
 use crate::slack::{ClientCredentials, ErrorCode, SlackClient};
-use crate::store::{ChainKey, Credential, InstallId, RotationStore, StoredChain};
+use crate::store::{Chain, ChainKey, Credential, InstallId, RotationStore, StoredChain};
 use crate::tenant::InstallationKey;
 
 mod engine;
@@ -299,6 +299,40 @@ impl TokenRotator {
 
     async fn token(&self, key: &ChainKey, demand: Demand) -> Result<Token, Error> {
         let stored = self
+    /// Takes it back that a chain is dead, so that its refresh tokens are tried once more: for an
+    /// operator, after Slack refused tokens that it should have taken. Answers whether it was dead.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotInstalled`], or [`Error::Store`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it has happened or not.
+    pub async fn revive(
+        &self,
+        tenant: &InstallationKey,
+        credential: Credential,
+    ) -> Result<bool, Error> {
+        let key = ChainKey {
+            credential,
+            tenant: tenant.clone(),
+        };
+        let engine = &self.engine;
+        let mut was_dead = false;
+        let mut decide = |chain: Option<&Chain>| {
+            let next = protocol::revive(chain);
+            was_dead = next.is_some();
+            next.map(|next| engine.scheduled(next))
+        };
+        let stored = engine.store.update(&key, None, &mut decide).await?;
+        stored.ok_or(Error::NotInstalled)?;
+        if was_dead {
+            tracing::info!(chain = %key, "a dead chain is tried again");
+        }
+        Ok(was_dead)
+    }
+
             .engine
             .store
             .chain(key)

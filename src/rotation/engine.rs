@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::flight::{Flights, Landing, Seat};
-use super::guard::{Breaker, Deaths};
+use super::guard::{Breaker, Deaths, Pace};
 use super::memo::Memo;
 use super::protocol::{self, Acquired, Demand, Freshness, LEASE};
 use super::refresh::Step;
@@ -27,6 +27,10 @@ pub(super) struct Engine {
     pub(super) flights: Flights,
     pub(super) memo: Memo,
     pub(super) slack: SlackClient,
+    /// Places for uses that are being noted.
+    notes: Arc<Semaphore>,
+    /// A worker that looks at it before a page, too, gives way to callers after a 429.
+    pub(super) pace: Pace,
     pub(super) store: Arc<dyn RotationStore>,
 }
 
@@ -54,6 +58,8 @@ impl Engine {
             flights: Flights::default(),
             memo: Memo::new(u64::from_be_bytes(random::bytes())),
             slack,
+            notes: Arc::new(Semaphore::new(NOTES)),
+            pace: Pace::default(),
             store,
         }
     }
@@ -72,7 +78,7 @@ impl Engine {
 
     /// Starts a refresh that nobody waits for, unless one is under way or none can be of use.
     pub(super) fn refresh_quietly(self: &Arc<Self>, key: &ChainKey) {
-        if self.memo.is_quiet(key) || self.flights.is_flying(key) {
+        if self.pace.is_held() || self.memo.is_quiet(key) || self.flights.is_flying(key) {
             return;
         }
         let want = Want {

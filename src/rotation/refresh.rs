@@ -66,6 +66,7 @@ impl Engine {
                     return Err(again(at, "stalled"));
                 }
                 let failure = match self.ask_slack(key, ticket, &stored.app_id, token).await {
+                let sent = Instant::now();
                     Ok(renewed) => {
                         self.breaker.reset();
                         if let Err(what) = self.fits(key, &stored.app_id, &renewed) {
@@ -77,6 +78,7 @@ impl Engine {
                 };
                 error = engine::name(&failure);
                 match answer(&failure) {
+                self.heed(key, &failure);
                     Answer::Refused => {
                         self.breaker.reset();
                         refused.push(*mark);
@@ -87,7 +89,7 @@ impl Engine {
                         return Err(again(at, &error));
                     }
                     Answer::Ours(code) => {
-                        self.breaker.trip(&code);
+                        self.breaker.trip(&code, sent);
                         let now = Some(Duration::ZERO);
                         self.release(key, ticket, is_definite, now, code.as_str())
                             .await;
@@ -105,8 +107,26 @@ impl Engine {
         self.all_refused(key, ticket, &refused, &error).await
     }
 
-    /// Calls Slack. An answer that comes too late for the lease is not thrown away: its pair is
-    /// saved, or kept beside the one that was saved first, when it comes.
+    /// What an answer tells beside what it means for its refresh token.
+    fn heed(&self, key: &ChainKey, error: &SlackError) {
+        match (error, error.class()) {
+            (SlackError::RateLimited { retry_after }, _) => {
+                self.pace
+                    .hold(retry_after.unwrap_or(UNSAID).min(LONGEST_WAIT));
+            }
+            (SlackError::Api { code, .. }, ErrorClass::Configuration | ErrorClass::CallerBug)
+                if !is_of_the_app(code) =>
+            {
+                tracing::error!(
+                    chain = %key, %code,
+                    "Slack takes this chain's refresh token for another app's, or of another kind"
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// Calls Slack.
     async fn ask_slack(
         self: &Arc<Self>,
         key: &ChainKey,
@@ -294,7 +314,11 @@ impl Engine {
             answer = refused;
             next.map(|next| self.scheduled(next))
         };
-        self.store.update(key, None, &mut decide).await?;
+        let updated = self.store.update(key, None, &mut decide).await;
+        if updated.is_err() || answer == Refused::Moved {
+            self.deaths.spare();
+        }
+        updated?;
         match answer {
             Refused::Dead => Err(Error::ReinstallNeeded {
                 code: ErrorCode::new(error),
@@ -346,12 +370,15 @@ fn answer(error: &SlackError) -> Answer {
         (_, ErrorClass::Dead | ErrorClass::TokenExpired) => Answer::Refused,
         // As a refresh token's state; `invalid_auth` can be our own address, and says nothing.
         (SlackError::Api { code, .. }, _) if code.as_str() == "token_revoked" => Answer::Refused,
-        (SlackError::Api { code, .. }, ErrorClass::Configuration | ErrorClass::CallerBug) => {
-            Answer::Ours(code.clone())
-        }
-        (_, ErrorClass::Retry | ErrorClass::Migrating | ErrorClass::Policy) => {
-            Answer::Later { after: None }
-        }
+        (SlackError::Api { code, .. }, _) if is_of_the_app(code) => Answer::Ours(code.clone()),
+        (
+            _,
+            ErrorClass::CallerBug
+            | ErrorClass::Configuration
+            | ErrorClass::Migrating
+            | ErrorClass::Policy
+            | ErrorClass::Retry,
+        ) => Answer::Later { after: None },
         _ => Answer::Unknown,
     }
 }
@@ -369,7 +396,10 @@ fn again(at: SystemTime, code: &str) -> Error {
 }
 
 /// Of Slack's `Retry-After`; its own are seconds to a minute.
-const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
+
+/// If Slack asks to wait and does not say how long.
+const UNSAID: Duration = Duration::from_secs(30);
 
 /// A database that is restarted or fails over is back by then.
 const KEEP_TRYING: Duration = Duration::from_secs(10 * 60);
@@ -377,3 +407,20 @@ const KEEP_TRYING: Duration = Duration::from_secs(10 * 60);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Whether Slack says this of the app, whichever token was sent. What it says of one token, as
+/// that it is another app's, must not stop the others.
+pub(super) fn is_of_the_app(code: &ErrorCode) -> bool {
+    matches!(
+        code.as_str(),
+        "accesslimited"
+            | "bad_client_secret"
+            | "bad_redirect_uri"
+            | "invalid_client_id"
+            | "invalid_grant_type"
+            | "oauth_authorization_url_mismatch"
+            | "pkce_not_allowed"
+            | "token_rotation_not_enabled"
+            | "unknown_method"
+    )
+}
+
