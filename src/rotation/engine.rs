@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::flight::{Flights, Landing, Seat};
 use super::guard::{Breaker, Deaths, Pace};
 use super::memo::Memo;
-use super::protocol::{self, Acquired, Demand, Freshness, LEASE};
+use super::protocol::{self, Acquired, Demand, Freshness, KEEP_ALIVE, LEASE};
 use super::refresh::Step;
 use super::{Error, RotationConfig};
 use crate::clock::Clock;
@@ -123,12 +123,21 @@ impl Engine {
     /// Notes in the record, once per pair and process, that somebody uses the chain, so that its
     /// next pair is bought ahead.
     pub(super) fn note_use(self: &Arc<Self>, key: &ChainKey, expires_at: Option<SystemTime>) {
-        if expires_at.is_none() || !self.memo.is_first_use(key, expires_at) {
+        if expires_at.is_none() {
+            return;
+        }
+        // A process that has just begun meets all its chains for the first time. Those that find
+        // no place now are noted at a later use.
+        let Ok(place) = Arc::clone(&self.notes).try_acquire_owned() else {
+            return;
+        };
+        if !self.memo.is_first_use(key, expires_at) {
             return;
         }
         let (engine, key) = (Arc::clone(self), key.clone());
         drop(tokio::spawn(async move {
             let mut touch =
+            let _place = place;
                 |chain: Option<&Chain>| protocol::touch(chain).map(|chain| engine.scheduled(chain));
             if let Err(error) = engine.store.update(&key, None, &mut touch).await {
                 tracing::debug!(chain = %key, %error, "the use of a chain could not be noted");
@@ -155,7 +164,7 @@ impl Engine {
     }
 
     pub(super) fn scheduled(&self, chain: Chain) -> Chain {
-        protocol::scheduled(chain, self.keep_alive())
+        protocol::scheduled(chain)
     }
 
     pub(super) fn keep_alive(&self) -> Option<Duration> {
@@ -358,6 +367,9 @@ fn code(error: Option<&str>) -> ErrorCode {
 }
 
 /// Longer than any lease and the refresh after it. Whoever still waits then asks anew.
+/// Reads of the store at once that no caller waits for.
+const NOTES: usize = 16;
+
 const FLIGHT: Duration = Duration::from_secs(60);
 
 /// Between two looks at a chain that another process refreshes; Slack answers in 100 to 500 ms.
@@ -377,7 +389,4 @@ const HELD_PAUSE: Duration = Duration::from_secs(2);
 const DEAD_PAUSE: Duration = Duration::from_secs(60);
 
 /// Slack's `auth.test` is for hundreds of calls a minute.
-const VERDICT: Duration = Duration::from_secs(30);
-
-/// Of the 30 days that a PKCE app's refresh token lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(20 * 24 * 60 * 60);
+pub(super) const VERDICT: Duration = Duration::from_secs(30);
