@@ -1,5 +1,6 @@
 //! One refresh under the lease: the call, what its outcome means, and the save.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -137,10 +138,26 @@ impl Engine {
         let engine = Arc::clone(self);
         let token = RefreshToken::new(token.expose());
         let token = token.expect("a stored token was checked when it was taken");
-        let mut call = tokio::spawn(async move {
+        let call = async move {
             let app = &engine.config.credentials;
             engine.slack.refresh(app, &token).await
-        });
+        };
+        self.in_time(key, ticket, app_id, call).await
+    }
+
+    /// The answer to a call that brings a pair. One that comes too late for the lease is not thrown
+    /// away: its pair is saved, or kept beside the one that was saved first, when it comes.
+    pub(super) async fn in_time<F>(
+        self: &Arc<Self>,
+        key: &ChainKey,
+        ticket: &Ticket,
+        app_id: &AppId,
+        call: F,
+    ) -> Result<Renewed, SlackError>
+    where
+        F: Future<Output = Result<Renewed, SlackError>> + Send + 'static,
+    {
+        let mut call = tokio::spawn(call);
         let lost = |cause| SlackError::Transport(TransportError::Lost(cause));
         match tokio::time::timeout(CALL, &mut call).await {
             Ok(Ok(outcome)) => outcome,
