@@ -30,6 +30,7 @@ mod migrate;
 #[cfg(test)]
 mod model;
 mod protocol;
+mod prove;
 mod refresh;
 mod worker;
 
@@ -207,7 +208,8 @@ impl TokenRotator {
     }
 
     /// Runs this with a current token; if it says that Slack refused the token as expired,
-    /// refreshes once and runs it once more.
+    /// refreshes once and runs it once more. The same if it says `token_revoked`, and Slack,
+    /// asked about that token (`auth.test`), says so too.
     ///
     /// # Errors
     ///
@@ -235,13 +237,21 @@ impl TokenRotator {
             .await
             .map_err(CallError::Token)?;
         let (install, generation) = (token.install, token.generation);
-        match operation(token).await {
-            Err(error) if error.is_token_expired() => {}
+        let demand = match operation(token).await {
+            Err(error) if error.is_token_expired() => {
+                tracing::info!(chain = %key, "Slack calls a token expired; refreshing it");
+                Demand::NewerThan(install, generation)
+            }
+            Err(error) if error.is_token_revoked() => {
+                let is_over = self.engine.is_over(&key, install, generation);
+                match tokio::time::timeout(self.patience, is_over).await {
+                    Ok(true) => Demand::Current,
+                    _ => return Err(CallError::Operation(error)),
+                }
+            }
             outcome => return outcome.map_err(CallError::Operation),
-        }
-        tracing::info!(chain = %key, "Slack calls a token expired; refreshing it");
-        let newer = Demand::NewerThan(install, generation);
-        let token = self.token(&key, newer).await.map_err(CallError::Token)?;
+        };
+        let token = self.token(&key, demand).await.map_err(CallError::Token)?;
         operation(token).await.map_err(CallError::Operation)
     }
 
@@ -289,16 +299,6 @@ impl TokenRotator {
         }
     }
 
-    /// Starts no more refreshes and waits for those that run, so that no pair is lost that Slack
-    /// handed over. `false` if some still run after that time.
-    ///
-    /// Call it before the runtime ends: a runtime drops its tasks wherever they are.
-    pub async fn shutdown(&self, within: Duration) -> bool {
-        self.engine.flights.close(Instant::now() + within).await
-    }
-
-    async fn token(&self, key: &ChainKey, demand: Demand) -> Result<Token, Error> {
-        let stored = self
     /// Takes it back that a chain is dead, so that its refresh tokens are tried once more: for an
     /// operator, after Slack refused tokens that it should have taken. Answers whether it was dead.
     ///
@@ -333,6 +333,16 @@ impl TokenRotator {
         Ok(was_dead)
     }
 
+    /// Starts no more refreshes and waits for those that run, so that no pair is lost that Slack
+    /// handed over. `false` if some still run after that time.
+    ///
+    /// Call it before the runtime ends: a runtime drops its tasks wherever they are.
+    pub async fn shutdown(&self, within: Duration) -> bool {
+        self.engine.flights.close(Instant::now() + within).await
+    }
+
+    async fn token(&self, key: &ChainKey, demand: Demand) -> Result<Token, Error> {
+        let stored = self
             .engine
             .store
             .chain(key)

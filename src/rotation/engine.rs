@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::flight::{Flights, Landing, Seat};
@@ -26,11 +27,11 @@ pub(super) struct Engine {
     pub(super) deaths: Deaths,
     pub(super) flights: Flights,
     pub(super) memo: Memo,
-    pub(super) slack: SlackClient,
     /// Places for uses that are being noted.
     notes: Arc<Semaphore>,
     /// A worker that looks at it before a page, too, gives way to callers after a 429.
     pub(super) pace: Pace,
+    pub(super) slack: SlackClient,
     pub(super) store: Arc<dyn RotationStore>,
 }
 
@@ -57,9 +58,9 @@ impl Engine {
             deaths: Deaths::default(),
             flights: Flights::default(),
             memo: Memo::new(u64::from_be_bytes(random::bytes())),
-            slack,
             notes: Arc::new(Semaphore::new(NOTES)),
             pace: Pace::default(),
+            slack,
             store,
         }
     }
@@ -136,8 +137,8 @@ impl Engine {
         }
         let (engine, key) = (Arc::clone(self), key.clone());
         drop(tokio::spawn(async move {
-            let mut touch =
             let _place = place;
+            let mut touch =
                 |chain: Option<&Chain>| protocol::touch(chain).map(|chain| engine.scheduled(chain));
             if let Err(error) = engine.store.update(&key, None, &mut touch).await {
                 tracing::debug!(chain = %key, %error, "the use of a chain could not be noted");
@@ -191,6 +192,7 @@ impl Engine {
                     continue;
                 }
             };
+            outage = Outage::default();
             match acquired {
                 Acquired::Current => {
                     let stored = stored.ok_or(Error::NotInstalled)?;
@@ -206,8 +208,9 @@ impl Engine {
                         return Err(Error::Configuration { code });
                     }
                     let stored = stored.ok_or(Error::NotInstalled)?;
+                    // A straggler of this ticket must not end the lease of the next one.
+                    owner = mint();
                     match self
-            outage = Outage::default();
                         .refresh(key, &ticket, stored, begun, want.is_ahead)
                         .await?
                     {
@@ -223,8 +226,6 @@ impl Engine {
                     watch.see(lease.owner);
                     tokio::time::sleep(self.jittered(pause)).await;
                     pause = (pause * 8 / 5).min(LONGEST_PAUSE);
-                    // A straggler of this ticket must not end the lease of the next one.
-                    owner = mint();
                 }
                 Acquired::Missing => return Err(Error::NotInstalled),
                 Acquired::Wait { until, error } => {
@@ -263,22 +264,6 @@ impl Engine {
         Ok((stored, acquired))
     }
 
-    /// A pause of 50 to 150 %.
-    pub(super) fn jittered(&self, pause: Duration) -> Duration {
-        pause.mul_f64(0.5 + self.memo.random())
-    }
-
-    fn report(&self, key: &ChainKey, landing: &Landing) {
-        let now = self.clock.now();
-        let quiet = match landing {
-            Ok(stored) if protocol::freshness(&stored.chain, now) > Freshness::Fresh => HELD_PAUSE,
-            // Looked at early: due within the spread.
-            Ok(stored) => {
-                let soft_at = stored.chain.soft_at();
-                let wait = soft_at.and_then(|soft_at| soft_at.duration_since(now).ok());
-                wait.unwrap_or(SPREAD).min(SPREAD)
-            }
-            Err(Error::TryAgain { at, .. }) => {
     /// Waits a little for a database that did not answer.
     ///
     /// # Errors
@@ -298,6 +283,22 @@ impl Engine {
         Ok(())
     }
 
+    /// A pause of 50 to 150 %.
+    pub(super) fn jittered(&self, pause: Duration) -> Duration {
+        pause.mul_f64(0.5 + self.memo.random())
+    }
+
+    fn report(&self, key: &ChainKey, landing: &Landing) {
+        let now = self.clock.now();
+        let quiet = match landing {
+            Ok(stored) if protocol::freshness(&stored.chain, now) > Freshness::Fresh => HELD_PAUSE,
+            // Looked at early: due within the spread.
+            Ok(stored) => {
+                let soft_at = stored.chain.soft_at();
+                let wait = soft_at.and_then(|soft_at| soft_at.duration_since(now).ok());
+                wait.unwrap_or(SPREAD).min(SPREAD)
+            }
+            Err(Error::TryAgain { at, .. }) => {
                 at.duration_since(now).unwrap_or_default().min(SPREAD)
             }
             Err(_) => DEAD_PAUSE,
@@ -323,6 +324,10 @@ impl fmt::Debug for Engine {
     }
 }
 
+/// Since when the database does not answer, and how long to wait before the next try.
+#[derive(Default)]
+pub(super) struct Outage(Option<(Instant, Duration)>);
+
 /// Another's lease, watched on our own monotonic clock: that clock needs no agreement.
 #[derive(Default)]
 struct Watch(Option<(u128, Instant)>);
@@ -339,10 +344,6 @@ impl Watch {
         let (owner, since) = self.0?;
         (since.elapsed() > LEASE).then_some(owner)
     }
-/// Since when the database does not answer, and how long to wait before the next try.
-#[derive(Default)]
-pub(super) struct Outage(Option<(Instant, Duration)>);
-
 }
 
 pub(super) fn reinstall_needed(chain: &Chain) -> Error {
@@ -366,10 +367,10 @@ fn code(error: Option<&str>) -> ErrorCode {
     ErrorCode::new(error.unwrap_or("unknown"))
 }
 
-/// Longer than any lease and the refresh after it. Whoever still waits then asks anew.
 /// Reads of the store at once that no caller waits for.
 const NOTES: usize = 16;
 
+/// Longer than any lease and the refresh after it. Whoever still waits then asks anew.
 const FLIGHT: Duration = Duration::from_secs(60);
 
 /// Between two looks at a chain that another process refreshes; Slack answers in 100 to 500 ms.

@@ -226,7 +226,7 @@ pub(crate) fn acquire_exchange(
         }
         (Some(lease), _) if lease.owner != owner => return (None, wait(lease.until)),
         (None, _) if chain.attempts > 0 => return (None, wait(now)),
-        (None, Some(until)) if until > now => return (None, wait(until)),
+        (None, Some(until)) => return (None, wait(until)),
         _ => {}
     }
     let next = Chain {
@@ -270,6 +270,8 @@ pub(crate) fn commit(
     next.is_dead = false;
     if chain.generation != ticket.generation {
         next.alternates.push(fresh.refresh);
+        // There is something new to try.
+        next.retry_at = None;
         return (Some(next), Committed::Alternate);
     }
     next.alternates
@@ -340,6 +342,45 @@ pub(crate) fn release(
     })
 }
 
+/// Notes that Slack takes this generation's access token no more, before its time: it is replaced
+/// as one that is over. Of a pair that was just saved, and that the chain has nothing beside, not
+/// at once: the answer with the pair that lives may be on its way.
+pub(crate) fn end(
+    chain: Option<&Chain>,
+    install: InstallId,
+    generation: u64,
+    is_new: bool,
+    now: SystemTime,
+) -> Option<Chain> {
+    let is_meant = |chain: &&Chain| {
+        chain.install == install && chain.generation == generation && chain.refresh.is_some()
+    };
+    let chain = chain.filter(is_meant)?;
+    let retry_at = match is_new && chain.alternates.is_empty() {
+        true => Some(now + LATE),
+        false => chain.retry_at,
+    };
+    Some(Chain {
+        // A time that is over by everybody's clock.
+        expires_at: Some(chain.issued_at),
+        retry_at,
+        last_error: Some("token_revoked".into()),
+        ..chain.clone()
+    })
+}
+
+/// Takes the verdict of death back: the refresh tokens that stand are tried again.
+pub(crate) fn revive(chain: Option<&Chain>) -> Option<Chain> {
+    let chain = chain.filter(|chain| chain.is_dead)?;
+    Some(Chain {
+        is_dead: false,
+        retry_at: None,
+        failures: 0,
+        last_error: None,
+        ..chain.clone()
+    })
+}
+
 /// Notes that somebody asked for the token, so that the next pair is bought ahead.
 pub(crate) fn touch(chain: Option<&Chain>) -> Option<Chain> {
     let chain = chain.filter(|chain| chain.idle > 0)?;
@@ -395,6 +436,8 @@ pub(crate) fn serve(
 /// process knows that it does: others may, or this one later.
 pub(crate) fn scheduled(chain: Chain) -> Chain {
     let soft_at = chain.soft_at();
+    let retry_at = chain.retry_at.map(|at| at + rest(chain.failures));
+    let kept = chain.issued_at + KEEP_ALIVE;
     let due_at = match (&chain.lease, chain.refresh) {
         _ if chain.is_dead => None,
         (_, None) => None,
@@ -404,6 +447,22 @@ pub(crate) fn scheduled(chain: Chain) -> Chain {
         _ => soft_at.max(retry_at.filter(|_| soft_at.is_some())),
     };
     Chain { due_at, ..chain }
+}
+
+/// Whether nobody has used the chain's tokens for so long that none is bought ahead.
+fn is_parked(chain: &Chain) -> bool {
+    let is_idle = chain.idle >= PARKED && chain.attempts == 0 && chain.lease.is_none();
+    is_idle && !chain.is_dead && chain.refresh.is_some()
+}
+
+/// What a worker lets pass beyond the time at which a chain may be tried again. Within minutes a
+/// lost answer can still be made good, and Slack's trouble ends; what fails for longer fails for a
+/// reason of its own, and callers do not wait for the worker.
+fn rest(failures: u32) -> Duration {
+    match failures.checked_sub(PERSISTENT) {
+        None => Duration::ZERO,
+        Some(more) => (FIRST_REST * (1 << more.min(8))).min(LONGEST_REST),
+    }
 }
 
 fn holds(chain: &Chain, ticket: &Ticket) -> bool {
@@ -429,16 +488,18 @@ pub(crate) const CALL: Duration = Duration::from_secs(6);
 /// What is left of the lease for the save, when a call is begun late.
 pub(crate) const SAVE: Duration = Duration::from_secs(2);
 
+/// Longer than an answer of Slack's is on its way.
+const LATE: Duration = Duration::from_secs(30);
+
+/// Above what [`release`] is ever told.
+const LONGEST_WAIT: Duration = Duration::from_secs(10 * 60);
+
 /// A pair that Slack calls expired this soon after it was issued has another trouble than its
 /// age, and buying more of them ends with the limit of two live access tokens.
 const FORCED: Duration = Duration::from_secs(5 * 60);
 
 /// After two pairs, a day about, that nobody asked for, none is bought ahead.
 const PARKED: u32 = 2;
-/// Longer than an answer of Slack's is on its way.
-    let retry_at = chain.retry_at.map(|at| at + rest(chain.failures));
-    let kept = chain.issued_at + KEEP_ALIVE;
-const LATE: Duration = Duration::from_secs(30);
 
 /// Of the 30 days that a PKCE app's refresh token lives.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(20 * 24 * 60 * 60);
@@ -452,19 +513,5 @@ const PERSISTENT: u32 = 10;
 
 const FIRST_REST: Duration = Duration::from_secs(2 * 60);
 
-/// Whether nobody has used the chain's tokens for so long that none is bought ahead.
-fn is_parked(chain: &Chain) -> bool {
-    let is_idle = chain.idle >= PARKED && chain.attempts == 0 && chain.lease.is_none();
-    is_idle && !chain.is_dead && chain.refresh.is_some()
-}
-
-/// What a worker lets pass beyond the time at which a chain may be tried again. Within minutes a
-/// lost answer can still be made good, and Slack's trouble ends; what fails for longer fails for a
-/// reason of its own, and callers do not wait for the worker.
-fn rest(failures: u32) -> Duration {
-    match failures.checked_sub(PERSISTENT) {
-        None => Duration::ZERO,
-        Some(more) => (FIRST_REST * (1 << more.min(8))).min(LONGEST_REST),
-    }
-}
-
+/// Twice within the life of an access token.
+const LONGEST_REST: Duration = Duration::from_secs(6 * 60 * 60);

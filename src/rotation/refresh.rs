@@ -66,8 +66,8 @@ impl Engine {
                         .await;
                     return Err(again(at, "stalled"));
                 }
-                let failure = match self.ask_slack(key, ticket, &stored.app_id, token).await {
                 let sent = Instant::now();
+                let failure = match self.ask_slack(key, ticket, &stored.app_id, token).await {
                     Ok(renewed) => {
                         self.breaker.reset();
                         if let Err(what) = self.fits(key, &stored.app_id, &renewed) {
@@ -78,8 +78,8 @@ impl Engine {
                     Err(failure) => failure,
                 };
                 error = engine::name(&failure);
-                match answer(&failure) {
                 self.heed(key, &failure);
+                match answer(&failure) {
                     Answer::Refused => {
                         self.breaker.reset();
                         refused.push(*mark);
@@ -245,11 +245,14 @@ impl Engine {
         };
         let give_up = Instant::now() + KEEP_TRYING;
         let mut pause = FIRST_PAUSE;
+        let mut is_doubtful = false;
         loop {
             let mut committed = Committed::Orphan;
             let mut decide = |chain: Option<&Chain>| {
                 let (next, answer) = protocol::commit(chain, ticket, &fresh);
                 committed = answer;
+                // An earlier call with this refresh token may have bought the pair that lives.
+                is_doubtful |= next.is_some() && chain.is_some_and(|chain| chain.attempts > 1);
                 next.map(|next| self.scheduled(next))
             };
             let saved = self
@@ -257,7 +260,13 @@ impl Engine {
                 .update(key, Some(&renewed.grant), &mut decide)
                 .await;
             match saved {
-                Ok(stored) => return Ok(self.saved(key, renewed, stored, committed).await),
+                Ok(stored) => {
+                    let step = self.saved(key, renewed, stored, committed).await;
+                    return Ok(match step {
+                        Step::Done(stored) if is_doubtful => self.proven(key, stored).await,
+                        step => step,
+                    });
+                }
                 Err(error) if Instant::now() >= give_up => {
                     tracing::error!(chain = %key, %error, "a pair that Slack issued is lost");
                     return Err(error.into());
@@ -400,6 +409,23 @@ fn answer(error: &SlackError) -> Answer {
     }
 }
 
+/// Whether Slack says this of the app, whichever token was sent. What it says of one token, as
+/// that it is another app's, must not stop the others.
+pub(super) fn is_of_the_app(code: &ErrorCode) -> bool {
+    matches!(
+        code.as_str(),
+        "accesslimited"
+            | "bad_client_secret"
+            | "bad_redirect_uri"
+            | "invalid_client_id"
+            | "invalid_grant_type"
+            | "oauth_authorization_url_mismatch"
+            | "pkce_not_allowed"
+            | "token_rotation_not_enabled"
+            | "unknown_method"
+    )
+}
+
 /// 1 s, doubled by each failure, up to a minute.
 fn backoff(failures: u32) -> Duration {
     Duration::from_secs(1 << failures.min(6)).min(Duration::from_secs(60))
@@ -424,20 +450,3 @@ const KEEP_TRYING: Duration = Duration::from_secs(10 * 60);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Whether Slack says this of the app, whichever token was sent. What it says of one token, as
-/// that it is another app's, must not stop the others.
-pub(super) fn is_of_the_app(code: &ErrorCode) -> bool {
-    matches!(
-        code.as_str(),
-        "accesslimited"
-            | "bad_client_secret"
-            | "bad_redirect_uri"
-            | "invalid_client_id"
-            | "invalid_grant_type"
-            | "oauth_authorization_url_mismatch"
-            | "pkce_not_allowed"
-            | "token_rotation_not_enabled"
-            | "unknown_method"
-    )
-}
-
