@@ -274,7 +274,7 @@ impl Engine {
         outage: &mut Outage,
         error: store::Error,
     ) -> Result<(), store::Error> {
-        let (since, pause) = outage.0.unwrap_or((Instant::now(), FIRST_PAUSE));
+        let (since, pause) = outage.0.unwrap_or_else(|| (Instant::now(), FIRST_PAUSE));
         if !error.is_transient() || since.elapsed() > STORE_PATIENCE {
             return Err(error);
         }

@@ -112,10 +112,10 @@ impl<K: Eq + Hash, V: Copy> Recent<K, V> {
     }
 
     fn insert(&mut self, key: K, value: V) {
-        self.old.remove(&key);
         if self.new.len() >= self.half {
             self.old = std::mem::take(&mut self.new);
         }
+        self.old.remove(&key);
         self.new.insert(key, value);
     }
 }

@@ -360,9 +360,9 @@ pub(crate) fn end(
         true => Some(now + LATE),
         false => chain.retry_at,
     };
+    let long_ago = chain.issued_at.checked_sub(LONG_AGO);
     Some(Chain {
-        // A time that is over by everybody's clock.
-        expires_at: Some(chain.issued_at),
+        expires_at: Some(long_ago.unwrap_or(chain.issued_at)),
         retry_at,
         last_error: Some("token_revoked".into()),
         ..chain.clone()
@@ -487,6 +487,9 @@ pub(crate) const CALL: Duration = Duration::from_secs(6);
 
 /// What is left of the lease for the save, when a call is begun late.
 pub(crate) const SAVE: Duration = Duration::from_secs(2);
+
+/// A time this long before a token was issued is over by a clock that is hours behind, too.
+const LONG_AGO: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Longer than an answer of Slack's is on its way.
 const LATE: Duration = Duration::from_secs(30);
