@@ -14,7 +14,7 @@ use crate::backend::{self, Backend, Partition, Slot};
 use crate::clock::Clock;
 use crate::seal::{KeyError, KeyId, KeyProvider};
 use crate::store;
-use crate::tenant::{ClientId, InstallationKey, UserId};
+use crate::tenant::{ClientId, EnterpriseId, InstallationKey, TeamId, UserId};
 
 mod chains;
 mod driver;
@@ -179,6 +179,14 @@ impl From<OpenError> for store::Error {
 /// the names below.
 fn tenant(app: &ClientId, key: &InstallationKey) -> Partition {
     partition(app, key.id())
+}
+
+/// The tenant whose partition has this name after the app's, if it is a tenant's.
+fn tenant_of(name: &str) -> Option<InstallationKey> {
+    match TeamId::new(name) {
+        Ok(team) => Some(InstallationKey::workspace(team)),
+        Err(_) => EnterpriseId::new(name).ok().map(InstallationKey::org),
+    }
 }
 
 fn partition(app: &ClientId, name: &str) -> Partition {

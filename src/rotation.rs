@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::installation::{Bot, Grant, Installation, Scopes, User};
 use crate::secret::AccessToken;
 use crate::slack::{ClientCredentials, ErrorCode, SlackClient};
-use crate::store::{ChainKey, Credential, InstallId, RotationStore, StoredChain};
+use crate::store::{Chain, ChainKey, Credential, InstallId, RotationStore, StoredChain};
 use crate::tenant::InstallationKey;
 
 mod engine;
@@ -30,6 +30,7 @@ mod migrate;
 #[cfg(test)]
 mod model;
 mod protocol;
+mod prove;
 mod refresh;
 mod worker;
 
@@ -207,7 +208,8 @@ impl TokenRotator {
     }
 
     /// Runs this with a current token; if it says that Slack refused the token as expired,
-    /// refreshes once and runs it once more.
+    /// refreshes once and runs it once more. The same if it says `token_revoked`, and Slack,
+    /// asked about that token (`auth.test`), says so too.
     ///
     /// # Errors
     ///
@@ -235,13 +237,21 @@ impl TokenRotator {
             .await
             .map_err(CallError::Token)?;
         let (install, generation) = (token.install, token.generation);
-        match operation(token).await {
-            Err(error) if error.is_token_expired() => {}
+        let demand = match operation(token).await {
+            Err(error) if error.is_token_expired() => {
+                tracing::info!(chain = %key, "Slack calls a token expired; refreshing it");
+                Demand::NewerThan(install, generation)
+            }
+            Err(error) if error.is_token_revoked() => {
+                let is_over = self.engine.is_over(&key, install, generation);
+                match tokio::time::timeout(self.patience, is_over).await {
+                    Ok(true) => Demand::Current,
+                    _ => return Err(CallError::Operation(error)),
+                }
+            }
             outcome => return outcome.map_err(CallError::Operation),
-        }
-        tracing::info!(chain = %key, "Slack calls a token expired; refreshing it");
-        let newer = Demand::NewerThan(install, generation);
-        let token = self.token(&key, newer).await.map_err(CallError::Token)?;
+        };
+        let token = self.token(&key, demand).await.map_err(CallError::Token)?;
         operation(token).await.map_err(CallError::Operation)
     }
 
@@ -289,6 +299,40 @@ impl TokenRotator {
             bot_error,
             user_error,
         }
+    }
+
+    /// Takes it back that a chain is dead, so that its refresh tokens are tried once more: for an
+    /// operator, after Slack refused tokens that it should have taken. Answers whether it was dead.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotInstalled`], or [`Error::Store`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it has happened or not.
+    pub async fn revive(
+        &self,
+        tenant: &InstallationKey,
+        credential: Credential,
+    ) -> Result<bool, Error> {
+        let key = ChainKey {
+            credential,
+            tenant: tenant.clone(),
+        };
+        let engine = &self.engine;
+        let mut was_dead = false;
+        let mut decide = |chain: Option<&Chain>| {
+            let next = protocol::revive(chain);
+            was_dead = next.is_some();
+            next.map(|next| engine.scheduled(next))
+        };
+        let stored = engine.store.update(&key, None, &mut decide).await?;
+        stored.ok_or(Error::NotInstalled)?;
+        if was_dead {
+            tracing::info!(chain = %key, "a dead chain is tried again");
+        }
+        Ok(was_dead)
     }
 
     /// Starts no more refreshes and waits for those that run, so that no pair is lost that Slack

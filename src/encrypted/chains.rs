@@ -7,11 +7,11 @@ use async_trait::async_trait;
 
 use super::driver::{Place, Record, Step};
 use super::installations::{bot, install, user};
-use super::{EncryptedStore, records, tenant};
+use super::{EncryptedStore, records, tenant, tenant_of};
 use crate::backend::{Backend, Cursor, Key};
 use crate::installation::Grant;
 use crate::store::{Chain, ChainKey, Credential, Error, ListCursor, RotationStore, StoredChain};
-use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
+use crate::tenant::UserId;
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
@@ -106,10 +106,7 @@ fn place(credential: &Credential) -> Place {
 /// The chain that a row belongs to; `None` for a row of another kind or of another app.
 fn chain_key(ours: &str, key: &Key) -> Option<ChainKey> {
     let id = key.partition.as_str().strip_prefix(ours)?;
-    let tenant = match TeamId::new(id) {
-        Ok(team) => InstallationKey::workspace(team),
-        Err(_) => InstallationKey::org(EnterpriseId::new(id).ok()?),
-    };
+    let tenant = tenant_of(id)?;
     let credential = match key.slot.as_str().split_once('/') {
         None if key.slot == bot().slot => Credential::Bot,
         Some(("user", id)) => Credential::User(UserId::new(id).ok()?),

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::driver::{Draft, Place, Record, Step};
 use super::installations::{install, revision};
 use super::lifecycle_facts::{ACCESS, AccessFacts, DEPARTURE, DepartureFacts, draft};
-use super::{EncryptedStore, records, slot, tenant};
+use super::{EncryptedStore, records, slot, tenant, tenant_of};
 use crate::backend::{Backend, Key, Row, Version};
 use crate::causes::with_causes;
 use crate::installation::{Hold, Revision};
@@ -288,14 +288,6 @@ fn pending(key: &InstallationKey, record: &Record) -> Result<PendingDeparture, E
             revision(&record.row),
         )),
         false => Err(records::form("a departure's ids")),
-    }
-}
-
-/// The tenant of a partition's name, if it is a tenant's.
-fn tenant_of(id: &str) -> Option<InstallationKey> {
-    match TeamId::new(id) {
-        Ok(team) => Some(InstallationKey::workspace(team)),
-        Err(_) => EnterpriseId::new(id).ok().map(InstallationKey::org),
     }
 }
 

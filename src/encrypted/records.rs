@@ -80,7 +80,19 @@ struct InstallSecrets<'a> {
     #[serde(borrow)]
     webhooks: Vec<WebhookSecrets<'a>>,
     #[serde(borrow)]
-    metadata: Option<Cow<'a, str>>,
+    metadata: Option<Text<'a>>,
+}
+
+/// A text in the plaintext that was read, not a copy of it: a copy would not be wiped. On a field
+/// that is an option or a list, serde borrows through a type of one's own only.
+#[derive(Deserialize, Serialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'a> Text<'a> {
+    fn of(text: &'a str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
 }
 
 #[derive(Deserialize, Serialize)]
@@ -137,10 +149,10 @@ struct GrantSecrets<'a> {
     #[serde(borrow)]
     access_token: Cow<'a, str>,
     #[serde(borrow)]
-    refresh_token: Option<Cow<'a, str>>,
+    refresh_token: Option<Text<'a>>,
     /// Oldest first.
     #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
-    alternates: Vec<Cow<'a, str>>,
+    alternates: Vec<Text<'a>>,
 }
 
 /// The row of an installation's facts. Webhooks of other channels are kept from `standing`, and all
@@ -197,7 +209,7 @@ pub(super) fn install_draft(
         Some(old) => (old.webhooks, old.metadata),
         None => (Vec::new(), None),
     };
-    let metadata = installation.metadata.as_deref().map(Cow::Borrowed);
+    let metadata = installation.metadata.as_deref().map(Text::of);
     let (mut webhooks, metadata) = match is_late {
         true => (
             old_webhooks.into_iter().chain(new).collect::<Vec<_>>(),
@@ -280,7 +292,7 @@ pub(super) fn installation(
         .into_iter()
         .map(webhook)
         .collect::<Result<_, _>>()?;
-    installation.metadata = secrets.metadata.map(Cow::into_owned);
+    installation.metadata = secrets.metadata.map(|text| text.0.into_owned());
     if let Some((bot, is_suspect)) = bot.map(open_bot).transpose()? {
         installation.bot = Some(bot);
         installation.suspects.bot = is_suspect;
@@ -385,10 +397,10 @@ pub(super) fn draft_of(
         refresh_token: grant
             .refresh_token
             .as_ref()
-            .map(|token| token.expose().into()),
+            .map(|token| Text::of(token.expose())),
         alternates: alternates
             .iter()
-            .map(|token| token.expose().into())
+            .map(|token| Text::of(token.expose()))
             .collect(),
     };
     Draft {
@@ -407,13 +419,7 @@ pub(super) fn chain(
 ) -> Result<StoredChain, Error> {
     let install = install_facts(install)?;
     let facts = grant_facts(record, kind)?;
-    let grant = open_grant(record, &facts)?;
-    let secrets = open_tokens(record)?;
-    let alternates: Vec<_> = secrets
-        .alternates
-        .into_iter()
-        .map(|token| RefreshToken::new(token).map_err(|_| form("a token")))
-        .collect::<Result<_, _>>()?;
+    let (grant, alternates) = open_tokens(record, &facts)?;
     let mut chain = Chain::new(&grant, from_epoch(facts.granted_at));
     if let Some(rotation) = facts.rotation {
         rotation.onto(&mut chain)?;
@@ -469,24 +475,30 @@ fn open_user(record: &Record) -> Result<(User, bool), Error> {
 }
 
 fn open_grant(record: &Record, facts: &GrantFacts) -> Result<Grant, Error> {
-    let secrets = open_tokens(record)?;
-    let refresh_token = secrets.refresh_token.map(RefreshToken::new).transpose();
-    Ok(Grant {
-        access_token: AccessToken::new(secrets.access_token).map_err(|_| form("a token"))?,
-        refresh_token: refresh_token.map_err(|_| form("a token"))?,
-        expires_at: facts.expires_at.map(from_epoch),
-        scopes: Scopes::from(facts.scopes.as_str()),
-    })
+    Ok(open_tokens(record, facts)?.0)
 }
 
 /// Which access token a chain's row holds.
 pub(super) fn access_mark(record: &Record) -> Result<Mark, Error> {
-    let token = AccessToken::new(open_tokens(record)?.access_token);
-    Ok(Mark::of_access_token(&token.map_err(|_| form("a token"))?))
+    let secrets: GrantSecrets<'_> =
+        serde_json::from_slice(&record.plaintext).map_err(|_| form("a grant's tokens"))?;
+    let token = AccessToken::new(secrets.access_token).map_err(|_| form("a token"))?;
+    Ok(Mark::of_access_token(&token))
 }
 
-fn open_tokens(record: &Record) -> Result<GrantSecrets<'_>, Error> {
-    serde_json::from_slice(&record.plaintext).map_err(|_| form("a grant's tokens"))
+/// The pair, and the refresh tokens beside it.
+fn open_tokens(record: &Record, facts: &GrantFacts) -> Result<(Grant, Vec<RefreshToken>), Error> {
+    let secrets: GrantSecrets<'_> =
+        serde_json::from_slice(&record.plaintext).map_err(|_| form("a grant's tokens"))?;
+    let refresh_token = |text: Text<'_>| RefreshToken::new(text.0).map_err(|_| form("a token"));
+    let grant = Grant {
+        access_token: AccessToken::new(secrets.access_token).map_err(|_| form("a token"))?,
+        refresh_token: secrets.refresh_token.map(refresh_token).transpose()?,
+        expires_at: facts.expires_at.map(from_epoch),
+        scopes: Scopes::from(facts.scopes.as_str()),
+    };
+    let alternates = secrets.alternates.into_iter().map(refresh_token);
+    Ok((grant, alternates.collect::<Result<_, _>>()?))
 }
 
 fn open_secrets(record: &Record) -> Result<InstallSecrets<'_>, Error> {
@@ -614,6 +626,26 @@ mod tests {
             let opened = installation(&install, bot.as_ref(), None).expect("opens");
             assert_eq!(opened.bot.is_some(), bot.is_some());
         }
+    }
+
+    #[test]
+    fn what_is_secret_is_borrowed_from_the_plaintext_and_not_copied() {
+        let json = r#"{"access_token":"a","refresh_token":"b","alternates":["c","d"]}"#;
+        let secrets: GrantSecrets<'_> = serde_json::from_str(json).expect("a known form");
+        let options = secrets.refresh_token.into_iter().chain(secrets.alternates);
+        let texts: Vec<_> = options
+            .map(|text| text.0)
+            .chain([secrets.access_token])
+            .collect();
+        assert_eq!(texts.len(), 4);
+        assert!(texts.iter().all(|text| matches!(text, Cow::Borrowed(_))));
+
+        let json = r#"{"webhooks":[{"channel":"a","channel_id":"b","configuration_url":"c",
+            "url":"d"}],"metadata":"e"}"#;
+        let secrets: InstallSecrets<'_> = serde_json::from_str(json).expect("a known form");
+        let metadata = secrets.metadata.expect("it is there");
+        assert!(matches!(metadata.0, Cow::Borrowed(_)));
+        assert!(matches!(secrets.webhooks[0].url, Cow::Borrowed(_)));
     }
 
     fn assert_same(draft: &Draft, golden: &Record) {

@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::flight::{Flights, Landing, Seat};
-use super::guard::{Breaker, Deaths};
+use super::guard::{Breaker, Deaths, Pace};
 use super::memo::Memo;
-use super::protocol::{self, Acquired, CALL, Demand, Freshness, LEASE};
+use super::protocol::{self, Acquired, CALL, Demand, Freshness, KEEP_ALIVE, LEASE};
 use super::refresh::Step;
 use super::{Error, RotationConfig};
 use crate::clock::Clock;
@@ -26,6 +27,10 @@ pub(super) struct Engine {
     pub(super) deaths: Deaths,
     pub(super) flights: Flights,
     pub(super) memo: Memo,
+    /// Places for uses that are being noted.
+    notes: Arc<Semaphore>,
+    /// A worker that looks at it before a page, too, gives way to callers after a 429.
+    pub(super) pace: Pace,
     pub(super) slack: SlackClient,
     pub(super) store: Arc<dyn RotationStore>,
 }
@@ -53,6 +58,8 @@ impl Engine {
             deaths: Deaths::default(),
             flights: Flights::default(),
             memo: Memo::new(u64::from_be_bytes(random::bytes())),
+            notes: Arc::new(Semaphore::new(NOTES)),
+            pace: Pace::default(),
             slack,
             store,
         }
@@ -81,7 +88,7 @@ impl Engine {
     }
 
     fn is_worth_a_look(&self, key: &ChainKey) -> bool {
-        !self.memo.is_quiet(key) && !self.flights.is_flying(key)
+        !self.pace.is_held() && !self.memo.is_quiet(key) && !self.flights.is_flying(key)
     }
 
     fn board_quietly(self: &Arc<Self>, key: &ChainKey) {
@@ -118,8 +125,7 @@ impl Engine {
     /// Whether a refresh of this chain could do something now.
     pub(super) fn is_free(&self, chain: &Chain, now: SystemTime) -> bool {
         let held = chain.lease.is_some_and(|lease| lease.until > now);
-        let waits = chain.retry_at.is_some_and(|retry_at| retry_at > now);
-        !chain.is_dead && !held && !waits
+        !chain.is_dead && !held && protocol::waits(chain, now).is_none()
     }
 
     /// Behind the caller's back: notes in the record, once per pair and process, that somebody
@@ -133,9 +139,15 @@ impl Engine {
         expires_at: Option<SystemTime>,
         is_due: bool,
     ) {
-        let is_first = expires_at.is_some() && self.memo.is_first_use(key, expires_at);
+        // A process that has just begun meets all its chains for the first time. Those that find
+        // no place now are noted at a later use.
+        let place = match expires_at {
+            Some(_) => Arc::clone(&self.notes).try_acquire_owned().ok(),
+            None => None,
+        };
+        let place = place.filter(|_| self.memo.is_first_use(key, expires_at));
         let is_due = is_due && self.is_worth_a_look(key);
-        if !is_first && !is_due {
+        if place.is_none() && !is_due {
             return;
         }
         let (engine, key) = (Arc::clone(self), key.clone());
@@ -143,7 +155,7 @@ impl Engine {
             if is_due {
                 engine.board_quietly(&key);
             }
-            if is_first {
+            if let Some(_place) = place {
                 engine.touch(&key).await;
             }
         }));
@@ -183,7 +195,7 @@ impl Engine {
     }
 
     pub(super) fn scheduled(&self, chain: Chain) -> Chain {
-        protocol::scheduled(chain, self.keep_alive())
+        protocol::scheduled(chain)
     }
 
     pub(super) fn keep_alive(&self) -> Option<Duration> {
@@ -193,10 +205,11 @@ impl Engine {
     /// Until the chain is current, or it is known why it cannot be.
     async fn fly(self: &Arc<Self>, key: &ChainKey, want: Want) -> Landing {
         let give_up = Instant::now() + FLIGHT;
-        let owner = u128::from_be_bytes(random::bytes());
+        let mint = || u128::from_be_bytes(random::bytes());
+        let mut owner = mint();
         let mut watch = Watch::default();
         let mut pause = FIRST_PAUSE;
-        let mut failures = 0;
+        let mut outage = Outage::default();
         loop {
             let begun = Instant::now();
             let blocked = self.breaker.reason();
@@ -204,13 +217,12 @@ impl Engine {
             let (stored, acquired) = match asked.await {
                 Ok(outcome) => outcome,
                 // The lease may be taken: the same owner asks again.
-                Err(error) if error.is_transient() && failures < STORE_TRIES => {
-                    failures += 1;
-                    tokio::time::sleep(self.jittered(pause)).await;
+                Err(error) => {
+                    self.sit_out(&mut outage, error).await?;
                     continue;
                 }
-                Err(error) => return Err(error.into()),
             };
+            outage = Outage::default();
             match acquired {
                 Acquired::Current => {
                     let stored = stored.ok_or(Error::NotInstalled)?;
@@ -226,6 +238,8 @@ impl Engine {
                         return Err(Error::Configuration { code });
                     }
                     let stored = stored.ok_or(Error::NotInstalled)?;
+                    // A straggler of this ticket must not end the lease of the next one.
+                    owner = mint();
                     match self
                         .refresh(key, &ticket, stored, begun, want.is_ahead)
                         .await?
@@ -280,6 +294,25 @@ impl Engine {
         Ok((stored, acquired))
     }
 
+    /// Waits a little for a database that did not answer.
+    ///
+    /// # Errors
+    ///
+    /// The error, if it is another one, or has lasted too long.
+    pub(super) async fn sit_out(
+        &self,
+        outage: &mut Outage,
+        error: store::Error,
+    ) -> Result<(), store::Error> {
+        let (since, pause) = outage.0.unwrap_or_else(|| (Instant::now(), FIRST_PAUSE));
+        if !error.is_transient() || since.elapsed() > STORE_PATIENCE {
+            return Err(error);
+        }
+        outage.0 = Some((since, (pause * 2).min(LONGEST_STORE_PAUSE)));
+        tokio::time::sleep(self.jittered(pause)).await;
+        Ok(())
+    }
+
     /// A pause of 50 to 150 %.
     pub(super) fn jittered(&self, pause: Duration) -> Duration {
         pause.mul_f64(0.5 + self.memo.random())
@@ -320,6 +353,10 @@ impl fmt::Debug for Engine {
             .finish_non_exhaustive()
     }
 }
+
+/// Since when the database does not answer, and how long to wait before the next try.
+#[derive(Default)]
+pub(super) struct Outage(Option<(Instant, Duration)>);
 
 /// Another's lease, watched on our own monotonic clock: that clock needs no agreement.
 #[derive(Default)]
@@ -366,6 +403,9 @@ fn code(error: Option<&str>) -> ErrorCode {
     ErrorCode::new(error.unwrap_or("unknown"))
 }
 
+/// Reads of the store at once that no caller waits for.
+const NOTES: usize = 16;
+
 /// Longer than any lease and the refresh after it. Whoever still waits then asks anew.
 const FLIGHT: Duration = Duration::from_secs(60);
 
@@ -375,7 +415,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 
 /// A database that fails over is back within seconds; callers have a patience of their own.
-const STORE_TRIES: u32 = 3;
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
+
+const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The background looks again after this, when another process is at it.
 const HELD_PAUSE: Duration = Duration::from_secs(2);
@@ -384,7 +426,4 @@ const HELD_PAUSE: Duration = Duration::from_secs(2);
 const DEAD_PAUSE: Duration = Duration::from_secs(60);
 
 /// Slack's `auth.test` is for hundreds of calls a minute.
-const VERDICT: Duration = Duration::from_secs(30);
-
-/// Of the 30 days that a PKCE app's refresh token lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(20 * 24 * 60 * 60);
+pub(super) const VERDICT: Duration = Duration::from_secs(30);

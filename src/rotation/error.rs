@@ -92,16 +92,30 @@ impl From<store::Error> for Error {
 ///     fn is_token_expired(&self) -> bool {
 ///         matches!(self, Self::Slack(code) if code == "token_expired")
 ///     }
+///
+///     fn is_token_revoked(&self) -> bool {
+///         matches!(self, Self::Slack(code) if code == "token_revoked")
+///     }
 /// }
 /// ```
 pub trait RefusedToken {
     /// Slack answered `token_expired`.
     fn is_token_expired(&self) -> bool;
+
+    /// Slack answered `token_revoked`, as it does for a token that it ended before its time. No,
+    /// unless the host says so.
+    fn is_token_revoked(&self) -> bool {
+        false
+    }
 }
 
 impl RefusedToken for crate::slack::Error {
     fn is_token_expired(&self) -> bool {
         self.class() == crate::slack::ErrorClass::TokenExpired
+    }
+
+    fn is_token_revoked(&self) -> bool {
+        matches!(self, Self::Api { code, .. } if code.as_str() == "token_revoked")
     }
 }
 

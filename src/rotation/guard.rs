@@ -17,6 +17,7 @@ struct Open {
     code: ErrorCode,
     pause: Duration,
     probe_at: Instant,
+    since: Instant,
 }
 
 impl Breaker {
@@ -42,18 +43,22 @@ impl Breaker {
         Ok(())
     }
 
-    pub(super) fn trip(&self, code: &ErrorCode) {
+    /// Slack refused the app in a call that was sent then.
+    pub(super) fn trip(&self, code: &ErrorCode, sent: Instant) {
         let mut open = self.open();
         let pause = match &*open {
+            // What was on its way already tells nothing new.
+            Some(open) if sent <= open.since => return,
             Some(open) => (open.pause * 2).min(LONGEST),
             None => FIRST,
         };
-        let probe_at = Instant::now() + pause;
+        let since = Instant::now();
         tracing::error!(%code, "Slack refuses the app's own configuration; refreshes pause");
         *open = Some(Open {
             code: code.clone(),
             pause,
-            probe_at,
+            probe_at: since + pause,
+            since,
         });
     }
 
@@ -69,26 +74,63 @@ impl Breaker {
     }
 }
 
-/// Counts chains found dead; beyond a limit it is more likely our mistake, or Slack's.
+/// Counts chains found dead; beyond a limit it is more likely our mistake, or Slack's. Then none is
+/// given up, until no refusal was heard for a whole [`WINDOW`].
 #[derive(Debug, Default)]
-pub(super) struct Deaths(Mutex<VecDeque<Instant>>);
+pub(super) struct Deaths(Mutex<Toll>);
+
+#[derive(Debug, Default)]
+struct Toll {
+    recent: VecDeque<Instant>,
+    shut_until: Option<Instant>,
+}
 
 impl Deaths {
     /// Whether one more may be marked. Counts it if so.
     pub(super) fn allow(&self) -> bool {
         let now = Instant::now();
-        let mut deaths = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while deaths
-            .front()
-            .is_some_and(|death| now.duration_since(*death) > WINDOW)
-        {
-            deaths.pop_front();
+        let mut toll = self.toll();
+        let in_window = |death: &Instant| now.duration_since(*death) <= WINDOW;
+        toll.recent.retain(in_window);
+        let is_shut = toll.shut_until.is_some_and(|until| now < until);
+        if is_shut || toll.recent.len() >= LIMIT {
+            toll.shut_until = Some(now + WINDOW);
+            return false;
         }
-        let allowed = deaths.len() < LIMIT;
-        if allowed {
-            deaths.push_back(now);
-        }
-        allowed
+        toll.shut_until = None;
+        toll.recent.push_back(now);
+        true
+    }
+
+    /// The one that was allowed last was not marked after all.
+    pub(super) fn spare(&self) {
+        self.toll().recent.pop_back();
+    }
+
+    fn toll(&self) -> MutexGuard<'_, Toll> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Slack's word that there are too many calls: what can wait gives way to callers, who cannot.
+#[derive(Debug, Default)]
+pub(super) struct Pace(Mutex<Option<Instant>>);
+
+impl Pace {
+    /// Slack asks to wait this long.
+    pub(super) fn hold(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let mut held = self.held();
+        *held = Some(held.map_or(until, |held| held.max(until)));
+    }
+
+    /// Whether what nobody waits for is to wait.
+    pub(super) fn is_held(&self) -> bool {
+        self.held().is_some_and(|until| Instant::now() < until)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -97,9 +139,55 @@ const FIRST: Duration = Duration::from_secs(10);
 /// A new secret takes effect for us within this time.
 const LONGEST: Duration = Duration::from_secs(5 * 60);
 
-/// Deaths are counted over this time, and none is marked for as long once there are too many.
+/// Deaths are counted over this time, and a chain that was refused but not given up is asked for
+/// again after it, so that the few that are really dead leave a pause as long.
 pub(super) const WINDOW: Duration = Duration::from_secs(5 * 60);
 
 /// Uninstallations come as events and end no chain here, so that many deaths in one process
 /// within [`WINDOW`] are not people leaving.
 const LIMIT: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_on_its_way_when_the_breaker_opened_does_not_lengthen_its_pause() {
+        let breaker = Breaker::default();
+        let code = ErrorCode::new("bad_client_secret");
+        let sent = Instant::now();
+        tokio::time::advance(Duration::from_millis(100)).await;
+        for _ in 0..6 {
+            breaker.trip(&code, sent);
+        }
+        tokio::time::advance(FIRST).await;
+        assert!(breaker.check().is_ok(), "the probe");
+        // The probe itself fails: twice as long.
+        breaker.trip(&code, Instant::now());
+        tokio::time::advance(FIRST).await;
+        assert!(breaker.check().is_err());
+        tokio::time::advance(FIRST).await;
+        assert!(breaker.check().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn once_too_many_died_none_is_given_up_until_a_window_passes_without_a_refusal() {
+        let deaths = Deaths::default();
+        assert!((0..LIMIT).all(|_| deaths.allow()));
+        for _ in 0..20 {
+            assert!(!deaths.allow());
+            tokio::time::advance(WINDOW / 2).await;
+        }
+        tokio::time::advance(WINDOW / 2).await;
+        assert!(deaths.allow());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_that_ended_no_chain_is_not_counted() {
+        let deaths = Deaths::default();
+        for _ in 0..LIMIT * 2 {
+            assert!(deaths.allow());
+            deaths.spare();
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -9,57 +10,51 @@ use tokio::time::Instant;
 
 use crate::store::ChainKey;
 
-/// Forgets everything when it grows too large; all of it is found out anew.
+/// Forgets what was not needed for long; all of it can be found out anew.
 pub(super) struct Memo(Mutex<Inner>);
 
 struct Inner {
     /// Chains that need no look from the background before then.
-    quiet: HashMap<ChainKey, Instant>,
+    quiet: Recent<ChainKey, Instant>,
     random: u64,
     /// Which pair of a chain was noted as used.
-    used: HashMap<ChainKey, Option<SystemTime>>,
+    used: Recent<ChainKey, Option<SystemTime>>,
     /// Until when Slack's word holds that this generation's token is alive, or is not.
-    verdicts: HashMap<(ChainKey, u64), (Instant, bool)>,
+    verdicts: Recent<(ChainKey, u64), (Instant, bool)>,
 }
 
 impl Memo {
     pub(super) fn new(seed: u64) -> Self {
         Self(Mutex::new(Inner {
-            quiet: HashMap::new(),
+            quiet: Recent::new(MOST),
             random: seed,
-            used: HashMap::new(),
-            verdicts: HashMap::new(),
+            used: Recent::new(MOST),
+            verdicts: Recent::new(MOST),
         }))
     }
 
     pub(super) fn is_quiet(&self, key: &ChainKey) -> bool {
-        let quiet_until = self.inner().quiet.get(key).copied();
+        let quiet_until = self.inner().quiet.get(key);
         quiet_until.is_some_and(|until| Instant::now() < until)
     }
 
     pub(super) fn keep_quiet(&self, key: &ChainKey, until: Instant) {
         let mut inner = self.inner();
-        bound(&mut inner.quiet);
         inner.quiet.insert(key.clone(), until);
     }
 
     /// Whether this is the first use of this pair that this process sees.
     pub(super) fn is_first_use(&self, key: &ChainKey, pair: Option<SystemTime>) -> bool {
         let mut inner = self.inner();
-        if inner.used.get(key) == Some(&pair) {
+        if inner.used.get(key) == Some(pair) {
             return false;
         }
-        bound(&mut inner.used);
         inner.used.insert(key.clone(), pair);
         true
     }
 
     pub(super) fn verdict(&self, key: &ChainKey, generation: u64) -> Option<bool> {
-        let verdict = self
-            .inner()
-            .verdicts
-            .get(&(key.clone(), generation))
-            .copied();
+        let verdict = self.inner().verdicts.get(&(key.clone(), generation));
         verdict
             .filter(|(until, _)| Instant::now() < *until)
             .map(|(_, is_alive)| is_alive)
@@ -67,7 +62,6 @@ impl Memo {
 
     pub(super) fn judge(&self, key: &ChainKey, generation: u64, is_alive: bool, until: Instant) {
         let mut inner = self.inner();
-        bound(&mut inner.verdicts);
         inner
             .verdicts
             .insert((key.clone(), generation), (until, is_alive));
@@ -94,11 +88,64 @@ impl fmt::Debug for Memo {
     }
 }
 
-fn bound<K, V>(map: &mut HashMap<K, V>) {
-    if map.len() >= MOST {
-        map.clear();
+/// What was noted or looked at lately: between half of the most and the most.
+struct Recent<K, V> {
+    half: usize,
+    new: HashMap<K, V>,
+    old: HashMap<K, V>,
+}
+
+impl<K: Eq + Hash, V: Copy> Recent<K, V> {
+    fn new(most: usize) -> Self {
+        Self {
+            half: most / 2,
+            new: HashMap::new(),
+            old: HashMap::new(),
+        }
+    }
+
+    fn get(&mut self, key: &K) -> Option<V> {
+        if let Some((key, value)) = self.old.remove_entry(key) {
+            self.insert(key, value);
+        }
+        self.new.get(key).copied()
+    }
+
+    fn insert(&mut self, key: K, value: V) {
+        if self.new.len() >= self.half {
+            self.old = std::mem::take(&mut self.new);
+        }
+        self.old.remove(&key);
+        self.new.insert(key, value);
     }
 }
 
 /// About 20 MB.
 const MOST: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_looked_at_again_and_again_is_not_forgotten_and_the_rest_is() {
+        let mut recent = Recent::new(10);
+        recent.insert(0, 'a');
+        for other in 1..100 {
+            recent.insert(other, 'b');
+            assert_eq!(recent.get(&0), Some('a'), "after {other} others");
+            assert!(recent.new.len() + recent.old.len() <= 10);
+        }
+        assert_eq!(recent.get(&1), None);
+    }
+
+    #[test]
+    fn of_two_values_of_a_key_the_later_is_found() {
+        let mut recent = Recent::new(4);
+        for value in 0..10 {
+            recent.insert('a', value);
+            recent.insert(char::from(b'b' + value), value);
+            assert_eq!(recent.get(&'a'), Some(value));
+        }
+    }
+}

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::engine::{self, Engine};
+use super::engine::{self, Engine, Outage};
 use super::flight::Landing;
-use super::protocol::{self, Acquired, CALL};
-use super::refresh::Step;
+use super::protocol::{self, Acquired};
+use super::refresh::{LONGEST_WAIT, Step, is_of_the_app};
 use super::{Error, TokenRotator};
 use crate::random;
-use crate::slack::{Error as SlackError, ErrorClass, ErrorCode, TransportError};
+use crate::secret::AccessToken;
+use crate::slack::{Error as SlackError, ErrorClass, ErrorCode};
 use crate::store::{Chain, ChainKey, ListCursor};
 
 /// What became of a page of chains.
@@ -40,8 +41,9 @@ impl TokenRotator {
     /// # Errors
     ///
     /// [`Error::Configuration`] if Slack refuses the app itself, as while rotation is not turned
-    /// on; [`Error::Store`] if the chains cannot be listed. What concerns one chain is in
-    /// [`Migrated::kept`].
+    /// on; [`Error::Interrupted`] after [`shutdown`](Self::shutdown); [`Error::Store`] if the
+    /// chains cannot be listed. Then ask for the same page again: what was exchanged is stored.
+    /// What concerns one chain is in [`Migrated::kept`].
     ///
     /// # Cancel safety
     ///
@@ -87,7 +89,7 @@ impl TokenRotator {
 impl Engine {
     /// Exchanges one token. The intent is written first, and a token with an intent whose outcome
     /// is unknown is left alone.
-    async fn exchange(&self, key: &ChainKey) -> Landing {
+    async fn exchange(self: &Arc<Self>, key: &ChainKey) -> Landing {
         let owner = u128::from_be_bytes(random::bytes());
         let mut acquired = Acquired::Missing;
         let mut decide = |chain: Option<&Chain>| {
@@ -95,7 +97,14 @@ impl Engine {
             acquired = answer;
             next.map(|next| self.scheduled(next))
         };
-        let stored = self.store.update(key, None, &mut decide).await?;
+        let mut outage = Outage::default();
+        let stored = loop {
+            match self.store.update(key, None, &mut decide).await {
+                Ok(stored) => break stored,
+                // The intent may be written: given up now, the token would never be exchanged.
+                Err(error) => self.sit_out(&mut outage, error).await?,
+            }
+        };
         let stored = stored.ok_or(Error::NotInstalled)?;
         let ticket = match acquired {
             Acquired::Go(ticket) => ticket,
@@ -107,15 +116,14 @@ impl Engine {
                 return Err(Error::NotExchanged { code });
             }
         };
-        let token = &stored.grant.access_token;
-        let call = self
-            .slack
-            .oauth_v2_exchange(&self.config.credentials, token);
-        let outcome = match tokio::time::timeout(CALL, call).await {
-            Ok(outcome) => outcome,
-            Err(late) => Err(SlackError::Transport(TransportError::Lost(late.into()))),
+        let engine = Arc::clone(self);
+        let token = AccessToken::new(stored.grant.access_token.expose());
+        let token = token.expect("a stored token was checked when it was taken");
+        let call = async move {
+            let app = &engine.config.credentials;
+            engine.slack.oauth_v2_exchange(app, &token).await
         };
-        let failure = match outcome {
+        let failure = match self.in_time(key, &ticket, &stored.app_id, call).await {
             Ok(renewed) => {
                 if let Err(what) = self.fits(key, &stored.app_id, &renewed) {
                     return match self.mismatched(key, &ticket, &renewed, what).await {
@@ -134,15 +142,15 @@ impl Engine {
         let code = ErrorCode::new(&name);
         let is_definite = !matches!(failure.class(), ErrorClass::Ambiguous | ErrorClass::Unknown);
         let after = match &failure {
-            SlackError::RateLimited { retry_after } => retry_after.unwrap_or(PAUSE),
+            SlackError::RateLimited { retry_after } => {
+                retry_after.unwrap_or(PAUSE).min(LONGEST_WAIT)
+            }
             _ => Duration::ZERO,
         };
         self.release(key, &ticket, is_definite.into(), Some(after), &name)
             .await;
-        match (&failure, failure.class()) {
-            (SlackError::Api { .. }, ErrorClass::Configuration | ErrorClass::CallerBug) => {
-                Err(Error::Configuration { code })
-            }
+        match &failure {
+            SlackError::Api { .. } if is_of_the_app(&code) => Err(Error::Configuration { code }),
             _ => Err(Error::NotExchanged { code }),
         }
     }
@@ -151,7 +159,7 @@ impl Engine {
 /// Slack's tier 3 takes 50 calls a minute.
 const PAUSE: Duration = Duration::from_millis(1200);
 
-/// One call and its save.
+/// A database that comes back, one call and its save.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const UNKNOWN: &str = "exchange_had_no_answer";

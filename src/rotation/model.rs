@@ -158,7 +158,7 @@ fn plain(chain: Chain) -> Chain {
 /// Whether the workers would leave a chain alone that is to be refreshed, or look in vain at one
 /// that is not: when it is due and every lease and pause is over.
 fn is_forgotten(chain: &Chain) -> bool {
-    let chain = protocol::scheduled(chain.clone(), None);
+    let chain = protocol::scheduled(chain.clone());
     let later = now() + Duration::from_secs(24 * 60 * 60);
     let (_, served) = protocol::serve(Some(&chain), later, None);
     let (_, acquired) = protocol::acquire(Some(&chain), Demand::Current, 99, None, later);

@@ -122,6 +122,13 @@ pub(crate) fn freshness(chain: &Chain, now: SystemTime) -> Freshness {
     }
 }
 
+/// Until when nobody is to try again. A time further off than anybody writes is the word of a
+/// clock that is wrong.
+pub(crate) fn waits(chain: &Chain, now: SystemTime) -> Option<SystemTime> {
+    let until = chain.retry_at.filter(|until| *until > now)?;
+    (until <= now + LONGEST_WAIT).then_some(until)
+}
+
 /// Takes the lease and notes the intent, if there is reason to call Slack and nobody else is.
 ///
 /// `watched` is an owner whose lease the caller has seen unchanged for a whole [`LEASE`] on its
@@ -169,7 +176,7 @@ pub(crate) fn acquire(
     if let Some(lease) = chain.lease.filter(|lease| !lapsed(lease)) {
         return (None, Acquired::Held(lease));
     }
-    if let Some(until) = chain.retry_at.filter(|until| *until > now) {
+    if let Some(until) = waits(chain, now) {
         let error = chain.last_error.clone();
         return (None, Acquired::Wait { until, error });
     }
@@ -178,7 +185,11 @@ pub(crate) fn acquire(
             owner,
             until: now + LEASE,
         }),
-        attempts: chain.attempts.saturating_add(1),
+        // The answer to the same step was lost: no call was made since.
+        attempts: match chain.lease {
+            Some(lease) if lease.owner == owner => chain.attempts,
+            _ => chain.attempts.saturating_add(1),
+        },
         attempted_at: Some(now),
         ..chain.clone()
     };
@@ -209,13 +220,13 @@ pub(crate) fn acquire_exchange(
         until,
         error: chain.last_error.clone(),
     };
-    match (chain.lease, chain.retry_at) {
+    match (chain.lease, waits(chain, now)) {
         (Some(lease), _) if lease.owner != owner && lease.until > now => {
             return (None, Acquired::Held(lease));
         }
         (Some(lease), _) if lease.owner != owner => return (None, wait(lease.until)),
         (None, _) if chain.attempts > 0 => return (None, wait(now)),
-        (None, Some(until)) if until > now => return (None, wait(until)),
+        (None, Some(until)) => return (None, wait(until)),
         _ => {}
     }
     let next = Chain {
@@ -263,7 +274,11 @@ pub(crate) fn commit(
         // Of two pairs that were bought with one refresh token Slack may let only one live, and
         // perhaps not the one that stands.
         next.attempts = next.attempts.max(SUSPECT);
-        next.retry_at = next.retry_at.max(Some(now + CONFIRM));
+        // If that is known to be over, there is something new to try.
+        next.retry_at = match chain.expires_at <= Some(chain.issued_at) {
+            true => None,
+            false => next.retry_at.max(Some(now + CONFIRM)),
+        };
         return (Some(next), Committed::Alternate);
     }
     next.alternates
@@ -297,7 +312,10 @@ pub(crate) fn refuse(
     };
     let mut all = chain.refresh.iter().chain(&chain.alternates);
     if !all.all(|mark| refused.contains(mark)) {
-        let next = without_lease(chain, ticket);
+        let mut next = without_lease(chain, ticket);
+        // What came of this ticket is known.
+        let known = u32::from(holds(chain, ticket));
+        next.attempts = chain.attempts.saturating_sub(known);
         return ((next != *chain).then_some(next), Refused::Moved);
     }
     let next = Chain {
@@ -357,6 +375,45 @@ pub(crate) fn release(
     })
 }
 
+/// Notes that Slack takes this generation's access token no more, before its time: it is replaced
+/// as one that is over. Of a pair that was just saved, and that the chain has nothing beside, not
+/// at once: the answer with the pair that lives may be on its way.
+pub(crate) fn end(
+    chain: Option<&Chain>,
+    install: InstallId,
+    generation: u64,
+    is_new: bool,
+    now: SystemTime,
+) -> Option<Chain> {
+    let is_meant = |chain: &&Chain| {
+        chain.install == install && chain.generation == generation && chain.refresh.is_some()
+    };
+    let chain = chain.filter(is_meant)?;
+    let retry_at = match is_new && chain.alternates.is_empty() {
+        true => Some(now + LATE),
+        false => chain.retry_at,
+    };
+    let long_ago = chain.issued_at.checked_sub(LONG_AGO);
+    Some(Chain {
+        expires_at: Some(long_ago.unwrap_or(chain.issued_at)),
+        retry_at,
+        last_error: Some("token_revoked".into()),
+        ..chain.clone()
+    })
+}
+
+/// Takes the verdict of death back: the refresh tokens that stand are tried again.
+pub(crate) fn revive(chain: Option<&Chain>) -> Option<Chain> {
+    let chain = chain.filter(|chain| chain.is_dead)?;
+    Some(Chain {
+        is_dead: false,
+        retry_at: None,
+        failures: 0,
+        last_error: None,
+        ..chain.clone()
+    })
+}
+
 /// Notes that somebody asked for the token, so that the next pair is bought ahead.
 pub(crate) fn touch(chain: Option<&Chain>) -> Option<Chain> {
     let chain = chain.filter(|chain| chain.idle > 0)?;
@@ -383,11 +440,21 @@ pub(crate) fn serve(
         return (None, Served::Nothing);
     };
     let is_held = chain.lease.is_some_and(|lease| now < lease.until);
-    let scheduled = scheduled(chain.clone(), keep_alive);
+    let is_wanted = keep_alive.is_some() || !is_parked(chain);
+    let scheduled = scheduled(chain.clone());
     let is_due = scheduled.due_at.is_some_and(|due_at| due_at <= now);
-    match is_due && !is_held {
-        true => (None, Served::Refresh),
-        false => {
+    match (is_due && !is_held, is_wanted) {
+        (true, true) => (None, Served::Refresh),
+        // Not asked again before long, and in time for a process that is told to keep it alive.
+        (true, false) => {
+            let due_at = Some(now + PARKED_LOOK);
+            let looked_at = Chain {
+                due_at,
+                ..chain.clone()
+            };
+            (Some(looked_at), Served::Nothing)
+        }
+        (false, _) => {
             // In whole seconds: what is stored.
             let seconds = |chain: &Chain| chain.due_at.map(to_epoch);
             let moved = seconds(&scheduled) != seconds(chain);
@@ -398,18 +465,37 @@ pub(crate) fn serve(
 
 /// The chain with the time at which a worker should look at it.
 ///
-/// With `keep_alive` its refresh token ends if it is not used.
-pub(crate) fn scheduled(chain: Chain, keep_alive: Option<Duration>) -> Chain {
+/// A chain that nobody uses is looked at before its refresh token could end, whether or not this
+/// process knows that it does: others may, or this one later.
+pub(crate) fn scheduled(chain: Chain) -> Chain {
     let soft_at = chain.soft_at();
+    let retry_at = chain.retry_at.map(|at| at + rest(chain.failures));
+    let kept = chain.issued_at + KEEP_ALIVE;
     let due_at = match (&chain.lease, chain.refresh) {
         _ if chain.is_dead => None,
         (_, None) => None,
         (Some(lease), _) => Some(lease.until),
-        _ if chain.attempts > 0 => Some(chain.retry_at.unwrap_or(chain.issued_at)),
-        _ if chain.idle >= PARKED => keep_alive.map(|after| chain.issued_at + after),
-        _ => soft_at.max(chain.retry_at.filter(|_| soft_at.is_some())),
+        _ if chain.attempts > 0 => Some(retry_at.unwrap_or(chain.issued_at)),
+        _ if is_parked(&chain) => Some(retry_at.map_or(kept, |at| at.max(kept))),
+        _ => soft_at.max(retry_at.filter(|_| soft_at.is_some())),
     };
     Chain { due_at, ..chain }
+}
+
+/// Whether nobody has used the chain's tokens for so long that none is bought ahead.
+fn is_parked(chain: &Chain) -> bool {
+    let is_idle = chain.idle >= PARKED && chain.attempts == 0 && chain.lease.is_none();
+    is_idle && !chain.is_dead && chain.refresh.is_some()
+}
+
+/// What a worker lets pass beyond the time at which a chain may be tried again. Within minutes a
+/// lost answer can still be made good, and Slack's trouble ends; what fails for longer fails for a
+/// reason of its own, and callers do not wait for the worker.
+fn rest(failures: u32) -> Duration {
+    match failures.checked_sub(PERSISTENT) {
+        None => Duration::ZERO,
+        Some(more) => (FIRST_REST * (1 << more.min(8))).min(LONGEST_REST),
+    }
 }
 
 fn holds(chain: &Chain, ticket: &Ticket) -> bool {
@@ -439,9 +525,33 @@ const CONFIRM: Duration = Duration::from_secs(5);
 /// What is left of the lease for the save, when a call is begun late.
 pub(crate) const SAVE: Duration = Duration::from_secs(2);
 
+/// A time this long before a token was issued is over by a clock that is hours behind, too.
+const LONG_AGO: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Longer than an answer of Slack's is on its way.
+const LATE: Duration = Duration::from_secs(30);
+
+/// Above what [`release`] is ever told.
+const LONGEST_WAIT: Duration = Duration::from_secs(10 * 60);
+
 /// A pair that Slack calls expired this soon after it was issued has another trouble than its
 /// age, and buying more of them ends with the limit of two live access tokens.
 const FORCED: Duration = Duration::from_secs(5 * 60);
 
 /// After two pairs, a day about, that nobody asked for, none is bought ahead.
 const PARKED: u32 = 2;
+
+/// Of the 30 days that a PKCE app's refresh token lives.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(20 * 24 * 60 * 60);
+
+/// A process of the fleet that does not keep chains alive leaves them to the others for the ten
+/// days that remain.
+const PARKED_LOOK: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// After six minutes of failures, a try each minute at last.
+const PERSISTENT: u32 = 10;
+
+const FIRST_REST: Duration = Duration::from_secs(2 * 60);
+
+/// Twice within the life of an access token.
+const LONGEST_REST: Duration = Duration::from_secs(6 * 60 * 60);

@@ -1,12 +1,13 @@
 //! One refresh under the lease: the call, what its outcome means, and the save.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use super::Error;
-use super::engine::{self, Engine};
+use super::engine::{self, Engine, Outage};
 use super::guard::WINDOW;
 use super::protocol::{self, CALL, Committed, Fresh, LEASE, Refused, Released, SAVE, Ticket};
 use crate::secret::{RefreshToken, same};
@@ -72,6 +73,7 @@ impl Engine {
                         .await;
                     return Err(again(at, "stalled"));
                 }
+                let sent = Instant::now();
                 let failure = match self.ask_slack(key, ticket, &stored.app_id, token).await {
                     Ok(renewed) => {
                         self.breaker.reset();
@@ -83,6 +85,7 @@ impl Engine {
                     Err(failure) => failure,
                 };
                 error = engine::name(&failure);
+                self.heed(key, &failure);
                 match answer(&failure) {
                     Answer::Refused => {
                         self.breaker.reset();
@@ -96,7 +99,7 @@ impl Engine {
                         return Err(again(at, &error));
                     }
                     Answer::Ours(code) => {
-                        self.breaker.trip(&code);
+                        self.breaker.trip(&code, sent);
                         let now = Some(Duration::ZERO);
                         self.release(key, ticket, noted - unknown, now, code.as_str())
                             .await;
@@ -133,8 +136,26 @@ impl Engine {
         }
     }
 
-    /// Calls Slack. An answer that comes too late for the lease is not thrown away: its pair is
-    /// saved, or kept beside the one that was saved first, when it comes.
+    /// What an answer tells beside what it means for its refresh token.
+    fn heed(&self, key: &ChainKey, error: &SlackError) {
+        match (error, error.class()) {
+            (SlackError::RateLimited { retry_after }, _) => {
+                self.pace
+                    .hold(retry_after.unwrap_or(UNSAID).min(LONGEST_WAIT));
+            }
+            (SlackError::Api { code, .. }, ErrorClass::Configuration | ErrorClass::CallerBug)
+                if !is_of_the_app(code) =>
+            {
+                tracing::error!(
+                    chain = %key, %code,
+                    "Slack takes this chain's refresh token for another app's, or of another kind"
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// Calls Slack.
     async fn ask_slack(
         self: &Arc<Self>,
         key: &ChainKey,
@@ -145,10 +166,26 @@ impl Engine {
         let engine = Arc::clone(self);
         let token = RefreshToken::new(token.expose());
         let token = token.expect("a stored token was checked when it was taken");
-        let mut call = tokio::spawn(async move {
+        let call = async move {
             let app = &engine.config.credentials;
             engine.slack.refresh(app, &token).await
-        });
+        };
+        self.in_time(key, ticket, app_id, call).await
+    }
+
+    /// The answer to a call that brings a pair. One that comes too late for the lease is not thrown
+    /// away: its pair is saved, or kept beside the one that was saved first, when it comes.
+    pub(super) async fn in_time<F>(
+        self: &Arc<Self>,
+        key: &ChainKey,
+        ticket: &Ticket,
+        app_id: &AppId,
+        call: F,
+    ) -> Result<Renewed, SlackError>
+    where
+        F: Future<Output = Result<Renewed, SlackError>> + Send + 'static,
+    {
+        let mut call = tokio::spawn(call);
         let lost = |cause| SlackError::Transport(TransportError::Lost(cause));
         match tokio::time::timeout(CALL, &mut call).await {
             Ok(Ok(outcome)) => outcome,
@@ -236,12 +273,15 @@ impl Engine {
         };
         let give_up = Instant::now() + KEEP_TRYING;
         let mut pause = FIRST_PAUSE;
+        let mut is_doubtful = false;
         loop {
             let mut committed = Committed::Orphan;
             let mut decide = |chain: Option<&Chain>| {
                 let now = self.clock.now();
                 let (next, answer) = protocol::commit(chain, ticket, &fresh, now);
                 committed = answer;
+                // An earlier call with this refresh token may have bought the pair that lives.
+                is_doubtful |= next.is_some() && chain.is_some_and(|chain| chain.attempts > 1);
                 next.map(|next| self.scheduled(next))
             };
             let saved = self
@@ -249,7 +289,13 @@ impl Engine {
                 .update(key, Some(&renewed.grant), &mut decide)
                 .await;
             match saved {
-                Ok(stored) => return Ok(self.saved(key, renewed, stored, committed).await),
+                Ok(stored) => {
+                    let step = self.saved(key, renewed, stored, committed).await;
+                    return Ok(match step {
+                        Step::Done(stored) if is_doubtful => self.proven(key, stored).await,
+                        step => step,
+                    });
+                }
                 Err(error) if Instant::now() >= give_up => {
                     tracing::error!(chain = %key, %error, "a pair that Slack issued is lost");
                     return Err(error.into());
@@ -348,7 +394,11 @@ impl Engine {
             answer = refused;
             next.map(|next| self.scheduled(next))
         };
-        self.store.update(key, None, &mut decide).await?;
+        let updated = self.store.update(key, None, &mut decide).await;
+        if updated.is_err() || answer == Refused::Moved {
+            self.deaths.spare();
+        }
+        updated?;
         match answer {
             Refused::Dead => Err(Error::ReinstallNeeded {
                 code: ErrorCode::new(error),
@@ -358,7 +408,7 @@ impl Engine {
     }
 
     /// Gives the lease back, and answers when the next try may be. If the database does not
-    /// take it, the lease lapses by itself.
+    /// take it for long, the lease lapses by itself.
     pub(super) async fn release(
         &self,
         key: &ChainKey,
@@ -381,9 +431,12 @@ impl Engine {
             let next = protocol::release(chain, ticket, &released);
             next.map(|next| self.scheduled(next))
         };
-        if let Err(error) = self.store.update(key, None, &mut decide).await {
-            tracing::warn!(chain = %key, %error, "a lease could not be given back");
-            return retry_at + LEASE;
+        let mut outage = Outage::default();
+        while let Err(error) = self.store.update(key, None, &mut decide).await {
+            if let Err(error) = self.sit_out(&mut outage, error).await {
+                tracing::warn!(chain = %key, %error, "a lease could not be given back");
+                return retry_at + LEASE;
+            }
         }
         retry_at
     }
@@ -397,14 +450,34 @@ fn answer(error: &SlackError) -> Answer {
         (_, ErrorClass::Dead | ErrorClass::TokenExpired) => Answer::Refused,
         // As a refresh token's state; `invalid_auth` can be our own address, and says nothing.
         (SlackError::Api { code, .. }, _) if code.as_str() == "token_revoked" => Answer::Refused,
-        (SlackError::Api { code, .. }, ErrorClass::Configuration | ErrorClass::CallerBug) => {
-            Answer::Ours(code.clone())
-        }
-        (_, ErrorClass::Retry | ErrorClass::Migrating | ErrorClass::Policy) => {
-            Answer::Later { after: None }
-        }
+        (SlackError::Api { code, .. }, _) if is_of_the_app(code) => Answer::Ours(code.clone()),
+        (
+            _,
+            ErrorClass::CallerBug
+            | ErrorClass::Configuration
+            | ErrorClass::Migrating
+            | ErrorClass::Policy
+            | ErrorClass::Retry,
+        ) => Answer::Later { after: None },
         _ => Answer::Unknown,
     }
+}
+
+/// Whether Slack says this of the app, whichever token was sent. What it says of one token, as
+/// that it is another app's, must not stop the others.
+pub(super) fn is_of_the_app(code: &ErrorCode) -> bool {
+    matches!(
+        code.as_str(),
+        "accesslimited"
+            | "bad_client_secret"
+            | "bad_redirect_uri"
+            | "invalid_client_id"
+            | "invalid_grant_type"
+            | "oauth_authorization_url_mismatch"
+            | "pkce_not_allowed"
+            | "token_rotation_not_enabled"
+            | "unknown_method"
+    )
 }
 
 /// 1 s, doubled by each failure, up to a minute.
@@ -420,7 +493,10 @@ fn again(at: SystemTime, code: &str) -> Error {
 }
 
 /// Of Slack's `Retry-After`; its own are seconds to a minute.
-const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
+
+/// If Slack asks to wait and does not say how long.
+const UNSAID: Duration = Duration::from_secs(30);
 
 /// A database that is restarted or fails over is back by then.
 const KEEP_TRYING: Duration = Duration::from_secs(10 * 60);
