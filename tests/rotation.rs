@@ -22,6 +22,8 @@ mod clocks;
 mod doubt;
 #[path = "rotation/queue.rs"]
 mod queue;
+#[path = "rotation/stall.rs"]
+mod stall;
 #[macro_use]
 mod support;
 #[macro_use]

@@ -52,6 +52,8 @@ async fn an_installation_that_was_fetched_gets_no_token_that_slack_has_ended() {
 #[tokio::test(start_paused = true)]
 async fn a_thousand_callers_under_suspicion_cost_one_question() {
     let stage = ended().await;
+    let slow = Fault::delay(Duration::from_millis(100)).always();
+    stage.fake.inject("auth.test", slow);
     let rotator = stage.rotator();
     let mut callers = JoinSet::new();
     for _ in 0..1000 {

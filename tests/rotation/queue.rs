@@ -17,7 +17,7 @@ async fn litter(stage: &Stage, rows: usize) {
         let partition = Partition::new(format!("1.other/T0OTHER{number:05}")).expect("a name");
         let row = Row {
             version: Version::mint(),
-            metadata: Metadata::new("{}".to_owned()),
+            metadata: Metadata::new("{}"),
             sealed: Sealed::from_stored(Vec::new()),
             due_at: Some(now - 24 * HOUR),
         };

@@ -108,10 +108,9 @@ impl Caller {
                 self.judge(whose, &got, &before);
             }
         }
-        for error in [&refreshed.bot_error, &refreshed.user_error] {
-            if let Some(error) = error {
-                self.excuse(whose, error, &before);
-            }
+        let errors = [&refreshed.bot_error, &refreshed.user_error];
+        for error in errors.into_iter().flatten() {
+            self.excuse(whose, error, &before);
         }
     }
 

@@ -193,8 +193,9 @@ impl Run {
             self.watch
                 .story
                 .note(|| format!("node {number} ends in good order: {is_done}"));
+            // The process ends: what still runs of it has no effect any more.
+            node.is_down.store(true, Ordering::SeqCst);
             if !is_done {
-                node.is_down.store(true, Ordering::SeqCst);
                 self.watch.ledger.die(node.life);
             }
         } else {
