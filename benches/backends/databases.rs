@@ -1,9 +1,11 @@
 //! The databases: each with two numbers of tenants in it, and both ways to them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt as _};
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use slack_installs::backend::{
     Backend, Change, Expect, Key, PostgresBackend, PostgresOptions, RedisBackend, RedisOptions,
@@ -279,12 +281,19 @@ pub(crate) async fn redis(tenants: [usize; 2]) -> RedisPrefixes {
         remove_keys(&connection, &prefix(tenants)).await;
         let options = RedisOptions {
             prefix: prefix(tenants),
+            // Redis rewrites its file after so many commits, which stalls a busy machine.
+            response_timeout: PATIENCE,
             ..RedisOptions::default()
         };
         let backend = RedisBackend::open(&url, options).await.unwrap();
         copy_to_redis(&backend, fill::rows(tenants).await).await;
         let bare = bare::Redis {
-            connection: client.get_multiplexed_async_connection().await.unwrap(),
+            connection: client
+                .get_multiplexed_async_connection_with_config(
+                    &AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE)),
+                )
+                .await
+                .unwrap(),
             prefix: prefix(tenants),
         };
         let sides: Vec<(_, Box<dyn Side>)> = vec![("bare", Box::new(bare))];
@@ -348,3 +357,5 @@ fn prefix(tenants: usize) -> String {
 const SQLITE_READERS: u32 = 4;
 
 const COMMITS_AT_ONCE: usize = 256;
+
+const PATIENCE: Duration = Duration::from_secs(30);
