@@ -8,9 +8,10 @@
 //! * `--only postgres`: one backend, or `memory`, which shows what the store alone costs. May be
 //!   repeated.
 //!
-//! Both sides run in one process, on connections of one kind and number, and by turns of some
-//! tens of milliseconds, so that whatever else the machine does meets both alike. Both have all
-//! their tenants in the same tables, and ask for one at random at a time. Postgres and Redis are
+//! All sides run in one process, on connections of one kind and number, and by turns of some tens
+//! of milliseconds, so that whatever else the machine does meets them alike. They have all their
+//! tenants in the same tables, and ask for one at random at a time. For SQL there is a third
+//! side, `held`: the bare call on as many connections without sqlx's pool. Postgres and Redis are
 //! started here, as durable as the backend wants them, or named by the variables that the tests
 //! take (`SLACK_INSTALLS_TEST_POSTGRES_URL`, `SLACK_INSTALLS_TEST_REDIS_URL`).
 //!

@@ -1,12 +1,15 @@
 //! The bare side: the rows of one tenant by one statement or command of the driver, made into
 //! owned values, and nothing else.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use redis::aio::MultiplexedConnection;
 use slack_installs::backend::{Backend as _, MemoryBackend, Partition, Slot};
-use sqlx::{PgPool, SqlitePool};
+use sqlx::postgres::PgConnection;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{ConnectOptions, Connection, PgPool, SqlitePool};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::app;
 use super::fill::team;
@@ -38,17 +41,21 @@ pub(crate) struct Sqlite(pub(crate) SqlitePool);
 #[async_trait]
 impl Side for Sqlite {
     async fn get(&self, tenant: usize) -> usize {
-        let query = sqlx::query_as(
-            "SELECT slot, version, metadata, sealed, due_at FROM slack_rows \
-             WHERE partition = ?1 AND slot IN ('install', 'bot')",
-        );
-        bytes(
-            &query
-                .bind(partition(tenant))
-                .fetch_all(&self.0)
-                .await
-                .unwrap(),
-        )
+        let query = sqlx::query_as(SQLITE).bind(partition(tenant));
+        bytes(&query.fetch_all(&self.0).await.unwrap())
+    }
+}
+
+pub(crate) struct SqliteHeld(pub(crate) Held<SqliteConnection>);
+
+#[async_trait]
+impl Side for SqliteHeld {
+    async fn get(&self, tenant: usize) -> usize {
+        let query = sqlx::query_as(SQLITE).bind(partition(tenant));
+        let (_place, mut connection) = self.0.take().await;
+        let rows = query.fetch_all(&mut connection).await.unwrap();
+        self.0.give_back(connection);
+        bytes(&rows)
     }
 }
 
@@ -57,17 +64,53 @@ pub(crate) struct Postgres(pub(crate) PgPool);
 #[async_trait]
 impl Side for Postgres {
     async fn get(&self, tenant: usize) -> usize {
-        let query = sqlx::query_as(
-            "SELECT slot, version, metadata::text, sealed, due_at FROM slack_rows \
-             WHERE partition = $1 AND slot IN ('install', 'bot')",
-        );
-        bytes(
-            &query
-                .bind(partition(tenant))
-                .fetch_all(&self.0)
-                .await
-                .unwrap(),
-        )
+        let query = sqlx::query_as(POSTGRES).bind(partition(tenant));
+        bytes(&query.fetch_all(&self.0).await.unwrap())
+    }
+}
+
+pub(crate) struct PostgresHeld(pub(crate) Held<PgConnection>);
+
+#[async_trait]
+impl Side for PostgresHeld {
+    async fn get(&self, tenant: usize) -> usize {
+        let query = sqlx::query_as(POSTGRES).bind(partition(tenant));
+        let (_place, mut connection) = self.0.take().await;
+        let rows = query.fetch_all(&mut connection).await.unwrap();
+        self.0.give_back(connection);
+        bytes(&rows)
+    }
+}
+
+/// As many connections as the pool has, without what a pool does for a call: for SQL, where sqlx's
+/// tries each connection out when it comes back.
+pub(crate) struct Held<C> {
+    connections: Mutex<Vec<C>>,
+    places: Semaphore,
+}
+
+impl<C: Connection> Held<C> {
+    pub(crate) async fn open<O>(options: &O, number: u32) -> Self
+    where
+        O: ConnectOptions<Connection = C>,
+    {
+        let mut connections = Vec::new();
+        for _ in 0..number {
+            connections.push(options.connect().await.unwrap());
+        }
+        Self {
+            places: Semaphore::new(connections.len()),
+            connections: Mutex::new(connections),
+        }
+    }
+
+    async fn take(&self) -> (SemaphorePermit<'_>, C) {
+        let place = self.places.acquire().await.unwrap();
+        (place, self.connections.lock().unwrap().pop().unwrap())
+    }
+
+    fn give_back(&self, connection: C) {
+        self.connections.lock().unwrap().push(connection);
     }
 }
 
@@ -112,3 +155,11 @@ fn bytes(rows: &[Columns]) -> usize {
 fn partition(tenant: usize) -> String {
     format!("{}/{}", app(), team(tenant))
 }
+
+const POSTGRES: &str = "
+SELECT slot, version, metadata::text, sealed, due_at FROM slack_rows
+WHERE partition = $1 AND slot IN ('install', 'bot')";
+
+const SQLITE: &str = "
+SELECT slot, version, metadata, sealed, due_at FROM slack_rows
+WHERE partition = ?1 AND slot IN ('install', 'bot')";

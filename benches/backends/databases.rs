@@ -1,9 +1,11 @@
 //! The databases: each with two numbers of tenants in it, and both ways to them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt as _};
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use slack_installs::backend::{
     Backend, Change, Expect, Key, PostgresBackend, PostgresOptions, RedisBackend, RedisOptions,
@@ -15,7 +17,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use tempfile::TempDir;
 
-use super::bare::{self, Side};
+use super::bare::{self, Held, Side};
 use super::postgres::Postgres;
 use super::redis_servers::Redis;
 use super::{app, fill};
@@ -23,27 +25,32 @@ use super::{app, fill};
 /// So many tenants, and both ways to them.
 pub(crate) struct Subject {
     pub(crate) tenants: usize,
-    pub(crate) whole: Box<dyn Side>,
-    pub(crate) bare: Box<dyn Side>,
+    /// The first is the bare one, the last the whole.
+    pub(crate) sides: Vec<(&'static str, Box<dyn Side>)>,
 }
 
 impl Subject {
-    async fn new<B: Backend>(tenants: usize, backend: B, bare: impl Side + 'static) -> Arc<Self> {
+    async fn new<B: Backend>(
+        tenants: usize,
+        backend: B,
+        mut sides: Vec<(&'static str, Box<dyn Side>)>,
+    ) -> Arc<Self> {
         let store = EncryptedStore::open(backend, fill::keys(), app())
             .await
             .unwrap();
-        Arc::new(Self {
-            tenants,
-            whole: Box::new(Whole(store)),
-            bare: Box::new(bare),
-        })
+        sides.push(("whole", Box::new(Whole(store))));
+        Arc::new(Self { tenants, sides })
     }
 
-    /// Both sides find the last tenant.
+    /// Every side finds the last tenant.
     pub(crate) async fn check(&self) {
-        assert!(self.bare.get(self.tenants - 1).await > 0);
-        let token = fill::token(self.tenants - 1);
-        assert_eq!(self.whole.get(self.tenants - 1).await, token.len());
+        for (name, side) in &self.sides {
+            let found = side.get(self.tenants - 1).await;
+            match *name {
+                "whole" => assert_eq!(found, fill::token(self.tenants - 1).len()),
+                _ => assert!(found > 0),
+            }
+        }
     }
 }
 
@@ -64,7 +71,8 @@ pub(crate) async fn memory(tenants: [usize; 2]) -> [Arc<Subject>; 2] {
     for tenants in tenants {
         let backend = fill::memory(tenants).await;
         let bare = bare::Memory(Arc::clone(&backend));
-        subjects.push(Subject::new(tenants, backend, bare).await);
+        let sides: Vec<(_, Box<dyn Side>)> = vec![("bare", Box::new(bare))];
+        subjects.push(Subject::new(tenants, backend, sides).await);
     }
     subjects.try_into().ok().unwrap()
 }
@@ -104,11 +112,16 @@ pub(crate) async fn sqlite(tenants: [usize; 2]) -> SqliteFiles {
         let pool = SqlitePoolOptions::new()
             .max_connections(SQLITE_READERS)
             .test_before_acquire(false)
-            .connect_with(options.pragma("query_only", "ON"))
+            .connect_with(options.clone().pragma("query_only", "ON"))
             .await
             .unwrap();
+        let held = Held::open(&options, SQLITE_READERS).await;
         let backend = SqliteBackend::open(&path).await.unwrap();
-        subjects.push(Subject::new(tenants, backend, bare::Sqlite(pool)).await);
+        let sides: Vec<(_, Box<dyn Side>)> = vec![
+            ("bare", Box::new(bare::Sqlite(pool))),
+            ("held", Box::new(bare::SqliteHeld(held))),
+        ];
+        subjects.push(Subject::new(tenants, backend, sides).await);
     }
     SqliteFiles {
         _directory: directory,
@@ -180,11 +193,16 @@ pub(crate) async fn postgres(tenants: [usize; 2]) -> PostgresSchemas {
         let pool = PgPoolOptions::new()
             .max_connections(options.pool_size)
             .test_before_acquire(false)
-            .connect_with(in_schema)
+            .connect_with(in_schema.clone())
             .await
             .unwrap();
+        let held = Held::open(&in_schema, options.pool_size).await;
         let backend = PostgresBackend::connect_with(&url, options).await.unwrap();
-        subjects.push(Subject::new(tenants, backend, bare::Postgres(pool)).await);
+        let sides: Vec<(_, Box<dyn Side>)> = vec![
+            ("bare", Box::new(bare::Postgres(pool))),
+            ("held", Box::new(bare::PostgresHeld(held))),
+        ];
+        subjects.push(Subject::new(tenants, backend, sides).await);
     }
     PostgresSchemas {
         _server: server,
@@ -263,15 +281,23 @@ pub(crate) async fn redis(tenants: [usize; 2]) -> RedisPrefixes {
         remove_keys(&connection, &prefix(tenants)).await;
         let options = RedisOptions {
             prefix: prefix(tenants),
+            // Redis rewrites its file after so many commits, which stalls a busy machine.
+            response_timeout: PATIENCE,
             ..RedisOptions::default()
         };
         let backend = RedisBackend::open(&url, options).await.unwrap();
         copy_to_redis(&backend, fill::rows(tenants).await).await;
         let bare = bare::Redis {
-            connection: client.get_multiplexed_async_connection().await.unwrap(),
+            connection: client
+                .get_multiplexed_async_connection_with_config(
+                    &AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE)),
+                )
+                .await
+                .unwrap(),
             prefix: prefix(tenants),
         };
-        subjects.push(Subject::new(tenants, backend, bare).await);
+        let sides: Vec<(_, Box<dyn Side>)> = vec![("bare", Box::new(bare))];
+        subjects.push(Subject::new(tenants, backend, sides).await);
     }
     RedisPrefixes {
         _server: server,
@@ -331,3 +357,5 @@ fn prefix(tenants: usize) -> String {
 const SQLITE_READERS: u32 = 4;
 
 const COMMITS_AT_ONCE: usize = 256;
+
+const PATIENCE: Duration = Duration::from_secs(30);

@@ -21,7 +21,7 @@ impl Effort {
     pub(crate) const FULL: Self = Self {
         calls_alone: 250,
         calls_at_once: 2500,
-        rounds: 100,
+        rounds: 50,
     };
 
     pub(crate) const QUICK: Self = Self {
@@ -62,51 +62,45 @@ impl Times {
     }
 }
 
-/// Both sides on one database.
-#[derive(Default)]
-pub(crate) struct Measured {
-    pub(crate) bare: Times,
-    pub(crate) whole: Times,
-}
-
+/// What each side took, for each database.
 pub(crate) async fn measure(
     subjects: &[Arc<Subject>; 2],
     concurrency: usize,
     calls: usize,
     rounds: usize,
-) -> [Measured; 2] {
-    let mut measured = <[Measured; 2]>::default();
+) -> [Vec<Times>; 2] {
+    let all: Vec<_> = (0..2)
+        .flat_map(|nth| (0..subjects[nth].sides.len()).map(move |side| (nth, side)))
+        .collect();
+    let mut measured = [0, 1].map(|nth: usize| {
+        let sides = subjects[nth].sides.iter();
+        sides.map(|_| Times::default()).collect::<Vec<_>>()
+    });
     // The first round warms up caches, pools and prepared statements.
     for round in 0..=rounds {
-        // Each side and database comes first equally often, as none shall always run after the
-        // same other.
-        for nth in 0..4 {
-            let (database, is_whole) =
-                [(0, false), (0, true), (1, true), (1, false)][(round + nth) % 4];
-            if std::env::var("SIDE").is_ok_and(|s| (s == "whole") != is_whole) {
-                measured[database].bare.calls.push(Duration::ZERO);
-                measured[database].whole.calls.push(Duration::ZERO);
-                measured[database].bare.turns.push(0.0);
-                measured[database].whole.turns.push(0.0);
-                continue;
-            }
-            let seed = (round * 4 + nth) as u64;
-            let turn = turn(&subjects[database], is_whole, concurrency, calls, seed).await;
-            let Measured { bare, whole } = &mut measured[database];
-            let times = if is_whole { whole } else { bare };
+        for turn in 0..all.len() {
+            // Each comes first equally often, and after each neighbour.
+            let at = match round % 2 {
+                0 => (round + turn) % all.len(),
+                _ => (round + all.len() - turn) % all.len(),
+            };
+            let (nth, side) = all[at];
+            let seed = (round * all.len() + turn) as u64;
+            let taken = take_turn(&subjects[nth], side, concurrency, calls, seed).await;
             if round > 0 {
-                times.calls.extend(turn.calls);
-                times.turns.extend(turn.turns);
-                times.worked += turn.worked;
+                let times = &mut measured[nth][side];
+                times.calls.extend(taken.calls);
+                times.turns.extend(taken.turns);
+                times.worked += taken.worked;
             }
         }
     }
     measured
 }
 
-async fn turn(
+async fn take_turn(
     subject: &Arc<Subject>,
-    is_whole: bool,
+    side: usize,
     concurrency: usize,
     calls: usize,
     seed: u64,
@@ -120,11 +114,7 @@ async fn turn(
             let mut random = Random(seed << 32 | caller as u64);
             let mut times = Vec::with_capacity(calls / concurrency * 2);
             tokio::spawn(async move {
-                let side = if is_whole {
-                    &subject.whole
-                } else {
-                    &subject.bare
-                };
+                let side = &subject.sides[side].1;
                 let is_one_left = || {
                     let one_less = |left: usize| left.checked_sub(1);
                     let taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);

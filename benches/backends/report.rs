@@ -6,12 +6,24 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::databases::Subject;
-use super::measure::{Measured, Times};
+use super::measure::Times;
 
 pub(crate) fn head() {
+    println!("{:57}   {:>34}", "", "times bare");
     println!(
-        "{:8} {:>7} {:>7} | {:>33} | {:>33} | whole / bare\n{:24} | {SIDE} | {SIDE} | {:>6} {:>6} {:>6} {:>6}",
-        "backend", "tenants", "at once", "bare", "whole", "", "p50", "p99", "CPU", "ops/s"
+        "{:8} {:>7} {:>4} {:5} {:>8} {:>8} {:>6} {:>8}   {:>8} {:>8} {:>8} {:>8}",
+        "backend",
+        "tenants",
+        "at",
+        "side",
+        "p50 µs",
+        "p99 µs",
+        "CPU µs",
+        "ops/s",
+        "p50",
+        "p99",
+        "CPU",
+        "ops/s"
     );
 }
 
@@ -19,71 +31,78 @@ pub(crate) fn rows(
     backend: &str,
     concurrency: usize,
     subjects: &[Arc<Subject>; 2],
-    measured: &[Measured; 2],
+    measured: &[Vec<Times>; 2],
     json: bool,
 ) {
-    for (subject, Measured { bare, whole }) in subjects.iter().zip(measured) {
-        let tenants = subject.tenants;
-        let ratio = |percent| {
-            whole.percentile(percent).as_secs_f64() / bare.percentile(percent).as_secs_f64()
-        };
-        let worked = whole.worked().as_secs_f64() / bare.worked().as_secs_f64();
-        let throughput = whole.per_second() / bare.per_second();
-        println!(
-            "{backend:8} {tenants:>7} {concurrency:>7} | {} | {} | {:>6.2} {:>6.2} {worked:>6.2} {throughput:>6.2}",
-            side(bare),
-            side(whole),
-            ratio(50),
-            ratio(99),
-        );
-        if json {
-            let line = json!({
-                "backend": backend,
-                "tenants": tenants,
-                "concurrency": concurrency,
-                "bare": side_json(bare),
-                "whole": side_json(whole),
-                "p50_ratio": ratio(50),
-                "p99_ratio": ratio(99),
-                "cpu_ratio": worked,
-                "ops_ratio": throughput,
-            });
-            println!("{line}");
+    for (subject, all) in subjects.iter().zip(measured) {
+        let bare = Figures::of(&all[0]);
+        for ((side, _), times) in subject.sides.iter().zip(all) {
+            let own = Figures::of(times);
+            let ratio = own.over(&bare);
+            let tenants = subject.tenants;
+            println!(
+                "{backend:8} {tenants:>7} {concurrency:>4} {side:5} {:>8.1} {:>8.1} {:>6.1} {:>8.0}   \
+                 {:>8.2} {:>8.2} {:>8.2} {:>8.2}",
+                own.p50, own.p99, own.cpu, own.ops, ratio.p50, ratio.p99, ratio.cpu, ratio.ops,
+            );
+            if json {
+                let line = json!({
+                    "backend": backend,
+                    "tenants": tenants,
+                    "concurrency": concurrency,
+                    "side": side,
+                    "p50_us": own.p50,
+                    "p99_us": own.p99,
+                    "cpu_us": own.cpu,
+                    "ops_per_s": own.ops,
+                    "p50_ratio": ratio.p50,
+                    "p99_ratio": ratio.p99,
+                    "cpu_ratio": ratio.cpu,
+                    "ops_ratio": ratio.ops,
+                });
+                println!("{line}");
+            }
         }
     }
     let [few, many] = measured;
-    let grows = |of: fn(&Measured) -> &Times| {
-        of(many).percentile(50).as_secs_f64() / of(few).percentile(50).as_secs_f64()
-    };
-    println!(
-        "{backend:8} p50 of {} tenants is {:.2} times that of {} (bare: {:.2})",
-        subjects[1].tenants,
-        grows(|measured| &measured.whole),
-        subjects[0].tenants,
-        grows(|measured| &measured.bare),
-    );
+    for (nth, (side, _)) in subjects[0].sides.iter().enumerate() {
+        println!(
+            "{backend:8} {concurrency:>4} at once, {side}: p50 of {} tenants is {:.2} times that of {}",
+            subjects[1].tenants,
+            Figures::of(&many[nth]).over(&Figures::of(&few[nth])).p50,
+            subjects[0].tenants,
+        );
+    }
 }
 
-fn side(times: &Times) -> String {
-    let [p50, p99] = [50, 99].map(|percent| micros(times.percentile(percent)));
-    let worked = micros(times.worked());
-    format!(
-        "{p50:>8.1} {p99:>8.1} {worked:>6.1} {:>8.0}",
-        times.per_second()
-    )
+/// Times in microseconds, and calls per second.
+struct Figures {
+    p50: f64,
+    p99: f64,
+    cpu: f64,
+    ops: f64,
 }
 
-fn side_json(times: &Times) -> serde_json::Value {
-    json!({
-        "p50_us": micros(times.percentile(50)),
-        "p99_us": micros(times.percentile(99)),
-        "cpu_us": micros(times.worked()),
-        "ops_per_s": times.per_second(),
-    })
+impl Figures {
+    fn of(times: &Times) -> Self {
+        Self {
+            p50: micros(times.percentile(50)),
+            p99: micros(times.percentile(99)),
+            cpu: micros(times.worked()),
+            ops: times.per_second(),
+        }
+    }
+
+    fn over(&self, other: &Self) -> Self {
+        Self {
+            p50: self.p50 / other.p50,
+            p99: self.p99 / other.p99,
+            cpu: self.cpu / other.cpu,
+            ops: self.ops / other.ops,
+        }
+    }
 }
 
 fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
-
-const SIDE: &str = "  p50 µs   p99 µs CPU µs    ops/s";

@@ -99,9 +99,17 @@ async fn run(
     begin: Option<String>,
     query: Query<'_, Postgres, PgArguments>,
 ) -> Result<Vec<PgRow>, sqlx::Error> {
-    let Some(begin) = begin else {
-        return query.fetch_all(connection).await;
-    };
+    match begin {
+        None => query.fetch_all(connection).await,
+        Some(begin) => Box::pin(run_in_transaction(connection, begin, query)).await,
+    }
+}
+
+async fn run_in_transaction(
+    connection: &mut PgConnection,
+    begin: String,
+    query: Query<'_, Postgres, PgArguments>,
+) -> Result<Vec<PgRow>, sqlx::Error> {
     // Made of our own text, numbers, a checked name and hex digits.
     let mut transaction = connection.begin_with(AssertSqlSafe(begin)).await?;
     let rows = query.fetch_all(&mut *transaction).await?;

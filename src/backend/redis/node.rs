@@ -114,9 +114,14 @@ impl Node {
     /// A connection to a master. It is asked for its role now and then, since a server that was
     /// made a replica goes on answering reads.
     async fn live(&self) -> Result<Live, Failure> {
-        if let Some(live) = self.current().filter(is_fresh) {
-            return Ok(live);
+        match self.current().filter(is_fresh) {
+            Some(live) => Ok(live),
+            // Boxed, so that most commands do not carry it along.
+            None => Box::pin(self.renewed()).await,
         }
+    }
+
+    async fn renewed(&self) -> Result<Live, Failure> {
         let _turn = self.turn.lock().await;
         if let Some(mut live) = self.current() {
             // Another caller may have had the turn before.

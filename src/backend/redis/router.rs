@@ -57,7 +57,8 @@ impl Router {
                 Err(failure) => failure,
             };
             let in_time = Instant::now() < deadline;
-            match self.remedy(&node, shard, &failure).await {
+            // Boxed, so that a command that goes well does not carry it along.
+            match Box::pin(self.remedy(&node, shard, &failure)).await {
                 Remedy::Ask(node) if in_time => importer = Some(node),
                 // In time or not: the answer that timed out has used up all of it.
                 Remedy::Once if !tried_again => tried_again = true,

@@ -76,7 +76,8 @@ impl<DB: Database> Kept<DB> {
             lease.discard();
         }
         lease.made = Instant::now();
-        lease.connection = Some(self.pool.acquire().await?);
+        // Boxed, as it is kilobytes that every call would carry along, and seldom needed.
+        lease.connection = Some(Box::pin(self.pool.acquire()).await?);
         Ok(lease)
     }
 
