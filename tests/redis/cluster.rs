@@ -180,9 +180,9 @@ async fn a_commit_that_is_cut_off_on_a_cluster_is_unavailable_and_not_sent_again
     })
     .await;
     let _: u64 = master.run(&["CLIENT", "KILL", "TYPE", "NORMAL"]).await;
+    let () = master.run(&["CLIENT", "UNPAUSE"]).await;
     let outcome = cut.await.expect("no panic");
     assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
-    let () = master.run(&["CLIENT", "UNPAUSE"]).await;
     let standing = read_one(&*backend, &tenant, &bot).await;
     assert_eq!(standing.as_ref(), Some(&rows[0]));
     assert_eq!(faults::calls(master).await, before, "not sent again");

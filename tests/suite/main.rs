@@ -29,6 +29,7 @@ mod backends;
 #[cfg(feature = "dynamodb")]
 #[path = "../support/dynamodb.rs"]
 mod dynamodb;
+#[allow(dead_code, reason = "shared with other tests")]
 #[path = "../support/history.rs"]
 mod history;
 #[cfg(all(

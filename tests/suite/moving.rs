@@ -123,9 +123,6 @@ async fn a_row_that_a_backend_does_not_take_is_named_and_no_other_is_lost() {
             }
         }
         assert_eq!(came.len() + copied.refused.len(), sound.len() + odd.len());
-        for refused in &copied.refused {
-            println!("{name}: {refused}");
-        }
     }
     for certain in [
         "sqlite due/fraction",

@@ -332,18 +332,23 @@ pub(crate) async fn a_pair_is_saved_when_the_database_comes_back(database: Datab
 }
 
 pub(crate) async fn a_save_whose_answer_was_lost_is_not_taken_for_a_race(database: Database) {
-    let stage = installed(database).await;
-    stage.expire();
-    // Every second commit: the acquisition is answered, the save is not.
-    stage.store.backend().set_faults(Faults {
-        lost_answers: 2,
-        ..Faults::none()
-    });
-    bot(&stage.rotator()).await.expect("a token");
-    stage.store.backend().set_faults(Faults::none());
-    let chain = stage.another().await.bot_chain().await;
-    assert_eq!((chain.chain.generation, chain.alternates.len()), (1, 0));
-    assert_eq!(stage.refreshes(), 1);
+    // Every second commit: the acquisition is answered, the save is not. Nor is the fourth read,
+    // by which the store finds out what became of it.
+    for lost_reads in [0, 4] {
+        let stage = installed(database.clone()).await;
+        stage.expire();
+        let backend = stage.store.backend();
+        backend.set_faults(Faults {
+            lost_answers: 2,
+            lost_reads,
+            ..Faults::none()
+        });
+        bot(&stage.rotator()).await.expect("a token");
+        backend.set_faults(Faults::none());
+        let chain = stage.another().await.bot_chain().await;
+        assert_eq!((chain.chain.generation, chain.alternates.len()), (1, 0));
+        assert_eq!(stage.refreshes(), 1);
+    }
 }
 
 // A process that dies, and workers.
