@@ -8,36 +8,21 @@ use crate::Failure;
 
 pub(crate) async fn open(named: &str) -> Result<Arc<dyn Backend>, Failure> {
     let (kind, rest) = named.split_once(':').unwrap_or((named, ""));
+    let is_known = FORMS.iter().any(|(known, ..)| *known == kind);
     match kind {
+        _ if is_known && rest.is_empty() => Err(incomplete(kind)),
         #[cfg(feature = "sqlite")]
-        "sqlite" if !rest.is_empty() => {
+        "sqlite" => {
             let backend = slack_installs::backend::SqliteBackend::open(rest).await?;
             Ok(Arc::new(backend))
         }
         #[cfg(feature = "postgres")]
-        "postgres" | "postgresql" if !rest.is_empty() => postgres(named).await,
+        "postgres" | "postgresql" => postgres(named).await,
         #[cfg(feature = "redis")]
-        "redis" | "rediss" | "cluster" if !rest.is_empty() => redis(named).await,
+        "redis" | "rediss" | "cluster" => redis(named).await,
         #[cfg(feature = "dynamodb")]
-        "dynamodb" if !rest.is_empty() => dynamodb(rest).await,
-        "sqlite" | "postgres" | "postgresql" | "redis" | "rediss" | "cluster" | "dynamodb" => {
-            let feature = match kind {
-                "postgresql" => "postgres",
-                "rediss" | "cluster" => "redis",
-                other => other,
-            };
-            Err(format!(
-                "--backend {kind}: give {}, and build with --features testing,{feature}; \
-                 `scripts/storm {feature}` does both, and starts a server",
-                match feature {
-                    "sqlite" => "sqlite:PATH",
-                    "postgres" => "postgres://user:password@host:5432/database",
-                    "redis" => "redis://host:6379, or cluster:redis://host:6379,redis://…",
-                    _ => "dynamodb:TABLE?endpoint=http://host:8000",
-                },
-            )
-            .into())
-        }
+        "dynamodb" => dynamodb(rest).await,
+        _ if is_known => Err(incomplete(kind)),
         _ => Err(
             "--backend is memory, sqlite:PATH, postgres://…, redis://…, rediss://…, \
              cluster:redis://…,redis://… or dynamodb:TABLE?endpoint=URL"
@@ -45,6 +30,40 @@ pub(crate) async fn open(named: &str) -> Result<Arc<dyn Backend>, Failure> {
         ),
     }
 }
+
+/// What is missing: the rest of the URL, or the feature.
+fn incomplete(kind: &str) -> Failure {
+    let known = FORMS.iter().find(|(known, ..)| *known == kind);
+    let (_, feature, form) = known.expect("only a known kind is incomplete");
+    format!(
+        "--backend {kind}: give {form}, and build with --features testing,{feature}; \
+         `scripts/storm {feature}` does both, and starts a server"
+    )
+    .into()
+}
+
+/// Kinds of backends, the feature of each, and how it is named.
+const FORMS: [(&str, &str, &str); 7] = [
+    ("cluster", "redis", "cluster:redis://host:6379,redis://…"),
+    (
+        "dynamodb",
+        "dynamodb",
+        "dynamodb:TABLE?endpoint=http://host:8000",
+    ),
+    (
+        "postgres",
+        "postgres",
+        "postgres://user:password@host:5432/database",
+    ),
+    (
+        "postgresql",
+        "postgres",
+        "postgresql://user:password@host:5432/database",
+    ),
+    ("redis", "redis", "redis://host:6379"),
+    ("rediss", "redis", "rediss://host:6379"),
+    ("sqlite", "sqlite", "sqlite:PATH"),
+];
 
 /// In a schema of its own, beside whatever the database holds.
 #[cfg(feature = "postgres")]
