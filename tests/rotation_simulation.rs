@@ -269,6 +269,9 @@ impl Backend for Database {
     }
 
     async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), BackendError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
         let outages = self.link.sky.weather.outages;
         let effect = async || self.inner.commit(partition, changes).await;
         self.link
