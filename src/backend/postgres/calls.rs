@@ -33,13 +33,23 @@ impl Calls {
             .test_before_acquire(false)
             .before_acquire(move |connection, idle| {
                 let suspect = seen.suspect(&idle);
+                let is_silent = seen.is_silent(&idle);
+                let seen = seen.clone();
                 Box::pin(async move {
+                    if is_silent {
+                        return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+                    }
                     if suspect {
-                        connection.ping().await?;
+                        let pinged = timeout(PING, connection.ping()).await;
+                        pinged.unwrap_or_else(|_| {
+                            seen.note_silence();
+                            Err(io::Error::from(io::ErrorKind::TimedOut).into())
+                        })?;
                     }
                     Ok(true)
                 })
             })
+            .idle_timeout(IDLE_TIMEOUT)
             // A name that followed a failover may lead to the old primary for a while. A server
             // becomes a standby only by a restart, so its connections need no second look; but
             // a pooler's do, and each call through one begins with that.
@@ -145,16 +155,31 @@ impl Drop for Lease {
 
 /// When a connection last broke. Those that were idle at that time may be broken as well.
 #[derive(Clone, Default)]
-struct Breaks(Arc<Mutex<Option<Instant>>>);
+struct Breaks {
+    broke: Arc<Mutex<Option<Instant>>>,
+    /// When an idle connection was last found to answer nothing. Whoever dropped it without a
+    /// word, a firewall or a failed machine, has dropped those that were idle at that time too.
+    silent: Arc<Mutex<Option<Instant>>>,
+}
 
 impl Breaks {
+    fn note_silence(&self) {
+        *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether an idle connection is as good as dead: trying each out would take too long.
+    fn is_silent(&self, idle: &PoolConnectionMetadata) -> bool {
+        let silent = *self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.is_some_and(|silent| silent.elapsed() <= idle.idle_for)
+    }
+
     fn note(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.broke.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Whether an idle connection needs to be tried out before it is used.
     fn suspect(&self, idle: &PoolConnectionMetadata) -> bool {
-        let broke = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let broke = *self.broke.lock().unwrap_or_else(PoisonError::into_inner);
         idle.idle_for >= FRESH || broke.is_some_and(|broke| broke.elapsed() <= idle.idle_for)
     }
 }
@@ -182,6 +207,12 @@ const ABORTED: [&str; 2] = ["40001", "40P01"];
 
 /// The pool tries a connection out when it comes back, so a busy one was just seen to work.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// Firewalls and load balancers forget a silent connection after four minutes or more.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3 * 60);
+
+/// An answer takes a round trip.
+const PING: Duration = Duration::from_secs(1);
 
 /// For the way there and back, and for a commit that waits for a synchronous standby, which no
 /// timeout of the server's ends.
