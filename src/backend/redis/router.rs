@@ -89,6 +89,7 @@ impl Router {
     async fn remedy(&self, node: &Arc<Node>, shard: usize, failure: &Failure) -> Remedy {
         let error = match failure {
             Failure::Lost(_) => return Remedy::OnceIfRead,
+            Failure::Plaintext { .. } => return Remedy::None,
             Failure::Refused(error) => error,
             Failure::Replica | Failure::Unreachable(_) => return self.elsewhere(node, shard).await,
         };
