@@ -397,8 +397,8 @@ async fn an_odd_row_keeps_no_other_from_being_due_and_is_named_by_a_scan() {
         .expect("the server answers");
     execute(
         &url,
-        "ALTER TABLE slack_installs.slack_rows DROP CONSTRAINT slack_rows_version_check;
-         INSERT INTO slack_installs.slack_rows VALUES ('app/T1', 'a', '\\x00', '{}', '', 0)",
+        "ALTER TABLE slack_rows DROP CONSTRAINT slack_rows_version_check;
+         INSERT INTO slack_rows VALUES ('app/T1', 'a', '\\x00', '{}', '', 0)",
     )
     .await;
     let due = backend.due(std::time::SystemTime::now(), 10).await;
@@ -422,9 +422,9 @@ async fn a_page_has_a_thousand_rows_at_most() {
         .expect("the server answers");
     execute(
         &url,
-        "INSERT INTO slack_installs.slack_rows
+        "INSERT INTO slack_rows
          SELECT partition, 'user/U' || nth, version, metadata, sealed, due_at
-         FROM slack_installs.slack_rows, generate_series(1, 1000) AS nth",
+         FROM slack_rows, generate_series(1, 1000) AS nth",
     )
     .await;
     let page = backend.scan(None, usize::MAX).await.expect("a page");
