@@ -295,16 +295,19 @@ async fn a_decision_to_change_nothing_is_not_taken_on_what_the_cache_kept() {
             .with_user("U1", "xoxp-1")
     };
     elsewhere.store(&installation()).await.expect("stored");
-    store.hold(&key, &hold(true)).await.expect("answers");
-    store.fetch(&key, Some(&user)).await.expect("kept");
+    for _ in 0..2 {
+        // The second finds it done, and what it read is kept.
+        store.hold(&key, &hold(true)).await.expect("answers");
+    }
     elsewhere.hold(&key, &hold(false)).await.expect("answers");
     store.hold(&key, &hold(true)).await.expect("answers");
     let standing = elsewhere.fetch(&key, None).await.expect("answers");
     assert!(standing.expect("installed").is_on_hold(), "held again");
 
     let delete = Delete::user(user.clone());
-    elsewhere.delete(&key, &delete).await.expect("answers");
-    store.fetch(&key, Some(&user)).await.expect("kept");
+    for _ in 0..2 {
+        store.delete(&key, &delete).await.expect("answers");
+    }
     elsewhere.store(&installation()).await.expect("stored");
     store.delete(&key, &delete).await.expect("answers");
     let standing = elsewhere.fetch(&key, Some(&user)).await.expect("answers");

@@ -355,9 +355,9 @@ async fn quiet(url: &str) {
     until(url, quiet).await;
 }
 
-/// As a firewall drops them that are idle for long. To try each out would take too long.
+/// As a firewall drops them. To try each idle one out would take too long.
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_connections_that_were_dropped_without_a_word_cost_no_read() {
+async fn connections_that_were_dropped_without_a_word_cost_one_read_and_not_one_each() {
     let server = Postgres::start().await;
     server.database("silent").await;
     let proxy = Proxy::start(server.port()).await;
@@ -380,6 +380,8 @@ async fn idle_connections_that_were_dropped_without_a_word_cost_no_read() {
                 .expect("the row stands");
         }
         proxy.hang_all();
+        let lost = read(&backend).await;
+        assert!(matches!(lost, Err(Error::Unavailable(_))), "{lost:?}");
         read(&backend)
             .await
             .expect("by a new connection")
