@@ -188,12 +188,8 @@ impl RedisBackend {
     ) -> Result<Self, RedisOpenError> {
         let slots = Layout::new(&options.prefix).cluster_slots();
         let make = |timeouts| {
-            Ok(Router::Cluster(connect::cluster(
-                urls,
-                slots.clone(),
-                &options,
-                timeouts,
-            )?))
+            let cluster = connect::cluster(urls, slots.clone(), &options, timeouts)?;
+            Ok(Router::Cluster(Box::new(cluster)))
         };
         let (reads, commits) = routers(&options, make)?;
         Self::start(options, reads, commits).await

@@ -16,7 +16,7 @@ use super::node::{Failure, Node};
 pub(super) enum Router {
     /// One master for everything: a server alone, or behind Sentinel.
     Alone(Arc<Node>),
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
 }
 
 /// What may be done with a command that brought no answer.
