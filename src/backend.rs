@@ -22,11 +22,27 @@ pub mod conformance;
 mod dynamodb;
 #[cfg(feature = "testing")]
 mod flaky;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod host;
 mod memory;
+#[cfg(any(
+    feature = "dynamodb",
+    feature = "postgres",
+    feature = "redis",
+    feature = "sqlite"
+))]
+mod odd;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(any(
+    feature = "dynamodb",
+    feature = "postgres",
+    feature = "redis",
+    feature = "sqlite"
+))]
+mod seconds;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]
@@ -75,7 +91,7 @@ pub use sqlite::{SqliteBackend, SqliteOpenError};
 /// 13. `scan` visits every slot that holds a row throughout the scan exactly once, however many
 ///    pages, also if the row is overwritten meanwhile, and never answers more than `limit` rows a
 ///    page. The page without `next` is the last; any page may be empty. A limit of 0 is taken as
-///    1. A cursor that this kind of backend did not make is [`Error::Malformed`].
+///    1, and one of more than 1,000 may be taken as 1,000. A cursor that this kind of backend did not make is [`Error::Malformed`].
 /// 14. `due` answers rows whose `due_at` is not after `now`, earliest first, at most `limit`.
 ///    Rows without `due_at` never appear. It is a hint: it may lag behind a commit.
 /// 15. A row may have 256 KiB of sealed bytes and 64 KiB of metadata. A commit may have 90
@@ -399,21 +415,29 @@ pub enum Expect {
 pub struct Cursor(pub String);
 
 impl Cursor {
-    /// The place just after this key, for backends that scan in the order of keys.
+    /// The place just after this key, for backends that scan in the order of keys. `kind` is the
+    /// kind of backend, a word without spaces.
     #[must_use]
-    pub fn after(key: &Key) -> Self {
+    pub fn after(kind: &str, key: &Key) -> Self {
         // Names have no spaces, so one parts the two.
-        Self(format!("{} {}", key.partition, key.slot))
+        Self(format!("{kind} {} {}", key.partition, key.slot))
     }
 
     /// The key that [`Cursor::after`] was given.
     ///
     /// # Errors
     ///
-    /// [`Error::Malformed`] if this is a cursor of another making.
-    pub fn key(&self) -> Result<Key, Error> {
+    /// [`Error::Malformed`] if this is a cursor of another making, or of another kind.
+    pub fn key(&self, kind: &str) -> Result<Key, Error> {
         let malformed = || Error::Malformed("not a cursor of this backend".into());
-        let (partition, slot) = self.0.split_once(' ').ok_or_else(malformed)?;
+        let mut parts = self.0.splitn(3, ' ');
+        let (Some(found), Some(partition), Some(slot)) = (parts.next(), parts.next(), parts.next())
+        else {
+            return Err(malformed());
+        };
+        if found != kind {
+            return Err(malformed());
+        }
         match (Partition::new(partition), Slot::new(slot)) {
             (Ok(partition), Ok(slot)) => Ok(Key { partition, slot }),
             _ => Err(malformed()),

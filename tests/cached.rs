@@ -5,11 +5,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use slack_installs::Hold;
 use slack_installs::backend::{
     Backend, CacheOptions, CachedBackend, Change, Cursor, Error, Expect, Key, MemoryBackend,
     Metadata, Page, Partition, Row, Sealed, Slot, Version,
 };
+use slack_installs::store::LifecycleStore;
+use slack_installs::{Delete, InstallationStore, LocalKeyProvider};
+use support::Db;
+use support::installs::{With, in_workspace, noon, user_id, workspace_key};
+use support::providers::master_key;
 use tokio::sync::Semaphore;
+
+mod support;
 
 /// Counts reads, and holds each back between the database's answer and its caller.
 #[derive(Debug)]
@@ -187,7 +195,7 @@ async fn a_conflict_empties_the_cache_of_that_tenant() {
 async fn the_cache_keeps_no_more_tenants_than_it_may() {
     let database = Arc::new(MemoryBackend::default());
     let options = CacheOptions {
-        max_tenants: 10,
+        max_answers: 10,
         ..CacheOptions::default()
     };
     let cache = CachedBackend::new(Watched::new(&database), options);
@@ -208,4 +216,100 @@ async fn the_cache_keeps_no_more_tenants_than_it_may() {
     }
     let asked = cache.inner().reads.load(Ordering::SeqCst) - before;
     assert!(asked >= 90, "only {asked} of 100 were asked for again");
+}
+
+/// One tenant's users are many answers.
+#[tokio::test]
+async fn the_cache_keeps_no_more_answers_of_one_tenant_than_of_all() {
+    let database = Arc::new(MemoryBackend::default());
+    let options = CacheOptions {
+        max_answers: 10,
+        ..CacheOptions::default()
+    };
+    let cache = CachedBackend::new(Watched::new(&database), options);
+    let t1 = tenant("T1");
+    let (_, change) = put(Expect::Absent);
+    database.commit(&t1, &[change]).await.expect("committed");
+    let users: Vec<_> = (0..50)
+        .map(|nth| Slot::new(format!("user/U{nth}")).expect("a name"))
+        .collect();
+    for _ in 0..2 {
+        for user in &users {
+            let slots = [bot(), user.clone()];
+            cache.read(&t1, &slots).await.expect("answers");
+        }
+    }
+    assert_eq!(cache.inner().reads.load(Ordering::SeqCst), 100);
+    for user in &users[40..] {
+        let slots = [bot(), user.clone()];
+        cache.read(&t1, &slots).await.expect("answers");
+    }
+    assert_eq!(
+        cache.inner().reads.load(Ordering::SeqCst),
+        100,
+        "the newest ten are kept"
+    );
+}
+
+#[tokio::test]
+async fn one_tenant_more_than_fit_drops_the_oldest_and_no_other() {
+    let database = Arc::new(MemoryBackend::default());
+    let options = CacheOptions {
+        max_answers: 10,
+        ..CacheOptions::default()
+    };
+    let cache = CachedBackend::new(Watched::new(&database), options);
+    let tenants: Vec<_> = (0..11).map(|nth| tenant(&format!("T{nth}"))).collect();
+    for tenant in &tenants {
+        let (_, change) = put(Expect::Absent);
+        database.commit(tenant, &[change]).await.expect("committed");
+        version(&cache, tenant).await.expect("there");
+    }
+    for tenant in &tenants[1..] {
+        version(&cache, tenant).await.expect("there");
+    }
+    assert_eq!(cache.inner().reads.load(Ordering::SeqCst), 11);
+    version(&cache, &tenants[0]).await.expect("there");
+    assert_eq!(cache.inner().reads.load(Ordering::SeqCst), 12);
+}
+
+/// A decision to change nothing compares no version in the database.
+#[tokio::test]
+async fn a_decision_to_change_nothing_is_not_taken_on_what_the_cache_kept() {
+    let db = Db::new(Arc::new(MemoryBackend::default()));
+    let elsewhere = db.store().await;
+    let cache = CachedBackend::new(Arc::clone(&db.backend), CacheOptions::default());
+    let store = db
+        .store_over(cache, LocalKeyProvider::from(master_key()))
+        .await;
+    let key = workspace_key("T1");
+    let hold = |is_on| Hold {
+        is_on,
+        reason: "ticket 1".to_owned(),
+        at: noon(),
+    };
+    let user = user_id("U1");
+    let installation = || {
+        in_workspace("T1")
+            .with_bot("xoxb-1")
+            .with_user("U1", "xoxp-1")
+    };
+    elsewhere.store(&installation()).await.expect("stored");
+    for _ in 0..2 {
+        // The second finds it done, and what it read is kept.
+        store.hold(&key, &hold(true)).await.expect("answers");
+    }
+    elsewhere.hold(&key, &hold(false)).await.expect("answers");
+    store.hold(&key, &hold(true)).await.expect("answers");
+    let standing = elsewhere.fetch(&key, None).await.expect("answers");
+    assert!(standing.expect("installed").is_on_hold(), "held again");
+
+    let delete = Delete::user(user.clone());
+    for _ in 0..2 {
+        store.delete(&key, &delete).await.expect("answers");
+    }
+    elsewhere.store(&installation()).await.expect("stored");
+    store.delete(&key, &delete).await.expect("answers");
+    let standing = elsewhere.fetch(&key, Some(&user)).await.expect("answers");
+    assert!(standing.expect("installed").user.is_none(), "deleted");
 }

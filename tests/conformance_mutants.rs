@@ -77,6 +77,7 @@ enum Mutation {
     ClearIsIgnored,
     ClearTakesPrefixes,
     CursorIsAnOffset,
+    CursorOfAnyKind,
     CursorOfOthersIsTheStart,
     DeleteIgnoresOnly,
     DeleteIsIgnored,
@@ -143,6 +144,7 @@ const MUTATIONS: &[(Mutation, &str)] = &[
     (M::ClearIsIgnored, "rule_07"),
     (M::ClearTakesPrefixes, "rule_07"),
     (M::CursorIsAnOffset, "rule_13_scan_visits_rows_that_stand"),
+    (M::CursorOfAnyKind, "rule_13_a_cursor_of_another_kind"),
     (M::CursorOfOthersIsTheStart, "rule_13_a_foreign_cursor"),
     (M::DeleteIgnoresOnly, "rule_06"),
     (M::DeleteIsIgnored, "rule_06"),
@@ -588,8 +590,15 @@ impl Backend for Mutant {
                 let next = (end < all.len()).then(|| Cursor(end.to_string()));
                 Ok(Page { rows, next })
             }
+            M::CursorOfAnyKind => {
+                let known = from.map(|cursor| match cursor.0.split_once(' ') {
+                    Some((_, place)) => Cursor(format!("memory {place}")),
+                    None => cursor,
+                });
+                self.rows.scan(known, limit).await
+            }
             M::CursorOfOthersIsTheStart => {
-                let known = from.filter(|cursor| cursor.key().is_ok());
+                let known = from.filter(|cursor| cursor.key("memory").is_ok());
                 self.rows.scan(known, limit).await
             }
             M::ScanBreaksOffWhenFull => {
@@ -610,7 +619,7 @@ impl Backend for Mutant {
                     .rows
                     .iter()
                     .nth_back(1)
-                    .map(|(key, _)| Cursor::after(key));
+                    .map(|(key, _)| Cursor::after("memory", key));
                 Ok(Page {
                     next: page.next.map(|next| second.unwrap_or(next)),
                     ..page

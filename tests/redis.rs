@@ -32,6 +32,8 @@ mod sentinel;
 )]
 #[path = "support/server.rs"]
 mod server;
+#[macro_use]
+mod support;
 #[path = "redis/servers.rs"]
 mod servers;
 

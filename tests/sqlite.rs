@@ -811,6 +811,82 @@ fn sealed(content: &[u8]) -> Sealed {
     Sealed::from_stored(bytes)
 }
 
+#[tokio::test]
+async fn a_log_that_cannot_be_emptied_is_told_to_whoever_closes() {
+    let (backend, file) = fresh().await;
+    let written = put(&backend, "bot", r#"{"n":1}"#).await;
+    let mut other = raw(&file.path).await;
+    other.execute("BEGIN").await.expect("nobody is in the way");
+    other
+        .fetch_all("SELECT * FROM slack_rows")
+        .await
+        .expect("the file is a good one");
+    put(&backend, "user/U1", r#"{"n":2}"#).await;
+    let closed = backend.close().await;
+    assert!(matches!(closed, Err(Error::Unavailable(_))), "{closed:?}");
+    drop(other);
+    let backend = SqliteBackend::open(&file.path)
+        .await
+        .expect("the file is a good one");
+    assert_eq!(
+        read(&backend, "bot").await,
+        Some(written),
+        "nothing is lost"
+    );
+    backend.close().await.expect("nobody reads any more");
+}
+
+#[tokio::test]
+async fn a_page_has_a_thousand_rows_at_most() {
+    let (backend, _file) = fresh().await;
+    let puts: Vec<_> = (0..1001)
+        .map(|nth| change(&format!("user/U{nth}"), &row("{}"), Expect::Absent))
+        .collect();
+    backend.commit(&partition(), &puts).await.expect("new rows");
+    let page = backend.scan(None, usize::MAX).await.expect("a page");
+    assert_eq!(page.rows.len(), 1000);
+    let page = backend.scan(page.next, usize::MAX).await.expect("a page");
+    assert_eq!((page.rows.len(), page.next), (1, None));
+}
+
+#[tokio::test]
+async fn an_odd_row_keeps_no_other_from_being_due_and_is_named_by_a_scan() {
+    let (backend, file) = fresh().await;
+    for slot in ["user/U1", "user/U2", "user/U3"] {
+        let due = Row {
+            due_at: Some(UNIX_EPOCH),
+            ..row("{}")
+        };
+        let put = [change(slot, &due, Expect::Absent)];
+        backend.commit(&partition(), &put).await.expect("new rows");
+    }
+    let mut other = raw(&file.path).await;
+    other
+        .execute(
+            "PRAGMA ignore_check_constraints = on; \
+             UPDATE slack_rows SET version = x'00' WHERE slot = 'user/U2'; \
+             INSERT INTO slack_rows VALUES ('{odd}', 'bot', x'00', '', x'00', 0)",
+        )
+        .await
+        .expect("nobody is in the way");
+    let due = backend.due(UNIX_EPOCH, 10).await.expect("the others");
+    let slots: Vec<_> = due.iter().map(|(key, _)| key.slot.as_str()).collect();
+    assert_eq!(slots, ["user/U1", "user/U3"]);
+    let refused = backend.scan(None, 10).await;
+    let Err(Error::Malformed(cause)) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(cause.to_string().contains("user/U2"), "{cause}");
+}
+
+async fn raw(path: &Path) -> SqliteConnection {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .connect()
+        .await
+        .expect("the file is a good one")
+}
+
 const CHILD_ARGUMENT: &str = "SLACK_INSTALLS_TEST_CHILD_ARGUMENT";
 const CHILD_FILE: &str = "SLACK_INSTALLS_TEST_CHILD_FILE";
 const CHILD_TASK: &str = "SLACK_INSTALLS_TEST_CHILD_TASK";

@@ -1,7 +1,7 @@
 //! Sealed rows in memory, for a moment.
 
-use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
+use std::collections::hash_map::{Entry, RandomState};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,10 +18,13 @@ use super::{Backend, Change, Cursor, Error, Key, Page, Partition, Row, Slot};
 /// * Never plaintext: a cached row is opened anew each time, in microseconds.
 /// * A commit through this cache is seen by every read that starts after it, as without a cache.
 /// * A commit by another process is seen within [`CacheOptions::max_age`]. So a token that was
-///   purged elsewhere may be handed out for that long, and no longer. Decisions are not taken on
-///   stale rows: a commit compares versions in the database, and a conflict empties the cache of
-///   that tenant.
-/// * What is absent is not cached: a new installation is seen at once.
+///   purged elsewhere may be handed out for that long, and no longer.
+/// * Decisions are not taken on stale rows. A commit compares versions in the database, and it
+///   empties the cache of its tenant, whatever comes of it, and also if it has no changes; the
+///   store makes such a one before it reads what a decision is taken on.
+/// * An answer without any row is not kept: the first installation of a tenant is seen at once.
+///   One with some rows is kept with its gaps: a token that another process adds to an
+///   installation (a user's, say) may be missing for [`CacheOptions::max_age`].
 ///
 /// ```
 /// use slack_installs::backend::{CacheOptions, CachedBackend, MemoryBackend};
@@ -31,7 +34,7 @@ use super::{Backend, Change, Cursor, Error, Key, Page, Partition, Row, Slot};
 pub struct CachedBackend<B> {
     inner: B,
     options: CacheOptions,
-    reads: Mutex<HashMap<Partition, Vec<Read>>>,
+    reads: Mutex<Reads>,
     /// How many commits began or ended, by hash of the partition: a read during which that
     /// changed may have seen the time before the commit, and is not kept.
     commits: [AtomicU64; COUNTERS],
@@ -43,15 +46,16 @@ pub struct CachedBackend<B> {
 pub struct CacheOptions {
     /// How old an answer may be, counted from before the database was asked. 2 s by default.
     pub max_age: Duration,
-    /// How many tenants are kept. 10,000 by default, a few kB each.
-    pub max_tenants: usize,
+    /// How many answers are kept, of all tenants together. 10,000 by default, a few kB each. A
+    /// tenant has one for itself, and one for each of its users who acts at the moment.
+    pub max_answers: usize,
 }
 
 impl Default for CacheOptions {
     fn default() -> Self {
         Self {
             max_age: Duration::from_secs(2),
-            max_tenants: 10_000,
+            max_answers: 10_000,
         }
     }
 }
@@ -62,6 +66,44 @@ struct Read {
     since: Instant,
     slots: Box<[Slot]>,
     rows: Vec<Option<Row>>,
+}
+
+#[derive(Default)]
+struct Reads {
+    of: HashMap<Partition, Vec<Read>>,
+    /// The oldest first, which is also the first to be outdated. Some may be gone by now.
+    order: VecDeque<(Instant, Partition)>,
+}
+
+impl Reads {
+    fn push(&mut self, partition: &Partition, read: Read) {
+        self.order.push_back((read.since, partition.clone()));
+        let kept = self.of.entry(partition.clone()).or_default();
+        kept.retain(|other| other.slots != read.slots);
+        kept.push(read);
+    }
+
+    /// Drops what is outdated, and the oldest until no more than this are left.
+    fn shrink(&mut self, now: Instant, options: &CacheOptions) {
+        while let Some((since, _)) = self.order.front() {
+            let is_old = now.duration_since(*since) >= options.max_age;
+            if !is_old && self.order.len() <= options.max_answers {
+                return;
+            }
+            let Some((since, partition)) = self.order.pop_front() else {
+                return;
+            };
+            if let Entry::Occupied(mut kept) = self.of.entry(partition) {
+                // One at a time, for each has its place in the order.
+                if let Some(at) = kept.get().iter().position(|read| read.since == since) {
+                    kept.get_mut().remove(at);
+                }
+                if kept.get().is_empty() {
+                    kept.remove();
+                }
+            }
+        }
+    }
 }
 
 impl<B: Backend> CachedBackend<B> {
@@ -83,7 +125,7 @@ impl<B: Backend> CachedBackend<B> {
         &self.inner
     }
 
-    fn reads(&self) -> MutexGuard<'_, HashMap<Partition, Vec<Read>>> {
+    fn reads(&self) -> MutexGuard<'_, Reads> {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -101,6 +143,7 @@ impl<B: Backend> CachedBackend<B> {
         let reads = self.reads();
         let fresh = |read: &&Read| now.duration_since(read.since) < self.options.max_age;
         let mut kept = reads
+            .of
             .get(partition)?
             .iter()
             .filter(|read| *read.slots == *slots);
@@ -113,27 +156,15 @@ impl<B: Backend> CachedBackend<B> {
         if self.counter(partition).load(Ordering::SeqCst) != seen {
             return;
         }
-        if reads.len() >= self.options.max_tenants && !reads.contains_key(partition) {
-            let now = read.since;
-            let fresh = |read: &Read| now.duration_since(read.since) < self.options.max_age;
-            reads.retain(|_, kept| kept.iter().any(fresh));
-            if reads.len() >= self.options.max_tenants {
-                // Everything in it is a moment old; what is wanted is back in a moment.
-                reads.clear();
-            }
-        }
-        let kept = reads.entry(partition.clone()).or_default();
-        kept.retain(|other| other.slots != read.slots);
-        if kept.len() >= READS_OF_A_TENANT {
-            kept.remove(0);
-        }
-        kept.push(read);
+        let now = read.since;
+        reads.push(partition, read);
+        reads.shrink(now, &self.options);
     }
 
     fn forget(&self, partition: &Partition) {
         let mut reads = self.reads();
         self.counter(partition).fetch_add(1, Ordering::SeqCst);
-        reads.remove(partition);
+        reads.of.remove(partition);
     }
 }
 
@@ -194,6 +225,3 @@ impl<B: fmt::Debug> fmt::Debug for CachedBackend<B> {
 
 /// Enough that commits of other tenants seldom keep a read from being cached.
 const COUNTERS: usize = 64;
-
-/// A tenant's facts and bot are read with no user, or with one of those who act at the moment.
-const READS_OF_A_TENANT: usize = 64;

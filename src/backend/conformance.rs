@@ -123,6 +123,7 @@ checks! { $
     rule_13_scan_visits_rows_that_stand_throughout_once
     rule_13_a_limit_of_0_is_taken_as_1
     rule_13_a_foreign_cursor_is_malformed
+    rule_13_a_cursor_of_another_kind_is_malformed
     rule_14_due_answers_rows_whose_time_has_come
     rule_14_due_answers_the_earliest_up_to_the_limit
     rule_14_due_forgets_rows_that_are_put_off_or_gone

@@ -50,7 +50,7 @@ use self::checks::Writers;
 use self::item::{CLAIM, Claim, PK, SK, Stored};
 use self::refusal::{Call, Refusal, persist};
 use self::table::Table;
-use super::{Backend, Change, Cursor, Error, Key, Page, Partition, Row, Slot};
+use super::{Backend, Change, Cursor, Error, Key, Page, Partition, Row, Slot, odd};
 
 mod checks;
 mod clear;
@@ -88,7 +88,8 @@ pub use checks::DynamoDbOpenError;
 /// All reads but those of the index `due` are strongly consistent; what the index names is read
 /// from the table before it is answered. Several rows are read at one moment (`TransactGetItems`).
 ///
-/// The table must be of one region. A global table of eventual consistency is refused, since the
+/// The table must be of one region. A global table of eventual consistency, of either version of
+/// DynamoDB's global tables, is refused, since the
 /// last writer wins there whatever was expected, unless
 /// [only one region writes](Self::connect_as_only_writer); one of strong consistency is
 /// refused, since DynamoDB has no transactions there.
@@ -127,7 +128,9 @@ pub use checks::DynamoDbOpenError;
 ///
 /// On the table: `dynamodb:BatchGetItem`, `ConditionCheckItem`, `DeleteItem`,
 /// `DescribeContinuousBackups`, `DescribeTable`, `DescribeTimeToLive`, `GetItem`, `PutItem`,
-/// `Query`, `Scan`, `UpdateItem`. On its index (`…/index/due`): `dynamodb:Query`.
+/// `Query`, `Scan`, `UpdateItem`; and `DescribeGlobalTable` on the global table of its name. Where
+/// `DescribeTimeToLive` or `DescribeGlobalTable` is not allowed, what it would tell is not
+/// checked, and a warning says so (`tracing`). On its index (`…/index/due`): `dynamodb:Query`.
 /// [`create_table`](Self::create_table) needs `CreateTable` and `UpdateContinuousBackups` too.
 ///
 /// # What was never run against AWS
@@ -149,7 +152,7 @@ impl DynamoDbBackend {
     /// # Errors
     ///
     /// [`DynamoDbOpenError`] if there is no such table, it is not of this crate's making, it is
-    /// replicated to other regions, or its rows expire.
+    /// replicated to other regions, its rows expire, or DynamoDB does not answer.
     pub async fn connect(
         client: &Client,
         table: impl AsRef<str>,
@@ -173,12 +176,13 @@ impl DynamoDbBackend {
     }
 
     /// Makes the table, on demand and protected from deletion, and waits until it can be used.
-    /// Switches point-in-time recovery on, and warns (`tracing`) if it cannot. A table that is
-    /// there is left as it is, but for that.
+    /// Switches point-in-time recovery on, and warns (`tracing`) if it cannot. A table of this
+    /// crate's making that is there is left as it is, but for that; any other is left alone.
     ///
     /// # Errors
     ///
-    /// [`DynamoDbOpenError::Unavailable`] if it cannot be made, [`DynamoDbOpenError::NotActive`]
+    /// [`DynamoDbOpenError::WrongKeys`] or [`DynamoDbOpenError::NoIndex`] if a table of another
+    /// making is there, [`DynamoDbOpenError::Unavailable`] if it cannot be made, [`DynamoDbOpenError::NotActive`]
     /// if it takes more than five minutes.
     pub async fn create_table(
         client: &Client,
@@ -206,18 +210,6 @@ impl DynamoDbBackend {
         aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .build_https()
-    }
-
-    /// Finishes what somebody left behind who has cleared a partition: no one else may ever come
-    /// by, and what is cleared is to be gone.
-    async fn finish(&self, claim: &HashMap<String, AttributeValue>) -> Result<(), Error> {
-        if let Claim::Done(id) = Claim::of(Some(claim))? {
-            let partition = item::partition_of(claim)?;
-            if let Err(error) = clear::sweep(&self.table, &partition, id).await {
-                tracing::debug!(%partition, %error, "cleared rows are left as found");
-            }
-        }
-        Ok(())
     }
 
     async fn open(
@@ -302,10 +294,12 @@ impl Backend for DynamoDbBackend {
         let mut rows = Vec::new();
         for found in page.items() {
             if item::text(found, SK)? == CLAIM {
-                self.finish(found).await?;
+                let claim = Claim::of(Some(found))?;
+                clear::finish(&self.table, &item::partition_of(found)?, claim).await;
                 continue;
             }
-            let (key, stored) = (item::key_of(found)?, Stored::of(found)?);
+            let key = item::key_of(found)?;
+            let stored = Stored::of(found).map_err(|error| odd::named(&key, error))?;
             let standing = match stored.marks.is_empty() {
                 true => Some(stored.row),
                 false => self.table.standing(&key.partition, &key.slot).await?,
@@ -314,7 +308,7 @@ impl Backend for DynamoDbBackend {
         }
         let next = page.last_evaluated_key.map(|key| {
             Ok::<_, Error>(Cursor(format!(
-                "{} {}",
+                "{KIND} {} {}",
                 item::text(&key, PK)?,
                 item::text(&key, SK)?
             )))
@@ -332,18 +326,22 @@ impl Backend for DynamoDbBackend {
 
 /// The key after which a scan goes on: of a row, or of a claim.
 fn start_key(cursor: &Cursor) -> Result<HashMap<String, AttributeValue>, Error> {
-    match cursor
-        .0
-        .strip_suffix(CLAIM)
-        .and_then(|rest| rest.strip_suffix(' '))
-    {
+    let of_claim = cursor.0.strip_suffix(CLAIM).and_then(|rest| {
+        rest.strip_suffix(' ')?
+            .strip_prefix(KIND)?
+            .strip_prefix(' ')
+    });
+    match of_claim {
         Some(partition) => {
             let partition = Partition::new(partition);
             let malformed = |_| Error::Malformed("not a cursor of this backend".into());
             Ok(item::key(&partition.map_err(malformed)?, CLAIM))
         }
         None => cursor
-            .key()
+            .key(KIND)
             .map(|key| item::key(&key.partition, key.slot.as_str())),
     }
 }
+
+/// In its cursors.
+const KIND: &str = "dynamodb";

@@ -73,19 +73,20 @@ impl Backend for MemoryBackend {
     }
 
     async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        let after = from.map(|cursor| cursor.key()).transpose()?;
+        let limit = limit.clamp(1, LONGEST_PAGE);
+        let after = from.map(|cursor| cursor.key(KIND)).transpose()?;
         let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let rows: Vec<_> = self
             .rows()
             .range::<Key, _>((start, Bound::Unbounded))
-            .take(limit.max(1))
+            .take(limit)
             .map(|(key, row)| (key.clone(), row.clone()))
             .collect();
-        let full = rows.len() == limit.max(1);
+        let full = rows.len() == limit;
         let next = rows
             .last()
             .filter(|_| full)
-            .map(|(key, _)| Cursor::after(key));
+            .map(|(key, _)| Cursor::after(KIND, key));
         Ok(Page { rows, next })
     }
 
@@ -107,5 +108,39 @@ fn key(partition: &Partition, slot: &Slot) -> Key {
     Key {
         partition: partition.clone(),
         slot: slot.clone(),
+    }
+}
+
+/// In its cursors.
+const KIND: &str = "memory";
+
+/// Rows of a page at most, as in the databases that this stands in for.
+const LONGEST_PAGE: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{Expect, Metadata, Sealed, Version};
+
+    #[tokio::test]
+    async fn a_page_has_a_thousand_rows_at_most() {
+        let backend = MemoryBackend::default();
+        let partition = Partition::new("app/T1").expect("a plain name");
+        let put = |nth| Change::Put {
+            slot: Slot::new(format!("user/U{nth}")).expect("a plain name"),
+            row: Row {
+                version: Version::mint(),
+                metadata: Metadata::new("{}"),
+                sealed: Sealed::from_stored([7; 100]),
+                due_at: None,
+            },
+            expect: Expect::Absent,
+        };
+        let puts: Vec<_> = (0..1001).map(put).collect();
+        backend.commit(&partition, &puts).await.expect("new rows");
+        let page = backend.scan(None, usize::MAX).await.expect("a page");
+        assert_eq!(page.rows.len(), 1000);
+        let page = backend.scan(page.next, usize::MAX).await.expect("a page");
+        assert_eq!((page.rows.len(), page.next), (1, None));
     }
 }

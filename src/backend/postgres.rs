@@ -9,6 +9,8 @@ use sqlx::Connection as _;
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnectOptions, PgRow};
 
+use super::odd;
+use super::seconds::to_seconds;
 use super::sql::{self, Columns};
 use super::{Backend, Change, Cursor, Error, Expect, Key, Page, Partition, Row, Slot, Version};
 
@@ -217,21 +219,24 @@ impl Backend for PostgresBackend {
     }
 
     async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        let after = from.map(|cursor| cursor.key()).transpose()?;
+        let after = from.map(|cursor| cursor.key(KIND)).transpose()?;
         let (partition, slot) = sql::after(after.as_ref());
-        let rows = sql::limit(limit.max(1));
+        let limit = limit.clamp(1, sql::LONGEST_PAGE);
+        let rows = sql::limit(limit);
         let query = || sqlx::query(SCAN).bind(partition).bind(slot).bind(rows);
         let found = self.calls.read(Scope::Sweep, query).await;
-        Ok(sql::page(keyed(found)?, limit.max(1)))
+        let rows = keyed(&found.map_err(failed)?).collect::<Result<_, _>>()?;
+        Ok(sql::page(KIND, rows, limit))
     }
 
     async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
         let query = || {
             sqlx::query(DUE)
-                .bind(sql::to_seconds(now))
+                .bind(to_seconds(now))
                 .bind(sql::limit(limit))
         };
-        keyed(self.calls.read(Scope::Sweep, query).await)
+        let found = self.calls.read(Scope::Sweep, query).await.map_err(failed)?;
+        Ok(odd::sound(keyed(&found)))
     }
 }
 
@@ -275,7 +280,7 @@ impl<'a> Changes<'a> {
         self.metadata.push(row.map(|row| row.metadata.as_str()));
         self.sealed.push(row.map(|row| row.sealed.as_bytes()));
         self.due_at
-            .push(row.and_then(|row| row.due_at.map(sql::to_seconds)));
+            .push(row.and_then(|row| row.due_at.map(to_seconds)));
     }
 }
 
@@ -283,14 +288,16 @@ fn bytes(version: &Version) -> &[u8] {
     version.as_bytes().as_slice()
 }
 
-fn keyed(found: Result<Vec<PgRow>, sqlx::Error>) -> Result<Vec<(Key, Row)>, Error> {
-    let keyed = |columns: &PgRow| {
-        let key = sql::key(columns.try_get(0)?, columns.try_get(1)?)?;
-        Ok((key, row(columns, 2)?))
-    };
-    found
-        .and_then(|found| found.iter().map(keyed).collect())
-        .map_err(failed)
+/// Each row, or what is wrong with it.
+fn keyed(found: &[PgRow]) -> impl Iterator<Item = Result<(Key, Row), Error>> {
+    found.iter().map(|columns| {
+        let name = |at| columns.try_get(at).map_err(failed);
+        let key = sql::key(name(0)?, name(1)?).map_err(failed)?;
+        match row(columns, 2).map_err(failed) {
+            Ok(row) => Ok((key, row)),
+            Err(error) => Err(odd::named(&key, error)),
+        }
+    })
 }
 
 /// The row whose columns begin at this one.
@@ -334,6 +341,9 @@ fn failed(error: sqlx::Error) -> Error {
 fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {
     error.as_database_error()?.code()
 }
+
+/// In its cursors.
+const KIND: &str = "postgres";
 
 /// What `slack_commit_1` takes for "no row".
 const NOTHING: &[u8] = &[];

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::{self, StreamExt};
 use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind, Value};
 
+use super::odd;
 use super::{Backend, Change, Cursor, Error, Expect, Key, Page, Partition, Row, Slot};
 use layout::{Layout, SHARDS, malformed, shard_of};
 use node::{Failure, Timeouts};
@@ -19,6 +20,7 @@ mod connect;
 mod layout;
 mod node;
 mod router;
+mod turns;
 
 pub use check::RedisOpenError;
 
@@ -35,7 +37,8 @@ pub use check::RedisOpenError;
 ///   an expiry alone;
 /// * `appendonly yes`, and better `appendfsync always`: with the default, `everysec`, a machine
 ///   that fails takes the last second of commits with it (a process that is killed does not);
-/// * for a cluster, `cluster_state:ok`; and a master, never a replica.
+/// * for a cluster, `cluster_state:ok`; and a master, never a replica;
+/// * as many replicas, at this moment, as commits are to wait for.
 ///
 /// [`RedisOptions`] has the exceptions, by names that say what they cost. A user of Redis's ACL
 /// needs `~{slack-installs:*` (the prefix) and `+@connection +eval +evalsha +hmget +hget +hset
@@ -49,7 +52,9 @@ pub use check::RedisOpenError;
 /// milliseconds of commits, as many as the link was behind otherwise. A master that is cut off
 /// from the others goes on accepting commits until `cluster-node-timeout`, or for ever behind
 /// Sentinel without `min-replicas-to-write`; all of these are gone when it comes back. In that
-/// time its clients also read what the others have overwritten.
+/// time its clients also read what the others have overwritten. A master that was told to be a
+/// replica takes no commit any more, but may still be read for up to a second: so often a
+/// connection is asked for its server's role.
 ///
 /// For a token that never changes, that means an install to be done again. **An app that rotates
 /// its tokens needs [`RedisOptions::await_replicas`]**: a lost commit of a refresh is a tenant
@@ -80,6 +85,9 @@ pub use check::RedisOpenError;
 /// A URL that begins with `rediss://` is spoken to by rustls, whose default provider the driver
 /// takes. If the process has none, opening the backend makes `ring` the default of the process. An
 /// app that wants another installs it before.
+///
+/// A URL that begins with `redis://` and leads to another machine is refused, as is a password in
+/// one for a master behind Sentinel, unless [`RedisOptions::allow_plaintext`] is set.
 ///
 /// # Not verified
 ///
@@ -121,7 +129,11 @@ pub struct RedisOptions {
     pub await_fsync: bool,
     /// For how long to wait for either. Past that a commit is [`Error::Unavailable`].
     pub await_timeout: Duration,
-    /// Uses a server that removes rows when its memory is full. Tokens get lost.
+    /// Speaks to another machine without TLS. Whoever is on the way can read the password and the
+    /// rows (which are sealed), and change them.
+    pub allow_plaintext: bool,
+    /// Uses a server that removes rows when its memory is full. Tokens get lost. An index may go
+    /// as well: then installations work, but are not listed, or not refreshed ahead.
     pub accept_losing_rows_to_eviction: bool,
     /// Uses a server without an append-only file. A restart loses tokens, or all of them.
     pub accept_losing_rows_on_restart: bool,
@@ -141,6 +153,7 @@ impl Default for RedisOptions {
             await_fsync: false,
             // Replicas answer within a round trip, unless something is wrong.
             await_timeout: Duration::from_millis(500),
+            allow_plaintext: false,
             accept_losing_rows_to_eviction: false,
             accept_losing_rows_on_restart: false,
         }
@@ -164,7 +177,7 @@ impl RedisBackend {
     }
 
     /// Opens the cluster that these nodes are of, with `redis://…` or `rediss://…` for all of
-    /// them. One that is up is enough.
+    /// them, and the same credentials. One that is up is enough.
     ///
     /// # Errors
     ///
@@ -175,12 +188,8 @@ impl RedisBackend {
     ) -> Result<Self, RedisOpenError> {
         let slots = Layout::new(&options.prefix).cluster_slots();
         let make = |timeouts| {
-            Ok(Router::Cluster(connect::cluster(
-                urls,
-                slots.clone(),
-                &options,
-                timeouts,
-            )?))
+            let cluster = connect::cluster(urls, slots.clone(), &options, timeouts)?;
+            Ok(Router::Cluster(Box::new(cluster)))
         };
         let (reads, commits) = routers(&options, make)?;
         Self::start(options, reads, commits).await
@@ -188,7 +197,7 @@ impl RedisBackend {
 
     /// Opens the server that these sentinels name as master: `redis://host:26379` for each. `url`
     /// says how to speak to it, with the master's name as its host:
-    /// `rediss://user:password@mymaster/0`.
+    /// `rediss://user:password@mymaster/0`. All sentinels have the same credentials.
     ///
     /// # Errors
     ///
@@ -292,11 +301,21 @@ impl RedisBackend {
             let score: f64 = redis::from_redis_value_ref(score).map_err(malformed)?;
             Ok((score as u64, layout::parse_name(&bytes(name.clone())?)?))
         };
-        pairs.iter().map(parse).collect()
+        let parsed = pairs.iter().map(parse);
+        let warn = |error: &Error| {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::warn!(
+                shard,
+                cause,
+                "a name that is due is left out: it is malformed"
+            );
+        };
+        Ok(parsed.filter_map(|it| it.inspect_err(warn).ok()).collect())
     }
 
-    /// The rows of these names, in no order. Those that are gone by now are left out.
-    async fn rows(&self, names: Vec<Key>) -> Result<Vec<(Key, Row)>, Error> {
+    /// The rows of these names, in no order, or what is wrong with them. Those that are gone by
+    /// now are left out.
+    async fn rows(&self, names: Vec<Key>) -> Vec<Result<(Key, Row), Error>> {
         let mut slots = BTreeMap::<_, Vec<_>>::new();
         for Key { partition, slot } in names {
             slots.entry(partition).or_default().push(slot);
@@ -309,26 +328,62 @@ impl RedisBackend {
                     .map(move |slots| self.read_named(partition, slots))
             })
             .collect();
-        let rows: Vec<Vec<_>> = stream::iter(reads).buffered(FAN_OUT).try_collect().await?;
-        Ok(rows.into_iter().flatten().collect())
+        let rows: Vec<Vec<_>> = stream::iter(reads).buffered(FAN_OUT).collect().await;
+        rows.into_iter().flatten().collect()
     }
 
     async fn read_named(
         &self,
         partition: &Partition,
         slots: &[Slot],
-    ) -> Result<Vec<(Key, Row)>, Error> {
-        let rows = self.read(partition, slots).await?;
-        let keyed = |(slot, row): (&Slot, Option<Row>)| {
-            Some((
-                Key {
-                    partition: partition.clone(),
-                    slot: slot.clone(),
-                },
-                row?,
-            ))
+    ) -> Vec<Result<(Key, Row), Error>> {
+        let (mut rows, mut gone) = (Vec::new(), Vec::new());
+        let mut sort = |slot: &Slot, row| match row {
+            Ok(Some(row)) => rows.push(Ok((key(partition, slot), row))),
+            Ok(None) => gone.push(slot.clone()),
+            Err(error) => rows.push(Err(odd::named(&key(partition, slot), error))),
         };
-        Ok(slots.iter().zip(rows).filter_map(keyed).collect())
+        match self.read(partition, slots).await {
+            Ok(found) => slots
+                .iter()
+                .zip(found)
+                .for_each(|(slot, row)| sort(slot, Ok(row))),
+            // One by one, to know which.
+            Err(Error::Malformed(_)) => {
+                for slot in slots {
+                    let found = self.read(partition, std::slice::from_ref(slot)).await;
+                    sort(slot, found.map(|mut rows| rows.pop().flatten()));
+                }
+            }
+            Err(error) => rows.push(Err(error)),
+        }
+        if !gone.is_empty() {
+            Box::pin(self.forget(partition, &gone)).await;
+        }
+        rows
+    }
+
+    /// Takes names out of the indexes whose rows are not there. A commit keeps both in step, but
+    /// a server that evicts does not, and names of no row would fill every page.
+    async fn forget(&self, partition: &Partition, gone: &[Slot]) {
+        let shard = shard_of(partition);
+        let mut command = redis::cmd("EVAL");
+        command.arg(FORGET).arg(3);
+        command.arg(self.layout.rows(shard, partition));
+        command
+            .arg(self.layout.names(shard))
+            .arg(self.layout.due(shard));
+        command.arg(partition.as_str());
+        for slot in gone {
+            command.arg(slot.as_str());
+        }
+        let patience = self.options.response_timeout;
+        let sent = self
+            .commits
+            .send(shard, &command, None, Nature::Write, patience);
+        if let Err(error) = sent.await {
+            tracing::debug!(%partition, %error, "names without rows stay in an index");
+        }
     }
 
     /// The script with its keys and arguments, by its hash or by its text.
@@ -467,7 +522,7 @@ impl Backend for RedisBackend {
     }
 
     async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        let after = from.map(|cursor| cursor.key()).transpose()?;
+        let after = from.map(|cursor| cursor.key(KIND)).transpose()?;
         let limit = limit.clamp(1, LONGEST_PAGE);
         let shard = after.as_ref().map_or(0, |key| shard_of(&key.partition));
         let mut names = self.names(shard, after.as_ref(), limit).await?;
@@ -486,9 +541,10 @@ impl Backend for RedisBackend {
         let next = names
             .last()
             .filter(|_| names.len() == limit)
-            .map(Cursor::after);
+            .map(|key| Cursor::after(KIND, key));
+        let rows = self.rows(names).await;
         Ok(Page {
-            rows: self.rows(names).await?,
+            rows: rows.into_iter().collect::<Result<_, _>>()?,
             next,
         })
     }
@@ -501,13 +557,14 @@ impl Backend for RedisBackend {
         let asked: Vec<_> = (0..SHARDS)
             .map(|shard| self.due_names(shard, until, limit))
             .collect();
-        let found: Vec<Vec<_>> = stream::iter(asked).buffered(FAN_OUT).try_collect().await?;
-        let mut names: Vec<_> = found.into_iter().flatten().collect();
+        let found: Vec<_> = stream::iter(asked).buffered(FAN_OUT).collect().await;
+        let mut names: Vec<_> = of_those_that_answer(found)?.into_iter().flatten().collect();
         names.sort_unstable();
         names.truncate(limit);
-        let mut rows = self
+        let rows = self
             .rows(names.into_iter().map(|(_, name)| name).collect())
-            .await?;
+            .await;
+        let mut rows = odd::sound(rows);
         // A row may have been put off since its name was read.
         rows.retain(|(_, row)| row.due_at.is_some_and(|due_at| due_at <= now));
         rows.sort_by_key(|(_, row)| row.due_at);
@@ -518,9 +575,8 @@ impl Backend for RedisBackend {
 /// For reads and for commits; the same unless commits wait for replicas.
 fn routers(
     options: &RedisOptions,
-    make: impl Fn(Timeouts) -> Result<Router, RedisError>,
+    make: impl Fn(Timeouts) -> Result<Router, RedisOpenError>,
 ) -> Result<(Arc<Router>, Arc<Router>), RedisOpenError> {
-    let misconfigured = |error: RedisError| RedisOpenError::Misconfigured(error.into());
     let allowed = |byte: u8| byte.is_ascii_graphic() && !b"{}".contains(&byte);
     let prefix = options.prefix.as_bytes();
     if !(1..=100).contains(&prefix.len()) || !prefix.iter().copied().all(allowed) {
@@ -528,13 +584,40 @@ fn routers(
         return Err(RedisOpenError::Misconfigured(reason.into()));
     }
     let (connect, response) = (options.connect_timeout, options.response_timeout);
-    let reads = Arc::new(make(Timeouts { connect, response }).map_err(misconfigured)?);
+    let reads = Arc::new(make(Timeouts { connect, response })?);
     if options.await_replicas == 0 && !options.await_fsync {
         return Ok((Arc::clone(&reads), reads));
     }
     let response = response + options.await_timeout;
-    let commits = Arc::new(make(Timeouts { connect, response }).map_err(misconfigured)?);
+    let commits = Arc::new(make(Timeouts { connect, response })?);
     Ok((reads, commits))
+}
+
+/// One master that is away must not keep back what is due on the others.
+fn of_those_that_answer<T>(asked: Vec<Result<T, Error>>) -> Result<Vec<T>, Error> {
+    let (mut answers, mut failures) = (Vec::new(), Vec::new());
+    for answer in asked {
+        match answer {
+            Ok(answer) => answers.push(answer),
+            Err(error) => failures.push(error),
+        }
+    }
+    match failures.pop() {
+        Some(error) if answers.is_empty() => Err(error),
+        Some(error) => {
+            let shards = failures.len() + 1;
+            tracing::warn!(shards, %error, "what is due there is left out");
+            Ok(answers)
+        }
+        None => Ok(answers),
+    }
+}
+
+fn key(partition: &Partition, slot: &Slot) -> Key {
+    Key {
+        partition: partition.clone(),
+        slot: slot.clone(),
+    }
 }
 
 fn array(value: Value) -> Result<Vec<Value>, Error> {
@@ -567,7 +650,20 @@ fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
+/// In its cursors.
+const KIND: &str = "redis";
+
 const COMMIT: &str = include_str!("redis/commit.lua");
+
+/// The keys of a commit; a partition and slots.
+const FORGET: &str = "
+for at = 2, #ARGV do
+  if redis.call('HEXISTS', KEYS[1], ARGV[at]) == 0 then
+    local name = ARGV[1] .. ' ' .. ARGV[at]
+    redis.call('ZREM', KEYS[2], name)
+    redis.call('ZREM', KEYS[3], name)
+  end
+end";
 
 /// Commands at once, to find what is due or to fill a page. More would not come back sooner: it
 /// is one connection to each server.

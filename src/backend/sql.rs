@@ -1,7 +1,8 @@
 //! What the SQL backends share: rows from columns, and numbers that SQL can hold.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
+use super::seconds::from_seconds;
 use super::{Cursor, Key, Metadata, Page, Partition, Row, Sealed, Slot, Version};
 
 mod kept;
@@ -24,7 +25,7 @@ impl TryFrom<Columns<'_>> for Row {
             version: version(columns.version)?,
             metadata: Metadata::new(columns.metadata),
             sealed: Sealed::from_stored(columns.sealed),
-            due_at: columns.due_at.map(from_seconds).transpose()?,
+            due_at: columns.due_at.map(time).transpose()?,
         })
     }
 }
@@ -45,8 +46,13 @@ pub(super) fn in_order<'r, C>(
     slots.iter().map(row).collect()
 }
 
+fn time(seconds: i64) -> Result<SystemTime, sqlx::Error> {
+    from_seconds(seconds)
+        .ok_or_else(|| sqlx::Error::Decode("a time that this platform cannot express".into()))
+}
+
 pub(super) fn key(partition: &str, slot: &str) -> Result<Key, sqlx::Error> {
-    let malformed = |error| sqlx::Error::Decode(Box::new(error));
+    let malformed = |error| sqlx::Error::Decode(format!("{partition:?} {slot:?}: {error}").into());
     Ok(Key {
         partition: Partition::new(partition).map_err(malformed)?,
         slot: Slot::new(slot).map_err(malformed)?,
@@ -61,12 +67,12 @@ pub(super) fn version(bytes: &[u8]) -> Result<Version, sqlx::Error> {
 }
 
 /// A page in the order of keys. A full one has a next.
-pub(super) fn page(rows: Vec<(Key, Row)>, limit: usize) -> Page {
+pub(super) fn page(kind: &str, rows: Vec<(Key, Row)>, limit: usize) -> Page {
     let full = rows.len() == limit;
     let next = rows
         .last()
         .filter(|_| full)
-        .map(|(key, _)| Cursor::after(key));
+        .map(|(key, _)| Cursor::after(kind, key));
     Page { rows, next }
 }
 
@@ -76,27 +82,9 @@ pub(super) fn after(key: Option<&Key>) -> (&str, &str) {
     key.map_or(("", ""), |key| (key.partition.as_str(), key.slot.as_str()))
 }
 
+/// Rows of a page at most, whatever is asked for: some megabytes.
+pub(super) const LONGEST_PAGE: usize = 1000;
+
 pub(super) fn limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
-}
-
-/// Whole seconds since 1970, rounded down.
-pub(super) fn to_seconds(time: SystemTime) -> i64 {
-    let whole = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(since) => whole(since),
-        Err(before) => {
-            let before = before.duration();
-            -whole(before) - i64::from(before.subsec_nanos() > 0)
-        }
-    }
-}
-
-fn from_seconds(seconds: i64) -> Result<SystemTime, sqlx::Error> {
-    let span = Duration::from_secs(seconds.unsigned_abs());
-    let time = match seconds < 0 {
-        true => UNIX_EPOCH.checked_sub(span),
-        false => UNIX_EPOCH.checked_add(span),
-    };
-    time.ok_or_else(|| sqlx::Error::Decode("a time that this platform cannot express".into()))
 }

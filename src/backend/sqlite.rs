@@ -10,6 +10,8 @@ use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqlitePool, SqliteRow};
 use sqlx::{Connection, Row as _};
 
+use super::odd;
+use super::seconds::to_seconds;
 use super::sql::{self, Columns, Kept};
 use super::{Backend, Change, Cursor, Error, Key, Page, Partition, Row, Slot, Version};
 
@@ -24,9 +26,10 @@ pub use open::SqliteOpenError;
 /// is on the disk when it succeeds. The file must be on a local disk: SQLite's locks do not hold
 /// on a network share.
 ///
-/// What a delete removes is overwritten with zeros, and gone from the disk when the write-ahead
-/// log is next written back: [`close`](Self::close) does that, or SQLite by itself after some
-/// 1000 pages.
+/// What a delete removes is overwritten with zeros in the file when the write-ahead log is next
+/// written back, which SQLite does by itself after some 1000 pages. The log itself keeps old pages
+/// until it is written over, so for certain they are gone when the log is emptied: by
+/// [`close`](Self::close), or by the last process that closes the file. All of it is sealed.
 ///
 /// The view `slack_installations` shows what is stored to an operator, one line for each bot and
 /// each user's token, times in UTC:
@@ -78,19 +81,27 @@ impl SqliteBackend {
         })
     }
 
-    /// Writes the log back into the file and closes it. Every call after this, also through other
+    /// Writes the log back into the file, empties it, and closes the file. Every call after this, also through other
     /// references, is [`Error::Unavailable`].
     ///
     /// A backend that is dropped loses nothing either; it only leaves the log to the next opener.
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] if the log could not be written back. The file is closed then too.
+    /// [`Error::Unavailable`] if the log could not be written back and emptied: another process
+    /// reads or writes at this moment, say. The file is closed then too, and nothing is lost.
     pub async fn close(&self) -> Result<(), Error> {
         self.readers.close().await;
-        let written = sqlx::query(CHECKPOINT).execute(&self.writer).await;
+        let written = sqlx::query(CHECKPOINT).fetch_one(&self.writer).await;
         self.writer.close().await;
-        written.map(drop).map_err(failed)
+        // Somebody else who reads or writes keeps the log from being emptied: a row says so.
+        let is_blocked = written.and_then(|columns| columns.try_get::<i64, _>(0));
+        match is_blocked.map_err(failed)? {
+            0 => Ok(()),
+            _ => Err(Error::Unavailable(
+                "others use the file, so its log is not emptied".into(),
+            )),
+        }
     }
 
     /// The rows of a query that writes nothing.
@@ -155,21 +166,24 @@ impl Backend for SqliteBackend {
     }
 
     async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        let after = from.map(|cursor| cursor.key()).transpose()?;
+        let after = from.map(|cursor| cursor.key(KIND)).transpose()?;
         let (partition, slot) = sql::after(after.as_ref());
+        let limit = limit.clamp(1, sql::LONGEST_PAGE);
         let query = sqlx::query(SCAN)
             .bind(partition)
             .bind(slot)
-            .bind(sql::limit(limit.max(1)));
-        let rows = keyed(&self.fetch(query).await?)?;
-        Ok(sql::page(rows, limit.max(1)))
+            .bind(sql::limit(limit));
+        let found = self.fetch(query).await?;
+        let rows = keyed(&found).collect::<Result<_, _>>()?;
+        Ok(sql::page(KIND, rows, limit))
     }
 
     async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
         let query = sqlx::query(DUE)
-            .bind(sql::to_seconds(now))
+            .bind(to_seconds(now))
             .bind(sql::limit(limit));
-        keyed(&self.fetch(query).await?)
+        let found = self.fetch(query).await?;
+        Ok(odd::sound(keyed(&found)))
     }
 }
 
@@ -215,7 +229,7 @@ async fn apply(
                 .bind(row.version.as_bytes().as_slice())
                 .bind(row.metadata.as_str())
                 .bind(row.sealed.as_bytes())
-                .bind(row.due_at.map(sql::to_seconds)),
+                .bind(row.due_at.map(to_seconds)),
             Change::Delete { slot, .. } => sqlx::query(DELETE)
                 .bind(partition.as_str())
                 .bind(slot.as_str()),
@@ -227,16 +241,16 @@ async fn apply(
     Ok(true)
 }
 
-fn keyed(found: &[SqliteRow]) -> Result<Vec<(Key, Row)>, Error> {
-    let keyed = |columns: &SqliteRow| {
-        let key = sql::key(columns.try_get(0)?, columns.try_get(1)?)?;
-        Ok((key, row(columns, 2)?))
-    };
-    found
-        .iter()
-        .map(keyed)
-        .collect::<Result<_, _>>()
-        .map_err(failed)
+/// Each row, or what is wrong with it.
+fn keyed(found: &[SqliteRow]) -> impl Iterator<Item = Result<(Key, Row), Error>> {
+    found.iter().map(|columns| {
+        let name = |at| columns.try_get(at).map_err(failed);
+        let key = sql::key(name(0)?, name(1)?).map_err(failed)?;
+        match row(columns, 2).map_err(failed) {
+            Ok(row) => Ok((key, row)),
+            Err(error) => Err(odd::named(&key, error)),
+        }
+    })
 }
 
 /// The row whose columns begin at this one.
@@ -293,6 +307,9 @@ const READ_ONLY: i32 = 8;
 
 /// Takes the write lock at once: a transaction that reads first cannot wait for it later.
 const BEGIN: &str = "BEGIN IMMEDIATE";
+
+/// In its cursors.
+const KIND: &str = "sqlite";
 
 const CHECKPOINT: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
 

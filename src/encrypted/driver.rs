@@ -162,7 +162,7 @@ impl<B: Backend> Driver<B> {
         + Sync,
     ) -> Result<(Vec<Version>, T), Error> {
         for _ in 0..ATTEMPTS {
-            let rows = self.read_rows(partition, places).await?;
+            let rows = self.read_anew(partition, places).await?;
             let records = self
                 .open_all(partition, places, rows.clone(), unopenable)
                 .await?;
@@ -186,7 +186,7 @@ impl<B: Backend> Driver<B> {
         decide: impl Fn(&[Option<Row>]) -> Result<(Vec<Step>, T), Error> + Send + Sync,
     ) -> Result<T, Error> {
         for _ in 0..ATTEMPTS {
-            let rows = self.read_rows(partition, places).await?;
+            let rows = self.read_anew(partition, places).await?;
             let (steps, answer) = decide(&rows)?;
             let (changes, versions) = self.changes(partition, places, &rows, steps).await?;
             if self.commit(partition, &changes, &versions).await? {
@@ -196,6 +196,18 @@ impl<B: Backend> Driver<B> {
         Err(Error::Unavailable(
             "a row was changed by others again and again".into(),
         ))
+    }
+
+    /// The rows as they stand, to decide on.
+    async fn read_anew(
+        &self,
+        partition: &Partition,
+        places: &[Place],
+    ) -> Result<Vec<Option<Row>>, Error> {
+        // A decision to change nothing compares no version, so it must not be taken on what a
+        // cache kept. A commit makes a cache forget, and one of nothing asks no database.
+        drop(self.backend.commit(partition, &[]).await);
+        self.read_rows(partition, places).await
     }
 
     /// Commits once. `false` if a row was not as expected.
@@ -230,15 +242,41 @@ impl<B: Backend> Driver<B> {
             .iter()
             .map(|row| row.as_ref().map(|row| row.version))
             .collect();
-        let is_ours = |version: &Option<Version>| version.is_some_and(|it| versions.contains(&it));
+        let is_ours = |row: &Row| versions.contains(&row.version);
         let as_expected = puts()
             .zip(&stands)
             .all(|(put, version)| put.allows(*version));
-        match stands.iter().any(is_ours) {
-            true => Ok(true),
-            false if as_expected && !versions.is_empty() => Ok(false),
-            false => Err(Error::Unavailable(lost)),
+        let ours: Vec<_> = slots
+            .into_iter()
+            .zip(rows)
+            .filter_map(|(slot, row)| Some((slot, row.filter(is_ours)?)))
+            .collect();
+        match ours.is_empty() {
+            false if self.confirm(partition, ours).await => Ok(true),
+            true if as_expected && !versions.is_empty() => Ok(false),
+            _ => Err(Error::Unavailable(lost)),
         }
+    }
+
+    /// Whether rows that stand are there to stay: the database may have said that they were
+    /// written, but are not safe yet (on other machines, on a disk). Each is put over itself, and
+    /// the answer to that counts.
+    async fn confirm(&self, partition: &Partition, rows: Vec<(Slot, Row)>) -> bool {
+        let over_itself = |(slot, row): (Slot, Row)| Change::Put {
+            slot,
+            expect: Expect::Version(row.version),
+            row,
+        };
+        let changes: Vec<_> = rows.into_iter().map(over_itself).collect();
+        for _ in 0..CONFIRMATIONS {
+            match self.backend.commit(partition, &changes).await {
+                Ok(()) => return true,
+                // This answer may be lost too.
+                Err(backend::Error::Unavailable(_)) => {}
+                Err(_) => return false,
+            }
+        }
+        false
     }
 
     async fn changes(
@@ -396,3 +434,5 @@ const ATTEMPTS: usize = 100;
 
 /// Rows of a page of what is due, others' among them: some 50 MB.
 const MOST_DUE: usize = 50_000;
+/// How often rows whose answer was lost are confirmed. Losing three answers in a row is an outage.
+const CONFIRMATIONS: usize = 2;

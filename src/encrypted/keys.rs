@@ -212,9 +212,23 @@ impl<B: Backend> Keys<B> {
             // Whoever wrote it, what stands there now is the primary.
             Ok(()) | Err(backend::Error::Conflict) => Ok(()),
             Err(error) => match self.read(&primary_slot()).await {
-                Ok(Some(_)) => Ok(()),
+                Ok(Some(standing)) => self.confirm(standing).await,
                 _ => Err(error.into()),
             },
+        }
+    }
+
+    /// The database may have said that the row was written, but is not safe yet. Put over itself,
+    /// it is, or there is another answer.
+    async fn confirm(&self, standing: Row) -> Result<(), OpenError> {
+        let put = Change::Put {
+            slot: primary_slot(),
+            expect: Expect::Version(standing.version),
+            row: standing,
+        };
+        match self.backend.commit(&self.partition, &[put]).await {
+            Ok(()) | Err(backend::Error::Conflict) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 

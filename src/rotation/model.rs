@@ -807,3 +807,28 @@ fn a_mutant_that_writes_where_nothing_stands_is_caught() {
     };
     assert!(wrongs_of(Protocol { commit, ..SHIPPED }).contains(RESURRECTED));
 }
+
+/// The database may have said that it is not safe there yet; only another write can tell.
+#[test]
+fn a_pair_that_stands_already_is_written_again() {
+    let (mut chain, acquired) = (SHIPPED.acquire)(Some(&record(0, 0)), 1);
+    let Acquired::Go(ticket) = acquired else {
+        panic!("it is due: {acquired:?}")
+    };
+    for expected in [Committed::Saved, Committed::Alternate] {
+        let fresh = Fresh {
+            refresh: Mark(7 + u64::from(expected == Committed::Alternate)),
+            issued_at: now(),
+            expires_at: Some(now()),
+            is_ahead: false,
+        };
+        let (next, answer) = protocol::commit(chain.as_ref(), &ticket, &fresh, now());
+        assert_eq!(answer, expected);
+        assert_eq!(
+            protocol::commit(next.as_ref(), &ticket, &fresh, now()),
+            (next.clone(), expected),
+            "the same, and not nothing"
+        );
+        chain = next;
+    }
+}

@@ -257,15 +257,16 @@ pub(crate) fn commit(
     let Some(chain) = chain else {
         return (None, Committed::Orphan);
     };
-    // An earlier try was carried out, and its answer lost.
+    // An earlier try was carried out, and its answer lost. It is written again, since the
+    // database may have said that it was not safe there yet.
     if chain.refresh == Some(fresh.refresh) {
-        return (None, Committed::Saved);
+        return (Some(chain.clone()), Committed::Saved);
     }
     if chain.install != ticket.install {
         return (None, Committed::Orphan);
     }
     if chain.alternates.contains(&fresh.refresh) {
-        return (None, Committed::Alternate);
+        return (Some(chain.clone()), Committed::Alternate);
     }
     let mut next = without_lease(chain, ticket);
     next.is_dead = false;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use slack_installs::backend::{Backend, Change, DynamoDbBackend, Error, Expect, Partition, Row};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
@@ -476,3 +477,67 @@ async fn listed(backend: &dyn Backend, partition: &str) -> usize {
 
 /// Nothing takes that long unless it never happens.
 const LONG: Duration = Duration::from_secs(120);
+
+/// Perhaps nobody ever reads that tenant again, or scans.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_purge_left_behind_is_removed_when_it_would_be_due() {
+    let bench = Bench::new().await;
+    let (partition, names) = (tenant("app/T1"), ["1", "2"].map(slot));
+    let due = Row {
+        due_at: Some(UNIX_EPOCH + Duration::from_secs(5)),
+        ..row()
+    };
+    let puts = [
+        put(&names[0], &due, Expect::Absent),
+        put(&names[1], &row(), Expect::Absent),
+    ];
+    bench
+        .straight
+        .commit(&partition, &puts)
+        .await
+        .expect("new rows");
+    end_when(&bench.proxy, settles, Fate::CutAfterwards);
+    let ended = bench.proxied.commit(&partition, &[Change::Clear]).await;
+    assert!(matches!(ended, Err(Error::Unavailable(_))), "{ended:?}");
+    assert_eq!(bench.items(&partition).await.len(), 3, "two, and the claim");
+
+    let now = UNIX_EPOCH + Duration::from_secs(10);
+    let due = bench.straight.due(now, 10).await.expect("answers");
+    assert!(due.is_empty(), "{due:?}");
+    assert!(bench.items(&partition).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_odd_row_keeps_no_other_from_being_due_and_is_named_by_a_scan() {
+    let bench = Bench::new().await;
+    let partition = tenant("app/T1");
+    for (name, keep) in [("bot", true), ("odd", false)] {
+        let due = Row {
+            due_at: Some(UNIX_EPOCH + Duration::from_secs(5)),
+            ..row()
+        };
+        let puts = [put(&slot(name), &due, Expect::Absent)];
+        let put = bench.straight.commit(&partition, &puts).await;
+        put.expect("a new row");
+        if !keep {
+            let update = bench.emulator.client().update_item();
+            update
+                .table_name(&bench.table)
+                .key("pk", AttributeValue::S(partition.to_string()))
+                .key("sk", AttributeValue::S(name.into()))
+                .update_expression("REMOVE sealed")
+                .send()
+                .await
+                .expect("the emulator answers");
+        }
+    }
+    let now = UNIX_EPOCH + Duration::from_secs(10);
+    let due = bench.straight.due(now, 10).await.expect("the other one");
+    let slots: Vec<_> = due.iter().map(|(key, _)| key.slot.as_str()).collect();
+    assert_eq!(slots, ["bot"]);
+    let refused = bench.straight.scan(None, 100).await;
+    let Err(Error::Malformed(cause)) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(cause.to_string().contains("row odd of app/T1"), "{cause}");
+}

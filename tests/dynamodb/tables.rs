@@ -102,7 +102,9 @@ async fn what_cannot_be_looked_at_for_lack_of_permission_is_not_refused() {
     let proxy = Proxy::start(&emulator.url).await;
     let denied = r#"{"__type":"x#AccessDeniedException","message":"made up"}"#;
     proxy.decide(move |request| match request.operation.as_str() {
-        "DescribeContinuousBackups" | "DescribeTimeToLive" => Fate::Answer(400, denied.into()),
+        "DescribeContinuousBackups" | "DescribeGlobalTable" | "DescribeTimeToLive" => {
+            Fate::Answer(400, denied.into())
+        }
         _ => Fate::Pass,
     });
     connect(&client(&proxy.url), &table).await;
@@ -140,4 +142,86 @@ async fn a_server_that_is_gone_is_unavailable() {
         let error = outcome.expect_err("there is no server");
         assert!(error.is_transient(), "{error:?}");
     }
+}
+
+/// What is not answered is not known to be safe.
+#[tokio::test]
+async fn a_question_without_an_answer_is_asked_again_and_then_unavailable() {
+    let emulator = Emulator::start();
+    let table = emulator.table().await;
+    let proxy = Proxy::start(&emulator.url).await;
+    for operation in ["DescribeGlobalTable", "DescribeTimeToLive"] {
+        let failed = Fate::Answer(500, r#"{"__type":"x#InternalServerError"}"#.into());
+        let fate = failed.clone();
+        proxy.decide(move |request| match request.operation == operation {
+            true => fate.clone(),
+            false => Fate::Pass,
+        });
+        let refused = DynamoDbBackend::connect(&client(&proxy.url), &table).await;
+        assert!(
+            matches!(refused, Err(DynamoDbOpenError::Unavailable(_))),
+            "{operation}: {refused:?}"
+        );
+        let asked = std::sync::atomic::AtomicBool::new(false);
+        proxy.decide(move |request| {
+            let is_first = request.operation == operation
+                && !asked.swap(true, std::sync::atomic::Ordering::Relaxed);
+            if is_first { failed.clone() } else { Fate::Pass }
+        });
+        connect(&client(&proxy.url), &table).await;
+    }
+}
+
+/// Of the version of 2017, of which a table says nothing itself.
+#[tokio::test]
+async fn a_global_table_of_the_first_version_is_refused_unless_one_region_writes() {
+    let emulator = Emulator::start();
+    let table = emulator.table().await;
+    let proxy = Proxy::start(&emulator.url).await;
+    let not_found = r#"{"__type":"x#GlobalTableNotFoundException","message":"made up"}"#;
+    let found = r#"{"GlobalTableDescription":{"GlobalTableName":"made up"}}"#;
+    for (status, body) in [(400, not_found), (200, found)] {
+        proxy.decide(move |request| match request.operation.as_str() {
+            "DescribeGlobalTable" => Fate::Answer(status, body.into()),
+            _ => Fate::Pass,
+        });
+        let opened = DynamoDbBackend::connect(&client(&proxy.url), &table).await;
+        match status {
+            200 => assert!(
+                matches!(opened, Err(DynamoDbOpenError::EventualReplicas)),
+                "{opened:?}"
+            ),
+            _ => drop(opened.expect("a table of one region")),
+        }
+        DynamoDbBackend::connect_as_only_writer(&client(&proxy.url), &table)
+            .await
+            .expect("by the operator's word");
+    }
+}
+
+#[tokio::test]
+async fn a_table_of_another_making_is_left_alone_by_who_would_make_it() {
+    let emulator = Emulator::start();
+    let name = format!("other-{:?}", row().version);
+    let key = AttributeDefinition::builder().attribute_name("id");
+    let key = key.attribute_type(ScalarAttributeType::S).build();
+    let element = KeySchemaElement::builder().attribute_name("id");
+    let element = element.key_type(KeyType::Hash).build();
+    let table = emulator.client().create_table().table_name(&name);
+    let table = table
+        .attribute_definitions(key.expect("it is complete"))
+        .key_schema(element.expect("it is complete"))
+        .billing_mode(BillingMode::PayPerRequest);
+    table.send().await.expect("the name is new");
+    let proxy = Proxy::start(&emulator.url).await;
+    let refused = DynamoDbBackend::create_table(&client(&proxy.url), &name).await;
+    assert!(
+        matches!(refused, Err(DynamoDbOpenError::WrongKeys)),
+        "{refused:?}"
+    );
+    let asked = proxy.operations();
+    assert!(
+        !asked.iter().any(|it| it == "UpdateContinuousBackups"),
+        "{asked:?}"
+    );
 }

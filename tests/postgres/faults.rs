@@ -9,7 +9,7 @@ use slack_installs::backend::{
 use tokio::sync::Semaphore;
 
 use super::servers::history::join_all;
-use super::servers::postgres::{self, PgBouncer, Postgres};
+use super::servers::postgres::{self, PgBouncer, Postgres, execute};
 use super::servers::proxy::{Cut, Proxy};
 use super::{
     PATIENCE, PAUSE, fast, hold, open, partition, pooled, put, read, row, slot, until, waiting,
@@ -353,4 +353,84 @@ async fn quiet(url: &str) {
     let quiet = "SELECT count(*) = 0 FROM pg_stat_activity
                  WHERE query LIKE 'SELECT slack_commit_1%' AND state <> 'idle'";
     until(url, quiet).await;
+}
+
+/// As a firewall drops them. To try each idle one out would take too long.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_were_dropped_without_a_word_cost_one_read_and_not_one_each() {
+    let server = Postgres::start().await;
+    server.database("silent").await;
+    let proxy = Proxy::start(server.port()).await;
+    let options = PostgresOptions {
+        statement_timeout: Duration::from_millis(500),
+        ..fast()
+    };
+    let url = postgres::url(proxy.port(), "postgres", "silent");
+    let backend = open(&url, options).await;
+    put(&backend, &row("{}"), Expect::Any)
+        .await
+        .expect("the server answers");
+    // Ten connections in the pool.
+    let (slots, partition) = ([slot("bot")], partition("app/T1"));
+    for _ in 0..2 {
+        let reads = (0..64).map(|_| backend.read(&partition, &slots));
+        for read in join_all(reads).await {
+            read.expect("the server answers")[0]
+                .as_ref()
+                .expect("the row stands");
+        }
+        proxy.hang_all();
+        let lost = read(&backend).await;
+        assert!(matches!(lost, Err(Error::Unavailable(_))), "{lost:?}");
+        read(&backend)
+            .await
+            .expect("by a new connection")
+            .expect("the row stands");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_odd_row_keeps_no_other_from_being_due_and_is_named_by_a_scan() {
+    let server = Postgres::start().await;
+    let url = server.database("odd").await;
+    let backend = open(&url, fast()).await;
+    put(&backend, &row("{}"), Expect::Any)
+        .await
+        .expect("the server answers");
+    execute(
+        &url,
+        "ALTER TABLE slack_rows DROP CONSTRAINT slack_rows_version_check;
+         INSERT INTO slack_rows VALUES ('app/T1', 'a', '\\x00', '{}', '', 0)",
+    )
+    .await;
+    let due = backend.due(std::time::SystemTime::now(), 10).await;
+    let due = due.expect("the other one");
+    let slots: Vec<_> = due.iter().map(|(key, _)| key.slot.as_str()).collect();
+    assert_eq!(slots, ["bot"]);
+    let refused = backend.scan(None, 10).await;
+    let Err(Error::Malformed(cause)) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(cause.to_string().contains("row a of app/T1"), "{cause}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_has_a_thousand_rows_at_most() {
+    let server = Postgres::start().await;
+    let url = server.database("pages").await;
+    let backend = open(&url, fast()).await;
+    put(&backend, &row("{}"), Expect::Any)
+        .await
+        .expect("the server answers");
+    execute(
+        &url,
+        "INSERT INTO slack_rows
+         SELECT partition, 'user/U' || nth, version, metadata, sealed, due_at
+         FROM slack_rows, generate_series(1, 1000) AS nth",
+    )
+    .await;
+    let page = backend.scan(None, usize::MAX).await.expect("a page");
+    assert_eq!(page.rows.len(), 1000);
+    let page = backend.scan(page.next, usize::MAX).await.expect("a page");
+    assert_eq!((page.rows.len(), page.next), (1, None));
 }

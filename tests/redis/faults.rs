@@ -3,7 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::support::Db;
+use crate::support::installs::{With, in_workspace};
+use crate::support::providers::master_key;
 use slack_installs::backend::Version;
+use slack_installs::store::Error as StoreError;
+use slack_installs::{EncryptedStore, InstallationStore, LocalKeyProvider};
 
 /// Through a proxy, with a timeout that a test can wait for.
 async fn open_through(proxy: &Proxy) -> RedisBackend {
@@ -483,17 +488,10 @@ async fn two_apps_with_prefixes_of_their_own_share_a_server() {
 
 #[tokio::test]
 async fn a_commit_that_too_few_replicas_have_is_unavailable() {
-    let master = Redis::start().await;
-    let options = RedisOptions {
-        await_replicas: 1,
-        await_timeout: Duration::from_millis(200),
-        ..RedisOptions::default()
-    };
-    let backend = RedisBackend::open(&master.url(), options)
-        .await
-        .expect("a safe server");
+    let (_master, mut replica, backend) = with_a_replica().await;
     let (tenant, bot) = (partition("app/T1"), slot("bot"));
     let rows: Vec<_> = (0..2).map(|seed| random_row(&mut Random(seed))).collect();
+    replica.kill();
     assert_unavailable(
         &backend
             .commit(&tenant, &put(&bot, &rows[0], Expect::Absent))
@@ -505,14 +503,8 @@ async fn a_commit_that_too_few_replicas_have_is_unavailable() {
         "its outcome open"
     );
 
-    let replica_of = format!("127.0.0.1 {}", master.port);
-    let settings = ["--appendonly", "yes", "--replicaof", &replica_of];
-    let replica = Redis::with(&settings).await;
-    until("the replica is up to date", async || {
-        let link: String = replica.run(&["INFO", "replication"]).await;
-        link.contains("master_link_status:up")
-    })
-    .await;
+    replica.restart().await;
+    up_to_date(&replica).await;
     let change = put(&bot, &rows[1], Expect::Version(rows[0].version));
     backend
         .commit(&tenant, &change)
@@ -526,6 +518,39 @@ async fn a_commit_that_too_few_replicas_have_is_unavailable() {
     let keys: Vec<String> = replica.run(&["KEYS", "*:rows:app/T1"]).await;
     let value: Vec<u8> = replica.run(&["HGET", &keys[0], "bot"]).await;
     assert_eq!(value[1..17], *rows[1].version.as_bytes());
+}
+
+/// A master whose commits wait for its replica, and which has it.
+async fn with_a_replica() -> (Redis, Redis, RedisBackend) {
+    let master = Redis::start().await;
+    let replica_of = format!("127.0.0.1 {}", master.port);
+    let settings = [
+        "--appendonly",
+        "yes",
+        "--repl-diskless-sync-delay",
+        "0",
+        "--replicaof",
+        &replica_of,
+    ];
+    let replica = Redis::with(&settings).await;
+    up_to_date(&replica).await;
+    let options = RedisOptions {
+        await_replicas: 1,
+        await_timeout: Duration::from_millis(200),
+        ..RedisOptions::default()
+    };
+    let backend = RedisBackend::open(&master.url(), options)
+        .await
+        .expect("a safe server");
+    (master, replica, backend)
+}
+
+async fn up_to_date(replica: &Redis) {
+    until("the replica is up to date", async || {
+        let link: String = replica.run(&["INFO", "replication"]).await;
+        link.contains("master_link_status:up")
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -564,4 +589,175 @@ async fn scan_goes_on_across_all_shards_page_by_page() {
         "tenants spread over the shards: {}",
         index.len()
     );
+}
+
+/// The row stands on the master, under the version of whoever wrote it; that alone is no success.
+#[tokio::test]
+async fn what_too_few_replicas_have_is_not_stored_until_they_have_it() {
+    let (_master, mut replica, backend) = with_a_replica().await;
+    let db = Db::new(Arc::new(backend));
+    let store = db.store().await;
+    replica.kill();
+    let installation = || in_workspace("T1").with_bot("xoxb-1");
+    let stored = store.store(&installation()).await;
+    assert!(
+        matches!(stored, Err(StoreError::Unavailable(_))),
+        "{stored:?}"
+    );
+    replica.restart().await;
+    up_to_date(&replica).await;
+    store.store(&installation()).await.expect("it is there now");
+}
+
+#[tokio::test]
+async fn the_first_data_key_is_not_used_until_enough_replicas_have_it() {
+    let (_master, mut replica, backend) = with_a_replica().await;
+    let db = Db::new(Arc::new(backend));
+    replica.kill();
+    let provider = || LocalKeyProvider::from(master_key());
+    let open = || EncryptedStore::open(Arc::clone(&db.backend), provider(), db.app.clone());
+    let opened = open().await;
+    assert!(opened.is_err(), "{opened:?}");
+    replica.restart().await;
+    up_to_date(&replica).await;
+    open().await.expect("it is there now");
+}
+
+/// Each would otherwise try for itself, one after the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_callers_of_a_server_that_is_gone_share_its_silence() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::to(redis.address()).await;
+    let options = RedisOptions {
+        connect_timeout: Duration::from_millis(500),
+        response_timeout: Duration::from_millis(500),
+        ..RedisOptions::default()
+    };
+    let url = format!("redis://127.0.0.1:{}", proxy.port());
+    let backend = RedisBackend::open(&url, options).await;
+    let backend = Arc::new(backend.expect("a safe server"));
+    let before = proxy.connections();
+    proxy.stall_all();
+    let calls: Vec<_> = (0..100)
+        .map(|nth| {
+            let backend = Arc::clone(&backend);
+            let (tenant, bot) = (partition(&format!("app/T{nth}")), slot("bot"));
+            tokio::spawn(async move { backend.read(&tenant, &[bot]).await })
+        })
+        .collect();
+    for call in calls {
+        assert_unavailable(&call.await.expect("no panic"));
+    }
+    let tries = proxy.connections() - before;
+    assert!(
+        (1..10).contains(&tries),
+        "{tries} connections for 100 calls"
+    );
+}
+
+/// A read alone, with no commit to find it out first.
+#[tokio::test]
+async fn a_master_made_a_replica_is_read_no_more_before_long() {
+    let (master, other) = (Redis::start().await, Redis::start().await);
+    let backend = open(&master).await;
+    let (tenant, bot) = (partition("app/T1"), slot("bot"));
+    let row = random_row(&mut Random(1));
+    backend
+        .commit(&tenant, &put(&bot, &row, Expect::Absent))
+        .await
+        .expect("a first row");
+    let () = master
+        .run(&["REPLICAOF", "127.0.0.1", &other.port.to_string()])
+        .await;
+    until("a read is refused", async || {
+        let read = backend.read(&tenant, std::slice::from_ref(&bot)).await;
+        matches!(read, Err(Error::Unavailable(_)))
+    })
+    .await;
+}
+
+/// Three tenants of different shards, whose bots are due.
+async fn three_due(redis: &Redis) -> (RedisBackend, Vec<(Partition, String)>) {
+    let backend = open(redis).await;
+    let mut tenants = Vec::new();
+    for name in ["app/T1", "app/T2", "app/T3"] {
+        let due = Row {
+            due_at: Some(std::time::UNIX_EPOCH + Duration::from_secs(tenants.len() as u64)),
+            ..random_row(&mut Random(1))
+        };
+        let tenant = partition(name);
+        backend
+            .commit(&tenant, &put(&slot("bot"), &due, Expect::Absent))
+            .await
+            .expect("new rows");
+        let pattern = format!("*:rows:{name}");
+        let key = redis
+            .run::<Vec<String>>(&["KEYS", &pattern])
+            .await
+            .remove(0);
+        let tag = key.split_once(":rows:").expect("the pattern has it").0;
+        tenants.push((tenant, tag.to_owned()));
+    }
+    assert!(tenants[0].1 != tenants[1].1 && tenants[1].1 != tenants[2].1);
+    (backend, tenants)
+}
+
+async fn due_partitions(backend: &RedisBackend, limit: usize) -> Vec<String> {
+    let due = backend.due(std::time::SystemTime::now(), limit).await;
+    let due = due.expect("the backend is available").into_iter();
+    due.map(|(key, _)| key.partition.to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_shard_that_fails_keeps_no_other_from_being_due() {
+    let redis = Redis::start().await;
+    let (backend, tenants) = three_due(&redis).await;
+    // As a master does that is away, but in one server.
+    let () = redis
+        .run(&["SET", &format!("{}:due", tenants[1].1), "something else"])
+        .await;
+    assert_eq!(due_partitions(&backend, 10).await, ["app/T1", "app/T3"]);
+    let () = redis
+        .run(&["REPLICAOF", "127.0.0.1", &server::free_port().to_string()])
+        .await;
+    until("no shard answers", async || {
+        let due = backend.due(std::time::SystemTime::now(), 10).await;
+        matches!(due, Err(Error::Unavailable(_)))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_odd_row_keeps_no_other_from_being_due_and_is_named_by_a_scan() {
+    let redis = Redis::start().await;
+    let (backend, tenants) = three_due(&redis).await;
+    let key = format!("{}:rows:app/T2", tenants[1].1);
+    let _: u8 = redis.run(&["HSET", &key, "bot", "garbage"]).await;
+    let _: u8 = redis
+        .run(&["ZADD", &format!("{}:due", tenants[2].1), "0", "nonsense"])
+        .await;
+    assert_eq!(due_partitions(&backend, 10).await, ["app/T1", "app/T3"]);
+    let refused = backend.scan(None, 10).await;
+    let Err(Error::Malformed(cause)) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(cause.to_string().contains("bot of app/T2"), "{cause}");
+}
+
+/// A server that evicts takes the rows of a tenant and leaves their names.
+#[tokio::test]
+async fn names_of_rows_that_are_gone_do_not_fill_what_is_due() {
+    let redis = Redis::start().await;
+    let (backend, tenants) = three_due(&redis).await;
+    let _: u8 = redis
+        .run(&["DEL", &format!("{}:rows:app/T1", tenants[0].1)])
+        .await;
+    assert_eq!(due_partitions(&backend, 1).await, [""; 0], "a hint");
+    assert_eq!(due_partitions(&backend, 1).await, ["app/T2"]);
+    for index in ["due", "names"] {
+        let left: u8 = redis
+            .run(&["ZCARD", &format!("{}:{index}", tenants[0].1)])
+            .await;
+        assert_eq!(left, 0, "{index}");
+    }
 }

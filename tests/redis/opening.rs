@@ -331,3 +331,122 @@ async fn a_cluster_with_one_unsafe_master_is_refused() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_master_with_fewer_replicas_than_commits_wait_for_is_refused() {
+    let redis = Redis::start().await;
+    let options = RedisOptions {
+        await_replicas: 1,
+        ..RedisOptions::default()
+    };
+    let refused = RedisBackend::open(&redis.url(), options.clone()).await;
+    let refused = refused.expect_err("no commit would ever succeed");
+    assert!(
+        matches!(
+            refused,
+            RedisOpenError::TooFewReplicas {
+                found: 0,
+                needed: 1,
+                ..
+            }
+        ),
+        "{refused:?}"
+    );
+    assert!(refused.to_string().contains("await_replicas"), "{refused}");
+    let replica_of = format!("127.0.0.1 {}", redis.port);
+    let _replica = Redis::with(&["--appendonly", "yes", "--replicaof", &replica_of]).await;
+    until("the replica is counted", async || {
+        RedisBackend::open(&redis.url(), options.clone())
+            .await
+            .is_ok()
+    })
+    .await;
+}
+
+/// 192.0.2.1 is an address of nobody's.
+#[tokio::test]
+async fn another_machine_is_not_spoken_to_without_tls_unless_that_is_allowed() {
+    let options = || RedisOptions {
+        connect_timeout: Duration::from_millis(100),
+        ..RedisOptions::default()
+    };
+    let url = "redis://somebody:canary@192.0.2.1:6379";
+    let local = "redis://127.0.0.1:26379";
+    for refused in [
+        RedisBackend::open(url, options()).await,
+        RedisBackend::open_cluster(&[url], options()).await,
+        RedisBackend::open_sentinel(&["redis://192.0.2.1"], "redis://mymaster", options()).await,
+        RedisBackend::open_sentinel(&[local], "redis://:canary@mymaster", options()).await,
+    ] {
+        let refused = refused.expect_err("in the clear");
+        let text = format!("{refused} {refused:?}");
+        assert!(
+            matches!(refused, RedisOpenError::Plaintext { .. }),
+            "{refused:?}"
+        );
+        assert!(text.contains("allow_plaintext") && !text.contains("canary"));
+    }
+    let allowed = RedisOptions {
+        allow_plaintext: true,
+        ..options()
+    };
+    for refused in [
+        RedisBackend::open(url, allowed).await,
+        RedisBackend::open("rediss://192.0.2.1:6379", options()).await,
+    ] {
+        let refused = refused.expect_err("nobody is there");
+        assert!(
+            matches!(refused, RedisOpenError::Unreachable { .. }),
+            "{refused:?}"
+        );
+    }
+}
+
+/// Only the first one's would be used.
+#[tokio::test]
+async fn urls_that_differ_in_more_than_the_place_are_refused() {
+    let one = "redis://somebody:one@127.0.0.1:7000";
+    for other in [
+        "redis://somebody:other@127.0.0.1:7001",
+        "redis://one@127.0.0.1:7001",
+        "rediss://somebody:one@127.0.0.1:7001",
+    ] {
+        let default = RedisOptions::default;
+        for refused in [
+            RedisBackend::open_cluster(&[one, other], default()).await,
+            RedisBackend::open_sentinel(&[one, other], "redis://mymaster", default()).await,
+        ] {
+            let refused = refused.expect_err("not usable");
+            assert!(
+                matches!(refused, RedisOpenError::Misconfigured(_)),
+                "{other}: {refused:?}"
+            );
+        }
+    }
+}
+
+/// As is one that was taken out of it, or was cut off before it heard of it.
+#[tokio::test]
+async fn a_node_that_knows_nothing_of_the_cluster_blanks_no_map() {
+    let cluster = Cluster::start().await;
+    let bus_port = server::free_port().to_string();
+    let stray = Redis::with(&[
+        "--appendonly",
+        "yes",
+        "--cluster-enabled",
+        "yes",
+        "--cluster-port",
+        &bus_port,
+    ])
+    .await;
+    let (stray_url, url) = (stray.url(), cluster.nodes[0].url());
+    // So that the other one answers first.
+    let () = cluster.nodes[0].run(&["CLIENT", "PAUSE", "500"]).await;
+    let options = RedisOptions::default();
+    let backend = RedisBackend::open_cluster(&[&stray_url, &url], options).await;
+    let backend = backend.expect("one of them knows");
+    assert_eq!(
+        read_one(&backend, &partition("app/T1"), &slot("bot")).await,
+        None
+    );
+}

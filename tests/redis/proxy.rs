@@ -73,6 +73,16 @@ impl Proxy {
             .send_replace(self.shared.connections.load(Ordering::SeqCst));
     }
 
+    /// As [`stall`](Self::stall), and later connections carry nothing either.
+    pub(crate) fn stall_all(&self) {
+        self.shared.stalled.send_replace(usize::MAX);
+    }
+
+    /// How many connections there have been.
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
     /// How many faults have happened.
     pub(crate) fn faults(&self) -> usize {
         self.shared.faults.load(Ordering::SeqCst)

@@ -24,6 +24,7 @@ pub struct Proxy {
     port: u16,
     upstream: watch::Sender<u16>,
     cut: Arc<Mutex<Option<Cut>>>,
+    hung: watch::Sender<()>,
     task: JoinHandle<()>,
 }
 
@@ -36,15 +37,18 @@ impl Proxy {
         let cut = Arc::new(Mutex::new(None));
         let shared = Arc::clone(&cut);
         let (sender, upstream) = watch::channel(upstream);
+        let (hung, hangs) = watch::channel(());
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass(client, upstream.clone(), Arc::clone(&shared)));
+                let hangs = hangs.clone();
+                tokio::spawn(pass(client, upstream.clone(), hangs, Arc::clone(&shared)));
             }
         });
         Self {
             port,
             upstream: sender,
             cut,
+            hung,
             task,
         }
     }
@@ -56,6 +60,11 @@ impl Proxy {
     /// Leads to another server from now on, and cuts all connections.
     pub fn lead_to(&self, upstream: u16) {
         self.upstream.send_replace(upstream);
+    }
+
+    /// The connections that there are carry nothing from now on, and stay open.
+    pub fn hang_all(&self) {
+        self.hung.send_replace(());
     }
 
     /// Cuts the next connection that comes to this point, and no other.
@@ -79,8 +88,10 @@ impl Drop for Proxy {
 async fn pass(
     mut client: TcpStream,
     mut upstream: watch::Receiver<u16>,
+    mut hangs: watch::Receiver<()>,
     cut: Arc<Mutex<Option<Cut>>>,
 ) {
+    hangs.mark_unchanged();
     let port = *upstream.borrow_and_update();
     let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await else {
         return;
@@ -91,6 +102,7 @@ async fn pass(
     loop {
         tokio::select! {
             _ = upstream.changed() => return,
+            Ok(()) = hangs.changed() => return hang(client, server).await,
             read = client.read(&mut asked) => {
                 let Ok(length @ 1..) = read else { return };
                 seen.extend_from_slice(&asked[..length]);

@@ -129,6 +129,25 @@ pub async fn rule_13_a_foreign_cursor_is_malformed(backend: &dyn Backend) {
     }
 }
 
+/// As after a move to another database, when a page that was begun on the old one goes on.
+pub async fn rule_13_a_cursor_of_another_kind_is_malformed(backend: &dyn Backend) {
+    let tenant = Tenant::new(backend);
+    for name in slots("user/U", 3) {
+        tenant.plant(&name).await;
+    }
+    let first = page(backend, None, 1).await.expect("a scan begins");
+    let Cursor(ours) = first.next.expect("three rows are more than one page");
+    let mut others = vec![Cursor(format!("another-{ours}"))];
+    for kind in ["dynamodb", "memory", "postgres", "redis", "sqlite"] {
+        if !ours.starts_with(&format!("{kind} ")) {
+            others.push(Cursor::after(kind, &key(&tenant, &slot("user/U000"))));
+        }
+    }
+    for other in others {
+        assert_malformed(&page(backend, Some(other), 10).await);
+    }
+}
+
 /// To the second, and no others.
 pub async fn rule_14_due_answers_rows_whose_time_has_come(backend: &dyn Backend) {
     let tenant = Tenant::new(backend);

@@ -92,7 +92,7 @@ pub(super) fn check_description(
     }
 }
 
-pub(super) fn check_active(described: &TableDescription) -> Result<(), DynamoDbOpenError> {
+fn check_active(described: &TableDescription) -> Result<(), DynamoDbOpenError> {
     let not_active = |status: &str| DynamoDbOpenError::NotActive {
         status: status.into(),
     };

@@ -105,7 +105,7 @@ async fn clear(
     if !left.is_empty()
         && let Err(error) = remove(table, partition, left, id).await
     {
-        tracing::debug!(%partition, %error, "cleared rows are left to be removed by others");
+        tracing::warn!(%partition, %error, "cleared rows are left to be removed by others");
     }
     Ok(Cleared::Done)
 }
@@ -172,6 +172,16 @@ pub(super) async fn outwait(
         }
     }
     release(table, partition, id).await.map(drop)
+}
+
+/// Finishes what somebody left behind who has cleared a partition: no one else may ever come by,
+/// and what is cleared is to be gone.
+pub(super) async fn finish(table: &Table, partition: &Partition, claim: Claim) {
+    if let Claim::Done(id) = claim
+        && let Err(error) = sweep(table, partition, id).await
+    {
+        tracing::warn!(%partition, %error, "cleared rows are left as found");
+    }
 }
 
 /// Removes the rows that somebody has cleared and left, and the claim.

@@ -1,12 +1,13 @@
 //! Rows, and the claim on a partition, as items of the table.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use ring::digest::{SHA256, digest};
 
+use crate::backend::seconds::{from_seconds, to_seconds};
 use crate::backend::{Error, Key, Metadata, Partition, Row, Sealed, Slot, Version};
 use crate::random;
 
@@ -67,7 +68,7 @@ impl Stored {
             version: version(item)?,
             metadata: Metadata::new(text(item, METADATA)?),
             sealed: Sealed::from_stored(bytes(item, SEALED)?),
-            due_at: due_at.map(from_seconds).transpose()?,
+            due_at: due_at.map(time).transpose()?,
         };
         let marks = marks(item)?;
         Ok(Self { row, marks })
@@ -163,18 +164,6 @@ pub(super) fn text<'a>(
         .ok_or_else(|| malformed(format!("{name} is no text")))
 }
 
-/// Whole seconds since 1970, rounded down.
-pub(super) fn to_seconds(time: SystemTime) -> i64 {
-    let whole = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(since) => whole(since),
-        Err(before) => {
-            let before = before.duration();
-            -whole(before) - i64::from(before.subsec_nanos() > 0)
-        }
-    }
-}
-
 pub(super) fn seconds(value: &AttributeValue) -> Result<i64, Error> {
     let number = value.as_n().ok().and_then(|number| number.parse().ok());
     number.ok_or_else(|| malformed(format!("{DUE_AT} is no time")))
@@ -196,13 +185,9 @@ fn shard(partition: &Partition, slot: &Slot) -> u8 {
     digest.as_ref()[0] % DUE_SHARDS
 }
 
-fn from_seconds(seconds: i64) -> Result<SystemTime, Error> {
-    let span = Duration::from_secs(seconds.unsigned_abs());
-    let time = match seconds < 0 {
-        true => UNIX_EPOCH.checked_sub(span),
-        false => UNIX_EPOCH.checked_add(span),
-    };
-    time.ok_or_else(|| malformed("a time that this platform cannot express".into()))
+fn time(seconds: i64) -> Result<SystemTime, Error> {
+    from_seconds(seconds)
+        .ok_or_else(|| malformed("a time that this platform cannot express".into()))
 }
 
 fn bytes<'a>(item: &'a HashMap<String, AttributeValue>, name: &str) -> Result<&'a [u8], Error> {

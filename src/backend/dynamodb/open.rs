@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::types::{
 };
 
 use super::DynamoDbBackend;
-use super::checks::{DynamoDbOpenError, Writers, check_active, check_description};
+use super::checks::{DynamoDbOpenError, Writers, check_description};
 use super::refusal::{Call, Refusal, persist};
 use super::schema;
 use super::table::Table;
@@ -44,6 +44,9 @@ pub(super) async fn check(table: &Table, writers: Writers) -> Result<(), DynamoD
     let described = describe(table).await?.ok_or(DynamoDbOpenError::Missing)?;
     check_description(&described, writers)?;
     check_time_to_live(table).await?;
+    if writers == Writers::Any {
+        check_global_table(table).await?;
+    }
     warn_of_backups(table).await;
     Ok(())
 }
@@ -67,7 +70,9 @@ pub(super) async fn create(table: &Table) -> Result<(), DynamoDbOpenError> {
     }
     let mut status = String::new();
     for _ in 0..CREATE_LOOKS {
-        match describe(table).await?.as_ref().map(check_active) {
+        // Whoever writes to it, it is one of ours.
+        let is_ours = |it: &TableDescription| check_description(it, Writers::ThisRegion);
+        match describe(table).await?.as_ref().map(is_ours) {
             Some(Ok(())) => {
                 protect(table).await;
                 return Ok(());
@@ -102,34 +107,57 @@ async fn describe(table: &Table) -> Result<Option<TableDescription>, DynamoDbOpe
 /// Whatever attribute it goes by, and be it one that we do not write: somebody meant to have rows
 /// deleted.
 async fn check_time_to_live(table: &Table) -> Result<(), DynamoDbOpenError> {
-    match table
-        .client
-        .describe_time_to_live()
-        .table_name(&*table.name)
-        .send()
-        .await
-    {
-        Ok(described) => {
-            let status = described
-                .time_to_live_description
-                .and_then(|it| it.time_to_live_status);
-            match status {
-                Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling) => {
-                    Err(DynamoDbOpenError::Expires)
-                }
-                _ => Ok(()),
+    let describe = || async {
+        let describe = table.client.describe_time_to_live();
+        match describe.table_name(&*table.name).send().await {
+            Err(error) if is_not_told(&error) => {
+                warn_of(table, &error, "cannot see whether rows expire");
+                Ok(None)
             }
+            described => described
+                .map(|it| it.time_to_live_description)
+                .map_err(Refusal::of),
         }
-        Err(error) => {
-            let error = error.code().unwrap_or("no answer");
-            tracing::warn!(
-                table = &*table.name,
-                error,
-                "cannot see whether rows expire"
-            );
-            Ok(())
+    };
+    let described = persist(Call::Reads, describe).await.map_err(unavailable)?;
+    match described.and_then(|it| it.time_to_live_status) {
+        Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling) => {
+            Err(DynamoDbOpenError::Expires)
         }
+        _ => Ok(()),
     }
+}
+
+/// Global tables of the first version (2017.11.29) are tables of the same name in each region, and
+/// a table does not say that it is part of one.
+async fn check_global_table(table: &Table) -> Result<(), DynamoDbOpenError> {
+    let describe = || async {
+        let describe = table.client.describe_global_table();
+        match describe.global_table_name(&*table.name).send().await {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == Some("GlobalTableNotFoundException") => Ok(false),
+            Err(error) if is_not_told(&error) => {
+                warn_of(table, &error, "cannot see whether the table is replicated");
+                Ok(false)
+            }
+            Err(error) => Err(Refusal::of(error)),
+        }
+    };
+    match persist(Call::Reads, describe).await.map_err(unavailable)? {
+        true => Err(DynamoDbOpenError::EventualReplicas),
+        false => Ok(()),
+    }
+}
+
+/// Whether this will not be told, however often it is asked: by want of permission, or by an
+/// emulator.
+fn is_not_told(error: &impl ProvideErrorMetadata) -> bool {
+    error.code().is_some_and(|code| NOT_TOLD.contains(&code))
+}
+
+fn warn_of(table: &Table, error: &impl ProvideErrorMetadata, what: &str) {
+    let error = error.code().unwrap_or("no answer");
+    tracing::warn!(table = &*table.name, error, "{what}");
 }
 
 async fn warn_of_backups(table: &Table) {
@@ -201,3 +229,5 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const CREATE_LOOKS: usize = 600;
 
 const CREATE_PAUSE: Duration = Duration::from_millis(500);
+
+const NOT_TOLD: [&str; 2] = ["AccessDeniedException", "UnknownOperationException"];

@@ -104,7 +104,7 @@ impl Write {
     /// Only while no claim is pending.
     pub(super) fn unless_pending(self) -> Self {
         self.when(format!(
-            "attribute_not_exists({CLEAR_ID}) OR attribute_exists({CLEAR_DONE})"
+            "(attribute_not_exists({CLEAR_ID}) OR attribute_exists({CLEAR_DONE}))"
         ))
     }
 

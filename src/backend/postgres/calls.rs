@@ -26,6 +26,7 @@ impl Calls {
         let pool = PgPoolOptions::new()
             .max_connections(options.pool_size)
             .acquire_timeout(options.acquire_timeout)
+            .idle_timeout(IDLE_TIMEOUT)
             // A name that followed a failover may lead to the old primary for a while. A server
             // becomes a standby only by a restart, so its connections need no second look; but
             // a pooler's do, and each call through one begins with that.
@@ -156,6 +157,9 @@ const ABORTED: [&str; 2] = ["40001", "40P01"];
 
 /// A call ended well on it this long ago at most, so a busy one was just seen to work.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// Firewalls and load balancers forget a silent connection after four minutes or more.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3 * 60);
 
 /// For the way there and back, and for a commit that waits for a synchronous standby, which no
 /// timeout of the server's ends.

@@ -8,6 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::PostgresOpenError;
 use crate::backend::Partition;
+use crate::backend::host::leaves_the_machine;
 
 /// How a [`PostgresBackend`](super::PostgresBackend) uses its server.
 ///
@@ -122,9 +123,11 @@ impl PostgresOptions {
         let options: PgConnectOptions = url
             .parse()
             .map_err(|error: sqlx::Error| PostgresOpenError::Url(error.into()))?;
-        if !self.allow_plaintext && leaves_the_machine(&options) && may_be_plain(&options) {
+        let host = options.get_host();
+        let leaves = options.get_socket().is_none() && leaves_the_machine(host);
+        if !self.allow_plaintext && leaves && may_be_plain(&options) {
             return Err(PostgresOpenError::Plaintext {
-                host: options.get_host().to_owned(),
+                host: host.to_owned(),
             });
         }
         let options = options.disable_statement_logging();
@@ -197,16 +200,6 @@ fn enter(partition: &Partition) -> String {
     }
     let name = format!("convert_from(decode('{hex}', 'hex'), 'UTF8')");
     format!("SELECT set_config('slack_installs.partition', {name}, true)")
-}
-
-fn leaves_the_machine(options: &PgConnectOptions) -> bool {
-    let host = options.get_host().trim_matches(['[', ']']);
-    let loopback = |address: std::net::IpAddr| address.is_loopback();
-    let local = options.get_socket().is_some()
-        || host.starts_with('/')
-        || host == "localhost"
-        || host.parse().is_ok_and(loopback);
-    !local
 }
 
 fn may_be_plain(options: &PgConnectOptions) -> bool {

@@ -44,11 +44,33 @@ pub enum RedisOpenError {
         /// The server.
         server: String,
     },
+    /// The password and the rows would be sent to another machine in the clear.
+    #[error(
+        "{host} is another machine, and would be spoken to without TLS; use `rediss://`, or set \
+         allow_plaintext if the network is safe"
+    )]
+    Plaintext {
+        /// The other machine; behind Sentinel, the name of its master.
+        host: String,
+    },
     /// The server is a replica, and no master.
     #[error("{server} is a replica; name its master, or use Sentinel or the cluster")]
     Replica {
         /// The server.
         server: String,
+    },
+    /// Commits are to wait for more replicas than the master has.
+    #[error(
+        "{server} has {found} replicas connected, and commits are to wait for {needed}; start \
+         more, or lower await_replicas"
+    )]
+    TooFewReplicas {
+        /// The server.
+        server: String,
+        /// How many it has.
+        found: u32,
+        /// How many are needed.
+        needed: u32,
     },
     /// The server is older than what is asked of it.
     #[error("{server} is Redis {found}; at least {needed} is needed")]
@@ -162,6 +184,17 @@ fn check_master(
     if !options.accept_losing_rows_on_restart && said("aof_enabled")? != "1" {
         return Err(RedisOpenError::NotPersistent { server });
     }
+    let needed = options.await_replicas;
+    if needed > 0 {
+        let found = said("connected_slaves")?.parse().unwrap_or(0);
+        if found < needed {
+            return Err(RedisOpenError::TooFewReplicas {
+                server,
+                found,
+                needed,
+            });
+        }
+    }
     Ok(())
 }
 
@@ -224,6 +257,7 @@ async fn info(master: &Node, command: &Cmd) -> Result<HashMap<String, String>, R
 fn unreachable(server: &str, failure: Failure) -> RedisOpenError {
     let server = server.into();
     match failure {
+        Failure::Plaintext { host } => RedisOpenError::Plaintext { host },
         Failure::Replica => RedisOpenError::Replica { server },
         failure => RedisOpenError::Unreachable {
             server,

@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use futures_util::future::select_ok;
+use futures_util::FutureExt as _;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use redis::{ErrorKind, Value};
-use tokio::sync::Mutex;
 
+use super::RedisOpenError;
 use super::node::{Failure, Node};
+use super::turns::Turns;
 
 /// Makes the node of a host and a port.
-type Maker = Box<dyn Fn(&str, u16) -> Result<Node, redis::RedisError> + Send + Sync>;
+type Maker = Box<dyn Fn(&str, u16) -> Result<Node, RedisOpenError> + Send + Sync>;
 
 pub(super) struct Cluster {
     /// The cluster slot of each shard.
@@ -20,15 +22,15 @@ pub(super) struct Cluster {
     seeds: Vec<Arc<Node>>,
     maker: Maker,
     map: RwLock<Map>,
-    /// Held by the one who asks who holds what.
-    turn: Mutex<()>,
+    /// One asks who holds what, and the others wait for it.
+    turns: Turns,
 }
 
 #[derive(Default)]
 struct Map {
     /// The master of each shard.
     masters: Vec<Option<Arc<Node>>>,
-    /// All nodes that were heard of, by their address.
+    /// All nodes that were heard of, and the seeds, by their address.
     nodes: HashMap<String, Arc<Node>>,
     /// How often it was drawn.
     drawn: u64,
@@ -53,7 +55,7 @@ impl Cluster {
             seeds,
             maker,
             map,
-            turn: Mutex::default(),
+            turns: Turns::default(),
         }
     }
 
@@ -63,14 +65,14 @@ impl Cluster {
             return Ok(node);
         }
         let drawn = self.read().drawn;
-        self.draw(drawn).await?;
+        self.draw(drawn, None).await?;
         known().ok_or_else(|| Failure::Unreachable(UNSERVED.into()))
     }
 
     /// Every master that holds a shard.
     pub(super) async fn masters(&self) -> Result<Vec<Arc<Node>>, Failure> {
         let drawn = self.read().drawn;
-        self.draw(drawn).await?;
+        self.draw(drawn, None).await?;
         let masters: Option<Vec<_>> = self.read().masters.iter().cloned().collect();
         let mut masters = masters.ok_or_else(|| Failure::Unreachable(UNSERVED.into()))?;
         masters.sort_by(|one, other| one.address().cmp(other.address()));
@@ -90,7 +92,7 @@ impl Cluster {
             .any(|node| Arc::ptr_eq(node, failed));
         if named {
             // What failed is told to the caller; the map is no worse than before.
-            let _ = self.draw(drawn).await;
+            let _ = self.draw(drawn, Some(failed)).await;
         }
     }
 
@@ -112,38 +114,84 @@ impl Cluster {
         if let Some(node) = self.read().nodes.get(&address) {
             return Some(Arc::clone(node));
         }
-        let made = Arc::new((self.maker)(host, port).ok()?);
+        let made = (self.maker)(host, port).inspect_err(
+            |error| tracing::warn!(address, %error, "a node of the cluster is not used"),
+        );
+        let made = Arc::new(made.ok()?);
         let mut map = self.write();
         Some(Arc::clone(map.nodes.entry(address).or_insert(made)))
     }
 
-    /// Asks all nodes who holds what and goes by the first answer, unless another caller has done
-    /// it since this count. A wrong answer is put right by the first node that says `MOVED`.
-    async fn draw(&self, since: u64) -> Result<(), Failure> {
-        let _turn = self.turn.lock().await;
+    /// Asks all nodes who holds what, unless another caller has done it since this count. Goes by
+    /// the first answer that names a master for each shard, and not the one that `failed`. A wrong
+    /// one is put right by the first node that says `MOVED`.
+    async fn draw(&self, since: u64, failed: Option<&Arc<Node>>) -> Result<(), Failure> {
+        let turn = self.turns.take().await;
         if self.read().drawn != since {
             return Ok(());
         }
-        let mut nodes: Vec<_> = self.read().nodes.values().cloned().collect();
-        nodes.extend(self.seeds.iter().cloned());
-        let asked = nodes.into_iter().map(|node| {
-            Box::pin(async move {
+        match turn.is_in_vain() {
+            true => Err(Failure::Unreachable(TRIED.into())),
+            false => turn.attempt(Box::pin(self.ask_all(failed))).await,
+        }
+    }
+
+    async fn ask_all(&self, failed: Option<&Arc<Node>>) -> Result<(), Failure> {
+        let is_failed = |node: &Arc<Node>| failed.is_some_and(|failed| Arc::ptr_eq(node, failed));
+        let nodes: Vec<_> = self.read().nodes.values().cloned().collect();
+        let ask = |node: Arc<Node>| {
+            let asked = async move {
                 let answer = node.send(redis::cmd("CLUSTER").arg("SLOTS")).await?;
                 Ok::<_, Failure>((node, answer))
-            })
-        });
-        let ((asked, answer), _) = select_ok(asked).await?;
-        let ranges = ranges(&asked, answer);
+            };
+            asked.boxed()
+        };
+        // If nobody else is known, it may be back.
+        let others: Vec<_> = nodes.iter().filter(|it| !is_failed(it)).cloned().collect();
+        let asked = if others.is_empty() { nodes } else { others };
+        let mut asked: FuturesUnordered<_> = asked.into_iter().map(ask).collect();
+        let (mut best, mut failure) = (None, Failure::Unreachable(UNSERVED.into()));
+        while let Some(answer) = asked.next().await {
+            let masters = match answer {
+                Ok((asked, answer)) => self.masters_in(&asked, answer),
+                Err(error) => {
+                    failure = error;
+                    continue;
+                }
+            };
+            let of_use =
+                |master: &&Option<Arc<Node>>| master.as_ref().is_some_and(|it| !is_failed(it));
+            let served = masters.iter().filter(of_use).count();
+            if served == self.slots.len() {
+                self.install(masters);
+                return Ok(());
+            }
+            if best.as_ref().is_none_or(|(most, _)| served > *most) {
+                best = Some((served, masters));
+            }
+        }
+        // Of a node that was never part of the cluster, was taken out of it, or is cut off; or the
+        // cluster is not whole.
+        let (_, masters) = best.ok_or(failure)?;
+        self.install_partly(masters);
+        Ok(())
+    }
+
+    /// The master of each shard, by this answer.
+    fn masters_in(&self, asked: &Node, answer: Value) -> Vec<Option<Arc<Node>>> {
+        let ranges = ranges(asked, answer);
         let held = |slot| {
             ranges
                 .iter()
                 .find(|range| (range.first..=range.last).contains(&slot))
         };
-        let masters: Vec<_> = self
-            .slots
+        self.slots
             .iter()
             .map(|&slot| held(slot).and_then(|range| self.node_at(&range.host, range.port)))
-            .collect();
+            .collect()
+    }
+
+    fn install(&self, masters: Vec<Option<Arc<Node>>>) {
         let mut map = self.write();
         // Nodes that left the cluster are forgotten, and their connections with them.
         map.nodes = masters
@@ -154,7 +202,17 @@ impl Cluster {
             .collect();
         map.masters = masters;
         map.drawn += 1;
-        Ok(())
+    }
+
+    /// Where nothing is said of a shard, it stays as it was, and all nodes go on being asked.
+    fn install_partly(&self, masters: Vec<Option<Arc<Node>>>) {
+        let mut map = self.write();
+        for (known, master) in map.masters.iter_mut().zip(masters) {
+            if master.is_some() {
+                *known = master;
+            }
+        }
+        map.drawn += 1;
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Map> {
@@ -225,6 +283,11 @@ fn host_of<'a>(asked: &'a Node, host: &'a str) -> &'a str {
         host => host,
     }
 }
+
+const TRIED: (ErrorKind, &str) = (
+    ErrorKind::Io,
+    "another call has just asked the cluster in vain",
+);
 
 const UNSERVED: (ErrorKind, &str) = (
     ErrorKind::ClusterConnectionNotFound,

@@ -9,16 +9,18 @@ use redis::{
 use rustls::crypto::{CryptoProvider, ring};
 use tokio::sync::Mutex;
 
-use super::RedisOptions;
 use super::cluster::Cluster;
 use super::node::{Home, Node, Timeouts};
+use super::{RedisOpenError, RedisOptions};
+use crate::backend::host::leaves_the_machine;
 
 pub(super) fn server(
     url: &str,
     options: &RedisOptions,
     timeouts: Timeouts,
-) -> Result<Node, RedisError> {
+) -> Result<Node, RedisOpenError> {
     let info = parse(url)?;
+    refuse_plaintext(&info, options)?;
     let address = info.addr().to_string();
     Ok(Node::new(
         address,
@@ -33,7 +35,7 @@ pub(super) fn sentinel(
     url: &str,
     options: &RedisOptions,
     timeouts: Timeouts,
-) -> Result<Node, RedisError> {
+) -> Result<Node, RedisOpenError> {
     let info = parse(url)?;
     let (name, tls) = match info.addr() {
         ConnectionAddr::Tcp(name, _) => (name.clone(), None),
@@ -55,8 +57,22 @@ pub(super) fn sentinel(
     let Some(first) = sentinels.first() else {
         return Err(misconfigured("at least one sentinel is needed"));
     };
+    if !sentinels.iter().all(|sentinel| is_alike(sentinel, first)) {
+        return Err(misconfigured(
+            "the URLs of all sentinels must have the same credentials, and TLS or not",
+        ));
+    }
+    for sentinel in &sentinels {
+        refuse_plaintext(sentinel, options)?;
+    }
+    // The driver greets a master before it tells where it is.
+    if tls.is_none() && !options.allow_plaintext && info.redis_settings().password().is_some() {
+        let host = name;
+        return Err(RedisOpenError::Plaintext { host });
+    }
     let addresses = sentinels.iter().map(|sentinel| sentinel.addr().clone());
-    let mut builder = SentinelClientBuilder::new(addresses, &name, SentinelServerType::Master)?
+    let mut builder = SentinelClientBuilder::new(addresses, &name, SentinelServerType::Master)
+        .map_err(unusable)?
         .set_client_to_redis_db(info.redis_settings().db())
         .set_client_to_redis_protocol(ProtocolVersion::RESP2)
         .set_client_to_redis_tcp_settings(tcp())
@@ -84,7 +100,10 @@ pub(super) fn sentinel(
             builder = builder.set_client_to_sentinel_certificates(certificates);
         }
     }
-    let home = Home::Sentinel(Mutex::new(builder.build()?));
+    let home = Home::Sentinel {
+        client: Mutex::new(builder.build().map_err(unusable)?),
+        allow_plaintext: options.allow_plaintext,
+    };
     Ok(Node::new(format!("{name} (by Sentinel)"), home, timeouts))
 }
 
@@ -94,7 +113,7 @@ pub(super) fn cluster(
     slots: Vec<u16>,
     options: &RedisOptions,
     timeouts: Timeouts,
-) -> Result<Cluster, RedisError> {
+) -> Result<Cluster, RedisOpenError> {
     let seeds: Vec<_> = urls
         .iter()
         .map(|url| parse(url))
@@ -102,24 +121,28 @@ pub(super) fn cluster(
     let Some(first) = seeds.first().cloned() else {
         return Err(misconfigured("at least one node of the cluster is needed"));
     };
+    if !seeds.iter().all(|seed| is_alike(seed, &first)) {
+        return Err(misconfigured(
+            "the URLs of all nodes must have the same credentials, and TLS or not",
+        ));
+    }
     if first.redis_settings().db() != 0 {
         return Err(misconfigured("a cluster has no database but 0"));
     }
     let options = options.clone();
     let maker = move |host: &str, port: u16| {
         let addr = match first.addr() {
-            ConnectionAddr::TcpTls { insecure, .. } => {
-                let (host, insecure) = (host.into(), *insecure);
-                ConnectionAddr::TcpTls {
-                    host,
-                    port,
-                    insecure,
-                    tls_params: None,
-                }
-            }
+            ConnectionAddr::TcpTls { .. } => ConnectionAddr::TcpTls {
+                host: host.into(),
+                port,
+                insecure: false,
+                tls_params: None,
+            },
             _ => ConnectionAddr::Tcp(host.into(), port),
         };
-        let client = client(first.clone().set_addr(addr), &options)?;
+        let info = first.clone().set_addr(addr);
+        refuse_plaintext(&info, &options)?;
+        let client = client(info, &options)?;
         Ok(Node::new(
             format!("{host}:{port}"),
             Home::Member(client),
@@ -136,8 +159,8 @@ pub(super) fn cluster(
     Ok(Cluster::new(slots, made, Box::new(maker)))
 }
 
-fn parse(url: &str) -> Result<ConnectionInfo, RedisError> {
-    let info = url.into_connection_info()?;
+fn parse(url: &str) -> Result<ConnectionInfo, RedisOpenError> {
+    let info = url.into_connection_info().map_err(unusable)?;
     let insecure = matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. });
     if insecure {
         return Err(misconfigured(
@@ -162,11 +185,36 @@ fn tcp() -> TcpSettings {
     TcpSettings::default().set_nodelay(true)
 }
 
-fn client(info: ConnectionInfo, options: &RedisOptions) -> Result<Client, RedisError> {
-    match certificates(options).filter(|_| is_tls(&info)) {
+/// A password and rows that anybody on the way can read are sent only on demand.
+fn refuse_plaintext(info: &ConnectionInfo, options: &RedisOptions) -> Result<(), RedisOpenError> {
+    match plaintext_host(info).filter(|_| !options.allow_plaintext) {
+        Some(host) => Err(RedisOpenError::Plaintext { host: host.into() }),
+        None => Ok(()),
+    }
+}
+
+/// The other machine that this would speak to without TLS.
+pub(super) fn plaintext_host(info: &ConnectionInfo) -> Option<&str> {
+    match info.addr() {
+        ConnectionAddr::Tcp(host, _) if leaves_the_machine(host) => Some(host),
+        _ => None,
+    }
+}
+
+/// Whether both are spoken to in the same way: only the first one's way is used.
+fn is_alike(one: &ConnectionInfo, other: &ConnectionInfo) -> bool {
+    let (settings, others) = (one.redis_settings(), other.redis_settings());
+    is_tls(one) == is_tls(other)
+        && settings.username() == others.username()
+        && settings.password() == others.password()
+}
+
+fn client(info: ConnectionInfo, options: &RedisOptions) -> Result<Client, RedisOpenError> {
+    let client = match certificates(options).filter(|_| is_tls(&info)) {
         Some(certificates) => Client::build_with_tls(info, certificates),
         None => Client::open(info),
-    }
+    };
+    client.map_err(unusable)
 }
 
 fn certificates(options: &RedisOptions) -> Option<TlsCertificates> {
@@ -181,6 +229,10 @@ fn is_tls(info: &ConnectionInfo) -> bool {
     matches!(info.addr(), ConnectionAddr::TcpTls { .. })
 }
 
-fn misconfigured(reason: &'static str) -> RedisError {
-    (ErrorKind::InvalidClientConfig, reason).into()
+fn misconfigured(reason: &'static str) -> RedisOpenError {
+    unusable((ErrorKind::InvalidClientConfig, reason).into())
+}
+
+fn unusable(error: RedisError) -> RedisOpenError {
+    RedisOpenError::Misconfigured(error.into())
 }

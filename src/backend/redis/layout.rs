@@ -1,10 +1,12 @@
 //! Where rows stand in Redis, and in what form.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use ring::digest::{SHA256, digest};
 
-use crate::backend::{BoxError, Error, Key, Metadata, Partition, Row, Sealed, Slot, Version};
+use crate::backend::{
+    BoxError, Error, Key, Metadata, Partition, Row, Sealed, Slot, Version, seconds,
+};
 
 /// The names of all keys. Those of one shard carry one hash tag, so that they stand in one slot
 /// of a cluster, and one script may touch them.
@@ -63,7 +65,8 @@ pub(super) fn parse_name(name: &[u8]) -> Result<Key, Error> {
             slot: Slot::new(slot).ok()?,
         })
     };
-    parse().ok_or_else(|| malformed("an index of Redis holds a name that is not ours"))
+    let text = String::from_utf8_lossy(name);
+    parse().ok_or_else(|| malformed(format!("an index of Redis holds a name not ours: {text:?}")))
 }
 
 /// A row in one value, so that it is written, read and compared as a whole:
@@ -114,15 +117,13 @@ pub(super) fn decode(value: &[u8]) -> Result<Row, Error> {
     parse().ok_or_else(|| malformed("a value in Redis is not a row of ours"))
 }
 
-/// Whole seconds since 1970, rounded down.
+/// Whole seconds since 1970. Nothing is due before that.
 pub(super) fn to_seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
+    seconds::to_seconds(time).max(0).cast_unsigned()
 }
 
-fn from_seconds(seconds: u64) -> Option<SystemTime> {
-    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+fn from_seconds(stored: u64) -> Option<SystemTime> {
+    seconds::from_seconds(i64::try_from(stored).ok()?)
 }
 
 pub(super) fn malformed(cause: impl Into<BoxError>) -> Error {
@@ -151,6 +152,8 @@ const HEADER_LEN: usize = 30;
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
 
     #[test]

@@ -14,21 +14,27 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
+use super::connect::plaintext_host;
+use super::turns::Turns;
+
 /// One master. All calls share one connection.
 pub(super) struct Node {
     address: String,
     home: Home,
     timeouts: Timeouts,
     live: RwLock<Option<Live>>,
-    /// Held by the one caller who makes or checks the connection; the others wait for it.
-    turn: Mutex<()>,
+    /// One caller makes or checks the connection, and the others wait for it.
+    turns: Turns,
 }
 
 /// Where the master is found.
 pub(super) enum Home {
     /// In a cluster a node says by itself which keys are not its own, a replica too.
     Member(Client),
-    Sentinel(Mutex<SentinelClient>),
+    Sentinel {
+        client: Mutex<SentinelClient>,
+        allow_plaintext: bool,
+    },
     Server(Client),
 }
 
@@ -51,6 +57,9 @@ pub(super) enum Failure {
     /// It was sent, and what became of it is not known.
     #[error("Redis did not answer")]
     Lost(#[source] RedisError),
+    /// It was not sent, as others could read it on the way.
+    #[error("{host} is another machine, and would be spoken to without TLS")]
+    Plaintext { host: String },
     /// The server refused it.
     #[error("Redis refused a command")]
     Refused(#[source] RedisError),
@@ -69,7 +78,7 @@ impl Node {
             home,
             timeouts,
             live: RwLock::default(),
-            turn: Mutex::default(),
+            turns: Turns::default(),
         }
     }
 
@@ -122,20 +131,33 @@ impl Node {
     }
 
     async fn renewed(&self) -> Result<Live, Failure> {
-        let _turn = self.turn.lock().await;
-        if let Some(mut live) = self.current() {
-            // Another caller may have had the turn before.
-            if is_fresh(&live) {
-                return Ok(live);
-            }
-            if self.check(&mut live.connection).await.is_ok() {
-                live.checked = Instant::now();
-                return Ok(self.keep(live));
-            }
+        let turn = self.turns.take().await;
+        // Another caller may have had the turn before.
+        if let Some(live) = self.current().filter(is_fresh) {
+            return Ok(live);
+        }
+        match turn.is_in_vain() {
+            true => Err(Failure::Unreachable(TRIED.into())),
+            false => turn.attempt(self.renew()).await,
+        }
+    }
+
+    async fn renew(&self) -> Result<Live, Failure> {
+        if let Some(mut live) = self.current()
+            && self.check(&mut live.connection).await.is_ok()
+        {
+            live.checked = Instant::now();
+            return Ok(self.keep(live));
         }
         self.forget();
-        let mut connection = self.connect().await.map_err(Failure::Unreachable)?;
-        self.check(&mut connection).await?;
+        let connect = async {
+            let mut connection = self.connect().await?;
+            self.check(&mut connection).await?;
+            Ok(connection)
+        };
+        // The driver bounds each step: the search for the master, the connection, the answer.
+        let connected = timeout(self.timeouts.connect, connect).await;
+        let connection = connected.unwrap_or(Err(Failure::Unreachable(LATE.into())))?;
         let now = Instant::now();
         Ok(self.keep(Live {
             connection,
@@ -144,22 +166,29 @@ impl Node {
         }))
     }
 
-    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
+    async fn connect(&self) -> Result<MultiplexedConnection, Failure> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.timeouts.connect))
             .set_response_timeout(Some(self.timeouts.response));
         let client = match &self.home {
-            Home::Sentinel(sentinel) => {
-                let mut sentinel = sentinel.lock().await;
-                // The driver bounds each step of the search, but not the search.
-                let found = timeout(self.timeouts.connect, sentinel.async_get_client()).await;
-                found.map_err(|_| (ErrorKind::Io, "no sentinel named a master in time"))??
+            Home::Sentinel {
+                client,
+                allow_plaintext,
+            } => {
+                let found = client.lock().await.async_get_client().await;
+                let found = found.map_err(Failure::Unreachable)?;
+                let host = plaintext_host(found.get_connection_info());
+                if let Some(host) = host.filter(|_| !allow_plaintext) {
+                    return Err(Failure::Plaintext { host: host.into() });
+                }
+                found
             }
             Home::Member(client) | Home::Server(client) => client.clone(),
         };
         client
             .get_multiplexed_async_connection_with_config(&config)
             .await
+            .map_err(Failure::Unreachable)
     }
 
     /// Whether the server answers, and is a master where that matters.
@@ -220,6 +249,10 @@ fn is_fresh(live: &Live) -> bool {
 fn is_from_server(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
 }
+
+const LATE: (ErrorKind, &str) = (ErrorKind::Io, "no connection to a master in time");
+
+const TRIED: (ErrorKind, &str) = (ErrorKind::Io, "another call has just tried to connect");
 
 /// For how long a server is taken to be still the master, and its connection to be still there.
 /// One short command per second is nothing, and a connection that broke while it was idle is

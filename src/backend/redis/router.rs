@@ -16,7 +16,7 @@ use super::node::{Failure, Node};
 pub(super) enum Router {
     /// One master for everything: a server alone, or behind Sentinel.
     Alone(Arc<Node>),
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
 }
 
 /// What may be done with a command that brought no answer.
@@ -90,6 +90,7 @@ impl Router {
     async fn remedy(&self, node: &Arc<Node>, shard: usize, failure: &Failure) -> Remedy {
         let error = match failure {
             Failure::Lost(_) => return Remedy::OnceIfRead,
+            Failure::Plaintext { .. } => return Remedy::None,
             Failure::Refused(error) => error,
             Failure::Replica | Failure::Unreachable(_) => return self.elsewhere(node, shard).await,
         };

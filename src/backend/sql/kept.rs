@@ -70,8 +70,16 @@ impl<DB: Database> Kept<DB> {
         while let Some(idle) = self.pop() {
             lease.made = idle.made;
             let connection = lease.connection.insert(idle.connection);
-            if !suspect(idle.since.elapsed()) || connection.ping().await.is_ok() {
+            if !suspect(idle.since.elapsed()) {
                 return Ok(lease);
+            }
+            let asked = Instant::now();
+            match timeout(PING, connection.ping()).await {
+                Ok(Ok(())) => return Ok(lease),
+                Ok(Err(_)) => {}
+                // Whoever dropped it without a word, a firewall or a failed machine, has dropped
+                // those that were idle with it. To try each out would take too long.
+                Err(_) => self.forget(asked),
             }
             lease.discard();
         }
@@ -83,6 +91,17 @@ impl<DB: Database> Kept<DB> {
 
     fn pop(&self) -> Option<Idle<DB>> {
         self.idle().pop()
+    }
+
+    /// Closes the connections that were idle then.
+    fn forget(&self, then: Instant) {
+        let mut idle = self.idle();
+        let (kept, dead) = idle.drain(..).partition(|idle| idle.since > then);
+        *idle = kept;
+        let dead: Vec<Idle<DB>> = dead;
+        for mut idle in dead {
+            idle.connection.close_on_drop();
+        }
     }
 
     fn push(&self, given_back: Idle<DB>) {
@@ -166,6 +185,9 @@ impl<DB: Database> DerefMut for Lease<'_, DB> {
         self.connection.as_mut().expect("taken only at the end")
     }
 }
+
+/// An answer takes a round trip.
+const PING: Duration = Duration::from_secs(1);
 
 #[cfg(all(test, feature = "sqlite"))]
 mod tests {
