@@ -149,6 +149,12 @@ pub enum OpenError {
     /// A row of the keyring is not one that this version wrote.
     #[error("the store's keyring was changed, or written by a newer version of this crate")]
     Keyring,
+    /// The database has rows of this app, and not the keys that open them.
+    #[error(
+        "the database has rows of this app but not its keyring: restore the rows of the partition \
+         `<client id>/keyring` from a backup"
+    )]
+    KeyringLost,
 }
 
 impl From<backend::Error> for store::Error {
@@ -167,7 +173,8 @@ impl From<OpenError> for store::Error {
             OpenError::Backend(error) => error.into(),
             OpenError::Key(KeyError::Changed | KeyError::UnknownKey { .. })
             | OpenError::Copying
-            | OpenError::Keyring => Self::Unreadable(error.into()),
+            | OpenError::Keyring
+            | OpenError::KeyringLost => Self::Unreadable(error.into()),
             // A provider that refuses says nothing about the rows: one mistake in its
             // permissions must not look like every tenant's data being damaged.
             OpenError::Key(_) => Self::Unavailable(error.into()),

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::installation::{Bot, Grant, Installation, Scopes, User};
-use crate::secret::AccessToken;
+use crate::secret::{AccessToken, RefreshToken};
 use crate::slack::{ClientCredentials, ErrorCode, SlackClient};
 use crate::store::{Chain, ChainKey, Credential, InstallId, RotationStore, StoredChain};
 use crate::tenant::InstallationKey;
@@ -344,6 +344,10 @@ impl TokenRotator {
     }
 
     async fn token(&self, key: &ChainKey, demand: Demand) -> Result<Token, Error> {
+        Ok(Token::of(&*self.settled(key, demand).await?))
+    }
+
+    async fn settled(&self, key: &ChainKey, demand: Demand) -> Result<Arc<StoredChain>, Error> {
         let stored = self
             .engine
             .store
@@ -357,7 +361,7 @@ impl TokenRotator {
         let stored = self.settle(key, demand, Arc::new(stored)).await?;
         match stored.is_on_hold {
             true => Err(Error::OnHold),
-            false => Ok(Token::of(&stored)),
+            false => Ok(stored),
         }
     }
 
@@ -376,12 +380,24 @@ impl TokenRotator {
         if !is_suspect && freshness == Freshness::Fresh || serves_while_due {
             return Ok(grant);
         }
-        let token = self.token(key, Demand::Current).await?;
+        // A pair is handed out whole: the host may store it again.
+        let stored = self.settled(key, Demand::Current).await?;
+        let Token {
+            access_token,
+            expires_at,
+            scopes,
+            ..
+        } = Token::of(&stored);
+        let refresh_token = stored.grant.refresh_token.as_ref();
+        let refresh_token = refresh_token.map(|token| {
+            let token = RefreshToken::new(token.expose());
+            token.expect("a stored token was checked when it was taken")
+        });
         Ok(Grant {
-            access_token: token.access_token,
-            refresh_token: grant.refresh_token,
-            expires_at: token.expires_at,
-            scopes: token.scopes,
+            access_token,
+            refresh_token,
+            expires_at,
+            scopes,
         })
     }
 

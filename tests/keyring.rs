@@ -348,6 +348,16 @@ async fn a_keyring_that_vanished_is_an_error_and_not_made_anew() {
             .is_err()
     );
     assert!(slots(&db).await.is_empty());
+
+    // A process that starts makes none either: the old one is to be restored.
+    let open = async |app| EncryptedStore::open(Arc::clone(&db.backend), local(), app).await;
+    let error = open(db.app.clone()).await.expect_err("rows stand");
+    assert!(matches!(error, OpenError::KeyringLost), "{error:?}");
+    assert!(slots(&db).await.is_empty());
+    let other = slack_installs::ClientId::new("100000000001.200000000002").expect("an id");
+    open(other)
+        .await
+        .expect("another app's rows are not its own");
 }
 
 #[tokio::test]

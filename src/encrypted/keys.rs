@@ -53,10 +53,30 @@ impl<B: Backend> Keys<B> {
         match rows.as_slice() {
             [_, Some(_)] => return Err(OpenError::Copying),
             [Some(_), None] => {}
+            _ if keys.is_lost().await? => return Err(OpenError::KeyringLost),
             _ => keys.make_primary().await?,
         }
         keys.fetch(None).await?;
         Ok(keys)
+    }
+
+    /// Whether rows of this app stand, and no key that could open them. A new key would hide that,
+    /// and stand in the way of the old ones when they are restored.
+    async fn is_lost(&self) -> Result<bool, OpenError> {
+        let ours = format!("{}/", self.app);
+        let mut from = None;
+        loop {
+            let page = self.backend.scan(from, PAGE).await?;
+            let mut rows = page.rows.iter();
+            if rows.any(|(key, _)| key.partition.as_str().starts_with(&ours)) {
+                // Another process may have begun meanwhile: it makes the key before any row.
+                return Ok(self.read(&primary_slot()).await?.is_none());
+            }
+            from = page.next;
+            if from.is_none() {
+                return Ok(false);
+            }
+        }
     }
 
     /// The key that seals.
@@ -329,3 +349,6 @@ const KIND: &str = "data_key";
 /// For how long after a failed call to the key provider nobody calls it again: long enough for
 /// everybody who waited for that call, short enough to notice that it is back.
 const FAILURE_IS_FRESH: Duration = Duration::from_secs(1);
+
+/// Rows looked at in one step, when a store is opened for the first time.
+const PAGE: usize = 1000;

@@ -11,12 +11,13 @@ use super::flight::{Flights, Landing, Seat};
 use super::guard::{Breaker, Deaths, Pace};
 use super::memo::Memo;
 use super::protocol::{self, Acquired, CALL, Demand, Freshness, KEEP_ALIVE, LEASE};
+use super::prove::is_ended;
 use super::refresh::Step;
 use super::{Error, RotationConfig};
 use crate::clock::Clock;
 use crate::installation::Grant;
 use crate::random;
-use crate::slack::{Error as SlackError, ErrorClass, ErrorCode, SlackClient};
+use crate::slack::{Error as SlackError, ErrorCode, SlackClient};
 use crate::store::{self, Chain, ChainKey, HARD, RotationStore, SOFT, SPREAD, StoredChain};
 
 /// One process's part of the protocol.
@@ -178,7 +179,7 @@ impl Engine {
         }
         let test = self.slack.auth_test(&stored.grant.access_token);
         let answer = tokio::time::timeout(CALL, test).await;
-        let is_alive = !matches!(answer, Ok(Err(error)) if is_refusal(&error));
+        let is_alive = !matches!(answer, Ok(Err(error)) if is_ended(&error));
         self.memo
             .judge(key, generation, is_alive, Instant::now() + VERDICT);
         is_alive
@@ -391,12 +392,6 @@ pub(super) fn name(error: &SlackError) -> Arc<str> {
         SlackError::Malformed { .. } => "malformed_answer".into(),
         SlackError::Transport(_) => "no_answer".into(),
     }
-}
-
-/// Whether Slack says that the token of this call has ended.
-pub(super) fn is_refusal(error: &SlackError) -> bool {
-    use ErrorClass::{Dead, Revoked, TokenExpired};
-    matches!(error.class(), Dead | Revoked | TokenExpired)
 }
 
 fn code(error: Option<&str>) -> ErrorCode {

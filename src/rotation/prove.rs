@@ -76,8 +76,9 @@ impl Engine {
     }
 }
 
-/// Not `invalid_auth`: that can be our own address.
-fn is_ended(error: &SlackError) -> bool {
+/// Whether Slack says that the token lives no more. Not by `invalid_auth`, which is also what an
+/// address gets that is not on the app's allow-list.
+pub(super) fn is_ended(error: &SlackError) -> bool {
     match (error, error.class()) {
         (_, ErrorClass::Dead | ErrorClass::TokenExpired) => true,
         (SlackError::Api { code, .. }, _) => code.as_str() == "token_revoked",

@@ -10,6 +10,7 @@ use super::Error;
 use super::engine::{self, Engine, Outage};
 use super::guard::WINDOW;
 use super::protocol::{self, CALL, Committed, Fresh, LEASE, Refused, Released, SAVE, Ticket};
+use super::prove::is_ended;
 use crate::secret::{RefreshToken, same};
 use crate::slack::{Error as SlackError, ErrorClass, ErrorCode, Renewed, TransportError};
 use crate::store::{Chain, ChainKey, Credential, Mark, StoredChain};
@@ -342,7 +343,7 @@ impl Engine {
         let test = self.slack.auth_test(&standing.grant.access_token);
         let is_alive = match tokio::time::timeout(CALL, test).await {
             Ok(Ok(_)) => true,
-            Ok(Err(error)) if engine::is_refusal(&error) => false,
+            Ok(Err(error)) if is_ended(&error) => false,
             _ => return,
         };
         let generation = standing.chain.generation;

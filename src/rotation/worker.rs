@@ -99,7 +99,8 @@ impl Engine {
         due.rotate_left(begin);
         let pause = Duration::from_secs(1) / config.rate.max(1);
         for key in &due {
-            if self.flights.is_closed() {
+            // Slack has told this process to wait: what callers need comes first.
+            if self.flights.is_closed() || self.pace.is_held() {
                 break;
             }
             if self.serve(key).await {

@@ -200,7 +200,7 @@ impl World {
         counts.accepted = after.accepted - before.accepted;
         counts.calls = after.calls - before.calls;
         counts.duplicates = after.duplicates - before.duplicates;
-        Outcome {
+        let outcome = Outcome {
             case,
             nth,
             step,
@@ -219,7 +219,10 @@ impl World {
             },
             forgotten: self.forgotten(secrets, chain.as_ref()),
             live: self.fake.live_tokens(&team, None),
-        }
+        };
+        // What was lost here is not for the workers of the next trial.
+        self.forget(&team).await;
+        outcome
     }
 
     async fn reached(&self, team: &str, before: RefreshCounts) -> Reached {

@@ -101,8 +101,8 @@ impl Outcome {
         match (is_second, self.case.grace.is_zero(), self.case.policy) {
             // Refused, while somebody it cannot know of has the next pair or had it.
             (true, true, _) => Heard::Never(REFUSED.to_owned()),
-            // The second of two pairs, dead from the start.
-            (true, false, GracePolicy::FirstOnly) => Heard::Stale,
+            // The second of two pairs is dead from the start, and whoever bought it found out.
+            (true, false, GracePolicy::FirstOnly) => Heard::Later(ENDED.to_owned()),
             _ => Heard::Later("nothing at all".to_owned()),
         }
     }
@@ -145,6 +145,8 @@ impl Heard {
 }
 
 const BEFORE_THE_CALL: &str = "before the call";
+
+const ENDED: &str = "the token could not be refreshed yet: token_revoked";
 
 const REFUSED: &str = "the app must be installed again: invalid_refresh_token";
 

@@ -114,6 +114,10 @@ impl World {
     /// The app is removed at Slack, and the event is handled.
     pub(crate) async fn uninstall(&self, team: &str) {
         assert!(self.fake.uninstall(team), "it was installed");
+        self.forget(team).await;
+    }
+
+    pub(crate) async fn forget(&self, team: &str) {
         let deleted = self.store.delete(&key(team), &Delete::all()).await;
         deleted.expect("the database answers");
     }
