@@ -15,7 +15,15 @@ use super::app;
 /// All rows of so many tenants, and of the app's keyring.
 pub(crate) async fn rows(tenants: usize) -> Vec<(Key, Row)> {
     let filled = memory(tenants).await;
-    filled.scan(None, usize::MAX).await.unwrap().rows
+    let (mut rows, mut from) = (Vec::new(), None);
+    loop {
+        let page = filled.scan(from, 1000).await.unwrap();
+        rows.extend(page.rows);
+        from = page.next;
+        if from.is_none() {
+            return rows;
+        }
+    }
 }
 
 /// Memory with so many tenants.

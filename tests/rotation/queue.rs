@@ -67,8 +67,7 @@ async fn overdue_rows_of_another_app_do_not_keep_expired_states_alive() {
     stage.fake.advance(HOUR);
     let store = stage.store.clone().with_clock(stage.fake.clock());
     assert_eq!(store.sweep_expired_states().await.expect("swept"), 10);
-    let rows = stage.store.backend().scan(None, 10_000).await;
-    let rows = rows.expect("answers").rows;
+    let rows = super::support::all_rows(stage.store.backend()).await;
     let others = rows.iter().filter(|(key, _)| {
         let partition = key.partition.as_str();
         partition.starts_with("1.other/")
