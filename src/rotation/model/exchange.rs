@@ -68,6 +68,9 @@ const TWICE: &str = "a token was sent twice, and Slack may have taken it the fir
 /// A pair's refresh token.
 const PAIR: Mark = Mark(1);
 
+/// One way on from a state.
+type Change<'c> = &'c mut dyn FnMut(&mut State);
+
 impl State {
     fn first(workers: usize) -> Self {
         let long_lived = Chain {
@@ -149,12 +152,7 @@ impl State {
     }
 
     /// What one worker may do next, as the engine does it.
-    fn work(
-        &self,
-        protocol: &Protocol,
-        number: usize,
-        step: &mut dyn FnMut(&mut dyn FnMut(&mut Self)),
-    ) {
+    fn work(&self, protocol: &Protocol, number: usize, step: &mut dyn FnMut(Change<'_>)) {
         let chain = self.record.as_ref();
         match &self.workers[number] {
             Doing::Nothing => {
@@ -169,7 +167,7 @@ impl State {
             }
             Doing::Calls(ticket) => {
                 let send = |state: &mut Self| {
-                    state.wrong = state.wrong.or((state.sent > 0).then_some(TWICE));
+                    state.wrong = state.wrong.or_else(|| (state.sent > 0).then_some(TWICE));
                     state.sent += 1;
                     state.issued = true;
                 };
@@ -226,7 +224,7 @@ impl State {
         let is_kept = self.given_back || self.record.as_ref().is_some_and(is_stored);
         let is_gone = self.moves == 0;
         let is_lost = is_quiet && nothing_failed && self.issued && !is_kept && !is_gone;
-        self.wrong.or(is_lost.then_some(LOST))
+        self.wrong.or_else(|| is_lost.then_some(LOST))
     }
 }
 
