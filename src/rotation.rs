@@ -348,20 +348,22 @@ impl TokenRotator {
     }
 
     async fn settled(&self, key: &ChainKey, demand: Demand) -> Result<Arc<StoredChain>, Error> {
-        let stored = self
-            .engine
-            .store
-            .chain(key)
-            .await?
-            .ok_or(Error::NotInstalled)?;
         // Its tokens are refreshed all the same, so that it can be let go again.
-        if stored.is_on_hold {
-            return Err(Error::OnHold);
-        }
+        let stored = self.released(key).await?;
         let stored = self.settle(key, demand, Arc::new(stored)).await?;
-        match stored.is_on_hold {
-            true => Err(Error::OnHold),
-            false => Ok(stored),
+        if stored.is_on_hold {
+            // A refresh that others began may have read that before the hold ended.
+            self.released(key).await?;
+        }
+        Ok(stored)
+    }
+
+    /// The chain, unless it is on hold.
+    async fn released(&self, key: &ChainKey) -> Result<StoredChain, Error> {
+        let stored = self.engine.store.chain(key).await?;
+        match stored.ok_or(Error::NotInstalled)? {
+            stored if stored.is_on_hold => Err(Error::OnHold),
+            stored => Ok(stored),
         }
     }
 
