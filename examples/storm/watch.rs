@@ -112,7 +112,8 @@ impl Backend for Watched<Arc<dyn Backend>> {
 
     async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
         let outcome = self.0.commit(partition, changes).await;
-        if outcome.is_ok() {
+        // An empty commit saves nothing: by it a cache forgets.
+        if outcome.is_ok() && !changes.is_empty() {
             self.1.saved(partition);
         }
         outcome
