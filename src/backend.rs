@@ -15,7 +15,6 @@ use thiserror::Error;
 use crate::random;
 pub use crate::seal::Sealed;
 
-mod cached;
 #[cfg(feature = "testing")]
 pub mod conformance;
 #[cfg(feature = "dynamodb")]
@@ -50,7 +49,6 @@ mod sqlite;
 
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisBackend, RedisOpenError, RedisOptions};
-pub use cached::{CacheOptions, CachedBackend};
 #[cfg(feature = "dynamodb")]
 pub use dynamodb::{DynamoDbBackend, DynamoDbOpenError};
 #[cfg(feature = "testing")]
@@ -68,35 +66,47 @@ pub use sqlite::{SqliteBackend, SqliteOpenError};
 /// Each number begins the names of its checks in
 /// [`conformance`] (feature `testing`).
 ///
-/// 1. `read` answers one entry for each slot asked for, in that order; a row that does not exist
-///    is `None`. A slot may be asked for twice.
-/// 2. A row comes back as it was written: version, metadata and sealed bytes to the byte,
-///    `due_at` to the second.
-/// 3. `Expect::Absent` commits only where no row stands, and conflicts otherwise.
+/// 1. `read` returns one entry for each slot, in the order of the request; a row that does not exist
+///    is `None`. A slot may be requested twice.
+/// 2. A row is returned as it was written: version, metadata and sealed bytes to the byte, the lane,
+///    and the due time to the second.
+/// 3. `Expect::Absent` commits only if the row does not exist, and conflicts otherwise.
 /// 4. `Expect::Version` commits only over exactly that version, and conflicts otherwise, also
-///    where no row stands.
+///    if the row does not exist.
 /// 5. `Expect::Any` commits in either case.
-/// 6. `Delete` with `only` removes exactly that version, and conflicts otherwise, also where no
-///    row stands. Without `only` it removes whatever stands, and is content with nothing.
-/// 7. `Clear` removes every row of the partition, hundreds too, and of no other, whatever their
-///    names begin with. Rows put by the same commit stand afterwards.
-/// 8. A commit happens wholly or not at all: one failed expectation leaves every row as it was,
+/// 6. `Delete` with `only` deletes exactly that version, and conflicts otherwise, also if the row
+///    does not exist. Without `only` it deletes any version, and is a no-op if there is none.
+/// 7. `Clear` deletes every row of the partition, hundreds too, and of no other, whatever their
+///    names begin with. Rows put by the same commit exist afterwards.
+/// 8. A commit happens wholly or not at all: one failed expectation leaves every row unchanged,
 ///    and no `read` sees a part of it.
-/// 9. Expectations are judged against the rows as they stood before the commit, in whatever order
-///    the changes are given. Two changes of one slot are [`Error::Malformed`], and so is a
-///    second `Clear`; nothing is written. No changes at all is a success.
-/// 10. Of concurrent commits that expect the same version, or absence, exactly one succeeds.
+/// 9. Expectations are judged against the rows before the commit, in whatever order the changes
+///    are given. Two changes of one slot are [`Error::Malformed`], and so is a second `Clear`;
+///    nothing is written. No changes at all is a success.
+/// 10. Of concurrent commits that expect the same version, or absence, and write, exactly one
+///     succeeds.
 /// 11. A commit that succeeded is seen by every `read` that starts afterwards.
 /// 12. Partitions and slots are compared byte for byte: `T1` is not `T12`, `a` is not `A`.
-/// 13. `scan` visits every slot that holds a row throughout the scan exactly once, however many
-///    pages, also if the row is overwritten meanwhile, and never answers more than `limit` rows a
-///    page. The page without `next` is the last; any page may be empty. A limit of 0 is taken as
-///    1, and one of more than 1,000 may be taken as 1,000. A cursor that this kind of backend did not make is [`Error::Malformed`].
-/// 14. `due` answers rows whose `due_at` is not after `now`, earliest first, at most `limit`.
-///    Rows without `due_at` never appear. It is a hint: it may lag behind a commit.
+/// 13. `scan` returns every row of its scope that exists throughout the scan exactly once, however
+///     many pages, also if the row is overwritten meanwhile, and no row outside its scope. The
+///     rows and odd rows of a page are at most `limit`. The page without `next` is the last; any
+///     page may be empty. A limit of 0 is taken as 1, and one of more than 1,000 may be taken as
+///     1,000. A cursor that this kind of backend did not make is [`Error::Malformed`].
+/// 14. `due` returns the rows of its queue whose time is not after `now`, earliest first, page by
+///     page, as `scan` does: rows and odd rows of a page are at most `limit`, and a row that
+///     stays due is returned exactly once. Rows of other queues, and rows that are never due, do
+///     not appear, and however many there are, they delay nothing. It is a hint: it may lag
+///     behind a commit.
 /// 15. A row may have 256 KiB of sealed bytes and 64 KiB of metadata. A commit may have 90
-///    changes, and a `read` 90 slots, of 2 MiB in all. More than that may be refused as
-///    [`Error::Malformed`], with nothing written.
+///     changes, and a `read` 90 slots, of 2 MiB in all. More than that may be refused as
+///     [`Error::Malformed`], with nothing written.
+/// 16. `Check` commits only if exactly that version exists, conflicts otherwise, and writes
+///     nothing. A commit of checks alone may succeed beside others of its kind.
+/// 17. A row that cannot be parsed stops nothing: `scan` and `due` skip it and return its key as
+///     text in [`Page::odd`]. `read` of such a row is [`Error::Malformed`]; a change that expects
+///     nothing in particular, and `Clear`, still replace or delete it.
+/// 18. `scan` of one partition reads that partition only, not the database. (A backend that cannot
+///     read a prefix without reading other apps' rows says so in its own documentation.)
 ///
 /// # Consistency
 ///
@@ -111,14 +121,14 @@ pub use sqlite::{SqliteBackend, SqliteOpenError};
 ///
 /// # Errors
 ///
-/// [`Error::Conflict`] only from `commit`, and only when nothing was written.
-/// [`Error::Unavailable`] from `commit` leaves the outcome open: the commit may have happened, or
-/// may still happen. A caller that reads the rows again and finds the version that it minted knows
-/// that it did; one that finds them as they were knows nothing, since the request may be on its
-/// way. What makes it safe to commit anew is the expectation: of two commits that expect the same
+/// [`Error::Conflict`] only from `commit`, and only if nothing was written.
+/// [`Error::Unavailable`] from `commit` leaves the outcome open: the commit may have been applied,
+/// or may still be. A caller that reads the rows again and finds the version that it minted knows
+/// that it was. A caller that finds the old rows knows nothing, since the request may still arrive.
+/// What makes it safe to commit again is the expectation: of two commits that expect the same
 /// rows one succeeds (rule 10), and the late one conflicts. A late `Clear`, or a change that
-/// expects nothing in particular, takes what stands by then. A backend never retries a commit by
-/// itself unless it knows that nothing happened.
+/// expects nothing in particular, applies to whatever exists then. A backend never retries a
+/// commit by itself unless it knows that nothing happened.
 ///
 /// # Example
 ///
@@ -135,17 +145,28 @@ pub use sqlite::{SqliteBackend, SqliteOpenError};
 /// ```
 #[async_trait]
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
-    /// The rows of these slots, in this order.
+    /// Returns the rows of these slots, in this order.
     async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error>;
 
-    /// All changes of one partition, or none of them.
+    /// Applies all changes of one partition, or none of them.
     async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error>;
 
-    /// A page of all rows of all partitions, in no promised order.
-    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error>;
+    /// Returns a page of the rows of this scope, in no promised order.
+    async fn scan(
+        &self,
+        scope: &Scope,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error>;
 
-    /// Rows whose `due_at` has come.
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error>;
+    /// Returns a page of the rows of this queue whose time has come, earliest first.
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error>;
 }
 
 /// Forwards the port through a pointer.
@@ -166,12 +187,23 @@ macro_rules! forward {
                 (**self).commit(partition, changes).await
             }
 
-            async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-                (**self).scan(from, limit).await
+            async fn scan(
+                &self,
+                scope: &Scope,
+                from: Option<Cursor>,
+                limit: usize,
+            ) -> Result<Page, Error> {
+                (**self).scan(scope, from, limit).await
             }
 
-            async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
-                (**self).due(now, limit).await
+            async fn due(
+                &self,
+                queue: &Queue,
+                now: SystemTime,
+                from: Option<Cursor>,
+                limit: usize,
+            ) -> Result<Page, Error> {
+                (**self).due(queue, now, from, limit).await
             }
         }
     };
@@ -180,9 +212,9 @@ macro_rules! forward {
 forward!(Arc);
 forward!(Box);
 
-/// Makes a checked name: 1 to [`MAX_NAME_LEN`] visible ASCII characters but `{` and `}`.
+/// Makes a checked name: a text that [`is_name`] accepts, and this check as well.
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $form:literal, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
         pub struct $name(Arc<str>);
@@ -192,18 +224,18 @@ macro_rules! name {
             ///
             /// # Errors
             ///
-            /// [`NameError`] unless it is 1 to [`MAX_NAME_LEN`] visible ASCII characters, and
-            /// neither `{` nor `}` (which Redis Cluster gives a meaning).
+            #[doc = concat!("[`NameError`] unless it is ", $form, ": 1 to [`MAX_NAME_LEN`] visible ASCII")]
+            /// characters, and neither `{` nor `}` (which Redis Cluster gives a meaning).
             pub fn new(name: impl AsRef<str>) -> Result<Self, NameError> {
                 let name = name.as_ref();
-                let allowed = |byte: u8| byte.is_ascii_graphic() && !b"{}".contains(&byte);
-                match (1..=MAX_NAME_LEN).contains(&name.len()) && name.bytes().all(allowed) {
+                let check: fn(&str) -> bool = $check;
+                match is_name(name) && check(name) {
                     true => Ok(Self(name.into())),
                     false => Err(NameError),
                 }
             }
 
-            /// The name.
+            /// Returns the name.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -224,24 +256,63 @@ macro_rules! name {
     };
 }
 
+fn is_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_graphic() && !b"{}".contains(&byte);
+    (1..=MAX_NAME_LEN).contains(&name.len()) && name.bytes().all(allowed)
+}
+
 name!(
     /// The unit of atomicity: one tenant of one app, or one OAuth state, or one app's keyring.
-    Partition
+    ///
+    /// The form is `<app>/<name>`; the app ends at the first slash.
+    Partition,
+    "of the form `<app>/<name>`",
+    |name| name.split_once('/').is_some_and(|(app, name)| !app.is_empty() && !name.is_empty())
 );
 name!(
     /// One row's place in its partition: `bot`, `user/U…`, …
-    Slot
+    Slot,
+    "a name",
+    |_| true
 );
+name!(
+    /// The beginning of partitions' texts: `<app>/T` is all partitions of that app whose name
+    /// begins with `T`.
+    Prefix,
+    "a beginning of a partition's text",
+    |_| true
+);
+
+impl Partition {
+    /// Returns the app that the partition belongs to: the text before the first slash.
+    #[must_use]
+    pub fn app(&self) -> &str {
+        self.parts().0
+    }
+
+    /// Returns the name of the partition within its app: the text after the first slash.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.parts().1
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        self.0.split_once('/').expect("the form was checked")
+    }
+}
 
 /// The longest partition or slot name, in bytes. Every database has keys of this length.
 pub const MAX_NAME_LEN: usize = 255;
 
-/// A text that cannot name a partition or a slot.
+/// A text that cannot name a partition, a slot, a prefix, or an app.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error("not a storage name: expected 1 to {MAX_NAME_LEN} visible ASCII characters without braces")]
+#[error(
+    "not a storage name: expected 1 to {MAX_NAME_LEN} visible ASCII characters without braces; a \
+     partition is `<app>/<name>`, an app has no slash"
+)]
 pub struct NameError;
 
-/// Where a row stands.
+/// The place of a row.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Key {
     /// The partition.
@@ -250,10 +321,137 @@ pub struct Key {
     pub slot: Slot,
 }
 
-/// 128 random bits, minted by whoever writes a row.
+/// Which rows a [`Backend::scan`] returns.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Scope {
+    /// All rows of all apps.
+    Everything,
+    /// The rows of one partition.
+    Partition(Partition),
+    /// The rows of all partitions whose text begins with this.
+    Prefix(Prefix),
+}
+
+impl Scope {
+    /// Returns whether a partition is in this scope.
+    #[must_use]
+    pub fn contains(&self, partition: &Partition) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Partition(own) => own == partition,
+            Self::Prefix(prefix) => partition.as_str().starts_with(prefix.as_str()),
+        }
+    }
+}
+
+/// What a row waits for. What waits in one lane never delays what waits in another.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Lane {
+    /// A row of the audit log, to be deleted after its retention.
+    Audit,
+    /// A tenant's departure, to be reported to the app.
+    Departure,
+    /// A request that was handled, to be forgotten.
+    Handled,
+    /// Anything else that ended, to be reported to the app.
+    Notice,
+    /// A token, to be refreshed.
+    Refresh,
+    /// An OAuth state, to be deleted after it expired.
+    State,
+}
+
+impl Lane {
+    /// All lanes.
+    pub const ALL: [Self; 6] = [
+        Self::Audit,
+        Self::Departure,
+        Self::Handled,
+        Self::Notice,
+        Self::Refresh,
+        Self::State,
+    ];
+
+    /// Returns the name that is stored and sealed. It never changes.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Audit => "audit",
+            Self::Departure => "departure",
+            Self::Handled => "handled",
+            Self::Notice => "notice",
+            Self::Refresh => "refresh",
+            Self::State => "state",
+        }
+    }
+
+    /// Returns the lane of a stored name.
+    #[must_use]
+    pub fn from_stored(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|lane| lane.as_str() == name)
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One lane of one app.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Queue {
+    app: Arc<str>,
+    lane: Lane,
+}
+
+impl Queue {
+    /// Returns the queue of one app's partitions, by what their rows wait for.
+    ///
+    /// # Errors
+    ///
+    /// [`NameError`] if `app` cannot stand before the slash of a [`Partition`].
+    pub fn new(app: impl AsRef<str>, lane: Lane) -> Result<Self, NameError> {
+        let app = app.as_ref();
+        match is_name(app) && !app.contains('/') {
+            true => Ok(Self { app: app.into(), lane }),
+            false => Err(NameError),
+        }
+    }
+
+    /// Returns the app.
+    #[must_use]
+    pub fn app(&self) -> &str {
+        &self.app
+    }
+
+    /// Returns the lane.
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// Returns whether a row waits in this queue.
+    #[must_use]
+    pub fn contains(&self, partition: &Partition, row: &Row) -> bool {
+        partition.app() == &*self.app && row.due.is_some_and(|due| due.lane == self.lane)
+    }
+}
+
+/// When and for what a row is due.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Due {
+    /// What the row waits for.
+    pub lane: Lane,
+    /// When its time comes; whole seconds, from 1970 to the end of the year 9999. Backends index
+    /// it.
+    pub at: SystemTime,
+}
+
+/// 128 random bits, minted by the writer of a row.
 ///
-/// Never a counter: a row that is deleted and made anew never has an old version again, and a
-/// writer that lost the answer recognises its own row on reading it back.
+/// Never a counter: a row that is deleted and created again never has an old version, and a
+/// writer that lost the response recognises its own row when it reads it back.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub struct Version([u8; 16]);
 
@@ -313,72 +511,79 @@ impl fmt::Debug for Metadata {
 /// One stored record.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Row {
-    /// Who wrote it last.
+    /// The version that the last writer minted.
     pub version: Version,
-    /// What may be seen.
+    /// What an operator may see.
     pub metadata: Metadata,
-    /// What may not.
+    /// The ciphertext.
     pub sealed: Sealed,
-    /// When somebody should look at it again; whole seconds, from 1970 to the end of the year
-    /// 9999. Backends index it.
-    pub due_at: Option<SystemTime>,
+    /// When and for what the row is due; `None` for never.
+    pub due: Option<Due>,
 }
 
 /// One change of a commit.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// Writes a row.
-    Put {
-        /// Where.
+    /// Writes nothing; the commit conflicts unless exactly this version exists.
+    Check {
+        /// The row.
         slot: Slot,
-        /// What.
-        row: Row,
-        /// What must stand there now.
-        expect: Expect,
+        /// The version that must exist.
+        version: Version,
     },
-    /// Removes a row.
+    /// Deletes every row of the partition.
+    Clear,
+    /// Deletes a row.
     Delete {
-        /// Where.
+        /// The row.
         slot: Slot,
-        /// The version that must stand there now; `None` for whatever stands, or nothing.
+        /// The version that must exist; `None` for any version, or no row.
         only: Option<Version>,
     },
-    /// Removes every row of the partition.
-    Clear,
+    /// Writes a row.
+    Put {
+        /// The row's place.
+        slot: Slot,
+        /// The new row.
+        row: Row,
+        /// What must exist now.
+        expect: Expect,
+    },
 }
 
 impl Change {
-    /// The slot that this changes; `None` for [`Change::Clear`].
+    /// Returns the slot that this concerns; `None` for [`Change::Clear`].
     #[must_use]
     pub fn slot(&self) -> Option<&Slot> {
         match self {
-            Self::Put { slot, .. } | Self::Delete { slot, .. } => Some(slot),
+            Self::Check { slot, .. } | Self::Delete { slot, .. } | Self::Put { slot, .. } => {
+                Some(slot)
+            }
             Self::Clear => None,
         }
     }
 
-    /// Whether this change may happen where a row of this version stands, or none.
+    /// Returns what must exist in the slot before the commit.
     #[must_use]
-    pub fn allows(&self, standing: Option<Version>) -> bool {
+    pub fn expects(&self) -> Expect {
         match self {
-            Self::Put {
-                expect: Expect::Absent,
-                ..
-            } => standing.is_none(),
-            Self::Put {
-                expect: Expect::Version(version),
-                ..
-            } => standing == Some(*version),
-            Self::Delete {
+            Self::Check { version, .. }
+            | Self::Delete {
                 only: Some(version),
                 ..
-            } => standing == Some(*version),
-            Self::Put {
-                expect: Expect::Any,
-                ..
-            }
-            | Self::Delete { only: None, .. }
-            | Self::Clear => true,
+            } => Expect::Version(*version),
+            Self::Put { expect, .. } => *expect,
+            Self::Delete { only: None, .. } | Self::Clear => Expect::Any,
+        }
+    }
+
+    /// Returns whether this change may happen where a row of this version exists, or none.
+    #[must_use]
+    pub fn allows(&self, current: Option<Version>) -> bool {
+        match self.expects() {
+            Expect::Absent => current.is_none(),
+            Expect::Any => true,
+            Expect::Version(version) => current == Some(version),
         }
     }
 
@@ -399,18 +604,18 @@ impl Change {
     }
 }
 
-/// What a [`Change::Put`] expects to stand in its slot.
+/// What a change expects to exist in its slot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Expect {
-    /// Nothing.
+    /// No row.
     Absent,
-    /// Anything or nothing.
+    /// Any row, or none.
     Any,
     /// A row of this version.
     Version(Version),
 }
 
-/// Where a scan goes on. Opaque: only the backend that made it can read it.
+/// The place where a scan or a queue continues. Opaque: only the backend that made it can read it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cursor(pub String);
 
@@ -445,12 +650,14 @@ impl Cursor {
     }
 }
 
-/// A page of a scan.
-#[derive(Clone, Debug)]
+/// A page of rows.
+#[derive(Clone, Debug, Default)]
 pub struct Page {
     /// The rows.
     pub rows: Vec<(Key, Row)>,
-    /// Where the next page starts; `None` after the last.
+    /// The keys of rows that could not be parsed, as text: something else wrote or changed them.
+    pub odd: Vec<String>,
+    /// The place where the next page starts; `None` after the last page.
     pub next: Option<Cursor>,
 }
 
