@@ -9,10 +9,11 @@ use sqlx::Connection as _;
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnectOptions, PgRow};
 
-use super::odd;
 use super::seconds::to_seconds;
-use super::sql::{self, Columns};
-use super::{Backend, Change, Cursor, Error, Expect, Key, Page, Partition, Row, Slot, Version};
+use super::sql::{self, After, Columns, Order, Place};
+use super::{
+    Backend, Change, Cursor, Error, Expect, Page, Partition, Queue, Row, Scope, Slot, Version,
+};
 
 mod calls;
 mod open;
@@ -23,7 +24,7 @@ pub use open::PostgresOpenError;
 pub use options::PostgresOptions;
 
 use calls::Calls;
-use options::Scope;
+use options::Opens;
 
 /// Keeps rows in one table of a Postgres database. Any number of processes may share it.
 ///
@@ -183,7 +184,7 @@ impl Backend for PostgresBackend {
     async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
         let names: Vec<_> = slots.iter().map(Slot::as_str).collect();
         let query = || sqlx::query(READ).bind(partition.as_str()).bind(&names);
-        let found = self.calls.read(Scope::Partition(partition), query).await;
+        let found = self.calls.read(Opens::Partition(partition), query).await;
         let found = found.map_err(failed)?;
         let name = |columns| PgRow::try_get(columns, 0);
         sql::in_order(slots, &found, name, |columns| row(columns, 1)).map_err(failed)
@@ -200,14 +201,17 @@ impl Backend for PostgresBackend {
             sqlx::query(COMMIT)
                 .bind(partition.as_str())
                 .bind(clear)
+                .bind(&changes.expected_slots)
+                .bind(&changes.expected)
+                .bind(&changes.deleted)
                 .bind(&changes.slots)
-                .bind(&changes.expectations)
                 .bind(&changes.versions)
                 .bind(&changes.metadata)
                 .bind(&changes.sealed)
+                .bind(&changes.lanes)
                 .bind(&changes.due_at)
         };
-        let answer = self.calls.write(Scope::Partition(partition), query).await;
+        let answer = self.calls.write(Opens::Partition(partition), query).await;
         let committed = |rows: Vec<PgRow>| match rows.first() {
             Some(columns) => columns.try_get(0),
             None => Err(sqlx::Error::RowNotFound),
@@ -218,36 +222,73 @@ impl Backend for PostgresBackend {
         }
     }
 
-    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        let after = from.map(|cursor| cursor.key(KIND)).transpose()?;
-        let (partition, slot) = sql::after(after.as_ref());
+    async fn scan(
+        &self,
+        scope: &Scope,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
         let limit = limit.clamp(1, sql::LONGEST_PAGE);
+        let after = After::from_cursor(KIND, Order::Key, from.as_ref())?.within(scope);
+        let (partition, slot) = (text(&after.partition)?, text(&after.slot)?);
         let rows = sql::limit(limit);
-        let query = || sqlx::query(SCAN).bind(partition).bind(slot).bind(rows);
-        let found = self.calls.read(Scope::Sweep, query).await;
-        let rows = keyed(&found.map_err(failed)?).collect::<Result<_, _>>()?;
-        Ok(sql::page(KIND, rows, limit))
+        let by_key = |statement| sqlx::query(statement).bind(partition).bind(slot).bind(rows);
+        let found = match scope {
+            Scope::Everything => {
+                let query = || by_key(SCAN);
+                self.calls.read(Opens::Everything, query).await
+            }
+            Scope::Partition(partition) => {
+                let query = || by_key(SCAN_PARTITION);
+                self.calls.read(Opens::Partition(partition), query).await
+            }
+            Scope::Prefix(prefix) => {
+                let end = sql::end_of(prefix);
+                let query = || by_key(SCAN_PREFIX).bind(&end);
+                let opens = Opens::Prefix(prefix.as_str());
+                self.calls.read(opens, query).await
+            }
+        };
+        page(Order::Key, &found.map_err(failed)?, limit)
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        let limit = limit.clamp(1, sql::LONGEST_PAGE);
+        let after = After::from_cursor(KIND, Order::Due, from.as_ref())?;
+        let (partition, slot) = (text(&after.partition)?, text(&after.slot)?);
         let query = || {
             sqlx::query(DUE)
+                .bind(queue.app())
+                .bind(queue.lane().as_str())
                 .bind(to_seconds(now))
+                .bind(after.due_at.unwrap_or(i64::MIN))
+                .bind(partition)
+                .bind(slot)
                 .bind(sql::limit(limit))
         };
-        let found = self.calls.read(Scope::Sweep, query).await.map_err(failed)?;
-        Ok(odd::sound(keyed(&found)))
+        let app = format!("{}/", queue.app());
+        let found = self.calls.read(Opens::Prefix(&app), query).await;
+        page(Order::Due, &found.map_err(failed)?, limit)
     }
 }
 
-/// Changes of slots, a column for each parameter of `slack_commit_1`.
+/// The changes of a commit, a column for each parameter of `slack_commit_1`.
 #[derive(Default)]
 struct Changes<'a> {
+    expected_slots: Vec<&'a str>,
+    expected: Vec<&'a [u8]>,
+    deleted: Vec<&'a str>,
     slots: Vec<&'a str>,
-    expectations: Vec<Option<&'a [u8]>>,
-    versions: Vec<Option<&'a [u8]>>,
-    metadata: Vec<Option<&'a str>>,
-    sealed: Vec<Option<&'a [u8]>>,
+    versions: Vec<&'a [u8]>,
+    metadata: Vec<&'a str>,
+    sealed: Vec<&'a [u8]>,
+    lanes: Vec<Option<&'static str>>,
     due_at: Vec<Option<i64>>,
 }
 
@@ -256,48 +297,61 @@ impl<'a> Changes<'a> {
         let mut columns = Self::default();
         for change in changes {
             match change {
-                Change::Put { slot, row, expect } => {
-                    let expected = match expect {
-                        Expect::Absent => Some(NOTHING),
-                        Expect::Any => None,
-                        Expect::Version(version) => Some(bytes(version)),
-                    };
-                    columns.push(slot, expected, Some(row));
-                }
-                Change::Delete { slot, only } => {
-                    columns.push(slot, only.as_ref().map(bytes), None);
-                }
+                Change::Check { slot, version } => columns.expect(slot, bytes(version)),
                 Change::Clear => {}
+                Change::Delete { slot, only } => {
+                    if let Some(version) = only {
+                        columns.expect(slot, bytes(version));
+                    }
+                    columns.deleted.push(slot.as_str());
+                }
+                Change::Put { slot, row, expect } => {
+                    match expect {
+                        Expect::Absent => columns.expect(slot, NOTHING),
+                        Expect::Any => {}
+                        Expect::Version(version) => columns.expect(slot, bytes(version)),
+                    }
+                    columns.put(slot, row);
+                }
             }
         }
         columns
     }
 
-    fn push(&mut self, slot: &'a Slot, expected: Option<&'a [u8]>, row: Option<&'a Row>) {
-        self.slots.push(slot.as_str());
-        self.expectations.push(expected);
-        self.versions.push(row.map(|row| bytes(&row.version)));
-        self.metadata.push(row.map(|row| row.metadata.as_str()));
-        self.sealed.push(row.map(|row| row.sealed.as_bytes()));
-        self.due_at
-            .push(row.and_then(|row| row.due_at.map(to_seconds)));
+    fn expect(&mut self, slot: &'a Slot, version: &'a [u8]) {
+        self.expected_slots.push(slot.as_str());
+        self.expected.push(version);
     }
+
+    fn put(&mut self, slot: &'a Slot, row: &'a Row) {
+        self.slots.push(slot.as_str());
+        self.versions.push(bytes(&row.version));
+        self.metadata.push(row.metadata.as_str());
+        self.sealed.push(row.sealed.as_bytes());
+        self.lanes.push(row.due.map(|due| due.lane.as_str()));
+        self.due_at.push(row.due.map(|due| to_seconds(due.at)));
+    }
+}
+
+/// A name of a cursor.
+fn text(name: &[u8]) -> Result<&str, Error> {
+    str::from_utf8(name).map_err(|error| Error::Malformed(error.into()))
 }
 
 fn bytes(version: &Version) -> &[u8] {
     version.as_bytes().as_slice()
 }
 
-/// Each row, or what is wrong with it.
-fn keyed(found: &[PgRow]) -> impl Iterator<Item = Result<(Key, Row), Error>> {
-    found.iter().map(|columns| {
-        let name = |at| columns.try_get(at).map_err(failed);
-        let key = sql::key(name(0)?, name(1)?).map_err(failed)?;
-        match row(columns, 2).map_err(failed) {
-            Ok(row) => Ok((key, row)),
-            Err(error) => Err(odd::named(&key, error)),
-        }
-    })
+/// A page of rows whose columns begin with the names.
+fn page(order: Order, found: &[PgRow], limit: usize) -> Result<Page, Error> {
+    let place = |columns: &PgRow| {
+        Ok(Place {
+            partition: columns.try_get_unchecked(0)?,
+            slot: columns.try_get_unchecked(1)?,
+            due_at: columns.try_get(6)?,
+        })
+    };
+    sql::page(KIND, order, found, limit, place, |columns| row(columns, 2)).map_err(failed)
 }
 
 /// The row whose columns begin at this one.
@@ -306,7 +360,8 @@ fn row(columns: &PgRow, first: usize) -> Result<Row, sqlx::Error> {
         version: columns.try_get(first)?,
         metadata: columns.try_get(first + 1)?,
         sealed: columns.try_get(first + 2)?,
-        due_at: columns.try_get(first + 3)?,
+        lane: columns.try_get(first + 3)?,
+        due_at: columns.try_get(first + 4)?,
     })
 }
 
@@ -352,16 +407,27 @@ const NOTHING: &[u8] = &[];
 /// right or a table that is missing, a limit of the server's.
 const PERMANENT: [&str; 4] = ["22", "23", "42", "54"];
 
-const COMMIT: &str = "SELECT slack_commit_1($1, $2, $3, $4, $5, $6, $7, $8)";
+const COMMIT: &str = "SELECT slack_commit_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
+/// The first condition is written as in the index.
 const DUE: &str = "
-SELECT partition, slot, version, metadata::text, sealed, due_at FROM slack_rows
-WHERE due_at <= $1 ORDER BY due_at LIMIT $2";
+SELECT partition, slot, version, metadata::text, sealed, lane, due_at FROM slack_rows
+WHERE split_part(partition, '/', 1) = $1 AND lane = $2 AND due_at <= $3
+  AND (due_at, partition, slot) > ($4, $5, $6)
+ORDER BY due_at, partition, slot LIMIT $7";
 
 const READ: &str = "
-SELECT slot, version, metadata::text, sealed, due_at FROM slack_rows
+SELECT slot, version, metadata::text, sealed, lane, due_at FROM slack_rows
 WHERE partition = $1 AND slot = ANY ($2)";
 
 const SCAN: &str = "
-SELECT partition, slot, version, metadata::text, sealed, due_at FROM slack_rows
+SELECT partition, slot, version, metadata::text, sealed, lane, due_at FROM slack_rows
 WHERE (partition, slot) > ($1, $2) ORDER BY partition, slot LIMIT $3";
+
+const SCAN_PARTITION: &str = "
+SELECT partition, slot, version, metadata::text, sealed, lane, due_at FROM slack_rows
+WHERE partition = $1 AND slot > $2 ORDER BY slot LIMIT $3";
+
+const SCAN_PREFIX: &str = "
+SELECT partition, slot, version, metadata::text, sealed, lane, due_at FROM slack_rows
+WHERE (partition, slot) > ($1, $2) AND partition < $4 ORDER BY partition, slot LIMIT $3";

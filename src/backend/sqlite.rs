@@ -10,10 +10,9 @@ use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqlitePool, SqliteRow};
 use sqlx::{Connection, Row as _};
 
-use super::odd;
 use super::seconds::to_seconds;
-use super::sql::{self, Columns, Kept};
-use super::{Backend, Change, Cursor, Error, Key, Page, Partition, Row, Slot, Version};
+use super::sql::{self, After, Columns, Kept, Order, Place};
+use super::{Backend, Change, Cursor, Error, Page, Partition, Queue, Row, Scope, Slot, Version};
 
 mod open;
 mod schema;
@@ -165,25 +164,51 @@ impl Backend for SqliteBackend {
         }
     }
 
-    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        let after = from.map(|cursor| cursor.key(KIND)).transpose()?;
-        let (partition, slot) = sql::after(after.as_ref());
+    async fn scan(
+        &self,
+        scope: &Scope,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
         let limit = limit.clamp(1, sql::LONGEST_PAGE);
-        let query = sqlx::query(SCAN)
-            .bind(partition)
-            .bind(slot)
+        let after = After::from_cursor(KIND, Order::Key, from.as_ref())?.within(scope);
+        let end;
+        let query = match scope {
+            Scope::Everything => sqlx::query(SCAN),
+            Scope::Partition(_) => sqlx::query(SCAN_PARTITION),
+            Scope::Prefix(_) => sqlx::query(SCAN_PREFIX),
+        };
+        let mut query = query
+            .bind(&after.partition)
+            .bind(&after.slot)
             .bind(sql::limit(limit));
+        if let Scope::Prefix(prefix) = scope {
+            end = sql::end_of(prefix);
+            query = query.bind(&end);
+        }
         let found = self.fetch(query).await?;
-        let rows = keyed(&found).collect::<Result<_, _>>()?;
-        Ok(sql::page(KIND, rows, limit))
+        page(Order::Key, &found, limit)
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        let limit = limit.clamp(1, sql::LONGEST_PAGE);
+        let after = After::from_cursor(KIND, Order::Due, from.as_ref())?;
         let query = sqlx::query(DUE)
+            .bind(queue.app())
+            .bind(queue.lane().as_str())
             .bind(to_seconds(now))
+            .bind(after.due_at.unwrap_or(i64::MIN))
+            .bind(&after.partition)
+            .bind(&after.slot)
             .bind(sql::limit(limit));
         let found = self.fetch(query).await?;
-        Ok(odd::sound(keyed(&found)))
+        page(Order::Due, &found, limit)
     }
 }
 
@@ -229,11 +254,12 @@ async fn apply(
                 .bind(row.version.as_bytes().as_slice())
                 .bind(row.metadata.as_str())
                 .bind(row.sealed.as_bytes())
-                .bind(row.due_at.map(to_seconds)),
+                .bind(row.due.map(|due| due.lane.as_str()))
+                .bind(row.due.map(|due| to_seconds(due.at))),
             Change::Delete { slot, .. } => sqlx::query(DELETE)
                 .bind(partition.as_str())
                 .bind(slot.as_str()),
-            Change::Clear => continue,
+            Change::Check { .. } | Change::Clear => continue,
         };
         query.execute(&mut *transaction).await?;
     }
@@ -241,16 +267,16 @@ async fn apply(
     Ok(true)
 }
 
-/// Each row, or what is wrong with it.
-fn keyed(found: &[SqliteRow]) -> impl Iterator<Item = Result<(Key, Row), Error>> {
-    found.iter().map(|columns| {
-        let name = |at| columns.try_get(at).map_err(failed);
-        let key = sql::key(name(0)?, name(1)?).map_err(failed)?;
-        match row(columns, 2).map_err(failed) {
-            Ok(row) => Ok((key, row)),
-            Err(error) => Err(odd::named(&key, error)),
-        }
-    })
+/// A page of rows whose columns begin with the names, as bytes: they may be of any form.
+fn page(order: Order, found: &[SqliteRow], limit: usize) -> Result<Page, Error> {
+    let place = |columns: &SqliteRow| {
+        Ok(Place {
+            partition: columns.try_get_unchecked(0)?,
+            slot: columns.try_get_unchecked(1)?,
+            due_at: columns.try_get(6)?,
+        })
+    };
+    sql::page(KIND, order, found, limit, place, |columns| row(columns, 2)).map_err(failed)
 }
 
 /// The row whose columns begin at this one.
@@ -259,7 +285,8 @@ fn row(columns: &SqliteRow, first: usize) -> Result<Row, sqlx::Error> {
         version: columns.try_get(first)?,
         metadata: columns.try_get(first + 1)?,
         sealed: columns.try_get(first + 2)?,
-        due_at: columns.try_get(first + 3)?,
+        lane: columns.try_get(first + 3)?,
+        due_at: columns.try_get(first + 4)?,
     })
 }
 
@@ -269,10 +296,17 @@ fn json<'a>(slots: impl IntoIterator<Item = &'a Slot>) -> String {
     serde_json::to_string(&names).expect("strings always serialise")
 }
 
+macro_rules! columns {
+    () => {
+        "SELECT CAST(partition AS BLOB), CAST(slot AS BLOB), version, metadata, sealed, lane, due_at \
+         FROM slack_rows "
+    };
+}
+
 macro_rules! read_slot {
     ($slot:literal) => {
         concat!(
-            "SELECT slot, version, metadata, sealed, due_at FROM slack_rows ",
+            "SELECT slot, version, metadata, sealed, lane, due_at FROM slack_rows ",
             "WHERE partition = ?1 AND slot = ",
             $slot
         )
@@ -317,19 +351,24 @@ const CLEAR: &str = "DELETE FROM slack_rows WHERE partition = ?1";
 
 const DELETE: &str = "DELETE FROM slack_rows WHERE partition = ?1 AND slot = ?2";
 
-const DUE: &str = "
-SELECT partition, slot, version, metadata, sealed, due_at FROM slack_rows
-WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2";
+/// The first condition is written as in the index.
+const DUE: &str = concat!(
+    columns!(),
+    "WHERE substr(partition, 1, instr(partition, '/') - 1) = ?1 AND lane = ?2 AND due_at <= ?3 \
+     AND (due_at, partition, slot) > (?4, CAST(?5 AS TEXT), CAST(?6 AS TEXT)) \
+     ORDER BY due_at, partition, slot LIMIT ?7"
+);
 
 const PUT: &str = "
-INSERT INTO slack_rows (partition, slot, version, metadata, sealed, due_at)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+INSERT INTO slack_rows (partition, slot, version, metadata, sealed, lane, due_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
 ON CONFLICT (partition, slot) DO UPDATE SET version = excluded.version,
-  metadata = excluded.metadata, sealed = excluded.sealed, due_at = excluded.due_at";
+  metadata = excluded.metadata, sealed = excluded.sealed, lane = excluded.lane,
+  due_at = excluded.due_at";
 
 /// Any number of slots.
 const READ: &str = "
-SELECT slot, version, metadata, sealed, due_at FROM slack_rows
+SELECT slot, version, metadata, sealed, lane, due_at FROM slack_rows
 WHERE partition = ?1 AND slot IN (SELECT value FROM json_each(?2))";
 
 /// One slot, two, and three, which is what a request asks for: a search of the key for each, and
@@ -346,9 +385,22 @@ const READ_FEW: [&str; 3] = [
     ),
 ];
 
-const SCAN: &str = "
-SELECT partition, slot, version, metadata, sealed, due_at FROM slack_rows
-WHERE (partition, slot) > (?1, ?2) ORDER BY partition, slot LIMIT ?3";
+const SCAN: &str = concat!(
+    columns!(),
+    "WHERE (partition, slot) > (CAST(?1 AS TEXT), CAST(?2 AS TEXT)) \
+     ORDER BY partition, slot LIMIT ?3"
+);
+
+const SCAN_PARTITION: &str = concat!(
+    columns!(),
+    "WHERE partition = CAST(?1 AS TEXT) AND slot > CAST(?2 AS TEXT) ORDER BY slot LIMIT ?3"
+);
+
+const SCAN_PREFIX: &str = concat!(
+    columns!(),
+    "WHERE (partition, slot) > (CAST(?1 AS TEXT), CAST(?2 AS TEXT)) AND partition < ?4 \
+     ORDER BY partition, slot LIMIT ?3"
+);
 
 const STANDING: &str = "
 SELECT slot, version FROM slack_rows

@@ -7,18 +7,21 @@ CREATE TABLE slack_rows (
   version bytea NOT NULL CHECK (octet_length(version) = 16),
   metadata json NOT NULL,
   sealed bytea NOT NULL,
+  lane text COLLATE "C" CHECK ((lane IS NULL) = (due_at IS NULL)),
   due_at bigint,
   PRIMARY KEY (partition, slot)
 );
 
-CREATE INDEX slack_rows_due ON slack_rows (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX slack_rows_due
+ON slack_rows (split_part(partition, '/', 1), lane, due_at, partition, slot)
+WHERE lane IS NOT NULL;
 
--- All changes of one partition, or none: false if a row is not as expected. The arrays have one
--- element for each change. What is expected to stand is a version, '' for nothing, or NULL for
--- anything. A new version of NULL deletes.
+-- Applies all changes of one partition, or none: returns false if a row is not as expected. An
+-- expected version is '' if the row must not exist. The last six arrays are the rows to put.
 CREATE FUNCTION slack_commit_1(
-  at_partition text, clear boolean, slots text[], expectations bytea[],
-  versions bytea[], metadatas text[], sealeds bytea[], due_ats bigint[]
+  at_partition text, clear boolean, expected_slots text[], expected bytea[], deleted text[],
+  slots text[], versions bytea[], metadatas text[], sealeds bytea[], lanes text[],
+  due_ats bigint[]
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
   -- Each statement must see what was committed while this one waited for the lock.
@@ -29,35 +32,35 @@ BEGIN
   IF current_setting('synchronous_commit') = 'off' THEN
     PERFORM set_config('synchronous_commit', 'on', true);
   END IF;
-  -- Commits of one partition follow one another. Row locks alone cannot do that: a row that does
-  -- not stand yet has none, and a clear cannot see a row that another is about to put.
+  -- Commits of one partition run one after the other. Row locks alone cannot do that: a row that
+  -- does not exist yet has none, and a clear cannot see a row that another commit is about to put.
   PERFORM pg_advisory_xact_lock(hashtextextended(at_partition COLLATE "C", 1397508430));
-  -- Holds off whoever changes rows by hand, without that lock.
-  PERFORM FROM slack_rows WHERE partition = at_partition AND slot = ANY (slots) FOR UPDATE;
+  -- Waits for statements that change rows by hand, without that lock.
+  PERFORM FROM slack_rows
+  WHERE partition = at_partition AND slot = ANY (expected_slots || deleted || slots) FOR UPDATE;
   IF EXISTS (
-    SELECT FROM unnest(slots, expectations) AS change (slot, expected)
-    LEFT JOIN slack_rows AS standing
-      ON standing.partition = at_partition AND standing.slot = change.slot
-    WHERE coalesce(standing.version, '') <> change.expected
+    SELECT FROM unnest(expected_slots, expected) AS change (slot, expected)
+    LEFT JOIN slack_rows AS present
+      ON present.partition = at_partition AND present.slot = change.slot
+    WHERE coalesce(present.version, '') <> change.expected
   ) THEN
     RETURN false;
   END IF;
   IF clear THEN
     DELETE FROM slack_rows WHERE partition = at_partition;
-  ELSIF array_position(versions, NULL) IS NOT NULL THEN
-    DELETE FROM slack_rows AS standing
-    USING unnest(slots, versions) AS change (slot, version)
-    WHERE standing.partition = at_partition AND standing.slot = change.slot
-      AND change.version IS NULL;
+  ELSIF cardinality(deleted) > 0 THEN
+    DELETE FROM slack_rows WHERE partition = at_partition AND slot = ANY (deleted);
   END IF;
-  INSERT INTO slack_rows AS standing (partition, slot, version, metadata, sealed, due_at)
-  SELECT at_partition, change.slot, change.version, change.metadata::json, change.sealed,
-    change.due_at
-  FROM unnest(slots, versions, metadatas, sealeds, due_ats)
-    AS change (slot, version, metadata, sealed, due_at)
-  WHERE change.version IS NOT NULL
-  ON CONFLICT (partition, slot) DO UPDATE SET version = excluded.version,
-    metadata = excluded.metadata, sealed = excluded.sealed, due_at = excluded.due_at;
+  IF cardinality(slots) > 0 THEN
+    INSERT INTO slack_rows (partition, slot, version, metadata, sealed, lane, due_at)
+    SELECT at_partition, put.slot, put.version, put.metadata::json, put.sealed, put.lane,
+      put.due_at
+    FROM unnest(slots, versions, metadatas, sealeds, lanes, due_ats)
+      AS put (slot, version, metadata, sealed, lane, due_at)
+    ON CONFLICT (partition, slot) DO UPDATE SET version = excluded.version,
+      metadata = excluded.metadata, sealed = excluded.sealed, lane = excluded.lane,
+      due_at = excluded.due_at;
+  END IF;
   RETURN true;
 END
 $$;

@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 use tokio::time::timeout;
 
 use super::code;
-use super::options::{ON_PRIMARY, PostgresOptions, Scope};
+use super::options::{ON_PRIMARY, Opens, PostgresOptions};
 use crate::backend::sql::Kept;
 
 /// Runs calls on connections of a pool.
@@ -48,12 +48,12 @@ impl Calls {
     /// The rows of a query that writes nothing. Once more on another connection if one broke.
     pub(super) async fn read<'q>(
         &self,
-        scope: Scope<'_>,
+        opens: Opens<'_>,
         query: impl Fn() -> Query<'q, Postgres, PgArguments> + Send + Sync,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
-        match self.once(scope, query()).await {
+        match self.once(opens, query()).await {
             Err(error) if is_broken(&error) || is_aborted(&error) => {
-                self.once(scope, query()).await
+                self.once(opens, query()).await
             }
             other => other,
         }
@@ -62,22 +62,22 @@ impl Calls {
     /// The rows of a query that writes. Once more only if the server says that nothing happened.
     pub(super) async fn write<'q>(
         &self,
-        scope: Scope<'_>,
+        opens: Opens<'_>,
         query: impl Fn() -> Query<'q, Postgres, PgArguments> + Send + Sync,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
-        match self.once(scope, query()).await {
-            Err(error) if is_aborted(&error) => self.once(scope, query()).await,
+        match self.once(opens, query()).await {
+            Err(error) if is_aborted(&error) => self.once(opens, query()).await,
             other => other,
         }
     }
 
     async fn once(
         &self,
-        scope: Scope<'_>,
+        opens: Opens<'_>,
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
         let query = query.persistent(!self.options.transaction_pooler);
-        let begin = self.options.begin(scope);
+        let begin = self.options.begin(opens);
         let suspect = |idle_for| self.breaks.suspect(idle_for);
         let mut connection = self.connections.acquire(suspect).await?;
         let patience = self.options.statement_timeout + GRACE;

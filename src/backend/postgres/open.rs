@@ -210,7 +210,7 @@ const BREACHES: [&str; 5] = [
     "this role has BYPASSRLS",
     "this role owns the tables or may act as their owner",
     "it is not enabled and forced on slack_rows",
-    "slack_rows has other policies than slack_partition and slack_sweep",
+    "slack_rows has other policies than slack_everything, slack_partition and slack_prefix",
 ];
 
 const DURABILITY: [&str; 3] = ["fsync", "full_page_writes", "synchronous_commit"];
@@ -233,7 +233,7 @@ const WALL: &str = "
 SELECT role.rolsuper, role.rolbypassrls, pg_has_role(role.oid, slack_rows.relowner, 'MEMBER'),
   NOT (slack_rows.relrowsecurity AND slack_rows.relforcerowsecurity),
   ARRAY(SELECT polname::text FROM pg_policy WHERE polrelid = slack_rows.oid ORDER BY polname)
-    <> ARRAY['slack_partition', 'slack_sweep']
+    <> ARRAY['slack_everything', 'slack_partition', 'slack_prefix']
 FROM pg_class AS slack_rows, pg_roles AS role
 WHERE slack_rows.oid = to_regclass('{schema}.slack_rows') AND role.rolname = current_user";
 

@@ -74,14 +74,15 @@ impl PostgresOptions {
     /// as the owner of the tables, after [`migrate`](super::PostgresBackend::migrate). `role` is
     /// the one that the app connects as; it must exist. Running it again changes nothing.
     ///
-    /// The app's role then sees and writes the rows of one partition, the one named by the
-    /// setting `slack_installs.partition` of the transaction, and with `slack_installs.sweep`
-    /// `on` reads all of them (for `scan` and `due`). A query without either sees no row at all:
-    /// one of the host app's own that went astray, or an injected one that does not know the
-    /// settings. Who can run any statement at all can set them too, and is not kept out.
+    /// A transaction of the app's role then sees and writes the rows of one partition, named by
+    /// its setting `slack_installs.partition`. It reads, for `scan` and `due`, the rows of the
+    /// partitions that begin with `slack_installs.prefix`, or all rows if
+    /// `slack_installs.everything` is `on`. A query without one of these settings sees no row: a
+    /// mistaken query of your app, or an injected one that does not know the settings. Code that can
+    /// run any statement can also change the settings; the policies do not stop it.
     ///
-    /// The policies bind the owner as well. To see the view as the owner, say
-    /// `SET slack_installs.sweep = 'on'` first. The view is not granted to `role`, since it runs
+    /// The policies bind the owner as well. To read the view as the owner, run
+    /// `SET slack_installs.everything = 'on'` first. The view is not granted to `role`, since it runs
     /// with the owner's rights. `pg_dump` needs a role with `BYPASSRLS`.
     #[must_use]
     pub fn row_level_security_sql(&self, role: &str) -> String {
@@ -139,7 +140,7 @@ impl PostgresOptions {
     }
 
     /// What a call's transaction begins with; `None` if its one statement needs none.
-    pub(super) fn begin(&self, scope: Scope<'_>) -> Option<String> {
+    pub(super) fn begin(&self, opens: Opens<'_>) -> Option<String> {
         if !self.transaction_pooler && !self.row_level_security {
             return None;
         }
@@ -153,10 +154,11 @@ impl PostgresOptions {
         }
         if self.row_level_security {
             begin.push_str("; ");
-            match scope {
-                Scope::Partition(partition) => begin.push_str(&enter(partition)),
-                Scope::Sweep => begin.push_str("SET LOCAL slack_installs.sweep = 'on'"),
-            }
+            begin.push_str(&match opens {
+                Opens::Everything => "SET LOCAL slack_installs.everything = 'on'".to_owned(),
+                Opens::Partition(partition) => set("partition", partition.as_str()),
+                Opens::Prefix(prefix) => set("prefix", prefix),
+            });
         }
         Some(begin)
     }
@@ -185,21 +187,22 @@ impl PostgresOptions {
     }
 }
 
-/// Which rows a call is about.
+/// The rows that row-level security opens to a call.
 #[derive(Clone, Copy)]
-pub(super) enum Scope<'a> {
+pub(super) enum Opens<'a> {
+    Everything,
     Partition(&'a Partition),
-    Sweep,
+    Prefix(&'a str),
 }
 
-/// Names the partition to the policies. As hex digits, which need no quoting.
-fn enter(partition: &Partition) -> String {
-    let mut hex = String::with_capacity(2 * partition.as_str().len());
-    for byte in partition.as_str().bytes() {
+/// Names the rows to the policies. The value is passed as hex digits, which need no quoting.
+fn set(setting: &str, value: &str) -> String {
+    let mut hex = String::with_capacity(2 * value.len());
+    for byte in value.bytes() {
         write!(hex, "{byte:02x}").expect("a String takes any text");
     }
-    let name = format!("convert_from(decode('{hex}', 'hex'), 'UTF8')");
-    format!("SELECT set_config('slack_installs.partition', {name}, true)")
+    let value = format!("convert_from(decode('{hex}', 'hex'), 'UTF8')");
+    format!("SELECT set_config('slack_installs.{setting}', {value}, true)")
 }
 
 fn may_be_plain(options: &PgConnectOptions) -> bool {
@@ -244,9 +247,12 @@ DROP POLICY IF EXISTS slack_partition ON {schema}.slack_rows;
 CREATE POLICY slack_partition ON {schema}.slack_rows
   USING (partition = current_setting('slack_installs.partition', true))
   WITH CHECK (partition = current_setting('slack_installs.partition', true));
-DROP POLICY IF EXISTS slack_sweep ON {schema}.slack_rows;
-CREATE POLICY slack_sweep ON {schema}.slack_rows FOR SELECT
-  USING (current_setting('slack_installs.sweep', true) = 'on');
+DROP POLICY IF EXISTS slack_prefix ON {schema}.slack_rows;
+CREATE POLICY slack_prefix ON {schema}.slack_rows FOR SELECT
+  USING (starts_with(partition, nullif(current_setting('slack_installs.prefix', true), '')));
+DROP POLICY IF EXISTS slack_everything ON {schema}.slack_rows;
+CREATE POLICY slack_everything ON {schema}.slack_rows FOR SELECT
+  USING (current_setting('slack_installs.everything', true) = 'on');
 GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT SELECT ON {schema}.slack_schema TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.slack_rows TO {role};

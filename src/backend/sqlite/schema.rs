@@ -59,11 +59,14 @@ CREATE TABLE slack_rows (
   version BLOB NOT NULL CHECK (length(version) = 16),
   metadata TEXT NOT NULL,
   sealed BLOB NOT NULL,
+  lane TEXT CHECK ((lane IS NULL) = (due_at IS NULL)),
   due_at INTEGER,
   PRIMARY KEY (partition, slot)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX slack_rows_due ON slack_rows (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX slack_rows_due
+ON slack_rows (substr(partition, 1, instr(partition, '/') - 1), lane, due_at)
+WHERE lane IS NOT NULL;
 
 CREATE VIEW slack_installations AS
 WITH facts AS NOT MATERIALIZED (
