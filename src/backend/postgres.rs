@@ -222,12 +222,7 @@ impl Backend for PostgresBackend {
         }
     }
 
-    async fn scan(
-        &self,
-        scope: &Scope,
-        from: Option<Cursor>,
-        limit: usize,
-    ) -> Result<Page, Error> {
+    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
         let limit = limit.clamp(1, sql::LONGEST_PAGE);
         let after = After::from_cursor(KIND, Order::Key, from.as_ref())?.within(scope);
         let (partition, slot) = (text(&after.partition)?, text(&after.slot)?);

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::stream::{self, StreamExt};
 use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind, Value};
 
-use super::odd;
-use super::{Backend, Change, Cursor, Error, Expect, Key, Page, Partition, Row, Slot};
+use super::{
+    Backend, Change, Cursor, Error, Expect, Key, Page, Partition, Queue, Row, Scope, Slot,
+};
 use layout::{Layout, SHARDS, malformed, shard_of};
 use node::{Failure, Timeouts};
 use router::{Nature, Router};
@@ -41,9 +44,9 @@ pub use check::RedisOpenError;
 /// * as many replicas, at this moment, as commits are to wait for.
 ///
 /// [`RedisOptions`] has the exceptions, by names that say what they cost. A user of Redis's ACL
-/// needs `~{slack-installs:*` (the prefix) and `+@connection +eval +evalsha +hmget +hget +hset
-/// +hdel +hexists +hlen +hkeys +zadd +zrem +zcard +zscore +zrangebylex +zrangebyscore +role +info
-/// +wait +waitaof +cluster|slots +cluster|info`; `+config|get` lets it warn of `appendfsync`.
+/// needs `~{slack-installs:*` (the prefix) and `+@connection +eval +evalsha +hmget +hget +hgetall
+/// +hset +hdel +hlen +zadd +zrem +zcard +zscore +zrangebylex +role +info +wait +waitaof
+/// +cluster|slots +cluster|info`; `+config|get` lets it warn of `appendfsync`.
 ///
 /// # What Redis can lose
 ///
@@ -73,7 +76,8 @@ pub use check::RedisOpenError;
 /// ```text
 /// {slack-installs:5c}:rows:<partition>   hash: slot -> the row
 /// {slack-installs:5c}:names              sorted set: "<partition> <slot>" of every row
-/// {slack-installs:5c}:due                sorted set: the same of rows that are ever due, by time
+/// {slack-installs:5c}:due                sorted set: "<lane> <app> <seconds> <partition> <slot>" of
+///                                        every row that is ever due
 /// ```
 ///
 /// While a slot of a cluster moves to another node, commits to its shards wait until all keys of
@@ -254,118 +258,85 @@ impl RedisBackend {
         asked.map(|(answer, _)| answer).map_err(failed)
     }
 
-    /// Some of the names in a shard, in their order.
-    async fn names(
+    /// Returns some members of a sorted set in their order. The bounds are as in `ZRANGEBYLEX`.
+    async fn members(
         &self,
         shard: usize,
-        after: Option<&Key>,
+        set: String,
+        from: Vec<u8>,
+        to: &str,
         limit: usize,
-    ) -> Result<Vec<Key>, Error> {
-        let from = after.map_or_else(|| "-".into(), |key| format!("({}", layout::name(key)));
+    ) -> Result<Vec<Vec<u8>>, Error> {
         let command = &mut redis::cmd("ZRANGEBYLEX");
-        command
-            .arg(self.layout.names(shard))
-            .arg(from)
-            .arg("+")
-            .arg("LIMIT")
-            .arg(0)
-            .arg(limit);
-        let names = array(self.ask(shard, command).await?)?;
-        names
-            .into_iter()
-            .map(|name| layout::parse_name(&bytes(name)?))
-            .collect()
+        command.arg(set).arg(from).arg(to);
+        command.arg("LIMIT").arg(0).arg(limit);
+        let members = array(self.ask(shard, command).await?)?;
+        members.into_iter().map(bytes).collect()
     }
 
-    /// Some of the names in a shard that are due, the earliest first, with their times.
-    async fn due_names(
-        &self,
-        shard: usize,
-        now: u64,
-        limit: usize,
-    ) -> Result<Vec<(u64, Key)>, Error> {
-        let command = &mut redis::cmd("ZRANGEBYSCORE");
-        command
-            .arg(self.layout.due(shard))
-            .arg("-inf")
-            .arg(now)
-            .arg("WITHSCORES");
-        // A negative count is all of them.
-        command
-            .arg("LIMIT")
-            .arg(0)
-            .arg(isize::try_from(limit).unwrap_or(-1));
-        let found = array(self.ask(shard, command).await?)?;
-        let (pairs, _) = found.as_chunks();
-        let parse = |[name, score]: &[Value; 2]| {
-            let score: f64 = redis::from_redis_value_ref(score).map_err(malformed)?;
-            Ok((score as u64, layout::parse_name(&bytes(name.clone())?)?))
-        };
-        let parsed = pairs.iter().map(parse);
-        let warn = |error: &Error| {
-            let cause = std::error::Error::source(error).map(ToString::to_string);
-            tracing::warn!(
-                shard,
-                cause,
-                "a name that is due is left out: it is malformed"
-            );
-        };
-        Ok(parsed.filter_map(|it| it.inspect_err(warn).ok()).collect())
-    }
-
-    /// The rows of these names, in no order, or what is wrong with them. Those that are gone by
-    /// now are left out.
-    async fn rows(&self, names: Vec<Key>) -> Vec<Result<(Key, Row), Error>> {
-        let mut slots = BTreeMap::<_, Vec<_>>::new();
-        for Key { partition, slot } in names {
-            slots.entry(partition).or_default().push(slot);
+    /// Reads the rows that these members of an index name. `keyed` are those whose text could be
+    /// parsed.
+    async fn rows(&self, keyed: Vec<Indexed>) -> Result<Page, Error> {
+        let mut of = BTreeMap::<_, Vec<_>>::new();
+        for Indexed { key, member } in keyed {
+            of.entry(key.partition)
+                .or_default()
+                .push((key.slot, member));
         }
-        let reads: Vec<_> = slots
+        let reads: Vec<_> = of
             .iter()
             .flat_map(|(partition, slots)| {
                 slots
                     .chunks(LONGEST_READ)
-                    .map(move |slots| self.read_named(partition, slots))
+                    .map(move |slots| self.read_indexed(partition, slots))
             })
             .collect();
-        let rows: Vec<Vec<_>> = stream::iter(reads).buffered(FAN_OUT).collect().await;
-        rows.into_iter().flatten().collect()
+        let mut page = Page::default();
+        let mut reads = stream::iter(reads).buffered(FAN_OUT);
+        while let Some(read) = reads.next().await {
+            let read = read?;
+            page.rows.extend(read.rows);
+            page.odd.extend(read.odd);
+        }
+        Ok(page)
     }
 
-    async fn read_named(
+    /// Reads rows of one partition, and removes members of the indexes that are no longer right.
+    async fn read_indexed(
         &self,
         partition: &Partition,
-        slots: &[Slot],
-    ) -> Vec<Result<(Key, Row), Error>> {
-        let (mut rows, mut gone) = (Vec::new(), Vec::new());
-        let mut sort = |slot: &Slot, row| match row {
-            Ok(Some(row)) => rows.push(Ok((key(partition, slot), row))),
-            Ok(None) => gone.push(slot.clone()),
-            Err(error) => rows.push(Err(odd::named(&key(partition, slot), error))),
-        };
-        match self.read(partition, slots).await {
-            Ok(found) => slots
-                .iter()
-                .zip(found)
-                .for_each(|(slot, row)| sort(slot, Ok(row))),
-            // One by one, to know which.
-            Err(Error::Malformed(_)) => {
-                for slot in slots {
-                    let found = self.read(partition, std::slice::from_ref(slot)).await;
-                    sort(slot, found.map(|mut rows| rows.pop().flatten()));
-                }
+        indexed: &[(Slot, Option<String>)],
+    ) -> Result<Page, Error> {
+        let slots: Vec<_> = indexed.iter().map(|(slot, _)| slot.clone()).collect();
+        let values = self.values(partition, &slots).await?;
+        let (mut page, mut stale) = (Page::default(), Vec::new());
+        for ((slot, member), value) in indexed.iter().zip(values) {
+            let key = key(partition, slot);
+            let Some(value) = value else {
+                stale.push((slot, member.as_deref()));
+                continue;
+            };
+            let Ok(row) = layout::decode(&value) else {
+                page.odd.push(layout::name(&key));
+                continue;
+            };
+            // The row may have been put off since its member was read.
+            let current = row.due.map(|due| layout::due_member(&key, due));
+            match member.is_some() && *member != current {
+                true => stale.push((slot, member.as_deref())),
+                false => page.rows.push((key, row)),
             }
-            Err(error) => rows.push(Err(error)),
         }
-        if !gone.is_empty() {
-            Box::pin(self.forget(partition, &gone)).await;
+        if !stale.is_empty() {
+            Box::pin(self.forget(partition, &stale)).await;
         }
-        rows
+        Ok(page)
     }
 
-    /// Takes names out of the indexes whose rows are not there. A commit keeps both in step, but
-    /// a server that evicts does not, and names of no row would fill every page.
-    async fn forget(&self, partition: &Partition, gone: &[Slot]) {
+    /// Removes members from the indexes whose rows do not exist, or are due at another time. A
+    /// commit keeps all in step, but a server that evicts does not, and such members would fill
+    /// every page.
+    async fn forget(&self, partition: &Partition, stale: &[(&Slot, Option<&str>)]) {
         let shard = shard_of(partition);
         let mut command = redis::cmd("EVAL");
         command.arg(FORGET).arg(3);
@@ -374,16 +345,42 @@ impl RedisBackend {
             .arg(self.layout.names(shard))
             .arg(self.layout.due(shard));
         command.arg(partition.as_str());
-        for slot in gone {
-            command.arg(slot.as_str());
+        for (slot, member) in stale {
+            command.arg(slot.as_str()).arg(member.unwrap_or_default());
         }
         let patience = self.options.response_timeout;
         let sent = self
             .commits
             .send(shard, &command, None, Nature::Write, patience);
         if let Err(error) = sent.await {
-            tracing::debug!(%partition, %error, "names without rows stay in an index");
+            tracing::debug!(%partition, %error, "members without rows stay in an index");
         }
+    }
+
+    /// Returns the stored values of these slots.
+    async fn values(
+        &self,
+        partition: &Partition,
+        slots: &[Slot],
+    ) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        if slots.is_empty() {
+            return Ok(Vec::new());
+        }
+        let shard = shard_of(partition);
+        let command = &mut redis::cmd("HMGET");
+        command.arg(self.layout.rows(shard, partition));
+        for slot in slots {
+            command.arg(slot.as_str());
+        }
+        let values = array(self.ask(shard, command).await?)?;
+        if values.len() != slots.len() {
+            return Err(malformed("Redis returned fewer fields than were requested"));
+        }
+        let value = |value| match value {
+            Value::Nil => Ok(None),
+            value => bytes(value).map(Some),
+        };
+        values.into_iter().map(value).collect()
     }
 
     /// The script with its keys and arguments, by its hash or by its text.
@@ -397,32 +394,30 @@ impl RedisBackend {
             .arg(self.layout.due(shard));
         command.arg(partition.as_str());
         for change in changes {
+            let what = match change {
+                Change::Check { .. } => "check",
+                Change::Clear => "clear",
+                Change::Delete { .. } => "delete",
+                Change::Put { .. } => "put",
+            };
+            command
+                .arg(what)
+                .arg(change.slot().map_or("", Slot::as_str));
+            match change.expects() {
+                Expect::Absent => command.arg(""),
+                Expect::Any => command.arg("*"),
+                Expect::Version(version) => command.arg(version.as_bytes().as_slice()),
+            };
             match change {
-                Change::Put { slot, row, expect } => {
-                    command.arg("put").arg(slot.as_str());
-                    match expect {
-                        Expect::Absent => command.arg(""),
-                        Expect::Any => command.arg("*"),
-                        Expect::Version(version) => command.arg(version.as_bytes().as_slice()),
-                    };
-                    command.arg(layout::encode(row));
-                    match row.due_at {
-                        Some(due_at) => command.arg(layout::to_seconds(due_at)),
-                        None => command.arg(""),
-                    };
+                Change::Put { slot, row, .. } => {
+                    let key = key(partition, slot);
+                    let due = row.due.map(|due| layout::due_member(&key, due));
+                    command
+                        .arg(layout::encode(row))
+                        .arg(due.unwrap_or_default())
                 }
-                Change::Delete { slot, only } => {
-                    command.arg("delete").arg(slot.as_str());
-                    match only {
-                        Some(version) => command.arg(version.as_bytes().as_slice()),
-                        None => command.arg("*"),
-                    };
-                    command.arg("").arg("");
-                }
-                Change::Clear => {
-                    command.arg("clear").arg("").arg("*").arg("").arg("");
-                }
-            }
+                _ => command.arg("").arg(""),
+            };
         }
         command
     }
@@ -468,23 +463,8 @@ impl RedisBackend {
 #[deny(clippy::missing_trait_methods)]
 impl Backend for RedisBackend {
     async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
-        if slots.is_empty() {
-            return Ok(Vec::new());
-        }
-        let shard = shard_of(partition);
-        let command = &mut redis::cmd("HMGET");
-        command.arg(self.layout.rows(shard, partition));
-        for slot in slots {
-            command.arg(slot.as_str());
-        }
-        let values = array(self.ask(shard, command).await?)?;
-        if values.len() != slots.len() {
-            return Err(malformed("Redis answered fewer fields than were asked for"));
-        }
-        let row = |value| match value {
-            Value::Nil => Ok(None),
-            value => Ok(Some(layout::decode(&bytes(value)?)?)),
-        };
+        let values = self.values(partition, slots).await?;
+        let row = |value: Option<Vec<u8>>| value.map(|value| layout::decode(&value)).transpose();
         values.into_iter().map(row).collect()
     }
 
@@ -521,54 +501,147 @@ impl Backend for RedisBackend {
         }
     }
 
-    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        let after = from.map(|cursor| cursor.key(KIND)).transpose()?;
+    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
         let limit = limit.clamp(1, LONGEST_PAGE);
-        let shard = after.as_ref().map_or(0, |key| shard_of(&key.partition));
-        let mut names = self.names(shard, after.as_ref(), limit).await?;
-        if names.len() < limit {
-            let others: Vec<_> = (shard + 1..SHARDS)
-                .map(|shard| self.names(shard, None, limit))
-                .collect();
-            let mut others = stream::iter(others).buffered(FAN_OUT);
-            while names.len() < limit
+        let after = from.as_ref().map(After::from_cursor).transpose()?;
+        let (first, to, shards) = match scope {
+            Scope::Everything => ("-".into(), "+".into(), 0..SHARDS),
+            Scope::Partition(partition) => {
+                let shard = shard_of(partition);
+                // The character after the space.
+                (
+                    format!("[{partition} "),
+                    format!("({partition}!"),
+                    shard..shard + 1,
+                )
+            }
+            Scope::Prefix(prefix) => (format!("[{prefix}"), format!("[{prefix}\u{7f}"), 0..SHARDS),
+        };
+        let names = async |shard: usize| {
+            let from = match &after {
+                Some(after) if after.shard == shard => after.bound(&first[1..]),
+                _ => first.clone().into_bytes(),
+            };
+            let names = self.members(shard, self.layout.names(shard), from, &to, limit);
+            let names = names.await?.into_iter();
+            Ok::<_, Error>(names.map(|name| (shard, name)).collect::<Vec<_>>())
+        };
+        let start = after.as_ref().map_or(0, |after| after.shard);
+        let shards = shards.start.max(start)..shards.end;
+        let mut found = Vec::new();
+        // The first alone: it fills most pages.
+        if let Some(first) = shards.clone().next() {
+            found = names(first).await?;
+        }
+        if found.len() < limit {
+            let mut others = stream::iter(shards.skip(1).map(names)).buffered(FAN_OUT);
+            while found.len() < limit
                 && let Some(more) = others.next().await
             {
-                names.extend(more?);
+                found.extend(more?);
             }
-            names.truncate(limit);
+            found.truncate(limit);
         }
-        let next = names
-            .last()
-            .filter(|_| names.len() == limit)
-            .map(|key| Cursor::after(KIND, key));
-        let rows = self.rows(names).await;
-        Ok(Page {
-            rows: rows.into_iter().collect::<Result<_, _>>()?,
-            next,
-        })
+        let next = found.last().filter(|_| found.len() == limit);
+        let next = next.map(|(shard, name)| After::cursor(*shard, name));
+        let (mut keyed, mut odd) = (Vec::new(), Vec::new());
+        for (_, name) in found {
+            match layout::parse_name(&name) {
+                Some(key) => keyed.push(Indexed { key, member: None }),
+                None => odd.push(String::from_utf8_lossy(&name).into_owned()),
+            }
+        }
+        let mut page = self.rows(keyed).await?;
+        page.odd.extend(odd);
+        Ok(Page { next, ..page })
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
-        if limit == 0 {
-            return Ok(Vec::new());
-        }
-        let until = layout::to_seconds(now);
-        let asked: Vec<_> = (0..SHARDS)
-            .map(|shard| self.due_names(shard, until, limit))
-            .collect();
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        let limit = limit.clamp(1, LONGEST_PAGE);
+        let after = from.as_ref().map(After::from_cursor).transpose()?;
+        let start = layout::queue_start(queue);
+        let first = after.map_or_else(|| format!("[{start}").into_bytes(), |after| after.bound(&start));
+        // The character after the space.
+        let to = format!("({start}{:012}!", layout::to_seconds(now));
+        let members = |shard| {
+            let set = self.layout.due(shard);
+            self.members(shard, set, first.clone(), &to, limit)
+        };
+        let asked: Vec<_> = (0..SHARDS).map(members).collect();
         let found: Vec<_> = stream::iter(asked).buffered(FAN_OUT).collect().await;
-        let mut names: Vec<_> = of_those_that_answer(found)?.into_iter().flatten().collect();
-        names.sort_unstable();
-        names.truncate(limit);
-        let rows = self
-            .rows(names.into_iter().map(|(_, name)| name).collect())
-            .await;
-        let mut rows = odd::sound(rows);
-        // A row may have been put off since its name was read.
-        rows.retain(|(_, row)| row.due_at.is_some_and(|due_at| due_at <= now));
-        rows.sort_by_key(|(_, row)| row.due_at);
-        Ok(rows)
+        let mut members: Vec<_> = of_those_that_answer(found)?.into_iter().flatten().collect();
+        members.sort_unstable();
+        members.truncate(limit);
+        let next = members.last().filter(|_| members.len() == limit);
+        let next = next.map(|member| After::cursor(0, member));
+        let (mut keyed, mut odd) = (Vec::new(), Vec::new());
+        for member in members {
+            let text = String::from_utf8_lossy(&member).into_owned();
+            match layout::parse_due_member(&start, &member) {
+                Some(key) => keyed.push(Indexed {
+                    key,
+                    member: Some(text),
+                }),
+                None => odd.push(text),
+            }
+        }
+        let mut page = self.rows(keyed).await?;
+        page.odd.extend(odd);
+        page.rows.sort_by(|(one, row), (other, than)| {
+            let time = |row: &Row| row.due.map(|due| due.at);
+            (time(row), one).cmp(&(time(than), other))
+        });
+        Ok(Page { next, ..page })
+    }
+}
+
+/// A row that an index names.
+struct Indexed {
+    key: Key,
+    /// Its member in the set of what is due, if that is where it was found.
+    member: Option<String>,
+}
+
+/// The member of an index after which a page starts.
+struct After {
+    /// Of the index; all shards for what is due.
+    shard: usize,
+    member: Vec<u8>,
+}
+
+impl After {
+    fn cursor(shard: usize, member: &[u8]) -> Cursor {
+        Cursor(format!("{KIND} {shard} {}", URL_SAFE_NO_PAD.encode(member)))
+    }
+
+    fn from_cursor(cursor: &Cursor) -> Result<Self, Error> {
+        let parse = || {
+            let (shard, member) = cursor
+                .0
+                .strip_prefix(KIND)?
+                .strip_prefix(' ')?
+                .split_once(' ')?;
+            let after = Self {
+                shard: shard.parse().ok()?,
+                member: URL_SAFE_NO_PAD.decode(member).ok()?,
+            };
+            (after.shard < SHARDS).then_some(after)
+        };
+        parse().ok_or_else(|| malformed("not a cursor of this backend"))
+    }
+
+    /// The bound of `ZRANGEBYLEX` for what follows, within a range that starts here.
+    fn bound(&self, start: &str) -> Vec<u8> {
+        match self.member.as_slice() < start.as_bytes() {
+            true => format!("[{start}").into_bytes(),
+            false => [b"(", self.member.as_slice()].concat(),
+        }
     }
 }
 
@@ -653,17 +726,15 @@ fn is_unknown_script(error: &RedisError) -> bool {
 /// In its cursors.
 const KIND: &str = "redis";
 
-const COMMIT: &str = include_str!("redis/commit.lua");
+const COMMIT: &str = concat!(
+    include_str!("redis/member.lua"),
+    include_str!("redis/commit.lua")
+);
 
-/// The keys of a commit; a partition and slots.
-const FORGET: &str = "
-for at = 2, #ARGV do
-  if redis.call('HEXISTS', KEYS[1], ARGV[at]) == 0 then
-    local name = ARGV[1] .. ' ' .. ARGV[at]
-    redis.call('ZREM', KEYS[2], name)
-    redis.call('ZREM', KEYS[3], name)
-  end
-end";
+const FORGET: &str = concat!(
+    include_str!("redis/member.lua"),
+    include_str!("redis/forget.lua")
+);
 
 /// Commands at once, to find what is due or to fill a page. More would not come back sooner: it
 /// is one connection to each server.

@@ -2,11 +2,11 @@
 --
 -- KEYS  rows, a hash; names and due, the sorted sets of its shard
 -- ARGV  partition, then five for each change: what, slot, expected, value, due
---         what      put, delete or clear
---         expected  '*' for whatever stands, '' for nothing, else a version of 16 bytes
---         due       seconds since 1970, or ''
+--         what      check, clear, delete or put
+--         expected  '*' for any row or none, '' for no row, else a version of 16 bytes
+--         due       the member of the new row in the set of what is due, or ''
 --
--- Answers 1 if it wrote, 0 if a row was not as expected, -1 if a row is not one of ours.
+-- Returns 1 if it wrote, 0 if a row was not as expected, -1 if a row is not one of ours.
 
 local rows, names, due = KEYS[1], KEYS[2], KEYS[3]
 local partition = ARGV[1]
@@ -20,13 +20,13 @@ redis.call('ZCARD', due)
 for at = 2, #ARGV, 5 do
   local slot, expected = ARGV[at + 1], ARGV[at + 2]
   if expected ~= '*' then
-    local standing = redis.call('HGET', rows, slot)
+    local current = redis.call('HGET', rows, slot)
     local version = ''
-    if standing then
-      if #standing < 30 or string.byte(standing) ~= 1 then
+    if current then
+      if #current < 30 or string.byte(current) ~= 1 then
         return -1
       end
-      version = string.sub(standing, 2, 17)
+      version = string.sub(current, 2, 17)
     end
     if version ~= expected then
       return 0
@@ -34,37 +34,46 @@ for at = 2, #ARGV, 5 do
   end
 end
 
--- What is to be removed, of what stands. A row that is put is overwritten instead.
+-- What is removed. A row that is put is overwritten instead; only its old place among what is due
+-- is removed, if that changes.
 local puts, gone = {}, {}
+local gone_slots, gone_names, gone_due = {}, {}, {}
+local function forget(index, member, list)
+  if member and redis.call('ZSCORE', index, member) then
+    list[#list + 1] = member
+  end
+end
+local function remove_row(slot, value)
+  if not gone[slot] then
+    gone[slot] = true
+    gone_slots[#gone_slots + 1] = slot
+    forget(names, partition .. ' ' .. slot, gone_names)
+    forget(due, due_member(partition, slot, value), gone_due)
+  end
+end
 for at = 2, #ARGV, 5 do
-  if ARGV[at] == 'put' then
-    puts[ARGV[at + 1]] = true
-  elseif ARGV[at] == 'delete' and redis.call('HEXISTS', rows, ARGV[at + 1]) == 1 then
-    gone[ARGV[at + 1]] = true
+  local what, slot = ARGV[at], ARGV[at + 1]
+  if what == 'put' then
+    puts[slot] = true
+    local old = due_member(partition, slot, redis.call('HGET', rows, slot))
+    if old ~= ARGV[at + 4] then
+      forget(due, old, gone_due)
+    end
+  elseif what == 'delete' then
+    local value = redis.call('HGET', rows, slot)
+    if value then
+      remove_row(slot, value)
+    end
   end
 end
 for at = 2, #ARGV, 5 do
   if ARGV[at] == 'clear' then
-    for _, slot in ipairs(redis.call('HKEYS', rows)) do
-      gone[slot] = not puts[slot] or nil
+    local all = redis.call('HGETALL', rows)
+    for field = 1, #all, 2 do
+      if not puts[all[field]] then
+        remove_row(all[field], all[field + 1])
+      end
     end
-  end
-end
-local gone_slots, gone_names, gone_due = {}, {}, {}
-local function forget(slot, index, list)
-  local name = partition .. ' ' .. slot
-  if redis.call('ZSCORE', index, name) then
-    list[#list + 1] = name
-  end
-end
-for slot in pairs(gone) do
-  gone_slots[#gone_slots + 1] = slot
-  forget(slot, names, gone_names)
-  forget(slot, due, gone_due)
-end
-for at = 2, #ARGV, 5 do
-  if ARGV[at] == 'put' and ARGV[at + 4] == '' then
-    forget(ARGV[at + 1], due, gone_due)
   end
 end
 
@@ -74,11 +83,10 @@ end
 for at = 2, #ARGV, 5 do
   if ARGV[at] == 'put' then
     local slot = ARGV[at + 1]
-    local name = partition .. ' ' .. slot
     redis.call('HSET', rows, slot, ARGV[at + 3])
-    redis.call('ZADD', names, 0, name)
+    redis.call('ZADD', names, 0, partition .. ' ' .. slot)
     if ARGV[at + 4] ~= '' then
-      redis.call('ZADD', due, ARGV[at + 4], name)
+      redis.call('ZADD', due, 0, ARGV[at + 4])
     end
   end
 end

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use ring::digest::{SHA256, digest};
 
 use crate::backend::{
-    BoxError, Error, Key, Metadata, Partition, Row, Sealed, Slot, Version, seconds,
+    BoxError, Due, Error, Key, Lane, Metadata, Partition, Queue, Row, Sealed, Slot, Version,
+    seconds,
 };
 
 /// The names of all keys. Those of one shard carry one hash tag, so that they stand in one slot
@@ -52,21 +53,53 @@ pub(super) fn shard_of(partition: &Partition) -> usize {
     usize::from(digest(&SHA256, partition.as_str().as_bytes()).as_ref()[0]) % SHARDS
 }
 
-/// A row's member in the sorted sets. Names have no spaces.
+/// A row's member in the set of names. Names have no spaces.
 pub(super) fn name(key: &Key) -> String {
     format!("{} {}", key.partition, key.slot)
 }
 
-pub(super) fn parse_name(name: &[u8]) -> Result<Key, Error> {
-    let parse = || {
-        let (partition, slot) = str::from_utf8(name).ok()?.split_once(' ')?;
-        Some(Key {
-            partition: Partition::new(partition).ok()?,
-            slot: Slot::new(slot).ok()?,
-        })
-    };
-    let text = String::from_utf8_lossy(name);
-    parse().ok_or_else(|| malformed(format!("an index of Redis holds a name not ours: {text:?}")))
+pub(super) fn parse_name(name: &[u8]) -> Option<Key> {
+    let (partition, slot) = str::from_utf8(name).ok()?.split_once(' ')?;
+    Some(Key {
+        partition: Partition::new(partition).ok()?,
+        slot: Slot::new(slot).ok()?,
+    })
+}
+
+/// A row's member in the set of what is due, as `member.lua` makes it: the text of its queue, 12
+/// digits of seconds, and its name. So the order of members is that of time in each queue.
+pub(super) fn due_member(key: &Key, due: Due) -> String {
+    let app = key.partition.app();
+    let (lane, seconds) = (code(due.lane), to_seconds(due.at));
+    format!("{lane} {app} {seconds:012} {}", name(key))
+}
+
+/// What the members of a queue begin with.
+pub(super) fn queue_start(queue: &Queue) -> String {
+    format!("{} {} ", code(queue.lane()), queue.app())
+}
+
+/// The row that a member of this queue names.
+pub(super) fn parse_due_member(queue_start: &str, member: &[u8]) -> Option<Key> {
+    let rest = member.strip_prefix(queue_start.as_bytes())?;
+    let (_seconds, name) = str::from_utf8(rest).ok()?.split_once(' ')?;
+    parse_name(name.as_bytes())
+}
+
+/// The number of a lane in a row's header and in members. It never changes.
+fn code(lane: Lane) -> u8 {
+    match lane {
+        Lane::Refresh => 1,
+        Lane::Departure => 2,
+        Lane::Notice => 3,
+        Lane::State => 4,
+        Lane::Handled => 5,
+        Lane::Audit => 6,
+    }
+}
+
+fn lane(stored: u8) -> Option<Lane> {
+    Lane::ALL.into_iter().find(|lane| code(*lane) == stored)
 }
 
 /// A row in one value, so that it is written, read and compared as a whole:
@@ -74,7 +107,7 @@ pub(super) fn parse_name(name: &[u8]) -> Result<Key, Error> {
 /// ```text
 /// 1 byte    format, 1
 /// 16 bytes  version
-/// 1 byte    1 if the row is ever due, else 0
+/// 1 byte    the lane that it waits in, or 0 if it is never due
 /// 8 bytes   due_at, seconds since 1970; big-endian, like all numbers
 /// 4 bytes   length of the metadata
 /// …         metadata, sealed
@@ -86,8 +119,8 @@ pub(super) fn encode(row: &Row) -> Vec<u8> {
     let mut value = Vec::with_capacity(HEADER_LEN + metadata.len() + sealed.len());
     value.push(FORMAT);
     value.extend_from_slice(row.version.as_bytes());
-    value.push(u8::from(row.due_at.is_some()));
-    value.extend_from_slice(&row.due_at.map_or(0, to_seconds).to_be_bytes());
+    value.push(row.due.map_or(0, |due| code(due.lane)));
+    value.extend_from_slice(&row.due.map_or(0, |due| to_seconds(due.at)).to_be_bytes());
     value.extend_from_slice(&length.to_be_bytes());
     value.extend_from_slice(metadata);
     value.extend_from_slice(sealed);
@@ -98,20 +131,23 @@ pub(super) fn decode(value: &[u8]) -> Result<Row, Error> {
     let parse = || {
         let (&format, rest) = value.split_first()?;
         let (version, rest) = rest.split_first_chunk()?;
-        let (&is_due, rest) = rest.split_first()?;
+        let (&waits_in, rest) = rest.split_first()?;
         let (due_at, rest) = rest.split_first_chunk()?;
         let (length, rest) = rest.split_first_chunk()?;
         let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
         let (metadata, sealed) = rest.split_at_checked(length)?;
-        let due_at = match is_due {
+        let due = match waits_in {
             0 => None,
-            _ => Some(from_seconds(u64::from_be_bytes(*due_at))?),
+            waits_in => Some(Due {
+                lane: lane(waits_in)?,
+                at: from_seconds(u64::from_be_bytes(*due_at))?,
+            }),
         };
         (format == FORMAT).then_some(Row {
             version: Version::from_bytes(*version),
             metadata: Metadata::new(str::from_utf8(metadata).ok()?),
             sealed: Sealed::from_stored(sealed),
-            due_at,
+            due,
         })
     };
     parse().ok_or_else(|| malformed("a value in Redis is not a row of ours"))
@@ -147,7 +183,7 @@ pub(super) const SHARDS: usize = 128;
 
 const FORMAT: u8 = 1;
 
-/// Known to `commit.lua` as well.
+/// Known to `commit.lua` and `member.lua` as well.
 const HEADER_LEN: usize = 30;
 
 #[cfg(test)]
@@ -179,7 +215,10 @@ mod tests {
             version: Version::from_bytes(*b"0123456789abcdef"),
             metadata: Metadata::new("{\"ä\": 1}"),
             sealed: Sealed::from_stored([&b"SLI1"[..], &[7; 120]].concat()),
-            due_at: Some(UNIX_EPOCH + Duration::from_secs(253_402_300_799)),
+            due: Some(Due {
+                lane: Lane::Audit,
+                at: UNIX_EPOCH + Duration::from_secs(253_402_300_799),
+            }),
         };
         let value = encode(&row);
         assert_eq!(decode(&value).expect("a row of ours"), row);
@@ -188,5 +227,9 @@ mod tests {
         }
         let other_format = [&[FORMAT + 1], &value[1..]].concat();
         assert!(decode(&other_format).is_err());
+        for lane in [7, u8::MAX] {
+            let other_lane = [&value[..17], &[lane], &value[18..]].concat();
+            assert!(decode(&other_lane).is_err(), "lane {lane}");
+        }
     }
 }
