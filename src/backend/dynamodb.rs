@@ -3,8 +3,9 @@
 //! # Items
 //!
 //! A row is one item: partition key `pk`, sort key `sk` (the slot), `version` (16 bytes),
-//! `metadata` (text), `sealed` (bytes), and for a row that falls due `due_at` (seconds since 1970)
-//! and `due_shard`, by which the sparse index `due` lists it.
+//! `metadata` (text), `sealed` (bytes), and for a row that is ever due `due_queue`
+//! (`<lane> <shard> <app>`) and `due_key` (`<seconds> <pk> <sk>`), by which the sparse index `due`
+//! lists it.
 //!
 //! # Clearing a partition
 //!
@@ -35,26 +36,24 @@
 //!   marked stands. Any process may finish what a claim that is done left behind. So a process that
 //!   ends in the middle leaves no lock and no half-cleared partition.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::SharedHttpClient;
-use aws_sdk_dynamodb::types::AttributeValue;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 
 use self::checks::Writers;
-use self::item::{CLAIM, Claim, PK, SK, Stored};
-use self::refusal::{Call, Refusal, persist};
+use self::item::{CLAIM, Claim, Item, SK, Stored};
 use self::table::Table;
-use super::{Backend, Change, Cursor, Error, Key, Page, Partition, Row, Slot, odd};
+use super::{Backend, Change, Cursor, Error, Key, Page, Partition, Queue, Row, Scope, Slot};
 
 mod checks;
 mod clear;
 mod commit;
+mod cursor;
 mod due;
 mod item;
 mod open;
@@ -107,9 +106,12 @@ pub use checks::DynamoDbOpenError;
 /// | `commit` that may create one row (`Expect::Absent`, `Expect::Any`) | 4 write |
 /// | `commit` of *n* changes | 2 *n* write, and 2 if one of them may create a row |
 /// | `commit` that clears *n* rows | *n* / 4 read, 2 *n* + 3 write, and 2 for each row put |
-/// | `scan` | 1 read for 4 KB |
-/// | `due` | 8 read, and 1 for each row answered |
-/// | a change of `due_at` | 1 write in the index; 2 if it was set before |
+/// | `scan` of one partition | 1 read for 4 KB of its rows |
+/// | `scan` of a prefix, or of everything | 1 read for 4 KB of the table, other apps' rows included |
+/// | `due` | 8 read, and 1 for each row returned |
+/// | a change of the due time | 1 write in the index; 2 if it was set before |
+///
+/// A process without work looks for refreshes every 2 seconds: some 10 million read units a month.
 ///
 /// # Limits
 ///
@@ -212,6 +214,23 @@ impl DynamoDbBackend {
             .build_https()
     }
 
+    /// Returns the row of an item that a scan found. A claim is no row; what it left behind is
+    /// deleted here.
+    async fn listed(&self, found: &Item) -> Result<Option<(Key, Row)>, Error> {
+        if item::text(found, SK)? == CLAIM {
+            let claim = Claim::of(Some(found))?;
+            clear::finish(&self.table, &item::partition_of(found)?, claim).await;
+            return Ok(None);
+        }
+        let key = item::key_of(found)?;
+        let stored = Stored::of(found)?;
+        let row = match stored.marks.is_empty() {
+            true => Some(stored.row),
+            false => self.table.standing(&key.partition, &key.slot).await?,
+        };
+        Ok(row.map(|row| (key, row)))
+    }
+
     async fn open(
         client: &Client,
         table: &str,
@@ -276,72 +295,38 @@ impl Backend for DynamoDbBackend {
         }
     }
 
-    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        let start = match &from {
-            Some(cursor) => Some(start_key(cursor)?),
-            None => None,
-        };
-        let scan = || async {
-            let scan = self.table.client.scan().table_name(&*self.table.name);
-            scan.consistent_read(true)
-                .limit(due::page_len(limit))
-                .set_exclusive_start_key(start.clone())
-                .send()
-                .await
-                .map_err(Refusal::of)
-        };
-        let page = persist(Call::Reads, scan).await?;
-        let mut rows = Vec::new();
-        for found in page.items() {
-            if item::text(found, SK)? == CLAIM {
-                let claim = Claim::of(Some(found))?;
-                clear::finish(&self.table, &item::partition_of(found)?, claim).await;
-                continue;
+    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        let start = from.as_ref().map(cursor::key).transpose()?;
+        let limit = due::page_len(limit);
+        let (items, last) = match scope {
+            Scope::Partition(partition) => self.table.query(partition, start, limit).await?,
+            Scope::Prefix(prefix) => {
+                let prefix = Some(prefix.as_str());
+                self.table.scan(prefix, start, limit).await?
             }
-            let key = item::key_of(found)?;
-            let stored = Stored::of(found).map_err(|error| odd::named(&key, error))?;
-            let standing = match stored.marks.is_empty() {
-                true => Some(stored.row),
-                false => self.table.standing(&key.partition, &key.slot).await?,
-            };
-            rows.extend(standing.map(|row| (key, row)));
+            Scope::Everything => self.table.scan(None, start, limit).await?,
+        };
+        let mut page = Page {
+            next: last.as_ref().map(cursor::of_key).transpose()?,
+            ..Page::default()
+        };
+        for found in items {
+            match self.listed(&found).await {
+                Ok(row) => page.rows.extend(row),
+                Err(Error::Malformed(_)) => page.odd.push(item::text_of_key(&found)),
+                Err(error) => return Err(error),
+            }
         }
-        let next = page.last_evaluated_key.map(|key| {
-            Ok::<_, Error>(Cursor(format!(
-                "{KIND} {} {}",
-                item::text(&key, PK)?,
-                item::text(&key, SK)?
-            )))
-        });
-        Ok(Page {
-            rows,
-            next: next.transpose()?,
-        })
+        Ok(page)
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
-        due::due(&self.table, now, limit).await
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        due::due(&self.table, queue, now, from.as_ref(), limit).await
     }
 }
-
-/// The key after which a scan goes on: of a row, or of a claim.
-fn start_key(cursor: &Cursor) -> Result<HashMap<String, AttributeValue>, Error> {
-    let of_claim = cursor.0.strip_suffix(CLAIM).and_then(|rest| {
-        rest.strip_suffix(' ')?
-            .strip_prefix(KIND)?
-            .strip_prefix(' ')
-    });
-    match of_claim {
-        Some(partition) => {
-            let partition = Partition::new(partition);
-            let malformed = |_| Error::Malformed("not a cursor of this backend".into());
-            Ok(item::key(&partition.map_err(malformed)?, CLAIM))
-        }
-        None => cursor
-            .key(KIND)
-            .map(|key| item::key(&key.partition, key.slot.as_str())),
-    }
-}
-
-/// In its cursors.
-const KIND: &str = "dynamodb";

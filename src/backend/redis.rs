@@ -566,7 +566,10 @@ impl Backend for RedisBackend {
         let limit = limit.clamp(1, LONGEST_PAGE);
         let after = from.as_ref().map(After::from_cursor).transpose()?;
         let start = layout::queue_start(queue);
-        let first = after.map_or_else(|| format!("[{start}").into_bytes(), |after| after.bound(&start));
+        let first = after.map_or_else(
+            || format!("[{start}").into_bytes(),
+            |after| after.bound(&start),
+        );
         // The character after the space.
         let to = format!("({start}{:012}!", layout::to_seconds(now));
         let members = |shard| {

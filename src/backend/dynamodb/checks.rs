@@ -5,7 +5,7 @@ use aws_sdk_dynamodb::types::{
 };
 use thiserror::Error;
 
-use super::item::{DUE_AT, DUE_SHARD, PK, SK};
+use super::item::{DUE_KEY, DUE_QUEUE, PK, SK};
 use super::schema::DUE_INDEX;
 use crate::backend::BoxError;
 
@@ -30,8 +30,8 @@ pub enum DynamoDbOpenError {
     Missing,
     /// The index of what is due is not there, or has other keys.
     #[error(
-        "the table has no global secondary index `{DUE_INDEX}` of `due_shard` and `due_at`, both \
-         numbers; make the table with `DynamoDbBackend::create_table`, or from the text of \
+        "the table has no global secondary index `{DUE_INDEX}` of `due_queue` and `due_key`, both \
+         strings; make the table with `DynamoDbBackend::create_table`, or from the text of \
          `cloud_formation` or `terraform`"
     )]
     NoIndex,
@@ -79,7 +79,7 @@ pub(super) fn check_description(
     if !has_keys(
         described,
         index.key_schema(),
-        [(DUE_SHARD, "N"), (DUE_AT, "N")],
+        [(DUE_QUEUE, "S"), (DUE_KEY, "S")],
     ) {
         return Err(DynamoDbOpenError::NoIndex);
     }

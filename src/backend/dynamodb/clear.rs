@@ -2,11 +2,11 @@
 //! takes a hundred. The protocol is described in the module above.
 
 use super::commit::write;
-use super::item::{CLAIM, Claim, ClearId, claim_item};
+use super::item::{CLAIM, Claim, ClearId, claim_item, malformed};
 use super::refusal::pause;
 use super::table::{Listed, Table, for_each};
 use super::write::{Outcome, Write};
-use crate::backend::{Change, Error, Partition, Slot};
+use crate::backend::{Change, Error, Expect, Partition, Slot};
 
 pub(super) async fn commit(
     table: &Table,
@@ -72,16 +72,17 @@ async fn clear(
     let Some(rows) = mark(table, partition, changes, id).await? else {
         return Ok(Cleared::Refused);
     };
-    let put = |slot: &Slot| {
+    let put = |name: &str| {
         let puts = changes
             .iter()
             .filter(|change| matches!(change, Change::Put { .. }));
-        puts.filter_map(Change::slot).any(|put| put == slot)
+        puts.filter_map(Change::slot)
+            .any(|put| put.as_str() == name)
     };
     let left: Vec<_> = rows
         .iter()
-        .map(|row| &row.slot)
-        .filter(|slot| !put(slot))
+        .map(|row| row.name.as_str())
+        .filter(|name| !put(name))
         .collect();
     let settled = match left.is_empty() {
         true => Write::delete(partition, CLAIM),
@@ -92,7 +93,8 @@ async fn clear(
         .iter()
         .filter(|change| matches!(change, Change::Put { .. }))
     {
-        let marked = rows.iter().any(|row| Some(&row.slot) == change.slot());
+        let name = change.slot().map(Slot::as_str);
+        let marked = rows.iter().any(|row| Some(row.name.as_str()) == name);
         writes.extend(write(partition, change).map(|write| match marked {
             true => write.if_marked(id),
             false => write.if_absent(),
@@ -120,18 +122,24 @@ async fn mark(
 ) -> Result<Option<Vec<Listed>>, Error> {
     for round in 0..ROUNDS {
         let rows = table.list(partition).await?;
-        let listed = |slot: &Slot| rows.iter().find(|row| row.slot == *slot);
-        let standing = |slot: &Slot| listed(slot).map(|row| row.version);
-        if !changes
-            .iter()
-            .all(|change| change.allows(change.slot().and_then(standing)))
-        {
-            return Ok(None);
+        for change in changes {
+            let listed = |slot: &Slot| rows.iter().find(|row| row.name == slot.as_str());
+            let listed = change.slot().and_then(listed);
+            let is_odd = listed.is_some_and(|row| row.version.is_none());
+            if is_odd && change.expects() != Expect::Any {
+                return Err(malformed("a row that is expected cannot be read".into()));
+            }
+            if !change.allows(listed.and_then(|row| row.version)) {
+                return Ok(None);
+            }
         }
         let mut marks = Vec::new();
         for row in rows.iter().filter(|row| !row.marks.contains(&id)) {
-            let mark = Write::mark(partition, row.slot.as_str(), id);
-            marks.push(mark.if_version(row.version));
+            let mark = Write::mark(partition, &row.name, id);
+            marks.push(match row.version {
+                Some(version) => mark.if_version(version),
+                None => mark.if_odd(),
+            });
         }
         let marked = for_each(marks, |mark| {
             let table = table.clone();
@@ -190,7 +198,7 @@ pub(super) async fn sweep(table: &Table, partition: &Partition, id: ClearId) -> 
     let left = rows
         .iter()
         .filter(|row| row.marks.contains(&id))
-        .map(|row| &row.slot)
+        .map(|row| row.name.as_str())
         .collect();
     remove(table, partition, left, id).await
 }
@@ -200,12 +208,12 @@ pub(super) async fn sweep(table: &Table, partition: &Partition, id: ClearId) -> 
 async fn remove(
     table: &Table,
     partition: &Partition,
-    slots: Vec<&Slot>,
+    names: Vec<&str>,
     id: ClearId,
 ) -> Result<(), Error> {
     let mut deletes = Vec::new();
-    for slot in slots {
-        deletes.push(Write::delete(partition, slot.as_str()).if_marked(id));
+    for name in names {
+        deletes.push(Write::delete(partition, name).if_marked(id));
     }
     for_each(deletes, |delete| {
         let table = table.clone();

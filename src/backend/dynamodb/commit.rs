@@ -81,7 +81,8 @@ fn expected(partition: &Partition, change: &Change) -> Option<Write> {
             expect: Expect::Any,
             ..
         } => write(partition, change)?,
-        Change::Put {
+        Change::Check { version, .. }
+        | Change::Put {
             expect: Expect::Version(version),
             ..
         }
@@ -106,6 +107,7 @@ fn as_found(partition: &Partition, change: &Change, found: Option<&Stored>) -> O
 /// A change as a write without conditions.
 pub(super) fn write(partition: &Partition, change: &Change) -> Option<Write> {
     match change {
+        Change::Check { slot, .. } => Some(Write::check(partition, slot.as_str())),
         Change::Put { slot, row, .. } => {
             let item = item::item(partition, slot, row);
             Some(Write::put(partition, slot.as_str(), item))

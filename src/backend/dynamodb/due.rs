@@ -5,60 +5,87 @@ use std::time::SystemTime;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::clear;
-use super::item::{self, DUE_AT, DUE_SHARD, DUE_SHARDS, Stored};
+use super::item::{self, DUE_KEY, DUE_QUEUE, Stored};
 use super::refusal::{Call, Refusal, persist};
 use super::schema::DUE_INDEX;
 use super::table::{Table, for_each};
+use super::{clear, cursor};
 use crate::backend::seconds::to_seconds;
-use crate::backend::{Error, Key, Row, odd};
+use crate::backend::{Cursor, Error, Key, Page, Queue, Row};
 
-/// The earliest of all shards. The index lags behind the table, so it only names candidates; each
-/// is read from the table before it is answered.
+/// Returns a page of the earliest rows of all shards. The index lags behind the table, so it only
+/// names candidates; each is read from the table before it is returned.
 pub(super) async fn due(
     table: &Table,
+    queue: &Queue,
     now: SystemTime,
+    from: Option<&Cursor>,
     limit: usize,
-) -> Result<Vec<(Key, Row)>, Error> {
-    if limit == 0 {
-        return Ok(Vec::new());
-    }
-    let shards = for_each((0..DUE_SHARDS).collect(), |shard| {
-        let table = table.clone();
-        async move { candidates(&table, shard, now, limit).await }
+) -> Result<Page, Error> {
+    let limit = limit.clamp(1, LONGEST_PAGE);
+    let range = Range {
+        from: match from {
+            // The first text after the last one: all names are of characters after the space.
+            Some(from) => format!("{} ", cursor::place(from)?),
+            None => item::due_digits(0),
+        },
+        // A space follows the digits, and this is the character after it.
+        to: format!("{}!", item::due_digits(to_seconds(now))),
+    };
+    let shards = for_each(item::shards_of(queue).collect(), |shard| {
+        let (table, range) = (table.clone(), range.clone());
+        async move { candidates(&table, &shard, &range, limit).await }
     });
-    let mut named: Vec<_> = shards.await?.into_iter().flatten().collect();
-    named.sort_unstable_by_key(|(due_at, _)| *due_at);
-    let named: Vec<_> = named.into_iter().map(|(_, key)| key).collect();
-    let mut due = Vec::new();
-    for some in named.chunks(limit.min(BATCH)) {
-        let mut standing = Vec::new();
+    let mut listed: Vec<_> = shards.await?.into_iter().flatten().collect();
+    listed.sort_unstable_by(|one, other| one.place.cmp(&other.place));
+    listed.truncate(limit);
+    let last = listed.last().filter(|_| listed.len() == limit);
+    let mut page = Page {
+        next: last.map(|last| cursor::of_place(&last.place)),
+        ..Page::default()
+    };
+    let (mut places, mut keys) = (HashMap::new(), Vec::new());
+    for Listed { place, key, text } in listed {
+        match key {
+            Some(key) => {
+                keys.push(key.clone());
+                places.insert(key, place);
+            }
+            None => page.odd.push(text),
+        }
+    }
+    for some in keys.chunks(BATCH) {
         for found in table.get_each(some).await? {
-            match stands(table, &found).await {
-                Ok(row) => standing.extend(row.map(Ok)),
-                Err(error @ Error::Malformed(_)) => standing.push(Err(error)),
+            match exists(table, &found).await {
+                Ok(None) => {}
+                Ok(Some((key, row))) => {
+                    // It may have been put off since the index listed it.
+                    let place = row
+                        .due
+                        .map(|due| item::due_key(due, &key.partition, &key.slot));
+                    let is_same = place.as_ref() == places.get(&key);
+                    if is_same && queue.contains(&key.partition, &row) {
+                        page.rows.push((key, row));
+                    }
+                }
+                Err(Error::Malformed(_)) => page.odd.push(item::text_of_key(&found)),
                 Err(error) => return Err(error),
             }
         }
-        let is_due = |(_, row): &(Key, Row)| row.due_at.is_some_and(|due_at| due_at <= now);
-        due.extend(odd::sound(standing).into_iter().filter(is_due));
-        if due.len() >= limit {
-            break;
-        }
     }
-    due.sort_by_key(|(_, row)| row.due_at);
-    due.truncate(limit);
-    Ok(due)
+    let place = |(key, row): &(Key, Row)| (row.due.map(|due| due.at), key.clone());
+    page.rows.sort_by_cached_key(place);
+    Ok(page)
 }
 
-/// The row, unless it has been cleared. Then it is removed here, and what was cleared with it:
-/// perhaps nobody else ever comes by.
-async fn stands(
+/// Returns the row, unless it has been cleared. Then it is deleted here, and what was cleared with
+/// it: perhaps nothing else ever reads it.
+async fn exists(
     table: &Table,
     found: &HashMap<String, AttributeValue>,
 ) -> Result<Option<(Key, Row)>, Error> {
     let key = item::key_of(found)?;
-    let stored = Stored::of(found).map_err(|error| odd::named(&key, error))?;
+    let stored = Stored::of(found)?;
     if stored.marks.is_empty() {
         return Ok(Some((key, stored.row)));
     }
@@ -70,26 +97,49 @@ async fn stands(
     Ok(standing.map(|row| (key, row)))
 }
 
-/// The earliest keys of one shard, with the time under which the index lists them.
+/// Sort keys of the index, both ends included.
+#[derive(Clone)]
+struct Range {
+    from: String,
+    to: String,
+}
+
+/// An entry of the index.
+struct Listed {
+    /// Its sort key.
+    place: String,
+    /// `None` if its names have another form than ours.
+    key: Option<Key>,
+    text: String,
+}
+
+/// Returns the earliest entries of one shard.
 async fn candidates(
     table: &Table,
-    shard: u8,
-    now: SystemTime,
+    shard: &str,
+    range: &Range,
     limit: usize,
-) -> Result<Vec<(i64, Key)>, Error> {
+) -> Result<Vec<Listed>, Error> {
     let mut found = Vec::new();
+    if range.from > range.to {
+        return Ok(found);
+    }
     let mut from = None;
     loop {
         let query = || async {
+            let text = |text: &str| AttributeValue::S(text.into());
             let query = table
                 .client
                 .query()
                 .table_name(&*table.name)
                 .index_name(DUE_INDEX);
             query
-                .key_condition_expression(format!("{DUE_SHARD} = :shard AND {DUE_AT} <= :now"))
-                .expression_attribute_values(":shard", item::number(shard))
-                .expression_attribute_values(":now", item::number(to_seconds(now)))
+                .key_condition_expression(format!(
+                    "{DUE_QUEUE} = :shard AND {DUE_KEY} BETWEEN :from AND :to"
+                ))
+                .expression_attribute_values(":shard", text(shard))
+                .expression_attribute_values(":from", text(&range.from))
+                .expression_attribute_values(":to", text(&range.to))
                 .limit(page_len(limit - found.len()))
                 .set_exclusive_start_key(from.clone())
                 .send()
@@ -97,15 +147,13 @@ async fn candidates(
                 .map_err(Refusal::of)
         };
         let page = persist(Call::Reads, query).await?;
-        for listed in page.items() {
-            let due_at = listed.get(DUE_AT).unwrap_or(&AttributeValue::Null(true));
-            match (item::seconds(due_at), item::key_of(listed)) {
-                (Ok(due_at), Ok(key)) => found.push((due_at, key)),
-                (Err(error), _) | (_, Err(error)) => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::warn!(shard, cause, "what is due is left out: it is malformed");
-                }
-            }
+        for entry in page.items() {
+            found.push(Listed {
+                // The index lists no item without it.
+                place: item::text(entry, DUE_KEY)?.into(),
+                key: item::key_of(entry).ok(),
+                text: item::text_of_key(entry),
+            });
         }
         from = page.last_evaluated_key;
         if from.is_none() || found.len() >= limit {
@@ -115,13 +163,11 @@ async fn candidates(
 }
 
 pub(super) fn page_len(limit: usize) -> i32 {
-    i32::try_from(limit)
-        .unwrap_or(i32::MAX)
-        .clamp(1, LONGEST_PAGE)
+    i32::try_from(limit.clamp(1, LONGEST_PAGE)).expect("a page is short")
 }
 
 /// What `BatchGetItem` takes.
 const BATCH: usize = 100;
 
 /// A page ends at 1 MB anyway.
-const LONGEST_PAGE: i32 = 1000;
+const LONGEST_PAGE: usize = 1000;

@@ -1,15 +1,19 @@
 //! Rows, and the claim on a partition, as items of the table.
 
 use std::collections::HashMap;
-use std::time::SystemTime;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use ring::digest::{SHA256, digest};
 
 use crate::backend::seconds::{from_seconds, to_seconds};
-use crate::backend::{Error, Key, Metadata, Partition, Row, Sealed, Slot, Version};
+use crate::backend::{
+    Due, Error, Key, Lane, Metadata, Partition, Queue, Row, Sealed, Slot, Version,
+};
 use crate::random;
+
+/// An item as the SDK has it.
+pub(super) type Item = HashMap<String, AttributeValue>;
 
 /// Who clears a partition. Minted for each call, so it is never seen twice.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,12 +67,11 @@ pub(super) struct Stored {
 
 impl Stored {
     pub(super) fn of(item: &HashMap<String, AttributeValue>) -> Result<Self, Error> {
-        let due_at = item.get(DUE_AT).map(seconds).transpose()?;
         let row = Row {
             version: version(item)?,
             metadata: Metadata::new(text(item, METADATA)?),
             sealed: Sealed::from_stored(bytes(item, SEALED)?),
-            due_at: due_at.map(time).transpose()?,
+            due: due(item)?,
         };
         let marks = marks(item)?;
         Ok(Self { row, marks })
@@ -97,9 +100,11 @@ pub(super) fn item(
         AttributeValue::S(row.metadata.as_str().into()),
     );
     item.insert(SEALED.into(), sealed);
-    if let Some(due_at) = row.due_at {
-        item.insert(DUE_AT.into(), number(to_seconds(due_at)));
-        item.insert(DUE_SHARD.into(), number(shard(partition, slot)));
+    if let Some(due) = row.due {
+        let shard = queue_shard(due.lane, shard(partition, slot), partition.app());
+        item.insert(DUE_QUEUE.into(), AttributeValue::S(shard));
+        let place = due_key(due, partition, slot);
+        item.insert(DUE_KEY.into(), AttributeValue::S(place));
     }
     item
 }
@@ -164,13 +169,46 @@ pub(super) fn text<'a>(
         .ok_or_else(|| malformed(format!("{name} is no text")))
 }
 
-pub(super) fn seconds(value: &AttributeValue) -> Result<i64, Error> {
-    let number = value.as_n().ok().and_then(|number| number.parse().ok());
-    number.ok_or_else(|| malformed(format!("{DUE_AT} is no time")))
+/// One shard of a queue: the partition key of the index.
+pub(super) fn shards_of(queue: &Queue) -> impl Iterator<Item = String> {
+    (0..DUE_SHARDS).map(|shard| queue_shard(queue.lane(), shard, queue.app()))
 }
 
-pub(super) fn number(number: impl Into<i64>) -> AttributeValue {
-    AttributeValue::N(number.into().to_string())
+fn queue_shard(lane: Lane, shard: u8, app: &str) -> String {
+    format!("{lane} {shard} {app}")
+}
+
+/// The sort key of the index: its order is that of time, and no two rows have the same.
+pub(super) fn due_key(due: Due, partition: &Partition, slot: &Slot) -> String {
+    format!("{} {partition} {slot}", due_digits(to_seconds(due.at)))
+}
+
+/// Seconds as text, ordered as the numbers are. Nothing is due before 1970.
+pub(super) fn due_digits(seconds: i64) -> String {
+    format!("{:012}", seconds.max(0))
+}
+
+fn due(item: &HashMap<String, AttributeValue>) -> Result<Option<Due>, Error> {
+    if !item.contains_key(DUE_QUEUE) && !item.contains_key(DUE_KEY) {
+        return Ok(None);
+    }
+    let (queue, key) = (text(item, DUE_QUEUE)?, text(item, DUE_KEY)?);
+    let parse = || {
+        let (lane, _) = queue.split_once(' ')?;
+        let (seconds, _) = key.split_once(' ')?;
+        Some(Due {
+            lane: Lane::from_stored(lane)?,
+            at: from_seconds(seconds.parse().ok()?)?,
+        })
+    };
+    let due = parse().ok_or_else(|| malformed("its due time cannot be read".into()))?;
+    Ok(Some(due))
+}
+
+/// The names in an item as text, whatever their form.
+pub(super) fn text_of_key(item: &HashMap<String, AttributeValue>) -> String {
+    let name = |name| text(item, name).unwrap_or("?");
+    format!("{} {}", name(PK), name(SK))
 }
 
 pub(super) fn malformed(reason: String) -> Error {
@@ -183,11 +221,6 @@ fn shard(partition: &Partition, slot: &Slot) -> u8 {
     // Names have no spaces, so one parts the two.
     let digest = digest(&SHA256, format!("{partition} {slot}").as_bytes());
     digest.as_ref()[0] % DUE_SHARDS
-}
-
-fn time(seconds: i64) -> Result<SystemTime, Error> {
-    from_seconds(seconds)
-        .ok_or_else(|| malformed("a time that this platform cannot express".into()))
 }
 
 fn bytes<'a>(item: &'a HashMap<String, AttributeValue>, name: &str) -> Result<&'a [u8], Error> {
@@ -206,16 +239,15 @@ fn sixteen(bytes: &[u8]) -> Result<[u8; 16], Error> {
 /// Where the claim on a partition stands. No slot can have this name: of braces.
 pub(super) const CLAIM: &str = "{clear}";
 
-/// How many places the index has for rows that fall due at the same time. One takes 1000 writes
-/// a second; a query of `due` asks them all.
-pub(super) const DUE_SHARDS: u8 = 16;
+/// How many places of the index a queue has. One takes 1000 writes a second; `due` queries all.
+const DUE_SHARDS: u8 = 16;
 
 // None of these is one of DynamoDB's reserved words, so they stand in expressions as they are.
 pub(super) const CLEARED_BY: &str = "cleared_by";
 pub(super) const CLEAR_DONE: &str = "clear_done";
 pub(super) const CLEAR_ID: &str = "clear_id";
-pub(super) const DUE_AT: &str = "due_at";
-pub(super) const DUE_SHARD: &str = "due_shard";
+pub(super) const DUE_KEY: &str = "due_key";
+pub(super) const DUE_QUEUE: &str = "due_queue";
 pub(super) const METADATA: &str = "metadata";
 pub(super) const PK: &str = "pk";
 pub(super) const SEALED: &str = "sealed";

@@ -6,15 +6,15 @@ use aws_sdk_dynamodb::types::{
     ProjectionType, ScalarAttributeType,
 };
 
-use super::item::{DUE_AT, DUE_SHARD, PK, SK};
+use super::item::{DUE_KEY, DUE_QUEUE, PK, SK};
 
 /// The table as DynamoDB is asked for it.
 pub(super) fn input(table: &str) -> CreateTableInput {
     let complete = "all that is needed is given";
     let index = GlobalSecondaryIndex::builder()
         .index_name(DUE_INDEX)
-        .key_schema(key(DUE_SHARD, KeyType::Hash))
-        .key_schema(key(DUE_AT, KeyType::Range))
+        .key_schema(key(DUE_QUEUE, KeyType::Hash))
+        .key_schema(key(DUE_KEY, KeyType::Range))
         .projection(
             Projection::builder()
                 .projection_type(ProjectionType::KeysOnly)
@@ -24,8 +24,8 @@ pub(super) fn input(table: &str) -> CreateTableInput {
         .table_name(table)
         .attribute_definitions(attribute(PK, ScalarAttributeType::S))
         .attribute_definitions(attribute(SK, ScalarAttributeType::S))
-        .attribute_definitions(attribute(DUE_SHARD, ScalarAttributeType::N))
-        .attribute_definitions(attribute(DUE_AT, ScalarAttributeType::N))
+        .attribute_definitions(attribute(DUE_QUEUE, ScalarAttributeType::S))
+        .attribute_definitions(attribute(DUE_KEY, ScalarAttributeType::S))
         .key_schema(key(PK, KeyType::Hash))
         .key_schema(key(SK, KeyType::Range))
         .global_secondary_indexes(index.build().expect(complete))
@@ -51,16 +51,16 @@ pub(super) fn cloud_formation(table: &str) -> String {
       AttributeDefinitions:
         - {{ AttributeName: {PK}, AttributeType: S }}
         - {{ AttributeName: {SK}, AttributeType: S }}
-        - {{ AttributeName: {DUE_SHARD}, AttributeType: N }}
-        - {{ AttributeName: {DUE_AT}, AttributeType: N }}
+        - {{ AttributeName: {DUE_QUEUE}, AttributeType: S }}
+        - {{ AttributeName: {DUE_KEY}, AttributeType: S }}
       KeySchema:
         - {{ AttributeName: {PK}, KeyType: HASH }}
         - {{ AttributeName: {SK}, KeyType: RANGE }}
       GlobalSecondaryIndexes:
         - IndexName: {DUE_INDEX}
           KeySchema:
-            - {{ AttributeName: {DUE_SHARD}, KeyType: HASH }}
-            - {{ AttributeName: {DUE_AT}, KeyType: RANGE }}
+            - {{ AttributeName: {DUE_QUEUE}, KeyType: HASH }}
+            - {{ AttributeName: {DUE_KEY}, KeyType: RANGE }}
           Projection: {{ ProjectionType: KEYS_ONLY }}
 "#
     )
@@ -86,19 +86,19 @@ pub(super) fn terraform(table: &str) -> String {
   }}
 
   attribute {{
-    name = "{DUE_SHARD}"
-    type = "N"
+    name = "{DUE_QUEUE}"
+    type = "S"
   }}
 
   attribute {{
-    name = "{DUE_AT}"
-    type = "N"
+    name = "{DUE_KEY}"
+    type = "S"
   }}
 
   global_secondary_index {{
     name            = "{DUE_INDEX}"
-    hash_key        = "{DUE_SHARD}"
-    range_key       = "{DUE_AT}"
+    hash_key        = "{DUE_QUEUE}"
+    range_key       = "{DUE_KEY}"
     projection_type = "KEYS_ONLY"
   }}
 
@@ -131,7 +131,7 @@ fn key(name: &str, kind: KeyType) -> KeySchemaElement {
         .expect("a name and a type are all that is needed")
 }
 
-/// Lists the rows that have a `due_at`, and no others.
+/// Lists the rows that are ever due, and no others.
 pub(super) const DUE_INDEX: &str = "due";
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, Get, KeysAndAttributes, TransactGetItem};
 use tokio::task::JoinSet;
 
-use super::item::{self, CLAIM, CLEARED_BY, Claim, ClearId, PK, SK, Stored, VERSION};
+use super::item::{self, CLAIM, CLEARED_BY, Claim, ClearId, Item, PK, SK, Stored, VERSION};
 use super::open::tamed;
 use super::refusal::{Call, Refusal, pause, persist};
 use crate::backend::{Error, Key, Partition, Row, Slot, Version};
@@ -22,8 +22,10 @@ pub(super) struct Table {
 /// A row as it was found, without what it holds.
 #[derive(Debug)]
 pub(super) struct Listed {
-    pub(super) slot: Slot,
-    pub(super) version: Version,
+    /// Its sort key, whatever its form.
+    pub(super) name: String,
+    /// `None` if it cannot be read: something else wrote the row.
+    pub(super) version: Option<Version>,
     pub(super) marks: Vec<ClearId>,
 }
 
@@ -121,6 +123,63 @@ impl Table {
             .find_map(|stored| stored.standing(claim)))
     }
 
+    /// Returns a page of a partition's items, and where it ended.
+    pub(super) async fn query(
+        &self,
+        partition: &Partition,
+        from: Option<Item>,
+        limit: i32,
+    ) -> Result<(Vec<Item>, Option<Item>), Error> {
+        if from
+            .as_ref()
+            .is_some_and(|from| item::text(from, PK).ok() != Some(partition.as_str()))
+        {
+            return Err(item::malformed("not a cursor of this partition".into()));
+        }
+        let query = || async {
+            let query = self
+                .client
+                .query()
+                .table_name(&*self.name)
+                .consistent_read(true);
+            query
+                .key_condition_expression(format!("{PK} = :pk"))
+                .expression_attribute_values(":pk", AttributeValue::S(partition.as_str().into()))
+                .limit(limit)
+                .set_exclusive_start_key(from.clone())
+                .send()
+                .await
+                .map_err(Refusal::of)
+        };
+        let page = persist(Call::Reads, query).await?;
+        Ok((page.items.unwrap_or_default(), page.last_evaluated_key))
+    }
+
+    /// Returns a page of the table's items, of those that have this prefix, and where it ended.
+    pub(super) async fn scan(
+        &self,
+        prefix: Option<&str>,
+        from: Option<Item>,
+        limit: i32,
+    ) -> Result<(Vec<Item>, Option<Item>), Error> {
+        let scan = || async {
+            let mut scan = self.client.scan().table_name(&*self.name);
+            if let Some(prefix) = prefix {
+                scan = scan
+                    .filter_expression(format!("begins_with({PK}, :prefix)"))
+                    .expression_attribute_values(":prefix", AttributeValue::S(prefix.into()));
+            }
+            scan.consistent_read(true)
+                .limit(limit)
+                .set_exclusive_start_key(from.clone())
+                .send()
+                .await
+                .map_err(Refusal::of)
+        };
+        let page = persist(Call::Reads, scan).await?;
+        Ok((page.items.unwrap_or_default(), page.last_evaluated_key))
+    }
+
     /// All rows of a partition, each as it stood when its page was read.
     pub(super) async fn list(&self, partition: &Partition) -> Result<Vec<Listed>, Error> {
         let mut listed = Vec::new();
@@ -146,13 +205,12 @@ impl Table {
             };
             let page = persist(Call::Reads, query).await?;
             for found in page.items() {
-                if item::text(found, SK)? != CLAIM {
-                    let slot = item::slot_of(found)?;
-                    let (version, marks) = (item::version(found)?, item::marks(found)?);
+                let name = item::text(found, SK)?;
+                if name != CLAIM {
                     listed.push(Listed {
-                        slot,
-                        version,
-                        marks,
+                        name: name.to_owned(),
+                        version: item::version(found).ok(),
+                        marks: item::marks(found)?,
                     });
                 }
             }

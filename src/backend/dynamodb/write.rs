@@ -73,6 +73,15 @@ impl Write {
             .with(":version", value)
     }
 
+    /// Only where an item has no version that can be read.
+    pub(super) fn if_odd(self) -> Self {
+        let length = AttributeValue::N("16".into());
+        self.when(format!(
+            "attribute_exists({PK}) AND (attribute_not_exists({VERSION}) OR size({VERSION}) <> :length)"
+        ))
+        .with(":length", length)
+    }
+
     /// Only where a row stands without any mark, or nothing.
     pub(super) fn if_unmarked(self) -> Self {
         self.when(format!("attribute_not_exists({CLEARED_BY})"))

@@ -1,0 +1,18 @@
+-- The member of a row in the sorted set of what is due: "<lane> <app> <seconds> <partition> <slot>",
+-- so that one range of members is one queue, the earliest first. Nothing for a row that is never
+-- due, or that has another form than ours.
+local function due_member(partition, slot, value)
+  if not value or #value < 30 or string.byte(value) ~= 1 then
+    return nil
+  end
+  local lane = string.byte(value, 18)
+  if lane == 0 then
+    return nil
+  end
+  local seconds = 0
+  for at = 19, 26 do
+    seconds = seconds * 256 + string.byte(value, at)
+  end
+  local app = string.match(partition, '^[^/]*')
+  return string.format('%d %s %012.0f %s %s', lane, app, seconds, partition, slot)
+end
