@@ -339,13 +339,13 @@ fn bytes(version: &Version) -> &[u8] {
 
 /// A page of rows whose columns begin with the names.
 fn page(order: Order, found: &[PgRow], limit: usize) -> Result<Page, Error> {
-    let place = |columns: &PgRow| {
+    fn place(columns: &PgRow) -> Result<Place<'_>, sqlx::Error> {
         Ok(Place {
             partition: columns.try_get_unchecked(0)?,
             slot: columns.try_get_unchecked(1)?,
             due_at: columns.try_get(6)?,
         })
-    };
+    }
     sql::page(KIND, order, found, limit, place, |columns| row(columns, 2)).map_err(failed)
 }
 

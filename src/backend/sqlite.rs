@@ -264,13 +264,13 @@ async fn apply(
 
 /// A page of rows whose columns begin with the names, as bytes: they may be of any form.
 fn page(order: Order, found: &[SqliteRow], limit: usize) -> Result<Page, Error> {
-    let place = |columns: &SqliteRow| {
+    fn place(columns: &SqliteRow) -> Result<Place<'_>, sqlx::Error> {
         Ok(Place {
             partition: columns.try_get_unchecked(0)?,
             slot: columns.try_get_unchecked(1)?,
             due_at: columns.try_get(6)?,
         })
-    };
+    }
     sql::page(KIND, order, found, limit, place, |columns| row(columns, 2)).map_err(failed)
 }
 
