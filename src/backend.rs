@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use thiserror::Error;
 
+use crate::clock::to_epoch;
 use crate::random;
 pub use crate::seal::Sealed;
 
@@ -152,12 +153,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error>;
 
     /// Returns a page of the rows of this scope, in no promised order.
-    async fn scan(
-        &self,
-        scope: &Scope,
-        from: Option<Cursor>,
-        limit: usize,
-    ) -> Result<Page, Error>;
+    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error>;
 
     /// Returns a page of the rows of this queue whose time has come, earliest first.
     async fn due(
@@ -321,6 +317,13 @@ pub struct Key {
     pub slot: Slot,
 }
 
+impl fmt::Display for Key {
+    /// Writes `partition slot`. Names have no spaces.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.partition, self.slot)
+    }
+}
+
 /// Which rows a [`Backend::scan`] returns.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Scope {
@@ -414,7 +417,10 @@ impl Queue {
     pub fn new(app: impl AsRef<str>, lane: Lane) -> Result<Self, NameError> {
         let app = app.as_ref();
         match is_name(app) && !app.contains('/') {
-            true => Ok(Self { app: app.into(), lane }),
+            true => Ok(Self {
+                app: app.into(),
+                lane,
+            }),
             false => Err(NameError),
         }
     }
@@ -625,7 +631,7 @@ impl Cursor {
     #[must_use]
     pub fn after(kind: &str, key: &Key) -> Self {
         // Names have no spaces, so one parts the two.
-        Self(format!("{kind} {} {}", key.partition, key.slot))
+        Self(format!("{kind} {key}"))
     }
 
     /// The key that [`Cursor::after`] was given.
@@ -648,6 +654,26 @@ impl Cursor {
             _ => Err(malformed()),
         }
     }
+
+    /// The place just after this key of this time, for backends that keep a queue in the order of
+    /// times, then of keys.
+    #[must_use]
+    pub fn after_due(kind: &str, at: SystemTime, key: &Key) -> Self {
+        Self::after(&format!("{kind}@{}", to_epoch(at)), key)
+    }
+
+    /// The time, in seconds since 1970, and the key that [`Cursor::after_due`] was given.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] if this is a cursor of another making, or of another kind.
+    pub fn due(&self, kind: &str) -> Result<(u64, Key), Error> {
+        let malformed = || Error::Malformed("not a cursor of this backend".into());
+        let first = self.0.split(' ').next().unwrap_or_default();
+        let at = first.strip_prefix(kind).and_then(|it| it.strip_prefix('@'));
+        let at = at.and_then(|at| at.parse().ok()).ok_or_else(malformed)?;
+        Ok((at, self.key(first)?))
+    }
 }
 
 /// A page of rows.
@@ -655,7 +681,8 @@ impl Cursor {
 pub struct Page {
     /// The rows.
     pub rows: Vec<(Key, Row)>,
-    /// The keys of rows that could not be parsed, as text: something else wrote or changed them.
+    /// The keys of rows that could not be parsed, as `partition slot`, or as a database shows a key
+    /// that itself cannot be parsed: something else wrote or changed them.
     pub odd: Vec<String>,
     /// The place where the next page starts; `None` after the last page.
     pub next: Option<Cursor>,

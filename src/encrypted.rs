@@ -10,12 +10,13 @@ use std::time::SystemTime;
 use thiserror::Error;
 use tokio::time::Instant;
 
-use crate::backend::{self, Backend, Partition, Slot};
+use crate::backend::{self, Backend, Partition, Prefix, Scope, Slot};
 use crate::clock::Clock;
 use crate::seal::{KeyError, KeyId, KeyProvider};
 use crate::store;
 use crate::tenant::{ClientId, EnterpriseId, InstallationKey, TeamId, UserId};
 
+mod cache;
 mod chains;
 mod driver;
 mod installations;
@@ -23,12 +24,15 @@ mod keys;
 mod lifecycle;
 mod lifecycle_facts;
 mod moving;
+mod odd;
 mod records;
 mod rotation_facts;
 mod seen;
 mod states;
 mod succession;
+mod tenants;
 
+pub use cache::CacheOptions;
 use driver::Driver;
 use keys::Keys;
 pub use moving::{Copied, CopyError, Pruned, Verified};
@@ -88,6 +92,41 @@ impl<B: Backend> EncryptedStore<B> {
             clock: Clock::default(),
             swept: Arc::default(),
         })
+    }
+
+    /// The same store, with a cache for plain reads: it keeps sealed rows in memory for a moment.
+    ///
+    /// * Never plaintext: a cached row is opened anew each time, in microseconds.
+    /// * A commit through this store, or a clone of it, is seen by every read that starts
+    ///   afterwards, as without a cache.
+    /// * A commit by another process is seen within [`CacheOptions::max_age`]. So a token that was
+    ///   purged elsewhere, or that is on hold since, may be handed out for that long, and no
+    ///   longer.
+    /// * No decision is taken on cached rows. What changes a row, or finds that nothing is to be
+    ///   changed, has read the database.
+    /// * A response without any row is not kept: the first installation of a tenant is seen at
+    ///   once. One with some rows is kept with its gaps: a token that another process adds to an
+    ///   installation (a user's, say) may be missing for [`CacheOptions::max_age`].
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// use slack_installs::backend::MemoryBackend;
+    /// use slack_installs::{CacheOptions, ClientId, EncryptedStore, LocalKeyProvider, MasterKey};
+    ///
+    /// let provider = LocalKeyProvider::new(MasterKey::generate());
+    /// let app = ClientId::new("100000000001.200000000002")?;
+    /// let store = EncryptedStore::open(MemoryBackend::default(), provider, app).await?;
+    /// let store = store.with_cache(CacheOptions::default());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_cache(self, options: CacheOptions) -> Self {
+        Self {
+            driver: Arc::new(self.driver.with_cache(options)),
+            ..self
+        }
     }
 
     /// The same store, with another clock.
@@ -198,6 +237,12 @@ fn tenant_of(name: &str) -> Option<InstallationKey> {
 
 fn partition(app: &ClientId, name: &str) -> Partition {
     Partition::new(format!("{app}/{name}")).expect("ids are short and plain, and so are our names")
+}
+
+/// All rows of this app.
+fn of_app(app: &ClientId) -> Scope {
+    let prefix = Prefix::new(format!("{app}/"));
+    Scope::Prefix(prefix.expect("client ids are short and plain"))
 }
 
 fn user_slot(user: &UserId) -> Slot {

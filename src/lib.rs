@@ -83,7 +83,7 @@ pub mod tower;
 
 pub use authorize::{AuthorizeError, AuthorizeResult, Authorizer};
 pub use clock::Clock;
-pub use encrypted::{Copied, CopyError, EncryptedStore, OpenError, Pruned, Verified};
+pub use encrypted::{CacheOptions, Copied, CopyError, EncryptedStore, OpenError, Pruned, Verified};
 pub use events::{Handled, Lifecycle, LifecycleError, LifecycleHooks};
 pub use installation::{
     Bot, Enterprise, Grant, Hold, Home, IncomingWebhook, Installation, Revision, Scopes, Team, User,

@@ -13,18 +13,24 @@ use std::pin::Pin;
 
 use super::Backend;
 
+mod checks;
 mod commits;
 mod kit;
 mod names;
+mod odd;
+mod queues;
 mod races;
 mod rows;
-mod sweeps;
+mod scans;
 
+pub use checks::*;
 pub use commits::*;
 pub use names::*;
+pub use odd::*;
+pub use queues::*;
 pub use races::*;
 pub use rows::*;
-pub use sweeps::*;
+pub use scans::*;
 
 /// One check of the suite.
 #[derive(Clone, Copy)]
@@ -40,6 +46,27 @@ pub struct Check {
     pub run: for<'a> fn(&'a dyn Backend) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
 }
 
+/// One check of the suite that needs rows which cannot be parsed.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct OddCheck {
+    /// The function's name.
+    pub name: &'static str,
+    /// The function.
+    #[expect(
+        clippy::type_complexity,
+        reason = "an async fn over two references has no shorter type"
+    )]
+    pub run:
+        for<'a> fn(&'a dyn Backend, Spoil<'a>) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
+}
+
+impl fmt::Debug for OddCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
 impl fmt::Debug for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
@@ -48,10 +75,16 @@ impl fmt::Debug for Check {
 
 /// Makes the list of checks and the macro, of one list of names. The `$` is for the macro inside.
 macro_rules! checks {
-    ($dollar:tt $($name:ident)*) => {
-        /// All checks of the suite.
+    ($dollar:tt $($name:ident)*; $($odd:ident)*) => {
+        /// All checks of the suite but those of [`ODD_CHECKS`].
         pub const CHECKS: &[Check] =
             &[$(Check { name: stringify!($name), run: |backend| Box::pin($name(backend)) }),*];
+
+        /// The checks of the suite that need rows which cannot be parsed.
+        pub const ODD_CHECKS: &[OddCheck] = &[$(OddCheck {
+            name: stringify!($odd),
+            run: |backend, spoil| Box::pin($odd(backend, spoil)),
+        }),*];
 
         /// Makes one `#[tokio::test]` of each check of the suite, for one way to open a backend.
         ///
@@ -60,14 +93,23 @@ macro_rules! checks {
         /// tests stand in a module of the same name. They need tokio's features `macros` and
         /// `rt-multi-thread`.
         ///
+        /// A second argument names an `async fn` that makes a row one that cannot be parsed, as
+        /// [`Spoil`]($crate::backend::conformance::Spoil) says. It takes the backend, what is
+        /// kept, and the row's key. The test of a backend has it; the test of a wrapper may do
+        /// without.
+        ///
         /// ```
-        /// use slack_installs::backend::MemoryBackend;
+        /// use slack_installs::backend::{Key, MemoryBackend};
         ///
         /// async fn memory() -> (MemoryBackend, ()) {
         ///     (MemoryBackend::default(), ())
         /// }
         ///
-        /// slack_installs::conformance!(memory);
+        /// async fn spoil(backend: &MemoryBackend, _: &(), key: Key) {
+        ///     backend.spoil(&key);
+        /// }
+        ///
+        /// slack_installs::conformance!(memory, spoil);
         /// ```
         #[macro_export]
         macro_rules! conformance {
@@ -78,6 +120,28 @@ macro_rules! checks {
                         async fn $name() {
                             let (backend, _keep) = super::$dollar open().await;
                             $crate::backend::conformance::$name(&backend).await;
+                        }
+                    )*
+                }
+            };
+            ($dollar open:ident, $dollar spoil:ident) => {
+                mod $dollar open {
+                    $(
+                        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                        async fn $name() {
+                            let (backend, _keep) = super::$dollar open().await;
+                            $crate::backend::conformance::$name(&backend).await;
+                        }
+                    )*
+                    $(
+                        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                        async fn $odd() {
+                            let (backend, keep) = super::$dollar open().await;
+                            let (it, kept) = (&backend, &keep);
+                            let spoil = |key| -> $crate::backend::conformance::Spoiling<'_> {
+                                Box::pin(super::$dollar spoil(it, kept, key))
+                            };
+                            $crate::backend::conformance::$odd(&backend, &spoil).await;
                         }
                     )*
                 }
@@ -93,7 +157,7 @@ checks! { $
     rule_02_metadata_comes_back_byte_for_byte
     rule_02_sealed_bytes_come_back
     rule_02_versions_come_back
-    rule_02_due_at_comes_back_to_the_second
+    rule_02_due_comes_back_to_the_second
     rule_02_an_overwrite_leaves_nothing_of_the_old_row
     rule_03_absent_commits_only_where_no_row_stands
     rule_04_version_commits_only_over_that_version
@@ -119,16 +183,33 @@ checks! { $
     rule_12_slots_are_compared_byte_for_byte
     rule_12_partition_and_slot_do_not_run_into_each_other
     rule_12_the_longest_names_are_told_apart
-    rule_13_scan_visits_every_row_once
-    rule_13_scan_visits_rows_that_stand_throughout_once
+    rule_13_scan_returns_every_row_of_its_scope_once
+    rule_13_a_prefix_is_the_beginning_of_a_partition
+    rule_13_a_scope_without_rows_comes_to_an_end
+    rule_13_scan_returns_rows_that_exist_throughout_once
     rule_13_a_limit_of_0_is_taken_as_1
     rule_13_a_foreign_cursor_is_malformed
     rule_13_a_cursor_of_another_kind_is_malformed
-    rule_14_due_answers_rows_whose_time_has_come
-    rule_14_due_answers_the_earliest_up_to_the_limit
-    rule_14_due_forgets_rows_that_are_put_off_or_gone
+    rule_14_due_returns_rows_whose_time_has_come
+    rule_14_due_returns_the_earliest_first_page_by_page
+    rule_14_a_row_waits_in_its_own_queue_alone
+    rule_14_other_queues_delay_nothing
+    rule_14_due_forgets_rows_that_are_put_off_moved_or_gone
+    rule_14_rows_that_stay_due_are_returned_once
+    rule_14_a_foreign_cursor_is_malformed
     rule_15_the_largest_row_fits
     rule_15_ninety_changes_fit_one_commit
     rule_15_two_mebibytes_fit_one_commit_and_one_read
     rule_15_what_is_too_much_is_refused_whole_or_taken_whole
+    rule_16_a_check_commits_only_if_that_version_exists
+    rule_16_a_check_writes_nothing
+    rule_16_a_check_decides_over_what_is_beside_it
+    rule_16_a_check_conflicts_with_a_write_at_the_same_time
+    rule_16_a_check_is_a_change_of_its_slot
+    rule_18_a_partition_is_scanned_alone
+    ;
+    rule_17_scan_skips_odd_rows_and_returns_their_keys
+    rule_17_due_skips_odd_rows_and_returns_their_keys
+    rule_17_read_of_an_odd_row_is_malformed
+    rule_17_an_odd_row_can_be_replaced_and_deleted
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
-use super::{Backend, Change, Cursor, Error, Key, Page, Partition, Row, Slot};
+use super::{Backend, Change, Cursor, Error, Page, Partition, Queue, Row, Scope, Slot};
 
 /// Loses requests and answers of the backend inside it, each on its own schedule, as
 /// [`Error::Unavailable`].
@@ -205,14 +205,20 @@ impl<B: Backend> Backend for Flaky<B> {
         }
     }
 
-    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
         self.lose_read()?;
-        self.inner.scan(from, limit).await
+        self.inner.scan(scope, from, limit).await
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
         self.lose_read()?;
-        self.inner.due(now, limit).await
+        self.inner.due(queue, now, from, limit).await
     }
 }
 

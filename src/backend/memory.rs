@@ -8,7 +8,10 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
-use super::{Backend, Change, Cursor, Error, Key, Page, Partition, Row, Slot};
+use super::{
+    Backend, Change, Cursor, Due, Error, Expect, Key, Page, Partition, Queue, Row, Scope, Slot,
+};
+use crate::clock::to_epoch;
 
 /// Keeps rows in memory; they end with the process. Sealed all the same.
 ///
@@ -16,11 +19,47 @@ use super::{Backend, Change, Cursor, Error, Key, Page, Partition, Row, Slot};
 /// conformance suite.
 #[derive(Default)]
 pub struct MemoryBackend {
-    rows: Mutex<BTreeMap<Key, Row>>,
+    rows: Mutex<BTreeMap<Key, Stored>>,
+}
+
+/// What a key holds.
+#[derive(Clone)]
+enum Stored {
+    /// A row that cannot be parsed: the rest of it is not kept. Only tests make one.
+    #[cfg_attr(
+        not(feature = "testing"),
+        expect(dead_code, reason = "only tests make one")
+    )]
+    Odd(Option<Due>),
+    Row(Row),
+}
+
+impl Stored {
+    fn due(&self) -> Option<Due> {
+        match self {
+            Self::Odd(due) => *due,
+            Self::Row(row) => row.due,
+        }
+    }
 }
 
 impl MemoryBackend {
-    fn rows(&self) -> MutexGuard<'_, BTreeMap<Key, Row>> {
+    /// Makes a row one that cannot be parsed, as a database has one that something else wrote or
+    /// changed. It stays in its place and in its queue.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such row.
+    #[cfg(feature = "testing")]
+    pub fn spoil(&self, key: &Key) {
+        let mut rows = self.rows();
+        let stored = rows
+            .get_mut(key)
+            .expect("only a row that exists is spoiled");
+        *stored = Stored::Odd(stored.due());
+    }
+
+    fn rows(&self) -> MutexGuard<'_, BTreeMap<Key, Stored>> {
         // No code panics while it holds the lock, and a half-done commit is impossible anyway.
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -37,22 +76,35 @@ impl fmt::Debug for MemoryBackend {
 impl Backend for MemoryBackend {
     async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
         let rows = self.rows();
-        Ok(slots
+        slots
             .iter()
-            .map(|slot| rows.get(&key(partition, slot)).cloned())
-            .collect())
+            .map(|slot| match rows.get(&key(partition, slot)) {
+                Some(Stored::Row(row)) => Ok(Some(row.clone())),
+                Some(Stored::Odd(_)) => {
+                    let key = key(partition, slot);
+                    Err(Error::Malformed(format!("{key} cannot be parsed").into()))
+                }
+                None => Ok(None),
+            })
+            .collect()
     }
 
     async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
         Change::check(changes)?;
         let mut rows = self.rows();
-        let allowed = |change: &Change| {
-            let standing = change
+        let mut conflicts = false;
+        for change in changes {
+            let current = change
                 .slot()
                 .and_then(|slot| rows.get(&key(partition, slot)));
-            change.allows(standing.map(|row| row.version))
-        };
-        if !changes.iter().all(allowed) {
+            conflicts |= match current {
+                // No version of it is known, so it is none that anybody expects.
+                Some(Stored::Odd(_)) => change.expects() != Expect::Any,
+                Some(Stored::Row(row)) => !change.allows(Some(row.version)),
+                None => !change.allows(None),
+            };
+        }
+        if conflicts {
             return Err(Error::Conflict);
         }
         if changes.iter().any(|change| matches!(change, Change::Clear)) {
@@ -61,47 +113,84 @@ impl Backend for MemoryBackend {
         for change in changes {
             match change {
                 Change::Put { slot, row, .. } => {
-                    rows.insert(key(partition, slot), row.clone());
+                    rows.insert(key(partition, slot), Stored::Row(row.clone()));
                 }
                 Change::Delete { slot, .. } => {
                     rows.remove(&key(partition, slot));
                 }
-                Change::Clear => {}
+                Change::Check { .. } | Change::Clear => {}
             }
         }
         Ok(())
     }
 
-    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        let limit = limit.clamp(1, LONGEST_PAGE);
+    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
         let after = from.map(|cursor| cursor.key(KIND)).transpose()?;
-        let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let rows: Vec<_> = self
-            .rows()
+        let first = match scope {
+            Scope::Partition(partition) => Some(first_of(partition)),
+            Scope::Everything | Scope::Prefix(_) => None,
+        };
+        let start = match (&after, &first) {
+            (Some(after), _) => Bound::Excluded(after),
+            (None, Some(first)) => Bound::Included(first),
+            (None, None) => Bound::Unbounded,
+        };
+        let rows = self.rows();
+        let found = rows
             .range::<Key, _>((start, Bound::Unbounded))
-            .take(limit)
-            .map(|(key, row)| (key.clone(), row.clone()))
-            .collect();
-        let full = rows.len() == limit;
-        let next = rows
-            .last()
-            .filter(|_| full)
-            .map(|(key, _)| Cursor::after(KIND, key));
-        Ok(Page { rows, next })
+            .skip_while(|(key, _)| !scope.contains(&key.partition))
+            .take_while(|(key, _)| scope.contains(&key.partition));
+        Ok(page(found, limit, |key, _| Cursor::after(KIND, key)))
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
-        let is_due = |row: &Row| row.due_at.is_some_and(|due_at| due_at <= now);
-        let mut due: Vec<_> = self
-            .rows()
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        let after = from.map(|cursor| cursor.due(KIND)).transpose()?;
+        let after = after.as_ref().map(|(at, key)| (*at, key));
+        let rows = self.rows();
+        let mut due: Vec<_> = rows
             .iter()
-            .filter(|(_, row)| is_due(row))
-            .map(|(key, row)| (key.clone(), row.clone()))
+            .filter(|(key, _)| key.partition.app() == queue.app())
+            .filter_map(|(key, stored)| Some((stored.due()?, key, stored)))
+            .filter(|(due, _, _)| due.lane == queue.lane() && due.at <= now)
+            .map(|(due, key, stored)| ((to_epoch(due.at), key), stored))
+            .filter(|(place, _)| after.is_none_or(|after| *place > after))
             .collect();
-        due.sort_by_key(|(_, row)| row.due_at);
-        due.truncate(limit);
-        Ok(due)
+        due.sort_unstable_by_key(|(place, _)| *place);
+        let found = due.into_iter().map(|((_, key), stored)| (key, stored));
+        Ok(page(found, limit, |key, stored| {
+            let at = stored.due().map_or(now, |due| due.at);
+            Cursor::after_due(KIND, at, key)
+        }))
     }
+}
+
+/// The first of what was found, and the place after the last of these if there may be more.
+fn page<'a>(
+    found: impl Iterator<Item = (&'a Key, &'a Stored)>,
+    limit: usize,
+    after: impl Fn(&Key, &Stored) -> Cursor,
+) -> Page {
+    let limit = limit.clamp(1, LONGEST_PAGE);
+    let found: Vec<_> = found.take(limit).collect();
+    let last = found.last().filter(|_| found.len() == limit);
+    let next = last.map(|(key, stored)| after(key, stored));
+    let mut page = Page {
+        next,
+        ..Page::default()
+    };
+    for (key, stored) in found {
+        match stored {
+            Stored::Odd(_) => page.odd.push(key.to_string()),
+            Stored::Row(row) => page.rows.push((key.clone(), row.clone())),
+        }
+    }
+    page
 }
 
 fn key(partition: &Partition, slot: &Slot) -> Key {
@@ -109,6 +198,14 @@ fn key(partition: &Partition, slot: &Slot) -> Key {
         partition: partition.clone(),
         slot: slot.clone(),
     }
+}
+
+/// The least key of a partition: no slot's name comes before this one.
+fn first_of(partition: &Partition) -> Key {
+    key(
+        partition,
+        &Slot::new("!").expect("the least visible character"),
+    )
 }
 
 /// In its cursors.
@@ -120,7 +217,7 @@ const LONGEST_PAGE: usize = 1000;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::{Expect, Metadata, Sealed, Version};
+    use crate::backend::{Metadata, Sealed, Version};
 
     #[tokio::test]
     async fn a_page_has_a_thousand_rows_at_most() {
@@ -132,15 +229,18 @@ mod tests {
                 version: Version::mint(),
                 metadata: Metadata::new("{}"),
                 sealed: Sealed::from_stored([7; 100]),
-                due_at: None,
+                due: None,
             },
             expect: Expect::Absent,
         };
         let puts: Vec<_> = (0..1001).map(put).collect();
         backend.commit(&partition, &puts).await.expect("new rows");
-        let page = backend.scan(None, usize::MAX).await.expect("a page");
+        let everything = &Scope::Everything;
+        let page = backend.scan(everything, None, usize::MAX).await;
+        let page = page.expect("a page");
         assert_eq!(page.rows.len(), 1000);
-        let page = backend.scan(page.next, usize::MAX).await.expect("a page");
+        let page = backend.scan(everything, page.next, usize::MAX).await;
+        let page = page.expect("a page");
         assert_eq!((page.rows.len(), page.next), (1, None));
     }
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::driver::{Place, Record, Step};
 use super::installations::{bot, install, user};
 use super::{EncryptedStore, records, tenant, tenant_of};
-use crate::backend::{Backend, Cursor, Key};
+use crate::backend::{Backend, Cursor, Key, Lane};
 use crate::installation::Grant;
 use crate::store::{Chain, ChainKey, Credential, Error, ListCursor, RotationStore, StoredChain};
 use crate::tenant::UserId;
@@ -63,24 +63,21 @@ impl<B: Backend> RotationStore for EncryptedStore<B> {
         from: Option<ListCursor>,
         limit: usize,
     ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error> {
-        let from = from.map(|cursor| Cursor(cursor.0));
-        let page = self.driver.backend().scan(from, limit).await?;
-        let ours = format!("{}/", self.driver.app());
-        let keys = page
-            .rows
-            .iter()
-            .filter_map(|(key, _)| chain_key(&ours, key));
-        Ok((keys.collect(), page.next.map(|cursor| ListCursor(cursor.0))))
+        let (rows, next) = self.tenants(from, limit).await?;
+        let keys = rows.iter().filter_map(|(key, _)| chain_key(key));
+        Ok((keys.collect(), next))
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<ChainKey>, Error> {
-        let ours = format!("{}/", self.driver.app());
-        let is_chain = |key: &Key| chain_key(&ours, key).is_some();
-        let due = self.driver.due(now, limit, is_chain).await?;
-        Ok(due
-            .iter()
-            .filter_map(|(key, _)| chain_key(&ours, key))
-            .collect())
+    async fn due(
+        &self,
+        now: SystemTime,
+        from: Option<ListCursor>,
+        limit: usize,
+    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error> {
+        let from = from.map(|cursor| Cursor(cursor.0));
+        let page = self.driver.due(Lane::Refresh, now, from, limit).await?;
+        let keys = page.rows.iter().filter_map(|(key, _)| chain_key(key));
+        Ok((keys.collect(), page.next.map(|cursor| ListCursor(cursor.0))))
     }
 
     async fn sweep(&self) -> Result<usize, Error> {
@@ -103,10 +100,9 @@ fn place(credential: &Credential) -> Place {
     }
 }
 
-/// The chain that a row belongs to; `None` for a row of another kind or of another app.
-fn chain_key(ours: &str, key: &Key) -> Option<ChainKey> {
-    let id = key.partition.as_str().strip_prefix(ours)?;
-    let tenant = tenant_of(id)?;
+/// The chain that a row belongs to; `None` for a row of another kind.
+fn chain_key(key: &Key) -> Option<ChainKey> {
+    let tenant = tenant_of(key.partition.name())?;
     let credential = match key.slot.as_str().split_once('/') {
         None if key.slot == bot().slot => Credential::Bot,
         Some(("user", id)) => Credential::User(UserId::new(id).ok()?),

@@ -6,9 +6,14 @@ use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
+use super::cache::{Cache, CacheOptions};
 use super::keys::Keys;
+use super::odd::OddRows;
 use super::whole_seconds;
-use crate::backend::{self, Backend, Change, Expect, Key, Metadata, Partition, Row, Slot, Version};
+use crate::backend::{
+    self, Backend, Change, Cursor, Due, Expect, Key, Lane, Metadata, Page, Partition, Queue, Row,
+    Scope, Slot, Version,
+};
 use crate::clock::to_epoch;
 use crate::seal::{self, Context, Undecryptable};
 use crate::store::Error;
@@ -19,6 +24,8 @@ pub(super) struct Driver<B> {
     backend: Arc<B>,
     keys: Arc<Keys<B>>,
     app: ClientId,
+    cache: Option<Arc<Cache>>,
+    odd: OddRows,
 }
 
 /// A record, opened.
@@ -32,7 +39,7 @@ pub(super) struct Draft {
     pub(super) kind: &'static str,
     pub(super) metadata: String,
     pub(super) plaintext: Zeroizing<Vec<u8>>,
-    pub(super) due_at: Option<SystemTime>,
+    pub(super) due: Option<Due>,
 }
 
 /// A slot, and the kind of record that it must hold.
@@ -56,14 +63,31 @@ pub(super) enum Step {
     /// Removes a row.
     Delete(Slot),
     /// Leaves a row that the decision was shown, but takes part only if it still stands.
-    Keep(Slot),
+    Check(Slot),
     /// Writes a row.
     Put(Slot, Draft),
 }
 
 impl<B: Backend> Driver<B> {
     pub(super) fn new(backend: Arc<B>, keys: Arc<Keys<B>>, app: ClientId) -> Self {
-        Self { backend, keys, app }
+        Self {
+            backend,
+            keys,
+            app,
+            cache: None,
+            odd: OddRows::default(),
+        }
+    }
+
+    /// The same, with a cache for plain reads.
+    pub(super) fn with_cache(&self, options: CacheOptions) -> Self {
+        Self {
+            backend: Arc::clone(&self.backend),
+            keys: Arc::clone(&self.keys),
+            app: self.app.clone(),
+            cache: Some(Arc::new(Cache::new(options))),
+            odd: OddRows::default(),
+        }
     }
 
     pub(super) fn app(&self) -> &ClientId {
@@ -78,8 +102,20 @@ impl<B: Backend> Driver<B> {
         &self.keys
     }
 
-    /// The records at these places, opened.
+    /// The records at these places, opened. The rows may come from the cache: for reads that no
+    /// decision is taken on.
     pub(super) async fn read(
+        &self,
+        partition: &Partition,
+        places: &[Place],
+    ) -> Result<Vec<Option<Record>>, Error> {
+        let rows = self.cached_rows(partition, places).await?;
+        self.open_all(partition, places, rows, Unopenable::Fails)
+            .await
+    }
+
+    /// The records at these places, opened, as the database has them.
+    pub(super) async fn read_current(
         &self,
         partition: &Partition,
         places: &[Place],
@@ -89,37 +125,71 @@ impl<B: Backend> Driver<B> {
             .await
     }
 
-    /// The rows at these places, unopened.
+    /// The rows at these places, unopened, as the database has them.
     pub(super) async fn read_rows(
         &self,
         partition: &Partition,
         places: &[Place],
     ) -> Result<Vec<Option<Row>>, Error> {
-        let slots: Vec<_> = places.iter().map(|place| place.slot.clone()).collect();
-        Ok(self.backend.read(partition, &slots).await?)
+        Ok(self.backend.read(partition, &slots(places)).await?)
     }
 
-    /// Rows of this app that are due and `wanted`, the earliest first, `limit` at most.
-    ///
-    /// Rows of other apps, and other records of this one, may stand before them for as long as
-    /// nobody serves those: so more is asked for until enough is found.
+    async fn cached_rows(
+        &self,
+        partition: &Partition,
+        places: &[Place],
+    ) -> Result<Vec<Option<Row>>, Error> {
+        let Some(cache) = &self.cache else {
+            return self.read_rows(partition, places).await;
+        };
+        let slots = slots(places);
+        match cache.begin(partition, &slots) {
+            Ok(rows) => Ok(rows),
+            Err(begun) => {
+                let rows = self.backend.read(partition, &slots).await?;
+                cache.keep(partition, &slots, &rows, &begun);
+                Ok(rows)
+            }
+        }
+    }
+
+    /// A page of the rows of this scope. Odd rows are reported.
+    pub(super) async fn scan(
+        &self,
+        scope: &Scope,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        let page = self.backend.scan(scope, from, limit).await?;
+        self.odd.report(&page);
+        Ok(page)
+    }
+
+    /// A page of this app's rows that are due in this lane, the earliest first. Odd rows are
+    /// reported.
     pub(super) async fn due(
         &self,
+        lane: Lane,
         now: SystemTime,
+        from: Option<Cursor>,
         limit: usize,
-        wanted: impl Fn(&Key) -> bool + Send,
-    ) -> Result<Vec<(Key, Row)>, Error> {
-        let ours = format!("{}/", self.app);
-        let mut asked = limit;
-        loop {
-            let mut due = self.backend.due(now, asked).await?;
-            let is_all = due.len() < asked;
-            due.retain(|(key, _)| key.partition.as_str().starts_with(&ours) && wanted(key));
-            if is_all || due.len() >= limit || asked >= MOST_DUE {
-                due.truncate(limit);
-                return Ok(due);
-            }
-            asked = asked.saturating_mul(4).min(MOST_DUE);
+    ) -> Result<Page, Error> {
+        let queue = Queue::new(self.app.as_str(), lane).expect("a client id has digits and dots");
+        let page = self.backend.due(&queue, now, from, limit).await?;
+        self.odd.report(&page);
+        Ok(page)
+    }
+
+    /// Removes a row that was found, unless it moved since. Answers whether it did.
+    pub(super) async fn remove(&self, key: Key, only: Version) -> Result<bool, backend::Error> {
+        let delete = Change::Delete {
+            slot: key.slot,
+            only: Some(only),
+        };
+        match self.commit_once(&key.partition, &[delete]).await {
+            Ok(()) => Ok(true),
+            Err(backend::Error::Conflict) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -162,7 +232,7 @@ impl<B: Backend> Driver<B> {
         + Sync,
     ) -> Result<(Vec<Version>, T), Error> {
         for _ in 0..ATTEMPTS {
-            let rows = self.read_anew(partition, places).await?;
+            let rows = self.read_rows(partition, places).await?;
             let records = self
                 .open_all(partition, places, rows.clone(), unopenable)
                 .await?;
@@ -186,7 +256,7 @@ impl<B: Backend> Driver<B> {
         decide: impl Fn(&[Option<Row>]) -> Result<(Vec<Step>, T), Error> + Send + Sync,
     ) -> Result<T, Error> {
         for _ in 0..ATTEMPTS {
-            let rows = self.read_anew(partition, places).await?;
+            let rows = self.read_rows(partition, places).await?;
             let (steps, answer) = decide(&rows)?;
             let (changes, versions) = self.changes(partition, places, &rows, steps).await?;
             if self.commit(partition, &changes, &versions).await? {
@@ -198,16 +268,15 @@ impl<B: Backend> Driver<B> {
         ))
     }
 
-    /// The rows as they stand, to decide on.
-    async fn read_anew(
+    /// Each commit to this store's backend. The cache forgets the partition, whatever comes of it:
+    /// after a conflict, what was kept may be what is outdated.
+    async fn commit_once(
         &self,
         partition: &Partition,
-        places: &[Place],
-    ) -> Result<Vec<Option<Row>>, Error> {
-        // A decision to change nothing compares no version, so it must not be taken on what a
-        // cache kept. A commit makes a cache forget, and one of nothing asks no database.
-        drop(self.backend.commit(partition, &[]).await);
-        self.read_rows(partition, places).await
+        changes: &[Change],
+    ) -> Result<(), backend::Error> {
+        let _forget = self.cache.as_ref().map(|cache| cache.forget(partition));
+        self.backend.commit(partition, changes).await
     }
 
     /// Commits once. `false` if a row was not as expected.
@@ -220,7 +289,7 @@ impl<B: Backend> Driver<B> {
         if changes.is_empty() {
             return Ok(true);
         }
-        let lost = match self.backend.commit(partition, changes).await {
+        let lost = match self.commit_once(partition, changes).await {
             Ok(()) => return Ok(true),
             Err(backend::Error::Conflict) => return Ok(false),
             Err(error @ backend::Error::Malformed(_)) => return Err(error.into()),
@@ -269,7 +338,7 @@ impl<B: Backend> Driver<B> {
         };
         let changes: Vec<_> = rows.into_iter().map(over_itself).collect();
         for _ in 0..CONFIRMATIONS {
-            match self.backend.commit(partition, &changes).await {
+            match self.commit_once(partition, &changes).await {
                 Ok(()) => return true,
                 // This answer may be lost too.
                 Err(backend::Error::Unavailable(_)) => {}
@@ -304,16 +373,11 @@ impl<B: Backend> Driver<B> {
                     Some(None) => continue,
                     None => Change::Delete { slot, only: None },
                 },
-                Step::Keep(slot) => match shown(&slot).and_then(Option::as_ref) {
-                    // The same row over itself changes nothing, and fails if it has moved.
-                    Some(row) => {
-                        let expect = Expect::Version(row.version);
-                        Change::Put {
-                            slot,
-                            row: row.clone(),
-                            expect,
-                        }
-                    }
+                Step::Check(slot) => match shown(&slot).and_then(Option::as_ref) {
+                    Some(row) => Change::Check {
+                        slot,
+                        version: row.version,
+                    },
                     None => continue,
                 },
                 Step::Put(slot, draft) => {
@@ -334,14 +398,17 @@ impl<B: Backend> Driver<B> {
     async fn seal(&self, partition: &Partition, slot: &Slot, draft: Draft) -> Result<Row, Error> {
         let (key_id, key) = self.keys.primary().await?;
         let version = Version::mint();
-        let due_at = draft.due_at.map(whole_seconds);
+        let due = draft.due.map(|due| Due {
+            at: whole_seconds(due.at),
+            ..due
+        });
         let context = Context {
             app: self.app.as_str(),
             partition: partition.as_str(),
             slot: slot.as_str(),
             kind: draft.kind,
             version: version.as_bytes(),
-            due_at: due_at.map(to_epoch),
+            due: due.map(sealed_due),
             metadata: &draft.metadata,
         };
         let sealed = seal::seal(
@@ -355,7 +422,7 @@ impl<B: Backend> Driver<B> {
             version,
             metadata: Metadata::new(draft.metadata),
             sealed,
-            due_at,
+            due,
         })
     }
 
@@ -407,11 +474,20 @@ impl<B: Backend> Driver<B> {
             slot: slot.as_str(),
             kind,
             version: row.version.as_bytes(),
-            due_at: row.due_at.map(to_epoch),
+            due: row.due.map(sealed_due),
             metadata: row.metadata.as_str(),
         };
         seal::open(seal::RECORD, &key, &context.bytes(), row.sealed.as_bytes()).map_err(unreadable)
     }
+}
+
+fn slots(places: &[Place]) -> Vec<Slot> {
+    places.iter().map(|place| place.slot.clone()).collect()
+}
+
+/// What the seal binds of a row's due time.
+fn sealed_due(due: Due) -> (&'static str, u64) {
+    (due.lane.as_str(), to_epoch(due.at))
 }
 
 impl<B> fmt::Debug for Driver<B>
@@ -422,6 +498,7 @@ where
         f.debug_struct("Driver")
             .field("app", &self.app)
             .field("backend", &self.backend)
+            .field("cache", &self.cache)
             .field("keys", &self.keys)
             .finish()
     }
@@ -432,7 +509,5 @@ where
 /// ends well below.
 const ATTEMPTS: usize = 100;
 
-/// Rows of a page of what is due, others' among them: some 50 MB.
-const MOST_DUE: usize = 50_000;
 /// How often rows whose answer was lost are confirmed. Losing three answers in a row is an outage.
 const CONFIRMATIONS: usize = 2;

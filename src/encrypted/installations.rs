@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::driver::{Place, Record, Step};
 use super::{EncryptedStore, records, slot, succession, tenant, user_slot};
-use crate::backend::{Backend, Cursor, Row, Slot};
+use crate::backend::{Backend, Row, Slot};
 use crate::installation::{Installation, Revision};
 use crate::store::{Delete, DeleteWhat, Error, Facts, InstallationStore, ListCursor, Listing};
 use crate::tenant::{InstallationKey, UserId};
@@ -89,7 +89,7 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
             let Some(standing) = standing.as_ref().filter(|it| revision(&it.row) == wanted) else {
                 return Ok((Vec::new(), false));
             };
-            let mut steps = vec![Step::Keep(install().slot)];
+            let mut steps = vec![Step::Check(install().slot)];
             if let Some(url) = &facts.url {
                 let mut noted = records::install_facts(standing)?;
                 noted.url = Some(url.clone());
@@ -136,7 +136,7 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
                 (true, Some(_)) => vec![Step::Delete(install().slot), Step::Clear],
                 (false, None) => vec![Step::Delete(part.slot.clone())],
                 (false, Some(_)) => {
-                    vec![Step::Keep(install().slot), Step::Delete(part.slot.clone())]
+                    vec![Step::Check(install().slot), Step::Delete(part.slot.clone())]
                 }
             };
             Ok((steps, part_row.is_some()))
@@ -169,19 +169,13 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
     }
 
     async fn list(&self, from: Option<ListCursor>, limit: usize) -> Result<Listing, Error> {
-        let from = from.map(|cursor| Cursor(cursor.0));
-        let page = self.driver.backend().scan(from, limit).await?;
-        let ours = format!("{}/", self.driver.app());
-        let rows = page
-            .rows
-            .iter()
-            .filter(|(key, _)| key.partition.as_str().starts_with(&ours));
-        let installs = rows.filter(|(key, _)| key.slot == install().slot);
+        let (rows, next) = self.tenants(from, limit).await?;
+        let installs = rows.iter().filter(|(key, _)| key.slot == install().slot);
         Ok(Listing {
             installations: installs
                 .filter_map(|(_, row)| records::summary(row.metadata.as_str()))
                 .collect(),
-            next: page.next.map(|cursor| ListCursor(cursor.0)),
+            next,
         })
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::{OpenError, partition, slot};
+use super::{OpenError, of_app, partition, slot};
 use crate::backend::{self, Backend, Change, Expect, Metadata, Partition, Row, Slot, Version};
 use crate::causes::with_causes;
 use crate::seal::{DataKey, KeyContext, KeyError, KeyId, KeyProvider, Keyring, Looked, Sealed};
@@ -63,12 +63,11 @@ impl<B: Backend> Keys<B> {
     /// Whether rows of this app stand, and no key that could open them. A new key would hide that,
     /// and stand in the way of the old ones when they are restored.
     async fn is_lost(&self) -> Result<bool, OpenError> {
-        let ours = format!("{}/", self.app);
+        let scope = of_app(&self.app);
         let mut from = None;
         loop {
-            let page = self.backend.scan(from, PAGE).await?;
-            let mut rows = page.rows.iter();
-            if rows.any(|(key, _)| key.partition.as_str().starts_with(&ours)) {
+            let page = self.backend.scan(&scope, from, PAGE).await?;
+            if !page.rows.is_empty() || !page.odd.is_empty() {
                 // Another process may have begun meanwhile: it makes the key before any row.
                 return Ok(self.read(&primary_slot()).await?.is_none());
             }
@@ -272,7 +271,7 @@ impl<B: Backend> Keys<B> {
                 version: Version::mint(),
                 metadata,
                 sealed,
-                due_at: None,
+                due: None,
             },
         ))
     }

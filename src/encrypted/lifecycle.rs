@@ -10,7 +10,7 @@ use super::driver::{Draft, Place, Record, Step};
 use super::installations::{install, revision};
 use super::lifecycle_facts::{ACCESS, AccessFacts, DEPARTURE, DepartureFacts, draft};
 use super::{EncryptedStore, records, slot, tenant, tenant_of};
-use crate::backend::{Backend, Key, Row, Version};
+use crate::backend::{Backend, Due, Key, Lane, Row, Scope, Version};
 use crate::causes::with_causes;
 use crate::installation::{Hold, Revision};
 use crate::store::{Access, Departure, Error, LifecycleStore, PendingDeparture, Summary};
@@ -46,7 +46,7 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
             let mut steps = vec![Step::Delete(install().slot), Step::Clear];
             if let Some(tell_at) = tell_at {
                 let facts = DepartureFacts::of(leaving);
-                let note = draft(DEPARTURE, &facts, Some(tell_at));
+                let note = draft(DEPARTURE, &facts, Some(to_tell(tell_at)));
                 steps.push(Step::Put(departure().slot, note));
             }
             Ok((steps, ()))
@@ -64,7 +64,7 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
 
     async fn departure(&self, key: &InstallationKey) -> Result<Option<PendingDeparture>, Error> {
         let partition = tenant(self.driver.app(), key);
-        let records = self.driver.read(&partition, &[departure()]).await?;
+        let records = self.driver.read_current(&partition, &[departure()]).await?;
         let record = records.first().and_then(Option::as_ref);
         record.map(|record| pending(key, record)).transpose()
     }
@@ -74,30 +74,29 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
         now: SystemTime,
         limit: usize,
     ) -> Result<Vec<PendingDeparture>, Error> {
-        let ours = format!("{}/", self.driver.app());
-        let tenant = |key: &Key| tenant_of(key.partition.as_str().strip_prefix(&ours)?);
-        let is_departure = |key: &Key| key.slot == departure().slot && tenant(key).is_some();
-        let due = self.driver.due(now, limit, is_departure).await?;
         let mut found = Vec::new();
-        for (key, tenant) in due.iter().filter_map(|(key, _)| Some((key, tenant(key)?))) {
-            let note = async {
-                let records = self.driver.read(&key.partition, &[departure()]).await?;
-                // What is due is a hint: another worker may have put this one off by now.
-                let is_due =
-                    |record: &&Record| record.row.due_at.is_some_and(|due_at| due_at <= now);
-                let note = records.iter().flatten().find(is_due);
-                note.map(|record| pending(&tenant, record)).transpose()
-            };
-            match note.await {
-                // One note must not keep the hosts of all others from being told.
-                Err(error @ Error::Unreadable(_)) => {
-                    tracing::error!(%tenant, error = with_causes(&error),
-                        "the note of a departure does not open; the host is not told");
+        let mut from = None;
+        loop {
+            let left = limit.saturating_sub(found.len());
+            if left == 0 {
+                return Ok(found);
+            }
+            let page = self.driver.due(Lane::Departure, now, from, left).await?;
+            for (key, _) in page.rows {
+                match self.due_departure(&key, now).await {
+                    // One note must not keep the hosts of all others from being told.
+                    Err(error @ Error::Unreadable(_)) => {
+                        tracing::error!(partition = %key.partition, error = with_causes(&error),
+                            "the note of a departure does not open; the host is not told");
+                    }
+                    note => found.extend(note?),
                 }
-                note => found.extend(note?),
+            }
+            from = page.next;
+            if from.is_none() {
+                return Ok(found);
             }
         }
-        Ok(found)
     }
 
     async fn postpone(
@@ -109,7 +108,7 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
             .change_note(note, |record| {
                 let mut facts = DepartureFacts::read(record)?;
                 facts.attempts = note.attempts.saturating_add(1);
-                let put = draft(DEPARTURE, &facts, Some(until));
+                let put = draft(DEPARTURE, &facts, Some(to_tell(until)));
                 Ok(Step::Put(departure().slot, put))
             })
             .await?;
@@ -179,16 +178,14 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
 
     async fn users(&self, key: &InstallationKey) -> Result<Vec<UserId>, Error> {
         let partition = tenant(self.driver.app(), key);
+        let scope = Scope::Partition(partition);
         let mut users = Vec::new();
         let mut from = None;
         loop {
-            let page = self.driver.backend().scan(from, SCAN_AT_ONCE).await?;
-            let rows = page.rows.iter();
-            users.extend(
-                rows.filter(|(key, _)| key.partition == partition)
-                    .filter_map(|(key, _)| key.slot.as_str().strip_prefix("user/"))
-                    .filter_map(|id| UserId::new(id).ok()),
-            );
+            let page = self.driver.scan(&scope, from, SCAN_AT_ONCE).await?;
+            let slots = page.rows.iter().map(|(key, _)| key.slot.as_str());
+            let ids = slots.filter_map(|slot| slot.strip_prefix("user/"));
+            users.extend(ids.filter_map(|id| UserId::new(id).ok()));
             from = page.next;
             if from.is_none() {
                 return Ok(users);
@@ -198,6 +195,23 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
 }
 
 impl<B: Backend> EncryptedStore<B> {
+    /// The note in this row, if it is still due: what is due is a hint, and another worker may
+    /// have put this one off by now.
+    async fn due_departure(
+        &self,
+        key: &Key,
+        now: SystemTime,
+    ) -> Result<Option<PendingDeparture>, Error> {
+        let name = key.partition.name();
+        let tenant = tenant_of(name).filter(|_| key.slot == departure().slot);
+        let tenant = tenant.ok_or_else(|| records::form("a departure's place"))?;
+        let places = [departure()];
+        let records = self.driver.read_current(&key.partition, &places).await?;
+        let is_due = |record: &&Record| record.row.due.is_some_and(|due| due.at <= now);
+        let note = records.iter().flatten().find(is_due);
+        note.map(|record| pending(&tenant, record)).transpose()
+    }
+
     /// Changes the facts of an installation that stands. Answers whether it does, with that
     /// revision if one is asked for.
     async fn change_install(
@@ -261,7 +275,7 @@ impl<B: Backend> EncryptedStore<B> {
                 return Ok((Vec::new(), false));
             };
             // Nothing may be kept for an organisation that is gone meanwhile.
-            let mut steps = vec![Step::Keep(install().slot)];
+            let mut steps = vec![Step::Check(install().slot)];
             for (team, known) in teams.iter().zip(known) {
                 let facts = AccessFacts::of(team, access);
                 let known = known.as_ref().map(AccessFacts::read).transpose()?;
@@ -288,6 +302,13 @@ fn pending(key: &InstallationKey, record: &Record) -> Result<PendingDeparture, E
             revision(&record.row),
         )),
         false => Err(records::form("a departure's ids")),
+    }
+}
+
+fn to_tell(at: SystemTime) -> Due {
+    Due {
+        lane: Lane::Departure,
+        at,
     }
 }
 

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::driver::{Draft, Record};
 use super::records;
+use crate::backend::Due;
 use crate::clock::{from_epoch, to_epoch};
 use crate::store::{Access, Departure, Error};
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId};
@@ -95,16 +96,12 @@ impl AccessFacts {
 }
 
 /// A row that has nothing but facts.
-pub(super) fn draft(
-    kind: &'static str,
-    facts: &impl Serialize,
-    due_at: Option<std::time::SystemTime>,
-) -> Draft {
+pub(super) fn draft(kind: &'static str, facts: &impl Serialize, due: Option<Due>) -> Draft {
     Draft {
         kind,
         metadata: records::to_text(facts),
         plaintext: Zeroizing::new(Vec::new()),
-        due_at,
+        due,
     }
 }
 

@@ -8,10 +8,8 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::keys::{KEYRING, copying, primary_slot};
-use super::{EncryptedStore, partition};
-use crate::backend::{
-    Backend, Change, Cursor, Error, Expect, Key, Page, Partition, Row, Slot, Version,
-};
+use super::{EncryptedStore, of_app, partition};
+use crate::backend::{Backend, Change, Cursor, Error, Expect, Key, Partition, Row, Slot, Version};
 use crate::clock::{from_epoch, to_epoch};
 use crate::store::{self, ListCursor};
 
@@ -41,6 +39,8 @@ pub struct Pruned {
     pub kept: usize,
     /// How many are gone from the source, and were removed.
     pub removed: usize,
+    /// Rows of the target that cannot be parsed. They were left.
+    pub odd: Vec<String>,
     /// Where the next page starts; `None` after the last.
     pub next: Option<ListCursor>,
 }
@@ -51,7 +51,7 @@ pub struct Pruned {
 pub struct Verified {
     /// How many rows opened.
     pub opened: usize,
-    /// Rows that do not open. As `partition slot`.
+    /// Rows that do not open, or that cannot be parsed. As `partition slot`.
     pub unreadable: Vec<String>,
     /// Where the next page starts; `None` after the last.
     pub next: Option<ListCursor>,
@@ -156,17 +156,19 @@ impl<B: Backend> EncryptedStore<B> {
         limit: usize,
     ) -> Result<Copied, CopyError> {
         self.begin_copy(target).await?;
-        let (rows, next) = self.page(self.backend(), from, limit).await?;
+        let (rows, odd, next) = self.page(self.backend(), from, limit).await?;
+        let refused = odd.iter().map(|key| format!("{key}: it cannot be parsed"));
         let mut page = Copied {
+            refused: refused.collect(),
             next,
             ..Copied::default()
         };
         for (key, row) in rows {
-            if let Some(due_at) = row.due_at
-                && from_epoch(to_epoch(due_at)) != due_at
+            if let Some(due) = row.due
+                && from_epoch(to_epoch(due.at)) != due.at
             {
                 let reason = "its due time is not in whole seconds of 1970 to 9999";
-                page.refused.push(format!("{}: {reason}", named(&key)));
+                page.refused.push(format!("{}: {reason}", key));
                 continue;
             }
             match carry(target, &key, row).await {
@@ -174,7 +176,7 @@ impl<B: Backend> EncryptedStore<B> {
                 Ok(Carried::Present) => page.present += 1,
                 Ok(Carried::Replaced) => page.replaced += 1,
                 Err(Error::Malformed(reason)) => {
-                    page.refused.push(format!("{}: {reason}", named(&key)));
+                    page.refused.push(format!("{}: {reason}", key));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -203,8 +205,9 @@ impl<B: Backend> EncryptedStore<B> {
         if !self.is_ours(note.as_ref()).await? {
             return Err(CopyError::NotCopied);
         }
-        let (rows, next) = self.page(target, from, limit).await?;
+        let (rows, odd, next) = self.page(target, from, limit).await?;
         let mut page = Pruned {
+            odd,
             next,
             ..Pruned::default()
         };
@@ -268,38 +271,37 @@ impl<B: Backend> EncryptedStore<B> {
         from: Option<ListCursor>,
         limit: usize,
     ) -> Result<Verified, store::Error> {
-        let (rows, next) = self.page(self.backend(), from, limit).await?;
+        let (rows, odd, next) = self.page(self.backend(), from, limit).await?;
         let mut page = Verified {
+            unreadable: odd,
             next,
             ..Verified::default()
         };
         for (key, row) in rows {
             match self.open_any(&key, &row).await {
                 Ok(()) => page.opened += 1,
-                Err(store::Error::Unreadable(_)) => page.unreadable.push(named(&key)),
+                Err(store::Error::Unreadable(_)) => page.unreadable.push(key.to_string()),
                 Err(error) => return Err(error),
             }
         }
         Ok(page)
     }
 
-    /// This app's rows of a page, and where the next page starts.
+    /// This app's rows of a page, those that cannot be parsed, and where the next page starts.
     async fn page<T: Backend + ?Sized>(
         &self,
         backend: &T,
         from: Option<ListCursor>,
         limit: usize,
-    ) -> Result<(Vec<(Key, Row)>, Option<ListCursor>), store::Error> {
+    ) -> Result<AppPage, store::Error> {
         let from = from.map(|cursor| Cursor(cursor.0));
+        let scope = of_app(self.driver.app());
         // Backends bound a page by memory as well as by `limit`.
-        let Page { mut rows, next } = backend.scan(from, limit.min(MAX_PAGE)).await?;
-        let ours = format!("{}/", self.driver.app());
+        let page = backend.scan(&scope, from, limit.min(MAX_PAGE)).await?;
         let (keyring, note) = (self.keyring(), copying());
-        rows.retain(|(key, _)| {
-            let is_note = key.partition == keyring && key.slot == note;
-            key.partition.as_str().starts_with(&ours) && !is_note
-        });
-        Ok((rows, next.map(|cursor| ListCursor(cursor.0))))
+        let mut rows = page.rows;
+        rows.retain(|(key, _)| key.partition != keyring || key.slot != note);
+        Ok((rows, page.odd, page.next.map(|cursor| ListCursor(cursor.0))))
     }
 
     /// Notes in the target that a copy is under way, if it has nothing of this app.
@@ -312,8 +314,8 @@ impl<B: Backend> EncryptedStore<B> {
         }
         let mut from = None;
         loop {
-            let (rows, next) = self.page(target, from, MAX_PAGE).await?;
-            if !rows.is_empty() {
+            let (rows, odd, next) = self.page(target, from, MAX_PAGE).await?;
+            if !rows.is_empty() || !odd.is_empty() {
                 return Err(CopyError::InUse);
             }
             from = next;
@@ -376,6 +378,9 @@ impl<B: Backend> EncryptedStore<B> {
     }
 }
 
+/// Rows, the keys of odd ones, and where the next page starts.
+type AppPage = (Vec<(Key, Row)>, Vec<String>, Option<ListCursor>);
+
 /// What became of a row.
 enum Carried {
     Copied,
@@ -419,10 +424,6 @@ async fn carry<T: Backend + ?Sized>(target: &T, key: &Key, row: Row) -> Result<C
 #[derive(Deserialize)]
 struct Described {
     kind: String,
-}
-
-fn named(key: &Key) -> String {
-    format!("{} {}", key.partition, key.slot)
 }
 
 /// Of a row, before the target is taken to be unavailable.

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::driver::{Draft, Record};
 use super::rotation_facts::RotationFacts;
-use crate::backend::Row;
+use crate::backend::{Due, Lane, Row};
 use crate::clock::{from_epoch, to_epoch};
 use crate::installation::{
     Bot, Enterprise, Grant, Hold, Home, IncomingWebhook, Installation, Scopes, Team, User,
@@ -224,7 +224,7 @@ pub(super) fn install_draft(
         kind: INSTALL,
         metadata: to_text(&facts),
         plaintext: to_plaintext(&secrets),
-        due_at: None,
+        due: None,
     })
 }
 
@@ -234,7 +234,7 @@ pub(super) fn with_facts(kind: &'static str, facts: &impl Serialize, record: &Re
         kind,
         metadata: to_text(facts),
         plaintext: record.plaintext.clone(),
-        due_at: record.row.due_at,
+        due: record.row.due,
     }
 }
 
@@ -403,11 +403,12 @@ pub(super) fn draft_of(
             .map(|token| Text::of(token.expose()))
             .collect(),
     };
+    let lane = Lane::Refresh;
     Draft {
         kind,
         metadata: to_text(facts),
         plaintext: to_plaintext(&secrets),
-        due_at,
+        due: due_at.map(|at| Due { lane, at }),
     }
 }
 
@@ -425,7 +426,7 @@ pub(super) fn chain(
         rotation.onto(&mut chain)?;
     }
     chain.alternates = alternates.iter().map(Mark::of).collect();
-    chain.due_at = record.row.due_at;
+    chain.due_at = record.row.due.map(|due| due.at);
     let mut stored = StoredChain::new(install.app_id, chain, grant, alternates);
     stored.is_on_hold = install.hold.is_some_and(|hold| Hold::from(hold).is_on);
     Ok(stored)
@@ -680,7 +681,7 @@ mod tests {
             version: Version::mint(),
             metadata: Metadata::new(metadata),
             sealed: Sealed::from_stored([]),
-            due_at: None,
+            due: None,
         }
     }
 }

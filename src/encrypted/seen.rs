@@ -11,7 +11,7 @@ use super::installations::revision;
 use super::lifecycle_facts::draft;
 use super::states::hex;
 use super::{EncryptedStore, partition, records, slot};
-use crate::backend::{Backend, Partition};
+use crate::backend::{Backend, Due, Lane, Partition};
 use crate::installation::Revision;
 use crate::store::{Claim, Error, SeenId, SeenStore};
 
@@ -30,7 +30,7 @@ impl<B: Backend> SeenStore for EncryptedStore<B> {
         let decide = |records: &[Option<Record>]| {
             let standing = records.first().and_then(Option::as_ref);
             let standing = standing
-                .filter(|record| record.row.due_at.is_none_or(|until| now < until))
+                .filter(|record| record.row.due.is_none_or(|due| now < due.at))
                 .map(is_finished)
                 .transpose()?;
             Ok(match standing {
@@ -97,7 +97,11 @@ fn of(is_finished: bool, until: SystemTime) -> Draft {
         kind: KIND.into(),
         is_finished,
     };
-    draft(KIND, &facts, Some(until))
+    let due = Due {
+        lane: Lane::Handled,
+        at: until,
+    };
+    draft(KIND, &facts, Some(due))
 }
 
 fn seen() -> Place {
@@ -110,4 +114,4 @@ fn seen() -> Place {
 const KIND: &str = "seen";
 
 /// Partitions of handled requests begin with this.
-pub(super) const SEEN: &str = "seen/";
+const SEEN: &str = "seen/";

@@ -9,9 +9,8 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::driver::{Draft, Place, Record, Step};
-use super::seen::SEEN;
 use super::{EncryptedStore, partition, records, slot};
-use crate::backend::{Backend, Change, Key, Partition};
+use crate::backend::{Backend, Due, Lane, Partition};
 use crate::causes::with_causes;
 use crate::store::{Error, StateId, StatePayload, StateStore};
 
@@ -29,7 +28,10 @@ impl<B: Backend> StateStore for EncryptedStore<B> {
                 kind: records::STATE,
                 metadata: r#"{"v":1,"kind":"state"}"#.into(),
                 plaintext: Zeroizing::new(payload.to_vec()),
-                due_at: Some(expires_at),
+                due: Some(Due {
+                    lane: Lane::State,
+                    at: expires_at,
+                }),
             };
             Ok((vec![Step::Put(state().slot, draft)], ()))
         };
@@ -45,7 +47,7 @@ impl<B: Backend> StateStore for EncryptedStore<B> {
                 return Ok((Vec::new(), None));
             };
             // An expired one is left for the sweep.
-            match record.row.due_at.is_some_and(|expires_at| now < expires_at) {
+            match record.row.due.is_some_and(|due| now < due.at) {
                 true => Ok((
                     vec![Step::Delete(state().slot)],
                     Some(record.plaintext.clone()),
@@ -90,33 +92,24 @@ impl<B: Backend> EncryptedStore<B> {
     ///
     /// [`Error::Unavailable`] if the database does not answer. Some may be gone then.
     pub async fn sweep_expired_states(&self) -> Result<usize, Error> {
-        let swept_ones = [STATES, SEEN].map(|name| format!("{}/{name}", self.driver.app()));
-        let is_swept = |key: &Key| {
-            let partition = key.partition.as_str();
-            swept_ones.iter().any(|name| partition.starts_with(name))
-        };
-        let mut swept = 0;
+        let states = self.sweep(Lane::State).await?;
+        Ok(states + self.sweep(Lane::Handled).await?)
+    }
+
+    async fn sweep(&self, lane: Lane) -> Result<usize, Error> {
+        let now = self.clock.now();
+        let (mut swept, mut from) = (0, None);
         for _ in 0..SWEEPS {
-            let now = self.clock.now();
-            let due = self.driver.due(now, SWEEP_AT_ONCE, is_swept).await?;
-            let found = due.len();
-            for (key, row) in due {
-                let delete = Change::Delete {
-                    slot: key.slot,
-                    only: Some(row.version),
-                };
-                // A conflict means that somebody else swept it.
-                match self
-                    .driver
-                    .backend()
-                    .commit(&key.partition, &[delete])
-                    .await
-                {
+            let page = self.driver.due(lane, now, from, SWEEP_AT_ONCE).await?;
+            for (key, row) in page.rows {
+                // One that moved was swept by somebody else.
+                match self.driver.remove(key, row.version).await {
                     Err(error) if error.is_transient() => return Err(error.into()),
-                    outcome => swept += usize::from(outcome.is_ok()),
+                    outcome => swept += usize::from(outcome.unwrap_or_default()),
                 }
             }
-            if found < SWEEP_AT_ONCE {
+            from = page.next;
+            if from.is_none() {
                 break;
             }
         }

@@ -41,17 +41,17 @@ pub(super) fn step(
     let chain = records::chain(kind, install, record)?;
     let draft = match kinship(&chain, &old, new, at) {
         Kinship::New => records::grant_draft(kind, &facts, new),
-        Kinship::Past => return Ok(Step::Keep(slot)),
+        Kinship::Past => return Ok(Step::Check(slot)),
         Kinship::Same => {
             let facts = facts.with_rotation_of(old);
-            let due_at = record.row.due_at;
+            let due_at = record.row.due.map(|due| due.at);
             records::draft_of(kind, &facts, new, &chain.alternates, due_at)
         }
         // Slack has handed it over: should the pair that stands turn out to be the one that
         // Slack ended, this one is tried.
         Kinship::Earlier => match with_alternate(chain, new) {
             Some(chain) => records::chain_draft(kind, record, &chain)?,
-            None => return Ok(Step::Keep(slot)),
+            None => return Ok(Step::Check(slot)),
         },
     };
     Ok(Step::Put(slot, draft))

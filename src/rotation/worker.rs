@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::TokenRotator;
 use super::engine::{Engine, Want};
 use super::protocol::{self, Demand, Served};
-use crate::store::{Chain, ChainKey};
+use crate::store::{Chain, ChainKey, ListCursor};
 
 /// How much a worker does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -50,10 +50,7 @@ impl TokenRotator {
     /// May be dropped at any point: a refresh that has begun goes on.
     pub async fn work(&self, config: WorkerConfig) {
         let engine = &self.engine;
-        let mut look = Look {
-            limit: PAGE,
-            took: Duration::ZERO,
-        };
+        let mut from = None;
         let mut swept: Option<Instant> = None;
         while !engine.flights.is_closed() {
             if swept.is_none_or(|swept| swept.elapsed() > SWEEP_EVERY) {
@@ -62,9 +59,9 @@ impl TokenRotator {
                     tracing::warn!(%error, "expired records could not be removed");
                 }
             }
-            look = engine.serve_due(look.limit, config).await;
-            // A database in which looks are long, as where another app left its rows overdue, is
-            // not kept busy by them.
+            let look = engine.serve_due(from.take(), config).await;
+            from = look.next;
+            // A database in which looks are long is not kept busy by them.
             let rest = (look.took * 9).min(LONGEST_REST);
             tokio::time::sleep(engine.jittered(config.every).max(rest)).await;
         }
@@ -73,26 +70,48 @@ impl TokenRotator {
 
 /// A look at the database.
 struct Look {
-    /// Rows to ask for in the next one.
-    limit: usize,
+    /// The place where the next one starts: behind the rows that this one has served, or could
+    /// not help. `None` at the head of the queue.
+    next: Option<ListCursor>,
     took: Duration,
 }
 
 impl Engine {
-    /// Serves a page of what is due. Answers how many rows to ask for next time.
-    async fn serve_due(self: &Arc<Self>, limit: usize, config: WorkerConfig) -> Look {
-        let begun = Instant::now();
-        let due = self.store.due(self.clock.now(), limit).await;
-        let took = begun.elapsed();
-        let mut due = match due {
-            Ok(due) => due,
-            Err(error) => {
-                tracing::warn!(%error, "what is due could not be read");
-                return Look { limit: PAGE, took };
+    /// Serves the first page of what is due, from this place on, that has anything to serve.
+    async fn serve_due(
+        self: &Arc<Self>,
+        mut from: Option<ListCursor>,
+        config: WorkerConfig,
+    ) -> Look {
+        let mut took = Duration::ZERO;
+        for _ in 0..PAGES {
+            let begun = Instant::now();
+            let due = self.store.due(self.clock.now(), from, PAGE).await;
+            took += begun.elapsed();
+            let (mut due, next) = match due {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::warn!(%error, "what is due could not be read");
+                    return Look { next: None, took };
+                }
+            };
+            // Nobody can help these for a while. Any number of them hides nothing.
+            due.retain(|key| !self.memo.is_quiet(key) && !self.flights.is_flying(key));
+            if !due.is_empty() {
+                let is_done = self.serve_page(due, config).await;
+                let next = next.filter(|_| is_done);
+                return Look { next, took };
             }
-        };
-        let found = due.len();
-        due.retain(|key| !self.memo.is_quiet(key) && !self.flights.is_flying(key));
+            from = next;
+            if from.is_none() {
+                break;
+            }
+        }
+        Look { next: from, took }
+    }
+
+    /// Serves these chains. Answers whether it came to the last.
+    async fn serve_page(self: &Arc<Self>, mut due: Vec<ChainKey>, config: WorkerConfig) -> bool {
         // Processes that begin at different places do not meet at every lease.
         let begin = (self.memo.random() * due.len() as f64) as usize;
         let begin = begin.min(due.len());
@@ -101,18 +120,13 @@ impl Engine {
         for key in &due {
             // Slack has told this process to wait: what callers need comes first.
             if self.flights.is_closed() || self.pace.is_held() {
-                break;
+                return false;
             }
             if self.serve(key).await {
                 tokio::time::sleep(pause).await;
             }
         }
-        // Rows that nobody can help stand at the head of the queue; look behind them.
-        let limit = match due.is_empty() && found > 0 {
-            true => (limit * 2).min(LARGEST_PAGE),
-            false => PAGE,
-        };
-        Look { limit, took }
+        true
     }
 
     /// Whether a refresh was begun.
@@ -141,7 +155,8 @@ impl Engine {
 /// Rows asked for at once.
 const PAGE: usize = 100;
 
-const LARGEST_PAGE: usize = 10_000;
+/// Of rows that nobody can help, in one look. The next look goes on behind them.
+const PAGES: usize = 100;
 
 /// Between two looks, however long they take.
 const LONGEST_REST: Duration = Duration::from_secs(30);

@@ -35,23 +35,25 @@ pub(crate) struct Context<'a> {
     pub(crate) slot: &'a str,
     pub(crate) kind: &'a str,
     pub(crate) version: &'a [u8; 16],
-    /// Seconds since 1970.
-    pub(crate) due_at: Option<u64>,
+    /// The name of what the row waits for, and the time, in seconds since 1970.
+    pub(crate) due: Option<(&'a str, u64)>,
     pub(crate) metadata: &'a str,
 }
 
 impl Context<'_> {
     /// The context as bytes. Every field carries its length, so no two contexts are alike.
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let due_at = self.due_at.map(u64::to_be_bytes);
+        let due_at = self.due.map(|(_, at)| at.to_be_bytes());
+        let lane = self.due.map_or("", |(lane, _)| lane);
         let metadata = digest(&SHA256, self.metadata.as_bytes());
-        let fields: [&[u8]; 7] = [
+        let fields: [&[u8]; 8] = [
             self.app.as_bytes(),
             self.partition.as_bytes(),
             self.slot.as_bytes(),
             self.kind.as_bytes(),
             self.version,
             due_at.as_ref().map_or(&[], |due_at| due_at.as_slice()),
+            lane.as_bytes(),
             metadata.as_ref(),
         ];
         let mut bytes = Vec::with_capacity(fields.iter().map(|field| 4 + field.len()).sum());
@@ -240,7 +242,7 @@ pub(super) mod tests {
             slot: "bot",
             kind: "bot",
             version: &VERSION,
-            due_at: Some(1_790_000_000),
+            due: Some(("refresh", 1_790_000_000)),
             metadata: r#"{"v":1}"#,
         }
     }
@@ -272,12 +274,13 @@ pub(super) mod tests {
             let text = |name: &str| vector[name].as_str().expect("text").to_owned();
             let bytes = |name: &str| hex(&text(name));
             let version: [u8; 16] = bytes("version").try_into().expect("16 bytes");
-            let (app, partition, slot, kind, metadata) = (
+            let (app, partition, slot, kind, metadata, lane) = (
                 text("app"),
                 text("partition"),
                 text("slot"),
                 text("kind"),
                 text("metadata"),
+                vector["lane"].as_str().unwrap_or_default(),
             );
             let context = Context {
                 app: &app,
@@ -285,7 +288,7 @@ pub(super) mod tests {
                 slot: &slot,
                 kind: &kind,
                 version: &version,
-                due_at: vector["due_at"].as_u64(),
+                due: vector["due_at"].as_u64().map(|at| (lane, at)),
                 metadata: &metadata,
             };
             let key = DataKey::from_bytes(bytes("data_key").try_into().expect("32 bytes"));
@@ -346,12 +349,13 @@ pub(super) mod tests {
                 version: &[8; 16],
                 ..base
             },
+            Context { due: None, ..base },
             Context {
-                due_at: None,
+                due: Some(("refresh", 1_790_000_001)),
                 ..base
             },
             Context {
-                due_at: Some(1_790_000_001),
+                due: Some(("state", 1_790_000_000)),
                 ..base
             },
             Context {

@@ -26,7 +26,8 @@ use crate::tenant::{AppId, InstallationKey, UserId};
 ///    chain comes into being by [`InstallationStore::store`](super::InstallationStore::store) only.
 /// 3. A written chain has the tokens that its [`Mark`]s name, out of those that stood and those
 ///    offered. The primary token and the access token of one pair stay together.
-/// 4. `due` names chains whose `due_at` has come. It is a hint: it may lag, and may name a chain
+/// 4. `due` names chains whose `due_at` has come, page by page; a page may have none and still
+///    not be the last. It is a hint: it may lag, and may name a chain
 ///    that has moved on.
 ///
 /// # Consistency
@@ -80,8 +81,14 @@ pub trait RotationStore: fmt::Debug + Send + Sync + 'static {
         limit: usize,
     ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error>;
 
-    /// Chains that somebody should look at, `limit` at most.
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<ChainKey>, Error>;
+    /// A page of the chains that somebody should look at, the earliest first, and where the next
+    /// one begins.
+    async fn due(
+        &self,
+        now: SystemTime,
+        from: Option<ListCursor>,
+        limit: usize,
+    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error>;
 
     /// Removes what has expired and nobody will come for. Answers how much.
     async fn sweep(&self) -> Result<usize, Error>;
@@ -411,8 +418,13 @@ impl<S: RotationStore + ?Sized> RotationStore for Arc<S> {
         (**self).chains(from, limit).await
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<ChainKey>, Error> {
-        (**self).due(now, limit).await
+    async fn due(
+        &self,
+        now: SystemTime,
+        from: Option<ListCursor>,
+        limit: usize,
+    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error> {
+        (**self).due(now, from, limit).await
     }
 
     async fn sweep(&self) -> Result<usize, Error> {

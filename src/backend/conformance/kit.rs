@@ -6,8 +6,8 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::backend::{
-    Backend, Change, Cursor, Error, Expect, Key, Metadata, Page, Partition, Row, Sealed, Slot,
-    Version,
+    Backend, Change, Cursor, Due, Error, Expect, Key, Lane, Metadata, Page, Partition, Queue, Row,
+    Scope, Sealed, Slot, Version,
 };
 use crate::random;
 
@@ -23,11 +23,11 @@ impl<'a> Tenant<'a> {
         Self::named(backend, &unique(), "T1")
     }
 
-    /// Tenants of one `family` differ in nothing but this name.
+    /// Tenants of one `family` are of one app, and differ in nothing but this name.
     pub(super) fn named(backend: &'a dyn Backend, family: &str, name: &str) -> Self {
         Self {
             backend,
-            partition: partition(&format!("conformance/{family}/{name}")),
+            partition: partition(&format!("{family}/{name}")),
         }
     }
 
@@ -71,6 +71,36 @@ impl<'a> Tenant<'a> {
         planted
     }
 
+    /// Puts a new row that is due, or never, whatever stood there, and answers it.
+    pub(super) async fn plant_due(&self, slot: &Slot, due: Option<Due>) -> Row {
+        let planted = Row { due, ..row() };
+        self.put(slot, &planted, Expect::Any)
+            .await
+            .expect("any row may be put where any stands");
+        planted
+    }
+
+    /// Puts this many new rows, in commits of many.
+    pub(super) async fn plant_many(&self, prefix: &str, count: usize, due: Option<Due>) {
+        for names in slots(prefix, count).chunks(AT_ONCE) {
+            let put = |name| put(name, &Row { due, ..row() }, Expect::Any);
+            let puts: Vec<_> = names.iter().map(put).collect();
+            self.commit(&puts).await.expect("any rows may be put");
+        }
+    }
+
+    pub(super) fn key(&self, slot: &Slot) -> Key {
+        Key {
+            partition: self.partition.clone(),
+            slot: slot.clone(),
+        }
+    }
+
+    /// The queue of this tenant's app.
+    pub(super) fn queue(&self, lane: Lane) -> Queue {
+        Queue::new(self.partition.app(), lane).expect("the app of a partition")
+    }
+
     pub(super) async fn rows(&self, slots: &[Slot]) -> Vec<Option<Row>> {
         answer(|| self.backend.read(&self.partition, slots))
             .await
@@ -99,7 +129,7 @@ fn happened(changes: &[Change], before: &[Option<Row>], after: &[Option<Row>]) -
                 only: Some(version),
                 ..
             } => holds(before, *version) && !holds(after, *version),
-            Change::Delete { only: None, .. } | Change::Clear => false,
+            Change::Check { .. } | Change::Delete { only: None, .. } | Change::Clear => false,
         })
 }
 
@@ -119,15 +149,21 @@ where
 
 pub(super) async fn page(
     backend: &dyn Backend,
+    scope: &Scope,
     from: Option<Cursor>,
     limit: usize,
 ) -> Result<Page, Error> {
-    answer(|| backend.scan(from.clone(), limit)).await
+    answer(|| backend.scan(scope, from.clone(), limit)).await
 }
 
-pub(super) async fn due(backend: &dyn Backend, now: SystemTime, limit: usize) -> Vec<(Key, Row)> {
-    let answered = answer(|| backend.due(now, limit)).await;
-    answered.expect("what is due can be asked for while the backend is available")
+pub(super) async fn due_page(
+    backend: &dyn Backend,
+    queue: &Queue,
+    now: SystemTime,
+    from: Option<Cursor>,
+    limit: usize,
+) -> Result<Page, Error> {
+    answer(|| backend.due(queue, now, from.clone(), limit)).await
 }
 
 /// Does all of these at once, in one task.
@@ -196,7 +232,7 @@ pub(super) fn row_with(metadata: &str) -> Row {
         version,
         metadata: Metadata::new(metadata),
         sealed,
-        due_at: None,
+        due: None,
     }
 }
 
@@ -229,6 +265,18 @@ pub(super) fn delete(slot: &Slot, only: Option<Version>) -> Change {
     }
 }
 
+pub(super) fn check(slot: &Slot, version: Version) -> Change {
+    Change::Check {
+        slot: slot.clone(),
+        version,
+    }
+}
+
+pub(super) fn due(lane: Lane, at: u64) -> Option<Due> {
+    let at = seconds(at);
+    Some(Due { lane, at })
+}
+
 pub(super) fn seconds(since_1970: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(since_1970)
 }
@@ -249,8 +297,77 @@ pub(super) fn assert_malformed<T: std::fmt::Debug>(outcome: &Result<T, Error>) {
     );
 }
 
+/// Rows of a commit that plants many.
+const AT_ONCE: usize = 50;
+
 /// How often a call is made before an unavailable backend is taken to be down.
 const ATTEMPTS: usize = 100;
 
 /// An envelope of nothing: magic, key id, salt, commitment and tag.
 pub(super) const ENVELOPE_LEN: usize = 100;
+
+/// Page after page of a scan or a queue, each within the limit.
+pub(super) struct Pages<'a> {
+    backend: &'a dyn Backend,
+    of: Of<'a>,
+    limit: usize,
+    count: usize,
+    next: Option<Cursor>,
+}
+
+enum Of<'a> {
+    Queue(&'a Queue, SystemTime),
+    Scope(&'a Scope),
+}
+
+impl<'a> Pages<'a> {
+    pub(super) fn scan(backend: &'a dyn Backend, scope: &'a Scope, limit: usize) -> Self {
+        Self::new(backend, Of::Scope(scope), limit)
+    }
+
+    pub(super) fn due(
+        backend: &'a dyn Backend,
+        queue: &'a Queue,
+        now: SystemTime,
+        limit: usize,
+    ) -> Self {
+        Self::new(backend, Of::Queue(queue, now), limit)
+    }
+
+    fn new(backend: &'a dyn Backend, of: Of<'a>, limit: usize) -> Self {
+        Self {
+            backend,
+            of,
+            limit,
+            count: 0,
+            next: None,
+        }
+    }
+
+    /// How many pages there were so far.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The next page; `None` after the last.
+    pub(super) async fn next(&mut self) -> Option<Page> {
+        if self.count > 0 && self.next.is_none() {
+            return None;
+        }
+        let (from, limit) = (self.next.take(), self.limit);
+        let page = match self.of {
+            Of::Queue(queue, now) => due_page(self.backend, queue, now, from, limit).await,
+            Of::Scope(scope) => page(self.backend, scope, from, limit).await,
+        };
+        let page = page.expect("pages go on from their cursor");
+        let count = page.rows.len() + page.odd.len();
+        assert!(count <= limit.max(1), "{count} by {limit}");
+        assert!(self.count < MOST_PAGES, "the pages come to an end");
+        self.count += 1;
+        self.next = page.next.clone();
+        Some(page)
+    }
+}
+
+/// Pages go round in circles if there are more than any database that tests share has rows.
+const MOST_PAGES: usize = 100_000;

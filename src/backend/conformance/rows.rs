@@ -1,10 +1,9 @@
 //! Rules 1, 2, 11 and 15: what is written is what is read.
 
 use super::kit::{
-    ENVELOPE_LEN, Tenant, assert_malformed, delete, put, row, row_with, sealed, seconds, slot,
-    slots,
+    ENVELOPE_LEN, Tenant, assert_malformed, delete, due, put, row, row_with, sealed, slot, slots,
 };
-use crate::backend::{Backend, Expect, Row, Version};
+use crate::backend::{Backend, Expect, Lane, Row, Version};
 
 /// Rows and gaps, in an order that is neither that of writing nor that of names.
 pub async fn rule_01_read_answers_each_slot_in_the_order_asked(backend: &dyn Backend) {
@@ -86,26 +85,17 @@ pub async fn rule_02_versions_come_back(backend: &dyn Backend) {
     }
 }
 
-/// From 1970 to 9999, and none.
-pub async fn rule_02_due_at_comes_back_to_the_second(backend: &dyn Backend) {
-    for due_at in [0, 1, 1_700_000_001, (1 << 31) - 1, 1 << 32, LAST_SECOND] {
-        same_again(
-            backend,
-            Row {
-                due_at: Some(seconds(due_at)),
-                ..row()
-            },
-        )
-        .await;
+/// In every lane, from 1970 to 9999, and none.
+pub async fn rule_02_due_comes_back_to_the_second(backend: &dyn Backend) {
+    for (nth, at) in [0, 1, 1_700_000_001, (1 << 31) - 1, 1 << 32, LAST_SECOND]
+        .into_iter()
+        .enumerate()
+    {
+        for due in [due(Lane::Refresh, at), due(Lane::ALL[nth], at)] {
+            same_again(backend, Row { due, ..row() }).await;
+        }
     }
-    same_again(
-        backend,
-        Row {
-            due_at: None,
-            ..row()
-        },
-    )
-    .await;
+    same_again(backend, row()).await;
 }
 
 /// No field of it, also where the new row has less.
@@ -113,7 +103,7 @@ pub async fn rule_02_an_overwrite_leaves_nothing_of_the_old_row(backend: &dyn Ba
     let (tenant, bot) = (Tenant::new(backend), slot("bot"));
     let old = Row {
         sealed: sealed(&[1; 5000]),
-        due_at: Some(seconds(LAST_SECOND)),
+        due: due(Lane::Refresh, LAST_SECOND),
         ..row_with(r#"{"v":1,"url":"https://example.slack.com/","scopes":"chat:write"}"#)
     };
     let new = Row {
@@ -261,7 +251,7 @@ async fn same_again(backend: &dyn Backend, written: Row) {
     let read = tenant.row(&bot).await.expect("a row was just put here");
     // Not in one, since the largest rows would fill a screen.
     assert_eq!(read.version, written.version);
-    assert_eq!(read.due_at, written.due_at);
+    assert_eq!(read.due, written.due);
     assert!(
         read.metadata == written.metadata,
         "metadata changed: {:.200?}",

@@ -1,0 +1,188 @@
+//! Rule 17: rows that cannot be parsed.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use super::kit::{Pages, Tenant, assert_malformed, delete, due, put, row, seconds, slot, slots};
+use crate::backend::{Backend, Change, Error, Expect, Key, Lane, Prefix, Scope, Version};
+
+/// Makes a row that exists one that the backend cannot parse. What places it stays: its
+/// partition, its slot, and its place in a queue.
+///
+/// Only the test of a backend can do that, behind the backend's back: by overwriting the row's
+/// version with another number of bytes, say.
+pub type Spoil<'a> = &'a (dyn Fn(Key) -> Spoiling<'a> + Send + Sync);
+
+/// A row being spoiled.
+pub type Spoiling<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// Any number of them, in any scope: each is skipped, and returned as a key.
+pub async fn rule_17_scan_skips_odd_rows_and_returns_their_keys(
+    backend: &dyn Backend,
+    spoil: Spoil<'_>,
+) {
+    let tenant = Tenant::new(backend);
+    let odd = spoiled(&tenant, "odd", 30, None, spoil).await;
+    let sound = ["a", "odd015x", "z"].map(slot);
+    for name in &sound {
+        tenant.plant(name).await;
+    }
+    let prefix = Prefix::new(tenant.partition.app()).expect("an app's name");
+    for scope in [
+        Scope::Partition(tenant.partition.clone()),
+        Scope::Prefix(prefix),
+        Scope::Everything,
+    ] {
+        for limit in [1, 7, 1000] {
+            let mut pages = Pages::scan(backend, &scope, limit);
+            let (mut rows, mut keys) = (Vec::new(), Vec::new());
+            while let Some(page) = pages.next().await {
+                rows.extend(page.rows);
+                keys.extend(page.odd);
+            }
+            let own = rows.into_iter().map(|(key, _)| key);
+            let mut own: Vec<_> = own
+                .filter(|key| key.partition == tenant.partition)
+                .map(|key| key.slot)
+                .collect();
+            own.sort();
+            assert_eq!(own, sound, "by {limit} in {scope:?}");
+            assert_names(&keys, &odd);
+        }
+    }
+}
+
+/// Though they came due before everything else.
+pub async fn rule_17_due_skips_odd_rows_and_returns_their_keys(
+    backend: &dyn Backend,
+    spoil: Spoil<'_>,
+) {
+    let tenant = Tenant::new(backend);
+    let lane = Lane::Refresh;
+    let odd = spoiled(&tenant, "odd", 30, due(lane, 1), spoil).await;
+    let sound = slot("sound");
+    tenant.plant_due(&sound, due(lane, 2)).await;
+    let queue = tenant.queue(lane);
+    for limit in [1, 7, 1000] {
+        let mut found = Vec::new();
+        // What is due may lag behind; a backend that does not lag is asked once.
+        for _ in 0..LAG_ATTEMPTS {
+            let mut pages = Pages::due(backend, &queue, seconds(10), limit);
+            let mut keys = Vec::new();
+            while let Some(page) = pages.next().await {
+                found.extend(page.rows.into_iter().map(|(key, _)| key));
+                keys.extend(page.odd);
+            }
+            if !found.is_empty() && keys.len() == odd.len() {
+                assert_names(&keys, &odd);
+                break;
+            }
+            found.clear();
+            tokio::time::sleep(LAG_PAUSE).await;
+        }
+        assert_eq!(
+            found,
+            [tenant.key(&sound)],
+            "behind the odd rows by {limit}"
+        );
+    }
+}
+
+/// Rather than absent: what cannot be read must not look as if it were not there.
+pub async fn rule_17_read_of_an_odd_row_is_malformed(backend: &dyn Backend, spoil: Spoil<'_>) {
+    let tenant = Tenant::new(backend);
+    let sound = tenant.plant(&slot("sound")).await;
+    let odd = spoiled(&tenant, "odd", 1, None, spoil).await.remove(0).slot;
+    for asked in [vec![odd.clone()], vec![slot("sound"), odd.clone()]] {
+        // Neither tried again nor taken for an answer.
+        let outcome = loop {
+            match backend.read(&tenant.partition, &asked).await {
+                Err(Error::Unavailable(_)) => {}
+                outcome => break outcome,
+            }
+        };
+        assert_malformed(&outcome);
+    }
+    let row = tenant.row(&slot("sound")).await;
+    assert_eq!(row, Some(sound), "the row beside it is read");
+}
+
+/// By whoever expects nothing in particular, or clears the partition.
+pub async fn rule_17_an_odd_row_can_be_replaced_and_deleted(
+    backend: &dyn Backend,
+    spoil: Spoil<'_>,
+) {
+    let tenant = Tenant::new(backend);
+    let (queue, lane) = (tenant.queue(Lane::Notice), Lane::Notice);
+    let odd = spoiled(&tenant, "odd", 4, due(lane, 1), spoil).await;
+    let [put_over, deleted, beside, cleared] = [0, 1, 2, 3].map(|at| &odd[at].slot);
+    let expecting = [
+        put(put_over, &row(), Expect::Absent),
+        put(put_over, &row(), Expect::Version(Version::mint())),
+        delete(deleted, Some(Version::mint())),
+    ];
+    for change in expecting {
+        let outcome = tenant.commit(&[change]).await;
+        assert!(outcome.is_err(), "it is not what anybody expects");
+    }
+    let (new, receipt) = (row(), row());
+    let changes = [
+        put(put_over, &new, Expect::Any),
+        delete(deleted, None),
+        put(&slot("receipt"), &receipt, Expect::Absent),
+    ];
+    tenant.commit(&changes).await.expect("it is replaced");
+    assert_eq!(tenant.row(put_over).await, Some(new));
+    assert_eq!(tenant.row(deleted).await, None);
+
+    let last = row();
+    let changes = [Change::Clear, put(beside, &last, Expect::Any)];
+    tenant.commit(&changes).await.expect("it is cleared");
+    assert_eq!(tenant.row(beside).await, Some(last));
+    assert_eq!(tenant.row(cleared).await, None);
+    assert_eq!(tenant.row(put_over).await, None);
+    // And none is left in a queue.
+    for _ in 0..LAG_ATTEMPTS {
+        let mut pages = Pages::due(backend, &queue, seconds(10), 1000);
+        let mut left = 0;
+        while let Some(page) = pages.next().await {
+            left += page.odd.len() + page.rows.len();
+        }
+        if left == 0 {
+            return;
+        }
+        tokio::time::sleep(LAG_PAUSE).await;
+    }
+    panic!("what was replaced or deleted stayed due");
+}
+
+/// Puts rows and spoils them.
+async fn spoiled(
+    tenant: &Tenant<'_>,
+    prefix: &str,
+    count: usize,
+    due: Option<crate::backend::Due>,
+    spoil: Spoil<'_>,
+) -> Vec<Key> {
+    tenant.plant_many(prefix, count, due).await;
+    let keys: Vec<_> = slots(prefix, count)
+        .iter()
+        .map(|name| tenant.key(name))
+        .collect();
+    for key in &keys {
+        spoil(key.clone()).await;
+    }
+    keys
+}
+
+/// Whether these texts name each of these rows once. Others may be odd as well.
+#[track_caller]
+fn assert_names(texts: &[String], keys: &[Key]) {
+    for key in keys {
+        let named = texts.iter().filter(|text| **text == key.to_string());
+        assert_eq!(named.count(), 1, "{key} is returned as odd once");
+    }
+}
+
+const LAG_ATTEMPTS: usize = 100;
+const LAG_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
