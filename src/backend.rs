@@ -25,13 +25,6 @@ mod flaky;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod host;
 mod memory;
-#[cfg(any(
-    feature = "dynamodb",
-    feature = "postgres",
-    feature = "redis",
-    feature = "sqlite"
-))]
-mod odd;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use slack_installs::backend::{
     Backend, Change, Error, Expect, Faults, Flaky, Partition, RedisBackend, RedisOpenError,
-    RedisOptions, Row, Slot,
+    RedisOptions, Row, Scope, Slot,
 };
 use slack_installs::conformance;
 
 use history::{History, Random, random_row, slot};
 use proxy::{Fault, Proxy};
+use queues::{all_due, refresh_at, refreshes, scanned};
 use servers::{Redis, until};
 
 #[path = "redis/cluster.rs"]
@@ -23,6 +24,9 @@ mod history;
 mod opening;
 #[path = "redis/proxy.rs"]
 mod proxy;
+#[allow(dead_code, unreachable_pub)]
+#[path = "support/queues.rs"]
+mod queues;
 #[path = "redis/sentinel.rs"]
 mod sentinel;
 #[allow(

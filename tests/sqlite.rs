@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::{Duration, UNIX_EPOCH};
 
 use slack_installs::backend::{
-    Backend, Change, Error, Expect, Metadata, Partition, Row, Sealed, Slot, SqliteBackend,
+    Backend, Change, Error, Expect, Metadata, Partition, Row, Scope, Sealed, Slot, SqliteBackend,
     SqliteOpenError, Version,
 };
 use slack_installs::secret::{AccessToken, RefreshToken};
@@ -22,6 +22,12 @@ use slack_installs::{
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Executor, Row as _};
 use tempfile::TempDir;
+
+use queues::{refresh_at, refreshes, scanned};
+
+#[allow(dead_code, unreachable_pub)]
+#[path = "support/queues.rs"]
+mod queues;
 
 #[cfg(unix)]
 #[tokio::test]
@@ -434,7 +440,7 @@ async fn the_view_shows_each_token_to_an_operator() {
 }
 
 #[tokio::test]
-async fn a_row_with_a_name_that_cannot_be_is_malformed() {
+async fn a_row_whose_name_is_not_of_our_form_is_named_by_a_scan() {
     let (backend, file) = fresh().await;
     put(&backend, "bot", r#"{"n":1}"#).await;
     let mut other = connect(&file.path).await;
@@ -442,8 +448,9 @@ async fn a_row_with_a_name_that_cannot_be_is_malformed() {
         .execute("UPDATE slack_rows SET slot = 'two words'")
         .await
         .expect("the table is there");
-    let outcome = backend.scan(None, 10).await;
-    assert!(matches!(outcome, Err(Error::Malformed(_))), "{outcome:?}");
+    let page = scanned(&backend, 10).await.expect("a scan goes on");
+    let name = format!("{} two words", partition());
+    assert_eq!((page.rows.len(), page.odd), (0, vec![name]));
 }
 
 #[tokio::test]
@@ -799,7 +806,7 @@ fn row(metadata: &str) -> Row {
         version,
         metadata,
         sealed: sealed(&[7; 40]),
-        due_at: None,
+        due: None,
     }
 }
 
@@ -843,40 +850,66 @@ async fn a_page_has_a_thousand_rows_at_most() {
         .map(|nth| change(&format!("user/U{nth}"), &row("{}"), Expect::Absent))
         .collect();
     backend.commit(&partition(), &puts).await.expect("new rows");
-    let page = backend.scan(None, usize::MAX).await.expect("a page");
+    let page = scanned(&backend, usize::MAX).await.expect("a page");
     assert_eq!(page.rows.len(), 1000);
-    let page = backend.scan(page.next, usize::MAX).await.expect("a page");
+    let page = backend.scan(&Scope::Everything, page.next, usize::MAX);
+    let page = page.await.expect("a page");
     assert_eq!((page.rows.len(), page.next), (1, None));
 }
 
 #[tokio::test]
-async fn an_odd_row_keeps_no_other_from_being_due_and_is_named_by_a_scan() {
+async fn odd_rows_are_skipped_and_named() {
     let (backend, file) = fresh().await;
+    let partition = Partition::new("app/T1").expect("a plain name");
     for slot in ["user/U1", "user/U2", "user/U3"] {
         let due = Row {
-            due_at: Some(UNIX_EPOCH),
+            due: refresh_at(UNIX_EPOCH),
             ..row("{}")
         };
         let put = [change(slot, &due, Expect::Absent)];
-        backend.commit(&partition(), &put).await.expect("new rows");
+        backend.commit(&partition, &put).await.expect("new rows");
     }
     let mut other = raw(&file.path).await;
     other
         .execute(
             "PRAGMA ignore_check_constraints = on; \
              UPDATE slack_rows SET version = x'00' WHERE slot = 'user/U2'; \
-             INSERT INTO slack_rows VALUES ('{odd}', 'bot', x'00', '', x'00', 0)",
+             INSERT INTO slack_rows VALUES \
+               ('app/{odd}', 'bot', x'00', '', x'00', 'refresh', 0), \
+               (CAST(x'6170702fff' AS TEXT), 'bot', x'00', '', x'00', 'refresh', 0), \
+               ('app/T1', 'lane', zeroblob(16), '', x'00', 'unknown', 0), \
+               ('app/T1', 'time', zeroblob(16), '', x'00', 'refresh', NULL)",
         )
         .await
         .expect("nobody is in the way");
-    let due = backend.due(UNIX_EPOCH, 10).await.expect("the others");
-    let slots: Vec<_> = due.iter().map(|(key, _)| key.slot.as_str()).collect();
-    assert_eq!(slots, ["user/U1", "user/U3"]);
-    let refused = backend.scan(None, 10).await;
-    let Err(Error::Malformed(cause)) = refused else {
-        panic!("{refused:?}")
-    };
-    assert!(cause.to_string().contains("user/U2"), "{cause}");
+    for limit in [1, 2, 10] {
+        let mut from = None;
+        let (mut rows, mut odd) = (Vec::new(), Vec::new());
+        loop {
+            let page = backend.due(&refreshes(), UNIX_EPOCH, from, limit).await;
+            let page = page.expect("the file is a good one");
+            rows.extend(page.rows.into_iter().map(|(key, _)| key.slot.to_string()));
+            odd.extend(page.odd);
+            from = page.next;
+            if from.is_none() {
+                break;
+            }
+        }
+        assert_eq!(rows, ["user/U1", "user/U3"]);
+        odd.sort_unstable();
+        assert_eq!(odd, ["app/T1 user/U2", "app/{odd} bot", "app/\u{fffd} bot"]);
+    }
+    let mut page = scanned(&backend, 10).await.expect("a scan goes on");
+    page.odd.sort_unstable();
+    assert_eq!(page.rows.len(), 2);
+    let named = [
+        "app/T1 lane",
+        "app/T1 time",
+        "app/T1 user/U2",
+        "app/{odd} bot",
+        "app/\u{fffd} bot",
+    ];
+    assert_eq!(page.odd, named);
 }
 
 async fn raw(path: &Path) -> SqliteConnection {

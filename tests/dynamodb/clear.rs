@@ -7,13 +7,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use slack_installs::backend::{Backend, Change, DynamoDbBackend, Error, Expect, Partition, Row};
+use slack_installs::backend::{
+    Backend, Change, DynamoDbBackend, Error, Expect, Partition, Row, Scope,
+};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::kit::{Bench, connect, delete, fill, plant, put, row, rows, slot, slots, tenant};
 use crate::support::dynamodb::client;
 use crate::support::proxy::{Fate, Proxy, Request};
+use crate::support::queues::{refresh_at, refreshes};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hundreds_of_rows_are_gone_at_one_moment() {
@@ -86,8 +89,8 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
     let partition = tenant(&name);
     let [one, two, three, new] = ["1", "2", "3", "4"].map(slot);
     let names = [one.clone(), two, three, new.clone()];
-    let due_at = Some(UNIX_EPOCH + Duration::from_secs(5));
-    let before: Vec<Row> = (0..3).map(|_| Row { due_at, ..row() }).collect();
+    let due = refresh_at(UNIX_EPOCH + Duration::from_secs(5));
+    let before: Vec<Row> = (0..3).map(|_| Row { due, ..row() }).collect();
     let puts: Vec<_> = names
         .iter()
         .zip(&before)
@@ -200,17 +203,20 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
     }
     let due = bench
         .straight
-        .due(UNIX_EPOCH + Duration::from_secs(5), usize::MAX)
+        .due(
+            &refreshes(),
+            UNIX_EPOCH + Duration::from_secs(5),
+            None,
+            usize::MAX,
+        )
         .await;
     let due = due.expect("the emulator answers");
-    let due = due
-        .iter()
-        .filter(|(key, _)| key.partition == partition)
-        .count();
+    let due = due.rows.iter();
+    let due = due.filter(|(key, _)| key.partition == partition).count();
     let expected = expected
         .iter()
         .flatten()
-        .filter(|row| row.due_at.is_some())
+        .filter(|row| row.due.is_some())
         .count();
     assert_eq!(due, expected, "{name}: rows that are due");
     (if happened { "after" } else { "before" }, outcome.is_ok())
@@ -462,7 +468,10 @@ fn commit_in_background(
 async fn listed(backend: &dyn Backend, partition: &str) -> usize {
     let (mut found, mut from) = (0, None);
     loop {
-        let page = backend.scan(from, 7).await.expect("the emulator answers");
+        let page = backend
+            .scan(&Scope::Everything, from, 7)
+            .await
+            .expect("the emulator answers");
         found += page
             .rows
             .iter()
@@ -484,7 +493,7 @@ async fn what_a_purge_left_behind_is_removed_when_it_would_be_due() {
     let bench = Bench::new().await;
     let (partition, names) = (tenant("app/T1"), ["1", "2"].map(slot));
     let due = Row {
-        due_at: Some(UNIX_EPOCH + Duration::from_secs(5)),
+        due: refresh_at(UNIX_EPOCH + Duration::from_secs(5)),
         ..row()
     };
     let puts = [
@@ -502,18 +511,19 @@ async fn what_a_purge_left_behind_is_removed_when_it_would_be_due() {
     assert_eq!(bench.items(&partition).await.len(), 3, "two, and the claim");
 
     let now = UNIX_EPOCH + Duration::from_secs(10);
-    let due = bench.straight.due(now, 10).await.expect("answers");
+    let due = bench.straight.due(&refreshes(), now, None, 10).await;
+    let due = due.expect("the emulator answers").rows;
     assert!(due.is_empty(), "{due:?}");
     assert!(bench.items(&partition).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_odd_row_keeps_no_other_from_being_due_and_is_named_by_a_scan() {
+async fn odd_rows_are_skipped_and_named_and_a_clear_deletes_them() {
     let bench = Bench::new().await;
     let partition = tenant("app/T1");
     for (name, keep) in [("bot", true), ("odd", false)] {
         let due = Row {
-            due_at: Some(UNIX_EPOCH + Duration::from_secs(5)),
+            due: refresh_at(UNIX_EPOCH + Duration::from_secs(5)),
             ..row()
         };
         let puts = [put(&slot(name), &due, Expect::Absent)];
@@ -532,12 +542,26 @@ async fn an_odd_row_keeps_no_other_from_being_due_and_is_named_by_a_scan() {
         }
     }
     let now = UNIX_EPOCH + Duration::from_secs(10);
-    let due = bench.straight.due(now, 10).await.expect("the other one");
-    let slots: Vec<_> = due.iter().map(|(key, _)| key.slot.as_str()).collect();
+    let due = bench.straight.due(&refreshes(), now, None, 10).await;
+    let due = due.expect("the emulator answers");
+    let slots: Vec<_> = due.rows.iter().map(|(key, _)| key.slot.as_str()).collect();
     assert_eq!(slots, ["bot"]);
-    let refused = bench.straight.scan(None, 100).await;
-    let Err(Error::Malformed(cause)) = refused else {
-        panic!("{refused:?}")
-    };
-    assert!(cause.to_string().contains("row odd of app/T1"), "{cause}");
+    assert_eq!(due.odd, ["app/T1 odd"]);
+    for scope in [Scope::Everything, Scope::Partition(partition.clone())] {
+        let page = bench.straight.scan(&scope, None, 100).await;
+        let page = page.expect("the emulator answers");
+        assert_eq!((page.rows.len(), page.odd), (1, vec!["app/T1 odd".into()]));
+    }
+    let update = bench.emulator.client().update_item();
+    update
+        .table_name(&bench.table)
+        .key("pk", AttributeValue::S(partition.to_string()))
+        .key("sk", AttributeValue::S("odd".into()))
+        .update_expression("REMOVE version")
+        .send()
+        .await
+        .expect("the emulator answers");
+    let cleared = bench.straight.commit(&partition, &[Change::Clear]).await;
+    cleared.expect("an odd row is no obstacle");
+    assert!(bench.items(&partition).await.is_empty());
 }

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use slack_installs::backend::{Backend, Change, DynamoDbBackend, Error, Expect};
+use slack_installs::backend::{Backend, Change, DynamoDbBackend, Error, Expect, Scope};
 
 use crate::kit::{Bench, connect, delete, fill, plant, put, row, rows, slot, slots, tenant};
 use crate::support::dynamodb::hasty_client;
 use crate::support::proxy::{Fate, Request};
+use crate::support::queues::{refresh_at, refreshes};
 
 /// A commit of each form, each over rows that stand as it expects, with the call that writes it.
 const FORMS: [(&str, &str); 5] = [
@@ -194,7 +195,7 @@ async fn a_read_is_made_again_whatever_happened() {
         bench.proxy.decide(twice(fate.clone()));
         let page = bench
             .proxied
-            .scan(None, 10)
+            .scan(&Scope::Everything, None, 10)
             .await
             .expect("the third try answers");
         assert_eq!(page.rows.len(), 3, "{fate:?}");
@@ -202,7 +203,7 @@ async fn a_read_is_made_again_whatever_happened() {
         bench.proxy.decide(twice(fate));
         bench
             .proxied
-            .due(std::time::SystemTime::now(), 10)
+            .due(&refreshes(), std::time::SystemTime::now(), None, 10)
             .await
             .expect("the third try answers");
     }
@@ -223,9 +224,9 @@ async fn a_read_is_made_again_whatever_happened() {
 async fn keys_that_stay_unprocessed_are_asked_for_again() {
     let bench = Bench::new().await;
     let (partition, names) = (tenant("app/T1"), slots(3));
-    let due_at = Some(std::time::UNIX_EPOCH + Duration::from_secs(5));
+    let due = refresh_at(std::time::UNIX_EPOCH + Duration::from_secs(5));
     for name in &names {
-        let row = slack_installs::backend::Row { due_at, ..row() };
+        let row = slack_installs::backend::Row { due, ..row() };
         let changes = [put(name, &row, Expect::Absent)];
         bench
             .straight
@@ -248,10 +249,10 @@ async fn keys_that_stay_unprocessed_are_asked_for_again() {
     let now = std::time::SystemTime::now();
     let due = bench
         .proxied
-        .due(now, 10)
+        .due(&refreshes(), now, None, 10)
         .await
         .expect("the third try answers");
-    assert_eq!(due.len(), 3);
+    assert_eq!(due.rows.len(), 3);
 
     bench
         .proxy
@@ -259,7 +260,7 @@ async fn keys_that_stay_unprocessed_are_asked_for_again() {
             true => unprocessed(request),
             false => Fate::Pass,
         });
-    let due = bench.proxied.due(now, 10).await;
+    let due = bench.proxied.due(&refreshes(), now, None, 10).await;
     assert!(matches!(due, Err(Error::Unavailable(_))), "{due:?}");
 }
 

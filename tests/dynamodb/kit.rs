@@ -91,7 +91,7 @@ pub fn row() -> Row {
         version: Version::mint(),
         metadata: Metadata::new("{}"),
         sealed,
-        due_at: None,
+        due: None,
     }
 }
 

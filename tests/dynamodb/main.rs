@@ -21,6 +21,7 @@ mod support {
     pub mod linearizable;
     #[path = "http_proxy.rs"]
     pub mod proxy;
+    pub mod queues;
     pub mod server;
 }
 

@@ -4,11 +4,12 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
     TimeToLiveSpecification,
 };
-use slack_installs::backend::{Backend, DynamoDbBackend, DynamoDbOpenError, Expect};
+use slack_installs::backend::{Backend, DynamoDbBackend, DynamoDbOpenError, Expect, Scope};
 
 use crate::kit::{connect, plant, put, row, rows, slot, tenant};
 use crate::support::dynamodb::{Emulator, client};
 use crate::support::proxy::{Fate, Proxy};
+use crate::support::queues::refreshes;
 
 #[tokio::test]
 async fn many_processes_may_make_the_table_at_once() {
@@ -79,7 +80,7 @@ async fn a_table_whose_rows_expire_is_refused() {
     let emulator = Emulator::start();
     let table = emulator.table().await;
     let expiry = TimeToLiveSpecification::builder()
-        .attribute_name("due_at")
+        .attribute_name("due_key")
         .enabled(true);
     let expiry = expiry.build().expect("it is complete");
     let update = emulator.client().update_time_to_live().table_name(&table);
@@ -136,8 +137,11 @@ async fn a_server_that_is_gone_is_unavailable() {
     for outcome in [
         backend.read(&partition, &[bot]).await.map(drop),
         backend.commit(&partition, &changes).await,
-        backend.scan(None, 1).await.map(drop),
-        backend.due(std::time::SystemTime::now(), 1).await.map(drop),
+        backend.scan(&Scope::Everything, None, 1).await.map(drop),
+        backend
+            .due(&refreshes(), std::time::SystemTime::now(), None, 1)
+            .await
+            .map(drop),
     ] {
         let error = outcome.expect_err("there is no server");
         assert!(error.is_transient(), "{error:?}");

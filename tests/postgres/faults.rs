@@ -390,7 +390,7 @@ async fn connections_that_were_dropped_without_a_word_cost_one_read_and_not_one_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_odd_row_keeps_no_other_from_being_due_and_is_named_by_a_scan() {
+async fn odd_rows_are_skipped_and_named() {
     let server = Postgres::start().await;
     let url = server.database("odd").await;
     let backend = open(&url, fast()).await;
@@ -400,18 +400,35 @@ async fn an_odd_row_keeps_no_other_from_being_due_and_is_named_by_a_scan() {
     execute(
         &url,
         "ALTER TABLE slack_rows DROP CONSTRAINT slack_rows_version_check;
-         INSERT INTO slack_rows VALUES ('app/T1', 'a', '\\x00', '{}', '', 0)",
+         ALTER TABLE slack_rows DROP CONSTRAINT slack_rows_check;
+         INSERT INTO slack_rows VALUES
+           ('app/T1', 'a', '\\x00', '{}', '', 'refresh', 0),
+           ('app/T1', 'two words', '0123456789abcdef', '{}', '', 'refresh', 0),
+           ('app/T1', 'lane', '0123456789abcdef', '{}', '', 'unknown', 0),
+           ('app/T1', 'time', '0123456789abcdef', '{}', '', 'refresh', NULL)",
     )
     .await;
-    let due = backend.due(std::time::SystemTime::now(), 10).await;
-    let due = due.expect("the other one");
-    let slots: Vec<_> = due.iter().map(|(key, _)| key.slot.as_str()).collect();
-    assert_eq!(slots, ["bot"]);
-    let refused = backend.scan(None, 10).await;
-    let Err(Error::Malformed(cause)) = refused else {
-        panic!("{refused:?}")
-    };
-    assert!(cause.to_string().contains("row a of app/T1"), "{cause}");
+    let now = std::time::SystemTime::now();
+    for limit in [1, 2, 10] {
+        let mut from = None;
+        let (mut rows, mut odd) = (Vec::new(), Vec::new());
+        loop {
+            let page = backend.due(&refreshes(), now, from, limit).await;
+            let page = page.expect("the server answers");
+            rows.extend(page.rows.into_iter().map(|(key, _)| key.slot.to_string()));
+            odd.extend(page.odd);
+            from = page.next;
+            if from.is_none() {
+                break;
+            }
+        }
+        assert_eq!(rows, ["bot"]);
+        assert_eq!(odd, ["app/T1 a", "app/T1 two words"]);
+    }
+    let page = scanned(&backend, 10).await.expect("a scan goes on");
+    assert_eq!(page.rows.len(), 1);
+    let odd = ["app/T1 a", "app/T1 lane", "app/T1 time", "app/T1 two words"];
+    assert_eq!(page.odd, odd);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -425,12 +442,13 @@ async fn a_page_has_a_thousand_rows_at_most() {
     execute(
         &url,
         "INSERT INTO slack_rows
-         SELECT partition, 'user/U' || nth, version, metadata, sealed, due_at
+         SELECT partition, 'user/U' || nth, version, metadata, sealed, lane, due_at
          FROM slack_rows, generate_series(1, 1000) AS nth",
     )
     .await;
-    let page = backend.scan(None, usize::MAX).await.expect("a page");
+    let page = scanned(&backend, usize::MAX).await.expect("a page");
     assert_eq!(page.rows.len(), 1000);
-    let page = backend.scan(page.next, usize::MAX).await.expect("a page");
+    let page = backend.scan(&Scope::Everything, page.next, usize::MAX);
+    let page = page.await.expect("a page");
     assert_eq!((page.rows.len(), page.next), (1, None));
 }

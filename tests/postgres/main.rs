@@ -11,6 +11,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _, Transaction};
 
 use servers::history;
 use servers::postgres::{self, Postgres, execute};
+use servers::queues::{refresh_at, refreshes, scanned};
 
 mod faults;
 mod refusals;
@@ -27,6 +28,7 @@ mod servers {
     pub mod history;
     pub mod postgres;
     pub mod proxy;
+    pub mod queues;
     pub mod server;
 }
 
@@ -133,7 +135,7 @@ fn change(name: &str, metadata: &str) -> Change {
 fn row(metadata: &str) -> Row {
     Row {
         metadata: Metadata::new(metadata),
-        due_at: Some(UNIX_EPOCH),
+        due: refresh_at(UNIX_EPOCH),
         ..history::row()
     }
 }

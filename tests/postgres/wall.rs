@@ -1,11 +1,11 @@
 //! Row-level security: what a query sees that names no partition, or another.
 
 use slack_installs::backend::{
-    Backend, Expect, PostgresBackend, PostgresOpenError, PostgresOptions,
+    Backend, Expect, PostgresBackend, PostgresOpenError, PostgresOptions, Prefix, Scope,
 };
 
 use super::servers::postgres::{self, PgBouncer, Postgres, execute, fetch};
-use super::{fast, open, pooled, put, read, row, walled};
+use super::{fast, open, partition, pooled, put, read, refreshes, row, walled};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_wall_hides_rows_from_who_does_not_name_their_partition() {
@@ -23,14 +23,28 @@ async fn the_wall_hides_rows_from_who_does_not_name_their_partition() {
     assert!(fetch(&app, of_another).await.is_empty());
     let of_its_own = of_another.replace("T2", "T1");
     assert_eq!(fetch(&app, &of_its_own).await.len(), 1);
-    let sweep = "BEGIN; SET LOCAL slack_installs.sweep = 'on'; SELECT * FROM slack_rows; COMMIT";
-    assert_eq!(fetch(&app, sweep).await.len(), 1);
+    let everything =
+        "BEGIN; SET LOCAL slack_installs.everything = 'on'; SELECT * FROM slack_rows; COMMIT";
+    assert_eq!(fetch(&app, everything).await.len(), 1);
+    for (prefix, rows) in [
+        ("app/", 1),
+        ("app/T1", 1),
+        ("app/T2", 0),
+        ("other/", 0),
+        ("", 0),
+    ] {
+        let of_prefix = format!(
+            "BEGIN; SET LOCAL slack_installs.prefix = '{prefix}'; SELECT * FROM slack_rows; COMMIT"
+        );
+        assert_eq!(fetch(&app, &of_prefix).await.len(), rows, "{prefix:?}");
+    }
     let mut connection = postgres::connection(&app).await;
     for statement in [
         "BEGIN; SET LOCAL slack_installs.partition = 'app/T2'; INSERT INTO slack_rows \
          VALUES ('app/T1', 'bot', '0123456789abcdef', '{}', '')",
-        "SELECT slack_commit_1('app/T1', true, ARRAY['bot'], ARRAY[NULL::bytea], \
-         ARRAY['0123456789abcdef'::bytea], ARRAY['{}'], ARRAY[''::bytea], ARRAY[NULL::bigint])",
+        "SELECT slack_commit_1('app/T1', true, '{}', '{}', '{}', ARRAY['bot'], \
+         ARRAY['0123456789abcdef'::bytea], ARRAY['{}'], ARRAY[''::bytea], ARRAY[NULL], \
+         ARRAY[NULL::bigint])",
         "SELECT * FROM slack_installations",
     ] {
         let outcome = sqlx::raw_sql(statement).execute(&mut connection).await;
@@ -44,8 +58,11 @@ async fn the_wall_hides_rows_from_who_does_not_name_their_partition() {
             .await
             .expect("the server answers");
     }
-    let deleted = "BEGIN; SET LOCAL slack_installs.sweep = 'on'; DELETE FROM slack_rows; COMMIT";
-    execute(&app, deleted).await;
+    for opens in ["everything = 'on'", "prefix = 'app/T1'"] {
+        let deleted =
+            format!("BEGIN; SET LOCAL slack_installs.{opens}; DELETE FROM slack_rows; COMMIT");
+        execute(&app, &deleted).await;
+    }
     assert!(read(&backend).await.expect("the server answers").is_some());
 }
 
@@ -59,7 +76,16 @@ async fn the_next_client_of_a_pooler_does_not_inherit_a_partition_or_a_sweep() {
         .await
         .expect("its own partition");
     for _ in 0..10 {
-        behind.scan(None, 1).await.expect("the server answers");
+        for scope in scopes() {
+            let page = behind
+                .scan(&scope, None, 1)
+                .await
+                .expect("the server answers");
+            assert_eq!(page.rows.len(), 1, "{scope:?}");
+        }
+        let now = std::time::SystemTime::now();
+        let due = behind.due(&refreshes(), now, None, 1).await;
+        assert_eq!(due.expect("the server answers").rows.len(), 1);
         assert!(read(&behind).await.expect("the server answers").is_some());
         let stray = fetch(&pooler.url("app", "walled"), "SELECT * FROM slack_rows").await;
         assert!(stray.is_empty());
@@ -95,6 +121,15 @@ async fn a_wall_with_a_hole_is_refused() {
         matches!(refused, Err(PostgresOpenError::NotMigrated { .. })),
         "{refused:?}"
     );
+}
+
+fn scopes() -> [Scope; 3] {
+    let prefix = Prefix::new("app/").expect("a plain name");
+    [
+        Scope::Everything,
+        Scope::Partition(partition("app/T1")),
+        Scope::Prefix(prefix),
+    ]
 }
 
 fn behind_wall(options: PostgresOptions) -> PostgresOptions {

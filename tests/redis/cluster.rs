@@ -202,7 +202,7 @@ async fn a_slot_on_the_move_is_followed_at_every_step() {
     let backend = cluster.open(options).await;
     let (tenant, bot) = (partition("app/T1"), slot("bot"));
     let mut standing = random_row(&mut Random(0));
-    standing.due_at = Some(std::time::UNIX_EPOCH);
+    standing.due = refresh_at(std::time::UNIX_EPOCH);
     let mut change = put(&bot, &standing, Expect::Absent);
     let mut rewrite = async || {
         let outcome = backend.commit(&tenant, &change).await;
@@ -243,14 +243,14 @@ async fn a_slot_on_the_move_is_followed_at_every_step() {
     step.end().await;
     rewrite().await.expect("the slot has moved");
     assert_eq!(
-        backend.scan(None, 10).await.expect("available").rows.len(),
+        scanned(&backend, 10).await.expect("available").rows.len(),
         1
     );
     let due = backend
-        .due(std::time::SystemTime::now(), 10)
+        .due(&refreshes(), std::time::SystemTime::now(), None, 10)
         .await
         .expect("available");
-    assert_eq!(due.len(), 1);
+    assert_eq!(due.rows.len(), 1);
 }
 
 /// While a slot moves away, Redis takes a key that a script has emptied for one that is elsewhere.
@@ -261,11 +261,11 @@ async fn a_commit_that_empties_keys_on_the_way_is_whole(backend: &RedisBackend) 
         .await
         .expect("a row stands");
     let is_due = |at| Row {
-        due_at: Some(std::time::UNIX_EPOCH),
+        due: refresh_at(std::time::UNIX_EPOCH),
         ..random_row(&mut Random(at))
     };
     let never = |at| Row {
-        due_at: None,
+        due: None,
         ..random_row(&mut Random(at))
     };
     let put = |slot: &Slot, row: &Row| put(slot, row, Expect::Any)[0].clone();

@@ -140,7 +140,7 @@ async fn a_read_whose_answer_is_lost_is_asked_again() {
     proxy.set(Fault::LoseRequest(b"ZRANGEBYLEX"));
     assert_eq!(
         backend
-            .scan(None, 10)
+            .scan(&Scope::Everything, None, 10)
             .await
             .expect("asked again")
             .rows
@@ -427,7 +427,8 @@ async fn what_is_not_ours_is_malformed_and_nothing_is_written() {
                 .await
                 .map(drop),
         );
-        malformed(backend.scan(None, 10).await.map(drop));
+        let page = scanned(&backend, 10).await.expect("a scan goes on");
+        assert_eq!((page.rows.len(), page.odd), (0, vec!["app/T1 bot".into()]));
         let expect = Expect::Version(Version::mint());
         malformed(backend.commit(&tenant, &put(&bot, &row, expect)).await);
         malformed(
@@ -476,8 +477,7 @@ async fn two_apps_with_prefixes_of_their_own_share_a_server() {
         .await
         .expect("rows may be cleared");
     assert!(
-        other
-            .scan(None, 10)
+        scanned(&other, 10)
             .await
             .expect("the backend is available")
             .rows
@@ -569,7 +569,7 @@ async fn scan_goes_on_across_all_shards_page_by_page() {
         let (mut seen, mut from) = (std::collections::BTreeSet::new(), None);
         loop {
             let page = backend
-                .scan(from, limit)
+                .scan(&Scope::Everything, from, limit)
                 .await
                 .expect("the backend is available");
             assert!(page.rows.len() <= limit);
@@ -682,7 +682,7 @@ async fn three_due(redis: &Redis) -> (RedisBackend, Vec<(Partition, String)>) {
     let mut tenants = Vec::new();
     for name in ["app/T1", "app/T2", "app/T3"] {
         let due = Row {
-            due_at: Some(std::time::UNIX_EPOCH + Duration::from_secs(tenants.len() as u64)),
+            due: refresh_at(std::time::UNIX_EPOCH + Duration::from_secs(tenants.len() as u64)),
             ..random_row(&mut Random(1))
         };
         let tenant = partition(name);
@@ -703,8 +703,9 @@ async fn three_due(redis: &Redis) -> (RedisBackend, Vec<(Partition, String)>) {
 }
 
 async fn due_partitions(backend: &RedisBackend, limit: usize) -> Vec<String> {
-    let due = backend.due(std::time::SystemTime::now(), limit).await;
-    let due = due.expect("the backend is available").into_iter();
+    let now = std::time::SystemTime::now();
+    let due = backend.due(&refreshes(), now, None, limit).await;
+    let due = due.expect("the backend is available").rows.into_iter();
     due.map(|(key, _)| key.partition.to_string()).collect()
 }
 
@@ -721,27 +722,49 @@ async fn a_shard_that_fails_keeps_no_other_from_being_due() {
         .run(&["REPLICAOF", "127.0.0.1", &server::free_port().to_string()])
         .await;
     until("no shard answers", async || {
-        let due = backend.due(std::time::SystemTime::now(), 10).await;
+        let due = backend
+            .due(&refreshes(), std::time::SystemTime::now(), None, 10)
+            .await;
         matches!(due, Err(Error::Unavailable(_)))
     })
     .await;
 }
 
 #[tokio::test]
-async fn an_odd_row_keeps_no_other_from_being_due_and_is_named_by_a_scan() {
+async fn odd_rows_are_skipped_and_named() {
     let redis = Redis::start().await;
     let (backend, tenants) = three_due(&redis).await;
     let key = format!("{}:rows:app/T2", tenants[1].1);
     let _: u8 = redis.run(&["HSET", &key, "bot", "garbage"]).await;
-    let _: u8 = redis
-        .run(&["ZADD", &format!("{}:due", tenants[2].1), "0", "nonsense"])
-        .await;
-    assert_eq!(due_partitions(&backend, 10).await, ["app/T1", "app/T3"]);
-    let refused = backend.scan(None, 10).await;
-    let Err(Error::Malformed(cause)) = refused else {
-        panic!("{refused:?}")
-    };
-    assert!(cause.to_string().contains("bot of app/T2"), "{cause}");
+    let due = format!("{}:due", tenants[2].1);
+    let _: u8 = redis.run(&["ZADD", &due, "0", "nonsense"]).await;
+    let odd = "1 app 000000000000 two words here";
+    let _: u8 = redis.run(&["ZADD", &due, "0", odd]).await;
+    let names = format!("{}:names", tenants[2].1);
+    let _: u8 = redis.run(&["ZADD", &names, "0", "nonsense"]).await;
+
+    let now = std::time::SystemTime::now();
+    for limit in [1, 2, 10] {
+        let (mut rows, mut odds, mut from) = (Vec::new(), Vec::new(), None);
+        loop {
+            let page = backend.due(&refreshes(), now, from, limit).await;
+            let page = page.expect("the backend is available");
+            assert!(page.rows.len() + page.odd.len() <= limit);
+            rows.extend(page.rows.iter().map(|(key, _)| key.partition.to_string()));
+            odds.extend(page.odd);
+            from = page.next;
+            if from.is_none() {
+                break;
+            }
+        }
+        assert_eq!(rows, ["app/T1", "app/T3"]);
+        odds.sort_unstable();
+        assert_eq!(odds, [odd, "app/T2 bot"]);
+    }
+    let mut page = scanned(&backend, 10).await.expect("a scan goes on");
+    page.odd.sort_unstable();
+    assert_eq!(page.rows.len(), 2);
+    assert_eq!(page.odd, ["app/T2 bot", "nonsense"]);
 }
 
 /// A server that evicts takes the rows of a tenant and leaves their names.

@@ -231,7 +231,7 @@ impl History {
                     Change::Delete { slot, .. } => {
                         state.remove(slot);
                     }
-                    Change::Clear => {}
+                    Change::Check { .. } | Change::Clear => {}
                 }
             }
             order.insert(version, states.len());
@@ -245,7 +245,7 @@ impl History {
         let mut from = None;
         loop {
             let page = backend
-                .scan(from, 7)
+                .scan(&Scope::Everything, from, 7)
                 .await
                 .expect("the backend is available");
             for (key, row) in page.rows {
@@ -261,15 +261,14 @@ impl History {
         }
         assert_eq!(scanned, *last, "a scan finds what a read finds");
         let now = UNIX_EPOCH + Duration::from_secs(500);
-        let due = backend
-            .due(now, usize::MAX)
-            .await
-            .expect("the backend is available");
-        let ours = due
-            .into_iter()
-            .filter(|(key, _)| key.partition == self.partition);
-        let found: State = ours.map(|(key, row)| (key.slot, row)).collect();
-        let is_due = |row: &Row| row.due_at.is_some_and(|due_at| due_at <= now);
+        let due = all_due(backend, now).await.into_iter();
+        let ours = due.filter(|(partition, _, _)| partition == self.partition.as_str());
+        let mut found = State::new();
+        for (_, name, row) in ours {
+            let before = found.insert(slot(&name), row);
+            assert!(before.is_none(), "due twice");
+        }
+        let is_due = |row: &Row| row.due.is_some_and(|due| due.at <= now);
         let wanted: State = last
             .clone()
             .into_iter()
@@ -361,15 +360,15 @@ pub(crate) fn random_row(random: &mut Random) -> Row {
     let content: Vec<u8> = (0..100 + random.below(200))
         .map(|_| random.next() as u8)
         .collect();
-    let due_at = match random.below(3) {
-        0 => None,
-        _ => Some(SystemTime::UNIX_EPOCH + Duration::from_secs(random.below(1000))),
-    };
+    let due = (random.below(3) > 0).then(|| Due {
+        lane: Lane::ALL[usize::try_from(random.below(6)).expect("small")],
+        at: SystemTime::UNIX_EPOCH + Duration::from_secs(random.below(1000)),
+    });
     Row {
         version: Version::mint(),
         metadata: Metadata::new(format!("{{\"n\":{}}}", random.next())),
         sealed: Sealed::from_stored([&b"SLI1"[..], &content].concat()),
-        due_at,
+        due,
     }
 }
 
