@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use slack_installs::backend::{
-    Backend, Change, Expect, MemoryBackend, Metadata, Partition, PostgresBackend, PostgresOptions,
-    RedisOptions, Row, Sealed, Slot, SqliteBackend, Version,
+    Backend, Change, Due, Expect, Lane, MemoryBackend, Metadata, Partition, PostgresBackend,
+    PostgresOptions, RedisOptions, Row, Sealed, Slot, SqliteBackend, Version,
 };
 use slack_installs::store::{SeenId, SeenStore as _, StateId};
 use slack_installs::{
@@ -140,11 +140,14 @@ async fn a_row_that_a_backend_does_not_take_is_named_and_no_other_is_lost() {
 }
 
 fn odd_rows() -> Vec<(&'static str, Row)> {
-    let row = |metadata: &str, sealed: usize, due_at: Option<SystemTime>| Row {
+    let row = |metadata: &str, sealed: usize, at: Option<SystemTime>| Row {
         version: Version::mint(),
         metadata: Metadata::new(metadata),
         sealed: Sealed::from_stored([b"SLI1".as_slice(), &vec![7; sealed]].concat()),
-        due_at,
+        due: at.map(|at| Due {
+            lane: Lane::Refresh,
+            at,
+        }),
     };
     let at = |time| Some(SystemTime::UNIX_EPOCH + time);
     let long = format!(r#"{{"kind":"{}"}}"#, "x".repeat(450 << 10));
