@@ -31,10 +31,7 @@ async fn a_database_goes_round_every_backend_and_comes_home_as_it_was() {
     fill(&db.store().await).await;
     for (name, house) in streets.houses {
         // Somebody else's rows, which stay where they are.
-        let neighbour = Db {
-            backend: Arc::clone(&house),
-            ..db.look_alike()
-        };
+        let neighbour = Db::of(db.look_alike().app, Arc::clone(&house));
         let others = neighbour.store().await;
         others
             .store(&in_workspace("T1").with_bot("xoxb-other"))
@@ -63,10 +60,7 @@ async fn a_database_goes_round_every_backend_and_comes_home_as_it_was() {
         assert_eq!(pruned.kept, rows.len(), "{name}");
         assert_eq!(neighbour.rows().await, before, "{name}");
 
-        let moved = Db {
-            backend: house,
-            ..db.clone()
-        };
+        let moved = Db::of(db.app.clone(), house);
         let verified = moved.store().await.verify(None, 1000).await;
         let verified = verified.expect("answers");
         assert_eq!(verified.unreadable, [""; 0], "{name}");
