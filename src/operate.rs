@@ -280,7 +280,8 @@ impl Operator {
         let key = ChainKey { credential, tenant };
         let mut revoked = Vec::new();
         for _ in 0..ROUNDS {
-            let Some(stored) = self.chains.chain(&key).await? else {
+            // A step that changes nothing: what the database has, and no cache.
+            let Some(stored) = self.chains.update(&key, None, &mut |_| None).await? else {
                 return Ok(());
             };
             let primary = stored.grant.refresh_token.iter();

@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use slack_installs::backend::{
     Backend, Change, Cursor, Error, MemoryBackend, Page, Partition, Queue, Row, Scope, Slot,
 };
-use slack_installs::store::{LifecycleStore, RotationStore, StateId};
+use slack_installs::store::{LifecycleStore, RotationStore};
 use slack_installs::{
     CacheOptions, Delete, EncryptedStore, Hold, Installation, InstallationStore, LocalKeyProvider,
-    StateStore, UserId,
+    UserId,
 };
 use support::installs::{With, in_workspace, noon, user_id, workspace_key};
 use support::providers::master_key;
@@ -338,22 +338,6 @@ async fn a_conflict_empties_the_cache_of_that_tenant() {
     assert_eq!(two.token().await, None, "the bot is gone");
     let delete = Delete::all().only(stale);
     assert!(two.here.delete(&key, &delete).await.is_err(), "a conflict");
-}
-
-#[tokio::test]
-async fn a_sweep_goes_through_the_cache_as_every_commit() {
-    let two = Two::new().await;
-    let ends = noon() - Duration::from_secs(1);
-    let issued = two.elsewhere.issue(&StateId([1; 32]), b"x", ends).await;
-    issued.expect("issued");
-    two.watched().committed.close();
-    let sweep = tokio::spawn({
-        let here = two.here.clone();
-        async move { here.sweep_expired_states().await }
-    });
-    two.watched().committed.reached().await;
-    two.watched().committed.release();
-    assert_eq!(sweep.await.expect("no panic").expect("swept"), 1);
 }
 
 #[tokio::test]

@@ -327,9 +327,15 @@ impl<B: Backend> Driver<B> {
         }
     }
 
-    /// Whether rows that stand are there to stay: the database may have said that they were
-    /// written, but are not safe yet (on other machines, on a disk). Each is put over itself, and
-    /// the answer to that counts.
+    /// Whether rows of ours that exist are there to stay: the database may have written them, and
+    /// not have made them safe yet (on other machines, on a disk).
+    ///
+    /// A [`Change::Check`] would not do. It writes nothing, so a database has nothing to wait for:
+    /// Redis would ask its replicas about an older write, and Postgres ends a transaction that
+    /// wrote nothing without its standby. So each row is put over itself, and the answer to that
+    /// counts. The ciphertext that this puts is the one that this very commit sealed. Should the
+    /// row be sealed anew under another key in between, the older ciphertext comes back; its key
+    /// was the primary moments ago, and no key is destroyed while a row needs it.
     async fn confirm(&self, partition: &Partition, rows: Vec<(Slot, Row)>) -> bool {
         let over_itself = |(slot, row): (Slot, Row)| Change::Put {
             slot,

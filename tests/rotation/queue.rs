@@ -5,6 +5,7 @@ use std::time::Duration;
 use slack_installs::backend::{
     Backend as _, Change, Due, Expect, Lane, Metadata, Partition, Row, Sealed, Slot, Version,
 };
+use slack_installs::rotation::WorkerConfig;
 use slack_installs::store::{Credential, RotationStore as _, StateId, StateStore as _};
 
 use super::installed;
@@ -12,9 +13,14 @@ use super::support::rotation::{HOUR, Stage};
 
 /// Rows of another app that shares the database and runs no worker: overdue for a day.
 async fn litter(stage: &Stage, rows: usize) {
+    litter_of("1.other", stage, rows).await;
+}
+
+/// Chains that do not open, overdue for a day.
+async fn litter_of(app: &str, stage: &Stage, rows: usize) {
     let now = stage.fake.clock().now();
     for number in 0..rows {
-        let partition = Partition::new(format!("1.other/T0OTHER{number:05}")).expect("a name");
+        let partition = Partition::new(format!("{app}/T0OTHER{number:05}")).expect("a name");
         let row = Row {
             version: Version::mint(),
             metadata: Metadata::new("{}"),
@@ -51,6 +57,19 @@ async fn overdue_rows_of_another_app_do_not_hide_a_chain() {
     let (due, _) = due.expect("answers");
     assert_eq!(due.len(), 1);
     assert_eq!(due[0].credential, Credential::Bot);
+}
+
+/// More than a worker looks at before it would look at the first ones again.
+#[tokio::test(start_paused = true)]
+async fn chains_that_do_not_open_do_not_hide_one_that_does() {
+    let stage = installed().await;
+    litter_of(stage.fake.client_id().as_str(), &stage, 5000).await;
+    stage.expire();
+    let rotator = stage.rotator();
+    let worker = tokio::spawn(async move { rotator.work(WorkerConfig::default()).await });
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(stage.refreshes(), 1);
+    worker.abort();
 }
 
 #[tokio::test(start_paused = true)]
