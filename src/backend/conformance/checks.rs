@@ -74,7 +74,8 @@ pub async fn rule_16_a_check_decides_over_what_is_beside_it(backend: &dyn Backen
 
     // It does not keep the row from being cleared.
     let cleared = [check(bot, current.version), Change::Clear];
-    tenant.commit(&cleared).await.expect("all is as expected");
+    // After a lost response the repetition conflicts with what the first try did.
+    drop(tenant.commit(&cleared).await);
     assert_eq!(tenant.rows(names).await, [const { None }; 4]);
 }
 
