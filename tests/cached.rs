@@ -77,7 +77,7 @@ fn bot() -> Slot {
 fn put(expect: Expect) -> (Version, Change) {
     let version = Version::mint();
     let metadata = Metadata::new("{}");
-    let sealed = Sealed::from_stored([b"SLI1".as_slice(), &[7; 100]].concat());
+    let sealed = Sealed::from_stored([b"SLE1".as_slice(), &[7; 100]].concat());
     let row = Row {
         version,
         metadata,

@@ -64,7 +64,7 @@ async fn todays_code_reads_what_earlier_versions_wrote() {
                     version: Version::from_bytes(bytes(text("version")).try_into().expect("16")),
                     metadata: Metadata::new(text("metadata")),
                     sealed: Sealed::from_stored(bytes(text("sealed"))),
-                    due_at: row["due_at"].as_u64().map(seconds_after_1970),
+                    due_at: row["due"]["at"].as_u64().map(seconds_after_1970),
                 },
                 expect: Expect::Absent,
             };
@@ -200,14 +200,23 @@ async fn write(like: &Value) -> Value {
             "version": hex(row.version.as_bytes()),
             "metadata": row.metadata.as_str(),
             "sealed": hex(row.sealed.as_bytes()),
-            "due_at": row.due_at.map(|time| {
-                time.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs()
+            "due": row.due_at.map(|time| {
+                let at = time.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+                json!({ "lane": lane_of(&row), "at": at })
             }),
             "plaintext": null,
         })
     });
     let rows: Vec<_> = rows.collect();
     json!({ "app": like["app"], "master_key": like["master_key"], "rows": rows })
+}
+
+/// The lane that `docs/envelope.md` has for this row.
+fn lane_of(row: &Row) -> &'static str {
+    match row.metadata.as_str() {
+        text if text.contains(r#""kind":"state""#) => "state",
+        _ => "refresh",
+    }
 }
 
 fn read(path: &str) -> Value {

@@ -341,16 +341,10 @@ impl<B: Backend> Driver<B> {
             slot: slot.as_str(),
             kind: draft.kind,
             version: version.as_bytes(),
-            due_at: due_at.map(to_epoch),
+            due: due_at.map(|at| (lane_of(draft.kind), to_epoch(at))),
             metadata: &draft.metadata,
         };
-        let sealed = seal::seal(
-            seal::RECORD,
-            key_id,
-            &key,
-            &context.bytes(),
-            &draft.plaintext,
-        );
+        let sealed = seal::seal(seal::RECORD, key_id, &key, &context, &draft.plaintext);
         Ok(Row {
             version,
             metadata: Metadata::new(draft.metadata),
@@ -407,10 +401,10 @@ impl<B: Backend> Driver<B> {
             slot: slot.as_str(),
             kind,
             version: row.version.as_bytes(),
-            due_at: row.due_at.map(to_epoch),
+            due: row.due_at.map(|at| (lane_of(kind), to_epoch(at))),
             metadata: row.metadata.as_str(),
         };
-        seal::open(seal::RECORD, &key, &context.bytes(), row.sealed.as_bytes()).map_err(unreadable)
+        seal::open(seal::RECORD, &key, &context, row.sealed.as_bytes()).map_err(unreadable)
     }
 }
 
@@ -424,6 +418,18 @@ where
             .field("backend", &self.backend)
             .field("keys", &self.keys)
             .finish()
+    }
+}
+
+/// The lane in which a record of this kind waits.
+fn lane_of(kind: &str) -> &'static str {
+    match kind {
+        "bot" | "user" => "refresh",
+        "departure" => "departure",
+        "state" => "state",
+        "seen" => "handled_request",
+        // Records of other kinds are never due.
+        _ => "",
     }
 }
 
