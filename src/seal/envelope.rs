@@ -393,6 +393,17 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn bytes_that_are_no_envelope_are_not_kept() {
+        let whole = sealed(&context(), b"");
+        assert_eq!(Sealed::from_stored(whole.as_bytes()), whole);
+        for len in 0..whole.as_bytes().len() {
+            let cut = Sealed::from_stored(&whole.as_bytes()[..len]);
+            assert!(cut.as_bytes().is_empty(), "{len} bytes");
+        }
+        assert!(Sealed::from_stored([b'x'; 200]).as_bytes().is_empty());
+    }
+
+    #[test]
     fn a_ciphertext_opens_in_its_own_context_only() {
         for (i, one) in contexts().iter().enumerate() {
             let sealed = sealed(one, b"token");
