@@ -3,11 +3,11 @@
 //! ```text
 //! KeyProvider (a master key here, or a KMS)     never leaves the provider
 //!  └─ data key, 32 random bytes                 wrapped, a row of the keyring
-//!      └─ one key per ciphertext                HKDF from the data key and a fresh 32-byte salt
+//!      └─ one key per partition                 HKDF from the data key and the partition's name
 //! ```
 //!
 //! Every ciphertext is bound to its context: the app, the partition, the slot, the kind of
-//! record, the row's version, when it is due, and the row's metadata. Moved to any other place,
+//! record, the row's version, its lane and due time, and the row's metadata. Moved to any other place,
 //! or put beside changed metadata, it does not open. The format is in `docs/envelope.md` of the
 //! repository; golden vectors are recomputed there by another implementation.
 

@@ -812,7 +812,7 @@ fn row(metadata: &str) -> Row {
 
 /// An envelope that opens for nobody.
 fn sealed(content: &[u8]) -> Sealed {
-    let mut bytes = b"SLI1".to_vec();
+    let mut bytes = b"SLE1".to_vec();
     bytes.resize(100, 0);
     bytes.extend_from_slice(content);
     Sealed::from_stored(bytes)

@@ -417,13 +417,7 @@ impl<B: Backend> Driver<B> {
             due: due.map(sealed_due),
             metadata: &draft.metadata,
         };
-        let sealed = seal::seal(
-            seal::RECORD,
-            key_id,
-            &key,
-            &context.bytes(),
-            &draft.plaintext,
-        );
+        let sealed = seal::seal(seal::RECORD, key_id, &key, &context, &draft.plaintext);
         Ok(Row {
             version,
             metadata: Metadata::new(draft.metadata),
@@ -483,7 +477,7 @@ impl<B: Backend> Driver<B> {
             due: row.due.map(sealed_due),
             metadata: row.metadata.as_str(),
         };
-        seal::open(seal::RECORD, &key, &context.bytes(), row.sealed.as_bytes()).map_err(unreadable)
+        seal::open(seal::RECORD, &key, &context, row.sealed.as_bytes()).map_err(unreadable)
     }
 }
 

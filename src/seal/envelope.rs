@@ -1,20 +1,20 @@
 //! The bytes of one ciphertext. `docs/envelope.md` describes the same for other implementers.
 //!
 //! ```text
-//!  0   4  magic      "SLI1"
+//!  0   4  magic      "SLE1"
 //!  4  16  key id     which data key
-//! 20  32  salt       random; one key per ciphertext is derived from it
-//! 52  32  commitment HMAC-SHA256(commitment key, header hash)
-//! 84   n  AES-256-GCM ciphertext, then its 16-byte tag
+//! 20  32  commitment to the data key, the purpose, the app and the partition
+//! 52  12  nonce      HMAC of random bytes, the context and the plaintext
+//! 64   n  AES-256-GCM ciphertext, then its 16-byte tag
 //! ```
 //!
-//! The derived AES key is used once, so the nonce can be derived too, and no limit on the number
-//! of messages applies. The commitment is checked before decryption, so that no ciphertext opens
-//! under two keys or in two contexts.
+//! The keys are derived for one partition, so opening a row hashes a few blocks only. The
+//! commitment is compared before decryption, so no ciphertext opens under two data keys. The
+//! rest of the context is associated data: AES-GCM authenticates it with the ciphertext.
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::digest::{self, SHA256, digest};
 use ring::{hkdf, hmac};
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::keyring::{DataKey, KeyId};
@@ -27,42 +27,17 @@ pub(crate) const DATA_KEY_LEN: usize = 32;
 /// What a ciphertext is used for; keeps records and wrapped keys from standing in for each other.
 pub(crate) const RECORD: &[u8] = b"slack-installs record v1";
 
-/// Everything that a record's ciphertext is bound to.
+/// Everything that a ciphertext is bound to. A field that a purpose does not use is empty.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context<'a> {
     pub(crate) app: &'a str,
     pub(crate) partition: &'a str,
     pub(crate) slot: &'a str,
     pub(crate) kind: &'a str,
-    pub(crate) version: &'a [u8; 16],
-    /// The name of what the row waits for, and the time, in seconds since 1970.
+    pub(crate) version: &'a [u8],
+    /// The lane's name, and seconds since 1970.
     pub(crate) due: Option<(&'a str, u64)>,
     pub(crate) metadata: &'a str,
-}
-
-impl Context<'_> {
-    /// The context as bytes. Every field carries its length, so no two contexts are alike.
-    pub(crate) fn bytes(&self) -> Vec<u8> {
-        let due_at = self.due.map(|(_, at)| at.to_be_bytes());
-        let lane = self.due.map_or("", |(lane, _)| lane);
-        let metadata = digest(&SHA256, self.metadata.as_bytes());
-        let fields: [&[u8]; 8] = [
-            self.app.as_bytes(),
-            self.partition.as_bytes(),
-            self.slot.as_bytes(),
-            self.kind.as_bytes(),
-            self.version,
-            due_at.as_ref().map_or(&[], |due_at| due_at.as_slice()),
-            lane.as_bytes(),
-            metadata.as_ref(),
-        ];
-        let mut bytes = Vec::with_capacity(fields.iter().map(|field| 4 + field.len()).sum());
-        for field in fields {
-            bytes.extend_from_slice(&length(field));
-            bytes.extend_from_slice(field);
-        }
-        bytes
-    }
 }
 
 /// Encrypts `plaintext` for this purpose and context.
@@ -70,28 +45,30 @@ pub(crate) fn seal(
     purpose: &[u8],
     key_id: KeyId,
     key: &DataKey,
-    context: &[u8],
+    context: &Context<'_>,
     plaintext: &[u8],
 ) -> Sealed {
-    seal_with_salt(purpose, key_id, key, context, plaintext, &random::bytes())
+    seal_with_random(purpose, key_id, key, context, plaintext, &random::bytes())
 }
 
 /// Decrypts what [`seal`] made, for the same purpose and context.
 pub(crate) fn open(
     purpose: &[u8],
     key: &DataKey,
-    context: &[u8],
+    context: &Context<'_>,
     sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, Undecryptable> {
-    let (prefix, rest) = sealed.split_at_checked(SALT_END).ok_or(Undecryptable)?;
-    let (commitment, ciphertext) = rest.split_at_checked(COMMITMENT_LEN).ok_or(Undecryptable)?;
-    let derived = Derived::new(purpose, key, context, prefix);
-    hmac::verify(&derived.commitment_key, &derived.header_hash, commitment)
-        .map_err(|_| Undecryptable)?;
-    let mut buffer = Zeroizing::new(ciphertext.to_vec());
-    let len = derived
-        .aead
-        .open_in_place(derived.nonce(), Aad::from(derived.header_hash), &mut buffer)
+    let parts = Parts::of(sealed).ok_or(Undecryptable)?;
+    let mut keys = Zeroizing::new([0; OPENING_LEN]);
+    derive(purpose, parts.key_id, key, context, &mut *keys);
+    let (aes_key, commitment) = keys.split_at(DATA_KEY_LEN);
+    if !bool::from(commitment.ct_eq(parts.commitment)) {
+        return Err(Undecryptable);
+    }
+    let aad = associated_data(parts.header, context);
+    let mut buffer = Zeroizing::new(parts.ciphertext.to_vec());
+    let len = aes_gcm(aes_key)
+        .open_in_place(nonce(parts.nonce), Aad::from(aad), &mut buffer)
         .map_err(|_| Undecryptable)?
         .len();
     buffer.truncate(len);
@@ -100,126 +77,187 @@ pub(crate) fn open(
 
 /// The id of the data key that a ciphertext names.
 pub(super) fn key_id(sealed: &[u8]) -> Option<KeyId> {
-    let id = sealed.get(MAGIC.len()..KEY_ID_END)?;
-    Some(KeyId::from_bytes(id.try_into().ok()?))
+    Some(Parts::of(sealed)?.key_id)
 }
 
 /// Whether these bytes have the form of an envelope, wrapped keys included.
 pub(super) fn is_envelope(bytes: &[u8]) -> bool {
-    bytes.len() >= MIN_LEN && (bytes.starts_with(MAGIC) || bytes.starts_with(WRAPPED_KEY_MAGIC))
+    Parts::of(bytes).is_some() || unwrapped(bytes).is_some()
 }
 
-/// Wraps a key provider's answer, so that it can stand where a record stands.
+/// Frames a key provider's wrapped key, so that it is stored in the place of a ciphertext.
 pub(super) fn wrapped_key(wrapped: &[u8]) -> Sealed {
-    let mut bytes = [WRAPPED_KEY_MAGIC, &length(wrapped)[..], wrapped].concat();
-    // A provider's answer may be short; `is_envelope` asks for a minimum.
-    bytes.resize(bytes.len().max(MIN_LEN), 0);
-    Sealed(bytes)
+    Sealed([WRAPPED_KEY_MAGIC, wrapped].concat())
 }
 
-/// The key provider's answer that [`wrapped_key`] took.
+/// The key provider's wrapped key that [`wrapped_key`] framed.
 pub(super) fn unwrapped(sealed: &[u8]) -> Option<&[u8]> {
-    let (len, rest) = sealed
-        .strip_prefix(WRAPPED_KEY_MAGIC)?
-        .split_first_chunk::<4>()?;
-    rest.get(..usize::try_from(u32::from_be_bytes(*len)).ok()?)
+    sealed.strip_prefix(WRAPPED_KEY_MAGIC)
 }
 
-const MAGIC: &[u8; 4] = b"SLI1";
-const WRAPPED_KEY_MAGIC: &[u8; 4] = b"SLK1";
-const KEY_ID_END: usize = MAGIC.len() + 16;
-const SALT_LEN: usize = 32;
-const SALT_END: usize = KEY_ID_END + SALT_LEN;
-const COMMITMENT_LEN: usize = 32;
-const TAG_LEN: usize = 16;
-const MIN_LEN: usize = SALT_END + COMMITMENT_LEN + TAG_LEN;
+/// What the keys of each partition are derived from. Computed once for each data key.
+pub(super) fn pseudorandom_key(data_key: &[u8; DATA_KEY_LEN]) -> hkdf::Prk {
+    hkdf::Salt::new(hkdf::HKDF_SHA256, EXTRACT_SALT).extract(data_key)
+}
 
-pub(super) fn seal_with_salt(
+const EXTRACT_SALT: &[u8] = b"slack-installs envelope v1";
+
+const MAGIC: &[u8; 4] = b"SLE1";
+const WRAPPED_KEY_MAGIC: &[u8; 4] = b"SLK1";
+const COMMITMENT_LEN: usize = 32;
+const NONCE_KEY_LEN: usize = 32;
+const RANDOM_LEN: usize = 32;
+
+/// AES key and commitment, which opening needs.
+const OPENING_LEN: usize = DATA_KEY_LEN + COMMITMENT_LEN;
+/// These and the nonce key.
+const SEALING_LEN: usize = OPENING_LEN + NONCE_KEY_LEN;
+
+/// As [`seal`]. With equal `random`, equal envelopes are made of equal input only, and no nonce
+/// is used for two different inputs: a random source that is stuck gives nothing else away.
+pub(super) fn seal_with_random(
     purpose: &[u8],
     key_id: KeyId,
     key: &DataKey,
-    context: &[u8],
+    context: &Context<'_>,
     plaintext: &[u8],
-    salt: &[u8; SALT_LEN],
+    random: &[u8; RANDOM_LEN],
 ) -> Sealed {
-    let mut bytes = Vec::with_capacity(MIN_LEN + plaintext.len());
-    bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(key_id.as_bytes());
-    bytes.extend_from_slice(salt);
-    let derived = Derived::new(purpose, key, context, &bytes);
-    let commitment = hmac::sign(&derived.commitment_key, &derived.header_hash);
-    let mut buffer = Zeroizing::new(plaintext.to_vec());
-    let tag = derived
-        .aead
-        .seal_in_place_separate_tag(derived.nonce(), Aad::from(derived.header_hash), &mut buffer)
+    let mut keys = Zeroizing::new([0; SEALING_LEN]);
+    derive(purpose, key_id, key, context, &mut *keys);
+    let (aes_key, rest) = keys.split_at(DATA_KEY_LEN);
+    let (commitment, nonce_key) = rest.split_at(COMMITMENT_LEN);
+    let header = [MAGIC, key_id.as_bytes().as_slice(), commitment].concat();
+    let aad = associated_data(&header, context);
+    let nonce = derived_nonce(nonce_key, random, &aad, plaintext);
+    encrypt(aes_key, &header, &nonce, &aad, plaintext)
+}
+
+/// The envelope of this header and nonce.
+fn encrypt(
+    aes_key: &[u8],
+    header: &[u8],
+    nonce_bytes: &[u8; NONCE_LEN],
+    aad: &[u8],
+    plaintext: &[u8],
+) -> Sealed {
+    let len = header.len() + NONCE_LEN + plaintext.len() + AES_256_GCM.tag_len();
+    // Of the whole length at once: a vector that grows leaves copies of the plaintext behind.
+    let mut bytes = Vec::with_capacity(len);
+    bytes.extend_from_slice(header);
+    bytes.extend_from_slice(nonce_bytes);
+    let begin = bytes.len();
+    bytes.extend_from_slice(plaintext);
+    let tag = aes_gcm(aes_key)
+        .seal_in_place_separate_tag(nonce(nonce_bytes), Aad::from(aad), &mut bytes[begin..])
         .expect("a record is far below the length limit of AES-GCM, 64 GiB");
-    bytes.extend_from_slice(commitment.as_ref());
-    bytes.extend_from_slice(&buffer);
     bytes.extend_from_slice(tag.as_ref());
     Sealed(bytes)
 }
 
-/// What one ciphertext is encrypted with.
-struct Derived {
-    aead: LessSafeKey,
-    nonce: [u8; NONCE_LEN],
-    commitment_key: hmac::Key,
-    header_hash: [u8; 32],
+/// An envelope's fields.
+struct Parts<'a> {
+    /// Everything before the nonce.
+    header: &'a [u8],
+    key_id: KeyId,
+    commitment: &'a [u8],
+    nonce: &'a [u8; NONCE_LEN],
+    /// With its tag.
+    ciphertext: &'a [u8],
 }
 
-impl Derived {
-    /// `prefix` is the envelope up to and including the salt.
-    fn new(purpose: &[u8], key: &DataKey, context: &[u8], prefix: &[u8]) -> Self {
-        let mut bound = digest::Context::new(&SHA256);
-        for part in [purpose, prefix, context] {
-            bound.update(&length(part));
-            bound.update(part);
-        }
-        let header_hash: [u8; 32] = bound
-            .finish()
-            .as_ref()
-            .try_into()
-            .expect("SHA-256 has 32 bytes");
-        let salt = prefix
-            .get(KEY_ID_END..)
-            .expect("the caller passes the salt");
-        let info: [&[u8]; 2] = [purpose, &header_hash];
-        let mut okm = Zeroizing::new([0; OKM_LEN]);
-        hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
-            .extract(key.expose())
-            .expand(&info, Okm)
-            .and_then(|okm_source| okm_source.fill(&mut *okm))
-            .expect("76 bytes are within HKDF-SHA256's limit of 8160");
-        let (aead_key, rest) = okm.split_at(DATA_KEY_LEN);
-        let (nonce, commitment_key) = rest.split_at(NONCE_LEN);
-        Self {
-            aead: LessSafeKey::new(
-                UnboundKey::new(&AES_256_GCM, aead_key).expect("AES-256 takes 32 bytes"),
-            ),
-            nonce: nonce.try_into().expect("split at the nonce's length"),
-            commitment_key: hmac::Key::new(hmac::HMAC_SHA256, commitment_key),
-            header_hash,
-        }
-    }
-
-    fn nonce(&self) -> Nonce {
-        Nonce::assume_unique_for_key(self.nonce)
+impl<'a> Parts<'a> {
+    fn of(sealed: &'a [u8]) -> Option<Self> {
+        let rest = sealed.strip_prefix(MAGIC)?;
+        let (key_id, rest) = rest.split_first_chunk()?;
+        let (commitment, rest) = rest.split_at_checked(COMMITMENT_LEN)?;
+        let (nonce, ciphertext) = rest.split_first_chunk()?;
+        (ciphertext.len() >= AES_256_GCM.tag_len()).then_some(Self {
+            header: sealed.get(..sealed.len() - rest.len())?,
+            key_id: KeyId::from_bytes(*key_id),
+            commitment,
+            nonce,
+            ciphertext,
+        })
     }
 }
 
-/// AES key, nonce, commitment key.
-const OKM_LEN: usize = DATA_KEY_LEN + NONCE_LEN + 32;
+/// Fills `keys` with the AES key, the commitment and, if there is room for it, the nonce key.
+fn derive(purpose: &[u8], key_id: KeyId, key: &DataKey, context: &Context<'_>, keys: &mut [u8]) {
+    let (app, partition) = (context.app.as_bytes(), context.partition.as_bytes());
+    let info = with_lengths(&[], &[purpose, key_id.as_bytes(), app, partition]);
+    key.pseudorandom_key()
+        .expand(&[&info], Length(keys.len()))
+        .and_then(|okm| okm.fill(keys))
+        .expect("96 bytes are within HKDF-SHA256's limit of 8160");
+}
 
 /// Tells ring how many bytes to expand.
-struct Okm;
+struct Length(usize);
 
-impl hkdf::KeyType for Okm {
+impl hkdf::KeyType for Length {
     fn len(&self) -> usize {
-        OKM_LEN
+        self.0
     }
 }
 
-/// The field's length as four big-endian bytes, which stand before it.
+/// The header and the whole context, which AES-GCM authenticates.
+fn associated_data(header: &[u8], context: &Context<'_>) -> Vec<u8> {
+    let (lane, due_at) = context.due.unzip();
+    let due_at = due_at.map(u64::to_be_bytes);
+    let fields: [&[u8]; 8] = [
+        context.app.as_bytes(),
+        context.partition.as_bytes(),
+        context.slot.as_bytes(),
+        context.kind.as_bytes(),
+        context.version,
+        lane.unwrap_or_default().as_bytes(),
+        due_at.as_ref().map_or(&[], |due_at| due_at.as_slice()),
+        context.metadata.as_bytes(),
+    ];
+    with_lengths(header, &fields)
+}
+
+/// A nonce for this data only. Unpredictable if `random` is.
+fn derived_nonce(
+    nonce_key: &[u8],
+    random: &[u8; RANDOM_LEN],
+    aad: &[u8],
+    plaintext: &[u8],
+) -> [u8; NONCE_LEN] {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, nonce_key);
+    let mut mac = hmac::Context::with_key(&key);
+    for field in [random, aad, plaintext] {
+        mac.update(&length(field));
+        mac.update(field);
+    }
+    let mac = mac.sign();
+    *mac.as_ref()
+        .first_chunk()
+        .expect("SHA-256 has 32 bytes, a nonce 12")
+}
+
+fn aes_gcm(key: &[u8]) -> LessSafeKey {
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("AES-256 takes 32 bytes"))
+}
+
+fn nonce(bytes: &[u8; NONCE_LEN]) -> Nonce {
+    Nonce::assume_unique_for_key(*bytes)
+}
+
+/// `head`, then each field after its length. So no two lists of fields give the same bytes.
+fn with_lengths(head: &[u8], fields: &[&[u8]]) -> Vec<u8> {
+    let len: usize = fields.iter().map(|field| 4 + field.len()).sum();
+    let mut bytes = Vec::with_capacity(head.len() + len);
+    bytes.extend_from_slice(head);
+    for field in fields {
+        bytes.extend_from_slice(&length(field));
+        bytes.extend_from_slice(field);
+    }
+    bytes
+}
+
+/// The field's length as four big-endian bytes, which precede it.
 fn length(field: &[u8]) -> [u8; 4] {
     let length = u32::try_from(field.len()).expect("fields are far below 4 GiB");
     length.to_be_bytes()
@@ -234,6 +272,7 @@ pub(super) mod tests {
     use super::*;
 
     const VERSION: [u8; 16] = [7; 16];
+    const RANDOM: [u8; RANDOM_LEN] = [0x42; RANDOM_LEN];
 
     fn context() -> Context<'static> {
         Context {
@@ -247,87 +286,10 @@ pub(super) mod tests {
         }
     }
 
-    fn key() -> DataKey {
-        DataKey::from_bytes(std::array::from_fn(|i| i as u8))
-    }
-
-    fn key_id() -> KeyId {
-        KeyId::from_bytes(std::array::from_fn(|i| 0xa0 + i as u8))
-    }
-
-    fn sealed(context: &Context<'_>, plaintext: &[u8]) -> Sealed {
-        seal_with_salt(
-            RECORD,
-            key_id(),
-            &key(),
-            &context.bytes(),
-            plaintext,
-            &[0x42; 32],
-        )
-    }
-
-    #[test]
-    fn golden_vectors_stay_as_they_were_committed() {
-        let golden: serde_json::Value =
-            serde_json::from_str(include_str!("golden.json")).expect("golden.json is JSON");
-        for vector in golden["vectors"].as_array().expect("vectors") {
-            let text = |name: &str| vector[name].as_str().expect("text").to_owned();
-            let bytes = |name: &str| hex(&text(name));
-            let version: [u8; 16] = bytes("version").try_into().expect("16 bytes");
-            let (app, partition, slot, kind, metadata, lane) = (
-                text("app"),
-                text("partition"),
-                text("slot"),
-                text("kind"),
-                text("metadata"),
-                vector["lane"].as_str().unwrap_or_default(),
-            );
-            let context = Context {
-                app: &app,
-                partition: &partition,
-                slot: &slot,
-                kind: &kind,
-                version: &version,
-                due: vector["due_at"].as_u64().map(|at| (lane, at)),
-                metadata: &metadata,
-            };
-            let key = DataKey::from_bytes(bytes("data_key").try_into().expect("32 bytes"));
-            let key_id = KeyId::from_bytes(bytes("key_id").try_into().expect("16 bytes"));
-            let salt = bytes("salt").try_into().expect("32 bytes");
-            let plaintext = bytes("plaintext");
-            let sealed = seal_with_salt(RECORD, key_id, &key, &context.bytes(), &plaintext, &salt);
-            assert_eq!(sealed.as_bytes(), bytes("sealed"), "{}", text("name"));
-            let opened = open(RECORD, &key, &context.bytes(), sealed.as_bytes());
-            assert_eq!(*opened.expect("opens"), plaintext);
-        }
-    }
-
-    #[test]
-    fn every_changed_bit_and_every_cut_is_refused() {
-        let sealed = sealed(&context(), b"xoxb-canary");
-        let bytes = sealed.as_bytes();
-        let refused = |bytes: &[u8]| {
-            assert_eq!(
-                open(RECORD, &key(), &context().bytes(), bytes),
-                Err(Undecryptable)
-            );
-        };
-        for bit in 0..bytes.len() * 8 {
-            // The magic is checked by `Sealed::from_stored`, and is hashed like the rest.
-            let mut changed = bytes.to_vec();
-            changed[bit / 8] ^= 1 << (bit % 8);
-            refused(&changed);
-        }
-        for len in 0..bytes.len() {
-            refused(&bytes[..len]);
-        }
-        refused(&[bytes, &[0]].concat());
-    }
-
-    #[test]
-    fn a_ciphertext_opens_in_its_own_context_only() {
+    /// The context above, and others that differ from it in one field each.
+    fn contexts() -> Vec<Context<'static>> {
         let base = context();
-        let contexts = [
+        vec![
             base,
             Context {
                 app: "1111.2223",
@@ -355,18 +317,98 @@ pub(super) mod tests {
                 ..base
             },
             Context {
-                due: Some(("state", 1_790_000_000)),
+                due: Some(("departure", 1_790_000_000)),
                 ..base
             },
             Context {
                 metadata: r#"{"v":2}"#,
                 ..base
             },
-        ];
-        for (i, one) in contexts.iter().enumerate() {
+        ]
+    }
+
+    fn key() -> DataKey {
+        DataKey::from_bytes(std::array::from_fn(|i| i as u8))
+    }
+
+    fn key_id() -> KeyId {
+        KeyId::from_bytes(std::array::from_fn(|i| 0xa0 + i as u8))
+    }
+
+    fn sealed(context: &Context<'_>, plaintext: &[u8]) -> Sealed {
+        seal_with_random(RECORD, key_id(), &key(), context, plaintext, &RANDOM)
+    }
+
+    #[test]
+    fn golden_vectors_stay_as_they_were_committed() {
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("golden.json")).expect("golden.json is JSON");
+        for vector in golden["vectors"].as_array().expect("vectors") {
+            let text = |name: &str| vector[name].as_str().expect("text");
+            let bytes = |name: &str| hex(text(name));
+            let due = vector["due"].as_object().map(|due| {
+                let lane = due["lane"].as_str().expect("text");
+                (lane, due["at"].as_u64().expect("seconds"))
+            });
+            let context = Context {
+                app: text("app"),
+                partition: text("partition"),
+                slot: text("slot"),
+                kind: text("kind"),
+                version: &bytes("version"),
+                due,
+                metadata: text("metadata"),
+            };
+            let key = DataKey::from_bytes(bytes("data_key").try_into().expect("32 bytes"));
+            let key_id = KeyId::from_bytes(bytes("key_id").try_into().expect("16 bytes"));
+            let random = bytes("random").try_into().expect("32 bytes");
+            let plaintext = bytes("plaintext");
+            let sealed = seal_with_random(RECORD, key_id, &key, &context, &plaintext, &random);
+            assert_eq!(sealed.as_bytes(), bytes("sealed"), "{}", text("name"));
+            let opened = open(RECORD, &key, &context, sealed.as_bytes());
+            assert_eq!(*opened.expect("opens"), plaintext);
+        }
+    }
+
+    #[test]
+    fn every_changed_bit_and_every_cut_is_refused() {
+        let sealed = sealed(&context(), b"xoxb-canary");
+        let bytes = sealed.as_bytes();
+        let refused = |bytes: &[u8]| {
+            assert_eq!(
+                open(RECORD, &key(), &context(), bytes),
+                Err(Undecryptable),
+                "{bytes:02x?}"
+            );
+        };
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.to_vec();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            refused(&changed);
+        }
+        for len in 0..bytes.len() {
+            refused(&bytes[..len]);
+        }
+        refused(&[bytes, &[0]].concat());
+    }
+
+    #[test]
+    fn bytes_that_are_no_envelope_are_not_kept() {
+        let whole = sealed(&context(), b"");
+        assert_eq!(Sealed::from_stored(whole.as_bytes()), whole);
+        for len in 0..whole.as_bytes().len() {
+            let cut = Sealed::from_stored(&whole.as_bytes()[..len]);
+            assert!(cut.as_bytes().is_empty(), "{len} bytes");
+        }
+        assert!(Sealed::from_stored([b'x'; 200]).as_bytes().is_empty());
+    }
+
+    #[test]
+    fn a_ciphertext_opens_in_its_own_context_only() {
+        for (i, one) in contexts().iter().enumerate() {
             let sealed = sealed(one, b"token");
-            for (j, other) in contexts.iter().enumerate() {
-                let opened = open(RECORD, &key(), &other.bytes(), sealed.as_bytes());
+            for (j, other) in contexts().iter().enumerate() {
+                let opened = open(RECORD, &key(), other, sealed.as_bytes());
                 assert_eq!(
                     opened.is_ok(),
                     i == j,
@@ -380,18 +422,88 @@ pub(super) mod tests {
     fn a_ciphertext_opens_under_its_own_key_and_purpose_only() {
         let sealed = sealed(&context(), b"token");
         let other = DataKey::from_bytes([9; 32]);
-        assert!(open(RECORD, &other, &context().bytes(), sealed.as_bytes()).is_err());
-        assert!(open(b"other", &key(), &context().bytes(), sealed.as_bytes()).is_err());
+        assert!(open(RECORD, &key(), &context(), sealed.as_bytes()).is_ok());
+        assert!(open(RECORD, &other, &context(), sealed.as_bytes()).is_err());
+        assert!(open(b"other", &key(), &context(), sealed.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn each_purpose_key_id_app_and_partition_has_keys_of_its_own() {
+        fn derived(purpose: &[u8], id: KeyId, context: &Context<'_>) -> [u8; SEALING_LEN] {
+            let mut keys = [0; SEALING_LEN];
+            derive(purpose, id, &key(), context, &mut keys);
+            keys
+        }
+        let [base, app, partition, same @ ..] = &contexts()[..] else {
+            panic!("there are more");
+        };
+        let own = derived(RECORD, key_id(), base);
+        let others = [
+            derived(b"other", key_id(), base),
+            derived(RECORD, KeyId::from_bytes([1; 16]), base),
+            derived(RECORD, key_id(), app),
+            derived(RECORD, key_id(), partition),
+        ];
+        let parts = |keys: &[u8; SEALING_LEN]| keys.chunks(32).map(<[u8]>::to_vec).collect();
+        let parts: Vec<Vec<Vec<u8>>> = others.iter().chain([&own]).map(parts).collect();
+        let parts: HashSet<_> = parts.concat().into_iter().collect();
+        assert_eq!(parts.len(), 5 * 3);
+        for context in same {
+            assert_eq!(derived(RECORD, key_id(), context), own, "{context:?}");
+        }
+    }
+
+    /// AES-GCM alone lets one who knows two keys make one ciphertext for both.
+    #[test]
+    fn a_ciphertext_that_is_right_under_a_key_opens_only_behind_that_keys_commitment() {
+        let keys = [key(), DataKey::from_bytes([9; 32])];
+        let derived = keys.each_ref().map(|key| {
+            let mut derived = [0; OPENING_LEN];
+            derive(RECORD, key_id(), key, &context(), &mut derived);
+            derived
+        });
+        for (encrypted, committed, opener) in
+            (0..8).map(|bits| (bits & 1, bits >> 1 & 1, bits >> 2))
+        {
+            let commitment = &derived[committed][DATA_KEY_LEN..];
+            let header = [MAGIC, key_id().as_bytes().as_slice(), commitment].concat();
+            let aad = associated_data(&header, &context());
+            let aes_key = &derived[encrypted][..DATA_KEY_LEN];
+            let planted = encrypt(aes_key, &header, &[3; NONCE_LEN], &aad, b"token");
+            let opened = open(RECORD, &keys[opener], &context(), planted.as_bytes());
+            assert_eq!(
+                opened.is_ok(),
+                encrypted == opener && committed == opener,
+                "encrypted under {encrypted}, committed to {committed}, opened with {opener}"
+            );
+        }
     }
 
     #[test]
     fn equal_plaintexts_give_unlike_ciphertexts() {
-        let context = context().bytes();
-        let ciphertexts: HashSet<_> = (0..100)
-            .map(|_| seal(RECORD, key_id(), &key(), &context, b"token").as_bytes()[20..].to_vec())
-            .collect();
-        assert_eq!(ciphertexts.len(), 100);
+        let bytes = || seal(RECORD, key_id(), &key(), &context(), b"token").0;
+        let nonces: HashSet<_> = (0..100).map(|_| bytes()[NONCE].to_vec()).collect();
+        assert_eq!(nonces.len(), 100);
     }
+
+    #[test]
+    fn a_stuck_random_source_never_reuses_a_key_and_nonce_for_different_data() {
+        let mut used = HashSet::new();
+        let mut sealed_as = Vec::new();
+        for context in contexts() {
+            for plaintext in [b"".as_slice(), b"token", b"tokem", b"token\0"] {
+                let sealed = sealed(&context, plaintext);
+                used.insert(sealed.as_bytes()[NONCE].to_vec());
+                // And the same data gives the same bytes, which reveals no more than that.
+                assert_eq!(sealed, self::sealed(&context, plaintext));
+                sealed_as.push(sealed);
+            }
+        }
+        assert_eq!(used.len(), sealed_as.len());
+    }
+
+    /// Where the nonce is in an envelope.
+    const NONCE: std::ops::Range<usize> = 52..64;
 
     proptest! {
         #[test]
@@ -400,17 +512,44 @@ pub(super) mod tests {
             other in proptest::array::uniform4("[a/|:\\x00-\\x02]{0,6}"),
         ) {
             fn of(fields: &[String; 4]) -> Vec<u8> {
-                let [app, partition, slot, kind] = fields;
-                Context { app, partition, slot, kind, ..context() }.bytes()
+                let [slot, kind, lane, metadata] = fields;
+                let due = Some((lane.as_str(), 0));
+                associated_data(&[], &Context { slot, kind, due, metadata, ..context() })
             }
             prop_assert_eq!(of(&one) == of(&other), one == other);
         }
 
         #[test]
         fn no_bytes_make_open_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            prop_assert!(open(RECORD, &key(), b"", &bytes).is_err());
-            let _ = super::key_id(&bytes);
-            let _ = Sealed::from_stored(bytes);
+            for bytes in [bytes.clone(), [MAGIC, &bytes[..]].concat(), [WRAPPED_KEY_MAGIC, &bytes[..]].concat()] {
+                prop_assert!(open(RECORD, &key(), &context(), &bytes).is_err());
+                let _ = super::key_id(&bytes);
+                let _ = Sealed::from_stored(bytes);
+            }
+        }
+
+        #[test]
+        fn with_equal_random_bytes_nonces_are_equal_for_equal_data_only(
+            one in ("[ab]{0,2}", "[ab]{0,2}"),
+            other in ("[ab]{0,2}", "[ab]{0,2}"),
+        ) {
+            let nonce = |(metadata, plaintext): &(String, String)| {
+                let context = Context { metadata, ..context() };
+                sealed(&context, plaintext.as_bytes()).0[NONCE].to_vec()
+            };
+            prop_assert_eq!(nonce(&one) == nonce(&other), one == other);
+        }
+
+        #[test]
+        fn what_is_sealed_opens_again(
+            plaintext in proptest::collection::vec(any::<u8>(), 0..300),
+            random in any::<[u8; 32]>(),
+        ) {
+            let sealed = seal_with_random(RECORD, key_id(), &key(), &context(), &plaintext, &random);
+            let opened = open(RECORD, &key(), &context(), sealed.as_bytes());
+            prop_assert_eq!(&*opened.expect("opens"), &plaintext);
+            prop_assert_eq!(sealed.as_bytes().len(), 80 + plaintext.len());
+            prop_assert!(Sealed::from_stored(sealed.as_bytes()) == sealed);
         }
     }
 

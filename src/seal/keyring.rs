@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use ring::hkdf;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -12,20 +13,35 @@ use super::envelope::{self, DATA_KEY_LEN};
 use super::{Sealed, Undecryptable};
 use crate::random;
 
-/// A data key: seals records, and is itself stored only wrapped. Wiped when dropped.
-pub struct DataKey(Box<Zeroizing<[u8; DATA_KEY_LEN]>>);
+/// A data key: seals records, and is itself stored only wrapped. Its bytes are wiped when it is
+/// dropped; what ring derives from them is not.
+pub struct DataKey(Box<KeyMaterial>);
+
+/// In one allocation, so that a data key that moves leaves no copy behind.
+struct KeyMaterial {
+    bytes: Zeroizing<[u8; DATA_KEY_LEN]>,
+    pseudorandom_key: hkdf::Prk,
+}
 
 impl DataKey {
     /// A data key from its bytes, for key providers.
     #[must_use]
     pub fn from_bytes(bytes: [u8; DATA_KEY_LEN]) -> Self {
-        Self(Box::new(Zeroizing::new(bytes)))
+        Self(Box::new(KeyMaterial {
+            pseudorandom_key: envelope::pseudorandom_key(&bytes),
+            bytes: Zeroizing::new(bytes),
+        }))
     }
 
     /// The key's bytes, for key providers.
     #[must_use]
     pub fn expose(&self) -> &[u8; DATA_KEY_LEN] {
-        &self.0
+        &self.0.bytes
+    }
+
+    /// What the keys of each partition are derived from.
+    pub(super) fn pseudorandom_key(&self) -> &hkdf::Prk {
+        &self.0.pseudorandom_key
     }
 
     pub(crate) fn generate() -> Self {

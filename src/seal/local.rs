@@ -12,7 +12,7 @@ use ring::hkdf;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::envelope::{self, DATA_KEY_LEN};
+use super::envelope::{self, Context, DATA_KEY_LEN};
 use super::keyring::{DataKey, KeyId};
 use super::{KeyContext, KeyError, KeyProvider};
 
@@ -186,12 +186,15 @@ impl From<MasterKey> for LocalKeyProvider {
 impl KeyProvider for LocalKeyProvider {
     async fn wrap(&self, key: &DataKey, context: &KeyContext<'_>) -> Result<Vec<u8>, KeyError> {
         let (id, master) = &self.primary;
-        let bound = bound_to(context);
-        Ok(
-            envelope::seal(DATA_KEY, *id, &master.0, &bound, key.expose())
-                .as_bytes()
-                .to_vec(),
-        )
+        let key_id = context.key_id.to_string();
+        let sealed = envelope::seal(
+            DATA_KEY,
+            *id,
+            &master.0,
+            &bound_to(context, &key_id),
+            key.expose(),
+        );
+        Ok(sealed.as_bytes().to_vec())
     }
 
     async fn unwrap(&self, wrapped: &[u8], context: &KeyContext<'_>) -> Result<DataKey, KeyError> {
@@ -203,8 +206,10 @@ impl KeyProvider for LocalKeyProvider {
                 self.primary.0
             ),
         })?;
-        let key = envelope::open(DATA_KEY, &master.0, &bound_to(context), wrapped)
-            .map_err(|_| KeyError::Changed)?;
+        let key_id = context.key_id.to_string();
+        let bound = bound_to(context, &key_id);
+        let key = envelope::open(DATA_KEY, &master.0, &bound, wrapped);
+        let key = key.map_err(|_| KeyError::Changed)?;
         let key = <&[u8; DATA_KEY_LEN]>::try_from(key.as_slice());
         let key = key.map_err(|_| KeyError::Changed)?;
         Ok(DataKey::from_bytes(*key))
@@ -214,9 +219,18 @@ impl KeyProvider for LocalKeyProvider {
 /// The purpose of a wrapped data key's ciphertext.
 const DATA_KEY: &[u8] = b"slack-installs data key v1";
 
-fn bound_to(context: &KeyContext<'_>) -> Vec<u8> {
-    // The id has a fixed length, so the two cannot run into each other.
-    [context.key_id.as_bytes().as_slice(), context.app.as_bytes()].concat()
+/// The data key's id, as text, is in the place of a partition, so each wrapped key is sealed
+/// under keys of its own.
+fn bound_to<'a>(context: &KeyContext<'a>, key_id: &'a str) -> Context<'a> {
+    Context {
+        app: context.app,
+        partition: key_id,
+        slot: "",
+        kind: "",
+        version: &[],
+        due: None,
+        metadata: "",
+    }
 }
 
 const ANY_PADDING: GeneralPurposeConfig =
@@ -355,13 +369,13 @@ mod tests {
                 app: text("app"),
                 key_id: KeyId::parse(text("key_id")).expect("an id"),
             };
-            let wrapped = envelope::seal_with_salt(
+            let wrapped = envelope::seal_with_random(
                 DATA_KEY,
                 master.fingerprint(),
                 &master.0,
-                &bound_to(&context),
+                &bound_to(&context, text("key_id")),
                 key("data_key").expose(),
-                &bytes("salt").try_into().expect("32 bytes"),
+                &bytes("random").try_into().expect("32 bytes"),
             );
             assert_eq!(wrapped.as_bytes(), bytes("wrapped"), "{}", text("name"));
             let row = Sealed::from_wrapped_key(wrapped.as_bytes());

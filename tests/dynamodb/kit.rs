@@ -84,7 +84,7 @@ pub fn slots(count: usize) -> Vec<Slot> {
 /// A row of a version of its own. Its sealed bytes have the form of an envelope and open for
 /// nobody.
 pub fn row() -> Row {
-    let mut sealed = b"SLI1".to_vec();
+    let mut sealed = b"SLE1".to_vec();
     sealed.resize(160, 0x5a);
     let sealed = Sealed::from_stored(sealed);
     Row {

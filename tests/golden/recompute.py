@@ -5,19 +5,19 @@ Shares no code with the crate: its cryptography is Python's `cryptography`.
 usage: recompute.py src/seal/golden.json tests/golden/database-1.json ...
 """
 
-import hashlib
+import hmac
 import json
 import struct
 import sys
 
-from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 RECORD = b"slack-installs record v1"
 DATA_KEY = b"slack-installs data key v1"
+EXTRACT = b"slack-installs envelope v1"
 FINGERPRINT = b"slack-installs master key fingerprint"
 
 
@@ -29,33 +29,38 @@ def hkdf(salt, key, info, length):
     return HKDF(algorithm=SHA256(), length=length, salt=salt, info=info).derive(key)
 
 
-def record_context(app, partition, slot, kind, version, due_at, metadata):
-    due = b"" if due_at is None else struct.pack(">Q", due_at)
+def context_of(app, partition, slot="", kind="", version=b"", due=None, metadata=""):
+    lane = "" if due is None else due["lane"]
+    at = b"" if due is None else struct.pack(">Q", due["at"])
     texts = [text.encode() for text in (app, partition, slot, kind)]
-    digest = hashlib.sha256(metadata.encode()).digest()
-    return b"".join(lp(field) for field in [*texts, version, due, digest])
+    fields = [*texts, version, lane.encode(), at, metadata.encode()]
+    return {"app": texts[0], "partition": texts[1], "bytes": b"".join(lp(field) for field in fields)}
 
 
-def derive(purpose, key, context, prefix):
-    header = hashlib.sha256(lp(purpose) + lp(prefix) + lp(context)).digest()
-    okm = hkdf(prefix[20:52], key, purpose + header, 76)
-    commitment = HMAC(okm[44:], SHA256())
-    commitment.update(header)
-    return header, okm[:32], okm[32:44], commitment
+def derive(purpose, key, key_id, context):
+    fields = (purpose, key_id, context["app"], context["partition"])
+    info = b"".join(lp(field) for field in fields)
+    okm = hkdf(EXTRACT, key, info, 96)
+    return okm[:32], okm[32:64], okm[64:]
 
 
-def seal(purpose, key, key_id, salt, context, plaintext):
-    prefix = b"SLI1" + key_id + salt
-    header, aes_key, nonce, commitment = derive(purpose, key, context, prefix)
-    return prefix + commitment.finalize() + AESGCM(aes_key).encrypt(nonce, plaintext, header)
+def seal(purpose, key, key_id, random, context, plaintext):
+    aes_key, commitment, nonce_key = derive(purpose, key, key_id, context)
+    header = b"SLE1" + key_id + commitment
+    aad = header + context["bytes"]
+    message = lp(random) + lp(aad) + lp(plaintext)
+    nonce = hmac.digest(nonce_key, message, "sha256")[:12]
+    return header + nonce + AESGCM(aes_key).encrypt(nonce, plaintext, aad)
 
 
 def unseal(purpose, key, context, envelope):
-    if len(envelope) < 100 or envelope[:4] != b"SLI1":
+    if len(envelope) < 80 or envelope[:4] != b"SLE1":
         raise ValueError("not an envelope")
-    header, aes_key, nonce, commitment = derive(purpose, key, context, envelope[:52])
-    commitment.verify(envelope[52:84])
-    return AESGCM(aes_key).decrypt(nonce, envelope[84:], header)
+    aes_key, commitment, _ = derive(purpose, key, envelope[4:20], context)
+    if not hmac.compare_digest(commitment, envelope[20:52]):
+        raise ValueError("sealed under another key")
+    aad = envelope[:52] + context["bytes"]
+    return AESGCM(aes_key).decrypt(envelope[52:64], envelope[64:], aad)
 
 
 def fingerprint(master_key):
@@ -63,14 +68,13 @@ def fingerprint(master_key):
 
 
 def keyring_row(wrapped):
-    return (b"SLK1" + lp(wrapped)).ljust(100, b"\0")
+    return b"SLK1" + wrapped
 
 
 def wrapped_in(row):
-    (length,) = struct.unpack(">I", row[4:8])
-    if row[:4] != b"SLK1" or len(row) < 8 + length:
+    if row[:4] != b"SLK1":
         raise ValueError("not a row of a keyring")
-    return row[8 : 8 + length]
+    return row[4:]
 
 
 def check(name, what, ours, theirs):
@@ -81,7 +85,7 @@ def check(name, what, ours, theirs):
 def check_refused(name, *arguments):
     try:
         unseal(*arguments)
-    except (InvalidSignature, InvalidTag, ValueError):
+    except (InvalidTag, ValueError):
         return
     sys.exit(f"{name}: opens although something was changed")
 
@@ -91,23 +95,25 @@ def of_hex(entry, *names):
 
 
 def check_vector(vector):
-    names = ["data_key", "key_id", "salt", "version", "plaintext", "sealed"]
-    key, key_id, salt, version, plaintext, sealed = of_hex(vector, *names)
+    names = ["data_key", "key_id", "random", "version", "plaintext", "sealed"]
+    key, key_id, random, version, plaintext, sealed = of_hex(vector, *names)
     where = [vector[field] for field in ("app", "partition", "slot", "kind")]
-    context = record_context(*where, version, vector["due_at"], vector["metadata"])
-    ours = seal(RECORD, key, key_id, salt, context, plaintext)
+    context = context_of(*where, version, vector["due"], vector["metadata"])
+    ours = seal(RECORD, key, key_id, random, context, plaintext)
     check(vector["name"], "sealed", ours.hex(), sealed.hex())
     check(vector["name"], "plaintext", unseal(RECORD, key, context, sealed), plaintext)
-    check_refused(vector["name"], RECORD, key, context + b"\0", sealed)
+    other = context_of(*where, version, vector["due"], vector["metadata"] + " ")
+    check_refused(vector["name"], RECORD, key, other, sealed)
+    check_refused(vector["name"], RECORD, bytes(31) + b"!", context, sealed)
     check_refused(vector["name"], RECORD, key, context, sealed[:-1] + bytes([sealed[-1] ^ 1]))
 
 
 def check_wrapped_key(entry):
-    names = ["master_key", "key_id", "data_key", "salt", "wrapped", "row", "fingerprint"]
-    master, key_id, data_key, salt, wrapped, row, shown = of_hex(entry, *names)
-    context = key_id + entry["app"].encode()
+    names = ["master_key", "data_key", "random", "wrapped", "row", "fingerprint"]
+    master, data_key, random, wrapped, row, shown = of_hex(entry, *names)
+    context = context_of(entry["app"], entry["key_id"])
     check(entry["name"], "fingerprint", fingerprint(master).hex(), shown.hex())
-    ours = seal(DATA_KEY, master, shown, salt, context, data_key)
+    ours = seal(DATA_KEY, master, shown, random, context, data_key)
     check(entry["name"], "wrapped", ours.hex(), wrapped.hex())
     check(entry["name"], "row", keyring_row(wrapped).hex(), row.hex())
     check(entry["name"], "data key", unseal(DATA_KEY, master, context, wrapped), data_key)
@@ -119,9 +125,10 @@ def open_database(database):
     keys = {}
     for row in database["rows"]:
         if row["partition"] == f"{app}/keyring":
-            key_id = bytes.fromhex(json.loads(row["metadata"])["key"])
+            key_id = json.loads(row["metadata"])["key"]
             wrapped = wrapped_in(bytes.fromhex(row["sealed"]))
-            keys[key_id] = unseal(DATA_KEY, master, key_id + app.encode(), wrapped)
+            context = context_of(app, key_id)
+            keys[bytes.fromhex(key_id)] = unseal(DATA_KEY, master, context, wrapped)
     for row in database["rows"]:
         sealed, version = of_hex(row, "sealed", "version")
         if sealed[:4] == b"SLK1":
@@ -129,7 +136,7 @@ def open_database(database):
             continue
         kind = json.loads(row["metadata"])["kind"]
         place = (app, row["partition"], row["slot"], kind)
-        context = record_context(*place, version, row["due_at"], row["metadata"])
+        context = context_of(*place, version, row["due"], row["metadata"])
         yield row, unseal(RECORD, keys[sealed[4:20]], context, sealed).decode()
 
 

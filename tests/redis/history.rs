@@ -370,7 +370,7 @@ pub(crate) fn random_row(random: &mut Random) -> Row {
     Row {
         version: Version::mint(),
         metadata: Metadata::new(format!("{{\"n\":{}}}", random.next())),
-        sealed: Sealed::from_stored([&b"SLI1"[..], &content].concat()),
+        sealed: Sealed::from_stored([&b"SLE1"[..], &content].concat()),
         due,
     }
 }

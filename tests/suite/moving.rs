@@ -137,7 +137,7 @@ fn odd_rows() -> Vec<(&'static str, Row)> {
     let row = |metadata: &str, sealed: usize, at: Option<SystemTime>| Row {
         version: Version::mint(),
         metadata: Metadata::new(metadata),
-        sealed: Sealed::from_stored([b"SLI1".as_slice(), &vec![7; sealed]].concat()),
+        sealed: Sealed::from_stored([b"SLE1".as_slice(), &vec![7; sealed]].concat()),
         due: at.map(|at| Due {
             lane: Lane::Refresh,
             at,

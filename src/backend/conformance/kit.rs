@@ -238,7 +238,7 @@ pub(super) fn row_with(metadata: &str) -> Row {
 
 /// An envelope around these bytes: it has the form of one, and opens for nobody.
 pub(super) fn sealed(content: &[u8]) -> Sealed {
-    let mut bytes = b"SLI1".to_vec();
+    let mut bytes = b"SLE1".to_vec();
     bytes.resize(ENVELOPE_LEN, 0x5a);
     bytes.extend_from_slice(content);
     let sealed = Sealed::from_stored(bytes);
@@ -303,8 +303,8 @@ const AT_ONCE: usize = 50;
 /// How often a call is made before an unavailable backend is taken to be down.
 const ATTEMPTS: usize = 100;
 
-/// An envelope of nothing: magic, key id, salt, commitment and tag.
-pub(super) const ENVELOPE_LEN: usize = 100;
+/// An envelope of nothing: magic, key id, commitment, nonce and tag.
+pub(super) const ENVELOPE_LEN: usize = 80;
 
 /// Page after page of a scan or a queue, each within the limit.
 pub(super) struct Pages<'a> {

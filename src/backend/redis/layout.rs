@@ -214,7 +214,7 @@ mod tests {
         let row = Row {
             version: Version::from_bytes(*b"0123456789abcdef"),
             metadata: Metadata::new("{\"ä\": 1}"),
-            sealed: Sealed::from_stored([&b"SLI1"[..], &[7; 120]].concat()),
+            sealed: Sealed::from_stored([&b"SLE1"[..], &[7; 120]].concat()),
             due: Some(Due {
                 lane: Lane::Audit,
                 at: UNIX_EPOCH + Duration::from_secs(253_402_300_799),
