@@ -1,5 +1,21 @@
 //! Slack's answers, good and bad, over real HTTP.
 
+#[path = "slack/answers.rs"]
+mod answers;
+#[path = "slack/calls.rs"]
+mod calls;
+#[path = "slack/canned.rs"]
+mod canned;
+#[path = "slack/codes.rs"]
+mod codes;
+#[cfg(feature = "testing")]
+#[path = "slack/refresh.rs"]
+mod refresh;
+#[cfg(feature = "testing")]
+mod support;
+#[path = "slack/wire.rs"]
+mod wire;
+
 use std::time::Duration;
 
 use slack_installs::secret::{AccessToken, ClientSecret, Code};
