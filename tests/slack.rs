@@ -241,12 +241,35 @@ async fn an_answer_without_end_is_given_up() {
 #[test]
 fn tokens_go_to_https_or_to_this_machine_only() {
     for bad in [
+        "http://10.0.0.1",
+        "http://[::2]",
+        "http://localhost.example",
+        "http://notlocalhost",
         "http://slack.example",
+        "ftp://localhost",
         "ftp://slack.com",
+        "https://slack.com/#f",
         "https://slack.com/?a",
         "slack.com",
     ] {
         assert!(Environment::at(bad).is_err(), "{bad}");
+    }
+    for (good, called) in [
+        ("http://127.0.0.2:81", "http://127.0.0.2:81/api/auth.test"),
+        ("http://[::1]:81", "http://[::1]:81/api/auth.test"),
+        ("http://localhost", "http://localhost/api/auth.test"),
+        ("http://a.localhost/", "http://a.localhost/api/auth.test"),
+        (
+            "https://a.example/fake",
+            "https://a.example/fake/api/auth.test",
+        ),
+        (
+            "https://a.example/fake/",
+            "https://a.example/fake/api/auth.test",
+        ),
+    ] {
+        let environment = Environment::at(good).expect(good);
+        assert_eq!(environment.api_url("auth.test").as_str(), called);
     }
     let gov = Environment::gov();
     assert_eq!(
