@@ -6,6 +6,8 @@ mod answers;
 mod calls;
 #[path = "slack/canned.rs"]
 mod canned;
+#[path = "slack/clocks.rs"]
+mod clocks;
 #[path = "slack/codes.rs"]
 mod codes;
 #[cfg(feature = "testing")]

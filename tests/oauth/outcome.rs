@@ -287,6 +287,11 @@ async fn a_store_that_refuses_for_good_is_asked_once() {
     let page = flow(&app, &provider, &[], ADA).await;
     assert!(page.starts_with("503 "), "{page}");
     assert_eq!(asked.load(Ordering::SeqCst), 1);
+    assert_eq!(
+        app.fake.calls("auth.revoke"),
+        0,
+        "whose they are is not judged"
+    );
 }
 
 /// A hook with a bug.
