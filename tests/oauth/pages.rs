@@ -13,7 +13,7 @@ use slack_installs::testing::Who;
 use slack_installs::{InstallOptions, store};
 use url::Url;
 
-use super::support::app::{ADA, ALPHA, App, Browser, OLGA, ORG};
+use super::support::app::{ADA, ALPHA, App, Browser, OLGA, ORG, REDIRECT};
 use super::support::rotation::Rewritten;
 use super::{installed, options};
 
@@ -198,10 +198,13 @@ async fn a_hosts_own_pages_are_shown_however_a_flow_ends() {
         assert_eq!(response.headers()[LOCATION], to);
         assert_guarded(&response);
     }
-    let garbled = Url::parse("https://bot.example.com/slack/oauth_redirect?state=x");
-    let garbled = browser.open(&provider, &garbled.expect("a URL")).await;
-    let to = "https://app.example.com/sorry?why=invalid_state";
-    assert_eq!(garbled.headers()[LOCATION], to);
+    // A state that is none, and a query that Slack would not send.
+    for query in ["state=x", "state=x&state=x"] {
+        let garbled = Url::parse(&format!("{REDIRECT}?{query}")).expect("a URL");
+        let response = browser.open(&provider, &garbled).await;
+        let to = "https://app.example.com/sorry?why=invalid_state";
+        assert_eq!(response.headers()[LOCATION], to, "{query}");
+    }
 }
 
 #[tokio::test]
