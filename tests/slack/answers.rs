@@ -84,7 +84,7 @@ async fn renew(body: &Value) -> Result<Renewed, Error> {
     slack.refresh(&credentials(), &refresh).await
 }
 
-fn assert_malformed<T: std::fmt::Debug>(outcome: Result<T, Error>, what: &str) {
+fn assert_malformed<T: std::fmt::Debug>(outcome: &Result<T, Error>, what: &str) {
     let is_malformed = matches!(outcome, Err(Error::Malformed { .. }));
     assert!(is_malformed, "{what}: {outcome:?}");
 }
@@ -208,7 +208,7 @@ async fn an_exchange_that_cannot_be_kept_is_not_understood() {
         "/team/id",
         "/token_type",
     ] {
-        assert_malformed(issue(&with(exchanged(), member, None)).await, member);
+        assert_malformed(&issue(&with(exchanged(), member, None)).await, member);
     }
     for (member, value) in [
         ("/access_token", json!("")),
@@ -236,11 +236,11 @@ async fn an_exchange_that_cannot_be_kept_is_not_understood() {
         ("/token_type", json!(null)),
     ] {
         let what = format!("{member} {value}");
-        assert_malformed(issue(&with(exchanged(), member, Some(value))).await, &what);
+        assert_malformed(&issue(&with(exchanged(), member, Some(value))).await, &what);
     }
     let org_wide = with(exchanged(), "/is_enterprise_install", Some(json!(true)));
     let nowhere = with(org_wide, "/enterprise", Some(json!(null)));
-    assert_malformed(issue(&nowhere).await, "org-wide in no organisation");
+    assert_malformed(&issue(&nowhere).await, "org-wide in no organisation");
 }
 
 #[tokio::test]
@@ -329,7 +329,7 @@ async fn a_refresh_may_leave_out_where_it_is_from_and_nothing_of_the_pair() {
         "/expires_in",
         "/token_type",
     ] {
-        assert_malformed(renew(&with(renewed(), member, None)).await, member);
+        assert_malformed(&renew(&with(renewed(), member, None)).await, member);
     }
     // What Slack says and nobody can read is not the same as what it does not say.
     for (member, value) in [
@@ -345,7 +345,7 @@ async fn a_refresh_may_leave_out_where_it_is_from_and_nothing_of_the_pair() {
         ("/user_id", json!("T0ALPHA0001")),
     ] {
         let what = format!("{member} {value}");
-        assert_malformed(renew(&with(renewed(), member, Some(value))).await, &what);
+        assert_malformed(&renew(&with(renewed(), member, Some(value))).await, &what);
     }
 }
 
@@ -372,7 +372,7 @@ async fn auth_test_tells_what_it_can_and_an_unknown_form_of_id_is_absent() {
     // For an org-wide token an organisation's id may stand in the team's place.
     let org_wide = with(full, "/team_id", Some(json!("E0GRID00001")));
     assert!(test(&org_wide).await.expect("known").team_id.is_none());
-    assert_malformed(test(&json!({"ok": true, "url": 7})).await, "no URL");
+    assert_malformed(&test(&json!({"ok": true, "url": 7})).await, "no URL");
 }
 
 async fn person(user: Value) -> Result<Person, Error> {
@@ -431,8 +431,8 @@ async fn where_a_person_is_from_is_told_with_them() {
     let unknown = unknown.await.expect("known");
     assert!(unknown.team_id.is_none() && unknown.enterprise_id.is_none());
     assert_malformed(
-        person(json!({"deleted": "no"})).await,
+        &person(json!({"deleted": "no"})).await,
         "a flag that is none",
     );
-    assert_malformed(person(json!(null)).await, "nobody");
+    assert_malformed(&person(json!(null)).await, "nobody");
 }
