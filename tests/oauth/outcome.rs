@@ -237,15 +237,23 @@ async fn a_database_is_waited_for_as_long_as_a_person_waits() {
     }
 }
 
-/// A store that refuses for good.
+/// A store that takes no installation: for good, or because its database is away. It reads all
+/// the same.
 #[derive(Debug)]
-struct Refusing(Store, Arc<AtomicUsize>);
+struct Refusing {
+    inner: Store,
+    asked: Arc<AtomicUsize>,
+    is_away: bool,
+}
 
 #[async_trait]
 impl InstallationStore for Refusing {
     async fn store(&self, _: &Installation) -> Result<Revision, store::Error> {
-        self.1.fetch_add(1, Ordering::SeqCst);
-        Err(store::Error::Unreadable("changed".into()))
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Err(match self.is_away {
+            true => store::Error::Unavailable("away".into()),
+            false => store::Error::Unreadable("changed".into()),
+        })
     }
 
     async fn fetch(
@@ -253,7 +261,7 @@ impl InstallationStore for Refusing {
         key: &InstallationKey,
         user: Option<&UserId>,
     ) -> Result<Option<Installation>, store::Error> {
-        self.0.fetch(key, user).await
+        self.inner.fetch(key, user).await
     }
 
     async fn note(
@@ -262,11 +270,11 @@ impl InstallationStore for Refusing {
         revision: Revision,
         facts: &store::Facts,
     ) -> Result<bool, store::Error> {
-        self.0.note(key, revision, facts).await
+        self.inner.note(key, revision, facts).await
     }
 
     async fn delete(&self, key: &InstallationKey, delete: &Delete) -> Result<bool, store::Error> {
-        self.0.delete(key, delete).await
+        self.inner.delete(key, delete).await
     }
 
     async fn list(
@@ -274,24 +282,28 @@ impl InstallationStore for Refusing {
         from: Option<ListCursor>,
         limit: usize,
     ) -> Result<store::Listing, store::Error> {
-        self.0.list(from, limit).await
+        self.inner.list(from, limit).await
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_refuses_for_good_is_asked_once() {
-    let app = App::new().await;
-    let asked = Arc::default();
-    let store = Refusing(app.store.clone(), Arc::clone(&asked));
-    let provider = app.provider_over(store, app.fake.transport());
-    let page = flow(&app, &provider, &[], ADA).await;
-    assert!(page.starts_with("503 "), "{page}");
-    assert_eq!(asked.load(Ordering::SeqCst), 1);
-    assert_eq!(
-        app.fake.calls("auth.revoke"),
-        0,
-        "whose they are is not judged"
-    );
+async fn a_store_that_refuses_is_asked_again_only_if_it_may_do_it_and_nothing_is_revoked() {
+    for (is_away, times) in [(false, 1), (true, 5)] {
+        let app = App::new().await;
+        let asked = Arc::default();
+        let store = Refusing {
+            inner: app.store.clone(),
+            asked: Arc::clone(&asked),
+            is_away,
+        };
+        let provider = app.provider_over(store, app.fake.transport());
+        let page = flow(&app, &provider, &[], ADA).await;
+        assert!(page.starts_with("503 "), "{page}");
+        assert_eq!(asked.load(Ordering::SeqCst), times);
+        // It may be stored, so nobody knows whose these tokens are.
+        assert_eq!(app.fake.calls("auth.revoke"), 0);
+        assert!(app.fake.is_installed(ALPHA));
+    }
 }
 
 /// A hook with a bug.
