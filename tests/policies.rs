@@ -140,7 +140,7 @@ fn told_of(app: &App, edit: impl Fn(&mut Value) + Send + Sync + 'static) -> Inst
     provider.with_policy(AdminRequired::default())
 }
 
-/// Somebody installs with a sensitive scope.
+/// A user installs with a sensitive scope.
 async fn sensitive(app: &App, provider: &InstallProvider, who: impl Into<Who>) -> Response<String> {
     let browser = Browser::default();
     let options = InstallOptions {
@@ -218,7 +218,7 @@ async fn an_owner_is_an_admin_whatever_slack_says_beside_it() {
     }
 }
 
-/// Somebody installs with these scopes for the bot, and these of their own.
+/// A user installs with these bot scopes and these user scopes.
 async fn install_both(app: &App, bot: &str, user: &str, who: &str) -> Response<String> {
     let provider = app.provider.clone().with_policy(AdminRequired::default());
     let browser = Browser::default();

@@ -1,4 +1,4 @@
-//! What a flow that ends well leaves: in the store, and told to the host.
+//! What a flow stores, and what its hooks receive.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,7 @@ use super::support::app::{ADA, ALPHA, App, BEN, Browser, REDIRECT, Store, key, w
 use super::support::rotation::Rewritten;
 use super::{Heard, installed, options, user_only, user_scopes};
 
-/// Keeps what the host is told of an installation.
+/// Records what the `installed` hook receives.
 #[derive(Clone, Debug, Default)]
 struct Told(Arc<Mutex<Vec<Facts>>>);
 
@@ -134,7 +134,7 @@ async fn what_slack_tells_of_a_users_token_changes_nothing_of_the_bot() {
     assert_eq!(id(after.bot), id(before));
 }
 
-/// A tenant that goes away while `auth.test` is asked.
+/// Deletes the installation when `auth.test` is called.
 #[derive(Debug)]
 struct Leaving(FakeTransport, Store);
 

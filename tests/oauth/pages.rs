@@ -166,7 +166,7 @@ async fn every_response_of_a_flow_is_guarded() {
     assert_guarded(&browser.open(&app.provider, &callback).await);
 }
 
-/// Sends people to the host's own pages.
+/// Redirects to the app's own pages.
 #[derive(Debug)]
 struct Elsewhere;
 

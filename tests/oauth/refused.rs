@@ -1,5 +1,5 @@
-//! What becomes of the tokens of an installation that is refused: they are revoked, unless that
-//! may hurt whoever is installed.
+//! The tokens of a refused installation are revoked, unless that may end an installation that is
+//! stored.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::support::app::{ADA, ALPHA, App, BEN, BRAVO, Browser, OLGA, ORG, world
 use super::support::rotation::Rewritten;
 use super::{Nobody, installed, options, user_only, user_scopes};
 
-/// Somebody goes through this provider's flow, and it is refused.
+/// A user goes through this provider's flow, and the installation is refused.
 async fn refuse(app: &App, provider: &InstallProvider, options: InstallOptions, who: &str) {
     let browser = Browser::default();
     let callback = app.allowed(&browser, options, who).await;
@@ -25,7 +25,7 @@ async fn refuse(app: &App, provider: &InstallProvider, options: InstallOptions, 
     assert_eq!(page.status(), StatusCode::FORBIDDEN, "{}", page.body());
 }
 
-/// Of an app that somebody installed already, or nobody.
+/// The same, with a policy that refuses everything.
 async fn refused(app: &App, options: InstallOptions, who: &str) {
     refuse(app, &app.provider.clone().with_policy(Nobody), options, who).await;
 }

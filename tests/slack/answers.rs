@@ -1,4 +1,4 @@
-//! Slack's answers, member by member.
+//! Slack's responses, member by member.
 
 use std::time::{Duration, SystemTime};
 
@@ -369,7 +369,7 @@ async fn auth_test_tells_what_it_can_and_an_unknown_form_of_id_is_absent() {
     let nothing = test(&json!({"ok": true})).await.expect("known");
     assert!(nothing.url.is_none() && nothing.team_id.is_none() && nothing.user_id.is_none());
     assert!(nothing.bot_id.is_none() && nothing.enterprise_id.is_none());
-    // For an org-wide token an organisation's id may stand in the team's place.
+    // For an org-wide token Slack may send the organisation's id as `team_id`.
     let org_wide = with(full, "/team_id", Some(json!("E0GRID00001")));
     assert!(test(&org_wide).await.expect("known").team_id.is_none());
     assert_malformed(&test(&json!({"ok": true, "url": 7})).await, "no URL");

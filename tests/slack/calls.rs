@@ -1,4 +1,4 @@
-//! What is sent, and what the envelope of an answer means.
+//! The requests that are sent, and what the envelope of a response means.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -126,7 +126,7 @@ async fn the_envelope_decides_whether_a_call_did_it() {
     let cases = [
         (200, r#"{"ok":true}"#, "ok"),
         (201, r#"{"ok":true}"#, "ok"),
-        // An answer that says both is none to build on.
+        // `ok: true` with an error status is not a success.
         (500, r#"{"ok":true}"#, "HTTP 500"),
         (302, r#"{"ok":true}"#, "HTTP 302"),
         (200, r#"{"ok":false}"#, "HTTP 200"),

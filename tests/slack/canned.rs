@@ -1,4 +1,4 @@
-//! A Slack that gives the same answer to everything, in this process, and keeps what it was asked.
+//! A transport that returns the same response to each request, and records the requests.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,4 +1,4 @@
-//! A machine's clock that is not Slack's is told of in the log.
+//! A clock that differs from Slack's by more than 30 seconds is logged.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

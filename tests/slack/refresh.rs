@@ -1,4 +1,4 @@
-//! What a refresh does that meets each of Slack's answers.
+//! What a refresh does after each error of Slack's.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ async fn every_code_has_its_consequence_for_a_refresh() {
         assert_eq!(told.as_str(), *code);
         let calls = if did == Refresh::AtOnce { 2 } else { 1 };
         assert_eq!(asked(&stage), calls, "{code}");
-        // A chain that was not given up lives as soon as Slack answers.
+        // Every chain but a dead one is refreshed as soon as Slack works again.
         stage.fake.clear_faults();
         stage.fake.advance(Duration::from_secs(120));
         let later = stage.rotator().token_for(&alpha(), Credential::Bot).await;
