@@ -142,6 +142,13 @@ async fn slacks_own_questions_are_answered_without_the_host() {
     );
     probe.headers_mut().remove("x-slack-signature");
     assert_eq!(front.send(probe).await, (StatusCode::OK, String::new()));
+    // A question that Slack did not sign is not answered: anyone could put words into our mouth.
+    let asked = front.life.app.fake.url_verification("a challenge");
+    let mut unsigned = front.request(&asked);
+    unsigned.headers_mut().remove("x-slack-signature");
+    let (status, answer) = front.send(unsigned).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert!(!answer.contains("challenge"), "{answer}");
     assert_eq!((front.reads(), front.handler.calls()), (before, 0));
 }
 

@@ -3,10 +3,12 @@
 use serde_json::Value;
 use slack_installs::backend::{Change, Expect, Row, Version};
 use slack_installs::rotation::Error;
+use slack_installs::store::Access;
 use slack_installs::testing::Who;
 use slack_installs::{Delete, Hold, InstallationStore as _, LifecycleStore as _, store};
 
 use super::support::app::{OLGA, SALES, SUPPORT, key};
+use super::support::installs::{enterprise, team};
 use super::support::serving::{Token, hold, interrupted, keep, rotator};
 use super::*;
 
@@ -101,6 +103,61 @@ async fn a_hold_binds_its_tenant_and_no_other() {
         hold(&life.app, held, false).await;
         assert!(life.authorize(&event).await.is_ok(), "{case}");
     }
+}
+
+#[tokio::test]
+async fn a_hold_is_told_before_a_grant_that_is_missing() {
+    let life = Life::new().await;
+    install(&life, &[ORG]).await;
+    let access = Access {
+        teams: vec![team(SALES)],
+        is_granted: false,
+        at_micros: 1,
+    };
+    let kept = life.app.store.set_access(&enterprise(ORG), &access).await;
+    assert!(kept.expect("the store answers"));
+    for is_org_wide in [true, false] {
+        let event = mention_in(&life, SALES, is_org_wide);
+        let outcome = life.authorize(&event).await;
+        assert!(
+            matches!(outcome, Err(AuthorizeError::NotGranted)),
+            "{outcome:?}"
+        );
+        hold(&life.app, ORG, true).await;
+        let outcome = life.authorize(&event).await;
+        assert!(
+            matches!(outcome, Err(AuthorizeError::OnHold)),
+            "{outcome:?}"
+        );
+        hold(&life.app, ORG, false).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_has_no_effect() {
+    let (life, backend) = interrupted().await;
+    keep(&life.app, Token::Over, Token::Missing).await;
+    life.app.fake.join_org(ALPHA, ORG);
+    let authorizer = life.authorizer.clone().with_rotator(&rotator(&life.app));
+    let commits = backend.counts().commits;
+    let other = mention(&life).edit(|event| event["api_app_id"] = json!("A0OTHERAPP1"));
+    let outcome = authorizer.authorize(&life.request(&other)).await;
+    assert!(
+        matches!(outcome, Err(AuthorizeError::OtherApp)),
+        "{outcome:?}"
+    );
+    assert_eq!(backend.counts().commits, commits);
+
+    hold(&life.app, ALPHA, true).await;
+    let commits = backend.counts().commits;
+    let outcome = authorizer.authorize(&life.request(&mention(&life))).await;
+    assert!(
+        matches!(outcome, Err(AuthorizeError::OnHold)),
+        "{outcome:?}"
+    );
+    assert_eq!(backend.counts().commits, commits);
+    assert_eq!(life.app.fake.refresh_counts().calls, 0);
+    assert_eq!(stored(&life).await, None);
 }
 
 #[tokio::test]

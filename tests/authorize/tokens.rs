@@ -159,6 +159,40 @@ async fn a_request_waits_two_seconds_at_most_for_a_token() {
 }
 
 #[tokio::test]
+async fn the_clock_and_the_rotator_are_kept_in_whichever_order_they_are_given() {
+    let life = Life::new().await;
+    keep(&life.app, Token::Live, Token::Missing).await;
+    let later = life.app.fake.clock().now() + Duration::from_secs(13 * 3600);
+    let later = Clock::from_fn(move || later);
+    let bare = Authorizer::new(life.app.store.clone());
+    // By the rotator's clock the token is live, by the authorizer's it has expired.
+    let rotator = rotator(&life.app);
+    for authorizer in [
+        bare.clone()
+            .with_clock(later.clone())
+            .with_rotator(&rotator),
+        bare.with_rotator(&rotator).with_clock(later),
+    ] {
+        let request = life.request(&mention(&life));
+        let outcome = authorizer.authorize(&request).await;
+        assert!(
+            matches!(outcome, Err(AuthorizeError::Expired)),
+            "{outcome:?}"
+        );
+    }
+    life.advance(13 * 3600);
+    let code = Fault::error("bad_client_secret").always();
+    life.app.fake.inject(REFRESH, code);
+    let authorizer = Authorizer::new(life.app.store.clone()).with_rotator(&rotator);
+    let authorizer = authorizer.with_clock(life.app.fake.clock());
+    let outcome = authorizer.authorize(&life.request(&mention(&life))).await;
+    assert!(
+        matches!(outcome, Err(AuthorizeError::Refresh(_))),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_store_that_fails_before_the_refresh_is_the_error() {
     let (life, backend) = interrupted().await;
     keep(&life.app, Token::Over, Token::Missing).await;

@@ -124,7 +124,7 @@ async fn the_verifiers_own_limit_counts_to_the_byte() {
         .life
         .app
         .fake
-        .slash_command(ADA, "/x", &"x".repeat(2 * CHUNK));
+        .slash_command(ADA, "/x", &"x".repeat(20 * CHUNK));
     let verifier = front.life.verifier.clone();
     let verifier = verifier.with_body_limit(large.body().len());
     let authorizer = front.life.authorizer.clone();

@@ -58,6 +58,26 @@ async fn an_uninstall_is_not_passed_on_though_the_organisation_has_the_app_as_we
 }
 
 #[tokio::test]
+async fn an_event_that_is_passed_on_reaches_the_service_once() {
+    let front = Front::new(true).await;
+    front.life.install(ADA).await;
+    front.life.advance(3600);
+    assert!(front.life.app.fake.revoke_user(ALPHA, ADA));
+    let event = front.life.app.fake.tokens_revoked(ALPHA, &[ADA], &[]);
+    // The second time there is nothing left to revoke, so it goes no further anyway.
+    let granted = front.mention().edit(|event| {
+        event["event"] = json!({"type": "grid_migration_started", "enterprise_id": ORG});
+    });
+    for event in [event, granted] {
+        let calls = front.handler.calls();
+        for _ in 0..3 {
+            assert_eq!(front.deliver(&event).await, StatusCode::OK);
+            assert_eq!(front.handler.calls(), calls + 1);
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_event_that_cannot_be_judged_is_asked_for_again() {
     let front = Front::new(false).await;
     front.life.install(ADA).await;

@@ -298,6 +298,32 @@ fn a_pass_may_be_dropped_outside_of_a_runtime() {
 }
 
 #[tokio::test]
+async fn of_what_was_handled_the_database_knows_a_hash_under_the_apps_name() {
+    let front = Front::new(true).await;
+    front.life.install(ADA).await;
+    let event = front
+        .mention()
+        .edit(|event| event["event_id"] = json!("Ev0CANARY01"));
+    let click = front.life.app.fake.block_action(ADA, "x");
+    let click = click.edit(|payload| payload["trigger_id"] = json!("1.2.canary"));
+    for delivery in [event, click] {
+        assert_eq!(front.deliver(&delivery).await, StatusCode::OK);
+    }
+    let rows = support::all_rows(&*front.life.backend).await;
+    let ours = format!("{}/seen/", front.life.app.fake.client_id());
+    let mut seen = 0;
+    for (place, row) in &rows {
+        let shown = format!("{place:?} {row:?} {}", row.metadata.as_str()).to_lowercase();
+        for id in ["ev0canary01", "1.2.canary"] {
+            let hex: String = id.bytes().map(|byte| format!("{byte:02x}")).collect();
+            assert!(!shown.contains(id) && !shown.contains(&hex), "{shown}");
+        }
+        seen += usize::from(place.partition.as_str().starts_with(&ours));
+    }
+    assert_eq!(seen, 2, "another app of the same database has its own");
+}
+
+#[tokio::test]
 async fn a_guard_over_a_shared_store_is_as_good() {
     let front = Front::new(false).await;
     front.life.install(ADA).await;
