@@ -134,6 +134,28 @@ async fn a_hold_is_told_before_a_grant_that_is_missing() {
 }
 
 #[tokio::test]
+async fn a_workspace_that_the_organisation_lost_is_served_by_its_own_installation() {
+    let life = Life::new().await;
+    install(&life, &[SALES, ORG]).await;
+    let access = Access {
+        teams: vec![team(SALES)],
+        is_granted: false,
+        at_micros: 1,
+    };
+    let kept = life.app.store.set_access(&enterprise(ORG), &access).await;
+    assert!(kept.expect("the store answers"));
+    for (is_org_wide, via) in [
+        (true, ResolvedVia::OrgToWorkspace),
+        (false, ResolvedVia::Named),
+    ] {
+        let served = life.authorize(&mention_in(&life, SALES, is_org_wide)).await;
+        let served = served.expect("its own install");
+        assert_eq!(served.installation.key(), key(SALES));
+        assert_eq!(served.resolved_via, via);
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_is_refused_has_no_effect() {
     let (life, backend) = interrupted().await;
     keep(&life.app, Token::Over, Token::Missing).await;
