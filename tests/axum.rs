@@ -2,6 +2,9 @@
 
 mod support;
 
+#[path = "axum/routes.rs"]
+mod routes;
+
 use axum::Router;
 use axum::body::Body;
 use axum::routing::post;
@@ -34,16 +37,19 @@ async fn handler(auth: Authorized, request: Verified, body: Bytes) -> String {
     )
 }
 
-fn router(app: &App) -> Router {
-    let layer = SlackLayer::new(
+fn layer(app: &App) -> SlackLayer {
+    SlackLayer::new(
         Verifier::new(&app.fake.signing_secret()).with_clock(app.fake.clock()),
         Authorizer::new(app.store.clone()).with_clock(app.fake.clock()),
         Lifecycle::new(app.store.clone(), app.slack.clone()),
-    );
+    )
+}
+
+fn router(app: &App) -> Router {
     Router::new()
         .route("/slack/command", post(handler))
         .route("/slack/events", post(handler))
-        .layer(layer)
+        .layer(layer(app))
         .merge(install_routes(&app.provider))
 }
 
