@@ -15,6 +15,8 @@ pub mod life;
 pub(crate) mod providers;
 #[cfg(feature = "testing")]
 pub mod rotation;
+#[cfg(feature = "testing")]
+pub mod script;
 
 use std::sync::Arc;
 
