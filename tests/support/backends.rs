@@ -240,3 +240,26 @@ impl Backend for Gathering {
         self.inner.due(now, limit).await
     }
 }
+
+/// Answers a scan with small pages, whatever is asked for.
+#[derive(Debug)]
+pub(crate) struct Paged(pub(crate) Arc<dyn Backend>);
+
+#[async_trait]
+impl Backend for Paged {
+    async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
+        self.0.read(partition, slots).await
+    }
+
+    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
+        self.0.commit(partition, changes).await
+    }
+
+    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.0.scan(from, limit.min(4)).await
+    }
+
+    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
+        self.0.due(now, limit).await
+    }
+}
