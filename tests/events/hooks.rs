@@ -1,19 +1,18 @@
 //! What the hook is told of a departure, how often, and when.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend};
+use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend, Row, Version};
 use slack_installs::store::{self, LifecycleStore as _};
 use slack_installs::testing::{Fault, Person, Who, Workspace};
 use slack_installs::{Departure, Handled, Lifecycle, LifecycleError, LifecycleHooks};
 
 use super::*;
 use crate::support::app::{key, world};
-use crate::support::backends::Unreliable;
-use std::sync::Arc;
+use crate::support::backends::{Interrupted, Unreliable};
 
 /// Keeps what it is told, and fails or waits when a test says so.
 #[derive(Clone, Debug, Default)]
@@ -84,7 +83,7 @@ fn now(life: &Life) -> SystemTime {
 #[tokio::test]
 async fn the_hook_is_told_once_who_left_why_and_when_at_once_or_later() {
     for later in [false, true] {
-        let life = Life::new().await;
+        let life = Life::standing().await;
         life.install("U0GRIDUSR02").await;
         life.advance(3600);
         let hook = Hook::default();
@@ -120,7 +119,7 @@ async fn the_hook_is_told_once_who_left_why_and_when_at_once_or_later() {
 
 #[tokio::test]
 async fn a_hook_that_fails_is_called_again_after_a_minute_then_ever_later_up_to_an_hour() {
-    let life = Life::new().await;
+    let life = Life::standing().await;
     life.install(ADA).await;
     life.advance(3600);
     let hook = Hook::default();
@@ -155,7 +154,7 @@ async fn a_hook_that_fails_is_called_again_after_a_minute_then_ever_later_up_to_
 #[tokio::test(start_paused = true)]
 async fn a_hook_has_a_minute_and_one_that_takes_longer_is_called_again() {
     for (seconds, is_told) in [(59, true), (61, false)] {
-        let life = Life::new().await;
+        let life = Life::standing().await;
         life.install(ADA).await;
         life.advance(3600);
         let hook = Hook::default();
@@ -191,7 +190,7 @@ impl LifecycleHooks for Panicking {
 
 #[tokio::test]
 async fn a_hook_that_panics_has_failed_and_the_tenant_is_purged_all_the_same() {
-    let life = Life::new().await;
+    let life = Life::standing().await;
     life.install(ADA).await;
     life.advance(3600);
     let lifecycle = Lifecycle::new(life.app.store.clone(), life.app.slack.clone())
@@ -205,7 +204,7 @@ async fn a_hook_that_panics_has_failed_and_the_tenant_is_purged_all_the_same() {
 
 #[tokio::test]
 async fn a_process_without_hooks_leaves_another_ones_notes_alone() {
-    let life = Life::new().await;
+    let life = Life::standing().await;
     life.install(ADA).await;
     life.advance(3600);
     life.host.set_failing(true);
@@ -281,7 +280,7 @@ async fn a_hook_that_fails_for_one_tenant_keeps_no_other_from_being_told() {
 
     let people = [(ALPHA, ADA), (BRAVO, "U0BRAVO0001"), (SALES, "U0GRIDUSR02")];
     for (failing, _) in people {
-        let life = Life::new().await;
+        let life = Life::standing().await;
         for (_, person) in people {
             life.install(person).await;
         }
@@ -346,6 +345,75 @@ async fn a_database_that_goes_away_ends_the_round_and_the_hook_is_called_again()
     assert_eq!(tenants, [ALPHA, BRAVO]);
 }
 
+#[tokio::test]
+async fn a_note_that_another_worker_takes_meanwhile_is_left_to_it() {
+    let backend = Arc::new(Interrupted::new(Arc::new(MemoryBackend::default())));
+    let life = Life::with(world(), Arc::clone(&backend) as _).await;
+    life.install(ADA).await;
+    life.advance(3600);
+    pending(&life, ALPHA).await;
+    life.advance(61);
+    // The other one puts it off when this one has read it.
+    let (store, until) = (life.app.store.clone(), now(&life));
+    backend.meanwhile(move || {
+        tokio::spawn(async move {
+            let note = store.departure(&key(ALPHA)).await.expect("answers");
+            let note = note.expect("it stands");
+            let until = until + Duration::from_secs(60);
+            let taken = store.postpone(&note, until).await;
+            assert!(taken.expect("answers").is_some());
+        })
+    });
+    assert_eq!(resumed(&life.lifecycle).await, 0);
+    assert_eq!(life.host.tenants(), [""; 0]);
+    assert_eq!(life.slots(ALPHA).await, ["departure"]);
+}
+
+/// Damages the note of a tenant while it is told of it.
+#[derive(Debug)]
+struct Damaging(support::Db, Hook);
+
+#[async_trait]
+impl LifecycleHooks for Damaging {
+    async fn uninstalled(
+        &self,
+        departure: &Departure,
+        again: bool,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        if departure.key.id() == ALPHA {
+            let (key, row) = self.0.row(ALPHA, "departure").await;
+            let version = Version::mint();
+            self.0.overwrite(&key, Row { version, ..row }).await;
+        }
+        self.1.uninstalled(departure, again).await
+    }
+}
+
+#[tokio::test]
+async fn a_note_that_is_damaged_while_it_is_told_of_keeps_no_other_from_being_told() {
+    let life = Life::standing().await;
+    for person in [ADA, "U0BRAVO0001"] {
+        life.install(person).await;
+    }
+    life.advance(3600);
+    pending(&life, ALPHA).await;
+    life.advance(1);
+    pending(&life, BRAVO).await;
+    life.advance(61);
+    let hook = Hook::default();
+    let db = support::Db {
+        backend: Arc::clone(&life.backend),
+        app: life.app.fake.client_id(),
+    };
+    let lifecycle = Lifecycle::new(life.app.store.clone(), life.app.slack.clone())
+        .with_hooks(Damaging(db, hook.clone()))
+        .with_clock(life.app.fake.clock());
+    assert_eq!(resumed(&lifecycle).await, 1);
+    let told = hook.calls().into_iter();
+    let told: Vec<_> = told.map(|(it, _)| it.key.id().to_owned()).collect();
+    assert_eq!(told, [ALPHA, BRAVO]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_worker_comes_each_minute_also_after_an_outage() {
     let backend = Arc::new(Flaky::new(MemoryBackend::default(), Faults::none()));
@@ -404,7 +472,7 @@ async fn whether_it_is_worth_trying_again_is_said_of_each_error() {
 
 #[tokio::test]
 async fn of_a_workspace_that_is_told_late_the_organisation_stays() {
-    let life = Life::new().await;
+    let life = Life::standing().await;
     life.install(Who::user(OLGA).at(ORG)).await;
     life.install("U0GRIDUSR02").await;
     life.advance(3600);

@@ -34,7 +34,7 @@ const TIMES: [(i64, &str); 9] = [
 async fn an_uninstall_is_judged_by_its_time_and_only_within_the_margin_by_slack() {
     for (seconds, age) in TIMES {
         for is_dead in [false, true] {
-            let life = Life::new().await;
+            let life = Life::standing().await;
             life.install(ADA).await;
             let event = life.app.fake.app_uninstalled(ALPHA);
             let event = life.dispatched(event, ALPHA, seconds).await;
@@ -84,7 +84,7 @@ const DOUBTS: [(&str, &str); 18] = [
 async fn in_doubt_a_dead_token_ends_the_installation_and_nothing_else_does() {
     for has_bot in [true, false] {
         for (code, expected) in DOUBTS {
-            let life = Life::new().await;
+            let life = Life::standing().await;
             match has_bot {
                 true => life.install(ADA).await,
                 false => life.install_without_bot(ADA).await,
@@ -104,7 +104,7 @@ async fn in_doubt_a_dead_token_ends_the_installation_and_nothing_else_does() {
 #[tokio::test]
 async fn while_slack_cannot_be_reached_a_doubtful_event_ends_nothing() {
     for fault in [Fault::lost(), Fault::unavailable()] {
-        let life = Life::new().await;
+        let life = Life::standing().await;
         life.install(ADA).await;
         life.app.fake.uninstall(ALPHA);
         life.app.fake.inject("auth.test", fault.always());
@@ -126,7 +126,7 @@ async fn while_slack_cannot_be_reached_a_doubtful_event_ends_nothing() {
 #[tokio::test]
 async fn without_a_bot_the_last_installers_token_is_asked_about_and_no_other() {
     for (dead, expected) in [(ADA, Handled::Ignored), (BEN, Handled::Purged)] {
-        let life = Life::new().await;
+        let life = Life::standing().await;
         life.install_without_bot(ADA).await;
         life.install_without_bot(BEN).await;
         assert!(life.app.fake.revoke_user(ALPHA, dead));
@@ -137,7 +137,7 @@ async fn without_a_bot_the_last_installers_token_is_asked_about_and_no_other() {
 
 #[tokio::test]
 async fn an_installation_without_any_token_is_ended_without_asking() {
-    let life = Life::new().await;
+    let life = Life::standing().await;
     life.install(ADA).await;
     for delete in [Delete::bot(), Delete::user(user_id(ADA))] {
         let deleted = life.app.store.delete(&key(ALPHA), &delete).await;
@@ -184,7 +184,7 @@ async fn a_revoked_token_goes_by_slacks_word_and_the_time_counts_where_that_is_u
         .flat_map(|is_bot| WORDS.map(|words| (is_bot, words)))
     {
         for (seconds, age) in TIMES {
-            let life = Life::new().await;
+            let life = Life::standing().await;
             life.install(ADA).await;
             if !code.is_empty() {
                 let fault = Fault::error(code).always();

@@ -1,10 +1,15 @@
 //! Workspaces that an organisation grants, takes away, or takes in.
 
+use std::sync::Arc;
+
 use serde_json::json;
+use slack_installs::backend::MemoryBackend;
 use slack_installs::testing::{Delivery, Fault, Who};
-use slack_installs::{AuthorizeError, Handled, ResolvedVia};
+use slack_installs::{AuthorizeError, Delete, Handled, InstallationStore as _, ResolvedVia};
 
 use super::*;
+use crate::support::app::{key, world};
+use crate::support::backends::Interrupted;
 use crate::support::script::{error, ok, scripted};
 
 fn access(life: &Life, what: &str, teams: &[&str]) -> Delivery {
@@ -215,7 +220,7 @@ async fn an_org_wide_install_that_serves_a_workspace_is_told_apart() {
 
 #[tokio::test]
 async fn of_two_changes_in_one_second_the_microseconds_decide() {
-    let life = Life::new().await;
+    let life = Life::standing().await;
     life.install(Who::user(OLGA).at(ORG)).await;
     life.advance(3600);
     let change = |what: &str, fraction: &str| {
@@ -237,7 +242,7 @@ async fn of_two_changes_in_one_second_the_microseconds_decide() {
 
 #[tokio::test]
 async fn without_a_finer_time_an_event_counts_from_its_second() {
-    let life = Life::new().await;
+    let life = Life::standing().await;
     life.install(Who::user(OLGA).at(ORG)).await;
     let mut served = true;
     for (what, is_fine) in [
@@ -267,7 +272,7 @@ async fn what_is_taken_away_within_the_margin_of_the_installation_counts() {
         (-5, Handled::Noted),
         (0, Handled::Noted),
     ] {
-        let life = Life::new().await;
+        let life = Life::standing().await;
         life.install(Who::user(OLGA).at(ORG)).await;
         let event = access(&life, "team_access_revoked", &[SALES]);
         let event = life.dispatched(event, ORG, seconds).await;
@@ -305,7 +310,7 @@ async fn a_migration_is_believed_by_slacks_word_on_this_very_workspace_or_by_the
         (None, -5, Some(ORG)),
         (None, -6, None),
     ] {
-        let life = Life::new().await;
+        let life = Life::standing().await;
         life.install(ADA).await;
         let event = migrated(&life, json!({"enterprise_id": ORG}));
         let event = life.dispatched(event, ALPHA, seconds).await;
@@ -330,20 +335,20 @@ async fn a_migration_is_believed_by_slacks_word_on_this_very_workspace_or_by_the
 #[tokio::test]
 async fn a_migration_that_names_no_organisation_changes_nothing_unless_slack_names_one() {
     for event in [json!({}), json!({"enterprise_id": "no id"})] {
-        let life = Life::new().await;
+        let life = Life::standing().await;
         life.install_without_bot(ADA).await;
         let event = migrated(&life, event);
         assert_eq!(life.handled(&event).await, Handled::Ignored);
         assert_eq!(enterprise(&life).await, None);
     }
-    let life = Life::new().await;
+    let life = Life::standing().await;
     life.install(ADA).await;
     life.app.fake.join_org(ALPHA, ORG);
     let event = migrated(&life, json!({}));
     assert_eq!(life.handled(&event).await, Handled::Noted);
     assert_eq!(enterprise(&life).await.as_deref(), Some(ORG));
     // Without a bot there is nobody to ask: the event counts.
-    let life = Life::new().await;
+    let life = Life::standing().await;
     life.install_without_bot(ADA).await;
     let event = migrated(&life, json!({"enterprise_id": ORG}));
     assert_eq!(life.handled(&event).await, Handled::Noted);
@@ -352,12 +357,12 @@ async fn a_migration_that_names_no_organisation_changes_nothing_unless_slack_nam
 
 #[tokio::test]
 async fn an_installation_that_is_renewed_while_slack_is_asked_keeps_its_own_organisation() {
-    let life = std::sync::Arc::new(Life::new().await);
+    let life = Arc::new(Life::standing().await);
     life.install(ADA).await;
     let event = migrated(&life, json!({"enterprise_id": ORG}));
-    let live = std::sync::Arc::clone(&life);
+    let live = Arc::clone(&life);
     let slack = scripted(&life.app.fake, move |_, _| {
-        let life = std::sync::Arc::clone(&live);
+        let life = Arc::clone(&live);
         async move {
             life.install(BEN).await;
             None
@@ -371,7 +376,7 @@ async fn an_installation_that_is_renewed_while_slack_is_asked_keeps_its_own_orga
 
 #[tokio::test]
 async fn a_migration_that_begins_says_nothing_yet() {
-    let life = Life::new().await;
+    let life = Life::standing().await;
     life.install(ADA).await;
     life.app.fake.join_org(ALPHA, ORG);
     let before = life.app.fake.calls("auth.test");
@@ -381,4 +386,22 @@ async fn a_migration_that_begins_says_nothing_yet() {
     assert_eq!(life.handled(&event).await, Handled::Noted);
     assert_eq!(enterprise(&life).await, None);
     assert_eq!(life.app.fake.calls("auth.test"), before);
+}
+
+#[tokio::test]
+async fn an_organisation_that_leaves_while_it_loses_a_workspace_keeps_nothing() {
+    let backend = Arc::new(Interrupted::new(Arc::new(MemoryBackend::default())));
+    let life = Life::with(world(), Arc::clone(&backend) as _).await;
+    life.install(Who::user(OLGA).at(ORG)).await;
+    life.advance(3600);
+    let event = access(&life, "team_access_revoked", &[SALES]);
+    let store = life.app.store.clone();
+    backend.meanwhile(move || {
+        tokio::spawn(async move {
+            let deleted = store.delete(&key(ORG), &Delete::all()).await;
+            assert!(deleted.expect("answers"));
+        })
+    });
+    assert_eq!(life.handled(&event).await, Handled::Ignored);
+    assert_eq!(life.slots(ORG).await, [""; 0]);
 }

@@ -8,7 +8,9 @@ use serde_json::json;
 use slack_installs::slack::{ClientCredentials, SlackClient};
 use slack_installs::store::Credential;
 use slack_installs::testing::{Fault, Rotation, Who};
-use slack_installs::{Handled, LifecycleError, RotationConfig, TokenRotator};
+use slack_installs::{
+    Delete, Handled, InstallationStore as _, LifecycleError, RotationConfig, TokenRotator,
+};
 
 use super::*;
 use crate::support::app::{key, user_id};
@@ -373,4 +375,35 @@ async fn a_workspace_with_its_own_install_never_loses_its_organisations_tokens()
     let event = event.edit(|event| event["enterprise_id"] = ORG.into());
     assert_eq!(life.handled(&event).await, Handled::Ignored);
     assert!(life.user_token(ORG, OLGA).await.is_some());
+}
+
+#[tokio::test]
+async fn a_token_that_goes_while_it_is_judged_is_nothing_that_the_event_did() {
+    for is_bot in [true, false] {
+        let life = Arc::new(Life::new().await);
+        life.install(ADA).await;
+        let bot = life.app.fake.bot_user(ALPHA);
+        let (event, delete) = match is_bot {
+            true => {
+                let event = life.app.fake.tokens_revoked(ALPHA, &[], &[bot.as_str()]);
+                (event, Delete::bot())
+            }
+            false => {
+                let event = life.app.fake.tokens_revoked(ALPHA, &[ADA], &[]);
+                (event, Delete::user(user_id(ADA)))
+            }
+        };
+        let live = Arc::clone(&life);
+        let slack = scripted(&life.app.fake, move |_, _| {
+            let (life, delete) = (Arc::clone(&live), delete.clone());
+            async move {
+                let deleted = life.app.store.delete(&key(ALPHA), &delete).await;
+                assert!(deleted.expect("answers"));
+                Some(error("account_inactive"))
+            }
+        });
+        let handled = life.deliver_over(&slack, &event).await;
+        let handled = handled.expect("it can be handled");
+        assert_eq!(handled, Handled::Ignored, "bot: {is_bot}");
+    }
 }

@@ -313,7 +313,7 @@ async fn an_organisations_event_that_names_a_workspace_is_judged_by_its_time_as_
         (3600, true, Handled::Purged),
         (3600, false, Handled::Ignored),
     ] {
-        let life = Life::new().await;
+        let life = Life::standing().await;
         life.install(Who::user(OLGA).at(ORG)).await;
         let event = life.app.fake.app_uninstalled(SUPPORT).edit(|event| {
             event["enterprise_id"] = ORG.into();
@@ -331,7 +331,7 @@ async fn an_organisations_event_that_names_a_workspace_is_judged_by_its_time_as_
 
 #[tokio::test]
 async fn an_organisations_departure_is_told_when_the_event_names_a_workspace_again() {
-    let life = Life::new().await;
+    let life = Life::standing().await;
     life.install(Who::user(OLGA).at(ORG)).await;
     life.advance(3600);
     life.app.fake.uninstall(ORG);
@@ -349,7 +349,7 @@ async fn an_organisations_departure_is_told_when_the_event_names_a_workspace_aga
 
 #[tokio::test]
 async fn an_event_without_a_time_or_a_tenant_does_nothing() {
-    let life = Life::new().await;
+    let life = Life::standing().await;
     life.install(ADA).await;
     life.advance(3600);
     life.app.fake.uninstall(ALPHA);
@@ -367,7 +367,7 @@ async fn an_event_without_a_time_or_a_tenant_does_nothing() {
 
 #[tokio::test]
 async fn an_installation_that_shows_no_time_either_is_purged() {
-    let life = Life::new().await;
+    let life = Life::standing().await;
     life.install(ADA).await;
     let db = Db {
         backend: Arc::clone(&life.backend),
@@ -453,7 +453,7 @@ async fn a_purge_and_its_note_are_one_commit_and_telling_is_another() {
 
 #[tokio::test]
 async fn an_uninstall_takes_its_tenant_and_no_byte_of_another() {
-    let life = Life::new().await;
+    let life = Life::standing().await;
     let people = [ADA, BEN, "U0BRAVO0001", "U0GRIDUSR02"];
     for person in people {
         life.install(person).await;

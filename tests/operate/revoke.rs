@@ -63,7 +63,7 @@ const STOPS: [&str; 11] = [
 async fn where_a_token_may_not_uninstall_each_token_is_revoked_and_where_slack_fails_nothing_is() {
     let cases = GOES_ON.map(|code| (code, true)).into_iter();
     for (code, goes_on) in cases.chain(STOPS.map(|code| (code, false))) {
-        let life = Life::new().await;
+        let life = Life::standing().await;
         life.install(ADA).await;
         let before = (
             life.bot_token(ALPHA).await,
@@ -104,7 +104,7 @@ async fn a_token_that_is_dead_already_stops_no_revocation_and_a_failure_of_slack
     let cases = GOES_ON.map(|code| (code, true)).into_iter();
     for (code, goes_on) in cases.chain(STOPS.map(|code| (code, false))) {
         for rotates in [false, true] {
-            let life = Life::new().await;
+            let life = Life::standing().await;
             if rotates {
                 life.app.fake.rotate_tokens(Rotation::default());
             }
@@ -135,7 +135,7 @@ async fn a_token_that_is_dead_already_stops_no_revocation_and_a_failure_of_slack
 #[tokio::test]
 async fn the_bot_is_asked_to_uninstall_first_then_the_installer() {
     for (may, expected) in [("bot", [1, 0]), ("user", [1, 1])] {
-        let life = Life::new().await;
+        let life = Life::standing().await;
         life.install(BEN).await;
         life.install(ADA).await;
         let bot = life.bot_token(ALPHA).await.expect("installed");
@@ -156,7 +156,7 @@ async fn the_bot_is_asked_to_uninstall_first_then_the_installer() {
 
 #[tokio::test]
 async fn an_app_without_a_bot_is_uninstalled_by_its_installer() {
-    let life = Life::new().await;
+    let life = Life::standing().await;
     life.install_without_bot(ADA).await;
     let outcome = revoked(&life, &life.app.slack).await;
     assert_eq!(outcome.expect("done"), RevokeOutcome::Uninstalled);
@@ -178,7 +178,7 @@ fn listening(life: &Life) -> (SlackClient, Arc<Mutex<Vec<String>>>) {
 
 #[tokio::test]
 async fn every_token_of_the_bot_and_of_each_user_is_revoked_once_refresh_tokens_first() {
-    let life = Life::new().await;
+    let life = Life::standing().await;
     let fake = &life.app.fake;
     fake.rotate_tokens(Rotation::default());
     for person in [BEN, ADA, BOB] {
@@ -244,7 +244,7 @@ async fn refreshed(life: &Life, number: usize) {
 #[tokio::test]
 async fn a_pair_that_comes_during_a_revocation_is_revoked_too() {
     for pairs in [1, 4] {
-        let life = Arc::new(Life::new().await);
+        let life = Arc::new(Life::standing().await);
         life.app.fake.rotate_tokens(Rotation::default());
         life.install_without_user(ADA).await;
         let no = Fault::error("no_permission").always();
@@ -285,7 +285,7 @@ async fn a_pair_that_comes_during_a_revocation_is_revoked_too() {
 
 #[tokio::test]
 async fn a_tenant_is_on_hold_before_slack_is_asked_for_anything() {
-    let life = Arc::new(Life::new().await);
+    let life = Arc::new(Life::standing().await);
     life.install(ADA).await;
     let held = Arc::new(Mutex::new(Vec::new()));
     let (live, kept) = (Arc::clone(&life), Arc::clone(&held));
@@ -326,7 +326,7 @@ where
 #[tokio::test]
 async fn slacks_own_event_may_be_faster_than_the_operator() {
     for fails in [false, true] {
-        let life = Arc::new(Life::new().await);
+        let life = Arc::new(Life::standing().await);
         life.install(ADA).await;
         life.advance(3600);
         let slack = during_uninstall(&life, move |life| async move {
@@ -346,7 +346,7 @@ async fn slacks_own_event_may_be_faster_than_the_operator() {
 
 #[tokio::test]
 async fn a_tenant_that_is_installed_again_during_a_revocation_is_kept_on_hold() {
-    let life = Arc::new(Life::new().await);
+    let life = Arc::new(Life::standing().await);
     life.install(ADA).await;
     let slack = during_uninstall(&life, |life| async move { life.install(BEN).await });
     let error = revoked(&life, &slack).await.expect_err("another install");
@@ -397,7 +397,7 @@ async fn a_database_that_goes_away_midway_leaves_a_hold_and_a_revocation_to_repe
 #[tokio::test]
 async fn a_departure_that_waits_is_told_by_a_revocation_and_by_a_purge() {
     for purges in [false, true] {
-        let life = Life::new().await;
+        let life = Life::standing().await;
         life.install(ADA).await;
         life.host.set_failing(true);
         let operator = operator(&life);
@@ -434,7 +434,7 @@ async fn a_departure_that_waits_is_told_by_a_revocation_and_by_a_purge() {
 #[tokio::test]
 async fn a_purge_takes_what_does_not_open_and_no_other_tenant() {
     for slot in ["install", "bot", "user/U0ADMIN0001"] {
-        let life = Life::new().await;
+        let life = Life::standing().await;
         life.install(ADA).await;
         life.install(BOB).await;
         let db = Db {
@@ -457,7 +457,7 @@ async fn a_purge_takes_what_does_not_open_and_no_other_tenant() {
 
 #[tokio::test]
 async fn a_tenant_that_was_never_there_is_no_error_for_a_purge_or_a_revocation() {
-    let life = Life::new().await;
+    let life = Life::standing().await;
     life.install(BOB).await;
     let before = all_rows(&*life.backend).await;
     let operator = operator(&life);
@@ -477,7 +477,7 @@ async fn a_tenant_that_was_never_there_is_no_error_for_a_purge_or_a_revocation()
 
 #[tokio::test]
 async fn a_hold_is_put_taken_back_and_put_again_each_with_its_reason_and_time() {
-    let life = Life::new().await;
+    let life = Life::standing().await;
     life.install(ADA).await;
     life.install(BOB).await;
     let before = others(&life).await;
@@ -534,7 +534,7 @@ async fn a_hold_is_put_taken_back_and_put_again_each_with_its_reason_and_time() 
 
 #[tokio::test]
 async fn a_reason_is_kept_to_500_characters() {
-    let life = Life::new().await;
+    let life = Life::standing().await;
     life.install(ADA).await;
     let operator = operator(&life);
     let (long, kept) = ("ä".repeat(501), "ä".repeat(500));
@@ -557,7 +557,7 @@ async fn a_reason_is_kept_to_500_characters() {
 
 #[tokio::test]
 async fn a_hold_goes_with_its_tenant_and_outlives_what_else_happens_to_it() {
-    let life = Life::new().await;
+    let life = Life::standing().await;
     life.install(ADA).await;
     let operator = operator(&life);
     operator

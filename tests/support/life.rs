@@ -10,13 +10,14 @@ use slack_installs::request::{VerifiedRequest, Verifier};
 use slack_installs::slack::SlackClient;
 use slack_installs::testing::{Delivery, Who, World};
 use slack_installs::{
-    AuthorizeError, AuthorizeResult, Authorizer, Departure, Handled, InstallOptions, Lifecycle,
-    LifecycleError, LifecycleHooks, Scopes,
+    AuthorizeError, AuthorizeResult, Authorizer, Clock, Departure, Handled, InstallOptions,
+    Lifecycle, LifecycleError, LifecycleHooks, Scopes,
 };
 use url::Url;
 
 use super::all_rows;
 use super::app::{App, Store, world};
+use super::installs::noon;
 
 pub struct Life {
     pub app: App,
@@ -30,6 +31,12 @@ pub struct Life {
 impl Life {
     pub async fn new() -> Self {
         Self::with(world(), Arc::new(MemoryBackend::default())).await
+    }
+
+    /// On a clock that stands unless the test moves it, for tests that count seconds.
+    pub async fn standing() -> Self {
+        let world = world().with_clock(Clock::from_fn(noon));
+        Self::with(world, Arc::new(MemoryBackend::default())).await
     }
 
     pub async fn with(world: World, backend: Arc<dyn Backend>) -> Self {
