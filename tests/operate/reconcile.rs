@@ -521,7 +521,11 @@ async fn a_database_that_goes_away_ends_a_sweep_with_an_error() {
         unplugged.set_down(true);
         async { Some(error("account_inactive")) }
     });
-    unavailable(operator_over(&life, &slack).reconcile(&sweep(true)).await);
+    for repairs in [false, true] {
+        let operator = operator_over(&life, &slack);
+        unavailable(operator.reconcile(&sweep(repairs)).await);
+        backend.set_down(false);
+    }
     backend.set_down(false);
     assert!(life.bot_token(ALPHA).await.is_some());
     assert!(life.bot_token(BRAVO).await.is_some());
@@ -785,4 +789,45 @@ async fn a_sweep_reads_every_page() {
     }
     let report = swept(&life, &life.app.slack, &sweep(true)).await;
     assert_eq!((verdicts(&report), report.purged), (vec![Verdict::Gone], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_is_purged_by_two_sure_responses_and_not_by_the_second_alone() {
+    let dead = "account_inactive";
+    for first in ["token_expired", "invalid_auth", "some_new_error"] {
+        let (life, bot, user) = alpha().await;
+        let codes = [first, dead];
+        let slack = saying(&life, &[(&bot, &codes), (&user, &codes)]);
+        let report = swept(&life, &slack, &sweep(true)).await;
+        assert_eq!(report.findings.len(), 1, "{first}");
+        assert_eq!((report.purged, report.repaired), (0, 0), "{first}");
+        assert_eq!(life.bot_token(ALPHA).await, bot, "{first}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_token_that_was_removed_counts_though_the_other_went_by_itself() {
+    let (life, bot, user) = alpha().await;
+    let life = Arc::new(life);
+    let (live, asked) = (Arc::clone(&life), Arc::new(AtomicUsize::new(0)));
+    let slack = scripted(&life.app.fake, move |_, token| {
+        let (life, asked) = (Arc::clone(&live), Arc::clone(&asked));
+        let is_users = user.as_ref() == Some(&token);
+        async move {
+            if is_users {
+                if asked.fetch_add(1, SeqCst) == 0 {
+                    return None;
+                }
+                let delete = Delete::user(user_id(ADA));
+                let deleted = life.app.store.delete(&key(ALPHA), &delete).await;
+                assert!(deleted.expect("answers"));
+            }
+            Some(error("account_inactive"))
+        }
+    });
+    assert!(bot.is_some());
+    let report = swept(&life, &slack, &sweep(true)).await;
+    assert_eq!(verdicts(&report), [Verdict::PartlyGone]);
+    assert_eq!(report.repaired, 1);
+    assert_eq!(life.slots(ALPHA).await, ["install"]);
 }

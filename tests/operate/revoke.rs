@@ -586,3 +586,28 @@ async fn a_hold_goes_with_its_tenant_and_outlives_what_else_happens_to_it() {
     assert_eq!(life.handled(&event).await, Handled::Purged);
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
 }
+
+#[tokio::test]
+async fn a_tenant_that_cannot_be_put_on_hold_is_not_revoked() {
+    let backend = Unreliable::new(Arc::new(MemoryBackend::default()));
+    let life = Life::with(world(), Arc::new(backend.clone())).await;
+    life.install(ADA).await;
+    // Everything can be read, and nothing written.
+    backend.lose_commits(usize::MAX);
+    let error = revoked(&life, &life.app.slack).await.expect_err("no hold");
+    assert!(matches!(error, OperateError::Store(_)), "{error:?}");
+    assert_eq!(life.app.fake.calls("apps.uninstall"), 0);
+    assert!(life.app.fake.is_installed(ALPHA));
+}
+
+#[tokio::test]
+async fn an_installer_who_may_not_uninstall_an_app_without_a_bot_is_revoked() {
+    let life = Life::standing().await;
+    life.install_without_bot(ADA).await;
+    let no = Fault::error("no_permission").always();
+    life.app.fake.inject("apps.uninstall", no);
+    let outcome = revoked(&life, &life.app.slack).await;
+    assert_eq!(outcome.expect("done"), RevokeOutcome::TokensRevoked);
+    assert!(!life.app.fake.is_installed(ALPHA));
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+}
