@@ -375,7 +375,7 @@ async fn an_installation_that_shows_no_time_either_is_purged() {
     };
     let (row_key, row) = db.row(ALPHA, "install").await;
     let broken = Row {
-        metadata: Metadata::new("{}".to_owned()),
+        metadata: Metadata::new("{}"),
         ..row
     };
     db.overwrite(&row_key, broken).await;

@@ -75,17 +75,21 @@ impl Life {
 
     /// Somebody installs the app with user scopes only.
     pub async fn install_without_bot(&self, who: impl Into<Who>) {
-        let mut options = InstallOptions::default();
-        options.scopes = Some(Scopes::default());
-        options.user_scopes = Some(Scopes::from("search:read"));
+        let options = InstallOptions {
+            scopes: Some(Scopes::default()),
+            user_scopes: Some(Scopes::from("search:read")),
+            ..InstallOptions::default()
+        };
         let page = self.app.install_with(options, who).await;
         assert!(page.body().contains("is installed"), "{}", page.body());
     }
 
     /// Somebody installs the app with bot scopes only.
     pub async fn install_without_user(&self, who: impl Into<Who>) {
-        let mut options = InstallOptions::default();
-        options.user_scopes = Some(Scopes::default());
+        let options = InstallOptions {
+            user_scopes: Some(Scopes::default()),
+            ..InstallOptions::default()
+        };
         let page = self.app.install_with(options, who).await;
         assert!(page.body().contains("is installed"), "{}", page.body());
     }
