@@ -20,6 +20,7 @@ pub(crate) struct Unreliable {
 #[derive(Debug, Default)]
 struct Faults {
     down: AtomicBool,
+    unreadable: AtomicBool,
     commits: AtomicUsize,
     lost_commits: AtomicUsize,
     lost_answers: AtomicUsize,
@@ -36,6 +37,11 @@ impl Unreliable {
     /// Fails every call from now on, or none.
     pub(crate) fn set_down(&self, down: bool) {
         self.faults.down.store(down, Ordering::SeqCst);
+    }
+
+    /// Fails every read of named rows from now on, or none; what is due is still found.
+    pub(crate) fn set_unreadable(&self, unreadable: bool) {
+        self.faults.unreadable.store(unreadable, Ordering::SeqCst);
     }
 
     /// Does not carry out the next commits, and says that it does not know.
@@ -65,6 +71,9 @@ impl Unreliable {
 impl Backend for Unreliable {
     async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
         self.check()?;
+        if self.faults.unreadable.load(Ordering::SeqCst) {
+            return Err(Error::Unavailable("read lost on purpose".into()));
+        }
         self.inner.read(partition, slots).await
     }
 
@@ -238,5 +247,28 @@ impl Backend for Gathering {
 
     async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
         self.inner.due(now, limit).await
+    }
+}
+
+/// Answers a scan with small pages, whatever is asked for.
+#[derive(Debug)]
+pub(crate) struct Paged(pub(crate) Arc<dyn Backend>);
+
+#[async_trait]
+impl Backend for Paged {
+    async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
+        self.0.read(partition, slots).await
+    }
+
+    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
+        self.0.commit(partition, changes).await
+    }
+
+    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.0.scan(from, limit.min(4)).await
+    }
+
+    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
+        self.0.due(now, limit).await
     }
 }

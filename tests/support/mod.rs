@@ -16,6 +16,8 @@ pub(crate) mod providers;
 #[cfg(feature = "testing")]
 pub mod rotation;
 #[cfg(feature = "testing")]
+pub mod script;
+#[cfg(feature = "testing")]
 pub mod serving;
 
 use std::sync::Arc;

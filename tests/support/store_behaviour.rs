@@ -81,14 +81,18 @@ macro_rules! store_behaviour {
             what_is_due_is_found_behind_the_rows_of_other_apps
             what_was_stored_is_fetched_whole
             a_claim_that_is_released_or_over_may_be_taken_again
+            a_departure_beside_a_due_refresh_is_found_once
             a_departure_that_another_worker_put_off_is_not_due
             a_departure_stands_until_it_is_settled_whatever_is_installed
             a_hold_outlives_a_reinstall_and_touches_no_token
             a_purge_leaves_no_row_and_spares_the_look_alike
             a_purge_of_another_revision_takes_nothing
+            a_purge_that_a_reinstall_overtakes_takes_nothing
             a_request_is_claimed_by_one_of_64
             a_tenants_users_are_found_and_no_look_alikes
+            a_workspace_taken_away_during_a_purge_is_not_kept
             a_workspaces_organisation_changes_alone_and_loses_to_a_reinstall
+            an_outage_while_departures_are_read_is_an_error
             handled_requests_are_swept_when_their_time_is_over
             the_latest_word_on_a_workspaces_access_counts
         }
