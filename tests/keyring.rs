@@ -508,6 +508,20 @@ async fn a_retired_key_that_was_just_fetched_seals_nothing_and_is_kept_beside_th
     assert!(reads(&store, "T3").await);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_retired_key_is_fetched_again_ahead_of_time_too() {
+    let (db, _) = with_a_retired_key().await;
+    let provider = Remote::new();
+    let store = db.store_by(provider.clone()).await;
+    assert!(reads(&store, "T1").await);
+    advance(SOFT_AGE).await;
+    assert!(reads(&store, "T1").await);
+    settle().await;
+    provider.set_down(true);
+    advance(HARD_AGE - Duration::from_secs(2)).await;
+    assert!(reads(&store, "T1").await);
+}
+
 #[tokio::test]
 async fn a_keyring_row_of_another_form_is_refused() {
     let db = memory();

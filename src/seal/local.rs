@@ -336,8 +336,8 @@ mod tests {
         let missing = MasterKey::from_env(variable).expect_err("not set");
         assert!(missing.to_string().contains(variable), "{missing}");
         assert!(matches!(missing, MasterKeyError::NotSet { .. }));
-        // Cargo sets this one.
-        let refused = MasterKey::from_env("CARGO_MANIFEST_DIR").expect_err("a path");
+        // Every process has this one.
+        let refused = MasterKey::from_env("PATH").expect_err("a list of paths");
         assert!(matches!(refused, MasterKeyError::Form), "{refused:?}");
     }
 

@@ -259,10 +259,13 @@ pub(crate) async fn every_member_of_a_chain_is_kept(db: Db) {
     for credential in [Credential::Bot, user] {
         let key = of(credential);
         let kept = pair("kept", 0);
+        let first = pair("kept", 1);
+        let with_first = |chain: &mut Chain| chain.alternates = vec![mark(&first)];
+        update(&store, &key, Some(&first), with_first).await;
         let millis = |millis| after(100) + Duration::from_millis(millis);
         let change = |chain: &mut Chain| {
             chain.generation = 7;
-            chain.alternates = vec![mark(&kept)];
+            chain.alternates = vec![mark(&first), mark(&kept)];
             chain.issued_at = millis(1);
             chain.expires_at = Some(after(43_000));
             chain.lease = Some(Lease {
@@ -285,7 +288,8 @@ pub(crate) async fn every_member_of_a_chain_is_kept(db: Db) {
         change(&mut wanted);
         assert_eq!(stands.chain, wanted);
         assert_eq!(stands.grant.expires_at, wanted.expires_at);
-        assert_eq!(stands.alternates.len(), 1);
+        let alternates = stands.alternates.iter().map(Mark::of);
+        assert_eq!(alternates.collect::<Vec<_>>(), wanted.alternates);
 
         // Scopes change with a pair, where Slack says which.
         let mut next = rotating("xoxe.xoxb-next", &format!("xoxe-next-{key}"));

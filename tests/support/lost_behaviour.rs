@@ -1,14 +1,15 @@
 //! What the store does where a commit's answer is lost, or rows move between a look and a commit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use slack_installs::store::{Error, Facts};
-use slack_installs::{Delete, EncryptedStore, InstallationStore as _};
+use slack_installs::store::{Error, Facts, LifecycleStore as _};
+use slack_installs::{Delete, Departure, EncryptedStore, InstallationStore as _};
 
-use super::{fetch, gone, local, of, put};
+use super::{damage, fetch, gone, local, of, put};
 use crate::support::backends::Interrupted;
 use crate::support::installs::{
-    With, bot_id, bot_token, in_workspace, user_id, user_token, workspace_key,
+    With, bot_id, bot_token, in_workspace, noon, user_id, user_token, workspace_key,
 };
 use crate::support::meddling::{Fate, Meddling, Then};
 use crate::support::{Db, Store};
@@ -275,4 +276,77 @@ pub(crate) async fn a_note_that_a_reinstall_overtakes_adds_nothing(db: Db) {
         assert_eq!(standing.bot.expect("a bot").id, None);
         assert_eq!(standing.url, None);
     }
+}
+
+fn departure() -> Departure {
+    Departure::new(workspace_key("T1"), "app_uninstalled", noon())
+}
+
+pub(crate) async fn a_purge_that_a_reinstall_overtakes_takes_nothing(db: Db) {
+    let store = db.store().await;
+    let revision = put(&store, of("T1").with_user("U1", "xoxp-1")).await;
+    let purging = overtaken(&db).await;
+    let purged = purging.purge(&departure(), revision, Some(noon())).await;
+    assert!(matches!(purged, Err(Error::Conflict)), "{purged:?}");
+    let slots = db.rows_of("T1").await.into_iter();
+    let slots: Vec<_> = slots.map(|(slot, _)| slot).collect();
+    assert_eq!(slots, ["bot", "install", "user/U1", "user/U2"]);
+}
+
+/// Its rows need not open, and a departure of the time before is replaced.
+pub(crate) async fn a_purge_opens_nothing_and_leaves_its_own_note_alone(db: Db) {
+    let store = db.store().await;
+    for round in 1..=2 {
+        let revision = put(&store, of("T1").with_user("U1", "xoxp-1")).await;
+        for slot in ["install", "bot", "user/U1"] {
+            damage(&db, "T1", slot).await;
+        }
+        let tell_at = noon() + Duration::from_secs(round);
+        let noted = store.purge(&departure(), revision, Some(tell_at)).await;
+        let noted = noted.expect("purged").expect("there is a note");
+        assert_eq!((noted.attempts, &noted.departure), (0, &departure()));
+        let rows = db.rows_of("T1").await;
+        let [(slot, row)] = &rows[..] else {
+            panic!("{rows:?}")
+        };
+        assert_eq!((slot.as_str(), row.due_at), ("departure", Some(tell_at)));
+        let postponed = store.postpone(&noted, tell_at).await;
+        assert!(postponed.expect("answers").is_some());
+    }
+    let none = workspace_key("T2");
+    let never = Departure::new(none, "app_uninstalled", noon());
+    let revision = put(&store, of("T1")).await;
+    let refused = store.purge(&never, revision, Some(noon())).await;
+    assert!(matches!(refused, Err(Error::Conflict)), "{refused:?}");
+    assert!(db.rows_of("T2").await.is_empty());
+}
+
+pub(crate) async fn a_guarded_delete_of_everything_leaves_nothing(db: Db) {
+    let store = db.store().await;
+    for is_guarded in [true, false] {
+        let revision = put(&store, of("T1").with_user("U1", "xoxp-1")).await;
+        let delete = match is_guarded {
+            true => Delete::all().only(revision),
+            false => Delete::all(),
+        };
+        let deleted = store.delete(&workspace_key("T1"), &delete).await;
+        assert!(deleted.expect("deleted"));
+        assert!(db.rows_of("T1").await.is_empty());
+    }
+}
+
+pub(crate) async fn a_purge_whose_answer_was_lost_is_found_out_by_its_note(db: Db) {
+    let (backend, store, elsewhere) = two(&db).await;
+    let revision = put(&elsewhere, of("T1")).await;
+    let then = nothing();
+    backend.next([Fate::Lost { done: true, then }]);
+    let purged = store.purge(&departure(), revision, Some(noon())).await;
+    assert!(purged.expect("its note says so").is_some());
+
+    // Without one, nothing says whose purge it was.
+    let revision = put(&elsewhere, of("T1")).await;
+    let then = nothing();
+    backend.next([Fate::Lost { done: true, then }]);
+    assert_unavailable(&store.purge(&departure(), revision, None).await);
+    assert!(gone(&elsewhere, &workspace_key("T1")).await);
 }

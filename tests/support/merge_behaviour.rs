@@ -182,7 +182,11 @@ pub(crate) async fn a_hold_outlives_facts_that_do_not_open(db: Db) {
         reason: "ticket 1".to_owned(),
         at: noon(),
     };
-    put(&store, of("T1")).await;
+    // An installation is on hold by an operator's word only.
+    let mut installation = of("T1");
+    installation.hold = Some(hold.clone());
+    put(&store, installation).await;
+    assert_eq!(fetch(&store, &key, None).await.hold, None);
     assert!(store.hold(&key, &hold).await.expect("answers"));
     damage(&db, "T1", "install").await;
     put(&store, of("T1")).await;

@@ -113,6 +113,10 @@ macro_rules! store_behaviour {
             a_delete_that_holds_a_token_takes_that_one_only
             a_delete_that_holds_a_token_spares_the_one_that_replaces_it_meanwhile
             a_note_that_a_reinstall_overtakes_adds_nothing
+            a_guarded_delete_of_everything_leaves_nothing
+            a_purge_opens_nothing_and_leaves_its_own_note_alone
+            a_purge_that_a_reinstall_overtakes_takes_nothing
+            a_purge_whose_answer_was_lost_is_found_out_by_its_note
             of_installations_of_one_time_or_a_later_one_the_last_ones_facts_stand
             a_late_installation_adds_what_the_later_one_lacks_and_no_more
             a_channel_keeps_one_webhook_by_its_id_whatever_its_name
