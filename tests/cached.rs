@@ -315,7 +315,7 @@ async fn a_decision_to_change_nothing_is_not_taken_on_what_the_cache_kept() {
     assert!(standing.expect("installed").user.is_none(), "deleted");
 }
 
-/// A database whose next commit is held back: before it is carried out, or before its answer.
+/// A database that holds each commit twice: before it is applied, and before it returns.
 #[derive(Debug)]
 struct Held {
     inner: Arc<MemoryBackend>,
@@ -362,7 +362,7 @@ impl Backend for Held {
     }
 }
 
-/// A commit on its way, begun and not carried out.
+/// Begins a commit that the database has not applied yet.
 async fn begun(
     cache: &Arc<CachedBackend<Held>>,
     tenant: &Partition,
@@ -436,7 +436,7 @@ async fn a_commit_of_unknown_outcome_empties_the_cache_of_that_tenant_only() {
         assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
         assert_eq!(version(&cache, &t1).await, (!done).then_some(old));
     }
-    // What happened to T2 elsewhere is not seen yet, for nobody here touched it.
+    // A change of T2 by another process is not seen yet: no commit here was for T2.
     database
         .commit(&t2, &[Change::Clear])
         .await
@@ -446,7 +446,7 @@ async fn a_commit_of_unknown_outcome_empties_the_cache_of_that_tenant_only() {
     assert_eq!(version(&cache, &t2).await, None, "forgotten");
 }
 
-/// How old an answer is counts from before the question: a slow answer is old when it comes.
+/// The age of an answer counts from before the database was asked.
 #[tokio::test(start_paused = true)]
 async fn an_answer_is_as_old_as_its_question() {
     let database = Arc::new(MemoryBackend::default());
@@ -497,7 +497,7 @@ async fn an_answer_is_for_exactly_the_slots_that_were_asked_for() {
             assert_eq!(found, wanted);
         }
     }
-    // With its gaps, each is kept.
+    // Each answer is kept, also with an absent row.
     assert_eq!(cache.inner().reads.load(Ordering::SeqCst), 3);
 }
 

@@ -391,7 +391,7 @@ async fn opening_over_an_unreliable_database_succeeds_or_says_so() {
     assert_eq!(slots(&db).await, ["primary"]);
 }
 
-/// One that will not unwrap while it is told so, or that is down while it is told that.
+/// A provider that refuses to unwrap while `refuses` is set.
 #[derive(Debug)]
 struct Refusing {
     inner: LocalKeyProvider,
@@ -414,7 +414,7 @@ impl KeyProvider for Refusing {
     }
 }
 
-/// One mistake in a provider's permissions must not look like every tenant's data being damaged.
+/// A mistake in the permissions of a provider must not be reported as damaged data.
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_refuses_is_an_outage_and_no_damage() {
     let (db, refuses) = (memory(), Arc::new(AtomicBool::new(false)));
@@ -435,12 +435,12 @@ async fn a_provider_that_refuses_is_an_outage_and_no_damage() {
     assert!(reads(&store, "T1").await);
 }
 
-/// What cannot be opened now is not what cannot be opened ever: only that may be stored over.
+/// Only a row that can never be opened may be overwritten.
 #[tokio::test(start_paused = true)]
 async fn an_installation_whose_key_is_out_of_reach_is_not_stored_over() {
     let (db, _) = with_a_retired_key().await;
     let provider = Remote::new();
-    // It has the primary key by now, and not the one of T1's rows.
+    // It has the primary key in memory, but not the key of T1's rows.
     let store = db.store_by(provider.clone()).await;
     let rows = db.rows_of("T1").await;
     provider.set_down(true);
@@ -562,7 +562,7 @@ async fn a_lost_keyring_is_noticed_behind_the_rows_of_others() {
     }
     let (keyring, _) = db.row("keyring", "primary").await;
     db.remove(&keyring).await;
-    // Named so that the rows of this one come first.
+    // The rows of this app come first in a scan.
     let other = slack_installs::ClientId::new("-").expect("an id");
     let open = async |app| {
         let paged = Meddling::paged(Arc::clone(&db.backend), 1);

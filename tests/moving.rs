@@ -242,7 +242,7 @@ async fn a_row_that_does_not_open_is_named() {
     assert_eq!(verified.opened, 61);
 }
 
-/// Two databases differ in what they take.
+/// A target may refuse what the source keeps.
 #[tokio::test]
 async fn a_row_that_the_target_does_not_take_is_named_and_the_others_are_copied() {
     let (db, store) = filled().await;
@@ -311,7 +311,7 @@ async fn a_row_that_moved_in_the_target_is_not_pruned_unseen() {
     copy(&store, &*target, 100).await;
     let key = workspace_key("T3");
     store.delete(&key, &Delete::all()).await.expect("deleted");
-    // Between the page and the removal another pass replaces the row.
+    // Another pass replaces the row between the page and the delete.
     let (other, row) = {
         let rows = all_rows(&*target).await.into_iter();
         let is_t3 = |key: &Key| key.partition.as_str() == format!("{}/T3", db.app);
@@ -335,7 +335,7 @@ async fn a_row_that_moved_in_the_target_is_not_pruned_unseen() {
     assert!(stands.expect("answers")[0].is_some());
 }
 
-/// However small a page of either is, and however large one is asked for.
+/// Whatever the size of a page is.
 #[tokio::test]
 async fn a_move_asks_for_pages_that_fit_into_memory_and_sees_them_all() {
     let (db, store) = filled().await;
@@ -347,7 +347,7 @@ async fn a_move_asks_for_pages_that_fit_into_memory_and_sees_them_all() {
     moving.verify(None, usize::MAX).await.expect("answers");
     assert_eq!((source.most_asked(), target.most_asked()), (1000, 1000));
 
-    // Another app's rows come first in this one.
+    // In this target, the rows of another app come first.
     let crowded = Arc::new(MemoryBackend::default());
     let other = ClientId::new("-").expect("an id");
     let opened = EncryptedStore::open(Arc::clone(&crowded), provider(), other).await;
@@ -359,7 +359,7 @@ async fn a_move_asks_for_pages_that_fit_into_memory_and_sees_them_all() {
     assert!(matches!(refused, Err(CopyError::InUse)), "{refused:?}");
 }
 
-/// Whoever forges the note of a copy knows what stands in the clear.
+/// Metadata is readable in the database, so it can be forged.
 #[tokio::test]
 async fn a_note_that_only_looks_like_ours_begins_no_copy_and_ends_none() {
     let (db, store) = filled().await;
@@ -387,7 +387,7 @@ async fn a_note_that_only_looks_like_ours_begins_no_copy_and_ends_none() {
         put(&target, &note.partition, &note.slot, &forged).await;
         let refused = store.copy_to(&target, None, 100).await;
         assert!(matches!(refused, Err(CopyError::InUse)), "{refused:?}");
-        // Not even where our key stands already.
+        // The same with our primary key in the target.
         let primary = keyring("primary");
         put(&target, &primary.partition, &primary.slot, &ours).await;
         for _ in 0..2 {
@@ -395,7 +395,7 @@ async fn a_note_that_only_looks_like_ours_begins_no_copy_and_ends_none() {
             assert!(matches!(refused, Err(CopyError::NotCopied)), "{refused:?}");
         }
     }
-    // Nor is it finished where another store's key stands and no note at all.
+    // The same with the key of another store and no note.
     let target = MemoryBackend::default();
     let primary = keyring("primary");
     put(&target, &primary.partition, &primary.slot, &theirs).await;
@@ -415,7 +415,7 @@ async fn of_two_copies_that_begin_at_once_one_goes_on() {
             other.copy_to(&*begun, None, 1).await.expect("begun");
         })
     });
-    // It has looked for a note and found none.
+    // The first read found no note.
     let refused = store.copy_to(&meddling, None, 100).await;
     assert!(
         matches!(refused, Err(CopyError::InUse)),

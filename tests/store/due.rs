@@ -1,4 +1,4 @@
-//! How a store asks for what is due where others' rows stand before its own.
+//! How a store finds its due rows behind the rows of other apps.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::support::installs::noon;
 use crate::support::meddling::Meddling;
 use crate::support::providers::master_key;
 
-/// A database with more due rows of another app than anybody asks for.
+/// A database with any number of due rows, all of another app.
 struct Crowded {
     inner: MemoryBackend,
     row: (Key, Row),
@@ -42,7 +42,7 @@ impl Backend for Crowded {
     }
 
     async fn due(&self, _: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
-        // Whoever asks for more than a machine holds is told so by the test, not by the machine.
+        // Limited, so that a search without a limit fails the test and not the machine.
         Ok(vec![self.row.clone(); limit.min(100_000)])
     }
 }

@@ -1,4 +1,4 @@
-//! When states and handled requests are swept, and what a sweep leaves.
+//! When states and handled requests are swept, and what a sweep does not remove.
 //!
 //! Time here is tokio's, paused: it moves only when a test moves it, or when nothing else can
 //! happen.
@@ -27,7 +27,7 @@ fn memory() -> Db {
     Db::new(Arc::new(MemoryBackend::default()))
 }
 
-/// A store that believes that it is an hour after noon.
+/// A store whose clock is an hour past noon.
 async fn late(db: &Db, backend: Meddling) -> (Arc<Meddling>, Swept) {
     let backend = Arc::new(backend);
     let provider = LocalKeyProvider::from(master_key());
@@ -67,7 +67,7 @@ async fn flows_and_requests_have_what_is_over_swept_once_a_minute() {
         assert_eq!(backend.dues(), sweeps, "a minute has not passed");
         advance(Duration::from_millis(1)).await;
     }
-    // A request that is remembered does as well.
+    // A claim of a request starts a sweep too.
     let claimed = store.claim(&SeenId([3; 32]), noon(), after(60)).await;
     claimed.expect("the store answers");
     settle().await;
@@ -131,7 +131,7 @@ async fn a_sweep_takes_page_after_page_and_stops_after_ten() {
     assert_eq!(store.sweep_expired_states().await.expect("swept"), 1001);
     assert_eq!(backend.dues(), 2);
 
-    // An index that goes on naming what is gone is not asked for ever.
+    // A sweep ends although the index still names rows that are deleted.
     let (backend, store) = late(&db, Meddling::new(Arc::new(lagging))).await;
     assert_eq!(store.sweep_expired_states().await.expect("swept"), 0);
     assert_eq!(backend.dues(), 10);

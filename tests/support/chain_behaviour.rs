@@ -1,4 +1,4 @@
-//! Chains of tokens as the store keeps them, and which pair stands once an installation was stored
+//! How the store keeps a chain of tokens, and which pair is current after an installation is stored
 //! over another.
 
 use std::time::{Duration, SystemTime};
@@ -87,7 +87,7 @@ async fn update(
     updated.expect("the store answers").expect("a chain stands")
 }
 
-/// Puts this pair in place of the one that stands.
+/// Replaces the current pair with this one.
 async fn refreshed(store: &Store, next: &Grant) {
     let moved = update(store, &bot(), Some(next), |chain| {
         chain.generation += 1;
@@ -123,7 +123,7 @@ pub(crate) async fn the_first_pair_stored_after_many_refreshes_brings_nothing_ba
     for nth in 1..=8 {
         refreshed(&store, &pair("a", nth)).await;
     }
-    // What happens to a chain besides is no refresh, and makes it forget no pair.
+    // An update that is no refresh removes no mark of an earlier pair.
     for attempts in [1, 2, 1, 2, 1, 2, 0] {
         update(&store, &bot(), None, |chain| chain.attempts = attempts).await;
     }
@@ -132,7 +132,7 @@ pub(crate) async fn the_first_pair_stored_after_many_refreshes_brings_nothing_ba
         put(&store, installed(pair("a", nth), 0)).await;
         assert_eq!(standing(&store).await, before, "pair {nth}");
     }
-    // A chain remembers so many pairs, however often it was refreshed.
+    // The number of marks is limited, however often the chain is refreshed.
     let mut lengths = Vec::new();
     for nth in 10..40 {
         refreshed(&store, &pair("a", nth)).await;
@@ -163,8 +163,8 @@ pub(crate) async fn another_installations_marks_are_not_ours(db: Db) {
     let anew = chain(&store, &bot()).await;
     assert_eq!(anew.chain, begun(&pair("b", 0), 10));
 
-    // Late by now, each pair of the first installation is kept for the case that it is the one
-    // that lives; had the second one refreshed them away, they would be gone.
+    // Each pair of the earlier installation is stored as an alternate: Slack may have kept it.
+    // If the new chain had taken over the old marks, these pairs would be ignored.
     for nth in 0..=3 {
         put(&store, installed(pair("a", nth), 0)).await;
     }
@@ -174,7 +174,7 @@ pub(crate) async fn another_installations_marks_are_not_ours(db: Db) {
     assert_eq!(kept.grant.access_token.expose(), "xoxe.xoxb-b-0");
     assert_eq!(kept.chain.refresh, anew.chain.refresh);
 
-    // Once more: they are there already. A reinstall begins without them.
+    // Stored again, a pair is not added twice. A reinstall begins without alternates.
     put(&store, installed(pair("a", 2), 0)).await;
     assert_eq!(standing(&store).await, shown(&kept));
     put(&store, installed(pair("c", 0), 20)).await;
@@ -186,7 +186,7 @@ pub(crate) async fn another_installations_marks_are_not_ours(db: Db) {
 pub(crate) async fn the_pair_that_stands_stored_again_changes_nothing_of_its_chain(db: Db) {
     let store = db.store().await;
     put(&store, installed(pair("a", 0), 10)).await;
-    // The late pair of another installation is kept beside it.
+    // The pair of an earlier installation is stored as an alternate.
     put(&store, installed(pair("late", 0), 0)).await;
     refreshed(&store, &pair("a", 1)).await;
     update(&store, &bot(), None, |chain| {
@@ -201,7 +201,7 @@ pub(crate) async fn the_pair_that_stands_stored_again_changes_nothing_of_its_cha
         put(&store, installed(pair("a", 1), second)).await;
         assert_eq!(standing(&store).await, before, "at {second}");
     }
-    // It is of its latest installation from then on, whichever was stored last.
+    // The pair belongs to its latest installation, in whatever order they were stored.
     put(&store, installed(pair("a", 1), 50)).await;
     put(&store, installed(pair("b", 0), 99)).await;
     let kept = chain(&store, &bot()).await;
@@ -376,7 +376,7 @@ pub(crate) async fn a_decision_is_shown_the_chain_that_stands_and_nothing_is_mad
     let left = store.update(&bot(), None, &mut |_| None).await;
     let left = left.expect("the store answers").expect("it stands");
     assert_eq!(shown(&left), before.0);
-    // Neither stood nor offered: to write it would lose the pair.
+    // This token is neither stored nor offered: writing its mark would lose the pair.
     let mut strange = |chain: Option<&Chain>| {
         let mut next = chain.cloned()?;
         next.refresh = Some(mark(&pair("strange", 0)));
@@ -437,7 +437,7 @@ pub(crate) async fn chains_of_this_app_are_listed_and_nothing_else(db: Db) {
     }
 }
 
-/// Rows that are due, earlier than any chain, and are none.
+/// Stores rows of other kinds that are due before any chain.
 async fn noise(store: &Store) {
     for number in 0..4 {
         let id = StateId([number; 32]);

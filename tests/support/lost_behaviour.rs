@@ -1,4 +1,5 @@
-//! What the store does where a commit's answer is lost, or rows move between a look and a commit.
+//! What the store does when the response of a commit is lost, or a row changes between the read
+//! and the commit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::support::{Db, Store};
 
 type Meddled = EncryptedStore<Arc<Meddling>>;
 
-/// A store over a database that does what it is told to, and another process's.
+/// A store over a database that fails as the test chooses, and the store of another process.
 async fn two(db: &Db) -> (Arc<Meddling>, Meddled, Store) {
     let backend = Arc::new(Meddling::new(Arc::clone(&db.backend)));
     let store = db.store_over(Arc::clone(&backend), local()).await;
@@ -42,7 +43,7 @@ fn assert_unavailable<T: std::fmt::Debug>(outcome: &Result<T, Error>) {
 
 pub(crate) async fn a_store_whose_answer_was_lost_undoes_no_purge(db: Db) {
     let (backend, store, elsewhere) = two(&db).await;
-    // Over a bot; beside a user only, where the bot's place was empty, as it is after a purge.
+    // The second has no bot: that slot is empty before the commit and after the purge.
     let standing = [of("T1"), in_workspace("T1").with_user("U1", "xoxp-1")];
     for standing in standing {
         put(&elsewhere, standing).await;
@@ -160,8 +161,8 @@ pub(crate) async fn a_decision_is_taken_a_hundred_times_and_no_more(db: Db) {
     assert!(deleted.expect("the hundredth"));
 }
 
-/// A store between whose look and commit a user installs: the facts move, and no row beside them
-/// that stood before.
+/// A store that is interrupted between its next read and its commit: another user installs, which
+/// changes the facts of the installation and no other existing row.
 async fn overtaken(db: &Db) -> EncryptedStore<Arc<Interrupted>> {
     let backend = Arc::new(Interrupted::new(Arc::clone(&db.backend)));
     let store = db.store_over(Arc::clone(&backend), local()).await;
@@ -236,7 +237,7 @@ pub(crate) async fn a_delete_that_holds_a_token_takes_that_one_only(db: Db) {
         assert!(store.delete(&key, &delete).await.expect("it is the one"));
         assert!(!store.delete(&key, &delete).await.expect("gone already"));
     }
-    // Whoever takes everything holds nothing.
+    // A delete of everything ignores the held token.
     let all = Delete::all().holding(&bot.grant.access_token);
     assert!(store.delete(&key, &all).await.expect("deleted"));
     assert!(gone(&store, &key).await);
@@ -293,7 +294,7 @@ pub(crate) async fn a_purge_that_a_reinstall_overtakes_takes_nothing(db: Db) {
     assert_eq!(slots, ["bot", "install", "user/U1", "user/U2"]);
 }
 
-/// Its rows need not open, and a departure of the time before is replaced.
+/// The rows need not open, and the note of an earlier departure is replaced.
 pub(crate) async fn a_purge_opens_nothing_and_leaves_its_own_note_alone(db: Db) {
     let store = db.store().await;
     for round in 1..=2 {
@@ -343,7 +344,7 @@ pub(crate) async fn a_purge_whose_answer_was_lost_is_found_out_by_its_note(db: D
     let purged = store.purge(&departure(), revision, Some(noon())).await;
     assert!(purged.expect("its note says so").is_some());
 
-    // Without one, nothing says whose purge it was.
+    // Without a note, the rows cannot show whose purge it was.
     let revision = put(&elsewhere, of("T1")).await;
     let then = nothing();
     backend.next([Fate::Lost { done: true, then }]);

@@ -1,4 +1,4 @@
-//! A database to whose commits a test says what becomes of them.
+//! A database whose next commits fail in the way that a test chooses.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,19 +13,19 @@ use slack_installs::backend::{Backend, Change, Cursor, Error, Key, Page, Partiti
 
 /// What becomes of one commit.
 pub(crate) enum Fate {
-    /// It is refused, as if a row had moved.
+    /// It fails with a conflict.
     Conflict,
-    /// It is refused, as what no database takes.
+    /// It fails as malformed.
     Malformed,
-    /// It is carried out or not, then this happens, and its answer is lost.
+    /// It is applied or not, then `then` runs, and the caller gets no response.
     Lost { done: bool, then: Then },
 }
 
-/// What happens before a caller is told.
+/// What runs before the caller gets an error.
 pub(crate) type Then = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Counts what it is asked for, and treats the next commits as it is told to. A commit of no
-/// changes is neither counted nor treated.
+/// Counts calls, and fails the next commits as the test chose. A commit without changes is not
+/// counted and does not fail.
 pub(crate) struct Meddling {
     inner: Arc<dyn Backend>,
     fates: Mutex<VecDeque<Fate>>,
@@ -41,7 +41,7 @@ impl Meddling {
         Self::paged(inner, usize::MAX)
     }
 
-    /// With pages of a scan of so many rows at most.
+    /// The same, with at most this many rows in a page of a scan.
     pub(crate) fn paged(inner: Arc<dyn Backend>, longest_page: usize) -> Self {
         Self {
             inner,
@@ -54,27 +54,27 @@ impl Meddling {
         }
     }
 
-    /// Treats the next commits so, in this order.
+    /// Sets the fates of the next commits, in this order.
     pub(crate) fn next(&self, fates: impl IntoIterator<Item = Fate>) {
         self.fates().extend(fates);
     }
 
-    /// Fails so many reads from now on.
+    /// Fails the next reads, this many of them.
     pub(crate) fn fail_reads(&self, reads: usize) {
         self.failing_reads.store(reads, Ordering::SeqCst);
     }
 
-    /// How many commits it was asked for.
+    /// The number of commits so far.
     pub(crate) fn commits(&self) -> usize {
         self.commits.load(Ordering::SeqCst)
     }
 
-    /// How often it was asked for what is due.
+    /// The number of calls of `due` so far.
     pub(crate) fn dues(&self) -> usize {
         self.dues.load(Ordering::SeqCst)
     }
 
-    /// The most rows of a scan, or of what is due, that it was asked for at once.
+    /// The largest limit of a `scan` or a `due` so far.
     pub(crate) fn most_asked(&self) -> usize {
         self.most_asked.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! What `store` keeps of an installation that stands, member by member.
+//! What `store` keeps of the stored installation, member by member.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::installs::{
     user_token, webhook_urls, whole, workspace_key,
 };
 
-/// An installation of T1 at this second that has everything, and names all of it by `name`.
+/// An installation of T1 at this second with every member set; `name` is part of each value.
 fn everything(name: &str, second: u64) -> Installation {
     let home = Home::new(
         Some(Enterprise {
@@ -52,7 +52,7 @@ pub(crate) async fn of_installations_of_one_time_or_a_later_one_the_last_ones_fa
         let standing = fetch(&store, &next.key(), Some("U1")).await;
         assert_eq!(whole(&standing), whole(&next));
     }
-    // What is left unsaid of a place is not true of it any more.
+    // A member that the later installation leaves out is removed.
     let mut left = at_second(in_workspace("T1"), 4);
     left.installed_by = None;
     let team = left.home.team().cloned();
@@ -80,7 +80,7 @@ pub(crate) async fn a_late_installation_adds_what_the_later_one_lacks_and_no_mor
     let standing = fetch(&store, &later.key(), Some("U2")).await;
     assert_eq!(user_token(&standing), Some(("U2", "xoxp-early")));
 
-    // The same where a late one has what the later one lacks in its facts alone.
+    // The same when the later installation has nothing but its facts.
     let key = workspace_key("T2");
     put(&store, at_second(in_workspace("T2"), 9)).await;
     let mut early = at_second(of("T2"), 0);
@@ -182,7 +182,7 @@ pub(crate) async fn a_hold_outlives_facts_that_do_not_open(db: Db) {
         reason: "ticket 1".to_owned(),
         at: noon(),
     };
-    // An installation is on hold by an operator's word only.
+    // Only an operator puts an installation on hold.
     let mut installation = of("T1");
     installation.hold = Some(hold.clone());
     put(&store, installation).await;
@@ -192,7 +192,7 @@ pub(crate) async fn a_hold_outlives_facts_that_do_not_open(db: Db) {
     put(&store, of("T1")).await;
     assert_eq!(fetch(&store, &key, None).await.hold, Some(hold.clone()));
 
-    // One that has ended stays ended, and so does one that a reinstall brings.
+    // A hold that has ended is not put on again by a reinstall.
     let ended = Hold {
         is_on: false,
         ..hold.clone()
