@@ -415,6 +415,7 @@ mod tests {
             "T0/../A",
             "T0ALPHA\n",
             "Tä1",
+            "T0alpha",
         ] {
             assert!(TeamId::new(bad).is_err(), "{bad:?}");
         }

@@ -396,6 +396,41 @@ async fn a_read_during_a_commit_is_not_kept() {
 }
 
 #[tokio::test]
+async fn a_read_during_a_commit_is_not_answered_with_what_was_kept_before_it() {
+    let database = Arc::new(MemoryBackend::default());
+    let cache = Arc::new(CachedBackend::new(
+        Held::new(&database),
+        CacheOptions::default(),
+    ));
+    let t1 = tenant("T1");
+    let (old, change) = put(Expect::Absent);
+    database.commit(&t1, &[change]).await.expect("committed");
+    assert_eq!(version(&*cache, &t1).await, Some(old));
+    let (new, change) = put(Expect::Version(old));
+    let commit = begun(&cache, &t1, change).await;
+    cache.inner().before.add_permits(1);
+    passed(&cache.inner().carried_out).await;
+    assert_eq!(version(&*cache, &t1).await, Some(new), "it is applied");
+    cache.inner().after.add_permits(1);
+    commit.await.expect("no panic").expect("committed");
+}
+
+#[tokio::test]
+async fn a_commit_of_nothing_empties_every_cache_on_its_way() {
+    let database = Arc::new(MemoryBackend::default());
+    let inner = CachedBackend::new(Arc::clone(&database), CacheOptions::default());
+    let cache = CachedBackend::new(inner, CacheOptions::default());
+    let t1 = tenant("T1");
+    let (old, change) = put(Expect::Absent);
+    database.commit(&t1, &[change]).await.expect("committed");
+    assert_eq!(version(&cache, &t1).await, Some(old));
+    let cleared = database.commit(&t1, &[Change::Clear]).await;
+    cleared.expect("committed");
+    cache.commit(&t1, &[]).await.expect("committed");
+    assert_eq!(version(&cache, &t1).await, None);
+}
+
+#[tokio::test]
 async fn a_commit_whose_caller_goes_away_is_seen_all_the_same() {
     let database = Arc::new(MemoryBackend::default());
     let cache = Arc::new(CachedBackend::new(

@@ -328,9 +328,9 @@ async fn a_row_that_moved_in_the_target_is_not_pruned_unseen() {
         };
         put(&*inner, &partition, &slot, &row).await;
     });
-    meddling.next([Fate::Lost { done: false, then }]);
-    let away = store.prune(&meddling, None, 100).await;
-    assert!(away.expect_err("the answer was lost").is_transient());
+    meddling.next([Fate::Overtaken(then)]);
+    let pruned = store.prune(&meddling, None, 100).await;
+    assert!(matches!(pruned, Err(CopyError::Store(_))), "{pruned:?}");
     let stands = target.read(&other.partition, &[other.slot]).await;
     assert!(stands.expect("answers")[0].is_some());
 }
@@ -425,12 +425,22 @@ async fn of_two_copies_that_begin_at_once_one_goes_on() {
 
 #[tokio::test]
 async fn a_note_that_another_source_has_just_written_is_not_written_over() {
-    let (_, store) = filled().await;
-    let target = Arc::new(Meddling::new(Arc::new(MemoryBackend::default())));
-    target.next([Fate::Conflict]);
+    let (db, store) = filled().await;
+    let other = db.store_over(MemoryBackend::default(), provider()).await;
+    let inner = Arc::new(MemoryBackend::default());
+    let target = Meddling::new(Arc::clone(&inner) as Arc<dyn Backend>);
+    let begun = Arc::clone(&inner);
+    let then = Box::pin(async move {
+        let copied = other.copy_to(&*begun, None, 100).await;
+        assert_eq!(copied.expect("begun").copied, 1);
+    });
+    target.next([Fate::Overtaken(then)]);
     let refused = store.copy_to(&target, None, 100).await;
     assert!(refused.expect_err("another has begun").is_transient());
-    assert_eq!(target.commits(), 1);
+    let rows = rows_of(&db, &*inner).await;
+    assert_eq!(rows.len(), 1, "the other's data key");
+    let refused = store.copy_to(&target, None, 100).await;
+    assert!(matches!(refused, Err(CopyError::InUse)), "{refused:?}");
 }
 
 #[tokio::test]

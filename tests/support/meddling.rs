@@ -17,6 +17,8 @@ pub(crate) enum Fate {
     Conflict,
     /// It fails as malformed.
     Malformed,
+    /// This runs first, then it is applied as far as it still can be.
+    Overtaken(Then),
     /// It is applied or not, then `then` runs, and the caller gets no response.
     Lost { done: bool, then: Then },
 }
@@ -112,6 +114,10 @@ impl Backend for Meddling {
         match fate {
             None => self.inner.commit(partition, changes).await,
             Some(Fate::Conflict) => Err(Error::Conflict),
+            Some(Fate::Overtaken(then)) => {
+                then.await;
+                self.inner.commit(partition, changes).await
+            }
             Some(Fate::Malformed) => Err(Error::Malformed("refused on purpose".into())),
             Some(Fate::Lost { done, then }) => {
                 if done {
