@@ -14,6 +14,7 @@ use slack_installs::store::LifecycleStore;
 use slack_installs::{Delete, InstallationStore, LocalKeyProvider};
 use support::Db;
 use support::installs::{With, in_workspace, noon, user_id, workspace_key};
+use support::meddling::{Fate, Meddling};
 use support::providers::master_key;
 use tokio::sync::Semaphore;
 
@@ -312,4 +313,234 @@ async fn a_decision_to_change_nothing_is_not_taken_on_what_the_cache_kept() {
     store.delete(&key, &delete).await.expect("answers");
     let standing = elsewhere.fetch(&key, Some(&user)).await.expect("answers");
     assert!(standing.expect("installed").user.is_none(), "deleted");
+}
+
+/// A database that holds each commit twice: before it is applied, and before it returns.
+#[derive(Debug)]
+struct Held {
+    inner: Arc<MemoryBackend>,
+    before: Semaphore,
+    carried_out: Semaphore,
+    after: Semaphore,
+}
+
+impl Held {
+    fn new(inner: &Arc<MemoryBackend>) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            before: Semaphore::new(0),
+            carried_out: Semaphore::new(0),
+            after: Semaphore::new(0),
+        }
+    }
+}
+
+async fn passed(gate: &Semaphore) {
+    gate.acquire().await.expect("never closed").forget();
+}
+
+#[async_trait]
+impl Backend for Held {
+    async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
+        self.inner.read(partition, slots).await
+    }
+
+    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
+        passed(&self.before).await;
+        let outcome = self.inner.commit(partition, changes).await;
+        self.carried_out.add_permits(1);
+        passed(&self.after).await;
+        outcome
+    }
+
+    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.inner.scan(from, limit).await
+    }
+
+    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
+        self.inner.due(now, limit).await
+    }
+}
+
+/// Begins a commit that the database has not applied yet.
+async fn begun(
+    cache: &Arc<CachedBackend<Held>>,
+    tenant: &Partition,
+    change: Change,
+) -> tokio::task::JoinHandle<Result<(), Error>> {
+    let (cache, tenant) = (Arc::clone(cache), tenant.clone());
+    let commit = tokio::spawn(async move { cache.commit(&tenant, &[change]).await });
+    tokio::task::yield_now().await;
+    commit
+}
+
+#[tokio::test]
+async fn a_read_during_a_commit_is_not_kept() {
+    let database = Arc::new(MemoryBackend::default());
+    let cache = Arc::new(CachedBackend::new(
+        Held::new(&database),
+        CacheOptions::default(),
+    ));
+    let t1 = tenant("T1");
+    let (old, change) = put(Expect::Absent);
+    database.commit(&t1, &[change]).await.expect("committed");
+    let (new, change) = put(Expect::Version(old));
+    let commit = begun(&cache, &t1, change).await;
+    for _ in 0..2 {
+        assert_eq!(version(&*cache, &t1).await, Some(old), "as it stands now");
+    }
+    cache.inner().before.add_permits(1);
+    cache.inner().after.add_permits(1);
+    commit.await.expect("no panic").expect("committed");
+    assert_eq!(version(&*cache, &t1).await, Some(new));
+}
+
+#[tokio::test]
+async fn a_read_during_a_commit_is_not_answered_with_what_was_kept_before_it() {
+    let database = Arc::new(MemoryBackend::default());
+    let cache = Arc::new(CachedBackend::new(
+        Held::new(&database),
+        CacheOptions::default(),
+    ));
+    let t1 = tenant("T1");
+    let (old, change) = put(Expect::Absent);
+    database.commit(&t1, &[change]).await.expect("committed");
+    assert_eq!(version(&*cache, &t1).await, Some(old));
+    let (new, change) = put(Expect::Version(old));
+    let commit = begun(&cache, &t1, change).await;
+    cache.inner().before.add_permits(1);
+    passed(&cache.inner().carried_out).await;
+    assert_eq!(version(&*cache, &t1).await, Some(new), "it is applied");
+    cache.inner().after.add_permits(1);
+    commit.await.expect("no panic").expect("committed");
+}
+
+#[tokio::test]
+async fn a_commit_of_nothing_empties_every_cache_on_its_way() {
+    let database = Arc::new(MemoryBackend::default());
+    let inner = CachedBackend::new(Arc::clone(&database), CacheOptions::default());
+    let cache = CachedBackend::new(inner, CacheOptions::default());
+    let t1 = tenant("T1");
+    let (old, change) = put(Expect::Absent);
+    database.commit(&t1, &[change]).await.expect("committed");
+    assert_eq!(version(&cache, &t1).await, Some(old));
+    let cleared = database.commit(&t1, &[Change::Clear]).await;
+    cleared.expect("committed");
+    cache.commit(&t1, &[]).await.expect("committed");
+    assert_eq!(version(&cache, &t1).await, None);
+}
+
+#[tokio::test]
+async fn a_commit_whose_caller_goes_away_is_seen_all_the_same() {
+    let database = Arc::new(MemoryBackend::default());
+    let cache = Arc::new(CachedBackend::new(
+        Held::new(&database),
+        CacheOptions::default(),
+    ));
+    let t1 = tenant("T1");
+    let (old, change) = put(Expect::Absent);
+    database.commit(&t1, &[change]).await.expect("committed");
+    let (new, change) = put(Expect::Version(old));
+    let commit = begun(&cache, &t1, change).await;
+    assert_eq!(version(&*cache, &t1).await, Some(old));
+    cache.inner().before.add_permits(1);
+    passed(&cache.inner().carried_out).await;
+    commit.abort();
+    assert!(commit.await.expect_err("it was dropped").is_cancelled());
+    assert_eq!(version(&*cache, &t1).await, Some(new));
+}
+
+#[tokio::test]
+async fn a_commit_of_unknown_outcome_empties_the_cache_of_that_tenant_only() {
+    let database = Arc::new(MemoryBackend::default());
+    let meddling = Arc::new(Meddling::new(Arc::clone(&database) as Arc<dyn Backend>));
+    let cache = CachedBackend::new(Arc::clone(&meddling), CacheOptions::default());
+    let (t1, t2) = (tenant("T1"), tenant("T2"));
+    let (old, change) = put(Expect::Absent);
+    database.commit(&t1, &[change]).await.expect("committed");
+    let (other, change) = put(Expect::Absent);
+    database.commit(&t2, &[change]).await.expect("committed");
+    for done in [false, true] {
+        assert_eq!(version(&cache, &t1).await, Some(old));
+        assert_eq!(version(&cache, &t2).await, Some(other));
+        meddling.next([Fate::Lost {
+            done,
+            then: Box::pin(async {}),
+        }]);
+        let outcome = cache.commit(&t1, &[Change::Clear]).await;
+        assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
+        assert_eq!(version(&cache, &t1).await, (!done).then_some(old));
+    }
+    // A change of T2 by another process is not seen yet: no commit here was for T2.
+    database
+        .commit(&t2, &[Change::Clear])
+        .await
+        .expect("committed");
+    assert_eq!(version(&cache, &t2).await, Some(other), "from the cache");
+    cache.commit(&t2, &[]).await.expect("nothing is asked");
+    assert_eq!(version(&cache, &t2).await, None, "forgotten");
+}
+
+/// The age of an answer counts from before the database was asked.
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_as_old_as_its_question() {
+    let database = Arc::new(MemoryBackend::default());
+    let cache = Arc::new(CachedBackend::new(
+        Watched::new(&database),
+        CacheOptions::default(),
+    ));
+    let t1 = tenant("T1");
+    let (first, change) = put(Expect::Absent);
+    database.commit(&t1, &[change]).await.expect("committed");
+    let watched = cache.inner();
+    watched.released.forget_permits(Semaphore::MAX_PERMITS);
+    let reader = tokio::spawn({
+        let (cache, t1) = (Arc::clone(&cache), t1.clone());
+        async move { version(&*cache, &t1).await }
+    });
+    passed(&watched.answered).await;
+    tokio::time::advance(Duration::from_millis(1500)).await;
+    watched.released.add_permits(1000);
+    assert_eq!(reader.await.expect("no panic"), Some(first));
+    tokio::time::advance(Duration::from_millis(499)).await;
+    assert_eq!(version(&*cache, &t1).await, Some(first));
+    assert_eq!(watched.reads.load(Ordering::SeqCst), 1);
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(version(&*cache, &t1).await, Some(first));
+    assert_eq!(watched.reads.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn an_answer_is_for_exactly_the_slots_that_were_asked_for() {
+    let database = Arc::new(MemoryBackend::default());
+    let cache = CachedBackend::new(Watched::new(&database), CacheOptions::default());
+    let t1 = tenant("T1");
+    let (standing, change) = put(Expect::Absent);
+    database.commit(&t1, &[change]).await.expect("committed");
+    let user = Slot::new("user/U1").expect("a name");
+    for slots in [vec![bot(), user.clone()], vec![user, bot()], vec![bot()]] {
+        for _ in 0..2 {
+            let rows = cache.read(&t1, &slots).await.expect("answers");
+            let found: Vec<_> = rows
+                .iter()
+                .map(|row| row.as_ref().map(|it| it.version))
+                .collect();
+            let wanted: Vec<_> = slots
+                .iter()
+                .map(|slot| (*slot == bot()).then_some(standing))
+                .collect();
+            assert_eq!(found, wanted);
+        }
+    }
+    // Each answer is kept, also with an absent row.
+    assert_eq!(cache.inner().reads.load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn the_bounds_are_the_stated_ones() {
+    let stated = CacheOptions {
+        max_age: Duration::from_secs(2),
+        max_answers: 10_000,
+    };
+    assert_eq!(CacheOptions::default(), stated);
 }

@@ -7,6 +7,11 @@ mod support;
 #[path = "support/store_behaviour.rs"]
 mod store_behaviour;
 
+#[path = "store/due.rs"]
+mod due;
+#[path = "store/sweeps.rs"]
+mod sweeps;
+
 mod memory {
     use std::sync::Arc;
 

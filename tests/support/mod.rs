@@ -12,6 +12,7 @@ pub mod houses;
 pub(crate) mod installs;
 #[cfg(feature = "testing")]
 pub mod life;
+pub(crate) mod meddling;
 pub(crate) mod providers;
 #[cfg(feature = "testing")]
 pub mod rotation;
