@@ -36,7 +36,7 @@ fn empty() -> Chain {
         generation: 0,
         refresh: None,
         alternates: Vec::new(),
-        issued_at: at(6),
+        issued_at: at(1),
         expires_at: None,
         lease: None,
         attempts: 0,
