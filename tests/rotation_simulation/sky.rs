@@ -268,7 +268,7 @@ impl Transport for Network {
 }
 
 /// Of refreshes: how many in 1,000 meet an operator who puts the tenant on hold.
-const HELD: u32 = 60;
+const HELD: u32 = 200;
 
 /// Slack's outage: whatever it answers, it did nothing.
 async fn away(sky: &Sky) -> Result<http::Response<Bytes>, TransportError> {
