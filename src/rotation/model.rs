@@ -396,17 +396,14 @@ impl State {
     }
 
     /// Whether this worker may refresh: for a caller always, for none if the worker is to.
-    fn comes(&self, number: usize, protocol: &Protocol) -> Option<bool> {
+    fn comes(&self, number: usize, protocol: &Protocol) -> bool {
         let First::Worker { keeps_alive } = self.first else {
-            return Some(false);
+            return true;
         };
-        if number > 0 {
-            return Some(false);
-        }
         let keep_alive = keeps_alive.then_some(20 * DAY);
         let later = now() + 21 * DAY;
         let (_, served) = (protocol.serve)(self.record.as_ref(), later, keep_alive);
-        (served == Served::Refresh).then_some(true)
+        number > 0 || served == Served::Refresh
     }
 
     /// Whoever held the lease has it no more, and that is the adversary's doing.
@@ -535,7 +532,7 @@ fn work(
     let chain = state.record.as_ref();
     let Some(ticket) = &worker.ticket else {
         if state.budget.uses > 0
-            && state.comes(number, protocol).is_some()
+            && state.comes(number, protocol)
             && let (next, Acquired::Go(ticket)) = (protocol.acquire)(chain, state.new_owner())
         {
             step(format!("{number} acquires"), &mut |state| {

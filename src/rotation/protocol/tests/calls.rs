@@ -25,7 +25,8 @@ fn a_demand_refuses_the_token_that_slack_refused_and_older_ones_of_its_installat
 #[test]
 fn a_token_is_soft_and_hard_from_the_very_second_on() {
     let chain = fresh();
-    let (soft_at, hard_at) = (chain.soft_at().unwrap(), chain.hard_at().unwrap());
+    let soft_at = chain.soft_at().expect("it ends");
+    let hard_at = chain.hard_at().expect("it ends");
     let second = Duration::from_secs(1);
     let rows = [
         (soft_at - second, Freshness::Fresh),
@@ -344,7 +345,7 @@ fn the_lease_is_15_seconds_and_every_call_but_a_repeated_step_is_one_attempt_mor
         ..busy()
     };
     let (next, _) = acquired(&tried, Demand::Current, None);
-    assert_eq!(next.unwrap().attempts, u32::MAX);
+    assert_eq!(next.expect("it changes").attempts, u32::MAX);
 }
 
 /// A chain of a token that lives until it is exchanged.

@@ -348,7 +348,7 @@ fn a_parked_chain_is_kept_alive_or_left_to_others_for_a_day() {
 
 #[test]
 fn a_worker_puts_right_when_a_chain_is_due_in_whole_seconds() {
-    let due_at = scheduled(fresh()).due_at.unwrap();
+    let due_at = scheduled(fresh()).due_at.expect("it ends");
     // Some tenths of a second past a whole one.
     let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(to_epoch(due_at));
     let rows = [
