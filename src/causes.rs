@@ -9,3 +9,29 @@ pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
         .collect::<Vec<_>>()
         .join(": ")
 }
+
+#[cfg(test)]
+mod tests {
+    use thiserror::Error;
+
+    use super::with_causes;
+
+    #[derive(Debug, Error)]
+    #[error("the page was not stored")]
+    struct Outer(#[source] Middle);
+
+    #[derive(Debug, Error)]
+    #[error("the database did not answer")]
+    struct Middle(#[source] std::fmt::Error);
+
+    #[test]
+    fn an_error_is_told_with_each_of_its_causes_in_order() {
+        let error = Outer(Middle(std::fmt::Error));
+        let innermost = std::fmt::Error.to_string();
+        assert_eq!(
+            with_causes(&error),
+            format!("the page was not stored: the database did not answer: {innermost}")
+        );
+        assert_eq!(with_causes(&std::fmt::Error), innermost);
+    }
+}

@@ -352,3 +352,68 @@ impl fmt::Debug for Revision {
         write!(f, "{:032x}", u128::from_be_bytes(self.0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enterprise() -> Option<Enterprise> {
+        let id = EnterpriseId::new("E1").ok()?;
+        Some(Enterprise { id, name: None })
+    }
+
+    fn team() -> Option<Team> {
+        let id = TeamId::new("T1").ok()?;
+        Some(Team { id, name: None })
+    }
+
+    #[test]
+    fn the_flag_says_where_an_app_is_installed_and_never_the_ids_beside_it() {
+        for (enterprise, team, is_org, key) in [
+            (enterprise(), team(), true, Some("E1")),
+            (enterprise(), None, true, Some("E1")),
+            (None, team(), true, None),
+            (None, None, true, None),
+            (enterprise(), team(), false, Some("T1")),
+            (None, team(), false, Some("T1")),
+            (enterprise(), None, false, None),
+            (None, None, false, None),
+        ] {
+            let home = Home::new(enterprise.clone(), team.clone(), is_org).ok();
+            let shown = home.as_ref().map(|home| home.key().to_string());
+            assert_eq!(shown.as_deref(), key);
+            let Some(home) = home else { continue };
+            assert_eq!(home.is_enterprise_install(), is_org);
+            assert_eq!(home.enterprise(), enterprise.as_ref());
+            assert_eq!(home.team(), team.as_ref().filter(|_| !is_org));
+            assert_eq!(
+                home.key().enterprise(),
+                enterprise.as_ref().map(|it| &it.id)
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_hold_that_is_on_holds() {
+        let home = Home::new(None, team(), false).expect("a tenant");
+        let app = AppId::new("A1").expect("an id");
+        let mut installation = Installation::new(app, home, SystemTime::UNIX_EPOCH);
+        assert!(!installation.is_on_hold());
+        for is_on in [true, false] {
+            let (reason, at) = (String::new(), SystemTime::UNIX_EPOCH);
+            installation.hold = Some(Hold { is_on, reason, at });
+            assert_eq!(installation.is_on_hold(), is_on);
+        }
+    }
+
+    #[test]
+    fn scopes_are_parted_by_commas_and_white_space_and_told_apart() {
+        let scopes = Scopes::from(" chat:write,,commands users:read\n");
+        assert_eq!(scopes.to_string(), "chat:write,commands,users:read");
+        assert!(Scopes::from(" , ").is_empty() && !scopes.is_empty());
+        assert!(scopes.contains("commands") && !scopes.contains("chat"));
+        let wanted = Scopes::from("commands,files:read");
+        assert_eq!(scopes.missing(&wanted).to_string(), "files:read");
+        assert_eq!(wanted.missing(&scopes).to_string(), "chat:write,users:read");
+    }
+}

@@ -415,12 +415,79 @@ mod tests {
             "T0/../A",
             "T0ALPHA\n",
             "Tä1",
+            "T0alpha",
         ] {
             assert!(TeamId::new(bad).is_err(), "{bad:?}");
         }
         assert!(TeamId::new(format!("T{}", "0".repeat(10_000))).is_err());
         assert!(TeamId::new(format!("T{}", "0".repeat(MAX_ID_LEN - 1))).is_ok());
+        assert!(TeamId::new(format!("T{}", "0".repeat(MAX_ID_LEN))).is_err());
         assert!(UserId::new("W0ORGADM001").is_ok());
+        assert!(TeamId::new("T1").is_ok());
+    }
+
+    #[test]
+    fn a_client_id_has_a_length_and_characters_that_no_storage_name_minds() {
+        for bad in ["", "1/2", "1 2", "1\n", "{1}", "ä"] {
+            assert!(ClientId::new(bad).is_err(), "{bad:?}");
+        }
+        assert!(ClientId::new("0".repeat(MAX_ID_LEN + 1)).is_err());
+        assert!(ClientId::new("0".repeat(MAX_ID_LEN)).is_ok());
+        for good in ["1", "100000000001.200000000002", "a-B_9"] {
+            assert_eq!(ClientId::new(good).expect(good).as_str(), good);
+        }
+    }
+
+    #[test]
+    fn a_key_names_a_workspace_or_an_organisation() {
+        let (enterprise, team) = (|| EnterpriseId::new("E1").ok(), || TeamId::new("T1").ok());
+        for (key, id, is_org) in [
+            (InstallationKey::new(enterprise(), team()), "T1", false),
+            (InstallationKey::new(None, team()), "T1", false),
+            (InstallationKey::new(enterprise(), None), "E1", true),
+        ] {
+            let key = key.expect("it names a tenant");
+            assert_eq!((key.id(), key.is_org()), (id, is_org));
+        }
+        assert_eq!(InstallationKey::new(None, None), Err(NoTenant));
+        assert!(Tenant::new(None, None, true).is_err());
+        assert!(Tenant::new(None, team(), true).is_ok());
+        assert!(Tenant::new(enterprise(), None, false).is_ok());
+    }
+
+    #[test]
+    fn who_may_serve_a_request_is_tried_in_order() {
+        use ResolvedVia::{Named, OrgToWorkspace, WorkspaceToOrg};
+        let candidates = |enterprise: &str, team: &str, is_org| {
+            let tenant = Tenant::new(
+                EnterpriseId::new(enterprise).ok(),
+                TeamId::new(team).ok(),
+                is_org,
+            );
+            let candidates = tenant.expect("it names a tenant").candidates().into_iter();
+            let shown = |key: InstallationKey| {
+                let enterprise = key.enterprise().map(ToString::to_string);
+                format!("{} of {}", key.id(), enterprise.unwrap_or_default())
+            };
+            candidates
+                .map(|(via, key)| (via, shown(key)))
+                .collect::<Vec<_>>()
+        };
+        let of = |via, key: &str| (via, key.to_owned());
+        let (org, workspace) = ("E1 of E1", "T1 of E1");
+        assert_eq!(
+            candidates("E1", "T1", true),
+            [of(Named, org), of(OrgToWorkspace, workspace)]
+        );
+        assert_eq!(
+            candidates("E1", "T1", false),
+            [of(Named, workspace), of(WorkspaceToOrg, org)]
+        );
+        assert_eq!(candidates("E1", "", true), [of(Named, org)]);
+        assert_eq!(candidates("E1", "", false), [of(WorkspaceToOrg, org)]);
+        for is_org in [true, false] {
+            assert_eq!(candidates("", "T1", is_org), [of(Named, "T1 of ")]);
+        }
     }
 
     #[test]

@@ -1,6 +1,14 @@
-//! Which organisation a workspace belongs to, kept current by the requests that say it.
+//! Which installation serves a request, with which tokens; and what requests say of the
+//! organisation of their workspace.
 
 mod support;
+
+#[path = "authorize/membership.rs"]
+mod membership;
+#[path = "authorize/resolution.rs"]
+mod resolution;
+#[path = "authorize/tokens.rs"]
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,17 +2,20 @@
 
 mod support;
 
+#[path = "axum/routes.rs"]
+mod routes;
+
 use axum::Router;
 use axum::body::Body;
 use axum::routing::post;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use slack_installs::axum::{Authorized, Verified, install_routes};
 use slack_installs::request::{Kind, Verifier};
 use slack_installs::testing::{Delivery, Who};
 use slack_installs::tower::SlackLayer;
-use slack_installs::{Authorizer, InstallOptions, Lifecycle, Scopes};
+use slack_installs::{Authorizer, InstallOptions, Lifecycle, RedirectUri, Scopes};
 use support::app::{ADA, ALPHA, App, BEN, BRAVO, OLGA, ORG, SALES, SUPPORT};
 use tower_service::Service as _;
 use url::Url;
@@ -34,16 +37,19 @@ async fn handler(auth: Authorized, request: Verified, body: Bytes) -> String {
     )
 }
 
-fn router(app: &App) -> Router {
-    let layer = SlackLayer::new(
+fn layer(app: &App) -> SlackLayer {
+    SlackLayer::new(
         Verifier::new(&app.fake.signing_secret()).with_clock(app.fake.clock()),
         Authorizer::new(app.store.clone()).with_clock(app.fake.clock()),
         Lifecycle::new(app.store.clone(), app.slack.clone()),
-    );
+    )
+}
+
+fn router(app: &App) -> Router {
     Router::new()
         .route("/slack/command", post(handler))
         .route("/slack/events", post(handler))
-        .layer(layer)
+        .layer(layer(app))
         .merge(install_routes(&app.provider))
 }
 
@@ -361,6 +367,37 @@ async fn the_install_routes_begin_and_end_a_flow() {
     let (status, page) = send(&router, finish.expect("a request")).await;
     assert_eq!(status, StatusCode::OK, "{page}");
     assert!(app.fetch(ALPHA, None).await.is_some());
+}
+
+#[tokio::test]
+async fn every_redirect_url_has_a_route_that_answers_to_get_only() {
+    let paths = ["/slack/eu/oauth_redirect", "/slack/oauth_redirect", "/a/b"];
+    let app = App::configured(|config| {
+        for path in paths {
+            for host in ["bot.example.com", "eu.example.com"] {
+                let uri = RedirectUri::new(&format!("https://{host}{path}"));
+                config.redirect_uris.push(uri.expect("a redirect URL"));
+            }
+        }
+    })
+    .await;
+    let routes: Router = install_routes(&app.provider);
+    let ask = async |method: &Method, path: &str| {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.body(Bytes::new()).expect("a request");
+        send(&routes, request).await.0
+    };
+    for path in paths {
+        let garbled = format!("{path}?state=garbled");
+        assert_eq!(ask(&Method::GET, &garbled).await, StatusCode::BAD_REQUEST);
+        // A link preview.
+        let none = StatusCode::METHOD_NOT_ALLOWED;
+        assert_eq!(ask(&Method::HEAD, &garbled).await, none);
+        let unread = ask(&Method::POST, &garbled).await;
+        assert_eq!(unread, none, "{path}");
+    }
+    assert_eq!(ask(&Method::GET, "/slack/install").await, StatusCode::FOUND);
+    assert_eq!(ask(&Method::GET, "/other").await, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

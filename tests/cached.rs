@@ -14,6 +14,7 @@ use slack_installs::{
     UserId,
 };
 use support::installs::{With, in_workspace, noon, user_id, workspace_key};
+use support::meddling::{Fate, Meddling};
 use support::providers::master_key;
 use support::{Db, Store};
 use tokio::sync::Semaphore;
@@ -484,4 +485,89 @@ async fn what_is_kept_is_sealed() {
     let shown = format!("{:?} {:?}", two.here, two.db);
     assert!(shown.contains("Cache"), "{shown}");
     assert!(!shown.contains("canary"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_commit_of_unknown_outcome_empties_the_cache_of_that_tenant_only() {
+    for done in [false, true] {
+        let db = Db::new(Arc::new(MemoryBackend::default()));
+        let elsewhere = db.store().await;
+        for team in ["T1", "T2"] {
+            let installation = in_workspace(team).with_bot("xoxb-old");
+            elsewhere.store(&installation).await.expect("stored");
+        }
+        let meddling = Arc::new(Meddling::new(Arc::clone(&db.backend)));
+        let provider = LocalKeyProvider::from(master_key());
+        let here = db.store_over(Arc::clone(&meddling), provider).await;
+        let here = here.with_cache(CacheOptions::default());
+        for team in ["T1", "T2"] {
+            assert_eq!(token(&here, team).await, some("xoxb-old"));
+        }
+        for team in ["T1", "T2"] {
+            let installation = in_workspace(team).with_bot("xoxb-elsewhere");
+            elsewhere.store(&installation).await.expect("stored");
+        }
+        let lost = || Fate::Lost {
+            done,
+            then: Box::pin(async {}),
+        };
+        meddling.next(std::iter::repeat_with(lost).take(1000));
+        let new = in_workspace("T1").with_bot("xoxb-here");
+        let _ = here.store(&new).await;
+        let now = match done {
+            true => "xoxb-here",
+            false => "xoxb-elsewhere",
+        };
+        assert_eq!(token(&here, "T1").await, some(now), "forgotten");
+        assert_eq!(token(&here, "T2").await, some("xoxb-old"), "kept");
+    }
+}
+
+/// The age of a response counts from before the request.
+#[tokio::test(start_paused = true)]
+async fn a_response_is_as_old_as_its_request() {
+    let two = Two::new().await;
+    two.install_elsewhere("T1", "xoxb-1").await;
+    two.watched().read.close();
+    let reader = tokio::spawn({
+        let here = two.here.clone();
+        async move { token(&here, "T1").await }
+    });
+    two.watched().read.reached().await;
+    tokio::time::advance(Duration::from_millis(1500)).await;
+    two.watched().read.release();
+    assert_eq!(reader.await.expect("no panic"), some("xoxb-1"));
+    tokio::time::advance(Duration::from_millis(499)).await;
+    assert_eq!(two.token().await, some("xoxb-1"));
+    assert_eq!(two.watched().reads(), 1);
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(two.token().await, some("xoxb-1"));
+    assert_eq!(two.watched().reads(), 2);
+}
+
+#[tokio::test]
+async fn a_response_is_for_exactly_the_slots_of_the_request() {
+    let two = Two::new().await;
+    let (ada, ben) = (user_id("U0ADMIN0001"), user_id("U0MEMBER002"));
+    let installation = in_workspace("T1").with_bot("xoxb-1");
+    let installation = installation.with_user("U0ADMIN0001", "xoxp-ada");
+    two.elsewhere.store(&installation).await.expect("stored");
+    for _ in 0..2 {
+        for (user, has_token) in [(&ada, true), (&ben, false)] {
+            let fetched = with_user(&two.here, "T1", user).await.expect("installed");
+            assert_eq!(fetched.user.is_some(), has_token);
+        }
+        assert_eq!(two.token().await, some("xoxb-1"));
+    }
+    // Each is kept, also with an absent row.
+    assert_eq!(two.watched().reads(), 3);
+}
+
+#[test]
+fn the_bounds_are_the_stated_ones() {
+    let stated = CacheOptions {
+        max_age: Duration::from_secs(2),
+        max_responses: 10_000,
+    };
+    assert_eq!(CacheOptions::default(), stated);
 }

@@ -8,6 +8,10 @@ mod flow_behaviour;
 
 #[path = "events/crash.rs"]
 mod crash;
+#[path = "events/hooks.rs"]
+mod hooks;
+#[path = "events/judge.rs"]
+mod judge;
 #[path = "events/order.rs"]
 mod order;
 #[path = "events/org.rs"]

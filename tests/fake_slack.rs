@@ -1367,3 +1367,25 @@ fn press_as(page: &str, answer: &str, who: &str) -> String {
 const ADA: &str = "U0ADMIN0001";
 const FORM: &str = "application/x-www-form-urlencoded";
 const REDIRECT: &str = "http://localhost:3000/slack/oauth_redirect";
+
+#[tokio::test]
+async fn a_fault_of_no_times_strikes_nothing() {
+    let fake = FakeSlack::in_process(World::default());
+    fake.inject("auth.test", Fault::unavailable().times(0));
+    let url = fake.environment().api_url("auth.test");
+    for _ in 0..2 {
+        let request = Request::post(url.as_str()).body(Bytes::new());
+        let answer = fake.transport().send(request.expect("a request")).await;
+        assert_eq!(answer.expect("an answer").status(), 200);
+    }
+}
+
+#[test]
+fn a_repetition_keeps_the_time_that_was_set() {
+    let fake = FakeSlack::in_process(World::default());
+    let at = std::time::UNIX_EPOCH + Duration::from_secs(1_790_000_000);
+    let command = fake.slash_command("U0ADMIN0001", "/x", "").sent_at(at);
+    let url = "https://bot.example.com/".parse().expect("a URL");
+    let again = command.retry(1, "http_timeout").request(&url);
+    assert_eq!(again.headers()["x-slack-request-timestamp"], "1790000000");
+}

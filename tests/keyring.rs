@@ -3,6 +3,8 @@
 //! Time here is tokio's, paused: it moves only when a test moves it, or when nothing else can
 //! happen.
 
+#[path = "keyring/faults.rs"]
+mod faults;
 mod support;
 
 use std::sync::Arc;

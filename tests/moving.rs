@@ -7,21 +7,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slack_installs::backend::{
-    Backend, Change, Expect, Faults, Flaky, MemoryBackend, Metadata, Row, Slot, SqliteBackend,
-    Version,
+    Backend, Change, Due, Expect, Faults, Flaky, Key, Lane, MemoryBackend, Metadata, Row, Slot,
+    SqliteBackend, Version,
 };
 use slack_installs::rotation::Error;
 use slack_installs::store::Credential;
 use slack_installs::{
-    CopyError, Delete, EncryptedStore, InstallationStore as _, LocalKeyProvider, OpenError,
-    TokenRotator,
+    ClientId, CopyError, Delete, EncryptedStore, InstallationStore as _, LocalKeyProvider,
+    OpenError, TokenRotator,
 };
+use support::backends::Interrupted;
 use support::checks::Database;
 use support::houses::{copy, prune, rows_of};
-use support::installs::{With as _, in_workspace, workspace_key};
+use support::installs::{With as _, in_workspace, noon, workspace_key};
+use support::meddling::{Fate, Meddling};
 use support::providers::master_key;
 use support::rotation::{ALPHA, Stage, alpha};
-use support::{Db, Store};
+use support::{Db, Store, all_rows};
 
 async fn filled() -> (Db, Store) {
     let db = Db::new(Arc::new(MemoryBackend::default()));
@@ -238,6 +240,227 @@ async fn a_row_that_does_not_open_is_named() {
     let verified = store.verify(None, 1000).await.expect("answers");
     assert_eq!(verified.unreadable, [format!("{}/T3 bot", db.app)]);
     assert_eq!(verified.opened, 61);
+}
+
+/// A target may refuse what the source keeps.
+#[tokio::test]
+async fn a_row_that_the_target_does_not_take_is_named_and_the_others_are_copied() {
+    let (db, store) = filled().await;
+    let target = Arc::new(Meddling::new(Arc::new(MemoryBackend::default())));
+    store.copy_to(&target, None, 1).await.expect("begun");
+    target.next([Fate::Malformed]);
+    let copied = copy(&store, &target, 100).await;
+    let [refused] = &copied.refused[..] else {
+        panic!("{copied:?}")
+    };
+    assert!(refused.starts_with(&format!("{}/", db.app)), "{refused}");
+    assert!(refused.ends_with("refused on purpose"), "{refused}");
+    assert_eq!(copied.copied + copied.present, 61);
+}
+
+#[tokio::test]
+async fn a_row_that_no_database_could_keep_is_named_and_not_copied() {
+    let (db, store) = filled().await;
+    let (key, row) = db.row("T3", "bot").await;
+    let due = Some(Due {
+        lane: Lane::Refresh,
+        at: noon() + Duration::from_millis(1),
+    });
+    db.overwrite(&key, Row { due, ..row }).await;
+    let target = MemoryBackend::default();
+    let copied = copy(&store, &target, 100).await;
+    let reason = "its due time is not in whole seconds of 1970 to 9999";
+    let wanted = format!("{}/T3 bot: {reason}", db.app);
+    assert_eq!((copied.copied, copied.refused), (61, vec![wanted]));
+    assert_eq!(rows_of(&db, &target).await.len(), 61);
+}
+
+#[tokio::test]
+async fn a_target_that_answers_nothing_is_away_and_not_asked_for_ever() {
+    let (_, store) = filled().await;
+    let target = Arc::new(Meddling::new(Arc::new(MemoryBackend::default())));
+    store.copy_to(&target, None, 1).await.expect("begun");
+    let lost = || Fate::Lost {
+        done: false,
+        then: Box::pin(async {}),
+    };
+    // The first row is found to be there; the next one is asked for five times at most.
+    target.next((0..1 + 4).map(|_| lost()));
+    let copied = store.copy_to(&target, None, 100).await;
+    copied.expect("the fifth answer comes");
+    let target = Arc::new(Meddling::new(Arc::new(MemoryBackend::default())));
+    store.copy_to(&target, None, 1).await.expect("begun");
+    let commits = target.commits();
+    target.next((0..1 + 5).map(|_| lost()));
+    let away = store.copy_to(&target, None, 100).await;
+    let away = away.expect_err("five times");
+    assert!(away.is_transient(), "{away:?}");
+    assert_eq!(target.commits(), commits + 1 + 5);
+}
+
+#[tokio::test]
+async fn whatever_else_stops_a_copy_stops_it_the_next_time_too() {
+    use slack_installs::store::Error;
+    let unreadable = || CopyError::Store(Error::Unreadable("on purpose".into()));
+    for error in [CopyError::InUse, CopyError::NotCopied, unreadable()] {
+        assert!(!error.is_transient(), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_moved_in_the_target_is_not_pruned_unseen() {
+    let (db, store) = filled().await;
+    let target = Arc::new(MemoryBackend::default());
+    copy(&store, &*target, 100).await;
+    let key = workspace_key("T3");
+    store.delete(&key, &Delete::all()).await.expect("deleted");
+    // Another pass replaces the row between the page and the delete.
+    let (other, row) = {
+        let rows = all_rows(&*target).await.into_iter();
+        let is_t3 = |key: &Key| key.partition.as_str() == format!("{}/T3", db.app);
+        let mut rows = rows.filter(|(key, _)| is_t3(key));
+        rows.next().expect("it was copied")
+    };
+    let meddling = Meddling::new(Arc::clone(&target) as Arc<dyn Backend>);
+    let inner = Arc::clone(&target);
+    let (partition, slot) = (other.partition.clone(), other.slot.clone());
+    let then = Box::pin(async move {
+        let row = Row {
+            version: Version::mint(),
+            ..row
+        };
+        put(&*inner, &partition, &slot, &row).await;
+    });
+    meddling.next([Fate::Overtaken(then)]);
+    let pruned = store.prune(&meddling, None, 100).await;
+    assert!(matches!(pruned, Err(CopyError::Store(_))), "{pruned:?}");
+    let stands = target.read(&other.partition, &[other.slot]).await;
+    assert!(stands.expect("answers")[0].is_some());
+}
+
+/// Whatever the size of a page is.
+#[tokio::test]
+async fn a_move_asks_for_pages_that_fit_into_memory_and_sees_them_all() {
+    let (db, store) = filled().await;
+    let source = Arc::new(Meddling::new(Arc::clone(&db.backend)));
+    let moving = db.store_over(Arc::clone(&source), provider()).await;
+    let target = Meddling::paged(Arc::new(MemoryBackend::default()), 1);
+    copy(&moving, &target, usize::MAX).await;
+    prune(&moving, &target, usize::MAX).await;
+    moving.verify(None, usize::MAX).await.expect("answers");
+    assert_eq!((source.most_asked(), target.most_asked()), (1000, 1000));
+
+    // In this target, the rows of another app come first.
+    let crowded = Arc::new(MemoryBackend::default());
+    let other = ClientId::new("-").expect("an id");
+    let opened = EncryptedStore::open(Arc::clone(&crowded), provider(), other).await;
+    opened.expect("opens");
+    let (key, row) = db.row("T3", "bot").await;
+    put(&*crowded, &key.partition, &key.slot, &row).await;
+    let crowded = Meddling::paged(crowded, 1);
+    let refused = store.copy_to(&crowded, None, 100).await;
+    assert!(matches!(refused, Err(CopyError::InUse)), "{refused:?}");
+}
+
+/// Metadata is readable in the database, so it can be forged.
+#[tokio::test]
+async fn a_note_that_only_looks_like_ours_begins_no_copy_and_ends_none() {
+    let (db, store) = filled().await;
+    let keyring = |slot: &str| Key {
+        partition: slack_installs::backend::Partition::new(format!("{}/keyring", db.app))
+            .expect("a name"),
+        slot: Slot::new(slot).expect("a name"),
+    };
+    let (_, ours) = db.row("keyring", "primary").await;
+    let other = db.look_alike();
+    other.store().await;
+    let (_, theirs) = other.row("keyring", "primary").await;
+    let note = keyring("copying");
+    for (metadata, sealed) in [
+        (&ours.metadata, &theirs.sealed),
+        (&theirs.metadata, &ours.sealed),
+    ] {
+        let target = MemoryBackend::default();
+        let forged = Row {
+            version: Version::mint(),
+            metadata: metadata.clone(),
+            sealed: sealed.clone(),
+            due: None,
+        };
+        put(&target, &note.partition, &note.slot, &forged).await;
+        let refused = store.copy_to(&target, None, 100).await;
+        assert!(matches!(refused, Err(CopyError::InUse)), "{refused:?}");
+        // The same with our primary key in the target.
+        let primary = keyring("primary");
+        put(&target, &primary.partition, &primary.slot, &ours).await;
+        for _ in 0..2 {
+            let refused = store.finish_copy(&target).await;
+            assert!(matches!(refused, Err(CopyError::NotCopied)), "{refused:?}");
+        }
+    }
+    // The same with the key of another store and no note.
+    let target = MemoryBackend::default();
+    let primary = keyring("primary");
+    put(&target, &primary.partition, &primary.slot, &theirs).await;
+    let refused = store.finish_copy(&target).await;
+    assert!(matches!(refused, Err(CopyError::NotCopied)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn of_two_copies_that_begin_at_once_one_goes_on() {
+    let (db, store) = filled().await;
+    let target = Arc::new(MemoryBackend::default());
+    let meddling = Interrupted::new(Arc::clone(&target) as Arc<dyn Backend>);
+    let other = db.store_over(MemoryBackend::default(), provider()).await;
+    let begun = Arc::clone(&target);
+    meddling.meanwhile(move || {
+        tokio::spawn(async move {
+            other.copy_to(&*begun, None, 1).await.expect("begun");
+        })
+    });
+    // The first read found no note.
+    let refused = store.copy_to(&meddling, None, 100).await;
+    assert!(
+        matches!(refused, Err(CopyError::InUse)),
+        "rows of the other have come: {refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_note_that_another_source_has_just_written_is_not_written_over() {
+    let (db, store) = filled().await;
+    let other = db.store_over(MemoryBackend::default(), provider()).await;
+    let inner = Arc::new(MemoryBackend::default());
+    let target = Meddling::new(Arc::clone(&inner) as Arc<dyn Backend>);
+    let begun = Arc::clone(&inner);
+    let then = Box::pin(async move {
+        let copied = other.copy_to(&*begun, None, 100).await;
+        assert_eq!(copied.expect("begun").copied, 1);
+    });
+    target.next([Fate::Overtaken(then)]);
+    let refused = store.copy_to(&target, None, 100).await;
+    assert!(refused.expect_err("another has begun").is_transient());
+    let rows = rows_of(&db, &*inner).await;
+    assert_eq!(rows.len(), 1, "the other's data key");
+    let refused = store.copy_to(&target, None, 100).await;
+    assert!(matches!(refused, Err(CopyError::InUse)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_data_key_that_does_not_open_is_named() {
+    let (db, store) = filled().await;
+    let keys = db.rows_of("keyring").await;
+    let (slot, _) = keys
+        .iter()
+        .find(|(slot, _)| slot != "primary")
+        .expect("a retired one");
+    let (key, row) = db.row("keyring", slot).await;
+    let mut bytes = row.sealed.as_bytes().to_vec();
+    *bytes.last_mut().expect("not empty") ^= 1;
+    let sealed = slack_installs::backend::Sealed::from_stored(bytes);
+    db.overwrite(&key, Row { sealed, ..row }).await;
+    let verified = store.verify(None, 1000).await.expect("answers");
+    assert_eq!(verified.unreadable, [format!("{}/keyring {slot}", db.app)]);
 }
 
 async fn put(

@@ -1,5 +1,18 @@
 //! The install flow, from the install link to the stored installation.
 
+#[path = "oauth/config.rs"]
+mod config;
+#[path = "oauth/hosts.rs"]
+mod hosts;
+#[path = "oauth/outcome.rs"]
+mod outcome;
+#[path = "oauth/pages.rs"]
+mod pages;
+#[path = "oauth/refused.rs"]
+mod refused;
+#[path = "oauth/states.rs"]
+mod states;
+#[macro_use]
 mod support;
 
 use std::collections::HashSet;

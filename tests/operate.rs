@@ -2,6 +2,11 @@
 
 mod support;
 
+#[path = "operate/reconcile.rs"]
+mod reconcile;
+#[path = "operate/revoke.rs"]
+mod revoke;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +15,8 @@ use slack_installs::backend::MemoryBackend;
 use slack_installs::operate::{
     Examined, OperateError, Operator, ReconcileConfig, RevokeOutcome, Verdict,
 };
-use slack_installs::slack::ClientCredentials;
-use slack_installs::testing::{Delivery, Fault, Person, Who, Workspace};
+use slack_installs::slack::{ClientCredentials, SlackClient};
+use slack_installs::testing::{Delivery, Fault, Person, Who, Workspace, World};
 use slack_installs::{AuthorizeError, Handled};
 use support::all_rows;
 use support::app::{ADA, ALPHA, BEN, BRAVO, OLGA, ORG, SALES, key, world};
@@ -20,11 +25,16 @@ use support::life::{Host, Life, lifecycle};
 const BOB: &str = "U0BRAVO0001";
 
 fn operator(life: &Life) -> Operator {
+    operator_over(life, &life.app.slack)
+}
+
+/// An operator who reaches Slack by this client.
+fn operator_over(life: &Life, slack: &SlackClient) -> Operator {
     let credentials = ClientCredentials {
         client_id: life.app.fake.client_id(),
         client_secret: life.app.fake.client_secret(),
     };
-    let (store, slack) = (life.app.store.clone(), life.app.slack.clone());
+    let (store, slack) = (life.app.store.clone(), slack.clone());
     Operator::new(store, slack, life.lifecycle.clone(), credentials)
         .with_clock(life.app.fake.clock())
 }
@@ -227,8 +237,8 @@ fn sweep(repairs: bool) -> ReconcileConfig {
     }
 }
 
-/// Twenty workspaces with the app, besides Alpha.
-async fn many() -> Life {
+/// Twenty workspaces besides Alpha.
+fn many_world() -> World {
     let mut world = world();
     for number in 0..20 {
         world = world.with_workspace(
@@ -236,7 +246,12 @@ async fn many() -> Life {
                 .with_person(Person::admin(&format!("U0MANY{number}"), "mo")),
         );
     }
-    let life = Life::with(world, Arc::new(MemoryBackend::default())).await;
+    world
+}
+
+/// The app in all of these.
+async fn many() -> Life {
+    let life = Life::with(many_world(), Arc::new(MemoryBackend::default())).await;
     life.install(ADA).await;
     for number in 0..20 {
         life.install(format!("U0MANY{number}").as_str()).await;

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use slack_installs::backend::{MemoryBackend, Row, Sealed};
 use slack_installs::oauth::SetCookie;
 use slack_installs::secret::{
-    AccessToken, ClientSecret, Code, RefreshToken, SigningSecret, WebhookUrl,
+    AccessToken, ClientSecret, Code, MAX_SECRET_LEN, RefreshToken, SecretError, SigningSecret,
+    WebhookUrl,
 };
 use slack_installs::{
     Bot, DataKey, Grant, IncomingWebhook, Installation, InstallationStore, KeyProvider, MasterKey,
@@ -84,5 +85,77 @@ fn the_debug_form_of_every_secret_is_redacted() {
     ];
     for shown in shown {
         assert!(shown.ends_with("([redacted])"), "{shown}");
+    }
+}
+
+/// Takes a text as each kind of secret, and gives it back.
+type Take = fn(&str) -> Result<String, SecretError>;
+
+const TAKES: [(&str, Take); 6] = [
+    ("access token", |text| {
+        AccessToken::new(text).map(|it| it.expose().to_owned())
+    }),
+    ("client secret", |text| {
+        ClientSecret::new(text).map(|it| it.expose().to_owned())
+    }),
+    ("code", |text| {
+        Code::new(text).map(|it| it.expose().to_owned())
+    }),
+    ("refresh token", |text| {
+        RefreshToken::new(text).map(|it| it.expose().to_owned())
+    }),
+    ("signing secret", |text| {
+        SigningSecret::new(text).map(|it| it.expose().to_owned())
+    }),
+    ("webhook URL", |text| {
+        WebhookUrl::new(text).map(|it| it.expose().to_owned())
+    }),
+];
+
+#[test]
+fn every_kind_of_secret_is_one_to_8192_visible_ascii_characters() {
+    assert_eq!(MAX_SECRET_LEN, 8192);
+    for (what, take) in TAKES {
+        for good in ["x", "!~", &"x".repeat(8192)] {
+            assert_eq!(take(good).as_deref(), Ok(good), "{what}");
+        }
+        let bad = [
+            "",
+            "canary canary",
+            " canary",
+            "canary\n",
+            "canary\0",
+            "canary\u{7f}",
+            "canar\u{fd}",
+            "\u{1f511}",
+        ];
+        let long = "canary".repeat(8193 / 6 + 1);
+        for bad in bad.into_iter().chain([&long[..8193], &long]) {
+            let error = take(bad).expect_err(what);
+            assert_eq!(error, SecretError::Implausible { what });
+            let shown = format!("{error} {error:?}");
+            assert!(shown.contains(what), "{shown}");
+            assert!(!shown.contains("canar"), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn only_the_beginning_of_an_access_token_says_that_it_must_not_be_stored() {
+    for kind in ["xoxc-", "xoxd-", "xoxs-", "xwfp-"] {
+        for bad in [format!("{kind}1"), format!("xoxe.{kind}1-1")] {
+            let error = AccessToken::new(bad.as_str()).expect_err("not storable");
+            assert_eq!(error, SecretError::NotStorable);
+            assert!(!format!("{error} {error:?}").contains(kind));
+        }
+        for good in [
+            format!("xoxb-1-{kind}1"),
+            format!("xoxe.xoxb-1-{kind}1"),
+            kind.trim_end_matches('-').to_owned(),
+        ] {
+            assert!(AccessToken::new(good.as_str()).is_ok(), "{good}");
+        }
+        // What is no token for the Web API may begin like one.
+        assert!(Code::new(format!("{kind}1")).is_ok());
     }
 }

@@ -1,5 +1,23 @@
 //! Slack's answers, good and bad, over real HTTP.
 
+#[path = "slack/answers.rs"]
+mod answers;
+#[path = "slack/calls.rs"]
+mod calls;
+#[path = "slack/canned.rs"]
+mod canned;
+#[path = "slack/clocks.rs"]
+mod clocks;
+#[path = "slack/codes.rs"]
+mod codes;
+#[cfg(feature = "testing")]
+#[path = "slack/refresh.rs"]
+mod refresh;
+#[cfg(feature = "testing")]
+mod support;
+#[path = "slack/wire.rs"]
+mod wire;
+
 use std::time::Duration;
 
 use slack_installs::secret::{AccessToken, ClientSecret, Code};
@@ -225,12 +243,35 @@ async fn an_answer_without_end_is_given_up() {
 #[test]
 fn tokens_go_to_https_or_to_this_machine_only() {
     for bad in [
+        "http://10.0.0.1",
+        "http://[::2]",
+        "http://localhost.example",
+        "http://notlocalhost",
         "http://slack.example",
+        "ftp://localhost",
         "ftp://slack.com",
+        "https://slack.com/#f",
         "https://slack.com/?a",
         "slack.com",
     ] {
         assert!(Environment::at(bad).is_err(), "{bad}");
+    }
+    for (good, called) in [
+        ("http://127.0.0.2:81", "http://127.0.0.2:81/api/auth.test"),
+        ("http://[::1]:81", "http://[::1]:81/api/auth.test"),
+        ("http://localhost", "http://localhost/api/auth.test"),
+        ("http://a.localhost/", "http://a.localhost/api/auth.test"),
+        (
+            "https://a.example/fake",
+            "https://a.example/fake/api/auth.test",
+        ),
+        (
+            "https://a.example/fake/",
+            "https://a.example/fake/api/auth.test",
+        ),
+    ] {
+        let environment = Environment::at(good).expect(good);
+        assert_eq!(environment.api_url("auth.test").as_str(), called);
     }
     let gov = Environment::gov();
     assert_eq!(

@@ -591,21 +591,31 @@ mod tests {
     }
 
     #[test]
-    fn a_form_of_a_later_version_is_refused_and_not_written_over() {
+    fn a_form_of_a_later_version_or_of_another_kind_is_refused_and_not_written_over() {
         for tenant in tenants().into_values() {
             for (slot, record) in tenant {
-                let metadata = record.row.metadata.as_str().replace("\"v\":1", "\"v\":2");
-                let later = Record {
-                    row: row(&metadata),
-                    plaintext: record.plaintext,
-                };
-                let refused = match slot.as_str() {
-                    "install" => installation(&later, None, None).is_err(),
-                    "bot" => open_bot(&later).is_err() && grant_facts(&later, BOT).is_err(),
-                    _ => open_user(&later).is_err() && grant_facts(&later, USER).is_err(),
-                };
-                assert!(refused, "{slot}");
-                assert!(summary(&metadata).is_none());
+                let text = record.row.metadata.as_str();
+                let (_, rest) = text.split_once("\"kind\":\"").expect("a kind");
+                let kind = rest.split('"').next().expect("its end");
+                let named = |kind: &str| format!("\"kind\":\"{kind}\"");
+                for metadata in [
+                    text.replace("\"v\":1", "\"v\":2"),
+                    text.replace(&named(kind), &named("other")),
+                ] {
+                    assert_ne!(metadata, text);
+                    let other = Record {
+                        row: row(&metadata),
+                        plaintext: record.plaintext.clone(),
+                    };
+                    let refused = match slot.as_str() {
+                        "install" => installation(&other, None, None).is_err(),
+                        "bot" => open_bot(&other).is_err() && grant_facts(&other, BOT).is_err(),
+                        _ => open_user(&other).is_err() && grant_facts(&other, USER).is_err(),
+                    };
+                    assert!(refused, "{metadata}");
+                    assert!(summary(&metadata).is_none());
+                }
+                assert_eq!(summary(text).is_some(), slot == "install");
             }
         }
     }

@@ -6,6 +6,9 @@ use super::records::form;
 use crate::clock::{from_millis, to_millis};
 use crate::store::{Chain, Error, InstallId, Lease, Mark, SUSPECT};
 
+#[cfg(test)]
+mod tests;
+
 /// Milliseconds since 1970, as all times here: a lease has seconds.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct RotationFacts {

@@ -115,3 +115,39 @@ const KIND: &str = "seen";
 
 /// Partitions of handled requests begin with this.
 const SEEN: &str = "seen/";
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::backend::{Metadata, Row, Sealed, Version};
+
+    fn record(metadata: &str) -> Record {
+        Record {
+            row: Row {
+                version: Version::mint(),
+                metadata: Metadata::new(metadata),
+                sealed: Sealed::from_stored(Vec::new()),
+                due: None,
+            },
+            plaintext: Zeroizing::new(Vec::new()),
+        }
+    }
+
+    #[test]
+    fn a_row_of_a_later_version_or_of_another_kind_is_not_read_as_handled_or_not() {
+        for is_handled in [true, false] {
+            let row = |v: u32, kind: &str| {
+                let row = record(&format!(
+                    r#"{{"v":{v},"kind":"{kind}","is_finished":{is_handled}}}"#
+                ));
+                is_finished(&row).ok()
+            };
+            assert_eq!(row(1, "seen"), Some(is_handled));
+            assert_eq!(row(2, "seen"), None);
+            assert_eq!(row(1, "state"), None);
+        }
+        assert!(is_finished(&record("{}")).is_err());
+    }
+}

@@ -114,6 +114,16 @@ mod tests {
     }
 
     #[test]
+    fn a_cookie_that_is_longer_than_any_of_ours_is_not_taken() {
+        let found = |length: usize| {
+            let value = "a".repeat(length);
+            FlowCookie::find(&format!("slack-oauth-abababab={value}"), &ID, true)
+        };
+        assert!(found(64).is_some());
+        assert!(found(65).is_none());
+    }
+
+    #[test]
     fn a_cookie_that_comes_twice_is_not_taken() {
         let cookies = "__Host-slack-oauth-abababab=one; __Host-slack-oauth-abababab=two";
         assert!(FlowCookie::find(cookies, &ID, false).is_none());

@@ -321,22 +321,41 @@ mod tests {
     fn a_pattern_stands_for_anything_at_its_open_end() {
         let policy = AdminRequired::default();
         for sensitive in [
-            "channels:history",
-            "im:history",
+            "admin",
             "admin.users:read",
+            "canvases:read",
+            "channels:history",
+            "conversations.connect:manage",
+            "files:read",
+            "groups:write",
+            "groups:write.invites",
+            "im:history",
+            "mpim:write",
             "search:read",
         ] {
             assert!(policy.is_sensitive(sensitive), "{sensitive}");
         }
         for harmless in [
+            "administer",
+            "canvases:read.all",
+            "channels:history.some",
             "chat:write",
             "commands",
-            "users:read",
             "files:write",
+            "groups:write.topic",
             "history",
+            "not:search:read",
+            "users:read",
         ] {
             assert!(!policy.is_sensitive(harmless), "{harmless}");
         }
+    }
+
+    #[test]
+    fn other_patterns_replace_those_that_are_there() {
+        let policy = AdminRequired::for_scopes(["chat:*"]);
+        assert!(policy.is_sensitive("chat:write"));
+        assert!(!policy.is_sensitive("channels:history"));
     }
 
     #[test]

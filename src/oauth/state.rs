@@ -179,6 +179,20 @@ mod tests {
     }
 
     #[test]
+    fn a_state_of_another_version_or_length_is_refused_although_it_is_signed() {
+        let ours = key("1.2", "secret");
+        let mut state = State::new(&FlowCookie::generate(), now());
+        state.0[0] = VERSION + 1;
+        assert!(verify(&ours, &state.sign(&ours, URI), URI).is_none());
+        state.0[0] = VERSION;
+        let text = state.sign(&ours, URI);
+        assert!(verify(&ours, &text, URI).is_some());
+        for other in [&text[..118], &format!("{text}A"), &format!("{text}="), ""] {
+            assert!(verify(&ours, other, URI).is_none(), "{other}");
+        }
+    }
+
+    #[test]
     fn every_changed_character_is_refused() {
         let ours = key("1.2", "secret");
         let text = State::new(&FlowCookie::generate(), now()).sign(&ours, URI);

@@ -5,8 +5,11 @@
 //!
 //! A breadth-first search, so that what it finds is the shortest story. Mutants of the protocol
 //! show that it finds what it is there to find.
+//!
+//! The large searches are ignored unless they are asked for, since they need optimisation:
+//! `cargo test --profile simulation --features testing --lib rotation::model -- --include-ignored`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,6 +20,8 @@ use super::protocol::{
 use crate::store::{Chain, InstallId, Lease, Mark};
 
 mod exchange;
+mod mutants;
+mod parked;
 
 /// What Slack does with a refresh token that is used again within the grace.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -61,6 +66,18 @@ struct Budget {
     reinstalls: u8,
     uninstalls: u8,
     lapses: u8,
+    /// Notes that somebody has used the chain.
+    touches: u8,
+}
+
+/// Whom the first worker acts for. The others act for callers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum First {
+    Caller,
+    /// For no caller: it refreshes what [`protocol::serve`] names, and buys pairs ahead.
+    Worker {
+        keeps_alive: bool,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -68,6 +85,8 @@ enum Doing {
     Nothing,
     /// Holds a ticket, and tries this candidate next.
     Calls(u8),
+    /// The response to this candidate was lost.
+    Lost(u8),
     /// Slack issued this token.
     Got(u8),
     /// Slack refused this candidate.
@@ -89,6 +108,9 @@ struct State {
     install: u8,
     workers: Vec<Worker>,
     budget: Budget,
+    first: First,
+    /// The installation and the generation of the last call whose outcome nobody has heard.
+    unheard: Option<(u8, u8)>,
     /// A worker would not have come for the record.
     forgotten: bool,
 }
@@ -97,20 +119,26 @@ struct State {
 #[allow(clippy::type_complexity)] // The signatures are the protocol's own.
 #[derive(Clone, Copy)]
 struct Protocol {
+    serve: Serve,
     acquire: fn(Option<&Chain>, u128) -> (Option<Chain>, Acquired),
     commit: fn(Option<&Chain>, &Ticket, &Fresh) -> (Option<Chain>, Committed),
     refuse: fn(Option<&Chain>, &Ticket, &[Mark]) -> (Option<Chain>, Refused),
-    release: fn(Option<&Chain>, &Ticket) -> Option<Chain>,
+    repeat: fn(Option<&Chain>, &Ticket) -> Option<Chain>,
+    release: fn(Option<&Chain>, &Ticket, u32) -> Option<Chain>,
 }
 
+type Serve = fn(Option<&Chain>, SystemTime, Option<Duration>) -> (Option<Chain>, Served);
+
 const SHIPPED: Protocol = Protocol {
+    serve: protocol::serve,
     acquire: |chain, owner| protocol::acquire(chain, Demand::Current, owner, None, now()),
     commit: |chain, ticket, fresh| protocol::commit(chain, ticket, fresh, now()),
     refuse: |chain, ticket, refused| protocol::refuse(chain, ticket, refused, &"refused".into()),
-    release: |chain, ticket| {
+    repeat: |chain, ticket| protocol::repeat(chain, ticket, now()),
+    release: |chain, ticket, fruitless| {
         let error: Arc<str> = "lost".into();
         let released = Released {
-            fruitless: 0,
+            fruitless,
             retry_at: now(),
             error,
         };
@@ -146,37 +174,64 @@ fn record(install: u8, refresh: u8) -> Chain {
 /// A record without what the search does not tell apart: time passes at the adversary's will.
 fn plain(chain: Chain) -> Chain {
     Chain {
-        attempts: 0,
         attempted_at: None,
         retry_at: None,
         failures: 0,
         last_error: None,
+        idle: chain.idle.min(PARKED),
+        due_at: None,
         ..chain
     }
 }
 
 /// Whether the workers would leave a chain alone that is to be refreshed, or look in vain at one
 /// that is not: when it is due and every lease and pause is over.
-fn is_forgotten(chain: &Chain) -> bool {
+fn is_forgotten(serve: Serve, chain: &Chain) -> bool {
     let chain = protocol::scheduled(chain.clone());
-    let later = now() + Duration::from_secs(24 * 60 * 60);
-    let (_, served) = protocol::serve(Some(&chain), later, None);
-    let (_, acquired) = protocol::acquire(Some(&chain), Demand::Current, 99, None, later);
-    let is_due = chain.due_at.is_some_and(|due_at| due_at <= later);
-    let is_wanted = matches!(acquired, Acquired::Go(_));
-    is_wanted != is_due || is_wanted != (served == Served::Refresh)
+    // What the worker leaves alone, in this model's own words.
+    let is_parked = chain.idle >= PARKED && chain.attempts == 0 && chain.lease.is_none();
+    let looks = [
+        (DAY, None),
+        (DAY, Some(20 * DAY)),
+        (21 * DAY, None),
+        (21 * DAY, Some(20 * DAY)),
+    ];
+    looks.into_iter().any(|(after, keep_alive)| {
+        let later = now() + after;
+        let (next, served) = serve(Some(&chain), later, keep_alive);
+        let (_, acquired) = protocol::acquire(Some(&chain), Demand::Current, 99, None, later);
+        let can_refresh = matches!(acquired, Acquired::Go(_));
+        let is_late = after > 20 * DAY;
+        let is_wanted = can_refresh && (!is_parked || is_late && keep_alive.is_some());
+        let is_due = chain.due_at.is_some_and(|due_at| due_at <= later);
+        // Others may keep it alive: it is due again, but not at once.
+        let again = next.and_then(|next| next.due_at);
+        let is_left = again.is_some_and(|at| at > later && at <= later + 2 * DAY);
+        is_due != (can_refresh && (!is_parked || is_late))
+            || is_wanted != (served == Served::Refresh)
+            || is_due && !is_wanted && !is_left
+    })
 }
+
+/// So many pairs that nobody asked for, and none is bought ahead.
+const PARKED: u32 = 2;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn at(mark: Mark) -> u8 {
     u8::try_from(mark.0).expect("marks are places in a short list")
 }
 
 impl State {
-    fn first(workers: usize, budget: Budget) -> Self {
-        let idle = Worker {
+    fn first(workers: usize, budget: Budget, first: First, idle: u32) -> Self {
+        let free = Worker {
             doing: Doing::Nothing,
             ticket: None,
             has_lapsed: false,
+        };
+        let record = Chain {
+            idle,
+            ..record(0, 0)
         };
         Self {
             tokens: vec![Token {
@@ -184,10 +239,12 @@ impl State {
                 parent: ROOT,
                 install: 0,
             }],
-            record: Some(record(0, 0)),
+            record: Some(record),
             install: 0,
-            workers: vec![idle; workers],
+            workers: vec![free; workers],
             budget,
+            first,
+            unheard: None,
             forgotten: false,
         }
     }
@@ -202,6 +259,7 @@ impl State {
             reinstalls,
             uninstalls,
             lapses,
+            touches,
         } = self.budget;
         key.extend([
             uses,
@@ -210,8 +268,11 @@ impl State {
             reinstalls,
             uninstalls,
             lapses,
+            touches,
             self.install,
         ]);
+        let (install, generation) = self.unheard.unwrap_or((ROOT, ROOT));
+        key.extend([install, generation]);
         for token in &self.tokens {
             key.extend([token.status as u8, token.parent, token.install]);
         }
@@ -219,10 +280,14 @@ impl State {
         if let Some(chain) = &self.record {
             let number = |number: u128| u8::try_from(number).expect("small numbers");
             key.extend([number(chain.install.0), number(chain.generation.into())]);
+            key.extend([number(chain.attempts.into()), number(chain.idle.into())]);
             key.push(chain.refresh.map_or(ROOT, at));
             key.extend(chain.alternates.iter().copied().map(at));
+            // Which worker's it is, or that it is nobody's who lives: the owner's number says no more.
             let lease = chain.lease.map_or([0, 0], |lease| {
-                [number(lease.owner), u8::from(lease.until > now())]
+                let owner = self.worker_of(lease.owner);
+                let owner = owner.map_or(ROOT, |owner| number(owner as u128 + 1));
+                [owner, u8::from(lease.until > now())]
             });
             key.push(0xFE);
             key.extend(lease);
@@ -235,6 +300,7 @@ impl State {
                 Doing::Calls(what) => (1, what),
                 Doing::Got(what) => (2, what),
                 Doing::Refused(what) => (3, what),
+                Doing::Lost(what) => (4, what),
             };
             key.extend([kind, what, worker.has_lapsed.into()]);
             if let Some(ticket) = &worker.ticket {
@@ -293,11 +359,51 @@ impl State {
         }
     }
 
-    fn write(&mut self, next: Option<Chain>) {
+    fn write(&mut self, protocol: &Protocol, next: Option<Chain>) {
         if let Some(next) = next {
-            self.forgotten |= is_forgotten(&next);
+            self.forgotten |= is_forgotten(protocol.serve, &next);
             self.record = Some(plain(next));
         }
+    }
+
+    /// The outcome of this worker's call will never be known.
+    fn lose(&mut self, number: usize) {
+        let ticket = self.workers[number].ticket.as_ref();
+        let ticket = ticket.expect("whoever has called has a ticket");
+        let small = |number: u128| u8::try_from(number).expect("small numbers");
+        self.unheard = Some((small(ticket.install.0), small(ticket.generation.into())));
+    }
+
+    /// The worker whose lease this is.
+    fn worker_of(&self, owner: u128) -> Option<usize> {
+        let is_its = |worker: &Worker| {
+            let ticket = worker.ticket.as_ref();
+            ticket.is_some_and(|ticket| ticket.owner == owner)
+        };
+        self.workers.iter().position(is_its)
+    }
+
+    /// An owner that nobody is: each try has its own.
+    fn new_owner(&self) -> u128 {
+        let lease = self.record.as_ref().and_then(|chain| chain.lease);
+        let is_taken = |owner: u128| {
+            lease.is_some_and(|lease| lease.owner == owner) || self.worker_of(owner).is_some()
+        };
+        let mut owners = 1..;
+        owners
+            .find(|owner| !is_taken(*owner))
+            .expect("few are taken")
+    }
+
+    /// Whether this worker may refresh: for a caller always, for none if the worker is to.
+    fn comes(&self, number: usize, protocol: &Protocol) -> bool {
+        let First::Worker { keeps_alive } = self.first else {
+            return true;
+        };
+        let keep_alive = keeps_alive.then_some(20 * DAY);
+        let later = now() + 21 * DAY;
+        let (_, served) = (protocol.serve)(self.record.as_ref(), later, keep_alive);
+        number > 0 || served == Served::Refresh
     }
 
     /// Whoever held the lease has it no more, and that is the adversary's doing.
@@ -307,8 +413,9 @@ impl State {
             .as_ref()
             .and_then(|chain| chain.lease)
             .map(|lease| lease.owner);
-        for (number, worker) in self.workers.iter_mut().enumerate() {
-            worker.has_lapsed |= owner == Some(owner_of(number));
+        let holder = owner.and_then(|owner| self.worker_of(owner));
+        if let Some(holder) = holder {
+            self.workers[holder].has_lapsed = true;
         }
     }
 
@@ -319,10 +426,6 @@ impl State {
             has_lapsed: false,
         };
     }
-}
-
-fn owner_of(worker: usize) -> u128 {
-    worker as u128 + 1
 }
 
 /// Every state that may come next, and how.
@@ -393,10 +496,21 @@ fn successors(state: &State, protocol: &Protocol, reuse: Reuse) -> Vec<(String, 
             state.record = None;
         });
     }
+    if state.budget.touches > 0
+        && let Some(next) = protocol::touch(state.record.as_ref())
+    {
+        step("somebody uses the chain".to_owned(), &mut |state| {
+            state.budget.touches -= 1;
+            state.write(protocol, Some(next.clone()));
+        });
+    }
     for (number, worker) in state.workers.iter().enumerate() {
         if !matches!(worker.doing, Doing::Nothing) && state.budget.crashes > 0 {
             step(format!("{number} crashes"), &mut |state| {
                 state.budget.crashes -= 1;
+                if matches!(state.workers[number].doing, Doing::Got(_)) {
+                    state.lose(number);
+                }
                 state.rest(number);
             });
         }
@@ -418,10 +532,11 @@ fn work(
     let chain = state.record.as_ref();
     let Some(ticket) = &worker.ticket else {
         if state.budget.uses > 0
-            && let (next, Acquired::Go(ticket)) = (protocol.acquire)(chain, owner_of(number))
+            && state.comes(number, protocol)
+            && let (next, Acquired::Go(ticket)) = (protocol.acquire)(chain, state.new_owner())
         {
             step(format!("{number} acquires"), &mut |state| {
-                state.write(next.clone());
+                state.write(protocol, next.clone());
                 let ticket = Some(ticket.clone());
                 let doing = Doing::Calls(0);
                 state.workers[number] = Worker {
@@ -439,7 +554,8 @@ fn work(
             // The engine looks at its own clock before it calls.
             if worker.has_lapsed || state.budget.uses == 0 {
                 step(format!("{number} gives up"), &mut |state| {
-                    state.write((protocol.release)(chain, ticket));
+                    // What it noted is a call that it did not make.
+                    state.write(protocol, (protocol.release)(chain, ticket, 1));
                     state.rest(number);
                 });
             }
@@ -461,22 +577,39 @@ fn work(
                         state.budget.uses -= 1;
                         state.budget.lost -= 1;
                         state.spend(token, reuse);
+                        state.lose(number);
+                        state.workers[number].doing = Doing::Lost(candidate);
                     },
                 );
             }
+        }
+        Doing::Lost(candidate) => {
+            step(format!("{number} gives up"), &mut |state| {
+                state.write(protocol, (protocol.release)(chain, ticket, 0));
+                state.rest(number);
+            });
+            let next = (protocol.repeat)(chain, ticket);
+            let tag = format!("{number} notes one more call: {}", next.is_some());
+            step(tag, &mut |state| match &next {
+                Some(next) => {
+                    state.write(protocol, Some(next.clone()));
+                    state.workers[number].doing = Doing::Calls(candidate);
+                }
+                None => state.rest(number),
+            });
         }
         Doing::Got(new) => {
             let fresh = Fresh {
                 refresh: Mark(new.into()),
                 issued_at: now(),
                 expires_at: Some(now()),
-                is_ahead: false,
+                is_ahead: number == 0 && state.first != First::Caller,
             };
             let (next, answer) = (protocol.commit)(chain, ticket, &fresh);
             step(
                 format!("{number} commits {new}: {answer:?}"),
                 &mut |state| {
-                    state.write(next.clone());
+                    state.write(protocol, next.clone());
                     state.rest(number);
                 },
             );
@@ -491,7 +624,7 @@ fn work(
             step(
                 format!("{number} is refused all: {answer:?}"),
                 &mut |state| {
-                    state.write(next.clone());
+                    state.write(protocol, next.clone());
                     state.rest(number);
                 },
             );
@@ -500,8 +633,22 @@ fn work(
 }
 
 /// What is wrong with a state, or with the way into it.
-fn wrong(before: &State, tag: &str, state: &State, budget: Budget) -> Option<&'static str> {
+fn wrong(
+    protocol: &Protocol,
+    before: &State,
+    tag: &str,
+    state: &State,
+    budget: Budget,
+) -> Option<&'static str> {
     let is_reinstall = tag.starts_with("reinstall");
+    if let (Some(chain), Some((install, generation))) = (&state.record, state.unheard) {
+        let unheard = (InstallId(install.into()), u64::from(generation));
+        let is_its = (chain.install, chain.generation) == unheard;
+        let (_, served) = (protocol.serve)(Some(chain), now() + DAY, None);
+        if is_its && !chain.is_dead && served == Served::Nothing {
+            return Some(UNHEARD);
+        }
+    }
     if state.forgotten {
         return Some(FORGOTTEN);
     }
@@ -527,7 +674,7 @@ fn wrong(before: &State, tag: &str, state: &State, budget: Budget) -> Option<&'s
         let lease = before.record.as_ref().and_then(|chain| chain.lease);
         if let Some(caller) = caller
             && !before.workers[caller].has_lapsed
-            && lease.is_none_or(|lease| lease.owner != owner_of(caller))
+            && lease.is_none_or(|lease| before.worker_of(lease.owner) != Some(caller))
         {
             return Some(WITHOUT_LEASE);
         }
@@ -551,25 +698,27 @@ const FALSE_DEATH: &str = "a chain is marked dead whose refresh token works";
 const FORGOTTEN: &str = "no worker would come for a chain that is to be refreshed";
 const LOST: &str = "nothing failed, and a token that works is stored nowhere";
 const RESURRECTED: &str = "an installation came back that was removed";
+const UNHEARD: &str = "no worker would repeat a call whose outcome nobody has heard";
 const WENT_BACK: &str = "a generation went back";
 const WITHOUT_LEASE: &str = "Slack was called without the lease, which had not lapsed";
 
-/// Searches all states. Answers how many there are, and the shortest story of each wrong.
+/// Searches all states, until this wrong is found. Answers how many there are, and the shortest
+/// story of each wrong.
 fn search(
+    first: State,
     protocol: &Protocol,
     reuse: Reuse,
-    workers: usize,
-    budget: Budget,
+    wanted: Option<&str>,
 ) -> (usize, HashMap<&'static str, String>) {
-    let first = State::first(workers, budget);
+    let budget = first.budget;
     let mut seen = HashMap::from([(first.key(), ())]);
     let mut states = vec![(first, 0, String::new())];
     let mut wrongs = HashMap::new();
     let mut place = 0;
-    while place < states.len() {
+    while place < states.len() && wanted.is_none_or(|wanted| !wrongs.contains_key(wanted)) {
         let state = states[place].0.clone();
         for (tag, next) in successors(&state, protocol, reuse) {
-            if let Some(wrong) = wrong(&state, &tag, &next, budget) {
+            if let Some(wrong) = wrong(protocol, &state, &tag, &next, budget) {
                 wrongs
                     .entry(wrong)
                     .or_insert_with(|| story(&states, place, &tag));
@@ -611,39 +760,52 @@ const NO_CRASH: Budget = Budget {
     reinstalls: 1,
     uninstalls: 1,
     lapses: 2,
+    touches: 0,
 };
 
 fn check(reuse: Reuse, workers: usize, budget: Budget) {
-    let (states, wrongs) = search(&SHIPPED, reuse, workers, budget);
+    let states = clean(State::first(workers, budget, First::Caller, 0), reuse);
+    assert!(states > 10_000, "{states} states: the search stopped early");
+}
+
+/// Searches all states of the shipped protocol, and finds nothing wrong. Answers how many.
+fn clean(first: State, reuse: Reuse) -> usize {
+    let workers = first.workers.len();
+    let (states, wrongs) = search(first, &SHIPPED, reuse, None);
     println!("{reuse:?}, {workers} workers: {states} states");
     for (wrong, story) in &wrongs {
         println!("{wrong}:{story}");
     }
     assert!(wrongs.is_empty(), "{reuse:?}: {:?}", wrongs.keys());
-    assert!(states > 10_000, "{states} states: the search stopped early");
+    states
 }
 
 #[test]
+#[ignore = "needs optimisation; scripts/test runs it"]
 fn no_interleaving_loses_a_token_where_all_pairs_live() {
     check(Reuse::AllLive, 2, NO_CRASH);
 }
 
 #[test]
+#[ignore = "needs optimisation; scripts/test runs it"]
 fn no_interleaving_loses_a_token_where_only_the_first_pair_lives() {
     check(Reuse::FirstOnly, 2, NO_CRASH);
 }
 
 #[test]
+#[ignore = "needs optimisation; scripts/test runs it"]
 fn no_interleaving_loses_a_token_where_only_the_newest_pair_lives() {
     check(Reuse::NewestOnly, 2, NO_CRASH);
 }
 
 #[test]
+#[ignore = "needs optimisation; scripts/test runs it"]
 fn no_interleaving_loses_a_token_where_reuse_brings_the_same_pair() {
     check(Reuse::SameChild, 2, NO_CRASH);
 }
 
 #[test]
+#[ignore = "needs optimisation; scripts/test runs it"]
 fn a_crash_kills_no_chain_falsely_and_revives_none() {
     let budget = Budget {
         uses: 3,
@@ -657,6 +819,7 @@ fn a_crash_kills_no_chain_falsely_and_revives_none() {
 }
 
 #[test]
+#[ignore = "needs optimisation; scripts/test runs it"]
 fn three_workers_lose_no_token() {
     let budget = Budget {
         lost: 0,
@@ -669,166 +832,19 @@ fn three_workers_lose_no_token() {
     }
 }
 
-/// What the search finds of a mutant, over all of Slack's ways.
-fn wrongs_of(mutant: Protocol) -> BTreeSet<&'static str> {
+/// The same with less of everything: fast enough without optimisation.
+#[test]
+fn no_short_interleaving_loses_a_token() {
     let budget = Budget {
         uses: 3,
-        lost: 0,
+        crashes: 1,
+        lapses: 1,
+        reinstalls: 0,
+        uninstalls: 0,
         ..NO_CRASH
     };
-    let found = REUSES.map(|reuse| search(&mutant, reuse, 2, budget).1);
-    found.iter().flat_map(HashMap::keys).copied().collect()
-}
-
-#[test]
-fn the_protocol_as_it_is_shipped_has_nothing_of_the_mutants() {
-    assert_eq!(wrongs_of(SHIPPED), BTreeSet::new());
-}
-
-#[test]
-fn a_mutant_that_drops_the_alternate_is_caught() {
-    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| match (SHIPPED.commit)(
-        chain, ticket, fresh,
-    ) {
-        (_, Committed::Alternate) => (None, Committed::Alternate),
-        outcome => outcome,
-    };
-    assert!(wrongs_of(Protocol { commit, ..SHIPPED }).contains(LOST));
-}
-
-#[test]
-fn a_mutant_that_saves_over_whatever_stands_is_caught() {
-    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| {
-        // The record as it was read before the call: no look at the one that stands.
-        let mut read = chain.cloned().unwrap_or_else(|| record(0, 0));
-        read.install = ticket.install;
-        read.generation = ticket.generation;
-        (SHIPPED.commit)(Some(&read), ticket, fresh)
-    };
-    let wrongs = wrongs_of(Protocol { commit, ..SHIPPED });
-    assert!(
-        wrongs.contains(LOST) && wrongs.contains(RESURRECTED),
-        "{wrongs:?}"
-    );
-}
-
-#[test]
-fn a_mutant_that_saves_over_another_installation_is_caught() {
-    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| {
-        let install = chain.map_or(ticket.install, |chain| chain.install);
-        (SHIPPED.commit)(
-            chain,
-            &Ticket {
-                install,
-                ..ticket.clone()
-            },
-            fresh,
-        )
-    };
-    assert!(wrongs_of(Protocol { commit, ..SHIPPED }).contains(LOST));
-}
-
-#[test]
-fn a_mutant_that_wants_the_lease_to_save_is_caught() {
-    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| {
-        let lease = chain.and_then(|chain| chain.lease);
-        match lease.is_some_and(|lease| lease.owner == ticket.owner) {
-            true => (SHIPPED.commit)(chain, ticket, fresh),
-            false => (None, Committed::Orphan),
-        }
-    };
-    assert!(wrongs_of(Protocol { commit, ..SHIPPED }).contains(LOST));
-}
-
-#[test]
-fn a_mutant_that_forgets_every_alternate_when_it_saves_is_caught() {
-    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| {
-        let (next, answer) = (SHIPPED.commit)(chain, ticket, fresh);
-        let forget = answer == Committed::Saved;
-        let forgotten = next.map(|mut next| {
-            next.alternates.retain(|_| !forget);
-            next
-        });
-        (forgotten, answer)
-    };
-    let mutant = Protocol { commit, ..SHIPPED };
-    let (_, wrongs) = search(
-        &mutant,
-        Reuse::NewestOnly,
-        2,
-        Budget {
-            lost: 0,
-            ..NO_CRASH
-        },
-    );
-    assert!(wrongs.contains_key(LOST));
-}
-
-#[test]
-fn a_mutant_that_marks_a_chain_dead_without_a_second_look_is_caught() {
-    let refuse = |chain: Option<&Chain>, ticket: &Ticket, _: &[Mark]| {
-        let everything: Vec<_> = (0..100).map(Mark).collect();
-        protocol::refuse(chain, ticket, &everything, &"refused".into())
-    };
-    assert!(wrongs_of(Protocol { refuse, ..SHIPPED }).contains(FALSE_DEATH));
-}
-
-#[test]
-fn a_mutant_that_gives_back_whosever_lease_is_caught() {
-    let release = |chain: Option<&Chain>, _: &Ticket| {
-        chain.map(|chain| Chain {
-            lease: None,
-            ..chain.clone()
-        })
-    };
-    let budget = Budget {
-        uses: 3,
-        ..NO_CRASH
-    };
-    let mutant = Protocol { release, ..SHIPPED };
-    let (_, wrongs) = search(&mutant, Reuse::AllLive, 3, Budget { lost: 0, ..budget });
-    assert!(wrongs.contains_key(WITHOUT_LEASE), "{:?}", wrongs.keys());
-}
-
-#[test]
-fn a_mutant_that_calls_before_it_writes_the_intent_is_caught() {
-    let acquire = |chain: Option<&Chain>, owner: u128| {
-        let (_, acquired) = (SHIPPED.acquire)(chain, owner);
-        (None, acquired)
-    };
-    assert!(wrongs_of(Protocol { acquire, ..SHIPPED }).contains(WITHOUT_LEASE));
-}
-
-#[test]
-fn a_mutant_that_writes_where_nothing_stands_is_caught() {
-    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| match chain {
-        Some(chain) => (SHIPPED.commit)(Some(chain), ticket, fresh),
-        None => (Some(record(0, at(fresh.refresh))), Committed::Saved),
-    };
-    assert!(wrongs_of(Protocol { commit, ..SHIPPED }).contains(RESURRECTED));
-}
-
-/// The database may have said that it is not safe there yet; only another write can tell.
-#[test]
-fn a_pair_that_stands_already_is_written_again() {
-    let (mut chain, acquired) = (SHIPPED.acquire)(Some(&record(0, 0)), 1);
-    let Acquired::Go(ticket) = acquired else {
-        panic!("it is due: {acquired:?}")
-    };
-    for expected in [Committed::Saved, Committed::Alternate] {
-        let fresh = Fresh {
-            refresh: Mark(7 + u64::from(expected == Committed::Alternate)),
-            issued_at: now(),
-            expires_at: Some(now()),
-            is_ahead: false,
-        };
-        let (next, answer) = protocol::commit(chain.as_ref(), &ticket, &fresh, now());
-        assert_eq!(answer, expected);
-        assert_eq!(
-            protocol::commit(next.as_ref(), &ticket, &fresh, now()),
-            (next.clone(), expected),
-            "the same, and not nothing"
-        );
-        chain = next;
+    for reuse in REUSES {
+        let states = clean(State::first(2, budget, First::Caller, 0), reuse);
+        assert!(states > 1_000, "{states} states: the search stopped early");
     }
 }

@@ -12,6 +12,9 @@ use std::time::{Duration, SystemTime};
 use crate::clock::to_epoch;
 use crate::store::{Chain, InstallId, Lease, Mark, SUSPECT};
 
+#[cfg(test)]
+mod tests;
+
 /// What the caller wants of a chain.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Demand {

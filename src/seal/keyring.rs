@@ -228,3 +228,41 @@ impl Sealed {
         envelope::unwrapped(&self.0).ok_or(Undecryptable)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Arc<DataKey> {
+        Arc::new(DataKey::generate())
+    }
+
+    #[test]
+    fn an_id_is_read_in_the_form_in_which_it_is_shown_and_in_no_other() {
+        let id = KeyId::from_bytes([0xab; 16]);
+        let shown = id.to_string();
+        assert_eq!(KeyId::parse(&shown), Some(id));
+        for other in [
+            shown.to_uppercase(),
+            format!("+{shown}"),
+            format!("0{shown}"),
+            shown[1..].to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(KeyId::parse(&other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_too_old_to_be_used_leaves_memory_with_the_next_one_that_comes() {
+        let (ring, now) = (Keyring::default(), Instant::now());
+        let (old, new) = (key(), key());
+        let ids = [1, 2, 3].map(|byte| KeyId::from_bytes([byte; 16]));
+        ring.insert(ids[0], Arc::clone(&old), true, now);
+        ring.insert(ids[1], Arc::clone(&new), true, now + SOFT_AGE);
+        assert_eq!(Arc::strong_count(&old), 2, "it still opens what it sealed");
+        ring.insert(ids[2], key(), false, now + HARD_AGE);
+        assert_eq!(Arc::strong_count(&old), 1, "gone, and wiped");
+        assert_eq!(Arc::strong_count(&new), 2);
+    }
+}

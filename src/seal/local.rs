@@ -306,6 +306,77 @@ mod tests {
         ));
     }
 
+    #[test]
+    fn a_key_is_read_in_either_alphabet_of_base64() {
+        let bytes = [0xfb; DATA_KEY_LEN];
+        let url_safe = STANDARD.encode(bytes).replace('+', "-").replace('/', "_");
+        for text in [STANDARD.encode(bytes), url_safe] {
+            assert!(text.contains(['+', '-']), "{text}");
+            assert_eq!(MasterKey::parse(&text).expect(&text).0.expose(), &bytes);
+        }
+    }
+
+    #[test]
+    fn only_a_key_of_nothing_but_zeros_is_a_placeholder() {
+        for (first, last) in [(0, 1), (1, 0)] {
+            let mut bytes = [0; DATA_KEY_LEN];
+            (bytes[0], bytes[DATA_KEY_LEN - 1]) = (first, last);
+            let parsed = MasterKey::parse(&STANDARD.encode(bytes)).expect("not zero");
+            assert_eq!(parsed.0.expose(), &bytes);
+        }
+    }
+
+    #[test]
+    fn a_key_is_read_from_the_file_that_holds_it_and_nothing_else() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("key");
+        let missing = MasterKey::from_file(&path).expect_err("there is no file");
+        assert!(matches!(missing, MasterKeyError::File(_)), "{missing:?}");
+        for text in [HEX.to_owned(), format!("{BASE64}\n")] {
+            std::fs::write(&path, &text).expect("it can be written");
+            let key = MasterKey::from_file(&path).expect("a key");
+            assert_eq!(key.to_base64().as_str(), BASE64);
+        }
+        for bytes in [[0xff; DATA_KEY_LEN].as_slice(), b"", HEX[1..].as_bytes()] {
+            std::fs::write(&path, bytes).expect("it can be written");
+            let refused = MasterKey::from_file(&path).expect_err("no text of a key");
+            assert!(matches!(refused, MasterKeyError::Form), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_not_set_is_named_and_one_that_is_no_key_is_not_shown() {
+        let variable = "SLACK_INSTALLS_TEST_OF_A_VARIABLE_THAT_IS_NOT_SET";
+        let missing = MasterKey::from_env(variable).expect_err("not set");
+        assert!(missing.to_string().contains(variable), "{missing}");
+        assert!(matches!(missing, MasterKeyError::NotSet { .. }));
+        // Every process has this one.
+        let refused = MasterKey::from_env("PATH").expect_err("a list of paths");
+        assert!(matches!(refused, MasterKeyError::Form), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn every_retired_key_unwraps_and_none_wraps() {
+        let retired = || [HEX.to_owned(), "22".repeat(32)].map(|text| MasterKey::parse(&text));
+        let provider = || {
+            let new = LocalKeyProvider::new(MasterKey::parse(&"33".repeat(32)).expect("a key"));
+            retired().into_iter().fold(new, |provider, key| {
+                provider.with_retired(key.expect("a key"))
+            })
+        };
+        for old in retired() {
+            let (key, old) = (DataKey::generate(), old.expect("a key"));
+            let wrapped = LocalKeyProvider::new(old).wrap(&key, &context("app")).await;
+            let wrapped = wrapped.expect("wraps");
+            let unwrapped = provider().unwrap(&wrapped, &context("app")).await;
+            assert_eq!(unwrapped.expect("unwraps").expose(), key.expose());
+        }
+        let wrapped = provider().wrap(&DataKey::generate(), &context("app")).await;
+        let new = LocalKeyProvider::new(MasterKey::parse(&"33".repeat(32)).expect("a key"));
+        let unwrapped = new.unwrap(&wrapped.expect("wraps"), &context("app")).await;
+        unwrapped.expect("under the new one");
+    }
+
     #[tokio::test]
     async fn a_wrapped_key_unwraps_for_its_own_app_and_id_only() {
         let provider = LocalKeyProvider::new(MasterKey::generate());

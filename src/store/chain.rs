@@ -13,6 +13,9 @@ use crate::installation::{Grant, Scopes};
 use crate::secret::{AccessToken, RefreshToken};
 use crate::tenant::{AppId, InstallationKey, UserId};
 
+#[cfg(test)]
+mod tests;
+
 /// Moves stored chains of tokens on: by one atomic step that a pure function decides.
 ///
 /// [`EncryptedStore`](crate::EncryptedStore) implements it over any backend.

@@ -1,11 +1,20 @@
 //! `tokens_revoked`: exactly what is listed goes, and only if it is dead.
 
-use slack_installs::secret::{AccessToken, RefreshToken};
-use slack_installs::store::{self, Chain, ChainKey, Credential, Mark, RotationStore as _};
-use slack_installs::testing::{Fault, Who};
-use slack_installs::{Delete, Grant, Handled, InstallationStore as _, Scopes};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
+
+use serde_json::json;
+use slack_installs::slack::{ClientCredentials, SlackClient};
+use slack_installs::store::Credential;
+use slack_installs::testing::{Fault, Rotation, Who};
+use slack_installs::{
+    Delete, Handled, InstallationStore as _, LifecycleError, RotationConfig, TokenRotator,
+};
 
 use super::*;
+use crate::support::app::{key, user_id};
+use crate::support::script::{error, scripted};
 
 #[tokio::test]
 async fn the_bots_revocation_leaves_the_users() {
@@ -134,39 +143,267 @@ async fn a_user_who_cannot_be_judged_keeps_no_other_token_alive() {
 
 #[tokio::test]
 async fn a_token_that_was_refreshed_while_it_was_judged_stays() {
+    for credential in [Credential::Bot, Credential::User(user_id(ADA))] {
+        let life = Arc::new(Life::new().await);
+        life.app.fake.rotate_tokens(Rotation::default());
+        life.install(ADA).await;
+        let bot = life.app.fake.bot_user(ALPHA);
+        let (users, bots) = match credential {
+            Credential::Bot => (vec![], vec![bot.as_str()]),
+            Credential::User(_) => (vec![ADA], vec![]),
+        };
+        let installed = life.app.fetch(ALPHA, Some(ADA)).await.expect("installed");
+        // The token is over; the event is later than the installation, so it counts as revoked.
+        life.advance(13 * 3600);
+        let event = life.app.fake.tokens_revoked(ALPHA, &users, &bots);
+        let asked = Arc::new(AtomicUsize::new(0));
+        let slack = {
+            let (life, asked) = (Arc::clone(&life), Arc::clone(&asked));
+            let credential = credential.clone();
+            scripted(&life.app.fake.clone(), move |method, _| {
+                let (life, asked) = (Arc::clone(&life), Arc::clone(&asked));
+                let credential = credential.clone();
+                async move {
+                    let is_first = method == "auth.test" && asked.fetch_add(1, SeqCst) == 0;
+                    if !is_first {
+                        return None;
+                    }
+                    let token = rotator(&life).token_for(&key(ALPHA), credential).await;
+                    assert!(token.is_ok(), "{token:?}");
+                    Some(error("token_expired"))
+                }
+            })
+        };
+        let handled = life.deliver_over(&slack, &event).await;
+        let handled = handled.expect("it can be handled");
+        assert_eq!(handled, Handled::Ignored, "{credential:?}");
+        assert_eq!(asked.load(SeqCst), 2, "the new token is judged by itself");
+        let current = life.app.fetch(ALPHA, Some(ADA)).await.expect("it stays");
+        assert_eq!(
+            current.revision, installed.revision,
+            "a refresh, no install"
+        );
+        let tokens = [
+            life.bot_token(ALPHA).await.expect("the bot's stays"),
+            life.user_token(ALPHA, ADA).await.expect("Ada's stays"),
+        ];
+        let refreshed = usize::from(credential != Credential::Bot);
+        assert!(life.app.fake.is_live(&tokens[refreshed]), "{credential:?}");
+    }
+}
+
+fn rotator(life: &Life) -> TokenRotator {
+    let credentials = ClientCredentials {
+        client_id: life.app.fake.client_id(),
+        client_secret: life.app.fake.client_secret(),
+    };
+    let (slack, store) = (life.app.slack.clone(), life.app.store.clone());
+    TokenRotator::new(RotationConfig::new(credentials), slack, store)
+        .with_clock(life.app.fake.clock())
+}
+
+/// Each time when Slack is asked about a token, Ada installs the app again, which without
+/// rotation brings the same tokens, and the response is of the time before. As often as said.
+fn reinstalled_meanwhile(life: &Arc<Life>, times: usize) -> (SlackClient, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (live, counted) = (Arc::clone(life), Arc::clone(&asked));
+    let slack = scripted(&life.app.fake, move |method, _| {
+        let (life, asked) = (Arc::clone(&live), Arc::clone(&counted));
+        async move {
+            let is_meant = method == "auth.test" && asked.fetch_add(1, SeqCst) < times;
+            if !is_meant {
+                return None;
+            }
+            // The installation asks about its bot itself, but by another client.
+            life.install(ADA).await;
+            Some(error("account_inactive"))
+        }
+    });
+    (slack, asked)
+}
+
+#[tokio::test]
+async fn an_installation_that_is_renewed_while_it_is_judged_is_judged_again() {
+    for what in ["bot", "user", "uninstall"] {
+        let life = Arc::new(Life::new().await);
+        life.install(ADA).await;
+        let bot = life.app.fake.bot_user(ALPHA);
+        let event = match what {
+            "bot" => life.app.fake.tokens_revoked(ALPHA, &[], &[bot.as_str()]),
+            "user" => life.app.fake.tokens_revoked(ALPHA, &[ADA], &[]),
+            _ => life.app.fake.app_uninstalled(ALPHA),
+        };
+        let before = life.bot_token(ALPHA).await;
+        let (slack, asked) = reinstalled_meanwhile(&life, 1);
+        let handled = life.deliver_over(&slack, &event).await;
+        let handled = handled.expect("it can be handled");
+        assert_eq!(handled, Handled::Ignored, "{what}");
+        assert_eq!(asked.load(SeqCst), 2, "{what}");
+        assert_eq!(life.bot_token(ALPHA).await, before, "{what}");
+        assert!(life.user_token(ALPHA, ADA).await.is_some(), "{what}");
+        assert_eq!(life.host.tenants(), [""; 0], "{what}");
+    }
+}
+
+#[tokio::test]
+async fn an_installation_that_is_renewed_again_and_again_is_an_error_that_passes() {
+    let life = Arc::new(Life::new().await);
+    life.install(ADA).await;
+    let event = life.app.fake.app_uninstalled(ALPHA);
+    let (slack, asked) = reinstalled_meanwhile(&life, usize::MAX);
+    let outcome = life.deliver_over(&slack, &event).await;
+    let outcome = outcome.expect_err("nobody can say");
+    assert!(matches!(outcome, LifecycleError::Moved), "{outcome}");
+    assert!(outcome.is_transient());
+    assert!(asked.load(SeqCst) > 2, "it is judged more than twice");
+    assert!(life.bot_token(ALPHA).await.is_some());
+    // Nine renewals are not too many.
+    let (slack, _) = reinstalled_meanwhile(&life, 9);
+    let outcome = life.deliver_over(&slack, &event).await;
+    assert_eq!(outcome.expect("it rests"), Handled::Ignored);
+}
+
+#[tokio::test]
+async fn of_a_list_exactly_the_dead_go_in_whatever_order_they_are_named() {
+    let lists: [(&[&str], bool); 4] = [
+        (&[ADA, "not an id", BEN, "U0STRANGER1"], true),
+        (&["U0STRANGER1", BEN, "not an id", ADA], true),
+        (&[BEN, ADA], false),
+        (&[ADA], true),
+    ];
+    for (users, names_bot) in lists {
+        let life = Life::new().await;
+        life.install(ADA).await;
+        life.install(BEN).await;
+        life.advance(3600);
+        assert!(life.app.fake.revoke_user(ALPHA, ADA));
+        let bot = life.bot_token(ALPHA).await;
+        // The bot is named, last, and lives.
+        let bot_user = life.app.fake.bot_user(ALPHA);
+        let bots = match names_bot {
+            true => vec!["U0OTHERBOT1", bot_user.as_str()],
+            false => vec![],
+        };
+        let event = life.app.fake.tokens_revoked(ALPHA, &[], &bots);
+        let event = event.edit(|event| event["event"]["tokens"]["oauth"] = users.into());
+        assert_eq!(life.handled(&event).await, Handled::Revoked, "{users:?}");
+        assert_eq!(life.user_token(ALPHA, ADA).await, None, "{users:?}");
+        assert!(life.user_token(ALPHA, BEN).await.is_some(), "{users:?}");
+        assert_eq!(life.bot_token(ALPHA).await, bot, "{users:?}");
+        // Told again, nothing is left to do.
+        assert_eq!(life.handled(&event).await, Handled::Ignored, "{users:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_bot_among_others_goes_with_the_users_that_are_named_beside_it() {
+    for others_first in [true, false] {
+        let life = Life::new().await;
+        life.install(ADA).await;
+        life.install(BEN).await;
+        life.advance(3600);
+        let bot = life.app.fake.bot_user(ALPHA);
+        let mut bots = vec![bot.as_str(), "U0OTHERBOT1"];
+        if others_first {
+            bots.reverse();
+        }
+        let event = life.app.fake.tokens_revoked(ALPHA, &[ADA], &bots);
+        life.app.fake.uninstall(ALPHA);
+        assert_eq!(life.handled(&event).await, Handled::Revoked);
+        assert_eq!(life.bot_token(ALPHA).await, None);
+        assert_eq!(life.user_token(ALPHA, ADA).await, None);
+        assert!(life.user_token(ALPHA, BEN).await.is_some(), "not named");
+    }
+}
+
+#[tokio::test]
+async fn of_several_that_cannot_be_judged_the_first_is_reported() {
     let life = Life::new().await;
     life.install(ADA).await;
-    let judged = life.app.fetch(ALPHA, None).await.expect("installed");
-    let bot = judged.bot.as_ref().expect("a bot");
-    let delete = Delete::bot()
-        .only(judged.revision.expect("a revision"))
-        .holding(&bot.grant.access_token);
-    // As a refresh does it: another token, and the same revision of the installation.
-    let key = ChainKey {
-        credential: Credential::Bot,
-        tenant: judged.key(),
-    };
-    let next = Grant {
-        access_token: AccessToken::new("xoxe.xoxb-1-next").expect("a token"),
-        refresh_token: Some(RefreshToken::new("xoxe-1-next").expect("a token")),
-        expires_at: None,
-        scopes: Scopes::from("commands"),
-    };
-    let store = &life.app.store;
-    let mut refresh = |chain: Option<&Chain>| {
-        let refresh = next.refresh_token.as_ref().map(Mark::of);
-        chain.cloned().map(|chain| Chain { refresh, ..chain })
-    };
-    let moved = store.update(&key, Some(&next), &mut refresh).await;
-    moved.expect("answers").expect("it stands");
-    let outcome = store.delete(&key.tenant, &delete).await;
+    life.install(BEN).await;
+    for code in ["org_login_required", "some_new_error"] {
+        life.app.fake.inject("auth.test", Fault::error(code));
+    }
+    let event = life.app.fake.tokens_revoked(ALPHA, &[ADA, BEN], &[]);
+    let error = life.deliver(&event).await.expect_err("nobody can say");
+    assert!(error.is_transient(), "{error:?}");
     assert!(
-        matches!(outcome, Err(store::Error::Conflict)),
-        "{outcome:?}"
+        format!("{error:?}").contains("org_login_required"),
+        "{error:?}"
     );
-    let current = life.bot_token(ALPHA).await;
-    assert_eq!(current.as_deref(), Some("xoxe.xoxb-1-next"));
-    let delete = delete.holding(&next.access_token);
-    assert!(store.delete(&key.tenant, &delete).await.expect("answers"));
-    assert_eq!(life.bot_token(ALPHA).await, None);
+}
+
+#[tokio::test]
+async fn an_event_that_lists_nothing_takes_nothing_and_a_wrong_form_is_an_error() {
+    let life = Life::new().await;
+    life.install(ADA).await;
+    life.advance(3600);
+    life.app.fake.uninstall(ALPHA);
+    let bot = life.app.fake.bot_user(ALPHA);
+    let event = || life.app.fake.tokens_revoked(ALPHA, &[ADA], &[bot.as_str()]);
+    for tokens in [json!({}), json!({"oauth": []}), json!({"bot": []})] {
+        let event = event().edit(|event| event["event"]["tokens"] = tokens);
+        assert_eq!(life.handled(&event).await, Handled::Ignored);
+    }
+    let without = event().edit(|event| {
+        let event = event["event"].as_object_mut().expect("an object");
+        event.remove("tokens");
+    });
+    assert_eq!(life.handled(&without).await, Handled::Ignored);
+    for tokens in [json!("all"), json!({"oauth": ADA}), json!({"bot": [1]})] {
+        let event = event().edit(|event| event["event"]["tokens"] = tokens);
+        let error = life.deliver(&event).await.expect_err("not readable");
+        assert!(matches!(error, LifecycleError::Event(_)), "{error}");
+        assert!(!error.is_transient());
+    }
+    assert!(life.bot_token(ALPHA).await.is_some());
+    assert!(life.user_token(ALPHA, ADA).await.is_some());
+    // One list alone is enough.
+    let event = event().edit(|event| event["event"]["tokens"] = json!({"oauth": [ADA]}));
+    assert_eq!(life.handled(&event).await, Handled::Revoked);
+}
+
+#[tokio::test]
+async fn a_workspace_with_its_own_install_never_loses_its_organisations_tokens() {
+    let life = Life::new().await;
+    life.install(Who::user(OLGA).at(ORG)).await;
+    life.install("U0GRIDUSR02").await;
+    life.advance(3600);
+    // Olga's token is dead, and the event names her and both places.
+    assert!(life.app.fake.revoke_user(ORG, OLGA));
+    let event = life.app.fake.tokens_revoked(SALES, &[OLGA], &[]);
+    let event = event.edit(|event| event["enterprise_id"] = ORG.into());
+    assert_eq!(life.handled(&event).await, Handled::Ignored);
+    assert!(life.user_token(ORG, OLGA).await.is_some());
+}
+
+#[tokio::test]
+async fn a_token_that_goes_while_it_is_judged_is_nothing_that_the_event_did() {
+    for is_bot in [true, false] {
+        let life = Arc::new(Life::new().await);
+        life.install(ADA).await;
+        let bot = life.app.fake.bot_user(ALPHA);
+        let (event, delete) = match is_bot {
+            true => {
+                let event = life.app.fake.tokens_revoked(ALPHA, &[], &[bot.as_str()]);
+                (event, Delete::bot())
+            }
+            false => {
+                let event = life.app.fake.tokens_revoked(ALPHA, &[ADA], &[]);
+                (event, Delete::user(user_id(ADA)))
+            }
+        };
+        let live = Arc::clone(&life);
+        let slack = scripted(&life.app.fake, move |_, _| {
+            let (life, delete) = (Arc::clone(&live), delete.clone());
+            async move {
+                let deleted = life.app.store.delete(&key(ALPHA), &delete).await;
+                assert!(deleted.expect("answers"));
+                Some(error("account_inactive"))
+            }
+        });
+        let handled = life.deliver_over(&slack, &event).await;
+        let handled = handled.expect("it can be handled");
+        assert_eq!(handled, Handled::Ignored, "bot: {is_bot}");
+    }
 }

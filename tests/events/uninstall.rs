@@ -1,14 +1,22 @@
 //! `app_uninstalled`, and what the host is told.
 
 use async_trait::async_trait;
-use slack_installs::backend::{Change, Expect, Row, Sealed, Version};
+use std::sync::Arc;
+
+use slack_installs::backend::{
+    Change, Expect, Faults, Flaky, MemoryBackend, Metadata, Row, Sealed, Version,
+};
+use slack_installs::store;
 use slack_installs::testing::{Fault, Who};
 use slack_installs::{
-    Departure, Handled, Hold, Lifecycle, LifecycleError, LifecycleHooks, LifecycleStore as _,
+    Departure, Handled, Hold, InstallationStore as _, Lifecycle, LifecycleError, LifecycleHooks,
+    LifecycleStore as _,
 };
 
 use super::*;
 use crate::support::Db;
+use crate::support::app::{key, world};
+use crate::support::backends::{Interrupted, Unreliable};
 use crate::support::life::Host;
 
 #[tokio::test]
@@ -149,7 +157,7 @@ async fn a_host_that_is_told_late_learns_that_the_app_is_back() {
 async fn an_installation_that_does_not_open_is_judged_by_the_time_that_it_shows() {
     let life = Life::new().await;
     life.install(ADA).await;
-    let backend = std::sync::Arc::clone(&life.backend);
+    let backend = Arc::clone(&life.backend);
     let db = Db::of(life.app.fake.client_id(), backend);
     let (key, row) = db.row(ALPHA, "install").await;
     let broken = Row {
@@ -242,7 +250,7 @@ async fn a_hold_outlives_a_damaged_row_and_a_reinstall() {
         reason: "ticket 1".into(),
         at: life.app.fake.clock().now(),
     };
-    let alpha = support::app::key(ALPHA);
+    let alpha = key(ALPHA);
     assert!(life.app.store.hold(&alpha, &hold).await.expect("answers"));
     damage(&life, ALPHA, "install").await;
     life.install(BEN).await;
@@ -290,4 +298,174 @@ async fn a_hook_that_panics_or_never_ends_keeps_no_other_tenants_from_being_told
     for tenant in [ALPHA, SALES] {
         assert_eq!(life.slots(tenant).await, ["departure"], "it is told again");
     }
+}
+
+#[tokio::test]
+async fn an_organisations_event_that_names_a_workspace_is_judged_by_its_time_as_well() {
+    for (seconds, is_dead, expected) in [
+        (-3600, true, Handled::Ignored),
+        (-6, true, Handled::Ignored),
+        (-5, true, Handled::Purged),
+        (0, true, Handled::Purged),
+        (0, false, Handled::Ignored),
+        (3600, true, Handled::Purged),
+        (3600, false, Handled::Ignored),
+    ] {
+        let life = Life::standing().await;
+        life.install(Who::user(OLGA).at(ORG)).await;
+        let event = life.app.fake.app_uninstalled(SUPPORT).edit(|event| {
+            event["enterprise_id"] = ORG.into();
+        });
+        let event = life.dispatched(event, ORG, seconds).await;
+        if is_dead {
+            life.app.fake.uninstall(ORG);
+        }
+        let case = format!("{seconds} s, dead: {is_dead}");
+        assert_eq!(life.handled(&event).await, expected, "{case}");
+        let is_left = life.bot_token(ORG).await.is_some();
+        assert_eq!(is_left, expected == Handled::Ignored, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn an_organisations_departure_is_told_when_the_event_names_a_workspace_again() {
+    let life = Life::standing().await;
+    life.install(Who::user(OLGA).at(ORG)).await;
+    life.advance(3600);
+    life.app.fake.uninstall(ORG);
+    let event = life.app.fake.app_uninstalled(SUPPORT).edit(|event| {
+        event["enterprise_id"] = ORG.into();
+    });
+    life.host.set_failing(true);
+    life.deliver(&event).await.expect_err("the hook fails");
+    life.host.set_failing(false);
+    assert_eq!(life.handled(&event).await, Handled::Purged);
+    assert_eq!(life.host.tenants(), [ORG]);
+    assert_eq!(life.handled(&event).await, Handled::Ignored, "it was told");
+    assert_eq!(life.host.tenants(), [ORG]);
+}
+
+#[tokio::test]
+async fn an_event_without_a_time_or_a_tenant_does_nothing() {
+    let life = Life::standing().await;
+    life.install(ADA).await;
+    life.advance(3600);
+    life.app.fake.uninstall(ALPHA);
+    for missing in [&["event_time"][..], &["team_id", "authorizations"]] {
+        let event = life.app.fake.app_uninstalled(ALPHA).edit(|event| {
+            let event = event.as_object_mut().expect("an object");
+            for name in missing {
+                event.remove(*name);
+            }
+        });
+        assert_eq!(life.handled(&event).await, Handled::Ignored, "{missing:?}");
+        assert!(life.bot_token(ALPHA).await.is_some(), "{missing:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_installation_that_shows_no_time_either_is_purged() {
+    let life = Life::standing().await;
+    life.install(ADA).await;
+    let db = Db::of(life.app.fake.client_id(), Arc::clone(&life.backend));
+    let (row_key, row) = db.row(ALPHA, "install").await;
+    let broken = Row {
+        metadata: Metadata::new("{}"),
+        ..row
+    };
+    db.overwrite(&row_key, broken).await;
+    let event = life.app.fake.app_uninstalled(ALPHA);
+    assert_eq!(life.handled(&event).await, Handled::Purged);
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+    assert_eq!(life.host.tenants(), [ALPHA]);
+}
+
+#[tokio::test]
+async fn an_installation_that_does_not_open_and_is_purged_meanwhile_is_judged_again() {
+    let backend = Arc::new(MemoryBackend::default());
+    let backend = Arc::new(Interrupted::new(backend));
+    let life = Life::with(world(), Arc::clone(&backend)).await;
+    life.install(ADA).await;
+    damage(&life, ALPHA, "install").await;
+    life.advance(3600);
+    // Another process purges it and cannot tell.
+    let (store, now) = (life.app.store.clone(), life.app.fake.clock().now());
+    backend.meanwhile(move || {
+        tokio::spawn(async move {
+            let found = store.glance(&key(ALPHA)).await.expect("answers");
+            let (revision, _) = found.expect("it stands");
+            let departure = Departure::new(key(ALPHA), "by another", now);
+            let purged = store.purge(&departure, revision, Some(now)).await;
+            assert!(purged.expect("purged").is_some());
+        })
+    });
+    let event = life.app.fake.app_uninstalled(ALPHA);
+    assert_eq!(life.handled(&event).await, Handled::Purged);
+    let told = (ALPHA.to_owned(), "by another".to_owned(), false);
+    assert_eq!(life.host.departures(), [told]);
+}
+
+#[tokio::test]
+async fn while_the_database_is_away_an_event_is_an_error_that_passes() {
+    let backend = Unreliable::new(Arc::new(MemoryBackend::default()));
+    let life = Life::with(world(), Arc::new(backend.clone())).await;
+    life.install(ADA).await;
+    life.advance(3600);
+    life.app.fake.uninstall(ALPHA);
+    let events = life.app.fake.take_events();
+    backend.set_down(true);
+    for event in &events {
+        let error = life.deliver(event).await.expect_err("it is down");
+        let is_store = matches!(error, LifecycleError::Store(store::Error::Unavailable(_)));
+        assert!(is_store && error.is_transient(), "{error}");
+    }
+    backend.set_down(false);
+    assert!(life.bot_token(ALPHA).await.is_some());
+    for event in &events {
+        life.handled(event).await;
+    }
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+    assert_eq!(life.host.tenants(), [ALPHA]);
+}
+
+#[tokio::test]
+async fn a_purge_and_its_note_are_one_commit_and_telling_is_another() {
+    let backend = Arc::new(Flaky::new(MemoryBackend::default(), Faults::none()));
+    let life = Life::with(world(), Arc::clone(&backend)).await;
+    life.install(ADA).await;
+    life.install(BEN).await;
+    life.advance(3600);
+    let before = backend.counts().commits;
+    let event = life.app.fake.app_uninstalled(ALPHA);
+    life.host.set_failing(true);
+    life.deliver(&event).await.expect_err("the hook fails");
+    assert_eq!(backend.counts().commits - before, 1);
+    assert_eq!(life.slots(ALPHA).await, ["departure"]);
+    life.host.set_failing(false);
+    assert_eq!(life.handled(&event).await, Handled::Purged);
+    assert_eq!(backend.counts().commits - before, 2);
+}
+
+#[tokio::test]
+async fn an_uninstall_takes_its_tenant_and_no_byte_of_another() {
+    let life = Life::standing().await;
+    let people = [ADA, BEN, "U0BRAVO0001", "U0GRIDUSR02"];
+    for person in people {
+        life.install(person).await;
+    }
+    life.install(Who::user(OLGA).at(ORG)).await;
+    life.advance(3600);
+    let partition = format!("{}/{ALPHA}", life.app.fake.client_id());
+    let others = async || {
+        let mut rows = support::all_rows(&*life.backend).await;
+        rows.retain(|(key, _)| key.partition.as_str() != partition);
+        rows
+    };
+    let before = others().await;
+    let event = life.app.fake.app_uninstalled(ALPHA);
+    assert_eq!(life.handled(&event).await, Handled::Purged);
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+    assert_eq!(others().await, before);
+    let found = life.app.store.fetch(&key(ALPHA), None).await;
+    assert!(found.expect("answers").is_none());
 }

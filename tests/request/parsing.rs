@@ -347,7 +347,14 @@ fn an_event_tells_its_id_time_and_retry() {
         json!(1),
         json!({}),
     ] {
-        assert_eq!(refused(with("event_id", bad)), Malformed::Field("event_id"));
+        assert_eq!(
+            refused(with("event_id", bad.clone())),
+            Malformed::Field("event_id")
+        );
+        assert_eq!(
+            refused(with("trigger_id", bad)),
+            Malformed::Field("trigger_id")
+        );
     }
     for bad in [json!("1790000000"), json!(-1), json!(1.5), json!({})] {
         assert_eq!(
@@ -356,6 +363,16 @@ fn an_event_tells_its_id_time_and_retry() {
         );
     }
     assert!(with("event_time", json!(u64::MAX)).is_ok_and(|it| it.event_time().is_some()));
+}
+
+#[test]
+fn a_form_has_sixty_four_fields_at_most() {
+    let form = |fields: usize| {
+        let more: String = (1..fields).map(|at| format!("&x{at}=1")).collect();
+        verify(FORM, format!("command=%2Fhello{more}"))
+    };
+    assert_eq!(form(64).expect("taken").kind(), &Kind::SlashCommand);
+    assert_eq!(refused(form(65)), Malformed::Form);
 }
 
 #[test]

@@ -159,6 +159,16 @@ fn an_uninstall_names_exactly_what_was_uninstalled() {
                 json!({"team_id": "T9", "authorizations": [{"team_id": "T1"}]}),
                 "T1",
             ),
+            // Flagged without an organisation: there is none to remove, and the workspace stays.
+            (
+                json!({"authorizations": [{"team_id": "T1", "is_enterprise_install": true}]}),
+                "org T1",
+            ),
+            // Two organisations in one authorization.
+            (
+                json!({"authorizations": [{"team_id": "E1", "enterprise_id": "E2"}]}),
+                "-",
+            ),
             (json!({}), "-"),
         ] {
             let event = lifecycle(event_type, with);
@@ -291,6 +301,11 @@ fn a_clicked_message_belongs_to_the_workspace_that_our_app_posted_it_from() {
             "T9",
         ),
         (json!({"message": {"team": "T1"}}), "T9"),
+        (json!({"api_app_id": null, "message": {"team": "T1"}}), "T9"),
+        (
+            json!({"type": "block_suggestion", "message": {"app_id": "A0FAKEAPP01", "team": "T1"}}),
+            "T1",
+        ),
         // A shortcut can be used on a stranger's message, by members only.
         (
             json!({"type": "message_action", "message": {"app_id": "A0FAKEAPP01", "team": "T1"}}),
@@ -309,6 +324,12 @@ fn an_org_wide_click_keeps_the_workspace_in_use_whatever_message_was_clicked() {
         "message": {"app_id": "A0FAKEAPP01", "team": "T5"},
     }));
     assert_eq!(tenant_of(verify_interactive(&payload)), "org E1+T1");
+    let unnamed = payload.tap(json!({"enterprise": null}));
+    assert_eq!(
+        tenant_of(verify_interactive(&unnamed)),
+        "org T5",
+        "without the organisation's id the message's team is the best there is"
+    );
 }
 
 #[test]

@@ -41,6 +41,8 @@ impl RefusedToken for Refused {
 struct Got {
     access: String,
     expires_at: Option<SystemTime>,
+    /// What had been done to the app by then.
+    moves: Moves,
 }
 
 impl Caller {
@@ -74,10 +76,9 @@ impl Caller {
                 let got = Got {
                     access: token.access_token.expose().to_owned(),
                     expires_at: token.expires_at,
+                    moves: self.moves(),
                 };
-                if before.is_on_hold && self.moves() == before {
-                    self.fail("a tenant on hold got a token");
-                }
+                self.judge_hold(&got, &before);
                 self.judge(whose, &got, &before);
             }
             Err(error) => self.excuse(whose, &error, &before),
@@ -104,6 +105,7 @@ impl Caller {
                 let got = Got {
                     access: grant.access_token.expose().to_owned(),
                     expires_at: grant.expires_at,
+                    moves: self.moves(),
                 };
                 self.judge(whose, &got, &before);
             }
@@ -128,6 +130,7 @@ impl Caller {
             got.lock().expect("no panic").push(Got {
                 access,
                 expires_at: token.expires_at,
+                moves: *self.moves.lock().expect("no panic"),
             });
             async move {
                 match is_live && !lies {
@@ -149,12 +152,27 @@ impl Caller {
             self.fail("an operation was repeated with the token that Slack refused");
         }
         for got in &got {
+            self.judge_hold(got, &before);
             self.judge(whose, got, &before);
         }
         match outcome {
             Ok(()) | Err(CallError::Operation(Refused { .. })) => {}
             Err(CallError::Token(error)) => self.excuse(whose, &error, &before),
             Err(error) => self.fail(&format!("{error:?}")),
+        }
+    }
+
+    /// A tenant on hold gets nothing: neither who asks while it is, nor who has waited since before
+    /// for a pair that Slack issued while it was. Only who read a pair before may have it still.
+    fn judge_hold(&self, got: &Got, before: &Moves) {
+        let now = got.moves;
+        if before.is_on_hold && now == *before {
+            self.fail("a tenant on hold got a token");
+        }
+        if let Some(held_at) = now.held_at
+            && self.watch.ledger.is_bought_after(&got.access, held_at)
+        {
+            self.fail("who waited for a refresh got a token of a tenant on hold");
         }
     }
 

@@ -20,6 +20,12 @@ pub(crate) enum Asked {
     Else,
 }
 
+impl Asked {
+    pub(crate) fn is_refresh(&self) -> bool {
+        matches!(self, Self::Refresh(_))
+    }
+}
+
 pub(crate) struct Ledger(Mutex<Inner>, Arc<Story>);
 
 #[derive(Default)]
@@ -39,6 +45,8 @@ struct Pair {
     parent: Option<usize>,
     /// The installation that it comes from.
     root: usize,
+    /// When Slack issued it for a refresh token; `None` for the pair of an installation.
+    bought_at: Option<Instant>,
     is_stored: bool,
 }
 
@@ -268,6 +276,14 @@ impl Ledger {
         self.inner().calls.len()
     }
 
+    /// Whether Slack issued this pair for a refresh token after that time.
+    pub(crate) fn is_bought_after(&self, access: &str, time: Instant) -> bool {
+        let inner = self.inner();
+        let pair = inner.by_access.get(access).map(|at| &inner.pairs[*at]);
+        let bought_at = pair.and_then(|pair| pair.bought_at);
+        bought_at.is_some_and(|at| at > time)
+    }
+
     /// For the story.
     pub(crate) fn name(&self, access: &str) -> Option<usize> {
         self.inner().by_access.get(access).copied()
@@ -301,6 +317,7 @@ impl Inner {
             access: access.to_owned(),
             parent,
             root,
+            bought_at: parent.map(|_| Instant::now()),
             is_stored: false,
         });
         number

@@ -43,8 +43,37 @@ pub(crate) const LONGEST_BLACKOUT: Duration = Duration::from_secs(500);
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Moves {
     pub(crate) is_on_hold: bool,
+    /// Since when, if nothing else was done to the app since.
+    pub(crate) held_at: Option<Instant>,
     is_removed: bool,
     count: usize,
+}
+
+/// The operator's switch.
+#[derive(Clone)]
+pub(crate) struct Switch {
+    clock: Clock,
+    moves: Arc<Mutex<Moves>>,
+    watch: Arc<Watch>,
+}
+
+impl Switch {
+    pub(crate) async fn hold(&self, is_on: bool) {
+        let hold = Hold {
+            is_on,
+            reason: "the simulation says so".to_owned(),
+            at: self.clock.now(),
+        };
+        let is_installed = self.watch.store.hold(&team(), &hold).await;
+        let is_installed = is_installed.expect("a memory backend holds");
+        let mut moves = self.moves.lock().expect("no panic");
+        moves.is_on_hold = is_on && is_installed;
+        moves.held_at = match moves.is_on_hold {
+            true => moves.held_at.or_else(|| Some(Instant::now())),
+            false => None,
+        };
+        moves.count += 1;
+    }
 }
 
 /// A process: a rotator, its worker and its callers.
@@ -309,6 +338,7 @@ impl Run {
         let network = Network {
             inner: self.fake.transport(),
             link,
+            switch: self.switch(),
         };
         let slack =
             SlackClient::with_transport(self.fake.environment(), network).with_clock(clock.clone());
@@ -383,14 +413,15 @@ impl Run {
     }
 
     async fn hold(&self, is_on: bool) {
-        let hold = Hold {
-            is_on,
-            reason: "the simulation says so".to_owned(),
-            at: self.clock.now(),
-        };
-        let is_installed = self.watch.store.hold(&team(), &hold).await;
-        let is_installed = is_installed.expect("a memory backend holds");
-        self.moved(|moves| moves.is_on_hold = is_on && is_installed);
+        self.switch().hold(is_on).await;
+    }
+
+    fn switch(&self) -> Switch {
+        Switch {
+            clock: self.clock.clone(),
+            moves: Arc::clone(&self.moves),
+            watch: Arc::clone(&self.watch),
+        }
     }
 
     fn moves(&self) -> Moves {
@@ -400,6 +431,7 @@ impl Run {
     fn moved(&self, change: impl FnOnce(&mut Moves)) {
         let mut moves = self.moves.lock().expect("no panic");
         change(&mut moves);
+        moves.held_at = None;
         moves.count += 1;
     }
 

@@ -17,6 +17,7 @@ use slack_installs::testing::FakeTransport;
 use tokio::time::{Instant, sleep};
 
 use crate::ledger::Ledger;
+use crate::run::Switch;
 use crate::watch::Watch;
 use crate::weather::{Dice, Weather};
 
@@ -228,6 +229,7 @@ impl Backend for Database {
 pub(crate) struct Network {
     pub(crate) inner: FakeTransport,
     pub(crate) link: Link,
+    pub(crate) switch: Switch,
 }
 
 impl fmt::Debug for Network {
@@ -249,6 +251,13 @@ impl Transport for Network {
         let effect = async || match sky.is_black() {
             true => away(sky).await,
             false => {
+                if asked.is_refresh() && sky.weather.moves && !sky.is_clear() {
+                    // The tenant is put on hold while its refresh is under way.
+                    if sky.dice(|dice| dice.hits(HELD)) {
+                        self.switch.hold(true).await;
+                    }
+                    sleep(Duration::from_millis(1)).await;
+                }
                 let answer = self.inner.send(request).await;
                 if let Ok(answer) = &answer {
                     ledger.answer(&asked, answer.body());
@@ -265,6 +274,9 @@ impl Transport for Network {
         answer
     }
 }
+
+/// Of refreshes: how many in 1,000 meet an operator who puts the tenant on hold.
+const HELD: u32 = 200;
 
 /// Slack's outage: whatever it answers, it did nothing.
 async fn away(sky: &Sky) -> Result<http::Response<Bytes>, TransportError> {

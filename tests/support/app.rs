@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use http::header::{COOKIE, LOCATION, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use slack_installs::backend::{Backend, MemoryBackend};
-use slack_installs::slack::{ClientCredentials, SlackClient};
+use slack_installs::slack::{ClientCredentials, SlackClient, Transport};
 use slack_installs::testing::{FakeSlack, Org, Person, Who, Workspace, World};
 use slack_installs::{
     EncryptedStore, EnterpriseId, InstallConfig, InstallOptions, InstallProvider, Installation,
-    InstallationKey, InstallationStore as _, LocalKeyProvider, MasterKey, RedirectUri, Scopes,
-    TeamId, UserId,
+    InstallationKey, InstallationStore, LocalKeyProvider, MasterKey, RedirectUri, Scopes, TeamId,
+    UserId,
 };
 use url::Url;
 
@@ -60,14 +60,7 @@ impl App {
         let store = EncryptedStore::open(backend, keys, fake.client_id()).await;
         let store = database.process(store.expect("opens"));
         let store = store.with_clock(fake.clock());
-        let mut config = InstallConfig::new(
-            ClientCredentials {
-                client_id: fake.client_id(),
-                client_secret: fake.client_secret(),
-            },
-            RedirectUri::new(REDIRECT).expect("a redirect URL"),
-            Scopes::from("commands,chat:write,users:read"),
-        );
+        let mut config = config(&fake);
         configure(&mut config);
         let provider = InstallProvider::new(config, slack.clone(), store.clone(), store.clone())
             .expect("the configuration works")
@@ -78,6 +71,19 @@ impl App {
             store,
             provider,
         }
+    }
+
+    /// The same app with this store, and this transport between it and Slack.
+    pub fn provider_over(
+        &self,
+        store: impl InstallationStore,
+        transport: impl Transport,
+    ) -> InstallProvider {
+        let slack = SlackClient::with_transport(self.fake.environment(), transport)
+            .with_clock(self.fake.clock());
+        InstallProvider::new(config(&self.fake), slack, store, self.store.clone())
+            .expect("the configuration works")
+            .with_clock(self.fake.clock())
     }
 
     /// Somebody goes through the flow and allows it.
@@ -127,6 +133,17 @@ impl App {
     pub fn exchanges(&self) -> usize {
         self.fake.calls("oauth.v2.access")
     }
+}
+
+fn config(fake: &FakeSlack) -> InstallConfig {
+    InstallConfig::new(
+        ClientCredentials {
+            client_id: fake.client_id(),
+            client_secret: fake.client_secret(),
+        },
+        RedirectUri::new(REDIRECT).expect("a redirect URL"),
+        Scopes::from("commands,chat:write,users:read"),
+    )
 }
 
 /// A browser: it keeps cookies.

@@ -22,6 +22,7 @@ pub(crate) struct Unreliable {
 #[derive(Debug, Default)]
 struct Faults {
     down: AtomicBool,
+    unreadable: AtomicBool,
     commits: AtomicUsize,
     lost_commits: AtomicUsize,
     lost_answers: AtomicUsize,
@@ -38,6 +39,11 @@ impl Unreliable {
     /// Fails every call from now on, or none.
     pub(crate) fn set_down(&self, down: bool) {
         self.faults.down.store(down, Ordering::SeqCst);
+    }
+
+    /// Fails every read of named rows from now on, or none; what is due is still found.
+    pub(crate) fn set_unreadable(&self, unreadable: bool) {
+        self.faults.unreadable.store(unreadable, Ordering::SeqCst);
     }
 
     /// Does not carry out the next commits, and says that it does not know.
@@ -67,6 +73,9 @@ impl Unreliable {
 impl Backend for Unreliable {
     async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
         self.check()?;
+        if self.faults.unreadable.load(Ordering::SeqCst) {
+            return Err(Error::Unavailable("read lost on purpose".into()));
+        }
         self.inner.read(partition, slots).await
     }
 
@@ -272,5 +281,34 @@ impl Backend for Gathering {
         limit: usize,
     ) -> Result<Page, Error> {
         self.inner.due(queue, now, from, limit).await
+    }
+}
+
+/// Answers a scan with small pages, whatever is asked for.
+#[derive(Debug)]
+pub(crate) struct Paged(pub(crate) Arc<dyn Backend>);
+
+#[async_trait]
+impl Backend for Paged {
+    async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
+        self.0.read(partition, slots).await
+    }
+
+    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
+        self.0.commit(partition, changes).await
+    }
+
+    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.0.scan(scope, from, limit.min(4)).await
+    }
+
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        self.0.due(queue, now, from, limit).await
     }
 }

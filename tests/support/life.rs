@@ -2,21 +2,23 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use slack_installs::backend::{Backend, MemoryBackend};
 use slack_installs::request::{VerifiedRequest, Verifier};
+use slack_installs::slack::SlackClient;
 use slack_installs::testing::{Delivery, Who, World};
 use slack_installs::{
-    AuthorizeError, AuthorizeResult, Authorizer, Departure, Handled, Lifecycle, LifecycleError,
-    LifecycleHooks,
+    AuthorizeError, AuthorizeResult, Authorizer, Clock, Departure, Handled, InstallOptions,
+    Lifecycle, LifecycleError, LifecycleHooks, Scopes,
 };
 use url::Url;
 
 use super::all_rows;
 use super::app::{App, Store, world};
 use super::checks::Database;
+use super::installs::noon;
 
 pub struct Life {
     pub app: App,
@@ -30,6 +32,12 @@ pub struct Life {
 impl Life {
     pub async fn new() -> Self {
         Self::with(world(), Arc::new(MemoryBackend::default())).await
+    }
+
+    /// On a clock that stands unless the test moves it, for tests that count seconds.
+    pub async fn standing() -> Self {
+        let world = world().with_clock(Clock::from_fn(noon));
+        Self::with(world, Arc::new(MemoryBackend::default())).await
     }
 
     pub async fn with(world: World, database: impl Into<Database>) -> Self {
@@ -49,6 +57,53 @@ impl Life {
             lifecycle,
             host,
         }
+    }
+
+    /// The lifecycle as a process has it that reaches Slack by this client.
+    pub fn lifecycle_over(&self, slack: &SlackClient) -> Lifecycle {
+        Lifecycle::new(self.app.store.clone(), slack.clone())
+            .with_hooks(self.host.clone())
+            .with_clock(self.app.fake.clock())
+    }
+
+    /// Delivers it to a process that reaches Slack by this client.
+    pub async fn deliver_over(
+        &self,
+        slack: &SlackClient,
+        delivery: &Delivery,
+    ) -> Result<Handled, LifecycleError> {
+        let lifecycle = self.lifecycle_over(slack);
+        lifecycle.handle(&self.request(delivery)).await
+    }
+
+    /// Somebody installs the app with user scopes only.
+    pub async fn install_without_bot(&self, who: impl Into<Who>) {
+        let options = InstallOptions {
+            scopes: Some(Scopes::default()),
+            user_scopes: Some(Scopes::from("search:read")),
+            ..InstallOptions::default()
+        };
+        let page = self.app.install_with(options, who).await;
+        assert!(page.body().contains("is installed"), "{}", page.body());
+    }
+
+    /// Somebody installs the app with bot scopes only.
+    pub async fn install_without_user(&self, who: impl Into<Who>) {
+        let options = InstallOptions {
+            user_scopes: Some(Scopes::default()),
+            ..InstallOptions::default()
+        };
+        let page = self.app.install_with(options, who).await;
+        assert!(page.body().contains("is installed"), "{}", page.body());
+    }
+
+    /// This delivery as Slack dispatches it so many seconds after the tenant was installed last.
+    pub async fn dispatched(&self, delivery: Delivery, tenant: &str, seconds: i64) -> Delivery {
+        let installation = self.app.fetch(tenant, None).await.expect("installed");
+        let installed_at = installation.installed_at.duration_since(UNIX_EPOCH);
+        let installed_at = installed_at.expect("after 1970").as_secs();
+        let at = installed_at.checked_add_signed(seconds).expect("a time");
+        delivery.edit(|event| event["event_time"] = at.into())
     }
 
     pub async fn install(&self, who: impl Into<Who>) {

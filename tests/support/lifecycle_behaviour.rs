@@ -9,11 +9,11 @@ use slack_installs::{LifecycleStore, Revision};
 use tokio::task::JoinSet;
 
 use super::local;
-use crate::support::backends::Lagging;
+use crate::support::backends::{Interrupted, Lagging, Unreliable};
 use crate::support::checks::until;
 use crate::support::installs::{
-    With, bot_token, enterprise, in_org, in_workspace, in_workspace_of, noon, org_key, team,
-    user_id, user_token, whole, workspace_key,
+    With, bot_token, enterprise, in_org, in_workspace, in_workspace_of, noon, org_key, rotating,
+    team, user_id, user_token, whole, workspace_key,
 };
 use crate::support::{Db, Store};
 
@@ -103,6 +103,94 @@ pub(crate) async fn a_purge_of_another_revision_takes_nothing(db: Db) {
         .purge(&leaving(&workspace_key("T12")), old, None)
         .await;
     assert!(matches!(nobody, Err(Error::Conflict)), "{nobody:?}");
+}
+
+pub(crate) async fn a_purge_of_an_installation_that_is_not_the_stored_one_takes_nothing(db: Db) {
+    let key = workspace_key("T1");
+    let interrupted = Arc::new(Interrupted::new(Arc::clone(&db.backend)));
+    let slow = db.store_over(Arc::clone(&interrupted), local()).await;
+    let store = db.store().await;
+    for tell_at in [None, Some(noon())] {
+        let revision = put(&store, in_workspace("T1").with_bot("xoxb-1")).await;
+        let other = store.clone();
+        // The installation is renewed when the purge has seen the old one.
+        interrupted.meanwhile(move || {
+            tokio::spawn(async move {
+                put(&other, in_workspace("T1").with_bot("xoxb-2")).await;
+            })
+        });
+        let refused = slow.purge(&leaving(&key), revision, tell_at).await;
+        assert!(matches!(refused, Err(Error::Conflict)), "{refused:?}");
+        assert_eq!(bot_token(&fetch(&store, &key, "U1").await), Some("xoxb-2"));
+        assert!(store.departure(&key).await.expect("answers").is_none());
+    }
+}
+
+pub(crate) async fn a_workspace_taken_away_during_a_purge_is_not_kept(db: Db) {
+    let interrupted = Arc::new(Interrupted::new(Arc::clone(&db.backend)));
+    let slow = db.store_over(Arc::clone(&interrupted), local()).await;
+    let store = db.store().await;
+    let revision = put(&store, in_org("E1", None).with_bot("xoxb-1")).await;
+    interrupted.meanwhile(move || {
+        tokio::spawn(async move {
+            let purged = store.purge(&leaving(&org_key("E1")), revision, None).await;
+            purged.expect("purged");
+        })
+    });
+    let access = Access {
+        teams: vec![team("T1")],
+        is_granted: false,
+        at_micros: 5,
+    };
+    let kept = slow.set_access(&enterprise("E1"), &access).await;
+    assert!(!kept.expect("answers"), "the organisation has gone");
+    assert!(db.rows_of("E1").await.is_empty());
+}
+
+/// A tenant that left and came back can have both: what is due of it is looked through for one.
+pub(crate) async fn a_departure_beside_a_due_refresh_is_found_once(db: Db) {
+    let store = db.store().await;
+    let key = workspace_key("T1");
+    let revision = put(&store, in_workspace("T1").with_bot("xoxb-1")).await;
+    let purged = store.purge(&leaving(&key), revision, Some(noon())).await;
+    purged.expect("purged").expect("there is a note");
+    let mut again = in_workspace("T1").with_bot("xoxb-2");
+    let bot = again.bot.as_mut().expect("it was just given");
+    bot.grant = rotating("xoxe.xoxb-1-a", "xoxe-1-a");
+    put(&store, again).await;
+    let mut other = in_workspace("T2").with_bot("xoxb-2");
+    let bot = other.bot.as_mut().expect("it was just given");
+    bot.grant = rotating("xoxe.xoxb-1-b", "xoxe-1-b");
+    put(&store, other).await;
+    // Two days later the refreshes are due as well.
+    let due = async || {
+        let due = store.due_departures(after(172_800), 100).await;
+        let due = due.expect("the database answers").into_iter();
+        due.map(|pending| pending.departure.key).collect::<Vec<_>>()
+    };
+    until("the departure is due", async || !due().await.is_empty()).await;
+    assert_eq!(due().await, [key]);
+}
+
+pub(crate) async fn an_outage_while_departures_are_read_is_an_error(db: Db) {
+    let backend = Unreliable::new(Arc::clone(&db.backend));
+    let store = db.store_over(backend.clone(), local()).await;
+    let installed = store.store(&in_workspace("T1").with_bot("xoxb-1")).await;
+    let leaving = leaving(&workspace_key("T1"));
+    let revision = installed.expect("stored");
+    let purged = store.purge(&leaving, revision, Some(noon())).await;
+    purged.expect("purged").expect("there is a note");
+    let due = async || store.due_departures(noon(), 100).await;
+    until("the departure is due", async || {
+        due().await.is_ok_and(|due| due.len() == 1)
+    })
+    .await;
+    // What is due is found, and the note cannot be read.
+    backend.set_unreadable(true);
+    let outcome = due().await;
+    assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
+    backend.set_unreadable(false);
+    assert_eq!(due().await.expect("the database answers").len(), 1);
 }
 
 pub(crate) async fn a_departure_stands_until_it_is_settled_whatever_is_installed(db: Db) {

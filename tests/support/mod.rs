@@ -12,9 +12,14 @@ pub mod houses;
 pub(crate) mod installs;
 #[cfg(feature = "testing")]
 pub mod life;
+pub(crate) mod meddling;
 pub(crate) mod providers;
 #[cfg(feature = "testing")]
 pub mod rotation;
+#[cfg(feature = "testing")]
+pub mod script;
+#[cfg(feature = "testing")]
+pub mod serving;
 
 use std::sync::Arc;
 

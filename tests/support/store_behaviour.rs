@@ -27,10 +27,19 @@ use crate::support::installs::{
 use crate::support::providers::{Remote, master_key};
 use crate::support::{Db, Store};
 
+#[path = "chain_behaviour.rs"]
+mod chains;
 #[path = "lifecycle_behaviour.rs"]
 mod lifecycle;
+#[path = "lost_behaviour.rs"]
+mod lost;
+#[path = "merge_behaviour.rs"]
+mod merge;
 
+pub(crate) use chains::*;
 pub(crate) use lifecycle::*;
+pub(crate) use lost::*;
+pub(crate) use merge::*;
 
 /// Lists the checks.
 macro_rules! store_behaviour {
@@ -81,16 +90,58 @@ macro_rules! store_behaviour {
             what_is_due_is_found_behind_the_rows_of_other_apps
             what_was_stored_is_fetched_whole
             a_claim_that_is_released_or_over_may_be_taken_again
+            a_departure_beside_a_due_refresh_is_found_once
             a_departure_that_another_worker_put_off_is_not_due
             a_departure_stands_until_it_is_settled_whatever_is_installed
             a_hold_outlives_a_reinstall_and_touches_no_token
             a_purge_leaves_no_row_and_spares_the_look_alike
             a_purge_of_another_revision_takes_nothing
+            a_purge_of_an_installation_that_is_not_the_stored_one_takes_nothing
             a_request_is_claimed_by_one_of_64
             a_tenants_users_are_found_and_no_look_alikes
+            a_workspace_taken_away_during_a_purge_is_not_kept
             a_workspaces_organisation_changes_alone_and_loses_to_a_reinstall
+            an_outage_while_departures_are_read_is_an_error
             handled_requests_are_swept_when_their_time_is_over
             the_latest_word_on_a_workspaces_access_counts
+            a_store_whose_answer_was_lost_undoes_no_purge
+            a_store_that_cannot_look_for_its_rows_is_not_made_again
+            rows_of_another_writer_are_not_taken_for_those_whose_answer_was_lost
+            a_row_that_moved_before_it_was_confirmed_is_not_answered_for
+            a_row_is_confirmed_twice_at_most
+            a_guarded_delete_whose_answer_was_lost_is_not_made_again
+            what_a_database_does_not_take_is_no_outage_and_not_asked_again
+            a_decision_is_taken_a_hundred_times_and_no_more
+            a_guarded_delete_that_a_reinstall_overtakes_takes_nothing
+            a_guarded_delete_conflicts_where_the_facts_are_gone
+            a_delete_that_holds_a_token_takes_that_one_only
+            a_delete_that_holds_a_token_spares_the_one_that_replaces_it_meanwhile
+            a_note_that_a_reinstall_overtakes_adds_nothing
+            a_guarded_delete_of_everything_leaves_nothing
+            a_purge_opens_nothing_and_leaves_its_own_note_alone
+            a_purge_that_a_reinstall_overtakes_takes_nothing
+            a_purge_whose_answer_was_lost_is_found_out_by_its_note
+            of_installations_of_one_time_or_a_later_one_the_last_ones_facts_stand
+            a_late_installation_adds_what_the_later_one_lacks_and_no_more
+            a_channel_keeps_one_webhook_by_its_id_whatever_its_name
+            a_bots_id_is_kept_for_the_same_bot_only
+            a_note_says_what_it_says_and_leaves_the_rest
+            a_long_lived_token_that_is_stored_again_has_its_new_scopes
+            a_hold_outlives_facts_that_do_not_open
+            an_organisations_name_goes_with_its_id
+            scopes_and_ends_of_a_token_are_kept_as_they_are
+            the_first_pair_stored_after_many_refreshes_brings_nothing_back
+            another_installations_marks_are_not_ours
+            the_pair_that_stands_stored_again_changes_nothing_of_its_chain
+            a_pair_is_known_by_its_refresh_token
+            tokens_that_do_not_rotate_take_no_late_pair_along
+            a_dead_chain_gives_way_to_an_earlier_installations_pair
+            every_member_of_a_chain_is_kept
+            a_token_under_suspicion_is_fetched_as_such_unless_its_chain_is_dead
+            a_chain_on_hold_says_so_until_the_hold_ends
+            a_decision_is_shown_the_chain_that_stands_and_nothing_is_made_of_none
+            chains_of_this_app_are_listed_and_nothing_else
+            a_row_is_due_in_whole_seconds
         }
     };
     (checks; $($check:ident)*) => {

@@ -99,7 +99,7 @@ impl State {
             if self.record.is_none() {
                 self.wrong = Some(RESURRECTED);
             }
-            if is_forgotten(&next) {
+            if is_forgotten(protocol::serve, &next) {
                 self.wrong = Some(FORGOTTEN);
             }
             self.record = Some(Chain {

@@ -1,0 +1,171 @@
+//! Mutants of the protocol: the search finds what is wrong with each.
+
+use super::{
+    Budget, FALSE_DEATH, First, LOST, NO_CRASH, Protocol, RESURRECTED, REUSES, Reuse, SHIPPED,
+    State, WITHOUT_LEASE, at, clean, now, record, search,
+};
+use crate::rotation::protocol::{self, Acquired, Committed, Fresh, Ticket};
+use crate::store::{Chain, Mark};
+
+/// Whether the search finds this of a mutant, where Slack has one of its ways.
+fn finds(mutant: Protocol, wrong: &str) -> bool {
+    REUSES.into_iter().rev().any(|reuse| {
+        let first = State::first(2, SHORT, First::Caller, 0);
+        let (_, wrongs) = search(first, &mutant, reuse, Some(wrong));
+        wrongs.contains_key(wrong)
+    })
+}
+
+const SHORT: Budget = Budget {
+    uses: 3,
+    lost: 0,
+    ..NO_CRASH
+};
+
+#[test]
+#[ignore = "needs optimisation; scripts/test runs it"]
+fn the_protocol_as_it_is_shipped_has_nothing_of_the_mutants() {
+    for reuse in REUSES {
+        clean(State::first(2, SHORT, First::Caller, 0), reuse);
+    }
+}
+
+#[test]
+fn a_mutant_that_drops_the_alternate_is_caught() {
+    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| match (SHIPPED.commit)(
+        chain, ticket, fresh,
+    ) {
+        (_, Committed::Alternate) => (None, Committed::Alternate),
+        outcome => outcome,
+    };
+    assert!(finds(Protocol { commit, ..SHIPPED }, LOST));
+}
+
+#[test]
+fn a_mutant_that_saves_over_whatever_stands_is_caught() {
+    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| {
+        // The record as it was read before the call: no look at the one that stands.
+        let mut read = chain.cloned().unwrap_or_else(|| record(0, 0));
+        read.install = ticket.install;
+        read.generation = ticket.generation;
+        (SHIPPED.commit)(Some(&read), ticket, fresh)
+    };
+    for wrong in [LOST, RESURRECTED] {
+        assert!(finds(Protocol { commit, ..SHIPPED }, wrong), "{wrong}");
+    }
+}
+
+#[test]
+fn a_mutant_that_saves_over_another_installation_is_caught() {
+    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| {
+        let install = chain.map_or(ticket.install, |chain| chain.install);
+        (SHIPPED.commit)(
+            chain,
+            &Ticket {
+                install,
+                ..ticket.clone()
+            },
+            fresh,
+        )
+    };
+    assert!(finds(Protocol { commit, ..SHIPPED }, LOST));
+}
+
+#[test]
+fn a_mutant_that_wants_the_lease_to_save_is_caught() {
+    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| {
+        let lease = chain.and_then(|chain| chain.lease);
+        match lease.is_some_and(|lease| lease.owner == ticket.owner) {
+            true => (SHIPPED.commit)(chain, ticket, fresh),
+            false => (None, Committed::Orphan),
+        }
+    };
+    assert!(finds(Protocol { commit, ..SHIPPED }, LOST));
+}
+
+#[test]
+fn a_mutant_that_forgets_every_alternate_when_it_saves_is_caught() {
+    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| {
+        let (next, answer) = (SHIPPED.commit)(chain, ticket, fresh);
+        let forget = answer == Committed::Saved;
+        let forgotten = next.map(|mut next| {
+            next.alternates.retain(|_| !forget);
+            next
+        });
+        (forgotten, answer)
+    };
+    let mutant = Protocol { commit, ..SHIPPED };
+    let budget = Budget {
+        lost: 0,
+        ..NO_CRASH
+    };
+    let first = State::first(2, budget, First::Caller, 0);
+    let (_, wrongs) = search(first, &mutant, Reuse::NewestOnly, Some(LOST));
+    assert!(wrongs.contains_key(LOST));
+}
+
+#[test]
+fn a_mutant_that_marks_a_chain_dead_without_a_second_look_is_caught() {
+    let refuse = |chain: Option<&Chain>, ticket: &Ticket, _: &[Mark]| {
+        let everything: Vec<_> = (0..100).map(Mark).collect();
+        protocol::refuse(chain, ticket, &everything, &"refused".into())
+    };
+    assert!(finds(Protocol { refuse, ..SHIPPED }, FALSE_DEATH));
+}
+
+#[test]
+fn a_mutant_that_gives_back_whosever_lease_is_caught() {
+    let release = |chain: Option<&Chain>, _: &Ticket, _| {
+        chain.map(|chain| Chain {
+            lease: None,
+            ..chain.clone()
+        })
+    };
+    let mutant = Protocol { release, ..SHIPPED };
+    let first = State::first(3, SHORT, First::Caller, 0);
+    let (_, wrongs) = search(first, &mutant, Reuse::AllLive, Some(WITHOUT_LEASE));
+    assert!(wrongs.contains_key(WITHOUT_LEASE), "{:?}", wrongs.keys());
+}
+
+#[test]
+fn a_mutant_that_calls_before_it_writes_the_intent_is_caught() {
+    let acquire = |chain: Option<&Chain>, owner: u128| {
+        let (_, acquired) = (SHIPPED.acquire)(chain, owner);
+        (None, acquired)
+    };
+    assert!(finds(Protocol { acquire, ..SHIPPED }, WITHOUT_LEASE));
+}
+
+#[test]
+fn a_mutant_that_writes_where_nothing_stands_is_caught() {
+    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| match chain {
+        Some(chain) => (SHIPPED.commit)(Some(chain), ticket, fresh),
+        None => (Some(record(0, at(fresh.refresh))), Committed::Saved),
+    };
+    assert!(finds(Protocol { commit, ..SHIPPED }, RESURRECTED));
+}
+
+/// The database may have said that it is not safe there yet; only another write can tell.
+#[test]
+fn a_pair_that_stands_already_is_written_again() {
+    let (mut chain, acquired) = (SHIPPED.acquire)(Some(&record(0, 0)), 1);
+    let Acquired::Go(ticket) = acquired else {
+        panic!("it is due: {acquired:?}")
+    };
+    for expected in [Committed::Saved, Committed::Alternate] {
+        let fresh = Fresh {
+            refresh: Mark(7 + u64::from(expected == Committed::Alternate)),
+            issued_at: now(),
+            expires_at: Some(now()),
+            is_ahead: false,
+        };
+        let (next, answer) = protocol::commit(chain.as_ref(), &ticket, &fresh, now());
+        assert_eq!(answer, expected);
+        assert_eq!(
+            protocol::commit(next.as_ref(), &ticket, &fresh, now()),
+            (next.clone(), expected),
+            "the same, and not nothing"
+        );
+        chain = next;
+    }
+}

@@ -1,0 +1,121 @@
+//! Chains that nobody uses, exhaustively: the first worker acts for no caller, the second for one.
+//!
+//! No pair is bought ahead for a chain that two pairs in a row found idle, unless to keep it alive.
+//! A call whose outcome nobody has heard is repeated all the same: a caller who comes back after
+//! days is too late for the grace.
+
+use super::{
+    Budget, DAY, FORGOTTEN, First, PARKED, Protocol, REUSES, Reuse, SHIPPED, State, UNHEARD, clean,
+    now, search,
+};
+use crate::rotation::protocol::{self, Released, Served};
+use crate::store::Chain;
+
+const SOME: Budget = Budget {
+    uses: 3,
+    crashes: 1,
+    lost: 1,
+    reinstalls: 0,
+    uninstalls: 0,
+    lapses: 1,
+    touches: 0,
+};
+
+const NO_KEEPER: First = First::Worker { keeps_alive: false };
+
+const KEEPER: First = First::Worker { keeps_alive: true };
+
+fn check(idle: u32, first: First, budget: Budget, least: usize) {
+    for reuse in REUSES {
+        let states = clean(State::first(2, budget, first, idle), reuse);
+        assert!(states > least, "{states} states: the search stopped early");
+    }
+}
+
+#[test]
+fn a_lost_call_of_a_parked_chain_is_repeated_by_the_worker() {
+    check(PARKED, NO_KEEPER, SOME, 1_000);
+}
+
+#[test]
+fn a_chain_that_is_kept_alive_loses_nothing() {
+    check(PARKED, KEEPER, SOME, 1_000);
+}
+
+#[test]
+#[ignore = "needs optimisation; scripts/test runs it"]
+fn a_chain_that_comes_to_be_parked_loses_nothing() {
+    let budget = Budget {
+        uses: 4,
+        reinstalls: 1,
+        touches: 1,
+        ..SOME
+    };
+    check(0, NO_KEEPER, budget, 10_000);
+    check(PARKED - 1, KEEPER, budget, 10_000);
+}
+
+/// Whether the search finds this of a mutant, where the chain is parked.
+fn finds(mutant: Protocol, first: First, wrong: &str) -> bool {
+    let first = State::first(2, SOME, first, PARKED);
+    let (_, wrongs) = search(first, &mutant, Reuse::AllLive, Some(wrong));
+    wrongs.contains_key(wrong)
+}
+
+#[test]
+fn a_mutant_whose_worker_leaves_the_lost_call_of_a_parked_chain_is_caught() {
+    let serve = |chain: Option<&Chain>, now, keep_alive| match chain {
+        Some(chain) if chain.idle >= PARKED && chain.lease.is_none() => (None, Served::Nothing),
+        _ => protocol::serve(chain, now, keep_alive),
+    };
+    for wrong in [UNHEARD, FORGOTTEN] {
+        assert!(
+            finds(Protocol { serve, ..SHIPPED }, NO_KEEPER, wrong),
+            "{wrong}"
+        );
+    }
+}
+
+#[test]
+fn a_mutant_whose_worker_leaves_the_lapsed_lease_of_a_parked_chain_is_caught() {
+    let serve = |chain: Option<&Chain>, now, keep_alive| match chain {
+        Some(chain) if chain.idle >= PARKED && chain.lease.is_some() => (None, Served::Nothing),
+        _ => protocol::serve(chain, now, keep_alive),
+    };
+    assert!(finds(Protocol { serve, ..SHIPPED }, NO_KEEPER, UNHEARD));
+}
+
+#[test]
+fn a_mutant_whose_worker_buys_ahead_for_a_parked_chain_is_caught() {
+    let serve = |chain: Option<&Chain>, now, _| protocol::serve(chain, now, Some(20 * DAY));
+    assert!(finds(Protocol { serve, ..SHIPPED }, NO_KEEPER, FORGOTTEN));
+}
+
+#[test]
+fn a_mutant_whose_worker_keeps_no_chain_alive_is_caught() {
+    let serve = |chain: Option<&Chain>, now, _| protocol::serve(chain, now, None);
+    assert!(finds(Protocol { serve, ..SHIPPED }, KEEPER, FORGOTTEN));
+}
+
+#[test]
+fn a_mutant_that_takes_a_lost_call_back_when_it_gives_up_is_caught() {
+    let release = |chain: Option<&Chain>, ticket: &_, _| {
+        let released = Released {
+            fruitless: u32::MAX,
+            retry_at: now(),
+            error: "lost".into(),
+        };
+        protocol::release(chain, ticket, &released)
+    };
+    assert!(finds(Protocol { release, ..SHIPPED }, NO_KEEPER, UNHEARD));
+}
+
+#[test]
+fn a_mutant_that_does_not_note_the_repeated_call_is_caught() {
+    let repeat = |chain: Option<&Chain>, ticket: &_| {
+        let next = protocol::repeat(chain, ticket, now())?;
+        let attempts = next.attempts - 1;
+        Some(Chain { attempts, ..next })
+    };
+    assert!(finds(Protocol { repeat, ..SHIPPED }, NO_KEEPER, UNHEARD));
+}

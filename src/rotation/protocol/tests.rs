@@ -1,0 +1,119 @@
+//! Each operand of each decision, by a row of a table. What several processes make of them
+//! together is the model's part.
+
+use super::*;
+
+mod calls;
+mod pairs;
+mod verdicts;
+mod worker;
+
+const OURS: u128 = 0xA;
+
+const OTHERS: u128 = 0xB;
+
+/// So many seconds after some day in 2026.
+fn at(seconds: i64) -> SystemTime {
+    let day = SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000);
+    match u64::try_from(seconds) {
+        Ok(seconds) => day + Duration::from_secs(seconds),
+        Err(_) => day - Duration::from_secs(seconds.unsigned_abs()),
+    }
+}
+
+const NOW: i64 = 36_000;
+
+fn now() -> SystemTime {
+    at(NOW)
+}
+
+/// A chain whose pair of 12 hours was issued at 0 and is fresh now: soft from 34,200 s on at the
+/// earliest, so it is issued 10,000 s later.
+fn fresh() -> Chain {
+    Chain {
+        install: InstallId(1),
+        generation: 4,
+        refresh: Some(Mark(40)),
+        alternates: Vec::new(),
+        issued_at: at(10_000),
+        expires_at: Some(at(10_000 + 43_200)),
+        lease: None,
+        attempts: 0,
+        attempted_at: None,
+        retry_at: None,
+        failures: 0,
+        last_error: None,
+        is_dead: false,
+        idle: 0,
+        due_at: None,
+    }
+}
+
+/// Two hours before its end are over, and five minutes before it are not.
+fn soft() -> Chain {
+    Chain {
+        issued_at: at(NOW - 43_200 + 1_000),
+        expires_at: Some(at(NOW + 1_000)),
+        ..fresh()
+    }
+}
+
+fn hard() -> Chain {
+    Chain {
+        issued_at: at(NOW - 43_200),
+        expires_at: Some(now()),
+        ..fresh()
+    }
+}
+
+fn lease(owner: u128, until: i64) -> Option<Lease> {
+    let until = at(until);
+    Some(Lease { owner, until })
+}
+
+/// A chain on which every field differs from what a step would set it to.
+fn busy() -> Chain {
+    Chain {
+        alternates: vec![Mark(50), Mark(51)],
+        lease: lease(OURS, NOW + 7),
+        attempts: 3,
+        attempted_at: Some(at(NOW - 8)),
+        retry_at: Some(at(NOW - 20)),
+        failures: 6,
+        last_error: Some("earlier".into()),
+        idle: 1,
+        ..hard()
+    }
+}
+
+fn ticket() -> Ticket {
+    Ticket {
+        install: InstallId(1),
+        generation: 4,
+        owner: OURS,
+        candidates: vec![Mark(40), Mark(51)],
+    }
+}
+
+#[test]
+fn the_times_of_the_protocol_are_those_of_its_page() {
+    let hour = 3600;
+    let times = [
+        (LEASE, 15),
+        (CALL, 6),
+        (SAVE, 2),
+        (CONFIRM, 5),
+        (LATE, 30),
+        (FORCED, 300),
+        (LONGEST_WAIT, 600),
+        (LONG_AGO, 24 * hour),
+        (KEEP_ALIVE, 20 * 24 * hour),
+        (PARKED_LOOK, 24 * hour),
+        (FIRST_REST, 120),
+        (LONGEST_REST, 6 * hour),
+    ];
+    for (place, (time, seconds)) in times.into_iter().enumerate() {
+        assert_eq!(time.as_secs(), seconds, "{place}");
+    }
+    assert_eq!((PARKED, PERSISTENT, SUSPECT), (2, 10, 2));
+}

@@ -1,0 +1,465 @@
+//! Who may call Slack, when, and with what: `acquire`, `acquire_exchange`, `repeat`, and the
+//! questions that they ask.
+
+use super::*;
+
+fn newer_than(install: u128, generation: u64) -> Demand {
+    Demand::NewerThan(InstallId(install), generation)
+}
+
+#[test]
+fn a_demand_refuses_the_token_that_slack_refused_and_older_ones_of_its_installation() {
+    let rows = [
+        (Demand::Current, false),
+        (newer_than(1, 3), false),
+        (newer_than(1, 4), true),
+        (newer_than(1, 5), true),
+        (newer_than(2, 4), false),
+        (newer_than(2, 5), false),
+    ];
+    for (demand, expected) in rows {
+        assert_eq!(demand.refuses(&fresh()), expected, "{demand:?}");
+    }
+}
+
+#[test]
+fn a_token_is_soft_and_hard_from_the_very_second_on() {
+    let chain = fresh();
+    let soft_at = chain.soft_at().expect("it ends");
+    let hard_at = chain.hard_at().expect("it ends");
+    let second = Duration::from_secs(1);
+    let rows = [
+        (soft_at - second, Freshness::Fresh),
+        (soft_at, Freshness::Soft),
+        (hard_at - second, Freshness::Soft),
+        (hard_at, Freshness::Hard),
+        (hard_at + second, Freshness::Hard),
+    ];
+    for (now, expected) in rows {
+        assert_eq!(freshness(&chain, now), expected, "{now:?}");
+    }
+    let endless = Chain {
+        expires_at: None,
+        ..fresh()
+    };
+    assert_eq!(
+        freshness(&endless, at(i64::from(i32::MAX))),
+        Freshness::Fresh
+    );
+    // One that does not rotate ends all the same.
+    let single = Chain {
+        refresh: None,
+        ..fresh()
+    };
+    assert_eq!(freshness(&single, hard_at - second), Freshness::Fresh);
+    assert_eq!(freshness(&single, hard_at), Freshness::Hard);
+    assert!(Freshness::Fresh < Freshness::Soft && Freshness::Soft < Freshness::Hard);
+}
+
+#[test]
+fn a_chain_waits_for_times_to_come_and_not_for_those_that_nobody_writes() {
+    let rows = [
+        (None, false),
+        (Some(NOW - 1), false),
+        (Some(NOW), false),
+        (Some(NOW + 1), true),
+        (Some(NOW + 600), true),
+        (Some(NOW + 601), false),
+    ];
+    for (retry_at, expected) in rows {
+        let retry_at = retry_at.map(at);
+        let chain = Chain { retry_at, ..hard() };
+        let waits = waits(&chain, now());
+        assert_eq!(waits, retry_at.filter(|_| expected), "{retry_at:?}");
+    }
+}
+
+/// What `acquire` answers, by name.
+fn kind(acquired: &Acquired) -> &'static str {
+    match acquired {
+        Acquired::Current => "current",
+        Acquired::Dead { .. } => "dead",
+        Acquired::Go(_) => "go",
+        Acquired::Held(_) => "held",
+        Acquired::Missing => "missing",
+        Acquired::Wait { .. } => "wait",
+    }
+}
+
+fn acquired(chain: &Chain, demand: Demand, watched: Option<u128>) -> (Option<Chain>, Acquired) {
+    let (next, acquired) = acquire(Some(chain), demand, OURS, watched, now());
+    let goes = matches!(acquired, Acquired::Go(_));
+    assert_eq!(
+        next.is_some(),
+        goes,
+        "only who may call writes: {acquired:?}"
+    );
+    (next, acquired)
+}
+
+#[test]
+fn slack_is_called_only_for_a_chain_that_is_due_alive_free_and_not_asked_to_wait() {
+    let refused = newer_than(1, 4);
+    let young = Chain {
+        issued_at: at(NOW - 299),
+        expires_at: Some(at(NOW + 42_000)),
+        ..fresh()
+    };
+    let with_lease = |owner, until| Chain {
+        lease: lease(owner, until),
+        ..hard()
+    };
+    let waiting = Chain {
+        retry_at: Some(at(NOW + 1)),
+        ..hard()
+    };
+    let dead = Chain {
+        is_dead: true,
+        ..hard()
+    };
+    let single = Chain {
+        refresh: None,
+        ..hard()
+    };
+    let attempted = Chain {
+        attempts: 1,
+        ..fresh()
+    };
+    let current = Demand::Current;
+    let rows = [
+        ("fresh", fresh(), current, None, "current"),
+        ("soft", soft(), current, None, "go"),
+        ("hard", hard(), current, None, "go"),
+        ("of unknown outcome", attempted, current, None, "go"),
+        ("refused", fresh(), refused, None, "go"),
+        (
+            "an older one refused",
+            fresh(),
+            newer_than(1, 3),
+            None,
+            "current",
+        ),
+        ("does not rotate", single.clone(), current, None, "current"),
+        ("does not rotate, refused", single, refused, None, "current"),
+        ("young, refused", young.clone(), refused, None, "wait"),
+        ("young", young.clone(), current, None, "current"),
+        (
+            "young, and of unknown outcome",
+            Chain {
+                attempts: 1,
+                ..young.clone()
+            },
+            current,
+            None,
+            "go",
+        ),
+        (
+            "young, refused and over",
+            Chain {
+                expires_at: Some(now()),
+                ..young.clone()
+            },
+            refused,
+            None,
+            "go",
+        ),
+        (
+            "refused after 5 minutes",
+            Chain {
+                issued_at: at(NOW - 300),
+                ..young
+            },
+            refused,
+            None,
+            "go",
+        ),
+        ("dead", dead.clone(), current, None, "dead"),
+        (
+            "dead and fresh",
+            Chain {
+                is_dead: true,
+                ..fresh()
+            },
+            current,
+            None,
+            "current",
+        ),
+        (
+            "dead and held",
+            Chain {
+                lease: lease(OTHERS, NOW + 9),
+                ..dead.clone()
+            },
+            current,
+            None,
+            "dead",
+        ),
+        (
+            "dead and asked to wait",
+            Chain {
+                retry_at: Some(at(NOW + 9)),
+                ..dead
+            },
+            current,
+            None,
+            "dead",
+        ),
+        ("held", with_lease(OTHERS, NOW + 1), current, None, "held"),
+        ("lapsed", with_lease(OTHERS, NOW), current, None, "go"),
+        (
+            "held by itself",
+            with_lease(OURS, NOW + 1),
+            current,
+            None,
+            "go",
+        ),
+        (
+            "watched",
+            with_lease(OTHERS, NOW + 1),
+            current,
+            Some(OTHERS),
+            "go",
+        ),
+        (
+            "another watched",
+            with_lease(OTHERS, NOW + 1),
+            current,
+            Some(7),
+            "held",
+        ),
+        ("asked to wait", waiting.clone(), current, None, "wait"),
+        (
+            "refused and asked to wait",
+            waiting.clone(),
+            refused,
+            None,
+            "wait",
+        ),
+        (
+            "held and asked to wait",
+            Chain {
+                lease: lease(OTHERS, NOW + 1),
+                ..waiting
+            },
+            current,
+            None,
+            "held",
+        ),
+    ];
+    for (name, chain, demand, watched, expected) in rows {
+        let (_, acquired) = acquired(&chain, demand, watched);
+        assert_eq!(kind(&acquired), expected, "{name}");
+    }
+    assert_eq!(
+        acquire(None, current, OURS, None, now()),
+        (None, Acquired::Missing)
+    );
+}
+
+#[test]
+fn who_does_not_get_the_lease_hears_why() {
+    let error = || Some("earlier".into());
+    let young = Chain {
+        issued_at: at(NOW - 100),
+        expires_at: Some(at(NOW + 42_000)),
+        ..fresh()
+    };
+    let waiting = Chain {
+        retry_at: Some(at(NOW + 30)),
+        lease: None,
+        ..busy()
+    };
+    let dead = Chain {
+        is_dead: true,
+        ..busy()
+    };
+    let held = Chain {
+        lease: lease(OTHERS, NOW + 7),
+        ..busy()
+    };
+    let rows = [
+        (
+            young,
+            newer_than(1, 4),
+            Acquired::Wait {
+                until: at(NOW + 200),
+                error: Some("refreshed_just_now".into()),
+            },
+        ),
+        (dead, Demand::Current, Acquired::Dead { error: error() }),
+        (
+            waiting,
+            Demand::Current,
+            Acquired::Wait {
+                until: at(NOW + 30),
+                error: error(),
+            },
+        ),
+        (
+            held,
+            Demand::Current,
+            Acquired::Held(Lease {
+                owner: OTHERS,
+                until: at(NOW + 7),
+            }),
+        ),
+    ];
+    for (chain, demand, expected) in rows {
+        assert_eq!(acquired(&chain, demand, None), (None, expected));
+    }
+}
+
+#[test]
+fn the_lease_is_15_seconds_and_every_call_but_a_repeated_step_is_one_attempt_more() {
+    let rows = [
+        (None, 4),
+        (lease(OTHERS, NOW - 1), 4),
+        (lease(OURS, NOW + 7), 3),
+        (lease(OURS, NOW - 1), 3),
+    ];
+    for (before, attempts) in rows {
+        let chain = Chain {
+            lease: before,
+            ..busy()
+        };
+        let (next, acquired) = acquired(&chain, Demand::Current, None);
+        let expected = Chain {
+            lease: lease(OURS, NOW + 15),
+            attempts,
+            attempted_at: Some(now()),
+            ..chain
+        };
+        assert_eq!(next, Some(expected));
+        let ticket = Ticket {
+            install: InstallId(1),
+            generation: 4,
+            owner: OURS,
+            // The primary, and then the newest first.
+            candidates: vec![Mark(40), Mark(51), Mark(50)],
+        };
+        assert_eq!(acquired, Acquired::Go(ticket));
+    }
+    let tried = Chain {
+        attempts: u32::MAX,
+        lease: None,
+        ..busy()
+    };
+    let (next, _) = acquired(&tried, Demand::Current, None);
+    assert_eq!(next.expect("it changes").attempts, u32::MAX);
+}
+
+/// A chain of a token that lives until it is exchanged.
+fn long_lived() -> Chain {
+    Chain {
+        refresh: None,
+        expires_at: None,
+        last_error: Some("earlier".into()),
+        failures: 6,
+        ..fresh()
+    }
+}
+
+#[test]
+fn a_long_lived_token_is_exchanged_once() {
+    let wait = |until| Acquired::Wait {
+        until: at(until),
+        error: Some("earlier".into()),
+    };
+    let with = |attempts, lease, retry_at: Option<i64>| Chain {
+        attempts,
+        lease,
+        retry_at: retry_at.map(at),
+        ..long_lived()
+    };
+    let held = Acquired::Held(Lease {
+        owner: OTHERS,
+        until: at(NOW + 1),
+    });
+    let go = || {
+        Acquired::Go(Ticket {
+            install: InstallId(1),
+            generation: 4,
+            owner: OURS,
+            candidates: Vec::new(),
+        })
+    };
+    let rows = [
+        ("rotates", hard(), Acquired::Current),
+        ("free", with(0, None, None), go()),
+        ("held", with(1, lease(OTHERS, NOW + 1), None), held.clone()),
+        (
+            "held and asked to wait",
+            with(1, lease(OTHERS, NOW + 1), Some(NOW + 9)),
+            held,
+        ),
+        ("lapsed", with(1, lease(OTHERS, NOW), None), wait(NOW)),
+        (
+            "lapsed before",
+            with(1, lease(OTHERS, NOW - 9), None),
+            wait(NOW - 9),
+        ),
+        ("its own", with(1, lease(OURS, NOW + 1), None), go()),
+        ("its own, lapsed", with(1, lease(OURS, NOW - 9), None), go()),
+        ("of unknown outcome", with(1, None, None), wait(NOW)),
+        (
+            "of unknown outcome, and asked to wait",
+            with(1, None, Some(NOW + 9)),
+            wait(NOW),
+        ),
+        ("asked to wait", with(0, None, Some(NOW + 9)), wait(NOW + 9)),
+        ("waited", with(0, None, Some(NOW)), go()),
+    ];
+    for (name, chain, expected) in rows {
+        let (next, acquired) = acquire_exchange(Some(&chain), OURS, now());
+        assert_eq!(acquired, expected, "{name}");
+        let noted = Chain {
+            lease: lease(OURS, NOW + 15),
+            attempts: 1,
+            attempted_at: Some(now()),
+            ..chain
+        };
+        let goes = matches!(acquired, Acquired::Go(_));
+        assert_eq!(next, goes.then_some(noted), "{name}");
+    }
+    assert_eq!(
+        acquire_exchange(None, OURS, now()),
+        (None, Acquired::Missing)
+    );
+}
+
+#[test]
+fn one_more_call_is_noted_only_under_the_lease_of_the_same_pair() {
+    let chain = busy();
+    let noted = Chain {
+        attempts: 4,
+        attempted_at: Some(now()),
+        ..chain.clone()
+    };
+    assert_eq!(repeat(Some(&chain), &ticket(), now()), Some(noted));
+    let rows = [
+        Chain {
+            install: InstallId(2),
+            ..busy()
+        },
+        Chain {
+            generation: 3,
+            ..busy()
+        },
+        Chain {
+            generation: 5,
+            ..busy()
+        },
+        Chain {
+            lease: lease(OTHERS, NOW + 7),
+            ..busy()
+        },
+        Chain {
+            lease: None,
+            ..busy()
+        },
+    ];
+    for chain in rows {
+        assert_eq!(repeat(Some(&chain), &ticket(), now()), None, "{chain:?}");
+    }
+    assert_eq!(repeat(None, &ticket(), now()), None);
+}

@@ -1,0 +1,267 @@
+//! What becomes of a pair, and of the news that a stored one has ended: `commit`, `confirm`, `end`.
+
+use super::*;
+
+fn bought() -> Fresh {
+    Fresh {
+        refresh: Mark(60),
+        issued_at: at(NOW + 1),
+        expires_at: Some(at(NOW + 43_201)),
+        is_ahead: false,
+    }
+}
+
+fn committed(chain: &Chain, fresh: &Fresh) -> (Option<Chain>, Committed) {
+    commit(Some(chain), &ticket(), fresh, now())
+}
+
+#[test]
+fn a_pair_is_saved_over_the_pair_that_bought_it() {
+    for (lease_before, lease_after) in [
+        (lease(OURS, NOW + 7), None),
+        (lease(OURS, NOW - 7), None),
+        (lease(OTHERS, NOW + 7), lease(OTHERS, NOW + 7)),
+        (None, None),
+    ] {
+        let chain = Chain {
+            lease: lease_before,
+            is_dead: true,
+            ..busy()
+        };
+        let saved = Chain {
+            generation: 5,
+            refresh: Some(Mark(60)),
+            // What was tried with this ticket is over; what arrived since is not.
+            alternates: vec![Mark(50)],
+            issued_at: at(NOW + 1),
+            expires_at: Some(at(NOW + 43_201)),
+            lease: lease_after,
+            attempts: 0,
+            attempted_at: None,
+            retry_at: None,
+            failures: 0,
+            last_error: None,
+            is_dead: false,
+            idle: 0,
+            ..chain.clone()
+        };
+        assert_eq!(
+            committed(&chain, &bought()),
+            (Some(saved), Committed::Saved)
+        );
+    }
+}
+
+#[test]
+fn a_pair_that_was_bought_ahead_is_one_more_that_nobody_asked_for() {
+    for (is_ahead, idle, expected) in [
+        (true, 0, 1),
+        (true, 1, 2),
+        (true, u32::MAX, u32::MAX),
+        (false, 1, 0),
+    ] {
+        let chain = Chain { idle, ..busy() };
+        let fresh = Fresh {
+            is_ahead,
+            ..bought()
+        };
+        let (next, _) = committed(&chain, &fresh);
+        assert_eq!(
+            next.expect("it changes").idle,
+            expected,
+            "{is_ahead}, {idle}"
+        );
+    }
+}
+
+#[test]
+fn a_pair_of_another_installation_or_of_none_is_an_orphan() {
+    let other = Chain {
+        install: InstallId(2),
+        ..busy()
+    };
+    assert_eq!(committed(&other, &bought()), (None, Committed::Orphan));
+    // Also where an alternate of the same mark is there.
+    let beside = Chain {
+        alternates: vec![Mark(60)],
+        ..other
+    };
+    assert_eq!(committed(&beside, &bought()), (None, Committed::Orphan));
+    let none = commit(None, &ticket(), &bought(), now());
+    assert_eq!(none, (None, Committed::Orphan));
+}
+
+#[test]
+fn a_pair_that_was_saved_already_is_written_again_as_it_is() {
+    let saved = Chain {
+        refresh: Some(Mark(60)),
+        generation: 5,
+        is_dead: true,
+        ..busy()
+    };
+    assert_eq!(
+        committed(&saved, &bought()),
+        (Some(saved.clone()), Committed::Saved)
+    );
+    // The reinstallation that was fetched with it.
+    let stored_again = Chain {
+        install: InstallId(2),
+        ..saved
+    };
+    assert_eq!(
+        committed(&stored_again, &bought()),
+        (Some(stored_again.clone()), Committed::Saved)
+    );
+    let beside = Chain {
+        alternates: vec![Mark(60), Mark(61)],
+        ..busy()
+    };
+    for generation in [4, 5] {
+        let beside = Chain {
+            generation,
+            ..beside.clone()
+        };
+        assert_eq!(
+            committed(&beside, &bought()),
+            (Some(beside.clone()), Committed::Alternate)
+        );
+    }
+}
+
+#[test]
+fn a_pair_that_comes_second_is_kept_beside_the_first() {
+    for generation in [3, 5] {
+        for (attempts, expected) in [(0, 2), (1, 2), (2, 2), (3, 3)] {
+            let chain = Chain {
+                generation,
+                attempts,
+                is_dead: true,
+                ..busy()
+            };
+            let kept = Chain {
+                alternates: vec![Mark(50), Mark(51), Mark(60)],
+                lease: None,
+                attempts: expected,
+                is_dead: false,
+                retry_at: Some(at(NOW + 5)),
+                expires_at: Some(now()),
+                ..chain.clone()
+            };
+            assert_eq!(
+                committed(&chain, &bought()),
+                (Some(kept), Committed::Alternate)
+            );
+        }
+    }
+}
+
+#[test]
+fn beside_another_pair_slack_is_asked_for_5_seconds_unless_that_pair_is_over() {
+    let (issued_at, life) = (NOW - 1_000, 43_200);
+    let rows = [
+        (None, Some(issued_at + life), Some(NOW + 5)),
+        (Some(NOW + 4), Some(issued_at + life), Some(NOW + 5)),
+        (Some(NOW + 6), Some(issued_at + life), Some(NOW + 6)),
+        (Some(NOW + 6), Some(issued_at + 1), Some(NOW + 6)),
+        (Some(NOW + 6), Some(issued_at), None),
+        (Some(NOW + 6), Some(issued_at - 1), None),
+    ];
+    for (retry_at, expires_at, expected) in rows {
+        let chain = Chain {
+            generation: 5,
+            issued_at: at(issued_at),
+            retry_at: retry_at.map(at),
+            expires_at: expires_at.map(at),
+            ..busy()
+        };
+        let (next, _) = committed(&chain, &bought());
+        assert_eq!(
+            next.expect("it changes").retry_at,
+            expected.map(at),
+            "{expires_at:?}"
+        );
+    }
+}
+
+#[test]
+fn slacks_word_ends_a_suspicion_of_this_generation_without_a_lease() {
+    let suspect = Chain {
+        lease: None,
+        attempts: 2,
+        attempted_at: None,
+        retry_at: Some(at(NOW + 5)),
+        ..busy()
+    };
+    let freed = |attempts| Chain {
+        attempts,
+        retry_at: None,
+        ..suspect.clone()
+    };
+    assert_eq!(confirm(Some(&suspect), 4, true), Some(freed(0)));
+    assert_eq!(confirm(Some(&suspect), 4, false), Some(freed(2)));
+    let called = Chain {
+        attempted_at: Some(at(NOW - 8)),
+        ..suspect.clone()
+    };
+    assert_eq!(confirm(Some(&called), 4, true), None);
+    let told = Chain {
+        retry_at: None,
+        ..called.clone()
+    };
+    assert_eq!(confirm(Some(&called), 4, false), Some(told));
+    for is_alive in [true, false] {
+        let held = Chain {
+            lease: lease(OTHERS, NOW - 9),
+            ..suspect.clone()
+        };
+        let dead = Chain {
+            is_dead: true,
+            ..suspect.clone()
+        };
+        for chain in [&held, &dead] {
+            assert_eq!(confirm(Some(chain), 4, is_alive), None, "{chain:?}");
+        }
+        for generation in [3, 5] {
+            assert_eq!(confirm(Some(&suspect), generation, is_alive), None);
+        }
+        assert_eq!(confirm(None, 4, is_alive), None);
+    }
+}
+
+#[test]
+fn a_token_that_slack_has_ended_is_over_by_every_clock() {
+    let alone = Chain {
+        alternates: Vec::new(),
+        ..busy()
+    };
+    let rows = [
+        (alone.clone(), true, Some(NOW + 30)),
+        (alone, false, Some(NOW - 20)),
+        (busy(), true, Some(NOW - 20)),
+        (busy(), false, Some(NOW - 20)),
+    ];
+    for (chain, is_new, retry_at) in rows {
+        let ended = Chain {
+            expires_at: Some(chain.issued_at - Duration::from_secs(24 * 3600)),
+            retry_at: retry_at.map(at),
+            last_error: Some("token_revoked".into()),
+            ..chain.clone()
+        };
+        let next = end(Some(&chain), InstallId(1), 4, is_new, now());
+        assert_eq!(next, Some(ended), "{is_new}");
+    }
+    let single = Chain {
+        refresh: None,
+        ..busy()
+    };
+    for (chain, install, generation) in [
+        (busy(), 2, 4),
+        (busy(), 1, 3),
+        (busy(), 1, 5),
+        (single, 1, 4),
+    ] {
+        let next = end(Some(&chain), InstallId(install), generation, false, now());
+        assert_eq!(next, None, "{install}, {generation}");
+    }
+    assert_eq!(end(None, InstallId(1), 4, true, now()), None);
+}

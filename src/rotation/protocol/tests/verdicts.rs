@@ -1,0 +1,170 @@
+//! How a refresh ends that brings no pair, and what takes that back: `refuse`, `release`,
+//! `revive`, `touch`.
+
+use super::*;
+
+fn refused(chain: &Chain, marks: &[u64]) -> (Option<Chain>, Refused) {
+    let marks: Vec<_> = marks.iter().copied().map(Mark).collect();
+    refuse(
+        Some(chain),
+        &ticket(),
+        &marks,
+        &"invalid_refresh_token".into(),
+    )
+}
+
+#[test]
+fn a_chain_is_dead_when_every_refresh_token_of_its_row_is_refused() {
+    for (lease_before, lease_after) in [
+        (lease(OURS, NOW + 7), None),
+        (lease(OTHERS, NOW + 7), lease(OTHERS, NOW + 7)),
+    ] {
+        let chain = Chain {
+            lease: lease_before,
+            ..busy()
+        };
+        let dead = Chain {
+            is_dead: true,
+            lease: lease_after,
+            attempts: 0,
+            attempted_at: None,
+            retry_at: None,
+            failures: 7,
+            last_error: Some("invalid_refresh_token".into()),
+            ..chain.clone()
+        };
+        assert_eq!(refused(&chain, &[40, 51, 50]), (Some(dead), Refused::Dead));
+    }
+    let failing = Chain {
+        failures: u32::MAX,
+        ..busy()
+    };
+    let (next, _) = refused(&failing, &[40, 51, 50]);
+    assert_eq!(next.expect("it changes").failures, u32::MAX);
+}
+
+#[test]
+fn a_refresh_token_that_was_not_tried_keeps_the_chain_alive() {
+    let others = Chain {
+        lease: lease(OTHERS, NOW + 7),
+        ..busy()
+    };
+    for marks in [&[][..], &[40], &[50, 51], &[40, 51], &[40, 50]] {
+        let moved = Chain {
+            lease: None,
+            attempts: 2,
+            ..busy()
+        };
+        assert_eq!(
+            refused(&busy(), marks),
+            (Some(moved), Refused::Moved),
+            "{marks:?}"
+        );
+        // What became of another's calls this ticket does not know.
+        assert_eq!(refused(&others, marks), (None, Refused::Moved), "{marks:?}");
+    }
+    let none = Chain {
+        attempts: 0,
+        ..busy()
+    };
+    let (next, _) = refused(&none, &[40]);
+    assert_eq!(next.expect("it changes").attempts, 0);
+}
+
+#[test]
+fn a_refusal_says_nothing_of_another_installation() {
+    let other = Chain {
+        install: InstallId(2),
+        ..busy()
+    };
+    assert_eq!(refused(&other, &[40, 50, 51]), (None, Refused::Moved));
+    let none = refuse(None, &ticket(), &[Mark(40)], &"error".into());
+    assert_eq!(none, (None, Refused::Moved));
+}
+
+fn released(fruitless: u32) -> Released {
+    Released {
+        fruitless,
+        retry_at: at(NOW + 2),
+        error: "no_answer".into(),
+    }
+}
+
+#[test]
+fn a_lease_that_is_given_back_keeps_the_calls_of_unknown_outcome() {
+    for (fruitless, attempts) in [(0, 3), (1, 2), (3, 0), (4, 0)] {
+        let chain = busy();
+        let free = Chain {
+            lease: None,
+            attempts,
+            retry_at: Some(at(NOW + 2)),
+            failures: 7,
+            last_error: Some("no_answer".into()),
+            ..chain.clone()
+        };
+        let next = release(Some(&chain), &ticket(), &released(fruitless));
+        assert_eq!(next, Some(free), "{fruitless}");
+    }
+    let failing = Chain {
+        failures: u32::MAX,
+        ..busy()
+    };
+    let next = release(Some(&failing), &ticket(), &released(0));
+    assert_eq!(next.expect("it changes").failures, u32::MAX);
+}
+
+#[test]
+fn nobody_gives_anothers_lease_back() {
+    let rows = [
+        Chain {
+            install: InstallId(2),
+            ..busy()
+        },
+        Chain {
+            lease: lease(OTHERS, NOW + 7),
+            ..busy()
+        },
+        Chain {
+            lease: None,
+            ..busy()
+        },
+    ];
+    for chain in rows {
+        let next = release(Some(&chain), &ticket(), &released(0));
+        assert_eq!(next, None, "{chain:?}");
+    }
+    assert_eq!(release(None, &ticket(), &released(0)), None);
+}
+
+#[test]
+fn a_dead_chain_is_revived_without_its_failures() {
+    let dead = Chain {
+        is_dead: true,
+        ..busy()
+    };
+    let alive = Chain {
+        is_dead: false,
+        retry_at: None,
+        failures: 0,
+        last_error: None,
+        ..dead.clone()
+    };
+    assert_eq!(revive(Some(&dead)), Some(alive));
+    assert_eq!(revive(Some(&busy())), None);
+    assert_eq!(revive(None), None);
+}
+
+#[test]
+fn a_use_is_noted_of_a_chain_that_was_idle() {
+    for idle in [1, 2, 9] {
+        let chain = Chain { idle, ..busy() };
+        let used = Chain {
+            idle: 0,
+            ..chain.clone()
+        };
+        assert_eq!(touch(Some(&chain)), Some(used), "{idle}");
+    }
+    let used = Chain { idle: 0, ..busy() };
+    assert_eq!(touch(Some(&used)), None);
+    assert_eq!(touch(None), None);
+}

@@ -1,0 +1,370 @@
+//! When a worker looks at a chain, and what it does then: `scheduled` and `serve`.
+
+use super::*;
+
+const DAY: i64 = 24 * 3600;
+
+/// Nobody has asked for the last two pairs.
+fn parked() -> Chain {
+    Chain { idle: 2, ..soft() }
+}
+
+fn due_at(chain: &Chain) -> Option<SystemTime> {
+    let due = scheduled(chain.clone());
+    let expected = Chain {
+        due_at: due.due_at,
+        ..chain.clone()
+    };
+    assert_eq!(due, expected, "nothing else changes");
+    due.due_at
+}
+
+#[test]
+fn a_chain_is_due_when_somebody_can_do_something_for_it() {
+    let soft_at = soft().soft_at();
+    let issued_at = soft().issued_at;
+    let kept = Some(issued_at + Duration::from_secs(20 * 24 * 3600));
+    let endless = Chain {
+        expires_at: None,
+        ..soft()
+    };
+    let retry = |at_seconds| Some(at(at_seconds));
+    let rows = [
+        ("free", soft(), soft_at),
+        (
+            "free, tried before it was soft",
+            Chain {
+                retry_at: retry(-90_000),
+                ..soft()
+            },
+            soft_at,
+        ),
+        (
+            "failed",
+            Chain {
+                retry_at: retry(NOW + 9),
+                failures: 1,
+                ..soft()
+            },
+            retry(NOW + 9),
+        ),
+        (
+            "dead",
+            Chain {
+                is_dead: true,
+                ..soft()
+            },
+            None,
+        ),
+        (
+            "dead, with a lease and an attempt",
+            Chain {
+                is_dead: true,
+                lease: lease(OURS, NOW + 9),
+                attempts: 1,
+                ..soft()
+            },
+            None,
+        ),
+        (
+            "does not rotate",
+            Chain {
+                refresh: None,
+                ..soft()
+            },
+            None,
+        ),
+        (
+            "does not rotate, and is exchanged",
+            Chain {
+                refresh: None,
+                lease: lease(OURS, NOW + 9),
+                attempts: 1,
+                ..soft()
+            },
+            None,
+        ),
+        ("does not end", endless.clone(), None),
+        (
+            "does not end, and failed",
+            Chain {
+                retry_at: retry(NOW + 9),
+                ..endless
+            },
+            None,
+        ),
+        (
+            "held",
+            Chain {
+                lease: lease(OURS, NOW + 9),
+                ..soft()
+            },
+            retry(NOW + 9),
+        ),
+        (
+            "held, of unknown outcome, idle and asked to wait",
+            Chain {
+                lease: lease(OURS, NOW + 9),
+                attempts: 1,
+                idle: 2,
+                retry_at: retry(NOW + 99),
+                ..soft()
+            },
+            retry(NOW + 9),
+        ),
+        (
+            "of unknown outcome",
+            Chain {
+                attempts: 1,
+                ..fresh()
+            },
+            Some(fresh().issued_at),
+        ),
+        (
+            "of unknown outcome, asked to wait",
+            Chain {
+                attempts: 1,
+                retry_at: retry(NOW + 9),
+                ..fresh()
+            },
+            retry(NOW + 9),
+        ),
+        (
+            "of unknown outcome, and parked",
+            Chain {
+                attempts: 1,
+                ..parked()
+            },
+            Some(issued_at),
+        ),
+        (
+            "of unknown outcome, parked and asked to wait",
+            Chain {
+                attempts: 1,
+                retry_at: retry(NOW + 9),
+                ..parked()
+            },
+            retry(NOW + 9),
+        ),
+        ("parked", parked(), kept),
+        (
+            "parked for longer",
+            Chain {
+                idle: 3,
+                ..parked()
+            },
+            kept,
+        ),
+        (
+            "idle once",
+            Chain {
+                idle: 1,
+                ..parked()
+            },
+            soft_at,
+        ),
+        (
+            "parked, asked to wait before",
+            Chain {
+                retry_at: retry(NOW + 9),
+                ..parked()
+            },
+            kept,
+        ),
+        (
+            "parked, asked to wait beyond",
+            Chain {
+                retry_at: retry(NOW + 20 * DAY),
+                ..parked()
+            },
+            retry(NOW + 20 * DAY),
+        ),
+        (
+            "parked and dead",
+            Chain {
+                is_dead: true,
+                ..parked()
+            },
+            None,
+        ),
+        (
+            "parked without rotation",
+            Chain {
+                refresh: None,
+                ..parked()
+            },
+            None,
+        ),
+        (
+            "parked and held",
+            Chain {
+                lease: lease(OURS, NOW + 9),
+                ..parked()
+            },
+            retry(NOW + 9),
+        ),
+    ];
+    for (name, chain, expected) in rows {
+        assert_eq!(due_at(&chain), expected, "{name}");
+    }
+}
+
+#[test]
+fn what_keeps_failing_is_looked_at_more_and_more_seldom() {
+    let rows = [
+        (0, 0),
+        (9, 0),
+        (10, 120),
+        (11, 240),
+        (12, 480),
+        (16, 7_680),
+        (17, 15_360),
+        (18, 21_600),
+        (19, 21_600),
+        (u32::MAX, 21_600),
+    ];
+    for (failures, seconds) in rows {
+        for attempts in [0, 1] {
+            let chain = Chain {
+                failures,
+                attempts,
+                retry_at: Some(at(NOW + 9)),
+                ..soft()
+            };
+            let expected = at(NOW + 9 + seconds);
+            assert_eq!(due_at(&chain), Some(expected), "{failures}, {attempts}");
+        }
+        let parked = Chain {
+            failures,
+            retry_at: Some(at(NOW + 20 * DAY)),
+            ..parked()
+        };
+        assert_eq!(due_at(&parked), Some(at(NOW + 20 * DAY + seconds)));
+    }
+}
+
+const KEPT: Option<Duration> = Some(KEEP_ALIVE);
+
+#[test]
+fn a_worker_refreshes_what_is_due_and_free() {
+    let lost = Chain {
+        attempts: 1,
+        ..fresh()
+    };
+    let rows = [
+        ("fresh", fresh(), Served::Nothing),
+        ("soft", soft(), Served::Refresh),
+        ("hard", hard(), Served::Refresh),
+        (
+            "dead",
+            Chain {
+                is_dead: true,
+                ..hard()
+            },
+            Served::Nothing,
+        ),
+        (
+            "held",
+            Chain {
+                lease: lease(OTHERS, NOW + 1),
+                ..hard()
+            },
+            Served::Nothing,
+        ),
+        (
+            "lapsed",
+            Chain {
+                lease: lease(OTHERS, NOW),
+                ..hard()
+            },
+            Served::Refresh,
+        ),
+        (
+            "asked to wait",
+            Chain {
+                retry_at: Some(at(NOW + 1)),
+                ..hard()
+            },
+            Served::Nothing,
+        ),
+        (
+            "waited",
+            Chain {
+                retry_at: Some(now()),
+                ..hard()
+            },
+            Served::Refresh,
+        ),
+        ("of unknown outcome", lost, Served::Refresh),
+        ("idle once", Chain { idle: 1, ..hard() }, Served::Refresh),
+        (
+            "of unknown outcome, parked",
+            Chain {
+                attempts: 1,
+                ..parked()
+            },
+            Served::Refresh,
+        ),
+        (
+            "lapsed, parked",
+            Chain {
+                lease: lease(OTHERS, NOW),
+                ..parked()
+            },
+            Served::Refresh,
+        ),
+        ("parked", parked(), Served::Nothing),
+    ];
+    for (name, chain, expected) in rows {
+        for keep_alive in [None, KEPT] {
+            // As the last write has left it.
+            let chain = scheduled(chain.clone());
+            let served = serve(Some(&chain), now(), keep_alive);
+            assert_eq!(served, (None, expected), "{name}");
+        }
+    }
+    assert_eq!(serve(None, now(), KEPT), (None, Served::Nothing));
+}
+
+#[test]
+fn a_parked_chain_is_kept_alive_or_left_to_others_for_a_day() {
+    let chain = scheduled(Chain {
+        issued_at: at(NOW - 20 * DAY),
+        expires_at: Some(at(NOW - 20 * DAY + 43_200)),
+        ..parked()
+    });
+    let early = serve(Some(&chain), at(NOW - 1), KEPT);
+    assert_eq!(early, (None, Served::Nothing));
+    assert_eq!(serve(Some(&chain), now(), KEPT), (None, Served::Refresh));
+    let left = Chain {
+        due_at: Some(at(NOW + DAY)),
+        ..chain.clone()
+    };
+    assert_eq!(
+        serve(Some(&chain), now(), None),
+        (Some(left), Served::Nothing)
+    );
+}
+
+#[test]
+fn a_worker_puts_right_when_a_chain_is_due_in_whole_seconds() {
+    let due_at = scheduled(fresh()).due_at.expect("it ends");
+    // Some tenths of a second past a whole one.
+    let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(to_epoch(due_at));
+    let rows = [
+        (Some(whole), false),
+        (Some(whole + Duration::from_millis(999)), false),
+        (Some(whole - Duration::from_secs(1)), true),
+        (Some(whole + Duration::from_secs(1)), true),
+        (None, true),
+    ];
+    for (stored, is_wrong) in rows {
+        let chain = Chain {
+            due_at: stored,
+            ..fresh()
+        };
+        let right = is_wrong.then(|| scheduled(chain.clone()));
+        let served = serve(Some(&chain), now(), None);
+        assert_eq!(served, (right, Served::Nothing), "{stored:?}");
+    }
+}

@@ -1,0 +1,98 @@
+//! Configurations and redirect URLs that cannot work.
+
+use std::time::Duration;
+
+use slack_installs::oauth::ConfigError;
+use slack_installs::{InstallConfig, InstallProvider, RedirectUri, Scopes};
+
+use super::support::app::{App, REDIRECT};
+
+/// What a provider of this configuration says.
+async fn refused(configure: impl FnOnce(&mut InstallConfig)) -> Option<ConfigError> {
+    let app = App::new().await;
+    let mut config = InstallConfig::new(
+        slack_installs::slack::ClientCredentials {
+            client_id: app.fake.client_id(),
+            client_secret: app.fake.client_secret(),
+        },
+        RedirectUri::new(REDIRECT).expect("a redirect URL"),
+        Scopes::from("commands"),
+    );
+    configure(&mut config);
+    InstallProvider::new(config, app.slack, app.store.clone(), app.store).err()
+}
+
+fn uri(text: &str) -> RedirectUri {
+    RedirectUri::new(text).expect("a redirect URL")
+}
+
+#[tokio::test]
+async fn a_configuration_that_cannot_work_makes_no_provider() {
+    assert_eq!(refused(|_| {}).await, None);
+    let nowhere = refused(|config| config.redirect_uris.clear()).await;
+    assert_eq!(nowhere, Some(ConfigError::NoRedirectUri));
+    for at in 0..2 {
+        let begins = uri("https://eu.example.com/slack/install");
+        let circle = refused(|config| config.redirect_uris.insert(at, begins)).await;
+        assert_eq!(circle, Some(ConfigError::InstallPath), "{at}");
+    }
+    let below = uri("https://bot.example.com/slack/install/done");
+    assert_eq!(
+        refused(|config| config.redirect_uris.push(below)).await,
+        None
+    );
+
+    let nothing = refused(|config| config.scopes = Scopes::default()).await;
+    assert_eq!(nothing, Some(ConfigError::NoScopes));
+    let user_only = refused(|config| {
+        config.scopes = Scopes::default();
+        config.user_scopes = Scopes::from("search:read");
+    });
+    assert_eq!(user_only.await, None);
+}
+
+#[tokio::test]
+async fn a_state_lives_for_a_moment_at_least_and_for_ten_minutes_at_most() {
+    let lifetime = Some(ConfigError::StateLifetime);
+    for (life, expected) in [
+        (Duration::ZERO, lifetime),
+        (Duration::from_nanos(1), None),
+        (Duration::from_secs(600), None),
+        (Duration::from_secs(600) + Duration::from_nanos(1), lifetime),
+        (Duration::from_secs(6000), lifetime),
+    ] {
+        let outcome = refused(|config| config.state_lifetime = life).await;
+        assert_eq!(outcome, expected, "{life:?}");
+    }
+}
+
+#[test]
+fn a_redirect_url_has_no_fragment_and_no_credentials_and_is_kept_as_it_was_written() {
+    for bad in [
+        "https://a.example/cb#",
+        "https://a.example/cb#f",
+        "https://user@a.example/cb",
+        "https://:pw@a.example/cb",
+        "https:///",
+        "http://a.example/cb",
+        "http://localhost.example/cb",
+        "http://notlocalhost/cb",
+        "http://10.0.0.1/cb",
+        "http://[::2]/cb",
+        "ftp://localhost/cb",
+        "localhost:3000/cb",
+    ] {
+        assert!(RedirectUri::new(bad).is_err(), "{bad}");
+    }
+    for (good, path) in [
+        ("https://a.example", "/"),
+        ("https://A.example:443/cb", "/cb"),
+        ("https://a.example/cb?x=1", "/cb"),
+        ("http://app.localhost/cb", "/cb"),
+        ("http://127.9.9.9:80/cb", "/cb"),
+        ("http://[::1]:3000/cb", "/cb"),
+    ] {
+        let uri = RedirectUri::new(good).expect(good);
+        assert_eq!((uri.as_str(), uri.path()), (good, path));
+    }
+}

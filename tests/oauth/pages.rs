@@ -1,0 +1,241 @@
+//! What a person sees at the end of a flow.
+
+use bytes::Bytes;
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+use slack_installs::oauth::{DefaultPages, Error, Installed, Page, Pages};
+use slack_installs::slack::{self, ErrorCode, TransportError};
+use slack_installs::testing::Who;
+use slack_installs::{InstallOptions, store};
+use url::Url;
+
+use super::support::app::{ADA, ALPHA, App, Browser, OLGA, ORG, REDIRECT};
+use super::support::rotation::Rewritten;
+use super::{installed, options};
+
+fn exchange(code: &str) -> Error {
+    Error::Exchange(slack::Error::Api {
+        code: ErrorCode::new(code),
+        needed: "".into(),
+    })
+}
+
+fn stored(unavailable: bool) -> Error {
+    Error::Store(match unavailable {
+        true => store::Error::Unavailable("away".into()),
+        false => store::Error::Unreadable("changed".into()),
+    })
+}
+
+/// Every error: its name, its status, whether to try again, and some words of its page.
+fn errors() -> Vec<(Error, &'static str, u16, bool, &'static str)> {
+    let lost = Error::Exchange(TransportError::Lost("cut".into()).into());
+    let not_ours = "Nothing is wrong on your side";
+    let again = "Slack did not take this installation any more";
+    let incomplete = "not complete, or not from this app";
+    let denied = |code| Error::Denied(ErrorCode::new(code));
+    let refused = Error::Refused {
+        reason: "Ask your admin.".into(),
+    };
+    vec![
+        (
+            denied("access_denied"),
+            "denied",
+            200,
+            false,
+            "You chose not",
+        ),
+        (
+            denied("server_error"),
+            "denied",
+            200,
+            false,
+            "not allow it: server_error",
+        ),
+        (exchange("invalid_code"), "exchange", 502, false, again),
+        (exchange("code_already_used"), "exchange", 502, false, again),
+        (
+            exchange("bad_client_secret"),
+            "exchange",
+            502,
+            false,
+            not_ours,
+        ),
+        (exchange("internal_error"), "exchange", 502, true, not_ours),
+        (lost, "exchange", 502, true, not_ours),
+        (Error::Hook, "hook", 500, false, not_ours),
+        (Error::Interrupted, "interrupted", 503, true, not_ours),
+        (Error::InvalidState, "invalid_state", 400, false, incomplete),
+        (Error::NoCode, "no_code", 400, false, incomplete),
+        (Error::NoState, "no_state", 400, false, incomplete),
+        (
+            Error::NothingGranted,
+            "nothing_granted",
+            400,
+            false,
+            "granted nothing",
+        ),
+        (Error::OtherApp, "other_app", 400, false, not_ours),
+        (
+            Error::OtherBrowser,
+            "other_browser",
+            400,
+            false,
+            "in another browser",
+        ),
+        (
+            Error::OtherTeam,
+            "other_team",
+            400,
+            false,
+            "in another workspace",
+        ),
+        (refused, "refused", 403, false, "Ask your admin."),
+        (
+            Error::StateExpired,
+            "state_expired",
+            400,
+            true,
+            "took too long",
+        ),
+        (stored(true), "store", 503, true, not_ours),
+        (stored(false), "store", 503, false, not_ours),
+        (Error::UsedState, "used_state", 400, true, "used before"),
+    ]
+}
+
+#[test]
+fn every_failure_has_its_name_its_status_and_its_page() {
+    for (error, name, status, transient, words) in errors() {
+        assert_eq!(error.name(), name, "{error}");
+        assert_eq!(error.status().as_u16(), status, "{error}");
+        assert_eq!(error.is_transient(), transient, "{error}");
+        let Page::Html(page) = DefaultPages.failed(&error) else {
+            panic!("{error}: a redirect");
+        };
+        assert!(page.contains(words), "{error}: {page}");
+        // And no words of another one's.
+        for (other, .., others) in errors() {
+            if others != words {
+                assert!(!page.contains(others), "{error} like {other}: {page}");
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_a_reason_has_in_it_is_shown_as_text() {
+    let reason = r#"<b>&amp;"it's"</b>"#.to_owned();
+    let Page::Html(page) = DefaultPages.failed(&Error::Refused { reason }) else {
+        panic!("a redirect");
+    };
+    let text = "<p>&lt;b&gt;&amp;amp;&quot;it&#39;s&quot;&lt;/b&gt;</p>";
+    assert!(page.contains(text), "{page}");
+}
+
+/// What keeps a page out of caches, referrers and frames.
+fn assert_guarded(response: &Response<String>) {
+    let header = |name| response.headers()[name].to_str().expect("visible ASCII");
+    assert_eq!(header(&CACHE_CONTROL), "no-store");
+    assert_eq!(header(&CONTENT_TYPE), "text/html; charset=utf-8");
+    assert_eq!(header(&REFERRER_POLICY), "no-referrer");
+    assert_eq!(header(&X_CONTENT_TYPE_OPTIONS), "nosniff");
+    let policy = header(&CONTENT_SECURITY_POLICY);
+    for rule in [
+        "default-src 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ] {
+        assert!(policy.contains(rule), "{policy}");
+    }
+}
+
+#[tokio::test]
+async fn every_response_of_a_flow_is_guarded() {
+    let app = App::new().await;
+    let browser = Browser::default();
+    assert_guarded(&app.provider.start_response(options()).await);
+    let callback = app.allowed(&browser, options(), ADA).await;
+    let head = browser.request(&app.provider, &Method::HEAD, &callback);
+    assert_guarded(&head.await);
+    assert_guarded(&browser.open(&app.provider, &callback).await);
+    assert_guarded(&browser.open(&app.provider, &callback).await);
+}
+
+/// Redirects to the app's own pages.
+#[derive(Debug)]
+struct Elsewhere;
+
+impl Pages for Elsewhere {
+    fn installed(&self, installed: &Installed) -> Page {
+        let tenant = installed.installation.key();
+        let url = format!("https://app.example.com/welcome?to={}", tenant.id());
+        Page::Redirect(Url::parse(&url).expect("a URL"))
+    }
+
+    fn failed(&self, error: &Error) -> Page {
+        let url = format!("https://app.example.com/sorry?why={}", error.name());
+        Page::Redirect(Url::parse(&url).expect("a URL"))
+    }
+}
+
+#[tokio::test]
+async fn a_hosts_own_pages_are_shown_however_a_flow_ends() {
+    let app = App::new().await;
+    let provider = app.provider.clone().with_pages(Elsewhere);
+    let browser = Browser::default();
+    let callback = app.allowed(&browser, options(), ADA).await;
+    for to in [
+        "https://app.example.com/welcome?to=T0ALPHA0001",
+        "https://app.example.com/sorry?why=used_state",
+    ] {
+        let response = browser.open(&provider, &callback).await;
+        assert_eq!(response.status(), StatusCode::FOUND);
+        assert_eq!(response.headers()[LOCATION], to);
+        assert_guarded(&response);
+    }
+    // A state that is none, and a query that Slack would not send.
+    for query in ["state=x", "state=x&state=x"] {
+        let garbled = Url::parse(&format!("{REDIRECT}?{query}")).expect("a URL");
+        let response = browser.open(&provider, &garbled).await;
+        let to = "https://app.example.com/sorry?why=invalid_state";
+        assert_eq!(response.headers()[LOCATION], to, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn the_page_names_what_the_app_was_installed_in() {
+    let app = App::new().await;
+    let org_wide = app.install(Who::user(OLGA).at(ORG)).await;
+    let page = org_wide.body();
+    assert!(page.contains("is installed in Gridline Org."), "{page}");
+    let page = app.install(ADA).await;
+    assert!(
+        page.body().contains("is installed in Alpha "),
+        "{}",
+        page.body()
+    );
+    // Slack names an organisation or a workspace as a rule, and not always.
+    for (who, id) in [(Who::user(ADA), ALPHA), (Who::user(OLGA).at(ORG), ORG)] {
+        let nameless = Rewritten(app.fake.transport(), |_: &str, body: Bytes| {
+            let mut answer: Value = serde_json::from_slice(&body).expect("JSON");
+            for place in ["team", "enterprise"] {
+                if answer[place].is_object() {
+                    answer[place]["name"] = json!(null);
+                }
+            }
+            answer.to_string().into()
+        });
+        let provider = app.provider_over(app.store.clone(), nameless);
+        let browser = Browser::default();
+        let callback = app.allowed(&browser, InstallOptions::default(), who).await;
+        let page = browser.open(&provider, &callback).await;
+        assert!(installed(&page), "{}", page.body());
+        let words = format!("is installed in {id}.");
+        assert!(page.body().contains(&words), "{}", page.body());
+    }
+}

@@ -1,0 +1,610 @@
+//! What an operator's freeze, revoke and purge do at Slack, in the store, and when either fails.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::SystemTime;
+
+use slack_installs::backend::{Key, Row, Version};
+use slack_installs::secret::{AccessToken, RefreshToken};
+use slack_installs::store::{
+    self, Chain, ChainKey, Credential, LifecycleStore as _, Mark, RotationStore as _,
+};
+use slack_installs::testing::Rotation;
+use slack_installs::{Departure, Grant, LifecycleError, Scopes};
+
+use super::*;
+use crate::support::Db;
+use crate::support::app::user_id;
+use crate::support::backends::Unreliable;
+use crate::support::script::{error, scripted};
+
+const REASON: &str = "ticket 9";
+
+async fn revoked(life: &Life, slack: &SlackClient) -> Result<RevokeOutcome, OperateError> {
+    operator_over(life, slack).revoke(&key(ALPHA), REASON).await
+}
+
+/// The rows of every other tenant, and of the app itself.
+async fn others(life: &Life) -> Vec<(Key, Row)> {
+    let partition = format!("{}/{ALPHA}", life.app.fake.client_id());
+    let mut rows = all_rows(&*life.backend).await;
+    rows.retain(|(key, _)| key.partition.as_str() != partition);
+    rows
+}
+
+/// Slack's refusals after which another token is tried: this one is dead, over, or may not.
+const GOES_ON: [&str; 8] = [
+    "account_inactive",
+    "authorization_not_found",
+    "invalid_refresh_token",
+    "token_revoked",
+    "invalid_token",
+    "no_permission",
+    "missing_scope",
+    "token_expired",
+];
+
+/// Refusals that say nothing of the token.
+const STOPS: [&str; 11] = [
+    "invalid_auth",
+    "fatal_error",
+    "internal_error",
+    "service_unavailable",
+    "ratelimited",
+    "org_login_required",
+    "access_denied",
+    "bad_client_secret",
+    "not_authed",
+    "team_access_not_granted",
+    "some_new_error",
+];
+
+#[tokio::test(start_paused = true)]
+async fn where_a_token_may_not_uninstall_each_token_is_revoked_and_where_slack_fails_nothing_is() {
+    let cases = GOES_ON.map(|code| (code, true)).into_iter();
+    for (code, goes_on) in cases.chain(STOPS.map(|code| (code, false))) {
+        let life = Life::standing().await;
+        life.install(ADA).await;
+        let before = (
+            life.bot_token(ALPHA).await,
+            life.user_token(ALPHA, ADA).await,
+        );
+        let fault = Fault::error(code).always();
+        life.app.fake.inject("apps.uninstall", fault);
+        let outcome = revoked(&life, &life.app.slack).await;
+        match outcome {
+            Ok(outcome) => {
+                assert_eq!(outcome, RevokeOutcome::TokensRevoked, "{code}");
+                assert!(!life.app.fake.is_installed(ALPHA), "{code}");
+                assert_eq!(life.slots(ALPHA).await, [""; 0], "{code}");
+                assert_eq!(life.host.tenants(), [ALPHA], "{code}");
+            }
+            Err(error) => {
+                assert!(matches!(error, OperateError::Slack(_)), "{code}: {error}");
+                assert_eq!(life.app.fake.calls("auth.revoke"), 0, "{code}");
+                assert!(life.app.fake.is_installed(ALPHA), "{code}");
+                let kept = life.app.fetch(ALPHA, Some(ADA)).await.expect("kept");
+                assert!(kept.is_on_hold(), "{code}");
+                let tokens = (
+                    life.bot_token(ALPHA).await,
+                    life.user_token(ALPHA, ADA).await,
+                );
+                assert_eq!(tokens, before, "{code}");
+                assert_eq!(life.host.tenants(), [""; 0], "{code}");
+                assert!(!goes_on, "{code}");
+                continue;
+            }
+        }
+        assert!(goes_on, "{code}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_dead_already_stops_no_revocation_and_a_failure_of_slacks_does() {
+    let cases = GOES_ON.map(|code| (code, true)).into_iter();
+    for (code, goes_on) in cases.chain(STOPS.map(|code| (code, false))) {
+        for rotates in [false, true] {
+            let life = Life::standing().await;
+            if rotates {
+                life.app.fake.rotate_tokens(Rotation::default());
+            }
+            life.install(ADA).await;
+            let no = Fault::error("no_permission").always();
+            life.app.fake.inject("apps.uninstall", no);
+            life.app
+                .fake
+                .inject("auth.revoke", Fault::error(code).always());
+            let outcome = revoked(&life, &life.app.slack).await;
+            let case = format!("{code}, rotates: {rotates}");
+            assert_eq!(outcome.is_ok(), goes_on, "{case}");
+            assert_eq!(life.slots(ALPHA).await.is_empty(), goes_on, "{case}");
+            if !goes_on {
+                let stopped = matches!(outcome, Err(OperateError::Slack(_)));
+                assert!(stopped, "{case}: {outcome:?}");
+                assert_eq!(refusal(&life, ALPHA).await, "the tenant is on hold");
+                assert_eq!(life.host.tenants(), [""; 0], "{case}");
+                life.app.fake.clear_faults();
+                let again = revoked(&life, &life.app.slack).await;
+                assert_eq!(again.expect("done"), RevokeOutcome::Uninstalled);
+            }
+            assert_eq!(life.host.tenants(), [ALPHA], "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_bot_is_asked_to_uninstall_first_then_the_installer() {
+    for (may, expected) in [("bot", [1, 0]), ("user", [1, 1])] {
+        let life = Life::standing().await;
+        life.install(BEN).await;
+        life.install(ADA).await;
+        let bot = life.bot_token(ALPHA).await.expect("installed");
+        let ada = life.user_token(ALPHA, ADA).await.expect("installed");
+        if may == "user" {
+            let no = Fault::error("no_permission");
+            life.app.fake.inject("apps.uninstall", no);
+        }
+        let outcome = revoked(&life, &life.app.slack).await;
+        assert_eq!(outcome.expect("done"), RevokeOutcome::Uninstalled, "{may}");
+        let calls = [&bot, &ada].map(|token| life.app.fake.calls_with("apps.uninstall", token));
+        assert_eq!(calls, expected, "{may}");
+        assert_eq!(life.app.fake.calls("auth.revoke"), 0, "{may}");
+        assert_eq!(life.slots(ALPHA).await, [""; 0]);
+        assert_eq!(life.host.tenants(), [ALPHA]);
+    }
+}
+
+#[tokio::test]
+async fn an_app_without_a_bot_is_uninstalled_by_its_installer() {
+    let life = Life::standing().await;
+    life.install_without_bot(ADA).await;
+    let outcome = revoked(&life, &life.app.slack).await;
+    assert_eq!(outcome.expect("done"), RevokeOutcome::Uninstalled);
+    assert!(!life.app.fake.is_installed(ALPHA));
+}
+
+/// The calls of `auth.revoke`, by their tokens.
+fn listening(life: &Life) -> (SlackClient, Arc<Mutex<Vec<String>>>) {
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let kept = Arc::clone(&heard);
+    let slack = scripted(&life.app.fake, move |method, token| {
+        if method == "auth.revoke" {
+            kept.lock().expect("no test panics with it").push(token);
+        }
+        async { None }
+    });
+    (slack, heard)
+}
+
+#[tokio::test]
+async fn every_token_of_the_bot_and_of_each_user_is_revoked_once_refresh_tokens_first() {
+    let life = Life::standing().await;
+    let fake = &life.app.fake;
+    fake.rotate_tokens(Rotation::default());
+    for person in [BEN, ADA, BOB] {
+        life.install(person).await;
+    }
+    let installed = async |user: &str| {
+        let installation = life.app.fetch(ALPHA, Some(user)).await.expect("installed");
+        let pair = |grant: Grant| {
+            let refresh = grant.refresh_token.expect("it rotates");
+            [
+                refresh.expose().to_owned(),
+                grant.access_token.expose().to_owned(),
+            ]
+        };
+        let bot = installation.bot.expect("a bot").grant;
+        [pair(bot), pair(installation.user.expect("a user").grant)]
+    };
+    let ([bot, ada], [_, ben]) = (installed(ADA).await, installed(BEN).await);
+    // The bot's first pair, of Ben's installation, is replaced, and kept as an alternate or over.
+    fake.inject("apps.uninstall", Fault::error("no_permission").always());
+    let before = others(&life).await;
+    let (slack, heard) = listening(&life);
+    let outcome = revoked(&life, &slack).await;
+    assert_eq!(outcome.expect("done"), RevokeOutcome::TokensRevoked);
+    let heard = heard.lock().expect("no test panics with it").clone();
+    for [refresh, access] in [&bot, &ada, &ben] {
+        let nth = |token: &String| {
+            let times = heard.iter().filter(|other| *other == token).count();
+            assert_eq!(times, 1, "each is revoked, and once");
+            heard.iter().position(|other| other == token)
+        };
+        assert!(nth(refresh) < nth(access));
+        assert!(!fake.is_refreshable(refresh));
+        assert!(!fake.is_live(access));
+    }
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+    assert_eq!(others(&life).await, before, "no other tenant's row changed");
+    let bob = life.bot_token(BRAVO).await.expect("it stays");
+    assert!(fake.is_live(&bob));
+}
+
+/// Puts another pair in the place of the bot's, as a refresh does that was under way.
+async fn refreshed(life: &Life, number: usize) {
+    let next = Grant {
+        access_token: AccessToken::new(format!("xoxe.xoxb-1-next{number}")).expect("a token"),
+        refresh_token: RefreshToken::new(format!("xoxe-1-next{number}")).ok(),
+        expires_at: None,
+        scopes: Scopes::from("commands"),
+    };
+    let chain_key = ChainKey {
+        credential: Credential::Bot,
+        tenant: key(ALPHA),
+    };
+    let mut moved = |chain: Option<&Chain>| {
+        let refresh = next.refresh_token.as_ref().map(Mark::of);
+        chain.cloned().map(|chain| Chain { refresh, ..chain })
+    };
+    let store = &life.app.store;
+    let moved = store.update(&chain_key, Some(&next), &mut moved).await;
+    moved.expect("answers").expect("it stands");
+}
+
+#[tokio::test]
+async fn a_pair_that_comes_during_a_revocation_is_revoked_too() {
+    for pairs in [1, 4] {
+        let life = Arc::new(Life::standing().await);
+        life.app.fake.rotate_tokens(Rotation::default());
+        life.install_without_user(ADA).await;
+        let no = Fault::error("no_permission").always();
+        life.app.fake.inject("apps.uninstall", no);
+        let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (live, kept) = (Arc::clone(&life), Arc::clone(&heard));
+        let came = Arc::new(AtomicUsize::new(0));
+        let slack = scripted(&life.app.fake, move |method, token| {
+            let (life, came) = (Arc::clone(&live), Arc::clone(&came));
+            let is_revocation = method == "auth.revoke";
+            let is_access = is_revocation && token.starts_with("xoxe.xoxb-");
+            if is_revocation {
+                kept.lock().expect("no test panics with it").push(token);
+            }
+            async move {
+                let number = came.load(SeqCst) + usize::from(is_access);
+                if is_access && number <= pairs {
+                    came.store(number, SeqCst);
+                    refreshed(&life, number).await;
+                }
+                // The fake does not know these tokens.
+                is_revocation.then(|| error("token_revoked"))
+            }
+        });
+        let outcome = revoked(&life, &slack).await;
+        assert_eq!(outcome.expect("done"), RevokeOutcome::TokensRevoked);
+        let heard = heard.lock().expect("no test panics with it").clone();
+        for number in 1..=pairs {
+            for token in ["xoxe.xoxb-1-next", "xoxe-1-next"] {
+                let token = format!("{token}{number}");
+                let times = heard.iter().filter(|other| **other == token).count();
+                assert_eq!(times, 1, "{token} of {pairs}");
+            }
+        }
+        assert_eq!(life.slots(ALPHA).await, [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_is_on_hold_before_slack_is_asked_for_anything() {
+    let life = Arc::new(Life::standing().await);
+    life.install(ADA).await;
+    let held = Arc::new(Mutex::new(Vec::new()));
+    let (live, kept) = (Arc::clone(&life), Arc::clone(&held));
+    let slack = scripted(&life.app.fake, move |_, _| {
+        let (life, held) = (Arc::clone(&live), Arc::clone(&kept));
+        async move {
+            let installation = life.app.fetch(ALPHA, None).await;
+            let is_held = installation.is_some_and(|it| it.is_on_hold());
+            held.lock().expect("no test panics with it").push(is_held);
+            None
+        }
+    });
+    revoked(&life, &slack).await.expect("done");
+    assert_eq!(*held.lock().expect("no test panics with it"), [true]);
+}
+
+/// During `apps.uninstall`, once.
+fn during_uninstall<L>(
+    life: &Arc<Life>,
+    act: impl Fn(Arc<Life>) -> L + Send + Sync + 'static,
+) -> SlackClient
+where
+    L: Future<Output = ()> + Send + 'static,
+{
+    let (live, is_done) = (Arc::clone(life), AtomicBool::new(false));
+    scripted(&life.app.fake, move |method, _| {
+        let is_meant = method == "apps.uninstall" && !is_done.swap(true, SeqCst);
+        let acting = is_meant.then(|| act(Arc::clone(&live)));
+        async move {
+            if let Some(acting) = acting {
+                acting.await;
+            }
+            None
+        }
+    })
+}
+
+#[tokio::test]
+async fn slacks_own_event_may_be_faster_than_the_operator() {
+    for fails in [false, true] {
+        let life = Arc::new(Life::standing().await);
+        life.install(ADA).await;
+        life.advance(3600);
+        let slack = during_uninstall(&life, move |life| async move {
+            life.host.set_failing(fails);
+            let outcome = life.deliver(&life.app.fake.app_uninstalled(ALPHA)).await;
+            assert_eq!(outcome.is_err(), fails);
+            life.host.set_failing(false);
+        });
+        let outcome = revoked(&life, &slack).await;
+        assert_eq!(outcome.expect("done"), RevokeOutcome::Uninstalled);
+        // If the event's own hook failed, the operator's is not left to wait for a worker.
+        let told = (ALPHA.to_owned(), "app_uninstalled".to_owned(), false);
+        assert_eq!(life.host.departures(), [told], "fails: {fails}");
+        assert_eq!(life.slots(ALPHA).await, [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_installed_again_during_a_revocation_is_kept_on_hold() {
+    let life = Arc::new(Life::standing().await);
+    life.install(ADA).await;
+    let slack = during_uninstall(&life, |life| async move { life.install(BEN).await });
+    let error = revoked(&life, &slack).await.expect_err("another install");
+    let conflict = matches!(
+        error,
+        OperateError::Purge(LifecycleError::Store(store::Error::Conflict))
+    );
+    assert!(conflict, "{error:?}");
+    let kept = life.app.fetch(ALPHA, Some(BEN)).await.expect("it is kept");
+    assert!(kept.is_on_hold() && kept.bot.is_some() && kept.user.is_some());
+    assert_eq!(life.host.tenants(), [""; 0]);
+    revoked(&life, &slack).await.expect("again is fine");
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_database_that_goes_away_midway_leaves_a_hold_and_a_revocation_to_repeat() {
+    let backend = Unreliable::new(Arc::new(MemoryBackend::default()));
+    let life = Arc::new(Life::with(world(), Arc::new(backend.clone())).await);
+    life.install(ADA).await;
+    life.install(BOB).await;
+    let before = others(&life).await;
+    let unplugged = backend.clone();
+    let slack = during_uninstall(&life, move |_| {
+        unplugged.set_down(true);
+        async {}
+    });
+    let error = revoked(&life, &slack).await.expect_err("it is down");
+    assert!(matches!(error, OperateError::Purge(_)), "{error:?}");
+    let error = revoked(&life, &slack).await.expect_err("it is down");
+    let is_store = matches!(error, OperateError::Store(store::Error::Unavailable(_)));
+    assert!(is_store, "{error:?}");
+    let purge = operator(&life).purge(&key(ALPHA), REASON).await;
+    let is_store = matches!(purge, Err(OperateError::Store(_)));
+    assert!(is_store, "{purge:?}");
+    backend.set_down(false);
+    assert_eq!(refusal(&life, ALPHA).await, "the tenant is on hold");
+    assert!(life.bot_token(ALPHA).await.is_some());
+    // Slack has uninstalled it meanwhile: its tokens are dead, which stops nothing.
+    let outcome = revoked(&life, &slack).await;
+    assert_eq!(outcome.expect("done"), RevokeOutcome::TokensRevoked);
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+    let told = (ALPHA.to_owned(), REASON.to_owned(), false);
+    assert_eq!(life.host.departures(), [told]);
+    assert_eq!(others(&life).await, before);
+}
+
+#[tokio::test]
+async fn a_departure_that_waits_is_told_by_a_revocation_and_by_a_purge() {
+    for purges in [false, true] {
+        let life = Life::standing().await;
+        life.install(ADA).await;
+        life.host.set_failing(true);
+        let operator = operator(&life);
+        let error = match purges {
+            true => operator.purge(&key(ALPHA), REASON).await.err(),
+            false => operator.revoke(&key(ALPHA), REASON).await.err(),
+        };
+        let hook = matches!(error, Some(OperateError::Purge(LifecycleError::Hook(_))));
+        assert!(hook, "{error:?}");
+        assert_eq!(life.slots(ALPHA).await, ["departure"]);
+        life.host.set_failing(false);
+        for is_told_now in [true, false] {
+            match purges {
+                true => {
+                    let purged = operator.purge(&key(ALPHA), "once more").await;
+                    assert_eq!(purged.expect("answers"), is_told_now);
+                }
+                false => {
+                    let outcome = operator.revoke(&key(ALPHA), "once more").await;
+                    let expected = match is_told_now {
+                        true => RevokeOutcome::Uninstalled,
+                        false => RevokeOutcome::NotInstalled,
+                    };
+                    assert_eq!(outcome.expect("answers"), expected);
+                }
+            }
+            let told = (ALPHA.to_owned(), REASON.to_owned(), false);
+            assert_eq!(life.host.departures(), [told]);
+        }
+        assert_eq!(life.slots(ALPHA).await, [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_purge_takes_what_does_not_open_and_no_other_tenant() {
+    for slot in ["install", "bot", "user/U0ADMIN0001"] {
+        let life = Life::standing().await;
+        life.install(ADA).await;
+        life.install(BOB).await;
+        let db = Db::of(life.app.fake.client_id(), Arc::clone(&life.backend));
+        let (row_key, row) = db.row(ALPHA, slot).await;
+        let version = Version::mint();
+        db.overwrite(&row_key, Row { version, ..row }).await;
+        let before = others(&life).await;
+        let operator = operator(&life);
+        let purged = operator.purge(&key(ALPHA), REASON).await;
+        assert!(purged.expect("answers"), "{slot}");
+        assert_eq!(life.slots(ALPHA).await, [""; 0], "{slot}");
+        assert_eq!(others(&life).await, before, "{slot}");
+        let told = (ALPHA.to_owned(), REASON.to_owned(), false);
+        assert_eq!(life.host.departures(), [told]);
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_that_was_never_there_is_no_error_for_a_purge_or_a_revocation() {
+    let life = Life::standing().await;
+    life.install(BOB).await;
+    let before = all_rows(&*life.backend).await;
+    let operator = operator(&life);
+    let purged = operator.purge(&key(ALPHA), REASON).await;
+    assert!(!purged.expect("answers"));
+    let outcome = operator.revoke(&key(ALPHA), REASON).await;
+    assert_eq!(outcome.expect("answers"), RevokeOutcome::NotInstalled);
+    for held in [
+        operator.freeze(&key(ALPHA), REASON).await,
+        operator.unfreeze(&key(ALPHA), REASON).await,
+    ] {
+        assert!(matches!(held, Err(OperateError::NotInstalled)), "{held:?}");
+    }
+    assert_eq!(all_rows(&*life.backend).await, before);
+    assert_eq!(life.host.tenants(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_hold_is_put_taken_back_and_put_again_each_with_its_reason_and_time() {
+    let life = Life::standing().await;
+    life.install(ADA).await;
+    life.install(BOB).await;
+    let before = others(&life).await;
+    let operator = operator(&life);
+    let held = async || {
+        let installation = life.app.fetch(ALPHA, None).await.expect("installed");
+        let is_on_hold = installation.is_on_hold();
+        let hold = installation
+            .hold
+            .map(|hold| (hold.is_on, hold.reason, hold.at));
+        assert_eq!(is_on_hold, hold.as_ref().is_some_and(|hold| hold.0));
+        hold
+    };
+    let at = |life: &Life| {
+        let since = life
+            .app
+            .fake
+            .clock()
+            .now()
+            .duration_since(SystemTime::UNIX_EPOCH);
+        let seconds = since.expect("after 1970").as_secs();
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    };
+    operator.unfreeze(&key(ALPHA), "none").await.expect("no-op");
+    assert_eq!(held().await, None, "there was nothing to end");
+    let tokens = (
+        life.bot_token(ALPHA).await,
+        life.user_token(ALPHA, ADA).await,
+    );
+    for round in 1..=2 {
+        life.advance(60);
+        let (on, on_at) = (format!("on {round}"), at(&life));
+        operator.freeze(&key(ALPHA), &on).await.expect("installed");
+        assert_eq!(held().await, Some((true, on.clone(), on_at)));
+        life.advance(60);
+        operator.freeze(&key(ALPHA), "late").await.expect("no-op");
+        assert_eq!(held().await, Some((true, on, on_at)));
+        assert_eq!(refusal(&life, ALPHA).await, "the tenant is on hold");
+        let (off, off_at) = (format!("off {round}"), at(&life));
+        operator.unfreeze(&key(ALPHA), &off).await.expect("it was");
+        assert_eq!(held().await, Some((false, off.clone(), off_at)));
+        life.advance(60);
+        operator.unfreeze(&key(ALPHA), "late").await.expect("no-op");
+        assert_eq!(held().await, Some((false, off, off_at)));
+        assert_eq!(refusal(&life, ALPHA).await, "served");
+    }
+    let after = (
+        life.bot_token(ALPHA).await,
+        life.user_token(ALPHA, ADA).await,
+    );
+    assert_eq!(after, tokens);
+    assert_eq!(others(&life).await, before);
+}
+
+#[tokio::test]
+async fn a_reason_is_kept_to_500_characters() {
+    let life = Life::standing().await;
+    life.install(ADA).await;
+    let operator = operator(&life);
+    let (long, kept) = ("ä".repeat(501), "ä".repeat(500));
+    operator
+        .freeze(&key(ALPHA), &long)
+        .await
+        .expect("installed");
+    let installation = life.app.fetch(ALPHA, None).await.expect("installed");
+    assert_eq!(installation.hold.expect("a hold").reason, kept);
+    assert!(operator.purge(&key(ALPHA), &long).await.expect("answers"));
+    assert_eq!(
+        life.host.departures(),
+        [(ALPHA.to_owned(), kept.clone(), false)]
+    );
+    let departure = Departure::new(key(ALPHA), &long, SystemTime::UNIX_EPOCH);
+    assert_eq!(departure.reason, kept);
+    let departure = Departure::new(key(ALPHA), "short", SystemTime::UNIX_EPOCH);
+    assert_eq!(departure.reason, "short");
+}
+
+#[tokio::test]
+async fn a_hold_goes_with_its_tenant_and_outlives_what_else_happens_to_it() {
+    let life = Life::standing().await;
+    life.install(ADA).await;
+    let operator = operator(&life);
+    operator
+        .freeze(&key(ALPHA), REASON)
+        .await
+        .expect("installed");
+    life.advance(3600);
+    // A user leaves, the workspace moves, the app is installed again.
+    assert!(life.app.fake.revoke_user(ALPHA, ADA));
+    for event in life.app.fake.take_events() {
+        assert_eq!(life.handled(&event).await, Handled::Revoked);
+    }
+    life.app.fake.join_org(ALPHA, ORG);
+    let moved = life.app.fake.app_uninstalled(ALPHA).edit(|event| {
+        event["event"] = json!({"type": "grid_migration_finished", "enterprise_id": ORG});
+    });
+    assert_eq!(life.handled(&moved).await, Handled::Noted);
+    life.install(BEN).await;
+    let kept = life.app.fetch(ALPHA, None).await.expect("installed");
+    assert_eq!(kept.hold.expect("it is kept").reason, REASON);
+    let users = life.app.store.users(&key(ALPHA)).await.expect("answers");
+    assert_eq!(users, [user_id(BEN)]);
+    life.advance(3600);
+    life.app.fake.uninstall(ALPHA);
+    let event = life.app.fake.app_uninstalled(ALPHA);
+    assert_eq!(life.handled(&event).await, Handled::Purged);
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_tenant_that_cannot_be_put_on_hold_is_not_revoked() {
+    let backend = Unreliable::new(Arc::new(MemoryBackend::default()));
+    let life = Life::with(world(), Arc::new(backend.clone())).await;
+    life.install(ADA).await;
+    // Everything can be read, and nothing written.
+    backend.lose_commits(usize::MAX);
+    let error = revoked(&life, &life.app.slack).await.expect_err("no hold");
+    assert!(matches!(error, OperateError::Store(_)), "{error:?}");
+    assert_eq!(life.app.fake.calls("apps.uninstall"), 0);
+    assert!(life.app.fake.is_installed(ALPHA));
+}
+
+#[tokio::test]
+async fn an_installer_who_may_not_uninstall_an_app_without_a_bot_is_revoked() {
+    let life = Life::standing().await;
+    life.install_without_bot(ADA).await;
+    let no = Fault::error("no_permission").always();
+    life.app.fake.inject("apps.uninstall", no);
+    let outcome = revoked(&life, &life.app.slack).await;
+    assert_eq!(outcome.expect("done"), RevokeOutcome::TokensRevoked);
+    assert!(!life.app.fake.is_installed(ALPHA));
+    assert_eq!(life.slots(ALPHA).await, [""; 0]);
+}

@@ -1,0 +1,86 @@
+//! A clock that differs from Slack's by more than 30 seconds is logged.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use slack_installs::Clock;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::canned::Canned;
+use super::token;
+
+/// Everything that is logged by this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panic").extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000 + seconds)
+}
+
+/// What is logged of a call that is sent and answered at these times, and answered at this one on
+/// Slack's clock.
+async fn told(sent: u64, answered: u64, slack: u64) -> String {
+    let date = httpdate::fmt_http_date(at(slack));
+    let canned = Canned::of(200, &[("date", &date)], r#"{"ok":true}"#);
+    let is_sent = AtomicBool::new(false);
+    let clock = Clock::from_fn(move || match is_sent.swap(true, Ordering::SeqCst) {
+        false => at(sent),
+        true => at(answered),
+    });
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(log.clone())
+        .with_ansi(false)
+        .finish();
+    let _logs = tracing::subscriber::set_default(subscriber);
+    let slack = canned.client().with_clock(clock);
+    slack.auth_test(&token()).await.expect("known");
+    let text = log.0.lock().expect("no panic").clone();
+    String::from_utf8(text).expect("text")
+}
+
+#[tokio::test]
+async fn more_than_half_a_minute_either_way_is_told_and_less_is_not() {
+    for (sent, answered, slack, expected) in [
+        (1000, 1000, 1000, None),
+        (1000, 1000, 1030, None),
+        (1000, 1000, 970, None),
+        (1000, 1000, 1031, Some("skew_s=31 is_behind=true")),
+        (1000, 1000, 969, Some("skew_s=31 is_behind=false")),
+        // Slack's time was right at some moment of a call that took long.
+        (1000, 1100, 1000, None),
+        (1000, 1100, 1050, None),
+        (1000, 1100, 1100, None),
+        (1000, 1100, 1130, None),
+        (1000, 1100, 970, None),
+        (1000, 1100, 1131, Some("skew_s=31 is_behind=true")),
+        (1000, 1100, 969, Some("skew_s=31 is_behind=false")),
+    ] {
+        let text = told(sent, answered, slack).await;
+        let what = format!("{sent} to {answered}, Slack {slack}: {text}");
+        let is_told = text.contains("this machine's clock is not Slack's");
+        assert_eq!(is_told, expected.is_some(), "{what}");
+        assert!(text.contains(expected.unwrap_or_default()), "{what}");
+    }
+}

@@ -1,0 +1,143 @@
+//! When states and handled requests are swept, and what a sweep does not remove.
+//!
+//! Time here is tokio's, paused: it moves only when a test moves it, or when nothing else can
+//! happen.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use slack_installs::backend::{Change, Expect, MemoryBackend, Partition, Version};
+use slack_installs::store::{Error, SeenId, SeenStore as _, StateId};
+use slack_installs::{Clock, EncryptedStore, LocalKeyProvider, StateStore};
+use tokio::time::advance;
+
+use crate::support::Db;
+use crate::support::backends::Lagging;
+use crate::support::installs::noon;
+use crate::support::meddling::{Fate, Meddling};
+use crate::support::providers::master_key;
+
+type Swept = EncryptedStore<Arc<Meddling>>;
+
+fn after(seconds: u64) -> SystemTime {
+    noon() + Duration::from_secs(seconds)
+}
+
+fn memory() -> Db {
+    Db::new(Arc::new(MemoryBackend::default()))
+}
+
+/// A store whose clock is an hour past noon.
+async fn late(db: &Db, backend: Meddling) -> (Arc<Meddling>, Swept) {
+    let backend = Arc::new(backend);
+    let provider = LocalKeyProvider::from(master_key());
+    let store = db.store_over(Arc::clone(&backend), provider).await;
+    (backend, store.with_clock(Clock::from_fn(|| after(3600))))
+}
+
+async fn issue(store: &impl StateStore, number: u8, until: SystemTime) {
+    let issued = store.issue(&StateId([number; 32]), b"pending", until).await;
+    issued.expect("issued");
+}
+
+/// Lets everything in the background happen that can.
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn flows_and_requests_have_what_is_over_swept_once_a_minute() {
+    let db = memory();
+    let (backend, store) = late(&db, Meddling::new(Arc::clone(&db.backend))).await;
+    for sweeps in 1..=3 {
+        issue(&store, 1, after(60)).await;
+        settle().await;
+        assert_eq!(backend.dues(), sweeps);
+        assert!(
+            db.rows()
+                .await
+                .iter()
+                .all(|(key, _)| key.slot.as_str() != "state")
+        );
+        advance(Duration::from_millis(59_999)).await;
+        issue(&store, 2, after(60)).await;
+        settle().await;
+        assert_eq!(backend.dues(), sweeps, "a minute has not passed");
+        advance(Duration::from_millis(1)).await;
+    }
+    // A claim of a request starts a sweep too.
+    let claimed = store.claim(&SeenId([3; 32]), noon(), after(60)).await;
+    claimed.expect("the store answers");
+    settle().await;
+    assert_eq!(backend.dues(), 4);
+    let slots = db.rows().await.into_iter();
+    let slots: Vec<_> = slots.map(|(key, _)| key.slot.to_string()).collect();
+    assert_eq!(slots, ["primary"], "both kinds are swept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_begun_anew_since_it_was_found_is_not_swept() {
+    let db = memory();
+    let store = db.store().await;
+    for number in 1..=2 {
+        issue(&store, number, after(60)).await;
+    }
+    let lagging = Lagging::since(Arc::clone(&db.backend), db.app.as_str(), after(3600)).await;
+    let id = StateId([1; 32]);
+    store.issue(&id, b"new", after(9000)).await.expect("issued");
+    let (_, sweeping) = late(&db, Meddling::new(Arc::new(lagging))).await;
+    let swept = sweeping.sweep_expired_states().await;
+    assert_eq!(swept.expect("a conflict is no failure"), 1, "the other one");
+    let payload = store.consume(&id, noon()).await.expect("answers");
+    assert_eq!(payload.expect("it is another flow's").as_slice(), b"new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_that_the_database_does_not_answer_says_so() {
+    let db = memory();
+    let (backend, store) = late(&db, Meddling::new(Arc::clone(&db.backend))).await;
+    issue(&db.store().await, 1, after(60)).await;
+    let then = Box::pin(async {});
+    backend.next([Fate::Lost { done: false, then }]);
+    let swept = store.sweep_expired_states().await;
+    assert!(matches!(swept, Err(Error::Unavailable(_))), "{swept:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_takes_page_after_page_and_stops_after_ten() {
+    let db = memory();
+    let (backend, store) = late(&db, Meddling::new(Arc::clone(&db.backend))).await;
+    issue(&db.store().await, 1, after(60)).await;
+    let (key, row) = db.row(&state(1), "state").await;
+    for number in 0..1000 {
+        let partition = format!("{}/state/{number:04}", db.app);
+        let put = Change::Put {
+            slot: key.slot.clone(),
+            row: slack_installs::backend::Row {
+                version: Version::mint(),
+                ..row.clone()
+            },
+            expect: Expect::Absent,
+        };
+        let partition = Partition::new(partition).expect("a name");
+        db.backend
+            .commit(&partition, &[put])
+            .await
+            .expect("answers");
+    }
+    let lagging = Lagging::since(Arc::clone(&db.backend), db.app.as_str(), after(3600)).await;
+    assert_eq!(store.sweep_expired_states().await.expect("swept"), 1001);
+    assert_eq!(backend.dues(), 2);
+
+    // A sweep ends although the index still names rows that are deleted.
+    let (backend, store) = late(&db, Meddling::new(Arc::new(lagging))).await;
+    assert_eq!(store.sweep_expired_states().await.expect("swept"), 0);
+    assert_eq!(backend.dues(), 10);
+}
+
+/// The partition of a state.
+fn state(number: u8) -> String {
+    format!("state/{}", format!("{number:02x}").repeat(32))
+}

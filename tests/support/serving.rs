@@ -1,0 +1,212 @@
+//! What requests are served from: a database in which something happens between two reads,
+//! tokens that end when a test says so, and a rotator.
+
+use std::fmt;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use slack_installs::backend::{
+    Backend, Change, Cursor, Error, Faults, Flaky, MemoryBackend, Page, Partition, Queue, Row,
+    Scope, Slot,
+};
+use slack_installs::slack::ClientCredentials;
+use slack_installs::{
+    Grant, Hold, InstallationStore as _, LifecycleStore as _, RotationConfig, TokenRotator,
+};
+
+use super::app::{ADA, ALPHA, App, key, world};
+use super::installs::{With as _, grant, in_workspace, rotating};
+use super::life::Life;
+
+type Interruption = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+
+/// A database in memory that loses what [`Flaky`] is told to lose, and in which something else
+/// can happen before one of the next reads.
+pub struct Between {
+    inner: Flaky<MemoryBackend>,
+    next: Mutex<Option<(u64, Interruption)>>,
+    reads: AtomicU64,
+    yields: AtomicBool,
+}
+
+impl Between {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            inner: Flaky::new(MemoryBackend::default(), Faults::none()),
+            next: Mutex::new(None),
+            reads: AtomicU64::new(0),
+            yields: AtomicBool::new(false),
+        })
+    }
+
+    /// This happens before the nth read from now, the first being 1.
+    pub fn before_read(&self, nth: u64, what: impl Future<Output = ()> + Send + 'static) {
+        self.interrupt(nth, async {
+            what.await;
+            Ok(())
+        });
+    }
+
+    /// The nth read from now fails, and no other one.
+    pub fn fail_read(&self, nth: u64) {
+        self.interrupt(nth, async {
+            Err(Error::Unavailable("lost on purpose".into()))
+        });
+    }
+
+    /// Each commit lets other tasks run first, from now on.
+    pub fn yield_in_commits(&self) {
+        self.yields.store(true, Ordering::SeqCst);
+    }
+
+    /// How many reads were asked for.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::SeqCst)
+    }
+
+    fn interrupt(&self, nth: u64, what: impl Future<Output = Result<(), Error>> + Send + 'static) {
+        *self.next.lock().expect("no test panics with it") = Some((nth, Box::pin(what)));
+    }
+
+    fn due(&self) -> Option<Interruption> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        let mut next = self.next.lock().expect("no test panics with it");
+        let (left, _) = next.as_mut()?;
+        *left -= 1;
+        match *left {
+            0 => next.take().map(|(_, what)| what),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for Between {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Between")
+    }
+}
+
+impl Deref for Between {
+    type Target = Flaky<MemoryBackend>;
+
+    fn deref(&self) -> &Flaky<MemoryBackend> {
+        &self.inner
+    }
+}
+
+#[async_trait]
+impl Backend for Between {
+    async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
+        if let Some(interruption) = self.due() {
+            interruption.await?;
+        }
+        self.inner.read(partition, slots).await
+    }
+
+    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
+        if self.yields.load(Ordering::SeqCst) && !changes.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        self.inner.commit(partition, changes).await
+    }
+
+    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.inner.scan(scope, from, limit).await
+    }
+
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        self.inner.due(queue, now, from, limit).await
+    }
+}
+
+/// An app over such a database.
+pub async fn interrupted() -> (Life, Arc<Between>) {
+    let backend = Between::new();
+    let life = Life::with(world(), Arc::clone(&backend) as Arc<dyn Backend>).await;
+    (life, backend)
+}
+
+/// A rotator of this app.
+pub fn rotator(app: &App) -> TokenRotator {
+    let credentials = ClientCredentials {
+        client_id: app.fake.client_id(),
+        client_secret: app.fake.client_secret(),
+    };
+    let config = RotationConfig::new(credentials);
+    TokenRotator::new(config, app.slack.clone(), app.store.clone()).with_clock(app.fake.clock())
+}
+
+/// A tenant is put on hold, or let go.
+pub async fn hold(app: &App, tenant: &str, is_on: bool) {
+    let hold = Hold {
+        is_on,
+        reason: "ticket 1".to_owned(),
+        at: app.fake.clock().now(),
+    };
+    let known = app.store.hold(&key(tenant), &hold).await;
+    assert!(known.expect("the store answers"), "it is installed");
+}
+
+/// How long a token serves.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Token {
+    /// There is none.
+    Missing,
+    /// It does not rotate.
+    Lasting,
+    /// It ends in 12 hours.
+    Live,
+    /// It ended a second ago.
+    Over,
+}
+
+impl Token {
+    pub const ALL: [Self; 4] = [Self::Missing, Self::Lasting, Self::Live, Self::Over];
+
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Lasting | Self::Live)
+    }
+
+    fn grant(self, name: &str, now: SystemTime) -> Grant {
+        let expires_at = match self {
+            Self::Missing | Self::Lasting => return grant(name),
+            Self::Live => now + Duration::from_secs(12 * 3600),
+            Self::Over => now - Duration::from_secs(1),
+        };
+        Grant {
+            expires_at: Some(expires_at),
+            ..rotating(name, &format!("xoxe-1-{name}"))
+        }
+    }
+}
+
+/// Stores an installation of Alpha with these tokens of the bot and of Ada.
+pub async fn keep(app: &App, bot: Token, user: Token) {
+    let now = app.fake.clock().now();
+    let mut installation = in_workspace(ALPHA);
+    installation.app_id = app.fake.app_id();
+    if bot != Token::Missing {
+        installation = installation.with_bot("replaced");
+    }
+    if user != Token::Missing {
+        installation = installation.with_user(ADA, "replaced");
+    }
+    if let Some(it) = &mut installation.bot {
+        it.grant = bot.grant("xoxb-alpha", now);
+    }
+    if let Some(it) = &mut installation.user {
+        it.grant = user.grant("xoxp-ada", now);
+    }
+    let stored = app.store.store(&installation).await;
+    stored.expect("the store answers");
+}

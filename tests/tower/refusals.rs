@@ -1,0 +1,351 @@
+//! What a person, and Slack, are told when a request cannot be served: each reason, for each kind
+//! of request. And that no secret is in it, nor in the log of it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+use slack_installs::backend::{Backend as _, Change, Expect, Row, Version};
+use slack_installs::testing::{Delivery, Fault, Who};
+use slack_installs::{Hold, LifecycleStore as _, store};
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::front::{Front, text};
+use super::support::app::{ADA, ALPHA, OLGA, ORG, SALES};
+use super::support::life::Life;
+use super::support::serving::{Token, hold, interrupted, keep, rotator};
+use super::*;
+
+const REFRESH: &str = "oauth.v2.access";
+
+/// How a refusal shows.
+#[derive(Clone, Copy, Debug)]
+enum Shown {
+    /// Nothing changes by itself: the person is told this, Slack does not repeat the event.
+    Lasting(&'static str),
+    /// The person is told this, and Slack repeats the event.
+    Passing(&'static str),
+}
+
+/// One request of each kind, by this person, in this workspace.
+fn deliveries(life: &Life, who: &str, team: &str) -> Vec<(&'static str, Delivery)> {
+    let fake = &life.app.fake;
+    let person = || Who::user(who).at(team);
+    let event = || fake.event(team, json!({"type": "app_mention", "user": who}));
+    vec![
+        ("command", fake.slash_command(person(), "/x", "text-CANARY")),
+        ("event", event()),
+        (
+            "event",
+            event().edit(|event| event["event"]["type"] = json!("function_executed")),
+        ),
+        (
+            "event",
+            event().edit(|event| {
+                *event = json!({"type": "app_rate_limited", "team_id": team,
+                    "enterprise_id": event["enterprise_id"],
+                    "api_app_id": event["api_app_id"], "minute_rate_limited": 1});
+            }),
+        ),
+        ("click", fake.block_action(person(), "x")),
+        ("click", fake.shortcut(person(), "x")),
+        ("click", fake.message_shortcut(person(), "x")),
+        ("click", fake.view_submission(person(), "x")),
+    ]
+}
+
+/// A log that is kept.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        let log = self.0.lock().expect("no test panics with it");
+        String::from_utf8_lossy(&log).into_owned()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut log = self.0.lock().expect("no test panics with it");
+        log.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// Delivers one request of each kind, each after `prepare`, and looks at what is answered.
+async fn check(front: &Front, who: &str, team: &str, shown: Shown, prepare: impl AsyncFn(&Front)) {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(log.clone())
+        .with_max_level(tracing::Level::TRACE)
+        .finish();
+    let logging = tracing::subscriber::set_default(subscriber);
+    let mut answers = String::new();
+    for (number, (kind, delivery)) in deliveries(&front.life, who, team).into_iter().enumerate() {
+        let request = front.life.request(&delivery);
+        if request
+            .tenant()
+            .is_some_and(|tenant| tenant.team().is_none())
+        {
+            // It names the organisation alone, which has the app.
+            continue;
+        }
+        prepare(front).await;
+        let response = front.respond(front.request(&delivery)).await;
+        let case = format!("{kind} {number}, {shown:?}");
+        let expected = match (kind, shown) {
+            ("command", Shown::Lasting(told) | Shown::Passing(told)) => (StatusCode::OK, told),
+            (_, Shown::Passing(_)) => (StatusCode::SERVICE_UNAVAILABLE, "not done yet"),
+            ("event", Shown::Lasting(_)) => (StatusCode::OK, ""),
+            (_, Shown::Lasting(_)) => (StatusCode::FORBIDDEN, "refused"),
+        };
+        let status = response.status();
+        let content_type = response.headers()["content-type"].clone();
+        assert_eq!(content_type, "text/plain; charset=utf-8", "{case}");
+        let body = text(response).await;
+        assert_eq!((status, body.as_str()), expected, "{case}");
+        answers.push_str(&body);
+    }
+    drop(logging);
+    assert_eq!(front.handler.calls(), 0, "{shown:?}");
+    let seen = log.text() + &answers;
+    let level = match shown {
+        Shown::Lasting(_) => " INFO ",
+        Shown::Passing(_) => "ERROR ",
+    };
+    assert!(seen.contains(level), "an operator is told, {shown:?}");
+    let mut secrets = front.life.app.fake.secrets();
+    secrets.extend(["text-CANARY", "xoxb-alpha", "xoxp-ada"].map(str::to_owned));
+    for secret in secrets {
+        assert!(!seen.contains(&secret), "{} leaks, {shown:?}", &secret[..4]);
+    }
+}
+
+async fn nothing(_: &Front) {}
+
+/// Alpha, whose tokens have expired, and a rotator.
+async fn expired() -> Front {
+    let (mut life, backend) = interrupted().await;
+    keep(&life.app, Token::Over, Token::Missing).await;
+    life.authorizer = life.authorizer.with_rotator(&rotator(&life.app));
+    Front::of(life, backend, true)
+}
+
+const BUSY: Shown = Shown::Passing("This app is busy. Please try again in a moment.");
+const ENDED: Shown = Shown::Lasting("This app's access has ended. Please install it again.");
+const MISCONFIGURED: Shown =
+    Shown::Passing("This app does not work at the moment. Please ask whoever provides it.");
+const NOT_GRANTED: Shown = Shown::Lasting(
+    "Your organisation has not added this app to this workspace. Please ask an admin.",
+);
+const NOT_INSTALLED: Shown =
+    Shown::Lasting("This app is not installed here. Please install it first.");
+const ON_HOLD: Shown = Shown::Lasting("This app is on hold here. Please ask whoever provides it.");
+
+#[tokio::test]
+async fn who_has_not_installed_the_app_is_told_so() {
+    let front = Front::new(true).await;
+    check(&front, ADA, ALPHA, NOT_INSTALLED, nothing).await;
+}
+
+#[tokio::test]
+async fn who_has_neither_a_bot_nor_a_token_is_told_to_install_it() {
+    let front = Front::new(true).await;
+    keep(&front.life.app, Token::Missing, Token::Missing).await;
+    check(&front, ADA, ALPHA, NOT_INSTALLED, nothing).await;
+}
+
+#[tokio::test]
+async fn who_is_on_hold_is_told_so() {
+    let front = Front::new(true).await;
+    front.life.install(ADA).await;
+    hold(&front.life.app, ALPHA, true).await;
+    check(&front, ADA, ALPHA, ON_HOLD, nothing).await;
+}
+
+#[tokio::test]
+async fn who_is_put_on_hold_before_the_refresh_is_told_so() {
+    let front = expired().await;
+    check(&front, ADA, ALPHA, ON_HOLD, async |front: &Front| {
+        hold(&front.life.app, ALPHA, false).await;
+        let store = front.life.app.store.clone();
+        let at = front.life.app.fake.clock().now();
+        front.backend.before_read(2, async move {
+            let hold = Hold {
+                is_on: true,
+                reason: "ticket 1".to_owned(),
+                at,
+            };
+            let held = store.hold(&key(ALPHA), &hold).await;
+            assert!(held.expect("the store answers"));
+        });
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_workspace_that_was_taken_away_is_told_to_ask_an_admin() {
+    let front = Front::new(true).await;
+    front.life.install(Who::user(OLGA).at(ORG)).await;
+    let access = store::Access {
+        teams: vec![slack_installs::TeamId::new(SALES).expect("an id")],
+        is_granted: false,
+        at_micros: 1,
+    };
+    let org = slack_installs::EnterpriseId::new(ORG).expect("an id");
+    let kept = front.life.app.store.set_access(&org, &access).await;
+    assert!(kept.expect("the store answers"));
+    check(&front, OLGA, SALES, NOT_GRANTED, nothing).await;
+}
+
+#[tokio::test]
+async fn whose_tokens_have_expired_is_told_to_install_again() {
+    let front = Front::new(true).await;
+    keep(&front.life.app, Token::Over, Token::Over).await;
+    check(&front, ADA, ALPHA, ENDED, nothing).await;
+}
+
+#[tokio::test]
+async fn whose_refresh_tokens_slack_refuses_is_told_to_install_again() {
+    let front = expired().await;
+    let fault = Fault::error("invalid_refresh_token").always();
+    front.life.app.fake.inject(REFRESH, fault);
+    check(&front, ADA, ALPHA, ENDED, nothing).await;
+}
+
+#[tokio::test]
+async fn our_own_misconfiguration_is_not_taken_for_an_app_that_is_not_installed() {
+    for code in [
+        "bad_client_secret",
+        "invalid_client_id",
+        "token_rotation_not_enabled",
+    ] {
+        let front = expired().await;
+        let fault = Fault::error(code).always();
+        front.life.app.fake.inject(REFRESH, fault);
+        check(&front, ADA, ALPHA, MISCONFIGURED, nothing).await;
+    }
+}
+
+#[tokio::test]
+async fn slacks_outage_is_told_as_something_that_passes() {
+    for fault in [
+        Fault::unavailable(),
+        Fault::lost(),
+        Fault::error("ratelimited"),
+        Fault::error("internal_error"),
+    ] {
+        let front = expired().await;
+        front.life.app.fake.inject(REFRESH, fault.always());
+        check(&front, ADA, ALPHA, BUSY, nothing).await;
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_answer_is_told_as_something_that_passes() {
+    let front = Front::new(true).await;
+    front.life.install(ADA).await;
+    check(&front, ADA, ALPHA, BUSY, async |front: &Front| {
+        front.backend.fail_read(1);
+    })
+    .await;
+    let front = expired().await;
+    check(&front, ADA, ALPHA, BUSY, async |front: &Front| {
+        front.backend.fail_read(2);
+    })
+    .await;
+}
+
+/// Writes a row of the tenant's bot that does not open; returns what stood there.
+async fn damage(backend: &support::serving::Between) {
+    let rows = support::all_rows(backend).await.into_iter();
+    let of_bot = rows
+        .filter(|(key, _)| key.partition.as_str().ends_with(ALPHA))
+        .find(|(key, _)| key.slot.as_str() == "bot");
+    let (place, row) = of_bot.expect("a bot");
+    overwrite(
+        backend,
+        &place,
+        Row {
+            version: Version::mint(),
+            ..row
+        },
+    )
+    .await;
+}
+
+async fn overwrite(
+    backend: &support::serving::Between,
+    place: &slack_installs::backend::Key,
+    row: Row,
+) {
+    let put = Change::Put {
+        slot: place.slot.clone(),
+        row,
+        expect: Expect::Any,
+    };
+    let committed = backend.commit(&place.partition, &[put]).await;
+    committed.expect("the database answers");
+}
+
+#[tokio::test]
+async fn what_does_not_open_is_told_as_something_that_passes() {
+    let front = Front::new(true).await;
+    front.life.install(ADA).await;
+    damage(&front.backend).await;
+    check(&front, ADA, ALPHA, BUSY, nothing).await;
+
+    // Between the fetch and the refresh.
+    let front = expired().await;
+    let rows = support::all_rows(&*front.backend).await.into_iter();
+    let of_bot = rows
+        .filter(|(key, _)| key.partition.as_str().ends_with(ALPHA))
+        .find(|(key, _)| key.slot.as_str() == "bot");
+    let (place, row) = of_bot.expect("a bot");
+    let (place, row) = (&place, &row);
+    check(&front, ADA, ALPHA, BUSY, async |front: &Front| {
+        overwrite(&front.backend, place, row.clone()).await;
+        let backend = Arc::clone(&front.backend);
+        let damaged: Pin<Box<dyn Future<Output = ()> + Send>> =
+            Box::pin(async move { damage(&backend).await });
+        front.backend.before_read(2, damaged);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_for_another_app_is_refused() {
+    let front = Front::new(true).await;
+    front.life.install(ADA).await;
+    let other = |delivery: Delivery| delivery.edit(|it| it["api_app_id"] = json!("A0OTHERAPP1"));
+    let event = other(front.mention());
+    assert_eq!(front.deliver(&event).await, StatusCode::OK);
+    let click = other(front.life.app.fake.view_submission(ADA, "x"));
+    assert_eq!(front.deliver(&click).await, StatusCode::FORBIDDEN);
+    assert_eq!(front.handler.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_request_that_names_no_tenant_is_refused_and_nothing_is_looked_up() {
+    let front = Front::new(true).await;
+    front.life.install(ADA).await;
+    let before = front.reads();
+    let unknown = front.life.app.fake.block_action(ADA, "x");
+    let unknown = unknown.edit(|payload| payload["type"] = json!("a_new_kind"));
+    assert_eq!(front.deliver(&unknown).await, StatusCode::FORBIDDEN);
+    assert_eq!((front.reads(), front.handler.calls()), (before, 0));
+}
