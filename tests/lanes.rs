@@ -223,19 +223,29 @@ async fn a_listing_reads_tenants_alone() {
     let other = in_workspace("T7").with_bot("xoxb-7");
     look_alike.store(&other).await.expect("stored");
 
-    let first = world.store.list(None, 1000).await.expect("memory answers");
-    let listed: Vec<_> = first.installations.iter().map(|it| it.home.key()).collect();
-    assert_eq!(listed, [workspace_key("T1")]);
-    let second = world.store.list(first.next, 1000).await;
-    let second = second.expect("memory answers");
-    assert_eq!(second.installations.len(), 1);
-    assert_eq!(second.installations[0].home.key(), org.key());
-    assert_eq!(second.next, None, "two pages are all of it");
-
+    let page = world.store.list(None, 1000).await.expect("memory answers");
+    let listed: Vec<_> = page.installations.iter().map(|it| it.home.key()).collect();
+    assert_eq!(listed, [workspace_key("T1"), org.key()]);
+    assert_eq!(page.next, None);
     let (chains, next) = world.store.chains(None, 1000).await.expect("answers");
-    assert_eq!(chains, [bot_of("T1")]);
-    let (chains, next) = world.store.chains(next, 1000).await.expect("answers");
-    assert_eq!((chains.len(), next), (1, None));
+    let tenants: Vec<_> = chains.into_iter().map(|key| key.tenant).collect();
+    assert_eq!(
+        (tenants, next),
+        (vec![workspace_key("T1"), org.key()], None)
+    );
+
+    for limit in [0, 1, 2, 3, 4, 5] {
+        let (mut listed, mut from) = (Vec::new(), None);
+        loop {
+            let page = world.store.list(from, limit).await.expect("memory answers");
+            listed.extend(page.installations.iter().map(|it| it.home.key()));
+            from = page.next;
+            if from.is_none() {
+                break;
+            }
+        }
+        assert_eq!(listed, [workspace_key("T1"), org.key()], "by {limit}");
+    }
 }
 
 #[tokio::test]
