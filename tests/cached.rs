@@ -213,6 +213,28 @@ async fn a_hold_set_by_another_process_is_seen_within_the_stated_bound() {
     assert!(is_on_hold().await, "the bound counts from the read");
 }
 
+/// Its rows may have changed since the database sent them.
+#[tokio::test(start_paused = true)]
+async fn a_response_is_as_old_as_its_request() {
+    let two = Two::new().await;
+    two.install_elsewhere("T1", "xoxb-1").await;
+    two.watched().read.close();
+    let reader = tokio::spawn({
+        let here = two.here.clone();
+        async move { token(&here, "T1").await }
+    });
+    two.watched().read.reached().await;
+    tokio::time::advance(Duration::from_millis(1500)).await;
+    two.watched().read.release();
+    assert_eq!(reader.await.expect("no panic"), some("xoxb-1"));
+    tokio::time::advance(Duration::from_millis(499)).await;
+    two.token().await;
+    assert_eq!(two.watched().reads(), 1, "from the cache");
+    tokio::time::advance(Duration::from_millis(1)).await;
+    two.token().await;
+    assert_eq!(two.watched().reads(), 2, "two seconds after the request");
+}
+
 #[tokio::test]
 async fn a_hold_set_by_this_process_is_seen_at_once() {
     let two = Two::new().await;

@@ -12,8 +12,8 @@ use slack_installs::store::{
     ChainKey, Credential, LifecycleStore, ListCursor, RotationStore, StateId,
 };
 use slack_installs::{
-    Clock, Departure, EncryptedStore, InstallationKey, InstallationStore, LocalKeyProvider,
-    StateStore,
+    Clock, CopyError, Departure, EncryptedStore, InstallationKey, InstallationStore,
+    LocalKeyProvider, OpenError, StateStore,
 };
 use support::installs::{With, in_org, in_workspace, noon, rotating, workspace_key};
 use support::providers::master_key;
@@ -258,6 +258,47 @@ async fn a_listing_refuses_a_cursor_that_it_did_not_make() {
             .await;
         assert_eq!(page.is_ok(), cursor == "T", "{cursor}");
     }
+}
+
+#[tokio::test]
+async fn a_copy_names_rows_that_cannot_be_parsed_and_overwrites_none() {
+    let world = World::new().await;
+    let bot = world.db.row("T1", "bot").await.0;
+    let target = MemoryBackend::default();
+    let copied = world.store.copy_to(&target, None, 1000).await;
+    assert_eq!(copied.expect("copied").refused, [""; 0]);
+
+    target.spoil(&bot);
+    let pruned = world
+        .store
+        .prune(&target, None, 1000)
+        .await
+        .expect("pruned");
+    assert_eq!((pruned.odd, pruned.removed), (vec![bot.to_string()], 0));
+
+    world.memory.spoil(&bot);
+    let copied = world.store.copy_to(&target, None, 1000).await;
+    let refused = copied.expect("copied").refused;
+    assert_eq!(refused, [format!("{bot}: it cannot be parsed")]);
+
+    // A database that has nothing of the app but such a row is in use.
+    let used = MemoryBackend::default();
+    let key = world.db.row("T1", "install").await.0;
+    let row = world.db.row("T1", "install").await.1;
+    let put = Change::Put {
+        slot: key.slot.clone(),
+        row,
+        expect: Expect::Absent,
+    };
+    used.commit(&key.partition, &[put])
+        .await
+        .expect("committed");
+    used.spoil(&key);
+    let refused = world.store.copy_to(&used, None, 1000).await;
+    assert!(matches!(refused, Err(CopyError::InUse)), "{refused:?}");
+    let provider = LocalKeyProvider::from(master_key());
+    let opened = EncryptedStore::open(used, provider, world.db.app.clone()).await;
+    assert!(matches!(opened, Err(OpenError::KeyringLost)), "{opened:?}");
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
