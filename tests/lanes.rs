@@ -234,8 +234,8 @@ async fn a_listing_reads_tenants_alone() {
         (vec![workspace_key("T1"), org.key()], None)
     );
 
-    // Two rows of `T1`, and one of the organisation's two.
-    let page = world.store.list(None, 3).await.expect("memory answers");
+    // Two rows of `T1`, the note of `T2`, and one of the organisation's two.
+    let page = world.store.list(None, 4).await.expect("memory answers");
     assert_eq!((page.installations.len(), page.next.is_some()), (1, true));
 
     for limit in [0, 1, 2, 3, 4, 5] {
