@@ -7,12 +7,11 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use thiserror::Error;
 
-use crate::clock::to_epoch;
 use crate::random;
 pub use crate::seal::Sealed;
 
@@ -652,7 +651,7 @@ impl Cursor {
     /// times, then of keys.
     #[must_use]
     pub fn after_due(kind: &str, at: SystemTime, key: &Key) -> Self {
-        Self::after(&format!("{kind}@{}", to_epoch(at)), key)
+        Self::after(&format!("{kind}@{}", seconds_since_1970(at)), key)
     }
 
     /// The time, in seconds since 1970, and the key that [`Cursor::after_due`] was given.
@@ -667,6 +666,12 @@ impl Cursor {
         let at = at.and_then(|at| at.parse().ok()).ok_or_else(malformed)?;
         Ok((at, self.key(first)?))
     }
+}
+
+/// Whole seconds; 0 for an earlier time.
+fn seconds_since_1970(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 /// A page of rows.

@@ -157,6 +157,41 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// Or a cache would not hear of it. The keyring and the target of a copy are read through none.
+#[test]
+fn every_commit_of_the_store_goes_through_the_driver() {
+    let mut commits = Vec::new();
+    for (path, module, code) in sources() {
+        if module == "encrypted" {
+            let name = path.file_name().expect("a file").to_string_lossy();
+            for (at, _) in code.match_indices(".commit(") {
+                let whose: String = code[..at]
+                    .trim_end()
+                    .chars()
+                    .rev()
+                    .take_while(|it| it.is_alphanumeric() || *it == '_')
+                    .collect();
+                let whose: String = whose.chars().rev().collect();
+                commits.push(format!("{name}: {whose}"));
+            }
+        }
+    }
+    commits.retain(|commit| !commit.starts_with("moving.rs: target"));
+    commits.sort();
+    let known = [
+        "driver.rs: backend",
+        "driver.rs: self",
+        "driver.rs: self",
+        "keys.rs: backend",
+        "keys.rs: backend",
+        "keys.rs: backend",
+    ];
+    assert_eq!(
+        commits, known,
+        "`commit_once` alone commits to the driver's backend"
+    );
+}
+
 #[test]
 fn every_module_imports_only_what_its_layer_may() {
     for (path, module, code) in sources() {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use slack_installs::backend::{
     Backend, Change, Cursor, Error, MemoryBackend, Page, Partition, Queue, Row, Scope, Slot,
 };
-use slack_installs::store::{LifecycleStore, RotationStore};
+use slack_installs::store::{Facts, LifecycleStore, RotationStore};
 use slack_installs::{
     CacheOptions, Delete, EncryptedStore, Hold, Installation, InstallationStore, LocalKeyProvider,
     UserId,
@@ -33,38 +33,45 @@ struct Watched {
 /// Something that was done, and whose caller does not know yet.
 #[derive(Debug)]
 struct Gate {
-    done: Semaphore,
+    held: AtomicUsize,
+    waiting: Semaphore,
     released: Semaphore,
 }
 
 impl Gate {
     fn open() -> Self {
         Self {
-            done: Semaphore::new(0),
-            released: Semaphore::new(Semaphore::MAX_PERMITS),
+            held: AtomicUsize::new(0),
+            waiting: Semaphore::new(0),
+            released: Semaphore::new(0),
         }
     }
 
-    /// Whoever comes waits from now on.
-    fn close(&self) {
-        self.released.forget_permits(Semaphore::MAX_PERMITS);
-        self.done.forget_permits(Semaphore::MAX_PERMITS);
+    /// The next one waits, and those after it do not.
+    fn hold_next(&self) {
+        self.held.fetch_add(1, Ordering::SeqCst);
     }
 
     fn release(&self) {
-        self.released.add_permits(1000);
+        self.released.add_permits(1);
     }
 
     async fn pass(&self) {
-        self.done.add_permits(1);
-        let released = self.released.acquire().await;
-        released.expect("never closed").forget();
+        let one = |held: usize| held.checked_sub(1);
+        let held = self
+            .held
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one);
+        if held.is_ok() {
+            self.waiting.add_permits(1);
+            let released = self.released.acquire().await;
+            released.expect("never closed").forget();
+        }
     }
 
-    /// Waits until somebody waits here.
+    /// Waits until one waits here.
     async fn reached(&self) {
-        let done = self.done.acquire().await;
-        done.expect("never closed").forget();
+        let waiting = self.waiting.acquire().await;
+        waiting.expect("never closed").forget();
     }
 }
 
@@ -214,6 +221,28 @@ async fn a_hold_set_by_another_process_is_seen_within_the_stated_bound() {
     assert!(is_on_hold().await, "the bound counts from the read");
 }
 
+/// Its rows may have changed since the database sent them.
+#[tokio::test(start_paused = true)]
+async fn a_response_is_as_old_as_its_request() {
+    let two = Two::new().await;
+    two.install_elsewhere("T1", "xoxb-1").await;
+    two.watched().read.hold_next();
+    let reader = tokio::spawn({
+        let here = two.here.clone();
+        async move { token(&here, "T1").await }
+    });
+    two.watched().read.reached().await;
+    tokio::time::advance(Duration::from_millis(1500)).await;
+    two.watched().read.release();
+    assert_eq!(reader.await.expect("no panic"), some("xoxb-1"));
+    tokio::time::advance(Duration::from_millis(499)).await;
+    two.token().await;
+    assert_eq!(two.watched().reads(), 1, "from the cache");
+    tokio::time::advance(Duration::from_millis(1)).await;
+    two.token().await;
+    assert_eq!(two.watched().reads(), 2, "two seconds after the request");
+}
+
 #[tokio::test]
 async fn a_hold_set_by_this_process_is_seen_at_once() {
     let two = Two::new().await;
@@ -238,22 +267,14 @@ async fn a_read_that_a_commit_overtook_is_not_kept() {
     let two = Two::new().await;
     two.install_elsewhere("T1", "xoxb-old").await;
     // A read has its response from the database, and is held back on the way.
-    two.watched().read.close();
+    two.watched().read.hold_next();
     let reader = tokio::spawn({
         let here = two.here.clone();
         async move { token(&here, "T1").await }
     });
     two.watched().read.reached().await;
-    // The decision of a commit reads as well.
-    let writer = tokio::spawn({
-        let here = two.here.clone();
-        let new = in_workspace("T1").with_bot("xoxb-new");
-        async move { here.store(&new).await }
-    });
-    two.watched().read.reached().await;
-    two.watched().read.released.add_permits(1);
-    two.watched().read.released.add_permits(1);
-    writer.await.expect("no panic").expect("stored");
+    let new = in_workspace("T1").with_bot("xoxb-new");
+    two.here.store(&new).await.expect("stored");
     two.watched().read.release();
     let read = reader.await.expect("no panic");
     assert_eq!(read, some("xoxb-old"), "it started before the commit");
@@ -266,7 +287,7 @@ async fn a_read_during_a_commit_is_not_kept() {
     let two = Two::new().await;
     two.install_elsewhere("T1", "xoxb-old").await;
     assert_eq!(two.token().await, some("xoxb-old"), "kept");
-    two.watched().committed.close();
+    two.watched().committed.hold_next();
     let writer = tokio::spawn({
         let here = two.here.clone();
         let new = in_workspace("T1").with_bot("xoxb-new");
@@ -285,7 +306,7 @@ async fn a_read_during_a_commit_is_not_kept() {
 async fn a_commit_that_is_dropped_half_way_makes_the_cache_forget() {
     let two = Two::new().await;
     two.install_elsewhere("T1", "xoxb-old").await;
-    two.watched().committed.close();
+    two.watched().committed.hold_next();
     let writer = tokio::spawn({
         let here = two.here.clone();
         let new = in_workspace("T1").with_bot("xoxb-new");
@@ -293,7 +314,7 @@ async fn a_commit_that_is_dropped_half_way_makes_the_cache_forget() {
     });
     two.watched().committed.reached().await;
     // A read that began before the drop, with what stood then.
-    two.watched().read.close();
+    two.watched().read.hold_next();
     let reader = tokio::spawn({
         let here = two.here.clone();
         async move { token(&here, "T1").await }
@@ -315,30 +336,25 @@ async fn a_conflict_empties_the_cache_of_that_tenant() {
     two.install_elsewhere("T1", "xoxb-old").await;
     let key = workspace_key("T1");
     let fetched = two.here.fetch(&key, None).await.expect("answers");
-    let stale = fetched.and_then(|it| it.revision).expect("a revision");
-    two.install_elsewhere("T1", "xoxb-new").await;
+    let revision = fetched.and_then(|it| it.revision).expect("a revision");
     assert_eq!(two.token().await, some("xoxb-old"), "kept");
-
-    // The decision reads, and meanwhile the row moves once more: its commit conflicts.
-    two.watched().read.close();
-    let deleting = tokio::spawn({
+    // A decision reads, then the row moves: its commit conflicts, and it finds nothing to do.
+    two.watched().read.hold_next();
+    let noting = tokio::spawn({
         let (here, key) = (two.here.clone(), key.clone());
-        async move { here.delete(&key, &Delete::bot()).await }
+        let facts = Facts {
+            url: Some("https://alpha.slack.com/".to_owned()),
+            ..Facts::default()
+        };
+        async move { here.note(&key, revision, &facts).await }
     });
     two.watched().read.reached().await;
-    two.install_elsewhere("T1", "xoxb-newer").await;
-    two.watched().read.released.add_permits(1);
-    two.watched().read.reached().await;
-    // It has met the conflict, and reads anew.
-    two.watched().read.released.add_permits(1);
-    let read = two.here.clone();
-    let reading = tokio::spawn(async move { token(&read, "T1").await });
+    two.install_elsewhere("T1", "xoxb-new").await;
+    assert_eq!(two.token().await, some("xoxb-old"), "still kept");
     two.watched().read.release();
-    deleting.await.expect("no panic").expect("deleted");
-    reading.await.expect("no panic");
-    assert_eq!(two.token().await, None, "the bot is gone");
-    let delete = Delete::all().only(stale);
-    assert!(two.here.delete(&key, &delete).await.is_err(), "a conflict");
+    let noted = noting.await.expect("no panic").expect("answers");
+    assert!(!noted, "there is no such revision any more");
+    assert_eq!(two.token().await, some("xoxb-new"));
 }
 
 #[tokio::test]

@@ -12,8 +12,8 @@ use slack_installs::store::{
     ChainKey, Credential, LifecycleStore, ListCursor, RotationStore, StateId,
 };
 use slack_installs::{
-    Clock, Departure, EncryptedStore, InstallationKey, InstallationStore, LocalKeyProvider,
-    StateStore,
+    Clock, CopyError, Departure, EncryptedStore, InstallationKey, InstallationStore,
+    LocalKeyProvider, OpenError, StateStore,
 };
 use support::installs::{With, in_org, in_workspace, noon, rotating, workspace_key};
 use support::providers::master_key;
@@ -223,19 +223,33 @@ async fn a_listing_reads_tenants_alone() {
     let other = in_workspace("T7").with_bot("xoxb-7");
     look_alike.store(&other).await.expect("stored");
 
-    let first = world.store.list(None, 1000).await.expect("memory answers");
-    let listed: Vec<_> = first.installations.iter().map(|it| it.home.key()).collect();
-    assert_eq!(listed, [workspace_key("T1")]);
-    let second = world.store.list(first.next, 1000).await;
-    let second = second.expect("memory answers");
-    assert_eq!(second.installations.len(), 1);
-    assert_eq!(second.installations[0].home.key(), org.key());
-    assert_eq!(second.next, None, "two pages are all of it");
-
+    let page = world.store.list(None, 1000).await.expect("memory answers");
+    let listed: Vec<_> = page.installations.iter().map(|it| it.home.key()).collect();
+    assert_eq!(listed, [workspace_key("T1"), org.key()]);
+    assert_eq!(page.next, None);
     let (chains, next) = world.store.chains(None, 1000).await.expect("answers");
-    assert_eq!(chains, [bot_of("T1")]);
-    let (chains, next) = world.store.chains(next, 1000).await.expect("answers");
-    assert_eq!((chains.len(), next), (1, None));
+    let tenants: Vec<_> = chains.into_iter().map(|key| key.tenant).collect();
+    assert_eq!(
+        (tenants, next),
+        (vec![workspace_key("T1"), org.key()], None)
+    );
+
+    // Two rows of `T1`, the note of `T2`, and one of the organisation's two.
+    let page = world.store.list(None, 4).await.expect("memory answers");
+    assert_eq!((page.installations.len(), page.next.is_some()), (1, true));
+
+    for limit in [0, 1, 2, 3, 4, 5] {
+        let (mut listed, mut from) = (Vec::new(), None);
+        loop {
+            let page = world.store.list(from, limit).await.expect("memory answers");
+            listed.extend(page.installations.iter().map(|it| it.home.key()));
+            from = page.next;
+            if from.is_none() {
+                break;
+            }
+        }
+        assert_eq!(listed, [workspace_key("T1"), org.key()], "by {limit}");
+    }
 }
 
 #[tokio::test]
@@ -248,6 +262,47 @@ async fn a_listing_refuses_a_cursor_that_it_did_not_make() {
             .await;
         assert_eq!(page.is_ok(), cursor == "T", "{cursor}");
     }
+}
+
+#[tokio::test]
+async fn a_copy_names_rows_that_cannot_be_parsed_and_overwrites_none() {
+    let world = World::new().await;
+    let bot = world.db.row("T1", "bot").await.0;
+    let target = MemoryBackend::default();
+    let copied = world.store.copy_to(&target, None, 1000).await;
+    assert_eq!(copied.expect("copied").refused, [""; 0]);
+
+    target.spoil(&bot);
+    let pruned = world
+        .store
+        .prune(&target, None, 1000)
+        .await
+        .expect("pruned");
+    assert_eq!((pruned.odd, pruned.removed), (vec![bot.to_string()], 0));
+
+    world.memory.spoil(&bot);
+    let copied = world.store.copy_to(&target, None, 1000).await;
+    let refused = copied.expect("copied").refused;
+    assert_eq!(refused, [format!("{bot}: it cannot be parsed")]);
+
+    // A database that has nothing of the app but such a row is in use.
+    let used = MemoryBackend::default();
+    let key = world.db.row("T1", "install").await.0;
+    let row = world.db.row("T1", "install").await.1;
+    let put = Change::Put {
+        slot: key.slot.clone(),
+        row,
+        expect: Expect::Absent,
+    };
+    used.commit(&key.partition, &[put])
+        .await
+        .expect("committed");
+    used.spoil(&key);
+    let refused = world.store.copy_to(&used, None, 1000).await;
+    assert!(matches!(refused, Err(CopyError::InUse)), "{refused:?}");
+    let provider = LocalKeyProvider::from(master_key());
+    let opened = EncryptedStore::open(used, provider, world.db.app.clone()).await;
+    assert!(matches!(opened, Err(OpenError::KeyringLost)), "{opened:?}");
 }
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 
 use super::{
     Backend, Change, Cursor, Due, Error, Expect, Key, Page, Partition, Queue, Row, Scope, Slot,
+    seconds_since_1970,
 };
-use crate::clock::to_epoch;
 
 /// Keeps rows in memory; they end with the process. Sealed all the same.
 ///
@@ -158,7 +158,7 @@ impl Backend for MemoryBackend {
             .filter(|(key, _)| key.partition.app() == queue.app())
             .filter_map(|(key, stored)| Some((stored.due()?, key, stored)))
             .filter(|(due, _, _)| due.lane == queue.lane() && due.at <= now)
-            .map(|(due, key, stored)| ((to_epoch(due.at), key), stored))
+            .map(|(due, key, stored)| ((seconds_since_1970(due.at), key), stored))
             .filter(|(place, _)| after.is_none_or(|after| *place > after))
             .collect();
         due.sort_unstable_by_key(|(place, _)| *place);

@@ -52,7 +52,7 @@ struct Response {
 #[derive(Default)]
 struct Kept {
     of: HashMap<Partition, Vec<Response>>,
-    /// The oldest first, which is also the first to be outdated. Some may be gone by now.
+    /// The oldest first, which is also the first to be outdated. Some may be deleted already.
     order: VecDeque<(Instant, Partition)>,
 }
 
@@ -64,7 +64,7 @@ impl Kept {
         kept.push(response);
     }
 
-    /// Drops what is outdated, and the oldest until no more than this are left.
+    /// Drops what is outdated, and the oldest as long as there are more than allowed.
     fn shrink(&mut self, now: Instant, options: &CacheOptions) {
         while let Some((since, _)) = self.order.front() {
             let is_old = now.duration_since(*since) >= options.max_age;
@@ -131,7 +131,7 @@ impl Cache {
         rows: &[Option<Row>],
         begun: &Begun,
     ) {
-        // The first installation of a tenant is to be seen at once.
+        // The first installation of a tenant must be seen at once.
         if rows.iter().all(Option::is_none) {
             return;
         }
@@ -149,8 +149,8 @@ impl Cache {
         kept.shrink(Instant::now(), &self.options);
     }
 
-    /// Forgets a partition now, and again when the guard goes: also if the commit in between is
-    /// dropped half-way.
+    /// Forgets a partition now, and again when the guard is dropped: also if the commit in
+    /// between is dropped half-way.
     pub(super) fn forget<'a>(&'a self, partition: &'a Partition) -> Forget<'a> {
         self.forget_now(partition);
         Forget(self, partition)

@@ -12,21 +12,37 @@ pub(super) struct OddRows(Mutex<HashSet<String>>);
 impl OddRows {
     /// Reports the odd rows of a page, each once in the life of the process.
     pub(super) fn report(&self, page: &Page) {
-        if page.odd.is_empty() {
-            return;
+        for key in self.new_ones(&page.odd) {
+            tracing::error!(row = key, "a row cannot be parsed and is skipped");
+        }
+    }
+
+    /// Those that were not reported before, as long as there is room to remember them.
+    fn new_ones<'a>(&self, odd: &'a [String]) -> Vec<&'a String> {
+        if odd.is_empty() {
+            return Vec::new();
         }
         let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for key in &page.odd {
-            if reported.len() >= MOST || !reported.insert(key.clone()) {
-                continue;
-            }
-            tracing::error!(row = key, "a row cannot be parsed and is skipped");
-            if reported.len() == MOST {
-                tracing::error!("no more rows that cannot be parsed are reported");
-            }
-        }
+        odd.iter()
+            .filter(|key| reported.len() < MOST && reported.insert((*key).clone()))
+            .collect()
     }
 }
 
 /// Reported at most: they are kept in memory.
 const MOST: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_odd_row_is_reported_once_and_a_thousand_at_most() {
+        let odd = OddRows::default();
+        let keys: Vec<_> = (0..1500).map(|nth| format!("app/T{nth} bot")).collect();
+        assert_eq!(odd.new_ones(&keys[..2]), [&keys[0], &keys[1]]);
+        assert_eq!(odd.new_ones(&keys[1..3]), [&keys[2]]);
+        assert_eq!(odd.new_ones(&keys).len(), 997);
+        assert_eq!(odd.new_ones(&keys), [""; 0]);
+    }
+}

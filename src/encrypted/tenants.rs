@@ -12,27 +12,37 @@ const LETTERS: [&str; 2] = ["T", "E"];
 pub(super) type Rows = (Vec<(Key, Row)>, Option<ListCursor>);
 
 impl<B: Backend> EncryptedStore<B> {
-    /// A page of the rows of all tenants.
+    /// A page of the rows of all tenants. Where the workspaces end, it goes on with the
+    /// organisations, so that no page is empty for that.
     pub(super) async fn tenants(
         &self,
         from: Option<ListCursor>,
         limit: usize,
     ) -> Result<Rows, Error> {
-        let (nth, from) = match from {
+        let (mut nth, mut from) = match from {
             Some(from) => place(&from)?,
             None => (0, None),
         };
-        let prefix = Prefix::new(format!("{}/{}", self.driver.app(), LETTERS[nth]));
-        let prefix = prefix.expect("client ids are short and plain");
-        let page = self
-            .driver
-            .scan(&Scope::Prefix(prefix), from, limit)
-            .await?;
-        let next = match page.next {
-            Some(Cursor(next)) => Some(format!("{} {next}", LETTERS[nth])),
-            None => LETTERS.get(nth + 1).map(ToString::to_string),
-        };
-        Ok((page.rows, next.map(ListCursor)))
+        let mut rows = Vec::new();
+        loop {
+            let letter = LETTERS[nth];
+            let prefix = Prefix::new(format!("{}/{letter}", self.driver.app()));
+            let scope = Scope::Prefix(prefix.expect("client ids are short and plain"));
+            let left = limit.max(1) - rows.len();
+            let page = self.driver.scan(&scope, from, left).await?;
+            rows.extend(page.rows);
+            if let Some(Cursor(next)) = page.next {
+                return Ok((rows, Some(ListCursor(format!("{letter} {next}")))));
+            }
+            nth += 1;
+            let Some(letter) = LETTERS.get(nth) else {
+                return Ok((rows, None));
+            };
+            if rows.len() >= limit.max(1) {
+                return Ok((rows, Some(ListCursor((*letter).to_owned()))));
+            }
+            from = None;
+        }
     }
 }
 

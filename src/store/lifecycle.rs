@@ -115,7 +115,7 @@ pub trait LifecycleStore: InstallationStore {
     /// Whether an org-wide installation may serve this workspace: unless it was taken away.
     async fn has_access(&self, org: &EnterpriseId, team: &TeamId) -> Result<bool, Error>;
 
-    /// The users of this tenant who have a token. Reads the whole database: for operators.
+    /// Returns the users of this tenant who have a token. Reads the rows of this tenant only.
     async fn users(&self, key: &InstallationKey) -> Result<Vec<UserId>, Error>;
 }
 

@@ -43,7 +43,7 @@ pub async fn rule_16_a_check_writes_nothing(backend: &dyn Backend) {
     assert_eq!(tenant.row(&other).await, Some(new));
 }
 
-/// Whatever it stands beside: a failed check leaves every row, and one that holds, none.
+/// Whatever else the commit changes: a failed check leaves every row unchanged.
 pub async fn rule_16_a_check_decides_over_what_is_beside_it(backend: &dyn Backend) {
     let names @ [bot, gone, install, user] = &["bot", "gone", "install", "user/U1"].map(slot);
     let tenant = Tenant::new(backend);

@@ -94,7 +94,6 @@ pub async fn rule_17_read_of_an_odd_row_is_malformed(backend: &dyn Backend, spoi
     let sound = tenant.plant(&slot("sound")).await;
     let odd = spoiled(&tenant, "odd", 1, None, spoil).await.remove(0).slot;
     for asked in [vec![odd.clone()], vec![slot("sound"), odd.clone()]] {
-        // Neither tried again nor taken for an answer.
         let outcome = loop {
             match backend.read(&tenant.partition, &asked).await {
                 Err(Error::Unavailable(_)) => {}
@@ -107,7 +106,7 @@ pub async fn rule_17_read_of_an_odd_row_is_malformed(backend: &dyn Backend, spoi
     assert_eq!(row, Some(sound), "the row beside it is read");
 }
 
-/// By whoever expects nothing in particular, or clears the partition.
+/// By a change that expects nothing in particular, and by `Clear`.
 pub async fn rule_17_an_odd_row_can_be_replaced_and_deleted(
     backend: &dyn Backend,
     spoil: Spoil<'_>,
