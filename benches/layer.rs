@@ -11,15 +11,13 @@ use bytes::Bytes;
 use http::Request;
 use ring::hmac;
 use serde_json::json;
-use slack_installs::backend::{
-    Backend, CacheOptions, CachedBackend, MemoryBackend, Partition, Slot,
-};
+use slack_installs::backend::{Backend, MemoryBackend, Partition, Slot};
 use slack_installs::request::Verifier;
 use slack_installs::secret::AccessToken;
 use slack_installs::testing::FakeSlack;
 use slack_installs::{
-    AppId, Authorizer, Bot, EncryptedStore, Grant, Home, Installation, InstallationStore as _,
-    LocalKeyProvider, MasterKey, Scopes, Team, TeamId, UserId,
+    AppId, Authorizer, Bot, CacheOptions, EncryptedStore, Grant, Home, Installation,
+    InstallationStore as _, LocalKeyProvider, MasterKey, Scopes, Team, TeamId, UserId,
 };
 
 const TENANT: &str = "T0ALPHA0001";
@@ -33,13 +31,11 @@ fn main() {
 
 async fn run() {
     let fake = FakeSlack::in_process(slack_installs::testing::World::default());
-    let backend = Arc::new(CachedBackend::new(
-        MemoryBackend::default(),
-        CacheOptions::default(),
-    ));
+    let backend = Arc::new(MemoryBackend::default());
     let keys = LocalKeyProvider::new(MasterKey::generate());
     let store = EncryptedStore::open(Arc::clone(&backend), keys, fake.client_id()).await;
     let store = store.expect("memory answers");
+    let store = store.with_cache(CacheOptions::default());
     for number in 0..TENANTS {
         let id = match number {
             0 => TENANT.to_owned(),
@@ -57,7 +53,7 @@ async fn run() {
     let request: Request<Bytes> = fake.event(TENANT, event).request(&url);
     let (head, body) = request.into_parts();
     println!(
-        "an event of {} bytes, {TENANTS} tenants in memory behind the cache, one core",
+        "an event of {} bytes, {TENANTS} tenants in memory, with the cache, one core",
         body.len()
     );
 

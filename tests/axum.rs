@@ -299,7 +299,7 @@ async fn a_database_that_does_not_answer_is_not_an_app_that_is_not_installed() {
     let rows = app
         .store
         .backend()
-        .scan(None, 100)
+        .scan(&slack_installs::backend::Scope::Everything, None, 100)
         .await
         .expect("a scan")
         .rows;

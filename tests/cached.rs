@@ -1,293 +1,430 @@
-//! What the cache may answer, and what it may not.
+//! What a store with a cache may hand out, and what it may not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use slack_installs::Hold;
 use slack_installs::backend::{
-    Backend, CacheOptions, CachedBackend, Change, Cursor, Error, Expect, Key, MemoryBackend,
-    Metadata, Page, Partition, Row, Sealed, Slot, Version,
+    Backend, Change, Cursor, Error, MemoryBackend, Page, Partition, Queue, Row, Scope, Slot,
 };
-use slack_installs::store::LifecycleStore;
-use slack_installs::{Delete, InstallationStore, LocalKeyProvider};
-use support::Db;
+use slack_installs::store::{LifecycleStore, RotationStore, StateId};
+use slack_installs::{
+    CacheOptions, Delete, EncryptedStore, Hold, Installation, InstallationStore, LocalKeyProvider,
+    StateStore, UserId,
+};
 use support::installs::{With, in_workspace, noon, user_id, workspace_key};
 use support::providers::master_key;
+use support::{Db, Store};
 use tokio::sync::Semaphore;
 
 mod support;
 
-/// Counts reads, and holds each back between the database's answer and its caller.
+/// Counts reads of tenants, and holds back reads or commits between the database and their caller.
 #[derive(Debug)]
 struct Watched {
-    inner: Arc<MemoryBackend>,
+    inner: Arc<dyn Backend>,
     reads: AtomicUsize,
-    answered: Semaphore,
+    read: Gate,
+    committed: Gate,
+}
+
+/// Something that was done, and whose caller does not know yet.
+#[derive(Debug)]
+struct Gate {
+    done: Semaphore,
     released: Semaphore,
 }
 
-impl Watched {
-    fn new(inner: &Arc<MemoryBackend>) -> Self {
+impl Gate {
+    fn open() -> Self {
         Self {
-            inner: Arc::clone(inner),
-            reads: AtomicUsize::new(0),
-            answered: Semaphore::new(0),
+            done: Semaphore::new(0),
             released: Semaphore::new(Semaphore::MAX_PERMITS),
         }
+    }
+
+    /// Whoever comes waits from now on.
+    fn close(&self) {
+        self.released.forget_permits(Semaphore::MAX_PERMITS);
+        self.done.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
+    fn release(&self) {
+        self.released.add_permits(1000);
+    }
+
+    async fn pass(&self) {
+        self.done.add_permits(1);
+        let released = self.released.acquire().await;
+        released.expect("never closed").forget();
+    }
+
+    /// Waits until somebody waits here.
+    async fn reached(&self) {
+        let done = self.done.acquire().await;
+        done.expect("never closed").forget();
+    }
+}
+
+impl Watched {
+    fn reads(&self) -> usize {
+        self.reads.load(Ordering::SeqCst)
     }
 }
 
 #[async_trait]
 impl Backend for Watched {
     async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
-        self.reads.fetch_add(1, Ordering::SeqCst);
         let rows = self.inner.read(partition, slots).await;
-        self.answered.add_permits(1);
-        self.released
-            .acquire()
-            .await
-            .expect("never closed")
-            .forget();
+        if partition.name() != "keyring" {
+            self.reads.fetch_add(1, Ordering::SeqCst);
+            self.read.pass().await;
+        }
         rows
     }
 
     async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
-        self.inner.commit(partition, changes).await
+        assert!(!changes.is_empty(), "nobody commits nothing");
+        let outcome = self.inner.commit(partition, changes).await;
+        self.committed.pass().await;
+        outcome
     }
 
-    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        self.inner.scan(from, limit).await
+    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.inner.scan(scope, from, limit).await
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
-        self.inner.due(now, limit).await
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        self.inner.due(queue, now, from, limit).await
     }
 }
 
-fn tenant(name: &str) -> Partition {
-    Partition::new(format!("app/{name}")).expect("a name")
+/// Two processes of an app: `here` has a cache, `elsewhere` is another.
+struct Two {
+    db: Db,
+    here: EncryptedStore<Arc<Watched>>,
+    elsewhere: Store,
 }
 
-fn bot() -> Slot {
-    Slot::new("bot").expect("a name")
+impl Two {
+    async fn new() -> Self {
+        Self::with(CacheOptions::default()).await
+    }
+
+    async fn with(options: CacheOptions) -> Self {
+        let db = Db::new(Arc::new(MemoryBackend::default()));
+        let elsewhere = db.store().await;
+        let watched = Arc::new(Watched {
+            inner: Arc::clone(&db.backend),
+            reads: AtomicUsize::new(0),
+            read: Gate::open(),
+            committed: Gate::open(),
+        });
+        let provider = LocalKeyProvider::from(master_key());
+        let here = db.store_over(watched, provider).await.with_cache(options);
+        Self {
+            db,
+            here,
+            elsewhere,
+        }
+    }
+
+    fn watched(&self) -> &Watched {
+        self.here.backend()
+    }
+
+    /// What `here` hands out of `T1`: its bot's token.
+    async fn token(&self) -> Option<String> {
+        token(&self.here, "T1").await
+    }
+
+    async fn install_elsewhere(&self, team: &str, token: &str) {
+        let installation = in_workspace(team).with_bot(token);
+        self.elsewhere.store(&installation).await.expect("stored");
+    }
 }
 
-fn put(expect: Expect) -> (Version, Change) {
-    let version = Version::mint();
-    let metadata = Metadata::new("{}");
-    let sealed = Sealed::from_stored([b"SLI1".as_slice(), &[7; 100]].concat());
-    let row = Row {
-        version,
-        metadata,
-        sealed,
-        due_at: None,
-    };
-    (
-        version,
-        Change::Put {
-            slot: bot(),
-            row,
-            expect,
-        },
-    )
+async fn token(store: &impl InstallationStore, team: &str) -> Option<String> {
+    let fetched = store.fetch(&workspace_key(team), None).await;
+    let bot = fetched.expect("the database answers")?.bot;
+    bot.map(|bot| bot.grant.access_token.expose().to_owned())
 }
 
-async fn version(backend: &impl Backend, tenant: &Partition) -> Option<Version> {
-    let rows = backend.read(tenant, &[bot()]).await.expect("answers");
-    rows[0].as_ref().map(|row| row.version)
+async fn with_user(
+    store: &impl InstallationStore,
+    team: &str,
+    user: &UserId,
+) -> Option<Installation> {
+    let fetched = store.fetch(&workspace_key(team), Some(user)).await;
+    fetched.expect("the database answers")
+}
+
+fn some(token: &str) -> Option<String> {
+    Some(token.to_owned())
+}
+
+fn hold(is_on: bool) -> Hold {
+    Hold {
+        is_on,
+        reason: "ticket 1".to_owned(),
+        at: noon(),
+    }
+}
+
+/// Purged, installed anew, put on hold.
+#[tokio::test(start_paused = true)]
+async fn another_process_is_seen_within_the_stated_bound() {
+    let two = Two::new().await;
+    two.install_elsewhere("T1", "xoxb-1").await;
+    assert_eq!(two.token().await, some("xoxb-1"));
+    let key = workspace_key("T1");
+    let gone = two.elsewhere.delete(&key, &Delete::all()).await;
+    assert!(gone.expect("the database answers"));
+    tokio::time::advance(Duration::from_millis(1999)).await;
+    assert_eq!(two.token().await, some("xoxb-1"), "from the cache");
+    assert_eq!(two.watched().reads(), 1);
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(two.token().await, None, "the bound has passed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_process_is_seen_within_the_stated_bound() {
-    let database = Arc::new(MemoryBackend::default());
-    let cache = CachedBackend::new(Watched::new(&database), CacheOptions::default());
-    let t1 = tenant("T1");
-    let (first, change) = put(Expect::Absent);
-    database.commit(&t1, &[change]).await.expect("committed");
-    assert_eq!(version(&cache, &t1).await, Some(first));
-    // Purged elsewhere.
-    database
-        .commit(&t1, &[Change::Clear])
-        .await
-        .expect("committed");
-    tokio::time::advance(Duration::from_millis(1999)).await;
-    assert_eq!(version(&cache, &t1).await, Some(first), "from the cache");
-    assert_eq!(cache.inner().reads.load(Ordering::SeqCst), 1);
+async fn a_hold_set_by_another_process_is_seen_within_the_stated_bound() {
+    let two = Two::new().await;
+    two.install_elsewhere("T1", "xoxb-1").await;
+    let key = workspace_key("T1");
+    let is_on_hold = async || {
+        let fetched = two.here.fetch(&key, None).await.expect("answers");
+        fetched.expect("installed").is_on_hold()
+    };
+    assert!(!is_on_hold().await);
+    tokio::time::advance(Duration::from_millis(500)).await;
+    let held = two.elsewhere.hold(&key, &hold(true)).await;
+    assert!(held.expect("the database answers"));
+    tokio::time::advance(Duration::from_millis(1499)).await;
+    assert!(!is_on_hold().await, "from the cache");
     tokio::time::advance(Duration::from_millis(1)).await;
-    assert_eq!(version(&cache, &t1).await, None, "the bound has passed");
+    assert!(is_on_hold().await, "the bound counts from the read");
 }
 
 #[tokio::test]
-async fn what_is_absent_is_asked_for_each_time() {
-    let database = Arc::new(MemoryBackend::default());
-    let cache = CachedBackend::new(Watched::new(&database), CacheOptions::default());
-    let t1 = tenant("T1");
-    assert_eq!(version(&cache, &t1).await, None);
-    let (installed, change) = put(Expect::Absent);
-    database.commit(&t1, &[change]).await.expect("committed");
-    assert_eq!(version(&cache, &t1).await, Some(installed));
+async fn a_hold_set_by_this_process_is_seen_at_once() {
+    let two = Two::new().await;
+    two.install_elsewhere("T1", "xoxb-1").await;
+    assert!(two.token().await.is_some());
+    let key = workspace_key("T1");
+    two.here.hold(&key, &hold(true)).await.expect("answers");
+    let fetched = two.here.fetch(&key, None).await.expect("answers");
+    assert!(fetched.expect("installed").is_on_hold());
+}
+
+#[tokio::test]
+async fn what_is_absent_is_read_each_time() {
+    let two = Two::new().await;
+    assert_eq!(two.token().await, None);
+    two.install_elsewhere("T1", "xoxb-1").await;
+    assert_eq!(two.token().await, some("xoxb-1"));
 }
 
 #[tokio::test]
 async fn a_read_that_a_commit_overtook_is_not_kept() {
-    let database = Arc::new(MemoryBackend::default());
-    let cache = Arc::new(CachedBackend::new(
-        Watched::new(&database),
-        CacheOptions::default(),
-    ));
-    let t1 = tenant("T1");
-    let (old, change) = put(Expect::Absent);
-    cache.commit(&t1, &[change]).await.expect("committed");
-
-    // A read has its answer from the database, and is held back on the way.
-    let watched = cache.inner();
-    watched.released.forget_permits(Semaphore::MAX_PERMITS);
+    let two = Two::new().await;
+    two.install_elsewhere("T1", "xoxb-old").await;
+    // A read has its response from the database, and is held back on the way.
+    two.watched().read.close();
     let reader = tokio::spawn({
-        let (cache, t1) = (Arc::clone(&cache), t1.clone());
-        async move { version(&*cache, &t1).await }
+        let here = two.here.clone();
+        async move { token(&here, "T1").await }
     });
-    watched
-        .answered
-        .acquire()
-        .await
-        .expect("never closed")
-        .forget();
-    let (new, change) = put(Expect::Version(old));
-    cache.commit(&t1, &[change]).await.expect("committed");
-    watched.released.add_permits(1000);
+    two.watched().read.reached().await;
+    // The decision of a commit reads as well.
+    let writer = tokio::spawn({
+        let here = two.here.clone();
+        let new = in_workspace("T1").with_bot("xoxb-new");
+        async move { here.store(&new).await }
+    });
+    two.watched().read.reached().await;
+    two.watched().read.released.add_permits(1);
+    two.watched().read.released.add_permits(1);
+    writer.await.expect("no panic").expect("stored");
+    two.watched().read.release();
+    let read = reader.await.expect("no panic");
+    assert_eq!(read, some("xoxb-old"), "it started before the commit");
+    assert_eq!(two.token().await, some("xoxb-new"), "this one after it");
+}
 
-    assert_eq!(
-        reader.await.expect("no panic"),
-        Some(old),
-        "it started before the commit"
-    );
-    assert_eq!(
-        version(&*cache, &t1).await,
-        Some(new),
-        "this one started after it"
-    );
+/// The database has it, and nobody knows yet.
+#[tokio::test]
+async fn a_read_during_a_commit_is_not_kept() {
+    let two = Two::new().await;
+    two.install_elsewhere("T1", "xoxb-old").await;
+    assert_eq!(two.token().await, some("xoxb-old"), "kept");
+    two.watched().committed.close();
+    let writer = tokio::spawn({
+        let here = two.here.clone();
+        let new = in_workspace("T1").with_bot("xoxb-new");
+        async move { here.store(&new).await }
+    });
+    two.watched().committed.reached().await;
+    assert_eq!(two.token().await, some("xoxb-new"), "the cache forgot");
+    let reads = two.watched().reads();
+    two.watched().committed.release();
+    writer.await.expect("no panic").expect("stored");
+    assert_eq!(two.token().await, some("xoxb-new"));
+    assert_eq!(two.watched().reads(), reads + 1, "it was not kept");
 }
 
 #[tokio::test]
+async fn a_commit_that_is_dropped_half_way_makes_the_cache_forget() {
+    let two = Two::new().await;
+    two.install_elsewhere("T1", "xoxb-old").await;
+    two.watched().committed.close();
+    let writer = tokio::spawn({
+        let here = two.here.clone();
+        let new = in_workspace("T1").with_bot("xoxb-new");
+        async move { here.store(&new).await }
+    });
+    two.watched().committed.reached().await;
+    // A read that began before the drop, with what stood then.
+    two.watched().read.close();
+    let reader = tokio::spawn({
+        let here = two.here.clone();
+        async move { token(&here, "T1").await }
+    });
+    two.watched().read.reached().await;
+    writer.abort();
+    assert!(writer.await.is_err(), "dropped");
+    two.watched().read.release();
+    reader.await.expect("no panic");
+    let reads = two.watched().reads();
+    assert_eq!(two.token().await, some("xoxb-new"));
+    assert_eq!(two.watched().reads(), reads + 1, "the drop was counted");
+}
+
+/// What this process kept is what is outdated.
+#[tokio::test]
 async fn a_conflict_empties_the_cache_of_that_tenant() {
-    let database = Arc::new(MemoryBackend::default());
-    let cache = CachedBackend::new(Watched::new(&database), CacheOptions::default());
-    let t1 = tenant("T1");
-    let (old, change) = put(Expect::Absent);
-    cache.commit(&t1, &[change]).await.expect("committed");
-    assert_eq!(version(&cache, &t1).await, Some(old));
-    let (new, change) = put(Expect::Version(old));
-    database
-        .commit(&t1, &[change])
-        .await
-        .expect("committed elsewhere");
-    let (_, stale) = put(Expect::Version(old));
-    assert!(matches!(
-        cache.commit(&t1, &[stale]).await,
-        Err(Error::Conflict)
-    ));
-    assert_eq!(version(&cache, &t1).await, Some(new));
+    let two = Two::new().await;
+    two.install_elsewhere("T1", "xoxb-old").await;
+    let key = workspace_key("T1");
+    let fetched = two.here.fetch(&key, None).await.expect("answers");
+    let stale = fetched.and_then(|it| it.revision).expect("a revision");
+    two.install_elsewhere("T1", "xoxb-new").await;
+    assert_eq!(two.token().await, some("xoxb-old"), "kept");
+
+    // The decision reads, and meanwhile the row moves once more: its commit conflicts.
+    two.watched().read.close();
+    let deleting = tokio::spawn({
+        let (here, key) = (two.here.clone(), key.clone());
+        async move { here.delete(&key, &Delete::bot()).await }
+    });
+    two.watched().read.reached().await;
+    two.install_elsewhere("T1", "xoxb-newer").await;
+    two.watched().read.released.add_permits(1);
+    two.watched().read.reached().await;
+    // It has met the conflict, and reads anew.
+    two.watched().read.released.add_permits(1);
+    let read = two.here.clone();
+    let reading = tokio::spawn(async move { token(&read, "T1").await });
+    two.watched().read.release();
+    deleting.await.expect("no panic").expect("deleted");
+    reading.await.expect("no panic");
+    assert_eq!(two.token().await, None, "the bot is gone");
+    let delete = Delete::all().only(stale);
+    assert!(two.here.delete(&key, &delete).await.is_err(), "a conflict");
+}
+
+#[tokio::test]
+async fn a_sweep_goes_through_the_cache_as_every_commit() {
+    let two = Two::new().await;
+    let ends = noon() - Duration::from_secs(1);
+    let issued = two.elsewhere.issue(&StateId([1; 32]), b"x", ends).await;
+    issued.expect("issued");
+    two.watched().committed.close();
+    let sweep = tokio::spawn({
+        let here = two.here.clone();
+        async move { here.sweep_expired_states().await }
+    });
+    two.watched().committed.reached().await;
+    two.watched().committed.release();
+    assert_eq!(sweep.await.expect("no panic").expect("swept"), 1);
 }
 
 #[tokio::test]
 async fn the_cache_keeps_no_more_tenants_than_it_may() {
-    let database = Arc::new(MemoryBackend::default());
-    let options = CacheOptions {
-        max_answers: 10,
+    let two = Two::with(CacheOptions {
+        max_responses: 10,
         ..CacheOptions::default()
-    };
-    let cache = CachedBackend::new(Watched::new(&database), options);
+    })
+    .await;
     for round in 0..100 {
-        let tenant = tenant(&format!("T{round}"));
-        let (_, change) = put(Expect::Absent);
-        database
-            .commit(&tenant, &[change])
-            .await
-            .expect("committed");
-        version(&cache, &tenant).await.expect("there");
+        let team = format!("T{round}");
+        two.install_elsewhere(&team, "xoxb-1").await;
+        token(&two.here, &team).await.expect("there");
     }
-    let before = cache.inner().reads.load(Ordering::SeqCst);
+    let before = two.watched().reads();
     for round in 0..100 {
-        version(&cache, &tenant(&format!("T{round}")))
-            .await
-            .expect("there");
+        let team = format!("T{round}");
+        token(&two.here, &team).await.expect("there");
     }
-    let asked = cache.inner().reads.load(Ordering::SeqCst) - before;
-    assert!(asked >= 90, "only {asked} of 100 were asked for again");
+    let read = two.watched().reads() - before;
+    assert!(read >= 90, "only {read} of 100 were read again");
 }
 
-/// One tenant's users are many answers.
+/// One tenant's users are many responses.
 #[tokio::test]
-async fn the_cache_keeps_no_more_answers_of_one_tenant_than_of_all() {
-    let database = Arc::new(MemoryBackend::default());
-    let options = CacheOptions {
-        max_answers: 10,
+async fn the_cache_keeps_no_more_responses_of_one_tenant_than_of_all() {
+    let two = Two::with(CacheOptions {
+        max_responses: 10,
         ..CacheOptions::default()
-    };
-    let cache = CachedBackend::new(Watched::new(&database), options);
-    let t1 = tenant("T1");
-    let (_, change) = put(Expect::Absent);
-    database.commit(&t1, &[change]).await.expect("committed");
-    let users: Vec<_> = (0..50)
-        .map(|nth| Slot::new(format!("user/U{nth}")).expect("a name"))
-        .collect();
+    })
+    .await;
+    two.install_elsewhere("T1", "xoxb-1").await;
+    let users: Vec<_> = (0..50).map(|nth| user_id(&format!("U{nth}"))).collect();
     for _ in 0..2 {
         for user in &users {
-            let slots = [bot(), user.clone()];
-            cache.read(&t1, &slots).await.expect("answers");
+            with_user(&two.here, "T1", user).await.expect("installed");
         }
     }
-    assert_eq!(cache.inner().reads.load(Ordering::SeqCst), 100);
+    assert_eq!(two.watched().reads(), 100);
     for user in &users[40..] {
-        let slots = [bot(), user.clone()];
-        cache.read(&t1, &slots).await.expect("answers");
+        with_user(&two.here, "T1", user).await.expect("installed");
     }
-    assert_eq!(
-        cache.inner().reads.load(Ordering::SeqCst),
-        100,
-        "the newest ten are kept"
-    );
+    assert_eq!(two.watched().reads(), 100, "the newest ten are kept");
 }
 
 #[tokio::test]
 async fn one_tenant_more_than_fit_drops_the_oldest_and_no_other() {
-    let database = Arc::new(MemoryBackend::default());
-    let options = CacheOptions {
-        max_answers: 10,
+    let two = Two::with(CacheOptions {
+        max_responses: 10,
         ..CacheOptions::default()
-    };
-    let cache = CachedBackend::new(Watched::new(&database), options);
-    let tenants: Vec<_> = (0..11).map(|nth| tenant(&format!("T{nth}"))).collect();
-    for tenant in &tenants {
-        let (_, change) = put(Expect::Absent);
-        database.commit(tenant, &[change]).await.expect("committed");
-        version(&cache, tenant).await.expect("there");
+    })
+    .await;
+    let teams: Vec<_> = (0..11).map(|nth| format!("T{nth}")).collect();
+    for team in &teams {
+        two.install_elsewhere(team, "xoxb-1").await;
+        token(&two.here, team).await.expect("there");
     }
-    for tenant in &tenants[1..] {
-        version(&cache, tenant).await.expect("there");
+    for team in &teams[1..] {
+        token(&two.here, team).await.expect("there");
     }
-    assert_eq!(cache.inner().reads.load(Ordering::SeqCst), 11);
-    version(&cache, &tenants[0]).await.expect("there");
-    assert_eq!(cache.inner().reads.load(Ordering::SeqCst), 12);
+    assert_eq!(two.watched().reads(), 11);
+    token(&two.here, &teams[0]).await.expect("there");
+    assert_eq!(two.watched().reads(), 12);
 }
 
 /// A decision to change nothing compares no version in the database.
 #[tokio::test]
 async fn a_decision_to_change_nothing_is_not_taken_on_what_the_cache_kept() {
-    let db = Db::new(Arc::new(MemoryBackend::default()));
-    let elsewhere = db.store().await;
-    let cache = CachedBackend::new(Arc::clone(&db.backend), CacheOptions::default());
-    let store = db
-        .store_over(cache, LocalKeyProvider::from(master_key()))
-        .await;
+    let two = Two::new().await;
+    let (store, elsewhere) = (&two.here, &two.elsewhere);
     let key = workspace_key("T1");
-    let hold = |is_on| Hold {
-        is_on,
-        reason: "ticket 1".to_owned(),
-        at: noon(),
-    };
     let user = user_id("U1");
     let installation = || {
         in_workspace("T1")
@@ -296,20 +433,71 @@ async fn a_decision_to_change_nothing_is_not_taken_on_what_the_cache_kept() {
     };
     elsewhere.store(&installation()).await.expect("stored");
     for _ in 0..2 {
-        // The second finds it done, and what it read is kept.
+        // The second finds it done, and what plain reads keep is kept.
         store.hold(&key, &hold(true)).await.expect("answers");
+        with_user(store, "T1", &user).await.expect("installed");
+        two.token().await;
     }
     elsewhere.hold(&key, &hold(false)).await.expect("answers");
     store.hold(&key, &hold(true)).await.expect("answers");
-    let standing = elsewhere.fetch(&key, None).await.expect("answers");
-    assert!(standing.expect("installed").is_on_hold(), "held again");
+    let current = elsewhere.fetch(&key, None).await.expect("answers");
+    assert!(current.expect("installed").is_on_hold(), "held again");
 
     let delete = Delete::user(user.clone());
     for _ in 0..2 {
         store.delete(&key, &delete).await.expect("answers");
+        with_user(store, "T1", &user).await.expect("installed");
     }
     elsewhere.store(&installation()).await.expect("stored");
     store.delete(&key, &delete).await.expect("answers");
-    let standing = elsewhere.fetch(&key, Some(&user)).await.expect("answers");
-    assert!(standing.expect("installed").user.is_none(), "deleted");
+    let current = with_user(elsewhere, "T1", &user).await;
+    assert!(current.expect("installed").user.is_none(), "deleted");
+}
+
+/// What a chain is judged by is what the database has.
+#[tokio::test]
+async fn a_step_of_a_chain_is_decided_on_what_the_database_has() {
+    let two = Two::new().await;
+    two.install_elsewhere("T1", "xoxb-1").await;
+    let key = slack_installs::store::ChainKey {
+        tenant: workspace_key("T1"),
+        credential: slack_installs::store::Credential::Bot,
+    };
+    two.here.chain(&key).await.expect("answers").expect("kept");
+    let gone = two.elsewhere.delete(&key.tenant, &Delete::all()).await;
+    assert!(gone.expect("answers"));
+    let kept = two.here.chain(&key).await.expect("answers");
+    assert!(kept.is_some(), "from the cache");
+    let mut shown = true;
+    let mut decide = |chain: Option<&slack_installs::store::Chain>| {
+        shown = chain.is_some();
+        None
+    };
+    let current = two.here.update(&key, None, &mut decide).await;
+    assert!(current.expect("answers").is_none());
+    assert!(!shown, "it is gone");
+}
+
+/// As a departure is judged, and whether a tenant is installed again.
+#[tokio::test]
+async fn a_glance_is_at_the_database() {
+    let two = Two::new().await;
+    two.install_elsewhere("T1", "xoxb-1").await;
+    let key = workspace_key("T1");
+    assert!(two.here.glance(&key).await.expect("answers").is_some());
+    two.elsewhere
+        .delete(&key, &Delete::all())
+        .await
+        .expect("answers");
+    assert!(two.here.glance(&key).await.expect("answers").is_none());
+}
+
+#[tokio::test]
+async fn what_is_kept_is_sealed() {
+    let two = Two::new().await;
+    two.install_elsewhere("T1", "xoxb-canary").await;
+    assert!(two.token().await.is_some());
+    let shown = format!("{:?} {:?}", two.here, two.db);
+    assert!(shown.contains("Cache"), "{shown}");
+    assert!(!shown.contains("canary"), "{shown}");
 }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::header::{COOKIE, LOCATION, SET_COOKIE};
 use http::{Request, Response, StatusCode};
 use slack_installs::axum::{Authorized, Verified, install_routes};
-use slack_installs::backend::{Backend as _, Change, Expect, Row, SqliteBackend, Version};
+use slack_installs::backend::{Backend as _, Change, Expect, Row, Scope, SqliteBackend, Version};
 use slack_installs::request::Verifier;
 use slack_installs::slack::{ClientCredentials, HttpTransport, SlackClient, Transport as _};
 use slack_installs::testing::{FakeSlack, Fault};
@@ -250,7 +250,12 @@ async fn no_secret_of_a_whole_run_can_be_seen_anywhere() {
             .iter()
             .map(|hook| hook.url.expose().to_owned()),
     );
-    let rows = store.backend().scan(None, 100).await.expect("a scan").rows;
+    let rows = store
+        .backend()
+        .scan(&Scope::Everything, None, 100)
+        .await
+        .expect("a scan")
+        .rows;
     seen.debug(&rows);
     for (place, row) in rows
         .iter()

@@ -6,10 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use slack_installs::backend::conformance::CHECKS;
+use slack_installs::backend::conformance::{CHECKS, ODD_CHECKS, Spoiling};
 use slack_installs::backend::{
-    Backend, Change, Cursor, Error, Expect, Key, MemoryBackend, Metadata, Page, Partition, Row,
-    Sealed, Slot, Version,
+    Backend, Change, Cursor, Due, Error, Expect, Key, Lane, MemoryBackend, Metadata, Page,
+    Partition, Prefix, Queue, Row, Scope, Sealed, Slot, Version,
 };
 use tokio::task::yield_now;
 
@@ -17,7 +17,8 @@ use tokio::task::yield_now;
 #[tokio::test(start_paused = true)]
 async fn every_mutant_is_caught_by_its_rule_and_every_check_catches_one() {
     let mut survivors = Vec::new();
-    let mut idle: BTreeSet<_> = CHECKS.iter().map(|check| check.name).collect();
+    let odd = ODD_CHECKS.iter().map(|check| check.name);
+    let mut idle: BTreeSet<_> = CHECKS.iter().map(|check| check.name).chain(odd).collect();
     for (mutation, rule) in MUTATIONS {
         let caught = caught(*mutation).await;
         if !caught.iter().any(|name| name.starts_with(rule)) {
@@ -50,6 +51,17 @@ async fn caught(mutation: Mutation) -> Vec<&'static str> {
             caught.push(check.name);
         }
     }
+    for check in ODD_CHECKS {
+        let mutant = Mutant::new(mutation);
+        let run = async move {
+            let rows = &mutant.rows;
+            let spoil = |key: Key| -> Spoiling<'_> { Box::pin(async move { rows.spoil(&key) }) };
+            (check.run)(&mutant, &spoil).await;
+        };
+        if tokio::spawn(run).await.is_err() {
+            caught.push(check.name);
+        }
+    }
     caught
 }
 
@@ -61,7 +73,7 @@ struct Mutant {
     /// What was read first, for those that go on answering it.
     cache: Mutex<HashMap<Key, Option<Row>>>,
     /// What was ever due, for those that never forget.
-    index: Mutex<BTreeMap<(Partition, Slot), Row>>,
+    index: Mutex<BTreeMap<(Partition, Slot, Lane), Row>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,6 +82,15 @@ enum Mutation {
     AnyIsAbsent,
     AnyIsPresent,
     CaseIsFolded,
+    CheckAloneIsIgnored,
+    CheckBesideIsIgnored,
+    CheckIsIgnored,
+    CheckIsNoChange,
+    CheckOfAnyVersion,
+    CheckOfNothingIsFine,
+    CheckOutlivesClear,
+    CheckRewritesTheRow,
+    ChecksAreJudgedBefore,
     ClearBeforeJudging,
     ClearForgetsWhatIsPutBeside,
     ClearHasALimit,
@@ -84,30 +105,56 @@ enum Mutation {
     DeleteOfNothingConflicts,
     DeleteOfNothingIsFine,
     DueAfterTheSecond,
-    DueAtIsDropped,
     DueAtIsOfTheMinute,
-    DueAtStays,
+    DueCursorIsAnOffset,
+    DueCursorIsTheNextTime,
+    DueCursorIsTheTime,
+    DueCursorOfAnyKind,
+    DueCursorOfOthersIsTheStart,
     DueIgnoresLimit,
+    DueIsDropped,
     DueIsEarlyByASecond,
     DueIsUnordered,
     DueNeverForgets,
+    DueStays,
     DueTruncatesFirst,
     DueWithoutTime,
     DuplicatesAreTaken,
     DuplicatesAreWrittenAndRefused,
-    EmptyCommitIsMalformed,
     EmptyCommitClears,
+    EmptyCommitIsMalformed,
     JoinsNames,
+    LaneIsOfTheFirstPut,
+    LanesAreOne,
     LargeCommitsAreCut,
     LargeCommitsAreRefused,
     LargeRowsAreRefused,
     LargeTransactionsAreRefused,
     MetadataIsReformatted,
     MetadataIsTrimmed,
+    MovedRowsStayInTheOldLane,
     NamesArePatterns,
     NamesAreShortened,
     None,
+    OddCannotBeReplaced,
+    OddEndsTheQueue,
+    OddEndsTheScan,
+    OddFailsTheQueue,
+    OddFailsTheScan,
+    OddIsNotReturned,
+    OddIsTakenForAbsent,
+    OddOutlivesClear,
+    OddReadsAsAbsent,
     OneByOne,
+    PartitionIsAPrefix,
+    PrefixFoldsCase,
+    PrefixIsAPartition,
+    PrefixIsAPattern,
+    PrefixIsOfTheApp,
+    QueueFiltersAfterwards,
+    QueueIgnoresApp,
+    QueueIgnoresLane,
+    QueueTakesAppsByPrefix,
     ReadDropsDuplicates,
     ReadDropsGaps,
     ReadIsSorted,
@@ -115,16 +162,19 @@ enum Mutation {
     ReadOfNothingReadsAll,
     ReadsAreStale,
     ScanBreaksOffWhenFull,
+    ScanFiltersAfterwards,
     ScanIgnoresLimit,
     ScanLimitZeroIsNothing,
-    ScanSkipsAtPages,
+    ScanOfNothingGoesOn,
     ScanRepeatsAtPages,
+    ScanSkipsAtPages,
+    ScopeIsIgnored,
     SealedEndsAtNul,
     SealedIsText,
     SlotsAreFolded,
+    VersionIsANumber,
     VersionIsAny,
     VersionIsNotChecked,
-    VersionIsANumber,
     WritesAfterLooking,
     WritesAfterLookingForVersions,
 }
@@ -137,43 +187,81 @@ const MUTATIONS: &[(Mutation, &str)] = &[
     (M::AnyIsAbsent, "rule_05"),
     (M::AnyIsPresent, "rule_05"),
     (M::CaseIsFolded, "rule_12"),
+    (M::CheckAloneIsIgnored, "rule_16_a_check_commits_only"),
+    (M::CheckBesideIsIgnored, "rule_16_a_check_decides"),
+    (M::CheckIsIgnored, "rule_16_a_check_commits_only"),
+    (M::CheckIsNoChange, "rule_16_a_check_is_a_change"),
+    (M::CheckOfAnyVersion, "rule_16_a_check_commits_only"),
+    (M::CheckOfNothingIsFine, "rule_16_a_check_commits_only"),
+    (M::CheckOutlivesClear, "rule_16_a_check_decides"),
+    (M::CheckRewritesTheRow, "rule_16_a_check_writes"),
+    (M::ChecksAreJudgedBefore, "rule_16_a_check_conflicts"),
     (M::ClearBeforeJudging, "rule_09"),
     (M::ClearForgetsWhatIsPutBeside, "rule_07"),
     (M::ClearHasALimit, "rule_07_clear_removes_hundreds"),
     (M::ClearIsDoneTwice, "rule_08_a_clear_and_a_put"),
     (M::ClearIsIgnored, "rule_07"),
     (M::ClearTakesPrefixes, "rule_07"),
-    (M::CursorIsAnOffset, "rule_13_scan_visits_rows_that_stand"),
+    (M::CursorIsAnOffset, "rule_13_scan_returns_rows_that_exist"),
     (M::CursorOfAnyKind, "rule_13_a_cursor_of_another_kind"),
     (M::CursorOfOthersIsTheStart, "rule_13_a_foreign_cursor"),
     (M::DeleteIgnoresOnly, "rule_06"),
     (M::DeleteIsIgnored, "rule_06"),
     (M::DeleteOfNothingConflicts, "rule_06"),
     (M::DeleteOfNothingIsFine, "rule_06"),
-    (M::DueAfterTheSecond, "rule_14"),
-    (M::DueAtIsDropped, "rule_02"),
-    (M::DueAtIsOfTheMinute, "rule_02"),
-    (M::DueAtStays, "rule_02_an_overwrite"),
-    (M::DueIgnoresLimit, "rule_14"),
-    (M::DueIsEarlyByASecond, "rule_14"),
-    (M::DueIsUnordered, "rule_14"),
+    (M::DueAfterTheSecond, "rule_14_due_returns_rows"),
+    (M::DueAtIsOfTheMinute, "rule_02_due"),
+    (M::DueCursorIsAnOffset, "rule_14_rows_that_stay_due"),
+    (
+        M::DueCursorIsTheNextTime,
+        "rule_14_due_returns_the_earliest",
+    ),
+    (M::DueCursorIsTheTime, "rule_14_due_returns_the_earliest"),
+    (M::DueCursorOfAnyKind, "rule_14_a_foreign_cursor"),
+    (M::DueCursorOfOthersIsTheStart, "rule_14_a_foreign_cursor"),
+    (M::DueIgnoresLimit, "rule_14_due_returns_the_earliest"),
+    (M::DueIsDropped, "rule_02_due"),
+    (M::DueIsEarlyByASecond, "rule_14_due_returns_rows"),
+    (M::DueIsUnordered, "rule_14_due_returns_the_earliest"),
     (M::DueNeverForgets, "rule_14_due_forgets"),
-    (M::DueTruncatesFirst, "rule_14_due_answers_the_earliest"),
-    (M::DueWithoutTime, "rule_14"),
+    (M::DueStays, "rule_02_an_overwrite"),
+    (M::DueTruncatesFirst, "rule_14_due_returns_the_earliest"),
+    (M::DueWithoutTime, "rule_14_due_returns_rows"),
     (M::DuplicatesAreTaken, "rule_09_two_changes"),
     (M::DuplicatesAreWrittenAndRefused, "rule_09_two_changes"),
     (M::EmptyCommitClears, "rule_09_no_changes"),
     (M::EmptyCommitIsMalformed, "rule_09_no_changes"),
     (M::JoinsNames, "rule_12_partition_and_slot"),
+    (M::LaneIsOfTheFirstPut, "rule_14_due_forgets"),
+    (M::LanesAreOne, "rule_02_due"),
     (M::LargeCommitsAreCut, "rule_15_what_is_too_much"),
     (M::LargeCommitsAreRefused, "rule_15_ninety"),
     (M::LargeRowsAreRefused, "rule_15_the_largest"),
     (M::LargeTransactionsAreRefused, "rule_15_two_mebibytes"),
     (M::MetadataIsReformatted, "rule_02_metadata"),
     (M::MetadataIsTrimmed, "rule_02_metadata"),
+    (M::MovedRowsStayInTheOldLane, "rule_14_due_forgets"),
     (M::NamesArePatterns, "rule_12_slots"),
     (M::NamesAreShortened, "rule_12_the_longest"),
+    (M::OddCannotBeReplaced, "rule_17_an_odd"),
+    (M::OddEndsTheQueue, "rule_17_due"),
+    (M::OddEndsTheScan, "rule_17_scan"),
+    (M::OddFailsTheQueue, "rule_17_due"),
+    (M::OddFailsTheScan, "rule_17_scan"),
+    (M::OddIsNotReturned, "rule_17_scan"),
+    (M::OddIsTakenForAbsent, "rule_17_an_odd"),
+    (M::OddOutlivesClear, "rule_17_an_odd"),
+    (M::OddReadsAsAbsent, "rule_17_read"),
     (M::OneByOne, "rule_08_one_failed"),
+    (M::PartitionIsAPrefix, "rule_13_scan_returns_every"),
+    (M::PrefixFoldsCase, "rule_13_a_prefix"),
+    (M::PrefixIsAPartition, "rule_13_a_prefix"),
+    (M::PrefixIsAPattern, "rule_13_scan_returns_every"),
+    (M::PrefixIsOfTheApp, "rule_13_a_prefix"),
+    (M::QueueFiltersAfterwards, "rule_14_other_queues"),
+    (M::QueueIgnoresApp, "rule_14_a_row_waits"),
+    (M::QueueIgnoresLane, "rule_14_a_row_waits"),
+    (M::QueueTakesAppsByPrefix, "rule_14_a_row_waits"),
     (M::ReadDropsDuplicates, "rule_01_read_answers_a_slot"),
     (M::ReadDropsGaps, "rule_01"),
     (M::ReadIsSorted, "rule_01_read_answers_each"),
@@ -181,10 +269,13 @@ const MUTATIONS: &[(Mutation, &str)] = &[
     (M::ReadOfNothingReadsAll, "rule_01_read_of_no"),
     (M::ReadsAreStale, "rule_11"),
     (M::ScanBreaksOffWhenFull, "rule_13"),
+    (M::ScanFiltersAfterwards, "rule_18"),
     (M::ScanIgnoresLimit, "rule_13"),
     (M::ScanLimitZeroIsNothing, "rule_13_a_limit"),
-    (M::ScanRepeatsAtPages, "rule_13_scan_visits_every"),
-    (M::ScanSkipsAtPages, "rule_13_scan_visits_every"),
+    (M::ScanOfNothingGoesOn, "rule_13_a_scope_without_rows"),
+    (M::ScanRepeatsAtPages, "rule_13_scan_returns_every"),
+    (M::ScanSkipsAtPages, "rule_13_scan_returns_every"),
+    (M::ScopeIsIgnored, "rule_13_scan_returns_every"),
     (M::SealedEndsAtNul, "rule_02_sealed"),
     (M::SealedIsText, "rule_02_sealed"),
     (M::SlotsAreFolded, "rule_12_slots"),
@@ -213,12 +304,28 @@ impl Mutant {
         self.mutation == mutation
     }
 
+    /// The row of a slot. An odd one is none that a mistake is made with.
     async fn standing(&self, partition: &Partition, slot: &Slot) -> Result<Option<Row>, Error> {
-        Ok(self.rows.read(partition, from_ref(slot)).await?.remove(0))
+        match self.rows.read(partition, from_ref(slot)).await {
+            Err(Error::Malformed(_)) => Ok(None),
+            read => Ok(read?.remove(0)),
+        }
+    }
+
+    async fn is_odd(&self, partition: &Partition, slot: &Slot) -> bool {
+        self.rows.read(partition, from_ref(slot)).await.is_err()
     }
 
     async fn all(&self) -> Result<Vec<(Key, Row)>, Error> {
-        Ok(self.rows.scan(None, usize::MAX).await?.rows)
+        let (mut all, mut from) = (Vec::new(), None);
+        loop {
+            let page = self.rows.scan(&Scope::Everything, from, usize::MAX).await?;
+            all.extend(page.rows);
+            from = page.next;
+            if from.is_none() {
+                return Ok(all);
+            }
+        }
     }
 
     async fn clear(
@@ -265,16 +372,32 @@ impl Mutant {
     fn written(&self, standing: Option<Row>, row: Row) -> Row {
         let minute = |time: SystemTime| time - Duration::from_secs(seconds(time) % 60);
         match self.mutation {
-            M::DueAtIsDropped => Row {
-                due_at: None,
-                ..row
-            },
+            M::DueIsDropped => Row { due: None, ..row },
             M::DueAtIsOfTheMinute => Row {
-                due_at: row.due_at.map(minute),
+                due: row.due.map(|due| Due {
+                    at: minute(due.at),
+                    ..due
+                }),
                 ..row
             },
-            M::DueAtStays => Row {
-                due_at: row.due_at.or_else(|| standing.and_then(|row| row.due_at)),
+            M::DueStays => Row {
+                due: row.due.or_else(|| standing.and_then(|row| row.due)),
+                ..row
+            },
+            M::LaneIsOfTheFirstPut => Row {
+                due: row.due.map(|due| Due {
+                    lane: standing
+                        .and_then(|row| row.due)
+                        .map_or(due.lane, |due| due.lane),
+                    ..due
+                }),
+                ..row
+            },
+            M::LanesAreOne => Row {
+                due: row.due.map(|due| Due {
+                    lane: Lane::Refresh,
+                    ..due
+                }),
                 ..row
             },
             M::MetadataIsReformatted => {
@@ -339,6 +462,7 @@ impl Mutant {
         changes: &[Change],
     ) -> Result<Vec<Change>, Error> {
         let mut mutated = Vec::new();
+        let clears = changes.iter().any(|change| matches!(change, Change::Clear));
         for change in changes {
             let standing = match change.slot() {
                 Some(slot) => self.standing(partition, &self.slot(slot)).await?,
@@ -364,6 +488,30 @@ impl Mutant {
                 }
                 Change::Clear if self.is(M::ClearIsIgnored) => continue,
                 Change::Clear => Change::Clear,
+                Change::Check { slot, version } => {
+                    let slot = self.slot(&slot);
+                    let beside = changes.iter().any(|it| !matches!(it, Change::Check { .. }));
+                    match (self.mutation, standing) {
+                        (M::CheckIsIgnored, _) | (M::CheckOfNothingIsFine, None) => continue,
+                        (M::CheckAloneIsIgnored, _) if !beside => continue,
+                        (M::CheckBesideIsIgnored, _) if beside => continue,
+                        (M::CheckOfAnyVersion, Some(row)) => Change::Check {
+                            slot,
+                            version: row.version,
+                        },
+                        (M::CheckRewritesTheRow, Some(row)) if !clears => Change::Put {
+                            slot,
+                            row: Row { due: None, ..row },
+                            expect: Expect::Version(version),
+                        },
+                        (M::CheckOutlivesClear, Some(row)) if clears => Change::Put {
+                            slot,
+                            row,
+                            expect: Expect::Version(version),
+                        },
+                        _ => Change::Check { slot, version },
+                    }
+                }
             });
         }
         Ok(mutated)
@@ -384,27 +532,96 @@ impl Mutant {
             }
         }
         yield_now().await;
-        let unguarded = changes.into_iter().map(|change| match change {
-            Change::Put { slot, row, .. } => Change::Put {
+        let unguarded = changes.into_iter().filter_map(|change| match change {
+            Change::Put { slot, row, .. } => Some(Change::Put {
                 slot,
                 row,
                 expect: Expect::Any,
-            },
-            Change::Delete { slot, .. } => Change::Delete { slot, only: None },
-            Change::Clear => Change::Clear,
+            }),
+            Change::Delete { slot, .. } => Some(Change::Delete { slot, only: None }),
+            Change::Clear => Some(Change::Clear),
+            Change::Check { .. } => None,
         });
         self.rows
             .commit(partition, &unguarded.collect::<Vec<_>>())
             .await
     }
 
+    /// A page of the partitions that are wanted.
+    async fn chosen(
+        &self,
+        is_wanted: impl Fn(&Partition) -> bool + Send + Sync,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        let after = from.map(|cursor| cursor.key("memory")).transpose()?;
+        let mut all = self.all().await?;
+        all.retain(|(key, _)| {
+            is_wanted(&key.partition) && after.as_ref().is_none_or(|after| key > after)
+        });
+        let limit = limit.max(1);
+        let more = all.len() > limit;
+        all.truncate(limit);
+        let last = all.last().filter(|_| more);
+        Ok(Page {
+            next: last.map(|(key, _)| Cursor::after("memory", key)),
+            rows: all,
+            ..Page::default()
+        })
+    }
+
+    /// A page of a queue in which others' rows are as well.
+    async fn mixed(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        let after = from.map(|cursor| cursor.due("memory")).transpose()?;
+        let mut all = self.all().await?;
+        all.retain(|(key, row)| {
+            let Some(due) = row.due.filter(|due| due.at <= now) else {
+                return false;
+            };
+            let is_app = key.partition.app() == queue.app();
+            let is_lane = due.lane == queue.lane();
+            let is_here = match self.mutation {
+                M::QueueIgnoresApp => is_lane,
+                M::QueueIgnoresLane => is_app,
+                M::QueueTakesAppsByPrefix => {
+                    is_lane && key.partition.as_str().starts_with(queue.app())
+                }
+                _ => true,
+            };
+            let place = (at(row), key);
+            is_here && after.as_ref().is_none_or(|(at, key)| place > (*at, key))
+        });
+        all.sort_by(|(one, one_row), (other, other_row)| {
+            (at(one_row), one).cmp(&(at(other_row), other))
+        });
+        let limit = limit.clamp(1, 1000);
+        let more = all.len() > limit;
+        all.truncate(limit);
+        let last = all.last().filter(|_| more);
+        let next = last.and_then(|(key, row)| Some(Cursor::after_due("memory", row.due?.at, key)));
+        if self.is(M::QueueFiltersAfterwards) {
+            all.retain(|(key, row)| queue.contains(&key.partition, row));
+        }
+        Ok(Page {
+            rows: all,
+            next,
+            ..Page::default()
+        })
+    }
+
     fn remember_due(&self, partition: &Partition, changes: &[Change]) {
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         for change in changes {
             if let Change::Put { slot, row, .. } = change
-                && row.due_at.is_some()
+                && let Some(due) = row.due
             {
-                index.insert((partition.clone(), slot.clone()), row.clone());
+                index.insert((partition.clone(), slot.clone(), due.lane), row.clone());
             }
         }
     }
@@ -445,6 +662,13 @@ impl Backend for Mutant {
             }
             _ => {}
         }
+        if self.is(M::OddReadsAsAbsent) {
+            let mut rows = Vec::new();
+            for slot in &slots {
+                rows.push(self.standing(partition, slot).await?);
+            }
+            return Ok(rows);
+        }
         let mut rows = self.rows.read(partition, &slots).await?;
         if self.is(M::ReadsAreStale) {
             let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
@@ -469,13 +693,22 @@ impl Backend for Mutant {
         let clears = changes.iter().any(|change| matches!(change, Change::Clear));
         let size = |change: &Change| match change {
             Change::Put { row, .. } => row.sealed.as_bytes().len() + row.metadata.as_str().len(),
-            Change::Clear | Change::Delete { .. } => 0,
+            Change::Check { .. } | Change::Clear | Change::Delete { .. } => 0,
         };
         let refused = || Err(Error::Malformed("too large".into()));
         let tolerant = matches!(
             self.mutation,
             M::DuplicatesAreTaken | M::DuplicatesAreWrittenAndRefused
         );
+        let is_check = |change: &Change| matches!(change, Change::Check { .. });
+        if self.is(M::CheckIsNoChange) {
+            let others: Vec<_> = changes.iter().filter(|it| !is_check(it)).cloned().collect();
+            Change::check(&others)?;
+            for check in changes.iter().filter(|it| is_check(it)) {
+                self.rows.commit(partition, from_ref(check)).await?;
+            }
+            return self.rows.commit(partition, &others).await;
+        }
         if !tolerant {
             Change::check(changes)?;
         }
@@ -509,7 +742,61 @@ impl Backend for Mutant {
                 self.clear(|key| family(key) && key.partition != *partition, usize::MAX)
                     .await?;
             }
-            M::DueNeverForgets => self.remember_due(partition, changes),
+            M::ChecksAreJudgedBefore => {
+                let (checks, others): (Vec<_>, Vec<_>) =
+                    changes.iter().cloned().partition(|it| is_check(it));
+                self.rows.commit(partition, &checks).await?;
+                yield_now().await;
+                // What stands beside a check must hold all the same, or both fail.
+                return self.rows.commit(partition, &others).await;
+            }
+            M::DueNeverForgets | M::MovedRowsStayInTheOldLane => {
+                self.remember_due(partition, changes);
+            }
+            M::OddCannotBeReplaced => {
+                for slot in changes.iter().filter_map(Change::slot) {
+                    if self.is_odd(partition, slot).await {
+                        return Err(Error::Malformed("an odd row".into()));
+                    }
+                }
+            }
+            M::OddIsTakenForAbsent => {
+                for change in changes {
+                    if let Change::Put {
+                        slot,
+                        expect: Expect::Absent,
+                        ..
+                    } = change
+                        && self.is_odd(partition, slot).await
+                    {
+                        let delete = Change::Delete {
+                            slot: slot.clone(),
+                            only: None,
+                        };
+                        self.rows.commit(partition, &[delete]).await?;
+                    }
+                }
+            }
+            M::OddOutlivesClear if clears => {
+                let scope = Scope::Partition(partition.clone());
+                let odd = self.rows.scan(&scope, None, usize::MAX).await?.odd;
+                self.rows.commit(partition, changes).await?;
+                for key in odd {
+                    let slot = key.split(' ').nth(1).map(Slot::new);
+                    let slot = slot.expect("a key").expect("a name");
+                    if changes.iter().any(|change| change.slot() == Some(&slot)) {
+                        continue;
+                    }
+                    let put = Change::Put {
+                        slot: slot.clone(),
+                        row: odd_row(),
+                        expect: Expect::Absent,
+                    };
+                    self.rows.commit(partition, &[put]).await?;
+                    self.rows.spoil(&key_of(partition, &slot));
+                }
+                return Ok(());
+            }
             M::DuplicatesAreTaken | M::DuplicatesAreWrittenAndRefused => {
                 for change in changes {
                     self.rows.commit(partition, from_ref(change)).await?;
@@ -579,42 +866,100 @@ impl Backend for Mutant {
         self.rows.commit(partition, changes).await
     }
 
-    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
         match self.mutation {
             M::CursorIsAnOffset => {
                 let start = from.map_or(Ok(0), |cursor| cursor.0.parse::<usize>());
                 let start = start.map_err(|error| Error::Malformed(error.into()))?;
-                let all = self.all().await?;
-                let rows: Vec<_> = all.iter().skip(start).take(limit.max(1)).cloned().collect();
-                let end = start + rows.len();
-                let next = (end < all.len()).then(|| Cursor(end.to_string()));
-                Ok(Page { rows, next })
+                let mut all = self.all().await?;
+                all.retain(|(key, _)| scope.contains(&key.partition));
+                Ok(offset(&all, start, limit))
             }
-            M::CursorOfAnyKind => {
-                let known = from.map(|cursor| match cursor.0.split_once(' ') {
-                    Some((_, place)) => Cursor(format!("memory {place}")),
-                    None => cursor,
-                });
-                self.rows.scan(known, limit).await
-            }
+            M::CursorOfAnyKind => self.rows.scan(scope, from.map(of_any_kind), limit).await,
             M::CursorOfOthersIsTheStart => {
                 let known = from.filter(|cursor| cursor.key("memory").is_ok());
-                self.rows.scan(known, limit).await
+                self.rows.scan(scope, known, limit).await
+            }
+            M::OddEndsTheScan => {
+                let page = self.rows.scan(scope, from, limit).await?;
+                Ok(Page {
+                    next: page.next.filter(|_| page.odd.is_empty()),
+                    ..page
+                })
+            }
+            M::OddFailsTheScan => {
+                let page = self.rows.scan(scope, from, limit).await?;
+                match page.odd.is_empty() {
+                    true => Ok(page),
+                    false => Err(Error::Malformed("an odd row".into())),
+                }
+            }
+            M::OddIsNotReturned => Ok(Page {
+                odd: Vec::new(),
+                ..self.rows.scan(scope, from, limit).await?
+            }),
+            M::PartitionIsAPrefix => {
+                let prefix = match scope {
+                    Scope::Partition(partition) => prefix(partition.as_str()),
+                    scope => scope.clone(),
+                };
+                self.rows.scan(&prefix, from, limit).await
+            }
+            M::PrefixIsAPartition
+            | M::PrefixIsAPattern
+            | M::PrefixIsOfTheApp
+            | M::PrefixFoldsCase => {
+                let Scope::Prefix(prefix) = scope else {
+                    return self.rows.scan(scope, from, limit).await;
+                };
+                let prefix = prefix.as_str();
+                let is_wanted = |partition: &Partition| match self.mutation {
+                    M::PrefixIsAPartition => partition.as_str() == prefix,
+                    M::PrefixIsAPattern => is_like(partition.as_str(), prefix),
+                    M::PrefixIsOfTheApp => prefix.split('/').next() == Some(partition.app()),
+                    _ => {
+                        let folded = partition.as_str().to_lowercase();
+                        folded.starts_with(&prefix.to_lowercase())
+                    }
+                };
+                self.chosen(is_wanted, from, limit).await
             }
             M::ScanBreaksOffWhenFull => {
-                let page = self.rows.scan(from, limit).await?;
+                let page = self.rows.scan(scope, from, limit).await?;
                 Ok(Page {
                     next: page.next.filter(|_| page.rows.len() % 2 == 1),
                     ..page
                 })
             }
-            M::ScanIgnoresLimit => self.rows.scan(from, limit.saturating_add(1)).await,
-            M::ScanLimitZeroIsNothing if limit == 0 => Ok(Page {
-                rows: Vec::new(),
-                next: None,
-            }),
+            M::ScanFiltersAfterwards => {
+                let mut page = self.rows.scan(&Scope::Everything, from, limit).await?;
+                page.rows.retain(|(key, _)| scope.contains(&key.partition));
+                page.odd.retain(|key| {
+                    let partition = key.split(' ').next().map(Partition::new);
+                    partition.is_some_and(|it| it.is_ok_and(|it| scope.contains(&it)))
+                });
+                Ok(page)
+            }
+            M::ScanIgnoresLimit => {
+                let limit = limit.saturating_add(1);
+                self.rows.scan(scope, from, limit).await
+            }
+            M::ScanLimitZeroIsNothing if limit == 0 => Ok(Page::default()),
+            M::ScanOfNothingGoesOn => {
+                let page = self.rows.scan(scope, from, limit).await?;
+                let place = Partition::new("~/~").expect("a name");
+                let place = key_of(&place, &Slot::new("~").expect("a name"));
+                let is_empty = page.rows.is_empty() && page.odd.is_empty();
+                Ok(Page {
+                    next: match is_empty {
+                        true => Some(Cursor::after("memory", &place)),
+                        false => page.next,
+                    },
+                    ..page
+                })
+            }
             M::ScanRepeatsAtPages => {
-                let page = self.rows.scan(from, limit).await?;
+                let page = self.rows.scan(scope, from, limit).await?;
                 let second = page
                     .rows
                     .iter()
@@ -626,62 +971,161 @@ impl Backend for Mutant {
                 })
             }
             M::ScanSkipsAtPages => {
-                let page = self.rows.scan(from, limit.max(1).saturating_add(1)).await?;
-                let skipped = page.rows.len().min(limit.max(1));
-                Ok(Page {
-                    rows: page.rows[..skipped].to_vec(),
-                    next: page.next,
-                })
+                let limit = limit.max(1);
+                let more = limit.saturating_add(1);
+                let mut page = self.rows.scan(scope, from, more).await?;
+                page.rows.truncate(limit);
+                Ok(page)
             }
-            _ => self.rows.scan(from, limit).await,
+            M::ScopeIsIgnored => self.rows.scan(&Scope::Everything, from, limit).await,
+            _ => self.rows.scan(scope, from, limit).await,
         }
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
         let second = Duration::from_secs(1);
+        let is_due = |row: &Row| row.due.is_some_and(|due| due.at <= now);
         match self.mutation {
             M::DueAfterTheSecond => {
-                let mut due = self.rows.due(now, limit).await?;
-                due.retain(|(_, row)| row.due_at.is_some_and(|due_at| due_at < now));
-                Ok(due)
+                let mut page = self.rows.due(queue, now, from, limit).await?;
+                page.rows
+                    .retain(|(_, row)| row.due.is_some_and(|due| due.at < now));
+                Ok(page)
             }
-            M::DueIgnoresLimit => self.rows.due(now, limit.max(10)).await,
-            M::DueIsEarlyByASecond => self.rows.due(now + second, limit).await,
+            M::DueCursorIsAnOffset => {
+                let start = from.map_or(Ok(0), |cursor| cursor.0.parse::<usize>());
+                let start = start.map_err(|error| Error::Malformed(error.into()))?;
+                let mut all = self.all().await?;
+                all.retain(|(key, row)| queue.contains(&key.partition, row) && is_due(row));
+                all.sort_by_key(|(_, row)| at(row));
+                Ok(offset(&all, start, limit))
+            }
+            // The times are compared, and not the keys beside them.
+            M::DueCursorIsTheNextTime | M::DueCursorIsTheTime => {
+                let after = from.map(|cursor| cursor.due("memory")).transpose()?;
+                let strictly = self.is(M::DueCursorIsTheNextTime);
+                let mut all = self.all().await?;
+                all.retain(|(key, row)| {
+                    let is_after = after.as_ref().is_none_or(|(after, _)| match strictly {
+                        true => at(row) > *after,
+                        false => at(row) >= *after,
+                    });
+                    queue.contains(&key.partition, row) && is_due(row) && is_after
+                });
+                all.sort_by_key(|(_, row)| at(row));
+                let limit = limit.max(1);
+                let more = all.len() > limit;
+                all.truncate(limit);
+                let last = all.last().filter(|_| more);
+                let next =
+                    last.and_then(|(key, row)| Some(Cursor::after_due("memory", row.due?.at, key)));
+                Ok(Page {
+                    rows: all,
+                    next,
+                    ..Page::default()
+                })
+            }
+            M::DueCursorOfAnyKind => {
+                let known = from.map(of_any_kind);
+                self.rows.due(queue, now, known, limit).await
+            }
+            M::DueCursorOfOthersIsTheStart => {
+                let known = from.filter(|cursor| cursor.due("memory").is_ok());
+                self.rows.due(queue, now, known, limit).await
+            }
+            M::DueIgnoresLimit => self.rows.due(queue, now, from, limit.max(10)).await,
+            M::DueIsEarlyByASecond => self.rows.due(queue, now + second, from, limit).await,
             M::DueIsUnordered => {
-                let mut due = self.rows.due(now, limit).await?;
-                due.reverse();
-                Ok(due)
+                let mut page = self.rows.due(queue, now, from, limit).await?;
+                page.rows.reverse();
+                Ok(page)
             }
             M::DueNeverForgets => {
                 let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-                let key = |(partition, slot): &(Partition, Slot)| Key {
-                    partition: partition.clone(),
-                    slot: slot.clone(),
-                };
                 let mut due: Vec<_> = index
                     .iter()
-                    .map(|(at, row)| (key(at), row.clone()))
+                    .map(|((partition, slot, _), row)| (key_of(partition, slot), row.clone()))
                     .collect();
-                due.retain(|(_, row)| row.due_at.is_some_and(|due_at| due_at <= now));
-                due.sort_by_key(|(_, row)| row.due_at);
+                due.retain(|(key, row)| queue.contains(&key.partition, row) && is_due(row));
+                due.sort_by_key(|(_, row)| at(row));
                 due.truncate(limit);
-                Ok(due)
+                Ok(Page {
+                    rows: due,
+                    ..Page::default()
+                })
             }
             M::DueTruncatesFirst => {
-                let mut due = self.rows.due(now, usize::MAX).await?;
-                due.sort_by(|(one, _), (other, _)| one.cmp(other));
-                due.truncate(limit);
-                due.sort_by_key(|(_, row)| row.due_at);
-                Ok(due)
+                let mut page = self.rows.due(queue, now, None, usize::MAX).await?;
+                page.rows.sort_by(|(one, _), (other, _)| one.cmp(other));
+                let start = from.map_or(Ok(0), |cursor| cursor.0.parse::<usize>());
+                let start = start.map_err(|error| Error::Malformed(error.into()))?;
+                let mut page = offset(&page.rows, start, limit);
+                page.rows.sort_by_key(|(_, row)| at(row));
+                Ok(page)
             }
             M::DueWithoutTime => {
                 let mut due = self.all().await?;
-                due.retain(|(_, row)| row.due_at.is_none_or(|due_at| due_at <= now));
-                due.sort_by_key(|(_, row)| row.due_at);
-                due.truncate(limit);
-                Ok(due)
+                due.retain(|(key, row)| {
+                    key.partition.app() == queue.app()
+                        && row
+                            .due
+                            .is_none_or(|due| due.lane == queue.lane() && due.at <= now)
+                });
+                due.sort_by_key(|(_, row)| row.due.map(|_| at(row)));
+                due.truncate(limit.max(1));
+                Ok(Page {
+                    rows: due,
+                    ..Page::default()
+                })
             }
-            _ => self.rows.due(now, limit).await,
+            M::MovedRowsStayInTheOldLane => {
+                let mut page = self.rows.due(queue, now, from, limit).await?;
+                let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+                let old = index.iter().filter(|((partition, slot, lane), row)| {
+                    let key = key_of(partition, slot);
+                    let is_known = page.rows.iter().any(|(known, _)| *known == key);
+                    let is_moved = Lane::ALL.iter().any(|other| {
+                        let moved = (partition.clone(), slot.clone(), *other);
+                        other != lane && index.contains_key(&moved)
+                    });
+                    queue.contains(partition, row) && is_due(row) && is_moved && !is_known
+                });
+                let old: Vec<_> = old
+                    .map(|((partition, slot, _), row)| (key_of(partition, slot), row.clone()))
+                    .collect();
+                page.rows.extend(old);
+                page.rows.sort_by_key(|(_, row)| at(row));
+                Ok(page)
+            }
+            M::OddEndsTheQueue => {
+                let page = self.rows.due(queue, now, from, limit).await?;
+                Ok(Page {
+                    next: page.next.filter(|_| page.odd.is_empty()),
+                    ..page
+                })
+            }
+            M::OddFailsTheQueue => {
+                let page = self.rows.due(queue, now, from, limit).await?;
+                match page.odd.is_empty() {
+                    true => Ok(page),
+                    false => Err(Error::Malformed("an odd row".into())),
+                }
+            }
+            M::OddIsNotReturned => Ok(Page {
+                odd: Vec::new(),
+                ..self.rows.due(queue, now, from, limit).await?
+            }),
+            M::QueueFiltersAfterwards
+            | M::QueueIgnoresApp
+            | M::QueueIgnoresLane
+            | M::QueueTakesAppsByPrefix => self.mixed(queue, now, from, limit).await,
+            _ => self.rows.due(queue, now, from, limit).await,
         }
     }
 }
@@ -702,4 +1146,65 @@ fn joined(partition: &Partition, slot: &Slot) -> (Partition, Slot) {
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+fn key_of(partition: &Partition, slot: &Slot) -> Key {
+    Key {
+        partition: partition.clone(),
+        slot: slot.clone(),
+    }
+}
+
+/// When a row is due, in seconds since 1970.
+fn at(row: &Row) -> u64 {
+    row.due.map_or(0, |due| seconds(due.at))
+}
+
+fn odd_row() -> Row {
+    Row {
+        version: Version::mint(),
+        metadata: Metadata::new("{}"),
+        sealed: Sealed::from_stored(Vec::new()),
+        due: None,
+    }
+}
+
+fn prefix(text: &str) -> Scope {
+    Scope::Prefix(Prefix::new(text).expect("a name"))
+}
+
+/// A page by numbers of rows.
+fn offset(all: &[(Key, Row)], start: usize, limit: usize) -> Page {
+    let rows: Vec<_> = all.iter().skip(start).take(limit.max(1)).cloned().collect();
+    let end = start + rows.len();
+    Page {
+        next: (end < all.len()).then(|| Cursor(end.to_string())),
+        rows,
+        ..Page::default()
+    }
+}
+
+/// The same place, as if this kind of backend had made the cursor.
+fn of_any_kind(cursor: Cursor) -> Cursor {
+    match cursor.0.split_once(' ') {
+        Some((kind, place)) => {
+            let at = kind.split_once('@').map(|(_, at)| format!("@{at}"));
+            Cursor(format!("memory{} {place}", at.unwrap_or_default()))
+        }
+        None => cursor,
+    }
+}
+
+/// Whether a text begins as SQL's `LIKE` has it.
+fn is_like(text: &str, pattern: &str) -> bool {
+    match pattern.split_at_checked(1) {
+        None => true,
+        Some(("%", rest)) => (0..=text.len()).any(|at| {
+            text.split_at_checked(at)
+                .is_some_and(|(_, text)| is_like(text, rest))
+        }),
+        Some((first, rest)) => text
+            .split_at_checked(1)
+            .is_some_and(|(one, text)| (one == first || first == "_") && is_like(text, rest)),
+    }
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use slack_installs::backend::{
-    Backend, Change, Expect, MemoryBackend, Metadata, Partition, Row, Sealed, Slot, Version,
+    Backend, Change, Due, Expect, Lane, MemoryBackend, Metadata, Partition, Row, Sealed, Slot,
+    Version,
 };
 use slack_installs::store::{Facts, StateId};
 use slack_installs::{
@@ -64,7 +65,11 @@ async fn todays_code_reads_what_earlier_versions_wrote() {
                     version: Version::from_bytes(bytes(text("version")).try_into().expect("16")),
                     metadata: Metadata::new(text("metadata")),
                     sealed: Sealed::from_stored(bytes(text("sealed"))),
-                    due_at: row["due_at"].as_u64().map(seconds_after_1970),
+                    due: row["due"].as_object().map(|due| Due {
+                        lane: Lane::from_stored(due["lane"].as_str().expect("text"))
+                            .expect("a lane"),
+                        at: seconds_after_1970(due["at"].as_u64().expect("a number")),
+                    }),
                 },
                 expect: Expect::Absent,
             };
@@ -200,8 +205,9 @@ async fn write(like: &Value) -> Value {
             "version": hex(row.version.as_bytes()),
             "metadata": row.metadata.as_str(),
             "sealed": hex(row.sealed.as_bytes()),
-            "due_at": row.due_at.map(|time| {
-                time.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs()
+            "due": row.due.map(|due| {
+                let at = due.at.duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+                json!({ "lane": due.lane.as_str(), "at": at.as_secs() })
             }),
             "plaintext": null,
         })

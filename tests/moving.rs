@@ -201,7 +201,7 @@ async fn a_row_that_differs_in_anything_is_not_taken_for_the_same() {
 #[tokio::test]
 async fn a_refresh_in_flight_is_recovered_in_the_new_home() {
     let stage = Stage::on(
-        Database::plain(Arc::new(MemoryBackend::default())),
+        Database::from(Arc::new(MemoryBackend::default())),
         slack_installs::testing::Rotation::default(),
     )
     .await;

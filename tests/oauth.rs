@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use http::header::{CONTENT_SECURITY_POLICY, SET_COOKIE};
 use http::{Method, Response, StatusCode};
 use proptest::prelude::*;
-use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend};
+use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend, Scope};
 use slack_installs::oauth::{Candidate, Error, InstallHooks, InstallPolicy, Installed, Verdict};
 use slack_installs::testing::{Fault, Rotation};
 use slack_installs::{AppId, InstallOptions, InstallProvider, RedirectUri, Scopes, TeamId};
@@ -409,7 +409,7 @@ async fn nothing_that_the_caller_supplied_travels_in_the_url() {
     let rows = app
         .store
         .backend()
-        .scan(None, 100)
+        .scan(&Scope::Everything, None, 100)
         .await
         .expect("a scan")
         .rows;

@@ -11,7 +11,7 @@ use slack_installs::conformance;
 
 use history::{History, Random, random_row, slot};
 use proxy::{Fault, Proxy};
-use queues::{all_due, refresh_at, refreshes, scanned};
+use queues::{refresh_at, refreshes, scanned};
 use servers::{Redis, until};
 
 #[path = "redis/cluster.rs"]

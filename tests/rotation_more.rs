@@ -121,8 +121,13 @@ impl RotationStore for Wayward {
         self.store.chains(from, limit).await
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<ChainKey>, Error> {
-        self.store.due(now, limit).await
+    async fn due(
+        &self,
+        now: SystemTime,
+        from: Option<ListCursor>,
+        limit: usize,
+    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error> {
+        self.store.due(now, from, limit).await
     }
 
     async fn sweep(&self) -> Result<usize, Error> {

@@ -8,7 +8,9 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use slack_installs::backend::{Key, MemoryBackend, Metadata, Row, Sealed, Slot, Version};
+use slack_installs::backend::{
+    Due, Key, Lane, MemoryBackend, Metadata, Row, Sealed, Slot, Version,
+};
 use slack_installs::store::{Error, StateId};
 use slack_installs::{InstallationKey, InstallationStore, StateStore};
 
@@ -69,12 +71,21 @@ async fn a_row_with_one_byte_changed_does_not_open() {
                 ..row.clone()
             });
         }
-        for due_at in [UNIX_EPOCH, noon(), noon() + Duration::from_secs(1)] {
-            changed.push(Row {
-                due_at: Some(due_at),
-                ..row.clone()
+        for at in [UNIX_EPOCH, noon(), noon() + Duration::from_secs(1)] {
+            let due = Some(Due {
+                lane: Lane::Refresh,
+                at,
             });
+            changed.push(Row { due, ..row.clone() });
         }
+        let other_lanes = row.due.iter().flat_map(|due| {
+            let others = Lane::ALL.into_iter().filter(|lane| *lane != due.lane);
+            others.map(|lane| Due { lane, ..*due })
+        });
+        changed.extend(other_lanes.map(|due| Row {
+            due: Some(due),
+            ..row.clone()
+        }));
         world.refuses_all(&key, &row, changed).await;
     }
 }
@@ -113,18 +124,23 @@ async fn a_state_with_anything_changed_does_not_open() {
         });
     }
     for byte in 0..8 {
-        let due_at = flipped(&seconds(expiry()).to_be_bytes(), byte, 0);
-        let due_at = u64::from_be_bytes(due_at.try_into().expect("8 bytes"));
+        let at = flipped(&seconds(expiry()).to_be_bytes(), byte, 0);
+        let at = u64::from_be_bytes(at.try_into().expect("8 bytes"));
         // Beyond what a time can be, a backend fails by itself.
-        if let Some(due_at) = UNIX_EPOCH.checked_add(Duration::from_secs(due_at)) {
-            changed.push(Row {
-                due_at: Some(due_at),
-                ..row.clone()
+        if let Some(at) = UNIX_EPOCH.checked_add(Duration::from_secs(at)) {
+            let due = Some(Due {
+                lane: Lane::State,
+                at,
             });
+            changed.push(Row { due, ..row.clone() });
         }
     }
+    for lane in Lane::ALL.into_iter().filter(|lane| *lane != Lane::State) {
+        let due = row.due.map(|due| Due { lane, ..due });
+        changed.push(Row { due, ..row.clone() });
+    }
     changed.push(Row {
-        due_at: None,
+        due: None,
         ..row.clone()
     });
     changed.push(Row {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use slack_installs::backend::{Backend as _, Key, MemoryBackend, Row};
+use slack_installs::backend::{Backend as _, Key, MemoryBackend, Row, Scope};
 use slack_installs::secret::{AccessToken, WebhookUrl};
 use slack_installs::{
     AppId, Bot, EncryptedStore, Grant, Home, IncomingWebhook, Installation, InstallationKey,
@@ -17,7 +17,7 @@ pub(crate) async fn rows(tenants: usize) -> Vec<(Key, Row)> {
     let filled = memory(tenants).await;
     let (mut rows, mut from) = (Vec::new(), None);
     loop {
-        let page = filled.scan(from, 1000).await.unwrap();
+        let page = filled.scan(&Scope::Everything, from, 1000).await.unwrap();
         rows.extend(page.rows);
         from = page.next;
         if from.is_none() {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{Html, IntoResponse, Redirect, Response};
-use slack_installs::backend::Backend as _;
+use slack_installs::backend::{Backend as _, Scope};
 use slack_installs::testing::FakeSlack;
 use url::Url;
 
@@ -58,7 +58,7 @@ pub(crate) async fn deliver_events(fake: &FakeSlack, url: &Url) {
 
 /// Each stored row, as the database has it.
 pub(crate) async fn rows(store: &Store) -> super::Result<Vec<[String; 4]>> {
-    let page = store.backend().scan(None, 100).await?;
+    let page = store.backend().scan(&Scope::Everything, None, 100).await?;
     let shown = page.rows.iter().map(|(key, row)| {
         let sealed = row
             .sealed

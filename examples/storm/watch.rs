@@ -7,7 +7,9 @@ use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use slack_installs::backend::{Backend, Change, Cursor, Error, Key, Page, Partition, Row, Slot};
+use slack_installs::backend::{
+    Backend, Change, Cursor, Error, Page, Partition, Queue, Row, Scope, Slot,
+};
 use slack_installs::slack::{HttpTransport, Transport, TransportError};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -112,18 +114,23 @@ impl Backend for Watched<Arc<dyn Backend>> {
 
     async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
         let outcome = self.0.commit(partition, changes).await;
-        // An empty commit saves nothing: by it a cache forgets.
-        if outcome.is_ok() && !changes.is_empty() {
+        if outcome.is_ok() {
             self.1.saved(partition);
         }
         outcome
     }
 
-    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        self.0.scan(from, limit).await
+    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.0.scan(scope, from, limit).await
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
-        self.0.due(now, limit).await
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        self.0.due(queue, now, from, limit).await
     }
 }

@@ -8,7 +8,8 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use slack_installs::backend::{
-    Backend, Change, Cursor, Error, Faults, Flaky, Key, MemoryBackend, Page, Partition, Row, Slot,
+    Backend, Change, Cursor, Error, Faults, Flaky, MemoryBackend, Page, Partition, Queue, Row,
+    Scope, Slot,
 };
 use slack_installs::{EncryptedStore, LocalKeyProvider, MasterKey};
 
@@ -34,12 +35,18 @@ impl Backend for Yielding {
         outcome
     }
 
-    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        self.0.scan(from, limit).await
+    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.0.scan(scope, from, limit).await
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
-        self.0.due(now, limit).await
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        self.0.due(queue, now, from, limit).await
     }
 }
 

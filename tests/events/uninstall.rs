@@ -149,10 +149,8 @@ async fn a_host_that_is_told_late_learns_that_the_app_is_back() {
 async fn an_installation_that_does_not_open_is_judged_by_the_time_that_it_shows() {
     let life = Life::new().await;
     life.install(ADA).await;
-    let db = Db {
-        backend: std::sync::Arc::clone(&life.backend),
-        app: life.app.fake.client_id(),
-    };
+    let backend = std::sync::Arc::clone(&life.backend);
+    let db = Db::of(life.app.fake.client_id(), backend);
     let (key, row) = db.row(ALPHA, "install").await;
     let broken = Row {
         version: Version::mint(),

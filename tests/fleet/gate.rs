@@ -8,7 +8,9 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use slack_installs::backend::{Backend, Change, Cursor, Error, Key, Page, Partition, Row, Slot};
+use slack_installs::backend::{
+    Backend, Change, Cursor, Error, Page, Partition, Queue, Row, Scope, Slot,
+};
 use slack_installs::slack::{HttpTransport, Transport, TransportError};
 use tokio::sync::Semaphore;
 
@@ -82,22 +84,24 @@ impl Backend for Gated<Arc<dyn Backend>> {
     }
 
     async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
-        // Nothing is asked of the database.
-        if changes.is_empty() {
-            return Ok(());
-        }
         self.1.step("before a commit").await;
         let outcome = self.0.commit(partition, changes).await;
         self.1.step("after the commit").await;
         outcome
     }
 
-    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        self.0.scan(from, limit).await
+    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.0.scan(scope, from, limit).await
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
-        self.0.due(now, limit).await
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        self.0.due(queue, now, from, limit).await
     }
 }
 

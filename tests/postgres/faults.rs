@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slack_installs::backend::{
-    Backend, Change, Error, Expect, Partition, PostgresBackend, PostgresOptions, Version,
+    Backend, Change, Error, Expect, Partition, PostgresBackend, PostgresOptions, Scope, Version,
 };
 use tokio::sync::Semaphore;
 
 use super::servers::history::join_all;
 use super::servers::postgres::{self, PgBouncer, Postgres, execute};
 use super::servers::proxy::{Cut, Proxy};
+use super::servers::queues::{refreshes, scanned};
 use super::{
     PATIENCE, PAUSE, fast, hold, open, partition, pooled, put, read, row, slot, until, waiting,
 };

@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _, Transaction};
 
 use servers::history;
 use servers::postgres::{self, Postgres, execute};
-use servers::queues::{refresh_at, refreshes, scanned};
+use servers::queues::{refresh_at, refreshes};
 
 mod faults;
 mod refusals;

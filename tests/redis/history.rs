@@ -12,8 +12,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use slack_installs::backend::{
-    Backend, Change, Error, Expect, Metadata, Partition, Row, Sealed, Slot, Version,
+    Backend, Change, Due, Error, Expect, Lane, Metadata, Partition, Row, Scope, Sealed, Slot,
+    Version,
 };
+
+use crate::queues::all_due;
 
 /// A partition, everything that was tried on it, and what came of it.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use slack_installs::backend::{
-    Backend as _, Change, Expect, Metadata, Partition, Row, Sealed, Slot, Version,
+    Backend as _, Change, Due, Expect, Lane, Metadata, Partition, Row, Sealed, Slot, Version,
 };
 use slack_installs::store::{Credential, RotationStore as _, StateId, StateStore as _};
 
@@ -19,7 +19,10 @@ async fn litter(stage: &Stage, rows: usize) {
             version: Version::mint(),
             metadata: Metadata::new("{}"),
             sealed: Sealed::from_stored(Vec::new()),
-            due_at: Some(now - 24 * HOUR),
+            due: Some(Due {
+                lane: Lane::Refresh,
+                at: now - 24 * HOUR,
+            }),
         };
         let slot = Slot::new("bot").expect("a name");
         let expect = Expect::Absent;
@@ -44,8 +47,8 @@ async fn overdue_rows_of_another_app_do_not_hide_a_chain() {
     let stage = installed().await;
     litter(&stage, 3000).await;
     stage.expire();
-    let due = stage.store.due(stage.fake.clock().now(), 100).await;
-    let due = due.expect("answers");
+    let due = stage.store.due(stage.fake.clock().now(), None, 100).await;
+    let (due, _) = due.expect("answers");
     assert_eq!(due.len(), 1);
     assert_eq!(due[0].credential, Credential::Bot);
 }
@@ -55,8 +58,8 @@ async fn expired_states_do_not_hide_a_chain() {
     let stage = installed().await;
     issue_states(&stage, 300).await;
     stage.expire();
-    let due = stage.store.due(stage.fake.clock().now(), 100).await;
-    assert_eq!(due.expect("answers").len(), 1);
+    let due = stage.store.due(stage.fake.clock().now(), None, 100).await;
+    assert_eq!(due.expect("answers").0.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -45,8 +45,13 @@ impl RotationStore for Stalling {
         self.0.chains(from, limit).await
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<ChainKey>, Error> {
-        self.0.due(now, limit).await
+    async fn due(
+        &self,
+        now: SystemTime,
+        from: Option<ListCursor>,
+        limit: usize,
+    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error> {
+        self.0.due(now, from, limit).await
     }
 
     async fn sweep(&self) -> Result<usize, Error> {

@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 use slack_installs::backend::{
-    Backend, Change, Cursor, Error as BackendError, Key, MemoryBackend, Page, Partition, Row, Slot,
+    Backend, Change, Cursor, Error as BackendError, MemoryBackend, Page, Partition, Queue, Row,
+    Scope, Slot,
 };
 use slack_installs::rotation::{Error, WorkerConfig};
 use slack_installs::secret::Code;
@@ -345,19 +346,26 @@ impl Backend for Slow {
     }
 
     async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), BackendError> {
-        // Nothing is asked of the database.
-        if changes.is_empty() {
-            return Ok(());
-        }
         self.carry(self.0.commit(partition, changes)).await
     }
 
-    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, BackendError> {
-        self.carry(self.0.scan(from, limit)).await
+    async fn scan(
+        &self,
+        scope: &Scope,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, BackendError> {
+        self.carry(self.0.scan(scope, from, limit)).await
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, BackendError> {
-        self.carry(self.0.due(now, limit)).await
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, BackendError> {
+        self.carry(self.0.due(queue, now, from, limit)).await
     }
 }
 

@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 use slack_installs::backend::{
-    Backend, Change, Cursor, Error as BackendError, Key, MemoryBackend, Page, Partition, Row, Slot,
+    Backend, Change, Cursor, Error as BackendError, MemoryBackend, Page, Partition, Queue, Row,
+    Scope, Slot,
 };
 use slack_installs::slack::{Transport, TransportError};
 use slack_installs::testing::FakeTransport;
@@ -189,10 +190,6 @@ impl Backend for Database {
     }
 
     async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), BackendError> {
-        // Nothing is asked of the database.
-        if changes.is_empty() {
-            return Ok(());
-        }
         let outages = self.link.sky.weather.outages;
         let effect = async || {
             self.inner.commit(partition, changes).await?;
@@ -204,12 +201,23 @@ impl Backend for Database {
             .await
     }
 
-    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, BackendError> {
-        self.inner.scan(from, limit).await
+    async fn scan(
+        &self,
+        scope: &Scope,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, BackendError> {
+        self.inner.scan(scope, from, limit).await
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, BackendError> {
-        let effect = async || self.inner.due(now, limit).await;
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, BackendError> {
+        let effect = async || self.inner.due(queue, now, from, limit).await;
         self.link
             .carry(0, effect, |after| Err(lost_row(after)))
             .await

@@ -4,17 +4,16 @@ use std::sync::Arc;
 
 use slack_installs::backend::{Backend, MemoryBackend};
 
-use super::suite;
-use crate::support::checks::Database;
+use super::{suite, suite_cached};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn memory() {
-    suite("memory", Database::plain(in_memory())).await;
+    suite("memory", in_memory()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn memory_through_a_cache() {
-    suite("memory through a cache", Database::cached(in_memory())).await;
+    suite_cached("memory through a cache", in_memory()).await;
 }
 
 fn in_memory() -> Arc<dyn Backend> {
@@ -28,7 +27,7 @@ async fn sqlite() {
     let path = directory.path().join("installations.sqlite3");
     let backend = slack_installs::backend::SqliteBackend::open(path).await;
     let backend = backend.expect("a new file can be made there");
-    suite("sqlite", Database::plain(Arc::new(backend))).await;
+    suite("sqlite", Arc::new(backend)).await;
 }
 
 #[cfg(feature = "postgres")]
@@ -41,14 +40,14 @@ mod on_postgres {
     async fn postgres() {
         let server = Postgres::start().await;
         let backend = open(&server.database("suite").await, fast()).await;
-        suite("postgres", Database::plain(backend)).await;
+        suite("postgres", backend).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn postgres_through_a_cache() {
         let server = Postgres::start().await;
         let backend = open(&server.database("suite").await, fast()).await;
-        suite("postgres through a cache", Database::cached(backend)).await;
+        suite_cached("postgres through a cache", backend).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -61,7 +60,7 @@ mod on_postgres {
             ..fast()
         };
         let backend = open(&pooler.url("postgres", "suite"), options).await;
-        suite("postgres behind pgbouncer", Database::plain(backend)).await;
+        suite("postgres behind pgbouncer", backend).await;
     }
 
     async fn open(url: &str, options: PostgresOptions) -> Arc<dyn Backend> {
@@ -87,20 +86,20 @@ mod on_redis {
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn redis() {
         let (backend, _server) = alone().await;
-        suite("redis", Database::plain(Arc::new(backend))).await;
+        suite("redis", Arc::new(backend)).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn redis_through_a_cache() {
         let (backend, _server) = alone().await;
-        suite("redis through a cache", Database::cached(Arc::new(backend))).await;
+        suite_cached("redis through a cache", Arc::new(backend)).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn redis_cluster() {
         let cluster = Cluster::start().await;
         let backend = Arc::new(cluster.open(RedisOptions::default()).await);
-        suite("redis cluster", Database::plain(backend)).await;
+        suite("redis cluster", backend).await;
     }
 }
 
@@ -113,13 +112,13 @@ mod on_dynamodb {
     async fn dynamodb() {
         let emulator = Emulator::start();
         let backend = Arc::new(emulator.backend().await);
-        suite("dynamodb", Database::plain(backend)).await;
+        suite("dynamodb", backend).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn dynamodb_through_a_cache() {
         let emulator = Emulator::start();
         let backend = Arc::new(emulator.backend().await);
-        suite("dynamodb through a cache", Database::cached(backend)).await;
+        suite_cached("dynamodb through a cache", backend).await;
     }
 }

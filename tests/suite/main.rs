@@ -1,10 +1,10 @@
-//! The same suite on every backend, alone and through the cache: the contract, the store, the
+//! The same suite on every backend, without and with a cache: the contract, the store, the
 //! rotator, the flows above them where peers went wrong, and random concurrent histories. Each
 //! test ends with a line that says how many of each it has passed.
 //!
-//! Through the cache, checks of the store, of flows and of the contract are of one process, which
-//! sees its own writes at once; the rotator's are of several, each with a cache of its own and the
-//! two seconds that it may be late. `tests/cached.rs` has what another process sees, and when.
+//! With a cache, checks of the store and of flows are of one process, which sees its own writes at
+//! once; the rotator's are of several, each with a cache of its own and the two seconds that it may
+//! be late. `tests/cached.rs` has what another process sees, and when.
 
 #![allow(unreachable_pub, reason = "the servers are shared with other tests")]
 #![allow(
@@ -52,7 +52,9 @@ mod redis_servers;
 mod server;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use slack_installs::CacheOptions;
 use slack_installs::backend::conformance::CHECKS;
 use slack_installs::backend::{Backend, Partition};
 
@@ -61,20 +63,21 @@ use support::checks::{Check, Database};
 
 /// Runs everything on a database, and says so. The contract comes last, since it leaves large rows
 /// behind.
-async fn suite(name: &str, database: Database) {
-    run(name, STORE, || Db::new(database.process())).await;
+async fn suite<B: Backend + ?Sized>(name: &str, backend: Arc<B>) {
+    let database = Database::from(backend);
+    run(name, STORE, || Db::new(database.clone())).await;
     run(name, ROTATION, || database.clone()).await;
-    run(name, FLOWS, || database.process()).await;
-    let backend = database.process();
+    run(name, FLOWS, || database.clone()).await;
+    let backend = &database.backend;
     for check in CHECKS {
         let running = Running(name, check.name);
-        (check.run)(&backend).await;
+        (check.run)(backend).await;
         drop(running);
     }
     for seed in 0..HISTORIES {
         let running = Running(name, "a history");
         let tenant = Partition::new(format!("histories/T{seed}")).expect("a name");
-        history::check(&backend, &tenant, seed).await;
+        history::check(backend, &tenant, seed).await;
         drop(running);
     }
     let conformance = CHECKS.len();
@@ -83,6 +86,18 @@ async fn suite(name: &str, database: Database) {
         "{name}: conformance {conformance}, store {store}, rotation {rotation}, flows {flows}, \
          histories {HISTORIES}: all passed"
     );
+}
+
+/// Runs everything that reads through a store, with stores that have a cache.
+async fn suite_cached<B: Backend + ?Sized>(name: &str, backend: Arc<B>) {
+    let database = Database::from(backend);
+    let of_one_process = database.clone().cached(MOMENT);
+    run(name, STORE, || Db::new(of_one_process.clone())).await;
+    run(name, FLOWS, || of_one_process.clone()).await;
+    let of_several = database.cached(CacheOptions::default().max_age);
+    run(name, ROTATION, || of_several.clone()).await;
+    let (store, rotation, flows) = (STORE.len(), ROTATION.len(), FLOWS.len());
+    println!("{name}: store {store}, rotation {rotation}, flows {flows}: all passed");
 }
 
 async fn run<T>(name: &str, checks: &[Check<T>], on: impl Fn() -> T) {
@@ -104,9 +119,13 @@ impl Drop for Running<'_> {
     }
 }
 
+/// How long a cache keeps rows where a check writes to the database behind the store's back, and
+/// waits for as long.
+const MOMENT: Duration = Duration::from_millis(20);
+
 /// Random ones of concurrent calls, each explained by one order of them.
 const HISTORIES: u64 = 20;
 
-const FLOWS: &[Check<Arc<dyn Backend>>] = &flow_behaviour!();
+const FLOWS: &[Check<Database>] = &flow_behaviour!();
 const ROTATION: &[Check<Database>] = &rotation_behaviour!();
 const STORE: &[Check<Db>] = &store_behaviour!();

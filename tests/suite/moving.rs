@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use slack_installs::backend::{
-    Backend, Change, Expect, MemoryBackend, Metadata, Partition, PostgresBackend, PostgresOptions,
-    RedisOptions, Row, Sealed, Slot, SqliteBackend, Version,
+    Backend, Change, Due, Expect, Lane, MemoryBackend, Metadata, Partition, PostgresBackend,
+    PostgresOptions, RedisOptions, Row, Sealed, Slot, SqliteBackend, Version,
 };
 use slack_installs::store::{SeenId, SeenStore as _, StateId};
 use slack_installs::{
@@ -31,10 +31,7 @@ async fn a_database_goes_round_every_backend_and_comes_home_as_it_was() {
     fill(&db.store().await).await;
     for (name, house) in streets.houses {
         // Somebody else's rows, which stay where they are.
-        let neighbour = Db {
-            backend: Arc::clone(&house),
-            ..db.look_alike()
-        };
+        let neighbour = Db::of(db.look_alike().app, Arc::clone(&house));
         let others = neighbour.store().await;
         others
             .store(&in_workspace("T1").with_bot("xoxb-other"))
@@ -63,10 +60,7 @@ async fn a_database_goes_round_every_backend_and_comes_home_as_it_was() {
         assert_eq!(pruned.kept, rows.len(), "{name}");
         assert_eq!(neighbour.rows().await, before, "{name}");
 
-        let moved = Db {
-            backend: house,
-            ..db.clone()
-        };
+        let moved = Db::of(db.app.clone(), house);
         let verified = moved.store().await.verify(None, 1000).await;
         let verified = verified.expect("answers");
         assert_eq!(verified.unreadable, [""; 0], "{name}");
@@ -140,11 +134,14 @@ async fn a_row_that_a_backend_does_not_take_is_named_and_no_other_is_lost() {
 }
 
 fn odd_rows() -> Vec<(&'static str, Row)> {
-    let row = |metadata: &str, sealed: usize, due_at: Option<SystemTime>| Row {
+    let row = |metadata: &str, sealed: usize, at: Option<SystemTime>| Row {
         version: Version::mint(),
         metadata: Metadata::new(metadata),
         sealed: Sealed::from_stored([b"SLI1".as_slice(), &vec![7; sealed]].concat()),
-        due_at,
+        due: at.map(|at| Due {
+            lane: Lane::Refresh,
+            at,
+        }),
     };
     let at = |time| Some(SystemTime::UNIX_EPOCH + time);
     let long = format!(r#"{{"kind":"{}"}}"#, "x".repeat(450 << 10));

@@ -14,6 +14,8 @@ use slack_installs::{
 };
 use url::Url;
 
+use super::checks::Database;
+
 pub type Store = EncryptedStore<Arc<dyn Backend>>;
 
 pub const ADA: &str = "U0ADMIN0001";
@@ -46,16 +48,17 @@ impl App {
 
     pub async fn with(
         world: World,
-        backend: Arc<dyn Backend>,
+        database: impl Into<Database>,
         configure: impl FnOnce(&mut InstallConfig),
     ) -> Self {
         let fake = FakeSlack::in_process(world);
         let slack = SlackClient::with_transport(fake.environment(), fake.transport())
             .with_clock(fake.clock());
         let keys = LocalKeyProvider::new(MasterKey::generate());
-        let store = EncryptedStore::open(backend, keys, fake.client_id())
-            .await
-            .expect("opens");
+        let database = database.into();
+        let backend = Arc::clone(&database.backend);
+        let store = EncryptedStore::open(backend, keys, fake.client_id()).await;
+        let store = database.process(store.expect("opens"));
         let store = store.with_clock(fake.clock());
         let mut config = InstallConfig::new(
             ClientCredentials {

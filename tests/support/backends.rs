@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use slack_installs::backend::{Backend, Change, Cursor, Error, Key, Page, Partition, Row, Slot};
+use slack_installs::backend::{
+    Backend, Change, Cursor, Error, Key, Lane, Page, Partition, Queue, Row, Scope, Slot,
+};
 use tokio::sync::{Barrier, Semaphore};
 use tokio::task::JoinHandle;
 
@@ -70,9 +72,6 @@ impl Backend for Unreliable {
 
     async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
         self.check()?;
-        if changes.is_empty() {
-            return Ok(());
-        }
         self.faults.commits.fetch_add(1, Ordering::SeqCst);
         if take_one(&self.faults.lost_commits) {
             return Err(Error::Unavailable("commit lost on purpose".into()));
@@ -84,14 +83,20 @@ impl Backend for Unreliable {
         }
     }
 
-    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
         self.check()?;
-        self.inner.scan(from, limit).await
+        self.inner.scan(scope, from, limit).await
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
         self.check()?;
-        self.inner.due(now, limit).await
+        self.inner.due(queue, now, from, limit).await
     }
 }
 
@@ -151,12 +156,18 @@ impl Backend for Interrupted {
         self.inner.commit(partition, changes).await
     }
 
-    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        self.inner.scan(from, limit).await
+    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.inner.scan(scope, from, limit).await
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
-        self.inner.due(now, limit).await
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        self.inner.due(queue, now, from, limit).await
     }
 }
 
@@ -168,9 +179,14 @@ pub(crate) struct Lagging {
 }
 
 impl Lagging {
-    /// The index as it is at this time.
-    pub(crate) async fn since(inner: Arc<dyn Backend>, now: SystemTime) -> Self {
-        let due = inner.due(now, usize::MAX).await.expect("answers");
+    /// The index of this app as it is at this time.
+    pub(crate) async fn since(inner: Arc<dyn Backend>, app: &str, now: SystemTime) -> Self {
+        let mut due = Vec::new();
+        for lane in Lane::ALL {
+            let queue = Queue::new(app, lane).expect("an app's name");
+            let page = inner.due(&queue, now, None, usize::MAX).await;
+            due.extend(page.expect("answers").rows);
+        }
         Self { inner, due }
     }
 }
@@ -185,12 +201,24 @@ impl Backend for Lagging {
         self.inner.commit(partition, changes).await
     }
 
-    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        self.inner.scan(from, limit).await
+    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.inner.scan(scope, from, limit).await
     }
 
-    async fn due(&self, _: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
-        Ok(self.due.iter().take(limit).cloned().collect())
+    async fn due(
+        &self,
+        queue: &Queue,
+        _: SystemTime,
+        _: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        // One page is all of it.
+        let waits = |(key, row): &&(Key, Row)| queue.contains(&key.partition, row);
+        let rows = self.due.iter().filter(waits).take(limit);
+        Ok(Page {
+            rows: rows.cloned().collect(),
+            ..Page::default()
+        })
     }
 }
 
@@ -232,11 +260,17 @@ impl Backend for Gathering {
         self.inner.commit(partition, changes).await
     }
 
-    async fn scan(&self, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        self.inner.scan(from, limit).await
+    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.inner.scan(scope, from, limit).await
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<(Key, Row)>, Error> {
-        self.inner.due(now, limit).await
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        self.inner.due(queue, now, from, limit).await
     }
 }

@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use slack_installs::backend::{Backend, CacheOptions, CachedBackend};
+use slack_installs::backend::Backend;
+use slack_installs::{CacheOptions, EncryptedStore};
 
 /// One check of a list.
 #[derive(Clone, Copy)]
@@ -27,34 +28,41 @@ macro_rules! checks {
     }};
 }
 
-/// A database, and how each process of an app reaches it.
+/// A database, and whether each process of an app has a cache.
 #[derive(Clone)]
 pub struct Database {
-    backend: Arc<dyn Backend>,
-    way: fn(Arc<dyn Backend>) -> Arc<dyn Backend>,
+    pub backend: Arc<dyn Backend>,
+    pub cache: Option<CacheOptions>,
 }
 
 impl Database {
-    /// Processes ask the database itself.
-    pub fn plain(backend: Arc<dyn Backend>) -> Self {
+    /// Each process has a cache of its own: it may see what another process wrote this late.
+    pub fn cached(self, max_age: Duration) -> Self {
+        let options = CacheOptions {
+            max_age,
+            ..CacheOptions::default()
+        };
         Self {
-            backend,
-            way: |backend| backend,
+            cache: Some(options),
+            ..self
         }
     }
 
-    /// Each process has a cache of its own, with the bound that it has by default: it may see
-    /// what another process wrote two seconds late.
-    pub fn cached(backend: Arc<dyn Backend>) -> Self {
-        Self {
-            backend,
-            way: |backend| Arc::new(CachedBackend::new(backend, CacheOptions::default())),
+    /// The store of one more process.
+    pub fn process<B: Backend>(&self, store: EncryptedStore<B>) -> EncryptedStore<B> {
+        match self.cache {
+            Some(options) => store.with_cache(options),
+            None => store,
         }
     }
+}
 
-    /// The database as one more process sees it.
-    pub fn process(&self) -> Arc<dyn Backend> {
-        (self.way)(Arc::clone(&self.backend))
+impl<B: Backend + ?Sized> From<Arc<B>> for Database {
+    fn from(backend: Arc<B>) -> Self {
+        Self {
+            backend: Arc::new(backend),
+            cache: None,
+        }
     }
 }
 

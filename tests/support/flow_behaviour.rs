@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use http::{Method, Response, StatusCode};
 use serde_json::json;
-use slack_installs::backend::Backend;
 use slack_installs::testing::{Delivery, Person, Who, Workspace};
 use slack_installs::{AuthorizeError, Handled, InstallOptions, ResolvedVia, Scopes};
 
 use crate::support::app::{ADA, ALPHA, App, BEN, Browser, OLGA, ORG, SALES, world};
+use crate::support::checks::Database;
 use crate::support::life::Life;
 
 /// Lists the checks.
@@ -48,7 +48,7 @@ macro_rules! flow_behaviour {
             async fn $check() {
                 // Whatever comes beside the backend lives as long as the check.
                 let (backend, _alive) = $open().await;
-                $crate::flow_behaviour::$check(backend).await;
+                $crate::flow_behaviour::$check(backend.into()).await;
             }
         )*
     };
@@ -56,11 +56,9 @@ macro_rules! flow_behaviour {
 
 // Installing.
 
-pub(crate) async fn a_user_only_install_after_a_bot_install_keeps_the_bot(
-    backend: Arc<dyn Backend>,
-) {
+pub(crate) async fn a_user_only_install_after_a_bot_install_keeps_the_bot(database: Database) {
     // slackapi/python-slack-sdk#1441
-    let app = app(backend).await;
+    let app = app(database).await;
     assert!(installed(&app.install(ADA).await));
     assert!(installed(
         &app.install_with(user_only("search:read"), BEN).await
@@ -77,8 +75,8 @@ pub(crate) async fn a_user_only_install_after_a_bot_install_keeps_the_bot(
     );
 }
 
-pub(crate) async fn an_org_wide_install_is_kept_under_the_organisation(backend: Arc<dyn Backend>) {
-    let app = app(backend).await;
+pub(crate) async fn an_org_wide_install_is_kept_under_the_organisation(database: Database) {
+    let app = app(database).await;
     assert!(installed(&app.install(Who::user(OLGA).at(ORG)).await));
     let installation = app
         .fetch(ORG, None)
@@ -91,8 +89,8 @@ pub(crate) async fn an_org_wide_install_is_kept_under_the_organisation(backend: 
     );
 }
 
-pub(crate) async fn a_reinstall_overwrites_cleanly(backend: Arc<dyn Backend>) {
-    let app = app(backend).await;
+pub(crate) async fn a_reinstall_overwrites_cleanly(database: Database) {
+    let app = app(database).await;
     assert!(installed(&app.install(ADA).await));
     let first = app.fetch(ALPHA, None).await.expect("stored");
     let mut more = options();
@@ -111,10 +109,8 @@ pub(crate) async fn a_reinstall_overwrites_cleanly(backend: Arc<dyn Backend>) {
     assert_ne!(first.revision, second.revision);
 }
 
-pub(crate) async fn of_64_callbacks_with_one_state_exactly_one_exchanges(
-    backend: Arc<dyn Backend>,
-) {
-    let app = app(backend).await;
+pub(crate) async fn of_64_callbacks_with_one_state_exactly_one_exchanges(database: Database) {
+    let app = app(database).await;
     let browser = Arc::new(Browser::default());
     let callback = app.allowed(&browser, options(), ADA).await;
     let tasks: Vec<_> = (0..64)
@@ -132,10 +128,10 @@ pub(crate) async fn of_64_callbacks_with_one_state_exactly_one_exchanges(
 }
 
 pub(crate) async fn an_org_flag_where_only_the_workspace_is_installed_finds_it_once_it_is_known_to_be_inside(
-    backend: Arc<dyn Backend>,
+    database: Database,
 ) {
     // slackapi/bolt-python#1408
-    let life = life(backend).await;
+    let life = life(database).await;
     life.install(ADA).await;
     life.app.fake.join_org(ALPHA, ORG);
     let flagged = mention(&life).edit(|event| {
@@ -155,11 +151,11 @@ pub(crate) async fn an_org_flag_where_only_the_workspace_is_installed_finds_it_o
 // Uninstalling.
 
 pub(crate) async fn a_purge_takes_everything_of_the_tenant_and_nothing_of_its_look_alike(
-    backend: Arc<dyn Backend>,
+    database: Database,
 ) {
     let look_alike = Workspace::new("T0ALPHA00012", "Alpha Too")
         .with_person(Person::admin("U0LOOKALIKE", "lou"));
-    let life = Life::with(world().with_workspace(look_alike), backend).await;
+    let life = Life::with(world().with_workspace(look_alike), database).await;
     for who in [ADA, BEN, "U0LOOKALIKE"] {
         life.install(who).await;
     }
@@ -178,9 +174,9 @@ pub(crate) async fn a_purge_takes_everything_of_the_tenant_and_nothing_of_its_lo
 }
 
 pub(crate) async fn an_uninstalled_organisation_takes_no_workspaces_own_install_with_it(
-    backend: Arc<dyn Backend>,
+    database: Database,
 ) {
-    let life = life(backend).await;
+    let life = life(database).await;
     life.install(Who::user(OLGA).at(ORG)).await;
     life.install("U0GRIDUSR02").await;
     life.advance(3600);
@@ -193,8 +189,8 @@ pub(crate) async fn an_uninstalled_organisation_takes_no_workspaces_own_install_
     assert_eq!(life.host.tenants(), [ORG]);
 }
 
-pub(crate) async fn one_users_revocation_leaves_the_bot_and_the_others(backend: Arc<dyn Backend>) {
-    let life = life(backend).await;
+pub(crate) async fn one_users_revocation_leaves_the_bot_and_the_others(database: Database) {
+    let life = life(database).await;
     life.install(ADA).await;
     life.install(BEN).await;
     life.advance(3600);
@@ -208,8 +204,8 @@ pub(crate) async fn one_users_revocation_leaves_the_bot_and_the_others(backend: 
     assert_eq!(life.host.tenants(), [""; 0]);
 }
 
-pub(crate) async fn of_two_workers_one_tells_the_host(backend: Arc<dyn Backend>) {
-    let life = life(backend).await;
+pub(crate) async fn of_two_workers_one_tells_the_host(database: Database) {
+    let life = life(database).await;
     life.install(ADA).await;
     life.advance(3600);
     life.host.set_failing(true);
@@ -228,9 +224,9 @@ pub(crate) async fn of_two_workers_one_tells_the_host(backend: Arc<dyn Backend>)
 
 // slackapi/bolt-js#1558
 pub(crate) async fn a_reinstall_lives_whatever_is_told_of_the_uninstall_before_it(
-    backend: Arc<dyn Backend>,
+    database: Database,
 ) {
-    reinstall_lives((60, 120), async || life(Arc::clone(&backend)).await).await;
+    reinstall_lives((60, 120), async || life(database.clone()).await).await;
 }
 
 /// Install, uninstall and reinstall, with so many seconds between them, and every order in which
@@ -321,12 +317,12 @@ fn mention(life: &Life) -> Delivery {
     life.app.fake.event(ALPHA, event)
 }
 
-async fn app(backend: Arc<dyn Backend>) -> App {
-    App::with(world(), backend, |_| {}).await
+async fn app(database: Database) -> App {
+    App::with(world(), database, |_| {}).await
 }
 
-async fn life(backend: Arc<dyn Backend>) -> Life {
-    Life::with(world(), backend).await
+async fn life(database: Database) -> Life {
+    Life::with(world(), database).await
 }
 
 fn options() -> InstallOptions {

@@ -133,7 +133,7 @@ fn changes(random: &mut Random, seen: &Standing) -> Vec<Change> {
             1..=3 => Expect::Absent,
             _ => Expect::Version(version),
         };
-        match random.below(4) {
+        match random.below(5) {
             0 => changes.push(Change::Put {
                 slot,
                 row: row(),
@@ -145,6 +145,7 @@ fn changes(random: &mut Random, seen: &Standing) -> Vec<Change> {
                     only: Some(version),
                 });
             }
+            2 => changes.push(Change::Check { slot, version }),
             _ => {}
         }
     }
@@ -162,7 +163,7 @@ pub fn row() -> Row {
         version: Version::mint(),
         metadata: Metadata::new("{}"),
         sealed: Sealed::from_stored(vec![7; 120]),
-        due_at: None,
+        due: None,
     }
 }
 
@@ -242,7 +243,7 @@ fn step(call: &Call, standing: &Standing) -> Option<Standing> {
             Change::Delete { slot, .. } => {
                 after.remove(slot);
             }
-            Change::Clear => {}
+            Change::Check { .. } | Change::Clear => {}
         }
     }
     Some(after)

@@ -16,6 +16,7 @@ use url::Url;
 
 use super::all_rows;
 use super::app::{App, Store, world};
+use super::checks::Database;
 
 pub struct Life {
     pub app: App,
@@ -31,8 +32,10 @@ impl Life {
         Self::with(world(), Arc::new(MemoryBackend::default())).await
     }
 
-    pub async fn with(world: World, backend: Arc<dyn Backend>) -> Self {
-        let app = App::with(world, Arc::clone(&backend), |config| {
+    pub async fn with(world: World, database: impl Into<Database>) -> Self {
+        let database = database.into();
+        let backend = Arc::clone(&database.backend);
+        let app = App::with(world, database, |config| {
             config.user_scopes = "search:read".into();
         })
         .await;

@@ -167,7 +167,7 @@ pub(crate) async fn a_departure_that_another_worker_put_off_is_not_due(db: Db) {
     };
     // Where an index lags of itself, it comes late.
     until("the departure is due", async || due(&store).await == 1).await;
-    let lagging = Lagging::since(Arc::clone(&db.backend), after(60)).await;
+    let lagging = Lagging::since(Arc::clone(&db.backend), db.app.as_str(), after(60)).await;
     let late = db.store_over(lagging, local()).await;
     assert_eq!(due(&late).await, 1);
     let later = store.postpone(&note, after(120)).await.expect("answers");

@@ -153,7 +153,7 @@ impl Search<'_> {
                     match change {
                         Change::Put { slot, row, .. } => after[place(slot)] = Some(row.version),
                         Change::Delete { slot, .. } => after[place(slot)] = None,
-                        Change::Clear => {}
+                        Change::Check { .. } | Change::Clear => {}
                     }
                 }
                 Some(after)

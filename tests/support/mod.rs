@@ -18,26 +18,42 @@ pub mod rotation;
 
 use std::sync::Arc;
 
-use slack_installs::backend::{Backend, Change, Cursor, Expect, Key, Row, Version};
+use slack_installs::backend::{Backend, Change, Cursor, Expect, Key, Row, Scope, Version};
 use slack_installs::{ClientId, Clock, EncryptedStore, KeyProvider};
 
+use checks::Database;
 use installs::noon;
 use providers::master_key;
+use tokio::sync::OnceCell;
 
 /// A database, and an app in it that nobody else has: so checks can share one database.
 #[derive(Clone, Debug)]
 pub(crate) struct Db {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) app: ClientId,
+    database: Database,
+    /// With a cache, all stores of one master key are those of one process.
+    process: Arc<OnceCell<Store>>,
 }
 
 /// The store as most tests use it.
 pub(crate) type Store = EncryptedStore<Arc<dyn Backend>>;
 
 impl Db {
-    pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
+    pub(crate) fn new(database: impl Into<Database>) -> Self {
         let app = ClientId::new(format!("{:?}", Version::mint())).expect("hex digits are allowed");
-        Self { backend, app }
+        Self::of(app, database)
+    }
+
+    /// The database of an app that is known.
+    pub(crate) fn of(app: ClientId, database: impl Into<Database>) -> Self {
+        let database = database.into();
+        Self {
+            backend: Arc::clone(&database.backend),
+            app,
+            database,
+            process: Arc::default(),
+        }
     }
 
     /// The same database, and an app whose id only begins like this one's.
@@ -45,13 +61,20 @@ impl Db {
         let app = ClientId::new(format!("{}1", self.app)).expect("a digit is allowed");
         Self {
             app,
+            process: Arc::default(),
             ..self.clone()
         }
     }
 
-    /// A process of the app that opens the store.
+    /// A process of the app that opens the store; the same one if it has a cache.
     pub(crate) async fn store(&self) -> Store {
-        self.store_with(master_key()).await
+        match self.database.cache {
+            None => self.store_with(master_key()).await,
+            Some(_) => {
+                let open = || self.store_with(master_key());
+                self.process.get_or_init(open).await.clone()
+            }
+        }
     }
 
     pub(crate) async fn store_with(
@@ -73,9 +96,17 @@ impl Db {
     ) -> EncryptedStore<B> {
         let opened = EncryptedStore::open(backend, provider, self.app.clone()).await;
         // A store sweeps by its clock, so the system's would take these tests' states away.
-        opened
-            .expect("the database answers and the master key fits")
+        let store = opened.expect("the database answers and the master key fits");
+        self.database
+            .process(store)
             .with_clock(Clock::from_fn(noon))
+    }
+
+    /// Waits until no cache keeps what the database had before.
+    async fn pass_caches(&self) {
+        if let Some(options) = self.database.cache {
+            tokio::time::sleep(options.max_age).await;
+        }
     }
 
     /// All rows of this app, in the order of their keys.
@@ -115,6 +146,7 @@ impl Db {
             .commit(&key.partition, &[put])
             .await
             .expect("the database answers");
+        self.pass_caches().await;
     }
 
     /// Removes a row as somebody does who can write the database.
@@ -127,6 +159,7 @@ impl Db {
             .commit(&key.partition, &[delete])
             .await
             .expect("the database answers");
+        self.pass_caches().await;
     }
 }
 
@@ -135,7 +168,8 @@ pub(crate) async fn all_rows(backend: &dyn Backend) -> Vec<(Key, Row)> {
     let mut rows = Vec::new();
     let mut from: Option<Cursor> = None;
     loop {
-        let page = backend.scan(from, 100).await.expect("the database answers");
+        let page = backend.scan(&Scope::Everything, from, 100).await;
+        let page = page.expect("the database answers");
         rows.extend(page.rows);
         from = page.next;
         if from.is_none() {

@@ -50,8 +50,8 @@ impl Stage {
         let start = Instant::now();
         let clock = Clock::from_fn(move || epoch() + start.elapsed());
         let fake = FakeSlack::in_process(World::default().with_seed(1).with_clock(clock));
-        let database = Database::plain(Arc::new(MemoryBackend::default()));
-        Self::process_of(fake, database).await
+        let backend = Arc::new(MemoryBackend::default());
+        Self::process_of(fake, backend.into()).await
     }
 
     /// On a clock that stands unless the test moves it, for databases that take their own time;
@@ -69,10 +69,11 @@ impl Stage {
     }
 
     async fn process_of(fake: FakeSlack, database: Database) -> Self {
-        let backend = Arc::new(Flaky::new(database.process(), Faults::none()));
+        let backend = Arc::clone(&database.backend);
+        let backend = Arc::new(Flaky::new(backend, Faults::none()));
         let provider = LocalKeyProvider::new(master_key());
         let store = EncryptedStore::open(backend, provider, fake.client_id()).await;
-        let store = store.expect("the database answers");
+        let store = database.process(store.expect("the database answers"));
         Self {
             fake,
             store,
@@ -286,8 +287,13 @@ impl RotationStore for Dying {
         self.0.chains(from, limit).await
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<ChainKey>, Error> {
-        self.0.due(now, limit).await
+    async fn due(
+        &self,
+        now: SystemTime,
+        from: Option<ListCursor>,
+        limit: usize,
+    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error> {
+        self.0.due(now, from, limit).await
     }
 
     async fn sweep(&self) -> Result<usize, Error> {

@@ -56,8 +56,7 @@ macro_rules! rotation_behaviour {
             async fn $check() {
                 // Whatever comes beside the backend lives as long as the check.
                 let (backend, _alive) = $open().await;
-                let database = $crate::support::checks::Database::plain(backend);
-                $crate::rotation_behaviour::$check(database).await;
+                $crate::rotation_behaviour::$check(backend.into()).await;
             }
         )*
     };

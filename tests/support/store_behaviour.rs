@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use slack_installs::backend::{Backend, Change, Expect, Partition, Row, Slot, Version};
+use slack_installs::backend::{Backend, Change, Due, Expect, Partition, Row, Slot, Version};
 use slack_installs::store::{Error, Facts, ListCursor, RotationStore, StateId};
 use slack_installs::{
     Clock, Delete, EncryptedStore, Installation, InstallationKey, InstallationStore, StateStore,
@@ -1114,11 +1114,14 @@ pub(crate) async fn what_is_due_is_found_behind_the_rows_of_other_apps(db: Db) {
     installation.bot.as_mut().expect("a bot").grant = rotating("xoxe.xoxb-1-a", "xoxe-1-a");
     put(&store, installation).await;
     let chain = db.row("T1", "bot").await;
-    let due_at = chain.1.due_at.expect("it rotates");
+    let due = chain.1.due.expect("it rotates");
     let abandoned = Partition::new(format!("{}/T1", db.look_alike().app)).expect("a name");
     let row = |_| Row {
         version: Version::mint(),
-        due_at: Some(due_at - Duration::from_secs(3600)),
+        due: Some(Due {
+            at: due.at - Duration::from_secs(3600),
+            ..due
+        }),
         ..chain.1.clone()
     };
     for page in 0..2 {
@@ -1134,17 +1137,14 @@ pub(crate) async fn what_is_due_is_found_behind_the_rows_of_other_apps(db: Db) {
     }
     // Where an index lags, a hint may come late.
     until("the chain is due", async || {
-        let due = RotationStore::due(&store, due_at, 5).await;
-        let due = due.expect("the store answers");
-        due.iter().any(|key| key.tenant == workspace_key("T1"))
+        let found = RotationStore::due(&store, due.at, None, 5).await;
+        let (found, _) = found.expect("the store answers");
+        found.iter().any(|key| key.tenant == workspace_key("T1"))
     })
     .await;
-    assert_eq!(
-        RotationStore::due(&store, due_at - Duration::from_secs(1), 5)
-            .await
-            .expect("the store answers"),
-        []
-    );
+    let early = due.at - Duration::from_secs(1);
+    let found = RotationStore::due(&store, early, None, 5).await;
+    assert_eq!(found.expect("the store answers"), (Vec::new(), None));
 }
 
 const STATE: StateId = StateId([7; 32]);
