@@ -220,6 +220,35 @@ pub struct AuthorizeResult {
 }
 
 impl AuthorizeResult {
+    /// A result as a handler gets it, for your tests: the installation, for a request of its own
+    /// workspace.
+    ///
+    /// ```
+    /// use slack_installs::{AuthorizeResult, Installation};
+    ///
+    /// fn authorized(installation: Installation) -> AuthorizeResult {
+    ///     AuthorizeResult::of(installation)
+    /// }
+    /// ```
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn of(installation: Installation) -> Self {
+        let key = installation.key();
+        let tenant = Tenant::new(key.enterprise().cloned(), key.team().cloned(), key.is_org());
+        Self {
+            tenant: tenant.expect("a key has at least one id"),
+            resolved_via: ResolvedVia::Named,
+            installation,
+        }
+    }
+
+    /// Returns the key of the installation: what your app's own tables should be keyed by. It
+    /// stays the same when a workspace joins an organisation.
+    #[must_use]
+    pub fn installation_key(&self) -> InstallationKey {
+        self.installation.key()
+    }
+
     /// The bot, if the app has one there.
     #[must_use]
     pub fn bot(&self) -> Option<&Bot> {

@@ -32,8 +32,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use crate::authorize::AuthorizeResult;
+use crate::gate::Reply;
 use crate::oauth::{INSTALL_PATH, InstallProvider};
 use crate::request::VerifiedRequest;
+use crate::secret::AccessToken;
 use crate::tower::Authorization;
 
 /// Routes for the install flow: `/slack/install`, and a callback at the path of each redirect URL
@@ -91,6 +93,85 @@ impl Deref for Verified {
 
     fn deref(&self) -> &VerifiedRequest {
         &self.0
+    }
+}
+
+/// The bot's token, in the workspace of this request. Needs
+/// [`SlackLayer`](crate::tower::SlackLayer) around the route.
+///
+/// Where the app has no bot, the handler does not run: a person who typed a command reads that the
+/// app is not installed.
+#[derive(Clone, Debug)]
+pub struct BotToken(pub AccessToken);
+
+impl Deref for BotToken {
+    type Target = AccessToken;
+
+    fn deref(&self) -> &AccessToken {
+        &self.0
+    }
+}
+
+/// The token of the user who acted. Needs [`SlackLayer`](crate::tower::SlackLayer) around the
+/// route.
+///
+/// Where that user has not authorised the app, the handler does not run. To run it anyway, extract
+/// [`Authorized`] and ask for its [`user_token`](AuthorizeResult::user_token).
+#[derive(Clone, Debug)]
+pub struct UserToken(pub AccessToken);
+
+impl Deref for UserToken {
+    type Target = AccessToken;
+
+    fn deref(&self) -> &AccessToken {
+        &self.0
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for BotToken {
+    type Rejection = TokenMissing;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, TokenMissing> {
+        token(parts, AuthorizeResult::bot_token).map(Self)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for UserToken {
+    type Rejection = TokenMissing;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, TokenMissing> {
+        token(parts, AuthorizeResult::user_token).map(Self)
+    }
+}
+
+fn token(
+    parts: &Parts,
+    of: fn(&AuthorizeResult) -> Option<&AccessToken>,
+) -> Result<AccessToken, TokenMissing> {
+    let Authorization {
+        request,
+        authorized,
+    } = authorization(parts).map_err(TokenMissing::Layer)?;
+    let token = of(authorized).cloned();
+    token.ok_or_else(|| TokenMissing::Token(Reply::without_token(request)))
+}
+
+/// Why a handler that needs a token does not run.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum TokenMissing {
+    /// The route has no [`SlackLayer`](crate::tower::SlackLayer) around it.
+    Layer(LayerMissing),
+    /// There is no such token; this is the response for Slack.
+    Token(Reply),
+}
+
+impl IntoResponse for TokenMissing {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Layer(missing) => missing.into_response(),
+            Self::Token(reply) => (reply.status, reply.text).into_response(),
+        }
     }
 }
 

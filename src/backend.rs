@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::random;
 pub use crate::seal::Sealed;
 
+mod by_url;
 #[cfg(feature = "testing")]
 pub mod conformance;
 #[cfg(feature = "dynamodb")]
@@ -42,6 +43,7 @@ mod sqlite;
 
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisBackend, RedisOpenError, RedisOptions};
+pub use by_url::{ConnectError, connect};
 #[cfg(feature = "dynamodb")]
 pub use dynamodb::{DynamoDbBackend, DynamoDbOpenError};
 #[cfg(feature = "testing")]

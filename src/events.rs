@@ -96,6 +96,18 @@ pub trait LifecycleHooks: fmt::Debug + Send + Sync + 'static {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 }
 
+#[async_trait::async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<H: LifecycleHooks + ?Sized> LifecycleHooks for Arc<H> {
+    async fn uninstalled(
+        &self,
+        departure: &Departure,
+        is_installed_again: bool,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        (**self).uninstalled(departure, is_installed_again).await
+    }
+}
+
 /// What was done about an event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]

@@ -54,12 +54,14 @@
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+mod app;
 mod authorize;
 mod caught;
 mod causes;
 mod clock;
 mod encrypted;
 mod events;
+mod gate;
 mod installation;
 mod random;
 mod seal;
@@ -72,6 +74,7 @@ pub mod axum;
 pub mod backend;
 pub mod oauth;
 pub mod operate;
+pub mod prelude;
 pub mod replay;
 pub mod request;
 pub mod rotation;
@@ -81,10 +84,12 @@ pub mod store;
 #[cfg(feature = "tower")]
 pub mod tower;
 
+pub use app::{AppError, SlackApp, SlackAppBuilder};
 pub use authorize::{AuthorizeError, AuthorizeResult, Authorizer};
 pub use clock::Clock;
 pub use encrypted::{CacheOptions, Copied, CopyError, EncryptedStore, OpenError, Pruned, Verified};
 pub use events::{Handled, Lifecycle, LifecycleError, LifecycleHooks};
+pub use gate::{Admitted, Authorization, Reply};
 pub use installation::{
     Bot, Enterprise, Grant, Hold, Home, IncomingWebhook, Installation, Revision, Scopes, Team, User,
 };
@@ -95,6 +100,6 @@ pub use seal::{
 };
 pub use store::{Delete, Departure, InstallationStore, LifecycleStore, SeenStore, StateStore};
 pub use tenant::{
-    AppId, BotId, ClientId, ClientIdError, EnterpriseId, IdError, InstallationKey, MAX_ID_LEN,
-    NoTenant, ResolvedVia, TeamId, Tenant, UserId,
+    AppId, BotId, ClientId, ClientIdError, EnterpriseId, IdError, InstallationKey,
+    InstallationKeyError, MAX_ID_LEN, NoTenant, ResolvedVia, TeamId, Tenant, UserId,
 };

@@ -123,11 +123,27 @@ impl Installed {
 /// Neither has any: what goes wrong inside is the host's to handle.
 #[async_trait::async_trait]
 pub trait InstallHooks: fmt::Debug + Send + Sync + 'static {
-    /// An installation was stored.
-    async fn installed(&self, installed: &Installed);
+    /// Called after an installation was stored. Does nothing by default.
+    async fn installed(&self, installed: &Installed) {
+        let _ = installed;
+    }
 
-    /// A flow failed.
-    async fn failed(&self, error: &Error);
+    /// Called after a flow failed. Does nothing by default.
+    async fn failed(&self, error: &Error) {
+        let _ = error;
+    }
+}
+
+#[async_trait::async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<H: InstallHooks + ?Sized> InstallHooks for Arc<H> {
+    async fn installed(&self, installed: &Installed) {
+        (**self).installed(installed).await;
+    }
+
+    async fn failed(&self, error: &Error) {
+        (**self).failed(error).await;
+    }
 }
 
 /// Takes people through Slack's OAuth v2 flow. Cheap to clone.

@@ -3,6 +3,7 @@
 //! Each has one way out, `expose()`, which is easy to search for.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ring::digest;
 use thiserror::Error;
@@ -12,7 +13,10 @@ use zeroize::Zeroizing;
 macro_rules! secret {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        pub struct $name(Zeroizing<String>);
+        ///
+        /// A clone shares the text; it is wiped when the last one is dropped.
+        #[derive(Clone)]
+        pub struct $name(Arc<Zeroizing<String>>);
 
         impl $name {
             /// The secret itself. Whoever calls this answers for where it goes.
@@ -71,7 +75,7 @@ impl AccessToken {
             .any(|kind| bare.starts_with(kind))
         {
             true => Err(SecretError::NotStorable),
-            false => Ok(Self(token)),
+            false => Ok(Self(Arc::new(token))),
         }
     }
 }
@@ -83,7 +87,7 @@ impl ClientSecret {
     ///
     /// [`SecretError`] if it is empty, over [`MAX_SECRET_LEN`] or not visible ASCII.
     pub fn new(secret: impl Into<String>) -> Result<Self, SecretError> {
-        Ok(Self(plausible("client secret", secret.into())?))
+        Ok(Self(Arc::new(plausible("client secret", secret.into())?)))
     }
 }
 
@@ -94,7 +98,7 @@ impl Code {
     ///
     /// [`SecretError`] if it is empty, over [`MAX_SECRET_LEN`] or not visible ASCII.
     pub fn new(code: impl Into<String>) -> Result<Self, SecretError> {
-        Ok(Self(plausible("code", code.into())?))
+        Ok(Self(Arc::new(plausible("code", code.into())?)))
     }
 }
 
@@ -105,7 +109,7 @@ impl RefreshToken {
     ///
     /// [`SecretError`] if it is empty, over [`MAX_SECRET_LEN`] or not visible ASCII.
     pub fn new(token: impl Into<String>) -> Result<Self, SecretError> {
-        Ok(Self(plausible("refresh token", token.into())?))
+        Ok(Self(Arc::new(plausible("refresh token", token.into())?)))
     }
 }
 
@@ -116,7 +120,7 @@ impl SigningSecret {
     ///
     /// [`SecretError`] if it is empty, over [`MAX_SECRET_LEN`] or not visible ASCII.
     pub fn new(secret: impl Into<String>) -> Result<Self, SecretError> {
-        Ok(Self(plausible("signing secret", secret.into())?))
+        Ok(Self(Arc::new(plausible("signing secret", secret.into())?)))
     }
 }
 
@@ -127,7 +131,7 @@ impl WebhookUrl {
     ///
     /// [`SecretError`] if it is empty, over [`MAX_SECRET_LEN`] or not visible ASCII.
     pub fn new(url: impl Into<String>) -> Result<Self, SecretError> {
-        Ok(Self(plausible("webhook URL", url.into())?))
+        Ok(Self(Arc::new(plausible("webhook URL", url.into())?)))
     }
 }
 

@@ -21,6 +21,14 @@ pub(crate) use lifecycle::MAX_REASON;
 pub use lifecycle::{Access, Departure, LifecycleStore, PendingDeparture};
 pub use seen::{Claim, SeenId, SeenStore};
 
+/// Everything that an app keeps: the five ports of one store. Any type that has all of them has
+/// this one.
+///
+/// [`EncryptedStore`](crate::EncryptedStore) has it over any backend.
+pub trait Store: LifecycleStore + RotationStore + SeenStore + StateStore {}
+
+impl<S> Store for S where S: LifecycleStore + RotationStore + SeenStore + StateStore {}
+
 /// Keeps installations: store, fetch and delete by `(enterprise_id, team_id)`.
 ///
 /// [`EncryptedStore`](crate::EncryptedStore) implements it over any backend.

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -187,6 +188,9 @@ pub struct ClientIdError;
 /// organisation later and keeps its team id when it does. So two keys are equal when they name
 /// the same tenant, and the enterprise id beside a team id is information, not identity.
 ///
+/// Your app should key its own tables by this. As text, and in serde's formats, it is the id that
+/// identifies the tenant: `T…` or `E…`.
+///
 /// ```
 /// use slack_installs::{EnterpriseId, InstallationKey, TeamId};
 ///
@@ -196,7 +200,8 @@ pub struct ClientIdError;
 /// assert_eq!(before, after);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct InstallationKey {
     enterprise: Option<EnterpriseId>,
     team: Option<TeamId>,
@@ -298,11 +303,45 @@ impl From<EnterpriseId> for InstallationKey {
     }
 }
 
+impl FromStr for InstallationKey {
+    type Err = InstallationKeyError;
+
+    fn from_str(id: &str) -> Result<Self, InstallationKeyError> {
+        match (TeamId::new(id), EnterpriseId::new(id)) {
+            (Ok(team), _) => Ok(Self::workspace(team)),
+            (_, Ok(enterprise)) => Ok(Self::org(enterprise)),
+            _ => Err(InstallationKeyError),
+        }
+    }
+}
+
+impl TryFrom<String> for InstallationKey {
+    type Error = InstallationKeyError;
+
+    fn try_from(id: String) -> Result<Self, InstallationKeyError> {
+        id.parse()
+    }
+}
+
+impl From<InstallationKey> for String {
+    fn from(key: InstallationKey) -> Self {
+        key.id().to_owned()
+    }
+}
+
 impl From<TeamId> for InstallationKey {
     fn from(team: TeamId) -> Self {
         Self::workspace(team)
     }
 }
+
+/// A text that is no tenant's id. The text itself is not repeated.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[error(
+    "not a tenant's id: expected a workspace's (`T` and then capital letters or digits) or an \
+     organisation's (`E…`)"
+)]
+pub struct InstallationKeyError;
 
 /// Neither an enterprise id nor a team id.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -494,6 +533,32 @@ mod tests {
     fn an_id_error_never_repeats_the_text() {
         let error = TeamId::new("xoxb-canary").expect_err("not an id");
         assert!(!format!("{error} {error:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_key_is_its_id_as_text_and_in_json() {
+        for id in ["T0ALPHA0001", "E0GRID00001"] {
+            let key: InstallationKey = id.parse().expect("an id");
+            assert_eq!(key.to_string(), id);
+            assert_eq!(key.is_org(), id.starts_with('E'));
+            let json = serde_json::to_string(&key).expect("a string");
+            assert_eq!(json, format!("\"{id}\""));
+            let read: InstallationKey = serde_json::from_str(&json).expect("an id");
+            assert_eq!(read, key);
+        }
+        for odd in [
+            "",
+            "T",
+            "U0ADMIN0001",
+            "T0ALPHA0001/U1",
+            "t0alpha0001",
+            "xoxb-canary",
+        ] {
+            let error = odd.parse::<InstallationKey>().expect_err("no tenant's id");
+            assert!(!format!("{error} {error:?}").contains("canary"));
+            let json = serde_json::from_str::<InstallationKey>(&format!("\"{odd}\""));
+            assert!(json.is_err(), "{odd}");
+        }
     }
 
     #[test]

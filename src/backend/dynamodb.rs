@@ -60,6 +60,7 @@ mod open;
 mod refusal;
 mod schema;
 mod table;
+mod url;
 mod write;
 
 pub use checks::DynamoDbOpenError;

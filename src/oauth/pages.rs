@@ -1,6 +1,7 @@
 //! What the person sees at the end of the flow.
 
 use std::fmt;
+use std::sync::Arc;
 
 use http::StatusCode;
 use url::Url;
@@ -27,12 +28,27 @@ use crate::slack::ErrorClass;
 ///
 /// None.
 pub trait Pages: fmt::Debug + Send + Sync + 'static {
-    /// After an installation was stored.
-    fn installed(&self, installed: &Installed) -> Page;
+    /// Returns the page after an installation was stored. [`DefaultPages`]' by default.
+    fn installed(&self, installed: &Installed) -> Page {
+        DefaultPages.installed(installed)
+    }
 
-    /// After a flow failed. [`Error::NoState`] never comes here: the person is sent through the
-    /// app's own flow.
-    fn failed(&self, error: &Error) -> Page;
+    /// Returns the page after a flow failed. [`DefaultPages`]' by default. It is never called with
+    /// [`Error::NoState`]: the person is sent through the app's own flow.
+    fn failed(&self, error: &Error) -> Page {
+        DefaultPages.failed(error)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<P: Pages + ?Sized> Pages for Arc<P> {
+    fn installed(&self, installed: &Installed) -> Page {
+        (**self).installed(installed)
+    }
+
+    fn failed(&self, error: &Error) -> Page {
+        (**self).failed(error)
+    }
 }
 
 /// A page, or another place to go.

@@ -1,6 +1,7 @@
 //! Who may install: the host's say, after the exchange and before anything is stored.
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -50,6 +51,14 @@ use crate::slack::SlackClient;
 pub trait InstallPolicy: fmt::Debug + Send + Sync + 'static {
     /// Whether this may be installed.
     async fn judge(&self, candidate: &Candidate<'_>) -> Verdict;
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<P: InstallPolicy + ?Sized> InstallPolicy for Arc<P> {
+    async fn judge(&self, candidate: &Candidate<'_>) -> Verdict {
+        (**self).judge(candidate).await
+    }
 }
 
 /// An installation that has tokens and is not stored yet.

@@ -21,7 +21,7 @@ use crate::secret::{AccessToken, ClientSecret, Code, RefreshToken};
 use crate::tenant::{ClientId, UserId};
 
 /// What Slack knows the app by.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ClientCredentials {
     /// The client id, from *Basic Information*.
     pub client_id: ClientId,

@@ -1,0 +1,371 @@
+//! An app from its parts.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+use super::env;
+use super::error::AppError;
+use super::{Parts, SlackApp};
+use crate::authorize::Authorizer;
+use crate::backend;
+use crate::clock::Clock;
+use crate::encrypted::{CacheOptions, EncryptedStore};
+use crate::events::{Lifecycle, LifecycleHooks};
+use crate::gate::Gate;
+use crate::installation::Scopes;
+use crate::oauth::{
+    InstallConfig, InstallHooks, InstallPolicy, InstallProvider, Pages, RedirectUri,
+};
+use crate::operate::Operator;
+use crate::replay::ReplayGuard;
+use crate::request::Verifier;
+use crate::rotation::{RotationConfig, TokenRotator};
+use crate::seal::{LocalKeyProvider, MasterKey};
+use crate::secret::{ClientSecret, SigningSecret};
+use crate::slack::{ClientCredentials, Environment, SlackClient};
+use crate::store::Store;
+use crate::tenant::{AppId, ClientId};
+
+/// A value that may be wrong.
+type Value<T> = Option<Result<T, AppError>>;
+
+/// Builds a [`SlackApp`]. What the environment has can be replaced by a method.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// use slack_installs::backend::MemoryBackend;
+/// use slack_installs::secret::{ClientSecret, SigningSecret};
+/// use slack_installs::slack::ClientCredentials;
+/// use slack_installs::{ClientId, EncryptedStore, LocalKeyProvider, MasterKey, SlackApp};
+///
+/// let client_id = ClientId::new("100000000001.200000000002")?;
+/// let keys = LocalKeyProvider::new(MasterKey::generate());
+/// let store = EncryptedStore::open(MemoryBackend::default(), keys, client_id.clone()).await?;
+/// let app = SlackApp::builder()
+///     .credentials(ClientCredentials {
+///         client_id,
+///         client_secret: ClientSecret::new("from-basic-information")?,
+///     })
+///     .signing_secret(SigningSecret::new("from-basic-information-too")?)
+///     .redirect_uri("https://bot.example.com/slack/oauth_redirect")
+///     .scopes("commands,chat:write")
+///     .store(store)
+///     .build()
+///     .await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Default)]
+#[must_use = "an app is built by `build`"]
+pub struct SlackAppBuilder {
+    pub(super) client_id: Value<ClientId>,
+    pub(super) client_secret: Value<ClientSecret>,
+    pub(super) master_key: Value<MasterKey>,
+    pub(super) redirect_uris: Vec<Result<RedirectUri, AppError>>,
+    pub(super) signing_secret: Value<SigningSecret>,
+    pub(super) url: Value<Zeroizing<String>>,
+    /// Redirect URLs of the builder's methods replace the environment's.
+    has_own_redirects: bool,
+    app_id: Option<AppId>,
+    cache: Option<CacheOptions>,
+    clock: Clock,
+    handles_once: bool,
+    install_hooks: Option<Arc<dyn InstallHooks>>,
+    is_pkce_app: bool,
+    is_strict: bool,
+    lifecycle_hooks: Option<Arc<dyn LifecycleHooks>>,
+    old_signing_secret: Option<SigningSecret>,
+    pages: Option<Arc<dyn Pages>>,
+    policy: Option<Arc<dyn InstallPolicy>>,
+    scopes: Scopes,
+    slack: Option<SlackClient>,
+    store: Option<Arc<dyn Store>>,
+    user_scopes: Scopes,
+}
+
+impl SlackAppBuilder {
+    /// Sets the app's client id and secret.
+    pub fn credentials(mut self, credentials: ClientCredentials) -> Self {
+        self.client_id = Some(Ok(credentials.client_id));
+        self.client_secret = Some(Ok(credentials.client_secret));
+        self
+    }
+
+    /// Sets the app's signing secret.
+    pub fn signing_secret(mut self, secret: SigningSecret) -> Self {
+        self.signing_secret = Some(Ok(secret));
+        self
+    }
+
+    /// Also accepts requests that are signed with this secret, while the signing secret is being
+    /// replaced.
+    pub fn old_signing_secret(mut self, secret: SigningSecret) -> Self {
+        self.old_signing_secret = Some(secret);
+        self
+    }
+
+    /// Adds a redirect URL, as configured at Slack. The first one is the default.
+    pub fn redirect_uri(mut self, uri: impl AsRef<str>) -> Self {
+        if !self.has_own_redirects {
+            self.redirect_uris.clear();
+            self.has_own_redirects = true;
+        }
+        let uri = env::redirect_uri("the redirect URL", uri.as_ref());
+        self.redirect_uris.push(uri);
+        self
+    }
+
+    /// Sets the scopes of the bot. Without any, the app acts only as its users.
+    pub fn scopes(mut self, scopes: impl Into<Scopes>) -> Self {
+        self.scopes = scopes.into();
+        self
+    }
+
+    /// Sets the scopes of the installing user's own token.
+    pub fn user_scopes(mut self, scopes: impl Into<Scopes>) -> Self {
+        self.user_scopes = scopes.into();
+        self
+    }
+
+    /// Sets the app's id: tokens and requests of any other app are then refused.
+    pub fn app_id(mut self, app_id: AppId) -> Self {
+        self.app_id = Some(app_id);
+        self
+    }
+
+    /// Sets the store, instead of a database URL and a master key: for another key provider, or
+    /// for a backend with options of its own.
+    pub fn store(mut self, store: impl Store) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Sets the database by its URL ([`backend::connect`] has the forms).
+    pub fn database(mut self, url: impl Into<String>) -> Self {
+        self.url = Some(Ok(Zeroizing::new(url.into())));
+        self
+    }
+
+    /// Sets the master key, under which the data keys in the database are sealed.
+    pub fn master_key(mut self, key: MasterKey) -> Self {
+        self.master_key = Some(Ok(key));
+        self
+    }
+
+    /// Keeps sealed rows in memory for a moment, in a store that is opened by a URL
+    /// ([`EncryptedStore::with_cache`] has what that means).
+    pub fn cache(mut self, options: CacheOptions) -> Self {
+        self.cache = Some(options);
+        self
+    }
+
+    /// Sets the client for Slack's Web API: another environment, or a transport of your own.
+    pub fn slack(mut self, slack: SlackClient) -> Self {
+        self.slack = Some(slack);
+        self
+    }
+
+    /// Sets the clock of all parts, for tests.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Sets the hooks that hear of uninstallations, durably and at least once.
+    pub fn lifecycle_hooks(mut self, hooks: impl LifecycleHooks) -> Self {
+        self.lifecycle_hooks = Some(Arc::new(hooks));
+        self
+    }
+
+    /// Sets the hooks that hear of installations.
+    pub fn install_hooks(mut self, hooks: impl InstallHooks) -> Self {
+        self.install_hooks = Some(Arc::new(hooks));
+        self
+    }
+
+    /// Sets who may install the app.
+    pub fn install_policy(mut self, policy: impl InstallPolicy) -> Self {
+        self.policy = Some(Arc::new(policy));
+        self
+    }
+
+    /// Sets the pages that people see at the end of the install flow.
+    pub fn pages(mut self, pages: impl Pages) -> Self {
+        self.pages = Some(Arc::new(pages));
+        self
+    }
+
+    /// Hands each request to your handlers once: a repetition by Slack, or a replay, gets an
+    /// empty response. Costs two commits a request.
+    pub fn handle_once(mut self) -> Self {
+        self.handles_once = true;
+        self
+    }
+
+    /// Waits for the refresh of every token that is due, even while the old one still works.
+    pub fn strict_rotation(mut self) -> Self {
+        self.is_strict = true;
+        self
+    }
+
+    /// States that the app has PKCE enabled at Slack, so that its refresh tokens end after 30 days
+    /// (`docs.slack.dev/authentication/using-pkce`): idle ones are refreshed after 20.
+    pub fn pkce_app(mut self) -> Self {
+        self.is_pkce_app = true;
+        self
+    }
+
+    /// Builds the app: opens the database and its keys, and checks the configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`AppError`] names the thing, the cause and the remedy.
+    pub async fn build(mut self) -> Result<SlackApp, AppError> {
+        let credentials = ClientCredentials {
+            client_id: required(self.client_id.take(), env::CLIENT_ID, BASIC_INFORMATION)?,
+            client_secret: required(
+                self.client_secret.take(),
+                env::CLIENT_SECRET,
+                BASIC_INFORMATION,
+            )?,
+        };
+        let signing_secret = required(
+            self.signing_secret.take(),
+            env::SIGNING_SECRET,
+            BASIC_INFORMATION,
+        )?;
+        let mut redirect_uris = Vec::new();
+        for uri in std::mem::take(&mut self.redirect_uris) {
+            redirect_uris.push(uri?);
+        }
+        let first = redirect_uris.first().cloned().ok_or(AppError::Missing {
+            variable: env::REDIRECT_URI,
+            remedy: "the redirect URL, as configured on the app's page OAuth & Permissions, or \
+                     call `redirect_uri`",
+        })?;
+        let store = self.opened(&credentials.client_id).await?;
+
+        let clock = self.clock;
+        let slack = self.slack;
+        let slack = slack.unwrap_or_else(|| SlackClient::new(Environment::commercial()));
+        let slack = slack.with_clock(clock.clone());
+
+        let mut config = InstallConfig::new(credentials.clone(), first, self.scopes);
+        config.redirect_uris = redirect_uris;
+        config.user_scopes = self.user_scopes;
+        config.app_id = self.app_id.clone();
+        let mut provider = InstallProvider::new(
+            config,
+            slack.clone(),
+            Arc::clone(&store),
+            Arc::clone(&store),
+        )?
+        .with_clock(clock.clone());
+        if let Some(hooks) = self.install_hooks {
+            provider = provider.with_hooks(hooks);
+        }
+        if let Some(policy) = self.policy {
+            provider = provider.with_policy(policy);
+        }
+        if let Some(pages) = self.pages {
+            provider = provider.with_pages(pages);
+        }
+
+        let rotation = RotationConfig {
+            strict: self.is_strict,
+            is_pkce_app: self.is_pkce_app,
+            ..RotationConfig::new(credentials.clone())
+        };
+        let rotator = TokenRotator::new(rotation, slack.clone(), Arc::clone(&store))
+            .with_clock(clock.clone());
+        let mut lifecycle =
+            Lifecycle::new(Arc::clone(&store), slack.clone()).with_clock(clock.clone());
+        if let Some(hooks) = self.lifecycle_hooks {
+            lifecycle = lifecycle.with_hooks(hooks);
+        }
+        let authorizer = Authorizer::new(Arc::clone(&store))
+            .with_rotator(&rotator)
+            .with_clock(clock.clone());
+        let operator = Operator::new(
+            Arc::clone(&store),
+            slack.clone(),
+            lifecycle.clone(),
+            credentials,
+        )
+        .with_clock(clock.clone());
+
+        let mut gate = Gate::new(authorizer, lifecycle.clone());
+        if self.handles_once {
+            let guard = ReplayGuard::new(Arc::clone(&store)).with_clock(clock.clone());
+            gate = gate.with_replay_guard(guard);
+        }
+        let mut verifier = Verifier::new(&signing_secret).with_clock(clock.clone());
+        if let Some(secret) = &self.old_signing_secret {
+            verifier = verifier.with_secret(secret);
+        }
+        if let Some(app_id) = self.app_id {
+            verifier = verifier.with_app_id(app_id);
+        }
+        Ok(SlackApp::new(Parts {
+            clock,
+            gate,
+            lifecycle,
+            operator,
+            provider,
+            rotator,
+            slack,
+            store,
+            verifier,
+            stop: watch::Sender::new(false),
+        }))
+    }
+
+    /// The store that was set, or the one at the URL.
+    async fn opened(&mut self, app: &ClientId) -> Result<Arc<dyn Store>, AppError> {
+        if let Some(store) = self.store.take() {
+            return Ok(store);
+        }
+        let url = required(
+            self.url.take(),
+            env::URL,
+            "the database, such as `sqlite:installations.sqlite3`, or call `store`",
+        )?;
+        let key = required(
+            self.master_key.take(),
+            env::MASTER_KEY,
+            "make one with `openssl rand -base64 32`, and keep it apart from the database; \
+             SLACK_INSTALLS_MASTER_KEY_FILE may name a file instead",
+        )?;
+        let backend = backend::connect(&url).await?;
+        let store = EncryptedStore::open(backend, LocalKeyProvider::new(key), app.clone()).await?;
+        let store = store.with_clock(self.clock.clone());
+        Ok(match self.cache {
+            Some(options) => Arc::new(store.with_cache(options)),
+            None => Arc::new(store),
+        })
+    }
+}
+
+impl fmt::Debug for SlackAppBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SlackAppBuilder")
+            .field("scopes", &self.scopes)
+            .field("user_scopes", &self.user_scopes)
+            .finish_non_exhaustive()
+    }
+}
+
+fn required<T>(
+    value: Value<T>,
+    variable: &'static str,
+    remedy: &'static str,
+) -> Result<T, AppError> {
+    value.unwrap_or(Err(AppError::Missing { variable, remedy }))
+}
+
+const BASIC_INFORMATION: &str = "copy it from the app's page Basic Information at \
+                                 https://api.slack.com/apps";

@@ -1,0 +1,232 @@
+//! The builder's values from the environment.
+
+use std::ffi::OsString;
+
+use zeroize::Zeroizing;
+
+use super::builder::SlackAppBuilder;
+use super::error::AppError;
+use crate::oauth::RedirectUri;
+use crate::seal::MasterKey;
+use crate::secret::{ClientSecret, SigningSecret};
+use crate::tenant::ClientId;
+
+pub(super) const CLIENT_ID: &str = "SLACK_CLIENT_ID";
+pub(super) const CLIENT_SECRET: &str = "SLACK_CLIENT_SECRET";
+pub(super) const MASTER_KEY: &str = "SLACK_INSTALLS_MASTER_KEY";
+pub(super) const MASTER_KEY_FILE: &str = "SLACK_INSTALLS_MASTER_KEY_FILE";
+pub(super) const REDIRECT_URI: &str = "SLACK_REDIRECT_URI";
+pub(super) const SIGNING_SECRET: &str = "SLACK_SIGNING_SECRET";
+pub(super) const URL: &str = "SLACK_INSTALLS_URL";
+
+/// Reads what is set. A wrong value is kept as an error, which `build` returns: the builder's
+/// method for the same thing may replace it.
+pub(super) fn read(variable: impl Fn(&str) -> Option<OsString>) -> SlackAppBuilder {
+    let text = |name: &'static str| match variable(name).filter(|value| !value.is_empty()) {
+        None => None,
+        Some(value) => Some(
+            value
+                .into_string()
+                .map(Zeroizing::new)
+                .map_err(|_| AppError::Value {
+                    name,
+                    shown: None,
+                    source: "it is not UTF-8".into(),
+                }),
+        ),
+    };
+    let mut builder = SlackAppBuilder::default();
+    builder.client_id = text(CLIENT_ID).map(|text| client_id(&text?));
+    builder.client_secret = text(CLIENT_SECRET)
+        .map(|text| ClientSecret::new(text?.trim()).map_err(|source| wrong(CLIENT_SECRET, source)));
+    builder.signing_secret = text(SIGNING_SECRET).map(|text| {
+        SigningSecret::new(text?.trim()).map_err(|source| wrong(SIGNING_SECRET, source))
+    });
+    builder.redirect_uris = text(REDIRECT_URI)
+        .map(|text| redirect_uri(REDIRECT_URI, &text?))
+        .into_iter()
+        .collect();
+    builder.url = text(URL);
+    builder.master_key =
+        match (text(MASTER_KEY), text(MASTER_KEY_FILE)) {
+            (Some(text), _) => Some(text.and_then(|text| {
+                MasterKey::parse(&text).map_err(|source| wrong(MASTER_KEY, source))
+            })),
+            (None, Some(path)) => Some(path.and_then(|path| {
+                MasterKey::from_file(&*path).map_err(|source| wrong(MASTER_KEY_FILE, source))
+            })),
+            (None, None) => None,
+        };
+    builder
+}
+
+/// A client id is two numbers. What else is set by mistake may be a secret, so only its beginning
+/// is shown.
+fn client_id(text: &str) -> Result<ClientId, AppError> {
+    let text = text.trim();
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_id = text
+        .split_once('.')
+        .is_some_and(|(one, other)| is_number(one) && is_number(other));
+    let refused = || AppError::Value {
+        name: CLIENT_ID,
+        shown: Some(beginning(text)),
+        source: "expected two numbers joined by a dot, from the app's page Basic Information"
+            .into(),
+    };
+    match is_id {
+        true => ClientId::new(text).map_err(|_| refused()),
+        false => Err(refused()),
+    }
+}
+
+pub(super) fn redirect_uri(name: &'static str, text: &str) -> Result<RedirectUri, AppError> {
+    let text = text.trim();
+    RedirectUri::new(text).map_err(|source| AppError::Value {
+        name,
+        shown: Some(format!("{text:?}")),
+        source: source.into(),
+    })
+}
+
+pub(super) fn wrong(
+    name: &'static str,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> AppError {
+    AppError::Value {
+        name,
+        shown: None,
+        source: source.into(),
+    }
+}
+
+/// The first characters of a value.
+fn beginning(text: &str) -> String {
+    let shown: String = text.chars().take(SHOWN).collect();
+    format!("`{}…`", shown.escape_debug())
+}
+
+/// Enough to recognise a value by, and too few to use it.
+const SHOWN: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: [(&str, &str); 6] = [
+        (CLIENT_ID, "100000000001.200000000002"),
+        (CLIENT_SECRET, "8f742231b10e8888abcd99yyyzzz85a5"),
+        (SIGNING_SECRET, "5a58zzzyyy99dcba8888e01b132247f8"),
+        (REDIRECT_URI, "https://bot.example.com/slack/oauth_redirect"),
+        (URL, "memory:"),
+        (MASTER_KEY, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
+    ];
+
+    fn with(changed: &str, value: Option<&str>) -> SlackAppBuilder {
+        read(|name| match name == changed {
+            true => value.map(Into::into),
+            false => {
+                let set = GOOD.iter().find(|(known, _)| *known == name);
+                set.map(|(_, value)| (*value).into())
+            }
+        })
+        .scopes("chat:write")
+    }
+
+    #[tokio::test]
+    async fn an_app_starts_from_its_variables() {
+        with("", None).build().await.expect("all are set");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_set_is_named_with_the_place_to_find_it() {
+        for (name, _) in GOOD {
+            for value in [None, Some("")] {
+                let error = with(name, value).build().await.expect_err("one is missing");
+                let text = format!("{error:?}");
+                assert!(text.starts_with(&format!("{name} is not set: ")), "{text}");
+                assert_eq!(text, error.to_string());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wrong_value_is_named_with_the_cause_and_never_shown_if_it_is_secret() {
+        for (name, value, expected) in [
+            (
+                CLIENT_ID,
+                "8f742231b10e8888abcd99yyyzzz85a5",
+                "SLACK_CLIENT_ID is `8f74…`: expected two numbers joined by a dot",
+            ),
+            (CLIENT_ID, "1.", "SLACK_CLIENT_ID is `1.…`"),
+            (CLIENT_ID, ".1", "SLACK_CLIENT_ID is `.1…`"),
+            (CLIENT_ID, "1.a", "SLACK_CLIENT_ID is `1.a…`"),
+            (
+                CLIENT_SECRET,
+                "a canary",
+                "SLACK_CLIENT_SECRET has a wrong value: not a client secret",
+            ),
+            (
+                SIGNING_SECRET,
+                "a canary",
+                "SLACK_SIGNING_SECRET has a wrong value: not a signing secret",
+            ),
+            (
+                REDIRECT_URI,
+                "http://bot.example.com/slack/oauth_redirect",
+                "SLACK_REDIRECT_URI is \"http://bot.example.com/slack/oauth_redirect\": not a \
+                 redirect URL",
+            ),
+            (
+                URL,
+                "mysql://root:canary@host",
+                "the app's database cannot be used: not a database URL",
+            ),
+            (
+                MASTER_KEY,
+                "canary",
+                "SLACK_INSTALLS_MASTER_KEY has a wrong value: the master key must be 32",
+            ),
+        ] {
+            let error = with(name, Some(value)).build().await.expect_err("wrong");
+            let text = format!("{error:?}");
+            assert!(text.starts_with(expected), "{text}");
+            assert!(!text.contains("canary") && !text.contains("b10e"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_key_of_a_file_serves_if_the_variable_is_not_set() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), GOOD[5].1).expect("a file");
+        let path = file.path().as_os_str();
+        let from = |path: OsString| {
+            read(move |name| match name {
+                MASTER_KEY => None,
+                MASTER_KEY_FILE => Some(path.clone()),
+                name => {
+                    let set = GOOD.iter().find(|(known, _)| *known == name);
+                    set.map(|(_, value)| (*value).into())
+                }
+            })
+            .scopes("chat:write")
+        };
+        from(path.into())
+            .build()
+            .await
+            .expect("the file has the key");
+        let error = from("/nowhere".into()).build().await.expect_err("no file");
+        let text = format!("{error:?}");
+        let expected = "SLACK_INSTALLS_MASTER_KEY_FILE has a wrong value: the master key's file";
+        assert!(text.starts_with(expected), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_method_of_the_builder_replaces_a_wrong_variable() {
+        with(REDIRECT_URI, Some("nonsense"))
+            .redirect_uri("https://bot.example.com/callback")
+            .build()
+            .await
+            .expect("the method came later");
+    }
+}

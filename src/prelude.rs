@@ -1,0 +1,13 @@
+//! The names that most apps need: `use slack_installs::prelude::*`.
+//!
+//! None of them hides a crate or a name of the standard library.
+
+pub use crate::app::{AppError, SlackApp};
+pub use crate::authorize::AuthorizeResult;
+#[cfg(feature = "axum")]
+pub use crate::axum::{Authorized, BotToken, UserToken, Verified};
+pub use crate::events::LifecycleHooks;
+pub use crate::installation::Scopes;
+pub use crate::oauth::{InstallHooks, Installed};
+pub use crate::store::{Departure, InstallationStore};
+pub use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};

@@ -1,0 +1,261 @@
+//! The front door: an app from its parts, what it serves and in what time, and its end.
+
+mod support;
+
+use std::future::{Future as _, pending};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::StatusCode;
+use slack_installs::backend::{
+    Backend, Change, Cursor, Error, MemoryBackend, Page, Partition, Queue, Row, Scope, Slot,
+};
+use slack_installs::request::{SocketModeConnection, VerifiedRequest};
+use slack_installs::slack::{ClientCredentials, SlackClient};
+use slack_installs::testing::FakeSlack;
+use slack_installs::{
+    DataKey, EncryptedStore, InstallationStore as _, KeyContext, KeyError, KeyProvider,
+    LocalKeyProvider, MasterKey, SlackApp, SlackAppBuilder,
+};
+use support::app::{ADA, ALPHA, App, key, world};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// A database or a key provider that stops responding when the test says so.
+#[derive(Clone, Debug)]
+struct Hanging<T> {
+    inner: Arc<T>,
+    hangs: watch::Receiver<bool>,
+}
+
+impl<T> Hanging<T> {
+    fn new(inner: T) -> (Self, watch::Sender<bool>) {
+        let (switch, hangs) = watch::channel(false);
+        let inner = Arc::new(inner);
+        (Self { inner, hangs }, switch)
+    }
+
+    async fn pass(&self) {
+        if *self.hangs.borrow() {
+            pending::<()>().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Hanging<MemoryBackend> {
+    async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
+        self.pass().await;
+        self.inner.read(partition, slots).await
+    }
+
+    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
+        self.pass().await;
+        self.inner.commit(partition, changes).await
+    }
+
+    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.pass().await;
+        self.inner.scan(scope, from, limit).await
+    }
+
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        self.pass().await;
+        self.inner.due(queue, now, from, limit).await
+    }
+}
+
+#[async_trait]
+impl KeyProvider for Hanging<LocalKeyProvider> {
+    async fn wrap(&self, key: &DataKey, context: &KeyContext<'_>) -> Result<Vec<u8>, KeyError> {
+        self.pass().await;
+        self.inner.wrap(key, context).await
+    }
+
+    async fn unwrap(&self, wrapped: &[u8], context: &KeyContext<'_>) -> Result<DataKey, KeyError> {
+        self.pass().await;
+        self.inner.unwrap(wrapped, context).await
+    }
+}
+
+fn builder(fake: &FakeSlack) -> SlackAppBuilder {
+    let slack = SlackClient::with_transport(fake.environment(), fake.transport());
+    SlackApp::builder()
+        .credentials(ClientCredentials {
+            client_id: fake.client_id(),
+            client_secret: fake.client_secret(),
+        })
+        .signing_secret(fake.signing_secret())
+        .redirect_uri(support::app::REDIRECT)
+        .scopes("commands,chat:write,users:read")
+        .slack(slack)
+        .clock(fake.clock())
+}
+
+/// An app in a workspace that has it, over Socket Mode.
+async fn installed() -> (App, SlackApp) {
+    let app = App::new().await;
+    app.install(ADA).await;
+    let front = builder(&app.fake).store(app.store.clone());
+    let front = front.build().await.expect("nothing is missing");
+    (app, front)
+}
+
+fn frame(fake: &FakeSlack, kind: &str, payload: &str) -> VerifiedRequest {
+    let frame = format!(r#"{{"envelope_id":"1","type":"{kind}","payload":{payload}}}"#);
+    let connection = SocketModeConnection::opened_with_app_token(fake.app_id());
+    let request = connection.receive(Bytes::from(frame)).expect("a frame");
+    request.expect("a frame with a request")
+}
+
+fn command(fake: &FakeSlack, team: &str) -> VerifiedRequest {
+    let payload = format!(r#"{{"team_id":"{team}","user_id":"{ADA}","command":"/x"}}"#);
+    frame(fake, "slash_commands", &payload)
+}
+
+fn event(fake: &FakeSlack, team: &str, kind: &str) -> VerifiedRequest {
+    let now = fake.clock().now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.expect("after 1970").as_secs();
+    let payload = format!(
+        r#"{{"type":"event_callback","team_id":"{team}","api_app_id":"{}","event_id":"Ev1",
+            "event_time":{now},"event":{{"type":"{kind}","user":"{ADA}"}},
+            "authorizations":[{{"enterprise_id":null,"team_id":"{team}","user_id":"{ADA}",
+            "is_bot":true,"is_enterprise_install":false}}]}}"#,
+        fake.app_id()
+    );
+    frame(fake, "events_api", &payload)
+}
+
+#[tokio::test]
+async fn socket_mode_gets_the_tokens_and_the_responses_of_the_layer() {
+    let (app, front) = installed().await;
+    let admitted = front.serve(command(&app.fake, ALPHA)).await;
+    let admitted = admitted.expect("the app is installed there");
+    let authorized = &admitted.authorization.authorized;
+    assert_eq!(authorized.installation_key(), key(ALPHA));
+    let stored = app.store.fetch(&key(ALPHA), None).await.expect("opens");
+    let stored = stored.expect("installed").bot.expect("a bot");
+    let token = authorized.bot_token().expect("a bot's token");
+    assert_eq!(token.expose(), stored.grant.access_token.expose());
+    admitted.done().await;
+
+    let reply = front.serve(command(&app.fake, "T0NOBODY001")).await;
+    let reply = reply.expect_err("not installed there");
+    assert_eq!(reply.status, StatusCode::OK);
+    assert_eq!(
+        reply.text,
+        "This app is not installed here. Please install it first."
+    );
+
+    assert!(app.fake.uninstall(ALPHA), "it was installed");
+    let reply = front
+        .serve(event(&app.fake, ALPHA, "app_uninstalled"))
+        .await;
+    let reply = reply.expect_err("the app handles it");
+    assert_eq!((reply.status, &*reply.text), (StatusCode::OK, ""));
+    let stored = app.store.fetch(&key(ALPHA), None).await.expect("answers");
+    assert!(stored.is_none(), "purged");
+}
+
+#[tokio::test]
+async fn each_request_is_handled_once_if_the_app_wants_it_so() {
+    let (app, _) = installed().await;
+    let front = builder(&app.fake).store(app.store.clone()).handle_once();
+    let front = front.build().await.expect("nothing is missing");
+    let message = || event(&app.fake, ALPHA, "message");
+    let first = front.serve(message()).await.expect("it is new");
+    let during = front
+        .serve(message())
+        .await
+        .expect_err("it is being handled");
+    assert_eq!(during.status, StatusCode::SERVICE_UNAVAILABLE);
+    first.failed().await;
+    let again = front.serve(message()).await.expect("it was not handled");
+    again.done().await;
+    let repeated = front.serve(message()).await.expect_err("it was handled");
+    assert_eq!((repeated.status, &*repeated.text), (StatusCode::OK, ""));
+}
+
+/// Slack's 3 s, less the network's and the handler's share.
+const TIME: Duration = Duration::from_millis(2500);
+
+#[tokio::test(start_paused = true)]
+async fn a_request_gets_its_response_in_time_though_the_database_hangs() {
+    let fake = FakeSlack::in_process(world());
+    let (backend, switch) = Hanging::new(MemoryBackend::default());
+    let keys = LocalKeyProvider::new(MasterKey::generate());
+    let store = EncryptedStore::open(backend, keys, fake.client_id()).await;
+    let front = builder(&fake).store(store.expect("opens")).build().await;
+    let front = front.expect("nothing is missing");
+    switch.send_replace(true);
+    everything_is_in_time(&fake, &front).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_gets_its_response_in_time_though_the_key_provider_hangs() {
+    let app = App::new().await;
+    app.install(ADA).await;
+    let (keys, switch) = Hanging::new(LocalKeyProvider::new(MasterKey::generate()));
+    let backend = MemoryBackend::default();
+    let store = EncryptedStore::open(backend, keys, app.fake.client_id()).await;
+    let store = store.expect("opens").with_clock(app.fake.clock());
+    let installation = app.store.fetch(&key(ALPHA), None).await.expect("opens");
+    let installation = installation.expect("installed");
+    store.store(&installation).await.expect("stored");
+    let front = builder(&app.fake).store(store).build().await;
+    let front = front.expect("nothing is missing");
+    switch.send_replace(true);
+    // No key is kept longer than this.
+    tokio::time::advance(Duration::from_secs(16 * 60)).await;
+    everything_is_in_time(&app.fake, &front).await;
+}
+
+async fn everything_is_in_time(fake: &FakeSlack, front: &SlackApp) {
+    for (request, status, text) in [
+        (
+            command(fake, ALPHA),
+            StatusCode::OK,
+            "This app is busy. Please try again in a moment.",
+        ),
+        (
+            event(fake, ALPHA, "message"),
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not done yet",
+        ),
+        (
+            event(fake, ALPHA, "app_uninstalled"),
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not done yet",
+        ),
+    ] {
+        let begun = Instant::now();
+        let reply = front.serve(request).await.expect_err("nothing responds");
+        assert_eq!((reply.status, &*reply.text), (status, text));
+        assert_eq!(begun.elapsed().as_millis(), TIME.as_millis());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_work_in_the_background_ends_with_the_app() {
+    let (_app, front) = installed().await;
+    let mut background = tokio::spawn(front.run());
+    let mut polled = pin!(&mut background);
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(matches!(polled.as_mut().poll(&mut context), Poll::Pending));
+    assert!(front.shutdown().await, "no refresh runs");
+    background.await.expect("it ends by itself");
+    // Also what is started late.
+    front.run().await;
+    assert!(front.shutdown().await, "again");
+}
