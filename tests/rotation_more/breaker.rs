@@ -9,7 +9,7 @@ use slack_installs::{InstallationKey, TokenRotator};
 use tokio::task::JoinSet;
 
 use super::support::rotation::Stage;
-use super::{REFRESH, fleet};
+use super::{REFRESH, Way, fleet, rotator_over};
 
 /// The first pause of the breaker.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -19,7 +19,8 @@ async fn refused(size: usize) -> (Stage, Vec<InstallationKey>, TokenRotator) {
     let stage = Stage::new(Rotation::default()).await;
     let tenants = fleet(&stage, size).await;
     stage.expire();
-    let rotator = stage.rotator();
+    // The database takes a moment, so that all who ask have the lease before the first one calls.
+    let rotator = rotator_over(&stage, |_| Way::Slow(Duration::from_millis(10)));
     stage
         .fake
         .inject(REFRESH, Fault::error("bad_client_secret"));

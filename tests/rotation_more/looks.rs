@@ -255,19 +255,27 @@ async fn a_worker_begins_so_many_refreshes_a_second() {
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_waits_while_slack_asks_to() {
-    let stage = Stage::new(Rotation::default()).await;
-    let tenants = fleet(&stage, 5).await;
-    stage.soften();
-    let calls = stage.fake.calls(REFRESH);
-    let wait = Duration::from_secs(60);
-    stage.fake.inject(REFRESH, Fault::rate_limited(wait));
-    let store = Arc::new(Watched::new(&stage, |_| (Duration::ZERO, None)));
-    let worker = working(&stage, &store, 5);
-    tokio::time::sleep(Duration::from_secs(58)).await;
-    assert_eq!(stage.fake.calls(REFRESH), calls + 1);
-    tokio::time::sleep(Duration::from_secs(15)).await;
-    worker.abort();
-    assert_eq!(stage.fake.calls(REFRESH), calls + 1 + tenants.len());
+    let limited = |seconds| Fault::rate_limited(Duration::from_secs(seconds));
+    for (fault, seconds) in [
+        (limited(60), 60),
+        // For how long is not said, or cannot be meant.
+        (Fault::error("ratelimited"), 30),
+        (limited(u64::MAX), 300),
+    ] {
+        let stage = Stage::new(Rotation::default()).await;
+        let tenants = fleet(&stage, 5).await;
+        stage.soften();
+        let calls = stage.fake.calls(REFRESH);
+        stage.fake.inject(REFRESH, fault);
+        let store = Arc::new(Watched::new(&stage, |_| (Duration::ZERO, None)));
+        let worker = working(&stage, &store, 5);
+        tokio::time::sleep(Duration::from_secs(seconds - 1)).await;
+        assert_eq!(stage.fake.calls(REFRESH), calls + 1, "{seconds} s");
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        worker.abort();
+        let expected = calls + 1 + tenants.len();
+        assert_eq!(stage.fake.calls(REFRESH), expected, "{seconds} s");
+    }
 }
 
 #[tokio::test(start_paused = true)]
