@@ -434,7 +434,7 @@ mod tests {
         watch.see(1);
         let moment = Duration::from_millis(1);
         tokio::time::advance(LEASE).await;
-        // To see it again does not begin anew.
+        // Seeing the same owner again does not restart the time.
         watch.see(1);
         assert_eq!(watch.lapsed(), None);
         tokio::time::advance(moment).await;

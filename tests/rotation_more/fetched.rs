@@ -337,7 +337,7 @@ async fn a_call_that_nobody_knows_the_outcome_of_is_repeated_though_the_token_is
     assert_eq!(stage.bot_chain().await.chain.generation, 1);
 }
 
-// Callers who are told that a token is over.
+// Callers whose token is over.
 
 #[tokio::test(start_paused = true)]
 async fn a_call_waits_for_slacks_word_no_longer_than_its_callers_patience() {
@@ -471,7 +471,7 @@ async fn a_race_is_open_for_as_long_as_slack_says_nothing_about_its_winner() {
         assert!(chain.is_suspect(), "{case}");
         assert!(
             chain.retry_at.is_some(),
-            "whoever lost the race asks: {case}"
+            "the loser of the race asks: {case}"
         );
         tokio::time::sleep(Duration::from_secs(6)).await;
         let chain = stage.bot_chain().await.chain;

@@ -92,7 +92,7 @@ fn foreign() -> Vec<(ChainKey, &'static str, Value)> {
     ]
 }
 
-/// The chain has the tokens that it had, and nobody takes it for dead.
+/// Asserts that the chain still has its tokens and is not dead.
 fn assert_untouched(before: &StoredChain, after: &StoredChain, case: &str) {
     let tokens = |it: &StoredChain| {
         let refresh = it.grant.refresh_token.as_ref();

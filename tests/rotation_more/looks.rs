@@ -144,7 +144,7 @@ async fn a_worker_looks_every_so_often_give_or_take_half_and_sweeps_every_minute
     );
     assert!(gaps.iter().any(|gap| *gap < 1300), "{gaps:?}");
     assert!(gaps.iter().any(|gap| *gap > 2700), "{gaps:?}");
-    // Nothing is due, and no more is asked for.
+    // Nothing is due, so the worker does not ask for more rows.
     assert!(store.limits().iter().all(|limit| *limit == 100));
     let sweeps = store.sweeps.lock().expect("no panic");
     assert_eq!(sweeps[0], store.looks.lock().expect("no panic")[0].0);

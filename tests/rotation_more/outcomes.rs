@@ -355,10 +355,7 @@ async fn a_stall_of_less_than_seven_seconds_leaves_time_for_the_call() {
         panic!("{asked:?}")
     };
     assert_eq!(code.as_str(), "stalled");
-    assert!(
-        at <= stage.fake.clock().now(),
-        "whoever comes next may call"
-    );
+    assert!(at <= stage.fake.clock().now(), "the next caller may call");
     let chain = stage.bot_chain().await.chain;
     assert_eq!((chain.attempts, chain.lease), (1, None));
 }
