@@ -53,6 +53,10 @@ async fn a_pair_that_was_bought_by_one_call_is_not_asked_about() {
     let token = stage.rotator().token_for(&alpha(), Credential::Bot).await;
     token.expect("a token");
     assert_eq!(stage.fake.calls("auth.test"), 0);
+    let chain = stage.bot_chain().await.chain;
+    let (due_at, soft_at) = (chain.due_at.expect("due"), chain.soft_at().expect("due"));
+    let apart = soft_at.duration_since(due_at).expect("whole seconds");
+    assert!(apart < Duration::from_secs(1), "a worker comes in time");
 }
 
 #[tokio::test(start_paused = true)]
