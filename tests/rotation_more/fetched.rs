@@ -480,3 +480,21 @@ async fn a_race_is_open_for_as_long_as_slack_says_nothing_about_its_winner() {
         drop((first.await, second.await));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_forced_refresh_whose_process_died_is_due_when_its_lease_has_lapsed() {
+    let stage = installed().await;
+    stage.fake.advance(HOUR);
+    let rotator = stage.dying(1);
+    let operation = |_| async { Err::<(), _>(Posting::Expired) };
+    let posted = rotator.call(&alpha(), Credential::Bot, operation).await;
+    assert!(
+        matches!(posted, Err(CallError::Token(Error::Interrupted))),
+        "{posted:?}"
+    );
+    for (seconds, expected) in [(14, 0), (15, 1)] {
+        let then = stage.fake.clock().now() + Duration::from_secs(seconds);
+        let due = stage.store.due(then, 10).await;
+        assert_eq!(due.expect("answers").len(), expected, "{seconds} s later");
+    }
+}
