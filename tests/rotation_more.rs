@@ -21,6 +21,8 @@ mod attempts;
 mod background;
 #[path = "rotation_more/breaker.rs"]
 mod breaker;
+#[path = "rotation_more/called.rs"]
+mod called;
 #[path = "rotation_more/doubt.rs"]
 mod doubt;
 #[path = "rotation_more/fetched.rs"]

@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use slack_installs::rotation::{CallError, Error};
-use slack_installs::store::{Credential, RotationStore as _};
+use slack_installs::rotation::Error;
+use slack_installs::store::Credential;
 use slack_installs::testing::{Fault, GracePolicy, Rotation};
 use slack_installs::{Installation, InstallationStore as _, RotationConfig, TokenRotator, UserId};
-use tokio::time::Instant;
 
 use super::support::rotation::{ADMIN, ALPHA, HOUR, Stage, admin, alpha, refresh_token, settle};
-use super::{Posting, REFRESH, Way, change, installed, installed_with, rotator_over};
+use super::{REFRESH, Way, change, installed, installed_with, rotator_over};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -337,119 +336,6 @@ async fn a_call_that_nobody_knows_the_outcome_of_is_repeated_though_the_token_is
     assert_eq!(stage.bot_chain().await.chain.generation, 1);
 }
 
-// Callers whose token is over.
-
-#[tokio::test(start_paused = true)]
-async fn a_call_waits_for_slacks_word_no_longer_than_its_callers_patience() {
-    for (patience, waits) in [(2, 2), (20, 6)] {
-        let stage = installed().await;
-        stage.fake.advance(HOUR);
-        let slow = Fault::delay(Duration::from_secs(9)).always();
-        stage.fake.inject("auth.test", slow);
-        let rotator = stage.rotator().within(Duration::from_secs(patience));
-        let begun = Instant::now();
-        let operation = |_| async { Err::<(), _>(Posting::Revoked) };
-        let posted = rotator.call(&alpha(), Credential::Bot, operation).await;
-        assert!(matches!(
-            posted,
-            Err(CallError::Operation(Posting::Revoked))
-        ));
-        assert_eq!(begun.elapsed().as_secs(), waits);
-        assert_eq!(stage.refreshes(), 0);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_call_whose_token_was_replaced_meanwhile_goes_on_without_asking_slack() {
-    // By a refresh, or by another installation whose generation is the same.
-    for is_reinstalled in [false, true] {
-        let stage = installed().await;
-        stage.fake.advance(HOUR);
-        let (rotator, tries) = (stage.rotator(), AtomicUsize::new(0));
-        let tenant = alpha();
-        let call = rotator.call(&tenant, Credential::Bot, |token| {
-            let is_first = tries.fetch_add(1, Ordering::SeqCst) == 0;
-            let stage = &stage;
-            async move {
-                if !is_first {
-                    return Ok(token.access_token.expose().to_owned());
-                }
-                if is_reinstalled {
-                    stage.install(ALPHA, "chat:write", "").await;
-                } else {
-                    stage.expire();
-                    let other = stage.rotator();
-                    let other = other.token_for(&alpha(), Credential::Bot).await;
-                    other.expect("refreshed");
-                }
-                Err(Posting::Revoked)
-            }
-        });
-        let used = call.await.expect("posted");
-        let stored = stage.bot_chain().await;
-        assert_eq!(used, stored.grant.access_token.expose());
-        assert_eq!(stage.fake.calls("auth.test"), 0);
-        assert_eq!(stage.refreshes(), usize::from(!is_reinstalled));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_token_whose_end_cannot_be_written_is_the_callers_own_error() {
-    let stage = installed().await;
-    stage.fake.advance(HOUR);
-    let old = stage.bot_chain().await.grant.access_token;
-    stage.slack().auth_revoke(&old).await.expect("revoked");
-    let rotator = rotator_over(&stage, |_| Way::Failed);
-    let operation = |_| async { Err::<(), _>(Posting::Revoked) };
-    let posted = rotator.call(&alpha(), Credential::Bot, operation).await;
-    assert!(matches!(
-        posted,
-        Err(CallError::Operation(Posting::Revoked))
-    ));
-    assert_eq!(stage.refreshes(), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_token_that_slack_has_ended_is_due_for_every_worker() {
-    let stage = installed().await;
-    stage.fake.advance(HOUR);
-    let old = stage.bot_chain().await.grant.access_token;
-    stage.slack().auth_revoke(&old).await.expect("revoked");
-    // It is going down, and begins no refresh.
-    let rotator = stage.rotator();
-    assert!(rotator.shutdown(Duration::from_secs(1)).await);
-    let operation = |_| async { Err::<(), _>(Posting::Revoked) };
-    let posted = rotator.call(&alpha(), Credential::Bot, operation).await;
-    assert!(
-        matches!(posted, Err(CallError::Token(Error::Interrupted))),
-        "{posted:?}"
-    );
-    let due = stage.store.due(stage.fake.clock().now(), 10).await;
-    assert_eq!(due.expect("answers").len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_refresh_that_a_caller_forces_pauses_for_five_minutes_after_each_pair() {
-    let stage = installed().await;
-    stage.fake.advance(HOUR);
-    let rotator = stage.rotator();
-    let operation = |_| async { Err::<(), _>(Posting::Expired) };
-    let call = async || rotator.call(&alpha(), Credential::Bot, operation).await;
-    let first = call().await;
-    assert!(matches!(first, Err(CallError::Operation(Posting::Expired))));
-    assert_eq!(stage.refreshes(), 1);
-    tokio::time::sleep(Duration::from_secs(298)).await;
-    let early = call().await;
-    assert!(
-        matches!(&early, Err(CallError::Token(Error::TryAgain { code, .. })) if code.as_str() == "refreshed_just_now"),
-        "{early:?}"
-    );
-    assert_eq!(stage.refreshes(), 1);
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    drop(call().await);
-    assert_eq!(stage.refreshes(), 2);
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_race_is_open_for_as_long_as_slack_says_nothing_about_its_winner() {
     for silence in [Fault::unavailable(), Fault::error("invalid_auth")] {
@@ -482,19 +368,27 @@ async fn a_race_is_open_for_as_long_as_slack_says_nothing_about_its_winner() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_forced_refresh_whose_process_died_is_due_when_its_lease_has_lapsed() {
+async fn a_fetched_token_under_suspicion_is_asked_about_though_it_is_not_due() {
     let stage = installed().await;
     stage.fake.advance(HOUR);
-    let rotator = stage.dying(1);
-    let operation = |_| async { Err::<(), _>(Posting::Expired) };
-    let posted = rotator.call(&alpha(), Credential::Bot, operation).await;
-    assert!(
-        matches!(posted, Err(CallError::Token(Error::Interrupted))),
-        "{posted:?}"
-    );
-    for (seconds, expected) in [(14, 0), (15, 1)] {
-        let then = stage.fake.clock().now() + Duration::from_secs(seconds);
-        let due = stage.store.due(then, 10).await;
-        assert_eq!(due.expect("answers").len(), expected, "{seconds} s later");
-    }
+    let old = stage.bot_chain().await.grant.access_token;
+    stage.slack().auth_revoke(&old).await.expect("revoked");
+    change(&stage, |chain| chain.attempts = 2).await;
+    let away = Fault::error("service_unavailable").always();
+    stage.fake.inject(REFRESH, away);
+    let refreshed = stage.rotator().refreshed(fetched(&stage, None).await).await;
+    assert!(refreshed.installation.bot.is_none());
+    assert!(matches!(refreshed.bot_error, Some(Error::TryAgain { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetched_token_that_is_due_and_serves_costs_no_read_of_its_caller() {
+    let stage = installed().await;
+    stage.soften();
+    let installation = fetched(&stage, None).await;
+    let reads = stage.reads();
+    let rotator = stage.rotator();
+    let refreshed = rotator.refreshed(installation).await;
+    assert!(refreshed.installation.bot.is_some());
+    assert_eq!(stage.reads(), reads, "before any other task runs");
 }
