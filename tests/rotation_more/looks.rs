@@ -17,11 +17,14 @@ use tokio::time::Instant;
 use super::support::rotation::{Stage, Store, alpha};
 use super::{REFRESH, fleet, installed};
 
+/// How long a look takes, and what it finds; `None` is what the store finds, or a failure.
+type Look = (Duration, Option<Vec<ChainKey>>);
+
 /// A store that counts what a worker asks of it.
 struct Watched {
     store: Store,
-    /// How long a look takes, and what it finds.
-    look: Box<dyn Fn(usize) -> (Duration, Option<Vec<ChainKey>>) + Send + Sync>,
+    /// By the number of the look.
+    look: Box<dyn Fn(usize) -> Look + Send + Sync>,
     /// Whether updates find a row that does not open.
     is_broken: bool,
     looks: Mutex<Vec<(Instant, usize)>>,
@@ -30,10 +33,7 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(
-        stage: &Stage,
-        look: impl Fn(usize) -> (Duration, Option<Vec<ChainKey>>) + Send + Sync + 'static,
-    ) -> Self {
+    fn new(stage: &Stage, look: impl Fn(usize) -> Look + Send + Sync + 'static) -> Self {
         Self {
             store: stage.store.clone(),
             look: Box::new(look),
