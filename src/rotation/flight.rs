@@ -197,12 +197,12 @@ mod tests {
         begun.expect("started");
         assert!(!flights.close(soon()).await, "it still flies");
         assert!(flights.is_closed());
-        let joined = flights.board(&key(), || pending::<Landing>());
+        let joined = flights.board(&key(), pending::<Landing>);
         let joined = joined.expect("it still flies");
         assert!(flights.close(Instant::now() + Duration::from_secs(3)).await);
         let landing = joined.landing(Instant::now()).await;
         assert!(matches!(landing, Err(Error::NotInstalled)), "{landing:?}");
-        let refused = flights.board(&key(), || pending::<Landing>());
+        let refused = flights.board(&key(), pending::<Landing>);
         assert!(matches!(refused, Err(Error::Interrupted)));
     }
 
@@ -244,7 +244,7 @@ mod tests {
             if !self.started.load(Ordering::SeqCst) {
                 let is_free = !self.flights.is_flying(&key());
                 self.started.store(is_free, Ordering::SeqCst);
-                let seat = self.flights.board(&key(), || pending::<Landing>());
+                let seat = self.flights.board(&key(), pending::<Landing>);
                 drop(seat.expect("joined or started"));
             }
         }
