@@ -539,28 +539,6 @@ async fn a_commit_of_unknown_outcome_empties_the_cache_of_that_tenant_only() {
     }
 }
 
-/// The age of a response counts from before the request.
-#[tokio::test(start_paused = true)]
-async fn a_response_is_as_old_as_its_request() {
-    let two = Two::new().await;
-    two.install_elsewhere("T1", "xoxb-1").await;
-    two.watched().read.close();
-    let reader = tokio::spawn({
-        let here = two.here.clone();
-        async move { token(&here, "T1").await }
-    });
-    two.watched().read.reached().await;
-    tokio::time::advance(Duration::from_millis(1500)).await;
-    two.watched().read.release();
-    assert_eq!(reader.await.expect("no panic"), some("xoxb-1"));
-    tokio::time::advance(Duration::from_millis(499)).await;
-    assert_eq!(two.token().await, some("xoxb-1"));
-    assert_eq!(two.watched().reads(), 1);
-    tokio::time::advance(Duration::from_millis(1)).await;
-    assert_eq!(two.token().await, some("xoxb-1"));
-    assert_eq!(two.watched().reads(), 2);
-}
-
 #[tokio::test]
 async fn a_response_is_for_exactly_the_slots_of_the_request() {
     let two = Two::new().await;

@@ -537,25 +537,44 @@ async fn our_own_wrong_secret_kills_nobody_and_opens_a_breaker() {
 
 #[tokio::test(start_paused = true)]
 async fn the_breaker_lets_one_call_find_out_that_all_is_well_again() {
-    let stage = installed().await;
+    let stage = Stage::new(Rotation::default()).await;
+    let tenants = fleet(&stage, 8).await;
     stage.expire();
     stage
         .fake
         .inject(REFRESH, Fault::error("bad_client_secret"));
     let rotator = stage.rotator();
-    for _ in 0..10 {
-        let error = rotator
-            .token_for(&alpha(), Credential::Bot)
-            .await
-            .expect_err("open");
-        assert!(matches!(error, Error::Configuration { .. }), "{error:?}");
+    let ask = async || {
+        let mut callers = JoinSet::new();
+        for tenant in tenants.clone() {
+            let rotator = rotator.clone();
+            callers.spawn(async move { rotator.token_for(&tenant, Credential::Bot).await });
+        }
+        callers.join_all().await
+    };
+    let first = rotator.token_for(&tenants[0], Credential::Bot).await;
+    assert!(
+        matches!(first, Err(Error::Configuration { .. })),
+        "{first:?}"
+    );
+    for outcome in ask().await {
+        assert!(
+            matches!(outcome, Err(Error::Configuration { .. })),
+            "{outcome:?}"
+        );
     }
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    rotator
-        .token_for(&alpha(), Credential::Bot)
-        .await
-        .expect("closed again");
-    assert_eq!(stage.refreshes(), 1);
+    assert_eq!(stage.refreshes(), 0);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    stage
+        .fake
+        .inject(REFRESH, Fault::delay(Duration::from_secs(1)));
+    let outcomes = ask().await;
+    let served = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    assert_eq!((served, stage.refreshes()), (1, 1), "one finds out");
+    for outcome in ask().await {
+        outcome.expect("closed again");
+    }
+    assert_eq!(stage.refreshes(), tenants.len());
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use slack_installs::rotation::RefusedToken;
-use slack_installs::store::{Chain, ChainKey, Error, ListCursor, RotationStore, StoredChain};
+use slack_installs::store::{
+    Chain, ChainKey, Credential, Error, ListCursor, RotationStore, StoredChain,
+};
 use slack_installs::testing::{Person, Rotation, Workspace};
 use slack_installs::{Grant, InstallationKey, TeamId, TokenRotator};
 
@@ -17,18 +19,36 @@ mod support;
 mod attempts;
 #[path = "rotation_more/background.rs"]
 mod background;
+#[path = "rotation_more/breaker.rs"]
+mod breaker;
+#[path = "rotation_more/called.rs"]
+mod called;
 #[path = "rotation_more/doubt.rs"]
 mod doubt;
+#[path = "rotation_more/fetched.rs"]
+mod fetched;
+#[path = "rotation_more/foreign.rs"]
+mod foreign;
 #[path = "rotation_more/guards.rs"]
 mod guards;
+#[path = "rotation_more/holds.rs"]
+mod holds;
+#[path = "rotation_more/looks.rs"]
+mod looks;
 #[path = "rotation_more/migrate.rs"]
 mod migrate;
+#[path = "rotation_more/outcomes.rs"]
+mod outcomes;
 #[path = "rotation_more/reinstall.rs"]
 mod reinstall;
+#[path = "rotation_more/saves.rs"]
+mod saves;
 #[path = "rotation_more/succession.rs"]
 mod succession;
+#[path = "rotation_more/waits.rs"]
+mod waits;
 
-use support::rotation::{ADMIN, ALPHA, Stage, Store};
+use support::rotation::{ADMIN, ALPHA, Stage, Store, alpha};
 
 const REFRESH: &str = "oauth.v2.access";
 
@@ -40,6 +60,21 @@ async fn installed_with(rotation: Rotation) -> Stage {
     let stage = Stage::new(rotation).await;
     stage.install(ALPHA, "chat:write", "").await;
     stage
+}
+
+/// Changes the bot's chain as another process might have.
+async fn change(stage: &Stage, change: impl Fn(&mut Chain) + Sync) {
+    let key = ChainKey {
+        credential: Credential::Bot,
+        tenant: alpha(),
+    };
+    let mut decide = |chain: Option<&Chain>| {
+        let mut next = chain?.clone();
+        change(&mut next);
+        Some(next)
+    };
+    let updated = stage.store.update(&key, None, &mut decide).await;
+    updated.expect("answers").expect("installed");
 }
 
 /// Many tenants.
@@ -75,6 +110,10 @@ enum Way {
     Failed,
     /// It was done, and nobody hears of it.
     Lost,
+    /// It was done, and its result comes after this time.
+    Slow(Duration),
+    /// Nothing was done: the row does not open.
+    Unreadable,
 }
 
 /// A store under which updates go wrong, by their number.
@@ -110,6 +149,12 @@ impl RotationStore for Wayward {
                 self.store.update(key, offered, decide).await?;
                 away()
             }
+            Way::Slow(wait) => {
+                let updated = self.store.update(key, offered, decide).await;
+                tokio::time::sleep(wait).await;
+                updated
+            }
+            Way::Unreadable => Err(Error::Unreadable("changed".into())),
         }
     }
 

@@ -41,7 +41,7 @@ macro_rules! assert_has_none_of {
 macro_rules! assert_keeps_its_secret {
     ($($type:ty),+) => {
         $(assert_has_none_of!(
-            $type: Clone, Copy, Default, Deref, Deserialize<'static>, Display, Eq, PartialEq, Serialize,
+            $type: Copy, Default, Deref, Deserialize<'static>, Display, Eq, PartialEq, Serialize,
             AsRef<str>, AsRef<[u8]>, Into<String>, Into<Vec<u8>>
         );)+
     };
@@ -56,6 +56,16 @@ assert_keeps_its_secret!(
     WebhookUrl
 );
 assert_keeps_its_secret!(DataKey, MasterKey, SetCookie);
+
+/// Copies of these would be wiped one by one. A clone of a secret above shares its text.
+macro_rules! assert_is_not_copied {
+    ($($type:ty),+) => {
+        $(assert_has_none_of!($type: Clone);)+
+    };
+}
+
+assert_is_not_copied!(DataKey, MasterKey, SetCookie);
+assert_is_not_copied!(Bot, Grant, IncomingWebhook, Installation, User);
 assert_keeps_its_secret!(Bot, Grant, IncomingWebhook, Installation, User);
 
 // Ciphertext is made by sealing, or read back; there is no conversion from anything readable.

@@ -422,3 +422,28 @@ const DEAD_PAUSE: Duration = Duration::from_secs(60);
 
 /// Slack's `auth.test` is for hundreds of calls a minute.
 pub(super) const VERDICT: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn anothers_lease_has_lapsed_when_it_was_seen_for_longer_than_a_lease() {
+        let mut watch = Watch::default();
+        assert_eq!(watch.lapsed(), None);
+        watch.see(1);
+        let moment = Duration::from_millis(1);
+        tokio::time::advance(LEASE).await;
+        // Seeing the same owner again does not restart the time.
+        watch.see(1);
+        assert_eq!(watch.lapsed(), None);
+        tokio::time::advance(moment).await;
+        watch.see(1);
+        assert_eq!(watch.lapsed(), Some(1));
+        // Another owner's does.
+        watch.see(2);
+        assert_eq!(watch.lapsed(), None);
+        tokio::time::advance(LEASE + moment).await;
+        assert_eq!(watch.lapsed(), Some(2));
+    }
+}

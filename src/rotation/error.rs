@@ -130,3 +130,54 @@ pub enum CallError<E> {
     #[error(transparent)]
     Token(Error),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::installation::Scopes;
+    use crate::slack;
+
+    #[test]
+    fn an_error_is_transient_if_nobody_has_to_do_anything_about_it() {
+        let code = || ErrorCode::new("some_code");
+        let away = store::Error::Unavailable("away".into());
+        let at = SystemTime::UNIX_EPOCH;
+        for error in [
+            Error::Busy,
+            Error::Interrupted,
+            Error::TryAgain { at, code: code() },
+            Error::from(away),
+        ] {
+            assert!(error.is_transient(), "{error:?}");
+        }
+        let unreadable = store::Error::Unreadable("changed".into());
+        for error in [
+            Error::Configuration { code: code() },
+            Error::NotExchanged { code: code() },
+            Error::NotInstalled,
+            Error::OnHold,
+            Error::ReinstallNeeded { code: code() },
+            Error::from(unreadable),
+        ] {
+            assert!(!error.is_transient(), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn slacks_own_error_says_whether_the_token_expired_or_was_revoked() {
+        for (code, is_expired, is_revoked) in [
+            ("token_expired", true, false),
+            ("token_revoked", false, true),
+            ("invalid_auth", false, false),
+            ("account_inactive", false, false),
+            ("some_future_error", false, false),
+        ] {
+            let error = slack::Error::Api {
+                code: ErrorCode::new(code),
+                needed: Scopes::default(),
+            };
+            let said = (error.is_token_expired(), error.is_token_revoked());
+            assert_eq!(said, (is_expired, is_revoked), "{code}");
+        }
+    }
+}

@@ -160,3 +160,110 @@ impl Drop for Pilot {
         self.leave();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Context, Wake, Waker};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::Credential;
+    use crate::tenant::{InstallationKey, TeamId};
+
+    fn key() -> ChainKey {
+        ChainKey {
+            credential: Credential::Bot,
+            tenant: InstallationKey::workspace(TeamId::new("T0ALPHA0001").expect("an id")),
+        }
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(1)
+    }
+
+    /// A flight of this length.
+    async fn flight(length: Duration) -> Landing {
+        tokio::time::sleep(length).await;
+        Err(Error::NotInstalled)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn once_closed_a_flight_can_be_joined_and_none_be_started() {
+        let flights = Flights::default();
+        let begun = flights.board(&key(), || flight(Duration::from_secs(3)));
+        begun.expect("started");
+        assert!(!flights.close(soon()).await, "it still flies");
+        assert!(flights.is_closed());
+        let joined = flights.board(&key(), pending::<Landing>);
+        let joined = joined.expect("it still flies");
+        assert!(flights.close(Instant::now() + Duration::from_secs(3)).await);
+        let landing = joined.landing(Instant::now()).await;
+        assert!(matches!(landing, Err(Error::NotInstalled)), "{landing:?}");
+        let refused = flights.board(&key(), pending::<Landing>);
+        assert!(matches!(refused, Err(Error::Interrupted)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn to_close_is_to_wait_for_every_straggler() {
+        let flights = Flights::default();
+        let (one, two) = (flights.straggler(), flights.straggler());
+        assert!(!flights.close(soon()).await);
+        drop(one);
+        assert!(!flights.close(soon()).await);
+        drop(two);
+        assert!(flights.close(soon()).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_that_ends_is_told_from_a_flight_that_ends_without_a_word() {
+        let flights = Flights::default();
+        let seat = flights.board(&key(), || flight(Duration::from_secs(3)));
+        let landing = seat.expect("started").landing(soon()).await;
+        assert!(matches!(landing, Err(Error::Busy)), "{landing:?}");
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let seat = flights.board(&key(), || async {
+            // On purpose, and without a word.
+            std::panic::resume_unwind(Box::new("the flight ends"))
+        });
+        let landing = seat.expect("started").landing(soon()).await;
+        assert!(matches!(landing, Err(Error::Interrupted)), "{landing:?}");
+        assert!(!flights.is_flying(&key()));
+    }
+
+    /// Starts the next flight of the chain as soon as it hears of a landing.
+    struct Next {
+        flights: Flights,
+        started: AtomicBool,
+    }
+
+    impl Wake for Next {
+        fn wake(self: Arc<Self>) {
+            if !self.started.load(Ordering::SeqCst) {
+                let is_free = !self.flights.is_flying(&key());
+                self.started.store(is_free, Ordering::SeqCst);
+                let seat = self.flights.board(&key(), pending::<Landing>);
+                drop(seat.expect("joined or started"));
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_hears_of_a_landing_can_start_the_next_flight_and_nobody_ends_that() {
+        let flights = Flights::default();
+        let seat = flights.board(&key(), || flight(Duration::ZERO));
+        let next = Arc::new(Next {
+            flights: flights.clone(),
+            started: AtomicBool::new(false),
+        });
+        let waker = Waker::from(Arc::clone(&next));
+        let mut landing = pin!(seat.expect("started").landing(soon()));
+        let polled = landing.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(next.started.load(Ordering::SeqCst));
+        assert!(flights.is_flying(&key()), "the next one");
+    }
+}

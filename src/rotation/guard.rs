@@ -190,4 +190,133 @@ mod tests {
             deaths.spare();
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_of_the_moment_at_which_the_breaker_opened_does_not_lengthen_its_pause() {
+        let breaker = Breaker::default();
+        let code = ErrorCode::new("bad_client_secret");
+        breaker.trip(&code, Instant::now());
+        breaker.trip(&code, Instant::now());
+        tokio::time::advance(FIRST).await;
+        assert!(breaker.check().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_callers_one_finds_out_in_each_pause() {
+        let breaker = Breaker::default();
+        assert_eq!(breaker.reason(), None);
+        let code = ErrorCode::new("bad_client_secret");
+        breaker.trip(&code, Instant::now());
+        let moment = Duration::from_millis(1);
+        tokio::time::advance(Duration::from_secs(10) - moment).await;
+        assert_eq!(breaker.reason(), Some(code.clone()));
+        assert_eq!(breaker.check(), Err(code.clone()));
+        tokio::time::advance(moment).await;
+        // Nothing is heard of the first probe.
+        for _ in 0..2 {
+            assert_eq!(breaker.reason(), None, "a call is let through");
+            assert_eq!(breaker.check(), Ok(()));
+            for _ in 0..10 {
+                assert_eq!(breaker.check(), Err(code.clone()), "and no other");
+            }
+            assert_eq!(breaker.reason(), Some(code.clone()));
+            tokio::time::advance(Duration::from_secs(10)).await;
+        }
+        breaker.reset();
+        for _ in 0..10 {
+            assert_eq!((breaker.reason(), breaker.check()), (None, Ok(())));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_probe_that_fails_doubles_the_pause_up_to_five_minutes() {
+        let breaker = Breaker::default();
+        let code = ErrorCode::new("bad_client_secret");
+        for _ in 0..2 {
+            for pause in [10, 20, 40, 80, 160, 300, 300] {
+                let moment = Duration::from_millis(1);
+                tokio::time::advance(moment).await;
+                breaker.trip(&code, Instant::now());
+                tokio::time::advance(Duration::from_secs(pause) - moment).await;
+                assert!(breaker.check().is_err(), "{pause} s");
+                tokio::time::advance(moment).await;
+                assert!(breaker.check().is_ok(), "{pause} s");
+            }
+            // All is well for a while, and what comes then is new.
+            breaker.reset();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn twenty_chains_are_given_up_within_five_minutes_and_no_more() {
+        let deaths = Deaths::default();
+        for number in 0..20 {
+            assert!(deaths.allow(), "{number}");
+        }
+        assert!(!deaths.allow());
+        // A few now and then are people who leave.
+        let deaths = Deaths::default();
+        for number in 0..200 {
+            assert!(deaths.allow(), "{number}");
+            tokio::time::advance(Duration::from_secs(16)).await;
+        }
+        let deaths = Deaths::default();
+        let allowed = async |_| {
+            tokio::time::advance(Duration::from_secs(14)).await;
+            deaths.allow()
+        };
+        let mut all = true;
+        for number in 0..40 {
+            all &= allowed(number).await;
+        }
+        assert!(!all, "21 within five minutes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_while_none_is_given_up_begins_the_five_minutes_again() {
+        let deaths = Deaths::default();
+        assert!((0..20).all(|_| deaths.allow()));
+        let moment = Duration::from_millis(1);
+        for _ in 0..4 {
+            assert!(!deaths.allow());
+            tokio::time::advance(WINDOW - moment).await;
+        }
+        assert!(!deaths.allow());
+        tokio::time::advance(WINDOW).await;
+        assert!(deaths.allow());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_death_that_is_taken_back_is_the_last_one() {
+        let deaths = Deaths::default();
+        assert!(deaths.allow());
+        tokio::time::advance(Duration::from_secs(200)).await;
+        assert!(deaths.allow());
+        deaths.spare();
+        assert!((0..19).all(|_| deaths.allow()));
+        assert!(!deaths.allow(), "the first one still counts");
+        let deaths = Deaths::default();
+        assert!(deaths.allow());
+        tokio::time::advance(Duration::from_secs(200)).await;
+        assert!(deaths.allow());
+        deaths.spare();
+        assert!((0..19).all(|_| deaths.allow()));
+        tokio::time::advance(Duration::from_secs(101)).await;
+        assert!(deaths.allow(), "the first one no longer counts");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_times_to_wait_the_longer_is_kept() {
+        let (short, long) = (Duration::from_secs(10), Duration::from_secs(60));
+        for waits in [[short, long], [long, short]] {
+            let pace = Pace::default();
+            assert!(!pace.is_held());
+            waits.into_iter().for_each(|wait| pace.hold(wait));
+            let moment = Duration::from_millis(1);
+            tokio::time::advance(long - moment).await;
+            assert!(pace.is_held());
+            tokio::time::advance(moment).await;
+            assert!(!pace.is_held());
+        }
+    }
 }

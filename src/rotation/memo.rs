@@ -125,6 +125,8 @@ const MOST: usize = 100_000;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -147,5 +149,65 @@ mod tests {
             recent.insert(char::from(b'b' + value), value);
             assert_eq!(recent.get(&'a'), Some(value));
         }
+    }
+
+    fn key(team: &str) -> ChainKey {
+        let team = crate::tenant::TeamId::new(team).expect("an id");
+        ChainKey {
+            credential: crate::store::Credential::Bot,
+            tenant: crate::tenant::InstallationKey::workspace(team),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_noted_until_a_time_ends_at_that_time() {
+        let memo = Memo::new(1);
+        let (one, other) = (key("T0ALPHA0001"), key("T0BRAVO0002"));
+        let until = Instant::now() + Duration::from_secs(30);
+        assert!(!memo.is_quiet(&one));
+        memo.keep_quiet(&one, until);
+        for (generation, is_alive) in [(3, true), (4, false)] {
+            assert_eq!(memo.verdict(&one, generation), None);
+            memo.judge(&one, generation, is_alive, until);
+        }
+        let moment = Duration::from_millis(1);
+        tokio::time::advance(Duration::from_secs(30) - moment).await;
+        assert!(memo.is_quiet(&one) && !memo.is_quiet(&other));
+        assert_eq!(memo.verdict(&one, 3), Some(true));
+        assert_eq!(memo.verdict(&one, 4), Some(false));
+        assert_eq!(memo.verdict(&one, 5), None);
+        assert_eq!(memo.verdict(&other, 3), None);
+        tokio::time::advance(moment).await;
+        assert!(!memo.is_quiet(&one));
+        assert_eq!((memo.verdict(&one, 3), memo.verdict(&one, 4)), (None, None));
+    }
+
+    #[test]
+    fn the_first_use_of_each_pair_is_noted_once() {
+        let memo = Memo::new(1);
+        let ends = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        for team in ["T0ALPHA0001", "T0BRAVO0002"] {
+            for pair in [ends(1), ends(2), ends(1), None] {
+                assert!(memo.is_first_use(&key(team), pair));
+                assert!(!memo.is_first_use(&key(team), pair));
+            }
+        }
+    }
+
+    #[test]
+    fn pauses_are_drawn_from_the_whole_range_and_by_the_seed() {
+        let draw = |seed| {
+            let memo = Memo::new(seed);
+            (0..1000).map(|_| memo.random()).collect::<Vec<_>>()
+        };
+        let drawn = draw(7);
+        assert!(drawn.iter().all(|it| (0.0..=1.0).contains(it)));
+        for tenth in 0..10 {
+            let from = f64::from(tenth) / 10.0;
+            let within = drawn.iter().filter(|it| (from..from + 0.1).contains(*it));
+            assert!((50..200).contains(&within.count()), "tenth {tenth}");
+        }
+        assert_eq!(drawn, draw(7));
+        assert_ne!(drawn, draw(8));
     }
 }

@@ -85,3 +85,43 @@ pub(super) fn is_ended(error: &SlackError) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::installation::Scopes;
+    use crate::slack::{ErrorCode, TransportError};
+
+    #[test]
+    fn only_a_refusal_of_the_token_itself_says_that_it_is_over() {
+        let api = |code: &str| SlackError::Api {
+            code: ErrorCode::new(code),
+            needed: Scopes::default(),
+        };
+        for code in ["account_inactive", "token_expired", "token_revoked"] {
+            assert!(is_ended(&api(code)), "{code}");
+        }
+        for code in [
+            "accesslimited",
+            "ekm_access_denied",
+            "fatal_error",
+            "invalid_auth",
+            "invalid_token",
+            "missing_scope",
+            "not_authed",
+            "org_login_required",
+            "service_unavailable",
+            "some_future_error",
+        ] {
+            assert!(!is_ended(&api(code)), "{code}");
+        }
+        let lost = TransportError::Lost("reset".into());
+        for error in [
+            SlackError::Transport(lost),
+            SlackError::Http { status: 503 },
+            SlackError::RateLimited { retry_after: None },
+        ] {
+            assert!(!is_ended(&error), "{error:?}");
+        }
+    }
+}

@@ -505,3 +505,125 @@ const KEEP_TRYING: Duration = Duration::from_secs(10 * 60);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::installation::Scopes;
+
+    fn api(code: &str) -> SlackError {
+        SlackError::Api {
+            code: ErrorCode::new(code),
+            needed: Scopes::default(),
+        }
+    }
+
+    fn meaning(error: &SlackError) -> String {
+        match answer(error) {
+            Answer::Later { after: None } => "later".to_owned(),
+            Answer::Later { after: Some(after) } => format!("in {} s", after.as_secs()),
+            Answer::Ours(code) => format!("ours: {code}"),
+            Answer::Refused => "refused".to_owned(),
+            Answer::Unknown => "unknown".to_owned(),
+        }
+    }
+
+    /// Codes that Slack returns for the app itself, whichever token was sent.
+    const OF_THE_APP: [&str; 9] = [
+        "accesslimited",
+        "bad_client_secret",
+        "bad_redirect_uri",
+        "invalid_client_id",
+        "invalid_grant_type",
+        "oauth_authorization_url_mismatch",
+        "pkce_not_allowed",
+        "token_rotation_not_enabled",
+        "unknown_method",
+    ];
+
+    #[test]
+    fn only_the_end_of_an_authorisation_refuses_a_refresh_token() {
+        for code in [
+            "account_inactive",
+            "authorization_not_found",
+            "invalid_grant",
+            "invalid_refresh_token",
+            "token_expired",
+            "token_revoked",
+        ] {
+            assert_eq!(meaning(&api(code)), "refused", "{code}");
+        }
+        for code in [
+            // Also what an address gets that is not on the app's allow-list.
+            "invalid_auth",
+            "invalid_token",
+            // These say nothing about a refresh token, and the call may have bought a pair.
+            "code_already_used",
+            "fatal_error",
+            "internal_error",
+            "invalid_code",
+            "missing_scope",
+            "no_permission",
+            "no_scopes",
+            "some_future_error",
+            "team_access_not_granted",
+        ] {
+            assert_eq!(meaning(&api(code)), "unknown", "{code}");
+        }
+    }
+
+    #[test]
+    fn what_slack_says_of_the_app_is_told_from_what_it_says_of_one_token() {
+        for code in OF_THE_APP {
+            assert_eq!(meaning(&api(code)), format!("ours: {code}"));
+            assert!(is_of_the_app(&ErrorCode::new(code)), "{code}");
+        }
+        for code in [
+            "access_denied",
+            "client_id_token_mismatch",
+            "ekm_access_denied",
+            "enterprise_is_restricted",
+            "invalid_arguments",
+            "invalid_form_data",
+            "not_allowed_token_type",
+            "not_authed",
+            "org_login_required",
+            "request_timeout",
+            "service_unavailable",
+            "team_added_to_org",
+            "two_factor_setup_required",
+        ] {
+            assert_eq!(meaning(&api(code)), "later", "{code}");
+            assert!(!is_of_the_app(&ErrorCode::new(code)), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_call_that_slack_did_not_take_is_told_from_one_whose_response_is_lost() {
+        let limited = |retry_after: Option<u64>| SlackError::RateLimited {
+            retry_after: retry_after.map(Duration::from_secs),
+        };
+        let not_sent = SlackError::Transport(TransportError::NotSent("refused".into()));
+        let lost = SlackError::Transport(TransportError::Lost("reset".into()));
+        for (error, expected) in [
+            (limited(None), "later"),
+            (limited(Some(0)), "in 0 s"),
+            (limited(Some(30)), "in 30 s"),
+            (limited(Some(300)), "in 300 s"),
+            (limited(Some(301)), "in 300 s"),
+            (limited(Some(u64::MAX)), "in 300 s"),
+            (not_sent, "later"),
+            (lost, "unknown"),
+            (SlackError::Http { status: 503 }, "unknown"),
+            (SlackError::Malformed { what: "a field" }, "unknown"),
+        ] {
+            assert_eq!(meaning(&error), expected, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn what_fails_is_tried_again_after_a_second_and_after_a_minute_at_most() {
+        let waits = [0, 1, 2, 3, 4, 5, 6, 7, 40, u32::MAX].map(|it| backoff(it).as_secs());
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]);
+    }
+}

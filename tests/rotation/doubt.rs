@@ -147,6 +147,9 @@ async fn the_loser_of_a_race_leaves_a_pair_that_lives() {
     assert_eq!(stored.alternates.len(), 1);
     // Both ask: the first knew that another call had been begun.
     assert_eq!((stage.refreshes(), stage.fake.calls("auth.test")), (2, 2));
+    let soon = stage.fake.clock().now() + Duration::from_secs(3600);
+    let due = stage.store.due(soon, 10).await;
+    assert!(due.expect("answers").is_empty(), "no worker has to come");
 }
 
 #[tokio::test(start_paused = true)]

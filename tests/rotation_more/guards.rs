@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use slack_installs::rotation::Error;
-use slack_installs::store::Credential;
+use slack_installs::rotation::{Error, WorkerConfig};
+use slack_installs::store::{Credential, RotationStore as _};
 use slack_installs::testing::{Fault, Rotation};
 use slack_installs::{InstallationStore as _, TokenRotator};
 
-use super::support::rotation::{Stage, alpha};
+use super::support::rotation::{Stage, alpha, settle};
 use super::{REFRESH, fleet, installed};
 
 #[tokio::test(start_paused = true)]
@@ -73,8 +73,14 @@ async fn an_operator_revives_a_chain_that_slack_refused_by_mistake() {
     let rotator = stage.rotator();
     assert!(!is_well(&rotator).await);
     assert!(!is_well(&rotator).await, "it is dead");
+    let due = async || {
+        let due = stage.store.due(stage.fake.clock().now(), 10).await;
+        due.expect("answers").len()
+    };
+    assert_eq!(due().await, 0, "only a reinstall helps");
     let revived = rotator.revive(&alpha(), Credential::Bot).await;
     assert!(revived.expect("answers"), "it was dead");
+    assert_eq!(due().await, 1, "a worker serves it, if nobody asks before");
     assert!(is_well(&rotator).await);
     let revived = rotator.revive(&alpha(), Credential::Bot).await;
     assert!(!revived.expect("answers"), "it was alive");
@@ -82,4 +88,35 @@ async fn an_operator_revives_a_chain_that_slack_refused_by_mistake() {
     stage.store.delete(&alpha(), &all).await.expect("answers");
     let error = rotator.revive(&alpha(), Credential::Bot).await;
     assert!(matches!(error, Err(Error::NotInstalled)), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revived_chain_is_due_and_a_worker_serves_it_unasked() {
+    let stage = installed().await;
+    stage.soften();
+    stage
+        .fake
+        .inject(REFRESH, Fault::error("invalid_refresh_token"));
+    let rotator = stage.rotator();
+    rotator
+        .token_for(&alpha(), Credential::Bot)
+        .await
+        .expect("it serves still");
+    settle().await;
+    assert!(stage.bot_chain().await.chain.is_dead);
+    let due = async || {
+        let due = stage.store.due(stage.fake.clock().now(), 10).await;
+        due.expect("answers").len()
+    };
+    assert_eq!(due().await, 0, "nobody can do anything");
+    let revived = rotator.revive(&alpha(), Credential::Bot).await;
+    assert!(revived.expect("answers"));
+    assert_eq!(due().await, 1);
+    let worker = stage.rotator();
+    let work = worker.clone();
+    let work = tokio::spawn(async move { work.work(WorkerConfig::default()).await });
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(stage.bot_chain().await.chain.generation, 1, "unasked");
+    assert!(worker.shutdown(Duration::from_secs(10)).await);
+    work.await.expect("no panic");
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use slack_installs::rotation::Error;
+use slack_installs::store::RotationStore as _;
 use slack_installs::testing::{Fault, Rotation};
 
 use super::support::rotation::{HOUR, Stage};
@@ -86,4 +87,111 @@ async fn one_odd_token_does_not_keep_the_others_of_its_page_from_rotating() {
             "{error:?}"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn exchanges_are_begun_fifty_times_a_minute() {
+    let stage = unrotated(5).await;
+    let slow = Fault::delay(Duration::from_millis(700)).always();
+    stage.fake.inject(EXCHANGE, slow);
+    assert_eq!(migrate(&stage.rotator()).await, (5, 0, 0));
+    let calls = stage.fake.call_log();
+    let calls = calls.iter().filter(|call| call.method == EXCHANGE);
+    let times: Vec<_> = calls.map(|call| call.at).collect();
+    for pair in times.windows(2) {
+        let gap = pair[1].duration_since(pair[0]).expect("later");
+        assert!((1200..1210).contains(&gap.as_millis()), "{gap:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_migration_goes_on_where_its_page_ended() {
+    let stage = unrotated(5).await;
+    let rotator = stage.rotator();
+    let (mut exchanged, mut pages, mut from) = (0, 0, None);
+    loop {
+        let page = rotator.migrate(from, 4).await.expect("a page");
+        exchanged += page.exchanged;
+        pages += 1;
+        from = page.next;
+        if from.is_none() {
+            break;
+        }
+    }
+    assert_eq!(exchanged, 5);
+    assert!(pages > 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_migration_ends_with_its_process() {
+    let stage = unrotated(2).await;
+    let rotator = stage.rotator();
+    assert!(rotator.shutdown(Duration::from_secs(1)).await);
+    let page = rotator.migrate(None, 100).await;
+    assert!(matches!(page, Err(Error::Interrupted)), "{page:?}");
+    assert_eq!(stage.fake.calls(EXCHANGE), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_an_exchange_that_certainly_brought_nothing_is_tried_again() {
+    let lost = |fault: Fault| (fault, false);
+    let refused = |fault: Fault| (fault, true);
+    for (fault, is_tried) in [
+        refused(Fault::error("service_unavailable")),
+        refused(Fault::error("ekm_access_denied")),
+        refused(Fault::error("account_inactive")),
+        refused(Fault::error("invalid_auth")),
+        refused(Fault::rate_limited(Duration::from_secs(1))),
+        lost(Fault::error("some_future_error")),
+        lost(Fault::error("internal_error")),
+        lost(Fault::unavailable()),
+        lost(Fault::lost()),
+    ] {
+        let case = format!("{fault:?}");
+        let stage = unrotated(1).await;
+        stage.fake.inject(EXCHANGE, fault);
+        assert_eq!(migrate(&stage.rotator()).await, (0, 0, 1), "{case}");
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let again = migrate(&stage.rotator()).await;
+        let expected = (usize::from(is_tried), 0, usize::from(!is_tried));
+        assert_eq!(again, expected, "{case}");
+        let calls = stage.fake.calls(EXCHANGE);
+        assert_eq!(calls, 1 + usize::from(is_tried), "{case}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_to_wait_is_kept_before_the_next_exchange_of_a_token() {
+    let stage = unrotated(1).await;
+    let wait = Duration::from_secs(30);
+    stage.fake.inject(EXCHANGE, Fault::rate_limited(wait));
+    assert_eq!(migrate(&stage.rotator()).await, (0, 0, 1));
+    let page = stage.rotator().migrate(None, 100).await.expect("a page");
+    let (_, error) = &page.kept[0];
+    assert!(
+        matches!(error, Error::NotExchanged { code } if code.as_str() == "ratelimited"),
+        "{error:?}"
+    );
+    assert_eq!(stage.fake.calls(EXCHANGE), 1);
+    tokio::time::sleep(wait).await;
+    assert_eq!(migrate(&stage.rotator()).await, (1, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_another_process_exchanges_is_left_to_it() {
+    let stage = unrotated(1).await;
+    let slow = Fault::delay(Duration::from_secs(5)).after_effect();
+    stage.fake.inject(EXCHANGE, slow);
+    let first = stage.rotator();
+    let first = tokio::spawn(async move { migrate(&first).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let page = stage.rotator().migrate(None, 100).await.expect("a page");
+    let (_, error) = &page.kept[0];
+    assert!(matches!(error, Error::Busy), "{error:?}");
+    assert_eq!(first.await.expect("no panic"), (1, 0, 0));
+    assert_eq!(stage.fake.calls(EXCHANGE), 1);
+    // A pair that was exchanged counts as used.
+    let (keys, _) = stage.store.chains(None, 10).await.expect("answers");
+    let stored = stage.store.chain(&keys[0]).await.expect("answers");
+    assert_eq!(stored.expect("installed").chain.idle, 0);
 }

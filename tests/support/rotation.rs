@@ -47,9 +47,14 @@ impl Stage {
 
     /// With long-lived tokens.
     pub(crate) async fn unrotated() -> Self {
+        Self::in_world(World::default()).await
+    }
+
+    /// With long-lived tokens, where these people are.
+    pub(crate) async fn in_world(world: World) -> Self {
         let start = Instant::now();
         let clock = Clock::from_fn(move || epoch() + start.elapsed());
-        let fake = FakeSlack::in_process(World::default().with_seed(1).with_clock(clock));
+        let fake = FakeSlack::in_process(world.with_seed(1).with_clock(clock));
         let backend = Arc::new(MemoryBackend::default());
         Self::process_of(fake, backend.into()).await
     }
