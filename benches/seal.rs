@@ -5,7 +5,7 @@
 //!
 //! `cargo bench --bench seal`
 
-#![allow(dead_code, missing_docs, unreachable_pub)]
+#![allow(dead_code, missing_docs, unreachable_pub, unused_imports)]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -553,7 +553,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::seal) fn hex(text: &str) -> Vec<u8> {
+    pub(crate) fn hex(text: &str) -> Vec<u8> {
         let digit = |i| u8::from_str_radix(&text[i..i + 2], 16).expect("hex");
         (0..text.len()).step_by(2).map(digit).collect()
     }

@@ -148,8 +148,8 @@ async fn the_loser_of_a_race_leaves_a_pair_that_lives() {
     // Both ask: the first knew that another call had been begun.
     assert_eq!((stage.refreshes(), stage.fake.calls("auth.test")), (2, 2));
     let soon = stage.fake.clock().now() + Duration::from_secs(3600);
-    let due = stage.store.due(soon, 10).await;
-    assert!(due.expect("answers").is_empty(), "no worker has to come");
+    let due = stage.store.due(soon, None, 10).await;
+    assert!(due.expect("answers").0.is_empty(), "no worker has to come");
 }
 
 #[tokio::test(start_paused = true)]

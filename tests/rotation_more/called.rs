@@ -106,8 +106,8 @@ async fn a_token_that_slack_has_ended_is_due_for_every_worker() {
         matches!(posted, Err(CallError::Token(Error::Interrupted))),
         "{posted:?}"
     );
-    let due = stage.store.due(stage.fake.clock().now(), 10).await;
-    assert_eq!(due.expect("answers").len(), 1);
+    let due = stage.store.due(stage.fake.clock().now(), None, 10).await;
+    assert_eq!(due.expect("answers").0.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,7 +145,7 @@ async fn a_forced_refresh_whose_process_died_is_due_when_its_lease_has_lapsed() 
     );
     for (seconds, expected) in [(14, 0), (15, 1)] {
         let then = stage.fake.clock().now() + Duration::from_secs(seconds);
-        let due = stage.store.due(then, 10).await;
-        assert_eq!(due.expect("answers").len(), expected, "{seconds} s later");
+        let due = stage.store.due(then, None, 10).await;
+        assert_eq!(due.expect("answers").0.len(), expected, "{seconds} s later");
     }
 }

@@ -74,8 +74,8 @@ async fn an_operator_revives_a_chain_that_slack_refused_by_mistake() {
     assert!(!is_well(&rotator).await);
     assert!(!is_well(&rotator).await, "it is dead");
     let due = async || {
-        let due = stage.store.due(stage.fake.clock().now(), 10).await;
-        due.expect("answers").len()
+        let due = stage.store.due(stage.fake.clock().now(), None, 10).await;
+        due.expect("answers").0.len()
     };
     assert_eq!(due().await, 0, "only a reinstall helps");
     let revived = rotator.revive(&alpha(), Credential::Bot).await;
@@ -105,8 +105,8 @@ async fn a_revived_chain_is_due_and_a_worker_serves_it_unasked() {
     settle().await;
     assert!(stage.bot_chain().await.chain.is_dead);
     let due = async || {
-        let due = stage.store.due(stage.fake.clock().now(), 10).await;
-        due.expect("answers").len()
+        let due = stage.store.due(stage.fake.clock().now(), None, 10).await;
+        due.expect("answers").0.len()
     };
     assert_eq!(due().await, 0, "nobody can do anything");
     let revived = rotator.revive(&alpha(), Credential::Bot).await;

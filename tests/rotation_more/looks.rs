@@ -90,7 +90,12 @@ impl RotationStore for Watched {
         self.store.chains(from, limit).await
     }
 
-    async fn due(&self, now: SystemTime, limit: usize) -> Result<Vec<ChainKey>, Error> {
+    async fn due(
+        &self,
+        now: SystemTime,
+        from: Option<ListCursor>,
+        limit: usize,
+    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error> {
         let number = {
             let mut looks = self.looks.lock().expect("no panic");
             looks.push((Instant::now(), limit));
@@ -99,8 +104,8 @@ impl RotationStore for Watched {
         let (takes, found) = (self.look)(number);
         tokio::time::sleep(takes).await;
         match found {
-            Some(found) => Ok(found),
-            None if takes.is_zero() => self.store.due(now, limit).await,
+            Some(found) => Ok((found, None)),
+            None if takes.is_zero() => self.store.due(now, from, limit).await,
             None => Err(Error::Unavailable("away".into())),
         }
     }
