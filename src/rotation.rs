@@ -441,10 +441,12 @@ impl TokenRotator {
                 Err(Error::Busy) => return Err(Error::Busy),
                 // Nobody knows whether Slack has ended this token meanwhile; it can tell.
                 Err(error) if may_serve && !engine.config.strict => {
-                    match engine.is_alive(key, &stored).await {
-                        true => return Ok(stored),
-                        false => return Err(error),
+                    if !engine.is_alive(key, &stored).await {
+                        return Err(error);
                     }
+                    // This was read before the refresh: a hold may have begun since.
+                    self.released(key).await?;
+                    return Ok(stored);
                 }
                 Err(error) => return Err(error),
             };

@@ -488,7 +488,7 @@ async fn two_apps_with_prefixes_of_their_own_share_a_server() {
 
 #[tokio::test]
 async fn a_commit_that_too_few_replicas_have_is_unavailable() {
-    let (_master, mut replica, backend) = with_a_replica().await;
+    let (master, mut replica, backend) = with_a_replica().await;
     let (tenant, bot) = (partition("app/T1"), slot("bot"));
     let rows: Vec<_> = (0..2).map(|seed| random_row(&mut Random(seed))).collect();
     replica.kill();
@@ -504,7 +504,7 @@ async fn a_commit_that_too_few_replicas_have_is_unavailable() {
     );
 
     replica.restart().await;
-    up_to_date(&replica).await;
+    counted(&master, &replica).await;
     let change = put(&bot, &rows[1], Expect::Version(rows[0].version));
     backend
         .commit(&tenant, &change)
@@ -543,6 +543,15 @@ async fn with_a_replica() -> (Redis, Redis, RedisBackend) {
         .await
         .expect("a safe server");
     (master, replica, backend)
+}
+
+/// The replica is up to date, and its master counts it: it does so from its first word on.
+async fn counted(master: &Redis, replica: &Redis) {
+    up_to_date(replica).await;
+    until("the master counts the replica", async || {
+        master.run::<u8>(&["WAIT", "1", "100"]).await >= 1
+    })
+    .await;
 }
 
 async fn up_to_date(replica: &Redis) {
@@ -594,7 +603,7 @@ async fn scan_goes_on_across_all_shards_page_by_page() {
 /// The row stands on the master, under the version of whoever wrote it; that alone is no success.
 #[tokio::test]
 async fn what_too_few_replicas_have_is_not_stored_until_they_have_it() {
-    let (_master, mut replica, backend) = with_a_replica().await;
+    let (master, mut replica, backend) = with_a_replica().await;
     let db = Db::new(Arc::new(backend));
     let store = db.store().await;
     replica.kill();
@@ -605,13 +614,13 @@ async fn what_too_few_replicas_have_is_not_stored_until_they_have_it() {
         "{stored:?}"
     );
     replica.restart().await;
-    up_to_date(&replica).await;
+    counted(&master, &replica).await;
     store.store(&installation()).await.expect("it is there now");
 }
 
 #[tokio::test]
 async fn the_first_data_key_is_not_used_until_enough_replicas_have_it() {
-    let (_master, mut replica, backend) = with_a_replica().await;
+    let (master, mut replica, backend) = with_a_replica().await;
     let db = Db::new(Arc::new(backend));
     replica.kill();
     let provider = || LocalKeyProvider::from(master_key());
@@ -619,7 +628,7 @@ async fn the_first_data_key_is_not_used_until_enough_replicas_have_it() {
     let opened = open().await;
     assert!(opened.is_err(), "{opened:?}");
     replica.restart().await;
-    up_to_date(&replica).await;
+    counted(&master, &replica).await;
     open().await.expect("it is there now");
 }
 

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use slack_installs::rotation::Error;
 use slack_installs::store::{Credential, LifecycleStore as _};
+use slack_installs::testing::Fault;
 use slack_installs::{Hold, InstallationStore as _};
 use tokio::task::JoinSet;
 
 use super::support::rotation::{Stage, alpha};
-use super::{Way, installed, rotator_over};
+use super::{Way, change, installed, rotator_over};
 
 async fn hold(stage: &Stage, is_on: bool) {
     let hold = Hold {
@@ -88,4 +89,30 @@ async fn a_hold_that_ends_after_the_save_is_not_told_to_those_who_wait() {
         token.access_token.expose(),
         saved.grant.access_token.expose()
     );
+}
+
+/// The old token still serves, and Slack says so; but the tenant is on hold by then.
+#[tokio::test(start_paused = true)]
+async fn a_hold_that_is_put_during_a_refresh_that_fails_gives_nobody_the_old_token() {
+    for is_held in [false, true] {
+        let stage = installed().await;
+        change(&stage, |chain| chain.attempts = 2).await;
+        assert!(stage.bot_chain().await.chain.is_suspect());
+        stage.fake.inject(super::REFRESH, Fault::error("service_unavailable").always());
+        let (rotator, held) = stage.held();
+        let caller = tokio::spawn({
+            let rotator = rotator.clone();
+            async move { rotator.token_for(&alpha(), Credential::Bot).await }
+        });
+        held.answered().await;
+        if is_held {
+            hold(&stage, true).await;
+        }
+        held.release();
+        let outcome = caller.await.expect("no panic");
+        match is_held {
+            true => assert!(matches!(outcome, Err(Error::OnHold)), "{outcome:?}"),
+            false => drop(outcome.expect("Slack says that the old token lives")),
+        }
+    }
 }

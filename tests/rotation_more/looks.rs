@@ -204,10 +204,7 @@ async fn a_row_that_does_not_open_is_left_alone_for_a_minute_and_looked_behind()
     }
     assert!(begun.elapsed() < Duration::from_secs(60));
     assert_eq!(store.updates.load(Ordering::SeqCst), 1);
-    let limits = store.limits();
-    let expected = [100, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000];
-    assert_eq!(limits[..10], expected);
-    assert_eq!(limits[20..25], [10_000, 100, 200, 400, 800]);
+    assert!(store.limits().iter().all(|limit| *limit == 100));
     tokio::time::sleep(Duration::from_secs(63) - begun.elapsed()).await;
     assert_eq!(store.updates.load(Ordering::SeqCst), 2, "a minute later");
     worker.abort();
