@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::Stream;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
@@ -15,7 +16,7 @@ use crate::operate::Operator;
 use crate::request::{VerifiedRequest, Verifier};
 use crate::rotation::{self, Token, TokenRotator, WorkerConfig};
 use crate::slack::SlackClient;
-use crate::store::{Credential, Store};
+use crate::store::{self, Credential, Store, Summary};
 use crate::tenant::InstallationKey;
 
 mod builder;
@@ -161,6 +162,13 @@ impl SlackApp {
     /// May be dropped at any point: a refresh that has begun goes on.
     pub async fn token_for(&self, key: &InstallationKey) -> Result<Token, rotation::Error> {
         self.0.rotator.token_for(key, Credential::Bot).await
+    }
+
+    /// Streams the installations of the app, page by page: for jobs over all tenants.
+    ///
+    /// As [`store::installations`](crate::store::installations).
+    pub fn installations(&self) -> impl Stream<Item = Result<Summary, store::Error>> + Send + '_ {
+        store::installations(&*self.0.store)
     }
 
     /// Does the app's work in the background until [`shutdown`](Self::shutdown): refreshes tokens

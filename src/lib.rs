@@ -1,41 +1,71 @@
 //! Slack apps for many workspaces: everything between *Add to Slack* and a live token for exactly
 //! this workspace.
 //!
+//! ```no_run
+//! # #[cfg(all(feature = "axum", feature = "sqlite"))]
+//! # mod program {
+//! use axum::{Router, routing::post};
+//! use slack_installs::prelude::*;
+//!
+//! async fn command(auth: Authorized) -> String {
+//!     format!("Hello from {}", auth.installation_key())
+//! }
+//!
+//! async fn event(_: Authorized) {}
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let app = SlackApp::from_env().scopes("commands").build().await?;
+//!     let background = tokio::spawn(app.run());
+//!     let router = Router::new()
+//!         .route("/slack/command", post(command))
+//!         .route("/slack/events", post(event))
+//!         .layer(app.layer())
+//!         .merge(app.install_routes());
+//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+//!     let stop = async { drop(tokio::signal::ctrl_c().await) };
+//!     axum::serve(listener, router)
+//!         .with_graceful_shutdown(stop)
+//!         .await?;
+//!     app.shutdown().await;
+//!     Ok(background.await?)
+//! }
+//! # }
+//! # fn main() {}
+//! ```
+//!
+//! [`SlackApp::from_env`] lists the variables that this reads. People install the app at
+//! `/slack/install`.
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `sqlite` | `backend::SqliteBackend`: one file, for a bot on one machine |
+//! | `postgres` | `backend::PostgresBackend`: any number of machines, directly or through PgBouncer |
+//! | `dynamodb` | `backend::DynamoDbBackend`: one table of Amazon DynamoDB |
+//! | `redis` | `backend::RedisBackend`: Redis 7, alone, behind Sentinel or as a cluster |
+//! | `tower` | the layer that verifies, resolves and authorizes each request |
+//! | `axum` | install routes and extractors; implies `tower` |
+//! | `testing` | `testing::FakeSlack` for your own tests, and the conformance suite for backends |
+//!
 //! # A tour, in reading order
 //!
-//! 1. [`InstallationKey`], [`Installation`]: whose it is, and what it is.
-//! 2. [`InstallationStore`]: store, fetch and delete by `(enterprise_id, team_id)`.
+//! 1. [`SlackApp`]: the front door. It puts the parts below together; each can be used alone.
+//! 2. [`InstallationKey`], [`Installation`]: whose it is, and what it is.
+//! 3. [`InstallationStore`]: store, fetch and delete by `(enterprise_id, team_id)`.
 //!    [`EncryptedStore`] implements it over any [`backend`].
-//! 3. [`InstallProvider`]: the OAuth v2 flow, from the install link to the stored installation.
-//! 4. [`request::Verifier`] makes a [`VerifiedRequest`](request::VerifiedRequest), the only thing
+//! 4. [`InstallProvider`]: the OAuth v2 flow, from the install link to the stored installation.
+//! 5. [`request::Verifier`] makes a [`VerifiedRequest`](request::VerifiedRequest), the only thing
 //!    that names a tenant; [`Authorizer`] finds the tokens that may serve it.
-//! 5. [`TokenRotator`]: tokens that expire, kept current by one refresh for all who ask.
-//! 6. [`Lifecycle`]: what happens when an app is removed. [`operate`]: what an operator can do.
-//! 7. `tower` and `axum` (features of these names) put all of it in front of your handlers.
-//! 8. `testing` (feature): a fake Slack for your own tests, and the suite that every backend
-//!    passes.
+//! 6. [`TokenRotator`]: tokens that expire, kept current by one refresh for all callers.
+//! 7. [`Lifecycle`]: what happens when an app is removed. [`operate`]: what an operator can do.
 //!
-//! ```no_run
-//! # #[cfg(feature = "sqlite")]
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use slack_installs::backend::SqliteBackend;
-//! use slack_installs::{
-//!     ClientId, EncryptedStore, InstallationKey, InstallationStore, LocalKeyProvider, MasterKey,
-//!     TeamId,
-//! };
+//! # Guides
 //!
-//! let key = MasterKey::from_env("SLACK_INSTALLS_MASTER_KEY")?;
-//! let store = EncryptedStore::open(
-//!     SqliteBackend::open("installations.sqlite3").await?,
-//!     LocalKeyProvider::new(key),
-//!     ClientId::new("100000000001.200000000002")?,
-//! )
-//! .await?;
-//! let alpha = InstallationKey::workspace(TeamId::new("T0ALPHA0001")?);
-//! let installation = store.fetch(&alpha, None).await?;
-//! # Ok(())
-//! # }
-//! ```
+//! In the repository: `docs/rotation.md` (token rotation, what holds, and what proves it),
+//! `docs/envelope.md` (the stored bytes), `docs/performance.md` (measurements, and the comparison
+//! with Slack's SDKs), `docs/architecture.md`, and `docs/development.md`.
 //!
 //! # What is not promised
 //!
@@ -43,8 +73,8 @@
 //!   is not noticed: it opens, and has an older token.
 //! * A backup that is restored has lost what was issued since. With token rotation, a backup of
 //!   age *a* has lost about *a* / 9 h of the active tenants.
-//! * A process that dies between Slack's answer to a refresh and the save relies on Slack taking the
-//!   used refresh token once more, for a time that it does not publish ([`rotation`]).
+//! * A process that dies between Slack's response to a refresh and the save relies on Slack accepting
+//!   the used refresh token once more, for a time that it does not publish ([`rotation`]).
 //! * Nothing here was run against Slack itself; the rules of its platform are from its
 //!   documentation, each with its source where it is used.
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use futures_util::stream::{self, Stream, TryStreamExt as _};
 use thiserror::Error;
 
 use crate::installation::{Home, Installation, Revision};
@@ -216,6 +217,12 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Returns the key of the installation.
+    #[must_use]
+    pub fn key(&self) -> InstallationKey {
+        self.home.key()
+    }
+
     /// A summary, for implementations of the store.
     #[must_use]
     pub fn new(
@@ -241,6 +248,51 @@ pub struct Listing {
     /// Where the next page starts; `None` after the last.
     pub next: Option<ListCursor>,
 }
+
+/// Streams the installations of a store, page by page.
+///
+/// After an error, the stream ends. An installation that is stored or deleted meanwhile may be
+/// missing; every other is there once.
+///
+/// ```
+/// # async fn nightly(store: &dyn slack_installs::InstallationStore) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::pin::pin;
+///
+/// use futures_util::TryStreamExt as _;
+///
+/// let mut installations = pin!(slack_installs::store::installations(store));
+/// while let Some(summary) = installations.try_next().await? {
+///     println!("{}", summary.key());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// [`Error`] if a page cannot be read.
+///
+/// # Cancel safety
+///
+/// May be dropped at any point.
+pub fn installations<S>(store: &S) -> impl Stream<Item = Result<Summary, Error>> + Send + '_
+where
+    S: InstallationStore + ?Sized,
+{
+    let pages = stream::try_unfold(Some(None), move |from| async move {
+        let Some(from) = from else {
+            return Ok::<_, Error>(None);
+        };
+        let page = store.list(from, AT_ONCE).await?;
+        // A page can have none and still not be the last.
+        let installations = stream::iter(page.installations.into_iter().map(Ok::<_, Error>));
+        Ok(Some((installations, page.next.map(Some))))
+    });
+    pages.try_flatten()
+}
+
+/// Installations of a page: some hundred kilobytes.
+const AT_ONCE: usize = 200;
 
 /// Where a listing goes on. Opaque.
 #[derive(Clone, Debug, Eq, PartialEq)]

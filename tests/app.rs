@@ -10,16 +10,19 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 use http::StatusCode;
 use slack_installs::backend::{
     Backend, Change, Cursor, Error, MemoryBackend, Page, Partition, Queue, Row, Scope, Slot,
 };
 use slack_installs::request::{SocketModeConnection, VerifiedRequest};
 use slack_installs::slack::{ClientCredentials, SlackClient};
+use slack_installs::store::Summary;
 use slack_installs::testing::FakeSlack;
 use slack_installs::{
-    DataKey, EncryptedStore, InstallationStore as _, KeyContext, KeyError, KeyProvider,
-    LocalKeyProvider, MasterKey, SlackApp, SlackAppBuilder,
+    Bot, DataKey, EncryptedStore, Enterprise, Grant, Home, Installation, InstallationKey,
+    InstallationStore as _, KeyContext, KeyError, KeyProvider, LocalKeyProvider, MasterKey,
+    SlackApp, SlackAppBuilder, Team,
 };
 use support::app::{ADA, ALPHA, App, key, world};
 use tokio::sync::watch;
@@ -258,4 +261,52 @@ async fn the_work_in_the_background_ends_with_the_app() {
     // Also what is started late.
     front.run().await;
     assert!(front.shutdown().await, "again");
+}
+
+#[tokio::test]
+async fn a_job_meets_each_installation_once_and_ends_with_an_error() {
+    let (app, front) = installed().await;
+    let installation = app.store.fetch(&key(ALPHA), None).await.expect("opens");
+    let installation = installation.expect("installed");
+    let mut expected = vec![ALPHA.to_owned()];
+    // More than a page, and an organisation's.
+    for number in 0..250 {
+        let id = match number {
+            0 => "E0GRID00009".to_owned(),
+            _ => format!("T1{number:04}"),
+        };
+        let other: InstallationKey = id.parse().expect("an id");
+        let home = match (other.team(), other.enterprise()) {
+            (Some(team), _) => Home::Workspace {
+                team: Team {
+                    id: team.clone(),
+                    name: None,
+                },
+                enterprise: None,
+            },
+            (None, org) => Home::Org(Enterprise {
+                id: org.expect("an id").clone(),
+                name: None,
+            }),
+        };
+        let mut copy = Installation::new(installation.app_id.clone(), home, front.clock().now());
+        let bot = installation.bot.as_ref().expect("a bot");
+        copy.bot = Some(Bot {
+            grant: Grant {
+                access_token: bot.grant.access_token.clone(),
+                refresh_token: None,
+                expires_at: None,
+                scopes: bot.grant.scopes.clone(),
+            },
+            id: bot.id.clone(),
+            user_id: bot.user_id.clone(),
+        });
+        app.store.store(&copy).await.expect("stored");
+        expected.push(id);
+    }
+    let found: Vec<Summary> = front.installations().try_collect().await.expect("answers");
+    let mut found: Vec<_> = found.iter().map(|it| it.key().to_string()).collect();
+    found.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
 }

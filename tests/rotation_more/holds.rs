@@ -75,7 +75,7 @@ async fn a_hold_that_ends_after_the_save_is_not_told_to_those_who_wait() {
         1 => Way::Slow(Duration::from_secs(2)),
         _ => Way::Done,
     });
-    let slow = slack_installs::testing::Fault::delay(Duration::from_secs(1)).after_effect();
+    let slow = Fault::delay(Duration::from_secs(1)).after_effect();
     stage.fake.inject(super::REFRESH, slow);
     let caller = tokio::spawn(async move { rotator.token_for(&alpha(), Credential::Bot).await });
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -98,7 +98,9 @@ async fn a_hold_that_is_put_during_a_refresh_that_fails_gives_nobody_the_old_tok
         let stage = installed().await;
         change(&stage, |chain| chain.attempts = 2).await;
         assert!(stage.bot_chain().await.chain.is_suspect());
-        stage.fake.inject(super::REFRESH, Fault::error("service_unavailable").always());
+        stage
+            .fake
+            .inject(super::REFRESH, Fault::error("service_unavailable").always());
         let (rotator, held) = stage.held();
         let caller = tokio::spawn({
             let rotator = rotator.clone();
