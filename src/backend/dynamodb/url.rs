@@ -15,11 +15,15 @@ impl DynamoDbBackend {
             None => (place, None),
         };
         let plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
-        let http_client = match plain {
-            true => aws_smithy_http_client::Builder::new().build_http(),
-            false => Self::https_client(),
-        };
-        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client);
+        let mut loader = aws_config::defaults(BehaviorVersion::latest());
+        if plain {
+            loader = loader.http_client(aws_smithy_http_client::Builder::new().build_http());
+        } else {
+            #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
+            {
+                loader = loader.http_client(Self::https_client());
+            }
+        }
         if let Some(endpoint) = endpoint {
             loader = loader.endpoint_url(endpoint);
             // An emulator requires some, and accepts any.

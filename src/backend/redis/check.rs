@@ -38,6 +38,14 @@ pub enum RedisOpenError {
     /// A URL or an option cannot be used.
     #[error("the configuration for Redis cannot be used")]
     Misconfigured(#[source] BoxError),
+    /// TLS needs a crypto provider, and rustls cannot choose one: it was built with both, or with
+    /// none. The driver always uses the default of the process.
+    #[error(
+        "`rediss://` needs a default crypto provider, because rustls was built with both `ring` and \
+         `aws-lc-rs`, or with none; call \
+         `rustls::crypto::ring::default_provider().install_default()` at the start of `main`"
+    )]
+    NoCryptoProvider,
     /// The server does not write its rows to a file.
     #[error("{server} forgets all rows when it is restarted; set `appendonly yes`")]
     NotPersistent {
