@@ -1,4 +1,4 @@
-//! HTTP to Slack: by TLS, no redirects, no repeated requests, bounded answers.
+//! HTTP to Slack: by TLS, no redirects, no repeated requests, bounded responses.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ mod https;
 /// Sends requests over the network. Uses the proxies that the environment names (`HTTPS_PROXY`,
 /// `ALL_PROXY`, `NO_PROXY`), except to this machine itself.
 ///
-/// Without TLS, [`new`](Self::new) sends to this machine only.
+/// Plain `http` is sent to this machine only.
 #[derive(Clone)]
 pub struct HttpTransport(Sender);
 
@@ -28,7 +28,7 @@ enum Sender {
 }
 
 impl HttpTransport {
-    /// A transport with timeouts of 5 s to connect and 15 s in all, and the Mozilla roots.
+    /// A transport with timeouts of 5 s to connect and 15 s in all, and Mozilla's roots.
     ///
     /// TLS uses the crypto provider of the feature `ring`, which is on by default, or of
     /// `aws-lc-rs`. Without both, it uses the default provider of the process, or else the only

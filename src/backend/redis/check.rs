@@ -38,12 +38,12 @@ pub enum RedisOpenError {
     /// A URL or an option cannot be used.
     #[error("the configuration for Redis cannot be used")]
     Misconfigured(#[source] BoxError),
-    /// TLS needs a crypto provider, and rustls cannot choose one: it was built with both, or with
-    /// none. The driver always uses the default of the process.
+    /// The driver uses the default crypto provider of the process. There is none, and rustls cannot
+    /// choose one: it was built with both, or with neither.
     #[error(
-        "`rediss://` needs a default crypto provider, because rustls was built with both `ring` and \
-         `aws-lc-rs`, or with none; call \
-         `rustls::crypto::ring::default_provider().install_default()` at the start of `main`"
+        "rustls cannot choose a crypto provider for `rediss://`: if it was built with both `ring` and \
+         `aws-lc-rs`, call `rustls::crypto::ring::default_provider().install_default()` at the \
+         start of `main`; if with neither, enable the feature `ring` or `aws-lc-rs` of slack-installs"
     )]
     NoCryptoProvider,
     /// The server does not write its rows to a file.

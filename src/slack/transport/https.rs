@@ -139,7 +139,7 @@ fn tcp() -> HttpConnector {
     tcp
 }
 
-/// The way to a host: to the host itself, or through a proxy.
+/// The way to a server: directly, or through a proxy.
 #[derive(Clone)]
 struct Way {
     tcp: HttpConnector,

@@ -195,14 +195,19 @@ async fn another_machine_is_reached_through_the_proxy_with_its_credentials() {
 }
 
 #[tokio::test]
-async fn a_proxy_may_be_reached_by_tls() {
+async fn a_proxy_may_be_reached_by_tls_and_is_spoken_to_in_http_1() {
     let server = Server::new();
+    let mut config = ServerConfig::clone(server.acceptor.config());
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let proxy_acceptor = TlsAcceptor::from(Arc::new(config));
     let (listener, port) = listen().await;
     let proxy = format!("https://127.0.0.1:{port}");
     let client = server.client(Matcher::builder().https(proxy).build());
     let served = async {
-        let stream = server.acceptor.accept(accept(&listener).await).await;
-        tunnel(&server, stream.expect("TLS")).await
+        let stream = proxy_acceptor.accept(accept(&listener).await).await;
+        let stream = stream.expect("TLS");
+        assert_eq!(stream.get_ref().1.alpn_protocol(), None);
+        tunnel(&server, stream).await
     };
     let (asked, response) = tokio::join!(served, client.send(get("https://slack.example/")));
     assert_eq!(response.expect("sent").body(), "ok");

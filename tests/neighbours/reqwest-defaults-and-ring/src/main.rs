@@ -11,9 +11,10 @@ async fn main() {
     shared::slack_is_called_by_tls().await;
     reqwest::Client::new();
     redis::names_the_remedy().await;
+
+    // The message of a panic that is expected.
     std::panic::set_hook(Box::new(|_| ()));
     std::panic::catch_unwind(rustls::ClientConfig::builder).expect_err("rustls cannot choose");
-
     drop(std::panic::take_hook());
 
     // The remedy.
