@@ -100,6 +100,12 @@ async fn respond(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> String {
     head
 }
 
+/// Runs both sides to their ends. A side that waits for the other in vain fails the test.
+async fn both<S, C>(served: impl Future<Output = S>, sent: impl Future<Output = C>) -> (S, C) {
+    let both = timeout(TIMEOUT * 2, async { tokio::join!(served, sent) }).await;
+    both.expect("both sides end")
+}
+
 /// A proxy where nothing listens.
 fn no_proxy_there() -> Matcher {
     Matcher::builder().all("http://127.0.0.1:1").build()
@@ -115,7 +121,7 @@ async fn a_server_on_this_machine_is_reached_by_tls_and_without_the_proxy() {
     };
     let client = server.client(no_proxy_there());
     let url = format!("https://127.0.0.1:{port}/api/auth.test");
-    let (head, response) = tokio::join!(served, client.send(get(&url)));
+    let (head, response) = both(served, client.send(get(&url))).await;
     assert_eq!(response.expect("sent").body(), "ok");
     assert!(
         head.starts_with("GET /api/auth.test HTTP/1.1\r\n"),
@@ -135,7 +141,7 @@ async fn a_certificate_of_an_unknown_authority_stops_the_request() {
     };
     let client = stranger.client(no_proxy_there());
     let url = format!("https://127.0.0.1:{port}/");
-    let (served, response) = tokio::join!(served, client.send(get(&url)));
+    let (served, response) = both(served, client.send(get(&url))).await;
     assert!(matches!(response, Err(TransportError::NotSent(_))));
     served.expect_err("the client ends the handshake");
 }
@@ -158,7 +164,7 @@ async fn http_2_is_offered() {
     };
     let client = server.client(no_proxy_there());
     let url = format!("https://127.0.0.1:{port}/");
-    let (protocol, response) = tokio::join!(served, client.send(get(&url)));
+    let (protocol, response) = both(served, client.send(get(&url))).await;
     assert_eq!(protocol.as_deref(), Some(b"h2".as_slice()));
     assert!(
         matches!(response, Err(TransportError::Lost(_))),
@@ -187,7 +193,7 @@ async fn another_machine_is_reached_through_the_proxy_with_its_credentials() {
     let proxy = format!("http://Aladdin:opensesame@127.0.0.1:{port}");
     let client = server.client(Matcher::builder().https(proxy).build());
     let served = async { tunnel(&server, accept(&listener).await).await };
-    let (asked, response) = tokio::join!(served, client.send(get("https://slack.example/")));
+    let (asked, response) = both(served, client.send(get("https://slack.example/"))).await;
     assert_eq!(response.expect("sent").body(), "ok");
     assert!(asked.starts_with("CONNECT slack.example:443 "), "{asked}");
     let credentials = "proxy-authorization: basic qwxhzgrpbjpvcgvuc2vzyw1l";
@@ -209,7 +215,7 @@ async fn a_proxy_may_be_reached_by_tls_and_is_spoken_to_in_http_1() {
         assert_eq!(stream.get_ref().1.alpn_protocol(), None);
         tunnel(&server, stream).await
     };
-    let (asked, response) = tokio::join!(served, client.send(get("https://slack.example/")));
+    let (asked, response) = both(served, client.send(get("https://slack.example/"))).await;
     assert_eq!(response.expect("sent").body(), "ok");
     assert!(asked.starts_with("CONNECT slack.example:443 "), "{asked}");
 }
@@ -245,7 +251,7 @@ async fn a_handshake_that_hangs_is_given_up_with_nothing_sent() {
     };
     let client = server.client(no_proxy_there());
     let url = format!("https://127.0.0.1:{port}/");
-    let (_stream, response) = tokio::join!(served, client.send(get(&url)));
+    let (_stream, response) = both(served, client.send(get(&url))).await;
     assert!(
         matches!(response, Err(TransportError::NotSent(_))),
         "{response:?}"
@@ -266,7 +272,7 @@ async fn a_response_that_never_comes_is_lost() {
     };
     let client = server.client(no_proxy_there());
     let url = format!("https://127.0.0.1:{port}/");
-    let (_stream, response) = tokio::join!(served, client.send(get(&url)));
+    let (_stream, response) = both(served, client.send(get(&url))).await;
     assert!(
         matches!(response, Err(TransportError::Lost(_))),
         "{response:?}"
