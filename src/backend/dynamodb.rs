@@ -41,7 +41,6 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
-#[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
 use aws_sdk_dynamodb::config::SharedHttpClient;
 #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
@@ -220,6 +219,14 @@ impl DynamoDbBackend {
         aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(provider))
             .build_https()
+    }
+
+    /// Without a crypto provider there is none. The SDK's error then says so.
+    fn https_client_if_any() -> Option<SharedHttpClient> {
+        #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
+        return Some(Self::https_client());
+        #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
+        None
     }
 
     /// Returns the row of an item that a scan found. A claim is no row; what it left behind is

@@ -33,10 +33,8 @@ pub(super) fn tamed(client: &Client) -> Client {
         .to_builder()
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts);
-    // Without both features, the SDK's own error says that it has no client.
-    #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
     if config.http_client().is_none() {
-        tamed = tamed.http_client(DynamoDbBackend::https_client());
+        tamed.set_http_client(DynamoDbBackend::https_client_if_any());
     }
     Client::from_conf(tamed.build())
 }

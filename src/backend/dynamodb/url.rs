@@ -16,13 +16,12 @@ impl DynamoDbBackend {
         };
         let plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
         let mut loader = aws_config::defaults(BehaviorVersion::latest());
-        if plain {
-            loader = loader.http_client(aws_smithy_http_client::Builder::new().build_http());
-        } else {
-            #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
-            {
-                loader = loader.http_client(Self::https_client());
-            }
+        let http_client = match plain {
+            true => Some(aws_smithy_http_client::Builder::new().build_http()),
+            false => Self::https_client_if_any(),
+        };
+        if let Some(http_client) = http_client {
+            loader = loader.http_client(http_client);
         }
         if let Some(endpoint) = endpoint {
             loader = loader.endpoint_url(endpoint);
