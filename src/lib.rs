@@ -98,6 +98,7 @@ mod seal;
 mod tenant;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tls;
 
 #[cfg(feature = "axum")]
 pub mod axum;

@@ -16,11 +16,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("random", &[]),
     ("secret", &[]),
     ("tenant", &[]),
+    ("tls", &[]),
     ("installation", &["secret", "tenant"]),
     ("store", &["clock", "installation", "secret", "tenant"]),
-    ("slack", &["clock", "installation", "secret", "tenant"]),
+    (
+        "slack",
+        &["clock", "installation", "secret", "tenant", "tls"],
+    ),
     ("seal", &["random"]),
-    ("backend", &["random", "seal"]),
+    ("backend", &["random", "seal", "tls"]),
     (
         "encrypted",
         &[

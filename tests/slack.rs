@@ -22,13 +22,25 @@ use std::time::Duration;
 
 use slack_installs::secret::{AccessToken, ClientSecret, Code};
 use slack_installs::slack::{
-    ClientCredentials, Environment, Error, ErrorClass, SlackClient, TransportError,
+    ClientCredentials, Environment, Error, ErrorClass, HttpTransport, SlackClient, TransportError,
 };
 use slack_installs::{ClientId, Home, Scopes};
 use wiremock::matchers::{body_string_contains, header, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 const CANARY: &str = "xoxb-CANARY-token";
+
+/// A client over each of the transports: the library's own, and an app's.
+fn clients(environment: &Environment) -> [SlackClient; 2] {
+    let yours = reqwest::Client::builder().user_agent(YOURS).no_proxy();
+    let yours = HttpTransport::with_client(yours.build().expect("no TLS is needed"));
+    [
+        SlackClient::new(environment.clone()),
+        SlackClient::with_transport(environment.clone(), yours),
+    ]
+}
+
+const YOURS: &str = "your-app";
 
 async fn client(answer: ResponseTemplate) -> (MockServer, SlackClient) {
     let server = MockServer::start().await;
@@ -218,26 +230,64 @@ async fn a_slack_that_cannot_be_reached_was_certainly_not_asked() {
         listener.local_addr().expect("an address").port()
     };
     let environment = Environment::at(&format!("http://127.0.0.1:{port}")).expect("loopback");
-    let error = SlackClient::new(environment)
-        .auth_test(&token())
-        .await
-        .expect_err("nobody there");
-    assert!(
-        matches!(error, Error::Transport(TransportError::NotSent(_))),
-        "{error:?}"
-    );
-    assert!(error.is_transient());
+    for slack in clients(&environment) {
+        let error = slack.auth_test(&token()).await.expect_err("nobody there");
+        assert!(
+            matches!(error, Error::Transport(TransportError::NotSent(_))),
+            "{error:?}"
+        );
+        assert!(error.is_transient());
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_early_may_have_carried_the_request() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut some = [0; 16];
+            std::io::Read::read_exact(&mut stream.expect("a client"), &mut some)
+                .expect("a request");
+        }
+    });
+    let environment = Environment::at(&format!("http://{address}")).expect("loopback");
+    for slack in clients(&environment) {
+        let error = slack.auth_test(&token()).await.expect_err("no response");
+        assert!(
+            matches!(error, Error::Transport(TransportError::Lost(_))),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_apps_own_client_carries_the_calls() {
+    let ours = format!("slack-installs/{}", env!("CARGO_PKG_VERSION"));
+    let answer = json(r#"{"ok":false,"error":"ratelimited"}"#);
+    let (server, _) = client(answer).await;
+    let environment = Environment::at(&server.uri()).expect("loopback");
+    for slack in clients(&environment) {
+        let error = slack.auth_test(&token()).await.expect_err("as it was told");
+        assert!(!matches!(error, Error::Transport(_)), "{error:?}");
+    }
+    let received = server.received_requests().await.expect("recorded");
+    let agents: Vec<_> = received.iter().map(|r| &r.headers["user-agent"]).collect();
+    assert_eq!(agents, [&*ours, YOURS]);
 }
 
 #[tokio::test]
 async fn an_answer_without_end_is_given_up() {
     let answer = ResponseTemplate::new(200).set_body_bytes(vec![b' '; 2 * 1024 * 1024]);
-    let (_server, slack) = client(answer).await;
-    let error = slack.auth_test(&token()).await.expect_err("too large");
-    assert!(
-        matches!(error, Error::Transport(TransportError::Lost(_))),
-        "{error:?}"
-    );
+    let (server, _) = client(answer).await;
+    let environment = Environment::at(&server.uri()).expect("loopback");
+    for slack in clients(&environment) {
+        let error = slack.auth_test(&token()).await.expect_err("too large");
+        assert!(
+            matches!(error, Error::Transport(TransportError::Lost(_))),
+            "{error:?}"
+        );
+    }
 }
 
 #[test]

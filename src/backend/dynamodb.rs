@@ -42,8 +42,8 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::SharedHttpClient;
-use aws_smithy_http_client::tls::Provider;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+#[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
 use self::checks::Writers;
 use self::item::{CLAIM, Claim, Item, SK, Stored};
@@ -206,13 +206,27 @@ impl DynamoDbBackend {
         schema::terraform(table.as_ref())
     }
 
-    /// An HTTP client for the SDK, over rustls with ring and the system's root certificates. A
-    /// client without any is given this one.
+    /// Returns an HTTP client for the SDK, over rustls with the system's root certificates and the
+    /// crypto provider of the feature `ring` or `aws-lc-rs`. A client without any is given this
+    /// one.
+    #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
     #[must_use]
     pub fn https_client() -> SharedHttpClient {
+        #[cfg(feature = "ring")]
+        let provider = CryptoMode::Ring;
+        #[cfg(not(feature = "ring"))]
+        let provider = CryptoMode::AwsLc;
         aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .tls_provider(Provider::Rustls(provider))
             .build_https()
+    }
+
+    /// Without a crypto provider there is none. The SDK's error then says so.
+    fn https_client_if_any() -> Option<SharedHttpClient> {
+        #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
+        return Some(Self::https_client());
+        #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
+        None
     }
 
     /// Returns the row of an item that a scan found. A claim is no row; what it left behind is

@@ -86,9 +86,11 @@ pub use check::RedisOpenError;
 ///
 /// # TLS
 ///
-/// A URL that begins with `rediss://` is spoken to by rustls, whose default provider the driver
-/// takes. If the process has none, opening the backend makes `ring` the default of the process. An
-/// app that wants another installs it before.
+/// For a URL that begins with `rediss://`, the driver uses rustls with the default crypto provider
+/// of the process, or else with the only one that rustls was built with. If rustls was built with
+/// both `ring` and `aws-lc-rs`, opening the backend returns
+/// [`RedisOpenError::NoCryptoProvider`] until your app installs one at the start of `main`:
+/// `rustls::crypto::ring::default_provider().install_default()`.
 ///
 /// A URL that begins with `redis://` and leads to another machine is refused, as is a password in
 /// one for a master behind Sentinel, unless [`RedisOptions::allow_plaintext`] is set.

@@ -6,9 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use ring::hmac;
 use serde_json::Value;
 use thiserror::Error;
+use tokio::time::timeout;
 use url::{Url, form_urlencoded};
 
 use crate::clock::to_epoch;
@@ -212,32 +216,17 @@ pub(super) async fn send(request: Request<Bytes>) -> Result<Response<Bytes>, Del
     if !url.is_ok_and(|url| url.scheme() == "http" && is_loopback(&url)) {
         return Err(DeliveryError::NotLoopback);
     }
-    let failed = |error: reqwest::Error| DeliveryError::Failed(error.without_url().into());
-    let request = reqwest::Request::try_from(request).map_err(failed)?;
-    let mut response = client().execute(request).await.map_err(failed)?;
-    let mut answer = Response::new(Bytes::new());
-    *answer.status_mut() = response.status();
-    *answer.headers_mut() = std::mem::take(response.headers_mut());
-    *answer.body_mut() = response.bytes().await.map_err(failed)?;
-    Ok(answer)
-}
-
-/// A client for loopback: no proxy, no redirects. Its TLS is never used, but reqwest wants a
-/// configuration, and would otherwise look for a process-wide provider and panic without one.
-fn client() -> reqwest::Client {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring has the default protocol versions")
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(PATIENCE)
-        .build()
-        .expect("the configuration is complete")
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let exchange = async {
+        let response = client.request(request.map(Full::new)).await?;
+        let (head, body) = response.into_parts();
+        let body = body.collect().await?.to_bytes();
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Response::from_parts(head, body))
+    };
+    match timeout(PATIENCE, exchange).await {
+        Ok(result) => result.map_err(DeliveryError::Failed),
+        Err(late) => Err(DeliveryError::Failed(late.into())),
+    }
 }
 
 /// How long to wait for the app's answer. Slack gives it 3 s; this is longer, so that a busy test

@@ -34,7 +34,7 @@ pub(super) fn tamed(client: &Client) -> Client {
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts);
     if config.http_client().is_none() {
-        tamed = tamed.http_client(DynamoDbBackend::https_client());
+        tamed.set_http_client(DynamoDbBackend::https_client_if_any());
     }
     Client::from_conf(tamed.build())
 }

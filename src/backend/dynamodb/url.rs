@@ -15,11 +15,14 @@ impl DynamoDbBackend {
             None => (place, None),
         };
         let plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
+        let mut loader = aws_config::defaults(BehaviorVersion::latest());
         let http_client = match plain {
-            true => aws_smithy_http_client::Builder::new().build_http(),
-            false => Self::https_client(),
+            true => Some(aws_smithy_http_client::Builder::new().build_http()),
+            false => Self::https_client_if_any(),
         };
-        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client);
+        if let Some(http_client) = http_client {
+            loader = loader.http_client(http_client);
+        }
         if let Some(endpoint) = endpoint {
             loader = loader.endpoint_url(endpoint);
             // An emulator requires some, and accepts any.

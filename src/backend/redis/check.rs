@@ -38,6 +38,14 @@ pub enum RedisOpenError {
     /// A URL or an option cannot be used.
     #[error("the configuration for Redis cannot be used")]
     Misconfigured(#[source] BoxError),
+    /// The driver uses the default crypto provider of the process. There is none, and rustls cannot
+    /// choose one: it was built with both, or with neither.
+    #[error(
+        "rustls cannot choose a crypto provider for `rediss://`: if it was built with both `ring` and \
+         `aws-lc-rs`, call `rustls::crypto::ring::default_provider().install_default()` at the \
+         start of `main`; if with neither, enable the feature `ring` or `aws-lc-rs` of slack-installs"
+    )]
+    NoCryptoProvider,
     /// The server does not write its rows to a file.
     #[error("{server} forgets all rows when it is restarted; set `appendonly yes`")]
     NotPersistent {

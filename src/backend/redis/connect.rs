@@ -6,13 +6,13 @@ use redis::{
     Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion,
     RedisError, TlsCertificates, TlsMode,
 };
-use rustls::crypto::{CryptoProvider, ring};
 use tokio::sync::Mutex;
 
 use super::cluster::Cluster;
 use super::node::{Home, Node, Timeouts};
 use super::{RedisOpenError, RedisOptions};
 use crate::backend::host::leaves_the_machine;
+use crate::tls;
 
 pub(super) fn server(
     url: &str,
@@ -167,10 +167,9 @@ fn parse(url: &str) -> Result<ConnectionInfo, RedisOpenError> {
             "TLS without verification protects nothing; see root_certificate",
         ));
     }
-    if is_tls(&info) && CryptoProvider::get_default().is_none() {
-        // The driver takes the default of the process, and panics if there is none and the app
-        // has both of rustls's providers built in. Fails only if another thread was faster.
-        let _ = ring::default_provider().install_default();
+    // The driver calls `rustls::ClientConfig::builder()`, which panics.
+    if is_tls(&info) && !tls::rustls_finds_a_provider() {
+        return Err(RedisOpenError::NoCryptoProvider);
     }
     // The answers differ between the protocols.
     let settings = info

@@ -1,0 +1,229 @@
+//! Our own client: hyper over rustls, through the proxy that the environment names.
+//!
+//! reqwest has all of this too, but only with its feature for rustls. That changes what
+//! `reqwest::Client::new()` does in the whole app: without a default provider it panics.
+
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, USER_AGENT};
+use http::{HeaderValue, Request, Response, Uri, uri::Scheme};
+use http_body_util::{BodyExt as _, Full};
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::{Client, connect::Connect};
+use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tower_service::Service;
+
+use super::{MAX_ANSWER, TransportError, is_loopback};
+use crate::tls::{self, NoProvider};
+
+type Body = Full<Bytes>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Sends requests to Slack by TLS, and to this machine without.
+pub(super) struct Https {
+    plain: Client<HttpConnector, Body>,
+    secure: OnceLock<Client<InTime, Body>>,
+    roots: Arc<RootCertStore>,
+    proxies: Arc<Matcher>,
+}
+
+impl Https {
+    pub(super) fn new(roots: RootCertStore, proxies: Matcher) -> Self {
+        Self {
+            plain: client(tcp()),
+            secure: OnceLock::new(),
+            roots: Arc::new(roots),
+            proxies: Arc::new(proxies),
+        }
+    }
+
+    pub(super) async fn send(
+        &self,
+        mut request: Request<Bytes>,
+    ) -> Result<Response<Bytes>, TransportError> {
+        let headers = request.headers_mut();
+        headers.entry(ACCEPT).or_insert(ANYTHING);
+        headers.entry(USER_AGENT).or_insert(OURSELVES);
+        let secure = request.uri().scheme() == Some(&Scheme::HTTPS);
+        if !secure && !is_this_machine(request.uri()) {
+            let reason = "plain http is sent to this machine only";
+            return Err(TransportError::NotSent(reason.into()));
+        }
+        let request = request.map(Full::new);
+        let exchange = async {
+            match secure {
+                true => exchange(self.secure().map_err(not_sent)?, request).await,
+                false => exchange(&self.plain, request).await,
+            }
+        };
+        match timeout(TIMEOUT, exchange).await {
+            Ok(result) => result,
+            Err(late) => Err(TransportError::Lost(late.into())),
+        }
+    }
+
+    /// Made when it is first used: until then, the app may install a provider.
+    fn secure(&self) -> Result<&Client<InTime, Body>, NoProvider> {
+        if let Some(client) = self.secure.get() {
+            return Ok(client);
+        }
+        let config = ClientConfig::builder_with_provider(tls::provider()?)
+            .with_safe_default_protocol_versions()
+            .map_err(|_| NoProvider)?
+            .with_root_certificates(Arc::clone(&self.roots))
+            .with_no_client_auth();
+        let way = Way {
+            tcp: tcp(),
+            proxies: Arc::clone(&self.proxies),
+            to_proxy: Arc::new(config.clone()),
+        };
+        let mut config = config;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let made = client(InTime(HttpsConnector::from((way, config))));
+        Ok(self.secure.get_or_init(|| made))
+    }
+}
+
+async fn exchange<C>(
+    client: &Client<C, Body>,
+    request: Request<Body>,
+) -> Result<Response<Bytes>, TransportError>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    let response = client.request(request).await;
+    let response = response.map_err(|error| match error.is_connect() {
+        true => not_sent(error),
+        false => lost(error),
+    })?;
+    let (head, mut incoming) = response.into_parts();
+    let mut body = BytesMut::new();
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.map_err(lost)?;
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
+        if body.len() + data.len() > MAX_ANSWER {
+            return Err(TransportError::Lost("the answer is too large".into()));
+        }
+        body.extend_from_slice(data);
+    }
+    Ok(Response::from_parts(head, body.freeze()))
+}
+
+fn client<C: Connect + Clone>(connector: C) -> Client<C, Body> {
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new())
+        .build(connector)
+}
+
+fn tcp() -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    tcp.set_keepalive(Some(KEEPALIVE));
+    tcp.set_keepalive_interval(Some(KEEPALIVE));
+    tcp.set_keepalive_retries(Some(3));
+    tcp
+}
+
+/// The way to a server: directly, or through a proxy.
+#[derive(Clone)]
+struct Way {
+    tcp: HttpConnector,
+    proxies: Arc<Matcher>,
+    /// For a proxy that is itself reached by TLS. CONNECT is of HTTP/1.1.
+    to_proxy: Arc<ClientConfig>,
+}
+
+impl Way {
+    async fn connect(mut self, to: Uri) -> Result<MaybeHttpsStream<TokioIo<TcpStream>>, BoxError> {
+        let proxy = match is_this_machine(&to) {
+            true => None,
+            false => self.proxies.intercept(&to),
+        };
+        let Some(proxy) = proxy else {
+            return Ok(MaybeHttpsStream::Http(self.tcp.call(to).await?));
+        };
+        let first = HttpsConnector::from((self.tcp, self.to_proxy));
+        let mut tunnel = Tunnel::new(proxy.uri().clone(), first);
+        if let Some(credentials) = proxy.basic_auth() {
+            tunnel = tunnel.with_auth(credentials.clone());
+        }
+        Ok(tunnel.call(to).await?)
+    }
+}
+
+type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+
+impl Service<Uri> for Way {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = BoxError;
+    type Future = Connecting<Self::Response>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        Box::pin(self.clone().connect(to))
+    }
+}
+
+/// A connection with its proxy and its TLS, or none after a while.
+#[derive(Clone)]
+struct InTime(HttpsConnector<Way>);
+
+impl Service<Uri> for InTime {
+    type Response = <HttpsConnector<Way> as Service<Uri>>::Response;
+    type Error = BoxError;
+    type Future = Connecting<Self::Response>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let connecting = self.0.call(to);
+        Box::pin(async move { timeout(CONNECT_TIMEOUT, connecting).await? })
+    }
+}
+
+fn is_this_machine(uri: &Uri) -> bool {
+    url::Url::parse(&uri.to_string()).is_ok_and(|url| is_loopback(&url))
+}
+
+fn lost(error: impl Into<BoxError>) -> TransportError {
+    TransportError::Lost(error.into())
+}
+
+fn not_sent(error: impl Into<BoxError>) -> TransportError {
+    TransportError::NotSent(error.into())
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A person waits in front of the browser; Slack answers within a second as a rule.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
+
+const OURSELVES: HeaderValue =
+    HeaderValue::from_static(concat!("slack-installs/", env!("CARGO_PKG_VERSION")));
+
+#[cfg(all(test, feature = "ring"))]
+mod tests;

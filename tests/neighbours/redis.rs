@@ -1,0 +1,30 @@
+//! What a neighbour checks with Redis by TLS: its driver takes the default provider.
+#![allow(dead_code, reason = "each neighbour uses one of the two")]
+
+use slack_installs::backend::{RedisBackend, RedisOpenError, RedisOptions};
+
+/// The driver gets as far as TLS, which it would not without a provider: it would panic.
+pub async fn is_called_by_tls() {
+    let error = open().await;
+    assert!(
+        !matches!(error, RedisOpenError::NoCryptoProvider),
+        "{error}"
+    );
+}
+
+pub async fn names_the_remedy() {
+    let error = open().await;
+    assert!(matches!(error, RedisOpenError::NoCryptoProvider), "{error}");
+    let remedy = "rustls::crypto::ring::default_provider().install_default()";
+    assert!(error.to_string().contains(remedy), "{error}");
+}
+
+/// Opens a Redis that ends each connection.
+async fn open() -> RedisOpenError {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let url = format!("rediss://127.0.0.1:{port}");
+    let opened = RedisBackend::open(&url, RedisOptions::default()).await;
+    opened.map(drop).expect_err("no Redis is there")
+}

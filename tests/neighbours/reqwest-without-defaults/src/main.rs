@@ -1,0 +1,14 @@
+//! reqwest without TLS; this crate as it is by default.
+
+#[path = "../../redis.rs"]
+mod redis;
+#[path = "../../shared.rs"]
+mod shared;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    shared::slack_is_called_by_tls().await;
+    reqwest::Client::new();
+    redis::is_called_by_tls().await;
+    rustls::ClientConfig::builder();
+}
