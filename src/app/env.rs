@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::builder::SlackAppBuilder;
@@ -86,6 +87,17 @@ pub(super) fn redirect_uri(name: &'static str, text: &str) -> Result<RedirectUri
         name,
         shown: Some(format!("{text:?}")),
         source: source.into(),
+    })
+}
+
+/// The app's own site, for a link: nothing else than the web.
+pub(super) fn site(text: &str) -> Result<Url, AppError> {
+    let url = Url::parse(text.trim()).ok();
+    let url = url.filter(|url| matches!(url.scheme(), "http" | "https"));
+    url.ok_or_else(|| AppError::Value {
+        name: "the app's site",
+        shown: Some(format!("{text:?}")),
+        source: "it must be a URL that begins with https:// or http://".into(),
     })
 }
 
