@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use url::{Position, Url};
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::StartError;
@@ -76,9 +76,7 @@ impl InstallConfig {
 fn is_path(path: &str) -> bool {
     // A second slash would make a link to another host.
     let is_local = path.starts_with('/') && !path.starts_with("//");
-    is_local
-        && Url::parse(&format!("https://localhost{path}"))
-            .is_ok_and(|url| url[Position::BeforePath..] == *path && url.path() == path)
+    is_local && Url::parse(&format!("https://localhost{path}")).is_ok_and(|url| url.path() == path)
 }
 
 /// A URL that Slack may send people back to.
