@@ -75,7 +75,7 @@ impl InstallConfig {
 /// Whether this is a path as a browser sends it, and as a link of a page leads to it.
 fn is_path(path: &str) -> bool {
     // A second slash would make a link to another host.
-    let is_local = path.starts_with('/') && !path.starts_with("//");
+    let is_local = !path.starts_with("//");
     is_local && Url::parse(&format!("https://localhost{path}")).is_ok_and(|url| url.path() == path)
 }
 

@@ -4,8 +4,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::Method;
 use http::StatusCode;
-use slack_installs::RedirectUri;
 use slack_installs::axum::{MountError, install_routes, install_routes_under};
+use slack_installs::slack::ClientCredentials;
+use slack_installs::{RedirectUri, SlackApp};
 use tower_service::Service as _;
 use url::Url;
 
@@ -210,4 +211,30 @@ async fn no_prefix_changes_nothing() {
         let router: Router = install_routes_under(&app.provider, prefix).expect("no prefix");
         flow(&app, &router, "https://bot.example.com/install", Url::clone).await;
     }
+}
+
+#[tokio::test]
+async fn the_front_door_mounts_its_routes_under_a_prefix_too() {
+    let app = app("/bot/install", &[REDIRECT]).await;
+    let front = SlackApp::builder()
+        .credentials(ClientCredentials {
+            client_id: app.fake.client_id(),
+            client_secret: app.fake.client_secret(),
+        })
+        .signing_secret(app.fake.signing_secret())
+        .redirect_uri(REDIRECT)
+        .install_path("/bot/install")
+        .scopes("commands")
+        .slack(app.slack.clone())
+        .clock(app.fake.clock())
+        .store(app.store.clone())
+        .build()
+        .await
+        .expect("nothing is missing");
+    let routes = front.install_routes_under("/bot").expect("under it");
+    let router = Router::new().nest("/bot", routes);
+    let install = "https://bot.example.com/bot/install";
+    flow(&app, &router, install, Url::clone).await;
+    let error = front.install_routes_under::<()>("/other");
+    assert!(error.is_err(), "no path is under it");
 }
