@@ -76,7 +76,7 @@ impl Demo {
     }
 
     /// Takes a step, and tells what it changed.
-    async fn step(&self, what: impl Future<Output = String>) -> Result<()> {
+    async fn step(&self, what: impl Future<Output = String> + Send) -> Result<()> {
         let mut story = self.story.lock().await;
         story.look(rows(&self.database).await?);
         let what = what.await;

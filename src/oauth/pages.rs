@@ -11,12 +11,12 @@ use super::{Error, Installed};
 use crate::installation::Home;
 use crate::slack::ErrorClass;
 
-/// Makes the pages that end a flow. Replace it to show the host's own.
+/// Makes the pages at the end of a flow. Implement it to show your own.
 ///
 /// # Contract
 ///
-/// 1. Whatever a page shows of names and reasons is escaped by whoever makes it: a workspace's
-///    name is text that a stranger chose.
+/// 1. An implementation escapes the names and reasons that it shows: a workspace's name is text
+///    that a stranger chose.
 ///
 /// # Consistency
 ///
@@ -35,8 +35,11 @@ pub trait Pages: fmt::Debug + Send + Sync + 'static {
         DefaultPages::new().installed(installed)
     }
 
-    /// Returns the page after a flow failed. [`DefaultPages`]' by default. It is never called with
-    /// [`Error::NoState`]: the person is sent through the app's own flow.
+    /// Returns the page after a flow failed. It is never called with [`Error::NoState`]: the person
+    /// is sent through the app's own flow.
+    ///
+    /// By default it is [`DefaultPages`]', with a link to [`INSTALL_PATH`]. If you changed that
+    /// path, return the page of a [`DefaultPages`] that knows yours.
     fn failed(&self, error: &Error) -> PageResponse {
         DefaultPages::new().failed(error)
     }
@@ -58,7 +61,7 @@ impl<P: Pages + ?Sized> Pages for Arc<P> {
 pub enum PageResponse {
     /// HTML, sent with a policy that lets it load and run nothing but inline styles.
     Html(String),
-    /// A redirect, to a URL of the host's making.
+    /// A redirect to a URL of your own.
     Redirect(Url),
 }
 
@@ -275,7 +278,7 @@ fn told(error: &Error) -> Told {
 }
 
 impl Error {
-    /// The HTTP status for the page that tells of it.
+    /// Returns the HTTP status of this error's page.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {

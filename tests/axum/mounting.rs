@@ -6,7 +6,7 @@ use axum::http::Method;
 use http::StatusCode;
 use slack_installs::axum::{MountError, install_routes, install_routes_under};
 use slack_installs::slack::ClientCredentials;
-use slack_installs::{RedirectUri, SlackApp};
+use slack_installs::{InstallOptions, RedirectUri, SlackApp};
 use tower_service::Service as _;
 use url::Url;
 
@@ -149,7 +149,7 @@ async fn each_callback_keeps_its_own_path_although_a_prefix_is_stripped() {
         assert!(callback.starts_with(one), "{callback}");
         // A flow of one of them does not end at the other.
         let browser = Browser::default();
-        let callback = app.allowed(&browser, Default::default(), ADA).await;
+        let callback = app.allowed(&browser, InstallOptions::default(), ADA).await;
         let mut moved = Url::parse(other).expect("a URL");
         moved.set_query(callback.query());
         let (status, page) = send(&router, request(Method::GET, &stripped(&moved), &browser)).await;
