@@ -9,55 +9,40 @@
 //! Without credentials it talks to a fake Slack on this machine. To talk to the real Slack, set
 //! `SLACK_CLIENT_ID`, `SLACK_CLIENT_SECRET` and `SLACK_SIGNING_SECRET`. Slack sends people back to
 //! https only: run a tunnel to this process, and set `SLACK_REDIRECT_URI` to its
-//! `/slack/oauth_redirect`. To keep what is installed, set `SLACK_INSTALLS_MASTER_KEY` and
-//! `SLACK_INSTALLS_DB`; without them the database and its key end with this run. `PORT` is 3000.
+//! `/slack/oauth_redirect`. To keep what is installed, set `SLACK_INSTALLS_URL` and
+//! `SLACK_INSTALLS_MASTER_KEY`; without them the database and its key end with this run. `PORT` is
+//! 3000.
 
 use std::env;
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
 use axum::routing::{get, post};
-use slack_installs::axum::{Authorized, install_routes};
+use pages::Demo;
 use slack_installs::backend::SqliteBackend;
-use slack_installs::request::Verifier;
-use slack_installs::secret::{ClientSecret, SigningSecret};
-use slack_installs::slack::{ClientCredentials, Environment, SlackClient};
+use slack_installs::prelude::*;
+use slack_installs::slack::{ClientCredentials, SlackClient};
 use slack_installs::testing::FakeSlack;
-use slack_installs::tower::SlackLayer;
-use slack_installs::{
-    Authorizer, ClientId, EncryptedStore, InstallConfig, InstallProvider, Lifecycle,
-    LocalKeyProvider, MasterKey, RedirectUri, Scopes,
-};
+use slack_installs::{MasterKey, SlackAppBuilder};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use url::Url;
 
+#[path = "quickstart/database.rs"]
+mod database;
 #[path = "quickstart/drive.rs"]
 mod drive;
 #[path = "quickstart/pages.rs"]
 mod pages;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
-type Store = EncryptedStore<SqliteBackend>;
-
-/// The app: what a bot of your own would have.
-#[derive(Clone)]
-struct Bot {
-    slack: SlackClient,
-    store: Store,
-    /// Only to have something to click; a real app has no such thing.
-    fake: Option<FakeSlack>,
-}
 
 /// A slash command. It runs only for requests that Slack signed, from a workspace that has the
-/// app, and `auth` has the tokens of that workspace and of no other.
-async fn command(State(bot): State<Bot>, auth: Authorized) -> String {
-    let Some(token) = auth.bot_token() else {
-        return "This app has no bot here.".into();
-    };
-    match bot.slack.auth_test(token).await {
+/// app, and `token` is of that workspace and of no other.
+async fn command(State(app): State<SlackApp>, BotToken(token): BotToken) -> String {
+    match app.slack().auth_test(&token).await {
         Ok(test) => {
             let me = test.user_id.map_or_else(String::new, |id| id.to_string());
             let place = test.url.unwrap_or_default();
@@ -69,115 +54,59 @@ async fn command(State(bot): State<Bot>, auth: Authorized) -> String {
 
 /// Events that are not about the app's own life; those the layer handles.
 async fn event(auth: Authorized) {
-    println!("an event for {:?}", auth.team_id());
+    println!("an event for {}", auth.installation_key());
 }
 
-/// What an app needs to know about itself.
-struct Settings {
-    credentials: ClientCredentials,
-    signing_secret: SigningSecret,
-    environment: Environment,
-    redirect_uri: RedirectUri,
-    master_key: MasterKey,
-    database: PathBuf,
-}
-
-impl Settings {
-    /// Of a real app, by the environment.
-    fn real(client_id: String, port: u16, directory: &TempDir) -> Result<Self> {
-        let var = |name: &str| env::var(name).map_err(|_| format!("{name} is not set"));
-        let redirect_uri = match env::var("SLACK_REDIRECT_URI") {
-            Ok(uri) => uri,
-            Err(_) => {
-                println!("Slack sends people back to https only; SLACK_REDIRECT_URI is not set.");
-                local_redirect(port)
-            }
-        };
-        let (master_key, database) = match env::var("SLACK_INSTALLS_DB") {
-            Ok(path) => (
-                MasterKey::from_env("SLACK_INSTALLS_MASTER_KEY")?,
-                path.into(),
-            ),
-            Err(_) => (MasterKey::generate(), directory.path().join(DATABASE)),
-        };
-        Ok(Self {
-            credentials: ClientCredentials {
-                client_id: ClientId::new(client_id)?,
-                client_secret: ClientSecret::new(var("SLACK_CLIENT_SECRET")?)?,
-            },
-            signing_secret: SigningSecret::new(var("SLACK_SIGNING_SECRET")?)?,
-            environment: Environment::commercial(),
-            redirect_uri: RedirectUri::new(&redirect_uri)?,
-            master_key,
-            database,
-        })
-    }
-
-    /// Of the fake Slack's app.
-    fn fake(fake: &FakeSlack, port: u16, directory: &TempDir) -> Result<Self> {
-        Ok(Self {
-            credentials: ClientCredentials {
-                client_id: fake.client_id(),
-                client_secret: fake.client_secret(),
-            },
-            signing_secret: fake.signing_secret(),
-            environment: fake.environment(),
-            redirect_uri: RedirectUri::new(&local_redirect(port))?,
-            master_key: MasterKey::generate(),
-            database: directory.path().join(DATABASE),
-        })
-    }
-}
-
-fn local_redirect(port: u16) -> String {
-    format!("http://localhost:{port}/slack/oauth_redirect")
-}
-
-const DATABASE: &str = "installations.sqlite3";
-
-/// Puts the app together. This is the part to copy.
-async fn app(settings: Settings, fake: Option<FakeSlack>) -> Result<(Router, Store)> {
-    // Where installations are kept: one SQLite file, sealed under the master key.
-    let app = settings.credentials.client_id.clone();
-    let backend = SqliteBackend::open(&settings.database).await?;
-    let keys = LocalKeyProvider::new(settings.master_key);
-    let store = EncryptedStore::open(backend, keys, app).await?;
-
-    // How people install it.
-    let slack = SlackClient::new(settings.environment);
-    let scopes = Scopes::from("commands,chat:write");
-    let config = InstallConfig::new(settings.credentials, settings.redirect_uri, scopes);
-    let provider = InstallProvider::new(config, slack.clone(), store.clone(), store.clone())?;
-
-    // What guards the handlers: signature, tenant, tokens, and uninstallation.
-    let guard = SlackLayer::new(
-        Verifier::new(&settings.signing_secret),
-        Authorizer::new(store.clone()),
-        Lifecycle::new(store.clone(), slack.clone()),
-    );
-
-    let bot = Bot {
-        slack,
-        store: store.clone(),
-        fake,
-    };
-    let router = Router::new()
+/// The routes of the app. This is the part to copy.
+fn router(app: &SlackApp) -> Router {
+    Router::new()
         .route("/slack/command", post(command))
         .route("/slack/events", post(event))
-        .layer(guard)
-        .merge(install_routes(&provider))
-        .route("/", get(pages::home))
-        .route("/fake/command", post(pages::fake_command))
-        .route("/fake/uninstall", post(pages::fake_uninstall))
-        .with_state(bot);
-    Ok((router, store))
+        .layer(app.layer())
+        .merge(app.install_routes())
+        .with_state(app.clone())
 }
+
+/// The real Slack's app, by the environment.
+fn real(database: &Path) -> SlackAppBuilder {
+    let app = SlackApp::from_env().scopes(SCOPES).app_name(NAME);
+    match env::var_os("SLACK_INSTALLS_URL") {
+        Some(_) => app,
+        None => in_file(app, database),
+    }
+}
+
+/// The fake Slack's app.
+fn fake(fake: &FakeSlack, database: &Path, port: u16) -> SlackAppBuilder {
+    let app = SlackApp::builder()
+        .credentials(ClientCredentials {
+            client_id: fake.client_id(),
+            client_secret: fake.client_secret(),
+        })
+        .signing_secret(fake.signing_secret())
+        .slack(SlackClient::new(fake.environment()))
+        .redirect_uri(format!("http://localhost:{port}/slack/oauth_redirect"))
+        .scopes(SCOPES)
+        .app_name(NAME)
+        .site(format!("http://localhost:{port}/"));
+    in_file(app, database)
+}
+
+/// Keeps installations in this SQLite file, sealed under a key of this run.
+fn in_file(app: SlackAppBuilder, database: &Path) -> SlackAppBuilder {
+    app.database(format!("sqlite:{}", database.display()))
+        .master_key(MasterKey::generate())
+}
+
+const NAME: &str = "Quickstart";
+const SCOPES: &str = "commands,chat:write";
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let once = env::args().any(|argument| argument == "--once");
     let directory = TempDir::new()?;
-    let client_id = env::var("SLACK_CLIENT_ID").ok().filter(|_| !once);
+    let database = directory.path().join("installations.sqlite3");
+    let is_real = env::var_os("SLACK_CLIENT_ID").is_some() && !once;
     let port = match env::var("PORT") {
         Ok(port) if !once => port.parse()?,
         _ if once => 0,
@@ -189,31 +118,42 @@ async fn main() -> Result<()> {
             format!("port {port} cannot be opened ({error}); set PORT to a free one")
         })?;
     let port = listener.local_addr()?.port();
-    let Some(client_id) = client_id else {
-        let fake = FakeSlack::start().await?;
-        let settings = Settings::fake(&fake, port, &directory)?;
-        let (router, store) = app(settings, Some(fake.clone())).await?;
-        let server = axum::serve(listener, router);
-        if !once {
-            println!("Open http://localhost:{port}/ and click Add to Slack.");
-            println!("Slack is a fake on this machine; nothing leaves it. Ctrl-C ends it.");
-            return Ok(server.await?);
-        }
-        let server = tokio::spawn(server.into_future());
-        let driven = drive::everything(&fake, &store, port).await;
-        server.abort();
-        return driven;
-    };
-    let settings = Settings::real(client_id, port, &directory)?;
-    // The flow must begin where it ends: its cookie is for that host only.
-    let callback = Url::parse(settings.redirect_uri.as_str())?;
-    let (router, _) = app(settings, None).await?;
-    println!("Open {} and click Add to Slack.", callback.join("/")?);
-    println!(
-        "At Slack, set the redirect URL to {callback}, the slash command's URL to {}, and the \
-         events' to {}. Ctrl-C ends it.",
-        callback.join("/slack/command")?,
-        callback.join("/slack/events")?,
-    );
-    Ok(axum::serve(listener, router).await?)
+    if is_real {
+        let app = real(&database).build().await?;
+        // The flow must begin where it ends: its cookie is for that host only.
+        let callback = url::Url::parse(app.provider().redirect_uris()[0].as_str())?;
+        println!("Open {} and click Add to Slack.", callback.join("/")?);
+        println!(
+            "At Slack, set the redirect URL to {callback}, the slash command's URL to {}, and \
+             the events' to {}. Ctrl-C ends it.",
+            callback.join("/slack/command")?,
+            callback.join("/slack/events")?,
+        );
+        let router = router(&app).route("/", get(pages::add));
+        return serve(listener, router, app).await;
+    }
+    let slack = FakeSlack::start().await?;
+    let app = fake(&slack, &database, port).build().await?;
+    let rows = Arc::new(SqliteBackend::open(&database).await?);
+    let router = router(&app).merge(Demo::new(slack.clone(), Arc::clone(&rows)).routes());
+    if !once {
+        println!("Open http://localhost:{port}/ and click Add to Slack.");
+        println!("Slack is a fake on this machine; nothing leaves it. Ctrl-C ends it.");
+        return serve(listener, router, app).await;
+    }
+    let server = tokio::spawn(serve(listener, router, app.clone()));
+    let driven = drive::everything(&slack, &app, &rows, port).await;
+    server.abort();
+    driven
+}
+
+/// Serves until Ctrl-C, with the work in the background.
+async fn serve(listener: TcpListener, router: Router, app: SlackApp) -> Result<()> {
+    let background = tokio::spawn(app.run());
+    let stop = async { drop(tokio::signal::ctrl_c().await) };
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stop)
+        .await?;
+    app.shutdown().await;
+    Ok(background.await?)
 }

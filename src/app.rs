@@ -86,13 +86,11 @@ impl SlackApp {
     /// | `SLACK_INSTALLS_MASTER_KEY_FILE` | instead of it, a file that holds the key |
     ///
     /// A variable is needed only if the builder's method for the same thing is not called.
-    #[must_use]
     pub fn from_env() -> SlackAppBuilder {
         env::read(|name| std::env::var_os(name))
     }
 
     /// Starts a builder that has nothing yet.
-    #[must_use]
     pub fn builder() -> SlackAppBuilder {
         SlackAppBuilder::default()
     }
@@ -108,11 +106,27 @@ impl SlackApp {
         crate::tower::SlackLayer::with_gate(self.0.verifier.clone(), self.0.gate.clone())
     }
 
-    /// Returns the routes for people who install the app: `/slack/install`, and the path of each
-    /// redirect URL.
+    /// Returns the routes for people who install the app: the install path (`/slack/install` by
+    /// default), and the path of each redirect URL.
     #[cfg(feature = "axum")]
     pub fn install_routes<S: Clone + Send + Sync + 'static>(&self) -> axum::Router<S> {
         crate::axum::install_routes(&self.0.provider)
+    }
+
+    /// Returns the same routes without this prefix: for a router that is nested under it, or
+    /// behind a proxy that strips it ([`axum::install_routes_under`] has an example).
+    ///
+    /// # Errors
+    ///
+    /// [`MountError`](crate::axum::MountError) if a path is not under the prefix.
+    ///
+    /// [`axum::install_routes_under`]: crate::axum::install_routes_under
+    #[cfg(feature = "axum")]
+    pub fn install_routes_under<S: Clone + Send + Sync + 'static>(
+        &self,
+        prefix: &str,
+    ) -> Result<axum::Router<S>, crate::axum::MountError> {
+        crate::axum::install_routes_under(&self.0.provider, prefix)
     }
 
     /// Admits a request that came over Socket Mode, or that your app verified itself: returns its

@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -36,7 +37,7 @@ pub use config::{
     Requested,
 };
 pub use error::{Error, StartError};
-pub use pages::{DefaultPages, Page, Pages};
+pub use pages::{DefaultPages, PageResponse, Pages};
 pub use policies::{
     AdminRequired, AllOf, AllowTenants, DenyTenants, OrgWide, RequiredScopes, SENSITIVE_SCOPES,
 };
@@ -184,6 +185,8 @@ struct Inner {
     hooks: Option<Arc<dyn InstallHooks>>,
     pages: Arc<dyn Pages>,
     clock: Clock,
+    /// Whether the log already has it that cookies will not come back.
+    has_warned: Arc<AtomicBool>,
 }
 
 impl InstallProvider {
@@ -200,6 +203,7 @@ impl InstallProvider {
         states: impl StateStore,
     ) -> Result<Self, ConfigError> {
         config.check()?;
+        let pages = DefaultPages::new().with_install_path(&*config.install_path);
         let state_key = StateKey::derive(&config.credentials);
         Ok(Self(Arc::new(Inner {
             config: Arc::new(config),
@@ -209,8 +213,9 @@ impl InstallProvider {
             states: Arc::new(states),
             policy: Arc::new(AllowAll),
             hooks: None,
-            pages: Arc::new(DefaultPages),
+            pages: Arc::new(pages),
             clock: Clock::default(),
+            has_warned: Arc::new(AtomicBool::new(false)),
         })))
     }
 
@@ -247,6 +252,12 @@ impl InstallProvider {
     #[must_use]
     pub fn redirect_uris(&self) -> &[RedirectUri] {
         &self.0.config.redirect_uris
+    }
+
+    /// Returns the path where a person begins.
+    #[must_use]
+    pub fn install_path(&self) -> &str {
+        &self.0.config.install_path
     }
 
     /// Begins a flow: keeps a state, and answers Slack's page and the cookie that binds the flow

@@ -51,6 +51,10 @@ fn only<T>(providers: [Option<T>; 2]) -> Option<T> {
 fn built_in() -> [Option<CryptoProvider>; 2] {
     #[allow(unused_imports, reason = "rustls may have neither module")]
     use rustls::crypto::*;
+    #[allow(
+        clippy::useless_conversion,
+        reason = "rustls' own functions return no `Option`"
+    )]
     [
         ring::default_provider().into(),
         aws_lc_rs::default_provider().into(),

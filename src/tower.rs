@@ -108,7 +108,15 @@ impl SlackLayer {
         };
         let admitted = self.gate.admit(verified).await?;
         head.extensions.insert(admitted.authorization.clone());
-        Ok((Request::from_parts(head, B::from(body)), admitted))
+        let request = Request::from_parts(head, B::from(body));
+        #[cfg(feature = "axum")]
+        let request = {
+            // axum's own limit is 2 MB; what was let through here is not refused behind.
+            let mut request = request;
+            ::axum::extract::DefaultBodyLimit::max(self.verifier.body_limit()).apply(&mut request);
+            request
+        };
+        Ok((request, admitted))
     }
 }
 

@@ -24,9 +24,10 @@ use slack_installs::{
     InstallationStore as _, KeyContext, KeyError, KeyProvider, LocalKeyProvider, MasterKey,
     SlackApp, SlackAppBuilder, Team,
 };
-use support::app::{ADA, ALPHA, App, key, world};
+use support::app::{ADA, ALPHA, App, Browser, key, world};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use url::Url;
 
 /// A database or a key provider that stops responding when the test says so.
 #[derive(Clone, Debug)]
@@ -264,7 +265,7 @@ async fn the_work_in_the_background_ends_with_the_app() {
 }
 
 #[tokio::test]
-async fn a_job_meets_each_installation_once_and_ends_with_an_error() {
+async fn a_job_meets_each_installation_once() {
     let (app, front) = installed().await;
     let installation = app.store.fetch(&key(ALPHA), None).await.expect("opens");
     let installation = installation.expect("installed");
@@ -309,4 +310,45 @@ async fn a_job_meets_each_installation_once_and_ends_with_an_error() {
     found.sort_unstable();
     expected.sort_unstable();
     assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn the_pages_have_the_apps_name_its_site_and_its_install_path() {
+    let app = App::new().await;
+    let front = builder(&app.fake)
+        .store(app.store.clone())
+        .app_name("Standup Bot")
+        .site("https://standup.example.com/")
+        .install_path("/get/standup")
+        .build()
+        .await
+        .expect("nothing is missing");
+    assert_eq!(front.provider().install_path(), "/get/standup");
+    let browser = Browser::default();
+    let garbled = Url::parse(&format!("{}?state=x", support::app::REDIRECT)).expect("a URL");
+    let page = browser.open(front.provider(), &garbled).await;
+    for words in [
+        "<a href=\"https://standup.example.com/\">Back to Standup Bot</a>",
+        "href=\"/get/standup\">Start again</a>",
+    ] {
+        assert!(page.body().contains(words), "{words}: {}", page.body());
+    }
+}
+
+#[tokio::test]
+async fn a_site_that_is_none_is_named() {
+    let app = App::new().await;
+    for site in ["standup.example.com", "javascript:alert(1)", ""] {
+        let built = builder(&app.fake).store(app.store.clone()).site(site);
+        let error = built
+            .build()
+            .await
+            .expect_err("it is not a site")
+            .to_string();
+        assert_eq!(error, format!("the app's site is {site:?}"));
+    }
+    for site in ["http://localhost:3000/", " https://standup.example.com "] {
+        let built = builder(&app.fake).store(app.store.clone()).site(site);
+        built.build().await.expect("it is a site");
+    }
 }

@@ -2,6 +2,10 @@
 
 mod support;
 
+#[path = "axum/bodies.rs"]
+mod bodies;
+#[path = "axum/mounting.rs"]
+mod mounting;
 #[path = "axum/routes.rs"]
 mod routes;
 

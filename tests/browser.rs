@@ -18,14 +18,20 @@ async fn a_person_installs_and_the_handler_has_a_live_token() {
     browser.open(&stage.home).await;
     browser.click("#add").await;
     browser.click("#allow").await;
-    browser.sees("The app is installed in Alpha Robotics").await;
+    browser
+        .sees("Quickstart is installed in Alpha Robotics")
+        .await;
+    browser.sees("Open in Slack").await;
 
     let callback = browser.url().await;
     browser.open(&callback).await;
     browser.sees("This link was used before").await;
 
-    browser.open(&stage.home).await;
-    browser.sees("T0ALPHA0001").await;
+    // The link back to the app's own site.
+    browser.click("a:not(.button)").await;
+    browser.sees("Ada added the app").await;
+    let rows = browser.text_of("#rows").await;
+    assert!(rows.contains("T0ALPHA0001 bot"), "{rows}");
     assert!(
         !browser.text().await.contains("xoxb-"),
         "the page shows the token"
@@ -34,14 +40,17 @@ async fn a_person_installs_and_the_handler_has_a_live_token() {
     browser
         .sees("Hello! Slack says that my token is live")
         .await;
+    browser.sees("No row changed").await;
 
-    browser.open(&stage.home).await;
     browser.click("#uninstall").await;
-    browser.sees("What the database has").await;
+    browser.sees("Ada removed the app").await;
+    let changes = browser.text_of("#changes").await;
     assert!(
-        !browser.text().await.contains("T0ALPHA0001"),
-        "the uninstalled workspace's rows stay"
+        changes.contains("deleted The bot's token in this workspace"),
+        "{changes}"
     );
+    let rows = browser.text_of("#rows").await;
+    assert!(!rows.contains("T0ALPHA0001"), "{rows}");
     browser.quit().await;
 }
 
@@ -51,6 +60,10 @@ async fn a_person_cancels() {
     let browser = stage.browser().await;
     browser.open(&stage.home).await;
     browser.click("#add").await;
+    browser.click("#cancel").await;
+    browser.sees("You chose not to install the app").await;
+    // The button leads to Slack's page again.
+    browser.click("a.button").await;
     browser.click("#cancel").await;
     browser.sees("You chose not to install the app").await;
     browser.open(&stage.home).await;
@@ -69,7 +82,7 @@ async fn a_flow_does_not_end_in_another_browser() {
     theirs.sees("begun in another browser").await;
     // The state was not used up by that.
     ours.click("#allow").await;
-    ours.sees("The app is installed").await;
+    ours.sees("Quickstart is installed").await;
     ours.quit().await;
     theirs.quit().await;
 }
@@ -86,10 +99,10 @@ async fn two_tabs_of_one_browser_both_install() {
     browser.click("#add").await;
     browser.switch_to(&first).await;
     browser.click("#allow").await;
-    browser.sees("The app is installed").await;
+    browser.sees("Quickstart is installed").await;
     browser.switch_to(&second).await;
     browser.click("#allow").await;
-    browser.sees("The app is installed").await;
+    browser.sees("Quickstart is installed").await;
     browser.quit().await;
 }
 
@@ -202,10 +215,13 @@ impl Browser<'_> {
     }
 
     async fn text(&self) -> String {
-        let body = self.find("body").await;
-        let answer = self
-            .ask(Method::GET, &format!("/element/{body}/text"), &Value::Null)
-            .await;
+        self.text_of("body").await
+    }
+
+    async fn text_of(&self, selector: &str) -> String {
+        let element = self.find(selector).await;
+        let path = format!("/element/{element}/text");
+        let answer = self.ask(Method::GET, &path, &Value::Null).await;
         answer.as_str().expect("text").to_owned()
     }
 

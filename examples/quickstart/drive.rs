@@ -3,16 +3,24 @@
 use bytes::Bytes;
 use http::header::{COOKIE, LOCATION, SET_COOKIE};
 use http::{Request, Response, StatusCode};
+use slack_installs::backend::SqliteBackend;
+use slack_installs::prelude::*;
 use slack_installs::slack::{HttpTransport, Transport as _};
 use slack_installs::testing::FakeSlack;
-use slack_installs::{InstallationKey, InstallationStore as _, TeamId};
 use url::Url;
 
-use super::pages::{ADA, WORKSPACE, deliver_events, rows};
-use super::{Result, Store};
+use super::Result;
+use super::database::rows;
+use super::pages::{ADA, WORKSPACE, deliver_events};
 
 /// Every step, or the first that fails.
-pub(crate) async fn everything(fake: &FakeSlack, store: &Store, port: u16) -> Result<()> {
+pub(crate) async fn everything(
+    fake: &FakeSlack,
+    app: &SlackApp,
+    database: &SqliteBackend,
+    port: u16,
+) -> Result<()> {
+    let store = app.store();
     let app = Url::parse(&format!("http://localhost:{port}/"))?;
     let browser = HttpTransport::new();
     let alpha = InstallationKey::workspace(TeamId::new(WORKSPACE)?);
@@ -30,7 +38,7 @@ pub(crate) async fn everything(fake: &FakeSlack, store: &Store, port: u16) -> Re
         .await?
         .ok_or("nothing is stored")?;
     let bot = installation.bot.ok_or("no bot is stored")?;
-    let stored = rows(store).await?;
+    let stored = rows(database).await?;
     let all = format!("{stored:?}");
     check(
         all.contains(WORKSPACE),
@@ -80,14 +88,14 @@ pub(crate) async fn everything(fake: &FakeSlack, store: &Store, port: u16) -> Re
     )?;
 
     step("Ada installs it again: the new installation takes the old one's place");
-    let before = rows(store).await?.len();
+    let before = rows(database).await?.len();
     let (page, _) = install(&browser, fake, &app).await?;
     check(
         page.status() == StatusCode::OK,
         "the browser sees that the app is installed",
     )?;
     check(
-        rows(store).await?.len() == before,
+        rows(database).await?.len() == before,
         "there are as many rows as before",
     )?;
     let answer = fake.deliver(&url, &command).await?;
@@ -100,7 +108,7 @@ pub(crate) async fn everything(fake: &FakeSlack, store: &Store, port: u16) -> Re
         store.fetch(&alpha, None).await?.is_none(),
         "the installation is gone",
     )?;
-    let left = format!("{:?}", rows(store).await?);
+    let left = format!("{:?}", rows(database).await?);
     check(
         !left.contains(WORKSPACE),
         "no row of that workspace is left in the database",

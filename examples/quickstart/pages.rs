@@ -1,50 +1,138 @@
-//! A page to click on, which also shows what the database has.
+//! A page to click on, which shows what each click changed in the database.
 
-use std::fmt::Write as _;
+use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{Html, IntoResponse, Redirect, Response};
-use slack_installs::backend::{Backend as _, Scope};
+use axum::routing::{get, post};
+use slack_installs::backend::SqliteBackend;
 use slack_installs::testing::FakeSlack;
+use tokio::sync::Mutex;
 use url::Url;
 
-use super::{Bot, Store};
+use super::Result;
+use super::database::{Change, Stored, changes, rows};
 
-/// *Add to Slack*; and with the fake Slack, where nobody else can look, the stored rows.
-pub(crate) async fn home(State(bot): State<Bot>) -> Response {
-    let rows = match &bot.fake {
-        Some(_) => rows(&bot.store).await,
-        None => Ok(Vec::new()),
-    };
-    match rows {
-        Ok(rows) => Html(page(&bot, &rows)).into_response(),
-        Err(error) => format!("the database cannot be read: {error}").into_response(),
+/// Only to have something to click and to look at; a real app has no such thing.
+#[derive(Clone)]
+pub(crate) struct Demo {
+    fake: FakeSlack,
+    database: Arc<SqliteBackend>,
+    story: Arc<Mutex<Story>>,
+}
+
+/// What happened last.
+#[derive(Default)]
+struct Story {
+    last: String,
+    before: Vec<Stored>,
+    now: Vec<Stored>,
+}
+
+impl Story {
+    fn tell(&mut self, what: impl Into<String>, now: Vec<Stored>) {
+        self.last = what.into();
+        self.before = std::mem::replace(&mut self.now, now);
+    }
+
+    /// What happened outside this page: a flow has begun, or ended.
+    fn look(&mut self, now: Vec<Stored>) {
+        if now == self.now {
+            return;
+        }
+        let is_first = self.now.is_empty();
+        let installed = changes(&self.now, &now)
+            .iter()
+            .any(|(_, row)| row.place() == WORKSPACE);
+        let what = match (is_first, installed) {
+            (_, true) => {
+                "Ada added the app. Its tokens were sealed and stored before she saw that it is \
+                 installed."
+            }
+            (true, false) => "The app started: its data key was made, and sealed.",
+            (false, false) => "An install flow began: its state can be used once.",
+        };
+        self.tell(what, now);
     }
 }
 
-/// The fake Slack's person types the slash command.
-pub(crate) async fn fake_command(State(bot): State<Bot>, headers: HeaderMap) -> String {
-    let Some(fake) = &bot.fake else {
-        return "Only with the fake Slack.".into();
-    };
+impl Demo {
+    pub(crate) fn new(fake: FakeSlack, database: Arc<SqliteBackend>) -> Self {
+        Self {
+            fake,
+            database,
+            story: Arc::default(),
+        }
+    }
+
+    pub(crate) fn routes(self) -> Router {
+        Router::new()
+            .route("/", get(home))
+            .route("/fake/command", post(command))
+            .route("/fake/uninstall", post(uninstall))
+            .with_state(self)
+    }
+
+    /// Takes a step, and tells what it changed.
+    async fn step(&self, what: impl Future<Output = String> + Send) -> Result<()> {
+        let mut story = self.story.lock().await;
+        story.look(rows(&self.database).await?);
+        let what = what.await;
+        story.tell(what, rows(&self.database).await?);
+        Ok(())
+    }
+}
+
+async fn home(State(demo): State<Demo>) -> Response {
+    let mut story = demo.story.lock().await;
+    match rows(&demo.database).await {
+        Ok(now) => {
+            story.look(now);
+            Html(page(&story)).into_response()
+        }
+        Err(error) => unreadable(&*error),
+    }
+}
+
+/// Ada types the slash command.
+async fn command(State(demo): State<Demo>, headers: HeaderMap) -> Response {
     let url = app_url(&headers, "/slack/command");
-    match fake
-        .deliver(&url, &fake.slash_command(ADA, "/hello", ""))
-        .await
-    {
-        Ok(answer) => String::from_utf8_lossy(answer.body()).into_owned(),
-        Err(error) => format!("the command did not arrive: {error}"),
+    let typed = demo.fake.slash_command(ADA, "/hello", "");
+    let step = demo.step(async {
+        match demo.fake.deliver(&url, &typed).await {
+            Ok(answer) => {
+                let answer = String::from_utf8_lossy(answer.body()).into_owned();
+                format!("Ada typed /hello. The app responded: {answer}")
+            }
+            Err(error) => format!("The command did not arrive: {error}"),
+        }
+    });
+    back(step.await)
+}
+
+/// Ada removes the app.
+async fn uninstall(State(demo): State<Demo>, headers: HeaderMap) -> Response {
+    let url = app_url(&headers, "/slack/events");
+    let step = demo.step(async {
+        demo.fake.uninstall(WORKSPACE);
+        deliver_events(&demo.fake, &url).await;
+        "Ada removed the app. Slack sent the event, and each row of the workspace was deleted."
+            .into()
+    });
+    back(step.await)
+}
+
+fn back(step: Result<()>) -> Response {
+    match step {
+        Ok(()) => Redirect::to("/").into_response(),
+        Err(error) => unreadable(&*error),
     }
 }
 
-/// The fake Slack's admin removes the app.
-pub(crate) async fn fake_uninstall(State(bot): State<Bot>, headers: HeaderMap) -> Redirect {
-    if let Some(fake) = &bot.fake {
-        fake.uninstall(WORKSPACE);
-        deliver_events(fake, &app_url(&headers, "/slack/events")).await;
-    }
-    Redirect::to("/")
+fn unreadable(error: &(dyn std::error::Error + Send + Sync)) -> Response {
+    format!("the database cannot be read: {error}").into_response()
 }
 
 /// Delivers what the fake Slack has to tell, as Slack does.
@@ -54,28 +142,6 @@ pub(crate) async fn deliver_events(fake: &FakeSlack, url: &Url) {
             println!("an event did not arrive: {error}");
         }
     }
-}
-
-/// Each stored row, as the database has it.
-pub(crate) async fn rows(store: &Store) -> super::Result<Vec<[String; 4]>> {
-    let page = store.backend().scan(&Scope::Everything, None, 100).await?;
-    let shown = page.rows.iter().map(|(key, row)| {
-        let sealed = row
-            .sealed
-            .as_bytes()
-            .iter()
-            .fold(String::new(), |mut hex, byte| {
-                let _ = write!(hex, "{byte:02x}");
-                hex
-            });
-        [
-            key.partition.to_string(),
-            key.slot.to_string(),
-            row.metadata.as_str().into(),
-            sealed,
-        ]
-    });
-    Ok(shown.collect())
 }
 
 /// The one person and workspace of the fake Slack's default world.
@@ -90,39 +156,140 @@ fn app_url(headers: &HeaderMap, path: &str) -> Url {
     Url::parse(&format!("http://{host}{path}")).expect("a browser's Host header is a host")
 }
 
-fn page(bot: &Bot, rows: &[[String; 4]]) -> String {
-    let escape = |text: &str| {
-        text.replace('&', "&amp;")
-            .replace('<', "&lt;")
-            .replace('>', "&gt;")
-            .replace('"', "&quot;")
+/// The page with the real Slack, where nobody else may look at the rows.
+pub(crate) async fn add() -> Html<String> {
+    Html(document(
+        "<p><a class=button id=add href=/slack/install>Add to Slack</a></p>",
+    ))
+}
+
+fn page(story: &Story) -> String {
+    let is_installed = story.now.iter().any(|row| row.place() == WORKSPACE);
+    let (done, off) = match is_installed {
+        true => (" class=done", ""),
+        false => ("", " disabled"),
     };
-    let rows: String = rows
+    let add = match is_installed {
+        true => "Add it again",
+        false => "Add to Slack",
+    };
+    let what = changes(&story.before, &story.now);
+    let summary = match what.is_empty() {
+        true => "<li>No row changed: the handler only read.</li>".into(),
+        false => what
+            .iter()
+            .map(|(change, row)| line(*change, row))
+            .collect::<String>(),
+    };
+    let stored = story
+        .now
         .iter()
-        .map(|row| {
-            let cells = row
-                .iter()
-                .map(|cell| format!("<td><code>{}</code></td>", escape(cell)));
-            format!("<tr>{}</tr>", cells.collect::<String>())
-        })
-        .collect();
-    let buttons = match bot.fake {
-        Some(_) => {
-            "<form method=post action=/fake/command><button id=command>Type /hello in Slack</button></form>\
-             <form method=post action=/fake/uninstall><button id=uninstall>Remove the app in Slack</button></form>"
-        }
-        None => "",
-    };
+        .map(|row| card(row, row.since(&story.before)));
+    document(&format!(
+        "<p>Slack is a fake on this machine. Take the steps in order, and look at what each click \
+         changes in the database.</p>\
+         <ol class=steps>\
+         <li{done}><h2>Add it</h2><p>Ada adds the app to her workspace, Alpha Robotics.</p>\
+         <a class=button id=add href=/slack/install>{add}</a></li>\
+         <li><h2>Use it</h2><p>Slack signs a command. The handler gets the token of this workspace \
+         and of no other.</p><form method=post action=/fake/command>\
+         <button class=button id=command{off}>Type /hello in Slack</button></form></li>\
+         <li><h2>Remove it</h2><p>Slack tells the app, and nothing of the workspace stays.</p>\
+         <form method=post action=/fake/uninstall>\
+         <button class=button id=uninstall{off}>Remove the app in Slack</button></form></li></ol>\
+         <section id=changes><h2>What the last click changed</h2><p>{last}</p><ul>{summary}</ul>\
+         </section>\
+         <section id=rows><h2>What the database has</h2>\
+         <p>Ids, names and scopes can be read. Each token is in the sealed part.</p>{stored}\
+         </section>",
+        last = escape(&story.last),
+        stored = stored.collect::<String>(),
+    ))
+}
+
+fn line(change: Change, row: &Stored) -> String {
     format!(
-        "<!doctype html><html lang=en><meta charset=utf-8><title>slack-installs quickstart</title>\
-         <style>body{{font:1rem/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}}\
-         td,th{{border:1px solid #ccc;padding:.3rem .5rem;text-align:left;vertical-align:top}}\
-         td:last-child code{{display:block;max-width:22rem;overflow-wrap:anywhere;max-height:6rem;overflow:auto}}\
-         form{{display:inline-block;margin-right:.5rem}}</style>\
-         <h1>slack-installs quickstart</h1>\
-         <p><a id=add href=/slack/install>Add to Slack</a></p>{buttons}\
-         <h2>What the database has</h2>\
-         <p>Ids, names and scopes are readable; every token is in the sealed column.</p>\
-         <table><tr><th>partition<th>slot<th>metadata<th>sealed</tr>{rows}</table></html>"
+        "<li>{} {}: <code>{}</code></li>",
+        tag(Some(change)),
+        row.purpose(),
+        short(&format!("{} {}", row.place(), row.slot)),
     )
 }
+
+fn card(row: &Stored, change: Option<Change>) -> String {
+    let bytes = row.sealed.len() / 2;
+    // It begins with the data key's id, which is the same in each row.
+    let end = &row.sealed[row.sealed.len().saturating_sub(SHOWN)..];
+    format!(
+        "<article{class}><div><b>{purpose}</b> {tag}<br><code>{place} {slot}</code></div>\
+         <div><small>readable</small><code>{metadata}</code></div>\
+         <div><small>sealed, {bytes} bytes</small><code class=sealed>…{end}</code></div>\
+         </article>",
+        class = change.map_or_else(String::new, |change| format!(" class={}", change.word())),
+        purpose = row.purpose(),
+        tag = tag(change),
+        place = short(row.place()),
+        slot = short(&row.slot),
+        metadata = escape(&row.metadata).replace(",&quot;", ",<wbr>&quot;"),
+    )
+}
+
+fn tag(change: Option<Change>) -> String {
+    change.map_or_else(String::new, |change| {
+        format!("<mark class={0}>{0}</mark>", change.word())
+    })
+}
+
+/// A name without the end of a long id.
+fn short(text: &str) -> String {
+    match text.char_indices().nth(40) {
+        None => escape(text),
+        Some((end, _)) => format!("{}…", escape(&text[..end])),
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}
+
+fn document(body: &str) -> String {
+    format!(
+        "<!doctype html><html lang=en><meta charset=utf-8>\
+         <meta name=viewport content='width=device-width,initial-scale=1'>\
+         <title>slack-installs quickstart</title><style>{STYLE}</style>\
+         <main><h1>slack-installs quickstart</h1>{body}</main></html>"
+    )
+}
+
+/// Hex digits of a sealed part that are shown.
+const SHOWN: usize = 96;
+
+const STYLE: &str = ":root{color-scheme:light dark;--page:#f4f4f6;--card:#fff;--text:#1d1c1d;\
+--soft:#666;--edge:#ddd;--button:#4a154b;--new:#0a7d3c;--changed:#9a5b00;--deleted:#b3261e}\
+@media(prefers-color-scheme:dark){:root{--page:#131416;--card:#1e2023;--text:#e8e8e8;\
+--soft:#a0a0a0;--edge:#3a3c40;--button:#7c3a7e;--new:#4cc38a;--changed:#e2a336;--deleted:#ff8a80}}\
+*{box-sizing:border-box}\
+body{font:1rem/1.5 system-ui,sans-serif;margin:0;background:var(--page);color:var(--text)}\
+main{max-width:66rem;margin:0 auto;padding:1rem}h1{font-size:1.5rem;margin:.5rem 0}\
+h2{font-size:1.1rem;margin:0}p{margin:.4rem 0}code{font-size:.8rem;overflow-wrap:anywhere}\
+.steps{list-style:none;margin:1rem 0;padding:0;display:grid;gap:1rem;\
+grid-template-columns:repeat(auto-fit,minmax(15rem,1fr));counter-reset:step}\
+.steps li{counter-increment:step;display:flex;flex-direction:column;gap:.3rem}\
+.steps li p{flex:1}.steps h2::before{content:counter(step) '. '}\
+.steps .done h2::after{content:' ✓';color:var(--new)}\
+.steps li,section{background:var(--card);border:1px solid var(--edge);border-radius:10px;\
+padding:1rem}section{margin:1rem 0}\
+.button{display:inline-block;align-self:start;padding:.5rem 1rem;border:0;border-radius:8px;\
+background:var(--button);color:#fff;font:inherit;font-weight:600;text-decoration:none;\
+cursor:pointer}.button:disabled{opacity:.4;cursor:default}\
+ul{margin:.4rem 0 0;padding:0;list-style:none}\
+mark{background:none;border:1px solid;border-radius:5px;padding:0 .4rem;font-size:.8rem}\
+mark.new{color:var(--new)}mark.changed{color:var(--changed)}mark.deleted{color:var(--deleted)}\
+article{display:grid;grid-template-columns:1fr 1.2fr 1.2fr;gap:.3rem 1rem;padding:.7rem;\
+border-top:1px solid var(--edge);border-left:4px solid transparent}\
+article.new{border-left-color:var(--new)}article.changed{border-left-color:var(--changed)}\
+article div{min-width:0}article small{display:block;color:var(--soft)}.sealed{color:var(--soft)}\
+@media(max-width:45rem){article{grid-template-columns:1fr}}";

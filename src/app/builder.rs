@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::env;
@@ -17,7 +18,7 @@ use crate::events::{Lifecycle, LifecycleHooks};
 use crate::gate::Gate;
 use crate::installation::Scopes;
 use crate::oauth::{
-    InstallConfig, InstallHooks, InstallPolicy, InstallProvider, Pages, RedirectUri,
+    DefaultPages, InstallConfig, InstallHooks, InstallPolicy, InstallProvider, Pages, RedirectUri,
 };
 use crate::operate::Operator;
 use crate::replay::ReplayGuard;
@@ -74,7 +75,9 @@ pub struct SlackAppBuilder {
     cache: Option<CacheOptions>,
     clock: Clock,
     handles_once: bool,
+    app_name: Option<String>,
     install_hooks: Option<Arc<dyn InstallHooks>>,
+    install_path: Option<String>,
     is_pkce_app: bool,
     is_strict: bool,
     lifecycle_hooks: Option<Arc<dyn LifecycleHooks>>,
@@ -82,6 +85,7 @@ pub struct SlackAppBuilder {
     pages: Option<Arc<dyn Pages>>,
     policy: Option<Arc<dyn InstallPolicy>>,
     scopes: Scopes,
+    site: Value<Url>,
     slack: Option<SlackClient>,
     store: Option<Arc<dyn Store>>,
     user_scopes: Scopes,
@@ -193,7 +197,27 @@ impl SlackAppBuilder {
         self
     }
 
-    /// Sets the pages that people see at the end of the install flow.
+    /// Sets the app's name, as the pages at the end of the install flow show it.
+    pub fn app_name(mut self, name: impl Into<String>) -> Self {
+        self.app_name = Some(name.into());
+        self
+    }
+
+    /// Sets the app's own site, which the pages at the end of the install flow link to.
+    pub fn site(mut self, url: impl AsRef<str>) -> Self {
+        self.site = Some(env::site(url.as_ref()));
+        self
+    }
+
+    /// Sets the path where people begin to install the app, as their browser sees it:
+    /// `/slack/install` by default.
+    pub fn install_path(mut self, path: impl Into<String>) -> Self {
+        self.install_path = Some(path.into());
+        self
+    }
+
+    /// Sets pages of your own for the end of the install flow. [`app_name`](Self::app_name) and
+    /// [`site`](Self::site) then do nothing.
     pub fn pages(mut self, pages: impl Pages) -> Self {
         self.pages = Some(Arc::new(pages));
         self
@@ -247,6 +271,7 @@ impl SlackAppBuilder {
             remedy: "the redirect URL, as configured on the app's page OAuth & Permissions, or \
                      call `redirect_uri`",
         })?;
+        let site = self.site.take().transpose()?;
         let store = self.opened(&credentials.client_id).await?;
 
         let clock = self.clock;
@@ -258,21 +283,29 @@ impl SlackAppBuilder {
         config.redirect_uris = redirect_uris;
         config.user_scopes = self.user_scopes;
         config.app_id = self.app_id.clone();
+        if let Some(path) = self.install_path {
+            config.install_path = path;
+        }
+        let mut pages = DefaultPages::new().with_install_path(&*config.install_path);
+        if let Some(name) = self.app_name {
+            pages = pages.with_app_name(name);
+        }
+        if let Some(site) = site {
+            pages = pages.with_site(site);
+        }
         let mut provider = InstallProvider::new(
             config,
             slack.clone(),
             Arc::clone(&store),
             Arc::clone(&store),
         )?
-        .with_clock(clock.clone());
+        .with_clock(clock.clone())
+        .with_pages(self.pages.unwrap_or_else(|| Arc::new(pages)));
         if let Some(hooks) = self.install_hooks {
             provider = provider.with_hooks(hooks);
         }
         if let Some(policy) = self.policy {
             provider = provider.with_policy(policy);
-        }
-        if let Some(pages) = self.pages {
-            provider = provider.with_pages(pages);
         }
 
         let rotation = RotationConfig {

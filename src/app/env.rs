@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::builder::SlackAppBuilder;
@@ -22,18 +23,14 @@ pub(super) const URL: &str = "SLACK_INSTALLS_URL";
 /// Reads what is set. A wrong value is kept as an error, which `build` returns: the builder's
 /// method for the same thing may replace it.
 pub(super) fn read(variable: impl Fn(&str) -> Option<OsString>) -> SlackAppBuilder {
-    let text = |name: &'static str| match variable(name).filter(|value| !value.is_empty()) {
-        None => None,
-        Some(value) => Some(
-            value
-                .into_string()
-                .map(Zeroizing::new)
-                .map_err(|_| AppError::Value {
-                    name,
-                    shown: None,
-                    source: "it is not UTF-8".into(),
-                }),
-        ),
+    let text = |name: &'static str| {
+        let value = variable(name).filter(|value| !value.is_empty())?;
+        let value = value.into_string().map(Zeroizing::new);
+        Some(value.map_err(|_| AppError::Value {
+            name,
+            shown: None,
+            source: "it is not UTF-8".into(),
+        }))
     };
     let mut builder = SlackAppBuilder::default();
     builder.client_id = text(CLIENT_ID).map(|text| client_id(&text?));
@@ -86,6 +83,17 @@ pub(super) fn redirect_uri(name: &'static str, text: &str) -> Result<RedirectUri
         name,
         shown: Some(format!("{text:?}")),
         source: source.into(),
+    })
+}
+
+/// The app's own site, for a link: nothing else than the web.
+pub(super) fn site(text: &str) -> Result<Url, AppError> {
+    let url = Url::parse(text.trim()).ok();
+    let url = url.filter(|url| matches!(url.scheme(), "http" | "https"));
+    url.ok_or_else(|| AppError::Value {
+        name: "the app's site",
+        shown: Some(format!("{text:?}")),
+        source: "it must be a URL that begins with https:// or http://".into(),
     })
 }
 

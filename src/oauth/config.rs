@@ -20,6 +20,8 @@ pub struct InstallConfig {
     pub credentials: ClientCredentials,
     /// Where Slack may send people back to, as configured at Slack. The first one is the default.
     pub redirect_uris: Vec<RedirectUri>,
+    /// The path where a person begins, as their browser sees it: [`INSTALL_PATH`] by default.
+    pub install_path: String,
     /// Scopes for the bot. Empty for an app that acts only as its users.
     pub scopes: Scopes,
     /// Scopes for the installing user's own token.
@@ -37,6 +39,7 @@ impl InstallConfig {
         Self {
             credentials,
             redirect_uris: vec![redirect_uri],
+            install_path: INSTALL_PATH.into(),
             scopes,
             user_scopes: Scopes::default(),
             app_id: None,
@@ -49,10 +52,13 @@ impl InstallConfig {
         if self.redirect_uris.is_empty() {
             return Err(ConfigError::NoRedirectUri);
         }
+        if !is_path(&self.install_path) {
+            return Err(ConfigError::InstallPathForm);
+        }
         if self
             .redirect_uris
             .iter()
-            .any(|uri| uri.path() == INSTALL_PATH)
+            .any(|uri| uri.path() == self.install_path)
         {
             return Err(ConfigError::InstallPath);
         }
@@ -64,6 +70,13 @@ impl InstallConfig {
             false => Ok(()),
         }
     }
+}
+
+/// Whether this is a path as a browser sends it, and as a link of a page leads to it.
+fn is_path(path: &str) -> bool {
+    // A second slash would make a link to another host.
+    let is_local = !path.starts_with("//");
+    is_local && Url::parse(&format!("https://localhost{path}")).is_ok_and(|url| url.path() == path)
 }
 
 /// A URL that Slack may send people back to.
@@ -109,6 +122,14 @@ impl RedirectUri {
 
     pub(super) fn is_plain_loopback(&self) -> bool {
         self.url.scheme() == "http"
+    }
+
+    /// Whether this URL and the host of a request both name this machine, and by different
+    /// names: a browser keeps their cookies apart.
+    pub(super) fn is_other_loopback(&self, host: &str) -> bool {
+        Url::parse(&format!("http://{host}/")).is_ok_and(|asked| {
+            is_loopback(&asked) && is_loopback(&self.url) && asked.host() != self.url.host()
+        })
     }
 
     /// `host` or `host:port`, as a browser puts it into the `Host` header.
@@ -170,8 +191,14 @@ pub enum ConfigError {
     #[error("no redirect URL is configured: Slack has nowhere to send people back to")]
     NoRedirectUri,
     /// A redirect URL's path is the install path itself.
-    #[error("a redirect URL has the path /slack/install, where the flow begins")]
+    #[error("a redirect URL has the install path, where the flow begins: change one of them")]
     InstallPath,
+    /// The install path is not a path.
+    #[error(
+        "the install path must begin with one `/`, be percent-encoded, and have no query: such as \
+         /slack/install"
+    )]
+    InstallPathForm,
     /// Neither bot scopes nor user scopes.
     #[error("no scopes are configured: give bot scopes, user scopes, or both")]
     NoScopes,
@@ -257,5 +284,5 @@ pub(super) const MAX_STATE_LIFETIME: Duration = Duration::from_secs(600);
 /// Enough for an id and a few words of the host's; a row stays small.
 const MAX_METADATA: usize = 4096;
 
-/// Where a person begins: link *Add to Slack* there.
+/// Where a person begins by default: link *Add to Slack* there.
 pub const INSTALL_PATH: &str = "/slack/install";

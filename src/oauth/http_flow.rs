@@ -1,5 +1,7 @@
 //! The flow as HTTP: a request's head in, a response out, for any framework.
 
+use std::sync::atomic::Ordering;
+
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HOST, HeaderName, LOCATION,
     REFERRER_POLICY, SET_COOKIE, X_CONTENT_TYPE_OPTIONS,
@@ -8,7 +10,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use url::form_urlencoded;
 
-use super::{Callback, Error, InstallOptions, InstallProvider, Page};
+use super::{Callback, Error, InstallOptions, InstallProvider, PageResponse};
 use crate::causes::with_causes;
 use crate::slack::ErrorCode;
 use crate::tenant::TeamId;
@@ -36,11 +38,28 @@ impl InstallProvider {
         let mut uris = self.redirect_uris().iter();
         options.redirect_uri = uris.find(|uri| Some(uri.authority()) == host).cloned();
         if options.redirect_uri.is_none() {
+            self.warn_of_other_loopback(host);
             // Behind a proxy that changes the header this is as it should be; otherwise the
             // callback will miss its cookie.
             tracing::debug!("no redirect URL has the host of this request; the first one is taken");
         }
         options
+    }
+
+    /// Says once that a flow at `127.0.0.1` cannot end at `localhost`, nor the reverse.
+    fn warn_of_other_loopback(&self, host: Option<&str>) {
+        let Some((host, first)) = host.zip(self.redirect_uris().first()) else {
+            return;
+        };
+        if first.is_other_loopback(host) && !self.0.has_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                host,
+                redirect_uri = first.as_str(),
+                "an install flow began at another host than its redirect URL's, so its cookie will \
+                 not come back: open the install path at the redirect URL's host, or change the \
+                 redirect URL"
+            );
+        }
     }
 
     /// Begins a flow with these options and answers the 302 to Slack's page.
@@ -105,14 +124,14 @@ impl InstallProvider {
         self.page(self.0.pages.failed(error), error.status())
     }
 
-    fn page(&self, page: Page, status: StatusCode) -> Response<String> {
+    fn page(&self, page: PageResponse, status: StatusCode) -> Response<String> {
         match page {
-            Page::Html(html) => {
+            PageResponse::Html(html) => {
                 let mut response = plain(status);
                 *response.body_mut() = html;
                 response
             }
-            Page::Redirect(url) => redirect(url.as_str()),
+            PageResponse::Redirect(url) => redirect(url.as_str()),
         }
     }
 }

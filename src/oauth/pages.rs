@@ -6,15 +6,17 @@ use std::sync::Arc;
 use http::StatusCode;
 use url::Url;
 
+use super::config::INSTALL_PATH;
 use super::{Error, Installed};
+use crate::installation::Home;
 use crate::slack::ErrorClass;
 
-/// Makes the pages that end a flow. Replace it to show the host's own.
+/// Makes the pages at the end of a flow. Implement it to show your own.
 ///
 /// # Contract
 ///
-/// 1. Whatever a page shows of names and reasons is escaped by whoever makes it: a workspace's
-///    name is text that a stranger chose.
+/// 1. An implementation escapes the names and reasons that it shows: a workspace's name is text
+///    that a stranger chose.
 ///
 /// # Consistency
 ///
@@ -29,116 +31,254 @@ use crate::slack::ErrorClass;
 /// None.
 pub trait Pages: fmt::Debug + Send + Sync + 'static {
     /// Returns the page after an installation was stored. [`DefaultPages`]' by default.
-    fn installed(&self, installed: &Installed) -> Page {
-        DefaultPages.installed(installed)
+    fn installed(&self, installed: &Installed) -> PageResponse {
+        DefaultPages::new().installed(installed)
     }
 
-    /// Returns the page after a flow failed. [`DefaultPages`]' by default. It is never called with
-    /// [`Error::NoState`]: the person is sent through the app's own flow.
-    fn failed(&self, error: &Error) -> Page {
-        DefaultPages.failed(error)
+    /// Returns the page after a flow failed. It is never called with [`Error::NoState`]: the person
+    /// is sent through the app's own flow.
+    ///
+    /// By default it is [`DefaultPages`]', with a link to [`INSTALL_PATH`]. If you changed that
+    /// path, return the page of a [`DefaultPages`] that knows yours.
+    fn failed(&self, error: &Error) -> PageResponse {
+        DefaultPages::new().failed(error)
     }
 }
 
 #[deny(clippy::missing_trait_methods)]
 impl<P: Pages + ?Sized> Pages for Arc<P> {
-    fn installed(&self, installed: &Installed) -> Page {
+    fn installed(&self, installed: &Installed) -> PageResponse {
         (**self).installed(installed)
     }
 
-    fn failed(&self, error: &Error) -> Page {
+    fn failed(&self, error: &Error) -> PageResponse {
         (**self).failed(error)
     }
 }
 
 /// A page, or another place to go.
 #[derive(Clone, Debug)]
-pub enum Page {
+pub enum PageResponse {
     /// HTML, sent with a policy that lets it load and run nothing but inline styles.
     Html(String),
-    /// A redirect, to a URL of the host's making.
+    /// A redirect to a URL of your own.
     Redirect(Url),
 }
 
-/// Plain pages in English.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct DefaultPages;
+/// Plain pages in English, without scripts, for phones and desktops, light and dark.
+///
+/// The success page links to the app in Slack, or for an organisation to the page where an admin
+/// adds workspaces. A failure page says what to do next, and links to the install path.
+///
+/// ```
+/// # fn example(
+/// #     provider: slack_installs::InstallProvider,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// use slack_installs::oauth::DefaultPages;
+///
+/// let pages = DefaultPages::new()
+///     .with_app_name("Standup Bot")
+///     .with_site("https://standup.example.com/".parse()?);
+/// let provider = provider.with_pages(pages);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct DefaultPages {
+    app_name: Option<String>,
+    install_path: String,
+    site: Option<Url>,
+}
 
-impl Pages for DefaultPages {
-    fn installed(&self, installed: &Installed) -> Page {
-        let home = &installed.installation.home;
-        let name = match home.team() {
-            Some(team) => team.name.as_deref().unwrap_or_else(|| team.id.as_str()),
-            None => home.enterprise().map_or("", |org| {
-                org.name.as_deref().unwrap_or_else(|| org.id.as_str())
-            }),
-        };
-        page(
-            "Installed",
-            &format!("The app is installed in {name}. You can close this page."),
-        )
+impl DefaultPages {
+    /// Creates pages that call the app *The app*, and link to [`INSTALL_PATH`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            app_name: None,
+            install_path: INSTALL_PATH.into(),
+            site: None,
+        }
     }
 
-    fn failed(&self, error: &Error) -> Page {
-        let (title, text) = match error {
-            Error::Denied(code) if code.as_str() == "access_denied" => (
-                "Not installed",
-                "You chose not to install the app. Nothing was changed.".to_owned(),
+    /// Sets the app's name.
+    #[must_use]
+    pub fn with_app_name(self, name: impl Into<String>) -> Self {
+        Self {
+            app_name: Some(name.into()),
+            ..self
+        }
+    }
+
+    /// Sets the app's own site, which each page then links to.
+    #[must_use]
+    pub fn with_site(self, site: Url) -> Self {
+        Self {
+            site: Some(site),
+            ..self
+        }
+    }
+
+    /// Sets the path where a person starts again:
+    /// [`InstallConfig::install_path`](super::InstallConfig::install_path), if you changed it.
+    #[must_use]
+    pub fn with_install_path(self, path: impl Into<String>) -> Self {
+        Self {
+            install_path: path.into(),
+            ..self
+        }
+    }
+
+    fn site_link(&self) -> String {
+        let Some(site) = &self.site else {
+            return String::new();
+        };
+        let name = self.app_name.as_deref().unwrap_or("the app's site");
+        format!("<p>{}</p>", link(site.as_str(), &format!("Back to {name}")))
+    }
+}
+
+impl Default for DefaultPages {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Pages for DefaultPages {
+    fn installed(&self, installed: &Installed) -> PageResponse {
+        let app = self.app_name.as_deref().unwrap_or("The app");
+        let app_id = installed.installation.app_id.as_str();
+        let (place, next, href, text) = match &installed.installation.home {
+            Home::Workspace { team, .. } => (
+                team.name.as_deref().unwrap_or_else(|| team.id.as_str()),
+                "You can use it right away.",
+                format!(
+                    "https://slack.com/app_redirect?app={app_id}&team={}",
+                    team.id
+                ),
+                "Open in Slack",
             ),
-            Error::Denied(code) => ("Not installed", format!("Slack did not allow it: {code}.")),
-            Error::Refused { reason } => ("Not installed", reason.clone()),
-            Error::OtherBrowser => (
-                "Please start again",
-                "This installation was begun in another browser, or this browser does not keep \
-                 cookies. Please start again, and stay in this browser."
-                    .to_owned(),
-            ),
-            Error::UsedState => (
-                "Already used",
-                "This link was used before. If you have just installed the app, all is well; \
-                 otherwise please start again."
-                    .to_owned(),
-            ),
-            Error::StateExpired => (
-                "Please start again",
-                "This installation took too long. Please start again.".to_owned(),
-            ),
-            Error::InvalidState | Error::NoCode | Error::NoState => (
-                "Please start again",
-                "This link is not complete, or not from this app. Please start again.".to_owned(),
-            ),
-            Error::OtherTeam => (
-                "Not installed",
-                "The app was to be installed in another workspace. Please start again, and \
-                 choose that workspace at Slack."
-                    .to_owned(),
-            ),
-            Error::NothingGranted => (
-                "Not installed",
-                "Slack granted nothing that the app could use. Please start again.".to_owned(),
-            ),
-            // A code that was used before, or too late.
-            Error::Exchange(error) if error.class() == ErrorClass::UserFlow => (
-                "Please start again",
-                "Slack did not take this installation any more. Please start again.".to_owned(),
-            ),
-            Error::Exchange(_)
-            | Error::Hook
-            | Error::Interrupted
-            | Error::OtherApp
-            | Error::Store(_) => (
-                "Something went wrong",
-                "The app could not be installed. Nothing is wrong on your side; please try again \
-                 in a few minutes."
-                    .to_owned(),
+            // No workspace has the app yet.
+            Home::Org(org) => (
+                org.name.as_deref().unwrap_or_else(|| org.id.as_str()),
+                "Next, choose the workspaces that may use it.",
+                format!(
+                    "https://app.slack.com/manage/{}/integrations/profile/{app_id}/workspaces/add",
+                    org.id
+                ),
+                "Add workspaces",
             ),
         };
-        page(title, &text)
+        let what = format!("{app} is installed in {place}.");
+        let site = self.site_link();
+        page("Installed", &[&what, next], &button(&href, text), &site)
+    }
+
+    fn failed(&self, error: &Error) -> PageResponse {
+        let told = told(error);
+        let again = button(&self.install_path, told.button);
+        let texts = [&*told.what, told.next];
+        page(told.title, &texts, &again, &self.site_link())
+    }
+}
+
+/// What a failure page says.
+struct Told {
+    title: &'static str,
+    what: String,
+    next: &'static str,
+    button: &'static str,
+}
+
+fn told(error: &Error) -> Told {
+    let (title, what, next, button) = match error {
+        Error::Denied(code) if code.as_str() == "access_denied" => (
+            "Not installed",
+            "You chose not to install the app. Nothing was changed.",
+            "If you change your mind, start again.",
+            "Start again",
+        ),
+        Error::Denied(code) => {
+            return Told {
+                title: "Not installed",
+                what: format!("Slack did not allow it: {code}."),
+                next: "Ask an admin of your workspace whether you may install apps, then start \
+                       again.",
+                button: "Start again",
+            };
+        }
+        Error::Refused { reason } => {
+            return Told {
+                title: "Not installed",
+                what: reason.clone(),
+                next: "Once that has changed, start again.",
+                button: "Start again",
+            };
+        }
+        Error::OtherBrowser => (
+            "Please start again",
+            "This installation was begun in another browser, or this browser does not keep cookies.",
+            "Allow cookies for this site, start again, and stay in this browser.",
+            "Start again",
+        ),
+        Error::UsedState => (
+            "Already used",
+            "This link was used before.",
+            "If you have just installed the app, all is well; otherwise start again.",
+            "Start again",
+        ),
+        Error::StateExpired => (
+            "Please start again",
+            "This installation took too long.",
+            "Start again, and finish it within ten minutes.",
+            "Start again",
+        ),
+        Error::InvalidState | Error::NoCode | Error::NoState => (
+            "Please start again",
+            "This link is not complete, or not from this app.",
+            "Start again from here.",
+            "Start again",
+        ),
+        Error::OtherTeam => (
+            "Not installed",
+            "The app was to be installed in another workspace.",
+            "Start again, and choose that workspace at Slack.",
+            "Start again",
+        ),
+        Error::NothingGranted => (
+            "Not installed",
+            "Slack granted nothing that the app could use.",
+            "Start again, and allow what the app asks for.",
+            "Start again",
+        ),
+        // A code that was used before, or too late.
+        Error::Exchange(error) if error.class() == ErrorClass::UserFlow => (
+            "Please start again",
+            "Slack did not take this installation any more.",
+            "Start again from here.",
+            "Start again",
+        ),
+        Error::Exchange(_)
+        | Error::Hook
+        | Error::Interrupted
+        | Error::OtherApp
+        | Error::Store(_) => (
+            "Something went wrong",
+            "The app could not be installed. Nothing is wrong on your side.",
+            "Try again in a few minutes. If that fails too, tell the people who make the app.",
+            "Try again",
+        ),
+    };
+    Told {
+        title,
+        what: what.to_owned(),
+        next,
+        button,
     }
 }
 
 impl Error {
-    /// The HTTP status for the page that tells of it.
+    /// Returns the HTTP status of this error's page.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
@@ -169,15 +309,40 @@ pub(super) fn escape(text: &str) -> String {
     escaped
 }
 
-fn page(title: &str, text: &str) -> Page {
-    let (title, text) = (escape(title), escape(text));
-    Page::Html(format!(
+fn link(href: &str, text: &str) -> String {
+    format!("<a href=\"{}\">{}</a>", escape(href), escape(text))
+}
+
+fn button(href: &str, text: &str) -> String {
+    let (href, text) = (escape(href), escape(text));
+    format!("<p><a class=\"button\" href=\"{href}\">{text}</a></p>")
+}
+
+/// The texts are escaped here; the button and the link are HTML already.
+fn page(title: &str, texts: &[&str], button: &str, link: &str) -> PageResponse {
+    let title = escape(title);
+    let texts: String = texts
+        .iter()
+        .map(|text| format!("<p>{}</p>", escape(text)))
+        .collect();
+    PageResponse::Html(format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width\">\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
          <title>{title}</title><style>{STYLE}</style></head>\
-         <body><main><h1>{title}</h1><p>{text}</p></main></body></html>\n"
+         <body><main><h1>{title}</h1>{texts}{button}{link}</main></body></html>\n"
     ))
 }
 
-const STYLE: &str = "body{font:1.1rem/1.5 system-ui,sans-serif;margin:0;display:grid;\
-min-height:100vh;place-items:center}main{max-width:34rem;padding:2rem}";
+const STYLE: &str = ":root{color-scheme:light dark;--page:#f4f4f6;--card:#fff;--text:#1d1c1d;\
+--link:#0b5cad;--button:#4a154b;--edge:#ddd}\
+@media(prefers-color-scheme:dark){:root{--page:#131416;--card:#1e2023;--text:#e8e8e8;\
+--link:#7cb7f5;--button:#7c3a7e;--edge:#3a3c40}}\
+*{box-sizing:border-box}\
+body{font:1.1rem/1.5 system-ui,sans-serif;margin:0;padding:1rem;display:grid;min-height:100vh;\
+place-items:center;background:var(--page);color:var(--text)}\
+main{width:100%;max-width:34rem;padding:2rem;background:var(--card);border:1px solid var(--edge);\
+border-radius:12px;overflow-wrap:anywhere}\
+h1{font-size:1.6rem;line-height:1.2;margin:0 0 1rem}p{margin:.75rem 0}a{color:var(--link)}\
+.button{display:inline-block;margin:.5rem 0;padding:.7rem 1.4rem;border-radius:8px;\
+background:var(--button);color:#fff;font-weight:600;text-decoration:none}\
+@media(max-width:30rem){main{padding:1.5rem}.button{display:block;text-align:center}}";

@@ -63,7 +63,8 @@ impl Verifier {
         }
     }
 
-    /// Refuses bodies of more than this many bytes, instead of [`DEFAULT_BODY_LIMIT`].
+    /// Refuses bodies of more than this many bytes, instead of [`DEFAULT_BODY_LIMIT`]. axum's
+    /// extractors behind the tower layer then have the same limit.
     #[must_use]
     pub fn with_body_limit(self, body_limit: usize) -> Self {
         Self { body_limit, ..self }

@@ -337,7 +337,7 @@ mod tests {
             let key = MasterKey::from_file(&path).expect("a key");
             assert_eq!(key.to_base64().as_str(), BASE64);
         }
-        for bytes in [[0xff; DATA_KEY_LEN].as_slice(), b"", HEX[1..].as_bytes()] {
+        for bytes in [[0xff; DATA_KEY_LEN].as_slice(), b"", &HEX.as_bytes()[1..]] {
             std::fs::write(&path, bytes).expect("it can be written");
             let refused = MasterKey::from_file(&path).expect_err("no text of a key");
             assert!(matches!(refused, MasterKeyError::Form), "{refused:?}");

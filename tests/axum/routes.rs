@@ -34,7 +34,7 @@ async fn app_of_three_hosts() -> App {
     .await
 }
 
-fn request(method: Method, url: &Url, browser: &Browser) -> Request<Bytes> {
+pub(super) fn request(method: Method, url: &Url, browser: &Browser) -> Request<Bytes> {
     let mut request = Request::new(Bytes::new());
     *request.method_mut() = method;
     *request.uri_mut() = url[Position::BeforePath..].parse().expect("a path");

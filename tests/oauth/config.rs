@@ -36,6 +36,22 @@ async fn a_configuration_that_cannot_work_makes_no_provider() {
         let circle = refused(|config| config.redirect_uris.insert(at, begins)).await;
         assert_eq!(circle, Some(ConfigError::InstallPath), "{at}");
     }
+    for (install, redirect) in [
+        ("/install", "https://bot.example.com/install"),
+        ("/", "https://bot.example.com"),
+    ] {
+        let circle = refused(|config| {
+            config.install_path = install.into();
+            config.redirect_uris.push(uri(redirect));
+        });
+        assert_eq!(circle.await, Some(ConfigError::InstallPath), "{install}");
+    }
+    let free = refused(|config| {
+        config.install_path = "/install".into();
+        let before = uri("https://bot.example.com/slack/install");
+        config.redirect_uris.push(before);
+    });
+    assert_eq!(free.await, None);
     let below = uri("https://bot.example.com/slack/install/done");
     assert_eq!(
         refused(|config| config.redirect_uris.push(below)).await,
@@ -49,6 +65,31 @@ async fn a_configuration_that_cannot_work_makes_no_provider() {
         config.user_scopes = Scopes::from("search:read");
     });
     assert_eq!(user_only.await, None);
+}
+
+#[tokio::test]
+async fn an_install_path_is_a_path_and_no_way_to_another_host() {
+    for bad in [
+        "",
+        "slack/install",
+        ".example.net/install",
+        "//example.net/install",
+        "/\\example.net/install",
+        "/install?team=T0ALPHA0001",
+        "/install#top",
+        "/a/../install",
+        "/in stall",
+        "/{install}",
+        "/inställ",
+        "/install\n",
+    ] {
+        let error = refused(|config| config.install_path = bad.into()).await;
+        assert_eq!(error, Some(ConfigError::InstallPathForm), "{bad}");
+    }
+    for good in ["/", "/install", "/:install", "/a//b", "/inst%C3%A4ll/"] {
+        let error = refused(|config| config.install_path = good.into()).await;
+        assert_eq!(error, None, "{good}");
+    }
 }
 
 #[tokio::test]

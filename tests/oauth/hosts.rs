@@ -1,9 +1,13 @@
 //! Where a flow begins, where it ends, and the workspace that it is meant for.
 
+use std::io;
+use std::sync::{Arc, Mutex};
+
 use http::header::HOST;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use slack_installs::oauth::Callback;
 use slack_installs::{InstallOptions, RedirectUri};
+use tracing_subscriber::fmt::MakeWriter;
 use url::Url;
 
 use super::support::app::{
@@ -196,5 +200,101 @@ async fn a_link_that_names_no_workspace_installs_anywhere() {
         let callback = app.fake.allow(&authorize, ADA).expect("allowed");
         let page = browser.open(&app.provider, &callback).await;
         assert!(installed(&page), "{query}: {}", page.body());
+    }
+}
+
+/// What the log has of flows that begin at these hosts, one after the other.
+async fn log_of(app: &App, hosts: &[&str]) -> String {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).finish();
+    let logging = tracing::subscriber::set_default(subscriber);
+    for host in hosts {
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, host.parse().expect("a header"));
+        let uri = Uri::from_static("/slack/install");
+        let response = app.provider.install_response(&uri, &headers).await;
+        assert_eq!(response.status(), StatusCode::FOUND, "{host}");
+    }
+    drop(logging);
+    log.text()
+}
+
+async fn at_only(redirect: &str) -> App {
+    App::configured(|config| {
+        config.redirect_uris = vec![RedirectUri::new(redirect).expect("a redirect URL")];
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_flow_begun_at_another_name_of_this_machine_is_warned_of_once() {
+    for (redirect, host) in [
+        ("http://localhost:3000/cb", "127.0.0.1:3000"),
+        ("http://127.0.0.1:3000/cb", "localhost:3000"),
+        ("http://localhost:3000/cb", "[::1]:3000"),
+        ("https://localhost:3000/cb", "127.0.0.1"),
+    ] {
+        let app = at_only(redirect).await;
+        let log = log_of(&app, &[host, host]).await;
+        assert_eq!(log.matches("WARN").count(), 1, "{redirect} {host}: {log}");
+        for words in [
+            host,
+            redirect,
+            "cookie will not come back",
+            "open the install path at",
+        ] {
+            assert!(log.contains(words), "{words}: {log}");
+        }
+        // The next start warns again.
+        let app = at_only(redirect).await;
+        let log = log_of(&app, &[host]).await;
+        assert_eq!(log.matches("WARN").count(), 1, "{redirect} {host}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn a_flow_whose_cookie_comes_back_is_not_warned_of() {
+    for (redirect, host) in [
+        ("http://localhost:3000/cb", "localhost:3000"),
+        // Cookies know no ports.
+        ("http://localhost:3000/cb", "localhost:8080"),
+        // A proxy that changes the header.
+        ("https://bot.example.com/cb", "127.0.0.1:3000"),
+        ("http://localhost:3000/cb", "bot.example.com"),
+        ("http://localhost:3000/cb", "not a host"),
+    ] {
+        let app = at_only(redirect).await;
+        let log = log_of(&app, &[host]).await;
+        assert_eq!(log.matches("WARN").count(), 0, "{redirect} {host}: {log}");
+    }
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        let log = self.0.lock().expect("no test panics with it");
+        String::from_utf8_lossy(&log).into_owned()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut log = self.0.lock().expect("no test panics with it");
+        log.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
     }
 }

@@ -7,13 +7,13 @@ use http::header::{
 };
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
-use slack_installs::oauth::{DefaultPages, Error, Installed, Page, Pages};
+use slack_installs::oauth::{DefaultPages, Error, Installed, PageResponse, Pages};
 use slack_installs::slack::{self, ErrorCode, TransportError};
 use slack_installs::testing::Who;
 use slack_installs::{InstallOptions, store};
 use url::Url;
 
-use super::support::app::{ADA, ALPHA, App, Browser, OLGA, ORG, REDIRECT};
+use super::support::app::{ADA, ALPHA, App, Browser, OLGA, ORG, REDIRECT, SALES};
 use super::support::rotation::Rewritten;
 use super::{installed, options};
 
@@ -114,7 +114,7 @@ fn every_failure_has_its_name_its_status_and_its_page() {
         assert_eq!(error.name(), name, "{error}");
         assert_eq!(error.status().as_u16(), status, "{error}");
         assert_eq!(error.is_transient(), transient, "{error}");
-        let Page::Html(page) = DefaultPages.failed(&error) else {
+        let PageResponse::Html(page) = DefaultPages::new().failed(&error) else {
             panic!("{error}: a redirect");
         };
         assert!(page.contains(words), "{error}: {page}");
@@ -130,11 +130,106 @@ fn every_failure_has_its_name_its_status_and_its_page() {
 #[test]
 fn whatever_a_reason_has_in_it_is_shown_as_text() {
     let reason = r#"<b>&amp;"it's"</b>"#.to_owned();
-    let Page::Html(page) = DefaultPages.failed(&Error::Refused { reason }) else {
+    let PageResponse::Html(page) = DefaultPages::new().failed(&Error::Refused { reason }) else {
         panic!("a redirect");
     };
     let text = "<p>&lt;b&gt;&amp;amp;&quot;it&#39;s&quot;&lt;/b&gt;</p>";
     assert!(page.contains(text), "{page}");
+}
+
+#[test]
+fn every_failure_page_leads_back_to_the_install_path_and_to_the_apps_site() {
+    let pages = DefaultPages::new()
+        .with_app_name("Stand & Deliver")
+        .with_site(Url::parse("https://app.example.com/?a=1&b='2'").expect("a URL"))
+        .with_install_path("/bot/install");
+    for (error, ..) in errors() {
+        let PageResponse::Html(page) = pages.failed(&error) else {
+            panic!("{error}: a redirect");
+        };
+        let again = links(&page, "/bot/install");
+        assert!(again == ["Start again"] || again == ["Try again"], "{page}");
+        let site = links(&page, "https://app.example.com/?a=1&amp;b=%272%27");
+        assert_eq!(site, ["Back to Stand &amp; Deliver"], "{page}");
+        assert_eq!(page.matches("<a ").count(), 2, "{page}");
+        let PageResponse::Html(page) = DefaultPages::default().failed(&error) else {
+            panic!("{error}: a redirect");
+        };
+        assert_eq!(links(&page, "/slack/install").len(), 1, "{page}");
+        assert_eq!(page.matches("<a ").count(), 1, "{page}");
+    }
+}
+
+/// The texts of the links to this URL.
+fn links<'a>(page: &'a str, href: &str) -> Vec<&'a str> {
+    let to = format!("href=\"{href}\">");
+    let texts = page.split(&to).skip(1);
+    texts
+        .map(|text| text.split("</a>").next().expect("it ends"))
+        .collect()
+}
+
+#[tokio::test]
+async fn the_success_page_opens_the_app_in_its_workspace() {
+    let app = App::new().await;
+    let app_id = app.fake.app_id();
+    let page = app.install(ADA).await;
+    let page = page.body();
+    assert!(page.contains("<p>The app is installed in Alpha "), "{page}");
+    let to = format!("https://slack.com/app_redirect?app={app_id}&amp;team={ALPHA}");
+    assert_eq!(links(page, &to), ["Open in Slack"], "{page}");
+    // A workspace of an organisation is one like any other.
+    let page = app.install("U0GRIDUSR02").await;
+    let page = page.body();
+    let to = format!("https://slack.com/app_redirect?app={app_id}&amp;team={SALES}");
+    assert_eq!(links(page, &to), ["Open in Slack"], "{page}");
+    assert_eq!(page.matches("<a ").count(), 1, "{page}");
+}
+
+#[tokio::test]
+async fn the_success_page_of_an_organisation_leads_to_adding_workspaces() {
+    let app = App::new().await;
+    let page = app.install(Who::user(OLGA).at(ORG)).await;
+    let page = page.body();
+    let app_id = app.fake.app_id();
+    let to =
+        format!("https://app.slack.com/manage/{ORG}/integrations/profile/{app_id}/workspaces/add");
+    assert_eq!(links(page, &to), ["Add workspaces"], "{page}");
+    assert_eq!(page.matches("<a ").count(), 1, "{page}");
+}
+
+#[tokio::test]
+async fn the_success_page_has_the_apps_name_and_its_site_as_text() {
+    let app = App::new().await;
+    let pages = DefaultPages::new()
+        .with_app_name(r#""><b>Bot</b>"#)
+        .with_site(Url::parse(r#"https://app.example.com/'><b>?"#).expect("a URL"));
+    let provider = app.provider.clone().with_pages(pages);
+    let browser = Browser::default();
+    let callback = app.allowed(&browser, options(), ADA).await;
+    let page = browser.open(&provider, &callback).await;
+    let page = page.body();
+    let name = "&quot;&gt;&lt;b&gt;Bot&lt;/b&gt;";
+    assert!(
+        page.contains(&format!("<p>{name} is installed in Alpha ")),
+        "{page}"
+    );
+    let site = links(page, "https://app.example.com/&#39;%3E%3Cb%3E?");
+    assert_eq!(site, [format!("Back to {name}")], "{page}");
+    assert!(!page.contains("<b>"), "{page}");
+}
+
+#[tokio::test]
+async fn the_default_pages_know_a_changed_install_path() {
+    let app = App::configured(|config| config.install_path = "/get-it".into()).await;
+    let garbled = Url::parse(&format!("{REDIRECT}?state=x")).expect("a URL");
+    let page = Browser::default().open(&app.provider, &garbled).await;
+    assert_eq!(
+        links(page.body(), "/get-it"),
+        ["Start again"],
+        "{}",
+        page.body()
+    );
 }
 
 /// What keeps a page out of caches, referrers and frames.
@@ -171,15 +266,15 @@ async fn every_response_of_a_flow_is_guarded() {
 struct Elsewhere;
 
 impl Pages for Elsewhere {
-    fn installed(&self, installed: &Installed) -> Page {
+    fn installed(&self, installed: &Installed) -> PageResponse {
         let tenant = installed.installation.key();
         let url = format!("https://app.example.com/welcome?to={}", tenant.id());
-        Page::Redirect(Url::parse(&url).expect("a URL"))
+        PageResponse::Redirect(Url::parse(&url).expect("a URL"))
     }
 
-    fn failed(&self, error: &Error) -> Page {
+    fn failed(&self, error: &Error) -> PageResponse {
         let url = format!("https://app.example.com/sorry?why={}", error.name());
-        Page::Redirect(Url::parse(&url).expect("a URL"))
+        PageResponse::Redirect(Url::parse(&url).expect("a URL"))
     }
 }
 
