@@ -32,6 +32,8 @@ mod dynamodb;
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "../support/history.rs"]
 mod history;
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+mod large;
 #[cfg(all(
     feature = "dynamodb",
     feature = "postgres",
