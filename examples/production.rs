@@ -6,22 +6,29 @@
 //! ```
 //!
 //! It needs the variables of [`SlackApp::from_env`], with a `postgres://…` in
-//! `SLACK_INSTALLS_URL`. `PORT` is 3000. You may run many processes of it.
+//! `SLACK_INSTALLS_URL`. `PORT` is 3000. You may run many processes of it, behind a proxy that
+//! ends TLS.
 
 use std::env;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use slack_installs::prelude::*;
-use slack_installs::request::{SocketModeConnection, VerifiedRequest};
+use slack_installs::request::VerifiedRequest;
 use slack_installs::secret::AccessToken;
 use slack_installs::slack::{Environment, SlackClient};
-use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+
+use notes::Notes;
+
+#[path = "production/notes.rs"]
+mod notes;
+#[path = "production/socket.rs"]
+mod socket;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -29,51 +36,6 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>
 struct Bot {
     app: SlackApp,
     notes: Notes,
-}
-
-/// Data of the app's own. Each row has the key of its tenant, and each query asks for one.
-#[derive(Clone, Debug)]
-struct Notes(PgPool);
-
-impl Notes {
-    async fn open(url: &str) -> Result<Self> {
-        let pool = PgPool::connect(url).await?;
-        // Use migrations in your own app. The lock is for processes that start at the same time.
-        let create = "BEGIN; SELECT pg_advisory_xact_lock(1);
-            CREATE TABLE IF NOT EXISTS notes
-              (tenant text NOT NULL, written_at bigint NOT NULL, note text NOT NULL);
-            CREATE INDEX IF NOT EXISTS notes_tenant ON notes (tenant); COMMIT";
-        sqlx::raw_sql(create).execute(&pool).await?;
-        Ok(Self(pool))
-    }
-
-    /// Keeps a note. Returns how many this tenant has.
-    async fn add(&self, tenant: &InstallationKey, note: &str) -> Result<i64> {
-        let insert = "INSERT INTO notes (tenant, written_at, note) VALUES ($1, $2, $3)";
-        let insert = sqlx::query(insert).bind(tenant.to_string());
-        let insert = insert.bind(micros(SystemTime::now())).bind(note);
-        insert.execute(&self.0).await?;
-        let count = sqlx::query_scalar("SELECT count(*) FROM notes WHERE tenant = $1");
-        Ok(count.bind(tenant.to_string()).fetch_one(&self.0).await?)
-    }
-}
-
-/// Called at least once for each departure, also if this process ends in the middle of it.
-#[async_trait::async_trait]
-impl LifecycleHooks for Notes {
-    async fn uninstalled(&self, departure: &Departure, _is_installed_again: bool) -> Result<()> {
-        // Notes written later belong to a new installation.
-        let delete = sqlx::query("DELETE FROM notes WHERE tenant = $1 AND written_at <= $2");
-        let delete = delete.bind(departure.key.to_string());
-        delete.bind(micros(departure.at)).execute(&self.0).await?;
-        tracing::info!(tenant = %departure.key, reason = departure.reason, "notes deleted");
-        Ok(())
-    }
-}
-
-fn micros(time: SystemTime) -> i64 {
-    let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// `/note TEXT`, over HTTP or Socket Mode. `tenant` and `token` belong together: use no other ids
@@ -112,35 +74,6 @@ async fn command(
 /// Events of the app's own life are handled already; these are all others.
 async fn event(request: Verified, auth: Authorized) {
     tracing::info!(tenant = %auth.installation_key(), event = request.event_type(), "an event");
-}
-
-/// Socket Mode instead of HTTP: call this for each text frame of your websocket, within 3 s, and
-/// send the acknowledgement that it returns. The websocket is your choice (`tokio-tungstenite`,
-/// say); make the `connection` where you open it.
-#[allow(dead_code, reason = "this app listens on HTTP")]
-async fn socket_frame(
-    bot: &Bot,
-    connection: &SocketModeConnection,
-    text: String,
-) -> Option<String> {
-    let request = connection.receive(text.into()).ok()??;
-    let id = request.envelope_id()?.to_owned();
-    let answer = match bot.app.serve(request).await {
-        Ok(admitted) => {
-            let (request, auth) = (
-                &admitted.authorization.request,
-                &admitted.authorization.authorized,
-            );
-            let noted = note(bot, request, &auth.installation_key(), auth.bot_token()?).await;
-            admitted.done().await;
-            noted.unwrap_or_else(|_| "Please try again.".into())
-        }
-        // Without an acknowledgement Slack delivers the request again.
-        Err(reply) if reply.status.is_server_error() => return None,
-        Err(reply) => reply.text,
-    };
-    let payload = serde_json::json!({ "text": answer });
-    Some(serde_json::json!({ "envelope_id": id, "payload": payload }).to_string())
 }
 
 /// A job over all installations, at the start and every night.
