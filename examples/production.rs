@@ -1,4 +1,4 @@
-//! An app to copy: axum and Postgres, tokens that rotate, data of its own that goes when a
+//! An app to copy: axum and Postgres, tokens that rotate, data of its own that is deleted when a
 //! workspace removes the app, a job over all installations, and an orderly end.
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! A table of the app's own, whose rows go when their workspace removes the app.
+//! A table of the app's own, whose rows are deleted when their workspace removes the app.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -28,7 +28,7 @@ impl Notes {
     pub(crate) async fn add(&self, tenant: &InstallationKey, note: &str) -> Result<i64> {
         let insert = "INSERT INTO notes (tenant, written_at, note) VALUES ($1, $2, $3)";
         let insert = sqlx::query(insert).bind(tenant.to_string());
-        let insert = insert.bind(micros(SystemTime::now())).bind(note);
+        let insert = insert.bind(seconds(SystemTime::now())).bind(note);
         insert.execute(&self.0).await?;
         let count = sqlx::query_scalar("SELECT count(*) FROM notes WHERE tenant = $1");
         Ok(count.bind(tenant.to_string()).fetch_one(&self.0).await?)
@@ -42,13 +42,14 @@ impl LifecycleHooks for Notes {
         // Notes written later belong to a new installation, or to a request that was under way.
         let delete = sqlx::query("DELETE FROM notes WHERE tenant = $1 AND written_at <= $2");
         let delete = delete.bind(departure.key.to_string());
-        delete.bind(micros(departure.at)).execute(&self.0).await?;
+        delete.bind(seconds(departure.at)).execute(&self.0).await?;
         tracing::info!(tenant = %departure.key, reason = departure.reason, "notes deleted");
         Ok(())
     }
 }
 
-fn micros(time: SystemTime) -> i64 {
+/// A departure's time is in whole seconds, so the times compared with it are as well.
+fn seconds(time: SystemTime) -> i64 {
     let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX)
+    since_1970.as_secs().cast_signed()
 }

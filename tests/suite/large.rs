@@ -155,7 +155,7 @@ async fn large<B: Backend, F: Future<Output = ()>>(
             "{name}: {calls} by {limit}"
         );
         println!(
-            "{name}: a list beside {} others is {calls} scans by {limit}",
+            "{name}: a list next to {} others is {calls} scans by {limit}",
             others()
         );
     }
