@@ -9,11 +9,19 @@ use slack_installs::backend::{Backend, Faults, Flaky, Key, MemoryBackend, Sqlite
 use slack_installs::conformance;
 use tempfile::TempDir;
 
+#[path = "support/spoil.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared with tests of other backends"
+)]
+mod spoil;
+
 conformance!(memory, spoil);
-conformance!(sqlite);
+conformance!(sqlite, spoil_file);
 conformance!(through_a_pointer);
 conformance!(memory_that_loses_answers, spoil_inner);
-conformance!(sqlite_that_loses_answers);
+conformance!(sqlite_that_loses_answers, spoil_inner_file);
 
 #[test]
 fn every_check_is_listed_and_every_rule_has_one() {
@@ -48,13 +56,23 @@ async fn spoil_inner(backend: &Flaky<MemoryBackend>, _: &(), key: Key) {
 
 async fn sqlite() -> (SqliteBackend, TempDir) {
     let directory = tempfile::tempdir().expect("a temporary directory can be made");
-    let path = directory.path().join("installations.sqlite3");
+    let path = directory.path().join(FILE);
     (
         SqliteBackend::open(path)
             .await
             .expect("a new file can be made there"),
         directory,
     )
+}
+
+async fn spoil_file(_: &SqliteBackend, directory: &TempDir, key: Key) {
+    let path = directory.path().join(FILE);
+    spoil::sqlite(&path, &key, spoil::SQLITE[0]).await;
+}
+
+async fn spoil_inner_file(_: &Flaky<SqliteBackend>, directory: &TempDir, key: Key) {
+    let path = directory.path().join(FILE);
+    spoil::sqlite(&path, &key, spoil::SQLITE[0]).await;
 }
 
 async fn through_a_pointer() -> (Arc<dyn Backend>, ()) {
@@ -69,6 +87,8 @@ async fn sqlite_that_loses_answers() -> (Flaky<SqliteBackend>, TempDir) {
     let (backend, directory) = sqlite().await;
     (Flaky::new(backend, Faults::default()), directory)
 }
+
+const FILE: &str = "installations.sqlite3";
 
 const SUITE: [&str; 8] = [
     include_str!("../src/backend/conformance/checks.rs"),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slack_installs::backend::{
-    Backend, Change, Error, Expect, Faults, Flaky, Partition, RedisBackend, RedisOpenError,
+    Backend, Change, Error, Expect, Faults, Flaky, Key, Partition, RedisBackend, RedisOpenError,
     RedisOptions, Row, Scope, Slot,
 };
 use slack_installs::conformance;
@@ -36,16 +36,24 @@ mod sentinel;
 )]
 #[path = "support/server.rs"]
 mod server;
+#[allow(dead_code, unreachable_pub)]
+#[path = "support/spoil.rs"]
+mod spoil;
 #[macro_use]
 mod support;
 #[path = "redis/servers.rs"]
 mod servers;
 
-conformance!(redis_that_loses_answers);
+conformance!(redis_that_loses_answers, spoil_row);
 
 async fn redis_that_loses_answers() -> (Flaky<RedisBackend>, Option<Redis>) {
     let (backend, redis) = servers::alone().await;
     (Flaky::new(backend, Faults::default()), redis)
+}
+
+async fn spoil_row(_: &Flaky<RedisBackend>, server: &Option<Redis>, key: Key) {
+    let urls = servers::urls(server.as_ref());
+    spoil::redis(&urls, &key, spoil::REDIS[0]).await;
 }
 
 async fn open(redis: &Redis) -> RedisBackend {

@@ -12,7 +12,9 @@ use sqlx::{Connection, Row as _};
 
 use super::seconds::to_seconds;
 use super::sql::{self, After, Columns, Kept, Order, Place};
-use super::{Backend, Change, Cursor, Error, Page, Partition, Queue, Row, Scope, Slot, Version};
+use super::{
+    Backend, Change, Cursor, Error, Expect, Page, Partition, Queue, Row, Scope, Slot, Version,
+};
 
 mod open;
 mod schema;
@@ -217,7 +219,17 @@ async fn apply(
     changes: &[Change],
 ) -> Result<bool, sqlx::Error> {
     let mut transaction = connection.begin_with(BEGIN).await?;
-    let slots: Vec<_> = changes.iter().filter_map(Change::slot).collect();
+    // A row that nobody expects anything of may be odd: it is replaced or deleted unseen.
+    let expecting = changes.iter().filter(|change| {
+        !matches!(
+            change,
+            Change::Put {
+                expect: Expect::Any,
+                ..
+            } | Change::Delete { only: None, .. }
+        )
+    });
+    let slots: Vec<_> = expecting.filter_map(Change::slot).collect();
     let query = sqlx::query(STANDING)
         .bind(partition.as_str())
         .bind(json(slots));

@@ -127,7 +127,8 @@ pub struct Departure {
     pub key: InstallationKey,
     /// Why: an event's type, or an operator's words. Stands in the clear; 500 characters at most.
     pub reason: String,
-    /// When it was purged.
+    /// When it was purged, in whole seconds, rounded down. Compare it with times in whole seconds:
+    /// what you kept within that second is the departed tenant's too.
     pub at: SystemTime,
 }
 

@@ -2,10 +2,11 @@
 
 #![allow(unreachable_pub)]
 
-use slack_installs::backend::{DynamoDbBackend, Faults, Flaky};
+use slack_installs::backend::{DynamoDbBackend, Faults, Flaky, Key};
 use slack_installs::conformance;
 
 use self::support::dynamodb::Emulator;
+use self::support::spoil;
 
 mod clear;
 mod faults;
@@ -23,12 +24,19 @@ mod support {
     pub mod proxy;
     pub mod queues;
     pub mod server;
+    pub mod spoil;
 }
 
-conformance!(dynamodb_that_loses_answers);
+conformance!(dynamodb_that_loses_answers, spoil_row);
 
-async fn dynamodb_that_loses_answers() -> (Flaky<DynamoDbBackend>, Emulator) {
+async fn dynamodb_that_loses_answers() -> (Flaky<DynamoDbBackend>, (Emulator, String)) {
     let emulator = Emulator::start();
-    let flaky = Flaky::new(emulator.backend().await, Faults::default());
-    (flaky, emulator)
+    let table = emulator.table().await;
+    let backend = kit::connect(&emulator.client(), &table).await;
+    let flaky = Flaky::new(backend, Faults::default());
+    (flaky, (emulator, table))
+}
+
+async fn spoil_row(_: &Flaky<DynamoDbBackend>, (emulator, table): &(Emulator, String), key: Key) {
+    spoil::dynamodb(&emulator.client(), table, &key, spoil::DYNAMODB[0]).await;
 }

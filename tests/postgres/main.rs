@@ -30,6 +30,7 @@ mod servers {
     pub mod proxy;
     pub mod queues;
     pub mod server;
+    pub mod spoil;
 }
 
 /// A database with the wall, and `app` as the role that it binds. Answers its owner's URL.

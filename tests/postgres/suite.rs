@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use slack_installs::backend::conformance::CHECKS;
+use slack_installs::backend::conformance::{CHECKS, ODD_CHECKS, Spoiling};
 use slack_installs::backend::{
     Backend, Error, Expect, Faults, Flaky, PostgresBackend, PostgresOptions,
 };
@@ -13,6 +13,7 @@ use sqlx::{Connection as _, Row as _};
 
 use super::servers::history::{self, join_all};
 use super::servers::postgres::{self, PgBouncer, Postgres, execute, fetch};
+use super::servers::spoil;
 use super::{change, fast, open, partition, pooled, put, read, row, slot, waiting, walled};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -24,6 +25,7 @@ async fn postgres_that_loses_answers_passes_the_suite() {
         ..fast()
     };
     let flaky = Flaky::new(open(&url, options).await, Faults::default());
+    odd("Postgres, Flaky", &flaky, &url, "user").await;
     suite("Postgres, Flaky", &flaky).await;
 }
 
@@ -36,6 +38,14 @@ async fn postgres_behind_row_level_security_passes_the_suite() {
         ..fast()
     };
     let backend = open(&server.url("app", "walled"), options).await;
+    let superuser = server.url("postgres", "walled");
+    odd(
+        "Postgres with row-level security",
+        &backend,
+        &superuser,
+        "public",
+    )
+    .await;
     suite("Postgres with row-level security", &backend).await;
     let pooler = PgBouncer::start(server.port()).await;
     let options = PostgresOptions {
@@ -61,7 +71,9 @@ async fn a_server_given_by_url_passes_the_suite() {
         allow_plaintext: true,
         ..PostgresOptions::default()
     };
-    suite("Postgres by URL", &open(&url, options).await).await;
+    let backend = open(&url, options).await;
+    odd("Postgres by URL", &backend, &url, "slack_installs_test").await;
+    suite("Postgres by URL", &backend).await;
     execute(&url, "DROP SCHEMA slack_installs_test CASCADE").await;
 }
 
@@ -191,6 +203,18 @@ async fn suite(name: &str, backend: &dyn Backend) {
         "{name}: {} checks of the conformance suite passed",
         CHECKS.len()
     );
+}
+
+/// Runs the checks of rows that cannot be parsed, in a database whose superuser has this URL.
+async fn odd(name: &str, backend: &dyn Backend, url: &str, schema: &str) {
+    let way = spoil::POSTGRES[0];
+    for check in ODD_CHECKS {
+        println!("{name}: {}", check.name);
+        let spoil = |key| -> Spoiling<'_> {
+            Box::pin(async move { spoil::postgres(url, schema, &key, way).await })
+        };
+        (check.run)(backend, &spoil).await;
+    }
 }
 
 async fn histories(name: &str, backend: impl Backend) {

@@ -142,6 +142,12 @@ pub(crate) async fn alone() -> (RedisBackend, Option<Redis>) {
     (backend.expect("a safe server"), Some(redis))
 }
 
+/// Where the server is that [`alone`] answered.
+pub(crate) fn urls(server: Option<&Redis>) -> Vec<String> {
+    let elsewhere = || std::env::var("SLACK_INSTALLS_TEST_REDIS_URL").expect("it was used");
+    vec![server.map_or_else(elsewhere, Redis::url)]
+}
+
 /// A cluster of three masters with a replica each.
 #[derive(Debug)]
 pub(crate) struct Cluster {

@@ -32,6 +32,8 @@ mod dynamodb;
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "../support/history.rs"]
 mod history;
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+mod large;
 #[cfg(all(
     feature = "dynamodb",
     feature = "postgres",
@@ -50,12 +52,14 @@ mod redis_servers;
 #[allow(dead_code, reason = "not every build has every server")]
 #[path = "../support/server.rs"]
 mod server;
+#[path = "../support/spoil.rs"]
+mod spoil;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use slack_installs::CacheOptions;
-use slack_installs::backend::conformance::CHECKS;
+use slack_installs::backend::conformance::{CHECKS, ODD_CHECKS, Spoil};
 use slack_installs::backend::{Backend, Partition};
 
 use support::Db;
@@ -85,6 +89,19 @@ async fn suite<B: Backend + ?Sized>(name: &str, backend: Arc<B>) {
     println!(
         "{name}: conformance {conformance}, store {store}, rotation {rotation}, flows {flows}, \
          histories {HISTORIES}: all passed"
+    );
+}
+
+/// Runs the contract's rule on rows that cannot be parsed.
+async fn odd<'a>(name: &str, backend: &'a dyn Backend, way: &str, spoil: Spoil<'a>) {
+    for check in ODD_CHECKS {
+        let running = Running(name, check.name);
+        (check.run)(backend, spoil).await;
+        drop(running);
+    }
+    println!(
+        "{name}: odd rows {} by {way:?}: all passed",
+        ODD_CHECKS.len()
     );
 }
 

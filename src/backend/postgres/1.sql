@@ -42,7 +42,8 @@ BEGIN
     SELECT FROM unnest(expected_slots, expected) AS change (slot, expected)
     LEFT JOIN slack_rows AS present
       ON present.partition = at_partition AND present.slot = change.slot
-    WHERE coalesce(present.version, '') <> change.expected
+    WHERE CASE WHEN present.slot IS NULL THEN change.expected <> ''
+      ELSE change.expected = '' OR present.version <> change.expected END
   ) THEN
     RETURN false;
   END IF;

@@ -1,0 +1,51 @@
+//! Socket Mode: the same handlers, without a public address.
+
+use serde_json::json;
+use slack_installs::request::{Kind, SocketModeConnection};
+
+use super::{Bot, note};
+
+/// Call this for each text frame of your websocket, and send what it returns: the acknowledgement,
+/// if Slack is to get one. Slack waits for 3 s.
+///
+/// The websocket is your choice of crate, `tokio-tungstenite` for example. Make the `connection`
+/// where you open it.
+#[allow(dead_code, reason = "this app listens on HTTP")]
+pub(crate) async fn socket_frame(
+    bot: &Bot,
+    connection: &SocketModeConnection,
+    text: String,
+) -> Option<String> {
+    let request = connection.receive(text.into()).ok()??;
+    let id = request.envelope_id()?.to_owned();
+    let respond = |text: &str| json!({ "envelope_id": id, "payload": { "text": text } });
+    let admitted = match bot.app.serve(request).await {
+        Ok(admitted) => admitted,
+        // Slack delivers the request again.
+        Err(reply) if reply.status.is_server_error() => return None,
+        Err(reply) if reply.text.is_empty() => {
+            return Some(json!({ "envelope_id": id }).to_string());
+        }
+        Err(reply) => return Some(respond(&reply.text).to_string()),
+    };
+    let request = &admitted.authorization.request;
+    let auth = &admitted.authorization.authorized;
+    let response = match (request.kind(), auth.bot_token()) {
+        (Kind::SlashCommand, Some(token)) => {
+            let noted = note(bot, request, &auth.installation_key(), token).await;
+            noted.map(|text| respond(&text))
+        }
+        _ => Ok(json!({ "envelope_id": id })),
+    };
+    match response {
+        Ok(response) => {
+            admitted.done().await;
+            Some(response.to_string())
+        }
+        Err(error) => {
+            tracing::error!(error, "a note was not kept");
+            admitted.failed().await;
+            None
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Rows that cannot be parsed, made behind a backend's back. Each way leaves the row in its place.
+
+#[cfg(feature = "sqlite")]
+pub const SQLITE: [&str; 3] = [
+    "version = x'00'",
+    "version = zeroblob(17)",
+    "metadata = CAST(x'ff' AS TEXT)",
+];
+
+/// In the file at this path.
+#[cfg(feature = "sqlite")]
+pub async fn sqlite(path: &std::path::Path, key: &slack_installs::backend::Key, way: &str) {
+    use sqlx::{ConnectOptions as _, Executor as _};
+
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+    let mut file = options.connect().await.expect("the file is a good one");
+    file.execute("PRAGMA ignore_check_constraints = on")
+        .await
+        .expect("SQLite knows it");
+    let update = format!("UPDATE slack_rows SET {way} WHERE partition = ? AND slot = ?");
+    let update = sqlx::query(sqlx::AssertSqlSafe(update))
+        .bind(key.partition.as_str())
+        .bind(key.slot.as_str());
+    let updated = update.execute(&mut file).await.expect("it can be written");
+    assert_eq!(updated.rows_affected(), 1, "{key} is spoiled");
+}
+
+#[cfg(feature = "postgres")]
+pub const POSTGRES: [&str; 3] = [
+    "version = '\\x00'",
+    "version = ''",
+    "version = '\\x0000000000000000000000000000000000'",
+];
+
+/// In the schema at a superuser's URL.
+#[cfg(feature = "postgres")]
+pub async fn postgres(url: &str, schema: &str, key: &slack_installs::backend::Key, way: &str) {
+    use sqlx::{ConnectOptions as _, Executor as _};
+
+    let options: sqlx::postgres::PgConnectOptions = url.parse().expect("our own URL");
+    let mut server = options.connect().await.expect("the server answers");
+    let drop = format!(
+        "ALTER TABLE \"{schema}\".slack_rows DROP CONSTRAINT IF EXISTS slack_rows_version_check"
+    );
+    server
+        .execute(sqlx::AssertSqlSafe(drop))
+        .await
+        .expect("a superuser may");
+    let update =
+        format!("UPDATE \"{schema}\".slack_rows SET {way} WHERE partition = $1 AND slot = $2");
+    let update = sqlx::query(sqlx::AssertSqlSafe(update))
+        .bind(key.partition.as_str())
+        .bind(key.slot.as_str());
+    let updated = update.execute(&mut server).await.expect("a superuser may");
+    assert_eq!(updated.rows_affected(), 1, "{key} is spoiled");
+}
+
+#[cfg(feature = "redis")]
+pub const REDIS: [&str; 4] = [
+    "",
+    "garbage",
+    "garbage that is longer than the header of any row",
+    // Of our format, with a lane that does not exist.
+    "\u{1}0123456789abcdef\u{7f}00000000\u{0}\u{0}\u{0}\u{0}",
+];
+
+/// At the master among these servers that has the row.
+#[cfg(feature = "redis")]
+pub async fn redis(urls: &[String], key: &slack_installs::backend::Key, way: &str) {
+    for url in urls {
+        let client = redis::Client::open(url.as_str()).expect("the URL is well formed");
+        let connection = client.get_multiplexed_async_connection().await;
+        let mut connection = connection.expect("the server answers");
+        let pattern = format!("*:rows:{}", key.partition);
+        let keys: Vec<String> = redis::cmd("KEYS")
+            .arg(pattern)
+            .query_async(&mut connection)
+            .await
+            .expect("the server answers");
+        for rows in keys {
+            let set = redis::cmd("HSET")
+                .arg(&rows)
+                .arg(key.slot.as_str())
+                .arg(way)
+                .query_async::<i64>(&mut connection)
+                .await;
+            match set {
+                Ok(added) => return assert_eq!(added, 0, "{key} is spoiled"),
+                // A replica, or a slot of another master.
+                Err(error) => assert!(
+                    matches!(error.code(), Some("READONLY" | "MOVED")),
+                    "{error}"
+                ),
+            }
+        }
+    }
+    panic!("no server has {key}");
+}
+
+#[cfg(feature = "dynamodb")]
+pub const DYNAMODB: [&str; 5] = [
+    "SET version = :bytes",
+    "REMOVE version",
+    "REMOVE sealed",
+    "SET sealed = :text",
+    "SET metadata = :bytes",
+];
+
+/// In a table.
+#[cfg(feature = "dynamodb")]
+pub async fn dynamodb(
+    client: &aws_sdk_dynamodb::Client,
+    table: &str,
+    key: &slack_installs::backend::Key,
+    way: &str,
+) {
+    use aws_sdk_dynamodb::primitives::Blob;
+    use aws_sdk_dynamodb::types::AttributeValue;
+
+    let mut update = client
+        .update_item()
+        .table_name(table)
+        .key("pk", AttributeValue::S(key.partition.to_string()))
+        .key("sk", AttributeValue::S(key.slot.to_string()))
+        .update_expression(way)
+        .condition_expression("attribute_exists(pk)");
+    for (name, value) in [
+        (":bytes", AttributeValue::B(Blob::new([0]))),
+        (":text", AttributeValue::S("text".into())),
+    ] {
+        if way.contains(name) {
+            update = update.expression_attribute_values(name, value);
+        }
+    }
+    update.send().await.expect("the row is there");
+}
