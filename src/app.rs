@@ -102,15 +102,15 @@ impl SlackApp {
     /// Returns the layer for the routes that Slack calls: commands, interactions, events.
     #[cfg(feature = "tower")]
     #[must_use]
-    pub fn layer(&self) -> crate::tower::SlackLayer {
-        crate::tower::SlackLayer::with_gate(self.0.verifier.clone(), self.0.gate.clone())
+    pub fn layer(&self) -> crate::layer::SlackLayer {
+        crate::layer::SlackLayer::with_gate(self.0.verifier.clone(), self.0.gate.clone())
     }
 
     /// Returns the routes for people who install the app: the install path (`/slack/install` by
     /// default), and the path of each redirect URL.
     #[cfg(feature = "axum")]
     pub fn install_routes<S: Clone + Send + Sync + 'static>(&self) -> axum::Router<S> {
-        crate::axum::install_routes(&self.0.provider)
+        crate::web::install_routes(&self.0.provider)
     }
 
     /// Returns the same routes without this prefix: for a router that is nested under it, or
@@ -118,15 +118,15 @@ impl SlackApp {
     ///
     /// # Errors
     ///
-    /// [`MountError`](crate::axum::MountError) if a path is not under the prefix.
+    /// [`MountError`](crate::web::MountError) if a path is not under the prefix.
     ///
-    /// [`axum::install_routes_under`]: crate::axum::install_routes_under
+    /// [`axum::install_routes_under`]: crate::web::install_routes_under
     #[cfg(feature = "axum")]
     pub fn install_routes_under<S: Clone + Send + Sync + 'static>(
         &self,
         prefix: &str,
-    ) -> Result<axum::Router<S>, crate::axum::MountError> {
-        crate::axum::install_routes_under(&self.0.provider, prefix)
+    ) -> Result<axum::Router<S>, crate::web::MountError> {
+        crate::web::install_routes_under(&self.0.provider, prefix)
     }
 
     /// Admits a request that came over Socket Mode, or that your app verified itself: returns its

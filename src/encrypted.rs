@@ -35,7 +35,7 @@ mod tenants;
 pub use cache::CacheOptions;
 use driver::Driver;
 use keys::Keys;
-pub use moving::{Copied, CopyError, Pruned, Verified};
+pub use moving::{Copied, CopyError, Pruned, VerifyReport};
 
 /// Keeps installations and OAuth states in a backend, sealed. Cheap to clone.
 ///

@@ -100,9 +100,9 @@ mod tenant;
 pub mod testing;
 mod tls;
 
-#[cfg(feature = "axum")]
-pub mod axum;
 pub mod backend;
+#[cfg(feature = "tower")]
+pub mod layer;
 pub mod oauth;
 pub mod operate;
 pub mod prelude;
@@ -112,13 +112,15 @@ pub mod rotation;
 pub mod secret;
 pub mod slack;
 pub mod store;
-#[cfg(feature = "tower")]
-pub mod tower;
+#[cfg(feature = "axum")]
+pub mod web;
 
 pub use app::{AppError, SlackApp, SlackAppBuilder};
 pub use authorize::{AuthorizeError, AuthorizeResult, Authorizer};
 pub use clock::Clock;
-pub use encrypted::{CacheOptions, Copied, CopyError, EncryptedStore, OpenError, Pruned, Verified};
+pub use encrypted::{
+    CacheOptions, Copied, CopyError, EncryptedStore, OpenError, Pruned, VerifyReport,
+};
 pub use events::{Handled, Lifecycle, LifecycleError, LifecycleHooks};
 pub use gate::{Admitted, Authorization, Reply};
 pub use installation::{

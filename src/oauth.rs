@@ -41,7 +41,7 @@ pub use pages::{DefaultPages, PageResponse, Pages};
 pub use policies::{
     AdminRequired, AllOf, AllowTenants, DenyTenants, OrgWide, RequiredScopes, SENSITIVE_SCOPES,
 };
-pub use policy::{AllowAll, Candidate, InstallPolicy, Verdict};
+pub use policy::{AllowAll, Candidate, Decision, InstallPolicy};
 
 use config::Pending;
 use cookie::FlowCookie;
@@ -496,8 +496,8 @@ impl Inner {
             slack: &self.slack,
         };
         match caught(self.policy.judge(&candidate)).await {
-            Some(Verdict::Allow) => Ok(()),
-            Some(Verdict::Refuse { reason }) => Err(Error::Refused { reason }),
+            Some(Decision::Allow) => Ok(()),
+            Some(Decision::Refuse { reason }) => Err(Error::Refused { reason }),
             None => {
                 tracing::error!("an install policy panicked");
                 let reason = "the app could not check the installation".to_owned();

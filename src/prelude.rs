@@ -4,10 +4,10 @@
 
 pub use crate::app::{AppError, SlackApp};
 pub use crate::authorize::AuthorizeResult;
-#[cfg(feature = "axum")]
-pub use crate::axum::{Authorized, BotToken, UserToken, Verified};
 pub use crate::events::LifecycleHooks;
 pub use crate::installation::Scopes;
 pub use crate::oauth::{InstallHooks, Installed};
 pub use crate::store::{Departure, InstallationStore};
 pub use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
+#[cfg(feature = "axum")]
+pub use crate::web::{Authorized, BotToken, UserToken, Verified};

@@ -12,7 +12,7 @@ mod client;
 mod error;
 mod transport;
 
-pub use answers::{AuthTest, Issued, Person, Renewed};
+pub use answers::{AuthTest, Issued, Renewed, UserInfo};
 pub use client::{ClientCredentials, SlackClient};
 pub use error::{Error, ErrorClass, ErrorCode};
 pub use transport::HttpTransport;

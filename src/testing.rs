@@ -48,7 +48,7 @@ mod state;
 mod transport;
 mod world;
 
-pub use authorize::AuthorizeError;
+pub use authorize::ConsentError;
 pub use calls::{Call, Outcome};
 pub use delivery::{Delivery, DeliveryError};
 pub use fault::Fault;
@@ -252,8 +252,8 @@ impl FakeSlack {
     ///
     /// # Errors
     ///
-    /// [`AuthorizeError`] if the page shows an error instead, or they may not install there.
-    pub fn allow(&self, authorize: &Url, who: impl Into<Who>) -> Result<Url, AuthorizeError> {
+    /// [`ConsentError`] if the page shows an error instead, or they may not install there.
+    pub fn allow(&self, authorize: &Url, who: impl Into<Who>) -> Result<Url, ConsentError> {
         let ask = self.core.ask(authorize)?;
         self.core
             .state()
@@ -264,8 +264,8 @@ impl FakeSlack {
     ///
     /// # Errors
     ///
-    /// [`AuthorizeError`] if the page shows an error instead.
-    pub fn cancel(&self, authorize: &Url) -> Result<Url, AuthorizeError> {
+    /// [`ConsentError`] if the page shows an error instead.
+    pub fn cancel(&self, authorize: &Url) -> Result<Url, ConsentError> {
         self.core.ask(authorize).map(|ask| ask.cancelled())
     }
 
@@ -274,13 +274,13 @@ impl FakeSlack {
     ///
     /// # Errors
     ///
-    /// [`AuthorizeError`] if they may not install there, or the redirect URI is not allowed.
+    /// [`ConsentError`] if they may not install there, or the redirect URI is not allowed.
     pub fn unsolicited(
         &self,
         redirect_uri: &Url,
         scopes: &str,
         who: impl Into<Who>,
-    ) -> Result<Url, AuthorizeError> {
+    ) -> Result<Url, ConsentError> {
         let mut authorize = self.core.environment.authorize_url();
         authorize
             .query_pairs_mut()

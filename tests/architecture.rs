@@ -130,18 +130,18 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "tower",
+        "layer",
         &["authorize", "events", "gate", "replay", "request"],
     ),
     (
-        "axum",
-        &["authorize", "gate", "oauth", "request", "secret", "tower"],
+        "web",
+        &["authorize", "gate", "oauth", "request", "secret", "layer"],
     ),
     (
         "app",
         &[
             "authorize",
-            "axum",
+            "web",
             "backend",
             "causes",
             "clock",
@@ -159,7 +159,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "slack",
             "store",
             "tenant",
-            "tower",
+            "layer",
         ],
     ),
     (
@@ -167,7 +167,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "app",
             "authorize",
-            "axum",
+            "web",
             "events",
             "installation",
             "oauth",

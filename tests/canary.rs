@@ -14,12 +14,12 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::header::{COOKIE, LOCATION, SET_COOKIE};
 use http::{Request, Response, StatusCode};
-use slack_installs::axum::{Authorized, Verified, install_routes};
 use slack_installs::backend::{Backend as _, Change, Expect, Row, Scope, SqliteBackend, Version};
+use slack_installs::layer::SlackLayer;
 use slack_installs::request::Verifier;
 use slack_installs::slack::{ClientCredentials, HttpTransport, SlackClient, Transport as _};
 use slack_installs::testing::{FakeSlack, Fault};
-use slack_installs::tower::SlackLayer;
+use slack_installs::web::{Authorized, Verified, install_routes};
 use slack_installs::{
     Authorizer, EncryptedStore, InstallConfig, InstallProvider, InstallationStore as _, Lifecycle,
     LocalKeyProvider, MasterKey, RedirectUri, Scopes,

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use slack_installs::Clock;
 use slack_installs::slack::{Transport as _, TransportError};
 use slack_installs::testing::{
-    AuthorizeError, Delivery, DeliveryError, FakeSlack, Fault, Org, Outcome, Person, Who,
-    Workspace, World,
+    ConsentError, Delivery, DeliveryError, FakeSlack, Fault, Org, Outcome, Person, Who, Workspace,
+    World,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use url::{Url, form_urlencoded};
@@ -164,12 +164,12 @@ fn a_request_that_slack_refuses_never_reaches_the_redirect_url() {
         let url = url(&pairs);
         assert_eq!(
             fake.allow(&url, ADA),
-            Err(AuthorizeError::Refused(code)),
+            Err(ConsentError::Refused(code)),
             "{pairs:?}"
         );
         assert_eq!(
             fake.cancel(&url),
-            Err(AuthorizeError::Refused(code)),
+            Err(ConsentError::Refused(code)),
             "{pairs:?}"
         );
         let page = fake.handle(&get(&url)).expect("an answer");
@@ -197,7 +197,7 @@ fn without_configured_redirect_urls_plain_http_is_for_loopback_only() {
     assert!(allow("http://127.0.0.1:1/x").is_ok());
     assert_eq!(
         allow("http://app.example.com/x"),
-        Err(AuthorizeError::Refused("bad_redirect_uri"))
+        Err(ConsentError::Refused("bad_redirect_uri"))
     );
 }
 
@@ -214,7 +214,7 @@ fn only_who_belongs_there_can_install() {
     ];
     for who in refused {
         let why = fake.allow(&url, who.clone());
-        assert_eq!(why, Err(AuthorizeError::NotAllowed), "{who:?}");
+        assert_eq!(why, Err(ConsentError::NotAllowed), "{who:?}");
     }
     assert!(fake.allow(&url, "U0MEMBER001").is_ok());
 }
@@ -240,7 +240,7 @@ fn an_org_admin_installs_for_the_whole_organisation() {
     assert_eq!(elsewhere["error"], "team_not_found");
 
     let barred = authorize(&fake, "bot", "");
-    let refusal = AuthorizeError::Refused("scope_not_allowed_on_enterprise");
+    let refusal = ConsentError::Refused("scope_not_allowed_on_enterprise");
     assert_eq!(fake.allow(&barred, olga()), Err(refusal));
 }
 
@@ -613,7 +613,7 @@ fn who_is_deactivated_loses_their_tokens_and_the_bot_stays() {
     );
     assert_eq!(kinds(&fake.take_events()), ["tokens_revoked"]);
     let again = fake.allow(&authorize(&fake, "commands", ""), ADA);
-    assert_eq!(again, Err(AuthorizeError::NotAllowed));
+    assert_eq!(again, Err(ConsentError::NotAllowed));
 }
 
 #[test]

@@ -24,7 +24,7 @@ use http::header::{CONTENT_SECURITY_POLICY, SET_COOKIE};
 use http::{Method, Response, StatusCode};
 use proptest::prelude::*;
 use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend, Scope};
-use slack_installs::oauth::{Candidate, Error, InstallHooks, InstallPolicy, Installed, Verdict};
+use slack_installs::oauth::{Candidate, Decision, Error, InstallHooks, InstallPolicy, Installed};
 use slack_installs::testing::{Fault, Rotation};
 use slack_installs::{AppId, InstallOptions, InstallProvider, RedirectUri, Scopes, TeamId};
 use support::app::{
@@ -526,7 +526,7 @@ struct Outage(Arc<Flaky<MemoryBackend>>);
 
 #[async_trait]
 impl InstallPolicy for Outage {
-    async fn judge(&self, _: &Candidate<'_>) -> Verdict {
+    async fn judge(&self, _: &Candidate<'_>) -> Decision {
         self.0.set_faults(Faults {
             lost_commits: 1,
             lost_reads: 1,
@@ -537,7 +537,7 @@ impl InstallPolicy for Outage {
             tokio::time::sleep(Duration::from_secs(1)).await;
             backend.set_faults(Faults::none());
         });
-        Verdict::Allow
+        Decision::Allow
     }
 }
 
@@ -563,8 +563,8 @@ struct Nobody;
 
 #[async_trait]
 impl InstallPolicy for Nobody {
-    async fn judge(&self, _: &Candidate<'_>) -> Verdict {
-        Verdict::Refuse {
+    async fn judge(&self, _: &Candidate<'_>) -> Decision {
+        Decision::Refuse {
             reason: "Ask <b>your</b> admin.".into(),
         }
     }
@@ -611,7 +611,7 @@ struct Broken;
 
 #[async_trait]
 impl InstallPolicy for Broken {
-    async fn judge(&self, _: &Candidate<'_>) -> Verdict {
+    async fn judge(&self, _: &Candidate<'_>) -> Decision {
         panic!("a bug of the host's")
     }
 }

@@ -48,7 +48,7 @@ pub struct Pruned {
 /// What a page of a verification came to.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct Verified {
+pub struct VerifyReport {
     /// How many rows opened.
     pub opened: usize,
     /// Rows that do not open, or that cannot be parsed. As `partition slot`.
@@ -270,12 +270,12 @@ impl<B: Backend> EncryptedStore<B> {
         &self,
         from: Option<ListCursor>,
         limit: usize,
-    ) -> Result<Verified, store::Error> {
+    ) -> Result<VerifyReport, store::Error> {
         let (rows, odd, next) = self.page(self.backend(), from, limit).await?;
-        let mut page = Verified {
+        let mut page = VerifyReport {
             unreadable: odd,
             next,
-            ..Verified::default()
+            ..VerifyReport::default()
         };
         for (key, row) in rows {
             match self.open_any(&key, &row).await {

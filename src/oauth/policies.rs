@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::policy::{Candidate, InstallPolicy, Verdict};
+use super::policy::{Candidate, Decision, InstallPolicy};
 use crate::causes::with_causes;
 use crate::installation::{Grant, Home, Installation, Scopes};
-use crate::slack::Person;
+use crate::slack::UserInfo;
 use crate::tenant::{EnterpriseId, TeamId};
 
 /// Allows what every one of its policies allows; the first that refuses gives the reason.
@@ -159,23 +159,23 @@ impl Default for AdminRequired {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl InstallPolicy for AllOf {
-    async fn judge(&self, candidate: &Candidate<'_>) -> Verdict {
+    async fn judge(&self, candidate: &Candidate<'_>) -> Decision {
         for policy in &self.0 {
             match policy.judge(candidate).await {
-                Verdict::Allow => {}
-                refusal @ Verdict::Refuse { .. } => return refusal,
+                Decision::Allow => {}
+                refusal @ Decision::Refuse { .. } => return refusal,
             }
         }
-        Verdict::Allow
+        Decision::Allow
     }
 }
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl InstallPolicy for AllowTenants {
-    async fn judge(&self, candidate: &Candidate<'_>) -> Verdict {
+    async fn judge(&self, candidate: &Candidate<'_>) -> Decision {
         match self.0.has(&candidate.installation.home) {
-            true => Verdict::Allow,
+            true => Decision::Allow,
             false => refuse("This app is not open to your workspace."),
         }
     }
@@ -184,10 +184,10 @@ impl InstallPolicy for AllowTenants {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl InstallPolicy for DenyTenants {
-    async fn judge(&self, candidate: &Candidate<'_>) -> Verdict {
+    async fn judge(&self, candidate: &Candidate<'_>) -> Decision {
         match self.0.has(&candidate.installation.home) {
             true => refuse("This app is not open to your workspace."),
-            false => Verdict::Allow,
+            false => Decision::Allow,
         }
     }
 }
@@ -195,14 +195,14 @@ impl InstallPolicy for DenyTenants {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl InstallPolicy for AdminRequired {
-    async fn judge(&self, candidate: &Candidate<'_>) -> Verdict {
+    async fn judge(&self, candidate: &Candidate<'_>) -> Decision {
         let installation = candidate.installation;
         let granted = grants(installation).into_iter().flatten();
         if !granted
             .clone()
             .any(|grant| grant.scopes.iter().any(|scope| self.is_sensitive(scope)))
         {
-            return Verdict::Allow;
+            return Decision::Allow;
         }
         let asks = granted
             .into_iter()
@@ -213,7 +213,7 @@ impl InstallPolicy for AdminRequired {
         };
         let asked = candidate.slack.users_info(&grant.access_token, by).await;
         match asked {
-            Ok(person) if is_admin(&person, &installation.home) => Verdict::Allow,
+            Ok(person) if is_admin(&person, &installation.home) => Decision::Allow,
             Ok(_) => refuse(match &installation.home {
                 Home::Org(_) => "Only an admin of your organisation can install this app.",
                 Home::Workspace { .. } => "Only an admin of your workspace can install this app.",
@@ -232,7 +232,7 @@ impl InstallPolicy for AdminRequired {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl InstallPolicy for OrgWide {
-    async fn judge(&self, candidate: &Candidate<'_>) -> Verdict {
+    async fn judge(&self, candidate: &Candidate<'_>) -> Decision {
         match (self, &candidate.installation.home) {
             (Self::Never, Home::Org(_)) => refuse(
                 "This app is for single workspaces. Please install it in each workspace by itself.",
@@ -240,7 +240,7 @@ impl InstallPolicy for OrgWide {
             (Self::Only, Home::Workspace { .. }) => refuse(
                 "This app is for whole organisations. Please have an admin of yours install it.",
             ),
-            _ => Verdict::Allow,
+            _ => Decision::Allow,
         }
     }
 }
@@ -248,13 +248,13 @@ impl InstallPolicy for OrgWide {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl InstallPolicy for RequiredScopes {
-    async fn judge(&self, candidate: &Candidate<'_>) -> Verdict {
+    async fn judge(&self, candidate: &Candidate<'_>) -> Decision {
         let [bot, user] = grants(candidate.installation);
         let (bot, user) = (missing(bot, &self.bot), missing(user, &self.user));
         let missing: Vec<_> = bot.iter().chain(user.iter()).collect();
         match missing.is_empty() {
-            true => Verdict::Allow,
-            false => Verdict::Refuse {
+            true => Decision::Allow,
+            false => Decision::Refuse {
                 reason: format!(
                     "This app needs permissions that were not granted: {}.",
                     missing.join(", ")
@@ -281,7 +281,7 @@ pub(super) fn grants(installation: &Installation) -> [Option<&Grant>; 2] {
 }
 
 /// An admin's flags count only where they are from: a stranger is an admin at home.
-fn is_admin(person: &Person, home: &Home) -> bool {
+fn is_admin(person: &UserInfo, home: &Home) -> bool {
     if person.is_deleted || person.is_outsider {
         return false;
     }
@@ -303,8 +303,8 @@ fn fits(pattern: &str, scope: &str) -> bool {
     }
 }
 
-fn refuse(reason: &str) -> Verdict {
-    Verdict::Refuse {
+fn refuse(reason: &str) -> Decision {
+    Decision::Refuse {
         reason: reason.to_owned(),
     }
 }
@@ -372,10 +372,10 @@ mod tests {
                 name: None,
             },
         };
-        let admin = Person {
+        let admin = UserInfo {
             team_id: Some(team("T1")),
             is_admin: true,
-            ..Person::default()
+            ..UserInfo::default()
         };
         assert!(is_admin(&admin, &home(None, "T1")));
         assert!(!is_admin(&admin, &home(None, "T12")));
@@ -383,7 +383,7 @@ mod tests {
             id: org("E1"),
             name: None,
         });
-        let in_org = Person {
+        let in_org = UserInfo {
             enterprise_id: Some(org("E1")),
             teams: vec![team("T1"), team("T2")],
             ..admin.clone()
@@ -393,7 +393,7 @@ mod tests {
             "an admin of a workspace only"
         );
         assert!(is_admin(&in_org, &home(Some("E1"), "T2")));
-        let of_org = Person {
+        let of_org = UserInfo {
             is_admin: false,
             is_org_admin: true,
             ..in_org
@@ -403,11 +403,11 @@ mod tests {
         assert!(!is_admin(&of_org, &home(Some("E12"), "T3")));
         assert!(!is_admin(&of_org, &home(None, "T1")));
         for refused in [
-            Person {
+            UserInfo {
                 is_deleted: true,
                 ..admin.clone()
             },
-            Person {
+            UserInfo {
                 is_outsider: true,
                 ..admin
             },

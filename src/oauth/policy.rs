@@ -13,7 +13,7 @@ use crate::slack::SlackClient;
 ///
 /// # Contract
 ///
-/// 1. After [`Verdict::Refuse`] the tokens just issued are revoked and nothing is stored. A token
+/// 1. After [`Decision::Refuse`] the tokens just issued are revoked and nothing is stored. A token
 ///    that an earlier installation of the same tenant uses stays as it is.
 ///
 /// # Consistency
@@ -31,7 +31,7 @@ use crate::slack::SlackClient;
 /// # Example
 ///
 /// ```
-/// use slack_installs::oauth::{Candidate, InstallPolicy, Verdict};
+/// use slack_installs::oauth::{Candidate, InstallPolicy, Decision};
 ///
 /// /// Lets only one company in.
 /// #[derive(Debug)]
@@ -39,10 +39,10 @@ use crate::slack::SlackClient;
 ///
 /// #[async_trait::async_trait]
 /// impl InstallPolicy for OnlyAlpha {
-///     async fn judge(&self, candidate: &Candidate<'_>) -> Verdict {
+///     async fn judge(&self, candidate: &Candidate<'_>) -> Decision {
 ///         match candidate.installation.key().id() {
-///             "T0ALPHA0001" => Verdict::Allow,
-///             _ => Verdict::Refuse { reason: "This app is for Alpha Robotics only.".into() },
+///             "T0ALPHA0001" => Decision::Allow,
+///             _ => Decision::Refuse { reason: "This app is for Alpha Robotics only.".into() },
 ///         }
 ///     }
 /// }
@@ -50,13 +50,13 @@ use crate::slack::SlackClient;
 #[async_trait]
 pub trait InstallPolicy: fmt::Debug + Send + Sync + 'static {
     /// Whether this may be installed.
-    async fn judge(&self, candidate: &Candidate<'_>) -> Verdict;
+    async fn judge(&self, candidate: &Candidate<'_>) -> Decision;
 }
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<P: InstallPolicy + ?Sized> InstallPolicy for Arc<P> {
-    async fn judge(&self, candidate: &Candidate<'_>) -> Verdict {
+    async fn judge(&self, candidate: &Candidate<'_>) -> Decision {
         (**self).judge(candidate).await
     }
 }
@@ -76,7 +76,7 @@ pub struct Candidate<'a> {
 
 /// A policy's answer.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Verdict {
+pub enum Decision {
     /// It may be stored.
     Allow,
     /// It may not.
@@ -93,7 +93,7 @@ pub struct AllowAll;
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl InstallPolicy for AllowAll {
-    async fn judge(&self, _: &Candidate<'_>) -> Verdict {
-        Verdict::Allow
+    async fn judge(&self, _: &Candidate<'_>) -> Decision {
+        Decision::Allow
     }
 }

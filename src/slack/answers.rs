@@ -75,7 +75,7 @@ pub struct AuthTest {
 /// user has few.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct Person {
+pub struct UserInfo {
     /// Their own workspace; another than ours for somebody from the other side of Slack Connect.
     pub team_id: Option<TeamId>,
     /// Deactivated.
@@ -348,10 +348,10 @@ pub(super) fn auth_test(body: &[u8]) -> Result<AuthTest, Error> {
 }
 
 /// Reads `users.info`.
-pub(super) fn person(body: &[u8]) -> Result<Person, Error> {
+pub(super) fn person(body: &[u8]) -> Result<UserInfo, Error> {
     let PersonAnswer { user } = read(body, "the user's fields")?;
     let org = user.enterprise_user;
-    Ok(Person {
+    Ok(UserInfo {
         team_id: user.team_id.and_then(|id| TeamId::new(id).ok()),
         is_deleted: user.deleted,
         // An owner is an admin in practice, which no page promises.

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-use super::answers::{self, AuthTest, Issued, Person, Renewed};
+use super::answers::{self, AuthTest, Issued, Renewed, UserInfo};
 use super::{Environment, Error, ErrorCode, HttpTransport, Transport};
 use crate::clock::Clock;
 use crate::installation::Scopes;
@@ -202,7 +202,7 @@ impl SlackClient {
     /// # Errors
     ///
     /// [`Error`](enum@Error).
-    pub async fn users_info(&self, token: &AccessToken, user: &UserId) -> Result<Person, Error> {
+    pub async fn users_info(&self, token: &AccessToken, user: &UserId) -> Result<UserInfo, Error> {
         let answer = self
             .call("users.info", bearer(token), &[("user", user.as_str())])
             .await?;

@@ -17,7 +17,7 @@ use super::world::Who;
 /// Why nobody got to say yes.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
-pub enum AuthorizeError {
+pub enum ConsentError {
     /// This person does not exist, is deactivated, is not in that workspace, or is no admin of
     /// that organisation.
     #[error("this person cannot install the app there")]
@@ -41,16 +41,16 @@ pub(super) struct Ask {
 
 impl Ask {
     /// Reads an authorize URL's query.
-    pub(super) fn read(query: &[(String, String)], app: &App) -> Result<Self, AuthorizeError> {
+    pub(super) fn read(query: &[(String, String)], app: &App) -> Result<Self, ConsentError> {
         let value = |name: &str| field(query, name);
         if ClientId::new(value("client_id").unwrap_or_default()).as_ref() != Ok(&app.client_id) {
-            return Err(AuthorizeError::Refused("invalid_client_id"));
+            return Err(ConsentError::Refused("invalid_client_id"));
         }
         let bot_scopes = Scopes::from(value("scope").unwrap_or_default());
         let user_scopes = Scopes::from(value("user_scope").unwrap_or_default());
         let nothing = bot_scopes.is_empty() && user_scopes.is_empty();
         if nothing || !bot_scopes.iter().chain(user_scopes.iter()).all(is_scope) {
-            return Err(AuthorizeError::Refused("invalid_scope"));
+            return Err(ConsentError::Refused("invalid_scope"));
         }
         let redirect_uri = value("redirect_uri");
         let redirect_to = match redirect_uri {
@@ -62,7 +62,7 @@ impl Ask {
         Ok(Self {
             bot_scopes,
             user_scopes,
-            redirect_to: redirect_to.ok_or(AuthorizeError::Refused("bad_redirect_uri"))?,
+            redirect_to: redirect_to.ok_or(ConsentError::Refused("bad_redirect_uri"))?,
             redirect_uri: redirect_uri.map(str::to_owned),
             state: value("state").map(str::to_owned),
             team: value("team").map(str::to_owned),
@@ -116,7 +116,7 @@ impl Core {
             let who = field(&form, "who").and_then(chosen);
             match (field(&form, "answer"), who) {
                 (Some("allow"), Some(who)) => self.state().allow(&ask, &who, self.clock.now()),
-                (Some("allow"), None) => Err(AuthorizeError::NotAllowed),
+                (Some("allow"), None) => Err(ConsentError::NotAllowed),
                 _ => Ok(ask.cancelled()),
             }
         });
@@ -186,10 +186,10 @@ pub(super) fn field<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a
     pair.map(|(_, value)| value.as_str())
 }
 
-fn refusal(error: AuthorizeError) -> Response<Bytes> {
+fn refusal(error: ConsentError) -> Response<Bytes> {
     let code = match error {
-        AuthorizeError::NotAllowed => "not_allowed",
-        AuthorizeError::Refused(code) => code,
+        ConsentError::NotAllowed => "not_allowed",
+        ConsentError::Refused(code) => code,
     };
     html(StatusCode::BAD_REQUEST, page::refusal(code))
 }

@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::slack::Environment;
 use crate::tenant::{AppId, ClientId};
 
-use super::authorize::{self, Ask, AuthorizeError};
+use super::authorize::{self, Ask, ConsentError};
 use super::calls::Outcome;
 use super::fault::Fault;
 use super::mint::Mint;
@@ -71,7 +71,7 @@ impl Core {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn ask(&self, authorize: &Url) -> Result<Ask, AuthorizeError> {
+    pub(super) fn ask(&self, authorize: &Url) -> Result<Ask, ConsentError> {
         let query = authorize::pairs(authorize.query().unwrap_or_default().as_bytes());
         Ask::read(&query, &self.app)
     }

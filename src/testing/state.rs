@@ -10,7 +10,7 @@ use url::Url;
 use crate::installation::Scopes;
 use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 
-use super::authorize::{Ask, AuthorizeError};
+use super::authorize::{Ask, ConsentError};
 use super::calls::Calls;
 use super::fault::Faults;
 use super::mint::{HEX, Mint};
@@ -133,11 +133,11 @@ impl State {
         ask: &Ask,
         who: &Who,
         now: SystemTime,
-    ) -> Result<Url, AuthorizeError> {
+    ) -> Result<Url, ConsentError> {
         let tenant = self.world.place(who)?;
         let barred = ["bot", "apps.requests.write"];
         if tenant.is_org() && barred.iter().any(|scope| ask.bot_scopes.contains(scope)) {
-            return Err(AuthorizeError::Refused("scope_not_allowed_on_enterprise"));
+            return Err(ConsentError::Refused("scope_not_allowed_on_enterprise"));
         }
         let code = self.mint.code();
         let callback = ask.callback(&[("code", &code)]);

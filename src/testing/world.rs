@@ -7,7 +7,7 @@ use url::Url;
 use crate::clock::Clock;
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 
-use super::authorize::AuthorizeError;
+use super::authorize::ConsentError;
 
 /// What a [`FakeSlack`](super::FakeSlack) starts with.
 ///
@@ -162,15 +162,15 @@ impl World {
     }
 
     /// Where this person would install: the tenant, if they may.
-    pub(super) fn place(&self, who: &Who) -> Result<InstallationKey, AuthorizeError> {
+    pub(super) fn place(&self, who: &Who) -> Result<InstallationKey, ConsentError> {
         let resident = self.people.get(&who.user).filter(|r| r.person.is_active());
-        let resident = resident.ok_or(AuthorizeError::NotAllowed)?;
+        let resident = resident.ok_or(ConsentError::NotAllowed)?;
         let options = self.options(resident);
         let wanted = match &who.place {
             Some(place) => options.into_iter().find(|key| key.id() == place),
             None => options.into_iter().next(),
         };
-        wanted.ok_or(AuthorizeError::NotAllowed)
+        wanted.ok_or(ConsentError::NotAllowed)
     }
 
     /// Everybody who may install, with the places where they may.

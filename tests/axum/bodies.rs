@@ -5,8 +5,8 @@ use axum::extract::{DefaultBodyLimit, Form};
 use axum::routing::post;
 use bytes::Bytes;
 use http::StatusCode;
+use slack_installs::layer::SlackLayer;
 use slack_installs::request::Verifier;
-use slack_installs::tower::SlackLayer;
 use slack_installs::{Authorizer, Lifecycle};
 
 use super::support::app::{ADA, App};

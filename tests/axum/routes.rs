@@ -9,7 +9,7 @@ use axum::http::Method;
 use axum::routing::post;
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use slack_installs::axum::{Authorized, Verified, install_routes};
+use slack_installs::web::{Authorized, Verified, install_routes};
 use slack_installs::{InstallOptions, RedirectUri};
 use tower_service::Service as _;
 use tracing_subscriber::fmt::MakeWriter;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend};
-use slack_installs::oauth::{Candidate, Error, InstallHooks, InstallPolicy, Installed, Verdict};
+use slack_installs::oauth::{Candidate, Decision, Error, InstallHooks, InstallPolicy, Installed};
 use slack_installs::slack::{ClientCredentials, Transport, TransportError};
 use slack_installs::store::{self, ListCursor, StateId, StatePayload, StateStore};
 use slack_installs::testing::FakeTransport;
@@ -203,7 +203,7 @@ struct Outage(Arc<Flaky<MemoryBackend>>, Duration);
 
 #[async_trait]
 impl InstallPolicy for Outage {
-    async fn judge(&self, _: &Candidate<'_>) -> Verdict {
+    async fn judge(&self, _: &Candidate<'_>) -> Decision {
         self.0.set_faults(Faults {
             lost_commits: 1,
             lost_reads: 1,
@@ -214,7 +214,7 @@ impl InstallPolicy for Outage {
             tokio::time::sleep(away).await;
             backend.set_faults(Faults::none());
         });
-        Verdict::Allow
+        Decision::Allow
     }
 }
 

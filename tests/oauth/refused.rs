@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend};
-use slack_installs::oauth::{Candidate, InstallPolicy, Verdict};
+use slack_installs::oauth::{Candidate, Decision, InstallPolicy};
 use slack_installs::secret::{AccessToken, RefreshToken};
 use slack_installs::testing::{Fault, Rotation, Who};
 use slack_installs::{AppId, InstallOptions, InstallProvider, TeamId};
@@ -103,12 +103,12 @@ struct Blind(Arc<Flaky<MemoryBackend>>);
 
 #[async_trait]
 impl InstallPolicy for Blind {
-    async fn judge(&self, _: &Candidate<'_>) -> Verdict {
+    async fn judge(&self, _: &Candidate<'_>) -> Decision {
         self.0.set_faults(Faults {
             lost_reads: 1,
             ..Faults::none()
         });
-        Verdict::Refuse {
+        Decision::Refuse {
             reason: "no".into(),
         }
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use slack_installs::secret::{Code, RefreshToken};
-use slack_installs::slack::{AuthTest, Error, Issued, Person, Renewed};
+use slack_installs::slack::{AuthTest, Error, Issued, Renewed, UserInfo};
 use slack_installs::{Home, Scopes, UserId};
 
 use super::canned::Canned;
@@ -375,7 +375,7 @@ async fn auth_test_tells_what_it_can_and_an_unknown_form_of_id_is_absent() {
     assert_malformed(&test(&json!({"ok": true, "url": 7})).await, "no URL");
 }
 
-async fn person(user: Value) -> Result<Person, Error> {
+async fn person(user: Value) -> Result<UserInfo, Error> {
     let slack = canned(&json!({"ok": true, "user": user})).client();
     let ada = UserId::new("U0ADMIN0001").expect("an id");
     slack.users_info(&token(), &ada).await

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, Full};
-use slack_installs::tower::{Authorization, SlackLayer};
+use slack_installs::layer::{Authorization, SlackLayer};
 use tower_layer::Layer as _;
 use tower_service::Service;
 

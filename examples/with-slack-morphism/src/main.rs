@@ -14,12 +14,12 @@ use axum::extract::State;
 use axum::routing::post;
 use axum::{Form, Router};
 use serde::Deserialize;
-use slack_installs::axum::{Authorized, install_routes};
+use slack_installs::web::{Authorized, install_routes};
 use slack_installs::backend::MemoryBackend;
 use slack_installs::request::Verifier;
 use slack_installs::secret::{ClientSecret, SigningSecret};
 use slack_installs::slack::{ClientCredentials, Environment};
-use slack_installs::tower::SlackLayer;
+use slack_installs::layer::SlackLayer;
 use slack_installs::{
     Authorizer, ClientId, EncryptedStore, InstallConfig, InstallProvider, Lifecycle,
     LocalKeyProvider, MasterKey, RedirectUri, Scopes,

@@ -3,11 +3,11 @@
 //! ```no_run
 //! # async fn example(
 //! #     provider: slack_installs::InstallProvider,
-//! #     layer: slack_installs::tower::SlackLayer,
+//! #     layer: slack_installs::layer::SlackLayer,
 //! # ) -> Result<(), Box<dyn std::error::Error>> {
 //! use axum::Router;
 //! use axum::routing::post;
-//! use slack_installs::axum::{Authorized, install_routes};
+//! use slack_installs::web::{Authorized, install_routes};
 //!
 //! async fn command(auth: Authorized) -> String {
 //!     format!("Hello from {:?}", auth.team_id())
@@ -19,7 +19,7 @@
 //! # }
 //! ```
 //!
-//! [`SlackLayer`]: crate::tower::SlackLayer
+//! [`SlackLayer`]: crate::layer::SlackLayer
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -35,10 +35,10 @@ use thiserror::Error;
 
 use crate::authorize::AuthorizeResult;
 use crate::gate::Reply;
+use crate::layer::Authorization;
 use crate::oauth::InstallProvider;
 use crate::request::VerifiedRequest;
 use crate::secret::AccessToken;
-use crate::tower::Authorization;
 
 /// Returns routes for the install flow: the install path (`/slack/install` by default), and a
 /// callback at the path of each redirect URL (`/slack/oauth_redirect` by convention).
@@ -59,7 +59,7 @@ pub fn install_routes<S: Clone + Send + Sync + 'static>(provider: &InstallProvid
 /// #     provider: slack_installs::InstallProvider,
 /// # ) -> Result<(), Box<dyn std::error::Error>> {
 /// use axum::Router;
-/// use slack_installs::axum::install_routes_under;
+/// use slack_installs::web::install_routes_under;
 ///
 /// // The redirect URL is https://example.com/bot/slack/oauth_redirect, and the configuration's
 /// // `install_path` is /bot/slack/install.
@@ -195,7 +195,7 @@ pub enum MountError {
     },
 }
 
-/// The tokens that may serve this request. Needs [`SlackLayer`](crate::tower::SlackLayer) around
+/// The tokens that may serve this request. Needs [`SlackLayer`](crate::layer::SlackLayer) around
 /// the route.
 #[derive(Clone, Debug)]
 pub struct Authorized(pub Arc<AuthorizeResult>);
@@ -208,7 +208,7 @@ impl Deref for Authorized {
     }
 }
 
-/// The request as Slack signed it. Needs [`SlackLayer`](crate::tower::SlackLayer) around the
+/// The request as Slack signed it. Needs [`SlackLayer`](crate::layer::SlackLayer) around the
 /// route.
 #[derive(Clone, Debug)]
 pub struct Verified(pub Arc<VerifiedRequest>);
@@ -222,7 +222,7 @@ impl Deref for Verified {
 }
 
 /// The bot's token, in the workspace of this request. Needs
-/// [`SlackLayer`](crate::tower::SlackLayer) around the route.
+/// [`SlackLayer`](crate::layer::SlackLayer) around the route.
 ///
 /// Where the app has no bot, the handler does not run: a person who typed a command reads that the
 /// app is not installed.
@@ -237,7 +237,7 @@ impl Deref for BotToken {
     }
 }
 
-/// The token of the user who acted. Needs [`SlackLayer`](crate::tower::SlackLayer) around the
+/// The token of the user who acted. Needs [`SlackLayer`](crate::layer::SlackLayer) around the
 /// route.
 ///
 /// Where that user has not authorised the app, the handler does not run. To run it anyway, extract
@@ -285,7 +285,7 @@ fn token(
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TokenMissing {
-    /// The route has no [`SlackLayer`](crate::tower::SlackLayer) around it.
+    /// The route has no [`SlackLayer`](crate::layer::SlackLayer) around it.
     Layer(LayerMissing),
     /// There is no such token; this is the response for Slack.
     Token(Reply),
@@ -320,7 +320,7 @@ fn authorization(parts: &Parts) -> Result<&Authorization, LayerMissing> {
     parts.extensions.get().ok_or(LayerMissing)
 }
 
-/// The route has no [`SlackLayer`](crate::tower::SlackLayer) around it, so nothing is verified;
+/// The route has no [`SlackLayer`](crate::layer::SlackLayer) around it, so nothing is verified;
 /// the handler does not run.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerMissing;

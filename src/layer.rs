@@ -41,7 +41,7 @@ use crate::request::{Verifier, is_ssl_check};
 ///
 /// ```
 /// # #[cfg(feature = "axum")]
-/// # fn example(app: axum::Router, layer: slack_installs::tower::SlackLayer) -> axum::Router {
+/// # fn example(app: axum::Router, layer: slack_installs::layer::SlackLayer) -> axum::Router {
 /// // An app that exists, behind one more line:
 /// app.layer(layer)
 /// # }
