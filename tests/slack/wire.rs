@@ -1,8 +1,6 @@
 //! What becomes of a request on its way, over real sockets: what was certainly not sent, and what
 //! may have been carried out.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -289,58 +287,4 @@ async fn slack_is_told_who_asks_and_a_clients_own_settings_reach_this_machine_to
         "{}",
         heard[1]
     );
-}
-
-/// Sends one request to this machine and one to a host that is none of it.
-async fn send_near_and_far() {
-    let near = Wire::answering(answer("200 OK", "", r#"{"ok":true}"#)).await;
-    near.ask().await.expect("this machine is asked directly");
-    let far = http::Request::post("http://slack.example/api/auth.test").body(Bytes::new());
-    let answer = HttpTransport::new().send(far.expect("a request")).await;
-    assert_eq!(answer.expect("the proxy answers").body(), "from the proxy");
-}
-
-#[test]
-fn a_proxy_of_the_environment_is_used_except_to_this_machine() {
-    // The environment is a process's own: a second one of this program sends the requests.
-    const NAME: &str = "wire::a_proxy_of_the_environment_is_used_except_to_this_machine";
-    const ROLE: &str = "SLACK_INSTALLS_TEST_BEHIND_PROXY";
-    if std::env::var_os(ROLE).is_some() {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        return runtime.block_on(send_near_and_far());
-    }
-    let proxy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = proxy.local_addr().expect("an address");
-    let asked = std::thread::spawn(move || {
-        let (stream, _) = proxy.accept().expect("a request");
-        let lines = BufReader::new(&stream).lines();
-        let head: Vec<_> = lines
-            .map(|line| line.expect("text"))
-            .take_while(|line| !line.is_empty())
-            .collect();
-        let answer = answer("200 OK", "connection: close\r\n", "from the proxy");
-        (&stream).write_all(&answer).expect("it is read");
-        head[0].clone()
-    });
-    let mut child = Command::new(std::env::current_exe().expect("a path"));
-    for name in [
-        "http_proxy",
-        "NO_PROXY",
-        "no_proxy",
-        "ALL_PROXY",
-        "all_proxy",
-    ] {
-        child.env_remove(name);
-    }
-    let child = child
-        .args(["--exact", NAME])
-        .env(ROLE, "1")
-        .env("HTTP_PROXY", format!("http://{address}"))
-        .output()
-        .expect("it runs");
-    let said = String::from_utf8_lossy(&child.stdout);
-    assert!(child.status.success(), "{said}");
-    assert!(said.contains("1 passed"), "{said}");
-    let asked = asked.join().expect("the proxy was asked");
-    assert_eq!(asked, "POST http://slack.example/api/auth.test HTTP/1.1");
 }
