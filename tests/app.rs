@@ -44,7 +44,8 @@ impl<T> Hanging<T> {
     }
 
     async fn pass(&self) {
-        if *self.hangs.borrow() {
+        let hangs = *self.hangs.borrow();
+        if hangs {
             pending::<()>().await;
         }
     }
