@@ -1,5 +1,8 @@
 //! The front door: an app from its parts, what it serves and in what time, and its end.
 
+// For clippy, which looks through all types of an app to find out whether a future is `Send`.
+#![recursion_limit = "256"]
+
 mod support;
 
 use std::future::{Future as _, pending};
@@ -36,7 +39,7 @@ struct Hanging<T> {
     hangs: watch::Receiver<bool>,
 }
 
-impl<T> Hanging<T> {
+impl<T: Send + Sync> Hanging<T> {
     fn new(inner: T) -> (Self, watch::Sender<bool>) {
         let (switch, hangs) = watch::channel(false);
         let inner = Arc::new(inner);

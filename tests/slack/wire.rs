@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use slack_installs::slack::{
-    Environment, Error, ErrorClass, HttpTransport, SlackClient, Transport as _, TransportError,
+    Environment, Error, ErrorClass, HttpTransport, SlackClient, TransportError,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
