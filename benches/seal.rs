@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use ring::digest::{SHA256, digest};
 
+#[path = "../src/seal/derived.rs"]
+mod derived;
 #[path = "../src/seal/envelope.rs"]
 mod envelope;
 #[path = "../src/seal/keyring.rs"]

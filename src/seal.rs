@@ -15,6 +15,7 @@ use std::fmt;
 
 use thiserror::Error;
 
+mod derived;
 mod envelope;
 mod keyring;
 mod local;

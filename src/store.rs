@@ -270,7 +270,7 @@ pub struct Listing {
 ///
 /// # Errors
 ///
-/// [`Error`] if a page cannot be read.
+/// [`Error`](enum@Error) if a page cannot be read.
 ///
 /// # Cancel safety
 ///

@@ -17,6 +17,7 @@ use ring::{hkdf, hmac};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+use super::derived::Opening;
 use super::keyring::{DataKey, KeyId};
 use super::{Sealed, Undecryptable};
 use crate::random;
@@ -59,15 +60,15 @@ pub(crate) fn open(
     sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, Undecryptable> {
     let parts = Parts::of(sealed).ok_or(Undecryptable)?;
-    let mut keys = Zeroizing::new([0; OPENING_LEN]);
-    derive(purpose, parts.key_id, key, context, &mut *keys);
-    let (aes_key, commitment) = keys.split_at(DATA_KEY_LEN);
-    if !bool::from(commitment.ct_eq(parts.commitment)) {
+    let info = info(purpose, parts.key_id, context);
+    let opening = key.openings().get(&info, || opening(key, &info));
+    if !bool::from(opening.commitment.ct_eq(parts.commitment)) {
         return Err(Undecryptable);
     }
     let aad = associated_data(parts.header, context);
     let mut buffer = Zeroizing::new(parts.ciphertext.to_vec());
-    let len = aes_gcm(aes_key)
+    let len = opening
+        .aead
         .open_in_place(nonce(parts.nonce), Aad::from(aad), &mut buffer)
         .map_err(|_| Undecryptable)?
         .len();
@@ -104,7 +105,7 @@ const EXTRACT_SALT: &[u8] = b"slack-installs envelope v1";
 
 const MAGIC: &[u8; 4] = b"SLE1";
 const WRAPPED_KEY_MAGIC: &[u8; 4] = b"SLK1";
-const COMMITMENT_LEN: usize = 32;
+pub(super) const COMMITMENT_LEN: usize = 32;
 const NONCE_KEY_LEN: usize = 32;
 const RANDOM_LEN: usize = 32;
 
@@ -124,7 +125,7 @@ pub(super) fn seal_with_random(
     random: &[u8; RANDOM_LEN],
 ) -> Sealed {
     let mut keys = Zeroizing::new([0; SEALING_LEN]);
-    derive(purpose, key_id, key, context, &mut *keys);
+    derive(key, &info(purpose, key_id, context), &mut *keys);
     let (aes_key, rest) = keys.split_at(DATA_KEY_LEN);
     let (commitment, nonce_key) = rest.split_at(COMMITMENT_LEN);
     let header = [MAGIC, key_id.as_bytes().as_slice(), commitment].concat();
@@ -182,12 +183,26 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Fills `keys` with the AES key, the commitment and, if there is room for it, the nonce key.
-fn derive(purpose: &[u8], key_id: KeyId, key: &DataKey, context: &Context<'_>, keys: &mut [u8]) {
+/// What names the keys of a purpose, data key, app and partition.
+fn info(purpose: &[u8], key_id: KeyId, context: &Context<'_>) -> Vec<u8> {
     let (app, partition) = (context.app.as_bytes(), context.partition.as_bytes());
-    let info = with_lengths(&[], &[purpose, key_id.as_bytes(), app, partition]);
+    with_lengths(&[], &[purpose, key_id.as_bytes(), app, partition])
+}
+
+fn opening(key: &DataKey, info: &[u8]) -> Opening {
+    let mut keys = Zeroizing::new([0; OPENING_LEN]);
+    derive(key, info, &mut *keys);
+    let (aes_key, commitment) = keys.split_at(DATA_KEY_LEN);
+    Opening {
+        aead: aes_gcm(aes_key),
+        commitment: commitment.try_into().expect("the rest is the commitment"),
+    }
+}
+
+/// Fills `keys` with the AES key, the commitment and, if there is room for it, the nonce key.
+fn derive(key: &DataKey, info: &[u8], keys: &mut [u8]) {
     key.pseudorandom_key()
-        .expand(&[&info], Length(keys.len()))
+        .expand(&[info], Length(keys.len()))
         .and_then(|okm| okm.fill(keys))
         .expect("96 bytes are within HKDF-SHA256's limit of 8160");
 }
@@ -431,7 +446,7 @@ pub(super) mod tests {
     fn each_purpose_key_id_app_and_partition_has_keys_of_its_own() {
         fn derived(purpose: &[u8], id: KeyId, context: &Context<'_>) -> [u8; SEALING_LEN] {
             let mut keys = [0; SEALING_LEN];
-            derive(purpose, id, &key(), context, &mut keys);
+            derive(&key(), &info(purpose, id, context), &mut keys);
             keys
         }
         let [base, app, partition, same @ ..] = &contexts()[..] else {
@@ -459,7 +474,8 @@ pub(super) mod tests {
         let keys = [key(), DataKey::from_bytes([9; 32])];
         let derived = keys.each_ref().map(|key| {
             let mut derived = [0; OPENING_LEN];
-            derive(RECORD, key_id(), key, &context(), &mut derived);
+            let info = info(RECORD, key_id(), &context());
+            derive(key, &info, &mut derived);
             derived
         });
         for (encrypted, committed, opener) in

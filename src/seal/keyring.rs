@@ -9,6 +9,7 @@ use ring::hkdf;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::derived::Openings;
 use super::envelope::{self, DATA_KEY_LEN};
 use super::{Sealed, Undecryptable};
 use crate::random;
@@ -20,6 +21,7 @@ pub struct DataKey(Box<KeyMaterial>);
 /// In one allocation, so that a data key that moves leaves no copy behind.
 struct KeyMaterial {
     bytes: Zeroizing<[u8; DATA_KEY_LEN]>,
+    openings: Openings,
     pseudorandom_key: hkdf::Prk,
 }
 
@@ -30,6 +32,7 @@ impl DataKey {
         Self(Box::new(KeyMaterial {
             pseudorandom_key: envelope::pseudorandom_key(&bytes),
             bytes: Zeroizing::new(bytes),
+            openings: Openings::default(),
         }))
     }
 
@@ -42,6 +45,11 @@ impl DataKey {
     /// What the keys of each partition are derived from.
     pub(super) fn pseudorandom_key(&self) -> &hkdf::Prk {
         &self.0.pseudorandom_key
+    }
+
+    /// What opens the rows of the partitions that were read lately.
+    pub(super) fn openings(&self) -> &Openings {
+        &self.0.openings
     }
 
     pub(crate) fn generate() -> Self {
