@@ -8,12 +8,12 @@ use crate::Failure;
 
 /// As [`slack_installs::backend::connect`], but beside whatever else a server holds.
 pub(crate) async fn open(named: &str) -> Result<Arc<dyn Backend>, Failure> {
-    let (scheme, rest) = named.split_once(':').unwrap_or((named, ""));
+    let scheme = named.split(':').next().unwrap_or_default();
     match scheme {
         #[cfg(feature = "postgres")]
-        "postgres" | "postgresql" if !rest.is_empty() => postgres(named).await,
+        "postgres" | "postgresql" if !named.ends_with(':') => postgres(named).await,
         #[cfg(feature = "redis")]
-        "redis" | "rediss" | "cluster" if !rest.is_empty() => redis(named).await,
+        "redis" | "rediss" | "cluster" if !named.ends_with(':') => redis(named).await,
         _ => connect(named).await.map_err(|error| {
             let text = with_causes(&error);
             format!("--backend {scheme}: {text}\n({REMEDY})").into()
