@@ -169,7 +169,9 @@ impl SlackApp {
     ///
     /// # Errors
     ///
-    /// [`rotation::Error`]; never an older token instead.
+    /// [`rotation::Error`]; never an older token instead. A job skips a tenant that is not
+    /// installed (or has no bot), is on hold, or must be installed again; an error that
+    /// [is transient](rotation::Error::is_transient) may succeed later.
     ///
     /// # Cancel safety
     ///
@@ -178,9 +180,30 @@ impl SlackApp {
         self.0.rotator.token_for(key, Credential::Bot).await
     }
 
-    /// Streams the installations of the app, page by page: for jobs over all tenants.
+    /// Streams the installations of the app, page by page: for jobs over all tenants. Needs a crate
+    /// that reads streams, such as `futures-util`.
     ///
-    /// As [`store::installations`](crate::store::installations).
+    /// ```
+    /// # async fn nightly(app: slack_installs::SlackApp) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::pin::pin;
+    ///
+    /// use futures_util::TryStreamExt as _;
+    ///
+    /// let mut installations = pin!(app.installations());
+    /// while let Some(summary) = installations.try_next().await? {
+    ///     match app.token_for(&summary.key()).await {
+    ///         Ok(token) => drop(app.slack().auth_test(&token.access_token).await),
+    ///         // Not installed, on hold, or to be installed again: one tenant ends no job.
+    ///         Err(error) => eprintln!("{}: {error}", summary.key()),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`store::Error`](enum@store::Error) if a page cannot be read. The stream then ends.
     pub fn installations(&self) -> impl Stream<Item = Result<Summary, store::Error>> + Send + '_ {
         store::installations(&*self.0.store)
     }

@@ -43,7 +43,7 @@ pub struct Lifecycle {
     clock: Clock,
 }
 
-/// Called when a tenant's data has gone, so that the host purges its own.
+/// Called after a tenant's installation was deleted, so that your app deletes its own data.
 ///
 /// # Contract
 ///
@@ -52,11 +52,13 @@ pub struct Lifecycle {
 ///    until it succeeds. So it may be called twice, also at the same time. One that takes longer
 ///    than a minute is dropped and called again later.
 ///    A panic counts as an error.
+/// 2. An uninstall event that arrives after a reinstall deletes nothing, and is not reported.
 ///
 /// # Consistency
 ///
-/// The app may be installed again by the time of the call, or during it; what the host has kept
-/// since [`Departure::at`] is then the new installation's.
+/// The app may be installed again by the time of the call, or during it. What your app has kept
+/// since [`Departure::at`] then belongs to the new installation. So delete what was kept up to and
+/// including the second of `at`, and keep what is newer, whether or not `is_installed_again`.
 ///
 /// # Cancel safety
 ///
@@ -69,26 +71,39 @@ pub struct Lifecycle {
 /// # Example
 ///
 /// ```
-/// use slack_installs::{Departure, LifecycleHooks};
+/// use std::collections::HashMap;
+/// use std::sync::{Arc, Mutex};
+/// use std::time::{Duration, SystemTime};
 ///
-/// #[derive(Debug)]
-/// struct PurgeNotes;
+/// use slack_installs::{Departure, InstallationKey, LifecycleHooks};
+///
+/// /// Notes and their times, as your app's clock has them (`app.clock().now()`).
+/// #[derive(Clone, Debug, Default)]
+/// struct Notes(Arc<Mutex<HashMap<InstallationKey, Vec<(SystemTime, String)>>>>);
 ///
 /// #[async_trait::async_trait]
-/// impl LifecycleHooks for PurgeNotes {
+/// impl LifecycleHooks for Notes {
 ///     async fn uninstalled(
 ///         &self,
 ///         departure: &Departure,
-///         is_installed_again: bool,
+///         _is_installed_again: bool,
 ///     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-///         println!("{} left ({})", departure.key, departure.reason);
+///         let mut notes = self.0.lock().map_err(|_| "a panic elsewhere")?;
+///         if let Some(notes) = notes.get_mut(&departure.key) {
+///             let next_second = departure.at + Duration::from_secs(1);
+///             notes.retain(|(written_at, _)| *written_at >= next_second);
+///         }
 ///         Ok(())
 ///     }
 /// }
 /// ```
+///
+/// A hook exists before the app does, so it shares its state by an `Arc`, as above, or by a
+/// connection pool.
 #[async_trait::async_trait]
 pub trait LifecycleHooks: fmt::Debug + Send + Sync + 'static {
-    /// The app is gone from this workspace or organisation, or was when this was stored.
+    /// Deletes what your app keeps of this tenant. `is_installed_again` says whether the app was
+    /// installed there again since: for messages, and for data without a time.
     async fn uninstalled(
         &self,
         departure: &Departure,

@@ -48,6 +48,9 @@
 //! | `tower` | the layer that verifies, resolves and authorizes each request |
 //! | `axum` | install routes and extractors; implies `tower` |
 //! | `testing` | `testing::FakeSlack` for your own tests, and the conformance suite for backends |
+//! | `ring` | TLS to Slack and to databases on the crate ring; the default |
+//! | `aws-lc-rs` | TLS on the crate aws-lc-rs instead: set `default-features = false` |
+//! | `full` | everything but `aws-lc-rs` |
 //!
 //! # A tour, in reading order
 //!

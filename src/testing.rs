@@ -10,6 +10,42 @@
 //! the documentation is silent, the doc comments here say what was chosen. Tokens rotate
 //! once [`FakeSlack::rotate_tokens`] says so.
 //!
+//! An app over it, and the start of its install flow:
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! use slack_installs::slack::{ClientCredentials, SlackClient};
+//! use slack_installs::testing::FakeSlack;
+//! use slack_installs::{InstallOptions, MasterKey, SlackApp};
+//!
+//! let fake = FakeSlack::start().await?;
+//! let app = SlackApp::builder()
+//!     .credentials(ClientCredentials {
+//!         client_id: fake.client_id(),
+//!         client_secret: fake.client_secret(),
+//!     })
+//!     .signing_secret(fake.signing_secret())
+//!     .slack(SlackClient::new(fake.environment()))
+//!     .clock(fake.clock())
+//!     .redirect_uri("http://localhost:3000/slack/oauth_redirect")
+//!     .scopes("commands")
+//!     .database("memory:")
+//!     .master_key(MasterKey::generate())
+//!     .build()
+//!     .await?;
+//! let started = app.provider().start(InstallOptions::default()).await?;
+//! let callback = fake.allow(&started.authorize_url, "U0ADMIN0001")?;
+//! # let _ = callback;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Over HTTP, a test gets the install page with [`FakeSlack::send`], passes its `Location` to
+//! [`FakeSlack::allow`], and gets the URL that this returns, with the cookie of the first
+//! response. Then [`FakeSlack::deliver`] sends signed commands and events, and
+//! [`FakeSlack::take_events`] has those that Slack would send by itself.
+//!
 //! Two things differ from Slack on purpose. A `response_url` is on the fake's own host, so that
 //! what your app answers stays on this machine ([`FakeSlack::replies`]). And redirect URLs may be
 //! plain `http` on loopback, so that your app needs no certificate.
@@ -435,7 +471,8 @@ impl FakeSlack {
         delivery::send(delivery.request(url)).await
     }
 
-    /// POSTs a request as it is, such as one that was tampered with.
+    /// Sends a request as it is, by its own method: a GET of the install page, or a delivery that
+    /// was tampered with. Redirects are not followed.
     ///
     /// Dropped, the app may or may not have got it.
     ///

@@ -365,7 +365,7 @@ impl SlackAppBuilder {
         let url = required(
             self.url.take(),
             env::URL,
-            "the database, such as `sqlite:installations.sqlite3`, or call `store`",
+            "the database, such as `sqlite:installations.sqlite3`, or call `database` or `store`",
         )?;
         let key = required(
             self.master_key.take(),

@@ -157,8 +157,11 @@ pub struct InstallOptions {
     /// The workspace that it is meant for. Slack takes it as a hint and may ignore it; an
     /// installation anywhere else is then refused.
     pub team: Option<TeamId>,
-    /// Anything of the host's: kept sealed in the state's row, then with the installation. Never
-    /// in a URL. 4 KiB at most.
+    /// Anything of your app's: kept sealed in the state's row, then as
+    /// [`Installation::metadata`]. Never in a URL. 4 KiB at most.
+    ///
+    /// A later flow without metadata leaves it unchanged. A flow that begins at Slack, or at the
+    /// install path, has none. It says what your route passed, not who the person is.
     pub metadata: Option<String>,
 }
 
