@@ -155,7 +155,7 @@ impl SlackApp {
     ///
     /// # Errors
     ///
-    /// The response for Slack. Nothing else is to be done for this request.
+    /// The response for Slack. Your app does nothing else for this request.
     ///
     /// # Cancel safety
     ///

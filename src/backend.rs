@@ -63,7 +63,7 @@ pub use sqlite::{SqliteBackend, SqliteOpenError};
 ///
 /// 1. `read` returns one entry for each slot, in the order of the request; a row that does not exist
 ///    is `None`. A slot may be requested twice.
-/// 2. A row is returned as it was written: version, metadata and sealed bytes to the byte, the lane,
+/// 2. A row is returned unchanged: version, metadata and sealed bytes to the byte, the lane,
 ///    and the due time to the second.
 /// 3. `Expect::Absent` commits only if the row does not exist, and conflicts otherwise.
 /// 4. `Expect::Version` commits only over exactly that version, and conflicts otherwise, also
@@ -96,7 +96,7 @@ pub use sqlite::{SqliteBackend, SqliteOpenError};
 ///     changes, and a `read` 90 slots, of 2 MiB in all. More than that may be refused as
 ///     [`Error::Malformed`], with nothing written.
 /// 16. `Check` commits only if exactly that version exists, conflicts otherwise, and writes
-///     nothing. A commit of checks alone may succeed beside others of its kind.
+///     nothing. Several commits of checks alone may succeed at the same time.
 /// 17. A row that cannot be parsed stops nothing: `scan` and `due` skip it and return its key as
 ///     text in [`Page::odd`]. `read` of such a row is [`Error::Malformed`]; a change that expects
 ///     nothing in particular, and `Clear`, still replace or delete it.
@@ -407,7 +407,7 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// [`NameError`] if `app` cannot stand before the slash of a [`Partition`].
+    /// [`NameError`] if `app` cannot be the part of a [`Partition`] before its slash.
     pub fn new(app: impl AsRef<str>, lane: Lane) -> Result<Self, NameError> {
         let app = app.as_ref();
         match is_name(app) && !app.contains('/') {

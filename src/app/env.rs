@@ -81,7 +81,10 @@ pub(super) fn redirect_uri(name: &'static str, text: &str) -> Result<RedirectUri
     let text = text.trim();
     RedirectUri::new(text).map_err(|source| AppError::Value {
         name,
-        shown: Some(format!("{text:?}")),
+        shown: Some(match may_be_secret(text) {
+            true => beginning(text),
+            false => format!("{text:?}"),
+        }),
         source: source.into(),
     })
 }
@@ -106,6 +109,11 @@ pub(super) fn wrong(
         shown: None,
         source: source.into(),
     }
+}
+
+/// Whether a text that should be a redirect URL is something else, or carries more than a place.
+fn may_be_secret(text: &str) -> bool {
+    !text.starts_with("http") || text.contains(['@', '?', '#'])
 }
 
 /// The first characters of a value.
@@ -184,6 +192,16 @@ mod tests {
                 "http://bot.example.com/slack/oauth_redirect",
                 "SLACK_REDIRECT_URI is \"http://bot.example.com/slack/oauth_redirect\": not a \
                  redirect URL",
+            ),
+            (
+                REDIRECT_URI,
+                "https://bot:canary@bot.example.com/callback",
+                "SLACK_REDIRECT_URI is `http…`: not a redirect URL",
+            ),
+            (
+                REDIRECT_URI,
+                "8f742231b10e8888abcd99yyyzzz85a5",
+                "SLACK_REDIRECT_URI is `8f74…`: not a redirect URL",
             ),
             (
                 URL,

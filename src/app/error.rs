@@ -21,7 +21,7 @@ pub enum AppError {
     Missing {
         /// The variable that may have it.
         variable: &'static str,
-        /// What it is, and where to find it.
+        /// The meaning of the variable, and the place to find its value.
         remedy: &'static str,
     },
     /// The store's keys cannot be used.
