@@ -132,7 +132,11 @@ pub(crate) async fn sqlite(tenants: [usize; 2]) -> SqliteFiles {
 async fn copy_to_sqlite(connection: &mut SqliteConnection, rows: Vec<(Key, Row)>) {
     let mut transaction = connection.begin().await.unwrap();
     for (key, row) in rows {
-        let query = sqlx::query("INSERT INTO slack_rows VALUES (?1, ?2, ?3, ?4, ?5, NULL)")
+        let query = sqlx::query(
+            "INSERT INTO slack_rows (partition, slot, version, metadata, sealed) \
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        );
+        let query = query
             .bind(key.partition.as_str())
             .bind(key.slot.as_str())
             .bind(row.version.as_bytes().as_slice())
@@ -214,7 +218,8 @@ pub(crate) async fn postgres(tenants: [usize; 2]) -> PostgresSchemas {
 async fn copy_to_postgres(connection: &mut PgConnection, rows: &[(Key, Row)]) {
     for rows in rows.chunks(1000) {
         let query = sqlx::query(
-            "INSERT INTO slack_rows SELECT partition, slot, version, metadata::json, sealed, NULL \
+            "INSERT INTO slack_rows (partition, slot, version, metadata, sealed) \
+             SELECT partition, slot, version, metadata::json, sealed \
              FROM UNNEST($1::text[], $2::text[], $3::bytea[], $4::text[], $5::bytea[]) \
              AS row (partition, slot, version, metadata, sealed)",
         );
