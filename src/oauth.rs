@@ -103,7 +103,25 @@ impl Installed {
     }
 }
 
-/// Called around the flow, for the host's own business.
+/// Called after each install flow, for your app's own work.
+///
+/// ```
+/// use slack_installs::oauth::{Error, InstallHooks, Installed};
+///
+/// #[derive(Debug)]
+/// struct Welcome;
+///
+/// #[async_trait::async_trait]
+/// impl InstallHooks for Welcome {
+///     async fn installed(&self, installed: &Installed) {
+///         println!("{} installed the app", installed.installation.key());
+///     }
+///
+///     async fn failed(&self, error: &Error) {
+///         println!("an installation failed: {error}");
+///     }
+/// }
+/// ```
 ///
 /// # Contract
 ///
@@ -260,8 +278,32 @@ impl InstallProvider {
         &self.0.config.install_path
     }
 
-    /// Begins a flow: keeps a state, and answers Slack's page and the cookie that binds the flow
-    /// to this browser.
+    /// Begins a flow: stores a state, and returns the URL of Slack's page and the cookie that binds
+    /// the flow to this browser.
+    ///
+    /// [`start_response`](Self::start_response) does this and builds the response. A route of your
+    /// own that responds differently sends the cookie, forbids caching, and redirects:
+    ///
+    /// ```
+    /// use http::{Response, StatusCode, header};
+    /// use slack_installs::InstallProvider;
+    /// use slack_installs::oauth::{InstallOptions, StartError};
+    ///
+    /// async fn install(provider: &InstallProvider, plan: &str) -> Result<Response<()>, StartError> {
+    ///     let options = InstallOptions {
+    ///         metadata: Some(plan.to_owned()),
+    ///         ..InstallOptions::default()
+    ///     };
+    ///     let started = provider.start(options).await?;
+    ///     let response = Response::builder()
+    ///         .status(StatusCode::FOUND)
+    ///         .header(header::LOCATION, started.authorize_url.as_str())
+    ///         .header(header::SET_COOKIE, started.set_cookie.expose())
+    ///         .header(header::CACHE_CONTROL, "no-store")
+    ///         .body(());
+    ///     Ok(response.expect("each header is visible ASCII"))
+    /// }
+    /// ```
     ///
     /// # Errors
     ///

@@ -138,6 +138,29 @@ impl VerifiedRequest {
     /// # }
     /// ```
     ///
+    /// The payload of an event is the whole callback; the event itself is its member `event`:
+    ///
+    /// ```
+    /// #[derive(serde::Deserialize)]
+    /// struct Callback {
+    ///     event: Message,
+    /// }
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Message {
+    ///     channel: String,
+    ///     #[serde(default)]
+    ///     text: String,
+    /// }
+    ///
+    /// # use slack_installs::request::{PayloadError, VerifiedRequest};
+    /// # fn example(request: VerifiedRequest) -> Result<(), PayloadError> {
+    /// let Callback { event } = request.payload()?;
+    /// println!("{} in {}", event.text, event.channel);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// Who wants every field asks for a `serde_json::Value`. The ids in it are what the request
     /// says, not whose it is: that is [`tenant`](Self::tenant).
     ///

@@ -41,10 +41,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Over HTTP, a test gets the install page with [`FakeSlack::send`], passes its `Location` to
-//! [`FakeSlack::allow`], and gets the URL that this returns, with the cookie of the first
-//! response. Then [`FakeSlack::deliver`] sends signed commands and events, and
-//! [`FakeSlack::take_events`] has those that Slack would send by itself.
+//! Over HTTP, [`FakeSlack::install`] installs the app as a browser does, [`FakeSlack::deliver`]
+//! sends signed commands and events, and [`FakeSlack::take_events`] returns the events that Slack
+//! sends by itself, such as `app_uninstalled`.
 //!
 //! Two things differ from Slack on purpose. A `response_url` is on the fake's own host, so that
 //! what your app answers stays on this machine ([`FakeSlack::replies`]). And redirect URLs may be
@@ -75,6 +74,7 @@ mod calls;
 mod core;
 mod delivery;
 mod fault;
+mod install;
 mod mint;
 mod page;
 mod payload;
@@ -88,6 +88,7 @@ pub use authorize::ConsentError;
 pub use calls::{Call, Outcome};
 pub use delivery::{Delivery, DeliveryError};
 pub use fault::Fault;
+pub use install::InstallError;
 pub use rotation::{GracePolicy, RefreshCounts, Rotation};
 pub use transport::FakeTransport;
 pub use world::{Org, Person, Who, Workspace, World};

@@ -226,6 +226,20 @@ impl Deref for Verified {
 ///
 /// Where the app has no bot, the handler does not run: a person who typed a command reads that the
 /// app is not installed.
+///
+/// ```
+/// use slack_installs::web::BotToken;
+///
+/// /// Posts a message with the bot's token.
+/// async fn command(BotToken(token): BotToken) -> &'static str {
+///     let request = reqwest::Client::new()
+///         .post("https://slack.com/api/chat.postMessage")
+///         .bearer_auth(token.expose());
+///     # drop(request);
+///     "Posted."
+/// }
+/// # let _: axum::Router = axum::Router::new().route("/", axum::routing::post(command));
+/// ```
 #[derive(Clone, Debug)]
 pub struct BotToken(pub AccessToken);
 
@@ -242,6 +256,16 @@ impl Deref for BotToken {
 ///
 /// Where that user has not authorised the app, the handler does not run. To run it anyway, extract
 /// [`Authorized`] and ask for its [`user_token`](AuthorizeResult::user_token).
+///
+/// ```
+/// use slack_installs::web::{BotToken, UserToken};
+///
+/// /// Sets the status of the user who typed the command.
+/// async fn status(BotToken(_bot): BotToken, UserToken(user): UserToken) -> String {
+///     format!("Your token has {} characters.", user.expose().len())
+/// }
+/// # let _: axum::Router = axum::Router::new().route("/", axum::routing::post(status));
+/// ```
 #[derive(Clone, Debug)]
 pub struct UserToken(pub AccessToken);
 
@@ -327,7 +351,8 @@ pub struct LayerMissing;
 
 impl IntoResponse for LayerMissing {
     fn into_response(self) -> Response {
-        tracing::error!("a handler wants an authorization, but its route has no SlackLayer");
-        StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        tracing::error!("a handler extracts an authorization, but its route has no SlackLayer");
+        let body = "This route has no SlackLayer. Add `.layer(app.layer())` after its route.";
+        (StatusCode::INTERNAL_SERVER_ERROR, body).into_response()
     }
 }

@@ -4,6 +4,8 @@ mod support;
 
 #[path = "axum/bodies.rs"]
 mod bodies;
+#[path = "axum/install.rs"]
+mod install;
 #[path = "axum/mounting.rs"]
 mod mounting;
 #[path = "axum/routes.rs"]

@@ -1,0 +1,97 @@
+//! A browser that installs the app under test.
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use thiserror::Error;
+use url::{Position, Url};
+
+use super::authorize::ConsentError;
+use super::delivery::DeliveryError;
+use super::{FakeSlack, Who};
+
+impl FakeSlack {
+    /// Installs the app as this person, as a browser does: opens the install page, clicks *Allow*,
+    /// and follows the redirect to the callback with the cookies of the first response. Returns
+    /// the response of the callback.
+    ///
+    /// The callback is sent to the host of `install_page`, with the redirect URL's host in the
+    /// `Host` header, as a proxy in front of your app does. So a test can use the redirect URL of
+    /// production.
+    ///
+    /// ```no_run
+    /// # async fn example(address: std::net::SocketAddr) -> Result<(), Box<dyn std::error::Error>> {
+    /// use slack_installs::testing::FakeSlack;
+    ///
+    /// let fake = FakeSlack::start().await?;
+    /// // Your app listens at `address`.
+    /// let install_page = format!("http://{address}/slack/install").parse()?;
+    /// let response = fake.install(&install_page, "U0ADMIN0001").await?;
+    /// assert!(response.status().is_success());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Dropped, the app may or may not be installed.
+    ///
+    /// # Errors
+    ///
+    /// [`InstallError`]. A callback that fails is no error: its response has the status.
+    pub async fn install(
+        &self,
+        install_page: &Url,
+        who: impl Into<Who>,
+    ) -> Result<Response<Bytes>, InstallError> {
+        let opened = self.send(get(install_page, None, &[])).await?;
+        let location = opened.headers().get(header::LOCATION);
+        let location = location.and_then(|location| location.to_str().ok());
+        let authorize = location.and_then(|location| Url::parse(location).ok());
+        let authorize = authorize.ok_or(InstallError::NotRedirected(opened.status()))?;
+        let callback = self.allow(&authorize, who)?;
+        let mut served_at = install_page.clone();
+        served_at.set_path(callback.path());
+        served_at.set_query(callback.query());
+        let callback = get(&served_at, Some(&callback), &cookies(&opened));
+        Ok(self.send(callback).await?)
+    }
+}
+
+/// A `GET` as a browser sends it that sees the page at another URL, if one is given.
+fn get(url: &Url, seen: Option<&Url>, cookies: &[&str]) -> Request<Bytes> {
+    let mut request = Request::new(Bytes::new());
+    *request.uri_mut() = url.as_str().parse().expect("a URL is a URI");
+    let host = &seen.unwrap_or(url)[Position::BeforeHost..Position::AfterPort];
+    let host = HeaderValue::from_str(host).expect("a URL's host is visible ASCII");
+    request.headers_mut().insert(header::HOST, host);
+    if let Ok(cookies) = HeaderValue::from_str(&cookies.join("; "))
+        && !cookies.is_empty()
+    {
+        request.headers_mut().insert(header::COOKIE, cookies);
+    }
+    request
+}
+
+/// The cookies that a response sets, as a request sends them.
+fn cookies(response: &Response<Bytes>) -> Vec<&str> {
+    let set = response.headers().get_all(header::SET_COOKIE);
+    let set = set.iter().filter_map(|cookie| cookie.to_str().ok());
+    set.map(|cookie| cookie.split(';').next().unwrap_or(cookie))
+        .collect()
+}
+
+/// Why a browser did not get to the callback of the app under test.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum InstallError {
+    /// Slack's page shows an error, or this person may not install the app.
+    #[error("Slack does not let this person install the app")]
+    Consent(#[from] ConsentError),
+    /// The app under test sent no response.
+    #[error("the app under test sent no response to the browser")]
+    Delivery(#[from] DeliveryError),
+    /// The install page leads nowhere.
+    #[error(
+        "the install page responded with {0} and without a redirect to Slack: is this the install \
+         path of your app (`/slack/install` by default)?"
+    )]
+    NotRedirected(StatusCode),
+}
