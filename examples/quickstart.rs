@@ -122,7 +122,7 @@ async fn main() -> Result<()> {
     let port = listener.local_addr()?.port();
     if is_real {
         let app = real(&database).build().await?;
-        // The flow must start on the host of its callback: its cookie is for that host only.
+        // The flow's cookie is for one host name only, so the flow must start at its callback's.
         let callback = url::Url::parse(app.provider().redirect_uris()[0].as_str())?;
         println!("Open {} and click Add to Slack.", callback.join("/")?);
         println!(
