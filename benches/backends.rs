@@ -1,23 +1,25 @@
-//! What the whole store adds to its database: `EncryptedStore::fetch` (read, open, parse) beside
-//! the plainest good call of the same driver for the same rows.
+//! Measures what the whole store adds to its database. Compares `EncryptedStore::fetch` (read,
+//! open, parse) with the simplest good call of the same driver for the same rows.
 //!
-//! `cargo bench --features sqlite,postgres,redis,testing --bench backends`, and after `--`:
+//! Run `cargo bench --features sqlite,postgres,redis,testing --bench backends`. Options after `--`:
 //!
-//! * `--quick`: few calls, and 1,000 beside 5,000 tenants;
-//! * `--json`: a line of JSON for each row of the table, too;
-//! * `--only postgres`: one backend, or `memory`, which shows what the store alone costs. May be
-//!   repeated.
+//! * `--quick`: makes fewer calls, with 1,000 and 5,000 tenants.
+//! * `--json`: also prints a line of JSON for each row of the table.
+//! * `--only postgres`: measures one backend. May be repeated. `--only memory` shows the cost of
+//!   the store alone.
 //!
-//! All sides run in one process, on connections of one kind and number, and by turns of some tens
-//! of milliseconds, so that whatever else the machine does meets them alike. They have all their
-//! tenants in the same tables, and ask for one at random at a time. For SQL there is a third
-//! side, `held`: the bare call on as many connections without sqlx's pool. Postgres and Redis are
-//! started here, as durable as the backend wants them, or named by the variables that the tests
-//! take (`SLACK_INSTALLS_TEST_POSTGRES_URL`, `SLACK_INSTALLS_TEST_REDIS_URL`).
+//! All sides run in one process, on the same kind and number of connections. They take turns of
+//! some tens of milliseconds, so that other work on the machine affects them alike. They read the
+//! same tables, and each call reads a random tenant. SQL has a third side, `held`: the bare call on
+//! as many connections, without sqlx's pool.
 //!
-//! Nothing is asserted. `docs/performance.md` has what was measured.
+//! The benchmark starts Postgres and Redis, with the durability that the backends require. To use
+//! your own servers, set the variables of the tests (`SLACK_INSTALLS_TEST_POSTGRES_URL`,
+//! `SLACK_INSTALLS_TEST_REDIS_URL`).
+//!
+//! The benchmark asserts no results. `docs/performance.md` has measurements.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that fails has no result")]
+#![allow(clippy::unwrap_used, reason = "a failed benchmark has no result")]
 
 use std::sync::Arc;
 
@@ -34,11 +36,11 @@ mod measure;
 #[allow(
     dead_code,
     unreachable_pub,
-    reason = "shared with the tests, which use more"
+    reason = "shared with the tests, which use more of it"
 )]
 #[path = "../tests/support/postgres.rs"]
 mod postgres;
-#[allow(dead_code, reason = "shared with the tests, which use more")]
+#[allow(dead_code, reason = "shared with the tests, which use more of it")]
 #[path = "../tests/redis/servers.rs"]
 mod redis_servers;
 #[path = "backends/report.rs"]
@@ -46,7 +48,7 @@ mod report;
 #[allow(
     dead_code,
     unreachable_pub,
-    reason = "shared with the tests, which use more"
+    reason = "shared with the tests, which use more of it"
 )]
 #[path = "../tests/support/server.rs"]
 mod server;
@@ -102,7 +104,7 @@ async fn compare(backend: &str, subjects: &[Arc<Subject>; 2], effort: Effort, js
     }
 }
 
-/// The app whose tenants they all are.
+/// Returns the app of all tenants.
 fn app() -> ClientId {
     ClientId::new("100000000001.200000000002").unwrap()
 }

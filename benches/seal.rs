@@ -1,9 +1,9 @@
-//! What it costs to seal and to open one row, on one core: a rotating bot's row of usual size.
-//! Next to it one SHA-256 block, of which opening takes seven.
+//! Measures sealing and opening of one row, on one core. The row is a bot's row with rotation, of
+//! usual size. Also measures one SHA-256 block; opening a row takes seven.
 //!
-//! The seal is private to the crate, so this compiles the same source files into the benchmark.
+//! The seal is private to the crate, so the benchmark compiles the same source files.
 //!
-//! `cargo bench --bench seal`
+//! Run `cargo bench --bench seal`.
 
 #![allow(dead_code, missing_docs, unreachable_pub, unused_imports)]
 
@@ -24,7 +24,7 @@ mod random;
 use envelope::{Context, RECORD, open, seal};
 use keyring::{DataKey, KeyId};
 
-/// As in `src/seal.rs`, whose other contents are not measured.
+/// The same type as in `src/seal.rs`, which is not compiled into the benchmark.
 #[derive(Clone, Eq, PartialEq)]
 struct Sealed(Vec<u8>);
 
@@ -63,16 +63,17 @@ fn main() {
         black_box(seal(RECORD, key_id, &key, black_box(&context), plaintext));
     });
     let blocks = [0; 64 * BLOCKS];
-    // The padding is one block more.
+    // The padding adds one block.
     let block = measure(|| {
         black_box(digest(&SHA256, black_box(&blocks)));
     }) / (BLOCKS as u32 + 1);
     println!("open:  {opening:?}");
-    println!("seal:  {sealing:?}, of which the system's random bytes take a part");
+    println!("seal:  {sealing:?}, including random bytes from the system");
     println!("block: {block:?}");
 }
 
-/// The time of one call: the best of many short rounds, which others on the machine disturb least.
+/// Returns the time of one call in the fastest of many short rounds. Other work on the machine
+/// affects that round least.
 fn measure(call: impl Fn()) -> Duration {
     let round = || {
         let begun = Instant::now();

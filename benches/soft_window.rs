@@ -1,12 +1,12 @@
-//! What callers pay while tokens are due and still serve: `authorize` with a rotator, from
-//! memory, while hundreds of refreshes wait for a Slack that takes half a second, beside the same
-//! calls where nothing is due, and where Slack answers at once.
+//! Measures `authorize` with a rotator, from memory, while tokens are due but still valid. Hundreds
+//! of refreshes wait for a Slack that takes half a second. Compares this with two other sides:
+//! nothing is due, and Slack responds at once.
 //!
-//! The three take turns of some milliseconds in one run. Each turn asks for tenants that were not
-//! asked for before, [`CALLS`] times each, so one of twenty calls in the soft window starts a
-//! refresh: the 99th percentile has those in it.
+//! The three sides take turns of some milliseconds in one run. Each turn uses new tenants, with
+//! [`CALLS`] calls each. So one of twenty calls in the soft window starts a refresh, and the 99th
+//! percentile includes those calls.
 //!
-//! `cargo bench --features testing --bench soft_window`
+//! Run `cargo bench --features testing --bench soft_window`.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ mod support;
 
 fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    // On a worker, as handlers are.
+    // Runs on a worker thread, as handlers do.
     let run = runtime.spawn(run());
     runtime.block_on(run).expect("no panic");
 }
@@ -64,7 +64,7 @@ async fn run() {
     }
 }
 
-/// Tenants of one fake Slack.
+/// One side: the tenants of one fake Slack.
 struct Side {
     name: &'static str,
     stage: Stage,
@@ -72,9 +72,9 @@ struct Side {
     rotator: TokenRotator,
     requests: Vec<VerifiedRequest>,
     times: Vec<Duration>,
-    /// Of the first call for each tenant, which starts the refresh if one is due.
+    /// The times of the first call for each tenant. It starts the refresh if one is due.
     first: Vec<Duration>,
-    /// Refreshes that were begun and not answered, at most.
+    /// The highest number of refreshes that waited for Slack.
     most_waiting: usize,
 }
 
@@ -123,7 +123,7 @@ impl Side {
         }
     }
 
-    /// Of the tenants whose turn it is.
+    /// Measures the tenants of this round.
     async fn turn(&mut self, round: usize) {
         let requests = &self.requests[round * TENANTS..][..TENANTS];
         for (nth, request) in requests.iter().cycle().take(CALLS * TENANTS).enumerate() {
@@ -134,15 +134,15 @@ impl Side {
                 self.first.push(begun.elapsed());
             }
             assert!(authorized.expect("it is installed").bot_token().is_some());
-            // Lets what runs in the background be as far as on a server, where callers wait for
-            // the network between two calls.
+            // Lets background tasks run, as on a server, where callers wait for the network
+            // between two calls.
             tokio::task::yield_now().await;
         }
         let counts = self.stage.fake.refresh_counts();
         self.most_waiting = self.most_waiting.max(self.waiting(counts.accepted, round));
     }
 
-    /// Of the chains that were due so far, those that have no new pair.
+    /// Returns the number of due chains that have no new pair yet.
     fn waiting(&self, refreshed: usize, round: usize) -> usize {
         match self.name {
             "not due" => 0,
@@ -157,12 +157,12 @@ fn percentile(times: &[Duration], percent: usize) -> Duration {
     times[(times.len() - 1) * percent / 100]
 }
 
-/// Of one tenant.
+/// Calls per tenant.
 const CALLS: usize = 20;
 
 const ROUNDS: usize = 50;
 
 const SLOW: Duration = Duration::from_millis(500);
 
-/// Of one turn.
+/// Tenants per turn.
 const TENANTS: usize = 50;

@@ -1,13 +1,13 @@
-//! An app to copy: axum and Postgres, tokens that rotate, data of its own that is deleted when a
-//! workspace removes the app, a job over all installations, and an orderly end.
+//! An app to copy: axum and Postgres, token rotation, a job over all installations, and an orderly
+//! shutdown. When a workspace removes the app, the app deletes its own data of that workspace.
 //!
 //! ```text
 //! cargo run --features postgres,axum --example production
 //! ```
 //!
-//! It needs the variables of [`SlackApp::from_env`], with a `postgres://…` in
-//! `SLACK_INSTALLS_URL`. `PORT` is 3000. You may run many processes of it, behind a proxy that
-//! ends TLS.
+//! It needs the variables of [`SlackApp::from_env`], with a `postgres://…` URL in
+//! `SLACK_INSTALLS_URL`. It listens on `PORT`, or on 3000 if `PORT` is not set. You can run many
+//! processes of it, behind a proxy that terminates TLS.
 
 use std::env;
 use std::time::Duration;
@@ -38,8 +38,8 @@ struct Bot {
     notes: Notes,
 }
 
-/// `/note TEXT`, over HTTP or Socket Mode. `tenant` and `token` belong together: use no other ids
-/// of the request to find data.
+/// Handles `/note TEXT`, over HTTP or Socket Mode. `tenant` and `token` belong together. Use no
+/// other ids of the request to find data.
 async fn note(
     bot: &Bot,
     request: &VerifiedRequest,
@@ -57,7 +57,8 @@ async fn note(
     Ok(format!("Noted by <@{me}>. Notes here: {count}."))
 }
 
-/// The layer has verified the request and found the tokens of its tenant.
+/// Handles the slash command over HTTP. The layer has already verified the request and found the
+/// tokens of its tenant.
 async fn command(
     State(bot): State<Bot>,
     request: Verified,
@@ -66,23 +67,23 @@ async fn command(
 ) -> std::result::Result<String, StatusCode> {
     let noted = note(&bot, &request, &auth.installation_key(), &token).await;
     noted.map_err(|error| {
-        tracing::error!(tenant = %auth.installation_key(), error, "a note was not kept");
+        tracing::error!(tenant = %auth.installation_key(), error, "a note could not be stored");
         StatusCode::INTERNAL_SERVER_ERROR
     })
 }
 
-/// Events of the app's own life are handled already; these are all others.
+/// Handles all events except those about the app's own installations, which the layer handles.
 async fn event(request: Verified, auth: Authorized) {
     tracing::info!(tenant = %auth.installation_key(), event = request.event_type(), "an event");
 }
 
-/// A job over all installations, at the start and every night.
+/// Runs a job over all installations, at the start and then once a day.
 async fn nightly(app: SlackApp) {
     let mut nights = tokio::time::interval(Duration::from_secs(24 * 60 * 60));
     loop {
         nights.tick().await;
         if let Err(error) = check_all(&app).await {
-            tracing::error!(error, "the nightly job ends early");
+            tracing::error!(error, "the nightly job stopped early");
         }
     }
 }
@@ -93,7 +94,7 @@ async fn check_all(app: &SlackApp) -> Result<()> {
         let page = app.store().list(from, 100).await?;
         for installation in page.installations {
             let tenant = installation.home.key();
-            // One tenant's trouble is no reason to stop. Real work would use the token here.
+            // If one tenant fails, continue with the others. A real job would use the token here.
             match app.token_for(&tenant).await {
                 Ok(_) => tracing::info!(%tenant, "has a current token"),
                 Err(error) => tracing::warn!(%tenant, %error, "has no current token"),
@@ -110,7 +111,7 @@ async fn check_all(app: &SlackApp) -> Result<()> {
 async fn main() -> Result<()> {
     tracing_subscriber::fmt().init();
     let notes = Notes::open(&env::var("SLACK_INSTALLS_URL")?).await?;
-    // For tests with a fake Slack. An app of your own needs no such thing.
+    // For tests with a fake Slack. Your own app does not need this.
     let slack = match env::var("SLACK_API_URL") {
         Ok(url) => Environment::at(&url)?,
         Err(_) => Environment::commercial(),
@@ -138,7 +139,7 @@ async fn main() -> Result<()> {
     let listener = TcpListener::bind(("0.0.0.0", port)).await?;
     println!("listening on port {}", listener.local_addr()?.port());
 
-    // The end, in this order: no new requests, then no new refreshes, then the background.
+    // Shutdown order: first stop new requests, then new refreshes, then the background work.
     let mut terminate = signal(SignalKind::terminate())?;
     let stop = async move {
         tokio::select! {

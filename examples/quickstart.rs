@@ -1,17 +1,19 @@
-//! The main job, end to end: *Add to Slack*, an encrypted installation in SQLite, and a handler
-//! that gets a live token for exactly its workspace.
+//! The main flow, end to end: *Add to Slack*, an encrypted installation in SQLite, and a handler
+//! that gets a valid token for its own workspace.
 //!
 //! ```text
-//! cargo run --features sqlite,axum,testing --example quickstart            # click through it
-//! cargo run --features sqlite,axum,testing --example quickstart -- --once  # it drives itself
+//! cargo run --features sqlite,axum,testing --example quickstart            # in your browser
+//! cargo run --features sqlite,axum,testing --example quickstart -- --once  # automatically
 //! ```
 //!
-//! Without credentials it talks to a fake Slack on this machine. To talk to the real Slack, set
-//! `SLACK_CLIENT_ID`, `SLACK_CLIENT_SECRET` and `SLACK_SIGNING_SECRET`. Slack sends people back to
-//! https only: run a tunnel to this process, and set `SLACK_REDIRECT_URI` to its
-//! `/slack/oauth_redirect`. To keep what is installed, set `SLACK_INSTALLS_URL` and
-//! `SLACK_INSTALLS_MASTER_KEY`; without them the database and its key end with this run. `PORT` is
-//! 3000.
+//! Without credentials it uses a fake Slack on your machine. To use the real Slack, set
+//! `SLACK_CLIENT_ID`, `SLACK_CLIENT_SECRET` and `SLACK_SIGNING_SECRET`. Slack redirects people to
+//! https URLs only. So run a tunnel to this process, and set `SLACK_REDIRECT_URI` to the tunnel's
+//! `/slack/oauth_redirect`.
+//!
+//! To keep the installations, set `SLACK_INSTALLS_URL` and `SLACK_INSTALLS_MASTER_KEY`. Otherwise
+//! the database and its key are deleted when the program ends. The program listens on `PORT`, or on
+//! 3000 if `PORT` is not set.
 
 use std::env;
 use std::error::Error;
@@ -39,8 +41,8 @@ mod pages;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// A slash command. It runs only for requests that Slack signed, from a workspace that has the
-/// app, and `token` is of that workspace and of no other.
+/// Handles a slash command. It runs only for requests that Slack signed, from a workspace that
+/// installed the app. `token` belongs to that workspace.
 async fn command(State(app): State<SlackApp>, BotToken(token): BotToken) -> String {
     match app.slack().auth_test(&token).await {
         Ok(test) => {
@@ -48,16 +50,16 @@ async fn command(State(app): State<SlackApp>, BotToken(token): BotToken) -> Stri
             let place = test.url.unwrap_or_default();
             format!("Hello! Slack says that my token is live: I am {me} at {place}")
         }
-        Err(error) => format!("Slack did not take my token: {error}"),
+        Err(error) => format!("Slack rejected my token: {error}"),
     }
 }
 
-/// Events that are not about the app's own life; those the layer handles.
+/// Handles all events except those about the app's own installations, which the layer handles.
 async fn event(auth: Authorized) {
     println!("an event for {}", auth.installation_key());
 }
 
-/// The routes of the app. This is the part to copy.
+/// Returns the routes of the app. This is the part to copy.
 fn router(app: &SlackApp) -> Router {
     Router::new()
         .route("/slack/command", post(command))
@@ -67,7 +69,7 @@ fn router(app: &SlackApp) -> Router {
         .with_state(app.clone())
 }
 
-/// The real Slack's app, by the environment.
+/// Returns the app for the real Slack, configured by the environment.
 fn real(database: &Path) -> SlackAppBuilder {
     let app = SlackApp::from_env().scopes(SCOPES).app_name(NAME);
     match env::var_os("SLACK_INSTALLS_URL") {
@@ -76,7 +78,7 @@ fn real(database: &Path) -> SlackAppBuilder {
     }
 }
 
-/// The fake Slack's app.
+/// Returns the app for the fake Slack.
 fn fake(fake: &FakeSlack, database: &Path, port: u16) -> SlackAppBuilder {
     let app = SlackApp::builder()
         .credentials(ClientCredentials {
@@ -92,7 +94,7 @@ fn fake(fake: &FakeSlack, database: &Path, port: u16) -> SlackAppBuilder {
     in_file(app, database)
 }
 
-/// Keeps installations in this SQLite file, sealed under a key of this run.
+/// Keeps installations in this SQLite file, sealed with a key that only this run has.
 fn in_file(app: SlackAppBuilder, database: &Path) -> SlackAppBuilder {
     app.database(format!("sqlite:{}", database.display()))
         .master_key(MasterKey::generate())
@@ -115,17 +117,17 @@ async fn main() -> Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", port))
         .await
         .map_err(|error| {
-            format!("port {port} cannot be opened ({error}); set PORT to a free one")
+            format!("cannot listen on port {port} ({error}); set PORT to a free port")
         })?;
     let port = listener.local_addr()?.port();
     if is_real {
         let app = real(&database).build().await?;
-        // The flow must begin where it ends: its cookie is for that host only.
+        // The flow's cookie is for one host name only, so the flow must start at its callback's.
         let callback = url::Url::parse(app.provider().redirect_uris()[0].as_str())?;
         println!("Open {} and click Add to Slack.", callback.join("/")?);
         println!(
-            "At Slack, set the redirect URL to {callback}, the slash command's URL to {}, and \
-             the events' to {}. Ctrl-C ends it.",
+            "In your app's settings at Slack, set the redirect URL to {callback}, the slash \
+             command's URL to {}, and the events' URL to {}. Press Ctrl-C to stop.",
             callback.join("/slack/command")?,
             callback.join("/slack/events")?,
         );
@@ -138,7 +140,7 @@ async fn main() -> Result<()> {
     let router = router(&app).merge(Demo::new(slack.clone(), Arc::clone(&rows)).routes());
     if !once {
         println!("Open http://localhost:{port}/ and click Add to Slack.");
-        println!("Slack is a fake on this machine; nothing leaves it. Ctrl-C ends it.");
+        println!("Slack is a fake; nothing leaves this machine. Press Ctrl-C to stop.");
         return serve(listener, router, app).await;
     }
     let server = tokio::spawn(serve(listener, router, app.clone()));
@@ -147,7 +149,7 @@ async fn main() -> Result<()> {
     driven
 }
 
-/// Serves until Ctrl-C, with the work in the background.
+/// Serves requests and runs the background work until Ctrl-C.
 async fn serve(listener: TcpListener, router: Router, app: SlackApp) -> Result<()> {
     let background = tokio::spawn(app.run());
     let stop = async { drop(tokio::signal::ctrl_c().await) };

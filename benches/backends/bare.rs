@@ -1,5 +1,5 @@
-//! The bare side: the rows of one tenant by one statement or command of the driver, made into
-//! owned values, and nothing else.
+//! The bare side: reads the rows of one tenant into owned values, with one statement or command of
+//! the driver.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,10 +14,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::app;
 use super::fill::team;
 
-/// A way to get at one of the tenants.
+/// A way to read a tenant.
 #[async_trait]
 pub(crate) trait Side: Send + Sync {
-    /// How many bytes came back, so that no answer can be left unread.
+    /// Reads a tenant. Returns the number of bytes read, so that the result is never left unread.
     async fn get(&self, tenant: usize) -> usize;
 }
 
@@ -82,8 +82,8 @@ impl Side for PostgresHeld {
     }
 }
 
-/// As many connections as the pool has, without what a pool does for a call: for SQL, where sqlx's
-/// tries each connection out when it comes back.
+/// As many connections as the pool has, without the work of a pool per call. sqlx's pool tests each
+/// connection when it is returned.
 pub(crate) struct Held<C> {
     connections: Mutex<Vec<C>>,
     places: Semaphore,
@@ -116,7 +116,7 @@ impl<C: Connection> Held<C> {
 
 pub(crate) struct Redis {
     pub(crate) connection: MultiplexedConnection,
-    /// What the names of the hashes begin with, by shard.
+    /// The prefix of all keys.
     pub(crate) prefix: String,
 }
 
@@ -137,7 +137,7 @@ impl Side for Redis {
 }
 
 impl Redis {
-    /// As `RedisBackend` says.
+    /// Returns the key of a partition's rows, as `RedisBackend` documents it.
     fn key(&self, partition: &str) -> String {
         let digest = ring::digest::digest(&ring::digest::SHA256, partition.as_bytes());
         let shard = digest.as_ref()[0] % 128;

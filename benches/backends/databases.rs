@@ -1,4 +1,4 @@
-//! The databases: each with two numbers of tenants in it, and both ways to them.
+//! The databases. Each is filled with two numbers of tenants, and has all sides.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,10 +22,10 @@ use super::postgres::Postgres;
 use super::redis_servers::Redis;
 use super::{app, fill};
 
-/// So many tenants, and both ways to them.
+/// A number of tenants, and the sides that read them.
 pub(crate) struct Subject {
     pub(crate) tenants: usize,
-    /// The first is the bare one, the last the whole.
+    /// The first side is the bare one, and the last is the whole store.
     pub(crate) sides: Vec<(&'static str, Box<dyn Side>)>,
 }
 
@@ -42,7 +42,7 @@ impl Subject {
         Arc::new(Self { tenants, sides })
     }
 
-    /// Every side finds the last tenant.
+    /// Checks that every side finds the last tenant.
     pub(crate) async fn check(&self) {
         for (name, side) in &self.sides {
             let found = side.get(self.tenants - 1).await;
@@ -65,7 +65,7 @@ impl<B: Backend> Side for Whole<B> {
     }
 }
 
-/// Two maps.
+/// Fills two maps in memory.
 pub(crate) async fn memory(tenants: [usize; 2]) -> [Arc<Subject>; 2] {
     let mut subjects = Vec::new();
     for tenants in tenants {
@@ -77,7 +77,7 @@ pub(crate) async fn memory(tenants: [usize; 2]) -> [Arc<Subject>; 2] {
     subjects.try_into().ok().unwrap()
 }
 
-/// Two files.
+/// Two SQLite files.
 pub(crate) struct SqliteFiles {
     _directory: TempDir,
     subjects: [Arc<Subject>; 2],
@@ -94,7 +94,7 @@ pub(crate) async fn sqlite(tenants: [usize; 2]) -> SqliteFiles {
     let mut subjects = Vec::new();
     for tenants in tenants {
         let path = directory.path().join(format!("{tenants}.sqlite3"));
-        // Makes the table.
+        // Creates the table.
         SqliteBackend::open(&path)
             .await
             .unwrap()
@@ -147,7 +147,7 @@ async fn copy_to_sqlite(connection: &mut SqliteConnection, rows: Vec<(Key, Row)>
     transaction.commit().await.unwrap();
 }
 
-/// Two schemas of a database.
+/// Two schemas of a Postgres database.
 pub(crate) struct PostgresSchemas {
     _server: Option<Postgres>,
     connect: PgConnectOptions,
@@ -171,7 +171,7 @@ pub(crate) async fn postgres(tenants: [usize; 2]) -> PostgresSchemas {
     let given = std::env::var("SLACK_INSTALLS_TEST_POSTGRES_URL").ok();
     let server = match &given {
         Some(_) => None,
-        // No setting but Postgres's own: fsync, full_page_writes and synchronous_commit are on.
+        // Uses Postgres's defaults: fsync, full_page_writes and synchronous_commit are on.
         None => Some(Postgres::start_with(&[]).await),
     };
     let url = match (&server, given) {
@@ -184,7 +184,7 @@ pub(crate) async fn postgres(tenants: [usize; 2]) -> PostgresSchemas {
     for tenants in tenants {
         let options = PostgresOptions {
             schema: schema(tenants),
-            // A server given by URL is somebody's who knows what it is good for.
+            // Trusts a server that a URL names: the caller chose it.
             skip_durability_checks: server.is_none(),
             allow_plaintext: server.is_none(),
             ..PostgresOptions::default()
@@ -233,7 +233,7 @@ async fn copy_to_postgres(connection: &mut PgConnection, rows: &[(Key, Row)]) {
             .bind(bytes(|(_, row)| row.sealed.as_bytes()));
         query.execute(&mut *connection).await.unwrap();
     }
-    // What autovacuum would otherwise do in the middle of the measurement.
+    // Otherwise autovacuum would do this during the measurement.
     connection
         .execute("VACUUM ANALYZE slack_rows")
         .await
@@ -250,7 +250,7 @@ fn schema(tenants: usize) -> String {
     format!("slack_installs_bench_{tenants}")
 }
 
-/// Two prefixes of a server.
+/// Two prefixes of a Redis server.
 pub(crate) struct RedisPrefixes {
     _server: Option<Redis>,
     connection: MultiplexedConnection,
@@ -286,7 +286,7 @@ pub(crate) async fn redis(tenants: [usize; 2]) -> RedisPrefixes {
         remove_keys(&connection, &prefix(tenants)).await;
         let options = RedisOptions {
             prefix: prefix(tenants),
-            // Redis rewrites its file after so many commits, which stalls a busy machine.
+            // This many commits make Redis rewrite its file, which stalls a busy machine.
             response_timeout: PATIENCE,
             ..RedisOptions::default()
         };
@@ -311,7 +311,7 @@ pub(crate) async fn redis(tenants: [usize; 2]) -> RedisPrefixes {
     }
 }
 
-/// With many commits at once, which Redis brings to its disk together.
+/// Copies rows with many commits at once, because Redis writes those to disk together.
 async fn copy_to_redis(backend: &RedisBackend, rows: Vec<(Key, Row)>) {
     let commits = rows.into_iter().map(async |(key, row)| {
         let put = Change::Put {
@@ -358,7 +358,7 @@ fn prefix(tenants: usize) -> String {
     format!("slack-installs-bench-{tenants}")
 }
 
-/// As many as `SqliteBackend` has.
+/// The same number as in `SqliteBackend`.
 const SQLITE_READERS: u32 = 4;
 
 const COMMITS_AT_ONCE: usize = 256;

@@ -1,4 +1,5 @@
-//! Tenants in a database, fast: sealed by the real store over memory, and then copied.
+//! Makes tenants for a database, fast: the real store seals them in memory, and the rows are
+//! copied.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,7 +13,7 @@ use slack_installs::{
 
 use super::app;
 
-/// All rows of so many tenants, and of the app's keyring.
+/// Returns all rows of this number of tenants, and of the app's keyring.
 pub(crate) async fn rows(tenants: usize) -> Vec<(Key, Row)> {
     let filled = memory(tenants).await;
     let (mut rows, mut from) = (Vec::new(), None);
@@ -26,7 +27,7 @@ pub(crate) async fn rows(tenants: usize) -> Vec<(Key, Row)> {
     }
 }
 
-/// Memory with so many tenants.
+/// Returns a memory backend with this number of tenants.
 pub(crate) async fn memory(tenants: usize) -> Arc<MemoryBackend> {
     let memory = Arc::new(MemoryBackend::default());
     let store = EncryptedStore::open(Arc::clone(&memory), keys(), app())
@@ -38,7 +39,8 @@ pub(crate) async fn memory(tenants: usize) -> Arc<MemoryBackend> {
     memory
 }
 
-/// Every store of this benchmark has this master key, so rows may be copied between them.
+/// Returns the master key of every store in this benchmark, so that rows can be copied between
+/// them.
 pub(crate) fn keys() -> LocalKeyProvider {
     LocalKeyProvider::new(MasterKey::parse(&"5b".repeat(32)).unwrap())
 }
@@ -55,7 +57,7 @@ pub(crate) fn token(tenant: usize) -> String {
     format!("xoxb-100000000001-{tenant:013}-not-a-token-of-anybody")
 }
 
-/// An installation as Slack hands them out: a bot with some scopes, and a webhook.
+/// Returns a typical installation: a bot with some scopes, and a webhook.
 fn installation(tenant: usize) -> Installation {
     let team = Team {
         id: TeamId::new(team(tenant)).unwrap(),

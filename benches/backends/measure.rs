@@ -1,4 +1,4 @@
-//! Turns of both sides on all databases, one after the other, and what each call took.
+//! Runs the turns of all sides one after the other, and measures each call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::databases::Subject;
 
-/// How much is measured.
+/// How many calls are measured.
 #[derive(Clone, Copy)]
 pub(crate) struct Effort {
-    /// Calls of a turn, one at a time.
+    /// Calls per turn, one at a time.
     pub(crate) calls_alone: usize,
-    /// Calls of a turn, many at once.
+    /// Calls per turn, many at once.
     pub(crate) calls_at_once: usize,
-    /// Turns of each side on each database.
+    /// Turns per side and database.
     pub(crate) rounds: usize,
 }
 
@@ -31,14 +31,14 @@ impl Effort {
     };
 }
 
-/// What the turns of one side on one database took.
+/// The times of one side on one database.
 #[derive(Default)]
 pub(crate) struct Times {
-    /// Of each call.
+    /// The time of each call.
     calls: Vec<Duration>,
-    /// Calls per second of each turn.
+    /// The calls per second of each turn.
     turns: Vec<f64>,
-    /// What all threads of this process have worked, without the server.
+    /// The CPU time of all threads of this process. The server is not included.
     worked: Duration,
 }
 
@@ -49,12 +49,12 @@ impl Times {
         calls[(calls.len() - 1) * percent / 100]
     }
 
-    /// This process's own work for a call.
+    /// Returns the CPU time of this process per call.
     pub(crate) fn worked(&self) -> Duration {
         self.worked / u32::try_from(self.calls.len()).unwrap()
     }
 
-    /// Calls per second of the middle turn.
+    /// Returns the calls per second of the median turn.
     pub(crate) fn per_second(&self) -> f64 {
         let mut turns = self.turns.clone();
         turns.sort_unstable_by(f64::total_cmp);
@@ -62,7 +62,7 @@ impl Times {
     }
 }
 
-/// What each side took, for each database.
+/// Measures each side on each database.
 pub(crate) async fn measure(
     subjects: &[Arc<Subject>; 2],
     concurrency: usize,
@@ -79,7 +79,7 @@ pub(crate) async fn measure(
     // The first round warms up caches, pools and prepared statements.
     for round in 0..=rounds {
         for turn in 0..all.len() {
-            // Each comes first equally often, and after each neighbour.
+            // Each side is first equally often, and follows each of its neighbours.
             let at = match round % 2 {
                 0 => (round + turn) % all.len(),
                 _ => (round + all.len() - turn) % all.len(),
@@ -139,7 +139,8 @@ async fn take_turn(
     times
 }
 
-/// What all threads of this process have worked so far, by Linux; zero elsewhere.
+/// Returns the CPU time of all threads of this process so far. Returns zero if the system is not
+/// Linux.
 fn worked() -> Duration {
     let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten();
     let nanoseconds = threads.flatten().filter_map(|thread| {
@@ -149,7 +150,7 @@ fn worked() -> Duration {
     Duration::from_nanos(nanoseconds.sum())
 }
 
-/// `SplitMix64`.
+/// The random number generator `SplitMix64`.
 struct Random(u64);
 
 impl Random {

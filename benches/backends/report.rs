@@ -1,4 +1,4 @@
-//! A table, and lines of JSON.
+//! Prints the table and the lines of JSON.
 
 use std::sync::Arc;
 use std::time::Duration;

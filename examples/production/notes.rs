@@ -1,4 +1,4 @@
-//! A table of the app's own, whose rows are deleted when their workspace removes the app.
+//! The app's own table. Its rows are deleted when their workspace removes the app.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,15 +7,15 @@ use sqlx::PgPool;
 
 use super::Result;
 
-/// Data of the app's own. Each row has the key of its tenant, and each query asks for one.
+/// The app's own data. Each row has the key of its tenant, and each query names one tenant.
 #[derive(Clone, Debug)]
 pub(crate) struct Notes(PgPool);
 
 impl Notes {
-    /// Opens the table, and makes it if there is none.
+    /// Opens the table. Creates it if it does not exist.
     pub(crate) async fn open(url: &str) -> Result<Self> {
         let pool = PgPool::connect(url).await?;
-        // Use migrations in your own app. The lock is for processes that start at the same time.
+        // In your own app, use migrations. The lock is for processes that start at the same time.
         let create = "BEGIN; SELECT pg_advisory_xact_lock(1);
             CREATE TABLE IF NOT EXISTS notes
               (tenant text NOT NULL, written_at bigint NOT NULL, note text NOT NULL);
@@ -24,7 +24,7 @@ impl Notes {
         Ok(Self(pool))
     }
 
-    /// Keeps a note. Returns how many this tenant has.
+    /// Stores a note. Returns the number of this tenant's notes.
     pub(crate) async fn add(&self, tenant: &InstallationKey, note: &str) -> Result<i64> {
         let insert = "INSERT INTO notes (tenant, written_at, note) VALUES ($1, $2, $3)";
         let insert = sqlx::query(insert).bind(tenant.to_string());
@@ -35,11 +35,11 @@ impl Notes {
     }
 }
 
-/// Called at least once for each departure, also if this process ends in the middle of it.
+/// Called at least once for each departure, even if this process ends during a call.
 #[async_trait::async_trait]
 impl LifecycleHooks for Notes {
     async fn uninstalled(&self, departure: &Departure, _is_installed_again: bool) -> Result<()> {
-        // Notes written later belong to a new installation, or to a request that was under way.
+        // Later notes belong to a new installation, or to a request that was already in progress.
         let delete = sqlx::query("DELETE FROM notes WHERE tenant = $1 AND written_at <= $2");
         let delete = delete.bind(departure.key.to_string());
         delete.bind(seconds(departure.at)).execute(&self.0).await?;
@@ -48,7 +48,7 @@ impl LifecycleHooks for Notes {
     }
 }
 
-/// A departure's time is in whole seconds, so the times compared with it are as well.
+/// Returns whole seconds since 1970, because a departure's time has whole seconds.
 fn seconds(time: SystemTime) -> i64 {
     let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     since_1970.as_secs().cast_signed()

@@ -1,15 +1,15 @@
-//! Socket Mode: the same handlers, without a public address.
+//! Socket Mode: the same handlers, for an app without a public address.
 
 use serde_json::json;
 use slack_installs::request::{Kind, SocketModeConnection};
 
 use super::{Bot, note};
 
-/// Call this for each text frame of your websocket, and send what it returns: the acknowledgement,
-/// if Slack is to get one. Slack waits for 3 s.
+/// Handles one text frame of your websocket. Returns the acknowledgement to send, if Slack expects
+/// one. Slack waits 3 s for it.
 ///
-/// The websocket is your choice of crate, `tokio-tungstenite` for example. Make the `connection`
-/// where you open it.
+/// Use any websocket crate, for example `tokio-tungstenite`. Create the `connection` where you open
+/// the websocket.
 #[allow(dead_code, reason = "this app listens on HTTP")]
 pub(crate) async fn socket_frame(
     bot: &Bot,
@@ -21,7 +21,7 @@ pub(crate) async fn socket_frame(
     let respond = |text: &str| json!({ "envelope_id": id, "payload": { "text": text } });
     let admitted = match bot.app.serve(request).await {
         Ok(admitted) => admitted,
-        // Slack delivers the request again.
+        // Without an acknowledgement, Slack delivers the request again.
         Err(reply) if reply.status.is_server_error() => return None,
         Err(reply) if reply.text.is_empty() => {
             return Some(json!({ "envelope_id": id }).to_string());
@@ -43,7 +43,7 @@ pub(crate) async fn socket_frame(
             Some(response.to_string())
         }
         Err(error) => {
-            tracing::error!(error, "a note was not kept");
+            tracing::error!(error, "a note could not be stored");
             admitted.failed().await;
             None
         }

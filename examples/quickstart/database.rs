@@ -1,4 +1,4 @@
-//! What the database has, as anybody sees it who can open the file.
+//! The rows of the database, as anyone who can open the file sees them.
 
 use std::fmt::Write as _;
 
@@ -11,13 +11,13 @@ use super::Result;
 pub(crate) struct Stored {
     pub(crate) partition: String,
     pub(crate) slot: String,
-    /// What an operator can read.
+    /// The readable part.
     pub(crate) metadata: String,
     /// The ciphertext, as hex digits.
     pub(crate) sealed: String,
 }
 
-/// What happened to a row between two looks.
+/// How a row changed between two reads.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Change {
     New,
@@ -35,7 +35,7 @@ impl Change {
     }
 }
 
-/// Every row.
+/// Returns every row.
 pub(crate) async fn rows(database: &SqliteBackend) -> Result<Vec<Stored>> {
     let page = database.scan(&Scope::Everything, None, 100).await?;
     let stored = page.rows.iter().map(|(key, row)| Stored {
@@ -52,7 +52,7 @@ impl Stored {
         (&self.partition, &self.slot) == (&other.partition, &other.slot)
     }
 
-    /// What happened to it since then.
+    /// Returns how this row differs from `before`, or `None` if it does not.
     pub(crate) fn since(&self, before: &[Self]) -> Option<Change> {
         match before.iter().find(|row| row.is_at_the_place_of(self)) {
             None => Some(Change::New),
@@ -61,29 +61,29 @@ impl Stored {
         }
     }
 
-    /// The partition without the app's id.
+    /// Returns the partition without the app's id.
     pub(crate) fn place(&self) -> &str {
         self.partition
             .split_once('/')
             .map_or("", |(_, place)| place)
     }
 
-    /// What it is for.
+    /// Returns the purpose of the row, for people.
     pub(crate) fn purpose(&self) -> &'static str {
         let place = self.place();
         match self.slot.as_str() {
-            "primary" => "Which data key is in use",
+            "primary" => "The data key, sealed by the master key",
             "bot" => "The bot's token in this workspace",
             "install" => "Who installed the app, and where",
-            _ if place == "keyring" => "The data key, sealed by the master key",
-            _ if place.starts_with("state/") => "An install flow that has begun",
+            _ if place == "keyring" => "A retired data key, sealed by the master key",
+            _ if place.starts_with("state/") => "An install flow in progress",
             slot if slot.starts_with("user/") => "A user's token",
-            _ => "A fact of the app's life",
+            _ => "Another record of the app",
         }
     }
 }
 
-/// The rows that differ between two looks, with what happened to them.
+/// Returns the rows that differ between two reads, and how they differ.
 pub(crate) fn changes<'a>(before: &'a [Stored], now: &'a [Stored]) -> Vec<(Change, &'a Stored)> {
     let deleted = before.iter().filter(|row| row.since(now).is_some());
     let deleted = deleted.filter(|row| now.iter().all(|other| !other.is_at_the_place_of(row)));

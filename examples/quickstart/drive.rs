@@ -1,4 +1,4 @@
-//! `--once`: goes through the main job by itself, as a person and Slack would.
+//! `--once`: runs the main flow automatically, with the requests of a person and of Slack.
 
 use bytes::Bytes;
 use http::header::{COOKIE, LOCATION, SET_COOKIE};
@@ -13,7 +13,7 @@ use super::Result;
 use super::database::rows;
 use super::pages::{ADA, WORKSPACE, deliver_events};
 
-/// Every step, or the first that fails.
+/// Runs every step. Stops at the first one that fails.
 pub(crate) async fn everything(
     fake: &FakeSlack,
     app: &SlackApp,
@@ -25,55 +25,58 @@ pub(crate) async fn everything(
     let browser = HttpTransport::new();
     let alpha = InstallationKey::workspace(TeamId::new(WORKSPACE)?);
 
-    step("Ada clicks Add to Slack, and allows it on Slack's page");
+    step("Ada clicks Add to Slack, and allows the app on Slack's page");
     let (page, callback) = install(&browser, fake, &app).await?;
     check(
         page.status() == StatusCode::OK,
-        "the browser sees that the app is installed",
+        "the page says that the app is installed",
     )?;
 
-    step("The installation is stored, with its tokens sealed");
+    step("The installation is stored, and its tokens are sealed");
     let installation = store
         .fetch(&alpha, None)
         .await?
-        .ok_or("nothing is stored")?;
+        .ok_or("no installation is stored")?;
     let bot = installation.bot.ok_or("no bot is stored")?;
     let stored = rows(database).await?;
     let all = format!("{stored:?}");
     check(
         all.contains(WORKSPACE),
-        "the workspace's id can be read in the database",
+        "the database shows the workspace's id",
     )?;
     check(
         !all.contains(bot.grant.access_token.expose()),
-        "the token cannot",
+        "the database does not show the token",
     )?;
     let hex = hex(bot.grant.access_token.expose());
-    check(!all.contains(&hex), "and not in the sealed bytes either")?;
+    check(
+        !all.contains(&hex),
+        "the sealed bytes do not contain the token",
+    )?;
 
-    step("The same callback URL again is refused");
+    step("A second request to the same callback URL is refused");
     let page = get(&browser, &callback, "").await?;
     check(
         page.status() == StatusCode::BAD_REQUEST,
-        "the browser sees what to do instead",
+        "the page says what to do instead",
     )?;
 
-    step("Ada types a slash command; Slack signs it; the handler uses the stored token");
+    step("Ada types a slash command, Slack signs it, and the handler uses the stored token");
     let url = app.join("slack/command")?;
     let command = fake.slash_command(ADA, "/hello", "");
     let answer = fake.deliver(&url, &command).await?;
     let text = String::from_utf8_lossy(answer.body()).into_owned();
-    println!("   the app answers: {text}");
+    println!("   the app responds: {text}");
     check(
         text.contains(bot.user_id.as_str()),
-        "Slack takes the token, and knows the bot by it",
+        "Slack accepts the token and returns the bot's id",
     )?;
     check(
         fake.calls_with("auth.test", bot.grant.access_token.expose()) > 0,
-        "it was that token",
+        "the handler used the stored token",
     )?;
 
-    step("A command that somebody else made up is refused");
+    step("A forged command is refused");
     let forged = command
         .clone()
         .with_body(FORM, "command=%2Fhello&team_id=T0ALPHA0001");
@@ -84,44 +87,47 @@ pub(crate) async fn everything(
     );
     check(
         fake.send(forged).await?.status() == StatusCode::UNAUTHORIZED,
-        "it gets a 401",
+        "the response is 401",
     )?;
 
-    step("Ada installs it again: the new installation takes the old one's place");
+    step("Ada installs the app again, and the new installation replaces the old one");
     let before = rows(database).await?.len();
     let (page, _) = install(&browser, fake, &app).await?;
     check(
         page.status() == StatusCode::OK,
-        "the browser sees that the app is installed",
+        "the page says that the app is installed",
     )?;
     check(
         rows(database).await?.len() == before,
-        "there are as many rows as before",
+        "the number of rows is unchanged",
     )?;
     let answer = fake.deliver(&url, &command).await?;
-    check(answer.status() == StatusCode::OK, "commands are served")?;
+    check(answer.status() == StatusCode::OK, "the app serves commands")?;
 
-    step("Ada removes the app in Slack; Slack tells the app");
-    check(fake.uninstall(WORKSPACE), "it was installed")?;
+    step("Ada removes the app in Slack, and Slack notifies the app");
+    check(fake.uninstall(WORKSPACE), "the app was installed")?;
     deliver_events(fake, &app.join("slack/events")?).await;
     check(
         store.fetch(&alpha, None).await?.is_none(),
-        "the installation is gone",
+        "the installation is deleted",
     )?;
     let left = format!("{:?}", rows(database).await?);
     check(
         !left.contains(WORKSPACE),
-        "no row of that workspace is left in the database",
+        "the database has no row of that workspace",
     )?;
     let answer = fake.deliver(&url, &command).await?;
     let text = String::from_utf8_lossy(answer.body()).into_owned();
-    check(text.contains("not installed"), "a late command is told so")?;
+    check(
+        text.contains("not installed"),
+        "the response to a late command says that the app is not installed",
+    )?;
 
-    println!("\nEverything works.");
+    println!("\nEvery check passed.");
     Ok(())
 }
 
-/// Goes through the install flow in a browser with one cookie. Answers the last page and its URL.
+/// Runs the install flow as a browser with one cookie. Returns the last page and its URL.
 async fn install(
     browser: &HttpTransport,
     fake: &FakeSlack,
@@ -160,7 +166,7 @@ fn check(holds: bool, what: &str) -> Result<()> {
     println!("   {} {what}", if holds { "ok:" } else { "FAILED:" });
     match holds {
         true => Ok(()),
-        false => Err(format!("this does not hold: {what}").into()),
+        false => Err(format!("a check failed: {what}").into()),
     }
 }
 

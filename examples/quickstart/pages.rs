@@ -1,4 +1,4 @@
-//! A page to click on, which shows what each click changed in the database.
+//! A page with buttons. It shows what each click changed in the database.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use url::Url;
 use super::Result;
 use super::database::{Change, Stored, changes, rows};
 
-/// Only to have something to click and to look at; a real app has no such thing.
+/// The demo page. A real app does not need one.
 #[derive(Clone)]
 pub(crate) struct Demo {
     fake: FakeSlack,
@@ -23,7 +23,7 @@ pub(crate) struct Demo {
     story: Arc<Mutex<Story>>,
 }
 
-/// What happened last.
+/// The last step, with the rows before and after it.
 #[derive(Default)]
 struct Story {
     last: String,
@@ -37,7 +37,7 @@ impl Story {
         self.before = std::mem::replace(&mut self.now, now);
     }
 
-    /// What happened outside this page: a flow has begun, or ended.
+    /// Records a step that happened outside this page: a flow started or ended.
     fn look(&mut self, now: Vec<Stored>) {
         if now == self.now {
             return;
@@ -48,11 +48,11 @@ impl Story {
             .any(|(_, row)| row.place() == WORKSPACE);
         let what = match (is_first, installed) {
             (_, true) => {
-                "Ada added the app. Its tokens were sealed and stored before she saw that it is \
-                 installed."
+                "Ada added the app. The app sealed and stored its tokens before it showed that it \
+                 is installed."
             }
-            (true, false) => "The app started: its data key was made, and sealed.",
-            (false, false) => "An install flow began: its state can be used once.",
+            (true, false) => "The app started. It created a data key and sealed it.",
+            (false, false) => "An install flow started. Its state can be used once.",
         };
         self.tell(what, now);
     }
@@ -75,7 +75,7 @@ impl Demo {
             .with_state(self)
     }
 
-    /// Takes a step, and tells what it changed.
+    /// Runs a step, and records what it changed.
     async fn step(&self, what: impl Future<Output = String> + Send) -> Result<()> {
         let mut story = self.story.lock().await;
         story.look(rows(&self.database).await?);
@@ -96,7 +96,7 @@ async fn home(State(demo): State<Demo>) -> Response {
     }
 }
 
-/// Ada types the slash command.
+/// Sends the slash command as Ada.
 async fn command(State(demo): State<Demo>, headers: HeaderMap) -> Response {
     let url = app_url(&headers, "/slack/command");
     let typed = demo.fake.slash_command(ADA, "/hello", "");
@@ -106,19 +106,19 @@ async fn command(State(demo): State<Demo>, headers: HeaderMap) -> Response {
                 let answer = String::from_utf8_lossy(answer.body()).into_owned();
                 format!("Ada typed /hello. The app responded: {answer}")
             }
-            Err(error) => format!("The command did not arrive: {error}"),
+            Err(error) => format!("The app did not receive the command: {error}"),
         }
     });
     back(step.await)
 }
 
-/// Ada removes the app.
+/// Removes the app as Ada.
 async fn uninstall(State(demo): State<Demo>, headers: HeaderMap) -> Response {
     let url = app_url(&headers, "/slack/events");
     let step = demo.step(async {
         demo.fake.uninstall(WORKSPACE);
         deliver_events(&demo.fake, &url).await;
-        "Ada removed the app. Slack sent the event, and each row of the workspace was deleted."
+        "Ada removed the app. Slack sent the event, and the app deleted every row of the workspace."
             .into()
     });
     back(step.await)
@@ -132,19 +132,19 @@ fn back(step: Result<()>) -> Response {
 }
 
 fn unreadable(error: &(dyn std::error::Error + Send + Sync)) -> Response {
-    format!("the database cannot be read: {error}").into_response()
+    format!("cannot read the database: {error}").into_response()
 }
 
-/// Delivers what the fake Slack has to tell, as Slack does.
+/// Delivers the pending events of the fake Slack, as Slack does.
 pub(crate) async fn deliver_events(fake: &FakeSlack, url: &Url) {
     for event in fake.take_events() {
         if let Err(error) = fake.deliver(url, &event).await {
-            println!("an event did not arrive: {error}");
+            println!("the app did not receive an event: {error}");
         }
     }
 }
 
-/// The one person and workspace of the fake Slack's default world.
+/// The only person and the only workspace of the fake Slack's default world.
 pub(crate) const ADA: &str = "U0ADMIN0001";
 pub(crate) const WORKSPACE: &str = "T0ALPHA0001";
 
@@ -156,7 +156,7 @@ fn app_url(headers: &HeaderMap, path: &str) -> Url {
     Url::parse(&format!("http://{host}{path}")).expect("a browser's Host header is a host")
 }
 
-/// The page with the real Slack, where nobody else may look at the rows.
+/// Returns the page for the real Slack. It does not show the rows, because they are real data.
 pub(crate) async fn add() -> Html<String> {
     Html(document(
         "<p><a class=button id=add href=/slack/install>Add to Slack</a></p>",
@@ -175,7 +175,7 @@ fn page(story: &Story) -> String {
     };
     let what = changes(&story.before, &story.now);
     let summary = match what.is_empty() {
-        true => "<li>No row changed: the handler only read.</li>".into(),
+        true => "<li>No row changed. The handler only read rows.</li>".into(),
         false => what
             .iter()
             .map(|(change, row)| line(*change, row))
@@ -186,21 +186,22 @@ fn page(story: &Story) -> String {
         .iter()
         .map(|row| card(row, row.since(&story.before)));
     document(&format!(
-        "<p>Slack is a fake on this machine. Take the steps in order, and look at what each click \
+        "<p>Slack is a fake on this machine. Follow the steps in order, and see what each click \
          changes in the database.</p>\
          <ol class=steps>\
-         <li{done}><h2>Add it</h2><p>Ada adds the app to her workspace, Alpha Robotics.</p>\
+         <li{done}><h2>Add the app</h2><p>Ada adds the app to her workspace, Alpha Robotics.</p>\
          <a class=button id=add href=/slack/install>{add}</a></li>\
-         <li><h2>Use it</h2><p>Slack signs a command. The handler gets the token of this workspace \
-         and of no other.</p><form method=post action=/fake/command>\
+         <li><h2>Use the app</h2><p>Slack signs a command. The handler gets the token of this \
+         workspace only.</p><form method=post action=/fake/command>\
          <button class=button id=command{off}>Type /hello in Slack</button></form></li>\
-         <li><h2>Remove it</h2><p>Slack tells the app, and nothing of the workspace stays.</p>\
+         <li><h2>Remove the app</h2><p>Slack notifies the app, and the app deletes every row of \
+         the workspace.</p>\
          <form method=post action=/fake/uninstall>\
          <button class=button id=uninstall{off}>Remove the app in Slack</button></form></li></ol>\
          <section id=changes><h2>What the last click changed</h2><p>{last}</p><ul>{summary}</ul>\
          </section>\
-         <section id=rows><h2>What the database has</h2>\
-         <p>Ids, names and scopes can be read. Each token is in the sealed part.</p>{stored}\
+         <section id=rows><h2>What the database contains</h2>\
+         <p>Ids, names and scopes are readable. Each token is in the sealed part.</p>{stored}\
          </section>",
         last = escape(&story.last),
         stored = stored.collect::<String>(),
@@ -218,7 +219,7 @@ fn line(change: Change, row: &Stored) -> String {
 
 fn card(row: &Stored, change: Option<Change>) -> String {
     let bytes = row.sealed.len() / 2;
-    // It begins with the data key's id, which is the same in each row.
+    // Shows the end. The start is the data key's id, which is the same in each row.
     let end = &row.sealed[row.sealed.len().saturating_sub(SHOWN)..];
     format!(
         "<article{class}><div><b>{purpose}</b> {tag}<br><code>{place} {slot}</code></div>\
@@ -240,7 +241,7 @@ fn tag(change: Option<Change>) -> String {
     })
 }
 
-/// A name without the end of a long id.
+/// Shortens a long name.
 fn short(text: &str) -> String {
     match text.char_indices().nth(40) {
         None => escape(text),
@@ -264,7 +265,7 @@ fn document(body: &str) -> String {
     )
 }
 
-/// Hex digits of a sealed part that are shown.
+/// The number of hex digits shown of a sealed part.
 const SHOWN: usize = 96;
 
 const STYLE: &str = ":root{color-scheme:light dark;--page:#f4f4f6;--card:#fff;--text:#1d1c1d;\

@@ -1,4 +1,4 @@
-//! From `--backend` to a backend.
+//! Opens the backend that `--backend` names.
 
 use std::sync::Arc;
 
@@ -6,7 +6,8 @@ use slack_installs::backend::{Backend, connect};
 
 use crate::Failure;
 
-/// As [`slack_installs::backend::connect`], but beside whatever else a server holds.
+/// Opens a backend like [`slack_installs::backend::connect`]. On Postgres and Redis, uses a schema
+/// or a key prefix of its own, so that other data on the server is not changed.
 pub(crate) async fn open(named: &str) -> Result<Arc<dyn Backend>, Failure> {
     let scheme = named.split(':').next().unwrap_or_default();
     match scheme {
@@ -22,9 +23,9 @@ pub(crate) async fn open(named: &str) -> Result<Arc<dyn Backend>, Failure> {
 }
 
 const REMEDY: &str =
-    "`scripts/storm sqlite`, or another feature, builds with it and starts a server";
+    "`scripts/storm BACKEND` builds the example with every backend and starts a server";
 
-/// In a schema of its own, beside whatever the database holds.
+/// Opens Postgres with its own schema.
 #[cfg(feature = "postgres")]
 async fn postgres(url: &str) -> Result<Arc<dyn Backend>, Failure> {
     use slack_installs::backend::{PostgresBackend, PostgresOptions};
@@ -37,7 +38,7 @@ async fn postgres(url: &str) -> Result<Arc<dyn Backend>, Failure> {
     Ok(Arc::new(backend.map_err(unreachable("postgres"))?))
 }
 
-/// Under a prefix of its own, beside whatever the server holds.
+/// Opens Redis with its own key prefix.
 #[cfg(feature = "redis")]
 async fn redis(url: &str) -> Result<Arc<dyn Backend>, Failure> {
     use slack_installs::backend::{RedisBackend, RedisOptions};
@@ -56,12 +57,12 @@ async fn redis(url: &str) -> Result<Arc<dyn Backend>, Failure> {
     Ok(Arc::new(backend.map_err(unreachable("redis"))?))
 }
 
-/// The error, and what to do about it.
+/// Adds the remedy to an error.
 #[cfg(any(feature = "postgres", feature = "redis"))]
 fn unreachable<E: std::error::Error>(feature: &str) -> impl Fn(E) -> Failure {
     move |error| {
         let text = with_causes(&error);
-        format!("{text}\n(`scripts/storm {feature}` starts a server to throw away)").into()
+        format!("{text}\n(`scripts/storm {feature}` starts a temporary server)").into()
     }
 }
 

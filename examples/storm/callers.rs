@@ -1,4 +1,4 @@
-//! One process's callers, and the app that they ask.
+//! The callers of one process, and the app that they call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ use crate::orders::{Each, Orders};
 use crate::tally::{Fingerprint, Report};
 use crate::watch::Watch;
 
-/// An app's process that is ready to be asked.
+/// A process of the app that is ready to start its callers.
 pub(crate) struct Callers {
     rotator: TokenRotator,
     tenants: Arc<[InstallationKey]>,
@@ -47,7 +47,7 @@ impl Callers {
         })
     }
 
-    /// All callers ask. Beside them works what the docs tell every process to run.
+    /// Runs all callers, and the background worker that every process of an app runs.
     pub(crate) async fn ask(self) {
         let worker = self.rotator.clone();
         let worker = tokio::spawn(async move { worker.work(WorkerConfig::default()).await });
@@ -60,7 +60,7 @@ impl Callers {
             callers.spawn(async move {
                 for turn in 0..tenants.len() {
                     let place = match each {
-                        // In an order of its own, as requests come.
+                        // Each caller has its own order, as requests have.
                         Each::Caller => (turn + caller * STRIDE) % tenants.len(),
                         Each::Process => queue.fetch_add(1, Ordering::SeqCst),
                     };
@@ -75,7 +75,7 @@ impl Callers {
                         ),
                         Err(error) => Report::Failed(asked_at.elapsed(), error.to_string()),
                     };
-                    // Nobody listens any more when the process ends.
+                    // Fails only if the process is ending.
                     let _ = reports.send(report);
                 }
             });
@@ -86,5 +86,5 @@ impl Callers {
     }
 }
 
-/// A prime, so that callers begin all over the place.
+/// A prime, so that callers start at different workspaces.
 const STRIDE: usize = 7919;

@@ -1,4 +1,4 @@
-//! The storm: a fake Slack, so many workspaces, and the processes that ask.
+//! The storm: a fake Slack, the workspaces, and the processes that request tokens.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::watch::Watch;
 use crate::workspaces::Workspaces;
 use crate::{Failure, backends, process};
 
-/// More than the life of a token.
+/// Longer than the lifetime of a token.
 const AGE: Duration = Duration::from_secs(13 * 60 * 60);
 
 pub(crate) async fn storm(options: &Options) -> Result<Outcome, Failure> {
@@ -28,7 +28,7 @@ pub(crate) async fn storm(options: &Options) -> Result<Outcome, Failure> {
         true => Arc::new(MemoryBackend::default()),
         false => backends::open(&options.backend).await?,
     };
-    // The app was installed so long ago that every token has ended by now.
+    // The app was installed so long ago that every token has expired.
     let then = Clock::from_fn(|| SystemTime::now() - AGE);
     let fake = FakeSlack::start_with(World::default().with_clock(then)).await?;
     fake.rotate_tokens(Rotation {
@@ -68,17 +68,17 @@ struct Fleet {
     kills_left: usize,
     tally: Tally,
     begun: Instant,
-    /// When the last report came.
+    /// When the last report arrived.
     last: Instant,
 }
 
-/// A process, as its parent has it.
+/// A child process of the fleet.
 struct Process {
     child: Child,
     input: ChildStdin,
 }
 
-/// What a process did: reported something, or ended.
+/// The number of a process, and its report; `None` if it ended.
 type News = (usize, Option<Report>);
 
 impl Fleet {
@@ -92,7 +92,7 @@ impl Fleet {
         }
     }
 
-    /// In this process: for a database that ends with it.
+    /// Runs the callers in this process, for a database in its memory.
     async fn run_within(&mut self, backend: Arc<dyn Backend>) -> Result<(), Failure> {
         let (reports, mut coming) = mpsc::unbounded_channel();
         let watch = Watch::new(reports.clone(), None);
@@ -115,7 +115,10 @@ impl Fleet {
         let mut waiting = processes;
         let mut running = processes;
         while running > 0 {
-            let (number, report) = coming.recv().await.ok_or("the fleet is gone")?;
+            let (number, report) = coming
+                .recv()
+                .await
+                .ok_or("no process of the fleet is running")?;
             match report {
                 Some(Report::Ready) if waiting > 0 => {
                     waiting -= 1;
@@ -126,7 +129,7 @@ impl Fleet {
                         }
                     }
                 }
-                // One that was started in the place of another.
+                // This process replaces a killed one.
                 Some(Report::Ready) => fleet[number].say("go").await?,
                 Some(Report::Paused) if self.kills_left > 0 => {
                     self.kills_left -= 1;
@@ -139,9 +142,9 @@ impl Fleet {
                 None => {
                     running -= 1;
                     let status = fleet[number].child.wait().await?;
-                    // Killed ones have no code.
+                    // A killed process has no exit code.
                     if status.code().is_some_and(|code| code != 0) {
-                        return Err("a process of the fleet failed".into());
+                        return Err("a process of the fleet failed; its error is above".into());
                     }
                 }
             }
@@ -154,7 +157,7 @@ impl Fleet {
         self.tally.add(report);
     }
 
-    /// Starts a process and tells it its orders.
+    /// Starts a process and sends it its orders.
     async fn launch(
         &self,
         number: usize,
@@ -166,15 +169,18 @@ impl Fleet {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        let input = child.stdin.take().ok_or("its input is piped")?;
-        let output = child.stdout.take().ok_or("its output is piped")?;
+        let input = child.stdin.take().ok_or("the process has no piped input")?;
+        let output = child
+            .stdout
+            .take()
+            .ok_or("the process has no piped output")?;
         let mut process = Process { child, input };
         process.say(&serde_json::to_string(&self.orders)?).await?;
         let news = news.clone();
         drop(tokio::spawn(async move {
             let mut lines = BufReader::new(output).lines();
             while let Ok(Some(line)) = lines.next_line().await {
-                // What is cut off in the middle is a killed process's last word.
+                // The last line of a killed process may be incomplete.
                 if let Ok(report) = Report::parse(&line) {
                     let _ = news.send((number, Some(report)));
                 }

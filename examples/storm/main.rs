@@ -1,41 +1,48 @@
-//! Everybody at once: N processes × M callers ask for tokens that have just expired.
+//! A load test: N processes × M callers request tokens that have just expired.
 //!
 //! ```text
 //! cargo run --release --features testing,sqlite --example storm -- \
 //!     --backend sqlite:/tmp/storm.sqlite3 --processes 4 --callers 64 --workspaces 1000
 //! ```
 //!
-//! Starts a fake Slack on loopback, installs an app in so many workspaces, and lets so many real
-//! processes, each with callers of its own, go at the same moment. Prints one JSON line:
+//! Starts a fake Slack on loopback and installs an app in the workspaces. Then starts real
+//! processes with concurrent callers, all at the same moment. Prints one JSON line:
 //!
-//! | | |
+//! | member | meaning |
 //! |---|---|
-//! | `refresh_calls` | calls that spent a refresh token; as many as workspaces are needed |
-//! | `duplicate_calls` | of these, how many sent a token that had been sent before |
-//! | `failed` | asked for a token and got none; `reasons` says why |
-//! | `unusable` | got a token that Slack no longer takes when all is over |
-//! | `stored_current` | workspaces whose stored token Slack takes when all is over |
-//! | `wait_p50_ms`, `wait_p99_ms` | from asking to the token |
-//! | `exposed_p50_ms`, `exposed_p99_ms` | from Slack's answer to the save: a crash then loses the pair |
+//! | `refresh_calls` | calls that sent a refresh token; one per workspace is needed |
+//! | `duplicate_calls` | how many of these sent a token that had been sent before |
+//! | `failed` | token requests that failed; `reasons` has the errors |
+//! | `unusable` | token requests that got a token that Slack rejects at the end of the storm |
+//! | `stored_current` | workspaces whose stored token Slack accepts at the end of the storm |
+//! | `wait_p50_ms`, `wait_p99_ms` | time from the request of a token to its result |
+//! | `exposed_p50_ms`, `exposed_p99_ms` | time from Slack's response to the save |
 //!
-//! and ends with an error if something was lost, failed or called twice without a cause.
+//! A crash between Slack's response and the save loses the pair.
+//!
+//! If a token was lost, a request failed, or a token was sent twice without a kill, the exit code
+//! is not 0.
 //!
 //! # Options
 //!
 //! * `--backend`: `memory` (one process only), `sqlite:PATH`, `postgres://…`, `redis://…`,
-//!   `rediss://…`, `cluster:redis://…,redis://…`, or `dynamodb:TABLE?endpoint=URL` (without an
-//!   endpoint AWS, by `AWS_REGION`, `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`). Each but
-//!   `memory` by the feature of that name. `scripts/storm` starts throw-away servers for all.
-//! * `--processes` 1, `--callers` 1000 (of each process), `--workspaces` 1, `--latency-ms` 100
-//!   (Slack's, for a refresh).
-//! * `--each`: who asks once for each workspace. `caller` (the default): every one, beginning all
-//!   over the place. `process`: its callers part them, in the same order in every process.
-//! * `--grace`: for how many seconds Slack takes a used refresh token again, or `none`. 2.
-//! * `--kill`: that many processes are killed in the middle of a refresh, and others started in
-//!   their places. `--kill-at call`: before Slack hears of it; `--kill-at answer` (the default):
-//!   after its answer, before the save.
+//!   `rediss://…`, `cluster:redis://…,redis://…`, or `dynamodb:TABLE?endpoint=URL`. Without an
+//!   endpoint, DynamoDB is AWS, configured by `AWS_REGION`, `AWS_ACCESS_KEY_ID` and
+//!   `AWS_SECRET_ACCESS_KEY`. Each backend except `memory` needs the feature of its name.
+//!   `scripts/storm` starts a temporary server for any backend. Default: `memory`.
+//! * `--processes`: the number of processes. Default: 1.
+//! * `--callers`: the number of callers per process. Default: 1000.
+//! * `--workspaces`: the number of workspaces. Default: 1.
+//! * `--latency-ms`: how long Slack takes for a refresh. Default: 100.
+//! * `--each`: who requests a token once for each workspace. With `caller` (the default), every
+//!   caller does, and callers start at different workspaces. With `process`, every process does.
+//!   Its callers share the workspaces, in the same order in every process.
+//! * `--grace`: how many seconds Slack accepts a used refresh token, or `none`. Default: 2.
+//! * `--kill`: how many processes are killed during a refresh. Each is replaced. Default: 0.
+//! * `--kill-at`: when to kill. `call` is before the call reaches Slack. `answer` (the default) is
+//!   after Slack's response and before the save.
 //!
-//! What it wrote is removed at the end, a SQLite file aside.
+//! At the end, the storm deletes its rows. It keeps a SQLite file.
 
 mod backends;
 mod callers;
@@ -68,7 +75,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Whether all went well.
+/// Runs the storm. Returns whether it succeeded.
 async fn storm(words: impl Iterator<Item = String>) -> Result<bool, Failure> {
     let options = options::Options::read(words)?;
     let outcome = fleet::storm(&options).await?;

@@ -1,4 +1,4 @@
-//! What is asked for on the command line.
+//! The options of the command line.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,7 +22,9 @@ impl Options {
     pub(crate) fn read(words: impl Iterator<Item = String>) -> Result<Self, Failure> {
         let mut given = pairs(words)?;
         let mut number = |name: &str, default: u64| match given.remove(name) {
-            Some(text) => text.parse().map_err(|_| format!("--{name}: not a number")),
+            Some(text) => text
+                .parse()
+                .map_err(|_| format!("--{name} is `{text}`: expected a number")),
             None => Ok(default),
         };
         let (processes, callers) = (number("processes", 1)?, number("callers", 1000)?);
@@ -33,17 +35,17 @@ impl Options {
             Some("none") => 0,
             Some(text) => text
                 .parse()
-                .map_err(|_| "--grace: neither seconds nor `none`")?,
+                .map_err(|_| "--grace: expected a number of seconds, or `none`")?,
         };
         let kill_at = match given.remove("kill-at").as_deref() {
             None | Some("answer") => Step::Answer,
             Some("call") => Step::Call,
-            Some(_) => return Err("--kill-at: neither `call` nor `answer`".into()),
+            Some(_) => return Err("--kill-at: expected `call` or `answer`".into()),
         };
         let each = match given.remove("each").as_deref() {
             None | Some("caller") => Each::Caller,
             Some("process") => Each::Process,
-            Some(_) => return Err("--each: neither `caller` nor `process`".into()),
+            Some(_) => return Err("--each: expected `caller` or `process`".into()),
         };
         let options = Self {
             each,
@@ -59,14 +61,14 @@ impl Options {
             kill_at,
         };
         if let Some(unknown) = given.keys().next() {
-            return Err(format!("no such option: --{unknown}").into());
+            return Err(format!("unknown option: --{unknown}").into());
         }
         if options.processes == 0 || options.callers == 0 || options.workspaces == 0 {
-            return Err("nobody would ask for anything".into());
+            return Err("--processes, --callers and --workspaces must be at least 1".into());
         }
         if options.backend == "memory" && (options.processes > 1 || options.kills > 0) {
             return Err(
-                "memory is of one process, and ends with it; for more processes give --backend \
+                "--backend memory cannot be shared by processes or survive a kill; use --backend \
                  sqlite:PATH, postgres://…, redis://… or dynamodb:TABLE?endpoint=URL"
                     .into(),
             );
@@ -78,7 +80,9 @@ impl Options {
 fn pairs(mut words: impl Iterator<Item = String>) -> Result<HashMap<String, String>, Failure> {
     let mut given = HashMap::new();
     while let Some(word) = words.next() {
-        let name = word.strip_prefix("--").ok_or("an option begins with --")?;
+        let name = word
+            .strip_prefix("--")
+            .ok_or("expected an option that starts with --")?;
         let value = words
             .next()
             .ok_or_else(|| format!("--{name} has no value"))?;

@@ -1,5 +1,5 @@
-//! What a process of the fleet is told, in the first line of its input: not in arguments, which
-//! everybody on a machine can read.
+//! The orders of a process, in the first line of its input. They have secrets, so they are not
+//! arguments: every user of a machine can read those.
 
 use serde::{Deserialize, Serialize};
 use slack_installs::secret::ClientSecret;
@@ -18,25 +18,25 @@ pub(crate) struct Orders {
     pub(crate) client_id: String,
     pub(crate) client_secret: String,
     pub(crate) master_key: String,
-    /// Where to ask, once, whether to go on: the answer may be SIGKILL.
+    /// Where to pause once. The parent then kills the process, or lets it continue.
     pub(crate) pause_at: Option<Step>,
 }
 
-/// Who asks once for each workspace.
+/// Who requests a token once for each workspace.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) enum Each {
-    /// Every caller, beginning somewhere else.
+    /// Every caller. Each starts at a different workspace.
     Caller,
-    /// Every process: its callers part the workspaces among them, in the same order everywhere.
+    /// Every process. Its callers share the workspaces, in the same order in every process.
     Process,
 }
 
-/// A moment of a refresh.
+/// A moment in a refresh.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) enum Step {
-    /// The lease is taken, and Slack is not yet called.
+    /// The lease is acquired, and Slack was not called yet.
     Call,
-    /// Slack has answered, and nothing is saved.
+    /// Slack has responded, and the pair is not saved yet.
     Answer,
 }
 

@@ -1,7 +1,7 @@
 //! One process of the fleet: this program, started by itself.
 //!
-//! In: its orders, then `go`, then perhaps `on` after a pause. Out: reports. The end of its input
-//! is the end of whoever started it, and its own.
+//! It reads its orders, then `go`, and then `on` after a pause. It writes reports. When its input
+//! ends, the parent has ended, and the process exits.
 
 use std::io::Write as _;
 use std::thread::{self, JoinHandle};
@@ -14,20 +14,24 @@ use crate::tally::Report;
 use crate::watch::Watch;
 use crate::{Failure, backends};
 
-/// What tells a process that it is one of the fleet.
+/// The argument of a process of the fleet.
 pub(crate) const ARGUMENT: &str = "--process-of-a-fleet";
 
 pub(crate) async fn run() -> Result<(), Failure> {
     let mut input = read_input();
-    let orders = input.recv().await.ok_or("there are no orders")?;
-    let orders: Orders = serde_json::from_str(&orders).map_err(|_| "these are no orders")?;
+    let orders = input
+        .recv()
+        .await
+        .ok_or("the input ended before the orders")?;
+    let orders: Orders = serde_json::from_str(&orders)
+        .map_err(|_| "the first line of the input is not JSON orders")?;
     let (reports, written) = write_reports();
     let watch = Watch::new(reports.clone(), orders.pause_at);
     let backend = backends::open(&orders.backend).await?;
     let callers = Callers::ready(&orders, backend, &watch, reports.clone()).await?;
-    // Nobody listens any more when the process ends.
+    // Fails only if the process is ending.
     let _ = reports.send(Report::Ready);
-    input.recv().await.ok_or("nobody said go")?;
+    input.recv().await.ok_or("the input ended before `go`")?;
     let go_on = watch.go_on();
     let listening = tokio::spawn(async move {
         while input.recv().await.is_some() {
@@ -40,22 +44,22 @@ pub(crate) async fn run() -> Result<(), Failure> {
     drop((reports, watch));
     written
         .join()
-        .map_err(|_| "the reports were not written")??;
+        .map_err(|_| "the thread that writes the reports panicked")??;
     Ok(())
 }
 
-/// The lines of the input, as they come.
+/// Reads the lines of the input as they arrive.
 fn read_input() -> mpsc::UnboundedReceiver<String> {
     let (lines, input) = mpsc::unbounded_channel();
     thread::spawn(move || {
         let read = std::io::stdin().lines().map_while(Result::ok);
-        // Fails when nobody listens any more.
+        // Stops when the receiver is dropped.
         read.map(|line| lines.send(line)).all(|sent| sent.is_ok())
     });
     input
 }
 
-/// Writes what is reported, away from those who report.
+/// Writes reports on a separate thread, so that callers do not wait.
 fn write_reports() -> (
     mpsc::UnboundedSender<Report>,
     JoinHandle<std::io::Result<()>>,

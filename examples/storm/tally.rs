@@ -1,4 +1,4 @@
-//! What the processes report, and what it comes to.
+//! The reports of the processes, and the result of the storm.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -10,22 +10,22 @@ use slack_installs::testing::{FakeSlack, RefreshCounts};
 use crate::Failure;
 use crate::options::Options;
 
-/// One line of a process's output.
+/// A report: one line of a process's output.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// All is set up.
+    /// The process is ready.
     Ready,
-    /// It waits where it was told to.
+    /// The process waits at its pause.
     Paused,
-    /// Asked for a token and got this one, after this time.
+    /// A caller got this token after this time.
     Token(Duration, Fingerprint),
-    /// Asked for a token and got none, after this time, for this reason.
+    /// A request failed after this time, for this reason.
     Failed(Duration, String),
-    /// A pair that Slack had issued was saved nowhere for this time.
+    /// For this time, a pair that Slack had issued was not saved.
     Exposed(Duration),
 }
 
-/// Tells tokens apart without telling them.
+/// Identifies a token and does not reveal it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Fingerprint(String);
 
@@ -70,12 +70,12 @@ impl Report {
             "token" => Ok(Self::Token(time, Fingerprint(rest))),
             "failed" => Ok(Self::Failed(time, rest)),
             "exposed" => Ok(Self::Exposed(time)),
-            _ => Err("a process of the fleet said something else than a report".into()),
+            _ => Err("a process of the fleet wrote a line that is not a report".into()),
         }
     }
 }
 
-/// What was reported so far.
+/// All reports so far.
 #[derive(Default)]
 pub(crate) struct Tally {
     waits: Vec<Duration>,
@@ -100,8 +100,8 @@ impl Tally {
         }
     }
 
-    /// How often a token was handed out that this Slack does not take now. One that it takes now
-    /// was good when it was handed out, too.
+    /// Counts the results whose token Slack rejects now. A token that Slack accepts now was also
+    /// valid when it was returned.
     fn unusable(&self, fake: &FakeSlack) -> usize {
         let secrets = fake.secrets();
         let live = secrets.iter().filter(|token| fake.is_live(token));
@@ -112,7 +112,7 @@ impl Tally {
     }
 }
 
-/// What a storm came to.
+/// The result of a storm.
 pub(crate) struct Outcome {
     counts: RefreshCounts,
     exposed: Vec<Duration>,
@@ -150,8 +150,8 @@ impl Outcome {
         self.reasons.values().sum()
     }
 
-    /// Nothing failed, nothing is lost, and no refresh token was sent twice unless processes were
-    /// killed, with all the refreshes that they had under way.
+    /// Returns whether nothing failed and nothing was lost. A refresh token may be sent twice only
+    /// if processes were killed, because their refreshes are repeated.
     pub(crate) fn is_well(&self, options: &Options) -> bool {
         self.failed() == 0
             && self.unusable == 0
@@ -184,7 +184,7 @@ impl Outcome {
     }
 }
 
-/// The time, of these in order, that this share of them does not exceed.
+/// Returns the percentile of these sorted times, in milliseconds.
 fn millis(sorted: &[Duration], share: f64) -> Option<f64> {
     let place = (sorted.len() as f64 * share) as usize;
     let time = sorted.get(place.min(sorted.len().checked_sub(1)?))?;

@@ -1,4 +1,4 @@
-//! What happens in a process, seen from between its rotator and the world.
+//! Observes the calls between the rotator, Slack and the database.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,11 +16,11 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::orders::Step;
 use crate::tally::Report;
 
-/// Measures from Slack's answer to the save, and pauses where it is told to.
+/// Measures the time from Slack's response to the save. Pauses the process where its orders say.
 #[derive(Clone)]
 pub(crate) struct Watch {
     reports: mpsc::UnboundedSender<Report>,
-    /// The workspaces whose pairs came and are not saved, and since when.
+    /// The workspaces whose pairs arrived and are not saved, and the times of arrival.
     exposed: Arc<Mutex<HashMap<String, Instant>>>,
     pause: Arc<Mutex<Option<Step>>>,
     go_on: Arc<Semaphore>,
@@ -36,7 +36,7 @@ impl Watch {
         }
     }
 
-    /// What ends a pause.
+    /// Returns the semaphore that ends a pause: add a permit.
     pub(crate) fn go_on(&self) -> Arc<Semaphore> {
         Arc::clone(&self.go_on)
     }
@@ -52,7 +52,7 @@ impl Watch {
     async fn pause_at(&self, step: Step) {
         let is_here = lock(&self.pause).take_if(|at| *at == step).is_some();
         if is_here {
-            // Nobody listens any more when the process ends.
+            // Fails only if the process is ending.
             let _ = self.reports.send(Report::Paused);
             if let Ok(permit) = self.go_on.acquire().await {
                 permit.forget();
@@ -70,7 +70,7 @@ impl Watch {
     fn saved(&self, partition: &Partition) {
         let team = partition.as_str().rsplit('/').next().unwrap_or_default();
         if let Some(since) = lock(&self.exposed).remove(team) {
-            // Nobody listens any more when the process ends.
+            // Fails only if the process is ending.
             let _ = self.reports.send(Report::Exposed(since.elapsed()));
         }
     }

@@ -1,4 +1,4 @@
-//! The workspaces: installed before the storm, looked at after it, removed at the end.
+//! The workspaces: installed before the storm, checked after it, and then deleted.
 
 use std::sync::Arc;
 
@@ -34,23 +34,23 @@ impl Workspaces {
         })
     }
 
-    /// The app in each workspace, by the real flow's two calls.
+    /// Installs the app in each workspace, with the two calls of the real flow.
     pub(crate) async fn install(&self) -> Result<(), Failure> {
         self.each(Task::Install).await.map(drop)
     }
 
-    /// In how many of them the stored token is one that Slack takes now.
+    /// Returns the number of workspaces whose stored token Slack accepts now.
     pub(crate) async fn current(&self) -> Result<usize, Failure> {
         self.each(Task::IsCurrent).await
     }
 
-    /// Every row that the storm has made.
+    /// Deletes every row of the storm.
     pub(crate) async fn remove(&self) -> Result<(), Failure> {
         self.each(Task::Remove).await?;
         self.clear("keyring").await
     }
 
-    /// How many it is true of.
+    /// Runs a task for each workspace. Returns for how many it returned `true`.
     async fn each(&self, task: Task) -> Result<usize, Failure> {
         let mut left = self.orders.tenants()?.into_iter();
         let mut working = JoinSet::new();
@@ -119,7 +119,7 @@ impl Workspaces {
     }
 }
 
-/// What is done about each workspace.
+/// A task for one workspace.
 #[derive(Clone, Copy)]
 enum Task {
     Install,
@@ -130,5 +130,5 @@ enum Task {
 const ADMIN: &str = "U0ADMIN0001";
 const REDIRECT: &str = "http://localhost:3000/slack/oauth_redirect";
 
-/// More than a pool of connections has, and less than would make a server refuse.
+/// More than the connections of a pool, and few enough that a server does not refuse them.
 const AT_ONCE: usize = 16;

@@ -1,6 +1,6 @@
-"""Recomputes the golden vectors, and opens the golden databases, by docs/envelope.md alone.
+"""Recomputes the golden vectors and opens the golden databases. Implements docs/envelope.md.
 
-Shares no code with the crate: its cryptography is Python's `cryptography`.
+Shares no code with the crate. Uses the Python package `cryptography`.
 
 usage: recompute.py src/seal/golden.json tests/golden/database-1.json ...
 """
@@ -73,13 +73,13 @@ def keyring_row(wrapped):
 
 def wrapped_in(row):
     if row[:4] != b"SLK1":
-        raise ValueError("not a row of a keyring")
+        raise ValueError("not a keyring row")
     return row[4:]
 
 
 def check(name, what, ours, theirs):
     if ours != theirs:
-        sys.exit(f"{name}: {what} differs:\n  here  {ours!r}\n  there {theirs!r}")
+        sys.exit(f"{name}: {what} differs:\n  recomputed {ours!r}\n  expected   {theirs!r}")
 
 
 def check_refused(name, *arguments):
@@ -87,7 +87,7 @@ def check_refused(name, *arguments):
         unseal(*arguments)
     except (InvalidTag, ValueError):
         return
-    sys.exit(f"{name}: opens although something was changed")
+    sys.exit(f"{name}: the envelope opens although it was changed")
 
 
 def of_hex(entry, *names):
@@ -120,7 +120,7 @@ def check_wrapped_key(entry):
 
 
 def open_database(database):
-    """Every row's plaintext, from nothing but the rows and the master key."""
+    """Yields every row with its plaintext. Uses only the rows and the master key."""
     app, master = database["app"], bytes.fromhex(database["master_key"])
     keys = {}
     for row in database["rows"]:

@@ -1,10 +1,10 @@
-//! An axum app that answers `/hello` with slack-morphism's client, for any number of workspaces.
+//! An axum app for any number of workspaces. It handles `/hello` with slack-morphism's client.
 //!
-//! slack-installs knows whose token may serve a request; slack-morphism knows Slack's Web API.
-//! All that they share is the token.
+//! slack-installs finds the token that may serve a request. slack-morphism calls Slack's Web API
+//! with it. The two crates share only the token.
 //!
-//! Needs `SLACK_CLIENT_ID`, `SLACK_CLIENT_SECRET`, `SLACK_SIGNING_SECRET`, `SLACK_REDIRECT_URL`
-//! and `SLACK_INSTALLS_MASTER_KEY`, then listens on 127.0.0.1:3000.
+//! The app needs the variables `SLACK_CLIENT_ID`, `SLACK_CLIENT_SECRET`, `SLACK_SIGNING_SECRET`,
+//! `SLACK_REDIRECT_URL` and `SLACK_INSTALLS_MASTER_KEY`. It listens on 127.0.0.1:3000.
 
 use std::env;
 use std::error::Error;
@@ -33,25 +33,26 @@ struct Command {
     channel_id: String,
 }
 
-/// `/hello`. The layer has verified the request and found the token; nothing here reads a tenant.
+/// Handles `/hello`. The layer has verified the request and found the token, so this handler does
+/// not look for a tenant.
 async fn hello(
     State(client): State<Client>,
     auth: Authorized,
     Form(command): Form<Command>,
 ) -> Result<(), String> {
     let token = auth.bot_token().ok_or("The bot is not installed here.")?;
-    // A copy that is not wiped: it lives as long as this call.
+    // This copy of the token lives as long as this call, and is not wiped from memory.
     let token = SlackApiToken::new(token.expose().into());
     let greeting = SlackApiChatPostMessageRequest::new(
         command.channel_id.into(),
         SlackMessageContent::new().with_text("Hello!".into()),
     );
     let posted = client.open_session(&token).chat_post_message(&greeting).await;
-    // Its errors can repeat what Slack answered.
-    posted.map(drop).map_err(|_| "Slack did not take the message.".to_owned())
+    // slack-morphism's errors can repeat Slack's response, so they are dropped.
+    posted.map(drop).map_err(|_| "Slack rejected the message.".to_owned())
 }
 
-/// The app as it was before there was more than one workspace.
+/// Returns the routes of the app, the same as for one workspace.
 fn app(client: Client) -> Router {
     Router::new().route("/slack/commands", post(hello)).with_state(client)
 }
@@ -65,7 +66,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let signing_secret = SigningSecret::new(env::var("SLACK_SIGNING_SECRET")?)?;
     let redirect_uri = RedirectUri::new(&env::var("SLACK_REDIRECT_URL")?)?;
 
-    // Forgets everything when it ends: put a database here.
+    // Loses all installations when the program ends. Use a database here.
     let backend = MemoryBackend::default();
     let key = LocalKeyProvider::new(MasterKey::from_env("SLACK_INSTALLS_MASTER_KEY")?);
     let store = EncryptedStore::open(backend, key, credentials.client_id.clone()).await?;
@@ -78,8 +79,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let provider = InstallProvider::new(config, slack, store.clone(), store)?;
 
     let client = Arc::new(SlackClient::new(SlackClientHyperConnector::new()?));
-    let app = app(client).layer(layer); // One line before an app that exists …
-    let app = app.merge(install_routes(&provider)); // … and one for *Add to Slack*.
+    let app = app(client).layer(layer); // One line adds the layer to an existing app.
+    let app = app.merge(install_routes(&provider)); // One line adds the install flow.
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
     Ok(axum::serve(listener, app).await?)

@@ -1,5 +1,5 @@
-//! Serves DynamoDB from memory on a free port of the loopback interface, and prints its URL. Ends
-//! when its standard input does, so it cannot outlive the test that started it.
+//! Serves DynamoDB from memory on a free port of the loopback interface, and prints its URL. It ends
+//! when its standard input ends, so it cannot outlive the test that started it.
 
 use std::error::Error;
 use std::io;
