@@ -127,7 +127,8 @@ pub use encrypted::{
 pub use events::{Handled, Lifecycle, LifecycleError, LifecycleHooks};
 pub use gate::{Admitted, Authorization, Reply};
 pub use installation::{
-    Bot, Enterprise, Grant, Hold, Home, IncomingWebhook, Installation, Revision, Scopes, Team, User,
+    Bot, Enterprise, Grant, Hold, Home, IncomingWebhook, Installation, Revision, Scopes,
+    StoredInstallation, Team, User,
 };
 pub use oauth::{InstallConfig, InstallOptions, InstallProvider, RedirectUri};
 pub use rotation::{RotationConfig, TokenRotator};

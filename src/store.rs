@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures_util::stream::{self, Stream, TryStreamExt as _};
 use thiserror::Error;
 
-use crate::installation::{Home, Installation, Revision};
+use crate::installation::{Home, Installation, Revision, StoredInstallation};
 use crate::secret::AccessToken;
 use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 
@@ -75,7 +75,7 @@ impl<S> Store for S where S: LifecycleStore + RotationStore + SeenStore + StateS
 ///
 /// let key = InstallationKey::new(None, Some(TeamId::new("T0ALPHA0001")?))?;
 /// if let Some(installation) = store.fetch(&key, None).await? {
-///     println!("{:?}", installation.bot.map(|bot| bot.grant.scopes));
+///     println!("{:?}", installation.bot.as_ref().map(|bot| &bot.grant.scopes));
 /// }
 /// # Ok(())
 /// # }
@@ -91,7 +91,7 @@ pub trait InstallationStore: fmt::Debug + Send + Sync + 'static {
         &self,
         key: &InstallationKey,
         user: Option<&UserId>,
-    ) -> Result<Option<Installation>, Error>;
+    ) -> Result<Option<StoredInstallation>, Error>;
 
     /// Adds what became known after the installation was stored, and touches no token. Answers
     /// whether there was an installation of this revision to add it to.
@@ -356,7 +356,7 @@ impl<S: InstallationStore + ?Sized> InstallationStore for Arc<S> {
         &self,
         key: &InstallationKey,
         user: Option<&UserId>,
-    ) -> Result<Option<Installation>, Error> {
+    ) -> Result<Option<StoredInstallation>, Error> {
         (**self).fetch(key, user).await
     }
 

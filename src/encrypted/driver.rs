@@ -15,6 +15,7 @@ use crate::backend::{
     Scope, Slot, Version,
 };
 use crate::clock::to_epoch;
+use crate::installation::Revision;
 use crate::seal::{self, Context, Undecryptable};
 use crate::store::Error;
 use crate::tenant::ClientId;
@@ -32,6 +33,12 @@ pub(super) struct Driver<B> {
 pub(super) struct Record {
     pub(super) row: Row,
     pub(super) plaintext: Zeroizing<Vec<u8>>,
+}
+
+impl Record {
+    pub(super) fn revision(&self) -> Revision {
+        Revision::from_bytes(*self.row.version.as_bytes())
+    }
 }
 
 /// A record to be written.

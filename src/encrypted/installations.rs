@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::driver::{Place, Record, Step};
 use super::{EncryptedStore, records, slot, succession, tenant, user_slot};
 use crate::backend::{Backend, Row, Slot};
-use crate::installation::{Installation, Revision};
+use crate::installation::{Installation, Revision, StoredInstallation};
 use crate::store::{Delete, DeleteWhat, Error, Facts, InstallationStore, ListCursor, Listing};
 use crate::tenant::{InstallationKey, UserId};
 
@@ -52,7 +52,7 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
         &self,
         key: &InstallationKey,
         of_user: Option<&UserId>,
-    ) -> Result<Option<Installation>, Error> {
+    ) -> Result<Option<StoredInstallation>, Error> {
         let partition = tenant(self.driver.app(), key);
         let places: Vec<_> = [install(), bot()]
             .into_iter()
@@ -63,7 +63,7 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
             return Ok(None);
         };
         let (bot, user) = (records.next().flatten(), records.next().flatten());
-        let mut installation = records::installation(&facts, bot.as_ref(), user.as_ref())?;
+        let installation = records::installation(&facts, bot.as_ref(), user.as_ref())?;
         // The partition is bound by the seal, so this can only be a bug of ours; a wrong tenant
         // is worth a look all the same.
         if installation.key() != *key {
@@ -71,7 +71,6 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
                 "a row names another tenant than its place".into(),
             ));
         }
-        installation.revision = Some(revision(&facts.row));
         Ok(Some(installation))
     }
 

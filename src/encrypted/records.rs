@@ -16,7 +16,8 @@ use super::rotation_facts::RotationFacts;
 use crate::backend::{Due, Lane, Row};
 use crate::clock::{from_epoch, to_epoch};
 use crate::installation::{
-    Bot, Enterprise, Grant, Hold, Home, IncomingWebhook, Installation, Scopes, Team, User,
+    Bot, Enterprise, Grant, Hold, Home, IncomingWebhook, Installation, Scopes, StoredInstallation,
+    Suspects, Team, User,
 };
 use crate::secret::{AccessToken, RefreshToken, WebhookUrl};
 use crate::store::{Chain, Error, Mark, StoredChain, Summary};
@@ -271,7 +272,7 @@ pub(super) fn installation(
     install: &Record,
     bot: Option<&Record>,
     user: Option<&Record>,
-) -> Result<Installation, Error> {
+) -> Result<StoredInstallation, Error> {
     let facts = install_facts(install)?;
     let secrets = open_secrets(install)?;
     let webhook = |webhook: WebhookSecrets<'_>| -> Result<_, Error> {
@@ -285,7 +286,6 @@ pub(super) fn installation(
     let home = facts.home()?;
     let mut installation = Installation::new(facts.app_id, home, from_epoch(facts.installed_at));
     installation.url = facts.url;
-    installation.hold = facts.hold.map(Hold::from);
     installation.installed_by = facts.installed_by;
     installation.incoming_webhooks = secrets
         .webhooks
@@ -293,15 +293,21 @@ pub(super) fn installation(
         .map(webhook)
         .collect::<Result<_, _>>()?;
     installation.metadata = secrets.metadata.map(|text| text.0.into_owned());
-    if let Some((bot, is_suspect)) = bot.map(open_bot).transpose()? {
-        installation.bot = Some(bot);
-        installation.suspects.bot = is_suspect;
+    let mut suspects = Suspects::default();
+    if let Some(bot) = bot {
+        let facts = grant_facts(bot, BOT)?;
+        suspects.bot = facts.is_suspect();
+        installation.bot = Some(open_bot(bot, facts)?);
     }
-    if let Some((user, is_suspect)) = user.map(open_user).transpose()? {
-        installation.user = Some(user);
-        installation.suspects.user = is_suspect;
+    if let Some(user) = user {
+        let facts = grant_facts(user, USER)?;
+        suspects.user = facts.is_suspect();
+        installation.user = Some(open_user(user, facts)?);
     }
-    Ok(installation)
+    let mut stored = StoredInstallation::new(installation, install.revision());
+    stored.hold = facts.hold.map(Hold::from);
+    stored.suspects = suspects;
+    Ok(stored)
 }
 
 /// What a listing shows of a row; `None` if it is not the row of an installation's facts.
@@ -452,31 +458,19 @@ pub(super) fn chain_draft(
     ))
 }
 
-/// The bot, and whether its token is under suspicion.
-fn open_bot(record: &Record) -> Result<(Bot, bool), Error> {
-    let facts = grant_facts(record, BOT)?;
-    let grant = open_grant(record, &facts)?;
-    let is_suspect = facts.is_suspect();
-    let user_id = facts.bot_user_id.ok_or_else(|| form("a bot's user id"))?;
-    let bot = Bot {
-        user_id,
+fn open_bot(record: &Record, facts: GrantFacts) -> Result<Bot, Error> {
+    Ok(Bot {
+        grant: open_tokens(record, &facts)?.0,
+        user_id: facts.bot_user_id.ok_or_else(|| form("a bot's user id"))?,
         id: facts.bot_id,
-        grant,
-    };
-    Ok((bot, is_suspect))
+    })
 }
 
-/// The user, and whether their token is under suspicion.
-fn open_user(record: &Record) -> Result<(User, bool), Error> {
-    let facts = grant_facts(record, USER)?;
-    let grant = open_grant(record, &facts)?;
-    let is_suspect = facts.is_suspect();
-    let id = facts.user_id.ok_or_else(|| form("a user's id"))?;
-    Ok((User { grant, id }, is_suspect))
-}
-
-fn open_grant(record: &Record, facts: &GrantFacts) -> Result<Grant, Error> {
-    Ok(open_tokens(record, facts)?.0)
+fn open_user(record: &Record, facts: GrantFacts) -> Result<User, Error> {
+    Ok(User {
+        grant: open_tokens(record, &facts)?.0,
+        id: facts.user_id.ok_or_else(|| form("a user's id"))?,
+    })
 }
 
 /// Which access token a chain's row holds.
@@ -609,8 +603,8 @@ mod tests {
                     };
                     let refused = match slot.as_str() {
                         "install" => installation(&other, None, None).is_err(),
-                        "bot" => open_bot(&other).is_err() && grant_facts(&other, BOT).is_err(),
-                        _ => open_user(&other).is_err() && grant_facts(&other, USER).is_err(),
+                        "bot" => grant_facts(&other, BOT).is_err(),
+                        _ => grant_facts(&other, USER).is_err(),
                     };
                     assert!(refused, "{metadata}");
                     assert!(summary(&metadata).is_none());
