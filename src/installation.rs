@@ -6,7 +6,9 @@ use std::ops::Deref;
 use std::time::SystemTime;
 
 use crate::secret::{AccessToken, RefreshToken, WebhookUrl};
-use crate::tenant::{AppId, BotId, EnterpriseId, InstallationKey, NoTenant, TeamId, UserId};
+use crate::tenant::{
+    AppId, BotId, EnterpriseId, IdError, InstallationKey, NO_TENANT, TeamId, UserId,
+};
 
 /// One app in one workspace or organisation.
 ///
@@ -164,17 +166,17 @@ impl Home {
     ///
     /// # Errors
     ///
-    /// [`NoTenant`] if it is org-wide without an organisation, or not org-wide without a
+    /// [`IdError`] if it is org-wide without an organisation, or not org-wide without a
     /// workspace.
     pub fn new(
         enterprise: Option<Enterprise>,
         team: Option<Team>,
         is_enterprise_install: bool,
-    ) -> Result<Self, NoTenant> {
+    ) -> Result<Self, IdError> {
         match (is_enterprise_install, enterprise, team) {
             (true, Some(enterprise), _) => Ok(Self::Org(enterprise)),
             (false, enterprise, Some(team)) => Ok(Self::Workspace { enterprise, team }),
-            _ => Err(NoTenant),
+            _ => Err(NO_TENANT),
         }
     }
 
