@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::causes::with_causes;
 use crate::clock::Clock;
-use crate::installation::{Bot, Grant, Home, Installation, User};
+use crate::installation::{Bot, Grant, Home, Installation, StoredInstallation, User};
 use crate::request::VerifiedRequest;
 use crate::rotation::{self, TokenRotator};
 use crate::secret::AccessToken;
@@ -81,9 +81,10 @@ impl Authorizer {
         if via == ResolvedVia::Named {
             self.keep_current(request, tenant, &mut installation).await;
         }
-        if let Some(rotator) = &self.rotator {
-            installation = refreshed(rotator, installation).await?;
-        }
+        let installation = match &self.rotator {
+            Some(rotator) => refreshed(rotator, installation).await?,
+            None => installation.installation,
+        };
         self.usable(tenant.clone(), via, installation)
     }
 
@@ -91,7 +92,7 @@ impl Authorizer {
         &self,
         tenant: &Tenant,
         user: Option<&UserId>,
-    ) -> Result<(ResolvedVia, Installation), AuthorizeError> {
+    ) -> Result<(ResolvedVia, StoredInstallation), AuthorizeError> {
         let mut refusal = AuthorizeError::NotInstalled;
         for (via, key) in tenant.candidates() {
             let Some(installation) = self.installations.fetch(&key, user).await? else {
@@ -185,7 +186,7 @@ impl fmt::Debug for Authorizer {
 /// a user's token that cannot is left out, unless there is nothing else.
 async fn refreshed(
     rotator: &TokenRotator,
-    installation: Installation,
+    installation: StoredInstallation,
 ) -> Result<Installation, AuthorizeError> {
     let tenant = installation.key();
     let refreshed = rotator.refreshed(installation).await;

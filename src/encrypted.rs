@@ -5,37 +5,42 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use thiserror::Error;
 use tokio::time::Instant;
 
-use crate::backend::{self, Backend, Partition, Prefix, Scope, Slot};
+use crate::backend::{self, Backend, Cursor};
 use crate::clock::Clock;
 use crate::seal::{KeyError, KeyId, KeyProvider};
-use crate::store;
-use crate::tenant::{ClientId, EnterpriseId, InstallationKey, TeamId, UserId};
+use crate::store::{self, ListCursor};
+use crate::tenant::ClientId;
 
 mod cache;
 mod chains;
+mod commit;
 mod driver;
+mod grant_facts;
+mod install_facts;
 mod installations;
 mod keys;
 mod lifecycle;
 mod lifecycle_facts;
+mod malformed;
+mod merge;
 mod moving;
-mod odd;
-mod records;
+mod names;
+mod record;
 mod rotation_facts;
 mod seen;
 mod states;
-mod succession;
+mod sweep;
 mod tenants;
 
 pub use cache::CacheOptions;
 use driver::Driver;
 use keys::Keys;
-pub use moving::{Copied, CopyError, Pruned, VerifyReport};
+pub use moving::{Copied, Pruned, VerifyReport};
+use names::App;
 
 /// Keeps installations and OAuth states in a backend, sealed. Cheap to clone.
 ///
@@ -78,14 +83,14 @@ impl<B: Backend> EncryptedStore<B> {
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if the backend does not answer, or the key provider cannot open the data key
-    /// that is there. Nothing is changed then.
+    /// [`KeyringError`] if the backend does not answer, or the key provider cannot open the data
+    /// key that is there. Nothing is changed then.
     pub async fn open(
         backend: B,
         provider: impl KeyProvider,
         app: ClientId,
-    ) -> Result<Self, OpenError> {
-        let backend = Arc::new(backend);
+    ) -> Result<Self, KeyringError> {
+        let (backend, app) = (Arc::new(backend), App::new(app));
         let keys = Keys::open(Arc::clone(&backend), Arc::new(provider), app.clone()).await?;
         Ok(Self {
             driver: Arc::new(Driver::new(backend, keys, app)),
@@ -138,7 +143,7 @@ impl<B: Backend> EncryptedStore<B> {
     /// The backend, to look at its rows.
     #[must_use]
     pub fn backend(&self) -> &B {
-        self.driver.backend()
+        &self.driver.backend
     }
 
     /// Makes a new data key the primary. The old one still opens what it sealed. Other processes
@@ -146,10 +151,10 @@ impl<B: Backend> EncryptedStore<B> {
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if the backend or the key provider does not answer. The key may have been
+    /// [`KeyringError`] if the backend or the key provider does not answer. The key may have been
     /// made then; calling again makes another, which does no harm.
-    pub async fn rotate_data_key(&self) -> Result<KeyId, OpenError> {
-        self.driver.keys().rotate().await
+    pub async fn rotate_data_key(&self) -> Result<KeyId, KeyringError> {
+        self.driver.keys.rotate().await
     }
 }
 
@@ -171,29 +176,49 @@ impl<B: Backend> fmt::Debug for EncryptedStore<B> {
     }
 }
 
-/// Why a store could not be opened, or its data key not be changed.
+/// Why the keyring of a database cannot be used: to open a store, to change its data key, or to
+/// copy its rows.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum OpenError {
-    /// The backend did not do it.
-    #[error("the store's keys cannot be read from the database: {0}")]
+pub enum KeyringError {
+    /// The database did not do it.
+    #[error("the keyring cannot be read or written: {0}")]
     Backend(#[from] backend::Error),
-    /// Rows are being copied into this database, and the copy was not finished
+    /// Rows are being copied into this database, and the copy is not finished
     /// ([`EncryptedStore::copy_to`]).
-    #[error("rows are being copied into this database, and the copy was not finished")]
+    #[error("rows are being copied into this database, and the copy is not finished")]
     Copying,
+    /// The target of a copy has rows of this app that no copy wrote, or its copy was finished.
+    /// Nothing was changed in it.
+    #[error("the target of the copy is already a store of this app; nothing was changed in it")]
+    InUse,
     /// The key provider did not do it.
-    #[error("the store's data key cannot be used: {0}")]
+    #[error("the data key cannot be used: {0}")]
     Key(#[from] KeyError),
-    /// A row of the keyring is not one that this version wrote.
-    #[error("the store's keyring was changed, or written by a newer version of this crate")]
-    Keyring,
     /// The database has rows of this app, and not the keys that open them.
     #[error(
         "the database has rows of this app but not its keyring: restore the rows of the partition \
          `<client id>/keyring` from a backup"
     )]
-    KeyringLost,
+    Lost,
+    /// No copy into the target is in progress, or its keyring is incomplete.
+    #[error("no copy into the target is in progress, or its keyring is incomplete")]
+    NotCopied,
+    /// A row of the keyring is not one that this version wrote.
+    #[error("the keyring was changed, or was written by a newer version of this crate")]
+    Unreadable,
+}
+
+impl KeyringError {
+    /// Returns whether the same call may succeed later, with nothing changed by the caller.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Backend(error) => error.is_transient(),
+            Self::Key(error) => matches!(error, KeyError::Unavailable(_)),
+            _ => false,
+        }
+    }
 }
 
 impl From<backend::Error> for store::Error {
@@ -206,54 +231,28 @@ impl From<backend::Error> for store::Error {
     }
 }
 
-impl From<OpenError> for store::Error {
-    fn from(error: OpenError) -> Self {
+impl From<KeyringError> for store::Error {
+    fn from(error: KeyringError) -> Self {
         match error {
-            OpenError::Backend(error) => error.into(),
-            OpenError::Key(KeyError::Changed | KeyError::UnknownKey { .. })
-            | OpenError::Copying
-            | OpenError::Keyring
-            | OpenError::KeyringLost => Self::Unreadable(error.into()),
+            KeyringError::Backend(error) => error.into(),
             // A provider that refuses says nothing about the rows: one mistake in its
             // permissions must not look like every tenant's data being damaged.
-            OpenError::Key(_) => Self::Unavailable(error.into()),
+            KeyringError::Key(KeyError::Refused { .. } | KeyError::Unavailable(_)) => {
+                Self::Unavailable(error.into())
+            }
+            _ => Self::Unreadable(error.into()),
         }
     }
 }
 
-/// The partition of one tenant of this app. Ids begin with a capital letter, so they never meet
-/// the names below.
-fn tenant(app: &ClientId, key: &InstallationKey) -> Partition {
-    partition(app, key.id())
-}
-
-/// The tenant whose partition has this name after the app's, if it is a tenant's.
-fn tenant_of(name: &str) -> Option<InstallationKey> {
-    match TeamId::new(name) {
-        Ok(team) => Some(InstallationKey::workspace(team)),
-        Err(_) => EnterpriseId::new(name).ok().map(InstallationKey::org),
+impl From<Cursor> for ListCursor {
+    fn from(Cursor(cursor): Cursor) -> Self {
+        Self(cursor)
     }
 }
 
-fn partition(app: &ClientId, name: &str) -> Partition {
-    Partition::new(format!("{app}/{name}")).expect("ids are short and plain, and so are our names")
-}
-
-/// All rows of this app.
-fn of_app(app: &ClientId) -> Scope {
-    let prefix = Prefix::new(format!("{app}/"));
-    Scope::Prefix(prefix.expect("client ids are short and plain"))
-}
-
-fn user_slot(user: &UserId) -> Slot {
-    slot(&format!("user/{user}"))
-}
-
-fn slot(name: &str) -> Slot {
-    Slot::new(name).expect("ids are short and plain, and so are our names")
-}
-
-/// Whole seconds: what the seal binds, and what every backend keeps.
-fn whole_seconds(time: SystemTime) -> SystemTime {
-    crate::clock::from_epoch(crate::clock::to_epoch(time))
+impl From<ListCursor> for Cursor {
+    fn from(ListCursor(cursor): ListCursor) -> Self {
+        Self(cursor)
+    }
 }

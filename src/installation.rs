@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Deref;
 use std::time::SystemTime;
 
 use crate::secret::{AccessToken, RefreshToken, WebhookUrl};
-use crate::tenant::{AppId, BotId, EnterpriseId, InstallationKey, NoTenant, TeamId, UserId};
+use crate::tenant::{
+    AppId, BotId, EnterpriseId, IdError, InstallationKey, NO_TENANT, TeamId, UserId,
+};
 
 /// One app in one workspace or organisation.
 ///
@@ -36,22 +39,6 @@ pub struct Installation {
     pub incoming_webhooks: Vec<IncomingWebhook>,
     /// What the host passed to `InstallOptions`, sealed like a token.
     pub metadata: Option<String>,
-    /// Whether an operator has put the tenant on hold, or last ended that. `store` leaves it as
-    /// it is: whoever is on hold does not end that by installing again.
-    pub hold: Option<Hold>,
-    /// Which state of the stored installation this is; `None` before it was stored. `store` does
-    /// not look at it: what stands there is overwritten unless it is newer.
-    pub revision: Option<Revision>,
-    /// Which of its tokens Slack may have ended. Known from the same rows, so that to ask costs
-    /// nothing.
-    pub(crate) suspects: Suspects,
-}
-
-/// Tokens under suspicion, as [`Chain::is_suspect`](crate::store::Chain::is_suspect) says.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Suspects {
-    pub(crate) bot: bool,
-    pub(crate) user: bool,
 }
 
 impl Installation {
@@ -68,16 +55,7 @@ impl Installation {
             installed_at,
             incoming_webhooks: Vec::new(),
             metadata: None,
-            hold: None,
-            revision: None,
-            suspects: Suspects::default(),
         }
-    }
-
-    /// Whether an operator has put the tenant on hold: nothing may be handed out.
-    #[must_use]
-    pub fn is_on_hold(&self) -> bool {
-        self.hold.as_ref().is_some_and(|hold| hold.is_on)
     }
 
     /// The key under which this is stored.
@@ -99,14 +77,61 @@ impl fmt::Debug for Installation {
             .field("installed_at", &self.installed_at)
             .field("incoming_webhooks", &self.incoming_webhooks)
             .field("metadata", &self.metadata.as_ref().map(|_| "[redacted]"))
-            .field("hold", &self.hold)
-            .field("revision", &self.revision)
-            .field("suspects", &self.suspects)
             .finish()
     }
 }
 
-/// An operator's word on a tenant: keep its data and hand nothing out, or no longer so.
+/// An installation as the store returns it. Dereferences to the [`Installation`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct StoredInstallation {
+    /// The installation.
+    pub installation: Installation,
+    /// The operator's hold on the tenant, or the record that a hold was lifted. Installing the app
+    /// again does not change it.
+    pub hold: Option<Hold>,
+    /// Which state of the stored installation this is.
+    pub revision: Revision,
+    /// Which of its tokens Slack may have revoked early. It is read from the same rows.
+    pub(crate) suspects: Suspects,
+}
+
+impl StoredInstallation {
+    /// Makes a stored installation that is not on hold, for implementations of the store.
+    #[must_use]
+    pub fn new(installation: Installation, revision: Revision) -> Self {
+        Self {
+            installation,
+            hold: None,
+            revision,
+            suspects: Suspects::default(),
+        }
+    }
+
+    /// Returns whether an operator has put the tenant on hold: no token may be handed out.
+    #[must_use]
+    pub fn is_on_hold(&self) -> bool {
+        self.hold.as_ref().is_some_and(|hold| hold.is_on)
+    }
+}
+
+impl Deref for StoredInstallation {
+    type Target = Installation;
+
+    fn deref(&self) -> &Installation {
+        &self.installation
+    }
+}
+
+/// Suspect tokens, as [`Chain::is_suspect`](crate::store::Chain::is_suspect) says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Suspects {
+    pub(crate) bot: bool,
+    pub(crate) user: bool,
+}
+
+/// An operator's hold on a tenant: its data is kept and no token is handed out. Or the record that
+/// a hold was lifted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Hold {
     /// Whether nothing may be handed out.
@@ -141,17 +166,17 @@ impl Home {
     ///
     /// # Errors
     ///
-    /// [`NoTenant`] if it is org-wide without an organisation, or not org-wide without a
+    /// [`IdError`] if it is org-wide without an organisation, or not org-wide without a
     /// workspace.
     pub fn new(
         enterprise: Option<Enterprise>,
         team: Option<Team>,
         is_enterprise_install: bool,
-    ) -> Result<Self, NoTenant> {
+    ) -> Result<Self, IdError> {
         match (is_enterprise_install, enterprise, team) {
             (true, Some(enterprise), _) => Ok(Self::Org(enterprise)),
             (false, enterprise, Some(team)) => Ok(Self::Workspace { enterprise, team }),
-            _ => Err(NoTenant),
+            _ => Err(NO_TENANT),
         }
     }
 
@@ -397,7 +422,8 @@ mod tests {
     fn only_a_hold_that_is_on_holds() {
         let home = Home::new(None, team(), false).expect("a tenant");
         let app = AppId::new("A1").expect("an id");
-        let mut installation = Installation::new(app, home, SystemTime::UNIX_EPOCH);
+        let new = Installation::new(app, home, SystemTime::UNIX_EPOCH);
+        let mut installation = StoredInstallation::new(new, Revision([0; 16]));
         assert!(!installation.is_on_hold());
         for is_on in [true, false] {
             let (reason, at) = (String::new(), SystemTime::UNIX_EPOCH);

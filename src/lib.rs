@@ -121,13 +121,12 @@ pub mod web;
 pub use app::{AppError, SlackApp, SlackAppBuilder};
 pub use authorize::{AuthorizeError, AuthorizeResult, Authorizer};
 pub use clock::Clock;
-pub use encrypted::{
-    CacheOptions, Copied, CopyError, EncryptedStore, OpenError, Pruned, VerifyReport,
-};
+pub use encrypted::{CacheOptions, Copied, EncryptedStore, KeyringError, Pruned, VerifyReport};
 pub use events::{Handled, Lifecycle, LifecycleError, LifecycleHooks};
 pub use gate::{Admitted, Authorization, Reply};
 pub use installation::{
-    Bot, Enterprise, Grant, Hold, Home, IncomingWebhook, Installation, Revision, Scopes, Team, User,
+    Bot, Enterprise, Grant, Hold, Home, IncomingWebhook, Installation, Revision, Scopes,
+    StoredInstallation, Team, User,
 };
 pub use oauth::{InstallConfig, InstallOptions, InstallProvider, RedirectUri};
 pub use rotation::{RotationConfig, TokenRotator};
@@ -136,6 +135,6 @@ pub use seal::{
 };
 pub use store::{Delete, Departure, InstallationStore, LifecycleStore, SeenStore, StateStore};
 pub use tenant::{
-    AppId, BotId, ClientId, ClientIdError, EnterpriseId, IdError, InstallationKey,
-    InstallationKeyError, MAX_ID_LEN, NoTenant, ResolvedVia, TeamId, Tenant, UserId,
+    AppId, BotId, ClientId, EnterpriseId, IdError, InstallationKey, ResolvedVia, TeamId, Tenant,
+    UserId,
 };

@@ -170,12 +170,9 @@ impl Operator {
         let Some(installation) = self.store.fetch(key, by.as_ref()).await? else {
             return Ok(RevokeOutcome::NotInstalled);
         };
-        let revision = installation
-            .revision
-            .expect("a fetched installation has a revision");
         let outcome = self.revoke_at_slack(key, &installation).await?;
         tracing::warn!(tenant = %key, reason, ?outcome, "an operator revoked a tenant");
-        self.leave(key, revision, reason).await?;
+        self.leave(key, installation.revision, reason).await?;
         Ok(outcome)
     }
 
@@ -241,7 +238,7 @@ impl Operator {
 
     async fn installer(&self, key: &InstallationKey) -> Result<Option<UserId>, OperateError> {
         let installation = self.store.fetch(key, None).await?;
-        Ok(installation.and_then(|installation| installation.installed_by))
+        Ok(installation.and_then(|it| it.installation.installed_by))
     }
 
     async fn revoke_at_slack(

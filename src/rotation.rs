@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::installation::{Bot, Grant, Installation, Scopes, User};
+use crate::installation::{Bot, Grant, Installation, Scopes, StoredInstallation, User};
 use crate::secret::{AccessToken, RefreshToken};
 use crate::slack::{ClientCredentials, ErrorCode, SlackClient};
 use crate::store::{Chain, ChainKey, Credential, InstallId, RotationStore, StoredChain};
@@ -262,9 +262,9 @@ impl TokenRotator {
     /// # Cancel safety
     ///
     /// May be dropped at any point: a refresh that has begun goes on.
-    pub async fn refreshed(&self, mut installation: Installation) -> Refreshed {
+    pub async fn refreshed(&self, stored: StoredInstallation) -> Refreshed {
+        let (suspects, mut installation) = (stored.suspects, stored.installation);
         let tenant = installation.key();
-        let suspects = installation.suspects;
         let (bot, user) = (installation.bot.take(), installation.user.take());
         let bot_key = ChainKey {
             credential: Credential::Bot,

@@ -22,7 +22,7 @@ mod local;
 
 pub(crate) use envelope::{Context, RECORD, open, seal};
 pub use keyring::{DataKey, KeyId};
-pub(crate) use keyring::{Keyring, Looked};
+pub(crate) use keyring::{Keyring, Lookup};
 pub use local::{LocalKeyProvider, MasterKey, MasterKeyError};
 
 use async_trait::async_trait;
@@ -48,9 +48,10 @@ impl Sealed {
     #[must_use]
     pub fn from_stored(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
-        match envelope::is_envelope(&bytes) {
-            true => Self(bytes),
-            false => Self(Vec::new()),
+        if envelope::is_envelope(&bytes) {
+            Self(bytes)
+        } else {
+            Self(Vec::new())
         }
     }
 

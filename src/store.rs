@@ -8,9 +8,22 @@ use async_trait::async_trait;
 use futures_util::stream::{self, Stream, TryStreamExt as _};
 use thiserror::Error;
 
-use crate::installation::{Home, Installation, Revision};
+use crate::installation::{Home, Installation, Revision, StoredInstallation};
 use crate::secret::AccessToken;
 use crate::tenant::{AppId, BotId, InstallationKey, UserId};
+
+/// Forwards a port through an [`Arc`].
+macro_rules! forward {
+    ($port:ident { $(fn $name:ident($($arg:ident: $type:ty),*) -> $ok:ty;)+ }) => {
+        #[async_trait]
+        #[deny(clippy::missing_trait_methods)]
+        impl<S: $port + ?Sized> $port for Arc<S> {
+            $(async fn $name(&self, $($arg: $type),*) -> Result<$ok, Error> {
+                (**self).$name($($arg),*).await
+            })+
+        }
+    };
+}
 
 mod chain;
 mod lifecycle;
@@ -36,8 +49,8 @@ impl<S> Store for S where S: LifecycleStore + RotationStore + SeenStore + StateS
 ///
 /// # Contract
 ///
-/// 1. What `store` took, `fetch` gives, for the same key, unless what stands is newer (7). Bot, user and webhooks are stored
-///    together or not at all.
+/// 1. What `store` took, `fetch` gives, for the same key, unless what stands is newer (7). Bot,
+///    user and webhooks are stored together or not at all.
 /// 2. Each credential is kept once: a later `store` replaces the bot's token for everybody, and
 ///    the user's token for that user. What it does not carry (no bot, no user) stays as it is.
 /// 3. `fetch` gives the bot, and the token of exactly the user asked for. Asked for no user, it
@@ -70,12 +83,14 @@ impl<S> Store for S where S: LifecycleStore + RotationStore + SeenStore + StateS
 /// # Example
 ///
 /// ```no_run
-/// # async fn example(store: &dyn slack_installs::InstallationStore) -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn example(
+/// #     store: &dyn slack_installs::InstallationStore,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
 /// use slack_installs::{InstallationKey, TeamId};
 ///
 /// let key = InstallationKey::new(None, Some(TeamId::new("T0ALPHA0001")?))?;
 /// if let Some(installation) = store.fetch(&key, None).await? {
-///     println!("{:?}", installation.bot.map(|bot| bot.grant.scopes));
+///     println!("{:?}", installation.bot.as_ref().map(|bot| &bot.grant.scopes));
 /// }
 /// # Ok(())
 /// # }
@@ -91,7 +106,7 @@ pub trait InstallationStore: fmt::Debug + Send + Sync + 'static {
         &self,
         key: &InstallationKey,
         user: Option<&UserId>,
-    ) -> Result<Option<Installation>, Error>;
+    ) -> Result<Option<StoredInstallation>, Error>;
 
     /// Adds what became known after the installation was stored, and touches no token. Answers
     /// whether there was an installation of this revision to add it to.
@@ -255,7 +270,9 @@ pub struct Listing {
 /// missing; every other is there once.
 ///
 /// ```
-/// # async fn nightly(store: &dyn slack_installs::InstallationStore) -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn nightly(
+/// #     store: &dyn slack_installs::InstallationStore,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
 /// use std::pin::pin;
 ///
 /// use futures_util::TryStreamExt as _;
@@ -345,55 +362,18 @@ impl fmt::Debug for StateId {
 /// What was kept under a state. Wiped when dropped.
 pub type StatePayload = zeroize::Zeroizing<Vec<u8>>;
 
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl<S: InstallationStore + ?Sized> InstallationStore for Arc<S> {
-    async fn store(&self, installation: &Installation) -> Result<Revision, Error> {
-        (**self).store(installation).await
-    }
+forward!(InstallationStore {
+    fn store(installation: &Installation) -> Revision;
+    fn fetch(key: &InstallationKey, user: Option<&UserId>) -> Option<StoredInstallation>;
+    fn note(key: &InstallationKey, revision: Revision, facts: &Facts) -> bool;
+    fn delete(key: &InstallationKey, delete: &Delete) -> bool;
+    fn list(from: Option<ListCursor>, limit: usize) -> Listing;
+});
 
-    async fn fetch(
-        &self,
-        key: &InstallationKey,
-        user: Option<&UserId>,
-    ) -> Result<Option<Installation>, Error> {
-        (**self).fetch(key, user).await
-    }
-
-    async fn note(
-        &self,
-        key: &InstallationKey,
-        revision: Revision,
-        facts: &Facts,
-    ) -> Result<bool, Error> {
-        (**self).note(key, revision, facts).await
-    }
-
-    async fn delete(&self, key: &InstallationKey, delete: &Delete) -> Result<bool, Error> {
-        (**self).delete(key, delete).await
-    }
-
-    async fn list(&self, from: Option<ListCursor>, limit: usize) -> Result<Listing, Error> {
-        (**self).list(from, limit).await
-    }
-}
-
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl<S: StateStore + ?Sized> StateStore for Arc<S> {
-    async fn issue(
-        &self,
-        id: &StateId,
-        payload: &[u8],
-        expires_at: SystemTime,
-    ) -> Result<(), Error> {
-        (**self).issue(id, payload, expires_at).await
-    }
-
-    async fn consume(&self, id: &StateId, now: SystemTime) -> Result<Option<StatePayload>, Error> {
-        (**self).consume(id, now).await
-    }
-}
+forward!(StateStore {
+    fn issue(id: &StateId, payload: &[u8], expires_at: SystemTime) -> ();
+    fn consume(id: &StateId, now: SystemTime) -> Option<StatePayload>;
+});
 
 /// Why a store could not do it.
 #[derive(Debug, Error)]

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 /// Makes a newtype over one of Slack's ids: checked on construction, free to print.
 macro_rules! slack_id {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $prefixes:expr) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $prefixes:literal) => {
         $(#[$doc])*
         #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -23,14 +23,21 @@ macro_rules! slack_id {
             ///
             /// # Errors
             ///
-            /// [`IdError`] unless `id` is one of the type's prefix letters followed by 1 to
-            /// [`MAX_ID_LEN`]` - 1` capital letters or digits. Slack documents no length; real
-            /// ids have 9 to 11 characters.
+            /// [`IdError`] unless `id` is one of the type's prefix letters followed by 1 to 63
+            /// capital letters or digits. Slack documents no length; real ids have 9 to 11
+            /// characters.
             pub fn new(id: impl Into<String>) -> Result<Self, IdError> {
                 let id = id.into();
-                match is_id(&id, $prefixes) {
-                    true => Ok(Self(id.into_boxed_str())),
-                    false => Err(IdError { what: $what, prefixes: $prefixes }),
+                if is_id(&id, $prefixes) {
+                    Ok(Self(id.into_boxed_str()))
+                } else {
+                    Err(IdError {
+                        what: concat!("a Slack ", $what, " id"),
+                        expected: concat!(
+                            "one of the letters \"", $prefixes,
+                            "\" and then 1 to 63 capital letters or digits"
+                        ),
+                    })
                 }
             }
 
@@ -110,7 +117,7 @@ slack_id!(
 /// The longest id that is accepted, in bytes.
 ///
 /// Several times what Slack uses, and small enough that an id always fits a database key.
-pub const MAX_ID_LEN: usize = 64;
+pub(crate) const MAX_ID_LEN: usize = 64;
 
 fn is_id(id: &str, prefixes: &str) -> bool {
     let mut bytes = id.bytes();
@@ -121,15 +128,13 @@ fn is_id(id: &str, prefixes: &str) -> bool {
         && bytes.all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
 }
 
-/// A text that is not an id of the wanted kind. The text itself is not repeated.
+/// A text that is not an id of this kind. The text itself is not repeated: it may be a secret that
+/// was pasted into the wrong place.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error(
-    "not a Slack {what} id: expected one of the letters \"{prefixes}\" and then 1 to {} capital letters or digits",
-    MAX_ID_LEN - 1
-)]
+#[error("not {what}: expected {expected}")]
 pub struct IdError {
     what: &'static str,
-    prefixes: &'static str,
+    expected: &'static str,
 }
 
 /// A Slack app's client id, digits and dots. It names the app in storage, so that several apps
@@ -142,13 +147,18 @@ impl ClientId {
     ///
     /// # Errors
     ///
-    /// [`ClientIdError`] unless it is 1 to [`MAX_ID_LEN`] ASCII letters, digits, `.`, `-` or `_`.
-    pub fn new(id: impl Into<String>) -> Result<Self, ClientIdError> {
+    /// [`IdError`] unless it is 1 to 64 ASCII letters, digits, `.`, `-` or `_`.
+    pub fn new(id: impl Into<String>) -> Result<Self, IdError> {
         let id = id.into();
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-        match (1..=MAX_ID_LEN).contains(&id.len()) && id.bytes().all(allowed) {
-            true => Ok(Self(id.into_boxed_str())),
-            false => Err(ClientIdError),
+        if (1..=MAX_ID_LEN).contains(&id.len()) && id.bytes().all(allowed) {
+            Ok(Self(id.into_boxed_str()))
+        } else {
+            Err(IdError {
+                what: "a Slack client id",
+                expected: "two numbers joined by a dot, such as 100000000001.200000000002, from \
+                           the app's page Basic Information",
+            })
         }
     }
 
@@ -170,14 +180,6 @@ impl fmt::Display for ClientId {
         f.write_str(&self.0)
     }
 }
-
-/// A text that is not a client id. The text itself is not repeated: it may be the secret, pasted
-/// into the wrong place.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error(
-    "not a Slack client id: copy it from the app's Basic Information page; it looks like 100000000001.200000000002"
-)]
-pub struct ClientIdError;
 
 /// Which installation: `(enterprise_id, team_id)`, at least one of them.
 ///
@@ -212,12 +214,12 @@ impl InstallationKey {
     ///
     /// # Errors
     ///
-    /// [`NoTenant`] when both are absent: such a key would match everybody.
-    pub fn new(enterprise: Option<EnterpriseId>, team: Option<TeamId>) -> Result<Self, NoTenant> {
-        match enterprise.is_none() && team.is_none() {
-            true => Err(NoTenant),
-            false => Ok(Self { enterprise, team }),
+    /// [`IdError`] when both are absent: such a key would match everybody.
+    pub fn new(enterprise: Option<EnterpriseId>, team: Option<TeamId>) -> Result<Self, IdError> {
+        if enterprise.is_none() && team.is_none() {
+            return Err(NO_TENANT);
         }
+        Ok(Self { enterprise, team })
     }
 
     /// The org-wide installation of this organisation.
@@ -304,21 +306,25 @@ impl From<EnterpriseId> for InstallationKey {
 }
 
 impl FromStr for InstallationKey {
-    type Err = InstallationKeyError;
+    type Err = IdError;
 
-    fn from_str(id: &str) -> Result<Self, InstallationKeyError> {
+    fn from_str(id: &str) -> Result<Self, IdError> {
         match (TeamId::new(id), EnterpriseId::new(id)) {
             (Ok(team), _) => Ok(Self::workspace(team)),
             (_, Ok(enterprise)) => Ok(Self::org(enterprise)),
-            _ => Err(InstallationKeyError),
+            _ => Err(IdError {
+                what: "a tenant's id",
+                expected: "`T` (a workspace) or `E` (an organisation) and then capital letters or \
+                           digits",
+            }),
         }
     }
 }
 
 impl TryFrom<String> for InstallationKey {
-    type Error = InstallationKeyError;
+    type Error = IdError;
 
-    fn try_from(id: String) -> Result<Self, InstallationKeyError> {
+    fn try_from(id: String) -> Result<Self, IdError> {
         id.parse()
     }
 }
@@ -335,18 +341,11 @@ impl From<TeamId> for InstallationKey {
     }
 }
 
-/// A text that is no tenant's id. The text itself is not repeated.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error(
-    "not a tenant's id: expected a workspace's (`T` and then capital letters or digits) or an \
-     organisation's (`E…`)"
-)]
-pub struct InstallationKeyError;
-
-/// Neither an enterprise id nor a team id.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error("neither an enterprise id nor a team id: nothing names a tenant")]
-pub struct NoTenant;
+/// The error where neither an enterprise id nor a team id names a tenant.
+pub(crate) const NO_TENANT: IdError = IdError {
+    what: "a tenant",
+    expected: "an enterprise id or a team id",
+};
 
 /// Whom a request concerns, as Slack said in a verified request.
 ///
@@ -364,21 +363,21 @@ impl Tenant {
     ///
     /// # Errors
     ///
-    /// [`NoTenant`] when the request names none: no ids at all, or the org-wide flag without an
+    /// [`IdError`] when the request names none: no ids at all, or the org-wide flag without an
     /// enterprise id and without a team id.
     pub(crate) fn new(
         enterprise: Option<EnterpriseId>,
         team: Option<TeamId>,
         is_enterprise_install: bool,
-    ) -> Result<Self, NoTenant> {
-        match enterprise.is_none() && team.is_none() {
-            true => Err(NoTenant),
-            false => Ok(Self {
-                enterprise,
-                team,
-                is_enterprise_install,
-            }),
+    ) -> Result<Self, IdError> {
+        if enterprise.is_none() && team.is_none() {
+            return Err(NO_TENANT);
         }
+        Ok(Self {
+            enterprise,
+            team,
+            is_enterprise_install,
+        })
     }
 
     /// The enterprise id, if the request named one.
@@ -415,9 +414,10 @@ impl Tenant {
             enterprise: self.enterprise.clone(),
             team: Some(team),
         });
-        let (named, fallback) = match self.is_enterprise_install && org.is_some() {
-            true => (org, workspace.map(|key| (ResolvedVia::OrgToWorkspace, key))),
-            false => (workspace, org.map(|key| (ResolvedVia::WorkspaceToOrg, key))),
+        let (named, fallback) = if self.is_enterprise_install && org.is_some() {
+            (org, workspace.map(|key| (ResolvedVia::OrgToWorkspace, key)))
+        } else {
+            (workspace, org.map(|key| (ResolvedVia::WorkspaceToOrg, key)))
         };
         let named = named.map(|key| (ResolvedVia::Named, key));
         named.into_iter().chain(fallback).collect()
@@ -488,7 +488,7 @@ mod tests {
             let key = key.expect("it names a tenant");
             assert_eq!((key.id(), key.is_org()), (id, is_org));
         }
-        assert_eq!(InstallationKey::new(None, None), Err(NoTenant));
+        assert_eq!(InstallationKey::new(None, None), Err(NO_TENANT));
         assert!(Tenant::new(None, None, true).is_err());
         assert!(Tenant::new(None, team(), true).is_ok());
         assert!(Tenant::new(enterprise(), None, false).is_ok());

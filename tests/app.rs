@@ -152,7 +152,7 @@ async fn socket_mode_gets_the_tokens_and_the_responses_of_the_layer() {
     let authorized = &admitted.authorization.authorized;
     assert_eq!(authorized.installation_key(), key(ALPHA));
     let stored = app.store.fetch(&key(ALPHA), None).await.expect("opens");
-    let stored = stored.expect("installed").bot.expect("a bot");
+    let stored = stored.expect("installed").installation.bot.expect("a bot");
     let token = authorized.bot_token().expect("a bot's token");
     assert_eq!(token.expose(), stored.grant.access_token.expose());
     admitted.done().await;

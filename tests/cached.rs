@@ -10,8 +10,8 @@ use slack_installs::backend::{
 };
 use slack_installs::store::{Facts, LifecycleStore, RotationStore};
 use slack_installs::{
-    CacheOptions, Delete, EncryptedStore, Hold, Installation, InstallationStore, LocalKeyProvider,
-    UserId,
+    CacheOptions, Delete, EncryptedStore, Hold, InstallationStore, LocalKeyProvider,
+    StoredInstallation, UserId,
 };
 use support::installs::{With, in_workspace, noon, user_id, workspace_key};
 use support::meddling::{Fate, Meddling};
@@ -161,7 +161,7 @@ impl Two {
 
 async fn token(store: &impl InstallationStore, team: &str) -> Option<String> {
     let fetched = store.fetch(&workspace_key(team), None).await;
-    let bot = fetched.expect("the database answers")?.bot;
+    let bot = fetched.expect("the database answers")?.installation.bot;
     bot.map(|bot| bot.grant.access_token.expose().to_owned())
 }
 
@@ -169,7 +169,7 @@ async fn with_user(
     store: &impl InstallationStore,
     team: &str,
     user: &UserId,
-) -> Option<Installation> {
+) -> Option<StoredInstallation> {
     let fetched = store.fetch(&workspace_key(team), Some(user)).await;
     fetched.expect("the database answers")
 }
@@ -336,7 +336,7 @@ async fn a_conflict_empties_the_cache_of_that_tenant() {
     two.install_elsewhere("T1", "xoxb-old").await;
     let key = workspace_key("T1");
     let fetched = two.here.fetch(&key, None).await.expect("answers");
-    let revision = fetched.and_then(|it| it.revision).expect("a revision");
+    let revision = fetched.expect("it stands").revision;
     assert_eq!(two.token().await, some("xoxb-old"), "kept");
     // A decision reads, then the row moves: its commit conflicts, and it finds nothing to do.
     two.watched().read.hold_next();

@@ -285,7 +285,12 @@ async fn no_secret_of_a_whole_run_can_be_seen_anywhere() {
             .await
             .expect("committed");
     }
-    let token = &installation.bot.expect("a bot").grant.access_token;
+    let token = &installation
+        .installation
+        .bot
+        .expect("a bot")
+        .grant
+        .access_token;
     fake.uninstall(ALPHA);
     seen.error(&slack.auth_test(token).await.expect_err("uninstalled"));
     for event in fake.take_events() {

@@ -94,7 +94,7 @@ async fn todays_code_reads_what_earlier_versions_wrote() {
 }
 
 /// Today's code writes the same metadata. What it seals is compared where it can be seen, in
-/// `src/encrypted/records.rs`.
+/// `src/encrypted/installations/tests.rs`.
 #[tokio::test]
 async fn todays_code_writes_the_same_metadata() {
     let golden = read(DATABASES[DATABASES.len() - 1]);

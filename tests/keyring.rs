@@ -13,7 +13,7 @@ use std::time::Duration;
 use slack_installs::backend::{self, MemoryBackend};
 use slack_installs::store::Error;
 use slack_installs::{
-    EncryptedStore, InstallationStore, KeyError, LocalKeyProvider, OpenError, StateStore,
+    EncryptedStore, InstallationStore, KeyError, KeyringError, LocalKeyProvider, StateStore,
 };
 use tokio::task::JoinSet;
 use tokio::time::advance;
@@ -247,7 +247,7 @@ async fn another_master_key_is_refused_at_opening_with_both_fingerprints_and_cha
         .await
         .expect_err("refused");
     assert!(
-        matches!(error, OpenError::Key(KeyError::UnknownKey { .. })),
+        matches!(error, KeyringError::Key(KeyError::UnknownKey { .. })),
         "{error:?}"
     );
     let shown = error.to_string();
@@ -320,7 +320,7 @@ async fn wrapped_data_keys_that_were_swapped_or_changed_do_not_open() {
         db.overwrite(&primary, row.clone()).await;
         let opened = EncryptedStore::open(Arc::clone(&db.backend), local(), db.app.clone()).await;
         assert!(
-            matches!(opened, Err(OpenError::Key(_) | OpenError::Keyring)),
+            matches!(opened, Err(KeyringError::Key(_) | KeyringError::Unreadable)),
             "{opened:?}"
         );
         assert_eq!(db.row("keyring", "primary").await.1, row);
@@ -354,7 +354,7 @@ async fn a_keyring_that_vanished_is_an_error_and_not_made_anew() {
     // A process that starts makes none either: the old one is to be restored.
     let open = async |app| EncryptedStore::open(Arc::clone(&db.backend), local(), app).await;
     let error = open(db.app.clone()).await.expect_err("rows stand");
-    assert!(matches!(error, OpenError::KeyringLost), "{error:?}");
+    assert!(matches!(error, KeyringError::Lost), "{error:?}");
     assert!(slots(&db).await.is_empty());
     let other = slack_installs::ClientId::new("100000000001.200000000002").expect("an id");
     open(other)
@@ -371,7 +371,7 @@ async fn opening_over_an_unreliable_database_succeeds_or_says_so() {
     backend.set_down(true);
     let error = open().await.expect_err("the database is down");
     assert!(
-        matches!(error, OpenError::Backend(backend::Error::Unavailable(_))),
+        matches!(error, KeyringError::Backend(backend::Error::Unavailable(_))),
         "{error:?}"
     );
     backend.set_down(false);
@@ -379,7 +379,7 @@ async fn opening_over_an_unreliable_database_succeeds_or_says_so() {
     backend.lose_commits(1);
     let error = open().await.expect_err("the key was not written");
     assert!(
-        matches!(error, OpenError::Backend(backend::Error::Unavailable(_))),
+        matches!(error, KeyringError::Backend(backend::Error::Unavailable(_))),
         "{error:?}"
     );
     assert!(slots(&db).await.is_empty());

@@ -12,8 +12,8 @@ use slack_installs::store::{
     ChainKey, Credential, LifecycleStore, ListCursor, RotationStore, StateId,
 };
 use slack_installs::{
-    Clock, CopyError, Departure, EncryptedStore, InstallationKey, InstallationStore,
-    LocalKeyProvider, OpenError, StateStore,
+    Clock, Departure, EncryptedStore, InstallationKey, InstallationStore, KeyringError,
+    LocalKeyProvider, StateStore,
 };
 use support::installs::{With, in_org, in_workspace, noon, rotating, workspace_key};
 use support::providers::master_key;
@@ -278,7 +278,10 @@ async fn a_copy_names_rows_that_cannot_be_parsed_and_overwrites_none() {
         .prune(&target, None, 1000)
         .await
         .expect("pruned");
-    assert_eq!((pruned.odd, pruned.removed), (vec![bot.to_string()], 0));
+    assert_eq!(
+        (pruned.malformed, pruned.removed),
+        (vec![bot.to_string()], 0)
+    );
 
     world.memory.spoil(&bot);
     let copied = world.store.copy_to(&target, None, 1000).await;
@@ -299,10 +302,10 @@ async fn a_copy_names_rows_that_cannot_be_parsed_and_overwrites_none() {
         .expect("committed");
     used.spoil(&key);
     let refused = world.store.copy_to(&used, None, 1000).await;
-    assert!(matches!(refused, Err(CopyError::InUse)), "{refused:?}");
+    assert!(matches!(refused, Err(KeyringError::InUse)), "{refused:?}");
     let provider = LocalKeyProvider::from(master_key());
     let opened = EncryptedStore::open(used, provider, world.db.app.clone()).await;
-    assert!(matches!(opened, Err(OpenError::KeyringLost)), "{opened:?}");
+    assert!(matches!(opened, Err(KeyringError::Lost)), "{opened:?}");
 }
 
 const HOUR: Duration = Duration::from_secs(3600);

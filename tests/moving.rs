@@ -13,8 +13,8 @@ use slack_installs::backend::{
 use slack_installs::rotation::Error;
 use slack_installs::store::Credential;
 use slack_installs::{
-    ClientId, CopyError, Delete, EncryptedStore, InstallationStore as _, LocalKeyProvider,
-    OpenError, TokenRotator,
+    ClientId, Delete, EncryptedStore, InstallationStore as _, KeyringError, LocalKeyProvider,
+    TokenRotator,
 };
 use support::backends::Interrupted;
 use support::checks::Database;
@@ -109,7 +109,7 @@ async fn what_changes_comes_or_goes_during_a_copy_is_caught_up_with() {
     change(&db, &store).await;
     // The primary data key is another by now, and what is sealed with it would not open.
     let early = store.finish_copy(&target).await;
-    assert!(matches!(early, Err(CopyError::NotCopied)), "{early:?}");
+    assert!(matches!(early, Err(KeyringError::NotCopied)), "{early:?}");
 
     let again = copy(&store, &target, 7).await;
     // Two rows each of T7 and T8, and the primary key; T31 and the retired one.
@@ -139,14 +139,20 @@ async fn a_target_in_use_is_left_alone() {
     for target in [own.backend(), &done, &orphaned] {
         let before = rows_of(&db, target).await;
         let refused = store.copy_to(target, None, 100).await;
-        assert!(matches!(refused, Err(CopyError::InUse)), "{refused:?}");
+        assert!(matches!(refused, Err(KeyringError::InUse)), "{refused:?}");
         let refused = store.prune(target, None, 100).await;
-        assert!(matches!(refused, Err(CopyError::NotCopied)), "{refused:?}");
+        assert!(
+            matches!(refused, Err(KeyringError::NotCopied)),
+            "{refused:?}"
+        );
         assert_eq!(rows_of(&db, target).await, before);
     }
     for target in [own.backend(), &orphaned] {
         let refused = store.finish_copy(target).await;
-        assert!(matches!(refused, Err(CopyError::NotCopied)), "{refused:?}");
+        assert!(
+            matches!(refused, Err(KeyringError::NotCopied)),
+            "{refused:?}"
+        );
     }
 }
 
@@ -158,9 +164,12 @@ async fn a_copy_that_another_source_has_begun_is_not_joined() {
     let other = db.store_over(MemoryBackend::default(), provider()).await;
     let before = rows_of(&db, &target).await;
     let refused = other.copy_to(&target, None, 100).await;
-    assert!(matches!(refused, Err(CopyError::InUse)), "{refused:?}");
+    assert!(matches!(refused, Err(KeyringError::InUse)), "{refused:?}");
     let refused = other.prune(&target, None, 100).await;
-    assert!(matches!(refused, Err(CopyError::NotCopied)), "{refused:?}");
+    assert!(
+        matches!(refused, Err(KeyringError::NotCopied)),
+        "{refused:?}"
+    );
     assert_eq!(rows_of(&db, &target).await, before);
 }
 
@@ -175,7 +184,7 @@ async fn a_target_does_not_open_before_the_copy_is_finished() {
     };
     for _ in 0..2 {
         let opened = open().await;
-        assert!(matches!(opened, Err(OpenError::Copying)), "{opened:?}");
+        assert!(matches!(opened, Err(KeyringError::Copying)), "{opened:?}");
         copy(&store, &*target, 100).await;
     }
     assert_eq!(rows_of(&db, &*target).await, db.rows().await);
@@ -300,9 +309,9 @@ async fn a_target_that_answers_nothing_is_away_and_not_asked_for_ever() {
 
 #[tokio::test]
 async fn whatever_else_stops_a_copy_stops_it_the_next_time_too() {
-    use slack_installs::store::Error;
-    let unreadable = || CopyError::Store(Error::Unreadable("on purpose".into()));
-    for error in [CopyError::InUse, CopyError::NotCopied, unreadable()] {
+    use slack_installs::backend::Error;
+    let malformed = || KeyringError::Backend(Error::Malformed("on purpose".into()));
+    for error in [KeyringError::InUse, KeyringError::NotCopied, malformed()] {
         assert!(!error.is_transient(), "{error:?}");
     }
 }
@@ -333,7 +342,10 @@ async fn a_row_that_moved_in_the_target_is_not_pruned_unseen() {
     });
     meddling.next([Fate::Overtaken(then)]);
     let pruned = store.prune(&meddling, None, 100).await;
-    assert!(matches!(pruned, Err(CopyError::Store(_))), "{pruned:?}");
+    assert!(
+        matches!(pruned, Err(KeyringError::Backend(_))),
+        "{pruned:?}"
+    );
     let stands = target.read(&other.partition, &[other.slot]).await;
     assert!(stands.expect("answers")[0].is_some());
 }
@@ -359,7 +371,7 @@ async fn a_move_asks_for_pages_that_fit_into_memory_and_sees_them_all() {
     put(&*crowded, &key.partition, &key.slot, &row).await;
     let crowded = Meddling::paged(crowded, 1);
     let refused = store.copy_to(&crowded, None, 100).await;
-    assert!(matches!(refused, Err(CopyError::InUse)), "{refused:?}");
+    assert!(matches!(refused, Err(KeyringError::InUse)), "{refused:?}");
 }
 
 /// Metadata is readable in the database, so it can be forged.
@@ -389,13 +401,16 @@ async fn a_note_that_only_looks_like_ours_begins_no_copy_and_ends_none() {
         };
         put(&target, &note.partition, &note.slot, &forged).await;
         let refused = store.copy_to(&target, None, 100).await;
-        assert!(matches!(refused, Err(CopyError::InUse)), "{refused:?}");
+        assert!(matches!(refused, Err(KeyringError::InUse)), "{refused:?}");
         // The same with our primary key in the target.
         let primary = keyring("primary");
         put(&target, &primary.partition, &primary.slot, &ours).await;
         for _ in 0..2 {
             let refused = store.finish_copy(&target).await;
-            assert!(matches!(refused, Err(CopyError::NotCopied)), "{refused:?}");
+            assert!(
+                matches!(refused, Err(KeyringError::NotCopied)),
+                "{refused:?}"
+            );
         }
     }
     // The same with the key of another store and no note.
@@ -403,7 +418,10 @@ async fn a_note_that_only_looks_like_ours_begins_no_copy_and_ends_none() {
     let primary = keyring("primary");
     put(&target, &primary.partition, &primary.slot, &theirs).await;
     let refused = store.finish_copy(&target).await;
-    assert!(matches!(refused, Err(CopyError::NotCopied)), "{refused:?}");
+    assert!(
+        matches!(refused, Err(KeyringError::NotCopied)),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]
@@ -421,7 +439,7 @@ async fn of_two_copies_that_begin_at_once_one_goes_on() {
     // The first read found no note.
     let refused = store.copy_to(&meddling, None, 100).await;
     assert!(
-        matches!(refused, Err(CopyError::InUse)),
+        matches!(refused, Err(KeyringError::InUse)),
         "rows of the other have come: {refused:?}"
     );
 }
@@ -443,7 +461,7 @@ async fn a_note_that_another_source_has_just_written_is_not_written_over() {
     let rows = rows_of(&db, &*inner).await;
     assert_eq!(rows.len(), 1, "the other's data key");
     let refused = store.copy_to(&target, None, 100).await;
-    assert!(matches!(refused, Err(CopyError::InUse)), "{refused:?}");
+    assert!(matches!(refused, Err(KeyringError::InUse)), "{refused:?}");
 }
 
 #[tokio::test]

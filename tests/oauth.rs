@@ -60,6 +60,7 @@ async fn a_bot_is_installed_and_its_token_stored() {
     let page = app.install(ADA).await;
     assert!(installed(&page), "{}", page.body());
     let installation = app.fetch(ALPHA, Some(ADA)).await.expect("stored");
+    let installation = installation.installation;
     let bot = installation.bot.expect("a bot");
     let token = app.fake.bot_token(ALPHA).expect("Slack issued one");
     assert_eq!(bot.grant.access_token.expose(), token.expose());
@@ -87,8 +88,11 @@ async fn bot_user_and_webhook_are_stored_together() {
     assert!(installed(&app.install_with(options, ADA).await));
     let installation = app.fetch(ALPHA, Some(ADA)).await.expect("stored");
     assert!(installation.bot.is_some());
-    assert_eq!(installation.user.expect("a user").id.as_str(), ADA);
     assert_eq!(installation.incoming_webhooks.len(), 1);
+    assert_eq!(
+        installation.installation.user.expect("a user").id.as_str(),
+        ADA
+    );
 }
 
 #[tokio::test]
@@ -496,6 +500,7 @@ async fn an_installation_is_stored_before_auth_test_is_asked() {
         .fetch(ALPHA, None)
         .await
         .expect("stored")
+        .installation
         .bot
         .expect("a bot");
     assert!(bot.id.is_none());
@@ -649,6 +654,7 @@ async fn a_refused_reinstall_leaves_the_earlier_installation_alive() {
         .fetch(ALPHA, None)
         .await
         .expect("still stored")
+        .installation
         .bot
         .expect("a bot");
     assert!(

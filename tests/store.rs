@@ -72,7 +72,7 @@ mod shared {
         let held = store.fetch(&key, None).await.expect("answers");
         let held = held.expect("it stands");
         assert!(held.is_on_hold());
-        let revision = held.revision.expect("a revision");
+        let revision = held.revision;
         let org = enterprise("E1");
         let moved = store.set_enterprise(&key, revision, Some(&org)).await;
         assert!(moved.expect("answers"));
@@ -94,7 +94,7 @@ mod shared {
         assert!(!store.has_access(&org, &team("T1")).await.expect("answers"));
 
         let departure = Departure::new(key.clone(), "x", noon());
-        let revision = moved.revision.expect("a revision");
+        let revision = moved.revision;
         let noted = store.purge(&departure, revision, Some(noon())).await;
         assert!(noted.expect("purged").is_some());
         assert!(store.glance(&key).await.expect("answers").is_none());

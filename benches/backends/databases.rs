@@ -60,7 +60,7 @@ struct Whole<B>(EncryptedStore<B>);
 impl<B: Backend> Side for Whole<B> {
     async fn get(&self, tenant: usize) -> usize {
         let fetched = self.0.fetch(&fill::key(tenant), None).await.unwrap();
-        let bot = fetched.unwrap().bot.unwrap();
+        let bot = fetched.unwrap().installation.bot.unwrap();
         bot.grant.access_token.expose().len()
     }
 }

@@ -37,7 +37,7 @@ pub(crate) async fn everything(
         .fetch(&alpha, None)
         .await?
         .ok_or("no installation is stored")?;
-    let bot = installation.bot.ok_or("no bot is stored")?;
+    let bot = installation.installation.bot.ok_or("no bot is stored")?;
     let stored = rows(database).await?;
     let all = format!("{stored:?}");
     check(

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::backend::ConnectError;
 use crate::causes::with_causes;
-use crate::encrypted::OpenError;
+use crate::encrypted::KeyringError;
 use crate::oauth::ConfigError;
 
 /// The reason why an app cannot start: the thing, the cause and the remedy.
@@ -25,7 +25,7 @@ pub enum AppError {
         remedy: &'static str,
     },
     /// The store's keys cannot be used.
-    Open(OpenError),
+    Open(KeyringError),
     /// A value is not what it must be.
     Value {
         /// The variable, or the builder's method.
@@ -82,8 +82,8 @@ impl From<ConnectError> for AppError {
     }
 }
 
-impl From<OpenError> for AppError {
-    fn from(source: OpenError) -> Self {
+impl From<KeyringError> for AppError {
+    fn from(source: KeyringError) -> Self {
         Self::Open(source)
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::Authorizer;
 use crate::causes::with_causes;
-use crate::installation::{Enterprise, Home, Installation};
+use crate::installation::{Enterprise, Home, StoredInstallation};
 use crate::request::{Kind, VerifiedRequest};
 use crate::tenant::{TeamId, Tenant};
 
@@ -16,12 +16,11 @@ impl Authorizer {
         &self,
         request: &VerifiedRequest,
         tenant: &Tenant,
-        installation: &mut Installation,
+        installation: &mut StoredInstallation,
     ) {
         let key = installation.key();
-        let (Home::Workspace { enterprise, team }, Some(revision)) =
-            (&mut installation.home, installation.revision)
-        else {
+        let revision = installation.revision;
+        let Home::Workspace { enterprise, team } = &mut installation.installation.home else {
             return;
         };
         let stored = enterprise.as_ref().map(|enterprise| &enterprise.id);

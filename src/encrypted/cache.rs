@@ -34,7 +34,7 @@ impl Default for CacheOptions {
 /// The responses of a database that are kept, sealed as they are.
 pub(super) struct Cache {
     options: CacheOptions,
-    kept: Mutex<Kept>,
+    responses: Mutex<Responses>,
     /// How many commits began or ended, by hash of the partition. A read during which that
     /// changed may have seen the time before the commit, and is not kept.
     commits: [AtomicU64; COUNTERS],
@@ -50,13 +50,13 @@ struct Response {
 }
 
 #[derive(Default)]
-struct Kept {
+struct Responses {
     of: HashMap<Partition, Vec<Response>>,
     /// The oldest first, which is also the first to be outdated. Some may be deleted already.
     order: VecDeque<(Instant, Partition)>,
 }
 
-impl Kept {
+impl Responses {
     fn push(&mut self, partition: &Partition, response: Response) {
         self.order.push_back((response.since, partition.clone()));
         let kept = self.of.entry(partition.clone()).or_default();
@@ -97,7 +97,7 @@ impl Cache {
     pub(super) fn new(options: CacheOptions) -> Self {
         Self {
             options,
-            kept: Mutex::default(),
+            responses: Mutex::default(),
             commits: std::array::from_fn(|_| AtomicU64::new(0)),
             hasher: RandomState::new(),
         }
@@ -111,8 +111,8 @@ impl Cache {
     ) -> Result<Vec<Option<Row>>, Begun> {
         let since = Instant::now();
         let is_fresh = |read: &&Response| since.duration_since(read.since) < self.options.max_age;
-        let kept = self.kept();
-        let of = kept.of.get(partition).map_or(&[][..], Vec::as_slice);
+        let responses = self.responses();
+        let of = responses.of.get(partition).map_or(&[][..], Vec::as_slice);
         let mut same = of.iter().filter(|read| *read.slots == *slots);
         match same.find(is_fresh) {
             Some(read) => Ok(read.rows.clone()),
@@ -135,7 +135,7 @@ impl Cache {
         if rows.iter().all(Option::is_none) {
             return;
         }
-        let mut kept = self.kept();
+        let mut responses = self.responses();
         // Under the lock, so that no commit can forget between this look and the insert.
         if self.counter(partition).load(Ordering::SeqCst) != begun.commits {
             return;
@@ -145,8 +145,8 @@ impl Cache {
             slots: slots.into(),
             rows: rows.to_vec(),
         };
-        kept.push(partition, response);
-        kept.shrink(Instant::now(), &self.options);
+        responses.push(partition, response);
+        responses.shrink(Instant::now(), &self.options);
     }
 
     /// Forgets a partition now, and again when the guard is dropped: also if the commit in
@@ -157,13 +157,15 @@ impl Cache {
     }
 
     fn forget_now(&self, partition: &Partition) {
-        let mut kept = self.kept();
+        let mut responses = self.responses();
         self.counter(partition).fetch_add(1, Ordering::SeqCst);
-        kept.of.remove(partition);
+        responses.of.remove(partition);
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn responses(&self) -> MutexGuard<'_, Responses> {
+        self.responses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn counter(&self, partition: &Partition) -> &AtomicU64 {

@@ -1,78 +1,53 @@
 //! Installations as rows: `install` has the facts, `bot` and `user/U…` one chain of tokens each.
 
-use std::sync::LazyLock;
-
 use async_trait::async_trait;
 
-use super::driver::{Place, Record, Step};
-use super::{EncryptedStore, records, slot, succession, tenant, user_slot};
-use crate::backend::{Backend, Row, Slot};
-use crate::installation::{Installation, Revision};
+use super::driver::Step;
+use super::names::{Place, bot, install, user};
+use super::record::{Record, revision};
+use super::{EncryptedStore, grant_facts, install_facts, merge};
+use crate::backend::{Backend, Row};
+use crate::installation::{Installation, Revision, StoredInstallation};
 use crate::store::{Delete, DeleteWhat, Error, Facts, InstallationStore, ListCursor, Listing};
 use crate::tenant::{InstallationKey, UserId};
+
+use grant_facts::GrantFacts;
+use install_facts::InstallFacts;
+
+#[cfg(test)]
+mod tests;
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<B: Backend> InstallationStore for EncryptedStore<B> {
-    async fn store(&self, installation: &Installation) -> Result<Revision, Error> {
-        let partition = tenant(self.driver.app(), &installation.key());
-        let places: Vec<_> = [install(), bot()]
-            .into_iter()
-            .chain(installation.user.as_ref().map(|new| user(&new.id)))
-            .collect();
-        let at = installation.installed_at;
-        let decide = |records: &[Option<Record>], rows: &[Option<Row>]| {
-            let ([standing, standing_bot, standing_user @ ..], [row, ..]) = (records, rows) else {
-                unreachable!("two places were read, or three")
-            };
-            let facts = records::install_draft(installation, standing.as_ref(), row.as_ref())?;
-            let mut steps = vec![Step::Put(install().slot, facts)];
-            if let Some(new) = &installation.bot {
-                let facts = records::bot_facts(new, at, standing_bot.as_ref())?;
-                let standing = standing.as_ref().zip(standing_bot.as_ref());
-                steps.push(succession::step(bot(), standing, facts, &new.grant, at)?);
-            }
-            if let Some(new) = &installation.user {
-                let facts = records::user_facts(new, at);
-                let standing_user = standing_user.first().and_then(Option::as_ref);
-                let standing = standing.as_ref().zip(standing_user);
-                let place = user(&new.id);
-                steps.push(succession::step(place, standing, facts, &new.grant, at)?);
-            }
-            Ok((steps, ()))
-        };
+    async fn store(&self, new: &Installation) -> Result<Revision, Error> {
+        let partition = self.driver.app.tenant(&new.key());
+        let places = places(new.user.as_ref().map(|user| &user.id));
         // Installing anew is how people heal what is broken, so a row that does not open must not
         // stand in the way.
-        let (versions, ()) = self.driver.replace(&partition, &places, decide).await?;
-        let version = versions.first().expect("the facts are always put");
-        Ok(Revision::from_bytes(*version.as_bytes()))
+        let decide = |records: &[Option<Record>], rows: &[Option<Row>]| {
+            Ok((stored_over(new, records, rows)?, ()))
+        };
+        let (revision, ()) = self.driver.replace(&partition, &places, decide).await?;
+        Ok(revision.expect("the facts are always put"))
     }
 
     async fn fetch(
         &self,
         key: &InstallationKey,
         of_user: Option<&UserId>,
-    ) -> Result<Option<Installation>, Error> {
-        let partition = tenant(self.driver.app(), key);
-        let places: Vec<_> = [install(), bot()]
-            .into_iter()
-            .chain(of_user.map(user))
-            .collect();
-        let mut records = self.driver.read(&partition, &places).await?.into_iter();
-        let Some(facts) = records.next().flatten() else {
-            return Ok(None);
-        };
-        let (bot, user) = (records.next().flatten(), records.next().flatten());
-        let mut installation = records::installation(&facts, bot.as_ref(), user.as_ref())?;
+    ) -> Result<Option<StoredInstallation>, Error> {
+        let partition = self.driver.app.tenant(key);
+        let records = self.driver.read(&partition, &places(of_user)).await?;
+        let stored = stored(&records)?;
         // The partition is bound by the seal, so this can only be a bug of ours; a wrong tenant
         // is worth a look all the same.
-        if installation.key() != *key {
+        if stored.as_ref().is_some_and(|stored| stored.key() != *key) {
             return Err(Error::Unreadable(
                 "a row names another tenant than its place".into(),
             ));
         }
-        installation.revision = Some(revision(&facts.row));
-        Ok(Some(installation))
+        Ok(stored)
     }
 
     async fn note(
@@ -81,89 +56,77 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
         wanted: Revision,
         facts: &Facts,
     ) -> Result<bool, Error> {
-        let partition = tenant(self.driver.app(), key);
+        let partition = self.driver.app.tenant(key);
         let decide = |records: &[Option<Record>]| {
-            let [standing, standing_bot] = records else {
+            let [stored, stored_bot] = records else {
                 unreachable!("two places were read")
             };
-            let Some(standing) = standing.as_ref().filter(|it| revision(&it.row) == wanted) else {
+            let Some(stored) = stored.as_ref().filter(|it| it.revision() == wanted) else {
                 return Ok((Vec::new(), false));
             };
-            let mut steps = vec![Step::Check(install().slot)];
-            if let Some(url) = &facts.url {
-                let mut noted = records::install_facts(standing)?;
-                noted.url = Some(url.clone());
-                steps = vec![Step::Put(
-                    install().slot,
-                    records::with_facts(records::INSTALL, &noted, standing),
-                )];
-            }
-            if let (Some(id), Some(standing)) = (&facts.bot_id, standing_bot) {
-                let mut noted = records::grant_facts(standing, records::BOT)?;
+            let Place { slot, kind } = install();
+            let mut steps = vec![match &facts.url {
+                Some(url) => {
+                    let mut noted = InstallFacts::read(stored)?;
+                    noted.url = Some(url.clone());
+                    Step::Put(slot, stored.with_facts(kind, &noted))
+                }
+                None => Step::Check(slot),
+            }];
+            if let (Some(id), Some(stored)) = (&facts.bot_id, stored_bot) {
+                let Place { slot, kind } = bot();
+                let mut noted: GrantFacts = stored.facts(kind)?;
                 noted.bot_id = Some(id.clone());
-                steps.push(Step::Put(
-                    bot().slot,
-                    records::with_facts(records::BOT, &noted, standing),
-                ));
+                steps.push(Step::Put(slot, stored.with_facts(kind, &noted)));
             }
             Ok((steps, true))
         };
-        Ok(self
-            .driver
-            .update(&partition, &[install(), bot()], decide)
-            .await?
-            .1)
+        let places = [install(), bot()];
+        Ok(self.driver.update(&partition, &places, decide).await?.1)
     }
 
     async fn delete(&self, key: &InstallationKey, delete: &Delete) -> Result<bool, Error> {
-        let partition = tenant(self.driver.app(), key);
+        let partition = self.driver.app.tenant(key);
         let part = match &delete.what {
             DeleteWhat::All => install(),
             DeleteWhat::Bot => bot(),
             DeleteWhat::User(id) => user(id),
         };
         let whole = delete.what == DeleteWhat::All;
-        let decide = |standing: Option<&Row>, part_row: Option<&Row>| {
+        let decide = |rows: &[Option<Row>]| {
+            let [install_row, part_row] = rows else {
+                unreachable!("two places were read")
+            };
             if let Some(only) = delete.only {
-                match standing {
+                match install_row {
                     None if part_row.is_none() => return Ok((Vec::new(), false)),
                     Some(row) if revision(row) == only => {}
                     _ => return Err(Error::Conflict),
                 }
             }
+            let slot = part.slot.clone();
             let steps = match (whole, delete.only) {
                 (true, None) => vec![Step::Clear],
-                (true, Some(_)) => vec![Step::Delete(install().slot), Step::Clear],
-                (false, None) => vec![Step::Delete(part.slot.clone())],
-                (false, Some(_)) => {
-                    vec![Step::Check(install().slot), Step::Delete(part.slot.clone())]
-                }
+                (true, Some(_)) => vec![Step::Delete(slot), Step::Clear],
+                (false, None) => vec![Step::Delete(slot)],
+                (false, Some(_)) => vec![Step::Check(install().slot), Step::Delete(slot)],
             };
             Ok((steps, part_row.is_some()))
         };
         let places = [install(), part.clone()];
         let Some(held) = delete.holding.filter(|_| !whole) else {
             // Unopened, so that what does not open can be removed.
-            let decide = |rows: &[Option<Row>]| match rows {
-                [standing, part] => decide(standing.as_ref(), part.as_ref()),
-                _ => unreachable!("two places were read"),
-            };
-            return self
-                .driver
-                .update_unopened(&partition, &places, decide)
-                .await;
+            let driver = &self.driver;
+            return Ok(driver.update_unopened(&partition, &places, decide).await?.1);
         };
         let decide = |records: &[Option<Record>]| {
-            let [standing, of_part] = records else {
-                unreachable!("two places were read")
-            };
-            if let Some(record) = of_part
-                && records::access_mark(record)? != held
+            if let Some(record) = records.last().and_then(Option::as_ref)
+                && grant_facts::access_mark(record)? != held
             {
                 return Err(Error::Conflict);
             }
-            let row = |record: &Option<Record>| record.as_ref().map(|it| it.row.clone());
-            decide(row(standing).as_ref(), row(of_part).as_ref())
+            let row = |record: &Option<Record>| record.as_ref().map(|record| record.row.clone());
+            decide(&records.iter().map(row).collect::<Vec<_>>())
         };
         Ok(self.driver.update(&partition, &places, decide).await?.1)
     }
@@ -173,36 +136,62 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
         let installs = rows.iter().filter(|(key, _)| key.slot == install().slot);
         Ok(Listing {
             installations: installs
-                .filter_map(|(_, row)| records::summary(row.metadata.as_str()))
+                .filter_map(|(_, row)| install_facts::summary(row))
                 .collect(),
             next,
         })
     }
 }
 
-pub(super) fn revision(row: &Row) -> Revision {
-    Revision::from_bytes(*row.version.as_bytes())
+/// The places of an installation with this user's token.
+fn places(of_user: Option<&UserId>) -> Vec<Place> {
+    let both = [install(), bot()].into_iter();
+    both.chain(of_user.map(user)).collect()
 }
 
-pub(super) fn install() -> Place {
-    static SLOT: LazyLock<Slot> = LazyLock::new(|| slot("install"));
-    Place {
-        slot: SLOT.clone(),
-        kind: records::INSTALL,
+/// What stores an installation over the records of its places.
+fn stored_over(
+    new: &Installation,
+    records: &[Option<Record>],
+    rows: &[Option<Row>],
+) -> Result<Vec<Step>, Error> {
+    let ([stored, stored_bot, stored_user @ ..], [row, ..]) = (records, rows) else {
+        unreachable!("two places were read, or three")
+    };
+    let (stored, at) = (stored.as_ref(), new.installed_at);
+    let facts = install_facts::draft(new, stored, row.as_ref())?;
+    let mut steps = vec![Step::Put(install().slot, facts)];
+    if let Some(new) = &new.bot {
+        let facts = GrantFacts::of_bot(new, at, stored_bot.as_ref())?;
+        let stored = stored.zip(stored_bot.as_ref());
+        steps.push(merge::step(bot(), stored, facts, &new.grant, at)?);
     }
+    if let Some(new) = &new.user {
+        let facts = GrantFacts::of_user(new, at);
+        let stored = stored.zip(stored_user.first().and_then(Option::as_ref));
+        steps.push(merge::step(user(&new.id), stored, facts, &new.grant, at)?);
+    }
+    Ok(steps)
 }
 
-pub(super) fn bot() -> Place {
-    static SLOT: LazyLock<Slot> = LazyLock::new(|| slot("bot"));
-    Place {
-        slot: SLOT.clone(),
-        kind: records::BOT,
+/// The installation in the records of its places. Without its facts there is none.
+fn stored(records: &[Option<Record>]) -> Result<Option<StoredInstallation>, Error> {
+    let [Some(install), bot, user @ ..] = records else {
+        return Ok(None);
+    };
+    let facts = InstallFacts::read(install)?;
+    let installation = install_facts::installation(install, &facts)?;
+    let mut stored = StoredInstallation::new(installation, install.revision());
+    stored.hold = facts.hold();
+    if let Some(bot) = bot {
+        let (bot, is_suspect) = grant_facts::bot(bot)?;
+        stored.installation.bot = Some(bot);
+        stored.suspects.bot = is_suspect;
     }
-}
-
-pub(super) fn user(id: &UserId) -> Place {
-    Place {
-        slot: user_slot(id),
-        kind: records::USER,
+    if let [Some(user)] = user {
+        let (user, is_suspect) = grant_facts::user(user)?;
+        stored.installation.user = Some(user);
+        stored.suspects.user = is_suspect;
     }
+    Ok(Some(stored))
 }

@@ -12,18 +12,22 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::{OpenError, of_app, partition, slot};
-use crate::backend::{self, Backend, Change, Expect, Metadata, Partition, Row, Slot, Version};
+use super::KeyringError;
+use super::commit::commit;
+use super::names::{App, slot};
+use super::record;
+use crate::backend::{
+    self, Backend, Change, Expect, Key, Metadata, Partition, Row, Scope, Slot, Version,
+};
 use crate::causes::with_causes;
-use crate::seal::{DataKey, KeyContext, KeyError, KeyId, KeyProvider, Keyring, Looked, Sealed};
+use crate::seal::{DataKey, KeyContext, KeyError, KeyId, KeyProvider, Keyring, Lookup, Sealed};
 use crate::store;
-use crate::tenant::ClientId;
 
 /// Data keys of one app: in memory for a while, in the backend wrapped.
 pub(super) struct Keys<B> {
     backend: Arc<B>,
     provider: Arc<dyn KeyProvider>,
-    app: ClientId,
+    app: App,
     partition: Partition,
     ring: Keyring,
     /// Held while a key is fetched, so that many callers make one call to the provider.
@@ -38,10 +42,10 @@ impl<B: Backend> Keys<B> {
     pub(super) async fn open(
         backend: Arc<B>,
         provider: Arc<dyn KeyProvider>,
-        app: ClientId,
-    ) -> Result<Arc<Self>, OpenError> {
+        app: App,
+    ) -> Result<Arc<Self>, KeyringError> {
         let keys = Arc::new(Self {
-            partition: partition(&app, KEYRING),
+            partition: app.keyring(),
             backend,
             provider,
             app,
@@ -49,33 +53,30 @@ impl<B: Backend> Keys<B> {
             fetching: Mutex::default(),
         });
         let slots = [primary_slot(), copying()];
-        let rows = keys.backend.read(&keys.partition, &slots).await?;
-        match rows.as_slice() {
-            [_, Some(_)] => return Err(OpenError::Copying),
-            [Some(_), None] => {}
-            _ if keys.is_lost().await? => return Err(OpenError::KeyringLost),
-            _ => keys.make_primary().await?,
+        for _ in 0..ATTEMPTS {
+            let rows = keys.backend.read(&keys.partition, &slots).await?;
+            match rows.as_slice() {
+                [_, Some(_)] => return Err(KeyringError::Copying),
+                [Some(_), None] => {
+                    keys.fetch(None).await?;
+                    return Ok(keys);
+                }
+                _ if keys.is_lost().await? => return Err(KeyringError::Lost),
+                _ => keys.make_primary().await?,
+            }
         }
-        keys.fetch(None).await?;
-        Ok(keys)
+        let again = "the first data key was not written".into();
+        Err(backend::Error::Unavailable(again).into())
     }
 
     /// Whether rows of this app stand, and no key that could open them. A new key would hide that,
     /// and stand in the way of the old ones when they are restored.
-    async fn is_lost(&self) -> Result<bool, OpenError> {
-        let scope = of_app(&self.app);
-        let mut from = None;
-        loop {
-            let page = self.backend.scan(&scope, from, PAGE).await?;
-            if !page.rows.is_empty() || !page.odd.is_empty() {
-                // Another process may have begun meanwhile: it makes the key before any row.
-                return Ok(self.read(&primary_slot()).await?.is_none());
-            }
-            from = page.next;
-            if from.is_none() {
-                return Ok(false);
-            }
-        }
+    async fn is_lost(&self) -> Result<bool, KeyringError> {
+        // Another process may have begun meanwhile: it makes the key before any row.
+        Ok(
+            has_rows(&*self.backend, &self.app.named(""), |_| false).await?
+                && self.read(primary_slot()).await?.is_none(),
+        )
     }
 
     /// The key that seals.
@@ -89,20 +90,19 @@ impl<B: Backend> Keys<B> {
     }
 
     /// Puts a new primary in place of the old one, which is kept as retired.
-    pub(super) async fn rotate(&self) -> Result<KeyId, OpenError> {
-        let standing = self
-            .read(&primary_slot())
-            .await?
-            .ok_or(OpenError::Keyring)?;
+    pub(super) async fn rotate(&self) -> Result<KeyId, KeyringError> {
+        let old = self.read(primary_slot()).await?;
+        let old = old.ok_or(KeyringError::Unreadable)?;
+        let expect = Expect::Version(old.version);
+        let retired_slot = retired_slot(key_id(&old)?);
         let retired = Row {
             version: Version::mint(),
-            ..standing.clone()
+            ..old
         };
-        let retired_slot = retired_slot(Described::of(&standing)?.key_id()?);
         let (id, row) = self.new_primary().await?;
         let put = |slot, row, expect| Change::Put { slot, row, expect };
         let changes = [
-            put(primary_slot(), row, Expect::Version(standing.version)),
+            put(primary_slot(), row, expect),
             put(retired_slot, retired, Expect::Absent),
         ];
         self.backend.commit(&self.partition, &changes).await?;
@@ -110,8 +110,11 @@ impl<B: Backend> Keys<B> {
         Ok(id)
     }
 
-    async fn unwrap(&self, id: KeyId, row: &Row) -> Result<DataKey, OpenError> {
-        let wrapped = row.sealed.wrapped_key().map_err(|_| OpenError::Keyring)?;
+    async fn unwrap(&self, id: KeyId, row: &Row) -> Result<DataKey, KeyringError> {
+        let wrapped = row
+            .sealed
+            .wrapped_key()
+            .map_err(|_| KeyringError::Unreadable)?;
         let context = KeyContext {
             app: self.app.as_str(),
             key_id: id,
@@ -121,7 +124,7 @@ impl<B: Backend> Keys<B> {
 
     /// Whether this store's keyring has the very row that stands in another one.
     pub(super) async fn has(&self, other: &Row) -> Result<bool, backend::Error> {
-        let Ok(id) = Described::of(other).and_then(|described| described.key_id()) else {
+        let Ok(id) = key_id(other) else {
             return Ok(false);
         };
         let slots = [primary_slot(), retired_slot(id)];
@@ -132,10 +135,8 @@ impl<B: Backend> Keys<B> {
     }
 
     /// Whether the wrapped key in this row of the keyring opens.
-    pub(super) async fn opens(&self, row: &Row) -> Result<(), OpenError> {
-        self.unwrap(Described::of(row)?.key_id()?, row)
-            .await
-            .map(drop)
+    pub(super) async fn opens(&self, row: &Row) -> Result<(), KeyringError> {
+        self.unwrap(key_id(row)?, row).await.map(drop)
     }
 
     async fn settle(
@@ -143,16 +144,16 @@ impl<B: Backend> Keys<B> {
         wanted: Option<KeyId>,
     ) -> Result<(KeyId, Arc<DataKey>), store::Error> {
         match self.look(wanted) {
-            Looked::Fresh(id, key) => Ok((id, key)),
-            Looked::Ageing(id, key) => {
+            Lookup::Fresh(id, key) => Ok((id, key)),
+            Lookup::Ageing(id, key) => {
                 self.refresh_in_background(wanted, id);
                 Ok((id, key))
             }
-            Looked::Missing => self.fetch_once(wanted).await,
+            Lookup::Missing => self.fetch_once(wanted).await,
         }
     }
 
-    fn look(&self, wanted: Option<KeyId>) -> Looked {
+    fn look(&self, wanted: Option<KeyId>) -> Lookup {
         let now = Instant::now();
         match wanted {
             Some(id) => self.ring.get(id, now),
@@ -166,7 +167,7 @@ impl<B: Backend> Keys<B> {
         wanted: Option<KeyId>,
     ) -> Result<(KeyId, Arc<DataKey>), store::Error> {
         let mut last_failure = self.fetching.lock().await;
-        if let Looked::Fresh(id, key) | Looked::Ageing(id, key) = self.look(wanted) {
+        if let Lookup::Fresh(id, key) | Lookup::Ageing(id, key) = self.look(wanted) {
             return Ok((id, key));
         }
         if last_failure
@@ -192,7 +193,8 @@ impl<B: Backend> Keys<B> {
         let keys = Arc::clone(self);
         drop(tokio::spawn(async move {
             if let Err(error) = keys.fetch(wanted).await {
-                tracing::warn!(error = with_causes(&error), key = %id, "a data key could not be refreshed ahead");
+                let error = with_causes(&error);
+                tracing::warn!(error, key = %id, "a data key could not be refreshed ahead");
             }
         }));
     }
@@ -201,17 +203,18 @@ impl<B: Backend> Keys<B> {
     ///
     /// A keyring that is gone is an error. Only [`open`](Self::open) makes a key, or a lost
     /// keyring would go unnoticed until the last old row failed to open.
-    async fn fetch(&self, wanted: Option<KeyId>) -> Result<(KeyId, Arc<DataKey>), OpenError> {
+    async fn fetch(&self, wanted: Option<KeyId>) -> Result<(KeyId, Arc<DataKey>), KeyringError> {
         let mut slots = vec![primary_slot()];
         slots.extend(wanted.map(retired_slot));
         let rows = self.backend.read(&self.partition, &slots).await?;
         let mut rows = rows.into_iter();
-        let primary = rows.next().flatten().ok_or(OpenError::Keyring)?;
-        let primary_id = Described::of(&primary)?.key_id()?;
+        let primary = rows.next().flatten().ok_or(KeyringError::Unreadable)?;
+        let primary_id = key_id(&primary)?;
         let id = wanted.unwrap_or(primary_id);
-        let row = match id == primary_id {
-            true => primary,
-            false => rows.next().flatten().ok_or(OpenError::Keyring)?,
+        let row = if id == primary_id {
+            primary
+        } else {
+            rows.next().flatten().ok_or(KeyringError::Unreadable)?
         };
         let key = Arc::new(self.unwrap(id, &row).await?);
         self.ring
@@ -220,67 +223,41 @@ impl<B: Backend> Keys<B> {
     }
 
     /// Writes the app's first data key, unless another process just did.
-    async fn make_primary(&self) -> Result<(), OpenError> {
+    async fn make_primary(&self) -> Result<(), KeyringError> {
         let (_, row) = self.new_primary().await?;
         let put = Change::Put {
             slot: primary_slot(),
             row,
             expect: Expect::Absent,
         };
-        match self.backend.commit(&self.partition, &[put]).await {
+        match commit(&*self.backend, &self.partition, &[put]).await {
             // Whoever wrote it, what stands there now is the primary.
-            Ok(()) | Err(backend::Error::Conflict) => Ok(()),
-            Err(error) => match self.read(&primary_slot()).await {
-                Ok(Some(standing)) => self.confirm(standing).await,
-                _ => Err(error.into()),
-            },
-        }
-    }
-
-    /// The database may have said that the row was written, but is not safe yet. Put over itself,
-    /// it is, or there is another answer.
-    async fn confirm(&self, standing: Row) -> Result<(), OpenError> {
-        let put = Change::Put {
-            slot: primary_slot(),
-            expect: Expect::Version(standing.version),
-            row: standing,
-        };
-        match self.backend.commit(&self.partition, &[put]).await {
             Ok(()) | Err(backend::Error::Conflict) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    async fn new_primary(&self) -> Result<(KeyId, Row), OpenError> {
+    async fn new_primary(&self) -> Result<(KeyId, Row), KeyringError> {
         let id = KeyId::generate();
         let context = KeyContext {
             app: self.app.as_str(),
             key_id: id,
         };
         let wrapped = self.provider.wrap(&DataKey::generate(), &context).await?;
-        let metadata = Described {
-            v: 1,
-            kind: KIND.into(),
+        let facts = KeyFacts {
             key: id.to_string(),
-        }
-        .to_metadata();
-        let sealed = Sealed::from_wrapped_key(&wrapped);
-        Ok((
-            id,
-            Row {
-                version: Version::mint(),
-                metadata,
-                sealed,
-                due: None,
-            },
-        ))
+        };
+        let row = Row {
+            version: Version::mint(),
+            metadata: Metadata::new(record::metadata(DATA_KEY, &facts)),
+            sealed: Sealed::from_wrapped_key(&wrapped),
+            due: None,
+        };
+        Ok((id, row))
     }
 
-    async fn read(&self, slot: &Slot) -> Result<Option<Row>, OpenError> {
-        let rows = self
-            .backend
-            .read(&self.partition, std::slice::from_ref(slot))
-            .await?;
+    async fn read(&self, slot: Slot) -> Result<Option<Row>, KeyringError> {
+        let rows = self.backend.read(&self.partition, &[slot]).await?;
         Ok(rows.into_iter().next().flatten())
     }
 }
@@ -296,28 +273,32 @@ impl<B> fmt::Debug for Keys<B> {
 
 /// What a keyring row's metadata says.
 #[derive(Deserialize, Serialize)]
-struct Described {
-    v: u32,
-    kind: String,
+struct KeyFacts {
     key: String,
 }
 
-impl Described {
-    fn of(row: &Row) -> Result<Self, OpenError> {
-        let described: Self =
-            serde_json::from_str(row.metadata.as_str()).map_err(|_| OpenError::Keyring)?;
-        match described.v == 1 && described.kind == KIND {
-            true => Ok(described),
-            false => Err(OpenError::Keyring),
+fn key_id(row: &Row) -> Result<KeyId, KeyringError> {
+    let facts = record::facts(row.metadata.as_str(), DATA_KEY);
+    let id = facts.and_then(|KeyFacts { key }| KeyId::parse(&key));
+    id.ok_or(KeyringError::Unreadable)
+}
+
+/// Returns whether a backend has any row of this scope besides those, malformed ones included.
+pub(super) async fn has_rows<B: Backend + ?Sized>(
+    backend: &B,
+    scope: &Scope,
+    besides: impl Fn(&Key) -> bool + Send + Sync,
+) -> Result<bool, backend::Error> {
+    let mut from = None;
+    loop {
+        let page = backend.scan(scope, from, PAGE).await?;
+        if !page.odd.is_empty() || !page.rows.iter().all(|(key, _)| besides(key)) {
+            return Ok(true);
         }
-    }
-
-    fn key_id(&self) -> Result<KeyId, OpenError> {
-        KeyId::parse(&self.key).ok_or(OpenError::Keyring)
-    }
-
-    fn to_metadata(&self) -> Metadata {
-        Metadata::new(serde_json::to_string(self).expect("plain fields always serialise"))
+        from = page.next;
+        if from.is_none() {
+            return Ok(false);
+        }
     }
 }
 
@@ -336,18 +317,19 @@ fn retired_slot(id: KeyId) -> Slot {
 
 impl From<KeyError> for store::Error {
     fn from(error: KeyError) -> Self {
-        OpenError::Key(error).into()
+        KeyringError::Key(error).into()
     }
 }
 
-/// The partition of an app's data keys.
-pub(super) const KEYRING: &str = "keyring";
+/// The kind of these rows.
+const DATA_KEY: &str = "data_key";
 
-const KIND: &str = "data_key";
+/// Rows looked at in one step: a backend may have to skip those of other apps.
+const PAGE: usize = 1000;
+
+/// How often a store is begun to be opened, when its first data key is not there yet.
+const ATTEMPTS: usize = 3;
 
 /// For how long after a failed call to the key provider nobody calls it again: long enough for
 /// everybody who waited for that call, short enough to notice that it is back.
 const FAILURE_IS_FRESH: Duration = Duration::from_secs(1);
-
-/// Rows looked at in one step, when a store is opened for the first time.
-const PAGE: usize = 1000;

@@ -6,14 +6,18 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
-use super::driver::{Draft, Place, Record, Step};
-use super::installations::{install, revision};
-use super::lifecycle_facts::{ACCESS, AccessFacts, DEPARTURE, DepartureFacts, draft};
-use super::{EncryptedStore, records, slot, tenant, tenant_of};
-use crate::backend::{Backend, Due, Key, Lane, Row, Scope, Version};
+use super::EncryptedStore;
+use super::driver::Step;
+use super::install_facts::{self, InstallFacts};
+use super::lifecycle_facts::{AccessFacts, DepartureFacts};
+use super::names::{self, ACCESS, DEPARTURE, INSTALL, departure, install, tenant_of};
+use super::record::{Draft, Record, revision, unknown};
+use crate::backend::{Backend, Key, Lane, Row, Scope};
 use crate::causes::with_causes;
 use crate::installation::{Hold, Revision};
-use crate::store::{Access, Departure, Error, LifecycleStore, PendingDeparture, Summary};
+use crate::store::{
+    Access, Credential, Departure, Error, LifecycleStore, PendingDeparture, Summary,
+};
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 
 #[async_trait]
@@ -23,12 +27,10 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
         &self,
         key: &InstallationKey,
     ) -> Result<Option<(Revision, Option<Summary>)>, Error> {
-        let partition = tenant(self.driver.app(), key);
+        let partition = self.driver.app.tenant(key);
         let rows = self.driver.read_rows(&partition, &[install()]).await?;
-        Ok(rows
-            .first()
-            .and_then(Option::as_ref)
-            .map(|row| (revision(row), records::summary(row.metadata.as_str()))))
+        let row = rows.first().and_then(Option::as_ref);
+        Ok(row.map(|row| (revision(row), install_facts::summary(row))))
     }
 
     async fn purge(
@@ -37,16 +39,16 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
         only: Revision,
         tell_at: Option<SystemTime>,
     ) -> Result<Option<PendingDeparture>, Error> {
-        let partition = tenant(self.driver.app(), &leaving.key);
+        let partition = self.driver.app.tenant(&leaving.key);
         let decide = |rows: &[Option<Row>]| {
-            let standing = rows.first().and_then(Option::as_ref);
-            if standing.map(revision) != Some(only) {
+            let stored = rows.first().and_then(Option::as_ref);
+            if stored.map(revision) != Some(only) {
                 return Err(Error::Conflict);
             }
             let mut steps = vec![Step::Delete(install().slot), Step::Clear];
-            if let Some(tell_at) = tell_at {
-                let facts = DepartureFacts::of(leaving);
-                let note = draft(DEPARTURE, &facts, Some(to_tell(tell_at)));
+            if let Some(at) = tell_at {
+                let note = Draft::new(DEPARTURE, &DepartureFacts::of(leaving));
+                let note = note.due(Lane::Departure, at);
                 steps.push(Step::Put(departure().slot, note));
             }
             Ok((steps, ()))
@@ -63,7 +65,7 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
     }
 
     async fn departure(&self, key: &InstallationKey) -> Result<Option<PendingDeparture>, Error> {
-        let partition = tenant(self.driver.app(), key);
+        let partition = self.driver.app.tenant(key);
         let records = self.driver.read_current(&partition, &[departure()]).await?;
         let record = records.first().and_then(Option::as_ref);
         record.map(|record| pending(key, record)).transpose()
@@ -104,39 +106,31 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
         note: &PendingDeparture,
         until: SystemTime,
     ) -> Result<Option<PendingDeparture>, Error> {
-        let versions = self
-            .change_note(note, |record| {
-                let mut facts = DepartureFacts::read(record)?;
-                facts.attempts = note.attempts.saturating_add(1);
-                let put = draft(DEPARTURE, &facts, Some(to_tell(until)));
-                Ok(Step::Put(departure().slot, put))
-            })
-            .await?;
-        Ok(versions
-            .and_then(|versions| versions.first().copied())
-            .map(|version| PendingDeparture {
-                attempts: note.attempts.saturating_add(1),
-                revision: Revision::from_bytes(*version.as_bytes()),
-                ..note.clone()
-            }))
+        let attempts = note.attempts.saturating_add(1);
+        let step = |record: &Record| {
+            let mut facts: DepartureFacts = record.facts(DEPARTURE)?;
+            facts.attempts = attempts;
+            let put = Draft::new(DEPARTURE, &facts).due(Lane::Departure, until);
+            Ok(Step::Put(departure().slot, put))
+        };
+        let (revision, _) = self.change_note(note, step).await?;
+        Ok(revision.map(|revision| PendingDeparture {
+            attempts,
+            revision,
+            ..note.clone()
+        }))
     }
 
     async fn settle(&self, note: &PendingDeparture) -> Result<bool, Error> {
-        let versions = self
-            .change_note(note, |_| Ok(Step::Delete(departure().slot)))
-            .await?;
-        Ok(versions.is_some())
+        let step = |_: &Record| Ok(Step::Delete(departure().slot));
+        Ok(self.change_note(note, step).await?.1)
     }
 
     async fn hold(&self, key: &InstallationKey, hold: &Hold) -> Result<bool, Error> {
-        self.change_install(key, None, |record| {
-            let mut facts = records::install_facts(record)?;
-            let is_on = facts.hold.as_ref().is_some_and(|standing| standing.is_on);
-            if is_on == hold.is_on {
-                return Ok(None);
+        self.change_install(key, None, |facts| {
+            if facts.is_on_hold() != hold.is_on {
+                facts.set_hold(hold);
             }
-            facts.hold = Some(hold.into());
-            Ok(Some(records::with_facts(records::INSTALL, &facts, record)))
         })
         .await
     }
@@ -151,12 +145,8 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
         if key.is_org() {
             return Ok(false);
         }
-        self.change_install(key, Some(revision), |record| {
-            let facts = records::install_facts(record)?;
-            let moved = facts.clone().within(enterprise);
-            Ok((moved != facts).then(|| records::with_facts(records::INSTALL, &moved, record)))
-        })
-        .await
+        self.change_install(key, Some(revision), |facts| facts.move_to(enterprise))
+            .await
     }
 
     async fn set_access(&self, org: &EnterpriseId, access: &Access) -> Result<bool, Error> {
@@ -168,24 +158,25 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
     }
 
     async fn has_access(&self, org: &EnterpriseId, team: &TeamId) -> Result<bool, Error> {
-        let partition = tenant(self.driver.app(), &InstallationKey::org(org.clone()));
-        let records = self.driver.read(&partition, &[access_to(team)]).await?;
+        let partition = self.driver.app.tenant(&InstallationKey::org(org.clone()));
+        let records = self.driver.read(&partition, &[names::access(team)]).await?;
         match records.first().and_then(Option::as_ref) {
-            Some(record) => Ok(AccessFacts::read(record)?.is_granted),
+            Some(record) => Ok(record.facts::<AccessFacts>(ACCESS)?.is_granted),
             None => Ok(true),
         }
     }
 
     async fn users(&self, key: &InstallationKey) -> Result<Vec<UserId>, Error> {
-        let partition = tenant(self.driver.app(), key);
-        let scope = Scope::Partition(partition);
+        let scope = Scope::Partition(self.driver.app.tenant(key));
         let mut users = Vec::new();
         let mut from = None;
         loop {
             let page = self.driver.scan(&scope, from, SCAN_AT_ONCE).await?;
-            let slots = page.rows.iter().map(|(key, _)| key.slot.as_str());
-            let ids = slots.filter_map(|slot| slot.strip_prefix("user/"));
-            users.extend(ids.filter_map(|id| UserId::new(id).ok()));
+            for (key, _) in page.rows {
+                if let Some(Credential::User(id)) = names::credential_of(&key.slot) {
+                    users.push(id);
+                }
+            }
             from = page.next;
             if from.is_none() {
                 return Ok(users);
@@ -202,9 +193,8 @@ impl<B: Backend> EncryptedStore<B> {
         key: &Key,
         now: SystemTime,
     ) -> Result<Option<PendingDeparture>, Error> {
-        let name = key.partition.name();
-        let tenant = tenant_of(name).filter(|_| key.slot == departure().slot);
-        let tenant = tenant.ok_or_else(|| records::form("a departure's place"))?;
+        let tenant = tenant_of(&key.partition).filter(|_| key.slot == departure().slot);
+        let tenant = tenant.ok_or_else(|| unknown("a departure's place"))?;
         let places = [departure()];
         let records = self.driver.read_current(&key.partition, &places).await?;
         let is_due = |record: &&Record| record.row.due.is_some_and(|due| due.at <= now);
@@ -212,49 +202,43 @@ impl<B: Backend> EncryptedStore<B> {
         note.map(|record| pending(&tenant, record)).transpose()
     }
 
-    /// Changes the facts of an installation that stands. Answers whether it does, with that
+    /// Changes the facts of a stored installation. Answers whether there is one, with that
     /// revision if one is asked for.
     async fn change_install(
         &self,
         key: &InstallationKey,
         only: Option<Revision>,
-        change: impl Fn(&Record) -> Result<Option<Draft>, Error> + Send + Sync,
+        change: impl Fn(&mut InstallFacts) + Send + Sync,
     ) -> Result<bool, Error> {
-        let partition = tenant(self.driver.app(), key);
+        let partition = self.driver.app.tenant(key);
         let decide = |records: &[Option<Record>]| {
-            let standing = records.first().and_then(Option::as_ref);
-            let Some(standing) =
-                standing.filter(|record| only.is_none_or(|only| revision(&record.row) == only))
-            else {
+            let stored = records.first().and_then(Option::as_ref);
+            let is_wanted = |it: &&Record| only.is_none_or(|only| it.revision() == only);
+            let Some(stored) = stored.filter(is_wanted) else {
                 return Ok((Vec::new(), false));
             };
-            let put = change(standing)?.map(|draft| Step::Put(install().slot, draft));
-            Ok((put.into_iter().collect(), true))
+            let old = InstallFacts::read(stored)?;
+            let mut new = old.clone();
+            change(&mut new);
+            let put = || Step::Put(install().slot, stored.with_facts(INSTALL, &new));
+            Ok(((new != old).then(put).into_iter().collect(), true))
         };
-        Ok(self
-            .driver
-            .update(&partition, &[install()], decide)
-            .await?
-            .1)
+        let places = [install()];
+        Ok(self.driver.update(&partition, &places, decide).await?.1)
     }
 
-    /// Changes a note if it still stands. Answers the versions that were written then.
+    /// Changes a note if it is still stored. Answers the revision that was written then, and
+    /// whether it was.
     async fn change_note(
         &self,
         note: &PendingDeparture,
         change: impl Fn(&Record) -> Result<Step, Error> + Send + Sync,
-    ) -> Result<Option<Vec<Version>>, Error> {
-        let partition = tenant(self.driver.app(), &note.departure.key);
-        let decide = |records: &[Option<Record>]| {
-            let standing = records.first().and_then(Option::as_ref);
-            match standing.filter(|record| revision(&record.row) == note.revision) {
-                Some(standing) => Ok((vec![change(standing)?], true)),
-                None => Ok((Vec::new(), false)),
-            }
-        };
-        let places = [departure()];
-        let (versions, stood) = self.driver.update(&partition, &places, decide).await?;
-        Ok(stood.then_some(versions))
+    ) -> Result<(Option<Revision>, bool), Error> {
+        let partition = self.driver.app.tenant(&note.departure.key);
+        let driver = &self.driver;
+        driver
+            .change(&partition, departure(), note.revision, change)
+            .await
     }
 
     async fn set_access_of(
@@ -263,29 +247,30 @@ impl<B: Backend> EncryptedStore<B> {
         access: &Access,
         teams: &[TeamId],
     ) -> Result<bool, Error> {
-        let partition = tenant(self.driver.app(), &InstallationKey::org(org.clone()));
+        let partition = self.driver.app.tenant(&InstallationKey::org(org.clone()));
         let mut teams = teams.to_vec();
         teams.sort_unstable();
         teams.dedup();
         let places: Vec<_> = std::iter::once(install())
-            .chain(teams.iter().map(access_to))
+            .chain(teams.iter().map(names::access))
             .collect();
         let decide = |records: &[Option<Record>]| {
             let Some((Some(_), known)) = records.split_first() else {
                 return Ok((Vec::new(), false));
             };
-            // Nothing may be kept for an organisation that is gone meanwhile.
-            let mut steps = vec![Step::Check(install().slot)];
+            let mut steps = Vec::new();
             for (team, known) in teams.iter().zip(known) {
                 let facts = AccessFacts::of(team, access);
-                let known = known.as_ref().map(AccessFacts::read).transpose()?;
+                let known = known.as_ref().map(|it| it.facts(ACCESS)).transpose()?;
                 if known.is_none_or(|known| facts.outdates(&known)) {
-                    let put = draft(ACCESS, &facts, None);
-                    steps.push(Step::Put(access_to(team).slot, put));
+                    let put = Draft::new(ACCESS, &facts);
+                    steps.push(Step::Put(names::access(team).slot, put));
                 }
             }
-            // With nothing new there is nothing to commit.
-            steps.truncate(if steps.len() == 1 { 0 } else { steps.len() });
+            // Nothing may be kept for an organisation that is gone meanwhile.
+            if !steps.is_empty() {
+                steps.push(Step::Check(install().slot));
+            }
             Ok((steps, true))
         };
         Ok(self.driver.update(&partition, &places, decide).await?.1)
@@ -293,37 +278,13 @@ impl<B: Backend> EncryptedStore<B> {
 }
 
 fn pending(key: &InstallationKey, record: &Record) -> Result<PendingDeparture, Error> {
-    let facts = DepartureFacts::read(record)?;
+    let facts: DepartureFacts = record.facts(DEPARTURE)?;
     let departure = facts.departure()?;
-    match departure.key == *key {
-        true => Ok(PendingDeparture::new(
-            departure,
-            facts.attempts,
-            revision(&record.row),
-        )),
-        false => Err(records::form("a departure's ids")),
+    if departure.key != *key {
+        return Err(unknown("a departure's ids"));
     }
-}
-
-fn to_tell(at: SystemTime) -> Due {
-    Due {
-        lane: Lane::Departure,
-        at,
-    }
-}
-
-fn departure() -> Place {
-    Place {
-        slot: slot("departure"),
-        kind: DEPARTURE,
-    }
-}
-
-fn access_to(team: &TeamId) -> Place {
-    Place {
-        slot: slot(&format!("access/{team}")),
-        kind: ACCESS,
-    }
+    let revision = record.revision();
+    Ok(PendingDeparture::new(departure, facts.attempts, revision))
 }
 
 /// The longest page that every backend has, so that a tenant of some 900 users is one query.

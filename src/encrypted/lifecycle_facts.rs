@@ -1,26 +1,16 @@
 //! The stored forms of departures and of an organisation's workspaces: metadata only, nothing in
 //! them is secret. Only ever added to.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
-use super::driver::{Draft, Record};
-use super::records;
-use crate::backend::Due;
+use super::record::unknown;
 use crate::clock::{from_epoch, to_epoch};
 use crate::store::{Access, Departure, Error};
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId};
 
-pub(super) const ACCESS: &str = "access";
-pub(super) const DEPARTURE: &str = "departure";
-
 /// A tenant that is gone, and that the host is to be told of.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct DepartureFacts {
-    v: u32,
-    kind: Cow<'static, str>,
     enterprise_id: Option<EnterpriseId>,
     team_id: Option<TeamId>,
     reason: String,
@@ -32,8 +22,6 @@ pub(super) struct DepartureFacts {
 impl DepartureFacts {
     pub(super) fn of(departure: &Departure) -> Self {
         Self {
-            v: 1,
-            kind: DEPARTURE.into(),
             enterprise_id: departure.key.enterprise().cloned(),
             team_id: departure.key.team().cloned(),
             reason: departure.reason.clone(),
@@ -42,15 +30,9 @@ impl DepartureFacts {
         }
     }
 
-    pub(super) fn read(record: &Record) -> Result<Self, Error> {
-        let facts: Self = records::facts(record, "a departure's metadata")?;
-        records::known(facts.v, &facts.kind, DEPARTURE)?;
-        Ok(facts)
-    }
-
     pub(super) fn departure(&self) -> Result<Departure, Error> {
         let key = InstallationKey::new(self.enterprise_id.clone(), self.team_id.clone())
-            .map_err(|_| records::form("a departure's ids"))?;
+            .map_err(|_| unknown("a departure's ids"))?;
         Ok(Departure::new(
             key,
             &self.reason,
@@ -62,8 +44,6 @@ impl DepartureFacts {
 /// Whether an org-wide installation may serve one workspace.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct AccessFacts {
-    v: u32,
-    kind: Cow<'static, str>,
     team_id: TeamId,
     pub(super) is_granted: bool,
     /// Microseconds since 1970: Slack's `event_ts` has as many digits.
@@ -73,18 +53,10 @@ pub(super) struct AccessFacts {
 impl AccessFacts {
     pub(super) fn of(team: &TeamId, access: &Access) -> Self {
         Self {
-            v: 1,
-            kind: ACCESS.into(),
             team_id: team.clone(),
             is_granted: access.is_granted,
             at_micros: access.at_micros,
         }
-    }
-
-    pub(super) fn read(record: &Record) -> Result<Self, Error> {
-        let facts: Self = records::facts(record, "a workspace's access")?;
-        records::known(facts.v, &facts.kind, ACCESS)?;
-        Ok(facts)
     }
 
     /// Whether this counts over what was known. Of two in one microsecond, the revocation: it
@@ -95,20 +67,12 @@ impl AccessFacts {
     }
 }
 
-/// A row that has nothing but facts.
-pub(super) fn draft(kind: &'static str, facts: &impl Serialize, due: Option<Due>) -> Draft {
-    Draft {
-        kind,
-        metadata: records::to_text(facts),
-        plaintext: Zeroizing::new(Vec::new()),
-        due,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::from_epoch;
+    use crate::encrypted::names::{ACCESS, DEPARTURE};
+    use crate::encrypted::record::metadata;
 
     #[test]
     fn departures_and_access_are_written_in_the_forms_that_are_stored() {
@@ -117,7 +81,7 @@ mod tests {
         let key = InstallationKey::workspace(team.clone()).within(org);
         let departure = Departure::new(key, "app_uninstalled", from_epoch(1_790_000_000));
         assert_eq!(
-            records::to_text(&DepartureFacts::of(&departure)),
+            metadata(DEPARTURE, &DepartureFacts::of(&departure)),
             "{\"v\":1,\"kind\":\"departure\",\"enterprise_id\":\"E0GRID00001\",\
              \"team_id\":\"T0ALPHA0001\",\"reason\":\"app_uninstalled\",\
              \"purged_at\":1790000000,\"attempts\":0}"
@@ -128,7 +92,7 @@ mod tests {
             at_micros: 1_790_000_000_111_222,
         };
         assert_eq!(
-            records::to_text(&AccessFacts::of(&team, &access)),
+            metadata(ACCESS, &AccessFacts::of(&team, &access)),
             "{\"v\":1,\"kind\":\"access\",\"team_id\":\"T0ALPHA0001\",\
              \"is_granted\":false,\"at_micros\":1790000000111222}"
         );

@@ -4,12 +4,10 @@
 //! not open as a store, so whatever it has of this app came from a copy, and a later pass may
 //! replace and remove it.
 
-use serde::Deserialize;
-use thiserror::Error;
-
-use super::keys::{KEYRING, copying, primary_slot};
-use super::{EncryptedStore, of_app, partition};
-use crate::backend::{Backend, Change, Cursor, Error, Expect, Key, Partition, Row, Slot, Version};
+use super::commit::commit;
+use super::keys::{copying, has_rows, primary_slot};
+use super::{EncryptedStore, KeyringError, record};
+use crate::backend::{Backend, Change, Due, Error, Expect, Key, Row, Version};
 use crate::clock::{from_epoch, to_epoch};
 use crate::store::{self, ListCursor};
 
@@ -40,7 +38,7 @@ pub struct Pruned {
     /// How many are gone from the source, and were removed.
     pub removed: usize,
     /// Rows of the target that cannot be parsed. They were left.
-    pub odd: Vec<String>,
+    pub malformed: Vec<String>,
     /// Where the next page starts; `None` after the last.
     pub next: Option<ListCursor>,
 }
@@ -57,36 +55,6 @@ pub struct VerifyReport {
     pub next: Option<ListCursor>,
 }
 
-/// Why a copy stopped.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum CopyError {
-    /// The target has rows of this app that no copy wrote, or its copy was finished. It is left as
-    /// it is.
-    #[error("the target is in use by this app; it was left as it is")]
-    InUse,
-    /// No copy into this target was begun, or not all data keys are there yet.
-    #[error("the copy into the target is not as far")]
-    NotCopied,
-    /// A database did not answer. The page may be done again.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-}
-
-impl CopyError {
-    /// Whether the same page may succeed later.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Store(error) if error.is_transient())
-    }
-}
-
-impl From<Error> for CopyError {
-    fn from(error: Error) -> Self {
-        Self::Store(error.into())
-    }
-}
-
 impl<B: Backend> EncryptedStore<B> {
     /// Copies a page of this app's rows to another backend: installations, states and data keys,
     /// sealed as they are, to the byte.
@@ -94,7 +62,7 @@ impl<B: Backend> EncryptedStore<B> {
     /// # How to move
     ///
     /// 1. Copy all pages, once or more often, while the app runs. The target does not open as a
-    ///    store meanwhile ([`OpenError::Copying`](super::OpenError::Copying)).
+    ///    store meanwhile ([`OpenError::Copying`](KeyringError::Copying)).
     /// 2. Stop every process of the app, after
     ///    [`TokenRotator::shutdown`](crate::TokenRotator::shutdown): a token that is refreshed
     ///    from here on would stay behind.
@@ -143,8 +111,9 @@ impl<B: Backend> EncryptedStore<B> {
     ///
     /// # Errors
     ///
-    /// [`CopyError::InUse`] if the target is a store of this app already; nothing is written then.
-    /// [`CopyError::Store`] if either backend does not answer; do the page again.
+    /// [`KeyringError::InUse`] if the target is a store of this app already. Nothing is written
+    /// then.
+    /// [`KeyringError::Backend`] if either backend does not answer; do the page again.
     ///
     /// # Cancel safety
     ///
@@ -154,30 +123,28 @@ impl<B: Backend> EncryptedStore<B> {
         target: &T,
         from: Option<ListCursor>,
         limit: usize,
-    ) -> Result<Copied, CopyError> {
+    ) -> Result<Copied, KeyringError> {
         self.begin_copy(target).await?;
-        let (rows, odd, next) = self.page(self.backend(), from, limit).await?;
-        let refused = odd.iter().map(|key| format!("{key}: it cannot be parsed"));
+        let (rows, malformed, next) = self.page(self.backend(), from, limit).await?;
+        let refused = malformed.iter();
+        let refused = refused.map(|key| format!("{key}: it cannot be parsed"));
         let mut page = Copied {
             refused: refused.collect(),
             next,
             ..Copied::default()
         };
         for (key, row) in rows {
-            if let Some(due) = row.due
-                && from_epoch(to_epoch(due.at)) != due.at
-            {
+            let is_storable = |due: Due| from_epoch(to_epoch(due.at)) == due.at;
+            if !row.due.is_none_or(is_storable) {
                 let reason = "its due time is not in whole seconds of 1970 to 9999";
-                page.refused.push(format!("{}: {reason}", key));
+                page.refused.push(format!("{key}: {reason}"));
                 continue;
             }
             match carry(target, &key, row).await {
                 Ok(Carried::Copied) => page.copied += 1,
                 Ok(Carried::Present) => page.present += 1,
                 Ok(Carried::Replaced) => page.replaced += 1,
-                Err(Error::Malformed(reason)) => {
-                    page.refused.push(format!("{}: {reason}", key));
-                }
+                Err(Error::Malformed(reason)) => page.refused.push(format!("{key}: {reason}")),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -189,8 +156,9 @@ impl<B: Backend> EncryptedStore<B> {
     ///
     /// # Errors
     ///
-    /// [`CopyError::NotCopied`] if no copy into the target is under way; nothing is removed then.
-    /// [`CopyError::Store`] if either backend does not answer; do the page again.
+    /// [`KeyringError::NotCopied`] if no copy into the target is in progress. Nothing is deleted
+    /// then.
+    /// [`KeyringError::Backend`] if either backend does not answer; do the page again.
     ///
     /// # Cancel safety
     ///
@@ -200,14 +168,14 @@ impl<B: Backend> EncryptedStore<B> {
         target: &T,
         from: Option<ListCursor>,
         limit: usize,
-    ) -> Result<Pruned, CopyError> {
-        let note = self.in_keyring(target, copying()).await?;
+    ) -> Result<Pruned, KeyringError> {
+        let [note, _] = self.keyring_of(target).await?;
         if !self.is_ours(note.as_ref()).await? {
-            return Err(CopyError::NotCopied);
+            return Err(KeyringError::NotCopied);
         }
-        let (rows, odd, next) = self.page(target, from, limit).await?;
+        let (rows, malformed, next) = self.page(target, from, limit).await?;
         let mut page = Pruned {
-            odd,
+            malformed,
             next,
             ..Pruned::default()
         };
@@ -232,29 +200,28 @@ impl<B: Backend> EncryptedStore<B> {
     ///
     /// # Errors
     ///
-    /// [`CopyError::NotCopied`] if the target has not this store's data keys.
-    /// [`CopyError::Store`] if a backend does not answer; do it again.
+    /// [`KeyringError::NotCopied`] if the target has not this store's data keys.
+    /// [`KeyringError::Backend`] if a backend does not answer; do it again.
     ///
     /// # Cancel safety
     ///
     /// Done or not done.
-    pub async fn finish_copy<T: Backend + ?Sized>(&self, target: &T) -> Result<(), CopyError> {
-        let primary = self.in_keyring(target, primary_slot()).await?;
-        let note = self.in_keyring(target, copying()).await?;
-        let ours = self.in_keyring(self.backend(), primary_slot()).await?;
-        match (self.is_ours(note.as_ref()).await?, primary) {
-            (true, primary) if primary == ours => {}
+    pub async fn finish_copy<T: Backend + ?Sized>(&self, target: &T) -> Result<(), KeyringError> {
+        let [note, primary] = self.keyring_of(target).await?;
+        let [_, ours] = self.keyring_of(self.backend()).await?;
+        if note.is_none() && self.is_ours(primary.as_ref()).await? {
             // It was finished before.
-            (false, primary) if note.is_none() && self.is_ours(primary.as_ref()).await? => {
-                return Ok(());
-            }
-            _ => return Err(CopyError::NotCopied),
+            return Ok(());
+        }
+        if primary != ours || !self.is_ours(note.as_ref()).await? {
+            return Err(KeyringError::NotCopied);
         }
         let delete = Change::Delete {
             slot: copying(),
             only: None,
         };
-        Ok(target.commit(&self.keyring(), &[delete]).await?)
+        let keyring = self.driver.app.keyring();
+        Ok(target.commit(&keyring, &[delete]).await?)
     }
 
     /// Opens a page of this app's rows, data keys included, and says which do not open.
@@ -271,9 +238,9 @@ impl<B: Backend> EncryptedStore<B> {
         from: Option<ListCursor>,
         limit: usize,
     ) -> Result<VerifyReport, store::Error> {
-        let (rows, odd, next) = self.page(self.backend(), from, limit).await?;
+        let (rows, malformed, next) = self.page(self.backend(), from, limit).await?;
         let mut page = VerifyReport {
-            unreadable: odd,
+            unreadable: malformed,
             next,
             ..VerifyReport::default()
         };
@@ -293,92 +260,80 @@ impl<B: Backend> EncryptedStore<B> {
         backend: &T,
         from: Option<ListCursor>,
         limit: usize,
-    ) -> Result<AppPage, store::Error> {
-        let from = from.map(|cursor| Cursor(cursor.0));
-        let scope = of_app(self.driver.app());
+    ) -> Result<AppPage, Error> {
+        let app = &self.driver.app;
         // Backends bound a page by memory as well as by `limit`.
-        let page = backend.scan(&scope, from, limit.min(MAX_PAGE)).await?;
-        let (keyring, note) = (self.keyring(), copying());
-        let mut rows = page.rows;
-        rows.retain(|(key, _)| key.partition != keyring || key.slot != note);
-        Ok((rows, page.odd, page.next.map(|cursor| ListCursor(cursor.0))))
+        let limit = limit.min(MAX_PAGE);
+        let from = from.map(ListCursor::into);
+        let mut page = backend.scan(&app.named(""), from, limit).await?;
+        let (keyring, note) = (app.keyring(), copying());
+        page.rows
+            .retain(|(key, _)| key.partition != keyring || key.slot != note);
+        Ok((page.rows, page.odd, page.next.map(ListCursor::from)))
     }
 
     /// Notes in the target that a copy is under way, if it has nothing of this app.
-    async fn begin_copy<T: Backend + ?Sized>(&self, target: &T) -> Result<(), CopyError> {
-        if let Some(note) = self.in_keyring(target, copying()).await? {
-            return match self.is_ours(Some(&note)).await? {
-                true => Ok(()),
-                false => Err(CopyError::InUse),
-            };
+    async fn begin_copy<T: Backend + ?Sized>(&self, target: &T) -> Result<(), KeyringError> {
+        let app = &self.driver.app;
+        let [note, _] = self.keyring_of(target).await?;
+        if self.is_ours(note.as_ref()).await? {
+            return Ok(());
         }
-        let mut from = None;
-        loop {
-            let (rows, odd, next) = self.page(target, from, MAX_PAGE).await?;
-            if !rows.is_empty() || !odd.is_empty() {
-                return Err(CopyError::InUse);
-            }
-            from = next;
-            if from.is_none() {
-                break;
-            }
+        // Another process may begin the same copy meanwhile.
+        let is_note = |key: &Key| key.slot == copying();
+        if note.is_some() || has_rows(target, &app.named(""), is_note).await? {
+            return Err(KeyringError::InUse);
         }
         // Wrapped as it is, our data key says who copies here.
-        let key = self.in_keyring(self.backend(), primary_slot()).await?;
+        let [_, key] = self.keyring_of(self.backend()).await?;
         let note = Change::Put {
             slot: copying(),
             row: Row {
                 version: Version::mint(),
-                ..key.ok_or(CopyError::NotCopied)?
+                ..key.ok_or(KeyringError::NotCopied)?
             },
             expect: Expect::Absent,
         };
-        match target.commit(&self.keyring(), &[note]).await {
-            Ok(()) => Ok(()),
+        match target.commit(&app.keyring(), &[note]).await {
             Err(Error::Conflict) => {
                 let begun = "another copy has just begun".into();
                 Err(Error::Unavailable(begun).into())
             }
-            Err(error) => Err(error.into()),
+            outcome => Ok(outcome?),
         }
     }
 
-    async fn in_keyring<T: Backend + ?Sized>(
+    /// The note of a copy and the primary data key, as a backend has them.
+    async fn keyring_of<T: Backend + ?Sized>(
         &self,
         backend: &T,
-        slot: Slot,
-    ) -> Result<Option<Row>, CopyError> {
-        let rows = backend.read(&self.keyring(), &[slot]).await?;
-        Ok(rows.into_iter().next().flatten())
+    ) -> Result<[Option<Row>; 2], Error> {
+        let slots = [copying(), primary_slot()];
+        let rows = backend.read(&self.driver.app.keyring(), &slots).await?;
+        Ok(rows.try_into().expect("a read returns a row for each slot"))
     }
 
     /// Whether this is one of this store's data keys.
-    async fn is_ours(&self, key: Option<&Row>) -> Result<bool, CopyError> {
+    async fn is_ours(&self, key: Option<&Row>) -> Result<bool, Error> {
         match key {
-            Some(key) => Ok(self.driver.keys().has(key).await?),
+            Some(key) => self.driver.keys.has(key).await,
             None => Ok(false),
         }
     }
 
-    fn keyring(&self) -> Partition {
-        partition(self.driver.app(), KEYRING)
-    }
-
     /// Opens a row as the kind of record that its metadata says it is.
     async fn open_any(&self, key: &Key, row: &Row) -> Result<(), store::Error> {
-        if key.partition == self.keyring() {
-            return Ok(self.driver.keys().opens(row).await?);
+        if key.partition == self.driver.app.keyring() {
+            return Ok(self.driver.keys.opens(row).await?);
         }
-        let described: Described = serde_json::from_str(row.metadata.as_str())
-            .map_err(|_| store::Error::Unreadable("a row's metadata names no kind".into()))?;
-        let opened = self
-            .driver
-            .plaintext(&key.partition, &key.slot, &described.kind, row);
+        let kind = record::kind_of(row.metadata.as_str());
+        let kind = kind.ok_or_else(|| record::unknown("a row's metadata"))?;
+        let opened = self.driver.open(&key.partition, &key.slot, kind, row);
         opened.await.map(drop)
     }
 }
 
-/// Rows, the keys of odd ones, and where the next page starts.
+/// Rows, the keys of malformed ones, and where the next page starts.
 type AppPage = (Vec<(Key, Row)>, Vec<String>, Option<ListCursor>);
 
 /// What became of a row.
@@ -391,26 +346,24 @@ enum Carried {
 /// Puts a row into the target, whatever an earlier pass has put there.
 async fn carry<T: Backend + ?Sized>(target: &T, key: &Key, row: Row) -> Result<Carried, Error> {
     let slots = std::slice::from_ref(&key.slot);
-    let mut standing: Option<Row> = None;
-    // Once where nothing stands, once over what does, and once for each answer that is lost.
+    let mut stored: Option<Row> = None;
+    // Once where no row is, once over the one that is, and once for each commit that is lost.
     for _ in 0..ATTEMPTS {
-        let expect = match &standing {
-            Some(standing) => Expect::Version(standing.version),
-            None => Expect::Absent,
-        };
         let put = Change::Put {
             slot: key.slot.clone(),
             row: row.clone(),
-            expect,
+            expect: match &stored {
+                Some(stored) => Expect::Version(stored.version),
+                None => Expect::Absent,
+            },
         };
-        match target.commit(&key.partition, &[put]).await {
-            Ok(()) if standing.is_some() => return Ok(Carried::Replaced),
+        match commit(target, &key.partition, &[put]).await {
+            Ok(()) if stored.is_some() => return Ok(Carried::Replaced),
             Ok(()) => return Ok(Carried::Copied),
-            // Something stands there; or the answer was lost, and then this may.
-            Err(Error::Conflict | Error::Unavailable(_)) => {
+            Err(Error::Conflict) => {
                 let read = target.read(&key.partition, slots).await?;
-                standing = read.into_iter().next().flatten();
-                if standing.as_ref() == Some(&row) {
+                stored = read.into_iter().next().flatten();
+                if stored.as_ref() == Some(&row) {
                     return Ok(Carried::Present);
                 }
             }
@@ -418,12 +371,6 @@ async fn carry<T: Backend + ?Sized>(target: &T, key: &Key, row: Row) -> Result<C
         }
     }
     Err(Error::Unavailable("the target did not take a row".into()))
-}
-
-/// What every record's metadata says of it.
-#[derive(Deserialize)]
-struct Described {
-    kind: String,
 }
 
 /// Of a row, before the target is taken to be unavailable.

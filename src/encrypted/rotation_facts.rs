@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::records::form;
+use super::record::unknown;
 use crate::clock::{from_millis, to_millis};
 use crate::store::{Chain, Error, InstallId, Lease, Mark, SUSPECT};
 
@@ -111,7 +111,7 @@ fn hex(number: u128) -> String {
 }
 
 fn number(hex: &str) -> Result<u128, Error> {
-    u128::from_str_radix(hex, 16).map_err(|_| form("a chain's ids"))
+    u128::from_str_radix(hex, 16).map_err(|_| unknown("a chain's ids"))
 }
 
 fn text(mark: Mark) -> String {

@@ -1,25 +1,21 @@
 //! Handled requests as rows: a partition each, put where none stands, and swept like states.
 
-use std::borrow::Cow;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::driver::{Draft, Place, Record, Step};
-use super::installations::revision;
-use super::lifecycle_facts::draft;
-use super::states::hex;
-use super::{EncryptedStore, partition, records, slot};
-use crate::backend::{Backend, Due, Lane, Partition};
+use super::EncryptedStore;
+use super::driver::Step;
+use super::names::{SEEN, seen};
+use super::record::{Draft, Record};
+use crate::backend::{Backend, Lane};
 use crate::installation::Revision;
 use crate::store::{Claim, Error, SeenId, SeenStore};
 
 /// What is known of a request, in the clear.
 #[derive(Deserialize, Serialize)]
 struct SeenFacts {
-    v: u32,
-    kind: Cow<'static, str>,
     is_finished: bool,
 }
 
@@ -28,93 +24,44 @@ struct SeenFacts {
 impl<B: Backend> SeenStore for EncryptedStore<B> {
     async fn claim(&self, id: &SeenId, now: SystemTime, until: SystemTime) -> Result<Claim, Error> {
         let decide = |records: &[Option<Record>]| {
-            let standing = records.first().and_then(Option::as_ref);
-            let standing = standing
-                .filter(|record| record.row.due.is_none_or(|due| now < due.at))
-                .map(is_finished)
-                .transpose()?;
-            Ok(match standing {
+            let is_live = |record: &&Record| record.row.due.is_none_or(|due| now < due.at);
+            let stored = records.iter().flatten().find(is_live);
+            Ok(match stored.map(is_finished).transpose()? {
                 Some(true) => (Vec::new(), Some(Claim::Finished)),
                 Some(false) => (Vec::new(), Some(Claim::InProgress)),
-                None => (vec![Step::Put(seen().slot, of(false, until))], None),
+                None => (vec![put(false, until)], None),
             })
         };
-        let partition = self.seen_partition(id);
-        let (versions, standing) = self.driver.update(&partition, &[seen()], decide).await?;
+        let partition = self.driver.app.seen(id);
+        let (revision, stored) = self.driver.update(&partition, &[seen()], decide).await?;
         self.sweep_now_and_then();
-        Ok(match (standing, versions.first()) {
-            (Some(standing), _) => standing,
-            (None, version) => {
-                let version = version.expect("a claim is a row that was put");
-                Claim::Taken(Revision::from_bytes(*version.as_bytes()))
-            }
-        })
+        Ok(
+            stored
+                .unwrap_or_else(|| Claim::Taken(revision.expect("a claim is a row that was put"))),
+        )
     }
 
     async fn finish(&self, id: &SeenId, claim: Revision, until: SystemTime) -> Result<bool, Error> {
-        self.end_claim(id, claim, || Step::Put(seen().slot, of(true, until)))
-            .await
+        let partition = self.driver.app.seen(id);
+        let step = |_: &Record| Ok(put(true, until));
+        Ok(self.driver.change(&partition, seen(), claim, step).await?.1)
     }
 
     async fn release(&self, id: &SeenId, claim: Revision) -> Result<bool, Error> {
-        self.end_claim(id, claim, || Step::Delete(seen().slot))
-            .await
-    }
-}
-
-impl<B: Backend> EncryptedStore<B> {
-    fn seen_partition(&self, id: &SeenId) -> Partition {
-        partition(self.driver.app(), &format!("{SEEN}{}", hex(&id.0)))
-    }
-
-    async fn end_claim(
-        &self,
-        id: &SeenId,
-        claim: Revision,
-        step: impl Fn() -> Step + Send + Sync,
-    ) -> Result<bool, Error> {
-        let decide = |records: &[Option<Record>]| {
-            let standing = records.first().and_then(Option::as_ref);
-            match standing.is_some_and(|record| revision(&record.row) == claim) {
-                true => Ok((vec![step()], true)),
-                false => Ok((Vec::new(), false)),
-            }
-        };
-        let partition = self.seen_partition(id);
-        Ok(self.driver.update(&partition, &[seen()], decide).await?.1)
+        let partition = self.driver.app.seen(id);
+        let step = |_: &Record| Ok(Step::Delete(seen().slot));
+        Ok(self.driver.change(&partition, seen(), claim, step).await?.1)
     }
 }
 
 fn is_finished(record: &Record) -> Result<bool, Error> {
-    let facts: SeenFacts = records::facts(record, "a handled request")?;
-    records::known(facts.v, &facts.kind, KIND)?;
-    Ok(facts.is_finished)
+    Ok(record.facts::<SeenFacts>(SEEN)?.is_finished)
 }
 
-fn of(is_finished: bool, until: SystemTime) -> Draft {
-    let facts = SeenFacts {
-        v: 1,
-        kind: KIND.into(),
-        is_finished,
-    };
-    let due = Due {
-        lane: Lane::Handled,
-        at: until,
-    };
-    draft(KIND, &facts, Some(due))
+fn put(is_finished: bool, until: SystemTime) -> Step {
+    let draft = Draft::new(SEEN, &SeenFacts { is_finished });
+    Step::Put(seen().slot, draft.due(Lane::Handled, until))
 }
-
-fn seen() -> Place {
-    Place {
-        slot: slot("seen"),
-        kind: KIND,
-    }
-}
-
-const KIND: &str = "seen";
-
-/// Partitions of handled requests begin with this.
-const SEEN: &str = "seen/";
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 //! keeps (states, handled requests, keys) is not read.
 
 use super::EncryptedStore;
-use crate::backend::{Backend, Cursor, Key, Prefix, Row, Scope};
+use crate::backend::{Backend, Cursor, Key, Row};
 use crate::store::{Error, ListCursor};
 
 /// The first letters of the names of tenants' partitions, in the order of the listing.
@@ -19,41 +19,47 @@ impl<B: Backend> EncryptedStore<B> {
         from: Option<ListCursor>,
         limit: usize,
     ) -> Result<Rows, Error> {
+        let limit = limit.max(1);
         let (mut nth, mut from) = match from {
             Some(from) => place(&from)?,
             None => (0, None),
         };
         let mut rows = Vec::new();
         loop {
-            let letter = LETTERS[nth];
-            let prefix = Prefix::new(format!("{}/{letter}", self.driver.app()));
-            let scope = Scope::Prefix(prefix.expect("client ids are short and plain"));
-            let left = limit.max(1) - rows.len();
-            let page = self.driver.scan(&scope, from, left).await?;
+            let scope = self.driver.app.named(LETTERS[nth]);
+            let page = self.driver.scan(&scope, from, limit - rows.len()).await?;
             rows.extend(page.rows);
-            if let Some(Cursor(next)) = page.next {
-                return Ok((rows, Some(ListCursor(format!("{letter} {next}")))));
+            if let Some(next) = page.next {
+                return Ok((rows, Some(cursor(nth, Some(next)))));
             }
             nth += 1;
-            let Some(letter) = LETTERS.get(nth) else {
+            if nth == LETTERS.len() {
                 return Ok((rows, None));
-            };
-            if rows.len() >= limit.max(1) {
-                return Ok((rows, Some(ListCursor((*letter).to_owned()))));
+            }
+            if rows.len() >= limit {
+                return Ok((rows, Some(cursor(nth, None))));
             }
             from = None;
         }
     }
 }
 
-/// Which letter a listing is at, and the place within it.
+/// The cursor of the place within the `nth` letter. The beginning has none.
+fn cursor(nth: usize, from: Option<Cursor>) -> ListCursor {
+    let letter = LETTERS[nth];
+    ListCursor(match from {
+        Some(Cursor(from)) => format!("{letter} {from}"),
+        None => letter.to_owned(),
+    })
+}
+
+/// Reads what [`cursor`] wrote.
 fn place(ListCursor(from): &ListCursor) -> Result<(usize, Option<Cursor>), Error> {
     let (letter, from) = match from.split_once(' ') {
         Some((letter, from)) => (letter, Some(Cursor(from.to_owned()))),
         None => (from.as_str(), None),
     };
-    match LETTERS.iter().position(|it| *it == letter) {
-        Some(nth) => Ok((nth, from)),
-        None => Err(Error::Unreadable("not a cursor of a listing".into())),
-    }
+    let nth = LETTERS.iter().position(|it| *it == letter);
+    let nth = nth.ok_or_else(|| Error::Unreadable("not a cursor of a listing".into()))?;
+    Ok((nth, from))
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::{Lifecycle, LifecycleError};
-use crate::installation::{Installation, Revision};
+use crate::installation::Installation;
 use crate::secret::AccessToken;
 use crate::slack::{self, ErrorClass};
 
@@ -24,12 +24,6 @@ pub(super) fn age(installed_at: SystemTime, at: SystemTime) -> Age {
         Err(before) if before.duration() > SURELY_BEFORE => Age::Earlier,
         _ => Age::Ambiguous,
     }
-}
-
-pub(super) fn revision(installation: &Installation) -> Revision {
-    installation
-        .revision
-        .expect("a fetched installation has a revision")
 }
 
 impl Lifecycle {

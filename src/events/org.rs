@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use super::judge::{Age, age, revision};
+use super::judge::{Age, age};
 use super::{Handled, Lifecycle, LifecycleError};
 use crate::clock::to_epoch;
 use crate::installation::Installation;
@@ -101,7 +101,7 @@ impl Lifecycle {
         };
         let noted = self
             .installations
-            .set_enterprise(key, revision(&installation), Some(&enterprise))
+            .set_enterprise(key, installation.revision, Some(&enterprise))
             .await?;
         Ok(match noted {
             true => Handled::Noted,

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use super::judge::{age, revision};
+use super::judge::age;
 use super::{Handled, Lifecycle, LifecycleError};
 use crate::store::Delete;
 use crate::tenant::{InstallationKey, UserId};
@@ -80,7 +80,7 @@ impl Lifecycle {
             return Ok(false);
         }
         let delete = Delete::user(user.clone())
-            .only(revision(&installation))
+            .only(installation.revision)
             .holding(&stored.grant.access_token);
         Ok(self.installations.delete(key, &delete).await?)
     }
@@ -107,7 +107,7 @@ impl Lifecycle {
             return Ok(false);
         }
         let delete = Delete::bot()
-            .only(revision(&installation))
+            .only(installation.revision)
             .holding(&bot.grant.access_token);
         Ok(self.installations.delete(key, &delete).await?)
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::judge::{Age, age, revision};
+use super::judge::{Age, age};
 use super::{APP_UNINSTALLED, Handled, Lifecycle, LifecycleError, TELL_AGAIN};
 use crate::caught::caught;
 use crate::causes::with_causes;
@@ -76,7 +76,7 @@ impl Lifecycle {
     ) -> Result<Handled, LifecycleError> {
         let standing = match self.installations.fetch(key, None).await {
             Ok(Some(installation)) => match self.ended(&installation, at).await? {
-                true => revision(&installation),
+                true => installation.revision,
                 false => return Ok(Handled::Ignored),
             },
             Ok(None) => {
@@ -117,7 +117,7 @@ impl Lifecycle {
         if is_older || !self.is_ended(&installation).await? {
             return Ok(Handled::Ignored);
         }
-        self.leave(org, revision(&installation), APP_UNINSTALLED)
+        self.leave(org, installation.revision, APP_UNINSTALLED)
             .await?;
         Ok(Handled::Purged)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{OperateError, Operator};
 use crate::causes::with_causes;
 use crate::events::LifecycleError;
-use crate::installation::{Grant, Installation};
+use crate::installation::{Grant, Installation, StoredInstallation};
 use crate::slack::{self, AuthTest, ErrorClass};
 use crate::store::{self, Delete, Facts, Summary};
 use crate::tenant::{EnterpriseId, InstallationKey};
@@ -270,9 +270,7 @@ impl Operator {
         {
             return Ok(false);
         }
-        let revision = installation
-            .revision
-            .expect("a fetched installation has a revision");
+        let revision = installation.revision;
         let reason = "reconcile: its tokens are dead";
         match self.lifecycle.leave(key, revision, reason).await {
             Ok(()) => Ok(true),
@@ -301,7 +299,7 @@ impl Operator {
                 Err(store::Error::Unreadable(_)) => return Ok(true),
                 found => found?,
             };
-            if let Some(user) = found.and_then(|found| found.user)
+            if let Some(user) = found.and_then(|found| found.installation.user)
                 && !matches!(self.ask(&user.grant, config).await, State::Dead)
             {
                 return Ok(true);
@@ -319,9 +317,7 @@ impl Operator {
         let Some(installation) = self.again(key).await? else {
             return Ok(false);
         };
-        let revision = installation
-            .revision
-            .expect("a fetched installation has a revision");
+        let revision = installation.revision;
         let [bot, user] = grants(&installation);
         let users_id = installation.user.as_ref().map(|user| user.id.clone());
         let parts = [
@@ -358,9 +354,7 @@ impl Operator {
         let State::Alive(test) = self.ask(grant, config).await else {
             return Ok(false);
         };
-        let revision = installation
-            .revision
-            .expect("a fetched installation has a revision");
+        let revision = installation.revision;
         // One change a sweep: each is guarded by the revision that was judged, and changes it.
         if enterprise_moved(&installation, &test) {
             let enterprise = test.enterprise_id.as_ref();
@@ -373,7 +367,10 @@ impl Operator {
         Ok(self.store.note(key, revision, &facts).await?)
     }
 
-    async fn again(&self, key: &InstallationKey) -> Result<Option<Installation>, OperateError> {
+    async fn again(
+        &self,
+        key: &InstallationKey,
+    ) -> Result<Option<StoredInstallation>, OperateError> {
         let by = self.installer(key).await?;
         Ok(self.store.fetch(key, by.as_ref()).await?)
     }

@@ -127,7 +127,7 @@ struct Entry {
 }
 
 /// What the keyring has under an id.
-pub(crate) enum Looked {
+pub(crate) enum Lookup {
     /// A key that may be used.
     Fresh(KeyId, Arc<DataKey>),
     /// A key that may be used, and that this caller should fetch again in the background.
@@ -139,7 +139,7 @@ pub(crate) enum Looked {
 
 impl Keyring {
     /// The key that seals.
-    pub(crate) fn primary(&self, now: Instant) -> Looked {
+    pub(crate) fn primary(&self, now: Instant) -> Lookup {
         let primary = self
             .keys
             .read()
@@ -147,23 +147,23 @@ impl Keyring {
             .primary;
         match primary {
             Some((id, confirmed)) if now.duration_since(confirmed) < HARD_AGE => self.get(id, now),
-            _ => Looked::Missing,
+            _ => Lookup::Missing,
         }
     }
 
     /// The key of that id.
-    pub(crate) fn get(&self, id: KeyId, now: Instant) -> Looked {
+    pub(crate) fn get(&self, id: KeyId, now: Instant) -> Lookup {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let Some(entry) = keys.by_id.get(&id) else {
-            return Looked::Missing;
+            return Lookup::Missing;
         };
         match now.duration_since(entry.since) {
-            age if age >= HARD_AGE => Looked::Missing,
+            age if age >= HARD_AGE => Lookup::Missing,
             _ if now >= entry.refresh_after => {
                 drop(keys);
                 self.begin_refresh(id, now)
             }
-            _ => Looked::Fresh(id, Arc::clone(&entry.key)),
+            _ => Lookup::Fresh(id, Arc::clone(&entry.key)),
         }
     }
 
@@ -186,15 +186,15 @@ impl Keyring {
         }
     }
 
-    fn begin_refresh(&self, id: KeyId, now: Instant) -> Looked {
+    fn begin_refresh(&self, id: KeyId, now: Instant) -> Lookup {
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         match keys.by_id.get_mut(&id) {
             Some(entry) if now >= entry.refresh_after => {
                 entry.refresh_after = now + REFRESH_RETRY;
-                Looked::Ageing(id, Arc::clone(&entry.key))
+                Lookup::Ageing(id, Arc::clone(&entry.key))
             }
-            Some(entry) => Looked::Fresh(id, Arc::clone(&entry.key)),
-            None => Looked::Missing,
+            Some(entry) => Lookup::Fresh(id, Arc::clone(&entry.key)),
+            None => Lookup::Missing,
         }
     }
 }

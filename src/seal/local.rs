@@ -37,11 +37,12 @@ impl MasterKey {
     /// [`MasterKeyError::Form`] for anything that is not exactly 32 bytes written so.
     pub fn parse(text: &str) -> Result<Self, MasterKeyError> {
         let text = text.trim();
-        let bytes = Zeroizing::new(match text.len() == 2 * DATA_KEY_LEN {
-            true => from_hex(text),
-            false => [&STANDARD_ANY, &URL_SAFE_ANY]
+        let bytes = Zeroizing::new(if text.len() == 2 * DATA_KEY_LEN {
+            from_hex(text)
+        } else {
+            [&STANDARD_ANY, &URL_SAFE_ANY]
                 .iter()
-                .find_map(|alphabet| alphabet.decode(text).ok()),
+                .find_map(|alphabet| alphabet.decode(text).ok())
         });
         let bytes = bytes
             .as_deref()
@@ -118,12 +119,14 @@ pub enum MasterKeyError {
     File(#[source] std::io::Error),
     /// Not 32 bytes in hex or base64.
     #[error(
-        "the master key must be 32 random bytes, written as base64 or as 64 hex digits; make one with `openssl rand -base64 32`"
+        "the master key must be 32 random bytes, written as base64 or as 64 hex digits; make one \
+         with `openssl rand -base64 32`"
     )]
     Form,
     /// The environment variable is not set.
     #[error(
-        "the environment variable {variable} is not set; make a master key with `openssl rand -base64 32` and keep it"
+        "the environment variable {variable} is not set; make a master key with \
+         `openssl rand -base64 32` and keep it"
     )]
     NotSet {
         /// Its name.

@@ -9,7 +9,7 @@ use ring::digest;
 
 use super::{Error, ListCursor};
 use crate::clock::from_epoch;
-use crate::installation::{Grant, Scopes};
+use crate::installation::Grant;
 use crate::secret::{AccessToken, RefreshToken};
 use crate::tenant::{AppId, InstallationKey, UserId};
 
@@ -365,10 +365,10 @@ impl StoredChain {
                 ..self.grant
             },
             (false, Some(offered)) => {
-                let unsaid = offered.scopes.is_empty();
-                let scopes = match unsaid {
-                    true => self.grant.scopes.iter().collect(),
-                    false => offered.scopes.iter().collect::<Scopes>(),
+                let scopes = if offered.scopes.is_empty() {
+                    self.grant.scopes.clone()
+                } else {
+                    offered.scopes.clone()
                 };
                 Grant {
                     access_token: AccessToken::new(offered.access_token.expose()).ok()?,
@@ -397,40 +397,18 @@ fn hash<const N: usize>(bytes: &[u8]) -> [u8; N] {
         .expect("N is 16 at most, a SHA-256 has 32 bytes")
 }
 
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl<S: RotationStore + ?Sized> RotationStore for Arc<S> {
-    async fn chain(&self, key: &ChainKey) -> Result<Option<StoredChain>, Error> {
-        (**self).chain(key).await
-    }
-
-    async fn update(
-        &self,
+forward!(RotationStore {
+    fn chain(key: &ChainKey) -> Option<StoredChain>;
+    fn update(
         key: &ChainKey,
         offered: Option<&Grant>,
-        decide: &mut (dyn for<'c> FnMut(Option<&'c Chain>) -> Option<Chain> + Send),
-    ) -> Result<Option<StoredChain>, Error> {
-        (**self).update(key, offered, decide).await
-    }
-
-    async fn chains(
-        &self,
-        from: Option<ListCursor>,
-        limit: usize,
-    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error> {
-        (**self).chains(from, limit).await
-    }
-
-    async fn due(
-        &self,
+        decide: &mut (dyn for<'c> FnMut(Option<&'c Chain>) -> Option<Chain> + Send)
+    ) -> Option<StoredChain>;
+    fn chains(from: Option<ListCursor>, limit: usize) -> (Vec<ChainKey>, Option<ListCursor>);
+    fn due(
         now: SystemTime,
         from: Option<ListCursor>,
-        limit: usize,
-    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error> {
-        (**self).due(now, from, limit).await
-    }
-
-    async fn sweep(&self) -> Result<usize, Error> {
-        (**self).sweep().await
-    }
-}
+        limit: usize
+    ) -> (Vec<ChainKey>, Option<ListCursor>);
+    fn sweep() -> usize;
+});

@@ -182,71 +182,24 @@ pub struct Access {
 /// An operator writes a sentence or two.
 pub(crate) const MAX_REASON: usize = 500;
 
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl<S: LifecycleStore + ?Sized> LifecycleStore for Arc<S> {
-    async fn glance(
-        &self,
-        key: &InstallationKey,
-    ) -> Result<Option<(Revision, Option<Summary>)>, Error> {
-        (**self).glance(key).await
-    }
-
-    async fn purge(
-        &self,
+forward!(LifecycleStore {
+    fn glance(key: &InstallationKey) -> Option<(Revision, Option<Summary>)>;
+    fn purge(
         departure: &Departure,
         only: Revision,
-        tell_at: Option<SystemTime>,
-    ) -> Result<Option<PendingDeparture>, Error> {
-        (**self).purge(departure, only, tell_at).await
-    }
-
-    async fn departure(&self, key: &InstallationKey) -> Result<Option<PendingDeparture>, Error> {
-        (**self).departure(key).await
-    }
-
-    async fn due_departures(
-        &self,
-        now: SystemTime,
-        limit: usize,
-    ) -> Result<Vec<PendingDeparture>, Error> {
-        (**self).due_departures(now, limit).await
-    }
-
-    async fn postpone(
-        &self,
-        pending: &PendingDeparture,
-        until: SystemTime,
-    ) -> Result<Option<PendingDeparture>, Error> {
-        (**self).postpone(pending, until).await
-    }
-
-    async fn settle(&self, pending: &PendingDeparture) -> Result<bool, Error> {
-        (**self).settle(pending).await
-    }
-
-    async fn hold(&self, key: &InstallationKey, hold: &Hold) -> Result<bool, Error> {
-        (**self).hold(key, hold).await
-    }
-
-    async fn set_enterprise(
-        &self,
+        tell_at: Option<SystemTime>
+    ) -> Option<PendingDeparture>;
+    fn departure(key: &InstallationKey) -> Option<PendingDeparture>;
+    fn due_departures(now: SystemTime, limit: usize) -> Vec<PendingDeparture>;
+    fn postpone(pending: &PendingDeparture, until: SystemTime) -> Option<PendingDeparture>;
+    fn settle(pending: &PendingDeparture) -> bool;
+    fn hold(key: &InstallationKey, hold: &Hold) -> bool;
+    fn set_enterprise(
         key: &InstallationKey,
         revision: Revision,
-        enterprise: Option<&EnterpriseId>,
-    ) -> Result<bool, Error> {
-        (**self).set_enterprise(key, revision, enterprise).await
-    }
-
-    async fn set_access(&self, org: &EnterpriseId, access: &Access) -> Result<bool, Error> {
-        (**self).set_access(org, access).await
-    }
-
-    async fn has_access(&self, org: &EnterpriseId, team: &TeamId) -> Result<bool, Error> {
-        (**self).has_access(org, team).await
-    }
-
-    async fn users(&self, key: &InstallationKey) -> Result<Vec<UserId>, Error> {
-        (**self).users(key).await
-    }
-}
+        enterprise: Option<&EnterpriseId>
+    ) -> bool;
+    fn set_access(org: &EnterpriseId, access: &Access) -> bool;
+    fn has_access(org: &EnterpriseId, team: &TeamId) -> bool;
+    fn users(key: &InstallationKey) -> Vec<UserId>;
+});

@@ -86,18 +86,8 @@ pub enum Claim {
     Taken(Revision),
 }
 
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl<S: SeenStore + ?Sized> SeenStore for Arc<S> {
-    async fn claim(&self, id: &SeenId, now: SystemTime, until: SystemTime) -> Result<Claim, Error> {
-        (**self).claim(id, now, until).await
-    }
-
-    async fn finish(&self, id: &SeenId, claim: Revision, until: SystemTime) -> Result<bool, Error> {
-        (**self).finish(id, claim, until).await
-    }
-
-    async fn release(&self, id: &SeenId, claim: Revision) -> Result<bool, Error> {
-        (**self).release(id, claim).await
-    }
-}
+forward!(SeenStore {
+    fn claim(id: &SeenId, now: SystemTime, until: SystemTime) -> Claim;
+    fn finish(id: &SeenId, claim: Revision, until: SystemTime) -> bool;
+    fn release(id: &SeenId, claim: Revision) -> bool;
+});

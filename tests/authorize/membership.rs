@@ -117,7 +117,7 @@ async fn a_request_that_says_what_is_stored_writes_nothing() {
 async fn what_a_request_says_counts_for_it_and_what_is_stored_is_told_as_it_is() {
     let (life, backend) = interrupted().await;
     life.install(ADA).await;
-    let revision = life.app.fetch(ALPHA, None).await.and_then(|it| it.revision);
+    let revision = life.app.fetch(ALPHA, None).await.map(|it| it.revision);
     let (key, before) = (support::app::key(ALPHA), enterprise(BEFORE));
     let revision = revision.expect("stored");
     let set = life.app.store.set_enterprise(&key, revision, Some(&before));

@@ -241,7 +241,7 @@ async fn a_round_tells_of_a_hundred_departures_and_the_next_one_of_the_rest() {
         let revision = life.app.fetch(&tenant, None).await.expect("installed");
         let departure = Departure::new(key(&tenant), "x", now(&life));
         let store = &life.app.store;
-        let revision = revision.revision.expect("a revision");
+        let revision = revision.revision;
         let due_at = Some(now(&life));
         let purged = store.purge(&departure, revision, due_at).await;
         assert!(purged.expect("purged").is_some());

@@ -166,7 +166,7 @@ async fn a_keyring_row_of_another_form_is_refused() {
         db.overwrite(&key, changed).await;
         let opened = EncryptedStore::open(Arc::clone(&db.backend), local(), db.app.clone()).await;
         assert!(
-            matches!(opened, Err(OpenError::Keyring)),
+            matches!(opened, Err(KeyringError::Unreadable)),
             "{old}: {opened:?}"
         );
     }
@@ -188,7 +188,7 @@ async fn a_lost_keyring_is_noticed_behind_the_rows_of_others() {
     };
     open(other).await.expect("another app has its own");
     let error = open(db.app.clone()).await.expect_err("rows stand");
-    assert!(matches!(error, OpenError::KeyringLost), "{error:?}");
+    assert!(matches!(error, KeyringError::Lost), "{error:?}");
 }
 
 #[tokio::test]
@@ -212,7 +212,7 @@ async fn a_first_key_whose_writing_nobody_confirms_opens_no_store() {
     let opened = EncryptedStore::open(backend.clone(), local(), db.app.clone()).await;
     let error = opened.expect_err("whether it is safe, nobody knows");
     assert!(
-        matches!(error, OpenError::Backend(backend::Error::Unavailable(_))),
+        matches!(error, KeyringError::Backend(backend::Error::Unavailable(_))),
         "{error:?}"
     );
     let opened = EncryptedStore::open(backend, local(), db.app.clone()).await;

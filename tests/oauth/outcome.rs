@@ -15,7 +15,7 @@ use slack_installs::store::{self, ListCursor, StateId, StatePayload, StateStore}
 use slack_installs::testing::FakeTransport;
 use slack_installs::{
     Delete, InstallConfig, InstallProvider, Installation, InstallationKey, InstallationStore,
-    RedirectUri, Revision, Scopes, UserId,
+    RedirectUri, Revision, Scopes, StoredInstallation, UserId,
 };
 
 use super::support::app::{ADA, ALPHA, App, BEN, Browser, REDIRECT, Store, key, world};
@@ -75,7 +75,12 @@ async fn the_host_is_told_what_is_stored() {
     let stored = app.fetch(ALPHA, Some(ADA)).await.expect("stored");
     let (bot, url, missing) = told.once();
     assert!(url.is_some() && url == stored.url);
-    let stored = stored.bot.expect("a bot").id.expect("auth.test told it");
+    let stored = stored
+        .installation
+        .bot
+        .expect("a bot")
+        .id
+        .expect("auth.test told it");
     assert_eq!(bot.as_deref(), Some(stored.as_str()));
     assert_eq!(missing, ["", ""]);
 }
@@ -118,7 +123,12 @@ async fn somebody_without_a_bot_is_asked_about_by_their_own_token() {
 async fn what_slack_tells_of_a_users_token_changes_nothing_of_the_bot() {
     let app = App::new().await;
     assert!(installed(&app.install(ADA).await));
-    let before = app.fetch(ALPHA, None).await.expect("stored").bot;
+    let before = app
+        .fetch(ALPHA, None)
+        .await
+        .expect("stored")
+        .installation
+        .bot;
     let odd = Rewritten(app.fake.transport(), |path: &str, body: Bytes| {
         let mut answer: Value = serde_json::from_slice(&body).expect("JSON");
         if path.ends_with("auth.test") {
@@ -131,7 +141,7 @@ async fn what_slack_tells_of_a_users_token_changes_nothing_of_the_bot() {
     let after = app.fetch(ALPHA, Some(BEN)).await.expect("stored");
     assert!(after.user.is_some());
     let id = |bot: Option<slack_installs::Bot>| bot.expect("a bot").id.expect("known");
-    assert_eq!(id(after.bot), id(before));
+    assert_eq!(id(after.installation.bot), id(before));
 }
 
 /// Deletes the installation when `auth.test` is called.
@@ -260,7 +270,7 @@ impl InstallationStore for Refusing {
         &self,
         key: &InstallationKey,
         user: Option<&UserId>,
-    ) -> Result<Option<Installation>, store::Error> {
+    ) -> Result<Option<StoredInstallation>, store::Error> {
         self.inner.fetch(key, user).await
     }
 

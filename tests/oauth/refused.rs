@@ -36,7 +36,7 @@ fn revocations(app: &App) -> usize {
 
 async fn stored_bot(app: &App) -> (AccessToken, Option<RefreshToken>) {
     let installation = app.fetch(ALPHA, None).await.expect("stored");
-    let grant = installation.bot.expect("a bot").grant;
+    let grant = installation.installation.bot.expect("a bot").grant;
     (grant.access_token, grant.refresh_token)
 }
 

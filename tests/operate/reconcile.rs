@@ -675,19 +675,19 @@ async fn what_slack_says_anew_of_an_installation_is_stored_and_nothing_that_it_l
         assert_eq!(report.repaired, usize::from(is_outdated), "{fields}");
         let after = life.app.fetch(ALPHA, Some(ADA)).await.expect("it stays");
         let said = |name: &str| fields[name].as_str().map(str::to_owned);
-        let url = said("url").or(before.url);
+        let url = said("url").or_else(|| before.url.clone());
         assert_eq!(after.url, url, "{fields}");
+        let org = after.home.enterprise().map(|org| org.id.as_str());
+        let org_said = said("enterprise_id").filter(|_| is_outdated);
+        assert_eq!(org, org_said.as_deref(), "{fields}");
         let bot_id = |bot: Option<slack_installs::Bot>| {
             let id = bot?.id?;
             Some(id.as_str().to_owned())
         };
         assert_eq!(
-            bot_id(after.bot),
-            said("bot_id").or_else(|| bot_id(before.bot))
+            bot_id(after.installation.bot),
+            said("bot_id").or_else(|| bot_id(before.installation.bot))
         );
-        let org = after.home.enterprise().map(|org| org.id.as_str());
-        let org_said = said("enterprise_id").filter(|_| is_outdated);
-        assert_eq!(org, org_said.as_deref(), "{fields}");
         // There is nothing more to do.
         let report = swept(&life, &slack, &sweep(true)).await;
         assert_eq!(report.findings.len(), 0, "{fields}");

@@ -193,8 +193,11 @@ async fn every_token_of_the_bot_and_of_each_user_is_revoked_once_refresh_tokens_
                 grant.access_token.expose().to_owned(),
             ]
         };
-        let bot = installation.bot.expect("a bot").grant;
-        [pair(bot), pair(installation.user.expect("a user").grant)]
+        let bot = installation.installation.bot.expect("a bot").grant;
+        [
+            pair(bot),
+            pair(installation.installation.user.expect("a user").grant),
+        ]
     };
     let ([bot, ada], [_, ben]) = (installed(ADA).await, installed(BEN).await);
     // The bot's first pair, of Ben's installation, is replaced, and kept as an alternate or over.

@@ -7,14 +7,16 @@ use std::time::Duration;
 use slack_installs::rotation::Error;
 use slack_installs::store::Credential;
 use slack_installs::testing::{Fault, GracePolicy, Rotation};
-use slack_installs::{Installation, InstallationStore as _, RotationConfig, TokenRotator, UserId};
+use slack_installs::{
+    InstallationStore as _, RotationConfig, StoredInstallation, TokenRotator, UserId,
+};
 
 use super::support::rotation::{ADMIN, ALPHA, HOUR, Stage, admin, alpha, refresh_token, settle};
 use super::{REFRESH, Way, change, installed, installed_with, rotator_over};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-async fn fetched(stage: &Stage, user: Option<&str>) -> Installation {
+async fn fetched(stage: &Stage, user: Option<&str>) -> StoredInstallation {
     let user = user.map(|user| UserId::new(user).expect("an id"));
     let found = stage.store.fetch(&alpha(), user.as_ref()).await;
     found.expect("answers").expect("installed")

@@ -136,7 +136,7 @@ async fn an_access_token_that_the_new_installation_has_too_is_not_revoked() {
     // The access token of the pair that is under way, stored as another installation.
     let issued = stage.fake.bot_token(ALPHA).expect("issued");
     let fetched = stage.store.fetch(&alpha(), None).await;
-    let mut installation = fetched.expect("answers").expect("installed");
+    let mut installation = fetched.expect("answers").expect("installed").installation;
     installation.installed_at = stage.fake.clock().now();
     let bot = installation.bot.as_mut().expect("a bot");
     bot.grant.access_token = issued;

@@ -11,7 +11,7 @@ use super::{REFRESH, installed, installed_with};
 
 async fn fetched(stage: &Stage) -> Installation {
     let found = stage.store.fetch(&alpha(), None).await;
-    found.expect("answers").expect("installed")
+    found.expect("answers").expect("installed").installation
 }
 
 async fn delete(stage: &Stage) {

@@ -201,7 +201,7 @@ async fn fill(store: &Store) {
     let revision = gone.expect("answers").expect("stored").revision;
     let leaving = Departure::new(workspace_key("T11"), "app_uninstalled", noon());
     store
-        .purge(&leaving, revision.expect("it is stored"), Some(later))
+        .purge(&leaving, revision, Some(later))
         .await
         .expect("purged");
     store.rotate_data_key().await.expect("rotated");

@@ -8,9 +8,9 @@ use slack_installs::backend::{Backend, MemoryBackend};
 use slack_installs::slack::{ClientCredentials, SlackClient, Transport};
 use slack_installs::testing::{FakeSlack, Org, Person, Who, Workspace, World};
 use slack_installs::{
-    EncryptedStore, EnterpriseId, InstallConfig, InstallOptions, InstallProvider, Installation,
-    InstallationKey, InstallationStore, LocalKeyProvider, MasterKey, RedirectUri, Scopes, TeamId,
-    UserId,
+    EncryptedStore, EnterpriseId, InstallConfig, InstallOptions, InstallProvider, InstallationKey,
+    InstallationStore, LocalKeyProvider, MasterKey, RedirectUri, Scopes, StoredInstallation,
+    TeamId, UserId,
 };
 use url::Url;
 
@@ -122,7 +122,7 @@ impl App {
         location(&response)
     }
 
-    pub async fn fetch(&self, tenant: &str, user: Option<&str>) -> Option<Installation> {
+    pub async fn fetch(&self, tenant: &str, user: Option<&str>) -> Option<StoredInstallation> {
         let user = user.map(user_id);
         self.store
             .fetch(&key(tenant), user.as_ref())

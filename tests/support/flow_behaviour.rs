@@ -65,7 +65,15 @@ pub(crate) async fn a_user_only_install_after_a_bot_install_keeps_the_bot(databa
     ));
     let installation = app.fetch(ALPHA, Some(BEN)).await.expect("stored");
     assert!(installation.bot.is_some(), "the bot is still there");
-    assert_eq!(installation.user.expect("Ben's own").id.as_str(), BEN);
+    assert_eq!(
+        installation
+            .installation
+            .user
+            .expect("Ben's own")
+            .id
+            .as_str(),
+        BEN
+    );
     assert!(
         app.fetch(ALPHA, Some(ADA))
             .await
@@ -100,12 +108,13 @@ pub(crate) async fn a_reinstall_overwrites_cleanly(database: Database) {
     assert!(
         second
             .bot
+            .as_ref()
             .expect("a bot")
             .grant
             .scopes
             .contains("files:read")
     );
-    assert_eq!(second.installed_by.expect("known").as_str(), BEN);
+    assert_eq!(second.installed_by.as_ref().expect("known").as_str(), BEN);
     assert_ne!(first.revision, second.revision);
 }
 

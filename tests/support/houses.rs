@@ -2,7 +2,7 @@
 
 use slack_installs::backend::{Backend, Key, Row};
 use slack_installs::store::ListCursor;
-use slack_installs::{Copied, CopyError, EncryptedStore, Pruned};
+use slack_installs::{Copied, EncryptedStore, KeyringError, Pruned};
 
 use super::{Db, all_rows};
 
@@ -62,7 +62,7 @@ pub async fn rows_of(db: &Db, backend: &dyn Backend) -> Vec<(Key, Row)> {
     rows
 }
 
-fn unless_away<T>(outcome: Result<T, CopyError>) -> Option<T> {
+fn unless_away<T>(outcome: Result<T, KeyringError>) -> Option<T> {
     match outcome {
         Ok(page) => Some(page),
         Err(error) if error.is_transient() => None,

@@ -62,7 +62,7 @@ pub(crate) fn in_org(id: &str, beside: Option<&str>) -> Installation {
     ))
 }
 
-fn at(home: Result<Home, slack_installs::NoTenant>) -> Installation {
+fn at(home: Result<Home, slack_installs::IdError>) -> Installation {
     let app_id = AppId::new("A0GOLDEN001").expect("an app id");
     let mut installation = Installation::new(app_id, home.expect("a tenant"), noon());
     installation.installed_by = Some(user_id("U0ADMIN0001"));

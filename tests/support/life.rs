@@ -137,12 +137,17 @@ impl Life {
     }
 
     pub async fn bot_token(&self, tenant: &str) -> Option<String> {
-        let bot = self.app.fetch(tenant, None).await?.bot?;
+        let bot = self.app.fetch(tenant, None).await?.installation.bot?;
         Some(bot.grant.access_token.expose().to_owned())
     }
 
     pub async fn user_token(&self, tenant: &str, user: &str) -> Option<String> {
-        let user = self.app.fetch(tenant, Some(user)).await?.user?;
+        let user = self
+            .app
+            .fetch(tenant, Some(user))
+            .await?
+            .installation
+            .user?;
         Some(user.grant.access_token.expose().to_owned())
     }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use slack_installs::store::{Access, Claim, Error, SeenId, SeenStore as _};
-use slack_installs::{Departure, Hold, Installation, InstallationKey, InstallationStore as _};
+use slack_installs::{
+    Departure, Hold, Installation, InstallationKey, InstallationStore as _, StoredInstallation,
+};
 use slack_installs::{LifecycleStore, Revision};
 use tokio::task::JoinSet;
 
@@ -21,7 +23,7 @@ async fn put(store: &Store, installation: Installation) -> Revision {
     store.store(&installation).await.expect("stored")
 }
 
-async fn fetch(store: &Store, key: &InstallationKey, user: &str) -> Installation {
+async fn fetch(store: &Store, key: &InstallationKey, user: &str) -> StoredInstallation {
     let user = user_id(user);
     let found = store
         .fetch(key, Some(&user))
@@ -52,10 +54,7 @@ pub(crate) async fn a_purge_leaves_no_row_and_spares_the_look_alike(db: Db) {
         put(&store, in_workspace(id).with_user("U12", "xoxp-2")).await;
     }
     let key = workspace_key("T1");
-    let revision = fetch(&store, &key, "U1")
-        .await
-        .revision
-        .expect("it is stored");
+    let revision = fetch(&store, &key, "U1").await.revision;
     let spared = db.rows_of("T12").await;
     let told = store
         .purge(&leaving(&key), revision, None)
@@ -66,10 +65,7 @@ pub(crate) async fn a_purge_leaves_no_row_and_spares_the_look_alike(db: Db) {
     assert_eq!(db.rows_of("T12").await, spared);
 
     let key = workspace_key("T12");
-    let revision = fetch(&store, &key, "U1")
-        .await
-        .revision
-        .expect("it is stored");
+    let revision = fetch(&store, &key, "U1").await.revision;
     let pending = store
         .purge(&leaving(&key), revision, Some(noon()))
         .await
@@ -121,7 +117,10 @@ pub(crate) async fn a_purge_of_an_installation_that_is_not_the_stored_one_takes_
         });
         let refused = slow.purge(&leaving(&key), revision, tell_at).await;
         assert!(matches!(refused, Err(Error::Conflict)), "{refused:?}");
-        assert_eq!(bot_token(&fetch(&store, &key, "U1").await), Some("xoxb-2"));
+        assert_eq!(
+            bot_token(&fetch(&store, &key, "U1").await.installation),
+            Some("xoxb-2")
+        );
         assert!(store.departure(&key).await.expect("answers").is_none());
     }
 }
@@ -274,7 +273,7 @@ pub(crate) async fn a_hold_outlives_a_reinstall_and_touches_no_token(db: Db) {
     )
     .await;
     put(&store, in_workspace("T12").with_bot("xoxb-12")).await;
-    let before = whole(&fetch(&store, &key, "U1").await);
+    let before = whole(&fetch(&store, &key, "U1").await.installation);
     let hold = Hold {
         is_on: true,
         reason: "ticket 1".to_owned(),
@@ -357,7 +356,7 @@ pub(crate) async fn a_workspaces_organisation_changes_alone_and_loses_to_a_reins
             .expect("ok")
     );
     let same = fetch(&store, &key, "U1").await;
-    assert_eq!(same.revision, Some(revision), "nothing was to be written");
+    assert_eq!(same.revision, revision, "nothing was to be written");
     assert!(same.home.enterprise().is_some_and(|org| org.name.is_some()));
     assert!(
         store

@@ -126,7 +126,11 @@ pub(crate) async fn a_bots_id_is_kept_for_the_same_bot_only(db: Db) {
         ("U0BOT2", None, None),
     ] {
         put(&store, with(user, given)).await;
-        let bot = fetch(&store, &key, None).await.bot.expect("a bot");
+        let bot = fetch(&store, &key, None)
+            .await
+            .installation
+            .bot
+            .expect("a bot");
         assert_eq!((bot.user_id, bot.id), (user_id(user), kept.map(bot_id)));
     }
 }
@@ -150,10 +154,11 @@ pub(crate) async fn a_note_says_what_it_says_and_leaves_the_rest(db: Db) {
         let noted = store.note(&key, revision, &facts).await;
         assert!(noted.expect("noted"));
         let after = fetch(&store, &key, None).await;
-        let old_id = before.bot.and_then(|bot| bot.id);
-        assert_eq!(after.bot.expect("a bot").id, facts.bot_id.or(old_id));
-        assert_eq!(after.url, facts.url.or(before.url));
-        revision = after.revision.expect("it is stored");
+        let old_id = before.bot.as_ref().and_then(|bot| bot.id.clone());
+        revision = after.revision;
+        assert_eq!(after.url, facts.url.or(before.installation.url));
+        let bot = after.installation.bot.expect("a bot");
+        assert_eq!(bot.id, facts.bot_id.or(old_id));
     }
 }
 
@@ -169,7 +174,7 @@ pub(crate) async fn a_long_lived_token_that_is_stored_again_has_its_new_scopes(d
         bot.grant.scopes = Scopes::from(scopes);
         put(&store, installation).await;
         let standing = fetch(&store, &workspace_key("T1"), None).await;
-        let scopes_now = standing.bot.expect("a bot").grant.scopes;
+        let scopes_now = standing.installation.bot.expect("a bot").grant.scopes;
         assert_eq!(scopes_now.to_string(), scopes);
     }
 }
@@ -182,10 +187,7 @@ pub(crate) async fn a_hold_outlives_facts_that_do_not_open(db: Db) {
         reason: "ticket 1".to_owned(),
         at: noon(),
     };
-    // Only an operator puts an installation on hold.
-    let mut installation = of("T1");
-    installation.hold = Some(hold.clone());
-    put(&store, installation).await;
+    put(&store, of("T1")).await;
     assert_eq!(fetch(&store, &key, None).await.hold, None);
     assert!(store.hold(&key, &hold).await.expect("answers"));
     damage(&db, "T1", "install").await;
@@ -198,9 +200,7 @@ pub(crate) async fn a_hold_outlives_facts_that_do_not_open(db: Db) {
         ..hold.clone()
     };
     assert!(store.hold(&key, &ended).await.expect("answers"));
-    let mut installation = of("T1");
-    installation.hold = Some(hold);
-    put(&store, installation).await;
+    put(&store, of("T1")).await;
     let standing = fetch(&store, &key, None).await;
     assert!(!standing.is_on_hold());
     assert_eq!(standing.hold, Some(ended));

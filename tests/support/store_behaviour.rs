@@ -15,6 +15,7 @@ use slack_installs::backend::{Backend, Change, Due, Expect, Partition, Row, Slot
 use slack_installs::store::{Error, Facts, ListCursor, RotationStore, StateId};
 use slack_installs::{
     Clock, Delete, EncryptedStore, Installation, InstallationKey, InstallationStore, StateStore,
+    StoredInstallation,
 };
 use tokio::task::JoinSet;
 
@@ -181,7 +182,7 @@ pub(crate) async fn what_was_stored_is_fetched_whole(db: Db) {
 
     let fetched = fetch(&store, &full.key(), Some("W0ADMIN0001")).await;
     assert_eq!(whole(&fetched), whole(&full));
-    assert_eq!(fetched.revision, Some(revision));
+    assert_eq!(fetched.revision, revision);
     let fetched = fetch(&store, &bare.key(), Some("U0ADMIN0001")).await;
     assert_eq!(whole(&fetched), whole(&bare));
 }
@@ -206,7 +207,7 @@ pub(crate) async fn each_credential_is_stored_once(db: Db) {
     .await;
     for user in [None, Some("U1"), Some("U2"), Some("U3")] {
         assert_eq!(
-            bot_token(&fetch(&store, &key, user).await),
+            bot_token(&fetch(&store, &key, user).await.installation),
             Some("xoxb-new")
         );
     }
@@ -238,7 +239,7 @@ pub(crate) async fn a_store_is_one_commit_and_a_failed_one_changes_nothing(db: D
     let failed = store.store(&new).await.expect_err("the database is away");
     assert!(failed.is_transient());
     assert_eq!(
-        whole(&fetch(&store, &old.key(), Some("U1")).await),
+        whole(&fetch(&store, &old.key(), Some("U1")).await.installation),
         whole(&old)
     );
 }
@@ -262,7 +263,7 @@ pub(crate) async fn a_user_only_install_keeps_the_bot(db: Db) {
     }
     put(&store, in_workspace("T2").with_user("U2", "xoxp-3")).await;
     assert_eq!(
-        bot_token(&fetch(&store, &workspace_key("T2"), None).await),
+        bot_token(&fetch(&store, &workspace_key("T2"), None).await.installation),
         None
     );
 }
@@ -365,14 +366,14 @@ pub(crate) async fn apps_that_look_alike_do_not_meet_in_one_database(db: Db) {
         (Some("xoxb-theirs"), None)
     );
     assert_eq!(
-        bot_token(&fetch(&store, &key, None).await),
+        bot_token(&fetch(&store, &key, None).await.installation),
         Some("xoxb-ours")
     );
     assert_eq!(listed(&store, 2).await, ["T1"]);
     assert!(store.delete(&key, &Delete::all()).await.expect("deleted"));
     assert_eq!(listed(&store, 2).await, [""; 0]);
     assert_eq!(
-        bot_token(&fetch(&other, &key, None).await),
+        bot_token(&fetch(&other, &key, None).await.installation),
         Some("xoxb-theirs")
     );
 }
@@ -385,7 +386,10 @@ pub(crate) async fn an_org_wide_install_is_found_and_deleted_by_its_enterprise_i
         .with_user("W1", "xoxp-org");
     store.store(&org).await.expect("stored");
     let key = InstallationKey::new(Some(enterprise("E0GRID00001")), None).expect("a key");
-    assert_eq!(whole(&fetch(&store, &key, Some("W1")).await), whole(&org));
+    assert_eq!(
+        whole(&fetch(&store, &key, Some("W1")).await.installation),
+        whole(&org)
+    );
     assert!(store.delete(&key, &Delete::all()).await.expect("deleted"));
     assert!(gone(&store, &key).await);
     assert!(db.rows_of("E0GRID00001").await.is_empty());
@@ -419,7 +423,7 @@ pub(crate) async fn a_workspace_that_joins_an_org_keeps_its_installation(db: Db)
     )
     .await;
     assert_eq!(
-        bot_token(&fetch(&store, &joined, None).await),
+        bot_token(&fetch(&store, &joined, None).await.installation),
         Some("xoxb-1")
     );
 
@@ -450,10 +454,13 @@ pub(crate) async fn an_org_and_its_workspaces_have_installations_of_their_own(db
     put(&store, in_workspace_of("E1", "T2").with_bot("xoxb-t2")).await;
     let t1 = workspace_key("T1").within(enterprise("E1"));
     assert_eq!(
-        bot_token(&fetch(&store, &org_key("E1"), None).await),
+        bot_token(&fetch(&store, &org_key("E1"), None).await.installation),
         Some("xoxb-org")
     );
-    assert_eq!(bot_token(&fetch(&store, &t1, None).await), Some("xoxb-t1"));
+    assert_eq!(
+        bot_token(&fetch(&store, &t1, None).await.installation),
+        Some("xoxb-t1")
+    );
 
     assert!(
         store
@@ -462,15 +469,18 @@ pub(crate) async fn an_org_and_its_workspaces_have_installations_of_their_own(db
             .expect("deleted")
     );
     assert!(gone(&store, &org_key("E1")).await);
-    assert_eq!(bot_token(&fetch(&store, &t1, None).await), Some("xoxb-t1"));
+    assert_eq!(
+        bot_token(&fetch(&store, &t1, None).await.installation),
+        Some("xoxb-t1")
+    );
     put(&store, in_org("E1", None).with_bot("xoxb-org")).await;
     assert!(store.delete(&t1, &Delete::all()).await.expect("deleted"));
     assert_eq!(
-        bot_token(&fetch(&store, &org_key("E1"), None).await),
+        bot_token(&fetch(&store, &org_key("E1"), None).await.installation),
         Some("xoxb-org")
     );
     assert_eq!(
-        bot_token(&fetch(&store, &workspace_key("T2"), None).await),
+        bot_token(&fetch(&store, &workspace_key("T2"), None).await.installation),
         Some("xoxb-t2")
     );
 }
@@ -483,10 +493,7 @@ pub(crate) async fn of_two_stores_in_one_tick_the_later_wins(db: Db) {
         let revision = put(&store, in_workspace("T1").with_bot(&token)).await;
         let fetched = fetch(&store, &workspace_key("T1"), None).await;
         assert_eq!(bot_token(&fetched), Some(token.as_str()));
-        assert_eq!(
-            (fetched.revision, fetched.installed_at),
-            (Some(revision), noon())
-        );
+        assert_eq!((fetched.revision, fetched.installed_at), (revision, noon()));
     }
 }
 
@@ -509,7 +516,7 @@ pub(crate) async fn of_two_stores_the_later_installation_wins_whichever_comes_la
     assert_eq!(user_token(&fetched), Some(("U0ADMIN0001", "xoxp-later")));
     assert_eq!(fetched.installed_at, later.installed_at);
     assert_eq!(fetched.installed_by, later.installed_by);
-    assert_eq!(fetched.revision, Some(revision));
+    assert_eq!(fetched.revision, revision);
     // What the later one did not bring is the early one's.
     assert_eq!(fetched.metadata.as_deref(), Some("early"));
     assert_eq!(fetched.incoming_webhooks.len(), 1);
@@ -573,12 +580,18 @@ pub(crate) async fn a_delete_names_exactly_what_goes_and_is_content_if_it_is_gon
     let user = Delete::user(user_id("U1"));
     assert!(store.delete(&key, &user).await.expect("deleted"));
     assert!(!store.delete(&key, &user).await.expect("gone already"));
-    assert_eq!(users(&fetch(&store, &key, Some("U1")).await), None);
     assert_eq!(
-        users(&fetch(&store, &key, Some("U2")).await).as_deref(),
+        users(&fetch(&store, &key, Some("U1")).await.installation),
+        None
+    );
+    assert_eq!(
+        users(&fetch(&store, &key, Some("U2")).await.installation).as_deref(),
         Some("U2")
     );
-    assert_eq!(bot_token(&fetch(&store, &key, None).await), Some("xoxb-T1"));
+    assert_eq!(
+        bot_token(&fetch(&store, &key, None).await.installation),
+        Some("xoxb-T1")
+    );
 
     assert!(store.delete(&key, &Delete::all()).await.expect("deleted"));
     assert!(
@@ -679,7 +692,7 @@ pub(crate) async fn a_delete_of_a_bot_that_is_absent_spares_one_that_is_just_ins
     let went = deleting.delete(&workspace_key("T1"), &Delete::bot()).await;
     assert!(!went.expect("there was none"));
     assert_eq!(
-        bot_token(&fetch(&store, &workspace_key("T1"), None).await),
+        bot_token(&fetch(&store, &workspace_key("T1"), None).await.installation),
         Some("xoxb-T1")
     );
 }
@@ -725,7 +738,7 @@ pub(crate) async fn a_reinstall_heals_a_row_that_does_not_open(db: Db) {
         .await
         .expect("stored over what does not open");
     assert_eq!(
-        whole(&fetch(&store, &new.key(), Some("U1")).await),
+        whole(&fetch(&store, &new.key(), Some("U1")).await.installation),
         whole(&new)
     );
 }
@@ -808,7 +821,10 @@ pub(crate) async fn webhooks_are_kept_one_for_each_channel(db: Db) {
         .with_webhook("C3", "https://hooks/3")
         .with_webhook("C3", "https://hooks/3");
     put(&store, twice).await;
-    assert_eq!(webhook_urls(&fetch(&store, &key, None).await).len(), 3);
+    assert_eq!(
+        webhook_urls(&fetch(&store, &key, None).await.installation).len(),
+        3
+    );
 }
 
 pub(crate) async fn a_reinstall_without_metadata_keeps_what_was_there(db: Db) {
@@ -912,7 +928,7 @@ pub(crate) async fn concurrent_stores_of_one_tenant_end_with_one_of_them_whole(d
                 let user = user_id("U1");
                 let fetched = store.fetch(&workspace_key("T1"), Some(&user)).await;
                 let fetched = fetched.expect("a read in between is no error");
-                assert_of_one_install(fetched.as_ref());
+                assert_of_one_install(fetched.as_deref());
             }
         });
     }
@@ -971,7 +987,7 @@ pub(crate) async fn a_lost_answer_to_a_store_is_found_out_by_reading(db: Db) {
         .await
         .expect("the row says that it was stored");
     let standing = fetch(&store, &workspace_key("T1"), None).await.revision;
-    assert_eq!(standing, Some(revision), "it is not stored twice");
+    assert_eq!(standing, revision, "it is not stored twice");
     assert_eq!(backend.commits(), commits + 2, "but confirmed");
     backend.lose_answers(1);
     let facts = Facts {
@@ -1004,7 +1020,7 @@ pub(crate) async fn a_lost_commit_is_made_again(db: Db) {
     let fetched = fetch(&store, &workspace_key("T1"), None).await;
     assert_eq!(
         (bot_token(&fetched), fetched.revision),
-        (Some("xoxb-T1"), Some(revision))
+        (Some("xoxb-T1"), revision)
     );
 }
 
@@ -1153,7 +1169,7 @@ pub(crate) async fn the_sweep_removes_expired_states_of_this_app_only(db: Db) {
         assert_eq!(payload.expect("not ours to sweep").as_slice(), b"theirs");
     }
     assert_eq!(
-        bot_token(&fetch(&store, &workspace_key("T1"), None).await),
+        bot_token(&fetch(&store, &workspace_key("T1"), None).await.installation),
         Some("xoxb-T1")
     );
 }
@@ -1221,7 +1237,7 @@ async fn fetch<B: Backend>(
     store: &EncryptedStore<B>,
     key: &InstallationKey,
     user: Option<&str>,
-) -> Installation {
+) -> StoredInstallation {
     let user = user.map(user_id);
     let fetched = store
         .fetch(key, user.as_ref())

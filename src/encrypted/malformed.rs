@@ -5,12 +5,12 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::backend::Page;
 
-/// The odd rows that were reported.
+/// The malformed rows that were reported.
 #[derive(Debug, Default)]
-pub(super) struct OddRows(Mutex<HashSet<String>>);
+pub(super) struct MalformedRows(Mutex<HashSet<String>>);
 
-impl OddRows {
-    /// Reports the odd rows of a page, each once in the life of the process.
+impl MalformedRows {
+    /// Reports the malformed rows of a page, each once in the life of the process.
     pub(super) fn report(&self, page: &Page) {
         for key in self.new_ones(&page.odd) {
             tracing::error!(row = key, "a row cannot be parsed and is skipped");
@@ -18,12 +18,12 @@ impl OddRows {
     }
 
     /// Those that were not reported before, as long as there is room to remember them.
-    fn new_ones<'a>(&self, odd: &'a [String]) -> Vec<&'a String> {
-        if odd.is_empty() {
+    fn new_ones<'a>(&self, keys: &'a [String]) -> Vec<&'a String> {
+        if keys.is_empty() {
             return Vec::new();
         }
         let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        odd.iter()
+        keys.iter()
             .filter(|key| reported.len() < MOST && reported.insert((*key).clone()))
             .collect()
     }
@@ -37,12 +37,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_odd_row_is_reported_once_and_a_thousand_at_most() {
-        let odd = OddRows::default();
+    fn each_malformed_row_is_reported_once_and_a_thousand_at_most() {
+        let malformed = MalformedRows::default();
         let keys: Vec<_> = (0..1500).map(|nth| format!("app/T{nth} bot")).collect();
-        assert_eq!(odd.new_ones(&keys[..2]), [&keys[0], &keys[1]]);
-        assert_eq!(odd.new_ones(&keys[1..3]), [&keys[2]]);
-        assert_eq!(odd.new_ones(&keys).len(), 997);
-        assert_eq!(odd.new_ones(&keys), [""; 0]);
+        assert_eq!(malformed.new_ones(&keys[..2]), [&keys[0], &keys[1]]);
+        assert_eq!(malformed.new_ones(&keys[1..3]), [&keys[2]]);
+        assert_eq!(malformed.new_ones(&keys).len(), 997);
+        assert_eq!(malformed.new_ones(&keys), [""; 0]);
     }
 }

@@ -1,0 +1,242 @@
+//! The stored form of an installation, its tokens aside: the facts in the clear, the webhooks and
+//! your app's metadata under the seal.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::names::INSTALL;
+use super::record::{Draft, Record, Text, facts, unknown};
+use crate::backend::Row;
+use crate::clock::{from_epoch, to_epoch};
+use crate::installation::{Enterprise, Hold, Home, IncomingWebhook, Installation, Team};
+use crate::secret::WebhookUrl;
+use crate::store::{Error, Summary};
+use crate::tenant::{AppId, EnterpriseId, TeamId, UserId};
+
+/// The facts of an installation.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(super) struct InstallFacts {
+    pub(super) app_id: AppId,
+    enterprise_id: Option<EnterpriseId>,
+    enterprise_name: Option<String>,
+    team_id: Option<TeamId>,
+    team_name: Option<String>,
+    is_enterprise_install: bool,
+    pub(super) url: Option<String>,
+    installed_by: Option<UserId>,
+    /// Seconds since 1970, as all times here.
+    installed_at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hold: Option<HoldFacts>,
+}
+
+/// An operator's hold.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+struct HoldFacts {
+    is_on: bool,
+    reason: String,
+    at: u64,
+}
+
+/// The secrets of an installation that belong to no chain of tokens.
+#[derive(Deserialize, Serialize)]
+struct InstallSecrets<'a> {
+    #[serde(borrow)]
+    webhooks: Vec<WebhookSecrets<'a>>,
+    #[serde(borrow)]
+    metadata: Option<Text<'a>>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct WebhookSecrets<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+    #[serde(borrow)]
+    channel_id: Cow<'a, str>,
+    #[serde(borrow)]
+    configuration_url: Cow<'a, str>,
+    #[serde(borrow)]
+    url: Cow<'a, str>,
+}
+
+impl InstallFacts {
+    pub(super) fn read(record: &Record) -> Result<Self, Error> {
+        record.facts(INSTALL)
+    }
+
+    fn new(installation: &Installation) -> Self {
+        let (enterprise, team) = (installation.home.enterprise(), installation.home.team());
+        Self {
+            app_id: installation.app_id.clone(),
+            enterprise_id: enterprise.map(|enterprise| enterprise.id.clone()),
+            enterprise_name: enterprise.and_then(|enterprise| enterprise.name.clone()),
+            team_id: team.map(|team| team.id.clone()),
+            team_name: team.and_then(|team| team.name.clone()),
+            is_enterprise_install: installation.home.is_enterprise_install(),
+            url: installation.url.clone(),
+            installed_by: installation.installed_by.clone(),
+            installed_at: to_epoch(installation.installed_at),
+            hold: None,
+        }
+    }
+
+    /// Notes that a workspace belongs to this organisation. The name of another one would be wrong.
+    pub(super) fn move_to(&mut self, enterprise: Option<&EnterpriseId>) {
+        if self.enterprise_id.as_ref() != enterprise {
+            self.enterprise_id = enterprise.cloned();
+            self.enterprise_name = None;
+        }
+    }
+
+    pub(super) fn hold(&self) -> Option<Hold> {
+        self.hold.as_ref().map(|hold| Hold {
+            is_on: hold.is_on,
+            reason: hold.reason.clone(),
+            at: from_epoch(hold.at),
+        })
+    }
+
+    pub(super) fn is_on_hold(&self) -> bool {
+        self.hold.as_ref().is_some_and(|hold| hold.is_on)
+    }
+
+    pub(super) fn set_hold(&mut self, hold: &Hold) {
+        self.hold = Some(HoldFacts {
+            is_on: hold.is_on,
+            reason: hold.reason.clone(),
+            at: to_epoch(hold.at),
+        });
+    }
+
+    fn home(&self) -> Result<Home, Error> {
+        let enterprise = self.enterprise_id.clone().map(|id| Enterprise {
+            id,
+            name: self.enterprise_name.clone(),
+        });
+        let team = self.team_id.clone().map(|id| Team {
+            id,
+            name: self.team_name.clone(),
+        });
+        Home::new(enterprise, team, self.is_enterprise_install)
+            .map_err(|_| unknown("an installation's ids"))
+    }
+}
+
+/// The record of an installation that is stored over `stored`. Webhooks of other channels are kept,
+/// and everything if the stored installation is later. A hold is kept from a `row` that does not
+/// open as well, though its metadata is not authenticated: damage must not end a hold.
+pub(super) fn draft(
+    installation: &Installation,
+    stored: Option<&Record>,
+    row: Option<&Row>,
+) -> Result<Draft, Error> {
+    let new = InstallFacts::new(installation);
+    let old = stored.map(InstallFacts::read).transpose()?;
+    let is_late = old
+        .as_ref()
+        .is_some_and(|old| old.installed_at > new.installed_at);
+    let facts = match old {
+        Some(old) if is_late => old,
+        Some(old) => InstallFacts {
+            url: new.url.or(old.url),
+            hold: old.hold,
+            ..new
+        },
+        None => InstallFacts {
+            hold: row.and_then(in_the_clear).and_then(|facts| facts.hold),
+            ..new
+        },
+    };
+    let old = stored.map(secrets).transpose()?;
+    let secrets = merged(secrets_of(installation), old, is_late);
+    Ok(Draft::new(INSTALL, &facts).with_secrets(&secrets))
+}
+
+fn secrets_of(installation: &Installation) -> InstallSecrets<'_> {
+    let webhooks = installation.incoming_webhooks.iter();
+    let webhooks = webhooks.map(|webhook| WebhookSecrets {
+        channel: webhook.channel.as_str().into(),
+        channel_id: webhook.channel_id.as_str().into(),
+        configuration_url: webhook.configuration_url.as_str().into(),
+        url: webhook.url.expose().into(),
+    });
+    InstallSecrets {
+        webhooks: webhooks.collect(),
+        metadata: installation.metadata.as_deref().map(Text::of),
+    }
+}
+
+/// The webhooks of both, one for each channel, and the metadata of one. The old ones win if the new
+/// ones are late.
+fn merged<'a>(
+    new: InstallSecrets<'a>,
+    old: Option<InstallSecrets<'a>>,
+    is_late: bool,
+) -> InstallSecrets<'a> {
+    let Some(old) = old else { return new };
+    let (first, second) = if is_late { (old, new) } else { (new, old) };
+    let mut channels = HashSet::new();
+    let webhooks = first.webhooks.into_iter().chain(second.webhooks);
+    InstallSecrets {
+        webhooks: webhooks
+            .filter(|webhook| channels.insert(webhook.channel_id.clone()))
+            .collect(),
+        metadata: first.metadata.or(second.metadata),
+    }
+}
+
+/// The installation in this record, without its tokens.
+pub(super) fn installation(record: &Record, facts: &InstallFacts) -> Result<Installation, Error> {
+    let at = from_epoch(facts.installed_at);
+    let mut installation = Installation::new(facts.app_id.clone(), facts.home()?, at);
+    installation.url.clone_from(&facts.url);
+    installation.installed_by.clone_from(&facts.installed_by);
+    let secrets = secrets(record)?;
+    let webhooks = secrets.webhooks.into_iter().map(webhook);
+    installation.incoming_webhooks = webhooks.collect::<Result<_, _>>()?;
+    installation.metadata = secrets.metadata.map(|text| text.0.into_owned());
+    Ok(installation)
+}
+
+fn webhook(webhook: WebhookSecrets<'_>) -> Result<IncomingWebhook, Error> {
+    Ok(IncomingWebhook {
+        channel: webhook.channel.into_owned(),
+        channel_id: webhook.channel_id.into_owned(),
+        configuration_url: webhook.configuration_url.into_owned(),
+        url: WebhookUrl::new(webhook.url).map_err(|_| unknown("a webhook"))?,
+    })
+}
+
+/// What a listing shows of a row; `None` if it is not the row of an installation's facts.
+pub(super) fn summary(row: &Row) -> Option<Summary> {
+    let facts = in_the_clear(row)?;
+    let home = facts.home().ok()?;
+    let at = from_epoch(facts.installed_at);
+    Some(Summary::new(facts.app_id, home, facts.installed_by, at))
+}
+
+/// The facts of a row that was not opened: they are not authenticated.
+fn in_the_clear(row: &Row) -> Option<InstallFacts> {
+    facts(row.metadata.as_str(), INSTALL)
+}
+
+fn secrets(record: &Record) -> Result<InstallSecrets<'_>, Error> {
+    record.secrets("an installation's webhooks")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_secret_is_borrowed_from_the_plaintext_and_not_copied() {
+        let json = r#"{"webhooks":[{"channel":"a","channel_id":"b","configuration_url":"c",
+            "url":"d"}],"metadata":"e"}"#;
+        let secrets: InstallSecrets<'_> = serde_json::from_str(json).expect("a known form");
+        let metadata = secrets.metadata.expect("it is there");
+        assert!(matches!(metadata.0, Cow::Borrowed(_)));
+        assert!(matches!(secrets.webhooks[0].url, Cow::Borrowed(_)));
+    }
+}

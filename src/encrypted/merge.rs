@@ -1,0 +1,88 @@
+//! Which tokens are kept when an installation is stored over another.
+//!
+//! A `store` can come late: after a refresh of the tokens that it brings, or after a later
+//! installation. What it would throw away then is the only pair that Slack still takes.
+
+use std::time::SystemTime;
+
+use super::driver::Step;
+use super::grant_facts::{self, GrantFacts};
+use super::install_facts::InstallFacts;
+use super::names::Place;
+use super::record::Record;
+use crate::clock::to_epoch;
+use crate::installation::Grant;
+use crate::secret::{RefreshToken, same};
+use crate::store::{Error, InstallId, Mark, StoredChain};
+
+/// How a grant that is to be stored is related to the stored chain.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Relation {
+    /// It is of an earlier installation.
+    Earlier,
+    /// It is of another installation that is not earlier.
+    New,
+    /// The chain had it, and moved on.
+    Past,
+    /// It is the stored pair.
+    Same,
+}
+
+/// The step that stores this grant, or keeps what is newer. `stored` has the records of the
+/// installation's facts and of the chain.
+pub(super) fn step(
+    place: Place,
+    stored: Option<(&Record, &Record)>,
+    facts: GrantFacts,
+    new: &Grant,
+    at: SystemTime,
+) -> Result<Step, Error> {
+    let Place { kind, slot } = place;
+    let Some((install, record)) = stored else {
+        return Ok(Step::Put(slot, grant_facts::new_draft(kind, &facts, new)));
+    };
+    let old: GrantFacts = record.facts(kind)?;
+    let chain = grant_facts::chain(kind, InstallFacts::read(install)?, record)?;
+    let draft = match relation(&chain, &old, new, at) {
+        Relation::New => grant_facts::new_draft(kind, &facts, new),
+        Relation::Past => return Ok(Step::Check(slot)),
+        Relation::Same => {
+            let facts = facts.with_rotation_of(old);
+            let due_at = record.row.due.map(|due| due.at);
+            grant_facts::draft(kind, &facts, new, &chain.alternates, due_at)
+        }
+        // Slack has handed it over: should the stored pair turn out to be the one that Slack
+        // ended, this one is tried.
+        Relation::Earlier => match with_alternate(chain, new) {
+            Some(chain) => grant_facts::moved_draft(kind, record, &chain)?,
+            None => return Ok(Step::Check(slot)),
+        },
+    };
+    Ok(Step::Put(slot, draft))
+}
+
+fn relation(chain: &StoredChain, old: &GrantFacts, new: &Grant, at: SystemTime) -> Relation {
+    let mark = new.refresh_token.as_ref().map(Mark::of);
+    let stored = &chain.chain;
+    let is_same_access = same(chain.grant.access_token.expose(), new.access_token.expose());
+    let is_past = |mark: Mark| stored.alternates.contains(&mark) || old.has_replaced(mark);
+    if stored.refresh == mark && (mark.is_some() || is_same_access) {
+        Relation::Same
+    } else if stored.install == InstallId::of(new) || mark.is_some_and(is_past) {
+        Relation::Past
+    } else if old.granted_at > to_epoch(at) && !stored.is_dead {
+        Relation::Earlier
+    } else {
+        Relation::New
+    }
+}
+
+fn with_alternate(mut chain: StoredChain, new: &Grant) -> Option<StoredChain> {
+    let token = new.refresh_token.as_ref()?;
+    chain.chain.refresh?;
+    chain.chain.alternates.push(Mark::of(token));
+    chain
+        .alternates
+        .push(RefreshToken::new(token.expose()).ok()?);
+    Some(chain)
+}

@@ -1,0 +1,144 @@
+//! Where each record of an app is: the names of its partitions and slots.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use crate::backend::{Lane, Partition, Prefix, Queue, Scope, Slot};
+use crate::store::{Credential, SeenId, StateId};
+use crate::tenant::{ClientId, InstallationKey, TeamId, UserId};
+
+/// An app's part of a database: every partition's text begins with the app's client id.
+#[derive(Clone, Debug)]
+pub(super) struct App(ClientId);
+
+impl App {
+    pub(super) fn new(id: ClientId) -> Self {
+        Self(id)
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// Returns a tenant's partition. Ids begin with a capital letter, so they never meet the names
+    /// below.
+    pub(super) fn tenant(&self, key: &InstallationKey) -> Partition {
+        self.partition(key.id())
+    }
+
+    /// Returns the partition of one OAuth state.
+    pub(super) fn state(&self, id: &StateId) -> Partition {
+        self.partition(format_args!("state/{}", Hex(&id.0)))
+    }
+
+    /// Returns the partition of one handled request.
+    pub(super) fn seen(&self, id: &SeenId) -> Partition {
+        self.partition(format_args!("seen/{}", Hex(&id.0)))
+    }
+
+    /// Returns the partition of the data keys.
+    pub(super) fn keyring(&self) -> Partition {
+        self.partition("keyring")
+    }
+
+    /// Returns the scope of all partitions whose name begins so. With an empty text, of all.
+    pub(super) fn named(&self, begin: &str) -> Scope {
+        let prefix = Prefix::new(format!("{}/{begin}", self.0));
+        Scope::Prefix(prefix.expect("client ids are short and plain"))
+    }
+
+    pub(super) fn queue(&self, lane: Lane) -> Queue {
+        Queue::new(self.as_str(), lane).expect("client ids are short and plain, without a slash")
+    }
+
+    fn partition(&self, name: impl fmt::Display) -> Partition {
+        Partition::new(format!("{}/{name}", self.0)).expect("ids and our names are short and plain")
+    }
+}
+
+/// Returns the tenant whose partition this is, if it is a tenant's.
+pub(super) fn tenant_of(partition: &Partition) -> Option<InstallationKey> {
+    partition.name().parse().ok()
+}
+
+/// A slot, and the kind of record that it must hold.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) slot: Slot,
+    pub(super) kind: &'static str,
+}
+
+pub(super) const ACCESS: &str = "access";
+pub(super) const BOT: &str = "bot";
+pub(super) const DEPARTURE: &str = "departure";
+pub(super) const INSTALL: &str = "install";
+pub(super) const SEEN: &str = "seen";
+pub(super) const STATE: &str = "state";
+pub(super) const USER: &str = "user";
+
+/// The facts of an installation.
+pub(super) fn install() -> Place {
+    static SLOT: LazyLock<Slot> = LazyLock::new(|| slot(INSTALL));
+    place(SLOT.clone(), INSTALL)
+}
+
+/// The bot's chain of tokens.
+pub(super) fn bot() -> Place {
+    static SLOT: LazyLock<Slot> = LazyLock::new(|| slot(BOT));
+    place(SLOT.clone(), BOT)
+}
+
+/// One user's chain of tokens.
+pub(super) fn user(id: &UserId) -> Place {
+    place(slot(&format!("user/{id}")), USER)
+}
+
+pub(super) fn chain(credential: &Credential) -> Place {
+    match credential {
+        Credential::Bot => bot(),
+        Credential::User(id) => user(id),
+    }
+}
+
+/// Returns whose chain of tokens is in this slot; `None` for a slot of another kind.
+pub(super) fn credential_of(slot: &Slot) -> Option<Credential> {
+    match slot.as_str().split_once('/') {
+        None if slot.as_str() == BOT => Some(Credential::Bot),
+        Some(("user", id)) => UserId::new(id).ok().map(Credential::User),
+        _ => None,
+    }
+}
+
+/// What your app is to be told of a purge.
+pub(super) fn departure() -> Place {
+    place(slot(DEPARTURE), DEPARTURE)
+}
+
+/// Whether an org-wide installation may serve this workspace.
+pub(super) fn access(team: &TeamId) -> Place {
+    place(slot(&format!("access/{team}")), ACCESS)
+}
+
+pub(super) fn state() -> Place {
+    place(slot(STATE), STATE)
+}
+
+pub(super) fn seen() -> Place {
+    place(slot(SEEN), SEEN)
+}
+
+pub(super) fn slot(name: &str) -> Slot {
+    Slot::new(name).expect("ids and our names are short and plain")
+}
+
+fn place(slot: Slot, kind: &'static str) -> Place {
+    Place { slot, kind }
+}
+
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}

@@ -1,0 +1,159 @@
+//! What every record has: its place, its row, and the form of its metadata and of its secrets.
+//!
+//! Metadata is a JSON object. It begins with the version of its form and the kind of record; its
+//! facts follow. Golden files in `tests/golden/` pin the forms. Members are only ever added.
+
+use std::borrow::Cow;
+use std::io;
+use std::time::SystemTime;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::backend::{Due, Lane, Row};
+use crate::installation::Revision;
+use crate::store::Error;
+
+/// A record, opened.
+pub(super) struct Record {
+    pub(super) row: Row,
+    pub(super) plaintext: Zeroizing<Vec<u8>>,
+}
+
+impl Record {
+    pub(super) fn revision(&self) -> Revision {
+        revision(&self.row)
+    }
+
+    /// Returns the facts, if this is a record of that kind.
+    pub(super) fn facts<T: DeserializeOwned>(&self, kind: &'static str) -> Result<T, Error> {
+        facts(self.row.metadata.as_str(), kind).ok_or_else(|| unknown(kind))
+    }
+
+    /// Returns the secrets. What is secret is borrowed from the plaintext, since a copy would not
+    /// be wiped.
+    pub(super) fn secrets<'a, T: Deserialize<'a>>(
+        &'a self,
+        what: &'static str,
+    ) -> Result<T, Error> {
+        // The text of a JSON error can repeat what it read, so it goes no further.
+        serde_json::from_slice(&self.plaintext).map_err(|_| unknown(what))
+    }
+
+    /// Returns the same record with other facts, to be written.
+    pub(super) fn with_facts(&self, kind: &'static str, facts: &impl Serialize) -> Draft {
+        Draft {
+            plaintext: self.plaintext.clone(),
+            due: self.row.due,
+            ..Draft::new(kind, facts)
+        }
+    }
+}
+
+/// Returns the revision that this row's version is.
+pub(super) fn revision(row: &Row) -> Revision {
+    Revision::from_bytes(*row.version.as_bytes())
+}
+
+/// A record to be written.
+pub(super) struct Draft {
+    pub(super) kind: &'static str,
+    pub(super) metadata: String,
+    pub(super) plaintext: Zeroizing<Vec<u8>>,
+    pub(super) due: Option<Due>,
+}
+
+impl Draft {
+    /// Makes a record of nothing but facts, which is never due.
+    pub(super) fn new(kind: &'static str, facts: &impl Serialize) -> Self {
+        Self {
+            kind,
+            metadata: metadata(kind, facts),
+            plaintext: Zeroizing::default(),
+            due: None,
+        }
+    }
+
+    pub(super) fn with_secrets(self, secrets: &impl Serialize) -> Self {
+        Self {
+            plaintext: plaintext(secrets),
+            ..self
+        }
+    }
+
+    pub(super) fn due(self, lane: Lane, at: impl Into<Option<SystemTime>>) -> Self {
+        let due = at.into().map(|at| Due { lane, at });
+        Self { due, ..self }
+    }
+}
+
+/// Writes the metadata of a record of this kind.
+pub(super) fn metadata(kind: &'static str, facts: &impl Serialize) -> String {
+    #[derive(Serialize)]
+    struct Form<'a, T> {
+        v: u32,
+        kind: &'static str,
+        #[serde(flatten)]
+        facts: &'a T,
+    }
+    serde_json::to_string(&Form { v: 1, kind, facts }).expect("plain fields always serialise")
+}
+
+/// Reads the facts of a record of this kind; `None` if it is of another kind, or of a form that
+/// this version does not know.
+pub(super) fn facts<T: DeserializeOwned>(metadata: &str, kind: &str) -> Option<T> {
+    if kind_of(metadata) != Some(kind) {
+        return None;
+    }
+    serde_json::from_str(metadata).ok()
+}
+
+/// Reads the kind of a record; `None` if its form is not known.
+pub(super) fn kind_of(metadata: &str) -> Option<&str> {
+    metadata.strip_prefix(BEGIN)?.split('"').next()
+}
+
+/// What [`metadata`] writes before the kind. Compared as text: the seal binds each byte, and
+/// reading the object twice would double the cost of it.
+const BEGIN: &str = r#"{"v":1,"kind":""#;
+
+/// The error for a record whose form is not known.
+pub(super) fn unknown(what: &str) -> Error {
+    Error::Unreadable(format!("{what}: not a form that this version knows").into())
+}
+
+/// A text in the plaintext that was read, not a copy of it: a copy would not be wiped. On a field
+/// that is an option or a list, serde borrows through a type of one's own only.
+#[derive(Deserialize, Serialize)]
+#[serde(transparent)]
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+impl<'a> Text<'a> {
+    pub(super) fn of(text: &'a str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
+}
+
+fn plaintext(secrets: &impl Serialize) -> Zeroizing<Vec<u8>> {
+    // Room for all of it at once, since a vector that grows leaves its old bytes in freed memory.
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, secrets).expect("plain fields always serialise");
+    let mut plaintext = Zeroizing::new(Vec::with_capacity(length.0));
+    serde_json::to_writer(&mut *plaintext, secrets).expect("plain fields always serialise");
+    plaintext
+}
+
+/// Counts what is written to it.
+struct Length(usize);
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
