@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::authorize::{AuthorizeError, AuthorizeResult, Authorizer};
-use crate::causes::with_causes;
+use crate::error_chain::error_chain;
 use crate::events::{Handled, Lifecycle};
 use crate::replay::{Entry, Pass, ReplayGuard};
 use crate::request::{Kind, VerifiedRequest};
@@ -145,7 +145,7 @@ impl Gate {
             Ok(Entry::InProgress) => Err(Reply::later()),
             Err(error) => {
                 tracing::error!(
-                    error = with_causes(&error),
+                    error = error_chain(&error),
                     "it is unknown whether a request was handled"
                 );
                 Err(Reply::later())
@@ -165,7 +165,7 @@ impl Gate {
             Ok(Ok(handled)) => Ok(handled),
             Ok(Err(error)) => {
                 tracing::error!(
-                    error = with_causes(&error),
+                    error = error_chain(&error),
                     "a lifecycle event could not be handled; Slack repeats it"
                 );
                 Err(Reply::later())
@@ -192,13 +192,14 @@ async fn end(pass: Option<Pass>, is_handled: bool) {
         return;
     };
     let noted = tokio::spawn(async move {
-        let ended = match is_handled {
-            true => pass.done().await,
-            false => pass.failed().await,
+        let ended = if is_handled {
+            pass.done().await
+        } else {
+            pass.failed().await
         };
         if let Err(error) = ended {
             tracing::error!(
-                error = with_causes(&error),
+                error = error_chain(&error),
                 "a request may be handled twice"
             );
         }
@@ -282,7 +283,7 @@ impl Reply {
     fn unauthorized(request: &VerifiedRequest, error: &AuthorizeError) -> Self {
         let (tenant, kind) = (request.tenant(), request.kind());
         let refusal = Refusal::of(error);
-        let error = with_causes(error);
+        let error = error_chain(error);
         match refusal {
             Refusal::Later | Refusal::Misconfigured => {
                 tracing::error!(?tenant, ?kind, error, "a request cannot be served");

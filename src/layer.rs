@@ -176,9 +176,10 @@ where
             };
             let response = inner.call(request).await?;
             let status = response.status();
-            match status.is_client_error() || status.is_server_error() {
-                true => admitted.failed().await,
-                false => admitted.done().await,
+            if status.is_client_error() || status.is_server_error() {
+                admitted.failed().await;
+            } else {
+                admitted.done().await;
             }
             Ok(response)
         })

@@ -14,10 +14,10 @@ use std::time::Duration;
 use thiserror::Error;
 use url::Url;
 
-use crate::caught::caught;
-use crate::causes::with_causes;
 use crate::clock::Clock;
+use crate::error_chain::error_chain;
 use crate::installation::{Installation, Revision};
+use crate::panics::catch_panic;
 use crate::secret::{Code, SecretError, same};
 use crate::slack::{self, Issued, SlackClient};
 use crate::store::{Facts, InstallationStore, StateStore};
@@ -399,9 +399,10 @@ impl Inner {
         // Only the name that this flow's cookie has: on https a `__Host-` one, which no sibling
         // domain and no plain http can set.
         let cookie = FlowCookie::find(callback.cookies, &state.id(), uri.is_plain_loopback());
-        match cookie.is_some_and(|cookie| state.is_bound_to(&cookie)) {
-            true => Ok(state),
-            false => Err(Error::OtherBrowser),
+        if cookie.is_some_and(|cookie| state.is_bound_to(&cookie)) {
+            Ok(state)
+        } else {
+            Err(Error::OtherBrowser)
         }
     }
 
@@ -495,7 +496,7 @@ impl Inner {
             requested,
             slack: &self.slack,
         };
-        match caught(self.policy.judge(&candidate)).await {
+        match catch_panic(self.policy.judge(&candidate)).await {
             Some(Decision::Allow) => Ok(()),
             Some(Decision::Refuse { reason }) => Err(Error::Refused { reason }),
             None => {
@@ -513,7 +514,7 @@ impl Inner {
             match self.installations.store(installation).await {
                 Err(error) if error.is_transient() => {
                     tracing::warn!(
-                        error = with_causes(&error),
+                        error = error_chain(&error),
                         "an installation could not be stored yet"
                     );
                     tokio::time::sleep(pause).await;
@@ -543,7 +544,7 @@ impl Inner {
                 url: test.url,
             },
             Err(error) => {
-                tracing::warn!(tenant = %installation.key(), error = with_causes(&error), "auth.test failed after an installation");
+                tracing::warn!(tenant = %installation.key(), error = error_chain(&error), "auth.test failed after an installation");
                 return;
             }
         };
@@ -561,7 +562,7 @@ impl Inner {
             // Installed anew or removed meanwhile.
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!(tenant = %installation.key(), error = with_causes(&error), "what auth.test told could not be stored");
+                tracing::warn!(tenant = %installation.key(), error = error_chain(&error), "what auth.test told could not be stored");
             }
         }
     }
@@ -583,7 +584,7 @@ impl Inner {
         {
             Ok(stored) => stored,
             Err(error) => {
-                let error = with_causes(&error);
+                let error = error_chain(&error);
                 tracing::error!(tenant = %key, error, "refused tokens are not revoked: it is unknown whether they are in use");
                 return;
             }
@@ -614,10 +615,10 @@ impl Inner {
             if let Some(token) = &issued.refresh_token
                 && let Err(error) = self.slack.auth_revoke_refresh_token(token).await
             {
-                tracing::error!(tenant = %key, error = with_causes(&error), "a refused refresh token could not be revoked");
+                tracing::error!(tenant = %key, error = error_chain(&error), "a refused refresh token could not be revoked");
             }
             if let Err(error) = self.slack.auth_revoke(&issued.access_token).await {
-                tracing::error!(tenant = %key, error = with_causes(&error), "a refused token could not be revoked");
+                tracing::error!(tenant = %key, error = error_chain(&error), "a refused token could not be revoked");
             }
         }
     }
@@ -630,7 +631,7 @@ impl Inner {
             }
             Err(error) => tracing::warn!(
                 reason = error.name(),
-                error = with_causes(error),
+                error = error_chain(error),
                 "an install flow ended without an installation"
             ),
         }

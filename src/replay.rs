@@ -12,8 +12,8 @@ use std::time::Duration;
 use ring::digest;
 use tokio::runtime::Handle;
 
-use crate::causes::with_causes;
 use crate::clock::Clock;
+use crate::error_chain::error_chain;
 use crate::installation::Revision;
 use crate::request::VerifiedRequest;
 use crate::store::{Claim, Error, SeenId, SeenStore};
@@ -146,7 +146,7 @@ impl Drop for Pass {
             runtime.spawn(async move {
                 if let Err(error) = guard.seen.release(&id, claim).await {
                     tracing::warn!(
-                        error = with_causes(&error),
+                        error = error_chain(&error),
                         "a request stays claimed for a while"
                     );
                 }

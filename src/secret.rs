@@ -70,12 +70,13 @@ impl AccessToken {
     pub fn new(token: impl Into<String>) -> Result<Self, SecretError> {
         let token = plausible("access token", token.into())?;
         let bare = token.strip_prefix("xoxe.").unwrap_or(&token);
-        match ["xoxc-", "xoxd-", "xoxs-", "xwfp-"]
+        if ["xoxc-", "xoxd-", "xoxs-", "xwfp-"]
             .iter()
             .any(|kind| bare.starts_with(kind))
         {
-            true => Err(SecretError::NotStorable),
-            false => Ok(Self(Arc::new(token))),
+            Err(SecretError::NotStorable)
+        } else {
+            Ok(Self(Arc::new(token)))
         }
     }
 }
@@ -141,11 +142,11 @@ pub const MAX_SECRET_LEN: usize = 8 * 1024;
 
 fn plausible(what: &'static str, secret: String) -> Result<Zeroizing<String>, SecretError> {
     let secret = Zeroizing::new(secret);
-    match (1..=MAX_SECRET_LEN).contains(&secret.len())
-        && secret.bytes().all(|b| b.is_ascii_graphic())
+    if (1..=MAX_SECRET_LEN).contains(&secret.len()) && secret.bytes().all(|b| b.is_ascii_graphic())
     {
-        true => Ok(secret),
-        false => Err(SecretError::Implausible { what }),
+        Ok(secret)
+    } else {
+        Err(SecretError::Implausible { what })
     }
 }
 

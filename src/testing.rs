@@ -495,11 +495,12 @@ impl fmt::Debug for FakeSlack {
 
 /// The key of `T…` or `E…`.
 fn key(tenant: &str) -> InstallationKey {
-    match tenant.starts_with('E') {
-        true => EnterpriseId::new(tenant).map(InstallationKey::org),
-        false => TeamId::new(tenant).map(InstallationKey::workspace),
-    }
-    .expect("a tenant in a test is a workspace's id or an organisation's")
+    let key = if tenant.starts_with('E') {
+        EnterpriseId::new(tenant).map(InstallationKey::org)
+    } else {
+        TeamId::new(tenant).map(InstallationKey::workspace)
+    };
+    key.expect("a tenant in a test is a workspace's id or an organisation's")
 }
 
 fn team_id(id: &str) -> TeamId {

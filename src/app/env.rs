@@ -71,19 +71,18 @@ fn client_id(text: &str) -> Result<ClientId, AppError> {
         source: "expected two numbers joined by a dot, from the app's page Basic Information"
             .into(),
     };
-    match is_id {
-        true => ClientId::new(text).map_err(|_| refused()),
-        false => Err(refused()),
-    }
+    let id = ClientId::new(text).ok().filter(|_| is_id);
+    id.ok_or_else(refused)
 }
 
 pub(super) fn redirect_uri(name: &'static str, text: &str) -> Result<RedirectUri, AppError> {
     let text = text.trim();
     RedirectUri::new(text).map_err(|source| AppError::Value {
         name,
-        shown: Some(match may_be_secret(text) {
-            true => beginning(text),
-            false => format!("{text:?}"),
+        shown: Some(if may_be_secret(text) {
+            beginning(text)
+        } else {
+            format!("{text:?}")
         }),
         source: source.into(),
     })
@@ -139,9 +138,10 @@ mod tests {
     ];
 
     fn with(changed: &str, value: Option<&str>) -> SlackAppBuilder {
-        read(|name| match name == changed {
-            true => value.map(Into::into),
-            false => {
+        read(|name| {
+            if name == changed {
+                value.map(Into::into)
+            } else {
                 let set = GOOD.iter().find(|(known, _)| *known == name);
                 set.map(|(_, value)| (*value).into())
             }

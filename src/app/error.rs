@@ -4,8 +4,8 @@ use std::error::Error;
 use std::fmt;
 
 use crate::backend::ConnectError;
-use crate::causes::with_causes;
 use crate::encrypted::OpenError;
+use crate::error_chain::error_chain;
 use crate::oauth::ConfigError;
 
 /// The reason why an app cannot start: the thing, the cause and the remedy.
@@ -54,7 +54,7 @@ impl fmt::Display for AppError {
 
 impl fmt::Debug for AppError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&with_causes(self))
+        f.write_str(&error_chain(self))
     }
 }
 

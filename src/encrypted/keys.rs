@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{OpenError, of_app, partition, slot};
 use crate::backend::{self, Backend, Change, Expect, Metadata, Partition, Row, Slot, Version};
-use crate::causes::with_causes;
+use crate::error_chain::error_chain;
 use crate::seal::{DataKey, KeyContext, KeyError, KeyId, KeyProvider, Keyring, Looked, Sealed};
 use crate::store;
 use crate::tenant::ClientId;
@@ -192,7 +192,7 @@ impl<B: Backend> Keys<B> {
         let keys = Arc::clone(self);
         drop(tokio::spawn(async move {
             if let Err(error) = keys.fetch(wanted).await {
-                tracing::warn!(error = with_causes(&error), key = %id, "a data key could not be refreshed ahead");
+                tracing::warn!(error = error_chain(&error), key = %id, "a data key could not be refreshed ahead");
             }
         }));
     }

@@ -11,7 +11,7 @@ use super::installations::{install, revision};
 use super::lifecycle_facts::{ACCESS, AccessFacts, DEPARTURE, DepartureFacts, draft};
 use super::{EncryptedStore, records, slot, tenant, tenant_of};
 use crate::backend::{Backend, Due, Key, Lane, Row, Scope, Version};
-use crate::causes::with_causes;
+use crate::error_chain::error_chain;
 use crate::installation::{Hold, Revision};
 use crate::store::{Access, Departure, Error, LifecycleStore, PendingDeparture, Summary};
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
@@ -86,7 +86,7 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
                 match self.due_departure(&key, now).await {
                     // One note must not keep the hosts of all others from being told.
                     Err(error @ Error::Unreadable(_)) => {
-                        tracing::error!(partition = %key.partition, error = with_causes(&error),
+                        tracing::error!(partition = %key.partition, error = error_chain(&error),
                             "the note of a departure does not open; the host is not told");
                     }
                     note => found.extend(note?),

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::driver::{Draft, Place, Record, Step};
 use super::{EncryptedStore, partition, records, slot};
 use crate::backend::{Backend, Due, Lane, Partition};
-use crate::causes::with_causes;
+use crate::error_chain::error_chain;
 use crate::store::{Error, StateId, StatePayload, StateStore};
 
 #[async_trait]
@@ -77,7 +77,7 @@ impl<B: Backend> EncryptedStore<B> {
         drop(tokio::spawn(async move {
             if let Err(error) = store.sweep_expired_states().await {
                 tracing::warn!(
-                    error = with_causes(&error),
+                    error = error_chain(&error),
                     "expired OAuth states could not be removed"
                 );
             }

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use super::judge::{age, revision};
+use super::liveness::{age, revision};
 use super::{Handled, Lifecycle, LifecycleError};
 use crate::store::Delete;
 use crate::tenant::{InstallationKey, UserId};
@@ -36,7 +36,7 @@ struct RevokedTokens {
 }
 
 impl Lifecycle {
-    pub(super) async fn revoked(
+    pub(super) async fn tokens_revoked(
         &self,
         key: &InstallationKey,
         at: SystemTime,
@@ -51,10 +51,10 @@ impl Lifecycle {
             Err(error) => failed = failed.take().or(Some(error)),
         };
         for user in oauth.iter().filter_map(|id| UserId::new(id.as_str()).ok()) {
-            note(self.users_token_revoked(key, at, &user).await);
+            note(self.user_token_revoked(key, at, &user).await);
         }
         if !bot.is_empty() {
-            note(self.bots_token_revoked(key, at, bot).await);
+            note(self.bot_token_revoked(key, at, bot).await);
         }
         match (failed, any) {
             (Some(error), _) => Err(error),
@@ -63,7 +63,7 @@ impl Lifecycle {
         }
     }
 
-    async fn users_token_revoked(
+    async fn user_token_revoked(
         &self,
         key: &InstallationKey,
         at: SystemTime,
@@ -85,7 +85,7 @@ impl Lifecycle {
         Ok(self.installations.delete(key, &delete).await?)
     }
 
-    async fn bots_token_revoked(
+    async fn bot_token_revoked(
         &self,
         key: &InstallationKey,
         at: SystemTime,

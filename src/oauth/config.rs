@@ -65,9 +65,10 @@ impl InstallConfig {
         if self.scopes.is_empty() && self.user_scopes.is_empty() {
             return Err(ConfigError::NoScopes);
         }
-        match self.state_lifetime > MAX_STATE_LIFETIME || self.state_lifetime.is_zero() {
-            true => Err(ConfigError::StateLifetime),
-            false => Ok(()),
+        if self.state_lifetime > MAX_STATE_LIFETIME || self.state_lifetime.is_zero() {
+            Err(ConfigError::StateLifetime)
+        } else {
+            Ok(())
         }
     }
 }
@@ -99,12 +100,13 @@ impl RedirectUri {
         let secure = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url));
         let plain =
             url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
-        match secure && plain && url.host().is_some() {
-            true => Ok(Self {
+        if secure && plain && url.host().is_some() {
+            Ok(Self {
                 text: text.into(),
                 url,
-            }),
-            false => Err(RedirectUriError),
+            })
+        } else {
+            Err(RedirectUriError)
         }
     }
 

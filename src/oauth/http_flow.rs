@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use url::form_urlencoded;
 
 use super::{Callback, Error, InstallOptions, InstallProvider, PageResponse};
-use crate::causes::with_causes;
+use crate::error_chain::error_chain;
 use crate::slack::ErrorCode;
 use crate::tenant::TeamId;
 
@@ -71,7 +71,7 @@ impl InstallProvider {
                 response
             }
             Err(error) => {
-                let causes = with_causes(&error);
+                let causes = error_chain(&error);
                 tracing::error!(error = causes, "an install flow could not begin");
                 let error = match error {
                     super::StartError::Store(error) => Error::Store(error),

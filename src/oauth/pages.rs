@@ -192,7 +192,7 @@ struct Told {
 
 fn told(error: &Error) -> Told {
     let (title, what, next, button) = match error {
-        Error::Denied(code) if code.as_str() == "access_denied" => (
+        Error::Denied(code) if code.is_access_denied() => (
             "Not installed",
             "You chose not to install the app. Nothing was changed.",
             "If you change your mind, start again.",

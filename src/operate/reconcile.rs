@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{OperateError, Operator};
-use crate::causes::with_causes;
+use crate::error_chain::error_chain;
 use crate::events::LifecycleError;
 use crate::installation::{Grant, Installation};
 use crate::slack::{self, AuthTest, ErrorClass};
@@ -213,14 +213,8 @@ impl Operator {
             };
             return match error.class() {
                 ErrorClass::Dead => State::Dead,
-                // `invalid_auth` also means that our address is not allowed; and a token that
-                // rotates is revoked when a newer one pushes it out.
-                ErrorClass::Revoked
-                    if grant.refresh_token.is_none()
-                        && code.as_ref().is_some_and(|it| it.as_str() == REVOKED) =>
-                {
-                    State::Dead
-                }
+                // A token that rotates is also revoked when a newer one replaces it.
+                ErrorClass::Revoked if grant.refresh_token.is_none() => State::Dead,
                 ErrorClass::TokenExpired => State::Expired,
                 _ => State::Unclear(code),
             };
@@ -274,12 +268,16 @@ impl Operator {
             .revision
             .expect("a fetched installation has a revision");
         let reason = "reconcile: its tokens are dead";
-        match self.lifecycle.leave(key, revision, reason).await {
+        match self.lifecycle.purge(key, revision, reason).await {
             Ok(()) => Ok(true),
             Err(LifecycleError::Store(store::Error::Conflict)) => Ok(false),
             // The note stands, so the host is told later.
             Err(LifecycleError::Hook(error)) => {
-                tracing::error!(tenant = %key, error = with_causes(&*error), "the host could not purge its own data");
+                tracing::error!(
+                    tenant = %key,
+                    error = error_chain(&*error),
+                    "the host could not purge its own data"
+                );
                 Ok(true)
             }
             Err(error) => Err(error.into()),
@@ -402,9 +400,6 @@ fn enterprise_moved(installation: &Installation, test: &AuthTest) -> bool {
 }
 
 const PAGE: usize = 200;
-
-/// `token_revoked`: of Slack's words for a dead user token the one that means nothing else.
-const REVOKED: &str = "token_revoked";
 
 /// Slack's `Retry-After` is a minute at most, as its limits are by the minute.
 const RATE_LIMITED: Duration = Duration::from_secs(60);

@@ -15,10 +15,10 @@ pub(super) struct Form<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Form<'a> {
     pub(super) fn parse(body: &'a [u8]) -> Result<Self, Malformed> {
-        let body = match body.iter().copied().all(may_stand_raw) {
-            true => str::from_utf8(body).map_err(|_| Malformed::Form)?,
-            false => return Err(Malformed::Form),
-        };
+        if !body.iter().copied().all(may_stand_raw) {
+            return Err(Malformed::Form);
+        }
+        let body = str::from_utf8(body).map_err(|_| Malformed::Form)?;
         let mut fields: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::with_capacity(TYPICAL_FIELDS);
         for field in body.split('&') {
             let (name, value) = field.split_once('=').ok_or(Malformed::Form)?;

@@ -129,13 +129,14 @@ impl Verifier {
         for part in [b"v0:", timestamp, b":", body] {
             signed.extend_from_slice(part);
         }
-        match self
+        if self
             .keys
             .iter()
             .any(|key| hmac::verify(key, &signed, &signature).is_ok())
         {
-            true => Ok(()),
-            false => Err(VerifyError::Forged),
+            Ok(())
+        } else {
+            Err(VerifyError::Forged)
         }
     }
 }
@@ -200,13 +201,14 @@ fn retry_num(headers: &HeaderMap) -> Option<u32> {
 }
 
 fn seconds(timestamp: &[u8]) -> Result<u64, VerifyError> {
-    match (1..=MAX_TIMESTAMP_LEN).contains(&timestamp.len())
+    if (1..=MAX_TIMESTAMP_LEN).contains(&timestamp.len())
         && timestamp.iter().all(u8::is_ascii_digit)
     {
-        true => Ok(timestamp
+        Ok(timestamp
             .iter()
-            .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'))),
-        false => Err(VerifyError::MalformedHeader),
+            .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+    } else {
+        Err(VerifyError::MalformedHeader)
     }
 }
 

@@ -393,9 +393,10 @@ fn grant(
 }
 
 fn token_type(token_type: Option<&str>, allowed: &[&str]) -> Result<(), Error> {
-    match token_type.is_some_and(|token_type| allowed.contains(&token_type)) {
-        true => Ok(()),
-        false => Err(malformed("a token of another type than its place")),
+    if token_type.is_some_and(|token_type| allowed.contains(&token_type)) {
+        Ok(())
+    } else {
+        Err(malformed("a token of another type than its place"))
     }
 }
 

@@ -14,9 +14,8 @@ use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 use super::answers::{self, AuthTest, Issued, Renewed, UserInfo};
-use super::{Environment, Error, ErrorCode, HttpTransport, Transport};
+use super::{Environment, Error, HttpTransport, Transport};
 use crate::clock::Clock;
-use crate::installation::Scopes;
 use crate::secret::{AccessToken, ClientSecret, Code, RefreshToken};
 use crate::tenant::{ClientId, UserId};
 
@@ -288,26 +287,25 @@ impl Answer {
         }
         // Most of Slack's errors come with status 200; some proxies and outages with HTML.
         let Ok(envelope) = serde_json::from_slice::<Envelope>(&body) else {
-            return Err(match parts.status.is_success() {
-                true => Error::Malformed {
+            return Err(if parts.status.is_success() {
+                Error::Malformed {
                     what: "it is not a JSON object with `ok`",
-                },
-                false => Error::Http {
+                }
+            } else {
+                Error::Http {
                     status: parts.status.as_u16(),
-                },
+                }
             });
         };
-        let retry_after = retry_after(&parts.headers);
         match (envelope.ok, envelope.error) {
             (true, _) if parts.status.is_success() => Ok(Self {
                 headers: parts.headers,
                 body,
             }),
-            (_, Some(code)) if code == "ratelimited" => Err(Error::RateLimited { retry_after }),
-            (_, Some(code)) => Err(Error::Api {
-                code: ErrorCode::new(&code),
-                needed: Scopes::from(envelope.needed.as_deref().unwrap_or_default()),
-            }),
+            (_, Some(code)) => {
+                let needed = envelope.needed.unwrap_or_default();
+                Err(Error::refused(&code, &needed, retry_after(&parts.headers)))
+            }
             (_, None) => Err(Error::Http {
                 status: parts.status.as_u16(),
             }),

@@ -89,9 +89,12 @@ async fn send(
 ) -> Result<http::Response<Bytes>, TransportError> {
     let request = reqwest::Request::try_from(request).map_err(not_sent)?;
     let answered = client.execute(request).await;
-    let mut answer = answered.map_err(|error| match error.is_connect() {
-        true => not_sent(error),
-        false => lost(error),
+    let mut answer = answered.map_err(|error| {
+        if error.is_connect() {
+            not_sent(error)
+        } else {
+            lost(error)
+        }
     })?;
     let mut response = http::Response::builder().status(answer.status());
     if let Some(headers) = response.headers_mut() {

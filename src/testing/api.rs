@@ -106,11 +106,13 @@ impl Incoming {
     /// Slack's code, unless the call carries the app's own id and secret.
     fn check_client(&self, app: &App) -> Result<(), &'static str> {
         let (id, secret) = &self.client;
-        match id == app.client_id.as_str() {
-            true if *secret == app.client_secret => Ok(()),
-            true => Err("bad_client_secret"),
-            false => Err("invalid_client_id"),
+        if id != app.client_id.as_str() {
+            return Err("invalid_client_id");
         }
+        if *secret != app.client_secret {
+            return Err("bad_client_secret");
+        }
+        Ok(())
     }
 
     fn caller(&self, state: &State, now: SystemTime) -> Result<Caller, &'static str> {
@@ -126,15 +128,16 @@ impl Incoming {
 
 impl Caller {
     fn needs(&self, scope: &str) -> Result<(), Refusal> {
-        match self.scopes.contains(scope) {
-            true => Ok(()),
-            false => Err(Refusal {
+        if self.scopes.contains(scope) {
+            Ok(())
+        } else {
+            Err(Refusal {
                 error: "missing_scope",
                 more: Map::from_iter([
                     ("needed".to_owned(), scope.into()),
                     ("provided".to_owned(), self.scopes.to_string().into()),
                 ]),
-            }),
+            })
         }
     }
 }

@@ -44,9 +44,10 @@ pub(super) fn consent(
             .iter()
             .map(|s| format!("<li>{}</li>", escape(s)))
             .collect();
-        match scopes.is_empty() {
-            true => String::new(),
-            false => format!("<h2>{title}</h2><ul id=\"{id}\">{items}</ul>"),
+        if scopes.is_empty() {
+            String::new()
+        } else {
+            format!("<h2>{title}</h2><ul id=\"{id}\">{items}</ul>")
         }
     };
     let disabled = if choices.is_empty() { " disabled" } else { "" };

@@ -61,9 +61,10 @@ impl Https {
         }
         let request = request.map(Full::new);
         let exchange = async {
-            match secure {
-                true => exchange(self.secure().map_err(not_sent)?, request).await,
-                false => exchange(&self.plain, request).await,
+            if secure {
+                exchange(self.secure().map_err(not_sent)?, request).await
+            } else {
+                exchange(&self.plain, request).await
             }
         };
         match timeout(TIMEOUT, exchange).await {
@@ -102,9 +103,12 @@ where
     C: Connect + Clone + Send + Sync + 'static,
 {
     let response = client.request(request).await;
-    let response = response.map_err(|error| match error.is_connect() {
-        true => not_sent(error),
-        false => lost(error),
+    let response = response.map_err(|error| {
+        if error.is_connect() {
+            not_sent(error)
+        } else {
+            lost(error)
+        }
     })?;
     let (head, mut incoming) = response.into_parts();
     let mut body = BytesMut::new();
@@ -150,9 +154,10 @@ struct Way {
 
 impl Way {
     async fn connect(mut self, to: Uri) -> Result<MaybeHttpsStream<TokioIo<TcpStream>>, BoxError> {
-        let proxy = match is_this_machine(&to) {
-            true => None,
-            false => self.proxies.intercept(&to),
+        let proxy = if is_this_machine(&to) {
+            None
+        } else {
+            self.proxies.intercept(&to)
         };
         let Some(proxy) = proxy else {
             return Ok(MaybeHttpsStream::Http(self.tcp.call(to).await?));
