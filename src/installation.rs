@@ -74,6 +74,14 @@ impl Installation {
         }
     }
 
+    /// The bot's grant and the user's own.
+    pub(crate) fn grants(&self) -> [Option<&Grant>; 2] {
+        [
+            self.bot.as_ref().map(|bot| &bot.grant),
+            self.user.as_ref().map(|user| &user.grant),
+        ]
+    }
+
     /// Whether an operator has put the tenant on hold: nothing may be handed out.
     #[must_use]
     pub fn is_on_hold(&self) -> bool {

@@ -94,6 +94,7 @@ mod encrypted;
 mod error_chain;
 mod events;
 mod gate;
+mod html;
 mod installation;
 mod panics;
 mod random;

@@ -248,10 +248,8 @@ impl Operator {
         key: &InstallationKey,
         installation: &Installation,
     ) -> Result<RevokeOutcome, OperateError> {
-        let bot = installation.bot.as_ref().map(|bot| &bot.grant);
-        let user = installation.user.as_ref().map(|user| &user.grant);
         // A bot's token may not uninstall where the installer's own may.
-        for grant in [bot, user].into_iter().flatten() {
+        for grant in installation.grants().into_iter().flatten() {
             let token = &grant.access_token;
             match self.slack.apps_uninstall(&self.credentials, token).await {
                 Ok(()) => return Ok(RevokeOutcome::Uninstalled),

@@ -110,10 +110,8 @@ impl Pass {
     ///
     /// # Cancel safety
     ///
-    /// Dropped, the request may be handled again after [`CLAIM`]. [`SlackLayer`] runs it on a task
-    /// of its own.
-    ///
-    /// [`SlackLayer`]: https://docs.rs/slack-installs/latest/slack_installs/tower/struct.SlackLayer.html
+    /// Dropped, the request may be handled again after [`CLAIM`]. The tower layer runs it on a
+    /// task of its own.
     pub async fn done(mut self) -> Result<(), Error> {
         if let Some(Held { guard, id, claim }) = self.0.take() {
             let until = guard.clock.now() + RETENTION;

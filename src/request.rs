@@ -56,10 +56,10 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 pub use error::{Malformed, VerifyError};
-pub use kind::{Kind, MAX_EVENT_TYPE_LEN};
+pub use kind::Kind;
 pub(crate) use lifecycle::LifecycleEvent;
 pub use socket::SocketModeConnection;
-pub use verify::{DEFAULT_BODY_LIMIT, Verifier, WINDOW, is_ssl_check};
+pub use verify::{DEFAULT_BODY_LIMIT, Verifier, is_ssl_check};
 
 use crate::tenant::{AppId, Tenant, UserId};
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("panics", &[]),
     ("error_chain", &[]),
+    ("html", &[]),
     ("clock", &[]),
     ("random", &[]),
     ("secret", &[]),
@@ -45,6 +46,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "panics",
             "error_chain",
             "clock",
+            "html",
             "installation",
             "random",
             "secret",
@@ -179,6 +181,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "testing",
         &[
             "clock",
+            "html",
             "installation",
             "random",
             "request",

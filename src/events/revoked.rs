@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::liveness::{age, revision};
 use super::{Handled, Lifecycle, LifecycleError};
+use crate::installation::{Bot, Grant, Installation};
 use crate::store::Delete;
 use crate::tenant::{InstallationKey, UserId};
 
@@ -72,17 +73,9 @@ impl Lifecycle {
         let Some(installation) = self.installations.fetch(key, Some(user)).await? else {
             return Ok(false);
         };
-        let Some(stored) = &installation.user else {
-            return Ok(false);
-        };
-        let age = age(installation.installed_at, at);
-        if !self.is_dead(&stored.grant.access_token, age).await? {
-            return Ok(false);
-        }
-        let delete = Delete::user(user.clone())
-            .only(revision(&installation))
-            .holding(&stored.grant.access_token);
-        Ok(self.installations.delete(key, &delete).await?)
+        let grant = installation.user.as_ref().map(|user| &user.grant);
+        let delete = Delete::user(user.clone());
+        self.delete_if_dead(&installation, grant, delete, at).await
     }
 
     async fn bot_token_revoked(
@@ -95,20 +88,31 @@ impl Lifecycle {
             return Ok(false);
         };
         // Ids of other apps' bots are none of ours; `oauth` alone never touches the bot.
-        let ours = installation
-            .bot
-            .as_ref()
-            .filter(|bot| revoked.iter().any(|id| id == bot.user_id.as_str()));
-        let Some(bot) = ours else {
+        let is_listed = |bot: &&Bot| revoked.iter().any(|id| id == bot.user_id.as_str());
+        let bot = installation.bot.as_ref().filter(is_listed);
+        let grant = bot.map(|bot| &bot.grant);
+        self.delete_if_dead(&installation, grant, Delete::bot(), at)
+            .await
+    }
+
+    async fn delete_if_dead(
+        &self,
+        installation: &Installation,
+        grant: Option<&Grant>,
+        delete: Delete,
+        at: SystemTime,
+    ) -> Result<bool, LifecycleError> {
+        let Some(Grant { access_token, .. }) = grant else {
             return Ok(false);
         };
         let age = age(installation.installed_at, at);
-        if !self.is_dead(&bot.grant.access_token, age).await? {
+        if !self.is_dead(access_token, age).await? {
             return Ok(false);
         }
-        let delete = Delete::bot()
-            .only(revision(&installation))
-            .holding(&bot.grant.access_token);
-        Ok(self.installations.delete(key, &delete).await?)
+        let delete = delete.only(revision(installation)).holding(access_token);
+        Ok(self
+            .installations
+            .delete(&installation.key(), &delete)
+            .await?)
     }
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::policy::{Candidate, Decision, InstallPolicy};
 use crate::error_chain::error_chain;
-use crate::installation::{Grant, Home, Installation, Scopes};
+use crate::installation::{Grant, Home, Scopes};
 use crate::slack::UserInfo;
 use crate::tenant::{EnterpriseId, TeamId};
 
@@ -199,7 +199,7 @@ impl InstallPolicy for DenyTenants {
 impl InstallPolicy for AdminRequired {
     async fn judge(&self, candidate: &Candidate<'_>) -> Decision {
         let installation = candidate.installation;
-        let granted = grants(installation).into_iter().flatten();
+        let granted = installation.grants().into_iter().flatten();
         if !granted
             .clone()
             .any(|grant| grant.scopes.iter().any(|scope| self.is_sensitive(scope)))
@@ -251,7 +251,7 @@ impl InstallPolicy for OrgWide {
 #[deny(clippy::missing_trait_methods)]
 impl InstallPolicy for RequiredScopes {
     async fn judge(&self, candidate: &Candidate<'_>) -> Decision {
-        let [bot, user] = grants(candidate.installation);
+        let [bot, user] = candidate.installation.grants();
         let (bot, user) = (missing(bot, &self.bot), missing(user, &self.user));
         let missing: Vec<_> = bot.iter().chain(user.iter()).collect();
         if missing.is_empty() {
@@ -273,14 +273,6 @@ pub(super) fn missing(grant: Option<&Grant>, wanted: &Scopes) -> Scopes {
         Some(grant) => grant.scopes.missing(wanted),
         None => wanted.clone(),
     }
-}
-
-/// The bot's credential and the installer's own.
-pub(super) fn grants(installation: &Installation) -> [Option<&Grant>; 2] {
-    [
-        installation.bot.as_ref().map(|bot| &bot.grant),
-        installation.user.as_ref().map(|user| &user.grant),
-    ]
 }
 
 /// An admin's flags count only where they are from: a stranger is an admin at home.

@@ -22,8 +22,8 @@ pub enum Kind {
     DialogSuggestion,
     /// An event of the Events API.
     Event {
-        /// Its type, such as `app_mention`: 1 to [`MAX_EVENT_TYPE_LEN`] ASCII letters, digits,
-        /// `_`, `.`, `-` or `:`.
+        /// Its type, such as `app_mention`: 1 to 64 ASCII letters, digits, `_`, `.`, `-`
+        /// or `:`.
         event_type: Box<str>,
     },
     /// A workflow runs a function of this app. The payload carries a live token, which is not
@@ -126,4 +126,4 @@ static INTERACTIVE: [Kind; 10] = [
 ];
 
 /// The longest event type that is accepted, in bytes. Slack's longest has 30.
-pub const MAX_EVENT_TYPE_LEN: usize = 64;
+const MAX_EVENT_TYPE_LEN: usize = 64;

@@ -144,11 +144,7 @@ fn lifecycle(payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
             named(tenant.enterprise().cloned(), None, true)
         }
         Some(tenant) => Some(tenant),
-        None => named(
-            enterprise(&payload.enterprise_id, "enterprise_id")?,
-            None,
-            true,
-        ),
+        None => outer_org(payload)?,
     })
 }
 
@@ -161,11 +157,7 @@ fn team_access(payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
     };
     Ok(match authorized {
         Some(authorized) => named(Some(authorized), None, true),
-        None => named(
-            enterprise(&payload.enterprise_id, "enterprise_id")?,
-            None,
-            true,
-        ),
+        None => outer_org(payload)?,
     })
 }
 
@@ -183,6 +175,12 @@ fn outer(payload: &Payload<'_>, org_wide: bool) -> Result<Option<Tenant>, Malfor
         place(&payload.team_id, "team_id")?,
         org_wide,
     ))
+}
+
+/// The organisation as a whole that an event's outer id names.
+fn outer_org(payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
+    let org = enterprise(&payload.enterprise_id, "enterprise_id")?;
+    Ok(named(org, None, true))
 }
 
 fn interactive(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {

@@ -93,7 +93,7 @@ impl Verifier {
     /// Checks a request's size, time and signature, and then reads its body, exactly as it was
     /// received.
     ///
-    /// A request can be replayed within [`WINDOW`] of its time; to act once, remember
+    /// A request can be replayed within 5 minutes of its time; to act once, remember
     /// [`VerifiedRequest::event_id`] or [`VerifiedRequest::trigger_id`].
     ///
     /// # Errors
@@ -164,7 +164,7 @@ pub fn is_ssl_check(headers: &HeaderMap, body: &[u8]) -> bool {
 }
 
 /// How far a request's time may be from now, either way. Slack's own advice.
-pub const WINDOW: Duration = Duration::from_secs(5 * 60);
+const WINDOW: Duration = Duration::from_secs(5 * 60);
 
 /// The largest body that is taken unless set otherwise, in bytes: 1 MiB.
 ///

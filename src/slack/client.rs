@@ -96,8 +96,7 @@ impl SlackClient {
     /// # Errors
     ///
     /// [`Error`](enum@Error); with [`ErrorClass::Ambiguous`](super::ErrorClass::Ambiguous) a pair
-    /// may have
-    /// been issued.
+    /// may have been issued.
     ///
     /// # Cancel safety
     ///
@@ -121,8 +120,7 @@ impl SlackClient {
     /// # Errors
     ///
     /// [`Error`](enum@Error); with [`ErrorClass::Ambiguous`](super::ErrorClass::Ambiguous) a pair
-    /// may have
-    /// been issued.
+    /// may have been issued.
     ///
     /// # Cancel safety
     ///
@@ -228,7 +226,7 @@ impl SlackClient {
             })?;
         let sent_at = self.clock.now();
         let response = self.transport.send(request).await?;
-        self.watch_clocks(method, response.headers(), sent_at);
+        self.warn_of_clock_skew(method, response.headers(), sent_at);
         let outcome = Answer::new(response);
         match &outcome {
             Ok(_) => tracing::debug!(method, "Slack answered"),
@@ -236,12 +234,10 @@ impl SlackClient {
         }
         outcome
     }
-}
 
-impl SlackClient {
     /// Ends of tokens are times on Slack's clock, and are compared with ours: minutes are allowed
     /// for, and more would hand out dead tokens.
-    fn watch_clocks(&self, method: &str, headers: &HeaderMap, sent_at: SystemTime) {
+    fn warn_of_clock_skew(&self, method: &str, headers: &HeaderMap, sent_at: SystemTime) {
         let Some(slack_time) = slack_time(headers) else {
             return;
         };

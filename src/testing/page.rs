@@ -1,7 +1,17 @@
 //! The HTML of the authorize page: plain forms, no script.
 
-use super::authorize::{Ask, Choice};
-use super::core::App;
+use crate::html::escape;
+
+use super::app::App;
+use super::consent::Ask;
+
+/// One line of the choice that the page offers.
+pub(super) struct Choice {
+    pub(super) label: String,
+    pub(super) preselected: bool,
+    /// Comes back as the form's `who`.
+    pub(super) value: String,
+}
 
 /// Who installs what where, with which scopes, and the buttons `allow` and `cancel`.
 ///
@@ -89,19 +99,4 @@ fn page(body: &str) -> String {
          button{{font:inherit;padding:.5em 2em}}</style></head><body>\
          <p>This is a fake Slack, for tests.</p>{body}</body></html>"
     )
-}
-
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }
