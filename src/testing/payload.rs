@@ -363,11 +363,11 @@ impl Core {
         let mut body = object(json!({
             "token": self.app.verification_token,
             "api_app_id": self.app.id,
-            "event": event,
             "type": "event_callback",
             "event_id": state.mint.id("Ev0"),
             "event_time": event_time,
         }));
+        body.insert("event".to_owned(), event);
         if let Some(team) = tenant.team() {
             body.insert("team_id".to_owned(), json!(team));
         }
