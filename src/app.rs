@@ -79,9 +79,10 @@ impl SlackApp {
     ///
     /// | variable | what |
     /// |---|---|
-    /// | `SLACK_CLIENT_ID`, `SLACK_CLIENT_SECRET`, `SLACK_SIGNING_SECRET` | from the app's page *Basic Information* |
+    /// | `SLACK_CLIENT_ID`, `SLACK_CLIENT_SECRET` | from the app's page *Basic Information* |
+    /// | `SLACK_SIGNING_SECRET` | from the same page |
     /// | `SLACK_REDIRECT_URI` | the redirect URL, as configured at *OAuth & Permissions* |
-    /// | `SLACK_INSTALLS_URL` | the database: [`backend::connect`](crate::backend::connect) has the forms |
+    /// | `SLACK_INSTALLS_URL` | the database, in a form of [`connect`](crate::backend::connect) |
     /// | `SLACK_INSTALLS_MASTER_KEY` | 32 random bytes: `openssl rand -base64 32` |
     /// | `SLACK_INSTALLS_MASTER_KEY_FILE` | instead of it, a file that holds the key |
     ///
@@ -184,7 +185,8 @@ impl SlackApp {
     /// that reads streams, such as `futures-util`.
     ///
     /// ```
-    /// # async fn nightly(app: slack_installs::SlackApp) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use slack_installs::SlackApp;
+    /// # async fn nightly(app: SlackApp) -> Result<(), Box<dyn std::error::Error>> {
     /// use std::pin::pin;
     ///
     /// use futures_util::TryStreamExt as _;

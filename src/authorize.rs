@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::causes::with_causes;
 use crate::clock::Clock;
+use crate::error_chain::error_chain;
 use crate::installation::{Bot, Grant, Home, Installation, StoredInstallation, User};
 use crate::request::VerifiedRequest;
 use crate::rotation::{self, TokenRotator};
@@ -113,10 +113,10 @@ impl Authorizer {
             if self.is_workspace_on_hold(via, tenant).await? {
                 return Err(AuthorizeError::OnHold);
             }
-            match self.has_access(&installation, tenant).await? {
-                true => return Ok((via, installation)),
-                false => refusal = AuthorizeError::NotGranted,
+            if self.has_access(&installation, tenant).await? {
+                return Ok((via, installation));
             }
+            refusal = AuthorizeError::NotGranted;
         }
         Err(refusal)
     }
@@ -162,15 +162,18 @@ impl Authorizer {
         let had_token = installation.bot.is_some() || installation.user.is_some();
         installation.bot = installation.bot.filter(|bot| is_live(&bot.grant));
         installation.user = installation.user.filter(|user| is_live(&user.grant));
-        match installation.bot.is_some() || installation.user.is_some() {
-            true => Ok(AuthorizeResult {
-                tenant,
-                resolved_via: via,
-                installation,
-            }),
-            false if had_token => Err(AuthorizeError::Expired),
-            false => Err(AuthorizeError::NoToken),
+        if installation.bot.is_none() && installation.user.is_none() {
+            return Err(if had_token {
+                AuthorizeError::Expired
+            } else {
+                AuthorizeError::NoToken
+            });
         }
+        Ok(AuthorizeResult {
+            tenant,
+            resolved_via: via,
+            installation,
+        })
     }
 }
 
@@ -197,7 +200,11 @@ async fn refreshed(
         (Some(error), None) => Err(AuthorizeError::Refresh(error)),
         (error, _) => {
             if let Some(error) = error {
-                tracing::warn!(%tenant, error = with_causes(&error), "a user's token cannot be made current");
+                tracing::warn!(
+                    %tenant,
+                    error = error_chain(&error),
+                    "a user's token cannot be made current"
+                );
             }
             Ok(refreshed.installation)
         }

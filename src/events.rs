@@ -19,17 +19,17 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 
 use crate::clock::Clock;
-use crate::request::{PayloadError, VerifiedRequest};
+use crate::request::{LifecycleEvent, PayloadError, VerifiedRequest};
 use crate::slack::{self, SlackClient};
 use crate::store::{self, Departure, LifecycleStore};
-use crate::tenant::ResolvedVia;
+use crate::tenant::{InstallationKey, ResolvedVia};
 
-mod judge;
+mod liveness;
 mod org;
 mod revoked;
 mod uninstall;
@@ -204,17 +204,7 @@ impl Lifecycle {
     /// Whether this is an event that [`handle`](Self::handle) acts on.
     #[must_use]
     pub fn concerns(request: &VerifiedRequest) -> bool {
-        matches!(
-            request.event_type(),
-            Some(
-                APP_UNINSTALLED
-                    | GRID_FINISHED
-                    | GRID_STARTED
-                    | ACCESS_GRANTED
-                    | ACCESS_REVOKED
-                    | TOKENS_REVOKED
-            )
-        )
+        request.lifecycle_event().is_some()
     }
 
     /// Handles an event of the app's own life. When it returns `Ok`, what had to change has
@@ -229,9 +219,9 @@ impl Lifecycle {
     /// Dropped, it has done all or nothing of each change; handling the repeated event, or
     /// [`resume_pending`](Self::resume_pending), ends it.
     pub async fn handle(&self, request: &VerifiedRequest) -> Result<Handled, LifecycleError> {
-        if !Self::concerns(request) {
+        let Some(event) = request.lifecycle_event() else {
             return Ok(Handled::NotLifecycle);
-        }
+        };
         let (Some(tenant), Some(at)) = (request.tenant(), request.event_time()) else {
             tracing::warn!(request = ?request, "a lifecycle event names no tenant or no time");
             return Ok(Handled::Ignored);
@@ -245,37 +235,53 @@ impl Lifecycle {
         let org = |(via, key)| (via == ResolvedVia::WorkspaceToOrg).then_some(key);
         let org = tenant.candidates().into_iter().find_map(org);
         for _ in 0..ATTEMPTS {
-            let outcome = match request.event_type() {
-                Some(APP_UNINSTALLED) => self.uninstalled(&key, org.as_ref(), at).await,
-                Some(TOKENS_REVOKED) => {
-                    let payload = request.payload()?;
-                    match self.revoked(&key, at, &payload).await {
-                        Ok(Handled::Ignored) if self.is_only_in(&key, org.as_ref()).await? => {
-                            let org = org.as_ref().unwrap_or(&key);
-                            self.revoked(org, at, &payload).await
-                        }
-                        outcome => outcome,
-                    }
-                }
-                Some(ACCESS_GRANTED) => self.access(&key, at, true, request.payload()?).await,
-                Some(ACCESS_REVOKED) => self.access(&key, at, false, request.payload()?).await,
-                Some(GRID_FINISHED) => self.moved(&key, at, request.payload()?).await,
-                // The tokens answer `team_added_to_org` for a while; nothing is to be done.
-                _ => Ok(Handled::Noted),
-            };
-            match outcome {
+            match self.apply(event, request, &key, org.as_ref(), at).await {
                 // A reinstall came between the judgement and the change: judge again.
                 Err(LifecycleError::Store(store::Error::Conflict)) => {}
                 outcome => {
                     if let Ok(handled) = &outcome {
-                        tracing::info!(tenant = %key, event = request.event_type(), ?handled,
-                            "a lifecycle event");
+                        let event = event.name();
+                        tracing::info!(tenant = %key, event, ?handled, "a lifecycle event");
                     }
                     return outcome;
                 }
             }
         }
         Err(LifecycleError::Moved)
+    }
+
+    /// `org` is the organisation of the workspace that the event names, if it names both.
+    async fn apply(
+        &self,
+        event: LifecycleEvent,
+        request: &VerifiedRequest,
+        key: &InstallationKey,
+        org: Option<&InstallationKey>,
+        at: SystemTime,
+    ) -> Result<Handled, LifecycleError> {
+        match event {
+            LifecycleEvent::AccessGranted => {
+                self.team_access(key, at, true, request.payload()?).await
+            }
+            LifecycleEvent::AccessRevoked => {
+                self.team_access(key, at, false, request.payload()?).await
+            }
+            LifecycleEvent::AppUninstalled => self.app_uninstalled(key, org, at).await,
+            LifecycleEvent::MigrationFinished => {
+                self.migration_finished(key, at, request.payload()?).await
+            }
+            // The tokens answer `team_added_to_org` for a while; nothing is to be done.
+            LifecycleEvent::MigrationStarted => Ok(Handled::Noted),
+            LifecycleEvent::TokensRevoked => {
+                let payload = request.payload()?;
+                match self.tokens_revoked(key, at, &payload).await {
+                    Ok(Handled::Ignored) if self.is_only_in(key, org).await? => {
+                        self.tokens_revoked(org.unwrap_or(key), at, &payload).await
+                    }
+                    outcome => outcome,
+                }
+            }
+        }
     }
 }
 
@@ -288,16 +294,9 @@ impl fmt::Debug for Lifecycle {
     }
 }
 
-const ACCESS_GRANTED: &str = "team_access_granted";
-const ACCESS_REVOKED: &str = "team_access_revoked";
-const APP_UNINSTALLED: &str = "app_uninstalled";
-const GRID_FINISHED: &str = "grid_migration_finished";
-const GRID_STARTED: &str = "grid_migration_started";
-const TOKENS_REVOKED: &str = "tokens_revoked";
-
 /// How often an event is judged anew, when a reinstall comes in between each time.
 const ATTEMPTS: usize = 10;
 
 /// How long the host has for its own purge before another worker tells it again. Slack repeats
 /// an event that was not answered after a minute as well.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
+const REPORT_AGAIN: Duration = Duration::from_secs(60);

@@ -5,14 +5,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
-
-use crate::authorize::{AuthorizeError, AuthorizeResult, Authorizer};
-use crate::causes::with_causes;
+use crate::authorize::{AuthorizeResult, Authorizer};
+use crate::error_chain::error_chain;
 use crate::events::{Handled, Lifecycle};
 use crate::replay::{Entry, Pass, ReplayGuard};
 use crate::request::{Kind, VerifiedRequest};
-use crate::rotation;
+
+mod reply;
+
+use reply::Refusal;
+pub use reply::Reply;
 
 /// A request and the tokens that may serve it.
 #[derive(Clone, Debug)]
@@ -51,17 +53,6 @@ impl Admitted {
     pub async fn failed(self) {
         end(self.pass, false).await;
     }
-}
-
-/// The response to a request that your app does not see.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct Reply {
-    /// The HTTP status. Over Socket Mode: acknowledge the envelope unless it is 500 or higher;
-    /// then Slack delivers the request again.
-    pub status: StatusCode,
-    /// The body, as plain text; often empty. Slack shows it to the person who typed a command.
-    pub text: String,
 }
 
 /// Admits requests of tenants that have the app, and responds to all others. Cheap to clone.
@@ -145,7 +136,7 @@ impl Gate {
             Ok(Entry::InProgress) => Err(Reply::later()),
             Err(error) => {
                 tracing::error!(
-                    error = with_causes(&error),
+                    error = error_chain(&error),
                     "it is unknown whether a request was handled"
                 );
                 Err(Reply::later())
@@ -165,7 +156,7 @@ impl Gate {
             Ok(Ok(handled)) => Ok(handled),
             Ok(Err(error)) => {
                 tracing::error!(
-                    error = with_causes(&error),
+                    error = error_chain(&error),
                     "a lifecycle event could not be handled; Slack repeats it"
                 );
                 Err(Reply::later())
@@ -192,119 +183,20 @@ async fn end(pass: Option<Pass>, is_handled: bool) {
         return;
     };
     let noted = tokio::spawn(async move {
-        let ended = match is_handled {
-            true => pass.done().await,
-            false => pass.failed().await,
+        let ended = if is_handled {
+            pass.done().await
+        } else {
+            pass.failed().await
         };
         if let Err(error) = ended {
             tracing::error!(
-                error = with_causes(&error),
+                error = error_chain(&error),
                 "a request may be handled twice"
             );
         }
     });
     // The task has no result, and goes on in any case.
     drop(tokio::time::timeout(NOTE_PATIENCE, noted).await);
-}
-
-/// Why a request is not served, as far as it matters to the person who made it.
-#[derive(Clone, Copy)]
-enum Refusal {
-    Ended,
-    Later,
-    Misconfigured,
-    NotGranted,
-    NotInstalled,
-    OnHold,
-}
-
-impl Refusal {
-    fn of(error: &AuthorizeError) -> Self {
-        match error {
-            AuthorizeError::Store(_) | AuthorizeError::Refresh(rotation::Error::Store(_)) => {
-                Self::Later
-            }
-            AuthorizeError::Refresh(error) if error.is_transient() => Self::Later,
-            AuthorizeError::Refresh(rotation::Error::Configuration { .. }) => Self::Misconfigured,
-            AuthorizeError::OnHold | AuthorizeError::Refresh(rotation::Error::OnHold) => {
-                Self::OnHold
-            }
-            AuthorizeError::Expired
-            | AuthorizeError::Refresh(rotation::Error::ReinstallNeeded { .. }) => Self::Ended,
-            AuthorizeError::NotGranted => Self::NotGranted,
-            _ => Self::NotInstalled,
-        }
-    }
-
-    fn text(self) -> &'static str {
-        match self {
-            Self::Ended => "This app's access has ended. Please install it again.",
-            Self::Later => "This app is busy. Please try again in a moment.",
-            Self::Misconfigured => {
-                "This app does not work at the moment. Please ask whoever provides it."
-            }
-            Self::NotGranted => {
-                "Your organisation has not added this app to this workspace. Please ask an admin."
-            }
-            Self::NotInstalled => "This app is not installed here. Please install it first.",
-            Self::OnHold => "This app is on hold here. Please ask whoever provides it.",
-        }
-    }
-}
-
-impl Reply {
-    pub(crate) fn new(status: StatusCode, text: &str) -> Self {
-        Self {
-            status,
-            text: text.to_owned(),
-        }
-    }
-
-    pub(crate) fn empty() -> Self {
-        Self::new(StatusCode::OK, "")
-    }
-
-    /// Slack repeats an event after this response.
-    fn later() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "not done yet")
-    }
-
-    fn text(text: &str) -> Self {
-        Self::new(StatusCode::OK, text)
-    }
-
-    /// The handler needs a token that is not there.
-    #[cfg(feature = "axum")]
-    pub(crate) fn without_token(request: &VerifiedRequest) -> Self {
-        Self::refusing(request, Refusal::NotInstalled)
-    }
-
-    fn unauthorized(request: &VerifiedRequest, error: &AuthorizeError) -> Self {
-        let (tenant, kind) = (request.tenant(), request.kind());
-        let refusal = Refusal::of(error);
-        let error = with_causes(error);
-        match refusal {
-            Refusal::Later | Refusal::Misconfigured => {
-                tracing::error!(?tenant, ?kind, error, "a request cannot be served");
-            }
-            _ => tracing::info!(?tenant, ?kind, error, "a request is not authorized"),
-        }
-        Self::refusing(request, refusal)
-    }
-
-    fn refusing(request: &VerifiedRequest, refusal: Refusal) -> Self {
-        match (request.kind(), refusal) {
-            // Slack shows the text of the response to the person who typed the command.
-            (Kind::SlashCommand, refusal) => Self::text(refusal.text()),
-            (_, Refusal::Later | Refusal::Misconfigured) => Self::later(),
-            (Kind::AppRateLimited | Kind::Event { .. } | Kind::FunctionExecuted, _) => {
-                // Repeating it changes nothing.
-                Self::empty()
-            }
-            // Slack shows the person that it did not work; an empty 200 would close a modal.
-            _ => Self::new(StatusCode::FORBIDDEN, "refused"),
-        }
-    }
 }
 
 /// Slack waits 3 s for a response; the network and the handler need a part of it

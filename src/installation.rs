@@ -58,6 +58,14 @@ impl Installation {
         }
     }
 
+    /// The bot's grant and the user's own.
+    pub(crate) fn grants(&self) -> [Option<&Grant>; 2] {
+        [
+            self.bot.as_ref().map(|bot| &bot.grant),
+            self.user.as_ref().map(|user| &user.grant),
+        ]
+    }
+
     /// The key under which this is stored.
     #[must_use]
     pub fn key(&self) -> InstallationKey {

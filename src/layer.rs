@@ -17,7 +17,6 @@ use tower_service::Service;
 
 use crate::authorize::Authorizer;
 use crate::events::Lifecycle;
-pub use crate::gate::Authorization;
 use crate::gate::{Admitted, Gate, Reply};
 use crate::replay::ReplayGuard;
 use crate::request::{Verifier, is_ssl_check};
@@ -34,8 +33,8 @@ use crate::request::{Verifier, is_ssl_check};
 ///   or a modal with 403, so that Slack shows its own error to the person, and an event with an
 ///   empty 200. If that may be different in a moment, or once the app's own configuration is
 ///   mended, events and clicks are answered 503.
-/// * All others reach the host's service, body unchanged, with an [`Authorization`] in their
-///   extensions.
+/// * All others reach the host's service, body unchanged, with an
+///   [`Authorization`](crate::Authorization) in their extensions.
 ///
 /// Put it around the routes that Slack calls, not around the install flow.
 ///
@@ -176,9 +175,10 @@ where
             };
             let response = inner.call(request).await?;
             let status = response.status();
-            match status.is_client_error() || status.is_server_error() {
-                true => admitted.failed().await,
-                false => admitted.done().await,
+            if status.is_client_error() || status.is_server_error() {
+                admitted.failed().await;
+            } else {
+                admitted.done().await;
             }
             Ok(response)
         })

@@ -89,13 +89,14 @@ mod readme {}
 
 mod app;
 mod authorize;
-mod caught;
-mod causes;
 mod clock;
 mod encrypted;
+mod error_chain;
 mod events;
 mod gate;
+mod html;
 mod installation;
+mod panics;
 mod random;
 mod seal;
 mod tenant;

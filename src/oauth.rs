@@ -14,10 +14,10 @@ use std::time::Duration;
 use thiserror::Error;
 use url::Url;
 
-use crate::caught::caught;
-use crate::causes::with_causes;
 use crate::clock::Clock;
+use crate::error_chain::error_chain;
 use crate::installation::{Installation, Revision};
+use crate::panics::catch_panic;
 use crate::secret::{Code, SecretError, same};
 use crate::slack::{self, Issued, SlackClient};
 use crate::store::{Facts, InstallationStore, StateStore};
@@ -26,25 +26,25 @@ use crate::tenant::TeamId;
 mod config;
 mod cookie;
 mod error;
+mod hooks;
 mod http_flow;
 mod pages;
 mod policies;
 mod policy;
 mod state;
 
-pub use config::{
-    ConfigError, INSTALL_PATH, InstallConfig, InstallOptions, RedirectUri, RedirectUriError,
-    Requested,
-};
-pub use error::{Error, StartError};
+pub use config::{ConfigError, InstallConfig, InstallOptions, RedirectUri, Requested};
+pub use error::Error;
+pub use hooks::{InstallHooks, Installed};
 pub use pages::{DefaultPages, PageResponse, Pages};
 pub use policies::{
     AdminRequired, AllOf, AllowTenants, DenyTenants, OrgWide, RequiredScopes, SENSITIVE_SCOPES,
 };
-pub use policy::{AllowAll, Candidate, Decision, InstallPolicy};
+pub use policy::{Candidate, Decision, InstallPolicy};
 
 use config::Pending;
 use cookie::FlowCookie;
+use policy::AllowAll;
 use state::{State, StateKey};
 
 /// A flow that has begun: where to send the browser, and with which cookie.
@@ -76,92 +76,6 @@ impl SetCookie {
 impl fmt::Debug for SetCookie {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SetCookie([redacted])")
-    }
-}
-
-/// What a flow came to.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Installed {
-    /// What this flow brought, and stored. What an earlier installation left (other webhooks, a
-    /// bot beside a user's own installation) is in the store; so is the revision.
-    pub installation: Installation,
-    /// What the flow had asked for.
-    pub requested: Requested,
-}
-
-impl Installed {
-    /// What the flow asked for and did not get: an admin may have withheld it, or the person left
-    /// an optional scope out. Of a token that was not asked for, nothing is missing.
-    #[must_use]
-    pub fn missing_scopes(&self) -> Requested {
-        let [bot, user] = policies::grants(&self.installation);
-        Requested {
-            scopes: policies::missing(bot, &self.requested.scopes),
-            user_scopes: policies::missing(user, &self.requested.user_scopes),
-        }
-    }
-}
-
-/// Called after each install flow, for your app's own work.
-///
-/// ```
-/// use slack_installs::oauth::{Error, InstallHooks, Installed};
-///
-/// #[derive(Debug)]
-/// struct Welcome;
-///
-/// #[async_trait::async_trait]
-/// impl InstallHooks for Welcome {
-///     async fn installed(&self, installed: &Installed) {
-///         println!("{} installed the app", installed.installation.key());
-///     }
-///
-///     async fn failed(&self, error: &Error) {
-///         println!("an installation failed: {error}");
-///     }
-/// }
-/// ```
-///
-/// # Contract
-///
-/// 1. `installed` is called after the installation is stored, once for each flow that ends well.
-/// 2. `failed` is called for each flow that does not, with the reason.
-///
-/// # Consistency
-///
-/// A crash between the store and `installed` skips the call: reconcile from the store if that
-/// matters.
-///
-/// # Cancel safety
-///
-/// The library awaits both on a task of its own, so a browser that goes away cancels nothing.
-///
-/// # Errors
-///
-/// Neither has any: what goes wrong inside is the host's to handle.
-#[async_trait::async_trait]
-pub trait InstallHooks: fmt::Debug + Send + Sync + 'static {
-    /// Called after an installation was stored. Does nothing by default.
-    async fn installed(&self, installed: &Installed) {
-        let _ = installed;
-    }
-
-    /// Called after a flow failed. Does nothing by default.
-    async fn failed(&self, error: &Error) {
-        let _ = error;
-    }
-}
-
-#[async_trait::async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl<H: InstallHooks + ?Sized> InstallHooks for Arc<H> {
-    async fn installed(&self, installed: &Installed) {
-        (**self).installed(installed).await;
-    }
-
-    async fn failed(&self, error: &Error) {
-        (**self).failed(error).await;
     }
 }
 
@@ -307,9 +221,9 @@ impl InstallProvider {
     ///
     /// # Errors
     ///
-    /// [`StartError::Options`] if the options cannot work; [`StartError::Store`] if the state
-    /// cannot be kept.
-    pub async fn start(&self, options: InstallOptions) -> Result<Started, StartError> {
+    /// [`Error::Options`] if the options cannot work; [`Error::Store`] if the state cannot be
+    /// stored.
+    pub async fn start(&self, options: InstallOptions) -> Result<Started, Error> {
         let inner = &self.0;
         let pending = Pending::new(&inner.config, options)?;
         let now = inner.clock.now();
@@ -321,7 +235,7 @@ impl InstallProvider {
             .states
             .issue(&state.id(), &payload, expires_at)
             .await
-            .map_err(StartError::Store)?;
+            .map_err(Error::Store)?;
         let text = state.sign(&inner.state_key, &pending.redirect_uri);
         Ok(Started {
             authorize_url: inner.authorize_url(&pending, &text),
@@ -340,10 +254,10 @@ impl InstallProvider {
     ///
     /// # Errors
     ///
-    /// [`Error`](enum@Error). With [`Error::NoState`] nothing was done, and the person is to be sent through
-    /// [`start`](Self::start).
+    /// [`Error`](enum@Error). With [`Error::NoState`] nothing was done, and the person is to be
+    /// sent through [`start`](Self::start).
     pub async fn finish(&self, callback: &Callback<'_>) -> Result<Installed, Error> {
-        let state = match self.0.judge(callback) {
+        let state = match self.0.check_callback(callback) {
             Ok(state) => state,
             // The person is sent through our own flow; nothing has failed.
             Err(Error::NoState) => return Err(Error::NoState),
@@ -427,7 +341,7 @@ impl Inner {
     }
 
     /// Everything that is checked before anything is consumed.
-    fn judge(&self, callback: &Callback<'_>) -> Result<State, Error> {
+    fn check_callback(&self, callback: &Callback<'_>) -> Result<State, Error> {
         let text = callback
             .state
             .filter(|state| !state.is_empty())
@@ -441,9 +355,10 @@ impl Inner {
         // Only the name that this flow's cookie has: on https a `__Host-` one, which no sibling
         // domain and no plain http can set.
         let cookie = FlowCookie::find(callback.cookies, &state.id(), uri.is_plain_loopback());
-        match cookie.is_some_and(|cookie| state.is_bound_to(&cookie)) {
-            true => Ok(state),
-            false => Err(Error::OtherBrowser),
+        if cookie.is_some_and(|cookie| state.is_bound_to(&cookie)) {
+            Ok(state)
+        } else {
+            Err(Error::OtherBrowser)
         }
     }
 
@@ -537,7 +452,7 @@ impl Inner {
             requested,
             slack: &self.slack,
         };
-        match caught(self.policy.judge(&candidate)).await {
+        match catch_panic(self.policy.judge(&candidate)).await {
             Some(Decision::Allow) => Ok(()),
             Some(Decision::Refuse { reason }) => Err(Error::Refused { reason }),
             None => {
@@ -555,7 +470,7 @@ impl Inner {
             match self.installations.store(installation).await {
                 Err(error) if error.is_transient() => {
                     tracing::warn!(
-                        error = with_causes(&error),
+                        error = error_chain(&error),
                         "an installation could not be stored yet"
                     );
                     tokio::time::sleep(pause).await;
@@ -572,11 +487,7 @@ impl Inner {
     /// Asks `auth.test` for what the exchange does not tell. Best effort: the installation is
     /// stored already.
     async fn enrich(&self, installation: &mut Installation, revision: Revision) {
-        let grants = [
-            installation.bot.as_ref().map(|bot| &bot.grant),
-            installation.user.as_ref().map(|user| &user.grant),
-        ];
-        let Some(grant) = grants.into_iter().flatten().next() else {
+        let Some(grant) = installation.grants().into_iter().flatten().next() else {
             return;
         };
         let facts = match self.slack.auth_test(&grant.access_token).await {
@@ -585,7 +496,11 @@ impl Inner {
                 url: test.url,
             },
             Err(error) => {
-                tracing::warn!(tenant = %installation.key(), error = with_causes(&error), "auth.test failed after an installation");
+                tracing::warn!(
+                    tenant = %installation.key(),
+                    error = error_chain(&error),
+                    "auth.test failed after an installation"
+                );
                 return;
             }
         };
@@ -603,7 +518,11 @@ impl Inner {
             // Installed anew or removed meanwhile.
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!(tenant = %installation.key(), error = with_causes(&error), "what auth.test told could not be stored");
+                tracing::warn!(
+                    tenant = %installation.key(),
+                    error = error_chain(&error),
+                    "what auth.test told could not be stored"
+                );
             }
         }
     }
@@ -616,50 +535,52 @@ impl Inner {
     /// alone. If the store does not answer, nothing is. (Another flow that stores the same
     /// unrotating token between the look and the revocation loses it: the person installs again.)
     async fn revoke_unless_in_use(&self, installation: &Installation) {
-        let user = installation.user.as_ref();
         let key = installation.key();
-        let stored = match self
-            .installations
-            .fetch(&key, user.map(|user| &user.id))
-            .await
-        {
+        let user = installation.user.as_ref().map(|user| &user.id);
+        let stored = match self.installations.fetch(&key, user).await {
             Ok(stored) => stored,
             Err(error) => {
-                let error = with_causes(&error);
-                tracing::error!(tenant = %key, error, "refused tokens are not revoked: it is unknown whether they are in use");
+                tracing::error!(
+                    tenant = %key,
+                    error = error_chain(&error),
+                    "refused tokens are not revoked: it is unknown whether they are in use"
+                );
                 return;
             }
         };
-        let stored_bot = stored.as_ref().and_then(|stored| stored.bot.as_ref());
-        let stored_user = stored.as_ref().and_then(|stored| stored.user.as_ref());
-        let pairs = [
-            (
-                installation.bot.as_ref().map(|bot| &bot.grant),
-                stored_bot.map(|bot| &bot.grant),
-            ),
-            (
-                user.map(|user| &user.grant),
-                stored_user.map(|user| &user.grant),
-            ),
-        ];
-        for (issued, stored) in pairs {
+        let stored = stored
+            .as_ref()
+            .map(Installation::grants)
+            .unwrap_or_default();
+        for (issued, stored) in installation.grants().into_iter().zip(stored) {
             let Some(issued) = issued else { continue };
             let in_use = stored.is_some_and(|stored| {
                 issued.refresh_token.is_none()
                     || same(stored.access_token.expose(), issued.access_token.expose())
             });
             if in_use {
-                tracing::info!(tenant = %key, "a refused token may be the earlier installation's, and stays");
+                tracing::info!(
+                    tenant = %key,
+                    "a refused token may be the earlier installation's, and stays"
+                );
                 continue;
             }
             // The refresh token first, so that nothing new comes of it.
             if let Some(token) = &issued.refresh_token
                 && let Err(error) = self.slack.auth_revoke_refresh_token(token).await
             {
-                tracing::error!(tenant = %key, error = with_causes(&error), "a refused refresh token could not be revoked");
+                tracing::error!(
+                    tenant = %key,
+                    error = error_chain(&error),
+                    "a refused refresh token could not be revoked"
+                );
             }
             if let Err(error) = self.slack.auth_revoke(&issued.access_token).await {
-                tracing::error!(tenant = %key, error = with_causes(&error), "a refused token could not be revoked");
+                tracing::error!(
+                    tenant = %key,
+                    error = error_chain(&error),
+                    "a refused token could not be revoked"
+                );
             }
         }
     }
@@ -672,7 +593,7 @@ impl Inner {
             }
             Err(error) => tracing::warn!(
                 reason = error.name(),
-                error = with_causes(error),
+                error = error_chain(error),
                 "an install flow ended without an installation"
             ),
         }
@@ -680,14 +601,14 @@ impl Inner {
             return outcome;
         };
         // On a task of its own: a hook that panics takes nothing back.
-        let told = tokio::spawn(async move {
+        let reported = tokio::spawn(async move {
             match &outcome {
                 Ok(installed) => hooks.installed(installed).await,
                 Err(error) => hooks.failed(error).await,
             }
             outcome
         });
-        match told.await {
+        match reported.await {
             Ok(outcome) => outcome,
             Err(_) => {
                 tracing::error!("an install hook panicked");

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::causes::with_causes;
 use crate::clock::Clock;
+use crate::error_chain::error_chain;
 use crate::events::{Handled, Lifecycle, LifecycleError};
 use crate::installation::{Hold, Installation, Revision};
 use crate::slack::{self, ClientCredentials, ErrorClass, SlackClient};
@@ -159,7 +159,7 @@ impl Operator {
         match self.freeze(key, reason).await {
             // It may have been purged by an earlier attempt that did not reach the host.
             Err(OperateError::NotInstalled) => {
-                return Ok(match self.lifecycle.told(key).await? {
+                return Ok(match self.lifecycle.report_pending(key).await? {
                     Handled::Purged => RevokeOutcome::Uninstalled,
                     _ => RevokeOutcome::NotInstalled,
                 });
@@ -172,7 +172,8 @@ impl Operator {
         };
         let outcome = self.revoke_at_slack(key, &installation).await?;
         tracing::warn!(tenant = %key, reason, ?outcome, "an operator revoked a tenant");
-        self.leave(key, installation.revision, reason).await?;
+        self.purge_revision(key, installation.revision, reason)
+            .await?;
         Ok(outcome)
     }
 
@@ -191,25 +192,25 @@ impl Operator {
     /// May be dropped at any point, and repeated.
     pub async fn purge(&self, key: &InstallationKey, reason: &str) -> Result<bool, OperateError> {
         let Some((revision, _)) = self.store.glance(key).await? else {
-            return Ok(self.lifecycle.told(key).await? == Handled::Purged);
+            return Ok(self.lifecycle.report_pending(key).await? == Handled::Purged);
         };
         tracing::warn!(tenant = %key, reason, "an operator purged a tenant");
-        self.leave(key, revision, reason).await?;
+        self.purge_revision(key, revision, reason).await?;
         Ok(true)
     }
 
-    async fn leave(
+    async fn purge_revision(
         &self,
         key: &InstallationKey,
         revision: Revision,
         reason: &str,
     ) -> Result<(), OperateError> {
-        match self.lifecycle.leave(key, revision, reason).await {
+        match self.lifecycle.purge(key, revision, reason).await {
             // Slack's own event was faster.
             Err(LifecycleError::Store(store::Error::Conflict))
                 if self.store.glance(key).await?.is_none() =>
             {
-                self.lifecycle.told(key).await?;
+                self.lifecycle.report_pending(key).await?;
             }
             left => left?,
         }
@@ -227,12 +228,11 @@ impl Operator {
             reason: reason.chars().take(store::MAX_REASON).collect(),
             at: self.clock.now(),
         };
-        match self.store.hold(key, &hold).await? {
-            true => {
-                tracing::warn!(tenant = %key, is_on, reason, "an operator's hold");
-                Ok(())
-            }
-            false => Err(OperateError::NotInstalled),
+        if self.store.hold(key, &hold).await? {
+            tracing::warn!(tenant = %key, is_on, reason, "an operator's hold");
+            Ok(())
+        } else {
+            Err(OperateError::NotInstalled)
         }
     }
 
@@ -246,16 +246,18 @@ impl Operator {
         key: &InstallationKey,
         installation: &Installation,
     ) -> Result<RevokeOutcome, OperateError> {
-        let bot = installation.bot.as_ref().map(|bot| &bot.grant);
-        let user = installation.user.as_ref().map(|user| &user.grant);
         // A bot's token may not uninstall where the installer's own may.
-        for grant in [bot, user].into_iter().flatten() {
+        for grant in installation.grants().into_iter().flatten() {
             let token = &grant.access_token;
             match self.slack.apps_uninstall(&self.credentials, token).await {
                 Ok(()) => return Ok(RevokeOutcome::Uninstalled),
                 Err(error) if !may_go_on(&error) => return Err(OperateError::Slack(error)),
                 Err(error) => {
-                    tracing::info!(tenant = %key, error = with_causes(&error), "apps.uninstall is refused for a token");
+                    tracing::info!(
+                        tenant = %key,
+                        error = error_chain(&error),
+                        "apps.uninstall is refused for a token"
+                    );
                 }
             }
         }
@@ -320,13 +322,8 @@ impl fmt::Debug for Operator {
 /// Whether a refusal leaves nothing to do with this token: it is dead, expired, or may not. Not
 /// `invalid_auth`, which is also what an address gets that is not on the app's allow-list.
 fn may_go_on(error: &slack::Error) -> bool {
-    match (error, error.class()) {
-        (slack::Error::Api { code, .. }, ErrorClass::Revoked) => code.as_str() != "invalid_auth",
-        (_, class) => matches!(
-            class,
-            ErrorClass::Dead | ErrorClass::Scope | ErrorClass::TokenExpired
-        ),
-    }
+    let class = error.class();
+    class.ends_token() || matches!(class, ErrorClass::InvalidToken | ErrorClass::Scope)
 }
 
 /// A refresh that was under way when the tenant was put on hold brings one pair more.

@@ -12,8 +12,8 @@ use std::time::Duration;
 use ring::digest;
 use tokio::runtime::Handle;
 
-use crate::causes::with_causes;
 use crate::clock::Clock;
+use crate::error_chain::error_chain;
 use crate::installation::Revision;
 use crate::request::VerifiedRequest;
 use crate::store::{Claim, Error, SeenId, SeenStore};
@@ -110,10 +110,8 @@ impl Pass {
     ///
     /// # Cancel safety
     ///
-    /// Dropped, the request may be handled again after [`CLAIM`]. [`SlackLayer`] runs it on a task
-    /// of its own.
-    ///
-    /// [`SlackLayer`]: https://docs.rs/slack-installs/latest/slack_installs/tower/struct.SlackLayer.html
+    /// Dropped, the request may be handled again after [`CLAIM`]. The tower layer runs it on a
+    /// task of its own.
     pub async fn done(mut self) -> Result<(), Error> {
         if let Some(Held { guard, id, claim }) = self.0.take() {
             let until = guard.clock.now() + RETENTION;
@@ -146,7 +144,7 @@ impl Drop for Pass {
             runtime.spawn(async move {
                 if let Err(error) = guard.seen.release(&id, claim).await {
                     tracing::warn!(
-                        error = with_causes(&error),
+                        error = error_chain(&error),
                         "a request stays claimed for a while"
                     );
                 }

@@ -41,6 +41,7 @@
 mod error;
 mod form;
 mod kind;
+mod lifecycle;
 mod payload;
 mod read;
 mod socket;
@@ -55,9 +56,10 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 pub use error::{Malformed, VerifyError};
-pub use kind::{Kind, MAX_EVENT_TYPE_LEN};
+pub use kind::Kind;
+pub(crate) use lifecycle::LifecycleEvent;
 pub use socket::SocketModeConnection;
-pub use verify::{DEFAULT_BODY_LIMIT, Verifier, WINDOW, is_ssl_check};
+pub use verify::{DEFAULT_BODY_LIMIT, Verifier, is_ssl_check};
 
 use crate::tenant::{AppId, Tenant, UserId};
 
@@ -113,6 +115,11 @@ impl VerifiedRequest {
             Kind::FunctionExecuted => Some("function_executed"),
             _ => None,
         }
+    }
+
+    /// The event of the app's own life that this is, if it is one.
+    pub(crate) fn lifecycle_event(&self) -> Option<LifecycleEvent> {
+        self.event_type().and_then(LifecycleEvent::of)
     }
 
     /// What the request is.

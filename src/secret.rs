@@ -35,7 +35,8 @@ macro_rules! secret {
 }
 
 secret!(
-    /// A token for Slack's Web API: `xoxb-…`, `xoxp-…` or, with token rotation, `xoxe.xox[bp]-1-…`.
+    /// A token for Slack's Web API: `xoxb-…`, `xoxp-…` or, with token rotation,
+    /// `xoxe.xox[bp]-1-…`.
     AccessToken
 );
 secret!(
@@ -64,88 +65,61 @@ impl AccessToken {
     ///
     /// # Errors
     ///
-    /// [`SecretError`] if it is no plausible token (empty, over [`MAX_SECRET_LEN`], not visible
-    /// ASCII), or is of a kind that must not be stored: `xoxc-`, `xoxd-` and `xoxs-` belong to a
-    /// person's Slack client, and `xwfp-` ends with its workflow step.
+    /// [`SecretError`] if it is empty, over 8 KiB or not visible ASCII, or is of a kind that must
+    /// not be stored: `xoxc-`, `xoxd-` and `xoxs-` belong to a person's Slack client, and `xwfp-`
+    /// ends with its workflow step.
     pub fn new(token: impl Into<String>) -> Result<Self, SecretError> {
         let token = plausible("access token", token.into())?;
         let bare = token.strip_prefix("xoxe.").unwrap_or(&token);
-        match ["xoxc-", "xoxd-", "xoxs-", "xwfp-"]
+        if ["xoxc-", "xoxd-", "xoxs-", "xwfp-"]
             .iter()
             .any(|kind| bare.starts_with(kind))
         {
-            true => Err(SecretError::NotStorable),
-            false => Ok(Self(Arc::new(token))),
+            return Err(SecretError {
+                what: "token of an installation",
+                reason: "it is a session or workflow token",
+            });
         }
+        Ok(Self(Arc::new(token)))
     }
 }
 
-impl ClientSecret {
-    /// Takes the client secret.
-    ///
-    /// # Errors
-    ///
-    /// [`SecretError`] if it is empty, over [`MAX_SECRET_LEN`] or not visible ASCII.
-    pub fn new(secret: impl Into<String>) -> Result<Self, SecretError> {
-        Ok(Self(Arc::new(plausible("client secret", secret.into())?)))
-    }
+/// Makes the constructor of a secret with no rule of its own.
+macro_rules! new {
+    ($name:ident, $what:literal) => {
+        impl $name {
+            #[doc = concat!("Takes the ", $what, ".")]
+            ///
+            /// # Errors
+            ///
+            /// [`SecretError`] if it is empty, over 8 KiB or not visible ASCII.
+            pub fn new(secret: impl Into<String>) -> Result<Self, SecretError> {
+                Ok(Self(Arc::new(plausible($what, secret.into())?)))
+            }
+        }
+    };
 }
 
-impl Code {
-    /// Takes the code of a callback.
-    ///
-    /// # Errors
-    ///
-    /// [`SecretError`] if it is empty, over [`MAX_SECRET_LEN`] or not visible ASCII.
-    pub fn new(code: impl Into<String>) -> Result<Self, SecretError> {
-        Ok(Self(Arc::new(plausible("code", code.into())?)))
-    }
-}
-
-impl RefreshToken {
-    /// Takes a refresh token that Slack issued.
-    ///
-    /// # Errors
-    ///
-    /// [`SecretError`] if it is empty, over [`MAX_SECRET_LEN`] or not visible ASCII.
-    pub fn new(token: impl Into<String>) -> Result<Self, SecretError> {
-        Ok(Self(Arc::new(plausible("refresh token", token.into())?)))
-    }
-}
-
-impl SigningSecret {
-    /// Takes the signing secret.
-    ///
-    /// # Errors
-    ///
-    /// [`SecretError`] if it is empty, over [`MAX_SECRET_LEN`] or not visible ASCII.
-    pub fn new(secret: impl Into<String>) -> Result<Self, SecretError> {
-        Ok(Self(Arc::new(plausible("signing secret", secret.into())?)))
-    }
-}
-
-impl WebhookUrl {
-    /// Takes a webhook URL that Slack issued.
-    ///
-    /// # Errors
-    ///
-    /// [`SecretError`] if it is empty, over [`MAX_SECRET_LEN`] or not visible ASCII.
-    pub fn new(url: impl Into<String>) -> Result<Self, SecretError> {
-        Ok(Self(Arc::new(plausible("webhook URL", url.into())?)))
-    }
-}
+new!(ClientSecret, "client secret");
+new!(Code, "code");
+new!(RefreshToken, "refresh token");
+new!(SigningSecret, "signing secret");
+new!(WebhookUrl, "webhook URL");
 
 /// The longest secret that is accepted, in bytes. Slack documents no length for tokens; theirs
 /// have 50 to 300 characters.
-pub const MAX_SECRET_LEN: usize = 8 * 1024;
+const MAX_SECRET_LEN: usize = 8 * 1024;
 
 fn plausible(what: &'static str, secret: String) -> Result<Zeroizing<String>, SecretError> {
     let secret = Zeroizing::new(secret);
-    match (1..=MAX_SECRET_LEN).contains(&secret.len())
-        && secret.bytes().all(|b| b.is_ascii_graphic())
+    if (1..=MAX_SECRET_LEN).contains(&secret.len()) && secret.bytes().all(|b| b.is_ascii_graphic())
     {
-        true => Ok(secret),
-        false => Err(SecretError::Implausible { what }),
+        Ok(secret)
+    } else {
+        Err(SecretError {
+            what,
+            reason: "expected 1 to 8192 visible ASCII characters without spaces",
+        })
     }
 }
 
@@ -157,17 +131,10 @@ pub(crate) fn same(one: &str, other: &str) -> bool {
 
 /// A text that cannot be the wanted secret. The text itself is not repeated.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[non_exhaustive]
-pub enum SecretError {
-    /// Empty, too long, or with characters that no secret of Slack's has.
-    #[error("not a {what}: expected 1 to {MAX_SECRET_LEN} visible ASCII characters without spaces")]
-    Implausible {
-        /// Which secret was expected.
-        what: &'static str,
-    },
-    /// A Slack client's own session token, or a workflow token that ends with its step.
-    #[error("a session or workflow token cannot serve as an installation's token")]
-    NotStorable,
+#[error("not a {what}: {reason}")]
+pub struct SecretError {
+    what: &'static str,
+    reason: &'static str,
 }
 
 #[cfg(test)]
@@ -183,11 +150,8 @@ mod tests {
     #[test]
     fn session_and_workflow_tokens_are_refused() {
         for token in ["xoxc-1", "xoxd-1", "xoxs-1", "xwfp-1", "xoxe.xoxc-1"] {
-            assert_eq!(
-                AccessToken::new(token).err(),
-                Some(SecretError::NotStorable),
-                "{token}"
-            );
+            let error = AccessToken::new(token).expect_err("not storable");
+            assert_eq!(error.what, "token of an installation", "{token}");
         }
         for token in ["xoxb-1", "xoxp-1", "xoxe.xoxb-1-1", "xoxe.xoxp-1-1"] {
             assert!(AccessToken::new(token).is_ok(), "{token}");

@@ -69,8 +69,10 @@ use crate::slack::Environment;
 use crate::tenant::{AppId, ClientId, EnterpriseId, InstallationKey, TeamId, UserId};
 
 mod api;
+mod app;
 mod authorize;
 mod calls;
+mod consent;
 mod core;
 mod delivery;
 mod fault;
@@ -78,20 +80,20 @@ mod install;
 mod mint;
 mod page;
 mod payload;
+mod response;
 mod rotation;
 mod server;
 mod state;
 mod transport;
 mod world;
 
-pub use authorize::ConsentError;
 pub use calls::{Call, Outcome};
-pub use delivery::{Delivery, DeliveryError};
+pub use delivery::Delivery;
 pub use fault::Fault;
 pub use install::InstallError;
 pub use rotation::{GracePolicy, RefreshCounts, Rotation};
 pub use transport::FakeTransport;
-pub use world::{Org, Person, Who, Workspace, World};
+pub use world::{ConsentError, Org, Person, Who, Workspace, World};
 
 use core::Core;
 use server::Server;
@@ -199,8 +201,8 @@ impl FakeSlack {
     /// delay is not waited for.
     #[must_use]
     pub fn handle(&self, request: &Request<Bytes>) -> Option<Response<Bytes>> {
-        let visit = self.core.arrive(request);
-        self.core.carry_out(request, &visit)
+        let arrival = self.core.arrive(request);
+        self.core.carry_out(request, &arrival)
     }
 
     /// The app's id.
@@ -462,13 +464,9 @@ impl FakeSlack {
     ///
     /// # Errors
     ///
-    /// [`DeliveryError`] if the URL is not `http` on a loopback address, or there is no answer
-    /// within 30 s.
-    pub async fn deliver(
-        &self,
-        url: &Url,
-        delivery: &Delivery,
-    ) -> Result<Response<Bytes>, DeliveryError> {
+    /// `InvalidInput` if the URL is not `http` on a loopback address; another error if there is no
+    /// response within 30 s.
+    pub async fn deliver(&self, url: &Url, delivery: &Delivery) -> io::Result<Response<Bytes>> {
         delivery::send(delivery.request(url)).await
     }
 
@@ -480,7 +478,7 @@ impl FakeSlack {
     /// # Errors
     ///
     /// As [`deliver`](Self::deliver).
-    pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, DeliveryError> {
+    pub async fn send(&self, request: Request<Bytes>) -> io::Result<Response<Bytes>> {
         delivery::send(request).await
     }
 }
@@ -496,11 +494,12 @@ impl fmt::Debug for FakeSlack {
 
 /// The key of `T…` or `E…`.
 fn key(tenant: &str) -> InstallationKey {
-    match tenant.starts_with('E') {
-        true => EnterpriseId::new(tenant).map(InstallationKey::org),
-        false => TeamId::new(tenant).map(InstallationKey::workspace),
-    }
-    .expect("a tenant in a test is a workspace's id or an organisation's")
+    let key = if tenant.starts_with('E') {
+        EnterpriseId::new(tenant).map(InstallationKey::org)
+    } else {
+        TeamId::new(tenant).map(InstallationKey::workspace)
+    };
+    key.expect("a tenant in a test is a workspace's id or an organisation's")
 }
 
 fn team_id(id: &str) -> TeamId {

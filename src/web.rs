@@ -34,8 +34,7 @@ use axum::routing::get;
 use thiserror::Error;
 
 use crate::authorize::AuthorizeResult;
-use crate::gate::Reply;
-use crate::layer::Authorization;
+use crate::gate::{Authorization, Reply};
 use crate::oauth::InstallProvider;
 use crate::request::VerifiedRequest;
 use crate::secret::AccessToken;
@@ -77,14 +76,16 @@ pub fn install_routes_under<S: Clone + Send + Sync + 'static>(
 ) -> Result<Router<S>, MountError> {
     let prefix = prefix.trim_end_matches('/');
     if !prefix.is_empty() && !prefix.starts_with('/') {
-        return Err(MountError::Prefix {
-            prefix: prefix.into(),
-        });
+        return Err(MountError(format!(
+            "the prefix {prefix} is not a path: it must begin with `/`, such as /{prefix}"
+        )));
     }
     let install_path = provider.install_path();
-    let mounted = below(prefix, install_path).ok_or_else(|| MountError::InstallPath {
-        path: install_path.into(),
-        prefix: prefix.into(),
+    let mounted = below(prefix, install_path).ok_or_else(|| {
+        MountError(format!(
+            "the install path {install_path} is not under {prefix}: set `install_path` to a path \
+             that begins with {prefix}/, or mount the routes under another prefix"
+        ))
     })?;
     // What a path is mounted at, and the path.
     let mut taken = BTreeMap::from([(mounted, install_path)]);
@@ -101,18 +102,20 @@ pub fn install_routes_under<S: Clone + Send + Sync + 'static>(
         .route(mounted, get(install));
     for uri in provider.redirect_uris() {
         let path = uri.path();
-        let mounted = below(prefix, path).ok_or_else(|| MountError::RedirectUri {
-            uri: uri.as_str().into(),
-            prefix: prefix.into(),
+        let mounted = below(prefix, path).ok_or_else(|| {
+            let uri = uri.as_str();
+            MountError(format!(
+                "the path of the redirect URL {uri} is not under {prefix}: add the prefix to the \
+                 URL, here and at Slack, or mount the routes under another prefix"
+            ))
         })?;
         match taken.insert(mounted, path) {
             None => {}
             Some(other) if other == path => continue,
             Some(other) => {
-                return Err(MountError::Same {
-                    paths: [other.into(), path.into()],
-                    prefix: prefix.into(),
-                });
+                return Err(MountError(format!(
+                    "{other} and {path} are the same path without {prefix}: change one of them"
+                )));
             }
         }
         let provider = provider.clone();
@@ -149,77 +152,20 @@ fn with_path(uri: Uri, path: &str) -> Uri {
     Uri::from_parts(parts).unwrap_or(uri)
 }
 
-/// Why install routes cannot be mounted under a prefix.
+/// Why install routes cannot be mounted under a prefix; the text has the remedy.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[non_exhaustive]
-pub enum MountError {
-    /// The install path has another prefix.
-    #[error(
-        "the install path {path} is not under {prefix}: set `install_path` to a path that begins \
-         with {prefix}/, or mount the routes under another prefix"
-    )]
-    InstallPath {
-        /// The install path.
-        path: String,
-        /// The prefix that was given.
-        prefix: String,
-    },
-    /// The prefix is not a path.
-    #[error("the prefix {prefix} is not a path: it must begin with `/`, such as /{prefix}")]
-    Prefix {
-        /// The prefix that was given.
-        prefix: String,
-    },
-    /// A redirect URL's path has another prefix.
-    #[error(
-        "the path of the redirect URL {uri} is not under {prefix}: add the prefix to the URL, here \
-         and at Slack, or mount the routes under another prefix"
-    )]
-    RedirectUri {
-        /// The redirect URL.
-        uri: String,
-        /// The prefix that was given.
-        prefix: String,
-    },
-    /// Two paths are the same one without the prefix.
-    #[error(
-        "{} and {} are the same path without {prefix}: change one of them",
-        paths[0],
-        paths[1]
-    )]
-    Same {
-        /// Both paths.
-        paths: [String; 2],
-        /// The prefix that was given.
-        prefix: String,
-    },
-}
+#[error("{0}")]
+pub struct MountError(String);
 
 /// The tokens that may serve this request. Needs [`SlackLayer`](crate::layer::SlackLayer) around
 /// the route.
 #[derive(Clone, Debug)]
 pub struct Authorized(pub Arc<AuthorizeResult>);
 
-impl Deref for Authorized {
-    type Target = AuthorizeResult;
-
-    fn deref(&self) -> &AuthorizeResult {
-        &self.0
-    }
-}
-
 /// The request as Slack signed it. Needs [`SlackLayer`](crate::layer::SlackLayer) around the
 /// route.
 #[derive(Clone, Debug)]
 pub struct Verified(pub Arc<VerifiedRequest>);
-
-impl Deref for Verified {
-    type Target = VerifiedRequest;
-
-    fn deref(&self) -> &VerifiedRequest {
-        &self.0
-    }
-}
 
 /// The bot's token, in the workspace of this request. Needs
 /// [`SlackLayer`](crate::layer::SlackLayer) around the route.
@@ -243,14 +189,6 @@ impl Deref for Verified {
 #[derive(Clone, Debug)]
 pub struct BotToken(pub AccessToken);
 
-impl Deref for BotToken {
-    type Target = AccessToken;
-
-    fn deref(&self) -> &AccessToken {
-        &self.0
-    }
-}
-
 /// The token of the user who acted. Needs [`SlackLayer`](crate::layer::SlackLayer) around the
 /// route.
 ///
@@ -269,88 +207,84 @@ impl Deref for BotToken {
 #[derive(Clone, Debug)]
 pub struct UserToken(pub AccessToken);
 
-impl Deref for UserToken {
-    type Target = AccessToken;
+macro_rules! deref {
+    ($($extractor:ident: $target:ident,)*) => {
+        $(impl Deref for $extractor {
+            type Target = $target;
 
-    fn deref(&self) -> &AccessToken {
-        &self.0
-    }
+            fn deref(&self) -> &$target {
+                &self.0
+            }
+        })*
+    };
 }
 
-impl<S: Sync> FromRequestParts<S> for BotToken {
-    type Rejection = TokenMissing;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, TokenMissing> {
-        token(parts, AuthorizeResult::bot_token).map(Self)
-    }
-}
-
-impl<S: Sync> FromRequestParts<S> for UserToken {
-    type Rejection = TokenMissing;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, TokenMissing> {
-        token(parts, AuthorizeResult::user_token).map(Self)
-    }
-}
-
-fn token(
-    parts: &Parts,
-    of: fn(&AuthorizeResult) -> Option<&AccessToken>,
-) -> Result<AccessToken, TokenMissing> {
-    let Authorization {
-        request,
-        authorized,
-    } = authorization(parts).map_err(TokenMissing::Layer)?;
-    let token = of(authorized).cloned();
-    token.ok_or_else(|| TokenMissing::Token(Reply::without_token(request)))
-}
-
-/// Why a handler that needs a token does not run.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum TokenMissing {
-    /// The route has no [`SlackLayer`](crate::layer::SlackLayer) around it.
-    Layer(LayerMissing),
-    /// There is no such token; this is the response for Slack.
-    Token(Reply),
-}
-
-impl IntoResponse for TokenMissing {
-    fn into_response(self) -> Response {
-        match self {
-            Self::Layer(missing) => missing.into_response(),
-            Self::Token(reply) => (reply.status, reply.text).into_response(),
-        }
-    }
+deref! {
+    Authorized: AuthorizeResult,
+    BotToken: AccessToken,
+    UserToken: AccessToken,
+    Verified: VerifiedRequest,
 }
 
 impl<S: Sync> FromRequestParts<S> for Authorized {
-    type Rejection = LayerMissing;
+    type Rejection = Rejection;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, LayerMissing> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
         Ok(Self(Arc::clone(&authorization(parts)?.authorized)))
     }
 }
 
 impl<S: Sync> FromRequestParts<S> for Verified {
-    type Rejection = LayerMissing;
+    type Rejection = Rejection;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, LayerMissing> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
         Ok(Self(Arc::clone(&authorization(parts)?.request)))
     }
 }
 
-fn authorization(parts: &Parts) -> Result<&Authorization, LayerMissing> {
-    parts.extensions.get().ok_or(LayerMissing)
+impl<S: Sync> FromRequestParts<S> for BotToken {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        token(parts, AuthorizeResult::bot_token).map(Self)
+    }
 }
 
-/// The route has no [`SlackLayer`](crate::layer::SlackLayer) around it, so nothing is verified;
-/// the handler does not run.
-#[derive(Clone, Copy, Debug)]
-pub struct LayerMissing;
+impl<S: Sync> FromRequestParts<S> for UserToken {
+    type Rejection = Rejection;
 
-impl IntoResponse for LayerMissing {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        token(parts, AuthorizeResult::user_token).map(Self)
+    }
+}
+
+fn authorization(parts: &Parts) -> Result<&Authorization, Rejection> {
+    parts.extensions.get().ok_or(Rejection(None))
+}
+
+fn token(
+    parts: &Parts,
+    of: fn(&AuthorizeResult) -> Option<&AccessToken>,
+) -> Result<AccessToken, Rejection> {
+    let Authorization {
+        request,
+        authorized,
+    } = authorization(parts)?;
+    let token = of(authorized).cloned();
+    token.ok_or_else(|| Rejection(Some(Reply::without_token(request))))
+}
+
+/// Why a handler does not run: the route has no [`SlackLayer`](crate::layer::SlackLayer) around
+/// it, so nothing is verified; or the token that the handler needs does not exist, and this is the
+/// response for Slack.
+#[derive(Clone, Debug)]
+pub struct Rejection(Option<Reply>);
+
+impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
+        if let Some(Reply { status, text }) = self.0 {
+            return (status, text).into_response();
+        }
         tracing::error!("a handler extracts an authorization, but its route has no SlackLayer");
         let body = "This route has no SlackLayer. Add `.layer(app.layer())` after its route.";
         (StatusCode::INTERNAL_SERVER_ERROR, body).into_response()

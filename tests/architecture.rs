@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 /// Each module, and the modules of this crate that it may import. The public face (axum, tower)
 /// rides on the flows, these on the ports, these on the facts.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("caught", &[]),
-    ("causes", &[]),
+    ("panics", &[]),
+    ("error_chain", &[]),
+    ("html", &[]),
     ("clock", &[]),
     ("random", &[]),
     ("secret", &[]),
@@ -29,7 +30,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "encrypted",
         &[
             "backend",
-            "causes",
+            "error_chain",
             "clock",
             "installation",
             "seal",
@@ -42,9 +43,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "oauth",
         &[
-            "caught",
-            "causes",
+            "panics",
+            "error_chain",
             "clock",
+            "html",
             "installation",
             "random",
             "secret",
@@ -68,7 +70,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "authorize",
         &[
-            "causes",
+            "error_chain",
             "clock",
             "installation",
             "request",
@@ -82,8 +84,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "events",
         &[
-            "caught",
-            "causes",
+            "panics",
+            "error_chain",
             "clock",
             "installation",
             "request",
@@ -96,7 +98,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "operate",
         &[
-            "causes",
+            "error_chain",
             "clock",
             "events",
             "installation",
@@ -110,7 +112,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "replay",
         &[
-            "causes",
+            "error_chain",
             "clock",
             "installation",
             "request",
@@ -122,7 +124,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "gate",
         &[
             "authorize",
-            "causes",
+            "error_chain",
             "events",
             "replay",
             "request",
@@ -143,7 +145,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "authorize",
             "web",
             "backend",
-            "causes",
+            "error_chain",
             "clock",
             "encrypted",
             "events",
@@ -179,6 +181,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "testing",
         &[
             "clock",
+            "html",
             "installation",
             "random",
             "request",

@@ -11,8 +11,7 @@ use serde::{Deserialize, Serialize};
 use slack_installs::backend::{MemoryBackend, Row, Sealed};
 use slack_installs::oauth::SetCookie;
 use slack_installs::secret::{
-    AccessToken, ClientSecret, Code, MAX_SECRET_LEN, RefreshToken, SecretError, SigningSecret,
-    WebhookUrl,
+    AccessToken, ClientSecret, Code, RefreshToken, SecretError, SigningSecret, WebhookUrl,
 };
 use slack_installs::{
     Bot, DataKey, Grant, IncomingWebhook, Installation, InstallationStore, KeyProvider, MasterKey,
@@ -124,7 +123,6 @@ const TAKES: [(&str, Take); 6] = [
 
 #[test]
 fn every_kind_of_secret_is_one_to_8192_visible_ascii_characters() {
-    assert_eq!(MAX_SECRET_LEN, 8192);
     for (what, take) in TAKES {
         for good in ["x", "!~", &"x".repeat(8192)] {
             assert_eq!(take(good).as_deref(), Ok(good), "{what}");
@@ -142,7 +140,8 @@ fn every_kind_of_secret_is_one_to_8192_visible_ascii_characters() {
         let long = "canary".repeat(8193 / 6 + 1);
         for bad in bad.into_iter().chain([&long[..8193], &long]) {
             let error = take(bad).expect_err(what);
-            assert_eq!(error, SecretError::Implausible { what });
+            let expected = "expected 1 to 8192 visible ASCII characters without spaces";
+            assert_eq!(error.to_string(), format!("not a {what}: {expected}"));
             let shown = format!("{error} {error:?}");
             assert!(shown.contains(what), "{shown}");
             assert!(!shown.contains("canar"), "{shown}");
@@ -155,7 +154,8 @@ fn only_the_beginning_of_an_access_token_says_that_it_must_not_be_stored() {
     for kind in ["xoxc-", "xoxd-", "xoxs-", "xwfp-"] {
         for bad in [format!("{kind}1"), format!("xoxe.{kind}1-1")] {
             let error = AccessToken::new(bad.as_str()).expect_err("not storable");
-            assert_eq!(error, SecretError::NotStorable);
+            let expected = "not a token of an installation: it is a session or workflow token";
+            assert_eq!(error.to_string(), expected);
             assert!(!format!("{error} {error:?}").contains(kind));
         }
         for good in [

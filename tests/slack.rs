@@ -184,7 +184,7 @@ async fn trouble_on_slacks_side_says_nothing_about_the_installation() {
         (some_day, ErrorClass::Unknown),
         (
             json(r#"{"ok":false,"error":"invalid_auth"}"#),
-            ErrorClass::Revoked,
+            ErrorClass::InvalidAuth,
         ),
         (
             json(r#"{"ok":false,"error":"bad_client_secret"}"#),

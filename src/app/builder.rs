@@ -257,42 +257,15 @@ impl SlackAppBuilder {
                 BASIC_INFORMATION,
             )?,
         };
-        let signing_secret = required(
-            self.signing_secret.take(),
-            env::SIGNING_SECRET,
-            BASIC_INFORMATION,
-        )?;
-        let mut redirect_uris = Vec::new();
-        for uri in std::mem::take(&mut self.redirect_uris) {
-            redirect_uris.push(uri?);
-        }
-        let first = redirect_uris.first().cloned().ok_or(AppError::Missing {
-            variable: env::REDIRECT_URI,
-            remedy: "the redirect URL, as configured on the app's page OAuth & Permissions, or \
-                     call `redirect_uri`",
-        })?;
-        let site = self.site.take().transpose()?;
+        let verifier = self.verifier()?;
+        let config = self.install_config(&credentials)?;
+        let pages = self.install_pages(&config.install_path)?;
         let store = self.opened(&credentials.client_id).await?;
 
         let clock = self.clock;
         let slack = self.slack;
         let slack = slack.unwrap_or_else(|| SlackClient::new(Environment::commercial()));
         let slack = slack.with_clock(clock.clone());
-
-        let mut config = InstallConfig::new(credentials.clone(), first, self.scopes);
-        config.redirect_uris = redirect_uris;
-        config.user_scopes = self.user_scopes;
-        config.app_id = self.app_id.clone();
-        if let Some(path) = self.install_path {
-            config.install_path = path;
-        }
-        let mut pages = DefaultPages::new().with_install_path(&*config.install_path);
-        if let Some(name) = self.app_name {
-            pages = pages.with_app_name(name);
-        }
-        if let Some(site) = site {
-            pages = pages.with_site(site);
-        }
         let mut provider = InstallProvider::new(
             config,
             slack.clone(),
@@ -300,7 +273,7 @@ impl SlackAppBuilder {
             Arc::clone(&store),
         )?
         .with_clock(clock.clone())
-        .with_pages(self.pages.unwrap_or_else(|| Arc::new(pages)));
+        .with_pages(pages);
         if let Some(hooks) = self.install_hooks {
             provider = provider.with_hooks(hooks);
         }
@@ -330,18 +303,10 @@ impl SlackAppBuilder {
             credentials,
         )
         .with_clock(clock.clone());
-
         let mut gate = Gate::new(authorizer, lifecycle.clone());
         if self.handles_once {
             let guard = ReplayGuard::new(Arc::clone(&store)).with_clock(clock.clone());
             gate = gate.with_replay_guard(guard);
-        }
-        let mut verifier = Verifier::new(&signing_secret).with_clock(clock.clone());
-        if let Some(secret) = &self.old_signing_secret {
-            verifier = verifier.with_secret(secret);
-        }
-        if let Some(app_id) = self.app_id {
-            verifier = verifier.with_app_id(app_id);
         }
         Ok(SlackApp::new(Parts {
             clock,
@@ -355,6 +320,57 @@ impl SlackAppBuilder {
             verifier,
             stop: watch::Sender::new(false),
         }))
+    }
+
+    fn verifier(&mut self) -> Result<Verifier, AppError> {
+        let secret = required(
+            self.signing_secret.take(),
+            env::SIGNING_SECRET,
+            BASIC_INFORMATION,
+        )?;
+        let mut verifier = Verifier::new(&secret).with_clock(self.clock.clone());
+        if let Some(secret) = &self.old_signing_secret {
+            verifier = verifier.with_secret(secret);
+        }
+        if let Some(app_id) = &self.app_id {
+            verifier = verifier.with_app_id(app_id.clone());
+        }
+        Ok(verifier)
+    }
+
+    fn install_config(
+        &mut self,
+        credentials: &ClientCredentials,
+    ) -> Result<InstallConfig, AppError> {
+        let redirect_uris = std::mem::take(&mut self.redirect_uris);
+        let redirect_uris = redirect_uris.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let first = redirect_uris.first().cloned().ok_or_else(|| {
+            AppError::missing(
+                env::REDIRECT_URI,
+                "the redirect URL, as configured on the app's page OAuth & Permissions, or call \
+                 `redirect_uri`",
+            )
+        })?;
+        let scopes = std::mem::take(&mut self.scopes);
+        let mut config = InstallConfig::new(credentials.clone(), first, scopes);
+        config.redirect_uris = redirect_uris;
+        config.user_scopes = std::mem::take(&mut self.user_scopes);
+        config.app_id = self.app_id.take();
+        if let Some(path) = self.install_path.take() {
+            config.install_path = path;
+        }
+        Ok(config)
+    }
+
+    fn install_pages(&mut self, install_path: &str) -> Result<Arc<dyn Pages>, AppError> {
+        let mut pages = DefaultPages::new().with_install_path(install_path);
+        if let Some(site) = self.site.take().transpose()? {
+            pages = pages.with_site(site);
+        }
+        if let Some(name) = self.app_name.take() {
+            pages = pages.with_app_name(name);
+        }
+        Ok(self.pages.take().unwrap_or_else(|| Arc::new(pages)))
     }
 
     /// The store that was set, or the one at the URL.
@@ -392,12 +408,8 @@ impl fmt::Debug for SlackAppBuilder {
     }
 }
 
-fn required<T>(
-    value: Value<T>,
-    variable: &'static str,
-    remedy: &'static str,
-) -> Result<T, AppError> {
-    value.unwrap_or(Err(AppError::Missing { variable, remedy }))
+fn required<T>(value: Value<T>, variable: &str, remedy: &str) -> Result<T, AppError> {
+    value.unwrap_or_else(|| Err(AppError::missing(variable, remedy)))
 }
 
 const BASIC_INFORMATION: &str = "copy it from the app's page Basic Information at \

@@ -26,34 +26,33 @@ pub(super) fn read(variable: impl Fn(&str) -> Option<OsString>) -> SlackAppBuild
     let text = |name: &'static str| {
         let value = variable(name).filter(|value| !value.is_empty())?;
         let value = value.into_string().map(Zeroizing::new);
-        Some(value.map_err(|_| AppError::Value {
-            name,
-            shown: None,
-            source: "it is not UTF-8".into(),
-        }))
+        Some(value.map_err(|_| AppError::value(name, None, "it is not UTF-8")))
     };
     let mut builder = SlackAppBuilder::default();
     builder.client_id = text(CLIENT_ID).map(|text| client_id(&text?));
-    builder.client_secret = text(CLIENT_SECRET)
-        .map(|text| ClientSecret::new(text?.trim()).map_err(|source| wrong(CLIENT_SECRET, source)));
+    builder.client_secret = text(CLIENT_SECRET).map(|text| {
+        ClientSecret::new(text?.trim())
+            .map_err(|source| AppError::value(CLIENT_SECRET, None, source))
+    });
     builder.signing_secret = text(SIGNING_SECRET).map(|text| {
-        SigningSecret::new(text?.trim()).map_err(|source| wrong(SIGNING_SECRET, source))
+        SigningSecret::new(text?.trim())
+            .map_err(|source| AppError::value(SIGNING_SECRET, None, source))
     });
     builder.redirect_uris = text(REDIRECT_URI)
         .map(|text| redirect_uri(REDIRECT_URI, &text?))
         .into_iter()
         .collect();
     builder.url = text(URL);
-    builder.master_key =
-        match (text(MASTER_KEY), text(MASTER_KEY_FILE)) {
-            (Some(text), _) => Some(text.and_then(|text| {
-                MasterKey::parse(&text).map_err(|source| wrong(MASTER_KEY, source))
-            })),
-            (None, Some(path)) => Some(path.and_then(|path| {
-                MasterKey::from_file(&*path).map_err(|source| wrong(MASTER_KEY_FILE, source))
-            })),
-            (None, None) => None,
-        };
+    builder.master_key = match (text(MASTER_KEY), text(MASTER_KEY_FILE)) {
+        (Some(text), _) => Some(text.and_then(|text| {
+            MasterKey::parse(&text).map_err(|source| AppError::value(MASTER_KEY, None, source))
+        })),
+        (None, Some(path)) => Some(path.and_then(|path| {
+            MasterKey::from_file(&*path)
+                .map_err(|source| AppError::value(MASTER_KEY_FILE, None, source))
+        })),
+        (None, None) => None,
+    };
     builder
 }
 
@@ -65,27 +64,23 @@ fn client_id(text: &str) -> Result<ClientId, AppError> {
     let is_id = text
         .split_once('.')
         .is_some_and(|(one, other)| is_number(one) && is_number(other));
-    let refused = || AppError::Value {
-        name: CLIENT_ID,
-        shown: Some(beginning(text)),
-        source: "expected two numbers joined by a dot, from the app's page Basic Information"
-            .into(),
+    let refused = || {
+        let why = "expected two numbers joined by a dot, from the app's page Basic Information";
+        AppError::value(CLIENT_ID, Some(beginning(text)), why)
     };
-    match is_id {
-        true => ClientId::new(text).map_err(|_| refused()),
-        false => Err(refused()),
-    }
+    let id = ClientId::new(text).ok().filter(|_| is_id);
+    id.ok_or_else(refused)
 }
 
 pub(super) fn redirect_uri(name: &'static str, text: &str) -> Result<RedirectUri, AppError> {
     let text = text.trim();
-    RedirectUri::new(text).map_err(|source| AppError::Value {
-        name,
-        shown: Some(match may_be_secret(text) {
-            true => beginning(text),
-            false => format!("{text:?}"),
-        }),
-        source: source.into(),
+    RedirectUri::new(text).map_err(|source| {
+        let shown = if may_be_secret(text) {
+            beginning(text)
+        } else {
+            format!("{text:?}")
+        };
+        AppError::value(name, Some(shown), source)
     })
 }
 
@@ -93,22 +88,10 @@ pub(super) fn redirect_uri(name: &'static str, text: &str) -> Result<RedirectUri
 pub(super) fn site(text: &str) -> Result<Url, AppError> {
     let url = Url::parse(text.trim()).ok();
     let url = url.filter(|url| matches!(url.scheme(), "http" | "https"));
-    url.ok_or_else(|| AppError::Value {
-        name: "the app's site",
-        shown: Some(format!("{text:?}")),
-        source: "it must be a URL that begins with https:// or http://".into(),
+    url.ok_or_else(|| {
+        let why = "it must be a URL that begins with https:// or http://";
+        AppError::value("the app's site", Some(format!("{text:?}")), why)
     })
-}
-
-pub(super) fn wrong(
-    name: &'static str,
-    source: impl std::error::Error + Send + Sync + 'static,
-) -> AppError {
-    AppError::Value {
-        name,
-        shown: None,
-        source: source.into(),
-    }
 }
 
 /// Whether a text that should be a redirect URL is something else, or carries more than a place.
@@ -139,9 +122,10 @@ mod tests {
     ];
 
     fn with(changed: &str, value: Option<&str>) -> SlackAppBuilder {
-        read(|name| match name == changed {
-            true => value.map(Into::into),
-            false => {
+        read(|name| {
+            if name == changed {
+                value.map(Into::into)
+            } else {
                 let set = GOOD.iter().find(|(known, _)| *known == name);
                 set.map(|(_, value)| (*value).into())
             }

@@ -4,86 +4,76 @@ use std::error::Error;
 use std::fmt;
 
 use crate::backend::ConnectError;
-use crate::causes::with_causes;
 use crate::encrypted::KeyringError;
+use crate::error_chain::error_chain;
 use crate::oauth::ConfigError;
+
+type Source = Box<dyn Error + Send + Sync>;
 
 /// The reason why an app cannot start: the thing, the cause and the remedy.
 ///
-/// Its `Debug` is its `Display` with all causes, so that it reads well as the result of `main`.
-#[non_exhaustive]
-pub enum AppError {
-    /// The configuration of the install flow cannot work.
-    Config(ConfigError),
-    /// The database cannot be opened.
-    Connect(ConnectError),
-    /// Something is missing: neither the builder nor the environment has it.
-    Missing {
-        /// The variable that may have it.
-        variable: &'static str,
-        /// The meaning of the variable, and the place to find its value.
-        remedy: &'static str,
-    },
-    /// The store's keys cannot be used.
-    Open(KeyringError),
-    /// A value is not what it must be.
-    Value {
-        /// The variable, or the builder's method.
-        name: &'static str,
-        /// The beginning of the value, if it is not a secret.
-        shown: Option<String>,
-        /// The cause and the remedy.
-        source: Box<dyn Error + Send + Sync>,
-    },
+/// Its `Debug` is its `Display` with all sources, so that it reads well as the result of `main`.
+pub struct AppError {
+    what: String,
+    source: Option<Source>,
+}
+
+impl AppError {
+    /// Neither the builder nor the environment has this variable's value.
+    pub(super) fn missing(variable: &str, remedy: &str) -> Self {
+        Self {
+            what: format!("{variable} is not set: {remedy}"),
+            source: None,
+        }
+    }
+
+    /// A variable, or a value of the builder, is not what it must be. `shown` is its beginning, if
+    /// it is not a secret.
+    pub(super) fn value(name: &str, shown: Option<String>, source: impl Into<Source>) -> Self {
+        let shown = shown.map_or_else(|| "has a wrong value".into(), |shown| format!("is {shown}"));
+        Self::new(format!("{name} {shown}"), source)
+    }
+
+    fn new(what: impl Into<String>, source: impl Into<Source>) -> Self {
+        Self {
+            what: what.into(),
+            source: Some(source.into()),
+        }
+    }
 }
 
 impl fmt::Display for AppError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Config(_) => f.write_str("the app's configuration cannot work"),
-            Self::Connect(_) => f.write_str("the app's database cannot be used"),
-            Self::Missing { variable, remedy } => write!(f, "{variable} is not set: {remedy}"),
-            Self::Open(_) => f.write_str("the app's store cannot be opened"),
-            Self::Value { name, shown, .. } => match shown {
-                Some(shown) => write!(f, "{name} is {shown}"),
-                None => write!(f, "{name} has a wrong value"),
-            },
-        }
+        f.write_str(&self.what)
     }
 }
 
 impl fmt::Debug for AppError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&with_causes(self))
+        f.write_str(&error_chain(self))
     }
 }
 
 impl Error for AppError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Config(source) => Some(source),
-            Self::Connect(source) => Some(source),
-            Self::Missing { .. } => None,
-            Self::Open(source) => Some(source),
-            Self::Value { source, .. } => Some(&**source),
-        }
+        self.source.as_deref().map(|source| source as _)
     }
 }
 
 impl From<ConfigError> for AppError {
     fn from(source: ConfigError) -> Self {
-        Self::Config(source)
+        Self::new("the app's configuration cannot work", source)
     }
 }
 
 impl From<ConnectError> for AppError {
     fn from(source: ConnectError) -> Self {
-        Self::Connect(source)
+        Self::new("the app's database cannot be used", source)
     }
 }
 
 impl From<KeyringError> for AppError {
     fn from(source: KeyringError) -> Self {
-        Self::Open(source)
+        Self::new("the app's store cannot be opened", source)
     }
 }

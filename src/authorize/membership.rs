@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::Authorizer;
-use crate::causes::with_causes;
+use crate::error_chain::error_chain;
 use crate::installation::{Enterprise, Home, StoredInstallation};
 use crate::request::{Kind, VerifiedRequest};
 use crate::tenant::{TeamId, Tenant};
@@ -38,7 +38,11 @@ impl Authorizer {
             // A reinstall came in between, and knows better.
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!(tenant = %key, error = with_causes(&error), "a workspace's organisation was not updated");
+                tracing::warn!(
+                    tenant = %key,
+                    error = error_chain(&error),
+                    "a workspace's organisation was not updated"
+                );
             }
         }
     }

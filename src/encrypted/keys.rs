@@ -19,7 +19,7 @@ use super::record;
 use crate::backend::{
     self, Backend, Change, Expect, Key, Metadata, Partition, Row, Scope, Slot, Version,
 };
-use crate::causes::with_causes;
+use crate::error_chain::error_chain;
 use crate::seal::{DataKey, KeyContext, KeyError, KeyId, KeyProvider, Keyring, Lookup, Sealed};
 use crate::store;
 
@@ -193,7 +193,7 @@ impl<B: Backend> Keys<B> {
         let keys = Arc::clone(self);
         drop(tokio::spawn(async move {
             if let Err(error) = keys.fetch(wanted).await {
-                let error = with_causes(&error);
+                let error = error_chain(&error);
                 tracing::warn!(error, key = %id, "a data key could not be refreshed ahead");
             }
         }));

@@ -13,7 +13,7 @@ use super::lifecycle_facts::{AccessFacts, DepartureFacts};
 use super::names::{self, ACCESS, DEPARTURE, INSTALL, departure, install, tenant_of};
 use super::record::{Draft, Record, revision, unknown};
 use crate::backend::{Backend, Key, Lane, Row, Scope};
-use crate::causes::with_causes;
+use crate::error_chain::error_chain;
 use crate::installation::{Hold, Revision};
 use crate::store::{
     Access, Credential, Departure, Error, LifecycleStore, PendingDeparture, Summary,
@@ -88,7 +88,7 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
                 match self.due_departure(&key, now).await {
                     // One note must not keep the hosts of all others from being told.
                     Err(error @ Error::Unreadable(_)) => {
-                        tracing::error!(partition = %key.partition, error = with_causes(&error),
+                        tracing::error!(partition = %key.partition, error = error_chain(&error),
                             "the note of a departure does not open; the host is not told");
                     }
                     note => found.extend(note?),

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::EncryptedStore;
 use crate::backend::{Backend, Lane};
-use crate::causes::with_causes;
+use crate::error_chain::error_chain;
 use crate::store::Error;
 
 impl<B: Backend> EncryptedStore<B> {
@@ -24,7 +24,7 @@ impl<B: Backend> EncryptedStore<B> {
         drop(tokio::spawn(async move {
             if let Err(error) = store.sweep_expired_states().await {
                 tracing::warn!(
-                    error = with_causes(&error),
+                    error = error_chain(&error),
                     "expired OAuth states could not be removed"
                 );
             }

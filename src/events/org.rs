@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use super::judge::{Age, age};
+use super::liveness::{Age, age};
 use super::{Handled, Lifecycle, LifecycleError};
 use crate::clock::to_epoch;
 use crate::installation::Installation;
@@ -39,7 +39,7 @@ struct MigrationEvent {
 }
 
 impl Lifecycle {
-    pub(super) async fn access(
+    pub(super) async fn team_access(
         &self,
         key: &InstallationKey,
         at: SystemTime,
@@ -74,15 +74,16 @@ impl Lifecycle {
                 .and_then(|ts| micros(&ts))
                 .unwrap_or_else(|| to_epoch(at).saturating_mul(1_000_000)),
         };
-        Ok(match self.installations.set_access(org, &access).await? {
-            true => Handled::Noted,
-            false => Handled::Ignored,
+        Ok(if self.installations.set_access(org, &access).await? {
+            Handled::Noted
+        } else {
+            Handled::Ignored
         })
     }
 
     /// A workspace has joined an organisation. Slack is asked, since the event may be old; while
     /// it does not say, the event counts.
-    pub(super) async fn moved(
+    pub(super) async fn migration_finished(
         &self,
         key: &InstallationKey,
         at: SystemTime,
@@ -103,9 +104,10 @@ impl Lifecycle {
             .installations
             .set_enterprise(key, installation.revision, Some(&enterprise))
             .await?;
-        Ok(match noted {
-            true => Handled::Noted,
-            false => Handled::Ignored,
+        Ok(if noted {
+            Handled::Noted
+        } else {
+            Handled::Ignored
         })
     }
 

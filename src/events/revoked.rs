@@ -8,8 +8,9 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use super::judge::age;
+use super::liveness::age;
 use super::{Handled, Lifecycle, LifecycleError};
+use crate::installation::{Bot, Grant, StoredInstallation};
 use crate::store::Delete;
 use crate::tenant::{InstallationKey, UserId};
 
@@ -36,7 +37,7 @@ struct RevokedTokens {
 }
 
 impl Lifecycle {
-    pub(super) async fn revoked(
+    pub(super) async fn tokens_revoked(
         &self,
         key: &InstallationKey,
         at: SystemTime,
@@ -51,10 +52,10 @@ impl Lifecycle {
             Err(error) => failed = failed.take().or(Some(error)),
         };
         for user in oauth.iter().filter_map(|id| UserId::new(id.as_str()).ok()) {
-            note(self.users_token_revoked(key, at, &user).await);
+            note(self.user_token_revoked(key, at, &user).await);
         }
         if !bot.is_empty() {
-            note(self.bots_token_revoked(key, at, bot).await);
+            note(self.bot_token_revoked(key, at, bot).await);
         }
         match (failed, any) {
             (Some(error), _) => Err(error),
@@ -63,7 +64,7 @@ impl Lifecycle {
         }
     }
 
-    async fn users_token_revoked(
+    async fn user_token_revoked(
         &self,
         key: &InstallationKey,
         at: SystemTime,
@@ -72,20 +73,12 @@ impl Lifecycle {
         let Some(installation) = self.installations.fetch(key, Some(user)).await? else {
             return Ok(false);
         };
-        let Some(stored) = &installation.user else {
-            return Ok(false);
-        };
-        let age = age(installation.installed_at, at);
-        if !self.is_dead(&stored.grant.access_token, age).await? {
-            return Ok(false);
-        }
-        let delete = Delete::user(user.clone())
-            .only(installation.revision)
-            .holding(&stored.grant.access_token);
-        Ok(self.installations.delete(key, &delete).await?)
+        let grant = installation.user.as_ref().map(|user| &user.grant);
+        let delete = Delete::user(user.clone());
+        self.delete_if_dead(&installation, grant, delete, at).await
     }
 
-    async fn bots_token_revoked(
+    async fn bot_token_revoked(
         &self,
         key: &InstallationKey,
         at: SystemTime,
@@ -95,20 +88,29 @@ impl Lifecycle {
             return Ok(false);
         };
         // Ids of other apps' bots are none of ours; `oauth` alone never touches the bot.
-        let ours = installation
-            .bot
-            .as_ref()
-            .filter(|bot| revoked.iter().any(|id| id == bot.user_id.as_str()));
-        let Some(bot) = ours else {
+        let is_listed = |bot: &&Bot| revoked.iter().any(|id| id == bot.user_id.as_str());
+        let bot = installation.bot.as_ref().filter(is_listed);
+        let grant = bot.map(|bot| &bot.grant);
+        self.delete_if_dead(&installation, grant, Delete::bot(), at)
+            .await
+    }
+
+    async fn delete_if_dead(
+        &self,
+        installation: &StoredInstallation,
+        grant: Option<&Grant>,
+        delete: Delete,
+        at: SystemTime,
+    ) -> Result<bool, LifecycleError> {
+        let Some(Grant { access_token, .. }) = grant else {
             return Ok(false);
         };
         let age = age(installation.installed_at, at);
-        if !self.is_dead(&bot.grant.access_token, age).await? {
+        if !self.is_dead(access_token, age).await? {
             return Ok(false);
         }
-        let delete = Delete::bot()
-            .only(installation.revision)
-            .holding(&bot.grant.access_token);
-        Ok(self.installations.delete(key, &delete).await?)
+        let delete = delete.only(installation.revision).holding(access_token);
+        let key = installation.key();
+        Ok(self.installations.delete(&key, &delete).await?)
     }
 }

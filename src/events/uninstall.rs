@@ -2,11 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::judge::{Age, age};
-use super::{APP_UNINSTALLED, Handled, Lifecycle, LifecycleError, TELL_AGAIN};
-use crate::caught::caught;
-use crate::causes::with_causes;
+use super::liveness::{Age, age};
+use super::{Handled, Lifecycle, LifecycleError, REPORT_AGAIN};
+use crate::error_chain::error_chain;
 use crate::installation::Revision;
+use crate::panics::catch_panic;
+use crate::request::LifecycleEvent;
 use crate::store::{self, Departure, PendingDeparture};
 use crate::tenant::InstallationKey;
 
@@ -34,7 +35,7 @@ impl Lifecycle {
         for pending in self.installations.due_departures(now, AT_ONCE).await? {
             let until = now + pause(pending.attempts);
             let outcome = match self.installations.postpone(&pending, until).await {
-                Ok(Some(pending)) => self.tell(&pending).await,
+                Ok(Some(pending)) => self.report(&pending).await,
                 // Another worker has it by now.
                 Ok(None) => continue,
                 Err(error) => Err(error.into()),
@@ -45,8 +46,12 @@ impl Lifecycle {
                     return Err(error.into());
                 }
                 Err(error) => {
-                    tracing::error!(tenant = %pending.departure.key, attempts = pending.attempts,
-                        error = with_causes(&error), "the host could not be told of a departure yet");
+                    tracing::error!(
+                        tenant = %pending.departure.key,
+                        attempts = pending.attempts,
+                        error = error_chain(&error),
+                        "the host could not be told of a departure yet"
+                    );
                 }
             }
         }
@@ -55,12 +60,12 @@ impl Lifecycle {
 
     /// Resumes what is pending, now and then each minute. Never ends; drop it to stop.
     pub async fn run(&self) {
-        let mut minutes = tokio::time::interval(TELL_AGAIN);
+        let mut minutes = tokio::time::interval(REPORT_AGAIN);
         loop {
             minutes.tick().await;
             if let Err(error) = self.resume_pending().await {
                 tracing::warn!(
-                    error = with_causes(&error),
+                    error = error_chain(&error),
                     "pending departures could not be resumed"
                 );
             }
@@ -68,19 +73,21 @@ impl Lifecycle {
     }
 
     /// `org` is the organisation of the workspace that the event names, if it names both.
-    pub(super) async fn uninstalled(
+    pub(super) async fn app_uninstalled(
         &self,
         key: &InstallationKey,
         org: Option<&InstallationKey>,
         at: SystemTime,
     ) -> Result<Handled, LifecycleError> {
         let standing = match self.installations.fetch(key, None).await {
-            Ok(Some(installation)) => match self.ended(&installation, at).await? {
-                true => installation.revision,
-                false => return Ok(Handled::Ignored),
-            },
+            Ok(Some(installation)) => {
+                if !self.is_ended_by(&installation, at).await? {
+                    return Ok(Handled::Ignored);
+                }
+                installation.revision
+            }
             Ok(None) => {
-                return match (self.told(key).await?, org) {
+                return match (self.report_pending(key).await?, org) {
                     (Handled::Ignored, Some(org)) => self.org_uninstalled(org, at).await,
                     (handled, _) => Ok(handled),
                 };
@@ -99,7 +106,7 @@ impl Lifecycle {
             }
             Err(error) => return Err(error.into()),
         };
-        self.leave(key, standing, APP_UNINSTALLED).await?;
+        self.purge(key, standing, REASON).await?;
         Ok(Handled::Purged)
     }
 
@@ -111,14 +118,13 @@ impl Lifecycle {
         at: SystemTime,
     ) -> Result<Handled, LifecycleError> {
         let Some(installation) = self.installations.fetch(org, None).await? else {
-            return self.told(org).await;
+            return self.report_pending(org).await;
         };
         let is_older = age(installation.installed_at, at) == Age::Earlier;
         if is_older || !self.is_ended(&installation).await? {
             return Ok(Handled::Ignored);
         }
-        self.leave(org, installation.revision, APP_UNINSTALLED)
-            .await?;
+        self.purge(org, installation.revision, REASON).await?;
         Ok(Handled::Purged)
     }
 
@@ -132,7 +138,7 @@ impl Lifecycle {
     }
 
     /// Purges a tenant whose installation is of that revision, and tells the host.
-    pub(crate) async fn leave(
+    pub(crate) async fn purge(
         &self,
         key: &InstallationKey,
         only: Revision,
@@ -140,35 +146,38 @@ impl Lifecycle {
     ) -> Result<(), LifecycleError> {
         let now = self.clock.now();
         let departure = Departure::new(key.clone(), reason, now);
-        let tell_at = self.hooks.is_some().then(|| now + TELL_AGAIN);
+        let tell_at = self.hooks.is_some().then(|| now + REPORT_AGAIN);
         let pending = self.installations.purge(&departure, only, tell_at).await?;
         tracing::info!(tenant = %key, reason = departure.reason, "purged");
         match pending {
-            Some(pending) => self.tell(&pending).await,
+            Some(pending) => self.report(&pending).await,
             None => Ok(()),
         }
     }
 
     /// Tells the host of a purge that came before, if it was not told yet.
-    pub(crate) async fn told(&self, key: &InstallationKey) -> Result<Handled, LifecycleError> {
+    pub(crate) async fn report_pending(
+        &self,
+        key: &InstallationKey,
+    ) -> Result<Handled, LifecycleError> {
         if self.hooks.is_none() {
             return Ok(Handled::Ignored);
         }
         match self.installations.departure(key).await? {
-            Some(pending) => self.tell(&pending).await.map(|()| Handled::Purged),
+            Some(pending) => self.report(&pending).await.map(|()| Handled::Purged),
             None => Ok(Handled::Ignored),
         }
     }
 
-    async fn tell(&self, pending: &PendingDeparture) -> Result<(), LifecycleError> {
+    async fn report(&self, pending: &PendingDeparture) -> Result<(), LifecycleError> {
         let Some(hooks) = &self.hooks else {
             return Ok(());
         };
         let departure = &pending.departure;
         let again = self.installations.glance(&departure.key).await?.is_some();
         // A hook that panics, or never ends, must keep no other tenant's from being told.
-        let hook = caught(hooks.uninstalled(departure, again));
-        let outcome = match tokio::time::timeout(TELL_AGAIN, hook).await {
+        let hook = catch_panic(hooks.uninstalled(departure, again));
+        let outcome = match tokio::time::timeout(REPORT_AGAIN, hook).await {
             Ok(Some(outcome)) => outcome,
             Ok(None) => Err("the hook panicked".into()),
             Err(_) => Err("the hook took longer than a minute".into()),
@@ -179,9 +188,12 @@ impl Lifecycle {
     }
 }
 
+/// Why a tenant departs: the event's type.
+const REASON: &str = LifecycleEvent::AppUninstalled.name();
+
 /// How long a departure is put off: a minute, then twice as long each time, an hour at most.
 fn pause(attempts: u32) -> Duration {
-    TELL_AGAIN.saturating_mul(1 << attempts.min(6)).min(HOUR)
+    REPORT_AGAIN.saturating_mul(1 << attempts.min(6)).min(HOUR)
 }
 
 const HOUR: Duration = Duration::from_secs(3600);

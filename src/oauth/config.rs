@@ -4,11 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::StartError;
+use super::error::Error;
 use crate::installation::{Installation, Scopes};
 use crate::slack::{ClientCredentials, Issued, is_loopback};
 use crate::tenant::{AppId, TeamId};
@@ -20,7 +19,7 @@ pub struct InstallConfig {
     pub credentials: ClientCredentials,
     /// Where Slack may send people back to, as configured at Slack. The first one is the default.
     pub redirect_uris: Vec<RedirectUri>,
-    /// The path where a person begins, as their browser sees it: [`INSTALL_PATH`] by default.
+    /// The path where a person begins, as their browser sees it: `/slack/install` by default.
     pub install_path: String,
     /// Scopes for the bot. Empty for an app that acts only as its users.
     pub scopes: Scopes,
@@ -65,9 +64,10 @@ impl InstallConfig {
         if self.scopes.is_empty() && self.user_scopes.is_empty() {
             return Err(ConfigError::NoScopes);
         }
-        match self.state_lifetime > MAX_STATE_LIFETIME || self.state_lifetime.is_zero() {
-            true => Err(ConfigError::StateLifetime),
-            false => Ok(()),
+        if self.state_lifetime > MAX_STATE_LIFETIME || self.state_lifetime.is_zero() {
+            Err(ConfigError::StateLifetime)
+        } else {
+            Ok(())
         }
     }
 }
@@ -92,19 +92,20 @@ impl RedirectUri {
     ///
     /// # Errors
     ///
-    /// [`RedirectUriError`] unless it is `https` without a fragment (Slack's rule), or `http` on a
-    /// loopback host, for development.
-    pub fn new(text: &str) -> Result<Self, RedirectUriError> {
-        let url = Url::parse(text).map_err(|_| RedirectUriError)?;
+    /// [`ConfigError::RedirectUri`] unless it is `https` without a fragment (Slack's rule), or
+    /// `http` on a loopback host, for development.
+    pub fn new(text: &str) -> Result<Self, ConfigError> {
+        let url = Url::parse(text).map_err(|_| ConfigError::RedirectUri)?;
         let secure = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url));
         let plain =
             url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
-        match secure && plain && url.host().is_some() {
-            true => Ok(Self {
+        if secure && plain && url.host().is_some() {
+            Ok(Self {
                 text: text.into(),
                 url,
-            }),
-            false => Err(RedirectUriError),
+            })
+        } else {
+            Err(ConfigError::RedirectUri)
         }
     }
 
@@ -137,13 +138,6 @@ impl RedirectUri {
         self.url.authority()
     }
 }
-
-/// A URL that Slack would not send anybody back to.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error(
-    "not a redirect URL: it must be https without a fragment, or http on localhost for development"
-)]
-pub struct RedirectUriError;
 
 /// What one flow asks for, where it differs from the configuration.
 #[derive(Clone, Default)]
@@ -186,8 +180,8 @@ pub struct Requested {
     pub user_scopes: Scopes,
 }
 
-/// Why a provider cannot be made.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+/// Why a configuration cannot work.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// No redirect URL.
@@ -202,6 +196,12 @@ pub enum ConfigError {
          /slack/install"
     )]
     InstallPathForm,
+    /// A URL that Slack does not send people back to.
+    #[error(
+        "not a redirect URL: it must be https without a fragment, or http on localhost for \
+         development"
+    )]
+    RedirectUri,
     /// Neither bot scopes nor user scopes.
     #[error("no scopes are configured: give bot scopes, user scopes, or both")]
     NoScopes,
@@ -222,13 +222,11 @@ pub(super) struct Pending {
 
 impl Pending {
     /// What this flow asks for, by its options and the configuration.
-    pub(super) fn new(config: &InstallConfig, options: InstallOptions) -> Result<Self, StartError> {
+    pub(super) fn new(config: &InstallConfig, options: InstallOptions) -> Result<Self, Error> {
         let redirect_uri = match options.redirect_uri {
             Some(uri) if config.redirect_uris.contains(&uri) => uri,
             Some(_) => {
-                return Err(StartError::Options(
-                    "the redirect URL is not a configured one",
-                ));
+                return Err(Error::Options("the redirect URL is not a configured one"));
             }
             None => config.redirect_uris[0].clone(),
         };
@@ -237,14 +235,14 @@ impl Pending {
             .as_ref()
             .is_some_and(|metadata| metadata.len() > MAX_METADATA)
         {
-            return Err(StartError::Options("the metadata has more than 4 KiB"));
+            return Err(Error::Options("the metadata has more than 4 KiB"));
         }
         let scopes = options.scopes.unwrap_or_else(|| config.scopes.clone());
         let user_scopes = options
             .user_scopes
             .unwrap_or_else(|| config.user_scopes.clone());
         if scopes.is_empty() && user_scopes.is_empty() {
-            return Err(StartError::Options("no scopes are asked for"));
+            return Err(Error::Options("no scopes are asked for"));
         }
         Ok(Self {
             redirect_uri: redirect_uri.as_str().into(),
@@ -288,4 +286,4 @@ pub(super) const MAX_STATE_LIFETIME: Duration = Duration::from_secs(600);
 const MAX_METADATA: usize = 4096;
 
 /// Where a person begins by default: link *Add to Slack* there.
-pub const INSTALL_PATH: &str = "/slack/install";
+pub(super) const INSTALL_PATH: &str = "/slack/install";

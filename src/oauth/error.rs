@@ -1,22 +1,10 @@
-//! Why a flow did not begin, or did not end well.
+//! Why a flow did not end with an installation.
 
 use thiserror::Error;
 
 use crate::{slack, store};
 
-/// Why a flow did not begin.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The options cannot work.
-    #[error("this install flow cannot begin: {0}")]
-    Options(&'static str),
-    /// The state could not be kept.
-    #[error("the install flow's state could not be kept")]
-    Store(#[source] store::Error),
-}
-
-/// Why a flow did not end with an installation.
+/// Why a flow did not begin, or did not end with an installation.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -45,6 +33,9 @@ pub enum Error {
     /// Slack granted neither a bot nor a user's token to keep.
     #[error("nothing was granted that could be kept as an installation")]
     NothingGranted,
+    /// The flow did not begin: its options cannot work.
+    #[error("this install flow cannot begin: {0}")]
+    Options(&'static str),
     /// The tokens are for another app than the configured one.
     #[error("the tokens are for another app")]
     OtherApp,
@@ -63,8 +54,8 @@ pub enum Error {
     /// The state's ten minutes are over.
     #[error("the state has expired")]
     StateExpired,
-    /// The store did not do it.
-    #[error("the installation could not be stored")]
+    /// The store did not keep the state or the installation, or did not return the state.
+    #[error("the install flow's state, or the installation, could not be stored or read")]
     Store(#[source] store::Error),
     /// The state was consumed before.
     #[error("the state was used before")]
@@ -95,6 +86,7 @@ impl Error {
             Self::NoCode => "no_code",
             Self::NoState => "no_state",
             Self::NothingGranted => "nothing_granted",
+            Self::Options(_) => "options",
             Self::OtherApp => "other_app",
             Self::OtherBrowser => "other_browser",
             Self::OtherTeam => "other_team",

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use url::form_urlencoded;
 
 use super::{Callback, Error, InstallOptions, InstallProvider, PageResponse};
-use crate::causes::with_causes;
+use crate::error_chain::error_chain;
 use crate::slack::ErrorCode;
 use crate::tenant::TeamId;
 
@@ -71,12 +71,8 @@ impl InstallProvider {
                 response
             }
             Err(error) => {
-                let causes = with_causes(&error);
-                tracing::error!(error = causes, "an install flow could not begin");
-                let error = match error {
-                    super::StartError::Store(error) => Error::Store(error),
-                    super::StartError::Options(_) => Error::InvalidState,
-                };
+                let error_chain = error_chain(&error);
+                tracing::error!(error = error_chain, "an install flow could not begin");
                 self.failed(&error)
             }
         }
@@ -218,7 +214,8 @@ const HEADERS: [(HeaderName, &str); 5] = [
     (CACHE_CONTROL, "no-store"),
     (
         CONTENT_SECURITY_POLICY,
-        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'",
     ),
     (CONTENT_TYPE, "text/html; charset=utf-8"),
     (REFERRER_POLICY, "no-referrer"),

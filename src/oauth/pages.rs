@@ -7,7 +7,9 @@ use http::StatusCode;
 use url::Url;
 
 use super::config::INSTALL_PATH;
-use super::{Error, Installed};
+use super::error::Error;
+use super::hooks::Installed;
+use crate::html::escape;
 use crate::installation::Home;
 use crate::slack::ErrorClass;
 
@@ -38,7 +40,7 @@ pub trait Pages: fmt::Debug + Send + Sync + 'static {
     /// Returns the page after a flow failed. It is never called with [`Error::NoState`]: the person
     /// is sent through the app's own flow.
     ///
-    /// By default it is [`DefaultPages`]', with a link to [`INSTALL_PATH`]. If you changed that
+    /// By default it is [`DefaultPages`]', with a link to `/slack/install`. If you changed that
     /// path, return the page of a [`DefaultPages`] that knows yours.
     fn failed(&self, error: &Error) -> PageResponse {
         DefaultPages::new().failed(error)
@@ -91,7 +93,7 @@ pub struct DefaultPages {
 }
 
 impl DefaultPages {
-    /// Creates pages that call the app *The app*, and link to [`INSTALL_PATH`].
+    /// Creates pages that call the app *The app*, and link to `/slack/install`.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -175,105 +177,92 @@ impl Pages for DefaultPages {
     }
 
     fn failed(&self, error: &Error) -> PageResponse {
-        let told = told(error);
-        let again = button(&self.install_path, told.button);
-        let texts = [&*told.what, told.next];
-        page(told.title, &texts, &again, &self.site_link())
+        let text = failure_text(error);
+        let again = button(&self.install_path, text.button);
+        let texts = [&*text.what, text.next];
+        page(text.title, &texts, &again, &self.site_link())
     }
 }
 
 /// What a failure page says.
-struct Told {
+struct FailureText {
     title: &'static str,
     what: String,
     next: &'static str,
     button: &'static str,
 }
 
-fn told(error: &Error) -> Told {
-    let (title, what, next, button) = match error {
-        Error::Denied(code) if code.as_str() == "access_denied" => (
+fn failure_text(error: &Error) -> FailureText {
+    let restart = |title, what: &str, next| FailureText {
+        title,
+        what: what.to_owned(),
+        next,
+        button: "Start again",
+    };
+    match error {
+        Error::Denied(code) if code.is_access_denied() => restart(
             "Not installed",
             "You chose not to install the app. Nothing was changed.",
             "If you change your mind, start again.",
-            "Start again",
         ),
-        Error::Denied(code) => {
-            return Told {
-                title: "Not installed",
-                what: format!("Slack did not allow it: {code}."),
-                next: "Ask an admin of your workspace whether you may install apps, then start \
-                       again.",
-                button: "Start again",
-            };
-        }
-        Error::Refused { reason } => {
-            return Told {
-                title: "Not installed",
-                what: reason.clone(),
-                next: "Once that has changed, start again.",
-                button: "Start again",
-            };
-        }
-        Error::OtherBrowser => (
+        Error::Denied(code) => restart(
+            "Not installed",
+            &format!("Slack did not allow it: {code}."),
+            "Ask an admin of your workspace whether you may install apps, then start again.",
+        ),
+        Error::Refused { reason } => restart(
+            "Not installed",
+            reason,
+            "Once that has changed, start again.",
+        ),
+        Error::OtherBrowser => restart(
             "Please start again",
-            "This installation was begun in another browser, or this browser does not keep cookies.",
+            "This installation was begun in another browser, or this browser does not keep \
+             cookies.",
             "Allow cookies for this site, start again, and stay in this browser.",
-            "Start again",
         ),
-        Error::UsedState => (
+        Error::UsedState => restart(
             "Already used",
             "This link was used before.",
             "If you have just installed the app, all is well; otherwise start again.",
-            "Start again",
         ),
-        Error::StateExpired => (
+        Error::StateExpired => restart(
             "Please start again",
             "This installation took too long.",
             "Start again, and finish it within ten minutes.",
-            "Start again",
         ),
-        Error::InvalidState | Error::NoCode | Error::NoState => (
+        Error::InvalidState | Error::NoCode | Error::NoState | Error::Options(_) => restart(
             "Please start again",
             "This link is not complete, or not from this app.",
             "Start again from here.",
-            "Start again",
         ),
-        Error::OtherTeam => (
+        Error::OtherTeam => restart(
             "Not installed",
             "The app was to be installed in another workspace.",
             "Start again, and choose that workspace at Slack.",
-            "Start again",
         ),
-        Error::NothingGranted => (
+        Error::NothingGranted => restart(
             "Not installed",
             "Slack granted nothing that the app could use.",
             "Start again, and allow what the app asks for.",
-            "Start again",
         ),
         // A code that was used before, or too late.
-        Error::Exchange(error) if error.class() == ErrorClass::UserFlow => (
+        Error::Exchange(error) if error.class() == ErrorClass::UserFlow => restart(
             "Please start again",
             "Slack did not take this installation any more.",
             "Start again from here.",
-            "Start again",
         ),
         Error::Exchange(_)
         | Error::Hook
         | Error::Interrupted
         | Error::OtherApp
-        | Error::Store(_) => (
-            "Something went wrong",
-            "The app could not be installed. Nothing is wrong on your side.",
-            "Try again in a few minutes. If that fails too, tell the people who make the app.",
-            "Try again",
-        ),
-    };
-    Told {
-        title,
-        what: what.to_owned(),
-        next,
-        button,
+        | Error::Store(_) => FailureText {
+            title: "Something went wrong",
+            what: "The app could not be installed. Nothing is wrong on your side.".to_owned(),
+            next: "Try again in a few minutes. If that fails too, tell the people who make the \
+                   app.",
+            button: "Try again",
+        },
     }
 }
 
@@ -291,22 +280,6 @@ impl Error {
             _ => StatusCode::BAD_REQUEST,
         }
     }
-}
-
-/// Text as HTML shows it.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            _ => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 fn link(href: &str, text: &str) -> String {

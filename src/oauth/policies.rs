@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::policy::{Candidate, Decision, InstallPolicy};
-use crate::causes::with_causes;
-use crate::installation::{Grant, Home, Installation, Scopes};
+use crate::error_chain::error_chain;
+use crate::installation::{Grant, Home, Scopes};
 use crate::slack::UserInfo;
 use crate::tenant::{EnterpriseId, TeamId};
 
@@ -174,9 +174,10 @@ impl InstallPolicy for AllOf {
 #[deny(clippy::missing_trait_methods)]
 impl InstallPolicy for AllowTenants {
     async fn judge(&self, candidate: &Candidate<'_>) -> Decision {
-        match self.0.has(&candidate.installation.home) {
-            true => Decision::Allow,
-            false => refuse("This app is not open to your workspace."),
+        if self.0.has(&candidate.installation.home) {
+            Decision::Allow
+        } else {
+            refuse("This app is not open to your workspace.")
         }
     }
 }
@@ -185,9 +186,10 @@ impl InstallPolicy for AllowTenants {
 #[deny(clippy::missing_trait_methods)]
 impl InstallPolicy for DenyTenants {
     async fn judge(&self, candidate: &Candidate<'_>) -> Decision {
-        match self.0.has(&candidate.installation.home) {
-            true => refuse("This app is not open to your workspace."),
-            false => Decision::Allow,
+        if self.0.has(&candidate.installation.home) {
+            refuse("This app is not open to your workspace.")
+        } else {
+            Decision::Allow
         }
     }
 }
@@ -197,7 +199,7 @@ impl InstallPolicy for DenyTenants {
 impl InstallPolicy for AdminRequired {
     async fn judge(&self, candidate: &Candidate<'_>) -> Decision {
         let installation = candidate.installation;
-        let granted = grants(installation).into_iter().flatten();
+        let granted = installation.grants().into_iter().flatten();
         if !granted
             .clone()
             .any(|grant| grant.scopes.iter().any(|scope| self.is_sensitive(scope)))
@@ -220,7 +222,7 @@ impl InstallPolicy for AdminRequired {
             }),
             Err(error) => {
                 tracing::warn!(
-                    error = with_causes(&error),
+                    error = error_chain(&error),
                     "it could not be found out whether an admin installs"
                 );
                 refuse("It could not be found out whether you are an admin. Please try again.")
@@ -249,17 +251,18 @@ impl InstallPolicy for OrgWide {
 #[deny(clippy::missing_trait_methods)]
 impl InstallPolicy for RequiredScopes {
     async fn judge(&self, candidate: &Candidate<'_>) -> Decision {
-        let [bot, user] = grants(candidate.installation);
+        let [bot, user] = candidate.installation.grants();
         let (bot, user) = (missing(bot, &self.bot), missing(user, &self.user));
         let missing: Vec<_> = bot.iter().chain(user.iter()).collect();
-        match missing.is_empty() {
-            true => Decision::Allow,
-            false => Decision::Refuse {
+        if missing.is_empty() {
+            Decision::Allow
+        } else {
+            Decision::Refuse {
                 reason: format!(
                     "This app needs permissions that were not granted: {}.",
                     missing.join(", ")
                 ),
-            },
+            }
         }
     }
 }
@@ -270,14 +273,6 @@ pub(super) fn missing(grant: Option<&Grant>, wanted: &Scopes) -> Scopes {
         Some(grant) => grant.scopes.missing(wanted),
         None => wanted.clone(),
     }
-}
-
-/// The bot's credential and the installer's own.
-pub(super) fn grants(installation: &Installation) -> [Option<&Grant>; 2] {
-    [
-        installation.bot.as_ref().map(|bot| &bot.grant),
-        installation.user.as_ref().map(|user| &user.grant),
-    ]
 }
 
 /// An admin's flags count only where they are from: a stranger is an admin at home.

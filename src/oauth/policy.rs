@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::Requested;
+use super::config::Requested;
 use crate::installation::Installation;
 use crate::slack::SlackClient;
 
@@ -87,8 +87,8 @@ pub enum Decision {
 }
 
 /// Lets everybody install. The default.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct AllowAll;
+#[derive(Debug)]
+pub(super) struct AllowAll;
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]

@@ -19,8 +19,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 use ring::hmac;
 
-use super::Error;
 use super::cookie::FlowCookie;
+use super::error::Error;
 use crate::clock::{from_epoch, to_epoch};
 use crate::random;
 use crate::slack::ClientCredentials;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{OperateError, Operator};
-use crate::causes::with_causes;
+use crate::error_chain::error_chain;
 use crate::events::LifecycleError;
 use crate::installation::{Grant, Installation, StoredInstallation};
 use crate::slack::{self, AuthTest, ErrorClass};
@@ -166,7 +166,7 @@ impl Operator {
         config: &ReconcileConfig,
     ) -> Option<Verdict> {
         let mut states = Vec::new();
-        for grant in grants(installation).into_iter().flatten() {
+        for grant in installation.grants().into_iter().flatten() {
             states.push(self.ask(grant, config).await);
         }
         let dead = states.iter().filter(|it| matches!(it, State::Dead)).count();
@@ -213,14 +213,8 @@ impl Operator {
             };
             return match error.class() {
                 ErrorClass::Dead => State::Dead,
-                // `invalid_auth` also means that our address is not allowed; and a token that
-                // rotates is revoked when a newer one pushes it out.
-                ErrorClass::Revoked
-                    if grant.refresh_token.is_none()
-                        && code.as_ref().is_some_and(|it| it.as_str() == REVOKED) =>
-                {
-                    State::Dead
-                }
+                // A token that rotates is also revoked when a newer one replaces it.
+                ErrorClass::Revoked if grant.refresh_token.is_none() => State::Dead,
                 ErrorClass::TokenExpired => State::Expired,
                 _ => State::Unclear(code),
             };
@@ -241,43 +235,58 @@ impl Operator {
             tracing::error!(gone, "too many tenants look gone at once; none is purged");
         }
         for Examined { key, verdict } in &report.findings {
-            match verdict {
-                Verdict::Gone if report.is_guard_tripped => {}
-                Verdict::Gone => report.purged += usize::from(self.end(key, config).await?),
-                Verdict::PartlyGone => {
-                    report.repaired += usize::from(self.end_parts(key, config).await?);
-                }
-                Verdict::Outdated => {
-                    report.repaired += usize::from(self.update(key, config).await?);
-                }
-                _ => {}
+            let is_gone = *verdict == Verdict::Gone;
+            let is_repairable = matches!(verdict, Verdict::PartlyGone | Verdict::Outdated)
+                || (is_gone && !report.is_guard_tripped);
+            if !is_repairable {
+                continue;
             }
+            let by = self.installer(key).await?;
+            let Some(installation) = self.store.fetch(key, by.as_ref()).await? else {
+                continue;
+            };
+            let is_done = match verdict {
+                Verdict::Gone => self.purge_if_gone(&installation, config).await?,
+                Verdict::PartlyGone => self.delete_dead(&installation, config).await?,
+                _ => self.update(&installation, config).await?,
+            };
+            let count = if is_gone {
+                &mut report.purged
+            } else {
+                &mut report.repaired
+            };
+            *count += usize::from(is_done);
         }
         Ok(())
     }
 
     /// Purges a tenant, if a second answer says the same.
-    async fn end(
+    async fn purge_if_gone(
         &self,
-        key: &InstallationKey,
+        installation: &StoredInstallation,
         config: &ReconcileConfig,
     ) -> Result<bool, OperateError> {
-        let Some(installation) = self.again(key).await? else {
-            return Ok(false);
-        };
-        if self.judge(&installation, config).await != Some(Verdict::Gone)
-            || self.any_other_user_lives(&installation, config).await?
+        if self.judge(installation, config).await != Some(Verdict::Gone)
+            || self.any_other_user_lives(installation, config).await?
         {
             return Ok(false);
         }
-        let revision = installation.revision;
+        let key = &installation.key();
         let reason = "reconcile: its tokens are dead";
-        match self.lifecycle.leave(key, revision, reason).await {
+        match self
+            .lifecycle
+            .purge(key, installation.revision, reason)
+            .await
+        {
             Ok(()) => Ok(true),
             Err(LifecycleError::Store(store::Error::Conflict)) => Ok(false),
             // The note stands, so the host is told later.
             Err(LifecycleError::Hook(error)) => {
-                tracing::error!(tenant = %key, error = with_causes(&*error), "the host could not purge its own data");
+                tracing::error!(
+                    tenant = %key,
+                    error = error_chain(&*error),
+                    "the host could not purge its own data"
+                );
                 Ok(true)
             }
             Err(error) => Err(error.into()),
@@ -309,16 +318,12 @@ impl Operator {
     }
 
     /// Removes those of the two credentials that are dead, by a second answer.
-    async fn end_parts(
+    async fn delete_dead(
         &self,
-        key: &InstallationKey,
+        installation: &StoredInstallation,
         config: &ReconcileConfig,
     ) -> Result<bool, OperateError> {
-        let Some(installation) = self.again(key).await? else {
-            return Ok(false);
-        };
-        let revision = installation.revision;
-        let [bot, user] = grants(&installation);
+        let [bot, user] = installation.grants();
         let users_id = installation.user.as_ref().map(|user| user.id.clone());
         let parts = [
             (bot, Some(Delete::bot())),
@@ -330,8 +335,10 @@ impl Operator {
                 continue;
             };
             if matches!(self.ask(grant, config).await, State::Dead) {
-                let delete = delete.only(revision).holding(&grant.access_token);
-                any |= match self.store.delete(key, &delete).await {
+                let delete = delete
+                    .only(installation.revision)
+                    .holding(&grant.access_token);
+                any |= match self.store.delete(&installation.key(), &delete).await {
                     Err(store::Error::Conflict) => false,
                     outcome => outcome?,
                 };
@@ -342,45 +349,31 @@ impl Operator {
 
     async fn update(
         &self,
-        key: &InstallationKey,
+        installation: &StoredInstallation,
         config: &ReconcileConfig,
     ) -> Result<bool, OperateError> {
-        let Some(installation) = self.again(key).await? else {
-            return Ok(false);
-        };
-        let Some(grant) = grants(&installation).into_iter().flatten().next() else {
+        let Some(grant) = installation.grants().into_iter().flatten().next() else {
             return Ok(false);
         };
         let State::Alive(test) = self.ask(grant, config).await else {
             return Ok(false);
         };
-        let revision = installation.revision;
         // One change a sweep: each is guarded by the revision that was judged, and changes it.
-        if enterprise_moved(&installation, &test) {
+        if enterprise_moved(installation, &test) {
             let enterprise = test.enterprise_id.as_ref();
-            return Ok(self.store.set_enterprise(key, revision, enterprise).await?);
+            let key = installation.key();
+            return Ok(self
+                .store
+                .set_enterprise(&key, installation.revision, enterprise)
+                .await?);
         }
         let facts = Facts {
             bot_id: test.bot_id.filter(|_| installation.bot.is_some()),
             url: test.url,
         };
-        Ok(self.store.note(key, revision, &facts).await?)
+        let key = installation.key();
+        Ok(self.store.note(&key, installation.revision, &facts).await?)
     }
-
-    async fn again(
-        &self,
-        key: &InstallationKey,
-    ) -> Result<Option<StoredInstallation>, OperateError> {
-        let by = self.installer(key).await?;
-        Ok(self.store.fetch(key, by.as_ref()).await?)
-    }
-}
-
-fn grants(installation: &Installation) -> [Option<&Grant>; 2] {
-    [
-        installation.bot.as_ref().map(|bot| &bot.grant),
-        installation.user.as_ref().map(|user| &user.grant),
-    ]
 }
 
 fn is_outdated(installation: &Installation, test: &AuthTest) -> bool {
@@ -399,9 +392,6 @@ fn enterprise_moved(installation: &Installation, test: &AuthTest) -> bool {
 }
 
 const PAGE: usize = 200;
-
-/// `token_revoked`: of Slack's words for a dead user token the one that means nothing else.
-const REVOKED: &str = "token_revoked";
 
 /// Slack's `Retry-After` is a minute at most, as its limits are by the minute.
 const RATE_LIMITED: Duration = Duration::from_secs(60);

@@ -15,10 +15,10 @@ pub(super) struct Form<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Form<'a> {
     pub(super) fn parse(body: &'a [u8]) -> Result<Self, Malformed> {
-        let body = match body.iter().copied().all(may_stand_raw) {
-            true => str::from_utf8(body).map_err(|_| Malformed::Form)?,
-            false => return Err(Malformed::Form),
-        };
+        if !body.iter().copied().all(is_allowed_unescaped) {
+            return Err(Malformed::Form);
+        }
+        let body = str::from_utf8(body).map_err(|_| Malformed::Form)?;
         let mut fields: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::with_capacity(TYPICAL_FIELDS);
         for field in body.split('&') {
             let (name, value) = field.split_once('=').ok_or(Malformed::Form)?;
@@ -62,7 +62,7 @@ impl<'a> Form<'a> {
 }
 
 /// Visible ASCII, without the characters that RFC 3986 allows nowhere in a URL.
-fn may_stand_raw(byte: u8) -> bool {
+fn is_allowed_unescaped(byte: u8) -> bool {
     byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte)
 }
 

@@ -22,8 +22,8 @@ pub enum Kind {
     DialogSuggestion,
     /// An event of the Events API.
     Event {
-        /// Its type, such as `app_mention`: 1 to [`MAX_EVENT_TYPE_LEN`] ASCII letters, digits,
-        /// `_`, `.`, `-` or `:`.
+        /// Its type, such as `app_mention`: 1 to 64 ASCII letters, digits, `_`, `.`, `-`
+        /// or `:`.
         event_type: Box<str>,
     },
     /// A workflow runs a function of this app. The payload carries a live token, which is not
@@ -77,21 +77,15 @@ impl Kind {
         }
     }
 
+    /// Whether it is an interactive payload.
+    pub(super) fn is_interactive(&self) -> bool {
+        INTERACTIVE.contains(self)
+    }
+
     /// The kind of an interactive payload with this `type`.
     pub(super) fn interactive(name: &str) -> Self {
-        match name {
-            "block_actions" => Self::BlockActions,
-            "block_suggestion" => Self::BlockSuggestion,
-            "dialog_cancellation" => Self::DialogCancellation,
-            "dialog_submission" => Self::DialogSubmission,
-            "dialog_suggestion" => Self::DialogSuggestion,
-            "interactive_message" => Self::InteractiveMessage,
-            "message_action" => Self::MessageAction,
-            "shortcut" => Self::Shortcut,
-            "view_closed" => Self::ViewClosed,
-            "view_submission" => Self::ViewSubmission,
-            _ => Self::Unknown,
-        }
+        let known = INTERACTIVE.iter().find(|kind| kind.name() == name);
+        known.cloned().unwrap_or(Self::Unknown)
     }
 
     /// The kind of an event of this type, if that can be one.
@@ -117,5 +111,19 @@ impl fmt::Debug for Kind {
     }
 }
 
+/// The kinds that Slack sends as an interactive payload.
+static INTERACTIVE: [Kind; 10] = [
+    Kind::BlockActions,
+    Kind::BlockSuggestion,
+    Kind::DialogCancellation,
+    Kind::DialogSubmission,
+    Kind::DialogSuggestion,
+    Kind::InteractiveMessage,
+    Kind::MessageAction,
+    Kind::Shortcut,
+    Kind::ViewClosed,
+    Kind::ViewSubmission,
+];
+
 /// The longest event type that is accepted, in bytes. Slack's longest has 30.
-pub const MAX_EVENT_TYPE_LEN: usize = 64;
+const MAX_EVENT_TYPE_LEN: usize = 64;

@@ -17,128 +17,98 @@ use super::error::Malformed;
 
 /// A whole payload: an Events API body, an interactive payload or a slash command.
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(bound(deserialize = "'de: 'a"), default)]
 pub(super) struct Payload<'a> {
-    #[serde(borrow)]
     pub(super) api_app_id: Field<Text<'a>>,
-    #[serde(borrow)]
     pub(super) authorizations: Field<First<Authorization<'a>>>,
-    #[serde(borrow)]
     pub(super) challenge: Field<Text<'a>>,
-    #[serde(borrow)]
     pub(super) context_enterprise_id: Field<Text<'a>>,
-    #[serde(borrow)]
     pub(super) context_team_id: Field<Text<'a>>,
-    #[serde(borrow)]
     pub(super) enterprise: Field<Enterprise<'a>>,
-    #[serde(borrow)]
     pub(super) enterprise_id: Field<Text<'a>>,
-    #[serde(borrow)]
     pub(super) event: Field<Event<'a>>,
-    #[serde(borrow)]
     pub(super) event_id: Field<Text<'a>>,
     pub(super) event_time: Field<u64>,
     pub(super) is_enterprise_install: Field<Flag>,
     pub(super) is_ext_shared_channel: Field<Flag>,
-    #[serde(borrow)]
     pub(super) message: Field<Message<'a>>,
-    #[serde(borrow)]
     pub(super) team: Field<Team<'a>>,
-    #[serde(borrow)]
     pub(super) team_id: Field<Text<'a>>,
-    #[serde(borrow)]
     pub(super) trigger_id: Field<Text<'a>>,
-    #[serde(borrow, rename = "type")]
+    #[serde(rename = "type")]
     pub(super) type_: Field<Text<'a>>,
-    #[serde(borrow)]
     pub(super) user: Field<User<'a>>,
-    #[serde(borrow)]
     pub(super) user_id: Field<Text<'a>>,
-    #[serde(borrow)]
     pub(super) view: Field<View<'a>>,
 }
 
 /// One element of `authorizations`.
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(bound(deserialize = "'de: 'a"), default)]
 pub(super) struct Authorization<'a> {
-    #[serde(borrow)]
     pub(super) enterprise_id: Field<Text<'a>>,
     pub(super) is_enterprise_install: Field<Flag>,
-    #[serde(borrow)]
     pub(super) team_id: Field<Text<'a>>,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(bound(deserialize = "'de: 'a"), default)]
 pub(super) struct Enterprise<'a> {
-    #[serde(borrow)]
     pub(super) id: Field<Text<'a>>,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(bound(deserialize = "'de: 'a"), default)]
 pub(super) struct Event<'a> {
-    #[serde(borrow)]
     pub(super) event: Field<NestedEvent<'a>>,
-    #[serde(borrow, rename = "type")]
+    #[serde(rename = "type")]
     pub(super) type_: Field<Text<'a>>,
-    #[serde(borrow)]
     pub(super) user: Field<TextOrObject<'a>>,
 }
 
 /// `event.event`, an oddity of the documented `team_access_granted`.
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(bound(deserialize = "'de: 'a"), default)]
 pub(super) struct NestedEvent<'a> {
-    #[serde(borrow, rename = "type")]
+    #[serde(rename = "type")]
     pub(super) type_: Field<Text<'a>>,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(bound(deserialize = "'de: 'a"), default)]
 pub(super) struct Message<'a> {
-    #[serde(borrow)]
     pub(super) app_id: Field<Text<'a>>,
-    #[serde(borrow)]
     pub(super) team: Field<Text<'a>>,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(bound(deserialize = "'de: 'a"), default)]
 pub(super) struct Team<'a> {
-    #[serde(borrow)]
     pub(super) enterprise_id: Field<Text<'a>>,
-    #[serde(borrow)]
     pub(super) id: Field<Text<'a>>,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(bound(deserialize = "'de: 'a"), default)]
 pub(super) struct User<'a> {
-    #[serde(borrow)]
     pub(super) id: Field<Text<'a>>,
-    #[serde(borrow)]
     pub(super) team_id: Field<Text<'a>>,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(bound(deserialize = "'de: 'a"), default)]
 pub(super) struct View<'a> {
-    #[serde(borrow)]
     pub(super) app_installed_team_id: Field<Text<'a>>,
 }
 
 /// A frame of a Socket Mode connection.
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(bound(deserialize = "'de: 'a"), default)]
 pub(super) struct Envelope<'a> {
-    #[serde(borrow)]
     pub(super) envelope_id: Field<Text<'a>>,
-    #[serde(borrow)]
     pub(super) payload: Field<Payload<'a>>,
     pub(super) retry_attempt: Field<u64>,
-    #[serde(borrow, rename = "type")]
+    #[serde(rename = "type")]
     pub(super) type_: Field<Text<'a>>,
 }
 

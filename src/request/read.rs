@@ -99,9 +99,10 @@ impl MediaType {
         if essence.eq_ignore_ascii_case("application/json") {
             return Ok(Self::Json);
         }
-        match essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-            true => Ok(Self::Form),
-            false => Err(VerifyError::UnsupportedMediaType),
+        if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            Ok(Self::Form)
+        } else {
+            Err(VerifyError::UnsupportedMediaType)
         }
     }
 }
@@ -166,9 +167,10 @@ fn form(body: &[u8]) -> Result<Contents, Malformed> {
             Ok(contents)
         }
         (false, None) => {
-            let kind = match form.is_ssl_check() {
-                true => Kind::SslCheck,
-                false => Kind::Unknown,
+            let kind = if form.is_ssl_check() {
+                Kind::SslCheck
+            } else {
+                Kind::Unknown
             };
             Contents::new(kind, &Payload::default(), Source::Form)
         }

@@ -59,6 +59,7 @@
 
 use super::error::Malformed;
 use super::kind::Kind;
+use super::lifecycle::LifecycleEvent;
 use super::payload::{Event, Field, Payload, Team, Text, TextOrObject, User};
 use crate::tenant::{EnterpriseId, TeamId, Tenant, UserId};
 
@@ -66,23 +67,12 @@ use crate::tenant::{EnterpriseId, TeamId, Tenant, UserId};
 pub(super) fn tenant(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
     match kind {
         Kind::AppRateLimited => outer(payload, false),
-        Kind::BlockActions
-        | Kind::BlockSuggestion
-        | Kind::DialogCancellation
-        | Kind::DialogSubmission
-        | Kind::DialogSuggestion
-        | Kind::InteractiveMessage
-        | Kind::MessageAction
-        | Kind::Shortcut
-        | Kind::ViewClosed
-        | Kind::ViewSubmission => interactive(kind, payload),
-        Kind::Event { event_type } => match &**event_type {
-            "app_uninstalled"
-            | "grid_migration_finished"
-            | "grid_migration_started"
-            | "tokens_revoked" => lifecycle(payload),
-            "team_access_granted" | "team_access_revoked" => team_access(payload),
-            _ => event(payload),
+        Kind::Event { event_type } => match LifecycleEvent::of(event_type) {
+            None => event(payload),
+            Some(LifecycleEvent::AccessGranted | LifecycleEvent::AccessRevoked) => {
+                team_access(payload)
+            }
+            Some(_) => lifecycle(payload),
         },
         Kind::FunctionExecuted => event(payload),
         Kind::SlashCommand => outer(
@@ -91,47 +81,24 @@ pub(super) fn tenant(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Tenant
                 .is_enterprise_install
                 .flag("is_enterprise_install")?,
         ),
-        Kind::SslCheck | Kind::Unknown | Kind::UrlVerification { .. } => Ok(None),
+        kind if kind.is_interactive() => interactive(kind, payload),
+        _ => Ok(None),
     }
 }
 
 /// The user who acts, if the request names one.
 pub(super) fn actor(kind: &Kind, payload: &Payload<'_>) -> Result<Option<UserId>, Malformed> {
     match kind {
-        Kind::BlockActions
-        | Kind::BlockSuggestion
-        | Kind::DialogCancellation
-        | Kind::DialogSubmission
-        | Kind::DialogSuggestion
-        | Kind::InteractiveMessage
-        | Kind::MessageAction
-        | Kind::Shortcut
-        | Kind::ViewClosed
-        | Kind::ViewSubmission => match payload.user.read("user")? {
+        Kind::Event { event_type } if LifecycleEvent::of(event_type).is_none() => {
+            event_actor(payload)
+        }
+        Kind::SlashCommand => user(payload.user_id.text("user_id")?, "user_id"),
+        kind if kind.is_interactive() => match payload.user.read("user")? {
             None => Ok(None),
             Some(User { id, .. }) => user(id.text("user.id")?, "user.id"),
         },
-        Kind::Event { event_type } if !is_lifecycle(event_type) => event_actor(payload),
-        Kind::SlashCommand => user(payload.user_id.text("user_id")?, "user_id"),
-        Kind::AppRateLimited
-        | Kind::Event { .. }
-        | Kind::FunctionExecuted
-        | Kind::SslCheck
-        | Kind::Unknown
-        | Kind::UrlVerification { .. } => Ok(None),
+        _ => Ok(None),
     }
-}
-
-fn is_lifecycle(event_type: &str) -> bool {
-    matches!(
-        event_type,
-        "app_uninstalled"
-            | "grid_migration_finished"
-            | "grid_migration_started"
-            | "team_access_granted"
-            | "team_access_revoked"
-            | "tokens_revoked"
-    )
 }
 
 fn event(payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
@@ -177,11 +144,7 @@ fn lifecycle(payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
             named(tenant.enterprise().cloned(), None, true)
         }
         Some(tenant) => Some(tenant),
-        None => named(
-            enterprise(&payload.enterprise_id, "enterprise_id")?,
-            None,
-            true,
-        ),
+        None => outer_org(payload)?,
     })
 }
 
@@ -194,11 +157,7 @@ fn team_access(payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
     };
     Ok(match authorized {
         Some(authorized) => named(Some(authorized), None, true),
-        None => named(
-            enterprise(&payload.enterprise_id, "enterprise_id")?,
-            None,
-            true,
-        ),
+        None => outer_org(payload)?,
     })
 }
 
@@ -216,6 +175,12 @@ fn outer(payload: &Payload<'_>, org_wide: bool) -> Result<Option<Tenant>, Malfor
         place(&payload.team_id, "team_id")?,
         org_wide,
     ))
+}
+
+/// The organisation as a whole that an event's outer id names.
+fn outer_org(payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
+    let org = enterprise(&payload.enterprise_id, "enterprise_id")?;
+    Ok(named(org, None, true))
 }
 
 fn interactive(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
@@ -253,11 +218,11 @@ fn interactive(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Tenant>, Mal
         // A workspace in use beside the org's own id helps only if it is of that org; whether
         // its installation is, is compared where it is found.
         Some(Place::Org(id)) => {
-            let in_use = match org.as_ref() == Some(&id) {
-                true => team
-                    .and_then(Place::team)
-                    .or_else(|| users_team.and_then(Place::team)),
-                false => None,
+            let in_use = if org.as_ref() == Some(&id) {
+                team.and_then(Place::team)
+                    .or_else(|| users_team.and_then(Place::team))
+            } else {
+                None
             };
             Tenant::new(Some(id), in_use, true).ok()
         }
@@ -290,9 +255,10 @@ fn own_message(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Place>, Malf
         return Ok(None);
     };
     let ours = payload.api_app_id.text("api_app_id")?;
-    match ours.is_some() && message.app_id.text("message.app_id")? == ours {
-        true => place(&message.team, "message.team"),
-        false => Ok(None),
+    if ours.is_some() && message.app_id.text("message.app_id")? == ours {
+        place(&message.team, "message.team")
+    } else {
+        Ok(None)
     }
 }
 
@@ -332,9 +298,10 @@ fn place(field: &Field<Text<'_>>, path: &'static str) -> Result<Option<Place>, M
     let Some(id) = field.text(path)? else {
         return Ok(None);
     };
-    let place = match id.starts_with('E') {
-        true => EnterpriseId::new(id).map(Place::Org),
-        false => TeamId::new(id).map(Place::Workspace),
+    let place = if id.starts_with('E') {
+        EnterpriseId::new(id).map(Place::Org)
+    } else {
+        TeamId::new(id).map(Place::Workspace)
     };
     place.map(Some).map_err(|_| Malformed::Field(path))
 }

@@ -93,7 +93,7 @@ impl Verifier {
     /// Checks a request's size, time and signature, and then reads its body, exactly as it was
     /// received.
     ///
-    /// A request can be replayed within [`WINDOW`] of its time; to act once, remember
+    /// A request can be replayed within 5 minutes of its time; to act once, remember
     /// [`VerifiedRequest::event_id`] or [`VerifiedRequest::trigger_id`].
     ///
     /// # Errors
@@ -129,13 +129,14 @@ impl Verifier {
         for part in [b"v0:", timestamp, b":", body] {
             signed.extend_from_slice(part);
         }
-        match self
+        if self
             .keys
             .iter()
             .any(|key| hmac::verify(key, &signed, &signature).is_ok())
         {
-            true => Ok(()),
-            false => Err(VerifyError::Forged),
+            Ok(())
+        } else {
+            Err(VerifyError::Forged)
         }
     }
 }
@@ -163,7 +164,7 @@ pub fn is_ssl_check(headers: &HeaderMap, body: &[u8]) -> bool {
 }
 
 /// How far a request's time may be from now, either way. Slack's own advice.
-pub const WINDOW: Duration = Duration::from_secs(5 * 60);
+const WINDOW: Duration = Duration::from_secs(5 * 60);
 
 /// The largest body that is taken unless set otherwise, in bytes: 1 MiB.
 ///
@@ -200,13 +201,14 @@ fn retry_num(headers: &HeaderMap) -> Option<u32> {
 }
 
 fn seconds(timestamp: &[u8]) -> Result<u64, VerifyError> {
-    match (1..=MAX_TIMESTAMP_LEN).contains(&timestamp.len())
+    if (1..=MAX_TIMESTAMP_LEN).contains(&timestamp.len())
         && timestamp.iter().all(u8::is_ascii_digit)
     {
-        true => Ok(timestamp
+        Ok(timestamp
             .iter()
-            .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'))),
-        false => Err(VerifyError::MalformedHeader),
+            .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+    } else {
+        Err(VerifyError::MalformedHeader)
     }
 }
 

@@ -115,7 +115,7 @@ impl RefusedToken for crate::slack::Error {
     }
 
     fn is_token_revoked(&self) -> bool {
-        matches!(self, Self::Api { code, .. } if code.as_str() == "token_revoked")
+        self.class() == crate::slack::ErrorClass::Revoked
     }
 }
 

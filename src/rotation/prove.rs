@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::engine::{Engine, VERDICT};
 use super::protocol::{self, CALL};
 use super::refresh::Step;
-use crate::slack::{Error as SlackError, ErrorClass};
+use crate::slack::Error as SlackError;
 use crate::store::{Chain, ChainKey, InstallId, StoredChain};
 
 impl Engine {
@@ -79,11 +79,7 @@ impl Engine {
 /// Whether Slack says that the token lives no more. Not by `invalid_auth`, which is also what an
 /// address gets that is not on the app's allow-list.
 pub(super) fn is_ended(error: &SlackError) -> bool {
-    match (error, error.class()) {
-        (_, ErrorClass::Dead | ErrorClass::TokenExpired) => true,
-        (SlackError::Api { code, .. }, _) => code.as_str() == "token_revoked",
-        _ => false,
-    }
+    error.class().ends_token()
 }
 
 #[cfg(test)]

@@ -448,9 +448,8 @@ fn answer(error: &SlackError) -> Answer {
         (SlackError::RateLimited { retry_after }, _) => Answer::Later {
             after: retry_after.map(|after| after.min(LONGEST_WAIT)),
         },
-        (_, ErrorClass::Dead | ErrorClass::TokenExpired) => Answer::Refused,
         // As a refresh token's state; `invalid_auth` can be our own address, and says nothing.
-        (SlackError::Api { code, .. }, _) if code.as_str() == "token_revoked" => Answer::Refused,
+        (_, class) if class.ends_token() => Answer::Refused,
         (SlackError::Api { code, .. }, _) if is_of_the_app(code) => Answer::Ours(code.clone()),
         (
             _,

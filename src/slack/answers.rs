@@ -3,10 +3,10 @@
 //! Errors of the JSON reader repeat what it read, tokens included, so they go no further than
 //! this file.
 
-use std::borrow::Cow;
 use std::time::SystemTime;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::Error;
 use crate::clock::{from_epoch, to_epoch};
@@ -93,128 +93,85 @@ pub struct UserInfo {
 }
 
 #[derive(Deserialize)]
-struct AccessAnswer<'a> {
-    #[serde(borrow)]
-    app_id: Cow<'a, str>,
-    #[serde(borrow)]
-    team: Option<Named<'a>>,
-    #[serde(borrow)]
-    enterprise: Option<Named<'a>>,
+struct AccessAnswer {
+    app_id: String,
+    team: Option<Named>,
+    enterprise: Option<Named>,
     #[serde(default)]
     is_enterprise_install: bool,
-    #[serde(borrow)]
-    authed_user: Option<AuthedUser<'a>>,
-    #[serde(borrow)]
-    access_token: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    token_type: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    scope: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    bot_user_id: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    refresh_token: Option<Cow<'a, str>>,
+    authed_user: Option<AuthedUser>,
+    access_token: Option<String>,
+    token_type: Option<String>,
+    scope: Option<String>,
+    bot_user_id: Option<String>,
+    refresh_token: Option<String>,
     expires_in: Option<u64>,
-    #[serde(borrow)]
-    incoming_webhook: Option<WebhookAnswer<'a>>,
+    incoming_webhook: Option<WebhookAnswer>,
 }
 
 /// The token stands at the top for a bot and for a user.
 #[derive(Deserialize)]
-struct RenewedAnswer<'a> {
-    #[serde(borrow)]
-    app_id: Cow<'a, str>,
-    #[serde(borrow)]
-    team: Option<Named<'a>>,
-    #[serde(borrow)]
-    enterprise: Option<Named<'a>>,
-    #[serde(borrow)]
-    access_token: Cow<'a, str>,
-    #[serde(borrow)]
-    token_type: Cow<'a, str>,
-    #[serde(borrow)]
-    scope: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    user_id: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    refresh_token: Cow<'a, str>,
+struct RenewedAnswer {
+    app_id: String,
+    team: Option<Named>,
+    enterprise: Option<Named>,
+    access_token: String,
+    token_type: String,
+    scope: Option<String>,
+    user_id: Option<String>,
+    refresh_token: String,
     expires_in: u64,
 }
 
 #[derive(Deserialize)]
-struct Named<'a> {
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-    #[serde(borrow)]
-    name: Option<Cow<'a, str>>,
+struct Named {
+    id: String,
+    name: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct AuthedUser<'a> {
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-    #[serde(borrow)]
-    access_token: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    token_type: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    scope: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    refresh_token: Option<Cow<'a, str>>,
+struct AuthedUser {
+    id: String,
+    access_token: Option<String>,
+    token_type: Option<String>,
+    scope: Option<String>,
+    refresh_token: Option<String>,
     expires_in: Option<u64>,
 }
 
 #[derive(Deserialize)]
-struct WebhookAnswer<'a> {
-    #[serde(borrow)]
-    channel: Cow<'a, str>,
-    #[serde(borrow)]
-    channel_id: Cow<'a, str>,
-    #[serde(borrow)]
-    configuration_url: Cow<'a, str>,
-    #[serde(borrow)]
-    url: Cow<'a, str>,
+struct WebhookAnswer {
+    channel: String,
+    channel_id: String,
+    configuration_url: String,
+    url: String,
 }
 
 #[derive(Deserialize)]
-struct AuthTestAnswer<'a> {
-    #[serde(borrow)]
-    bot_id: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    enterprise_id: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    team_id: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    url: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    user_id: Option<Cow<'a, str>>,
+struct AuthTestAnswer {
+    bot_id: Option<String>,
+    enterprise_id: Option<String>,
+    team_id: Option<String>,
+    url: Option<String>,
+    user_id: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct PersonAnswer<'a> {
-    #[serde(borrow)]
-    user: PersonFields<'a>,
+struct PersonAnswer {
+    user: PersonFields,
 }
 
-#[derive(Deserialize)]
-struct PersonFields<'a> {
-    #[serde(borrow)]
-    team_id: Option<Cow<'a, str>>,
-    #[serde(default)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct PersonFields {
+    team_id: Option<String>,
     deleted: bool,
-    #[serde(default)]
     is_admin: bool,
-    #[serde(default)]
     is_owner: bool,
-    #[serde(default)]
     is_primary_owner: bool,
-    #[serde(default)]
     is_restricted: bool,
-    #[serde(default)]
     is_ultra_restricted: bool,
-    #[serde(default)]
     is_stranger: bool,
-    #[serde(default)]
     enterprise_user: OrgFlags,
 }
 
@@ -231,7 +188,7 @@ struct OrgFlags {
 /// Reads the answer to a code exchange: the bot's token stands at the top, the user's inside
 /// `authed_user`.
 pub(super) fn issued(body: &[u8], at: SystemTime) -> Result<Issued, Error> {
-    let answer: AccessAnswer<'_> = read(body, "its fields")?;
+    let answer: AccessAnswer = read(body, "its fields")?;
     let enterprise = answer
         .enterprise
         .map(|named| named.typed(EnterpriseId::new))
@@ -253,7 +210,7 @@ pub(super) fn issued(body: &[u8], at: SystemTime) -> Result<Issued, Error> {
                 .bot_user_id
                 .ok_or_else(|| malformed("no bot_user_id"))?;
             Some(Bot {
-                user_id: id(UserId::new, &user_id)?,
+                user_id: id(UserId::new, user_id)?,
                 id: None,
                 grant: grant(
                     token,
@@ -269,7 +226,7 @@ pub(super) fn issued(body: &[u8], at: SystemTime) -> Result<Issued, Error> {
     let mut authed_user = None;
     let mut user = None;
     if let Some(answer) = answer.authed_user {
-        let id = id(UserId::new, &answer.id)?;
+        let id = id(UserId::new, answer.id)?;
         authed_user = Some(id.clone());
         if let Some(token) = answer.access_token {
             token_type(answer.token_type.as_deref(), &["user"])?;
@@ -283,16 +240,16 @@ pub(super) fn issued(body: &[u8], at: SystemTime) -> Result<Issued, Error> {
             user = Some(User { id, grant });
         }
     }
-    let webhook = |answer: WebhookAnswer<'_>| -> Result<_, Error> {
+    let webhook = |answer: WebhookAnswer| -> Result<_, Error> {
         Ok(IncomingWebhook {
-            channel: answer.channel.into_owned(),
-            channel_id: answer.channel_id.into_owned(),
-            configuration_url: answer.configuration_url.into_owned(),
+            channel: answer.channel,
+            channel_id: answer.channel_id,
+            configuration_url: answer.configuration_url,
             url: WebhookUrl::new(answer.url).map_err(|_| malformed("the webhook's url"))?,
         })
     };
     Ok(Issued {
-        app_id: id(AppId::new, &answer.app_id)?,
+        app_id: id(AppId::new, answer.app_id)?,
         home,
         authed_user,
         bot,
@@ -304,19 +261,19 @@ pub(super) fn issued(body: &[u8], at: SystemTime) -> Result<Issued, Error> {
 
 /// Reads the answer to a refresh or to an exchange.
 pub(super) fn renewed(body: &[u8], at: SystemTime) -> Result<Renewed, Error> {
-    let answer: RenewedAnswer<'_> = read(body, "its fields")?;
-    let is_user = match &*answer.token_type {
+    let answer: RenewedAnswer = read(body, "its fields")?;
+    let is_user = match answer.token_type.as_str() {
         "bot" | "granular_bot" => false,
         "user" => true,
         _ => return Err(malformed("a token of an unknown type")),
     };
-    let team = answer.team.map(|named| id(TeamId::new, &named.id));
+    let team = answer.team.map(|named| id(TeamId::new, named.id));
     let enterprise = answer
         .enterprise
-        .map(|named| id(EnterpriseId::new, &named.id));
-    let user_id = answer.user_id.map(|user| id(UserId::new, &user));
+        .map(|named| id(EnterpriseId::new, named.id));
+    let user_id = answer.user_id.map(|user| id(UserId::new, user));
     Ok(Renewed {
-        app_id: id(AppId::new, &answer.app_id)?,
+        app_id: id(AppId::new, answer.app_id)?,
         enterprise_id: enterprise.transpose()?,
         team_id: team.transpose()?,
         user_id: user_id.transpose()?,
@@ -335,14 +292,14 @@ pub(super) fn renewed(body: &[u8], at: SystemTime) -> Result<Renewed, Error> {
 /// Reads `auth.test`. Nothing in it is required, and nothing in it decides a tenant, so an id
 /// of an unknown form counts as absent.
 pub(super) fn auth_test(body: &[u8]) -> Result<AuthTest, Error> {
-    let answer: AuthTestAnswer<'_> = read(body, "its fields")?;
+    let answer: AuthTestAnswer = read(body, "its fields")?;
     Ok(AuthTest {
         bot_id: answer.bot_id.and_then(|id| BotId::new(id).ok()),
         enterprise_id: answer
             .enterprise_id
             .and_then(|id| EnterpriseId::new(id).ok()),
         team_id: answer.team_id.and_then(|id| TeamId::new(id).ok()),
-        url: answer.url.map(Cow::into_owned),
+        url: answer.url,
         user_id: answer.user_id.and_then(|id| UserId::new(id).ok()),
     })
 }
@@ -367,18 +324,18 @@ pub(super) fn person(body: &[u8]) -> Result<UserInfo, Error> {
     })
 }
 
-impl Named<'_> {
+impl Named {
     fn typed<I, E>(
         self,
         new: impl Fn(String) -> Result<I, E>,
     ) -> Result<(I, Option<String>), Error> {
-        Ok((id(new, &self.id)?, self.name.map(Cow::into_owned)))
+        Ok((id(new, self.id)?, self.name))
     }
 }
 
 fn grant(
-    access_token: Cow<'_, str>,
-    refresh_token: Option<Cow<'_, str>>,
+    access_token: String,
+    refresh_token: Option<String>,
     expires_in: Option<u64>,
     scope: Option<&str>,
     at: SystemTime,
@@ -393,17 +350,18 @@ fn grant(
 }
 
 fn token_type(token_type: Option<&str>, allowed: &[&str]) -> Result<(), Error> {
-    match token_type.is_some_and(|token_type| allowed.contains(&token_type)) {
-        true => Ok(()),
-        false => Err(malformed("a token of another type than its place")),
+    if token_type.is_some_and(|token_type| allowed.contains(&token_type)) {
+        Ok(())
+    } else {
+        Err(malformed("a token of another type than its place"))
     }
 }
 
-fn id<I, E>(new: impl Fn(String) -> Result<I, E>, id: &str) -> Result<I, Error> {
-    new(id.to_owned()).map_err(|_| malformed("an id"))
+fn id<I, E>(new: impl Fn(String) -> Result<I, E>, id: String) -> Result<I, Error> {
+    new(id).map_err(|_| malformed("an id"))
 }
 
-fn read<'a, T: Deserialize<'a>>(body: &'a [u8], what: &'static str) -> Result<T, Error> {
+fn read<T: DeserializeOwned>(body: &[u8], what: &'static str) -> Result<T, Error> {
     serde_json::from_slice(body).map_err(|_| malformed(what))
 }
 

@@ -14,9 +14,8 @@ use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 use super::answers::{self, AuthTest, Issued, Renewed, UserInfo};
-use super::{Environment, Error, ErrorCode, HttpTransport, Transport};
+use super::{Environment, Error, HttpTransport, Transport};
 use crate::clock::Clock;
-use crate::installation::Scopes;
 use crate::secret::{AccessToken, ClientSecret, Code, RefreshToken};
 use crate::tenant::{ClientId, UserId};
 
@@ -97,8 +96,7 @@ impl SlackClient {
     /// # Errors
     ///
     /// [`Error`](enum@Error); with [`ErrorClass::Ambiguous`](super::ErrorClass::Ambiguous) a pair
-    /// may have
-    /// been issued.
+    /// may have been issued.
     ///
     /// # Cancel safety
     ///
@@ -122,8 +120,7 @@ impl SlackClient {
     /// # Errors
     ///
     /// [`Error`](enum@Error); with [`ErrorClass::Ambiguous`](super::ErrorClass::Ambiguous) a pair
-    /// may have
-    /// been issued.
+    /// may have been issued.
     ///
     /// # Cancel safety
     ///
@@ -229,7 +226,7 @@ impl SlackClient {
             })?;
         let sent_at = self.clock.now();
         let response = self.transport.send(request).await?;
-        self.watch_clocks(method, response.headers(), sent_at);
+        self.warn_of_clock_skew(method, response.headers(), sent_at);
         let outcome = Answer::new(response);
         match &outcome {
             Ok(_) => tracing::debug!(method, "Slack answered"),
@@ -237,12 +234,10 @@ impl SlackClient {
         }
         outcome
     }
-}
 
-impl SlackClient {
     /// Ends of tokens are times on Slack's clock, and are compared with ours: minutes are allowed
     /// for, and more would hand out dead tokens.
-    fn watch_clocks(&self, method: &str, headers: &HeaderMap, sent_at: SystemTime) {
+    fn warn_of_clock_skew(&self, method: &str, headers: &HeaderMap, sent_at: SystemTime) {
         let Some(slack_time) = slack_time(headers) else {
             return;
         };
@@ -288,26 +283,25 @@ impl Answer {
         }
         // Most of Slack's errors come with status 200; some proxies and outages with HTML.
         let Ok(envelope) = serde_json::from_slice::<Envelope>(&body) else {
-            return Err(match parts.status.is_success() {
-                true => Error::Malformed {
+            return Err(if parts.status.is_success() {
+                Error::Malformed {
                     what: "it is not a JSON object with `ok`",
-                },
-                false => Error::Http {
+                }
+            } else {
+                Error::Http {
                     status: parts.status.as_u16(),
-                },
+                }
             });
         };
-        let retry_after = retry_after(&parts.headers);
         match (envelope.ok, envelope.error) {
             (true, _) if parts.status.is_success() => Ok(Self {
                 headers: parts.headers,
                 body,
             }),
-            (_, Some(code)) if code == "ratelimited" => Err(Error::RateLimited { retry_after }),
-            (_, Some(code)) => Err(Error::Api {
-                code: ErrorCode::new(&code),
-                needed: Scopes::from(envelope.needed.as_deref().unwrap_or_default()),
-            }),
+            (_, Some(code)) => {
+                let needed = envelope.needed.unwrap_or_default();
+                Err(Error::refused(&code, &needed, retry_after(&parts.headers)))
+            }
             (_, None) => Err(Error::Http {
                 status: parts.status.as_u16(),
             }),

@@ -56,6 +56,17 @@ impl Error {
         }
     }
 
+    /// The error of a response that has an error code.
+    pub(super) fn refused(code: &str, needed: &str, retry_after: Option<Duration>) -> Self {
+        if code == "ratelimited" {
+            return Self::RateLimited { retry_after };
+        }
+        Self::Api {
+            code: ErrorCode::new(code),
+            needed: Scopes::from(needed),
+        }
+    }
+
     /// Whether the same call may succeed later, with nothing changed by the caller.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -74,9 +85,10 @@ impl ErrorCode {
     #[must_use]
     pub fn new(code: &str) -> Self {
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-        match (1..=64).contains(&code.len()) && code.bytes().all(allowed) {
-            true => Self(code.into()),
-            false => Self("unprintable_error".into()),
+        if (1..=64).contains(&code.len()) && code.bytes().all(allowed) {
+            Self(code.into())
+        } else {
+            Self("unprintable_error".into())
         }
     }
 
@@ -84,6 +96,11 @@ impl ErrorCode {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it says, in a callback, that the person did not allow the installation.
+    pub(crate) fn is_access_denied(&self) -> bool {
+        &*self.0 == "access_denied"
     }
 }
 
@@ -116,14 +133,18 @@ pub enum ErrorClass {
     Configuration,
     /// The authorisation is gone.
     Dead,
+    /// `invalid_auth`: the token is not accepted, or this machine's address is not on the app's
+    /// allow-list. So nothing is deleted on it alone.
+    InvalidAuth,
+    /// `invalid_token`: the token is none that Slack accepts for this call.
+    InvalidToken,
     /// The workspace is moving into or out of an organisation; it will be back.
     Migrating,
     /// A policy of the workspace or the organisation forbids it.
     Policy,
     /// Try again later, with the same credential.
     Retry,
-    /// The token may be revoked, or replaced meanwhile. `invalid_auth` also means that our address
-    /// is not on the app's allow-list, so nothing is purged on it alone.
+    /// `token_revoked`: Slack ended the token; a newer one may have replaced it.
     Revoked,
     /// The token lacks a scope; a reinstall can add it.
     Scope,
@@ -167,7 +188,9 @@ impl ErrorClass {
             | "two_factor_setup_required"
             | "user_email_unverified" => Self::Policy,
             "ratelimited" | "request_timeout" | "service_unavailable" => Self::Retry,
-            "invalid_auth" | "invalid_token" | "token_revoked" => Self::Revoked,
+            "invalid_auth" => Self::InvalidAuth,
+            "invalid_token" => Self::InvalidToken,
+            "token_revoked" => Self::Revoked,
             "missing_scope" | "no_permission" => Self::Scope,
             "token_expired" => Self::TokenExpired,
             "code_already_used" | "invalid_code" | "invalid_code_verifier" | "no_scopes" => {
@@ -176,6 +199,11 @@ impl ErrorClass {
             "team_access_not_granted" => Self::WorkspaceNotGranted,
             _ => Self::Unknown,
         }
+    }
+
+    /// Whether the token itself is over for certain: dead, expired or revoked.
+    pub(crate) fn ends_token(self) -> bool {
+        matches!(self, Self::Dead | Self::Revoked | Self::TokenExpired)
     }
 }
 

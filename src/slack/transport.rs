@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::Client;
 use rustls::RootCertStore;
 
-use self::https::Https;
-use super::{Transport, TransportError, is_loopback};
+use self::https::{Https, collect};
+use super::{Transport, TransportError};
 
 mod https;
 
@@ -88,25 +88,15 @@ async fn send(
     request: http::Request<Bytes>,
 ) -> Result<http::Response<Bytes>, TransportError> {
     let request = reqwest::Request::try_from(request).map_err(not_sent)?;
-    let answered = client.execute(request).await;
-    let mut answer = answered.map_err(|error| match error.is_connect() {
-        true => not_sent(error),
-        false => lost(error),
-    })?;
-    let mut response = http::Response::builder().status(answer.status());
-    if let Some(headers) = response.headers_mut() {
-        *headers = std::mem::take(answer.headers_mut());
-    }
-    let mut body = BytesMut::new();
-    while let Some(chunk) = answer.chunk().await.map_err(lost)? {
-        if body.len() + chunk.len() > MAX_ANSWER {
-            return Err(TransportError::Lost("the answer is too large".into()));
+    let response = client.execute(request).await;
+    let response = response.map_err(|error| {
+        if error.is_connect() {
+            not_sent(error)
+        } else {
+            lost(error)
         }
-        body.extend_from_slice(&chunk);
-    }
-    response
-        .body(body.freeze())
-        .map_err(|error| TransportError::Lost(error.into()))
+    })?;
+    collect(response.into(), lost).await
 }
 
 /// The URL is left out of both: it says nothing that the caller does not know.
@@ -117,7 +107,3 @@ fn lost(error: reqwest::Error) -> TransportError {
 fn not_sent(error: reqwest::Error) -> TransportError {
     TransportError::NotSent(error.without_url().into())
 }
-
-/// The largest answer that is read. Ours have a few kB; the largest page of `auth.teams.list`
-/// has about 100 kB.
-const MAX_ANSWER: usize = 1024 * 1024;

@@ -10,15 +10,16 @@ use url::Url;
 
 use crate::clock::Clock;
 use crate::slack::Environment;
-use crate::tenant::{AppId, ClientId};
 
-use super::authorize::{self, Ask, ConsentError};
+use super::api;
+use super::app::App;
 use super::calls::Outcome;
+use super::consent::{self, Ask};
 use super::fault::Fault;
 use super::mint::Mint;
+use super::response::{self, status};
 use super::state::State;
-use super::world::World;
-use super::{api, payload};
+use super::world::{ConsentError, World};
 
 /// What the server, the transport and the handle share.
 pub(super) struct Core {
@@ -29,30 +30,10 @@ pub(super) struct Core {
     state: Mutex<State>,
 }
 
-/// The one app of a fake Slack.
-pub(super) struct App {
-    pub(super) client_id: ClientId,
-    pub(super) client_secret: String,
-    pub(super) id: AppId,
-    pub(super) name: String,
-    pub(super) redirect_urls: Vec<Url>,
-    pub(super) signing_secret: Arc<str>,
-    /// The deprecated `token` field of every payload.
-    pub(super) verification_token: String,
-}
-
 impl Core {
     pub(super) fn new(world: World, base: &str) -> Arc<Self> {
         let mut mint = Mint::new(world.seed);
-        let app = App {
-            client_id: ClientId::new(mint.client_id()).expect("a made-up id is well formed"),
-            client_secret: mint.app_secret(),
-            id: AppId::new(mint.id("A0")).expect("a made-up id is well formed"),
-            name: world.app_name.clone(),
-            redirect_urls: world.redirect_urls.clone(),
-            signing_secret: mint.app_secret().into(),
-            verification_token: mint.ticket(),
-        };
+        let app = App::new(&world, &mut mint);
         let ahead = Arc::new(AtomicU64::new(0));
         let (start, moved) = (world.clock.clone(), Arc::clone(&ahead));
         Arc::new(Self {
@@ -72,14 +53,14 @@ impl Core {
     }
 
     pub(super) fn ask(&self, authorize: &Url) -> Result<Ask, ConsentError> {
-        let query = authorize::pairs(authorize.query().unwrap_or_default().as_bytes());
+        let query = consent::pairs(authorize.query().unwrap_or_default().as_bytes());
         Ask::read(&query, &self.app)
     }
 
     /// Answers, after whatever delay a fault wants.
     pub(super) async fn answer_in_time(&self, request: Request<Bytes>) -> Option<Response<Bytes>> {
-        let visit = self.arrive(&request);
-        let fault = visit.fault.as_ref();
+        let arrival = self.arrive(&request);
+        let fault = arrival.fault.as_ref();
         let delay = fault
             .map(|fault| fault.delay)
             .filter(|delay| !delay.is_zero());
@@ -87,7 +68,7 @@ impl Core {
         if let Some(delay) = delay.filter(|_| !is_late) {
             tokio::time::sleep(delay).await;
         }
-        let answer = self.carry_out(&request, &visit);
+        let answer = self.carry_out(&request, &arrival);
         if let Some(delay) = delay.filter(|_| is_late) {
             tokio::time::sleep(delay).await;
         }
@@ -95,7 +76,7 @@ impl Core {
     }
 
     /// Counts a Web API call, and finds the fault that strikes it.
-    pub(super) fn arrive(&self, request: &Request<Bytes>) -> Visit {
+    pub(super) fn arrive(&self, request: &Request<Bytes>) -> Arrival {
         let is_call = [Method::GET, Method::POST].contains(request.method());
         let method = request
             .uri()
@@ -103,7 +84,7 @@ impl Core {
             .strip_prefix("/api/")
             .filter(|_| is_call);
         let Some(method) = method else {
-            return Visit::default();
+            return Arrival::default();
         };
         // A path is the app's own text; what is no method name is not kept.
         let is_name = (1..=64).contains(&method.len())
@@ -112,7 +93,7 @@ impl Core {
                 .all(|b| b.is_ascii_alphanumeric() || b == b'.');
         let method = if is_name { method } else { "?" };
         let mut state = self.state();
-        Visit {
+        Arrival {
             call: Some((
                 method.to_owned(),
                 state.calls.arrive(method, self.clock.now()),
@@ -124,18 +105,18 @@ impl Core {
     pub(super) fn carry_out(
         &self,
         request: &Request<Bytes>,
-        visit: &Visit,
+        arrival: &Arrival,
     ) -> Option<Response<Bytes>> {
         let path = request.uri().path();
-        let mut response = match (&visit.call, request.method()) {
+        let mut response = match (&arrival.call, request.method()) {
             (Some((method, number)), _) => {
-                self.call(method, *number, request, visit.fault.as_ref())?
+                self.call(method, *number, request, arrival.fault.as_ref())?
             }
             (None, &Method::GET) if path == AUTHORIZE => {
                 self.authorize_page(request.uri().query().unwrap_or_default())
             }
             (None, &Method::POST) if path == AUTHORIZE => self.authorize_answer(request.body()),
-            (None, &Method::POST) if path.starts_with(payload::REPLIES) => self.reply(request),
+            (None, &Method::POST) if path.starts_with(REPLIES) => self.reply(request),
             (None, _) => status(StatusCode::NOT_FOUND),
         };
         let date = httpdate::fmt_http_date(self.clock.now());
@@ -166,7 +147,7 @@ impl Core {
         }
         let truth = |state: &mut State| match incoming {
             Ok(incoming) => api::answer(state, &self.app, &incoming, now),
-            Err(error) => (api::refuse(error), Some(error.to_owned())),
+            Err(error) => (response::refuse(error), Some(error.to_owned())),
         };
         let (response, error) = match fault.filter(|fault| fault.replaces_answer()) {
             Some(fault) => {
@@ -204,7 +185,7 @@ impl Core {
 
 /// One request on its way through.
 #[derive(Default)]
-pub(super) struct Visit {
+pub(super) struct Arrival {
     /// The method, and the call's number in the log.
     call: Option<(String, usize)>,
     fault: Option<Fault>,
@@ -232,10 +213,7 @@ fn note_caller(state: &mut State, number: usize, incoming: &api::Incoming) {
     });
 }
 
-fn status(status: StatusCode) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::new());
-    *response.status_mut() = status;
-    response
-}
-
 const AUTHORIZE: &str = "/oauth/v2/authorize";
+
+/// Where `response_url`s are on the fake's host.
+pub(super) const REPLIES: &str = "/responses/";

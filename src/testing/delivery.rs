@@ -1,6 +1,7 @@
 //! A request from Slack to the app under test, signed.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +12,6 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use ring::hmac;
 use serde_json::Value;
-use thiserror::Error;
 use tokio::time::timeout;
 use url::{Url, form_urlencoded};
 
@@ -210,38 +210,24 @@ impl fmt::Debug for Delivery {
     }
 }
 
-/// POSTs a request to the app under test, once.
-pub(super) async fn send(request: Request<Bytes>) -> Result<Response<Bytes>, DeliveryError> {
+/// POSTs a request to the app under test, once; to this machine only, so that no test ever signs
+/// something for somebody else.
+pub(super) async fn send(request: Request<Bytes>) -> io::Result<Response<Bytes>> {
     let url = Url::parse(&request.uri().to_string());
     if !url.is_ok_and(|url| url.scheme() == "http" && is_loopback(&url)) {
-        return Err(DeliveryError::NotLoopback);
+        let why = "deliveries go to http on a loopback address only";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let exchange = async {
-        let response = client.request(request.map(Full::new)).await?;
-        let (head, body) = response.into_parts();
-        let body = body.collect().await?.to_bytes();
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Response::from_parts(head, body))
+        let response = client.request(request.map(Full::new)).await;
+        let (head, body) = response.map_err(io::Error::other)?.into_parts();
+        let body = body.collect().await.map_err(io::Error::other)?;
+        Ok(Response::from_parts(head, body.to_bytes()))
     };
-    match timeout(PATIENCE, exchange).await {
-        Ok(result) => result.map_err(DeliveryError::Failed),
-        Err(late) => Err(DeliveryError::Failed(late.into())),
-    }
+    timeout(PATIENCE, exchange).await?
 }
 
 /// How long to wait for the app's answer. Slack gives it 3 s; this is longer, so that a busy test
 /// machine fails nobody.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Why the app under test gave no answer.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum DeliveryError {
-    /// It could not be reached, or did not answer within 30 s.
-    #[error("the app under test gave no answer")]
-    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Deliveries go to plain `http` on this machine only, so that no test ever signs something
-    /// for somebody else.
-    #[error("deliveries go to http on a loopback address only")]
-    NotLoopback,
-}

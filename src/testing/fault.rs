@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::api;
+use super::response::{refuse, status};
 
 /// What goes wrong with the next calls of a method.
 ///
@@ -112,9 +112,9 @@ impl Fault {
     pub(super) fn answer(&self) -> (Option<Response<Bytes>>, Option<String>) {
         match &self.kind {
             Kind::Delay | Kind::Lost => (None, None),
-            Kind::Error(code) => (Some(api::refuse(code)), Some(code.clone())),
+            Kind::Error(code) => (Some(refuse(code)), Some(code.clone())),
             Kind::RateLimited(wait) => {
-                let mut response = api::refuse("ratelimited");
+                let mut response = refuse("ratelimited");
                 *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
                 let wait = wait.as_secs().into();
                 response.headers_mut().insert(header::RETRY_AFTER, wait);
@@ -122,8 +122,8 @@ impl Fault {
             }
             Kind::Unavailable => {
                 let page = "<html><body>Service Unavailable</body></html>";
-                let mut response = Response::new(Bytes::from_static(page.as_bytes()));
-                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                let mut response = status(StatusCode::SERVICE_UNAVAILABLE);
+                *response.body_mut() = Bytes::from_static(page.as_bytes());
                 let html = HeaderValue::from_static("text/html");
                 response.headers_mut().insert(header::CONTENT_TYPE, html);
                 (Some(response), None)

@@ -1,7 +1,17 @@
 //! The HTML of the authorize page: plain forms, no script.
 
-use super::authorize::{Ask, Choice};
-use super::core::App;
+use crate::html::escape;
+
+use super::app::App;
+use super::consent::Ask;
+
+/// One line of the choice that the page offers.
+pub(super) struct Choice {
+    pub(super) label: String,
+    pub(super) preselected: bool,
+    /// Comes back as the form's `who`.
+    pub(super) value: String,
+}
 
 /// Who installs what where, with which scopes, and the buttons `allow` and `cancel`.
 ///
@@ -44,9 +54,10 @@ pub(super) fn consent(
             .iter()
             .map(|s| format!("<li>{}</li>", escape(s)))
             .collect();
-        match scopes.is_empty() {
-            true => String::new(),
-            false => format!("<h2>{title}</h2><ul id=\"{id}\">{items}</ul>"),
+        if scopes.is_empty() {
+            String::new()
+        } else {
+            format!("<h2>{title}</h2><ul id=\"{id}\">{items}</ul>")
         }
     };
     let disabled = if choices.is_empty() { " disabled" } else { "" };
@@ -88,19 +99,4 @@ fn page(body: &str) -> String {
          button{{font:inherit;padding:.5em 2em}}</style></head><body>\
          <p>This is a fake Slack, for tests.</p>{body}</body></html>"
     )
-}
-
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }

@@ -7,10 +7,11 @@ use serde_json::{Map, Value, json};
 use crate::clock::to_epoch;
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 
-use super::core::Core;
+use super::core::{Core, REPLIES};
 use super::delivery::{Content, Delivery};
 use super::mint::{CAPITALS, DIGITS};
-use super::state::{BotUser, Happening, News, State};
+use super::response::object;
+use super::state::{BotUser, EventKind, PendingEvent, State};
 use super::world::{Place, Who};
 use super::{FakeSlack, key, team_id, user_id};
 
@@ -45,19 +46,19 @@ impl FakeSlack {
             event.entry("event_ts").or_insert_with(stamp);
         }
         let mut body = core.envelope(&mut state, &scene.workspace(), event, seconds);
-        body.insert("context_team_id".to_owned(), json!(scene.team));
-        body.insert("context_enterprise_id".to_owned(), json!(scene.org_id()));
-        body.insert("is_ext_shared_channel".to_owned(), false.into());
-        let context = format!("4-{}", state.mint.text(CAPITALS, 20));
-        body.insert("event_context".to_owned(), context.into());
-        let authorization = json!({
-            "enterprise_id": scene.org_id(),
-            "team_id": (!scene.is_org_wide).then_some(&scene.team),
-            "user_id": scene.bot.user,
-            "is_bot": true,
-            "is_enterprise_install": scene.is_org_wide,
-        });
-        body.insert("authorizations".to_owned(), json!([authorization]));
+        body.extend(object(json!({
+            "context_team_id": scene.team,
+            "context_enterprise_id": scene.org_id(),
+            "is_ext_shared_channel": false,
+            "event_context": format!("4-{}", state.mint.text(CAPITALS, 20)),
+            "authorizations": [{
+                "enterprise_id": scene.org_id(),
+                "team_id": (!scene.is_org_wide).then_some(&scene.team),
+                "user_id": scene.bot.user,
+                "is_bot": true,
+                "is_enterprise_install": scene.is_org_wide,
+            }],
+        })));
         core.delivery(Content::Json(body.into()))
     }
 
@@ -65,10 +66,10 @@ impl FakeSlack {
     /// names no workspace.
     #[must_use]
     pub fn app_uninstalled(&self, tenant: &str) -> Delivery {
-        self.core.tell(&News {
+        self.core.lifecycle_event(&PendingEvent {
             at: self.core.clock.now(),
             tenant: key(tenant),
-            what: Happening::Uninstalled,
+            what: EventKind::Uninstalled,
         })
     }
 
@@ -77,10 +78,10 @@ impl FakeSlack {
     #[must_use]
     pub fn tokens_revoked(&self, tenant: &str, users: &[&str], bots: &[&str]) -> Delivery {
         let ids = |ids: &[&str]| ids.iter().copied().map(user_id).collect();
-        self.core.tell(&News {
+        self.core.lifecycle_event(&PendingEvent {
             at: self.core.clock.now(),
             tenant: key(tenant),
-            what: Happening::Revoked {
+            what: EventKind::Revoked {
                 bots: ids(bots),
                 users: ids(users),
             },
@@ -109,8 +110,9 @@ impl FakeSlack {
     /// [`uninstall`]: FakeSlack::uninstall
     #[must_use]
     pub fn take_events(&self) -> Vec<Delivery> {
-        let news = self.core.state().take_news();
-        news.iter().map(|news| self.core.tell(news)).collect()
+        let pending = self.core.state().take_events();
+        let events = pending.iter().map(|event| self.core.lifecycle_event(event));
+        events.collect()
     }
 
     /// The question with which Slack checks an app's events URL.
@@ -180,50 +182,38 @@ impl FakeSlack {
     /// If there is no such person, or they are in no such workspace.
     #[must_use]
     pub fn block_action(&self, who: impl Into<Who>, action_id: &str) -> Delivery {
-        self.interactive(&who.into(), "block_actions", |payload, scene, ticket| {
-            payload.extend([
-                ("api_app_id".to_owned(), json!(self.core.app.id)),
-                (
-                    "channel".to_owned(),
-                    json!({ "id": CHANNEL_ID, "name": CHANNEL }),
-                ),
-                (
-                    "container".to_owned(),
-                    json!({
-                        "type": "message",
-                        "message_ts": MESSAGE_TS,
-                        "channel_id": CHANNEL_ID,
-                        "is_ephemeral": false,
-                    }),
-                ),
-                (
-                    "message".to_owned(),
-                    json!({
-                        "type": "message",
-                        "subtype": "bot_message",
-                        "bot_id": scene.bot.id,
-                        "app_id": self.core.app.id,
-                        "user": scene.bot.user,
-                        "team": scene.team,
-                        "text": "please choose",
-                        "ts": MESSAGE_TS,
-                        "blocks": [],
-                    }),
-                ),
-                ("state".to_owned(), json!({ "values": {} })),
-                ("response_url".to_owned(), ticket.into()),
-                (
-                    "actions".to_owned(),
-                    json!([{
-                        "action_id": action_id,
-                        "block_id": "b1",
-                        "text": { "type": "plain_text", "text": "Choose", "emoji": true },
-                        "value": "1",
-                        "type": "button",
-                        "action_ts": MESSAGE_TS,
-                    }]),
-                ),
-            ]);
+        self.interactive(&who.into(), "block_actions", |scene, ticket| {
+            json!({
+                "api_app_id": self.core.app.id,
+                "channel": { "id": CHANNEL_ID, "name": CHANNEL },
+                "container": {
+                    "type": "message",
+                    "message_ts": MESSAGE_TS,
+                    "channel_id": CHANNEL_ID,
+                    "is_ephemeral": false,
+                },
+                "message": {
+                    "type": "message",
+                    "subtype": "bot_message",
+                    "bot_id": scene.bot.id,
+                    "app_id": self.core.app.id,
+                    "user": scene.bot.user,
+                    "team": scene.team,
+                    "text": "please choose",
+                    "ts": MESSAGE_TS,
+                    "blocks": [],
+                },
+                "state": { "values": {} },
+                "response_url": ticket,
+                "actions": [{
+                    "action_id": action_id,
+                    "block_id": "b1",
+                    "text": { "type": "plain_text", "text": "Choose", "emoji": true },
+                    "value": "1",
+                    "type": "button",
+                    "action_ts": MESSAGE_TS,
+                }],
+            })
         })
     }
 
@@ -234,29 +224,27 @@ impl FakeSlack {
     /// If there is no such person, or they are in no such workspace.
     #[must_use]
     pub fn message_shortcut(&self, who: impl Into<Who>, callback_id: &str) -> Delivery {
-        self.interactive(&who.into(), "message_action", |payload, scene, ticket| {
-            if let Some(user) = payload.get_mut("user").and_then(Value::as_object_mut) {
+        let delivery = self.interactive(&who.into(), "message_action", |scene, ticket| {
+            json!({
+                "api_app_id": self.core.app.id,
+                "action_ts": MESSAGE_TS,
+                "callback_id": callback_id,
+                "channel": { "id": CHANNEL_ID, "name": CHANNEL },
+                "message_ts": MESSAGE_TS,
+                "message": {
+                    "type": "message",
+                    "user": user_id("U0SOMEBODY1"),
+                    "ts": MESSAGE_TS,
+                    "team": scene.team,
+                    "text": "remember this",
+                },
+                "response_url": ticket,
+            })
+        });
+        delivery.edit(|payload| {
+            if let Some(user) = payload["user"].as_object_mut() {
                 user.remove("team_id");
             }
-            let message = json!({
-                "type": "message",
-                "user": user_id("U0SOMEBODY1"),
-                "ts": MESSAGE_TS,
-                "team": scene.team,
-                "text": "remember this",
-            });
-            payload.extend([
-                ("api_app_id".to_owned(), json!(self.core.app.id)),
-                ("action_ts".to_owned(), MESSAGE_TS.into()),
-                ("callback_id".to_owned(), callback_id.into()),
-                (
-                    "channel".to_owned(),
-                    json!({ "id": CHANNEL_ID, "name": CHANNEL }),
-                ),
-                ("message_ts".to_owned(), MESSAGE_TS.into()),
-                ("message".to_owned(), message),
-                ("response_url".to_owned(), ticket.into()),
-            ]);
         })
     }
 
@@ -267,12 +255,11 @@ impl FakeSlack {
     /// If there is no such person, or they are in no such workspace.
     #[must_use]
     pub fn shortcut(&self, who: impl Into<Who>, callback_id: &str) -> Delivery {
-        self.interactive(&who.into(), "shortcut", |payload, _, _| {
-            payload.extend([
-                ("action_ts".to_owned(), MESSAGE_TS.into()),
-                ("callback_id".to_owned(), callback_id.into()),
-            ]);
-        })
+        self.interactive(
+            &who.into(),
+            "shortcut",
+            |_, _| json!({ "action_ts": MESSAGE_TS, "callback_id": callback_id }),
+        )
     }
 
     /// Somebody submits a modal of the app's. For an org-wide installation
@@ -283,7 +270,7 @@ impl FakeSlack {
     /// If there is no such person, or they are in no such workspace.
     #[must_use]
     pub fn view_submission(&self, who: impl Into<Who>, callback_id: &str) -> Delivery {
-        self.interactive(&who.into(), "view_submission", |payload, scene, _| {
+        self.interactive(&who.into(), "view_submission", |scene, _| {
             let view = json!({
                 "id": "V0FAKEVIEW1",
                 "team_id": scene.team,
@@ -304,20 +291,16 @@ impl FakeSlack {
                 "app_installed_team_id": scene.tenant().id(),
                 "bot_id": scene.bot.id,
             });
-            payload.extend([
-                ("api_app_id".to_owned(), json!(self.core.app.id)),
-                ("view".to_owned(), view),
-                ("response_urls".to_owned(), json!([])),
-            ]);
+            json!({ "api_app_id": self.core.app.id, "view": view, "response_urls": [] })
         })
     }
 
-    /// What all interactive payloads share, and then what `complete` adds, given a `response_url`.
+    /// What all interactive payloads share, and what `more` returns, given a `response_url`.
     fn interactive(
         &self,
         who: &Who,
         kind: &str,
-        complete: impl FnOnce(&mut Map<String, Value>, &Scene, String),
+        more: impl FnOnce(&Scene, String) -> Value,
     ) -> Delivery {
         let mut state = self.core.state();
         let Actor {
@@ -326,36 +309,24 @@ impl FakeSlack {
             team_id,
             user,
         } = Actor::of(&mut state, who);
-        let mut team = Map::from_iter([
-            ("id".to_owned(), json!(scene.team)),
-            ("domain".to_owned(), json!(scene.place.domain)),
-        ]);
+        let mut team = json!({ "id": scene.team, "domain": scene.place.domain });
+        let mut enterprise = Value::Null;
         if let Some((id, org)) = &scene.org {
-            team.insert("enterprise_id".to_owned(), json!(id));
-            team.insert("enterprise_name".to_owned(), json!(org.name));
+            team["enterprise_id"] = json!(id);
+            team["enterprise_name"] = json!(org.name);
+            enterprise = json!({ "id": id, "name": org.name });
         }
-        let enterprise = scene
-            .org
-            .as_ref()
-            .map(|(id, org)| json!({ "id": id, "name": org.name }));
-        let user = json!({ "id": user, "username": name, "name": name, "team_id": team_id });
-        let mut payload = Map::from_iter([
-            ("type".to_owned(), kind.into()),
-            (
-                "token".to_owned(),
-                self.core.app.verification_token.clone().into(),
-            ),
-            ("trigger_id".to_owned(), trigger_id(&mut state).into()),
-            ("user".to_owned(), user),
-            (
-                "team".to_owned(),
-                (!scene.is_org_wide).then_some(team).into(),
-            ),
-            ("enterprise".to_owned(), enterprise.into()),
-            ("is_enterprise_install".to_owned(), scene.is_org_wide.into()),
-        ]);
+        let mut payload = object(json!({
+            "type": kind,
+            "token": self.core.app.verification_token,
+            "trigger_id": trigger_id(&mut state),
+            "user": { "id": user, "username": name, "name": name, "team_id": team_id },
+            "team": (!scene.is_org_wide).then_some(team),
+            "enterprise": enterprise,
+            "is_enterprise_install": scene.is_org_wide,
+        }));
         let response_url = self.core.response_url(&mut state, &scene.team);
-        complete(&mut payload, &scene, response_url);
+        payload.extend(object(more(&scene, response_url)));
         self.core.delivery(Content::Payload(payload.into()))
     }
 }
@@ -370,15 +341,15 @@ impl Core {
     }
 
     /// A lifecycle event: the least that Slack's documentation shows, without authorizations.
-    fn tell(&self, news: &News) -> Delivery {
-        let event = match &news.what {
-            Happening::Revoked { bots, users } => {
+    fn lifecycle_event(&self, pending: &PendingEvent) -> Delivery {
+        let event = match &pending.what {
+            EventKind::Revoked { bots, users } => {
                 json!({ "type": "tokens_revoked", "tokens": { "oauth": users, "bot": bots } })
             }
-            Happening::Uninstalled => json!({ "type": "app_uninstalled" }),
+            EventKind::Uninstalled => json!({ "type": "app_uninstalled" }),
         };
         let mut state = self.state();
-        let body = self.envelope(&mut state, &news.tenant, event, to_epoch(news.at));
+        let body = self.envelope(&mut state, &pending.tenant, event, to_epoch(pending.at));
         self.delivery(Content::Json(body.into()))
     }
 
@@ -389,17 +360,14 @@ impl Core {
         event: Value,
         event_time: u64,
     ) -> Map<String, Value> {
-        let mut body = Map::from_iter([
-            (
-                "token".to_owned(),
-                self.app.verification_token.clone().into(),
-            ),
-            ("api_app_id".to_owned(), json!(self.app.id)),
-            ("event".to_owned(), event),
-            ("type".to_owned(), "event_callback".into()),
-            ("event_id".to_owned(), state.mint.id("Ev0").into()),
-            ("event_time".to_owned(), event_time.into()),
-        ]);
+        let mut body = object(json!({
+            "token": self.app.verification_token,
+            "api_app_id": self.app.id,
+            "type": "event_callback",
+            "event_id": state.mint.id("Ev0"),
+            "event_time": event_time,
+        }));
+        body.insert("event".to_owned(), event);
         if let Some(team) = tenant.team() {
             body.insert("team_id".to_owned(), json!(team));
         }
@@ -508,9 +476,6 @@ fn trigger_id(state: &mut State) -> String {
     let (one, two) = (state.mint.text(DIGITS, 10), state.mint.text(DIGITS, 10));
     format!("{one}.{two}.{}", state.mint.ticket())
 }
-
-/// Where `response_url`s are on the fake's host.
-pub(super) const REPLIES: &str = "/responses/";
 
 const CHANNEL: &str = "general";
 const CHANNEL_ID: &str = "C0GENERAL01";

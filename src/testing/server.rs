@@ -37,7 +37,9 @@ async fn accept(listener: TcpListener, core: Arc<Core>) {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(converse(stream, Arc::clone(&core)))),
+                Ok((stream, _)) => {
+                    connections.spawn(serve_connection(stream, Arc::clone(&core)));
+                }
                 // Out of file descriptors, most likely: other connections must end first.
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             },
@@ -47,7 +49,7 @@ async fn accept(listener: TcpListener, core: Arc<Core>) {
 }
 
 /// An error only says that the other side went away, or that a fault closed the connection.
-async fn converse(stream: TcpStream, core: Arc<Core>) {
+async fn serve_connection(stream: TcpStream, core: Arc<Core>) {
     let service = service_fn(move |request| answer(Arc::clone(&core), request));
     let _ = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)

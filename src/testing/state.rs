@@ -10,12 +10,12 @@ use url::Url;
 use crate::installation::Scopes;
 use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 
-use super::authorize::{Ask, ConsentError};
 use super::calls::Calls;
+use super::consent::Ask;
 use super::fault::Faults;
 use super::mint::{HEX, Mint};
 use super::rotation::{ChainId, Pairs, Rotation, Use};
-use super::world::{Who, World};
+use super::world::{ConsentError, Who, World};
 
 /// Everything that changes.
 pub(super) struct State {
@@ -35,7 +35,7 @@ pub(super) struct State {
     /// The long-lived tokens that were exchanged, by the pairs that they became.
     exchanged: HashMap<ChainId, String>,
     installs: HashMap<InstallationKey, Install>,
-    news: Vec<News>,
+    events: Vec<PendingEvent>,
     /// Every token ever issued, the dead ones too: Slack tells those from unknown ones.
     tokens: HashMap<String, Holder>,
 }
@@ -93,13 +93,13 @@ pub(super) struct Holder {
 }
 
 /// Something that Slack tells the app in an event, and when it happened.
-pub(super) struct News {
+pub(super) struct PendingEvent {
     pub(super) at: SystemTime,
     pub(super) tenant: InstallationKey,
-    pub(super) what: Happening,
+    pub(super) what: EventKind,
 }
 
-pub(super) enum Happening {
+pub(super) enum EventKind {
     Revoked {
         bots: Vec<UserId>,
         users: Vec<UserId>,
@@ -117,7 +117,7 @@ impl State {
             faults: Faults::default(),
             installs: HashMap::new(),
             mint,
-            news: Vec::new(),
+            events: Vec::new(),
             pairs: Pairs::default(),
             replies: Vec::new(),
             rotation: None,
@@ -549,10 +549,10 @@ impl State {
             Some(user) => (vec![], vec![user.clone()]),
             None => (vec![self.bot_user(tenant).user], vec![]),
         };
-        self.tell(tenant, Happening::Revoked { bots, users }, now);
+        self.queue_event(tenant, EventKind::Revoked { bots, users }, now);
         if is_last {
             self.installs.remove(tenant);
-            self.tell(tenant, Happening::Uninstalled, now);
+            self.queue_event(tenant, EventKind::Uninstalled, now);
         }
         true
     }
@@ -581,14 +581,14 @@ impl State {
             self.kill(chain, Some(user));
         }
         let users = install.users.into_keys().collect();
-        self.tell(tenant, Happening::Revoked { bots, users }, now);
-        self.tell(tenant, Happening::Uninstalled, now);
+        self.queue_event(tenant, EventKind::Revoked { bots, users }, now);
+        self.queue_event(tenant, EventKind::Uninstalled, now);
         true
     }
 
     /// What the app was not told yet.
-    pub(super) fn take_news(&mut self) -> Vec<News> {
-        mem::take(&mut self.news)
+    pub(super) fn take_events(&mut self) -> Vec<PendingEvent> {
+        mem::take(&mut self.events)
     }
 
     /// The error codes are those that Slack gives a bot, and a user, whose app is gone.
@@ -605,9 +605,9 @@ impl State {
         }
     }
 
-    fn tell(&mut self, tenant: &InstallationKey, what: Happening, at: SystemTime) {
+    fn queue_event(&mut self, tenant: &InstallationKey, what: EventKind, at: SystemTime) {
         let tenant = tenant.clone();
-        self.news.push(News { at, tenant, what });
+        self.events.push(PendingEvent { at, tenant, what });
     }
 
     fn chain(&self, tenant: &InstallationKey, user: Option<&UserId>) -> Option<&Chain> {

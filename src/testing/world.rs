@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use thiserror::Error;
 use url::Url;
 
 use crate::clock::Clock;
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
-
-use super::authorize::ConsentError;
 
 /// What a [`FakeSlack`](super::FakeSlack) starts with.
 ///
@@ -506,4 +505,17 @@ impl From<&UserId> for Who {
             place: None,
         }
     }
+}
+
+/// Why nobody got to say yes.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum ConsentError {
+    /// This person does not exist, is deactivated, is not in that workspace, or is no admin of
+    /// that organisation.
+    #[error("this person cannot install the app there")]
+    NotAllowed,
+    /// Slack shows this error code on its own page, and nothing reaches the redirect URL.
+    #[error("the authorize page refuses the request: {0}")]
+    Refused(&'static str),
 }

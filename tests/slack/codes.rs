@@ -5,8 +5,8 @@ use slack_installs::Scopes;
 use slack_installs::slack::{Error, ErrorClass, ErrorCode, TransportError};
 
 use ErrorClass::{
-    Ambiguous, CallerBug, Configuration, Dead, Migrating, Policy, Retry, Revoked, Scope,
-    TokenExpired, Unknown, UserFlow, WorkspaceNotGranted,
+    Ambiguous, CallerBug, Configuration, Dead, InvalidAuth, InvalidToken, Migrating, Policy, Retry,
+    Revoked, Scope, TokenExpired, Unknown, UserFlow, WorkspaceNotGranted,
 };
 
 /// What a refresh does.
@@ -41,7 +41,7 @@ pub(crate) const CODES: &[(&str, ErrorClass, Refresh)] = &[
     ("invalid_arg_name", CallerBug, Later),
     ("invalid_arguments", CallerBug, Later),
     ("invalid_array_arg", CallerBug, Later),
-    ("invalid_auth", Revoked, AtOnce),
+    ("invalid_auth", InvalidAuth, AtOnce),
     ("invalid_charset", CallerBug, Later),
     ("invalid_client_id", Configuration, Breaker),
     ("invalid_code", UserFlow, AtOnce),
@@ -52,7 +52,7 @@ pub(crate) const CODES: &[(&str, ErrorClass, Refresh)] = &[
     ("invalid_json", CallerBug, Later),
     ("invalid_post_type", CallerBug, Later),
     ("invalid_refresh_token", Dead, Refresh::Dead),
-    ("invalid_token", Revoked, AtOnce),
+    ("invalid_token", InvalidToken, AtOnce),
     ("json_not_object", CallerBug, Later),
     ("missing_post_type", CallerBug, Later),
     ("missing_scope", Scope, AtOnce),

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, Full};
-use slack_installs::layer::{Authorization, SlackLayer};
+use slack_installs::Authorization;
+use slack_installs::layer::SlackLayer;
 use tower_layer::Layer as _;
 use tower_service::Service;
 

@@ -3,12 +3,12 @@
 //! reqwest has all of this too, but only with its feature for rustls. That changes what
 //! `reqwest::Client::new()` does in the whole app: without a default provider it panics.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::header::{ACCEPT, USER_AGENT};
 use http::{HeaderValue, Request, Response, Uri, uri::Scheme};
 use http_body_util::{BodyExt as _, Full};
@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_service::Service;
 
-use super::{MAX_ANSWER, TransportError, is_loopback};
+use crate::slack::{TransportError, is_loopback};
 use crate::tls::{self, NoProvider};
 
 type Body = Full<Bytes>;
@@ -32,7 +32,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Sends requests to Slack by TLS, and to this machine without.
 pub(super) struct Https {
     plain: Client<HttpConnector, Body>,
-    secure: OnceLock<Client<InTime, Body>>,
+    secure: OnceLock<Client<WithTimeout, Body>>,
     roots: Arc<RootCertStore>,
     proxies: Arc<Matcher>,
 }
@@ -52,8 +52,8 @@ impl Https {
         mut request: Request<Bytes>,
     ) -> Result<Response<Bytes>, TransportError> {
         let headers = request.headers_mut();
-        headers.entry(ACCEPT).or_insert(ANYTHING);
-        headers.entry(USER_AGENT).or_insert(OURSELVES);
+        headers.entry(ACCEPT).or_insert(ACCEPT_ANY);
+        headers.entry(USER_AGENT).or_insert(AGENT);
         let secure = request.uri().scheme() == Some(&Scheme::HTTPS);
         if !secure && !is_this_machine(request.uri()) {
             let reason = "plain http is sent to this machine only";
@@ -61,9 +61,10 @@ impl Https {
         }
         let request = request.map(Full::new);
         let exchange = async {
-            match secure {
-                true => exchange(self.secure().map_err(not_sent)?, request).await,
-                false => exchange(&self.plain, request).await,
+            if secure {
+                exchange(self.secure().map_err(not_sent)?, request).await
+            } else {
+                exchange(&self.plain, request).await
             }
         };
         match timeout(TIMEOUT, exchange).await {
@@ -73,7 +74,7 @@ impl Https {
     }
 
     /// Made when it is first used: until then, the app may install a provider.
-    fn secure(&self) -> Result<&Client<InTime, Body>, NoProvider> {
+    fn secure(&self) -> Result<&Client<WithTimeout, Body>, NoProvider> {
         if let Some(client) = self.secure.get() {
             return Ok(client);
         }
@@ -82,14 +83,14 @@ impl Https {
             .map_err(|_| NoProvider)?
             .with_root_certificates(Arc::clone(&self.roots))
             .with_no_client_auth();
-        let way = Way {
+        let connector = ProxyConnector {
             tcp: tcp(),
             proxies: Arc::clone(&self.proxies),
             to_proxy: Arc::new(config.clone()),
         };
         let mut config = config;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let made = client(InTime(HttpsConnector::from((way, config))));
+        let made = client(WithTimeout(HttpsConnector::from((connector, config))));
         Ok(self.secure.get_or_init(|| made))
     }
 }
@@ -102,21 +103,32 @@ where
     C: Connect + Clone + Send + Sync + 'static,
 {
     let response = client.request(request).await;
-    let response = response.map_err(|error| match error.is_connect() {
-        true => not_sent(error),
-        false => lost(error),
+    let response = response.map_err(|error| {
+        if error.is_connect() {
+            not_sent(error)
+        } else {
+            lost(error)
+        }
     })?;
-    let (head, mut incoming) = response.into_parts();
+    collect(response, lost).await
+}
+
+/// Reads a whole response, of a bearable size.
+pub(super) async fn collect<B: http_body::Body>(
+    response: Response<B>,
+    lost: impl Fn(B::Error) -> TransportError,
+) -> Result<Response<Bytes>, TransportError> {
+    let (head, body) = response.into_parts();
+    let mut frames = pin!(body);
     let mut body = BytesMut::new();
-    while let Some(frame) = incoming.frame().await {
-        let frame = frame.map_err(lost)?;
-        let Some(data) = frame.data_ref() else {
+    while let Some(frame) = frames.frame().await {
+        let Ok(data) = frame.map_err(&lost)?.into_data() else {
             continue;
         };
-        if body.len() + data.len() > MAX_ANSWER {
+        if body.len() + data.remaining() > MAX_ANSWER {
             return Err(TransportError::Lost("the answer is too large".into()));
         }
-        body.extend_from_slice(data);
+        body.put(data);
     }
     Ok(Response::from_parts(head, body.freeze()))
 }
@@ -141,18 +153,19 @@ fn tcp() -> HttpConnector {
 
 /// The way to a server: directly, or through a proxy.
 #[derive(Clone)]
-struct Way {
+struct ProxyConnector {
     tcp: HttpConnector,
     proxies: Arc<Matcher>,
     /// For a proxy that is itself reached by TLS. CONNECT is of HTTP/1.1.
     to_proxy: Arc<ClientConfig>,
 }
 
-impl Way {
+impl ProxyConnector {
     async fn connect(mut self, to: Uri) -> Result<MaybeHttpsStream<TokioIo<TcpStream>>, BoxError> {
-        let proxy = match is_this_machine(&to) {
-            true => None,
-            false => self.proxies.intercept(&to),
+        let proxy = if is_this_machine(&to) {
+            None
+        } else {
+            self.proxies.intercept(&to)
         };
         let Some(proxy) = proxy else {
             return Ok(MaybeHttpsStream::Http(self.tcp.call(to).await?));
@@ -168,7 +181,7 @@ impl Way {
 
 type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
-impl Service<Uri> for Way {
+impl Service<Uri> for ProxyConnector {
     type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
     type Error = BoxError;
     type Future = Connecting<Self::Response>;
@@ -184,10 +197,10 @@ impl Service<Uri> for Way {
 
 /// A connection with its proxy and its TLS, or none after a while.
 #[derive(Clone)]
-struct InTime(HttpsConnector<Way>);
+struct WithTimeout(HttpsConnector<ProxyConnector>);
 
-impl Service<Uri> for InTime {
-    type Response = <HttpsConnector<Way> as Service<Uri>>::Response;
+impl Service<Uri> for WithTimeout {
+    type Response = <HttpsConnector<ProxyConnector> as Service<Uri>>::Response;
     type Error = BoxError;
     type Future = Connecting<Self::Response>;
 
@@ -213,6 +226,10 @@ fn not_sent(error: impl Into<BoxError>) -> TransportError {
     TransportError::NotSent(error.into())
 }
 
+/// The largest answer that is read. Ours have a few kB; the largest page of `auth.teams.list`
+/// has about 100 kB.
+const MAX_ANSWER: usize = 1024 * 1024;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A person waits in front of the browser; Slack answers within a second as a rule.
@@ -220,9 +237,9 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
-const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
+const ACCEPT_ANY: HeaderValue = HeaderValue::from_static("*/*");
 
-const OURSELVES: HeaderValue =
+const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("slack-installs/", env!("CARGO_PKG_VERSION")));
 
 #[cfg(all(test, feature = "ring"))]

@@ -4,9 +4,10 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
-use super::{Caller, Incoming, Refusal};
+use super::call::{Caller, Incoming, Refusal};
 use crate::clock::to_epoch;
 use crate::tenant::{InstallationKey, UserId};
+use crate::testing::response::object;
 use crate::testing::state::State;
 use crate::testing::world::Resident;
 
@@ -100,11 +101,4 @@ fn describe(state: &State, resident: &Resident, now: SystemTime) -> Map<String, 
         user.insert("enterprise_user".to_owned(), enterprise_user);
     }
     user
-}
-
-fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(fields) => fields,
-        _ => Map::new(),
-    }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::{Lifecycle, LifecycleError};
 use crate::installation::Installation;
 use crate::secret::AccessToken;
-use crate::slack::{self, ErrorClass};
+use crate::slack::ErrorClass;
 
 /// An event's time beside an installation's, both on Slack's clock.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,7 +29,7 @@ pub(super) fn age(installed_at: SystemTime, at: SystemTime) -> Age {
 impl Lifecycle {
     /// Whether an uninstallation at that time ended this installation, and not an earlier one.
     /// In doubt, Slack is asked.
-    pub(super) async fn ended(
+    pub(super) async fn is_ended_by(
         &self,
         installation: &Installation,
         at: SystemTime,
@@ -69,20 +69,17 @@ impl Lifecycle {
             Err(error) => match error.class() {
                 // `invalid_auth` is also what an address gets that is not on the allow-list: only
                 // beside an event that is about this installation it says that the token is dead.
-                ErrorClass::Revoked if is_invalid_auth(&error) && age != Age::Later => {
-                    Err(LifecycleError::Slack(error))
-                }
-                ErrorClass::Dead | ErrorClass::Revoked => Ok(true),
+                ErrorClass::InvalidAuth if age != Age::Later => Err(LifecycleError::Slack(error)),
+                ErrorClass::Dead
+                | ErrorClass::InvalidAuth
+                | ErrorClass::InvalidToken
+                | ErrorClass::Revoked => Ok(true),
                 // Says nothing of the chain: then the time decides.
                 ErrorClass::TokenExpired if age != Age::Ambiguous => Ok(age == Age::Later),
                 _ => Err(LifecycleError::Slack(error)),
             },
         }
     }
-}
-
-fn is_invalid_auth(error: &slack::Error) -> bool {
-    matches!(error, slack::Error::Api { code, .. } if code.as_str() == "invalid_auth")
 }
 
 /// An event dispatched this long before the installation is about an earlier one. Both times are

@@ -1,10 +1,10 @@
-//! An error with all that caused it, for an operator's log.
+//! An error with its sources, as one line of a log.
 
-/// The error and its causes, one after the other. None of this crate's shows a secret; a host's
-/// own stands as the host wrote it.
-pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
+/// Joins the messages of an error and of its sources. This crate's own errors show no secret; an
+/// error of your app is shown as your app wrote it.
+pub(crate) fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(": ")
@@ -14,7 +14,7 @@ pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
 mod tests {
     use thiserror::Error;
 
-    use super::with_causes;
+    use super::error_chain;
 
     #[derive(Debug, Error)]
     #[error("the page was not stored")]
@@ -25,13 +25,13 @@ mod tests {
     struct Middle(#[source] std::fmt::Error);
 
     #[test]
-    fn an_error_is_told_with_each_of_its_causes_in_order() {
+    fn an_error_is_shown_with_each_of_its_sources_in_order() {
         let error = Outer(Middle(std::fmt::Error));
         let innermost = std::fmt::Error.to_string();
         assert_eq!(
-            with_causes(&error),
+            error_chain(&error),
             format!("the page was not stored: the database did not answer: {innermost}")
         );
-        assert_eq!(with_causes(&std::fmt::Error), innermost);
+        assert_eq!(error_chain(&std::fmt::Error), innermost);
     }
 }
