@@ -93,16 +93,19 @@ impl SqliteBackend {
     /// reads or writes at this moment, say. The file is closed then too, and nothing is lost.
     pub async fn close(&self) -> Result<(), Error> {
         self.readers.close().await;
-        let written = match self.writer.acquire().await {
-            Ok(mut writer) => sqlx::query(CHECKPOINT)
-                .fetch_one(&mut *writer)
-                .await
-                .map_err(failed),
-            Err(error) => Err(error),
-        };
+        let written = self.write_back().await;
         self.writer.close().await;
+        written
+    }
+
+    async fn write_back(&self) -> Result<(), Error> {
+        let mut writer = self.writer.acquire().await?;
+        let written = sqlx::query(CHECKPOINT).fetch_one(&mut *writer).await;
+        let is_blocked = written.and_then(|columns| columns.try_get::<i64, _>(0));
+        let is_blocked = is_blocked.map_err(failed)?;
+        writer.keep();
         // Somebody else who reads or writes keeps the log from being emptied: a row says so.
-        if written?.try_get::<i64, _>(0).map_err(failed)? != 0 {
+        if is_blocked != 0 {
             let others = "others use the file, so its log is not emptied";
             return Err(Error::Unavailable(others.into()));
         }

@@ -34,7 +34,7 @@ async fn no_call_fails_while_a_connection_of_its_own_pool_is_idle() {
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_get_no_connection_say_why_the_server_gives_none() {
     let server = full_at(FEW).await;
-    let url = server.database("full").await;
+    let url = server.database("crowded").await;
     let options = PostgresOptions {
         acquire_timeout: Duration::from_millis(500),
         pool_size: 1,

@@ -47,8 +47,8 @@ pub(in crate::backend) struct Pool<S: Source> {
     idle: Mutex<Vec<Held<S::Connection>>>,
     /// Wakes a call that has a place, but no connection.
     given_back: Notify,
-    /// When and why a connection could not be opened, the last time.
-    refused: Mutex<Option<(Instant, Arc<sqlx::Error>)>>,
+    /// Why a connection could not be opened, until one can.
+    refused: Mutex<Option<Arc<sqlx::Error>>>,
 }
 
 impl<S: Source> Pool<S> {
@@ -79,15 +79,13 @@ impl<S: Source> Pool<S> {
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] if the time is up, with what the server said meanwhile, or if the
-    /// pool is closed.
+    /// [`Error::Unavailable`] if the time is up, with what the server said, or if the pool is
+    /// closed.
     pub(in crate::backend) async fn acquire(&self) -> Result<Lease<'_, S>, Error> {
-        let began = Instant::now();
         let found = timeout(self.limits.patience, self.find()).await;
         let found = found.unwrap_or_else(|_| {
             let refused = locked(&self.refused).clone();
-            let refused = refused.filter(|(at, _)| *at >= began);
-            Err(NoConnection::InTime(refused.map(|(_, reason)| reason)))
+            Err(refused.map_or(NoConnection::Busy, NoConnection::Refused))
         });
         found.map_err(|error| Error::Unavailable(error.into()))
     }
@@ -145,9 +143,12 @@ impl<S: Source> Pool<S> {
                 () = async { sleep(SLOW).await; self.some_idle().await } => None,
             };
             match opened {
-                Some(Ok(connection)) => return Held::new(connection),
+                Some(Ok(connection)) => {
+                    *locked(&self.refused) = None;
+                    return Held::new(connection);
+                }
                 Some(Err(error)) => {
-                    *locked(&self.refused) = Some((Instant::now(), Arc::new(error)));
+                    *locked(&self.refused) = Some(Arc::new(error));
                     let _ = timeout(PAUSE, self.some_idle()).await;
                 }
                 None => {}
@@ -258,13 +259,12 @@ impl<S: Source> DerefMut for Lease<'_, S> {
 /// Why a call got no connection.
 #[derive(Debug, thiserror::Error)]
 enum NoConnection {
-    #[error("the backend is closed; open another one")]
+    #[error("all connections are in use; allow more of them, or make fewer calls at once")]
+    Busy,
+    #[error("the backend is closed; open it again")]
     Closed,
-    #[error(
-        "no connection was free in time; let the server take more connections, or this backend \
-         fewer calls at once"
-    )]
-    InTime(#[source] Option<Arc<sqlx::Error>>),
+    #[error("no connection can be opened, and none came back in time")]
+    Refused(#[source] Arc<sqlx::Error>),
 }
 
 /// After a connection was refused, before the next try.

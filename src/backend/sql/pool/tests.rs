@@ -152,7 +152,6 @@ fn connections_can_be_dropped_after_the_runtime_has_ended() {
 
 /// A server each of whose connections is a database of its own.
 struct Server {
-    options: SqliteConnectOptions,
     asked: AtomicUsize,
     is_full: AtomicBool,
     hangs: AtomicBool,
@@ -179,7 +178,8 @@ impl Source for Server {
         if self.hangs.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        self.options.connect().await
+        let memory: SqliteConnectOptions = "sqlite::memory:".parse().expect("a URL");
+        memory.connect().await
     }
 
     fn is_suspect(&self, _: Duration) -> bool {
@@ -189,7 +189,6 @@ impl Source for Server {
 
 fn pool(limits: Limits) -> Pool<Server> {
     let server = Server {
-        options: "sqlite::memory:".parse().expect("a URL"),
         asked: AtomicUsize::new(0),
         is_full: AtomicBool::new(false),
         hangs: AtomicBool::new(false),
