@@ -132,7 +132,7 @@ pub(crate) async fn sqlite(tenants: [usize; 2]) -> SqliteFiles {
 async fn copy_to_sqlite(connection: &mut SqliteConnection, rows: Vec<(Key, Row)>) {
     let mut transaction = connection.begin().await.unwrap();
     for (key, row) in rows {
-        let query = sqlx::query("INSERT INTO slack_rows VALUES (?1, ?2, ?3, ?4, ?5, NULL)")
+        let query = sqlx::query("INSERT INTO slack_rows VALUES (?1, ?2, ?3, ?4, ?5, NULL, NULL)")
             .bind(key.partition.as_str())
             .bind(key.slot.as_str())
             .bind(row.version.as_bytes().as_slice())
