@@ -302,15 +302,14 @@ async fn a_dropped_commit_is_done_or_not_done_and_holds_nobody_up() {
             .read(&partition(), &slots)
             .await
             .expect("reads are not held up");
-        match found == rows {
-            true => done += 1,
-            false => {
-                assert!(
-                    found == standing,
-                    "neither the old rows nor the new after {times} waits"
-                );
-                undone += 1;
-            }
+        if found == rows {
+            done += 1;
+        } else {
+            assert!(
+                found == standing,
+                "neither the old rows nor the new after {times} waits"
+            );
+            undone += 1;
         }
         standing = found;
         put(&backend, "other", r#"{"n":2}"#).await;
@@ -822,7 +821,7 @@ fn sealed(content: &[u8]) -> Sealed {
 async fn a_log_that_cannot_be_emptied_is_told_to_whoever_closes() {
     let (backend, file) = fresh().await;
     let written = put(&backend, "bot", r#"{"n":1}"#).await;
-    let mut other = raw(&file.path).await;
+    let mut other = connect(&file.path).await;
     other.execute("BEGIN").await.expect("nobody is in the way");
     other
         .fetch_all("SELECT * FROM slack_rows")
@@ -869,7 +868,7 @@ async fn odd_rows_are_skipped_and_named() {
         let put = [change(slot, &due, Expect::Absent)];
         backend.commit(&partition, &put).await.expect("new rows");
     }
-    let mut other = raw(&file.path).await;
+    let mut other = connect(&file.path).await;
     other
         .execute(
             "PRAGMA ignore_check_constraints = on; \
@@ -910,14 +909,6 @@ async fn odd_rows_are_skipped_and_named() {
         "app/\u{fffd} bot",
     ];
     assert_eq!(page.odd, named);
-}
-
-async fn raw(path: &Path) -> SqliteConnection {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .connect()
-        .await
-        .expect("the file is a good one")
 }
 
 const CHILD_ARGUMENT: &str = "SLACK_INSTALLS_TEST_CHILD_ARGUMENT";

@@ -7,10 +7,10 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use sqlx::Connection as _;
 use sqlx::Row as _;
-use sqlx::postgres::{PgConnectOptions, PgRow};
+use sqlx::postgres::PgConnectOptions;
 
 use super::seconds::to_seconds;
-use super::sql::{self, After, Columns, Order, Place};
+use super::sql::{self, After, Order};
 use super::{
     Backend, Change, Cursor, Error, Expect, Page, Partition, Queue, Row, Scope, Slot, Version,
 };
@@ -185,9 +185,7 @@ impl Backend for PostgresBackend {
         let names: Vec<_> = slots.iter().map(Slot::as_str).collect();
         let query = || sqlx::query(READ).bind(partition.as_str()).bind(&names);
         let found = self.calls.read(Opens::Partition(partition), query).await;
-        let found = found.map_err(failed)?;
-        let name = |columns| PgRow::try_get(columns, 0);
-        sql::in_order(slots, &found, name, |columns| row(columns, 1)).map_err(failed)
+        sql::in_order(slots, &found?).map_err(failed)
     }
 
     async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
@@ -212,13 +210,13 @@ impl Backend for PostgresBackend {
                 .bind(&changes.due_at)
         };
         let answer = self.calls.write(Opens::Partition(partition), query).await;
-        let committed = |rows: Vec<PgRow>| match rows.first() {
-            Some(columns) => columns.try_get(0),
-            None => Err(sqlx::Error::RowNotFound),
-        };
-        match answer.and_then(committed).map_err(failed)? {
-            true => Ok(()),
-            false => Err(Error::Conflict),
+        let rows = answer?;
+        let answer = rows.first().ok_or(sqlx::Error::RowNotFound);
+        let committed = answer.and_then(|columns| columns.try_get(0));
+        if committed.map_err(failed)? {
+            Ok(())
+        } else {
+            Err(Error::Conflict)
         }
     }
 
@@ -244,7 +242,7 @@ impl Backend for PostgresBackend {
                 self.calls.read(opens, query).await
             }
         };
-        page(Order::Key, &found.map_err(failed)?, limit)
+        sql::page(KIND, Order::Key, &found?, limit).map_err(failed)
     }
 
     async fn due(
@@ -269,7 +267,7 @@ impl Backend for PostgresBackend {
         };
         let app = format!("{}/", queue.app());
         let found = self.calls.read(Opens::Prefix(&app), query).await;
-        page(Order::Due, &found.map_err(failed)?, limit)
+        sql::page(KIND, Order::Due, &found?, limit).map_err(failed)
     }
 }
 
@@ -337,29 +335,6 @@ fn bytes(version: &Version) -> &[u8] {
     version.as_bytes().as_slice()
 }
 
-/// A page of rows whose columns begin with the names.
-fn page(order: Order, found: &[PgRow], limit: usize) -> Result<Page, Error> {
-    fn place(columns: &PgRow) -> Result<Place<'_>, sqlx::Error> {
-        Ok(Place {
-            partition: columns.try_get_unchecked(0)?,
-            slot: columns.try_get_unchecked(1)?,
-            due_at: columns.try_get(6)?,
-        })
-    }
-    sql::page(KIND, order, found, limit, place, |columns| row(columns, 2)).map_err(failed)
-}
-
-/// The row whose columns begin at this one.
-fn row(columns: &PgRow, first: usize) -> Result<Row, sqlx::Error> {
-    Row::try_from(Columns {
-        version: columns.try_get(first)?,
-        metadata: columns.try_get(first + 1)?,
-        sealed: columns.try_get(first + 2)?,
-        lane: columns.try_get(first + 3)?,
-        due_at: columns.try_get(first + 4)?,
-    })
-}
-
 /// Which database, without the password.
 fn name(connect: &PgConnectOptions) -> String {
     let host = match connect.get_socket() {
@@ -372,19 +347,11 @@ fn name(connect: &PgConnectOptions) -> String {
     format!("{host}:{}/{database}", connect.get_port())
 }
 
-/// What a driver's error means to a caller. All that is not known to be permanent is transient.
+/// What a driver's error means to a caller.
 fn failed(error: sqlx::Error) -> Error {
-    use sqlx::Error::{ColumnDecode, Decode, Encode};
-    let permanent = match &error {
-        ColumnDecode { .. } | Decode(_) | Encode(_) => true,
-        other => {
-            code(other).is_some_and(|code| PERMANENT.iter().any(|class| code.starts_with(class)))
-        }
-    };
-    match permanent {
-        true => Error::Malformed(error.into()),
-        false => Error::Unavailable(error.into()),
-    }
+    sql::failed(error, |code| {
+        PERMANENT.iter().any(|class| code.starts_with(class))
+    })
 }
 
 /// Postgres' code of an error: five characters, of which the first two are its class.

@@ -1,7 +1,8 @@
-//! What the SQL backends share: rows from columns, and numbers that SQL can hold.
+//! What the SQL backends share: connections, rows from columns, and numbers that SQL can hold.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sqlx::{ColumnIndex, Decode, Type};
 
 use super::seconds::from_seconds;
 use super::{
@@ -9,59 +10,95 @@ use super::{
     Version,
 };
 
-mod kept;
+mod pool;
 
-pub(super) use kept::Kept;
+pub(super) use pool::{Limits, Pool, Source};
 
-/// The columns of a row, as a driver lends them.
-pub(super) struct Columns<'a> {
-    pub(super) version: &'a [u8],
-    pub(super) metadata: &'a str,
-    pub(super) sealed: &'a [u8],
-    pub(super) lane: Option<&'a str>,
-    pub(super) due_at: Option<i64>,
+/// A row as the driver returns it. Its columns have numbers.
+pub(super) trait Columns {
+    /// Of whatever type.
+    fn bytes(&self, at: usize) -> Result<&[u8], sqlx::Error>;
+    fn text(&self, at: usize) -> Result<Option<&str>, sqlx::Error>;
+    fn number(&self, at: usize) -> Result<Option<i64>, sqlx::Error>;
 }
 
-impl TryFrom<Columns<'_>> for Row {
-    type Error = sqlx::Error;
-
-    fn try_from(columns: Columns<'_>) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            version: version(columns.version)?,
-            metadata: Metadata::new(columns.metadata),
-            sealed: Sealed::from_stored(columns.sealed),
-            due: due(columns.lane, columns.due_at)?,
-        })
+impl<R: sqlx::Row> Columns for R
+where
+    usize: ColumnIndex<R>,
+    for<'r> &'r [u8]: Decode<'r, R::Database>,
+    for<'r> &'r str: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> i64: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn bytes(&self, at: usize) -> Result<&[u8], sqlx::Error> {
+        self.try_get_unchecked(at)
     }
+
+    fn text(&self, at: usize) -> Result<Option<&str>, sqlx::Error> {
+        self.try_get(at)
+    }
+
+    fn number(&self, at: usize) -> Result<Option<i64>, sqlx::Error> {
+        self.try_get(at)
+    }
+}
+
+/// The row whose columns begin at this one.
+fn row(columns: &impl Columns, first: usize) -> Result<Row, sqlx::Error> {
+    Ok(Row {
+        version: version(columns.bytes(first)?)?,
+        metadata: Metadata::new(
+            columns
+                .text(first + 1)?
+                .ok_or_else(|| malformed("no metadata"))?,
+        ),
+        sealed: Sealed::from_stored(columns.bytes(first + 2)?),
+        due: due(columns.text(first + 3)?, columns.number(first + 4)?)?,
+    })
 }
 
 fn due(lane: Option<&str>, seconds: Option<i64>) -> Result<Option<Due>, sqlx::Error> {
-    let odd = |what: &str| sqlx::Error::Decode(what.into());
     match (lane, seconds) {
         (None, None) => Ok(None),
         (Some(lane), Some(seconds)) => Ok(Some(Due {
-            lane: Lane::from_stored(lane).ok_or_else(|| odd("an unknown lane"))?,
+            lane: Lane::from_stored(lane).ok_or_else(|| malformed("an unknown lane"))?,
             at: from_seconds(seconds)
-                .ok_or_else(|| odd("a time that this platform cannot express"))?,
+                .ok_or_else(|| malformed("a time that this platform cannot express"))?,
         })),
-        _ => Err(odd("a lane without a time, or a time without a lane")),
+        _ => Err(malformed("a lane without a time, or a time without a lane")),
     }
 }
 
-/// The rows of these slots, of those that were found.
-pub(super) fn in_order<'r, C>(
+fn malformed(what: &str) -> sqlx::Error {
+    sqlx::Error::Decode(what.into())
+}
+
+/// What a driver's error means to a caller. All that is not known to be permanent is transient.
+pub(super) fn failed(error: sqlx::Error, is_permanent: impl Fn(&str) -> bool) -> Error {
+    let permanent = match &error {
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::Encode(_) => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| is_permanent(&code)),
+        _ => false,
+    };
+    if permanent {
+        Error::Malformed(error.into())
+    } else {
+        Error::Unavailable(error.into())
+    }
+}
+
+/// The rows of these slots, of those that were found. Their columns begin with the slot.
+pub(super) fn in_order(
     slots: &[Slot],
-    found: &'r [C],
-    name: impl Fn(&'r C) -> Result<&'r str, sqlx::Error>,
-    row: impl Fn(&'r C) -> Result<Row, sqlx::Error>,
+    found: &[impl Columns],
 ) -> Result<Vec<Option<Row>>, sqlx::Error> {
     // A handful of slots at a time, so a map would cost more than it saves.
-    let names: Vec<_> = found.iter().map(name).collect::<Result<_, _>>()?;
-    let row = |slot: &Slot| {
-        let at = names.iter().position(|name| *name == slot.as_str());
-        at.map(|at| row(&found[at])).transpose()
+    let names = found.iter().map(|columns| columns.text(0));
+    let names: Vec<_> = names.collect::<Result<_, _>>()?;
+    let find = |slot: &Slot| {
+        let at = names.iter().position(|name| *name == Some(slot.as_str()));
+        at.map(|at| row(&found[at], 1)).transpose()
     };
-    slots.iter().map(row).collect()
+    slots.iter().map(find).collect()
 }
 
 pub(super) fn version(bytes: &[u8]) -> Result<Version, sqlx::Error> {
@@ -72,13 +109,22 @@ pub(super) fn version(bytes: &[u8]) -> Result<Version, sqlx::Error> {
 }
 
 /// The place of a row as the database has it, whether or not the names have our form.
-pub(super) struct Place<'a> {
-    pub(super) partition: &'a [u8],
-    pub(super) slot: &'a [u8],
-    pub(super) due_at: Option<i64>,
+struct Place<'a> {
+    partition: &'a [u8],
+    slot: &'a [u8],
+    due_at: Option<i64>,
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
+    /// Of the first columns, and of the last.
+    fn of(columns: &'a impl Columns) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            partition: columns.bytes(0)?,
+            slot: columns.bytes(1)?,
+            due_at: columns.number(6)?,
+        })
+    }
+
     fn key(&self) -> Option<Key> {
         Some(Key {
             partition: Partition::new(str::from_utf8(self.partition).ok()?).ok()?,
@@ -92,25 +138,24 @@ impl Place<'_> {
     }
 }
 
-/// Makes a page of rows in the order of the statement. A full page has a next one.
-pub(super) fn page<'c, C>(
+/// Makes a page of rows in the order of the statement. Their columns begin with the names. A full
+/// page has a next one.
+pub(super) fn page(
     kind: &str,
     order: Order,
-    found: &'c [C],
+    found: &[impl Columns],
     limit: usize,
-    place: impl Fn(&'c C) -> Result<Place<'c>, sqlx::Error>,
-    row: impl Fn(&'c C) -> Result<Row, sqlx::Error>,
 ) -> Result<Page, sqlx::Error> {
     let mut page = Page::default();
     for columns in found {
-        let place = place(columns)?;
-        match (place.key(), row(columns)) {
+        let place = Place::of(columns)?;
+        match (place.key(), row(columns, 2)) {
             (Some(key), Ok(row)) => page.rows.push((key, row)),
             _ => page.odd.push(place.text()),
         }
     }
     if let (true, Some(last)) = (found.len() == limit, found.last()) {
-        page.next = Some(After::of(&place(last)?, order).cursor(kind));
+        page.next = Some(After::of(&Place::of(last)?, order).cursor(kind));
     }
     Ok(page)
 }

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use sqlx::query::Query;
-use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqlitePool, SqliteRow};
-use sqlx::{Connection, Row as _};
+use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteRow};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
 use super::seconds::to_seconds;
-use super::sql::{self, After, Columns, Kept, Order, Place};
+use super::sql::{self, After, Order, Pool, Source};
 use super::{
     Backend, Change, Cursor, Error, Expect, Page, Partition, Queue, Row, Scope, Slot, Version,
 };
@@ -56,9 +56,9 @@ pub use open::SqliteOpenError;
 /// ```
 pub struct SqliteBackend {
     path: PathBuf,
-    readers: Kept<Sqlite>,
+    readers: Pool<SqliteConnectOptions>,
     /// One connection: SQLite has one writer at a time anyway, and waiting here is fair.
-    writer: SqlitePool,
+    writer: Pool<SqliteConnectOptions>,
 }
 
 impl SqliteBackend {
@@ -74,7 +74,7 @@ impl SqliteBackend {
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, SqliteOpenError> {
         let path = open::create(path.as_ref())?;
         let writer = open::writer(&path).await?;
-        let readers = Kept::new(open::readers(&path).await?);
+        let readers = open::readers(&path).await?;
         Ok(Self {
             path,
             readers,
@@ -82,8 +82,8 @@ impl SqliteBackend {
         })
     }
 
-    /// Writes the log back into the file, empties it, and closes the file. Every call after this, also through other
-    /// references, is [`Error::Unavailable`].
+    /// Writes the log back into the file, empties it, and closes the file. Every call after this,
+    /// also through other references, is [`Error::Unavailable`].
     ///
     /// A backend that is dropped loses nothing either; it only leaves the log to the next opener.
     ///
@@ -93,16 +93,23 @@ impl SqliteBackend {
     /// reads or writes at this moment, say. The file is closed then too, and nothing is lost.
     pub async fn close(&self) -> Result<(), Error> {
         self.readers.close().await;
-        let written = sqlx::query(CHECKPOINT).fetch_one(&self.writer).await;
+        let written = self.write_back().await;
         self.writer.close().await;
-        // Somebody else who reads or writes keeps the log from being emptied: a row says so.
+        written
+    }
+
+    async fn write_back(&self) -> Result<(), Error> {
+        let mut writer = self.writer.acquire().await?;
+        let written = sqlx::query(CHECKPOINT).fetch_one(&mut *writer).await;
         let is_blocked = written.and_then(|columns| columns.try_get::<i64, _>(0));
-        match is_blocked.map_err(failed)? {
-            0 => Ok(()),
-            _ => Err(Error::Unavailable(
-                "others use the file, so its log is not emptied".into(),
-            )),
+        let is_blocked = is_blocked.map_err(failed)?;
+        writer.keep();
+        // Somebody else who reads or writes keeps the log from being emptied: a row says so.
+        if is_blocked != 0 {
+            let others = "others use the file, so its log is not emptied";
+            return Err(Error::Unavailable(others.into()));
         }
+        Ok(())
     }
 
     /// The rows of a query that writes nothing.
@@ -110,11 +117,23 @@ impl SqliteBackend {
         &self,
         query: Query<'_, Sqlite, SqliteArguments>,
     ) -> Result<Vec<SqliteRow>, Error> {
-        // What is in this process does not go stale.
-        let mut reader = self.readers.acquire(|_| false).await.map_err(failed)?;
+        let mut reader = self.readers.acquire().await?;
         let found = query.fetch_all(&mut *reader).await.map_err(failed)?;
         reader.keep();
         Ok(found)
+    }
+}
+
+impl Source for SqliteConnectOptions {
+    type Connection = SqliteConnection;
+
+    async fn open(&self) -> Result<SqliteConnection, sqlx::Error> {
+        self.connect().await
+    }
+
+    /// What is in this process does not go stale.
+    fn is_suspect(&self, _: Duration) -> bool {
+        false
     }
 }
 
@@ -130,22 +149,17 @@ impl fmt::Debug for SqliteBackend {
 #[deny(clippy::missing_trait_methods)]
 impl Backend for SqliteBackend {
     async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
-        let query = match slots
-            .len()
-            .checked_sub(1)
-            .and_then(|more| READ_FEW.get(more))
-        {
+        let few = slots.len().checked_sub(1);
+        let query = match few.and_then(|more| READ_FEW.get(more)) {
             Some(&read) => {
                 let query = sqlx::query(read).bind(partition.as_str());
-                slots
-                    .iter()
-                    .fold(query, |query, slot| query.bind(slot.as_str()))
+                let slots = slots.iter().map(Slot::as_str);
+                slots.fold(query, Query::bind)
             }
             None => sqlx::query(READ).bind(partition.as_str()).bind(json(slots)),
         };
         let found = self.fetch(query).await?;
-        let name = |columns| SqliteRow::try_get(columns, 0);
-        sql::in_order(slots, &found, name, |columns| row(columns, 1)).map_err(failed)
+        sql::in_order(slots, &found).map_err(failed)
     }
 
     async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
@@ -153,16 +167,17 @@ impl Backend for SqliteBackend {
         if changes.is_empty() {
             return Ok(());
         }
-        let mut writer = self.writer.acquire().await.map_err(failed)?;
-        match apply(&mut writer, partition, changes).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Error::Conflict),
-            Err(error) => {
-                // SQLite ends a transaction by itself on some errors (disk full, I/O), and sqlx
-                // does not notice; another connection starts from a known state.
-                writer.close_on_drop();
-                Err(failed(error))
-            }
+        let mut writer = self.writer.acquire().await?;
+        // On some errors (disk full, I/O) SQLite ends the transaction by itself, and sqlx does not
+        // notice. So after an error the next commit gets another connection.
+        let applied = apply(&mut writer, partition, changes)
+            .await
+            .map_err(failed)?;
+        writer.keep();
+        if applied {
+            Ok(())
+        } else {
+            Err(Error::Conflict)
         }
     }
 
@@ -184,7 +199,7 @@ impl Backend for SqliteBackend {
             query = query.bind(&end);
         }
         let found = self.fetch(query).await?;
-        page(Order::Key, &found, limit)
+        sql::page(KIND, Order::Key, &found, limit).map_err(failed)
     }
 
     async fn due(
@@ -205,14 +220,13 @@ impl Backend for SqliteBackend {
             .bind(&after.slot)
             .bind(sql::limit(limit));
         let found = self.fetch(query).await?;
-        page(Order::Due, &found, limit)
+        sql::page(KIND, Order::Due, &found, limit).map_err(failed)
     }
 }
 
 /// Carries out a commit. `false` if a row was not as expected.
 ///
-/// Dropped at any point, it leaves a rollback behind that the connection does before anything
-/// else.
+/// Dropped at any point, it leaves a transaction behind that the connection undoes when it closes.
 async fn apply(
     connection: &mut SqliteConnection,
     partition: &Partition,
@@ -274,29 +288,6 @@ async fn apply(
     Ok(true)
 }
 
-/// A page of rows whose columns begin with the names, as bytes: they may be of any form.
-fn page(order: Order, found: &[SqliteRow], limit: usize) -> Result<Page, Error> {
-    fn place(columns: &SqliteRow) -> Result<Place<'_>, sqlx::Error> {
-        Ok(Place {
-            partition: columns.try_get_unchecked(0)?,
-            slot: columns.try_get_unchecked(1)?,
-            due_at: columns.try_get(6)?,
-        })
-    }
-    sql::page(KIND, order, found, limit, place, |columns| row(columns, 2)).map_err(failed)
-}
-
-/// The row whose columns begin at this one.
-fn row(columns: &SqliteRow, first: usize) -> Result<Row, sqlx::Error> {
-    Row::try_from(Columns {
-        version: columns.try_get(first)?,
-        metadata: columns.try_get(first + 1)?,
-        sealed: columns.try_get(first + 2)?,
-        lane: columns.try_get(first + 3)?,
-        due_at: columns.try_get(first + 4)?,
-    })
-}
-
 /// Names as a JSON array, which a statement of fixed text can take apart again.
 fn json<'a>(slots: impl IntoIterator<Item = &'a Slot>) -> String {
     let names: Vec<_> = slots.into_iter().map(Slot::as_str).collect();
@@ -305,8 +296,8 @@ fn json<'a>(slots: impl IntoIterator<Item = &'a Slot>) -> String {
 
 macro_rules! columns {
     () => {
-        "SELECT CAST(partition AS BLOB), CAST(slot AS BLOB), version, metadata, sealed, lane, due_at \
-         FROM slack_rows "
+        "SELECT CAST(partition AS BLOB), CAST(slot AS BLOB), version, metadata, sealed, lane, \
+         due_at FROM slack_rows "
     };
 }
 
@@ -320,21 +311,20 @@ macro_rules! read_slot {
     };
 }
 
-/// What a driver's error means to a caller. All that is not known to be permanent is transient.
+/// What a driver's error means to a caller.
 fn failed(error: sqlx::Error) -> Error {
-    let permanent = match &error {
-        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::Encode(_) => true,
-        other => primary_code(other).is_some_and(|code| PERMANENT.contains(&code)),
-    };
-    match permanent {
-        true => Error::Malformed(error.into()),
-        false => Error::Unavailable(error.into()),
-    }
+    sql::failed(error, |code| {
+        primary(code).is_some_and(|code| PERMANENT.contains(&code))
+    })
+}
+
+fn primary_code(error: &sqlx::Error) -> Option<i32> {
+    primary(&error.as_database_error()?.code()?)
 }
 
 /// SQLite's result code, without what it adds to tell causes apart.
-fn primary_code(error: &sqlx::Error) -> Option<i32> {
-    let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
+fn primary(code: &str) -> Option<i32> {
+    let code: i32 = code.parse().ok()?;
     Some(code & 0xff)
 }
 

@@ -140,43 +140,26 @@ async fn a_read_whose_connection_is_cut_is_answered_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_wait_ends_in_a_transient_error() {
+async fn a_wait_for_a_lock_or_a_statement_ends_in_the_servers_error() {
     let server = Postgres::start().await;
     let url = server.database("waits").await;
     let pooler = PgBouncer::start(server.port()).await;
     let behind = pooler.url("postgres", "waits");
-    let (short, long) = (Duration::from_millis(500), Duration::from_secs(60));
-    let patient = PostgresOptions {
-        acquire_timeout: long,
-        lock_timeout: long,
-        statement_timeout: long,
-        pool_size: 1,
-        ..fast()
-    };
     let mut holder = postgres::connection(&url).await;
-
-    for pooler in [false, true] {
-        let url = if pooler { &behind } else { &url };
+    for (url, transaction_pooler) in [(&url, false), (&behind, true)] {
         let patient = PostgresOptions {
-            transaction_pooler: pooler,
+            transaction_pooler,
+            ..patient()
+        };
+        let lock = PostgresOptions {
+            lock_timeout: SHORT,
             ..patient.clone()
         };
-        for (options, code) in [
-            (
-                PostgresOptions {
-                    lock_timeout: short,
-                    ..patient.clone()
-                },
-                "55P03",
-            ),
-            (
-                PostgresOptions {
-                    statement_timeout: short,
-                    ..patient.clone()
-                },
-                "57014",
-            ),
-        ] {
+        let statement = PostgresOptions {
+            statement_timeout: SHORT,
+            ..patient
+        };
+        for (options, code) in [(lock, "55P03"), (statement, "57014")] {
             let backend = open(url, options).await;
             let held = hold(&mut holder).await;
             let outcome = put(&backend, &row("{}"), Expect::Any).await;
@@ -190,16 +173,25 @@ async fn every_wait_ends_in_a_transient_error() {
             held.rollback().await.expect("the server answers");
         }
     }
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_for_a_connection_ends_in_a_transient_error() {
+    let server = Postgres::start().await;
+    let url = server.database("waits").await;
     let options = PostgresOptions {
-        acquire_timeout: short,
-        ..patient
+        acquire_timeout: SHORT,
+        ..patient()
     };
     let backend = Arc::new(open(&url, options).await);
+    put(&*backend, &row("{}"), Expect::Absent)
+        .await
+        .expect("the server answers");
+    let mut holder = postgres::connection(&url).await;
     let held = hold(&mut holder).await;
     let commit = tokio::spawn({
         let backend = Arc::clone(&backend);
-        async move { put(&*backend, &row("{}"), Expect::Absent).await }
+        async move { put(&*backend, &row("{}"), Expect::Any).await }
     });
     waiting(&url).await;
     let outcome = read(&*backend).await;
@@ -209,12 +201,8 @@ async fn every_wait_ends_in_a_transient_error() {
     );
     held.rollback().await.expect("the server answers");
     commit.await.expect("no panic").expect("its turn came");
-    assert!(
-        read(&*backend)
-            .await
-            .expect("the pool has room again")
-            .is_some()
-    );
+    let found = read(&*backend).await.expect("the pool has room again");
+    assert!(found.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -264,12 +252,11 @@ async fn a_connection_that_hangs_is_given_up_and_so_is_its_place_in_the_pool() {
     let server = Postgres::start().await;
     server.database("hung").await;
     let pooler = PgBouncer::start(server.port()).await;
-    let short = Duration::from_millis(500);
     for (upstream, options) in [(server.port(), fast()), (pooler.port(), pooled())] {
         let proxy = Proxy::start(upstream).await;
         let options = PostgresOptions {
             pool_size: 1,
-            statement_timeout: short,
+            statement_timeout: SHORT,
             ..options
         };
         let url = postgres::url(proxy.port(), "postgres", "hung");
@@ -304,6 +291,18 @@ async fn a_connection_that_hangs_is_given_up_and_so_is_its_place_in_the_pool() {
                 .expect("by another connection")
                 .is_some()
         );
+    }
+}
+
+/// One connection, and nothing that ends soon.
+fn patient() -> PostgresOptions {
+    let long = Duration::from_secs(60);
+    PostgresOptions {
+        acquire_timeout: long,
+        lock_timeout: long,
+        statement_timeout: long,
+        pool_size: 1,
+        ..fast()
     }
 }
 
@@ -363,7 +362,7 @@ async fn connections_that_were_dropped_without_a_word_cost_one_read_and_not_one_
     server.database("silent").await;
     let proxy = Proxy::start(server.port()).await;
     let options = PostgresOptions {
-        statement_timeout: Duration::from_millis(500),
+        statement_timeout: SHORT,
         ..fast()
     };
     let url = postgres::url(proxy.port(), "postgres", "silent");
@@ -453,3 +452,5 @@ async fn a_page_has_a_thousand_rows_at_most() {
     let page = page.await.expect("a page");
     assert_eq!((page.rows.len(), page.next), (1, None));
 }
+
+const SHORT: Duration = Duration::from_millis(500);

@@ -14,6 +14,7 @@ use servers::postgres::{self, Postgres, execute};
 use servers::queues::{refresh_at, refreshes};
 
 mod faults;
+mod pool;
 mod refusals;
 mod round_trips;
 mod suite;

@@ -4,45 +4,43 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPoolOptions, PgRow, Postgres};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgRow, Postgres};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use tokio::time::timeout;
 
-use super::code;
 use super::options::{ON_PRIMARY, Opens, PostgresOptions};
-use crate::backend::sql::Kept;
+use super::{code, failed};
+use crate::backend::Error;
+use crate::backend::sql::{Limits, Pool, Source};
 
 /// Runs calls on connections of a pool.
 pub(super) struct Calls {
     options: PostgresOptions,
-    connections: Kept<Postgres>,
-    breaks: Breaks,
+    pool: Pool<Server>,
 }
 
 impl Calls {
     /// Connects when the first call needs it.
     pub(super) fn new(connect: PgConnectOptions, options: PostgresOptions) -> Self {
-        let pool = PgPoolOptions::new()
-            .max_connections(options.pool_size)
-            .acquire_timeout(options.acquire_timeout)
-            .idle_timeout(IDLE_TIMEOUT)
-            // A name that followed a failover may lead to the old primary for a while. A server
-            // becomes a standby only by a restart, so its connections need no second look; but
-            // a pooler's do, and each call through one begins with that.
-            .after_connect(|connection, _| {
-                Box::pin(async { connection.execute(ON_PRIMARY).await.map(drop) })
-            })
-            .connect_lazy_with(connect);
+        let limits = Limits {
+            size: options.pool_size,
+            patience: options.acquire_timeout,
+            idle: IDLE_TIMEOUT,
+            age: MAX_AGE,
+        };
+        let server = Server {
+            connect,
+            breaks: Breaks::default(),
+        };
         Self {
             options,
-            connections: Kept::new(pool),
-            breaks: Breaks::default(),
+            pool: Pool::new(server, limits),
         }
     }
 
     pub(super) async fn close(&self) {
-        self.connections.close().await;
+        self.pool.close().await;
     }
 
     /// The rows of a query that writes nothing. Once more on another connection if one broke.
@@ -50,13 +48,14 @@ impl Calls {
         &self,
         opens: Opens<'_>,
         query: impl Fn() -> Query<'q, Postgres, PgArguments> + Send + Sync,
-    ) -> Result<Vec<PgRow>, sqlx::Error> {
-        match self.once(opens, query()).await {
+    ) -> Result<Vec<PgRow>, Error> {
+        let outcome = match self.once(opens, query()).await? {
             Err(error) if is_broken(&error) || is_aborted(&error) => {
-                self.once(opens, query()).await
+                self.once(opens, query()).await?
             }
             other => other,
-        }
+        };
+        outcome.map_err(failed)
     }
 
     /// The rows of a query that writes. Once more only if the server says that nothing happened.
@@ -64,22 +63,23 @@ impl Calls {
         &self,
         opens: Opens<'_>,
         query: impl Fn() -> Query<'q, Postgres, PgArguments> + Send + Sync,
-    ) -> Result<Vec<PgRow>, sqlx::Error> {
-        match self.once(opens, query()).await {
-            Err(error) if is_aborted(&error) => self.once(opens, query()).await,
+    ) -> Result<Vec<PgRow>, Error> {
+        let outcome = match self.once(opens, query()).await? {
+            Err(error) if is_aborted(&error) => self.once(opens, query()).await?,
             other => other,
-        }
+        };
+        outcome.map_err(failed)
     }
 
+    /// What the database answers, unless there is no connection to ask it by.
     async fn once(
         &self,
         opens: Opens<'_>,
         query: Query<'_, Postgres, PgArguments>,
-    ) -> Result<Vec<PgRow>, sqlx::Error> {
+    ) -> Result<Result<Vec<PgRow>, sqlx::Error>, Error> {
         let query = query.persistent(!self.options.transaction_pooler);
         let begin = self.options.begin(opens);
-        let suspect = |idle_for| self.breaks.suspect(idle_for);
-        let mut connection = self.connections.acquire(suspect).await?;
+        let mut connection = self.pool.acquire().await?;
         let patience = self.options.statement_timeout + GRACE;
         let outcome = match timeout(patience, run(&mut connection, begin, query)).await {
             Ok(outcome) => outcome,
@@ -87,10 +87,34 @@ impl Calls {
         };
         match &outcome {
             Ok(_) => connection.keep(),
-            Err(error) if is_broken(error) || is_timeout(error) => self.breaks.note(),
+            Err(error) if is_broken(error) || is_timeout(error) => {
+                self.pool.source().breaks.note();
+            }
             Err(_) => {}
         }
-        outcome
+        Ok(outcome)
+    }
+}
+
+struct Server {
+    connect: PgConnectOptions,
+    breaks: Breaks,
+}
+
+impl Source for Server {
+    type Connection = PgConnection;
+
+    async fn open(&self) -> Result<PgConnection, sqlx::Error> {
+        let mut connection = self.connect.connect().await?;
+        // A name that followed a failover may lead to the old primary for a while. A server
+        // becomes a standby only by a restart, so its connections need no second look; but a
+        // pooler's do, and each call through one begins with that.
+        connection.execute(ON_PRIMARY).await?;
+        Ok(connection)
+    }
+
+    fn is_suspect(&self, idle_for: Duration) -> bool {
+        self.breaks.suspect(idle_for)
     }
 }
 
@@ -164,6 +188,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(3 * 60);
 /// For the way there and back, and for a commit that waits for a synchronous standby, which no
 /// timeout of the server's ends.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// A server's memory for a connection grows with its age.
+const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 
 /// `read_only_sql_transaction`: what was the primary is a standby now.
 const READ_ONLY: &str = "25006";

@@ -78,12 +78,12 @@ impl PostgresOptions {
     /// its setting `slack_installs.partition`. It reads, for `scan` and `due`, the rows of the
     /// partitions that begin with `slack_installs.prefix`, or all rows if
     /// `slack_installs.everything` is `on`. A query without one of these settings sees no row: a
-    /// mistaken query of your app, or an injected one that does not know the settings. Code that can
-    /// run any statement can also change the settings; the policies do not stop it.
+    /// mistaken query of your app, or an injected one that does not know the settings. Code that
+    /// can run any statement can also change the settings; the policies do not stop it.
     ///
     /// The policies bind the owner as well. To read the view as the owner, run
-    /// `SET slack_installs.everything = 'on'` first. The view is not granted to `role`, since it runs
-    /// with the owner's rights. `pg_dump` needs a role with `BYPASSRLS`.
+    /// `SET slack_installs.everything = 'on'` first. The view is not granted to `role`, since it
+    /// runs with the owner's rights. `pg_dump` needs a role with `BYPASSRLS`.
     #[must_use]
     pub fn row_level_security_sql(&self, role: &str) -> String {
         let role = format!("\"{}\"", role.replace('"', "\"\""));
@@ -108,15 +108,13 @@ impl PostgresOptions {
             self.lock_timeout,
             self.statement_timeout,
         ];
-        match timeouts
-            .iter()
-            .all(|timeout| (1..=MAX_MILLIS).contains(&timeout.as_millis()))
-        {
-            true => Ok(()),
-            false => Err(PostgresOpenError::Options(
+        let allowed = |timeout: &Duration| (1..=MAX_MILLIS).contains(&timeout.as_millis());
+        if !timeouts.iter().all(allowed) {
+            return Err(PostgresOpenError::Options(
                 "a timeout of 0, or of more than 24 days",
-            )),
+            ));
         }
+        Ok(())
     }
 
     /// Where and how to connect.
@@ -132,10 +130,11 @@ impl PostgresOptions {
             });
         }
         let options = options.disable_statement_logging();
-        Ok(match self.transaction_pooler {
+        Ok(if self.transaction_pooler {
             // A pooler knows neither the settings, nor who has prepared what where.
-            true => options.extra_float_digits(None).statement_cache_capacity(0),
-            false => options.options(self.settings()).options([ISOLATION]),
+            options.extra_float_digits(None).statement_cache_capacity(0)
+        } else {
+            options.options(self.settings()).options([ISOLATION])
         })
     }
 

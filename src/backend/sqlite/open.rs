@@ -7,14 +7,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::ConnectOptions;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
 
 use super::schema::{self, Refusal};
 use super::{BUSY, CANNOT_OPEN, NOT_A_DATABASE, READ_ONLY, primary_code};
+use crate::backend::sql::{Limits, Pool};
 
 /// Why a file could not be opened as a database.
 #[derive(Debug, Error)]
@@ -105,20 +104,19 @@ pub(super) fn create(path: &Path) -> Result<PathBuf, SqliteOpenError> {
         return Err(SqliteOpenError::NotAFile { path: path.into() });
     }
     // SQLite takes a shorter file for an empty one, and would write over what is in it.
-    match (1..SMALLEST).contains(&metadata.len()) {
-        true => Err(SqliteOpenError::Foreign { path: path.into() }),
-        false => Ok(real),
+    if (1..SMALLEST).contains(&metadata.len()) {
+        return Err(SqliteOpenError::Foreign { path: path.into() });
     }
+    Ok(real)
 }
 
 /// The connection that writes, to a file that is ours, private and up to date.
-pub(super) async fn writer(path: &Path) -> Result<SqlitePool, SqliteOpenError> {
+pub(super) async fn writer(path: &Path) -> Result<Pool<SqliteConnectOptions>, SqliteOpenError> {
     let failed = |error| failed(path, error);
     let options = options(path)
         .synchronous(SqliteSynchronous::Full)
         .pragma("secure_delete", "ON");
-    let pool = pool(1).connect_with(options).await.map_err(failed)?;
-    let mut connection = pool.acquire().await.map_err(failed)?;
+    let mut connection = options.connect().await.map_err(failed)?;
     match schema::migrate(&mut connection).await {
         Ok(()) => {}
         Err(Refusal::Failed(error)) => return Err(failed(error)),
@@ -137,17 +135,15 @@ pub(super) async fn writer(path: &Path) -> Result<SqlitePool, SqliteOpenError> {
     if !keeps_log(&mut connection).await.map_err(failed)? {
         return Err(SqliteOpenError::NetworkShare { path: path.into() });
     }
-    drop(connection);
-    Ok(pool)
+    Ok(pool(options, 1, connection))
 }
 
 /// The connections that read.
-pub(super) async fn readers(path: &Path) -> Result<SqlitePool, SqliteOpenError> {
+pub(super) async fn readers(path: &Path) -> Result<Pool<SqliteConnectOptions>, SqliteOpenError> {
     let options = options(path).pragma("query_only", "ON");
-    pool(READERS)
-        .connect_with(options)
-        .await
-        .map_err(|error| failed(path, error))
+    let connection = options.connect().await;
+    let connection = connection.map_err(|error| failed(path, error))?;
+    Ok(pool(options, READERS, connection))
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {
@@ -159,14 +155,21 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-fn pool(connections: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        // A connection to a local file does not go stale, so nothing needs to be tried out first.
-        .test_before_acquire(false)
-        .idle_timeout(None)
-        .max_lifetime(None)
+/// A connection to a local file does not go stale, so it may be as old and as idle as it likes.
+fn pool(
+    options: SqliteConnectOptions,
+    size: u32,
+    first: SqliteConnection,
+) -> Pool<SqliteConnectOptions> {
+    let limits = Limits {
+        size,
+        patience: ACQUIRE_TIMEOUT,
+        idle: Duration::MAX,
+        age: Duration::MAX,
+    };
+    let pool = Pool::new(options, limits);
+    pool.add(first);
+    pool
 }
 
 /// Switches to a write-ahead log. `false` if the file system cannot have one.
