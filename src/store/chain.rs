@@ -9,7 +9,7 @@ use ring::digest;
 
 use super::{Error, ListCursor};
 use crate::clock::from_epoch;
-use crate::installation::{Grant, Scopes};
+use crate::installation::Grant;
 use crate::secret::{AccessToken, RefreshToken};
 use crate::tenant::{AppId, InstallationKey, UserId};
 
@@ -193,29 +193,22 @@ impl Chain {
     #[must_use]
     pub fn soft_at(&self) -> Option<SystemTime> {
         let expires_at = self.expires_at.filter(|_| self.refresh.is_some())?;
-        let life = expires_at
-            .duration_since(self.issued_at)
-            .unwrap_or_default();
-        let early = expires_at
-            .checked_sub(SOFT + SPREAD)
-            .unwrap_or_else(|| from_epoch(0));
+        let early = before(expires_at, SOFT + SPREAD);
         let wanted = early + SPREAD.mul_f64(2.0 * self.jitter());
-        Some(wanted.max(self.issued_at + life / 2))
+        Some(wanted.max(self.issued_at + self.life()? / 2))
     }
 
     /// From when on the access token is not handed out without trying to replace it: minutes
     /// before its end, since clocks differ, and work that begins with it takes its time.
     #[must_use]
     pub fn hard_at(&self) -> Option<SystemTime> {
-        let expires_at = self.expires_at?;
-        let life = expires_at
-            .duration_since(self.issued_at)
-            .unwrap_or_default();
-        Some(
-            expires_at
-                .checked_sub(HARD.min(life / 4))
-                .unwrap_or_else(|| from_epoch(0)),
-        )
+        Some(before(self.expires_at?, HARD.min(self.life()? / 4)))
+    }
+
+    /// How long the access token lives in all; `None` if it does not end.
+    fn life(&self) -> Option<Duration> {
+        let life = self.expires_at?.duration_since(self.issued_at);
+        Some(life.unwrap_or_default())
     }
 
     /// Whether Slack may have ended the access token before its time: two calls of unknown outcome
@@ -232,6 +225,11 @@ impl Chain {
         bytes[16..].copy_from_slice(&self.generation.to_be_bytes());
         f64::from(u16::from_be_bytes(hash(&bytes))) / 65536.0
     }
+}
+
+/// The time that long before, and not before 1970.
+fn before(time: SystemTime, by: Duration) -> SystemTime {
+    time.checked_sub(by).unwrap_or_else(|| from_epoch(0))
 }
 
 /// From this long before its end on a token is replaced, give or take [`SPREAD`]; the figure of
@@ -349,9 +347,10 @@ impl StoredChain {
     pub fn moved(self, next: Chain, offered: Option<&Grant>) -> Option<Self> {
         let new = offered.and_then(|grant| grant.refresh_token.as_ref());
         let find = |mark: Mark| {
-            let standing = self.refresh_token(mark);
-            let found = standing.or_else(|| new.filter(|token| Mark::of(token) == mark))?;
-            RefreshToken::new(found.expose()).ok()
+            let stored = self.refresh_token(mark);
+            stored
+                .or_else(|| new.filter(|token| Mark::of(token) == mark))
+                .cloned()
         };
         let alternates = next
             .alternates
@@ -359,25 +358,24 @@ impl StoredChain {
             .copied()
             .map(find)
             .collect::<Option<_>>()?;
-        let grant = match (next.refresh == self.chain.refresh, offered) {
-            (true, _) => Grant {
+        let grant = if next.refresh == self.chain.refresh {
+            Grant {
                 expires_at: next.expires_at,
                 ..self.grant
-            },
-            (false, Some(offered)) => {
-                let unsaid = offered.scopes.is_empty();
-                let scopes = match unsaid {
-                    true => self.grant.scopes.iter().collect(),
-                    false => offered.scopes.iter().collect::<Scopes>(),
-                };
-                Grant {
-                    access_token: AccessToken::new(offered.access_token.expose()).ok()?,
-                    refresh_token: Some(next.refresh.and_then(find)?),
-                    expires_at: next.expires_at,
-                    scopes,
-                }
             }
-            (false, None) => return None,
+        } else {
+            let offered = offered?;
+            let has_scopes = !offered.scopes.is_empty();
+            Grant {
+                access_token: offered.access_token.clone(),
+                refresh_token: Some(next.refresh.and_then(find)?),
+                expires_at: next.expires_at,
+                scopes: if has_scopes {
+                    offered.scopes.clone()
+                } else {
+                    self.grant.scopes.clone()
+                },
+            }
         };
         Some(Self {
             is_on_hold: self.is_on_hold,
