@@ -39,12 +39,16 @@ mod looks;
 mod migrate;
 #[path = "rotation_more/outcomes.rs"]
 mod outcomes;
+#[path = "rotation_more/pages.rs"]
+mod pages;
 #[path = "rotation_more/reinstall.rs"]
 mod reinstall;
 #[path = "rotation_more/saves.rs"]
 mod saves;
 #[path = "rotation_more/succession.rs"]
 mod succession;
+#[path = "rotation_more/verdicts.rs"]
+mod verdicts;
 #[path = "rotation_more/waits.rs"]
 mod waits;
 

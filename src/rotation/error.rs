@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use thiserror::Error;
 
-use crate::slack::ErrorCode;
+use crate::slack::{self, ErrorCode};
 use crate::store;
 
 /// Why no token is handed out. Never an older one instead.
@@ -70,6 +70,25 @@ impl Error {
             Self::Store(error) => error.is_transient(),
         }
     }
+
+    /// Of a dead chain whose last error was this.
+    pub(super) fn reinstall_needed(last_error: Option<&str>) -> Self {
+        Self::ReinstallNeeded {
+            code: code(last_error),
+        }
+    }
+
+    /// Of a chain whose last error was this.
+    pub(super) fn try_again(at: SystemTime, last_error: Option<&str>) -> Self {
+        Self::TryAgain {
+            at,
+            code: code(last_error),
+        }
+    }
+}
+
+fn code(last_error: Option<&str>) -> ErrorCode {
+    ErrorCode::new(last_error.unwrap_or("unknown"))
 }
 
 impl From<store::Error> for Error {
@@ -109,13 +128,13 @@ pub trait RefusedToken {
     }
 }
 
-impl RefusedToken for crate::slack::Error {
+impl RefusedToken for slack::Error {
     fn is_token_expired(&self) -> bool {
-        self.class() == crate::slack::ErrorClass::TokenExpired
+        self.class() == slack::ErrorClass::TokenExpired
     }
 
     fn is_token_revoked(&self) -> bool {
-        self.class() == crate::slack::ErrorClass::Revoked
+        self.class() == slack::ErrorClass::Revoked
     }
 }
 
@@ -135,7 +154,6 @@ pub enum CallError<E> {
 mod tests {
     use super::*;
     use crate::installation::Scopes;
-    use crate::slack;
 
     #[test]
     fn an_error_is_transient_if_nobody_has_to_do_anything_about_it() {

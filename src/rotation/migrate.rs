@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::engine::{self, Engine, Outage};
-use super::flight::Landing;
-use super::protocol::{self, Acquired};
-use super::refresh::{LONGEST_WAIT, Step, is_of_the_app};
-use super::{Error, TokenRotator};
+use super::answer::{self, LONGEST_WAIT, is_of_the_app};
+use super::buy::Step;
+use super::engine::Engine;
+use super::error::Error;
+use super::protocol::{self, Acquired, Ticket};
+use super::rotator::TokenRotator;
+use super::single_flight::Outcome;
 use crate::random;
-use crate::secret::AccessToken;
 use crate::slack::{Error as SlackError, ErrorClass, ErrorCode};
-use crate::store::{Chain, ChainKey, ListCursor};
+use crate::store::{ChainKey, ListCursor};
 
 /// What became of a page of chains.
 #[derive(Clone, Debug, Default)]
@@ -69,11 +70,11 @@ impl TokenRotator {
                 }
             }
             let paused = Instant::now() + PAUSE;
-            let seat = engine.flights.board(&key, || {
+            let exchange = engine.flights.join(&key, || {
                 let (engine, key) = (Arc::clone(engine), key.clone());
                 async move { engine.exchange(&key).await }
             })?;
-            match seat.landing(Instant::now() + PATIENCE).await {
+            match exchange.outcome(Instant::now() + PATIENCE).await {
                 Ok(_) => migrated.exchanged += 1,
                 Err(error @ (Error::Configuration { .. } | Error::Interrupted)) => {
                     return Err(error);
@@ -89,69 +90,53 @@ impl TokenRotator {
 impl Engine {
     /// Exchanges one token. The intent is written first, and a token with an intent whose outcome
     /// is unknown is left alone.
-    async fn exchange(self: &Arc<Self>, key: &ChainKey) -> Landing {
+    async fn exchange(self: &Arc<Self>, key: &ChainKey) -> Outcome {
         let owner = u128::from_be_bytes(random::bytes());
-        let mut acquired = Acquired::Missing;
-        let mut decide = |chain: Option<&Chain>| {
-            let (next, answer) = protocol::acquire_exchange(chain, owner, self.clock.now());
-            acquired = answer;
-            next.map(|next| self.scheduled(next))
-        };
-        let mut outage = Outage::default();
-        let stored = loop {
-            match self.store.update(key, None, &mut decide).await {
-                Ok(stored) => break stored,
-                // The intent may be written: given up now, the token would never be exchanged.
-                Err(error) => self.sit_out(&mut outage, error).await?,
-            }
-        };
+        // The intent may be written: given up too early, the token would never be exchanged.
+        let acquired = self.patient_step(key, |chain| {
+            protocol::acquire_exchange(chain, owner, self.clock.now())
+        });
+        let (stored, acquired) = acquired.await?;
         let stored = stored.ok_or(Error::NotInstalled)?;
         let ticket = match acquired {
-            Acquired::Go(ticket) => ticket,
             Acquired::Current => return Ok(Arc::new(stored)),
-            Acquired::Held(_) => return Err(Error::Busy),
-            Acquired::Missing => return Err(Error::NotInstalled),
             Acquired::Dead { error } | Acquired::Wait { error, .. } => {
                 let code = ErrorCode::new(error.as_deref().unwrap_or(UNKNOWN));
                 return Err(Error::NotExchanged { code });
             }
+            Acquired::Go(ticket) => ticket,
+            Acquired::Held(_) => return Err(Error::Busy),
+            Acquired::Missing => return Err(Error::NotInstalled),
         };
-        let engine = Arc::clone(self);
-        let token = AccessToken::new(stored.grant.access_token.expose());
-        let token = token.expect("a stored token was checked when it was taken");
+        let (engine, token) = (Arc::clone(self), stored.grant.access_token.clone());
         let call = async move {
             let app = &engine.config.credentials;
             engine.slack.oauth_v2_exchange(app, &token).await
         };
-        let failure = match self.in_time(key, &ticket, &stored.app_id, call).await {
-            Ok(renewed) => {
-                if let Err(what) = self.fits(key, &stored.app_id, &renewed) {
-                    return match self.mismatched(key, &ticket, &renewed, what).await {
-                        Ok(_) => Err(Error::Busy),
-                        Err(error) => Err(error),
-                    };
-                }
-                return match self.save(key, &ticket, &renewed, false).await? {
-                    Step::Done(stored) => Ok(stored),
-                    Step::Again => Err(Error::Busy),
-                };
-            }
-            Err(failure) => failure,
-        };
-        let name = engine::name(&failure);
-        let code = ErrorCode::new(&name);
+        match self.buy(key, &ticket, &stored.app_id, false, call).await {
+            Ok(bought) => match bought? {
+                Step::Again => Err(Error::Busy),
+                Step::Done(stored) => Ok(stored),
+            },
+            Err(failure) => Err(self.not_exchanged(key, &ticket, &failure).await),
+        }
+    }
+
+    async fn not_exchanged(&self, key: &ChainKey, ticket: &Ticket, failure: &SlackError) -> Error {
+        let name = answer::name(failure);
         let is_definite = !matches!(failure.class(), ErrorClass::Ambiguous | ErrorClass::Unknown);
-        let after = match &failure {
+        let after = match failure {
             SlackError::RateLimited { retry_after } => {
                 retry_after.unwrap_or(PAUSE).min(LONGEST_WAIT)
             }
             _ => Duration::ZERO,
         };
-        self.release(key, &ticket, is_definite.into(), Some(after), &name)
+        self.give_back(key, ticket, is_definite.into(), Some(after), &name)
             .await;
-        match &failure {
-            SlackError::Api { .. } if is_of_the_app(&code) => Err(Error::Configuration { code }),
-            _ => Err(Error::NotExchanged { code }),
+        let code = ErrorCode::new(&name);
+        match failure {
+            SlackError::Api { .. } if is_of_the_app(&code) => Error::Configuration { code },
+            _ => Error::NotExchanged { code },
         }
     }
 }

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::protocol::{
-    self, Acquired, Committed, Demand, Fresh, Refused, Released, Served, Ticket,
+    self, Acquired, Committed, Demand, Issued, Refused, Released, Served, Ticket,
 };
-use crate::store::{Chain, InstallId, Lease, Mark};
+use crate::store::{Chain, InstallId, Mark};
 
 mod exchange;
 mod mutants;
@@ -121,7 +121,7 @@ struct State {
 struct Protocol {
     serve: Serve,
     acquire: fn(Option<&Chain>, u128) -> (Option<Chain>, Acquired),
-    commit: fn(Option<&Chain>, &Ticket, &Fresh) -> (Option<Chain>, Committed),
+    commit: fn(Option<&Chain>, &Ticket, &Issued) -> (Option<Chain>, Committed),
     refuse: fn(Option<&Chain>, &Ticket, &[Mark]) -> (Option<Chain>, Refused),
     repeat: fn(Option<&Chain>, &Ticket) -> Option<Chain>,
     release: fn(Option<&Chain>, &Ticket, u32) -> Option<Chain>,
@@ -283,7 +283,8 @@ impl State {
             key.extend([number(chain.attempts.into()), number(chain.idle.into())]);
             key.push(chain.refresh.map_or(ROOT, at));
             key.extend(chain.alternates.iter().copied().map(at));
-            // Which worker's it is, or that it is nobody's who lives: the owner's number says no more.
+            // Which worker's it is, or that it is nobody's who lives: the owner's number says no
+            // more.
             let lease = chain.lease.map_or([0, 0], |lease| {
                 let owner = self.worker_of(lease.owner);
                 let owner = owner.map_or(ROOT, |owner| number(owner as u128 + 1));
@@ -419,6 +420,44 @@ impl State {
         }
     }
 
+    fn end_lease(&mut self) {
+        self.lapse();
+        self.budget.lapses -= 1;
+        if let Some(lease) = self.record.as_mut().and_then(|chain| chain.lease.as_mut()) {
+            lease.until = now();
+        }
+    }
+
+    fn reinstall(&mut self, keeps: bool) {
+        self.lapse();
+        self.budget.reinstalls -= 1;
+        self.install += 1;
+        if !keeps {
+            self.end_all();
+        }
+        let new = u8::try_from(self.tokens.len()).expect("few tokens");
+        self.tokens.push(Token {
+            status: Status::Live,
+            parent: ROOT,
+            install: self.install,
+        });
+        self.record = Some(record(self.install, new));
+    }
+
+    fn uninstall(&mut self) {
+        self.lapse();
+        self.budget.uninstalls -= 1;
+        self.install += 1;
+        self.end_all();
+        self.record = None;
+    }
+
+    fn end_all(&mut self) {
+        for token in &mut self.tokens {
+            token.status = Status::Dead;
+        }
+    }
+
     fn rest(&mut self, number: usize) {
         self.workers[number] = Worker {
             doing: Doing::Nothing,
@@ -429,84 +468,73 @@ impl State {
 }
 
 /// Every state that may come next, and how.
+struct Successors<'s> {
+    state: &'s State,
+    protocol: &'s Protocol,
+    reuse: Reuse,
+    found: Vec<(String, State)>,
+}
+
 fn successors(state: &State, protocol: &Protocol, reuse: Reuse) -> Vec<(String, State)> {
-    let mut next = Vec::new();
-    let mut step = |tag: String, change: &mut dyn FnMut(&mut State)| {
-        let mut state = state.clone();
-        change(&mut state);
-        next.push((tag, state));
+    let mut successors = Successors {
+        state,
+        protocol,
+        reuse,
+        found: Vec::new(),
     };
-    for (number, token) in state.tokens.iter().enumerate() {
-        if token.status == Status::Grace {
-            step(format!("grace of {number} ends"), &mut |state| {
-                state.tokens[number].status = Status::Dead;
+    successors.adversary();
+    for number in 0..state.workers.len() {
+        successors.crash(number);
+        successors.work(number);
+    }
+    successors.found
+}
+
+impl Successors<'_> {
+    fn add(&mut self, tag: impl Into<String>, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.clone();
+        change(&mut state);
+        self.found.push((tag.into(), state));
+    }
+
+    /// What happens to the chain from outside.
+    fn adversary(&mut self) {
+        let (state, protocol) = (self.state, self.protocol);
+        for (number, token) in state.tokens.iter().enumerate() {
+            if token.status == Status::Grace {
+                self.add(format!("grace of {number} ends"), |state| {
+                    state.tokens[number].status = Status::Dead;
+                });
+            }
+        }
+        let lease = state.record.as_ref().and_then(|chain| chain.lease);
+        if state.budget.lapses > 0 && lease.is_some_and(|lease| lease.until > now()) {
+            self.add("lease lapses", State::end_lease);
+        }
+        if state.budget.reinstalls > 0 {
+            for keeps in [true, false] {
+                self.add(format!("reinstall, old chain kept: {keeps}"), |state| {
+                    state.reinstall(keeps);
+                });
+            }
+        }
+        if state.budget.uninstalls > 0 && state.record.is_some() {
+            self.add("uninstall", State::uninstall);
+        }
+        if state.budget.touches > 0
+            && let Some(next) = protocol::touch(state.record.as_ref())
+        {
+            self.add("somebody uses the chain", |state| {
+                state.budget.touches -= 1;
+                state.write(protocol, Some(next));
             });
         }
     }
-    let holds = |lease: Lease| lease.until > now();
-    let lease = state
-        .record
-        .as_ref()
-        .and_then(|chain| chain.lease)
-        .filter(|lease| holds(*lease));
-    if lease.is_some() && state.budget.lapses > 0 {
-        step("lease lapses".to_owned(), &mut |state| {
-            state.lapse();
-            state.budget.lapses -= 1;
-            if let Some(lease) = state.record.as_mut().and_then(|chain| chain.lease.as_mut()) {
-                lease.until = now();
-            }
-        });
-    }
-    if state.budget.reinstalls > 0 {
-        for keeps in [true, false] {
-            step(
-                format!("reinstall, old chain kept: {keeps}"),
-                &mut |state| {
-                    state.lapse();
-                    state.budget.reinstalls -= 1;
-                    state.install += 1;
-                    if !keeps {
-                        state
-                            .tokens
-                            .iter_mut()
-                            .for_each(|token| token.status = Status::Dead);
-                    }
-                    let new = u8::try_from(state.tokens.len()).expect("few tokens");
-                    let install = state.install;
-                    state.tokens.push(Token {
-                        status: Status::Live,
-                        parent: ROOT,
-                        install,
-                    });
-                    state.record = Some(record(install, new));
-                },
-            );
-        }
-    }
-    if state.budget.uninstalls > 0 && state.record.is_some() {
-        step("uninstall".to_owned(), &mut |state| {
-            state.lapse();
-            state.budget.uninstalls -= 1;
-            state.install += 1;
-            state
-                .tokens
-                .iter_mut()
-                .for_each(|token| token.status = Status::Dead);
-            state.record = None;
-        });
-    }
-    if state.budget.touches > 0
-        && let Some(next) = protocol::touch(state.record.as_ref())
-    {
-        step("somebody uses the chain".to_owned(), &mut |state| {
-            state.budget.touches -= 1;
-            state.write(protocol, Some(next.clone()));
-        });
-    }
-    for (number, worker) in state.workers.iter().enumerate() {
-        if !matches!(worker.doing, Doing::Nothing) && state.budget.crashes > 0 {
-            step(format!("{number} crashes"), &mut |state| {
+
+    fn crash(&mut self, number: usize) {
+        let is_busy = !matches!(self.state.workers[number].doing, Doing::Nothing);
+        if is_busy && self.state.budget.crashes > 0 {
+            self.add(format!("{number} crashes"), |state| {
                 state.budget.crashes -= 1;
                 if matches!(state.workers[number].doing, Doing::Got(_)) {
                     state.lose(number);
@@ -514,121 +542,117 @@ fn successors(state: &State, protocol: &Protocol, reuse: Reuse) -> Vec<(String, 
                 state.rest(number);
             });
         }
-        work(&mut step, state, number, protocol, reuse);
     }
-    next
-}
 
-/// What one worker may do next, as the engine does it.
-#[allow(clippy::type_complexity)] // A name for it would be one more thing to look up.
-fn work(
-    step: &mut dyn FnMut(String, &mut dyn FnMut(&mut State)),
-    state: &State,
-    number: usize,
-    protocol: &Protocol,
-    reuse: Reuse,
-) {
-    let worker = &state.workers[number];
-    let chain = state.record.as_ref();
-    let Some(ticket) = &worker.ticket else {
+    /// What one worker may do next, as the engine does it.
+    fn work(&mut self, number: usize) {
+        let (state, protocol) = (self.state, self.protocol);
+        let chain = state.record.as_ref();
+        let Some(ticket) = &state.workers[number].ticket else {
+            self.acquire(number);
+            return;
+        };
+        match state.workers[number].doing {
+            Doing::Nothing => {}
+            Doing::Calls(candidate) => self.call(number, ticket, candidate),
+            Doing::Lost(candidate) => {
+                self.give_up(number, ticket, 0);
+                let next = (protocol.repeat)(chain, ticket);
+                let is_noted = next.is_some();
+                self.add(
+                    format!("{number} notes one more call: {is_noted}"),
+                    |state| {
+                        state.write(protocol, next);
+                        if is_noted {
+                            state.workers[number].doing = Doing::Calls(candidate);
+                        } else {
+                            state.rest(number);
+                        }
+                    },
+                );
+            }
+            Doing::Got(new) => {
+                let issued = Issued {
+                    refresh: Mark(new.into()),
+                    issued_at: now(),
+                    expires_at: Some(now()),
+                    is_ahead: number == 0 && state.first != First::Caller,
+                };
+                let (next, answer) = (protocol.commit)(chain, ticket, &issued);
+                self.end(number, &format!("commits {new}: {answer:?}"), next);
+            }
+            Doing::Refused(candidate) if usize::from(candidate) + 1 < ticket.candidates.len() => {
+                self.add(format!("{number} tries the next"), |state| {
+                    state.workers[number].doing = Doing::Calls(candidate + 1);
+                });
+            }
+            Doing::Refused(_) => {
+                let (next, answer) = (protocol.refuse)(chain, ticket, &ticket.candidates);
+                self.end(number, &format!("is refused all: {answer:?}"), next);
+            }
+        }
+    }
+
+    fn acquire(&mut self, number: usize) {
+        let (state, protocol) = (self.state, self.protocol);
         if state.budget.uses > 0
             && state.comes(number, protocol)
+            && let chain = state.record.as_ref()
             && let (next, Acquired::Go(ticket)) = (protocol.acquire)(chain, state.new_owner())
         {
-            step(format!("{number} acquires"), &mut |state| {
-                state.write(protocol, next.clone());
-                let ticket = Some(ticket.clone());
-                let doing = Doing::Calls(0);
+            self.add(format!("{number} acquires"), |state| {
+                state.write(protocol, next);
                 state.workers[number] = Worker {
-                    doing,
-                    ticket,
+                    doing: Doing::Calls(0),
+                    ticket: Some(ticket),
                     has_lapsed: false,
                 };
             });
         }
-        return;
-    };
-    match worker.doing {
-        Doing::Nothing => {}
-        Doing::Calls(candidate) => {
-            // The engine looks at its own clock before it calls.
-            if worker.has_lapsed || state.budget.uses == 0 {
-                step(format!("{number} gives up"), &mut |state| {
-                    // What it noted is a call that it did not make.
-                    state.write(protocol, (protocol.release)(chain, ticket, 1));
-                    state.rest(number);
-                });
-            }
-            if state.budget.uses == 0 {
-                return;
-            }
-            let token = at(ticket.candidates[usize::from(candidate)]);
-            step(format!("{number} spends {token}"), &mut |state| {
-                state.budget.uses -= 1;
-                state.workers[number].doing = match state.spend(token, reuse) {
-                    Some(new) => Doing::Got(new),
-                    None => Doing::Refused(candidate),
-                };
-            });
-            if state.budget.lost > 0 {
-                step(
-                    format!("{number} spends {token}, answer lost"),
-                    &mut |state| {
-                        state.budget.uses -= 1;
-                        state.budget.lost -= 1;
-                        state.spend(token, reuse);
-                        state.lose(number);
-                        state.workers[number].doing = Doing::Lost(candidate);
-                    },
-                );
-            }
+    }
+
+    fn call(&mut self, number: usize, ticket: &Ticket, candidate: u8) {
+        let reuse = self.reuse;
+        // The engine looks at its own clock before it calls.
+        if self.state.workers[number].has_lapsed || self.state.budget.uses == 0 {
+            // What it noted is a call that it did not make.
+            self.give_up(number, ticket, 1);
         }
-        Doing::Lost(candidate) => {
-            step(format!("{number} gives up"), &mut |state| {
-                state.write(protocol, (protocol.release)(chain, ticket, 0));
-                state.rest(number);
-            });
-            let next = (protocol.repeat)(chain, ticket);
-            let tag = format!("{number} notes one more call: {}", next.is_some());
-            step(tag, &mut |state| match &next {
-                Some(next) => {
-                    state.write(protocol, Some(next.clone()));
-                    state.workers[number].doing = Doing::Calls(candidate);
-                }
-                None => state.rest(number),
-            });
+        if self.state.budget.uses == 0 {
+            return;
         }
-        Doing::Got(new) => {
-            let fresh = Fresh {
-                refresh: Mark(new.into()),
-                issued_at: now(),
-                expires_at: Some(now()),
-                is_ahead: number == 0 && state.first != First::Caller,
+        let token = at(ticket.candidates[usize::from(candidate)]);
+        self.add(format!("{number} spends {token}"), |state| {
+            state.budget.uses -= 1;
+            state.workers[number].doing = match state.spend(token, reuse) {
+                Some(new) => Doing::Got(new),
+                None => Doing::Refused(candidate),
             };
-            let (next, answer) = (protocol.commit)(chain, ticket, &fresh);
-            step(
-                format!("{number} commits {new}: {answer:?}"),
-                &mut |state| {
-                    state.write(protocol, next.clone());
-                    state.rest(number);
-                },
-            );
-        }
-        Doing::Refused(candidate) if usize::from(candidate) + 1 < ticket.candidates.len() => {
-            step(format!("{number} tries the next"), &mut |state| {
-                state.workers[number].doing = Doing::Calls(candidate + 1);
+        });
+        if self.state.budget.lost > 0 {
+            self.add(format!("{number} spends {token}, answer lost"), |state| {
+                state.budget.uses -= 1;
+                state.budget.lost -= 1;
+                state.spend(token, reuse);
+                state.lose(number);
+                state.workers[number].doing = Doing::Lost(candidate);
             });
         }
-        Doing::Refused(_) => {
-            let (next, answer) = (protocol.refuse)(chain, ticket, &ticket.candidates);
-            step(
-                format!("{number} is refused all: {answer:?}"),
-                &mut |state| {
-                    state.write(protocol, next.clone());
-                    state.rest(number);
-                },
-            );
-        }
+    }
+
+    fn give_up(&mut self, number: usize, ticket: &Ticket, fruitless: u32) {
+        let chain = self.state.record.as_ref();
+        let next = (self.protocol.release)(chain, ticket, fruitless);
+        self.end(number, "gives up", next);
+    }
+
+    /// The worker's last write of this attempt.
+    fn end(&mut self, number: usize, what: &str, next: Option<Chain>) {
+        let protocol = self.protocol;
+        self.add(format!("{number} {what}"), |state| {
+            state.write(protocol, next);
+            state.rest(number);
+        });
     }
 }
 

@@ -9,11 +9,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::clock::to_epoch;
 use crate::store::{Chain, InstallId, Lease, Mark, SUSPECT};
 
+mod schedule;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use schedule::{KEEP_ALIVE, Served, scheduled, serve};
 
 /// What the caller wants of a chain.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -68,7 +70,7 @@ pub(crate) struct Ticket {
 
 /// A pair that Slack issued.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(crate) struct Fresh {
+pub(crate) struct Issued {
     pub(crate) refresh: Mark,
     pub(crate) issued_at: SystemTime,
     pub(crate) expires_at: Option<SystemTime>,
@@ -125,6 +127,37 @@ pub(crate) fn freshness(chain: &Chain, now: SystemTime) -> Freshness {
     }
 }
 
+/// What a caller gets of a chain.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Handout {
+    /// Nothing: only a reinstall helps.
+    Reinstall,
+    /// Its token; with `refresh`, one is to be started.
+    Serve { refresh: bool },
+    /// The token that a refresh brings. If that fails and the stored token `serves_on`, that one.
+    Wait { serves_on: bool },
+}
+
+/// What a caller gets of this chain now. If `is_strict`, it waits for the refresh of a token that
+/// is due.
+pub(crate) fn hand_out(chain: &Chain, demand: Demand, is_strict: bool, now: SystemTime) -> Handout {
+    let freshness = freshness(chain, now);
+    let is_due = freshness > Freshness::Fresh;
+    let may_serve = freshness < Freshness::Hard && !demand.refuses(chain);
+    if may_serve && !chain.is_suspect() && !(is_strict && is_due) {
+        let is_held = chain.lease.is_some_and(|lease| lease.until > now);
+        let is_free = !chain.is_dead && !is_held && waits(chain, now).is_none();
+        let refresh = is_free && (is_due || chain.attempts > 0);
+        return Handout::Serve { refresh };
+    }
+    if chain.is_dead || chain.refresh.is_none() {
+        return Handout::Reinstall;
+    }
+    Handout::Wait {
+        serves_on: may_serve && !is_strict,
+    }
+}
+
 /// Until when nobody is to try again. A time further off than anybody writes is the word of a
 /// clock that is wrong.
 pub(crate) fn waits(chain: &Chain, now: SystemTime) -> Option<SystemTime> {
@@ -157,22 +190,13 @@ pub(crate) fn acquire(
         return (None, Acquired::Current);
     }
     if is_refused && freshness < Freshness::Hard && now < chain.issued_at + FORCED {
+        let until = chain.issued_at + FORCED;
         let error = Some("refreshed_just_now".into());
-        return (
-            None,
-            Acquired::Wait {
-                until: chain.issued_at + FORCED,
-                error,
-            },
-        );
+        return (None, Acquired::Wait { until, error });
     }
+    let error = chain.last_error.clone();
     if chain.is_dead {
-        return (
-            None,
-            Acquired::Dead {
-                error: chain.last_error.clone(),
-            },
-        );
+        return (None, Acquired::Dead { error });
     }
     let lapsed =
         |lease: &Lease| lease.owner == owner || Some(lease.owner) == watched || lease.until <= now;
@@ -180,30 +204,14 @@ pub(crate) fn acquire(
         return (None, Acquired::Held(lease));
     }
     if let Some(until) = waits(chain, now) {
-        let error = chain.last_error.clone();
         return (None, Acquired::Wait { until, error });
     }
-    let next = Chain {
-        lease: Some(Lease {
-            owner,
-            until: now + LEASE,
-        }),
-        // The answer to the same step was lost: no call was made since.
-        attempts: match chain.lease {
-            Some(lease) if lease.owner == owner => chain.attempts,
-            _ => chain.attempts.saturating_add(1),
-        },
-        attempted_at: Some(now),
-        ..chain.clone()
-    };
+    // If the owner has it already, the answer to the same step was lost: no call was made since.
+    let is_new = chain.lease.is_none_or(|lease| lease.owner != owner);
+    let attempts = chain.attempts.saturating_add(is_new.into());
     let newest_first = chain.alternates.iter().rev().copied();
-    let ticket = Ticket {
-        install: chain.install,
-        generation: chain.generation,
-        owner,
-        candidates: std::iter::once(refresh).chain(newest_first).collect(),
-    };
-    (Some(next), Acquired::Go(ticket))
+    let candidates = std::iter::once(refresh).chain(newest_first);
+    begin(chain, owner, attempts, candidates.collect(), now)
 }
 
 /// Takes the lease and notes the intent for the exchange of a long-lived token, which Slack takes
@@ -232,12 +240,21 @@ pub(crate) fn acquire_exchange(
         (None, Some(until)) => return (None, wait(until)),
         _ => {}
     }
+    begin(chain, owner, 1, Vec::new(), now)
+}
+
+/// Takes the lease and notes the intent.
+fn begin(
+    chain: &Chain,
+    owner: u128,
+    attempts: u32,
+    candidates: Vec<Mark>,
+    now: SystemTime,
+) -> (Option<Chain>, Acquired) {
+    let until = now + LEASE;
     let next = Chain {
-        lease: Some(Lease {
-            owner,
-            until: now + LEASE,
-        }),
-        attempts: 1,
+        lease: Some(Lease { owner, until }),
+        attempts,
         attempted_at: Some(now),
         ..chain.clone()
     };
@@ -245,7 +262,7 @@ pub(crate) fn acquire_exchange(
         install: chain.install,
         generation: chain.generation,
         owner,
-        candidates: Vec::new(),
+        candidates,
     };
     (Some(next), Acquired::Go(ticket))
 }
@@ -254,7 +271,7 @@ pub(crate) fn acquire_exchange(
 pub(crate) fn commit(
     chain: Option<&Chain>,
     ticket: &Ticket,
-    fresh: &Fresh,
+    issued: &Issued,
     now: SystemTime,
 ) -> (Option<Chain>, Committed) {
     let Some(chain) = chain else {
@@ -262,43 +279,45 @@ pub(crate) fn commit(
     };
     // An earlier try was carried out, and its answer lost. It is written again, since the
     // database may have said that it was not safe there yet.
-    if chain.refresh == Some(fresh.refresh) {
+    if chain.refresh == Some(issued.refresh) {
         return (Some(chain.clone()), Committed::Saved);
     }
     if chain.install != ticket.install {
         return (None, Committed::Orphan);
     }
-    if chain.alternates.contains(&fresh.refresh) {
+    if chain.alternates.contains(&issued.refresh) {
         return (Some(chain.clone()), Committed::Alternate);
     }
     let mut next = without_lease(chain, ticket);
     next.is_dead = false;
     if chain.generation != ticket.generation {
-        next.alternates.push(fresh.refresh);
+        next.alternates.push(issued.refresh);
         // Of two pairs that were bought with one refresh token Slack may let only one live, and
         // perhaps not the one that stands.
         next.attempts = next.attempts.max(SUSPECT);
         // If that is known to be over, there is something new to try.
-        next.retry_at = match chain.expires_at <= Some(chain.issued_at) {
-            true => None,
-            false => next.retry_at.max(Some(now + CONFIRM)),
+        next.retry_at = if chain.expires_at <= Some(chain.issued_at) {
+            None
+        } else {
+            next.retry_at.max(Some(now + CONFIRM))
         };
         return (Some(next), Committed::Alternate);
     }
     next.alternates
         .retain(|mark| !ticket.candidates.contains(mark));
     next.generation += 1;
-    next.refresh = Some(fresh.refresh);
-    next.issued_at = fresh.issued_at;
-    next.expires_at = fresh.expires_at;
+    next.refresh = Some(issued.refresh);
+    next.issued_at = issued.issued_at;
+    next.expires_at = issued.expires_at;
     next.attempts = 0;
     next.attempted_at = None;
     next.retry_at = None;
     next.failures = 0;
     next.last_error = None;
-    next.idle = match fresh.is_ahead {
-        true => chain.idle.saturating_add(1),
-        false => 0,
+    next.idle = if issued.is_ahead {
+        chain.idle.saturating_add(1)
+    } else {
+        0
     };
     (Some(next), Committed::Saved)
 }
@@ -393,9 +412,10 @@ pub(crate) fn end(
         chain.install == install && chain.generation == generation && chain.refresh.is_some()
     };
     let chain = chain.filter(is_meant)?;
-    let retry_at = match is_new && chain.alternates.is_empty() {
-        true => Some(now + LATE),
-        false => chain.retry_at,
+    let retry_at = if is_new && chain.alternates.is_empty() {
+        Some(now + LATE)
+    } else {
+        chain.retry_at
     };
     let long_ago = chain.issued_at.checked_sub(LONG_AGO);
     Some(Chain {
@@ -425,81 +445,6 @@ pub(crate) fn touch(chain: Option<&Chain>) -> Option<Chain> {
         idle: 0,
         ..chain.clone()
     })
-}
-
-/// What a worker does about a chain that may be due.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(crate) enum Served {
-    Nothing,
-    Refresh,
-}
-
-/// Looks at a chain for a worker: whether to refresh it, or when to look again.
-pub(crate) fn serve(
-    chain: Option<&Chain>,
-    now: SystemTime,
-    keep_alive: Option<Duration>,
-) -> (Option<Chain>, Served) {
-    let Some(chain) = chain else {
-        return (None, Served::Nothing);
-    };
-    let is_held = chain.lease.is_some_and(|lease| now < lease.until);
-    let is_wanted = keep_alive.is_some() || !is_parked(chain);
-    let scheduled = scheduled(chain.clone());
-    let is_due = scheduled.due_at.is_some_and(|due_at| due_at <= now);
-    match (is_due && !is_held, is_wanted) {
-        (true, true) => (None, Served::Refresh),
-        // Not asked again before long, and in time for a process that is told to keep it alive.
-        (true, false) => {
-            let due_at = Some(now + PARKED_LOOK);
-            let looked_at = Chain {
-                due_at,
-                ..chain.clone()
-            };
-            (Some(looked_at), Served::Nothing)
-        }
-        (false, _) => {
-            // In whole seconds: what is stored.
-            let seconds = |chain: &Chain| chain.due_at.map(to_epoch);
-            let moved = seconds(&scheduled) != seconds(chain);
-            (moved.then_some(scheduled), Served::Nothing)
-        }
-    }
-}
-
-/// The chain with the time at which a worker should look at it.
-///
-/// A chain that nobody uses is looked at before its refresh token could end, whether or not this
-/// process knows that it does: others may, or this one later.
-pub(crate) fn scheduled(chain: Chain) -> Chain {
-    let soft_at = chain.soft_at();
-    let retry_at = chain.retry_at.map(|at| at + rest(chain.failures));
-    let kept = chain.issued_at + KEEP_ALIVE;
-    let due_at = match (&chain.lease, chain.refresh) {
-        _ if chain.is_dead => None,
-        (_, None) => None,
-        (Some(lease), _) => Some(lease.until),
-        _ if chain.attempts > 0 => Some(retry_at.unwrap_or(chain.issued_at)),
-        _ if is_parked(&chain) => Some(retry_at.map_or(kept, |at| at.max(kept))),
-        _ => soft_at.max(retry_at.filter(|_| soft_at.is_some())),
-    };
-    Chain { due_at, ..chain }
-}
-
-/// Whether nobody has used the chain's tokens for so long that none is bought ahead.
-fn is_parked(chain: &Chain) -> bool {
-    let is_idle = chain.idle >= PARKED && chain.attempts == 0 && chain.lease.is_none();
-    is_idle && !chain.is_dead && chain.refresh.is_some()
-}
-
-/// What a worker lets pass beyond the time at which a chain may be tried again. Within minutes a
-/// lost answer can still be made good, and Slack's trouble ends; what fails for longer fails for a
-/// reason of its own, and callers do not wait for the worker.
-fn rest(failures: u32) -> Duration {
-    match failures.checked_sub(PERSISTENT) {
-        None => Duration::ZERO,
-        Some(more) => (FIRST_REST * (1 << more.min(8))).min(LONGEST_REST),
-    }
 }
 
 fn holds(chain: &Chain, ticket: &Ticket) -> bool {
@@ -541,21 +486,3 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10 * 60);
 /// A pair that Slack calls expired this soon after it was issued has another trouble than its
 /// age, and buying more of them ends with the limit of two live access tokens.
 const FORCED: Duration = Duration::from_secs(5 * 60);
-
-/// After two pairs, a day about, that nobody asked for, none is bought ahead.
-const PARKED: u32 = 2;
-
-/// Of the 30 days that a PKCE app's refresh token lives.
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(20 * 24 * 60 * 60);
-
-/// A process of the fleet that does not keep chains alive leaves them to the others for the ten
-/// days that remain.
-const PARKED_LOOK: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// After six minutes of failures, a try each minute at last.
-const PERSISTENT: u32 = 10;
-
-const FIRST_REST: Duration = Duration::from_secs(2 * 60);
-
-/// Twice within the life of an access token.
-const LONGEST_REST: Duration = Duration::from_secs(6 * 60 * 60);

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::TokenRotator;
-use super::engine::{Engine, Want};
-use super::protocol::{self, Demand, Served};
-use crate::store::{Chain, ChainKey, ListCursor};
+use super::engine::Engine;
+use super::protocol::{self, KEEP_ALIVE, Served};
+use super::refresh::Trigger;
+use super::rotator::TokenRotator;
+use crate::store::{ChainKey, ListCursor};
 
 /// How much a worker does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,7 +64,7 @@ impl TokenRotator {
             from = look.next;
             // A database in which looks are long is not kept busy by them.
             let rest = (look.took * 9).min(LONGEST_REST);
-            tokio::time::sleep(engine.jittered(config.every).max(rest)).await;
+            tokio::time::sleep(engine.jitter.around(config.every).max(rest)).await;
         }
     }
 }
@@ -96,7 +97,7 @@ impl Engine {
                 }
             };
             // Nobody can help these for a while. Any number of them hides nothing.
-            due.retain(|key| !self.memo.is_quiet(key) && !self.flights.is_flying(key));
+            due.retain(|key| !self.recent.was_checked(key) && !self.flights.is_running(key));
             if !due.is_empty() {
                 let is_done = self.serve_page(due, config).await;
                 let next = next.filter(|_| is_done);
@@ -113,7 +114,7 @@ impl Engine {
     /// Serves these chains. Answers whether it came to the last.
     async fn serve_page(self: &Arc<Self>, mut due: Vec<ChainKey>, config: WorkerConfig) -> bool {
         // Processes that begin at different places do not meet at every lease.
-        let begin = (self.memo.random() * due.len() as f64) as usize;
+        let begin = (self.jitter.random() * due.len() as f64) as usize;
         let begin = begin.min(due.len());
         due.rotate_left(begin);
         let pause = Duration::from_secs(1) / config.rate.max(1);
@@ -131,24 +132,19 @@ impl Engine {
 
     /// Whether a refresh was begun.
     async fn serve(self: &Arc<Self>, key: &ChainKey) -> bool {
-        let keep_alive = self.keep_alive();
-        let mut served = Served::Nothing;
-        let mut decide = |chain: Option<&Chain>| {
-            let (next, answer) = protocol::serve(chain, self.clock.now(), keep_alive);
-            served = answer;
-            next
-        };
-        if let Err(error) = self.store.update(key, None, &mut decide).await {
-            tracing::warn!(chain = %key, %error, "a chain that is due could not be looked at");
-            self.memo.keep_quiet(key, Instant::now() + BROKEN_PAUSE);
-            return false;
+        let keep_alive = self.config.is_pkce_app.then_some(KEEP_ALIVE);
+        let served = self.step_unscheduled(key, None, |chain| {
+            protocol::serve(chain, self.clock.now(), keep_alive)
+        });
+        match served.await {
+            Ok((_, Served::Nothing)) => false,
+            Ok((_, Served::Refresh)) => self.refresh(key, Trigger::Worker).is_ok(),
+            Err(error) => {
+                tracing::warn!(chain = %key, %error, "a chain that is due could not be looked at");
+                self.recent.note_checked(key, Instant::now() + BROKEN_PAUSE);
+                false
+            }
         }
-        let want = Want {
-            demand: Demand::Current,
-            waits: false,
-            is_ahead: true,
-        };
-        served == Served::Refresh && self.board(key, want).is_ok()
     }
 }
 

@@ -193,29 +193,22 @@ impl Chain {
     #[must_use]
     pub fn soft_at(&self) -> Option<SystemTime> {
         let expires_at = self.expires_at.filter(|_| self.refresh.is_some())?;
-        let life = expires_at
-            .duration_since(self.issued_at)
-            .unwrap_or_default();
-        let early = expires_at
-            .checked_sub(SOFT + SPREAD)
-            .unwrap_or_else(|| from_epoch(0));
+        let early = before(expires_at, SOFT + SPREAD);
         let wanted = early + SPREAD.mul_f64(2.0 * self.jitter());
-        Some(wanted.max(self.issued_at + life / 2))
+        Some(wanted.max(self.issued_at + self.life()? / 2))
     }
 
     /// From when on the access token is not handed out without trying to replace it: minutes
     /// before its end, since clocks differ, and work that begins with it takes its time.
     #[must_use]
     pub fn hard_at(&self) -> Option<SystemTime> {
-        let expires_at = self.expires_at?;
-        let life = expires_at
-            .duration_since(self.issued_at)
-            .unwrap_or_default();
-        Some(
-            expires_at
-                .checked_sub(HARD.min(life / 4))
-                .unwrap_or_else(|| from_epoch(0)),
-        )
+        Some(before(self.expires_at?, HARD.min(self.life()? / 4)))
+    }
+
+    /// How long the access token lives in all; `None` if it does not end.
+    fn life(&self) -> Option<Duration> {
+        let life = self.expires_at?.duration_since(self.issued_at);
+        Some(life.unwrap_or_default())
     }
 
     /// Whether Slack may have ended the access token before its time: two calls of unknown outcome
@@ -232,6 +225,11 @@ impl Chain {
         bytes[16..].copy_from_slice(&self.generation.to_be_bytes());
         f64::from(u16::from_be_bytes(hash(&bytes))) / 65536.0
     }
+}
+
+/// The time that long before, and not before 1970.
+fn before(time: SystemTime, by: Duration) -> SystemTime {
+    time.checked_sub(by).unwrap_or_else(|| from_epoch(0))
 }
 
 /// From this long before its end on a token is replaced, give or take [`SPREAD`]; the figure of
@@ -349,9 +347,10 @@ impl StoredChain {
     pub fn moved(self, next: Chain, offered: Option<&Grant>) -> Option<Self> {
         let new = offered.and_then(|grant| grant.refresh_token.as_ref());
         let find = |mark: Mark| {
-            let standing = self.refresh_token(mark);
-            let found = standing.or_else(|| new.filter(|token| Mark::of(token) == mark))?;
-            RefreshToken::new(found.expose()).ok()
+            let stored = self.refresh_token(mark);
+            stored
+                .or_else(|| new.filter(|token| Mark::of(token) == mark))
+                .cloned()
         };
         let alternates = next
             .alternates
@@ -359,25 +358,24 @@ impl StoredChain {
             .copied()
             .map(find)
             .collect::<Option<_>>()?;
-        let grant = match (next.refresh == self.chain.refresh, offered) {
-            (true, _) => Grant {
+        let grant = if next.refresh == self.chain.refresh {
+            Grant {
                 expires_at: next.expires_at,
                 ..self.grant
-            },
-            (false, Some(offered)) => {
-                let scopes = if offered.scopes.is_empty() {
-                    self.grant.scopes.clone()
-                } else {
-                    offered.scopes.clone()
-                };
-                Grant {
-                    access_token: AccessToken::new(offered.access_token.expose()).ok()?,
-                    refresh_token: Some(next.refresh.and_then(find)?),
-                    expires_at: next.expires_at,
-                    scopes,
-                }
             }
-            (false, None) => return None,
+        } else {
+            let offered = offered?;
+            let has_scopes = !offered.scopes.is_empty();
+            Grant {
+                access_token: offered.access_token.clone(),
+                refresh_token: Some(next.refresh.and_then(find)?),
+                expires_at: next.expires_at,
+                scopes: if has_scopes {
+                    offered.scopes.clone()
+                } else {
+                    self.grant.scopes.clone()
+                },
+            }
         };
         Some(Self {
             is_on_hold: self.is_on_hold,
@@ -397,18 +395,40 @@ fn hash<const N: usize>(bytes: &[u8]) -> [u8; N] {
         .expect("N is 16 at most, a SHA-256 has 32 bytes")
 }
 
-forward!(RotationStore {
-    fn chain(key: &ChainKey) -> Option<StoredChain>;
-    fn update(
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: RotationStore + ?Sized> RotationStore for Arc<S> {
+    async fn chain(&self, key: &ChainKey) -> Result<Option<StoredChain>, Error> {
+        (**self).chain(key).await
+    }
+
+    async fn update(
+        &self,
         key: &ChainKey,
         offered: Option<&Grant>,
-        decide: &mut (dyn for<'c> FnMut(Option<&'c Chain>) -> Option<Chain> + Send)
-    ) -> Option<StoredChain>;
-    fn chains(from: Option<ListCursor>, limit: usize) -> (Vec<ChainKey>, Option<ListCursor>);
-    fn due(
+        decide: &mut (dyn for<'c> FnMut(Option<&'c Chain>) -> Option<Chain> + Send),
+    ) -> Result<Option<StoredChain>, Error> {
+        (**self).update(key, offered, decide).await
+    }
+
+    async fn chains(
+        &self,
+        from: Option<ListCursor>,
+        limit: usize,
+    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error> {
+        (**self).chains(from, limit).await
+    }
+
+    async fn due(
+        &self,
         now: SystemTime,
         from: Option<ListCursor>,
-        limit: usize
-    ) -> (Vec<ChainKey>, Option<ListCursor>);
-    fn sweep() -> usize;
-});
+        limit: usize,
+    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error> {
+        (**self).due(now, from, limit).await
+    }
+
+    async fn sweep(&self) -> Result<usize, Error> {
+        (**self).sweep().await
+    }
+}

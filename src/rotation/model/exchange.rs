@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::{FORGOTTEN, LOST, RESURRECTED, is_forgotten, now, record};
-use crate::rotation::protocol::{self, Acquired, Committed, Fresh, Released, Ticket};
+use crate::rotation::protocol::{self, Acquired, Committed, Issued, Released, Ticket};
 use crate::store::{Chain, InstallId, Lease, Mark};
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -38,7 +38,7 @@ struct State {
 }
 
 type Acquire = fn(Option<&Chain>, u128) -> (Option<Chain>, Acquired);
-type Commit = fn(Option<&Chain>, &Ticket, &Fresh) -> (Option<Chain>, Committed);
+type Commit = fn(Option<&Chain>, &Ticket, &Issued) -> (Option<Chain>, Committed);
 type Release = fn(Option<&Chain>, &Ticket, bool) -> Option<Chain>;
 
 /// The functions under test, and mutants of them.
@@ -191,7 +191,7 @@ impl State {
                 }
             }
             Doing::Got(ticket) => {
-                let fresh = Fresh {
+                let fresh = Issued {
                     refresh: PAIR,
                     issued_at: now(),
                     expires_at: Some(now()),
@@ -283,11 +283,12 @@ fn a_mutant_that_exchanges_before_it_writes_the_intent_is_caught() {
 
 #[test]
 fn a_mutant_that_wants_the_lease_to_save_an_exchanged_pair_is_caught() {
-    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| {
+    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Issued| {
         let lease = chain.and_then(|chain| chain.lease);
-        match lease.is_some_and(|lease| lease.until > now()) {
-            true => (SHIPPED.commit)(chain, ticket, fresh),
-            false => (None, Committed::Alternate),
+        if lease.is_some_and(|lease| lease.until > now()) {
+            (SHIPPED.commit)(chain, ticket, fresh)
+        } else {
+            (None, Committed::Alternate)
         }
     };
     let mutant = Protocol { commit, ..SHIPPED };

@@ -4,7 +4,7 @@ use super::{
     Budget, FALSE_DEATH, First, LOST, NO_CRASH, Protocol, RESURRECTED, REUSES, Reuse, SHIPPED,
     State, WITHOUT_LEASE, at, clean, now, record, search,
 };
-use crate::rotation::protocol::{self, Acquired, Committed, Fresh, Ticket};
+use crate::rotation::protocol::{self, Acquired, Committed, Issued, Ticket};
 use crate::store::{Chain, Mark};
 
 /// Whether the search finds this of a mutant, where Slack has one of its ways.
@@ -32,7 +32,7 @@ fn the_protocol_as_it_is_shipped_has_nothing_of_the_mutants() {
 
 #[test]
 fn a_mutant_that_drops_the_alternate_is_caught() {
-    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| match (SHIPPED.commit)(
+    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Issued| match (SHIPPED.commit)(
         chain, ticket, fresh,
     ) {
         (_, Committed::Alternate) => (None, Committed::Alternate),
@@ -43,7 +43,7 @@ fn a_mutant_that_drops_the_alternate_is_caught() {
 
 #[test]
 fn a_mutant_that_saves_over_whatever_stands_is_caught() {
-    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| {
+    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Issued| {
         // The record as it was read before the call: no look at the one that stands.
         let mut read = chain.cloned().unwrap_or_else(|| record(0, 0));
         read.install = ticket.install;
@@ -57,7 +57,7 @@ fn a_mutant_that_saves_over_whatever_stands_is_caught() {
 
 #[test]
 fn a_mutant_that_saves_over_another_installation_is_caught() {
-    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| {
+    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Issued| {
         let install = chain.map_or(ticket.install, |chain| chain.install);
         (SHIPPED.commit)(
             chain,
@@ -73,11 +73,12 @@ fn a_mutant_that_saves_over_another_installation_is_caught() {
 
 #[test]
 fn a_mutant_that_wants_the_lease_to_save_is_caught() {
-    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| {
+    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Issued| {
         let lease = chain.and_then(|chain| chain.lease);
-        match lease.is_some_and(|lease| lease.owner == ticket.owner) {
-            true => (SHIPPED.commit)(chain, ticket, fresh),
-            false => (None, Committed::Orphan),
+        if lease.is_some_and(|lease| lease.owner == ticket.owner) {
+            (SHIPPED.commit)(chain, ticket, fresh)
+        } else {
+            (None, Committed::Orphan)
         }
     };
     assert!(finds(Protocol { commit, ..SHIPPED }, LOST));
@@ -85,7 +86,7 @@ fn a_mutant_that_wants_the_lease_to_save_is_caught() {
 
 #[test]
 fn a_mutant_that_forgets_every_alternate_when_it_saves_is_caught() {
-    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| {
+    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Issued| {
         let (next, answer) = (SHIPPED.commit)(chain, ticket, fresh);
         let forget = answer == Committed::Saved;
         let forgotten = next.map(|mut next| {
@@ -138,7 +139,7 @@ fn a_mutant_that_calls_before_it_writes_the_intent_is_caught() {
 
 #[test]
 fn a_mutant_that_writes_where_nothing_stands_is_caught() {
-    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Fresh| match chain {
+    let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Issued| match chain {
         Some(chain) => (SHIPPED.commit)(Some(chain), ticket, fresh),
         None => (Some(record(0, at(fresh.refresh))), Committed::Saved),
     };
@@ -153,7 +154,7 @@ fn a_pair_that_stands_already_is_written_again() {
         panic!("it is due: {acquired:?}")
     };
     for expected in [Committed::Saved, Committed::Alternate] {
-        let fresh = Fresh {
+        let fresh = Issued {
             refresh: Mark(7 + u64::from(expected == Committed::Alternate)),
             issued_at: now(),
             expires_at: Some(now()),

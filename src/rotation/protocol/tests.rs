@@ -1,9 +1,12 @@
 //! Each operand of each decision, by a row of a table. What several processes make of them
 //! together is the model's part.
 
+use super::schedule::{FIRST_REST, LONGEST_REST, PARKED, PARKED_LOOK, PERSISTENT};
 use super::*;
+use crate::clock::to_epoch;
 
 mod calls;
+mod handout;
 mod pairs;
 mod verdicts;
 mod worker;

@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn bought() -> Fresh {
-    Fresh {
+fn bought() -> Issued {
+    Issued {
         refresh: Mark(60),
         issued_at: at(NOW + 1),
         expires_at: Some(at(NOW + 43_201)),
@@ -11,7 +11,7 @@ fn bought() -> Fresh {
     }
 }
 
-fn committed(chain: &Chain, fresh: &Fresh) -> (Option<Chain>, Committed) {
+fn committed(chain: &Chain, fresh: &Issued) -> (Option<Chain>, Committed) {
     commit(Some(chain), &ticket(), fresh, now())
 }
 
@@ -61,7 +61,7 @@ fn a_pair_that_was_bought_ahead_is_one_more_that_nobody_asked_for() {
         (false, 1, 0),
     ] {
         let chain = Chain { idle, ..busy() };
-        let fresh = Fresh {
+        let fresh = Issued {
             is_ahead,
             ..bought()
         };

@@ -1,0 +1,216 @@
+//! What Slack's answer to a call means for the tokens of a chain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::slack::{Error as SlackError, ErrorClass, ErrorCode};
+
+/// What the answer to one call means for the refresh token that was sent.
+pub(super) enum Answer {
+    /// Slack refuses the app itself, whichever token was sent.
+    App(ErrorCode),
+    /// Another time; certainly nothing was issued.
+    Later { after: Option<Duration> },
+    /// This refresh token is refused for good.
+    Refused,
+    /// A pair may have been issued.
+    Unknown,
+}
+
+impl Answer {
+    pub(super) fn of(error: &SlackError) -> Self {
+        match (error, error.class()) {
+            (SlackError::RateLimited { retry_after }, _) => Self::Later {
+                after: retry_after.map(|after| after.min(LONGEST_WAIT)),
+            },
+            (_, class) if class.ends_token() => Self::Refused,
+            (SlackError::Api { code, .. }, _) if is_of_the_app(code) => Self::App(code.clone()),
+            (
+                _,
+                ErrorClass::CallerBug
+                | ErrorClass::Configuration
+                | ErrorClass::Migrating
+                | ErrorClass::Policy
+                | ErrorClass::Retry,
+            ) => Self::Later { after: None },
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// Whether Slack says this of the app, whichever token was sent. What it says of one token, as
+/// that it is another app's, must not stop the others.
+pub(super) fn is_of_the_app(code: &ErrorCode) -> bool {
+    matches!(
+        code.as_str(),
+        "accesslimited"
+            | "bad_client_secret"
+            | "bad_redirect_uri"
+            | "invalid_client_id"
+            | "invalid_grant_type"
+            | "oauth_authorization_url_mismatch"
+            | "pkce_not_allowed"
+            | "token_rotation_not_enabled"
+            | "unknown_method"
+    )
+}
+
+/// Why a call failed, for the record.
+pub(super) fn name(error: &SlackError) -> Arc<str> {
+    match error {
+        SlackError::Api { code, .. } => code.as_str().into(),
+        SlackError::RateLimited { .. } => "ratelimited".into(),
+        SlackError::Http { .. } => "http_status".into(),
+        SlackError::Malformed { .. } => "malformed_answer".into(),
+        SlackError::Transport(_) => "no_answer".into(),
+    }
+}
+
+/// Of Slack's `Retry-After`; its own are seconds to a minute.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::installation::Scopes;
+    use crate::slack::TransportError;
+
+    fn api(code: &str) -> SlackError {
+        SlackError::Api {
+            code: ErrorCode::new(code),
+            needed: Scopes::default(),
+        }
+    }
+
+    fn meaning(error: &SlackError) -> String {
+        match Answer::of(error) {
+            Answer::Later { after: None } => "later".to_owned(),
+            Answer::Later { after: Some(after) } => format!("in {} s", after.as_secs()),
+            Answer::App(code) => format!("app: {code}"),
+            Answer::Refused => "refused".to_owned(),
+            Answer::Unknown => "unknown".to_owned(),
+        }
+    }
+
+    /// Codes that Slack returns for the app itself, whichever token was sent.
+    const OF_THE_APP: [&str; 9] = [
+        "accesslimited",
+        "bad_client_secret",
+        "bad_redirect_uri",
+        "invalid_client_id",
+        "invalid_grant_type",
+        "oauth_authorization_url_mismatch",
+        "pkce_not_allowed",
+        "token_rotation_not_enabled",
+        "unknown_method",
+    ];
+
+    #[test]
+    fn only_the_end_of_an_authorisation_refuses_a_refresh_token() {
+        for code in [
+            "account_inactive",
+            "authorization_not_found",
+            "invalid_grant",
+            "invalid_refresh_token",
+            "token_expired",
+            "token_revoked",
+        ] {
+            assert_eq!(meaning(&api(code)), "refused", "{code}");
+        }
+        for code in [
+            // Also what an address gets that is not on the app's allow-list.
+            "invalid_auth",
+            "invalid_token",
+            // These say nothing about a refresh token, and the call may have bought a pair.
+            "code_already_used",
+            "fatal_error",
+            "internal_error",
+            "invalid_code",
+            "missing_scope",
+            "no_permission",
+            "no_scopes",
+            "some_future_error",
+            "team_access_not_granted",
+        ] {
+            assert_eq!(meaning(&api(code)), "unknown", "{code}");
+        }
+    }
+
+    #[test]
+    fn what_slack_says_of_the_app_is_told_from_what_it_says_of_one_token() {
+        for code in OF_THE_APP {
+            assert_eq!(meaning(&api(code)), format!("app: {code}"));
+            assert!(is_of_the_app(&ErrorCode::new(code)), "{code}");
+        }
+        for code in [
+            "access_denied",
+            "client_id_token_mismatch",
+            "ekm_access_denied",
+            "enterprise_is_restricted",
+            "invalid_arguments",
+            "invalid_form_data",
+            "not_allowed_token_type",
+            "not_authed",
+            "org_login_required",
+            "request_timeout",
+            "service_unavailable",
+            "team_added_to_org",
+            "two_factor_setup_required",
+        ] {
+            assert_eq!(meaning(&api(code)), "later", "{code}");
+            assert!(!is_of_the_app(&ErrorCode::new(code)), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_call_that_slack_did_not_take_is_told_from_one_whose_response_is_lost() {
+        let limited = |retry_after: Option<u64>| SlackError::RateLimited {
+            retry_after: retry_after.map(Duration::from_secs),
+        };
+        let not_sent = SlackError::Transport(TransportError::NotSent("refused".into()));
+        let lost = SlackError::Transport(TransportError::Lost("reset".into()));
+        for (error, expected) in [
+            (limited(None), "later"),
+            (limited(Some(0)), "in 0 s"),
+            (limited(Some(30)), "in 30 s"),
+            (limited(Some(300)), "in 300 s"),
+            (limited(Some(301)), "in 300 s"),
+            (limited(Some(u64::MAX)), "in 300 s"),
+            (not_sent, "later"),
+            (lost, "unknown"),
+            (SlackError::Http { status: 503 }, "unknown"),
+            (SlackError::Malformed { what: "a field" }, "unknown"),
+        ] {
+            assert_eq!(meaning(&error), expected, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_refusal_of_the_token_itself_says_that_it_is_over() {
+        for code in ["account_inactive", "token_expired", "token_revoked"] {
+            assert!(api(code).class().ends_token(), "{code}");
+        }
+        for code in [
+            "accesslimited",
+            "ekm_access_denied",
+            "fatal_error",
+            "invalid_auth",
+            "invalid_token",
+            "missing_scope",
+            "not_authed",
+            "org_login_required",
+            "service_unavailable",
+            "some_future_error",
+        ] {
+            assert!(!api(code).class().ends_token(), "{code}");
+        }
+        let lost = TransportError::Lost("reset".into());
+        for error in [
+            SlackError::Transport(lost),
+            SlackError::Http { status: 503 },
+            SlackError::RateLimited { retry_after: None },
+        ] {
+            assert!(!error.class().ends_token(), "{error:?}");
+        }
+    }
+}

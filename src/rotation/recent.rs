@@ -1,0 +1,192 @@
+//! What one process remembers, to spare the database. Never a token.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use crate::store::ChainKey;
+
+/// Forgets what was not needed for long; all of it can be found out again.
+#[derive(Default)]
+pub(super) struct RecentlySeen(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    /// Chains that the background need not look at before then.
+    checked: Lru<ChainKey, Instant>,
+    /// Which pair of a chain was recorded as used.
+    used: Lru<ChainKey, Option<SystemTime>>,
+    /// Until when Slack's word holds that this generation's token is alive, or is not.
+    verdicts: Lru<(ChainKey, u64), (Instant, bool)>,
+}
+
+impl RecentlySeen {
+    pub(super) fn was_checked(&self, key: &ChainKey) -> bool {
+        let until = self.inner().checked.get(key);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    pub(super) fn note_checked(&self, key: &ChainKey, until: Instant) {
+        self.inner().checked.insert(key.clone(), until);
+    }
+
+    /// Whether this is the first use of this pair that this process sees.
+    pub(super) fn is_first_use(&self, key: &ChainKey, pair: Option<SystemTime>) -> bool {
+        let mut inner = self.inner();
+        if inner.used.get(key) == Some(pair) {
+            return false;
+        }
+        inner.used.insert(key.clone(), pair);
+        true
+    }
+
+    pub(super) fn verdict(&self, key: &ChainKey, generation: u64) -> Option<bool> {
+        let (until, is_alive) = self.inner().verdicts.get(&(key.clone(), generation))?;
+        (Instant::now() < until).then_some(is_alive)
+    }
+
+    pub(super) fn note_verdict(
+        &self,
+        key: &ChainKey,
+        generation: u64,
+        is_alive: bool,
+        until: Instant,
+    ) {
+        let verdict = (until, is_alive);
+        self.inner()
+            .verdicts
+            .insert((key.clone(), generation), verdict);
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for RecentlySeen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RecentlySeen")
+    }
+}
+
+/// An approximate LRU cache: keeps between half of its capacity and all of it.
+struct Lru<K, V> {
+    half: usize,
+    new: HashMap<K, V>,
+    old: HashMap<K, V>,
+}
+
+impl<K, V> Default for Lru<K, V> {
+    fn default() -> Self {
+        Self::new(CAPACITY)
+    }
+}
+
+impl<K, V> Lru<K, V> {
+    fn new(capacity: usize) -> Self {
+        Self {
+            half: capacity / 2,
+            new: HashMap::new(),
+            old: HashMap::new(),
+        }
+    }
+}
+
+impl<K: Eq + Hash, V: Copy> Lru<K, V> {
+    fn get(&mut self, key: &K) -> Option<V> {
+        if let Some((key, value)) = self.old.remove_entry(key) {
+            self.insert(key, value);
+        }
+        self.new.get(key).copied()
+    }
+
+    fn insert(&mut self, key: K, value: V) {
+        if self.new.len() >= self.half {
+            self.old = std::mem::take(&mut self.new);
+        }
+        self.old.remove(&key);
+        self.new.insert(key, value);
+    }
+}
+
+/// About 20 MB.
+const CAPACITY: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_is_looked_at_again_and_again_is_not_forgotten_and_the_rest_is() {
+        let mut recent = Lru::new(10);
+        recent.insert(0, 'a');
+        for other in 1..100 {
+            recent.insert(other, 'b');
+            assert_eq!(recent.get(&0), Some('a'), "after {other} others");
+            assert!(recent.new.len() + recent.old.len() <= 10);
+        }
+        assert_eq!(recent.get(&1), None);
+    }
+
+    #[test]
+    fn of_two_values_of_a_key_the_later_is_found() {
+        let mut recent = Lru::new(4);
+        for value in 0..10 {
+            recent.insert('a', value);
+            recent.insert(char::from(b'b' + value), value);
+            assert_eq!(recent.get(&'a'), Some(value));
+        }
+    }
+
+    fn key(team: &str) -> ChainKey {
+        let team = crate::tenant::TeamId::new(team).expect("an id");
+        ChainKey {
+            credential: crate::store::Credential::Bot,
+            tenant: crate::tenant::InstallationKey::workspace(team),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_noted_until_a_time_ends_at_that_time() {
+        let recent = RecentlySeen::default();
+        let (one, other) = (key("T0ALPHA0001"), key("T0BRAVO0002"));
+        let until = Instant::now() + Duration::from_secs(30);
+        assert!(!recent.was_checked(&one));
+        recent.note_checked(&one, until);
+        for (generation, is_alive) in [(3, true), (4, false)] {
+            assert_eq!(recent.verdict(&one, generation), None);
+            recent.note_verdict(&one, generation, is_alive, until);
+        }
+        let moment = Duration::from_millis(1);
+        tokio::time::advance(Duration::from_secs(30) - moment).await;
+        assert!(recent.was_checked(&one) && !recent.was_checked(&other));
+        assert_eq!(recent.verdict(&one, 3), Some(true));
+        assert_eq!(recent.verdict(&one, 4), Some(false));
+        assert_eq!(recent.verdict(&one, 5), None);
+        assert_eq!(recent.verdict(&other, 3), None);
+        tokio::time::advance(moment).await;
+        assert!(!recent.was_checked(&one));
+        assert_eq!(
+            (recent.verdict(&one, 3), recent.verdict(&one, 4)),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn the_first_use_of_each_pair_is_noted_once() {
+        let recent = RecentlySeen::default();
+        let ends = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        for team in ["T0ALPHA0001", "T0BRAVO0002"] {
+            for pair in [ends(1), ends(2), ends(1), None] {
+                assert!(recent.is_first_use(&key(team), pair));
+                assert!(!recent.is_first_use(&key(team), pair));
+            }
+        }
+    }
+}
