@@ -178,6 +178,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "testing",
         &[
+            "backend",
             "clock",
             "installation",
             "random",

@@ -6,19 +6,23 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use slack_installs::backend::conformance::{CHECKS, ODD_CHECKS, Spoiling};
 use slack_installs::backend::{
     Backend, Change, Cursor, Due, Error, Expect, Key, Lane, MemoryBackend, Metadata, Page,
     Partition, Prefix, Queue, Row, Scope, Sealed, Slot, Version,
 };
+use slack_installs::testing::conformance::{CHECKS, MALFORMED_CHECKS, Spoiling};
 use tokio::task::yield_now;
 
 /// Time is paused, so that checks which wait for a lagging index give up at once.
 #[tokio::test(start_paused = true)]
 async fn every_mutant_is_caught_by_its_rule_and_every_check_catches_one() {
     let mut survivors = Vec::new();
-    let odd = ODD_CHECKS.iter().map(|check| check.name);
-    let mut idle: BTreeSet<_> = CHECKS.iter().map(|check| check.name).chain(odd).collect();
+    let malformed = MALFORMED_CHECKS.iter().map(|check| check.name);
+    let mut idle: BTreeSet<_> = CHECKS
+        .iter()
+        .map(|check| check.name)
+        .chain(malformed)
+        .collect();
     for (mutation, rule) in MUTATIONS {
         let caught = caught(*mutation).await;
         if !caught.iter().any(|name| name.starts_with(rule)) {
@@ -51,7 +55,7 @@ async fn caught(mutation: Mutation) -> Vec<&'static str> {
             caught.push(check.name);
         }
     }
-    for check in ODD_CHECKS {
+    for check in MALFORMED_CHECKS {
         let mutant = Mutant::new(mutation);
         let run = async move {
             let rows = &mutant.rows;
@@ -136,15 +140,15 @@ enum Mutation {
     NamesArePatterns,
     NamesAreShortened,
     None,
-    OddCannotBeReplaced,
-    OddEndsTheQueue,
-    OddEndsTheScan,
-    OddFailsTheQueue,
-    OddFailsTheScan,
-    OddIsNotReturned,
-    OddIsTakenForAbsent,
-    OddOutlivesClear,
-    OddReadsAsAbsent,
+    MalformedCannotBeReplaced,
+    MalformedEndsTheQueue,
+    MalformedEndsTheScan,
+    MalformedFailsTheQueue,
+    MalformedFailsTheScan,
+    MalformedIsNotReturned,
+    MalformedIsTakenForAbsent,
+    MalformedOutlivesClear,
+    MalformedReadsAsAbsent,
     OneByOne,
     PartitionIsAPrefix,
     PrefixFoldsCase,
@@ -243,15 +247,15 @@ const MUTATIONS: &[(Mutation, &str)] = &[
     (M::MovedRowsStayInTheOldLane, "rule_14_due_forgets"),
     (M::NamesArePatterns, "rule_12_slots"),
     (M::NamesAreShortened, "rule_12_the_longest"),
-    (M::OddCannotBeReplaced, "rule_17_an_odd"),
-    (M::OddEndsTheQueue, "rule_17_due"),
-    (M::OddEndsTheScan, "rule_17_scan"),
-    (M::OddFailsTheQueue, "rule_17_due"),
-    (M::OddFailsTheScan, "rule_17_scan"),
-    (M::OddIsNotReturned, "rule_17_scan"),
-    (M::OddIsTakenForAbsent, "rule_17_an_odd"),
-    (M::OddOutlivesClear, "rule_17_an_odd"),
-    (M::OddReadsAsAbsent, "rule_17_read"),
+    (M::MalformedCannotBeReplaced, "rule_17_a_malformed"),
+    (M::MalformedEndsTheQueue, "rule_17_due"),
+    (M::MalformedEndsTheScan, "rule_17_scan"),
+    (M::MalformedFailsTheQueue, "rule_17_due"),
+    (M::MalformedFailsTheScan, "rule_17_scan"),
+    (M::MalformedIsNotReturned, "rule_17_scan"),
+    (M::MalformedIsTakenForAbsent, "rule_17_a_malformed"),
+    (M::MalformedOutlivesClear, "rule_17_a_malformed"),
+    (M::MalformedReadsAsAbsent, "rule_17_read"),
     (M::OneByOne, "rule_08_one_failed"),
     (M::PartitionIsAPrefix, "rule_13_scan_returns_every"),
     (M::PrefixFoldsCase, "rule_13_a_prefix"),
@@ -304,7 +308,7 @@ impl Mutant {
         self.mutation == mutation
     }
 
-    /// The row of a slot. An odd one is none that a mistake is made with.
+    /// The row of a slot. A malformed one is none that a mistake is made with.
     async fn standing(&self, partition: &Partition, slot: &Slot) -> Result<Option<Row>, Error> {
         match self.rows.read(partition, from_ref(slot)).await {
             Err(Error::Malformed(_)) => Ok(None),
@@ -312,7 +316,7 @@ impl Mutant {
         }
     }
 
-    async fn is_odd(&self, partition: &Partition, slot: &Slot) -> bool {
+    async fn is_malformed(&self, partition: &Partition, slot: &Slot) -> bool {
         self.rows.read(partition, from_ref(slot)).await.is_err()
     }
 
@@ -662,7 +666,7 @@ impl Backend for Mutant {
             }
             _ => {}
         }
-        if self.is(M::OddReadsAsAbsent) {
+        if self.is(M::MalformedReadsAsAbsent) {
             let mut rows = Vec::new();
             for slot in &slots {
                 rows.push(self.standing(partition, slot).await?);
@@ -753,21 +757,21 @@ impl Backend for Mutant {
             M::DueNeverForgets | M::MovedRowsStayInTheOldLane => {
                 self.remember_due(partition, changes);
             }
-            M::OddCannotBeReplaced => {
+            M::MalformedCannotBeReplaced => {
                 for slot in changes.iter().filter_map(Change::slot) {
-                    if self.is_odd(partition, slot).await {
-                        return Err(Error::Malformed("an odd row".into()));
+                    if self.is_malformed(partition, slot).await {
+                        return Err(Error::Malformed("a malformed row".into()));
                     }
                 }
             }
-            M::OddIsTakenForAbsent => {
+            M::MalformedIsTakenForAbsent => {
                 for change in changes {
                     if let Change::Put {
                         slot,
                         expect: Expect::Absent,
                         ..
                     } = change
-                        && self.is_odd(partition, slot).await
+                        && self.is_malformed(partition, slot).await
                     {
                         let delete = Change::Delete {
                             slot: slot.clone(),
@@ -777,11 +781,11 @@ impl Backend for Mutant {
                     }
                 }
             }
-            M::OddOutlivesClear if clears => {
+            M::MalformedOutlivesClear if clears => {
                 let scope = Scope::Partition(partition.clone());
-                let odd = self.rows.scan(&scope, None, usize::MAX).await?.odd;
+                let malformed = self.rows.scan(&scope, None, usize::MAX).await?.malformed;
                 self.rows.commit(partition, changes).await?;
-                for key in odd {
+                for key in malformed {
                     let slot = key.split(' ').nth(1).map(Slot::new);
                     let slot = slot.expect("a key").expect("a name");
                     if changes.iter().any(|change| change.slot() == Some(&slot)) {
@@ -789,7 +793,7 @@ impl Backend for Mutant {
                     }
                     let put = Change::Put {
                         slot: slot.clone(),
-                        row: odd_row(),
+                        row: malformed_row(),
                         expect: Expect::Absent,
                     };
                     self.rows.commit(partition, &[put]).await?;
@@ -880,22 +884,22 @@ impl Backend for Mutant {
                 let known = from.filter(|cursor| cursor.key("memory").is_ok());
                 self.rows.scan(scope, known, limit).await
             }
-            M::OddEndsTheScan => {
+            M::MalformedEndsTheScan => {
                 let page = self.rows.scan(scope, from, limit).await?;
                 Ok(Page {
-                    next: page.next.filter(|_| page.odd.is_empty()),
+                    next: page.next.filter(|_| page.malformed.is_empty()),
                     ..page
                 })
             }
-            M::OddFailsTheScan => {
+            M::MalformedFailsTheScan => {
                 let page = self.rows.scan(scope, from, limit).await?;
-                match page.odd.is_empty() {
+                match page.malformed.is_empty() {
                     true => Ok(page),
-                    false => Err(Error::Malformed("an odd row".into())),
+                    false => Err(Error::Malformed("a malformed row".into())),
                 }
             }
-            M::OddIsNotReturned => Ok(Page {
-                odd: Vec::new(),
+            M::MalformedIsNotReturned => Ok(Page {
+                malformed: Vec::new(),
                 ..self.rows.scan(scope, from, limit).await?
             }),
             M::PartitionIsAPrefix => {
@@ -934,7 +938,7 @@ impl Backend for Mutant {
             M::ScanFiltersAfterwards => {
                 let mut page = self.rows.scan(&Scope::Everything, from, limit).await?;
                 page.rows.retain(|(key, _)| scope.contains(&key.partition));
-                page.odd.retain(|key| {
+                page.malformed.retain(|key| {
                     let partition = key.split(' ').next().map(Partition::new);
                     partition.is_some_and(|it| it.is_ok_and(|it| scope.contains(&it)))
                 });
@@ -949,7 +953,7 @@ impl Backend for Mutant {
                 let page = self.rows.scan(scope, from, limit).await?;
                 let place = Partition::new("~/~").expect("a name");
                 let place = key_of(&place, &Slot::new("~").expect("a name"));
-                let is_empty = page.rows.is_empty() && page.odd.is_empty();
+                let is_empty = page.rows.is_empty() && page.malformed.is_empty();
                 Ok(Page {
                     next: match is_empty {
                         true => Some(Cursor::after("memory", &place)),
@@ -1103,22 +1107,22 @@ impl Backend for Mutant {
                 page.rows.sort_by_key(|(_, row)| at(row));
                 Ok(page)
             }
-            M::OddEndsTheQueue => {
+            M::MalformedEndsTheQueue => {
                 let page = self.rows.due(queue, now, from, limit).await?;
                 Ok(Page {
-                    next: page.next.filter(|_| page.odd.is_empty()),
+                    next: page.next.filter(|_| page.malformed.is_empty()),
                     ..page
                 })
             }
-            M::OddFailsTheQueue => {
+            M::MalformedFailsTheQueue => {
                 let page = self.rows.due(queue, now, from, limit).await?;
-                match page.odd.is_empty() {
+                match page.malformed.is_empty() {
                     true => Ok(page),
-                    false => Err(Error::Malformed("an odd row".into())),
+                    false => Err(Error::Malformed("a malformed row".into())),
                 }
             }
-            M::OddIsNotReturned => Ok(Page {
-                odd: Vec::new(),
+            M::MalformedIsNotReturned => Ok(Page {
+                malformed: Vec::new(),
                 ..self.rows.due(queue, now, from, limit).await?
             }),
             M::QueueFiltersAfterwards
@@ -1160,7 +1164,7 @@ fn at(row: &Row) -> u64 {
     row.due.map_or(0, |due| seconds(due.at))
 }
 
-fn odd_row() -> Row {
+fn malformed_row() -> Row {
     Row {
         version: Version::mint(),
         metadata: Metadata::new("{}"),

@@ -16,16 +16,15 @@
 //! | `unusable` | got a token that Slack no longer takes when all is over |
 //! | `stored_current` | workspaces whose stored token Slack takes when all is over |
 //! | `wait_p50_ms`, `wait_p99_ms` | from asking to the token |
-//! | `exposed_p50_ms`, `exposed_p99_ms` | from Slack's answer to the save: a crash then loses the pair |
+//! | `exposed_p50_ms`, `exposed_p99_ms` | from Slack's answer to the save: a crash here loses it |
 //!
 //! and ends with an error if something was lost, failed or called twice without a cause.
 //!
 //! # Options
 //!
-//! * `--backend`: `memory` (one process only), `sqlite:PATH`, `postgres://…`, `redis://…`,
-//!   `rediss://…`, `cluster:redis://…,redis://…`, or `dynamodb:TABLE?endpoint=URL` (without an
-//!   endpoint AWS, by `AWS_REGION`, `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`). Each but
-//!   `memory` by the feature of that name. `scripts/storm` starts throw-away servers for all.
+//! * `--backend`: `memory` (one process only), or a URL of `slack_installs::backend::connect`, with
+//!   the feature that this needs. On a server that holds other rows, choose a schema or a prefix of
+//!   its own by the URL. `scripts/storm` starts throw-away servers for all.
 //! * `--processes` 1, `--callers` 1000 (of each process), `--workspaces` 1, `--latency-ms` 100
 //!   (Slack's, for a refresh).
 //! * `--each`: who asks once for each workspace. `caller` (the default): every one, beginning all

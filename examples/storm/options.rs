@@ -67,7 +67,7 @@ impl Options {
         if options.backend == "memory" && (options.processes > 1 || options.kills > 0) {
             return Err(
                 "memory is of one process, and ends with it; for more processes give --backend \
-                 sqlite:PATH, postgres://…, redis://… or dynamodb:TABLE?endpoint=URL"
+                 the URL of a database, sqlite:PATH for example"
                     .into(),
             );
         }

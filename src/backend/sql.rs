@@ -36,15 +36,15 @@ impl TryFrom<Columns<'_>> for Row {
 }
 
 fn due(lane: Option<&str>, seconds: Option<i64>) -> Result<Option<Due>, sqlx::Error> {
-    let odd = |what: &str| sqlx::Error::Decode(what.into());
+    let malformed = |what: &str| sqlx::Error::Decode(what.into());
     match (lane, seconds) {
         (None, None) => Ok(None),
         (Some(lane), Some(seconds)) => Ok(Some(Due {
-            lane: Lane::from_stored(lane).ok_or_else(|| odd("an unknown lane"))?,
+            lane: Lane::from_stored(lane).ok_or_else(|| malformed("an unknown lane"))?,
             at: from_seconds(seconds)
-                .ok_or_else(|| odd("a time that this platform cannot express"))?,
+                .ok_or_else(|| malformed("a time that this platform cannot express"))?,
         })),
-        _ => Err(odd("a lane without a time, or a time without a lane")),
+        _ => Err(malformed("a lane without a time, or a time without a lane")),
     }
 }
 
@@ -106,7 +106,7 @@ pub(super) fn page<'c, C>(
         let place = place(columns)?;
         match (place.key(), row(columns)) {
             (Some(key), Ok(row)) => page.rows.push((key, row)),
-            _ => page.odd.push(place.text()),
+            _ => page.malformed.push(place.text()),
         }
     }
     if let (true, Some(last)) = (found.len() == limit, found.last()) {

@@ -13,13 +13,13 @@ use sqlx::{Connection, Row as _};
 use super::seconds::to_seconds;
 use super::sql::{self, After, Columns, Kept, Order, Place};
 use super::{
-    Backend, Change, Cursor, Error, Expect, Page, Partition, Queue, Row, Scope, Slot, Version,
+    Backend, Change, ConnectError, Cursor, Error, Expect, Page, Partition, Queue, Row, Scope, Slot,
+    Version,
 };
 
 mod open;
 mod schema;
-
-pub use open::SqliteOpenError;
+mod url;
 
 /// Keeps rows in one SQLite file. Several processes of one machine may share it.
 ///
@@ -69,9 +69,9 @@ impl SqliteBackend {
     ///
     /// # Errors
     ///
-    /// [`SqliteOpenError`] if there can be no such file, or it is not one of this crate's, or it
+    /// [`ConnectError`] if there can be no such file, or it is not one of this crate's, or it
     /// was written by a newer version of this crate. A file that is not ours is left as it was.
-    pub async fn open(path: impl AsRef<Path>) -> Result<Self, SqliteOpenError> {
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, ConnectError> {
         let path = open::create(path.as_ref())?;
         let writer = open::writer(&path).await?;
         let readers = Kept::new(open::readers(&path).await?);
@@ -82,8 +82,8 @@ impl SqliteBackend {
         })
     }
 
-    /// Writes the log back into the file, empties it, and closes the file. Every call after this, also through other
-    /// references, is [`Error::Unavailable`].
+    /// Writes the log back into the file, empties it, and closes the file. Every call after this,
+    /// also through other references, is [`Error::Unavailable`].
     ///
     /// A backend that is dropped loses nothing either; it only leaves the log to the next opener.
     ///
@@ -219,7 +219,7 @@ async fn apply(
     changes: &[Change],
 ) -> Result<bool, sqlx::Error> {
     let mut transaction = connection.begin_with(BEGIN).await?;
-    // A row that nobody expects anything of may be odd: it is replaced or deleted unseen.
+    // A row that nobody expects anything of may be malformed: it is replaced or deleted unseen.
     let expecting = changes.iter().filter(|change| {
         !matches!(
             change,
@@ -305,8 +305,8 @@ fn json<'a>(slots: impl IntoIterator<Item = &'a Slot>) -> String {
 
 macro_rules! columns {
     () => {
-        "SELECT CAST(partition AS BLOB), CAST(slot AS BLOB), version, metadata, sealed, lane, due_at \
-         FROM slack_rows "
+        "SELECT CAST(partition AS BLOB), CAST(slot AS BLOB), version, metadata, sealed, lane, \
+         due_at FROM slack_rows "
     };
 }
 
@@ -326,9 +326,10 @@ fn failed(error: sqlx::Error) -> Error {
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::Encode(_) => true,
         other => primary_code(other).is_some_and(|code| PERMANENT.contains(&code)),
     };
-    match permanent {
-        true => Error::Malformed(error.into()),
-        false => Error::Unavailable(error.into()),
+    if permanent {
+        Error::Malformed(error.into())
+    } else {
+        Error::Unavailable(error.into())
     }
 }
 

@@ -67,7 +67,7 @@ impl<B: Backend> Keys<B> {
         let mut from = None;
         loop {
             let page = self.backend.scan(&scope, from, PAGE).await?;
-            if !page.rows.is_empty() || !page.odd.is_empty() {
+            if !page.rows.is_empty() || !page.malformed.is_empty() {
                 // Another process may have begun meanwhile: it makes the key before any row.
                 return Ok(self.read(&primary_slot()).await?.is_none());
             }

@@ -301,7 +301,11 @@ impl<B: Backend> EncryptedStore<B> {
         let (keyring, note) = (self.keyring(), copying());
         let mut rows = page.rows;
         rows.retain(|(key, _)| key.partition != keyring || key.slot != note);
-        Ok((rows, page.odd, page.next.map(|cursor| ListCursor(cursor.0))))
+        Ok((
+            rows,
+            page.malformed,
+            page.next.map(|cursor| ListCursor(cursor.0)),
+        ))
     }
 
     /// Notes in the target that a copy is under way, if it has nothing of this app.
