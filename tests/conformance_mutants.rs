@@ -629,6 +629,373 @@ impl Mutant {
             }
         }
     }
+
+    /// Mutants that take a row which cannot be parsed for something else; and all others.
+    async fn commit_malformed(
+        &self,
+        original: &Partition,
+        partition: &Partition,
+        changes: &[Change],
+    ) -> Result<(), Error> {
+        let clears = changes.iter().any(|change| matches!(change, Change::Clear));
+        match self.mutation {
+            M::MalformedCannotBeReplaced => {
+                for slot in changes.iter().filter_map(Change::slot) {
+                    if self.is_malformed(partition, slot).await {
+                        return Err(Error::Malformed("a malformed row".into()));
+                    }
+                }
+            }
+            M::MalformedIsTakenForAbsent => {
+                for change in changes {
+                    if let Change::Put {
+                        slot,
+                        expect: Expect::Absent,
+                        ..
+                    } = change
+                        && self.is_malformed(partition, slot).await
+                    {
+                        let delete = Change::Delete {
+                            slot: slot.clone(),
+                            only: None,
+                        };
+                        self.rows.commit(partition, &[delete]).await?;
+                    }
+                }
+            }
+            M::MalformedOutlivesClear if clears => {
+                let scope = Scope::Partition(partition.clone());
+                let malformed = self.rows.scan(&scope, None, usize::MAX).await?.malformed;
+                self.rows.commit(partition, changes).await?;
+                for key in malformed {
+                    let slot = key.split(' ').nth(1).map(Slot::new);
+                    let slot = slot.expect("a key").expect("a name");
+                    if changes.iter().any(|change| change.slot() == Some(&slot)) {
+                        continue;
+                    }
+                    let put = Change::Put {
+                        slot: slot.clone(),
+                        row: malformed_row(),
+                        expect: Expect::Absent,
+                    };
+                    self.rows.commit(partition, &[put]).await?;
+                    self.rows.spoil(&key_of(partition, &slot));
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
+        self.commit_cut(original, partition, changes).await
+    }
+
+    /// Mutants that commit a part, or refuse too much; and all others.
+    async fn commit_cut(
+        &self,
+        original: &Partition,
+        partition: &Partition,
+        changes: &[Change],
+    ) -> Result<(), Error> {
+        let size = |change: &Change| match change {
+            Change::Put { row, .. } => row.sealed.as_bytes().len() + row.metadata.as_str().len(),
+            Change::Check { .. } | Change::Clear | Change::Delete { .. } => 0,
+        };
+        let refused = || Err(Error::Malformed("too large".into()));
+        match self.mutation {
+            M::DuplicatesAreTaken | M::DuplicatesAreWrittenAndRefused => {
+                for change in changes {
+                    self.rows.commit(partition, from_ref(change)).await?;
+                }
+                if !self.is(M::DuplicatesAreTaken) {
+                    return Change::check(changes);
+                }
+                return Ok(());
+            }
+            M::EmptyCommitClears if changes.is_empty() => {
+                return self.rows.commit(partition, &[Change::Clear]).await;
+            }
+            M::EmptyCommitIsMalformed if changes.is_empty() => {
+                return Err(Error::Malformed("no changes".into()));
+            }
+            M::JoinsNames => {
+                for change in changes {
+                    let Change::Put { slot, row, .. } = change else {
+                        continue;
+                    };
+                    let (partition, slot) = joined(original, slot);
+                    let put = Change::Put {
+                        slot,
+                        row: row.clone(),
+                        expect: Expect::Any,
+                    };
+                    self.rows.commit(&partition, &[put]).await?;
+                }
+                return Ok(());
+            }
+            M::LargeCommitsAreCut if changes.len() > 90 => {
+                self.rows.commit(partition, &changes[..90]).await?;
+                return refused();
+            }
+            M::LargeCommitsAreRefused if changes.len() > 64 => return refused(),
+            M::LargeRowsAreRefused if changes.iter().any(|it| size(it) > 300_000) => {
+                return refused();
+            }
+            M::LargeTransactionsAreRefused
+                if changes.iter().map(size).sum::<usize>() > 1_500_000 =>
+            {
+                return refused();
+            }
+            M::OneByOne => {
+                for change in changes {
+                    self.rows.commit(partition, from_ref(change)).await?;
+                }
+                return Ok(());
+            }
+            M::WritesAfterLooking => return self.look_then_write(partition, changes.into()).await,
+            M::WritesAfterLookingForVersions => {
+                let absent = |change: &Change| {
+                    matches!(
+                        change,
+                        Change::Put {
+                            expect: Expect::Absent,
+                            ..
+                        }
+                    )
+                };
+                if !changes.iter().any(absent) {
+                    return self.look_then_write(partition, changes.into()).await;
+                }
+            }
+            _ => {}
+        }
+        self.rows.commit(partition, changes).await
+    }
+
+    /// Mutants that take a scope for another; and all others.
+    async fn scan_scope(
+        &self,
+        scope: &Scope,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        match self.mutation {
+            M::PartitionIsAPrefix => {
+                let prefix = match scope {
+                    Scope::Partition(partition) => prefix(partition.as_str()),
+                    scope => scope.clone(),
+                };
+                self.rows.scan(&prefix, from, limit).await
+            }
+            M::PrefixIsAPartition
+            | M::PrefixIsAPattern
+            | M::PrefixIsOfTheApp
+            | M::PrefixFoldsCase => {
+                let Scope::Prefix(prefix) = scope else {
+                    return self.rows.scan(scope, from, limit).await;
+                };
+                let prefix = prefix.as_str();
+                let is_wanted = |partition: &Partition| match self.mutation {
+                    M::PrefixIsAPartition => partition.as_str() == prefix,
+                    M::PrefixIsAPattern => is_like(partition.as_str(), prefix),
+                    M::PrefixIsOfTheApp => prefix.split('/').next() == Some(partition.app()),
+                    _ => {
+                        let folded = partition.as_str().to_lowercase();
+                        folded.starts_with(&prefix.to_lowercase())
+                    }
+                };
+                self.chosen(is_wanted, from, limit).await
+            }
+            M::ScanFiltersAfterwards => {
+                let mut page = self.rows.scan(&Scope::Everything, from, limit).await?;
+                page.rows.retain(|(key, _)| scope.contains(&key.partition));
+                page.malformed.retain(|key| {
+                    let partition = key.split(' ').next().map(Partition::new);
+                    partition.is_some_and(|it| it.is_ok_and(|it| scope.contains(&it)))
+                });
+                Ok(page)
+            }
+            M::ScopeIsIgnored => self.rows.scan(&Scope::Everything, from, limit).await,
+            _ => self.scan_page(scope, from, limit).await,
+        }
+    }
+
+    /// Mutants that make another page of the right rows; and all others.
+    async fn scan_page(
+        &self,
+        scope: &Scope,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        match self.mutation {
+            M::MalformedEndsTheScan => {
+                let page = self.rows.scan(scope, from, limit).await?;
+                Ok(Page {
+                    next: page.next.filter(|_| page.malformed.is_empty()),
+                    ..page
+                })
+            }
+            M::MalformedFailsTheScan => all_sound(self.rows.scan(scope, from, limit).await?),
+            M::MalformedIsNotReturned => Ok(Page {
+                malformed: Vec::new(),
+                ..self.rows.scan(scope, from, limit).await?
+            }),
+            M::ScanBreaksOffWhenFull => {
+                let page = self.rows.scan(scope, from, limit).await?;
+                Ok(Page {
+                    next: page.next.filter(|_| page.rows.len() % 2 == 1),
+                    ..page
+                })
+            }
+            M::ScanIgnoresLimit => {
+                let limit = limit.saturating_add(1);
+                self.rows.scan(scope, from, limit).await
+            }
+            M::ScanLimitZeroIsNothing if limit == 0 => Ok(Page::default()),
+            M::ScanOfNothingGoesOn => {
+                let page = self.rows.scan(scope, from, limit).await?;
+                let after_all = || {
+                    let place = Partition::new("~/~").expect("a name");
+                    let place = key_of(&place, &Slot::new("~").expect("a name"));
+                    Cursor::after("memory", &place)
+                };
+                let is_empty = page.rows.is_empty() && page.malformed.is_empty();
+                Ok(Page {
+                    next: page.next.or_else(|| is_empty.then(after_all)),
+                    ..page
+                })
+            }
+            M::ScanRepeatsAtPages => {
+                let page = self.rows.scan(scope, from, limit).await?;
+                let second = page
+                    .rows
+                    .iter()
+                    .nth_back(1)
+                    .map(|(key, _)| Cursor::after("memory", key));
+                Ok(Page {
+                    next: page.next.map(|next| second.unwrap_or(next)),
+                    ..page
+                })
+            }
+            M::ScanSkipsAtPages => {
+                let limit = limit.max(1);
+                let more = limit.saturating_add(1);
+                let mut page = self.rows.scan(scope, from, more).await?;
+                page.rows.truncate(limit);
+                Ok(page)
+            }
+            _ => self.rows.scan(scope, from, limit).await,
+        }
+    }
+
+    /// Mutants that make another page of the right rows; and all others.
+    async fn due_page(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        match self.mutation {
+            M::DueIgnoresLimit => self.rows.due(queue, now, from, limit.max(10)).await,
+            M::DueIsEarlyByASecond => {
+                self.rows
+                    .due(queue, now + Duration::from_secs(1), from, limit)
+                    .await
+            }
+            M::DueIsUnordered => {
+                let mut page = self.rows.due(queue, now, from, limit).await?;
+                page.rows.reverse();
+                Ok(page)
+            }
+            M::DueTruncatesFirst => {
+                let mut page = self.rows.due(queue, now, None, usize::MAX).await?;
+                page.rows.sort_by(|(one, _), (other, _)| one.cmp(other));
+                let start = from.map_or(Ok(0), |cursor| cursor.0.parse::<usize>());
+                let start = start.map_err(|error| Error::Malformed(error.into()))?;
+                let mut page = offset(&page.rows, start, limit);
+                page.rows.sort_by_key(|(_, row)| at(row));
+                Ok(page)
+            }
+            M::DueWithoutTime => {
+                let mut due = self.all().await?;
+                due.retain(|(key, row)| {
+                    key.partition.app() == queue.app()
+                        && row
+                            .due
+                            .is_none_or(|due| due.lane == queue.lane() && due.at <= now)
+                });
+                due.sort_by_key(|(_, row)| row.due.map(|_| at(row)));
+                due.truncate(limit.max(1));
+                Ok(Page {
+                    rows: due,
+                    ..Page::default()
+                })
+            }
+            M::MalformedEndsTheQueue => {
+                let page = self.rows.due(queue, now, from, limit).await?;
+                Ok(Page {
+                    next: page.next.filter(|_| page.malformed.is_empty()),
+                    ..page
+                })
+            }
+            M::MalformedFailsTheQueue => all_sound(self.rows.due(queue, now, from, limit).await?),
+            M::MalformedIsNotReturned => Ok(Page {
+                malformed: Vec::new(),
+                ..self.rows.due(queue, now, from, limit).await?
+            }),
+            M::QueueFiltersAfterwards
+            | M::QueueIgnoresApp
+            | M::QueueIgnoresLane
+            | M::QueueTakesAppsByPrefix => self.mixed(queue, now, from, limit).await,
+            _ => self.due_index(queue, now, from, limit).await,
+        }
+    }
+
+    /// Mutants whose index is not what the rows say; and all others.
+    async fn due_index(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        let is_due = |row: &Row| row.due.is_some_and(|due| due.at <= now);
+        match self.mutation {
+            M::DueNeverForgets => {
+                let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut due: Vec<_> = index
+                    .iter()
+                    .map(|((partition, slot, _), row)| (key_of(partition, slot), row.clone()))
+                    .collect();
+                due.retain(|(key, row)| queue.contains(&key.partition, row) && is_due(row));
+                due.sort_by_key(|(_, row)| at(row));
+                due.truncate(limit);
+                Ok(Page {
+                    rows: due,
+                    ..Page::default()
+                })
+            }
+            M::MovedRowsStayInTheOldLane => {
+                let mut page = self.rows.due(queue, now, from, limit).await?;
+                let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+                let old = index.iter().filter(|((partition, slot, lane), row)| {
+                    let key = key_of(partition, slot);
+                    let is_known = page.rows.iter().any(|(known, _)| *known == key);
+                    let is_moved = Lane::ALL.iter().any(|other| {
+                        let moved = (partition.clone(), slot.clone(), *other);
+                        other != lane && index.contains_key(&moved)
+                    });
+                    queue.contains(partition, row) && is_due(row) && is_moved && !is_known
+                });
+                let old: Vec<_> = old
+                    .map(|((partition, slot, _), row)| (key_of(partition, slot), row.clone()))
+                    .collect();
+                page.rows.extend(old);
+                page.rows.sort_by_key(|(_, row)| at(row));
+                Ok(page)
+            }
+            _ => self.rows.due(queue, now, from, limit).await,
+        }
+    }
 }
 
 #[async_trait]
@@ -695,11 +1062,6 @@ impl Backend for Mutant {
         let partition = &self.partition(partition);
         let changes = &self.changes(partition, changes).await?[..];
         let clears = changes.iter().any(|change| matches!(change, Change::Clear));
-        let size = |change: &Change| match change {
-            Change::Put { row, .. } => row.sealed.as_bytes().len() + row.metadata.as_str().len(),
-            Change::Check { .. } | Change::Clear | Change::Delete { .. } => 0,
-        };
-        let refused = || Err(Error::Malformed("too large".into()));
         let tolerant = matches!(
             self.mutation,
             M::DuplicatesAreTaken | M::DuplicatesAreWrittenAndRefused
@@ -757,117 +1119,9 @@ impl Backend for Mutant {
             M::DueNeverForgets | M::MovedRowsStayInTheOldLane => {
                 self.remember_due(partition, changes);
             }
-            M::MalformedCannotBeReplaced => {
-                for slot in changes.iter().filter_map(Change::slot) {
-                    if self.is_malformed(partition, slot).await {
-                        return Err(Error::Malformed("a malformed row".into()));
-                    }
-                }
-            }
-            M::MalformedIsTakenForAbsent => {
-                for change in changes {
-                    if let Change::Put {
-                        slot,
-                        expect: Expect::Absent,
-                        ..
-                    } = change
-                        && self.is_malformed(partition, slot).await
-                    {
-                        let delete = Change::Delete {
-                            slot: slot.clone(),
-                            only: None,
-                        };
-                        self.rows.commit(partition, &[delete]).await?;
-                    }
-                }
-            }
-            M::MalformedOutlivesClear if clears => {
-                let scope = Scope::Partition(partition.clone());
-                let malformed = self.rows.scan(&scope, None, usize::MAX).await?.malformed;
-                self.rows.commit(partition, changes).await?;
-                for key in malformed {
-                    let slot = key.split(' ').nth(1).map(Slot::new);
-                    let slot = slot.expect("a key").expect("a name");
-                    if changes.iter().any(|change| change.slot() == Some(&slot)) {
-                        continue;
-                    }
-                    let put = Change::Put {
-                        slot: slot.clone(),
-                        row: malformed_row(),
-                        expect: Expect::Absent,
-                    };
-                    self.rows.commit(partition, &[put]).await?;
-                    self.rows.spoil(&key_of(partition, &slot));
-                }
-                return Ok(());
-            }
-            M::DuplicatesAreTaken | M::DuplicatesAreWrittenAndRefused => {
-                for change in changes {
-                    self.rows.commit(partition, from_ref(change)).await?;
-                }
-                return match self.is(M::DuplicatesAreTaken) {
-                    true => Ok(()),
-                    false => Change::check(changes),
-                };
-            }
-            M::EmptyCommitClears if changes.is_empty() => {
-                return self.rows.commit(partition, &[Change::Clear]).await;
-            }
-            M::EmptyCommitIsMalformed if changes.is_empty() => {
-                return Err(Error::Malformed("no changes".into()));
-            }
-            M::JoinsNames => {
-                for change in changes {
-                    let Change::Put { slot, row, .. } = change else {
-                        continue;
-                    };
-                    let (partition, slot) = joined(original, slot);
-                    let put = Change::Put {
-                        slot,
-                        row: row.clone(),
-                        expect: Expect::Any,
-                    };
-                    self.rows.commit(&partition, &[put]).await?;
-                }
-                return Ok(());
-            }
-            M::LargeCommitsAreCut if changes.len() > 90 => {
-                self.rows.commit(partition, &changes[..90]).await?;
-                return refused();
-            }
-            M::LargeCommitsAreRefused if changes.len() > 64 => return refused(),
-            M::LargeRowsAreRefused if changes.iter().any(|it| size(it) > 300_000) => {
-                return refused();
-            }
-            M::LargeTransactionsAreRefused
-                if changes.iter().map(size).sum::<usize>() > 1_500_000 =>
-            {
-                return refused();
-            }
-            M::OneByOne => {
-                for change in changes {
-                    self.rows.commit(partition, from_ref(change)).await?;
-                }
-                return Ok(());
-            }
-            M::WritesAfterLooking => return self.look_then_write(partition, changes.into()).await,
-            M::WritesAfterLookingForVersions => {
-                let absent = |change: &Change| {
-                    matches!(
-                        change,
-                        Change::Put {
-                            expect: Expect::Absent,
-                            ..
-                        }
-                    )
-                };
-                if !changes.iter().any(absent) {
-                    return self.look_then_write(partition, changes.into()).await;
-                }
-            }
             _ => {}
         }
-        self.rows.commit(partition, changes).await
+        self.commit_malformed(original, partition, changes).await
     }
 
     async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
@@ -884,105 +1138,7 @@ impl Backend for Mutant {
                 let known = from.filter(|cursor| cursor.key("memory").is_ok());
                 self.rows.scan(scope, known, limit).await
             }
-            M::MalformedEndsTheScan => {
-                let page = self.rows.scan(scope, from, limit).await?;
-                Ok(Page {
-                    next: page.next.filter(|_| page.malformed.is_empty()),
-                    ..page
-                })
-            }
-            M::MalformedFailsTheScan => {
-                let page = self.rows.scan(scope, from, limit).await?;
-                match page.malformed.is_empty() {
-                    true => Ok(page),
-                    false => Err(Error::Malformed("a malformed row".into())),
-                }
-            }
-            M::MalformedIsNotReturned => Ok(Page {
-                malformed: Vec::new(),
-                ..self.rows.scan(scope, from, limit).await?
-            }),
-            M::PartitionIsAPrefix => {
-                let prefix = match scope {
-                    Scope::Partition(partition) => prefix(partition.as_str()),
-                    scope => scope.clone(),
-                };
-                self.rows.scan(&prefix, from, limit).await
-            }
-            M::PrefixIsAPartition
-            | M::PrefixIsAPattern
-            | M::PrefixIsOfTheApp
-            | M::PrefixFoldsCase => {
-                let Scope::Prefix(prefix) = scope else {
-                    return self.rows.scan(scope, from, limit).await;
-                };
-                let prefix = prefix.as_str();
-                let is_wanted = |partition: &Partition| match self.mutation {
-                    M::PrefixIsAPartition => partition.as_str() == prefix,
-                    M::PrefixIsAPattern => is_like(partition.as_str(), prefix),
-                    M::PrefixIsOfTheApp => prefix.split('/').next() == Some(partition.app()),
-                    _ => {
-                        let folded = partition.as_str().to_lowercase();
-                        folded.starts_with(&prefix.to_lowercase())
-                    }
-                };
-                self.chosen(is_wanted, from, limit).await
-            }
-            M::ScanBreaksOffWhenFull => {
-                let page = self.rows.scan(scope, from, limit).await?;
-                Ok(Page {
-                    next: page.next.filter(|_| page.rows.len() % 2 == 1),
-                    ..page
-                })
-            }
-            M::ScanFiltersAfterwards => {
-                let mut page = self.rows.scan(&Scope::Everything, from, limit).await?;
-                page.rows.retain(|(key, _)| scope.contains(&key.partition));
-                page.malformed.retain(|key| {
-                    let partition = key.split(' ').next().map(Partition::new);
-                    partition.is_some_and(|it| it.is_ok_and(|it| scope.contains(&it)))
-                });
-                Ok(page)
-            }
-            M::ScanIgnoresLimit => {
-                let limit = limit.saturating_add(1);
-                self.rows.scan(scope, from, limit).await
-            }
-            M::ScanLimitZeroIsNothing if limit == 0 => Ok(Page::default()),
-            M::ScanOfNothingGoesOn => {
-                let page = self.rows.scan(scope, from, limit).await?;
-                let place = Partition::new("~/~").expect("a name");
-                let place = key_of(&place, &Slot::new("~").expect("a name"));
-                let is_empty = page.rows.is_empty() && page.malformed.is_empty();
-                Ok(Page {
-                    next: match is_empty {
-                        true => Some(Cursor::after("memory", &place)),
-                        false => page.next,
-                    },
-                    ..page
-                })
-            }
-            M::ScanRepeatsAtPages => {
-                let page = self.rows.scan(scope, from, limit).await?;
-                let second = page
-                    .rows
-                    .iter()
-                    .nth_back(1)
-                    .map(|(key, _)| Cursor::after("memory", key));
-                Ok(Page {
-                    next: page.next.map(|next| second.unwrap_or(next)),
-                    ..page
-                })
-            }
-            M::ScanSkipsAtPages => {
-                let limit = limit.max(1);
-                let more = limit.saturating_add(1);
-                let mut page = self.rows.scan(scope, from, more).await?;
-                page.rows.truncate(limit);
-                Ok(page)
-            }
-            M::ScopeIsIgnored => self.rows.scan(&Scope::Everything, from, limit).await,
-            _ => self.rows.scan(scope, from, limit).await,
+            _ => self.scan_scope(scope, from, limit).await,
         }
     }
 
@@ -993,7 +1149,6 @@ impl Backend for Mutant {
         from: Option<Cursor>,
         limit: usize,
     ) -> Result<Page, Error> {
-        let second = Duration::from_secs(1);
         let is_due = |row: &Row| row.due.is_some_and(|due| due.at <= now);
         match self.mutation {
             M::DueAfterTheSecond => {
@@ -1016,9 +1171,8 @@ impl Backend for Mutant {
                 let strictly = self.is(M::DueCursorIsTheNextTime);
                 let mut all = self.all().await?;
                 all.retain(|(key, row)| {
-                    let is_after = after.as_ref().is_none_or(|(after, _)| match strictly {
-                        true => at(row) > *after,
-                        false => at(row) >= *after,
+                    let is_after = after.as_ref().is_none_or(|(after, _)| {
+                        at(row) > *after || !strictly && at(row) == *after
                     });
                     queue.contains(&key.partition, row) && is_due(row) && is_after
                 });
@@ -1043,94 +1197,17 @@ impl Backend for Mutant {
                 let known = from.filter(|cursor| cursor.due("memory").is_ok());
                 self.rows.due(queue, now, known, limit).await
             }
-            M::DueIgnoresLimit => self.rows.due(queue, now, from, limit.max(10)).await,
-            M::DueIsEarlyByASecond => self.rows.due(queue, now + second, from, limit).await,
-            M::DueIsUnordered => {
-                let mut page = self.rows.due(queue, now, from, limit).await?;
-                page.rows.reverse();
-                Ok(page)
-            }
-            M::DueNeverForgets => {
-                let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-                let mut due: Vec<_> = index
-                    .iter()
-                    .map(|((partition, slot, _), row)| (key_of(partition, slot), row.clone()))
-                    .collect();
-                due.retain(|(key, row)| queue.contains(&key.partition, row) && is_due(row));
-                due.sort_by_key(|(_, row)| at(row));
-                due.truncate(limit);
-                Ok(Page {
-                    rows: due,
-                    ..Page::default()
-                })
-            }
-            M::DueTruncatesFirst => {
-                let mut page = self.rows.due(queue, now, None, usize::MAX).await?;
-                page.rows.sort_by(|(one, _), (other, _)| one.cmp(other));
-                let start = from.map_or(Ok(0), |cursor| cursor.0.parse::<usize>());
-                let start = start.map_err(|error| Error::Malformed(error.into()))?;
-                let mut page = offset(&page.rows, start, limit);
-                page.rows.sort_by_key(|(_, row)| at(row));
-                Ok(page)
-            }
-            M::DueWithoutTime => {
-                let mut due = self.all().await?;
-                due.retain(|(key, row)| {
-                    key.partition.app() == queue.app()
-                        && row
-                            .due
-                            .is_none_or(|due| due.lane == queue.lane() && due.at <= now)
-                });
-                due.sort_by_key(|(_, row)| row.due.map(|_| at(row)));
-                due.truncate(limit.max(1));
-                Ok(Page {
-                    rows: due,
-                    ..Page::default()
-                })
-            }
-            M::MovedRowsStayInTheOldLane => {
-                let mut page = self.rows.due(queue, now, from, limit).await?;
-                let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-                let old = index.iter().filter(|((partition, slot, lane), row)| {
-                    let key = key_of(partition, slot);
-                    let is_known = page.rows.iter().any(|(known, _)| *known == key);
-                    let is_moved = Lane::ALL.iter().any(|other| {
-                        let moved = (partition.clone(), slot.clone(), *other);
-                        other != lane && index.contains_key(&moved)
-                    });
-                    queue.contains(partition, row) && is_due(row) && is_moved && !is_known
-                });
-                let old: Vec<_> = old
-                    .map(|((partition, slot, _), row)| (key_of(partition, slot), row.clone()))
-                    .collect();
-                page.rows.extend(old);
-                page.rows.sort_by_key(|(_, row)| at(row));
-                Ok(page)
-            }
-            M::MalformedEndsTheQueue => {
-                let page = self.rows.due(queue, now, from, limit).await?;
-                Ok(Page {
-                    next: page.next.filter(|_| page.malformed.is_empty()),
-                    ..page
-                })
-            }
-            M::MalformedFailsTheQueue => {
-                let page = self.rows.due(queue, now, from, limit).await?;
-                match page.malformed.is_empty() {
-                    true => Ok(page),
-                    false => Err(Error::Malformed("a malformed row".into())),
-                }
-            }
-            M::MalformedIsNotReturned => Ok(Page {
-                malformed: Vec::new(),
-                ..self.rows.due(queue, now, from, limit).await?
-            }),
-            M::QueueFiltersAfterwards
-            | M::QueueIgnoresApp
-            | M::QueueIgnoresLane
-            | M::QueueTakesAppsByPrefix => self.mixed(queue, now, from, limit).await,
-            _ => self.rows.due(queue, now, from, limit).await,
+            _ => self.due_page(queue, now, from, limit).await,
         }
+    }
+}
+
+/// Fails a page that has rows which cannot be parsed.
+fn all_sound(page: Page) -> Result<Page, Error> {
+    if page.malformed.is_empty() {
+        Ok(page)
+    } else {
+        Err(Error::Malformed("a malformed row".into()))
     }
 }
 

@@ -104,7 +104,7 @@ pub async fn spoil(client: &Client, table: &str, key: &Key, way: &str) {
 
 const PROGRAM: &str = "tests/emulators/dynoxide/target/debug/dynoxide-server";
 
-const REMEDY: &str = "run `scripts/tools servers`, or name the URL of another DynamoDB emulator \
+const REMEDY: &str = "run `scripts/tools emulators`, or name the URL of another DynamoDB emulator \
                       in SLACK_INSTALLS_TEST_DYNAMODB_URL";
 
 const URL: &str = "SLACK_INSTALLS_TEST_DYNAMODB_URL";
