@@ -7,7 +7,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use thiserror::Error;
@@ -15,13 +15,9 @@ use thiserror::Error;
 use crate::random;
 pub use crate::seal::Sealed;
 
-mod by_url;
-#[cfg(feature = "testing")]
-pub mod conformance;
+mod connect;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
-#[cfg(feature = "testing")]
-mod flaky;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod host;
 mod memory;
@@ -29,12 +25,6 @@ mod memory;
 mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
-#[cfg(any(
-    feature = "dynamodb",
-    feature = "postgres",
-    feature = "redis",
-    feature = "sqlite"
-))]
 mod seconds;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
@@ -42,27 +32,32 @@ mod sql;
 mod sqlite;
 
 #[cfg(feature = "redis")]
-pub use self::redis::{RedisBackend, RedisOpenError, RedisOptions};
-pub use by_url::{ConnectError, connect};
+pub use self::redis::{RedisBackend, RedisOptions};
+pub use connect::{ConnectError, ConnectErrorKind};
 #[cfg(feature = "dynamodb")]
-pub use dynamodb::{DynamoDbBackend, DynamoDbOpenError};
-#[cfg(feature = "testing")]
-pub use flaky::{Counts, Faults, Flaky};
+pub use dynamodb::DynamoDbBackend;
 pub use memory::MemoryBackend;
 #[cfg(feature = "postgres")]
-pub use postgres::{PostgresBackend, PostgresOpenError, PostgresOptions};
+pub use postgres::{PostgresBackend, PostgresOptions};
 #[cfg(feature = "sqlite")]
-pub use sqlite::{SqliteBackend, SqliteOpenError};
+pub use sqlite::SqliteBackend;
+
+connect::backends! {
+    dynamodb (feature = "dynamodb") DynamoDbBackend: "dynamodb";
+    memory (all()) MemoryBackend: "memory";
+    postgres (feature = "postgres") PostgresBackend: "postgres" "postgresql";
+    redis (feature = "redis") RedisBackend: "redis" "rediss" "cluster";
+    sqlite (feature = "sqlite") SqliteBackend: "sqlite";
+}
 
 /// A database that keeps sealed rows and compares their versions.
 ///
 /// # Contract
 ///
-/// Each number begins the names of its checks in
-/// [`conformance`] (feature `testing`).
+/// Each number begins the names of its checks in `testing::conformance` (feature `testing`).
 ///
-/// 1. `read` returns one entry for each slot, in the order of the request; a row that does not exist
-///    is `None`. A slot may be requested twice.
+/// 1. `read` returns one entry for each slot, in the order of the request; a row that does not
+///    exist is `None`. A slot may be requested twice.
 /// 2. A row is returned unchanged: version, metadata and sealed bytes to the byte, the lane,
 ///    and the due time to the second.
 /// 3. `Expect::Absent` commits only if the row does not exist, and conflicts otherwise.
@@ -84,11 +79,11 @@ pub use sqlite::{SqliteBackend, SqliteOpenError};
 /// 12. Partitions and slots are compared byte for byte: `T1` is not `T12`, `a` is not `A`.
 /// 13. `scan` returns every row of its scope that exists throughout the scan exactly once, however
 ///     many pages, also if the row is overwritten meanwhile, and no row outside its scope. The
-///     rows and odd rows of a page are at most `limit`. The page without `next` is the last; any
-///     page may be empty. A limit of 0 is taken as 1, and one of more than 1,000 may be taken as
+///     rows and malformed rows of a page are at most `limit`. The page without `next` is the last;
+///     any page may be empty. A limit of 0 is taken as 1, and one of more than 1,000 may be taken as
 ///     1,000. A cursor that this kind of backend did not make is [`Error::Malformed`].
 /// 14. `due` returns the rows of its queue whose time is not after `now`, earliest first, page by
-///     page, as `scan` does: rows and odd rows of a page are at most `limit`, and a row that
+///     page, as `scan` does: rows and malformed rows of a page are at most `limit`, and a row that
 ///     stays due is returned exactly once. Rows of other queues, and rows that are never due, do
 ///     not appear, and however many there are, they delay nothing. It is a hint: it may lag
 ///     behind a commit.
@@ -98,8 +93,8 @@ pub use sqlite::{SqliteBackend, SqliteOpenError};
 /// 16. `Check` commits only if exactly that version exists, conflicts otherwise, and writes
 ///     nothing. Several commits of checks alone may succeed at the same time.
 /// 17. A row that cannot be parsed stops nothing: `scan` and `due` skip it and return its key as
-///     text in [`Page::odd`]. `read` of such a row is [`Error::Malformed`]; a change that expects
-///     nothing in particular, and `Clear`, still replace or delete it.
+///     text in [`Page::malformed`]. `read` of such a row is [`Error::Malformed`]; a change that
+///     expects nothing in particular, and `Clear`, still replace or delete it.
 /// 18. `scan` of one partition reads that partition only, not the database. (A backend that cannot
 ///     read a prefix without reading other apps' rows says so in its own documentation.)
 ///
@@ -214,14 +209,16 @@ macro_rules! name {
             ///
             /// # Errors
             ///
-            #[doc = concat!("[`NameError`] unless it is ", $form, ": 1 to [`MAX_NAME_LEN`] visible ASCII")]
-            /// characters, and neither `{` nor `}` (which Redis Cluster gives a meaning).
+            #[doc = concat!("[`NameError`] unless it is ", $form, ":")]
+            /// 1 to [`MAX_NAME_LEN`] visible ASCII characters, and neither `{` nor `}` (which Redis
+            /// Cluster gives a meaning).
             pub fn new(name: impl AsRef<str>) -> Result<Self, NameError> {
                 let name = name.as_ref();
                 let check: fn(&str) -> bool = $check;
-                match is_name(name) && check(name) {
-                    true => Ok(Self(name.into())),
-                    false => Err(NameError),
+                if is_name(name) && check(name) {
+                    Ok(Self(name.into()))
+                } else {
+                    Err(NameError)
                 }
             }
 
@@ -309,6 +306,24 @@ pub struct Key {
     pub partition: Partition,
     /// The slot in it.
     pub slot: Slot,
+}
+
+impl Key {
+    pub(crate) fn of(partition: &Partition, slot: &Slot) -> Self {
+        Self {
+            partition: partition.clone(),
+            slot: slot.clone(),
+        }
+    }
+
+    /// Reads what [`fmt::Display`] writes.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (partition, slot) = text.split_once(' ')?;
+        Some(Self {
+            partition: Partition::new(partition).ok()?,
+            slot: Slot::new(slot).ok()?,
+        })
+    }
 }
 
 impl fmt::Display for Key {
@@ -410,13 +425,11 @@ impl Queue {
     /// [`NameError`] if `app` cannot be the part of a [`Partition`] before its slash.
     pub fn new(app: impl AsRef<str>, lane: Lane) -> Result<Self, NameError> {
         let app = app.as_ref();
-        match is_name(app) && !app.contains('/') {
-            true => Ok(Self {
-                app: app.into(),
-                lane,
-            }),
-            false => Err(NameError),
+        if !is_name(app) || app.contains('/') {
+            return Err(NameError);
         }
+        let app = app.into();
+        Ok(Self { app, lane })
     }
 
     /// Returns the app.
@@ -595,12 +608,11 @@ impl Change {
     pub fn check(changes: &[Self]) -> Result<(), Error> {
         let mut slots: Vec<_> = changes.iter().map(Self::slot).collect();
         slots.sort_unstable();
-        match slots.windows(2).any(|pair| pair[0] == pair[1]) {
-            true => Err(Error::Malformed(
-                "two changes of one slot in one commit".into(),
-            )),
-            false => Ok(()),
+        if slots.windows(2).any(|pair| pair[0] == pair[1]) {
+            let text = "two changes of one slot in one commit";
+            return Err(Error::Malformed(text.into()));
         }
+        Ok(())
     }
 }
 
@@ -634,26 +646,19 @@ impl Cursor {
     ///
     /// [`Error::Malformed`] if this is a cursor of another making, or of another kind.
     pub fn key(&self, kind: &str) -> Result<Key, Error> {
+        let rest = self
+            .0
+            .strip_prefix(kind)
+            .and_then(|it| it.strip_prefix(' '));
         let malformed = || Error::Malformed("not a cursor of this backend".into());
-        let mut parts = self.0.splitn(3, ' ');
-        let (Some(found), Some(partition), Some(slot)) = (parts.next(), parts.next(), parts.next())
-        else {
-            return Err(malformed());
-        };
-        if found != kind {
-            return Err(malformed());
-        }
-        match (Partition::new(partition), Slot::new(slot)) {
-            (Ok(partition), Ok(slot)) => Ok(Key { partition, slot }),
-            _ => Err(malformed()),
-        }
+        rest.and_then(Key::parse).ok_or_else(malformed)
     }
 
     /// The place just after this key of this time, for backends that keep a queue in the order of
     /// times, then of keys.
     #[must_use]
     pub fn after_due(kind: &str, at: SystemTime, key: &Key) -> Self {
-        Self::after(&format!("{kind}@{}", seconds_since_1970(at)), key)
+        Self::after(&format!("{kind}@{}", seconds::since_1970(at)), key)
     }
 
     /// The time, in seconds since 1970, and the key that [`Cursor::after_due`] was given.
@@ -670,10 +675,9 @@ impl Cursor {
     }
 }
 
-/// Whole seconds; 0 for an earlier time.
-fn seconds_since_1970(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
+/// Rows of a page at most: some megabytes.
+fn page_len(limit: usize) -> usize {
+    limit.clamp(1, 1000)
 }
 
 /// A page of rows.
@@ -683,7 +687,7 @@ pub struct Page {
     pub rows: Vec<(Key, Row)>,
     /// The keys of rows that could not be parsed, as `partition slot`, or as a database shows a key
     /// that itself cannot be parsed: something else wrote or changed them.
-    pub odd: Vec<String>,
+    pub malformed: Vec<String>,
     /// The place where the next page starts; `None` after the last page.
     pub next: Option<Cursor>,
 }

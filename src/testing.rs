@@ -1,4 +1,4 @@
-//! A fake Slack, for your own tests.
+//! A fake Slack, and checks for your own [`Backend`](crate::backend::Backend).
 //!
 //! [`FakeSlack`] is a Slack with a few people in it: it shows the authorize page, exchanges codes
 //! for tokens, answers the Web API calls that installations need, sends your app signed events
@@ -48,6 +48,9 @@
 //! Two things differ from Slack on purpose. A `response_url` is on the fake's own host, so that
 //! what your app answers stays on this machine ([`FakeSlack::replies`]). And redirect URLs may be
 //! plain `http` on loopback, so that your app needs no certificate.
+//!
+//! [`conformance`] checks that a backend keeps its contract. [`Flaky`] is a backend that loses
+//! requests and responses.
 
 use std::fmt;
 use std::io;
@@ -72,10 +75,12 @@ mod api;
 mod app;
 mod authorize;
 mod calls;
+pub mod conformance;
 mod consent;
 mod core;
 mod delivery;
 mod fault;
+mod flaky;
 mod install;
 mod mint;
 mod page;
@@ -90,6 +95,7 @@ mod world;
 pub use calls::{Call, Outcome};
 pub use delivery::Delivery;
 pub use fault::Fault;
+pub use flaky::{Counts, Faults, Flaky};
 pub use install::InstallError;
 pub use rotation::{GracePolicy, RefreshCounts, Rotation};
 pub use transport::FakeTransport;

@@ -180,6 +180,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "testing",
         &[
+            "backend",
             "clock",
             "html",
             "installation",

@@ -14,11 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend};
+use slack_installs::backend::{Backend, MemoryBackend};
 use slack_installs::request::{VerifiedRequest, Verifier};
 use slack_installs::rotation;
 use slack_installs::slack::ClientCredentials;
 use slack_installs::testing::{Delivery, Rotation};
+use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{AuthorizeError, Authorizer, ResolvedVia, RotationConfig, TokenRotator};
 use support::app::{ADA, ALPHA, App, ORG, world};
 use support::life::Life;

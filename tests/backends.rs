@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use slack_installs::backend::conformance::{CHECKS, ODD_CHECKS};
-use slack_installs::backend::{Backend, Faults, Flaky, Key, MemoryBackend, SqliteBackend};
+use slack_installs::backend::{Backend, Key, MemoryBackend, SqliteBackend};
 use slack_installs::conformance;
+use slack_installs::testing::conformance::{CHECKS, MALFORMED_CHECKS};
+use slack_installs::testing::{Faults, Flaky};
 use tempfile::TempDir;
 
 #[path = "support/spoil.rs"]
@@ -30,8 +31,12 @@ fn every_check_is_listed_and_every_rule_has_one() {
         .flat_map(|source| source.split("\npub async fn ").skip(1))
         .filter_map(|rest| rest.split('(').next())
         .collect();
-    let odd = ODD_CHECKS.iter().map(|check| check.name);
-    let listed: BTreeSet<_> = CHECKS.iter().map(|check| check.name).chain(odd).collect();
+    let malformed = MALFORMED_CHECKS.iter().map(|check| check.name);
+    let listed: BTreeSet<_> = CHECKS
+        .iter()
+        .map(|check| check.name)
+        .chain(malformed)
+        .collect();
     assert_eq!(listed, written);
     for rule in 1..=18 {
         let number = format!("rule_{rule:02}_");
@@ -91,12 +96,12 @@ async fn sqlite_that_loses_answers() -> (Flaky<SqliteBackend>, TempDir) {
 const FILE: &str = "installations.sqlite3";
 
 const SUITE: [&str; 8] = [
-    include_str!("../src/backend/conformance/checks.rs"),
-    include_str!("../src/backend/conformance/commits.rs"),
-    include_str!("../src/backend/conformance/names.rs"),
-    include_str!("../src/backend/conformance/odd.rs"),
-    include_str!("../src/backend/conformance/queues.rs"),
-    include_str!("../src/backend/conformance/races.rs"),
-    include_str!("../src/backend/conformance/rows.rs"),
-    include_str!("../src/backend/conformance/scans.rs"),
+    include_str!("../src/testing/conformance/checks.rs"),
+    include_str!("../src/testing/conformance/commits.rs"),
+    include_str!("../src/testing/conformance/names.rs"),
+    include_str!("../src/testing/conformance/malformed.rs"),
+    include_str!("../src/testing/conformance/queues.rs"),
+    include_str!("../src/testing/conformance/races.rs"),
+    include_str!("../src/testing/conformance/rows.rs"),
+    include_str!("../src/testing/conformance/scans.rs"),
 ];

@@ -6,19 +6,23 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use slack_installs::backend::conformance::{CHECKS, ODD_CHECKS, Spoiling};
 use slack_installs::backend::{
     Backend, Change, Cursor, Due, Error, Expect, Key, Lane, MemoryBackend, Metadata, Page,
     Partition, Prefix, Queue, Row, Scope, Sealed, Slot, Version,
 };
+use slack_installs::testing::conformance::{CHECKS, MALFORMED_CHECKS, Spoiling};
 use tokio::task::yield_now;
 
 /// Time is paused, so that checks which wait for a lagging index give up at once.
 #[tokio::test(start_paused = true)]
 async fn every_mutant_is_caught_by_its_rule_and_every_check_catches_one() {
     let mut survivors = Vec::new();
-    let odd = ODD_CHECKS.iter().map(|check| check.name);
-    let mut idle: BTreeSet<_> = CHECKS.iter().map(|check| check.name).chain(odd).collect();
+    let malformed = MALFORMED_CHECKS.iter().map(|check| check.name);
+    let mut idle: BTreeSet<_> = CHECKS
+        .iter()
+        .map(|check| check.name)
+        .chain(malformed)
+        .collect();
     for (mutation, rule) in MUTATIONS {
         let caught = caught(*mutation).await;
         if !caught.iter().any(|name| name.starts_with(rule)) {
@@ -51,7 +55,7 @@ async fn caught(mutation: Mutation) -> Vec<&'static str> {
             caught.push(check.name);
         }
     }
-    for check in ODD_CHECKS {
+    for check in MALFORMED_CHECKS {
         let mutant = Mutant::new(mutation);
         let run = async move {
             let rows = &mutant.rows;
@@ -136,15 +140,15 @@ enum Mutation {
     NamesArePatterns,
     NamesAreShortened,
     None,
-    OddCannotBeReplaced,
-    OddEndsTheQueue,
-    OddEndsTheScan,
-    OddFailsTheQueue,
-    OddFailsTheScan,
-    OddIsNotReturned,
-    OddIsTakenForAbsent,
-    OddOutlivesClear,
-    OddReadsAsAbsent,
+    MalformedCannotBeReplaced,
+    MalformedEndsTheQueue,
+    MalformedEndsTheScan,
+    MalformedFailsTheQueue,
+    MalformedFailsTheScan,
+    MalformedIsNotReturned,
+    MalformedIsTakenForAbsent,
+    MalformedOutlivesClear,
+    MalformedReadsAsAbsent,
     OneByOne,
     PartitionIsAPrefix,
     PrefixFoldsCase,
@@ -243,15 +247,15 @@ const MUTATIONS: &[(Mutation, &str)] = &[
     (M::MovedRowsStayInTheOldLane, "rule_14_due_forgets"),
     (M::NamesArePatterns, "rule_12_slots"),
     (M::NamesAreShortened, "rule_12_the_longest"),
-    (M::OddCannotBeReplaced, "rule_17_an_odd"),
-    (M::OddEndsTheQueue, "rule_17_due"),
-    (M::OddEndsTheScan, "rule_17_scan"),
-    (M::OddFailsTheQueue, "rule_17_due"),
-    (M::OddFailsTheScan, "rule_17_scan"),
-    (M::OddIsNotReturned, "rule_17_scan"),
-    (M::OddIsTakenForAbsent, "rule_17_an_odd"),
-    (M::OddOutlivesClear, "rule_17_an_odd"),
-    (M::OddReadsAsAbsent, "rule_17_read"),
+    (M::MalformedCannotBeReplaced, "rule_17_a_malformed"),
+    (M::MalformedEndsTheQueue, "rule_17_due"),
+    (M::MalformedEndsTheScan, "rule_17_scan"),
+    (M::MalformedFailsTheQueue, "rule_17_due"),
+    (M::MalformedFailsTheScan, "rule_17_scan"),
+    (M::MalformedIsNotReturned, "rule_17_scan"),
+    (M::MalformedIsTakenForAbsent, "rule_17_a_malformed"),
+    (M::MalformedOutlivesClear, "rule_17_a_malformed"),
+    (M::MalformedReadsAsAbsent, "rule_17_read"),
     (M::OneByOne, "rule_08_one_failed"),
     (M::PartitionIsAPrefix, "rule_13_scan_returns_every"),
     (M::PrefixFoldsCase, "rule_13_a_prefix"),
@@ -304,7 +308,7 @@ impl Mutant {
         self.mutation == mutation
     }
 
-    /// The row of a slot. An odd one is none that a mistake is made with.
+    /// The row of a slot. A malformed one is none that a mistake is made with.
     async fn standing(&self, partition: &Partition, slot: &Slot) -> Result<Option<Row>, Error> {
         match self.rows.read(partition, from_ref(slot)).await {
             Err(Error::Malformed(_)) => Ok(None),
@@ -312,7 +316,7 @@ impl Mutant {
         }
     }
 
-    async fn is_odd(&self, partition: &Partition, slot: &Slot) -> bool {
+    async fn is_malformed(&self, partition: &Partition, slot: &Slot) -> bool {
         self.rows.read(partition, from_ref(slot)).await.is_err()
     }
 
@@ -625,149 +629,31 @@ impl Mutant {
             }
         }
     }
-}
 
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl Backend for Mutant {
-    async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
-        let partition = &self.partition(partition);
-        let mut slots: Vec<_> = slots.iter().map(|slot| self.slot(slot)).collect();
-        match self.mutation {
-            M::JoinsNames => {
-                let mut rows = Vec::new();
-                for slot in &slots {
-                    let (partition, slot) = joined(partition, slot);
-                    rows.push(self.standing(&partition, &slot).await?);
-                }
-                return Ok(rows);
-            }
-            M::ReadDropsDuplicates => {
-                slots.sort();
-                slots.dedup();
-            }
-            M::ReadIsSorted => slots.sort(),
-            M::ReadIsTorn => {
-                let mut rows = Vec::new();
-                for slot in &slots {
-                    rows.push(self.standing(partition, slot).await?);
-                    yield_now().await;
-                }
-                return Ok(rows);
-            }
-            M::ReadOfNothingReadsAll if slots.is_empty() => {
-                let mut all = self.all().await?;
-                all.retain(|(key, _)| key.partition == *partition);
-                return Ok(all.into_iter().map(|(_, row)| Some(row)).collect());
-            }
-            _ => {}
-        }
-        if self.is(M::OddReadsAsAbsent) {
-            let mut rows = Vec::new();
-            for slot in &slots {
-                rows.push(self.standing(partition, slot).await?);
-            }
-            return Ok(rows);
-        }
-        let mut rows = self.rows.read(partition, &slots).await?;
-        if self.is(M::ReadsAreStale) {
-            let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-            for (slot, row) in slots.iter().zip(&mut rows) {
-                let key = Key {
-                    partition: partition.clone(),
-                    slot: slot.clone(),
-                };
-                *row = cache.entry(key).or_insert_with(|| row.clone()).clone();
-            }
-        }
-        if self.is(M::ReadDropsGaps) {
-            rows.retain(Option::is_some);
-        }
-        Ok(rows)
-    }
-
-    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
-        let original = partition;
-        let partition = &self.partition(partition);
-        let changes = &self.changes(partition, changes).await?[..];
+    /// Mutants that take a row which cannot be parsed for something else; and all others.
+    async fn commit_malformed(
+        &self,
+        original: &Partition,
+        partition: &Partition,
+        changes: &[Change],
+    ) -> Result<(), Error> {
         let clears = changes.iter().any(|change| matches!(change, Change::Clear));
-        let size = |change: &Change| match change {
-            Change::Put { row, .. } => row.sealed.as_bytes().len() + row.metadata.as_str().len(),
-            Change::Check { .. } | Change::Clear | Change::Delete { .. } => 0,
-        };
-        let refused = || Err(Error::Malformed("too large".into()));
-        let tolerant = matches!(
-            self.mutation,
-            M::DuplicatesAreTaken | M::DuplicatesAreWrittenAndRefused
-        );
-        let is_check = |change: &Change| matches!(change, Change::Check { .. });
-        if self.is(M::CheckIsNoChange) {
-            let others: Vec<_> = changes.iter().filter(|it| !is_check(it)).cloned().collect();
-            Change::check(&others)?;
-            for check in changes.iter().filter(|it| is_check(it)) {
-                self.rows.commit(partition, from_ref(check)).await?;
-            }
-            return self.rows.commit(partition, &others).await;
-        }
-        if !tolerant {
-            Change::check(changes)?;
-        }
         match self.mutation {
-            M::ClearBeforeJudging if clears => {
-                self.rows.commit(partition, &[Change::Clear]).await?;
-            }
-            M::ClearForgetsWhatIsPutBeside if clears => {
-                self.rows.commit(partition, changes).await?;
-                return self.rows.commit(partition, &[Change::Clear]).await;
-            }
-            M::ClearHasALimit if clears => {
-                self.clear(|key| key.partition == *partition, 200).await?;
-                let others: Vec<_> = changes
-                    .iter()
-                    .filter(|change| change.slot().is_some())
-                    .cloned()
-                    .collect();
-                return self.rows.commit(partition, &others).await;
-            }
-            // As a backend that finds rows left over, and takes those that came meanwhile.
-            M::ClearIsDoneTwice if clears => {
-                self.rows.commit(partition, changes).await?;
-                yield_now().await;
-                let kept: Vec<_> = changes.iter().filter_map(Change::slot).collect();
-                let late = |key: &Key| key.partition == *partition && !kept.contains(&&key.slot);
-                return self.clear(late, usize::MAX).await;
-            }
-            M::ClearTakesPrefixes if clears => {
-                let family = |key: &Key| key.partition.as_str().starts_with(partition.as_str());
-                self.clear(|key| family(key) && key.partition != *partition, usize::MAX)
-                    .await?;
-            }
-            M::ChecksAreJudgedBefore => {
-                let (checks, others): (Vec<_>, Vec<_>) =
-                    changes.iter().cloned().partition(|it| is_check(it));
-                self.rows.commit(partition, &checks).await?;
-                yield_now().await;
-                // What stands beside a check must hold all the same, or both fail.
-                return self.rows.commit(partition, &others).await;
-            }
-            M::DueNeverForgets | M::MovedRowsStayInTheOldLane => {
-                self.remember_due(partition, changes);
-            }
-            M::OddCannotBeReplaced => {
+            M::MalformedCannotBeReplaced => {
                 for slot in changes.iter().filter_map(Change::slot) {
-                    if self.is_odd(partition, slot).await {
-                        return Err(Error::Malformed("an odd row".into()));
+                    if self.is_malformed(partition, slot).await {
+                        return Err(Error::Malformed("a malformed row".into()));
                     }
                 }
             }
-            M::OddIsTakenForAbsent => {
+            M::MalformedIsTakenForAbsent => {
                 for change in changes {
                     if let Change::Put {
                         slot,
                         expect: Expect::Absent,
                         ..
                     } = change
-                        && self.is_odd(partition, slot).await
+                        && self.is_malformed(partition, slot).await
                     {
                         let delete = Change::Delete {
                             slot: slot.clone(),
@@ -777,11 +663,11 @@ impl Backend for Mutant {
                     }
                 }
             }
-            M::OddOutlivesClear if clears => {
+            M::MalformedOutlivesClear if clears => {
                 let scope = Scope::Partition(partition.clone());
-                let odd = self.rows.scan(&scope, None, usize::MAX).await?.odd;
+                let malformed = self.rows.scan(&scope, None, usize::MAX).await?.malformed;
                 self.rows.commit(partition, changes).await?;
-                for key in odd {
+                for key in malformed {
                     let slot = key.split(' ').nth(1).map(Slot::new);
                     let slot = slot.expect("a key").expect("a name");
                     if changes.iter().any(|change| change.slot() == Some(&slot)) {
@@ -789,7 +675,7 @@ impl Backend for Mutant {
                     }
                     let put = Change::Put {
                         slot: slot.clone(),
-                        row: odd_row(),
+                        row: malformed_row(),
                         expect: Expect::Absent,
                     };
                     self.rows.commit(partition, &[put]).await?;
@@ -797,14 +683,32 @@ impl Backend for Mutant {
                 }
                 return Ok(());
             }
+            _ => {}
+        }
+        self.commit_cut(original, partition, changes).await
+    }
+
+    /// Mutants that commit a part, or refuse too much; and all others.
+    async fn commit_cut(
+        &self,
+        original: &Partition,
+        partition: &Partition,
+        changes: &[Change],
+    ) -> Result<(), Error> {
+        let size = |change: &Change| match change {
+            Change::Put { row, .. } => row.sealed.as_bytes().len() + row.metadata.as_str().len(),
+            Change::Check { .. } | Change::Clear | Change::Delete { .. } => 0,
+        };
+        let refused = || Err(Error::Malformed("too large".into()));
+        match self.mutation {
             M::DuplicatesAreTaken | M::DuplicatesAreWrittenAndRefused => {
                 for change in changes {
                     self.rows.commit(partition, from_ref(change)).await?;
                 }
-                return match self.is(M::DuplicatesAreTaken) {
-                    true => Ok(()),
-                    false => Change::check(changes),
-                };
+                if !self.is(M::DuplicatesAreTaken) {
+                    return Change::check(changes);
+                }
+                return Ok(());
             }
             M::EmptyCommitClears if changes.is_empty() => {
                 return self.rows.commit(partition, &[Change::Clear]).await;
@@ -866,38 +770,14 @@ impl Backend for Mutant {
         self.rows.commit(partition, changes).await
     }
 
-    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+    /// Mutants that take a scope for another; and all others.
+    async fn scan_scope(
+        &self,
+        scope: &Scope,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
         match self.mutation {
-            M::CursorIsAnOffset => {
-                let start = from.map_or(Ok(0), |cursor| cursor.0.parse::<usize>());
-                let start = start.map_err(|error| Error::Malformed(error.into()))?;
-                let mut all = self.all().await?;
-                all.retain(|(key, _)| scope.contains(&key.partition));
-                Ok(offset(&all, start, limit))
-            }
-            M::CursorOfAnyKind => self.rows.scan(scope, from.map(of_any_kind), limit).await,
-            M::CursorOfOthersIsTheStart => {
-                let known = from.filter(|cursor| cursor.key("memory").is_ok());
-                self.rows.scan(scope, known, limit).await
-            }
-            M::OddEndsTheScan => {
-                let page = self.rows.scan(scope, from, limit).await?;
-                Ok(Page {
-                    next: page.next.filter(|_| page.odd.is_empty()),
-                    ..page
-                })
-            }
-            M::OddFailsTheScan => {
-                let page = self.rows.scan(scope, from, limit).await?;
-                match page.odd.is_empty() {
-                    true => Ok(page),
-                    false => Err(Error::Malformed("an odd row".into())),
-                }
-            }
-            M::OddIsNotReturned => Ok(Page {
-                odd: Vec::new(),
-                ..self.rows.scan(scope, from, limit).await?
-            }),
             M::PartitionIsAPrefix => {
                 let prefix = match scope {
                     Scope::Partition(partition) => prefix(partition.as_str()),
@@ -924,21 +804,46 @@ impl Backend for Mutant {
                 };
                 self.chosen(is_wanted, from, limit).await
             }
+            M::ScanFiltersAfterwards => {
+                let mut page = self.rows.scan(&Scope::Everything, from, limit).await?;
+                page.rows.retain(|(key, _)| scope.contains(&key.partition));
+                page.malformed.retain(|key| {
+                    let partition = key.split(' ').next().map(Partition::new);
+                    partition.is_some_and(|it| it.is_ok_and(|it| scope.contains(&it)))
+                });
+                Ok(page)
+            }
+            M::ScopeIsIgnored => self.rows.scan(&Scope::Everything, from, limit).await,
+            _ => self.scan_page(scope, from, limit).await,
+        }
+    }
+
+    /// Mutants that make another page of the right rows; and all others.
+    async fn scan_page(
+        &self,
+        scope: &Scope,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        match self.mutation {
+            M::MalformedEndsTheScan => {
+                let page = self.rows.scan(scope, from, limit).await?;
+                Ok(Page {
+                    next: page.next.filter(|_| page.malformed.is_empty()),
+                    ..page
+                })
+            }
+            M::MalformedFailsTheScan => all_sound(self.rows.scan(scope, from, limit).await?),
+            M::MalformedIsNotReturned => Ok(Page {
+                malformed: Vec::new(),
+                ..self.rows.scan(scope, from, limit).await?
+            }),
             M::ScanBreaksOffWhenFull => {
                 let page = self.rows.scan(scope, from, limit).await?;
                 Ok(Page {
                     next: page.next.filter(|_| page.rows.len() % 2 == 1),
                     ..page
                 })
-            }
-            M::ScanFiltersAfterwards => {
-                let mut page = self.rows.scan(&Scope::Everything, from, limit).await?;
-                page.rows.retain(|(key, _)| scope.contains(&key.partition));
-                page.odd.retain(|key| {
-                    let partition = key.split(' ').next().map(Partition::new);
-                    partition.is_some_and(|it| it.is_ok_and(|it| scope.contains(&it)))
-                });
-                Ok(page)
             }
             M::ScanIgnoresLimit => {
                 let limit = limit.saturating_add(1);
@@ -947,14 +852,14 @@ impl Backend for Mutant {
             M::ScanLimitZeroIsNothing if limit == 0 => Ok(Page::default()),
             M::ScanOfNothingGoesOn => {
                 let page = self.rows.scan(scope, from, limit).await?;
-                let place = Partition::new("~/~").expect("a name");
-                let place = key_of(&place, &Slot::new("~").expect("a name"));
-                let is_empty = page.rows.is_empty() && page.odd.is_empty();
+                let after_all = || {
+                    let place = Partition::new("~/~").expect("a name");
+                    let place = key_of(&place, &Slot::new("~").expect("a name"));
+                    Cursor::after("memory", &place)
+                };
+                let is_empty = page.rows.is_empty() && page.malformed.is_empty();
                 Ok(Page {
-                    next: match is_empty {
-                        true => Some(Cursor::after("memory", &place)),
-                        false => page.next,
-                    },
+                    next: page.next.or_else(|| is_empty.then(after_all)),
                     ..page
                 })
             }
@@ -977,88 +882,29 @@ impl Backend for Mutant {
                 page.rows.truncate(limit);
                 Ok(page)
             }
-            M::ScopeIsIgnored => self.rows.scan(&Scope::Everything, from, limit).await,
             _ => self.rows.scan(scope, from, limit).await,
         }
     }
 
-    async fn due(
+    /// Mutants that make another page of the right rows; and all others.
+    async fn due_page(
         &self,
         queue: &Queue,
         now: SystemTime,
         from: Option<Cursor>,
         limit: usize,
     ) -> Result<Page, Error> {
-        let second = Duration::from_secs(1);
-        let is_due = |row: &Row| row.due.is_some_and(|due| due.at <= now);
         match self.mutation {
-            M::DueAfterTheSecond => {
-                let mut page = self.rows.due(queue, now, from, limit).await?;
-                page.rows
-                    .retain(|(_, row)| row.due.is_some_and(|due| due.at < now));
-                Ok(page)
-            }
-            M::DueCursorIsAnOffset => {
-                let start = from.map_or(Ok(0), |cursor| cursor.0.parse::<usize>());
-                let start = start.map_err(|error| Error::Malformed(error.into()))?;
-                let mut all = self.all().await?;
-                all.retain(|(key, row)| queue.contains(&key.partition, row) && is_due(row));
-                all.sort_by_key(|(_, row)| at(row));
-                Ok(offset(&all, start, limit))
-            }
-            // The times are compared, and not the keys beside them.
-            M::DueCursorIsTheNextTime | M::DueCursorIsTheTime => {
-                let after = from.map(|cursor| cursor.due("memory")).transpose()?;
-                let strictly = self.is(M::DueCursorIsTheNextTime);
-                let mut all = self.all().await?;
-                all.retain(|(key, row)| {
-                    let is_after = after.as_ref().is_none_or(|(after, _)| match strictly {
-                        true => at(row) > *after,
-                        false => at(row) >= *after,
-                    });
-                    queue.contains(&key.partition, row) && is_due(row) && is_after
-                });
-                all.sort_by_key(|(_, row)| at(row));
-                let limit = limit.max(1);
-                let more = all.len() > limit;
-                all.truncate(limit);
-                let last = all.last().filter(|_| more);
-                let next =
-                    last.and_then(|(key, row)| Some(Cursor::after_due("memory", row.due?.at, key)));
-                Ok(Page {
-                    rows: all,
-                    next,
-                    ..Page::default()
-                })
-            }
-            M::DueCursorOfAnyKind => {
-                let known = from.map(of_any_kind);
-                self.rows.due(queue, now, known, limit).await
-            }
-            M::DueCursorOfOthersIsTheStart => {
-                let known = from.filter(|cursor| cursor.due("memory").is_ok());
-                self.rows.due(queue, now, known, limit).await
-            }
             M::DueIgnoresLimit => self.rows.due(queue, now, from, limit.max(10)).await,
-            M::DueIsEarlyByASecond => self.rows.due(queue, now + second, from, limit).await,
+            M::DueIsEarlyByASecond => {
+                self.rows
+                    .due(queue, now + Duration::from_secs(1), from, limit)
+                    .await
+            }
             M::DueIsUnordered => {
                 let mut page = self.rows.due(queue, now, from, limit).await?;
                 page.rows.reverse();
                 Ok(page)
-            }
-            M::DueNeverForgets => {
-                let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-                let mut due: Vec<_> = index
-                    .iter()
-                    .map(|((partition, slot, _), row)| (key_of(partition, slot), row.clone()))
-                    .collect();
-                due.retain(|(key, row)| queue.contains(&key.partition, row) && is_due(row));
-                due.sort_by_key(|(_, row)| at(row));
-                due.truncate(limit);
-                Ok(Page {
-                    rows: due,
-                    ..Page::default()
-                })
             }
             M::DueTruncatesFirst => {
                 let mut page = self.rows.due(queue, now, None, usize::MAX).await?;
@@ -1084,6 +930,50 @@ impl Backend for Mutant {
                     ..Page::default()
                 })
             }
+            M::MalformedEndsTheQueue => {
+                let page = self.rows.due(queue, now, from, limit).await?;
+                Ok(Page {
+                    next: page.next.filter(|_| page.malformed.is_empty()),
+                    ..page
+                })
+            }
+            M::MalformedFailsTheQueue => all_sound(self.rows.due(queue, now, from, limit).await?),
+            M::MalformedIsNotReturned => Ok(Page {
+                malformed: Vec::new(),
+                ..self.rows.due(queue, now, from, limit).await?
+            }),
+            M::QueueFiltersAfterwards
+            | M::QueueIgnoresApp
+            | M::QueueIgnoresLane
+            | M::QueueTakesAppsByPrefix => self.mixed(queue, now, from, limit).await,
+            _ => self.due_index(queue, now, from, limit).await,
+        }
+    }
+
+    /// Mutants whose index is not what the rows say; and all others.
+    async fn due_index(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        let is_due = |row: &Row| row.due.is_some_and(|due| due.at <= now);
+        match self.mutation {
+            M::DueNeverForgets => {
+                let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut due: Vec<_> = index
+                    .iter()
+                    .map(|((partition, slot, _), row)| (key_of(partition, slot), row.clone()))
+                    .collect();
+                due.retain(|(key, row)| queue.contains(&key.partition, row) && is_due(row));
+                due.sort_by_key(|(_, row)| at(row));
+                due.truncate(limit);
+                Ok(Page {
+                    rows: due,
+                    ..Page::default()
+                })
+            }
             M::MovedRowsStayInTheOldLane => {
                 let mut page = self.rows.due(queue, now, from, limit).await?;
                 let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
@@ -1103,30 +993,221 @@ impl Backend for Mutant {
                 page.rows.sort_by_key(|(_, row)| at(row));
                 Ok(page)
             }
-            M::OddEndsTheQueue => {
-                let page = self.rows.due(queue, now, from, limit).await?;
-                Ok(Page {
-                    next: page.next.filter(|_| page.odd.is_empty()),
-                    ..page
-                })
-            }
-            M::OddFailsTheQueue => {
-                let page = self.rows.due(queue, now, from, limit).await?;
-                match page.odd.is_empty() {
-                    true => Ok(page),
-                    false => Err(Error::Malformed("an odd row".into())),
-                }
-            }
-            M::OddIsNotReturned => Ok(Page {
-                odd: Vec::new(),
-                ..self.rows.due(queue, now, from, limit).await?
-            }),
-            M::QueueFiltersAfterwards
-            | M::QueueIgnoresApp
-            | M::QueueIgnoresLane
-            | M::QueueTakesAppsByPrefix => self.mixed(queue, now, from, limit).await,
             _ => self.rows.due(queue, now, from, limit).await,
         }
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Backend for Mutant {
+    async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
+        let partition = &self.partition(partition);
+        let mut slots: Vec<_> = slots.iter().map(|slot| self.slot(slot)).collect();
+        match self.mutation {
+            M::JoinsNames => {
+                let mut rows = Vec::new();
+                for slot in &slots {
+                    let (partition, slot) = joined(partition, slot);
+                    rows.push(self.standing(&partition, &slot).await?);
+                }
+                return Ok(rows);
+            }
+            M::ReadDropsDuplicates => {
+                slots.sort();
+                slots.dedup();
+            }
+            M::ReadIsSorted => slots.sort(),
+            M::ReadIsTorn => {
+                let mut rows = Vec::new();
+                for slot in &slots {
+                    rows.push(self.standing(partition, slot).await?);
+                    yield_now().await;
+                }
+                return Ok(rows);
+            }
+            M::ReadOfNothingReadsAll if slots.is_empty() => {
+                let mut all = self.all().await?;
+                all.retain(|(key, _)| key.partition == *partition);
+                return Ok(all.into_iter().map(|(_, row)| Some(row)).collect());
+            }
+            _ => {}
+        }
+        if self.is(M::MalformedReadsAsAbsent) {
+            let mut rows = Vec::new();
+            for slot in &slots {
+                rows.push(self.standing(partition, slot).await?);
+            }
+            return Ok(rows);
+        }
+        let mut rows = self.rows.read(partition, &slots).await?;
+        if self.is(M::ReadsAreStale) {
+            let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+            for (slot, row) in slots.iter().zip(&mut rows) {
+                let key = Key {
+                    partition: partition.clone(),
+                    slot: slot.clone(),
+                };
+                *row = cache.entry(key).or_insert_with(|| row.clone()).clone();
+            }
+        }
+        if self.is(M::ReadDropsGaps) {
+            rows.retain(Option::is_some);
+        }
+        Ok(rows)
+    }
+
+    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
+        let original = partition;
+        let partition = &self.partition(partition);
+        let changes = &self.changes(partition, changes).await?[..];
+        let clears = changes.iter().any(|change| matches!(change, Change::Clear));
+        let tolerant = matches!(
+            self.mutation,
+            M::DuplicatesAreTaken | M::DuplicatesAreWrittenAndRefused
+        );
+        let is_check = |change: &Change| matches!(change, Change::Check { .. });
+        if self.is(M::CheckIsNoChange) {
+            let others: Vec<_> = changes.iter().filter(|it| !is_check(it)).cloned().collect();
+            Change::check(&others)?;
+            for check in changes.iter().filter(|it| is_check(it)) {
+                self.rows.commit(partition, from_ref(check)).await?;
+            }
+            return self.rows.commit(partition, &others).await;
+        }
+        if !tolerant {
+            Change::check(changes)?;
+        }
+        match self.mutation {
+            M::ClearBeforeJudging if clears => {
+                self.rows.commit(partition, &[Change::Clear]).await?;
+            }
+            M::ClearForgetsWhatIsPutBeside if clears => {
+                self.rows.commit(partition, changes).await?;
+                return self.rows.commit(partition, &[Change::Clear]).await;
+            }
+            M::ClearHasALimit if clears => {
+                self.clear(|key| key.partition == *partition, 200).await?;
+                let others: Vec<_> = changes
+                    .iter()
+                    .filter(|change| change.slot().is_some())
+                    .cloned()
+                    .collect();
+                return self.rows.commit(partition, &others).await;
+            }
+            // As a backend that finds rows left over, and takes those that came meanwhile.
+            M::ClearIsDoneTwice if clears => {
+                self.rows.commit(partition, changes).await?;
+                yield_now().await;
+                let kept: Vec<_> = changes.iter().filter_map(Change::slot).collect();
+                let late = |key: &Key| key.partition == *partition && !kept.contains(&&key.slot);
+                return self.clear(late, usize::MAX).await;
+            }
+            M::ClearTakesPrefixes if clears => {
+                let family = |key: &Key| key.partition.as_str().starts_with(partition.as_str());
+                self.clear(|key| family(key) && key.partition != *partition, usize::MAX)
+                    .await?;
+            }
+            M::ChecksAreJudgedBefore => {
+                let (checks, others): (Vec<_>, Vec<_>) =
+                    changes.iter().cloned().partition(|it| is_check(it));
+                self.rows.commit(partition, &checks).await?;
+                yield_now().await;
+                // What stands beside a check must hold all the same, or both fail.
+                return self.rows.commit(partition, &others).await;
+            }
+            M::DueNeverForgets | M::MovedRowsStayInTheOldLane => {
+                self.remember_due(partition, changes);
+            }
+            _ => {}
+        }
+        self.commit_malformed(original, partition, changes).await
+    }
+
+    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        match self.mutation {
+            M::CursorIsAnOffset => {
+                let start = from.map_or(Ok(0), |cursor| cursor.0.parse::<usize>());
+                let start = start.map_err(|error| Error::Malformed(error.into()))?;
+                let mut all = self.all().await?;
+                all.retain(|(key, _)| scope.contains(&key.partition));
+                Ok(offset(&all, start, limit))
+            }
+            M::CursorOfAnyKind => self.rows.scan(scope, from.map(of_any_kind), limit).await,
+            M::CursorOfOthersIsTheStart => {
+                let known = from.filter(|cursor| cursor.key("memory").is_ok());
+                self.rows.scan(scope, known, limit).await
+            }
+            _ => self.scan_scope(scope, from, limit).await,
+        }
+    }
+
+    async fn due(
+        &self,
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        let is_due = |row: &Row| row.due.is_some_and(|due| due.at <= now);
+        match self.mutation {
+            M::DueAfterTheSecond => {
+                let mut page = self.rows.due(queue, now, from, limit).await?;
+                page.rows
+                    .retain(|(_, row)| row.due.is_some_and(|due| due.at < now));
+                Ok(page)
+            }
+            M::DueCursorIsAnOffset => {
+                let start = from.map_or(Ok(0), |cursor| cursor.0.parse::<usize>());
+                let start = start.map_err(|error| Error::Malformed(error.into()))?;
+                let mut all = self.all().await?;
+                all.retain(|(key, row)| queue.contains(&key.partition, row) && is_due(row));
+                all.sort_by_key(|(_, row)| at(row));
+                Ok(offset(&all, start, limit))
+            }
+            // The times are compared, and not the keys beside them.
+            M::DueCursorIsTheNextTime | M::DueCursorIsTheTime => {
+                let after = from.map(|cursor| cursor.due("memory")).transpose()?;
+                let strictly = self.is(M::DueCursorIsTheNextTime);
+                let mut all = self.all().await?;
+                all.retain(|(key, row)| {
+                    let is_after = after.as_ref().is_none_or(|(after, _)| {
+                        at(row) > *after || !strictly && at(row) == *after
+                    });
+                    queue.contains(&key.partition, row) && is_due(row) && is_after
+                });
+                all.sort_by_key(|(_, row)| at(row));
+                let limit = limit.max(1);
+                let more = all.len() > limit;
+                all.truncate(limit);
+                let last = all.last().filter(|_| more);
+                let next =
+                    last.and_then(|(key, row)| Some(Cursor::after_due("memory", row.due?.at, key)));
+                Ok(Page {
+                    rows: all,
+                    next,
+                    ..Page::default()
+                })
+            }
+            M::DueCursorOfAnyKind => {
+                let known = from.map(of_any_kind);
+                self.rows.due(queue, now, known, limit).await
+            }
+            M::DueCursorOfOthersIsTheStart => {
+                let known = from.filter(|cursor| cursor.due("memory").is_ok());
+                self.rows.due(queue, now, known, limit).await
+            }
+            _ => self.due_page(queue, now, from, limit).await,
+        }
+    }
+}
+
+/// Fails a page that has rows which cannot be parsed.
+fn all_sound(page: Page) -> Result<Page, Error> {
+    if page.malformed.is_empty() {
+        Ok(page)
+    } else {
+        Err(Error::Malformed("a malformed row".into()))
     }
 }
 
@@ -1160,7 +1241,7 @@ fn at(row: &Row) -> u64 {
     row.due.map_or(0, |due| seconds(due.at))
 }
 
-fn odd_row() -> Row {
+fn malformed_row() -> Row {
     Row {
         version: Version::mint(),
         metadata: Metadata::new("{}"),

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slack_installs::backend::{
-    Backend, Change, Due, Expect, Faults, Flaky, Key, Lane, MemoryBackend, Metadata, Row, Slot,
-    SqliteBackend, Version,
+    Backend, Change, Due, Expect, Key, Lane, MemoryBackend, Metadata, Row, Slot, SqliteBackend,
+    Version,
 };
 use slack_installs::rotation::Error;
 use slack_installs::store::Credential;
+use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{
     ClientId, Delete, EncryptedStore, InstallationStore as _, KeyringError, LocalKeyProvider,
     TokenRotator,

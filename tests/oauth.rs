@@ -23,9 +23,10 @@ use async_trait::async_trait;
 use http::header::{CONTENT_SECURITY_POLICY, SET_COOKIE};
 use http::{Method, Response, StatusCode};
 use proptest::prelude::*;
-use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend, Scope};
+use slack_installs::backend::{Backend, MemoryBackend, Scope};
 use slack_installs::oauth::{Candidate, Decision, Error, InstallHooks, InstallPolicy, Installed};
 use slack_installs::testing::{Fault, Rotation};
+use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{AppId, InstallOptions, InstallProvider, RedirectUri, Scopes, TeamId};
 use support::app::{
     ADA, ALPHA, App, BEN, BRAVO, Browser, ORG, OTHER_REDIRECT, REDIRECT, SALES, location,

@@ -4,16 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slack_installs::backend::{
-    Backend, Change, Error, Expect, Faults, Flaky, Key, Partition, RedisBackend, RedisOpenError,
+    Backend, Change, ConnectErrorKind as Kind, Error, Expect, Key, Partition, RedisBackend,
     RedisOptions, Row, Scope, Slot,
 };
 use slack_installs::conformance;
+use slack_installs::testing::{Faults, Flaky};
 
 use history::{History, Random, random_row, slot};
 use proxy::{Fault, Proxy};
 use queues::{refresh_at, refreshes, scanned};
 use servers::{Redis, until};
 
+#[path = "redis/by_url.rs"]
+mod by_url;
 #[path = "redis/cluster.rs"]
 mod cluster;
 #[path = "redis/faults.rs"]

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use slack_installs::backend::Faults;
 use slack_installs::rotation::{CallError, Error, RefusedToken, WorkerConfig};
 use slack_installs::secret::ClientSecret;
 use slack_installs::slack::ClientCredentials;
 use slack_installs::store::Credential;
+use slack_installs::testing::Faults;
 use slack_installs::testing::{Fault, GracePolicy, Rotation, Workspace};
 use slack_installs::{
     InstallationKey, InstallationStore as _, RotationConfig, TeamId, TokenRotator,

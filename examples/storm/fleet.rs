@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use slack_installs::backend::{Backend, MemoryBackend};
+use slack_installs::backend::Backend;
 use slack_installs::testing::{FakeSlack, Fault, Rotation, World};
 use slack_installs::{Clock, MasterKey};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -24,10 +24,7 @@ use crate::{Failure, backends, process};
 const AGE: Duration = Duration::from_secs(13 * 60 * 60);
 
 pub(crate) async fn storm(options: &Options) -> Result<Outcome, Failure> {
-    let backend: Arc<dyn Backend> = match options.backend == "memory" {
-        true => Arc::new(MemoryBackend::default()),
-        false => backends::open(&options.backend).await?,
-    };
+    let backend = backends::open(&options.backend).await?;
     // The app was installed so long ago that every token has expired.
     let then = Clock::from_fn(|| SystemTime::now() - AGE);
     let fake = FakeSlack::start_with(World::default().with_clock(then)).await?;
@@ -52,9 +49,10 @@ pub(crate) async fn storm(options: &Options) -> Result<Outcome, Failure> {
     fake.inject("oauth.v2.access", Fault::delay(options.latency).always());
 
     let mut fleet = Fleet::new(orders, options.kills);
-    match options.backend == "memory" {
-        true => fleet.run_within(backend).await?,
-        false => fleet.run(options.processes).await?,
+    if options.backend == "memory" {
+        fleet.run_within(backend).await?;
+    } else {
+        fleet.run(options.processes).await?;
     }
     let current = workspaces.current().await?;
     workspaces.remove().await?;

@@ -25,10 +25,8 @@
 //!
 //! # Options
 //!
-//! * `--backend`: `memory` (one process only), `sqlite:PATH`, `postgres://…`, `redis://…`,
-//!   `rediss://…`, `cluster:redis://…,redis://…`, or `dynamodb:TABLE?endpoint=URL`. Without an
-//!   endpoint, DynamoDB is AWS, configured by `AWS_REGION`, `AWS_ACCESS_KEY_ID` and
-//!   `AWS_SECRET_ACCESS_KEY`. Each backend except `memory` needs the feature of its name.
+//! * `--backend`: `memory` (one process only), or a URL of `slack_installs::backend::connect`, with
+//!   the feature that it needs. On a server with other data, choose a schema or a prefix in the URL.
 //!   `scripts/storm` starts a temporary server for any backend. Default: `memory`.
 //! * `--processes`: the number of processes. Default: 1.
 //! * `--callers`: the number of callers per process. Default: 1000.

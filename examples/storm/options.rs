@@ -68,8 +68,8 @@ impl Options {
         }
         if options.backend == "memory" && (options.processes > 1 || options.kills > 0) {
             return Err(
-                "--backend memory cannot be shared by processes or survive a kill; use --backend \
-                 sqlite:PATH, postgres://…, redis://… or dynamodb:TABLE?endpoint=URL"
+                "--backend memory cannot be shared by processes or survive a kill; use --backend with \
+                 the URL of a database, for example sqlite:PATH"
                     .into(),
             );
         }

@@ -41,20 +41,23 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::SharedHttpClient;
 #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_sdk_dynamodb::config::SharedHttpClient;
 
 use self::checks::Writers;
 use self::item::{CLAIM, Claim, Item, SK, Stored};
 use self::table::Table;
-use super::{Backend, Change, Cursor, Error, Key, Page, Partition, Queue, Row, Scope, Slot};
+use super::{
+    Backend, Change, ConnectError, Cursor, Error, Key, Page, Partition, Queue, Row, Scope, Slot,
+};
 
 mod checks;
+mod claim;
 mod clear;
 mod commit;
 mod cursor;
 mod due;
+mod http;
 mod item;
 mod open;
 mod refusal;
@@ -63,15 +66,14 @@ mod table;
 mod url;
 mod write;
 
-pub use checks::DynamoDbOpenError;
-
 /// Keeps rows in one table of Amazon DynamoDB. Any number of processes may share it.
 ///
 /// Make the table with [`create_table`](Self::create_table), or from the text of
 /// [`cloud_formation`](Self::cloud_formation) or [`terraform`](Self::terraform).
 ///
 /// ```no_run
-/// # async fn example(config: aws_sdk_dynamodb::config::Builder) -> Result<(), Box<dyn std::error::Error>> {
+/// # use aws_sdk_dynamodb::config::Builder;
+/// # async fn example(config: Builder) -> Result<(), Box<dyn std::error::Error>> {
 /// use slack_installs::backend::DynamoDbBackend;
 ///
 /// // With the crate aws-config: `aws_config::defaults(…).http_client(…).load().await`, and
@@ -108,7 +110,7 @@ pub use checks::DynamoDbOpenError;
 /// | `commit` of *n* changes | 2 *n* write, and 2 if one of them may create a row |
 /// | `commit` that clears *n* rows | *n* / 4 read, 2 *n* + 3 write, and 2 for each row put |
 /// | `scan` of one partition | 1 read for 4 KB of its rows |
-/// | `scan` of a prefix, or of everything | 1 read for 4 KB of the table, other apps' rows included |
+/// | `scan` of a prefix, or of everything | 1 read for 4 KB of the table, with all apps' rows |
 /// | `due` | 8 read, and 1 for each row returned |
 /// | a change of the due time | 1 write in the index; 2 if it was set before |
 ///
@@ -154,12 +156,9 @@ impl DynamoDbBackend {
     ///
     /// # Errors
     ///
-    /// [`DynamoDbOpenError`] if there is no such table, it is not of this crate's making, it is
+    /// [`ConnectError`] if there is no such table, it is not of this crate's making, it is
     /// replicated to other regions, its rows expire, or DynamoDB does not answer.
-    pub async fn connect(
-        client: &Client,
-        table: impl AsRef<str>,
-    ) -> Result<Self, DynamoDbOpenError> {
+    pub async fn connect(client: &Client, table: impl AsRef<str>) -> Result<Self, ConnectError> {
         Self::open(client, table.as_ref(), Writers::Any).await
     }
 
@@ -174,7 +173,7 @@ impl DynamoDbBackend {
     pub async fn connect_as_only_writer(
         client: &Client,
         table: impl AsRef<str>,
-    ) -> Result<Self, DynamoDbOpenError> {
+    ) -> Result<Self, ConnectError> {
         Self::open(client, table.as_ref(), Writers::ThisRegion).await
     }
 
@@ -184,13 +183,9 @@ impl DynamoDbBackend {
     ///
     /// # Errors
     ///
-    /// [`DynamoDbOpenError::WrongKeys`] or [`DynamoDbOpenError::NoIndex`] if a table of another
-    /// making is there, [`DynamoDbOpenError::Unavailable`] if it cannot be made, [`DynamoDbOpenError::NotActive`]
-    /// if it takes more than five minutes.
-    pub async fn create_table(
-        client: &Client,
-        table: impl AsRef<str>,
-    ) -> Result<(), DynamoDbOpenError> {
+    /// [`ConnectError`] if a table with other keys exists, if the table cannot be made, or if that
+    /// takes more than five minutes.
+    pub async fn create_table(client: &Client, table: impl AsRef<str>) -> Result<(), ConnectError> {
         open::create(&Table::new(client, table.as_ref())).await
     }
 
@@ -212,45 +207,28 @@ impl DynamoDbBackend {
     #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
     #[must_use]
     pub fn https_client() -> SharedHttpClient {
-        #[cfg(feature = "ring")]
-        let provider = CryptoMode::Ring;
-        #[cfg(not(feature = "ring"))]
-        let provider = CryptoMode::AwsLc;
-        aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(provider))
-            .build_https()
-    }
-
-    /// Without a crypto provider there is none. The SDK's error then says so.
-    fn https_client_if_any() -> Option<SharedHttpClient> {
-        #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
-        return Some(Self::https_client());
-        #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
-        None
+        http::https()
     }
 
     /// Returns the row of an item that a scan found. A claim is no row; what it left behind is
     /// deleted here.
     async fn listed(&self, found: &Item) -> Result<Option<(Key, Row)>, Error> {
         if item::text(found, SK)? == CLAIM {
-            let claim = Claim::of(Some(found))?;
-            clear::finish(&self.table, &item::partition_of(found)?, claim).await;
+            let left = Claim::of(Some(found))?;
+            claim::finish(&self.table, &item::partition_of(found)?, left).await;
             return Ok(None);
         }
         let key = item::key_of(found)?;
         let stored = Stored::of(found)?;
-        let row = match stored.marks.is_empty() {
-            true => Some(stored.row),
-            false => self.table.standing(&key.partition, &key.slot).await?,
+        let row = if stored.marks.is_empty() {
+            Some(stored.row)
+        } else {
+            self.table.standing(&key.partition, &key.slot).await?
         };
         Ok(row.map(|row| (key, row)))
     }
 
-    async fn open(
-        client: &Client,
-        table: &str,
-        writers: Writers,
-    ) -> Result<Self, DynamoDbOpenError> {
+    async fn open(client: &Client, table: &str, writers: Writers) -> Result<Self, ConnectError> {
         let table = Table::new(client, table);
         open::check(&table, writers).await?;
         Ok(Self { table })
@@ -304,17 +282,24 @@ impl Backend for DynamoDbBackend {
         if changes.is_empty() {
             return Ok(());
         }
-        match changes.iter().any(|change| matches!(change, Change::Clear)) {
-            true => clear::commit(&self.table, partition, changes).await,
-            false => commit::commit(&self.table, partition, changes).await,
+        if changes.iter().any(|change| matches!(change, Change::Clear)) {
+            clear::commit(&self.table, partition, changes).await
+        } else {
+            commit::commit(&self.table, partition, changes).await
         }
     }
 
     async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
         let start = from.as_ref().map(cursor::key).transpose()?;
-        let limit = due::page_len(limit);
+        let limit = due::page_limit(limit);
         let (items, last) = match scope {
-            Scope::Partition(partition) => self.table.query(partition, start, limit).await?,
+            Scope::Partition(partition) => {
+                if start.as_ref().is_some_and(|it| !item::is_of(it, partition)) {
+                    return Err(item::malformed("not a cursor of this partition".into()));
+                }
+                let limit = Some(limit);
+                self.table.query(partition, None, start, limit).await?
+            }
             Scope::Prefix(prefix) => {
                 let prefix = Some(prefix.as_str());
                 self.table.scan(prefix, start, limit).await?
@@ -328,7 +313,7 @@ impl Backend for DynamoDbBackend {
         for found in items {
             match self.listed(&found).await {
                 Ok(row) => page.rows.extend(row),
-                Err(Error::Malformed(_)) => page.odd.push(item::text_of_key(&found)),
+                Err(Error::Malformed(_)) => page.malformed.push(item::text_of_key(&found)),
                 Err(error) => return Err(error),
             }
         }

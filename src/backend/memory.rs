@@ -8,9 +8,11 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
+use super::connect::{ByUrl, ConnectError};
+use super::seconds::since_1970;
 use super::{
     Backend, Change, Cursor, Due, Error, Expect, Key, Page, Partition, Queue, Row, Scope, Slot,
-    seconds_since_1970,
+    page_len,
 };
 
 /// Keeps rows in memory; they end with the process. Sealed all the same.
@@ -30,14 +32,14 @@ enum Stored {
         not(feature = "testing"),
         expect(dead_code, reason = "only tests make one")
     )]
-    Odd(Option<Due>),
+    Malformed(Option<Due>),
     Row(Row),
 }
 
 impl Stored {
     fn due(&self) -> Option<Due> {
         match self {
-            Self::Odd(due) => *due,
+            Self::Malformed(due) => *due,
             Self::Row(row) => row.due,
         }
     }
@@ -56,7 +58,7 @@ impl MemoryBackend {
         let stored = rows
             .get_mut(key)
             .expect("only a row that exists is spoiled");
-        *stored = Stored::Odd(stored.due());
+        *stored = Stored::Malformed(stored.due());
     }
 
     fn rows(&self) -> MutexGuard<'_, BTreeMap<Key, Stored>> {
@@ -72,16 +74,25 @@ impl fmt::Debug for MemoryBackend {
 }
 
 #[async_trait]
+impl ByUrl for MemoryBackend {
+    const EXAMPLES: &str = "";
+
+    async fn by_url(_: &str) -> Result<Self, ConnectError> {
+        Ok(Self::default())
+    }
+}
+
+#[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Backend for MemoryBackend {
     async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
         let rows = self.rows();
         slots
             .iter()
-            .map(|slot| match rows.get(&key(partition, slot)) {
+            .map(|slot| match rows.get(&Key::of(partition, slot)) {
                 Some(Stored::Row(row)) => Ok(Some(row.clone())),
-                Some(Stored::Odd(_)) => {
-                    let key = key(partition, slot);
+                Some(Stored::Malformed(_)) => {
+                    let key = Key::of(partition, slot);
                     Err(Error::Malformed(format!("{key} cannot be parsed").into()))
                 }
                 None => Ok(None),
@@ -96,10 +107,10 @@ impl Backend for MemoryBackend {
         for change in changes {
             let current = change
                 .slot()
-                .and_then(|slot| rows.get(&key(partition, slot)));
+                .and_then(|slot| rows.get(&Key::of(partition, slot)));
             conflicts |= match current {
                 // No version of it is known, so it is none that anybody expects.
-                Some(Stored::Odd(_)) => change.expects() != Expect::Any,
+                Some(Stored::Malformed(_)) => change.expects() != Expect::Any,
                 Some(Stored::Row(row)) => !change.allows(Some(row.version)),
                 None => !change.allows(None),
             };
@@ -113,10 +124,10 @@ impl Backend for MemoryBackend {
         for change in changes {
             match change {
                 Change::Put { slot, row, .. } => {
-                    rows.insert(key(partition, slot), Stored::Row(row.clone()));
+                    rows.insert(Key::of(partition, slot), Stored::Row(row.clone()));
                 }
                 Change::Delete { slot, .. } => {
-                    rows.remove(&key(partition, slot));
+                    rows.remove(&Key::of(partition, slot));
                 }
                 Change::Check { .. } | Change::Clear => {}
             }
@@ -158,7 +169,7 @@ impl Backend for MemoryBackend {
             .filter(|(key, _)| key.partition.app() == queue.app())
             .filter_map(|(key, stored)| Some((stored.due()?, key, stored)))
             .filter(|(due, _, _)| due.lane == queue.lane() && due.at <= now)
-            .map(|(due, key, stored)| ((seconds_since_1970(due.at), key), stored))
+            .map(|(due, key, stored)| ((since_1970(due.at), key), stored))
             .filter(|(place, _)| after.is_none_or(|after| *place > after))
             .collect();
         due.sort_unstable_by_key(|(place, _)| *place);
@@ -176,7 +187,7 @@ fn page<'a>(
     limit: usize,
     after: impl Fn(&Key, &Stored) -> Cursor,
 ) -> Page {
-    let limit = limit.clamp(1, LONGEST_PAGE);
+    let limit = page_len(limit);
     let found: Vec<_> = found.take(limit).collect();
     let last = found.last().filter(|_| found.len() == limit);
     let next = last.map(|(key, stored)| after(key, stored));
@@ -186,23 +197,16 @@ fn page<'a>(
     };
     for (key, stored) in found {
         match stored {
-            Stored::Odd(_) => page.odd.push(key.to_string()),
+            Stored::Malformed(_) => page.malformed.push(key.to_string()),
             Stored::Row(row) => page.rows.push((key.clone(), row.clone())),
         }
     }
     page
 }
 
-fn key(partition: &Partition, slot: &Slot) -> Key {
-    Key {
-        partition: partition.clone(),
-        slot: slot.clone(),
-    }
-}
-
 /// The least key of a partition: no slot's name comes before this one.
 fn first_of(partition: &Partition) -> Key {
-    key(
+    Key::of(
         partition,
         &Slot::new("!").expect("the least visible character"),
     )
@@ -210,9 +214,6 @@ fn first_of(partition: &Partition) -> Key {
 
 /// In its cursors.
 const KIND: &str = "memory";
-
-/// Rows of a page at most, as in the databases that this stands in for.
-const LONGEST_PAGE: usize = 1000;
 
 #[cfg(test)]
 mod tests {

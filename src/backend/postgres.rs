@@ -7,20 +7,21 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use sqlx::Connection as _;
 use sqlx::Row as _;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 
 use super::seconds::to_seconds;
 use super::sql::{self, After, Order};
 use super::{
-    Backend, Change, Cursor, Error, Expect, Page, Partition, Queue, Row, Scope, Slot, Version,
+    Backend, Change, ConnectError, Cursor, Error, Expect, Page, Partition, Queue, Row, Scope, Slot,
+    Version,
 };
 
 mod calls;
 mod open;
 mod options;
 mod schema;
+mod url;
 
-pub use open::PostgresOpenError;
 pub use options::PostgresOptions;
 
 use calls::Calls;
@@ -103,8 +104,8 @@ impl PostgresBackend {
     ///
     /// # Errors
     ///
-    /// [`PostgresOpenError`] if the server cannot be reached, or must not be trusted with tokens.
-    pub async fn connect(url: &str) -> Result<Self, PostgresOpenError> {
+    /// [`ConnectError`] if the server cannot be reached, or must not be trusted with tokens.
+    pub async fn connect(url: &str) -> Result<Self, ConnectError> {
         Self::connect_with(url, PostgresOptions::default()).await
     }
 
@@ -115,26 +116,19 @@ impl PostgresBackend {
     ///
     /// # Errors
     ///
-    /// [`PostgresOpenError`] if the server cannot be reached, must not be trusted with tokens, or
+    /// [`ConnectError`] if the server cannot be reached, must not be trusted with tokens, or
     /// does not do what the options ask for.
-    pub async fn connect_with(
-        url: &str,
-        options: PostgresOptions,
-    ) -> Result<Self, PostgresOpenError> {
-        options.check()?;
+    pub async fn connect_with(url: &str, options: PostgresOptions) -> Result<Self, ConnectError> {
         let connect = options.connection(url)?;
-        let mut connection = open::checked(&connect, &options).await?;
-        if options.row_level_security {
-            if schema::version(&mut connection, &options).await? < schema::NEWEST {
-                return Err(PostgresOpenError::NotMigrated { source: None });
-            }
+        let has_wall = options.row_level_security;
+        let mut connection = open::migrated(&connect, &options, !has_wall).await?;
+        if has_wall {
             open::check_wall(&mut connection, &options).await?;
-        } else {
-            schema::migrate(&mut connection, &options).await?;
         }
-        connection.close().await?;
+        let name = name(&connect);
+        closed(connection, &name).await?;
         Ok(Self {
-            name: name(&connect),
+            name,
             schema: options.schema.clone(),
             calls: Calls::new(connect, options),
         })
@@ -153,13 +147,12 @@ impl PostgresBackend {
     ///
     /// # Errors
     ///
-    /// [`PostgresOpenError`] if the server cannot be reached, must not be trusted with tokens, or
+    /// [`ConnectError`] if the server cannot be reached, must not be trusted with tokens, or
     /// does not let this role do it.
-    pub async fn migrate(url: &str, options: &PostgresOptions) -> Result<(), PostgresOpenError> {
-        options.check()?;
-        let mut connection = open::checked(&options.connection(url)?, options).await?;
-        schema::migrate(&mut connection, options).await?;
-        Ok(connection.close().await?)
+    pub async fn migrate(url: &str, options: &PostgresOptions) -> Result<(), ConnectError> {
+        let connect = options.connection(url)?;
+        let connection = open::migrated(&connect, options, true).await?;
+        closed(connection, &name(&connect)).await
     }
 
     /// Waits for the calls in progress and closes all connections. Every call after this, also
@@ -333,6 +326,11 @@ fn text(name: &[u8]) -> Result<&str, Error> {
 
 fn bytes(version: &Version) -> &[u8] {
     version.as_bytes().as_slice()
+}
+
+async fn closed(connection: PgConnection, name: &str) -> Result<(), ConnectError> {
+    let closed = connection.close().await;
+    closed.map_err(|error| open::failed(error, name))
 }
 
 /// Which database, without the password.

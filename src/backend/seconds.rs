@@ -2,6 +2,11 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// Whole seconds since 1970, rounded down; 0 for an earlier time.
+pub(super) fn since_1970(time: SystemTime) -> u64 {
+    to_seconds(time).max(0).cast_unsigned()
+}
+
 /// Whole seconds since 1970, rounded down.
 pub(super) fn to_seconds(time: SystemTime) -> i64 {
     let whole = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
@@ -15,11 +20,13 @@ pub(super) fn to_seconds(time: SystemTime) -> i64 {
 }
 
 /// `None` for a time that this platform cannot express.
+#[allow(dead_code, reason = "memory keeps times as they are")]
 pub(super) fn from_seconds(seconds: i64) -> Option<SystemTime> {
     let span = Duration::from_secs(seconds.unsigned_abs());
-    match seconds < 0 {
-        true => UNIX_EPOCH.checked_sub(span),
-        false => UNIX_EPOCH.checked_add(span),
+    if seconds < 0 {
+        UNIX_EPOCH.checked_sub(span)
+    } else {
+        UNIX_EPOCH.checked_add(span)
     }
 }
 
@@ -36,9 +43,10 @@ mod tests {
             (-1_500_000_000, -2),
         ] {
             let span = Duration::from_nanos(nanos.unsigned_abs());
-            let time = match nanos < 0 {
-                true => UNIX_EPOCH - span,
-                false => UNIX_EPOCH + span,
+            let time = if nanos < 0 {
+                UNIX_EPOCH - span
+            } else {
+                UNIX_EPOCH + span
             };
             assert_eq!(to_seconds(time), seconds);
             let whole = from_seconds(seconds).expect("a time near 1970");

@@ -151,7 +151,7 @@ pub(super) fn page(
         let place = Place::of(columns)?;
         match (place.key(), row(columns, 2)) {
             (Some(key), Ok(row)) => page.rows.push((key, row)),
-            _ => page.odd.push(place.text()),
+            _ => page.malformed.push(place.text()),
         }
     }
     if let (true, Some(last)) = (found.len() == limit, found.last()) {

@@ -13,13 +13,13 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use super::seconds::to_seconds;
 use super::sql::{self, After, Order, Pool, Source};
 use super::{
-    Backend, Change, Cursor, Error, Expect, Page, Partition, Queue, Row, Scope, Slot, Version,
+    Backend, Change, ConnectError, Cursor, Error, Expect, Page, Partition, Queue, Row, Scope, Slot,
+    Version,
 };
 
 mod open;
 mod schema;
-
-pub use open::SqliteOpenError;
+mod url;
 
 /// Keeps rows in one SQLite file. Several processes of one machine may share it.
 ///
@@ -69,9 +69,9 @@ impl SqliteBackend {
     ///
     /// # Errors
     ///
-    /// [`SqliteOpenError`] if there can be no such file, or it is not one of this crate's, or it
+    /// [`ConnectError`] if there can be no such file, or it is not one of this crate's, or it
     /// was written by a newer version of this crate. A file that is not ours is left as it was.
-    pub async fn open(path: impl AsRef<Path>) -> Result<Self, SqliteOpenError> {
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, ConnectError> {
         let path = open::create(path.as_ref())?;
         let writer = open::writer(&path).await?;
         let readers = open::readers(&path).await?;
@@ -233,7 +233,7 @@ async fn apply(
     changes: &[Change],
 ) -> Result<bool, sqlx::Error> {
     let mut transaction = connection.begin_with(BEGIN).await?;
-    // A row that nobody expects anything of may be odd: it is replaced or deleted unseen.
+    // A row that nobody expects anything of may be malformed: it is replaced or deleted unseen.
     let expecting = changes.iter().filter(|change| {
         !matches!(
             change,

@@ -292,7 +292,7 @@ pub(super) async fn has_rows<B: Backend + ?Sized>(
     let mut from = None;
     loop {
         let page = backend.scan(scope, from, PAGE).await?;
-        if !page.odd.is_empty() || !page.rows.iter().all(|(key, _)| besides(key)) {
+        if !page.malformed.is_empty() || !page.rows.iter().all(|(key, _)| besides(key)) {
             return Ok(true);
         }
         from = page.next;

@@ -12,7 +12,7 @@ pub(super) struct MalformedRows(Mutex<HashSet<String>>);
 impl MalformedRows {
     /// Reports the malformed rows of a page, each once in the life of the process.
     pub(super) fn report(&self, page: &Page) {
-        for key in self.new_ones(&page.odd) {
+        for key in self.new_ones(&page.malformed) {
             tracing::error!(row = key, "a row cannot be parsed and is skipped");
         }
     }

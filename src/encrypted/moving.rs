@@ -269,7 +269,7 @@ impl<B: Backend> EncryptedStore<B> {
         let (keyring, note) = (app.keyring(), copying());
         page.rows
             .retain(|(key, _)| key.partition != keyring || key.slot != note);
-        Ok((page.rows, page.odd, page.next.map(ListCursor::from)))
+        Ok((page.rows, page.malformed, page.next.map(ListCursor::from)))
     }
 
     /// Notes in the target that a copy is under way, if it has nothing of this app.

@@ -329,9 +329,10 @@ async fn a_row_that_moves_before_it_is_marked_is_looked_at_again() {
         held.reached(2).await;
 
         let over = row();
-        let change = match replaced {
-            true => put(&one, &over, Expect::Version(guard.version)),
-            false => delete(&one, Some(guard.version)),
+        let change = if replaced {
+            put(&one, &over, Expect::Version(guard.version))
+        } else {
+            delete(&one, Some(guard.version))
         };
         let moved = bench.straight.commit(&partition, &[change]).await;
         moved.expect("nothing is marked yet");
@@ -419,12 +420,13 @@ impl Held {
 fn hold(bench: &Bench, wanted: impl Fn(&Request) -> bool + Send + Sync + 'static) -> Held {
     let [gate, reached] = [(); 2].map(|()| Arc::new(Semaphore::new(0)));
     let (closed, announce) = (Arc::clone(&gate), Arc::clone(&reached));
-    bench.proxy.decide(move |request| match wanted(request) {
-        true => {
+    bench.proxy.decide(move |request| {
+        if wanted(request) {
             announce.add_permits(1);
             Fate::Wait(Arc::clone(&closed))
+        } else {
+            Fate::Pass
         }
-        false => Fate::Pass,
     });
     Held { gate, reached }
 }
@@ -518,10 +520,10 @@ async fn what_a_purge_left_behind_is_removed_when_it_would_be_due() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn odd_rows_are_skipped_and_named_and_a_clear_deletes_them() {
+async fn malformed_rows_are_skipped_and_named_and_a_clear_deletes_them() {
     let bench = Bench::new().await;
     let partition = tenant("app/T1");
-    for (name, keep) in [("bot", true), ("odd", false)] {
+    for (name, keep) in [("bot", true), ("malformed", false)] {
         let due = Row {
             due: refresh_at(UNIX_EPOCH + Duration::from_secs(5)),
             ..row()
@@ -546,22 +548,25 @@ async fn odd_rows_are_skipped_and_named_and_a_clear_deletes_them() {
     let due = due.expect("the emulator answers");
     let slots: Vec<_> = due.rows.iter().map(|(key, _)| key.slot.as_str()).collect();
     assert_eq!(slots, ["bot"]);
-    assert_eq!(due.odd, ["app/T1 odd"]);
+    assert_eq!(due.malformed, ["app/T1 malformed"]);
     for scope in [Scope::Everything, Scope::Partition(partition.clone())] {
         let page = bench.straight.scan(&scope, None, 100).await;
         let page = page.expect("the emulator answers");
-        assert_eq!((page.rows.len(), page.odd), (1, vec!["app/T1 odd".into()]));
+        assert_eq!(
+            (page.rows.len(), page.malformed),
+            (1, vec!["app/T1 malformed".into()])
+        );
     }
     let update = bench.emulator.client().update_item();
     update
         .table_name(&bench.table)
         .key("pk", AttributeValue::S(partition.to_string()))
-        .key("sk", AttributeValue::S("odd".into()))
+        .key("sk", AttributeValue::S("malformed".into()))
         .update_expression("REMOVE version")
         .send()
         .await
         .expect("the emulator answers");
     let cleared = bench.straight.commit(&partition, &[Change::Clear]).await;
-    cleared.expect("an odd row is no obstacle");
+    cleared.expect("a malformed row is no obstacle");
     assert!(bench.items(&partition).await.is_empty());
 }

@@ -69,12 +69,13 @@ async fn an_error_of_the_server_is_unavailable_and_not_made_again() {
     each_form(|bench, _, operation| {
         let operation = operation.to_owned();
         let broken = Fate::Answer(500, error("InternalServerError"));
-        bench
-            .proxy
-            .decide(move |request| match request.operation == operation {
-                true => broken.clone(),
-                false => Fate::Pass,
-            });
+        bench.proxy.decide(move |request| {
+            if request.operation == operation {
+                broken.clone()
+            } else {
+                Fate::Pass
+            }
+        });
         Expected::Not
     })
     .await;
@@ -108,9 +109,10 @@ async fn a_commit_that_is_not_answered_in_time_is_unavailable() {
     for (fate, happens) in [(Fate::Silence, false), (Fate::SilenceAfterwards, true)] {
         let arrange = |bench: &Bench, _: &str, operation: &str| {
             first_meets(bench, operation, fate.clone());
-            match happens {
-                true => Expected::Happened,
-                false => Expected::Not,
+            if happens {
+                Expected::Happened
+            } else {
+                Expected::Not
             }
         };
         each_of(&[FORMS[0], FORMS[3]], hasty, arrange).await;
@@ -241,9 +243,10 @@ async fn keys_that_stay_unprocessed_are_asked_for_again() {
     };
     bench.proxy.decide(move |request| {
         // The queries of the index come first, 16 of them.
-        match request.operation == "BatchGetItem" && request.nth <= 18 {
-            true => unprocessed(request),
-            false => Fate::Pass,
+        if request.operation == "BatchGetItem" && request.nth <= 18 {
+            unprocessed(request)
+        } else {
+            Fate::Pass
         }
     });
     let now = std::time::SystemTime::now();
@@ -254,12 +257,13 @@ async fn keys_that_stay_unprocessed_are_asked_for_again() {
         .expect("the third try answers");
     assert_eq!(due.rows.len(), 3);
 
-    bench
-        .proxy
-        .decide(move |request| match request.operation == "BatchGetItem" {
-            true => unprocessed(request),
-            false => Fate::Pass,
-        });
+    bench.proxy.decide(move |request| {
+        if request.operation == "BatchGetItem" {
+            unprocessed(request)
+        } else {
+            Fate::Pass
+        }
+    });
     let due = bench.proxied.due(&refreshes(), now, None, 10).await;
     assert!(matches!(due, Err(Error::Unavailable(_))), "{due:?}");
 }
@@ -405,9 +409,10 @@ fn busy_twice(bench: &Bench, operation: &str, body: String) {
     let (operation, met) = (operation.to_owned(), std::sync::atomic::AtomicUsize::new(0));
     bench.proxy.decide(move |request| {
         let counted = std::sync::atomic::Ordering::Relaxed;
-        match request.operation == operation && met.fetch_add(1, counted) < 2 {
-            true => Fate::Answer(400, body.clone()),
-            false => Fate::Pass,
+        if request.operation == operation && met.fetch_add(1, counted) < 2 {
+            Fate::Answer(400, body.clone())
+        } else {
+            Fate::Pass
         }
     });
 }
@@ -419,9 +424,10 @@ fn first_meets(bench: &Bench, operation: &str, fate: Fate) {
     );
     bench.proxy.decide(move |request| {
         let counted = std::sync::atomic::Ordering::Relaxed;
-        match request.operation == operation && !met.swap(true, counted) {
-            true => fate.clone(),
-            false => Fate::Pass,
+        if request.operation == operation && !met.swap(true, counted) {
+            fate.clone()
+        } else {
+            Fate::Pass
         }
     });
 }

@@ -252,9 +252,10 @@ async fn join_all<T>(futures: impl Iterator<Item: Future<Output = T>>) -> Vec<T>
                 *output = Some(ready);
             }
         }
-        match running.iter().all(|(_, output)| output.is_some()) {
-            true => std::task::Poll::Ready(()),
-            false => std::task::Poll::Pending,
+        if running.iter().all(|(_, output)| output.is_some()) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
         }
     })
     .await;

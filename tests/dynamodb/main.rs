@@ -2,11 +2,11 @@
 
 #![allow(unreachable_pub)]
 
-use slack_installs::backend::{DynamoDbBackend, Faults, Flaky, Key};
+use slack_installs::backend::{DynamoDbBackend, Key};
 use slack_installs::conformance;
+use slack_installs::testing::{Faults, Flaky};
 
-use self::support::dynamodb::Emulator;
-use self::support::spoil;
+use self::support::dynamodb::{Emulator, WAYS_TO_SPOIL, spoil};
 
 mod clear;
 mod faults;
@@ -24,7 +24,6 @@ mod support {
     pub mod proxy;
     pub mod queues;
     pub mod server;
-    pub mod spoil;
 }
 
 conformance!(dynamodb_that_loses_answers, spoil_row);
@@ -38,5 +37,5 @@ async fn dynamodb_that_loses_answers() -> (Flaky<DynamoDbBackend>, (Emulator, St
 }
 
 async fn spoil_row(_: &Flaky<DynamoDbBackend>, (emulator, table): &(Emulator, String), key: Key) {
-    spoil::dynamodb(&emulator.client(), table, &key, spoil::DYNAMODB[0]).await;
+    spoil(&emulator.client(), table, &key, WAYS_TO_SPOIL[0]).await;
 }

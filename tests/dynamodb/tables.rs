@@ -4,7 +4,9 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
     TimeToLiveSpecification,
 };
-use slack_installs::backend::{Backend, DynamoDbBackend, DynamoDbOpenError, Expect, Scope};
+use slack_installs::backend::{
+    Backend, ConnectError, ConnectErrorKind as Kind, DynamoDbBackend, Expect, Scope,
+};
 
 use crate::kit::{connect, plant, put, row, rows, slot, tenant};
 use crate::support::dynamodb::{Emulator, client};
@@ -34,11 +36,23 @@ async fn many_processes_may_make_the_table_at_once() {
 }
 
 #[tokio::test]
+async fn a_url_with_an_endpoint_makes_the_table_and_opens_it() {
+    let emulator = Emulator::start();
+    let name = format!("by-url-{:?}", row().version);
+    for _ in 0..2 {
+        let url = format!("dynamodb:{name}?endpoint={}", emulator.url);
+        let backend = slack_installs::backend::connect(&url).await;
+        backend.expect("the emulator makes it");
+    }
+    connect(&emulator.client(), &name).await;
+}
+
+#[tokio::test]
 async fn a_missing_table_is_refused_with_the_remedy() {
     let emulator = Emulator::start();
     let refused = DynamoDbBackend::connect(&emulator.client(), "none").await;
     let refused = refused.expect_err("there is no such table");
-    assert!(matches!(refused, DynamoDbOpenError::Missing), "{refused:?}");
+    assert_eq!(refused.kind(), Kind::NotMigrated, "{refused:?}");
     assert!(refused.to_string().contains("create_table"), "{refused}");
 }
 
@@ -63,14 +77,8 @@ async fn a_table_of_another_making_is_refused() {
         table.send().await.expect("the name is new");
         let refused = DynamoDbBackend::connect(&emulator.client(), &name).await;
         match keys[0] {
-            "id" => assert!(
-                matches!(refused, Err(DynamoDbOpenError::WrongKeys)),
-                "{refused:?}"
-            ),
-            _ => assert!(
-                matches!(refused, Err(DynamoDbOpenError::NoIndex)),
-                "{refused:?}"
-            ),
+            "id" => assert_refused(refused, Kind::Foreign, ""),
+            _ => assert_refused(refused, Kind::NotMigrated, ""),
         }
     }
 }
@@ -90,10 +98,7 @@ async fn a_table_whose_rows_expire_is_refused() {
         .await
         .expect("the emulator can do that");
     let refused = DynamoDbBackend::connect(&emulator.client(), &table).await;
-    assert!(
-        matches!(refused, Err(DynamoDbOpenError::Expires)),
-        "{refused:?}"
-    );
+    assert_refused(refused, Kind::Misconfigured, "time to live");
 }
 
 #[tokio::test]
@@ -112,10 +117,7 @@ async fn what_cannot_be_looked_at_for_lack_of_permission_is_not_refused() {
 
     proxy.decide(move |_| Fate::Answer(400, denied.into()));
     let refused = DynamoDbBackend::connect(&client(&proxy.url), &table).await;
-    assert!(
-        matches!(refused, Err(DynamoDbOpenError::Unavailable(_))),
-        "{refused:?}"
-    );
+    assert_refused(refused, Kind::Denied, "");
 }
 
 #[tokio::test]
@@ -127,10 +129,7 @@ async fn a_server_that_is_gone_is_unavailable() {
     let url = proxy.url.clone();
     drop(proxy);
     let refused = DynamoDbBackend::connect(&client(&url), &table).await;
-    assert!(
-        matches!(refused, Err(DynamoDbOpenError::Unavailable(_))),
-        "{refused:?}"
-    );
+    assert_refused(refused, Kind::Unavailable, "");
     let bot = slot("bot");
     let changes = [put(&bot, &row(), Expect::Any)];
     let partition = tenant("app/T1");
@@ -157,15 +156,15 @@ async fn a_question_without_an_answer_is_asked_again_and_then_unavailable() {
     for operation in ["DescribeGlobalTable", "DescribeTimeToLive"] {
         let failed = Fate::Answer(500, r#"{"__type":"x#InternalServerError"}"#.into());
         let fate = failed.clone();
-        proxy.decide(move |request| match request.operation == operation {
-            true => fate.clone(),
-            false => Fate::Pass,
+        proxy.decide(move |request| {
+            if request.operation == operation {
+                fate.clone()
+            } else {
+                Fate::Pass
+            }
         });
         let refused = DynamoDbBackend::connect(&client(&proxy.url), &table).await;
-        assert!(
-            matches!(refused, Err(DynamoDbOpenError::Unavailable(_))),
-            "{operation}: {refused:?}"
-        );
+        assert_refused(refused, Kind::Unavailable, "");
         let asked = std::sync::atomic::AtomicBool::new(false);
         proxy.decide(move |request| {
             let is_first = request.operation == operation
@@ -191,10 +190,7 @@ async fn a_global_table_of_the_first_version_is_refused_unless_one_region_writes
         });
         let opened = DynamoDbBackend::connect(&client(&proxy.url), &table).await;
         match status {
-            200 => assert!(
-                matches!(opened, Err(DynamoDbOpenError::EventualReplicas)),
-                "{opened:?}"
-            ),
+            200 => assert_refused(opened, Kind::Misconfigured, "eventual"),
             _ => drop(opened.expect("a table of one region")),
         }
         DynamoDbBackend::connect_as_only_writer(&client(&proxy.url), &table)
@@ -219,13 +215,17 @@ async fn a_table_of_another_making_is_left_alone_by_who_would_make_it() {
     table.send().await.expect("the name is new");
     let proxy = Proxy::start(&emulator.url).await;
     let refused = DynamoDbBackend::create_table(&client(&proxy.url), &name).await;
-    assert!(
-        matches!(refused, Err(DynamoDbOpenError::WrongKeys)),
-        "{refused:?}"
-    );
+    assert_refused(refused, Kind::Foreign, "");
     let asked = proxy.operations();
     assert!(
         !asked.iter().any(|it| it == "UpdateContinuousBackups"),
         "{asked:?}"
     );
+}
+
+#[track_caller]
+fn assert_refused<T: std::fmt::Debug>(opened: Result<T, ConnectError>, kind: Kind, text: &str) {
+    let refused = opened.expect_err("it must be refused");
+    assert_eq!(refused.kind(), kind, "{refused:?}");
+    assert!(refused.to_string().contains(text), "{refused}");
 }

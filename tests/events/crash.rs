@@ -8,9 +8,9 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use slack_installs::backend::{
-    Backend, Change, Cursor, Error, Faults, Flaky, MemoryBackend, Page, Partition, Queue, Row,
-    Scope, Slot,
+    Backend, Change, Cursor, Error, MemoryBackend, Page, Partition, Queue, Row, Scope, Slot,
 };
+use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{EncryptedStore, LocalKeyProvider, MasterKey};
 
 use super::*;

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend, Row, Version};
+use slack_installs::backend::{Backend, MemoryBackend, Row, Version};
 use slack_installs::store::{self, LifecycleStore as _};
 use slack_installs::testing::{Fault, Person, Who, Workspace};
+use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{Departure, Handled, Lifecycle, LifecycleError, LifecycleHooks};
 
 use super::*;

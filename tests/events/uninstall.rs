@@ -3,11 +3,10 @@
 use async_trait::async_trait;
 use std::sync::Arc;
 
-use slack_installs::backend::{
-    Change, Expect, Faults, Flaky, MemoryBackend, Metadata, Row, Sealed, Version,
-};
+use slack_installs::backend::{Change, Expect, MemoryBackend, Metadata, Row, Sealed, Version};
 use slack_installs::store;
 use slack_installs::testing::{Fault, Who};
+use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{
     Departure, Handled, Hold, InstallationStore as _, Lifecycle, LifecycleError, LifecycleHooks,
     LifecycleStore as _,

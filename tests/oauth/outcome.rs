@@ -8,11 +8,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
-use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend};
+use slack_installs::backend::{Backend, MemoryBackend};
 use slack_installs::oauth::{Candidate, Decision, Error, InstallHooks, InstallPolicy, Installed};
 use slack_installs::slack::{ClientCredentials, Transport, TransportError};
 use slack_installs::store::{self, ListCursor, StateId, StatePayload, StateStore};
 use slack_installs::testing::FakeTransport;
+use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{
     Delete, InstallConfig, InstallProvider, Installation, InstallationKey, InstallationStore,
     RedirectUri, Revision, Scopes, StoredInstallation, UserId,

@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
-use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend};
+use slack_installs::backend::{Backend, MemoryBackend};
 use slack_installs::oauth::{Candidate, Decision, InstallPolicy};
 use slack_installs::secret::{AccessToken, RefreshToken};
 use slack_installs::testing::{Fault, Rotation, Who};
+use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{AppId, InstallOptions, InstallProvider, TeamId};
 
 use super::support::app::{ADA, ALPHA, App, BEN, BRAVO, Browser, OLGA, ORG, world};

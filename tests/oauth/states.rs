@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, Method, Response, StatusCode};
-use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend};
+use slack_installs::backend::{Backend, MemoryBackend};
+use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{InstallOptions, RedirectUri, Scopes};
 use url::Url;
 

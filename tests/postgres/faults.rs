@@ -390,9 +390,9 @@ async fn connections_that_were_dropped_without_a_word_cost_one_read_and_not_one_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn odd_rows_are_skipped_and_named() {
+async fn malformed_rows_are_skipped_and_named() {
     let server = Postgres::start().await;
-    let url = server.database("odd").await;
+    let url = server.database("malformed").await;
     let backend = open(&url, fast()).await;
     put(&backend, &row("{}"), Expect::Any)
         .await
@@ -411,24 +411,24 @@ async fn odd_rows_are_skipped_and_named() {
     let now = std::time::SystemTime::now();
     for limit in [1, 2, 10] {
         let mut from = None;
-        let (mut rows, mut odd) = (Vec::new(), Vec::new());
+        let (mut rows, mut malformed) = (Vec::new(), Vec::new());
         loop {
             let page = backend.due(&refreshes(), now, from, limit).await;
             let page = page.expect("the server answers");
             rows.extend(page.rows.into_iter().map(|(key, _)| key.slot.to_string()));
-            odd.extend(page.odd);
+            malformed.extend(page.malformed);
             from = page.next;
             if from.is_none() {
                 break;
             }
         }
         assert_eq!(rows, ["bot"]);
-        assert_eq!(odd, ["app/T1 a", "app/T1 two words"]);
+        assert_eq!(malformed, ["app/T1 a", "app/T1 two words"]);
     }
     let page = scanned(&backend, 10).await.expect("a scan goes on");
     assert_eq!(page.rows.len(), 1);
-    let odd = ["app/T1 a", "app/T1 lane", "app/T1 time", "app/T1 two words"];
-    assert_eq!(page.odd, odd);
+    let malformed = ["app/T1 a", "app/T1 lane", "app/T1 time", "app/T1 two words"];
+    assert_eq!(page.malformed, malformed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use slack_installs::backend::{
-    Backend, Change, Error, Expect, Metadata, Partition, PostgresBackend, PostgresOpenError,
+    Backend, Change, ConnectError, Error, Expect, Metadata, Partition, PostgresBackend,
     PostgresOptions, Row, Slot,
 };
 use sqlx::postgres::PgConnection;
@@ -13,6 +13,7 @@ use servers::history;
 use servers::postgres::{self, Postgres, execute};
 use servers::queues::{refresh_at, refreshes};
 
+mod by_url;
 mod faults;
 mod pool;
 mod refusals;
@@ -91,7 +92,7 @@ async fn open(url: &str, options: PostgresOptions) -> PostgresBackend {
         .expect("the server is fine")
 }
 
-async fn refusal(url: &str) -> PostgresOpenError {
+async fn refusal(url: &str) -> ConnectError {
     PostgresBackend::connect_with(url, fast())
         .await
         .expect_err("it must be refused")

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use slack_installs::backend::{Error, Expect, PostgresBackend, PostgresOpenError, PostgresOptions};
+use slack_installs::backend::{
+    ConnectErrorKind as Kind, Error, Expect, PostgresBackend, PostgresOptions,
+};
 use sqlx::Row as _;
 
 use super::servers::postgres::{self, PgBouncer, Postgres, execute, fetch};
@@ -65,10 +67,7 @@ async fn a_standby_and_a_read_only_server_are_refused() {
     open(&url, fast()).await;
     let standby = server.standby().await;
     let refused = refusal(&standby.url("postgres", "followed")).await;
-    assert!(
-        matches!(refused, PostgresOpenError::ReadOnly { .. }),
-        "{refused:?}"
-    );
+    assert_eq!(refused.kind(), Kind::ReadOnly, "{refused:?}");
 
     execute(
         &url,
@@ -76,10 +75,7 @@ async fn a_standby_and_a_read_only_server_are_refused() {
     )
     .await;
     let refused = refusal(&url).await;
-    assert!(
-        matches!(refused, PostgresOpenError::ReadOnly { .. }),
-        "{refused:?}"
-    );
+    assert_eq!(refused.kind(), Kind::ReadOnly, "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,21 +149,18 @@ async fn what_cannot_be_used_is_refused_with_the_remedy() {
     ] {
         let refused = PostgresBackend::connect_with(url, options).await;
         assert!(
-            matches!(refused, Err(PostgresOpenError::Options(_))),
+            matches!(&refused, Err(error) if error.kind() == Kind::Invalid),
             "{refused:?}"
         );
     }
     let refused = refusal("not a url").await;
-    assert!(matches!(refused, PostgresOpenError::Url(_)), "{refused:?}");
+    assert_eq!(refused.kind(), Kind::Invalid, "{refused:?}");
     for url in [
         "postgres://db.example.com/bot",
         "postgres://10.0.0.1/bot?sslmode=prefer",
     ] {
         let refused = refusal(url).await;
-        assert!(
-            matches!(refused, PostgresOpenError::Plaintext { .. }),
-            "{refused:?}"
-        );
+        assert_eq!(refused.kind(), Kind::Tls, "{refused:?}");
         assert!(
             refused.to_string().contains("sslmode=verify-full"),
             "{refused}"
@@ -176,24 +169,19 @@ async fn what_cannot_be_used_is_refused_with_the_remedy() {
 
     execute(&url, "CREATE TABLE slack_rows (id int)").await;
     let refused = refusal(&url).await;
-    assert!(
-        matches!(refused, PostgresOpenError::Foreign { .. }),
-        "{refused:?}"
-    );
+    assert_eq!(refused.kind(), Kind::Foreign, "{refused:?}");
     execute(&url, "DROP TABLE slack_rows").await;
 
     execute(&url, "CREATE ROLE app LOGIN").await;
     let refused = refusal(&server.url("app", "refused")).await;
-    assert!(
-        matches!(refused, PostgresOpenError::NotMigrated { .. }),
-        "{refused:?}"
-    );
+    assert_eq!(refused.kind(), Kind::NotMigrated, "{refused:?}");
 
     open(&url, fast()).await;
     execute(&url, "UPDATE slack_schema SET version = 7").await;
     let refused = refusal(&url).await;
-    assert!(
-        matches!(refused, PostgresOpenError::Newer { found: 7 }),
+    assert_eq!(
+        (refused.kind(), refused.to_string().contains("schema 7")),
+        (Kind::Newer, true),
         "{refused:?}"
     );
     execute(&url, "DROP TABLE slack_schema, slack_rows CASCADE").await;
@@ -201,8 +189,9 @@ async fn what_cannot_be_used_is_refused_with_the_remedy() {
     let latin = "CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0";
     execute(&url, latin).await;
     let refused = refusal(&server.url("postgres", "latin")).await;
-    assert!(
-        matches!(refused, PostgresOpenError::Encoding { .. }),
+    assert_eq!(
+        (refused.kind(), refused.to_string().contains("LATIN1")),
+        (Kind::Misconfigured, true),
         "{refused:?}"
     );
 }
@@ -214,8 +203,9 @@ async fn a_pooler_that_nobody_told_of_is_refused() {
     for setting in ["", "ignore_startup_parameters = extra_float_digits,options"] {
         let pooler = PgBouncer::start_with(server.port(), setting).await;
         let refused = refusal(&pooler.url("postgres", "pooled")).await;
-        assert!(
-            matches!(refused, PostgresOpenError::Pooler),
+        assert_eq!(
+            (refused.kind(), refused.to_string().contains("pooler")),
+            (Kind::Misconfigured, true),
             "{setting}: {refused:?}"
         );
     }
@@ -230,9 +220,12 @@ async fn reload(url: &str, setting: &str, value: &str) {
     .await;
 }
 
-async fn not_durable(url: &str) -> &'static str {
-    match PostgresBackend::connect(url).await {
-        Err(PostgresOpenError::NotDurable { setting }) => setting,
-        other => panic!("expected a refusal, got {other:?}"),
-    }
+/// The setting that the text names.
+async fn not_durable(url: &str) -> String {
+    let refused = PostgresBackend::connect(url).await;
+    let refused = refused.expect_err("a crash would lose commits");
+    assert_eq!(refused.kind(), Kind::Misconfigured, "{refused}");
+    let text = refused.to_string();
+    let (setting, _) = text.split_once(" is off").expect("it names the setting");
+    setting.to_owned()
 }

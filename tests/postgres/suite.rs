@@ -5,10 +5,9 @@
 
 use std::sync::Arc;
 
-use slack_installs::backend::conformance::{CHECKS, ODD_CHECKS, Spoiling};
-use slack_installs::backend::{
-    Backend, Error, Expect, Faults, Flaky, PostgresBackend, PostgresOptions,
-};
+use slack_installs::backend::{Backend, Error, Expect, PostgresBackend, PostgresOptions};
+use slack_installs::testing::conformance::{CHECKS, MALFORMED_CHECKS, Spoiling};
+use slack_installs::testing::{Faults, Flaky};
 use sqlx::{Connection as _, Row as _};
 
 use super::servers::history::{self, join_all};
@@ -25,7 +24,7 @@ async fn postgres_that_loses_answers_passes_the_suite() {
         ..fast()
     };
     let flaky = Flaky::new(open(&url, options).await, Faults::default());
-    odd("Postgres, Flaky", &flaky, &url, "user").await;
+    malformed("Postgres, Flaky", &flaky, &url, "user").await;
     suite("Postgres, Flaky", &flaky).await;
 }
 
@@ -39,7 +38,7 @@ async fn postgres_behind_row_level_security_passes_the_suite() {
     };
     let backend = open(&server.url("app", "walled"), options).await;
     let superuser = server.url("postgres", "walled");
-    odd(
+    malformed(
         "Postgres with row-level security",
         &backend,
         &superuser,
@@ -72,7 +71,7 @@ async fn a_server_given_by_url_passes_the_suite() {
         ..PostgresOptions::default()
     };
     let backend = open(&url, options).await;
-    odd("Postgres by URL", &backend, &url, "slack_installs_test").await;
+    malformed("Postgres by URL", &backend, &url, "slack_installs_test").await;
     suite("Postgres by URL", &backend).await;
     execute(&url, "DROP SCHEMA slack_installs_test CASCADE").await;
 }
@@ -162,9 +161,9 @@ async fn an_operator_sees_what_is_stored_and_its_bytes_are_kept() {
         .commit(&partition, &changes)
         .await
         .expect("it is JSON");
-    let odd = super::partition("1.2/T2");
+    let malformed = super::partition("1.2/T2");
     backend
-        .commit(&odd, &[change("install", broken)])
+        .commit(&malformed, &[change("install", broken)])
         .await
         .expect("that is JSON too");
     for (name, text) in rows {
@@ -206,9 +205,9 @@ async fn suite(name: &str, backend: &dyn Backend) {
 }
 
 /// Runs the checks of rows that cannot be parsed, in a database whose superuser has this URL.
-async fn odd(name: &str, backend: &dyn Backend, url: &str, schema: &str) {
+async fn malformed(name: &str, backend: &dyn Backend, url: &str, schema: &str) {
     let way = spoil::POSTGRES[0];
-    for check in ODD_CHECKS {
+    for check in MALFORMED_CHECKS {
         println!("{name}: {}", check.name);
         let spoil = |key| -> Spoiling<'_> {
             Box::pin(async move { spoil::postgres(url, schema, &key, way).await })

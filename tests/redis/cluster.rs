@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use servers::Cluster;
-use slack_installs::backend::conformance::CHECKS;
+use slack_installs::testing::conformance::CHECKS;
 use tokio::task::JoinHandle;
 
 /// A cluster takes seconds to start, so one test runs all checks on it.

@@ -428,7 +428,10 @@ async fn what_is_not_ours_is_malformed_and_nothing_is_written() {
                 .map(drop),
         );
         let page = scanned(&backend, 10).await.expect("a scan goes on");
-        assert_eq!((page.rows.len(), page.odd), (0, vec!["app/T1 bot".into()]));
+        assert_eq!(
+            (page.rows.len(), page.malformed),
+            (0, vec!["app/T1 bot".into()])
+        );
         let expect = Expect::Version(Version::mint());
         malformed(backend.commit(&tenant, &put(&bot, &row, expect)).await);
         malformed(
@@ -740,40 +743,40 @@ async fn a_shard_that_fails_keeps_no_other_from_being_due() {
 }
 
 #[tokio::test]
-async fn odd_rows_are_skipped_and_named() {
+async fn malformed_rows_are_skipped_and_named() {
     let redis = Redis::start().await;
     let (backend, tenants) = three_due(&redis).await;
     let key = format!("{}:rows:app/T2", tenants[1].1);
     let _: u8 = redis.run(&["HSET", &key, "bot", "garbage"]).await;
     let due = format!("{}:due", tenants[2].1);
     let _: u8 = redis.run(&["ZADD", &due, "0", "nonsense"]).await;
-    let odd = "1 app 000000000000 two words here";
-    let _: u8 = redis.run(&["ZADD", &due, "0", odd]).await;
+    let member = "1 app 000000000000 two words here";
+    let _: u8 = redis.run(&["ZADD", &due, "0", member]).await;
     let names = format!("{}:names", tenants[2].1);
     let _: u8 = redis.run(&["ZADD", &names, "0", "nonsense"]).await;
 
     let now = std::time::SystemTime::now();
     for limit in [1, 2, 10] {
-        let (mut rows, mut odds, mut from) = (Vec::new(), Vec::new(), None);
+        let (mut rows, mut malformed, mut from) = (Vec::new(), Vec::new(), None);
         loop {
             let page = backend.due(&refreshes(), now, from, limit).await;
             let page = page.expect("the backend is available");
-            assert!(page.rows.len() + page.odd.len() <= limit);
+            assert!(page.rows.len() + page.malformed.len() <= limit);
             rows.extend(page.rows.iter().map(|(key, _)| key.partition.to_string()));
-            odds.extend(page.odd);
+            malformed.extend(page.malformed);
             from = page.next;
             if from.is_none() {
                 break;
             }
         }
         assert_eq!(rows, ["app/T1", "app/T3"]);
-        odds.sort_unstable();
-        assert_eq!(odds, [odd, "app/T2 bot"]);
+        malformed.sort_unstable();
+        assert_eq!(malformed, [member, "app/T2 bot"]);
     }
     let mut page = scanned(&backend, 10).await.expect("a scan goes on");
-    page.odd.sort_unstable();
+    page.malformed.sort_unstable();
     assert_eq!(page.rows.len(), 2);
-    assert_eq!(page.odd, ["app/T2 bot", "nonsense"]);
+    assert_eq!(page.malformed, ["app/T2 bot", "nonsense"]);
 }
 
 /// A server that evicts takes the rows of a tenant and leaves their names.

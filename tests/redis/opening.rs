@@ -61,8 +61,12 @@ async fn a_setting_that_changes_later_is_found_by_the_next_check() {
         .run(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
         .await;
     let refused = backend.check().await.expect_err("it would evict now");
-    assert!(
-        matches!(refused, RedisOpenError::Evicts { .. }),
+    assert_eq!(
+        (
+            refused.kind(),
+            refused.to_string().contains("maxmemory-policy")
+        ),
+        (Kind::Misconfigured, true),
         "{refused}"
     );
 }
@@ -93,8 +97,9 @@ async fn waiting_for_the_disk_needs_a_server_that_can() {
     let is_old = info.contains("redis_version:7.0");
     match opened {
         Err(refused) if is_old => {
-            assert!(
-                matches!(refused, RedisOpenError::TooOld { .. }),
+            assert_eq!(
+                (refused.kind(), refused.to_string().contains("7.2")),
+                (Kind::Misconfigured, true),
                 "{refused}"
             );
         }
@@ -109,8 +114,12 @@ async fn a_server_of_the_wrong_kind_is_refused() {
     let redis = Redis::start().await;
     let refused = RedisBackend::open_cluster(&[&redis.url()], RedisOptions::default()).await;
     let refused = refused.expect_err("it is no cluster");
-    assert!(
-        matches!(refused, RedisOpenError::WrongKind { cluster: false, .. }),
+    assert_eq!(
+        (
+            refused.kind(),
+            refused.to_string().contains("is no cluster")
+        ),
+        (Kind::Invalid, true),
         "{refused:?}"
     );
     let bus_port = server::free_port().to_string();
@@ -135,10 +144,7 @@ async fn nobody_there_and_nonsense_are_told_apart() {
     let url = format!("redis://127.0.0.1:{port}");
     let refused = RedisBackend::open(&url, RedisOptions::default()).await;
     let refused = refused.expect_err("nobody listens");
-    assert!(
-        matches!(refused, RedisOpenError::Unreachable { .. }),
-        "{refused:?}"
-    );
+    assert_eq!(refused.kind(), Kind::Unavailable, "{refused:?}");
     assert!(refused.to_string().contains(&port.to_string()));
     let braces = RedisOptions {
         prefix: "{a}".into(),
@@ -161,10 +167,7 @@ async fn nobody_there_and_nonsense_are_told_apart() {
         let refused = RedisBackend::open(url, options)
             .await
             .expect_err("not usable");
-        assert!(
-            matches!(refused, RedisOpenError::Misconfigured(_)),
-            "{url}: {refused:?}"
-        );
+        assert_eq!(refused.kind(), Kind::Invalid, "{url}: {refused:?}");
     }
     assert!(RedisBackend::open_cluster(&[], default()).await.is_err());
     assert!(
@@ -194,10 +197,7 @@ async fn credentials_are_in_no_message() {
     let refused = RedisBackend::open(&url, RedisOptions::default())
         .await
         .expect_err("kept out");
-    assert!(
-        matches!(refused, RedisOpenError::Unreachable { .. }),
-        "{refused:?}"
-    );
+    assert_eq!(refused.kind(), Kind::Denied, "{refused:?}");
 }
 
 /// The list of commands in the documentation of [`RedisBackend`] is enough.
@@ -289,10 +289,7 @@ async fn tls_is_verified() {
         let refused = RedisBackend::open(&url, options)
             .await
             .expect_err("not to be trusted");
-        assert!(
-            matches!(refused, RedisOpenError::Unreachable { .. }),
-            "{refused:?}"
-        );
+        assert_eq!(refused.kind(), Kind::Unavailable, "{refused:?}");
     }
 }
 
@@ -311,8 +308,12 @@ async fn a_cluster_with_one_unsafe_master_is_refused() {
         .await;
     let refused = RedisBackend::open_cluster(&urls, RedisOptions::default()).await;
     let refused = refused.expect_err("one of three evicts");
-    assert!(
-        matches!(refused, RedisOpenError::Evicts { .. }),
+    assert_eq!(
+        (
+            refused.kind(),
+            refused.to_string().contains("maxmemory-policy")
+        ),
+        (Kind::Misconfigured, true),
         "{refused}"
     );
     let () = cluster.nodes[last]
@@ -327,7 +328,7 @@ async fn a_cluster_with_one_unsafe_master_is_refused() {
     // The others hear of it by and by; the node itself knows at once.
     until("the cluster is refused", async || {
         let refused = RedisBackend::open_cluster(&urls, RedisOptions::default()).await;
-        matches!(refused, Err(RedisOpenError::ClusterNotWhole { .. }))
+        refused.is_err_and(|error| error.to_string().contains("not whole"))
     })
     .await;
 }
@@ -341,15 +342,14 @@ async fn a_master_with_fewer_replicas_than_commits_wait_for_is_refused() {
     };
     let refused = RedisBackend::open(&redis.url(), options.clone()).await;
     let refused = refused.expect_err("no commit would ever succeed");
-    assert!(
-        matches!(
-            refused,
-            RedisOpenError::TooFewReplicas {
-                found: 0,
-                needed: 1,
-                ..
-            }
+    assert_eq!(
+        (
+            refused.kind(),
+            refused
+                .to_string()
+                .contains("0 replicas connected, and commits are to wait for 1")
         ),
+        (Kind::Misconfigured, true),
         "{refused:?}"
     );
     assert!(refused.to_string().contains("await_replicas"), "{refused}");
@@ -380,10 +380,7 @@ async fn another_machine_is_not_spoken_to_without_tls_unless_that_is_allowed() {
     ] {
         let refused = refused.expect_err("in the clear");
         let text = format!("{refused} {refused:?}");
-        assert!(
-            matches!(refused, RedisOpenError::Plaintext { .. }),
-            "{refused:?}"
-        );
+        assert_eq!(refused.kind(), Kind::Tls, "{refused:?}");
         assert!(text.contains("allow_plaintext") && !text.contains("canary"));
     }
     let allowed = RedisOptions {
@@ -395,10 +392,7 @@ async fn another_machine_is_not_spoken_to_without_tls_unless_that_is_allowed() {
         RedisBackend::open("rediss://192.0.2.1:6379", options()).await,
     ] {
         let refused = refused.expect_err("nobody is there");
-        assert!(
-            matches!(refused, RedisOpenError::Unreachable { .. }),
-            "{refused:?}"
-        );
+        assert_eq!(refused.kind(), Kind::Unavailable, "{refused:?}");
     }
 }
 
@@ -417,10 +411,7 @@ async fn urls_that_differ_in_more_than_the_place_are_refused() {
             RedisBackend::open_sentinel(&[one, other], "redis://mymaster", default()).await,
         ] {
             let refused = refused.expect_err("not usable");
-            assert!(
-                matches!(refused, RedisOpenError::Misconfigured(_)),
-                "{other}: {refused:?}"
-            );
+            assert_eq!(refused.kind(), Kind::Invalid, "{other}: {refused:?}");
         }
     }
 }

@@ -26,20 +26,11 @@ mod rotation_behaviour;
 mod store_behaviour;
 
 mod backends;
-#[cfg(feature = "dynamodb")]
-#[path = "../support/dynamodb.rs"]
-mod dynamodb;
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "../support/history.rs"]
 mod history;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod large;
-#[cfg(all(
-    feature = "dynamodb",
-    feature = "postgres",
-    feature = "redis",
-    feature = "sqlite"
-))]
 mod moving;
 #[cfg(feature = "postgres")]
 #[allow(dead_code, reason = "shared with other tests")]
@@ -52,6 +43,7 @@ mod redis_servers;
 #[allow(dead_code, reason = "not every build has every server")]
 #[path = "../support/server.rs"]
 mod server;
+#[allow(dead_code, reason = "not every build has every backend")]
 #[path = "../support/spoil.rs"]
 mod spoil;
 
@@ -59,8 +51,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slack_installs::CacheOptions;
-use slack_installs::backend::conformance::{CHECKS, ODD_CHECKS, Spoil};
 use slack_installs::backend::{Backend, Partition};
+use slack_installs::testing::conformance::{CHECKS, MALFORMED_CHECKS, Spoil};
 
 use support::Db;
 use support::checks::{Check, Database};
@@ -93,15 +85,15 @@ async fn suite<B: Backend + ?Sized>(name: &str, backend: Arc<B>) {
 }
 
 /// Runs the contract's rule on rows that cannot be parsed.
-async fn odd<'a>(name: &str, backend: &'a dyn Backend, way: &str, spoil: Spoil<'a>) {
-    for check in ODD_CHECKS {
+async fn malformed<'a>(name: &str, backend: &'a dyn Backend, way: &str, spoil: Spoil<'a>) {
+    for check in MALFORMED_CHECKS {
         let running = Running(name, check.name);
         (check.run)(backend, spoil).await;
         drop(running);
     }
     println!(
-        "{name}: odd rows {} by {way:?}: all passed",
-        ODD_CHECKS.len()
+        "{name}: malformed rows {} by {way:?}: all passed",
+        MALFORMED_CHECKS.len()
     );
 }
 

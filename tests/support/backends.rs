@@ -62,9 +62,10 @@ impl Unreliable {
     }
 
     fn check(&self) -> Result<(), Error> {
-        match self.faults.down.load(Ordering::SeqCst) {
-            true => Err(Error::Unavailable("down on purpose".into())),
-            false => Ok(()),
+        if self.faults.down.load(Ordering::SeqCst) {
+            Err(Error::Unavailable("down on purpose".into()))
+        } else {
+            Ok(())
         }
     }
 }
@@ -86,9 +87,10 @@ impl Backend for Unreliable {
             return Err(Error::Unavailable("commit lost on purpose".into()));
         }
         let outcome = self.inner.commit(partition, changes).await;
-        match take_one(&self.faults.lost_answers) {
-            true => Err(Error::Unavailable("answer lost on purpose".into())),
-            false => outcome,
+        if take_one(&self.faults.lost_answers) {
+            Err(Error::Unavailable("answer lost on purpose".into()))
+        } else {
+            outcome
         }
     }
 

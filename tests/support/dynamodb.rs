@@ -7,7 +7,9 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Credentials, Region};
-use slack_installs::backend::{DynamoDbBackend, Version};
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::AttributeValue;
+use slack_installs::backend::{DynamoDbBackend, Key, Version};
 
 use super::server::Server;
 
@@ -71,9 +73,38 @@ pub fn hasty_client(url: &str, patience: Duration) -> Client {
     Client::from_conf(config.build())
 }
 
+/// Updates that leave a row in its place, and make it one that cannot be parsed.
+pub const WAYS_TO_SPOIL: [&str; 5] = [
+    "SET version = :bytes",
+    "REMOVE version",
+    "REMOVE sealed",
+    "SET sealed = :text",
+    "SET metadata = :bytes",
+];
+
+/// Spoils a row behind the backend's back, in one of these ways.
+pub async fn spoil(client: &Client, table: &str, key: &Key, way: &str) {
+    let mut update = client
+        .update_item()
+        .table_name(table)
+        .key("pk", AttributeValue::S(key.partition.to_string()))
+        .key("sk", AttributeValue::S(key.slot.to_string()))
+        .update_expression(way)
+        .condition_expression("attribute_exists(pk)");
+    for (name, value) in [
+        (":bytes", AttributeValue::B(Blob::new([0]))),
+        (":text", AttributeValue::S("text".into())),
+    ] {
+        if way.contains(name) {
+            update = update.expression_attribute_values(name, value);
+        }
+    }
+    update.send().await.expect("the row is there");
+}
+
 const PROGRAM: &str = "tests/emulators/dynoxide/target/debug/dynoxide-server";
 
-const REMEDY: &str = "run `scripts/tools dynamodb`, or name the URL of another DynamoDB emulator \
+const REMEDY: &str = "run `scripts/tools emulators`, or name the URL of another DynamoDB emulator \
                       in SLACK_INSTALLS_TEST_DYNAMODB_URL";
 
 const URL: &str = "SLACK_INSTALLS_TEST_DYNAMODB_URL";

@@ -195,7 +195,7 @@ async fn message(from: &mut BufReader<TcpStream>) -> io::Result<Option<(String, 
         }
     }
     let len = header(&head, "content-length").and_then(|len| len.parse().ok());
-    let mut body = vec![0; len.expect("messages of DynamoDB say how long they are")];
+    let mut body = vec![0; len.expect("each message says how long it is")];
     from.read_exact(&mut body).await?;
     Ok(Some((head, body)))
 }

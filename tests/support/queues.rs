@@ -29,7 +29,7 @@ pub async fn all_due(backend: &dyn Backend, now: SystemTime) -> Vec<(String, Str
         loop {
             let page = backend.due(&queue, now, from, 7).await;
             let page = page.expect("the backend is available");
-            assert!(page.odd.is_empty(), "{:?}", page.odd);
+            assert!(page.malformed.is_empty(), "{:?}", page.malformed);
             for (key, row) in page.rows {
                 assert!(queue.contains(&key.partition, &row), "{lane}: {row:?}");
                 let (partition, slot) = (key.partition.to_string(), key.slot.to_string());

@@ -6,13 +6,14 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend};
+use slack_installs::backend::{Backend, MemoryBackend};
 use slack_installs::secret::{Code, RefreshToken};
 use slack_installs::slack::{ClientCredentials, SlackClient, Transport, TransportError};
 use slack_installs::store::{
     Chain, ChainKey, Credential, Error, ListCursor, RotationStore, StoredChain,
 };
 use slack_installs::testing::{FakeSlack, FakeTransport, Rotation, World};
+use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{
     Clock, EncryptedStore, Grant, Installation, InstallationKey, InstallationStore as _,
     LocalKeyProvider, RotationConfig, TeamId, TokenRotator, UserId,

@@ -8,9 +8,9 @@
 
 use std::time::Duration;
 
-use slack_installs::backend::Faults;
 use slack_installs::rotation::{Error, RefusedToken, Token, WorkerConfig};
 use slack_installs::store::{Credential, StoredChain};
+use slack_installs::testing::Faults;
 use slack_installs::testing::{Fault, GracePolicy, Rotation};
 use slack_installs::{Clock, Delete, InstallationStore as _, TokenRotator, UserId};
 use tokio::task::{JoinHandle, JoinSet};

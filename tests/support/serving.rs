@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use slack_installs::backend::{
-    Backend, Change, Cursor, Error, Faults, Flaky, MemoryBackend, Page, Partition, Queue, Row,
-    Scope, Slot,
+    Backend, Change, Cursor, Error, MemoryBackend, Page, Partition, Queue, Row, Scope, Slot,
 };
 use slack_installs::slack::ClientCredentials;
+use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{
     Grant, Hold, InstallationStore as _, LifecycleStore as _, RotationConfig, TokenRotator,
 };

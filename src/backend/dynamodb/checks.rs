@@ -1,59 +1,13 @@
 //! What a table must be like, so that nothing is lost in it.
 
 use aws_sdk_dynamodb::types::{
-    IndexStatus, KeySchemaElement, MultiRegionConsistency, TableDescription, TableStatus,
+    IndexStatus, KeySchemaElement, MultiRegionConsistency, ScalarAttributeType, TableDescription,
+    TableStatus,
 };
-use thiserror::Error;
 
 use super::item::{DUE_KEY, DUE_QUEUE, PK, SK};
 use super::schema::DUE_INDEX;
-use crate::backend::BoxError;
-
-/// Why a table cannot be used.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum DynamoDbOpenError {
-    /// Its rows would expire: DynamoDB would delete them.
-    #[error("the table has a time to live; switch it off, since it deletes installations")]
-    Expires,
-    /// Replicas in other regions have their own opinion of what stands; the last writer wins.
-    #[error(
-        "the table is replicated to other regions with eventual consistency, which loses commits \
-         if two regions write; write in one region only, and connect as its only writer"
-    )]
-    EventualReplicas,
-    /// No such table in this account and region.
-    #[error(
-        "the table does not exist in this account and region; make it with \
-         `DynamoDbBackend::create_table`, or from the text of `cloud_formation` or `terraform`"
-    )]
-    Missing,
-    /// The index of what is due is not there, or has other keys.
-    #[error(
-        "the table has no global secondary index `{DUE_INDEX}` of `due_queue` and `due_key`, both \
-         strings; make the table with `DynamoDbBackend::create_table`, or from the text of \
-         `cloud_formation` or `terraform`"
-    )]
-    NoIndex,
-    /// The table or its index is being made, changed or deleted, or cannot be used.
-    #[error("the table is {status}, not active; try again when it is")]
-    NotActive {
-        /// What it is instead.
-        status: String,
-    },
-    /// DynamoDB has no transactions in such a table.
-    #[error(
-        "the table is replicated to other regions with strong consistency, where DynamoDB has no \
-         transactions; use a table of one region"
-    )]
-    StrongReplicas,
-    /// It cannot be looked at.
-    #[error("the table cannot be looked at")]
-    Unavailable(#[source] BoxError),
-    /// It is of another making.
-    #[error("the table has other keys than `pk` and `sk`, both strings; use a table of its own")]
-    WrongKeys,
-}
+use crate::backend::{ConnectError, ConnectErrorKind as Kind};
 
 /// Who else writes to the table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -65,68 +19,69 @@ pub(super) enum Writers {
 }
 
 pub(super) fn check_description(
+    table: &str,
     described: &TableDescription,
     writers: Writers,
-) -> Result<(), DynamoDbOpenError> {
-    if !has_keys(described, described.key_schema(), [(PK, "S"), (SK, "S")]) {
-        return Err(DynamoDbOpenError::WrongKeys);
+) -> Result<(), ConnectError> {
+    if !has_keys(described, described.key_schema(), [PK, SK]) {
+        return Err(refused(table, Kind::Foreign, WRONG_KEYS));
     }
-    let index = described
-        .global_secondary_indexes()
-        .iter()
+    let mut indexes = described.global_secondary_indexes().iter();
+    let index = indexes
         .find(|index| index.index_name() == Some(DUE_INDEX))
-        .ok_or(DynamoDbOpenError::NoIndex)?;
-    if !has_keys(
-        described,
-        index.key_schema(),
-        [(DUE_QUEUE, "S"), (DUE_KEY, "S")],
-    ) {
-        return Err(DynamoDbOpenError::NoIndex);
-    }
-    check_active(described)?;
-    let strong = described.multi_region_consistency() == Some(&MultiRegionConsistency::Strong);
-    match (described.replicas().is_empty(), strong, writers) {
-        (true, false, _) | (false, false, Writers::ThisRegion) => Ok(()),
-        (_, true, _) => Err(DynamoDbOpenError::StrongReplicas),
-        (false, false, Writers::Any) => Err(DynamoDbOpenError::EventualReplicas),
-    }
-}
-
-fn check_active(described: &TableDescription) -> Result<(), DynamoDbOpenError> {
-    let not_active = |status: &str| DynamoDbOpenError::NotActive {
-        status: status.into(),
+        .filter(|index| has_keys(described, index.key_schema(), [DUE_QUEUE, DUE_KEY]))
+        .ok_or_else(|| refused(table, Kind::NotMigrated, NO_INDEX))?;
+    let not_active = |status: &str| {
+        let text = format!("is {status}, not active; try again when it is");
+        refused(table, Kind::Unavailable, &text)
     };
     match described.table_status() {
         // A table can be used while it is changed.
         Some(TableStatus::Active | TableStatus::Updating) => {}
         other => return Err(not_active(other.map_or("of no state", TableStatus::as_str))),
     }
-    let index = described.global_secondary_indexes().iter();
-    for index in index.filter(|index| index.index_name() == Some(DUE_INDEX)) {
-        match index.index_status() {
-            Some(IndexStatus::Active | IndexStatus::Updating) | None => {}
-            Some(other) => return Err(not_active(other.as_str())),
-        }
+    match index.index_status() {
+        Some(IndexStatus::Active | IndexStatus::Updating) | None => {}
+        Some(other) => return Err(not_active(other.as_str())),
+    }
+    if described.multi_region_consistency() == Some(&MultiRegionConsistency::Strong) {
+        return Err(refused(table, Kind::Misconfigured, STRONG));
+    }
+    if !described.replicas().is_empty() && writers == Writers::Any {
+        return Err(refused(table, Kind::Misconfigured, EVENTUAL));
     }
     Ok(())
 }
 
-/// Whether these are the keys, the partition key first.
-fn has_keys(
-    described: &TableDescription,
-    keys: &[KeySchemaElement],
-    wanted: [(&str, &str); 2],
-) -> bool {
-    let found = keys.iter().map(|key| {
-        let defined = described.attribute_definitions().iter();
-        let mut named = defined.filter(|defined| defined.attribute_name() == key.attribute_name());
-        (
-            key.attribute_name(),
-            named.next().map_or("", |it| it.attribute_type().as_str()),
-        )
-    });
-    found.eq(wanted)
+/// `text` is the end of a sentence about the table.
+pub(super) fn refused(table: &str, kind: Kind, text: &str) -> ConnectError {
+    ConnectError::new(kind, format!("the DynamoDB table {table} {text}"))
 }
+
+/// Whether these are the keys, the partition key first, both of strings.
+fn has_keys(described: &TableDescription, keys: &[KeySchemaElement], wanted: [&str; 2]) -> bool {
+    let is_text = |name: &str| {
+        let mut defined = described.attribute_definitions().iter();
+        defined
+            .any(|it| it.attribute_name() == name && *it.attribute_type() == ScalarAttributeType::S)
+    };
+    let names = keys.iter().map(KeySchemaElement::attribute_name);
+    names.eq(wanted) && wanted.into_iter().all(is_text)
+}
+
+/// Each region has its own opinion of what is stored, and the last writer wins.
+pub(super) const EVENTUAL: &str = "is replicated to other regions with eventual consistency, \
+     which loses commits if two regions write; write in one region only, and connect as its only \
+     writer";
+
+const NO_INDEX: &str = "has no global secondary index `due` of `due_queue` and `due_key`, both \
+     strings; make the table with `DynamoDbBackend::create_table`, or from the text of \
+     `cloud_formation` or `terraform`";
+
+const STRONG: &str = "is replicated to other regions with strong consistency, where DynamoDB has \
+     no transactions; use a table of one region";
+
+const WRONG_KEYS: &str = "has other keys than `pk` and `sk`, both strings; use a table of its own";
 
 #[cfg(test)]
 mod tests {
@@ -138,8 +93,9 @@ mod tests {
 
     #[test]
     fn the_table_that_is_made_is_accepted() {
-        assert!(check_description(&made(TableStatus::Active).build(), Writers::Any).is_ok());
-        assert!(check_description(&made(TableStatus::Updating).build(), Writers::Any).is_ok());
+        for status in [TableStatus::Active, TableStatus::Updating] {
+            check_description("t", &made(status).build(), Writers::Any).expect("it is ours");
+        }
     }
 
     #[test]
@@ -149,20 +105,15 @@ mod tests {
             TableStatus::Deleting,
             TableStatus::Archived,
         ] {
-            let described = made(status.clone()).build();
-            let refused = check_description(&described, Writers::Any).expect_err("not active");
-            let DynamoDbOpenError::NotActive { status: named } = refused else {
-                panic!("{status}: {refused}");
-            };
-            assert_eq!(named, status.as_str());
+            let text = assert_refused(made(status.clone()), Writers::Any, Kind::Unavailable);
+            assert!(
+                text.contains(&format!(" is {status}, not active")),
+                "{text}"
+            );
         }
         let index = index().index_status(IndexStatus::Creating).build();
         let described = made(TableStatus::Active).set_global_secondary_indexes(Some(vec![index]));
-        let refused = check_description(&described.build(), Writers::Any);
-        assert!(
-            matches!(refused, Err(DynamoDbOpenError::NotActive { .. })),
-            "{refused:?}"
-        );
+        assert_refused(described, Writers::Any, Kind::Unavailable);
     }
 
     #[test]
@@ -174,7 +125,7 @@ mod tests {
         let alone = schema::input("t").key_schema.map(|keys| keys[..1].to_vec());
         let numbers = schema::input("t").attribute_definitions.map(|defined| {
             let number = |mut it: aws_sdk_dynamodb::types::AttributeDefinition| {
-                it.attribute_type = aws_sdk_dynamodb::types::ScalarAttributeType::N;
+                it.attribute_type = ScalarAttributeType::N;
                 it
             };
             defined.into_iter().map(number).collect()
@@ -184,51 +135,42 @@ mod tests {
             made().set_key_schema(alone),
             made().set_attribute_definitions(numbers),
         ] {
-            let refused = check_description(&described.build(), Writers::Any);
-            assert!(
-                matches!(refused, Err(DynamoDbOpenError::WrongKeys)),
-                "{refused:?}"
-            );
+            assert_refused(described, Writers::Any, Kind::Foreign);
         }
         for indexes in [vec![], vec![index().index_name("other").build()]] {
-            let described = made().set_global_secondary_indexes(Some(indexes)).build();
-            let refused = check_description(&described, Writers::Any);
-            assert!(
-                matches!(refused, Err(DynamoDbOpenError::NoIndex)),
-                "{refused:?}"
-            );
+            let described = made().set_global_secondary_indexes(Some(indexes));
+            assert_refused(described, Writers::Any, Kind::NotMigrated);
         }
     }
 
     #[test]
     fn replicas_are_refused_unless_only_this_region_writes() {
-        let replica = || {
-            ReplicaDescription::builder()
-                .region_name("eu-west-1")
-                .build()
+        let replicated = |consistency| {
+            let replica = ReplicaDescription::builder().region_name("eu-west-1");
+            made(TableStatus::Active)
+                .replicas(replica.build())
+                .set_multi_region_consistency(consistency)
         };
-        let eventual = [None, Some(MultiRegionConsistency::Eventual)];
-        for consistency in eventual {
-            let described = made(TableStatus::Active).replicas(replica());
-            let described = described.set_multi_region_consistency(consistency).build();
-            let refused = check_description(&described, Writers::Any);
-            assert!(
-                matches!(refused, Err(DynamoDbOpenError::EventualReplicas)),
-                "{refused:?}"
-            );
-            assert!(check_description(&described, Writers::ThisRegion).is_ok());
+        for consistency in [None, Some(MultiRegionConsistency::Eventual)] {
+            let described = replicated(consistency);
+            check_description("t", &described.clone().build(), Writers::ThisRegion)
+                .expect("the other regions do not write");
+            let text = assert_refused(described, Writers::Any, Kind::Misconfigured);
+            assert!(text.contains("eventual"), "{text}");
         }
-        let described = made(TableStatus::Active).replicas(replica());
-        let described = described
-            .multi_region_consistency(MultiRegionConsistency::Strong)
-            .build();
         for writers in [Writers::Any, Writers::ThisRegion] {
-            let refused = check_description(&described, writers);
-            assert!(
-                matches!(refused, Err(DynamoDbOpenError::StrongReplicas)),
-                "{refused:?}"
-            );
+            let described = replicated(Some(MultiRegionConsistency::Strong));
+            let text = assert_refused(described, writers, Kind::Misconfigured);
+            assert!(text.contains("strong"), "{text}");
         }
+    }
+
+    #[track_caller]
+    fn assert_refused(described: TableDescriptionBuilder, writers: Writers, kind: Kind) -> String {
+        let refused = check_description("t", &described.build(), writers);
+        let refused = refused.expect_err("rows cannot be kept in it");
+        assert_eq!(refused.kind(), kind, "{refused}");
+        refused.to_string()
     }
 
     /// As DynamoDB describes the table that we ask for.

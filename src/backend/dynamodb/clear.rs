@@ -1,7 +1,9 @@
 //! Commits with a `Clear`: any number of rows at one moment, though a transaction of DynamoDB's
 //! takes a hundred. The protocol is described in the module above.
 
-use super::commit::write;
+use std::collections::BTreeSet;
+
+use super::claim::{ROUNDS, outwait, release, remove, sweep};
 use super::item::{CLAIM, Claim, ClearId, claim_item, malformed};
 use super::refusal::pause;
 use super::table::{Listed, Table, for_each};
@@ -72,34 +74,26 @@ async fn clear(
     let Some(rows) = mark(table, partition, changes, id).await? else {
         return Ok(Cleared::Refused);
     };
-    let put = |name: &str| {
-        let puts = changes
-            .iter()
-            .filter(|change| matches!(change, Change::Put { .. }));
-        puts.filter_map(Change::slot)
-            .any(|put| put.as_str() == name)
-    };
-    let left: Vec<_> = rows
-        .iter()
-        .map(|row| row.name.as_str())
-        .filter(|name| !put(name))
-        .collect();
-    let settled = match left.is_empty() {
-        true => Write::delete(partition, CLAIM),
-        false => Write::settle(partition),
-    };
-    let mut writes = vec![settled.if_claim(Claim::Pending(id))];
-    for change in changes
-        .iter()
-        .filter(|change| matches!(change, Change::Put { .. }))
-    {
-        let name = change.slot().map(Slot::as_str);
-        let marked = rows.iter().any(|row| Some(row.name.as_str()) == name);
-        writes.extend(write(partition, change).map(|write| match marked {
-            true => write.if_marked(id),
-            false => write.if_absent(),
-        }));
+    let mut left: BTreeSet<_> = rows.iter().map(|row| row.name.as_str()).collect();
+    let mut writes = Vec::new();
+    for change in changes {
+        if let Change::Put { slot, .. } = change
+            && let Some(put) = Write::of(partition, change)
+        {
+            let marked = left.remove(slot.as_str());
+            writes.push(if marked {
+                put.if_marked(id)
+            } else {
+                put.if_absent()
+            });
+        }
     }
+    let settled = if left.is_empty() {
+        Write::delete(partition, CLAIM)
+    } else {
+        Write::settle(partition)
+    };
+    writes.push(settled.if_claim(Claim::Pending(id)));
     // The moment at which all of it happens.
     if let Outcome::Unmet(_) = table.write(&writes).await? {
         return Ok(Cleared::Overtaken);
@@ -125,8 +119,8 @@ async fn mark(
         for change in changes {
             let listed = |slot: &Slot| rows.iter().find(|row| row.name == slot.as_str());
             let listed = change.slot().and_then(listed);
-            let is_odd = listed.is_some_and(|row| row.version.is_none());
-            if is_odd && change.expects() != Expect::Any {
+            let is_malformed = listed.is_some_and(|row| row.version.is_none());
+            if is_malformed && change.expects() != Expect::Any {
                 return Err(malformed("a row that is expected cannot be read".into()));
             }
             if !change.allows(listed.and_then(|row| row.version)) {
@@ -138,7 +132,7 @@ async fn mark(
             let mark = Write::mark(partition, &row.name, id);
             marks.push(match row.version {
                 Some(version) => mark.if_version(version),
-                None => mark.if_odd(),
+                None => mark.if_malformed(),
             });
         }
         let marked = for_each(marks, |mark| {
@@ -159,78 +153,3 @@ async fn mark(
         "rows were changed by others again and again".into(),
     ))
 }
-
-/// Takes back our claim. `false` if it is gone, or no longer pending.
-async fn release(table: &Table, partition: &Partition, id: ClearId) -> Result<bool, Error> {
-    let claim = Write::delete(partition, CLAIM).if_claim(Claim::Pending(id));
-    Ok(matches!(table.write(&[claim]).await?, Outcome::Written))
-}
-
-/// Waits until somebody has cleared the partition. Takes the claim away from one who takes too
-/// long over it: a process that ended in the middle.
-pub(super) async fn outwait(
-    table: &Table,
-    partition: &Partition,
-    id: ClearId,
-) -> Result<(), Error> {
-    for _ in 0..PATIENCE {
-        pause(POLL).await;
-        if table.claim(partition).await? != Claim::Pending(id) {
-            return Ok(());
-        }
-    }
-    release(table, partition, id).await.map(drop)
-}
-
-/// Finishes what somebody left behind who has cleared a partition: no one else may ever come by,
-/// and what is cleared is to be gone.
-pub(super) async fn finish(table: &Table, partition: &Partition, claim: Claim) {
-    if let Claim::Done(id) = claim
-        && let Err(error) = sweep(table, partition, id).await
-    {
-        tracing::warn!(%partition, %error, "cleared rows are left as found");
-    }
-}
-
-/// Removes the rows that somebody has cleared and left, and the claim.
-pub(super) async fn sweep(table: &Table, partition: &Partition, id: ClearId) -> Result<(), Error> {
-    let rows = table.list(partition).await?;
-    let left = rows
-        .iter()
-        .filter(|row| row.marks.contains(&id))
-        .map(|row| row.name.as_str())
-        .collect();
-    remove(table, partition, left, id).await
-}
-
-/// Removes these rows, which are all that bear the mark, and then the claim that says that they
-/// do not stand. Never the other way round.
-async fn remove(
-    table: &Table,
-    partition: &Partition,
-    names: Vec<&str>,
-    id: ClearId,
-) -> Result<(), Error> {
-    let mut deletes = Vec::new();
-    for name in names {
-        deletes.push(Write::delete(partition, name).if_marked(id));
-    }
-    for_each(deletes, |delete| {
-        let table = table.clone();
-        async move { table.write(&[delete]).await }
-    })
-    .await?;
-    let claim = Write::delete(partition, CLAIM).if_claim(Claim::Done(id));
-    table.write(&[claim]).await.map(drop)
-}
-
-/// How often a claim is looked at before it is taken away: with the pauses, about three seconds,
-/// in which a partition of thousands of rows is cleared.
-const PATIENCE: u32 = 40;
-
-/// Which pause is between two looks: up to 160 ms.
-const POLL: u32 = 3;
-
-/// How often something starts over that others got in the way of. The pauses grow to a second,
-/// so nobody gets here but where a partition is changed without an end.
-pub(super) const ROUNDS: u32 = 32;

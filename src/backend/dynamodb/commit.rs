@@ -1,6 +1,6 @@
 //! Commits without a `Clear`.
 
-use super::clear::{ROUNDS, outwait};
+use super::claim::{ROUNDS, outwait};
 use super::item::{self, CLAIM, Claim, Stored};
 use super::refusal::{Unmet, pause};
 use super::table::Table;
@@ -72,49 +72,22 @@ async fn commit_over_marks(
 /// A change as a write that happens only if its expectation holds. Where it does not hold for
 /// certain, for a mark, the write does not happen either.
 fn expected(partition: &Partition, change: &Change) -> Option<Write> {
-    Some(match change {
-        Change::Put {
-            expect: Expect::Absent,
-            ..
-        } => write(partition, change)?.if_absent(),
-        Change::Put {
-            expect: Expect::Any,
-            ..
-        } => write(partition, change)?,
-        Change::Check { version, .. }
-        | Change::Put {
-            expect: Expect::Version(version),
-            ..
-        }
-        | Change::Delete {
-            only: Some(version),
-            ..
-        } => write(partition, change)?.if_version(*version).if_unmarked(),
-        Change::Delete { only: None, .. } => write(partition, change)?.if_unmarked(),
-        Change::Clear => return None,
+    let write = Write::of(partition, change)?;
+    Some(match (change.expects(), change) {
+        (Expect::Absent, _) => write.if_absent(),
+        (Expect::Version(version), _) => write.if_version(version).if_unmarked(),
+        (Expect::Any, Change::Delete { .. }) => write.if_unmarked(),
+        (Expect::Any, _) => write,
     })
 }
 
 /// A change as a write that happens only where this was found.
 fn as_found(partition: &Partition, change: &Change, found: Option<&Stored>) -> Option<Write> {
-    let write = write(partition, change)?;
+    let write = Write::of(partition, change)?;
     Some(match found {
         Some(stored) => write.if_version(stored.row.version),
         None => write.if_absent(),
     })
-}
-
-/// A change as a write without conditions.
-pub(super) fn write(partition: &Partition, change: &Change) -> Option<Write> {
-    match change {
-        Change::Check { slot, .. } => Some(Write::check(partition, slot.as_str())),
-        Change::Put { slot, row, .. } => {
-            let item = item::item(partition, slot, row);
-            Some(Write::put(partition, slot.as_str(), item))
-        }
-        Change::Delete { slot, .. } => Some(Write::delete(partition, slot.as_str())),
-        Change::Clear => None,
-    }
 }
 
 /// Whether this may make a row where none stands.

@@ -1,22 +1,20 @@
 //! The places where a scan or a queue continues.
 
-use std::collections::HashMap;
-
 use aws_sdk_dynamodb::types::AttributeValue;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::item::{self, PK, SK};
+use super::item::{self, Item, PK, SK};
 use crate::backend::{Cursor, Error};
 
 /// The cursor of a scan, from the last key that DynamoDB read: of a row, a claim, or anything else.
-pub(super) fn of_key(key: &HashMap<String, AttributeValue>) -> Result<Cursor, Error> {
+pub(super) fn of_key(key: &Item) -> Result<Cursor, Error> {
     Ok(encode("key", &[item::text(key, PK)?, item::text(key, SK)?]))
 }
 
-pub(super) fn key(cursor: &Cursor) -> Result<HashMap<String, AttributeValue>, Error> {
+pub(super) fn key(cursor: &Cursor) -> Result<Item, Error> {
     let [partition, slot] = decode("key", cursor)?;
-    Ok(HashMap::from([
+    Ok(Item::from([
         (PK.into(), AttributeValue::S(partition)),
         (SK.into(), AttributeValue::S(slot)),
     ]))

@@ -5,13 +5,13 @@ use std::time::SystemTime;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::item::{self, DUE_KEY, DUE_QUEUE, Stored};
+use super::item::{self, DUE_KEY, DUE_QUEUE, Item, Stored};
 use super::refusal::{Call, Refusal, persist};
 use super::schema::DUE_INDEX;
 use super::table::{Table, for_each};
-use super::{clear, cursor};
+use super::{claim, cursor};
 use crate::backend::seconds::to_seconds;
-use crate::backend::{Cursor, Error, Key, Page, Queue, Row};
+use crate::backend::{Cursor, Error, Key, Page, Queue, Row, page_len};
 
 /// Returns a page of the earliest rows of all shards. The index lags behind the table, so it only
 /// names candidates; each is read from the table before it is returned.
@@ -22,7 +22,7 @@ pub(super) async fn due(
     from: Option<&Cursor>,
     limit: usize,
 ) -> Result<Page, Error> {
-    let limit = limit.clamp(1, LONGEST_PAGE);
+    let limit = page_len(limit);
     let range = Range {
         from: match from {
             // The first text after the last one: all names are of characters after the space.
@@ -51,7 +51,7 @@ pub(super) async fn due(
                 keys.push(key.clone());
                 places.insert(key, place);
             }
-            None => page.odd.push(text),
+            None => page.malformed.push(text),
         }
     }
     for some in keys.chunks(BATCH) {
@@ -68,7 +68,7 @@ pub(super) async fn due(
                         page.rows.push((key, row));
                     }
                 }
-                Err(Error::Malformed(_)) => page.odd.push(item::text_of_key(&found)),
+                Err(Error::Malformed(_)) => page.malformed.push(item::text_of_key(&found)),
                 Err(error) => return Err(error),
             }
         }
@@ -80,10 +80,7 @@ pub(super) async fn due(
 
 /// Returns the row, unless it has been cleared. Then it is deleted here, and what was cleared with
 /// it: perhaps nothing else ever reads it.
-async fn exists(
-    table: &Table,
-    found: &HashMap<String, AttributeValue>,
-) -> Result<Option<(Key, Row)>, Error> {
+async fn exists(table: &Table, found: &Item) -> Result<Option<(Key, Row)>, Error> {
     let key = item::key_of(found)?;
     let stored = Stored::of(found)?;
     if stored.marks.is_empty() {
@@ -91,8 +88,8 @@ async fn exists(
     }
     let standing = table.standing(&key.partition, &key.slot).await?;
     if standing.is_none() {
-        let claim = table.claim(&key.partition).await?;
-        clear::finish(table, &key.partition, claim).await;
+        let found = table.claim(&key.partition).await?;
+        claim::finish(table, &key.partition, found).await;
     }
     Ok(standing.map(|row| (key, row)))
 }
@@ -140,7 +137,7 @@ async fn candidates(
                 .expression_attribute_values(":shard", text(shard))
                 .expression_attribute_values(":from", text(&range.from))
                 .expression_attribute_values(":to", text(&range.to))
-                .limit(page_len(limit - found.len()))
+                .limit(page_limit(limit - found.len()))
                 .set_exclusive_start_key(from.clone())
                 .send()
                 .await
@@ -162,12 +159,10 @@ async fn candidates(
     }
 }
 
-pub(super) fn page_len(limit: usize) -> i32 {
-    i32::try_from(limit.clamp(1, LONGEST_PAGE)).expect("a page is short")
+/// As DynamoDB takes it.
+pub(super) fn page_limit(limit: usize) -> i32 {
+    i32::try_from(page_len(limit)).expect("a page is short")
 }
 
 /// What `BatchGetItem` takes.
 const BATCH: usize = 100;
-
-/// A page ends at 1 MB anyway.
-const LONGEST_PAGE: usize = 1000;

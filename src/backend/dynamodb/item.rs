@@ -46,14 +46,15 @@ pub(super) enum Claim {
 }
 
 impl Claim {
-    pub(super) fn of(item: Option<&HashMap<String, AttributeValue>>) -> Result<Self, Error> {
+    pub(super) fn of(item: Option<&Item>) -> Result<Self, Error> {
         let Some(item) = item else {
             return Ok(Self::None);
         };
         let id = ClearId(sixteen(bytes(item, CLEAR_ID)?)?);
-        Ok(match item.contains_key(CLEAR_DONE) {
-            true => Self::Done(id),
-            false => Self::Pending(id),
+        Ok(if item.contains_key(CLEAR_DONE) {
+            Self::Done(id)
+        } else {
+            Self::Pending(id)
         })
     }
 }
@@ -66,7 +67,7 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    pub(super) fn of(item: &HashMap<String, AttributeValue>) -> Result<Self, Error> {
+    pub(super) fn of(item: &Item) -> Result<Self, Error> {
         let row = Row {
             version: version(item)?,
             metadata: Metadata::new(text(item, METADATA)?),
@@ -87,11 +88,7 @@ impl Stored {
 }
 
 /// The item of a row. It bears no mark: whoever writes a row has made sure that it stands.
-pub(super) fn item(
-    partition: &Partition,
-    slot: &Slot,
-    row: &Row,
-) -> HashMap<String, AttributeValue> {
+pub(super) fn item(partition: &Partition, slot: &Slot, row: &Row) -> Item {
     let mut item = key(partition, slot.as_str());
     let sealed = AttributeValue::B(Blob::new(row.sealed.as_bytes()));
     item.insert(VERSION.into(), version_value(row.version));
@@ -110,35 +107,39 @@ pub(super) fn item(
 }
 
 /// The item of a pending claim.
-pub(super) fn claim_item(partition: &Partition, id: ClearId) -> HashMap<String, AttributeValue> {
+pub(super) fn claim_item(partition: &Partition, id: ClearId) -> Item {
     let mut item = key(partition, CLAIM);
     item.insert(CLEAR_ID.into(), id.value());
     item
 }
 
-pub(super) fn key(partition: &Partition, name: &str) -> HashMap<String, AttributeValue> {
+pub(super) fn key(partition: &Partition, name: &str) -> Item {
     HashMap::from([
         (PK.into(), AttributeValue::S(partition.as_str().into())),
         (SK.into(), AttributeValue::S(name.into())),
     ])
 }
 
-pub(super) fn key_of(item: &HashMap<String, AttributeValue>) -> Result<Key, Error> {
+pub(super) fn key_of(item: &Item) -> Result<Key, Error> {
     Ok(Key {
         partition: partition_of(item)?,
         slot: slot_of(item)?,
     })
 }
 
-pub(super) fn partition_of(item: &HashMap<String, AttributeValue>) -> Result<Partition, Error> {
+pub(super) fn partition_of(item: &Item) -> Result<Partition, Error> {
     Partition::new(text(item, PK)?).map_err(|error| malformed(error.to_string()))
 }
 
-pub(super) fn slot_of(item: &HashMap<String, AttributeValue>) -> Result<Slot, Error> {
+pub(super) fn is_of(item: &Item, partition: &Partition) -> bool {
+    text(item, PK).is_ok_and(|own| own == partition.as_str())
+}
+
+pub(super) fn slot_of(item: &Item) -> Result<Slot, Error> {
     Slot::new(text(item, SK)?).map_err(|error| malformed(error.to_string()))
 }
 
-pub(super) fn version(item: &HashMap<String, AttributeValue>) -> Result<Version, Error> {
+pub(super) fn version(item: &Item) -> Result<Version, Error> {
     Ok(Version::from_bytes(sixteen(bytes(item, VERSION)?)?))
 }
 
@@ -146,7 +147,7 @@ pub(super) fn version_value(version: Version) -> AttributeValue {
     AttributeValue::B(Blob::new(*version.as_bytes()))
 }
 
-pub(super) fn marks(item: &HashMap<String, AttributeValue>) -> Result<Vec<ClearId>, Error> {
+pub(super) fn marks(item: &Item) -> Result<Vec<ClearId>, Error> {
     let Some(marks) = item.get(CLEARED_BY) else {
         return Ok(Vec::new());
     };
@@ -159,10 +160,7 @@ pub(super) fn marks(item: &HashMap<String, AttributeValue>) -> Result<Vec<ClearI
         .collect()
 }
 
-pub(super) fn text<'a>(
-    item: &'a HashMap<String, AttributeValue>,
-    name: &str,
-) -> Result<&'a str, Error> {
+pub(super) fn text<'a>(item: &'a Item, name: &str) -> Result<&'a str, Error> {
     let value = item.get(name).and_then(|value| value.as_s().ok());
     value
         .map(String::as_str)
@@ -188,7 +186,7 @@ pub(super) fn due_digits(seconds: i64) -> String {
     format!("{:012}", seconds.max(0))
 }
 
-fn due(item: &HashMap<String, AttributeValue>) -> Result<Option<Due>, Error> {
+fn due(item: &Item) -> Result<Option<Due>, Error> {
     if !item.contains_key(DUE_QUEUE) && !item.contains_key(DUE_KEY) {
         return Ok(None);
     }
@@ -206,7 +204,7 @@ fn due(item: &HashMap<String, AttributeValue>) -> Result<Option<Due>, Error> {
 }
 
 /// The names in an item as text, whatever their form.
-pub(super) fn text_of_key(item: &HashMap<String, AttributeValue>) -> String {
+pub(super) fn text_of_key(item: &Item) -> String {
     let name = |name| text(item, name).unwrap_or("?");
     format!("{} {}", name(PK), name(SK))
 }
@@ -223,7 +221,7 @@ fn shard(partition: &Partition, slot: &Slot) -> u8 {
     digest.as_ref()[0] % DUE_SHARDS
 }
 
-fn bytes<'a>(item: &'a HashMap<String, AttributeValue>, name: &str) -> Result<&'a [u8], Error> {
+fn bytes<'a>(item: &'a Item, name: &str) -> Result<&'a [u8], Error> {
     let value = item.get(name).and_then(|value| value.as_b().ok());
     value
         .map(AsRef::as_ref)

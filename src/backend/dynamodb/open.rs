@@ -1,58 +1,45 @@
-//! Making a table, and looking at it before anything is kept in it.
+//! Making a table, and checking it before any row is kept in it.
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::retry::RetryConfig;
-use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::{
     PointInTimeRecoverySpecification, PointInTimeRecoveryStatus, TableDescription, TimeToLiveStatus,
 };
 
-use super::DynamoDbBackend;
-use super::checks::{DynamoDbOpenError, Writers, check_description};
+use super::checks::{Writers, check_description, refused};
 use super::refusal::{Call, Refusal, persist};
 use super::schema;
 use super::table::Table;
+use crate::backend::{ConnectError, ConnectErrorKind as Kind};
 
-/// The same client, but without the SDK's retries, which make a write again that may have
-/// happened; and with timeouts, unless it has its own.
-pub(super) fn tamed(client: &Client) -> Client {
-    let config = client.config();
-    let mut timeouts = config
-        .timeout_config()
-        .cloned()
-        .unwrap_or_else(|| TimeoutConfig::builder().build());
-    let ours = TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .operation_attempt_timeout(CALL_TIMEOUT)
-        .build();
-    timeouts.take_defaults_from(&ours);
-    let mut tamed = config
-        .to_builder()
-        .retry_config(RetryConfig::disabled())
-        .timeout_config(timeouts);
-    if config.http_client().is_none() {
-        tamed.set_http_client(DynamoDbBackend::https_client_if_any());
+/// Checks that rows can be kept in this table.
+pub(super) async fn check(table: &Table, writers: Writers) -> Result<(), ConnectError> {
+    let refused = |kind, text: &str| refused(&table.name, kind, text);
+    let described = describe(table).await?.ok_or_else(|| {
+        refused(
+            Kind::NotMigrated,
+            "does not exist in this account and region; make it with \
+             `DynamoDbBackend::create_table`, or from the text of `cloud_formation` or `terraform`",
+        )
+    })?;
+    check_description(&table.name, &described, writers)?;
+    if has_time_to_live(table).await? {
+        return Err(refused(
+            Kind::Misconfigured,
+            "has a time to live; switch it off, since it deletes installations",
+        ));
     }
-    Client::from_conf(tamed.build())
-}
-
-/// Looks whether rows can be kept in this table.
-pub(super) async fn check(table: &Table, writers: Writers) -> Result<(), DynamoDbOpenError> {
-    let described = describe(table).await?.ok_or(DynamoDbOpenError::Missing)?;
-    check_description(&described, writers)?;
-    check_time_to_live(table).await?;
-    if writers == Writers::Any {
-        check_global_table(table).await?;
+    if writers == Writers::Any && is_global(table).await? {
+        return Err(refused(Kind::Misconfigured, super::checks::EVENTUAL));
     }
     warn_of_backups(table).await;
     Ok(())
 }
 
-/// Makes the table, unless it is there, and waits until it can be used.
-pub(super) async fn create(table: &Table) -> Result<(), DynamoDbOpenError> {
+/// Makes the table, unless it exists, and waits until it can be used.
+pub(super) async fn create(table: &Table) -> Result<(), ConnectError> {
     let input = schema::input(&table.name);
     let create = table
         .client
@@ -66,119 +53,115 @@ pub(super) async fn create(table: &Table) -> Result<(), DynamoDbOpenError> {
     if let Err(error) = create.send().await
         && error.code() != Some("ResourceInUseException")
     {
-        return Err(unavailable(Refusal::of(error)));
+        return Err(failed(table, Refusal::of(error)));
     }
-    let mut status = String::new();
+    let mut outcome = Err(refused(
+        &table.name,
+        Kind::Unavailable,
+        "was made, and does not exist yet; try again",
+    ));
     for _ in 0..CREATE_LOOKS {
-        // Whoever writes to it, it is one of ours.
-        let is_ours = |it: &TableDescription| check_description(it, Writers::ThisRegion);
-        match describe(table).await?.as_ref().map(is_ours) {
-            Some(Ok(())) => {
-                protect(table).await;
-                return Ok(());
+        if let Some(described) = describe(table).await? {
+            // A table that other regions write to is one of ours all the same.
+            outcome = check_description(&table.name, &described, Writers::ThisRegion);
+            match &outcome {
+                Ok(()) => {
+                    protect(table).await;
+                    break;
+                }
+                Err(error) if error.kind() == Kind::Unavailable => {}
+                Err(_) => break,
             }
-            Some(Err(DynamoDbOpenError::NotActive { status: is })) => status = is,
-            Some(Err(error)) => return Err(error),
-            None => {}
         }
         tokio::time::sleep(CREATE_PAUSE).await;
     }
-    Err(DynamoDbOpenError::NotActive { status })
+    outcome
 }
 
-async fn describe(table: &Table) -> Result<Option<TableDescription>, DynamoDbOpenError> {
-    let describe = || async {
-        match table
+async fn describe(table: &Table) -> Result<Option<TableDescription>, ConnectError> {
+    let describe = || {
+        table
             .client
             .describe_table()
             .table_name(&*table.name)
             .send()
-            .await
-        {
-            Err(error) if error.code() == Some("ResourceNotFoundException") => Ok(None),
-            described => described
-                .map(|described| described.table)
-                .map_err(Refusal::of),
-        }
     };
-    persist(Call::Reads, describe).await.map_err(unavailable)
+    let described = ask(table, "ResourceNotFoundException", None, describe).await?;
+    Ok(described.and_then(|described| described.table))
 }
 
-/// Whatever attribute it goes by, and be it one that we do not write: somebody meant to have rows
-/// deleted.
-async fn check_time_to_live(table: &Table) -> Result<(), DynamoDbOpenError> {
-    let describe = || async {
+/// Whether rows expire, by any attribute, also by one that this crate does not write.
+async fn has_time_to_live(table: &Table) -> Result<bool, ConnectError> {
+    let unknown = Some("cannot see whether rows expire");
+    let describe = || {
         let describe = table.client.describe_time_to_live();
-        match describe.table_name(&*table.name).send().await {
-            Err(error) if is_not_told(&error) => {
-                warn_of(table, &error, "cannot see whether rows expire");
-                Ok(None)
-            }
-            described => described
-                .map(|it| it.time_to_live_description)
-                .map_err(Refusal::of),
-        }
+        describe.table_name(&*table.name).send()
     };
-    let described = persist(Call::Reads, describe).await.map_err(unavailable)?;
-    match described.and_then(|it| it.time_to_live_status) {
-        Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling) => {
-            Err(DynamoDbOpenError::Expires)
-        }
-        _ => Ok(()),
-    }
+    let described = ask(table, "", unknown, describe).await?;
+    let described = described.and_then(|it| it.time_to_live_description);
+    Ok(matches!(
+        described.and_then(|it| it.time_to_live_status),
+        Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)
+    ))
 }
 
 /// Global tables of the first version (2017.11.29) are tables of the same name in each region, and
-/// a table does not say that it is part of one.
-async fn check_global_table(table: &Table) -> Result<(), DynamoDbOpenError> {
-    let describe = || async {
+/// the description of a table does not say that it is part of one.
+async fn is_global(table: &Table) -> Result<bool, ConnectError> {
+    let unknown = Some("cannot see whether the table is replicated");
+    let describe = || {
         let describe = table.client.describe_global_table();
-        match describe.global_table_name(&*table.name).send().await {
-            Ok(_) => Ok(true),
-            Err(error) if error.code() == Some("GlobalTableNotFoundException") => Ok(false),
-            Err(error) if is_not_told(&error) => {
-                warn_of(table, &error, "cannot see whether the table is replicated");
-                Ok(false)
+        describe.global_table_name(&*table.name).send()
+    };
+    let described = ask(table, "GlobalTableNotFoundException", unknown, describe).await?;
+    Ok(described.is_some())
+}
+
+/// Returns the response; `None` if DynamoDB's error has the code `absent`. With `unknown` also if
+/// the question is not allowed, or an emulator does not know it; then this text is a warning.
+async fn ask<T, E, F>(
+    table: &Table,
+    absent: &str,
+    unknown: Option<&str>,
+    make: impl Fn() -> F + Sync,
+) -> Result<Option<T>, ConnectError>
+where
+    T: Send,
+    E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+    F: Future<Output = Result<T, SdkError<E, HttpResponse>>> + Send,
+{
+    let ask = || async {
+        let error = match make().await {
+            Ok(response) => return Ok(Some(response)),
+            Err(error) => error,
+        };
+        let code = error.code().unwrap_or_default();
+        match unknown {
+            _ if code == absent && !absent.is_empty() => Ok(None),
+            Some(unknown) if NOT_TOLD.contains(&code) => {
+                warn(table, &error, unknown);
+                Ok(None)
             }
-            Err(error) => Err(Refusal::of(error)),
+            _ => Err(Refusal::of(error)),
         }
     };
-    match persist(Call::Reads, describe).await.map_err(unavailable)? {
-        true => Err(DynamoDbOpenError::EventualReplicas),
-        false => Ok(()),
-    }
+    let answered = persist(Call::Reads, ask).await;
+    answered.map_err(|refusal| failed(table, refusal))
 }
 
-/// Whether this will not be told, however often it is asked: by want of permission, or by an
-/// emulator.
-fn is_not_told(error: &impl ProvideErrorMetadata) -> bool {
-    error.code().is_some_and(|code| NOT_TOLD.contains(&code))
-}
-
-fn warn_of(table: &Table, error: &impl ProvideErrorMetadata, what: &str) {
+fn warn(table: &Table, error: &impl ProvideErrorMetadata, what: &str) {
     let error = error.code().unwrap_or("no answer");
     tracing::warn!(table = &*table.name, error, "{what}");
 }
 
 async fn warn_of_backups(table: &Table) {
-    let described = table
-        .client
-        .describe_continuous_backups()
-        .table_name(&*table.name);
-    let status = match described.send().await {
+    let describe = table.client.describe_continuous_backups();
+    let status = match describe.table_name(&*table.name).send().await {
         Ok(described) => described
             .continuous_backups_description
             .and_then(|it| it.point_in_time_recovery_description)
             .and_then(|it| it.point_in_time_recovery_status),
-        Err(error) => {
-            let error = error.code().unwrap_or("no answer");
-            tracing::warn!(
-                table = &*table.name,
-                error,
-                "cannot see whether the table is backed up"
-            );
-            return;
-        }
+        Err(error) => return warn(table, &error, "cannot see whether the table is backed up"),
     };
     if status != Some(PointInTimeRecoveryStatus::Enabled) {
         tracing::warn!(
@@ -189,45 +172,44 @@ async fn warn_of_backups(table: &Table) {
     }
 }
 
-/// Switches point-in-time recovery on, where there is such a thing.
+/// Switches point-in-time recovery on. An emulator has none.
 async fn protect(table: &Table) {
     let on = PointInTimeRecoverySpecification::builder()
         .point_in_time_recovery_enabled(true)
         .build()
         .expect("the switch is all that is needed");
-    let update = table
-        .client
-        .update_continuous_backups()
-        .table_name(&*table.name);
-    if let Err(error) = update.point_in_time_recovery_specification(on).send().await {
-        let error = error.code().unwrap_or("no answer");
-        tracing::warn!(
-            table = &*table.name,
-            error,
-            "cannot switch point-in-time recovery on"
-        );
+    let update = table.client.update_continuous_backups();
+    let update = update
+        .table_name(&*table.name)
+        .point_in_time_recovery_specification(on);
+    if let Err(error) = update.send().await {
+        warn(table, &error, "cannot switch point-in-time recovery on");
     }
 }
 
-fn unavailable(refusal: Refusal) -> DynamoDbOpenError {
-    match refusal {
-        Refusal::Busy(error)
-        | Refusal::Denied(error)
-        | Refusal::Malformed(error)
-        | Refusal::Open(error) => DynamoDbOpenError::Unavailable(error),
-        Refusal::Unmet(_) => DynamoDbOpenError::Unavailable("a condition was not met".into()),
-    }
+fn failed(table: &Table, refusal: Refusal) -> ConnectError {
+    let (kind, text) = match refusal {
+        Refusal::Denied(_) => (
+            Kind::Denied,
+            "cannot be checked: DynamoDB refused the request; see the credentials, the region and \
+             the permissions that `DynamoDbBackend` names",
+        ),
+        Refusal::Malformed(_) => (
+            Kind::Invalid,
+            "cannot be checked: the request is malformed; see the table's name and the region",
+        ),
+        _ => (
+            Kind::Unavailable,
+            "cannot be checked: DynamoDB did not answer; see the network and the region",
+        ),
+    };
+    refused(&table.name, kind, text).with_source(refusal.into_cause())
 }
-
-/// DynamoDB answers within some ten milliseconds. A commit of 2 MiB over a slow line may take
-/// seconds.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// With the pause, five minutes. It mostly takes ten seconds.
 const CREATE_LOOKS: usize = 600;
 
 const CREATE_PAUSE: Duration = Duration::from_millis(500);
 
+/// A permission is missing, or an emulator does not know the operation.
 const NOT_TOLD: [&str; 2] = ["AccessDeniedException", "UnknownOperationException"];

@@ -1,6 +1,5 @@
 //! What an answer of DynamoDB's other than success means, and which calls are made again.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
@@ -12,8 +11,9 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::transact_get_items::TransactGetItemsError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, CancellationReason};
+use aws_sdk_dynamodb::types::CancellationReason;
 
+use super::item::Item;
 use crate::backend::{BoxError, Error};
 use crate::random;
 
@@ -38,22 +38,30 @@ pub(super) struct Unmet {
     /// Which of the writes it belongs to.
     pub(super) at: usize,
     /// What stood there.
-    pub(super) item: Option<HashMap<String, AttributeValue>>,
+    pub(super) item: Option<Item>,
 }
 
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Malformed(error) => Self::Malformed(error),
-            Refusal::Busy(error) | Refusal::Denied(error) | Refusal::Open(error) => {
-                Self::Unavailable(error)
-            }
             Refusal::Unmet(_) => Self::Conflict,
+            other => Self::Unavailable(other.into_cause()),
         }
     }
 }
 
 impl Refusal {
+    pub(super) fn into_cause(self) -> BoxError {
+        match self {
+            Self::Busy(error)
+            | Self::Denied(error)
+            | Self::Malformed(error)
+            | Self::Open(error) => error,
+            Self::Unmet(_) => "a condition was not met".into(),
+        }
+    }
+
     /// Of a call whose conditions, if it has any, are not known here.
     pub(super) fn of<E>(error: SdkError<E, HttpResponse>) -> Self
     where
@@ -63,49 +71,12 @@ impl Refusal {
         let failed = Box::new(Failed::of(&error));
         match error {
             SdkError::ConstructionFailure(_) => Self::Malformed(failed),
-            SdkError::ServiceError(answer) => match answer.raw().status().is_client_error() {
-                _ if BUSY.contains(&&*code) => Self::Busy(failed),
-                _ if MALFORMED.contains(&&*code) => Self::Malformed(failed),
-                true => Self::Denied(failed),
-                false => Self::Open(failed),
-            },
+            SdkError::ServiceError(_) if BUSY.contains(&&*code) => Self::Busy(failed),
+            SdkError::ServiceError(_) if MALFORMED.contains(&&*code) => Self::Malformed(failed),
+            SdkError::ServiceError(answer) if answer.raw().status().is_client_error() => {
+                Self::Denied(failed)
+            }
             _ => Self::Open(failed),
-        }
-    }
-
-    pub(super) fn of_put(error: SdkError<PutItemError, HttpResponse>) -> Self {
-        match error.as_service_error() {
-            Some(PutItemError::ConditionalCheckFailedException(unmet)) => {
-                Self::Unmet(vec![Unmet {
-                    at: 0,
-                    item: unmet.item.clone(),
-                }])
-            }
-            _ => Self::of(error),
-        }
-    }
-
-    pub(super) fn of_delete(error: SdkError<DeleteItemError, HttpResponse>) -> Self {
-        match error.as_service_error() {
-            Some(DeleteItemError::ConditionalCheckFailedException(unmet)) => {
-                Self::Unmet(vec![Unmet {
-                    at: 0,
-                    item: unmet.item.clone(),
-                }])
-            }
-            _ => Self::of(error),
-        }
-    }
-
-    pub(super) fn of_update(error: SdkError<UpdateItemError, HttpResponse>) -> Self {
-        match error.as_service_error() {
-            Some(UpdateItemError::ConditionalCheckFailedException(unmet)) => {
-                Self::Unmet(vec![Unmet {
-                    at: 0,
-                    item: unmet.item.clone(),
-                }])
-            }
-            _ => Self::of(error),
         }
     }
 
@@ -161,12 +132,36 @@ impl Refusal {
         if codes().any(|code| MALFORMED_REASONS.contains(&code)) {
             return Self::Malformed(error.into());
         }
-        match codes().all(|code| BUSY_REASONS.contains(&code)) {
-            true => Self::Busy(error.into()),
-            false => Self::Denied(error.into()),
+        if codes().all(|code| BUSY_REASONS.contains(&code)) {
+            Self::Busy(error.into())
+        } else {
+            Self::Denied(error.into())
         }
     }
 }
+
+/// Makes the reader of one write's error, whose condition may not have been met.
+macro_rules! of_write {
+    ($name:ident, $error:ident) => {
+        impl Refusal {
+            pub(super) fn $name(error: SdkError<$error, HttpResponse>) -> Self {
+                match error.as_service_error() {
+                    Some($error::ConditionalCheckFailedException(unmet)) => {
+                        Self::Unmet(vec![Unmet {
+                            at: 0,
+                            item: unmet.item.clone(),
+                        }])
+                    }
+                    _ => Self::of(error),
+                }
+            }
+        }
+    };
+}
+
+of_write!(of_delete, DeleteItemError);
+of_write!(of_put, PutItemError);
+of_write!(of_update, UpdateItemError);
 
 /// Calls until there is an answer that stands: again after one that says that nothing happened
 /// for now; for a call that only reads, also after none. Each pause is of a random length up to a

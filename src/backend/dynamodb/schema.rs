@@ -36,82 +36,11 @@ pub(super) fn input(table: &str) -> CreateTableInput {
 }
 
 pub(super) fn cloud_formation(table: &str) -> String {
-    format!(
-        r#"Resources:
-  SlackInstallations:
-    Type: AWS::DynamoDB::Table
-    DeletionPolicy: Retain
-    UpdateReplacePolicy: Retain
-    Properties:
-      TableName: "{table}"
-      BillingMode: PAY_PER_REQUEST
-      DeletionProtectionEnabled: true
-      PointInTimeRecoverySpecification:
-        PointInTimeRecoveryEnabled: true
-      AttributeDefinitions:
-        - {{ AttributeName: {PK}, AttributeType: S }}
-        - {{ AttributeName: {SK}, AttributeType: S }}
-        - {{ AttributeName: {DUE_QUEUE}, AttributeType: S }}
-        - {{ AttributeName: {DUE_KEY}, AttributeType: S }}
-      KeySchema:
-        - {{ AttributeName: {PK}, KeyType: HASH }}
-        - {{ AttributeName: {SK}, KeyType: RANGE }}
-      GlobalSecondaryIndexes:
-        - IndexName: {DUE_INDEX}
-          KeySchema:
-            - {{ AttributeName: {DUE_QUEUE}, KeyType: HASH }}
-            - {{ AttributeName: {DUE_KEY}, KeyType: RANGE }}
-          Projection: {{ ProjectionType: KEYS_ONLY }}
-"#
-    )
+    include_str!("cloud_formation.yaml").replace("{table}", table)
 }
 
 pub(super) fn terraform(table: &str) -> String {
-    format!(
-        r#"resource "aws_dynamodb_table" "slack_installations" {{
-  name                        = "{table}"
-  billing_mode                = "PAY_PER_REQUEST"
-  deletion_protection_enabled = true
-  hash_key                    = "{PK}"
-  range_key                   = "{SK}"
-
-  attribute {{
-    name = "{PK}"
-    type = "S"
-  }}
-
-  attribute {{
-    name = "{SK}"
-    type = "S"
-  }}
-
-  attribute {{
-    name = "{DUE_QUEUE}"
-    type = "S"
-  }}
-
-  attribute {{
-    name = "{DUE_KEY}"
-    type = "S"
-  }}
-
-  global_secondary_index {{
-    name            = "{DUE_INDEX}"
-    hash_key        = "{DUE_QUEUE}"
-    range_key       = "{DUE_KEY}"
-    projection_type = "KEYS_ONLY"
-  }}
-
-  point_in_time_recovery {{
-    enabled = true
-  }}
-
-  lifecycle {{
-    prevent_destroy = true
-  }}
-}}
-"#
-    )
+    include_str!("terraform.tf").replace("{table}", table)
 }
 
 fn attribute(name: &str, kind: ScalarAttributeType) -> AttributeDefinition {
@@ -190,8 +119,9 @@ mod tests {
             .expect("it is given");
         yaml_has(format!("IndexName: {name}"));
         yaml_has(format!("Projection: {{ ProjectionType: {projection} }}"));
+        let projected = format!(r#"projection_type = "{projection}""#);
         hcl_has(format!(
-            r#"{{ name = "{name}" hash_key = "{hash}" range_key = "{range}" projection_type = "{projection}" }}"#
+            r#"{{ name = "{name}" hash_key = "{hash}" range_key = "{range}" {projected} }}"#
         ));
         let billing = input.billing_mode().expect("it is given");
         yaml_has(format!("BillingMode: {billing}"));

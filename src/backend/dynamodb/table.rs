@@ -8,8 +8,8 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, Get, KeysAndAttributes, TransactGetItem};
 use tokio::task::JoinSet;
 
+use super::http::without_retries;
 use super::item::{self, CLAIM, CLEARED_BY, Claim, ClearId, Item, PK, SK, Stored, VERSION};
-use super::open::tamed;
 use super::refusal::{Call, Refusal, pause, persist};
 use crate::backend::{Error, Key, Partition, Row, Slot, Version};
 
@@ -32,7 +32,7 @@ pub(super) struct Listed {
 impl Table {
     pub(super) fn new(client: &Client, name: &str) -> Self {
         Self {
-            client: tamed(client),
+            client: without_retries(client),
             name: name.into(),
         }
     }
@@ -42,7 +42,7 @@ impl Table {
         &self,
         partition: &Partition,
         name: &str,
-    ) -> Result<Option<HashMap<String, AttributeValue>>, Error> {
+    ) -> Result<Option<Item>, Error> {
         let get = || async {
             let get = self
                 .client
@@ -64,7 +64,7 @@ impl Table {
         &self,
         partition: &Partition,
         names: &[&str],
-    ) -> Result<Vec<Option<HashMap<String, AttributeValue>>>, Error> {
+    ) -> Result<Vec<Option<Item>>, Error> {
         let gets = names.iter().map(|name| {
             let get = Get::builder().table_name(&*self.name);
             let get = get.set_key(Some(item::key(partition, name))).build();
@@ -123,19 +123,15 @@ impl Table {
             .find_map(|stored| stored.standing(claim)))
     }
 
-    /// Returns a page of a partition's items, and where it ended.
+    /// Returns a page of a partition's items, and where it ended. `only` names their attributes, or
+    /// all.
     pub(super) async fn query(
         &self,
         partition: &Partition,
+        only: Option<&str>,
         from: Option<Item>,
-        limit: i32,
+        limit: Option<i32>,
     ) -> Result<(Vec<Item>, Option<Item>), Error> {
-        if from
-            .as_ref()
-            .is_some_and(|from| item::text(from, PK).ok() != Some(partition.as_str()))
-        {
-            return Err(item::malformed("not a cursor of this partition".into()));
-        }
         let query = || async {
             let query = self
                 .client
@@ -145,7 +141,8 @@ impl Table {
             query
                 .key_condition_expression(format!("{PK} = :pk"))
                 .expression_attribute_values(":pk", AttributeValue::S(partition.as_str().into()))
-                .limit(limit)
+                .set_projection_expression(only.map(Into::into))
+                .set_limit(limit)
                 .set_exclusive_start_key(from.clone())
                 .send()
                 .await
@@ -182,29 +179,11 @@ impl Table {
 
     /// All rows of a partition, each as it stood when its page was read.
     pub(super) async fn list(&self, partition: &Partition) -> Result<Vec<Listed>, Error> {
-        let mut listed = Vec::new();
-        let mut from = None;
+        let (mut listed, mut from) = (Vec::new(), None);
+        let only = format!("{SK}, {VERSION}, {CLEARED_BY}");
         loop {
-            let query = || async {
-                let query = self
-                    .client
-                    .query()
-                    .table_name(&*self.name)
-                    .consistent_read(true);
-                query
-                    .key_condition_expression(format!("{PK} = :pk"))
-                    .expression_attribute_values(
-                        ":pk",
-                        AttributeValue::S(partition.as_str().into()),
-                    )
-                    .projection_expression(format!("{SK}, {VERSION}, {CLEARED_BY}"))
-                    .set_exclusive_start_key(from.clone())
-                    .send()
-                    .await
-                    .map_err(Refusal::of)
-            };
-            let page = persist(Call::Reads, query).await?;
-            for found in page.items() {
+            let (items, last) = self.query(partition, Some(&only), from, None).await?;
+            for found in &items {
                 let name = item::text(found, SK)?;
                 if name != CLAIM {
                     listed.push(Listed {
@@ -214,7 +193,7 @@ impl Table {
                     });
                 }
             }
-            from = page.last_evaluated_key;
+            from = last;
             if from.is_none() {
                 return Ok(listed);
             }
@@ -222,10 +201,7 @@ impl Table {
     }
 
     /// Rows of several partitions, at most 100, each as it stood when it was read; in no order.
-    pub(super) async fn get_each(
-        &self,
-        keys: &[Key],
-    ) -> Result<Vec<HashMap<String, AttributeValue>>, Error> {
+    pub(super) async fn get_each(&self, keys: &[Key]) -> Result<Vec<Item>, Error> {
         let wanted = keys
             .iter()
             .map(|key| item::key(&key.partition, key.slot.as_str()))

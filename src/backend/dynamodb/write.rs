@@ -7,16 +7,18 @@ use aws_sdk_dynamodb::types::{
     TransactWriteItem, Update,
 };
 
-use super::item::{CLAIM, CLEAR_DONE, CLEAR_ID, CLEARED_BY, Claim, ClearId, PK, VERSION, key};
+use super::item::{
+    self, CLAIM, CLEAR_DONE, CLEAR_ID, CLEARED_BY, Claim, ClearId, Item, PK, VERSION,
+};
 use super::refusal::{Call, Refusal, Unmet, persist};
 use super::table::Table;
-use crate::backend::{Error, Partition, Version};
+use crate::backend::{Change, Error, Partition, Version};
 use crate::random;
 
 /// One write of an item.
 #[derive(Clone, Debug)]
 pub(super) struct Write {
-    key: HashMap<String, AttributeValue>,
+    key: Item,
     action: Action,
     /// Empty for none.
     condition: String,
@@ -28,11 +30,24 @@ enum Action {
     /// Only the condition.
     Check,
     Delete,
-    Put(HashMap<String, AttributeValue>),
+    Put(Item),
     Update(String),
 }
 
 impl Write {
+    /// A change without its conditions; `None` for a `Clear`.
+    pub(super) fn of(partition: &Partition, change: &Change) -> Option<Self> {
+        Some(match change {
+            Change::Check { slot, .. } => Self::check(partition, slot.as_str()),
+            Change::Put { slot, row, .. } => {
+                let item = item::item(partition, slot, row);
+                Self::put(partition, slot.as_str(), item)
+            }
+            Change::Delete { slot, .. } => Self::delete(partition, slot.as_str()),
+            Change::Clear => return None,
+        })
+    }
+
     pub(super) fn check(partition: &Partition, name: &str) -> Self {
         Self::new(partition, name, Action::Check)
     }
@@ -41,11 +56,7 @@ impl Write {
         Self::new(partition, name, Action::Delete)
     }
 
-    pub(super) fn put(
-        partition: &Partition,
-        name: &str,
-        item: HashMap<String, AttributeValue>,
-    ) -> Self {
+    pub(super) fn put(partition: &Partition, name: &str, item: Item) -> Self {
         Self::new(partition, name, Action::Put(item))
     }
 
@@ -68,16 +79,17 @@ impl Write {
 
     /// Only where a row of this version stands.
     pub(super) fn if_version(self, version: Version) -> Self {
-        let value = super::item::version_value(version);
+        let value = item::version_value(version);
         self.when(format!("{VERSION} = :version"))
             .with(":version", value)
     }
 
     /// Only where an item has no version that can be read.
-    pub(super) fn if_odd(self) -> Self {
+    pub(super) fn if_malformed(self) -> Self {
         let length = AttributeValue::N("16".into());
         self.when(format!(
-            "attribute_exists({PK}) AND (attribute_not_exists({VERSION}) OR size({VERSION}) <> :length)"
+            "attribute_exists({PK}) \
+             AND (attribute_not_exists({VERSION}) OR size({VERSION}) <> :length)"
         ))
         .with(":length", length)
     }
@@ -118,7 +130,7 @@ impl Write {
     }
 
     fn new(partition: &Partition, name: &str, action: Action) -> Self {
-        let key = key(partition, name);
+        let key = item::key(partition, name);
         Self {
             key,
             action,
@@ -128,9 +140,10 @@ impl Write {
     }
 
     fn when(mut self, condition: String) -> Self {
-        self.condition = match self.condition.is_empty() {
-            true => condition,
-            false => format!("{} AND {condition}", self.condition),
+        self.condition = if self.condition.is_empty() {
+            condition
+        } else {
+            format!("{} AND {condition}", self.condition)
         };
         self
     }
@@ -162,6 +175,17 @@ pub(super) enum Outcome {
     Unmet(Vec<Unmet>),
 }
 
+/// The table and the condition of a write, in any of the SDK's forms of one.
+macro_rules! conditional {
+    ($table:ident, $write:ident, $builder:expr) => {
+        $builder
+            .table_name(&*$table.name)
+            .set_condition_expression($write.condition())
+            .set_expression_attribute_values($write.values())
+            .return_values_on_condition_check_failure(STANDING)
+    };
+}
+
 impl Table {
     /// Writes all of these or none. They are of one partition, and no two of one item.
     pub(super) async fn write(&self, writes: &[Write]) -> Result<Outcome, Error> {
@@ -177,44 +201,26 @@ impl Table {
     }
 
     async fn write_one(&self, write: &Write) -> Result<(), Refusal> {
+        let client = &self.client;
         match &write.action {
             Action::Put(item) => {
-                let put = self.client.put_item().table_name(&*self.name);
-                put.set_item(Some(item.clone()))
-                    .set_condition_expression(write.condition())
-                    .set_expression_attribute_values(write.values())
-                    .return_values_on_condition_check_failure(STANDING)
-                    .send()
-                    .await
-                    .map(drop)
-                    .map_err(Refusal::of_put)
+                let put = conditional!(self, write, client.put_item());
+                let put = put.set_item(Some(item.clone()));
+                put.send().await.map(drop).map_err(Refusal::of_put)
             }
             Action::Update(update) => {
-                let updated = self.client.update_item().table_name(&*self.name);
-                updated
+                let updated = conditional!(self, write, client.update_item());
+                let updated = updated
                     .set_key(Some(write.key.clone()))
-                    .update_expression(update)
-                    .set_condition_expression(write.condition())
-                    .set_expression_attribute_values(write.values())
-                    .return_values_on_condition_check_failure(STANDING)
-                    .send()
-                    .await
-                    .map(drop)
-                    .map_err(Refusal::of_update)
+                    .update_expression(update);
+                updated.send().await.map(drop).map_err(Refusal::of_update)
             }
             // There is no call for this alone.
             Action::Check => self.write_all(std::slice::from_ref(write)).await,
             Action::Delete => {
-                let delete = self.client.delete_item().table_name(&*self.name);
-                delete
-                    .set_key(Some(write.key.clone()))
-                    .set_condition_expression(write.condition())
-                    .set_expression_attribute_values(write.values())
-                    .return_values_on_condition_check_failure(STANDING)
-                    .send()
-                    .await
-                    .map(drop)
-                    .map_err(Refusal::of_delete)
+                let delete = conditional!(self, write, client.delete_item());
+                let delete = delete.set_key(Some(write.key.clone()));
+                delete.send().await.map(drop).map_err(Refusal::of_delete)
             }
         }
     }
@@ -237,43 +243,24 @@ impl Table {
     fn action(&self, write: &Write) -> TransactWriteItem {
         let action = TransactWriteItem::builder();
         let complete = "a table, a key and a condition are all that is needed";
+        let key = Some(write.key.clone());
         match &write.action {
             Action::Check => {
-                let check = ConditionCheck::builder()
-                    .table_name(&*self.name)
-                    .set_key(Some(write.key.clone()))
-                    .set_condition_expression(write.condition())
-                    .set_expression_attribute_values(write.values())
-                    .return_values_on_condition_check_failure(STANDING);
+                let check = conditional!(self, write, ConditionCheck::builder()).set_key(key);
                 action.condition_check(check.build().expect(complete))
             }
             Action::Delete => {
-                let delete = Delete::builder()
-                    .table_name(&*self.name)
-                    .set_key(Some(write.key.clone()))
-                    .set_condition_expression(write.condition())
-                    .set_expression_attribute_values(write.values())
-                    .return_values_on_condition_check_failure(STANDING);
+                let delete = conditional!(self, write, Delete::builder()).set_key(key);
                 action.delete(delete.build().expect(complete))
             }
             Action::Put(item) => {
-                let put = Put::builder()
-                    .table_name(&*self.name)
-                    .set_item(Some(item.clone()))
-                    .set_condition_expression(write.condition())
-                    .set_expression_attribute_values(write.values())
-                    .return_values_on_condition_check_failure(STANDING);
+                let put = conditional!(self, write, Put::builder()).set_item(Some(item.clone()));
                 action.put(put.build().expect(complete))
             }
             Action::Update(update) => {
-                let update = Update::builder()
-                    .table_name(&*self.name)
-                    .set_key(Some(write.key.clone()))
-                    .update_expression(update)
-                    .set_condition_expression(write.condition())
-                    .set_expression_attribute_values(write.values())
-                    .return_values_on_condition_check_failure(STANDING);
-                action.update(update.build().expect(complete))
+                let updated = conditional!(self, write, Update::builder()).set_key(key);
+                let updated = updated.update_expression(update);
+                action.update(updated.build().expect(complete))
             }
         }
         .build()

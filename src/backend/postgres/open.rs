@@ -2,136 +2,111 @@
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Row as _};
-use thiserror::Error;
 use tokio::time::timeout;
 
-use super::PostgresOptions;
-use crate::backend::BoxError;
-
-/// Why a database is not used.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum PostgresOpenError {
-    /// The server or the driver failed.
-    #[error("the database cannot be opened")]
-    Database(#[source] BoxError),
-    /// Names would be stored in a form that cannot hold them.
-    #[error("the database is encoded as {found}; create it with ENCODING 'UTF8'")]
-    Encoding {
-        /// The encoding.
-        found: String,
-    },
-    /// A table of another program has the name of one of ours.
-    #[error("schema {schema} holds other tables of our names; set PostgresOptions::schema")]
-    Foreign {
-        /// The schema.
-        schema: String,
-    },
-    /// A newer version of this crate wrote it.
-    #[error(
-        "the tables were made by a newer version of slack-installs (schema {found}); update it \
-         here too"
-    )]
-    Newer {
-        /// The schema's version.
-        found: i64,
-    },
-    /// A crash of this server takes back commits that succeeded.
-    #[error(
-        "{setting} is off, so a crash of the server loses tokens; turn it on \
-         (PostgresOptions::skip_durability_checks tells when it may stay off)"
-    )]
-    NotDurable {
-        /// The server's setting.
-        setting: &'static str,
-    },
-    /// The tables are missing or old, and this role cannot change that.
-    #[error("the tables are missing or old; run PostgresBackend::migrate as the owner of them")]
-    NotMigrated {
-        /// What the server said; `None` if it was not asked, since row-level security is on.
-        source: Option<BoxError>,
-    },
-    /// An option cannot be what it is.
-    #[error("the options have {0}")]
-    Options(&'static str),
-    /// Anybody on the way could read along and answer in the server's place.
-    #[error(
-        "the connection to {host} may be unencrypted; add ?sslmode=verify-full (and sslrootcert \
-         for a CA of your own), or set PostgresOptions::allow_plaintext"
-    )]
-    Plaintext {
-        /// The server's name.
-        host: String,
-    },
-    /// Settings do not arrive at the server.
-    #[error(
-        "there is a pooler before the server, which drops settings of the session; set \
-         PostgresOptions::transaction_pooler"
-    )]
-    Pooler,
-    /// The server takes no writes, or answers late.
-    #[error("{reason}; connect to the primary, or to a name that follows it")]
-    ReadOnly {
-        /// A standby, or a setting.
-        reason: &'static str,
-    },
-    /// The policies do not bind this role.
-    #[error(
-        "row-level security does not hold: {reason}; PostgresOptions::row_level_security_sql has \
-         the SQL, to be run by an owner that the app does not connect as"
-    )]
-    RowLevelSecurity {
-        /// What is missing.
-        reason: &'static str,
-    },
-    /// The server is of a version that gets no fixes.
-    #[error("the server is Postgres {found}; version 14 or later is needed")]
-    TooOld {
-        /// Its major version.
-        found: i32,
-    },
-    /// The URL cannot be read.
-    #[error("not a URL of a Postgres database")]
-    Url(#[source] BoxError),
-}
-
-impl From<sqlx::Error> for PostgresOpenError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Database(error.into())
-    }
-}
+use super::{PostgresOptions, code, name, schema};
+use crate::backend::{ConnectError, ConnectErrorKind as Kind};
 
 /// A connection of its own to a server that was found good.
 pub(super) async fn checked(
     connect: &PgConnectOptions,
     options: &PostgresOptions,
-) -> Result<PgConnection, PostgresOpenError> {
+) -> Result<PgConnection, ConnectError> {
+    let failed = |error| failed(error, &name(connect));
     let connection = timeout(options.acquire_timeout, connect.connect()).await;
     let mut connection = match connection {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) if is_refused_setting(&error) => return Err(PostgresOpenError::Pooler),
-        Ok(Err(error)) => return Err(error.into()),
-        Err(_) => return Err(sqlx::Error::PoolTimedOut.into()),
+        Ok(Err(error)) if is_refused_setting(&error) => {
+            return Err(ConnectError::new(Kind::Misconfigured, POOLER));
+        }
+        Ok(Err(error)) => return Err(failed(error)),
+        Err(_) => return Err(failed(sqlx::Error::PoolTimedOut)),
     };
-    Facts::of(&mut connection).await?.judge(options)?;
+    let facts = Facts::of(&mut connection).await.map_err(failed)?;
+    facts.judge(options)?;
     Ok(connection)
 }
 
-/// Whether the policies bind whoever this connection belongs to.
+/// Opens a server whose tables are of the newest version, and makes them so if this role may.
+pub(super) async fn migrated(
+    connect: &PgConnectOptions,
+    options: &PostgresOptions,
+    may_migrate: bool,
+) -> Result<PgConnection, ConnectError> {
+    let mut connection = checked(connect, options).await?;
+    let found = if may_migrate {
+        schema::migrate(&mut connection, options).await
+    } else {
+        schema::version(&mut connection, options).await
+    };
+    match found {
+        Ok(schema::NEWEST) => Ok(connection),
+        Ok(newer) if newer > schema::NEWEST => {
+            let text = format!(
+                "the tables were made by a newer version of slack-installs (schema {newer}); \
+                 update it here too"
+            );
+            Err(ConnectError::new(Kind::Newer, text))
+        }
+        Ok(_) => Err(ConnectError::new(Kind::NotMigrated, NOT_MIGRATED)),
+        Err(error) if is(&error, &FORBIDDEN) => {
+            Err(ConnectError::new(Kind::NotMigrated, NOT_MIGRATED).with_source(error))
+        }
+        Err(error) if is(&error, &TAKEN) => {
+            let text = format!(
+                "schema {} holds other tables of our names; set PostgresOptions::schema, or \
+                 `schema=` in the URL",
+                options.schema
+            );
+            Err(ConnectError::new(Kind::Foreign, text).with_source(error))
+        }
+        Err(error) => Err(failed(error, &name(connect))),
+    }
+}
+
+/// Checks that the policies bind the role of this connection.
 pub(super) async fn check_wall(
     connection: &mut PgConnection,
     options: &PostgresOptions,
-) -> Result<(), PostgresOpenError> {
+) -> Result<(), ConnectError> {
     let wall = WALL.replace("{schema}", &options.quoted_schema());
-    let found = connection
-        .fetch_one(sqlx::raw_sql(AssertSqlSafe(wall)))
-        .await?;
-    for (column, reason) in BREACHES.into_iter().enumerate() {
-        if found.try_get(column)? {
-            return Err(PostgresOpenError::RowLevelSecurity { reason });
+    let breached = async {
+        let found = connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(wall)));
+        let found = found.await?;
+        for (column, reason) in BREACHES.into_iter().enumerate() {
+            if found.try_get(column)? {
+                return Ok(Some(reason));
+            }
+        }
+        Ok(None)
+    };
+    match breached.await.map_err(|error| failed(error, "Postgres"))? {
+        None => Ok(()),
+        Some(reason) => {
+            let text = format!(
+                "row-level security does not hold: {reason}; \
+                 PostgresOptions::row_level_security_sql has the SQL, to be run by an owner that \
+                 the app does not connect as"
+            );
+            Err(ConnectError::new(Kind::Misconfigured, text))
         }
     }
-    Ok(())
+}
+
+/// What a driver's error means to who opens the database.
+pub(super) fn failed(error: sqlx::Error, database: &str) -> ConnectError {
+    let is_denied = code(&error).is_some_and(|code| code.starts_with(AUTHORIZATION));
+    let (kind, text) = if is_denied {
+        let text = "refused the user or the password; see the URL, and pg_hba.conf on the server";
+        (Kind::Denied, text)
+    } else {
+        (Kind::Unavailable, "cannot be opened")
+    };
+    ConnectError::new(kind, format!("the database {database} {text}")).with_source(error)
+}
+
+fn is(error: &sqlx::Error, codes: &[&str]) -> bool {
+    code(error).is_some_and(|code| codes.contains(&&*code))
 }
 
 /// PgBouncer refuses settings that it does not keep track of.
@@ -143,7 +118,7 @@ fn is_refused_setting(error: &sqlx::Error) -> bool {
 }
 
 /// What decides whether a server may be used.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Facts {
     version: i32,
     is_standby: bool,
@@ -168,42 +143,45 @@ impl Facts {
         })
     }
 
-    fn judge(self, options: &PostgresOptions) -> Result<(), PostgresOpenError> {
-        if self.version < OLDEST {
-            return Err(PostgresOpenError::TooOld {
-                found: self.version,
-            });
+    fn judge(&self, options: &PostgresOptions) -> Result<(), ConnectError> {
+        let misconfigured = |text: String| Err(ConnectError::new(Kind::Misconfigured, text));
+        let (version, encoding) = (self.version, &self.encoding);
+        if version < OLDEST {
+            return misconfigured(format!(
+                "the server is Postgres {version}; version 14 or later is needed"
+            ));
         }
-        if self.encoding != "UTF8" {
-            return Err(PostgresOpenError::Encoding {
-                found: self.encoding,
-            });
+        if encoding != "UTF8" {
+            return misconfigured(format!(
+                "the database is encoded as {encoding}; create it with ENCODING 'UTF8'"
+            ));
         }
-        if self.is_standby {
-            return Err(PostgresOpenError::ReadOnly {
-                reason: "the server is a standby",
-            });
-        }
-        if self.is_read_only {
-            let reason = "default_transaction_read_only is on";
-            return Err(PostgresOpenError::ReadOnly { reason });
+        let reason = match (self.is_standby, self.is_read_only) {
+            (true, _) => Some("the server is a standby"),
+            (false, true) => Some("default_transaction_read_only is on"),
+            (false, false) => None,
+        };
+        if let Some(reason) = reason {
+            let text = format!("{reason}; connect to the primary, or to a name that follows it");
+            return Err(ConnectError::new(Kind::ReadOnly, text));
         }
         let arrived = i64::try_from(options.statement_timeout.as_millis());
         if !options.transaction_pooler && arrived != Ok(self.statement_timeout) {
-            return Err(PostgresOpenError::Pooler);
+            return misconfigured(POOLER.into());
         }
-        let off = DURABILITY
-            .into_iter()
-            .zip(self.durability)
-            .find(|(_, on)| !on);
-        match off {
-            Some((setting, _)) if !options.skip_durability_checks => {
-                Err(PostgresOpenError::NotDurable { setting })
-            }
+        let mut settings = DURABILITY.into_iter().zip(self.durability);
+        match settings.find(|(_, is_on)| !is_on) {
+            Some((setting, _)) if !options.skip_durability_checks => misconfigured(format!(
+                "{setting} is off, so a crash of the server loses tokens; turn it on \
+                 (PostgresOptions::skip_durability_checks tells when it may stay off)"
+            )),
             _ => Ok(()),
         }
     }
 }
+
+/// The class of SQLSTATE codes for a user that is not let in.
+const AUTHORIZATION: &str = "28";
 
 const BREACHES: [&str; 5] = [
     "this role is a superuser",
@@ -225,8 +203,20 @@ SELECT current_setting('server_version_num')::integer,
   current_setting('synchronous_commit') <> 'off',
   (SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout')";
 
+/// `insufficient_privilege`, and `invalid_schema_name`, which is a schema that may not be used.
+const FORBIDDEN: [&str; 2] = ["42501", "3F000"];
+
+const NOT_MIGRATED: &str =
+    "the tables are missing or old; run PostgresBackend::migrate as the owner of them";
+
 /// The oldest major version that the Postgres project still mends, in 2026.
 const OLDEST: i32 = 14;
+
+const POOLER: &str = "there is a pooler before the server, which drops settings of the session; \
+     set PostgresOptions::transaction_pooler";
+
+/// `duplicate_table`: another program has a table of one of our names.
+const TAKEN: [&str; 1] = ["42P07"];
 
 /// The columns are [`BREACHES`].
 const WALL: &str = "
@@ -250,15 +240,14 @@ mod tests {
 
     #[test]
     fn an_old_server_is_refused() {
-        let refused = Facts {
+        let facts = Facts {
             version: 13,
             ..good()
-        }
-        .judge(&PostgresOptions::default());
-        assert!(matches!(
-            refused,
-            Err(PostgresOpenError::TooOld { found: 13 })
-        ));
+        };
+        let refused = facts.judge(&PostgresOptions::default());
+        let refused = refused.expect_err("it gets no fixes");
+        assert_eq!(refused.kind(), Kind::Misconfigured, "{refused}");
+        assert!(refused.to_string().contains("Postgres 13"), "{refused}");
     }
 
     #[test]
@@ -267,8 +256,10 @@ mod tests {
             statement_timeout: 0,
             ..good()
         };
-        let refused = facts.clone().judge(&PostgresOptions::default());
-        assert!(matches!(refused, Err(PostgresOpenError::Pooler)));
+        let refused = facts.judge(&PostgresOptions::default());
+        let refused = refused.expect_err("a pooler drops them");
+        assert_eq!(refused.kind(), Kind::Misconfigured, "{refused}");
+        assert!(refused.to_string().contains("pooler"), "{refused}");
         let options = PostgresOptions {
             transaction_pooler: true,
             ..PostgresOptions::default()

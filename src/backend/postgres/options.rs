@@ -6,8 +6,8 @@ use std::time::Duration;
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-use super::PostgresOpenError;
 use crate::backend::Partition;
+use crate::backend::connect::{ConnectError, ConnectErrorKind as Kind, invalid};
 use crate::backend::host::leaves_the_machine;
 
 /// How a [`PostgresBackend`](super::PostgresBackend) uses its server.
@@ -92,46 +92,55 @@ impl PostgresOptions {
             .replace("{role}", &role)
     }
 
-    pub(super) fn check(&self) -> Result<(), PostgresOpenError> {
+    pub(super) fn check(&self) -> Result<(), ConnectError> {
         let name = self.schema.as_bytes();
         let allowed = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
         if !(1..=63).contains(&name.len()) || name[0].is_ascii_digit() || !name.iter().all(allowed)
         {
-            return Err(PostgresOpenError::Options("not a name for a schema"));
+            return Err(invalid(
+                "the schema (PostgresOptions::schema, or `schema=` of the URL) must be up to 63 \
+                 lower-case ASCII letters, digits and underscores, no digit first",
+            ));
         }
         if self.pool_size == 0 {
-            return Err(PostgresOpenError::Options("a pool of no connections"));
+            return Err(invalid(
+                "PostgresOptions::pool_size is 0; one at least is needed",
+            ));
         }
         // To Postgres, 0 is no timeout at all.
         let timeouts = [
-            self.acquire_timeout,
-            self.lock_timeout,
-            self.statement_timeout,
+            ("acquire_timeout", self.acquire_timeout),
+            ("lock_timeout", self.lock_timeout),
+            ("statement_timeout", self.statement_timeout),
         ];
-        let allowed = |timeout: &Duration| (1..=MAX_MILLIS).contains(&timeout.as_millis());
-        if !timeouts.iter().all(allowed) {
-            return Err(PostgresOpenError::Options(
-                "a timeout of 0, or of more than 24 days",
-            ));
+        for (name, timeout) in timeouts {
+            if !(1..=MAX_MILLIS).contains(&timeout.as_millis()) {
+                return Err(invalid(format!(
+                    "PostgresOptions::{name} must be at least 1 ms and at most 24 days"
+                )));
+            }
         }
         Ok(())
     }
 
     /// Where and how to connect.
-    pub(super) fn connection(&self, url: &str) -> Result<PgConnectOptions, PostgresOpenError> {
-        let options: PgConnectOptions = url
-            .parse()
-            .map_err(|error: sqlx::Error| PostgresOpenError::Url(error.into()))?;
+    pub(super) fn connection(&self, url: &str) -> Result<PgConnectOptions, ConnectError> {
+        self.check()?;
+        let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| {
+            invalid("not a URL of a Postgres database").with_source(error)
+        })?;
         let host = options.get_host();
         let leaves = options.get_socket().is_none() && leaves_the_machine(host);
         if !self.allow_plaintext && leaves && may_be_plain(&options) {
-            return Err(PostgresOpenError::Plaintext {
-                host: host.to_owned(),
-            });
+            let text = format!(
+                "the connection to {host} may be unencrypted; add ?sslmode=verify-full (and \
+                 sslrootcert for a CA of your own), or set PostgresOptions::allow_plaintext"
+            );
+            return Err(ConnectError::new(Kind::Tls, text));
         }
         let options = options.disable_statement_logging();
+        // A pooler knows neither the settings, nor who has prepared what where.
         Ok(if self.transaction_pooler {
-            // A pooler knows neither the settings, nor who has prepared what where.
             options.extra_float_digits(None).statement_cache_capacity(0)
         } else {
             options.options(self.settings()).options([ISOLATION])

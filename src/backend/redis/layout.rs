@@ -5,8 +5,7 @@ use std::time::SystemTime;
 use ring::digest::{SHA256, digest};
 
 use crate::backend::{
-    BoxError, Due, Error, Key, Lane, Metadata, Partition, Queue, Row, Sealed, Slot, Version,
-    seconds,
+    BoxError, Due, Error, Key, Lane, Metadata, Partition, Queue, Row, Sealed, Version, seconds,
 };
 
 /// The names of all keys. Those of one shard carry one hash tag, so that they stand in one slot
@@ -53,25 +52,17 @@ pub(super) fn shard_of(partition: &Partition) -> usize {
     usize::from(digest(&SHA256, partition.as_str().as_bytes()).as_ref()[0]) % SHARDS
 }
 
-/// A row's member in the set of names. Names have no spaces.
-pub(super) fn name(key: &Key) -> String {
-    format!("{} {}", key.partition, key.slot)
-}
-
+/// The row that a member of the set of names is of: a key as text.
 pub(super) fn parse_name(name: &[u8]) -> Option<Key> {
-    let (partition, slot) = str::from_utf8(name).ok()?.split_once(' ')?;
-    Some(Key {
-        partition: Partition::new(partition).ok()?,
-        slot: Slot::new(slot).ok()?,
-    })
+    Key::parse(str::from_utf8(name).ok()?)
 }
 
 /// A row's member in the set of what is due, as `member.lua` makes it: the text of its queue, 12
 /// digits of seconds, and its name. So the order of members is that of time in each queue.
 pub(super) fn due_member(key: &Key, due: Due) -> String {
     let app = key.partition.app();
-    let (lane, seconds) = (code(due.lane), to_seconds(due.at));
-    format!("{lane} {app} {seconds:012} {}", name(key))
+    let (lane, seconds) = (code(due.lane), seconds::since_1970(due.at));
+    format!("{lane} {app} {seconds:012} {key}")
 }
 
 /// What the members of a queue begin with.
@@ -120,7 +111,11 @@ pub(super) fn encode(row: &Row) -> Vec<u8> {
     value.push(FORMAT);
     value.extend_from_slice(row.version.as_bytes());
     value.push(row.due.map_or(0, |due| code(due.lane)));
-    value.extend_from_slice(&row.due.map_or(0, |due| to_seconds(due.at)).to_be_bytes());
+    value.extend_from_slice(
+        &row.due
+            .map_or(0, |due| seconds::since_1970(due.at))
+            .to_be_bytes(),
+    );
     value.extend_from_slice(&length.to_be_bytes());
     value.extend_from_slice(metadata);
     value.extend_from_slice(sealed);
@@ -151,11 +146,6 @@ pub(super) fn decode(value: &[u8]) -> Result<Row, Error> {
         })
     };
     parse().ok_or_else(|| malformed("a value in Redis is not a row of ours"))
-}
-
-/// Whole seconds since 1970. Nothing is due before that.
-pub(super) fn to_seconds(time: SystemTime) -> u64 {
-    seconds::to_seconds(time).max(0).cast_unsigned()
 }
 
 fn from_seconds(stored: u64) -> Option<SystemTime> {

@@ -1,4 +1,4 @@
--- The member of a row in the sorted set of what is due: "<lane> <app> <seconds> <partition> <slot>",
+-- The member of a row in the set of what is due: "<lane> <app> <seconds> <partition> <slot>",
 -- so that one range of members is one queue, the earliest first. Nothing for a row that is never
 -- due, or that has another form than ours.
 local function due_member(partition, slot, value)

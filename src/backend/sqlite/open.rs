@@ -8,86 +8,26 @@ use std::time::Duration;
 
 use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
-use thiserror::Error;
 use tokio::time::{Instant, sleep};
 
-use super::schema::{self, Refusal};
+use super::schema;
 use super::{BUSY, CANNOT_OPEN, NOT_A_DATABASE, READ_ONLY, primary_code};
 use crate::backend::sql::{Limits, Pool};
-
-/// Why a file could not be opened as a database.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum SqliteOpenError {
-    /// SQLite or its driver failed.
-    #[error("{} cannot be opened as a database: {source}", path.display())]
-    Database {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// There can be no such file: its directory is missing, say, or must not be written to.
-    #[error("{} cannot be created or made private: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It is a database of another program, or no database at all.
-    #[error("{} is not a database of slack-installs; choose another path", path.display())]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file system cannot do what a write-ahead log needs.
-    #[error("{} is where SQLite cannot keep a write-ahead log; use a local disk", path.display())]
-    NetworkShare {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A newer version of this crate wrote it.
-    #[error(
-        "{} was written by a newer version of slack-installs (schema {found}); update it here too",
-        path.display()
-    )]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// The schema's version.
-        found: i64,
-    },
-    /// It is a directory, a device, or SQLite's name for memory.
-    #[error("{} does not name a regular file (for memory there is MemoryBackend)", path.display())]
-    NotAFile {
-        /// The path.
-        path: PathBuf,
-    },
-    /// The file or its directory must not be written to.
-    #[error("{} or its directory must not be written to by this process", path.display())]
-    ReadOnly {
-        /// The file.
-        path: PathBuf,
-    },
-}
+use crate::backend::{ConnectError, ConnectErrorKind as Kind};
 
 /// Makes the file, readable by its owner only, unless it is there. Answers its full path.
 ///
 /// It never opens a file that is there: closing it again would drop the locks that SQLite holds
 /// on it in this process.
-pub(super) fn create(path: &Path) -> Result<PathBuf, SqliteOpenError> {
+pub(super) fn create(path: &Path) -> Result<PathBuf, ConnectError> {
     // While the file is made its descriptor is open, so nobody may open the database meanwhile.
     static CREATING: Mutex<()> = Mutex::new(());
     let _creating = CREATING.lock().unwrap_or_else(PoisonError::into_inner);
 
     if path == Path::new(":memory:") {
-        return Err(SqliteOpenError::NotAFile { path: path.into() });
+        return Err(refused(Kind::Invalid, path, NOT_A_FILE));
     }
-    let file = |source| SqliteOpenError::File {
-        path: path.into(),
-        source,
-    };
+    let file = |error| unusable(path, error);
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -101,45 +41,43 @@ pub(super) fn create(path: &Path) -> Result<PathBuf, SqliteOpenError> {
     let real = path.canonicalize().map_err(file)?;
     let metadata = real.metadata().map_err(file)?;
     if !metadata.is_file() {
-        return Err(SqliteOpenError::NotAFile { path: path.into() });
+        return Err(refused(Kind::Invalid, path, NOT_A_FILE));
     }
     // SQLite takes a shorter file for an empty one, and would write over what is in it.
     if (1..SMALLEST).contains(&metadata.len()) {
-        return Err(SqliteOpenError::Foreign { path: path.into() });
+        return Err(refused(Kind::Foreign, path, FOREIGN));
     }
     Ok(real)
 }
 
 /// The connection that writes, to a file that is ours, private and up to date.
-pub(super) async fn writer(path: &Path) -> Result<Pool<SqliteConnectOptions>, SqliteOpenError> {
+pub(super) async fn writer(path: &Path) -> Result<Pool<SqliteConnectOptions>, ConnectError> {
     let failed = |error| failed(path, error);
     let options = options(path)
         .synchronous(SqliteSynchronous::Full)
         .pragma("secure_delete", "ON");
     let mut connection = options.connect().await.map_err(failed)?;
-    match schema::migrate(&mut connection).await {
-        Ok(()) => {}
-        Err(Refusal::Failed(error)) => return Err(failed(error)),
-        Err(Refusal::Foreign) => return Err(SqliteOpenError::Foreign { path: path.into() }),
-        Err(Refusal::Newer(found)) => {
-            return Err(SqliteOpenError::Newer {
-                path: path.into(),
-                found,
-            });
+    match schema::migrate(&mut connection).await.map_err(failed)? {
+        Some(schema::NEWEST) => {}
+        Some(newer) => {
+            let text = format!(
+                "was written by a newer version of slack-installs (schema {newer}); update it here \
+                 too"
+            );
+            return Err(refused(Kind::Newer, path, &text));
         }
+        None => return Err(refused(Kind::Foreign, path, FOREIGN)),
     }
-    tighten(path).map_err(|source| SqliteOpenError::File {
-        path: path.into(),
-        source,
-    })?;
+    tighten(path).map_err(|error| unusable(path, error))?;
     if !keeps_log(&mut connection).await.map_err(failed)? {
-        return Err(SqliteOpenError::NetworkShare { path: path.into() });
+        let text = "is where SQLite cannot keep a write-ahead log; use a local disk";
+        return Err(refused(Kind::Misconfigured, path, text));
     }
     Ok(pool(options, 1, connection))
 }
 
 /// The connections that read.
-pub(super) async fn readers(path: &Path) -> Result<Pool<SqliteConnectOptions>, SqliteOpenError> {
+pub(super) async fn readers(path: &Path) -> Result<Pool<SqliteConnectOptions>, ConnectError> {
     let options = options(path).pragma("query_only", "ON");
     let connection = options.connect().await;
     let connection = connection.map_err(|error| failed(path, error))?;
@@ -220,16 +158,24 @@ fn tighten(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn failed(path: &Path, error: sqlx::Error) -> SqliteOpenError {
-    let path = path.into();
+fn failed(path: &Path, error: sqlx::Error) -> ConnectError {
     match primary_code(&error) {
-        Some(NOT_A_DATABASE) => SqliteOpenError::Foreign { path },
-        Some(READ_ONLY | CANNOT_OPEN) => SqliteOpenError::ReadOnly { path },
-        _ => SqliteOpenError::Database {
-            path,
-            source: error.into(),
-        },
+        Some(NOT_A_DATABASE) => refused(Kind::Foreign, path, FOREIGN),
+        Some(READ_ONLY | CANNOT_OPEN) => refused(Kind::ReadOnly, path, WRITE_PROTECTED),
+        _ => refused(Kind::Unavailable, path, "cannot be opened as a database").with_source(error),
     }
+}
+
+/// The file cannot be made, or its mode cannot be changed.
+fn unusable(path: &Path, error: io::Error) -> ConnectError {
+    let text = "cannot be created or made private; its directory must exist, and this process \
+                must be allowed to write there";
+    refused(Kind::Invalid, path, text).with_source(error)
+}
+
+/// `text` is the end of a sentence about the file.
+fn refused(kind: Kind, path: &Path, text: &str) -> ConnectError {
+    ConnectError::new(kind, format!("{} {text}", path.display()))
 }
 
 /// Commits queue for the one writer, each for some milliseconds; a caller that waits longer than
@@ -242,7 +188,11 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two tries to switch the journal's mode: about the time that making a schema takes.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
+const FOREIGN: &str = "is not a database of slack-installs; choose another path";
+
 const KEEP_LOG: &str = "PRAGMA journal_mode = WAL";
+
+const NOT_A_FILE: &str = "does not name a regular file (for memory there is MemoryBackend)";
 
 #[cfg(unix)]
 const PRIVATE: u32 = 0o600;
@@ -253,3 +203,6 @@ const READERS: u32 = 4;
 
 /// The smallest database that is not empty, in bytes: one page.
 const SMALLEST: u64 = 512;
+
+const WRITE_PROTECTED: &str =
+    "cannot be written to: this process needs write access to the file and its directory";

@@ -5,41 +5,24 @@ use sqlx::{Connection, Executor, Row};
 
 use super::BEGIN;
 
-/// Why a file is not brought up to date.
-pub(super) enum Refusal {
-    /// The driver failed.
-    Failed(sqlx::Error),
-    /// It belongs to another program.
-    Foreign,
-    /// A newer version of this crate wrote it.
-    Newer(i64),
-}
-
-impl From<sqlx::Error> for Refusal {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
-/// Brings the file to the newest schema. Many processes may do this at once: each takes the write
-/// lock before it looks.
-pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), Refusal> {
+/// Brings the file to the newest schema, unless it is newer, and returns its version; `None` if it
+/// is another program's. Many processes may do this at once: each takes the write lock before it
+/// reads the version.
+pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<Option<i64>, sqlx::Error> {
     let mut transaction = connection.begin_with(BEGIN).await?;
     let found = transaction.fetch_one(FOUND).await?;
     let (application, version, tables): (i64, i64, i64) =
         (found.try_get(0)?, found.try_get(1)?, found.try_get(2)?);
-    let ours = application == APPLICATION || (application, version, tables) == (0, 0, 0);
-    if !ours {
-        return Err(Refusal::Foreign);
-    }
-    let done = usize::try_from(version).map_err(|_| Refusal::Foreign)?;
-    let Some(missing) = MIGRATIONS.get(done..) else {
-        return Err(Refusal::Newer(version));
+    let is_new = (application, version, tables) == (0, 0, 0);
+    let done = usize::try_from(version).ok();
+    let Some(done) = done.filter(|_| is_new || application == APPLICATION) else {
+        return Ok(None);
     };
-    for migration in missing {
+    for migration in MIGRATIONS.iter().skip(done) {
         transaction.execute(sqlx::raw_sql(*migration)).await?;
     }
-    Ok(transaction.commit().await?)
+    transaction.commit().await?;
+    Ok(Some(version.max(NEWEST)))
 }
 
 /// `SLIN` in ASCII: marks a file as ours, for us and for `file(1)`.
@@ -50,9 +33,11 @@ SELECT (SELECT application_id FROM pragma_application_id),
        (SELECT user_version FROM pragma_user_version),
        (SELECT count(*) FROM sqlite_schema)";
 
+pub(super) const NEWEST: i64 = 1;
+
 /// The nth brings a file of version n - 1 to version n, and says so in `user_version`. Only ever
 /// added to.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; NEWEST as usize] = ["
 CREATE TABLE slack_rows (
   partition TEXT NOT NULL,
   slot TEXT NOT NULL,

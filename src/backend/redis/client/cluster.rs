@@ -8,14 +8,14 @@ use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use redis::{ErrorKind, Value};
 
-use super::RedisOpenError;
+use super::attempt::SingleAttempt;
 use super::node::{Failure, Node};
-use super::turns::Turns;
+use crate::backend::ConnectError;
 
 /// Makes the node of a host and a port.
-type Maker = Box<dyn Fn(&str, u16) -> Result<Node, RedisOpenError> + Send + Sync>;
+type Maker = Box<dyn Fn(&str, u16) -> Result<Node, ConnectError> + Send + Sync>;
 
-pub(super) struct Cluster {
+pub(in crate::backend::redis) struct Cluster {
     /// The cluster slot of each shard.
     slots: Vec<u16>,
     /// Where it was said to be, at first and whenever nobody else answers.
@@ -23,7 +23,7 @@ pub(super) struct Cluster {
     maker: Maker,
     map: RwLock<Map>,
     /// One asks who holds what, and the others wait for it.
-    turns: Turns,
+    attempts: SingleAttempt,
 }
 
 #[derive(Default)]
@@ -55,7 +55,7 @@ impl Cluster {
             seeds,
             maker,
             map,
-            turns: Turns::default(),
+            attempts: SingleAttempt::default(),
         }
     }
 
@@ -126,14 +126,14 @@ impl Cluster {
     /// the first answer that names a master for each shard, and not the one that `failed`. A wrong
     /// one is put right by the first node that says `MOVED`.
     async fn draw(&self, since: u64, failed: Option<&Arc<Node>>) -> Result<(), Failure> {
-        let turn = self.turns.take().await;
+        let permit = self.attempts.acquire().await;
         if self.read().drawn != since {
             return Ok(());
         }
-        match turn.is_in_vain() {
-            true => Err(Failure::Unreachable(TRIED.into())),
-            false => turn.attempt(Box::pin(self.ask_all(failed))).await,
+        if permit.has_just_failed() {
+            return Err(Failure::Unreachable(TRIED.into()));
         }
+        permit.run(Box::pin(self.ask_all(failed))).await
     }
 
     async fn ask_all(&self, failed: Option<&Arc<Node>>) -> Result<(), Failure> {

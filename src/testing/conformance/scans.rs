@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::kit::{Pages, Tenant, assert_malformed, page, slot, slots, unique};
 use super::names::LOOK_ALIKES;
-use crate::backend::{Backend, Cursor, Key, Partition, Prefix, Row, Scope};
+use crate::backend::{Backend, Cursor, FORMS, Key, Partition, Prefix, Row, Scope};
 
 /// Whether it is a partition, a prefix or everything; over pages of many sizes, with what was
 /// written in it. The names look like patterns, and begin with each other.
@@ -105,9 +105,10 @@ pub async fn rule_13_scan_returns_rows_that_exist_throughout_once(backend: &dyn 
                 tenant.plant(&name).await;
             }
         }
-        let scope = match is_prefix {
-            true => prefix(&family),
-            false => Scope::Partition(tenants[1].partition.clone()),
+        let scope = if is_prefix {
+            prefix(&family)
+        } else {
+            Scope::Partition(tenants[1].partition.clone())
         };
         constant.retain(|(tenant, _)| scope.contains(&tenant.partition));
         let mut seen = HashSet::new();
@@ -239,8 +240,8 @@ pub(super) fn foreign_cursors() -> Vec<Cursor> {
 
 /// Cursors of other kinds of backends than the one that made `ours`.
 pub(super) fn others(ours: &str, of: impl Fn(&str) -> Cursor) -> Vec<Cursor> {
-    let kinds = ["dynamodb", "memory", "postgres", "redis", "sqlite"];
-    let foreign = kinds.into_iter().filter(|kind| !ours.starts_with(kind));
+    let kinds = FORMS.iter().map(|form| form.name);
+    let foreign = kinds.filter(|kind| !ours.starts_with(kind));
     foreign
         .map(of)
         .chain([Cursor(format!("another-{ours}"))])

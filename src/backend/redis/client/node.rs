@@ -9,22 +9,25 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::sentinel::SentinelClient;
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError,
+    Value,
+};
 use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-use super::connect::plaintext_host;
-use super::turns::Turns;
+use super::attempt::SingleAttempt;
+use crate::backend::host::leaves_the_machine;
 
 /// One master. All calls share one connection.
-pub(super) struct Node {
+pub(in crate::backend::redis) struct Node {
     address: String,
     home: Home,
     timeouts: Timeouts,
     live: RwLock<Option<Live>>,
     /// One caller makes or checks the connection, and the others wait for it.
-    turns: Turns,
+    attempts: SingleAttempt,
 }
 
 /// Where the master is found.
@@ -39,9 +42,9 @@ pub(super) enum Home {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Timeouts {
-    pub(super) connect: Duration,
-    pub(super) response: Duration,
+pub(in crate::backend::redis) struct Timeouts {
+    pub(in crate::backend::redis) connect: Duration,
+    pub(in crate::backend::redis) response: Duration,
 }
 
 #[derive(Clone)]
@@ -53,7 +56,7 @@ struct Live {
 
 /// Why a command brought no answer of use.
 #[derive(Debug, Error)]
-pub(super) enum Failure {
+pub(in crate::backend::redis) enum Failure {
     /// It was sent, and what became of it is not known.
     #[error("Redis did not answer")]
     Lost(#[source] RedisError),
@@ -78,16 +81,16 @@ impl Node {
             home,
             timeouts,
             live: RwLock::default(),
-            turns: Turns::default(),
+            attempts: SingleAttempt::default(),
         }
     }
 
-    pub(super) fn address(&self) -> &str {
+    pub(in crate::backend::redis) fn address(&self) -> &str {
         &self.address
     }
 
     /// Sends one command.
-    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, Failure> {
+    pub(in crate::backend::redis) async fn send(&self, command: &Cmd) -> Result<Value, Failure> {
         let mut live = self.live().await?;
         let answer = live.connection.send_packed_command(command).await;
         self.judge(&live, answer.and_then(Value::extract_error))
@@ -95,7 +98,7 @@ impl Node {
 
     /// Sends commands that go one after the other, with none of anybody else's between them. The
     /// answers are in the same order; a refusal is one of them.
-    pub(super) async fn send_together(
+    pub(in crate::backend::redis) async fn send_together(
         &self,
         commands: &[&Cmd],
     ) -> Result<Vec<Result<Value, Failure>>, Failure> {
@@ -131,15 +134,15 @@ impl Node {
     }
 
     async fn renewed(&self) -> Result<Live, Failure> {
-        let turn = self.turns.take().await;
-        // Another caller may have had the turn before.
+        let permit = self.attempts.acquire().await;
+        // Another caller may have connected meanwhile.
         if let Some(live) = self.current().filter(is_fresh) {
             return Ok(live);
         }
-        match turn.is_in_vain() {
-            true => Err(Failure::Unreachable(TRIED.into())),
-            false => turn.attempt(self.renew()).await,
+        if permit.has_just_failed() {
+            return Err(Failure::Unreachable(TRIED.into()));
         }
+        permit.run(self.renew()).await
     }
 
     async fn renew(&self) -> Result<Live, Failure> {
@@ -212,14 +215,14 @@ impl Node {
 
     /// What an answer says of the connection it came by.
     fn judge<T>(&self, live: &Live, answer: Result<T, RedisError>) -> Result<T, Failure> {
-        answer.map_err(|error| match is_from_server(&error) {
-            true => Failure::Refused(error),
-            false => {
-                let mut current = self.live.write().unwrap_or_else(PoisonError::into_inner);
-                // Others may have replaced it already.
-                current.take_if(|current| current.made == live.made);
-                Failure::Lost(error)
+        answer.map_err(|error| {
+            if is_from_server(&error) {
+                return Failure::Refused(error);
             }
+            let mut current = self.live.write().unwrap_or_else(PoisonError::into_inner);
+            // Others may have replaced it already.
+            current.take_if(|current| current.made == live.made);
+            Failure::Lost(error)
         })
     }
 
@@ -239,6 +242,14 @@ impl Node {
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.address)
+    }
+}
+
+/// The other machine that this would speak to without TLS.
+pub(super) fn plaintext_host(info: &ConnectionInfo) -> Option<&str> {
+    match info.addr() {
+        ConnectionAddr::Tcp(host, _) if leaves_the_machine(host) => Some(host),
+        _ => None,
     }
 }
 

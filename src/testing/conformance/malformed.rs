@@ -17,13 +17,13 @@ pub type Spoil<'a> = &'a (dyn Fn(Key) -> Spoiling<'a> + Send + Sync);
 pub type Spoiling<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// Any number of them, in any scope: each is skipped, and returned as a key.
-pub async fn rule_17_scan_skips_odd_rows_and_returns_their_keys(
+pub async fn rule_17_scan_skips_malformed_rows_and_returns_their_keys(
     backend: &dyn Backend,
     spoil: Spoil<'_>,
 ) {
     let tenant = Tenant::new(backend);
-    let odd = spoiled(&tenant, "odd", 30, None, spoil).await;
-    let sound = ["a", "odd015x", "z"].map(slot);
+    let malformed = spoiled(&tenant, "malformed", 30, None, spoil).await;
+    let sound = ["a", "malformed015x", "z"].map(slot);
     for name in &sound {
         tenant.plant(name).await;
     }
@@ -38,7 +38,7 @@ pub async fn rule_17_scan_skips_odd_rows_and_returns_their_keys(
             let (mut rows, mut keys) = (Vec::new(), Vec::new());
             while let Some(page) = pages.next().await {
                 rows.extend(page.rows);
-                keys.extend(page.odd);
+                keys.extend(page.malformed);
             }
             let own = rows.into_iter().map(|(key, _)| key);
             let mut own: Vec<_> = own
@@ -47,19 +47,19 @@ pub async fn rule_17_scan_skips_odd_rows_and_returns_their_keys(
                 .collect();
             own.sort();
             assert_eq!(own, sound, "by {limit} in {scope:?}");
-            assert_names(&keys, &odd);
+            assert_names(&keys, &malformed);
         }
     }
 }
 
 /// Though they came due before everything else.
-pub async fn rule_17_due_skips_odd_rows_and_returns_their_keys(
+pub async fn rule_17_due_skips_malformed_rows_and_returns_their_keys(
     backend: &dyn Backend,
     spoil: Spoil<'_>,
 ) {
     let tenant = Tenant::new(backend);
     let lane = Lane::Refresh;
-    let odd = spoiled(&tenant, "odd", 30, due(lane, 1), spoil).await;
+    let malformed = spoiled(&tenant, "malformed", 30, due(lane, 1), spoil).await;
     let sound = slot("sound");
     tenant.plant_due(&sound, due(lane, 2)).await;
     let queue = tenant.queue(lane);
@@ -71,10 +71,10 @@ pub async fn rule_17_due_skips_odd_rows_and_returns_their_keys(
             let mut keys = Vec::new();
             while let Some(page) = pages.next().await {
                 found.extend(page.rows.into_iter().map(|(key, _)| key));
-                keys.extend(page.odd);
+                keys.extend(page.malformed);
             }
-            if !found.is_empty() && keys.len() == odd.len() {
-                assert_names(&keys, &odd);
+            if !found.is_empty() && keys.len() == malformed.len() {
+                assert_names(&keys, &malformed);
                 break;
             }
             found.clear();
@@ -83,17 +83,23 @@ pub async fn rule_17_due_skips_odd_rows_and_returns_their_keys(
         assert_eq!(
             found,
             [tenant.key(&sound)],
-            "behind the odd rows by {limit}"
+            "behind the malformed rows by {limit}"
         );
     }
 }
 
 /// Rather than absent: what cannot be read must not look as if it were not there.
-pub async fn rule_17_read_of_an_odd_row_is_malformed(backend: &dyn Backend, spoil: Spoil<'_>) {
+pub async fn rule_17_read_of_a_malformed_row_is_malformed(backend: &dyn Backend, spoil: Spoil<'_>) {
     let tenant = Tenant::new(backend);
     let sound = tenant.plant(&slot("sound")).await;
-    let odd = spoiled(&tenant, "odd", 1, None, spoil).await.remove(0).slot;
-    for asked in [vec![odd.clone()], vec![slot("sound"), odd.clone()]] {
+    let malformed = spoiled(&tenant, "malformed", 1, None, spoil)
+        .await
+        .remove(0)
+        .slot;
+    for asked in [
+        vec![malformed.clone()],
+        vec![slot("sound"), malformed.clone()],
+    ] {
         let outcome = loop {
             match backend.read(&tenant.partition, &asked).await {
                 Err(Error::Unavailable(_)) => {}
@@ -107,14 +113,14 @@ pub async fn rule_17_read_of_an_odd_row_is_malformed(backend: &dyn Backend, spoi
 }
 
 /// By a change that expects nothing in particular, and by `Clear`.
-pub async fn rule_17_an_odd_row_can_be_replaced_and_deleted(
+pub async fn rule_17_a_malformed_row_can_be_replaced_and_deleted(
     backend: &dyn Backend,
     spoil: Spoil<'_>,
 ) {
     let tenant = Tenant::new(backend);
     let (queue, lane) = (tenant.queue(Lane::Notice), Lane::Notice);
-    let odd = spoiled(&tenant, "odd", 4, due(lane, 1), spoil).await;
-    let [put_over, deleted, beside, cleared] = [0, 1, 2, 3].map(|at| &odd[at].slot);
+    let malformed = spoiled(&tenant, "malformed", 4, due(lane, 1), spoil).await;
+    let [put_over, deleted, beside, cleared] = [0, 1, 2, 3].map(|at| &malformed[at].slot);
     let expecting = [
         put(put_over, &row(), Expect::Absent),
         put(put_over, &row(), Expect::Version(Version::mint())),
@@ -145,7 +151,7 @@ pub async fn rule_17_an_odd_row_can_be_replaced_and_deleted(
         let mut pages = Pages::due(backend, &queue, seconds(10), 1000);
         let mut left = 0;
         while let Some(page) = pages.next().await {
-            left += page.odd.len() + page.rows.len();
+            left += page.malformed.len() + page.rows.len();
         }
         if left == 0 {
             return;
@@ -185,12 +191,12 @@ async fn spoiled(
     keys
 }
 
-/// Whether these texts name each of these rows once. Others may be odd as well.
+/// Whether these texts name each of these rows once. Others may be malformed as well.
 #[track_caller]
 fn assert_names(texts: &[String], keys: &[Key]) {
     for key in keys {
         let named = texts.iter().filter(|text| **text == key.to_string());
-        assert_eq!(named.count(), 1, "{key} is returned as odd once");
+        assert_eq!(named.count(), 1, "{key} is returned as malformed once");
     }
 }
 

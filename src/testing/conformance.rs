@@ -3,7 +3,7 @@
 //! Each check is a plain function, named after the number of its rule. It panics where the rule is
 //! broken. It keeps to partitions of its own, so all of them can run at once, and against a
 //! database that holds other rows; and it puts up with lost answers, so a
-//! [`Flaky`](crate::backend::Flaky) backend passes too. It leaves its rows behind.
+//! [`Flaky`](crate::testing::Flaky) backend passes too. It leaves its rows behind.
 //!
 //! [`conformance!`](crate::conformance) makes a test of each; [`CHECKS`] lists them.
 
@@ -11,13 +11,13 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
-use super::Backend;
+use crate::backend::Backend;
 
 mod checks;
 mod commits;
 mod kit;
+mod malformed;
 mod names;
-mod odd;
 mod queues;
 mod races;
 mod rows;
@@ -25,8 +25,8 @@ mod scans;
 
 pub use checks::*;
 pub use commits::*;
+pub use malformed::*;
 pub use names::*;
-pub use odd::*;
 pub use queues::*;
 pub use races::*;
 pub use rows::*;
@@ -49,7 +49,7 @@ pub struct Check {
 /// One check of the suite that needs rows which cannot be parsed.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
-pub struct OddCheck {
+pub struct MalformedCheck {
     /// The function's name.
     pub name: &'static str,
     /// The function.
@@ -61,7 +61,7 @@ pub struct OddCheck {
         for<'a> fn(&'a dyn Backend, Spoil<'a>) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
 }
 
-impl fmt::Debug for OddCheck {
+impl fmt::Debug for MalformedCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
     }
@@ -75,15 +75,15 @@ impl fmt::Debug for Check {
 
 /// Makes the list of checks and the macro, of one list of names. The `$` is for the macro inside.
 macro_rules! checks {
-    ($dollar:tt $($name:ident)*; $($odd:ident)*) => {
-        /// All checks of the suite but those of [`ODD_CHECKS`].
+    ($dollar:tt $($name:ident)*; $($malformed:ident)*) => {
+        /// All checks of the suite but those of [`MALFORMED_CHECKS`].
         pub const CHECKS: &[Check] =
             &[$(Check { name: stringify!($name), run: |backend| Box::pin($name(backend)) }),*];
 
         /// The checks of the suite that need rows which cannot be parsed.
-        pub const ODD_CHECKS: &[OddCheck] = &[$(OddCheck {
-            name: stringify!($odd),
-            run: |backend, spoil| Box::pin($odd(backend, spoil)),
+        pub const MALFORMED_CHECKS: &[MalformedCheck] = &[$(MalformedCheck {
+            name: stringify!($malformed),
+            run: |backend, spoil| Box::pin($malformed(backend, spoil)),
         }),*];
 
         /// Makes one `#[tokio::test]` of each check of the suite, for one way to open a backend.
@@ -94,7 +94,7 @@ macro_rules! checks {
         /// `rt-multi-thread`.
         ///
         /// A second argument names an `async fn` that makes a row one that cannot be parsed, as
-        /// [`Spoil`]($crate::backend::conformance::Spoil) says. It takes the backend, what is
+        /// [`Spoil`]($crate::testing::conformance::Spoil) says. It takes the backend, what is
         /// kept, and the row's key. The test of a backend has it; the test of a wrapper may do
         /// without.
         ///
@@ -119,7 +119,7 @@ macro_rules! checks {
                         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                         async fn $name() {
                             let (backend, _keep) = super::$dollar open().await;
-                            $crate::backend::conformance::$name(&backend).await;
+                            $crate::testing::conformance::$name(&backend).await;
                         }
                     )*
                 }
@@ -130,18 +130,18 @@ macro_rules! checks {
                         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                         async fn $name() {
                             let (backend, _keep) = super::$dollar open().await;
-                            $crate::backend::conformance::$name(&backend).await;
+                            $crate::testing::conformance::$name(&backend).await;
                         }
                     )*
                     $(
                         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                        async fn $odd() {
+                        async fn $malformed() {
                             let (backend, keep) = super::$dollar open().await;
                             let (it, kept) = (&backend, &keep);
-                            let spoil = |key| -> $crate::backend::conformance::Spoiling<'_> {
+                            let spoil = |key| -> $crate::testing::conformance::Spoiling<'_> {
                                 Box::pin(super::$dollar spoil(it, kept, key))
                             };
-                            $crate::backend::conformance::$odd(&backend, &spoil).await;
+                            $crate::testing::conformance::$malformed(&backend, &spoil).await;
                         }
                     )*
                 }
@@ -208,8 +208,8 @@ checks! { $
     rule_16_a_check_is_a_change_of_its_slot
     rule_18_a_partition_is_scanned_alone
     ;
-    rule_17_scan_skips_odd_rows_and_returns_their_keys
-    rule_17_due_skips_odd_rows_and_returns_their_keys
-    rule_17_read_of_an_odd_row_is_malformed
-    rule_17_an_odd_row_can_be_replaced_and_deleted
+    rule_17_scan_skips_malformed_rows_and_returns_their_keys
+    rule_17_due_skips_malformed_rows_and_returns_their_keys
+    rule_17_read_of_a_malformed_row_is_malformed
+    rule_17_a_malformed_row_can_be_replaced_and_deleted
 }

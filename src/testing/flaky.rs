@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
-use super::{Backend, Change, Cursor, Error, Page, Partition, Queue, Row, Scope, Slot};
+use crate::backend::{Backend, Change, Cursor, Error, Page, Partition, Queue, Row, Scope, Slot};
 
 /// Loses requests and answers of the backend inside it, each on its own schedule, as
 /// [`Error::Unavailable`].
@@ -17,9 +17,8 @@ use super::{Backend, Change, Cursor, Error, Page, Partition, Queue, Row, Scope, 
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-/// use slack_installs::backend::{
-///     Backend, Change, Error, Faults, Flaky, MemoryBackend, Partition, Slot,
-/// };
+/// use slack_installs::backend::{Backend, Change, Error, MemoryBackend, Partition};
+/// use slack_installs::testing::{Faults, Flaky};
 ///
 /// let faults = Faults { lost_answers: 2, ..Faults::none() };
 /// let backend = Flaky::new(MemoryBackend::default(), faults);

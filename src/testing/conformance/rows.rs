@@ -50,7 +50,7 @@ pub async fn rule_01_read_of_no_slots_answers_nothing(backend: &dyn Backend) {
 pub async fn rule_02_metadata_comes_back_byte_for_byte(backend: &dyn Backend) {
     let long = format!(r#"{{"name":"{}"}}"#, "näme ".repeat(2000));
     let mut texts = vec![long.as_str()];
-    texts.extend(ODD_METADATA);
+    texts.extend(UNUSUAL_METADATA);
     for text in texts {
         same_again(backend, row_with(text)).await;
     }
@@ -283,7 +283,7 @@ const LAST_SECOND: u64 = 253_402_300_799;
 const METADATA_LEN: usize = 64 << 10;
 const MOST: usize = 90;
 
-const ODD_METADATA: [&str; 16] = [
+const UNUSUAL_METADATA: [&str; 16] = [
     "{}",
     " \t{ \"b\" : 1 ,\r\n  \"a\" : [ ] } \n",
     r#"{"b":1,"a":2,"B":3}"#,

@@ -369,9 +369,12 @@ pub async fn rule_09_expectations_are_judged_before_the_commit(backend: &dyn Bac
     for clear_first in [true, false] {
         let tenant = Tenant::new(backend);
         let standing = tenant.plant(here).await;
-        let with_clear = |change: Change| match clear_first {
-            true => [Change::Clear, change],
-            false => [change, Change::Clear],
+        let with_clear = |change: Change| {
+            if clear_first {
+                [Change::Clear, change]
+            } else {
+                [change, Change::Clear]
+            }
         };
         // After the clear it would be absent; before the commit it is not.
         assert_conflict(

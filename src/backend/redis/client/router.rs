@@ -13,7 +13,7 @@ use super::cluster::Cluster;
 use super::node::{Failure, Node};
 
 #[derive(Debug)]
-pub(super) enum Router {
+pub(in crate::backend::redis) enum Router {
     /// One master for everything: a server alone, or behind Sentinel.
     Alone(Arc<Node>),
     Cluster(Box<Cluster>),
@@ -21,7 +21,7 @@ pub(super) enum Router {
 
 /// What may be done with a command that brought no answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Nature {
+pub(in crate::backend::redis) enum Nature {
     /// It changes nothing, so it may be sent again.
     Read,
     /// It may have been carried out.
@@ -29,12 +29,16 @@ pub(super) enum Nature {
 }
 
 impl Router {
+    pub(in crate::backend::redis) fn is_cluster(&self) -> bool {
+        matches!(self, Self::Cluster(_))
+    }
+
     /// Sends a command to the master of this shard; and right after it, on the same connection,
     /// another. Answers both.
     ///
     /// Where the server says that it has done nothing yet and another is to be asked, or the same
     /// one again, that is done for as long as `patience`.
-    pub(super) async fn send(
+    pub(in crate::backend::redis) async fn send(
         &self,
         shard: usize,
         command: &Cmd,
@@ -73,7 +77,7 @@ impl Router {
     }
 
     /// All masters.
-    pub(super) async fn masters(&self) -> Result<Vec<Arc<Node>>, Failure> {
+    pub(in crate::backend::redis) async fn masters(&self) -> Result<Vec<Arc<Node>>, Failure> {
         match self {
             Self::Alone(node) => Ok(vec![Arc::clone(node)]),
             Self::Cluster(cluster) => cluster.masters().await,

@@ -38,9 +38,10 @@ impl<'a> Tenant<'a> {
             .iter()
             .any(|change| matches!(change, Change::Put { .. }));
         let slots: Vec<_> = changes.iter().filter_map(Change::slot).cloned().collect();
-        let before = match puts {
-            true => vec![None; slots.len()],
-            false => self.rows(&slots).await,
+        let before = if puts {
+            vec![None; slots.len()]
+        } else {
+            self.rows(&slots).await
         };
         for _ in 0..ATTEMPTS {
             match self.backend.commit(&self.partition, changes).await {
@@ -184,9 +185,10 @@ pub(super) async fn join_all<'a, T>(
                 }
             }
         }
-        match all_done {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
+        if all_done {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
         }
     })
     .await;
@@ -360,7 +362,7 @@ impl<'a> Pages<'a> {
             Of::Scope(scope) => page(self.backend, scope, from, limit).await,
         };
         let page = page.expect("pages go on from their cursor");
-        let count = page.rows.len() + page.odd.len();
+        let count = page.rows.len() + page.malformed.len();
         assert!(count <= limit.max(1), "{count} by {limit}");
         assert!(self.count < MOST_PAGES, "the pages come to an end");
         self.count += 1;

@@ -1,0 +1,276 @@
+//! From a URL to a backend, and why one cannot be opened.
+
+use std::borrow::Cow;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use thiserror::Error;
+
+use super::{Backend, BoxError};
+
+/// A backend that [`connect`](super::connect) opens.
+#[async_trait]
+pub(super) trait ByUrl: Backend + Sized {
+    /// A complete URL of each form, for an error text; empty if a scheme alone is complete.
+    const EXAMPLES: &str;
+
+    /// Opens the backend at this URL, which has a scheme of this backend.
+    async fn by_url(url: &str) -> Result<Self, ConnectError>;
+}
+
+/// The URLs of one backend.
+pub(crate) struct Form {
+    /// The backend's module, its feature, and the kind of its cursors.
+    pub(crate) name: &'static str,
+    pub(super) schemes: &'static [&'static str],
+    /// `None` without the feature.
+    pub(super) open: Option<for<'a> fn(&'a str) -> Opening<'a>>,
+}
+
+type Opening<'a> =
+    Pin<Box<dyn Future<Output = Result<Arc<dyn Backend>, ConnectError>> + Send + 'a>>;
+
+/// Makes [`connect`](super::connect) and the list of its [`Form`]s. Each line is a backend: its
+/// module, what it is compiled for, its type and the schemes of its URLs. The file `url.md` beside
+/// the module's files documents them.
+macro_rules! backends {
+    ($($name:ident ($cfg:meta) $backend:ident: $($scheme:literal)+;)+) => {
+        pub(crate) const FORMS: &[connect::Form] = &[$(connect::Form {
+            name: stringify!($name),
+            schemes: &[$($scheme),+],
+            #[cfg($cfg)]
+            open: Some(connect::open::<$backend>),
+            #[cfg(not($cfg))]
+            open: None,
+        }),+];
+
+        /// Opens the backend at this URL:
+        ///
+        $(#[doc = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"), "/src/backend/", stringify!($name), "/url.md"
+        ))])+
+        ///
+        /// Everything else about a backend has its default. For other options, open the backend
+        /// itself (`PostgresBackend::connect_with`, for example).
+        ///
+        /// ```
+        /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+        /// let backend = slack_installs::backend::connect("memory:").await?;
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// # })?;
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
+        ///
+        /// # Errors
+        ///
+        /// [`ConnectError`]; its text has the remedy, and never the URL, which may hold a password.
+        pub async fn connect(url: &str) -> Result<Arc<dyn Backend>, ConnectError> {
+            connect::by_form(FORMS, url).await
+        }
+    };
+}
+
+pub(super) use backends;
+
+pub(super) async fn by_form(forms: &[Form], url: &str) -> Result<Arc<dyn Backend>, ConnectError> {
+    let scheme = url.split(':').next().unwrap_or_default();
+    let Some(form) = forms.iter().find(|form| form.schemes.contains(&scheme)) else {
+        let schemes = forms.iter().flat_map(|form| form.schemes);
+        let schemes: Vec<_> = schemes.map(|scheme| format!("`{scheme}:`")).collect();
+        let expected = schemes.join(", ");
+        return Err(invalid(format!(
+            "not a database URL: expected one that begins with one of {expected}"
+        )));
+    };
+    let Some(open) = form.open else {
+        let text = format!(
+            "a database URL of `{scheme}:` needs the feature `{}`: add it to the features of \
+             slack-installs in Cargo.toml",
+            form.name
+        );
+        return Err(ConnectError::new(ConnectErrorKind::FeatureMissing, text));
+    };
+    open(url).await
+}
+
+pub(super) fn open<B: ByUrl>(url: &str) -> Opening<'_> {
+    Box::pin(async move {
+        let (scheme, place) = url.split_once(':').unwrap_or((url, ""));
+        if !B::EXAMPLES.is_empty() && place.trim_matches('/').is_empty() {
+            return Err(invalid(format!(
+                "the database URL ends after `{scheme}:`; expected {}",
+                B::EXAMPLES
+            )));
+        }
+        Ok(Arc::new(B::by_url(url).await?) as Arc<dyn Backend>)
+    })
+}
+
+/// Takes a parameter of ours out of a URL, so that the driver does not see it. If it is given
+/// twice, the last one counts.
+#[allow(dead_code, reason = "not every backend has parameters of its own")]
+pub(super) fn take_parameter(url: &str, name: &str) -> (String, Option<String>) {
+    let (start, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
+    let Some((place, query)) = start.split_once('?') else {
+        return (url.to_owned(), None);
+    };
+    let mut value = None;
+    let mut others = Vec::new();
+    for pair in query.split('&') {
+        match url::form_urlencoded::parse(pair.as_bytes()).next() {
+            Some((key, found)) if key == name => value = Some(found.into_owned()),
+            _ => others.push(pair),
+        }
+    }
+    let mark = if others.is_empty() { "" } else { "?" };
+    let others = others.join("&");
+    (format!("{place}{mark}{others}{fragment}"), value)
+}
+
+/// Why a backend cannot be opened.
+///
+/// The text names the database, the cause and the remedy. It never has the URL, which may hold a
+/// password. The source, if there is one, is the driver's error.
+#[derive(Debug, Error)]
+#[error("{text}")]
+pub struct ConnectError {
+    kind: ConnectErrorKind,
+    text: Cow<'static, str>,
+    source: Option<BoxError>,
+}
+
+/// What a [`ConnectError`] is about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum ConnectErrorKind {
+    /// The database refused the credentials, or they lack a permission.
+    Denied,
+    /// This build cannot open such a database: a feature of this crate is off.
+    FeatureMissing,
+    /// Another program's data is there.
+    Foreign,
+    /// The URL, the path or an option cannot be used.
+    Invalid,
+    /// The database has a setting, or is of a version, with which rows would be lost.
+    Misconfigured,
+    /// A newer version of this crate wrote the data.
+    Newer,
+    /// The tables are missing or old, and opening the database does not make them.
+    NotMigrated,
+    /// The database takes no writes: a standby, a replica, or a file that is write-protected.
+    ReadOnly,
+    /// The connection would not be encrypted, or rustls has no crypto provider to encrypt it with.
+    Tls,
+    /// The database cannot be reached, does not serve all its data, or failed. It may work later.
+    Unavailable,
+}
+
+impl ConnectError {
+    /// Returns what the error is about.
+    #[must_use]
+    pub fn kind(&self) -> ConnectErrorKind {
+        self.kind
+    }
+
+    pub(super) fn new(kind: ConnectErrorKind, text: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            kind,
+            text: text.into(),
+            source: None,
+        }
+    }
+
+    #[allow(dead_code, reason = "only drivers have causes")]
+    pub(super) fn with_source(self, source: impl Into<BoxError>) -> Self {
+        Self {
+            source: Some(source.into()),
+            ..self
+        }
+    }
+}
+
+/// The URL, the path or an option cannot be used.
+pub(super) fn invalid(text: impl Into<Cow<'static, str>>) -> ConnectError {
+    ConnectError::new(ConnectErrorKind::Invalid, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::connect;
+
+    #[tokio::test]
+    async fn memory_is_a_complete_url() {
+        for url in ["memory:", "memory"] {
+            connect(url).await.expect("it needs nothing");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_url_of_another_scheme_is_refused_with_the_schemes_and_not_shown() {
+        for url in ["", "mysql://canary", "/canary", ":canary", "Memory:"] {
+            let refused = connect(url).await.expect_err("no backend has it");
+            assert_eq!(refused.kind(), ConnectErrorKind::Invalid);
+            let text = refused.to_string();
+            assert!(
+                text.contains("`sqlite:`") && text.contains("`cluster:`"),
+                "{text}"
+            );
+            assert!(!text.contains("canary"), "{text}");
+        }
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test]
+    async fn a_url_without_a_place_is_refused_with_an_example() {
+        for url in ["sqlite", "sqlite:", "sqlite://"] {
+            let refused = connect(url).await.expect_err("there is no path");
+            assert_eq!(refused.kind(), ConnectErrorKind::Invalid);
+            let text = refused.to_string();
+            assert!(text.contains("`sqlite:installations.sqlite3`"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_is_not_compiled_names_its_feature() {
+        let forms = [Form {
+            name: "redis",
+            schemes: &["redis", "cluster"],
+            open: None,
+        }];
+        let refused = by_form(&forms, "cluster:redis://h").await;
+        let refused = refused.expect_err("it is not compiled");
+        assert_eq!(refused.kind(), ConnectErrorKind::FeatureMissing);
+        assert!(
+            refused.to_string().contains("the feature `redis`"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn our_parameters_are_taken_out_of_a_url_and_nothing_else_changes() {
+        for (url, rest, value) in [
+            ("redis://h:1/0", "redis://h:1/0", None),
+            ("redis://h?prefix=a", "redis://h", Some("a")),
+            (
+                "postgres://u:%23@h/d?x=%20&prefix=a%2Cb&y",
+                "postgres://u:%23@h/d?x=%20&y",
+                Some("a,b"),
+            ),
+            (
+                "rediss://h?prefix=a&prefix=b#insecure",
+                "rediss://h#insecure",
+                Some("b"),
+            ),
+            (
+                "redis://h?prefixes=a#?prefix=b",
+                "redis://h?prefixes=a#?prefix=b",
+                None,
+            ),
+        ] {
+            let (left, found) = take_parameter(url, "prefix");
+            assert_eq!((left.as_str(), found.as_deref()), (rest, value), "{url}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! From `redis://…`, `rediss://…` or `cluster:…` to a backend.
+
+use async_trait::async_trait;
+
+use super::{RedisBackend, RedisOptions};
+use crate::backend::connect::{ByUrl, ConnectError, take_parameter};
+
+#[async_trait]
+impl ByUrl for RedisBackend {
+    const EXAMPLES: &str = "`redis://host:6379`, `rediss://user:password@host:6379` or \
+                            `cluster:redis://host:6379,redis://host:6379`";
+
+    async fn by_url(url: &str) -> Result<Self, ConnectError> {
+        let mut options = RedisOptions::default();
+        let is_cluster = url.starts_with("cluster:");
+        let mut nodes = Vec::new();
+        for node in url.trim_start_matches("cluster:").split(',') {
+            let (node, prefix) = take_parameter(node, "prefix");
+            options.prefix = prefix.unwrap_or(options.prefix);
+            nodes.push(node);
+        }
+        if is_cluster {
+            let nodes: Vec<_> = nodes.iter().map(String::as_str).collect();
+            Self::open_cluster(&nodes, options).await
+        } else {
+            Self::open(&nodes.join(","), options).await
+        }
+    }
+}

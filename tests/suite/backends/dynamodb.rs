@@ -1,0 +1,43 @@
+//! An emulator of DynamoDB.
+
+use std::sync::Arc;
+
+use slack_installs::backend::DynamoDbBackend;
+
+use super::House;
+use crate::{malformed, server, suite, suite_cached};
+use emulator::{Emulator, WAYS_TO_SPOIL, spoil};
+
+#[allow(dead_code, reason = "shared with other tests")]
+#[path = "../../support/dynamodb.rs"]
+mod emulator;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn dynamodb() {
+    let emulator = Emulator::start();
+    let (client, table) = (emulator.client(), emulator.table().await);
+    let backend = DynamoDbBackend::connect(&client, &table).await;
+    let backend = backend.expect("the table was just made");
+    for way in WAYS_TO_SPOIL {
+        malformed("dynamodb", &backend, way, &|key| {
+            let (client, table) = (&client, &table);
+            Box::pin(async move { spoil(client, table, &key, way).await })
+        })
+        .await;
+    }
+    suite("dynamodb", Arc::new(backend)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn dynamodb_through_a_cache() {
+    let emulator = Emulator::start();
+    let backend = Arc::new(emulator.backend().await);
+    suite_cached("dynamodb through a cache", backend).await;
+}
+
+pub async fn house() -> House {
+    let emulator = Emulator::start();
+    let backend = emulator.backend().await;
+    let refuses = &["sealed/large", "metadata/large"];
+    House::new("dynamodb", backend, emulator).refusing(refuses)
+}
