@@ -376,7 +376,7 @@ async fn opening_over_an_unreliable_database_succeeds_or_says_so() {
     );
     backend.set_down(false);
 
-    backend.lose_commits(1);
+    backend.lose_commits(3);
     let error = open().await.expect_err("the key was not written");
     assert!(
         matches!(error, KeyringError::Backend(backend::Error::Unavailable(_))),

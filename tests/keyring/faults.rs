@@ -208,7 +208,8 @@ async fn a_keyring_that_another_process_makes_meanwhile_is_not_lost() {
 async fn a_first_key_whose_writing_nobody_confirms_opens_no_store() {
     let db = memory();
     let backend = Unreliable::new(Arc::clone(&db.backend));
-    backend.lose_answers(2);
+    // Of the commit, and of both attempts to confirm it.
+    backend.lose_answers(3);
     let opened = EncryptedStore::open(backend.clone(), local(), db.app.clone()).await;
     let error = opened.expect_err("whether it is safe, nobody knows");
     assert!(
