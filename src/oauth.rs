@@ -550,7 +550,7 @@ impl Inner {
         };
         let stored = stored
             .as_ref()
-            .map(Installation::grants)
+            .map(|stored| stored.grants())
             .unwrap_or_default();
         for (issued, stored) in installation.grants().into_iter().zip(stored) {
             let Some(issued) = issued else { continue };

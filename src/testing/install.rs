@@ -5,9 +5,7 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use thiserror::Error;
 use url::{Position, Url};
 
-use super::authorize::ConsentError;
-use super::delivery::DeliveryError;
-use super::{FakeSlack, Who};
+use super::{ConsentError, FakeSlack, Who};
 
 impl FakeSlack {
     /// Installs the app as this person, as a browser does: opens the install page, clicks *Allow*,
@@ -87,7 +85,7 @@ pub enum InstallError {
     Consent(#[from] ConsentError),
     /// The app under test sent no response.
     #[error("the app under test sent no response to the browser")]
-    Delivery(#[from] DeliveryError),
+    Delivery(#[from] std::io::Error),
     /// The install page leads nowhere.
     #[error(
         "the install page responded with {0} and without a redirect to Slack: is this the install \
