@@ -16,13 +16,15 @@ use ring::digest::{SHA256, digest};
 mod derived;
 #[path = "../src/seal/envelope.rs"]
 mod envelope;
+#[path = "../src/seal/key.rs"]
+mod key;
 #[path = "../src/seal/keyring.rs"]
 mod keyring;
 #[path = "../src/random.rs"]
 mod random;
 
 use envelope::{Context, RECORD, open, seal};
-use keyring::{DataKey, KeyId};
+use key::{DataKey, KeyId};
 
 /// As in `src/seal.rs`, whose other contents are not measured.
 #[derive(Clone, Eq, PartialEq)]

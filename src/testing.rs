@@ -69,7 +69,10 @@ use crate::secret::{AccessToken, ClientSecret, SigningSecret};
 use crate::slack::Environment;
 use crate::tenant::{AppId, ClientId, EnterpriseId, InstallationKey, TeamId, UserId};
 
+mod answer;
 mod api;
+mod app;
+mod ask;
 mod authorize;
 mod calls;
 mod core;
@@ -84,7 +87,7 @@ mod state;
 mod transport;
 mod world;
 
-pub use authorize::ConsentError;
+pub use ask::ConsentError;
 pub use calls::{Call, Outcome};
 pub use delivery::{Delivery, DeliveryError};
 pub use fault::Fault;

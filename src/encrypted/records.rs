@@ -559,7 +559,7 @@ mod tests {
     use super::*;
     use crate::backend::{Metadata, Row, Sealed, Version};
 
-    /// The newest golden database; `tests/golden.rs` reads the others.
+    /// The newest golden database; `tests/store/golden.rs` reads the others.
     const DATABASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/database-1.json");
 
     #[test]

@@ -11,8 +11,9 @@ use serde_json::{Map, Value, json};
 use crate::installation::Scopes;
 use crate::tenant::{InstallationKey, UserId};
 
-use super::authorize::{field, pairs};
-use super::core::App;
+use super::answer::json_response;
+use super::app::App;
+use super::ask::{field, pairs};
 use super::state::State;
 
 mod auth;
@@ -190,22 +191,6 @@ pub(super) fn answer(
     (response, error)
 }
 
-/// The answer of a call that fails with this code, whatever it was.
-pub(super) fn refuse(error: &str) -> Response<Bytes> {
-    json_response(Map::from_iter([
-        ("ok".to_owned(), false.into()),
-        ("error".to_owned(), error.into()),
-    ]))
-}
-
-fn json_response(body: Map<String, Value>) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from(Value::from(body).to_string()));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
 fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> &'a str {
     let value = headers.get(name).and_then(|value| value.to_str().ok());
     value.unwrap_or_default()
@@ -232,8 +217,6 @@ fn basic(credentials: &str) -> Option<(String, String)> {
     let (id, secret) = decoded.split_once(':')?;
     Some((id.to_owned(), secret.to_owned()))
 }
-
-const JSON: &str = "application/json; charset=utf-8";
 
 /// The methods that need a token.
 const METHODS: [&str; 5] = [

@@ -12,13 +12,15 @@ use crate::clock::Clock;
 use crate::slack::Environment;
 use crate::tenant::{AppId, ClientId};
 
-use super::authorize::{self, Ask, ConsentError};
+use super::answer;
+use super::api;
+use super::app::App;
+use super::ask::{self, Ask, ConsentError};
 use super::calls::Outcome;
 use super::fault::Fault;
 use super::mint::Mint;
 use super::state::State;
 use super::world::World;
-use super::{api, payload};
 
 /// What the server, the transport and the handle share.
 pub(super) struct Core {
@@ -27,18 +29,6 @@ pub(super) struct Core {
     pub(super) clock: Clock,
     pub(super) environment: Environment,
     state: Mutex<State>,
-}
-
-/// The one app of a fake Slack.
-pub(super) struct App {
-    pub(super) client_id: ClientId,
-    pub(super) client_secret: String,
-    pub(super) id: AppId,
-    pub(super) name: String,
-    pub(super) redirect_urls: Vec<Url>,
-    pub(super) signing_secret: Arc<str>,
-    /// The deprecated `token` field of every payload.
-    pub(super) verification_token: String,
 }
 
 impl Core {
@@ -72,7 +62,7 @@ impl Core {
     }
 
     pub(super) fn ask(&self, authorize: &Url) -> Result<Ask, ConsentError> {
-        let query = authorize::pairs(authorize.query().unwrap_or_default().as_bytes());
+        let query = ask::pairs(authorize.query().unwrap_or_default().as_bytes());
         Ask::read(&query, &self.app)
     }
 
@@ -135,7 +125,7 @@ impl Core {
                 self.authorize_page(request.uri().query().unwrap_or_default())
             }
             (None, &Method::POST) if path == AUTHORIZE => self.authorize_answer(request.body()),
-            (None, &Method::POST) if path.starts_with(payload::REPLIES) => self.reply(request),
+            (None, &Method::POST) if path.starts_with(REPLIES) => self.reply(request),
             (None, _) => status(StatusCode::NOT_FOUND),
         };
         let date = httpdate::fmt_http_date(self.clock.now());
@@ -166,7 +156,7 @@ impl Core {
         }
         let truth = |state: &mut State| match incoming {
             Ok(incoming) => api::answer(state, &self.app, &incoming, now),
-            Err(error) => (api::refuse(error), Some(error.to_owned())),
+            Err(error) => (answer::refuse(error), Some(error.to_owned())),
         };
         let (response, error) = match fault.filter(|fault| fault.replaces_answer()) {
             Some(fault) => {
@@ -237,5 +227,8 @@ fn status(status: StatusCode) -> Response<Bytes> {
     *response.status_mut() = status;
     response
 }
+
+/// Where `response_url`s are on the fake's host.
+pub(super) const REPLIES: &str = "/responses/";
 
 const AUTHORIZE: &str = "/oauth/v2/authorize";

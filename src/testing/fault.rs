@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::api;
+use super::answer;
 
 /// What goes wrong with the next calls of a method.
 ///
@@ -112,9 +112,9 @@ impl Fault {
     pub(super) fn answer(&self) -> (Option<Response<Bytes>>, Option<String>) {
         match &self.kind {
             Kind::Delay | Kind::Lost => (None, None),
-            Kind::Error(code) => (Some(api::refuse(code)), Some(code.clone())),
+            Kind::Error(code) => (Some(answer::refuse(code)), Some(code.clone())),
             Kind::RateLimited(wait) => {
-                let mut response = api::refuse("ratelimited");
+                let mut response = answer::refuse("ratelimited");
                 *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
                 let wait = wait.as_secs().into();
                 response.headers_mut().insert(header::RETRY_AFTER, wait);

@@ -1,7 +1,15 @@
 //! The HTML of the authorize page: plain forms, no script.
 
-use super::authorize::{Ask, Choice};
-use super::core::App;
+use super::app::App;
+use super::ask::Ask;
+
+/// One line of the choice that the page offers.
+pub(super) struct Choice {
+    pub(super) label: String,
+    pub(super) preselected: bool,
+    /// Comes back as the form's `who`.
+    pub(super) value: String,
+}
 
 /// Who installs what where, with which scopes, and the buttons `allow` and `cancel`.
 ///

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::clock::to_epoch;
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 
-use super::core::Core;
+use super::core::{Core, REPLIES};
 use super::delivery::{Content, Delivery};
 use super::mint::{CAPITALS, DIGITS};
 use super::state::{BotUser, Happening, News, State};
@@ -508,9 +508,6 @@ fn trigger_id(state: &mut State) -> String {
     let (one, two) = (state.mint.text(DIGITS, 10), state.mint.text(DIGITS, 10));
     format!("{one}.{two}.{}", state.mint.ticket())
 }
-
-/// Where `response_url`s are on the fake's host.
-pub(super) const REPLIES: &str = "/responses/";
 
 const CHANNEL: &str = "general";
 const CHANNEL_ID: &str = "C0GENERAL01";

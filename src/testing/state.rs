@@ -10,7 +10,7 @@ use url::Url;
 use crate::installation::Scopes;
 use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 
-use super::authorize::{Ask, ConsentError};
+use super::ask::{Ask, ConsentError};
 use super::calls::Calls;
 use super::fault::Faults;
 use super::mint::{HEX, Mint};

@@ -7,7 +7,7 @@ use url::Url;
 use crate::clock::Clock;
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 
-use super::authorize::ConsentError;
+use super::ask::ConsentError;
 
 /// What a [`FakeSlack`](super::FakeSlack) starts with.
 ///

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde_json::{Map, Value, json};
 
 use super::{Caller, Incoming, Refusal};
-use crate::testing::core::App;
+use crate::testing::app::App;
 use crate::testing::state::State;
 
 pub(super) fn test(state: &mut State, caller: &Caller) -> Map<String, Value> {

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use super::{Incoming, Refusal};
-use crate::testing::core::App;
+use crate::testing::app::App;
 use crate::testing::state::State;
 
 /// A spent code answers `invalid_code`: `code_already_used` is documented for the older
