@@ -1,8 +1,11 @@
 //! Which installation serves a request, with which tokens; and what requests say of the
 //! organisation of their workspace.
 
+#[macro_use]
 mod support;
 
+#[path = "authorize/isolation.rs"]
+mod isolation;
 #[path = "authorize/membership.rs"]
 mod membership;
 #[path = "authorize/resolution.rs"]
@@ -16,18 +19,14 @@ use std::time::Duration;
 use serde_json::json;
 use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend};
 use slack_installs::request::{VerifiedRequest, Verifier};
-use slack_installs::rotation;
-use slack_installs::slack::ClientCredentials;
-use slack_installs::testing::{Delivery, Rotation};
-use slack_installs::{AuthorizeError, Authorizer, ResolvedVia, RotationConfig, TokenRotator};
+use slack_installs::testing::Rotation;
+use slack_installs::{
+    AuthorizeError, Authorizer, ResolvedVia, RotationConfig, TokenRotator, rotation,
+};
 use support::app::{ADA, ALPHA, App, ORG, world};
 use support::life::Life;
 
-fn mention(life: &Life) -> Delivery {
-    life.app
-        .fake
-        .event(ALPHA, json!({"type": "app_mention", "user": ADA}))
-}
+use crate::support::app::credentials;
 
 async fn stored(life: &Life) -> Option<String> {
     let installation = life.app.fetch(ALPHA, None).await.expect("it is installed");
@@ -45,7 +44,7 @@ async fn a_workspace_that_joins_and_leaves_an_organisation_keeps_its_install_and
     let token = life.bot_token(ALPHA).await;
     life.app.fake.join_org(ALPHA, ORG);
     let served = life
-        .authorize(&mention(&life))
+        .authorize(&life.mention(ALPHA))
         .await
         .expect("its own install");
     assert_eq!(served.resolved_via, ResolvedVia::Named);
@@ -61,7 +60,7 @@ async fn a_workspace_that_joins_and_leaves_an_organisation_keeps_its_install_and
     assert!(life.authorize(&silent).await.is_ok());
     assert_eq!(stored(&life).await.as_deref(), Some(ORG));
 
-    let left = mention(&life).edit(|event| {
+    let left = life.mention(ALPHA).edit(|event| {
         event["enterprise_id"] = json!(null);
         event["context_enterprise_id"] = json!(null);
         event["authorizations"][0]["enterprise_id"] = json!(null);
@@ -76,7 +75,7 @@ async fn a_workspace_that_joins_and_leaves_an_organisation_keeps_its_install_and
 async fn another_companys_organisation_is_never_taken_for_the_workspaces() {
     let life = Life::new().await;
     life.install(ADA).await;
-    let shared = mention(&life).edit(|event| {
+    let shared = life.mention(ALPHA).edit(|event| {
         event["team_id"] = json!("T0XTERN0009");
         event["enterprise_id"] = json!("E0XTERN0009");
         event["is_ext_shared_channel"] = json!(true);
@@ -100,10 +99,10 @@ async fn an_organisation_that_cannot_be_written_down_delays_nobody() {
         lost_commits: 1,
         ..Faults::none()
     });
-    assert!(life.authorize(&mention(&life)).await.is_ok());
+    assert!(life.authorize(&life.mention(ALPHA)).await.is_ok());
     assert_eq!(stored(&life).await, None);
     backend.set_faults(Faults::none());
-    assert!(life.authorize(&mention(&life)).await.is_ok());
+    assert!(life.authorize(&life.mention(ALPHA)).await.is_ok());
     assert_eq!(stored(&life).await.as_deref(), Some(ORG));
 }
 
@@ -123,11 +122,7 @@ async fn a_request_gets_a_token_that_is_current_or_the_reason_why_not() {
     let app = App::new().await;
     app.fake.rotate_tokens(Rotation::default());
     app.install(ADA).await;
-    let credentials = ClientCredentials {
-        client_id: app.fake.client_id(),
-        client_secret: app.fake.client_secret(),
-    };
-    let config = RotationConfig::new(credentials);
+    let config = RotationConfig::new(credentials(&app.fake));
     let rotator = TokenRotator::new(config, app.slack.clone(), app.store.clone())
         .with_clock(app.fake.clock());
     let bare = Authorizer::new(app.store.clone()).with_clock(app.fake.clock());
@@ -135,10 +130,7 @@ async fn a_request_gets_a_token_that_is_current_or_the_reason_why_not() {
 
     app.fake.advance(Duration::from_secs(13 * 3600));
     let outcome = bare.authorize(&command(&app)).await;
-    assert!(
-        matches!(outcome, Err(AuthorizeError::Expired)),
-        "{outcome:?}"
-    );
+    assert_matches!(outcome, Err(AuthorizeError::Expired));
     let served = authorizer
         .authorize(&command(&app))
         .await

@@ -1,5 +1,6 @@
 //! An axum app behind the layer: what reaches its handlers, and what does not.
 
+#[macro_use]
 mod support;
 
 #[path = "axum/bodies.rs"]

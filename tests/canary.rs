@@ -1,6 +1,7 @@
 //! No secret leaves: the database's files, every log line of every crate at TRACE, every error
 //! and every `Debug` of a whole run over real HTTP are searched for every secret of it.
 
+#[macro_use]
 mod support;
 
 use std::fmt::Debug;
@@ -17,7 +18,7 @@ use http::{Request, Response, StatusCode};
 use slack_installs::backend::{Backend as _, Change, Expect, Row, Scope, SqliteBackend, Version};
 use slack_installs::layer::SlackLayer;
 use slack_installs::request::Verifier;
-use slack_installs::slack::{ClientCredentials, HttpTransport, SlackClient, Transport as _};
+use slack_installs::slack::{HttpTransport, SlackClient, Transport as _};
 use slack_installs::testing::{FakeSlack, Fault};
 use slack_installs::web::{Authorized, Verified, install_routes};
 use slack_installs::{
@@ -29,6 +30,8 @@ use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use url::Url;
+
+use crate::support::app::credentials;
 
 /// Everything that an attacker may come to see.
 #[derive(Clone, Default)]
@@ -146,10 +149,7 @@ async fn no_secret_of_a_whole_run_can_be_seen_anywhere() {
         .await
         .expect("opens");
     let slack = SlackClient::new(fake.environment());
-    let credentials = ClientCredentials {
-        client_id: fake.client_id(),
-        client_secret: fake.client_secret(),
-    };
+    let credentials = credentials(&fake);
     let scopes = Scopes::from("incoming-webhook,commands,chat:write");
     let mut config = InstallConfig::new(credentials, redirect.expect("loopback"), scopes);
     config.user_scopes = Scopes::from("search:read");

@@ -2,9 +2,6 @@
 
 #[macro_use]
 mod support;
-#[macro_use]
-#[path = "support/flow_behaviour.rs"]
-mod flow_behaviour;
 
 #[path = "events/crash.rs"]
 mod crash;
@@ -23,16 +20,3 @@ mod uninstall;
 
 use support::app::{ADA, ALPHA, BEN, BRAVO, OLGA, ORG, SALES, SUPPORT};
 use support::life::Life;
-
-/// What depends on the database is run over every backend; here for itself.
-mod in_memory {
-    use std::sync::Arc;
-
-    use slack_installs::backend::{Backend, MemoryBackend};
-
-    async fn open() -> (Arc<dyn Backend>, ()) {
-        (Arc::new(MemoryBackend::default()), ())
-    }
-
-    flow_behaviour!(open);
-}

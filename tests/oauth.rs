@@ -1,5 +1,8 @@
 //! The install flow, from the install link to the stored installation.
 
+#[macro_use]
+mod support;
+
 #[path = "oauth/config.rs"]
 mod config;
 #[path = "oauth/hosts.rs"]
@@ -8,12 +11,12 @@ mod hosts;
 mod outcome;
 #[path = "oauth/pages.rs"]
 mod pages;
+#[path = "oauth/policies.rs"]
+mod policies;
 #[path = "oauth/refused.rs"]
 mod refused;
 #[path = "oauth/states.rs"]
 mod states;
-#[macro_use]
-mod support;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -21,37 +24,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::header::{CONTENT_SECURITY_POLICY, SET_COOKIE};
-use http::{Method, Response, StatusCode};
+use http::{Method, StatusCode};
 use proptest::prelude::*;
 use slack_installs::backend::{Backend, Faults, Flaky, MemoryBackend, Scope};
 use slack_installs::oauth::{Candidate, Decision, Error, InstallHooks, InstallPolicy, Installed};
 use slack_installs::testing::{Fault, Rotation};
 use slack_installs::{AppId, InstallOptions, InstallProvider, RedirectUri, Scopes, TeamId};
 use support::app::{
-    ADA, ALPHA, App, BEN, BRAVO, Browser, ORG, OTHER_REDIRECT, REDIRECT, SALES, location,
-    parameter, with_parameter, world,
+    ADA, ALPHA, App, BEN, BRAVO, Browser, ORG, OTHER_REDIRECT, REDIRECT, SALES, installed,
+    location, parameter, with_parameter, world,
 };
 use tokio::sync::Semaphore;
 use url::Url;
 
+use crate::support::app::{user_only, user_scopes};
+
 fn options() -> InstallOptions {
     InstallOptions::default()
-}
-
-fn user_scopes(scopes: &str) -> InstallOptions {
-    let mut options = options();
-    options.user_scopes = Some(Scopes::from(scopes));
-    options
-}
-
-fn user_only(scopes: &str) -> InstallOptions {
-    let mut options = user_scopes(scopes);
-    options.scopes = Some(Scopes::default());
-    options
-}
-
-fn installed(response: &Response<String>) -> bool {
-    response.status() == StatusCode::OK && response.body().contains("is installed")
 }
 
 #[tokio::test]

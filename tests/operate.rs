@@ -1,5 +1,6 @@
 //! What an operator does: hold, revoke, reconcile.
 
+#[macro_use]
 mod support;
 
 #[path = "operate/reconcile.rs"]
@@ -15,12 +16,14 @@ use slack_installs::backend::MemoryBackend;
 use slack_installs::operate::{
     Examined, OperateError, Operator, ReconcileConfig, RevokeOutcome, Verdict,
 };
-use slack_installs::slack::{ClientCredentials, SlackClient};
-use slack_installs::testing::{Delivery, Fault, Person, Who, Workspace, World};
+use slack_installs::slack::SlackClient;
+use slack_installs::testing::{Fault, Person, Who, Workspace, World};
 use slack_installs::{AuthorizeError, Handled};
 use support::all_rows;
 use support::app::{ADA, ALPHA, BEN, BRAVO, OLGA, ORG, SALES, key, world};
 use support::life::{Host, Life, lifecycle};
+
+use crate::support::app::credentials;
 
 const BOB: &str = "U0BRAVO0001";
 
@@ -30,23 +33,14 @@ fn operator(life: &Life) -> Operator {
 
 /// An operator who reaches Slack by this client.
 fn operator_over(life: &Life, slack: &SlackClient) -> Operator {
-    let credentials = ClientCredentials {
-        client_id: life.app.fake.client_id(),
-        client_secret: life.app.fake.client_secret(),
-    };
+    let credentials = credentials(&life.app.fake);
     let (store, slack) = (life.app.store.clone(), slack.clone());
     Operator::new(store, slack, life.lifecycle.clone(), credentials)
         .with_clock(life.app.fake.clock())
 }
 
-fn mention(life: &Life, team: &str) -> Delivery {
-    life.app
-        .fake
-        .event(team, json!({"type": "app_mention", "user": ADA}))
-}
-
 async fn refusal(life: &Life, team: &str) -> String {
-    match life.authorize(&mention(life, team)).await {
+    match life.authorize(&life.mention(team)).await {
         Ok(_) => "served".to_owned(),
         Err(error) => error.to_string(),
     }
@@ -67,10 +61,10 @@ async fn a_tenant_on_hold_keeps_its_data_and_gets_nothing() {
         .await
         .expect("again is fine");
     let refused = life
-        .authorize(&mention(&life, ALPHA))
+        .authorize(&life.mention(ALPHA))
         .await
         .expect_err("on hold");
-    assert!(matches!(refused, AuthorizeError::OnHold), "{refused}");
+    assert_matches!(refused, AuthorizeError::OnHold);
     assert_eq!(refusal(&life, BRAVO).await, "served");
     let kept = life.app.fetch(ALPHA, Some(ADA)).await.expect("it is kept");
     assert!(kept.bot.is_some() && kept.user.is_some() && kept.is_on_hold());
@@ -112,7 +106,7 @@ async fn a_tenant_on_hold_keeps_its_data_and_gets_nothing() {
         .freeze(&key("T0NOBODY001"), "x")
         .await
         .expect_err("not installed");
-    assert!(matches!(nobody, OperateError::NotInstalled));
+    assert_matches!(nobody, OperateError::NotInstalled);
 }
 
 #[tokio::test]
@@ -125,12 +119,12 @@ async fn a_workspace_on_hold_is_not_served_by_its_organisation_either() {
         .await
         .expect("installed");
     for flagged in [false, true] {
-        let event = mention(&life, SALES).edit(|event| {
+        let event = life.mention(SALES).edit(|event| {
             event["authorizations"][0] = json!({"enterprise_id": ORG, "team_id": SALES,
                 "user_id": "U0BOT", "is_bot": true, "is_enterprise_install": flagged});
         });
         let outcome = life.authorize(&event).await;
-        assert!(matches!(outcome, Err(AuthorizeError::OnHold)), "{flagged}");
+        assert_matches!(outcome, Err(AuthorizeError::OnHold), "{flagged}");
     }
 }
 
@@ -198,7 +192,7 @@ async fn while_slack_does_not_do_it_a_revoked_tenant_is_on_hold_with_its_tokens_
             .revoke(&key(ALPHA), "ticket 6")
             .await
             .expect_err("not done");
-        assert!(matches!(error, OperateError::Slack(_)), "{code}: {error}");
+        assert_matches!(error, OperateError::Slack(_), "{code}");
         assert_eq!(refusal(&life, ALPHA).await, "the tenant is on hold");
         assert!(life.bot_token(ALPHA).await.is_some());
     }
@@ -418,11 +412,7 @@ async fn a_rotator_hands_out_nothing_of_a_tenant_on_hold() {
     let life = Life::new().await;
     life.install(ADA).await;
     let app = &life.app;
-    let credentials = ClientCredentials {
-        client_id: app.fake.client_id(),
-        client_secret: app.fake.client_secret(),
-    };
-    let config = RotationConfig::new(credentials);
+    let config = RotationConfig::new(credentials(&app.fake));
     let rotator = TokenRotator::new(config, app.slack.clone(), app.store.clone());
     let alpha = key(ALPHA);
     assert!(rotator.token_for(&alpha, Credential::Bot).await.is_ok());
@@ -433,10 +423,7 @@ async fn a_rotator_hands_out_nothing_of_a_tenant_on_hold() {
     };
     assert!(app.store.hold(&alpha, &hold).await.expect("answers"));
     let outcome = rotator.token_for(&alpha, Credential::Bot).await;
-    assert!(
-        matches!(outcome, Err(rotation::Error::OnHold)),
-        "{outcome:?}"
-    );
+    assert_matches!(outcome, Err(rotation::Error::OnHold));
 }
 
 #[tokio::test(start_paused = true)]

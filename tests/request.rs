@@ -100,10 +100,7 @@ fn fixture(name: &str) -> Bytes {
 }
 
 fn content_type(file: &str) -> &'static str {
-    match file.ends_with(".form") {
-        true => FORM,
-        false => JSON,
-    }
+    if file.ends_with(".form") { FORM } else { JSON }
 }
 
 /// A tenant as one word: `T1`, `E1+T1`, `org E1`, `org E1+T1`, or `-`.
@@ -117,9 +114,10 @@ fn word(tenant: Option<&Tenant>) -> String {
         .into_iter()
         .chain(tenant.team().map(|id| id.as_str()))
         .collect();
-    match tenant.is_enterprise_install() {
-        true => format!("org {}", ids.join("+")),
-        false => ids.join("+"),
+    if tenant.is_enterprise_install() {
+        format!("org {}", ids.join("+"))
+    } else {
+        ids.join("+")
     }
 }
 

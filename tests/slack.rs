@@ -1,5 +1,8 @@
 //! Slack's answers, good and bad, over real HTTP.
 
+#[macro_use]
+mod support;
+
 #[path = "slack/answers.rs"]
 mod answers;
 #[path = "slack/calls.rs"]
@@ -14,7 +17,6 @@ mod codes;
 #[path = "slack/refresh.rs"]
 mod refresh;
 #[cfg(feature = "testing")]
-mod support;
 #[path = "slack/wire.rs"]
 mod wire;
 
@@ -139,8 +141,9 @@ async fn a_token_in_the_wrong_place_is_refused() {
     let bot_token_as_user = USER_ONLY.replace(r#""token_type":"user""#, r#""token_type":"bot""#);
     let session_token = BOT_ONLY.replace("xoxb-", "xoxc-");
     for body in [user_token_as_bot, bot_token_as_user, session_token] {
-        assert!(
-            matches!(exchange(json(&body)).await, Err(Error::Malformed { .. })),
+        assert_matches!(
+            exchange(json(&body)).await,
+            Err(Error::Malformed { .. }),
             "{body}"
         );
     }
@@ -232,10 +235,7 @@ async fn a_slack_that_cannot_be_reached_was_certainly_not_asked() {
     let environment = Environment::at(&format!("http://127.0.0.1:{port}")).expect("loopback");
     for slack in clients(&environment) {
         let error = slack.auth_test(&token()).await.expect_err("nobody there");
-        assert!(
-            matches!(error, Error::Transport(TransportError::NotSent(_))),
-            "{error:?}"
-        );
+        assert_matches!(error, Error::Transport(TransportError::NotSent(_)));
         assert!(error.is_transient());
     }
 }
@@ -254,10 +254,7 @@ async fn a_connection_that_ends_early_may_have_carried_the_request() {
     let environment = Environment::at(&format!("http://{address}")).expect("loopback");
     for slack in clients(&environment) {
         let error = slack.auth_test(&token()).await.expect_err("no response");
-        assert!(
-            matches!(error, Error::Transport(TransportError::Lost(_))),
-            "{error:?}"
-        );
+        assert_matches!(error, Error::Transport(TransportError::Lost(_)));
     }
 }
 
@@ -283,10 +280,7 @@ async fn an_answer_without_end_is_given_up() {
     let environment = Environment::at(&server.uri()).expect("loopback");
     for slack in clients(&environment) {
         let error = slack.auth_test(&token()).await.expect_err("too large");
-        assert!(
-            matches!(error, Error::Transport(TransportError::Lost(_))),
-            "{error:?}"
-        );
+        assert_matches!(error, Error::Transport(TransportError::Lost(_)));
     }
 }
 

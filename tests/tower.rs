@@ -1,6 +1,7 @@
 //! The layer in front of a host's service: what reaches it, how often, and what is answered
 //! without it.
 
+#[macro_use]
 mod support;
 
 #[path = "tower/bodies.rs"]
@@ -26,11 +27,12 @@ use serde_json::json;
 use slack_installs::backend::Faults;
 use slack_installs::operate::Operator;
 use slack_installs::replay::{CLAIM, RETENTION, ReplayGuard};
-use slack_installs::slack::ClientCredentials;
 use slack_installs::testing::Who;
 use support::app::{ADA, ALPHA, OLGA, ORG, SALES, key};
 use tower_service::Service as _;
 use url::Url;
+
+use crate::support::app::credentials;
 
 #[tokio::test]
 async fn a_request_of_a_tenant_reaches_the_host_unchanged_with_that_tenants_installation() {
@@ -212,10 +214,7 @@ async fn a_workspace_that_was_granted_is_told_to_the_host_as_well() {
 async fn a_person_of_a_tenant_on_hold_is_told_so_and_the_host_is_not_called() {
     let front = Front::new(false).await;
     front.life.install(ADA).await;
-    let credentials = ClientCredentials {
-        client_id: front.life.app.fake.client_id(),
-        client_secret: front.life.app.fake.client_secret(),
-    };
+    let credentials = credentials(&front.life.app.fake);
     let (store, slack) = (front.life.app.store.clone(), front.life.app.slack.clone());
     let operator = Operator::new(store, slack, front.life.lifecycle.clone(), credentials);
     operator

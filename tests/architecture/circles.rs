@@ -1,7 +1,7 @@
 //! Files that import each other.
 //!
-//! Rust divides a module into files: the module's own file uses its parts, and they use what it has.
-//! So an import from a part to a module around it does not count. Every other import counts.
+//! Rust divides a module into files: the module's own file uses its parts, and they use what it
+//! has. So an import from a part to a module around it does not count. Every other import counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 

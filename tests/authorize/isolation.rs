@@ -4,10 +4,12 @@
 //!
 //! The oracle knows the truth that a request is made from; it reads no payload.
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::support::app::key;
+use crate::support::installs::{
+    With, enterprise, in_org, in_workspace, in_workspace_of, noon, team,
+};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use proptest::collection::{btree_set, vec};
@@ -23,8 +25,6 @@ use slack_installs::{
     AppId, AuthorizeError, Authorizer, Clock, EncryptedStore, Installation, InstallationStore as _,
     LifecycleStore as _, LocalKeyProvider, MasterKey,
 };
-use support::app::key;
-use support::installs::{With, enterprise, in_org, in_workspace, in_workspace_of, noon, team};
 
 const TEAMS: [&str; 6] = ["T1", "T12", "T123", "T2", "T21", "T3"];
 const ORGS: [&str; 3] = ["E1", "E12", "E2"];
@@ -111,19 +111,17 @@ impl World {
     fn oracle(&self, act: &Act) -> Vec<&'static str> {
         let org = self.serving_org(act);
         let own = Some(act.home);
-        let order = match act.org_wide {
-            true => [org, own],
-            false => [own, org],
-        };
+        let order = if act.org_wide { [org, own] } else { [own, org] };
         let installed = |id: &&'static str| self.installs.contains_key(id);
         order.into_iter().flatten().filter(installed).collect()
     }
 
     /// The one that must serve, whatever else there is.
     fn must(&self, act: &Act) -> Option<&'static str> {
-        let named = match act.org_wide {
-            true => self.serving_org(act)?,
-            false => act.home,
+        let named = if act.org_wide {
+            self.serving_org(act)?
+        } else {
+            act.home
         };
         self.installs.contains_key(named).then_some(named)
     }
@@ -350,9 +348,10 @@ fn plausible(act: &Act, world: &World) -> Act {
         act.form,
         Form::Command | Form::Function | Form::MessageAction | Form::Shortcut
     );
-    let from = match same_company || inside_only {
-        true => act.home,
-        false => act.from,
+    let from = if same_company || inside_only {
+        act.home
+    } else {
+        act.from
     };
     Act {
         org_wide,

@@ -38,7 +38,7 @@ async fn a_workspace_that_is_taken_away_is_not_served_until_it_is_granted_again(
         let outcome = life.authorize(&mention(&life, team)).await;
         assert_eq!(outcome.is_ok(), served, "{team}");
         if let Err(error) = outcome {
-            assert!(matches!(error, AuthorizeError::NotGranted), "{error}");
+            assert_matches!(error, AuthorizeError::NotGranted);
         }
     }
     assert!(

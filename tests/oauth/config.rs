@@ -6,15 +6,13 @@ use slack_installs::oauth::ConfigError;
 use slack_installs::{InstallConfig, InstallProvider, RedirectUri, Scopes};
 
 use super::support::app::{App, REDIRECT};
+use crate::support::app::credentials;
 
 /// What a provider of this configuration says.
 async fn refused(configure: impl FnOnce(&mut InstallConfig)) -> Option<ConfigError> {
     let app = App::new().await;
     let mut config = InstallConfig::new(
-        slack_installs::slack::ClientCredentials {
-            client_id: app.fake.client_id(),
-            client_secret: app.fake.client_secret(),
-        },
+        credentials(&app.fake),
         RedirectUri::new(REDIRECT).expect("a redirect URL"),
         Scopes::from("commands"),
     );

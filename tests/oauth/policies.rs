@@ -1,8 +1,7 @@
 //! Ready-made install policies, through the whole flow.
 
-#[macro_use]
-mod support;
-
+use crate::support::app::{ADA, ALPHA, App, BEN, BRAVO, Browser, OLGA, ORG, SALES, key};
+use crate::support::hooked_transport::Rewritten;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::Value;
@@ -13,8 +12,6 @@ use slack_installs::testing::{Fault, Person, Who};
 use slack_installs::{
     EnterpriseId, InstallOptions, InstallProvider, InstallationStore as _, Scopes, TeamId,
 };
-use support::app::{ADA, ALPHA, App, BEN, BRAVO, Browser, OLGA, ORG, SALES, key};
-use support::rotation::Rewritten;
 
 const BOB: &str = "U0BRAVO0001";
 const GIL: &str = "U0GRIDUSR02";
@@ -128,7 +125,7 @@ async fn an_org_wide_install_needs_an_admin_of_the_organisation() {
 
 /// A provider that asks for an admin, of whom `users.info` tells this.
 fn told_of(app: &App, edit: impl Fn(&mut Value) + Send + Sync + 'static) -> InstallProvider {
-    let told = Rewritten(app.fake.transport(), move |path: &str, body: Bytes| {
+    let told = Rewritten::over(app.fake.transport(), move |path: &str, body: Bytes| {
         if !path.ends_with("users.info") {
             return body;
         }
@@ -258,7 +255,7 @@ async fn sensitive_scopes_of_a_users_own_need_an_admin_too() {
 #[tokio::test]
 async fn an_installation_by_nobody_knows_whom_is_refused() {
     let app = App::new().await;
-    let nobody = Rewritten(app.fake.transport(), |path: &str, body: Bytes| {
+    let nobody = Rewritten::over(app.fake.transport(), |path: &str, body: Bytes| {
         let mut answer: Value = serde_json::from_slice(&body).expect("JSON");
         if path.ends_with("oauth.v2.access") {
             let members = answer.as_object_mut().expect("an object");

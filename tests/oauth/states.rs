@@ -10,9 +10,10 @@ use slack_installs::{InstallOptions, RedirectUri, Scopes};
 use url::Url;
 
 use super::support::app::{
-    ADA, ALPHA, App, Browser, REDIRECT, location, parameter, with_parameter, world,
+    ADA, ALPHA, App, Browser, REDIRECT, installed, location, parameter, user_only, with_parameter,
+    world,
 };
-use super::{Heard, installed, options, user_only};
+use super::{Heard, options};
 
 const LOOPBACK: &str = "http://localhost:3000/slack/oauth_redirect";
 

@@ -80,7 +80,7 @@ async fn where_a_token_may_not_uninstall_each_token_is_revoked_and_where_slack_f
                 assert_eq!(life.host.tenants(), [ALPHA], "{code}");
             }
             Err(error) => {
-                assert!(matches!(error, OperateError::Slack(_)), "{code}: {error}");
+                assert_matches!(error, OperateError::Slack(_), "{code}");
                 assert_eq!(life.app.fake.calls("auth.revoke"), 0, "{code}");
                 assert!(life.app.fake.is_installed(ALPHA), "{code}");
                 let kept = life.app.fetch(ALPHA, Some(ADA)).await.expect("kept");
@@ -375,7 +375,7 @@ async fn a_database_that_goes_away_midway_leaves_a_hold_and_a_revocation_to_repe
         async {}
     });
     let error = revoked(&life, &slack).await.expect_err("it is down");
-    assert!(matches!(error, OperateError::Purge(_)), "{error:?}");
+    assert_matches!(error, OperateError::Purge(_));
     let error = revoked(&life, &slack).await.expect_err("it is down");
     let is_store = matches!(error, OperateError::Store(store::Error::Unavailable(_)));
     assert!(is_store, "{error:?}");
@@ -401,28 +401,27 @@ async fn a_departure_that_waits_is_told_by_a_revocation_and_by_a_purge() {
         life.install(ADA).await;
         life.host.set_failing(true);
         let operator = operator(&life);
-        let error = match purges {
-            true => operator.purge(&key(ALPHA), REASON).await.err(),
-            false => operator.revoke(&key(ALPHA), REASON).await.err(),
+        let error = if purges {
+            operator.purge(&key(ALPHA), REASON).await.err()
+        } else {
+            operator.revoke(&key(ALPHA), REASON).await.err()
         };
         let hook = matches!(error, Some(OperateError::Purge(LifecycleError::Hook(_))));
         assert!(hook, "{error:?}");
         assert_eq!(life.slots(ALPHA).await, ["departure"]);
         life.host.set_failing(false);
         for is_told_now in [true, false] {
-            match purges {
-                true => {
-                    let purged = operator.purge(&key(ALPHA), "once more").await;
-                    assert_eq!(purged.expect("answers"), is_told_now);
-                }
-                false => {
-                    let outcome = operator.revoke(&key(ALPHA), "once more").await;
-                    let expected = match is_told_now {
-                        true => RevokeOutcome::Uninstalled,
-                        false => RevokeOutcome::NotInstalled,
-                    };
-                    assert_eq!(outcome.expect("answers"), expected);
-                }
+            if purges {
+                let purged = operator.purge(&key(ALPHA), "once more").await;
+                assert_eq!(purged.expect("answers"), is_told_now);
+            } else {
+                let outcome = operator.revoke(&key(ALPHA), "once more").await;
+                let expected = if is_told_now {
+                    RevokeOutcome::Uninstalled
+                } else {
+                    RevokeOutcome::NotInstalled
+                };
+                assert_eq!(outcome.expect("answers"), expected);
             }
             let told = (ALPHA.to_owned(), REASON.to_owned(), false);
             assert_eq!(life.host.departures(), [told]);
@@ -466,7 +465,7 @@ async fn a_tenant_that_was_never_there_is_no_error_for_a_purge_or_a_revocation()
         operator.freeze(&key(ALPHA), REASON).await,
         operator.unfreeze(&key(ALPHA), REASON).await,
     ] {
-        assert!(matches!(held, Err(OperateError::NotInstalled)), "{held:?}");
+        assert_matches!(held, Err(OperateError::NotInstalled));
     }
     assert_eq!(all_rows(&*life.backend).await, before);
     assert_eq!(life.host.tenants(), [""; 0]);
@@ -592,7 +591,7 @@ async fn a_tenant_that_cannot_be_put_on_hold_is_not_revoked() {
     // Everything can be read, and nothing written.
     backend.lose_commits(usize::MAX);
     let error = revoked(&life, &life.app.slack).await.expect_err("no hold");
-    assert!(matches!(error, OperateError::Store(_)), "{error:?}");
+    assert_matches!(error, OperateError::Store(_));
     assert_eq!(life.app.fake.calls("apps.uninstall"), 0);
     assert!(life.app.fake.is_installed(ALPHA));
 }

@@ -4,19 +4,12 @@ use std::time::Duration;
 
 use slack_installs::rotation::Error;
 use slack_installs::secret::{AccessToken, RefreshToken};
-use slack_installs::store::{Chain, ChainKey, Credential, Mark, RotationStore as _};
+use slack_installs::store::{Chain, Mark, RotationStore as _};
 use slack_installs::testing::Fault;
 use slack_installs::{Grant, Scopes};
 
-use super::support::rotation::{HOUR, Stage, alpha};
-use super::{REFRESH, Way, installed, rotator_over};
-
-fn bot() -> ChainKey {
-    ChainKey {
-        credential: Credential::Bot,
-        tenant: alpha(),
-    }
-}
+use super::support::hooked_chains::Way;
+use super::support::rotation::{BotToken as _, HOUR, Stage, bot, secs, spawn_caller};
 
 /// As if a pair had come late that another process bought.
 async fn add_alternate(stage: &Stage, number: usize) {
@@ -39,20 +32,16 @@ async fn add_alternate(stage: &Stage, number: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_that_another_pair_overtook_counts_for_nothing_and_its_lease_is_not_used_again() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     let rotator = stage.rotator();
-    let delay = Duration::from_secs(2);
+    let delay = secs(2);
     // More often than deaths are believed within so short a time.
     for round in 0..25 {
         stage.expire();
         let refused = Fault::error("invalid_refresh_token").delayed(delay);
-        stage.fake.inject(REFRESH, refused);
-        stage
-            .fake
-            .inject(REFRESH, Fault::delay(delay).after_effect());
-        let waiting = rotator.clone();
-        let waiting =
-            tokio::spawn(async move { waiting.token_for(&alpha(), Credential::Bot).await });
+        stage.inject(refused);
+        stage.inject(Fault::delay(delay).after_effect());
+        let waiting = spawn_caller(&rotator);
         tokio::time::sleep(delay / 2).await;
         let first = stage.bot_chain().await.chain;
         add_alternate(&stage, round).await;
@@ -64,85 +53,79 @@ async fn a_refusal_that_another_pair_overtook_counts_for_nothing_and_its_lease_i
         waiting.await.expect("no panic").expect("a token");
     }
     stage.expire();
-    stage
-        .fake
-        .inject(REFRESH, Fault::error("invalid_refresh_token"));
-    let error = rotator.token_for(&alpha(), Credential::Bot).await;
+    stage.inject(Fault::error("invalid_refresh_token"));
+    let error = rotator.bot_token().await;
     let error = error.expect_err("dead");
-    assert!(matches!(error, Error::ReinstallNeeded { .. }), "{error:?}");
+    assert_matches!(error, Error::ReinstallNeeded { .. });
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_was_taken_without_our_hearing_of_it_is_one_attempt() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.expire();
-    stage
-        .fake
-        .inject(REFRESH, Fault::rate_limited(Duration::from_secs(30)));
-    let rotator = rotator_over(&stage, |number| match number {
+    stage.inject(Fault::rate_limited(secs(30)));
+    let rotator = stage.rotator_with_updates(|number| match number {
         0 => Way::Lost,
         _ => Way::Done,
     });
-    let error = rotator.token_for(&alpha(), Credential::Bot).await;
+    let error = rotator.bot_token().await;
     let error = error.expect_err("Slack asks to wait");
-    assert!(matches!(error, Error::TryAgain { .. }), "{error:?}");
+    assert_matches!(error, Error::TryAgain { .. });
     let chain = stage.bot_chain().await.chain;
     assert_eq!((chain.attempts, chain.lease), (0, None));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_database_that_is_away_for_seconds_is_waited_for() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.expire();
-    let back = tokio::time::Instant::now() + Duration::from_secs(8);
-    let rotator = rotator_over(&stage, move |_| match tokio::time::Instant::now() < back {
-        true => Way::Failed,
-        false => Way::Done,
+    let back = tokio::time::Instant::now() + secs(8);
+    let rotator = stage.rotator_with_updates(move |_| {
+        if tokio::time::Instant::now() < back {
+            Way::Failed
+        } else {
+            Way::Done
+        }
     });
-    let token = rotator.token_for(&alpha(), Credential::Bot).await;
+    let token = rotator.bot_token().await;
     token.expect("within the caller's patience");
     assert_eq!(stage.refreshes(), 1);
     // And not for ever.
     stage.expire();
-    let rotator = rotator_over(&stage, |_| Way::Failed);
-    let error = rotator.token_for(&alpha(), Credential::Bot).await;
+    let rotator = stage.rotator_with_updates(|_| Way::Failed);
+    let error = rotator.bot_token().await;
     let error = error.expect_err("away");
-    assert!(matches!(error, Error::Store(_)), "{error:?}");
+    assert_matches!(error, Error::Store(_));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_time_to_try_again_that_only_a_wrong_clock_can_have_written_is_not_kept() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.expire();
     let now = stage.fake.clock().now();
     let set = async |wait: Duration| {
-        let mut decide = |chain: Option<&Chain>| {
-            let mut next = chain?.clone();
-            next.retry_at = Some(now + wait);
-            Some(next)
-        };
-        let updated = stage.store.update(&bot(), None, &mut decide).await;
-        updated.expect("answers");
+        let waits = |chain: &mut Chain| chain.retry_at = Some(now + wait);
+        stage.change(waits).await;
     };
-    set(Duration::from_secs(300)).await;
-    let error = stage.rotator().token_for(&alpha(), Credential::Bot).await;
+    set(secs(300)).await;
+    let error = stage.rotator().bot_token().await;
     let error = error.expect_err("minutes are meant");
-    assert!(matches!(error, Error::TryAgain { .. }), "{error:?}");
+    assert_matches!(error, Error::TryAgain { .. });
     set(3 * HOUR).await;
-    let token = stage.rotator().token_for(&alpha(), Credential::Bot).await;
+    let token = stage.rotator().bot_token().await;
     token.expect("hours are a clock that is wrong");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_absurd_retry_after_is_five_minutes() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.expire();
-    let absurd = Duration::from_secs(u64::MAX);
-    stage.fake.inject(REFRESH, Fault::rate_limited(absurd));
+    let absurd = secs(u64::MAX);
+    stage.inject(Fault::rate_limited(absurd));
     let now = stage.fake.clock().now();
-    let outcome = stage.rotator().token_for(&alpha(), Credential::Bot).await;
+    let outcome = stage.rotator().bot_token().await;
     let Err(Error::TryAgain { at, .. }) = outcome else {
         panic!("{outcome:?}")
     };
-    assert_eq!(at, now + Duration::from_secs(300));
+    assert_eq!(at, now + secs(300));
 }

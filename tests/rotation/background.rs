@@ -4,29 +4,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use slack_installs::rotation::{Error, WorkerConfig};
+use slack_installs::rotation::Error;
 use slack_installs::store::Credential;
 use slack_installs::testing::{Fault, Rotation};
-use slack_installs::{InstallationStore as _, RotationConfig, TokenRotator};
-use tokio::task::JoinHandle;
+use slack_installs::{InstallationStore as _, RotationConfig};
+use tokio::time::Instant;
 
-use super::support::rotation::{HOUR, Stage, alpha, settle};
-use super::{REFRESH, Way, fleet, installed, rotator_over};
+use super::support::hooked_chains::Way;
+use super::support::rotation::{BotToken as _, HOUR, REFRESH, Stage, secs, settle, spawn_worker};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-fn working(rotator: TokenRotator) -> JoinHandle<()> {
-    tokio::spawn(async move { rotator.work(WorkerConfig::default()).await })
-}
+const DAY: Duration = secs(24 * 60 * 60);
 
 #[tokio::test(start_paused = true)]
 async fn a_chain_that_nobody_uses_and_that_cannot_be_refreshed_is_tried_ever_more_rarely() {
-    let stage = installed().await;
-    stage
-        .fake
-        .inject(REFRESH, Fault::error("some_future_error").always());
+    let stage = Stage::installed().await;
+    stage.inject(Fault::error("some_future_error").always());
     let calls = stage.fake.calls(REFRESH);
-    let worker = working(stage.rotator());
+    let worker = spawn_worker(&stage.rotator());
     tokio::time::sleep(3 * DAY).await;
     let spent = stage.fake.calls(REFRESH) - calls;
     assert!((20..100).contains(&spent), "{spent} calls in three days");
@@ -34,20 +28,20 @@ async fn a_chain_that_nobody_uses_and_that_cannot_be_refreshed_is_tried_ever_mor
     // Whoever needs a token does not wait for the worker.
     stage.fake.clear_faults();
     let rotator = stage.rotator();
-    let asked = rotator.token_for(&alpha(), Credential::Bot).await;
+    let asked = rotator.bot_token().await;
     if let Err(error) = asked {
         let Error::TryAgain { at, .. } = error else {
             panic!("{error:?}")
         };
         let wait = at.duration_since(stage.fake.clock().now());
-        assert!(wait.unwrap_or_default() <= Duration::from_secs(90));
+        assert!(wait.unwrap_or_default() <= secs(90));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_chain_that_was_parked_before_the_app_had_pkce_is_kept_alive_all_the_same() {
-    let stage = installed().await;
-    let worker = working(stage.rotator());
+    let stage = Stage::installed().await;
+    let worker = spawn_worker(&stage.rotator());
     tokio::time::sleep(30 * HOUR).await;
     assert_eq!(stage.refreshes(), 2, "a day of pairs that nobody asked for");
     // It is looked at, and left to processes that know more.
@@ -66,7 +60,7 @@ async fn a_chain_that_was_parked_before_the_app_had_pkce_is_kept_alive_all_the_s
     );
     assert_eq!(stage.refreshes(), 2);
     worker.abort();
-    let worker = working(stage.rotator_with(RotationConfig {
+    let worker = spawn_worker(&stage.rotator_with(RotationConfig {
         is_pkce_app: true,
         ..stage.config()
     }));
@@ -79,11 +73,11 @@ async fn a_chain_that_was_parked_before_the_app_had_pkce_is_kept_alive_all_the_s
 #[tokio::test(start_paused = true)]
 async fn while_slack_asks_to_wait_only_those_refresh_who_cannot() {
     let stage = Stage::new(Rotation::default()).await;
-    let tenants = fleet(&stage, 3).await;
+    let tenants = stage.fleet(3).await;
     stage.soften();
     let calls = stage.fake.calls(REFRESH);
-    let wait = Duration::from_secs(60);
-    stage.fake.inject(REFRESH, Fault::rate_limited(wait));
+    let wait = secs(60);
+    stage.inject(Fault::rate_limited(wait));
     let rotator = stage.rotator();
     for _ in 0..10 {
         for tenant in &tenants {
@@ -94,7 +88,7 @@ async fn while_slack_asks_to_wait_only_those_refresh_who_cannot() {
     }
     assert_eq!(stage.fake.calls(REFRESH), calls + 1);
     tokio::time::sleep(wait).await;
-    stage.fake.inject(REFRESH, Fault::rate_limited(wait));
+    stage.inject(Fault::rate_limited(wait));
     for tenant in &tenants[1..] {
         let token = rotator.token_for(tenant, Credential::Bot).await;
         token.expect("it serves still");
@@ -111,10 +105,10 @@ async fn while_slack_asks_to_wait_only_those_refresh_who_cannot() {
 #[tokio::test(start_paused = true)]
 async fn a_process_that_meets_all_its_tenants_at_once_notes_them_few_by_few() {
     let stage = Stage::new(Rotation::default()).await;
-    let tenants = fleet(&stage, 40).await;
+    let tenants = stage.fleet(40).await;
     let updates = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&updates);
-    let rotator = rotator_over(&stage, move |_| {
+    let rotator = stage.rotator_with_updates(move |_| {
         count.fetch_add(1, Ordering::SeqCst);
         Way::Done
     });
@@ -139,4 +133,51 @@ async fn a_process_that_meets_all_its_tenants_at_once_notes_them_few_by_few() {
         settle().await;
     }
     assert_eq!(updates.load(Ordering::SeqCst), 40, "each once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_worker_refreshes_ahead_for_tenants_that_are_used_and_parks_the_others() {
+    let stage = Stage::installed().await;
+    let rotator = stage.rotator();
+    let worker = spawn_worker(&rotator);
+    // Nobody asks: the pair is replaced for about a day, and then no more.
+    for _ in 0..100 {
+        tokio::time::sleep(HOUR).await;
+    }
+    assert_eq!(stage.refreshes(), 2);
+    let due_at = stage.bot_chain().await.chain.due_at.expect("a far time");
+    assert!(due_at > stage.fake.clock().now() + 15 * 24 * HOUR, "parked");
+    rotator.bot_token().await.expect("refreshed on demand");
+    assert_eq!(stage.refreshes(), 3);
+    // Somebody asks now and then, and never waits.
+    for _ in 0..40 {
+        tokio::time::sleep(HOUR).await;
+        let asked = Instant::now();
+        rotator.bot_token().await.expect("a token");
+        assert_eq!(Instant::now(), asked, "it was refreshed ahead");
+    }
+    assert!(stage.refreshes() >= 6);
+    assert!(rotator.shutdown(secs(10)).await);
+    worker.await.expect("the worker ends with the rotator");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pkce_apps_idle_chain_is_kept_alive() {
+    let stage = Stage::installed().await;
+    let rotator = stage.rotator_with(RotationConfig {
+        is_pkce_app: true,
+        ..stage.config()
+    });
+    let worker = spawn_worker(&rotator);
+    for _ in 0..30 {
+        tokio::time::sleep(HOUR).await;
+    }
+    assert_eq!(stage.refreshes(), 2, "a day of pairs that nobody asked for");
+    stage.fake.advance(19 * 24 * HOUR);
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(stage.refreshes(), 2);
+    stage.fake.advance(24 * HOUR);
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(stage.refreshes(), 3, "before the 30 days are over");
+    worker.abort();
 }

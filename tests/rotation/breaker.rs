@@ -3,27 +3,27 @@
 use std::time::Duration;
 
 use slack_installs::rotation::{Error, Token};
+use slack_installs::secret::ClientSecret;
+use slack_installs::slack::ClientCredentials;
 use slack_installs::store::{Chain, ChainKey, Credential, RotationStore as _};
 use slack_installs::testing::{Fault, Rotation};
-use slack_installs::{InstallationKey, TokenRotator};
+use slack_installs::{InstallationKey, RotationConfig, TokenRotator};
 use tokio::task::JoinSet;
 
-use super::support::rotation::Stage;
-use super::{REFRESH, Way, fleet, rotator_over};
+use super::support::hooked_chains::Way;
+use super::support::rotation::{REFRESH, Stage, millis, secs};
 
 /// The first pause of the breaker.
-const PAUSE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = secs(10);
 
 /// Tenants whose tokens have expired, and a process that Slack has just refused.
 async fn refused(size: usize) -> (Stage, Vec<InstallationKey>, TokenRotator) {
     let stage = Stage::new(Rotation::default()).await;
-    let tenants = fleet(&stage, size).await;
+    let tenants = stage.fleet(size).await;
     stage.expire();
     // The database takes a moment, so that all who ask have the lease before the first one calls.
-    let rotator = rotator_over(&stage, |_| Way::Slow(Duration::from_millis(10)));
-    stage
-        .fake
-        .inject(REFRESH, Fault::error("bad_client_secret"));
+    let rotator = stage.rotator_with_updates(|_| Way::Slow(millis(10)));
+    stage.inject(Fault::error("bad_client_secret"));
     let outcome = rotator.token_for(&tenants[0], Credential::Bot).await;
     assert_refused(&outcome);
     (stage, tenants, rotator)
@@ -71,7 +71,7 @@ async fn however_many_ask_one_call_in_each_pause_finds_out_whether_slack_takes_t
     let (stage, tenants, rotator) = refused(8).await;
     let calls = || stage.fake.calls(REFRESH);
     let before = calls();
-    let slow = || Fault::error("bad_client_secret").delayed(Duration::from_secs(1));
+    let slow = || Fault::error("bad_client_secret").delayed(secs(1));
     let writes = || stage.store.backend().counts().commits;
     let written = writes();
     for outcome in ask(&rotator, &tenants).await {
@@ -82,7 +82,7 @@ async fn however_many_ask_one_call_in_each_pause_finds_out_whether_slack_takes_t
     assert_free(&stage, &tenants).await;
     for (probes, pause) in [PAUSE, 2 * PAUSE, 4 * PAUSE].into_iter().enumerate() {
         tokio::time::sleep(pause).await;
-        stage.fake.inject(REFRESH, slow());
+        stage.inject(slow());
         for outcome in ask(&rotator, &tenants).await {
             assert_refused(&outcome);
         }
@@ -90,9 +90,7 @@ async fn however_many_ask_one_call_in_each_pause_finds_out_whether_slack_takes_t
         assert_free(&stage, &tenants).await;
     }
     tokio::time::sleep(8 * PAUSE).await;
-    stage
-        .fake
-        .inject(REFRESH, Fault::delay(Duration::from_secs(1)));
+    stage.inject(Fault::delay(secs(1)));
     let outcomes = ask(&rotator, &tenants).await;
     let served = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     assert_eq!((served, calls()), (1, before + 4), "the one that found out");
@@ -108,12 +106,9 @@ async fn a_refusal_of_one_token_tells_too_that_slack_takes_the_app_again() {
     let (stage, tenants, rotator) = refused(5).await;
     tokio::time::sleep(PAUSE).await;
     let dead = Fault::error("invalid_refresh_token");
-    stage.fake.inject(REFRESH, dead);
+    stage.inject(dead);
     let outcome = rotator.token_for(&tenants[0], Credential::Bot).await;
-    assert!(
-        matches!(outcome, Err(Error::ReinstallNeeded { .. })),
-        "{outcome:?}"
-    );
+    assert_matches!(outcome, Err(Error::ReinstallNeeded { .. }));
     for outcome in ask(&rotator, &tenants[1..]).await {
         outcome.expect("a token");
     }
@@ -133,19 +128,50 @@ async fn each_code_that_concerns_the_app_stops_all_tenants_of_the_process() {
         "unknown_method",
     ] {
         let stage = Stage::new(Rotation::default()).await;
-        let tenants = fleet(&stage, 3).await;
+        let tenants = stage.fleet(3).await;
         stage.expire();
         let calls = stage.fake.calls(REFRESH);
-        stage.fake.inject(REFRESH, Fault::error(code).always());
+        stage.inject(Fault::error(code).always());
         let rotator = stage.rotator();
         for tenant in &tenants {
             let outcome = rotator.token_for(tenant, Credential::Bot).await;
-            assert!(
-                matches!(&outcome, Err(Error::Configuration { code: found }) if found.as_str() == code),
-                "{outcome:?}"
-            );
+            let Err(Error::Configuration { code: found }) = outcome else {
+                panic!("{outcome:?}");
+            };
+            assert_eq!(found.as_str(), code);
         }
         assert_eq!(stage.fake.calls(REFRESH), calls + 1, "{code}");
         assert_free(&stage, &tenants).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_own_wrong_secret_kills_nobody_and_opens_a_breaker() {
+    let stage = Stage::new(Rotation::default()).await;
+    let tenants = stage.fleet(50).await;
+    stage.expire();
+    let wrong = ClientCredentials {
+        client_id: stage.fake.client_id(),
+        client_secret: ClientSecret::new("not-the-secret").expect("plausible"),
+    };
+    let rotator = stage.rotator_with(RotationConfig::new(wrong));
+    for tenant in &tenants {
+        let error = rotator
+            .token_for(tenant, Credential::Bot)
+            .await
+            .expect_err("refused");
+        assert_matches!(error, Error::Configuration { .. });
+    }
+    let spent = stage.fake.calls(REFRESH) - tenants.len();
+    assert!(
+        spent <= 3,
+        "{spent} calls with a secret that is known to be wrong"
+    );
+    let rotator = stage.rotator();
+    for tenant in &tenants {
+        rotator
+            .token_for(tenant, Credential::Bot)
+            .await
+            .expect("nobody died");
     }
 }

@@ -1,24 +1,24 @@
 //! Callers whose operation says that the token is over.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use slack_installs::rotation::{CallError, Error};
 use slack_installs::store::{Credential, RotationStore as _};
 use slack_installs::testing::Fault;
 use tokio::time::Instant;
 
-use super::support::rotation::{ALPHA, HOUR, alpha};
-use super::{Posting, Way, installed, rotator_over};
+use super::Posting;
+use super::support::hooked_chains::Way;
+use super::support::rotation::{ALPHA, BotToken as _, HOUR, Stage, alpha, secs};
 
 #[tokio::test(start_paused = true)]
 async fn a_call_waits_for_slacks_word_no_longer_than_its_callers_patience() {
     for (patience, waits) in [(2, 2), (20, 6)] {
-        let stage = installed().await;
+        let stage = Stage::installed().await;
         stage.fake.advance(HOUR);
-        let slow = Fault::delay(Duration::from_secs(9)).always();
+        let slow = Fault::delay(secs(9)).always();
         stage.fake.inject("auth.test", slow);
-        let rotator = stage.rotator().within(Duration::from_secs(patience));
+        let rotator = stage.rotator().within(secs(patience));
         let begun = Instant::now();
         let tries = AtomicUsize::new(0);
         let operation = |_| async {
@@ -26,10 +26,7 @@ async fn a_call_waits_for_slacks_word_no_longer_than_its_callers_patience() {
             Err::<(), _>(Posting::Revoked)
         };
         let posted = rotator.call(&alpha(), Credential::Bot, operation).await;
-        assert!(matches!(
-            posted,
-            Err(CallError::Operation(Posting::Revoked))
-        ));
+        assert_matches!(posted, Err(CallError::Operation(Posting::Revoked)));
         assert_eq!(tries.load(Ordering::SeqCst), 1, "nothing is known");
         assert_eq!(begun.elapsed().as_secs(), waits);
         assert_eq!(stage.refreshes(), 0);
@@ -40,7 +37,7 @@ async fn a_call_waits_for_slacks_word_no_longer_than_its_callers_patience() {
 async fn a_call_whose_token_was_replaced_meanwhile_goes_on_without_asking_slack() {
     // By a refresh, or by another installation whose generation is the same.
     for is_reinstalled in [false, true] {
-        let stage = installed().await;
+        let stage = Stage::installed().await;
         stage.fake.advance(HOUR);
         let (rotator, tries) = (stage.rotator(), AtomicUsize::new(0));
         let tenant = alpha();
@@ -56,7 +53,7 @@ async fn a_call_whose_token_was_replaced_meanwhile_goes_on_without_asking_slack(
                 } else {
                     stage.expire();
                     let other = stage.rotator();
-                    let other = other.token_for(&alpha(), Credential::Bot).await;
+                    let other = other.bot_token().await;
                     other.expect("refreshed");
                 }
                 Err(Posting::Revoked)
@@ -72,80 +69,103 @@ async fn a_call_whose_token_was_replaced_meanwhile_goes_on_without_asking_slack(
 
 #[tokio::test(start_paused = true)]
 async fn a_token_whose_end_cannot_be_written_is_the_callers_own_error() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.fake.advance(HOUR);
     let old = stage.bot_chain().await.grant.access_token;
     stage.slack().auth_revoke(&old).await.expect("revoked");
-    let rotator = rotator_over(&stage, |_| Way::Failed);
+    let rotator = stage.rotator_with_updates(|_| Way::Failed);
     let tries = AtomicUsize::new(0);
     let operation = |_| async {
         tries.fetch_add(1, Ordering::SeqCst);
         Err::<(), _>(Posting::Revoked)
     };
     let posted = rotator.call(&alpha(), Credential::Bot, operation).await;
-    assert!(matches!(
-        posted,
-        Err(CallError::Operation(Posting::Revoked))
-    ));
+    assert_matches!(posted, Err(CallError::Operation(Posting::Revoked)));
     assert_eq!(tries.load(Ordering::SeqCst), 1, "the token is the same");
     assert_eq!(stage.refreshes(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_token_that_slack_has_ended_is_due_for_every_worker() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.fake.advance(HOUR);
     let old = stage.bot_chain().await.grant.access_token;
     stage.slack().auth_revoke(&old).await.expect("revoked");
     // It is going down, and begins no refresh.
     let rotator = stage.rotator();
-    assert!(rotator.shutdown(Duration::from_secs(1)).await);
+    assert!(rotator.shutdown(secs(1)).await);
     let operation = |_| async { Err::<(), _>(Posting::Revoked) };
     let posted = rotator.call(&alpha(), Credential::Bot, operation).await;
-    assert!(
-        matches!(posted, Err(CallError::Token(Error::Interrupted))),
-        "{posted:?}"
-    );
+    assert_matches!(posted, Err(CallError::Token(Error::Interrupted)));
     let due = stage.store.due(stage.fake.clock().now(), None, 10).await;
     assert_eq!(due.expect("answers").0.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refresh_that_a_caller_forces_pauses_for_five_minutes_after_each_pair() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.fake.advance(HOUR);
     let rotator = stage.rotator();
     let operation = |_| async { Err::<(), _>(Posting::Expired) };
     let call = async || rotator.call(&alpha(), Credential::Bot, operation).await;
     let first = call().await;
-    assert!(matches!(first, Err(CallError::Operation(Posting::Expired))));
+    assert_matches!(first, Err(CallError::Operation(Posting::Expired)));
     assert_eq!(stage.refreshes(), 1);
-    tokio::time::sleep(Duration::from_secs(298)).await;
+    tokio::time::sleep(secs(298)).await;
     let early = call().await;
-    assert!(
-        matches!(&early, Err(CallError::Token(Error::TryAgain { code, .. })) if code.as_str() == "refreshed_just_now"),
-        "{early:?}"
-    );
+    let Err(CallError::Token(Error::TryAgain { code, .. })) = early else {
+        panic!("{early:?}");
+    };
+    assert_eq!(code.as_str(), "refreshed_just_now");
     assert_eq!(stage.refreshes(), 1);
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(secs(3)).await;
     drop(call().await);
     assert_eq!(stage.refreshes(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_forced_refresh_whose_process_died_is_due_when_its_lease_has_lapsed() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.fake.advance(HOUR);
     let rotator = stage.dying(1);
     let operation = |_| async { Err::<(), _>(Posting::Expired) };
     let posted = rotator.call(&alpha(), Credential::Bot, operation).await;
-    assert!(
-        matches!(posted, Err(CallError::Token(Error::Interrupted))),
-        "{posted:?}"
-    );
+    assert_matches!(posted, Err(CallError::Token(Error::Interrupted)));
     for (seconds, expected) in [(14, 0), (15, 1)] {
-        let then = stage.fake.clock().now() + Duration::from_secs(seconds);
+        let then = stage.fake.clock().now() + secs(seconds);
         let due = stage.store.due(then, None, 10).await;
         assert_eq!(due.expect("answers").0.len(), expected, "{seconds} s later");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_meets_token_expired_gets_one_refresh_and_one_more_try() {
+    let stage = Stage::installed().await;
+    stage.fake.advance(HOUR);
+    let old = stage.bot_chain().await;
+    let tries = AtomicUsize::new(0);
+    let rotator = stage.rotator();
+    let posted = rotator
+        .call(&alpha(), Credential::Bot, |token| {
+            tries.fetch_add(1, Ordering::SeqCst);
+            let is_old = token.access_token.expose() == old.grant.access_token.expose();
+            async move {
+                if is_old {
+                    Err(Posting::Expired)
+                } else {
+                    Ok(token.expires_at)
+                }
+            }
+        })
+        .await;
+    assert!(posted.is_ok_and(|expires_at| expires_at.is_some()));
+    assert_eq!((tries.load(Ordering::SeqCst), stage.refreshes()), (2, 1));
+    // A host whose error means something else is not helped by a refresh.
+    let failed = rotator
+        .call(&alpha(), Credential::Bot, |_| async {
+            Err::<(), _>(Posting::Other)
+        })
+        .await;
+    assert_matches!(failed, Err(CallError::Operation(Posting::Other)));
+    assert_eq!(stage.refreshes(), 1);
 }

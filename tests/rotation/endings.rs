@@ -1,48 +1,42 @@
 //! Tokens that Slack may have ended before their time.
 
 use std::sync::Mutex;
-use std::time::Duration;
 
 use slack_installs::rotation::{CallError, Error, Token};
 use slack_installs::store::Credential;
 use slack_installs::testing::{Fault, GracePolicy, Rotation};
 
-use super::support::rotation::{ALPHA, HOUR, Stage, alpha};
-use super::{Posting, REFRESH, installed, installed_with};
+use super::Posting;
+use super::support::rotation::{ALPHA, BotToken as _, HOUR, Stage, alpha, secs};
 
 #[tokio::test(start_paused = true)]
 async fn a_pair_that_may_be_the_loser_is_asked_about_before_it_is_handed_out() {
     for policy in GracePolicy::ALL {
-        let stage = installed_with(Rotation {
-            grace: Duration::from_secs(300),
+        let stage = Stage::installed_with(Rotation {
+            grace: secs(300),
             policy,
             ..Rotation::default()
         })
         .await;
         stage.expire();
         // Two pairs that nobody hears of.
-        stage
-            .fake
-            .inject(REFRESH, Fault::lost().after_effect().times(2));
+        stage.inject(Fault::lost().after_effect().times(2));
         let rotator = stage.rotator();
         let mut last = None;
         for _ in 0..60 {
-            let outcome = rotator.token_for(&alpha(), Credential::Bot).await;
+            let outcome = rotator.bot_token().await;
             if let Ok(token) = &outcome {
                 let is_live = stage.fake.is_live(token.access_token.expose());
                 assert!(is_live, "{policy:?}");
             }
             last = Some(outcome);
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(secs(1)).await;
         }
         let last = last.expect("it was asked");
         match policy {
             // What lived was lost with its answer.
             GracePolicy::FirstOnly => {
-                assert!(
-                    matches!(last, Err(Error::ReinstallNeeded { .. })),
-                    "{last:?}"
-                );
+                assert_matches!(last, Err(Error::ReinstallNeeded { .. }));
             }
             _ => drop(last.expect("a token")),
         }
@@ -52,8 +46,8 @@ async fn a_pair_that_may_be_the_loser_is_asked_about_before_it_is_handed_out() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pair_that_came_late_is_used_when_the_one_that_was_saved_is_the_loser() {
-    let stage = installed_with(Rotation {
-        grace: Duration::from_secs(300),
+    let stage = Stage::installed_with(Rotation {
+        grace: secs(300),
         policy: GracePolicy::FirstOnly,
         ..Rotation::default()
     })
@@ -61,23 +55,21 @@ async fn a_pair_that_came_late_is_used_when_the_one_that_was_saved_is_the_loser(
     stage.expire();
     // The pair that lives comes after the lease of those who asked for it, and after another
     // process has saved the one that does not.
-    let late = Duration::from_secs(16);
-    stage
-        .fake
-        .inject(REFRESH, Fault::delay(late).after_effect());
-    stage.fake.inject(REFRESH, Fault::lost());
+    let late = secs(16);
+    stage.inject(Fault::delay(late).after_effect());
+    stage.inject(Fault::lost());
     let (one, two) = (stage.rotator(), stage.rotator());
-    let error = one.token_for(&alpha(), Credential::Bot).await;
+    let error = one.bot_token().await;
     error.expect_err("no answer yet");
     let mut last = None;
     for _ in 0..60 {
-        let outcome = two.token_for(&alpha(), Credential::Bot).await;
+        let outcome = two.bot_token().await;
         match &outcome {
             Ok(token) => assert!(stage.fake.is_live(token.access_token.expose())),
-            Err(error) => assert!(matches!(error, Error::TryAgain { .. }), "{error:?}"),
+            Err(error) => assert_matches!(error, Error::TryAgain { .. }),
         }
         last = Some(outcome);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(secs(1)).await;
     }
     let last = last.expect("it was asked");
     last.expect("rescued");
@@ -88,15 +80,16 @@ async fn post(stage: &Stage, used: &Mutex<Vec<String>>, token: Token) -> Result<
     let token = token.access_token.expose().to_owned();
     let is_live = stage.fake.is_live(&token);
     used.lock().expect("nobody panicked").push(token);
-    match is_live {
-        true => Ok(()),
-        false => Err(Posting::Revoked),
+    if is_live {
+        Ok(())
+    } else {
+        Err(Posting::Revoked)
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_meets_token_revoked_goes_on_with_the_next_token() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.fake.advance(HOUR);
     let old = stage.bot_chain().await.grant.access_token;
     let revoked = stage.slack().auth_revoke(&old).await;
@@ -115,16 +108,13 @@ async fn a_call_that_meets_token_revoked_goes_on_with_the_next_token() {
 #[tokio::test(start_paused = true)]
 async fn a_host_that_calls_a_token_revoked_that_is_alive_gets_its_error_back_and_costs_no_refresh()
 {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.fake.advance(HOUR);
     let rotator = stage.rotator();
     for _ in 0..10 {
         let operation = |_| async { Err::<(), _>(Posting::Revoked) };
         let posted = rotator.call(&alpha(), Credential::Bot, operation).await;
-        assert!(matches!(
-            posted,
-            Err(CallError::Operation(Posting::Revoked))
-        ));
+        assert_matches!(posted, Err(CallError::Operation(Posting::Revoked)));
     }
     assert_eq!(stage.refreshes(), 0);
     assert_eq!(stage.fake.calls("auth.test"), 1);
@@ -133,30 +123,24 @@ async fn a_host_that_calls_a_token_revoked_that_is_alive_gets_its_error_back_and
 #[tokio::test(start_paused = true)]
 async fn a_host_that_calls_a_token_revoked_while_slack_cannot_be_asked_gets_its_error_back() {
     for trouble in [Fault::unavailable(), Fault::error("invalid_auth")] {
-        let stage = installed().await;
+        let stage = Stage::installed().await;
         stage.fake.advance(HOUR);
         stage.fake.inject("auth.test", trouble);
         let operation = |_| async { Err::<(), _>(Posting::Revoked) };
         let rotator = stage.rotator();
         let posted = rotator.call(&alpha(), Credential::Bot, operation).await;
-        assert!(matches!(
-            posted,
-            Err(CallError::Operation(Posting::Revoked))
-        ));
+        assert_matches!(posted, Err(CallError::Operation(Posting::Revoked)));
         assert_eq!(stage.refreshes(), 0);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_to_a_workspace_that_is_gone_says_that_the_app_must_be_installed_again() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.fake.advance(HOUR);
     assert!(stage.fake.uninstall(ALPHA));
     let rotator = stage.rotator();
     let operation = |_| async { Err::<(), _>(Posting::Revoked) };
     let posted = rotator.call(&alpha(), Credential::Bot, operation).await;
-    assert!(
-        matches!(posted, Err(CallError::Token(Error::ReinstallNeeded { .. }))),
-        "{posted:?}"
-    );
+    assert_matches!(posted, Err(CallError::Token(Error::ReinstallNeeded { .. })));
 }

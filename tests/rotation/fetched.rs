@@ -9,10 +9,13 @@ use slack_installs::store::Credential;
 use slack_installs::testing::{Fault, GracePolicy, Rotation};
 use slack_installs::{Installation, InstallationStore as _, RotationConfig, TokenRotator, UserId};
 
-use super::support::rotation::{ADMIN, ALPHA, HOUR, Stage, admin, alpha, refresh_token, settle};
-use super::{REFRESH, Way, change, installed, installed_with, rotator_over};
+use super::support::hooked_chains::Way;
+use super::support::rotation::{
+    ADMIN, ALPHA, BotToken as _, HOUR, Stage, admin, alpha, millis, refresh_token, secs, settle,
+    spawn_caller,
+};
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = secs(60);
 
 async fn fetched(stage: &Stage, user: Option<&str>) -> Installation {
     let user = user.map(|user| UserId::new(user).expect("an id"));
@@ -23,7 +26,7 @@ async fn fetched(stage: &Stage, user: Option<&str>) -> Installation {
 fn counted(stage: &Stage) -> (TokenRotator, impl Fn() -> usize) {
     let updates = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&updates);
-    let rotator = rotator_over(stage, move |_| {
+    let rotator = stage.rotator_with_updates(move |_| {
         count.fetch_add(1, Ordering::SeqCst);
         Way::Done
     });
@@ -46,7 +49,7 @@ async fn an_installation_whose_tokens_do_not_end_costs_no_read_and_no_write() {
 
 /// An installation that is due before the mean of two hours before its end, or after it.
 async fn due_early(is_early: bool) -> Stage {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     loop {
         let chain = stage.bot_chain().await.chain;
         let (ends, soft_at) = (chain.expires_at, chain.soft_at());
@@ -88,23 +91,21 @@ async fn a_fetched_token_is_replaced_behind_its_back_as_soon_as_its_chain_is_due
 
 #[tokio::test(start_paused = true)]
 async fn minutes_before_its_end_a_fetched_token_is_replaced_or_left_out() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     tokio::time::sleep(12 * HOUR - 4 * MINUTE).await;
     let installation = fetched(&stage, None).await;
     let old = installation.bot.as_ref().expect("a bot");
     let old = old.grant.access_token.expose().to_owned();
     assert!(stage.fake.is_live(&old));
-    stage
-        .fake
-        .inject(REFRESH, Fault::error("service_unavailable"));
+    stage.inject(Fault::error("service_unavailable"));
     let rotator = stage.rotator();
     let refreshed = rotator.refreshed(installation).await;
     assert!(refreshed.installation.bot.is_none());
-    assert!(matches!(refreshed.bot_error, Some(Error::TryAgain { .. })));
-    let asked = rotator.token_for(&alpha(), Credential::Bot).await;
-    assert!(matches!(asked, Err(Error::TryAgain { .. })), "{asked:?}");
+    assert_matches!(refreshed.bot_error, Some(Error::TryAgain { .. }));
+    let asked = rotator.bot_token().await;
+    assert_matches!(asked, Err(Error::TryAgain { .. }));
     assert_eq!(stage.fake.calls("auth.test"), 0, "its end is known");
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(secs(3)).await;
     let refreshed = rotator.refreshed(fetched(&stage, None).await).await;
     let bot = refreshed.installation.bot.expect("a bot");
     assert_ne!(bot.grant.access_token.expose(), old);
@@ -114,7 +115,7 @@ async fn minutes_before_its_end_a_fetched_token_is_replaced_or_left_out() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pair_is_handed_out_whole() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.expire();
     let rotator = stage.rotator();
     let refreshed = rotator.refreshed(fetched(&stage, None).await).await;
@@ -130,19 +131,18 @@ async fn a_pair_is_handed_out_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetched_token_that_is_due_and_not_replaced_yet_is_looked_at_when_there_is_something_to_do()
- {
+async fn a_fetched_token_that_is_due_is_looked_at_when_there_is_something_to_do() {
     let cases = [
         // The trouble, and for how long nothing can be done.
-        (Fault::rate_limited(Duration::from_secs(120)), 120),
+        (Fault::rate_limited(secs(120)), 120),
         (Fault::error("bad_client_secret").always(), 60),
         (Fault::error("invalid_refresh_token"), 60),
     ];
     for (trouble, seconds) in cases {
         let case = format!("{trouble:?}");
-        let stage = installed().await;
+        let stage = Stage::installed().await;
         stage.soften();
-        stage.fake.inject(REFRESH, trouble);
+        stage.inject(trouble);
         let (rotator, updates) = counted(&stage);
         let look = async || {
             let refreshed = rotator.refreshed(fetched(&stage, None).await).await;
@@ -152,11 +152,11 @@ async fn a_fetched_token_that_is_due_and_not_replaced_yet_is_looked_at_when_ther
         look().await;
         let first = updates();
         for _ in 0..seconds - 1 {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(secs(1)).await;
             look().await;
         }
         assert_eq!(updates(), first, "{case}");
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(secs(2)).await;
         look().await;
         assert!(updates() > first, "{case}");
     }
@@ -164,10 +164,10 @@ async fn a_fetched_token_that_is_due_and_not_replaced_yet_is_looked_at_when_ther
 
 #[tokio::test(start_paused = true)]
 async fn a_time_to_wait_that_another_process_noted_is_read_once_and_kept() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.soften();
-    let until = stage.fake.clock().now() + Duration::from_secs(100);
-    change(&stage, |chain| chain.retry_at = Some(until)).await;
+    let until = stage.fake.clock().now() + secs(100);
+    stage.change(|chain| chain.retry_at = Some(until)).await;
     let (rotator, updates) = counted(&stage);
     for second in 0..103 {
         let refreshed = rotator.refreshed(fetched(&stage, None).await).await;
@@ -177,7 +177,7 @@ async fn a_time_to_wait_that_another_process_noted_is_read_once_and_kept() {
             // The use was noted, and the chain looked at.
             assert_eq!(updates(), 2, "in second {second}");
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(secs(1)).await;
     }
     assert_eq!(stage.bot_chain().await.chain.generation, 1);
 }
@@ -185,20 +185,20 @@ async fn a_time_to_wait_that_another_process_noted_is_read_once_and_kept() {
 #[tokio::test(start_paused = true)]
 async fn the_use_of_a_chain_that_was_parked_makes_it_due_again() {
     for is_fetched in [false, true] {
-        let stage = installed().await;
+        let stage = Stage::installed().await;
         stage.fake.advance(HOUR);
-        change(&stage, |chain| {
-            chain.idle = 2;
-            chain.due_at = Some(chain.issued_at + 480 * HOUR);
-        })
-        .await;
+        stage
+            .change(|chain| {
+                chain.idle = 2;
+                chain.due_at = Some(chain.issued_at + 480 * HOUR);
+            })
+            .await;
         let rotator = stage.rotator();
-        match is_fetched {
-            true => drop(rotator.refreshed(fetched(&stage, None).await).await),
-            false => {
-                let token = rotator.token_for(&alpha(), Credential::Bot).await;
-                token.expect("fresh");
-            }
+        if is_fetched {
+            drop(rotator.refreshed(fetched(&stage, None).await).await)
+        } else {
+            let token = rotator.bot_token().await;
+            token.expect("fresh");
         }
         settle().await;
         let chain = stage.bot_chain().await.chain;
@@ -207,26 +207,24 @@ async fn the_use_of_a_chain_that_was_parked_makes_it_due_again() {
         let soft_at = chain.soft_at().expect("it ends");
         let apart = due_at.duration_since(soft_at);
         let apart = apart.unwrap_or_else(|error| error.duration());
-        assert!(apart < Duration::from_secs(1), "fetched: {is_fetched}");
+        assert!(apart < secs(1), "fetched: {is_fetched}");
         assert_eq!(stage.refreshes(), 0);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_strict_process_waits_also_for_what_was_fetched() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.soften();
     let strict = stage.rotator_with(RotationConfig {
         strict: true,
         ..stage.config()
     });
-    stage
-        .fake
-        .inject(REFRESH, Fault::error("service_unavailable"));
+    stage.inject(Fault::error("service_unavailable"));
     let refreshed = strict.refreshed(fetched(&stage, None).await).await;
-    assert!(matches!(refreshed.bot_error, Some(Error::TryAgain { .. })));
+    assert_matches!(refreshed.bot_error, Some(Error::TryAgain { .. }));
     assert_eq!(stage.fake.calls("auth.test"), 0, "its word would not do");
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(secs(3)).await;
     let refreshed = strict.refreshed(fetched(&stage, None).await).await;
     assert!(refreshed.installation.bot.is_some());
     assert_eq!(stage.bot_chain().await.chain.generation, 1);
@@ -243,13 +241,13 @@ async fn of_two_fetched_tokens_the_one_under_suspicion_is_asked_about() {
         stage.install(ALPHA, "chat:write", "search:read").await;
         stage.soften();
         let lost = Fault::lost().after_effect().times(2);
-        stage.fake.inject(REFRESH, lost);
+        stage.inject(lost);
         let first = stage.rotator().token_for(&alpha(), suspect.clone()).await;
         first.expect("it serves still, as far as anybody knows");
         settle().await;
         // Nobody can refresh anything, and Slack says which token lives.
         let away = Fault::error("service_unavailable").always();
-        stage.fake.inject(REFRESH, away);
+        stage.inject(away);
         let installation = fetched(&stage, Some(ADMIN)).await;
         let refreshed = stage.rotator().refreshed(installation).await;
         let found = &refreshed.installation;
@@ -269,16 +267,16 @@ async fn of_two_fetched_tokens_the_one_under_suspicion_is_asked_about() {
 
 /// A token that is due and serves, under suspicion and alive, that nobody can replace.
 async fn suspect() -> Stage {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.soften();
-    stage.fake.inject(REFRESH, Fault::lost().times(2));
-    let first = stage.rotator().token_for(&alpha(), Credential::Bot).await;
+    stage.inject(Fault::lost().times(2));
+    let first = stage.rotator().bot_token().await;
     first.expect("it serves still");
     settle().await;
     assert_eq!(stage.fake.calls("auth.test"), 0, "nobody waits");
     assert!(stage.bot_chain().await.chain.is_suspect());
     let away = Fault::error("service_unavailable").always();
-    stage.fake.inject(REFRESH, away);
+    stage.inject(away);
     stage
 }
 
@@ -287,8 +285,8 @@ async fn slacks_word_on_a_token_holds_for_half_a_minute() {
     let stage = suspect().await;
     let rotator = stage.rotator();
     for (pause, asked) in [(0, 1), (29, 1), (2, 2), (28, 2), (4, 3)] {
-        tokio::time::sleep(Duration::from_secs(pause)).await;
-        let token = rotator.token_for(&alpha(), Credential::Bot).await;
+        tokio::time::sleep(secs(pause)).await;
+        let token = rotator.bot_token().await;
         token.expect("Slack takes it");
         assert_eq!(stage.fake.calls("auth.test"), asked, "{pause} s later");
     }
@@ -297,16 +295,16 @@ async fn slacks_word_on_a_token_holds_for_half_a_minute() {
 #[tokio::test(start_paused = true)]
 async fn a_token_is_not_taken_for_over_because_slack_is_slow_to_say() {
     let stage = suspect().await;
-    let slow = Fault::delay(Duration::from_secs(7)).always();
+    let slow = Fault::delay(secs(7)).always();
     stage.fake.inject("auth.test", slow);
-    let token = stage.rotator().token_for(&alpha(), Credential::Bot).await;
+    let token = stage.rotator().bot_token().await;
     token.expect("nobody says that it has ended");
     let strict = stage.rotator_with(RotationConfig {
         strict: true,
         ..stage.config()
     });
-    let asked = strict.token_for(&alpha(), Credential::Bot).await;
-    assert!(matches!(asked, Err(Error::TryAgain { .. })), "{asked:?}");
+    let asked = strict.bot_token().await;
+    assert_matches!(asked, Err(Error::TryAgain { .. }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -314,23 +312,24 @@ async fn a_token_whose_end_has_come_is_not_asked_about() {
     let stage = suspect().await;
     stage.fake.advance(2 * HOUR);
     tokio::time::sleep(MINUTE).await;
-    let asked = stage.rotator().token_for(&alpha(), Credential::Bot).await;
-    assert!(matches!(asked, Err(Error::TryAgain { .. })), "{asked:?}");
+    let asked = stage.rotator().bot_token().await;
+    assert_matches!(asked, Err(Error::TryAgain { .. }));
     assert!(stage.bot_chain().await.chain.is_suspect());
     assert_eq!(stage.fake.calls("auth.test"), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_nobody_knows_the_outcome_of_is_repeated_though_the_token_is_fresh() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.fake.advance(HOUR);
     let now = stage.fake.clock().now();
-    change(&stage, |chain| {
-        chain.attempts = 1;
-        chain.attempted_at = Some(now);
-    })
-    .await;
-    let token = stage.rotator().token_for(&alpha(), Credential::Bot).await;
+    stage
+        .change(|chain| {
+            chain.attempts = 1;
+            chain.attempted_at = Some(now);
+        })
+        .await;
+    let token = stage.rotator().bot_token().await;
     token.expect("it serves");
     settle().await;
     assert_eq!(stage.bot_chain().await.chain.generation, 1);
@@ -340,26 +339,26 @@ async fn a_call_that_nobody_knows_the_outcome_of_is_repeated_though_the_token_is
 async fn a_race_is_open_for_as_long_as_slack_says_nothing_about_its_winner() {
     for silence in [Fault::unavailable(), Fault::error("invalid_auth")] {
         let case = format!("{silence:?}");
-        let stage = installed_with(Rotation::default()).await;
+        let stage = Stage::installed().await;
         stage.expire();
         stage.fake.inject("auth.test", silence.always());
-        let late = |seconds| Fault::delay(Duration::from_secs(seconds)).after_effect();
-        stage.fake.inject(REFRESH, late(3));
-        stage.fake.inject(REFRESH, late(5));
+        let late = |seconds| Fault::delay(secs(seconds)).after_effect();
+        stage.inject(late(3));
+        stage.inject(late(5));
         let clock = stage.fake.clock();
         let ahead = slack_installs::Clock::from_fn(move || clock.now() + MINUTE);
         let (one, two) = (stage.rotator(), stage.rotator().with_clock(ahead));
-        let first = tokio::spawn(async move { one.token_for(&alpha(), Credential::Bot).await });
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let second = tokio::spawn(async move { two.token_for(&alpha(), Credential::Bot).await });
-        tokio::time::sleep(Duration::from_millis(5_500)).await;
+        let first = spawn_caller(&one);
+        tokio::time::sleep(secs(1)).await;
+        let second = spawn_caller(&two);
+        tokio::time::sleep(millis(5_500)).await;
         let chain = stage.bot_chain().await.chain;
         assert!(chain.is_suspect(), "{case}");
         assert!(
             chain.retry_at.is_some(),
             "the loser of the race asks: {case}"
         );
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        tokio::time::sleep(secs(6)).await;
         let chain = stage.bot_chain().await.chain;
         assert!(chain.is_suspect(), "{case}");
         assert_eq!((chain.generation, stage.refreshes()), (1, 2), "{case}");
@@ -369,21 +368,21 @@ async fn a_race_is_open_for_as_long_as_slack_says_nothing_about_its_winner() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fetched_token_under_suspicion_is_asked_about_though_it_is_not_due() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.fake.advance(HOUR);
     let old = stage.bot_chain().await.grant.access_token;
     stage.slack().auth_revoke(&old).await.expect("revoked");
-    change(&stage, |chain| chain.attempts = 2).await;
+    stage.change(|chain| chain.attempts = 2).await;
     let away = Fault::error("service_unavailable").always();
-    stage.fake.inject(REFRESH, away);
+    stage.inject(away);
     let refreshed = stage.rotator().refreshed(fetched(&stage, None).await).await;
     assert!(refreshed.installation.bot.is_none());
-    assert!(matches!(refreshed.bot_error, Some(Error::TryAgain { .. })));
+    assert_matches!(refreshed.bot_error, Some(Error::TryAgain { .. }));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fetched_token_that_is_due_and_serves_costs_no_read_of_its_caller() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.soften();
     let installation = fetched(&stage, None).await;
     let reads = stage.reads();

@@ -1,15 +1,13 @@
 //! Pairs that belong to another app, place, person or kind of token than the chain.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use serde_json::{Value, json};
 use slack_installs::store::{ChainKey, Credential, RotationStore as _, StoredChain};
 use slack_installs::testing::{Fault, Org, Person, Rotation, Workspace, World};
 use slack_installs::{EnterpriseId, InstallationKey, TokenRotator};
 
-use super::REFRESH;
-use super::support::rotation::{ADMIN, Rewritten, Stage, admin, alpha};
+use super::support::hooked_transport::Rewritten;
+use super::support::rotation::{ADMIN, REFRESH, Stage, admin, alpha, secs};
 
 const EXCHANGE: &str = "oauth.v2.exchange";
 const GRID: &str = "E0GRID00001";
@@ -23,9 +21,10 @@ async fn unrotated(tenant: &InstallationKey) -> Stage {
     let org = Org::new(GRID, "Grid")
         .with_workspace(Workspace::new("T0GRID00011", "Sales"))
         .with_person(Person::org_admin(ADMIN, "ada"));
-    let world = match tenant.is_org() {
-        true => World::empty().with_org(org),
-        false => World::default(),
+    let world = if tenant.is_org() {
+        World::empty().with_org(org)
+    } else {
+        World::default()
     };
     let stage = Stage::in_world(world).await;
     stage
@@ -60,7 +59,7 @@ fn rewriting(stage: &Stage, field: &'static str, value: &Value) -> TokenRotator 
         }
         Bytes::from(answer.to_string())
     };
-    let transport = Rewritten(stage.fake.transport(), rewrite);
+    let transport = Rewritten::over(stage.fake.transport(), rewrite);
     stage.rotator_over(stage.config(), transport)
 }
 
@@ -127,7 +126,7 @@ async fn a_pair_of_another_app_place_person_or_kind_is_not_stored_by_a_refresh()
         assert_eq!(&*error, expected, "{case}");
         let wait = after.chain.retry_at.expect("it waits");
         assert!(wait > stage.fake.clock().now(), "{case}");
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        tokio::time::sleep(secs(3)).await;
         let token = stage.rotator().token_for(&key.tenant, key.credential).await;
         assert!(
             stage
@@ -143,12 +142,12 @@ async fn a_pair_of_another_app_place_person_or_kind_that_comes_late_is_not_store
         let case = format!("{field} of {key}");
         let stage = rotating(&key.tenant, Rotation::default()).await;
         let before = stored(&stage, &key).await;
-        let late = Fault::delay(Duration::from_secs(10)).after_effect();
-        stage.fake.inject(REFRESH, late.times(2));
+        let late = Fault::delay(secs(10)).after_effect();
+        stage.inject(late.times(2));
         let rotator = rewriting(&stage, field, &value);
         let asked = rotator.token_for(&key.tenant, key.credential.clone()).await;
         asked.expect_err(&case);
-        assert!(rotator.shutdown(Duration::from_secs(30)).await, "{case}");
+        assert!(rotator.shutdown(secs(30)).await, "{case}");
         assert_eq!(stage.refreshes(), 2, "{case}");
         assert_untouched(&before, &stored(&stage, &key).await, &case);
     }
@@ -183,11 +182,11 @@ async fn a_pair_of_another_app_place_person_or_kind_is_not_stored_by_a_late_exch
         let stage = unrotated(&key.tenant).await;
         stage.fake.rotate_tokens(Rotation::default());
         let before = stored(&stage, &key).await;
-        let late = Fault::delay(Duration::from_secs(10)).after_effect();
+        let late = Fault::delay(secs(10)).after_effect();
         stage.fake.inject(EXCHANGE, late.times(2));
         let rotator = rewriting(&stage, field, &value);
         rotator.migrate(None, 10).await.expect("a page");
-        assert!(rotator.shutdown(Duration::from_secs(30)).await, "{case}");
+        assert!(rotator.shutdown(secs(30)).await, "{case}");
         assert_untouched(&before, &stored(&stage, &key).await, &case);
     }
 }
@@ -207,8 +206,19 @@ async fn what_slack_does_not_say_of_a_pair_is_not_held_against_it() {
             };
             let rotator = stage.rotator();
             let token = rotator.token_for(&tenant, key.credential.clone()).await;
-            token.expect("stored");
-            assert_eq!(stored(&stage, &key).await.chain.generation, 1, "{key}");
+            let scopes = token.expect("stored").scopes;
+            let stored = stored(&stage, &key).await;
+            assert_eq!(stored.chain.generation, 1, "{key}");
+            // The scopes that are known stay.
+            let known = if key.credential == Credential::Bot {
+                "chat:write"
+            } else {
+                "search:read"
+            };
+            assert!(
+                scopes.contains(known) && stored.grant.scopes.contains(known),
+                "{key}"
+            );
         }
     }
 }

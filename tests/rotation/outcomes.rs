@@ -1,14 +1,15 @@
 //! What each outcome of a refresh leaves in the chain's record.
 
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use slack_installs::rotation::Error;
 use slack_installs::store::{Chain, Credential};
 use slack_installs::testing::{Fault, Rotation};
 
-use super::support::rotation::{ALPHA, Stage, alpha, refresh_token};
-use super::{REFRESH, Way, change, fleet, installed, rotator_over};
+use super::support::hooked_chains::Way;
+use super::support::rotation::{
+    ALPHA, BotToken as _, REFRESH, Stage, millis, refresh_token, secs, spawn_caller,
+};
 
 /// How long the chain waits, in milliseconds.
 fn wait(stage: &Stage, chain: &Chain) -> u128 {
@@ -26,99 +27,61 @@ fn about(seconds: u64) -> RangeInclusive<u128> {
 
 const AT_ONCE: RangeInclusive<u128> = 0..=0;
 
-#[tokio::test(start_paused = true)]
-async fn only_calls_whose_outcome_nobody_knows_count_and_each_refusal_waits_its_own_time() {
+/// What the calls bring; calls that count; the wait; the reason.
+type Case = (Vec<Fault>, u32, RangeInclusive<u128>, &'static str);
+
+fn cases() -> Vec<Case> {
     let exactly = |seconds: u128| seconds * 1000 - 1000..=seconds * 1000;
     let error = |code: &str| Fault::error(code);
-    let limited = |seconds| Fault::rate_limited(Duration::from_secs(seconds));
+    let limited = || Fault::rate_limited(secs(30));
+    let (busy, secret) = ("service_unavailable", "bad_client_secret");
     let lost = Fault::lost;
-    let cases = [
-        // What the calls bring; calls that count; the wait; the reason.
-        (vec![limited(30)], 0, exactly(30), "ratelimited"),
-        (vec![error("ratelimited")], 0, about(16), "ratelimited"),
-        (
-            vec![error("service_unavailable")],
-            0,
-            about(16),
-            "service_unavailable",
-        ),
-        (
-            vec![error("team_added_to_org")],
-            0,
-            about(16),
-            "team_added_to_org",
-        ),
-        (
-            vec![error("ekm_access_denied")],
-            0,
-            about(16),
-            "ekm_access_denied",
-        ),
-        (
-            vec![error("invalid_arguments")],
-            0,
-            about(16),
-            "invalid_arguments",
-        ),
-        (
-            vec![error("not_allowed_token_type")],
-            0,
-            about(16),
-            "not_allowed_token_type",
-        ),
-        (
-            vec![error("bad_client_secret")],
-            0,
-            AT_ONCE,
-            "bad_client_secret",
-        ),
-        (vec![error("invalid_auth"); 2], 2, about(16), "invalid_auth"),
-        (
-            vec![error("invalid_token"); 2],
-            2,
-            about(16),
-            "invalid_token",
-        ),
-        (
-            vec![error("some_future_error"); 2],
-            2,
-            about(16),
-            "some_future_error",
-        ),
-        (
-            vec![error("internal_error"); 2],
-            2,
-            about(16),
-            "internal_error",
-        ),
+    let mut cases = vec![
+        (vec![limited()], 0, exactly(30), "ratelimited"),
+        (vec![error(secret)], 0, AT_ONCE, secret),
         (vec![Fault::unavailable(); 2], 2, about(16), "http_status"),
         (vec![lost(); 2], 2, about(16), "no_answer"),
-        (vec![lost(), limited(30)], 1, exactly(30), "ratelimited"),
-        (
-            vec![lost(), error("service_unavailable")],
-            1,
-            about(16),
-            "service_unavailable",
-        ),
-        (
-            vec![lost(), error("bad_client_secret")],
-            1,
-            AT_ONCE,
-            "bad_client_secret",
-        ),
+        (vec![lost(), limited()], 1, exactly(30), "ratelimited"),
+        (vec![lost(), error(busy)], 1, about(16), busy),
+        (vec![lost(), error(secret)], 1, AT_ONCE, secret),
     ];
-    for (faults, attempts, waits, reason) in cases {
+    // Slack did nothing.
+    for code in [
+        busy,
+        "ekm_access_denied",
+        "invalid_arguments",
+        "not_allowed_token_type",
+        "ratelimited",
+        "team_added_to_org",
+    ] {
+        cases.push((vec![error(code)], 0, about(16), code));
+    }
+    // Nobody knows what it did.
+    for code in [
+        "internal_error",
+        "invalid_auth",
+        "invalid_token",
+        "some_future_error",
+    ] {
+        cases.push((vec![error(code); 2], 2, about(16), code));
+    }
+    cases
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_calls_whose_outcome_nobody_knows_count_and_each_refusal_waits_its_own_time() {
+    for (faults, attempts, waits, reason) in cases() {
         let case = format!("{faults:?}");
-        let stage = installed().await;
+        let stage = Stage::installed().await;
         let before = stage.bot_chain().await;
         stage.expire();
         // Not the first failure: a backoff is told from no time at all.
-        change(&stage, |chain| chain.failures = 4).await;
+        stage.change(|chain| chain.failures = 4).await;
         let calls = stage.fake.calls(REFRESH) + faults.len();
         for fault in faults {
-            stage.fake.inject(REFRESH, fault);
+            stage.inject(fault);
         }
-        let asked = stage.rotator().token_for(&alpha(), Credential::Bot).await;
+        let asked = stage.rotator().bot_token().await;
         match asked.expect_err(&case) {
             Error::TryAgain { code, .. } | Error::Configuration { code } => {
                 assert_eq!(code.as_str(), reason, "{case}");
@@ -139,7 +102,7 @@ async fn only_calls_whose_outcome_nobody_knows_count_and_each_refusal_waits_its_
         let (due_at, retry_at) = (due_at.expect("due"), retry_at.expect("it waits"));
         let apart = retry_at.duration_since(due_at);
         let apart = apart.unwrap_or_else(|error| error.duration());
-        assert!(apart <= Duration::from_secs(1), "a worker comes: {case}");
+        assert!(apart <= secs(1), "a worker comes: {case}");
     }
 }
 
@@ -153,43 +116,43 @@ async fn each_code_that_ends_an_authorisation_ends_the_chain_and_no_other_does()
         "token_expired",
         "token_revoked",
     ] {
-        let stage = installed().await;
+        let stage = Stage::installed().await;
         stage.expire();
-        stage.fake.inject(REFRESH, Fault::error(code));
-        let asked = stage.rotator().token_for(&alpha(), Credential::Bot).await;
-        assert!(
-            matches!(&asked, Err(Error::ReinstallNeeded { code: found }) if found.as_str() == code),
-            "{asked:?}"
-        );
+        stage.inject(Fault::error(code));
+        let asked = stage.rotator().bot_token().await;
+        let Err(Error::ReinstallNeeded { code: found }) = asked else {
+            panic!("{asked:?}");
+        };
+        assert_eq!(found.as_str(), code);
         let chain = stage.bot_chain().await.chain;
         assert!(chain.is_dead);
         assert_eq!((chain.attempts, chain.lease, chain.due_at), (0, None, None));
     }
     // Also what an address gets that is not on the app's allow-list.
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.expire();
     let refused = Fault::error("invalid_auth").always();
-    stage.fake.inject(REFRESH, refused);
+    stage.inject(refused);
     let rotator = stage.rotator();
     for _ in 0..30 {
-        let asked = rotator.token_for(&alpha(), Credential::Bot).await;
-        assert!(matches!(asked, Err(Error::TryAgain { .. })), "{asked:?}");
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        let asked = rotator.bot_token().await;
+        assert_matches!(asked, Err(Error::TryAgain { .. }));
+        tokio::time::sleep(secs(60)).await;
     }
     assert!(!stage.bot_chain().await.chain.is_dead);
     stage.fake.clear_faults();
-    tokio::time::sleep(Duration::from_secs(120)).await;
-    let token = rotator.token_for(&alpha(), Credential::Bot).await;
+    tokio::time::sleep(secs(120)).await;
+    let token = rotator.bot_token().await;
     token.expect("nothing was concluded");
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_fails_again_and_again_waits_twice_as_long_each_time_and_not_all_alike() {
     let stage = Stage::new(Rotation::default()).await;
-    let tenants = fleet(&stage, 8).await;
+    let tenants = stage.fleet(8).await;
     stage.expire();
     let away = Fault::error("service_unavailable").always();
-    stage.fake.inject(REFRESH, away);
+    stage.inject(away);
     let rotator = stage.rotator();
     for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
         let mut waits = Vec::new();
@@ -207,35 +170,32 @@ async fn what_fails_again_and_again_waits_twice_as_long_each_time_and_not_all_al
         waits.dedup();
         // Two may draw the same millisecond.
         assert!(waits.len() > tenants.len() / 2, "tenants are parted");
-        tokio::time::sleep(Duration::from_secs(100)).await;
+        tokio::time::sleep(secs(100)).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn while_too_many_are_refused_a_chain_keeps_its_doubt_and_waits_five_minutes() {
     let stage = Stage::new(Rotation::default()).await;
-    let tenants = fleet(&stage, 20).await;
+    let tenants = stage.fleet(20).await;
     stage.install(ALPHA, "chat:write", "").await;
     stage.expire();
     let refused = || Fault::error("invalid_refresh_token");
-    stage.fake.inject(REFRESH, refused().times(20));
+    stage.inject(refused().times(20));
     let rotator = stage.rotator();
     for tenant in &tenants {
         let asked = rotator.token_for(tenant, Credential::Bot).await;
-        assert!(
-            matches!(asked, Err(Error::ReinstallNeeded { .. })),
-            "{asked:?}"
-        );
+        assert_matches!(asked, Err(Error::ReinstallNeeded { .. }));
     }
     // The first call is lost, and nobody knows what it brought.
-    stage.fake.inject(REFRESH, Fault::lost());
-    stage.fake.inject(REFRESH, refused());
+    stage.inject(Fault::lost());
+    stage.inject(refused());
     let now = stage.fake.clock().now();
-    let asked = rotator.token_for(&alpha(), Credential::Bot).await;
+    let asked = rotator.bot_token().await;
     let Err(Error::TryAgain { at, .. }) = asked else {
         panic!("{asked:?}")
     };
-    assert_eq!(at, now + Duration::from_secs(300));
+    assert_eq!(at, now + secs(300));
     let chain = stage.bot_chain().await.chain;
     assert_eq!((chain.attempts, chain.is_dead), (1, false));
 }
@@ -244,40 +204,38 @@ async fn while_too_many_are_refused_a_chain_keeps_its_doubt_and_waits_five_minut
 async fn a_death_that_may_not_have_been_written_is_not_counted() {
     for way in [|| Way::Failed, || Way::Lost] {
         let stage = Stage::new(Rotation::default()).await;
-        let tenants = fleet(&stage, 26).await;
+        let tenants = stage.fleet(26).await;
         stage.expire();
         let refused = Fault::error("invalid_refresh_token").always();
-        stage.fake.inject(REFRESH, refused);
+        stage.inject(refused);
         // Of each of the first, the lease is taken, and nothing is heard of the refusal.
-        let rotator = rotator_over(&stage, move |number| match number < 50 && number % 2 == 1 {
-            true => way(),
-            false => Way::Done,
+        let rotator = stage.rotator_with_updates(move |number| {
+            if number < 50 && number % 2 == 1 {
+                way()
+            } else {
+                Way::Done
+            }
         });
         let (last, first) = tenants.split_last().expect("26");
         for tenant in first {
             let asked = rotator.token_for(tenant, Credential::Bot).await;
-            assert!(matches!(asked, Err(Error::Store(_))), "{asked:?}");
+            assert_matches!(asked, Err(Error::Store(_)));
         }
         let asked = rotator.token_for(last, Credential::Bot).await;
-        assert!(
-            matches!(asked, Err(Error::ReinstallNeeded { .. })),
-            "{asked:?}"
-        );
+        assert_matches!(asked, Err(Error::ReinstallNeeded { .. }));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_cannot_be_given_back_lapses_by_itself() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.expire();
-    stage
-        .fake
-        .inject(REFRESH, Fault::rate_limited(Duration::from_secs(1)));
-    let rotator = rotator_over(&stage, |number| match number {
+    stage.inject(Fault::rate_limited(secs(1)));
+    let rotator = stage.rotator_with_updates(|number| match number {
         0 => Way::Done,
         _ => Way::Failed,
     });
-    let asked = rotator.token_for(&alpha(), Credential::Bot).await;
+    let asked = rotator.bot_token().await;
     let Err(Error::TryAgain { at, .. }) = asked else {
         panic!("{asked:?}")
     };
@@ -287,14 +245,14 @@ async fn a_lease_that_cannot_be_given_back_lapses_by_itself() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_lost_is_not_repeated_for_an_installation_that_was_replaced_meanwhile() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.expire();
     let calls = stage.fake.calls(REFRESH);
-    let lost = Fault::lost().delayed(Duration::from_secs(2));
-    stage.fake.inject(REFRESH, lost);
+    let lost = Fault::lost().delayed(secs(2));
+    stage.inject(lost);
     let rotator = stage.rotator();
-    let caller = tokio::spawn(async move { rotator.token_for(&alpha(), Credential::Bot).await });
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let caller = spawn_caller(&rotator);
+    tokio::time::sleep(secs(1)).await;
     // It exchanges a code by the same method.
     stage.install(ALPHA, "chat:write", "").await;
     let new = stage.bot_chain().await;
@@ -306,15 +264,15 @@ async fn a_call_that_is_lost_is_not_repeated_for_an_installation_that_was_replac
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_cannot_be_noted_is_repeated_all_the_same() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.expire();
-    stage.fake.inject(REFRESH, Fault::lost().after_effect());
-    let rotator = rotator_over(&stage, |number| match number {
+    stage.inject(Fault::lost().after_effect());
+    let rotator = stage.rotator_with_updates(|number| match number {
         1 => Way::Failed,
         _ => Way::Done,
     });
-    let hurried = rotator.within(Duration::from_secs(5));
-    let token = hurried.token_for(&alpha(), Credential::Bot).await;
+    let hurried = rotator.within(secs(5));
+    let token = hurried.bot_token().await;
     let token = token.expect("what Slack issued is worth more than the note");
     assert!(stage.fake.is_live(token.access_token.expose()));
     assert_eq!(stage.refreshes(), 2);
@@ -322,27 +280,27 @@ async fn a_call_that_cannot_be_noted_is_repeated_all_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_within_six_seconds_is_waited_for_and_a_later_one_is_asked_for_again() {
-    for (millis, calls) in [(5_900, 1), (6_100, 2)] {
-        let stage = installed().await;
+    for (delay, calls) in [(5_900, 1), (6_100, 2)] {
+        let stage = Stage::installed().await;
         stage.expire();
-        let slow = Fault::delay(Duration::from_millis(millis)).after_effect();
-        stage.fake.inject(REFRESH, slow);
-        let token = stage.rotator().token_for(&alpha(), Credential::Bot).await;
+        let slow = Fault::delay(millis(delay)).after_effect();
+        stage.inject(slow);
+        let token = stage.rotator().bot_token().await;
         token.expect("a token");
-        assert_eq!(stage.refreshes(), calls, "after {millis} ms");
+        assert_eq!(stage.refreshes(), calls, "after {delay} ms");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stall_of_less_than_seven_seconds_leaves_time_for_the_call() {
-    for (millis, is_too_long) in [(6_900, false), (7_100, true)] {
-        let stage = installed().await;
+    for (delay, is_too_long) in [(6_900, false), (7_100, true)] {
+        let stage = Stage::installed().await;
         stage.expire();
-        let rotator = rotator_over(&stage, move |number| match number {
-            0 => Way::Slow(Duration::from_millis(millis)),
+        let rotator = stage.rotator_with_updates(move |number| match number {
+            0 => Way::Slow(millis(delay)),
             _ => Way::Done,
         });
-        let asked = rotator.token_for(&alpha(), Credential::Bot).await;
+        let asked = rotator.bot_token().await;
         let calls = stage.refreshes();
         assert_eq!(
             (asked.is_err(), calls),
@@ -350,14 +308,14 @@ async fn a_stall_of_less_than_seven_seconds_leaves_time_for_the_call() {
         );
     }
     // It stalls before the call is repeated: the first one may have bought a pair.
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     stage.expire();
-    stage.fake.inject(REFRESH, Fault::lost());
-    let rotator = rotator_over(&stage, |number| match number {
-        1 => Way::Slow(Duration::from_secs(8)),
+    stage.inject(Fault::lost());
+    let rotator = stage.rotator_with_updates(|number| match number {
+        1 => Way::Slow(secs(8)),
         _ => Way::Done,
     });
-    let asked = rotator.token_for(&alpha(), Credential::Bot).await;
+    let asked = rotator.bot_token().await;
     let Err(Error::TryAgain { at, code }) = asked else {
         panic!("{asked:?}")
     };

@@ -4,18 +4,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use slack_installs::store::Credential;
 
-use super::support::rotation::{ALPHA, HOUR, alpha};
-use super::{Posting, installed};
+use super::Posting;
+use super::support::rotation::{ALPHA, BotToken as _, HOUR, Stage, alpha};
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_meets_a_reinstall_goes_on_with_the_new_installations_token() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     let rotator = stage.rotator();
     stage.expire();
-    let spent = rotator
-        .token_for(&alpha(), Credential::Bot)
-        .await
-        .expect("generation 1");
+    let spent = rotator.bot_token().await.expect("generation 1");
     stage.fake.advance(HOUR);
     let (tries, tenant) = (AtomicUsize::new(0), alpha());
     let call = rotator.call(&tenant, Credential::Bot, |token| {

@@ -1,13 +1,11 @@
 //! Which pair stands when an installation is stored while another one stands.
 
-use std::time::Duration;
-
-use slack_installs::store::Credential;
-use slack_installs::testing::{Fault, GracePolicy, Rotation};
+use slack_installs::testing::{Fault, GracePolicy};
 use slack_installs::{Delete, Installation, InstallationStore as _};
 
-use super::support::rotation::{ALPHA, Stage, alpha, refresh_token};
-use super::{REFRESH, installed, installed_with};
+use super::support::rotation::{
+    ALPHA, BotToken as _, Stage, alpha, refresh_token, secs, spawn_caller,
+};
 
 async fn fetched(stage: &Stage) -> Installation {
     let found = stage.store.fetch(&alpha(), None).await;
@@ -21,14 +19,13 @@ async fn delete(stage: &Stage) {
 
 async fn refreshed(stage: &Stage) {
     stage.expire();
-    let token = stage.rotator().token_for(&alpha(), Credential::Bot).await;
+    let token = stage.rotator().bot_token().await;
     token.expect("a token");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_installation_that_was_fetched_before_a_refresh_and_is_stored_after_it_brings_no_old_pair_back()
- {
-    let stage = installed().await;
+async fn an_installation_fetched_before_a_refresh_and_stored_after_it_brings_no_old_pair_back() {
+    let stage = Stage::installed().await;
     let mut copies = Vec::new();
     for _ in 0..4 {
         copies.push(fetched(&stage).await);
@@ -53,15 +50,13 @@ async fn an_installation_that_was_fetched_before_a_refresh_and_is_stored_after_i
 
 #[tokio::test(start_paused = true)]
 async fn a_refresh_saves_its_pair_over_an_installation_that_is_stored_again_meanwhile() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     refreshed(&stage).await;
     stage.expire();
-    let delay = Duration::from_secs(2);
-    stage
-        .fake
-        .inject(REFRESH, Fault::delay(delay).after_effect());
+    let delay = secs(2);
+    stage.inject(Fault::delay(delay).after_effect());
     let rotator = stage.rotator();
-    let waiting = tokio::spawn(async move { rotator.token_for(&alpha(), Credential::Bot).await });
+    let waiting = spawn_caller(&rotator);
     tokio::time::sleep(delay / 2).await;
     let copy = fetched(&stage).await;
     stage.store.store(&copy).await.expect("stored");
@@ -80,10 +75,10 @@ async fn a_refresh_saves_its_pair_over_an_installation_that_is_stored_again_mean
 #[tokio::test(start_paused = true)]
 async fn an_installation_that_is_stored_late_replaces_no_later_one_and_its_refresh_token_is_kept() {
     // Two people install; the first one's callback is held up.
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     let early = fetched(&stage).await;
     delete(&stage).await;
-    stage.fake.advance(Duration::from_secs(20));
+    stage.fake.advance(secs(20));
     stage.install(ALPHA, "chat:write", "").await;
     let later = fetched(&stage).await;
     stage.store.store(&early).await.expect("stored");
@@ -116,19 +111,15 @@ async fn an_installation_that_is_stored_late_replaces_no_later_one_and_its_refre
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_chain_is_replaced_by_any_other_installations_tokens() {
-    let stage = installed_with(Rotation {
-        policy: GracePolicy::FirstOnly,
-        ..Rotation::default()
-    })
-    .await;
+    let stage = Stage::installed_under(GracePolicy::FirstOnly).await;
     let early = fetched(&stage).await;
     delete(&stage).await;
-    stage.fake.advance(Duration::from_secs(20));
+    stage.fake.advance(secs(20));
     stage.install(ALPHA, "chat:write", "").await;
     stage.expire();
     let dead = Fault::error("invalid_refresh_token");
-    stage.fake.inject(REFRESH, dead);
-    let refused = stage.rotator().token_for(&alpha(), Credential::Bot).await;
+    stage.inject(dead);
+    let refused = stage.rotator().bot_token().await;
     refused.expect_err("dead");
     assert!(stage.bot_chain().await.chain.is_dead);
     stage.store.store(&early).await.expect("stored");

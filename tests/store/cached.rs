@@ -2,29 +2,25 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use slack_installs::backend::{
-    Backend, Change, Cursor, Error, MemoryBackend, Page, Partition, Queue, Row, Scope, Slot,
-};
+use slack_installs::backend::{Error, MemoryBackend};
 use slack_installs::store::{Facts, LifecycleStore, RotationStore};
 use slack_installs::{
     CacheOptions, Delete, EncryptedStore, Hold, Installation, InstallationStore, LocalKeyProvider,
     UserId,
 };
-use support::installs::{With, in_workspace, noon, user_id, workspace_key};
-use support::meddling::{Fate, Meddling};
-use support::providers::master_key;
-use support::{Db, Store};
 use tokio::sync::Semaphore;
 
-mod support;
+use crate::support::hooked::{Call, Hooked, Hooks};
+use crate::support::installs::{With, in_workspace, noon, user_id, workspace_key};
+use crate::support::meddling::{Fate, Meddling};
+use crate::support::providers::master_key;
+use crate::support::{Db, Store};
 
 /// Counts reads of tenants, and holds back reads or commits between the database and their caller.
-#[derive(Debug)]
 struct Watched {
-    inner: Arc<dyn Backend>,
     reads: AtomicUsize,
     read: Gate,
     committed: Gate,
@@ -82,42 +78,29 @@ impl Watched {
 }
 
 #[async_trait]
-impl Backend for Watched {
-    async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
-        let rows = self.inner.read(partition, slots).await;
-        if partition.name() != "keyring" {
-            self.reads.fetch_add(1, Ordering::SeqCst);
-            self.read.pass().await;
+impl Hooks for Watched {
+    async fn before(&self, call: Call<'_>) -> Result<(), Error> {
+        assert!(!matches!(call, Call::Commit([])), "nobody commits nothing");
+        Ok(())
+    }
+
+    async fn after(&self, call: Call<'_>) -> Result<(), Error> {
+        match call {
+            Call::Read(partition) if partition.name() != "keyring" => {
+                self.reads.fetch_add(1, Ordering::SeqCst);
+                self.read.pass().await;
+            }
+            Call::Commit(_) => self.committed.pass().await,
+            _ => {}
         }
-        rows
-    }
-
-    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
-        assert!(!changes.is_empty(), "nobody commits nothing");
-        let outcome = self.inner.commit(partition, changes).await;
-        self.committed.pass().await;
-        outcome
-    }
-
-    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        self.inner.scan(scope, from, limit).await
-    }
-
-    async fn due(
-        &self,
-        queue: &Queue,
-        now: SystemTime,
-        from: Option<Cursor>,
-        limit: usize,
-    ) -> Result<Page, Error> {
-        self.inner.due(queue, now, from, limit).await
+        Ok(())
     }
 }
 
 /// Two processes of an app: `here` has a cache, `elsewhere` is another.
 struct Two {
     db: Db,
-    here: EncryptedStore<Arc<Watched>>,
+    here: EncryptedStore<Hooked<Watched>>,
     elsewhere: Store,
 }
 
@@ -129,12 +112,12 @@ impl Two {
     async fn with(options: CacheOptions) -> Self {
         let db = Db::new(Arc::new(MemoryBackend::default()));
         let elsewhere = db.store().await;
-        let watched = Arc::new(Watched {
-            inner: Arc::clone(&db.backend),
+        let watched = Watched {
             reads: AtomicUsize::new(0),
             read: Gate::open(),
             committed: Gate::open(),
-        });
+        };
+        let watched = Hooked::over(Arc::clone(&db.backend), watched);
         let provider = LocalKeyProvider::from(master_key());
         let here = db.store_over(watched, provider).await.with_cache(options);
         Self {
@@ -530,10 +513,7 @@ async fn a_commit_of_unknown_outcome_empties_the_cache_of_that_tenant_only() {
         meddling.next(std::iter::repeat_with(lost).take(1000));
         let new = in_workspace("T1").with_bot("xoxb-here");
         let _ = here.store(&new).await;
-        let now = match done {
-            true => "xoxb-here",
-            false => "xoxb-elsewhere",
-        };
+        let now = if done { "xoxb-here" } else { "xoxb-elsewhere" };
         assert_eq!(token(&here, "T1").await, some(now), "forgotten");
         assert_eq!(token(&here, "T2").await, some("xoxb-old"), "kept");
     }

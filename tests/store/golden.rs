@@ -2,8 +2,6 @@
 //!
 //! `docs/envelope.md` says how; files under `tests/golden/` are only ever added to.
 
-mod support;
-
 use std::process::Command;
 use std::sync::Arc;
 
@@ -18,8 +16,8 @@ use slack_installs::{
     StateStore,
 };
 
-use support::all_rows;
-use support::installs::{With, bot_id, in_org, in_workspace_of, noon, rotating, whole};
+use crate::support::all_rows;
+use crate::support::installs::{With, bot_id, in_org, in_workspace_of, noon, rotating, whole};
 
 #[test]
 fn another_implementation_recomputes_the_vectors_and_opens_the_databases() {

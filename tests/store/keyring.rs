@@ -5,8 +5,6 @@
 
 #[path = "keyring/faults.rs"]
 mod faults;
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +16,10 @@ use slack_installs::{
 use tokio::task::JoinSet;
 use tokio::time::advance;
 
-use support::backends::Unreliable;
-use support::installs::{With, bot_token, in_workspace, noon, workspace_key};
-use support::providers::{Remote, master_key, master_key_of};
-use support::{Db, Store, all_rows};
+use crate::support::backends::Unreliable;
+use crate::support::installs::{With, bot_token, in_workspace, noon, workspace_key};
+use crate::support::providers::{Remote, master_key, master_key_of};
+use crate::support::{Db, Store, all_rows};
 
 #[tokio::test(start_paused = true)]
 async fn one_call_to_the_provider_serves_every_read_and_write() {
@@ -246,10 +244,7 @@ async fn another_master_key_is_refused_at_opening_with_both_fingerprints_and_cha
     let error = EncryptedStore::open(backend, wrong, db.app.clone())
         .await
         .expect_err("refused");
-    assert!(
-        matches!(error, OpenError::Key(KeyError::UnknownKey { .. })),
-        "{error:?}"
-    );
+    assert_matches!(error, OpenError::Key(KeyError::UnknownKey { .. }));
     let shown = error.to_string();
     for key in [master_key(), master_key_of(0x22)] {
         assert!(shown.contains(&key.fingerprint().to_string()), "{shown}");
@@ -271,7 +266,7 @@ async fn a_retired_master_key_still_opens_what_it_wrapped() {
     let store = db.store_with(master_key_of(0x22)).await;
     assert!(reads(&store, "T2").await);
     let outcome = store.fetch(&workspace_key("T1"), None).await;
-    assert!(matches!(outcome, Err(Error::Unreadable(_))), "{outcome:?}");
+    assert_matches!(outcome, Err(Error::Unreadable(_)));
 }
 
 #[tokio::test]
@@ -306,7 +301,7 @@ async fn wrapped_data_keys_that_were_swapped_or_changed_do_not_open() {
         db.overwrite(&retired, row).await;
         let fresh = db.store().await;
         let outcome = fresh.fetch(&workspace_key("T1"), None).await;
-        assert!(matches!(outcome, Err(Error::Unreadable(_))), "{outcome:?}");
+        assert_matches!(outcome, Err(Error::Unreadable(_)));
         assert!(reads(&fresh, "T2").await);
     }
     db.overwrite(&retired, retired_row.clone()).await;
@@ -319,10 +314,7 @@ async fn wrapped_data_keys_that_were_swapped_or_changed_do_not_open() {
     for row in [foreign_row, changed] {
         db.overwrite(&primary, row.clone()).await;
         let opened = EncryptedStore::open(Arc::clone(&db.backend), local(), db.app.clone()).await;
-        assert!(
-            matches!(opened, Err(OpenError::Key(_) | OpenError::Keyring)),
-            "{opened:?}"
-        );
+        assert_matches!(opened, Err(OpenError::Key(_) | OpenError::Keyring));
         assert_eq!(db.row("keyring", "primary").await.1, row);
     }
     assert!(
@@ -341,7 +333,7 @@ async fn a_keyring_that_vanished_is_an_error_and_not_made_anew() {
     advance(HARD_AGE).await;
     for tenant in ["T1", "T2"] {
         let outcome = store.fetch(&workspace_key(tenant), None).await;
-        assert!(matches!(outcome, Err(Error::Unreadable(_))), "{outcome:?}");
+        assert_matches!(outcome, Err(Error::Unreadable(_)));
     }
     assert!(
         store
@@ -354,7 +346,7 @@ async fn a_keyring_that_vanished_is_an_error_and_not_made_anew() {
     // A process that starts makes none either: the old one is to be restored.
     let open = async |app| EncryptedStore::open(Arc::clone(&db.backend), local(), app).await;
     let error = open(db.app.clone()).await.expect_err("rows stand");
-    assert!(matches!(error, OpenError::KeyringLost), "{error:?}");
+    assert_matches!(error, OpenError::KeyringLost);
     assert!(slots(&db).await.is_empty());
     let other = slack_installs::ClientId::new("100000000001.200000000002").expect("an id");
     open(other)
@@ -370,18 +362,12 @@ async fn opening_over_an_unreliable_database_succeeds_or_says_so() {
 
     backend.set_down(true);
     let error = open().await.expect_err("the database is down");
-    assert!(
-        matches!(error, OpenError::Backend(backend::Error::Unavailable(_))),
-        "{error:?}"
-    );
+    assert_matches!(error, OpenError::Backend(backend::Error::Unavailable(_)));
     backend.set_down(false);
 
     backend.lose_commits(1);
     let error = open().await.expect_err("the key was not written");
-    assert!(
-        matches!(error, OpenError::Backend(backend::Error::Unavailable(_))),
-        "{error:?}"
-    );
+    assert_matches!(error, OpenError::Backend(backend::Error::Unavailable(_)));
     assert!(slots(&db).await.is_empty());
 
     backend.lose_answers(1);

@@ -4,6 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::support::installs::{With, in_org, in_workspace, noon, rotating, workspace_key};
+use crate::support::providers::master_key;
+use crate::support::{Db, all_rows};
 use slack_installs::backend::{
     Backend, Change, Due, Expect, Key, Lane, MemoryBackend, Metadata, Partition, Row, Sealed, Slot,
     Version,
@@ -15,11 +18,6 @@ use slack_installs::{
     Clock, CopyError, Departure, EncryptedStore, InstallationKey, InstallationStore,
     LocalKeyProvider, OpenError, StateStore,
 };
-use support::installs::{With, in_org, in_workspace, noon, rotating, workspace_key};
-use support::providers::master_key;
-use support::{Db, all_rows};
-
-mod support;
 
 /// An app in memory: `T1` rotates, and `T2` has just left.
 struct World {
@@ -299,10 +297,10 @@ async fn a_copy_names_rows_that_cannot_be_parsed_and_overwrites_none() {
         .expect("committed");
     used.spoil(&key);
     let refused = world.store.copy_to(&used, None, 1000).await;
-    assert!(matches!(refused, Err(CopyError::InUse)), "{refused:?}");
+    assert_matches!(refused, Err(CopyError::InUse));
     let provider = LocalKeyProvider::from(master_key());
     let opened = EncryptedStore::open(used, provider, world.db.app.clone()).await;
-    assert!(matches!(opened, Err(OpenError::KeyringLost)), "{opened:?}");
+    assert_matches!(opened, Err(OpenError::KeyringLost));
 }
 
 const HOUR: Duration = Duration::from_secs(3600);

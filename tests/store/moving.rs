@@ -1,11 +1,16 @@
 //! Moving from one backend to another, sealed. `tests/suite` moves across real servers.
 
-#[macro_use]
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::backends::Interrupted;
+use crate::support::checks::Database;
+use crate::support::houses::{copy, prune, rows_of};
+use crate::support::installs::{With as _, in_workspace, noon, workspace_key};
+use crate::support::meddling::{Fate, Meddling};
+use crate::support::providers::master_key;
+use crate::support::rotation::{ALPHA, Stage, alpha};
+use crate::support::{Db, Store, all_rows};
 use slack_installs::backend::{
     Backend, Change, Due, Expect, Faults, Flaky, Key, Lane, MemoryBackend, Metadata, Row, Slot,
     SqliteBackend, Version,
@@ -16,14 +21,6 @@ use slack_installs::{
     ClientId, CopyError, Delete, EncryptedStore, InstallationStore as _, LocalKeyProvider,
     OpenError, TokenRotator,
 };
-use support::backends::Interrupted;
-use support::checks::Database;
-use support::houses::{copy, prune, rows_of};
-use support::installs::{With as _, in_workspace, noon, workspace_key};
-use support::meddling::{Fate, Meddling};
-use support::providers::master_key;
-use support::rotation::{ALPHA, Stage, alpha};
-use support::{Db, Store, all_rows};
 
 async fn filled() -> (Db, Store) {
     let db = Db::new(Arc::new(MemoryBackend::default()));
@@ -109,7 +106,7 @@ async fn what_changes_comes_or_goes_during_a_copy_is_caught_up_with() {
     change(&db, &store).await;
     // The primary data key is another by now, and what is sealed with it would not open.
     let early = store.finish_copy(&target).await;
-    assert!(matches!(early, Err(CopyError::NotCopied)), "{early:?}");
+    assert_matches!(early, Err(CopyError::NotCopied));
 
     let again = copy(&store, &target, 7).await;
     // Two rows each of T7 and T8, and the primary key; T31 and the retired one.
@@ -139,14 +136,14 @@ async fn a_target_in_use_is_left_alone() {
     for target in [own.backend(), &done, &orphaned] {
         let before = rows_of(&db, target).await;
         let refused = store.copy_to(target, None, 100).await;
-        assert!(matches!(refused, Err(CopyError::InUse)), "{refused:?}");
+        assert_matches!(refused, Err(CopyError::InUse));
         let refused = store.prune(target, None, 100).await;
-        assert!(matches!(refused, Err(CopyError::NotCopied)), "{refused:?}");
+        assert_matches!(refused, Err(CopyError::NotCopied));
         assert_eq!(rows_of(&db, target).await, before);
     }
     for target in [own.backend(), &orphaned] {
         let refused = store.finish_copy(target).await;
-        assert!(matches!(refused, Err(CopyError::NotCopied)), "{refused:?}");
+        assert_matches!(refused, Err(CopyError::NotCopied));
     }
 }
 
@@ -158,9 +155,9 @@ async fn a_copy_that_another_source_has_begun_is_not_joined() {
     let other = db.store_over(MemoryBackend::default(), provider()).await;
     let before = rows_of(&db, &target).await;
     let refused = other.copy_to(&target, None, 100).await;
-    assert!(matches!(refused, Err(CopyError::InUse)), "{refused:?}");
+    assert_matches!(refused, Err(CopyError::InUse));
     let refused = other.prune(&target, None, 100).await;
-    assert!(matches!(refused, Err(CopyError::NotCopied)), "{refused:?}");
+    assert_matches!(refused, Err(CopyError::NotCopied));
     assert_eq!(rows_of(&db, &target).await, before);
 }
 
@@ -175,7 +172,7 @@ async fn a_target_does_not_open_before_the_copy_is_finished() {
     };
     for _ in 0..2 {
         let opened = open().await;
-        assert!(matches!(opened, Err(OpenError::Copying)), "{opened:?}");
+        assert_matches!(opened, Err(OpenError::Copying));
         copy(&store, &*target, 100).await;
     }
     assert_eq!(rows_of(&db, &*target).await, db.rows().await);
@@ -210,7 +207,7 @@ async fn a_refresh_in_flight_is_recovered_in_the_new_home() {
     stage.install(ALPHA, "chat:write", "").await;
     stage.expire();
     let died = stage.dying(1).token_for(&alpha(), Credential::Bot).await;
-    assert!(matches!(died, Err(Error::Interrupted)), "{died:?}");
+    assert_matches!(died, Err(Error::Interrupted));
 
     let target = MemoryBackend::default();
     copy(&stage.store, &target, 100).await;
@@ -333,7 +330,7 @@ async fn a_row_that_moved_in_the_target_is_not_pruned_unseen() {
     });
     meddling.next([Fate::Overtaken(then)]);
     let pruned = store.prune(&meddling, None, 100).await;
-    assert!(matches!(pruned, Err(CopyError::Store(_))), "{pruned:?}");
+    assert_matches!(pruned, Err(CopyError::Store(_)));
     let stands = target.read(&other.partition, &[other.slot]).await;
     assert!(stands.expect("answers")[0].is_some());
 }
@@ -359,7 +356,7 @@ async fn a_move_asks_for_pages_that_fit_into_memory_and_sees_them_all() {
     put(&*crowded, &key.partition, &key.slot, &row).await;
     let crowded = Meddling::paged(crowded, 1);
     let refused = store.copy_to(&crowded, None, 100).await;
-    assert!(matches!(refused, Err(CopyError::InUse)), "{refused:?}");
+    assert_matches!(refused, Err(CopyError::InUse));
 }
 
 /// Metadata is readable in the database, so it can be forged.
@@ -389,13 +386,13 @@ async fn a_note_that_only_looks_like_ours_begins_no_copy_and_ends_none() {
         };
         put(&target, &note.partition, &note.slot, &forged).await;
         let refused = store.copy_to(&target, None, 100).await;
-        assert!(matches!(refused, Err(CopyError::InUse)), "{refused:?}");
+        assert_matches!(refused, Err(CopyError::InUse));
         // The same with our primary key in the target.
         let primary = keyring("primary");
         put(&target, &primary.partition, &primary.slot, &ours).await;
         for _ in 0..2 {
             let refused = store.finish_copy(&target).await;
-            assert!(matches!(refused, Err(CopyError::NotCopied)), "{refused:?}");
+            assert_matches!(refused, Err(CopyError::NotCopied));
         }
     }
     // The same with the key of another store and no note.
@@ -403,7 +400,7 @@ async fn a_note_that_only_looks_like_ours_begins_no_copy_and_ends_none() {
     let primary = keyring("primary");
     put(&target, &primary.partition, &primary.slot, &theirs).await;
     let refused = store.finish_copy(&target).await;
-    assert!(matches!(refused, Err(CopyError::NotCopied)), "{refused:?}");
+    assert_matches!(refused, Err(CopyError::NotCopied));
 }
 
 #[tokio::test]
@@ -420,9 +417,10 @@ async fn of_two_copies_that_begin_at_once_one_goes_on() {
     });
     // The first read found no note.
     let refused = store.copy_to(&meddling, None, 100).await;
-    assert!(
-        matches!(refused, Err(CopyError::InUse)),
-        "rows of the other have come: {refused:?}"
+    assert_matches!(
+        refused,
+        Err(CopyError::InUse),
+        "rows of the other have come"
     );
 }
 
@@ -443,7 +441,7 @@ async fn a_note_that_another_source_has_just_written_is_not_written_over() {
     let rows = rows_of(&db, &*inner).await;
     assert_eq!(rows.len(), 1, "the other's data key");
     let refused = store.copy_to(&target, None, 100).await;
-    assert!(matches!(refused, Err(CopyError::InUse)), "{refused:?}");
+    assert_matches!(refused, Err(CopyError::InUse));
 }
 
 #[tokio::test]

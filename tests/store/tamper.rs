@@ -3,8 +3,6 @@
 //! Every row that was changed in any byte, or moved anywhere, fails to open with one error, and
 //! nobody else's installation is the worse for it.
 
-mod support;
-
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -14,9 +12,9 @@ use slack_installs::backend::{
 use slack_installs::store::{Error, StateId};
 use slack_installs::{InstallationKey, InstallationStore, StateStore};
 
-use support::installs::{With, in_org, in_workspace, noon, org_key, user_id, workspace_key};
-use support::providers::Remote;
-use support::{Db, Store};
+use crate::support::installs::{With, in_org, in_workspace, noon, org_key, user_id, workspace_key};
+use crate::support::providers::Remote;
+use crate::support::{Db, Store};
 
 #[tokio::test]
 async fn a_row_with_one_byte_changed_does_not_open() {
@@ -361,9 +359,10 @@ fn whose(key: &Key) -> (InstallationKey, Option<slack_installs::UserId>) {
         .rsplit('/')
         .next()
         .expect("app/tenant");
-    let tenant = match tenant.starts_with('E') {
-        true => org_key(tenant),
-        false => workspace_key(tenant),
+    let tenant = if tenant.starts_with('E') {
+        org_key(tenant)
+    } else {
+        workspace_key(tenant)
     };
     (tenant, key.slot.as_str().strip_prefix("user/").map(user_id))
 }
@@ -395,7 +394,7 @@ fn assert_unreadable<T: std::fmt::Debug>(outcome: &Result<T, Error>, what: &str)
     let Err(error) = outcome else {
         panic!("{what}: {outcome:?}")
     };
-    assert!(matches!(error, Error::Unreadable(_)), "{what}: {error:?}");
+    assert_matches!(error, Error::Unreadable(_), "{what}");
     assert!(!error.is_transient());
     assert_eq!(
         error.to_string(),

@@ -135,12 +135,38 @@ impl App {
     }
 }
 
+/// The credentials of the fake's app.
+pub fn credentials(fake: &FakeSlack) -> ClientCredentials {
+    ClientCredentials {
+        client_id: fake.client_id(),
+        client_secret: fake.client_secret(),
+    }
+}
+
+/// With user scopes beside the usual scopes.
+pub fn user_scopes(scopes: &str) -> InstallOptions {
+    InstallOptions {
+        user_scopes: Some(Scopes::from(scopes)),
+        ..InstallOptions::default()
+    }
+}
+
+/// With user scopes only.
+pub fn user_only(scopes: &str) -> InstallOptions {
+    InstallOptions {
+        scopes: Some(Scopes::default()),
+        ..user_scopes(scopes)
+    }
+}
+
+/// Whether a flow ended with the page that says so.
+pub fn installed(response: &Response<String>) -> bool {
+    response.status() == StatusCode::OK && response.body().contains("is installed")
+}
+
 fn config(fake: &FakeSlack) -> InstallConfig {
     InstallConfig::new(
-        ClientCredentials {
-            client_id: fake.client_id(),
-            client_secret: fake.client_secret(),
-        },
+        credentials(fake),
         RedirectUri::new(REDIRECT).expect("a redirect URL"),
         Scopes::from("commands,chat:write,users:read"),
     )
@@ -209,9 +235,10 @@ pub fn location(response: &Response<String>) -> Url {
 }
 
 pub fn key(tenant: &str) -> InstallationKey {
-    match tenant.starts_with('E') {
-        true => InstallationKey::org(EnterpriseId::new(tenant).expect("an id")),
-        false => InstallationKey::workspace(TeamId::new(tenant).expect("an id")),
+    if tenant.starts_with('E') {
+        InstallationKey::org(EnterpriseId::new(tenant).expect("an id"))
+    } else {
+        InstallationKey::workspace(TeamId::new(tenant).expect("an id"))
     }
 }
 

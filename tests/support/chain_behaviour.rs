@@ -384,7 +384,7 @@ pub(crate) async fn a_decision_is_shown_the_chain_that_stands_and_nothing_is_mad
     };
     for offered in [None, Some(pair("b", 0))] {
         let refused = store.update(&bot(), offered.as_ref(), &mut strange).await;
-        assert!(matches!(refused, Err(Error::Unreadable(_))), "{refused:?}");
+        assert_matches!(refused, Err(Error::Unreadable(_)));
     }
     assert_eq!((standing(&store).await, db.rows_of("T1").await), before);
 }

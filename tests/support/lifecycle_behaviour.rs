@@ -97,12 +97,12 @@ pub(crate) async fn a_purge_of_another_revision_takes_nothing(db: Db) {
     put(&store, in_workspace("T1").with_bot("xoxb-2")).await;
     let rows = db.rows_of("T1").await;
     let refused = store.purge(&leaving(&key), old, Some(noon())).await;
-    assert!(matches!(refused, Err(Error::Conflict)), "{refused:?}");
+    assert_matches!(refused, Err(Error::Conflict));
     assert_eq!(db.rows_of("T1").await, rows);
     let nobody = store
         .purge(&leaving(&workspace_key("T12")), old, None)
         .await;
-    assert!(matches!(nobody, Err(Error::Conflict)), "{nobody:?}");
+    assert_matches!(nobody, Err(Error::Conflict));
 }
 
 pub(crate) async fn a_purge_of_an_installation_that_is_not_the_stored_one_takes_nothing(db: Db) {
@@ -120,7 +120,7 @@ pub(crate) async fn a_purge_of_an_installation_that_is_not_the_stored_one_takes_
             })
         });
         let refused = slow.purge(&leaving(&key), revision, tell_at).await;
-        assert!(matches!(refused, Err(Error::Conflict)), "{refused:?}");
+        assert_matches!(refused, Err(Error::Conflict));
         assert_eq!(bot_token(&fetch(&store, &key, "U1").await), Some("xoxb-2"));
         assert!(store.departure(&key).await.expect("answers").is_none());
     }
@@ -188,7 +188,7 @@ pub(crate) async fn an_outage_while_departures_are_read_is_an_error(db: Db) {
     // What is due is found, and the note cannot be read.
     backend.set_unreadable(true);
     let outcome = due().await;
-    assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
+    assert_matches!(outcome, Err(Error::Unavailable(_)));
     backend.set_unreadable(false);
     assert_eq!(due().await.expect("the database answers").len(), 1);
 }

@@ -8,10 +8,15 @@ pub mod app;
 pub(crate) mod backends;
 #[macro_use]
 pub mod checks;
+pub(crate) mod hooked;
+#[cfg(feature = "testing")]
+pub(crate) mod hooked_chains;
+pub(crate) mod hooked_transport;
 pub mod houses;
 pub(crate) mod installs;
 #[cfg(feature = "testing")]
 pub mod life;
+pub(crate) mod log;
 pub(crate) mod meddling;
 pub(crate) mod providers;
 #[cfg(feature = "testing")]
@@ -20,6 +25,8 @@ pub mod rotation;
 pub mod script;
 #[cfg(feature = "testing")]
 pub mod serving;
+#[cfg(feature = "testing")]
+pub(crate) mod told;
 
 use std::sync::Arc;
 

@@ -1,10 +1,7 @@
 //! What `EncryptedStore` does, over any backend.
 //!
-//! Each check is a plain function over one database, which it may share with all others:
-//! `store_behaviour!(open)` makes a test of each for one opener, an
-//! `async fn() -> (Arc<dyn Backend>, _)`, where the second is kept while the check runs;
-//! `store_behaviour!()` is the list of them, for `tests/suite`.
-//! Numbers are of the peers' issues where the same went wrong.
+//! Each check is a plain function over one database, which it may share with all others.
+//! `tests/suite` runs them. Numbers are of the peers' issues where the same went wrong.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +16,7 @@ use slack_installs::{
 use tokio::task::JoinSet;
 
 use crate::support::backends::{Gathering, Interrupted, Unreliable};
-use crate::support::checks::until;
+use crate::support::checks::{Check, until};
 use crate::support::installs::{
     With, bot_id, bot_token, enterprise, in_org, in_workspace, in_workspace_of, noon, org_key,
     rotating, user_id, user_token, webhook_urls, whole, workspace_key,
@@ -41,123 +38,99 @@ pub(crate) use lifecycle::*;
 pub(crate) use lost::*;
 pub(crate) use merge::*;
 
-/// Lists the checks.
-macro_rules! store_behaviour {
-    () => {
-        store_behaviour! { list checks }
-    };
-    ($open:path) => {
-        store_behaviour! { list tests $open }
-    };
-    (list $($how:tt)*) => {
-        store_behaviour! {
-            $($how)*;
-            a_bot_can_be_deleted_alone
-            a_database_error_is_never_not_found
-            a_delete_guarded_by_a_revision_conflicts_after_a_reinstall
-            a_delete_names_exactly_what_goes_and_is_content_if_it_is_gone
-            a_delete_of_a_bot_that_is_absent_spares_one_that_is_just_installed
-            a_lost_answer_to_a_delete_is_unavailable_and_asking_again_is_safe
-            a_lost_answer_to_a_store_is_found_out_by_reading
-            a_lost_commit_is_made_again
-            a_note_touches_no_token
-            a_note_to_an_earlier_install_changes_nothing
-            a_reinstall_without_metadata_keeps_what_was_there
-            a_reinstall_heals_a_row_that_does_not_open
-            a_request_without_a_user_gets_no_users_token
-            a_state_is_consumed_by_one_of_64
-            a_state_of_another_app_or_id_is_not_there
-            a_store_is_one_commit_and_a_failed_one_changes_nothing
-            a_user_only_install_keeps_the_bot
-            a_users_token_is_only_for_that_user
-            a_workspace_that_joins_an_org_keeps_its_installation
-            an_expired_state_gives_nothing
-            an_org_and_its_workspaces_have_installations_of_their_own
-            an_org_wide_install_is_found_and_deleted_by_its_enterprise_id_alone
-            an_org_wide_install_that_carries_a_team_id_is_found_without_it
-            an_unknown_tenant_is_none_and_no_error
-            an_unreadable_installation_can_be_deleted
-            apps_that_look_alike_do_not_meet_in_one_database
-            concurrent_stores_of_one_tenant_end_with_one_of_them_whole
-            each_credential_is_stored_once
-            ids_that_begin_alike_do_not_meet
-            listing_is_complete_by_pages_of_any_size_and_opens_nothing
-            nothing_secret_stands_in_the_clear
-            of_two_stores_in_one_tick_the_later_wins
-            of_two_stores_the_later_installation_wins_whichever_comes_last
-            the_sweep_removes_expired_states_of_this_app_only
-            webhooks_are_kept_one_for_each_channel
-            what_is_due_is_found_behind_the_rows_of_other_apps
-            what_was_stored_is_fetched_whole
-            a_claim_that_is_released_or_over_may_be_taken_again
-            a_departure_beside_a_due_refresh_is_found_once
-            a_departure_that_another_worker_put_off_is_not_due
-            a_departure_stands_until_it_is_settled_whatever_is_installed
-            a_hold_outlives_a_reinstall_and_touches_no_token
-            a_purge_leaves_no_row_and_spares_the_look_alike
-            a_purge_of_another_revision_takes_nothing
-            a_purge_of_an_installation_that_is_not_the_stored_one_takes_nothing
-            a_request_is_claimed_by_one_of_64
-            a_tenants_users_are_found_and_no_look_alikes
-            a_workspace_taken_away_during_a_purge_is_not_kept
-            a_workspaces_organisation_changes_alone_and_loses_to_a_reinstall
-            an_outage_while_departures_are_read_is_an_error
-            handled_requests_are_swept_when_their_time_is_over
-            the_latest_word_on_a_workspaces_access_counts
-            a_store_whose_answer_was_lost_undoes_no_purge
-            a_store_that_cannot_look_for_its_rows_is_not_made_again
-            rows_of_another_writer_are_not_taken_for_those_whose_answer_was_lost
-            a_row_that_moved_before_it_was_confirmed_is_not_answered_for
-            a_row_is_confirmed_twice_at_most
-            a_guarded_delete_whose_answer_was_lost_is_not_made_again
-            what_a_database_does_not_take_is_no_outage_and_not_asked_again
-            a_decision_is_taken_a_hundred_times_and_no_more
-            a_guarded_delete_that_a_reinstall_overtakes_takes_nothing
-            a_guarded_delete_conflicts_where_the_facts_are_gone
-            a_delete_that_holds_a_token_takes_that_one_only
-            a_delete_that_holds_a_token_spares_the_one_that_replaces_it_meanwhile
-            a_note_that_a_reinstall_overtakes_adds_nothing
-            a_guarded_delete_of_everything_leaves_nothing
-            a_purge_opens_nothing_and_leaves_its_own_note_alone
-            a_purge_that_a_reinstall_overtakes_takes_nothing
-            a_purge_whose_answer_was_lost_is_found_out_by_its_note
-            of_installations_of_one_time_or_a_later_one_the_last_ones_facts_stand
-            a_late_installation_adds_what_the_later_one_lacks_and_no_more
-            a_channel_keeps_one_webhook_by_its_id_whatever_its_name
-            a_bots_id_is_kept_for_the_same_bot_only
-            a_note_says_what_it_says_and_leaves_the_rest
-            a_long_lived_token_that_is_stored_again_has_its_new_scopes
-            a_hold_outlives_facts_that_do_not_open
-            an_organisations_name_goes_with_its_id
-            scopes_and_ends_of_a_token_are_kept_as_they_are
-            the_first_pair_stored_after_many_refreshes_brings_nothing_back
-            another_installations_marks_are_not_ours
-            the_pair_that_stands_stored_again_changes_nothing_of_its_chain
-            a_pair_is_known_by_its_refresh_token
-            tokens_that_do_not_rotate_take_no_late_pair_along
-            a_dead_chain_gives_way_to_an_earlier_installations_pair
-            every_member_of_a_chain_is_kept
-            a_token_under_suspicion_is_fetched_as_such_unless_its_chain_is_dead
-            a_chain_on_hold_says_so_until_the_hold_ends
-            a_decision_is_shown_the_chain_that_stands_and_nothing_is_made_of_none
-            chains_of_this_app_are_listed_and_nothing_else
-            a_row_is_due_in_whole_seconds
-        }
-    };
-    (checks; $($check:ident)*) => {
-        checks!($crate::store_behaviour; $($check)*)
-    };
-    (tests $open:path; $($check:ident)*) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-            async fn $check() {
-                // Whatever comes beside the backend lives as long as the check.
-                let (backend, _alive) = $open().await;
-                $crate::store_behaviour::$check($crate::support::Db::new(backend)).await;
-            }
-        )*
-    };
-}
+/// All checks.
+pub(crate) const STORE: &[Check<Db>] = &checks! {
+    a_bot_can_be_deleted_alone
+    a_database_error_is_never_not_found
+    a_delete_guarded_by_a_revision_conflicts_after_a_reinstall
+    a_delete_names_exactly_what_goes_and_is_content_if_it_is_gone
+    a_delete_of_a_bot_that_is_absent_spares_one_that_is_just_installed
+    a_lost_answer_to_a_delete_is_unavailable_and_asking_again_is_safe
+    a_lost_answer_to_a_store_is_found_out_by_reading
+    a_lost_commit_is_made_again
+    a_note_touches_no_token
+    a_note_to_an_earlier_install_changes_nothing
+    a_reinstall_without_metadata_keeps_what_was_there
+    a_reinstall_heals_a_row_that_does_not_open
+    a_request_without_a_user_gets_no_users_token
+    a_state_is_consumed_by_one_of_64
+    a_state_of_another_app_or_id_is_not_there
+    a_store_is_one_commit_and_a_failed_one_changes_nothing
+    a_user_only_install_keeps_the_bot
+    a_users_token_is_only_for_that_user
+    a_workspace_that_joins_an_org_keeps_its_installation
+    an_expired_state_gives_nothing
+    an_org_and_its_workspaces_have_installations_of_their_own
+    an_org_wide_install_is_found_and_deleted_by_its_enterprise_id_alone
+    an_org_wide_install_that_carries_a_team_id_is_found_without_it
+    an_unknown_tenant_is_none_and_no_error
+    an_unreadable_installation_can_be_deleted
+    apps_that_look_alike_do_not_meet_in_one_database
+    concurrent_stores_of_one_tenant_end_with_one_of_them_whole
+    each_credential_is_stored_once
+    ids_that_begin_alike_do_not_meet
+    listing_is_complete_by_pages_of_any_size_and_opens_nothing
+    nothing_secret_stands_in_the_clear
+    of_two_stores_in_one_tick_the_later_wins
+    of_two_stores_the_later_installation_wins_whichever_comes_last
+    the_sweep_removes_expired_states_of_this_app_only
+    webhooks_are_kept_one_for_each_channel
+    what_is_due_is_found_behind_the_rows_of_other_apps
+    what_was_stored_is_fetched_whole
+    a_claim_that_is_released_or_over_may_be_taken_again
+    a_departure_beside_a_due_refresh_is_found_once
+    a_departure_that_another_worker_put_off_is_not_due
+    a_departure_stands_until_it_is_settled_whatever_is_installed
+    a_hold_outlives_a_reinstall_and_touches_no_token
+    a_purge_leaves_no_row_and_spares_the_look_alike
+    a_purge_of_another_revision_takes_nothing
+    a_purge_of_an_installation_that_is_not_the_stored_one_takes_nothing
+    a_request_is_claimed_by_one_of_64
+    a_tenants_users_are_found_and_no_look_alikes
+    a_workspace_taken_away_during_a_purge_is_not_kept
+    a_workspaces_organisation_changes_alone_and_loses_to_a_reinstall
+    an_outage_while_departures_are_read_is_an_error
+    handled_requests_are_swept_when_their_time_is_over
+    the_latest_word_on_a_workspaces_access_counts
+    a_store_whose_answer_was_lost_undoes_no_purge
+    a_store_that_cannot_look_for_its_rows_is_not_made_again
+    rows_of_another_writer_are_not_taken_for_those_whose_answer_was_lost
+    a_row_that_moved_before_it_was_confirmed_is_not_answered_for
+    a_row_is_confirmed_twice_at_most
+    a_guarded_delete_whose_answer_was_lost_is_not_made_again
+    what_a_database_does_not_take_is_no_outage_and_not_asked_again
+    a_decision_is_taken_a_hundred_times_and_no_more
+    a_guarded_delete_that_a_reinstall_overtakes_takes_nothing
+    a_guarded_delete_conflicts_where_the_facts_are_gone
+    a_delete_that_holds_a_token_takes_that_one_only
+    a_delete_that_holds_a_token_spares_the_one_that_replaces_it_meanwhile
+    a_note_that_a_reinstall_overtakes_adds_nothing
+    a_guarded_delete_of_everything_leaves_nothing
+    a_purge_opens_nothing_and_leaves_its_own_note_alone
+    a_purge_that_a_reinstall_overtakes_takes_nothing
+    a_purge_whose_answer_was_lost_is_found_out_by_its_note
+    of_installations_of_one_time_or_a_later_one_the_last_ones_facts_stand
+    a_late_installation_adds_what_the_later_one_lacks_and_no_more
+    a_channel_keeps_one_webhook_by_its_id_whatever_its_name
+    a_bots_id_is_kept_for_the_same_bot_only
+    a_note_says_what_it_says_and_leaves_the_rest
+    a_long_lived_token_that_is_stored_again_has_its_new_scopes
+    a_hold_outlives_facts_that_do_not_open
+    an_organisations_name_goes_with_its_id
+    scopes_and_ends_of_a_token_are_kept_as_they_are
+    the_first_pair_stored_after_many_refreshes_brings_nothing_back
+    another_installations_marks_are_not_ours
+    the_pair_that_stands_stored_again_changes_nothing_of_its_chain
+    a_pair_is_known_by_its_refresh_token
+    tokens_that_do_not_rotate_take_no_late_pair_along
+    a_dead_chain_gives_way_to_an_earlier_installations_pair
+    every_member_of_a_chain_is_kept
+    a_token_under_suspicion_is_fetched_as_such_unless_its_chain_is_dead
+    a_chain_on_hold_says_so_until_the_hold_ends
+    a_decision_is_shown_the_chain_that_stands_and_nothing_is_made_of_none
+    chains_of_this_app_are_listed_and_nothing_else
+    a_row_is_due_in_whole_seconds
+};
 
 // Installations: the contract, rule by rule.
 
@@ -556,7 +529,7 @@ pub(crate) async fn a_database_error_is_never_not_found(db: Db) {
     failures.push(store.sweep_expired_states().await.map(drop));
     for failure in failures {
         let error = failure.expect_err("the database is down");
-        assert!(matches!(&error, Error::Unavailable(_)), "{error:?}");
+        assert_matches!(&error, Error::Unavailable(_));
         assert!(error.is_transient());
     }
 }
@@ -631,7 +604,7 @@ pub(crate) async fn a_delete_guarded_by_a_revision_conflicts_after_a_reinstall(d
     assert_ne!(judged, current);
     for delete in [Delete::all(), Delete::bot(), Delete::user(user_id("U1"))] {
         let outcome = store.delete(&key, &delete.only(judged)).await;
-        assert!(matches!(outcome, Err(Error::Conflict)), "{outcome:?}");
+        assert_matches!(outcome, Err(Error::Conflict));
     }
     let fetched = fetch(&store, &key, Some("U1")).await;
     assert_eq!(bot_token(&fetched), Some("xoxb-T1"));
@@ -716,7 +689,7 @@ pub(crate) async fn a_reinstall_heals_a_row_that_does_not_open(db: Db) {
     let outcome = store
         .fetch(&workspace_key("T1"), Some(&user_id("U1")))
         .await;
-    assert!(matches!(outcome, Err(Error::Unreadable(_))), "{outcome:?}");
+    assert_matches!(outcome, Err(Error::Unreadable(_)));
     let new = in_workspace("T1")
         .with_bot("xoxb-new")
         .with_user("U1", "xoxp-new");
@@ -890,7 +863,7 @@ pub(crate) async fn listing_is_complete_by_pages_of_any_size_and_opens_nothing(d
 // Concurrency.
 
 pub(crate) async fn concurrent_stores_of_one_tenant_end_with_one_of_them_whole(db: Db) {
-    let backend = Arc::new(Gathering::new(Arc::clone(&db.backend), 64));
+    let backend = Arc::new(Gathering::over(Arc::clone(&db.backend), 64));
     let storing = db.store_over(Arc::clone(&backend), local()).await;
     let store = db.store().await;
     backend.gather(64);
@@ -1014,7 +987,7 @@ pub(crate) async fn a_lost_answer_to_a_delete_is_unavailable_and_asking_again_is
     store.store(&of("T1")).await.expect("stored");
     backend.lose_answers(1);
     let outcome = store.delete(&workspace_key("T1"), &Delete::all()).await;
-    assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
+    assert_matches!(outcome, Err(Error::Unavailable(_)));
     store
         .delete(&workspace_key("T1"), &Delete::all())
         .await
@@ -1028,7 +1001,7 @@ pub(crate) async fn a_lost_answer_to_a_delete_is_unavailable_and_asking_again_is
         .expect("issued");
     backend.lose_answers(1);
     let outcome = store.consume(&STATE, noon()).await;
-    assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
+    assert_matches!(outcome, Err(Error::Unavailable(_)));
     assert!(
         store
             .consume(&STATE, noon())
@@ -1040,9 +1013,9 @@ pub(crate) async fn a_lost_answer_to_a_delete_is_unavailable_and_asking_again_is
 
 // OAuth states.
 
-// The Python SDK's file store has two winners: https://github.com/slackapi/python-slack-sdk/issues/1919
+// The Python SDK's file store has two winners (slackapi/python-slack-sdk#1919).
 pub(crate) async fn a_state_is_consumed_by_one_of_64(db: Db) {
-    let backend = Arc::new(Gathering::new(Arc::clone(&db.backend), 64));
+    let backend = Arc::new(Gathering::over(Arc::clone(&db.backend), 64));
     let store = db.store_over(Arc::clone(&backend), local()).await;
     store
         .issue(&STATE, b"pending", later())

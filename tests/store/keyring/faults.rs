@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use slack_installs::{ClientId, DataKey, KeyContext, KeyProvider};
 
-use super::support::backends::Interrupted;
-use super::support::meddling::Meddling;
 use super::*;
+use crate::support::backends::Interrupted;
+use crate::support::meddling::Meddling;
 
 /// A provider that refuses to unwrap while `refuses` is set.
 #[derive(Debug)]
@@ -23,11 +23,12 @@ impl KeyProvider for Refusing {
     }
 
     async fn unwrap(&self, wrapped: &[u8], context: &KeyContext<'_>) -> Result<DataKey, KeyError> {
-        match self.refuses.load(Ordering::SeqCst) {
-            true => Err(KeyError::Refused {
+        if self.refuses.load(Ordering::SeqCst) {
+            Err(KeyError::Refused {
                 reason: "on purpose".to_owned(),
-            }),
-            false => self.inner.unwrap(wrapped, context).await,
+            })
+        } else {
+            self.inner.unwrap(wrapped, context).await
         }
     }
 }
@@ -45,9 +46,9 @@ async fn a_provider_that_refuses_is_an_outage_and_no_damage() {
     advance(HARD_AGE).await;
     refuses.store(true, Ordering::SeqCst);
     let outcome = store.fetch(&workspace_key("T1"), None).await;
-    assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
+    assert_matches!(outcome, Err(Error::Unavailable(_)));
     let outcome = store.verify(None, 10).await;
-    assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
+    assert_matches!(outcome, Err(Error::Unavailable(_)));
     refuses.store(false, Ordering::SeqCst);
     advance(Duration::from_secs(1)).await;
     assert!(reads(&store, "T1").await);
@@ -63,7 +64,7 @@ async fn an_installation_whose_key_is_out_of_reach_is_not_stored_over() {
     let rows = db.rows_of("T1").await;
     provider.set_down(true);
     let outcome = store.store(&in_workspace("T1").with_bot("xoxb-new")).await;
-    assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
+    assert_matches!(outcome, Err(Error::Unavailable(_)));
     assert_eq!(db.rows_of("T1").await, rows);
 }
 
@@ -94,7 +95,7 @@ async fn a_row_under_an_unknown_key_keeps_no_other_row_from_being_read() {
     db.overwrite(&key, row).await;
     let cold = db.store_by(Remote::new()).await;
     let outcome = cold.fetch(&workspace_key("T2"), None).await;
-    assert!(matches!(outcome, Err(Error::Unreadable(_))), "{outcome:?}");
+    assert_matches!(outcome, Err(Error::Unreadable(_)));
     assert!(reads(&cold, "T1").await, "its key is fetched at once");
 }
 
@@ -165,10 +166,7 @@ async fn a_keyring_row_of_another_form_is_refused() {
         };
         db.overwrite(&key, changed).await;
         let opened = EncryptedStore::open(Arc::clone(&db.backend), local(), db.app.clone()).await;
-        assert!(
-            matches!(opened, Err(OpenError::Keyring)),
-            "{old}: {opened:?}"
-        );
+        assert_matches!(opened, Err(OpenError::Keyring), "{old}");
     }
 }
 
@@ -188,7 +186,7 @@ async fn a_lost_keyring_is_noticed_behind_the_rows_of_others() {
     };
     open(other).await.expect("another app has its own");
     let error = open(db.app.clone()).await.expect_err("rows stand");
-    assert!(matches!(error, OpenError::KeyringLost), "{error:?}");
+    assert_matches!(error, OpenError::KeyringLost);
 }
 
 #[tokio::test]
@@ -211,10 +209,7 @@ async fn a_first_key_whose_writing_nobody_confirms_opens_no_store() {
     backend.lose_answers(2);
     let opened = EncryptedStore::open(backend.clone(), local(), db.app.clone()).await;
     let error = opened.expect_err("whether it is safe, nobody knows");
-    assert!(
-        matches!(error, OpenError::Backend(backend::Error::Unavailable(_))),
-        "{error:?}"
-    );
+    assert_matches!(error, OpenError::Backend(backend::Error::Unavailable(_)));
     let opened = EncryptedStore::open(backend, local(), db.app.clone()).await;
     opened.expect("it is there");
 }
