@@ -118,6 +118,148 @@ async fn get(client: &HttpTransport, url: &Url, cookie: &str) -> Response<Bytes>
         .expect("the app answers")
 }
 
+/// Flows that end well, badly, and in between.
+async fn flow_all(fake: &FakeSlack, home: &Url, seen: &Seen, secrets: &mut Vec<String>) {
+    let browser = HttpTransport::new();
+    for step in ["good", "good", "lost", "cancelled", "tampered", "no cookie"] {
+        if step == "lost" {
+            fake.inject("oauth.v2.access", Fault::lost().after_effect());
+        }
+        let started = get(&browser, &home.join("slack/install").expect("a path"), "").await;
+        let header = |name| started.headers()[name].to_str().expect("visible ASCII");
+        let authorize = Url::parse(header(LOCATION)).expect("a URL");
+        let cookie = header(SET_COOKIE)
+            .split(';')
+            .next()
+            .expect("a pair")
+            .to_owned();
+        secrets.push(cookie.split_once('=').expect("a value").1.to_owned());
+        let state = parameter(&authorize, "state");
+        let mut callback = match step {
+            "cancelled" => fake.cancel(&authorize).expect("cancelled"),
+            _ => fake.allow(&authorize, ADA).expect("allowed"),
+        };
+        if step == "tampered" {
+            callback = support::app::with_parameter(&callback, "state", Some(&state[1..]));
+        }
+        let cookie = if step == "no cookie" {
+            String::new()
+        } else {
+            cookie
+        };
+        let page = get(&browser, &callback, &cookie).await;
+        assert_eq!(
+            page.status() == StatusCode::OK,
+            ["good", "cancelled"].contains(&step),
+            "{step}"
+        );
+        seen.bytes(page.body());
+        secrets.push(state);
+        secrets.extend(
+            callback
+                .query_pairs()
+                .find(|(name, _)| name == "code")
+                .map(|p| p.1.into()),
+        );
+    }
+}
+
+/// Requests that are served, and some that are not.
+async fn request_all(fake: &FakeSlack, events: &Url, secrets: &mut Vec<String>) {
+    let command = fake.slash_command(ADA, "/hello", "text-CANARY");
+    let served = fake
+        .deliver(events, &command)
+        .await
+        .expect("the app answers");
+    assert_eq!(served.status(), StatusCode::OK);
+    secrets.push(
+        command.request(events).headers()["x-slack-signature"]
+            .to_str()
+            .expect("ASCII")[3..]
+            .into(),
+    );
+    let forged = command
+        .clone()
+        .with_body("application/json", "{\"text\":\"text-CANARY\"}");
+    let mut forged = forged.request(events);
+    let zeros = format!("v0={}", "0".repeat(64)).parse().expect("ASCII");
+    forged.headers_mut().insert("x-slack-signature", zeros);
+    fake.send(forged).await.expect("the app answers");
+    let garbage = command.with_body("application/json", "{\"event\":\"text-CANARY\"");
+    fake.deliver(events, &garbage)
+        .await
+        .expect("the app answers");
+    secrets.push("text-CANARY".into());
+}
+
+/// What is stored, opened, and what does not open.
+async fn open_all(
+    fake: &FakeSlack,
+    events: &Url,
+    store: &EncryptedStore<SqliteBackend>,
+    seen: &Seen,
+    secrets: &mut Vec<String>,
+) {
+    let installation = store
+        .fetch(&key(ALPHA), Some(&user_id(ADA)))
+        .await
+        .expect("answers");
+    let installation = installation.expect("stored");
+    seen.debug(&installation);
+    secrets.extend(
+        installation
+            .incoming_webhooks
+            .iter()
+            .map(|hook| hook.url.expose().to_owned()),
+    );
+    let rows = store
+        .backend()
+        .scan(&Scope::Everything, None, 100)
+        .await
+        .expect("a scan")
+        .rows;
+    seen.debug(&rows);
+    for (place, row) in rows
+        .iter()
+        .filter(|(place, _)| place.partition.as_str().ends_with(ALPHA))
+    {
+        let broken = Row {
+            version: Version::mint(),
+            ..row.clone()
+        };
+        let put = |row, expect| Change::Put {
+            slot: place.slot.clone(),
+            row,
+            expect,
+        };
+        let commit = |put| async { store.backend().commit(&place.partition, &[put]).await };
+        commit(put(broken, Expect::Any)).await.expect("committed");
+        let error = store
+            .fetch(&key(ALPHA), Some(&user_id(ADA)))
+            .await
+            .expect_err("unreadable");
+        seen.error(&error);
+        let refused = fake
+            .deliver(events, &fake.slash_command(ADA, "/hello", ""))
+            .await;
+        seen.bytes(refused.expect("the app answers").body());
+        commit(put(row.clone(), Expect::Any))
+            .await
+            .expect("committed");
+    }
+    let token = &installation.bot.expect("a bot").grant.access_token;
+    fake.uninstall(ALPHA);
+    seen.error(
+        &SlackClient::new(fake.environment())
+            .auth_test(token)
+            .await
+            .expect_err("uninstalled"),
+    );
+    for event in fake.take_events() {
+        fake.deliver(events, &event).await.expect("the app answers");
+    }
+}
+
 #[tokio::test]
 async fn no_secret_of_a_whole_run_can_be_seen_anywhere() {
     let seen = Seen::default();
@@ -166,133 +308,10 @@ async fn no_secret_of_a_whole_run_can_be_seen_anywhere() {
         .merge(install_routes(&provider));
     tokio::spawn(async move { axum::serve(listener, router).await });
 
-    // Flows that end well, badly, and in between.
-    let browser = HttpTransport::new();
-    for step in ["good", "good", "lost", "cancelled", "tampered", "no cookie"] {
-        if step == "lost" {
-            fake.inject("oauth.v2.access", Fault::lost().after_effect());
-        }
-        let started = get(&browser, &home.join("slack/install").expect("a path"), "").await;
-        let header = |name| started.headers()[name].to_str().expect("visible ASCII");
-        let authorize = Url::parse(header(LOCATION)).expect("a URL");
-        let cookie = header(SET_COOKIE)
-            .split(';')
-            .next()
-            .expect("a pair")
-            .to_owned();
-        secrets.push(cookie.split_once('=').expect("a value").1.to_owned());
-        let state = parameter(&authorize, "state");
-        let mut callback = match step {
-            "cancelled" => fake.cancel(&authorize).expect("cancelled"),
-            _ => fake.allow(&authorize, ADA).expect("allowed"),
-        };
-        if step == "tampered" {
-            callback = support::app::with_parameter(&callback, "state", Some(&state[1..]));
-        }
-        let cookie = if step == "no cookie" {
-            String::new()
-        } else {
-            cookie
-        };
-        let page = get(&browser, &callback, &cookie).await;
-        assert_eq!(
-            page.status() == StatusCode::OK,
-            ["good", "cancelled"].contains(&step),
-            "{step}"
-        );
-        seen.bytes(page.body());
-        secrets.push(state);
-        secrets.extend(
-            callback
-                .query_pairs()
-                .find(|(name, _)| name == "code")
-                .map(|p| p.1.into()),
-        );
-    }
-
-    // Requests that are served, and some that are not.
+    flow_all(&fake, &home, &seen, &mut secrets).await;
     let events = home.join("slack/events").expect("a path");
-    let command = fake.slash_command(ADA, "/hello", "text-CANARY");
-    let served = fake
-        .deliver(&events, &command)
-        .await
-        .expect("the app answers");
-    assert_eq!(served.status(), StatusCode::OK);
-    secrets.push(
-        command.request(&events).headers()["x-slack-signature"]
-            .to_str()
-            .expect("ASCII")[3..]
-            .into(),
-    );
-    let forged = command
-        .clone()
-        .with_body("application/json", "{\"text\":\"text-CANARY\"}");
-    let mut forged = forged.request(&events);
-    let zeros = format!("v0={}", "0".repeat(64)).parse().expect("ASCII");
-    forged.headers_mut().insert("x-slack-signature", zeros);
-    fake.send(forged).await.expect("the app answers");
-    let garbage = command.with_body("application/json", "{\"event\":\"text-CANARY\"");
-    fake.deliver(&events, &garbage)
-        .await
-        .expect("the app answers");
-    secrets.push("text-CANARY".into());
-
-    // What is stored, opened, and what does not open.
-    let installation = store
-        .fetch(&key(ALPHA), Some(&user_id(ADA)))
-        .await
-        .expect("answers");
-    let installation = installation.expect("stored");
-    seen.debug(&installation);
-    secrets.extend(
-        installation
-            .incoming_webhooks
-            .iter()
-            .map(|hook| hook.url.expose().to_owned()),
-    );
-    let rows = store
-        .backend()
-        .scan(&Scope::Everything, None, 100)
-        .await
-        .expect("a scan")
-        .rows;
-    seen.debug(&rows);
-    for (place, row) in rows
-        .iter()
-        .filter(|(place, _)| place.partition.as_str().ends_with(ALPHA))
-    {
-        let broken = Row {
-            version: Version::mint(),
-            ..row.clone()
-        };
-        let put = |row, expect| Change::Put {
-            slot: place.slot.clone(),
-            row,
-            expect,
-        };
-        let commit = |put| async { store.backend().commit(&place.partition, &[put]).await };
-        commit(put(broken, Expect::Any)).await.expect("committed");
-        let error = store
-            .fetch(&key(ALPHA), Some(&user_id(ADA)))
-            .await
-            .expect_err("unreadable");
-        seen.error(&error);
-        let refused = fake
-            .deliver(&events, &fake.slash_command(ADA, "/hello", ""))
-            .await;
-        seen.bytes(refused.expect("the app answers").body());
-        commit(put(row.clone(), Expect::Any))
-            .await
-            .expect("committed");
-    }
-    let token = &installation.bot.expect("a bot").grant.access_token;
-    fake.uninstall(ALPHA);
-    seen.error(&slack.auth_test(token).await.expect_err("uninstalled"));
-    for event in fake.take_events() {
-        fake.deliver(&events, &event)
-            .await
-            .expect("the app answers");
-    }
+    request_all(&fake, &events, &mut secrets).await;
+    open_all(&fake, &events, &store, &seen, &mut secrets).await;
 
     for suffix in ["", "-wal", "-shm"] {
         let path = format!("{}{suffix}", database.display());

@@ -45,7 +45,7 @@ async fn a_token_serves_until_the_moment_at_which_it_ends() {
     for (bot, user) in [(Token::Live, Token::Missing), (Token::Missing, Token::Live)] {
         let life = Life::new().await;
         keep(&life.app, bot, user).await;
-        let installation = life.app.fetch(ALPHA, Some(ADA)).await.expect("stored");
+        let installation = life.app.stored(ALPHA, Some(ADA)).await;
         let of_bot = installation.bot.and_then(|bot| bot.grant.expires_at);
         let of_user = installation.user.and_then(|user| user.grant.expires_at);
         let end = of_bot.or(of_user).expect("it ends");

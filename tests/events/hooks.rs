@@ -239,7 +239,7 @@ async fn a_round_tells_of_a_hundred_departures_and_the_next_one_of_the_rest() {
         life.install_without_user(format!("U0MANY{number}").as_str())
             .await;
         let tenant = format!("T0MANY{number}");
-        let revision = life.app.fetch(&tenant, None).await.expect("installed");
+        let revision = life.app.stored(&tenant, None).await;
         let departure = Departure::new(key(&tenant), "x", now(&life));
         let store = &life.app.store;
         let revision = revision.revision.expect("a revision");

@@ -151,7 +151,7 @@ async fn a_token_that_was_refreshed_while_it_was_judged_stays() {
             Credential::Bot => (vec![], vec![bot.as_str()]),
             Credential::User(_) => (vec![ADA], vec![]),
         };
-        let installed = life.app.fetch(ALPHA, Some(ADA)).await.expect("installed");
+        let installed = life.app.stored(ALPHA, Some(ADA)).await;
         // The token is over; the event is later than the installation, so it counts as revoked.
         life.advance(13 * 3600);
         let event = life.app.fake.tokens_revoked(ALPHA, &users, &bots);
@@ -177,7 +177,7 @@ async fn a_token_that_was_refreshed_while_it_was_judged_stays() {
         let handled = handled.expect("it can be handled");
         assert_eq!(handled, Handled::Ignored, "{credential:?}");
         assert_eq!(asked.load(SeqCst), 2, "the new token is judged by itself");
-        let current = life.app.fetch(ALPHA, Some(ADA)).await.expect("it stays");
+        let current = life.app.stored(ALPHA, Some(ADA)).await;
         assert_eq!(
             current.revision, installed.revision,
             "a refresh, no install"

@@ -254,7 +254,7 @@ async fn a_hold_outlives_a_damaged_row_and_a_reinstall() {
     assert!(life.app.store.hold(&alpha, &hold).await.expect("answers"));
     damage(&life, ALPHA, "install").await;
     life.install(BEN).await;
-    let installation = life.app.fetch(ALPHA, None).await.expect("installed");
+    let installation = life.app.stored(ALPHA, None).await;
     assert!(installation.is_on_hold());
 }
 

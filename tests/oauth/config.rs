@@ -120,6 +120,9 @@ fn a_redirect_url_has_no_fragment_and_no_credentials_and_is_kept_as_it_was_writt
         "http://[::2]/cb",
         "ftp://localhost/cb",
         "localhost:3000/cb",
+        "javascript:alert(1)",
+        "/slack/oauth_redirect",
+        "",
     ] {
         assert!(RedirectUri::new(bad).is_err(), "{bad}");
     }
@@ -127,6 +130,7 @@ fn a_redirect_url_has_no_fragment_and_no_credentials_and_is_kept_as_it_was_writt
         ("https://a.example", "/"),
         ("https://A.example:443/cb", "/cb"),
         ("https://a.example/cb?x=1", "/cb"),
+        ("http://localhost:3000/cb", "/cb"),
         ("http://app.localhost/cb", "/cb"),
         ("http://127.9.9.9:80/cb", "/cb"),
         ("http://[::1]:3000/cb", "/cb"),

@@ -73,7 +73,7 @@ async fn the_host_is_told_what_is_stored() {
     let told = Told::default();
     let provider = app.provider.clone().with_hooks(told.clone());
     flow(&app, &provider, &["commands", "search:read"], ADA).await;
-    let stored = app.fetch(ALPHA, Some(ADA)).await.expect("stored");
+    let stored = app.stored(ALPHA, Some(ADA)).await;
     let (bot, url, missing) = told.once();
     assert!(url.is_some() && url == stored.url);
     let stored = stored.bot.expect("a bot").id.expect("auth.test told it");
@@ -106,20 +106,14 @@ async fn somebody_without_a_bot_is_asked_about_by_their_own_token() {
     ));
     let token = app.fake.user_token(ALPHA, BEN).expect("issued");
     assert_eq!(app.fake.calls_with("auth.test", token.expose()), 1);
-    assert!(
-        app.fetch(ALPHA, Some(BEN))
-            .await
-            .expect("stored")
-            .url
-            .is_some()
-    );
+    assert!(app.stored(ALPHA, Some(BEN)).await.url.is_some());
 }
 
 #[tokio::test]
 async fn what_slack_tells_of_a_users_token_changes_nothing_of_the_bot() {
     let app = App::new().await;
     assert!(installed(&app.install(ADA).await));
-    let before = app.fetch(ALPHA, None).await.expect("stored").bot;
+    let before = app.stored(ALPHA, None).await.bot;
     let odd = Rewritten::over(app.fake.transport(), |path: &str, body: Bytes| {
         let mut answer: Value = serde_json::from_slice(&body).expect("JSON");
         if path.ends_with("auth.test") {
@@ -129,7 +123,7 @@ async fn what_slack_tells_of_a_users_token_changes_nothing_of_the_bot() {
     });
     let provider = app.provider_over(app.store.clone(), odd);
     flow(&app, &provider, &["", "search:read"], BEN).await;
-    let after = app.fetch(ALPHA, Some(BEN)).await.expect("stored");
+    let after = app.stored(ALPHA, Some(BEN)).await;
     assert!(after.user.is_some());
     let id = |bot: Option<slack_installs::Bot>| bot.expect("a bot").id.expect("known");
     assert_eq!(id(after.bot), id(before));
@@ -187,13 +181,7 @@ async fn an_identity_beside_something_else_is_an_installation() {
     let app = App::new().await;
     let beside_bot = app.install_with(user_scopes("identity.basic"), ADA).await;
     assert!(installed(&beside_bot), "{}", beside_bot.body());
-    assert!(
-        app.fetch(ALPHA, Some(ADA))
-            .await
-            .expect("stored")
-            .user
-            .is_some()
-    );
+    assert!(app.stored(ALPHA, Some(ADA)).await.user.is_some());
 }
 
 /// Takes the database away between the exchange and the store, for this long.

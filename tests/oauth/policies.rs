@@ -386,6 +386,6 @@ async fn a_refused_newcomer_takes_nothing_from_who_is_installed() {
     assert_allowed(&install(&app, AdminRequired::default(), "commands,users:read", ADA).await);
     let page = install(&app, AdminRequired::default(), "files:read", BEN).await;
     assert_eq!(page.status(), StatusCode::FORBIDDEN);
-    let kept = app.fetch(ALPHA, None).await.expect("Ada's install stays");
+    let kept = app.stored(ALPHA, None).await;
     assert!(kept.bot.is_some() && app.fake.is_installed(ALPHA));
 }

@@ -358,11 +358,5 @@ async fn a_flow_asks_for_what_it_was_told_to_or_else_for_what_is_configured() {
     assert_eq!(asked(other_user).await, (bot, "files:write".into()));
     let cookie = app.install(ADA).await;
     assert!(installed(&cookie));
-    assert!(
-        app.fetch(ALPHA, Some(ADA))
-            .await
-            .expect("stored")
-            .user
-            .is_some()
-    );
+    assert!(app.stored(ALPHA, Some(ADA)).await.user.is_some());
 }

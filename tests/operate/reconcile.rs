@@ -274,7 +274,7 @@ async fn a_token_that_was_refreshed_while_it_was_judged_stays() {
         let life = Arc::new(Life::new().await);
         life.app.fake.rotate_tokens(Rotation::default());
         life.install(ADA).await;
-        let before = life.app.fetch(ALPHA, Some(ADA)).await.expect("installed");
+        let before = life.app.stored(ALPHA, Some(ADA)).await;
         let is_bot = credential == Credential::Bot;
         let tokens = async || {
             if is_bot {
@@ -301,7 +301,7 @@ async fn a_token_that_was_refreshed_while_it_was_judged_stays() {
         let report = swept(&life, &slack, &sweep(true)).await;
         assert_eq!(verdicts(&report), [Verdict::PartlyGone], "{credential:?}");
         assert_eq!((report.purged, report.repaired), (0, 0), "{credential:?}");
-        let after = life.app.fetch(ALPHA, Some(ADA)).await.expect("it stays");
+        let after = life.app.stored(ALPHA, Some(ADA)).await;
         assert_eq!(after.revision, before.revision, "a refresh, no install");
         let new = tokens().await;
         assert_ne!(new, old, "{credential:?}");
@@ -547,7 +547,7 @@ async fn a_tenant_on_hold_is_judged_like_others_and_stays_on_hold() {
     life.app.fake.join_org(ALPHA, ORG);
     let report = swept(&life, &life.app.slack, &sweep(true)).await;
     assert_eq!(report.repaired, 1);
-    let kept = life.app.fetch(ALPHA, None).await.expect("it stays");
+    let kept = life.app.stored(ALPHA, None).await;
     assert!(kept.is_on_hold());
     assert_eq!(kept.hold.expect("a hold").reason, "ticket 1");
     assert_eq!(life.bot_token(ALPHA).await, bot);
@@ -669,13 +669,13 @@ async fn what_slack_says_anew_of_an_installation_is_stored_and_nothing_that_it_l
         } else {
             life.install_without_bot(ADA).await
         }
-        let before = life.app.fetch(ALPHA, Some(ADA)).await.expect("installed");
+        let before = life.app.stored(ALPHA, Some(ADA)).await;
         let slack = telling(&life, &fields);
         let report = swept(&life, &slack, &sweep(true)).await;
         let found = vec![Verdict::Outdated; usize::from(is_outdated)];
         assert_eq!(verdicts(&report), found, "{fields}");
         assert_eq!(report.repaired, usize::from(is_outdated), "{fields}");
-        let after = life.app.fetch(ALPHA, Some(ADA)).await.expect("it stays");
+        let after = life.app.stored(ALPHA, Some(ADA)).await;
         let said = |name: &str| fields[name].as_str().map(str::to_owned);
         let url = said("url").or(before.url);
         assert_eq!(after.url, url, "{fields}");
@@ -702,7 +702,7 @@ async fn what_slack_says_anew_of_an_installation_is_stored_and_nothing_that_it_l
 async fn a_workspace_that_has_left_its_organisation_is_brought_up_to_date() {
     let life = Life::new().await;
     life.install("U0GRIDUSR02").await;
-    let installed = life.app.fetch(SALES, None).await.expect("installed");
+    let installed = life.app.stored(SALES, None).await;
     assert!(installed.home.enterprise().is_some());
     let url = installed
         .url
@@ -715,7 +715,7 @@ async fn a_workspace_that_has_left_its_organisation_is_brought_up_to_date() {
         let report = swept(&life, &slack, &sweep(true)).await;
         assert_eq!(verdicts(&report), [Verdict::Outdated], "{sweeps}");
         assert_eq!(report.repaired, 1, "{sweeps}");
-        let after = life.app.fetch(SALES, None).await.expect("it stays");
+        let after = life.app.stored(SALES, None).await;
         assert!(after.home.enterprise().is_none());
         assert_eq!(after.url == url, sweeps == 2);
     }

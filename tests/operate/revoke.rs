@@ -83,7 +83,7 @@ async fn where_a_token_may_not_uninstall_each_token_is_revoked_and_where_slack_f
                 assert_matches!(error, OperateError::Slack(_), "{code}");
                 assert_eq!(life.app.fake.calls("auth.revoke"), 0, "{code}");
                 assert!(life.app.fake.is_installed(ALPHA), "{code}");
-                let kept = life.app.fetch(ALPHA, Some(ADA)).await.expect("kept");
+                let kept = life.app.stored(ALPHA, Some(ADA)).await;
                 assert!(kept.is_on_hold(), "{code}");
                 let tokens = (
                     life.bot_token(ALPHA).await,
@@ -185,7 +185,7 @@ async fn every_token_of_the_bot_and_of_each_user_is_revoked_once_refresh_tokens_
         life.install(person).await;
     }
     let installed = async |user: &str| {
-        let installation = life.app.fetch(ALPHA, Some(user)).await.expect("installed");
+        let installation = life.app.stored(ALPHA, Some(user)).await;
         let pair = |grant: Grant| {
             let refresh = grant.refresh_token.expect("it rotates");
             [
@@ -355,7 +355,7 @@ async fn a_tenant_that_is_installed_again_during_a_revocation_is_kept_on_hold() 
         OperateError::Purge(LifecycleError::Store(store::Error::Conflict))
     );
     assert!(conflict, "{error:?}");
-    let kept = life.app.fetch(ALPHA, Some(BEN)).await.expect("it is kept");
+    let kept = life.app.stored(ALPHA, Some(BEN)).await;
     assert!(kept.is_on_hold() && kept.bot.is_some() && kept.user.is_some());
     assert_eq!(life.host.tenants(), [""; 0]);
     revoked(&life, &slack).await.expect("again is fine");
@@ -479,7 +479,7 @@ async fn a_hold_is_put_taken_back_and_put_again_each_with_its_reason_and_time() 
     let before = others(&life).await;
     let operator = operator(&life);
     let held = async || {
-        let installation = life.app.fetch(ALPHA, None).await.expect("installed");
+        let installation = life.app.stored(ALPHA, None).await;
         let is_on_hold = installation.is_on_hold();
         let hold = installation
             .hold
@@ -538,7 +538,7 @@ async fn a_reason_is_kept_to_500_characters() {
         .freeze(&key(ALPHA), &long)
         .await
         .expect("installed");
-    let installation = life.app.fetch(ALPHA, None).await.expect("installed");
+    let installation = life.app.stored(ALPHA, None).await;
     assert_eq!(installation.hold.expect("a hold").reason, kept);
     assert!(operator.purge(&key(ALPHA), &long).await.expect("answers"));
     assert_eq!(
@@ -572,7 +572,7 @@ async fn a_hold_goes_with_its_tenant_and_outlives_what_else_happens_to_it() {
     });
     assert_eq!(life.handled(&moved).await, Handled::Noted);
     life.install(BEN).await;
-    let kept = life.app.fetch(ALPHA, None).await.expect("installed");
+    let kept = life.app.stored(ALPHA, None).await;
     assert_eq!(kept.hold.expect("it is kept").reason, REASON);
     let users = life.app.store.users(&key(ALPHA)).await.expect("answers");
     assert_eq!(users, [user_id(BEN)]);

@@ -253,7 +253,7 @@ fn only_json_and_forms_are_read() {
 }
 
 #[test]
-fn an_event_without_a_plausible_kindis_refused() {
+fn an_event_without_a_plausible_type_is_refused() {
     for event in [
         json!(null),
         json!([]),

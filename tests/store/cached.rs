@@ -14,7 +14,7 @@ use slack_installs::{
 use tokio::sync::Semaphore;
 
 use crate::support::hooked::{Call, Hooked, Hooks};
-use crate::support::installs::{With, in_workspace, noon, user_id, workspace_key};
+use crate::support::installs::{With, in_workspace, noon, user_id, with_both, workspace_key};
 use crate::support::meddling::{Fate, Meddling};
 use crate::support::providers::master_key;
 use crate::support::{Db, Store};
@@ -410,11 +410,7 @@ async fn a_decision_to_change_nothing_is_not_taken_on_what_the_cache_kept() {
     let (store, elsewhere) = (&two.here, &two.elsewhere);
     let key = workspace_key("T1");
     let user = user_id("U1");
-    let installation = || {
-        in_workspace("T1")
-            .with_bot("xoxb-1")
-            .with_user("U1", "xoxp-1")
-    };
+    let installation = || with_both("T1", "xoxb-1", "U1", "xoxp-1");
     elsewhere.store(&installation()).await.expect("stored");
     for _ in 0..2 {
         // The second finds it done, and what plain reads keep is kept.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::backends::Interrupted;
 use crate::support::checks::Database;
-use crate::support::houses::{copy, prune, rows_of};
+use crate::support::copying::{copy, prune, rows_of};
 use crate::support::installs::{With as _, in_workspace, noon, workspace_key};
 use crate::support::meddling::{Fate, Meddling};
 use crate::support::providers::master_key;

@@ -12,7 +12,9 @@ use slack_installs::backend::{
 use slack_installs::store::{Error, StateId};
 use slack_installs::{InstallationKey, InstallationStore, StateStore};
 
-use crate::support::installs::{With, in_org, in_workspace, noon, org_key, user_id, workspace_key};
+use crate::support::installs::{
+    With, in_org, in_workspace, noon, org_key, user_id, with_both, workspace_key,
+};
 use crate::support::providers::Remote;
 use crate::support::{Db, Store};
 
@@ -307,9 +309,7 @@ impl World {
         world.earlier = world.installed("T1").await;
         install(&world.store, 2).await;
         for user in ["U1", "U2"] {
-            let installation = in_workspace("T1")
-                .with_bot("xoxb-3")
-                .with_user(user, "xoxp-3");
+            let installation = with_both("T1", "xoxb-3", user, "xoxp-3");
             other_store.store(&installation).await.expect("stored");
         }
         world

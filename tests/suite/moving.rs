@@ -15,7 +15,7 @@ use slack_installs::{
 use crate::dynamodb::Emulator;
 use crate::postgres::Postgres;
 use crate::redis_servers::{Cluster, alone};
-use crate::support::houses::{copy, prune, rows_of};
+use crate::support::copying::{copy, prune, rows_of};
 use crate::support::installs::{
     With as _, in_org, in_workspace, in_workspace_of, noon, rotating, user_id, workspace_key,
 };

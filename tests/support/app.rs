@@ -130,6 +130,12 @@ impl App {
             .expect("the store answers")
     }
 
+    /// The same, of a tenant that has the app.
+    pub async fn stored(&self, tenant: &str, user: Option<&str>) -> Installation {
+        let installation = self.fetch(tenant, user).await;
+        installation.expect("the app is installed")
+    }
+
     pub fn exchanges(&self) -> usize {
         self.fake.calls("oauth.v2.access")
     }

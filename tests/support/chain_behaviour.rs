@@ -14,7 +14,8 @@ use slack_installs::{
 use super::{fetch, put};
 use crate::support::checks::until;
 use crate::support::installs::{
-    With, bot_id, grant, in_org, in_workspace, noon, org_key, rotating, user_id, workspace_key,
+    With, bot_id, grant, in_org, in_workspace, noon, org_key, rotating, user_id, with_both,
+    workspace_key,
 };
 use crate::support::{Db, Store};
 
@@ -400,7 +401,7 @@ pub(crate) async fn chains_of_this_app_are_listed_and_nothing_else(db: Db) {
         }
         installation
     };
-    let t1 = || rotates(in_workspace("T1").with_bot("xoxb").with_user("W1", "xoxp"));
+    let t1 = || rotates(with_both("T1", "xoxb", "W1", "xoxp"));
     put(&store, t1()).await;
     put(&store, rotates(in_org("E1", None).with_bot("xoxb"))).await;
     let other = db.look_alike().store().await;

@@ -40,25 +40,16 @@ pub(crate) async fn a_user_only_install_after_a_bot_install_keeps_the_bot(databa
     assert!(installed(
         &app.install_with(user_only("search:read"), BEN).await
     ));
-    let installation = app.fetch(ALPHA, Some(BEN)).await.expect("stored");
+    let installation = app.stored(ALPHA, Some(BEN)).await;
     assert!(installation.bot.is_some(), "the bot is still there");
     assert_eq!(installation.user.expect("Ben's own").id.as_str(), BEN);
-    assert!(
-        app.fetch(ALPHA, Some(ADA))
-            .await
-            .expect("stored")
-            .user
-            .is_none()
-    );
+    assert!(app.stored(ALPHA, Some(ADA)).await.user.is_none());
 }
 
 pub(crate) async fn an_org_wide_install_is_kept_under_the_organisation(database: Database) {
     let app = app(database).await;
     assert!(installed(&app.install(Who::user(OLGA).at(ORG)).await));
-    let installation = app
-        .fetch(ORG, None)
-        .await
-        .expect("stored under the organisation");
+    let installation = app.stored(ORG, None).await;
     assert!(installation.home.is_enterprise_install());
     assert!(
         app.fetch(SALES, None).await.is_none(),
@@ -69,13 +60,13 @@ pub(crate) async fn an_org_wide_install_is_kept_under_the_organisation(database:
 pub(crate) async fn a_reinstall_overwrites_cleanly(database: Database) {
     let app = app(database).await;
     assert!(installed(&app.install(ADA).await));
-    let first = app.fetch(ALPHA, None).await.expect("stored");
+    let first = app.stored(ALPHA, None).await;
     let more = InstallOptions {
         scopes: Some(Scopes::from("files:read")),
         ..InstallOptions::default()
     };
     assert!(installed(&app.install_with(more, BEN).await));
-    let second = app.fetch(ALPHA, None).await.expect("stored");
+    let second = app.stored(ALPHA, None).await;
     let scopes = second.bot.expect("a bot").grant.scopes;
     assert!(scopes.contains("files:read"));
     assert_eq!(second.installed_by.expect("known").as_str(), BEN);

@@ -106,7 +106,7 @@ impl Life {
 
     /// This delivery as Slack dispatches it so many seconds after the tenant was installed last.
     pub async fn dispatched(&self, delivery: Delivery, tenant: &str, seconds: i64) -> Delivery {
-        let installation = self.app.fetch(tenant, None).await.expect("installed");
+        let installation = self.app.stored(tenant, None).await;
         let installed_at = installation.installed_at.duration_since(UNIX_EPOCH);
         let installed_at = installed_at.expect("after 1970").as_secs();
         let at = installed_at.checked_add_signed(seconds).expect("a time");

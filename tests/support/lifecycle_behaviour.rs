@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use slack_installs::store::{Access, Claim, Error, SeenId, SeenStore as _};
-use slack_installs::{Departure, Hold, Installation, InstallationKey, InstallationStore as _};
-use slack_installs::{LifecycleStore, Revision};
+use slack_installs::{
+    Departure, Hold, Installation, InstallationKey, InstallationStore as _, LifecycleStore,
+    Revision,
+};
 use tokio::task::JoinSet;
 
 use super::local;
@@ -13,7 +15,7 @@ use crate::support::backends::{Interrupted, Lagging, Unreliable};
 use crate::support::checks::until;
 use crate::support::installs::{
     With, bot_token, enterprise, in_org, in_workspace, in_workspace_of, noon, org_key, rotating,
-    team, user_id, user_token, whole, workspace_key,
+    team, user_id, user_token, whole, with_both, workspace_key,
 };
 use crate::support::{Db, Store};
 
@@ -42,9 +44,7 @@ fn after(seconds: u64) -> SystemTime {
 pub(crate) async fn a_purge_leaves_no_row_and_spares_the_look_alike(db: Db) {
     let store = db.store().await;
     let everything = |id: &str| {
-        in_workspace(id)
-            .with_bot("xoxb-1")
-            .with_user("U1", "xoxp-1")
+        with_both(id, "xoxb-1", "U1", "xoxp-1")
             .with_webhook("C1", "https://hooks.slack.com/services/T/B/1")
     };
     for id in ["T1", "T12"] {
@@ -74,12 +74,7 @@ pub(crate) async fn a_purge_leaves_no_row_and_spares_the_look_alike(db: Db) {
         .purge(&leaving(&key), revision, Some(noon()))
         .await
         .expect("purged");
-    let slots: Vec<_> = db
-        .rows_of("T12")
-        .await
-        .into_iter()
-        .map(|(slot, _)| slot)
-        .collect();
+    let slots = db.slots_of("T12").await;
     assert_eq!(slots, ["departure"]);
     assert!(
         store
@@ -266,13 +261,7 @@ pub(crate) async fn a_departure_that_another_worker_put_off_is_not_due(db: Db) {
 pub(crate) async fn a_hold_outlives_a_reinstall_and_touches_no_token(db: Db) {
     let store = db.store().await;
     let key = workspace_key("T1");
-    put(
-        &store,
-        in_workspace("T1")
-            .with_bot("xoxb-1")
-            .with_user("U1", "xoxp-1"),
-    )
-    .await;
+    put(&store, with_both("T1", "xoxb-1", "U1", "xoxp-1")).await;
     put(&store, in_workspace("T12").with_bot("xoxb-12")).await;
     let before = whole(&fetch(&store, &key, "U1").await);
     let hold = Hold {
@@ -313,13 +302,7 @@ pub(crate) async fn a_hold_outlives_a_reinstall_and_touches_no_token(db: Db) {
 pub(crate) async fn a_workspaces_organisation_changes_alone_and_loses_to_a_reinstall(db: Db) {
     let store = db.store().await;
     let key = workspace_key("T1");
-    let revision = put(
-        &store,
-        in_workspace("T1")
-            .with_bot("xoxb-1")
-            .with_user("U1", "xoxp-1"),
-    )
-    .await;
+    let revision = put(&store, with_both("T1", "xoxb-1", "U1", "xoxp-1")).await;
     let org = enterprise("E1");
     let chains = |rows: Vec<(String, slack_installs::backend::Row)>| {
         let chains = rows.into_iter().filter(|(slot, _)| slot != "install");
@@ -416,12 +399,7 @@ pub(crate) async fn the_latest_word_on_a_workspaces_access_counts(db: Db) {
             .await
             .expect("answers")
     );
-    let slots: Vec<_> = db
-        .rows_of("E1")
-        .await
-        .into_iter()
-        .map(|(slot, _)| slot)
-        .collect();
+    let slots = db.slots_of("E1").await;
     assert_eq!(slots, ["access/T1", "access/T12", "bot", "install"]);
 }
 

@@ -8,11 +8,11 @@ pub mod app;
 pub(crate) mod backends;
 #[macro_use]
 pub mod checks;
+pub mod copying;
 pub(crate) mod hooked;
 #[cfg(feature = "testing")]
 pub(crate) mod hooked_chains;
 pub(crate) mod hooked_transport;
-pub mod houses;
 pub(crate) mod installs;
 #[cfg(feature = "testing")]
 pub mod life;
@@ -136,6 +136,12 @@ impl Db {
         rows.filter(|(key, _)| key.partition.as_str() == partition)
             .map(|(key, row)| (key.slot.to_string(), row))
             .collect()
+    }
+
+    /// The slots of one partition of this app.
+    pub(crate) async fn slots_of(&self, partition: &str) -> Vec<String> {
+        let rows = self.rows_of(partition).await.into_iter();
+        rows.map(|(slot, _)| slot).collect()
     }
 
     /// One row of this app.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use slack_installs::backend::{Backend, Change, Due, Expect, Partition, Row, Slot, Version};
-use slack_installs::store::{Error, Facts, ListCursor, RotationStore, StateId};
+use slack_installs::store::{Error, Facts, ListCursor, RotationStore, StateId, StatePayload};
 use slack_installs::{
     Clock, Delete, EncryptedStore, Installation, InstallationKey, InstallationStore, StateStore,
 };
@@ -19,7 +19,7 @@ use crate::support::backends::{Gathering, Interrupted, Unreliable};
 use crate::support::checks::{Check, until};
 use crate::support::installs::{
     With, bot_id, bot_token, enterprise, in_org, in_workspace, in_workspace_of, noon, org_key,
-    rotating, user_id, user_token, webhook_urls, whole, workspace_key,
+    rotating, user_id, user_token, webhook_urls, whole, with_both, workspace_key,
 };
 use crate::support::providers::{Remote, master_key};
 use crate::support::{Db, Store};
@@ -163,50 +163,24 @@ pub(crate) async fn what_was_stored_is_fetched_whole(db: Db) {
 pub(crate) async fn each_credential_is_stored_once(db: Db) {
     let store = db.store().await;
     let key = workspace_key("T1");
-    put(
-        &store,
-        in_workspace("T1")
-            .with_bot("xoxb-old")
-            .with_user("U1", "xoxp-1"),
-    )
-    .await;
-    put(
-        &store,
-        in_workspace("T1")
-            .with_bot("xoxb-new")
-            .with_user("U2", "xoxp-2"),
-    )
-    .await;
+    put(&store, with_both("T1", "xoxb-old", "U1", "xoxp-1")).await;
+    put(&store, with_both("T1", "xoxb-new", "U2", "xoxp-2")).await;
     for user in [None, Some("U1"), Some("U2"), Some("U3")] {
-        assert_eq!(
-            bot_token(&fetch(&store, &key, user).await),
-            Some("xoxb-new")
-        );
+        assert_bot(&store, &key, user, Some("xoxb-new")).await;
     }
-    let slots: Vec<_> = db
-        .rows_of("T1")
-        .await
-        .into_iter()
-        .map(|(slot, _)| slot)
-        .collect();
+    let slots = db.slots_of("T1").await;
     assert_eq!(slots, ["bot", "install", "user/U1", "user/U2"]);
 }
 
 pub(crate) async fn a_store_is_one_commit_and_a_failed_one_changes_nothing(db: Db) {
     let backend = Unreliable::new(Arc::clone(&db.backend));
     let store = db.store_over(backend.clone(), local()).await;
-    let old = in_workspace("T1")
-        .with_bot("xoxb-old")
-        .with_user("U1", "xoxp-old")
-        .with_webhook("C1", "https://hooks/old");
+    let old = with_both("T1", "xoxb-old", "U1", "xoxp-old").with_webhook("C1", "https://hooks/old");
     let commits = backend.commits();
     store.store(&old).await.expect("stored");
     assert_eq!(backend.commits(), commits + 1);
 
-    let new = in_workspace("T1")
-        .with_bot("xoxb-new")
-        .with_user("U1", "xoxp-new")
-        .with_webhook("C1", "https://hooks/new");
+    let new = with_both("T1", "xoxb-new", "U1", "xoxp-new").with_webhook("C1", "https://hooks/new");
     backend.lose_commits(usize::MAX);
     let failed = store.store(&new).await.expect_err("the database is away");
     assert!(failed.is_transient());
@@ -220,13 +194,7 @@ pub(crate) async fn a_store_is_one_commit_and_a_failed_one_changes_nothing(db: D
 pub(crate) async fn a_user_only_install_keeps_the_bot(db: Db) {
     let store = db.store().await;
     let key = workspace_key("T1");
-    put(
-        &store,
-        in_workspace("T1")
-            .with_bot("xoxb-1")
-            .with_user("U1", "xoxp-1"),
-    )
-    .await;
+    put(&store, with_both("T1", "xoxb-1", "U1", "xoxp-1")).await;
     put(&store, in_workspace("T1").with_user("U2", "xoxp-2")).await;
     for (user, token) in [("U1", "xoxp-1"), ("U2", "xoxp-2")] {
         let fetched = fetch(&store, &key, Some(user)).await;
@@ -234,22 +202,13 @@ pub(crate) async fn a_user_only_install_keeps_the_bot(db: Db) {
         assert_eq!(user_token(&fetched), Some((user, token)));
     }
     put(&store, in_workspace("T2").with_user("U2", "xoxp-3")).await;
-    assert_eq!(
-        bot_token(&fetch(&store, &workspace_key("T2"), None).await),
-        None
-    );
+    assert_bot(&store, &workspace_key("T2"), None, None).await;
 }
 
 // Python and node hand the installer's token to a request that names no user.
 pub(crate) async fn a_request_without_a_user_gets_no_users_token(db: Db) {
     let store = db.store().await;
-    put(
-        &store,
-        in_workspace("T1")
-            .with_bot("xoxb-1")
-            .with_user("U0ADMIN0001", "xoxp-1"),
-    )
-    .await;
+    put(&store, with_both("T1", "xoxb-1", "U0ADMIN0001", "xoxp-1")).await;
     let fetched = fetch(&store, &workspace_key("T1"), None).await;
     assert_eq!(user_token(&fetched), None);
     assert_eq!(fetched.installed_by, Some(user_id("U0ADMIN0001")));
@@ -288,18 +247,8 @@ pub(crate) async fn ids_that_begin_alike_do_not_meet(db: Db) {
         }
     }
     let delete = Delete::user(user_id("U1"));
-    assert!(
-        store
-            .delete(&workspace_key("T12"), &delete)
-            .await
-            .expect("deleted")
-    );
-    assert!(
-        store
-            .delete(&workspace_key("T1"), &Delete::all())
-            .await
-            .expect("deleted")
-    );
+    assert!(deleted(&store, &workspace_key("T12"), &delete).await);
+    assert!(deleted(&store, &workspace_key("T1"), &Delete::all()).await);
 
     assert!(gone(&store, &workspace_key("T1")).await);
     for (tenant, user, stays) in [
@@ -322,13 +271,7 @@ pub(crate) async fn apps_that_look_alike_do_not_meet_in_one_database(db: Db) {
     let other_db = db.look_alike();
     let (store, other) = (db.store().await, other_db.store().await);
     let key = workspace_key("T1");
-    put(
-        &store,
-        in_workspace("T1")
-            .with_bot("xoxb-ours")
-            .with_user("U1", "xoxp-ours"),
-    )
-    .await;
+    put(&store, with_both("T1", "xoxb-ours", "U1", "xoxp-ours")).await;
     assert!(gone(&other, &key).await);
     put(&other, in_workspace("T1").with_bot("xoxb-theirs")).await;
 
@@ -337,17 +280,11 @@ pub(crate) async fn apps_that_look_alike_do_not_meet_in_one_database(db: Db) {
         (bot_token(&fetched), user_token(&fetched)),
         (Some("xoxb-theirs"), None)
     );
-    assert_eq!(
-        bot_token(&fetch(&store, &key, None).await),
-        Some("xoxb-ours")
-    );
+    assert_bot(&store, &key, None, Some("xoxb-ours")).await;
     assert_eq!(listed(&store, 2).await, ["T1"]);
-    assert!(store.delete(&key, &Delete::all()).await.expect("deleted"));
+    assert!(deleted(&store, &key, &Delete::all()).await);
     assert_eq!(listed(&store, 2).await, [""; 0]);
-    assert_eq!(
-        bot_token(&fetch(&other, &key, None).await),
-        Some("xoxb-theirs")
-    );
+    assert_bot(&other, &key, None, Some("xoxb-theirs")).await;
 }
 
 // The SQLite store of the Python SDK deletes nothing where the team id is absent.
@@ -359,7 +296,7 @@ pub(crate) async fn an_org_wide_install_is_found_and_deleted_by_its_enterprise_i
     store.store(&org).await.expect("stored");
     let key = InstallationKey::new(Some(enterprise("E0GRID00001")), None).expect("a key");
     assert_eq!(whole(&fetch(&store, &key, Some("W1")).await), whole(&org));
-    assert!(store.delete(&key, &Delete::all()).await.expect("deleted"));
+    assert!(deleted(&store, &key, &Delete::all()).await);
     assert!(gone(&store, &key).await);
     assert!(db.rows_of("E0GRID00001").await.is_empty());
 }
@@ -384,17 +321,8 @@ pub(crate) async fn a_workspace_that_joins_an_org_keeps_its_installation(db: Db)
         workspace_key("T1"),
         workspace_key("T1").within(enterprise("E1")),
     );
-    put(
-        &store,
-        in_workspace("T1")
-            .with_bot("xoxb-1")
-            .with_user("U1", "xoxp-1"),
-    )
-    .await;
-    assert_eq!(
-        bot_token(&fetch(&store, &joined, None).await),
-        Some("xoxb-1")
-    );
+    put(&store, with_both("T1", "xoxb-1", "U1", "xoxp-1")).await;
+    assert_bot(&store, &joined, None, Some("xoxb-1")).await;
 
     put(&store, in_workspace_of("E1", "T1").with_bot("xoxb-2")).await;
     for key in [&alone, &joined] {
@@ -407,12 +335,7 @@ pub(crate) async fn a_workspace_that_joins_an_org_keeps_its_installation(db: Db)
         );
     }
     assert_eq!(listed(&store, 10).await, ["T1"]);
-    assert!(
-        store
-            .delete(&joined, &Delete::all())
-            .await
-            .expect("deleted")
-    );
+    assert!(deleted(&store, &joined, &Delete::all()).await);
     assert!(gone(&store, &alone).await);
 }
 
@@ -422,30 +345,16 @@ pub(crate) async fn an_org_and_its_workspaces_have_installations_of_their_own(db
     put(&store, in_workspace_of("E1", "T1").with_bot("xoxb-t1")).await;
     put(&store, in_workspace_of("E1", "T2").with_bot("xoxb-t2")).await;
     let t1 = workspace_key("T1").within(enterprise("E1"));
-    assert_eq!(
-        bot_token(&fetch(&store, &org_key("E1"), None).await),
-        Some("xoxb-org")
-    );
-    assert_eq!(bot_token(&fetch(&store, &t1, None).await), Some("xoxb-t1"));
+    assert_bot(&store, &org_key("E1"), None, Some("xoxb-org")).await;
+    assert_bot(&store, &t1, None, Some("xoxb-t1")).await;
 
-    assert!(
-        store
-            .delete(&org_key("E1"), &Delete::all())
-            .await
-            .expect("deleted")
-    );
+    assert!(deleted(&store, &org_key("E1"), &Delete::all()).await);
     assert!(gone(&store, &org_key("E1")).await);
-    assert_eq!(bot_token(&fetch(&store, &t1, None).await), Some("xoxb-t1"));
+    assert_bot(&store, &t1, None, Some("xoxb-t1")).await;
     put(&store, in_org("E1", None).with_bot("xoxb-org")).await;
-    assert!(store.delete(&t1, &Delete::all()).await.expect("deleted"));
-    assert_eq!(
-        bot_token(&fetch(&store, &org_key("E1"), None).await),
-        Some("xoxb-org")
-    );
-    assert_eq!(
-        bot_token(&fetch(&store, &workspace_key("T2"), None).await),
-        Some("xoxb-t2")
-    );
+    assert!(deleted(&store, &t1, &Delete::all()).await);
+    assert_bot(&store, &org_key("E1"), None, Some("xoxb-org")).await;
+    assert_bot(&store, &workspace_key("T2"), None, Some("xoxb-t2")).await;
 }
 
 // The Python SDK's SQLite store answers the oldest of two with one timestamp.
@@ -465,14 +374,10 @@ pub(crate) async fn of_two_stores_in_one_tick_the_later_wins(db: Db) {
 
 pub(crate) async fn of_two_stores_the_later_installation_wins_whichever_comes_last(db: Db) {
     let store = db.store().await;
-    let mut early = in_workspace("T1")
-        .with_bot("xoxb-early")
-        .with_user("U0ADMIN0001", "xoxp-early")
+    let mut early = with_both("T1", "xoxb-early", "U0ADMIN0001", "xoxp-early")
         .with_webhook("C0EARLY0001", "https://hooks.slack.com/services/T/B/1");
     early.metadata = Some("early".to_owned());
-    let mut later = in_workspace("T1")
-        .with_bot("xoxb-later")
-        .with_user("U0ADMIN0001", "xoxp-later");
+    let mut later = with_both("T1", "xoxb-later", "U0ADMIN0001", "xoxp-later");
     later.installed_at = noon() + Duration::from_secs(1);
     later.installed_by = Some(user_id("U0LATER0001"));
     store.store(&later).await.expect("stored");
@@ -551,9 +456,9 @@ pub(crate) async fn a_delete_names_exactly_what_goes_and_is_content_if_it_is_gon
         users(&fetch(&store, &key, Some("U2")).await).as_deref(),
         Some("U2")
     );
-    assert_eq!(bot_token(&fetch(&store, &key, None).await), Some("xoxb-T1"));
+    assert_bot(&store, &key, None, Some("xoxb-T1")).await;
 
-    assert!(store.delete(&key, &Delete::all()).await.expect("deleted"));
+    assert!(deleted(&store, &key, &Delete::all()).await);
     assert!(
         !store
             .delete(&key, &Delete::all())
@@ -580,7 +485,7 @@ pub(crate) async fn a_bot_can_be_deleted_alone(db: Db) {
             .with_webhook("C1", "https://hooks/1"),
     )
     .await;
-    assert!(store.delete(&key, &Delete::bot()).await.expect("deleted"));
+    assert!(deleted(&store, &key, &Delete::bot()).await);
     assert!(
         !store
             .delete(&key, &Delete::bot())
@@ -651,10 +556,7 @@ pub(crate) async fn a_delete_of_a_bot_that_is_absent_spares_one_that_is_just_ins
     });
     let went = deleting.delete(&workspace_key("T1"), &Delete::bot()).await;
     assert!(!went.expect("there was none"));
-    assert_eq!(
-        bot_token(&fetch(&store, &workspace_key("T1"), None).await),
-        Some("xoxb-T1")
-    );
+    assert_bot(&store, &workspace_key("T1"), None, Some("xoxb-T1")).await;
 }
 
 pub(crate) async fn an_unreadable_installation_can_be_deleted(db: Db) {
@@ -690,9 +592,7 @@ pub(crate) async fn a_reinstall_heals_a_row_that_does_not_open(db: Db) {
         .fetch(&workspace_key("T1"), Some(&user_id("U1")))
         .await;
     assert_matches!(outcome, Err(Error::Unreadable(_)));
-    let new = in_workspace("T1")
-        .with_bot("xoxb-new")
-        .with_user("U1", "xoxp-new");
+    let new = with_both("T1", "xoxb-new", "U1", "xoxp-new");
     store
         .store(&new)
         .await
@@ -837,10 +737,7 @@ pub(crate) async fn listing_is_complete_by_pages_of_any_size_and_opens_nothing(d
     }
     put(&store, in_org("E1", None).with_bot("xoxb-1")).await;
     expected.insert("E1".to_owned());
-    store
-        .issue(&STATE, b"pending", later())
-        .await
-        .expect("issued");
+    issue(&store).await;
     damage(&db, "T3", "install").await;
 
     // A process that lost its key provider lists all the same.
@@ -899,12 +796,7 @@ pub(crate) async fn concurrent_stores_of_one_tenant_end_with_one_of_them_whole(d
         64,
         "none overwrote what it had not seen"
     );
-    let slots: Vec<_> = db
-        .rows_of("T1")
-        .await
-        .into_iter()
-        .map(|(slot, _)| slot)
-        .collect();
+    let slots = db.slots_of("T1").await;
     assert_eq!(slots, ["bot", "install", "user/U1"]);
 }
 
@@ -958,10 +850,7 @@ pub(crate) async fn a_lost_answer_to_a_store_is_found_out_by_reading(db: Db) {
             .expect("noted")
     );
     backend.lose_answers(1);
-    store
-        .issue(&STATE, b"pending", later())
-        .await
-        .expect("issued");
+    issue(&store).await;
     let payload = store.consume(&STATE, noon()).await.expect("consumed");
     assert_eq!(payload.expect("it was issued").as_slice(), b"pending");
 }
@@ -995,20 +884,11 @@ pub(crate) async fn a_lost_answer_to_a_delete_is_unavailable_and_asking_again_is
     assert!(gone(&store, &workspace_key("T1")).await);
 
     // A state whose use is in doubt is never given out.
-    store
-        .issue(&STATE, b"pending", later())
-        .await
-        .expect("issued");
+    issue(&store).await;
     backend.lose_answers(1);
     let outcome = store.consume(&STATE, noon()).await;
     assert_matches!(outcome, Err(Error::Unavailable(_)));
-    assert!(
-        store
-            .consume(&STATE, noon())
-            .await
-            .expect("answered")
-            .is_none()
-    );
+    assert!(consumed(&store).await.is_none());
 }
 
 // OAuth states.
@@ -1017,26 +897,17 @@ pub(crate) async fn a_lost_answer_to_a_delete_is_unavailable_and_asking_again_is
 pub(crate) async fn a_state_is_consumed_by_one_of_64(db: Db) {
     let backend = Arc::new(Gathering::over(Arc::clone(&db.backend), 64));
     let store = db.store_over(Arc::clone(&backend), local()).await;
-    store
-        .issue(&STATE, b"pending", later())
-        .await
-        .expect("issued");
+    issue(&store).await;
     backend.gather(64);
     let mut tasks = JoinSet::new();
     for _ in 0..64 {
         let store = store.clone();
-        tasks.spawn(async move { store.consume(&STATE, noon()).await.expect("answered") });
+        tasks.spawn(async move { consumed(&store).await });
     }
     let payloads: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
     let payloads: Vec<_> = payloads.iter().map(|payload| payload.as_slice()).collect();
     assert_eq!(payloads, [b"pending"]);
-    assert!(
-        store
-            .consume(&STATE, noon())
-            .await
-            .expect("answered")
-            .is_none()
-    );
+    assert!(consumed(&store).await.is_none());
 }
 
 pub(crate) async fn an_expired_state_gives_nothing(db: Db) {
@@ -1047,10 +918,7 @@ pub(crate) async fn an_expired_state_gives_nothing(db: Db) {
         (later(), false),
         (later() - second, true),
     ] {
-        store
-            .issue(&STATE, b"pending", later())
-            .await
-            .expect("issued");
+        issue(&store).await;
         let payload = store.consume(&STATE, now).await.expect("answered");
         assert_eq!(payload.is_some(), given);
     }
@@ -1058,17 +926,8 @@ pub(crate) async fn an_expired_state_gives_nothing(db: Db) {
 
 pub(crate) async fn a_state_of_another_app_or_id_is_not_there(db: Db) {
     let (store, other) = (db.store().await, db.look_alike().store().await);
-    store
-        .issue(&STATE, b"pending", later())
-        .await
-        .expect("issued");
-    assert!(
-        other
-            .consume(&STATE, noon())
-            .await
-            .expect("answered")
-            .is_none()
-    );
+    issue(&store).await;
+    assert!(consumed(&other).await.is_none());
     let mut id = STATE;
     id.0[31] ^= 1;
     assert!(
@@ -1078,13 +937,7 @@ pub(crate) async fn a_state_of_another_app_or_id_is_not_there(db: Db) {
             .expect("answered")
             .is_none()
     );
-    assert!(
-        store
-            .consume(&STATE, noon())
-            .await
-            .expect("answered")
-            .is_some()
-    );
+    assert!(consumed(&store).await.is_some());
 }
 
 pub(crate) async fn the_sweep_removes_expired_states_of_this_app_only(db: Db) {
@@ -1125,10 +978,7 @@ pub(crate) async fn the_sweep_removes_expired_states_of_this_app_only(db: Db) {
         let payload = other.consume(id, noon()).await.expect("answered");
         assert_eq!(payload.expect("not ours to sweep").as_slice(), b"theirs");
     }
-    assert_eq!(
-        bot_token(&fetch(&store, &workspace_key("T1"), None).await),
-        Some("xoxb-T1")
-    );
+    assert_bot(&store, &workspace_key("T1"), None, Some("xoxb-T1")).await;
 }
 
 /// An app that nobody runs any more leaves rows that stay due.
@@ -1184,6 +1034,33 @@ fn of(tenant: &str) -> Installation {
 
 fn local() -> slack_installs::LocalKeyProvider {
     master_key().into()
+}
+
+async fn issue<B: Backend>(store: &EncryptedStore<B>) {
+    let issued = store.issue(&STATE, b"pending", later()).await;
+    issued.expect("issued");
+}
+
+async fn consumed<B: Backend>(store: &EncryptedStore<B>) -> Option<StatePayload> {
+    store.consume(&STATE, noon()).await.expect("answered")
+}
+
+async fn deleted<B: Backend>(
+    store: &EncryptedStore<B>,
+    key: &InstallationKey,
+    delete: &Delete,
+) -> bool {
+    store.delete(key, delete).await.expect("deleted")
+}
+
+/// Asserts whose bot is fetched.
+async fn assert_bot<B: Backend>(
+    store: &EncryptedStore<B>,
+    key: &InstallationKey,
+    user: Option<&str>,
+    token: Option<&str>,
+) {
+    assert_eq!(bot_token(&fetch(store, key, user).await), token);
 }
 
 async fn put(store: &Store, installation: Installation) -> slack_installs::Revision {

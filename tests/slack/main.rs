@@ -1,23 +1,17 @@
 //! Slack's answers, good and bad, over real HTTP.
 
 #[macro_use]
+#[path = "../support/mod.rs"]
 mod support;
 
-#[path = "slack/answers.rs"]
 mod answers;
-#[path = "slack/calls.rs"]
 mod calls;
-#[path = "slack/canned.rs"]
 mod canned;
-#[path = "slack/clocks.rs"]
 mod clocks;
-#[path = "slack/codes.rs"]
 mod codes;
 #[cfg(feature = "testing")]
-#[path = "slack/refresh.rs"]
 mod refresh;
 #[cfg(feature = "testing")]
-#[path = "slack/wire.rs"]
 mod wire;
 
 use std::time::Duration;
@@ -26,7 +20,7 @@ use slack_installs::secret::{AccessToken, ClientSecret, Code};
 use slack_installs::slack::{
     ClientCredentials, Environment, Error, ErrorClass, HttpTransport, SlackClient, TransportError,
 };
-use slack_installs::{ClientId, Home, Scopes};
+use slack_installs::{ClientId, Home};
 use wiremock::matchers::{body_string_contains, header, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -201,28 +195,6 @@ async fn trouble_on_slacks_side_says_nothing_about_the_installation() {
         let (_server, slack) = client(answer).await;
         let error = slack.auth_test(&token()).await.expect_err("refused");
         assert_eq!(error.class(), class, "{error}");
-    }
-}
-
-#[tokio::test]
-async fn a_rate_limit_without_a_body_tells_how_long_to_wait() {
-    let answer = ResponseTemplate::new(429).insert_header("retry-after", "30");
-    let (_server, slack) = client(answer).await;
-    match slack.auth_test(&token()).await {
-        Err(Error::RateLimited { retry_after }) => {
-            assert_eq!(retry_after, Some(Duration::from_secs(30)));
-        }
-        other => panic!("{other:?}"),
-    }
-}
-
-#[tokio::test]
-async fn a_missing_scope_is_named() {
-    let answer = json(r#"{"ok":false,"error":"missing_scope","needed":"users:read"}"#);
-    let (_server, slack) = client(answer).await;
-    match slack.auth_test(&token()).await {
-        Err(Error::Api { needed, .. }) => assert_eq!(needed, Scopes::from("users:read")),
-        other => panic!("{other:?}"),
     }
 }
 

@@ -1,16 +1,10 @@
 //! Whose request is it: signatures, kinds, tenants.
 
-#[path = "request/fixtures.rs"]
 mod fixtures;
-#[path = "request/parsing.rs"]
 mod parsing;
-#[path = "request/properties.rs"]
 mod properties;
-#[path = "request/signature.rs"]
 mod signature;
-#[path = "request/tenants.rs"]
 mod tenants;
-#[path = "request/world.rs"]
 mod world;
 
 use std::path::Path;

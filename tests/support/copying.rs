@@ -1,4 +1,4 @@
-//! Moving house, page by page, as often as a database fails.
+//! Copies rows to another backend, page by page, as often as a database fails.
 
 use slack_installs::backend::{Backend, Key, Row};
 use slack_installs::store::ListCursor;

@@ -2,15 +2,12 @@
 //! organisation of their workspace.
 
 #[macro_use]
+#[path = "../support/mod.rs"]
 mod support;
 
-#[path = "authorize/isolation.rs"]
 mod isolation;
-#[path = "authorize/membership.rs"]
 mod membership;
-#[path = "authorize/resolution.rs"]
 mod resolution;
-#[path = "authorize/tokens.rs"]
 mod tokens;
 
 use std::sync::Arc;
@@ -29,7 +26,7 @@ use support::life::Life;
 use crate::support::app::credentials;
 
 async fn stored(life: &Life) -> Option<String> {
-    let installation = life.app.fetch(ALPHA, None).await.expect("it is installed");
+    let installation = life.app.stored(ALPHA, None).await;
     installation
         .home
         .enterprise()

@@ -1,11 +1,10 @@
 //! What an operator does: hold, revoke, reconcile.
 
 #[macro_use]
+#[path = "../support/mod.rs"]
 mod support;
 
-#[path = "operate/reconcile.rs"]
 mod reconcile;
-#[path = "operate/revoke.rs"]
 mod revoke;
 
 use std::sync::Arc;
@@ -13,9 +12,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use slack_installs::backend::MemoryBackend;
-use slack_installs::operate::{
-    Examined, OperateError, Operator, ReconcileConfig, RevokeOutcome, Verdict,
-};
+use slack_installs::operate::{OperateError, Operator, ReconcileConfig, RevokeOutcome, Verdict};
 use slack_installs::slack::SlackClient;
 use slack_installs::testing::{Fault, Person, Who, Workspace, World};
 use slack_installs::{AuthorizeError, Handled};
@@ -66,7 +63,7 @@ async fn a_tenant_on_hold_keeps_its_data_and_gets_nothing() {
         .expect_err("on hold");
     assert_matches!(refused, AuthorizeError::OnHold);
     assert_eq!(refusal(&life, BRAVO).await, "served");
-    let kept = life.app.fetch(ALPHA, Some(ADA)).await.expect("it is kept");
+    let kept = life.app.stored(ALPHA, Some(ADA)).await;
     assert!(kept.bot.is_some() && kept.user.is_some() && kept.is_on_hold());
     assert_eq!(kept.hold.expect("a hold").reason, "ticket 1: taken over");
     let facts = all_rows(&*life.backend).await.into_iter();
@@ -93,9 +90,8 @@ async fn a_tenant_on_hold_keeps_its_data_and_gets_nothing() {
     assert_eq!(refusal(&life, ALPHA).await, "served");
     let hold = life
         .app
-        .fetch(ALPHA, None)
+        .stored(ALPHA, None)
         .await
-        .expect("kept")
         .hold
         .expect("its end is kept");
     assert_eq!(
@@ -155,72 +151,6 @@ async fn a_revoked_tenant_is_uninstalled_at_slack_and_purged_and_the_host_told()
         assert_eq!(life.handled(&event).await, Handled::Ignored);
     }
     assert_eq!(life.host.tenants(), [ALPHA]);
-}
-
-#[tokio::test]
-async fn where_slack_lets_no_bot_uninstall_every_token_is_revoked() {
-    let life = Life::new().await;
-    life.install(ADA).await;
-    life.install(BEN).await;
-    let no = Fault::error("no_permission").always();
-    life.app.fake.inject("apps.uninstall", no);
-    let outcome = operator(&life)
-        .revoke(&key(ALPHA), "ticket 5")
-        .await
-        .expect("done");
-    assert_eq!(outcome, RevokeOutcome::TokensRevoked);
-    assert!(
-        !life.app.fake.is_installed(ALPHA),
-        "its last token is gone, the users' as well"
-    );
-    assert_eq!(life.slots(ALPHA).await, [""; 0]);
-}
-
-#[tokio::test]
-async fn while_slack_does_not_do_it_a_revoked_tenant_is_on_hold_with_its_tokens_kept() {
-    let life = Life::new().await;
-    life.install(ADA).await;
-    let operator = operator(&life);
-    for code in [
-        "fatal_error",
-        "bad_client_secret",
-        "service_unavailable",
-        "invalid_auth",
-    ] {
-        life.app.fake.inject("apps.uninstall", Fault::error(code));
-        let error = operator
-            .revoke(&key(ALPHA), "ticket 6")
-            .await
-            .expect_err("not done");
-        assert_matches!(error, OperateError::Slack(_), "{code}");
-        assert_eq!(refusal(&life, ALPHA).await, "the tenant is on hold");
-        assert!(life.bot_token(ALPHA).await.is_some());
-    }
-    operator
-        .revoke(&key(ALPHA), "ticket 6")
-        .await
-        .expect("Slack does it now");
-    assert_eq!(life.slots(ALPHA).await, [""; 0]);
-}
-
-#[tokio::test]
-async fn a_host_that_failed_on_a_revocation_is_told_when_it_is_repeated() {
-    let life = Life::new().await;
-    life.install(ADA).await;
-    life.host.set_failing(true);
-    let operator = operator(&life);
-    operator
-        .revoke(&key(ALPHA), "ticket 7")
-        .await
-        .expect_err("the host fails");
-    assert_eq!(life.slots(ALPHA).await, ["departure"]);
-    life.host.set_failing(false);
-    operator
-        .revoke(&key(ALPHA), "ticket 7")
-        .await
-        .expect("the host is told");
-    assert_eq!(life.host.tenants(), [ALPHA]);
-    assert_eq!(life.slots(ALPHA).await, [""; 0]);
 }
 
 fn sweep(repairs: bool) -> ReconcileConfig {
@@ -285,90 +215,6 @@ async fn a_tenant_whose_events_were_lost_is_found_and_purged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_is_purged_on_invalid_auth_or_anything_else_that_is_unclear() {
-    let life = many().await;
-    for code in [
-        "invalid_auth",
-        "org_login_required",
-        "some_new_error",
-        "token_expired",
-    ] {
-        life.app.fake.clear_faults();
-        life.app
-            .fake
-            .inject("auth.test", Fault::error(code).always());
-        let report = operator(&life)
-            .reconcile(&sweep(true))
-            .await
-            .expect("answers");
-        assert_eq!((report.findings.len(), report.purged), (21, 0), "{code}");
-        let is_gone = |it: &Examined| it.verdict == Verdict::Gone;
-        assert!(!report.findings.iter().any(is_gone), "{code}");
-    }
-    assert_eq!(life.host.tenants(), [""; 0]);
-    assert!(life.bot_token(ALPHA).await.is_some());
-}
-
-#[tokio::test(start_paused = true)]
-async fn when_many_look_gone_at_once_nobody_is_purged() {
-    let life = many().await;
-    for number in 0..2 {
-        life.app.fake.uninstall(&format!("T0MANY{number}"));
-    }
-    let report = operator(&life)
-        .reconcile(&sweep(true))
-        .await
-        .expect("answers");
-    assert!(report.is_guard_tripped);
-    assert_eq!((report.findings.len(), report.purged), (2, 0));
-    let more = ReconcileConfig {
-        most_percent: 10,
-        ..sweep(true)
-    };
-    let report = operator(&life).reconcile(&more).await.expect("answers");
-    assert_eq!((report.is_guard_tripped, report.purged), (false, 2));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_dead_bot_beside_a_living_user_goes_alone() {
-    let life = Life::new().await;
-    life.install(ADA).await;
-    let bot = life.app.fake.bot_token(ALPHA).expect("installed");
-    let slack = &life.app.slack;
-    slack.auth_revoke(&bot).await.expect("revoked");
-    let report = operator(&life)
-        .reconcile(&sweep(true))
-        .await
-        .expect("answers");
-    assert_eq!((report.purged, report.repaired), (0, 1));
-    assert_eq!(life.bot_token(ALPHA).await, None);
-    assert!(life.user_token(ALPHA, ADA).await.is_some());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_workspace_that_joined_an_organisation_unseen_is_brought_up_to_date() {
-    let life = Life::new().await;
-    life.install(ADA).await;
-    life.app.fake.join_org(ALPHA, ORG);
-    let report = operator(&life)
-        .reconcile(&sweep(true))
-        .await
-        .expect("answers");
-    assert_eq!(report.findings[0].verdict, Verdict::Outdated);
-    let installation = life.app.fetch(ALPHA, None).await.expect("it stays");
-    assert_eq!(
-        installation
-            .home
-            .enterprise()
-            .expect("known now")
-            .id
-            .as_str(),
-        ORG
-    );
-    assert!(installation.bot.is_some());
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_sweep_asks_no_faster_than_it_is_told_and_waits_when_slack_says_so() {
     let life = many().await;
     let config = ReconcileConfig {
@@ -426,28 +272,6 @@ async fn a_rotator_hands_out_nothing_of_a_tenant_on_hold() {
     assert_matches!(outcome, Err(rotation::Error::OnHold));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_tenant_where_another_users_token_lives_is_not_purged() {
-    let life = Life::new().await;
-    life.install(BEN).await;
-    life.install(ADA).await;
-    let fake = &life.app.fake;
-    // The bot and the installer are gone; Ben is not.
-    for token in [fake.bot_token(ALPHA), fake.user_token(ALPHA, ADA)] {
-        let token = token.expect("installed");
-        life.app.slack.auth_revoke(&token).await.expect("revoked");
-    }
-    let report = operator(&life).reconcile(&sweep(true)).await;
-    let report = report.expect("answers");
-    assert_eq!(report.findings[0].verdict, Verdict::Gone);
-    assert_eq!(report.purged, 0);
-    assert!(life.user_token(ALPHA, BEN).await.is_some());
-    assert!(life.app.fake.revoke_user(ALPHA, BEN));
-    let report = operator(&life).reconcile(&sweep(true)).await;
-    assert_eq!(report.expect("answers").purged, 1);
-    assert_eq!(life.slots(ALPHA).await, [""; 0]);
-}
-
 #[tokio::test]
 async fn a_purge_asks_slack_nothing_and_tells_the_host() {
     let life = Life::new().await;
@@ -476,10 +300,10 @@ async fn a_revocation_ends_every_refresh_token_that_is_kept() {
         let token = grant.refresh_token.as_ref().expect("it rotates");
         token.expose().to_owned()
     };
-    let first = life.app.fetch(ALPHA, None).await.expect("installed");
+    let first = life.app.stored(ALPHA, None).await;
     // A second pair, whose refresh token is kept as an alternate, as after a lost race.
     life.install(BEN).await;
-    let second = life.app.fetch(ALPHA, None).await.expect("installed");
+    let second = life.app.stored(ALPHA, None).await;
     let alternate = &first.bot.as_ref().expect("a bot").grant;
     let chain_key = ChainKey {
         credential: Credential::Bot,

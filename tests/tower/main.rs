@@ -2,17 +2,13 @@
 //! without it.
 
 #[macro_use]
+#[path = "../support/mod.rs"]
 mod support;
 
-#[path = "tower/bodies.rs"]
 mod bodies;
-#[path = "tower/front.rs"]
 mod front;
-#[path = "tower/lifecycle.rs"]
 mod lifecycle;
-#[path = "tower/once.rs"]
 mod once;
-#[path = "tower/refusals.rs"]
 mod refusals;
 
 use std::future::Future as _;
