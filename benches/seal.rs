@@ -16,13 +16,15 @@ use ring::digest::{SHA256, digest};
 mod derived;
 #[path = "../src/seal/envelope.rs"]
 mod envelope;
+#[path = "../src/seal/key.rs"]
+mod key;
 #[path = "../src/seal/keyring.rs"]
 mod keyring;
 #[path = "../src/random.rs"]
 mod random;
 
 use envelope::{Context, RECORD, open, seal};
-use keyring::{DataKey, KeyId};
+use key::{DataKey, KeyId};
 
 /// The same type as in `src/seal.rs`, which is not compiled into the benchmark.
 #[derive(Clone, Eq, PartialEq)]

@@ -22,6 +22,8 @@ use crate::tenant::InstallationKey;
 mod builder;
 mod env;
 mod error;
+#[cfg(test)]
+mod tests;
 
 pub use builder::SlackAppBuilder;
 pub use error::AppError;
@@ -88,7 +90,7 @@ impl SlackApp {
     ///
     /// A variable is needed only if the builder's method for the same thing is not called.
     pub fn from_env() -> SlackAppBuilder {
-        env::read(|name| std::env::var_os(name))
+        SlackAppBuilder::of(env::read(|name| std::env::var_os(name)))
     }
 
     /// Starts a builder that has nothing yet.

@@ -17,11 +17,12 @@ use thiserror::Error;
 
 mod derived;
 mod envelope;
+mod key;
 mod keyring;
 mod local;
 
 pub(crate) use envelope::{Context, RECORD, open, seal};
-pub use keyring::{DataKey, KeyId};
+pub use key::{DataKey, KeyId};
 pub(crate) use keyring::{Keyring, Lookup};
 pub use local::{LocalKeyProvider, MasterKey, MasterKeyError};
 

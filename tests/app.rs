@@ -3,6 +3,7 @@
 // For clippy, which looks through all types of an app to find out whether a future is `Send`.
 #![recursion_limit = "256"]
 
+#[macro_use]
 mod support;
 
 use std::future::{Future as _, pending};
@@ -15,11 +16,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use http::StatusCode;
-use slack_installs::backend::{
-    Backend, Change, Cursor, Error, MemoryBackend, Page, Partition, Queue, Row, Scope, Slot,
-};
+use slack_installs::backend::{Error, MemoryBackend};
 use slack_installs::request::{SocketModeConnection, VerifiedRequest};
-use slack_installs::slack::{ClientCredentials, SlackClient};
+use slack_installs::slack::SlackClient;
 use slack_installs::store::Summary;
 use slack_installs::testing::FakeSlack;
 use slack_installs::{
@@ -28,26 +27,25 @@ use slack_installs::{
     SlackApp, SlackAppBuilder, Team,
 };
 use support::app::{ADA, ALPHA, App, Browser, key, world};
+use support::hooked::{Call, Hooked, Hooks};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use url::Url;
 
+use crate::support::app::credentials;
+
 /// A database or a key provider that stops responding when the test says so.
 #[derive(Clone, Debug)]
-struct Hanging<T> {
-    inner: Arc<T>,
-    hangs: watch::Receiver<bool>,
-}
+struct Hanging(watch::Receiver<bool>);
 
-impl<T: Send + Sync> Hanging<T> {
-    fn new(inner: T) -> (Self, watch::Sender<bool>) {
+impl Hanging {
+    fn new() -> (Self, watch::Sender<bool>) {
         let (switch, hangs) = watch::channel(false);
-        let inner = Arc::new(inner);
-        (Self { inner, hangs }, switch)
+        (Self(hangs), switch)
     }
 
     async fn pass(&self) {
-        let hangs = *self.hangs.borrow();
+        let hangs = *self.0.borrow();
         if hangs {
             pending::<()>().await;
         }
@@ -55,54 +53,33 @@ impl<T: Send + Sync> Hanging<T> {
 }
 
 #[async_trait]
-impl Backend for Hanging<MemoryBackend> {
-    async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
+impl Hooks for Hanging {
+    async fn before(&self, _: Call<'_>) -> Result<(), Error> {
         self.pass().await;
-        self.inner.read(partition, slots).await
-    }
-
-    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
-        self.pass().await;
-        self.inner.commit(partition, changes).await
-    }
-
-    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        self.pass().await;
-        self.inner.scan(scope, from, limit).await
-    }
-
-    async fn due(
-        &self,
-        queue: &Queue,
-        now: SystemTime,
-        from: Option<Cursor>,
-        limit: usize,
-    ) -> Result<Page, Error> {
-        self.pass().await;
-        self.inner.due(queue, now, from, limit).await
+        Ok(())
     }
 }
 
+#[derive(Debug)]
+struct HangingKeys(Hanging, LocalKeyProvider);
+
 #[async_trait]
-impl KeyProvider for Hanging<LocalKeyProvider> {
+impl KeyProvider for HangingKeys {
     async fn wrap(&self, key: &DataKey, context: &KeyContext<'_>) -> Result<Vec<u8>, KeyError> {
-        self.pass().await;
-        self.inner.wrap(key, context).await
+        self.0.pass().await;
+        self.1.wrap(key, context).await
     }
 
     async fn unwrap(&self, wrapped: &[u8], context: &KeyContext<'_>) -> Result<DataKey, KeyError> {
-        self.pass().await;
-        self.inner.unwrap(wrapped, context).await
+        self.0.pass().await;
+        self.1.unwrap(wrapped, context).await
     }
 }
 
 fn builder(fake: &FakeSlack) -> SlackAppBuilder {
     let slack = SlackClient::with_transport(fake.environment(), fake.transport());
     SlackApp::builder()
-        .credentials(ClientCredentials {
-            client_id: fake.client_id(),
-            client_secret: fake.client_secret(),
-        })
+        .credentials(credentials(fake))
         .signing_secret(fake.signing_secret())
         .redirect_uri(support::app::REDIRECT)
         .scopes("commands,chat:write,users:read")
@@ -200,7 +177,8 @@ const TIME: Duration = Duration::from_millis(2500);
 #[tokio::test(start_paused = true)]
 async fn a_request_gets_its_response_in_time_though_the_database_hangs() {
     let fake = FakeSlack::in_process(world());
-    let (backend, switch) = Hanging::new(MemoryBackend::default());
+    let (hooks, switch) = Hanging::new();
+    let backend = Hooked::over(Arc::new(MemoryBackend::default()), hooks);
     let keys = LocalKeyProvider::new(MasterKey::generate());
     let store = EncryptedStore::open(backend, keys, fake.client_id()).await;
     let front = builder(&fake).store(store.expect("opens")).build().await;
@@ -213,7 +191,8 @@ async fn a_request_gets_its_response_in_time_though_the_database_hangs() {
 async fn a_request_gets_its_response_in_time_though_the_key_provider_hangs() {
     let app = App::new().await;
     app.install(ADA).await;
-    let (keys, switch) = Hanging::new(LocalKeyProvider::new(MasterKey::generate()));
+    let (hooks, switch) = Hanging::new();
+    let keys = HangingKeys(hooks, LocalKeyProvider::new(MasterKey::generate()));
     let backend = MemoryBackend::default();
     let store = EncryptedStore::open(backend, keys, app.fake.client_id()).await;
     let store = store.expect("opens").with_clock(app.fake.clock());
@@ -260,7 +239,7 @@ async fn the_work_in_the_background_ends_with_the_app() {
     let mut polled = pin!(&mut background);
     tokio::time::advance(Duration::from_secs(3600)).await;
     let mut context = Context::from_waker(Waker::noop());
-    assert!(matches!(polled.as_mut().poll(&mut context), Poll::Pending));
+    assert_matches!(polled.as_mut().poll(&mut context), Poll::Pending);
     assert!(front.shutdown().await, "no refresh runs");
     background.await.expect("it ends by itself");
     // Also what is started late.

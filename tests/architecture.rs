@@ -4,8 +4,17 @@
 //! Slack; so a new database is one file, and plaintext has no way around the seal.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+
+#[path = "architecture/circles.rs"]
+mod circles;
+#[path = "architecture/paths.rs"]
+mod paths;
+#[path = "architecture/source.rs"]
+mod source;
+
+use circles::circles;
+use paths::paths;
+use source::{Source, plain, sources, without_tests};
 
 /// Each module, and the modules of this crate that it may import. The public face (axum, tower)
 /// rides on the flows, these on the ports, these on the facts.
@@ -76,7 +85,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "request",
             "rotation",
             "secret",
-            "slack",
             "store",
             "tenant",
         ],
@@ -102,8 +110,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "clock",
             "events",
             "installation",
-            "oauth",
-            "secret",
             "slack",
             "store",
             "tenant",
@@ -111,14 +117,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "replay",
-        &[
-            "error_chain",
-            "clock",
-            "installation",
-            "request",
-            "store",
-            "tenant",
-        ],
+        &["clock", "error_chain", "installation", "request", "store"],
     ),
     (
         "gate",
@@ -185,7 +184,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "html",
             "installation",
             "random",
-            "request",
             "secret",
             "slack",
             "tenant",
@@ -197,8 +195,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 #[test]
 fn every_commit_of_the_store_goes_through_the_driver() {
     let mut commits = Vec::new();
-    for (path, module, code) in sources() {
-        if module == "encrypted" {
+    for source in sources() {
+        let (path, code) = (&source.path, &source.code);
+        if source.module() == "encrypted" {
             let name = path.file_name().expect("a file").to_string_lossy();
             for (at, _) in code.match_indices(".commit(") {
                 let whose: String = code[..at]
@@ -228,42 +227,100 @@ fn every_commit_of_the_store_goes_through_the_driver() {
     );
 }
 
+/// What the modules of the crate import from each other.
+fn imports(source: &Source) -> BTreeSet<String> {
+    let paths = paths(&source.code, |name| name == "crate").into_iter();
+    let modules = paths.filter_map(|path| path.into_iter().nth(1));
+    modules.filter(|it| it != source.module()).collect()
+}
+
 #[test]
 fn every_module_imports_only_what_its_layer_may() {
-    for (path, module, code) in sources() {
+    for source in sources() {
+        let (path, module) = (source.path.display(), source.module());
         let allowed = MAY_IMPORT.iter().find(|(name, _)| *name == module);
-        let (_, allowed) = allowed.unwrap_or_else(|| {
-            panic!(
-                "{}: `{module}` is in no layer; give it one here",
-                path.display()
-            )
-        });
-        for import in imports(&code) {
-            let known = import == module || allowed.contains(&import.as_str());
-            assert!(
-                known,
-                "{}: `{module}` may not import `{import}`",
-                path.display()
-            );
+        let (_, allowed) = allowed
+            .unwrap_or_else(|| panic!("{path}: `{module}` is in no layer; give it one here"));
+        for import in imports(&source) {
+            let is_allowed = allowed.contains(&import.as_str());
+            assert!(is_allowed, "{path}: `{module}` may not import `{import}`");
         }
-        assert!(
-            !code.contains("super::super"),
-            "{}: say `crate::…`",
-            path.display()
-        );
+        let is_far = source.code.contains("super::super");
+        assert!(!is_far, "{path}: say `crate::…`");
     }
 }
 
 #[test]
+fn every_import_that_a_layer_may_make_is_made() {
+    let sources = sources();
+    let mut unused = Vec::new();
+    for (module, allowed) in MAY_IMPORT {
+        let files = sources.iter().filter(|source| source.module() == *module);
+        let used: BTreeSet<_> = files.flat_map(imports).collect();
+        let others = allowed.iter().filter(|it| !used.contains(**it));
+        unused.extend(others.map(|other| format!("{module} -> {other}")));
+    }
+    assert!(unused.is_empty(), "nothing uses {unused:?}");
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let sources = sources();
+    let is_explained = |file: &String| {
+        let mut explained = sources
+            .iter()
+            .filter(|it| it.head.contains("import circle"));
+        explained.any(|source| source.path == *file)
+    };
+    let mut found = circles(&sources);
+    found.retain(|circle| !circle.iter().any(is_explained));
+    assert_eq!(
+        found, NOT_YET_REMOVED,
+        "the comment at the top of a file may say why it is in an import circle"
+    );
+}
+
+/// Circles that are still to be removed.
+const NOT_YET_REMOVED: &[&[&str]] = &[
+    &["backend/dynamodb/clear.rs", "backend/dynamodb/commit.rs"],
+    &["backend/dynamodb/open.rs", "backend/dynamodb/table.rs"],
+    &[
+        "backend/redis/cluster.rs",
+        "backend/redis/connect.rs",
+        "backend/redis/node.rs",
+    ],
+    &["encrypted/records.rs", "encrypted/rotation_facts.rs"],
+    &[
+        "rotation/engine.rs",
+        "rotation/prove.rs",
+        "rotation/refresh.rs",
+    ],
+];
+
+#[test]
+fn a_file_in_a_circle_is_found_and_one_that_uses_the_module_around_it_is_not() {
+    let file = |path: &str, code: &str| Source::new(path.into(), code);
+    let chain = [
+        file("a.rs", "use b::C; mod b;"),
+        file("a/b.rs", "use super::D; use crate::e::f;"),
+        file("e.rs", "mod f;"),
+        file("e/f.rs", "fn g() { crate::h::i() }"),
+        file("h.rs", "use crate::{j::K, l};"),
+    ];
+    assert!(circles(&chain).is_empty(), "{:?}", circles(&chain));
+    let back = file("h.rs", "use crate::{a::{self, b::M}};");
+    let found = circles(&[&chain[..4], &[back]].concat());
+    assert_eq!(found, [["a.rs", "a/b.rs", "e/f.rs", "h.rs"]]);
+}
+
+#[test]
 fn a_backend_knows_of_sealing_only_that_something_is_sealed() {
-    for (path, module, code) in sources() {
-        if module == "backend" {
-            for (at, _) in code.match_indices("crate::seal") {
-                let import = code[at..].lines().next().unwrap_or_default();
-                let is_sealed = import
-                    .trim_start_matches("crate::seal::")
-                    .starts_with("Sealed");
-                assert!(is_sealed, "{}: {import}", path.display());
+    for source in sources() {
+        if source.module() == "backend" {
+            for path in paths(&source.code, |name| name == "crate") {
+                let is_sealed = path.get(2).is_some_and(|it| it.starts_with("Sealed"));
+                let is_other = path.get(1).is_none_or(|it| it != "seal");
+                assert!(is_other || is_sealed, "{}: {path:?}", source.path.display());
             }
         }
     }
@@ -271,98 +328,48 @@ fn a_backend_knows_of_sealing_only_that_something_is_sealed() {
 
 #[test]
 fn only_the_clock_reads_the_time_and_only_one_place_makes_random_bytes() {
-    for (path, module, code) in sources() {
-        let reads_time = code.contains("SystemTime::now") || code.contains("UNIX_EPOCH.elapsed");
-        assert!(!reads_time || module == "clock", "{}", path.display());
-        assert!(
-            !code.contains("SystemRandom") || module == "random",
-            "{}",
-            path.display()
-        );
+    for source in sources() {
+        let has = |text| source.code.contains(text);
+        let (path, module) = (source.path.display(), source.module());
+        let reads_time = has("SystemTime::now") || has("UNIX_EPOCH.elapsed");
+        assert!(!reads_time || module == "clock", "{path}");
+        assert!(!has("SystemRandom") || module == "random", "{path}");
     }
 }
 
 #[test]
-fn the_reader_of_imports_finds_every_form() {
+fn the_reader_of_paths_finds_every_form() {
     let code =
-        "use crate::a::B;\nuse crate::{c, d::{E, F}};\nlet g = crate::g::h();\nuse super::i;";
-    let found: Vec<_> = imports(code).into_iter().collect();
-    assert_eq!(found, ["a", "c", "d", "g"]);
+        "use crate::a::B;\nuse crate::{c, d::{self, E as F, *}};\nlet g = crate::g::h::<I>();
+        pub(in crate::j) fn k() {}\nuse super::l;\nvec![other::crate::m];";
+    let found = paths(code, |name| name == "crate").into_iter();
+    let found: Vec<_> = found.map(|path| path.join("::")).collect();
+    let expected = [
+        "crate::a::B",
+        "crate::c",
+        "crate::d::self",
+        "crate::d::E",
+        "crate::d::*",
+        "crate::g::h",
+        "crate::j",
+    ];
+    assert_eq!(found, expected);
 }
 
-/// Every file but the crate's root: where it is, its module, and its code without comments and
-/// tests.
-fn sources() -> Vec<(PathBuf, String, String)> {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut folders = vec![src.clone()];
-    let mut sources = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("the source is there") {
-            let path = entry.expect("the source is there").path();
-            let inside = path
-                .strip_prefix(&src)
-                .expect("it was found there")
-                .to_owned();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|it| it == "rs") && inside != Path::new("lib.rs")
-            {
-                let module = inside
-                    .iter()
-                    .next()
-                    .expect("a file has a name")
-                    .to_string_lossy();
-                let code = fs::read_to_string(&path).expect("the source is text");
-                sources.push((
-                    inside.clone(),
-                    module.trim_end_matches(".rs").to_owned(),
-                    plain(&code),
-                ));
-            }
-        }
-    }
-    assert!(sources.len() > 10, "the source was found");
-    sources
-}
-
-/// Code without comments, and without the tests at its end.
-fn plain(code: &str) -> String {
-    let code = code.split("#[cfg(test)]").next().unwrap_or_default();
-    let lines = code
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"));
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-/// The first names of all paths that begin at the crate's root.
-fn imports(code: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for (at, start) in code.match_indices("crate::") {
-        let rest = &code[at + start.len()..];
-        let Some(group) = rest.strip_prefix('{') else {
-            found.insert(first_name(rest));
-            continue;
-        };
-        let (mut depth, mut from) = (0, 0);
-        for (to, char) in group.char_indices() {
-            if depth == 0 && matches!(char, ',' | '}') {
-                found.insert(first_name(group[from..to].trim_start()));
-                from = to + 1;
-            }
-            match char {
-                '{' => depth += 1,
-                '}' if depth == 0 => break,
-                '}' => depth -= 1,
-                _ => {}
-            }
-        }
-    }
-    found.remove("");
-    found
-}
-
-fn first_name(path: &str) -> String {
-    path.chars()
-        .take_while(|char| char.is_alphanumeric() || *char == '_')
-        .collect()
+#[test]
+fn only_comments_literals_and_test_modules_are_not_read() {
+    let text = r##"/* a /* b */ c */ let d = "crate::\"e"; // crate::f
+        let g = r#"crate::h"#; let i: &'static str = b'"'; let j = '\'';
+        #[cfg(test)]
+        mod k { fn l() { "}" } }
+        #[cfg(test)]
+        fn m() {}
+        #[cfg(test)]
+        mod n;"##;
+    let words = without_tests(&plain(text));
+    let words: Vec<_> = words.split(|it: char| !it.is_alphanumeric()).collect();
+    let words = words.into_iter().filter(|it| !it.is_empty());
+    let words = words.collect::<Vec<_>>().join(" ");
+    let expected = "let d let g let i static str b let j cfg test fn m cfg test mod n";
+    assert_eq!(words, expected);
 }

@@ -1,6 +1,7 @@
 //! No secret leaves: the database's files, every log line of every crate at TRACE, every error
 //! and every `Debug` of a whole run over real HTTP are searched for every secret of it.
 
+#[macro_use]
 mod support;
 
 use std::fmt::Debug;
@@ -17,7 +18,7 @@ use http::{Request, Response, StatusCode};
 use slack_installs::backend::{Backend as _, Change, Expect, Row, Scope, SqliteBackend, Version};
 use slack_installs::layer::SlackLayer;
 use slack_installs::request::Verifier;
-use slack_installs::slack::{ClientCredentials, HttpTransport, SlackClient, Transport as _};
+use slack_installs::slack::{HttpTransport, SlackClient, Transport as _};
 use slack_installs::testing::{FakeSlack, Fault};
 use slack_installs::web::{Authorized, Verified, install_routes};
 use slack_installs::{
@@ -29,6 +30,8 @@ use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use url::Url;
+
+use crate::support::app::credentials;
 
 /// Everything that an attacker may come to see.
 #[derive(Clone, Default)]
@@ -115,58 +118,8 @@ async fn get(client: &HttpTransport, url: &Url, cookie: &str) -> Response<Bytes>
         .expect("the app answers")
 }
 
-#[tokio::test]
-async fn no_secret_of_a_whole_run_can_be_seen_anywhere() {
-    let seen = Seen::default();
-    tracing_subscriber::fmt()
-        .with_writer(seen.clone())
-        .with_env_filter(EnvFilter::new("trace"))
-        .init();
-    let directory = tempfile::tempdir().expect("a directory");
-    let database = directory.path().join("installations.sqlite3");
-    let fake = FakeSlack::start().await.expect("a fake Slack");
-    let master_key = MasterKey::generate();
-    let mut secrets = vec![
-        master_key.to_base64().to_string(),
-        "metadata-CANARY-value".into(),
-    ];
-    seen.debug(&master_key);
-
-    // The app, as in the quickstart.
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let home = format!(
-        "http://localhost:{}/",
-        listener.local_addr().expect("an address").port()
-    );
-    let home = Url::parse(&home).expect("a URL");
-    let redirect = RedirectUri::new(home.join("slack/oauth_redirect").expect("a path").as_str());
-    let backend = SqliteBackend::open(&database).await.expect("opens");
-    let keys = LocalKeyProvider::new(master_key);
-    let store = EncryptedStore::open(backend, keys, fake.client_id())
-        .await
-        .expect("opens");
-    let slack = SlackClient::new(fake.environment());
-    let credentials = ClientCredentials {
-        client_id: fake.client_id(),
-        client_secret: fake.client_secret(),
-    };
-    let scopes = Scopes::from("incoming-webhook,commands,chat:write");
-    let mut config = InstallConfig::new(credentials, redirect.expect("loopback"), scopes);
-    config.user_scopes = Scopes::from("search:read");
-    seen.debug(&config);
-    let provider = InstallProvider::new(config, slack.clone(), store.clone(), store.clone());
-    let provider = provider.expect("the configuration works");
-    let authorizer = Authorizer::new(store.clone());
-    let lifecycle = Lifecycle::new(store.clone(), slack.clone());
-    let layer = SlackLayer::new(Verifier::new(&fake.signing_secret()), authorizer, lifecycle);
-    seen.debug(&(&provider, &store, &slack, &layer, &fake));
-    let router: Router = Router::new()
-        .route("/slack/events", post(handler))
-        .layer(layer)
-        .merge(install_routes(&provider));
-    tokio::spawn(async move { axum::serve(listener, router).await });
-
-    // Flows that end well, badly, and in between.
+/// Flows that end well, badly, and in between.
+async fn flow_all(fake: &FakeSlack, home: &Url, seen: &Seen, secrets: &mut Vec<String>) {
     let browser = HttpTransport::new();
     for step in ["good", "good", "lost", "cancelled", "tampered", "no cookie"] {
         if step == "lost" {
@@ -209,17 +162,18 @@ async fn no_secret_of_a_whole_run_can_be_seen_anywhere() {
                 .map(|p| p.1.into()),
         );
     }
+}
 
-    // Requests that are served, and some that are not.
-    let events = home.join("slack/events").expect("a path");
+/// Requests that are served, and some that are not.
+async fn request_all(fake: &FakeSlack, events: &Url, secrets: &mut Vec<String>) {
     let command = fake.slash_command(ADA, "/hello", "text-CANARY");
     let served = fake
-        .deliver(&events, &command)
+        .deliver(events, &command)
         .await
         .expect("the app answers");
     assert_eq!(served.status(), StatusCode::OK);
     secrets.push(
-        command.request(&events).headers()["x-slack-signature"]
+        command.request(events).headers()["x-slack-signature"]
             .to_str()
             .expect("ASCII")[3..]
             .into(),
@@ -227,17 +181,25 @@ async fn no_secret_of_a_whole_run_can_be_seen_anywhere() {
     let forged = command
         .clone()
         .with_body("application/json", "{\"text\":\"text-CANARY\"}");
-    let mut forged = forged.request(&events);
+    let mut forged = forged.request(events);
     let zeros = format!("v0={}", "0".repeat(64)).parse().expect("ASCII");
     forged.headers_mut().insert("x-slack-signature", zeros);
     fake.send(forged).await.expect("the app answers");
     let garbage = command.with_body("application/json", "{\"event\":\"text-CANARY\"");
-    fake.deliver(&events, &garbage)
+    fake.deliver(events, &garbage)
         .await
         .expect("the app answers");
     secrets.push("text-CANARY".into());
+}
 
-    // What is stored, opened, and what does not open.
+/// What is stored, opened, and what does not open.
+async fn open_all(
+    fake: &FakeSlack,
+    events: &Url,
+    store: &EncryptedStore<SqliteBackend>,
+    seen: &Seen,
+    secrets: &mut Vec<String>,
+) {
     let installation = store
         .fetch(&key(ALPHA), Some(&user_id(ADA)))
         .await
@@ -278,7 +240,7 @@ async fn no_secret_of_a_whole_run_can_be_seen_anywhere() {
             .expect_err("unreadable");
         seen.error(&error);
         let refused = fake
-            .deliver(&events, &fake.slash_command(ADA, "/hello", ""))
+            .deliver(events, &fake.slash_command(ADA, "/hello", ""))
             .await;
         seen.bytes(refused.expect("the app answers").body());
         commit(put(row.clone(), Expect::Any))
@@ -292,12 +254,69 @@ async fn no_secret_of_a_whole_run_can_be_seen_anywhere() {
         .grant
         .access_token;
     fake.uninstall(ALPHA);
-    seen.error(&slack.auth_test(token).await.expect_err("uninstalled"));
-    for event in fake.take_events() {
-        fake.deliver(&events, &event)
+    seen.error(
+        &SlackClient::new(fake.environment())
+            .auth_test(token)
             .await
-            .expect("the app answers");
+            .expect_err("uninstalled"),
+    );
+    for event in fake.take_events() {
+        fake.deliver(events, &event).await.expect("the app answers");
     }
+}
+
+#[tokio::test]
+async fn no_secret_of_a_whole_run_can_be_seen_anywhere() {
+    let seen = Seen::default();
+    tracing_subscriber::fmt()
+        .with_writer(seen.clone())
+        .with_env_filter(EnvFilter::new("trace"))
+        .init();
+    let directory = tempfile::tempdir().expect("a directory");
+    let database = directory.path().join("installations.sqlite3");
+    let fake = FakeSlack::start().await.expect("a fake Slack");
+    let master_key = MasterKey::generate();
+    let mut secrets = vec![
+        master_key.to_base64().to_string(),
+        "metadata-CANARY-value".into(),
+    ];
+    seen.debug(&master_key);
+
+    // The app, as in the quickstart.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let home = format!(
+        "http://localhost:{}/",
+        listener.local_addr().expect("an address").port()
+    );
+    let home = Url::parse(&home).expect("a URL");
+    let redirect = RedirectUri::new(home.join("slack/oauth_redirect").expect("a path").as_str());
+    let backend = SqliteBackend::open(&database).await.expect("opens");
+    let keys = LocalKeyProvider::new(master_key);
+    let store = EncryptedStore::open(backend, keys, fake.client_id())
+        .await
+        .expect("opens");
+    let slack = SlackClient::new(fake.environment());
+    let credentials = credentials(&fake);
+    let scopes = Scopes::from("incoming-webhook,commands,chat:write");
+    let mut config = InstallConfig::new(credentials, redirect.expect("loopback"), scopes);
+    config.user_scopes = Scopes::from("search:read");
+    seen.debug(&config);
+    let provider = InstallProvider::new(config, slack.clone(), store.clone(), store.clone());
+    let provider = provider.expect("the configuration works");
+    let authorizer = Authorizer::new(store.clone());
+    let lifecycle = Lifecycle::new(store.clone(), slack.clone());
+    let layer = SlackLayer::new(Verifier::new(&fake.signing_secret()), authorizer, lifecycle);
+    seen.debug(&(&provider, &store, &slack, &layer, &fake));
+    let router: Router = Router::new()
+        .route("/slack/events", post(handler))
+        .layer(layer)
+        .merge(install_routes(&provider));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+
+    flow_all(&fake, &home, &seen, &mut secrets).await;
+    let events = home.join("slack/events").expect("a path");
+    request_all(&fake, &events, &mut secrets).await;
+    open_all(&fake, &events, &store, &seen, &mut secrets).await;
 
     for suffix in ["", "-wal", "-shm"] {
         let path = format!("{}{suffix}", database.display());

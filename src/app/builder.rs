@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::env;
+use super::env::{self, Value, Values};
 use super::error::AppError;
 use super::{Parts, SlackApp};
 use crate::authorize::Authorizer;
@@ -18,20 +18,17 @@ use crate::events::{Lifecycle, LifecycleHooks};
 use crate::gate::Gate;
 use crate::installation::Scopes;
 use crate::oauth::{
-    DefaultPages, InstallConfig, InstallHooks, InstallPolicy, InstallProvider, Pages, RedirectUri,
+    DefaultPages, InstallConfig, InstallHooks, InstallPolicy, InstallProvider, Pages,
 };
 use crate::operate::Operator;
 use crate::replay::ReplayGuard;
 use crate::request::Verifier;
 use crate::rotation::{RotationConfig, TokenRotator};
 use crate::seal::{LocalKeyProvider, MasterKey};
-use crate::secret::{ClientSecret, SigningSecret};
+use crate::secret::SigningSecret;
 use crate::slack::{ClientCredentials, Environment, SlackClient};
 use crate::store::Store;
 use crate::tenant::{AppId, ClientId};
-
-/// A value that may be wrong.
-type Value<T> = Option<Result<T, AppError>>;
 
 /// Builds a [`SlackApp`]. What the environment has can be replaced by a method.
 ///
@@ -63,12 +60,7 @@ type Value<T> = Option<Result<T, AppError>>;
 #[derive(Default)]
 #[must_use = "an app is built by `build`"]
 pub struct SlackAppBuilder {
-    pub(super) client_id: Value<ClientId>,
-    pub(super) client_secret: Value<ClientSecret>,
-    pub(super) master_key: Value<MasterKey>,
-    pub(super) redirect_uris: Vec<Result<RedirectUri, AppError>>,
-    pub(super) signing_secret: Value<SigningSecret>,
-    pub(super) url: Value<Zeroizing<String>>,
+    values: Values,
     /// Redirect URLs of the builder's methods replace the environment's.
     has_own_redirects: bool,
     app_id: Option<AppId>,
@@ -92,16 +84,23 @@ pub struct SlackAppBuilder {
 }
 
 impl SlackAppBuilder {
+    pub(super) fn of(values: Values) -> Self {
+        Self {
+            values,
+            ..Self::default()
+        }
+    }
+
     /// Sets the app's client id and secret.
     pub fn credentials(mut self, credentials: ClientCredentials) -> Self {
-        self.client_id = Some(Ok(credentials.client_id));
-        self.client_secret = Some(Ok(credentials.client_secret));
+        self.values.client_id = Some(Ok(credentials.client_id));
+        self.values.client_secret = Some(Ok(credentials.client_secret));
         self
     }
 
     /// Sets the app's signing secret.
     pub fn signing_secret(mut self, secret: SigningSecret) -> Self {
-        self.signing_secret = Some(Ok(secret));
+        self.values.signing_secret = Some(Ok(secret));
         self
     }
 
@@ -115,11 +114,11 @@ impl SlackAppBuilder {
     /// Adds a redirect URL, as configured at Slack. The first one is the default.
     pub fn redirect_uri(mut self, uri: impl AsRef<str>) -> Self {
         if !self.has_own_redirects {
-            self.redirect_uris.clear();
+            self.values.redirect_uris.clear();
             self.has_own_redirects = true;
         }
         let uri = env::redirect_uri("the redirect URL", uri.as_ref());
-        self.redirect_uris.push(uri);
+        self.values.redirect_uris.push(uri);
         self
     }
 
@@ -150,13 +149,13 @@ impl SlackAppBuilder {
 
     /// Sets the database by its URL ([`backend::connect`] has the forms).
     pub fn database(mut self, url: impl Into<String>) -> Self {
-        self.url = Some(Ok(Zeroizing::new(url.into())));
+        self.values.url = Some(Ok(Zeroizing::new(url.into())));
         self
     }
 
     /// Sets the master key, under which the data keys in the database are sealed.
     pub fn master_key(mut self, key: MasterKey) -> Self {
-        self.master_key = Some(Ok(key));
+        self.values.master_key = Some(Ok(key));
         self
     }
 
@@ -250,9 +249,13 @@ impl SlackAppBuilder {
     /// [`AppError`] names the thing, the cause and the remedy.
     pub async fn build(mut self) -> Result<SlackApp, AppError> {
         let credentials = ClientCredentials {
-            client_id: required(self.client_id.take(), env::CLIENT_ID, BASIC_INFORMATION)?,
+            client_id: required(
+                self.values.client_id.take(),
+                env::CLIENT_ID,
+                BASIC_INFORMATION,
+            )?,
             client_secret: required(
-                self.client_secret.take(),
+                self.values.client_secret.take(),
                 env::CLIENT_SECRET,
                 BASIC_INFORMATION,
             )?,
@@ -324,7 +327,7 @@ impl SlackAppBuilder {
 
     fn verifier(&mut self) -> Result<Verifier, AppError> {
         let secret = required(
-            self.signing_secret.take(),
+            self.values.signing_secret.take(),
             env::SIGNING_SECRET,
             BASIC_INFORMATION,
         )?;
@@ -342,7 +345,7 @@ impl SlackAppBuilder {
         &mut self,
         credentials: &ClientCredentials,
     ) -> Result<InstallConfig, AppError> {
-        let redirect_uris = std::mem::take(&mut self.redirect_uris);
+        let redirect_uris = std::mem::take(&mut self.values.redirect_uris);
         let redirect_uris = redirect_uris.into_iter().collect::<Result<Vec<_>, _>>()?;
         let first = redirect_uris.first().cloned().ok_or_else(|| {
             AppError::missing(
@@ -379,12 +382,12 @@ impl SlackAppBuilder {
             return Ok(store);
         }
         let url = required(
-            self.url.take(),
+            self.values.url.take(),
             env::URL,
             "the database, such as `sqlite:installations.sqlite3`, or call `database` or `store`",
         )?;
         let key = required(
-            self.master_key.take(),
+            self.values.master_key.take(),
             env::MASTER_KEY,
             "make one with `openssl rand -base64 32`, and keep it apart from the database; \
              SLACK_INSTALLS_MASTER_KEY_FILE may name a file instead",

@@ -1,11 +1,10 @@
-//! The builder's values from the environment.
+//! An app's values from the environment.
 
 use std::ffi::OsString;
 
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::builder::SlackAppBuilder;
 use super::error::AppError;
 use crate::oauth::RedirectUri;
 use crate::seal::MasterKey;
@@ -20,40 +19,54 @@ pub(super) const REDIRECT_URI: &str = "SLACK_REDIRECT_URI";
 pub(super) const SIGNING_SECRET: &str = "SLACK_SIGNING_SECRET";
 pub(super) const URL: &str = "SLACK_INSTALLS_URL";
 
-/// Reads what is set. A wrong value is kept as an error, which `build` returns: the builder's
-/// method for the same thing may replace it.
-pub(super) fn read(variable: impl Fn(&str) -> Option<OsString>) -> SlackAppBuilder {
+/// A value that may be wrong.
+pub(super) type Value<T> = Option<Result<T, AppError>>;
+
+/// What an app needs, and the environment may have. A wrong value is kept as an error, which the
+/// builder's `build` returns: its method for the same thing may replace it.
+#[derive(Default)]
+pub(super) struct Values {
+    pub(super) client_id: Value<ClientId>,
+    pub(super) client_secret: Value<ClientSecret>,
+    pub(super) master_key: Value<MasterKey>,
+    pub(super) redirect_uris: Vec<Result<RedirectUri, AppError>>,
+    pub(super) signing_secret: Value<SigningSecret>,
+    pub(super) url: Value<Zeroizing<String>>,
+}
+
+/// Reads what is set.
+pub(super) fn read(variable: impl Fn(&str) -> Option<OsString>) -> Values {
     let text = |name: &'static str| {
         let value = variable(name).filter(|value| !value.is_empty())?;
         let value = value.into_string().map(Zeroizing::new);
         Some(value.map_err(|_| AppError::value(name, None, "it is not UTF-8")))
     };
-    let mut builder = SlackAppBuilder::default();
-    builder.client_id = text(CLIENT_ID).map(|text| client_id(&text?));
-    builder.client_secret = text(CLIENT_SECRET).map(|text| {
+    let client_secret = text(CLIENT_SECRET).map(|text| {
         ClientSecret::new(text?.trim())
             .map_err(|source| AppError::value(CLIENT_SECRET, None, source))
     });
-    builder.signing_secret = text(SIGNING_SECRET).map(|text| {
+    let signing_secret = text(SIGNING_SECRET).map(|text| {
         SigningSecret::new(text?.trim())
             .map_err(|source| AppError::value(SIGNING_SECRET, None, source))
     });
-    builder.redirect_uris = text(REDIRECT_URI)
-        .map(|text| redirect_uri(REDIRECT_URI, &text?))
-        .into_iter()
-        .collect();
-    builder.url = text(URL);
-    builder.master_key = match (text(MASTER_KEY), text(MASTER_KEY_FILE)) {
-        (Some(text), _) => Some(text.and_then(|text| {
+    let redirect_uri = text(REDIRECT_URI).map(|text| redirect_uri(REDIRECT_URI, &text?));
+    let master_key = match text(MASTER_KEY) {
+        Some(text) => Some(text.and_then(|text| {
             MasterKey::parse(&text).map_err(|source| AppError::value(MASTER_KEY, None, source))
         })),
-        (None, Some(path)) => Some(path.and_then(|path| {
-            MasterKey::from_file(&*path)
+        None => text(MASTER_KEY_FILE).map(|path| {
+            MasterKey::from_file(&*path?)
                 .map_err(|source| AppError::value(MASTER_KEY_FILE, None, source))
-        })),
-        (None, None) => None,
+        }),
     };
-    builder
+    Values {
+        client_id: text(CLIENT_ID).map(|text| client_id(&text?)),
+        client_secret,
+        master_key,
+        redirect_uris: redirect_uri.into_iter().collect(),
+        signing_secret,
+        url: text(URL),
+    }
 }
 
 /// A client id is two numbers. What else is set by mistake may be a secret, so only its beginning
@@ -107,136 +120,3 @@ fn beginning(text: &str) -> String {
 
 /// Enough to recognise a value by, and too few to use it.
 const SHOWN: usize = 4;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: [(&str, &str); 6] = [
-        (CLIENT_ID, "100000000001.200000000002"),
-        (CLIENT_SECRET, "8f742231b10e8888abcd99yyyzzz85a5"),
-        (SIGNING_SECRET, "5a58zzzyyy99dcba8888e01b132247f8"),
-        (REDIRECT_URI, "https://bot.example.com/slack/oauth_redirect"),
-        (URL, "memory:"),
-        (MASTER_KEY, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
-    ];
-
-    fn with(changed: &str, value: Option<&str>) -> SlackAppBuilder {
-        read(|name| {
-            if name == changed {
-                value.map(Into::into)
-            } else {
-                let set = GOOD.iter().find(|(known, _)| *known == name);
-                set.map(|(_, value)| (*value).into())
-            }
-        })
-        .scopes("chat:write")
-    }
-
-    #[tokio::test]
-    async fn an_app_starts_from_its_variables() {
-        with("", None).build().await.expect("all are set");
-    }
-
-    #[tokio::test]
-    async fn what_is_not_set_is_named_with_the_place_to_find_it() {
-        for (name, _) in GOOD {
-            for value in [None, Some("")] {
-                let error = with(name, value).build().await.expect_err("one is missing");
-                let text = format!("{error:?}");
-                assert!(text.starts_with(&format!("{name} is not set: ")), "{text}");
-                assert_eq!(text, error.to_string());
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_wrong_value_is_named_with_the_cause_and_never_shown_if_it_is_secret() {
-        for (name, value, expected) in [
-            (
-                CLIENT_ID,
-                "8f742231b10e8888abcd99yyyzzz85a5",
-                "SLACK_CLIENT_ID is `8f74…`: expected two numbers joined by a dot",
-            ),
-            (CLIENT_ID, "1.", "SLACK_CLIENT_ID is `1.…`"),
-            (CLIENT_ID, ".1", "SLACK_CLIENT_ID is `.1…`"),
-            (CLIENT_ID, "1.a", "SLACK_CLIENT_ID is `1.a…`"),
-            (
-                CLIENT_SECRET,
-                "a canary",
-                "SLACK_CLIENT_SECRET has a wrong value: not a client secret",
-            ),
-            (
-                SIGNING_SECRET,
-                "a canary",
-                "SLACK_SIGNING_SECRET has a wrong value: not a signing secret",
-            ),
-            (
-                REDIRECT_URI,
-                "http://bot.example.com/slack/oauth_redirect",
-                "SLACK_REDIRECT_URI is \"http://bot.example.com/slack/oauth_redirect\": not a \
-                 redirect URL",
-            ),
-            (
-                REDIRECT_URI,
-                "https://bot:canary@bot.example.com/callback",
-                "SLACK_REDIRECT_URI is `http…`: not a redirect URL",
-            ),
-            (
-                REDIRECT_URI,
-                "8f742231b10e8888abcd99yyyzzz85a5",
-                "SLACK_REDIRECT_URI is `8f74…`: not a redirect URL",
-            ),
-            (
-                URL,
-                "mysql://root:canary@host",
-                "the app's database cannot be used: not a database URL",
-            ),
-            (
-                MASTER_KEY,
-                "canary",
-                "SLACK_INSTALLS_MASTER_KEY has a wrong value: the master key must be 32",
-            ),
-        ] {
-            let error = with(name, Some(value)).build().await.expect_err("wrong");
-            let text = format!("{error:?}");
-            assert!(text.starts_with(expected), "{text}");
-            assert!(!text.contains("canary") && !text.contains("b10e"), "{text}");
-        }
-    }
-
-    #[tokio::test]
-    async fn the_key_of_a_file_serves_if_the_variable_is_not_set() {
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(file.path(), GOOD[5].1).expect("a file");
-        let path = file.path().as_os_str();
-        let from = |path: OsString| {
-            read(move |name| match name {
-                MASTER_KEY => None,
-                MASTER_KEY_FILE => Some(path.clone()),
-                name => {
-                    let set = GOOD.iter().find(|(known, _)| *known == name);
-                    set.map(|(_, value)| (*value).into())
-                }
-            })
-            .scopes("chat:write")
-        };
-        from(path.into())
-            .build()
-            .await
-            .expect("the file has the key");
-        let error = from("/nowhere".into()).build().await.expect_err("no file");
-        let text = format!("{error:?}");
-        let expected = "SLACK_INSTALLS_MASTER_KEY_FILE has a wrong value: the master key's file";
-        assert!(text.starts_with(expected), "{text}");
-    }
-
-    #[tokio::test]
-    async fn a_method_of_the_builder_replaces_a_wrong_variable() {
-        with(REDIRECT_URI, Some("nonsense"))
-            .redirect_uri("https://bot.example.com/callback")
-            .build()
-            .await
-            .expect("the method came later");
-    }
-}

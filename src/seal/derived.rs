@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::aead::LessSafeKey;
 
-use super::envelope::COMMITMENT_LEN;
+/// How long a commitment to a key is.
+pub(super) const COMMITMENT_LEN: usize = 32;
 
 /// What opens the ciphertexts of one data key, purpose, app and partition.
 pub(super) struct Opening {

@@ -17,13 +17,10 @@ use ring::{hkdf, hmac};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use super::derived::Opening;
-use super::keyring::{DataKey, KeyId};
+use super::derived::{COMMITMENT_LEN, Opening};
+use super::key::{DATA_KEY_LEN, DataKey, KeyId};
 use super::{Sealed, Undecryptable};
 use crate::random;
-
-/// A data key's length in bytes.
-pub(crate) const DATA_KEY_LEN: usize = 32;
 
 /// What a ciphertext is used for; keeps records and wrapped keys from standing in for each other.
 pub(crate) const RECORD: &[u8] = b"slack-installs record v1";
@@ -96,16 +93,8 @@ pub(super) fn unwrapped(sealed: &[u8]) -> Option<&[u8]> {
     sealed.strip_prefix(WRAPPED_KEY_MAGIC)
 }
 
-/// What the keys of each partition are derived from. Computed once for each data key.
-pub(super) fn pseudorandom_key(data_key: &[u8; DATA_KEY_LEN]) -> hkdf::Prk {
-    hkdf::Salt::new(hkdf::HKDF_SHA256, EXTRACT_SALT).extract(data_key)
-}
-
-const EXTRACT_SALT: &[u8] = b"slack-installs envelope v1";
-
 const MAGIC: &[u8; 4] = b"SLE1";
 const WRAPPED_KEY_MAGIC: &[u8; 4] = b"SLK1";
-pub(super) const COMMITMENT_LEN: usize = 32;
 const NONCE_KEY_LEN: usize = 32;
 const RANDOM_LEN: usize = 32;
 

@@ -12,8 +12,8 @@ use ring::hkdf;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::envelope::{self, Context, DATA_KEY_LEN};
-use super::keyring::{DataKey, KeyId};
+use super::envelope::{self, Context};
+use super::key::{DATA_KEY_LEN, DataKey, KeyId};
 use super::{KeyContext, KeyError, KeyProvider};
 
 /// A 32-byte master key. Whoever has it and the database has every token.

@@ -43,7 +43,7 @@ impl FakeSlack {
         let location = opened.headers().get(header::LOCATION);
         let location = location.and_then(|location| location.to_str().ok());
         let authorize = location.and_then(|location| Url::parse(location).ok());
-        let authorize = authorize.ok_or(InstallError::NotRedirected(opened.status()))?;
+        let authorize = authorize.ok_or_else(|| InstallError::NotRedirected(opened.status()))?;
         let callback = self.allow(&authorize, who)?;
         let mut served_at = install_page.clone();
         served_at.set_path(callback.path());

@@ -20,7 +20,7 @@ fn org(served: &slack_installs::AuthorizeResult) -> (Option<&str>, Option<&str>)
 
 /// An event that says that Alpha is in no organisation.
 fn left(life: &Life) -> Delivery {
-    mention(life).edit(|event| {
+    life.mention(ALPHA).edit(|event| {
         event["enterprise_id"] = Value::Null;
         event["context_enterprise_id"] = Value::Null;
         event["authorizations"][0]["enterprise_id"] = Value::Null;
@@ -32,7 +32,7 @@ async fn joined() -> Life {
     let life = Life::new().await;
     life.install(ADA).await;
     life.app.fake.join_org(ALPHA, ORG);
-    assert!(life.authorize(&mention(&life)).await.is_ok());
+    assert!(life.authorize(&life.mention(ALPHA)).await.is_ok());
     assert_eq!(stored(&life).await.as_deref(), Some(ORG));
     life
 }
@@ -102,10 +102,10 @@ async fn a_request_that_says_what_is_stored_writes_nothing() {
     for is_inside in [false, true] {
         if is_inside {
             life.app.fake.join_org(ALPHA, ORG);
-            assert!(life.authorize(&mention(&life)).await.is_ok());
+            assert!(life.authorize(&life.mention(ALPHA)).await.is_ok());
         }
         let (reads, commits) = (backend.reads(), backend.counts().commits);
-        assert!(life.authorize(&mention(&life)).await.is_ok());
+        assert!(life.authorize(&life.mention(ALPHA)).await.is_ok());
         assert_eq!(
             (backend.reads(), backend.counts().commits),
             (reads + 1, commits)
@@ -138,7 +138,7 @@ async fn what_a_request_says_counts_for_it_and_what_is_stored_is_told_as_it_is()
         ..Faults::none()
     });
     let served = life
-        .authorize(&mention(&life))
+        .authorize(&life.mention(ALPHA))
         .await
         .expect("delayed by nothing");
     assert_eq!(org(&served), (Some(ORG), Some(BEFORE)));
@@ -153,14 +153,14 @@ async fn what_a_request_says_counts_for_it_and_what_is_stored_is_told_as_it_is()
         store.store(&installation).await.expect("stored");
     });
     let served = life
-        .authorize(&mention(&life))
+        .authorize(&life.mention(ALPHA))
         .await
         .expect("its own install");
     assert_eq!(org(&served), (Some(ORG), Some(BEFORE)));
     assert_eq!(stored(&life).await.as_deref(), Some(BEFORE));
 
     let served = life
-        .authorize(&mention(&life))
+        .authorize(&life.mention(ALPHA))
         .await
         .expect("its own install");
     assert_eq!(org(&served), (Some(ORG), Some(ORG)));

@@ -4,7 +4,7 @@ use serde_json::Value;
 use slack_installs::backend::{Change, Expect, Row, Version};
 use slack_installs::rotation::Error;
 use slack_installs::store::Access;
-use slack_installs::testing::Who;
+use slack_installs::testing::{Delivery, Who};
 use slack_installs::{Delete, Hold, InstallationStore as _, LifecycleStore as _, store};
 
 use super::support::app::{OLGA, SALES, SUPPORT, key};
@@ -119,16 +119,10 @@ async fn a_hold_is_told_before_a_grant_that_is_missing() {
     for is_org_wide in [true, false] {
         let event = mention_in(&life, SALES, is_org_wide);
         let outcome = life.authorize(&event).await;
-        assert!(
-            matches!(outcome, Err(AuthorizeError::NotGranted)),
-            "{outcome:?}"
-        );
+        assert_matches!(outcome, Err(AuthorizeError::NotGranted));
         hold(&life.app, ORG, true).await;
         let outcome = life.authorize(&event).await;
-        assert!(
-            matches!(outcome, Err(AuthorizeError::OnHold)),
-            "{outcome:?}"
-        );
+        assert_matches!(outcome, Err(AuthorizeError::OnHold));
         hold(&life.app, ORG, false).await;
     }
 }
@@ -162,21 +156,19 @@ async fn a_request_that_is_refused_has_no_effect() {
     life.app.fake.join_org(ALPHA, ORG);
     let authorizer = life.authorizer.clone().with_rotator(&rotator(&life.app));
     let commits = backend.counts().commits;
-    let other = mention(&life).edit(|event| event["api_app_id"] = json!("A0OTHERAPP1"));
+    let other = life
+        .mention(ALPHA)
+        .edit(|event| event["api_app_id"] = json!("A0OTHERAPP1"));
     let outcome = authorizer.authorize(&life.request(&other)).await;
-    assert!(
-        matches!(outcome, Err(AuthorizeError::OtherApp)),
-        "{outcome:?}"
-    );
+    assert_matches!(outcome, Err(AuthorizeError::OtherApp));
     assert_eq!(backend.counts().commits, commits);
 
     hold(&life.app, ALPHA, true).await;
     let commits = backend.counts().commits;
-    let outcome = authorizer.authorize(&life.request(&mention(&life))).await;
-    assert!(
-        matches!(outcome, Err(AuthorizeError::OnHold)),
-        "{outcome:?}"
-    );
+    let outcome = authorizer
+        .authorize(&life.request(&life.mention(ALPHA)))
+        .await;
+    assert_matches!(outcome, Err(AuthorizeError::OnHold));
     assert_eq!(backend.counts().commits, commits);
     assert_eq!(life.app.fake.refresh_counts().calls, 0);
     assert_eq!(stored(&life).await, None);
@@ -187,7 +179,7 @@ async fn what_happens_between_the_fetch_and_the_refresh_is_heeded() {
     let (life, backend) = interrupted().await;
     keep(&life.app, Token::Over, Token::Missing).await;
     let authorizer = life.authorizer.clone().with_rotator(&rotator(&life.app));
-    let request = life.request(&mention(&life));
+    let request = life.request(&life.mention(ALPHA));
 
     let store = life.app.store.clone();
     let at = life.app.fake.clock().now();
@@ -201,10 +193,7 @@ async fn what_happens_between_the_fetch_and_the_refresh_is_heeded() {
         assert!(held.expect("the store answers"));
     });
     let outcome = authorizer.authorize(&request).await;
-    assert!(
-        matches!(outcome, Err(AuthorizeError::Refresh(Error::OnHold))),
-        "{outcome:?}"
-    );
+    assert_matches!(outcome, Err(AuthorizeError::Refresh(Error::OnHold)));
 
     hold(&life.app, ALPHA, false).await;
     let store = life.app.store.clone();
@@ -213,10 +202,7 @@ async fn what_happens_between_the_fetch_and_the_refresh_is_heeded() {
         assert!(deleted.expect("the store answers"));
     });
     let outcome = authorizer.authorize(&request).await;
-    assert!(
-        matches!(outcome, Err(AuthorizeError::Refresh(Error::NotInstalled))),
-        "{outcome:?}"
-    );
+    assert_matches!(outcome, Err(AuthorizeError::Refresh(Error::NotInstalled)));
 }
 
 #[tokio::test]
@@ -238,33 +224,29 @@ async fn a_request_that_names_an_organisation_and_no_workspace_is_the_organisati
 async fn an_org_wide_request_is_not_served_by_a_workspace_of_nobody_or_of_another() {
     let life = Life::new().await;
     life.install(ADA).await;
-    let event = mention(&life).edit(|event| {
+    let event = life.mention(ALPHA).edit(|event| {
         event["authorizations"][0]["enterprise_id"] = json!(ORG);
         event["authorizations"][0]["is_enterprise_install"] = json!(true);
     });
     let outcome = life.authorize(&event).await;
-    assert!(
-        matches!(outcome, Err(AuthorizeError::NotInstalled)),
-        "{outcome:?}"
-    );
+    assert_matches!(outcome, Err(AuthorizeError::NotInstalled));
 }
 
 #[tokio::test]
 async fn only_a_request_that_names_another_app_is_for_another_app() {
     let life = Life::new().await;
     life.install(ADA).await;
-    let silent = mention(&life).edit(|event| {
+    let silent = life.mention(ALPHA).edit(|event| {
         let event = event.as_object_mut().expect("an object");
         event.remove("api_app_id").expect("it names its app");
     });
-    assert!(life.authorize(&mention(&life)).await.is_ok());
+    assert!(life.authorize(&life.mention(ALPHA)).await.is_ok());
     assert!(life.authorize(&silent).await.is_ok());
-    let other = mention(&life).edit(|event| event["api_app_id"] = json!("A0OTHERAPP1"));
+    let other = life
+        .mention(ALPHA)
+        .edit(|event| event["api_app_id"] = json!("A0OTHERAPP1"));
     let outcome = life.authorize(&other).await;
-    assert!(
-        matches!(outcome, Err(AuthorizeError::OtherApp)),
-        "{outcome:?}"
-    );
+    assert_matches!(outcome, Err(AuthorizeError::OtherApp));
 }
 
 #[tokio::test]
@@ -275,10 +257,7 @@ async fn a_request_that_names_nobody_has_no_tenant_whoever_is_installed() {
     let unknown = unknown.edit(|payload| payload["type"] = json!("a_new_kind"));
     let before = backend.reads();
     let outcome = life.authorize(&unknown).await;
-    assert!(
-        matches!(outcome, Err(AuthorizeError::NoTenant)),
-        "{outcome:?}"
-    );
+    assert_matches!(outcome, Err(AuthorizeError::NoTenant));
     assert_eq!(backend.reads(), before, "nothing is looked up");
 }
 
@@ -303,12 +282,9 @@ async fn what_does_not_open_is_not_taken_for_what_is_not_installed() {
     }
     for is_org_wide in [false, true] {
         let outcome = life.authorize(&mention_in(&life, SALES, is_org_wide)).await;
-        assert!(
-            matches!(
-                outcome,
-                Err(AuthorizeError::Store(store::Error::Unreadable(_)))
-            ),
-            "{outcome:?}"
+        assert_matches!(
+            outcome,
+            Err(AuthorizeError::Store(store::Error::Unreadable(_)))
         );
     }
 }

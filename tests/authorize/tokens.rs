@@ -21,7 +21,7 @@ async fn what_has_expired_is_left_out_and_what_serves_is_handed_out() {
             let life = Life::new().await;
             keep(&life.app, bot, user).await;
             let case = format!("bot {bot:?}, user {user:?}");
-            match life.authorize(&mention(&life)).await {
+            match life.authorize(&life.mention(ALPHA)).await {
                 Ok(served) => {
                     let found = (served.bot_token().is_some(), served.user_token().is_some());
                     assert_eq!(found, (bot.serves(), user.serves()), "{case}");
@@ -45,21 +45,17 @@ async fn a_token_serves_until_the_moment_at_which_it_ends() {
     for (bot, user) in [(Token::Live, Token::Missing), (Token::Missing, Token::Live)] {
         let life = Life::new().await;
         keep(&life.app, bot, user).await;
-        let installation = life.app.fetch(ALPHA, Some(ADA)).await.expect("stored");
-        let of_bot = installation
-            .bot
-            .as_ref()
-            .and_then(|bot| bot.grant.expires_at);
-        let of_user = installation
-            .user
-            .as_ref()
-            .and_then(|user| user.grant.expires_at);
+        let installation = life.app.stored(ALPHA, Some(ADA)).await;
+        let of_bot = installation.bot.and_then(|bot| bot.grant.expires_at);
+        let of_user = installation.user.and_then(|user| user.grant.expires_at);
         let end = of_bot.or(of_user).expect("it ends");
         let instant = Duration::from_millis(1);
         for (at, is_served) in [(end - instant, true), (end, false), (end + instant, false)] {
             let at_that_time = Authorizer::new(life.app.store.clone());
             let at_that_time = at_that_time.with_clock(Clock::from_fn(move || at));
-            let outcome = at_that_time.authorize(&life.request(&mention(&life))).await;
+            let outcome = at_that_time
+                .authorize(&life.request(&life.mention(ALPHA)))
+                .await;
             assert_eq!(outcome.is_ok(), is_served, "{bot:?} {user:?} {outcome:?}");
         }
     }
@@ -100,7 +96,10 @@ async fn a_refresh_that_fails_is_the_error_unless_it_is_a_users_and_the_bot_serv
             life.app.fake.inject(REFRESH, fault);
             let authorizer = life.authorizer.clone().with_rotator(&rotator(&life.app));
             let case = format!("bot {bot:?}, user {user:?}, trouble {number}");
-            match authorizer.authorize(&life.request(&mention(&life))).await {
+            match authorizer
+                .authorize(&life.request(&life.mention(ALPHA)))
+                .await
+            {
                 Ok(served) => {
                     assert!(is_served, "{case}");
                     assert!(served.bot_token().is_some(), "{case}");
@@ -151,14 +150,11 @@ async fn a_request_waits_two_seconds_at_most_for_a_token() {
     let slow = Fault::delay(Duration::from_secs(5)).always();
     life.app.fake.inject(REFRESH, slow);
     let authorizer = life.authorizer.clone().with_rotator(&rotator(&life.app));
-    let request = life.request(&mention(&life));
+    let request = life.request(&life.mention(ALPHA));
     // On tokio's paused clock, which moves only where something waits.
     let began = Instant::now();
     let outcome = authorizer.authorize(&request).await;
-    assert!(
-        matches!(outcome, Err(AuthorizeError::Refresh(Error::Busy))),
-        "{outcome:?}"
-    );
+    assert_matches!(outcome, Err(AuthorizeError::Refresh(Error::Busy)));
     let waited = began.elapsed();
     let (least, most) = (Duration::from_millis(1_990), Duration::from_millis(2_010));
     assert!((least..most).contains(&waited), "{waited:?}");
@@ -179,23 +175,19 @@ async fn the_clock_and_the_rotator_are_kept_in_whichever_order_they_are_given() 
             .with_rotator(&rotator),
         bare.with_rotator(&rotator).with_clock(later),
     ] {
-        let request = life.request(&mention(&life));
+        let request = life.request(&life.mention(ALPHA));
         let outcome = authorizer.authorize(&request).await;
-        assert!(
-            matches!(outcome, Err(AuthorizeError::Expired)),
-            "{outcome:?}"
-        );
+        assert_matches!(outcome, Err(AuthorizeError::Expired));
     }
     life.advance(13 * 3600);
     let code = Fault::error("bad_client_secret").always();
     life.app.fake.inject(REFRESH, code);
     let authorizer = Authorizer::new(life.app.store.clone()).with_rotator(&rotator);
     let authorizer = authorizer.with_clock(life.app.fake.clock());
-    let outcome = authorizer.authorize(&life.request(&mention(&life))).await;
-    assert!(
-        matches!(outcome, Err(AuthorizeError::Refresh(_))),
-        "{outcome:?}"
-    );
+    let outcome = authorizer
+        .authorize(&life.request(&life.mention(ALPHA)))
+        .await;
+    assert_matches!(outcome, Err(AuthorizeError::Refresh(_)));
 }
 
 #[tokio::test]
@@ -204,7 +196,9 @@ async fn a_store_that_fails_before_the_refresh_is_the_error() {
     keep(&life.app, Token::Over, Token::Missing).await;
     let authorizer = life.authorizer.clone().with_rotator(&rotator(&life.app));
     backend.fail_read(2);
-    let outcome = authorizer.authorize(&life.request(&mention(&life))).await;
+    let outcome = authorizer
+        .authorize(&life.request(&life.mention(ALPHA)))
+        .await;
     let Err(AuthorizeError::Refresh(Error::Store(error))) = outcome else {
         panic!("{outcome:?}");
     };

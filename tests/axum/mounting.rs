@@ -4,7 +4,6 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::Method;
 use http::StatusCode;
-use slack_installs::slack::ClientCredentials;
 use slack_installs::web::{MountError, install_routes, install_routes_under};
 use slack_installs::{InstallOptions, RedirectUri, SlackApp};
 use tower_service::Service as _;
@@ -13,6 +12,7 @@ use url::Url;
 use super::routes::request;
 use super::send;
 use super::support::app::{ADA, ALPHA, App, Browser, location};
+use crate::support::app::credentials;
 
 const REDIRECT: &str = "https://bot.example.com/bot/slack/oauth_redirect";
 
@@ -217,10 +217,7 @@ async fn no_prefix_changes_nothing() {
 async fn the_front_door_mounts_its_routes_under_a_prefix_too() {
     let app = app("/bot/install", &[REDIRECT]).await;
     let front = SlackApp::builder()
-        .credentials(ClientCredentials {
-            client_id: app.fake.client_id(),
-            client_secret: app.fake.client_secret(),
-        })
+        .credentials(credentials(&app.fake))
         .signing_secret(app.fake.signing_secret())
         .redirect_uri(REDIRECT)
         .install_path("/bot/install")

@@ -1,8 +1,5 @@
 //! The routes of the install flow, and what an extractor says where the layer is missing.
 
-use std::io;
-use std::sync::{Arc, Mutex};
-
 use axum::Router;
 use axum::body::Body;
 use axum::http::Method;
@@ -12,13 +9,13 @@ use http::{Request, StatusCode};
 use slack_installs::web::{Authorized, Verified, install_routes};
 use slack_installs::{InstallOptions, RedirectUri};
 use tower_service::Service as _;
-use tracing_subscriber::fmt::MakeWriter;
 use url::{Position, Url};
 
 use super::support::app::{
     ADA, ALPHA, App, Browser, OTHER_REDIRECT, REDIRECT, location, parameter,
 };
 use super::{send, to};
+use crate::support::log::Log;
 
 /// Another host with the first one's path.
 const THIRD_REDIRECT: &str = "https://us.example.com/slack/oauth_redirect";
@@ -80,29 +77,6 @@ async fn the_install_route_begins_a_flow_at_the_host_that_was_asked() {
     }
 }
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut log = self.0.lock().expect("no test panics with it");
-        log.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
 async fn authorized(_: Authorized) -> &'static str {
     "it ran"
 }
@@ -118,15 +92,12 @@ async fn each_extractor_without_the_layer_is_a_500_and_says_why() {
     let command = app.fake.slash_command(ADA, "/hello", "");
     for bare in [post(authorized), post(verified)] {
         let bare = Router::new().route("/slack/command", bare);
-        let log = Log::default();
-        let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).finish();
-        let logging = tracing::subscriber::set_default(subscriber);
+        let (log, logging) = Log::of_this_thread();
         let (status, body) = send(&bare, to("/slack/command", &command)).await;
         drop(logging);
         assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
         assert!(body.contains("app.layer()"), "{body}");
-        let log = log.0.lock().expect("no test panics with it");
-        let log = String::from_utf8_lossy(&log);
+        let log = log.text();
         assert!(log.contains("ERROR") && log.contains("SlackLayer"), "{log}");
     }
 }

@@ -19,7 +19,7 @@ mod support {
     #![allow(dead_code, unreachable_pub)]
 
     pub mod dynamodb;
-    pub mod linearizable;
+    pub mod history;
     #[path = "http_proxy.rs"]
     pub mod proxy;
     pub mod queues;

@@ -4,49 +4,35 @@ use std::future::Future as _;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::SystemTime;
 
 use async_trait::async_trait;
-use slack_installs::backend::{
-    Backend, Change, Cursor, Error, MemoryBackend, Page, Partition, Queue, Row, Scope, Slot,
-};
+use slack_installs::backend::{Backend, Error, MemoryBackend};
 use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{EncryptedStore, LocalKeyProvider, MasterKey};
 
 use super::*;
 use crate::support::app::{Store, world};
+use crate::support::hooked::{Call, Hooked, Hooks};
 use crate::support::life::{Host, lifecycle};
 
 /// Lets the process end before and after each call.
-#[derive(Debug, Default)]
-struct Yielding(MemoryBackend);
+#[derive(Default)]
+struct Yielding;
 
 #[async_trait]
-impl Backend for Yielding {
-    async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
-        tokio::task::yield_now().await;
-        self.0.read(partition, slots).await
+impl Hooks for Yielding {
+    async fn before(&self, call: Call<'_>) -> Result<(), Error> {
+        if let Call::Read(_) | Call::Commit(_) = call {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
-    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
-        tokio::task::yield_now().await;
-        let outcome = self.0.commit(partition, changes).await;
-        tokio::task::yield_now().await;
-        outcome
-    }
-
-    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        self.0.scan(scope, from, limit).await
-    }
-
-    async fn due(
-        &self,
-        queue: &Queue,
-        now: SystemTime,
-        from: Option<Cursor>,
-        limit: usize,
-    ) -> Result<Page, Error> {
-        self.0.due(queue, now, from, limit).await
+    async fn after(&self, call: Call<'_>) -> Result<(), Error> {
+        if let Call::Commit(_) = call {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 }
 
@@ -55,7 +41,11 @@ async fn a_crash_at_any_point_of_an_uninstall_ends_in_a_purge_that_the_host_was_
     let mut points = 0;
     let mut resumed = 0;
     loop {
-        let life = Life::with(world(), Arc::new(Yielding::default())).await;
+        let life = Life::with(
+            world(),
+            Arc::new(Hooked::<Yielding>::new(Arc::new(MemoryBackend::default()))),
+        )
+        .await;
         life.install(ADA).await;
         life.advance(3600);
         life.app.fake.uninstall(ALPHA);

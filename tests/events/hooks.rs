@@ -60,9 +60,10 @@ impl LifecycleHooks for Hook {
             tokio::time::sleep(takes).await;
         }
         self.0.ended.fetch_add(1, SeqCst);
-        match self.0.fails.load(SeqCst) {
-            true => Err("the hook fails on purpose".into()),
-            false => Ok(()),
+        if self.0.fails.load(SeqCst) {
+            Err("the hook fails on purpose".into())
+        } else {
+            Ok(())
         }
     }
 }
@@ -131,7 +132,7 @@ async fn a_hook_that_fails_is_called_again_after_a_minute_then_ever_later_up_to_
         .handle(&request)
         .await
         .expect_err("the hook fails");
-    assert!(matches!(error, LifecycleError::Hook(_)), "{error}");
+    assert_matches!(error, LifecycleError::Hook(_));
     assert!(error.is_transient());
     let mut calls = 1;
     for wait in [60, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600] {
@@ -199,7 +200,7 @@ async fn a_hook_that_panics_has_failed_and_the_tenant_is_purged_all_the_same() {
         .with_clock(life.app.fake.clock());
     let request = life.request(&life.app.fake.app_uninstalled(ALPHA));
     let error = lifecycle.handle(&request).await.expect_err("it panics");
-    assert!(matches!(error, LifecycleError::Hook(_)), "{error}");
+    assert_matches!(error, LifecycleError::Hook(_));
     assert_eq!(life.slots(ALPHA).await, ["departure"], "told again later");
 }
 
@@ -239,7 +240,7 @@ async fn a_round_tells_of_a_hundred_departures_and_the_next_one_of_the_rest() {
         life.install_without_user(format!("U0MANY{number}").as_str())
             .await;
         let tenant = format!("T0MANY{number}");
-        let revision = life.app.fetch(&tenant, None).await.expect("installed");
+        let revision = life.app.stored(&tenant, None).await;
         let departure = Departure::new(key(&tenant), "x", now(&life));
         let store = &life.app.store;
         let revision = revision.revision;
@@ -272,9 +273,10 @@ async fn a_hook_that_fails_for_one_tenant_keeps_no_other_from_being_told() {
             departure: &Departure,
             again: bool,
         ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-            match departure.key.id() == self.0 {
-                true => Err("not this one".into()),
-                false => self.1.uninstalled(departure, again).await,
+            if departure.key.id() == self.0 {
+                Err("not this one".into())
+            } else {
+                self.1.uninstalled(departure, again).await
             }
         }
     }

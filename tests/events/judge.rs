@@ -85,9 +85,10 @@ async fn in_doubt_a_dead_token_ends_the_installation_and_nothing_else_does() {
     for has_bot in [true, false] {
         for (code, expected) in DOUBTS {
             let life = Life::standing().await;
-            match has_bot {
-                true => life.install(ADA).await,
-                false => life.install_without_bot(ADA).await,
+            if has_bot {
+                life.install(ADA).await
+            } else {
+                life.install_without_bot(ADA).await
             }
             let fault = Fault::error(code).always();
             life.app.fake.inject("auth.test", fault);

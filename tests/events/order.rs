@@ -1,7 +1,7 @@
 //! Install, uninstall, reinstall, and then what Slack tells of it: late, twice, in any order.
 
 use super::*;
-use crate::flow_behaviour::{Step, installed_and_uninstalled, orders, reinstall_lives};
+use crate::support::told::{Step, installed_and_uninstalled, orders, reinstall_lives};
 
 #[tokio::test]
 async fn a_reinstall_lives_however_long_before_it_the_uninstall_was() {

@@ -38,7 +38,7 @@ async fn a_workspace_that_is_taken_away_is_not_served_until_it_is_granted_again(
         let outcome = life.authorize(&mention(&life, team)).await;
         assert_eq!(outcome.is_ok(), served, "{team}");
         if let Err(error) = outcome {
-            assert!(matches!(error, AuthorizeError::NotGranted), "{error}");
+            assert_matches!(error, AuthorizeError::NotGranted);
         }
     }
     assert!(
@@ -135,7 +135,7 @@ async fn a_workspace_that_has_joined_an_organisation_keeps_its_tokens_and_learns
         });
         assert_eq!(life.handled(&event).await, Handled::Noted);
         assert_eq!(life.handled(&event).await, Handled::Noted, "told twice");
-        let installation = life.app.fetch(ALPHA, None).await.expect("it stays");
+        let installation = life.app.stored(ALPHA, None).await;
         let enterprise = installation.home.enterprise().map(|org| org.id.as_str());
         let expected = (what == "grid_migration_finished").then_some(ORG);
         assert_eq!(enterprise, expected);
@@ -154,7 +154,7 @@ async fn an_old_migrations_event_does_not_undo_a_later_move() {
         event["event"] = before;
     });
     assert_eq!(life.handled(&event).await, Handled::Noted);
-    let installation = life.app.fetch(ALPHA, None).await.expect("it stays");
+    let installation = life.app.stored(ALPHA, None).await;
     let enterprise = installation.home.enterprise().expect("Slack was asked");
     assert_eq!(enterprise.id.as_str(), ORG);
 }
@@ -176,7 +176,7 @@ async fn while_slack_does_not_say_the_migrations_event_counts_if_it_is_not_older
         event["event"] = json!({"type": "grid_migration_finished", "enterprise_id": ORG});
     });
     assert_eq!(life.handled(&event).await, Handled::Noted);
-    let installation = life.app.fetch(ALPHA, None).await.expect("it stays");
+    let installation = life.app.stored(ALPHA, None).await;
     assert_eq!(
         installation.home.enterprise().expect("told").id.as_str(),
         ORG
@@ -290,7 +290,7 @@ fn migrated(life: &Life, event: serde_json::Value) -> Delivery {
 }
 
 async fn enterprise(life: &Life) -> Option<String> {
-    let installation = life.app.fetch(ALPHA, None).await.expect("it stays");
+    let installation = life.app.stored(ALPHA, None).await;
     let org = installation.home.enterprise()?;
     Some(org.id.as_str().to_owned())
 }

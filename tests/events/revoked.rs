@@ -5,16 +5,15 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 
 use serde_json::json;
-use slack_installs::slack::{ClientCredentials, SlackClient};
+use slack_installs::slack::SlackClient;
 use slack_installs::store::Credential;
 use slack_installs::testing::{Fault, Rotation, Who};
-use slack_installs::{
-    Delete, Handled, InstallationStore as _, LifecycleError, RotationConfig, TokenRotator,
-};
+use slack_installs::{Delete, Handled, InstallationStore as _, LifecycleError};
 
 use super::*;
 use crate::support::app::{key, user_id};
 use crate::support::script::{error, scripted};
+use crate::support::serving::rotator;
 
 #[tokio::test]
 async fn the_bots_revocation_leaves_the_users() {
@@ -152,7 +151,7 @@ async fn a_token_that_was_refreshed_while_it_was_judged_stays() {
             Credential::Bot => (vec![], vec![bot.as_str()]),
             Credential::User(_) => (vec![ADA], vec![]),
         };
-        let installed = life.app.fetch(ALPHA, Some(ADA)).await.expect("installed");
+        let installed = life.app.stored(ALPHA, Some(ADA)).await;
         // The token is over; the event is later than the installation, so it counts as revoked.
         life.advance(13 * 3600);
         let event = life.app.fake.tokens_revoked(ALPHA, &users, &bots);
@@ -168,7 +167,7 @@ async fn a_token_that_was_refreshed_while_it_was_judged_stays() {
                     if !is_first {
                         return None;
                     }
-                    let token = rotator(&life).token_for(&key(ALPHA), credential).await;
+                    let token = rotator(&life.app).token_for(&key(ALPHA), credential).await;
                     assert!(token.is_ok(), "{token:?}");
                     Some(error("token_expired"))
                 }
@@ -178,7 +177,7 @@ async fn a_token_that_was_refreshed_while_it_was_judged_stays() {
         let handled = handled.expect("it can be handled");
         assert_eq!(handled, Handled::Ignored, "{credential:?}");
         assert_eq!(asked.load(SeqCst), 2, "the new token is judged by itself");
-        let current = life.app.fetch(ALPHA, Some(ADA)).await.expect("it stays");
+        let current = life.app.stored(ALPHA, Some(ADA)).await;
         assert_eq!(
             current.revision, installed.revision,
             "a refresh, no install"
@@ -190,16 +189,6 @@ async fn a_token_that_was_refreshed_while_it_was_judged_stays() {
         let refreshed = usize::from(credential != Credential::Bot);
         assert!(life.app.fake.is_live(&tokens[refreshed]), "{credential:?}");
     }
-}
-
-fn rotator(life: &Life) -> TokenRotator {
-    let credentials = ClientCredentials {
-        client_id: life.app.fake.client_id(),
-        client_secret: life.app.fake.client_secret(),
-    };
-    let (slack, store) = (life.app.slack.clone(), life.app.store.clone());
-    TokenRotator::new(RotationConfig::new(credentials), slack, store)
-        .with_clock(life.app.fake.clock())
 }
 
 /// Each time when Slack is asked about a token, Ada installs the app again, which without
@@ -253,7 +242,7 @@ async fn an_installation_that_is_renewed_again_and_again_is_an_error_that_passes
     let (slack, asked) = reinstalled_meanwhile(&life, usize::MAX);
     let outcome = life.deliver_over(&slack, &event).await;
     let outcome = outcome.expect_err("nobody can say");
-    assert!(matches!(outcome, LifecycleError::Moved), "{outcome}");
+    assert_matches!(outcome, LifecycleError::Moved);
     assert!(outcome.is_transient());
     assert!(asked.load(SeqCst) > 2, "it is judged more than twice");
     assert!(life.bot_token(ALPHA).await.is_some());
@@ -280,9 +269,10 @@ async fn of_a_list_exactly_the_dead_go_in_whatever_order_they_are_named() {
         let bot = life.bot_token(ALPHA).await;
         // The bot is named, last, and lives.
         let bot_user = life.app.fake.bot_user(ALPHA);
-        let bots = match names_bot {
-            true => vec!["U0OTHERBOT1", bot_user.as_str()],
-            false => vec![],
+        let bots = if names_bot {
+            vec!["U0OTHERBOT1", bot_user.as_str()]
+        } else {
+            vec![]
         };
         let event = life.app.fake.tokens_revoked(ALPHA, &[], &bots);
         let event = event.edit(|event| event["event"]["tokens"]["oauth"] = users.into());
@@ -353,7 +343,7 @@ async fn an_event_that_lists_nothing_takes_nothing_and_a_wrong_form_is_an_error(
     for tokens in [json!("all"), json!({"oauth": ADA}), json!({"bot": [1]})] {
         let event = event().edit(|event| event["event"]["tokens"] = tokens);
         let error = life.deliver(&event).await.expect_err("not readable");
-        assert!(matches!(error, LifecycleError::Event(_)), "{error}");
+        assert_matches!(error, LifecycleError::Event(_));
         assert!(!error.is_transient());
     }
     assert!(life.bot_token(ALPHA).await.is_some());
@@ -383,15 +373,12 @@ async fn a_token_that_goes_while_it_is_judged_is_nothing_that_the_event_did() {
         let life = Arc::new(Life::new().await);
         life.install(ADA).await;
         let bot = life.app.fake.bot_user(ALPHA);
-        let (event, delete) = match is_bot {
-            true => {
-                let event = life.app.fake.tokens_revoked(ALPHA, &[], &[bot.as_str()]);
-                (event, Delete::bot())
-            }
-            false => {
-                let event = life.app.fake.tokens_revoked(ALPHA, &[ADA], &[]);
-                (event, Delete::user(user_id(ADA)))
-            }
+        let (event, delete) = if is_bot {
+            let event = life.app.fake.tokens_revoked(ALPHA, &[], &[bot.as_str()]);
+            (event, Delete::bot())
+        } else {
+            let event = life.app.fake.tokens_revoked(ALPHA, &[ADA], &[]);
+            (event, Delete::user(user_id(ADA)))
         };
         let live = Arc::clone(&life);
         let slack = scripted(&life.app.fake, move |_, _| {

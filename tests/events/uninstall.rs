@@ -34,7 +34,7 @@ async fn in_doubt_slack_is_asked_and_while_it_does_not_say_nothing_is_purged() {
     ] {
         life.app.fake.inject("auth.test", Fault::error(code));
         let error = life.deliver(&event).await.expect_err("Slack did not say");
-        assert!(matches!(error, LifecycleError::Slack(_)), "{code}: {error}");
+        assert_matches!(error, LifecycleError::Slack(_), "{code}");
     }
     assert_eq!(life.handled(&event).await, Handled::Ignored, "it lives");
     assert!(life.bot_token(ALPHA).await.is_some());
@@ -80,7 +80,7 @@ async fn a_host_that_fails_is_told_again_until_it_succeeds() {
     life.host.set_failing(true);
     let event = life.app.fake.app_uninstalled(ALPHA);
     let error = life.deliver(&event).await.expect_err("the hook fails");
-    assert!(matches!(error, LifecycleError::Hook(_)), "{error}");
+    assert_matches!(error, LifecycleError::Hook(_));
     assert_eq!(
         life.slots(ALPHA).await,
         ["departure"],
@@ -253,7 +253,7 @@ async fn a_hold_outlives_a_damaged_row_and_a_reinstall() {
     assert!(life.app.store.hold(&alpha, &hold).await.expect("answers"));
     damage(&life, ALPHA, "install").await;
     life.install(BEN).await;
-    let installation = life.app.fetch(ALPHA, None).await.expect("installed");
+    let installation = life.app.stored(ALPHA, None).await;
     assert!(installation.is_on_hold());
 }
 

@@ -1,19 +1,15 @@
 //! Announces each step of a process towards the world, and waits until it may take it.
 
-use std::fmt;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use slack_installs::backend::{
-    Backend, Change, Cursor, Error, Page, Partition, Queue, Row, Scope, Slot,
-};
-use slack_installs::slack::{HttpTransport, Transport, TransportError};
+use slack_installs::backend::Error;
 use tokio::sync::Semaphore;
 
+use crate::hooked::{Call, Hooks};
+use crate::hooked_transport::CallHooks;
 use crate::orders::{MARK, Word};
 
 #[derive(Clone, Default)]
@@ -64,56 +60,36 @@ pub(crate) fn say(word: &Word) {
     output.flush().expect("the parent listens");
 }
 
-/// Something with a gate before and after each call that changes anything, or that a decision
-/// rests on.
-pub(crate) struct Gated<T>(pub(crate) T, pub(crate) Gate);
+// A gate stands before and after each call that changes anything, or that a decision rests on.
 
-impl<T> fmt::Debug for Gated<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Gated")
+#[async_trait]
+impl Hooks for Gate {
+    async fn before(&self, call: Call<'_>) -> Result<(), Error> {
+        match call {
+            Call::Read(_) => self.step("before a read").await,
+            Call::Commit(_) => self.step("before a commit").await,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn after(&self, call: Call<'_>) -> Result<(), Error> {
+        match call {
+            Call::Read(_) => self.step("after the read").await,
+            Call::Commit(_) => self.step("after the commit").await,
+            _ => {}
+        }
+        Ok(())
     }
 }
 
 #[async_trait]
-impl Backend for Gated<Arc<dyn Backend>> {
-    async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
-        self.1.step("before a read").await;
-        let rows = self.0.read(partition, slots).await;
-        self.1.step("after the read").await;
-        rows
+impl CallHooks for Gate {
+    async fn before(&self, _: &str) {
+        self.step("before the call").await;
     }
 
-    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
-        self.1.step("before a commit").await;
-        let outcome = self.0.commit(partition, changes).await;
-        self.1.step("after the commit").await;
-        outcome
-    }
-
-    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        self.0.scan(scope, from, limit).await
-    }
-
-    async fn due(
-        &self,
-        queue: &Queue,
-        now: SystemTime,
-        from: Option<Cursor>,
-        limit: usize,
-    ) -> Result<Page, Error> {
-        self.0.due(queue, now, from, limit).await
-    }
-}
-
-#[async_trait]
-impl Transport for Gated<HttpTransport> {
-    async fn send(
-        &self,
-        request: http::Request<Bytes>,
-    ) -> Result<http::Response<Bytes>, TransportError> {
-        self.1.step("before the call").await;
-        let answer = self.0.send(request).await;
-        self.1.step("after the answer").await;
-        answer
+    async fn after(&self, _: &str) {
+        self.step("after the answer").await;
     }
 }

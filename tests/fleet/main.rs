@@ -6,6 +6,12 @@
 
 mod child;
 mod gate;
+#[allow(dead_code)]
+#[path = "../support/hooked.rs"]
+mod hooked;
+#[allow(dead_code)]
+#[path = "../support/hooked_transport.rs"]
+mod hooked_transport;
 mod orders;
 #[allow(dead_code, unreachable_pub)]
 #[path = "../support/postgres.rs"]

@@ -18,7 +18,9 @@ use slack_installs::{
 };
 use tokio::sync::mpsc;
 
-use crate::gate::{Gate, Gated, say};
+use crate::gate::{Gate, say};
+use crate::hooked::Hooked;
+use crate::hooked_transport::HookedTransport;
 use crate::orders::{Order, Orders, Word, fingerprint, start};
 
 /// Does what its input says until that ends.
@@ -86,11 +88,11 @@ async fn rotator(orders: &Orders, gate: &Gate, passed: &Arc<AtomicU64>) -> Token
         Clock::from_fn(move || start() + Duration::from_millis(passed.load(Ordering::SeqCst)));
     let client_id = ClientId::new(&*orders.client_id).expect("an id");
     let provider = LocalKeyProvider::new(MasterKey::parse(&orders.master_key).expect("a key"));
-    let backend = Gated(open(&orders.database).await, gate.clone());
+    let backend = Hooked::over(open(&orders.database).await, gate.clone());
     let store = EncryptedStore::open(backend, provider, client_id.clone()).await;
     let slack = SlackClient::with_transport(
         Environment::at(&orders.slack).expect("a URL on loopback"),
-        Gated(HttpTransport::new(), gate.clone()),
+        HookedTransport::over(HttpTransport::new(), gate.clone()),
     );
     let config = RotationConfig::new(ClientCredentials {
         client_id,

@@ -212,10 +212,13 @@ impl World {
             stored: match &chain {
                 None => Stored::Nothing,
                 Some(it) if it.chain.is_dead => Stored::Dead,
-                Some(it) => match self.fake.is_live(it.grant.access_token.expose()) {
-                    true => Stored::Current,
-                    false => Stored::Stale,
-                },
+                Some(it) => {
+                    if self.fake.is_live(it.grant.access_token.expose()) {
+                        Stored::Current
+                    } else {
+                        Stored::Stale
+                    }
+                }
             },
             forgotten: self.forgotten(secrets, chain.as_ref()),
             live: self.fake.live_tokens(&team, None),
@@ -299,8 +302,8 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}, step {} ({}): {} calls, {} again; first {:?}, second {:?}, last {:?}; stored {:?}, \
-             {} live, {} forgotten",
+            "{}, step {} ({}): {} calls, {} again; first {:?}, second {:?}, last {:?}; \
+             stored {:?}, {} live, {} forgotten",
             self.case,
             self.nth,
             self.step,

@@ -57,10 +57,7 @@ impl Outcome {
             "6: a refresh token was spent again without a cause, or not where it must be",
         );
         // Of two pairs bought with one token the stored one may be dead: the loser sees to it.
-        let mending = match self.is_loser() {
-            true => MENDING,
-            false => 0,
-        };
+        let mending = if self.is_loser() { MENDING } else { 0 };
         must(
             (calls..=calls + mending).contains(&self.counts.calls),
             "6: Slack was called more often than it must be, or less",

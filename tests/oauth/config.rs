@@ -6,15 +6,13 @@ use slack_installs::oauth::ConfigError;
 use slack_installs::{InstallConfig, InstallProvider, RedirectUri, Scopes};
 
 use super::support::app::{App, REDIRECT};
+use crate::support::app::credentials;
 
 /// What a provider of this configuration says.
 async fn refused(configure: impl FnOnce(&mut InstallConfig)) -> Option<ConfigError> {
     let app = App::new().await;
     let mut config = InstallConfig::new(
-        slack_installs::slack::ClientCredentials {
-            client_id: app.fake.client_id(),
-            client_secret: app.fake.client_secret(),
-        },
+        credentials(&app.fake),
         RedirectUri::new(REDIRECT).expect("a redirect URL"),
         Scopes::from("commands"),
     );
@@ -122,6 +120,9 @@ fn a_redirect_url_has_no_fragment_and_no_credentials_and_is_kept_as_it_was_writt
         "http://[::2]/cb",
         "ftp://localhost/cb",
         "localhost:3000/cb",
+        "javascript:alert(1)",
+        "/slack/oauth_redirect",
+        "",
     ] {
         assert!(RedirectUri::new(bad).is_err(), "{bad}");
     }
@@ -129,6 +130,7 @@ fn a_redirect_url_has_no_fragment_and_no_credentials_and_is_kept_as_it_was_writt
         ("https://a.example", "/"),
         ("https://A.example:443/cb", "/cb"),
         ("https://a.example/cb?x=1", "/cb"),
+        ("http://localhost:3000/cb", "/cb"),
         ("http://app.localhost/cb", "/cb"),
         ("http://127.9.9.9:80/cb", "/cb"),
         ("http://[::1]:3000/cb", "/cb"),

@@ -1,20 +1,18 @@
 //! Where a flow begins, where it ends, and the workspace that it is meant for.
 
-use std::io;
-use std::sync::{Arc, Mutex};
-
 use http::header::HOST;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use slack_installs::oauth::Callback;
+use slack_installs::testing::Who;
 use slack_installs::{InstallOptions, RedirectUri};
-use tracing_subscriber::fmt::MakeWriter;
 use url::Url;
 
+use super::options;
 use super::support::app::{
-    ADA, ALPHA, App, BRAVO, Browser, OLGA, ORG, OTHER_REDIRECT, REDIRECT, location, parameter,
+    ADA, ALPHA, App, BRAVO, Browser, OLGA, ORG, OTHER_REDIRECT, REDIRECT, installed, location,
+    parameter,
 };
-use super::{installed, options};
-use slack_installs::testing::Who;
+use crate::support::log::Log;
 
 /// The path of [`REDIRECT`], at another host.
 const SAME_PATH: &str = "https://eu.example.com/slack/oauth_redirect";
@@ -205,9 +203,7 @@ async fn a_link_that_names_no_workspace_installs_anywhere() {
 
 /// What the log has of flows that begin at these hosts, one after the other.
 async fn log_of(app: &App, hosts: &[&str]) -> String {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).finish();
-    let logging = tracing::subscriber::set_default(subscriber);
+    let (log, logging) = Log::of_this_thread();
     for host in hosts {
         let mut headers = HeaderMap::new();
         headers.insert(HOST, host.parse().expect("a header"));
@@ -266,35 +262,5 @@ async fn a_flow_whose_cookie_comes_back_is_not_warned_of() {
         let app = at_only(redirect).await;
         let log = log_of(&app, &[host]).await;
         assert_eq!(log.matches("WARN").count(), 0, "{redirect} {host}: {log}");
-    }
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn text(&self) -> String {
-        let log = self.0.lock().expect("no test panics with it");
-        String::from_utf8_lossy(&log).into_owned()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut log = self.0.lock().expect("no test panics with it");
-        log.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
     }
 }

@@ -6,22 +6,23 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::StatusCode;
 use serde_json::{Value, json};
 use slack_installs::backend::{Backend, MemoryBackend};
 use slack_installs::oauth::{Candidate, Decision, Error, InstallHooks, InstallPolicy, Installed};
-use slack_installs::slack::{ClientCredentials, Transport, TransportError};
 use slack_installs::store::{self, ListCursor, StateId, StatePayload, StateStore};
-use slack_installs::testing::FakeTransport;
 use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{
     Delete, InstallConfig, InstallProvider, Installation, InstallationKey, InstallationStore,
     RedirectUri, Revision, Scopes, StoredInstallation, UserId,
 };
 
-use super::support::app::{ADA, ALPHA, App, BEN, Browser, REDIRECT, Store, key, world};
-use super::support::rotation::Rewritten;
-use super::{Heard, installed, options, user_only, user_scopes};
+use super::support::app::{
+    ADA, ALPHA, App, BEN, Browser, REDIRECT, Store, installed, key, user_only, user_scopes, world,
+};
+use super::support::hooked_transport::{CallHooks, HookedTransport, Rewritten};
+use super::{Heard, options};
+use crate::support::app::credentials;
 
 /// Records what the `installed` hook receives.
 #[derive(Clone, Debug, Default)]
@@ -73,7 +74,7 @@ async fn the_host_is_told_what_is_stored() {
     let told = Told::default();
     let provider = app.provider.clone().with_hooks(told.clone());
     flow(&app, &provider, &["commands", "search:read"], ADA).await;
-    let stored = app.fetch(ALPHA, Some(ADA)).await.expect("stored");
+    let stored = app.stored(ALPHA, Some(ADA)).await;
     let (bot, url, missing) = told.once();
     assert!(url.is_some() && url == stored.url);
     let stored = stored
@@ -111,26 +112,15 @@ async fn somebody_without_a_bot_is_asked_about_by_their_own_token() {
     ));
     let token = app.fake.user_token(ALPHA, BEN).expect("issued");
     assert_eq!(app.fake.calls_with("auth.test", token.expose()), 1);
-    assert!(
-        app.fetch(ALPHA, Some(BEN))
-            .await
-            .expect("stored")
-            .url
-            .is_some()
-    );
+    assert!(app.stored(ALPHA, Some(BEN)).await.url.is_some());
 }
 
 #[tokio::test]
 async fn what_slack_tells_of_a_users_token_changes_nothing_of_the_bot() {
     let app = App::new().await;
     assert!(installed(&app.install(ADA).await));
-    let before = app
-        .fetch(ALPHA, None)
-        .await
-        .expect("stored")
-        .installation
-        .bot;
-    let odd = Rewritten(app.fake.transport(), |path: &str, body: Bytes| {
+    let before = app.stored(ALPHA, None).await.bot;
+    let odd = Rewritten::over(app.fake.transport(), |path: &str, body: Bytes| {
         let mut answer: Value = serde_json::from_slice(&body).expect("JSON");
         if path.ends_with("auth.test") {
             answer["bot_id"] = json!("B0OTHER0001");
@@ -139,24 +129,22 @@ async fn what_slack_tells_of_a_users_token_changes_nothing_of_the_bot() {
     });
     let provider = app.provider_over(app.store.clone(), odd);
     flow(&app, &provider, &["", "search:read"], BEN).await;
-    let after = app.fetch(ALPHA, Some(BEN)).await.expect("stored");
+    let after = app.stored(ALPHA, Some(BEN)).await;
     assert!(after.user.is_some());
     let id = |bot: Option<slack_installs::Bot>| bot.expect("a bot").id.expect("known");
     assert_eq!(id(after.installation.bot), id(before));
 }
 
 /// Deletes the installation when `auth.test` is called.
-#[derive(Debug)]
-struct Leaving(FakeTransport, Store);
+struct Leaving(Store);
 
 #[async_trait]
-impl Transport for Leaving {
-    async fn send(&self, request: Request<Bytes>) -> Result<http::Response<Bytes>, TransportError> {
-        if request.uri().path().ends_with("auth.test") {
-            let removed = self.1.delete(&key(ALPHA), &Delete::all()).await;
+impl CallHooks for Leaving {
+    async fn before(&self, path: &str) {
+        if path.ends_with("auth.test") {
+            let removed = self.0.delete(&key(ALPHA), &Delete::all()).await;
             assert!(removed.expect("the store answers"));
         }
-        self.0.send(request).await
     }
 }
 
@@ -164,7 +152,7 @@ impl Transport for Leaving {
 async fn what_could_not_be_noted_is_not_told_as_stored() {
     let app = App::new().await;
     let told = Told::default();
-    let leaving = Leaving(app.fake.transport(), app.store.clone());
+    let leaving = HookedTransport::over(app.fake.transport(), Leaving(app.store.clone()));
     let provider = app.provider_over(app.store.clone(), leaving);
     flow(&app, &provider.with_hooks(told.clone()), &[], ADA).await;
     assert_eq!(told.once(), (None, None, [String::new(), String::new()]));
@@ -174,7 +162,7 @@ async fn what_could_not_be_noted_is_not_told_as_stored() {
 #[tokio::test]
 async fn an_exchange_that_brings_no_token_is_no_installation() {
     let app = App::new().await;
-    let empty = Rewritten(app.fake.transport(), |path: &str, body: Bytes| {
+    let empty = Rewritten::over(app.fake.transport(), |path: &str, body: Bytes| {
         let mut answer: Value = serde_json::from_slice(&body).expect("JSON");
         if path.ends_with("oauth.v2.access") {
             let members = answer.as_object_mut().expect("an object");
@@ -199,13 +187,7 @@ async fn an_identity_beside_something_else_is_an_installation() {
     let app = App::new().await;
     let beside_bot = app.install_with(user_scopes("identity.basic"), ADA).await;
     assert!(installed(&beside_bot), "{}", beside_bot.body());
-    assert!(
-        app.fetch(ALPHA, Some(ADA))
-            .await
-            .expect("stored")
-            .user
-            .is_some()
-    );
+    assert!(app.stored(ALPHA, Some(ADA)).await.user.is_some());
 }
 
 /// Takes the database away between the exchange and the store, for this long.
@@ -261,9 +243,10 @@ struct Refusing {
 impl InstallationStore for Refusing {
     async fn store(&self, _: &Installation) -> Result<Revision, store::Error> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        Err(match self.is_away {
-            true => store::Error::Unavailable("away".into()),
-            false => store::Error::Unreadable("changed".into()),
+        Err(if self.is_away {
+            store::Error::Unavailable("away".into())
+        } else {
+            store::Error::Unreadable("changed".into())
         })
     }
 
@@ -370,10 +353,7 @@ impl StateStore for Panicking {
 async fn a_store_that_panics_ends_the_flow_and_the_host_is_told() {
     let app = App::new().await;
     let heard = Heard::default();
-    let credentials = ClientCredentials {
-        client_id: app.fake.client_id(),
-        client_secret: app.fake.client_secret(),
-    };
+    let credentials = credentials(&app.fake);
     let redirect = RedirectUri::new(REDIRECT).expect("a redirect URL");
     let config = InstallConfig::new(credentials, redirect, Scopes::from("commands"));
     let states = Panicking(app.store.clone());

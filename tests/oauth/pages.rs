@@ -13,9 +13,9 @@ use slack_installs::testing::Who;
 use slack_installs::{InstallOptions, store};
 use url::Url;
 
-use super::support::app::{ADA, ALPHA, App, Browser, OLGA, ORG, REDIRECT, SALES};
-use super::support::rotation::Rewritten;
-use super::{installed, options};
+use super::options;
+use super::support::app::{ADA, ALPHA, App, Browser, OLGA, ORG, REDIRECT, SALES, installed};
+use super::support::hooked_transport::Rewritten;
 
 fn exchange(code: &str) -> Error {
     Error::Exchange(slack::Error::Api {
@@ -25,9 +25,10 @@ fn exchange(code: &str) -> Error {
 }
 
 fn stored(unavailable: bool) -> Error {
-    Error::Store(match unavailable {
-        true => store::Error::Unavailable("away".into()),
-        false => store::Error::Unreadable("changed".into()),
+    Error::Store(if unavailable {
+        store::Error::Unavailable("away".into())
+    } else {
+        store::Error::Unreadable("changed".into())
     })
 }
 
@@ -316,7 +317,7 @@ async fn the_page_names_what_the_app_was_installed_in() {
     );
     // Slack names an organisation or a workspace as a rule, and not always.
     for (who, id) in [(Who::user(ADA), ALPHA), (Who::user(OLGA).at(ORG), ORG)] {
-        let nameless = Rewritten(app.fake.transport(), |_: &str, body: Bytes| {
+        let nameless = Rewritten::over(app.fake.transport(), |_: &str, body: Bytes| {
             let mut answer: Value = serde_json::from_slice(&body).expect("JSON");
             for place in ["team", "enterprise"] {
                 if answer[place].is_object() {

@@ -14,9 +14,11 @@ use slack_installs::testing::{Fault, Rotation, Who};
 use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{AppId, InstallOptions, InstallProvider, TeamId};
 
-use super::support::app::{ADA, ALPHA, App, BEN, BRAVO, Browser, OLGA, ORG, world};
-use super::support::rotation::Rewritten;
-use super::{Nobody, installed, options, user_only, user_scopes};
+use super::support::app::{
+    ADA, ALPHA, App, BEN, BRAVO, Browser, OLGA, ORG, installed, user_only, user_scopes, world,
+};
+use super::support::hooked_transport::Rewritten;
+use super::{Nobody, options};
 
 /// A user goes through this provider's flow, and the installation is refused.
 async fn refuse(app: &App, provider: &InstallProvider, options: InstallOptions, who: &str) {
@@ -36,8 +38,8 @@ fn revocations(app: &App) -> usize {
 }
 
 async fn stored_bot(app: &App) -> (AccessToken, Option<RefreshToken>) {
-    let installation = app.fetch(ALPHA, None).await.expect("stored");
-    let grant = installation.installation.bot.expect("a bot").grant;
+    let installation = app.stored(ALPHA, None).await;
+    let grant = installation.bot.expect("a bot").grant;
     (grant.access_token, grant.refresh_token)
 }
 
@@ -181,7 +183,7 @@ async fn a_token_that_is_stored_stays_also_where_it_came_again_with_a_refresh_to
     assert!(installed(&app.install(ADA).await));
     let (access, _) = stored_bot(&app).await;
     let token = access.expose().to_owned();
-    let again = Rewritten(app.fake.transport(), move |path: &str, body: Bytes| {
+    let again = Rewritten::over(app.fake.transport(), move |path: &str, body: Bytes| {
         if !path.ends_with("oauth.v2.access") {
             return body;
         }

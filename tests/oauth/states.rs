@@ -11,9 +11,10 @@ use slack_installs::{InstallOptions, RedirectUri, Scopes};
 use url::Url;
 
 use super::support::app::{
-    ADA, ALPHA, App, Browser, REDIRECT, location, parameter, with_parameter, world,
+    ADA, ALPHA, App, Browser, REDIRECT, installed, location, parameter, user_only, with_parameter,
+    world,
 };
-use super::{Heard, installed, options, user_only};
+use super::{Heard, options};
 
 const LOOPBACK: &str = "http://localhost:3000/slack/oauth_redirect";
 
@@ -358,11 +359,5 @@ async fn a_flow_asks_for_what_it_was_told_to_or_else_for_what_is_configured() {
     assert_eq!(asked(other_user).await, (bot, "files:write".into()));
     let cookie = app.install(ADA).await;
     assert!(installed(&cookie));
-    assert!(
-        app.fetch(ALPHA, Some(ADA))
-            .await
-            .expect("stored")
-            .user
-            .is_some()
-    );
+    assert!(app.stored(ALPHA, Some(ADA)).await.user.is_some());
 }

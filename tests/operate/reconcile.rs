@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 
 use serde_json::Value;
 use slack_installs::backend::{Row, Version};
@@ -14,8 +15,9 @@ use slack_installs::{Delete, InstallationStore as _, RotationConfig, TokenRotato
 
 use super::*;
 use crate::support::Db;
-use crate::support::app::user_id;
+use crate::support::app::{credentials, user_id};
 use crate::support::backends::{Paged, Unreliable};
+use crate::support::hooked::Hooked;
 use crate::support::script::{error, ok, rate_limited, scripted};
 
 /// `auth.test` of these tokens gets these error codes, one after the other; the last one stays.
@@ -90,15 +92,12 @@ async fn each_word_about_one_token_brings_its_verdict_and_only_death_takes_it() 
     for (code, verdict) in cases {
         for has_bot in [true, false] {
             let life = Life::new().await;
-            let token = match has_bot {
-                true => {
-                    life.install_without_user(ADA).await;
-                    life.bot_token(ALPHA).await
-                }
-                false => {
-                    life.install_without_bot(ADA).await;
-                    life.user_token(ALPHA, ADA).await
-                }
+            let token = if has_bot {
+                life.install_without_user(ADA).await;
+                life.bot_token(ALPHA).await
+            } else {
+                life.install_without_bot(ADA).await;
+                life.user_token(ALPHA, ADA).await
             };
             assert!(token.is_some());
             let slack = saying(&life, &[(&token, &[code])]);
@@ -209,9 +208,10 @@ async fn a_second_response_that_is_not_dead_spares_a_tenant() {
         for spares_bot in [true, false] {
             let (life, bot, user) = alpha().await;
             let turns: [&[_]; 2] = [&[dead, second], &[dead, dead]];
-            let [bot_says, user_says] = match spares_bot {
-                true => turns,
-                false => [turns[1], turns[0]],
+            let [bot_says, user_says] = if spares_bot {
+                turns
+            } else {
+                [turns[1], turns[0]]
             };
             let slack = saying(&life, &[(&bot, bot_says), (&user, user_says)]);
             let before = all_rows(&*life.backend).await;
@@ -274,11 +274,14 @@ async fn a_token_that_was_refreshed_while_it_was_judged_stays() {
         let life = Arc::new(Life::new().await);
         life.app.fake.rotate_tokens(Rotation::default());
         life.install(ADA).await;
-        let before = life.app.fetch(ALPHA, Some(ADA)).await.expect("installed");
+        let before = life.app.stored(ALPHA, Some(ADA)).await;
         let is_bot = credential == Credential::Bot;
-        let tokens = async || match is_bot {
-            true => life.bot_token(ALPHA).await,
-            false => life.user_token(ALPHA, ADA).await,
+        let tokens = async || {
+            if is_bot {
+                life.bot_token(ALPHA).await
+            } else {
+                life.user_token(ALPHA, ADA).await
+            }
         };
         let old = tokens().await;
         let asked_for = credential.clone();
@@ -287,10 +290,7 @@ async fn a_token_that_was_refreshed_while_it_was_judged_stays() {
             async move {
                 // Its time is over, and somebody asks for it.
                 life.advance(13 * 3600);
-                let credentials = ClientCredentials {
-                    client_id: life.app.fake.client_id(),
-                    client_secret: life.app.fake.client_secret(),
-                };
+                let credentials = credentials(&life.app.fake);
                 let (slack, store) = (life.app.slack.clone(), life.app.store.clone());
                 let rotator = TokenRotator::new(RotationConfig::new(credentials), slack, store)
                     .with_clock(life.app.fake.clock());
@@ -301,7 +301,7 @@ async fn a_token_that_was_refreshed_while_it_was_judged_stays() {
         let report = swept(&life, &slack, &sweep(true)).await;
         assert_eq!(verdicts(&report), [Verdict::PartlyGone], "{credential:?}");
         assert_eq!((report.purged, report.repaired), (0, 0), "{credential:?}");
-        let after = life.app.fetch(ALPHA, Some(ADA)).await.expect("it stays");
+        let after = life.app.stored(ALPHA, Some(ADA)).await;
         assert_eq!(after.revision, before.revision, "a refresh, no install");
         let new = tokens().await;
         assert_ne!(new, old, "{credential:?}");
@@ -332,9 +332,10 @@ async fn a_token_that_was_granted_again_while_it_was_judged_stays() {
     for is_bot in [true, false] {
         let life = Arc::new(Life::new().await);
         life.install(ADA).await;
-        let token = match is_bot {
-            true => life.bot_token(ALPHA).await,
-            false => life.user_token(ALPHA, ADA).await,
+        let token = if is_bot {
+            life.bot_token(ALPHA).await
+        } else {
+            life.user_token(ALPHA, ADA).await
         };
         // Without rotation a reinstall brings the same token.
         let reinstall = |life: Arc<Life>| async move { life.install(ADA).await };
@@ -546,7 +547,7 @@ async fn a_tenant_on_hold_is_judged_like_others_and_stays_on_hold() {
     life.app.fake.join_org(ALPHA, ORG);
     let report = swept(&life, &life.app.slack, &sweep(true)).await;
     assert_eq!(report.repaired, 1);
-    let kept = life.app.fetch(ALPHA, None).await.expect("it stays");
+    let kept = life.app.stored(ALPHA, None).await;
     assert!(kept.is_on_hold());
     assert_eq!(kept.hold.expect("a hold").reason, "ticket 1");
     assert_eq!(life.bot_token(ALPHA).await, bot);
@@ -663,17 +664,18 @@ async fn what_slack_says_anew_of_an_installation_is_stored_and_nothing_that_it_l
         (false, json!({"team_id": ALPHA, "enterprise_id": ORG}), true),
     ] {
         let life = Life::new().await;
-        match is_bot {
-            true => life.install(ADA).await,
-            false => life.install_without_bot(ADA).await,
+        if is_bot {
+            life.install(ADA).await
+        } else {
+            life.install_without_bot(ADA).await
         }
-        let before = life.app.fetch(ALPHA, Some(ADA)).await.expect("installed");
+        let before = life.app.stored(ALPHA, Some(ADA)).await;
         let slack = telling(&life, &fields);
         let report = swept(&life, &slack, &sweep(true)).await;
         let found = vec![Verdict::Outdated; usize::from(is_outdated)];
         assert_eq!(verdicts(&report), found, "{fields}");
         assert_eq!(report.repaired, usize::from(is_outdated), "{fields}");
-        let after = life.app.fetch(ALPHA, Some(ADA)).await.expect("it stays");
+        let after = life.app.stored(ALPHA, Some(ADA)).await;
         let said = |name: &str| fields[name].as_str().map(str::to_owned);
         let url = said("url").or_else(|| before.url.clone());
         assert_eq!(after.url, url, "{fields}");
@@ -700,7 +702,7 @@ async fn what_slack_says_anew_of_an_installation_is_stored_and_nothing_that_it_l
 async fn a_workspace_that_has_left_its_organisation_is_brought_up_to_date() {
     let life = Life::new().await;
     life.install("U0GRIDUSR02").await;
-    let installed = life.app.fetch(SALES, None).await.expect("installed");
+    let installed = life.app.stored(SALES, None).await;
     assert!(installed.home.enterprise().is_some());
     let url = installed
         .url
@@ -713,7 +715,7 @@ async fn a_workspace_that_has_left_its_organisation_is_brought_up_to_date() {
         let report = swept(&life, &slack, &sweep(true)).await;
         assert_eq!(verdicts(&report), [Verdict::Outdated], "{sweeps}");
         assert_eq!(report.repaired, 1, "{sweeps}");
-        let after = life.app.fetch(SALES, None).await.expect("it stays");
+        let after = life.app.stored(SALES, None).await;
         assert!(after.home.enterprise().is_none());
         assert_eq!(after.url == url, sweeps == 2);
     }
@@ -769,7 +771,7 @@ async fn a_sweep_that_purges_touches_no_other_tenant() {
 async fn a_sweep_reads_every_page() {
     let life = Life::with(
         many_world(),
-        Arc::new(Paged(Arc::new(MemoryBackend::default()))),
+        Arc::new(Hooked::over(Arc::new(MemoryBackend::default()), Paged(4))),
     )
     .await;
     life.install(BEN).await;

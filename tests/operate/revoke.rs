@@ -80,10 +80,10 @@ async fn where_a_token_may_not_uninstall_each_token_is_revoked_and_where_slack_f
                 assert_eq!(life.host.tenants(), [ALPHA], "{code}");
             }
             Err(error) => {
-                assert!(matches!(error, OperateError::Slack(_)), "{code}: {error}");
+                assert_matches!(error, OperateError::Slack(_), "{code}");
                 assert_eq!(life.app.fake.calls("auth.revoke"), 0, "{code}");
                 assert!(life.app.fake.is_installed(ALPHA), "{code}");
-                let kept = life.app.fetch(ALPHA, Some(ADA)).await.expect("kept");
+                let kept = life.app.stored(ALPHA, Some(ADA)).await;
                 assert!(kept.is_on_hold(), "{code}");
                 let tokens = (
                     life.bot_token(ALPHA).await,
@@ -185,7 +185,7 @@ async fn every_token_of_the_bot_and_of_each_user_is_revoked_once_refresh_tokens_
         life.install(person).await;
     }
     let installed = async |user: &str| {
-        let installation = life.app.fetch(ALPHA, Some(user)).await.expect("installed");
+        let installation = life.app.stored(ALPHA, Some(user)).await;
         let pair = |grant: Grant| {
             let refresh = grant.refresh_token.expect("it rotates");
             [
@@ -358,7 +358,7 @@ async fn a_tenant_that_is_installed_again_during_a_revocation_is_kept_on_hold() 
         OperateError::Purge(LifecycleError::Store(store::Error::Conflict))
     );
     assert!(conflict, "{error:?}");
-    let kept = life.app.fetch(ALPHA, Some(BEN)).await.expect("it is kept");
+    let kept = life.app.stored(ALPHA, Some(BEN)).await;
     assert!(kept.is_on_hold() && kept.bot.is_some() && kept.user.is_some());
     assert_eq!(life.host.tenants(), [""; 0]);
     revoked(&life, &slack).await.expect("again is fine");
@@ -378,7 +378,7 @@ async fn a_database_that_goes_away_midway_leaves_a_hold_and_a_revocation_to_repe
         async {}
     });
     let error = revoked(&life, &slack).await.expect_err("it is down");
-    assert!(matches!(error, OperateError::Purge(_)), "{error:?}");
+    assert_matches!(error, OperateError::Purge(_));
     let error = revoked(&life, &slack).await.expect_err("it is down");
     let is_store = matches!(error, OperateError::Store(store::Error::Unavailable(_)));
     assert!(is_store, "{error:?}");
@@ -404,28 +404,27 @@ async fn a_departure_that_waits_is_told_by_a_revocation_and_by_a_purge() {
         life.install(ADA).await;
         life.host.set_failing(true);
         let operator = operator(&life);
-        let error = match purges {
-            true => operator.purge(&key(ALPHA), REASON).await.err(),
-            false => operator.revoke(&key(ALPHA), REASON).await.err(),
+        let error = if purges {
+            operator.purge(&key(ALPHA), REASON).await.err()
+        } else {
+            operator.revoke(&key(ALPHA), REASON).await.err()
         };
         let hook = matches!(error, Some(OperateError::Purge(LifecycleError::Hook(_))));
         assert!(hook, "{error:?}");
         assert_eq!(life.slots(ALPHA).await, ["departure"]);
         life.host.set_failing(false);
         for is_told_now in [true, false] {
-            match purges {
-                true => {
-                    let purged = operator.purge(&key(ALPHA), "once more").await;
-                    assert_eq!(purged.expect("answers"), is_told_now);
-                }
-                false => {
-                    let outcome = operator.revoke(&key(ALPHA), "once more").await;
-                    let expected = match is_told_now {
-                        true => RevokeOutcome::Uninstalled,
-                        false => RevokeOutcome::NotInstalled,
-                    };
-                    assert_eq!(outcome.expect("answers"), expected);
-                }
+            if purges {
+                let purged = operator.purge(&key(ALPHA), "once more").await;
+                assert_eq!(purged.expect("answers"), is_told_now);
+            } else {
+                let outcome = operator.revoke(&key(ALPHA), "once more").await;
+                let expected = if is_told_now {
+                    RevokeOutcome::Uninstalled
+                } else {
+                    RevokeOutcome::NotInstalled
+                };
+                assert_eq!(outcome.expect("answers"), expected);
             }
             let told = (ALPHA.to_owned(), REASON.to_owned(), false);
             assert_eq!(life.host.departures(), [told]);
@@ -469,7 +468,7 @@ async fn a_tenant_that_was_never_there_is_no_error_for_a_purge_or_a_revocation()
         operator.freeze(&key(ALPHA), REASON).await,
         operator.unfreeze(&key(ALPHA), REASON).await,
     ] {
-        assert!(matches!(held, Err(OperateError::NotInstalled)), "{held:?}");
+        assert_matches!(held, Err(OperateError::NotInstalled));
     }
     assert_eq!(all_rows(&*life.backend).await, before);
     assert_eq!(life.host.tenants(), [""; 0]);
@@ -483,7 +482,7 @@ async fn a_hold_is_put_taken_back_and_put_again_each_with_its_reason_and_time() 
     let before = others(&life).await;
     let operator = operator(&life);
     let held = async || {
-        let installation = life.app.fetch(ALPHA, None).await.expect("installed");
+        let installation = life.app.stored(ALPHA, None).await;
         let is_on_hold = installation.is_on_hold();
         let hold = installation
             .hold
@@ -542,7 +541,7 @@ async fn a_reason_is_kept_to_500_characters() {
         .freeze(&key(ALPHA), &long)
         .await
         .expect("installed");
-    let installation = life.app.fetch(ALPHA, None).await.expect("installed");
+    let installation = life.app.stored(ALPHA, None).await;
     assert_eq!(installation.hold.expect("a hold").reason, kept);
     assert!(operator.purge(&key(ALPHA), &long).await.expect("answers"));
     assert_eq!(
@@ -576,7 +575,7 @@ async fn a_hold_goes_with_its_tenant_and_outlives_what_else_happens_to_it() {
     });
     assert_eq!(life.handled(&moved).await, Handled::Noted);
     life.install(BEN).await;
-    let kept = life.app.fetch(ALPHA, None).await.expect("installed");
+    let kept = life.app.stored(ALPHA, None).await;
     assert_eq!(kept.hold.expect("it is kept").reason, REASON);
     let users = life.app.store.users(&key(ALPHA)).await.expect("answers");
     assert_eq!(users, [user_id(BEN)]);
@@ -595,7 +594,7 @@ async fn a_tenant_that_cannot_be_put_on_hold_is_not_revoked() {
     // Everything can be read, and nothing written.
     backend.lose_commits(usize::MAX);
     let error = revoked(&life, &life.app.slack).await.expect_err("no hold");
-    assert!(matches!(error, OperateError::Store(_)), "{error:?}");
+    assert_matches!(error, OperateError::Store(_));
     assert_eq!(life.app.fake.calls("apps.uninstall"), 0);
     assert!(life.app.fake.is_installed(ALPHA));
 }

@@ -374,9 +374,10 @@ fn every_inbound_fixture_names_its_tenant_and_its_user() {
     let mut wrong = String::new();
     for (file, kind, tenant, user) in TABLE {
         for (way, outcome) in ways(file) {
-            let expected = match tenant.is_empty() {
-                true => (*kind).to_owned(),
-                false => format!("{kind} | {tenant} | {user}"),
+            let expected = if tenant.is_empty() {
+                (*kind).to_owned()
+            } else {
+                format!("{kind} | {tenant} | {user}")
             };
             if outcome != expected {
                 writeln!(wrong, "{file} {way}:\n  {outcome}\n  {expected}").expect("a String");
@@ -400,12 +401,13 @@ fn no_inbound_fixture_is_left_out() {
         })
         .filter(|file| file != "signing_vectors.json")
         .collect();
-    let listed = TABLE
-        .iter()
-        .flat_map(|(file, ..)| match file.starts_with("interactive__") {
-            true => vec![format!("{file}.form"), format!("{file}.json")],
-            false => vec![(*file).to_owned()],
-        });
+    let listed = TABLE.iter().flat_map(|(file, ..)| {
+        if file.starts_with("interactive__") {
+            vec![format!("{file}.form"), format!("{file}.json")]
+        } else {
+            vec![(*file).to_owned()]
+        }
+    });
     assert_eq!(there, listed.collect());
 }
 
@@ -469,9 +471,10 @@ fn ways(file: &str) -> Vec<(&'static str, String)> {
         ];
     }
     let body = fixture(file);
-    match file.starts_with("socket__") {
-        true => vec![("frame", outcome(connection().receive(body)))],
-        false => vec![("http", outcome(verify(content_type(file), body).map(Some)))],
+    if file.starts_with("socket__") {
+        vec![("frame", outcome(connection().receive(body)))]
+    } else {
+        vec![("http", outcome(verify(content_type(file), body).map(Some)))]
     }
 }
 

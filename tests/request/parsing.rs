@@ -27,41 +27,46 @@ fn a_repeated_form_field_is_refused() {
 
 #[test]
 fn a_repeated_json_key_that_is_read_is_refused() {
-    for body in [
-        r#"{"type":"event_callback","event":{"type":"message"},"team_id":"T1","team_id":"T2"}"#,
-        r#"{"type":"event_callback","event":{"type":"message"},"team_id":"T1","team\u005fid":"T2"}"#,
-        r#"{"type":"event_callback","event":{"type":"message"},"authorizations":[],"authorizations":[{"team_id":"T1"}]}"#,
-        r#"{"type":"event_callback","event":{"type":"message"},"authorizations":[{"team_id":"T1","team_id":"T2"}]}"#,
-        r#"{"type":"event_callback","event":{"type":"message","type":"app_uninstalled"},"team_id":"T1"}"#,
-        r#"{"type":"event_callback","event":{"type":"message","user":"U1","user":"U2"},"team_id":"T1"}"#,
-        r#"{"type":"event_callback","type":"app_rate_limited","team_id":"T1"}"#,
-        r#"{"type":"event_callback","event":{"type":"message"},"api_app_id":"A1","api_app_id":"A2"}"#,
+    let kind = r#""type":"event_callback""#;
+    for rest in [
+        r#""event":{"type":"message"},"team_id":"T1","team_id":"T2""#,
+        r#""event":{"type":"message"},"team_id":"T1","team\u005fid":"T2""#,
+        r#""event":{"type":"message"},"authorizations":[],"authorizations":[{"team_id":"T1"}]"#,
+        r#""event":{"type":"message"},"authorizations":[{"team_id":"T1","team_id":"T2"}]"#,
+        r#""event":{"type":"message","type":"app_uninstalled"},"team_id":"T1""#,
+        r#""event":{"type":"message","user":"U1","user":"U2"},"team_id":"T1""#,
+        r#""type":"app_rate_limited","team_id":"T1""#,
+        r#""event":{"type":"message"},"api_app_id":"A1","api_app_id":"A2""#,
     ] {
-        assert_eq!(refused(verify(JSON, body)), Malformed::Repeated, "{body}");
+        let body = format!("{{{kind},{rest}}}");
+        assert_eq!(refused(verify(JSON, &body)), Malformed::Repeated, "{body}");
     }
-    for payload in [
-        r#"{"type":"view_submission","view":{"app_installed_team_id":"T1","app_installed_team_id":"T2"}}"#,
-        r#"{"type":"view_submission","view":{"app_installed_team_id":"T1"},"view":{}}"#,
-        r#"{"type":"shortcut","team":{"id":"T1","id":"T2"}}"#,
-        r#"{"type":"shortcut","user":{"id":"U1","id":"U2"}}"#,
-        r#"{"type":"shortcut","enterprise":{"id":"E1"},"enterprise":null}"#,
-        r#"{"type":"shortcut","is_enterprise_install":false,"is_enterprise_install":true}"#,
+    for (kind, rest) in [
+        (
+            "view_submission",
+            r#""view":{"app_installed_team_id":"T1","app_installed_team_id":"T2"}"#,
+        ),
+        (
+            "view_submission",
+            r#""view":{"app_installed_team_id":"T1"},"view":{}"#,
+        ),
+        ("shortcut", r#""team":{"id":"T1","id":"T2"}"#),
+        ("shortcut", r#""user":{"id":"U1","id":"U2"}"#),
+        ("shortcut", r#""enterprise":{"id":"E1"},"enterprise":null"#),
+        (
+            "shortcut",
+            r#""is_enterprise_install":false,"is_enterprise_install":true"#,
+        ),
     ] {
+        let payload = format!(r#"{{"type":"{kind}",{rest}}}"#);
         let form = url::form_urlencoded::Serializer::new(String::new())
-            .append_pair("payload", payload)
+            .append_pair("payload", &payload)
             .finish();
-        assert_eq!(
-            refused(verify(FORM, form)),
-            Malformed::Repeated,
-            "{payload}"
-        );
+        let repeated = Malformed::Repeated;
+        assert_eq!(refused(verify(FORM, form)), repeated, "{payload}");
         let frame = format!(r#"{{"envelope_id":"1","type":"interactive","payload":{payload}}}"#);
         let received = connection().receive(frame.into());
-        assert_eq!(
-            received.err(),
-            Some(Malformed::Repeated.into()),
-            "{payload}"
-        );
+        assert_eq!(received.err(), Some(repeated.into()), "{payload}");
     }
     let frame = r#"{"envelope_id":"1","type":"interactive","payload":{},"payload":{}}"#;
     assert_eq!(
@@ -72,7 +77,8 @@ fn a_repeated_json_key_that_is_read_is_refused() {
 
 #[test]
 fn a_repeated_json_key_that_nobody_reads_is_left_alone() {
-    let body = r#"{"type":"event_callback","event":{"type":"message","text":"a","text":"b"},"x":1,"x":2,"team_id":"T1"}"#;
+    let event = r#""event":{"type":"message","text":"a","text":"b"}"#;
+    let body = format!(r#"{{"type":"event_callback",{event},"x":1,"x":2,"team_id":"T1"}}"#);
     assert_eq!(tenant_of(verify(JSON, body)), "T1");
 }
 
@@ -473,7 +479,8 @@ fn frames_that_are_not_slacks_are_refused() {
             "{frame}"
         );
     }
-    let frame = r#"{"type":"something_new","envelope_id":"1","payload":{"team_id":"T1","team":{"id":"T1"}}}"#;
+    let payload = r#"{"team_id":"T1","team":{"id":"T1"}}"#;
+    let frame = format!(r#"{{"type":"something_new","envelope_id":"1","payload":{payload}}}"#);
     let request = connection()
         .receive(frame.into())
         .expect("taken")

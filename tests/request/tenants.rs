@@ -80,7 +80,9 @@ fn in_a_shared_channel_the_authorization_names_the_tenant_and_the_outer_ids_do_n
 fn a_channel_shared_inside_one_org_belongs_to_the_authorized_workspace() {
     let event = message(json!({
         "team_id": "T111", "enterprise_id": "E1",
-        "authorizations": [{"enterprise_id": "E1", "team_id": "T222", "is_enterprise_install": false}],
+        "authorizations": [
+            {"enterprise_id": "E1", "team_id": "T222", "is_enterprise_install": false}
+        ],
     }));
     assert_eq!(tenant_of(verify_event(&event)), "E1+T222");
 }
@@ -447,9 +449,10 @@ fn an_id_that_is_none_is_refused_and_never_passed_over_for_another() {
             click(json!({"team": {"id": "T1", "enterprise_id": bad}})),
             click(json!({"enterprise": {"id": bad}})),
             click(json!({"team": null, "user": {"id": "U1", "team_id": bad}})),
-            click(json!({"user": {"id": bad}})).tap(match bad == json!("U1") {
-                true => json!({"user": {"id": "T1"}}),
-                false => json!({}),
+            click(json!({"user": {"id": bad}})).tap(if bad == json!("U1") {
+                json!({"user": {"id": "T1"}})
+            } else {
+                json!({})
             }),
         ] {
             let refused = verify_interactive(&payload);

@@ -1,15 +1,11 @@
 //! What is due, behind rows that are none of the worker's business.
 
-use std::time::Duration;
-
 use slack_installs::backend::{
     Backend as _, Change, Due, Expect, Lane, Metadata, Partition, Row, Sealed, Slot, Version,
 };
-use slack_installs::rotation::WorkerConfig;
 use slack_installs::store::{Credential, RotationStore as _, StateId, StateStore as _};
 
-use super::installed;
-use super::support::rotation::{HOUR, Stage};
+use super::support::rotation::{HOUR, Stage, secs, spawn_worker};
 
 /// Rows of another app that shares the database and runs no worker: overdue for a day.
 async fn litter(stage: &Stage, rows: usize) {
@@ -39,7 +35,7 @@ async fn litter_of(app: &str, stage: &Stage, rows: usize) {
 }
 
 async fn issue_states(stage: &Stage, states: u16) {
-    let ends = stage.fake.clock().now() + Duration::from_secs(600);
+    let ends = stage.fake.clock().now() + secs(600);
     for number in 0..states {
         let mut id = [0; 32];
         id[..2].copy_from_slice(&number.to_be_bytes());
@@ -50,7 +46,7 @@ async fn issue_states(stage: &Stage, states: u16) {
 
 #[tokio::test(start_paused = true)]
 async fn overdue_rows_of_another_app_do_not_hide_a_chain() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     litter(&stage, 3000).await;
     stage.expire();
     let due = stage.store.due(stage.fake.clock().now(), None, 100).await;
@@ -62,19 +58,19 @@ async fn overdue_rows_of_another_app_do_not_hide_a_chain() {
 /// More than a worker looks at before it would look at the first ones again.
 #[tokio::test(start_paused = true)]
 async fn chains_that_do_not_open_do_not_hide_one_that_does() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     litter_of(stage.fake.client_id().as_str(), &stage, 5000).await;
     stage.expire();
     let rotator = stage.rotator();
-    let worker = tokio::spawn(async move { rotator.work(WorkerConfig::default()).await });
-    tokio::time::sleep(Duration::from_secs(300)).await;
+    let worker = spawn_worker(&rotator);
+    tokio::time::sleep(secs(300)).await;
     assert_eq!(stage.refreshes(), 1);
     worker.abort();
 }
 
 #[tokio::test(start_paused = true)]
 async fn expired_states_do_not_hide_a_chain() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     issue_states(&stage, 300).await;
     stage.expire();
     let due = stage.store.due(stage.fake.clock().now(), None, 100).await;
@@ -83,7 +79,7 @@ async fn expired_states_do_not_hide_a_chain() {
 
 #[tokio::test(start_paused = true)]
 async fn overdue_rows_of_another_app_do_not_keep_expired_states_alive() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     litter(&stage, 1500).await;
     issue_states(&stage, 10).await;
     stage.fake.advance(HOUR);
@@ -99,7 +95,7 @@ async fn overdue_rows_of_another_app_do_not_keep_expired_states_alive() {
 
 #[tokio::test(start_paused = true)]
 async fn a_sweep_goes_on_until_nothing_has_expired() {
-    let stage = installed().await;
+    let stage = Stage::installed().await;
     issue_states(&stage, 2500).await;
     stage.fake.advance(HOUR);
     let store = stage.store.clone().with_clock(stage.fake.clock());

@@ -133,11 +133,12 @@ impl Caller {
                 moves: *self.moves.lock().expect("no panic"),
             });
             async move {
-                match is_live && !lies {
-                    true => Ok(()),
-                    false => Err(Refused {
+                if is_live && !lies {
+                    Ok(())
+                } else {
+                    Err(Refused {
                         is_expired: is_expired || lies,
-                    }),
+                    })
                 }
             }
         };

@@ -2,21 +2,16 @@
 //! a fresh process after it. Exhaustive where the seeds are random: of every await, the engine's
 //! own and its dependencies', not only of calls to the database and to Slack.
 
-use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use slack_installs::backend::{
-    Backend, Change, Cursor, Error as BackendError, MemoryBackend, Page, Partition, Queue, Row,
-    Scope, Slot,
-};
+use slack_installs::backend::{Backend, Error as BackendError, MemoryBackend};
 use slack_installs::rotation::{Error, WorkerConfig};
 use slack_installs::secret::Code;
-use slack_installs::slack::{ClientCredentials, SlackClient, Transport, TransportError};
+use slack_installs::slack::{ClientCredentials, SlackClient};
 use slack_installs::store::{ChainKey, Credential, RotationStore as _, StoredChain};
-use slack_installs::testing::{FakeSlack, FakeTransport, Fault, GracePolicy, Rotation, Who, World};
+use slack_installs::testing::{FakeSlack, Fault, GracePolicy, Rotation, Who, World};
 use slack_installs::{
     Clock, Delete, EncryptedStore, Installation, InstallationStore as _, LocalKeyProvider,
     MasterKey, RotationConfig, TokenRotator,
@@ -25,6 +20,8 @@ use tokio::runtime::Runtime;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
+use crate::hooked::{Call, Hooked, Hooks};
+use crate::hooked_transport::{CallHooks, HookedTransport};
 use crate::watch::{ADA, TEAM, team};
 
 /// What happens besides the crash.
@@ -114,14 +111,13 @@ impl Stage {
     }
 
     async fn rotator(&self) -> TokenRotator {
-        let store = self.store(Slow(Arc::clone(&self.backend))).await;
-        let wire = Wire {
-            inner: self.fake.transport(),
-            uninstalls: (self.scene == Scene::Uninstalled).then(|| {
-                let (fake, backend) = (self.fake.clone(), Arc::clone(&self.backend));
-                (fake, backend, self.master_key.clone())
-            }),
-        };
+        let store = Hooked::<Slow>::new(Arc::clone(&self.backend) as Arc<dyn Backend>);
+        let store = self.store(store).await;
+        let uninstalls = (self.scene == Scene::Uninstalled).then(|| {
+            let (fake, backend) = (self.fake.clone(), Arc::clone(&self.backend));
+            (fake, backend, self.master_key.clone())
+        });
+        let wire = HookedTransport::over(self.fake.transport(), Wire(uninstalls));
         let slack = SlackClient::with_transport(self.fake.environment(), wire)
             .with_clock(clock(&self.time));
         TokenRotator::new(RotationConfig::new(self.app()), slack, store)
@@ -317,80 +313,35 @@ fn runtime() -> Runtime {
         .expect("a runtime")
 }
 
-/// A database that takes a while, before and after.
-struct Slow(Arc<MemoryBackend>);
-
-impl fmt::Debug for Slow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Slow")
-    }
-}
-
-impl Slow {
-    async fn carry<T>(&self, effect: impl Future<Output = T>) -> T {
-        sleep(Duration::from_millis(1)).await;
-        let answer = effect.await;
-        sleep(Duration::from_millis(1)).await;
-        answer
-    }
-}
+/// Takes a while, before and after.
+#[derive(Default)]
+struct Slow;
 
 #[async_trait]
-impl Backend for Slow {
-    async fn read(
-        &self,
-        partition: &Partition,
-        slots: &[Slot],
-    ) -> Result<Vec<Option<Row>>, BackendError> {
-        self.carry(self.0.read(partition, slots)).await
+impl Hooks for Slow {
+    async fn before(&self, _: Call<'_>) -> Result<(), BackendError> {
+        sleep(Duration::from_millis(1)).await;
+        Ok(())
     }
 
-    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), BackendError> {
-        self.carry(self.0.commit(partition, changes)).await
-    }
-
-    async fn scan(
-        &self,
-        scope: &Scope,
-        from: Option<Cursor>,
-        limit: usize,
-    ) -> Result<Page, BackendError> {
-        self.carry(self.0.scan(scope, from, limit)).await
-    }
-
-    async fn due(
-        &self,
-        queue: &Queue,
-        now: SystemTime,
-        from: Option<Cursor>,
-        limit: usize,
-    ) -> Result<Page, BackendError> {
-        self.carry(self.0.due(queue, now, from, limit)).await
+    async fn after(&self, _: Call<'_>) -> Result<(), BackendError> {
+        sleep(Duration::from_millis(1)).await;
+        Ok(())
     }
 }
 
 /// A network that takes a while, before and after; and what meets the call at Slack.
-struct Wire {
-    inner: FakeTransport,
-    uninstalls: Option<(FakeSlack, Arc<MemoryBackend>, String)>,
-}
-
-impl fmt::Debug for Wire {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Wire")
-    }
-}
+struct Wire(Option<(FakeSlack, Arc<MemoryBackend>, String)>);
 
 #[async_trait]
-impl Transport for Wire {
-    async fn send(
-        &self,
-        request: http::Request<Bytes>,
-    ) -> Result<http::Response<Bytes>, TransportError> {
-        let is_refresh = request.uri().path().ends_with("oauth.v2.access");
+impl CallHooks for Wire {
+    async fn before(&self, _: &str) {
         sleep(Duration::from_millis(1)).await;
-        let answer = self.inner.send(request).await;
-        if let Some((fake, backend, key)) = self.uninstalls.as_ref().filter(|_| is_refresh) {
+    }
+
+    async fn after(&self, path: &str) {
+        let is_refresh = path.ends_with("oauth.v2.access");
+        if let Some((fake, backend, key)) = self.0.as_ref().filter(|_| is_refresh) {
             fake.uninstall(TEAM);
             let provider = LocalKeyProvider::new(MasterKey::parse(key).expect("a key"));
             let store = EncryptedStore::open(Arc::clone(backend), provider, fake.client_id());
@@ -399,7 +350,6 @@ impl Transport for Wire {
             deleted.expect("a memory backend deletes");
         }
         sleep(Duration::from_millis(1)).await;
-        answer
     }
 }
 

@@ -8,6 +8,12 @@
 
 mod caller;
 mod every_await;
+#[allow(dead_code)]
+#[path = "../support/hooked.rs"]
+mod hooked;
+#[allow(dead_code)]
+#[path = "../support/hooked_transport.rs"]
+mod hooked_transport;
 mod ledger;
 mod run;
 mod sky;

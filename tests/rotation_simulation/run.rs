@@ -68,9 +68,10 @@ impl Switch {
         let is_installed = is_installed.expect("a memory backend holds");
         let mut moves = self.moves.lock().expect("no panic");
         moves.is_on_hold = is_on && is_installed;
-        moves.held_at = match moves.is_on_hold {
-            true => moves.held_at.or_else(|| Some(Instant::now())),
-            false => None,
+        moves.held_at = if moves.is_on_hold {
+            moves.held_at.or_else(|| Some(Instant::now()))
+        } else {
+            None
         };
         moves.count += 1;
     }
@@ -135,9 +136,10 @@ impl Run {
         let fake = FakeSlack::in_process(world);
         fake.add_person(TEAM, Person::admin(BEN, "ben"));
         let policy = GracePolicy::ALL[usize::try_from(dice.below(4)).expect("small")];
-        let grace = match weather.relies_on_grace() {
-            true => dice.millis(60_000, 120_000),
-            false => dice.millis(0, 60_000),
+        let grace = if weather.relies_on_grace() {
+            dice.millis(60_000, 120_000)
+        } else {
+            dice.millis(0, 60_000)
         };
         let rotation = Rotation {
             grace,
@@ -320,9 +322,12 @@ impl Run {
             (dice.millis(0, most), dice.hits(500), dice.roll())
         });
         let clock = self.clock.clone();
-        let clock = Clock::from_fn(move || match is_ahead {
-            true => clock.now() + skew,
-            false => clock.now() - skew,
+        let clock = Clock::from_fn(move || {
+            if is_ahead {
+                clock.now() + skew
+            } else {
+                clock.now() - skew
+            }
         });
         let provider = LocalKeyProvider::new(MasterKey::parse(&self.master_key).expect("a key"));
         let database = Database {

@@ -83,13 +83,12 @@ impl Sky {
             };
             (pause, fate)
         });
-        match self.is_clear() {
-            true => (pause, Fate::Done),
-            false => {
-                let is_fault = fate != Fate::Done;
-                self.faults.fetch_add(is_fault.into(), Ordering::SeqCst);
-                (pause, fate)
-            }
+        if self.is_clear() {
+            (pause, Fate::Done)
+        } else {
+            let is_fault = fate != Fate::Done;
+            self.faults.fetch_add(is_fault.into(), Ordering::SeqCst);
+            (pause, fate)
         }
     }
 }
@@ -248,9 +247,10 @@ impl Transport for Network {
             sky, ledger, life, ..
         } = &self.link;
         let asked = ledger.ask(&request, *life);
-        let effect = async || match sky.is_black() {
-            true => away(sky).await,
-            false => {
+        let effect = async || {
+            if sky.is_black() {
+                away(sky).await
+            } else {
                 if asked.is_refresh() && sky.weather.moves && !sky.is_clear() {
                     // The tenant is put on hold while its refresh is under way.
                     if sky.dice(|dice| dice.hits(HELD)) {

@@ -1,38 +1,13 @@
 //! A clock that differs from Slack's by more than 30 seconds is logged.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use slack_installs::Clock;
-use tracing_subscriber::fmt::MakeWriter;
 
 use super::canned::Canned;
 use super::token;
-
-/// Everything that is logged by this thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no panic").extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
+use crate::support::log::Log;
 
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000 + seconds)
@@ -44,20 +19,17 @@ async fn told(sent: u64, answered: u64, slack: u64) -> String {
     let date = httpdate::fmt_http_date(at(slack));
     let canned = Canned::of(200, &[("date", &date)], r#"{"ok":true}"#);
     let is_sent = AtomicBool::new(false);
-    let clock = Clock::from_fn(move || match is_sent.swap(true, Ordering::SeqCst) {
-        false => at(sent),
-        true => at(answered),
+    let clock = Clock::from_fn(move || {
+        if is_sent.swap(true, Ordering::SeqCst) {
+            at(answered)
+        } else {
+            at(sent)
+        }
     });
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(log.clone())
-        .with_ansi(false)
-        .finish();
-    let _logs = tracing::subscriber::set_default(subscriber);
+    let (log, _logs) = Log::of_this_thread();
     let slack = canned.client().with_clock(clock);
     slack.auth_test(&token()).await.expect("known");
-    let text = log.0.lock().expect("no panic").clone();
-    String::from_utf8(text).expect("text")
+    log.text()
 }
 
 #[tokio::test]

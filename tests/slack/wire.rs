@@ -240,10 +240,7 @@ async fn a_connection_that_is_not_made_within_five_seconds_was_not_used() {
         .auth_revoke(&token())
         .await
         .expect_err("nobody takes it");
-    assert!(
-        matches!(error, Error::Transport(TransportError::NotSent(_))),
-        "{error:?}"
-    );
+    assert_matches!(error, Error::Transport(TransportError::NotSent(_)));
     assert_eq!(error.class(), ErrorClass::Retry);
     let shown = format!("{error:?}");
     assert!(!shown.contains("/api/"), "the URL is left out: {shown}");

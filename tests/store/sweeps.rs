@@ -102,7 +102,7 @@ async fn a_sweep_that_the_database_does_not_answer_says_so() {
     let then = Box::pin(async {});
     backend.next([Fate::Lost { done: false, then }]);
     let swept = store.sweep_expired_states().await;
-    assert!(matches!(swept, Err(Error::Unavailable(_))), "{swept:?}");
+    assert_matches!(swept, Err(Error::Unavailable(_)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@
 //!
 //! With a cache, checks of the store and of flows are of one process, which sees its own writes at
 //! once; the rotator's are of several, each with a cache of its own and the two seconds that it may
-//! be late. `tests/cached.rs` has what another process sees, and when.
+//! be late. `tests/store/cached.rs` has what another process sees, and when.
 
 #![allow(unreachable_pub, reason = "the servers are shared with other tests")]
 #![allow(
@@ -15,13 +15,10 @@
 #[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
-#[macro_use]
 #[path = "../support/flow_behaviour.rs"]
 mod flow_behaviour;
-#[macro_use]
 #[path = "../support/rotation_behaviour.rs"]
 mod rotation_behaviour;
-#[macro_use]
 #[path = "../support/store_behaviour.rs"]
 mod store_behaviour;
 
@@ -54,6 +51,9 @@ use slack_installs::CacheOptions;
 use slack_installs::backend::{Backend, Partition};
 use slack_installs::testing::conformance::{CHECKS, MALFORMED_CHECKS, Spoil};
 
+use flow_behaviour::FLOWS;
+use rotation_behaviour::ROTATION;
+use store_behaviour::STORE;
 use support::Db;
 use support::checks::{Check, Database};
 
@@ -134,7 +134,3 @@ const MOMENT: Duration = Duration::from_millis(20);
 
 /// Random ones of concurrent calls, each explained by one order of them.
 const HISTORIES: u64 = 20;
-
-const FLOWS: &[Check<Database>] = &flow_behaviour!();
-const ROTATION: &[Check<Database>] = &rotation_behaviour!();
-const STORE: &[Check<Db>] = &store_behaviour!();

@@ -12,7 +12,7 @@ use slack_installs::{
 };
 
 use crate::backends::{House, houses};
-use crate::support::houses::{copy, prune, rows_of};
+use crate::support::copying::{copy, prune, rows_of};
 use crate::support::installs::{
     With as _, in_org, in_workspace, in_workspace_of, noon, rotating, user_id, workspace_key,
 };

@@ -8,9 +8,9 @@ use slack_installs::backend::{Backend, MemoryBackend};
 use slack_installs::slack::{ClientCredentials, SlackClient, Transport};
 use slack_installs::testing::{FakeSlack, Org, Person, Who, Workspace, World};
 use slack_installs::{
-    EncryptedStore, EnterpriseId, InstallConfig, InstallOptions, InstallProvider, InstallationKey,
-    InstallationStore, LocalKeyProvider, MasterKey, RedirectUri, Scopes, StoredInstallation,
-    TeamId, UserId,
+    EncryptedStore, EnterpriseId, InstallConfig, InstallOptions, InstallProvider, Installation,
+    InstallationKey, InstallationStore, LocalKeyProvider, MasterKey, RedirectUri, Scopes,
+    StoredInstallation, TeamId, UserId,
 };
 use url::Url;
 
@@ -130,17 +130,49 @@ impl App {
             .expect("the store answers")
     }
 
+    /// The same, of a tenant that has the app.
+    pub async fn stored(&self, tenant: &str, user: Option<&str>) -> StoredInstallation {
+        let stored = self.fetch(tenant, user).await;
+        stored.expect("the app is installed")
+    }
+
     pub fn exchanges(&self) -> usize {
         self.fake.calls("oauth.v2.access")
     }
 }
 
+/// The credentials of the fake's app.
+pub fn credentials(fake: &FakeSlack) -> ClientCredentials {
+    ClientCredentials {
+        client_id: fake.client_id(),
+        client_secret: fake.client_secret(),
+    }
+}
+
+/// With user scopes beside the usual scopes.
+pub fn user_scopes(scopes: &str) -> InstallOptions {
+    InstallOptions {
+        user_scopes: Some(Scopes::from(scopes)),
+        ..InstallOptions::default()
+    }
+}
+
+/// With user scopes only.
+pub fn user_only(scopes: &str) -> InstallOptions {
+    InstallOptions {
+        scopes: Some(Scopes::default()),
+        ..user_scopes(scopes)
+    }
+}
+
+/// Whether a flow ended with the page that says so.
+pub fn installed(response: &Response<String>) -> bool {
+    response.status() == StatusCode::OK && response.body().contains("is installed")
+}
+
 fn config(fake: &FakeSlack) -> InstallConfig {
     InstallConfig::new(
-        ClientCredentials {
-            client_id: fake.client_id(),
-            client_secret: fake.client_secret(),
-        },
+        credentials(fake),
         RedirectUri::new(REDIRECT).expect("a redirect URL"),
         Scopes::from("commands,chat:write,users:read"),
     )
@@ -209,9 +241,10 @@ pub fn location(response: &Response<String>) -> Url {
 }
 
 pub fn key(tenant: &str) -> InstallationKey {
-    match tenant.starts_with('E') {
-        true => InstallationKey::org(EnterpriseId::new(tenant).expect("an id")),
-        false => InstallationKey::workspace(TeamId::new(tenant).expect("an id")),
+    if tenant.starts_with('E') {
+        InstallationKey::org(EnterpriseId::new(tenant).expect("an id"))
+    } else {
+        InstallationKey::workspace(TeamId::new(tenant).expect("an id"))
     }
 }
 

@@ -14,7 +14,8 @@ use slack_installs::{
 use super::{fetch, put};
 use crate::support::checks::until;
 use crate::support::installs::{
-    With, bot_id, grant, in_org, in_workspace, noon, org_key, rotating, user_id, workspace_key,
+    With, bot_id, grant, in_org, in_workspace, noon, org_key, rotating, user_id, with_both,
+    workspace_key,
 };
 use crate::support::{Db, Store};
 
@@ -384,7 +385,7 @@ pub(crate) async fn a_decision_is_shown_the_chain_that_stands_and_nothing_is_mad
     };
     for offered in [None, Some(pair("b", 0))] {
         let refused = store.update(&bot(), offered.as_ref(), &mut strange).await;
-        assert!(matches!(refused, Err(Error::Unreadable(_))), "{refused:?}");
+        assert_matches!(refused, Err(Error::Unreadable(_)));
     }
     assert_eq!((standing(&store).await, db.rows_of("T1").await), before);
 }
@@ -400,7 +401,7 @@ pub(crate) async fn chains_of_this_app_are_listed_and_nothing_else(db: Db) {
         }
         installation
     };
-    let t1 = || rotates(in_workspace("T1").with_bot("xoxb").with_user("W1", "xoxp"));
+    let t1 = || rotates(with_both("T1", "xoxb", "W1", "xoxp"));
     put(&store, t1()).await;
     put(&store, rotates(in_org("E1", None).with_bot("xoxb"))).await;
     let other = db.look_alike().store().await;

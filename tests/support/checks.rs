@@ -16,16 +16,32 @@ pub struct Check<T> {
     pub run: fn(T) -> Pin<Box<dyn Future<Output = ()>>>,
 }
 
-/// A list of checks, of one list of names in this module.
+/// A list of checks, by the names of their functions.
 #[allow(unused_macros, reason = "not every test file runs lists")]
 macro_rules! checks {
-    ($module:path; $($check:ident)*) => {{
-        use $module::*;
+    ($($check:ident)*) => {
         [$($crate::support::checks::Check {
             name: stringify!($check),
             run: |on| Box::pin($check(on)),
         }),*]
-    }};
+    };
+}
+
+/// That a value is of this form; a failure shows what it is.
+#[allow(unused_macros, reason = "not every test file has one")]
+macro_rules! assert_matches {
+    ($value:expr, $pattern:pat $(if $guard:expr)?) => {
+        match $value {
+            $pattern $(if $guard)? => {}
+            ref other => panic!("{other:?}"),
+        }
+    };
+    ($value:expr, $pattern:pat $(if $guard:expr)?, $($text:tt)+) => {
+        match $value {
+            $pattern $(if $guard)? => {}
+            ref other => panic!("{}: {other:?}", format_args!($($text)+)),
+        }
+    };
 }
 
 /// A database, and whether each process of an app has a cache.

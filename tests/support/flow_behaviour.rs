@@ -1,58 +1,35 @@
 //! Installing and uninstalling, over any backend: where peers' stores went wrong.
 //!
-//! Each check is a plain function over one database, which it may share with all others:
-//! `flow_behaviour!(open)` makes a test of each for one opener, an
-//! `async fn() -> (Arc<dyn Backend>, _)`; `flow_behaviour!()` is the list of them, for
-//! `tests/suite`. Numbers are of the peers' issues.
+//! Each check is a plain function over one database, which it may share with all others.
+//! `tests/suite` runs them. Numbers are of the peers' issues.
 
 use std::sync::Arc;
 
-use http::{Method, Response, StatusCode};
+use http::Method;
 use serde_json::json;
-use slack_installs::testing::{Delivery, Person, Who, Workspace};
+use slack_installs::testing::{Person, Who, Workspace};
 use slack_installs::{AuthorizeError, Handled, InstallOptions, ResolvedVia, Scopes};
 
-use crate::support::app::{ADA, ALPHA, App, BEN, Browser, OLGA, ORG, SALES, world};
-use crate::support::checks::Database;
+use crate::support::app::{
+    ADA, ALPHA, App, BEN, Browser, OLGA, ORG, SALES, installed, user_only, world,
+};
+use crate::support::checks::{Check, Database};
 use crate::support::life::Life;
+use crate::support::told::reinstall_lives;
 
-/// Lists the checks.
-macro_rules! flow_behaviour {
-    () => {
-        flow_behaviour! { list checks }
-    };
-    ($open:path) => {
-        flow_behaviour! { list tests $open }
-    };
-    (list $($how:tt)*) => {
-        flow_behaviour! {
-            $($how)*;
-            a_purge_takes_everything_of_the_tenant_and_nothing_of_its_look_alike
-            a_reinstall_lives_whatever_is_told_of_the_uninstall_before_it
-            a_reinstall_overwrites_cleanly
-            a_user_only_install_after_a_bot_install_keeps_the_bot
-            an_org_flag_where_only_the_workspace_is_installed_finds_it_once_it_is_known_to_be_inside
-            an_org_wide_install_is_kept_under_the_organisation
-            an_uninstalled_organisation_takes_no_workspaces_own_install_with_it
-            of_64_callbacks_with_one_state_exactly_one_exchanges
-            of_two_workers_one_tells_the_host
-            one_users_revocation_leaves_the_bot_and_the_others
-        }
-    };
-    (checks; $($check:ident)*) => {
-        checks!($crate::flow_behaviour; $($check)*)
-    };
-    (tests $open:path; $($check:ident)*) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-            async fn $check() {
-                // Whatever comes beside the backend lives as long as the check.
-                let (backend, _alive) = $open().await;
-                $crate::flow_behaviour::$check(backend.into()).await;
-            }
-        )*
-    };
-}
+/// All checks.
+pub(crate) const FLOWS: &[Check<Database>] = &checks! {
+    a_purge_takes_everything_of_the_tenant_and_nothing_of_its_look_alike
+    a_reinstall_lives_whatever_is_told_of_the_uninstall_before_it
+    a_reinstall_overwrites_cleanly
+    a_user_only_install_after_a_bot_install_keeps_the_bot
+    an_org_flag_finds_a_workspaces_own_install_once_it_is_known_to_be_inside
+    an_org_wide_install_is_kept_under_the_organisation
+    an_uninstalled_organisation_takes_no_workspaces_own_install_with_it
+    of_64_callbacks_with_one_state_exactly_one_exchanges
+    of_two_workers_one_tells_the_host
+    one_users_revocation_leaves_the_bot_and_the_others
+};
 
 // Installing.
 
@@ -63,33 +40,16 @@ pub(crate) async fn a_user_only_install_after_a_bot_install_keeps_the_bot(databa
     assert!(installed(
         &app.install_with(user_only("search:read"), BEN).await
     ));
-    let installation = app.fetch(ALPHA, Some(BEN)).await.expect("stored");
+    let installation = app.stored(ALPHA, Some(BEN)).await;
     assert!(installation.bot.is_some(), "the bot is still there");
-    assert_eq!(
-        installation
-            .installation
-            .user
-            .expect("Ben's own")
-            .id
-            .as_str(),
-        BEN
-    );
-    assert!(
-        app.fetch(ALPHA, Some(ADA))
-            .await
-            .expect("stored")
-            .user
-            .is_none()
-    );
+    assert_eq!(installation.user.expect("Ben's own").id.as_str(), BEN);
+    assert!(app.stored(ALPHA, Some(ADA)).await.user.is_none());
 }
 
 pub(crate) async fn an_org_wide_install_is_kept_under_the_organisation(database: Database) {
     let app = app(database).await;
     assert!(installed(&app.install(Who::user(OLGA).at(ORG)).await));
-    let installation = app
-        .fetch(ORG, None)
-        .await
-        .expect("stored under the organisation");
+    let installation = app.stored(ORG, None).await;
     assert!(installation.home.is_enterprise_install());
     assert!(
         app.fetch(SALES, None).await.is_none(),
@@ -100,28 +60,23 @@ pub(crate) async fn an_org_wide_install_is_kept_under_the_organisation(database:
 pub(crate) async fn a_reinstall_overwrites_cleanly(database: Database) {
     let app = app(database).await;
     assert!(installed(&app.install(ADA).await));
-    let first = app.fetch(ALPHA, None).await.expect("stored");
-    let mut more = options();
-    more.scopes = Some(Scopes::from("files:read"));
+    let first = app.stored(ALPHA, None).await;
+    let more = InstallOptions {
+        scopes: Some(Scopes::from("files:read")),
+        ..InstallOptions::default()
+    };
     assert!(installed(&app.install_with(more, BEN).await));
-    let second = app.fetch(ALPHA, None).await.expect("stored");
-    assert!(
-        second
-            .bot
-            .as_ref()
-            .expect("a bot")
-            .grant
-            .scopes
-            .contains("files:read")
-    );
-    assert_eq!(second.installed_by.as_ref().expect("known").as_str(), BEN);
+    let second = app.stored(ALPHA, None).await;
+    let scopes = second.bot.expect("a bot").grant.scopes;
+    assert!(scopes.contains("files:read"));
+    assert_eq!(second.installed_by.expect("known").as_str(), BEN);
     assert_ne!(first.revision, second.revision);
 }
 
 pub(crate) async fn of_64_callbacks_with_one_state_exactly_one_exchanges(database: Database) {
     let app = app(database).await;
     let browser = Arc::new(Browser::default());
-    let callback = app.allowed(&browser, options(), ADA).await;
+    let callback = app.allowed(&browser, InstallOptions::default(), ADA).await;
     let tasks: Vec<_> = (0..64)
         .map(|_| {
             let (provider, browser) = (app.provider.clone(), Arc::clone(&browser));
@@ -136,14 +91,14 @@ pub(crate) async fn of_64_callbacks_with_one_state_exactly_one_exchanges(databas
     assert_eq!((ok, app.exchanges()), (1, 1));
 }
 
-pub(crate) async fn an_org_flag_where_only_the_workspace_is_installed_finds_it_once_it_is_known_to_be_inside(
+pub(crate) async fn an_org_flag_finds_a_workspaces_own_install_once_it_is_known_to_be_inside(
     database: Database,
 ) {
     // slackapi/bolt-python#1408
     let life = life(database).await;
     life.install(ADA).await;
     life.app.fake.join_org(ALPHA, ORG);
-    let flagged = mention(&life).edit(|event| {
+    let flagged = life.mention(ALPHA).edit(|event| {
         event["authorizations"][0]["is_enterprise_install"] = json!(true);
         event["authorizations"][0]["team_id"] = json!(null);
     });
@@ -151,8 +106,8 @@ pub(crate) async fn an_org_flag_where_only_the_workspace_is_installed_finds_it_o
         .authorize(&flagged)
         .await
         .expect_err("not known to be inside");
-    assert!(matches!(refused, AuthorizeError::NotInstalled));
-    life.authorize(&mention(&life)).await.expect("its own");
+    assert_matches!(refused, AuthorizeError::NotInstalled);
+    life.authorize(&life.mention(ALPHA)).await.expect("its own");
     let served = life.authorize(&flagged).await.expect("its own");
     assert_eq!(served.resolved_via, ResolvedVia::OrgToWorkspace);
 }
@@ -238,113 +193,10 @@ pub(crate) async fn a_reinstall_lives_whatever_is_told_of_the_uninstall_before_i
     reinstall_lives((60, 120), async || life(database.clone()).await).await;
 }
 
-/// Install, uninstall and reinstall, with so many seconds between them, and every order in which
-/// Slack may tell of it.
-pub(crate) async fn reinstall_lives((first, second): (u64, u64), live: impl AsyncFn() -> Life) {
-    use Step::{Reinstall, TokensRevoked, Uninstalled};
-    let steps = vec![
-        Reinstall,
-        TokensRevoked,
-        TokensRevoked,
-        Uninstalled,
-        Uninstalled,
-    ];
-    let orders = orders(steps);
-    assert_eq!(orders.len(), 30);
-    for order in &orders {
-        let life = live().await;
-        let (revoked, uninstalled) = installed_and_uninstalled(&life, first).await;
-        life.advance(second);
-        for step in order {
-            match step {
-                Reinstall => life.install(BEN).await,
-                TokensRevoked => drop(life.handled(&revoked).await),
-                Uninstalled => drop(life.handled(&uninstalled).await),
-            }
-        }
-        let case = format!("{first} s, {second} s, {order:?}");
-        let token = life.app.fake.bot_token(ALPHA).expect("it is installed");
-        assert_eq!(
-            life.bot_token(ALPHA).await.as_deref(),
-            Some(token.expose()),
-            "{case}"
-        );
-        assert!(life.user_token(ALPHA, BEN).await.is_some(), "{case}");
-        assert_eq!(life.user_token(ALPHA, ADA).await, None, "{case}");
-        assert_eq!(
-            life.slots(ALPHA).await,
-            ["bot", "install", &format!("user/{BEN}")]
-        );
-        // The host is told once, if the uninstall was seen before the reinstall hid it.
-        let seen = order.iter().position(|step| *step == Uninstalled)
-            < order.iter().position(|step| *step == Reinstall);
-        assert_eq!(life.host.tenants().len(), usize::from(seen), "{case}");
-    }
-}
-
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) enum Step {
-    Reinstall,
-    TokensRevoked,
-    Uninstalled,
-}
-
-/// Every order of these steps, each once.
-pub(crate) fn orders(mut steps: Vec<Step>) -> Vec<Vec<Step>> {
-    steps.sort_unstable();
-    let mut all = vec![Vec::new()];
-    for _ in 0..steps.len() {
-        all = all
-            .into_iter()
-            .flat_map(|begun: Vec<Step>| {
-                let mut left = steps.clone();
-                for step in &begun {
-                    let at = left.iter().position(|other| other == step);
-                    left.remove(at.expect("it was taken from there"));
-                }
-                left.dedup();
-                left.into_iter()
-                    .map(move |step| [begun.clone(), vec![step]].concat())
-            })
-            .collect();
-    }
-    all
-}
-
-/// Ada installs, and an admin uninstalls so many seconds later. What Slack tells of it.
-pub(crate) async fn installed_and_uninstalled(life: &Life, after: u64) -> (Delivery, Delivery) {
-    life.install(ADA).await;
-    life.advance(after);
-    assert!(life.app.fake.uninstall(ALPHA));
-    let events = life.app.fake.take_events();
-    let [revoked, uninstalled] = <[Delivery; 2]>::try_from(events).expect("two events");
-    (revoked, uninstalled)
-}
-
-fn mention(life: &Life) -> Delivery {
-    let event = json!({"type": "app_mention", "user": ADA});
-    life.app.fake.event(ALPHA, event)
-}
-
 async fn app(database: Database) -> App {
     App::with(world(), database, |_| {}).await
 }
 
 async fn life(database: Database) -> Life {
     Life::with(world(), database).await
-}
-
-fn options() -> InstallOptions {
-    InstallOptions::default()
-}
-
-fn user_only(scopes: &str) -> InstallOptions {
-    let mut options = options();
-    options.user_scopes = Some(Scopes::from(scopes));
-    options.scopes = Some(Scopes::default());
-    options
-}
-
-fn installed(response: &Response<String>) -> bool {
-    response.status() == StatusCode::OK && response.body().contains("is installed")
 }

@@ -23,17 +23,20 @@ pub async fn check(backend: &dyn Backend, partition: &Partition, seed: u64) {
         async move {
             let mut random = Random(seed * CLIENTS + nth + 1);
             for _ in 0..CALLS {
-                let change = random.below(5) != 0;
-                let operation = match change {
-                    true => Operation::Commit(changes(&mut random, &history.seen())),
-                    false => Operation::Read,
+                let operation = if random.below(5) == 0 {
+                    // Of one slot, or of more.
+                    let first = random.below(SLOTS.len() as u64) as usize;
+                    Operation::Read(slots().split_off(first))
+                } else {
+                    Operation::Commit(changes(&mut random, &history.seen()))
                 };
                 history.call(backend, partition, operation).await;
             }
         }
     };
     tokio::join!(client(0), client(1), client(2), client(3));
-    history.call(backend, partition, Operation::Read).await;
+    let all = Operation::Read(slots());
+    history.call(backend, partition, all).await;
     let calls = history.calls.into_inner().expect("nobody panics with it");
     assert!(
         explains(&calls),
@@ -41,29 +44,31 @@ pub async fn check(backend: &dyn Backend, partition: &Partition, seed: u64) {
     );
 }
 
+/// One call, and when it was made.
 #[derive(Debug)]
-struct Call {
-    begun: u64,
+pub struct Call {
+    pub begun: u64,
     /// `u64::MAX` if the answer was lost: it may still happen, or never.
-    ended: u64,
-    operation: Operation,
-    answer: Answer,
+    pub ended: u64,
+    pub operation: Operation,
+    pub answer: Answer,
 }
 
 #[derive(Debug)]
-enum Operation {
+pub enum Operation {
     Commit(Vec<Change>),
-    Read,
+    Read(Vec<Slot>),
 }
 
 #[derive(Debug, Eq, PartialEq)]
-enum Answer {
+pub enum Answer {
     Committed(bool),
     Lost,
     Standing(Standing),
 }
 
-type Standing = BTreeMap<Slot, Version>;
+/// What stands in each slot.
+pub type Standing = BTreeMap<Slot, Version>;
 
 struct History {
     calls: Mutex<Vec<Call>>,
@@ -80,9 +85,9 @@ impl History {
                 Err(Error::Unavailable(_)) => Answer::Lost,
                 Err(error) => panic!("not an answer to a plain commit: {error:?}"),
             },
-            Operation::Read => match backend.read(partition, &slots()).await {
+            Operation::Read(slots) => match backend.read(partition, slots).await {
                 Ok(rows) => {
-                    let standing = slots().into_iter().zip(rows);
+                    let standing = slots.iter().cloned().zip(rows);
                     let standing = standing.filter_map(|(slot, row)| Some((slot, row?.version)));
                     Answer::Standing(standing.collect())
                 }
@@ -139,11 +144,9 @@ fn changes(random: &mut Random, seen: &Standing) -> Vec<Change> {
                 row: row(),
                 expect,
             }),
-            1 if random.below(2) == 0 => {
-                changes.push(Change::Delete {
-                    slot,
-                    only: Some(version),
-                });
+            1 => {
+                let only = (random.below(2) == 0).then_some(version);
+                changes.push(Change::Delete { slot, only });
             }
             2 => changes.push(Change::Check { slot, version }),
             _ => {}
@@ -152,10 +155,8 @@ fn changes(random: &mut Random, seen: &Standing) -> Vec<Change> {
     changes
 }
 
-fn slots() -> Vec<Slot> {
-    ["install", "bot", "user/U1"]
-        .map(|name| Slot::new(name).expect("a name"))
-        .to_vec()
+pub fn slots() -> Vec<Slot> {
+    SLOTS.map(|name| Slot::new(name).expect("a name")).to_vec()
 }
 
 pub fn row() -> Row {
@@ -179,18 +180,19 @@ pub async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F:
                 *output = Some(ready);
             }
         }
-        match outputs.iter().all(Option::is_some) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
+        if outputs.iter().all(Option::is_some) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
         }
     })
     .await;
     outputs.into_iter().flatten().collect()
 }
 
-/// Whether there is an order. The search remembers where it has been: which calls were placed,
-/// and what stood then.
-fn explains(calls: &[Call]) -> bool {
+/// Whether there is an order: Wing and Gong's search. It remembers where it has been (Lowe): which
+/// calls were placed, and what stood then.
+pub fn explains(calls: &[Call]) -> bool {
     assert!(calls.len() <= 64, "a set of calls is kept in 64 bits");
     let mut open = vec![(0u64, Standing::new())];
     let mut known = HashSet::new();
@@ -217,10 +219,11 @@ fn explains(calls: &[Call]) -> bool {
 fn step(call: &Call, standing: &Standing) -> Option<Standing> {
     let changes = match (&call.operation, &call.answer) {
         (Operation::Commit(changes), _) => changes,
-        (Operation::Read, Answer::Standing(seen)) => {
-            return (seen == standing).then(|| standing.clone());
+        (Operation::Read(slots), Answer::Standing(seen)) => {
+            let is_seen = |slot| standing.get(slot) == seen.get(slot);
+            return slots.iter().all(is_seen).then(|| standing.clone());
         }
-        (Operation::Read, _) => return None,
+        (Operation::Read(_), _) => return None,
     };
     let allows =
         |change: &Change| change.allows(change.slot().and_then(|slot| standing.get(slot)).copied());
@@ -264,3 +267,4 @@ impl Random {
 
 const CALLS: u64 = 10;
 const CLIENTS: u64 = 4;
+const SLOTS: [&str; 3] = ["install", "bot", "user/U1"];

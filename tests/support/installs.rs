@@ -44,6 +44,11 @@ pub(crate) fn in_workspace(id: &str) -> Installation {
     at(Home::new(None, Some(named_team(id)), false))
 }
 
+/// In a workspace, with a bot and this user's token.
+pub(crate) fn with_both(id: &str, bot: &str, user: &str, token: &str) -> Installation {
+    in_workspace(id).with_bot(bot).with_user(user, token)
+}
+
 /// In a workspace of an organisation.
 pub(crate) fn in_workspace_of(enterprise: &str, id: &str) -> Installation {
     at(Home::new(

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use serde_json::json;
 use slack_installs::backend::{Backend, MemoryBackend};
 use slack_installs::request::{VerifiedRequest, Verifier};
 use slack_installs::slack::SlackClient;
@@ -16,7 +17,7 @@ use slack_installs::{
 use url::Url;
 
 use super::all_rows;
-use super::app::{App, Store, world};
+use super::app::{ADA, App, Store, world};
 use super::checks::Database;
 use super::installs::noon;
 
@@ -38,6 +39,12 @@ impl Life {
     pub async fn standing() -> Self {
         let world = world().with_clock(Clock::from_fn(noon));
         Self::with(world, Arc::new(MemoryBackend::default())).await
+    }
+
+    /// An event of this tenant: somebody mentions the app.
+    pub fn mention(&self, team: &str) -> Delivery {
+        let event = json!({"type": "app_mention", "user": ADA});
+        self.app.fake.event(team, event)
     }
 
     pub async fn with(world: World, database: impl Into<Database>) -> Self {
@@ -99,7 +106,7 @@ impl Life {
 
     /// This delivery as Slack dispatches it so many seconds after the tenant was installed last.
     pub async fn dispatched(&self, delivery: Delivery, tenant: &str, seconds: i64) -> Delivery {
-        let installation = self.app.fetch(tenant, None).await.expect("installed");
+        let installation = self.app.stored(tenant, None).await;
         let installed_at = installation.installed_at.duration_since(UNIX_EPOCH);
         let installed_at = installed_at.expect("after 1970").as_secs();
         let at = installed_at.checked_add_signed(seconds).expect("a time");

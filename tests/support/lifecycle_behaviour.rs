@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use slack_installs::store::{Access, Claim, Error, SeenId, SeenStore as _};
 use slack_installs::{
-    Departure, Hold, Installation, InstallationKey, InstallationStore as _, StoredInstallation,
+    Departure, Hold, Installation, InstallationKey, InstallationStore as _, LifecycleStore,
+    Revision, StoredInstallation,
 };
-use slack_installs::{LifecycleStore, Revision};
 use tokio::task::JoinSet;
 
 use super::local;
@@ -15,7 +15,7 @@ use crate::support::backends::{Interrupted, Lagging, Unreliable};
 use crate::support::checks::until;
 use crate::support::installs::{
     With, bot_token, enterprise, in_org, in_workspace, in_workspace_of, noon, org_key, rotating,
-    team, user_id, user_token, whole, workspace_key,
+    team, user_id, user_token, whole, with_both, workspace_key,
 };
 use crate::support::{Db, Store};
 
@@ -44,9 +44,7 @@ fn after(seconds: u64) -> SystemTime {
 pub(crate) async fn a_purge_leaves_no_row_and_spares_the_look_alike(db: Db) {
     let store = db.store().await;
     let everything = |id: &str| {
-        in_workspace(id)
-            .with_bot("xoxb-1")
-            .with_user("U1", "xoxp-1")
+        with_both(id, "xoxb-1", "U1", "xoxp-1")
             .with_webhook("C1", "https://hooks.slack.com/services/T/B/1")
     };
     for id in ["T1", "T12"] {
@@ -70,12 +68,7 @@ pub(crate) async fn a_purge_leaves_no_row_and_spares_the_look_alike(db: Db) {
         .purge(&leaving(&key), revision, Some(noon()))
         .await
         .expect("purged");
-    let slots: Vec<_> = db
-        .rows_of("T12")
-        .await
-        .into_iter()
-        .map(|(slot, _)| slot)
-        .collect();
+    let slots = db.slots_of("T12").await;
     assert_eq!(slots, ["departure"]);
     assert!(
         store
@@ -93,12 +86,12 @@ pub(crate) async fn a_purge_of_another_revision_takes_nothing(db: Db) {
     put(&store, in_workspace("T1").with_bot("xoxb-2")).await;
     let rows = db.rows_of("T1").await;
     let refused = store.purge(&leaving(&key), old, Some(noon())).await;
-    assert!(matches!(refused, Err(Error::Conflict)), "{refused:?}");
+    assert_matches!(refused, Err(Error::Conflict));
     assert_eq!(db.rows_of("T1").await, rows);
     let nobody = store
         .purge(&leaving(&workspace_key("T12")), old, None)
         .await;
-    assert!(matches!(nobody, Err(Error::Conflict)), "{nobody:?}");
+    assert_matches!(nobody, Err(Error::Conflict));
 }
 
 pub(crate) async fn a_purge_of_an_installation_that_is_not_the_stored_one_takes_nothing(db: Db) {
@@ -116,11 +109,8 @@ pub(crate) async fn a_purge_of_an_installation_that_is_not_the_stored_one_takes_
             })
         });
         let refused = slow.purge(&leaving(&key), revision, tell_at).await;
-        assert!(matches!(refused, Err(Error::Conflict)), "{refused:?}");
-        assert_eq!(
-            bot_token(&fetch(&store, &key, "U1").await.installation),
-            Some("xoxb-2")
-        );
+        assert_matches!(refused, Err(Error::Conflict));
+        assert_eq!(bot_token(&fetch(&store, &key, "U1").await), Some("xoxb-2"));
         assert!(store.departure(&key).await.expect("answers").is_none());
     }
 }
@@ -187,7 +177,7 @@ pub(crate) async fn an_outage_while_departures_are_read_is_an_error(db: Db) {
     // What is due is found, and the note cannot be read.
     backend.set_unreadable(true);
     let outcome = due().await;
-    assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
+    assert_matches!(outcome, Err(Error::Unavailable(_)));
     backend.set_unreadable(false);
     assert_eq!(due().await.expect("the database answers").len(), 1);
 }
@@ -265,13 +255,7 @@ pub(crate) async fn a_departure_that_another_worker_put_off_is_not_due(db: Db) {
 pub(crate) async fn a_hold_outlives_a_reinstall_and_touches_no_token(db: Db) {
     let store = db.store().await;
     let key = workspace_key("T1");
-    put(
-        &store,
-        in_workspace("T1")
-            .with_bot("xoxb-1")
-            .with_user("U1", "xoxp-1"),
-    )
-    .await;
+    put(&store, with_both("T1", "xoxb-1", "U1", "xoxp-1")).await;
     put(&store, in_workspace("T12").with_bot("xoxb-12")).await;
     let before = whole(&fetch(&store, &key, "U1").await.installation);
     let hold = Hold {
@@ -312,13 +296,7 @@ pub(crate) async fn a_hold_outlives_a_reinstall_and_touches_no_token(db: Db) {
 pub(crate) async fn a_workspaces_organisation_changes_alone_and_loses_to_a_reinstall(db: Db) {
     let store = db.store().await;
     let key = workspace_key("T1");
-    let revision = put(
-        &store,
-        in_workspace("T1")
-            .with_bot("xoxb-1")
-            .with_user("U1", "xoxp-1"),
-    )
-    .await;
+    let revision = put(&store, with_both("T1", "xoxb-1", "U1", "xoxp-1")).await;
     let org = enterprise("E1");
     let chains = |rows: Vec<(String, slack_installs::backend::Row)>| {
         let chains = rows.into_iter().filter(|(slot, _)| slot != "install");
@@ -415,12 +393,7 @@ pub(crate) async fn the_latest_word_on_a_workspaces_access_counts(db: Db) {
             .await
             .expect("answers")
     );
-    let slots: Vec<_> = db
-        .rows_of("E1")
-        .await
-        .into_iter()
-        .map(|(slot, _)| slot)
-        .collect();
+    let slots = db.slots_of("E1").await;
     assert_eq!(slots, ["access/T1", "access/T12", "bot", "install"]);
 }
 

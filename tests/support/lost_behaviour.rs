@@ -39,7 +39,7 @@ fn nothing() -> Then {
 }
 
 fn assert_unavailable<T: std::fmt::Debug>(outcome: &Result<T, Error>) {
-    assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
+    assert_matches!(outcome, Err(Error::Unavailable(_)));
 }
 
 pub(crate) async fn a_store_whose_answer_was_lost_undoes_no_purge(db: Db) {
@@ -111,9 +111,10 @@ pub(crate) async fn a_row_is_confirmed_twice_at_most(db: Db) {
         let commits = backend.commits();
         let stored = store.store(&of("T1")).await;
         assert_eq!(backend.commits(), commits + 3);
-        match is_known {
-            true => drop(stored.expect("the second confirmation was answered")),
-            false => assert_unavailable(&stored),
+        if is_known {
+            stored.expect("the second confirmation was answered");
+        } else {
+            assert_unavailable(&stored);
         }
     }
 }
@@ -138,7 +139,7 @@ pub(crate) async fn what_a_database_does_not_take_is_no_outage_and_not_asked_aga
     backend.next([Fate::Malformed]);
     let commits = backend.commits();
     let outcome = store.store(&in_workspace("T1").with_bot("xoxb-2")).await;
-    assert!(matches!(outcome, Err(Error::Unreadable(_))), "{outcome:?}");
+    assert_matches!(outcome, Err(Error::Unreadable(_)));
     assert_eq!(backend.commits(), commits + 1);
     assert_eq!(db.rows_of("T1").await, rows);
 }
@@ -184,7 +185,7 @@ pub(crate) async fn a_guarded_delete_that_a_reinstall_overtakes_takes_nothing(db
         let revision = put(&store, of("T1").with_user("U1", "xoxp-1")).await;
         let deleting = overtaken(&db).await;
         let outcome = deleting.delete(&key, &delete.only(revision)).await;
-        assert!(matches!(outcome, Err(Error::Conflict)), "{outcome:?}");
+        assert_matches!(outcome, Err(Error::Conflict));
         let standing = fetch(&store, &key, Some("U1")).await;
         assert_eq!(bot_token(&standing), Some("xoxb-T1"));
         assert_eq!(user_token(&standing), Some(("U1", "xoxp-1")));
@@ -201,7 +202,7 @@ pub(crate) async fn a_guarded_delete_conflicts_where_the_facts_are_gone(db: Db) 
     db.remove(&install).await;
     let delete = Delete::bot().only(revision);
     let outcome = store.delete(&workspace_key("T1"), &delete).await;
-    assert!(matches!(outcome, Err(Error::Conflict)), "{outcome:?}");
+    assert_matches!(outcome, Err(Error::Conflict));
     assert_eq!(db.rows_of("T1").await.len(), 1);
 }
 
@@ -221,7 +222,7 @@ pub(crate) async fn a_delete_that_holds_a_token_takes_that_one_only(db: Db) {
         of_user().holding(&bot.grant.access_token),
     ] {
         let outcome = store.delete(&key, &delete).await;
-        assert!(matches!(outcome, Err(Error::Conflict)), "{outcome:?}");
+        assert_matches!(outcome, Err(Error::Conflict));
     }
     let standing = fetch(&store, &key, Some("U1")).await;
     assert_eq!(bot_token(&standing), Some("xoxb-T1"));
@@ -254,7 +255,7 @@ pub(crate) async fn a_delete_that_holds_a_token_spares_the_one_that_replaces_it_
     });
     let delete = Delete::bot().holding(&held);
     let outcome = store.delete(&workspace_key("T1"), &delete).await;
-    assert!(matches!(outcome, Err(Error::Conflict)), "{outcome:?}");
+    assert_matches!(outcome, Err(Error::Conflict));
     let standing = fetch(&elsewhere, &workspace_key("T1"), None).await;
     assert_eq!(bot_token(&standing), Some("xoxb-new"));
 }
@@ -285,7 +286,7 @@ pub(crate) async fn a_purge_that_a_reinstall_overtakes_takes_nothing(db: Db) {
     let revision = put(&store, of("T1").with_user("U1", "xoxp-1")).await;
     let purging = overtaken(&db).await;
     let purged = purging.purge(&departure(), revision, Some(noon())).await;
-    assert!(matches!(purged, Err(Error::Conflict)), "{purged:?}");
+    assert_matches!(purged, Err(Error::Conflict));
     let slots = db.rows_of("T1").await.into_iter();
     let slots: Vec<_> = slots.map(|(slot, _)| slot).collect();
     assert_eq!(slots, ["bot", "install", "user/U1", "user/U2"]);
@@ -317,7 +318,7 @@ pub(crate) async fn a_purge_opens_nothing_and_leaves_its_own_note_alone(db: Db) 
     let never = Departure::new(none, "app_uninstalled", noon());
     let revision = put(&store, of("T1")).await;
     let refused = store.purge(&never, revision, Some(noon())).await;
-    assert!(matches!(refused, Err(Error::Conflict)), "{refused:?}");
+    assert_matches!(refused, Err(Error::Conflict));
     assert!(db.rows_of("T2").await.is_empty());
 }
 
@@ -325,9 +326,10 @@ pub(crate) async fn a_guarded_delete_of_everything_leaves_nothing(db: Db) {
     let store = db.store().await;
     for is_guarded in [true, false] {
         let revision = put(&store, of("T1").with_user("U1", "xoxp-1")).await;
-        let delete = match is_guarded {
-            true => Delete::all().only(revision),
-            false => Delete::all(),
+        let delete = if is_guarded {
+            Delete::all().only(revision)
+        } else {
+            Delete::all()
         };
         let deleted = store.delete(&workspace_key("T1"), &delete).await;
         assert!(deleted.expect("deleted"));

@@ -1,17 +1,16 @@
 //! A database whose next commits fail in the way that a test chooses.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use async_trait::async_trait;
-use slack_installs::backend::{
-    Backend, Change, Cursor, Error, Page, Partition, Queue, Row, Scope, Slot,
-};
+use slack_installs::backend::{Backend, Error};
+
+use super::backends::take_one;
+use super::hooked::{Call, Hooked, Hooks, lost};
 
 /// What becomes of one commit.
 pub(crate) enum Fate {
@@ -30,34 +29,32 @@ pub(crate) type Then = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Counts calls, and fails the next commits as the test chose. A commit without changes is not
 /// counted and does not fail.
-pub(crate) struct Meddling {
-    inner: Arc<dyn Backend>,
+pub(crate) type Meddling = Hooked<Fates>;
+
+impl Meddling {
+    /// With at most this many rows in a page of a scan.
+    pub(crate) fn paged(inner: Arc<dyn Backend>, longest_page: usize) -> Self {
+        let fates = Fates {
+            longest_page: Some(longest_page),
+            ..Fates::default()
+        };
+        Self::over(inner, fates)
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Fates {
     fates: Mutex<VecDeque<Fate>>,
+    /// The answer to the commit that is under way is lost.
+    loses_answer: Mutex<Option<Then>>,
     failing_reads: AtomicUsize,
-    longest_page: usize,
+    longest_page: Option<usize>,
     commits: AtomicUsize,
     dues: AtomicUsize,
     most_asked: AtomicUsize,
 }
 
-impl Meddling {
-    pub(crate) fn new(inner: Arc<dyn Backend>) -> Self {
-        Self::paged(inner, usize::MAX)
-    }
-
-    /// The same, with at most this many rows in a page of a scan.
-    pub(crate) fn paged(inner: Arc<dyn Backend>, longest_page: usize) -> Self {
-        Self {
-            inner,
-            fates: Mutex::default(),
-            failing_reads: AtomicUsize::new(0),
-            longest_page,
-            commits: AtomicUsize::new(0),
-            dues: AtomicUsize::new(0),
-            most_asked: AtomicUsize::new(0),
-        }
-    }
-
+impl Fates {
     /// Sets the fates of the next commits, in this order.
     pub(crate) fn next(&self, fates: impl IntoIterator<Item = Fate>) {
         self.fates().extend(fates);
@@ -88,65 +85,50 @@ impl Meddling {
     }
 }
 
-impl fmt::Debug for Meddling {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Meddling")
-    }
-}
-
 #[async_trait]
-impl Backend for Meddling {
-    async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
-        let left = &self.failing_reads;
-        let fails = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-            left.checked_sub(1)
-        });
-        match fails {
-            Ok(_) => Err(Error::Unavailable("read lost on purpose".into())),
-            Err(_) => self.inner.read(partition, slots).await,
-        }
-    }
-
-    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
-        if changes.is_empty() {
-            return self.inner.commit(partition, changes).await;
-        }
-        self.commits.fetch_add(1, Ordering::SeqCst);
+impl Hooks for Fates {
+    async fn before(&self, call: Call<'_>) -> Result<(), Error> {
+        match call {
+            Call::Read(_) if take_one(&self.failing_reads) => return Err(lost()),
+            Call::Read(_) | Call::Commit([]) => return Ok(()),
+            Call::Scan(_, limit) | Call::Due(_, limit) => {
+                self.most_asked.fetch_max(limit, Ordering::SeqCst);
+                let is_due = matches!(call, Call::Due(..));
+                self.dues.fetch_add(usize::from(is_due), Ordering::SeqCst);
+                return Ok(());
+            }
+            Call::Commit(_) => self.commits.fetch_add(1, Ordering::SeqCst),
+        };
         let fate = self.fates().pop_front();
         match fate {
-            None => self.inner.commit(partition, changes).await,
+            None => Ok(()),
             Some(Fate::Conflict) => Err(Error::Conflict),
+            Some(Fate::Malformed) => Err(Error::Malformed("refused on purpose".into())),
             Some(Fate::Overtaken(then)) => {
                 then.await;
-                self.inner.commit(partition, changes).await
+                Ok(())
             }
-            Some(Fate::Malformed) => Err(Error::Malformed("refused on purpose".into())),
-            Some(Fate::Lost { done, then }) => {
-                if done {
-                    self.inner.commit(partition, changes).await?;
-                }
+            Some(Fate::Lost { done: false, then }) => {
                 then.await;
-                Err(Error::Unavailable("answer lost on purpose".into()))
+                Err(lost())
+            }
+            Some(Fate::Lost { done: true, then }) => {
+                *self.loses_answer.lock().expect("no panic") = Some(then);
+                Ok(())
             }
         }
     }
 
-    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        self.most_asked.fetch_max(limit, Ordering::SeqCst);
-        self.inner
-            .scan(scope, from, limit.min(self.longest_page))
-            .await
+    async fn after(&self, _: Call<'_>) -> Result<(), Error> {
+        let then = self.loses_answer.lock().expect("no panic").take();
+        let Some(then) = then else {
+            return Ok(());
+        };
+        then.await;
+        Err(lost())
     }
 
-    async fn due(
-        &self,
-        queue: &Queue,
-        now: SystemTime,
-        from: Option<Cursor>,
-        limit: usize,
-    ) -> Result<Page, Error> {
-        self.dues.fetch_add(1, Ordering::SeqCst);
-        self.most_asked.fetch_max(limit, Ordering::SeqCst);
-        self.inner.due(queue, now, from, limit).await
+    fn longest_page(&self) -> usize {
+        self.longest_page.unwrap_or(usize::MAX)
     }
 }

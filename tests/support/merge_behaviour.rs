@@ -9,7 +9,7 @@ use super::{damage, fetch, of, put};
 use crate::support::Db;
 use crate::support::installs::{
     With, bot_id, bot_token, enterprise, in_workspace, in_workspace_of, noon, team, user_id,
-    user_token, webhook_urls, whole, workspace_key,
+    user_token, webhook_urls, whole, with_both, workspace_key,
 };
 
 /// An installation of T1 at this second with every member set; `name` is part of each value.
@@ -220,9 +220,7 @@ pub(crate) async fn an_organisations_name_goes_with_its_id(db: Db) {
 
 pub(crate) async fn scopes_and_ends_of_a_token_are_kept_as_they_are(db: Db) {
     let store = db.store().await;
-    let mut installation = in_workspace("T1")
-        .with_bot("xoxb-1")
-        .with_user("U1", "xoxp-1");
+    let mut installation = with_both("T1", "xoxb-1", "U1", "xoxp-1");
     let end = |second| Some(noon() + Duration::from_secs(second));
     let bot = &mut installation.bot.as_mut().expect("a bot").grant;
     (bot.expires_at, bot.scopes) = (end(100), Scopes::from("chat:write"));

@@ -8,10 +8,15 @@ pub mod app;
 pub(crate) mod backends;
 #[macro_use]
 pub mod checks;
-pub mod houses;
+pub mod copying;
+pub(crate) mod hooked;
+#[cfg(feature = "testing")]
+pub(crate) mod hooked_chains;
+pub(crate) mod hooked_transport;
 pub(crate) mod installs;
 #[cfg(feature = "testing")]
 pub mod life;
+pub(crate) mod log;
 pub(crate) mod meddling;
 pub(crate) mod providers;
 #[cfg(feature = "testing")]
@@ -20,6 +25,8 @@ pub mod rotation;
 pub mod script;
 #[cfg(feature = "testing")]
 pub mod serving;
+#[cfg(feature = "testing")]
+pub(crate) mod told;
 
 use std::sync::Arc;
 
@@ -129,6 +136,12 @@ impl Db {
         rows.filter(|(key, _)| key.partition.as_str() == partition)
             .map(|(key, row)| (key.slot.to_string(), row))
             .collect()
+    }
+
+    /// The slots of one partition of this app.
+    pub(crate) async fn slots_of(&self, partition: &str) -> Vec<String> {
+        let rows = self.rows_of(partition).await.into_iter();
+        rows.map(|(slot, _)| slot).collect()
     }
 
     /// One row of this app.

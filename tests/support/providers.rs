@@ -47,9 +47,10 @@ impl Remote {
     /// A call over a network: it takes a moment, on a clock that the test moves.
     async fn answer(&self) -> Result<(), KeyError> {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        match self.down.load(Ordering::SeqCst) {
-            true => Err(KeyError::Unavailable("down on purpose".into())),
-            false => Ok(()),
+        if self.down.load(Ordering::SeqCst) {
+            Err(KeyError::Unavailable("down on purpose".into()))
+        } else {
+            Ok(())
         }
     }
 }

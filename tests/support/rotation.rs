@@ -1,28 +1,29 @@
 //! A fake Slack that rotates tokens, a store, and rotators over it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use slack_installs::backend::{Backend, MemoryBackend};
+use slack_installs::rotation::{Error as RotationError, Token, WorkerConfig};
 use slack_installs::secret::{Code, RefreshToken};
-use slack_installs::slack::{ClientCredentials, SlackClient, Transport, TransportError};
-use slack_installs::store::{
-    Chain, ChainKey, Credential, Error, ListCursor, RotationStore, StoredChain,
-};
-use slack_installs::testing::{FakeSlack, FakeTransport, Rotation, World};
+use slack_installs::slack::{SlackClient, Transport};
+use slack_installs::store::{Chain, ChainKey, Credential, RotationStore, StoredChain};
+use slack_installs::testing::{FakeSlack, Fault, GracePolicy, Person, Rotation, Workspace, World};
 use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{
-    Clock, EncryptedStore, Grant, Installation, InstallationKey, InstallationStore as _,
-    LocalKeyProvider, RotationConfig, TeamId, TokenRotator, UserId,
+    Clock, EncryptedStore, Installation, InstallationKey, InstallationStore as _, LocalKeyProvider,
+    RotationConfig, StoredInstallation, TeamId, TokenRotator, UserId,
 };
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::checks::Database;
+use super::hooked_chains::{HookedChains, Way};
+use super::hooked_transport::{CallHooks, HookedTransport};
 use super::providers::master_key;
+use crate::support::app::credentials;
 
 pub(crate) type Store = EncryptedStore<Arc<Flaky<Arc<dyn Backend>>>>;
 
@@ -43,6 +44,23 @@ impl Stage {
     pub(crate) async fn new(rotation: Rotation) -> Self {
         let stage = Self::unrotated().await;
         stage.fake.rotate_tokens(rotation);
+        stage
+    }
+
+    /// Where Alpha has installed the app.
+    pub(crate) async fn installed() -> Self {
+        Self::installed_with(Rotation::default()).await
+    }
+
+    /// The same, where Slack deals so with the pairs that an answer replaces.
+    pub(crate) async fn installed_under(policy: GracePolicy) -> Self {
+        let rotation = Rotation::default();
+        Self::installed_with(Rotation { policy, ..rotation }).await
+    }
+
+    pub(crate) async fn installed_with(rotation: Rotation) -> Self {
+        let stage = Self::new(rotation).await;
+        stage.install(ALPHA, "chat:write", "").await;
         stage
     }
 
@@ -97,10 +115,7 @@ impl Stage {
     }
 
     pub(crate) fn config(&self) -> RotationConfig {
-        RotationConfig::new(ClientCredentials {
-            client_id: self.fake.client_id(),
-            client_secret: self.fake.client_secret(),
-        })
+        RotationConfig::new(credentials(&self.fake))
     }
 
     /// One process's rotator.
@@ -123,8 +138,18 @@ impl Stage {
 
     /// A rotator whose calls are held on their way back from Slack.
     pub(crate) fn held(&self) -> (TokenRotator, Held) {
-        let held = Held::new(self.fake.transport());
+        let hold = Hold {
+            answered: Semaphore::new(0),
+            released: Semaphore::new(0),
+        };
+        let held = HookedTransport::over(self.fake.transport(), hold);
         (self.rotator_over(self.config(), held.clone()), held)
+    }
+
+    /// The clock of a node that is this much ahead.
+    pub(crate) fn ahead(&self, by: Duration) -> Clock {
+        let clock = self.fake.clock();
+        Clock::from_fn(move || clock.now() + by)
     }
 
     /// How often this process has asked the database.
@@ -132,10 +157,41 @@ impl Stage {
         self.store.backend().counts().reads
     }
 
+    /// One process's rotator over another store.
+    pub(crate) fn rotator_on(&self, store: impl RotationStore) -> TokenRotator {
+        TokenRotator::new(self.config(), self.slack(), store).with_clock(self.fake.clock())
+    }
+
+    /// The store, where updates go so, by their number.
+    pub(crate) fn hooked(
+        &self,
+        way: impl Fn(usize) -> Way + Send + Sync + 'static,
+    ) -> HookedChains {
+        HookedChains::new(self.store.clone(), way, |_| (Duration::ZERO, None))
+    }
+
+    /// A process whose updates go so, by their number.
+    pub(crate) fn rotator_with_updates(
+        &self,
+        way: impl Fn(usize) -> Way + Send + Sync + 'static,
+    ) -> TokenRotator {
+        self.rotator_on(self.hooked(way))
+    }
+
     /// A process whose task dies at the update after this many.
     pub(crate) fn dying(&self, after: usize) -> TokenRotator {
-        let store = Dying(self.store.clone(), AtomicUsize::new(after));
-        TokenRotator::new(self.config(), self.slack(), store).with_clock(self.fake.clock())
+        self.rotator_with_updates(move |number| {
+            if number == after {
+                Way::Dies
+            } else {
+                Way::Done
+            }
+        })
+    }
+
+    /// What the next refresh meets.
+    pub(crate) fn inject(&self, fault: Fault) {
+        self.fake.inject(REFRESH, fault);
     }
 
     /// Ada installs the app in a workspace, and it is stored.
@@ -158,6 +214,36 @@ impl Stage {
         installation.bot = issued.bot;
         installation.user = issued.user;
         self.store.store(&installation).await.expect("stored");
+    }
+
+    /// Many tenants that have installed the app.
+    pub(crate) async fn fleet(&self, size: usize) -> Vec<InstallationKey> {
+        let mut tenants = Vec::new();
+        for number in 0..size {
+            let id = format!("T0FLEET{number:04}");
+            self.fake.add_workspace(Workspace::new(&id, "Fleet"));
+            self.fake.add_person(&id, Person::admin(ADMIN, "ada"));
+            self.install(&id, "chat:write", "").await;
+            tenants.push(InstallationKey::workspace(TeamId::new(id).expect("an id")));
+        }
+        tenants
+    }
+
+    /// Alpha's installation, as it is stored.
+    pub(crate) async fn fetched(&self) -> StoredInstallation {
+        let fetched = self.store.fetch(&alpha(), None).await;
+        fetched.expect("answers").expect("installed")
+    }
+
+    /// Changes the bot's chain as another process might have.
+    pub(crate) async fn change(&self, change: impl Fn(&mut Chain) + Send + Sync) {
+        let mut decide = |chain: Option<&Chain>| {
+            let mut next = chain?.clone();
+            change(&mut next);
+            Some(next)
+        };
+        let updated = self.store.update(&bot(), None, &mut decide).await;
+        updated.expect("answers").expect("installed");
     }
 
     pub(crate) async fn chain(&self, credential: Credential) -> Option<StoredChain> {
@@ -214,121 +300,72 @@ pub(crate) fn refresh_token(stored: &StoredChain) -> &RefreshToken {
 
 /// Keeps Slack's answers to refreshes until they are released: what Slack did is done, and the
 /// caller does not know yet.
-#[derive(Clone, Debug)]
-pub(crate) struct Held(Arc<Hold>);
+pub(crate) type Held = HookedTransport<Hold>;
 
-#[derive(Debug)]
-struct Hold {
-    inner: FakeTransport,
+pub(crate) struct Hold {
     answered: Semaphore,
     released: Semaphore,
 }
 
-impl Held {
-    fn new(inner: FakeTransport) -> Self {
-        Self(Arc::new(Hold {
-            inner,
-            answered: Semaphore::new(0),
-            released: Semaphore::new(0),
-        }))
-    }
-
+impl Hold {
     /// Waits until Slack has answered a refresh.
     pub(crate) async fn answered(&self) {
-        let answered = self.0.answered.acquire().await;
+        let answered = self.answered.acquire().await;
         answered.expect("never closed").forget();
     }
 
     /// Lets this answer go, and all that follow.
     pub(crate) fn release(&self) {
-        self.0.released.add_permits(Semaphore::MAX_PERMITS);
+        self.released.add_permits(Semaphore::MAX_PERMITS);
     }
 }
 
 #[async_trait]
-impl Transport for Held {
-    async fn send(
-        &self,
-        request: http::Request<Bytes>,
-    ) -> Result<http::Response<Bytes>, TransportError> {
-        let is_refresh = request.uri().path().ends_with(REFRESH);
-        let answer = self.0.inner.send(request).await;
-        if is_refresh {
-            self.0.answered.add_permits(1);
-            drop(self.0.released.acquire().await.expect("never closed"));
+impl CallHooks for Hold {
+    async fn after(&self, path: &str) {
+        if path.ends_with(REFRESH) {
+            self.answered.add_permits(1);
+            drop(self.released.acquire().await.expect("never closed"));
         }
-        answer
     }
 }
 
-/// A store under which one update panics.
-#[derive(Debug)]
-struct Dying(Store, AtomicUsize);
+/// Asks for the bot's token of Alpha.
+pub(crate) trait BotToken {
+    fn bot_token(&self) -> impl Future<Output = Result<Token, RotationError>> + Send;
+}
 
-#[async_trait]
-impl RotationStore for Dying {
-    async fn chain(&self, key: &ChainKey) -> Result<Option<StoredChain>, Error> {
-        self.0.chain(key).await
-    }
-
-    async fn update(
-        &self,
-        key: &ChainKey,
-        offered: Option<&Grant>,
-        decide: &mut (dyn for<'c> FnMut(Option<&'c Chain>) -> Option<Chain> + Send),
-    ) -> Result<Option<StoredChain>, Error> {
-        let left = self.1.fetch_sub(1, Ordering::SeqCst);
-        if left == 0 {
-            // On purpose, and without a word.
-            std::panic::resume_unwind(Box::new("the task dies"));
-        }
-        self.0.update(key, offered, decide).await
-    }
-
-    async fn chains(
-        &self,
-        from: Option<ListCursor>,
-        limit: usize,
-    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error> {
-        self.0.chains(from, limit).await
-    }
-
-    async fn due(
-        &self,
-        now: SystemTime,
-        from: Option<ListCursor>,
-        limit: usize,
-    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error> {
-        self.0.due(now, from, limit).await
-    }
-
-    async fn sweep(&self) -> Result<usize, Error> {
-        self.0.sweep().await
+impl BotToken for TokenRotator {
+    async fn bot_token(&self) -> Result<Token, RotationError> {
+        self.token_for(&alpha(), Credential::Bot).await
     }
 }
 
-/// Rewrites answers on their way.
-pub(crate) struct Rewritten<F>(pub(crate) FakeTransport, pub(crate) F);
+/// A caller in a task of its own, who asks for the bot's token of Alpha.
+pub(crate) fn spawn_caller(rotator: &TokenRotator) -> JoinHandle<Result<Token, RotationError>> {
+    let rotator = rotator.clone();
+    tokio::spawn(async move { rotator.bot_token().await })
+}
 
-impl<F> std::fmt::Debug for Rewritten<F> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Rewritten")
+pub(crate) fn spawn_worker(rotator: &TokenRotator) -> JoinHandle<()> {
+    let rotator = rotator.clone();
+    tokio::spawn(async move { rotator.work(WorkerConfig::default()).await })
+}
+
+/// The key of Alpha's bot.
+pub(crate) fn bot() -> ChainKey {
+    ChainKey {
+        credential: Credential::Bot,
+        tenant: alpha(),
     }
 }
 
-#[async_trait]
-impl<F> Transport for Rewritten<F>
-where
-    F: Fn(&str, Bytes) -> Bytes + Send + Sync + 'static,
-{
-    async fn send(
-        &self,
-        request: http::Request<Bytes>,
-    ) -> Result<http::Response<Bytes>, TransportError> {
-        let path = request.uri().path().to_owned();
-        let answer = self.0.send(request).await?;
-        Ok(answer.map(|body| (self.1)(&path, body)))
-    }
+pub(crate) const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub(crate) const fn millis(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
 }
 
 /// When each of these tests begins, on Slack's clock.

@@ -1,10 +1,8 @@
 //! What `TokenRotator` does with other processes and a database that fails, over any backend.
 //!
-//! Each check is a plain function over one database, which it may share with all others:
-//! `rotation_behaviour!(open)` makes a test of each for one opener, an
-//! `async fn() -> (Arc<dyn Backend>, _)`; `rotation_behaviour!()` is the list of them, for
-//! `tests/suite`. Real databases take their own time, so tokio's clock runs: what must happen at
-//! once is held and released, and Slack's clock moves when a check moves it.
+//! Each check is a plain function over one database, which it may share with all others.
+//! `tests/suite` runs them. Real databases take their own time, so tokio's clock runs: what must
+//! happen at once is held and released, and Slack's clock moves when a check moves it.
 
 use std::time::Duration;
 
@@ -15,52 +13,28 @@ use slack_installs::testing::{Fault, GracePolicy, Rotation};
 use slack_installs::{Clock, Delete, InstallationStore as _, TokenRotator, UserId};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::support::checks::{Database, until};
+use crate::support::checks::{Check, Database, until};
 use crate::support::rotation::{
     ADMIN, ALPHA, HOUR, Held, REFRESH, Stage, admin, alpha, refresh_token,
 };
 
-/// Lists the checks.
-macro_rules! rotation_behaviour {
-    () => {
-        rotation_behaviour! { list checks }
-    };
-    ($open:path) => {
-        rotation_behaviour! { list tests $open }
-    };
-    (list $($how:tt)*) => {
-        rotation_behaviour! {
-            $($how)*;
-            a_dead_chain_is_answered_without_a_call_until_it_is_reinstalled
-            a_failing_user_refresh_costs_the_bot_nothing
-            a_lease_whose_process_died_is_taken_over
-            a_pair_is_saved_when_the_database_comes_back
-            a_refresh_of_the_bot_leaves_users_as_they_were
-            a_refresh_that_meets_a_reinstall_leaves_the_new_installation_as_it_is
-            a_refresh_that_meets_an_uninstallation_revives_nothing_and_revokes_its_pair
-            a_save_whose_answer_was_lost_is_not_taken_for_a_race
-            an_alternate_rescues_a_chain_whose_primary_is_dead
-            callers_that_meet_token_expired_together_cost_one_refresh
-            four_processes_cost_one_refresh
-            of_two_workers_one_replaces_a_token_ahead
-            retry_after_is_kept_by_every_process
-            the_worker_repeats_a_refresh_whose_process_died_within_the_grace
-        }
-    };
-    (checks; $($check:ident)*) => {
-        checks!($crate::rotation_behaviour; $($check)*)
-    };
-    (tests $open:path; $($check:ident)*) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $check() {
-                // Whatever comes beside the backend lives as long as the check.
-                let (backend, _alive) = $open().await;
-                $crate::rotation_behaviour::$check(backend.into()).await;
-            }
-        )*
-    };
-}
+/// All checks.
+pub(crate) const ROTATION: &[Check<Database>] = &checks! {
+    a_dead_chain_is_answered_without_a_call_until_it_is_reinstalled
+    a_failing_user_refresh_costs_the_bot_nothing
+    a_lease_whose_process_died_is_taken_over
+    a_pair_is_saved_when_the_database_comes_back
+    a_refresh_of_the_bot_leaves_users_as_they_were
+    a_refresh_that_meets_a_reinstall_leaves_the_new_installation_as_it_is
+    a_refresh_that_meets_an_uninstallation_revives_nothing_and_revokes_its_pair
+    a_save_whose_answer_was_lost_is_not_taken_for_a_race
+    an_alternate_rescues_a_chain_whose_primary_is_dead
+    callers_that_meet_token_expired_together_cost_one_refresh
+    four_processes_cost_one_refresh
+    of_two_workers_one_replaces_a_token_ahead
+    retry_after_is_kept_by_every_process
+    the_worker_repeats_a_refresh_whose_process_died_within_the_grace
+};
 
 async fn installed(database: Database) -> Stage {
     installed_with(database, Rotation::default()).await
@@ -75,7 +49,7 @@ async fn installed_with(database: Database, rotation: Rotation) -> Stage {
 // One refresh, whoever asks.
 
 pub(crate) async fn four_processes_cost_one_refresh(database: Database) {
-    // Each caller looks once, unless a cache has the chain; then the process looks, again and again,
+    // Each caller looks once, unless a cache has the chain. Then the process looks again and again,
     // and finds the lease taken.
     let looks = match database.cache {
         Some(_) => 3,
@@ -211,7 +185,7 @@ pub(crate) async fn a_failing_user_refresh_costs_the_bot_nothing(database: Datab
         "never an expired token"
     );
     let error = refreshed.user_error.expect("a reason");
-    assert!(matches!(error, Error::ReinstallNeeded { .. }), "{error:?}");
+    assert_matches!(error, Error::ReinstallNeeded { .. });
     let after = stage.another().await;
     assert_eq!(after.bot_chain().await.chain.generation, 1);
     assert!(after.chain(admin()).await.expect("kept").chain.is_dead);
@@ -246,7 +220,7 @@ pub(crate) async fn a_refresh_that_meets_an_uninstallation_revives_nothing_and_r
     assert!(purged.expect("purged"));
     held.release();
     let error = caller.await.expect("no panic").expect_err("gone");
-    assert!(matches!(error, Error::NotInstalled), "{error:?}");
+    assert_matches!(error, Error::NotInstalled);
     let after = stage.another().await;
     assert!(
         after.chain(Credential::Bot).await.is_none(),
@@ -295,9 +269,10 @@ pub(crate) async fn an_alternate_rescues_a_chain_whose_primary_is_dead(database:
     let ahead = Clock::from_fn(move || clock.now() + Duration::from_secs(60));
     let second = stage.another().await.rotator().with_clock(ahead);
     let second = bot(&second).await;
-    assert!(
-        matches!(second, Err(Error::TryAgain { .. })),
-        "the loser of Slack's choosing is not handed out: {second:?}"
+    assert_matches!(
+        second,
+        Err(Error::TryAgain { .. }),
+        "the loser of Slack's choosing is not handed out"
     );
     held.release();
     // The loser of the race asks which pair lives, and does not wait for somebody to find out.
@@ -419,7 +394,7 @@ async fn died_in_a_refresh(database: Database) -> Stage {
     let stage = installed(database).await;
     stage.expire();
     let error = bot(&stage.another().await.dying(1)).await;
-    assert!(matches!(error, Err(Error::Interrupted)), "{error:?}");
+    assert_matches!(error, Err(Error::Interrupted));
     assert_eq!(stage.refreshes(), 1);
     assert!(stage.bot_chain().await.chain.lease.is_some());
     stage

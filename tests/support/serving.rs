@@ -1,7 +1,6 @@
 //! What requests are served from: a database in which something happens between two reads,
 //! tokens that end when a test says so, and a rotator.
 
-use std::fmt;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,38 +8,39 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use slack_installs::backend::{
-    Backend, Change, Cursor, Error, MemoryBackend, Page, Partition, Queue, Row, Scope, Slot,
-};
-use slack_installs::slack::ClientCredentials;
+use slack_installs::backend::{Error, MemoryBackend};
 use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{
     Grant, Hold, InstallationStore as _, LifecycleStore as _, RotationConfig, TokenRotator,
 };
 
 use super::app::{ADA, ALPHA, App, key, world};
+use super::hooked::{Call, Hooked, Hooks, lost};
 use super::installs::{With as _, grant, in_workspace, rotating};
 use super::life::Life;
+use crate::support::app::credentials;
 
 type Interruption = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
 /// A database in memory that loses what [`Flaky`] is told to lose, and in which something else
 /// can happen before one of the next reads.
 pub struct Between {
-    inner: Flaky<MemoryBackend>,
+    flaky: Arc<Flaky<MemoryBackend>>,
     next: Mutex<Option<(u64, Interruption)>>,
     reads: AtomicU64,
     yields: AtomicBool,
 }
 
 impl Between {
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self {
-            inner: Flaky::new(MemoryBackend::default(), Faults::none()),
+    pub fn new() -> Hooked<Self> {
+        let flaky = Arc::new(Flaky::new(MemoryBackend::default(), Faults::none()));
+        let hooks = Self {
+            flaky: Arc::clone(&flaky),
             next: Mutex::new(None),
             reads: AtomicU64::new(0),
             yields: AtomicBool::new(false),
-        })
+        };
+        Hooked::over(flaky, hooks)
     }
 
     /// This happens before the nth read from now, the first being 1.
@@ -53,9 +53,7 @@ impl Between {
 
     /// The nth read from now fails, and no other one.
     pub fn fail_read(&self, nth: u64) {
-        self.interrupt(nth, async {
-            Err(Error::Unavailable("lost on purpose".into()))
-        });
+        self.interrupt(nth, async { Err(lost()) });
     }
 
     /// Each commit lets other tasks run first, from now on.
@@ -77,16 +75,8 @@ impl Between {
         let mut next = self.next.lock().expect("no test panics with it");
         let (left, _) = next.as_mut()?;
         *left -= 1;
-        match *left {
-            0 => next.take().map(|(_, what)| what),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Debug for Between {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Between")
+        let (_, what) = next.take_if(|(left, _)| *left == 0)?;
+        Some(what)
     }
 }
 
@@ -94,55 +84,36 @@ impl Deref for Between {
     type Target = Flaky<MemoryBackend>;
 
     fn deref(&self) -> &Flaky<MemoryBackend> {
-        &self.inner
+        &self.flaky
     }
 }
 
 #[async_trait]
-impl Backend for Between {
-    async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
-        if let Some(interruption) = self.due() {
+impl Hooks for Between {
+    async fn before(&self, call: Call<'_>) -> Result<(), Error> {
+        if let Call::Read(_) = call
+            && let Some(interruption) = self.due()
+        {
             interruption.await?;
         }
-        self.inner.read(partition, slots).await
-    }
-
-    async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
-        if self.yields.load(Ordering::SeqCst) && !changes.is_empty() {
+        let is_commit = matches!(call, Call::Commit([_, ..]));
+        if is_commit && self.yields.load(Ordering::SeqCst) {
             tokio::task::yield_now().await;
         }
-        self.inner.commit(partition, changes).await
-    }
-
-    async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        self.inner.scan(scope, from, limit).await
-    }
-
-    async fn due(
-        &self,
-        queue: &Queue,
-        now: SystemTime,
-        from: Option<Cursor>,
-        limit: usize,
-    ) -> Result<Page, Error> {
-        self.inner.due(queue, now, from, limit).await
+        Ok(())
     }
 }
 
 /// An app over such a database.
-pub async fn interrupted() -> (Life, Arc<Between>) {
+pub async fn interrupted() -> (Life, Hooked<Between>) {
     let backend = Between::new();
-    let life = Life::with(world(), Arc::clone(&backend) as Arc<dyn Backend>).await;
+    let life = Life::with(world(), Arc::new(backend.clone())).await;
     (life, backend)
 }
 
 /// A rotator of this app.
 pub fn rotator(app: &App) -> TokenRotator {
-    let credentials = ClientCredentials {
-        client_id: app.fake.client_id(),
-        client_secret: app.fake.client_secret(),
-    };
-    let config = RotationConfig::new(credentials);
+    let config = RotationConfig::new(credentials(&app.fake));
     TokenRotator::new(config, app.slack.clone(), app.store.clone()).with_clock(app.fake.clock())
 }
 

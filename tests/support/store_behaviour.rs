@@ -1,10 +1,7 @@
 //! What `EncryptedStore` does, over any backend.
 //!
-//! Each check is a plain function over one database, which it may share with all others:
-//! `store_behaviour!(open)` makes a test of each for one opener, an
-//! `async fn() -> (Arc<dyn Backend>, _)`, where the second is kept while the check runs;
-//! `store_behaviour!()` is the list of them, for `tests/suite`.
-//! Numbers are of the peers' issues where the same went wrong.
+//! Each check is a plain function over one database, which it may share with all others.
+//! `tests/suite` runs them. Numbers are of the peers' issues where the same went wrong.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use slack_installs::backend::{Backend, Change, Due, Expect, Partition, Row, Slot, Version};
-use slack_installs::store::{Error, Facts, ListCursor, RotationStore, StateId};
+use slack_installs::store::{Error, Facts, ListCursor, RotationStore, StateId, StatePayload};
 use slack_installs::{
     Clock, Delete, EncryptedStore, Installation, InstallationKey, InstallationStore, StateStore,
     StoredInstallation,
@@ -20,10 +17,10 @@ use slack_installs::{
 use tokio::task::JoinSet;
 
 use crate::support::backends::{Gathering, Interrupted, Unreliable};
-use crate::support::checks::until;
+use crate::support::checks::{Check, until};
 use crate::support::installs::{
     With, bot_id, bot_token, enterprise, in_org, in_workspace, in_workspace_of, noon, org_key,
-    rotating, user_id, user_token, webhook_urls, whole, workspace_key,
+    rotating, user_id, user_token, webhook_urls, whole, with_both, workspace_key,
 };
 use crate::support::providers::{Remote, master_key};
 use crate::support::{Db, Store};
@@ -42,123 +39,99 @@ pub(crate) use lifecycle::*;
 pub(crate) use lost::*;
 pub(crate) use merge::*;
 
-/// Lists the checks.
-macro_rules! store_behaviour {
-    () => {
-        store_behaviour! { list checks }
-    };
-    ($open:path) => {
-        store_behaviour! { list tests $open }
-    };
-    (list $($how:tt)*) => {
-        store_behaviour! {
-            $($how)*;
-            a_bot_can_be_deleted_alone
-            a_database_error_is_never_not_found
-            a_delete_guarded_by_a_revision_conflicts_after_a_reinstall
-            a_delete_names_exactly_what_goes_and_is_content_if_it_is_gone
-            a_delete_of_a_bot_that_is_absent_spares_one_that_is_just_installed
-            a_lost_answer_to_a_delete_is_unavailable_and_asking_again_is_safe
-            a_lost_answer_to_a_store_is_found_out_by_reading
-            a_lost_commit_is_made_again
-            a_note_touches_no_token
-            a_note_to_an_earlier_install_changes_nothing
-            a_reinstall_without_metadata_keeps_what_was_there
-            a_reinstall_heals_a_row_that_does_not_open
-            a_request_without_a_user_gets_no_users_token
-            a_state_is_consumed_by_one_of_64
-            a_state_of_another_app_or_id_is_not_there
-            a_store_is_one_commit_and_a_failed_one_changes_nothing
-            a_user_only_install_keeps_the_bot
-            a_users_token_is_only_for_that_user
-            a_workspace_that_joins_an_org_keeps_its_installation
-            an_expired_state_gives_nothing
-            an_org_and_its_workspaces_have_installations_of_their_own
-            an_org_wide_install_is_found_and_deleted_by_its_enterprise_id_alone
-            an_org_wide_install_that_carries_a_team_id_is_found_without_it
-            an_unknown_tenant_is_none_and_no_error
-            an_unreadable_installation_can_be_deleted
-            apps_that_look_alike_do_not_meet_in_one_database
-            concurrent_stores_of_one_tenant_end_with_one_of_them_whole
-            each_credential_is_stored_once
-            ids_that_begin_alike_do_not_meet
-            listing_is_complete_by_pages_of_any_size_and_opens_nothing
-            nothing_secret_stands_in_the_clear
-            of_two_stores_in_one_tick_the_later_wins
-            of_two_stores_the_later_installation_wins_whichever_comes_last
-            the_sweep_removes_expired_states_of_this_app_only
-            webhooks_are_kept_one_for_each_channel
-            what_is_due_is_found_behind_the_rows_of_other_apps
-            what_was_stored_is_fetched_whole
-            a_claim_that_is_released_or_over_may_be_taken_again
-            a_departure_beside_a_due_refresh_is_found_once
-            a_departure_that_another_worker_put_off_is_not_due
-            a_departure_stands_until_it_is_settled_whatever_is_installed
-            a_hold_outlives_a_reinstall_and_touches_no_token
-            a_purge_leaves_no_row_and_spares_the_look_alike
-            a_purge_of_another_revision_takes_nothing
-            a_purge_of_an_installation_that_is_not_the_stored_one_takes_nothing
-            a_request_is_claimed_by_one_of_64
-            a_tenants_users_are_found_and_no_look_alikes
-            a_workspace_taken_away_during_a_purge_is_not_kept
-            a_workspaces_organisation_changes_alone_and_loses_to_a_reinstall
-            an_outage_while_departures_are_read_is_an_error
-            handled_requests_are_swept_when_their_time_is_over
-            the_latest_word_on_a_workspaces_access_counts
-            a_store_whose_answer_was_lost_undoes_no_purge
-            a_store_that_cannot_look_for_its_rows_is_not_made_again
-            rows_of_another_writer_are_not_taken_for_those_whose_answer_was_lost
-            a_row_that_moved_before_it_was_confirmed_is_not_answered_for
-            a_row_is_confirmed_twice_at_most
-            a_guarded_delete_whose_answer_was_lost_is_not_made_again
-            what_a_database_does_not_take_is_no_outage_and_not_asked_again
-            a_decision_is_taken_a_hundred_times_and_no_more
-            a_guarded_delete_that_a_reinstall_overtakes_takes_nothing
-            a_guarded_delete_conflicts_where_the_facts_are_gone
-            a_delete_that_holds_a_token_takes_that_one_only
-            a_delete_that_holds_a_token_spares_the_one_that_replaces_it_meanwhile
-            a_note_that_a_reinstall_overtakes_adds_nothing
-            a_guarded_delete_of_everything_leaves_nothing
-            a_purge_opens_nothing_and_leaves_its_own_note_alone
-            a_purge_that_a_reinstall_overtakes_takes_nothing
-            a_purge_whose_answer_was_lost_is_found_out_by_its_note
-            of_installations_of_one_time_or_a_later_one_the_last_ones_facts_stand
-            a_late_installation_adds_what_the_later_one_lacks_and_no_more
-            a_channel_keeps_one_webhook_by_its_id_whatever_its_name
-            a_bots_id_is_kept_for_the_same_bot_only
-            a_note_says_what_it_says_and_leaves_the_rest
-            a_long_lived_token_that_is_stored_again_has_its_new_scopes
-            a_hold_outlives_facts_that_do_not_open
-            an_organisations_name_goes_with_its_id
-            scopes_and_ends_of_a_token_are_kept_as_they_are
-            the_first_pair_stored_after_many_refreshes_brings_nothing_back
-            another_installations_marks_are_not_ours
-            the_pair_that_stands_stored_again_changes_nothing_of_its_chain
-            a_pair_is_known_by_its_refresh_token
-            tokens_that_do_not_rotate_take_no_late_pair_along
-            a_dead_chain_gives_way_to_an_earlier_installations_pair
-            every_member_of_a_chain_is_kept
-            a_token_under_suspicion_is_fetched_as_such_unless_its_chain_is_dead
-            a_chain_on_hold_says_so_until_the_hold_ends
-            a_decision_is_shown_the_chain_that_stands_and_nothing_is_made_of_none
-            chains_of_this_app_are_listed_and_nothing_else
-            a_row_is_due_in_whole_seconds
-        }
-    };
-    (checks; $($check:ident)*) => {
-        checks!($crate::store_behaviour; $($check)*)
-    };
-    (tests $open:path; $($check:ident)*) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-            async fn $check() {
-                // Whatever comes beside the backend lives as long as the check.
-                let (backend, _alive) = $open().await;
-                $crate::store_behaviour::$check($crate::support::Db::new(backend)).await;
-            }
-        )*
-    };
-}
+/// All checks.
+pub(crate) const STORE: &[Check<Db>] = &checks! {
+    a_bot_can_be_deleted_alone
+    a_database_error_is_never_not_found
+    a_delete_guarded_by_a_revision_conflicts_after_a_reinstall
+    a_delete_names_exactly_what_goes_and_is_content_if_it_is_gone
+    a_delete_of_a_bot_that_is_absent_spares_one_that_is_just_installed
+    a_lost_answer_to_a_delete_is_unavailable_and_asking_again_is_safe
+    a_lost_answer_to_a_store_is_found_out_by_reading
+    a_lost_commit_is_made_again
+    a_note_touches_no_token
+    a_note_to_an_earlier_install_changes_nothing
+    a_reinstall_without_metadata_keeps_what_was_there
+    a_reinstall_heals_a_row_that_does_not_open
+    a_request_without_a_user_gets_no_users_token
+    a_state_is_consumed_by_one_of_64
+    a_state_of_another_app_or_id_is_not_there
+    a_store_is_one_commit_and_a_failed_one_changes_nothing
+    a_user_only_install_keeps_the_bot
+    a_users_token_is_only_for_that_user
+    a_workspace_that_joins_an_org_keeps_its_installation
+    an_expired_state_gives_nothing
+    an_org_and_its_workspaces_have_installations_of_their_own
+    an_org_wide_install_is_found_and_deleted_by_its_enterprise_id_alone
+    an_org_wide_install_that_carries_a_team_id_is_found_without_it
+    an_unknown_tenant_is_none_and_no_error
+    an_unreadable_installation_can_be_deleted
+    apps_that_look_alike_do_not_meet_in_one_database
+    concurrent_stores_of_one_tenant_end_with_one_of_them_whole
+    each_credential_is_stored_once
+    ids_that_begin_alike_do_not_meet
+    listing_is_complete_by_pages_of_any_size_and_opens_nothing
+    nothing_secret_stands_in_the_clear
+    of_two_stores_in_one_tick_the_later_wins
+    of_two_stores_the_later_installation_wins_whichever_comes_last
+    the_sweep_removes_expired_states_of_this_app_only
+    webhooks_are_kept_one_for_each_channel
+    what_is_due_is_found_behind_the_rows_of_other_apps
+    what_was_stored_is_fetched_whole
+    a_claim_that_is_released_or_over_may_be_taken_again
+    a_departure_beside_a_due_refresh_is_found_once
+    a_departure_that_another_worker_put_off_is_not_due
+    a_departure_stands_until_it_is_settled_whatever_is_installed
+    a_hold_outlives_a_reinstall_and_touches_no_token
+    a_purge_leaves_no_row_and_spares_the_look_alike
+    a_purge_of_another_revision_takes_nothing
+    a_purge_of_an_installation_that_is_not_the_stored_one_takes_nothing
+    a_request_is_claimed_by_one_of_64
+    a_tenants_users_are_found_and_no_look_alikes
+    a_workspace_taken_away_during_a_purge_is_not_kept
+    a_workspaces_organisation_changes_alone_and_loses_to_a_reinstall
+    an_outage_while_departures_are_read_is_an_error
+    handled_requests_are_swept_when_their_time_is_over
+    the_latest_word_on_a_workspaces_access_counts
+    a_store_whose_answer_was_lost_undoes_no_purge
+    a_store_that_cannot_look_for_its_rows_is_not_made_again
+    rows_of_another_writer_are_not_taken_for_those_whose_answer_was_lost
+    a_row_that_moved_before_it_was_confirmed_is_not_answered_for
+    a_row_is_confirmed_twice_at_most
+    a_guarded_delete_whose_answer_was_lost_is_not_made_again
+    what_a_database_does_not_take_is_no_outage_and_not_asked_again
+    a_decision_is_taken_a_hundred_times_and_no_more
+    a_guarded_delete_that_a_reinstall_overtakes_takes_nothing
+    a_guarded_delete_conflicts_where_the_facts_are_gone
+    a_delete_that_holds_a_token_takes_that_one_only
+    a_delete_that_holds_a_token_spares_the_one_that_replaces_it_meanwhile
+    a_note_that_a_reinstall_overtakes_adds_nothing
+    a_guarded_delete_of_everything_leaves_nothing
+    a_purge_opens_nothing_and_leaves_its_own_note_alone
+    a_purge_that_a_reinstall_overtakes_takes_nothing
+    a_purge_whose_answer_was_lost_is_found_out_by_its_note
+    of_installations_of_one_time_or_a_later_one_the_last_ones_facts_stand
+    a_late_installation_adds_what_the_later_one_lacks_and_no_more
+    a_channel_keeps_one_webhook_by_its_id_whatever_its_name
+    a_bots_id_is_kept_for_the_same_bot_only
+    a_note_says_what_it_says_and_leaves_the_rest
+    a_long_lived_token_that_is_stored_again_has_its_new_scopes
+    a_hold_outlives_facts_that_do_not_open
+    an_organisations_name_goes_with_its_id
+    scopes_and_ends_of_a_token_are_kept_as_they_are
+    the_first_pair_stored_after_many_refreshes_brings_nothing_back
+    another_installations_marks_are_not_ours
+    the_pair_that_stands_stored_again_changes_nothing_of_its_chain
+    a_pair_is_known_by_its_refresh_token
+    tokens_that_do_not_rotate_take_no_late_pair_along
+    a_dead_chain_gives_way_to_an_earlier_installations_pair
+    every_member_of_a_chain_is_kept
+    a_token_under_suspicion_is_fetched_as_such_unless_its_chain_is_dead
+    a_chain_on_hold_says_so_until_the_hold_ends
+    a_decision_is_shown_the_chain_that_stands_and_nothing_is_made_of_none
+    chains_of_this_app_are_listed_and_nothing_else
+    a_row_is_due_in_whole_seconds
+};
 
 // Installations: the contract, rule by rule.
 
@@ -191,50 +164,24 @@ pub(crate) async fn what_was_stored_is_fetched_whole(db: Db) {
 pub(crate) async fn each_credential_is_stored_once(db: Db) {
     let store = db.store().await;
     let key = workspace_key("T1");
-    put(
-        &store,
-        in_workspace("T1")
-            .with_bot("xoxb-old")
-            .with_user("U1", "xoxp-1"),
-    )
-    .await;
-    put(
-        &store,
-        in_workspace("T1")
-            .with_bot("xoxb-new")
-            .with_user("U2", "xoxp-2"),
-    )
-    .await;
+    put(&store, with_both("T1", "xoxb-old", "U1", "xoxp-1")).await;
+    put(&store, with_both("T1", "xoxb-new", "U2", "xoxp-2")).await;
     for user in [None, Some("U1"), Some("U2"), Some("U3")] {
-        assert_eq!(
-            bot_token(&fetch(&store, &key, user).await.installation),
-            Some("xoxb-new")
-        );
+        assert_bot(&store, &key, user, Some("xoxb-new")).await;
     }
-    let slots: Vec<_> = db
-        .rows_of("T1")
-        .await
-        .into_iter()
-        .map(|(slot, _)| slot)
-        .collect();
+    let slots = db.slots_of("T1").await;
     assert_eq!(slots, ["bot", "install", "user/U1", "user/U2"]);
 }
 
 pub(crate) async fn a_store_is_one_commit_and_a_failed_one_changes_nothing(db: Db) {
     let backend = Unreliable::new(Arc::clone(&db.backend));
     let store = db.store_over(backend.clone(), local()).await;
-    let old = in_workspace("T1")
-        .with_bot("xoxb-old")
-        .with_user("U1", "xoxp-old")
-        .with_webhook("C1", "https://hooks/old");
+    let old = with_both("T1", "xoxb-old", "U1", "xoxp-old").with_webhook("C1", "https://hooks/old");
     let commits = backend.commits();
     store.store(&old).await.expect("stored");
     assert_eq!(backend.commits(), commits + 1);
 
-    let new = in_workspace("T1")
-        .with_bot("xoxb-new")
-        .with_user("U1", "xoxp-new")
-        .with_webhook("C1", "https://hooks/new");
+    let new = with_both("T1", "xoxb-new", "U1", "xoxp-new").with_webhook("C1", "https://hooks/new");
     backend.lose_commits(usize::MAX);
     let failed = store.store(&new).await.expect_err("the database is away");
     assert!(failed.is_transient());
@@ -248,13 +195,7 @@ pub(crate) async fn a_store_is_one_commit_and_a_failed_one_changes_nothing(db: D
 pub(crate) async fn a_user_only_install_keeps_the_bot(db: Db) {
     let store = db.store().await;
     let key = workspace_key("T1");
-    put(
-        &store,
-        in_workspace("T1")
-            .with_bot("xoxb-1")
-            .with_user("U1", "xoxp-1"),
-    )
-    .await;
+    put(&store, with_both("T1", "xoxb-1", "U1", "xoxp-1")).await;
     put(&store, in_workspace("T1").with_user("U2", "xoxp-2")).await;
     for (user, token) in [("U1", "xoxp-1"), ("U2", "xoxp-2")] {
         let fetched = fetch(&store, &key, Some(user)).await;
@@ -262,22 +203,13 @@ pub(crate) async fn a_user_only_install_keeps_the_bot(db: Db) {
         assert_eq!(user_token(&fetched), Some((user, token)));
     }
     put(&store, in_workspace("T2").with_user("U2", "xoxp-3")).await;
-    assert_eq!(
-        bot_token(&fetch(&store, &workspace_key("T2"), None).await.installation),
-        None
-    );
+    assert_bot(&store, &workspace_key("T2"), None, None).await;
 }
 
 // Python and node hand the installer's token to a request that names no user.
 pub(crate) async fn a_request_without_a_user_gets_no_users_token(db: Db) {
     let store = db.store().await;
-    put(
-        &store,
-        in_workspace("T1")
-            .with_bot("xoxb-1")
-            .with_user("U0ADMIN0001", "xoxp-1"),
-    )
-    .await;
+    put(&store, with_both("T1", "xoxb-1", "U0ADMIN0001", "xoxp-1")).await;
     let fetched = fetch(&store, &workspace_key("T1"), None).await;
     assert_eq!(user_token(&fetched), None);
     assert_eq!(fetched.installed_by, Some(user_id("U0ADMIN0001")));
@@ -316,18 +248,8 @@ pub(crate) async fn ids_that_begin_alike_do_not_meet(db: Db) {
         }
     }
     let delete = Delete::user(user_id("U1"));
-    assert!(
-        store
-            .delete(&workspace_key("T12"), &delete)
-            .await
-            .expect("deleted")
-    );
-    assert!(
-        store
-            .delete(&workspace_key("T1"), &Delete::all())
-            .await
-            .expect("deleted")
-    );
+    assert!(deleted(&store, &workspace_key("T12"), &delete).await);
+    assert!(deleted(&store, &workspace_key("T1"), &Delete::all()).await);
 
     assert!(gone(&store, &workspace_key("T1")).await);
     for (tenant, user, stays) in [
@@ -350,13 +272,7 @@ pub(crate) async fn apps_that_look_alike_do_not_meet_in_one_database(db: Db) {
     let other_db = db.look_alike();
     let (store, other) = (db.store().await, other_db.store().await);
     let key = workspace_key("T1");
-    put(
-        &store,
-        in_workspace("T1")
-            .with_bot("xoxb-ours")
-            .with_user("U1", "xoxp-ours"),
-    )
-    .await;
+    put(&store, with_both("T1", "xoxb-ours", "U1", "xoxp-ours")).await;
     assert!(gone(&other, &key).await);
     put(&other, in_workspace("T1").with_bot("xoxb-theirs")).await;
 
@@ -365,17 +281,11 @@ pub(crate) async fn apps_that_look_alike_do_not_meet_in_one_database(db: Db) {
         (bot_token(&fetched), user_token(&fetched)),
         (Some("xoxb-theirs"), None)
     );
-    assert_eq!(
-        bot_token(&fetch(&store, &key, None).await.installation),
-        Some("xoxb-ours")
-    );
+    assert_bot(&store, &key, None, Some("xoxb-ours")).await;
     assert_eq!(listed(&store, 2).await, ["T1"]);
-    assert!(store.delete(&key, &Delete::all()).await.expect("deleted"));
+    assert!(deleted(&store, &key, &Delete::all()).await);
     assert_eq!(listed(&store, 2).await, [""; 0]);
-    assert_eq!(
-        bot_token(&fetch(&other, &key, None).await.installation),
-        Some("xoxb-theirs")
-    );
+    assert_bot(&other, &key, None, Some("xoxb-theirs")).await;
 }
 
 // The SQLite store of the Python SDK deletes nothing where the team id is absent.
@@ -386,11 +296,9 @@ pub(crate) async fn an_org_wide_install_is_found_and_deleted_by_its_enterprise_i
         .with_user("W1", "xoxp-org");
     store.store(&org).await.expect("stored");
     let key = InstallationKey::new(Some(enterprise("E0GRID00001")), None).expect("a key");
-    assert_eq!(
-        whole(&fetch(&store, &key, Some("W1")).await.installation),
-        whole(&org)
-    );
-    assert!(store.delete(&key, &Delete::all()).await.expect("deleted"));
+    let stored = fetch(&store, &key, Some("W1")).await;
+    assert_eq!(whole(&stored.installation), whole(&org));
+    assert!(deleted(&store, &key, &Delete::all()).await);
     assert!(gone(&store, &key).await);
     assert!(db.rows_of("E0GRID00001").await.is_empty());
 }
@@ -415,17 +323,8 @@ pub(crate) async fn a_workspace_that_joins_an_org_keeps_its_installation(db: Db)
         workspace_key("T1"),
         workspace_key("T1").within(enterprise("E1")),
     );
-    put(
-        &store,
-        in_workspace("T1")
-            .with_bot("xoxb-1")
-            .with_user("U1", "xoxp-1"),
-    )
-    .await;
-    assert_eq!(
-        bot_token(&fetch(&store, &joined, None).await.installation),
-        Some("xoxb-1")
-    );
+    put(&store, with_both("T1", "xoxb-1", "U1", "xoxp-1")).await;
+    assert_bot(&store, &joined, None, Some("xoxb-1")).await;
 
     put(&store, in_workspace_of("E1", "T1").with_bot("xoxb-2")).await;
     for key in [&alone, &joined] {
@@ -438,12 +337,7 @@ pub(crate) async fn a_workspace_that_joins_an_org_keeps_its_installation(db: Db)
         );
     }
     assert_eq!(listed(&store, 10).await, ["T1"]);
-    assert!(
-        store
-            .delete(&joined, &Delete::all())
-            .await
-            .expect("deleted")
-    );
+    assert!(deleted(&store, &joined, &Delete::all()).await);
     assert!(gone(&store, &alone).await);
 }
 
@@ -453,36 +347,16 @@ pub(crate) async fn an_org_and_its_workspaces_have_installations_of_their_own(db
     put(&store, in_workspace_of("E1", "T1").with_bot("xoxb-t1")).await;
     put(&store, in_workspace_of("E1", "T2").with_bot("xoxb-t2")).await;
     let t1 = workspace_key("T1").within(enterprise("E1"));
-    assert_eq!(
-        bot_token(&fetch(&store, &org_key("E1"), None).await.installation),
-        Some("xoxb-org")
-    );
-    assert_eq!(
-        bot_token(&fetch(&store, &t1, None).await.installation),
-        Some("xoxb-t1")
-    );
+    assert_bot(&store, &org_key("E1"), None, Some("xoxb-org")).await;
+    assert_bot(&store, &t1, None, Some("xoxb-t1")).await;
 
-    assert!(
-        store
-            .delete(&org_key("E1"), &Delete::all())
-            .await
-            .expect("deleted")
-    );
+    assert!(deleted(&store, &org_key("E1"), &Delete::all()).await);
     assert!(gone(&store, &org_key("E1")).await);
-    assert_eq!(
-        bot_token(&fetch(&store, &t1, None).await.installation),
-        Some("xoxb-t1")
-    );
+    assert_bot(&store, &t1, None, Some("xoxb-t1")).await;
     put(&store, in_org("E1", None).with_bot("xoxb-org")).await;
-    assert!(store.delete(&t1, &Delete::all()).await.expect("deleted"));
-    assert_eq!(
-        bot_token(&fetch(&store, &org_key("E1"), None).await.installation),
-        Some("xoxb-org")
-    );
-    assert_eq!(
-        bot_token(&fetch(&store, &workspace_key("T2"), None).await.installation),
-        Some("xoxb-t2")
-    );
+    assert!(deleted(&store, &t1, &Delete::all()).await);
+    assert_bot(&store, &org_key("E1"), None, Some("xoxb-org")).await;
+    assert_bot(&store, &workspace_key("T2"), None, Some("xoxb-t2")).await;
 }
 
 // The Python SDK's SQLite store answers the oldest of two with one timestamp.
@@ -499,14 +373,10 @@ pub(crate) async fn of_two_stores_in_one_tick_the_later_wins(db: Db) {
 
 pub(crate) async fn of_two_stores_the_later_installation_wins_whichever_comes_last(db: Db) {
     let store = db.store().await;
-    let mut early = in_workspace("T1")
-        .with_bot("xoxb-early")
-        .with_user("U0ADMIN0001", "xoxp-early")
+    let mut early = with_both("T1", "xoxb-early", "U0ADMIN0001", "xoxp-early")
         .with_webhook("C0EARLY0001", "https://hooks.slack.com/services/T/B/1");
     early.metadata = Some("early".to_owned());
-    let mut later = in_workspace("T1")
-        .with_bot("xoxb-later")
-        .with_user("U0ADMIN0001", "xoxp-later");
+    let mut later = with_both("T1", "xoxb-later", "U0ADMIN0001", "xoxp-later");
     later.installed_at = noon() + Duration::from_secs(1);
     later.installed_by = Some(user_id("U0LATER0001"));
     store.store(&later).await.expect("stored");
@@ -563,7 +433,7 @@ pub(crate) async fn a_database_error_is_never_not_found(db: Db) {
     failures.push(store.sweep_expired_states().await.map(drop));
     for failure in failures {
         let error = failure.expect_err("the database is down");
-        assert!(matches!(&error, Error::Unavailable(_)), "{error:?}");
+        assert_matches!(&error, Error::Unavailable(_));
         assert!(error.is_transient());
     }
 }
@@ -588,12 +458,9 @@ pub(crate) async fn a_delete_names_exactly_what_goes_and_is_content_if_it_is_gon
         users(&fetch(&store, &key, Some("U2")).await.installation).as_deref(),
         Some("U2")
     );
-    assert_eq!(
-        bot_token(&fetch(&store, &key, None).await.installation),
-        Some("xoxb-T1")
-    );
+    assert_bot(&store, &key, None, Some("xoxb-T1")).await;
 
-    assert!(store.delete(&key, &Delete::all()).await.expect("deleted"));
+    assert!(deleted(&store, &key, &Delete::all()).await);
     assert!(
         !store
             .delete(&key, &Delete::all())
@@ -620,7 +487,7 @@ pub(crate) async fn a_bot_can_be_deleted_alone(db: Db) {
             .with_webhook("C1", "https://hooks/1"),
     )
     .await;
-    assert!(store.delete(&key, &Delete::bot()).await.expect("deleted"));
+    assert!(deleted(&store, &key, &Delete::bot()).await);
     assert!(
         !store
             .delete(&key, &Delete::bot())
@@ -644,7 +511,7 @@ pub(crate) async fn a_delete_guarded_by_a_revision_conflicts_after_a_reinstall(d
     assert_ne!(judged, current);
     for delete in [Delete::all(), Delete::bot(), Delete::user(user_id("U1"))] {
         let outcome = store.delete(&key, &delete.only(judged)).await;
-        assert!(matches!(outcome, Err(Error::Conflict)), "{outcome:?}");
+        assert_matches!(outcome, Err(Error::Conflict));
     }
     let fetched = fetch(&store, &key, Some("U1")).await;
     assert_eq!(bot_token(&fetched), Some("xoxb-T1"));
@@ -691,10 +558,7 @@ pub(crate) async fn a_delete_of_a_bot_that_is_absent_spares_one_that_is_just_ins
     });
     let went = deleting.delete(&workspace_key("T1"), &Delete::bot()).await;
     assert!(!went.expect("there was none"));
-    assert_eq!(
-        bot_token(&fetch(&store, &workspace_key("T1"), None).await.installation),
-        Some("xoxb-T1")
-    );
+    assert_bot(&store, &workspace_key("T1"), None, Some("xoxb-T1")).await;
 }
 
 pub(crate) async fn an_unreadable_installation_can_be_deleted(db: Db) {
@@ -729,10 +593,8 @@ pub(crate) async fn a_reinstall_heals_a_row_that_does_not_open(db: Db) {
     let outcome = store
         .fetch(&workspace_key("T1"), Some(&user_id("U1")))
         .await;
-    assert!(matches!(outcome, Err(Error::Unreadable(_))), "{outcome:?}");
-    let new = in_workspace("T1")
-        .with_bot("xoxb-new")
-        .with_user("U1", "xoxp-new");
+    assert_matches!(outcome, Err(Error::Unreadable(_)));
+    let new = with_both("T1", "xoxb-new", "U1", "xoxp-new");
     store
         .store(&new)
         .await
@@ -880,10 +742,7 @@ pub(crate) async fn listing_is_complete_by_pages_of_any_size_and_opens_nothing(d
     }
     put(&store, in_org("E1", None).with_bot("xoxb-1")).await;
     expected.insert("E1".to_owned());
-    store
-        .issue(&STATE, b"pending", later())
-        .await
-        .expect("issued");
+    issue(&store).await;
     damage(&db, "T3", "install").await;
 
     // A process that lost its key provider lists all the same.
@@ -906,7 +765,7 @@ pub(crate) async fn listing_is_complete_by_pages_of_any_size_and_opens_nothing(d
 // Concurrency.
 
 pub(crate) async fn concurrent_stores_of_one_tenant_end_with_one_of_them_whole(db: Db) {
-    let backend = Arc::new(Gathering::new(Arc::clone(&db.backend), 64));
+    let backend = Arc::new(Gathering::over(Arc::clone(&db.backend), 64));
     let storing = db.store_over(Arc::clone(&backend), local()).await;
     let store = db.store().await;
     backend.gather(64);
@@ -942,12 +801,7 @@ pub(crate) async fn concurrent_stores_of_one_tenant_end_with_one_of_them_whole(d
         64,
         "none overwrote what it had not seen"
     );
-    let slots: Vec<_> = db
-        .rows_of("T1")
-        .await
-        .into_iter()
-        .map(|(slot, _)| slot)
-        .collect();
+    let slots = db.slots_of("T1").await;
     assert_eq!(slots, ["bot", "install", "user/U1"]);
 }
 
@@ -1001,10 +855,7 @@ pub(crate) async fn a_lost_answer_to_a_store_is_found_out_by_reading(db: Db) {
             .expect("noted")
     );
     backend.lose_answers(1);
-    store
-        .issue(&STATE, b"pending", later())
-        .await
-        .expect("issued");
+    issue(&store).await;
     let payload = store.consume(&STATE, noon()).await.expect("consumed");
     assert_eq!(payload.expect("it was issued").as_slice(), b"pending");
 }
@@ -1030,7 +881,7 @@ pub(crate) async fn a_lost_answer_to_a_delete_is_unavailable_and_asking_again_is
     store.store(&of("T1")).await.expect("stored");
     backend.lose_answers(1);
     let outcome = store.delete(&workspace_key("T1"), &Delete::all()).await;
-    assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
+    assert_matches!(outcome, Err(Error::Unavailable(_)));
     store
         .delete(&workspace_key("T1"), &Delete::all())
         .await
@@ -1038,48 +889,30 @@ pub(crate) async fn a_lost_answer_to_a_delete_is_unavailable_and_asking_again_is
     assert!(gone(&store, &workspace_key("T1")).await);
 
     // A state whose use is in doubt is never given out.
-    store
-        .issue(&STATE, b"pending", later())
-        .await
-        .expect("issued");
+    issue(&store).await;
     backend.lose_answers(1);
     let outcome = store.consume(&STATE, noon()).await;
-    assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
-    assert!(
-        store
-            .consume(&STATE, noon())
-            .await
-            .expect("answered")
-            .is_none()
-    );
+    assert_matches!(outcome, Err(Error::Unavailable(_)));
+    assert!(consumed(&store).await.is_none());
 }
 
 // OAuth states.
 
-// The Python SDK's file store has two winners: https://github.com/slackapi/python-slack-sdk/issues/1919
+// The Python SDK's file store has two winners (slackapi/python-slack-sdk#1919).
 pub(crate) async fn a_state_is_consumed_by_one_of_64(db: Db) {
-    let backend = Arc::new(Gathering::new(Arc::clone(&db.backend), 64));
+    let backend = Arc::new(Gathering::over(Arc::clone(&db.backend), 64));
     let store = db.store_over(Arc::clone(&backend), local()).await;
-    store
-        .issue(&STATE, b"pending", later())
-        .await
-        .expect("issued");
+    issue(&store).await;
     backend.gather(64);
     let mut tasks = JoinSet::new();
     for _ in 0..64 {
         let store = store.clone();
-        tasks.spawn(async move { store.consume(&STATE, noon()).await.expect("answered") });
+        tasks.spawn(async move { consumed(&store).await });
     }
     let payloads: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
     let payloads: Vec<_> = payloads.iter().map(|payload| payload.as_slice()).collect();
     assert_eq!(payloads, [b"pending"]);
-    assert!(
-        store
-            .consume(&STATE, noon())
-            .await
-            .expect("answered")
-            .is_none()
-    );
+    assert!(consumed(&store).await.is_none());
 }
 
 pub(crate) async fn an_expired_state_gives_nothing(db: Db) {
@@ -1090,10 +923,7 @@ pub(crate) async fn an_expired_state_gives_nothing(db: Db) {
         (later(), false),
         (later() - second, true),
     ] {
-        store
-            .issue(&STATE, b"pending", later())
-            .await
-            .expect("issued");
+        issue(&store).await;
         let payload = store.consume(&STATE, now).await.expect("answered");
         assert_eq!(payload.is_some(), given);
     }
@@ -1101,17 +931,8 @@ pub(crate) async fn an_expired_state_gives_nothing(db: Db) {
 
 pub(crate) async fn a_state_of_another_app_or_id_is_not_there(db: Db) {
     let (store, other) = (db.store().await, db.look_alike().store().await);
-    store
-        .issue(&STATE, b"pending", later())
-        .await
-        .expect("issued");
-    assert!(
-        other
-            .consume(&STATE, noon())
-            .await
-            .expect("answered")
-            .is_none()
-    );
+    issue(&store).await;
+    assert!(consumed(&other).await.is_none());
     let mut id = STATE;
     id.0[31] ^= 1;
     assert!(
@@ -1121,13 +942,7 @@ pub(crate) async fn a_state_of_another_app_or_id_is_not_there(db: Db) {
             .expect("answered")
             .is_none()
     );
-    assert!(
-        store
-            .consume(&STATE, noon())
-            .await
-            .expect("answered")
-            .is_some()
-    );
+    assert!(consumed(&store).await.is_some());
 }
 
 pub(crate) async fn the_sweep_removes_expired_states_of_this_app_only(db: Db) {
@@ -1168,10 +983,7 @@ pub(crate) async fn the_sweep_removes_expired_states_of_this_app_only(db: Db) {
         let payload = other.consume(id, noon()).await.expect("answered");
         assert_eq!(payload.expect("not ours to sweep").as_slice(), b"theirs");
     }
-    assert_eq!(
-        bot_token(&fetch(&store, &workspace_key("T1"), None).await.installation),
-        Some("xoxb-T1")
-    );
+    assert_bot(&store, &workspace_key("T1"), None, Some("xoxb-T1")).await;
 }
 
 /// An app that nobody runs any more leaves rows that stay due.
@@ -1227,6 +1039,34 @@ fn of(tenant: &str) -> Installation {
 
 fn local() -> slack_installs::LocalKeyProvider {
     master_key().into()
+}
+
+async fn issue<B: Backend>(store: &EncryptedStore<B>) {
+    let issued = store.issue(&STATE, b"pending", later()).await;
+    issued.expect("issued");
+}
+
+async fn consumed<B: Backend>(store: &EncryptedStore<B>) -> Option<StatePayload> {
+    store.consume(&STATE, noon()).await.expect("answered")
+}
+
+async fn deleted<B: Backend>(
+    store: &EncryptedStore<B>,
+    key: &InstallationKey,
+    delete: &Delete,
+) -> bool {
+    store.delete(key, delete).await.expect("deleted")
+}
+
+/// Asserts whose bot is fetched.
+async fn assert_bot<B: Backend>(
+    store: &EncryptedStore<B>,
+    key: &InstallationKey,
+    user: Option<&str>,
+    token: Option<&str>,
+) {
+    let stored = fetch(store, key, user).await;
+    assert_eq!(bot_token(&stored.installation), token);
 }
 
 async fn put(store: &Store, installation: Installation) -> slack_installs::Revision {

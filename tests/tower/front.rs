@@ -9,7 +9,6 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
-use serde_json::json;
 use slack_installs::Authorization;
 use slack_installs::layer::{SlackLayer, SlackService};
 use slack_installs::replay::ReplayGuard;
@@ -18,7 +17,8 @@ use tower_layer::Layer as _;
 use tower_service::Service;
 use url::Url;
 
-use super::support::app::{ADA, ALPHA};
+use super::support::app::ALPHA;
+use super::support::hooked::Hooked;
 use super::support::life::Life;
 use super::support::serving::{Between, interrupted};
 
@@ -97,7 +97,7 @@ impl Service<Request<Full<Bytes>>> for Handler {
 
 pub(crate) struct Front {
     pub(crate) life: Life,
-    pub(crate) backend: Arc<Between>,
+    pub(crate) backend: Hooked<Between>,
     pub(crate) handler: Handler,
     pub(crate) service: SlackService<Handler>,
 }
@@ -108,7 +108,7 @@ impl Front {
         Self::of(life, backend, with_guard)
     }
 
-    pub(crate) fn of(life: Life, backend: Arc<Between>, with_guard: bool) -> Self {
+    pub(crate) fn of(life: Life, backend: Hooked<Between>, with_guard: bool) -> Self {
         let mut layer = layer(&life);
         if with_guard {
             layer = layer.with_replay_guard(guard(&life));
@@ -145,10 +145,7 @@ impl Front {
     }
 
     pub(crate) fn mention(&self) -> Delivery {
-        self.life
-            .app
-            .fake
-            .event(ALPHA, json!({"type": "app_mention", "user": ADA}))
+        self.life.mention(ALPHA)
     }
 
     pub(crate) fn reads(&self) -> u64 {

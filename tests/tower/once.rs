@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use slack_installs::replay::Entry;
 use slack_installs::store::SeenId;
-use slack_installs::testing::Delivery;
+use slack_installs::testing::{Delivery, Faults};
 
 use super::front::{Front, guard};
 use super::support::app::ADA;
@@ -182,7 +182,7 @@ async fn what_was_handled_when_slack_hung_up_is_remembered() {
             tokio::task::yield_now().await;
         }
         // The handler returns, and what it did is being written down.
-        assert!(matches!(call.as_mut().poll(&mut context), Poll::Pending));
+        assert_matches!(call.as_mut().poll(&mut context), Poll::Pending);
     }
     assert_eq!(deliver_after_drop(&front, &event).await, StatusCode::OK);
     assert_eq!(front.handler.calls(), 1, "it was handled once");
@@ -229,7 +229,7 @@ async fn a_claim_stands_for_two_minutes_and_no_longer() {
     front.life.advance(7 * 24 * 3600);
     let event = front.mention();
     let entry = guard(&front.life).enter(&front.life.request(&event)).await;
-    assert!(matches!(entry, Ok(Entry::New(_))));
+    assert_matches!(entry, Ok(Entry::New(_)));
     std::mem::forget(entry);
     front.life.advance(115);
     assert_eq!(front.deliver(&event).await, StatusCode::SERVICE_UNAVAILABLE);
@@ -287,7 +287,7 @@ fn a_pass_may_be_dropped_outside_of_a_runtime() {
         let entry = guard(&front.life).enter(&front.life.request(&event)).await;
         (front, event, entry.expect("the store answers"))
     });
-    assert!(matches!(entry, Entry::New(_)));
+    assert_matches!(entry, Entry::New(_));
     drop(entry);
     runtime.block_on(async {
         let status = front.deliver(&event).await;
@@ -336,10 +336,10 @@ async fn a_guard_over_a_shared_store_is_as_good() {
     };
     let first = pass().await;
     let meanwhile = guard.enter(&event).await;
-    assert!(matches!(meanwhile, Ok(Entry::InProgress)), "{meanwhile:?}");
+    assert_matches!(meanwhile, Ok(Entry::InProgress));
     first.failed().await.expect("answers");
     pass().await.done().await.expect("answers");
     let afterwards = guard.enter(&event).await;
-    assert!(matches!(afterwards, Ok(Entry::Repeated)), "{afterwards:?}");
+    assert_matches!(afterwards, Ok(Entry::Repeated));
     assert_eq!(format!("{:?}", SeenId([0x41; 32])), "SeenId(…)");
 }

@@ -1,21 +1,21 @@
 //! What a person, and Slack, are told when a request cannot be served: each reason, for each kind
 //! of request. And that no secret is in it, nor in the log of it.
 
-use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use slack_installs::backend::{Backend as _, Change, Expect, Row, Version};
 use slack_installs::testing::{Delivery, Fault, Who};
 use slack_installs::{Hold, LifecycleStore as _, store};
-use tracing_subscriber::fmt::MakeWriter;
 
 use super::front::{Front, text};
 use super::support::app::{ADA, ALPHA, OLGA, ORG, SALES};
 use super::support::life::Life;
 use super::support::serving::{Token, hold, interrupted, keep, rotator};
 use super::*;
+use crate::support::hooked::Hooked;
+use crate::support::log::Log;
+use crate::support::serving::Between;
 
 const REFRESH: &str = "oauth.v2.access";
 
@@ -55,45 +55,9 @@ fn deliveries(life: &Life, who: &str, team: &str) -> Vec<(&'static str, Delivery
     ]
 }
 
-/// A log that is kept.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn text(&self) -> String {
-        let log = self.0.lock().expect("no test panics with it");
-        String::from_utf8_lossy(&log).into_owned()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut log = self.0.lock().expect("no test panics with it");
-        log.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
 /// Delivers one request of each kind, each after `prepare`, and looks at what is answered.
 async fn check(front: &Front, who: &str, team: &str, shown: Shown, prepare: impl AsyncFn(&Front)) {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(log.clone())
-        .with_max_level(tracing::Level::TRACE)
-        .finish();
-    let logging = tracing::subscriber::set_default(subscriber);
+    let (log, logging) = Log::of_this_thread();
     let mut answers = String::new();
     for (number, (kind, delivery)) in deliveries(&front.life, who, team).into_iter().enumerate() {
         let request = front.life.request(&delivery);
@@ -271,7 +235,7 @@ async fn a_database_that_does_not_answer_is_told_as_something_that_passes() {
 }
 
 /// Writes a row of the tenant's bot that does not open; returns what stood there.
-async fn damage(backend: &support::serving::Between) {
+async fn damage(backend: &Hooked<Between>) {
     let rows = support::all_rows(backend).await.into_iter();
     let of_bot = rows
         .filter(|(key, _)| key.partition.as_str().ends_with(ALPHA))
@@ -288,11 +252,7 @@ async fn damage(backend: &support::serving::Between) {
     .await;
 }
 
-async fn overwrite(
-    backend: &support::serving::Between,
-    place: &slack_installs::backend::Key,
-    row: Row,
-) {
+async fn overwrite(backend: &Hooked<Between>, place: &slack_installs::backend::Key, row: Row) {
     let put = Change::Put {
         slot: place.slot.clone(),
         row,
@@ -311,7 +271,7 @@ async fn what_does_not_open_is_told_as_something_that_passes() {
 
     // Between the fetch and the refresh.
     let front = expired().await;
-    let rows = support::all_rows(&*front.backend).await.into_iter();
+    let rows = support::all_rows(&front.backend).await.into_iter();
     let of_bot = rows
         .filter(|(key, _)| key.partition.as_str().ends_with(ALPHA))
         .find(|(key, _)| key.slot.as_str() == "bot");
@@ -319,7 +279,7 @@ async fn what_does_not_open_is_told_as_something_that_passes() {
     let (place, row) = (&place, &row);
     check(&front, ADA, ALPHA, BUSY, async |front: &Front| {
         overwrite(&front.backend, place, row.clone()).await;
-        let backend = Arc::clone(&front.backend);
+        let backend = front.backend.clone();
         let damaged: Pin<Box<dyn Future<Output = ()> + Send>> =
             Box::pin(async move { damage(&backend).await });
         front.backend.before_read(2, damaged);

@@ -1,0 +1,139 @@
+//! An app that starts from its environment.
+
+use std::ffi::OsString;
+
+use super::SlackAppBuilder;
+use super::env::{
+    CLIENT_ID, CLIENT_SECRET, MASTER_KEY, MASTER_KEY_FILE, REDIRECT_URI, SIGNING_SECRET, URL, read,
+};
+
+const GOOD: [(&str, &str); 6] = [
+    (CLIENT_ID, "100000000001.200000000002"),
+    (CLIENT_SECRET, "8f742231b10e8888abcd99yyyzzz85a5"),
+    (SIGNING_SECRET, "5a58zzzyyy99dcba8888e01b132247f8"),
+    (REDIRECT_URI, "https://bot.example.com/slack/oauth_redirect"),
+    (URL, "memory:"),
+    (MASTER_KEY, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
+];
+
+fn good(name: &str) -> Option<OsString> {
+    let set = GOOD.iter().find(|(known, _)| *known == name);
+    set.map(|(_, value)| value.into())
+}
+
+fn started(variable: impl Fn(&str) -> Option<OsString>) -> SlackAppBuilder {
+    SlackAppBuilder::of(read(variable)).scopes("chat:write")
+}
+
+fn with(changed: &str, value: Option<&str>) -> SlackAppBuilder {
+    started(|name| {
+        if name == changed {
+            value.map(Into::into)
+        } else {
+            good(name)
+        }
+    })
+}
+
+#[tokio::test]
+async fn an_app_starts_from_its_variables() {
+    with("", None).build().await.expect("all are set");
+}
+
+#[tokio::test]
+async fn what_is_not_set_is_named_with_the_place_to_find_it() {
+    for (name, _) in GOOD {
+        for value in [None, Some("")] {
+            let error = with(name, value).build().await.expect_err("one is missing");
+            let text = format!("{error:?}");
+            assert!(text.starts_with(&format!("{name} is not set: ")), "{text}");
+            assert_eq!(text, error.to_string());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_value_is_named_with_the_cause_and_never_shown_if_it_is_secret() {
+    for (name, value, expected) in [
+        (
+            CLIENT_ID,
+            "8f742231b10e8888abcd99yyyzzz85a5",
+            "SLACK_CLIENT_ID is `8f74…`: expected two numbers joined by a dot",
+        ),
+        (CLIENT_ID, "1.", "SLACK_CLIENT_ID is `1.…`"),
+        (CLIENT_ID, ".1", "SLACK_CLIENT_ID is `.1…`"),
+        (CLIENT_ID, "1.a", "SLACK_CLIENT_ID is `1.a…`"),
+        (
+            CLIENT_SECRET,
+            "a canary",
+            "SLACK_CLIENT_SECRET has a wrong value: not a client secret",
+        ),
+        (
+            SIGNING_SECRET,
+            "a canary",
+            "SLACK_SIGNING_SECRET has a wrong value: not a signing secret",
+        ),
+        (
+            REDIRECT_URI,
+            "http://bot.example.com/slack/oauth_redirect",
+            "SLACK_REDIRECT_URI is \"http://bot.example.com/slack/oauth_redirect\": not a \
+             redirect URL",
+        ),
+        (
+            REDIRECT_URI,
+            "https://bot:canary@bot.example.com/callback",
+            "SLACK_REDIRECT_URI is `http…`: not a redirect URL",
+        ),
+        (
+            REDIRECT_URI,
+            "8f742231b10e8888abcd99yyyzzz85a5",
+            "SLACK_REDIRECT_URI is `8f74…`: not a redirect URL",
+        ),
+        (
+            URL,
+            "mysql://root:canary@host",
+            "the app's database cannot be used: not a database URL",
+        ),
+        (
+            MASTER_KEY,
+            "canary",
+            "SLACK_INSTALLS_MASTER_KEY has a wrong value: the master key must be 32",
+        ),
+    ] {
+        let error = with(name, Some(value)).build().await.expect_err("wrong");
+        let text = format!("{error:?}");
+        assert!(text.starts_with(expected), "{text}");
+        assert!(!text.contains("canary") && !text.contains("b10e"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn the_key_of_a_file_serves_if_the_variable_is_not_set() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), GOOD[5].1).expect("a file");
+    let path = file.path().as_os_str();
+    let from = |path: OsString| {
+        started(|name| match name {
+            MASTER_KEY => None,
+            MASTER_KEY_FILE => Some(path.clone()),
+            name => good(name),
+        })
+    };
+    from(path.into())
+        .build()
+        .await
+        .expect("the file has the key");
+    let error = from("/nowhere".into()).build().await.expect_err("no file");
+    let text = format!("{error:?}");
+    let expected = "SLACK_INSTALLS_MASTER_KEY_FILE has a wrong value: the master key's file";
+    assert!(text.starts_with(expected), "{text}");
+}
+
+#[tokio::test]
+async fn a_method_of_the_builder_replaces_a_wrong_variable() {
+    with(REDIRECT_URI, Some("nonsense"))
+        .redirect_uri("https://bot.example.com/callback")
+        .build()
+        .await
+        .expect("the method came later");
+}

@@ -1,0 +1,412 @@
+//! Generated worlds of tenants whose ids look alike, and signed requests of every kind: the token
+//! that is handed out belongs to the tenant that an oracle of this file names, and a user's token
+//! to exactly the user who acts.
+//!
+//! The oracle knows the truth that a request is made from; it reads no payload.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::support::app::key;
+use crate::support::installs::{
+    With, enterprise, in_org, in_workspace, in_workspace_of, noon, team,
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use proptest::collection::{btree_set, vec};
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+use ring::hmac;
+use serde_json::{Value, json};
+use slack_installs::backend::MemoryBackend;
+use slack_installs::request::{SocketModeConnection, VerifiedRequest, Verifier};
+use slack_installs::secret::SigningSecret;
+use slack_installs::store::Access;
+use slack_installs::{
+    AppId, AuthorizeError, Authorizer, Clock, EncryptedStore, Installation, InstallationStore as _,
+    LifecycleStore as _, LocalKeyProvider, MasterKey,
+};
+
+const TEAMS: [&str; 6] = ["T1", "T12", "T123", "T2", "T21", "T3"];
+const ORGS: [&str; 3] = ["E1", "E12", "E2"];
+const USERS: [&str; 4] = ["U1", "U12", "W1", "W12"];
+const SECRET: &str = "isolation-signing-secret";
+
+/// Who is where, and what is installed.
+#[derive(Clone, Debug)]
+struct World {
+    /// The organisation of each workspace.
+    orgs: BTreeMap<&'static str, Option<&'static str>>,
+    /// Tenants with the app, and the users who authorised it there.
+    installs: BTreeMap<&'static str, BTreeSet<&'static str>>,
+    /// Workspaces that were installed before they joined their organisation.
+    stale: BTreeSet<&'static str>,
+    /// Workspaces that their organisation has taken away.
+    taken_away: BTreeSet<&'static str>,
+}
+
+/// What happens: somebody acts, where our app is used.
+#[derive(Clone, Debug)]
+struct Act {
+    /// The workspace in which our app is used.
+    home: &'static str,
+    /// Whether by its organisation's installation.
+    org_wide: bool,
+    user: &'static str,
+    /// The workspace of the one who acts, in a channel shared with another company.
+    from: &'static str,
+    form: Form,
+    socket: bool,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Form {
+    BlockActions,
+    Command,
+    Event,
+    EventWithoutContext,
+    Function,
+    MessageAction,
+    Options,
+    Shortcut,
+    ViewClosed,
+    ViewSubmission,
+}
+
+const FORMS: [Form; 10] = [
+    Form::BlockActions,
+    Form::Command,
+    Form::Event,
+    Form::EventWithoutContext,
+    Form::Function,
+    Form::MessageAction,
+    Form::Options,
+    Form::Shortcut,
+    Form::ViewClosed,
+    Form::ViewSubmission,
+];
+
+impl Form {
+    /// Whether only the one who acts says a workspace.
+    fn is_silent(self) -> bool {
+        !matches!(self, Self::Command | Self::Event | Self::Function)
+    }
+}
+
+impl World {
+    fn org(&self, team: &str) -> Option<&'static str> {
+        self.orgs[team]
+    }
+
+    /// The organisation whose installation may serve this. When somebody of another company
+    /// acts, an org-wide installation's payload does not say in which workspace, but for an
+    /// event's context.
+    fn serving_org(&self, act: &Act) -> Option<&'static str> {
+        let is_said = !(act.is_shared() && act.form.is_silent());
+        self.org(act.home)
+            .filter(|_| !(is_said && self.taken_away.contains(act.home)))
+    }
+
+    /// The tenants whose token may serve this, best first. The second one only where the payload
+    /// says for certain how the two belong together.
+    fn oracle(&self, act: &Act) -> Vec<&'static str> {
+        let org = self.serving_org(act);
+        let own = Some(act.home);
+        let order = if act.org_wide { [org, own] } else { [own, org] };
+        let installed = |id: &&'static str| self.installs.contains_key(id);
+        order.into_iter().flatten().filter(installed).collect()
+    }
+
+    /// The one that must serve, whatever else there is.
+    fn must(&self, act: &Act) -> Option<&'static str> {
+        let named = if act.org_wide {
+            self.serving_org(act)?
+        } else {
+            act.home
+        };
+        self.installs.contains_key(named).then_some(named)
+    }
+
+    fn installation(&self, id: &str) -> Installation {
+        let bare = match (id.starts_with('E'), self.orgs.get(id).copied().flatten()) {
+            (true, _) => in_org(id, None),
+            (false, Some(org)) if !self.stale.contains(id) => in_workspace_of(org, id),
+            _ => in_workspace(id),
+        };
+        bare.with_bot(&format!("xoxb-{id}"))
+    }
+
+    async fn store(&self) -> EncryptedStore<MemoryBackend> {
+        let keys = LocalKeyProvider::new(MasterKey::generate());
+        let app = "1.2".to_owned();
+        let app = slack_installs::ClientId::new(app).expect("a client id");
+        let store = EncryptedStore::open(MemoryBackend::default(), keys, app).await;
+        let store = store
+            .expect("memory answers")
+            .with_clock(Clock::from_fn(noon));
+        for (id, users) in &self.installs {
+            store.store(&self.installation(id)).await.expect("stored");
+            for user in users {
+                let install = self
+                    .installation(id)
+                    .with_user(user, &format!("xoxp-{id}-{user}"));
+                store.store(&install).await.expect("stored");
+            }
+        }
+        for home in &self.taken_away {
+            if let Some(org) = self.org(home) {
+                let access = Access {
+                    teams: vec![team(home)],
+                    is_granted: false,
+                    at_micros: 1,
+                };
+                store
+                    .set_access(&enterprise(org), &access)
+                    .await
+                    .expect("answers");
+            }
+        }
+        store
+    }
+}
+
+impl Act {
+    fn is_shared(&self) -> bool {
+        self.from != self.home
+    }
+
+    fn payload(&self, world: &World) -> Value {
+        let org = world.org(self.home);
+        let theirs = world.org(self.from);
+        let named = if self.org_wide { org } else { Some(self.home) };
+        match self.form {
+            Form::Command => json!({"command": "/x", "text": self.from, "team_id": self.home,
+                "enterprise_id": org, "user_id": self.user, "api_app_id": "A0GOLDEN001",
+                "is_enterprise_install": if self.org_wide { "true" } else { "false" }}),
+            Form::Event | Form::EventWithoutContext | Form::Function => {
+                let what = match self.form {
+                    Form::Function => "function_executed",
+                    _ => "message",
+                };
+                let mut event = json!({
+                    "type": "event_callback", "api_app_id": "A0GOLDEN001",
+                    "team_id": self.from, "enterprise_id": theirs,
+                    "context_team_id": self.home, "context_enterprise_id": org,
+                    "is_ext_shared_channel": self.is_shared(),
+                    "event": {"type": what, "user": self.user, "user_team": self.from,
+                        "team": self.from, "source_team": self.from},
+                    "authorizations": [{"enterprise_id": org,
+                        "team_id": (!self.org_wide).then_some(self.home),
+                        "user_id": "U0BOT", "is_bot": true,
+                        "is_enterprise_install": self.org_wide}],
+                });
+                if self.form == Form::EventWithoutContext {
+                    let event = event.as_object_mut().expect("an object");
+                    event.retain(|name, _| !name.starts_with("context_"));
+                }
+                event
+            }
+            form => {
+                let (kind, has_view) = match form {
+                    Form::BlockActions => ("block_actions", false),
+                    Form::MessageAction => ("message_action", false),
+                    Form::Options => ("block_suggestion", true),
+                    Form::ViewClosed => ("view_closed", true),
+                    Form::ViewSubmission => ("view_submission", true),
+                    _ => ("shortcut", false),
+                };
+                let mut payload = json!({
+                    "type": kind, "api_app_id": "A0GOLDEN001",
+                    "user": {"id": self.user, "team_id": self.from},
+                    "team": {"id": self.from, "enterprise_id": theirs},
+                    "enterprise": theirs.map(|id| json!({ "id": id })),
+                    "is_enterprise_install": self.org_wide,
+                });
+                if self.org_wide {
+                    payload["team"] = Value::Null;
+                    payload["enterprise"] = json!({ "id": org });
+                }
+                if has_view {
+                    payload["view"] = json!({"team_id": self.from,
+                        "app_installed_team_id": named});
+                }
+                if form == Form::BlockActions {
+                    payload["message"] = json!({"app_id": "A0GOLDEN001", "team": self.home});
+                }
+                payload
+            }
+        }
+    }
+
+    fn request(&self, world: &World) -> VerifiedRequest {
+        let payload = self.payload(world);
+        let type_ = match self.form {
+            Form::Command => "slash_commands",
+            Form::Event | Form::EventWithoutContext | Form::Function => "events_api",
+            _ => "interactive",
+        };
+        if self.socket {
+            let frame = json!({"envelope_id": "1", "type": type_, "payload": payload});
+            let app = AppId::new("A0GOLDEN001").expect("an id");
+            let connection = SocketModeConnection::opened_with_app_token(app);
+            let received = connection.receive(Bytes::from(frame.to_string()));
+            return received.expect("a frame").expect("with a request");
+        }
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        let (content_type, body) = match type_ {
+            "events_api" => ("application/json", payload.to_string()),
+            "interactive" => (
+                FORM,
+                form.append_pair("payload", &payload.to_string()).finish(),
+            ),
+            _ => {
+                for (name, value) in payload.as_object().expect("an object") {
+                    if let Some(value) = value.as_str() {
+                        form.append_pair(name, value);
+                    }
+                }
+                (FORM, form.finish())
+            }
+        };
+        let time = noon()
+            .duration_since(std::time::UNIX_EPOCH)
+            .expect("after 1970")
+            .as_secs();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+        let tag = hmac::sign(&key, format!("v0:{time}:{body}").as_bytes());
+        let hex: String = tag
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("content-type", content_type.to_owned()),
+            ("x-slack-request-timestamp", time.to_string()),
+            ("x-slack-signature", format!("v0={hex}")),
+        ] {
+            headers.insert(name, HeaderValue::from_str(&value).expect("visible ASCII"));
+        }
+        let secret = SigningSecret::new(SECRET).expect("a secret");
+        let verifier = Verifier::new(&secret).with_clock(Clock::from_fn(noon));
+        verifier
+            .verify(&headers, Bytes::from(body))
+            .expect("it is signed")
+    }
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+fn world() -> impl Strategy<Value = World> {
+    let org = select(vec![None, Some("E1"), Some("E12"), Some("E2")]);
+    let tenants: Vec<&'static str> = TEAMS.into_iter().chain(ORGS).collect();
+    let users = btree_set(select(&USERS[..]), 0..3);
+    let count = tenants.len();
+    (
+        vec(org, TEAMS.len()),
+        subsequence(tenants, 0..=count),
+        vec(users, count),
+        btree_set(select(&TEAMS[..]), 0..3),
+        btree_set(select(&TEAMS[..]), 0..3),
+    )
+        .prop_map(|(orgs, tenants, users, stale, taken_away)| World {
+            orgs: TEAMS.into_iter().zip(orgs).collect(),
+            installs: tenants.into_iter().zip(users).collect(),
+            stale,
+            taken_away,
+        })
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    (
+        select(&TEAMS[..]),
+        any::<bool>(),
+        select(&USERS[..]),
+        select(&TEAMS[..]),
+        any::<bool>(),
+        select(&FORMS[..]),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(home, org_wide, user, other, is_shared, form, socket)| Act {
+                home,
+                org_wide,
+                user,
+                from: if is_shared { other } else { home },
+                form,
+                socket,
+            },
+        )
+}
+
+/// What Slack would send in this world: an org-wide install is of an organisation, a shared
+/// channel is shared with another company, and some things are not offered to the other side.
+fn plausible(act: &Act, world: &World) -> Act {
+    let org = world.org(act.home);
+    let org_wide = act.org_wide && org.is_some();
+    let same_company = org.is_some() && world.org(act.from) == org;
+    let inside_only = matches!(
+        act.form,
+        Form::Command | Form::Function | Form::MessageAction | Form::Shortcut
+    );
+    let from = if same_company || inside_only {
+        act.home
+    } else {
+        act.from
+    };
+    Act {
+        org_wide,
+        from,
+        ..act.clone()
+    }
+}
+
+async fn check(world: &World, acts: Vec<Act>) {
+    let store = world.store().await;
+    let authorizer = Authorizer::new(store.clone()).with_clock(Clock::from_fn(noon));
+    for act in acts {
+        let act = plausible(&act, world);
+        let allowed = world.oracle(&act);
+        let payload = act.payload(world);
+        let case = || format!("{act:?}\n{world:?}\n{payload}");
+        match authorizer.authorize(&act.request(world)).await {
+            Ok(served) => {
+                let bot = served
+                    .bot_token()
+                    .expect("every install has a bot")
+                    .expose();
+                let by = bot.strip_prefix("xoxb-").expect("the tokens of this file");
+                assert!(allowed.contains(&by), "served by {by}, {}", case());
+                if let Some(must) = world.must(&act) {
+                    assert_eq!(by, must, "{}", case());
+                }
+                let of_user = world.installs[by].contains(act.user);
+                // Functions name no user who acts.
+                let of_user = of_user && act.form != Form::Function;
+                let expected = of_user.then(|| format!("xoxp-{by}-{}", act.user));
+                let token = served.user_token().map(|token| token.expose().to_owned());
+                assert_eq!(token, expected, "{}", case());
+                assert_eq!(served.installation.key(), key(by), "{}", case());
+            }
+            Err(AuthorizeError::NotInstalled | AuthorizeError::NotGranted) => {
+                assert_eq!(world.must(&act), None, "refused, {}", case());
+            }
+            Err(error) => panic!("{error}, {}", case()),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(300)
+    })]
+
+    #[test]
+    fn the_token_handed_out_belongs_to_the_tenant_that_the_oracle_names(
+        world in world(),
+        acts in vec(act(), 40),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.expect("a runtime").block_on(check(&world, acts));
+    }
+}

@@ -1,0 +1,51 @@
+//! One refresh per expiry, whoever asks and whatever breaks: one file for each subject.
+
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;
+
+use slack_installs::rotation::RefusedToken;
+
+mod attempts;
+mod background;
+mod breaker;
+mod called;
+mod callers;
+mod clocks;
+mod doubt;
+mod endings;
+mod fetched;
+mod foreign;
+mod guards;
+mod holds;
+mod looks;
+mod losses;
+mod migrate;
+mod outcomes;
+mod pages;
+mod queue;
+mod reinstall;
+mod saves;
+mod shutdown;
+mod stall;
+mod succession;
+mod verdicts;
+mod waits;
+
+/// The host's own error.
+#[derive(Debug)]
+enum Posting {
+    Expired,
+    Other,
+    Revoked,
+}
+
+impl RefusedToken for Posting {
+    fn is_token_expired(&self) -> bool {
+        matches!(self, Self::Expired)
+    }
+
+    fn is_token_revoked(&self) -> bool {
+        matches!(self, Self::Revoked)
+    }
+}

@@ -1,0 +1,74 @@
+//! Copies rows to another backend, page by page, as often as a database fails.
+
+use slack_installs::backend::{Backend, Key, Row};
+use slack_installs::store::ListCursor;
+use slack_installs::{Copied, EncryptedStore, KeyringError, Pruned};
+
+use super::{Db, all_rows};
+
+/// Copies every page.
+pub async fn copy<B: Backend>(
+    store: &EncryptedStore<B>,
+    target: &dyn Backend,
+    limit: usize,
+) -> Copied {
+    let mut all = Copied::default();
+    let mut from: Option<ListCursor> = None;
+    for _ in 0..ATTEMPTS {
+        let Some(page) = unless_away(store.copy_to(target, from.clone(), limit).await) else {
+            continue;
+        };
+        all.copied += page.copied;
+        all.present += page.present;
+        all.replaced += page.replaced;
+        all.refused.extend(page.refused);
+        from = page.next;
+        if from.is_none() {
+            return all;
+        }
+    }
+    panic!("no end in sight");
+}
+
+/// Prunes every page.
+pub async fn prune<B: Backend>(
+    store: &EncryptedStore<B>,
+    target: &dyn Backend,
+    limit: usize,
+) -> Pruned {
+    let mut all = Pruned::default();
+    let mut from: Option<ListCursor> = None;
+    for _ in 0..ATTEMPTS {
+        let Some(page) = unless_away(store.prune(target, from.clone(), limit).await) else {
+            continue;
+        };
+        all.kept += page.kept;
+        all.removed += page.removed;
+        from = page.next;
+        if from.is_none() {
+            return all;
+        }
+    }
+    panic!("no end in sight");
+}
+
+/// The app's rows in another backend, without the note that a copy leaves while it lasts.
+pub async fn rows_of(db: &Db, backend: &dyn Backend) -> Vec<(Key, Row)> {
+    let ours = format!("{}/", db.app);
+    let mut rows = all_rows(backend).await;
+    rows.retain(|(key, _)| {
+        key.partition.as_str().starts_with(&ours) && key.slot.as_str() != "copying"
+    });
+    rows
+}
+
+fn unless_away<T>(outcome: Result<T, KeyringError>) -> Option<T> {
+    match outcome {
+        Ok(page) => Some(page),
+        Err(error) if error.is_transient() => None,
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+/// More pages than any of these tests has, with all that are lost.
+const ATTEMPTS: usize = 1000;
