@@ -30,7 +30,7 @@ mod lifecycle;
 mod seen;
 
 pub use chain::{Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationStore, StoredChain};
-pub(crate) use chain::{HARD, SOFT, SPREAD, SUSPECT};
+pub(crate) use chain::{HARD, SOFT, SPREAD, SUSPECT, is_suspect};
 pub(crate) use lifecycle::MAX_REASON;
 pub use lifecycle::{Access, Departure, LifecycleStore, PendingDeparture};
 pub use seen::{Claim, SeenId, SeenStore};

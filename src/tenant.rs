@@ -13,6 +13,15 @@ use thiserror::Error;
 /// Makes a newtype over one of Slack's ids: checked on construction, free to print.
 macro_rules! slack_id {
     ($(#[$doc:meta])* $name:ident, $what:literal, $prefixes:literal) => {
+        slack_id!(
+            $(#[$doc])* $name: concat!("a Slack ", $what, " id"),
+            concat!(
+                "one of the letters \"", $prefixes, "\" and then 1 to 63 capital letters or digits"
+            ),
+            |id| is_id(id, $prefixes)
+        );
+    };
+    ($(#[$doc:meta])* $name:ident: $what:expr, $expected:expr, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -23,21 +32,15 @@ macro_rules! slack_id {
             ///
             /// # Errors
             ///
-            /// [`IdError`] unless `id` is one of the type's prefix letters followed by 1 to 63
-            /// capital letters or digits. Slack documents no length; real ids have 9 to 11
-            /// characters.
+            /// [`IdError`] if `id` does not have the form of this type. No form is longer than 64
+            /// characters: Slack documents no length, and real ids have 9 to 11.
             pub fn new(id: impl Into<String>) -> Result<Self, IdError> {
                 let id = id.into();
-                if is_id(&id, $prefixes) {
+                let check: fn(&str) -> bool = $check;
+                if check(&id) {
                     Ok(Self(id.into_boxed_str()))
                 } else {
-                    Err(IdError {
-                        what: concat!("a Slack ", $what, " id"),
-                        expected: concat!(
-                            "one of the letters \"", $prefixes,
-                            "\" and then 1 to 63 capital letters or digits"
-                        ),
-                    })
+                    Err(IdError { what: $what, expected: $expected })
                 }
             }
 
@@ -114,6 +117,20 @@ slack_id!(
     UserId, "user", "UW"
 );
 
+slack_id!(
+    /// A Slack app's client id, digits and dots. It names the app in storage, so that several apps
+    /// share one database without meeting.
+    ///
+    /// 1 to 64 ASCII letters, digits, `.`, `-` or `_` are accepted.
+    ClientId: "a Slack client id",
+    "two numbers joined by a dot, such as 100000000001.200000000002, from the app's page Basic \
+     Information",
+    |id| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+        (1..=MAX_ID_LEN).contains(&id.len()) && id.bytes().all(allowed)
+    }
+);
+
 /// The longest id that is accepted, in bytes.
 ///
 /// Several times what Slack uses, and small enough that an id always fits a database key.
@@ -135,50 +152,6 @@ fn is_id(id: &str, prefixes: &str) -> bool {
 pub struct IdError {
     what: &'static str,
     expected: &'static str,
-}
-
-/// A Slack app's client id, digits and dots. It names the app in storage, so that several apps
-/// share one database without meeting.
-#[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct ClientId(Box<str>);
-
-impl ClientId {
-    /// Checks a client id.
-    ///
-    /// # Errors
-    ///
-    /// [`IdError`] unless it is 1 to 64 ASCII letters, digits, `.`, `-` or `_`.
-    pub fn new(id: impl Into<String>) -> Result<Self, IdError> {
-        let id = id.into();
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-        if (1..=MAX_ID_LEN).contains(&id.len()) && id.bytes().all(allowed) {
-            Ok(Self(id.into_boxed_str()))
-        } else {
-            Err(IdError {
-                what: "a Slack client id",
-                expected: "two numbers joined by a dot, such as 100000000001.200000000002, from \
-                           the app's page Basic Information",
-            })
-        }
-    }
-
-    /// The client id as Slack shows it under *Basic Information*.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for ClientId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Display for ClientId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// Which installation: `(enterprise_id, team_id)`, at least one of them.

@@ -55,14 +55,15 @@ impl<B: Backend> Keys<B> {
         let slots = [primary_slot(), copying()];
         for _ in 0..ATTEMPTS {
             let rows = keys.backend.read(&keys.partition, &slots).await?;
-            match rows.as_slice() {
+            let is_there = match rows.as_slice() {
                 [_, Some(_)] => return Err(KeyringError::Copying),
-                [Some(_), None] => {
-                    keys.fetch(None).await?;
-                    return Ok(keys);
-                }
+                [Some(_), None] => true,
                 _ if keys.is_lost().await? => return Err(KeyringError::Lost),
                 _ => keys.make_primary().await?,
+            };
+            if is_there {
+                keys.fetch(None).await?;
+                return Ok(keys);
             }
         }
         let again = "the first data key was not written".into();
@@ -222,8 +223,9 @@ impl<B: Backend> Keys<B> {
         Ok((id, key))
     }
 
-    /// Writes the app's first data key, unless another process just did.
-    async fn make_primary(&self) -> Result<(), KeyringError> {
+    /// Writes the app's first data key. Returns `false` if another process just did, or if the
+    /// commit was lost.
+    async fn make_primary(&self) -> Result<bool, KeyringError> {
         let (_, row) = self.new_primary().await?;
         let put = Change::Put {
             slot: primary_slot(),
@@ -231,8 +233,8 @@ impl<B: Backend> Keys<B> {
             expect: Expect::Absent,
         };
         match commit(&*self.backend, &self.partition, &[put]).await {
-            // Whoever wrote it, what stands there now is the primary.
-            Ok(()) | Err(backend::Error::Conflict) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(backend::Error::Conflict) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

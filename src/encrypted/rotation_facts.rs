@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::unknown;
 use crate::clock::{from_millis, to_millis};
-use crate::store::{Chain, Error, InstallId, Lease, Mark, SUSPECT};
+use crate::store::{Chain, Error, InstallId, Lease, Mark, is_suspect};
 
 #[cfg(test)]
 mod tests;
@@ -80,7 +80,7 @@ impl RotationFacts {
 
     /// As [`Chain::is_suspect`].
     pub(super) fn is_suspect(&self) -> bool {
-        self.attempts >= SUSPECT && !self.is_dead
+        is_suspect(self.attempts, self.is_dead)
     }
 
     /// Puts what is stored over a chain as it was issued.

@@ -215,7 +215,7 @@ impl Chain {
     /// may each have bought a pair, and Slack keeps two access tokens alive.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
-        self.attempts >= SUSPECT && !self.is_dead
+        is_suspect(self.attempts, self.is_dead)
     }
 
     /// 0 to 1, by the pair.
@@ -244,6 +244,11 @@ pub(crate) const SPREAD: Duration = Duration::from_secs(30 * 60);
 
 /// So many calls of unknown outcome, and the stored pair may be the third that lives.
 pub(crate) const SUSPECT: u32 = 2;
+
+/// The rule of [`Chain::is_suspect`].
+pub(crate) fn is_suspect(attempts: u32, is_dead: bool) -> bool {
+    attempts >= SUSPECT && !is_dead
+}
 
 /// A right to refresh a chain, for a while. It saves calls; nothing is safe by it alone.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
