@@ -41,6 +41,8 @@ mod migrate;
 mod outcomes;
 #[path = "rotation_more/pages.rs"]
 mod pages;
+#[path = "rotation_more/queue.rs"]
+mod queue;
 #[path = "rotation_more/reinstall.rs"]
 mod reinstall;
 #[path = "rotation_more/saves.rs"]
