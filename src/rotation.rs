@@ -10,9 +10,7 @@
 mod answer;
 mod attempt;
 mod auth_test;
-mod background;
 mod buy;
-mod config;
 mod engine;
 mod error;
 mod guard;
@@ -29,7 +27,7 @@ mod rotator;
 mod single_flight;
 mod worker;
 
-pub use config::RotationConfig;
+pub use engine::RotationConfig;
 pub use error::{CallError, Error, RefusedToken};
 pub use migrate::Migrated;
 pub use rotator::{Refreshed, Token, TokenRotator};

@@ -1,5 +1,6 @@
 //! One refresh under the lease: the calls to Slack, and what their outcomes mean for the chain.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,101 +8,90 @@ use tokio::time::Instant;
 
 use super::answer::{self, Answer, LONGEST_WAIT, is_of_the_app};
 use super::buy::Step;
-use super::engine::Engine;
 use super::error::Error;
 use super::guard::WINDOW;
-use super::protocol::{self, CALL, LEASE, Refused, SAVE, Ticket};
+use super::lease::HeldLease;
+use super::protocol::{self, CALL, LEASE, Refused, SAVE};
 use crate::slack::{Error as SlackError, ErrorClass};
-use crate::store::{ChainKey, Mark, StoredChain};
+use crate::store::{Mark, StoredChain};
 
 /// A refresh whose lease is taken and whose first call is recorded.
 pub(super) struct Attempt<'a> {
-    pub(super) engine: &'a Arc<Engine>,
-    pub(super) key: &'a ChainKey,
-    pub(super) ticket: &'a Ticket,
-    pub(super) stored: &'a StoredChain,
-    /// When the lease was asked for.
-    pub(super) begun: Instant,
-    /// No caller asked for the pair.
-    pub(super) is_ahead: bool,
-}
-
-/// Calls that the record tells of, and those of them whose outcome nobody knows.
-struct Calls {
+    lease: HeldLease,
+    stored: &'a StoredChain,
+    /// When the lease began.
+    begun: Instant,
+    /// Calls that the record tells of.
     recorded: u32,
+    /// Those of them whose outcome nobody knows.
     unknown: u32,
 }
 
-impl Calls {
-    fn fruitless(&self) -> u32 {
-        self.recorded - self.unknown
-    }
-}
-
-/// What became of one refresh token.
-enum Spent {
-    Over(Step),
-    Refused(Arc<str>),
-}
-
-impl Attempt<'_> {
-    /// Tries the ticket's refresh tokens one after the other until one buys a pair.
-    pub(super) async fn run(&self) -> Result<Step, Error> {
-        let mut calls = Calls {
+impl<'a> Attempt<'a> {
+    pub(super) fn new(lease: HeldLease, stored: &'a StoredChain, begun: Instant) -> Self {
+        Self {
+            lease,
+            stored,
+            begun,
             recorded: 1,
             unknown: 0,
-        };
-        if let Err(code) = self.engine.breaker.check() {
-            self.give_back(&calls, NOW, code.as_str()).await;
+        }
+    }
+
+    /// Tries the ticket's refresh tokens one after the other until one buys a pair.
+    pub(super) async fn run(mut self) -> Result<Step, Error> {
+        if let Err(code) = self.lease.engine.breaker.check() {
+            self.give_back(NOW, code.as_str()).await;
             return Err(Error::Configuration { code });
         }
         let mut error = "unknown".into();
-        for mark in &self.ticket.candidates {
-            match self.spend(*mark, &mut calls).await? {
-                Spent::Over(step) => return Ok(step),
-                Spent::Refused(code) => error = code,
+        for mark in self.lease.ticket.candidates.clone() {
+            match self.spend(mark).await? {
+                ControlFlow::Break(step) => return Ok(step),
+                ControlFlow::Continue(code) => error = code,
             }
         }
-        self.all_refused(&calls, &error).await
+        self.all_refused(&error).await
     }
 
-    /// Calls Slack with this refresh token, and if there is no answer, once more.
-    async fn spend(&self, mark: Mark, calls: &mut Calls) -> Result<Spent, Error> {
+    /// Calls Slack with this refresh token, and if there is no answer, once more. Goes on with
+    /// the reason if Slack refuses the token.
+    async fn spend(&mut self, mark: Mark) -> Result<ControlFlow<Step, Arc<str>>, Error> {
         let mut is_retry = false;
         loop {
-            if calls.fruitless() == 0 {
+            if self.unknown == self.recorded {
                 if !self.record_call().await {
-                    return Ok(Spent::Over(Step::Again));
+                    return Ok(ControlFlow::Break(Step::Again));
                 }
-                calls.recorded += 1;
+                self.recorded += 1;
             }
             // Stalled since, as under a debugger or a full swap: the lease may be another's
             // by the time the answer comes.
             if self.begun.elapsed() > LEASE - CALL - SAVE {
-                return Err(self.give_back(calls, NOW, "stalled").await);
+                return Err(self.give_back(NOW, "stalled").await);
             }
             let sent = Instant::now();
             let failure = match self.call(mark).await {
-                Ok(bought) => return bought.map(Spent::Over),
+                Ok(bought) => return bought.map(ControlFlow::Break),
                 Err(failure) => failure,
             };
             let error = answer::name(&failure);
             self.heed(&failure);
             match Answer::of(&failure) {
                 Answer::App(code) => {
-                    self.engine.breaker.trip(&code, sent);
-                    self.give_back(calls, NOW, code.as_str()).await;
+                    self.lease.engine.breaker.trip(&code, sent);
+                    self.give_back(NOW, code.as_str()).await;
                     return Err(Error::Configuration { code });
                 }
-                Answer::Later { after } => return Err(self.give_back(calls, after, &error).await),
+                Answer::Later { after } => return Err(self.give_back(after, &error).await),
                 Answer::Refused => {
-                    self.engine.breaker.reset();
-                    return Ok(Spent::Refused(error));
+                    self.lease.engine.breaker.reset();
+                    return Ok(ControlFlow::Continue(error));
                 }
-                Answer::Unknown => calls.unknown += 1,
+                Answer::Unknown => self.unknown += 1,
             }
             if is_retry {
-                return Err(self.give_back(calls, None, &error).await);
+                return Err(self.give_back(None, &error).await);
             }
             // Once more, at once, and with the same token: Slack takes it for a while.
             is_retry = true;
@@ -111,21 +101,19 @@ impl Attempt<'_> {
     async fn call(&self, mark: Mark) -> Result<Result<Step, Error>, SlackError> {
         let token = self.stored.refresh_token(mark).cloned();
         let token = token.expect("a ticket names tokens of the chain that it was made for");
-        let engine = Arc::clone(self.engine);
+        let engine = Arc::clone(&self.lease.engine);
         let call = async move {
             let app = &engine.config.credentials;
             engine.slack.refresh(app, &token).await
         };
-        let app_id = &self.stored.app_id;
-        self.engine
-            .buy(self.key, self.ticket, app_id, self.is_ahead, call)
-            .await
+        self.lease.buy(call).await
     }
 
     /// Records one more call. `false` if there is no need of it any more.
     async fn record_call(&self) -> bool {
-        let recorded = self.engine.step(self.key, None, |chain| {
-            let next = protocol::repeat(chain, self.ticket, self.engine.clock.now());
+        let (engine, key, ticket) = (&self.lease.engine, &self.lease.key, &self.lease.ticket);
+        let recorded = engine.step(key, None, |chain| {
+            let next = protocol::repeat(chain, ticket, engine.clock.now());
             let is_ours = next.is_some();
             (next, is_ours)
         });
@@ -133,7 +121,7 @@ impl Attempt<'_> {
             Ok((_, is_ours)) => is_ours,
             // The pair that the lost answer had is worth more than the record.
             Err(error) => {
-                tracing::warn!(chain = %self.key, %error, "a repeated refresh could not be noted");
+                tracing::warn!(chain = %key, %error, "a repeated refresh could not be noted");
                 true
             }
         }
@@ -144,13 +132,13 @@ impl Attempt<'_> {
         match (error, error.class()) {
             (SlackError::RateLimited { retry_after }, _) => {
                 let wait = retry_after.unwrap_or(UNSAID).min(LONGEST_WAIT);
-                self.engine.pace.hold(wait);
+                self.lease.engine.pace.hold(wait);
             }
             (SlackError::Api { code, .. }, ErrorClass::Configuration | ErrorClass::CallerBug)
                 if !is_of_the_app(code) =>
             {
                 tracing::error!(
-                    chain = %self.key, %code,
+                    chain = %self.lease.key, %code,
                     "Slack takes this chain's refresh token for another app's, or of another kind"
                 );
             }
@@ -159,18 +147,18 @@ impl Attempt<'_> {
     }
 
     /// Gives the chain up, unless it has other refresh tokens by now.
-    async fn all_refused(&self, calls: &Calls, error: &Arc<str>) -> Result<Step, Error> {
-        let (key, deaths) = (self.key, &self.engine.deaths);
-        if !deaths.allow() {
+    async fn all_refused(&self, error: &Arc<str>) -> Result<Step, Error> {
+        let (engine, key, ticket) = (&self.lease.engine, &self.lease.key, &self.lease.ticket);
+        if !engine.deaths.allow() {
             tracing::error!(chain = %key, "too many chains are refused at once; none is given up");
-            return Err(self.give_back(calls, Some(WINDOW), error).await);
+            return Err(self.give_back(Some(WINDOW), error).await);
         }
-        let refused = self.engine.step(key, None, |chain| {
-            protocol::refuse(chain, self.ticket, &self.ticket.candidates, error)
+        let refused = engine.step(key, None, |chain| {
+            protocol::refuse(chain, ticket, &ticket.candidates, error)
         });
         let refused = refused.await;
         if !matches!(refused, Ok((_, Refused::Dead))) {
-            deaths.spare();
+            engine.deaths.spare();
         }
         match refused?.1 {
             Refused::Dead => Err(Error::reinstall_needed(Some(error))),
@@ -178,10 +166,9 @@ impl Attempt<'_> {
         }
     }
 
-    async fn give_back(&self, calls: &Calls, after: Option<Duration>, error: &str) -> Error {
-        self.engine
-            .give_back(self.key, self.ticket, calls.fruitless(), after, error)
-            .await
+    async fn give_back(&self, after: Option<Duration>, error: &str) -> Error {
+        let fruitless = self.recorded - self.unknown;
+        self.lease.give_back(fruitless, after, error).await
     }
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::config::RotationConfig;
 use super::guard::{Breaker, Deaths, Pace};
 use super::jitter::Jitter;
 use super::protocol;
@@ -16,8 +15,36 @@ use super::single_flight::SingleFlight;
 use crate::clock::Clock;
 use crate::installation::Grant;
 use crate::random;
-use crate::slack::SlackClient;
+use crate::slack::{ClientCredentials, SlackClient};
 use crate::store::{Chain, ChainKey, Error, RotationStore, StoredChain};
+
+/// How tokens are kept current.
+#[derive(Debug)]
+pub struct RotationConfig {
+    /// The app's client id and secret.
+    pub credentials: ClientCredentials,
+    /// Wait for the refresh of every token that is due, even while it still serves.
+    pub strict: bool,
+    /// The app has PKCE enabled, so that its refresh tokens end after 30 days
+    /// (`docs.slack.dev/authentication/using-pkce`): the worker refreshes idle chains after 20.
+    pub is_pkce_app: bool,
+    /// How long a caller waits for a refresh, unless it says so itself
+    /// ([`TokenRotator::within`](super::TokenRotator::within)).
+    pub patience: Duration,
+}
+
+impl RotationConfig {
+    /// Lenient, not a PKCE app, and 20 s of patience: more than one lease.
+    #[must_use]
+    pub fn new(credentials: ClientCredentials) -> Self {
+        Self {
+            credentials,
+            strict: false,
+            is_pkce_app: false,
+            patience: PATIENCE,
+        }
+    }
+}
 
 /// One process's part of the protocol.
 pub(super) struct Engine {
@@ -127,6 +154,9 @@ impl fmt::Debug for Engine {
             .finish_non_exhaustive()
     }
 }
+
+/// A lease of 15 s of a process that crashed, and the refresh after it.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Reads of the store at once that no caller waits for.
 const NOTES: usize = 16;

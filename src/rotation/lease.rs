@@ -1,4 +1,4 @@
-//! A lease that is given back after a refresh that brought no pair.
+//! A lease that this process holds, and how it is given back after a refresh without a pair.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,37 +7,47 @@ use super::engine::Engine;
 use super::error::Error;
 use super::protocol::{self, LEASE, Released, Ticket};
 use crate::store::ChainKey;
+use crate::tenant::AppId;
 
-impl Engine {
+/// The lease of one chain, and the intent that is recorded under it.
+#[derive(Clone)]
+pub(super) struct HeldLease {
+    pub(super) engine: Arc<Engine>,
+    pub(super) key: ChainKey,
+    pub(super) ticket: Ticket,
+    /// Whose tokens the chain has.
+    pub(super) app_id: AppId,
+    /// No caller asked for the pair.
+    pub(super) is_ahead: bool,
+}
+
+impl HeldLease {
     /// Gives the lease back, and returns the error that says when the next try may be: after this
     /// time, or after the backoff. If the database is away for long, the lease lapses by itself.
     pub(super) async fn give_back(
         &self,
-        key: &ChainKey,
-        ticket: &Ticket,
         fruitless: u32,
         after: Option<Duration>,
         error: &str,
     ) -> Error {
-        let now = self.clock.now();
-        let share = 0.5 + self.jitter.random();
+        let now = self.engine.clock.now();
+        let share = 0.5 + self.engine.jitter.random();
         let mut retry_at = now;
-        let error: Arc<str> = error.into();
-        let released = self.patient_step(key, |chain| {
+        let released = self.engine.patient_step(&self.key, |chain| {
             let failures = chain.map_or(0, |chain| chain.failures);
             retry_at = now + after.unwrap_or_else(|| backoff(failures).mul_f64(share));
             let released = Released {
                 fruitless,
                 retry_at,
-                error: Arc::clone(&error),
+                error: error.into(),
             };
-            (protocol::release(chain, ticket, &released), ())
+            (protocol::release(chain, &self.ticket, &released), ())
         });
         if let Err(error) = released.await {
-            tracing::warn!(chain = %key, %error, "a lease could not be given back");
+            tracing::warn!(chain = %self.key, %error, "a lease could not be given back");
             retry_at += LEASE;
         }
-        Error::try_again(retry_at, Some(&error))
+        Error::try_again(retry_at, Some(error))
     }
 }
 

@@ -9,7 +9,8 @@ use super::answer::{self, LONGEST_WAIT, is_of_the_app};
 use super::buy::Step;
 use super::engine::Engine;
 use super::error::Error;
-use super::protocol::{self, Acquired, Ticket};
+use super::lease::HeldLease;
+use super::protocol::{self, Acquired};
 use super::rotator::TokenRotator;
 use super::single_flight::Outcome;
 use crate::random;
@@ -113,31 +114,37 @@ impl Engine {
             let app = &engine.config.credentials;
             engine.slack.oauth_v2_exchange(app, &token).await
         };
-        match self.buy(key, &ticket, &stored.app_id, false, call).await {
+        let lease = HeldLease {
+            engine: Arc::clone(self),
+            key: key.clone(),
+            ticket,
+            app_id: stored.app_id,
+            is_ahead: false,
+        };
+        match lease.buy(call).await {
             Ok(bought) => match bought? {
                 Step::Again => Err(Error::Busy),
                 Step::Done(stored) => Ok(stored),
             },
-            Err(failure) => Err(self.not_exchanged(key, &ticket, &failure).await),
+            Err(failure) => Err(not_exchanged(&lease, &failure).await),
         }
     }
+}
 
-    async fn not_exchanged(&self, key: &ChainKey, ticket: &Ticket, failure: &SlackError) -> Error {
-        let name = answer::name(failure);
-        let is_definite = !matches!(failure.class(), ErrorClass::Ambiguous | ErrorClass::Unknown);
-        let after = match failure {
-            SlackError::RateLimited { retry_after } => {
-                retry_after.unwrap_or(PAUSE).min(LONGEST_WAIT)
-            }
-            _ => Duration::ZERO,
-        };
-        self.give_back(key, ticket, is_definite.into(), Some(after), &name)
-            .await;
-        let code = ErrorCode::new(&name);
-        match failure {
-            SlackError::Api { .. } if is_of_the_app(&code) => Error::Configuration { code },
-            _ => Error::NotExchanged { code },
-        }
+async fn not_exchanged(lease: &HeldLease, failure: &SlackError) -> Error {
+    let name = answer::name(failure);
+    let code = ErrorCode::new(&name);
+    let is_definite = !matches!(failure.class(), ErrorClass::Ambiguous | ErrorClass::Unknown);
+    let after = match failure {
+        SlackError::RateLimited { retry_after } => retry_after.unwrap_or(PAUSE).min(LONGEST_WAIT),
+        _ => Duration::ZERO,
+    };
+    lease
+        .give_back(is_definite.into(), Some(after), &name)
+        .await;
+    match failure {
+        SlackError::Api { .. } if is_of_the_app(&code) => Error::Configuration { code },
+        _ => Error::NotExchanged { code },
     }
 }
 

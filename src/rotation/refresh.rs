@@ -10,6 +10,7 @@ use super::attempt::Attempt;
 use super::buy::Step;
 use super::engine::Engine;
 use super::error::Error;
+use super::lease::HeldLease;
 use super::protocol::{self, Acquired, Demand, Freshness, LEASE};
 use super::single_flight::{Outcome, Waiter};
 use crate::random;
@@ -67,14 +68,14 @@ impl Engine {
                 Acquired::Go(ticket) => {
                     // A late task of this ticket must not end the lease of the next one.
                     owner = new_owner();
-                    let attempt = Attempt {
-                        engine: self,
-                        key,
-                        ticket: &ticket,
-                        stored: &stored,
-                        begun,
+                    let lease = HeldLease {
+                        engine: Arc::clone(self),
+                        key: key.clone(),
+                        ticket,
+                        app_id: stored.app_id.clone(),
                         is_ahead: trigger == Trigger::Worker,
                     };
+                    let attempt = Attempt::new(lease, &stored, begun);
                     if let Step::Done(stored) = attempt.run().await? {
                         return Ok(stored);
                     }

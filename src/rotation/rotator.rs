@@ -1,14 +1,12 @@
 //! The rotator: hands out tokens, and refreshes them when they are due.
 
-use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::config::RotationConfig;
-use super::engine::Engine;
+use super::engine::{Engine, RotationConfig};
 use super::error::{CallError, Error, RefusedToken};
 #[cfg(feature = "testing")]
 use super::jitter::Jitter;
@@ -53,7 +51,7 @@ use crate::tenant::InstallationKey;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct TokenRotator {
     pub(super) engine: Arc<Engine>,
     patience: Duration,
@@ -104,9 +102,7 @@ impl TokenRotator {
     /// If it was cloned.
     #[must_use]
     pub fn with_clock(mut self, clock: Clock) -> Self {
-        let engine = Arc::get_mut(&mut self.engine);
-        let engine = engine.expect("a rotator gets its clock before it is cloned");
-        engine.clock = clock;
+        self.unshared().clock = clock;
         self
     }
 
@@ -119,10 +115,13 @@ impl TokenRotator {
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
-        let engine = Arc::get_mut(&mut self.engine);
-        let engine = engine.expect("a rotator gets its seed before it is cloned");
-        engine.jitter = Jitter::new(seed);
+        self.unshared().jitter = Jitter::new(seed);
         self
+    }
+
+    fn unshared(&mut self) -> &mut Engine {
+        let engine = Arc::get_mut(&mut self.engine);
+        engine.expect("a rotator gets its clock and its seed before it is cloned")
     }
 
     /// The same rotator, for callers that wait this long and then get [`Error::Busy`]. The
@@ -282,15 +281,6 @@ impl TokenRotator {
     async fn token(&self, key: &ChainKey, demand: Demand) -> Result<Token, Error> {
         let stored = self.engine.current(key, demand, self.patience).await?;
         Ok(Token::of(&stored))
-    }
-}
-
-impl fmt::Debug for TokenRotator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenRotator")
-            .field("engine", &self.engine)
-            .field("patience", &self.patience)
-            .finish()
     }
 }
 

@@ -78,18 +78,18 @@ impl SingleFlight {
         if tasks.is_closed {
             return Err(Error::Interrupted);
         }
-        let (outcome, waiter) = watch::channel(None);
+        let (sender, waiter) = watch::channel(None);
         tasks.running.insert(key.clone(), waiter.clone());
         drop(tasks);
         let leader = Leader {
             flights: self.clone(),
             key: key.clone(),
-            outcome,
+            outcome: None,
+            sender,
         };
         let task = task();
         drop(tokio::spawn(async move {
-            let outcome = task.await;
-            leader.finish(outcome);
+            leader.finish(task.await);
         }));
         Ok(Waiter(waiter))
     }
@@ -141,30 +141,22 @@ impl fmt::Debug for SingleFlight {
 struct Leader {
     flights: SingleFlight,
     key: ChainKey,
-    outcome: watch::Sender<Option<Outcome>>,
+    outcome: Option<Outcome>,
+    sender: watch::Sender<Option<Outcome>>,
 }
 
 impl Leader {
-    fn finish(self, outcome: Outcome) {
-        self.leave();
-        self.outcome.send_replace(Some(outcome));
-    }
-
-    /// Before the outcome is sent: whoever receives it can start the next task.
-    fn leave(&self) {
-        let mut tasks = self.flights.tasks();
-        let ours = |running: &watch::Receiver<_>| running.same_channel(&self.outcome.subscribe());
-        if tasks.running.get(&self.key).is_some_and(ours) {
-            tasks.running.remove(&self.key);
-        }
+    fn finish(mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
     }
 }
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        // After `finish` this finds nothing of its own. Otherwise the channel closes, and every
-        // waiter gets `Interrupted`.
-        self.leave();
+        // First: whoever gets the outcome can start the next task.
+        self.flights.tasks().running.remove(&self.key);
+        // Without one the channel closes, and every waiter gets `Interrupted`.
+        self.sender.send_replace(self.outcome.take());
     }
 }
 

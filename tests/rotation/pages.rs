@@ -139,7 +139,7 @@ async fn a_token_whose_exchange_died_with_its_process_is_named_so_and_never_exch
 async fn a_page_waits_a_minute_for_an_exchange_whose_pair_cannot_be_saved() {
     let (stage, keys) = unrotated(1).await;
     let rotator = stage.rotator_with_updates(|number| match number {
-        1..20 => Way::Failed,
+        1..40 => Way::Failed,
         _ => Way::Done,
     });
     let begun = Instant::now();

@@ -3,9 +3,12 @@
 use slack_installs::backend::{
     Backend as _, Change, Due, Expect, Lane, Metadata, Partition, Row, Sealed, Slot, Version,
 };
-use slack_installs::store::{Credential, RotationStore as _, StateId, StateStore as _};
+use slack_installs::rotation::WorkerConfig;
+use slack_installs::store::{Chain, Credential, RotationStore as _, StateId, StateStore as _};
+use slack_installs::testing::Rotation;
 
-use super::support::rotation::{HOUR, Stage, secs, spawn_worker};
+use super::support::hooked_chains::Way;
+use super::support::rotation::{ALPHA, HOUR, Stage, secs, spawn_worker};
 
 /// Rows of another app that shares the database and runs no worker: overdue for a day.
 async fn litter(stage: &Stage, rows: usize) {
@@ -100,4 +103,34 @@ async fn a_sweep_goes_on_until_nothing_has_expired() {
     stage.fake.advance(HOUR);
     let store = stage.store.clone().with_clock(stage.fake.clock());
     assert_eq!(store.sweep_expired_states().await.expect("swept"), 2500);
+}
+
+/// A whole page of chains that do not open is left alone for a minute.
+#[tokio::test(start_paused = true)]
+async fn a_page_that_is_left_alone_does_not_hide_the_next_one() {
+    let stage = Stage::new(Rotation::default()).await;
+    stage.fleet(100).await;
+    stage.expire();
+    stage.install(ALPHA, "chat:write", "").await;
+    let rotator = stage.rotator_with_updates(|number| match number {
+        0..100 => Way::Unreadable,
+        _ => Way::Done,
+    });
+    let worker = tokio::spawn(async move {
+        let config = WorkerConfig {
+            rate: 100,
+            ..WorkerConfig::default()
+        };
+        rotator.work(config).await;
+    });
+    tokio::time::sleep(secs(10)).await;
+    let now = stage.fake.clock().now();
+    let overdue = |chain: &mut Chain| {
+        chain.expires_at = Some(now);
+        chain.due_at = Some(now);
+    };
+    stage.change(overdue).await;
+    tokio::time::sleep(secs(20)).await;
+    assert_eq!(stage.bot_chain().await.chain.generation, 1);
+    worker.abort();
 }

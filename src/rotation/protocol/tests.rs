@@ -30,6 +30,12 @@ fn now() -> SystemTime {
     at(NOW)
 }
 
+/// This chain with one thing changed.
+fn with(mut chain: Chain, change: impl FnOnce(&mut Chain)) -> Chain {
+    change(&mut chain);
+    chain
+}
+
 /// A chain whose pair of 12 hours was issued at 0 and is fresh now: soft from 34,200 s on at the
 /// earliest, so it is issued 10,000 s later.
 fn fresh() -> Chain {

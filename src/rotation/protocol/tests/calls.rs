@@ -38,19 +38,13 @@ fn a_token_is_soft_and_hard_from_the_very_second_on() {
     for (now, expected) in rows {
         assert_eq!(freshness(&chain, now), expected, "{now:?}");
     }
-    let endless = Chain {
-        expires_at: None,
-        ..fresh()
-    };
+    let endless = with(fresh(), |it| it.expires_at = None);
     assert_eq!(
         freshness(&endless, at(i64::from(i32::MAX))),
         Freshness::Fresh
     );
     // One that does not rotate ends all the same.
-    let single = Chain {
-        refresh: None,
-        ..fresh()
-    };
+    let single = with(fresh(), |it| it.refresh = None);
     assert_eq!(freshness(&single, hard_at - second), Freshness::Fresh);
     assert_eq!(freshness(&single, hard_at), Freshness::Hard);
     assert!(Freshness::Fresh < Freshness::Soft && Freshness::Soft < Freshness::Hard);
@@ -68,7 +62,7 @@ fn a_chain_waits_for_times_to_come_and_not_for_those_that_nobody_writes() {
     ];
     for (retry_at, expected) in rows {
         let retry_at = retry_at.map(at);
-        let chain = Chain { retry_at, ..hard() };
+        let chain = with(hard(), |it| it.retry_at = retry_at);
         let waits = waits(&chain, now());
         assert_eq!(waits, retry_at.filter(|_| expected), "{retry_at:?}");
     }
@@ -99,157 +93,57 @@ fn acquired(chain: &Chain, demand: Demand, watched: Option<u128>) -> (Option<Cha
 
 #[test]
 fn slack_is_called_only_for_a_chain_that_is_due_alive_free_and_not_asked_to_wait() {
-    let refused = newer_than(1, 4);
+    let (current, refused) = (Demand::Current, newer_than(1, 4));
     let young = Chain {
         issued_at: at(NOW - 299),
         expires_at: Some(at(NOW + 42_000)),
         ..fresh()
     };
-    let with_lease = |owner, until| Chain {
-        lease: lease(owner, until),
-        ..hard()
+    let held = |owner, until| with(hard(), |it| it.lease = lease(owner, until));
+    let waiting = with(hard(), |it| it.retry_at = Some(at(NOW + 1)));
+    let dead = with(hard(), |it| it.is_dead = true);
+    let single = with(hard(), |it| it.refresh = None);
+    let check = |expected: &str, demand, watched, chains: &[Chain]| {
+        for chain in chains {
+            let (_, acquired) = acquired(chain, demand, watched);
+            assert_eq!(kind(&acquired), expected, "{demand:?}, {chain:?}");
+        }
     };
-    let waiting = Chain {
-        retry_at: Some(at(NOW + 1)),
-        ..hard()
-    };
-    let dead = Chain {
-        is_dead: true,
-        ..hard()
-    };
-    let single = Chain {
-        refresh: None,
-        ..hard()
-    };
-    let attempted = Chain {
-        attempts: 1,
-        ..fresh()
-    };
-    let current = Demand::Current;
-    let rows = [
-        ("fresh", fresh(), current, None, "current"),
-        ("soft", soft(), current, None, "go"),
-        ("hard", hard(), current, None, "go"),
-        ("of unknown outcome", attempted, current, None, "go"),
-        ("refused", fresh(), refused, None, "go"),
-        (
-            "an older one refused",
-            fresh(),
-            newer_than(1, 3),
-            None,
-            "current",
-        ),
-        ("does not rotate", single.clone(), current, None, "current"),
-        ("does not rotate, refused", single, refused, None, "current"),
-        ("young, refused", young.clone(), refused, None, "wait"),
-        ("young", young.clone(), current, None, "current"),
-        (
-            "young, and of unknown outcome",
-            Chain {
-                attempts: 1,
-                ..young.clone()
-            },
-            current,
-            None,
-            "go",
-        ),
-        (
-            "young, refused and over",
-            Chain {
-                expires_at: Some(now()),
-                ..young.clone()
-            },
-            refused,
-            None,
-            "go",
-        ),
-        (
-            "refused after 5 minutes",
-            Chain {
-                issued_at: at(NOW - 300),
-                ..young
-            },
-            refused,
-            None,
-            "go",
-        ),
-        ("dead", dead.clone(), current, None, "dead"),
-        (
-            "dead and fresh",
-            Chain {
-                is_dead: true,
-                ..fresh()
-            },
-            current,
-            None,
-            "current",
-        ),
-        (
-            "dead and held",
-            Chain {
-                lease: lease(OTHERS, NOW + 9),
-                ..dead.clone()
-            },
-            current,
-            None,
-            "dead",
-        ),
-        (
-            "dead and asked to wait",
-            Chain {
-                retry_at: Some(at(NOW + 9)),
-                ..dead
-            },
-            current,
-            None,
-            "dead",
-        ),
-        ("held", with_lease(OTHERS, NOW + 1), current, None, "held"),
-        ("lapsed", with_lease(OTHERS, NOW), current, None, "go"),
-        (
-            "held by itself",
-            with_lease(OURS, NOW + 1),
-            current,
-            None,
-            "go",
-        ),
-        (
-            "watched",
-            with_lease(OTHERS, NOW + 1),
-            current,
-            Some(OTHERS),
-            "go",
-        ),
-        (
-            "another watched",
-            with_lease(OTHERS, NOW + 1),
-            current,
-            Some(7),
-            "held",
-        ),
-        ("asked to wait", waiting.clone(), current, None, "wait"),
-        (
-            "refused and asked to wait",
-            waiting.clone(),
-            refused,
-            None,
-            "wait",
-        ),
-        (
-            "held and asked to wait",
-            Chain {
-                lease: lease(OTHERS, NOW + 1),
-                ..waiting
-            },
-            current,
-            None,
-            "held",
-        ),
+    let fresh_and_dead = with(fresh(), |it| it.is_dead = true);
+    let chains = [fresh(), single.clone(), young.clone(), fresh_and_dead];
+    check("current", current, None, &chains);
+    check("current", newer_than(1, 3), None, &[fresh()]);
+    check("current", refused, None, &[single]);
+    let chains = [
+        soft(),
+        hard(),
+        // Of unknown outcome.
+        with(fresh(), |it| it.attempts = 1),
+        with(young.clone(), |it| it.attempts = 1),
+        // Lapsed, and its own.
+        held(OTHERS, NOW),
+        held(OURS, NOW + 1),
     ];
-    for (name, chain, demand, watched, expected) in rows {
-        let (_, acquired) = acquired(&chain, demand, watched);
-        assert_eq!(kind(&acquired), expected, "{name}");
-    }
+    check("go", current, None, &chains);
+    let chains = [
+        fresh(),
+        with(young.clone(), |it| it.expires_at = Some(now())),
+        with(young.clone(), |it| it.issued_at = at(NOW - 300)),
+    ];
+    check("go", refused, None, &chains);
+    check("go", current, Some(OTHERS), &[held(OTHERS, NOW + 1)]);
+    check("wait", refused, None, &[waiting.clone(), young]);
+    check("wait", current, None, std::slice::from_ref(&waiting));
+    let chains = [
+        with(dead.clone(), |it| it.lease = lease(OTHERS, NOW + 9)),
+        with(dead.clone(), |it| it.retry_at = Some(at(NOW + 9))),
+        dead,
+    ];
+    check("dead", current, None, &chains);
+    check("held", current, Some(7), &[held(OTHERS, NOW + 1)]);
+    let held_and_waiting = with(waiting, |it| it.lease = lease(OTHERS, NOW + 1));
+    let chains = [held(OTHERS, NOW + 1), held_and_waiting];
+    check("held", current, None, &chains);
     assert_eq!(
         acquire(None, current, OURS, None, now()),
         (None, Acquired::Missing)
@@ -269,14 +163,8 @@ fn who_does_not_get_the_lease_hears_why() {
         lease: None,
         ..busy()
     };
-    let dead = Chain {
-        is_dead: true,
-        ..busy()
-    };
-    let held = Chain {
-        lease: lease(OTHERS, NOW + 7),
-        ..busy()
-    };
+    let dead = with(busy(), |it| it.is_dead = true);
+    let held = with(busy(), |it| it.lease = lease(OTHERS, NOW + 7));
     let rows = [
         (
             young,
@@ -318,10 +206,7 @@ fn the_lease_is_15_seconds_and_every_call_but_a_repeated_step_is_one_attempt_mor
         (lease(OURS, NOW - 1), 3),
     ];
     for (before, attempts) in rows {
-        let chain = Chain {
-            lease: before,
-            ..busy()
-        };
+        let chain = with(busy(), |it| it.lease = before);
         let (next, acquired) = acquired(&chain, Demand::Current, None);
         let expected = Chain {
             lease: lease(OURS, NOW + 15),
@@ -437,26 +322,11 @@ fn one_more_call_is_noted_only_under_the_lease_of_the_same_pair() {
     };
     assert_eq!(repeat(Some(&chain), &ticket(), now()), Some(noted));
     let rows = [
-        Chain {
-            install: InstallId(2),
-            ..busy()
-        },
-        Chain {
-            generation: 3,
-            ..busy()
-        },
-        Chain {
-            generation: 5,
-            ..busy()
-        },
-        Chain {
-            lease: lease(OTHERS, NOW + 7),
-            ..busy()
-        },
-        Chain {
-            lease: None,
-            ..busy()
-        },
+        with(busy(), |it| it.install = InstallId(2)),
+        with(busy(), |it| it.generation = 3),
+        with(busy(), |it| it.generation = 5),
+        with(busy(), |it| it.lease = lease(OTHERS, NOW + 7)),
+        with(busy(), |it| it.lease = None),
     ];
     for chain in rows {
         assert_eq!(repeat(Some(&chain), &ticket(), now()), None, "{chain:?}");

@@ -10,134 +10,75 @@ const WAIT: Handout = Handout::Wait { serves_on: false };
 
 const WAIT_OR_SERVE: Handout = Handout::Wait { serves_on: true };
 
-#[test]
-fn a_token_that_serves_is_handed_out_and_one_that_is_due_and_free_is_refreshed_meanwhile() {
-    let with = |change: &dyn Fn(&mut Chain)| {
-        let mut chain = soft();
-        change(&mut chain);
-        chain
-    };
-    let once = Chain {
-        attempts: 1,
-        ..fresh()
-    };
-    let rows = [
-        ("fresh", fresh(), SERVE),
-        ("fresh, of unknown outcome", once, SERVE_AND_REFRESH),
-        ("soft", soft(), SERVE_AND_REFRESH),
-        ("soft and dead", with(&|it| it.is_dead = true), SERVE),
-        (
-            "soft and held",
-            with(&|it| it.lease = lease(OTHERS, NOW + 1)),
-            SERVE,
-        ),
-        (
-            "soft and lapsed",
-            with(&|it| it.lease = lease(OTHERS, NOW)),
-            SERVE_AND_REFRESH,
-        ),
-        (
-            "soft and asked to wait",
-            with(&|it| it.retry_at = Some(at(NOW + 1))),
-            SERVE,
-        ),
-        (
-            "soft and waited",
-            with(&|it| it.retry_at = Some(at(NOW))),
-            SERVE_AND_REFRESH,
-        ),
-        (
-            "soft and tried once",
-            with(&|it| it.attempts = 1),
-            SERVE_AND_REFRESH,
-        ),
-        ("suspect", with(&|it| it.attempts = 2), WAIT_OR_SERVE),
-    ];
-    for (name, chain, expected) in rows {
-        let handout = hand_out(&chain, Demand::Current, false, now());
-        assert_eq!(handout, expected, "{name}");
+fn check(expected: Handout, demand: Demand, is_strict: bool, chains: &[Chain]) {
+    for chain in chains {
+        let handout = hand_out(chain, demand, is_strict, now());
+        assert_eq!(handout, expected, "{demand:?}, {chain:?}");
     }
 }
 
+fn refused() -> Demand {
+    Demand::NewerThan(InstallId(1), 4)
+}
+
+fn suspect() -> Chain {
+    with(fresh(), |it| it.attempts = 2)
+}
+
 #[test]
-fn a_caller_waits_for_the_refresh_of_a_token_that_does_not_serve() {
-    let refused = Demand::NewerThan(InstallId(1), 4);
-    let older = Demand::NewerThan(InstallId(1), 3);
-    let suspect = Chain {
-        attempts: 2,
-        ..fresh()
-    };
-    let rows = [
-        ("hard", hard(), Demand::Current, WAIT),
-        ("refused", fresh(), refused, WAIT),
-        ("an older one refused", fresh(), older, SERVE),
-        ("hard and refused", hard(), refused, WAIT),
-        ("suspect", suspect.clone(), Demand::Current, WAIT_OR_SERVE),
-        ("suspect and refused", suspect, refused, WAIT),
+fn a_token_that_serves_is_handed_out_and_one_that_is_due_and_free_is_refreshed_meanwhile() {
+    let chains = [
+        fresh(),
+        with(soft(), |it| it.is_dead = true),
+        with(soft(), |it| it.lease = lease(OTHERS, NOW + 1)),
+        with(soft(), |it| it.retry_at = Some(at(NOW + 1))),
     ];
-    for (name, chain, demand, expected) in rows {
-        assert_eq!(hand_out(&chain, demand, false, now()), expected, "{name}");
-    }
+    check(SERVE, Demand::Current, false, &chains);
+    let chains = [
+        soft(),
+        // Of unknown outcome.
+        with(fresh(), |it| it.attempts = 1),
+        with(soft(), |it| it.attempts = 1),
+        // Lapsed, and waited for.
+        with(soft(), |it| it.lease = lease(OTHERS, NOW)),
+        with(soft(), |it| it.retry_at = Some(at(NOW))),
+    ];
+    check(SERVE_AND_REFRESH, Demand::Current, false, &chains);
+}
+
+#[test]
+fn a_caller_waits_for_the_refresh_of_a_token_that_does_not_serve_or_is_under_suspicion() {
+    check(WAIT, Demand::Current, false, &[hard()]);
+    check(WAIT, refused(), false, &[fresh(), hard(), suspect()]);
+    let older = Demand::NewerThan(InstallId(1), 3);
+    check(SERVE, older, false, &[fresh()]);
+    let tried_twice = with(soft(), |it| it.attempts = 2);
+    check(
+        WAIT_OR_SERVE,
+        Demand::Current,
+        false,
+        &[suspect(), tried_twice],
+    );
 }
 
 #[test]
 fn a_strict_caller_waits_for_the_refresh_of_every_token_that_is_due() {
-    let suspect = Chain {
-        attempts: 2,
-        ..fresh()
-    };
-    let rows = [
-        ("fresh", fresh(), SERVE),
-        ("soft", soft(), WAIT),
-        ("hard", hard(), WAIT),
-        ("suspect", suspect, WAIT),
-    ];
-    for (name, chain, expected) in rows {
-        let handout = hand_out(&chain, Demand::Current, true, now());
-        assert_eq!(handout, expected, "{name}");
-    }
+    check(SERVE, Demand::Current, true, &[fresh()]);
+    check(WAIT, Demand::Current, true, &[soft(), hard(), suspect()]);
 }
 
 #[test]
 fn without_a_refresh_token_that_works_only_a_reinstall_replaces_a_token() {
-    let refused = Demand::NewerThan(InstallId(1), 4);
-    let dead = |chain: Chain| Chain {
-        is_dead: true,
-        ..chain
-    };
-    let single = |chain: Chain| Chain {
-        refresh: None,
-        ..chain
-    };
-    let rows = [
-        ("dead, and serves", dead(soft()), Demand::Current, SERVE),
-        ("dead", dead(hard()), Demand::Current, Handout::Reinstall),
-        (
-            "dead and refused",
-            dead(fresh()),
-            refused,
-            Handout::Reinstall,
-        ),
-        (
-            "no token, and serves",
-            single(soft()),
-            Demand::Current,
-            SERVE,
-        ),
-        (
-            "no token",
-            single(hard()),
-            Demand::Current,
-            Handout::Reinstall,
-        ),
-        (
-            "no token, refused",
-            single(fresh()),
-            refused,
-            Handout::Reinstall,
-        ),
-    ];
-    for (name, chain, demand, expected) in rows {
-        assert_eq!(hand_out(&chain, demand, false, now()), expected, "{name}");
-    }
+    let dead = |chain| with(chain, |it| it.is_dead = true);
+    let single = |chain| with(chain, |it| it.refresh = None);
+    check(
+        SERVE,
+        Demand::Current,
+        false,
+        &[dead(soft()), single(soft())],
+    );
+    let chains = [dead(hard()), single(hard())];
+    check(Handout::Reinstall, Demand::Current, false, &chains);
+    let chains = [dead(fresh()), single(fresh())];
+    check(Handout::Reinstall, refused(), false, &chains);
 }

@@ -60,7 +60,7 @@ fn a_pair_that_was_bought_ahead_is_one_more_that_nobody_asked_for() {
         (true, u32::MAX, u32::MAX),
         (false, 1, 0),
     ] {
-        let chain = Chain { idle, ..busy() };
+        let chain = with(busy(), |it| it.idle = idle);
         let fresh = Issued {
             is_ahead,
             ..bought()
@@ -76,16 +76,10 @@ fn a_pair_that_was_bought_ahead_is_one_more_that_nobody_asked_for() {
 
 #[test]
 fn a_pair_of_another_installation_or_of_none_is_an_orphan() {
-    let other = Chain {
-        install: InstallId(2),
-        ..busy()
-    };
+    let other = with(busy(), |it| it.install = InstallId(2));
     assert_eq!(committed(&other, &bought()), (None, Committed::Orphan));
     // Also where an alternate of the same mark is there.
-    let beside = Chain {
-        alternates: vec![Mark(60)],
-        ..other
-    };
+    let beside = with(other, |it| it.alternates = vec![Mark(60)]);
     assert_eq!(committed(&beside, &bought()), (None, Committed::Orphan));
     let none = commit(None, &ticket(), &bought(), now());
     assert_eq!(none, (None, Committed::Orphan));
@@ -104,23 +98,14 @@ fn a_pair_that_was_saved_already_is_written_again_as_it_is() {
         (Some(saved.clone()), Committed::Saved)
     );
     // The reinstallation that was fetched with it.
-    let stored_again = Chain {
-        install: InstallId(2),
-        ..saved
-    };
+    let stored_again = with(saved, |it| it.install = InstallId(2));
     assert_eq!(
         committed(&stored_again, &bought()),
         (Some(stored_again.clone()), Committed::Saved)
     );
-    let beside = Chain {
-        alternates: vec![Mark(60), Mark(61)],
-        ..busy()
-    };
+    let beside = with(busy(), |it| it.alternates = vec![Mark(60), Mark(61)]);
     for generation in [4, 5] {
-        let beside = Chain {
-            generation,
-            ..beside.clone()
-        };
+        let beside = with(beside.clone(), |it| it.generation = generation);
         assert_eq!(
             committed(&beside, &bought()),
             (Some(beside.clone()), Committed::Alternate)
@@ -199,25 +184,13 @@ fn slacks_word_ends_a_suspicion_of_this_generation_without_a_lease() {
     };
     assert_eq!(confirm(Some(&suspect), 4, true), Some(freed(0)));
     assert_eq!(confirm(Some(&suspect), 4, false), Some(freed(2)));
-    let called = Chain {
-        attempted_at: Some(at(NOW - 8)),
-        ..suspect.clone()
-    };
+    let called = with(suspect.clone(), |it| it.attempted_at = Some(at(NOW - 8)));
     assert_eq!(confirm(Some(&called), 4, true), None);
-    let told = Chain {
-        retry_at: None,
-        ..called.clone()
-    };
+    let told = with(called.clone(), |it| it.retry_at = None);
     assert_eq!(confirm(Some(&called), 4, false), Some(told));
     for is_alive in [true, false] {
-        let held = Chain {
-            lease: lease(OTHERS, NOW - 9),
-            ..suspect.clone()
-        };
-        let dead = Chain {
-            is_dead: true,
-            ..suspect.clone()
-        };
+        let held = with(suspect.clone(), |it| it.lease = lease(OTHERS, NOW - 9));
+        let dead = with(suspect.clone(), |it| it.is_dead = true);
         for chain in [&held, &dead] {
             assert_eq!(confirm(Some(chain), 4, is_alive), None, "{chain:?}");
         }
@@ -230,10 +203,7 @@ fn slacks_word_ends_a_suspicion_of_this_generation_without_a_lease() {
 
 #[test]
 fn a_token_that_slack_has_ended_is_over_by_every_clock() {
-    let alone = Chain {
-        alternates: Vec::new(),
-        ..busy()
-    };
+    let alone = with(busy(), |it| it.alternates = Vec::new());
     let rows = [
         (alone.clone(), true, Some(NOW + 30)),
         (alone, false, Some(NOW - 20)),
@@ -250,10 +220,7 @@ fn a_token_that_slack_has_ended_is_over_by_every_clock() {
         let next = end(Some(&chain), InstallId(1), 4, is_new, now());
         assert_eq!(next, Some(ended), "{is_new}");
     }
-    let single = Chain {
-        refresh: None,
-        ..busy()
-    };
+    let single = with(busy(), |it| it.refresh = None);
     for (chain, install, generation) in [
         (busy(), 2, 4),
         (busy(), 1, 3),

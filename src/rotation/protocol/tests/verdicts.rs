@@ -19,10 +19,7 @@ fn a_chain_is_dead_when_every_refresh_token_of_its_row_is_refused() {
         (lease(OURS, NOW + 7), None),
         (lease(OTHERS, NOW + 7), lease(OTHERS, NOW + 7)),
     ] {
-        let chain = Chain {
-            lease: lease_before,
-            ..busy()
-        };
+        let chain = with(busy(), |it| it.lease = lease_before);
         let dead = Chain {
             is_dead: true,
             lease: lease_after,
@@ -35,20 +32,14 @@ fn a_chain_is_dead_when_every_refresh_token_of_its_row_is_refused() {
         };
         assert_eq!(refused(&chain, &[40, 51, 50]), (Some(dead), Refused::Dead));
     }
-    let failing = Chain {
-        failures: u32::MAX,
-        ..busy()
-    };
+    let failing = with(busy(), |it| it.failures = u32::MAX);
     let (next, _) = refused(&failing, &[40, 51, 50]);
     assert_eq!(next.expect("it changes").failures, u32::MAX);
 }
 
 #[test]
 fn a_refresh_token_that_was_not_tried_keeps_the_chain_alive() {
-    let others = Chain {
-        lease: lease(OTHERS, NOW + 7),
-        ..busy()
-    };
+    let others = with(busy(), |it| it.lease = lease(OTHERS, NOW + 7));
     for marks in [&[][..], &[40], &[50, 51], &[40, 51], &[40, 50]] {
         let moved = Chain {
             lease: None,
@@ -63,20 +54,14 @@ fn a_refresh_token_that_was_not_tried_keeps_the_chain_alive() {
         // What became of another's calls this ticket does not know.
         assert_eq!(refused(&others, marks), (None, Refused::Moved), "{marks:?}");
     }
-    let none = Chain {
-        attempts: 0,
-        ..busy()
-    };
+    let none = with(busy(), |it| it.attempts = 0);
     let (next, _) = refused(&none, &[40]);
     assert_eq!(next.expect("it changes").attempts, 0);
 }
 
 #[test]
 fn a_refusal_says_nothing_of_another_installation() {
-    let other = Chain {
-        install: InstallId(2),
-        ..busy()
-    };
+    let other = with(busy(), |it| it.install = InstallId(2));
     assert_eq!(refused(&other, &[40, 50, 51]), (None, Refused::Moved));
     let none = refuse(None, &ticket(), &[Mark(40)], &"error".into());
     assert_eq!(none, (None, Refused::Moved));
@@ -105,10 +90,7 @@ fn a_lease_that_is_given_back_keeps_the_calls_of_unknown_outcome() {
         let next = release(Some(&chain), &ticket(), &released(fruitless));
         assert_eq!(next, Some(free), "{fruitless}");
     }
-    let failing = Chain {
-        failures: u32::MAX,
-        ..busy()
-    };
+    let failing = with(busy(), |it| it.failures = u32::MAX);
     let next = release(Some(&failing), &ticket(), &released(0));
     assert_eq!(next.expect("it changes").failures, u32::MAX);
 }
@@ -116,18 +98,9 @@ fn a_lease_that_is_given_back_keeps_the_calls_of_unknown_outcome() {
 #[test]
 fn nobody_gives_anothers_lease_back() {
     let rows = [
-        Chain {
-            install: InstallId(2),
-            ..busy()
-        },
-        Chain {
-            lease: lease(OTHERS, NOW + 7),
-            ..busy()
-        },
-        Chain {
-            lease: None,
-            ..busy()
-        },
+        with(busy(), |it| it.install = InstallId(2)),
+        with(busy(), |it| it.lease = lease(OTHERS, NOW + 7)),
+        with(busy(), |it| it.lease = None),
     ];
     for chain in rows {
         let next = release(Some(&chain), &ticket(), &released(0));
@@ -138,10 +111,7 @@ fn nobody_gives_anothers_lease_back() {
 
 #[test]
 fn a_dead_chain_is_revived_without_its_failures() {
-    let dead = Chain {
-        is_dead: true,
-        ..busy()
-    };
+    let dead = with(busy(), |it| it.is_dead = true);
     let alive = Chain {
         is_dead: false,
         retry_at: None,
@@ -157,14 +127,11 @@ fn a_dead_chain_is_revived_without_its_failures() {
 #[test]
 fn a_use_is_noted_of_a_chain_that_was_idle() {
     for idle in [1, 2, 9] {
-        let chain = Chain { idle, ..busy() };
-        let used = Chain {
-            idle: 0,
-            ..chain.clone()
-        };
+        let chain = with(busy(), |it| it.idle = idle);
+        let used = with(chain.clone(), |it| it.idle = 0);
         assert_eq!(touch(Some(&chain)), Some(used), "{idle}");
     }
-    let used = Chain { idle: 0, ..busy() };
+    let used = with(busy(), |it| it.idle = 0);
     assert_eq!(touch(Some(&used)), None);
     assert_eq!(touch(None), None);
 }

@@ -6,15 +6,12 @@ const DAY: i64 = 24 * 3600;
 
 /// Nobody has asked for the last two pairs.
 fn parked() -> Chain {
-    Chain { idle: 2, ..soft() }
+    with(soft(), |it| it.idle = 2)
 }
 
 fn due_at(chain: &Chain) -> Option<SystemTime> {
     let due = scheduled(chain.clone());
-    let expected = Chain {
-        due_at: due.due_at,
-        ..chain.clone()
-    };
+    let expected = with(chain.clone(), |it| it.due_at = due.due_at);
     assert_eq!(due, expected, "nothing else changes");
     due.due_at
 }
@@ -24,19 +21,13 @@ fn a_chain_is_due_when_somebody_can_do_something_for_it() {
     let soft_at = soft().soft_at();
     let issued_at = soft().issued_at;
     let kept = Some(issued_at + Duration::from_secs(20 * 24 * 3600));
-    let endless = Chain {
-        expires_at: None,
-        ..soft()
-    };
+    let endless = with(soft(), |it| it.expires_at = None);
     let retry = |at_seconds| Some(at(at_seconds));
     let rows = [
         ("free", soft(), soft_at),
         (
             "free, tried before it was soft",
-            Chain {
-                retry_at: retry(-90_000),
-                ..soft()
-            },
+            with(soft(), |it| it.retry_at = retry(-90_000)),
             soft_at,
         ),
         (
@@ -48,14 +39,7 @@ fn a_chain_is_due_when_somebody_can_do_something_for_it() {
             },
             retry(NOW + 9),
         ),
-        (
-            "dead",
-            Chain {
-                is_dead: true,
-                ..soft()
-            },
-            None,
-        ),
+        ("dead", with(soft(), |it| it.is_dead = true), None),
         (
             "dead, with a lease and an attempt",
             Chain {
@@ -68,10 +52,7 @@ fn a_chain_is_due_when_somebody_can_do_something_for_it() {
         ),
         (
             "does not rotate",
-            Chain {
-                refresh: None,
-                ..soft()
-            },
+            with(soft(), |it| it.refresh = None),
             None,
         ),
         (
@@ -87,18 +68,12 @@ fn a_chain_is_due_when_somebody_can_do_something_for_it() {
         ("does not end", endless.clone(), None),
         (
             "does not end, and failed",
-            Chain {
-                retry_at: retry(NOW + 9),
-                ..endless
-            },
+            with(endless, |it| it.retry_at = retry(NOW + 9)),
             None,
         ),
         (
             "held",
-            Chain {
-                lease: lease(OURS, NOW + 9),
-                ..soft()
-            },
+            with(soft(), |it| it.lease = lease(OURS, NOW + 9)),
             retry(NOW + 9),
         ),
         (
@@ -114,10 +89,7 @@ fn a_chain_is_due_when_somebody_can_do_something_for_it() {
         ),
         (
             "of unknown outcome",
-            Chain {
-                attempts: 1,
-                ..fresh()
-            },
+            with(fresh(), |it| it.attempts = 1),
             Some(fresh().issued_at),
         ),
         (
@@ -131,10 +103,7 @@ fn a_chain_is_due_when_somebody_can_do_something_for_it() {
         ),
         (
             "of unknown outcome, and parked",
-            Chain {
-                attempts: 1,
-                ..parked()
-            },
+            with(parked(), |it| it.attempts = 1),
             Some(issued_at),
         ),
         (
@@ -147,60 +116,31 @@ fn a_chain_is_due_when_somebody_can_do_something_for_it() {
             retry(NOW + 9),
         ),
         ("parked", parked(), kept),
-        (
-            "parked for longer",
-            Chain {
-                idle: 3,
-                ..parked()
-            },
-            kept,
-        ),
-        (
-            "idle once",
-            Chain {
-                idle: 1,
-                ..parked()
-            },
-            soft_at,
-        ),
+        ("parked for longer", with(parked(), |it| it.idle = 3), kept),
+        ("idle once", with(parked(), |it| it.idle = 1), soft_at),
         (
             "parked, asked to wait before",
-            Chain {
-                retry_at: retry(NOW + 9),
-                ..parked()
-            },
+            with(parked(), |it| it.retry_at = retry(NOW + 9)),
             kept,
         ),
         (
             "parked, asked to wait beyond",
-            Chain {
-                retry_at: retry(NOW + 20 * DAY),
-                ..parked()
-            },
+            with(parked(), |it| it.retry_at = retry(NOW + 20 * DAY)),
             retry(NOW + 20 * DAY),
         ),
         (
             "parked and dead",
-            Chain {
-                is_dead: true,
-                ..parked()
-            },
+            with(parked(), |it| it.is_dead = true),
             None,
         ),
         (
             "parked without rotation",
-            Chain {
-                refresh: None,
-                ..parked()
-            },
+            with(parked(), |it| it.refresh = None),
             None,
         ),
         (
             "parked and held",
-            Chain {
-                lease: lease(OURS, NOW + 9),
-                ..parked()
-            },
+            with(parked(), |it| it.lease = lease(OURS, NOW + 9)),
             retry(NOW + 9),
         ),
     ];
@@ -247,70 +187,46 @@ const KEPT: Option<Duration> = Some(KEEP_ALIVE);
 
 #[test]
 fn a_worker_refreshes_what_is_due_and_free() {
-    let lost = Chain {
-        attempts: 1,
-        ..fresh()
-    };
+    let lost = with(fresh(), |it| it.attempts = 1);
     let rows = [
         ("fresh", fresh(), Served::Nothing),
         ("soft", soft(), Served::Refresh),
         ("hard", hard(), Served::Refresh),
         (
             "dead",
-            Chain {
-                is_dead: true,
-                ..hard()
-            },
+            with(hard(), |it| it.is_dead = true),
             Served::Nothing,
         ),
         (
             "held",
-            Chain {
-                lease: lease(OTHERS, NOW + 1),
-                ..hard()
-            },
+            with(hard(), |it| it.lease = lease(OTHERS, NOW + 1)),
             Served::Nothing,
         ),
         (
             "lapsed",
-            Chain {
-                lease: lease(OTHERS, NOW),
-                ..hard()
-            },
+            with(hard(), |it| it.lease = lease(OTHERS, NOW)),
             Served::Refresh,
         ),
         (
             "asked to wait",
-            Chain {
-                retry_at: Some(at(NOW + 1)),
-                ..hard()
-            },
+            with(hard(), |it| it.retry_at = Some(at(NOW + 1))),
             Served::Nothing,
         ),
         (
             "waited",
-            Chain {
-                retry_at: Some(now()),
-                ..hard()
-            },
+            with(hard(), |it| it.retry_at = Some(now())),
             Served::Refresh,
         ),
         ("of unknown outcome", lost, Served::Refresh),
-        ("idle once", Chain { idle: 1, ..hard() }, Served::Refresh),
+        ("idle once", with(hard(), |it| it.idle = 1), Served::Refresh),
         (
             "of unknown outcome, parked",
-            Chain {
-                attempts: 1,
-                ..parked()
-            },
+            with(parked(), |it| it.attempts = 1),
             Served::Refresh,
         ),
         (
             "lapsed, parked",
-            Chain {
-                lease: lease(OTHERS, NOW),
-                ..parked()
-            },
+            with(parked(), |it| it.lease = lease(OTHERS, NOW)),
             Served::Refresh,
         ),
         ("parked", parked(), Served::Nothing),
@@ -336,10 +252,7 @@ fn a_parked_chain_is_kept_alive_or_left_to_others_for_a_day() {
     let early = serve(Some(&chain), at(NOW - 1), KEPT);
     assert_eq!(early, (None, Served::Nothing));
     assert_eq!(serve(Some(&chain), now(), KEPT), (None, Served::Refresh));
-    let left = Chain {
-        due_at: Some(at(NOW + DAY)),
-        ..chain.clone()
-    };
+    let left = with(chain.clone(), |it| it.due_at = Some(at(NOW + DAY)));
     assert_eq!(
         serve(Some(&chain), now(), None),
         (Some(left), Served::Nothing)
@@ -359,10 +272,7 @@ fn a_worker_puts_right_when_a_chain_is_due_in_whole_seconds() {
         (None, true),
     ];
     for (stored, is_wrong) in rows {
-        let chain = Chain {
-            due_at: stored,
-            ..fresh()
-        };
+        let chain = with(fresh(), |it| it.due_at = stored);
         let right = is_wrong.then(|| scheduled(chain.clone()));
         let served = serve(Some(&chain), now(), None);
         assert_eq!(served, (right, Served::Nothing), "{stored:?}");
