@@ -46,8 +46,14 @@ async fn a_token_serves_until_the_moment_at_which_it_ends() {
         let life = Life::new().await;
         keep(&life.app, bot, user).await;
         let installation = life.app.stored(ALPHA, Some(ADA)).await;
-        let of_bot = installation.bot.and_then(|bot| bot.grant.expires_at);
-        let of_user = installation.user.and_then(|user| user.grant.expires_at);
+        let of_bot = installation
+            .installation
+            .bot
+            .and_then(|bot| bot.grant.expires_at);
+        let of_user = installation
+            .installation
+            .user
+            .and_then(|user| user.grant.expires_at);
         let end = of_bot.or(of_user).expect("it ends");
         let instant = Duration::from_millis(1);
         for (at, is_served) in [(end - instant, true), (end, false), (end + instant, false)] {

@@ -30,7 +30,7 @@ async fn one_call_installs_an_app_whose_redirect_url_is_on_another_host() {
     let status = install(&app.fake, &page, ADA).await.expect("a response");
     assert_eq!(status, StatusCode::OK);
     let fetched = app.fetch(ALPHA, None).await.expect("it is stored");
-    let stored = fetched.bot.expect("a bot").grant.access_token;
+    let stored = fetched.installation.bot.expect("a bot").grant.access_token;
     let issued = app.fake.bot_token(ALPHA).expect("it is installed");
     assert_eq!(stored.expose(), issued.expose());
 }

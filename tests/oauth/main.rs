@@ -23,7 +23,6 @@ use proptest::prelude::*;
 use slack_installs::backend::{Backend, Scope};
 use slack_installs::oauth::{Candidate, Decision, Error, InstallHooks, InstallPolicy, Installed};
 use slack_installs::testing::{Fault, Rotation};
-use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{AppId, InstallOptions, InstallProvider, RedirectUri, Scopes, TeamId};
 use support::app::{
     ADA, ALPHA, App, BEN, BRAVO, Browser, ORG, OTHER_REDIRECT, REDIRECT, SALES, installed,
@@ -43,7 +42,7 @@ async fn a_bot_is_installed_and_its_token_stored() {
     let app = App::new().await;
     let page = app.install(ADA).await;
     assert!(installed(&page), "{}", page.body());
-    let installation = app.stored(ALPHA, Some(ADA)).await;
+    let installation = app.stored(ALPHA, Some(ADA)).await.installation;
     let bot = installation.bot.expect("a bot");
     let token = app.fake.bot_token(ALPHA).expect("Slack issued one");
     assert_eq!(bot.grant.access_token.expose(), token.expose());
@@ -53,10 +52,18 @@ async fn a_bot_is_installed_and_its_token_stored() {
         bot.grant.scopes,
         Scopes::from("chat:write,commands,users:read")
     );
-    assert_eq!(installation.installed_by.expect("known").as_str(), ADA);
+    assert_eq!(
+        installation
+            .installation
+            .installed_by
+            .expect("known")
+            .as_str(),
+        ADA
+    );
     assert!(
         installation
             .url
+            .as_deref()
             .expect("auth.test told it")
             .starts_with("https://")
     );
@@ -445,7 +452,12 @@ async fn an_installation_is_stored_before_auth_test_is_asked() {
     let app = App::new().await;
     app.fake.inject("auth.test", Fault::unavailable().always());
     assert!(installed(&app.install(ADA).await));
-    let bot = app.stored(ALPHA, None).await.bot.expect("a bot");
+    let bot = app
+        .stored(ALPHA, None)
+        .await
+        .installation
+        .bot
+        .expect("a bot");
     assert!(bot.id.is_none());
 }
 

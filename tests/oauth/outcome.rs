@@ -119,7 +119,7 @@ async fn somebody_without_a_bot_is_asked_about_by_their_own_token() {
 async fn what_slack_tells_of_a_users_token_changes_nothing_of_the_bot() {
     let app = App::new().await;
     assert!(installed(&app.install(ADA).await));
-    let before = app.stored(ALPHA, None).await.bot;
+    let before = app.stored(ALPHA, None).await.installation.bot;
     let odd = Rewritten::over(app.fake.transport(), |path: &str, body: Bytes| {
         let mut answer: Value = serde_json::from_slice(&body).expect("JSON");
         if path.ends_with("auth.test") {

@@ -39,7 +39,7 @@ fn revocations(app: &App) -> usize {
 
 async fn stored_bot(app: &App) -> (AccessToken, Option<RefreshToken>) {
     let installation = app.stored(ALPHA, None).await;
-    let grant = installation.bot.expect("a bot").grant;
+    let grant = installation.installation.bot.expect("a bot").grant;
     (grant.access_token, grant.refresh_token)
 }
 

@@ -199,7 +199,7 @@ async fn long_lived_tokens_are_exchanged_once_and_serve_until_the_first_refresh(
         .await
         .expect("answers")
         .expect("installed");
-    let old = old.bot.expect("a bot").grant.access_token;
+    let old = old.installation.bot.expect("a bot").grant.access_token;
     let rotator = stage.rotator();
     let error = rotator
         .migrate(None, 100)

@@ -8,9 +8,9 @@ use slack_installs::backend::{Backend, MemoryBackend};
 use slack_installs::slack::{ClientCredentials, SlackClient, Transport};
 use slack_installs::testing::{FakeSlack, Org, Person, Who, Workspace, World};
 use slack_installs::{
-    EncryptedStore, EnterpriseId, InstallConfig, InstallOptions, InstallProvider, Installation,
-    InstallationKey, InstallationStore, LocalKeyProvider, MasterKey, RedirectUri, Scopes,
-    StoredInstallation, TeamId, UserId,
+    EncryptedStore, EnterpriseId, InstallConfig, InstallOptions, InstallProvider, InstallationKey,
+    InstallationStore, LocalKeyProvider, MasterKey, RedirectUri, Scopes, StoredInstallation,
+    TeamId, UserId,
 };
 use url::Url;
 

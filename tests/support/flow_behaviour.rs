@@ -42,7 +42,15 @@ pub(crate) async fn a_user_only_install_after_a_bot_install_keeps_the_bot(databa
     ));
     let installation = app.stored(ALPHA, Some(BEN)).await;
     assert!(installation.bot.is_some(), "the bot is still there");
-    assert_eq!(installation.user.expect("Ben's own").id.as_str(), BEN);
+    assert_eq!(
+        installation
+            .installation
+            .user
+            .expect("Ben's own")
+            .id
+            .as_str(),
+        BEN
+    );
     assert!(app.stored(ALPHA, Some(ADA)).await.user.is_none());
 }
 
@@ -67,9 +75,12 @@ pub(crate) async fn a_reinstall_overwrites_cleanly(database: Database) {
     };
     assert!(installed(&app.install_with(more, BEN).await));
     let second = app.stored(ALPHA, None).await;
-    let scopes = second.bot.expect("a bot").grant.scopes;
+    let scopes = second.installation.bot.expect("a bot").grant.scopes;
     assert!(scopes.contains("files:read"));
-    assert_eq!(second.installed_by.expect("known").as_str(), BEN);
+    assert_eq!(
+        second.installation.installed_by.expect("known").as_str(),
+        BEN
+    );
     assert_ne!(first.revision, second.revision);
 }
 

@@ -110,7 +110,8 @@ pub(crate) async fn a_purge_of_an_installation_that_is_not_the_stored_one_takes_
         });
         let refused = slow.purge(&leaving(&key), revision, tell_at).await;
         assert_matches!(refused, Err(Error::Conflict));
-        assert_eq!(bot_token(&fetch(&store, &key, "U1").await), Some("xoxb-2"));
+        let stored = fetch(&store, &key, "U1").await;
+        assert_eq!(bot_token(&stored.installation), Some("xoxb-2"));
         assert!(store.departure(&key).await.expect("answers").is_none());
     }
 }
