@@ -45,12 +45,12 @@ mod pages;
 mod queue;
 #[path = "rotation_more/reinstall.rs"]
 mod reinstall;
+#[path = "rotation_more/revoked.rs"]
+mod revoked;
 #[path = "rotation_more/saves.rs"]
 mod saves;
 #[path = "rotation_more/succession.rs"]
 mod succession;
-#[path = "rotation_more/verdicts.rs"]
-mod verdicts;
 #[path = "rotation_more/waits.rs"]
 mod waits;
 
