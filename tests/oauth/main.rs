@@ -52,14 +52,7 @@ async fn a_bot_is_installed_and_its_token_stored() {
         bot.grant.scopes,
         Scopes::from("chat:write,commands,users:read")
     );
-    assert_eq!(
-        installation
-            .installation
-            .installed_by
-            .expect("known")
-            .as_str(),
-        ADA
-    );
+    assert_eq!(installation.installed_by.expect("known").as_str(), ADA);
     assert!(
         installation
             .url
