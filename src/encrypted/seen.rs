@@ -1,4 +1,4 @@
-//! Handled requests as rows: a partition each, put where none stands, and swept like states.
+//! Stores handled requests as rows, one partition each. They are swept like states.
 
 use std::time::SystemTime;
 
@@ -13,7 +13,7 @@ use crate::backend::{Backend, Lane};
 use crate::installation::Revision;
 use crate::store::{Claim, Error, SeenId, SeenStore};
 
-/// What is known of a request, in the clear.
+/// The facts of a request, in plain text.
 #[derive(Deserialize, Serialize)]
 struct SeenFacts {
     is_finished: bool,

@@ -6,7 +6,7 @@ use super::*;
 use crate::backend::{Metadata, Sealed, Version};
 use crate::encrypted::record::Draft;
 
-/// The newest golden database; `tests/golden.rs` reads the others.
+/// The newest golden database. `tests/golden.rs` reads the older ones.
 const DATABASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/database-1.json");
 
 #[test]
@@ -93,7 +93,7 @@ fn assert_same(draft: &Draft, golden: &Record) {
     assert_eq!(draft.plaintext, golden.plaintext);
 }
 
-/// The golden records of each tenant by slot.
+/// Returns the golden records of each tenant by slot.
 fn tenants() -> BTreeMap<String, BTreeMap<String, Record>> {
     let text = std::fs::read_to_string(DATABASE).expect("the repository has it");
     let database: serde_json::Value = serde_json::from_str(&text).expect("JSON");
