@@ -118,7 +118,7 @@ pub enum KeyError {
     )]
     Changed,
     /// The provider rejects the call, because a permission is missing or its key is disabled.
-    #[error("the key provider refused: {reason}")]
+    #[error("the key provider rejected the call: {reason}")]
     Refused {
         /// The cause and the remedy, for an operator. Never key material.
         reason: String,

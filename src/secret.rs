@@ -65,8 +65,8 @@ impl AccessToken {
     ///
     /// # Errors
     ///
-    /// [`SecretError`], if the text is empty, longer than 8 KiB or not visible ASCII. Also if it is a
-    /// kind of token that must not be stored: `xoxc-`, `xoxd-` and `xoxs-` belong to a person's
+    /// [`SecretError`], if the text is empty, longer than 8 KiB or not visible ASCII. Also if it is
+    /// a kind of token that must not be stored: `xoxc-`, `xoxd-` and `xoxs-` belong to a person's
     /// Slack client, and `xwfp-` expires when its workflow step ends.
     pub fn new(token: impl Into<String>) -> Result<Self, SecretError> {
         let token = plausible("access token", token.into())?;

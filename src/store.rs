@@ -198,7 +198,7 @@ impl Delete {
         }
     }
 
-    /// Limits the deletion to the time while the stored installation has this revision.
+    /// Deletes only if the stored installation has this revision.
     #[must_use]
     pub fn only(self, revision: Revision) -> Self {
         Self {
@@ -207,7 +207,7 @@ impl Delete {
         }
     }
 
-    /// Limits the deletion to the time while this access token is the stored one.
+    /// Deletes only if this access token is the stored one.
     #[must_use]
     pub fn holding(self, token: &AccessToken) -> Self {
         Self {
@@ -319,8 +319,7 @@ pub struct ListCursor(pub String);
 ///
 /// # Contract
 ///
-/// 1. `consume` returns the payload that `issue` was given to exactly one caller, however many call
-///    at the same time.
+/// 1. Of concurrent calls of `consume`, exactly one returns the payload that `issue` was given.
 /// 2. After `expires_at`, `consume` returns `None`.
 ///
 /// # Consistency

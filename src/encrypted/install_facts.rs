@@ -237,7 +237,7 @@ mod tests {
         let json = r#"{"webhooks":[{"channel":"a","channel_id":"b","configuration_url":"c",
             "url":"d"}],"metadata":"e"}"#;
         let secrets: InstallSecrets<'_> = serde_json::from_str(json).expect("a known form");
-        let metadata = secrets.metadata.expect("it is there");
+        let metadata = secrets.metadata.expect("metadata");
         assert!(matches!(metadata.0, Cow::Borrowed(_)));
         assert!(matches!(secrets.webhooks[0].url, Cow::Borrowed(_)));
     }

@@ -29,7 +29,7 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
             Ok((stored_over(new, records, rows)?, ()))
         };
         let (revision, ()) = self.driver.replace(&partition, &places, decide).await?;
-        Ok(revision.expect("the facts are always put"))
+        Ok(revision.expect("storing always puts the facts"))
     }
 
     async fn fetch(
@@ -156,7 +156,7 @@ fn stored_over(
     rows: &[Option<Row>],
 ) -> Result<Vec<Step>, Error> {
     let ([stored, stored_bot, stored_user @ ..], [row, ..]) = (records, rows) else {
-        unreachable!("two places were read, or three")
+        unreachable!("two or three places were read")
     };
     let (stored, at) = (stored.as_ref(), new.installed_at);
     let facts = install_facts::draft(new, stored, row.as_ref())?;

@@ -18,9 +18,9 @@ use crate::store::{Error, InstallId, Mark, StoredChain};
 /// The relation of a new grant to the stored chain.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Relation {
-    /// The grant belongs to an earlier installation.
+    /// The grant belongs to an earlier installation, and the chain is not dead.
     Earlier,
-    /// The grant belongs to another installation, which is not earlier.
+    /// The grant belongs to another installation, which is not earlier. Or the chain is dead.
     New,
     /// The chain has already replaced this pair, or has it as an alternate.
     Past,

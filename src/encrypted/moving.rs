@@ -22,8 +22,8 @@ pub struct Copied {
     /// The number of rows that an earlier pass had copied and that were replaced, because they have
     /// changed since.
     pub replaced: usize,
-    /// The rows that the target rejects, as `partition slot: reason`. The copy does not have these
-    /// rows. A target may reject more than the contract of [`Backend`] allows, such as a large row.
+    /// The rows that were not copied, as `partition slot: reason`. For example, a row cannot be
+    /// parsed, or it is larger than the contract of [`Backend`] requires the target to accept.
     pub refused: Vec<String>,
     /// The cursor of the next page; `None` after the last page.
     pub next: Option<ListCursor>,

@@ -44,15 +44,16 @@ impl App {
     /// Returns the scope of all partitions whose name begins with `begin`. Empty text selects all.
     pub(super) fn named(&self, begin: &str) -> Scope {
         let prefix = Prefix::new(format!("{}/{begin}", self.0));
-        Scope::Prefix(prefix.expect("client ids are short and plain"))
+        Scope::Prefix(prefix.expect("a client id is a valid prefix"))
     }
 
     pub(super) fn queue(&self, lane: Lane) -> Queue {
-        Queue::new(self.as_str(), lane).expect("client ids are short and plain, without a slash")
+        Queue::new(self.as_str(), lane).expect("a client id is a valid name of a queue")
     }
 
     fn partition(&self, name: impl fmt::Display) -> Partition {
-        Partition::new(format!("{}/{name}", self.0)).expect("ids and our names are short and plain")
+        Partition::new(format!("{}/{name}", self.0))
+            .expect("ids and fixed names are valid in a partition")
     }
 }
 
@@ -128,7 +129,7 @@ pub(super) fn seen() -> Place {
 }
 
 pub(super) fn slot(name: &str) -> Slot {
-    Slot::new(name).expect("ids and our names are short and plain")
+    Slot::new(name).expect("ids and fixed names are valid in a slot")
 }
 
 fn place(slot: Slot, kind: &'static str) -> Place {

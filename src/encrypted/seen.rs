@@ -35,10 +35,7 @@ impl<B: Backend> SeenStore for EncryptedStore<B> {
         let partition = self.driver.app.seen(id);
         let (revision, stored) = self.driver.update(&partition, &[seen()], decide).await?;
         self.sweep_now_and_then();
-        Ok(
-            stored
-                .unwrap_or_else(|| Claim::Taken(revision.expect("a claim is a row that was put"))),
-        )
+        Ok(stored.unwrap_or_else(|| Claim::Taken(revision.expect("taking a claim puts a row"))))
     }
 
     async fn finish(&self, id: &SeenId, claim: Revision, until: SystemTime) -> Result<bool, Error> {

@@ -1,5 +1,5 @@
-//! Operations on a tenant's life: purges with a note for your app, holds, and the workspaces that
-//! an org-wide installation may serve.
+//! The lifecycle of tenants: purges with a note for your app, holds, and the workspaces that an
+//! org-wide installation may serve.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -146,7 +146,7 @@ impl Departure {
     }
 }
 
-/// A departure that your app was not notified of yet.
+/// A departure of which your app has not been notified yet.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PendingDeparture {
@@ -175,7 +175,7 @@ impl PendingDeparture {
 pub struct Access {
     /// The workspaces.
     pub teams: Vec<TeamId>,
-    /// Whether they were granted, not lost.
+    /// Whether they were granted (`true`) or lost (`false`).
     pub is_granted: bool,
     /// When, in microseconds since 1970 on Slack's clock.
     pub at_micros: u64,
