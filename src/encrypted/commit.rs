@@ -47,11 +47,11 @@ pub(super) async fn commit<B: Backend + ?Sized>(
 /// has stored it safely, for example on other machines or on a disk.
 ///
 /// A [`Change::Check`] is not enough. It writes nothing, so a database has nothing to wait for:
-/// Redis would ask its replicas about an older write, and Postgres ends a transaction without
-/// writes without waiting for its standby. So each row is replaced by itself, and the response to
-/// that commit decides. It writes the ciphertext that the lost commit sealed. If the row was sealed
-/// under another key in the meantime, the older ciphertext is restored. It can still be opened: its
-/// key was the primary moments ago, and no key is destroyed while a row needs it.
+/// Redis would ask its replicas about an older write, and Postgres does not wait for its standby if
+/// a transaction wrote nothing. So each row is replaced by itself, and the response to that commit
+/// decides. It writes the ciphertext that the lost commit sealed. If the row was sealed under
+/// another key in the meantime, the older ciphertext is restored. It can still be opened: its key
+/// was the primary moments ago, and no key is destroyed while a row needs it.
 async fn confirm<B: Backend + ?Sized>(
     backend: &B,
     partition: &Partition,

@@ -64,7 +64,7 @@ impl<B: Backend> EncryptedStore<B> {
     /// 1. Copy all pages, once or several times, while the app runs. Meanwhile, the target does not
     ///    open as a store ([`KeyringError::Copying`]).
     /// 2. Call [`TokenRotator::shutdown`](crate::TokenRotator::shutdown) and stop every process of
-    ///    the app. Otherwise a token that is refreshed after step 3 would be missing in the target.
+    ///    the app. Otherwise a token that is refreshed later would be missing in the target.
     /// 3. Copy all pages once more, which replaces the rows that have changed. Then
     ///    [`prune`](Self::prune) all pages, which removes the rows that were deleted. Otherwise the
     ///    target would restore tenants that were uninstalled during the copy.
@@ -116,7 +116,7 @@ impl<B: Backend> EncryptedStore<B> {
     ///
     /// # Cancel safety
     ///
-    /// If you drop the call, a part of the page is copied. Copy the page again.
+    /// If you drop the call, a part of the page may be copied. Copy the page again.
     pub async fn copy_to<T: Backend + ?Sized>(
         &self,
         target: &T,
@@ -161,7 +161,7 @@ impl<B: Backend> EncryptedStore<B> {
     ///
     /// # Cancel safety
     ///
-    /// If you drop the call, a part of the page is pruned. Prune the page again.
+    /// If you drop the call, a part of the page may be pruned. Prune the page again.
     pub async fn prune<T: Backend + ?Sized>(
         &self,
         target: &T,
@@ -199,7 +199,8 @@ impl<B: Backend> EncryptedStore<B> {
     ///
     /// # Errors
     ///
-    /// [`KeyringError::NotCopied`], if the target does not have this store's data keys.
+    /// [`KeyringError::NotCopied`], if no copy into the target is in progress, or the target does
+    /// not have this store's primary data key.
     /// [`KeyringError::Backend`], if one of the backends does not respond. Call it again.
     ///
     /// # Cancel safety
