@@ -1,22 +1,22 @@
-//! The one place that reads the wall clock.
+//! The clock. Only this file reads the system time.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Where "now" comes from: the system, or a test.
+/// The source of the current time: the system, or a test.
 ///
-/// Decisions in this crate take the time as an argument; this is where their callers get it.
+/// Decisions in this crate take the time as an argument. Their callers read it from a clock.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
 
 impl Clock {
-    /// A clock that reads this function, for tests that move time themselves.
+    /// Makes a clock that calls this function, for tests that control the time.
     pub fn from_fn(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }
 
-    /// The time now.
+    /// Returns the current time.
     #[must_use]
     pub fn now(&self) -> SystemTime {
         (self.0)()
@@ -24,7 +24,7 @@ impl Clock {
 }
 
 impl Default for Clock {
-    /// The system's clock.
+    /// Makes a clock that reads the system time.
     fn default() -> Self {
         Self(Arc::new(SystemTime::now))
     }
@@ -36,31 +36,31 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// Whole seconds since 1970; 0 for anything before.
+/// Returns the whole seconds since 1970; 0 for an earlier time.
 pub(crate) fn to_epoch(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs()
 }
 
-/// The time that many seconds after 1970, at most the year 9999.
+/// Returns the time this many seconds after 1970, at most the end of the year 9999.
 pub(crate) fn from_epoch(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds.min(LATEST))
 }
 
-/// Whole milliseconds since 1970; 0 for anything before.
+/// Returns the whole milliseconds since 1970; 0 for an earlier time.
 pub(crate) fn to_millis(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The time that many milliseconds after 1970, at most the year 9999.
+/// Returns the time this many milliseconds after 1970, at most the end of the year 9999.
 pub(crate) fn from_millis(millis: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(millis.min(LATEST * 1000))
 }
 
-/// 9999-12-31T23:59:59Z in seconds since 1970: expressible on every platform and in every
-/// database, so that a hostile `expires_in` cannot make the addition overflow.
+/// 9999-12-31T23:59:59Z in seconds since 1970. Every platform and database can represent it, so a
+/// hostile `expires_in` cannot overflow an addition.
 const LATEST: u64 = 253_402_300_799;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The one joint between typed records and sealed rows.
+//! Converts between typed records and sealed rows.
 //!
-//! Implements the ports of [`store`](crate::store) over any [`Backend`]. Nothing else in this
-//! crate knows both sides.
+//! Implements the traits of [`store`](crate::store) over any [`Backend`]. No other module of this
+//! crate uses both.
 
 use std::fmt;
 use std::sync::Arc;
@@ -42,10 +42,10 @@ use keys::Keys;
 pub use moving::{Copied, Pruned, VerifyReport};
 use names::App;
 
-/// Keeps installations and OAuth states in a backend, sealed. Cheap to clone.
+/// Stores installations and OAuth states in a backend, sealed. Cheap to clone.
 ///
-/// Everything secret is encrypted before it reaches the backend, and bound to its app, tenant,
-/// slot, version and visible metadata; there is no unencrypted mode.
+/// Every secret is encrypted before it reaches the backend. It is bound to its app, tenant, slot,
+/// version and visible metadata. There is no unencrypted mode.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
@@ -60,7 +60,7 @@ use names::App;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Without a key provider there is no store:
+/// A store cannot be opened without a key provider:
 ///
 /// ```compile_fail
 /// # async fn open(app: slack_installs::ClientId) {
@@ -77,14 +77,14 @@ pub struct EncryptedStore<B> {
 }
 
 impl<B: Backend> EncryptedStore<B> {
-    /// Opens the store of one app, and makes its first data key if it has none.
+    /// Opens the store of one app. If the app has no data key yet, makes the first one.
     ///
     /// Several apps, and several processes of one app, may share a backend.
     ///
     /// # Errors
     ///
-    /// [`KeyringError`] if the backend does not answer, or the key provider cannot open the data
-    /// key that is there. Nothing is changed then.
+    /// [`KeyringError`], if the backend does not respond, or the key provider cannot open the
+    /// stored data key. Then nothing is changed.
     pub async fn open(
         backend: B,
         provider: impl KeyProvider,
@@ -99,19 +99,20 @@ impl<B: Backend> EncryptedStore<B> {
         })
     }
 
-    /// The same store, with a cache for plain reads: it keeps sealed rows in memory for a moment.
+    /// Adds a cache for plain reads, which keeps sealed rows in memory for a short time.
     ///
-    /// * Never plaintext: a cached row is opened anew each time, in microseconds.
-    /// * A commit through this store, or a clone of it, is seen by every read that starts
-    ///   afterwards, as without a cache.
-    /// * A commit by another process is seen within [`CacheOptions::max_age`]. So a token that was
-    ///   purged elsewhere, or that is on hold since, may be handed out for that long, and no
-    ///   longer.
-    /// * No decision is taken on cached rows. What changes a row, or finds that nothing is to be
-    ///   changed, has read the database.
-    /// * A response without any row is not kept: the first installation of a tenant is seen at
-    ///   once. One with some rows is kept with its gaps: a token that another process adds to an
-    ///   installation (a user's, say) may be missing for [`CacheOptions::max_age`].
+    /// * The cache has no plaintext. A cached row is opened for each read, in microseconds.
+    /// * A commit through this store, or through a clone of it, is visible to every read that
+    ///   starts afterwards, as without a cache.
+    /// * A commit by another process is visible within [`CacheOptions::max_age`]. So if another
+    ///   process purges a tenant or puts it on hold, this process may hand out the token for at
+    ///   most that long.
+    /// * Decisions never use cached rows. Every operation that changes a row, or that finds nothing
+    ///   to change, reads the database.
+    /// * A response without any row is not cached, so the first installation of a tenant is visible
+    ///   at once. A response with some rows is cached, and other rows stay missing in it. So a
+    ///   token that another process adds to an installation, such as a user's, may be missing for
+    ///   [`CacheOptions::max_age`].
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
@@ -134,13 +135,13 @@ impl<B: Backend> EncryptedStore<B> {
         }
     }
 
-    /// The same store, with another clock.
+    /// Replaces the clock.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
 
-    /// The backend, to look at its rows.
+    /// Returns the backend, to inspect its rows.
     #[must_use]
     pub fn backend(&self) -> &B {
         &self.driver.backend
@@ -151,8 +152,8 @@ impl<B: Backend> EncryptedStore<B> {
     ///
     /// # Errors
     ///
-    /// [`KeyringError`] if the backend or the key provider does not answer. The key may have been
-    /// made then; calling again makes another, which does no harm.
+    /// [`KeyringError`], if the backend or the key provider does not respond. The new key may have
+    /// been made. You can call this again: it makes another key, which is harmless.
     pub async fn rotate_data_key(&self) -> Result<KeyId, KeyringError> {
         self.driver.keys.rotate().await
     }
@@ -176,41 +177,52 @@ impl<B: Backend> fmt::Debug for EncryptedStore<B> {
     }
 }
 
-/// Why the keyring of a database cannot be used: to open a store, to change its data key, or to
+/// Why the keyring of a database cannot be used to open a store, to change its data key, or to
 /// copy its rows.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum KeyringError {
-    /// The database did not do it.
+    /// The database failed.
     #[error("the keyring cannot be read or written: {0}")]
     Backend(#[from] backend::Error),
     /// Rows are being copied into this database, and the copy is not finished
     /// ([`EncryptedStore::copy_to`]).
-    #[error("rows are being copied into this database, and the copy is not finished")]
+    #[error(
+        "rows are being copied into this database: call `finish_copy` before you open the store"
+    )]
     Copying,
     /// The target of a copy has rows of this app that no copy wrote, or its copy was finished.
-    /// Nothing was changed in it.
-    #[error("the target of the copy is already a store of this app; nothing was changed in it")]
+    /// Nothing was changed in the target.
+    #[error(
+        "the target of the copy is already a store of this app: copy into a database without rows \
+         of this app; nothing was changed"
+    )]
     InUse,
-    /// The key provider did not do it.
+    /// The key provider failed.
     #[error("the data key cannot be used: {0}")]
     Key(#[from] KeyError),
-    /// The database has rows of this app, and not the keys that open them.
+    /// The database has rows of this app, but not the keys that open them.
     #[error(
         "the database has rows of this app but not its keyring: restore the rows of the partition \
          `<client id>/keyring` from a backup"
     )]
     Lost,
     /// No copy into the target is in progress, or its keyring is incomplete.
-    #[error("no copy into the target is in progress, or its keyring is incomplete")]
+    #[error(
+        "no copy into the target is in progress, or its keyring is incomplete: copy all pages with \
+         `copy_to` first"
+    )]
     NotCopied,
-    /// A row of the keyring is not one that this version wrote.
-    #[error("the keyring was changed, or was written by a newer version of this crate")]
+    /// A row of the keyring is missing, or this version did not write it.
+    #[error(
+        "a data key's row is missing, was changed, or was written by a newer version of this \
+         crate: restore the partition `<client id>/keyring` from a backup, or upgrade"
+    )]
     Unreadable,
 }
 
 impl KeyringError {
-    /// Returns whether the same call may succeed later, with nothing changed by the caller.
+    /// Returns whether the same call may succeed later without a change by the caller.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -235,8 +247,8 @@ impl From<KeyringError> for store::Error {
     fn from(error: KeyringError) -> Self {
         match error {
             KeyringError::Backend(error) => error.into(),
-            // A provider that refuses says nothing about the rows: one mistake in its
-            // permissions must not look like every tenant's data being damaged.
+            // A provider that rejects calls says nothing about the rows. One mistake in its
+            // permissions must not look like damage to every tenant's data.
             KeyringError::Key(KeyError::Refused { .. } | KeyError::Unavailable(_)) => {
                 Self::Unavailable(error.into())
             }

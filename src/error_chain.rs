@@ -1,7 +1,7 @@
-//! An error with its sources, as one line of a log.
+//! Formats an error with its sources as one line of a log.
 
-/// Joins the messages of an error and of its sources. This crate's own errors show no secret; an
-/// error of your app is shown as your app wrote it.
+/// Joins the messages of an error and of its sources. This crate's own errors contain no secret.
+/// An error of your app is shown as your app wrote it.
 pub(crate) fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source());
     chain
@@ -21,7 +21,7 @@ mod tests {
     struct Outer(#[source] Middle);
 
     #[derive(Debug, Error)]
-    #[error("the database did not answer")]
+    #[error("the database did not respond")]
     struct Middle(#[source] std::fmt::Error);
 
     #[test]
@@ -30,7 +30,7 @@ mod tests {
         let innermost = std::fmt::Error.to_string();
         assert_eq!(
             error_chain(&error),
-            format!("the page was not stored: the database did not answer: {innermost}")
+            format!("the page was not stored: the database did not respond: {innermost}")
         );
         assert_eq!(error_chain(&std::fmt::Error), innermost);
     }

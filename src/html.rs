@@ -1,6 +1,6 @@
-//! Text in HTML.
+//! Escapes text for HTML.
 
-/// Escapes text for an element or an attribute's value.
+/// Escapes text for an element's content or an attribute's value.
 pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

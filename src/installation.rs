@@ -1,4 +1,4 @@
-//! What an installation is: who installed what where, and the tokens that came of it.
+//! Installations: which app was installed where and by whom, and the tokens that were issued.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,7 +12,8 @@ use crate::tenant::{
 
 /// One app in one workspace or organisation.
 ///
-/// Has no `Serialize`, on purpose: the only way out of this process is the encrypted store.
+/// Does not implement `Serialize`, so that it leaves this process only through the encrypted
+/// store.
 ///
 /// ```compile_fail
 /// fn wants_serialize<T: serde::Serialize>() {}
@@ -22,27 +23,27 @@ use crate::tenant::{
 pub struct Installation {
     /// The app that was installed.
     pub app_id: AppId,
-    /// Where: a workspace, or a whole organisation.
+    /// The workspace or organisation where it was installed.
     pub home: Home,
-    /// The workspace's or the organisation's URL, once `auth.test` told it.
+    /// The workspace's or the organisation's URL, after `auth.test` reported it.
     pub url: Option<String>,
     /// The bot, one per app and tenant; `None` if only users authorised the app.
     pub bot: Option<Bot>,
-    /// A user's own authorisation. On `store`: of the person who installed. On `fetch`: of
-    /// exactly the user who was asked for, never of another.
+    /// A user's own authorisation. On `store`, of the person who installed. On `fetch`, of exactly
+    /// the user that the caller named, never of another.
     pub user: Option<User>,
-    /// Who went through the flow last.
+    /// The user who went through the flow last.
     pub installed_by: Option<UserId>,
-    /// When, on Slack's clock.
+    /// When the app was installed last, on Slack's clock.
     pub installed_at: SystemTime,
     /// Incoming webhooks, one for each channel.
     pub incoming_webhooks: Vec<IncomingWebhook>,
-    /// What the host passed to `InstallOptions`, sealed like a token.
+    /// The metadata that your app passed to `InstallOptions`. Sealed like a token.
     pub metadata: Option<String>,
 }
 
 impl Installation {
-    /// An installation of this app, with nothing in it yet.
+    /// Makes an installation of this app without any token.
     #[must_use]
     pub fn new(app_id: AppId, home: Home, installed_at: SystemTime) -> Self {
         Self {
@@ -58,7 +59,7 @@ impl Installation {
         }
     }
 
-    /// The bot's grant and the user's own.
+    /// Returns the bot's grant and the user's own.
     pub(crate) fn grants(&self) -> [Option<&Grant>; 2] {
         [
             self.bot.as_ref().map(|bot| &bot.grant),
@@ -66,7 +67,7 @@ impl Installation {
         ]
     }
 
-    /// The key under which this is stored.
+    /// Returns the key under which this installation is stored.
     #[must_use]
     pub fn key(&self) -> InstallationKey {
         self.home.key()
@@ -98,9 +99,9 @@ pub struct StoredInstallation {
     /// The operator's hold on the tenant, or the record that a hold was lifted. Installing the app
     /// again does not change it.
     pub hold: Option<Hold>,
-    /// Which state of the stored installation this is.
+    /// The revision of the stored installation.
     pub revision: Revision,
-    /// Which of its tokens Slack may have revoked early. It is read from the same rows.
+    /// Which of its tokens Slack may have revoked early. Read from the same rows.
     pub(crate) suspects: Suspects,
 }
 
@@ -131,7 +132,7 @@ impl Deref for StoredInstallation {
     }
 }
 
-/// Suspect tokens, as [`Chain::is_suspect`](crate::store::Chain::is_suspect) says.
+/// Which tokens are suspect; see [`Chain::is_suspect`](crate::store::Chain::is_suspect).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Suspects {
     pub(crate) bot: bool,
@@ -142,23 +143,23 @@ pub(crate) struct Suspects {
 /// a hold was lifted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Hold {
-    /// Whether nothing may be handed out.
+    /// Whether the hold is on, so that no token may be handed out.
     pub is_on: bool,
-    /// Why, in the operator's words. Stands in the clear.
+    /// The reason, in the operator's words. Stored in plain text.
     pub reason: String,
-    /// Since when.
+    /// When the hold was put on or lifted.
     pub at: SystemTime,
 }
 
 /// Where an app is installed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Home {
-    /// In an Enterprise organisation, for all its workspaces that an admin adds.
+    /// In an Enterprise organisation, for all of its workspaces that an admin adds.
     Org(Enterprise),
     /// In one workspace.
     Workspace {
-        /// The organisation that the workspace belongs to, if any. Information only: it changes
-        /// when the workspace joins one.
+        /// The organisation that the workspace belongs to, if any. For information only: it
+        /// changes when the workspace joins an organisation.
         enterprise: Option<Enterprise>,
         /// The workspace.
         team: Team,
@@ -166,16 +167,16 @@ pub enum Home {
 }
 
 impl Home {
-    /// Where Slack's answer says that the app was installed.
+    /// Makes a home from the fields of Slack's response.
     ///
-    /// Only the flag makes an installation org-wide, never the presence of an enterprise id; and
-    /// a team that Slack names beside an org-wide installation is dropped, since keyed by it the
-    /// installation would never be found again (slackapi/python-slack-sdk#1639).
+    /// Only the flag makes an installation org-wide, never the presence of an enterprise id. The
+    /// team of an org-wide installation is dropped, because an installation that is stored under
+    /// its team is never found again (slackapi/python-slack-sdk#1639).
     ///
     /// # Errors
     ///
-    /// [`IdError`] if it is org-wide without an organisation, or not org-wide without a
-    /// workspace.
+    /// [`IdError`], if the flag is set and no organisation is given, or if the flag is not set and
+    /// no workspace is given.
     pub fn new(
         enterprise: Option<Enterprise>,
         team: Option<Team>,
@@ -188,7 +189,7 @@ impl Home {
         }
     }
 
-    /// The organisation, if there is one.
+    /// Returns the organisation, if any.
     #[must_use]
     pub fn enterprise(&self) -> Option<&Enterprise> {
         match self {
@@ -197,13 +198,13 @@ impl Home {
         }
     }
 
-    /// Whether the organisation installed the app for its workspaces at once.
+    /// Returns whether the organisation installed the app for its workspaces at once.
     #[must_use]
     pub fn is_enterprise_install(&self) -> bool {
         matches!(self, Self::Org(_))
     }
 
-    /// The key of an installation here.
+    /// Returns the key of an installation in this home.
     #[must_use]
     pub fn key(&self) -> InstallationKey {
         match self {
@@ -217,7 +218,7 @@ impl Home {
         }
     }
 
-    /// The workspace; `None` for an org-wide installation.
+    /// Returns the workspace; `None` for an org-wide installation.
     #[must_use]
     pub fn team(&self) -> Option<&Team> {
         match self {
@@ -232,7 +233,7 @@ impl Home {
 pub struct Enterprise {
     /// Its id.
     pub id: EnterpriseId,
-    /// Its name, if Slack told it.
+    /// Its name, if Slack reported it.
     pub name: Option<String>,
 }
 
@@ -241,16 +242,16 @@ pub struct Enterprise {
 pub struct Team {
     /// Its id.
     pub id: TeamId,
-    /// Its name, if Slack told it.
+    /// Its name, if Slack reported it.
     pub name: Option<String>,
 }
 
 /// The app's bot in one workspace or organisation.
 #[derive(Debug)]
 pub struct Bot {
-    /// The bot's user, which posts and is mentioned.
+    /// The bot's user, which posts messages and can be mentioned.
     pub user_id: UserId,
-    /// The bot's own id, once `auth.test` told it.
+    /// The bot's own id, after `auth.test` reported it.
     pub id: Option<BotId>,
     /// Its token.
     pub grant: Grant,
@@ -259,22 +260,22 @@ pub struct Bot {
 /// One user's authorisation of the app.
 #[derive(Debug)]
 pub struct User {
-    /// Who.
+    /// The user's id.
     pub id: UserId,
-    /// Their token.
+    /// The user's token.
     pub grant: Grant,
 }
 
-/// One chain of tokens: an access token, and what buys the next one.
+/// An access token, and the refresh token that Slack exchanges for the next pair.
 #[derive(Debug)]
 pub struct Grant {
     /// The token for Slack's Web API.
     pub access_token: AccessToken,
-    /// With token rotation, the token that buys the next pair.
+    /// With token rotation, the token that Slack exchanges for the next pair.
     pub refresh_token: Option<RefreshToken>,
-    /// When the access token ends; `None` if it does not.
+    /// When the access token expires; `None` if it does not expire.
     pub expires_at: Option<SystemTime>,
-    /// What it may do: what was granted, which may be less or more than was asked for.
+    /// The granted scopes. They may be fewer or more than those that were requested.
     pub scopes: Scopes,
 }
 
@@ -283,11 +284,11 @@ pub struct Grant {
 pub struct IncomingWebhook {
     /// The channel's name when it was set up.
     pub channel: String,
-    /// The channel's id; one webhook is kept for each.
+    /// The channel's id. One webhook is stored for each.
     pub channel_id: String,
-    /// Slack's page where a person can change it.
+    /// Slack's page where a person can change the webhook.
     pub configuration_url: String,
-    /// Where to post.
+    /// The URL to post to.
     pub url: WebhookUrl,
 }
 
@@ -304,24 +305,24 @@ pub struct IncomingWebhook {
 pub struct Scopes(BTreeSet<String>);
 
 impl Scopes {
-    /// Whether this scope is among them.
+    /// Returns whether the set contains this scope.
     #[must_use]
     pub fn contains(&self, scope: &str) -> bool {
         self.0.contains(scope)
     }
 
-    /// Whether there is none.
+    /// Returns whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The scopes, sorted.
+    /// Returns the scopes, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }
 
-    /// Those of `wanted` that are not among these.
+    /// Returns the scopes of `wanted` that this set does not contain.
     #[must_use]
     pub fn missing(&self, wanted: &Self) -> Self {
         Self(wanted.0.difference(&self.0).cloned().collect())
@@ -335,7 +336,7 @@ impl fmt::Debug for Scopes {
 }
 
 impl fmt::Display for Scopes {
-    /// Comma separated, as Slack writes them.
+    /// Writes the scopes separated by commas, as Slack does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scopes: Vec<_> = self.iter().collect();
         f.write_str(&scopes.join(","))
@@ -343,7 +344,7 @@ impl fmt::Display for Scopes {
 }
 
 impl From<&str> for Scopes {
-    /// Reads scopes parted by commas or white space, as Slack and people write them.
+    /// Parses scopes separated by commas or white space, as Slack and people write them.
     fn from(scopes: &str) -> Self {
         let parts = scopes.split(|c: char| c == ',' || c.is_whitespace());
         parts.filter(|scope| !scope.is_empty()).collect()
@@ -362,18 +363,19 @@ impl<S: Into<String>, const N: usize> From<[S; N]> for Scopes {
     }
 }
 
-/// A state of a stored installation: it changes with every reinstall, and never comes back.
+/// Identifies one state of a stored installation. It changes with every reinstall and never
+/// repeats.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub struct Revision([u8; 16]);
 
 impl Revision {
-    /// A revision from its bytes, for implementations of the store.
+    /// Makes a revision from its bytes, for implementations of the store.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// The revision's bytes, for implementations of the store.
+    /// Returns the revision's bytes, for implementations of the store.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0

@@ -1,15 +1,15 @@
-//! Panics of your app's own code, which must not end this crate's tasks.
+//! Catches panics of your app's code, so that they do not end this crate's tasks.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
-/// Returns the future's output; `None` if it panics.
+/// Returns the future's output, or `None` if it panics.
 pub(crate) async fn catch_panic<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|context| {
-        // It is not polled again after a panic.
+        // The future is not polled again after a panic.
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
@@ -35,7 +35,7 @@ mod tests {
             8
         };
         assert_eq!(catch_panic(later).await, Some(8));
-        // On purpose, and without a word.
+        // `resume_unwind` does not call the panic hook, so the test prints nothing.
         let at_once = async { resume_unwind(Box::new("panics")) };
         assert_eq!(catch_panic::<()>(at_once).await, None);
         let later = async {

@@ -1,4 +1,4 @@
-//! Envelope encryption: data keys seal records, a key provider wraps data keys.
+//! Envelope encryption: data keys seal records, and a key provider wraps data keys.
 //!
 //! ```text
 //! KeyProvider (a master key here, or a KMS)     never leaves the provider
@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Every ciphertext is bound to its context: the app, the partition, the slot, the kind of
-//! record, the row's version, its lane and due time, and the row's metadata. Moved to any other place,
-//! or put beside changed metadata, it does not open. The format is in `docs/envelope.md` of the
-//! repository; golden vectors are recomputed there by another implementation.
+//! record, the row's version, its lane and due time, and the row's metadata. If it is moved to
+//! another place, or stored with changed metadata, it does not open. `docs/envelope.md` in the
+//! repository describes the format. Another implementation recomputes the golden vectors there.
 
 use std::fmt;
 
@@ -30,8 +30,8 @@ use async_trait::async_trait;
 
 /// Ciphertext, as a backend stores it.
 ///
-/// The one way to make a `Sealed` of something readable is to seal it, inside this crate: there
-/// is no public constructor from plaintext, so plaintext cannot reach a backend.
+/// Only this crate can make a `Sealed` from plaintext, by sealing it. There is no public
+/// constructor from plaintext, so plaintext cannot reach a backend.
 ///
 /// ```compile_fail
 /// use slack_installs::backend::Sealed;
@@ -42,10 +42,10 @@ use async_trait::async_trait;
 pub struct Sealed(Vec<u8>);
 
 impl Sealed {
-    /// Ciphertext as a backend read it.
+    /// Makes a `Sealed` from the bytes that a backend read.
     ///
-    /// Bytes that this crate did not write give an empty value, which never opens: plaintext
-    /// that was passed here by mistake is dropped, not stored.
+    /// If this crate did not write the bytes, the value is empty and never opens. So plaintext that
+    /// is passed here by mistake is dropped, not stored.
     #[must_use]
     pub fn from_stored(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
@@ -56,7 +56,7 @@ impl Sealed {
         }
     }
 
-    /// The bytes to store.
+    /// Returns the bytes to store.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -69,26 +69,26 @@ impl fmt::Debug for Sealed {
     }
 }
 
-/// Wraps data keys under a key that never leaves it: a master key in this process, or a KMS.
+/// Wraps data keys under a key that never leaves the provider: a local master key, or a KMS.
 ///
 /// # Contract
 ///
-/// 1. `unwrap` gives back the key that `wrap` was given, for the same context.
+/// 1. `unwrap` returns the key that `wrap` was given, for the same context.
 /// 2. `unwrap` fails for another context, and for a wrapped key that was changed in any byte.
 ///
 /// # Consistency
 ///
-/// None is needed: a wrapped key never changes.
+/// No requirement, because a wrapped key never changes.
 ///
 /// # Cancel safety
 ///
-/// Both methods may be dropped at any point.
+/// You can drop both methods at any point.
 ///
 /// # Errors
 ///
-/// [`KeyError::Unavailable`] if the provider cannot be reached and the same call may succeed later;
-/// [`KeyError::Refused`] if it will not do it; [`KeyError::UnknownKey`] and [`KeyError::Changed`]
-/// only if it cannot open this wrapped key, whoever asks.
+/// [`KeyError::Unavailable`], if the provider cannot be reached and the same call may succeed
+/// later. [`KeyError::Refused`], if the provider rejects the call. [`KeyError::UnknownKey`] and
+/// [`KeyError::Changed`], only if the provider cannot open this wrapped key for any caller.
 #[async_trait]
 pub trait KeyProvider: fmt::Debug + Send + Sync + 'static {
     /// Wraps a data key.
@@ -98,7 +98,7 @@ pub trait KeyProvider: fmt::Debug + Send + Sync + 'static {
     async fn unwrap(&self, wrapped: &[u8], context: &KeyContext<'_>) -> Result<DataKey, KeyError>;
 }
 
-/// What a wrapped data key is bound to. Not secret; a KMS shows it in its log.
+/// The context that a wrapped data key is bound to. Not secret: a KMS shows it in its log.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyContext<'a> {
     /// The app's client id.
@@ -107,31 +107,34 @@ pub struct KeyContext<'a> {
     pub key_id: KeyId,
 }
 
-/// Why a key provider could not do it.
+/// Why a key provider could not wrap or unwrap a data key.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// The wrapped key does not open: it was changed, or is for another app or id.
-    #[error("a wrapped data key in the database was changed or moved")]
+    /// The wrapped key does not open. It was changed, or belongs to another app or id.
+    #[error(
+        "a wrapped data key does not unwrap: it was changed, or copied from another app or key id; \
+         restore its row from a backup"
+    )]
     Changed,
-    /// It will not, for want of a permission or because its key is disabled.
-    #[error("the key provider refused: {reason}")]
+    /// The provider rejects the call, because a permission is missing or its key is disabled.
+    #[error("the key provider rejected the call: {reason}")]
     Refused {
-        /// What to do about it, for an operator. Never key material.
+        /// The cause and the remedy, for an operator. Never key material.
         reason: String,
     },
-    /// It cannot be reached now.
+    /// The provider cannot be reached.
     #[error("the key provider is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The wrapped key names a key that the provider does not have.
+    /// The provider does not have the key that wrapped this data key.
     #[error("the key provider does not have the key: {reason}")]
     UnknownKey {
-        /// Which it is and what to do, for an operator. Never key material.
+        /// The key's name and the remedy, for an operator. Never key material.
         reason: String,
     },
 }
 
-/// The one answer to any ciphertext that does not open, whatever the reason.
+/// A ciphertext does not open. The error is the same for every reason.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("stored data does not open: it was changed, moved, or sealed under another key")]
 pub(crate) struct Undecryptable;

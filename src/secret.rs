@@ -1,6 +1,6 @@
-//! Secrets as types: never printed, never serialised, wiped when dropped.
+//! Types for secrets. They are never printed or serialised, and are wiped when dropped.
 //!
-//! Each has one way out, `expose()`, which is easy to search for.
+//! Each has one way to read its text, `expose()`, which is easy to search for.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,17 +9,17 @@ use ring::digest;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// Makes a newtype over a secret text.
+/// Declares a newtype for a secret text.
 macro_rules! secret {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         ///
-        /// A clone shares the text; it is wiped when the last one is dropped.
+        /// Clones share the text. It is wiped when the last clone is dropped.
         #[derive(Clone)]
         pub struct $name(Arc<Zeroizing<String>>);
 
         impl $name {
-            /// The secret itself. Whoever calls this answers for where it goes.
+            /// Returns the secret text. The caller is responsible for keeping it secret.
             #[must_use]
             pub fn expose(&self) -> &str {
                 &self.0
@@ -48,26 +48,26 @@ secret!(
     Code
 );
 secret!(
-    /// A token that buys the next access token: `xoxe-1-…`. Slack accepts each one once.
+    /// A token that Slack exchanges for the next pair: `xoxe-1-…`. Slack accepts each once.
     RefreshToken
 );
 secret!(
-    /// The app's signing secret, from *Basic Information*. It proves that a request is Slack's.
+    /// The app's signing secret, from *Basic Information*. It proves that a request is from Slack.
     SigningSecret
 );
 secret!(
-    /// An incoming webhook's URL. Whoever knows it can post, so it is a secret like a token.
+    /// An incoming webhook's URL. It is a secret like a token, because it lets anyone post.
     WebhookUrl
 );
 
 impl AccessToken {
-    /// Takes a token that Slack issued.
+    /// Makes an access token from the text that Slack issued.
     ///
     /// # Errors
     ///
-    /// [`SecretError`] if it is empty, over 8 KiB or not visible ASCII, or is of a kind that must
-    /// not be stored: `xoxc-`, `xoxd-` and `xoxs-` belong to a person's Slack client, and `xwfp-`
-    /// ends with its workflow step.
+    /// [`SecretError`], if the text is empty, longer than 8 KiB or not visible ASCII. Also if it is
+    /// a kind of token that must not be stored: `xoxc-`, `xoxd-` and `xoxs-` belong to a person's
+    /// Slack client, and `xwfp-` expires when its workflow step ends.
     pub fn new(token: impl Into<String>) -> Result<Self, SecretError> {
         let token = plausible("access token", token.into())?;
         let bare = token.strip_prefix("xoxe.").unwrap_or(&token);
@@ -84,15 +84,15 @@ impl AccessToken {
     }
 }
 
-/// Makes the constructor of a secret with no rule of its own.
+/// Declares the constructor of a secret that has no rule of its own.
 macro_rules! new {
     ($name:ident, $what:literal) => {
         impl $name {
-            #[doc = concat!("Takes the ", $what, ".")]
+            #[doc = concat!("Makes a secret from the text of the ", $what, ".")]
             ///
             /// # Errors
             ///
-            /// [`SecretError`] if it is empty, over 8 KiB or not visible ASCII.
+            /// [`SecretError`], if the text is empty, longer than 8 KiB or not visible ASCII.
             pub fn new(secret: impl Into<String>) -> Result<Self, SecretError> {
                 Ok(Self(Arc::new(plausible($what, secret.into())?)))
             }
@@ -106,8 +106,8 @@ new!(RefreshToken, "refresh token");
 new!(SigningSecret, "signing secret");
 new!(WebhookUrl, "webhook URL");
 
-/// The longest secret that is accepted, in bytes. Slack documents no length for tokens; theirs
-/// have 50 to 300 characters.
+/// The longest accepted secret, in bytes. Slack documents no length for tokens; its tokens have
+/// 50 to 300 characters.
 const MAX_SECRET_LEN: usize = 8 * 1024;
 
 fn plausible(what: &'static str, secret: String) -> Result<Zeroizing<String>, SecretError> {
@@ -123,13 +123,13 @@ fn plausible(what: &'static str, secret: String) -> Result<Zeroizing<String>, Se
     }
 }
 
-/// Whether two secrets are the same text, in time that tells nothing about where they differ.
+/// Compares two secrets in a time that does not reveal where they differ.
 pub(crate) fn same(one: &str, other: &str) -> bool {
     let hash = |text: &str| digest::digest(&digest::SHA256, text.as_bytes());
     hash(one).as_ref() == hash(other).as_ref()
 }
 
-/// A text that cannot be the wanted secret. The text itself is not repeated.
+/// The text cannot be this kind of secret. The error does not contain the text.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("not a {what}: {reason}")]
 pub struct SecretError {

@@ -1,4 +1,4 @@
-//! The ports above storage: installations, and OAuth states. What callers depend on.
+//! The traits that callers depend on: stores of installations, tokens, OAuth states and requests.
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,50 +35,50 @@ pub(crate) use lifecycle::MAX_REASON;
 pub use lifecycle::{Access, Departure, LifecycleStore, PendingDeparture};
 pub use seen::{Claim, SeenId, SeenStore};
 
-/// Everything that an app keeps: the five ports of one store. Any type that has all of them has
-/// this one.
+/// Everything that an app stores: the five traits of one store. Every type that implements all
+/// five implements this trait too.
 ///
-/// [`EncryptedStore`](crate::EncryptedStore) has it over any backend.
+/// [`EncryptedStore`](crate::EncryptedStore) implements it over any backend.
 pub trait Store: LifecycleStore + RotationStore + SeenStore + StateStore {}
 
 impl<S> Store for S where S: LifecycleStore + RotationStore + SeenStore + StateStore {}
 
-/// Keeps installations: store, fetch and delete by `(enterprise_id, team_id)`.
+/// Stores, fetches and deletes installations by `(enterprise_id, team_id)`.
 ///
 /// [`EncryptedStore`](crate::EncryptedStore) implements it over any backend.
 ///
 /// # Contract
 ///
-/// 1. What `store` took, `fetch` gives, for the same key, unless what stands is newer (7). Bot,
-///    user and webhooks are stored together or not at all.
-/// 2. Each credential is kept once: a later `store` replaces the bot's token for everybody, and
-///    the user's token for that user. What it does not carry (no bot, no user) stays as it is.
-/// 3. `fetch` gives the bot, and the token of exactly the user asked for. Asked for no user, it
-///    gives no user's token.
-/// 4. A workspace is found by its team id, whatever enterprise id stands beside it. An org-wide
-///    installation is found by `(Some(enterprise), None)` only.
-/// 5. `delete` removes exactly what it names, and is content if that is gone already. Told to
-///    remove only what was judged, it never removes what has come since.
-/// 6. Concurrent calls act as if one came after the other.
-/// 7. What is newer stays. Tokens that the stored ones have replaced, as those of an installation
-///    that was fetched before a refresh, change nothing; the pair that stands, stored again, goes
-///    on being refreshed as before. Other tokens replace those of an installation that was not
-///    later (`installed_at`), so of equal times those that are stored last. A later installation
-///    keeps its tokens and its facts; the late one's refresh token is kept beside them.
+/// 1. `fetch` returns what `store` was given for the same key, unless newer data is stored (rule
+///    7). A `store` writes the bot, the user and the webhooks together or not at all.
+/// 2. Each credential is stored once. A later `store` replaces the bot's token for all callers,
+///    and the user's token for that user. If it has no bot or no user, the stored one stays
+///    unchanged.
+/// 3. `fetch` returns the bot, and the token of exactly the user that the caller names. If the
+///    caller names no user, it returns no user's token.
+/// 4. A workspace is found by its team id, whatever enterprise id the key has in addition. An
+///    org-wide installation is found by `(Some(enterprise), None)` only.
+/// 5. `delete` removes exactly what it names. If that is already deleted, it is a no-op. If the
+///    caller limits it to a revision or a token, it never removes anything newer.
+/// 6. Concurrent calls take effect one after the other.
+/// 7. Newer data wins. Storing a pair that was already replaced, such as the pair of an
+///    installation that was fetched before a refresh, changes nothing. Storing the current pair
+///    keeps its rotation state. Otherwise the later `installed_at` wins; on a tie, the later call.
+///    The older installation's refresh token is kept as an alternate.
 ///
 /// # Consistency
 ///
-/// Linearizable per installation, durable when a call returns.
+/// Linearizable per installation. A change is durable when the call returns.
 ///
 /// # Cancel safety
 ///
-/// Dropping `store` or `delete` leaves it done or not done, never half done.
+/// If you drop a call of `store` or `delete`, it is applied fully or not at all.
 ///
 /// # Errors
 ///
-/// Absent is `Ok(None)`. An installation that does not open is [`Error::Unreadable`], never
-/// `None`; a database that does not answer is [`Error::Unavailable`], and what was asked for may
-/// have happened.
+/// An absent installation is `Ok(None)`. An installation that does not open is
+/// [`Error::Unreadable`], never `None`. If the database does not respond, the error is
+/// [`Error::Unavailable`], and the operation may have been applied.
 ///
 /// # Example
 ///
@@ -97,19 +97,19 @@ impl<S> Store for S where S: LifecycleStore + RotationStore + SeenStore + StateS
 /// ```
 #[async_trait]
 pub trait InstallationStore: fmt::Debug + Send + Sync + 'static {
-    /// Keeps this installation, over what stood there unless that is newer. Answers the revision
-    /// of what stands.
+    /// Stores this installation, unless a newer one is stored. Returns the revision of the
+    /// installation that is stored afterwards.
     async fn store(&self, installation: &Installation) -> Result<Revision, Error>;
 
-    /// The installation of this key, with the token of this user if one is named.
+    /// Returns the installation of this key. If `user` is given, includes that user's token.
     async fn fetch(
         &self,
         key: &InstallationKey,
         user: Option<&UserId>,
     ) -> Result<Option<StoredInstallation>, Error>;
 
-    /// Adds what became known after the installation was stored, and touches no token. Answers
-    /// whether there was an installation of this revision to add it to.
+    /// Adds facts that became known after the installation was stored. Changes no token. Returns
+    /// whether an installation of this revision exists.
     async fn note(
         &self,
         key: &InstallationKey,
@@ -117,15 +117,15 @@ pub trait InstallationStore: fmt::Debug + Send + Sync + 'static {
         facts: &Facts,
     ) -> Result<bool, Error>;
 
-    /// Removes the installation of this key, or a part of it. Answers whether anything went.
+    /// Deletes the installation of this key, or a part of it. Returns whether anything was deleted.
     async fn delete(&self, key: &InstallationKey, delete: &Delete) -> Result<bool, Error>;
 
-    /// A page of all installations, from their metadata: nothing is decrypted, and what it says
-    /// is not authenticated.
+    /// Returns a page of all installations, from their metadata. Decrypts nothing, so the result is
+    /// not authenticated.
     async fn list(&self, from: Option<ListCursor>, limit: usize) -> Result<Listing, Error>;
 }
 
-/// What `auth.test` tells of an installation. `None` leaves what is stored.
+/// Facts that `auth.test` reports of an installation. `None` leaves the stored value unchanged.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// The bot's id.
@@ -134,7 +134,7 @@ pub struct Facts {
     pub url: Option<String>,
 }
 
-/// What to remove.
+/// Selects what [`InstallationStore::delete`] deletes, and on which conditions.
 ///
 /// ```
 /// use slack_installs::{Delete, UserId};
@@ -145,21 +145,21 @@ pub struct Facts {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Delete {
-    /// What.
+    /// The part to delete.
     pub what: DeleteWhat,
-    /// Only if the stored installation is still of this revision; otherwise the call is an
-    /// [`Error::Conflict`] and nothing goes.
+    /// Deletes only if the stored installation has this revision. Otherwise the call returns
+    /// [`Error::Conflict`] and deletes nothing.
     pub only: Option<Revision>,
-    /// Only if this access token is still the stored one: a refresh replaces a token and leaves
-    /// the installation's revision as it is. Otherwise an [`Error::Conflict`] too. Of no effect
-    /// on [`DeleteWhat::All`].
+    /// Deletes only if this access token is the stored one. Otherwise the call returns
+    /// [`Error::Conflict`]. A refresh replaces the token and does not change the revision, so
+    /// `only` does not detect it. Has no effect on [`DeleteWhat::All`].
     pub holding: Option<Mark>,
 }
 
-/// The part of an installation that a [`Delete`] removes.
+/// The part of an installation that a [`Delete`] deletes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum DeleteWhat {
-    /// Everything that is kept for the tenant.
+    /// Everything that is stored for the tenant.
     All,
     /// The bot and its token.
     Bot,
@@ -168,7 +168,7 @@ pub enum DeleteWhat {
 }
 
 impl Delete {
-    /// Everything that is kept for the tenant.
+    /// Selects everything that is stored for the tenant.
     #[must_use]
     pub fn all() -> Self {
         Self {
@@ -178,7 +178,7 @@ impl Delete {
         }
     }
 
-    /// The bot and its token; users' own tokens stay.
+    /// Selects the bot and its token. The users' own tokens stay.
     #[must_use]
     pub fn bot() -> Self {
         Self {
@@ -188,7 +188,7 @@ impl Delete {
         }
     }
 
-    /// One user's token; the bot and other users stay.
+    /// Selects one user's token. The bot and the tokens of other users stay.
     #[must_use]
     pub fn user(user: UserId) -> Self {
         Self {
@@ -198,7 +198,7 @@ impl Delete {
         }
     }
 
-    /// The same, but only while the stored installation is of this revision.
+    /// Deletes only if the stored installation has this revision.
     #[must_use]
     pub fn only(self, revision: Revision) -> Self {
         Self {
@@ -207,7 +207,7 @@ impl Delete {
         }
     }
 
-    /// The same, but only while this access token is the stored one.
+    /// Deletes only if this access token is the stored one.
     #[must_use]
     pub fn holding(self, token: &AccessToken) -> Self {
         Self {
@@ -217,17 +217,17 @@ impl Delete {
     }
 }
 
-/// What can be seen of an installation without opening it.
+/// The metadata of an installation, read without opening it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Summary {
     /// The app.
     pub app_id: AppId,
-    /// Where.
+    /// The workspace or organisation.
     pub home: Home,
-    /// Who went through the flow last.
+    /// The user who went through the flow last.
     pub installed_by: Option<UserId>,
-    /// When, on Slack's clock.
+    /// When the app was installed last, on Slack's clock.
     pub installed_at: SystemTime,
 }
 
@@ -238,7 +238,7 @@ impl Summary {
         self.home.key()
     }
 
-    /// A summary, for implementations of the store.
+    /// Makes a summary, for implementations of the store.
     #[must_use]
     pub fn new(
         app_id: AppId,
@@ -258,16 +258,16 @@ impl Summary {
 /// A page of a listing.
 #[derive(Clone, Debug)]
 pub struct Listing {
-    /// The installations. A page can have none and still not be the last.
+    /// The installations. A page can be empty and still not be the last.
     pub installations: Vec<Summary>,
-    /// Where the next page starts; `None` after the last.
+    /// The cursor of the next page; `None` after the last page.
     pub next: Option<ListCursor>,
 }
 
 /// Streams the installations of a store, page by page.
 ///
-/// After an error, the stream ends. An installation that is stored or deleted meanwhile may be
-/// missing; every other is there once.
+/// The stream ends after an error. An installation that is stored or deleted during the listing
+/// may be missing. Every other installation is returned once.
 ///
 /// ```
 /// # async fn nightly(
@@ -287,11 +287,11 @@ pub struct Listing {
 ///
 /// # Errors
 ///
-/// [`Error`](enum@Error) if a page cannot be read.
+/// [`Error`](enum@Error), if a page cannot be read.
 ///
 /// # Cancel safety
 ///
-/// May be dropped at any point.
+/// You can drop the stream at any point.
 pub fn installations<S>(store: &S) -> impl Stream<Item = Result<Summary, Error>> + Send + '_
 where
     S: InstallationStore + ?Sized,
@@ -301,26 +301,26 @@ where
             return Ok::<_, Error>(None);
         };
         let page = store.list(from, AT_ONCE).await?;
-        // A page can have none and still not be the last.
+        // A page can be empty and still not be the last.
         let installations = stream::iter(page.installations.into_iter().map(Ok::<_, Error>));
         Ok(Some((installations, page.next.map(Some))))
     });
     pages.try_flatten()
 }
 
-/// Installations of a page: some hundred kilobytes.
+/// The installations of a page, a few hundred kilobytes.
 const AT_ONCE: usize = 200;
 
-/// Where a listing goes on. Opaque.
+/// Where a listing continues. Opaque.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ListCursor(pub String);
 
-/// Keeps OAuth states between the start of a flow and its callback, each for one use.
+/// Stores OAuth states between the start of a flow and its callback. Each can be used once.
 ///
 /// # Contract
 ///
-/// 1. `consume` gives what `issue` took, to exactly one caller, however many come at once.
-/// 2. After `expires_at`, `consume` gives nothing.
+/// 1. Of concurrent calls of `consume`, exactly one returns the payload that `issue` was given.
+/// 2. After `expires_at`, `consume` returns `None`.
 ///
 /// # Consistency
 ///
@@ -328,15 +328,15 @@ pub struct ListCursor(pub String);
 ///
 /// # Cancel safety
 ///
-/// A dropped `consume` may have used the state up: the person starts again.
+/// If you drop a call of `consume`, the state may be used up. The person must then start again.
 ///
 /// # Errors
 ///
-/// As [`InstallationStore`]. After an [`Error::Unavailable`] from `consume` the state may be used
-/// up.
+/// As [`InstallationStore`]. After an [`Error::Unavailable`] from `consume`, the state may be
+/// used up.
 #[async_trait]
 pub trait StateStore: fmt::Debug + Send + Sync + 'static {
-    /// Keeps this payload under this id until then.
+    /// Stores this payload under this id until `expires_at`.
     async fn issue(
         &self,
         id: &StateId,
@@ -344,11 +344,11 @@ pub trait StateStore: fmt::Debug + Send + Sync + 'static {
         expires_at: SystemTime,
     ) -> Result<(), Error>;
 
-    /// Takes the payload of this id away.
+    /// Removes the state of this id and returns its payload.
     async fn consume(&self, id: &StateId, now: SystemTime) -> Result<Option<StatePayload>, Error>;
 }
 
-/// The name of one OAuth flow: a hash of its state's random part, so that a reader of the
+/// The id of one OAuth flow. It is a hash of the state's random part, so that a reader of the
 /// database cannot finish a flow.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub struct StateId(pub [u8; 32]);
@@ -359,7 +359,7 @@ impl fmt::Debug for StateId {
     }
 }
 
-/// What was kept under a state. Wiped when dropped.
+/// The payload of a state. Wiped when dropped.
 pub type StatePayload = zeroize::Zeroizing<Vec<u8>>;
 
 forward!(InstallationStore {
@@ -375,18 +375,19 @@ forward!(StateStore {
     fn consume(id: &StateId, now: SystemTime) -> Option<StatePayload>;
 });
 
-/// Why a store could not do it.
+/// Why a call to a store failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The stored installation is no longer of the revision that was asked for.
-    #[error("the stored installation has changed meanwhile")]
+    /// The stored installation no longer has the revision or the token that the caller named.
+    #[error("the stored installation has changed since it was read: fetch it and try again")]
     Conflict,
-    /// The database or the key provider did not answer. What was asked for may have happened.
+    /// The database or the key provider did not respond. The operation may have been applied.
     #[error("the installation store is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// What is stored does not open, or is of a form that this version does not know. The reason
-    /// is not told: it would help whoever changes rows to find one that passes.
+    /// The stored data does not open, or has a format that this version does not know. The error
+    /// does not say why, because that would help an attacker who changes rows to find one that
+    /// passes.
     #[error(
         "a stored installation cannot be read: it was changed, moved, or sealed under another key"
     )]
@@ -394,7 +395,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same call may succeed later, with nothing changed by the caller.
+    /// Returns whether the same call may succeed later without a change by the caller.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_))

@@ -1,7 +1,7 @@
-//! Whose data is it: Slack's ids as types, and the keys built from them.
+//! Types for Slack's ids, and the keys of tenants that are built from them.
 //!
-//! An id from outside is checked before it becomes part of any key, query or cache name, so a
-//! `T1` can never be taken for the start of `T12`, nor a workspace for an organisation.
+//! An id from outside is checked before it becomes part of a key, a query or a cache name. So `T1`
+//! is never read as the start of `T12`, and a workspace is never read as an organisation.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -10,7 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Makes a newtype over one of Slack's ids: checked on construction, free to print.
+/// Declares a newtype for one of Slack's ids. It is checked on construction and may be printed.
 macro_rules! slack_id {
     ($(#[$doc:meta])* $name:ident, $what:literal, $prefixes:literal) => {
         slack_id!(
@@ -28,12 +28,12 @@ macro_rules! slack_id {
         pub struct $name(Box<str>);
 
         impl $name {
-            /// Checks an id.
+            /// Makes an id after checking its form.
             ///
             /// # Errors
             ///
-            /// [`IdError`] if `id` does not have the form of this type. No form is longer than 64
-            /// characters: Slack documents no length, and real ids have 9 to 11.
+            /// [`IdError`], if `id` does not have the form of this type. No id may be longer than
+            /// 64 characters. Slack documents no length, and real ids have 9 to 11 characters.
             pub fn new(id: impl Into<String>) -> Result<Self, IdError> {
                 let id = id.into();
                 let check: fn(&str) -> bool = $check;
@@ -44,7 +44,7 @@ macro_rules! slack_id {
                 }
             }
 
-            /// The id as Slack writes it.
+            /// Returns the id as Slack writes it.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -118,10 +118,10 @@ slack_id!(
 );
 
 slack_id!(
-    /// A Slack app's client id, digits and dots. It names the app in storage, so that several apps
-    /// share one database without meeting.
+    /// A Slack app's client id: digits and dots. It is the app's name in storage, so that several
+    /// apps can share one database and keep their data apart.
     ///
-    /// 1 to 64 ASCII letters, digits, `.`, `-` or `_` are accepted.
+    /// Accepts 1 to 64 ASCII letters, digits, `.`, `-` and `_`.
     ClientId: "a Slack client id",
     "two numbers joined by a dot, such as 100000000001.200000000002, from the app's page Basic \
      Information",
@@ -131,9 +131,10 @@ slack_id!(
     }
 );
 
-/// The longest id that is accepted, in bytes.
+/// The longest accepted id, in bytes.
 ///
-/// Several times what Slack uses, and small enough that an id always fits a database key.
+/// It is several times the length of Slack's ids, and an id of this length fits every database's
+/// keys.
 pub(crate) const MAX_ID_LEN: usize = 64;
 
 fn is_id(id: &str, prefixes: &str) -> bool {
@@ -145,8 +146,8 @@ fn is_id(id: &str, prefixes: &str) -> bool {
         && bytes.all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
 }
 
-/// A text that is not an id of this kind. The text itself is not repeated: it may be a secret that
-/// was pasted into the wrong place.
+/// The text is not an id of this kind. The error does not contain the text, because it may be a
+/// secret that was pasted into the wrong place.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("not {what}: expected {expected}")]
 pub struct IdError {
@@ -154,17 +155,17 @@ pub struct IdError {
     expected: &'static str,
 }
 
-/// Which installation: `(enterprise_id, team_id)`, at least one of them.
+/// The key of an installation: `(enterprise_id, team_id)`, with at least one of them.
 ///
 /// * `(_, Some(team))` is the installation in that workspace.
 /// * `(Some(enterprise), None)` is the org-wide installation.
 ///
-/// A workspace is identified by its team id alone, because a workspace can join an Enterprise
-/// organisation later and keeps its team id when it does. So two keys are equal when they name
-/// the same tenant, and the enterprise id beside a team id is information, not identity.
+/// The team id alone identifies a workspace, because a workspace keeps it when it joins an
+/// Enterprise organisation. So two keys are equal if they name the same tenant. The enterprise id
+/// of a workspace's key is for information only.
 ///
-/// Your app should key its own tables by this. As text, and in serde's formats, it is the id that
-/// identifies the tenant: `T…` or `E…`.
+/// Use this as the key of your app's own tables. As text, and in serde's formats, it is the id
+/// that identifies the tenant: `T…` or `E…`.
 ///
 /// ```
 /// use slack_installs::{EnterpriseId, InstallationKey, TeamId};
@@ -183,11 +184,11 @@ pub struct InstallationKey {
 }
 
 impl InstallationKey {
-    /// The key of `(enterprise_id, team_id)`.
+    /// Makes the key of `(enterprise_id, team_id)`.
     ///
     /// # Errors
     ///
-    /// [`IdError`] when both are absent: such a key would match everybody.
+    /// [`IdError`], if both are absent, because such a key would match every tenant.
     pub fn new(enterprise: Option<EnterpriseId>, team: Option<TeamId>) -> Result<Self, IdError> {
         if enterprise.is_none() && team.is_none() {
             return Err(NO_TENANT);
@@ -195,7 +196,7 @@ impl InstallationKey {
         Ok(Self { enterprise, team })
     }
 
-    /// The org-wide installation of this organisation.
+    /// Makes the key of this organisation's org-wide installation.
     #[must_use]
     pub fn org(enterprise: EnterpriseId) -> Self {
         Self {
@@ -204,7 +205,7 @@ impl InstallationKey {
         }
     }
 
-    /// The installation in this workspace.
+    /// Makes the key of the installation in this workspace.
     #[must_use]
     pub fn workspace(team: TeamId) -> Self {
         Self {
@@ -213,7 +214,7 @@ impl InstallationKey {
         }
     }
 
-    /// The same key, with the organisation that a workspace belongs to.
+    /// Sets the organisation that the workspace belongs to.
     #[must_use]
     pub fn within(self, enterprise: EnterpriseId) -> Self {
         Self {
@@ -222,26 +223,26 @@ impl InstallationKey {
         }
     }
 
-    /// The enterprise id, if known.
+    /// Returns the enterprise id, if known.
     #[must_use]
     pub fn enterprise(&self) -> Option<&EnterpriseId> {
         self.enterprise.as_ref()
     }
 
-    /// Whether this names an org-wide installation.
+    /// Returns whether the key names an org-wide installation.
     #[must_use]
     pub fn is_org(&self) -> bool {
         self.team.is_none()
     }
 
-    /// The team id, if this names a workspace.
+    /// Returns the team id, if the key names a workspace.
     #[must_use]
     pub fn team(&self) -> Option<&TeamId> {
         self.team.as_ref()
     }
 
-    /// The id that identifies the tenant: the team's, or the enterprise's for an org-wide
-    /// installation. The first letter tells which.
+    /// Returns the id that identifies the tenant: the team id, or for an org-wide installation the
+    /// enterprise id. Its first letter shows which of the two it is.
     #[must_use]
     pub fn id(&self) -> &str {
         match (&self.team, &self.enterprise) {
@@ -314,16 +315,16 @@ impl From<TeamId> for InstallationKey {
     }
 }
 
-/// The error where neither an enterprise id nor a team id names a tenant.
+/// The error if neither an enterprise id nor a team id is given.
 pub(crate) const NO_TENANT: IdError = IdError {
     what: "a tenant",
     expected: "an enterprise id or a team id",
 };
 
-/// Whom a request concerns, as Slack said in a verified request.
+/// The tenant that a verified request from Slack concerns.
 ///
-/// The fields are what the request named; [`Tenant::candidates`] is the order in which
-/// installations may serve it.
+/// The fields are the ids that the request named. [`Tenant::candidates`] returns the installations
+/// that may serve it, in order.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Tenant {
     enterprise: Option<EnterpriseId>,
@@ -332,12 +333,12 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// The tenant that a request names.
+    /// Makes the tenant from the ids that a request names.
     ///
     /// # Errors
     ///
-    /// [`IdError`] when the request names none: no ids at all, or the org-wide flag without an
-    /// enterprise id and without a team id.
+    /// [`IdError`], if the request names neither an enterprise id nor a team id, whatever the
+    /// org-wide flag is.
     pub(crate) fn new(
         enterprise: Option<EnterpriseId>,
         team: Option<TeamId>,
@@ -353,33 +354,33 @@ impl Tenant {
         })
     }
 
-    /// The enterprise id, if the request named one.
+    /// Returns the enterprise id, if the request named one.
     #[must_use]
     pub fn enterprise(&self) -> Option<&EnterpriseId> {
         self.enterprise.as_ref()
     }
 
-    /// Whether the request said that it concerns an org-wide installation.
+    /// Returns whether the request said that it concerns an org-wide installation.
     #[must_use]
     pub fn is_enterprise_install(&self) -> bool {
         self.is_enterprise_install
     }
 
-    /// The team id, if the request named one.
+    /// Returns the team id, if the request named one.
     #[must_use]
     pub fn team(&self) -> Option<&TeamId> {
         self.team.as_ref()
     }
 
-    /// The installations that may serve this request, best first.
+    /// Returns the keys of the installations that may serve this request, best first.
     ///
-    /// 1. The scope that the request names.
-    /// 2. For a workspace inside an organisation: the organisation's org-wide installation, whose
-    ///    token covers its workspaces.
-    /// 3. For an org-wide request that names a workspace: that workspace's own installation, but
-    ///    only if it belongs to the same organisation (the caller compares).
+    /// 1. The installation that the request names.
+    /// 2. If the request names a workspace in an organisation: the organisation's org-wide
+    ///    installation, because its token covers its workspaces.
+    /// 3. If an org-wide request also names a workspace: that workspace's own installation, but
+    ///    only if it belongs to the same organisation. The caller must compare the two.
     ///
-    /// A workspace's installation never serves a sibling workspace.
+    /// A workspace's installation never serves another workspace.
     #[must_use]
     pub fn candidates(&self) -> Vec<(ResolvedVia, InstallationKey)> {
         let org = self.enterprise.clone().map(InstallationKey::org);
@@ -401,13 +402,13 @@ impl Tenant {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ResolvedVia {
-    /// The installation that the request named.
+    /// The request named this installation.
     Named,
-    /// The request named an org-wide installation; there is none, and the workspace that it also
-    /// named has its own in the same organisation.
+    /// The request named an org-wide installation that does not exist, and a workspace in the same
+    /// organisation. The workspace's own installation was found.
     OrgToWorkspace,
-    /// The request named a workspace that has no installation of its own; its organisation has an
-    /// org-wide one.
+    /// The request named a workspace that has no installation of its own. The org-wide installation
+    /// of its organisation was found.
     WorkspaceToOrg,
 }
 

@@ -1,12 +1,13 @@
-//! Which crypto provider TLS uses. This crate never installs a process-wide one.
+//! Chooses TLS's crypto provider. This crate never installs a default one for the process.
 
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use thiserror::Error;
 
-/// Returns the provider of the feature `ring` or `aws-lc-rs`. Without both, returns the one that
-/// rustls would use: the default of the process, or else the only one that rustls was built with.
+/// Returns the provider of the feature `ring` or `aws-lc-rs`. If neither is enabled, returns the
+/// provider that rustls would use: the default of the process, or else the only one that rustls
+/// was built with.
 pub(crate) fn provider() -> Result<Arc<CryptoProvider>, NoProvider> {
     #[cfg(feature = "ring")]
     let chosen = Some(rustls::crypto::ring::default_provider());
@@ -21,7 +22,7 @@ pub(crate) fn provider() -> Result<Arc<CryptoProvider>, NoProvider> {
         .ok_or(NoProvider)
 }
 
-/// No feature of this crate names a provider, and rustls cannot choose one.
+/// No feature of this crate selects a provider, and rustls cannot choose one.
 #[derive(Clone, Copy, Debug, Error)]
 #[error(
     "TLS has no crypto provider: enable the feature `ring` or `aws-lc-rs` of slack-installs, or \
@@ -29,14 +30,14 @@ pub(crate) fn provider() -> Result<Arc<CryptoProvider>, NoProvider> {
 )]
 pub(crate) struct NoProvider;
 
-/// Whether `rustls::ClientConfig::builder()` finds a provider. It panics if not, and drivers call
-/// it.
+/// Returns whether `rustls::ClientConfig::builder()` finds a provider. Without one it panics, and
+/// drivers call it.
 #[cfg(feature = "redis")]
 pub(crate) fn rustls_finds_a_provider() -> bool {
     CryptoProvider::get_default().is_some() || only(built_in()).is_some()
 }
 
-/// Returns the provider, if there is exactly one.
+/// Returns the provider, if exactly one is given.
 fn only<T>(providers: [Option<T>; 2]) -> Option<T> {
     match providers {
         [Some(provider), None] | [None, Some(provider)] => Some(provider),
@@ -44,10 +45,10 @@ fn only<T>(providers: [Option<T>; 2]) -> Option<T> {
     }
 }
 
-/// Returns the providers that rustls was built with, by this crate's features or another's.
+/// Returns the providers that rustls was built with, by this crate's features or by another's.
 ///
-/// rustls does not tell. But if it has a module of this name, the glob import has it too, and
-/// hides the module of the same name outside the function.
+/// rustls has no function that reports this. If rustls has a module of this name, the glob import
+/// imports it, and it hides this file's module of the same name.
 fn built_in() -> [Option<CryptoProvider>; 2] {
     #[allow(unused_imports, reason = "rustls may have neither module")]
     use rustls::crypto::*;
@@ -61,14 +62,14 @@ fn built_in() -> [Option<CryptoProvider>; 2] {
     ]
 }
 
-#[allow(dead_code, reason = "hidden where rustls has it")]
+#[allow(dead_code, reason = "hidden if rustls has a module of this name")]
 mod ring {
     pub(super) fn default_provider() -> Option<rustls::crypto::CryptoProvider> {
         None
     }
 }
 
-#[allow(dead_code, reason = "hidden where rustls has it")]
+#[allow(dead_code, reason = "hidden if rustls has a module of this name")]
 mod aws_lc_rs {
     pub(super) fn default_provider() -> Option<rustls::crypto::CryptoProvider> {
         None

@@ -1,4 +1,4 @@
-//! Sealed rows in memory, for a moment: what plain reads may be answered from.
+//! A cache of sealed rows for plain reads, kept in memory for a short time.
 
 use std::collections::hash_map::{Entry, RandomState};
 use std::collections::{HashMap, VecDeque};
@@ -12,13 +12,13 @@ use tokio::time::Instant;
 
 use crate::backend::{Partition, Row, Slot};
 
-/// How much a store keeps in memory, and for how long.
+/// The capacity of a store's cache, and how long it keeps a response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct CacheOptions {
-    /// How old a response of the database may be, counted from before the request. 2 s by default.
+    /// The maximum age of a response, counted from before its request. 2 s by default.
     pub max_age: Duration,
-    /// How many responses are kept, of all tenants together. 10,000 by default, a few kB each. A
-    /// tenant has one for itself, and one for each of its users who acts at the moment.
+    /// The maximum number of responses, of all tenants together. 10,000 by default, a few kB each.
+    /// A tenant has one response, and one more for each of its users who is currently active.
     pub max_responses: usize,
 }
 
@@ -31,18 +31,18 @@ impl Default for CacheOptions {
     }
 }
 
-/// The responses of a database that are kept, sealed as they are.
+/// The database's cached responses. Their rows stay sealed.
 pub(super) struct Cache {
     options: CacheOptions,
     responses: Mutex<Responses>,
-    /// How many commits began or ended, by hash of the partition. A read during which that
-    /// changed may have seen the time before the commit, and is not kept.
+    /// The number of commits that began or ended, by hash of the partition. If it changes during a
+    /// read, the read may have seen the state before the commit, and is not cached.
     commits: [AtomicU64; COUNTERS],
     hasher: RandomState,
 }
 
-/// One response: rows of one time. Kept whole, since rows of two times together would show half
-/// of a commit.
+/// One response: rows that were read at the same time. It is cached as a whole, because rows
+/// that were read at different times could show half of a commit.
 struct Response {
     since: Instant,
     slots: Box<[Slot]>,
@@ -52,7 +52,7 @@ struct Response {
 #[derive(Default)]
 struct Responses {
     of: HashMap<Partition, Vec<Response>>,
-    /// The oldest first, which is also the first to be outdated. Some may be deleted already.
+    /// Oldest first, which is also the order in which they expire. Some may be deleted already.
     order: VecDeque<(Instant, Partition)>,
 }
 
@@ -64,7 +64,7 @@ impl Responses {
         kept.push(response);
     }
 
-    /// Drops what is outdated, and the oldest as long as there are more than allowed.
+    /// Drops the expired responses, and then the oldest ones until the rest fits the capacity.
     fn shrink(&mut self, now: Instant, options: &CacheOptions) {
         while let Some((since, _)) = self.order.front() {
             let is_old = now.duration_since(*since) >= options.max_age;
@@ -75,7 +75,7 @@ impl Responses {
                 return;
             };
             if let Entry::Occupied(mut kept) = self.of.entry(partition) {
-                // One at a time, for each has its place in the order.
+                // Remove only one, because each response has its own entry in `order`.
                 if let Some(at) = kept.get().iter().position(|read| read.since == since) {
                     kept.get_mut().remove(at);
                 }
@@ -87,7 +87,7 @@ impl Responses {
     }
 }
 
-/// A read that has begun.
+/// A read that has started.
 pub(super) struct Begun {
     since: Instant,
     commits: u64,
@@ -103,7 +103,7 @@ impl Cache {
         }
     }
 
-    /// The rows of these slots, if they are kept; or the beginning of a read.
+    /// Returns the rows of these slots, if they are cached. Otherwise starts a read.
     pub(super) fn begin(
         &self,
         partition: &Partition,
@@ -123,7 +123,7 @@ impl Cache {
         }
     }
 
-    /// Keeps what the database responded to a read that began so, unless a commit overtook it.
+    /// Caches the response to a read, unless a commit began or ended during the read.
     pub(super) fn keep(
         &self,
         partition: &Partition,
@@ -131,12 +131,12 @@ impl Cache {
         rows: &[Option<Row>],
         begun: &Begun,
     ) {
-        // The first installation of a tenant must be seen at once.
+        // The first installation of a tenant must be visible at once.
         if rows.iter().all(Option::is_none) {
             return;
         }
         let mut responses = self.responses();
-        // Under the lock, so that no commit can forget between this look and the insert.
+        // Check under the lock, so that no commit can clear the partition before the insert.
         if self.counter(partition).load(Ordering::SeqCst) != begun.commits {
             return;
         }
@@ -149,8 +149,8 @@ impl Cache {
         responses.shrink(Instant::now(), &self.options);
     }
 
-    /// Forgets a partition now, and again when the guard is dropped: also if the commit in
-    /// between is dropped half-way.
+    /// Drops the partition's responses now, and again when the guard is dropped. The guard does so
+    /// even if the commit in between is cancelled.
     pub(super) fn forget<'a>(&'a self, partition: &'a Partition) -> Forget<'a> {
         self.forget_now(partition);
         Forget(self, partition)
@@ -174,7 +174,7 @@ impl Cache {
     }
 }
 
-/// Forgets a partition when it is dropped.
+/// Drops a partition's responses when it is dropped.
 pub(super) struct Forget<'a>(&'a Cache, &'a Partition);
 
 impl Drop for Forget<'_> {
@@ -189,5 +189,5 @@ impl fmt::Debug for Cache {
     }
 }
 
-/// Enough that commits of other tenants seldom keep a read from being cached.
+/// The number of counters. With so many, commits of other tenants rarely prevent caching a read.
 const COUNTERS: usize = 64;

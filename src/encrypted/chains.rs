@@ -1,4 +1,4 @@
-//! Chains of tokens as rows, moved on one step at a time.
+//! Stores chains of tokens as rows.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -32,7 +32,7 @@ impl<B: Backend> RotationStore for EncryptedStore<B> {
     ) -> Result<Option<StoredChain>, Error> {
         let partition = self.driver.app.tenant(&key.tenant);
         let places = [install(), names::chain(&key.credential)];
-        // The driver asks one time after the other; the lock only tells the compiler so.
+        // The driver never calls `decide` concurrently. The lock only proves that to the compiler.
         let decide = Mutex::new(decide);
         let ask = |chain: Option<&Chain>| {
             let mut decide = decide.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,7 +48,7 @@ impl<B: Backend> RotationStore for EncryptedStore<B> {
                 return Ok((Vec::new(), Some(stored)));
             };
             let moved = stored.moved(next, offered).ok_or_else(|| {
-                Error::Unreadable("a chain was given a token that is not there".into())
+                Error::Unreadable("the new chain names a token that is not known".into())
             })?;
             let draft = grant_facts::moved_draft(kind, record, &moved)?;
             Ok((vec![Step::Put(slot, draft)], Some(moved)))
@@ -83,7 +83,7 @@ impl<B: Backend> RotationStore for EncryptedStore<B> {
     }
 }
 
-/// The chain in these two records. Without the facts of an installation there is none.
+/// Returns the chain in these two records. Without an installation's facts, there is no chain.
 fn stored(place: &Place, records: &[Option<Record>]) -> Result<Option<StoredChain>, Error> {
     match records {
         [Some(install), Some(chain)] => {
@@ -93,7 +93,7 @@ fn stored(place: &Place, records: &[Option<Record>]) -> Result<Option<StoredChai
     }
 }
 
-/// The chain that a row belongs to; `None` for a row of another kind.
+/// Returns the key of the chain in a row; `None` for a row of another kind.
 fn chain_key(key: &Key) -> Option<ChainKey> {
     Some(ChainKey {
         credential: names::credential_of(&key.slot)?,

@@ -1,11 +1,11 @@
-//! One commit, and whether it was applied if its response is lost.
+//! One commit. If its response is lost, finds out whether it was applied.
 
 use crate::backend::{Backend, Change, Error, Expect, Partition, Row, Slot};
 
-/// Commits these changes. After [`Error::Conflict`], nothing of them was applied.
+/// Commits these changes. After [`Error::Conflict`], none of them was applied.
 ///
-/// After [`Error::Unavailable`], a part of the rows may have been written by this commit and
-/// replaced or deleted since. To write them again could bring back what another caller deleted.
+/// After [`Error::Unavailable`], this commit may have written some of the rows, and another caller
+/// may have replaced or deleted them since. Writing them again could restore deleted rows.
 pub(super) async fn commit<B: Backend + ?Sized>(
     backend: &B,
     partition: &Partition,
@@ -25,7 +25,7 @@ pub(super) async fn commit<B: Backend + ?Sized>(
     let Ok(rows) = backend.read(partition, &slots).await else {
         return Err(Error::Unavailable(lost));
     };
-    // A row that we wrote has the version that we minted.
+    // A row that this commit wrote has the version that it minted.
     let ours = puts()
         .zip(&rows)
         .filter(|((_, _, put), row)| row.as_ref() == Some(*put));
@@ -43,14 +43,14 @@ pub(super) async fn commit<B: Backend + ?Sized>(
     Err(Error::Unavailable(lost))
 }
 
-/// Whether rows of ours that exist are there to stay: the database may have written them, and
-/// not have made them safe yet (on other machines, on a disk).
+/// Returns whether rows that this commit wrote are durable. The database may return a row before it
+/// has stored it safely, for example on other machines or on a disk.
 ///
-/// A [`Change::Check`] would not do. It writes nothing, so a database has nothing to wait for:
-/// Redis would ask its replicas about an older write, and Postgres ends a transaction that
-/// wrote nothing without its standby. So each row is put over itself, and the answer to that
-/// counts. The ciphertext that this puts is the one that this very commit sealed. Should the
-/// row be sealed anew under another key in between, the older ciphertext comes back; its key
+/// A [`Change::Check`] is not enough. It writes nothing, so a database has nothing to wait for:
+/// Redis would ask its replicas about an older write, and Postgres does not wait for its standby if
+/// a transaction wrote nothing. So each row is replaced by itself, and the response to that commit
+/// decides. It writes the ciphertext that the lost commit sealed. If the row was sealed under
+/// another key in the meantime, the older ciphertext is restored. It can still be opened: its key
 /// was the primary moments ago, and no key is destroyed while a row needs it.
 async fn confirm<B: Backend + ?Sized>(
     backend: &B,
@@ -74,6 +74,6 @@ async fn confirm<B: Backend + ?Sized>(
     false
 }
 
-/// How often rows whose response was lost are confirmed. Losing three responses in a row is an
-/// outage.
+/// How often rows are confirmed after a lost response. If three responses in a row are lost, the
+/// database is down.
 const CONFIRMATIONS: usize = 2;

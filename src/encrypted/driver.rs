@@ -1,4 +1,4 @@
-//! Reads, decides, commits by version, and starts over when a row moved. Once, for every record.
+//! Reads rows, decides, commits by version, and starts over if a row changed. For every record.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,26 +30,26 @@ pub(super) struct Driver<B> {
     malformed: MalformedRows,
 }
 
-/// Which of the rows that a decision is about are opened.
+/// Which of a decision's rows are opened.
 #[derive(Clone, Copy)]
 enum Opening {
-    /// All of them. A row that does not open is an error.
+    /// All rows. A row that does not open is an error.
     All,
-    /// Those that open. A row that does not is shown as an absent record.
+    /// The rows that open. Any other row is passed as an absent record.
     WhatOpens,
-    /// None: the decision needs no plaintext.
+    /// No row, because the decision needs no plaintext.
     Nothing,
 }
 
-/// One step of a decision. A slot that the decision was shown must still hold what it held then.
+/// One step of a decision. It fails if a slot that the decision read has changed.
 pub(super) enum Step {
     /// Removes every row of the partition.
     Clear,
-    /// Removes a row.
+    /// Removes one row.
     Delete(Slot),
-    /// Leaves a row that the decision was shown, but takes part only if it still stands.
+    /// Changes nothing, but fails if the row has changed.
     Check(Slot),
-    /// Writes a row.
+    /// Writes one row.
     Put(Slot, Draft),
 }
 
@@ -64,7 +64,7 @@ impl<B: Backend> Driver<B> {
         }
     }
 
-    /// The same, with a cache for plain reads.
+    /// Returns a driver of the same records with a cache for plain reads.
     pub(super) fn with_cache(&self, options: CacheOptions) -> Self {
         let (backend, keys) = (Arc::clone(&self.backend), Arc::clone(&self.keys));
         Self {
@@ -73,8 +73,8 @@ impl<B: Backend> Driver<B> {
         }
     }
 
-    /// The records at these places, opened. The rows may come from the cache: for reads that no
-    /// decision is taken on.
+    /// Returns the records at these places, opened. The rows may come from the cache, so no
+    /// decision may use them.
     pub(super) async fn read(
         &self,
         partition: &Partition,
@@ -95,7 +95,7 @@ impl<B: Backend> Driver<B> {
         self.open_all(partition, places, rows, Opening::All).await
     }
 
-    /// The records at these places, opened, as the database has them.
+    /// Reads the records at these places from the database, and opens them.
     pub(super) async fn read_current(
         &self,
         partition: &Partition,
@@ -105,7 +105,7 @@ impl<B: Backend> Driver<B> {
         self.open_all(partition, places, rows, Opening::All).await
     }
 
-    /// The rows at these places, unopened, as the database has them.
+    /// Reads the rows at these places from the database, unopened.
     pub(super) async fn read_rows(
         &self,
         partition: &Partition,
@@ -114,7 +114,7 @@ impl<B: Backend> Driver<B> {
         Ok(self.backend.read(partition, &slots(places)).await?)
     }
 
-    /// A page of the rows of this scope. Malformed rows are reported.
+    /// Returns a page of the rows of this scope. Logs malformed rows.
     pub(super) async fn scan(
         &self,
         scope: &Scope,
@@ -126,8 +126,8 @@ impl<B: Backend> Driver<B> {
         Ok(page)
     }
 
-    /// A page of this app's rows that are due in this lane, the earliest first. Malformed rows are
-    /// reported.
+    /// Returns a page of this app's rows that are due in this lane, earliest first. Logs malformed
+    /// rows.
     pub(super) async fn due(
         &self,
         lane: Lane,
@@ -141,7 +141,7 @@ impl<B: Backend> Driver<B> {
         Ok(page)
     }
 
-    /// Removes a row that was found, unless it moved since. Answers whether it did.
+    /// Removes a row, unless it has changed since it was read. Returns whether the row was removed.
     pub(super) async fn remove(&self, key: Key, only: Version) -> Result<bool, backend::Error> {
         let delete = Change::Delete {
             slot: key.slot,
@@ -154,10 +154,10 @@ impl<B: Backend> Driver<B> {
         }
     }
 
-    /// Shows the records at these places to `decide`, and carries out what it answers in one
-    /// commit. Starts over when one of the rows has moved meanwhile.
+    /// Passes the records at these places to `decide`, and applies the steps that it returns in one
+    /// commit. If one of the rows has changed meanwhile, starts over.
     ///
-    /// Returns the revision of the first row that was put, and what `decide` returned last.
+    /// Returns the revision of the first row that was put, and the last result of `decide`.
     pub(super) async fn update<T: Send>(
         &self,
         partition: &Partition,
@@ -168,8 +168,8 @@ impl<B: Backend> Driver<B> {
         self.decided(partition, places, Opening::All, decide).await
     }
 
-    /// As [`update`](Self::update), for decisions that replace what stands: a row that does not
-    /// open is shown as an absent record beside its row, and overwritten.
+    /// Like [`update`](Self::update), for decisions that replace stored rows. A row that does not
+    /// open is passed as an absent record together with its row, and can be overwritten.
     pub(super) async fn replace<T: Send>(
         &self,
         partition: &Partition,
@@ -182,8 +182,8 @@ impl<B: Backend> Driver<B> {
             .await
     }
 
-    /// As [`update`](Self::update), for decisions that need no plaintext, so that a row that
-    /// does not open can still be removed.
+    /// Like [`update`](Self::update), for decisions that need no plaintext. So a row that does not
+    /// open can still be removed.
     pub(super) async fn update_unopened<T: Send>(
         &self,
         partition: &Partition,
@@ -195,8 +195,8 @@ impl<B: Backend> Driver<B> {
             .await
     }
 
-    /// Takes this step if the record is still of that revision. Returns the revision of the row
-    /// that was put, and whether the step was taken.
+    /// Applies this step if the record still has that revision. Returns the revision of the row
+    /// that was put, and whether the step was applied.
     pub(super) async fn change(
         &self,
         partition: &Partition,
@@ -247,12 +247,12 @@ impl<B: Backend> Driver<B> {
             }
         }
         Err(Error::Unavailable(
-            "a row was changed by others again and again".into(),
+            "gave up after 100 attempts: other callers changed the row each time".into(),
         ))
     }
 
-    /// Each commit to this store's backend. The cache forgets the partition, whatever comes of it:
-    /// after a conflict, what was kept may be what is outdated.
+    /// Commits to this store's backend. The cache always forgets the partition, even if the commit
+    /// fails: after a conflict, the cached rows may be outdated.
     async fn commit(
         &self,
         partition: &Partition,
@@ -269,7 +269,7 @@ impl<B: Backend> Driver<B> {
         rows: &[Option<Row>],
         steps: Vec<Step>,
     ) -> Result<Vec<Change>, Error> {
-        // `None` for a slot that was not shown.
+        // `None` for a slot that the decision did not read.
         let shown = |slot: &Slot| {
             let at = places.iter().position(|place| place.slot == *slot)?;
             Some(rows.get(at)?.as_ref().map(|row| row.version))
@@ -279,7 +279,7 @@ impl<B: Backend> Driver<B> {
             changes.push(match step {
                 Step::Clear => Change::Clear,
                 Step::Delete(slot) => match shown(&slot) {
-                    // Whatever stands there by now was written since: it is not ours to remove.
+                    // The decision saw no row. A row that exists now is newer and must stay.
                     Some(None) => continue,
                     shown => Change::Delete {
                         slot,
@@ -307,7 +307,7 @@ impl<B: Backend> Driver<B> {
     async fn seal(&self, partition: &Partition, slot: &Slot, draft: Draft) -> Result<Row, Error> {
         let (key_id, key) = self.keys.primary().await?;
         let version = Version::mint();
-        // Whole seconds: what the seal binds, and what every backend keeps.
+        // Whole seconds, because the seal binds whole seconds and every backend stores them.
         let due = draft.due.map(|due| Due {
             at: from_epoch(to_epoch(due.at)),
             ..due
@@ -348,7 +348,7 @@ impl<B: Backend> Driver<B> {
         Ok(records)
     }
 
-    /// What is sealed in this row, if it was sealed for this place and as this kind of record.
+    /// Returns the plaintext of this row, if it was sealed for this place and this kind of record.
     pub(super) async fn open(
         &self,
         partition: &Partition,
@@ -402,7 +402,7 @@ where
     }
 }
 
-/// How often a decision is taken anew before the caller is told to come back. Each lost attempt
-/// means that another writer got through, so a whole fleet installing one workspace at once still
-/// ends well below.
+/// How often a decision is made before the call fails. Each lost attempt means that another
+/// writer succeeded. So even if all processes of a large app install into one workspace at once,
+/// each succeeds in far fewer attempts.
 const ATTEMPTS: usize = 100;

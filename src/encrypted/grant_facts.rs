@@ -1,4 +1,4 @@
-//! The stored form of a chain of tokens: the facts in the clear, the tokens under the seal.
+//! The stored format of a chain of tokens. The facts are plain text; the tokens are sealed.
 
 use std::borrow::Cow;
 use std::time::SystemTime;
@@ -16,7 +16,7 @@ use crate::secret::{AccessToken, RefreshToken};
 use crate::store::{Chain, Error, Mark, StoredChain};
 use crate::tenant::{BotId, UserId};
 
-/// The facts of a chain of tokens.
+/// The facts of a chain.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct GrantFacts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -33,7 +33,7 @@ pub(super) struct GrantFacts {
     rotation: Option<RotationFacts>,
 }
 
-/// The secrets of a chain of tokens.
+/// The secrets of a chain.
 #[derive(Deserialize, Serialize)]
 struct GrantSecrets<'a> {
     #[serde(borrow)]
@@ -58,7 +58,7 @@ impl GrantFacts {
         }
     }
 
-    /// The facts of the bot's chain. The id that `auth.test` told is kept from `stored`.
+    /// Makes the facts of the bot's chain. Keeps the stored bot id, which `auth.test` reported.
     pub(super) fn of_bot(
         bot: &Bot,
         granted_at: SystemTime,
@@ -74,7 +74,7 @@ impl GrantFacts {
         })
     }
 
-    /// The facts of one user's chain.
+    /// Makes the facts of one user's chain.
     pub(super) fn of_user(user: &User, granted_at: SystemTime) -> Self {
         Self {
             user_id: Some(user.id.clone()),
@@ -82,7 +82,7 @@ impl GrantFacts {
         }
     }
 
-    /// The same facts with the rotation of the stored chain, which has the same pair.
+    /// Adds the rotation of the stored chain, which has the same pair.
     pub(super) fn with_rotation_of(self, stored: Self) -> Self {
         Self {
             granted_at: self.granted_at.max(stored.granted_at),
@@ -91,7 +91,7 @@ impl GrantFacts {
         }
     }
 
-    /// Whether this was one of the chain's last refresh tokens before the present one.
+    /// Returns whether the chain had this refresh token recently and has replaced it.
     pub(super) fn has_replaced(&self, mark: Mark) -> bool {
         let rotation = self.rotation.as_ref();
         rotation.is_some_and(|rotation| rotation.has_replaced(mark))
@@ -103,13 +103,13 @@ impl GrantFacts {
     }
 }
 
-/// The record of a chain that begins with this grant.
+/// Makes the record of a chain that begins with this grant.
 pub(super) fn new_draft(kind: &'static str, facts: &GrantFacts, grant: &Grant) -> Draft {
     let due_at = Chain::new(grant, from_epoch(facts.granted_at)).due_at;
     draft(kind, facts, grant, &[], due_at)
 }
 
-/// The record of a chain.
+/// Makes the record of a chain.
 pub(super) fn draft(
     kind: &'static str,
     facts: &GrantFacts,
@@ -127,7 +127,7 @@ pub(super) fn draft(
         .due(Lane::Refresh, due_at)
 }
 
-/// The record of a chain that has moved on.
+/// Makes the record of a chain that has changed since it was stored.
 pub(super) fn moved_draft(
     kind: &'static str,
     stored: &Record,
@@ -144,7 +144,7 @@ pub(super) fn moved_draft(
     Ok(draft(kind, &facts, &moved.grant, &moved.alternates, due_at))
 }
 
-/// The chain in this record, which belongs to this installation.
+/// Returns the chain in this record, which belongs to this installation.
 pub(super) fn chain(
     kind: &'static str,
     install: InstallFacts,
@@ -164,7 +164,7 @@ pub(super) fn chain(
     Ok(stored)
 }
 
-/// The bot in this record, and whether its token is suspect.
+/// Returns the bot in this record, and whether its token is suspect.
 pub(super) fn bot(record: &Record) -> Result<(Bot, bool), Error> {
     let facts: GrantFacts = record.facts(BOT)?;
     let (grant, _) = tokens(record, &facts)?;
@@ -176,7 +176,7 @@ pub(super) fn bot(record: &Record) -> Result<(Bot, bool), Error> {
     Ok((Bot { user_id, id, grant }, is_suspect))
 }
 
-/// The user in this record, and whether their token is suspect.
+/// Returns the user in this record, and whether their token is suspect.
 pub(super) fn user(record: &Record) -> Result<(User, bool), Error> {
     let facts: GrantFacts = record.facts(USER)?;
     let (grant, _) = tokens(record, &facts)?;
@@ -185,14 +185,14 @@ pub(super) fn user(record: &Record) -> Result<(User, bool), Error> {
     Ok((User { id, grant }, is_suspect))
 }
 
-/// The mark of the access token in this record.
+/// Returns the mark of the access token in this record.
 pub(super) fn access_mark(record: &Record) -> Result<Mark, Error> {
     Ok(Mark::of_access_token(&access_token(
         secrets(record)?.access_token,
     )?))
 }
 
-/// The pair, and the alternates.
+/// Returns the pair and the alternates.
 fn tokens(record: &Record, facts: &GrantFacts) -> Result<(Grant, Vec<RefreshToken>), Error> {
     let secrets = secrets(record)?;
     let refresh_token = |text: Text<'_>| RefreshToken::new(text.0).map_err(|_| unknown("a token"));

@@ -1,5 +1,5 @@
-//! The stored form of an installation, its tokens aside: the facts in the clear, the webhooks and
-//! your app's metadata under the seal.
+//! The stored format of an installation without its tokens. The facts are plain text; the webhooks
+//! and your app's metadata are sealed.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -26,7 +26,7 @@ pub(super) struct InstallFacts {
     is_enterprise_install: bool,
     pub(super) url: Option<String>,
     installed_by: Option<UserId>,
-    /// Seconds since 1970, as all times here.
+    /// Seconds since 1970, like all times of this format.
     installed_at: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hold: Option<HoldFacts>,
@@ -40,7 +40,7 @@ struct HoldFacts {
     at: u64,
 }
 
-/// The secrets of an installation that belong to no chain of tokens.
+/// The secrets of an installation that belong to no chain.
 #[derive(Deserialize, Serialize)]
 struct InstallSecrets<'a> {
     #[serde(borrow)]
@@ -82,7 +82,7 @@ impl InstallFacts {
         }
     }
 
-    /// Notes that a workspace belongs to this organisation. The name of another one would be wrong.
+    /// Changes the organisation that a workspace belongs to. Deletes the name of the old one.
     pub(super) fn move_to(&mut self, enterprise: Option<&EnterpriseId>) {
         if self.enterprise_id.as_ref() != enterprise {
             self.enterprise_id = enterprise.cloned();
@@ -124,9 +124,11 @@ impl InstallFacts {
     }
 }
 
-/// The record of an installation that is stored over `stored`. Webhooks of other channels are kept,
-/// and everything if the stored installation is later. A hold is kept from a `row` that does not
-/// open as well, though its metadata is not authenticated: damage must not end a hold.
+/// Makes the record that stores an installation over `stored`.
+///
+/// Webhooks of other channels are kept. If the stored installation is later, all of it is kept. A
+/// hold is kept even from a `row` that does not open and so is not authenticated, because damage
+/// must not end a hold.
 pub(super) fn draft(
     installation: &Installation,
     stored: Option<&Record>,
@@ -168,8 +170,8 @@ fn secrets_of(installation: &Installation) -> InstallSecrets<'_> {
     }
 }
 
-/// The webhooks of both, one for each channel, and the metadata of one. The old ones win if the new
-/// ones are late.
+/// Merges the webhooks of both, one for each channel, and the metadata. The new ones win, unless
+/// they are late.
 fn merged<'a>(
     new: InstallSecrets<'a>,
     old: Option<InstallSecrets<'a>>,
@@ -187,7 +189,7 @@ fn merged<'a>(
     }
 }
 
-/// The installation in this record, without its tokens.
+/// Returns the installation in this record, without its tokens.
 pub(super) fn installation(record: &Record, facts: &InstallFacts) -> Result<Installation, Error> {
     let at = from_epoch(facts.installed_at);
     let mut installation = Installation::new(facts.app_id.clone(), facts.home()?, at);
@@ -209,7 +211,7 @@ fn webhook(webhook: WebhookSecrets<'_>) -> Result<IncomingWebhook, Error> {
     })
 }
 
-/// What a listing shows of a row; `None` if it is not the row of an installation's facts.
+/// Returns the summary of a row for a listing; `None` if the row has no installation's facts.
 pub(super) fn summary(row: &Row) -> Option<Summary> {
     let facts = in_the_clear(row)?;
     let home = facts.home().ok()?;
@@ -217,7 +219,7 @@ pub(super) fn summary(row: &Row) -> Option<Summary> {
     Some(Summary::new(facts.app_id, home, facts.installed_by, at))
 }
 
-/// The facts of a row that was not opened: they are not authenticated.
+/// Returns the facts of an unopened row. They are not authenticated.
 fn in_the_clear(row: &Row) -> Option<InstallFacts> {
     facts(row.metadata.as_str(), INSTALL)
 }
@@ -235,7 +237,7 @@ mod tests {
         let json = r#"{"webhooks":[{"channel":"a","channel_id":"b","configuration_url":"c",
             "url":"d"}],"metadata":"e"}"#;
         let secrets: InstallSecrets<'_> = serde_json::from_str(json).expect("a known form");
-        let metadata = secrets.metadata.expect("it is there");
+        let metadata = secrets.metadata.expect("metadata");
         assert!(matches!(metadata.0, Cow::Borrowed(_)));
         assert!(matches!(secrets.webhooks[0].url, Cow::Borrowed(_)));
     }

@@ -1,4 +1,4 @@
-//! Installations as rows: `install` has the facts, `bot` and `user/U…` one chain of tokens each.
+//! Stores installations as rows. `install` has the facts; `bot` and `user/U…` each have one chain.
 
 use async_trait::async_trait;
 
@@ -23,13 +23,13 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
     async fn store(&self, new: &Installation) -> Result<Revision, Error> {
         let partition = self.driver.app.tenant(&new.key());
         let places = places(new.user.as_ref().map(|user| &user.id));
-        // Installing anew is how people heal what is broken, so a row that does not open must not
-        // stand in the way.
+        // People repair broken data by installing the app again. So a row that does not open must
+        // not prevent that.
         let decide = |records: &[Option<Record>], rows: &[Option<Row>]| {
             Ok((stored_over(new, records, rows)?, ()))
         };
         let (revision, ()) = self.driver.replace(&partition, &places, decide).await?;
-        Ok(revision.expect("the facts are always put"))
+        Ok(revision.expect("storing always puts the facts"))
     }
 
     async fn fetch(
@@ -40,11 +40,11 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
         let partition = self.driver.app.tenant(key);
         let records = self.driver.read(&partition, &places(of_user)).await?;
         let stored = stored(&records)?;
-        // The partition is bound by the seal, so this can only be a bug of ours; a wrong tenant
-        // is worth a look all the same.
+        // The seal binds the partition, so only a bug of this crate can cause a mismatch. It is
+        // checked because the result would be another tenant's data.
         if stored.as_ref().is_some_and(|stored| stored.key() != *key) {
             return Err(Error::Unreadable(
-                "a row names another tenant than its place".into(),
+                "a row's tenant is not the tenant of its partition".into(),
             ));
         }
         Ok(stored)
@@ -115,7 +115,7 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
         };
         let places = [install(), part.clone()];
         let Some(held) = delete.holding.filter(|_| !whole) else {
-            // Unopened, so that what does not open can be removed.
+            // Unopened, so that a row that does not open can be removed.
             let driver = &self.driver;
             return Ok(driver.update_unopened(&partition, &places, decide).await?.1);
         };
@@ -143,20 +143,20 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
     }
 }
 
-/// The places of an installation with this user's token.
+/// Returns the places of an installation with this user's token.
 fn places(of_user: Option<&UserId>) -> Vec<Place> {
     let both = [install(), bot()].into_iter();
     both.chain(of_user.map(user)).collect()
 }
 
-/// What stores an installation over the records of its places.
+/// Returns the steps that store an installation over the existing records of its places.
 fn stored_over(
     new: &Installation,
     records: &[Option<Record>],
     rows: &[Option<Row>],
 ) -> Result<Vec<Step>, Error> {
     let ([stored, stored_bot, stored_user @ ..], [row, ..]) = (records, rows) else {
-        unreachable!("two places were read, or three")
+        unreachable!("two or three places were read")
     };
     let (stored, at) = (stored.as_ref(), new.installed_at);
     let facts = install_facts::draft(new, stored, row.as_ref())?;
@@ -174,7 +174,7 @@ fn stored_over(
     Ok(steps)
 }
 
-/// The installation in the records of its places. Without its facts there is none.
+/// Returns the installation in the records of its places. Without facts, there is no installation.
 fn stored(records: &[Option<Record>]) -> Result<Option<StoredInstallation>, Error> {
     let [Some(install), bot, user @ ..] = records else {
         return Ok(None);

@@ -1,8 +1,8 @@
-//! The keyring's rows: data keys, wrapped by the provider, one primary and the rest retired.
+//! The rows of the keyring: the wrapped data keys, one primary and the others retired.
 //!
-//! Slot `primary` is the key that seals; `key/<id>` are retired ones. Rotation moves the old
-//! primary there in the same commit that writes the new one. Slot `copying` says that rows are
-//! being copied into this database, and that it is no store yet.
+//! The slot `primary` has the key that seals. The slots `key/<id>` have the retired keys. Rotation
+//! moves the old primary to such a slot in the commit that writes the new one. If the slot
+//! `copying` has a row, rows are being copied into this database, and it is not a store yet.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,18 +23,18 @@ use crate::error_chain::error_chain;
 use crate::seal::{DataKey, KeyContext, KeyError, KeyId, KeyProvider, Keyring, Lookup, Sealed};
 use crate::store;
 
-/// Data keys of one app: in memory for a while, in the backend wrapped.
+/// The data keys of one app: unwrapped in memory for a limited time, wrapped in the backend.
 pub(super) struct Keys<B> {
     backend: Arc<B>,
     provider: Arc<dyn KeyProvider>,
     app: App,
     partition: Partition,
     ring: Keyring,
-    /// Held while a key is fetched, so that many callers make one call to the provider.
+    /// Locked while a key is fetched, so that many callers cause one call to the provider.
     fetching: Mutex<LastFailure>,
 }
 
-/// When fetching failed last, so that callers who waited for it do not all try again.
+/// When a fetch failed last, so that callers who waited for it do not all try again.
 #[derive(Default)]
 struct LastFailure(Option<Instant>);
 
@@ -66,31 +66,31 @@ impl<B: Backend> Keys<B> {
                 return Ok(keys);
             }
         }
-        let again = "the first data key was not written".into();
+        let again = "no first data key was written in 3 attempts; try again".into();
         Err(backend::Error::Unavailable(again).into())
     }
 
-    /// Whether rows of this app stand, and no key that could open them. A new key would hide that,
-    /// and stand in the way of the old ones when they are restored.
+    /// Returns whether the app has rows but no key that could open them. A new key would hide this,
+    /// and would prevent restoring the old keys.
     async fn is_lost(&self) -> Result<bool, KeyringError> {
-        // Another process may have begun meanwhile: it makes the key before any row.
+        // Another process may have started meanwhile. It writes the key before any other row.
         Ok(
             has_rows(&*self.backend, &self.app.named(""), |_| false).await?
                 && self.read(primary_slot()).await?.is_none(),
         )
     }
 
-    /// The key that seals.
+    /// Returns the key that seals.
     pub(super) async fn primary(self: &Arc<Self>) -> Result<(KeyId, Arc<DataKey>), store::Error> {
         self.settle(None).await
     }
 
-    /// The key of this id, which opens.
+    /// Returns the key of this id, for opening.
     pub(super) async fn get(self: &Arc<Self>, id: KeyId) -> Result<Arc<DataKey>, store::Error> {
         Ok(self.settle(Some(id)).await?.1)
     }
 
-    /// Puts a new primary in place of the old one, which is kept as retired.
+    /// Makes a new key the primary, and keeps the old one as retired.
     pub(super) async fn rotate(&self) -> Result<KeyId, KeyringError> {
         let old = self.read(primary_slot()).await?;
         let old = old.ok_or(KeyringError::Unreadable)?;
@@ -123,19 +123,19 @@ impl<B: Backend> Keys<B> {
         Ok(self.provider.unwrap(wrapped, &context).await?)
     }
 
-    /// Whether this store's keyring has the very row that stands in another one.
+    /// Returns whether this store's keyring has the same wrapped key as a row of another keyring.
     pub(super) async fn has(&self, other: &Row) -> Result<bool, backend::Error> {
         let Ok(id) = key_id(other) else {
             return Ok(false);
         };
         let slots = [primary_slot(), retired_slot(id)];
         let rows = self.backend.read(&self.partition, &slots).await?;
-        // A row that retires gets another version, and keeps the key.
+        // A key that is retired gets a row with another version.
         let mut rows = rows.iter().flatten();
         Ok(rows.any(|row| row.sealed == other.sealed && row.metadata == other.metadata))
     }
 
-    /// Whether the wrapped key in this row of the keyring opens.
+    /// Unwraps the key in this row of the keyring, to check it.
     pub(super) async fn opens(&self, row: &Row) -> Result<(), KeyringError> {
         self.unwrap(key_id(row)?, row).await.map(drop)
     }
@@ -162,7 +162,7 @@ impl<B: Backend> Keys<B> {
         }
     }
 
-    /// Fetches a key, or waits for whoever is fetching.
+    /// Fetches a key, or waits for another caller who is fetching it.
     async fn fetch_once(
         &self,
         wanted: Option<KeyId>,
@@ -176,14 +176,14 @@ impl<B: Backend> Keys<B> {
             .is_some_and(|failed| failed.elapsed() < FAILURE_IS_FRESH)
         {
             return Err(store::Error::Unavailable(
-                "the key provider just failed".into(),
+                "the key provider failed less than a second ago: try again".into(),
             ));
         }
         match self.fetch(wanted).await {
             Ok(found) => Ok(found),
             Err(error) => {
                 let error = store::Error::from(error);
-                // A row that names an unknown key is that row's fault, not the provider's.
+                // An unknown key id is a fault of the row that names it, not of the provider.
                 last_failure.0 = error.is_transient().then(Instant::now);
                 Err(error)
             }
@@ -195,15 +195,15 @@ impl<B: Backend> Keys<B> {
         drop(tokio::spawn(async move {
             if let Err(error) = keys.fetch(wanted).await {
                 let error = error_chain(&error);
-                tracing::warn!(error, key = %id, "a data key could not be refreshed ahead");
+                tracing::warn!(error, key = %id, "cannot refresh a data key in the background");
             }
         }));
     }
 
-    /// Reads a key's row and has it unwrapped.
+    /// Reads a key's row and unwraps the key.
     ///
-    /// A keyring that is gone is an error. Only [`open`](Self::open) makes a key, or a lost
-    /// keyring would go unnoticed until the last old row failed to open.
+    /// A missing keyring is an error. Only [`open`](Self::open) makes a first key. Otherwise the
+    /// loss of a keyring would stay unnoticed until the last old row failed to open.
     async fn fetch(&self, wanted: Option<KeyId>) -> Result<(KeyId, Arc<DataKey>), KeyringError> {
         let mut slots = vec![primary_slot()];
         slots.extend(wanted.map(retired_slot));
@@ -223,8 +223,8 @@ impl<B: Backend> Keys<B> {
         Ok((id, key))
     }
 
-    /// Writes the app's first data key. Returns `false` if another process just did, or if the
-    /// commit was lost.
+    /// Writes the app's first data key. Returns `false` if another process has just written one, or
+    /// if the commit was lost.
     async fn make_primary(&self) -> Result<bool, KeyringError> {
         let (_, row) = self.new_primary().await?;
         let put = Change::Put {
@@ -273,7 +273,7 @@ impl<B> fmt::Debug for Keys<B> {
     }
 }
 
-/// What a keyring row's metadata says.
+/// The metadata of a keyring's row.
 #[derive(Deserialize, Serialize)]
 struct KeyFacts {
     key: String,
@@ -285,7 +285,8 @@ fn key_id(row: &Row) -> Result<KeyId, KeyringError> {
     id.ok_or(KeyringError::Unreadable)
 }
 
-/// Returns whether a backend has any row of this scope besides those, malformed ones included.
+/// Returns whether a backend has any row of this scope that `besides` does not accept. Malformed
+/// rows count.
 pub(super) async fn has_rows<B: Backend + ?Sized>(
     backend: &B,
     scope: &Scope,
@@ -308,7 +309,7 @@ pub(super) fn primary_slot() -> Slot {
     slot("primary")
 }
 
-/// Where a note stands while rows are copied into this database.
+/// The slot of the note that rows are being copied into this database.
 pub(super) fn copying() -> Slot {
     slot("copying")
 }
@@ -323,15 +324,15 @@ impl From<KeyError> for store::Error {
     }
 }
 
-/// The kind of these rows.
+/// The kind of the keyring's rows.
 const DATA_KEY: &str = "data_key";
 
-/// Rows looked at in one step: a backend may have to skip those of other apps.
+/// The rows of one page. A backend may have to skip rows of other apps.
 const PAGE: usize = 1000;
 
-/// How often a store is begun to be opened, when its first data key is not there yet.
+/// How often opening a store tries to write its first data key.
 const ATTEMPTS: usize = 3;
 
-/// For how long after a failed call to the key provider nobody calls it again: long enough for
-/// everybody who waited for that call, short enough to notice that it is back.
+/// How long no caller calls the key provider again after a failed call. All callers that waited for
+/// that call return within this time, and a provider that recovers is noticed soon.
 const FAILURE_IS_FRESH: Duration = Duration::from_secs(1);

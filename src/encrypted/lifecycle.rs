@@ -1,6 +1,6 @@
-//! The ends and limits of installations as rows, each in the tenant's own partition:
-//! `departure` for what the host is to be told, `access/T…` for an organisation's workspaces. A
-//! hold stands among the installation's facts, so that every read sees it.
+//! Stores departures, access and holds as rows in the tenant's own partition. `departure` is the
+//! note for your app. `access/T…` is an org-wide installation's access to one workspace. A hold is
+//! one of the installation's facts, so that every read sees it.
 
 use std::time::SystemTime;
 
@@ -53,7 +53,7 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
             }
             Ok((steps, ()))
         };
-        // Unopened, so that a tenant whose rows do not open can leave all the same.
+        // Unopened, so that a tenant can be purged even if its rows do not open.
         let places = [install(), departure()];
         self.driver
             .update_unopened(&partition, &places, decide)
@@ -86,10 +86,10 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
             let page = self.driver.due(Lane::Departure, now, from, left).await?;
             for (key, _) in page.rows {
                 match self.due_departure(&key, now).await {
-                    // One note must not keep the hosts of all others from being told.
+                    // One unreadable note must not stop the notes of other tenants.
                     Err(error @ Error::Unreadable(_)) => {
                         tracing::error!(partition = %key.partition, error = error_chain(&error),
-                            "the note of a departure does not open; the host is not told");
+                            "cannot open a departure's note, so your app is not notified");
                     }
                     note => found.extend(note?),
                 }
@@ -141,7 +141,7 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
         revision: Revision,
         enterprise: Option<&EnterpriseId>,
     ) -> Result<bool, Error> {
-        // An organisation's own id is its identity.
+        // The identity of an org-wide installation is its organisation's id, which never changes.
         if key.is_org() {
             return Ok(false);
         }
@@ -186,8 +186,8 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
 }
 
 impl<B: Backend> EncryptedStore<B> {
-    /// The note in this row, if it is still due: what is due is a hint, and another worker may
-    /// have put this one off by now.
+    /// Returns the note in this row, if it is still due. The list of due rows is a hint: another
+    /// worker may have put the note off already.
     async fn due_departure(
         &self,
         key: &Key,
@@ -202,8 +202,8 @@ impl<B: Backend> EncryptedStore<B> {
         note.map(|record| pending(&tenant, record)).transpose()
     }
 
-    /// Changes the facts of a stored installation. Answers whether there is one, with that
-    /// revision if one is asked for.
+    /// Changes the facts of a stored installation. Returns whether it exists. If `only` is given,
+    /// the installation must have that revision.
     async fn change_install(
         &self,
         key: &InstallationKey,
@@ -227,8 +227,8 @@ impl<B: Backend> EncryptedStore<B> {
         Ok(self.driver.update(&partition, &places, decide).await?.1)
     }
 
-    /// Changes a note if it is still stored. Answers the revision that was written then, and
-    /// whether it was.
+    /// Changes a note if it is still stored. Returns the revision that was written, and whether the
+    /// note was changed.
     async fn change_note(
         &self,
         note: &PendingDeparture,
@@ -267,7 +267,7 @@ impl<B: Backend> EncryptedStore<B> {
                     steps.push(Step::Put(names::access(team).slot, put));
                 }
             }
-            // Nothing may be kept for an organisation that is gone meanwhile.
+            // If the organisation was purged meanwhile, nothing may be stored for it.
             if !steps.is_empty() {
                 steps.push(Step::Check(install().slot));
             }
@@ -287,8 +287,8 @@ fn pending(key: &InstallationKey, record: &Record) -> Result<PendingDeparture, E
     Ok(PendingDeparture::new(departure, facts.attempts, revision))
 }
 
-/// The longest page that every backend has, so that a tenant of some 900 users is one query.
+/// The rows of one page. Every backend allows it, and a tenant of about 900 users is one query.
 const SCAN_AT_ONCE: usize = 1000;
 
-/// A backend takes 90 changes a commit; one is the installation's own.
+/// The workspaces of one commit. A backend accepts 90 changes; one is the installation's own.
 const TEAMS_AT_ONCE: usize = 80;

@@ -1,5 +1,5 @@
-//! The stored forms of departures and of an organisation's workspaces: metadata only, nothing in
-//! them is secret. Only ever added to.
+//! The stored formats of departures and of an organisation's access to workspaces. They are
+//! metadata without secrets. Members are added, but never changed or removed.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::clock::{from_epoch, to_epoch};
 use crate::store::{Access, Departure, Error};
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId};
 
-/// A tenant that is gone, and that the host is to be told of.
+/// The departure of a tenant, of which your app is notified.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct DepartureFacts {
     enterprise_id: Option<EnterpriseId>,
@@ -46,7 +46,7 @@ impl DepartureFacts {
 pub(super) struct AccessFacts {
     team_id: TeamId,
     pub(super) is_granted: bool,
-    /// Microseconds since 1970: Slack's `event_ts` has as many digits.
+    /// Microseconds since 1970, the precision of Slack's `event_ts`.
     at_micros: u64,
 }
 
@@ -59,8 +59,8 @@ impl AccessFacts {
         }
     }
 
-    /// Whether this counts over what was known. Of two in one microsecond, the revocation: it
-    /// hands out less.
+    /// Returns whether this change replaces the known one. If both have the same time, the
+    /// revocation wins, because it grants less.
     pub(super) fn outdates(&self, known: &Self) -> bool {
         let rank = |facts: &Self| (facts.at_micros, !facts.is_granted);
         rank(self) > rank(known)

@@ -1,23 +1,23 @@
-//! Rows that cannot be parsed: each is named once in the log, and skipped.
+//! Logs each row that cannot be parsed once. Such rows are skipped.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use crate::backend::Page;
 
-/// The malformed rows that were reported.
+/// The malformed rows that were already logged.
 #[derive(Debug, Default)]
 pub(super) struct MalformedRows(Mutex<HashSet<String>>);
 
 impl MalformedRows {
-    /// Reports the malformed rows of a page, each once in the life of the process.
+    /// Logs the malformed rows of a page, each once per process.
     pub(super) fn report(&self, page: &Page) {
         for key in self.new_ones(&page.malformed) {
             tracing::error!(row = key, "a row cannot be parsed and is skipped");
         }
     }
 
-    /// Those that were not reported before, as long as there is room to remember them.
+    /// Returns the keys that were not logged before. After [`MOST`] keys, returns none.
     fn new_ones<'a>(&self, keys: &'a [String]) -> Vec<&'a String> {
         if keys.is_empty() {
             return Vec::new();
@@ -29,7 +29,7 @@ impl MalformedRows {
     }
 }
 
-/// Reported at most: they are kept in memory.
+/// The maximum number of keys that are logged, because they are kept in memory.
 const MOST: usize = 1000;
 
 #[cfg(test)]

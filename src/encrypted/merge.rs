@@ -1,7 +1,7 @@
-//! Which tokens are kept when an installation is stored over another.
+//! Decides which tokens are kept when an installation is stored over another.
 //!
-//! A `store` can come late: after a refresh of the tokens that it brings, or after a later
-//! installation. What it would throw away then is the only pair that Slack still takes.
+//! A `store` can be late: its tokens were already refreshed, or a later installation is stored.
+//! Then overwriting could lose the only pair that Slack still accepts.
 
 use std::time::SystemTime;
 
@@ -15,20 +15,20 @@ use crate::installation::Grant;
 use crate::secret::{RefreshToken, same};
 use crate::store::{Error, InstallId, Mark, StoredChain};
 
-/// How a grant that is to be stored is related to the stored chain.
+/// The relation of a new grant to the stored chain.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Relation {
-    /// It is of an earlier installation.
+    /// The grant belongs to an earlier installation, and the chain is not dead.
     Earlier,
-    /// It is of another installation that is not earlier.
+    /// The grant belongs to another installation, which is not earlier. Or the chain is dead.
     New,
-    /// The chain had it, and moved on.
+    /// The chain has already replaced this pair, or has it as an alternate.
     Past,
-    /// It is the stored pair.
+    /// The grant is the stored pair.
     Same,
 }
 
-/// The step that stores this grant, or keeps what is newer. `stored` has the records of the
+/// Returns the step that stores this grant or keeps newer tokens. `stored` has the records of the
 /// installation's facts and of the chain.
 pub(super) fn step(
     place: Place,
@@ -51,8 +51,7 @@ pub(super) fn step(
             let due_at = record.row.due.map(|due| due.at);
             grant_facts::draft(kind, &facts, new, &chain.alternates, due_at)
         }
-        // Slack has handed it over: should the stored pair turn out to be the one that Slack
-        // ended, this one is tried.
+        // Slack issued this pair too. If Slack has revoked the stored pair, this one is tried.
         Relation::Earlier => match with_alternate(chain, new) {
             Some(chain) => grant_facts::moved_draft(kind, record, &chain)?,
             None => return Ok(Step::Check(slot)),

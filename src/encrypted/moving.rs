@@ -1,8 +1,8 @@
-//! Moving house: rows go from one backend to another as they are, sealed.
+//! Copies sealed rows unchanged from one backend to another.
 //!
-//! A note in the target's keyring says that a copy is under way. While it stands, the target does
-//! not open as a store, so whatever it has of this app came from a copy, and a later pass may
-//! replace and remove it.
+//! A note in the target's keyring says that a copy is in progress. While the note exists, the
+//! target does not open as a store. So every row of this app in the target comes from a copy, and
+//! a later pass may replace or remove it.
 
 use super::commit::commit;
 use super::keys::{copying, has_rows, primary_slot};
@@ -11,71 +11,70 @@ use crate::backend::{Backend, Change, Due, Error, Expect, Key, Row, Version};
 use crate::clock::{from_epoch, to_epoch};
 use crate::store::{self, ListCursor};
 
-/// What a page of a copy came to.
+/// The result of copying one page.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Copied {
-    /// How many rows were written where none stood.
+    /// The number of rows that the target did not have and that were written.
     pub copied: usize,
-    /// How many stood there already, the same to the byte.
+    /// The number of rows that the target already had, byte for byte.
     pub present: usize,
-    /// How many stood there as they were at an earlier pass, and were replaced.
+    /// The number of rows that an earlier pass had copied and that were replaced, because they have
+    /// changed since.
     pub replaced: usize,
-    /// Rows that the target does not take, and why: beyond what the contract of
-    /// [`Backend`] asks for, they are too large for it, say. As `partition slot: reason`. A copy
-    /// with such rows does not have them.
+    /// The rows that were not copied, as `partition slot: reason`. For example, a row cannot be
+    /// parsed, or it is larger than the contract of [`Backend`] requires the target to accept.
     pub refused: Vec<String>,
-    /// Where the next page starts; `None` after the last.
+    /// The cursor of the next page; `None` after the last page.
     pub next: Option<ListCursor>,
 }
 
-/// What a page of a pruning came to.
+/// The result of pruning one page.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Pruned {
-    /// How many rows of the target were looked for in the source, and stand there.
+    /// The number of the target's rows that also exist in the source.
     pub kept: usize,
-    /// How many are gone from the source, and were removed.
+    /// The number of rows that no longer exist in the source and that were removed.
     pub removed: usize,
-    /// Rows of the target that cannot be parsed. They were left.
+    /// Rows of the target that cannot be parsed. They were not removed.
     pub malformed: Vec<String>,
-    /// Where the next page starts; `None` after the last.
+    /// The cursor of the next page; `None` after the last page.
     pub next: Option<ListCursor>,
 }
 
-/// What a page of a verification came to.
+/// The result of verifying one page.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct VerifyReport {
-    /// How many rows opened.
+    /// The number of rows that opened.
     pub opened: usize,
-    /// Rows that do not open, or that cannot be parsed. As `partition slot`.
+    /// Rows that do not open or cannot be parsed, as `partition slot`.
     pub unreadable: Vec<String>,
-    /// Where the next page starts; `None` after the last.
+    /// The cursor of the next page; `None` after the last page.
     pub next: Option<ListCursor>,
 }
 
 impl<B: Backend> EncryptedStore<B> {
-    /// Copies a page of this app's rows to another backend: installations, states and data keys,
-    /// sealed as they are, to the byte.
+    /// Copies a page of this app's rows to another backend: installations, states and data keys.
+    /// Rows stay sealed and are copied byte for byte.
     ///
     /// # How to move
     ///
-    /// 1. Copy all pages, once or more often, while the app runs. The target does not open as a
-    ///    store meanwhile ([`OpenError::Copying`](KeyringError::Copying)).
-    /// 2. Stop every process of the app, after
-    ///    [`TokenRotator::shutdown`](crate::TokenRotator::shutdown): a token that is refreshed
-    ///    from here on would stay behind.
-    /// 3. Copy all pages once more: rows that moved meanwhile are replaced. Then
-    ///    [`prune`](Self::prune) all pages: rows that are gone are removed, or the target would
-    ///    bring back who was uninstalled during the copy.
-    /// 4. [`finish_copy`](Self::finish_copy), open the target, [`verify`](Self::verify) all pages
-    ///    and compare the count, and start the app on the target. Never start it on the source
-    ///    again: both would spend the same refresh tokens.
+    /// 1. Copy all pages, once or several times, while the app runs. Meanwhile, the target does not
+    ///    open as a store ([`KeyringError::Copying`]).
+    /// 2. Call [`TokenRotator::shutdown`](crate::TokenRotator::shutdown) and stop every process of
+    ///    the app. Otherwise a token that is refreshed later would be missing in the target.
+    /// 3. Copy all pages once more, which replaces the rows that have changed. Then
+    ///    [`prune`](Self::prune) all pages, which removes the rows that were deleted. Otherwise the
+    ///    target would restore tenants that were uninstalled during the copy.
+    /// 4. Call [`finish_copy`](Self::finish_copy) and open the target. [`verify`](Self::verify) all
+    ///    pages, and compare the number of rows. Then start the app on the target. Never start it
+    ///    on the source again, because both would use the same refresh tokens.
     ///
-    /// With the app stopped from the beginning, step 3 finds nothing to do. A pass that was
-    /// interrupted goes on from its last page, or from the first: what is there is left as it is.
-    /// A lease that a killed process has left behind is copied as it is, and lapses.
+    /// If the app is stopped from the beginning, step 3 finds nothing to do. You can continue an
+    /// interrupted pass at its last page or at the first one: rows that the target already has stay
+    /// unchanged. A lease that a killed process left behind is copied too, and expires.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
@@ -111,13 +110,13 @@ impl<B: Backend> EncryptedStore<B> {
     ///
     /// # Errors
     ///
-    /// [`KeyringError::InUse`] if the target is a store of this app already. Nothing is written
-    /// then.
-    /// [`KeyringError::Backend`] if either backend does not answer; do the page again.
+    /// [`KeyringError::InUse`], if the target is already a store of this app. Then nothing is
+    /// written.
+    /// [`KeyringError::Backend`], if one of the backends does not respond. Copy the page again.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it has copied a part of the page; do the page again.
+    /// If you drop the call, a part of the page may be copied. Copy the page again.
     pub async fn copy_to<T: Backend + ?Sized>(
         &self,
         target: &T,
@@ -151,18 +150,18 @@ impl<B: Backend> EncryptedStore<B> {
         Ok(page)
     }
 
-    /// Removes a page of what an earlier pass of [`copy_to`](Self::copy_to) has copied and is gone
-    /// from this store. The pages are the target's.
+    /// Removes the rows that an earlier pass of [`copy_to`](Self::copy_to) copied and that no
+    /// longer exist in this store. Handles one page of the target's rows.
     ///
     /// # Errors
     ///
-    /// [`KeyringError::NotCopied`] if no copy into the target is in progress. Nothing is deleted
-    /// then.
-    /// [`KeyringError::Backend`] if either backend does not answer; do the page again.
+    /// [`KeyringError::NotCopied`], if no copy into the target is in progress. Then nothing is
+    /// deleted.
+    /// [`KeyringError::Backend`], if one of the backends does not respond. Prune the page again.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it has removed a part of the page; do the page again.
+    /// If you drop the call, a part of the page may be pruned. Prune the page again.
     pub async fn prune<T: Backend + ?Sized>(
         &self,
         target: &T,
@@ -196,21 +195,22 @@ impl<B: Backend> EncryptedStore<B> {
         Ok(page)
     }
 
-    /// Ends a copy: from now on the target opens as a store, and is not copied into again.
+    /// Finishes a copy. From then on, the target opens as a store and accepts no further copy.
     ///
     /// # Errors
     ///
-    /// [`KeyringError::NotCopied`] if the target has not this store's data keys.
-    /// [`KeyringError::Backend`] if a backend does not answer; do it again.
+    /// [`KeyringError::NotCopied`], if no copy into the target is in progress, or the target does
+    /// not have this store's primary data key.
+    /// [`KeyringError::Backend`], if one of the backends does not respond. Call it again.
     ///
     /// # Cancel safety
     ///
-    /// Done or not done.
+    /// If you drop the call, it is applied fully or not at all.
     pub async fn finish_copy<T: Backend + ?Sized>(&self, target: &T) -> Result<(), KeyringError> {
         let [note, primary] = self.keyring_of(target).await?;
         let [_, ours] = self.keyring_of(self.backend()).await?;
         if note.is_none() && self.is_ours(primary.as_ref()).await? {
-            // It was finished before.
+            // An earlier call finished the copy.
             return Ok(());
         }
         if primary != ours || !self.is_ours(note.as_ref()).await? {
@@ -224,15 +224,15 @@ impl<B: Backend> EncryptedStore<B> {
         Ok(target.commit(&keyring, &[delete]).await?)
     }
 
-    /// Opens a page of this app's rows, data keys included, and says which do not open.
+    /// Opens a page of this app's rows, data keys included. Returns the rows that do not open.
     ///
     /// # Errors
     ///
-    /// [`store::Error::Unavailable`] if the backend or the key provider does not answer.
+    /// [`store::Error::Unavailable`], if the backend or the key provider does not respond.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is changed; may be dropped at any point.
+    /// Changes nothing. You can drop the call at any point.
     pub async fn verify(
         &self,
         from: Option<ListCursor>,
@@ -254,7 +254,7 @@ impl<B: Backend> EncryptedStore<B> {
         Ok(page)
     }
 
-    /// This app's rows of a page, those that cannot be parsed, and where the next page starts.
+    /// Returns a page of this app's rows, the keys of malformed rows, and the next page's cursor.
     async fn page<T: Backend + ?Sized>(
         &self,
         backend: &T,
@@ -262,7 +262,7 @@ impl<B: Backend> EncryptedStore<B> {
         limit: usize,
     ) -> Result<AppPage, Error> {
         let app = &self.driver.app;
-        // Backends bound a page by memory as well as by `limit`.
+        // A page is limited by memory as well as by `limit`.
         let limit = limit.min(MAX_PAGE);
         let from = from.map(ListCursor::into);
         let mut page = backend.scan(&app.named(""), from, limit).await?;
@@ -272,19 +272,19 @@ impl<B: Backend> EncryptedStore<B> {
         Ok((page.rows, page.malformed, page.next.map(ListCursor::from)))
     }
 
-    /// Notes in the target that a copy is under way, if it has nothing of this app.
+    /// Writes the note that a copy is in progress, if the target has no rows of this app.
     async fn begin_copy<T: Backend + ?Sized>(&self, target: &T) -> Result<(), KeyringError> {
         let app = &self.driver.app;
         let [note, _] = self.keyring_of(target).await?;
         if self.is_ours(note.as_ref()).await? {
             return Ok(());
         }
-        // Another process may begin the same copy meanwhile.
+        // Another process may start the same copy at the same time.
         let is_note = |key: &Key| key.slot == copying();
         if note.is_some() || has_rows(target, &app.named(""), is_note).await? {
             return Err(KeyringError::InUse);
         }
-        // Wrapped as it is, our data key says who copies here.
+        // The note contains our wrapped data key, which identifies the store that copies.
         let [_, key] = self.keyring_of(self.backend()).await?;
         let note = Change::Put {
             slot: copying(),
@@ -296,14 +296,14 @@ impl<B: Backend> EncryptedStore<B> {
         };
         match target.commit(&app.keyring(), &[note]).await {
             Err(Error::Conflict) => {
-                let begun = "another copy has just begun".into();
+                let begun = "another process has just started a copy: try again".into();
                 Err(Error::Unavailable(begun).into())
             }
             outcome => Ok(outcome?),
         }
     }
 
-    /// The note of a copy and the primary data key, as a backend has them.
+    /// Reads the note of a copy and the primary data key from a backend.
     async fn keyring_of<T: Backend + ?Sized>(
         &self,
         backend: &T,
@@ -313,7 +313,7 @@ impl<B: Backend> EncryptedStore<B> {
         Ok(rows.try_into().expect("a read returns a row for each slot"))
     }
 
-    /// Whether this is one of this store's data keys.
+    /// Returns whether the row has one of this store's data keys.
     async fn is_ours(&self, key: Option<&Row>) -> Result<bool, Error> {
         match key {
             Some(key) => self.driver.keys.has(key).await,
@@ -321,7 +321,7 @@ impl<B: Backend> EncryptedStore<B> {
         }
     }
 
-    /// Opens a row as the kind of record that its metadata says it is.
+    /// Opens a row as the kind of record that its metadata names.
     async fn open_any(&self, key: &Key, row: &Row) -> Result<(), store::Error> {
         if key.partition == self.driver.app.keyring() {
             return Ok(self.driver.keys.opens(row).await?);
@@ -333,21 +333,21 @@ impl<B: Backend> EncryptedStore<B> {
     }
 }
 
-/// Rows, the keys of malformed ones, and where the next page starts.
+/// Rows, the keys of malformed rows, and the cursor of the next page.
 type AppPage = (Vec<(Key, Row)>, Vec<String>, Option<ListCursor>);
 
-/// What became of a row.
+/// What [`carry`] did with a row.
 enum Carried {
     Copied,
     Present,
     Replaced,
 }
 
-/// Puts a row into the target, whatever an earlier pass has put there.
+/// Writes a row to the target. Replaces the row that an earlier pass has written.
 async fn carry<T: Backend + ?Sized>(target: &T, key: &Key, row: Row) -> Result<Carried, Error> {
     let slots = std::slice::from_ref(&key.slot);
     let mut stored: Option<Row> = None;
-    // Once where no row is, once over the one that is, and once for each commit that is lost.
+    // One attempt as a new row, one over the stored row, and one for each commit that is lost.
     for _ in 0..ATTEMPTS {
         let put = Change::Put {
             slot: key.slot.clone(),
@@ -370,11 +370,13 @@ async fn carry<T: Backend + ?Sized>(target: &T, key: &Key, row: Row) -> Result<C
             Err(error) => return Err(error),
         }
     }
-    Err(Error::Unavailable("the target did not take a row".into()))
+    Err(Error::Unavailable(
+        "the target did not accept a row in 5 attempts".into(),
+    ))
 }
 
-/// Of a row, before the target is taken to be unavailable.
+/// The attempts to write one row before the target counts as unavailable.
 const ATTEMPTS: usize = 5;
 
-/// A page stays well within memory: rows have up to 320 KiB.
+/// Limits the memory for a page: a row has up to 320 KiB.
 const MAX_PAGE: usize = 1000;

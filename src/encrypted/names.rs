@@ -1,4 +1,4 @@
-//! Where each record of an app is: the names of its partitions and slots.
+//! The names of the partitions and slots in which an app's records are stored.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -7,7 +7,7 @@ use crate::backend::{Lane, Partition, Prefix, Queue, Scope, Slot};
 use crate::store::{Credential, SeenId, StateId};
 use crate::tenant::{ClientId, InstallationKey, TeamId, UserId};
 
-/// An app's part of a database: every partition's text begins with the app's client id.
+/// An app's part of a database. The name of each of its partitions begins with the client id.
 #[derive(Clone, Debug)]
 pub(super) struct App(ClientId);
 
@@ -20,8 +20,8 @@ impl App {
         self.0.as_str()
     }
 
-    /// Returns a tenant's partition. Ids begin with a capital letter, so they never meet the names
-    /// below.
+    /// Returns a tenant's partition. Ids begin with a capital letter, so they never collide with
+    /// the names below.
     pub(super) fn tenant(&self, key: &InstallationKey) -> Partition {
         self.partition(key.id())
     }
@@ -41,22 +41,23 @@ impl App {
         self.partition("keyring")
     }
 
-    /// Returns the scope of all partitions whose name begins so. With an empty text, of all.
+    /// Returns the scope of all partitions whose name begins with `begin`. Empty text selects all.
     pub(super) fn named(&self, begin: &str) -> Scope {
         let prefix = Prefix::new(format!("{}/{begin}", self.0));
-        Scope::Prefix(prefix.expect("client ids are short and plain"))
+        Scope::Prefix(prefix.expect("a client id is a valid prefix"))
     }
 
     pub(super) fn queue(&self, lane: Lane) -> Queue {
-        Queue::new(self.as_str(), lane).expect("client ids are short and plain, without a slash")
+        Queue::new(self.as_str(), lane).expect("a client id is a valid name of a queue")
     }
 
     fn partition(&self, name: impl fmt::Display) -> Partition {
-        Partition::new(format!("{}/{name}", self.0)).expect("ids and our names are short and plain")
+        Partition::new(format!("{}/{name}", self.0))
+            .expect("ids and fixed names are valid in a partition")
     }
 }
 
-/// Returns the tenant whose partition this is, if it is a tenant's.
+/// Returns the tenant of this partition; `None` if the partition does not belong to a tenant.
 pub(super) fn tenant_of(partition: &Partition) -> Option<InstallationKey> {
     partition.name().parse().ok()
 }
@@ -76,19 +77,19 @@ pub(super) const SEEN: &str = "seen";
 pub(super) const STATE: &str = "state";
 pub(super) const USER: &str = "user";
 
-/// The facts of an installation.
+/// Returns the place of an installation's facts.
 pub(super) fn install() -> Place {
     static SLOT: LazyLock<Slot> = LazyLock::new(|| slot(INSTALL));
     place(SLOT.clone(), INSTALL)
 }
 
-/// The bot's chain of tokens.
+/// Returns the place of the bot's chain of tokens.
 pub(super) fn bot() -> Place {
     static SLOT: LazyLock<Slot> = LazyLock::new(|| slot(BOT));
     place(SLOT.clone(), BOT)
 }
 
-/// One user's chain of tokens.
+/// Returns the place of one user's chain of tokens.
 pub(super) fn user(id: &UserId) -> Place {
     place(slot(&format!("user/{id}")), USER)
 }
@@ -100,7 +101,7 @@ pub(super) fn chain(credential: &Credential) -> Place {
     }
 }
 
-/// Returns whose chain of tokens is in this slot; `None` for a slot of another kind.
+/// Returns the credential whose chain is in this slot; `None` for a slot of another kind.
 pub(super) fn credential_of(slot: &Slot) -> Option<Credential> {
     match slot.as_str().split_once('/') {
         None if slot.as_str() == BOT => Some(Credential::Bot),
@@ -109,12 +110,12 @@ pub(super) fn credential_of(slot: &Slot) -> Option<Credential> {
     }
 }
 
-/// What your app is to be told of a purge.
+/// Returns the place of a departure's note.
 pub(super) fn departure() -> Place {
     place(slot(DEPARTURE), DEPARTURE)
 }
 
-/// Whether an org-wide installation may serve this workspace.
+/// Returns the place that says whether an org-wide installation may serve this workspace.
 pub(super) fn access(team: &TeamId) -> Place {
     place(slot(&format!("access/{team}")), ACCESS)
 }
@@ -128,7 +129,7 @@ pub(super) fn seen() -> Place {
 }
 
 pub(super) fn slot(name: &str) -> Slot {
-    Slot::new(name).expect("ids and our names are short and plain")
+    Slot::new(name).expect("ids and fixed names are valid in a slot")
 }
 
 fn place(slot: Slot, kind: &'static str) -> Place {

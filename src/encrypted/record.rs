@@ -1,7 +1,8 @@
-//! What every record has: its place, its row, and the form of its metadata and of its secrets.
+//! The parts of every record: its row, and the format of its metadata and of its secrets.
 //!
-//! Metadata is a JSON object. It begins with the version of its form and the kind of record; its
-//! facts follow. Golden files in `tests/golden/` pin the forms. Members are only ever added.
+//! Metadata is a JSON object. It begins with the version of its format and the kind of record; its
+//! facts follow. Golden files in `tests/golden/` fix the formats. Members are added, but never
+//! changed or removed.
 
 use std::borrow::Cow;
 use std::io;
@@ -15,7 +16,7 @@ use crate::backend::{Due, Lane, Row};
 use crate::installation::Revision;
 use crate::store::Error;
 
-/// A record, opened.
+/// An opened record.
 pub(super) struct Record {
     pub(super) row: Row,
     pub(super) plaintext: Zeroizing<Vec<u8>>,
@@ -26,22 +27,22 @@ impl Record {
         revision(&self.row)
     }
 
-    /// Returns the facts, if this is a record of that kind.
+    /// Returns the facts, if the record is of this kind.
     pub(super) fn facts<T: DeserializeOwned>(&self, kind: &'static str) -> Result<T, Error> {
         facts(self.row.metadata.as_str(), kind).ok_or_else(|| unknown(kind))
     }
 
-    /// Returns the secrets. What is secret is borrowed from the plaintext, since a copy would not
+    /// Returns the secrets. Secret texts are borrowed from the plaintext, because a copy would not
     /// be wiped.
     pub(super) fn secrets<'a, T: Deserialize<'a>>(
         &'a self,
         what: &'static str,
     ) -> Result<T, Error> {
-        // The text of a JSON error can repeat what it read, so it goes no further.
+        // A JSON error can contain the text that was parsed, so it is dropped.
         serde_json::from_slice(&self.plaintext).map_err(|_| unknown(what))
     }
 
-    /// Returns the same record with other facts, to be written.
+    /// Returns a draft of this record with other facts.
     pub(super) fn with_facts(&self, kind: &'static str, facts: &impl Serialize) -> Draft {
         Draft {
             plaintext: self.plaintext.clone(),
@@ -51,12 +52,12 @@ impl Record {
     }
 }
 
-/// Returns the revision that this row's version is.
+/// Returns the version of this row as a revision.
 pub(super) fn revision(row: &Row) -> Revision {
     Revision::from_bytes(*row.version.as_bytes())
 }
 
-/// A record to be written.
+/// A record that will be written.
 pub(super) struct Draft {
     pub(super) kind: &'static str,
     pub(super) metadata: String,
@@ -65,7 +66,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Makes a record of nothing but facts, which is never due.
+    /// Makes a record that has only facts and is never due.
     pub(super) fn new(kind: &'static str, facts: &impl Serialize) -> Self {
         Self {
             kind,
@@ -88,7 +89,7 @@ impl Draft {
     }
 }
 
-/// Writes the metadata of a record of this kind.
+/// Formats the metadata of a record of this kind.
 pub(super) fn metadata(kind: &'static str, facts: &impl Serialize) -> String {
     #[derive(Serialize)]
     struct Form<'a, T> {
@@ -100,8 +101,8 @@ pub(super) fn metadata(kind: &'static str, facts: &impl Serialize) -> String {
     serde_json::to_string(&Form { v: 1, kind, facts }).expect("plain fields always serialise")
 }
 
-/// Reads the facts of a record of this kind; `None` if it is of another kind, or of a form that
-/// this version does not know.
+/// Parses the facts of a record of this kind. Returns `None` if the record is of another kind, or
+/// has a format that this version does not know.
 pub(super) fn facts<T: DeserializeOwned>(metadata: &str, kind: &str) -> Option<T> {
     if kind_of(metadata) != Some(kind) {
         return None;
@@ -109,22 +110,25 @@ pub(super) fn facts<T: DeserializeOwned>(metadata: &str, kind: &str) -> Option<T
     serde_json::from_str(metadata).ok()
 }
 
-/// Reads the kind of a record; `None` if its form is not known.
+/// Parses the kind of a record; `None` if its format is unknown.
 pub(super) fn kind_of(metadata: &str) -> Option<&str> {
     metadata.strip_prefix(BEGIN)?.split('"').next()
 }
 
-/// What [`metadata`] writes before the kind. Compared as text: the seal binds each byte, and
-/// reading the object twice would double the cost of it.
+/// The text that [`metadata`] writes before the kind. It is compared as text, because parsing the
+/// object twice would double the cost. The comparison is exact, because the seal binds each byte.
 const BEGIN: &str = r#"{"v":1,"kind":""#;
 
-/// The error for a record whose form is not known.
+/// Makes the error for a record whose format is unknown.
 pub(super) fn unknown(what: &str) -> Error {
-    Error::Unreadable(format!("{what}: not a form that this version knows").into())
+    Error::Unreadable(
+        format!("unknown format of {what}: a newer version of this crate may have written it")
+            .into(),
+    )
 }
 
-/// A text in the plaintext that was read, not a copy of it: a copy would not be wiped. On a field
-/// that is an option or a list, serde borrows through a type of one's own only.
+/// A text that is borrowed from the plaintext, because a copy would not be wiped. Within an option
+/// or a list, serde can borrow only through a type of this crate.
 #[derive(Deserialize, Serialize)]
 #[serde(transparent)]
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
@@ -136,7 +140,7 @@ impl<'a> Text<'a> {
 }
 
 fn plaintext(secrets: &impl Serialize) -> Zeroizing<Vec<u8>> {
-    // Room for all of it at once, since a vector that grows leaves its old bytes in freed memory.
+    // Allocate all of it at once: a vector that grows leaves its old bytes in freed memory.
     let mut length = Length(0);
     serde_json::to_writer(&mut length, secrets).expect("plain fields always serialise");
     let mut plaintext = Zeroizing::new(Vec::with_capacity(length.0));
@@ -144,7 +148,7 @@ fn plaintext(secrets: &impl Serialize) -> Zeroizing<Vec<u8>> {
     plaintext
 }
 
-/// Counts what is written to it.
+/// Counts the bytes that are written to it.
 struct Length(usize);
 
 impl io::Write for Length {

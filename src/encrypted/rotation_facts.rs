@@ -1,4 +1,4 @@
-//! The stored form of a chain's refreshes: in the clear, beside the grant's facts.
+//! The stored format of a chain's rotation: plain text, next to the grant's facts.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::store::{Chain, Error, InstallId, Lease, Mark, is_suspect};
 #[cfg(test)]
 mod tests;
 
-/// Milliseconds since 1970, as all times here: a lease has seconds.
+/// The rotation of a chain. All times are milliseconds since 1970, because a lease lasts seconds.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct RotationFacts {
     /// 32 hexadecimal digits.
@@ -32,10 +32,10 @@ pub(super) struct RotationFacts {
     is_dead: bool,
     #[serde(default, skip_serializing_if = "is_zero")]
     idle: u32,
-    /// The mark of the primary refresh token, in 16 hexadecimal digits.
+    /// The mark of the primary refresh token: 16 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mark: Option<String>,
-    /// The marks of those before it, oldest first.
+    /// The marks of the refresh tokens before it, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     past: Vec<String>,
 }
@@ -48,7 +48,7 @@ struct LeaseFacts {
 }
 
 impl RotationFacts {
-    /// The facts of a chain that these have become.
+    /// Makes the facts of a changed chain. `before` has the facts before the change.
     pub(super) fn after(before: Option<Self>, chain: &Chain) -> Self {
         let mark = chain.refresh.map(text);
         let (old, mut past) = before.map_or((None, Vec::new()), |it| (it.mark, it.past));
@@ -78,12 +78,12 @@ impl RotationFacts {
         self.past.contains(&text(mark))
     }
 
-    /// As [`Chain::is_suspect`].
+    /// Returns the same as [`Chain::is_suspect`].
     pub(super) fn is_suspect(&self) -> bool {
         is_suspect(self.attempts, self.is_dead)
     }
 
-    /// Puts what is stored over a chain as it was issued.
+    /// Adds the stored rotation to a chain that was made from its grant.
     pub(super) fn onto(self, chain: &mut Chain) -> Result<(), Error> {
         chain.install = InstallId(number(&self.install)?);
         chain.generation = self.generation;
@@ -122,6 +122,6 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// Two days of pairs: who keeps an installation for longer before storing it again, stores over a
-/// newer pair.
+/// The number of past marks: about two days of pairs. If your app stores an installation that is
+/// older than that, it overwrites a newer pair.
 const PAST: usize = 5;

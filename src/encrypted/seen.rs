@@ -1,4 +1,4 @@
-//! Handled requests as rows: a partition each, put where none stands, and swept like states.
+//! Stores handled requests as rows, one partition each. They are swept like states.
 
 use std::time::SystemTime;
 
@@ -13,7 +13,7 @@ use crate::backend::{Backend, Lane};
 use crate::installation::Revision;
 use crate::store::{Claim, Error, SeenId, SeenStore};
 
-/// What is known of a request, in the clear.
+/// The facts of a request, in plain text.
 #[derive(Deserialize, Serialize)]
 struct SeenFacts {
     is_finished: bool,
@@ -35,10 +35,7 @@ impl<B: Backend> SeenStore for EncryptedStore<B> {
         let partition = self.driver.app.seen(id);
         let (revision, stored) = self.driver.update(&partition, &[seen()], decide).await?;
         self.sweep_now_and_then();
-        Ok(
-            stored
-                .unwrap_or_else(|| Claim::Taken(revision.expect("a claim is a row that was put"))),
-        )
+        Ok(stored.unwrap_or_else(|| Claim::Taken(revision.expect("taking a claim puts a row"))))
     }
 
     async fn finish(&self, id: &SeenId, claim: Revision, until: SystemTime) -> Result<bool, Error> {

@@ -1,4 +1,4 @@
-//! OAuth states as rows: a partition each, taken away by whoever deletes it first.
+//! Stores OAuth states as rows, one partition each. The caller that deletes a state consumes it.
 
 use std::time::SystemTime;
 
@@ -13,7 +13,7 @@ use super::record::{Draft, Record};
 use crate::backend::{Backend, Lane};
 use crate::store::{Error, StateId, StatePayload, StateStore};
 
-/// A state has no facts.
+/// The facts of a state, which has none.
 #[derive(Serialize)]
 struct StateFacts {}
 
@@ -41,7 +41,7 @@ impl<B: Backend> StateStore for EncryptedStore<B> {
 
     async fn consume(&self, id: &StateId, now: SystemTime) -> Result<Option<StatePayload>, Error> {
         let decide = |records: &[Option<Record>]| {
-            // An expired one is left for the sweep.
+            // An expired state is left for the sweep.
             let is_live = |record: &&Record| record.row.due.is_some_and(|due| now < due.at);
             Ok(match records.iter().flatten().find(is_live) {
                 Some(record) => {

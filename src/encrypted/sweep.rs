@@ -1,4 +1,4 @@
-//! Removes rows whose time is over: OAuth states, and requests that were handled.
+//! Removes expired rows: OAuth states and handled requests.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use crate::error_chain::error_chain;
 use crate::store::Error;
 
 impl<B: Backend> EncryptedStore<B> {
-    /// Removes expired states in the background, at most once in [`SWEEP_EVERY`]: a crawler that
-    /// opens the install page again and again leaves nothing behind.
+    /// Removes expired rows in the background, at most once in [`SWEEP_EVERY`]. So a crawler that
+    /// opens the install page many times does not fill the database.
     pub(super) fn sweep_now_and_then(&self) {
         let now = Instant::now();
         let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -25,19 +25,21 @@ impl<B: Backend> EncryptedStore<B> {
             if let Err(error) = store.sweep_expired_states().await {
                 tracing::warn!(
                     error = error_chain(&error),
-                    "expired OAuth states could not be removed"
+                    "cannot remove expired OAuth states; the next sweep tries again"
                 );
             }
         }));
     }
 
-    /// Removes OAuth states that expired without a callback, and requests whose time of being
-    /// remembered is over. Starting a flow and remembering a request do this by themselves now
-    /// and then; an app with little traffic has no need to call it.
+    /// Removes OAuth states that expired without a callback, and handled requests whose time is
+    /// over. Returns the number of removed rows.
+    ///
+    /// Starting a flow or claiming a request calls this in the background from time to time. So an
+    /// app with little traffic does not need to call it.
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] if the database does not answer. Some may be gone then.
+    /// [`Error::Unavailable`], if the database does not respond. Some rows may have been removed.
     pub async fn sweep_expired_states(&self) -> Result<usize, Error> {
         let states = self.sweep_lane(Lane::State).await?;
         Ok(states + self.sweep_lane(Lane::Handled).await?)
@@ -49,7 +51,7 @@ impl<B: Backend> EncryptedStore<B> {
         for _ in 0..SWEEPS {
             let page = self.driver.due(lane, now, from, SWEEP_AT_ONCE).await?;
             for (key, row) in page.rows {
-                // One that moved was swept by somebody else.
+                // A row that has changed was swept by another process.
                 match self.driver.remove(key, row.version).await {
                     Err(error) if error.is_transient() => return Err(error.into()),
                     outcome => swept += usize::from(outcome.unwrap_or_default()),
@@ -64,11 +66,11 @@ impl<B: Backend> EncryptedStore<B> {
     }
 }
 
-/// Ten times in the life of a state, so that the dead are few beside the living.
+/// The pause between two sweeps: a tenth of a state's life, so that few expired rows are stored.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// Rows asked for at once.
+/// The rows of one page.
 const SWEEP_AT_ONCE: usize = 1000;
 
-/// A bound on one sweep's work; the next one takes the rest.
+/// The maximum number of pages of one sweep. The next sweep handles the rest.
 const SWEEPS: usize = 10;

@@ -1,19 +1,19 @@
-//! All tenants of an app, page by page: workspaces first, then organisations. What else the app
-//! keeps (states, handled requests, keys) is not read.
+//! Lists all tenants of an app in pages: workspaces first, then organisations. Other rows of the
+//! app, such as states, handled requests and data keys, are not read.
 
 use super::EncryptedStore;
 use crate::backend::{Backend, Cursor, Key, Row};
 use crate::store::{Error, ListCursor};
 
-/// The first letters of the names of tenants' partitions, in the order of the listing.
+/// The first letters of the tenants' ids, in the order of the listing.
 const LETTERS: [&str; 2] = ["T", "E"];
 
-/// Rows of tenants, and where the next page starts.
+/// Rows of tenants, and the cursor of the next page.
 pub(super) type Rows = (Vec<(Key, Row)>, Option<ListCursor>);
 
 impl<B: Backend> EncryptedStore<B> {
-    /// A page of the rows of all tenants. Where the workspaces end, it goes on with the
-    /// organisations, so that no page is empty for that.
+    /// Returns a page of the rows of all tenants. If the workspaces end within a page, the page
+    /// continues with organisations, so it is not empty for that reason.
     pub(super) async fn tenants(
         &self,
         from: Option<ListCursor>,
@@ -44,7 +44,7 @@ impl<B: Backend> EncryptedStore<B> {
     }
 }
 
-/// The cursor of the place within the `nth` letter. The beginning has none.
+/// Makes the cursor of a position within the `nth` letter. The beginning has no inner cursor.
 fn cursor(nth: usize, from: Option<Cursor>) -> ListCursor {
     let letter = LETTERS[nth];
     ListCursor(match from {
@@ -53,7 +53,7 @@ fn cursor(nth: usize, from: Option<Cursor>) -> ListCursor {
     })
 }
 
-/// Reads what [`cursor`] wrote.
+/// Parses a cursor that [`cursor`] made.
 fn place(ListCursor(from): &ListCursor) -> Result<(usize, Option<Cursor>), Error> {
     let (letter, from) = match from.split_once(' ') {
         Some((letter, from)) => (letter, Some(Cursor(from.to_owned()))),

@@ -1,18 +1,17 @@
-//! The keys that open the rows of partitions, derived once for many reads.
+//! A cache of the derived keys that open the rows of partitions.
 //!
-//! Without this, deriving is more than half of what opening a row costs
-//! (`docs/performance.md`). They are kept with the data key that they are derived from, and are
-//! dropped with it.
+//! Without the cache, key derivation is more than half of the cost of opening a row
+//! (`docs/performance.md`). Each data key has its own cache, which is dropped with it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::aead::LessSafeKey;
 
-/// How long a commitment to a key is.
+/// The length of a commitment to a key, in bytes.
 pub(super) const COMMITMENT_LEN: usize = 32;
 
-/// What opens the ciphertexts of one data key, purpose, app and partition.
+/// The key and the commitment that open ciphertexts of one data key, purpose, app and partition.
 pub(super) struct Opening {
     pub(super) aead: LessSafeKey,
     pub(super) commitment: [u8; COMMITMENT_LEN],
@@ -22,8 +21,8 @@ pub(super) struct Opening {
 #[derive(Default)]
 pub(super) struct Openings(Mutex<Halves>);
 
-/// What is found in the older half moves to the newer one. When that is full, the older one is
-/// dropped.
+/// The two halves of the cache. An entry that is found in the older half moves to the newer one.
+/// When the newer half is full, the older one is dropped.
 #[derive(Default)]
 struct Halves {
     newer: HashMap<Box<[u8]>, Arc<Opening>>,
@@ -31,12 +30,12 @@ struct Halves {
 }
 
 impl Openings {
-    /// Returns what is derived with this `info`, and derives it if it is not kept.
+    /// Returns the entry of this `info`. If it is not cached, derives and caches it.
     pub(super) fn get(&self, info: &[u8], derive: impl FnOnce() -> Opening) -> Arc<Opening> {
         if let Some(opening) = self.kept(info) {
             return opening;
         }
-        // Outside the lock: callers of other partitions do not wait for it.
+        // Derived outside the lock, so that callers of other partitions do not wait.
         let opening = Arc::new(derive());
         let mut halves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         halves.keep(info.into(), Arc::clone(&opening));
@@ -63,7 +62,7 @@ impl Halves {
     }
 }
 
-/// Partitions of each half: with two of them, about a megabyte.
+/// The partitions of each half. Both halves together take about a megabyte.
 const HALF: usize = 512;
 
 #[cfg(test)]
@@ -98,7 +97,7 @@ mod tests {
             get(number);
         }
         assert_eq!(derived.get(), HALF);
-        // One that is used outlives all others.
+        // An entry that is used stays, however many others are added.
         for number in HALF..5 * HALF {
             get(number);
             get(0);
@@ -108,9 +107,9 @@ mod tests {
         assert_eq!(
             derived.get(),
             5 * HALF,
-            "the one in use was never derived again"
+            "the entry in use was never derived again"
         );
         get(1);
-        assert_eq!(derived.get(), 5 * HALF + 1, "one out of use was dropped");
+        assert_eq!(derived.get(), 5 * HALF + 1, "the unused entry was dropped");
     }
 }

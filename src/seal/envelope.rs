@@ -1,4 +1,4 @@
-//! The bytes of one ciphertext. `docs/envelope.md` describes the same for other implementers.
+//! The bytes of one ciphertext. `docs/envelope.md` describes them for other implementers.
 //!
 //! ```text
 //!  0   4  magic      "SLE1"
@@ -8,9 +8,9 @@
 //! 64   n  AES-256-GCM ciphertext, then its 16-byte tag
 //! ```
 //!
-//! The keys are derived for one partition, so opening a row hashes a few blocks only. The
-//! commitment is compared before decryption, so no ciphertext opens under two data keys. The
-//! rest of the context is associated data: AES-GCM authenticates it with the ciphertext.
+//! The keys are derived per partition, so opening a row hashes only a few blocks. The commitment
+//! is compared before decryption, so no ciphertext opens under two data keys. The rest of the
+//! context is associated data: AES-GCM authenticates it with the ciphertext.
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::{hkdf, hmac};
@@ -22,10 +22,10 @@ use super::key::{DATA_KEY_LEN, DataKey, KeyId};
 use super::{Sealed, Undecryptable};
 use crate::random;
 
-/// What a ciphertext is used for; keeps records and wrapped keys from standing in for each other.
+/// The purpose of a record's ciphertext. No record opens as a wrapped key, or the other way round.
 pub(crate) const RECORD: &[u8] = b"slack-installs record v1";
 
-/// Everything that a ciphertext is bound to. A field that a purpose does not use is empty.
+/// The context that a ciphertext is bound to. A field that a purpose does not use is empty.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context<'a> {
     pub(crate) app: &'a str,
@@ -33,7 +33,7 @@ pub(crate) struct Context<'a> {
     pub(crate) slot: &'a str,
     pub(crate) kind: &'a str,
     pub(crate) version: &'a [u8],
-    /// The lane's name, and seconds since 1970.
+    /// The lane's name, and the due time in seconds since 1970.
     pub(crate) due: Option<(&'a str, u64)>,
     pub(crate) metadata: &'a str,
 }
@@ -49,7 +49,7 @@ pub(crate) fn seal(
     seal_with_random(purpose, key_id, key, context, plaintext, &random::bytes())
 }
 
-/// Decrypts what [`seal`] made, for the same purpose and context.
+/// Decrypts a ciphertext of [`seal`] for the same purpose and context.
 pub(crate) fn open(
     purpose: &[u8],
     key: &DataKey,
@@ -73,22 +73,22 @@ pub(crate) fn open(
     Ok(buffer)
 }
 
-/// The id of the data key that a ciphertext names.
+/// Returns the id of the data key that a ciphertext names.
 pub(super) fn key_id(sealed: &[u8]) -> Option<KeyId> {
     Some(Parts::of(sealed)?.key_id)
 }
 
-/// Whether these bytes have the form of an envelope, wrapped keys included.
+/// Returns whether the bytes have the form of an envelope or of a framed wrapped key.
 pub(super) fn is_envelope(bytes: &[u8]) -> bool {
     Parts::of(bytes).is_some() || unwrapped(bytes).is_some()
 }
 
-/// Frames a key provider's wrapped key, so that it is stored in the place of a ciphertext.
+/// Frames a key provider's wrapped key, so that it can be stored like a ciphertext.
 pub(super) fn wrapped_key(wrapped: &[u8]) -> Sealed {
     Sealed([WRAPPED_KEY_MAGIC, wrapped].concat())
 }
 
-/// The key provider's wrapped key that [`wrapped_key`] framed.
+/// Returns the key provider's wrapped key that [`wrapped_key`] framed.
 pub(super) fn unwrapped(sealed: &[u8]) -> Option<&[u8]> {
     sealed.strip_prefix(WRAPPED_KEY_MAGIC)
 }
@@ -98,13 +98,15 @@ const WRAPPED_KEY_MAGIC: &[u8; 4] = b"SLK1";
 const NONCE_KEY_LEN: usize = 32;
 const RANDOM_LEN: usize = 32;
 
-/// AES key and commitment, which opening needs.
+/// The length of the AES key and the commitment, which opening uses.
 const OPENING_LEN: usize = DATA_KEY_LEN + COMMITMENT_LEN;
-/// These and the nonce key.
+/// The length of those two and the nonce key, which sealing uses.
 const SEALING_LEN: usize = OPENING_LEN + NONCE_KEY_LEN;
 
-/// As [`seal`]. With equal `random`, equal envelopes are made of equal input only, and no nonce
-/// is used for two different inputs: a random source that is stuck gives nothing else away.
+/// Encrypts like [`seal`], with the given random bytes.
+///
+/// With equal `random`, only equal input gives equal envelopes, and two different inputs never use
+/// the same nonce. So a random source that is stuck reveals only which inputs are equal.
 pub(super) fn seal_with_random(
     purpose: &[u8],
     key_id: KeyId,
@@ -123,7 +125,7 @@ pub(super) fn seal_with_random(
     encrypt(aes_key, &header, &nonce, &aad, plaintext)
 }
 
-/// The envelope of this header and nonce.
+/// Makes the envelope of this header and nonce.
 fn encrypt(
     aes_key: &[u8],
     header: &[u8],
@@ -132,7 +134,7 @@ fn encrypt(
     plaintext: &[u8],
 ) -> Sealed {
     let len = header.len() + NONCE_LEN + plaintext.len() + AES_256_GCM.tag_len();
-    // Of the whole length at once: a vector that grows leaves copies of the plaintext behind.
+    // Allocate the whole length at once: a vector that grows leaves copies of the plaintext.
     let mut bytes = Vec::with_capacity(len);
     bytes.extend_from_slice(header);
     bytes.extend_from_slice(nonce_bytes);
@@ -152,7 +154,7 @@ struct Parts<'a> {
     key_id: KeyId,
     commitment: &'a [u8],
     nonce: &'a [u8; NONCE_LEN],
-    /// With its tag.
+    /// The ciphertext with its tag.
     ciphertext: &'a [u8],
 }
 
@@ -172,7 +174,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// What names the keys of a purpose, data key, app and partition.
+/// Returns HKDF's `info` for the keys of a purpose, data key, app and partition.
 fn info(purpose: &[u8], key_id: KeyId, context: &Context<'_>) -> Vec<u8> {
     let (app, partition) = (context.app.as_bytes(), context.partition.as_bytes());
     with_lengths(&[], &[purpose, key_id.as_bytes(), app, partition])
@@ -196,7 +198,7 @@ fn derive(key: &DataKey, info: &[u8], keys: &mut [u8]) {
         .expect("96 bytes are within HKDF-SHA256's limit of 8160");
 }
 
-/// Tells ring how many bytes to expand.
+/// The number of bytes that ring expands.
 struct Length(usize);
 
 impl hkdf::KeyType for Length {
@@ -205,7 +207,7 @@ impl hkdf::KeyType for Length {
     }
 }
 
-/// The header and the whole context, which AES-GCM authenticates.
+/// Returns the header and the whole context, which AES-GCM authenticates.
 fn associated_data(header: &[u8], context: &Context<'_>) -> Vec<u8> {
     let (lane, due_at) = context.due.unzip();
     let due_at = due_at.map(u64::to_be_bytes);
@@ -222,7 +224,7 @@ fn associated_data(header: &[u8], context: &Context<'_>) -> Vec<u8> {
     with_lengths(header, &fields)
 }
 
-/// A nonce for this data only. Unpredictable if `random` is.
+/// Derives a nonce from exactly this data. It is unpredictable if `random` is.
 fn derived_nonce(
     nonce_key: &[u8],
     random: &[u8; RANDOM_LEN],
@@ -249,7 +251,8 @@ fn nonce(bytes: &[u8; NONCE_LEN]) -> Nonce {
     Nonce::assume_unique_for_key(*bytes)
 }
 
-/// `head`, then each field after its length. So no two lists of fields give the same bytes.
+/// Returns `head`, and then each field after its length. So two different lists of fields never
+/// give the same bytes.
 fn with_lengths(head: &[u8], fields: &[&[u8]]) -> Vec<u8> {
     let len: usize = fields.iter().map(|field| 4 + field.len()).sum();
     let mut bytes = Vec::with_capacity(head.len() + len);
@@ -261,7 +264,7 @@ fn with_lengths(head: &[u8], fields: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
-/// The field's length as four big-endian bytes, which precede it.
+/// Returns the field's length as four big-endian bytes, which precede the field.
 fn length(field: &[u8]) -> [u8; 4] {
     let length = u32::try_from(field.len()).expect("fields are far below 4 GiB");
     length.to_be_bytes()
@@ -290,7 +293,7 @@ pub(super) mod tests {
         }
     }
 
-    /// The context above, and others that differ from it in one field each.
+    /// Returns the context above, and others that differ from it in one field each.
     fn contexts() -> Vec<Context<'static>> {
         let base = context();
         vec![
@@ -439,7 +442,7 @@ pub(super) mod tests {
             keys
         }
         let [base, app, partition, same @ ..] = &contexts()[..] else {
-            panic!("there are more");
+            panic!("there are at least three contexts");
         };
         let own = derived(RECORD, key_id(), base);
         let others = [
@@ -457,7 +460,7 @@ pub(super) mod tests {
         }
     }
 
-    /// AES-GCM alone lets one who knows two keys make one ciphertext for both.
+    /// AES-GCM alone lets a person who knows two keys make one ciphertext that opens under both.
     #[test]
     fn a_ciphertext_that_is_right_under_a_key_opens_only_behind_that_keys_commitment() {
         let keys = [key(), DataKey::from_bytes([9; 32])];
@@ -499,7 +502,7 @@ pub(super) mod tests {
             for plaintext in [b"".as_slice(), b"token", b"tokem", b"token\0"] {
                 let sealed = sealed(&context, plaintext);
                 used.insert(sealed.as_bytes()[NONCE].to_vec());
-                // And the same data gives the same bytes, which reveals no more than that.
+                // The same data gives the same bytes. That reveals only that the data is the same.
                 assert_eq!(sealed, self::sealed(&context, plaintext));
                 sealed_as.push(sealed);
             }
@@ -507,7 +510,7 @@ pub(super) mod tests {
         assert_eq!(used.len(), sealed_as.len());
     }
 
-    /// Where the nonce is in an envelope.
+    /// The position of the nonce in an envelope.
     const NONCE: std::ops::Range<usize> = 52..64;
 
     proptest! {

@@ -1,4 +1,4 @@
-//! A data key, and its name.
+//! Data keys and their ids.
 
 use std::fmt;
 
@@ -11,11 +11,12 @@ use crate::random;
 /// A data key's length in bytes.
 pub(super) const DATA_KEY_LEN: usize = 32;
 
-/// A data key: seals records, and is itself stored only wrapped. Its bytes are wiped when it is
-/// dropped; what ring derives from them is not.
+/// A data key. It seals records, and is stored only wrapped.
+///
+/// Its bytes are wiped when it is dropped. The keys that ring derives from them are not wiped.
 pub struct DataKey(Box<KeyMaterial>);
 
-/// In one allocation, so that a data key that moves leaves no copy behind.
+/// One allocation, so that moving a data key leaves no copy behind.
 struct KeyMaterial {
     bytes: Zeroizing<[u8; DATA_KEY_LEN]>,
     openings: Openings,
@@ -23,7 +24,7 @@ struct KeyMaterial {
 }
 
 impl DataKey {
-    /// A data key from its bytes, for key providers.
+    /// Makes a data key from its bytes, for key providers.
     #[must_use]
     pub fn from_bytes(bytes: [u8; DATA_KEY_LEN]) -> Self {
         Self(Box::new(KeyMaterial {
@@ -33,18 +34,18 @@ impl DataKey {
         }))
     }
 
-    /// The key's bytes, for key providers.
+    /// Returns the key's bytes, for key providers.
     #[must_use]
     pub fn expose(&self) -> &[u8; DATA_KEY_LEN] {
         &self.0.bytes
     }
 
-    /// What the keys of each partition are derived from.
+    /// Returns the HKDF key that the keys of each partition are derived from.
     pub(super) fn pseudorandom_key(&self) -> &hkdf::Prk {
         &self.0.pseudorandom_key
     }
 
-    /// What opens the rows of the partitions that were read lately.
+    /// Returns the cache of keys that open the rows of recently read partitions.
     pub(super) fn openings(&self) -> &Openings {
         &self.0.openings
     }
@@ -60,18 +61,18 @@ impl fmt::Debug for DataKey {
     }
 }
 
-/// A data key's name: 16 random bytes, not secret.
+/// A data key's id: 16 random bytes. Not secret.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub struct KeyId([u8; 16]);
 
 impl KeyId {
-    /// An id from its bytes.
+    /// Makes an id from its bytes.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// The id's bytes.
+    /// Returns the id's bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
@@ -81,10 +82,10 @@ impl KeyId {
         Self(random::bytes())
     }
 
-    /// Reads the form that `Display` writes.
+    /// Parses the form that `Display` writes.
     pub(crate) fn parse(hex: &str) -> Option<Self> {
         let id = Self(u128::from_str_radix(hex, 16).ok()?.to_be_bytes());
-        // And no other form: a sign, capitals and fewer digits are numbers to Rust as well.
+        // No other form is accepted. Rust also parses a sign, capitals and fewer digits.
         (id.to_string() == hex).then_some(id)
     }
 }
@@ -101,7 +102,7 @@ impl fmt::Display for KeyId {
     }
 }
 
-/// What the keys of each partition are derived from. Computed once for each data key.
+/// Derives the HKDF key of a data key. It is computed once for each data key.
 fn pseudorandom_key(data_key: &[u8; DATA_KEY_LEN]) -> hkdf::Prk {
     hkdf::Salt::new(hkdf::HKDF_SHA256, EXTRACT_SALT).extract(data_key)
 }

@@ -1,4 +1,4 @@
-//! Data keys in memory, for a while.
+//! Unwrapped data keys, kept in memory for a limited time.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,10 +11,10 @@ use super::envelope;
 use super::key::{DataKey, KeyId};
 use super::{Sealed, Undecryptable};
 
-/// Unwrapped data keys: one primary, which seals, and retired ones, which still open.
+/// Unwrapped data keys: one primary, which seals, and retired ones, which only open.
 ///
-/// Holds a key for [`HARD_AGE`] at most, so that a key provider that is shut off shuts this
-/// process off too. Where the wrapped keys stand is not its business.
+/// Keeps a key for [`HARD_AGE`] at most. So if the key provider is shut off, this process stops
+/// reading and writing too. The caller stores and loads the wrapped keys.
 #[derive(Default)]
 pub(crate) struct Keyring {
     keys: RwLock<Keys>,
@@ -29,23 +29,23 @@ struct Keys {
 struct Entry {
     key: Arc<DataKey>,
     since: Instant,
-    /// From when on a caller is told to fetch it again.
+    /// When a caller is asked to fetch the key again.
     refresh_after: Instant,
 }
 
-/// What the keyring has under an id.
+/// The result of looking up a data key.
 pub(crate) enum Lookup {
     /// A key that may be used.
     Fresh(KeyId, Arc<DataKey>),
-    /// A key that may be used, and that this caller should fetch again in the background.
-    /// No other caller is told so for [`REFRESH_RETRY`].
+    /// A key that may be used, and that this caller must fetch again in the background. No other
+    /// caller is asked to do so for [`REFRESH_RETRY`].
     Ageing(KeyId, Arc<DataKey>),
-    /// Nothing that may be used.
+    /// No usable key.
     Missing,
 }
 
 impl Keyring {
-    /// The key that seals.
+    /// Returns the key that seals.
     pub(crate) fn primary(&self, now: Instant) -> Lookup {
         let primary = self
             .keys
@@ -58,7 +58,7 @@ impl Keyring {
         }
     }
 
-    /// The key of that id.
+    /// Returns the key of this id.
     pub(crate) fn get(&self, id: KeyId, now: Instant) -> Lookup {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let Some(entry) = keys.by_id.get(&id) else {
@@ -74,7 +74,7 @@ impl Keyring {
         }
     }
 
-    /// Takes a key that the provider just unwrapped.
+    /// Adds a key that the provider has just unwrapped.
     pub(crate) fn insert(&self, id: KeyId, key: Arc<DataKey>, is_primary: bool, now: Instant) {
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         keys.by_id
@@ -115,30 +115,30 @@ impl fmt::Debug for Keyring {
     }
 }
 
-/// How long an unwrapped key may be used. Past it, without the provider, nothing is read or
-/// written: the design's bound on how long a revoked key lives on in a process.
+/// How long an unwrapped key may be used. After that, nothing is read or written without the
+/// provider. This limits how long a process can use a revoked key.
 pub(crate) const HARD_AGE: Duration = Duration::from_secs(15 * 60);
 
-/// From when on a key is fetched again in the background: early enough to ride out five minutes
-/// without the provider.
+/// The age at which a key is fetched again in the background. It leaves five minutes in which the
+/// provider may be unavailable.
 const SOFT_AGE: Duration = Duration::from_secs(10 * 60);
 
-/// For how long one background fetch counts as under way. Also the pause after one that failed:
-/// a provider that is down gets a call every so often, not one for every request served.
+/// How long one background fetch counts as in progress, and the pause after a failed one. So a
+/// provider that is down gets one call per pause, not one for every request.
 const REFRESH_RETRY: Duration = Duration::from_secs(10);
 
 impl Sealed {
-    /// The data key that this names.
+    /// Returns the id of the data key that sealed this.
     pub(crate) fn key_id(&self) -> Result<KeyId, Undecryptable> {
         envelope::key_id(&self.0).ok_or(Undecryptable)
     }
 
-    /// A key provider's wrapped key, as a row keeps it.
+    /// Frames a key provider's wrapped key, so that a row can store it.
     pub(crate) fn from_wrapped_key(wrapped: &[u8]) -> Self {
         envelope::wrapped_key(wrapped)
     }
 
-    /// The key provider's wrapped key in this row.
+    /// Returns the key provider's wrapped key.
     pub(crate) fn wrapped_key(&self) -> Result<&[u8], Undecryptable> {
         envelope::unwrapped(&self.0).ok_or(Undecryptable)
     }
@@ -175,9 +175,13 @@ mod tests {
         let ids = [1, 2, 3].map(|byte| KeyId::from_bytes([byte; 16]));
         ring.insert(ids[0], Arc::clone(&old), true, now);
         ring.insert(ids[1], Arc::clone(&new), true, now + SOFT_AGE);
-        assert_eq!(Arc::strong_count(&old), 2, "it still opens what it sealed");
+        assert_eq!(Arc::strong_count(&old), 2, "the retired key is still kept");
         ring.insert(ids[2], key(), false, now + HARD_AGE);
-        assert_eq!(Arc::strong_count(&old), 1, "gone, and wiped");
+        assert_eq!(
+            Arc::strong_count(&old),
+            1,
+            "the old key is dropped and wiped"
+        );
         assert_eq!(Arc::strong_count(&new), 2);
     }
 }

@@ -1,4 +1,4 @@
-//! The simplest key provider: a 32-byte master key in this process.
+//! A key provider with a 32-byte master key in this process.
 
 use std::fmt;
 use std::path::Path;
@@ -16,25 +16,26 @@ use super::envelope::{self, Context};
 use super::key::{DATA_KEY_LEN, DataKey, KeyId};
 use super::{KeyContext, KeyError, KeyProvider};
 
-/// A 32-byte master key. Whoever has it and the database has every token.
+/// A 32-byte master key. A person who has it and the database can read every token.
 ///
-/// Make one with `openssl rand -base64 32`, keep it apart from the database and its backups, and
-/// give it to the process by environment or by file.
+/// Make one with `openssl rand -base64 32`. Store it apart from the database and its backups, and
+/// pass it to the process in an environment variable or a file.
 pub struct MasterKey(DataKey);
 
 impl MasterKey {
-    /// A new random key, for tests and for generating one to keep.
+    /// Generates a random key, for tests, or to store it for production.
     #[must_use]
     pub fn generate() -> Self {
         Self(DataKey::generate())
     }
 
-    /// Reads a key written as 64 hex digits or as base64 (either alphabet, padded or not);
-    /// white space around it is ignored.
+    /// Parses a key from 64 hex digits or from base64 (either alphabet, with or without padding).
+    /// White space around it is ignored.
     ///
     /// # Errors
     ///
-    /// [`MasterKeyError::Form`] for anything that is not exactly 32 bytes written so.
+    /// [`MasterKeyError::Form`], if the text is not exactly 32 bytes in hex or base64.
+    /// [`MasterKeyError::Zero`], if all bytes are zero.
     pub fn parse(text: &str) -> Result<Self, MasterKeyError> {
         let text = text.trim();
         let bytes = Zeroizing::new(if text.len() == 2 * DATA_KEY_LEN {
@@ -58,7 +59,7 @@ impl MasterKey {
     ///
     /// # Errors
     ///
-    /// [`MasterKeyError::NotSet`], or as [`MasterKey::parse`].
+    /// [`MasterKeyError::NotSet`], if the variable is not set, or an error of [`MasterKey::parse`].
     pub fn from_env(variable: &'static str) -> Result<Self, MasterKeyError> {
         match std::env::var(variable).map(Zeroizing::new) {
             Ok(text) => Self::parse(&text),
@@ -67,23 +68,23 @@ impl MasterKey {
         }
     }
 
-    /// Reads the key from a file that holds nothing else.
+    /// Reads the key from a file that contains only the key.
     ///
     /// # Errors
     ///
-    /// [`MasterKeyError::File`] if it cannot be read, or as [`MasterKey::parse`].
+    /// [`MasterKeyError::File`], if the file cannot be read, or an error of [`MasterKey::parse`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, MasterKeyError> {
         let bytes = Zeroizing::new(std::fs::read(path).map_err(MasterKeyError::File)?);
         Self::parse(std::str::from_utf8(&bytes).map_err(|_| MasterKeyError::Form)?)
     }
 
-    /// The key as base64, to be kept somewhere safe.
+    /// Returns the key as base64. Keep it secret.
     #[must_use]
     pub fn to_base64(&self) -> Zeroizing<String> {
         Zeroizing::new(STANDARD.encode(self.0.expose()))
     }
 
-    /// A name for the key from which the key cannot be found: what an error message can show.
+    /// Returns an id that identifies the key and does not reveal it. Error messages may show it.
     #[must_use]
     pub fn fingerprint(&self) -> KeyId {
         let mut id = [0; 16];
@@ -110,37 +111,37 @@ impl hkdf::KeyType for Fingerprint {
     }
 }
 
-/// Why a text is not a master key. The text itself is not repeated.
+/// Why a text is not a master key. The error does not contain the text.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum MasterKeyError {
     /// The file cannot be read.
-    #[error("the master key's file cannot be read")]
+    #[error("the master key's file cannot be read: check its path and permissions")]
     File(#[source] std::io::Error),
-    /// Not 32 bytes in hex or base64.
+    /// The text is not 32 bytes in hex or base64.
     #[error(
-        "the master key must be 32 random bytes, written as base64 or as 64 hex digits; make one \
-         with `openssl rand -base64 32`"
+        "the master key must be 32 random bytes, as base64 or as 64 hex digits: make one with \
+         `openssl rand -base64 32`"
     )]
     Form,
     /// The environment variable is not set.
     #[error(
-        "the environment variable {variable} is not set; make a master key with \
-         `openssl rand -base64 32` and keep it"
+        "the environment variable {variable} is not set: make a master key with \
+         `openssl rand -base64 32`, store it, and set the variable to it"
     )]
     NotSet {
-        /// Its name.
+        /// The variable's name.
         variable: &'static str,
     },
-    /// 32 zero bytes: a placeholder that was never replaced.
-    #[error("the master key is all zeros; make one with `openssl rand -base64 32`")]
+    /// The key is 32 zero bytes: a placeholder that was never replaced.
+    #[error("the master key is all zeros: make one with `openssl rand -base64 32`")]
     Zero,
 }
 
 /// Wraps data keys under a master key in this process.
 ///
-/// To change the master key, make the new one the provider's and add the old one as retired: it
-/// still unwraps what it wrapped.
+/// To change the master key, make the new one the primary and add the old one as retired. A
+/// retired key still unwraps the data keys that it wrapped.
 ///
 /// ```
 /// use slack_installs::{LocalKeyProvider, MasterKey};
@@ -154,7 +155,7 @@ pub struct LocalKeyProvider {
 }
 
 impl LocalKeyProvider {
-    /// A provider that wraps under this key.
+    /// Makes a provider that wraps under this key.
     #[must_use]
     pub fn new(key: MasterKey) -> Self {
         Self {
@@ -163,7 +164,7 @@ impl LocalKeyProvider {
         }
     }
 
-    /// Adds a key that only unwraps.
+    /// Adds a retired key, which only unwraps.
     #[must_use]
     pub fn with_retired(mut self, key: MasterKey) -> Self {
         self.retired.push((key.fingerprint(), key));
@@ -205,7 +206,7 @@ impl KeyProvider for LocalKeyProvider {
         let master = self.master_key(id).ok_or_else(|| KeyError::UnknownKey {
             reason: format!(
                 "the database's data keys are wrapped under the master key with fingerprint {id}, \
-                 but this process has {}; give it that key, as primary or as retired",
+                 but this process has {}: add the key {id} as the primary or as a retired key",
                 self.primary.0
             ),
         })?;
@@ -222,8 +223,8 @@ impl KeyProvider for LocalKeyProvider {
 /// The purpose of a wrapped data key's ciphertext.
 const DATA_KEY: &[u8] = b"slack-installs data key v1";
 
-/// The data key's id, as text, is in the place of a partition, so each wrapped key is sealed
-/// under keys of its own.
+/// Returns the context that a data key is bound to. Its id replaces the partition, so each wrapped
+/// key is sealed under its own derived keys.
 fn bound_to<'a>(context: &KeyContext<'a>, key_id: &'a str) -> Context<'a> {
     Context {
         app: context.app,
@@ -353,7 +354,7 @@ mod tests {
         let missing = MasterKey::from_env(variable).expect_err("not set");
         assert!(missing.to_string().contains(variable), "{missing}");
         assert!(matches!(missing, MasterKeyError::NotSet { .. }));
-        // Every process has this one.
+        // The variable `PATH` is set in every process.
         let refused = MasterKey::from_env("PATH").expect_err("a list of paths");
         assert!(matches!(refused, MasterKeyError::Form), "{refused:?}");
     }

@@ -1,5 +1,5 @@
-//! What a tenant's life needs of a store besides fetching: purges that the host is told of,
-//! tenants on hold, and which workspaces an org-wide installation may serve.
+//! The lifecycle of tenants: purges with a note for your app, holds, and the workspaces that an
+//! org-wide installation may serve.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,34 +10,34 @@ use super::{Error, InstallationStore, Summary};
 use crate::installation::{Hold, Revision};
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 
-/// Ends, holds and limits installations.
+/// Purges tenants, puts them on hold, and limits org-wide installations.
 ///
 /// [`EncryptedStore`](crate::EncryptedStore) implements it over any backend.
 ///
 /// # Contract
 ///
 /// 1. `purge` removes every row of the tenant in one commit, and only if the stored installation
-///    is still of that revision; otherwise it is an [`Error::Conflict`] and nothing goes.
-/// 2. With `tell_at`, that same commit leaves a note of the departure, without secrets. It stands
-///    until `settle`, whatever is installed meanwhile, and `due_departures` finds it from that
-///    time on. Another purge of the tenant takes it along, and leaves its own in its place, if it
-///    has a `tell_at`; so does a `delete` of all.
-/// 3. `postpone` and `settle` change only the very note that they are given.
-/// 4. `hold` is kept when the app is installed again, and goes when the tenant is purged. It
-///    touches no token.
+///    has revision `only`. Otherwise it returns [`Error::Conflict`] and removes nothing.
+/// 2. With `tell_at`, the same commit writes a note of the departure, without secrets. The note
+///    is kept until `settle`, whatever is installed meanwhile. From `tell_at` on,
+///    `due_departures` returns it. A later purge, or a `delete` of everything, removes the note; a
+///    purge with `tell_at` writes a new one.
+/// 3. `postpone` and `settle` change only the exact note that they are given.
+/// 4. `hold` is kept when the app is installed again, and is deleted when the tenant is purged. It
+///    changes no token.
 /// 5. `set_enterprise` changes the organisation of a workspace's installation of that revision,
-///    and nothing else of it.
-/// 6. Of the changes of one workspace's access, the one of the latest time counts; of two of the
-///    same time, the revocation. Without an org-wide installation nothing is kept.
+///    and nothing else.
+/// 6. Of the changes to one workspace's access, the latest wins; on a tie, the revocation. If no
+///    org-wide installation exists, nothing is stored.
 ///
 /// # Consistency
 ///
-/// As [`InstallationStore`]. `due_departures` is a hint: it may lag behind a `purge`.
+/// As [`InstallationStore`]. `due_departures` is a hint: it may lag behind `purge`.
 ///
 /// # Cancel safety
 ///
-/// Dropping a call leaves it done or not done, never half done; `set_access` of many workspaces
-/// may be done for some of them.
+/// If you drop a call, it is applied fully or not at all. An exception is `set_access` of many
+/// workspaces, which may be applied to some of them.
 ///
 /// # Errors
 ///
@@ -52,21 +52,21 @@ use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 /// use std::time::SystemTime;
 ///
 /// for pending in store.due_departures(SystemTime::now(), 100).await? {
-///     println!("the host is to be told of {}", pending.departure.key);
+///     println!("{} has departed", pending.departure.key);
 /// }
 /// # Ok(())
 /// # }
 /// ```
 #[async_trait]
 pub trait LifecycleStore: InstallationStore {
-    /// What stands there, unopened: its revision, and what its metadata says, which is not
-    /// authenticated. To judge an installation that does not open.
+    /// Returns the revision and the metadata of the stored installation without opening it. The
+    /// metadata is not authenticated. Use it to judge an installation that does not open.
     async fn glance(
         &self,
         key: &InstallationKey,
     ) -> Result<Option<(Revision, Option<Summary>)>, Error>;
 
-    /// Removes everything of the departing tenant.
+    /// Removes everything that is stored for the departing tenant.
     async fn purge(
         &self,
         departure: &Departure,
@@ -74,33 +74,33 @@ pub trait LifecycleStore: InstallationStore {
         tell_at: Option<SystemTime>,
     ) -> Result<Option<PendingDeparture>, Error>;
 
-    /// The note that stands for this tenant.
+    /// Returns the note of this tenant's departure, if one exists.
     async fn departure(&self, key: &InstallationKey) -> Result<Option<PendingDeparture>, Error>;
 
-    /// Notes whose time has come, earliest first, `limit` at most.
+    /// Returns the notes that are due, earliest first, at most `limit`.
     async fn due_departures(
         &self,
         now: SystemTime,
         limit: usize,
     ) -> Result<Vec<PendingDeparture>, Error>;
 
-    /// Puts a note off until then, so that of several workers one tells the host. Answers the
-    /// note as it stands then; `None` if this very note does not stand any more.
+    /// Puts a note off until the given time, so that only one of several workers notifies your
+    /// app. Returns the changed note; `None` if this exact note no longer exists.
     async fn postpone(
         &self,
         pending: &PendingDeparture,
         until: SystemTime,
     ) -> Result<Option<PendingDeparture>, Error>;
 
-    /// Removes a note: the host was told. Answers whether it stood.
+    /// Removes a note, because your app was notified. Returns whether the note existed.
     async fn settle(&self, pending: &PendingDeparture) -> Result<bool, Error>;
 
-    /// Puts a tenant on hold, or ends that. Answers whether it has an installation. A tenant that
-    /// is in that state already keeps the reason and the time that it has.
+    /// Puts a tenant on hold, or lifts its hold. Returns whether the tenant has an installation. If
+    /// the tenant is already in that state, its reason and its time stay unchanged.
     async fn hold(&self, key: &InstallationKey, hold: &Hold) -> Result<bool, Error>;
 
-    /// Keeps which organisation a workspace belongs to by now; `None` for none. Answers whether
-    /// there was a workspace's installation of this revision.
+    /// Stores which organisation a workspace belongs to; `None` for none. Returns whether the
+    /// workspace has an installation of this revision.
     async fn set_enterprise(
         &self,
         key: &InstallationKey,
@@ -108,32 +108,34 @@ pub trait LifecycleStore: InstallationStore {
         enterprise: Option<&EnterpriseId>,
     ) -> Result<bool, Error>;
 
-    /// Keeps that an org-wide installation was granted or lost workspaces. Answers whether there
-    /// is one.
+    /// Stores that an org-wide installation was granted workspaces or lost them. Returns whether
+    /// the org-wide installation exists.
     async fn set_access(&self, org: &EnterpriseId, access: &Access) -> Result<bool, Error>;
 
-    /// Whether an org-wide installation may serve this workspace: unless it was taken away.
+    /// Returns whether an org-wide installation may serve this workspace. It may, unless its access
+    /// to the workspace was revoked.
     async fn has_access(&self, org: &EnterpriseId, team: &TeamId) -> Result<bool, Error>;
 
-    /// Returns the users of this tenant who have a token. Reads the rows of this tenant only.
+    /// Returns the users of this tenant who have a token. Reads only this tenant's rows.
     async fn users(&self, key: &InstallationKey) -> Result<Vec<UserId>, Error>;
 }
 
-/// A tenant that is gone, as the host is told it.
+/// The departure of a tenant, as your app is notified of it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Departure {
-    /// Which workspace or organisation.
+    /// The workspace or organisation.
     pub key: InstallationKey,
-    /// Why: an event's type, or an operator's words. Stands in the clear; 500 characters at most.
+    /// The reason: an event's type, or an operator's words. At most 500 characters, stored in plain
+    /// text.
     pub reason: String,
-    /// When it was purged, in whole seconds, rounded down. Compare it with times in whole seconds:
-    /// what you kept within that second is the departed tenant's too.
+    /// When the tenant was purged, in whole seconds, rounded down. Compare it with times in whole
+    /// seconds. Data that you stored within the same second belongs to the departed tenant too.
     pub at: SystemTime,
 }
 
 impl Departure {
-    /// A departure; a longer reason is cut.
+    /// Makes a departure. Truncates `reason` to 500 characters.
     #[must_use]
     pub fn new(key: InstallationKey, reason: &str, at: SystemTime) -> Self {
         Self {
@@ -144,20 +146,20 @@ impl Departure {
     }
 }
 
-/// A departure of which the host was not told yet.
+/// A departure of which your app has not been notified yet.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PendingDeparture {
-    /// What to tell.
+    /// The departure.
     pub departure: Departure,
-    /// How often it was put off.
+    /// How often the note was put off.
     pub attempts: u32,
-    /// Which state of the note this is.
+    /// The revision of the note.
     pub revision: Revision,
 }
 
 impl PendingDeparture {
-    /// A note, for implementations of the store.
+    /// Makes a note, for implementations of the store.
     #[must_use]
     pub fn new(departure: Departure, attempts: u32, revision: Revision) -> Self {
         Self {
@@ -168,18 +170,18 @@ impl PendingDeparture {
     }
 }
 
-/// Workspaces that an org-wide installation was granted, or lost.
+/// Workspaces that an org-wide installation was granted or lost.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// Which ones.
+    /// The workspaces.
     pub teams: Vec<TeamId>,
-    /// Whether they were granted.
+    /// Whether they were granted (`true`) or lost (`false`).
     pub is_granted: bool,
     /// When, in microseconds since 1970 on Slack's clock.
     pub at_micros: u64,
 }
 
-/// An operator writes a sentence or two.
+/// The longest reason, in characters: an operator writes a sentence or two.
 pub(crate) const MAX_REASON: usize = 500;
 
 forward!(LifecycleStore {

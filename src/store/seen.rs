@@ -1,4 +1,4 @@
-//! What was handled already, so that it is handled once.
+//! Handled requests, so that each is handled once.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,30 +9,30 @@ use async_trait::async_trait;
 use super::Error;
 use crate::installation::Revision;
 
-/// Remembers which requests were handled.
+/// Stores which requests were handled.
 ///
 /// [`EncryptedStore`](crate::EncryptedStore) implements it over any backend.
 ///
 /// # Contract
 ///
-/// 1. Of concurrent `claim`s of one id, exactly one is [`Claim::Taken`].
-/// 2. A claim that is neither finished nor released ends by itself at its time; then the id may
-///    be claimed again.
-/// 3. After `finish`, the id is [`Claim::Finished`] until that time.
-/// 4. `finish` and `release` change nothing if the claim has passed to another.
+/// 1. Of concurrent `claim`s of one id, exactly one returns [`Claim::Taken`].
+/// 2. A claim that is neither finished nor released expires at its time. Then the id can be claimed
+///    again.
+/// 3. After `finish`, `claim` returns [`Claim::Finished`] for that id until the given time.
+/// 4. If another caller has taken over the claim, `finish` and `release` change nothing.
 ///
 /// # Consistency
 ///
-/// Linearizable per id, durable when a call returns.
+/// Linearizable per id. A change is durable when the call returns.
 ///
 /// # Cancel safety
 ///
-/// Dropping a call leaves it done or not done.
+/// If you drop a call, it is applied fully or not at all.
 ///
 /// # Errors
 ///
 /// As [`InstallationStore`](super::InstallationStore). After an [`Error::Unavailable`] from
-/// `claim` the id may be claimed, until its time.
+/// `claim`, the id may stay claimed until its time.
 ///
 /// # Example
 ///
@@ -55,17 +55,17 @@ use crate::installation::Revision;
 /// ```
 #[async_trait]
 pub trait SeenStore: fmt::Debug + Send + Sync + 'static {
-    /// Claims this id for its handling, until then.
+    /// Claims this id until the given time, so that the caller handles the request.
     async fn claim(&self, id: &SeenId, now: SystemTime, until: SystemTime) -> Result<Claim, Error>;
 
-    /// Remembers the id as handled, until then. Answers whether the claim stood.
+    /// Stores that the id was handled, until the given time. Returns whether the claim was valid.
     async fn finish(&self, id: &SeenId, claim: Revision, until: SystemTime) -> Result<bool, Error>;
 
-    /// Forgets the id: its handling failed. Answers whether the claim stood.
+    /// Releases the id, because its handling failed. Returns whether the claim was valid.
     async fn release(&self, id: &SeenId, claim: Revision) -> Result<bool, Error>;
 }
 
-/// The name of one request: a hash, since a trigger id is a ticket.
+/// The id of one request. It is a hash, because a trigger id is a credential.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub struct SeenId(pub [u8; 32]);
 
@@ -75,14 +75,14 @@ impl fmt::Debug for SeenId {
     }
 }
 
-/// Whether a request is to be handled.
+/// The result of [`SeenStore::claim`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Claim {
-    /// It was handled.
+    /// The request was handled.
     Finished,
-    /// Somebody handles it now.
+    /// Another caller is handling the request.
     InProgress,
-    /// It is the caller's to handle, and then to finish or to release.
+    /// The caller must handle the request, and then call `finish` or `release`.
     Taken(Revision),
 }
 

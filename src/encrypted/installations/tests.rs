@@ -6,7 +6,7 @@ use super::*;
 use crate::backend::{Metadata, Sealed, Version};
 use crate::encrypted::record::Draft;
 
-/// The newest golden database; `tests/golden.rs` reads the others.
+/// The newest golden database. `tests/golden.rs` reads the older ones.
 const DATABASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/database-1.json");
 
 #[test]
@@ -17,7 +17,7 @@ fn todays_code_writes_the_golden_forms_to_the_byte() {
             let mut slots = tenant.iter().filter(|(slot, _)| slot.starts_with(prefix));
             slots.next().map(|(_, record)| record)
         };
-        let install = record("install").expect("every tenant has one");
+        let install = record("install").expect("every tenant has this record");
         let (bot, user) = (record("bot"), record("user/"));
         let installation = opened(install, bot, user).expect("a known form");
 
@@ -93,9 +93,9 @@ fn assert_same(draft: &Draft, golden: &Record) {
     assert_eq!(draft.plaintext, golden.plaintext);
 }
 
-/// The golden records of each tenant by slot.
+/// Returns the golden records of each tenant by slot.
 fn tenants() -> BTreeMap<String, BTreeMap<String, Record>> {
-    let text = std::fs::read_to_string(DATABASE).expect("the repository has it");
+    let text = std::fs::read_to_string(DATABASE).expect("the golden database exists");
     let database: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let mut tenants: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
     for golden in database["rows"].as_array().expect("rows") {
@@ -134,5 +134,5 @@ fn opened(
         plaintext: record.plaintext.clone(),
     };
     let records = [Some(install), bot, user].map(|record| record.map(copy));
-    stored(&records).map(|stored| stored.expect("its facts are there"))
+    stored(&records).map(|stored| stored.expect("the installation has facts"))
 }

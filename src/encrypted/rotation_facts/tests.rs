@@ -6,7 +6,7 @@ fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000 + seconds)
 }
 
-/// No two members are alike.
+/// All members differ from each other.
 fn full() -> Chain {
     Chain {
         install: InstallId(0x1122),
@@ -58,7 +58,7 @@ fn read_back(chain: &Chain) -> RotationFacts {
 #[test]
 fn every_member_of_a_chain_comes_back() {
     for (chain, mut issued) in [(full(), empty()), (empty(), full())] {
-        // What the row keeps elsewhere.
+        // These members are stored in other parts of the row.
         issued.refresh = chain.refresh;
         issued.alternates = chain.alternates.clone();
         issued.expires_at = chain.expires_at;
@@ -112,7 +112,7 @@ fn the_last_five_refresh_tokens_before_the_primary_are_known() {
             refresh: Some(Mark(mark)),
             ..full()
         };
-        // Steps that keep the pair.
+        // These steps keep the pair.
         for _ in 0..3 {
             facts = Some(RotationFacts::after(facts, &chain));
         }
