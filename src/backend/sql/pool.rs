@@ -96,7 +96,7 @@ impl<S: Source> Pool<S> {
         drop(all);
         let idle = std::mem::take(&mut *self.idle());
         for held in idle {
-            // It is gone in either case.
+            // The connection is closed in either case.
             let _ = held.connection.close().await;
         }
     }
