@@ -505,7 +505,7 @@ impl fmt::Debug for Version {
 pub struct Metadata(Arc<str>);
 
 impl Metadata {
-    /// Wraps the text as it was written or read.
+    /// Wraps the text, unchanged.
     #[must_use]
     pub fn new(json: impl AsRef<str>) -> Self {
         Self(json.as_ref().into())

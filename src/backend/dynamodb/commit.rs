@@ -81,7 +81,7 @@ fn expected(partition: &Partition, change: &Change) -> Option<Write> {
     })
 }
 
-/// Returns a change as a write that is applied only if the slot is as it was found.
+/// Returns a change as a write that is applied only if the slot has not changed since it was read.
 fn as_found(partition: &Partition, change: &Change, found: Option<&Stored>) -> Option<Write> {
     let write = Write::of(partition, change)?;
     Some(match found {

@@ -177,7 +177,7 @@ impl Table {
         Ok((page.items.unwrap_or_default(), page.last_evaluated_key))
     }
 
-    /// Lists all rows of a partition, each as it was when its page was read.
+    /// Lists all rows of a partition, each in its state when its page was read.
     pub(super) async fn list(&self, partition: &Partition) -> Result<Vec<Listed>, Error> {
         let (mut listed, mut from) = (Vec::new(), None);
         let only = format!("{SK}, {VERSION}, {CLEARED_BY}");

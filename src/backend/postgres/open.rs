@@ -103,7 +103,7 @@ pub(super) fn failed(error: sqlx::Error, database: &str) -> ConnectError {
     } else {
         (
             Kind::Unavailable,
-            "cannot be opened; check the host, the port and the server's log",
+            "cannot be opened; check its address and the server's log",
         )
     };
     ConnectError::new(kind, format!("the database {database} {text}")).with_source(error)

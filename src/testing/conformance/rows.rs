@@ -1,4 +1,4 @@
-//! Rules 1, 2, 11 and 15: rows are read as they were written.
+//! Rules 1, 2, 11 and 15: rows are read exactly as written.
 
 use super::kit::{
     ENVELOPE_LEN, Tenant, assert_malformed, delete, due, put, row, row_with, sealed, slot, slots,
