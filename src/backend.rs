@@ -77,8 +77,8 @@ connect::backends! {
 ///     succeeds.
 /// 11. Every `read` that starts after a commit succeeded sees that commit.
 /// 12. Partitions and slots are compared byte for byte: `T1` is not `T12`, `a` is not `A`.
-/// 13. `scan` returns every row that exists in its scope throughout the scan exactly once, over any
-///     number of pages, even if the row is overwritten meanwhile. It returns no row outside its
+/// 13. `scan` returns a row of its scope exactly once, over any number of pages, if the row exists
+///     throughout the scan, even if it is overwritten meanwhile. `scan` returns no row outside its
 ///     scope. A page has at most `limit` rows and malformed rows together. The page without `next`
 ///     is the last; any page may be empty. A limit of 0 counts as 1, and a limit of more than 1,000
 ///     may count as 1,000. A cursor of another kind of backend is [`Error::Malformed`].
@@ -118,10 +118,6 @@ connect::backends! {
 /// rows, one succeeds (rule 10), and the late one conflicts. A late `Clear`, or a change that
 /// expects nothing in particular, applies to the rows that exist then. A backend retries a commit
 /// by itself only if it knows that nothing was written.
-/// What makes it safe to commit again is the expectation: of two commits that expect the same
-/// rows one succeeds (rule 10), and the late one conflicts. A late `Clear`, or a change that
-/// expects nothing in particular, applies to whatever exists then. A backend never retries a
-/// commit by itself unless it knows that nothing happened.
 ///
 /// # Example
 ///
@@ -147,7 +143,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Returns a page of the rows of this scope, in no promised order.
     async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error>;
 
-    /// Returns a page of the rows of this queue whose time has come, earliest first.
+    /// Returns a page of this queue's due rows, earliest first.
     async fn due(
         &self,
         queue: &Queue,
@@ -157,7 +153,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Page, Error>;
 }
 
-/// Forwards the port through a pointer.
+/// Implements [`Backend`] for a pointer to a backend.
 macro_rules! forward {
     ($pointer:ident) => {
         #[async_trait]
@@ -269,7 +265,7 @@ name!(
     /// The start of partition texts: `<app>/T` selects all partitions of that app whose names begin
     /// with `T`.
     Prefix,
-    "a beginning of a partition's text",
+    "the start of a partition's text",
     |_| true
 );
 
@@ -287,7 +283,9 @@ impl Partition {
     }
 
     fn parts(&self) -> (&str, &str) {
-        self.0.split_once('/').expect("the form was checked")
+        self.0
+            .split_once('/')
+            .expect("the constructor checked the form")
     }
 }
 
@@ -422,7 +420,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Returns the queue of one app's partitions, by what their rows wait for.
+    /// Returns the queue of one app and one lane.
     ///
     /// # Errors
     ///

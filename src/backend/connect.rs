@@ -109,7 +109,7 @@ pub(super) fn open<B: ByUrl>(url: &str) -> Opening<'_> {
 
 /// Removes one of our own parameters from a URL, because the driver must not see it. Returns the
 /// rest of the URL and the value. If the parameter is given twice, the last value is used.
-#[allow(dead_code, reason = "not every backend has parameters of its own")]
+#[allow(dead_code, reason = "not every backend has its own parameters")]
 pub(super) fn take_parameter(url: &str, name: &str) -> (String, Option<String>) {
     let (start, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
     let Some((place, query)) = start.split_once('?') else {
@@ -204,14 +204,14 @@ mod tests {
     #[tokio::test]
     async fn memory_is_a_complete_url() {
         for url in ["memory:", "memory"] {
-            connect(url).await.expect("it needs nothing");
+            connect(url).await.expect("the URL is complete");
         }
     }
 
     #[tokio::test]
     async fn a_url_of_another_scheme_is_refused_with_the_schemes_and_not_shown() {
         for url in ["", "mysql://canary", "/canary", ":canary", "Memory:"] {
-            let refused = connect(url).await.expect_err("no backend has it");
+            let refused = connect(url).await.expect_err("no backend has this scheme");
             assert_eq!(refused.kind(), ConnectErrorKind::Invalid);
             let text = refused.to_string();
             assert!(
@@ -226,7 +226,7 @@ mod tests {
     #[tokio::test]
     async fn a_url_without_a_place_is_refused_with_an_example() {
         for url in ["sqlite", "sqlite:", "sqlite://"] {
-            let refused = connect(url).await.expect_err("there is no path");
+            let refused = connect(url).await.expect_err("the URL has no path");
             assert_eq!(refused.kind(), ConnectErrorKind::Invalid);
             let text = refused.to_string();
             assert!(text.contains("`sqlite:installations.sqlite3`"), "{text}");
@@ -241,7 +241,7 @@ mod tests {
             open: None,
         }];
         let refused = by_form(&forms, "cluster:redis://h").await;
-        let refused = refused.expect_err("it is not compiled");
+        let refused = refused.expect_err("the backend is not compiled");
         assert_eq!(refused.kind(), ConnectErrorKind::FeatureMissing);
         assert!(
             refused.to_string().contains("the feature `redis`"),

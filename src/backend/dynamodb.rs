@@ -125,7 +125,7 @@ mod write;
 /// # Errors
 ///
 /// If DynamoDB refuses a call temporarily (throttling, or a transaction in conflict with another),
-/// the call is retried for about two seconds, with pauses of random length. After that it is
+/// the call is retried for about two seconds. The pauses are of random length. After that it is
 /// [`Error::Unavailable`]. A call without a response within 5 seconds is [`Error::Unavailable`]
 /// too, unless the client has its own timeouts; of these calls, only reads are retried. The
 /// client's own retries are off. A missing permission is also [`Error::Unavailable`].
@@ -139,12 +139,12 @@ mod write;
 /// warning is logged (`tracing`). On its index (`…/index/due`): `dynamodb:Query`.
 /// [`create_table`](Self::create_table) also requires `CreateTable` and `UpdateContinuousBackups`.
 ///
-/// # What was never run against AWS
+/// # Not verified
 ///
-/// All of it: the tests run against two emulators, dynoxide and Amazon's DynamoDB Local. A proxy in
-/// the tests simulates what no emulator does: throttling, transactions in conflict, unprocessed
-/// keys, server errors and lost responses. The lag of the index and the replication of a table are
-/// known from the documentation only.
+/// Nothing was run against AWS: the tests run against two emulators, dynoxide and Amazon's DynamoDB
+/// Local. A proxy in the tests simulates what no emulator does: throttling, transactions in
+/// conflict, unprocessed keys, server errors and lost responses. The lag of the index and the
+/// replication of a table are known from the documentation only.
 #[derive(Clone)]
 pub struct DynamoDbBackend {
     table: Table,
@@ -157,8 +157,8 @@ impl DynamoDbBackend {
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] if the table does not exist or was not created for this crate, if it is
-    /// replicated to other regions, if its rows expire, or if DynamoDB does not respond.
+    /// [`ConnectError`] if the table does not exist or does not fit this crate, if it is replicated
+    /// or its rows expire, or if DynamoDB does not respond.
     pub async fn connect(client: &Client, table: impl AsRef<str>) -> Result<Self, ConnectError> {
         Self::open(client, table.as_ref(), Writers::Any).await
     }
@@ -170,7 +170,7 @@ impl DynamoDbBackend {
     ///
     /// # Errors
     ///
-    /// The errors of [`connect`](Self::connect), except for the replicas.
+    /// The errors of [`connect`](Self::connect), except that replicas are accepted.
     pub async fn connect_as_only_writer(
         client: &Client,
         table: impl AsRef<str>,
@@ -298,7 +298,9 @@ impl Backend for DynamoDbBackend {
         let (items, last) = match scope {
             Scope::Partition(partition) => {
                 if start.as_ref().is_some_and(|it| !item::is_of(it, partition)) {
-                    return Err(item::malformed("not a cursor of this partition".into()));
+                    return Err(item::malformed(
+                        "the cursor is not from this partition".into(),
+                    ));
                 }
                 let limit = Some(limit);
                 self.table.query(partition, None, start, limit).await?

@@ -54,14 +54,12 @@ impl MemoryBackend {
     #[cfg(feature = "testing")]
     pub fn spoil(&self, key: &Key) {
         let mut rows = self.rows();
-        let stored = rows
-            .get_mut(key)
-            .expect("only a row that exists is spoiled");
+        let stored = rows.get_mut(key).expect("the row exists");
         *stored = Stored::Malformed(stored.due());
     }
 
     fn rows(&self) -> MutexGuard<'_, BTreeMap<Key, Stored>> {
-        // No code panics while it holds the lock, and a half-done commit is impossible anyway.
+        // No code panics while it holds the lock, and a half-done commit is impossible.
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -92,7 +90,9 @@ impl Backend for MemoryBackend {
                 Some(Stored::Row(row)) => Ok(Some(row.clone())),
                 Some(Stored::Malformed(_)) => {
                     let key = Key::of(partition, slot);
-                    Err(Error::Malformed(format!("{key} cannot be parsed").into()))
+                    Err(Error::Malformed(
+                        format!("the row {key} cannot be parsed").into(),
+                    ))
                 }
                 None => Ok(None),
             })
@@ -205,10 +205,7 @@ fn page<'a>(
 
 /// Returns the lowest possible key of a partition.
 fn first_of(partition: &Partition) -> Key {
-    Key::of(
-        partition,
-        &Slot::new("!").expect("the least visible character"),
-    )
+    Key::of(partition, &Slot::new("!").expect("`!` is a valid name"))
 }
 
 /// The kind of this backend's cursors.

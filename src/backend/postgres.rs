@@ -56,7 +56,7 @@ use options::Opens;
 /// are refused, unless [`allow_plaintext`](PostgresOptions::allow_plaintext) is set. Public CAs are
 /// built in; `sslrootcert` names the file of another CA, which managed services usually require.
 /// Settings that the URL omits come from the environment (`PGHOST`, `PGPASSWORD`, `PGSSLMODE` and
-/// libpq's other variables) and from `~/.pgpass`.
+/// the other `PG…` variables that sqlx reads) and from `~/.pgpass`.
 ///
 /// # Poolers
 ///
@@ -75,8 +75,8 @@ use options::Opens;
 ///
 /// A commit is one call of `slack_commit_1` (see [`migrate`](Self::migrate)), in READ COMMITTED:
 /// one round trip. Commits of one partition run one after the other. Each takes a transaction-level
-/// advisory lock on a hash of the partition's name, because row locks cannot stop a new row from
-/// appearing while a partition is cleared. Changes by hand (`DELETE FROM slack_rows WHERE …`) are
+/// advisory lock on a hash of the partition's name. Row locks alone are not enough: they cannot
+/// stop a new row from appearing while a partition is cleared. Changes by hand (`DELETE FROM slack_rows WHERE …`) are
 /// safe from concurrent commits through their row locks.
 ///
 /// # For operators

@@ -35,7 +35,8 @@ pub use options::RedisOptions;
 ///   expiry;
 /// * `appendonly yes`, and preferably `appendfsync always`: with the default, `everysec`, a machine
 ///   failure loses the last second of commits (a killed process loses none);
-/// * in a cluster, `cluster_state:ok`; and the role of a master, not of a replica;
+/// * the role of a master, not of a replica;
+/// * in a cluster, `cluster_state:ok`;
 /// * at least as many connected replicas as commits wait for.
 ///
 /// [`RedisOptions`] has the exceptions, whose names say what they cost. A user of Redis's ACL
@@ -83,8 +84,8 @@ pub use options::RedisOptions;
 ///
 /// # TLS
 ///
-/// For a URL that begins with `rediss://`, the driver uses rustls with the default crypto provider
-/// of the process, or else with the only provider that rustls was built with. If rustls was built
+/// For a URL that begins with `rediss://`, the driver uses rustls with the process's default crypto
+/// provider. If there is none, it uses the only provider that rustls was built with. If rustls was built
 /// with both `ring` and `aws-lc-rs`, opening the backend fails with
 /// [`ConnectErrorKind::Tls`](super::ConnectErrorKind::Tls). Then your app must install one at the
 /// start of `main`: `rustls::crypto::ring::default_provider().install_default()`.

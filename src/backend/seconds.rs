@@ -20,7 +20,7 @@ pub(super) fn to_seconds(time: SystemTime) -> i64 {
 }
 
 /// Returns the time of these seconds since 1970; `None` if this platform cannot express it.
-#[allow(dead_code, reason = "memory keeps times as they are")]
+#[allow(dead_code, reason = "the memory backend stores times unchanged")]
 pub(super) fn from_seconds(seconds: i64) -> Option<SystemTime> {
     let span = Duration::from_secs(seconds.unsigned_abs());
     if seconds < 0 {

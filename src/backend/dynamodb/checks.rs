@@ -170,7 +170,7 @@ mod tests {
     #[track_caller]
     fn assert_refused(described: TableDescriptionBuilder, writers: Writers, kind: Kind) -> String {
         let refused = check_description("t", &described.build(), writers);
-        let refused = refused.expect_err("rows cannot be kept in it");
+        let refused = refused.expect_err("the table is not safe for rows");
         assert_eq!(refused.kind(), kind, "{refused}");
         refused.to_string()
     }

@@ -161,7 +161,7 @@ async fn candidates(
 
 /// Returns the limit of a page as DynamoDB's type.
 pub(super) fn page_limit(limit: usize) -> i32 {
-    i32::try_from(page_len(limit)).expect("a page is short")
+    i32::try_from(page_len(limit)).expect("a page has at most 1000 rows")
 }
 
 /// The most keys that `BatchGetItem` takes.

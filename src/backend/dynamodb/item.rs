@@ -78,7 +78,7 @@ impl Stored {
         Ok(Self { row, marks })
     }
 
-    /// Returns the row, unless it was cleared and only not deleted yet.
+    /// Returns the row, unless it was cleared but not deleted yet.
     pub(super) fn standing(self, claim: Claim) -> Option<Row> {
         match claim {
             Claim::Done(id) if self.marks.contains(&id) => None,
@@ -214,8 +214,8 @@ pub(super) fn malformed(reason: String) -> Error {
     Error::Malformed(reason.into())
 }
 
-/// Returns the shard of the index that lists a row. A row always has the same shard. Different rows
-/// have different ones, so that rows that are due together are spread over the index.
+/// Returns the shard of the index that lists a row. A row always has the same shard. A hash spreads
+/// the rows, so that rows that are due together are not all in one shard.
 fn shard(partition: &Partition, slot: &Slot) -> u8 {
     // Names have no spaces, so a space separates them.
     let digest = digest(&SHA256, format!("{partition} {slot}").as_bytes());

@@ -230,7 +230,7 @@ impl Table {
             }
             if found.len() == before && attempt >= UNPROCESSED_RETRIES {
                 return Err(Error::Unavailable(
-                    "DynamoDB throttles reads; raise the table's read capacity".into(),
+                    "DynamoDB throttles reads of the table; raise its read capacity".into(),
                 ));
             }
             pause(attempt).await;

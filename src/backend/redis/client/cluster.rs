@@ -18,8 +18,8 @@ type Maker = Box<dyn Fn(&str, u16) -> Result<Node, ConnectError> + Send + Sync>;
 pub(in crate::backend::redis) struct Cluster {
     /// The cluster slot of each shard.
     slots: Vec<u16>,
-    /// The nodes that the cluster was opened with. They are asked first, and if no other node
-    /// responds.
+    /// The nodes that the cluster was opened with. They always stay in the map, so that they are
+    /// asked even if no other node responds.
     seeds: Vec<Arc<Node>>,
     maker: Maker,
     map: RwLock<Map>,
@@ -171,8 +171,8 @@ impl Cluster {
                 best = Some((served, masters));
             }
         }
-        // The response of a node that never belonged to the cluster, was removed from it, or is cut
-        // off. Or the cluster does not serve all slots.
+        // An incomplete response comes from a node that never belonged to the cluster, was removed
+        // from it, or is cut off; or the cluster does not serve all slots.
         let (_, masters) = best.ok_or(failure)?;
         self.install_partly(masters);
         Ok(())

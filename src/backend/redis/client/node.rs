@@ -32,7 +32,8 @@ pub(in crate::backend::redis) struct Node {
 
 /// How the master is found.
 pub(super) enum Home {
-    /// A node of a cluster. Even a replica reports itself which keys it does not serve.
+    /// A node of a cluster. Its role is not checked, because even a replica reports which keys it
+    /// does not serve.
     Member(Client),
     Sentinel {
         client: Mutex<SentinelClient>,
@@ -61,7 +62,10 @@ pub(in crate::backend::redis) enum Failure {
     #[error("Redis did not respond")]
     Lost(#[source] RedisError),
     /// It was not sent, because others on the network could read it.
-    #[error("{host} is another machine, and the connection to it would not be encrypted")]
+    #[error(
+        "{host} is another machine, and the connection to it would not be encrypted; use \
+         `rediss://`, or set RedisOptions::allow_plaintext"
+    )]
     Plaintext { host: String },
     /// The server refused it.
     #[error("Redis refused a command")]
@@ -213,7 +217,7 @@ impl Node {
         }
     }
 
-    /// Drops the connection if the error came from it and not from the server.
+    /// If the error is the connection's and not the server's, drops the connection.
     fn judge<T>(&self, live: &Live, answer: Result<T, RedisError>) -> Result<T, Failure> {
         answer.map_err(|error| {
             if is_from_server(&error) {
