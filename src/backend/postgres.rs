@@ -76,8 +76,8 @@ use options::Opens;
 /// A commit is one call of `slack_commit_1` (see [`migrate`](Self::migrate)), in READ COMMITTED:
 /// one round trip. Commits of one partition run one after the other. Each takes a transaction-level
 /// advisory lock on a hash of the partition's name. Row locks alone are not enough: they cannot
-/// stop a new row from appearing while a partition is cleared. Changes by hand (`DELETE FROM slack_rows WHERE …`) are
-/// safe from concurrent commits through their row locks.
+/// stop a new row from appearing while a partition is cleared. Changes by hand (`DELETE FROM
+/// slack_rows WHERE …`) are safe from concurrent commits through their row locks.
 ///
 /// # For operators
 ///

@@ -85,8 +85,8 @@ pub use options::RedisOptions;
 /// # TLS
 ///
 /// For a URL that begins with `rediss://`, the driver uses rustls with the process's default crypto
-/// provider. If there is none, it uses the only provider that rustls was built with. If rustls was built
-/// with both `ring` and `aws-lc-rs`, opening the backend fails with
+/// provider. If there is none, it uses the only provider that rustls was built with. If rustls was
+/// built with both `ring` and `aws-lc-rs`, opening the backend fails with
 /// [`ConnectErrorKind::Tls`](super::ConnectErrorKind::Tls). Then your app must install one at the
 /// start of `main`: `rustls::crypto::ring::default_provider().install_default()`.
 ///
