@@ -1,8 +1,8 @@
-//! The port to a database: sealed rows, compared by version. Four methods.
+//! The port to a database: sealed rows with versions, behind four methods.
 //!
-//! Everything that this crate keeps (installations, OAuth states, data keys) rides on these four
-//! methods, so a protocol is written once and a new database is one file. A backend sees ids,
-//! times and ciphertext; it never sees a secret, and it interprets nothing.
+//! All data of this crate (installations, OAuth states, data keys) is stored through these four
+//! methods. So each protocol is written once, and a new database needs one file. A backend sees
+//! ids, times and ciphertext. It never sees a secret, and it interprets nothing.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -50,11 +50,11 @@ connect::backends! {
     sqlite (feature = "sqlite") SqliteBackend: "sqlite";
 }
 
-/// A database that keeps sealed rows and compares their versions.
+/// Stores sealed rows in a database, and compares their versions.
 ///
 /// # Contract
 ///
-/// Each number begins the names of its checks in `testing::conformance` (feature `testing`).
+/// Each rule's number begins the names of its checks in `testing::conformance` (feature `testing`).
 ///
 /// 1. `read` returns one entry for each slot, in the order of the request; a row that does not
 ///    exist is `None`. A slot may be requested twice.
@@ -66,59 +66,58 @@ connect::backends! {
 /// 5. `Expect::Any` commits in either case.
 /// 6. `Delete` with `only` deletes exactly that version, and conflicts otherwise, also if the row
 ///    does not exist. Without `only` it deletes any version, and is a no-op if there is none.
-/// 7. `Clear` deletes every row of the partition, hundreds too, and of no other, whatever their
-///    names begin with. Rows put by the same commit exist afterwards.
-/// 8. A commit happens wholly or not at all: one failed expectation leaves every row unchanged,
-///    and no `read` sees a part of it.
-/// 9. Expectations are judged against the rows before the commit, in whatever order the changes
-///    are given. Two changes of one slot are [`Error::Malformed`], and so is a second `Clear`;
-///    nothing is written. No changes at all is a success.
+/// 7. `Clear` deletes every row of its partition, even hundreds, and no row of another partition,
+///    even if the names begin alike. Rows put by the same commit exist afterwards.
+/// 8. A commit is applied wholly or not at all. One failed expectation leaves every row unchanged,
+///    and no `read` sees a part of a commit.
+/// 9. Expectations are compared with the rows before the commit. The order of the changes is
+///    irrelevant. Two changes of one slot are [`Error::Malformed`], and so is a second `Clear`;
+///    nothing is written. A commit without changes succeeds.
 /// 10. Of concurrent commits that expect the same version, or absence, and write, exactly one
 ///     succeeds.
-/// 11. A commit that succeeded is seen by every `read` that starts afterwards.
+/// 11. Every `read` that starts after a commit succeeded sees that commit.
 /// 12. Partitions and slots are compared byte for byte: `T1` is not `T12`, `a` is not `A`.
-/// 13. `scan` returns every row of its scope that exists throughout the scan exactly once, however
-///     many pages, also if the row is overwritten meanwhile, and no row outside its scope. The
-///     rows and malformed rows of a page are at most `limit`. The page without `next` is the last;
-///     any page may be empty. A limit of 0 is taken as 1, and one of more than 1,000 may be taken as
-///     1,000. A cursor that this kind of backend did not make is [`Error::Malformed`].
-/// 14. `due` returns the rows of its queue whose time is not after `now`, earliest first, page by
-///     page, as `scan` does: rows and malformed rows of a page are at most `limit`, and a row that
-///     stays due is returned exactly once. Rows of other queues, and rows that are never due, do
-///     not appear, and however many there are, they delay nothing. It is a hint: it may lag
-///     behind a commit.
-/// 15. A row may have 256 KiB of sealed bytes and 64 KiB of metadata. A commit may have 90
-///     changes, and a `read` 90 slots, of 2 MiB in all. More than that may be refused as
+/// 13. `scan` returns a row of its scope exactly once, over any number of pages, if the row exists
+///     throughout the scan, even if it is overwritten meanwhile. `scan` returns no row outside its
+///     scope. A page has at most `limit` rows and malformed rows together. The page without `next`
+///     is the last; any page may be empty. A limit of 0 counts as 1, and a limit of more than 1,000
+///     may count as 1,000. A cursor of another kind of backend is [`Error::Malformed`].
+/// 14. `due` returns the rows of its queue whose time is not after `now`, earliest first, in pages,
+///     as `scan` does. A page has at most `limit` rows and malformed rows together, and a row that
+///     stays due is returned exactly once. It returns no rows of other queues, and no rows that are
+///     never due; any number of such rows causes no delay. The result is a hint: it may lag behind
+///     a commit.
+/// 15. A row may have 256 KiB of sealed bytes and 64 KiB of metadata. A commit may have 90 changes,
+///     and a `read` 90 slots, of 2 MiB in total. A larger request may be refused as
 ///     [`Error::Malformed`], with nothing written.
 /// 16. `Check` commits only if exactly that version exists, conflicts otherwise, and writes
 ///     nothing. Several commits of checks alone may succeed at the same time.
-/// 17. A row that cannot be parsed stops nothing: `scan` and `due` skip it and return its key as
-///     text in [`Page::malformed`]. `read` of such a row is [`Error::Malformed`]; a change that
-///     expects nothing in particular, and `Clear`, still replace or delete it.
-/// 18. `scan` of one partition reads that partition only, not the database. (A backend that cannot
-///     read a prefix without reading other apps' rows says so in its own documentation.)
+/// 17. A row that cannot be parsed does not stop `scan` or `due`. They skip it and return its key
+///     as text in [`Page::malformed`]. `read` of such a row is [`Error::Malformed`]. `Clear`, and a
+///     change that expects nothing in particular, still replace or delete it.
+/// 18. `scan` of one partition reads only that partition, not the whole database. (If a backend
+///     must read other apps' rows to read a prefix, its own documentation says so.)
 ///
 /// # Consistency
 ///
-/// `read` and `commit` are linearizable per partition: from the primary, never from a replica. A
-/// commit is durable when it succeeds: a crash of the process or of the machine does not undo it
-/// (a backend that cannot promise that says so in its own documentation).
+/// `read` and `commit` are linearizable per partition: they use the primary, never a replica. A
+/// commit that succeeded is durable: a crash of the process or of the machine does not undo it. (If
+/// a backend cannot promise that, its own documentation says so.)
 ///
 /// # Cancel safety
 ///
-/// Dropping a `commit` leaves it done or not done, never half done. The other methods change
-/// nothing.
+/// If a `commit` is dropped, it is applied wholly or not at all. The other methods write nothing.
 ///
 /// # Errors
 ///
-/// [`Error::Conflict`] only from `commit`, and only if nothing was written.
-/// [`Error::Unavailable`] from `commit` leaves the outcome open: the commit may have been applied,
-/// or may still be. A caller that reads the rows again and finds the version that it minted knows
-/// that it was. A caller that finds the old rows knows nothing, since the request may still arrive.
-/// What makes it safe to commit again is the expectation: of two commits that expect the same
-/// rows one succeeds (rule 10), and the late one conflicts. A late `Clear`, or a change that
-/// expects nothing in particular, applies to whatever exists then. A backend never retries a
-/// commit by itself unless it knows that nothing happened.
+/// Only `commit` returns [`Error::Conflict`], and only if nothing was written. If `commit` returns
+/// [`Error::Unavailable`], the outcome is unknown: the commit may have been applied, or may still
+/// be. A caller that reads the rows again and finds the version that it minted knows that the
+/// commit was applied. A caller that finds the old rows knows nothing, because the request may
+/// still arrive. Expectations make it safe to commit again: of two commits that expect the same
+/// rows, one succeeds (rule 10), and the late one conflicts. A late `Clear`, or a change that
+/// expects nothing in particular, applies to the rows that exist then. A backend retries a commit
+/// by itself only if it knows that nothing was written.
 ///
 /// # Example
 ///
@@ -144,7 +143,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Returns a page of the rows of this scope, in no promised order.
     async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error>;
 
-    /// Returns a page of the rows of this queue whose time has come, earliest first.
+    /// Returns a page of this queue's due rows, earliest first.
     async fn due(
         &self,
         queue: &Queue,
@@ -154,7 +153,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Page, Error>;
 }
 
-/// Forwards the port through a pointer.
+/// Implements [`Backend`] for a pointer to a backend.
 macro_rules! forward {
     ($pointer:ident) => {
         #[async_trait]
@@ -197,7 +196,7 @@ macro_rules! forward {
 forward!(Arc);
 forward!(Box);
 
-/// Makes a checked name: a text that [`is_name`] accepts, and this check as well.
+/// Defines a checked name: a text that [`is_name`] and this check accept.
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $form:literal, $check:expr) => {
         $(#[$doc])*
@@ -210,8 +209,8 @@ macro_rules! name {
             /// # Errors
             ///
             #[doc = concat!("[`NameError`] unless it is ", $form, ":")]
-            /// 1 to [`MAX_NAME_LEN`] visible ASCII characters, and neither `{` nor `}` (which Redis
-            /// Cluster gives a meaning).
+            /// 1 to [`MAX_NAME_LEN`] visible ASCII characters, without `{` and `}` (which have a
+            /// meaning in Redis Cluster).
             pub fn new(name: impl AsRef<str>) -> Result<Self, NameError> {
                 let name = name.as_ref();
                 let check: fn(&str) -> bool = $check;
@@ -249,24 +248,24 @@ fn is_name(name: &str) -> bool {
 }
 
 name!(
-    /// The unit of atomicity: one tenant of one app, or one OAuth state, or one app's keyring.
+    /// The unit of atomicity: one tenant of one app, one OAuth state, or one app's keyring.
     ///
-    /// The form is `<app>/<name>`; the app ends at the first slash.
+    /// The form is `<app>/<name>`. The app ends at the first slash.
     Partition,
     "of the form `<app>/<name>`",
     |name| name.split_once('/').is_some_and(|(app, name)| !app.is_empty() && !name.is_empty())
 );
 name!(
-    /// One row's place in its partition: `bot`, `user/U…`, …
+    /// The name of a row in its partition: `bot` or `user/U…`, for example.
     Slot,
     "a name",
     |_| true
 );
 name!(
-    /// The beginning of partitions' texts: `<app>/T` is all partitions of that app whose name
-    /// begins with `T`.
+    /// The start of partition texts: `<app>/T` selects all partitions of that app whose names begin
+    /// with `T`.
     Prefix,
-    "a beginning of a partition's text",
+    "the start of a partition's text",
     |_| true
 );
 
@@ -284,11 +283,14 @@ impl Partition {
     }
 
     fn parts(&self) -> (&str, &str) {
-        self.0.split_once('/').expect("the form was checked")
+        self.0
+            .split_once('/')
+            .expect("the constructor checked the form")
     }
 }
 
-/// The longest partition or slot name, in bytes. Every database has keys of this length.
+/// The length limit of partition and slot names, in bytes. Every database supports keys of this
+/// length.
 pub const MAX_NAME_LEN: usize = 255;
 
 /// A text that cannot name a partition, a slot, a prefix, or an app.
@@ -299,12 +301,12 @@ pub const MAX_NAME_LEN: usize = 255;
 )]
 pub struct NameError;
 
-/// The place of a row.
+/// The partition and the slot of a row.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Key {
     /// The partition.
     pub partition: Partition,
-    /// The slot in it.
+    /// The slot.
     pub slot: Slot,
 }
 
@@ -316,7 +318,7 @@ impl Key {
         }
     }
 
-    /// Reads what [`fmt::Display`] writes.
+    /// Parses the text that [`fmt::Display`] writes.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (partition, slot) = text.split_once(' ')?;
         Some(Self {
@@ -327,7 +329,7 @@ impl Key {
 }
 
 impl fmt::Display for Key {
-    /// Writes `partition slot`. Names have no spaces.
+    /// Writes `partition slot`. Neither name has spaces.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.partition, self.slot)
     }
@@ -356,16 +358,16 @@ impl Scope {
     }
 }
 
-/// What a row waits for. What waits in one lane never delays what waits in another.
+/// What a row waits for. Rows in one lane never delay rows in another.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Lane {
     /// A row of the audit log, to be deleted after its retention.
     Audit,
     /// A tenant's departure, to be reported to the app.
     Departure,
-    /// A request that was handled, to be forgotten.
+    /// A handled request, to be deleted.
     Handled,
-    /// Anything else that ended, to be reported to the app.
+    /// Another event, to be reported to the app.
     Notice,
     /// A token, to be refreshed.
     Refresh,
@@ -397,7 +399,7 @@ impl Lane {
         }
     }
 
-    /// Returns the lane of a stored name.
+    /// Returns the lane that has this stored name.
     #[must_use]
     pub fn from_stored(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|lane| lane.as_str() == name)
@@ -410,7 +412,7 @@ impl fmt::Display for Lane {
     }
 }
 
-/// One lane of one app.
+/// One lane of one app: the rows of the app's partitions that wait in the lane.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Queue {
     app: Arc<str>,
@@ -418,11 +420,11 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Returns the queue of one app's partitions, by what their rows wait for.
+    /// Returns the queue of one app and one lane.
     ///
     /// # Errors
     ///
-    /// [`NameError`] if `app` cannot be the part of a [`Partition`] before its slash.
+    /// [`NameError`] if `app` cannot be the app of a [`Partition`].
     pub fn new(app: impl AsRef<str>, lane: Lane) -> Result<Self, NameError> {
         let app = app.as_ref();
         if !is_name(app) || app.contains('/') {
@@ -451,37 +453,37 @@ impl Queue {
     }
 }
 
-/// When and for what a row is due.
+/// When and why a row is due.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Due {
     /// What the row waits for.
     pub lane: Lane,
-    /// When its time comes; whole seconds, from 1970 to the end of the year 9999. Backends index
+    /// When the row is due, in whole seconds, from 1970 to the end of the year 9999. Backends index
     /// it.
     pub at: SystemTime,
 }
 
 /// 128 random bits, minted by the writer of a row.
 ///
-/// Never a counter: a row that is deleted and created again never has an old version, and a
-/// writer that lost the response recognises its own row when it reads it back.
+/// It is never a counter. So a row that is deleted and created again never gets an old version. And
+/// a writer that lost the response recognises its own row when it reads the row again.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub struct Version([u8; 16]);
 
 impl Version {
-    /// A new version, unlike any other.
+    /// Mints a new version, different from all others.
     #[must_use]
     pub fn mint() -> Self {
         Self(random::bytes())
     }
 
-    /// The version as a backend stored it.
+    /// Returns the version of these stored bytes.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes to store.
+    /// Returns the bytes to store.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
@@ -494,21 +496,20 @@ impl fmt::Debug for Version {
     }
 }
 
-/// What an operator may see of a row: a JSON object with ids, names, scopes and times.
+/// The part of a row that an operator may see: a JSON object with ids, names, scopes and times.
 ///
-/// Its bytes are authenticated by the seal, so a backend keeps them exactly as they are. Nothing
-/// secret is ever in it.
+/// The seal authenticates its bytes, so a backend must not change them. It never holds a secret.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Metadata(Arc<str>);
 
 impl Metadata {
-    /// The text, as it was written or read.
+    /// Wraps the text, unchanged.
     #[must_use]
     pub fn new(json: impl AsRef<str>) -> Self {
         Self(json.as_ref().into())
     }
 
-    /// The JSON text.
+    /// Returns the JSON text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -521,23 +522,23 @@ impl fmt::Debug for Metadata {
     }
 }
 
-/// One stored record.
+/// One stored row.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Row {
     /// The version that the last writer minted.
     pub version: Version,
-    /// What an operator may see.
+    /// The metadata, which an operator may see.
     pub metadata: Metadata,
     /// The ciphertext.
     pub sealed: Sealed,
-    /// When and for what the row is due; `None` for never.
+    /// When and why the row is due; `None` if it is never due.
     pub due: Option<Due>,
 }
 
 /// One change of a commit.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// Writes nothing; the commit conflicts unless exactly this version exists.
+    /// Writes nothing. If exactly this version does not exist, the commit conflicts.
     Check {
         /// The row.
         slot: Slot,
@@ -550,22 +551,22 @@ pub enum Change {
     Delete {
         /// The row.
         slot: Slot,
-        /// The version that must exist; `None` for any version, or no row.
+        /// The version that must exist; `None` for any version or no row.
         only: Option<Version>,
     },
     /// Writes a row.
     Put {
-        /// The row's place.
+        /// The slot of the row.
         slot: Slot,
         /// The new row.
         row: Row,
-        /// What must exist now.
+        /// What must exist before the commit.
         expect: Expect,
     },
 }
 
 impl Change {
-    /// Returns the slot that this concerns; `None` for [`Change::Clear`].
+    /// Returns the slot of this change; `None` for [`Change::Clear`].
     #[must_use]
     pub fn slot(&self) -> Option<&Slot> {
         match self {
@@ -590,7 +591,8 @@ impl Change {
         }
     }
 
-    /// Returns whether this change may happen where a row of this version exists, or none.
+    /// Returns whether the current version (`None` if no row exists) meets this change's
+    /// expectation.
     #[must_use]
     pub fn allows(&self, current: Option<Version>) -> bool {
         match self.expects() {
@@ -600,7 +602,7 @@ impl Change {
         }
     }
 
-    /// Checks rule 9 of the contract: at most one change of a slot, and one `Clear`.
+    /// Checks rule 9 of the contract: at most one change per slot, and at most one `Clear`.
     ///
     /// # Errors
     ///
@@ -609,7 +611,7 @@ impl Change {
         let mut slots: Vec<_> = changes.iter().map(Self::slot).collect();
         slots.sort_unstable();
         if slots.windows(2).any(|pair| pair[0] == pair[1]) {
-            let text = "two changes of one slot in one commit";
+            let text = "the commit has two changes of one slot, or two `Clear`s; keep one of them";
             return Err(Error::Malformed(text.into()));
         }
         Ok(())
@@ -627,47 +629,49 @@ pub enum Expect {
     Version(Version),
 }
 
-/// The place where a scan or a queue continues. Opaque: only the backend that made it can read it.
+/// The place where a scan or a queue continues. It is opaque: only the backend that made it can
+/// read it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cursor(pub String);
 
 impl Cursor {
-    /// The place just after this key, for backends that scan in the order of keys. `kind` is the
-    /// kind of backend, a word without spaces.
+    /// Returns the cursor after this key, for backends that scan in key order. `kind` is the kind
+    /// of backend, a word without spaces.
     #[must_use]
     pub fn after(kind: &str, key: &Key) -> Self {
-        // Names have no spaces, so one parts the two.
+        // Names have no spaces, so a space separates them.
         Self(format!("{kind} {key}"))
     }
 
-    /// The key that [`Cursor::after`] was given.
+    /// Returns the key that was passed to [`Cursor::after`].
     ///
     /// # Errors
     ///
-    /// [`Error::Malformed`] if this is a cursor of another making, or of another kind.
+    /// [`Error::Malformed`] if another function, or another kind of backend, made this cursor.
     pub fn key(&self, kind: &str) -> Result<Key, Error> {
         let rest = self
             .0
             .strip_prefix(kind)
             .and_then(|it| it.strip_prefix(' '));
-        let malformed = || Error::Malformed("not a cursor of this backend".into());
+        let malformed = || Error::Malformed("the cursor is not from this kind of backend".into());
         rest.and_then(Key::parse).ok_or_else(malformed)
     }
 
-    /// The place just after this key of this time, for backends that keep a queue in the order of
-    /// times, then of keys.
+    /// Returns the cursor after this time and key, for backends that sort a queue by time, then by
+    /// key.
     #[must_use]
     pub fn after_due(kind: &str, at: SystemTime, key: &Key) -> Self {
         Self::after(&format!("{kind}@{}", seconds::since_1970(at)), key)
     }
 
-    /// The time, in seconds since 1970, and the key that [`Cursor::after_due`] was given.
+    /// Returns the time, in seconds since 1970, and the key that were passed to
+    /// [`Cursor::after_due`].
     ///
     /// # Errors
     ///
-    /// [`Error::Malformed`] if this is a cursor of another making, or of another kind.
+    /// [`Error::Malformed`] if another function, or another kind of backend, made this cursor.
     pub fn due(&self, kind: &str) -> Result<(u64, Key), Error> {
-        let malformed = || Error::Malformed("not a cursor of this backend".into());
+        let malformed = || Error::Malformed("the cursor is not from this kind of backend".into());
         let first = self.0.split(' ').next().unwrap_or_default();
         let at = first.strip_prefix(kind).and_then(|it| it.strip_prefix('@'));
         let at = at.and_then(|at| at.parse().ok()).ok_or_else(malformed)?;
@@ -675,7 +679,7 @@ impl Cursor {
     }
 }
 
-/// Rows of a page at most: some megabytes.
+/// Returns the number of rows of a page: at most 1000, which are some megabytes.
 fn page_len(limit: usize) -> usize {
     limit.clamp(1, 1000)
 }
@@ -685,24 +689,24 @@ fn page_len(limit: usize) -> usize {
 pub struct Page {
     /// The rows.
     pub rows: Vec<(Key, Row)>,
-    /// The keys of rows that could not be parsed, as `partition slot`, or as a database shows a key
-    /// that itself cannot be parsed: something else wrote or changed them.
+    /// The keys of rows that cannot be parsed, because something else wrote or changed them. Each
+    /// key is `partition slot`; if the key itself cannot be parsed, it is as the database shows it.
     pub malformed: Vec<String>,
-    /// The place where the next page starts; `None` after the last page.
+    /// The cursor of the next page; `None` after the last page.
     pub next: Option<Cursor>,
 }
 
-/// Why a backend could not do it.
+/// Why a call of a [`Backend`] failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A row was not as expected; nothing was written.
+    /// A row does not meet its expectation; nothing was written.
     #[error("a stored row was not as expected")]
     Conflict,
-    /// The request or a stored row has a form that it cannot have. Trying again does not help.
+    /// The request or a stored row is not valid. A retry does not help.
     #[error("a stored row or a request to the database is malformed")]
     Malformed(#[source] BoxError),
-    /// The database did not answer, or not in time. A commit may have happened.
+    /// The database did not respond, or not in time. A commit may have been applied.
     #[error("the database is unavailable")]
     Unavailable(#[source] BoxError),
 }
@@ -711,7 +715,7 @@ pub enum Error {
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 impl Error {
-    /// Whether the same call may succeed later, with nothing changed by the caller.
+    /// Returns whether the same call may succeed later, without any change by the caller.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_))

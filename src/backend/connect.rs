@@ -1,4 +1,4 @@
-//! From a URL to a backend, and why one cannot be opened.
+//! Opens a backend by its URL.
 
 use std::borrow::Cow;
 use std::pin::Pin;
@@ -12,28 +12,28 @@ use super::{Backend, BoxError};
 /// A backend that [`connect`](super::connect) opens.
 #[async_trait]
 pub(super) trait ByUrl: Backend + Sized {
-    /// A complete URL of each form, for an error text; empty if a scheme alone is complete.
+    /// Complete URLs, one of each form, for an error text. Empty if a scheme alone is complete.
     const EXAMPLES: &str;
 
-    /// Opens the backend at this URL, which has a scheme of this backend.
+    /// Opens the backend at this URL, whose scheme is one of this backend's.
     async fn by_url(url: &str) -> Result<Self, ConnectError>;
 }
 
-/// The URLs of one backend.
+/// The forms of one backend's URLs.
 pub(crate) struct Form {
     /// The backend's module, its feature, and the kind of its cursors.
     pub(crate) name: &'static str,
     pub(super) schemes: &'static [&'static str],
-    /// `None` without the feature.
+    /// `None` if the feature is off.
     pub(super) open: Option<for<'a> fn(&'a str) -> Opening<'a>>,
 }
 
 type Opening<'a> =
     Pin<Box<dyn Future<Output = Result<Arc<dyn Backend>, ConnectError>> + Send + 'a>>;
 
-/// Makes [`connect`](super::connect) and the list of its [`Form`]s. Each line is a backend: its
-/// module, what it is compiled for, its type and the schemes of its URLs. The file `url.md` beside
-/// the module's files documents them.
+/// Defines [`connect`](super::connect) and its list of [`Form`]s. Each line is one backend: its
+/// module, the condition that it is compiled under, its type, and the schemes of its URLs. The
+/// module's `url.md` documents the URLs.
 macro_rules! backends {
     ($($name:ident ($cfg:meta) $backend:ident: $($scheme:literal)+;)+) => {
         pub(crate) const FORMS: &[connect::Form] = &[$(connect::Form {
@@ -51,8 +51,8 @@ macro_rules! backends {
             env!("CARGO_MANIFEST_DIR"), "/src/backend/", stringify!($name), "/url.md"
         ))])+
         ///
-        /// Everything else about a backend has its default. For other options, open the backend
-        /// itself (`PostgresBackend::connect_with`, for example).
+        /// All other settings have their defaults. To change one, open the backend by its own
+        /// constructor (for example `PostgresBackend::connect_with`).
         ///
         /// ```
         /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
@@ -64,7 +64,7 @@ macro_rules! backends {
         ///
         /// # Errors
         ///
-        /// [`ConnectError`]; its text has the remedy, and never the URL, which may hold a password.
+        /// [`ConnectError`]. Its text has the remedy, and never the URL, which may hold a password.
         pub async fn connect(url: &str) -> Result<Arc<dyn Backend>, ConnectError> {
             connect::by_form(FORMS, url).await
         }
@@ -107,9 +107,9 @@ pub(super) fn open<B: ByUrl>(url: &str) -> Opening<'_> {
     })
 }
 
-/// Takes a parameter of ours out of a URL, so that the driver does not see it. If it is given
-/// twice, the last one counts.
-#[allow(dead_code, reason = "not every backend has parameters of its own")]
+/// Removes one of our own parameters from a URL, because the driver must not see it. Returns the
+/// rest of the URL and the value. If the parameter is given twice, the last value is used.
+#[allow(dead_code, reason = "not every backend has its own parameters")]
 pub(super) fn take_parameter(url: &str, name: &str) -> (String, Option<String>) {
     let (start, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
     let Some((place, query)) = start.split_once('?') else {
@@ -131,7 +131,7 @@ pub(super) fn take_parameter(url: &str, name: &str) -> (String, Option<String>) 
 /// Why a backend cannot be opened.
 ///
 /// The text names the database, the cause and the remedy. It never has the URL, which may hold a
-/// password. The source, if there is one, is the driver's error.
+/// password. The source, if any, is the driver's error.
 #[derive(Debug, Error)]
 #[error("{text}")]
 pub struct ConnectError {
@@ -140,34 +140,35 @@ pub struct ConnectError {
     source: Option<BoxError>,
 }
 
-/// What a [`ConnectError`] is about.
+/// The cause of a [`ConnectError`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ConnectErrorKind {
     /// The database refused the credentials, or they lack a permission.
     Denied,
-    /// This build cannot open such a database: a feature of this crate is off.
+    /// This build cannot open the database, because a feature of this crate is off.
     FeatureMissing,
-    /// Another program's data is there.
+    /// The database holds another program's data.
     Foreign,
     /// The URL, the path or an option cannot be used.
     Invalid,
-    /// The database has a setting, or is of a version, with which rows would be lost.
+    /// The database has a setting, or a version, with which rows would be lost.
     Misconfigured,
     /// A newer version of this crate wrote the data.
     Newer,
-    /// The tables are missing or old, and opening the database does not make them.
+    /// The tables are missing or old, and this call does not create or migrate them.
     NotMigrated,
-    /// The database takes no writes: a standby, a replica, or a file that is write-protected.
+    /// The database accepts no writes: it is a standby, a replica, or a write-protected file.
     ReadOnly,
-    /// The connection would not be encrypted, or rustls has no crypto provider to encrypt it with.
+    /// The connection would not be encrypted, or rustls has no crypto provider.
     Tls,
-    /// The database cannot be reached, does not serve all its data, or failed. It may work later.
+    /// The database cannot be reached, does not serve all its data, or failed. A later attempt may
+    /// succeed.
     Unavailable,
 }
 
 impl ConnectError {
-    /// Returns what the error is about.
+    /// Returns the cause of the error.
     #[must_use]
     pub fn kind(&self) -> ConnectErrorKind {
         self.kind
@@ -190,7 +191,7 @@ impl ConnectError {
     }
 }
 
-/// The URL, the path or an option cannot be used.
+/// Returns an error for a URL, a path or an option that cannot be used.
 pub(super) fn invalid(text: impl Into<Cow<'static, str>>) -> ConnectError {
     ConnectError::new(ConnectErrorKind::Invalid, text)
 }
@@ -203,14 +204,14 @@ mod tests {
     #[tokio::test]
     async fn memory_is_a_complete_url() {
         for url in ["memory:", "memory"] {
-            connect(url).await.expect("it needs nothing");
+            connect(url).await.expect("the URL is complete");
         }
     }
 
     #[tokio::test]
     async fn a_url_of_another_scheme_is_refused_with_the_schemes_and_not_shown() {
         for url in ["", "mysql://canary", "/canary", ":canary", "Memory:"] {
-            let refused = connect(url).await.expect_err("no backend has it");
+            let refused = connect(url).await.expect_err("no backend has this scheme");
             assert_eq!(refused.kind(), ConnectErrorKind::Invalid);
             let text = refused.to_string();
             assert!(
@@ -225,7 +226,7 @@ mod tests {
     #[tokio::test]
     async fn a_url_without_a_place_is_refused_with_an_example() {
         for url in ["sqlite", "sqlite:", "sqlite://"] {
-            let refused = connect(url).await.expect_err("there is no path");
+            let refused = connect(url).await.expect_err("the URL has no path");
             assert_eq!(refused.kind(), ConnectErrorKind::Invalid);
             let text = refused.to_string();
             assert!(text.contains("`sqlite:installations.sqlite3`"), "{text}");
@@ -240,7 +241,7 @@ mod tests {
             open: None,
         }];
         let refused = by_form(&forms, "cluster:redis://h").await;
-        let refused = refused.expect_err("it is not compiled");
+        let refused = refused.expect_err("the backend is not compiled");
         assert_eq!(refused.kind(), ConnectErrorKind::FeatureMissing);
         assert!(
             refused.to_string().contains("the feature `redis`"),

@@ -1,40 +1,41 @@
-//! Rows in one table of Amazon DynamoDB.
+//! Stores rows in one table of Amazon DynamoDB.
 //!
 //! # Items
 //!
-//! A row is one item: partition key `pk`, sort key `sk` (the slot), `version` (16 bytes),
-//! `metadata` (text), `sealed` (bytes), and for a row that is ever due `due_queue`
-//! (`<lane> <shard> <app>`) and `due_key` (`<seconds> <pk> <sk>`), by which the sparse index `due`
-//! lists it.
+//! A row is one item with these attributes: partition key `pk`, sort key `sk` (the slot), `version`
+//! (16 bytes), `metadata` (text) and `sealed` (bytes). A row that is ever due also has `due_queue`
+//! (`<lane> <shard> <app>`) and `due_key` (`<seconds> <pk> <sk>`). The sparse index `due` lists
+//! rows by these two.
 //!
 //! # Clearing a partition
 //!
-//! A transaction takes 100 items, and a partition may have more. So a `Clear` marks the rows one
-//! by one, which changes nothing for anybody, and then declares all that bear its mark cleared, by
-//! one write:
+//! A transaction takes 100 items, and a partition may have more. So a `Clear` first marks the rows
+//! one by one, which changes nothing for readers. Then one write declares that all rows with its
+//! mark are cleared:
 //!
-//! 1. *Claim*: make the item `{clear}` of the partition, with a fresh id. One at a time can.
-//! 2. *Mark*: list the rows; add the id to `cleared_by` of each, if it has the version listed.
-//! 3. *Settle*: set `clear_done` in the claim, if it is still ours and pending, in one transaction
-//!    with the rows that the same commit puts. This is the moment at which the commit happens.
+//! 1. *Claim*: create the item `{clear}` of the partition, with a fresh id. Only one claim can
+//!    exist at a time.
+//! 2. *Mark*: list the rows. Add the id to `cleared_by` of each row, if the row has the version
+//!    that was listed.
+//! 3. *Settle*: if the claim is still ours and pending, set `clear_done` in it. The same
+//!    transaction writes the rows that the commit puts. The commit is applied at this moment.
 //! 4. *Remove*: delete the marked rows, then the claim.
 //!
-//! What makes this one commit for everybody else:
+//! These rules make it one commit for every other process:
 //!
-//! * **A row stands unless it bears the id of a claim that is done.** So a row without marks
-//!   stands, and costs a reader nothing more. For a row with marks, the row and the claim are read
-//!   at one moment.
-//! * **A claim that is done goes only after every row that bears its id.** Marks are only added,
-//!   never taken away or replaced; only a new row in their place has none. So a mark that arrives
-//!   late, of somebody who lost the claim, adds an id that is never done.
-//! * **While a claim is pending no row appears where none stood**: whoever may create a row checks
-//!   the claim in the same transaction. So the rows listed are all.
-//! * **A row with marks is changed only together with a check of the claim**: it is there and the
-//!   same, or it is not there, and never pending. So a marked row is the same when the claim is
+//! * **A row exists unless it bears the id of a claim that is done.** So a row without marks
+//!   exists, and needs no further read. A row with marks and the claim are read at one moment.
+//! * **A claim that is done is deleted only after every row that bears its id.** Marks are only
+//!   added, never removed or replaced; only a new row in the same slot has none. So a late mark of
+//!   a process that lost its claim adds an id that is never done.
+//! * **While a claim is pending, no new row is created**: a write that may create a row checks the
+//!   claim in the same transaction. So the list of rows is complete.
+//! * **A row with marks is changed only together with a check of the claim**: the claim is
+//!   unchanged or absent, and never pending. So a marked row is unchanged when the claim is
 //!   settled.
-//! * **Any process may take a pending claim away** that is not settled in some seconds; what it
-//!   marked stands. Any process may finish what a claim that is done left behind. So a process that
-//!   ends in the middle leaves no lock and no half-cleared partition.
+//! * **Any process may delete a pending claim** that is not settled within some seconds; the rows
+//!   that it marked still exist. Any process may finish the work of a claim that is done. So a
+//!   process that ends midway leaves no lock and no half-cleared partition.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -66,9 +67,9 @@ mod table;
 mod url;
 mod write;
 
-/// Keeps rows in one table of Amazon DynamoDB. Any number of processes may share it.
+/// Stores rows in one table of Amazon DynamoDB. Any number of processes may share the table.
 ///
-/// Make the table with [`create_table`](Self::create_table), or from the text of
+/// Create the table with [`create_table`](Self::create_table), or from the text of
 /// [`cloud_formation`](Self::cloud_formation) or [`terraform`](Self::terraform).
 ///
 /// ```no_run
@@ -87,19 +88,19 @@ mod write;
 ///
 /// # Consistency
 ///
-/// All reads but those of the index `due` are strongly consistent; what the index names is read
-/// from the table before it is answered. Several rows are read at one moment (`TransactGetItems`).
+/// All reads are strongly consistent, except those of the index `due`. Rows that the index lists
+/// are read from the table before they are returned. Several rows are read at one moment
+/// (`TransactGetItems`).
 ///
-/// The table must be of one region. A global table of eventual consistency, of either version of
-/// DynamoDB's global tables, is refused, since the
-/// last writer wins there whatever was expected, unless
-/// [only one region writes](Self::connect_as_only_writer); one of strong consistency is
-/// refused, since DynamoDB has no transactions there.
+/// The table must be in one region. A global table of eventual consistency is refused, in either
+/// version of DynamoDB's global tables: its last writer wins, whatever the writer expected. The
+/// exception is a table that [only one region writes](Self::connect_as_only_writer). A global table
+/// of strong consistency is refused, because DynamoDB has no transactions there.
 ///
 /// # Cost
 ///
-/// In request units of an on-demand table, for items of up to 1 KB (a write) or 4 KB (a read);
-/// a larger item costs as many times more.
+/// In request units of an on-demand table, for items of up to 1 KB (a write) or 4 KB (a read). A
+/// larger item costs a multiple of that.
 ///
 /// | call | units |
 /// |---|---|
@@ -114,62 +115,62 @@ mod write;
 /// | `due` | 8 read, and 1 for each row returned |
 /// | a change of the due time | 1 write in the index; 2 if it was set before |
 ///
-/// A process without work looks for refreshes every 2 seconds: some 10 million read units a month.
+/// An idle process checks for due refreshes every 2 seconds: about 10 million read units a month.
 ///
 /// # Limits
 ///
-/// Those of the [contract](Backend#contract), which DynamoDB sets: 400 KB an item, and 100 items
-/// and 4 MB a transaction. More than that is [`Error::Malformed`].
+/// The limits of the [contract](Backend#contract). They follow from DynamoDB's limits: 400 KB per
+/// item, and 100 items and 4 MB per transaction. A larger request is [`Error::Malformed`].
 ///
 /// # Errors
 ///
-/// What DynamoDB refuses for now (throttling, a transaction in conflict with another) is asked
-/// again for about two seconds, with pauses of random lengths, and is
-/// [`Error::Unavailable`] after that. So is a call without an answer in 5 seconds, unless
-/// the client has timeouts of its own; of those, only reads are made again. The client's own
-/// retries are off. A lack of permission is [`Error::Unavailable`] too.
+/// If DynamoDB refuses a call temporarily (throttling, or a transaction in conflict with another),
+/// the call is retried for about two seconds. The pauses are of random length. After that it is
+/// [`Error::Unavailable`]. A call without a response within 5 seconds is [`Error::Unavailable`]
+/// too, unless the client has its own timeouts; of these calls, only reads are retried. The
+/// client's own retries are off. A missing permission is also [`Error::Unavailable`].
 ///
 /// # Permissions
 ///
 /// On the table: `dynamodb:BatchGetItem`, `ConditionCheckItem`, `DeleteItem`,
 /// `DescribeContinuousBackups`, `DescribeTable`, `DescribeTimeToLive`, `GetItem`, `PutItem`,
-/// `Query`, `Scan`, `UpdateItem`; and `DescribeGlobalTable` on the global table of its name. Where
-/// `DescribeTimeToLive` or `DescribeGlobalTable` is not allowed, what it would tell is not
-/// checked, and a warning says so (`tracing`). On its index (`…/index/due`): `dynamodb:Query`.
-/// [`create_table`](Self::create_table) needs `CreateTable` and `UpdateContinuousBackups` too.
+/// `Query`, `Scan`, `UpdateItem`. On the global table of the same name: `DescribeGlobalTable`. If
+/// `DescribeTimeToLive` or `DescribeGlobalTable` is not allowed, that check is skipped, and a
+/// warning is logged (`tracing`). On its index (`…/index/due`): `dynamodb:Query`.
+/// [`create_table`](Self::create_table) also requires `CreateTable` and `UpdateContinuousBackups`.
 ///
-/// # What was never run against AWS
+/// # Not verified
 ///
-/// All of it: the tests run against two emulators, dynoxide and Amazon's DynamoDB Local. Of what
-/// no emulator does, throttling, transactions in conflict, unprocessed keys, errors of the server
-/// and lost answers are made by a proxy in the tests; that the index lags and that a table is
-/// replicated are taken from the documentation.
+/// Nothing was run against AWS: the tests run against two emulators, dynoxide and Amazon's DynamoDB
+/// Local. A proxy in the tests simulates what no emulator does: throttling, transactions in
+/// conflict, unprocessed keys, server errors and lost responses. The lag of the index and the
+/// replication of a table are known from the documentation only.
 #[derive(Clone)]
 pub struct DynamoDbBackend {
     table: Table,
 }
 
 impl DynamoDbBackend {
-    /// Uses this table, if rows can be kept in it safely.
+    /// Opens this table, after checking that it keeps rows safely.
     ///
-    /// Warns (`tracing`) where it has no point-in-time recovery.
+    /// If the table has no point-in-time recovery, logs a warning (`tracing`).
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] if there is no such table, it is not of this crate's making, it is
-    /// replicated to other regions, its rows expire, or DynamoDB does not answer.
+    /// [`ConnectError`] if the table does not exist or does not fit this crate, if it is replicated
+    /// or its rows expire, or if DynamoDB does not respond.
     pub async fn connect(client: &Client, table: impl AsRef<str>) -> Result<Self, ConnectError> {
         Self::open(client, table.as_ref(), Writers::Any).await
     }
 
-    /// As [`connect`](Self::connect), for a global table of eventual consistency that is written
-    /// in the client's region only: the others stand by.
+    /// Opens a global table of eventual consistency that only the client's region writes. The other
+    /// regions must be on standby.
     ///
-    /// Nobody checks that. If two regions write at the same time, tokens are lost.
+    /// This is not checked. If two regions write at the same time, tokens are lost.
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect), but for the replicas.
+    /// The errors of [`connect`](Self::connect), except that replicas are accepted.
     pub async fn connect_as_only_writer(
         client: &Client,
         table: impl AsRef<str>,
@@ -177,41 +178,43 @@ impl DynamoDbBackend {
         Self::open(client, table.as_ref(), Writers::ThisRegion).await
     }
 
-    /// Makes the table, on demand and protected from deletion, and waits until it can be used.
-    /// Switches point-in-time recovery on, and warns (`tracing`) if it cannot. A table of this
-    /// crate's making that is there is left as it is, but for that; any other is left alone.
+    /// Creates the table, on demand and protected from deletion, and waits until it is ready.
+    ///
+    /// Switches point-in-time recovery on; if that fails, logs a warning (`tracing`). If the table
+    /// exists and fits this crate, changes nothing else. Any other existing table is left
+    /// unchanged.
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] if a table with other keys exists, if the table cannot be made, or if that
-    /// takes more than five minutes.
+    /// [`ConnectError`] if a table with other keys exists, if the table cannot be created, or if it
+    /// is not ready after five minutes.
     pub async fn create_table(client: &Client, table: impl AsRef<str>) -> Result<(), ConnectError> {
         open::create(&Table::new(client, table.as_ref())).await
     }
 
-    /// The table as a CloudFormation template, in YAML.
+    /// Returns the table as a CloudFormation template, in YAML.
     #[must_use]
     pub fn cloud_formation(table: impl AsRef<str>) -> String {
         schema::cloud_formation(table.as_ref())
     }
 
-    /// The table as a Terraform resource.
+    /// Returns the table as a Terraform resource.
     #[must_use]
     pub fn terraform(table: impl AsRef<str>) -> String {
         schema::terraform(table.as_ref())
     }
 
-    /// Returns an HTTP client for the SDK, over rustls with the system's root certificates and the
-    /// crypto provider of the feature `ring` or `aws-lc-rs`. A client without any is given this
-    /// one.
+    /// Returns an HTTP client for the SDK. It uses rustls with the system's root certificates and
+    /// the crypto provider of the feature `ring` or `aws-lc-rs`. A client that has no HTTP client
+    /// uses this one.
     #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
     #[must_use]
     pub fn https_client() -> SharedHttpClient {
         http::https()
     }
 
-    /// Returns the row of an item that a scan found. A claim is no row; what it left behind is
-    /// deleted here.
+    /// Returns the row of an item that a scan found. A claim is not a row; the work that it left is
+    /// finished here.
     async fn listed(&self, found: &Item) -> Result<Option<(Key, Row)>, Error> {
         if item::text(found, SK)? == CLAIM {
             let left = Claim::of(Some(found))?;
@@ -253,7 +256,7 @@ impl Backend for DynamoDbBackend {
         let names: Vec<_> = wanted.iter().map(|slot| slot.as_str()).collect();
         let found = match names[..] {
             [] => Vec::new(),
-            // Half the price of a transaction.
+            // Costs half as much as a transaction.
             [name] => vec![self.table.get(partition, name).await?],
             _ => self.table.snapshot(partition, &names).await?,
         };
@@ -295,7 +298,9 @@ impl Backend for DynamoDbBackend {
         let (items, last) = match scope {
             Scope::Partition(partition) => {
                 if start.as_ref().is_some_and(|it| !item::is_of(it, partition)) {
-                    return Err(item::malformed("not a cursor of this partition".into()));
+                    return Err(item::malformed(
+                        "the cursor is not from this partition".into(),
+                    ));
                 }
                 let limit = Some(limit);
                 self.table.query(partition, None, start, limit).await?

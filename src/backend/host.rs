@@ -1,12 +1,13 @@
-//! Where a server is.
+//! Whether a connection to a host leaves this machine.
 
 use std::net::IpAddr;
 
-/// Whether what is sent to this host can be read on the way, if it is not encrypted.
+/// Returns whether data that is sent to this host leaves this machine, so that others could read it
+/// without encryption.
 pub(super) fn leaves_the_machine(host: &str) -> bool {
     let host = host.trim_matches(['[', ']']);
     let is_loopback = |address: IpAddr| address.is_loopback();
-    // A path is a Unix socket's.
+    // A path names a Unix socket.
     let stays = host.starts_with('/') || host == "localhost" || host.parse().is_ok_and(is_loopback);
     !stays
 }

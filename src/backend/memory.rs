@@ -1,4 +1,4 @@
-//! Rows in this process's memory: for tests, and for trying things out.
+//! Stores rows in this process's memory, for tests and for a first try.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,19 +15,18 @@ use super::{
     page_len,
 };
 
-/// Keeps rows in memory; they end with the process. Sealed all the same.
+/// Stores sealed rows in memory. They are lost when the process ends.
 ///
-/// Made for tests: with a generated key it stands in for any database, and passes the same
-/// conformance suite.
+/// For tests: with a generated key, it passes the same conformance suite as every other backend.
 #[derive(Default)]
 pub struct MemoryBackend {
     rows: Mutex<BTreeMap<Key, Stored>>,
 }
 
-/// What a key holds.
+/// The value of a key.
 #[derive(Clone)]
 enum Stored {
-    /// A row that cannot be parsed: the rest of it is not kept. Only tests make one.
+    /// A row that cannot be parsed. Only its due time is kept.
     #[cfg_attr(
         not(feature = "testing"),
         expect(dead_code, reason = "only tests make one")
@@ -46,23 +45,21 @@ impl Stored {
 }
 
 impl MemoryBackend {
-    /// Makes a row one that cannot be parsed, as a database has one that something else wrote or
-    /// changed. It stays in its place and in its queue.
+    /// Makes a row unparseable, as if another program had written or changed it. The row keeps its
+    /// place and its queue.
     ///
     /// # Panics
     ///
-    /// If there is no such row.
+    /// If the row does not exist.
     #[cfg(feature = "testing")]
     pub fn spoil(&self, key: &Key) {
         let mut rows = self.rows();
-        let stored = rows
-            .get_mut(key)
-            .expect("only a row that exists is spoiled");
+        let stored = rows.get_mut(key).expect("the row exists");
         *stored = Stored::Malformed(stored.due());
     }
 
     fn rows(&self) -> MutexGuard<'_, BTreeMap<Key, Stored>> {
-        // No code panics while it holds the lock, and a half-done commit is impossible anyway.
+        // No code panics while it holds the lock, and a half-done commit is impossible.
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -93,7 +90,9 @@ impl Backend for MemoryBackend {
                 Some(Stored::Row(row)) => Ok(Some(row.clone())),
                 Some(Stored::Malformed(_)) => {
                     let key = Key::of(partition, slot);
-                    Err(Error::Malformed(format!("{key} cannot be parsed").into()))
+                    Err(Error::Malformed(
+                        format!("the row {key} cannot be parsed").into(),
+                    ))
                 }
                 None => Ok(None),
             })
@@ -109,7 +108,7 @@ impl Backend for MemoryBackend {
                 .slot()
                 .and_then(|slot| rows.get(&Key::of(partition, slot)));
             conflicts |= match current {
-                // No version of it is known, so it is none that anybody expects.
+                // Its version is unknown, so it equals no expected version.
                 Some(Stored::Malformed(_)) => change.expects() != Expect::Any,
                 Some(Stored::Row(row)) => !change.allows(Some(row.version)),
                 None => !change.allows(None),
@@ -181,7 +180,7 @@ impl Backend for MemoryBackend {
     }
 }
 
-/// The first of what was found, and the place after the last of these if there may be more.
+/// Returns the first page of these rows, with the cursor after its last row if there may be more.
 fn page<'a>(
     found: impl Iterator<Item = (&'a Key, &'a Stored)>,
     limit: usize,
@@ -204,15 +203,12 @@ fn page<'a>(
     page
 }
 
-/// The least key of a partition: no slot's name comes before this one.
+/// Returns the lowest possible key of a partition.
 fn first_of(partition: &Partition) -> Key {
-    Key::of(
-        partition,
-        &Slot::new("!").expect("the least visible character"),
-    )
+    Key::of(partition, &Slot::new("!").expect("`!` is a valid name"))
 }
 
-/// In its cursors.
+/// The kind of this backend's cursors.
 const KIND: &str = "memory";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Rows in one table of a Postgres database.
+//! Stores rows in one table of a Postgres database.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -27,7 +27,7 @@ pub use options::PostgresOptions;
 use calls::Calls;
 use options::Opens;
 
-/// Keeps rows in one table of a Postgres database. Any number of processes may share it.
+/// Stores rows in one table of a Postgres database. Any number of processes may share it.
 ///
 /// ```no_run
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -43,81 +43,82 @@ use options::Opens;
 ///
 /// # Server
 ///
-/// Postgres 14 or later, and always the primary. [`connect`](Self::connect) refuses a standby, a
-/// read-only server, and one with `fsync`, `full_page_writes` or `synchronous_commit` off, and
-/// says what to do. Every new connection is checked again for a standby, since the name of the
-/// server may lead elsewhere after a failover. With asynchronous replication, a failover can
-/// lose the last commits; `synchronous_standby_names` prevents that.
+/// The server must be Postgres 14 or later, and the primary. [`connect`](Self::connect) refuses a
+/// standby, a read-only server, and a server with `fsync`, `full_page_writes` or
+/// `synchronous_commit` off. Its error names the remedy. Every new connection is checked again for
+/// a standby, because the server's name may lead to another server after a failover. With
+/// asynchronous replication, a failover can lose the last commits; `synchronous_standby_names`
+/// prevents that.
 ///
 /// # Encryption of the connection
 ///
-/// Use `sslmode=verify-full`. To another machine, a URL with `disable`, `allow` or `prefer` (what
-/// it means if it says nothing) is refused, unless
-/// [`allow_plaintext`](PostgresOptions::allow_plaintext) is set. Public CAs are built in;
-/// `sslrootcert` names the file of another one, which managed services usually need. What the URL
-/// does not say comes from `PGHOST`, `PGPASSWORD`, `PGSSLMODE` and the like, and `~/.pgpass`.
+/// Use `sslmode=verify-full`. For another machine, `disable`, `allow` and `prefer` (the default)
+/// are refused, unless [`allow_plaintext`](PostgresOptions::allow_plaintext) is set. Public CAs are
+/// built in; `sslrootcert` names the file of another CA, which managed services usually require.
+/// Settings that the URL omits come from the environment (`PGHOST`, `PGPASSWORD`, `PGSSLMODE` and
+/// the other `PG…` variables that sqlx reads) and from `~/.pgpass`.
 ///
 /// # Poolers
 ///
-/// Through PgBouncer, with `pool_mode = transaction` above all, set
-/// [`transaction_pooler`](PostgresOptions::transaction_pooler). Without it a pooler is recognised
-/// at the start and refused: sessions there share prepared statements by accident. PgBouncer
-/// itself needs no setting for this, `max_prepared_statements` (1.21) included.
+/// Behind PgBouncer, especially with `pool_mode = transaction`, set
+/// [`transaction_pooler`](PostgresOptions::transaction_pooler). Without it, a pooler is recognised
+/// at the start and refused, because its sessions share prepared statements by accident. PgBouncer
+/// itself needs no special setting, not even `max_prepared_statements` (1.21).
 ///
-/// # Time
+/// # Timeouts
 ///
-/// Waiting for a connection, for a lock and for a statement all end
-/// ([`PostgresOptions`]), as [`Error::Unavailable`]. A connection is taken for the
-/// length of one call, and a call waits for nothing but the database.
+/// The waits for a connection, for a lock and for a statement all have timeouts
+/// ([`PostgresOptions`]); after that a call is [`Error::Unavailable`]. A call uses one connection
+/// for its whole length, and waits only for the database.
 ///
 /// # Consistency
 ///
 /// A commit is one call of `slack_commit_1` (see [`migrate`](Self::migrate)), in READ COMMITTED:
-/// one round trip. Commits of one partition take turns by an advisory lock of the transaction, a
-/// hash of the partition's name, since no row lock keeps a row from appearing while a partition
-/// is cleared. Rows that are changed by hand (`DELETE FROM slack_rows WHERE …`) are safe from
-/// concurrent commits by their row locks.
+/// one round trip. Commits of one partition run one after the other. Each takes a transaction-level
+/// advisory lock on a hash of the partition's name. Row locks alone are not enough: they cannot
+/// stop a new row from appearing while a partition is cleared. Changes by hand (`DELETE FROM
+/// slack_rows WHERE …`) are safe from concurrent commits through their row locks.
 ///
 /// # For operators
 ///
-/// The view `slack_installations` has one line for each bot and each user's token:
+/// The view `slack_installations` has one row for each bot token and each user token:
 ///
 /// ```sql
 /// SELECT team_name, user_id, scopes, installed_at FROM slack_installations;
 /// ```
 ///
-/// # What was not tried
+/// # Not verified
 ///
-/// The tests run against Postgres 15 and PgBouncer 1.18 on one machine. Managed services (RDS,
-/// Aurora, Cloud SQL, Neon, Supabase) and databases that speak the same protocol were not tried;
-/// the latter need PL/pgSQL and `pg_advisory_xact_lock`.
+/// The tests run against Postgres 15 and PgBouncer 1.18 on one machine. They do not cover managed
+/// services (RDS, Aurora, Cloud SQL, Neon, Supabase) or databases that speak the same protocol.
+/// Such databases must support PL/pgSQL and `pg_advisory_xact_lock`.
 pub struct PostgresBackend {
     calls: Calls,
-    /// Without the password.
+    /// Host, port and database, without the password.
     name: String,
     schema: String,
 }
 
 impl PostgresBackend {
     /// Opens the database at this URL, `postgres://user:password@host:port/database?sslmode=…`,
-    /// and makes or updates its tables. Any number of processes may do this at once.
+    /// and creates or migrates its tables. Any number of processes may do this at once.
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] if the server cannot be reached, or must not be trusted with tokens.
+    /// [`ConnectError`] if the server cannot be reached, or is not safe for tokens.
     pub async fn connect(url: &str) -> Result<Self, ConnectError> {
         Self::connect_with(url, PostgresOptions::default()).await
     }
 
-    /// Opens the database at this URL in another way than the usual one.
+    /// Opens the database at this URL with these options.
     ///
-    /// With [`row_level_security`](PostgresOptions::row_level_security) it makes no tables, as
-    /// the app's role must not own them; [`migrate`](Self::migrate) does.
+    /// With [`row_level_security`](PostgresOptions::row_level_security), does not create the
+    /// tables, because the app's role must not own them. Use [`migrate`](Self::migrate) instead.
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] if the server cannot be reached, must not be trusted with tokens, or
-    /// does not do what the options ask for.
+    /// [`ConnectError`] if the server cannot be reached, is not safe for tokens, or does not
+    /// support the options.
     pub async fn connect_with(url: &str, options: PostgresOptions) -> Result<Self, ConnectError> {
         let connect = options.connection(url)?;
         let has_wall = options.row_level_security;
@@ -134,29 +135,30 @@ impl PostgresBackend {
         })
     }
 
-    /// Makes or updates the tables, and does nothing else. For a deployment where the app's role
-    /// may not: run it before the app starts, as the tables' owner. The app's role then needs
-    /// `USAGE` on the schema, `SELECT` on `slack_schema`, and `SELECT`, `INSERT`, `UPDATE` and
-    /// `DELETE` on `slack_rows`.
+    /// Creates or migrates the tables, and does nothing else.
     ///
-    /// One transaction, so it happens wholly or not at all. An app of an older version keeps
-    /// running meanwhile and afterwards, but does not start again.
+    /// Use it if the app's role has no permission to create tables: run it as the tables' owner
+    /// before the app starts. The app's role then requires `USAGE` on the schema, `SELECT` on
+    /// `slack_schema`, and `SELECT`, `INSERT`, `UPDATE` and `DELETE` on `slack_rows`.
     ///
-    /// The whole schema:
+    /// It is one transaction, applied wholly or not at all. An app with an older version of this
+    /// crate keeps running, but does not start again.
+    ///
+    /// This is the whole schema:
     #[doc = concat!("```sql\n", include_str!("postgres/1.sql"), "\n```")]
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] if the server cannot be reached, must not be trusted with tokens, or
-    /// does not let this role do it.
+    /// [`ConnectError`] if the server cannot be reached, is not safe for tokens, or refuses the
+    /// change to this role.
     pub async fn migrate(url: &str, options: &PostgresOptions) -> Result<(), ConnectError> {
         let connect = options.connection(url)?;
         let connection = open::migrated(&connect, options, true).await?;
         closed(connection, &name(&connect)).await
     }
 
-    /// Waits for the calls in progress and closes all connections. Every call after this, also
-    /// through other references, is [`Error::Unavailable`].
+    /// Waits for the calls in progress and closes all connections. Every later call, also through
+    /// other references, returns [`Error::Unavailable`].
     pub async fn close(&self) {
         self.calls.close().await;
     }
@@ -264,7 +266,7 @@ impl Backend for PostgresBackend {
     }
 }
 
-/// The changes of a commit, a column for each parameter of `slack_commit_1`.
+/// The changes of a commit: one column for each parameter of `slack_commit_1`.
 #[derive(Default)]
 struct Changes<'a> {
     expected_slots: Vec<&'a str>,
@@ -319,7 +321,7 @@ impl<'a> Changes<'a> {
     }
 }
 
-/// A name of a cursor.
+/// Returns a name of a cursor as text.
 fn text(name: &[u8]) -> Result<&str, Error> {
     str::from_utf8(name).map_err(|error| Error::Malformed(error.into()))
 }
@@ -333,7 +335,7 @@ async fn closed(connection: PgConnection, name: &str) -> Result<(), ConnectError
     closed.map_err(|error| open::failed(error, name))
 }
 
-/// Which database, without the password.
+/// Returns host, port and database, without the password.
 fn name(connect: &PgConnectOptions) -> String {
     let host = match connect.get_socket() {
         Some(socket) => socket.to_string_lossy(),
@@ -345,31 +347,31 @@ fn name(connect: &PgConnectOptions) -> String {
     format!("{host}:{}/{database}", connect.get_port())
 }
 
-/// What a driver's error means to a caller.
+/// Maps a driver's error.
 fn failed(error: sqlx::Error) -> Error {
     sql::failed(error, |code| {
         PERMANENT.iter().any(|class| code.starts_with(class))
     })
 }
 
-/// Postgres' code of an error: five characters, of which the first two are its class.
+/// Returns Postgres' error code (SQLSTATE): five characters, of which the first two are its class.
 fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {
     error.as_database_error()?.code()
 }
 
-/// In its cursors.
+/// The kind of this backend's cursors.
 const KIND: &str = "postgres";
 
-/// What `slack_commit_1` takes for "no row".
+/// The value that `slack_commit_1` treats as "no row".
 const NOTHING: &[u8] = &[];
 
-/// Classes of errors that the same statement meets again: data that cannot be, a constraint, a
-/// right or a table that is missing, a limit of the server's.
+/// Classes of error codes that the same statement always returns: invalid data, a constraint
+/// violation, a missing permission or table, or a limit of the server.
 const PERMANENT: [&str; 4] = ["22", "23", "42", "54"];
 
 const COMMIT: &str = "SELECT slack_commit_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
-/// The first condition is written as in the index.
+/// The first condition must be written as in the index.
 const DUE: &str = "
 SELECT partition, slot, version, metadata::text, sealed, lane, due_at FROM slack_rows
 WHERE split_part(partition, '/', 1) = $1 AND lane = $2 AND due_at <= $3

@@ -1,4 +1,4 @@
-//! Rows in Redis: one server, one behind Sentinel, or a cluster.
+//! Stores rows in Redis: one server, a master behind Sentinel, or a cluster.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -22,51 +22,54 @@ mod url;
 
 pub use options::RedisOptions;
 
-/// Keeps rows in Redis 7.0 or later. Any number of processes may share it.
+/// Stores rows in Redis 7.0 or later. Any number of processes may share it.
 ///
-/// Rows are written by one script for each commit, and all reads go to masters.
+/// One script writes all rows of a commit, and all reads go to masters.
 ///
-/// # What the server must be set to
+/// # Required server settings
 ///
-/// For a cache it may be right to forget; here the rows are all there is, so opening a server that
-/// forgets is refused:
+/// A cache may lose data, but these rows exist only here. So opening a server that loses data is
+/// refused. The server must have:
 ///
-/// * `maxmemory-policy noeviction`, or one of the `volatile-` policies, which leave keys without
-///   an expiry alone;
-/// * `appendonly yes`, and better `appendfsync always`: with the default, `everysec`, a machine
-///   that fails takes the last second of commits with it (a process that is killed does not);
-/// * for a cluster, `cluster_state:ok`; and a master, never a replica;
-/// * as many replicas, at this moment, as commits are to wait for.
+/// * `maxmemory-policy noeviction`, or one of the `volatile-` policies, which keep keys without an
+///   expiry;
+/// * `appendonly yes`, and preferably `appendfsync always`: with the default, `everysec`, a machine
+///   failure loses the last second of commits (a killed process loses none);
+/// * the role of a master, not of a replica;
+/// * in a cluster, `cluster_state:ok`;
+/// * at least as many connected replicas as commits wait for.
 ///
-/// [`RedisOptions`] has the exceptions, by names that say what they cost. A user of Redis's ACL
-/// needs `~{slack-installs:*` (the prefix) and `+@connection +eval +evalsha +hmget +hget +hgetall
-/// +hset +hdel +hlen +zadd +zrem +zcard +zscore +zrangebylex +role +info +wait +waitaof
-/// +cluster|slots +cluster|info`; `+config|get` lets it warn of `appendfsync`.
+/// [`RedisOptions`] has the exceptions, whose names say what they cost. A user of Redis's ACL
+/// requires `~{slack-installs:*` (the prefix) and `+@connection +eval +evalsha +hmget +hget
+/// +hgetall +hset +hdel +hlen +zadd +zrem +zcard +zscore +zrangebylex +role +info +wait +waitaof
+/// +cluster|slots +cluster|info`. With `+config|get`, a warning about `appendfsync` can be logged.
 ///
 /// # What Redis can lose
 ///
-/// Replication is asynchronous. When a master dies and a replica takes over, by Sentinel or in a
-/// cluster, the commits of the last moments are gone: what the replica had not received, usually
-/// milliseconds of commits, as many as the link was behind otherwise. A master that is cut off
-/// from the others goes on accepting commits until `cluster-node-timeout`, or for ever behind
-/// Sentinel without `min-replicas-to-write`; all of these are gone when it comes back. In that
-/// time its clients also read what the others have overwritten. A master that was told to be a
-/// replica takes no commit any more, but may still be read for up to a second: so often a
-/// connection is asked for its server's role.
+/// Replication is asynchronous. If a master dies and a replica takes over, by Sentinel or in a
+/// cluster, the commits that the replica had not received are lost: usually milliseconds of
+/// commits, or as much as the replica lagged behind.
 ///
-/// For a token that never changes, that means an install to be done again. **An app that rotates
-/// its tokens needs [`RedisOptions::await_replicas`]**: a lost commit of a refresh is a tenant
-/// whose stored refresh token is spent. A commit is then answered when that many replicas have it,
-/// and is [`Error::Unavailable`] otherwise, its outcome open. This narrows the gap and does not
-/// close it: Redis may still promote a replica that does not have the commit.
+/// A master that is cut off from the others accepts commits until `cluster-node-timeout`. Behind
+/// Sentinel, without `min-replicas-to-write`, it accepts them forever. All of these commits are
+/// lost when it reconnects. Until then, its clients also read rows that other clients have
+/// overwritten. A demoted master rejects commits, but may serve reads for up to a second: the
+/// interval of the role check.
 ///
-/// What is [`Error::Unavailable`] is never half done: the script writes all or nothing, also when
-/// the server is killed in the middle of it.
+/// For a token that never changes, a lost commit means that the app must be installed again. **An
+/// app that rotates its tokens must set [`RedisOptions::await_replicas`]**: if the commit of a
+/// refresh is lost, the tenant's stored refresh token is already spent. A commit then succeeds when
+/// that many replicas have it. Otherwise it is [`Error::Unavailable`], with an unknown outcome.
+/// This makes a loss less likely, but not impossible: Redis may still promote a replica that does
+/// not have the commit.
+///
+/// After [`Error::Unavailable`], a commit is applied wholly or not at all: the script writes all or
+/// nothing, even if the server is killed while it runs.
 ///
 /// # Keys
 ///
-/// Partitions fall into 128 shards by a hash of their name. The keys of a shard have one hash tag,
-/// so they stand in one slot of a cluster, and one script may touch them:
+/// Partitions are spread over 128 shards by a hash of their name. The keys of a shard have the same
+/// hash tag. So they are in one slot of a cluster, and one script may use them all:
 ///
 /// ```text
 /// {slack-installs:5c}:rows:<partition>   hash: slot -> the row
@@ -75,36 +78,37 @@ pub use options::RedisOptions;
 ///                                        of every row that is ever due
 /// ```
 ///
-/// While a slot of a cluster moves to another node, commits to its shards wait until all keys of
-/// theirs are on the same side, at the latest until the whole slot has moved, and are
-/// [`Error::Unavailable`] if that takes longer than the response timeout; reads do not wait.
+/// While a cluster moves a slot to another node, commits to the slot's shards wait until all keys
+/// of their shard are on one node; at the latest, until the whole slot has moved. If that takes
+/// longer than the response timeout, they are [`Error::Unavailable`]. Reads do not wait.
 ///
 /// # TLS
 ///
-/// For a URL that begins with `rediss://`, the driver uses rustls with the default crypto provider
-/// of the process, or else with the only one that rustls was built with. If rustls was built with
-/// both `ring` and `aws-lc-rs`, opening the backend fails with
-/// [`ConnectErrorKind::Tls`](super::ConnectErrorKind::Tls) until your app installs one at the start
-/// of `main`: `rustls::crypto::ring::default_provider().install_default()`.
+/// For a URL that begins with `rediss://`, the driver uses rustls with the process's default crypto
+/// provider. If there is none, it uses the only provider that rustls was built with. If rustls was
+/// built with both `ring` and `aws-lc-rs`, opening the backend fails with
+/// [`ConnectErrorKind::Tls`](super::ConnectErrorKind::Tls). Then your app must install one at the
+/// start of `main`: `rustls::crypto::ring::default_provider().install_default()`.
 ///
-/// A URL that begins with `redis://` and leads to another machine is refused, as is a password in
-/// one for a master behind Sentinel, unless [`RedisOptions::allow_plaintext`] is set.
+/// A URL that begins with `redis://` and leads to another machine is refused, unless
+/// [`RedisOptions::allow_plaintext`] is set. So is such a URL with a password for a master behind
+/// Sentinel.
 ///
 /// # Not verified
 ///
-/// Tested against Redis 7.0: alone, with TLS, behind Sentinel, and as a cluster of six. Not against
-/// Valkey, a cluster with TLS, Sentinel with TLS, client certificates (not supported), `WAITAOF`
-/// (7.2), or any managed service.
+/// The tests run against Redis 7.0: alone, with TLS, behind Sentinel, and as a cluster of six. They
+/// do not cover Valkey, a cluster with TLS, Sentinel with TLS, client certificates (not supported),
+/// `WAITAOF` (7.2), or managed services.
 #[derive(Debug)]
 pub struct RedisBackend {
     options: RedisOptions,
-    /// As it was named when opened, without credentials.
+    /// The name that the server was opened by, without credentials.
     server: String,
     layout: Layout,
     script: Script,
     reads: Arc<Router>,
-    /// Another connection if commits wait for replicas, since one that waits holds up all that
-    /// comes after it. Otherwise the same.
+    /// A separate connection if commits wait for replicas, because a command that waits delays all
+    /// later ones on its connection. Otherwise the same connection.
     commits: Arc<Router>,
 }
 
@@ -113,30 +117,30 @@ impl RedisBackend {
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] if it cannot be reached, or would lose rows.
+    /// [`ConnectError`] if the server cannot be reached, or would lose rows.
     pub async fn open(url: &str, options: RedisOptions) -> Result<Self, ConnectError> {
         Self::start(&options, |timeouts| client::server(url, &options, timeouts)).await
     }
 
-    /// Opens the cluster that these nodes are of, with `redis://…` or `rediss://…` for all of
-    /// them, and the same credentials. One that is up is enough.
+    /// Opens the cluster of these nodes. Their URLs must all begin with `redis://`, or all with
+    /// `rediss://`, and have the same credentials. One reachable node is enough.
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] if none can be reached, or one of the masters would lose rows.
+    /// [`ConnectError`] if no node can be reached, or if a master would lose rows.
     pub async fn open_cluster(urls: &[&str], options: RedisOptions) -> Result<Self, ConnectError> {
         let slots = Layout::new(&options.prefix).cluster_slots();
         let make = |timeouts| client::cluster(urls, slots.clone(), &options, timeouts);
         Self::start(&options, make).await
     }
 
-    /// Opens the server that these sentinels name as master: `redis://host:26379` for each. `url`
-    /// says how to speak to it, with the master's name as its host:
-    /// `rediss://user:password@mymaster/0`. All sentinels have the same credentials.
+    /// Opens the master that these sentinels name: `redis://host:26379` for each. `url` says how to
+    /// connect to the master, with the master's name as its host:
+    /// `rediss://user:password@mymaster/0`. All sentinels must have the same credentials.
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] if there is no such master, or it would lose rows.
+    /// [`ConnectError`] if the master does not exist, or would lose rows.
     pub async fn open_sentinel(
         sentinels: &[&str],
         url: &str,
@@ -146,8 +150,8 @@ impl RedisBackend {
         Self::start(&options, make).await
     }
 
-    /// Checks again what opening has checked: a setting can change while the server runs, and a
-    /// master that takes over has settings of its own. Made for a health check.
+    /// Repeats the checks of opening, for a health check. A setting can change while the server
+    /// runs, and a new master has its own settings.
     ///
     /// # Errors
     ///
@@ -156,7 +160,7 @@ impl RedisBackend {
         check::check(&self.reads, &self.server, &self.options).await
     }
 
-    /// `make` makes connections that wait this long.
+    /// Opens the backend with connections that `make` makes with these timeouts.
     async fn start(
         options: &RedisOptions,
         make: impl Fn(Timeouts) -> Result<Router, ConnectError>,
@@ -208,7 +212,9 @@ impl RedisBackend {
         }
         let values = array(self.ask(shard, command).await?)?;
         if values.len() != slots.len() {
-            return Err(malformed("Redis returned fewer fields than were requested"));
+            return Err(malformed(
+                "Redis returned a different number of fields than requested",
+            ));
         }
         let value = |value| match value {
             Value::Nil => Ok(None),
@@ -217,7 +223,8 @@ impl RedisBackend {
         values.into_iter().map(value).collect()
     }
 
-    /// A script, by its hash or by its text, with the keys of a partition and its name.
+    /// Returns the command that runs a script, by its hash or its text, with a partition's keys and
+    /// name.
     fn eval(&self, how: &str, script: &str, partition: &Partition) -> Cmd {
         let shard = shard_of(partition);
         let mut command = redis::cmd(how);
@@ -229,7 +236,7 @@ impl RedisBackend {
         command
     }
 
-    /// The script of a commit, with the changes as its arguments.
+    /// Returns the command of a commit, with the changes as its arguments.
     fn script(&self, how: &str, script: &str, partition: &Partition, changes: &[Change]) -> Cmd {
         let mut command = self.eval(how, script, partition);
         for change in changes {
@@ -285,7 +292,8 @@ impl Backend for RedisBackend {
         };
         let by_hash = self.script("EVALSHA", self.script.get_hash(), partition, changes);
         let answer = match run(&by_hash).await {
-            // A server that was started or promoted since; it has not run anything.
+            // The server was started or promoted since and does not know the script. It has not run
+            // anything.
             Err(Failure::Refused(error)) if is_unknown_script(&error) => {
                 run(&self.script("EVAL", COMMIT, partition, changes)).await
             }
@@ -294,12 +302,14 @@ impl Backend for RedisBackend {
         match answer.map_err(failed)? {
             (Value::Int(1), waited) if self.options.is_safe(waited.as_ref()) => Ok(()),
             (Value::Int(1), _) => Err(Error::Unavailable(
-                "too few replicas or disks have the commit in time".into(),
+                "the commit was not confirmed by enough replicas or disks within await_timeout; \
+                 check the replicas"
+                    .into(),
             )),
             (Value::Int(0), _) => Err(Error::Conflict),
-            (Value::Int(-1), _) => Err(malformed("a value in Redis is not a row of ours")),
+            (Value::Int(-1), _) => Err(malformed("a value in Redis is not a valid row")),
             _ => Err(Error::Unavailable(
-                "the script gave an answer that it never gives".into(),
+                "the commit script returned an unknown value".into(),
             )),
         }
     }
@@ -322,18 +332,18 @@ impl Backend for RedisBackend {
 fn array(value: Value) -> Result<Vec<Value>, Error> {
     match value {
         Value::Array(values) => Ok(values),
-        _ => Err(malformed("Redis answered something else than a list")),
+        _ => Err(malformed("Redis did not return a list")),
     }
 }
 
 fn bytes(value: Value) -> Result<Vec<u8>, Error> {
     match value {
         Value::BulkString(bytes) => Ok(bytes),
-        _ => Err(malformed("Redis answered something else than a text")),
+        _ => Err(malformed("Redis did not return a string")),
     }
 }
 
-/// What a failure means to a caller. All that is not known to be permanent is transient.
+/// Maps a failure. Failures that are not known to be permanent are transient.
 fn failed(failure: Failure) -> Error {
     let permanent = match &failure {
         Failure::Refused(error) => error.code().is_some_and(|code| PERMANENT.contains(&code)),
@@ -355,5 +365,5 @@ const COMMIT: &str = concat!(
     include_str!("redis/commit.lua")
 );
 
-/// Refusals that the same command meets again: a key of another type, or keys of two slots.
+/// Error codes that the same command always returns: a key of another type, or keys in two slots.
 const PERMANENT: [&str; 2] = ["CROSSSLOT", "WRONGTYPE"];

@@ -1,13 +1,13 @@
-//! Times as databases keep them.
+//! Conversion of times to and from whole seconds since 1970, as databases store them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Whole seconds since 1970, rounded down; 0 for an earlier time.
+/// Returns the whole seconds since 1970, rounded down; 0 for an earlier time.
 pub(super) fn since_1970(time: SystemTime) -> u64 {
     to_seconds(time).max(0).cast_unsigned()
 }
 
-/// Whole seconds since 1970, rounded down.
+/// Returns the whole seconds since 1970, rounded down; negative for an earlier time.
 pub(super) fn to_seconds(time: SystemTime) -> i64 {
     let whole = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     match time.duration_since(UNIX_EPOCH) {
@@ -19,8 +19,8 @@ pub(super) fn to_seconds(time: SystemTime) -> i64 {
     }
 }
 
-/// `None` for a time that this platform cannot express.
-#[allow(dead_code, reason = "memory keeps times as they are")]
+/// Returns the time of these seconds since 1970; `None` if this platform cannot express it.
+#[allow(dead_code, reason = "the memory backend stores times unchanged")]
 pub(super) fn from_seconds(seconds: i64) -> Option<SystemTime> {
     let span = Duration::from_secs(seconds.unsigned_abs());
     if seconds < 0 {

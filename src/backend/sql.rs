@@ -1,4 +1,4 @@
-//! What the SQL backends share: connections, rows from columns, and numbers that SQL can hold.
+//! Code that the SQL backends share: connections, rows from columns, pages and cursors.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,9 +14,9 @@ mod pool;
 
 pub(super) use pool::{Limits, Pool, Source};
 
-/// A row as the driver returns it. Its columns have numbers.
+/// A row as the driver returns it. Its columns are numbered.
 pub(super) trait Columns {
-    /// Of whatever type.
+    /// Returns the bytes of a column of any type.
     fn bytes(&self, at: usize) -> Result<&[u8], sqlx::Error>;
     fn text(&self, at: usize) -> Result<Option<&str>, sqlx::Error>;
     fn number(&self, at: usize) -> Result<Option<i64>, sqlx::Error>;
@@ -42,14 +42,14 @@ where
     }
 }
 
-/// The row whose columns begin at this one.
+/// Returns the row whose columns begin at `first`.
 fn row(columns: &impl Columns, first: usize) -> Result<Row, sqlx::Error> {
     Ok(Row {
         version: version(columns.bytes(first)?)?,
         metadata: Metadata::new(
             columns
                 .text(first + 1)?
-                .ok_or_else(|| malformed("no metadata"))?,
+                .ok_or_else(|| malformed("the row has no metadata"))?,
         ),
         sealed: Sealed::from_stored(columns.bytes(first + 2)?),
         due: due(columns.text(first + 3)?, columns.number(first + 4)?)?,
@@ -60,11 +60,11 @@ fn due(lane: Option<&str>, seconds: Option<i64>) -> Result<Option<Due>, sqlx::Er
     match (lane, seconds) {
         (None, None) => Ok(None),
         (Some(lane), Some(seconds)) => Ok(Some(Due {
-            lane: Lane::from_stored(lane).ok_or_else(|| malformed("an unknown lane"))?,
+            lane: Lane::from_stored(lane).ok_or_else(|| malformed("the row's lane is unknown"))?,
             at: from_seconds(seconds)
-                .ok_or_else(|| malformed("a time that this platform cannot express"))?,
+                .ok_or_else(|| malformed("the row's due time is out of range"))?,
         })),
-        _ => Err(malformed("a lane without a time, or a time without a lane")),
+        _ => Err(malformed("the row has only one of lane and due time")),
     }
 }
 
@@ -72,7 +72,7 @@ fn malformed(what: &str) -> sqlx::Error {
     sqlx::Error::Decode(what.into())
 }
 
-/// What a driver's error means to a caller. All that is not known to be permanent is transient.
+/// Maps a driver's error. Errors that are not known to be permanent are transient.
 pub(super) fn failed(error: sqlx::Error, is_permanent: impl Fn(&str) -> bool) -> Error {
     let permanent = match &error {
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::Encode(_) => true,
@@ -86,12 +86,13 @@ pub(super) fn failed(error: sqlx::Error, is_permanent: impl Fn(&str) -> bool) ->
     }
 }
 
-/// The rows of these slots, of those that were found. Their columns begin with the slot.
+/// Returns the rows of these slots, in order, from the rows that were found. Their columns begin
+/// with the slot.
 pub(super) fn in_order(
     slots: &[Slot],
     found: &[impl Columns],
 ) -> Result<Vec<Option<Row>>, sqlx::Error> {
-    // A handful of slots at a time, so a map would cost more than it saves.
+    // There are few slots at a time, so a map would cost more than it saves.
     let names = found.iter().map(|columns| columns.text(0));
     let names: Vec<_> = names.collect::<Result<_, _>>()?;
     let find = |slot: &Slot| {
@@ -108,7 +109,7 @@ pub(super) fn version(bytes: &[u8]) -> Result<Version, sqlx::Error> {
     Ok(Version::from_bytes(bytes))
 }
 
-/// The place of a row as the database has it, whether or not the names have our form.
+/// The place of a row as stored, even if the names are not valid.
 struct Place<'a> {
     partition: &'a [u8],
     slot: &'a [u8],
@@ -116,7 +117,7 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// Of the first columns, and of the last.
+    /// Reads the place from the first two columns and the last.
     fn of(columns: &'a impl Columns) -> Result<Self, sqlx::Error> {
         Ok(Self {
             partition: columns.bytes(0)?,
@@ -138,8 +139,8 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Makes a page of rows in the order of the statement. Their columns begin with the names. A full
-/// page has a next one.
+/// Returns a page of rows, which must be in the statement's order. Their columns begin with the
+/// names. A full page has a next page.
 pub(super) fn page(
     kind: &str,
     order: Order,
@@ -169,7 +170,8 @@ pub(super) enum Order {
     Key,
 }
 
-/// The place after which a page starts. Every name is greater than the empty one.
+/// The place after which a page starts. The default is before all rows, because every name is
+/// greater than the empty one.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(super) struct After {
     pub(super) due_at: Option<i64>,
@@ -186,7 +188,7 @@ impl After {
         }
     }
 
-    /// Reads a cursor.
+    /// Parses a cursor.
     ///
     /// # Errors
     ///
@@ -214,10 +216,11 @@ impl After {
             };
             (is_ours && parts.next().is_none()).then_some(after)
         };
-        parse().ok_or_else(|| Error::Malformed("not a cursor of this backend".into()))
+        parse()
+            .ok_or_else(|| Error::Malformed("the cursor is not from this kind of backend".into()))
     }
 
-    /// Moves to the first row of the scope, if this is before it.
+    /// Moves the place to the start of the scope, if it is before it.
     pub(super) fn within(mut self, scope: &Scope) -> Self {
         let first = match scope {
             Scope::Everything => "",
@@ -240,19 +243,19 @@ impl After {
     }
 }
 
-/// Stands in the cursor of a scan, which has no time.
+/// Replaces the time in the cursor of a scan.
 const NO_TIME: &str = "-";
 
 /// Returns the first text after all texts that begin with this.
 pub(super) fn end_of(prefix: &Prefix) -> String {
     let mut end = prefix.as_str().to_owned();
-    // Names are visible ASCII, so the next character is ASCII as well.
+    // Names are visible ASCII, so the next character is also ASCII.
     let last = end.pop().expect("a prefix is not empty");
     end.push(char::from_u32(u32::from(last) + 1).expect("the next ASCII character"));
     end
 }
 
-/// Rows of a page at most, whatever is asked for: some megabytes.
+/// The most rows of a page, even if more are requested: some megabytes.
 pub(super) const LONGEST_PAGE: usize = 1000;
 
 pub(super) fn limit(limit: usize) -> i64 {

@@ -1,4 +1,4 @@
-//! Rows in one SQLite file: the embedded default for a bot on one machine.
+//! Stores rows in one SQLite file: the embedded default for a bot on one machine.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,26 +21,26 @@ mod open;
 mod schema;
 mod url;
 
-/// Keeps rows in one SQLite file. Several processes of one machine may share it.
+/// Stores rows in one SQLite file. Several processes of one machine may share it.
 ///
-/// The file, and the `-wal` and `-shm` files beside it, can be read by their owner only. A commit
-/// is on the disk when it succeeds. The file must be on a local disk: SQLite's locks do not hold
-/// on a network share.
+/// Only the file's owner can read it and SQLite's `-wal` and `-shm` files in the same directory. A
+/// commit that succeeded is on the disk. The file must be on a local disk, because SQLite's locks
+/// do not work on a network share.
 ///
-/// What a delete removes is overwritten with zeros in the file when the write-ahead log is next
-/// written back, which SQLite does by itself after some 1000 pages. The log itself keeps old pages
-/// until it is written over, so for certain they are gone when the log is emptied: by
-/// [`close`](Self::close), or by the last process that closes the file. All of it is sealed.
+/// Deleted data is overwritten with zeros when SQLite next writes the write-ahead log back into the
+/// file; by default after about 1000 pages. The log itself keeps old pages until they are
+/// overwritten. They are certainly deleted when the log is emptied: by [`close`](Self::close), or
+/// by the last process that closes the file. All of this data is sealed.
 ///
-/// The view `slack_installations` shows what is stored to an operator, one line for each bot and
-/// each user's token, times in UTC:
+/// For operators, the view `slack_installations` has one row for each bot token and each user
+/// token, with times in UTC:
 ///
 /// ```text
 /// sqlite3 installations.sqlite3 'SELECT team_id, user_id, scopes FROM slack_installations'
 /// ```
 ///
-/// On Unix a process that opens and closes the file by other means than SQLite loses the locks
-/// that its SQLite holds there; copy the file from another process (`sqlite3 … .backup`).
+/// On Unix, if a process opens and closes the file without SQLite, its SQLite loses the locks on
+/// that file. So copy the file from another process (`sqlite3 … .backup`).
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -57,20 +57,20 @@ mod url;
 pub struct SqliteBackend {
     path: PathBuf,
     readers: Pool<SqliteConnectOptions>,
-    /// One connection: SQLite has one writer at a time anyway, and waiting here is fair.
+    /// One connection: SQLite has one writer at a time, and waiting for this pool is fair.
     writer: Pool<SqliteConnectOptions>,
 }
 
 impl SqliteBackend {
-    /// Opens this file, and makes it if it is not there. Its directory must be there.
+    /// Opens this file, or creates it if it does not exist. Its directory must exist.
     ///
-    /// A file that others than its owner may read or write is closed to them. Any number of
-    /// processes may do this at once.
+    /// If other users may read or write the file, removes their permissions. Any number of
+    /// processes may open the file at once.
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] if there can be no such file, or it is not one of this crate's, or it
-    /// was written by a newer version of this crate. A file that is not ours is left as it was.
+    /// [`ConnectError`] if the file cannot be created, if it is another program's, or if a newer
+    /// version of this crate wrote it. Another program's file is left unchanged.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, ConnectError> {
         let path = open::create(path.as_ref())?;
         let writer = open::writer(&path).await?;
@@ -82,15 +82,16 @@ impl SqliteBackend {
         })
     }
 
-    /// Writes the log back into the file, empties it, and closes the file. Every call after this,
-    /// also through other references, is [`Error::Unavailable`].
+    /// Writes the log back into the file, empties the log, and closes the file. Every later call,
+    /// also through other references, returns [`Error::Unavailable`].
     ///
-    /// A backend that is dropped loses nothing either; it only leaves the log to the next opener.
+    /// A backend that is dropped without this call loses nothing; the next process that opens the
+    /// file writes the log back.
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] if the log could not be written back and emptied: another process
-    /// reads or writes at this moment, say. The file is closed then too, and nothing is lost.
+    /// [`Error::Unavailable`] if the log could not be written back and emptied, for example because
+    /// another process uses the file. The file is closed anyway, and nothing is lost.
     pub async fn close(&self) -> Result<(), Error> {
         self.readers.close().await;
         let written = self.write_back().await;
@@ -104,15 +105,16 @@ impl SqliteBackend {
         let is_blocked = written.and_then(|columns| columns.try_get::<i64, _>(0));
         let is_blocked = is_blocked.map_err(failed)?;
         writer.keep();
-        // Somebody else who reads or writes keeps the log from being emptied: a row says so.
+        // The result says whether another reader or writer prevented the log from being emptied.
         if is_blocked != 0 {
-            let others = "others use the file, so its log is not emptied";
+            let others =
+                "another process uses the file, so its log was not emptied; nothing is lost";
             return Err(Error::Unavailable(others.into()));
         }
         Ok(())
     }
 
-    /// The rows of a query that writes nothing.
+    /// Returns the rows of a query that writes nothing.
     async fn fetch(
         &self,
         query: Query<'_, Sqlite, SqliteArguments>,
@@ -131,7 +133,7 @@ impl Source for SqliteConnectOptions {
         self.connect().await
     }
 
-    /// What is in this process does not go stale.
+    /// A connection to a local file does not go stale.
     fn is_suspect(&self, _: Duration) -> bool {
         false
     }
@@ -169,7 +171,7 @@ impl Backend for SqliteBackend {
         }
         let mut writer = self.writer.acquire().await?;
         // On some errors (disk full, I/O) SQLite ends the transaction by itself, and sqlx does not
-        // notice. So after an error the next commit gets another connection.
+        // notice. So after an error, the next commit gets another connection.
         let applied = apply(&mut writer, partition, changes)
             .await
             .map_err(failed)?;
@@ -224,16 +226,17 @@ impl Backend for SqliteBackend {
     }
 }
 
-/// Carries out a commit. `false` if a row was not as expected.
+/// Applies a commit. Returns `false` if a row does not meet its expectation.
 ///
-/// Dropped at any point, it leaves a transaction behind that the connection undoes when it closes.
+/// If it is dropped at any point, the connection rolls the transaction back when it closes.
 async fn apply(
     connection: &mut SqliteConnection,
     partition: &Partition,
     changes: &[Change],
 ) -> Result<bool, sqlx::Error> {
     let mut transaction = connection.begin_with(BEGIN).await?;
-    // A row that nobody expects anything of may be malformed: it is replaced or deleted unseen.
+    // A row without an expectation may be malformed: it is replaced or deleted without being
+    // parsed.
     let expecting = changes.iter().filter(|change| {
         !matches!(
             change,
@@ -288,7 +291,7 @@ async fn apply(
     Ok(true)
 }
 
-/// Names as a JSON array, which a statement of fixed text can take apart again.
+/// Returns the names as a JSON array, which a statement with a fixed text can unpack.
 fn json<'a>(slots: impl IntoIterator<Item = &'a Slot>) -> String {
     let names: Vec<_> = slots.into_iter().map(Slot::as_str).collect();
     serde_json::to_string(&names).expect("strings always serialise")
@@ -311,7 +314,7 @@ macro_rules! read_slot {
     };
 }
 
-/// What a driver's error means to a caller.
+/// Maps a driver's error.
 fn failed(error: sqlx::Error) -> Error {
     sql::failed(error, |code| {
         primary(code).is_some_and(|code| PERMANENT.contains(&code))
@@ -322,24 +325,24 @@ fn primary_code(error: &sqlx::Error) -> Option<i32> {
     primary(&error.as_database_error()?.code()?)
 }
 
-/// SQLite's result code, without what it adds to tell causes apart.
+/// Returns SQLite's primary result code, without its extension.
 fn primary(code: &str) -> Option<i32> {
     let code: i32 = code.parse().ok()?;
     Some(code & 0xff)
 }
 
-/// Result codes of SQLite's that the same statement meets again: `ERROR`, `CORRUPT`, `TOOBIG`,
-/// `CONSTRAINT`, `MISMATCH`, `RANGE` and `NOTADB`.
+/// Result codes that the same statement always returns: `ERROR`, `CORRUPT`, `TOOBIG`, `CONSTRAINT`,
+/// `MISMATCH`, `RANGE` and `NOTADB`.
 const PERMANENT: [i32; 7] = [1, 11, 18, 19, 20, 25, NOT_A_DATABASE];
 const BUSY: i32 = 5;
 const CANNOT_OPEN: i32 = 14;
 const NOT_A_DATABASE: i32 = 26;
 const READ_ONLY: i32 = 8;
 
-/// Takes the write lock at once: a transaction that reads first cannot wait for it later.
+/// Takes the write lock at once, because a transaction that reads first cannot wait for it later.
 const BEGIN: &str = "BEGIN IMMEDIATE";
 
-/// In its cursors.
+/// The kind of this backend's cursors.
 const KIND: &str = "sqlite";
 
 const CHECKPOINT: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
@@ -348,7 +351,7 @@ const CLEAR: &str = "DELETE FROM slack_rows WHERE partition = ?1";
 
 const DELETE: &str = "DELETE FROM slack_rows WHERE partition = ?1 AND slot = ?2";
 
-/// The first condition is written as in the index.
+/// The first condition must be written as in the index.
 const DUE: &str = concat!(
     columns!(),
     "WHERE substr(partition, 1, instr(partition, '/') - 1) = ?1 AND lane = ?2 AND due_at <= ?3 \
@@ -363,13 +366,13 @@ ON CONFLICT (partition, slot) DO UPDATE SET version = excluded.version,
   metadata = excluded.metadata, sealed = excluded.sealed, lane = excluded.lane,
   due_at = excluded.due_at";
 
-/// Any number of slots.
+/// For any number of slots.
 const READ: &str = "
 SELECT slot, version, metadata, sealed, lane, due_at FROM slack_rows
 WHERE partition = ?1 AND slot IN (SELECT value FROM json_each(?2))";
 
-/// One slot, two, and three, which is what a request asks for: a search of the key for each, and
-/// no list to be taken apart first, which takes longer than the searches.
+/// For one, two and three slots, which are what a request reads. Each slot is one key lookup.
+/// Unpacking a list would take longer than the lookups.
 const READ_FEW: [&str; 3] = [
     read_slot!("?2"),
     concat!(read_slot!("?2"), " UNION ALL ", read_slot!("?3")),

@@ -1,11 +1,11 @@
-//! The contract of [`Backend`] as checks that any backend and any wrapper can run.
+//! The contract of [`Backend`], as checks that any backend and any wrapper can run.
 //!
-//! Each check is a plain function, named after the number of its rule. It panics where the rule is
-//! broken. It keeps to partitions of its own, so all of them can run at once, and against a
-//! database that holds other rows; and it puts up with lost answers, so a
-//! [`Flaky`](crate::testing::Flaky) backend passes too. It leaves its rows behind.
+//! Each check is a plain function, and its name begins with the number of its rule. It panics if
+//! the rule is broken. Each check uses only its own partitions. So all checks can run at once, and
+//! against a database that holds other rows. Checks accept lost responses, so a
+//! [`Flaky`](crate::testing::Flaky) backend passes too. They do not delete their rows.
 //!
-//! [`conformance!`](crate::conformance) makes a test of each; [`CHECKS`] lists them.
+//! [`conformance!`](crate::conformance) generates a test for each check; [`CHECKS`] lists them.
 
 use std::fmt;
 use std::future::Future;
@@ -46,7 +46,7 @@ pub struct Check {
     pub run: for<'a> fn(&'a dyn Backend) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
 }
 
-/// One check of the suite that needs rows which cannot be parsed.
+/// One check of the suite that requires rows which cannot be parsed.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct MalformedCheck {
@@ -73,30 +73,31 @@ impl fmt::Debug for Check {
     }
 }
 
-/// Makes the list of checks and the macro, of one list of names. The `$` is for the macro inside.
+/// Generates the list of checks and the macro from one list of names. The inner macro uses `$`.
 macro_rules! checks {
     ($dollar:tt $($name:ident)*; $($malformed:ident)*) => {
-        /// All checks of the suite but those of [`MALFORMED_CHECKS`].
+        /// All checks of the suite, except those of [`MALFORMED_CHECKS`].
         pub const CHECKS: &[Check] =
             &[$(Check { name: stringify!($name), run: |backend| Box::pin($name(backend)) }),*];
 
-        /// The checks of the suite that need rows which cannot be parsed.
+        /// The checks of the suite that require rows which cannot be parsed.
         pub const MALFORMED_CHECKS: &[MalformedCheck] = &[$(MalformedCheck {
             name: stringify!($malformed),
             run: |backend, spoil| Box::pin($malformed(backend, spoil)),
         }),*];
 
-        /// Makes one `#[tokio::test]` of each check of the suite, for one way to open a backend.
+        /// Generates one `#[tokio::test]` for each check of the suite, for one way to open a
+        /// backend.
         ///
-        /// The argument names an `async fn` of no arguments that answers a fresh backend, and
-        /// something to keep while the check runs: a temporary directory, a server, or `()`. The
-        /// tests stand in a module of the same name. They need tokio's features `macros` and
+        /// The argument names an `async fn` without arguments. It returns a new backend, and a
+        /// value to keep while the check runs: a temporary directory, a server, or `()`. The tests
+        /// are in a module of the same name. They require tokio's features `macros` and
         /// `rt-multi-thread`.
         ///
-        /// A second argument names an `async fn` that makes a row one that cannot be parsed, as
-        /// [`Spoil`]($crate::testing::conformance::Spoil) says. It takes the backend, what is
-        /// kept, and the row's key. The test of a backend has it; the test of a wrapper may do
-        /// without.
+        /// A second argument names an `async fn` that makes a row unparseable; see
+        /// [`Spoil`]($crate::testing::conformance::Spoil). It takes the backend, the value that is
+        /// kept, and the row's key. Pass it in the test of a backend; the test of a wrapper may
+        /// omit it.
         ///
         /// ```
         /// use slack_installs::backend::{Key, MemoryBackend};

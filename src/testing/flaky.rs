@@ -1,4 +1,4 @@
-//! A backend that loses requests and answers on purpose.
+//! A backend that loses requests and responses on purpose.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -7,13 +7,13 @@ use async_trait::async_trait;
 
 use crate::backend::{Backend, Change, Cursor, Error, Page, Partition, Queue, Row, Scope, Slot};
 
-/// Loses requests and answers of the backend inside it, each on its own schedule, as
-/// [`Error::Unavailable`].
+/// Loses requests and responses of the backend that it wraps, each on its own schedule. A lost call
+/// returns [`Error::Unavailable`].
 ///
-/// A commit of no changes is neither lost nor counted: it asks nothing of a database.
+/// A commit without changes is neither lost nor counted, because it needs no request to a database.
 ///
-/// The nth call fails whatever the calls before it did, so a test that makes its calls one after
-/// the other meets the same faults each time.
+/// Whether the nth call fails does not depend on the calls before it. So a test that makes its
+/// calls one after the other gets the same faults each time.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
@@ -36,20 +36,20 @@ pub struct Flaky<B> {
     state: Mutex<State>,
 }
 
-/// Which calls a [`Flaky`] loses. Each field counts from the last [`Flaky::set_faults`]; 0 is
-/// never, 1 is always.
+/// Which calls a [`Flaky`] loses. Each field counts calls since the last [`Flaky::set_faults`]. 0
+/// loses no call, and 1 loses every call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Faults {
-    /// Every nth commit is carried out, and its answer lost.
+    /// Every nth commit is applied, and its response is lost.
     pub lost_answers: u64,
-    /// Every nth commit is not carried out. Goes before a lost answer.
+    /// Every nth commit is not applied. It takes precedence over a lost response.
     pub lost_commits: u64,
     /// Every nth `read`, `scan` or `due` fails.
     pub lost_reads: u64,
 }
 
 impl Faults {
-    /// None at all.
+    /// Returns faults that lose no call.
     #[must_use]
     pub fn none() -> Self {
         Self {
@@ -61,7 +61,7 @@ impl Faults {
 }
 
 impl Default for Faults {
-    /// Three primes, so that all combinations come up, and something fails often.
+    /// Returns three primes, so that all combinations occur, and faults are frequent.
     fn default() -> Self {
         Self {
             lost_answers: 3,
@@ -71,19 +71,19 @@ impl Default for Faults {
     }
 }
 
-/// What a [`Flaky`] has done so far.
+/// The calls that a [`Flaky`] received and lost so far.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Commits asked for.
+    /// The commits that were requested.
     pub commits: u64,
-    /// Of these, how many were carried out, or refused, without an answer.
+    /// The commits that reached the wrapped backend and whose response was lost.
     pub lost_answers: u64,
-    /// Of these, how many never reached the backend inside.
+    /// The commits that did not reach the wrapped backend.
     pub lost_commits: u64,
-    /// Of the reads, how many failed.
+    /// The reads that failed.
     pub lost_reads: u64,
-    /// Calls of `read`, `scan` and `due`.
+    /// The calls of `read`, `scan` and `due`.
     pub reads: u64,
 }
 
@@ -91,12 +91,12 @@ pub struct Counts {
 struct State {
     faults: Faults,
     counts: Counts,
-    /// Calls since the faults were set.
+    /// The commits since the faults were set.
     commits: u64,
     reads: u64,
 }
 
-/// What becomes of one commit.
+/// What happens to one commit.
 enum Fate {
     Answered,
     LostAnswer,
@@ -104,7 +104,7 @@ enum Fate {
 }
 
 impl<B> Flaky<B> {
-    /// Loses calls of this backend.
+    /// Wraps a backend, and loses its calls by this schedule.
     #[must_use]
     pub fn new(inner: B, faults: Faults) -> Self {
         let state = State {
@@ -119,7 +119,7 @@ impl<B> Flaky<B> {
         }
     }
 
-    /// Starts another schedule, with the next call as its first.
+    /// Starts another schedule. The next call is its first.
     pub fn set_faults(&self, faults: Faults) {
         let mut state = self.state();
         *state = State {
@@ -130,13 +130,13 @@ impl<B> Flaky<B> {
         };
     }
 
-    /// What was asked for and what was lost, since the beginning.
+    /// Returns the counts of requested and lost calls since the backend was wrapped.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.state().counts
     }
 
-    /// The backend inside, which loses nothing.
+    /// Returns the wrapped backend, which loses nothing.
     #[must_use]
     pub fn inner(&self) -> &B {
         &self.inner
@@ -190,13 +190,13 @@ impl<B: Backend> Backend for Flaky<B> {
 
     async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
         if changes.is_empty() {
-            // There is no request that could be lost.
+            // An empty commit makes no request that could be lost.
             return self.inner.commit(partition, changes).await;
         }
         match self.fate() {
             Fate::Answered => self.inner.commit(partition, changes).await,
             Fate::LostAnswer => {
-                // Whatever it was, a conflict included, nobody gets to know.
+                // The outcome is dropped, even a conflict.
                 let _ = self.inner.commit(partition, changes).await;
                 Err(lost())
             }
@@ -221,11 +221,11 @@ impl<B: Backend> Backend for Flaky<B> {
     }
 }
 
-/// Whether the nth of calls is one of those that come every so many.
+/// Returns whether the nth call is a multiple of `every`; never if `every` is 0.
 fn falls_on(every: u64, nth: u64) -> bool {
     every != 0 && nth.is_multiple_of(every)
 }
 
 fn lost() -> Error {
-    Error::Unavailable("lost on purpose".into())
+    Error::Unavailable("lost on purpose by Flaky".into())
 }

@@ -113,11 +113,11 @@ async fn waiting_for_the_disk_needs_a_server_that_can() {
 async fn a_server_of_the_wrong_kind_is_refused() {
     let redis = Redis::start().await;
     let refused = RedisBackend::open_cluster(&[&redis.url()], RedisOptions::default()).await;
-    let refused = refused.expect_err("it is no cluster");
+    let refused = refused.expect_err("it is not a cluster");
     assert_eq!(
         (
             refused.kind(),
-            refused.to_string().contains("is no cluster")
+            refused.to_string().contains("is not a cluster")
         ),
         (Kind::Invalid, true),
         "{refused:?}"
@@ -328,7 +328,7 @@ async fn a_cluster_with_one_unsafe_master_is_refused() {
     // The others hear of it by and by; the node itself knows at once.
     until("the cluster is refused", async || {
         let refused = RedisBackend::open_cluster(&urls, RedisOptions::default()).await;
-        refused.is_err_and(|error| error.to_string().contains("not whole"))
+        refused.is_err_and(|error| error.to_string().contains("some slots are not served"))
     })
     .await;
 }

@@ -1,4 +1,4 @@
-//! What a table must be like, so that nothing is lost in it.
+//! Checks that a table has no setting with which rows would be lost.
 
 use aws_sdk_dynamodb::types::{
     IndexStatus, KeySchemaElement, MultiRegionConsistency, ScalarAttributeType, TableDescription,
@@ -9,12 +9,12 @@ use super::item::{DUE_KEY, DUE_QUEUE, PK, SK};
 use super::schema::DUE_INDEX;
 use crate::backend::{ConnectError, ConnectErrorKind as Kind};
 
-/// Who else writes to the table.
+/// The regions that write to the table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Writers {
-    /// Whoever has permission.
+    /// Any region.
     Any,
-    /// By the operator's word, only this region.
+    /// Only this region, as the operator promised.
     ThisRegion,
 }
 
@@ -32,13 +32,13 @@ pub(super) fn check_description(
         .filter(|index| has_keys(described, index.key_schema(), [DUE_QUEUE, DUE_KEY]))
         .ok_or_else(|| refused(table, Kind::NotMigrated, NO_INDEX))?;
     let not_active = |status: &str| {
-        let text = format!("is {status}, not active; try again when it is");
+        let text = format!("is {status}, not active; wait until it is active, then try again");
         refused(table, Kind::Unavailable, &text)
     };
     match described.table_status() {
         // A table can be used while it is changed.
         Some(TableStatus::Active | TableStatus::Updating) => {}
-        other => return Err(not_active(other.map_or("of no state", TableStatus::as_str))),
+        other => return Err(not_active(other.map_or("unknown", TableStatus::as_str))),
     }
     match index.index_status() {
         Some(IndexStatus::Active | IndexStatus::Updating) | None => {}
@@ -53,12 +53,12 @@ pub(super) fn check_description(
     Ok(())
 }
 
-/// `text` is the end of a sentence about the table.
+/// Returns an error about the table. `text` continues a sentence that begins with the table's name.
 pub(super) fn refused(table: &str, kind: Kind, text: &str) -> ConnectError {
     ConnectError::new(kind, format!("the DynamoDB table {table} {text}"))
 }
 
-/// Whether these are the keys, the partition key first, both of strings.
+/// Returns whether these are the wanted keys, partition key first, both strings.
 fn has_keys(described: &TableDescription, keys: &[KeySchemaElement], wanted: [&str; 2]) -> bool {
     let is_text = |name: &str| {
         let mut defined = described.attribute_definitions().iter();
@@ -69,19 +69,20 @@ fn has_keys(described: &TableDescription, keys: &[KeySchemaElement], wanted: [&s
     names.eq(wanted) && wanted.into_iter().all(is_text)
 }
 
-/// Each region has its own opinion of what is stored, and the last writer wins.
+/// Each region has its own copy of a row, and the last writer wins.
 pub(super) const EVENTUAL: &str = "is replicated to other regions with eventual consistency, \
-     which loses commits if two regions write; write in one region only, and connect as its only \
-     writer";
+     which loses commits if two regions write; write in one region only, and connect with \
+     `DynamoDbBackend::connect_as_only_writer`";
 
 const NO_INDEX: &str = "has no global secondary index `due` of `due_queue` and `due_key`, both \
-     strings; make the table with `DynamoDbBackend::create_table`, or from the text of \
+     strings; create the table with `DynamoDbBackend::create_table`, or from the text of \
      `cloud_formation` or `terraform`";
 
 const STRONG: &str = "is replicated to other regions with strong consistency, where DynamoDB has \
      no transactions; use a table of one region";
 
-const WRONG_KEYS: &str = "has other keys than `pk` and `sk`, both strings; use a table of its own";
+const WRONG_KEYS: &str = "has keys other than `pk` and `sk`, both strings; use a separate table \
+     for this crate";
 
 #[cfg(test)]
 mod tests {
@@ -94,7 +95,8 @@ mod tests {
     #[test]
     fn the_table_that_is_made_is_accepted() {
         for status in [TableStatus::Active, TableStatus::Updating] {
-            check_description("t", &made(status).build(), Writers::Any).expect("it is ours");
+            check_description("t", &made(status).build(), Writers::Any)
+                .expect("the table fits this crate");
         }
     }
 
@@ -168,12 +170,12 @@ mod tests {
     #[track_caller]
     fn assert_refused(described: TableDescriptionBuilder, writers: Writers, kind: Kind) -> String {
         let refused = check_description("t", &described.build(), writers);
-        let refused = refused.expect_err("rows cannot be kept in it");
+        let refused = refused.expect_err("the table is not safe for rows");
         assert_eq!(refused.kind(), kind, "{refused}");
         refused.to_string()
     }
 
-    /// As DynamoDB describes the table that we ask for.
+    /// Describes the table as DynamoDB does after our own request.
     fn made(status: TableStatus) -> TableDescriptionBuilder {
         let input = schema::input("t");
         TableDescription::builder()

@@ -1,5 +1,5 @@
-//! The claim on a partition that is being cleared: waiting for it, releasing it, and finishing what
-//! another process left. The protocol is described in the module above.
+//! The claim on a partition that is being cleared: how a process waits for it, releases it, and
+//! finishes the work of another process. The parent module describes the protocol.
 
 use super::item::{CLAIM, Claim, ClearId};
 use super::refusal::pause;
@@ -7,7 +7,7 @@ use super::table::{Table, for_each};
 use super::write::{Outcome, Write};
 use crate::backend::{Error, Partition};
 
-/// Takes back our claim. `false` if it is gone, or no longer pending.
+/// Deletes our claim. Returns `false` if it no longer exists or is no longer pending.
 pub(super) async fn release(
     table: &Table,
     partition: &Partition,
@@ -17,8 +17,8 @@ pub(super) async fn release(
     Ok(matches!(table.write(&[claim]).await?, Outcome::Written))
 }
 
-/// Waits until somebody has cleared the partition. Takes the claim away from one who takes too
-/// long over it: a process that ended in the middle.
+/// Waits until another process has cleared the partition. If that takes too long, deletes the
+/// claim, because the process probably ended midway.
 pub(super) async fn outwait(
     table: &Table,
     partition: &Partition,
@@ -33,25 +33,29 @@ pub(super) async fn outwait(
     release(table, partition, id).await.map(drop)
 }
 
-/// Finishes what somebody left behind who has cleared a partition: no one else may ever come by,
-/// and what is cleared is to be gone.
+/// Finishes a clear that another process left unfinished, because otherwise the cleared rows might
+/// stay in the table forever.
 pub(super) async fn finish(table: &Table, partition: &Partition, claim: Claim) {
     if let Claim::Done(id) = claim
         && let Err(error) = sweep(table, partition, id).await
     {
-        tracing::warn!(%partition, %error, "cleared rows are left as found");
+        tracing::warn!(
+            %partition,
+            %error,
+            "cannot delete cleared rows yet; readers ignore them, and a later call deletes them"
+        );
     }
 }
 
-/// Removes the rows that somebody has cleared and left, and the claim.
+/// Deletes the cleared rows that another process left, and then the claim.
 pub(super) async fn sweep(table: &Table, partition: &Partition, id: ClearId) -> Result<(), Error> {
     let rows = table.list(partition).await?;
     let left = rows.iter().filter(|row| row.marks.contains(&id));
     remove(table, partition, left.map(|row| row.name.as_str()), id).await
 }
 
-/// Removes these rows, which are all that bear the mark, and then the claim that says that they
-/// do not stand. Never the other way round.
+/// Deletes these rows, which must be all rows with the mark, and then the claim. The claim must be
+/// last: it says that the rows no longer exist.
 pub(super) async fn remove(
     table: &Table,
     partition: &Partition,
@@ -71,13 +75,13 @@ pub(super) async fn remove(
     table.write(&[claim]).await.map(drop)
 }
 
-/// How often a claim is looked at before it is taken away: with the pauses, about three seconds,
-/// in which a partition of thousands of rows is cleared.
+/// How often a claim is read before it is deleted. With the pauses that is about three seconds,
+/// enough to clear a partition of thousands of rows.
 const PATIENCE: u32 = 40;
 
-/// Which pause is between two looks: up to 160 ms.
+/// The attempt number of the pause between two reads: up to 160 ms.
 const POLL: u32 = 3;
 
-/// How often something starts over that others got in the way of. The pauses grow to a second,
-/// so nobody gets here but where a partition is changed without an end.
+/// How often an operation starts again after other processes interfered. The pauses grow to a
+/// second, so only a partition that changes all the time reaches this limit.
 pub(super) const ROUNDS: u32 = 32;

@@ -1,5 +1,5 @@
-//! Commits with a `Clear`: any number of rows at one moment, though a transaction of DynamoDB's
-//! takes a hundred. The protocol is described in the module above.
+//! Commits with a `Clear`: any number of rows at one moment, although a DynamoDB transaction takes
+//! a hundred. The parent module describes the protocol.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ pub(super) async fn commit(
             }
             Ok(Cleared::Refused | Cleared::Overtaken) => {}
             Err(error) => {
-                // Saves the next one the wait. If the rows are cleared all the same, the claim is
+                // Spares the next process the wait. If the rows were cleared anyway, the claim is
                 // no longer pending, and stays.
                 let _ = release(table, partition, id).await;
                 return Err(error);
@@ -38,19 +38,20 @@ pub(super) async fn commit(
         pause(round).await;
     }
     Err(Error::Unavailable(
-        "the partition was changed by others again and again".into(),
+        "other processes changed the partition during every attempt to clear it; try again".into(),
     ))
 }
 
 enum Cleared {
     Done,
-    /// The claim was taken away, or a row moved.
+    /// The claim was deleted, or a row changed.
     Overtaken,
-    /// An expectation does not hold, as long as the claim was ours throughout.
+    /// An expectation does not hold. This is certain only if the claim was ours throughout.
     Refused,
 }
 
-/// Claims the partition. `false` if it was not free; by now it may be.
+/// Claims the partition. Returns `false` if another claim existed; that claim may be deleted
+/// already.
 async fn make_claim(table: &Table, partition: &Partition, id: ClearId) -> Result<bool, Error> {
     let claim = Write::put(partition, CLAIM, claim_item(partition, id)).if_absent();
     if let Outcome::Written = table.write(&[claim]).await? {
@@ -94,20 +95,24 @@ async fn clear(
         Write::settle(partition)
     };
     writes.push(settled.if_claim(Claim::Pending(id)));
-    // The moment at which all of it happens.
+    // The commit is applied at this moment.
     if let Outcome::Unmet(_) = table.write(&writes).await? {
         return Ok(Cleared::Overtaken);
     }
     if !left.is_empty()
         && let Err(error) = remove(table, partition, left, id).await
     {
-        tracing::warn!(%partition, %error, "cleared rows are left to be removed by others");
+        tracing::warn!(
+            %partition,
+            %error,
+            "cannot delete cleared rows yet; readers ignore them, and a later call deletes them"
+        );
     }
     Ok(Cleared::Done)
 }
 
-/// Marks all rows of a partition that is claimed, and answers them. `None` if an expectation
-/// does not hold.
+/// Marks all rows of a claimed partition and returns them. Returns `None` if an expectation does
+/// not hold.
 async fn mark(
     table: &Table,
     partition: &Partition,
@@ -121,7 +126,9 @@ async fn mark(
             let listed = change.slot().and_then(listed);
             let is_malformed = listed.is_some_and(|row| row.version.is_none());
             if is_malformed && change.expects() != Expect::Any {
-                return Err(malformed("a row that is expected cannot be read".into()));
+                return Err(malformed(
+                    "a row that the commit expects cannot be parsed".into(),
+                ));
             }
             if !change.allows(listed.and_then(|row| row.version)) {
                 return Ok(None);
@@ -139,7 +146,7 @@ async fn mark(
             let table = table.clone();
             async move { table.write(&[mark]).await }
         });
-        // A row that has moved is looked at again.
+        // A row that changed is read again.
         if marked
             .await?
             .iter()
@@ -150,6 +157,6 @@ async fn mark(
         pause(round).await;
     }
     Err(Error::Unavailable(
-        "rows were changed by others again and again".into(),
+        "other processes changed the rows during every attempt to mark them; try again".into(),
     ))
 }

@@ -16,8 +16,8 @@ pub(super) async fn commit(
         .iter()
         .filter_map(|change| expected(partition, change))
         .collect();
-    // Somebody who clears the partition knows the rows that stood when the claim was made. No
-    // other may appear until that is done.
+    // A process that clears the partition knows only the rows that existed when it made its claim.
+    // No new row may appear until it is done.
     if changes.iter().any(may_create) {
         writes.push(Write::check(partition, CLAIM).unless_pending());
     }
@@ -25,7 +25,7 @@ pub(super) async fn commit(
         Outcome::Written => Ok(()),
         Outcome::Unmet(unmet) => {
             for unmet in &unmet {
-                // The last write may be the check of the claim, which is no change.
+                // The last write may be the check of the claim, which is not a change.
                 if let Some(change) = changes.get(unmet.at)
                     && conflicts(change, unmet)?
                 {
@@ -37,8 +37,8 @@ pub(super) async fn commit(
     }
 }
 
-/// Commits where a row bears marks, or the partition is claimed: reads what stands, decides, and
-/// writes only if nothing of it has moved.
+/// Commits if a row bears marks or the partition is claimed. Reads the current rows, decides, and
+/// writes only if they are unchanged.
 async fn commit_over_marks(
     table: &Table,
     partition: &Partition,
@@ -65,12 +65,12 @@ async fn commit_over_marks(
         pause(round).await;
     }
     Err(Error::Unavailable(
-        "the partition was changed by others again and again".into(),
+        "other processes changed the partition during every attempt to commit; try again".into(),
     ))
 }
 
-/// A change as a write that happens only if its expectation holds. Where it does not hold for
-/// certain, for a mark, the write does not happen either.
+/// Returns a change as a write that is applied only if its expectation certainly holds. Where a
+/// mark makes that uncertain, the write is not applied.
 fn expected(partition: &Partition, change: &Change) -> Option<Write> {
     let write = Write::of(partition, change)?;
     Some(match (change.expects(), change) {
@@ -81,7 +81,7 @@ fn expected(partition: &Partition, change: &Change) -> Option<Write> {
     })
 }
 
-/// A change as a write that happens only where this was found.
+/// Returns a change as a write that is applied only if the slot has not changed since it was read.
 fn as_found(partition: &Partition, change: &Change, found: Option<&Stored>) -> Option<Write> {
     let write = Write::of(partition, change)?;
     Some(match found {
@@ -90,7 +90,7 @@ fn as_found(partition: &Partition, change: &Change, found: Option<&Stored>) -> O
     })
 }
 
-/// Whether this may make a row where none stands.
+/// Returns whether this change may create a row.
 fn may_create(change: &Change) -> bool {
     matches!(
         change,
@@ -101,8 +101,8 @@ fn may_create(change: &Change) -> bool {
     )
 }
 
-/// Whether the expectation of a change whose condition was not met certainly does not hold. A
-/// row that bears marks may stand, or be cleared and not removed yet.
+/// Returns whether the expectation certainly does not hold, for a change whose condition was not
+/// met. A row with marks may exist, or may be cleared but not yet deleted.
 fn conflicts(change: &Change, unmet: &Unmet) -> Result<bool, Error> {
     let Some(found) = &unmet.item else {
         return Ok(!change.allows(None));

@@ -1,4 +1,4 @@
-//! The places where a scan or a queue continues.
+//! The cursors of scans and queues.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use base64::Engine as _;
@@ -7,7 +7,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::item::{self, Item, PK, SK};
 use crate::backend::{Cursor, Error};
 
-/// The cursor of a scan, from the last key that DynamoDB read: of a row, a claim, or anything else.
+/// Returns the cursor of a scan from the last key that DynamoDB read: of a row, of a claim, or of
+/// another item.
 pub(super) fn of_key(key: &Item) -> Result<Cursor, Error> {
     Ok(encode("key", &[item::text(key, PK)?, item::text(key, SK)?]))
 }
@@ -20,7 +21,7 @@ pub(super) fn key(cursor: &Cursor) -> Result<Item, Error> {
     ]))
 }
 
-/// The cursor of a queue, from the sort key of the index.
+/// Returns the cursor of a queue from a sort key of the index.
 pub(super) fn of_place(place: &str) -> Cursor {
     encode("due", &[place])
 }
@@ -45,7 +46,7 @@ fn decode<const N: usize>(what: &str, cursor: &Cursor) -> Result<[String; N], Er
         let texts: Option<Vec<String>> = rest.split(' ').map(text).collect();
         texts?.try_into().ok()
     };
-    parse().ok_or_else(|| item::malformed("not a cursor of this backend".into()))
+    parse().ok_or_else(|| item::malformed("the cursor is not from this kind of backend".into()))
 }
 
 const KIND: &str = "dynamodb";

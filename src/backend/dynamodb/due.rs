@@ -1,4 +1,4 @@
-//! Rows whose time has come, by way of the index.
+//! Reads due rows, by way of the index.
 
 use std::collections::HashMap;
 use std::time::SystemTime;
@@ -14,7 +14,7 @@ use crate::backend::seconds::to_seconds;
 use crate::backend::{Cursor, Error, Key, Page, Queue, Row, page_len};
 
 /// Returns a page of the earliest rows of all shards. The index lags behind the table, so it only
-/// names candidates; each is read from the table before it is returned.
+/// lists candidates. Each is read from the table before it is returned.
 pub(super) async fn due(
     table: &Table,
     queue: &Queue,
@@ -25,7 +25,7 @@ pub(super) async fn due(
     let limit = page_len(limit);
     let range = Range {
         from: match from {
-            // The first text after the last one: all names are of characters after the space.
+            // The first text after the last place: names only have characters after the space.
             Some(from) => format!("{} ", cursor::place(from)?),
             None => item::due_digits(0),
         },
@@ -59,7 +59,7 @@ pub(super) async fn due(
             match exists(table, &found).await {
                 Ok(None) => {}
                 Ok(Some((key, row))) => {
-                    // It may have been put off since the index listed it.
+                    // The row may have been postponed since the index listed it.
                     let place = row
                         .due
                         .map(|due| item::due_key(due, &key.partition, &key.slot));
@@ -78,8 +78,8 @@ pub(super) async fn due(
     Ok(page)
 }
 
-/// Returns the row, unless it has been cleared. Then it is deleted here, and what was cleared with
-/// it: perhaps nothing else ever reads it.
+/// Returns the row, unless it was cleared. A cleared row is deleted here, with all rows of its
+/// clear, because no other call may ever read them.
 async fn exists(table: &Table, found: &Item) -> Result<Option<(Key, Row)>, Error> {
     let key = item::key_of(found)?;
     let stored = Stored::of(found)?;
@@ -94,7 +94,7 @@ async fn exists(table: &Table, found: &Item) -> Result<Option<(Key, Row)>, Error
     Ok(standing.map(|row| (key, row)))
 }
 
-/// Sort keys of the index, both ends included.
+/// A range of the index's sort keys, both ends included.
 #[derive(Clone)]
 struct Range {
     from: String,
@@ -105,7 +105,7 @@ struct Range {
 struct Listed {
     /// Its sort key.
     place: String,
-    /// `None` if its names have another form than ours.
+    /// `None` if its names are not valid.
     key: Option<Key>,
     text: String,
 }
@@ -146,7 +146,7 @@ async fn candidates(
         let page = persist(Call::Reads, query).await?;
         for entry in page.items() {
             found.push(Listed {
-                // The index lists no item without it.
+                // The index lists only items that have this attribute.
                 place: item::text(entry, DUE_KEY)?.into(),
                 key: item::key_of(entry).ok(),
                 text: item::text_of_key(entry),
@@ -159,10 +159,10 @@ async fn candidates(
     }
 }
 
-/// As DynamoDB takes it.
+/// Returns the limit of a page as DynamoDB's type.
 pub(super) fn page_limit(limit: usize) -> i32 {
-    i32::try_from(page_len(limit)).expect("a page is short")
+    i32::try_from(page_len(limit)).expect("a page has at most 1000 rows")
 }
 
-/// What `BatchGetItem` takes.
+/// The most keys that `BatchGetItem` takes.
 const BATCH: usize = 100;

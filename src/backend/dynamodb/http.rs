@@ -1,4 +1,4 @@
-//! The HTTP client, and how long it waits.
+//! The HTTP client and its timeouts.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
-/// Over rustls, with the crypto provider of the feature `ring` or `aws-lc-rs`.
+/// Returns a client over rustls, with the crypto provider of the feature `ring` or `aws-lc-rs`.
 #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
 pub(super) fn https() -> SharedHttpClient {
     #[cfg(feature = "ring")]
@@ -21,7 +21,7 @@ pub(super) fn https() -> SharedHttpClient {
         .build_https()
 }
 
-/// Without a crypto provider there is none. The SDK's error then says so.
+/// Returns `None` if there is no crypto provider. The SDK's error then says so.
 pub(super) fn https_if_any() -> Option<SharedHttpClient> {
     #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
     return Some(https());
@@ -29,8 +29,8 @@ pub(super) fn https_if_any() -> Option<SharedHttpClient> {
     None
 }
 
-/// Returns the same client without the SDK's retries, which repeat a write that may have been
-/// applied; and with timeouts, unless it has its own.
+/// Returns the same client without the SDK's retries, because they repeat writes that may have been
+/// applied. Adds timeouts, unless the client has its own.
 pub(super) fn without_retries(client: &Client) -> Client {
     let config = client.config();
     let mut timeouts = config
@@ -52,7 +52,7 @@ pub(super) fn without_retries(client: &Client) -> Client {
     Client::from_conf(builder.build())
 }
 
-/// DynamoDB answers within some ten milliseconds. A commit of 2 MiB over a slow line may take
+/// DynamoDB responds within about ten milliseconds. A commit of 2 MiB over a slow line may take
 /// seconds.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -1,4 +1,4 @@
-//! Rows, and the claim on a partition, as items of the table.
+//! Conversion of rows and claims to and from items of the table.
 
 use std::collections::HashMap;
 
@@ -12,10 +12,10 @@ use crate::backend::{
 };
 use crate::random;
 
-/// An item as the SDK has it.
+/// An item as the SDK represents it.
 pub(super) type Item = HashMap<String, AttributeValue>;
 
-/// Who clears a partition. Minted for each call, so it is never seen twice.
+/// The id of one clear of a partition. Each call mints its own, so an id never returns.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct ClearId([u8; 16]);
 
@@ -28,20 +28,20 @@ impl ClearId {
         AttributeValue::B(Blob::new(self.0))
     }
 
-    /// As the one element of a set, which is what can be added to a set.
+    /// Returns the id as a set of one element, because only a set can be added to a set.
     pub(super) fn set(self) -> AttributeValue {
         AttributeValue::Bs(vec![Blob::new(self.0)])
     }
 }
 
-/// What stands under [`CLAIM`] in a partition.
+/// The state of the item [`CLAIM`] in a partition.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Claim {
-    /// Nothing: all rows stand.
+    /// There is no claim; all rows exist.
     None,
-    /// Somebody marks rows to clear them; all rows stand.
+    /// A process is marking rows to clear them; all rows still exist.
     Pending(ClearId),
-    /// Somebody has cleared the rows that bear this mark, and removes them.
+    /// The rows with this mark are cleared; a process is deleting them.
     Done(ClearId),
 }
 
@@ -59,7 +59,7 @@ impl Claim {
     }
 }
 
-/// A row as it was found, with the marks of those who meant to clear it.
+/// A stored row, with the marks of the processes that tried to clear it.
 #[derive(Clone, Debug)]
 pub(super) struct Stored {
     pub(super) row: Row,
@@ -78,7 +78,7 @@ impl Stored {
         Ok(Self { row, marks })
     }
 
-    /// The row, unless it has been cleared and is only not removed yet.
+    /// Returns the row, unless it was cleared but not deleted yet.
     pub(super) fn standing(self, claim: Claim) -> Option<Row> {
         match claim {
             Claim::Done(id) if self.marks.contains(&id) => None,
@@ -87,7 +87,8 @@ impl Stored {
     }
 }
 
-/// The item of a row. It bears no mark: whoever writes a row has made sure that it stands.
+/// Returns the item of a row, without marks. The caller must check that the row is not being
+/// cleared.
 pub(super) fn item(partition: &Partition, slot: &Slot, row: &Row) -> Item {
     let mut item = key(partition, slot.as_str());
     let sealed = AttributeValue::B(Blob::new(row.sealed.as_bytes()));
@@ -106,7 +107,7 @@ pub(super) fn item(partition: &Partition, slot: &Slot, row: &Row) -> Item {
     item
 }
 
-/// The item of a pending claim.
+/// Returns the item of a pending claim.
 pub(super) fn claim_item(partition: &Partition, id: ClearId) -> Item {
     let mut item = key(partition, CLAIM);
     item.insert(CLEAR_ID.into(), id.value());
@@ -153,7 +154,7 @@ pub(super) fn marks(item: &Item) -> Result<Vec<ClearId>, Error> {
     };
     let marks = marks
         .as_bs()
-        .map_err(|_| malformed(format!("{CLEARED_BY} is no set of bytes")))?;
+        .map_err(|_| malformed(format!("{CLEARED_BY} is not a set of byte strings")))?;
     marks
         .iter()
         .map(|mark| Ok(ClearId(sixteen(mark.as_ref())?)))
@@ -164,10 +165,10 @@ pub(super) fn text<'a>(item: &'a Item, name: &str) -> Result<&'a str, Error> {
     let value = item.get(name).and_then(|value| value.as_s().ok());
     value
         .map(String::as_str)
-        .ok_or_else(|| malformed(format!("{name} is no text")))
+        .ok_or_else(|| malformed(format!("{name} is not a string")))
 }
 
-/// One shard of a queue: the partition key of the index.
+/// Returns the shards of a queue: partition keys of the index.
 pub(super) fn shards_of(queue: &Queue) -> impl Iterator<Item = String> {
     (0..DUE_SHARDS).map(|shard| queue_shard(queue.lane(), shard, queue.app()))
 }
@@ -176,12 +177,12 @@ fn queue_shard(lane: Lane, shard: u8, app: &str) -> String {
     format!("{lane} {shard} {app}")
 }
 
-/// The sort key of the index: its order is that of time, and no two rows have the same.
+/// Returns the sort key of the index. It sorts by time, and it is different for each row.
 pub(super) fn due_key(due: Due, partition: &Partition, slot: &Slot) -> String {
     format!("{} {partition} {slot}", due_digits(to_seconds(due.at)))
 }
 
-/// Seconds as text, ordered as the numbers are. Nothing is due before 1970.
+/// Returns seconds as text that sorts like the number. A time before 1970 becomes 1970.
 pub(super) fn due_digits(seconds: i64) -> String {
     format!("{:012}", seconds.max(0))
 }
@@ -199,11 +200,11 @@ fn due(item: &Item) -> Result<Option<Due>, Error> {
             at: from_seconds(seconds.parse().ok()?)?,
         })
     };
-    let due = parse().ok_or_else(|| malformed("its due time cannot be read".into()))?;
+    let due = parse().ok_or_else(|| malformed("the due time cannot be parsed".into()))?;
     Ok(Some(due))
 }
 
-/// The names in an item as text, whatever their form.
+/// Returns the names in an item as text, even if they are not valid.
 pub(super) fn text_of_key(item: &Item) -> String {
     let name = |name| text(item, name).unwrap_or("?");
     format!("{} {}", name(PK), name(SK))
@@ -213,10 +214,10 @@ pub(super) fn malformed(reason: String) -> Error {
     Error::Malformed(reason.into())
 }
 
-/// The shard of the index in which a row is listed: always the same one, and another for
-/// another row, so that rows that fall due together do not meet in one place.
+/// Returns the shard of the index that lists a row. A row always has the same shard. A hash spreads
+/// the rows, so that rows that are due together are not all in one shard.
 fn shard(partition: &Partition, slot: &Slot) -> u8 {
-    // Names have no spaces, so one parts the two.
+    // Names have no spaces, so a space separates them.
     let digest = digest(&SHA256, format!("{partition} {slot}").as_bytes());
     digest.as_ref()[0] % DUE_SHARDS
 }
@@ -225,22 +226,23 @@ fn bytes<'a>(item: &'a Item, name: &str) -> Result<&'a [u8], Error> {
     let value = item.get(name).and_then(|value| value.as_b().ok());
     value
         .map(AsRef::as_ref)
-        .ok_or_else(|| malformed(format!("{name} is no bytes")))
+        .ok_or_else(|| malformed(format!("{name} is not a byte string")))
 }
 
 fn sixteen(bytes: &[u8]) -> Result<[u8; 16], Error> {
     bytes
         .try_into()
-        .map_err(|_| malformed("an id is not of 16 bytes".into()))
+        .map_err(|_| malformed("an id does not have 16 bytes".into()))
 }
 
-/// Where the claim on a partition stands. No slot can have this name: of braces.
+/// The sort key of the claim on a partition. No slot can have this name, because it has braces.
 pub(super) const CLAIM: &str = "{clear}";
 
-/// How many places of the index a queue has. One takes 1000 writes a second; `due` queries all.
+/// The shards of each queue in the index. One shard takes 1000 writes a second; `due` queries all
+/// of them.
 const DUE_SHARDS: u8 = 16;
 
-// None of these is one of DynamoDB's reserved words, so they stand in expressions as they are.
+// None of these is a reserved word of DynamoDB, so expressions can use them directly.
 pub(super) const CLEARED_BY: &str = "cleared_by";
 pub(super) const CLEAR_DONE: &str = "clear_done";
 pub(super) const CLEAR_ID: &str = "clear_id";

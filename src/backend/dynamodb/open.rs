@@ -1,4 +1,4 @@
-//! Making a table, and checking it before any row is kept in it.
+//! Creates a table, and checks that a table keeps rows safely.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use super::schema;
 use super::table::Table;
 use crate::backend::{ConnectError, ConnectErrorKind as Kind};
 
-/// Checks that rows can be kept in this table.
+/// Checks that this table keeps rows safely.
 pub(super) async fn check(table: &Table, writers: Writers) -> Result<(), ConnectError> {
     let refused = |kind, text: &str| refused(&table.name, kind, text);
     let described = describe(table).await?.ok_or_else(|| {
         refused(
             Kind::NotMigrated,
-            "does not exist in this account and region; make it with \
+            "does not exist in this account and region; create it with \
              `DynamoDbBackend::create_table`, or from the text of `cloud_formation` or `terraform`",
         )
     })?;
@@ -28,7 +28,7 @@ pub(super) async fn check(table: &Table, writers: Writers) -> Result<(), Connect
     if has_time_to_live(table).await? {
         return Err(refused(
             Kind::Misconfigured,
-            "has a time to live; switch it off, since it deletes installations",
+            "has a time to live, which deletes installations; switch it off",
         ));
     }
     if writers == Writers::Any && is_global(table).await? {
@@ -38,7 +38,7 @@ pub(super) async fn check(table: &Table, writers: Writers) -> Result<(), Connect
     Ok(())
 }
 
-/// Makes the table, unless it exists, and waits until it can be used.
+/// Creates the table, unless it exists, and waits until it is ready.
 pub(super) async fn create(table: &Table) -> Result<(), ConnectError> {
     let input = schema::input(&table.name);
     let create = table
@@ -58,11 +58,11 @@ pub(super) async fn create(table: &Table) -> Result<(), ConnectError> {
     let mut outcome = Err(refused(
         &table.name,
         Kind::Unavailable,
-        "was made, and does not exist yet; try again",
+        "was created, but DynamoDB does not list it yet; try again",
     ));
     for _ in 0..CREATE_LOOKS {
         if let Some(described) = describe(table).await? {
-            // A table that other regions write to is one of ours all the same.
+            // A table that other regions write to is still a table of this crate.
             outcome = check_description(&table.name, &described, Writers::ThisRegion);
             match &outcome {
                 Ok(()) => {
@@ -90,9 +90,9 @@ async fn describe(table: &Table) -> Result<Option<TableDescription>, ConnectErro
     Ok(described.and_then(|described| described.table))
 }
 
-/// Whether rows expire, by any attribute, also by one that this crate does not write.
+/// Returns whether rows expire by any attribute, even by one that this crate does not write.
 async fn has_time_to_live(table: &Table) -> Result<bool, ConnectError> {
-    let unknown = Some("cannot see whether rows expire");
+    let unknown = Some("cannot check whether rows expire");
     let describe = || {
         let describe = table.client.describe_time_to_live();
         describe.table_name(&*table.name).send()
@@ -105,10 +105,10 @@ async fn has_time_to_live(table: &Table) -> Result<bool, ConnectError> {
     ))
 }
 
-/// Global tables of the first version (2017.11.29) are tables of the same name in each region, and
-/// the description of a table does not say that it is part of one.
+/// Returns whether the table is part of a global table of version 2017.11.29. Such a global table
+/// consists of tables of the same name in each region, and a table's description does not name it.
 async fn is_global(table: &Table) -> Result<bool, ConnectError> {
-    let unknown = Some("cannot see whether the table is replicated");
+    let unknown = Some("cannot check whether the table is replicated");
     let describe = || {
         let describe = table.client.describe_global_table();
         describe.global_table_name(&*table.name).send()
@@ -117,8 +117,9 @@ async fn is_global(table: &Table) -> Result<bool, ConnectError> {
     Ok(described.is_some())
 }
 
-/// Returns the response; `None` if DynamoDB's error has the code `absent`. With `unknown` also if
-/// the question is not allowed, or an emulator does not know it; then this text is a warning.
+/// Returns the response; `None` if DynamoDB's error has the code `absent`. With `unknown`, also
+/// returns `None`, and logs this text as a warning, if the call is not allowed or an emulator does
+/// not know it.
 async fn ask<T, E, F>(
     table: &Table,
     absent: &str,
@@ -150,7 +151,7 @@ where
 }
 
 fn warn(table: &Table, error: &impl ProvideErrorMetadata, what: &str) {
-    let error = error.code().unwrap_or("no answer");
+    let error = error.code().unwrap_or("no response");
     tracing::warn!(table = &*table.name, error, "{what}");
 }
 
@@ -161,23 +162,23 @@ async fn warn_of_backups(table: &Table) {
             .continuous_backups_description
             .and_then(|it| it.point_in_time_recovery_description)
             .and_then(|it| it.point_in_time_recovery_status),
-        Err(error) => return warn(table, &error, "cannot see whether the table is backed up"),
+        Err(error) => return warn(table, &error, "cannot check whether the table is backed up"),
     };
     if status != Some(PointInTimeRecoveryStatus::Enabled) {
         tracing::warn!(
             table = &*table.name,
-            "the table has no point-in-time recovery; switch it on, since installations that are \
-             lost have to be made again by the users"
+            "the table has no point-in-time recovery; switch it on, because users must install \
+             the app again if installations are lost"
         );
     }
 }
 
-/// Switches point-in-time recovery on. An emulator has none.
+/// Switches point-in-time recovery on. Emulators do not have it.
 async fn protect(table: &Table) {
     let on = PointInTimeRecoverySpecification::builder()
         .point_in_time_recovery_enabled(true)
         .build()
-        .expect("the switch is all that is needed");
+        .expect("the only required field is set");
     let update = table.client.update_continuous_backups();
     let update = update
         .table_name(&*table.name)
@@ -191,25 +192,26 @@ fn failed(table: &Table, refusal: Refusal) -> ConnectError {
     let (kind, text) = match refusal {
         Refusal::Denied(_) => (
             Kind::Denied,
-            "cannot be checked: DynamoDB refused the request; see the credentials, the region and \
-             the permissions that `DynamoDbBackend` names",
+            "cannot be checked, because DynamoDB refused the request; check the credentials, the \
+             region and the permissions that the documentation of `DynamoDbBackend` lists",
         ),
         Refusal::Malformed(_) => (
             Kind::Invalid,
-            "cannot be checked: the request is malformed; see the table's name and the region",
+            "cannot be checked, because DynamoDB found the request malformed; check the table's \
+             name and the region",
         ),
         _ => (
             Kind::Unavailable,
-            "cannot be checked: DynamoDB did not answer; see the network and the region",
+            "cannot be checked, because DynamoDB did not respond; check the network and the region",
         ),
     };
     refused(&table.name, kind, text).with_source(refusal.into_cause())
 }
 
-/// With the pause, five minutes. It mostly takes ten seconds.
+/// With the pause, five minutes. A table usually takes ten seconds.
 const CREATE_LOOKS: usize = 600;
 
 const CREATE_PAUSE: Duration = Duration::from_millis(500);
 
-/// A permission is missing, or an emulator does not know the operation.
+/// Codes of a missing permission, and of an operation that an emulator does not know.
 const NOT_TOLD: [&str; 2] = ["AccessDeniedException", "UnknownOperationException"];

@@ -1,4 +1,4 @@
-//! What an answer of DynamoDB's other than success means, and which calls are made again.
+//! What DynamoDB's errors mean, and which calls are retried.
 
 use std::fmt;
 use std::future::Future;
@@ -17,27 +17,27 @@ use super::item::Item;
 use crate::backend::{BoxError, Error};
 use crate::random;
 
-/// Why a call did not succeed, by what follows from it.
+/// Why a call failed, by its consequence.
 #[derive(Debug)]
 pub(super) enum Refusal {
     /// Nothing was written; the same call may succeed a moment later.
     Busy(BoxError),
-    /// Nothing was written, and nothing will be until somebody changes the table or its policies.
+    /// Nothing was written. Retries fail until the operator changes the table or its policies.
     Denied(BoxError),
-    /// Nothing was written, and the same call fails again.
+    /// Nothing was written, and a retry fails again.
     Malformed(BoxError),
-    /// Nobody knows whether it was written.
+    /// It is unknown whether the call was applied.
     Open(BoxError),
-    /// Nothing was written: these conditions were not met.
+    /// Nothing was written, because these conditions were not met.
     Unmet(Vec<Unmet>),
 }
 
 /// A condition that was not met.
 #[derive(Debug)]
 pub(super) struct Unmet {
-    /// Which of the writes it belongs to.
+    /// The index of its write.
     pub(super) at: usize,
-    /// What stood there.
+    /// The stored item.
     pub(super) item: Option<Item>,
 }
 
@@ -62,7 +62,7 @@ impl Refusal {
         }
     }
 
-    /// Of a call whose conditions, if it has any, are not known here.
+    /// Maps the error of a call that has no conditions, or whose conditions the caller handles.
     pub(super) fn of<E>(error: SdkError<E, HttpResponse>) -> Self
     where
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
@@ -87,8 +87,8 @@ impl Refusal {
             Some(TransactWriteItemsError::TransactionCanceledException(canceled)) => {
                 Self::of_reasons(canceled.cancellation_reasons())
             }
-            // Said of a token that was sent before, and a token is sent again only after an
-            // answer that says that nothing happened.
+            // DynamoDB returns this for a token that was sent before. A token is sent again only
+            // after a response that says that nothing was written.
             Some(TransactWriteItemsError::TransactionInProgressException(_)) => {
                 Self::Open(Box::new(Failed::of(&error)))
             }
@@ -105,8 +105,8 @@ impl Refusal {
         }
     }
 
-    /// Of a transaction that was canceled, which writes nothing. One reason for each of its
-    /// actions, most of them `None`.
+    /// Maps the reasons of a canceled transaction, which wrote nothing. There is one reason for
+    /// each action; most are `None`.
     fn of_reasons(reasons: &[CancellationReason]) -> Self {
         let codes = || {
             reasons
@@ -140,7 +140,7 @@ impl Refusal {
     }
 }
 
-/// Makes the reader of one write's error, whose condition may not have been met.
+/// Defines the mapping of one write's error, whose condition may not have been met.
 macro_rules! of_write {
     ($name:ident, $error:ident) => {
         impl Refusal {
@@ -163,9 +163,9 @@ of_write!(of_delete, DeleteItemError);
 of_write!(of_put, PutItemError);
 of_write!(of_update, UpdateItemError);
 
-/// Calls until there is an answer that stands: again after one that says that nothing happened
-/// for now; for a call that only reads, also after none. Each pause is of a random length up to a
-/// limit that doubles.
+/// Retries a call until its outcome is known. Retries if the error says that nothing was written
+/// and that the cause is temporary. A call that only reads is also retried if no response arrived.
+/// Each pause has a random length, up to a limit that doubles.
 pub(super) async fn persist<T, F>(call: Call, mut make: impl FnMut() -> F) -> Result<T, Refusal>
 where
     F: Future<Output = Result<T, Refusal>>,
@@ -184,14 +184,14 @@ where
     make().await
 }
 
-/// Whether a call can be made twice for one.
+/// Whether a call may be applied twice.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Call {
     Reads,
     Writes,
 }
 
-/// Waits for a random part of a time that doubles with each attempt.
+/// Waits for a random part of a limit that doubles with each attempt.
 pub(super) async fn pause(attempt: u32) {
     let limit = PAUSE
         .saturating_mul(1 << attempt.min(16))
@@ -200,8 +200,8 @@ pub(super) async fn pause(attempt: u32) {
     tokio::time::sleep(limit.mul_f64(part)).await;
 }
 
-/// An error of the SDK's in its own words, causes included. Its `Debug` would show the whole
-/// answer, rows and all.
+/// The text of an SDK error, with its causes. The SDK's `Debug` would show the whole response, with
+/// its rows.
 struct Failed(String);
 
 impl Failed {
@@ -236,7 +236,7 @@ impl fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
-/// Codes that promise that nothing was written, and pass by themselves.
+/// Error codes that mean that nothing was written, and that a retry may succeed.
 const BUSY: [&str; 6] = [
     "ProvisionedThroughputExceededException",
     "ReplicatedWriteConflictException",
@@ -246,14 +246,14 @@ const BUSY: [&str; 6] = [
     "TransactionConflictException",
 ];
 
-/// The same as reasons of a transaction.
+/// The same causes, as cancellation reasons of a transaction.
 const BUSY_REASONS: [&str; 3] = [
     "ProvisionedThroughputExceeded",
     "ThrottlingError",
     "TransactionConflict",
 ];
 
-/// Codes that the same request meets again.
+/// Error codes that the same request always returns.
 const MALFORMED: [&str; 4] = [
     "IdempotentParameterMismatchException",
     "ItemCollectionSizeLimitExceededException",
@@ -261,13 +261,13 @@ const MALFORMED: [&str; 4] = [
     "ValidationException",
 ];
 
-/// The same as reasons of a transaction.
+/// The same causes, as cancellation reasons of a transaction.
 const MALFORMED_REASONS: [&str; 2] = ["ItemCollectionSizeLimitExceeded", "ValidationError"];
 
-/// With the pauses, about two seconds: longer than a conflict, shorter than a caller's patience.
+/// With the pauses, about two seconds: longer than a conflict lasts, shorter than a caller waits.
 const BUSY_RETRIES: u32 = 8;
 
-/// As often as the SDK would by itself.
+/// The number of retries that the SDK makes by default.
 const OPEN_RETRIES: u32 = 2;
 
 /// About the time that DynamoDB takes for a transaction.

@@ -1,4 +1,5 @@
-//! The table, as a call that makes it and as text for tools that do.
+//! The definition of the table: as a request, as a CloudFormation template and as a Terraform
+//! resource.
 
 use aws_sdk_dynamodb::operation::create_table::CreateTableInput;
 use aws_sdk_dynamodb::types::{
@@ -8,9 +9,9 @@ use aws_sdk_dynamodb::types::{
 
 use super::item::{DUE_KEY, DUE_QUEUE, PK, SK};
 
-/// The table as DynamoDB is asked for it.
+/// Returns the request that creates the table.
 pub(super) fn input(table: &str) -> CreateTableInput {
-    let complete = "all that is needed is given";
+    let complete = "all required fields are set";
     let index = GlobalSecondaryIndex::builder()
         .index_name(DUE_INDEX)
         .key_schema(key(DUE_QUEUE, KeyType::Hash))
@@ -47,20 +48,17 @@ fn attribute(name: &str, kind: ScalarAttributeType) -> AttributeDefinition {
     let attribute = AttributeDefinition::builder()
         .attribute_name(name)
         .attribute_type(kind);
-    attribute
-        .build()
-        .expect("a name and a type are all that is needed")
+    attribute.build().expect("the name and the type are set")
 }
 
 fn key(name: &str, kind: KeyType) -> KeySchemaElement {
     let key = KeySchemaElement::builder()
         .attribute_name(name)
         .key_type(kind);
-    key.build()
-        .expect("a name and a type are all that is needed")
+    key.build().expect("the name and the type are set")
 }
 
-/// Lists the rows that are ever due, and no others.
+/// The index that lists the rows that are ever due, and no others.
 pub(super) const DUE_INDEX: &str = "due";
 
 #[cfg(test)]
@@ -71,7 +69,7 @@ mod tests {
     fn the_texts_describe_the_table_that_is_made() {
         let (input, yaml, hcl) = (input("rows"), cloud_formation("rows"), terraform("rows"));
         let yaml_has = |line: String| assert!(yaml.contains(&line), "{line} in {yaml}");
-        // Terraform's own form has the values in columns.
+        // Terraform's own format aligns the values in columns.
         let hcl: String = hcl.split_whitespace().collect::<Vec<_>>().join(" ");
         let hcl_has = |line: String| assert!(hcl.contains(&line), "{line} in {hcl}");
 
@@ -98,7 +96,7 @@ mod tests {
                 )
             });
             let at: Vec<_> = lines
-                .map(|line| yaml.find(&line).expect("keys are named"))
+                .map(|line| yaml.find(&line).expect("the template has each key"))
                 .collect();
             assert!(at.is_sorted(), "the partition key comes first");
         }
@@ -116,17 +114,19 @@ mod tests {
         let (name, projection) = (index.index_name(), index.projection());
         let projection = projection
             .and_then(|it| it.projection_type())
-            .expect("it is given");
+            .expect("the projection is set");
         yaml_has(format!("IndexName: {name}"));
         yaml_has(format!("Projection: {{ ProjectionType: {projection} }}"));
         let projected = format!(r#"projection_type = "{projection}""#);
         hcl_has(format!(
             r#"{{ name = "{name}" hash_key = "{hash}" range_key = "{range}" {projected} }}"#
         ));
-        let billing = input.billing_mode().expect("it is given");
+        let billing = input.billing_mode().expect("the billing mode is set");
         yaml_has(format!("BillingMode: {billing}"));
         hcl_has(format!(r#"billing_mode = "{billing}""#));
-        let protected = input.deletion_protection_enabled().expect("it is given");
+        let protected = input
+            .deletion_protection_enabled()
+            .expect("deletion protection is set");
         yaml_has(format!("DeletionProtectionEnabled: {protected}"));
         hcl_has(format!("deletion_protection_enabled = {protected}"));
     }

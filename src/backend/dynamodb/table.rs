@@ -1,4 +1,4 @@
-//! The calls that are made of a table. Each is made again where that is safe.
+//! The calls to a table. Each is retried if that is safe.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -19,12 +19,12 @@ pub(super) struct Table {
     pub(super) name: Arc<str>,
 }
 
-/// A row as it was found, without what it holds.
+/// A stored row without its metadata and sealed bytes.
 #[derive(Debug)]
 pub(super) struct Listed {
-    /// Its sort key, whatever its form.
+    /// Its sort key, even if it is not a valid name.
     pub(super) name: String,
-    /// `None` if it cannot be read: something else wrote the row.
+    /// `None` if it cannot be parsed, because something else wrote the row.
     pub(super) version: Option<Version>,
     pub(super) marks: Vec<ClearId>,
 }
@@ -37,7 +37,7 @@ impl Table {
         }
     }
 
-    /// One item, as it stands.
+    /// Reads one item.
     pub(super) async fn get(
         &self,
         partition: &Partition,
@@ -59,7 +59,7 @@ impl Table {
         Claim::of(self.get(partition, CLAIM).await?.as_ref())
     }
 
-    /// These items as they stood at one moment. No name may come twice.
+    /// Reads these items at one moment. No name may be given twice.
     pub(super) async fn snapshot(
         &self,
         partition: &Partition,
@@ -68,7 +68,7 @@ impl Table {
         let gets = names.iter().map(|name| {
             let get = Get::builder().table_name(&*self.name);
             let get = get.set_key(Some(item::key(partition, name))).build();
-            let get = get.expect("a table and a key are all that is needed");
+            let get = get.expect("the table and the key are set");
             TransactGetItem::builder().get(get).build()
         });
         let gets: Vec<_> = gets.collect();
@@ -85,13 +85,13 @@ impl Table {
             .unwrap_or_default();
         if found.len() != names.len() {
             return Err(item::malformed(
-                "a snapshot has another number of items".into(),
+                "a snapshot has a different number of items than requested".into(),
             ));
         }
         Ok(found.into_iter().map(|found| found.item).collect())
     }
 
-    /// The claim on the partition, and these rows, as they stood at one moment.
+    /// Reads the claim on the partition and these rows at one moment.
     pub(super) async fn claim_and_rows(
         &self,
         partition: &Partition,
@@ -110,7 +110,7 @@ impl Table {
         Ok((claim, rows.collect::<Result<_, _>>()?))
     }
 
-    /// The row that stands here, where one was found that bears marks.
+    /// Reads the current row of a slot, after a row with marks was found there.
     pub(super) async fn standing(
         &self,
         partition: &Partition,
@@ -123,8 +123,8 @@ impl Table {
             .find_map(|stored| stored.standing(claim)))
     }
 
-    /// Returns a page of a partition's items, and where it ended. `only` names their attributes, or
-    /// all.
+    /// Returns a page of a partition's items, and the key where it ended. `only` lists the
+    /// attributes to return; `None` returns all.
     pub(super) async fn query(
         &self,
         partition: &Partition,
@@ -152,7 +152,7 @@ impl Table {
         Ok((page.items.unwrap_or_default(), page.last_evaluated_key))
     }
 
-    /// Returns a page of the table's items, of those that have this prefix, and where it ended.
+    /// Returns a page of the table's items that have this prefix, and the key where it ended.
     pub(super) async fn scan(
         &self,
         prefix: Option<&str>,
@@ -177,7 +177,7 @@ impl Table {
         Ok((page.items.unwrap_or_default(), page.last_evaluated_key))
     }
 
-    /// All rows of a partition, each as it stood when its page was read.
+    /// Lists all rows of a partition, each in its state when its page was read.
     pub(super) async fn list(&self, partition: &Partition) -> Result<Vec<Listed>, Error> {
         let (mut listed, mut from) = (Vec::new(), None);
         let only = format!("{SK}, {VERSION}, {CLEARED_BY}");
@@ -200,7 +200,7 @@ impl Table {
         }
     }
 
-    /// Rows of several partitions, at most 100, each as it stood when it was read; in no order.
+    /// Reads rows of several partitions, at most 100, in no order. They are not read at one moment.
     pub(super) async fn get_each(&self, keys: &[Key]) -> Result<Vec<Item>, Error> {
         let wanted = keys
             .iter()
@@ -209,7 +209,7 @@ impl Table {
         let wanted = KeysAndAttributes::builder()
             .set_keys(Some(wanted))
             .consistent_read(true);
-        let wanted = wanted.build().expect("keys are all that is needed");
+        let wanted = wanted.build().expect("the keys are set");
         let mut wanted = HashMap::from([((*self.name).to_owned(), wanted)]);
         let mut found = Vec::new();
         for attempt in 0.. {
@@ -230,7 +230,7 @@ impl Table {
             }
             if found.len() == before && attempt >= UNPROCESSED_RETRIES {
                 return Err(Error::Unavailable(
-                    "keys stay unprocessed: throttled".into(),
+                    "DynamoDB throttles reads of the table; raise its read capacity".into(),
                 ));
             }
             pause(attempt).await;
@@ -239,8 +239,8 @@ impl Table {
     }
 }
 
-/// Does this for each of these, some at a time. Stops at the first error; what is under way then
-/// is dropped.
+/// Makes one call for each item, some at a time. Stops at the first error and drops the calls in
+/// progress.
 pub(super) async fn for_each<I, T, F>(
     each: Vec<I>,
     mut make: impl FnMut(I) -> F,
@@ -268,8 +268,8 @@ where
     }
 }
 
-/// Calls that one call of ours may have under way at the same time.
+/// The number of calls that run at the same time.
 const AT_ONCE: usize = 16;
 
-/// Answers in a row without one key: a second or two.
+/// How many responses in a row may have no key processed: a second or two.
 const UNPROCESSED_RETRIES: u32 = 8;

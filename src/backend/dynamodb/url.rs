@@ -1,4 +1,4 @@
-//! From `dynamodb:TABLE?endpoint=URL` to a backend.
+//! Opens a DynamoDB backend by a URL `dynamodb:TABLE?endpoint=URL`.
 
 use async_trait::async_trait;
 use aws_config::BehaviorVersion;
@@ -13,7 +13,7 @@ use crate::backend::connect::{ByUrl, take_parameter};
 impl ByUrl for DynamoDbBackend {
     const EXAMPLES: &str = "`dynamodb:TABLE`";
 
-    /// At an endpoint, region and credentials may be missing, and the table is made.
+    /// With an endpoint, region and credentials are optional, and the table is created.
     async fn by_url(url: &str) -> Result<Self, ConnectError> {
         let (place, endpoint) = take_parameter(url, "endpoint");
         let table = place.strip_prefix("dynamodb:").unwrap_or(&place);
@@ -39,7 +39,7 @@ async fn client(endpoint: Option<&str>) -> Client {
     }
     if let Some(endpoint) = endpoint {
         loader = loader.endpoint_url(endpoint);
-        // An emulator requires some, and accepts any.
+        // An emulator requires credentials, and accepts any.
         if std::env::var_os("AWS_ACCESS_KEY_ID").is_none() {
             let any = Credentials::new("emulator", "emulator", None, None, "emulator");
             loader = loader

@@ -1,4 +1,4 @@
-//! Conditional writes: one as a single call, several as a transaction.
+//! Conditional writes: one as a single call, several as one transaction.
 
 use std::collections::HashMap;
 
@@ -20,14 +20,14 @@ use crate::random;
 pub(super) struct Write {
     key: Item,
     action: Action,
-    /// Empty for none.
+    /// Empty if the write has no condition.
     condition: String,
     values: Vec<(&'static str, AttributeValue)>,
 }
 
 #[derive(Clone, Debug)]
 enum Action {
-    /// Only the condition.
+    /// Checks only the condition.
     Check,
     Delete,
     Put(Item),
@@ -35,7 +35,7 @@ enum Action {
 }
 
 impl Write {
-    /// A change without its conditions; `None` for a `Clear`.
+    /// Returns a change as a write without its conditions; `None` for a `Clear`.
     pub(super) fn of(partition: &Partition, change: &Change) -> Option<Self> {
         Some(match change {
             Change::Check { slot, .. } => Self::check(partition, slot.as_str()),
@@ -66,25 +66,25 @@ impl Write {
         Self::new(partition, name, update).with(":mark", id.set())
     }
 
-    /// Turns a pending claim into one that is done.
+    /// Sets a pending claim to done.
     pub(super) fn settle(partition: &Partition) -> Self {
         let update = Action::Update(format!("SET {CLEAR_DONE} = :done"));
         Self::new(partition, CLAIM, update).with(":done", AttributeValue::Bool(true))
     }
 
-    /// Only where no item stands.
+    /// Writes only if the item does not exist.
     pub(super) fn if_absent(self) -> Self {
         self.when(format!("attribute_not_exists({PK})"))
     }
 
-    /// Only where a row of this version stands.
+    /// Writes only if a row of this version exists.
     pub(super) fn if_version(self, version: Version) -> Self {
         let value = item::version_value(version);
         self.when(format!("{VERSION} = :version"))
             .with(":version", value)
     }
 
-    /// Only where an item has no version that can be read.
+    /// Writes only if the item exists and its version cannot be parsed.
     pub(super) fn if_malformed(self) -> Self {
         let length = AttributeValue::N("16".into());
         self.when(format!(
@@ -94,18 +94,18 @@ impl Write {
         .with(":length", length)
     }
 
-    /// Only where a row stands without any mark, or nothing.
+    /// Writes only if the row has no marks, or does not exist.
     pub(super) fn if_unmarked(self) -> Self {
         self.when(format!("attribute_not_exists({CLEARED_BY})"))
     }
 
-    /// Only where a row stands that bears this mark.
+    /// Writes only if the row has this mark.
     pub(super) fn if_marked(self, id: ClearId) -> Self {
         self.when(format!("contains({CLEARED_BY}, :id)"))
             .with(":id", id.value())
     }
 
-    /// Only while this is the claim.
+    /// Writes only if this is the current claim.
     pub(super) fn if_claim(self, claim: Claim) -> Self {
         match claim {
             Claim::None => self.if_absent(),
@@ -122,7 +122,7 @@ impl Write {
         }
     }
 
-    /// Only while no claim is pending.
+    /// Writes only if no claim is pending.
     pub(super) fn unless_pending(self) -> Self {
         self.when(format!(
             "(attribute_not_exists({CLEAR_ID}) OR attribute_exists({CLEAR_DONE}))"
@@ -166,16 +166,16 @@ impl Write {
     }
 }
 
-/// What became of writes that all have an answer.
+/// The outcome of writes whose response arrived.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// All of them are written.
+    /// All of them were written.
     Written,
-    /// None of them is, since these conditions were not met.
+    /// None of them was written, because these conditions were not met.
     Unmet(Vec<Unmet>),
 }
 
-/// The table and the condition of a write, in any of the SDK's forms of one.
+/// Sets the table and the condition of a write, in any of the SDK's builders.
 macro_rules! conditional {
     ($table:ident, $write:ident, $builder:expr) => {
         $builder
@@ -187,7 +187,7 @@ macro_rules! conditional {
 }
 
 impl Table {
-    /// Writes all of these or none. They are of one partition, and no two of one item.
+    /// Writes all of these or none. They must be in one partition, each of a different item.
     pub(super) async fn write(&self, writes: &[Write]) -> Result<Outcome, Error> {
         let written = match writes {
             [write] => persist(Call::Writes, || self.write_one(write)).await,
@@ -215,7 +215,7 @@ impl Table {
                     .update_expression(update);
                 updated.send().await.map(drop).map_err(Refusal::of_update)
             }
-            // There is no call for this alone.
+            // Only a transaction can check a condition without a write.
             Action::Check => self.write_all(std::slice::from_ref(write)).await,
             Action::Delete => {
                 let delete = conditional!(self, write, client.delete_item());
@@ -227,7 +227,8 @@ impl Table {
 
     async fn write_all(&self, writes: &[Write]) -> Result<(), Refusal> {
         let actions: Vec<_> = writes.iter().map(|write| self.action(write)).collect();
-        // One for all attempts: should the network deliver a request twice, it is done once.
+        // All attempts have the same token, so that a request that is delivered twice is applied
+        // once.
         let token = format!("{:032x}", u128::from_be_bytes(random::bytes()));
         let write = || async {
             let write = self
@@ -242,7 +243,7 @@ impl Table {
 
     fn action(&self, write: &Write) -> TransactWriteItem {
         let action = TransactWriteItem::builder();
-        let complete = "a table, a key and a condition are all that is needed";
+        let complete = "the required fields are set";
         let key = Some(write.key.clone());
         match &write.action {
             Action::Check => {
@@ -267,5 +268,5 @@ impl Table {
     }
 }
 
-/// An answer that a condition was not met shows what stood there, at no cost.
+/// If a condition is not met, the response has the stored item, at no cost.
 const STANDING: ReturnValuesOnConditionCheckFailure = ReturnValuesOnConditionCheckFailure::AllOld;

@@ -16,7 +16,7 @@ CREATE INDEX slack_rows_due
 ON slack_rows (split_part(partition, '/', 1), lane, due_at, partition, slot)
 WHERE lane IS NOT NULL;
 
--- Applies all changes of one partition, or none: returns false if a row is not as expected. An
+-- Applies all changes of one partition, or none. Returns false if an expectation does not hold. An
 -- expected version is '' if the row must not exist. The last six arrays are the rows to put.
 CREATE FUNCTION slack_commit_1(
   at_partition text, clear boolean, expected_slots text[], expected bytea[], deleted text[],
@@ -24,7 +24,7 @@ CREATE FUNCTION slack_commit_1(
   due_ats bigint[]
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-  -- Each statement must see what was committed while this one waited for the lock.
+  -- Each statement must see what was committed while this call waited for the lock.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'slack_commit_1 needs READ COMMITTED'
       USING ERRCODE = 'invalid_transaction_state';
@@ -32,8 +32,8 @@ BEGIN
   IF current_setting('synchronous_commit') = 'off' THEN
     PERFORM set_config('synchronous_commit', 'on', true);
   END IF;
-  -- Commits of one partition run one after the other. Row locks alone cannot do that: a row that
-  -- does not exist yet has none, and a clear cannot see a row that another commit is about to put.
+  -- Commits of one partition run one after the other. Row locks alone cannot ensure that: a row
+  -- that does not exist yet has no lock, and a clear cannot see a row that another commit will put.
   PERFORM pg_advisory_xact_lock(hashtextextended(at_partition COLLATE "C", 1397508430));
   -- Waits for statements that change rows by hand, without that lock.
   PERFORM FROM slack_rows
@@ -69,7 +69,7 @@ $$;
 CREATE VIEW slack_installations AS
 WITH facts AS NOT MATERIALIZED (
   SELECT partition, slot,
-    -- The one escape that json may hold and text may not: it would fail the whole view.
+    -- json may hold this escape and text may not, so one such row would make the whole view fail.
     CASE WHEN strpos(metadata::text, '\u0000') = 0 THEN metadata ELSE '{}' END AS facts
   FROM slack_rows
 )

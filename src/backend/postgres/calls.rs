@@ -1,4 +1,4 @@
-//! How one call runs: its connection, its transaction, its time, and what follows a failure.
+//! How one call runs: its connection, its transaction, its timeouts, and its retries.
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -21,7 +21,7 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// Connects when the first call needs it.
+    /// Creates the pool without connecting. The first call connects.
     pub(super) fn new(connect: PgConnectOptions, options: PostgresOptions) -> Self {
         let limits = Limits {
             size: options.pool_size,
@@ -43,7 +43,8 @@ impl Calls {
         self.pool.close().await;
     }
 
-    /// The rows of a query that writes nothing. Once more on another connection if one broke.
+    /// Returns the rows of a query that writes nothing. If the connection broke, retries once on
+    /// another.
     pub(super) async fn read<'q>(
         &self,
         opens: Opens<'_>,
@@ -58,7 +59,8 @@ impl Calls {
         outcome.map_err(failed)
     }
 
-    /// The rows of a query that writes. Once more only if the server says that nothing happened.
+    /// Returns the rows of a query that writes. Retries once if the server says that nothing was
+    /// written.
     pub(super) async fn write<'q>(
         &self,
         opens: Opens<'_>,
@@ -71,7 +73,8 @@ impl Calls {
         outcome.map_err(failed)
     }
 
-    /// What the database answers, unless there is no connection to ask it by.
+    /// Runs the query once. The outer error means that there was no connection; the inner one is
+    /// the database's.
     async fn once(
         &self,
         opens: Opens<'_>,
@@ -106,9 +109,9 @@ impl Source for Server {
 
     async fn open(&self) -> Result<PgConnection, sqlx::Error> {
         let mut connection = self.connect.connect().await?;
-        // A name that followed a failover may lead to the old primary for a while. A server
-        // becomes a standby only by a restart, so its connections need no second look; but a
-        // pooler's do, and each call through one begins with that.
+        // After a failover, a name may lead to the old primary for a while. A server becomes a
+        // standby only by a restart, so a direct connection needs no second check. A pooler's
+        // connection does, so each call through a pooler begins with this check.
         connection.execute(ON_PRIMARY).await?;
         Ok(connection)
     }
@@ -118,7 +121,7 @@ impl Source for Server {
     }
 }
 
-/// Runs a query in a transaction that begins like this, or by itself.
+/// Runs a query, in a transaction if `begin` has the statements that begin it.
 async fn run(
     connection: &mut PgConnection,
     begin: Option<String>,
@@ -135,14 +138,14 @@ async fn run_in_transaction(
     begin: String,
     query: Query<'_, Postgres, PgArguments>,
 ) -> Result<Vec<PgRow>, sqlx::Error> {
-    // Made of our own text, numbers, a checked name and hex digits.
+    // The text consists of our own statements, numbers, a checked name and hex digits.
     let mut transaction = connection.begin_with(AssertSqlSafe(begin)).await?;
     let rows = query.fetch_all(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(rows)
 }
 
-/// When a connection last broke. Those that were idle at that time may be broken as well.
+/// When a connection last broke. Connections that were idle at that time may be broken too.
 #[derive(Default)]
 struct Breaks(Mutex<Option<Instant>>);
 
@@ -151,14 +154,14 @@ impl Breaks {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// Whether an idle connection needs to be tried out before it is used.
+    /// Returns whether an idle connection must be tested before it is used.
     fn suspect(&self, idle_for: Duration) -> bool {
         let broke = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         idle_for >= FRESH || broke.is_some_and(|broke| broke.elapsed() <= idle_for)
     }
 }
 
-/// Whether the connection is lost, or the server is going down or cannot do its work any more.
+/// Returns whether the connection is lost, or the server is shutting down or has become a standby.
 fn is_broken(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => error.kind() != io::ErrorKind::TimedOut,
@@ -171,7 +174,7 @@ fn is_timeout(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut)
 }
 
-/// Whether the server undid the transaction because of others, who are done by now.
+/// Returns whether the server rolled the transaction back because of concurrent transactions.
 fn is_aborted(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| ABORTED.contains(&&*code))
 }
@@ -179,18 +182,18 @@ fn is_aborted(error: &sqlx::Error) -> bool {
 /// `serialization_failure` and `deadlock_detected`.
 const ABORTED: [&str; 2] = ["40001", "40P01"];
 
-/// A call ended well on it this long ago at most, so a busy one was just seen to work.
+/// A connection that ended a call within this time needs no test.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// Firewalls and load balancers forget a silent connection after four minutes or more.
+/// Firewalls and load balancers drop an idle connection after four minutes or more.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3 * 60);
 
-/// For the way there and back, and for a commit that waits for a synchronous standby, which no
-/// timeout of the server's ends.
+/// Time for the round trip, and for a commit that waits for a synchronous standby, because no
+/// timeout of the server ends that wait.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// A server's memory for a connection grows with its age.
+/// The server's memory for a connection grows with its age.
 const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 
-/// `read_only_sql_transaction`: what was the primary is a standby now.
+/// `read_only_sql_transaction`: the former primary is now a standby.
 const READ_ONLY: &str = "25006";

@@ -1,4 +1,4 @@
-//! From a URL to a server that may be trusted with tokens, or the reason why not.
+//! Connects to a server and checks that it is safe for tokens.
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Row as _};
@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::{PostgresOptions, code, name, schema};
 use crate::backend::{ConnectError, ConnectErrorKind as Kind};
 
-/// A connection of its own to a server that was found good.
+/// Returns a new connection to a server that passed the checks.
 pub(super) async fn checked(
     connect: &PgConnectOptions,
     options: &PostgresOptions,
@@ -27,7 +27,8 @@ pub(super) async fn checked(
     Ok(connection)
 }
 
-/// Opens a server whose tables are of the newest version, and makes them so if this role may.
+/// Connects to a server whose tables have the newest version. If `may_migrate`, migrates them
+/// first.
 pub(super) async fn migrated(
     connect: &PgConnectOptions,
     options: &PostgresOptions,
@@ -43,8 +44,8 @@ pub(super) async fn migrated(
         Ok(schema::NEWEST) => Ok(connection),
         Ok(newer) if newer > schema::NEWEST => {
             let text = format!(
-                "the tables were made by a newer version of slack-installs (schema {newer}); \
-                 update it here too"
+                "the tables were created by a newer version of slack-installs (schema {newer}); \
+                 update slack-installs in this app"
             );
             Err(ConnectError::new(Kind::Newer, text))
         }
@@ -54,8 +55,8 @@ pub(super) async fn migrated(
         }
         Err(error) if is(&error, &TAKEN) => {
             let text = format!(
-                "schema {} holds other tables of our names; set PostgresOptions::schema, or \
-                 `schema=` in the URL",
+                "schema {} holds another program's tables with our names; set \
+                 PostgresOptions::schema, or `schema=` in the URL",
                 options.schema
             );
             Err(ConnectError::new(Kind::Foreign, text).with_source(error))
@@ -64,7 +65,7 @@ pub(super) async fn migrated(
     }
 }
 
-/// Checks that the policies bind the role of this connection.
+/// Checks that the policies bind this connection's role.
 pub(super) async fn check_wall(
     connection: &mut PgConnection,
     options: &PostgresOptions,
@@ -84,23 +85,26 @@ pub(super) async fn check_wall(
         None => Ok(()),
         Some(reason) => {
             let text = format!(
-                "row-level security does not hold: {reason}; \
-                 PostgresOptions::row_level_security_sql has the SQL, to be run by an owner that \
-                 the app does not connect as"
+                "row-level security does not protect the rows, because {reason}; run the SQL of \
+                 PostgresOptions::row_level_security_sql as the tables' owner, and connect the app \
+                 as another role"
             );
             Err(ConnectError::new(Kind::Misconfigured, text))
         }
     }
 }
 
-/// What a driver's error means to who opens the database.
+/// Maps a driver's error that occurs while the database is opened.
 pub(super) fn failed(error: sqlx::Error, database: &str) -> ConnectError {
     let is_denied = code(&error).is_some_and(|code| code.starts_with(AUTHORIZATION));
     let (kind, text) = if is_denied {
-        let text = "refused the user or the password; see the URL, and pg_hba.conf on the server";
+        let text = "refused the user or the password; check the URL, and pg_hba.conf on the server";
         (Kind::Denied, text)
     } else {
-        (Kind::Unavailable, "cannot be opened")
+        (
+            Kind::Unavailable,
+            "cannot be opened; check its address and the server's log",
+        )
     };
     ConnectError::new(kind, format!("the database {database} {text}")).with_source(error)
 }
@@ -109,7 +113,7 @@ fn is(error: &sqlx::Error, codes: &[&str]) -> bool {
     code(error).is_some_and(|code| codes.contains(&&*code))
 }
 
-/// PgBouncer refuses settings that it does not keep track of.
+/// PgBouncer refuses settings that it does not track.
 fn is_refused_setting(error: &sqlx::Error) -> bool {
     let refused = |message: &str| message.contains("unsupported startup parameter");
     error
@@ -117,14 +121,14 @@ fn is_refused_setting(error: &sqlx::Error) -> bool {
         .is_some_and(|error| refused(error.message()))
 }
 
-/// What decides whether a server may be used.
+/// The facts that decide whether a server is safe.
 #[derive(Debug)]
 struct Facts {
     version: i32,
     is_standby: bool,
     is_read_only: bool,
     encoding: String,
-    /// On or off, as in [`DURABILITY`].
+    /// Whether each setting of [`DURABILITY`] is on.
     durability: [bool; 3],
     /// In milliseconds.
     statement_timeout: i64,
@@ -148,7 +152,7 @@ impl Facts {
         let (version, encoding) = (self.version, &self.encoding);
         if version < OLDEST {
             return misconfigured(format!(
-                "the server is Postgres {version}; version 14 or later is needed"
+                "the server is Postgres {version}; upgrade it to Postgres 14 or later"
             ));
         }
         if encoding != "UTF8" {
@@ -162,7 +166,8 @@ impl Facts {
             (false, false) => None,
         };
         if let Some(reason) = reason {
-            let text = format!("{reason}; connect to the primary, or to a name that follows it");
+            let text =
+                format!("{reason}; connect to the primary, or to a host name that follows it");
             return Err(ConnectError::new(Kind::ReadOnly, text));
         }
         let arrived = i64::try_from(options.statement_timeout.as_millis());
@@ -172,22 +177,22 @@ impl Facts {
         let mut settings = DURABILITY.into_iter().zip(self.durability);
         match settings.find(|(_, is_on)| !is_on) {
             Some((setting, _)) if !options.skip_durability_checks => misconfigured(format!(
-                "{setting} is off, so a crash of the server loses tokens; turn it on \
-                 (PostgresOptions::skip_durability_checks tells when it may stay off)"
+                "{setting} is off, so a crash of the server loses tokens; turn it on (or see \
+                 PostgresOptions::skip_durability_checks)"
             )),
             _ => Ok(()),
         }
     }
 }
 
-/// The class of SQLSTATE codes for a user that is not let in.
+/// The class of error codes for a user that is refused.
 const AUTHORIZATION: &str = "28";
 
 const BREACHES: [&str; 5] = [
     "this role is a superuser",
     "this role has BYPASSRLS",
     "this role owns the tables or may act as their owner",
-    "it is not enabled and forced on slack_rows",
+    "row-level security is not enabled and forced on slack_rows",
     "slack_rows has other policies than slack_everything, slack_partition and slack_prefix",
 ];
 
@@ -203,22 +208,23 @@ SELECT current_setting('server_version_num')::integer,
   current_setting('synchronous_commit') <> 'off',
   (SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout')";
 
-/// `insufficient_privilege`, and `invalid_schema_name`, which is a schema that may not be used.
+/// `insufficient_privilege`, and `invalid_schema_name`, which the server also returns for a schema
+/// that the role must not use.
 const FORBIDDEN: [&str; 2] = ["42501", "3F000"];
 
 const NOT_MIGRATED: &str =
-    "the tables are missing or old; run PostgresBackend::migrate as the owner of them";
+    "the tables are missing or old; run PostgresBackend::migrate as their owner";
 
-/// The oldest major version that the Postgres project still mends, in 2026.
+/// The oldest major version that the Postgres project supports, as of 2026.
 const OLDEST: i32 = 14;
 
-const POOLER: &str = "there is a pooler before the server, which drops settings of the session; \
-     set PostgresOptions::transaction_pooler";
+const POOLER: &str = "a pooler between this app and the server drops session settings; set \
+     PostgresOptions::transaction_pooler";
 
-/// `duplicate_table`: another program has a table of one of our names.
+/// `duplicate_table`: another program has a table with one of our names.
 const TAKEN: [&str; 1] = ["42P07"];
 
-/// The columns are [`BREACHES`].
+/// Its columns are the [`BREACHES`].
 const WALL: &str = "
 SELECT role.rolsuper, role.rolbypassrls, pg_has_role(role.oid, slack_rows.relowner, 'MEMBER'),
   NOT (slack_rows.relrowsecurity AND slack_rows.relforcerowsecurity),
@@ -235,7 +241,7 @@ mod tests {
     fn a_good_server_is_used() {
         good()
             .judge(&PostgresOptions::default())
-            .expect("nothing is wrong with it");
+            .expect("the server is safe");
     }
 
     #[test]
@@ -245,7 +251,7 @@ mod tests {
             ..good()
         };
         let refused = facts.judge(&PostgresOptions::default());
-        let refused = refused.expect_err("it gets no fixes");
+        let refused = refused.expect_err("the version is no longer supported");
         assert_eq!(refused.kind(), Kind::Misconfigured, "{refused}");
         assert!(refused.to_string().contains("Postgres 13"), "{refused}");
     }
@@ -257,7 +263,7 @@ mod tests {
             ..good()
         };
         let refused = facts.judge(&PostgresOptions::default());
-        let refused = refused.expect_err("a pooler drops them");
+        let refused = refused.expect_err("a pooler drops the settings");
         assert_eq!(refused.kind(), Kind::Misconfigured, "{refused}");
         assert!(refused.to_string().contains("pooler"), "{refused}");
         let options = PostgresOptions {

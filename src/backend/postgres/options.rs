@@ -1,4 +1,4 @@
-//! What an operator sets, and how it gets to the server.
+//! The options of a Postgres backend, and the settings that it sends to the server.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::backend::Partition;
 use crate::backend::connect::{ConnectError, ConnectErrorKind as Kind, invalid};
 use crate::backend::host::leaves_the_machine;
 
-/// How a [`PostgresBackend`](super::PostgresBackend) uses its server.
+/// Options of a [`PostgresBackend`](super::PostgresBackend).
 ///
 /// ```
 /// use slack_installs::backend::PostgresOptions;
@@ -20,36 +20,36 @@ use crate::backend::host::leaves_the_machine;
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PostgresOptions {
-    /// For how long a call waits for a connection of the pool, and at the start for the server. 5
-    /// seconds.
+    /// How long a call waits for a connection of the pool, and how long connecting waits for the
+    /// server. Default: 5 seconds.
     pub acquire_timeout: Duration,
-    /// Lets the URL leave encryption to chance, or turn it off, on the way to another machine.
-    /// Not by default. The loopback interface and Unix sockets need no leave.
+    /// Allows a connection to another machine that is unencrypted or may be unencrypted. The
+    /// loopback interface and Unix sockets are always allowed. Default: `false`.
     pub allow_plaintext: bool,
-    /// For how long a commit waits for others of its partition. 2 seconds.
+    /// How long a commit waits for other commits of its partition. Default: 2 seconds.
     pub lock_timeout: Duration,
-    /// The most connections that this process holds. 10.
+    /// The most connections that this process opens. Default: 10.
     pub pool_size: u32,
-    /// Puts each call under the policies of
-    /// [`row_level_security_sql`](Self::row_level_security_sql), and refuses to start where they
-    /// do not bind this role. Not by default.
+    /// Applies the policies of [`row_level_security_sql`](Self::row_level_security_sql) to each
+    /// call. Connecting fails if they do not bind this role. Default: `false`.
     pub row_level_security: bool,
-    /// The schema that holds the tables: up to 63 lower-case ASCII letters, digits and
-    /// underscores, no digit first. `public`. One that is not there is made.
+    /// The schema of the tables: up to 63 lower-case ASCII letters, digits and underscores, no
+    /// digit first. It is created if it does not exist. Default: `public`.
     pub schema: String,
-    /// Starts on a server with `fsync`, `full_page_writes` or `synchronous_commit` off. Not by
-    /// default: a crash there takes back commits that succeeded, and with a rotated token the
-    /// tenant.
+    /// Accepts a server with `fsync`, `full_page_writes` or `synchronous_commit` off. On such a
+    /// server, a crash undoes commits that succeeded; if a rotated token is lost, so is the tenant.
+    /// Default: `false`.
     ///
-    /// For tests, and for managed Postgres whose storage keeps commits by means of its own (Neon
-    /// reports `fsync` off for that reason).
+    /// Set it for tests, and for managed Postgres whose storage makes commits durable by itself
+    /// (Neon reports `fsync` off for that reason).
     pub skip_durability_checks: bool,
-    /// For how long the server may work on one statement, locks included. 5 seconds. A call that
-    /// gets no answer at all is given up 2 seconds after this.
+    /// How long the server may work on one statement, including locks. If there is no response at
+    /// all, the call fails 2 seconds later. Default: 5 seconds.
     pub statement_timeout: Duration,
-    /// Whether the URL leads to a pooler that hands out server connections by transaction, such
-    /// as PgBouncer with `pool_mode = transaction`. Each call is then a transaction that begins
-    /// with its own settings, and no statement stays prepared. Four round trips in place of one.
+    /// Whether the URL leads to a pooler that assigns server connections by transaction, such as
+    /// PgBouncer with `pool_mode = transaction`. Each call is then a transaction that begins with
+    /// its own settings, and no statement stays prepared. That costs four round trips instead of
+    /// one. Default: `false`.
     pub transaction_pooler: bool,
 }
 
@@ -70,20 +70,22 @@ impl Default for PostgresOptions {
 }
 
 impl PostgresOptions {
-    /// The SQL of the second wall, for [`row_level_security`](Self::row_level_security): run it
-    /// as the owner of the tables, after [`migrate`](super::PostgresBackend::migrate). `role` is
-    /// the one that the app connects as; it must exist. Running it again changes nothing.
+    /// Returns the SQL that sets up [`row_level_security`](Self::row_level_security).
     ///
-    /// A transaction of the app's role then sees and writes the rows of one partition, named by
-    /// its setting `slack_installs.partition`. It reads, for `scan` and `due`, the rows of the
+    /// Run it as the owner of the tables, after [`migrate`](super::PostgresBackend::migrate).
+    /// `role` is the role that the app connects as; it must exist. Running the SQL again changes
+    /// nothing.
+    ///
+    /// A transaction of the app's role then reads and writes only the rows of one partition, which
+    /// its setting `slack_installs.partition` names. For `scan` and `due`, it can read the
     /// partitions that begin with `slack_installs.prefix`, or all rows if
-    /// `slack_installs.everything` is `on`. A query without one of these settings sees no row: a
-    /// mistaken query of your app, or an injected one that does not know the settings. Code that
-    /// can run any statement can also change the settings; the policies do not stop it.
+    /// `slack_installs.everything` is `on`. A query without these settings sees no row. That stops
+    /// a mistaken query of your app, and an injected query that does not know the settings. It does
+    /// not stop code that can run any statement, because such code can change the settings.
     ///
-    /// The policies bind the owner as well. To read the view as the owner, run
-    /// `SET slack_installs.everything = 'on'` first. The view is not granted to `role`, since it
-    /// runs with the owner's rights. `pg_dump` needs a role with `BYPASSRLS`.
+    /// The policies also bind the owner. To read the view as the owner, run `SET
+    /// slack_installs.everything = 'on'` first. The view is not granted to `role`, because it runs
+    /// with the owner's permissions. `pg_dump` requires a role with `BYPASSRLS`.
     #[must_use]
     pub fn row_level_security_sql(&self, role: &str) -> String {
         let role = format!("\"{}\"", role.replace('"', "\"\""));
@@ -104,10 +106,10 @@ impl PostgresOptions {
         }
         if self.pool_size == 0 {
             return Err(invalid(
-                "PostgresOptions::pool_size is 0; one at least is needed",
+                "PostgresOptions::pool_size is 0; set it to at least 1",
             ));
         }
-        // To Postgres, 0 is no timeout at all.
+        // Postgres treats 0 as no timeout.
         let timeouts = [
             ("acquire_timeout", self.acquire_timeout),
             ("lock_timeout", self.lock_timeout),
@@ -123,23 +125,24 @@ impl PostgresOptions {
         Ok(())
     }
 
-    /// Where and how to connect.
+    /// Returns the connection settings.
     pub(super) fn connection(&self, url: &str) -> Result<PgConnectOptions, ConnectError> {
         self.check()?;
         let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| {
-            invalid("not a URL of a Postgres database").with_source(error)
+            invalid("the database URL is not a valid `postgres://` URL").with_source(error)
         })?;
         let host = options.get_host();
         let leaves = options.get_socket().is_none() && leaves_the_machine(host);
         if !self.allow_plaintext && leaves && may_be_plain(&options) {
             let text = format!(
-                "the connection to {host} may be unencrypted; add ?sslmode=verify-full (and \
-                 sslrootcert for a CA of your own), or set PostgresOptions::allow_plaintext"
+                "the connection to {host} may be unencrypted; add `?sslmode=verify-full` to the \
+                 URL (and `sslrootcert` for your own CA), or set PostgresOptions::allow_plaintext"
             );
             return Err(ConnectError::new(Kind::Tls, text));
         }
         let options = options.disable_statement_logging();
-        // A pooler knows neither the settings, nor who has prepared what where.
+        // Through a pooler, session settings are lost, and prepared statements may be on another
+        // server.
         Ok(if self.transaction_pooler {
             options.extra_float_digits(None).statement_cache_capacity(0)
         } else {
@@ -147,7 +150,8 @@ impl PostgresOptions {
         })
     }
 
-    /// What a call's transaction begins with; `None` if its one statement needs none.
+    /// Returns the statements that begin a call's transaction; `None` if the call's one statement
+    /// needs none.
     pub(super) fn begin(&self, opens: Opens<'_>) -> Option<String> {
         if !self.transaction_pooler && !self.row_level_security {
             return None;
@@ -157,7 +161,7 @@ impl PostgresOptions {
             for (name, value) in self.settings() {
                 write!(begin, "; SET LOCAL {name} = {value}").expect("a String takes any text");
             }
-            // The last call may have met another server.
+            // The previous call may have used another server.
             begin.extend(["; ", ON_PRIMARY]);
         }
         if self.row_level_security {
@@ -171,7 +175,7 @@ impl PostgresOptions {
         Some(begin)
     }
 
-    /// Settings of a session, or of a transaction where there is no session. Times are in
+    /// Returns the settings of a session, or of a transaction if there is no session. Times are in
     /// milliseconds.
     pub(super) fn settings(&self) -> [(&'static str, String); 4] {
         [
@@ -184,18 +188,18 @@ impl PostgresOptions {
                 "idle_in_transaction_session_timeout",
                 IDLE_TIMEOUT.as_millis().to_string(),
             ),
-            // Temporary tables last, since they would come first.
+            // Temporary tables must be last, because Postgres otherwise searches them first.
             ("search_path", format!("{}, pg_temp", self.quoted_schema())),
         ]
     }
 
-    /// The schema's name in SQL, checked or not.
+    /// Returns the schema's name in SQL, quoted, whether or not the name is valid.
     pub(super) fn quoted_schema(&self) -> String {
         format!("\"{}\"", self.schema.replace('"', "\"\""))
     }
 }
 
-/// The rows that row-level security opens to a call.
+/// The rows that row-level security allows a call to see.
 #[derive(Clone, Copy)]
 pub(super) enum Opens<'a> {
     Everything,
@@ -203,7 +207,7 @@ pub(super) enum Opens<'a> {
     Prefix(&'a str),
 }
 
-/// Names the rows to the policies. The value is passed as hex digits, which need no quoting.
+/// Names the rows for the policies. The value is passed as hex digits, which need no quoting.
 fn set(setting: &str, value: &str) -> String {
     let mut hex = String::with_capacity(2 * value.len());
     for byte in value.bytes() {
@@ -218,29 +222,31 @@ fn may_be_plain(options: &PgConnectOptions) -> bool {
     matches!(options.get_ssl_mode(), Allow | Disable | Prefer)
 }
 
-/// Enough for a failover's first refusals; a caller that waits longer is better told.
+/// Long enough for the first refusals during a failover. After that, an error serves the caller
+/// better.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Between two statements of one call lies a round trip, and nothing else.
+/// Only a round trip passes between two statements of one call.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Some hundred commits of one partition, each some milliseconds.
+/// Long enough for some hundred commits of one partition, which take some milliseconds each.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The most that Postgres takes for a timeout.
+/// The longest timeout that Postgres accepts.
 const MAX_MILLIS: u128 = i32::MAX as u128;
 
-/// A read takes well under a millisecond, so ten serve thousands a second.
+/// A read takes well under a millisecond, so ten connections serve thousands of reads a second.
 const POOL_SIZE: u32 = 10;
 
-/// More than a large page of a scan takes, and less than Slack waits for a second delivery.
+/// Longer than a large page of a scan takes, and shorter than Slack waits before it delivers an
+/// event again.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
 const ISOLATION: (&str, &str) = ("default_transaction_isolation", "read committed");
 
-/// Fails on a standby, which would answer reads, but late.
+/// Fails on a standby, because its reads lag behind the primary.
 pub(super) const ON_PRIMARY: &str = "
 DO $$ BEGIN
   IF pg_is_in_recovery() THEN

@@ -1,4 +1,4 @@
-//! What stands in the database, and how an older one becomes a newer one.
+//! The schema of the database, and its migrations.
 
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
@@ -19,8 +19,8 @@ pub(super) async fn version(
     ask(connection, version).await?.try_get(0)
 }
 
-/// Brings the database to the newest schema, unless it is newer, and returns its version. Many
-/// processes may do this at once: each takes a lock before it reads the version.
+/// Migrates the database to the newest schema, unless its schema is newer, and returns its version.
+/// Many processes may do this at once: each takes a lock before it reads the version.
 pub(super) async fn migrate(
     connection: &mut PgConnection,
     options: &PostgresOptions,
@@ -35,7 +35,7 @@ pub(super) async fn migrate(
     if ask(&mut transaction, missing).await?.try_get(0)? {
         run(&mut transaction, format!("CREATE SCHEMA {schema}")).await?;
     }
-    // Another process may have done it since.
+    // Another process may have migrated it meanwhile.
     let found = version(&mut transaction, options).await?;
     let Some(missing) = usize::try_from(found)
         .ok()
@@ -66,10 +66,11 @@ async fn run(connection: &mut PgConnection, statement: String) -> Result<(), sql
 
 pub(super) const NEWEST: i64 = 1;
 
-/// The nth brings a schema of version n - 1 to version n. Only ever added to.
+/// The nth migration leads from version n - 1 to version n. Existing migrations never change.
 const MIGRATIONS: [&str; NEWEST as usize] = [include_str!("1.sql")];
 
-/// A minute for others who do the same, and a lock that a pooler cannot leave behind.
+/// Waits up to a minute for other processes that migrate. The lock ends with the transaction, so a
+/// pooler cannot keep it.
 const BEGIN: &str = "
 BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL statement_timeout = '60s';

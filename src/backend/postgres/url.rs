@@ -1,4 +1,4 @@
-//! From `postgres://…?schema=NAME` to a backend.
+//! Opens a Postgres backend by a URL `postgres://…?schema=NAME`.
 
 use async_trait::async_trait;
 

@@ -1,4 +1,4 @@
-//! Refuses servers that would lose rows, with the reason and the remedy.
+//! Refuses servers that would lose rows. The error has the cause and the remedy.
 
 use std::collections::HashMap;
 
@@ -45,19 +45,19 @@ fn check_master(
     let said = |field| said(server, info, field);
     let found = said("redis_version")?;
     let (needed, oldest) = if options.await_fsync {
-        ("7.2, for await_fsync,", (7, 2))
+        ("7.2 (for await_fsync)", (7, 2))
     } else {
         ("7.0", (7, 0))
     };
     if version(found) < Some(oldest) {
-        return refuse(format!("is Redis {found}; at least {needed} is needed"));
+        return refuse(format!("is Redis {found}; upgrade it to {needed} or later"));
     }
     if said("role")? != "master" {
         return Err(refused(Kind::ReadOnly, server, REPLICA));
     }
     if !options.accept_losing_rows_to_eviction {
         let policy = said("maxmemory_policy")?;
-        // The volatile policies remove only keys that expire, and ours never do.
+        // The volatile policies only remove keys that expire, and our keys never expire.
         if policy != "noeviction" && !policy.starts_with("volatile-") {
             return refuse(format!(
                 "removes rows when its memory is full (maxmemory-policy {policy}); set \
@@ -73,8 +73,8 @@ fn check_master(
         let found = said("connected_slaves")?.parse().unwrap_or(0);
         if found < needed {
             return refuse(format!(
-                "has {found} replicas connected, and commits are to wait for {needed}; start \
-                 more, or lower await_replicas"
+                "has {found} replicas connected, but commits wait for {needed}; start more \
+                 replicas, or lower await_replicas"
             ));
         }
     }
@@ -88,19 +88,20 @@ async fn check_cluster(master: &Node) -> Result<(), ConnectError> {
         return Ok(());
     }
     let text = format!(
-        "says cluster_state:{state}: the Redis cluster is not whole; see `redis-cli --cluster \
-         check`"
+        "says cluster_state:{state}, so some slots are not served; repair the Redis cluster (see \
+         `redis-cli --cluster check`)"
     );
     Err(refused(Kind::Unavailable, master.address(), &text))
 }
 
-/// Most installations keep the default, which may lose a second; where it can be seen, it is said.
+/// Warns about the default `appendfsync`, which may lose a second of commits, if the setting can be
+/// read. It is only a warning, because most installations keep the default.
 async fn warn_of_fsync(master: &Node, options: &RedisOptions) {
     if options.await_fsync || options.accept_losing_rows_on_restart {
         return;
     }
     let command = &mut redis::cmd("CONFIG");
-    // Many services do not allow this command, so no answer is no reason to refuse.
+    // Many services do not allow this command, so its failure is not an error.
     let Ok(answer) = master.send(command.arg("GET").arg("appendfsync")).await else {
         return;
     };
@@ -116,7 +117,7 @@ async fn warn_of_fsync(master: &Node, options: &RedisOptions) {
     }
 }
 
-/// Lines of `name:value`, under headings that begin with `#`.
+/// Returns the lines `name:value` of the response, which has headings that begin with `#`.
 async fn info(master: &Node, command: &Cmd) -> Result<HashMap<String, String>, ConnectError> {
     let answer = master.send(command).await;
     let answer = answer.map_err(|failure| failed(master.address(), failure))?;
@@ -137,7 +138,9 @@ fn said<'a>(
     field: &str,
 ) -> Result<&'a str, ConnectError> {
     info.get(field).map(String::as_str).ok_or_else(|| {
-        let text = format!("does not say its {field} in `INFO`; what it might lose is not known");
+        let text = format!(
+            "does not report {field} in `INFO`, so it may lose rows; use a server that does"
+        );
         refused(Kind::Misconfigured, server, &text)
     })
 }
@@ -147,15 +150,20 @@ fn failed(server: &str, failure: Failure) -> ConnectError {
         Failure::Plaintext { host } => plaintext(&host),
         Failure::Replica => refused(Kind::ReadOnly, server, REPLICA),
         Failure::Refused(error) | Failure::Unreachable(error) if is_denied(&error) => {
-            let text = "refused the user, the password or a command; `RedisBackend` names the \
-                        commands that a user needs";
+            let text = "refused the user, the password or a command; check the URL, and that the \
+                        user has the commands that the documentation of `RedisBackend` lists";
             refused(Kind::Denied, server, text).with_source(error)
         }
-        failure => refused(Kind::Unavailable, server, "cannot be reached").with_source(failure),
+        failure => refused(
+            Kind::Unavailable,
+            server,
+            "cannot be reached; check the URL, the network and the server",
+        )
+        .with_source(failure),
     }
 }
 
-/// `text` is the end of a sentence about the server.
+/// Returns an error about the server. `text` continues a sentence that begins with its address.
 fn refused(kind: Kind, server: &str, text: &str) -> ConnectError {
     ConnectError::new(kind, format!("{server} {text}"))
 }
@@ -170,16 +178,17 @@ fn is_cluster_disabled(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::Server(_)) && error.detail().is_some_and(disabled)
 }
 
-/// The first two numbers of a version.
+/// Returns the first two numbers of a version.
 fn version(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.split('.').map(|number| number.parse().ok());
     Some((numbers.next()??, numbers.next()??))
 }
 
-const CLUSTER: &str = "is part of a cluster; open it by `cluster:`, or RedisBackend::open_cluster";
+const CLUSTER: &str =
+    "is part of a cluster; open it with a `cluster:` URL, or RedisBackend::open_cluster";
 
 const DENIED: [&str; 3] = ["NOAUTH", "NOPERM", "WRONGPASS"];
 
-const NO_CLUSTER: &str = "is no cluster; open it by `redis://`, or RedisBackend::open";
+const NO_CLUSTER: &str = "is not a cluster; open it with a `redis://` URL, or RedisBackend::open";
 
-const REPLICA: &str = "is a replica; name its master, or use Sentinel or the cluster";
+const REPLICA: &str = "is a replica; use its master's URL, Sentinel or the cluster";

@@ -1,4 +1,4 @@
-//! Connections to the masters, and which of them a command goes to.
+//! Connections to the masters, and the choice of the master for each command.
 
 mod attempt;
 mod cluster;

@@ -1,18 +1,18 @@
--- One commit: judges every expectation, then writes. Redis runs nothing else meanwhile.
+-- Applies one commit: checks every expectation, then writes. Redis runs nothing else meanwhile.
 --
 -- KEYS  rows, a hash; names and due, the sorted sets of its shard
 -- ARGV  partition, then five for each change: what, slot, expected, value, due
 --         what      check, clear, delete or put
 --         expected  '*' for any row or none, '' for no row, else a version of 16 bytes
---         due       the member of the new row in the set of what is due, or ''
+--         due       the member of the new row in the set of due rows, or ''
 --
--- Returns 1 if it wrote, 0 if a row was not as expected, -1 if a row is not one of ours.
+-- Returns 1 if it wrote, 0 if an expectation does not hold, -1 if a row cannot be parsed.
 
 local rows, names, due = KEYS[1], KEYS[2], KEYS[3]
 local partition = ARGV[1]
 
--- A key of another type fails here: after the first write there must be no error, since Redis
--- does not undo what a script has written.
+-- A key of another type fails here. After the first write there must be no error, because Redis
+-- does not undo the writes of a script.
 redis.call('HLEN', rows)
 redis.call('ZCARD', names)
 redis.call('ZCARD', due)
@@ -34,8 +34,8 @@ for at = 2, #ARGV, 5 do
   end
 end
 
--- What is removed. A row that is put is overwritten instead; only its old place among what is due
--- is removed, if that changes.
+-- Collects what to remove. A row that is put is overwritten instead; only its old member in the set
+-- of due rows is removed, if the member changes.
 local puts, gone = {}, {}
 local gone_slots, gone_names, gone_due = {}, {}, {}
 local function forget(index, member, list)
@@ -77,9 +77,9 @@ for at = 2, #ARGV, 5 do
   end
 end
 
--- From here on things are written. While a slot of a cluster moves away, a key that a script has
--- emptied is "not local" to the rest of the script, which fails half done. So all that is added
--- comes first, and a key is not touched again once its last member is removed.
+-- Writes from here on. While a slot of a cluster moves to another node, a key that a script has
+-- emptied is "not local" for the rest of the script, which then fails half done. So additions come
+-- first, and a key is not used again after its last member is removed.
 for at = 2, #ARGV, 5 do
   if ARGV[at] == 'put' then
     local slot = ARGV[at + 1]
@@ -92,7 +92,7 @@ for at = 2, #ARGV, 5 do
 end
 
 local function remove(command, key, members)
-  -- Lua passes some thousand arguments at most.
+  -- Lua can pass only some thousand arguments.
   for from = 1, #members, 1000 do
     redis.call(command, key, unpack(members, from, math.min(from + 999, #members)))
   end

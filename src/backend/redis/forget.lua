@@ -1,8 +1,8 @@
--- Removes names from the indexes whose rows do not exist, and members of the queues that are not
--- those of their rows. A commit keeps all in step, but a server that evicts does not.
+-- Removes names without rows from the set of names, and outdated members from the set of due rows.
+-- Commits keep both sets up to date, but a server that evicts keys does not.
 --
 -- KEYS  rows, a hash; names and due, the sorted sets of its shard
--- ARGV  partition, then two for each row: slot, and its member in the set of what is due, or ''
+-- ARGV  partition, then two for each row: slot, and its member in the set of due rows, or ''
 local partition = ARGV[1]
 for at = 2, #ARGV, 2 do
   local slot, member = ARGV[at], ARGV[at + 1]

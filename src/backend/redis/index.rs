@@ -44,7 +44,7 @@ impl RedisBackend {
         let start = after.as_ref().map_or(0, |after| after.shard);
         let shards = shards.start.max(start)..shards.end;
         let mut found = Vec::new();
-        // The first alone: it fills most pages.
+        // The first shard alone, because it fills most pages.
         if let Some(first) = shards.clone().next() {
             found = names(first).await?;
         }
@@ -100,7 +100,7 @@ impl RedisBackend {
         Ok(Page { next, ..page })
     }
 
-    /// Returns some members of a sorted set in their order. The bounds are as in `ZRANGEBYLEX`.
+    /// Returns some members of a sorted set, in order. The bounds are as in `ZRANGEBYLEX`.
     async fn members(
         &self,
         shard: usize,
@@ -116,7 +116,7 @@ impl RedisBackend {
         members.into_iter().map(bytes).collect()
     }
 
-    /// Reads the rows that these members of an index name. `are_due` says which of the two it is.
+    /// Reads the rows of these index members. `are_due` says that the index is the set of due rows.
     async fn rows(
         &self,
         found: impl Iterator<Item = (Option<Key>, Vec<u8>)>,
@@ -151,8 +151,8 @@ impl RedisBackend {
         Ok(page)
     }
 
-    /// Reads rows of one partition, and removes members of the indexes that are no longer right.
-    /// Beside each slot is its member in the set of what is due, if it was found there.
+    /// Reads rows of one partition, and removes outdated members from the indexes. Each slot comes
+    /// with its member in the set of due rows, if it was found there.
     async fn read_indexed(
         &self,
         partition: &Partition,
@@ -171,7 +171,7 @@ impl RedisBackend {
                 page.malformed.push(key.to_string());
                 continue;
             };
-            // The row may have been put off since its member was read.
+            // The row may have been postponed since its member was read.
             let current = row.due.map(|due| layout::due_member(&key, due));
             if member.is_some() && *member != current {
                 stale.push((slot, member.as_deref()));
@@ -185,9 +185,9 @@ impl RedisBackend {
         Ok(page)
     }
 
-    /// Removes members from the indexes whose rows do not exist, or are due at another time. A
-    /// commit keeps all in step, but a server that evicts does not, and such members would fill
-    /// every page.
+    /// Removes members from the indexes if their row does not exist, or is due at another time.
+    /// Commits keep the indexes up to date, but a server that evicts keys does not. Without this
+    /// call, such members would fill every page.
     async fn forget(&self, partition: &Partition, stale: &[(&Slot, Option<&str>)]) {
         let mut command = self.eval("EVAL", FORGET, partition);
         for (slot, member) in stale {
@@ -198,14 +198,18 @@ impl RedisBackend {
             .commits
             .send(shard, &command, None, Nature::Write, patience);
         if let Err(error) = sent.await {
-            tracing::debug!(%partition, %error, "members without rows stay in an index");
+            tracing::debug!(
+                %partition,
+                %error,
+                "cannot remove index members without rows yet; a later scan removes them"
+            );
         }
     }
 }
 
 /// The member of an index after which a page starts.
 struct After {
-    /// Of the index; all shards for what is due.
+    /// The shard of the index; 0 for the set of due rows, where the place applies to all shards.
     shard: usize,
     member: Vec<u8>,
 }
@@ -225,10 +229,11 @@ impl After {
             };
             (after.shard < SHARDS).then_some(after)
         };
-        parse().ok_or_else(|| malformed("not a cursor of this backend"))
+        parse().ok_or_else(|| malformed("the cursor is not from this kind of backend"))
     }
 
-    /// The bound of `ZRANGEBYLEX` for what follows, within a range that starts here.
+    /// Returns the bound of `ZRANGEBYLEX` for the members after this place, in a range that starts
+    /// here.
     fn bound(&self, start: &str) -> Vec<u8> {
         if self.member.as_slice() < start.as_bytes() {
             format!("[{start}").into_bytes()
@@ -238,7 +243,8 @@ impl After {
     }
 }
 
-/// One master that is away must not keep back what is due on the others.
+/// Returns the responses that arrived, because a master that fails must not delay the due rows of
+/// the others. Returns an error if none arrived.
 fn of_those_that_answer<T>(asked: Vec<Result<T, Error>>) -> Result<Vec<T>, Error> {
     let (mut answers, mut failures) = (Vec::new(), Vec::new());
     for answer in asked {
@@ -251,7 +257,11 @@ fn of_those_that_answer<T>(asked: Vec<Result<T, Error>>) -> Result<Vec<T>, Error
         Some(_) if answers.is_empty() => return Err(failures.remove(failures.len() - 1)),
         Some(error) => {
             let shards = failures.len();
-            tracing::warn!(shards, %error, "what is due there is left out");
+            tracing::warn!(
+                shards,
+                %error,
+                "cannot read the due rows of some shards; a later call returns them"
+            );
         }
         None => {}
     }
@@ -260,12 +270,12 @@ fn of_those_that_answer<T>(asked: Vec<Result<T, Error>>) -> Result<Vec<T>, Error
 
 const FORGET: &str = concat!(include_str!("member.lua"), include_str!("forget.lua"));
 
-/// In its cursors.
+/// The kind of this backend's cursors.
 const KIND: &str = "redis";
 
-/// Commands at once, to find what is due or to fill a page. More would not come back sooner: it
-/// is one connection to each server.
+/// How many commands run at once, to find due rows or to fill a page. More would not be faster,
+/// because each server has one connection.
 const FAN_OUT: usize = 32;
 
-/// Slots of one command at most, so that no answer holds up others for long.
+/// The most slots of one command, so that no response delays others for long.
 const LONGEST_READ: usize = 90;

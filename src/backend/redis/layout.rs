@@ -1,4 +1,4 @@
-//! Where rows stand in Redis, and in what form.
+//! The keys and the format of rows in Redis.
 
 use std::time::SystemTime;
 
@@ -8,8 +8,8 @@ use crate::backend::{
     BoxError, Due, Error, Key, Lane, Metadata, Partition, Queue, Row, Sealed, Version, seconds,
 };
 
-/// The names of all keys. Those of one shard carry one hash tag, so that they stand in one slot
-/// of a cluster, and one script may touch them.
+/// The names of all keys. The keys of one shard have the same hash tag. So they are in one slot of
+/// a cluster, and one script may use them all.
 #[derive(Debug)]
 pub(super) struct Layout {
     /// `{prefix:5c}`, one for each shard.
@@ -25,7 +25,7 @@ impl Layout {
         }
     }
 
-    /// `shard` is the partition's.
+    /// `shard` must be the partition's shard.
     pub(super) fn rows(&self, shard: usize, partition: &Partition) -> String {
         format!("{}:rows:{partition}", self.tags[shard])
     }
@@ -38,9 +38,9 @@ impl Layout {
         format!("{}:due", self.tags[shard])
     }
 
-    /// The slot of a cluster that each shard stands in.
+    /// Returns the cluster slot of each shard.
     pub(super) fn cluster_slots(&self) -> Vec<u16> {
-        // What stands between the first pair of braces decides.
+        // Redis hashes only the text between the first pair of braces.
         self.tags
             .iter()
             .map(|tag| crc16(&tag.as_bytes()[1..tag.len() - 1]) % 16384)
@@ -52,32 +52,32 @@ pub(super) fn shard_of(partition: &Partition) -> usize {
     usize::from(digest(&SHA256, partition.as_str().as_bytes()).as_ref()[0]) % SHARDS
 }
 
-/// The row that a member of the set of names is of: a key as text.
+/// Parses a member of the set of names: a key as text.
 pub(super) fn parse_name(name: &[u8]) -> Option<Key> {
     Key::parse(str::from_utf8(name).ok()?)
 }
 
-/// A row's member in the set of what is due, as `member.lua` makes it: the text of its queue, 12
-/// digits of seconds, and its name. So the order of members is that of time in each queue.
+/// Returns a row's member in the set of due rows, as `member.lua` makes it: the text of its queue,
+/// 12 digits of seconds, and its name. So the members of each queue are sorted by time.
 pub(super) fn due_member(key: &Key, due: Due) -> String {
     let app = key.partition.app();
     let (lane, seconds) = (code(due.lane), seconds::since_1970(due.at));
     format!("{lane} {app} {seconds:012} {key}")
 }
 
-/// What the members of a queue begin with.
+/// Returns the text that all members of a queue begin with.
 pub(super) fn queue_start(queue: &Queue) -> String {
     format!("{} {} ", code(queue.lane()), queue.app())
 }
 
-/// The row that a member of this queue names.
+/// Returns the row that a member of this queue names.
 pub(super) fn parse_due_member(queue_start: &str, member: &[u8]) -> Option<Key> {
     let rest = member.strip_prefix(queue_start.as_bytes())?;
     let (_seconds, name) = str::from_utf8(rest).ok()?.split_once(' ')?;
     parse_name(name.as_bytes())
 }
 
-/// The number of a lane in a row's header and in members. It never changes.
+/// Returns the number of a lane in a row's header and in members. It never changes.
 fn code(lane: Lane) -> u8 {
     match lane {
         Lane::Refresh => 1,
@@ -93,7 +93,7 @@ fn lane(stored: u8) -> Option<Lane> {
     Lane::ALL.into_iter().find(|lane| code(*lane) == stored)
 }
 
-/// A row in one value, so that it is written, read and compared as a whole:
+/// Encodes a row as one value, so that it is written, read and compared as a whole:
 ///
 /// ```text
 /// 1 byte    format, 1
@@ -145,7 +145,7 @@ pub(super) fn decode(value: &[u8]) -> Result<Row, Error> {
             due,
         })
     };
-    parse().ok_or_else(|| malformed("a value in Redis is not a row of ours"))
+    parse().ok_or_else(|| malformed("a value in Redis is not a valid row"))
 }
 
 fn from_seconds(stored: u64) -> Option<SystemTime> {
@@ -156,7 +156,7 @@ pub(super) fn malformed(cause: impl Into<BoxError>) -> Error {
     Error::Malformed(cause.into())
 }
 
-/// CRC-16/XMODEM, which Redis Cluster maps keys to slots by.
+/// Computes CRC-16/XMODEM, by which Redis Cluster maps keys to slots.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, &byte| {
         (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| {
@@ -165,15 +165,15 @@ fn crc16(bytes: &[u8]) -> u16 {
     })
 }
 
-/// How many parts the partitions fall into. It can never change: a partition's shard is in its
-/// key. 128 give a cluster of 16 masters eight each; of 100,000 tenants each holds some 800, so a
-/// slot that moves to another node moves in well under a second; and what is due takes 128 short
-/// commands to find out.
+/// The number of shards. It can never change, because a partition's shard is part of its key. With
+/// 128 shards, each of 16 masters in a cluster serves eight. With 100,000 tenants, a shard has
+/// about 800, so a slot moves to another node in well under a second. Finding due rows takes 128
+/// short commands.
 pub(super) const SHARDS: usize = 128;
 
 const FORMAT: u8 = 1;
 
-/// Known to `commit.lua` and `member.lua` as well.
+/// `commit.lua` and `member.lua` also use this length.
 const HEADER_LEN: usize = 30;
 
 #[cfg(test)]
@@ -187,7 +187,7 @@ mod tests {
         let layout = Layout::new("slack-installs");
         let partition = Partition::new("app/T1").expect("a plain name");
         let shard = shard_of(&partition);
-        // Written to disk by all versions, so they must not change.
+        // All versions store these names, so they must not change.
         assert_eq!(
             layout.rows(shard, &partition),
             "{slack-installs:34}:rows:app/T1"
@@ -211,7 +211,7 @@ mod tests {
             }),
         };
         let value = encode(&row);
-        assert_eq!(decode(&value).expect("a row of ours"), row);
+        assert_eq!(decode(&value).expect("the value is a valid row"), row);
         for length in 0..HEADER_LEN + row.metadata.as_str().len() {
             assert!(decode(&value[..length]).is_err(), "cut to {length} bytes");
         }

@@ -1,6 +1,6 @@
--- The member of a row in the set of what is due: "<lane> <app> <seconds> <partition> <slot>",
--- so that one range of members is one queue, the earliest first. Nothing for a row that is never
--- due, or that has another form than ours.
+-- Returns the member of a row in the set of due rows: "<lane> <app> <seconds> <partition> <slot>".
+-- So one range of members is one queue, earliest first. Returns nil if the row is never due or
+-- cannot be parsed.
 local function due_member(partition, slot, value)
   if not value or #value < 30 or string.byte(value) ~= 1 then
     return nil

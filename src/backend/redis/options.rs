@@ -1,4 +1,4 @@
-//! What an operator sets.
+//! The options of a Redis backend.
 
 use std::time::Duration;
 
@@ -6,35 +6,41 @@ use redis::{Cmd, Value};
 
 use crate::backend::connect::{ConnectError, invalid};
 
-/// How Redis is used. What it must not lose is on [`RedisBackend`](super::RedisBackend).
+/// Options of a [`RedisBackend`](super::RedisBackend), whose documentation says what Redis may
+/// lose.
 #[derive(Clone, Debug)]
 pub struct RedisOptions {
-    /// What the names of all keys begin with, after a brace: 1 to 100 visible ASCII characters but
-    /// braces. Two apps with different prefixes may share a server.
+    /// The start of all key names, after an opening brace: 1 to 100 visible ASCII characters except
+    /// braces. Two apps with different prefixes may share a server. Default: `slack-installs`.
     pub prefix: String,
-    /// For how long a connection may take, Sentinel's answer and TLS included.
+    /// How long connecting may take, including Sentinel's response and TLS. Default: 2 seconds.
     pub connect_timeout: Duration,
-    /// For how long an answer may take, waiting for replicas not included. A read without one is
-    /// asked once more, on a new connection; a commit is [`Error::Unavailable`].
+    /// How long a response may take, without the wait for replicas. If a read has no response by
+    /// then, it is retried once on a new connection; a commit is [`Error::Unavailable`]. Default: 2
+    /// seconds.
     pub response_timeout: Duration,
-    /// In PEM form, the certificates of the authorities to trust, instead of the public ones.
+    /// The CA certificates to trust instead of the public CAs, as PEM text.
     pub root_certificate: Option<String>,
-    /// How many replicas must have a commit before it succeeds (`WAIT`). 0 for none.
+    /// How many replicas must have a commit before it succeeds (`WAIT`); 0 for none. Default: 0.
     ///
-    /// Commits of one process then follow each other, one round trip to the replicas each.
+    /// The commits of one process then run one after the other. Each takes one round trip to the
+    /// replicas.
     pub await_replicas: u32,
-    /// Whether a commit succeeds only when it is on the master's disk, and on that of as many
-    /// replicas as [`await_replicas`](Self::await_replicas) says (`WAITAOF`, Redis 7.2).
+    /// Whether a commit succeeds only after it is on the master's disk, and on the disks of
+    /// [`await_replicas`](Self::await_replicas) replicas (`WAITAOF`, Redis 7.2). Default: `false`.
     pub await_fsync: bool,
-    /// For how long to wait for either. Past that a commit is [`Error::Unavailable`].
+    /// How long a commit waits for replicas and disks. After that it is [`Error::Unavailable`].
+    /// Default: 500 ms.
     pub await_timeout: Duration,
-    /// Speaks to another machine without TLS. Whoever is on the way can read the password and the
-    /// rows (which are sealed), and change them.
+    /// Allows connections to another machine without TLS. Others on the network can then read and
+    /// change the password and the (sealed) rows. Default: `false`.
     pub allow_plaintext: bool,
-    /// Uses a server that removes rows when its memory is full. Tokens get lost. An index may go
-    /// as well: then installations work, but are not listed, or not refreshed ahead.
+    /// Accepts a server that removes rows when its memory is full. Tokens may be lost. An index may
+    /// be lost too: then installations work, but are not listed, or their tokens are not refreshed
+    /// in advance. Default: `false`.
     pub accept_losing_rows_to_eviction: bool,
-    /// Uses a server without an append-only file. A restart loses tokens, or all of them.
+    /// Accepts a server without an append-only file. A restart loses some or all tokens. Default:
+    /// `false`.
     pub accept_losing_rows_on_restart: bool,
 }
 
@@ -50,7 +56,7 @@ impl Default for RedisOptions {
             root_certificate: None,
             await_replicas: 0,
             await_fsync: false,
-            // Replicas answer within a round trip, unless something is wrong.
+            // Replicas respond within a round trip, unless something is wrong.
             await_timeout: Duration::from_millis(500),
             allow_plaintext: false,
             accept_losing_rows_to_eviction: false,
@@ -72,7 +78,7 @@ impl RedisOptions {
         Ok(())
     }
 
-    /// What is sent after a commit, to wait until it is safe.
+    /// Returns the command that follows a commit and waits until the commit is safe.
     pub(super) fn wait(&self) -> Option<Cmd> {
         let Self {
             await_replicas,
@@ -80,7 +86,7 @@ impl RedisOptions {
             await_timeout,
             ..
         } = self;
-        // 0 would be for ever.
+        // 0 would mean to wait forever.
         let timeout = await_timeout.as_millis().max(1).to_string();
         let mut command = match (await_fsync, await_replicas) {
             (false, 0) => return None,
@@ -94,7 +100,7 @@ impl RedisOptions {
         Some(command)
     }
 
-    /// Whether a commit is as safe as was asked for, by the answer to [`wait`](Self::wait).
+    /// Returns whether a commit is as safe as required, by the response to [`wait`](Self::wait).
     pub(super) fn is_safe(&self, answer: Option<&Value>) -> bool {
         let needed = i64::from(self.await_replicas);
         match answer {

@@ -1,4 +1,4 @@
-//! From `redis://…`, `rediss://…` or `cluster:…` to a backend.
+//! Opens a Redis backend by a URL `redis://…`, `rediss://…` or `cluster:…`.
 
 use async_trait::async_trait;
 

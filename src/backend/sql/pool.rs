@@ -1,8 +1,8 @@
-//! The connections of a backend to its SQL database, shared by all its calls.
+//! The connections of a backend to its SQL database, which all its calls share.
 //!
-//! In place of sqlx's pool, which asks the server once more after each call. There, a call that
-//! began to connect also takes no connection that comes back, even while the server refuses new
-//! ones.
+//! It replaces sqlx's pool, for two reasons. That pool makes an extra round trip after each call.
+//! And a call that began to connect there does not take a returned connection, even if the server
+//! refuses new ones.
 
 use std::ops::{Deref, DerefMut};
 use std::pin::pin;
@@ -15,21 +15,21 @@ use tokio::time::{sleep, timeout};
 
 use crate::backend::Error;
 
-/// Where the connections of a pool come from.
+/// Opens the connections of a pool.
 pub(in crate::backend) trait Source: Send + Sync {
     type Connection: Connection + 'static;
 
     fn open(&self) -> impl Future<Output = Result<Self::Connection, sqlx::Error>> + Send;
 
-    /// Whether a connection that was idle for so long must answer before a call uses it.
+    /// Returns whether a connection that was idle this long must be tested before a call uses it.
     fn is_suspect(&self, idle_for: Duration) -> bool;
 }
 
-/// What a pool keeps to.
+/// The limits of a pool.
 pub(in crate::backend) struct Limits {
     /// The most connections.
     pub(in crate::backend) size: u32,
-    /// For how long a call waits for a connection.
+    /// How long a call waits for a connection.
     pub(in crate::backend) patience: Duration,
     /// A connection that is idle for longer is closed.
     pub(in crate::backend) idle: Duration,
@@ -40,14 +40,14 @@ pub(in crate::backend) struct Limits {
 pub(in crate::backend) struct Pool<S: Source> {
     source: S,
     limits: Limits,
-    /// One for each call that may have a connection or open one. Calls get them in the order in
-    /// which they came.
+    /// One permit for each call that may use or open a connection. Calls get permits in the order
+    /// in which they arrive.
     places: Semaphore,
-    /// The last is used next, so that those too many grow old.
+    /// The last connection is used next, so that surplus ones stay idle and are closed.
     idle: Mutex<Vec<Held<S::Connection>>>,
-    /// Wakes a call that has a place, but no connection.
+    /// Wakes a call that has a permit, but no connection.
     given_back: Notify,
-    /// Why a connection could not be opened, until one can.
+    /// Why the last connection could not be opened; cleared when one is opened.
     refused: Mutex<Option<Arc<sqlx::Error>>>,
 }
 
@@ -67,20 +67,19 @@ impl<S: Source> Pool<S> {
         &self.source
     }
 
-    /// Adds a connection that was opened elsewhere, before there are calls.
+    /// Adds a connection that was opened elsewhere, before the first call.
     #[cfg(feature = "sqlite")]
     pub(in crate::backend) fn add(&self, connection: S::Connection) {
         self.give_back(Held::new(connection));
     }
 
-    /// A connection for the length of one call: an idle one, or a new one. A call that the server
-    /// refuses a new one waits for whatever comes first, one that another call gives back, or
-    /// better luck with the server.
+    /// Returns a connection for one call: an idle one, or a new one. If the server refuses a new
+    /// connection, waits until another call returns one or the server accepts one.
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] if the time is up, with what the server said, or if the pool is
-    /// closed.
+    /// [`Error::Unavailable`] if the time is up, with the server's last error as its source, or if
+    /// the pool is closed.
     pub(in crate::backend) async fn acquire(&self) -> Result<Lease<'_, S>, Error> {
         let found = timeout(self.limits.patience, self.find()).await;
         let found = found.unwrap_or_else(|_| {
@@ -97,7 +96,7 @@ impl<S: Source> Pool<S> {
         drop(all);
         let idle = std::mem::take(&mut *self.idle());
         for held in idle {
-            // It is gone in either case.
+            // The connection is closed in either case.
             let _ = held.connection.close().await;
         }
     }
@@ -107,7 +106,8 @@ impl<S: Source> Pool<S> {
         let place = place.map_err(|_| NoConnection::Closed)?;
         let held = match self.working().await {
             Some(held) => held,
-            // Boxed, as it is kilobytes that every call would carry along, and seldom needed.
+            // Boxed, because the future has kilobytes that every call would carry, and is rarely
+            // needed.
             None => Box::pin(self.open()).await,
         };
         Ok(Lease {
@@ -117,7 +117,7 @@ impl<S: Source> Pool<S> {
         })
     }
 
-    /// An idle connection that works.
+    /// Returns an idle connection that works.
     async fn working(&self) -> Option<Held<S::Connection>> {
         loop {
             let mut held = self.idle().pop()?;
@@ -128,14 +128,15 @@ impl<S: Source> Pool<S> {
             match timeout(PING, held.connection.ping()).await {
                 Ok(Ok(())) => return Some(held),
                 Ok(Err(_)) => {}
-                // Whoever dropped it without a word, a firewall or a failed machine, has dropped
-                // those that were idle with it. To try each out would take too long.
+                // A firewall or a failed machine that dropped this connection silently has also
+                // dropped those that were idle at that time. Testing each of them would take too
+                // long.
                 Err(_) => self.idle().retain(|idle| idle.since > asked),
             }
         }
     }
 
-    /// A new connection, or one that comes back while none can be opened.
+    /// Returns a new connection, or one that another call returns before a new one can be opened.
     async fn open(&self) -> Held<S::Connection> {
         loop {
             let opened = tokio::select! {
@@ -163,7 +164,7 @@ impl<S: Source> Pool<S> {
     async fn some_idle(&self) {
         loop {
             let mut given_back = pin!(self.given_back.notified());
-            // Before the look, so that it misses none that comes back between the two.
+            // Enabled before the check, so that no connection is missed that returns in between.
             given_back.as_mut().enable();
             if !self.idle().is_empty() {
                 return;
@@ -196,12 +197,12 @@ impl<S: Source> Pool<S> {
     }
 }
 
-/// Nothing panics while it holds one of these locks.
+/// Locks a mutex. No code panics while it holds one of these locks.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes leave of the server, which would note in its log that the connection was lost.
+/// Closes a connection properly, because the server would otherwise log a lost connection.
 fn close<C: Connection + 'static>(held: Held<C>) {
     tokio::spawn(held.connection.close());
 }
@@ -209,7 +210,7 @@ fn close<C: Connection + 'static>(held: Held<C>) {
 struct Held<C> {
     connection: C,
     made: Instant,
-    /// When it was given back.
+    /// When the connection was last returned.
     since: Instant,
 }
 
@@ -224,10 +225,10 @@ impl<C> Held<C> {
     }
 }
 
-/// A connection for one call. The next call gets it only if this one came to its end.
+/// A connection for one call. The next call may use it only if this call completed.
 ///
-/// One that was left in the middle, by an error or by a caller that was dropped, may be in a
-/// transaction, or may never answer again. It is closed, which rolls back.
+/// After an error, or if the caller was dropped, the connection may be in a transaction or may
+/// never respond again. It is then closed, which rolls the transaction back.
 pub(in crate::backend) struct Lease<'a, S: Source> {
     pool: &'a Pool<S>,
     held: Held<S::Connection>,
@@ -235,7 +236,7 @@ pub(in crate::backend) struct Lease<'a, S: Source> {
 }
 
 impl<S: Source> Lease<'_, S> {
-    /// The call came to its end: the next may use the connection.
+    /// Returns the connection to the pool, because the call completed.
     pub(in crate::backend) fn keep(self) {
         self.pool.give_back(self.held);
         drop(self.place);
@@ -259,22 +260,22 @@ impl<S: Source> DerefMut for Lease<'_, S> {
 /// Why a call got no connection.
 #[derive(Debug, thiserror::Error)]
 enum NoConnection {
-    #[error("all connections are in use; allow more of them, or make fewer calls at once")]
+    #[error("all connections are in use; raise the pool's size, or make fewer calls at once")]
     Busy,
-    #[error("the backend is closed; open it again")]
+    #[error("the backend is closed; open a new one")]
     Closed,
-    #[error("no connection can be opened, and none came back in time")]
+    #[error("no connection could be opened, and no other call returned one in time")]
     Refused(#[source] Arc<sqlx::Error>),
 }
 
-/// After a connection was refused, before the next try.
+/// The pause before the next attempt, after a connection was refused.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// An answer takes a round trip.
+/// A response takes one round trip.
 const PING: Duration = Duration::from_secs(1);
 
-/// Opening a connection takes some round trips. One that takes longer than this is given up for
-/// one that comes back.
+/// Opening a connection takes some round trips. After this time, a call also takes a connection
+/// that another call returns.
 const SLOW: Duration = Duration::from_secs(1);
 
 #[cfg(all(test, feature = "sqlite"))]

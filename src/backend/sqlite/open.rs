@@ -1,4 +1,4 @@
-//! From a path to connections: the file and its mode, the settings, the schema.
+//! Opens the connections to a file, and sets its mode, its settings and its schema.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -15,12 +15,13 @@ use super::{BUSY, CANNOT_OPEN, NOT_A_DATABASE, READ_ONLY, primary_code};
 use crate::backend::sql::{Limits, Pool};
 use crate::backend::{ConnectError, ConnectErrorKind as Kind};
 
-/// Makes the file, readable by its owner only, unless it is there. Answers its full path.
+/// Creates the file, readable by its owner only, unless it exists. Returns its full path.
 ///
-/// It never opens a file that is there: closing it again would drop the locks that SQLite holds
-/// on it in this process.
+/// An existing file is never opened here, because closing it again would drop the locks that this
+/// process's SQLite holds on it.
 pub(super) fn create(path: &Path) -> Result<PathBuf, ConnectError> {
-    // While the file is made its descriptor is open, so nobody may open the database meanwhile.
+    // While the file is created, its descriptor is open, so no thread may open the database
+    // meanwhile.
     static CREATING: Mutex<()> = Mutex::new(());
     let _creating = CREATING.lock().unwrap_or_else(PoisonError::into_inner);
 
@@ -37,20 +38,20 @@ pub(super) fn create(path: &Path) -> Result<PathBuf, ConnectError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(file(error)),
     }
-    // SQLite keeps its other files beside the real file, wherever links lead to it from.
+    // SQLite keeps its other files next to the real file, even if the path is a link.
     let real = path.canonicalize().map_err(file)?;
     let metadata = real.metadata().map_err(file)?;
     if !metadata.is_file() {
         return Err(refused(Kind::Invalid, path, NOT_A_FILE));
     }
-    // SQLite takes a shorter file for an empty one, and would write over what is in it.
+    // SQLite treats a shorter file as empty, and would overwrite its data.
     if (1..SMALLEST).contains(&metadata.len()) {
         return Err(refused(Kind::Foreign, path, FOREIGN));
     }
     Ok(real)
 }
 
-/// The connection that writes, to a file that is ours, private and up to date.
+/// Opens the connection that writes. The file is then ours, private and migrated.
 pub(super) async fn writer(path: &Path) -> Result<Pool<SqliteConnectOptions>, ConnectError> {
     let failed = |error| failed(path, error);
     let options = options(path)
@@ -61,8 +62,8 @@ pub(super) async fn writer(path: &Path) -> Result<Pool<SqliteConnectOptions>, Co
         Some(schema::NEWEST) => {}
         Some(newer) => {
             let text = format!(
-                "was written by a newer version of slack-installs (schema {newer}); update it here \
-                 too"
+                "was written by a newer version of slack-installs (schema {newer}); update \
+                 slack-installs in this app"
             );
             return Err(refused(Kind::Newer, path, &text));
         }
@@ -70,13 +71,13 @@ pub(super) async fn writer(path: &Path) -> Result<Pool<SqliteConnectOptions>, Co
     }
     tighten(path).map_err(|error| unusable(path, error))?;
     if !keeps_log(&mut connection).await.map_err(failed)? {
-        let text = "is where SQLite cannot keep a write-ahead log; use a local disk";
+        let text = "is on a disk where SQLite cannot keep a write-ahead log; use a local disk";
         return Err(refused(Kind::Misconfigured, path, text));
     }
     Ok(pool(options, 1, connection))
 }
 
-/// The connections that read.
+/// Opens the connections that read.
 pub(super) async fn readers(path: &Path) -> Result<Pool<SqliteConnectOptions>, ConnectError> {
     let options = options(path).pragma("query_only", "ON");
     let connection = options.connect().await;
@@ -87,13 +88,13 @@ pub(super) async fn readers(path: &Path) -> Result<Pool<SqliteConnectOptions>, C
 fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
-        // A file that vanished must not come back empty, and readable by all.
+        // A file that was deleted must not be created again, empty and readable by all users.
         .create_if_missing(false)
         .busy_timeout(BUSY_TIMEOUT)
         .disable_statement_logging()
 }
 
-/// A connection to a local file does not go stale, so it may be as old and as idle as it likes.
+/// A connection to a local file does not go stale, so its age and idle time have no limit.
 fn pool(
     options: SqliteConnectOptions,
     size: u32,
@@ -110,7 +111,7 @@ fn pool(
     pool
 }
 
-/// Switches to a write-ahead log. `false` if the file system cannot have one.
+/// Switches to a write-ahead log. Returns `false` if the file system does not support it.
 async fn keeps_log(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
     let deadline = Instant::now() + BUSY_TIMEOUT;
     loop {
@@ -119,7 +120,8 @@ async fn keeps_log(connection: &mut SqliteConnection) -> Result<bool, sqlx::Erro
             .await
         {
             Ok(mode) => return Ok(mode == "wal"),
-            // SQLite's own timeout does not apply here, where a lock is held and another wanted.
+            // SQLite's own timeout does not apply here, because this connection holds a lock while
+            // it waits for another.
             Err(error) if primary_code(&error) == Some(BUSY) && Instant::now() < deadline => {
                 sleep(BUSY_PAUSE).await;
             }
@@ -128,7 +130,7 @@ async fn keeps_log(connection: &mut SqliteConnection) -> Result<bool, sqlx::Erro
     }
 }
 
-/// Closes the file, and what SQLite keeps beside it, to everybody but the owner.
+/// Makes the file, and SQLite's files next to it, accessible to the owner only.
 #[cfg(unix)]
 fn tighten(path: &Path) -> io::Result<()> {
     use std::fs::{self, Permissions};
@@ -139,7 +141,7 @@ fn tighten(path: &Path) -> io::Result<()> {
         name.push(suffix);
         let mode = match fs::metadata(&name) {
             Ok(metadata) => metadata.permissions().mode(),
-            // SQLite makes it later, with the mode of the database.
+            // SQLite creates it later, with the mode of the database.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
@@ -162,47 +164,54 @@ fn failed(path: &Path, error: sqlx::Error) -> ConnectError {
     match primary_code(&error) {
         Some(NOT_A_DATABASE) => refused(Kind::Foreign, path, FOREIGN),
         Some(READ_ONLY | CANNOT_OPEN) => refused(Kind::ReadOnly, path, WRITE_PROTECTED),
-        _ => refused(Kind::Unavailable, path, "cannot be opened as a database").with_source(error),
+        _ => refused(
+            Kind::Unavailable,
+            path,
+            "cannot be opened as a SQLite database",
+        )
+        .with_source(error),
     }
 }
 
-/// The file cannot be made, or its mode cannot be changed.
+/// Returns an error for a file that cannot be created, or whose mode cannot be changed.
 fn unusable(path: &Path, error: io::Error) -> ConnectError {
     let text = "cannot be created or made private; its directory must exist, and this process \
                 must be allowed to write there";
     refused(Kind::Invalid, path, text).with_source(error)
 }
 
-/// `text` is the end of a sentence about the file.
+/// Returns an error about the file. `text` continues a sentence that begins with the path.
 fn refused(kind: Kind, path: &Path, text: &str) -> ConnectError {
     ConnectError::new(kind, format!("{} {text}", path.display()))
 }
 
-/// Commits queue for the one writer, each for some milliseconds; a caller that waits longer than
-/// this is better told.
+/// Commits wait for the one writer, each for some milliseconds. After this time, an error serves
+/// the caller better.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For how long SQLite waits for the lock of another process, whose commits take milliseconds.
+/// How long SQLite waits for the lock of another process, whose commits take milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Between two tries to switch the journal's mode: about the time that making a schema takes.
+/// The pause between two attempts to switch the journal mode: about the time that creating a schema
+/// takes.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 const FOREIGN: &str = "is not a database of slack-installs; choose another path";
 
 const KEEP_LOG: &str = "PRAGMA journal_mode = WAL";
 
-const NOT_A_FILE: &str = "does not name a regular file (for memory there is MemoryBackend)";
+const NOT_A_FILE: &str =
+    "is not a regular file; choose a file's path, or use MemoryBackend to keep rows in memory";
 
 #[cfg(unix)]
 const PRIVATE: u32 = 0o600;
 
-/// Threads that read, since each connection has its own. A read takes tens of microseconds, so
-/// four keep up with any bot.
+/// The threads that read, one for each connection. A read takes tens of microseconds, so four are
+/// enough for any bot.
 const READERS: u32 = 4;
 
-/// The smallest database that is not empty, in bytes: one page.
+/// The size of the smallest database that is not empty: one page, in bytes.
 const SMALLEST: u64 = 512;
 
-const WRITE_PROTECTED: &str =
-    "cannot be written to: this process needs write access to the file and its directory";
+const WRITE_PROTECTED: &str = "cannot be written to; give this process write access to the file \
+     and to its directory";

@@ -1,13 +1,13 @@
-//! What stands in the file, and how an older file becomes a newer one.
+//! The schema of the file, and its migrations.
 
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, Executor, Row};
 
 use super::BEGIN;
 
-/// Brings the file to the newest schema, unless it is newer, and returns its version; `None` if it
-/// is another program's. Many processes may do this at once: each takes the write lock before it
-/// reads the version.
+/// Migrates the file to the newest schema, unless its schema is newer, and returns its version;
+/// `None` if the file is another program's. Many processes may do this at once: each takes the
+/// write lock before it reads the version.
 pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<Option<i64>, sqlx::Error> {
     let mut transaction = connection.begin_with(BEGIN).await?;
     let found = transaction.fetch_one(FOUND).await?;
@@ -25,7 +25,7 @@ pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<Option<
     Ok(Some(version.max(NEWEST)))
 }
 
-/// `SLIN` in ASCII: marks a file as ours, for us and for `file(1)`.
+/// `SLIN` in ASCII. It marks the file as this crate's, also for `file(1)`.
 const APPLICATION: i64 = 0x534c_494e;
 
 const FOUND: &str = "
@@ -35,8 +35,8 @@ SELECT (SELECT application_id FROM pragma_application_id),
 
 pub(super) const NEWEST: i64 = 1;
 
-/// The nth brings a file of version n - 1 to version n, and says so in `user_version`. Only ever
-/// added to.
+/// The nth migration leads from version n - 1 to version n, and sets `user_version`. Existing
+/// migrations never change.
 const MIGRATIONS: [&str; NEWEST as usize] = ["
 CREATE TABLE slack_rows (
   partition TEXT NOT NULL,

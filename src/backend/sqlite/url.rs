@@ -1,4 +1,4 @@
-//! From `sqlite:PATH` to a backend.
+//! Opens a SQLite backend by a URL `sqlite:PATH`.
 
 use async_trait::async_trait;
 

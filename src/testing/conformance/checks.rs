@@ -1,11 +1,11 @@
-//! Rule 16: rows that must exist, and are not written.
+//! Rule 16: rows that must exist and are not written.
 
 use super::kit::{
     Tenant, assert_conflict, assert_malformed, check, delete, due, join_all, put, row, slot,
 };
 use crate::backend::{Backend, Change, Expect, Lane, Version};
 
-/// Not over another version, and not where no row exists.
+/// Checks that another version, or no row, is a conflict.
 pub async fn rule_16_a_check_commits_only_if_that_version_exists(backend: &dyn Backend) {
     let (tenant, bot, other) = (Tenant::new(backend), slot("bot"), slot("other"));
     assert_conflict(&tenant.commit(&[check(&bot, Version::mint())]).await);
@@ -26,7 +26,7 @@ pub async fn rule_16_a_check_commits_only_if_that_version_exists(backend: &dyn B
     assert_conflict(&tenant.commit(&[check(&bot, current.version)]).await);
 }
 
-/// Nothing of the row, its place in a queue included.
+/// Checks that neither the row nor its place in a queue changes.
 pub async fn rule_16_a_check_writes_nothing(backend: &dyn Backend) {
     let (tenant, bot, other) = (Tenant::new(backend), slot("bot"), slot("other"));
     let current = tenant.plant_due(&bot, due(Lane::Notice, 5)).await;
@@ -43,7 +43,7 @@ pub async fn rule_16_a_check_writes_nothing(backend: &dyn Backend) {
     assert_eq!(tenant.row(&other).await, Some(new));
 }
 
-/// Whatever else the commit changes: a failed check leaves every row unchanged.
+/// Checks that a failed check leaves every row unchanged, whatever else the commit changes.
 pub async fn rule_16_a_check_decides_over_what_is_beside_it(backend: &dyn Backend) {
     let names @ [bot, gone, install, user] = &["bot", "gone", "install", "user/U1"].map(slot);
     let tenant = Tenant::new(backend);
@@ -67,19 +67,25 @@ pub async fn rule_16_a_check_decides_over_what_is_beside_it(backend: &dyn Backen
         }
     }
     let holds = with(check(bot, current.version), false, false);
-    tenant.commit(&holds).await.expect("all is as expected");
+    tenant
+        .commit(&holds)
+        .await
+        .expect("every expectation holds");
     let rows = tenant.rows(names).await;
     assert_eq!(rows[..3], [Some(current.clone()), None, None]);
-    assert!(rows[3].is_some(), "what is beside it was written");
+    assert!(
+        rows[3].is_some(),
+        "the other change of the commit was written"
+    );
 
-    // It does not keep the row from being cleared.
+    // A check does not exclude its row from the clear.
     let cleared = [check(bot, current.version), Change::Clear];
-    // After a lost response the repetition conflicts with what the first try did.
+    // If a response is lost, the retry conflicts with the first attempt, which was applied.
     drop(tenant.commit(&cleared).await);
     assert_eq!(tenant.rows(names).await, [const { None }; 4]);
 }
 
-/// Of two who each check the row that the other writes, one succeeds.
+/// Checks that one of two commits succeeds, if each checks the row that the other writes.
 pub async fn rule_16_a_check_conflicts_with_a_write_at_the_same_time(backend: &dyn Backend) {
     let names @ [one, other] = &["one", "other"].map(slot);
     for round in 0..20 {
@@ -107,7 +113,7 @@ pub async fn rule_16_a_check_conflicts_with_a_write_at_the_same_time(backend: &d
             }
             (lost, won) => {
                 assert_conflict(lost);
-                assert!(won.is_ok(), "one succeeds: {outcomes:?}");
+                assert!(won.is_ok(), "one of the two must succeed: {outcomes:?}");
                 [new_first, second]
             }
         };
@@ -115,7 +121,8 @@ pub async fn rule_16_a_check_conflicts_with_a_write_at_the_same_time(backend: &d
     }
 }
 
-/// Two checks of one slot are two changes of it (rule 9), and so are a check and any other.
+/// Checks that rule 9 covers checks: two checks of one slot, or a check and another change of it,
+/// are malformed.
 pub async fn rule_16_a_check_is_a_change_of_its_slot(backend: &dyn Backend) {
     let (tenant, bot, other) = (Tenant::new(backend), slot("bot"), slot("other"));
     let current = tenant.plant(&bot).await;

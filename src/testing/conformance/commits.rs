@@ -1,4 +1,4 @@
-//! Rules 3 to 9: one commit after the other.
+//! Rules 3 to 9: commits that run one after the other.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,7 +9,7 @@ use super::kit::{
 use super::names::LOOK_ALIKES;
 use crate::backend::{Backend, Change, Expect, Slot, Version};
 
-/// And again after the row is gone.
+/// Checks that `Absent` succeeds only if no row exists, also after a row was deleted.
 pub async fn rule_03_absent_commits_only_where_no_row_stands(backend: &dyn Backend) {
     let (tenant, bot) = (Tenant::new(backend), slot("bot"));
     for _ in 0..2 {
@@ -17,17 +17,17 @@ pub async fn rule_03_absent_commits_only_where_no_row_stands(backend: &dyn Backe
         tenant
             .put(&bot, &first, Expect::Absent)
             .await
-            .expect("no row stands here");
+            .expect("no row exists here");
         assert_conflict(&tenant.put(&bot, &second, Expect::Absent).await);
         assert_eq!(tenant.row(&bot).await, Some(first));
         tenant
             .delete(&bot, None)
             .await
-            .expect("what stands may be deleted");
+            .expect("a stored row may be deleted");
     }
 }
 
-/// Not over another, and not where no row stands.
+/// Checks that another version, or no row, is a conflict.
 pub async fn rule_04_version_commits_only_over_that_version(backend: &dyn Backend) {
     let (tenant, bot) = (Tenant::new(backend), slot("bot"));
     assert_conflict(
@@ -48,7 +48,7 @@ pub async fn rule_04_version_commits_only_over_that_version(backend: &dyn Backen
     tenant
         .put(&bot, &second, Expect::Version(first.version))
         .await
-        .expect("it stands here");
+        .expect("this version exists");
     assert_eq!(tenant.row(&bot).await.as_ref(), Some(&second));
     assert_conflict(
         &tenant
@@ -58,7 +58,8 @@ pub async fn rule_04_version_commits_only_over_that_version(backend: &dyn Backen
     assert_eq!(tenant.row(&bot).await, Some(second));
 }
 
-/// So a writer from before an uninstall fails after the reinstall.
+/// Checks that an old version never exists again, so that a writer from before an uninstall fails
+/// after the new installation.
 pub async fn rule_04_a_row_made_anew_never_has_its_old_version(backend: &dyn Backend) {
     let (tenant, bot) = (Tenant::new(backend), slot("bot"));
     let mut versions = vec![tenant.plant(&bot).await.version];
@@ -67,7 +68,7 @@ pub async fn rule_04_a_row_made_anew_never_has_its_old_version(backend: &dyn Bac
         tenant
             .commit(removal)
             .await
-            .expect("what stands may be removed");
+            .expect("a stored row may be deleted");
         for old in &versions {
             assert_conflict(&tenant.put(&bot, &row(), Expect::Version(*old)).await);
         }
@@ -75,7 +76,7 @@ pub async fn rule_04_a_row_made_anew_never_has_its_old_version(backend: &dyn Bac
         tenant
             .put(&bot, &anew, Expect::Absent)
             .await
-            .expect("no row stands here");
+            .expect("no row exists here");
         for old in &versions {
             assert_conflict(&tenant.put(&bot, &row(), Expect::Version(*old)).await);
             assert_conflict(&tenant.delete(&bot, Some(*old)).await);
@@ -85,7 +86,7 @@ pub async fn rule_04_a_row_made_anew_never_has_its_old_version(backend: &dyn Bac
     }
 }
 
-/// Where no row stands, and where one does.
+/// Checks that `Any` succeeds both with and without a row.
 pub async fn rule_05_any_commits_in_either_case(backend: &dyn Backend) {
     let (tenant, bot) = (Tenant::new(backend), slot("bot"));
     for _ in 0..3 {
@@ -93,12 +94,12 @@ pub async fn rule_05_any_commits_in_either_case(backend: &dyn Backend) {
         tenant
             .put(&bot, &written, Expect::Any)
             .await
-            .expect("any is content with anything");
+            .expect("`Any` accepts every state");
         assert_eq!(tenant.row(&bot).await, Some(written));
     }
 }
 
-/// Not another, and it does not take nothing for it.
+/// Checks that another version, or no row, is a conflict.
 pub async fn rule_06_delete_with_only_removes_exactly_that_version(backend: &dyn Backend) {
     let (tenant, bot) = (Tenant::new(backend), slot("bot"));
     assert_conflict(&tenant.delete(&bot, Some(Version::mint())).await);
@@ -112,26 +113,26 @@ pub async fn rule_06_delete_with_only_removes_exactly_that_version(backend: &dyn
     tenant
         .delete(&bot, Some(standing.version))
         .await
-        .expect("it stands here");
+        .expect("this version exists");
     assert_eq!(tenant.row(&bot).await, None);
     assert_eq!(tenant.row(&slot("other")).await, Some(other));
     assert_conflict(&tenant.delete(&bot, Some(standing.version)).await);
 }
 
-/// And removes whatever stands.
+/// Checks that a delete without a version deletes any row, and succeeds if there is none.
 pub async fn rule_06_delete_without_only_is_content_with_nothing(backend: &dyn Backend) {
     let (tenant, bot, other) = (Tenant::new(backend), slot("bot"), slot("bot/other"));
     tenant
         .delete(&bot, None)
         .await
-        .expect("nothing is no conflict");
+        .expect("a missing row is not a conflict");
     tenant.plant(&bot).await;
     let kept = tenant.plant(&other).await;
     for _ in 0..2 {
         tenant
             .delete(&bot, None)
             .await
-            .expect("nothing is no conflict, and neither is a row");
+            .expect("neither a row nor a missing row is a conflict");
         assert_eq!(
             tenant.rows(&[bot.clone(), other.clone()]).await,
             [None, Some(kept.clone())]
@@ -139,7 +140,7 @@ pub async fn rule_06_delete_without_only_is_content_with_nothing(backend: &dyn B
     }
 }
 
-/// Not those of a partition whose name looks like it.
+/// Checks that `Clear` deletes no rows of a partition with a similar name.
 pub async fn rule_07_clear_removes_every_row_of_one_partition(backend: &dyn Backend) {
     let family = unique();
     let tenants = LOOK_ALIKES.map(|name| Tenant::named(backend, &family, name));
@@ -160,7 +161,7 @@ pub async fn rule_07_clear_removes_every_row_of_one_partition(backend: &dyn Back
             let rows = tenant.rows(&names).await;
             assert_eq!(
                 rows, *standing,
-                "{} after {cleared} was cleared",
+                "rows of {} after {cleared} was cleared",
                 tenant.partition
             );
         }
@@ -171,7 +172,7 @@ pub async fn rule_07_clear_removes_every_row_of_one_partition(backend: &dyn Back
         .expect("an empty partition may be cleared");
 }
 
-/// More than a database takes in one transaction or one page.
+/// Checks more rows than a database takes in one transaction or one page.
 pub async fn rule_07_clear_removes_hundreds_of_rows(backend: &dyn Backend) {
     let tenant = Tenant::new(backend);
     let names = slots("user/U", 250);
@@ -180,7 +181,7 @@ pub async fn rule_07_clear_removes_hundreds_of_rows(backend: &dyn Backend) {
             .iter()
             .map(|name| put(name, &row(), Expect::Absent))
             .collect();
-        tenant.commit(&changes).await.expect("no row stands here");
+        tenant.commit(&changes).await.expect("no row exists here");
     }
     let kept = row();
     let changes = [Change::Clear, put(&names[0], &kept, Expect::Any)];
@@ -192,14 +193,14 @@ pub async fn rule_07_clear_removes_hundreds_of_rows(backend: &dyn Backend) {
         }
         assert_eq!(tenant.rows(some).await, expected);
     }
-    // Nothing that was cleared may come back under a new expectation either.
+    // A cleared row must not reappear when a new commit checks its slot.
     tenant
         .put(&names[249], &row(), Expect::Absent)
         .await
-        .expect("no row stands here any more");
+        .expect("the row was cleared");
 }
 
-/// Before and after it in the list, over rows that it removes and beside them.
+/// Checks puts before and after the clear in the list, in slots with and without a row.
 pub async fn rule_07_rows_put_beside_a_clear_stand(backend: &dyn Backend) {
     let names @ [install, bot, user] = &["install", "bot", "user/U1"].map(slot);
     for clear_at in 0..=2 {
@@ -232,7 +233,7 @@ pub async fn rule_07_rows_put_beside_a_clear_stand(backend: &dyn Backend) {
     }
 }
 
-/// Whichever of the changes it is, and whatever it expects.
+/// Checks that one failed expectation changes nothing, for every change and every expectation.
 pub async fn rule_08_one_failed_expectation_leaves_every_row(backend: &dyn Backend) {
     let (names, missing) = (slots("slot", 6), slot("missing"));
     let tenant = Tenant::new(backend);
@@ -279,10 +280,10 @@ pub async fn rule_08_one_failed_expectation_leaves_every_row(backend: &dyn Backe
     tenant
         .commit(&good(true))
         .await
-        .expect("without the failing change all is as expected");
+        .expect("without the failing change, every expectation holds");
 }
 
-/// While somebody writes two rows at a time, somebody else reads both.
+/// Checks that a reader always sees two rows of the same commit, while another task writes both.
 pub async fn rule_08_no_read_sees_a_part_of_a_commit(backend: &dyn Backend) {
     let tenant = Tenant::new(backend);
     let names = ["bot", "install"].map(slot);
@@ -296,16 +297,19 @@ pub async fn rule_08_no_read_sees_a_part_of_a_commit(backend: &dyn Backend) {
     tenant
         .commit(&numbered(0))
         .await
-        .expect("any rows may be put");
+        .expect("puts without an expectation succeed");
     let done = AtomicBool::new(false);
     let writer = async {
         for number in 1..=60 {
-            // Now and then by way of a gap, which must never show.
+            // Every third commit also clears the partition. No reader may see the gap.
             let mut changes = numbered(number).to_vec();
             if number % 3 == 0 {
                 changes.push(Change::Clear);
             }
-            tenant.commit(&changes).await.expect("any rows may be put");
+            tenant
+                .commit(&changes)
+                .await
+                .expect("puts without an expectation succeed");
             tokio::task::yield_now().await;
         }
         done.store(true, Ordering::Relaxed);
@@ -320,7 +324,7 @@ pub async fn rule_08_no_read_sees_a_part_of_a_commit(backend: &dyn Backend) {
                 .collect();
             assert!(
                 seen.len() == 2 && seen[0] == seen[1],
-                "of no one commit: {seen:?}"
+                "the rows are from different commits: {seen:?}"
             );
             tokio::task::yield_now().await;
         }
@@ -328,15 +332,16 @@ pub async fn rule_08_no_read_sees_a_part_of_a_commit(backend: &dyn Backend) {
     join_all([boxed(writer), boxed(reader)]).await;
 }
 
-/// In either order: rows that were put where none stands are put after the clear and stay, or are
-/// refused before it. The rows that one of them leaves are of a whole commit.
+/// Checks a clear and a put that run at the same time. If the put comes first, it conflicts with
+/// the existing rows; if it comes second, its rows stay. In both cases, the rows are those of whole
+/// commits.
 pub async fn rule_08_a_clear_and_a_put_happen_one_after_the_other(backend: &dyn Backend) {
     let names @ [bot, user, receipt] = &["bot", "user/U1", "receipt"].map(slot);
     for round in 0..20 {
         let tenant = Tenant::new(backend);
         tenant.plant(bot).await;
         let (cleared, new) = (row(), [row(), row()]);
-        // The receipt tells whether it happened, where an answer is lost.
+        // If the response is lost, the receipt shows whether the clear was applied.
         let clear = [Change::Clear, put(receipt, &cleared, Expect::Absent)];
         let puts = [
             put(bot, &new[0], Expect::Absent),
@@ -363,7 +368,8 @@ pub async fn rule_08_a_clear_and_a_put_happen_one_after_the_other(backend: &dyn 
     }
 }
 
-/// Not one after the other, and not after what the same commit clears.
+/// Checks that expectations are compared with the rows before the commit: not one after the other,
+/// and not with the rows after its clear.
 pub async fn rule_09_expectations_are_judged_before_the_commit(backend: &dyn Backend) {
     let names @ [here, gone] = &["bot", "gone"].map(slot);
     for clear_first in [true, false] {
@@ -376,7 +382,7 @@ pub async fn rule_09_expectations_are_judged_before_the_commit(backend: &dyn Bac
                 [change, Change::Clear]
             }
         };
-        // After the clear it would be absent; before the commit it is not.
+        // After the clear the row is absent, but before the commit it exists.
         assert_conflict(
             &tenant
                 .commit(&with_clear(put(here, &row(), Expect::Absent)))
@@ -390,12 +396,12 @@ pub async fn rule_09_expectations_are_judged_before_the_commit(backend: &dyn Bac
         tenant
             .commit(&with_clear(put(here, &new, expect)))
             .await
-            .expect("it stands before");
+            .expect("the row exists before the commit");
         assert_eq!(tenant.rows(names).await, [Some(new), None]);
     }
 }
 
-/// And nothing is written, though one of the two could be.
+/// Checks that two changes of one slot are malformed, and that neither is written.
 pub async fn rule_09_two_changes_of_one_slot_are_malformed(backend: &dyn Backend) {
     let tenant = Tenant::new(backend);
     let names @ [here, gone, other] = &["bot", "gone", "other"].map(slot);
@@ -420,11 +426,11 @@ pub async fn rule_09_two_changes_of_one_slot_are_malformed(backend: &dyn Backend
     }
 }
 
-/// And leaves everything as it is.
+/// Checks that an empty commit succeeds and changes nothing.
 pub async fn rule_09_no_changes_at_all_is_a_success(backend: &dyn Backend) {
     let (tenant, bot) = (Tenant::new(backend), slot("bot"));
-    tenant.commit(&[]).await.expect("nothing can fail");
+    tenant.commit(&[]).await.expect("an empty commit succeeds");
     let standing = tenant.plant(&bot).await;
-    tenant.commit(&[]).await.expect("nothing can fail");
+    tenant.commit(&[]).await.expect("an empty commit succeeds");
     assert_eq!(tenant.row(&bot).await, Some(standing));
 }

@@ -1,4 +1,4 @@
-//! What the checks are written with. Everything here puts up with lost answers.
+//! Helpers of the checks. All of them accept lost responses.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use crate::backend::{
 };
 use crate::random;
 
-/// One partition that only the running check knows.
+/// A partition that only the running check uses.
 #[derive(Clone)]
 pub(super) struct Tenant<'a> {
     pub(super) backend: &'a dyn Backend,
@@ -23,7 +23,7 @@ impl<'a> Tenant<'a> {
         Self::named(backend, &unique(), "T1")
     }
 
-    /// Tenants of one `family` are of one app, and differ in nothing but this name.
+    /// Returns a tenant of the app `family`. Tenants of one `family` differ only in their name.
     pub(super) fn named(backend: &'a dyn Backend, family: &str, name: &str) -> Self {
         Self {
             backend,
@@ -31,8 +31,8 @@ impl<'a> Tenant<'a> {
         }
     }
 
-    /// Commits. Finds out what became of it if the answer is lost, so that the outcome is one of
-    /// success, [`Error::Conflict`] and [`Error::Malformed`].
+    /// Commits. If the response is lost, finds out whether the commit was applied. So the outcome
+    /// is success, [`Error::Conflict`] or [`Error::Malformed`].
     pub(super) async fn commit(&self, changes: &[Change]) -> Result<(), Error> {
         let puts = changes
             .iter()
@@ -63,30 +63,32 @@ impl<'a> Tenant<'a> {
         self.commit(&[delete(slot, only)]).await
     }
 
-    /// Puts a new row, whatever stood there, and answers it.
+    /// Puts a new row, whether or not a row exists, and returns it.
     pub(super) async fn plant(&self, slot: &Slot) -> Row {
         let planted = row();
         self.put(slot, &planted, Expect::Any)
             .await
-            .expect("any row may be put where any stands");
+            .expect("a put without an expectation succeeds");
         planted
     }
 
-    /// Puts a new row that is due, or never, whatever stood there, and answers it.
+    /// Puts a new row with this due time, whether or not a row exists, and returns it.
     pub(super) async fn plant_due(&self, slot: &Slot, due: Option<Due>) -> Row {
         let planted = Row { due, ..row() };
         self.put(slot, &planted, Expect::Any)
             .await
-            .expect("any row may be put where any stands");
+            .expect("a put without an expectation succeeds");
         planted
     }
 
-    /// Puts this many new rows, in commits of many.
+    /// Puts `count` new rows, in commits of many rows.
     pub(super) async fn plant_many(&self, prefix: &str, count: usize, due: Option<Due>) {
         for names in slots(prefix, count).chunks(AT_ONCE) {
             let put = |name| put(name, &Row { due, ..row() }, Expect::Any);
             let puts: Vec<_> = names.iter().map(put).collect();
-            self.commit(&puts).await.expect("any rows may be put");
+            self.commit(&puts)
+                .await
+                .expect("puts without an expectation succeed");
         }
     }
 
@@ -97,7 +99,7 @@ impl<'a> Tenant<'a> {
         }
     }
 
-    /// The queue of this tenant's app.
+    /// Returns the queue of this tenant's app.
     pub(super) fn queue(&self, lane: Lane) -> Queue {
         Queue::new(self.partition.app(), lane).expect("the app of a partition")
     }
@@ -110,15 +112,15 @@ impl<'a> Tenant<'a> {
 
     pub(super) async fn row(&self, slot: &Slot) -> Option<Row> {
         let mut rows = self.rows(std::slice::from_ref(slot)).await;
-        assert_eq!(rows.len(), 1, "one slot asked for");
+        assert_eq!(rows.len(), 1, "one slot was requested");
         rows.remove(0)
     }
 }
 
-/// Whether a commit without an answer happened, by what stood there `before` and `after`.
+/// Returns whether a commit without a response was applied, from the rows `before` and `after`.
 ///
-/// A put is known by its version. A commit without any is known by the gap where a version stood
-/// that it deletes, as long as nobody else is in the partition; otherwise it can be done again.
+/// A put is recognised by its version. A commit without a put is recognised by a version that it
+/// deletes, if no other process uses the partition. Otherwise the commit can be repeated.
 fn happened(changes: &[Change], before: &[Option<Row>], after: &[Option<Row>]) -> bool {
     let holds = |row: &Option<Row>, version| row.as_ref().is_some_and(|row| row.version == version);
     let slotted = changes.iter().filter(|change| change.slot().is_some());
@@ -134,7 +136,7 @@ fn happened(changes: &[Change], before: &[Option<Row>], after: &[Option<Row>]) -
         })
 }
 
-/// Asks again while the backend is unavailable. For calls that change nothing.
+/// Retries a call while the backend is unavailable. For calls that change nothing.
 async fn answer<T, F>(mut ask: impl FnMut() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
@@ -167,7 +169,7 @@ pub(super) async fn due_page(
     answer(|| backend.due(queue, now, from.clone(), limit)).await
 }
 
-/// Does all of these at once, in one task.
+/// Runs all of these at once, in one task.
 pub(super) async fn join_all<'a, T>(
     futures: impl IntoIterator<Item: Future<Output = T> + Send + 'a>,
 ) -> Vec<T> {
@@ -205,11 +207,11 @@ pub(super) fn boxed<'a, T>(
 }
 
 pub(super) fn partition(name: &str) -> Partition {
-    Partition::new(name).expect("the checks use plain, short names")
+    Partition::new(name).expect("the checks use valid names")
 }
 
 pub(super) fn slot(name: &str) -> Slot {
-    Slot::new(name).expect("the checks use plain, short names")
+    Slot::new(name).expect("the checks use valid names")
 }
 
 pub(super) fn slots(prefix: &str, count: usize) -> Vec<Slot> {
@@ -218,7 +220,7 @@ pub(super) fn slots(prefix: &str, count: usize) -> Vec<Slot> {
         .collect()
 }
 
-/// A name that no other check, and no other run, has.
+/// Returns a name that no other check, and no other run, has.
 pub(super) fn unique() -> String {
     format!("{:032x}", u128::from_be_bytes(random::bytes()))
 }
@@ -238,7 +240,7 @@ pub(super) fn row_with(metadata: &str) -> Row {
     }
 }
 
-/// An envelope around these bytes: it has the form of one, and opens for nobody.
+/// Returns an envelope with these bytes. Its form is valid, but no key opens it.
 pub(super) fn sealed(content: &[u8]) -> Sealed {
     let mut bytes = b"SLE1".to_vec();
     bytes.resize(ENVELOPE_LEN, 0x5a);
@@ -247,7 +249,7 @@ pub(super) fn sealed(content: &[u8]) -> Sealed {
     assert_eq!(
         sealed.as_bytes().len(),
         ENVELOPE_LEN + content.len(),
-        "taken for an envelope"
+        "the bytes must be treated as an envelope"
     );
     sealed
 }
@@ -295,20 +297,20 @@ pub(super) fn assert_conflict(outcome: &Result<(), Error>) {
 pub(super) fn assert_malformed<T: std::fmt::Debug>(outcome: &Result<T, Error>) {
     assert!(
         matches!(outcome, Err(Error::Malformed(_))),
-        "expected malformed, got {outcome:?}"
+        "expected a malformed error, got {outcome:?}"
     );
 }
 
-/// Rows of a commit that plants many.
+/// The rows of one commit of `plant_many`.
 const AT_ONCE: usize = 50;
 
-/// How often a call is made before an unavailable backend is taken to be down.
+/// The number of attempts before an unavailable backend is considered down.
 const ATTEMPTS: usize = 100;
 
-/// An envelope of nothing: magic, key id, commitment, nonce and tag.
+/// The length of an empty envelope: magic, key id, commitment, nonce and tag.
 pub(super) const ENVELOPE_LEN: usize = 80;
 
-/// Page after page of a scan or a queue, each within the limit.
+/// Reads the pages of a scan or a queue, and checks that each is within the limit.
 pub(super) struct Pages<'a> {
     backend: &'a dyn Backend,
     of: Of<'a>,
@@ -346,12 +348,12 @@ impl<'a> Pages<'a> {
         }
     }
 
-    /// How many pages there were so far.
+    /// Returns the number of pages so far.
     pub(super) fn count(&self) -> usize {
         self.count
     }
 
-    /// The next page; `None` after the last.
+    /// Returns the next page; `None` after the last.
     pub(super) async fn next(&mut self) -> Option<Page> {
         if self.count > 0 && self.next.is_none() {
             return None;
@@ -361,15 +363,18 @@ impl<'a> Pages<'a> {
             Of::Queue(queue, now) => due_page(self.backend, queue, now, from, limit).await,
             Of::Scope(scope) => page(self.backend, scope, from, limit).await,
         };
-        let page = page.expect("pages go on from their cursor");
+        let page = page.expect("a scan continues from its own cursor");
         let count = page.rows.len() + page.malformed.len();
-        assert!(count <= limit.max(1), "{count} by {limit}");
-        assert!(self.count < MOST_PAGES, "the pages come to an end");
+        assert!(
+            count <= limit.max(1),
+            "a page has {count} rows, with a limit of {limit}"
+        );
+        assert!(self.count < MOST_PAGES, "the pages must end");
         self.count += 1;
         self.next = page.next.clone();
         Some(page)
     }
 }
 
-/// Pages go round in circles if there are more than any database that tests share has rows.
+/// More pages than any test database has rows. A scan with more pages never ends.
 const MOST_PAGES: usize = 100_000;

@@ -6,17 +6,17 @@ use std::pin::Pin;
 use super::kit::{Pages, Tenant, assert_malformed, delete, due, put, row, seconds, slot, slots};
 use crate::backend::{Backend, Change, Due, Error, Expect, Key, Lane, Prefix, Scope, Version};
 
-/// Makes a row that exists one that the backend cannot parse. What places it stays: its
-/// partition, its slot, and its place in a queue.
+/// Makes an existing row unparseable for the backend. The row keeps its partition, its slot, and
+/// its place in a queue.
 ///
-/// Only the test of a backend can do that, behind the backend's back: by overwriting the row's
-/// version with another number of bytes, say.
+/// Only the test of a backend can do that, by direct access to the database. For example, it
+/// replaces the row's version by a value of another length.
 pub type Spoil<'a> = &'a (dyn Fn(Key) -> Spoiling<'a> + Send + Sync);
 
-/// A row being spoiled.
+/// The future of a [`Spoil`] call.
 pub type Spoiling<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-/// Any number of them, in any scope: each is skipped, and returned as a key.
+/// Checks that a scan of any scope skips any number of malformed rows, and returns the key of each.
 pub async fn rule_17_scan_skips_malformed_rows_and_returns_their_keys(
     backend: &dyn Backend,
     spoil: Spoil<'_>,
@@ -27,7 +27,7 @@ pub async fn rule_17_scan_skips_malformed_rows_and_returns_their_keys(
     for name in &sound {
         tenant.plant(name).await;
     }
-    let prefix = Prefix::new(tenant.partition.app()).expect("an app's name");
+    let prefix = Prefix::new(tenant.partition.app()).expect("the name of an app is a valid prefix");
     for scope in [
         Scope::Partition(tenant.partition.clone()),
         Scope::Prefix(prefix),
@@ -46,13 +46,13 @@ pub async fn rule_17_scan_skips_malformed_rows_and_returns_their_keys(
                 .map(|key| key.slot)
                 .collect();
             own.sort();
-            assert_eq!(own, sound, "by {limit} in {scope:?}");
+            assert_eq!(own, sound, "rows with a limit of {limit} in {scope:?}");
             assert_names(&keys, &malformed);
         }
     }
 }
 
-/// Though they came due before everything else.
+/// Checks that malformed rows do not block other rows, even if they were due first.
 pub async fn rule_17_due_skips_malformed_rows_and_returns_their_keys(
     backend: &dyn Backend,
     spoil: Spoil<'_>,
@@ -65,7 +65,7 @@ pub async fn rule_17_due_skips_malformed_rows_and_returns_their_keys(
     let queue = tenant.queue(lane);
     for limit in [1, 7, 1000] {
         let mut found = Vec::new();
-        // What is due may lag behind; a backend that does not lag is asked once.
+        // The queue may lag, so it is read again. A backend without a lag is read once.
         for _ in 0..LAG_ATTEMPTS {
             let mut pages = Pages::due(backend, &queue, seconds(10), limit);
             let mut keys = Vec::new();
@@ -83,12 +83,12 @@ pub async fn rule_17_due_skips_malformed_rows_and_returns_their_keys(
         assert_eq!(
             found,
             [tenant.key(&sound)],
-            "behind the malformed rows by {limit}"
+            "the row after the malformed ones, with a limit of {limit}"
         );
     }
 }
 
-/// Rather than absent: what cannot be read must not look as if it were not there.
+/// Checks that `read` returns an error for a malformed row, because it must not look absent.
 pub async fn rule_17_read_of_a_malformed_row_is_malformed(backend: &dyn Backend, spoil: Spoil<'_>) {
     let tenant = Tenant::new(backend);
     let sound = tenant.plant(&slot("sound")).await;
@@ -109,10 +109,10 @@ pub async fn rule_17_read_of_a_malformed_row_is_malformed(backend: &dyn Backend,
         assert_malformed(&outcome);
     }
     let row = tenant.row(&slot("sound")).await;
-    assert_eq!(row, Some(sound), "the row beside it is read");
+    assert_eq!(row, Some(sound), "the other row can be read");
 }
 
-/// By a change that expects nothing in particular, and by `Clear`.
+/// Checks that a change without an expectation, and `Clear`, replace or delete malformed rows.
 pub async fn rule_17_a_malformed_row_can_be_replaced_and_deleted(
     backend: &dyn Backend,
     spoil: Spoil<'_>,
@@ -128,7 +128,7 @@ pub async fn rule_17_a_malformed_row_can_be_replaced_and_deleted(
     ];
     for change in expecting {
         let outcome = commit(&tenant, &[change]).await;
-        assert!(outcome.is_err(), "it is not what anybody expects");
+        assert!(outcome.is_err(), "a malformed row meets no expectation");
     }
     let (new, receipt) = (row(), row());
     let changes = [
@@ -136,17 +136,21 @@ pub async fn rule_17_a_malformed_row_can_be_replaced_and_deleted(
         delete(deleted, None),
         put(&slot("receipt"), &receipt, Expect::Any),
     ];
-    commit(&tenant, &changes).await.expect("it is replaced");
+    commit(&tenant, &changes)
+        .await
+        .expect("a malformed row may be replaced");
     assert_eq!(tenant.row(put_over).await, Some(new));
     assert_eq!(tenant.row(deleted).await, None);
 
     let last = row();
     let changes = [Change::Clear, put(beside, &last, Expect::Any)];
-    commit(&tenant, &changes).await.expect("it is cleared");
+    commit(&tenant, &changes)
+        .await
+        .expect("a malformed row may be cleared");
     assert_eq!(tenant.row(beside).await, Some(last));
     assert_eq!(tenant.row(cleared).await, None);
     assert_eq!(tenant.row(put_over).await, None);
-    // And none is left in a queue.
+    // No queue lists them any longer.
     for _ in 0..LAG_ATTEMPTS {
         let mut pages = Pages::due(backend, &queue, seconds(10), 1000);
         let mut left = 0;
@@ -158,10 +162,10 @@ pub async fn rule_17_a_malformed_row_can_be_replaced_and_deleted(
         }
         tokio::time::sleep(LAG_PAUSE).await;
     }
-    panic!("what was replaced or deleted stayed due");
+    panic!("rows that were replaced or deleted are still due");
 }
 
-/// Commits, again if the answer is lost: for changes that may be done twice.
+/// Commits, and retries if the response is lost. For changes that may be applied twice.
 async fn commit(tenant: &Tenant<'_>, changes: &[Change]) -> Result<(), Error> {
     for _ in 0..ATTEMPTS {
         match tenant.backend.commit(&tenant.partition, changes).await {
@@ -191,12 +195,16 @@ async fn spoiled(
     keys
 }
 
-/// Whether these texts name each of these rows once. Others may be malformed as well.
+/// Asserts that these texts name each of these rows once. Other rows may also be malformed.
 #[track_caller]
 fn assert_names(texts: &[String], keys: &[Key]) {
     for key in keys {
         let named = texts.iter().filter(|text| **text == key.to_string());
-        assert_eq!(named.count(), 1, "{key} is returned as malformed once");
+        assert_eq!(
+            named.count(),
+            1,
+            "{key} must be returned as malformed exactly once"
+        );
     }
 }
 

@@ -1,9 +1,10 @@
-//! Rule 12: names that look alike to a database that does not compare bytes.
+//! Rule 12: names that a database might confuse if it does not compare bytes.
 
 use super::kit::{Tenant, slot, unique};
 use crate::backend::{Backend, MAX_NAME_LEN, Row, Slot};
 
-/// By prefix, by case, by pattern, by quoting.
+/// Checks partition names that differ by a prefix, by case, or by characters of patterns and
+/// quotes.
 pub async fn rule_12_partitions_are_compared_byte_for_byte(backend: &dyn Backend) {
     let (family, bot) = (unique(), slot("bot"));
     let tenants = LOOK_ALIKES.map(|name| Tenant::named(backend, &family, name));
@@ -22,7 +23,7 @@ pub async fn rule_12_partitions_are_compared_byte_for_byte(backend: &dyn Backend
     }
 }
 
-/// The same inside a partition, when reading, overwriting and deleting.
+/// Checks the same names as slots, for reads, overwrites and deletes.
 pub async fn rule_12_slots_are_compared_byte_for_byte(backend: &dyn Backend) {
     let tenant = Tenant::new(backend);
     let names: Vec<Slot> = LOOK_ALIKES.iter().map(|name| slot(name)).collect();
@@ -30,24 +31,29 @@ pub async fn rule_12_slots_are_compared_byte_for_byte(backend: &dyn Backend) {
     for _ in 0..2 {
         for (at, name) in names.iter().enumerate() {
             standing[at] = Some(tenant.plant(name).await);
-            assert_eq!(tenant.rows(&names).await, standing, "after a put to {name}");
+            assert_eq!(
+                tenant.rows(&names).await,
+                standing,
+                "rows after a put to {name}"
+            );
         }
     }
     for (at, name) in names.iter().enumerate() {
         tenant
             .delete(name, None)
             .await
-            .expect("what stands may be deleted");
+            .expect("a stored row may be deleted");
         standing[at] = None;
         assert_eq!(
             tenant.rows(&names).await,
             standing,
-            "after a delete of {name}"
+            "rows after a delete of {name}"
         );
     }
 }
 
-/// Whatever the character by which a backend may join the two.
+/// Checks that no two keys are confused, whatever character a backend uses to join partition and
+/// slot.
 pub async fn rule_12_partition_and_slot_do_not_run_into_each_other(backend: &dyn Backend) {
     for mark in "/:|,#-_.~%\\'\"".chars() {
         let family = unique();
@@ -77,7 +83,7 @@ pub async fn rule_12_partition_and_slot_do_not_run_into_each_other(backend: &dyn
     }
 }
 
-/// By their last byte.
+/// Checks that names of the maximum length are compared up to their last byte.
 pub async fn rule_12_the_longest_names_are_told_apart(backend: &dyn Backend) {
     let family = unique();
     let taken = format!("{family}/").len();

@@ -1,4 +1,4 @@
-//! Rule 14: the rows whose time has come.
+//! Rule 14: due rows.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,7 +6,7 @@ use super::kit::{Pages, Tenant, assert_malformed, due, due_page, seconds, slot, 
 use super::scans::{foreign_cursors, others};
 use crate::backend::{Backend, Change, Cursor, Due, Key, Lane, Queue, Row, Slot};
 
-/// To the second, and no others.
+/// Checks that `due` returns the rows that are due, to the second, and no others.
 pub async fn rule_14_due_returns_rows_whose_time_has_come(backend: &dyn Backend) {
     let tenant = Tenant::new(backend);
     let now = 1_700_000_000;
@@ -44,19 +44,19 @@ pub async fn rule_14_due_returns_rows_whose_time_has_come(backend: &dyn Backend)
     }
     for (key, row) in waiting(backend, &queue, seconds(now), usize::MAX).await {
         let current = tenant.row(&key.slot).await;
-        assert_eq!(Some(row), current, "{key} is returned as it is");
+        assert_eq!(Some(row), current, "{key} must be returned unchanged");
     }
 }
 
-/// Whatever the order in which they were put, the size of the pages, and how many are due at the
-/// same time.
+/// Checks the order and the pages, for any order of the puts, any page size, and rows with the same
+/// due time.
 pub async fn rule_14_due_returns_the_earliest_first_page_by_page(backend: &dyn Backend) {
     let family = unique();
     let tenants = ["T2", "T1", "T"].map(|name| Tenant::named(backend, &family, name));
     let times = [5, 3, 9, 5, 1, 5, 2, 8, 5, 6, 5];
     let mut planted = Vec::new();
     for tenant in &tenants {
-        // The order of names is not that of times.
+        // The order of names differs from the order of times.
         for (name, at) in slots("user/U", times.len()).iter().zip(times) {
             tenant.plant_due(name, due(Lane::Departure, at)).await;
             planted.push(tenant.key(name));
@@ -69,11 +69,11 @@ pub async fn rule_14_due_returns_the_earliest_first_page_by_page(backend: &dyn B
         let found = waiting(backend, &queue, now, limit).await;
         let mut keys: Vec<_> = found.into_iter().map(|(key, _)| key).collect();
         keys.sort();
-        assert_eq!(keys, planted, "each once by {limit}");
+        assert_eq!(keys, planted, "every row once, with a limit of {limit}");
     }
 }
 
-/// Each row is in the queue of its own app and lane, and in no other.
+/// Checks that each row is in the queue of its own app and lane, and in no other.
 pub async fn rule_14_a_row_waits_in_its_own_queue_alone(backend: &dyn Backend) {
     let family = unique();
     let apps = [family.clone(), format!("{family}9"), format!("{family}.")];
@@ -96,8 +96,8 @@ pub async fn rule_14_a_row_waits_in_its_own_queue_alone(backend: &dyn Backend) {
     }
 }
 
-/// Hundreds that came due earlier in other lanes, in other apps, and that are never due: what
-/// waits alone is on the first page.
+/// Checks that hundreds of rows that are never due, or are in other lanes or apps and due earlier,
+/// cause no delay: the only row of a queue is on its first page.
 pub async fn rule_14_other_queues_delay_nothing(backend: &dyn Backend) {
     let family = unique();
     let tenant = Tenant::named(backend, &family, "T1");
@@ -115,13 +115,18 @@ pub async fn rule_14_other_queues_delay_nothing(backend: &dyn Backend) {
     due_when(backend, &queue, now, |due| *due == [own.clone()]).await;
     for limit in [1, 10, 1000] {
         let first = due_page(backend, &queue, now, None, limit).await;
-        let first = first.expect("a page of what is due").rows;
-        assert_eq!(first.len(), 1, "on the first page by {limit}");
+        let first = first.expect("the first page of the queue").rows;
+        assert_eq!(
+            first.len(),
+            1,
+            "the row is on the first page, with a limit of {limit}"
+        );
         assert_eq!(first[0].0, tenant.key(&own));
     }
 }
 
-/// And those that are no longer to be looked at, or wait for something else.
+/// Checks that `due` no longer returns rows that are postponed, never due, moved to another lane,
+/// deleted or cleared.
 pub async fn rule_14_due_forgets_rows_that_are_put_off_moved_or_gone(backend: &dyn Backend) {
     let family = unique();
     let tenant = Tenant::named(backend, &family, "T1");
@@ -147,7 +152,7 @@ pub async fn rule_14_due_forgets_rows_that_are_put_off_moved_or_gone(backend: &d
     cleared
         .commit(&[Change::Clear])
         .await
-        .expect("rows may be cleared");
+        .expect("a partition may be cleared");
 
     let queue = tenant.queue(lane);
     let is_kept = |due: &Vec<Slot>| *due == [kept.clone()];
@@ -159,15 +164,16 @@ pub async fn rule_14_due_forgets_rows_that_are_put_off_moved_or_gone(backend: &d
     due_when(backend, &cleared.queue(lane), seconds(100), Vec::is_empty).await;
 }
 
-/// While those that were returned are deleted or put off, as a sweep and a worker do, and others
-/// come.
+/// Checks that rows are returned once, while returned rows are deleted or postponed, as a sweep and
+/// a worker do, and other rows are added.
 pub async fn rule_14_rows_that_stay_due_are_returned_once(backend: &dyn Backend) {
     for limit in [1, 2, 5] {
         let tenant = Tenant::new(backend);
         let (queue, now) = (tenant.queue(Lane::State), seconds(1000));
         let names = slots("state", 30);
         for (nth, name) in names.iter().enumerate() {
-            // Three of each time, against the order of names.
+            // Three rows have the same time. The order of times is the reverse of the order of
+            // names.
             let at = 100 - nth as u64 / 3;
             tenant.plant_due(name, due(Lane::State, at)).await;
         }
@@ -181,22 +187,25 @@ pub async fn rule_14_rows_that_stay_due_are_returned_once(backend: &dyn Backend)
                     0 => tenant
                         .delete(&key.slot, None)
                         .await
-                        .expect("it may be deleted"),
+                        .expect("a stored row may be deleted"),
                     1 => drop(tenant.plant_due(&key.slot, due(Lane::State, 2000)).await),
                     _ => {}
                 }
-                assert!(!seen.contains(&key.slot), "{key} twice by {limit}");
+                assert!(
+                    !seen.contains(&key.slot),
+                    "{key} was returned twice, with a limit of {limit}"
+                );
                 seen.push(key.slot);
             }
             let early = slot(&format!("early{:03}", pages.count()));
             tenant.plant_due(&early, due(Lane::State, 1)).await;
         }
         seen.sort();
-        assert_eq!(seen, names, "by {limit}");
+        assert_eq!(seen, names, "rows with a limit of {limit}");
     }
 }
 
-/// As of `scan`.
+/// Checks the cursors of a queue, as rule 13 does those of a scan.
 pub async fn rule_14_a_foreign_cursor_is_malformed(backend: &dyn Backend) {
     let tenant = Tenant::new(backend);
     for name in slots("user/U", 3) {
@@ -206,9 +215,9 @@ pub async fn rule_14_a_foreign_cursor_is_malformed(backend: &dyn Backend) {
     due_when(backend, &queue, now, |due| due.len() == 3).await;
     let first = due_page(backend, &queue, now, None, 1).await;
     let Cursor(ours) = first
-        .expect("a page")
+        .expect("the first page of the queue")
         .next
-        .expect("three rows are more than one page");
+        .expect("three rows need more than one page");
     let key = tenant.key(&slot("user/U000"));
     let foreign = others(&ours, |kind| Cursor::after_due(kind, seconds(5), &key));
     for foreign in foreign_cursors().into_iter().chain(foreign) {
@@ -216,8 +225,8 @@ pub async fn rule_14_a_foreign_cursor_is_malformed(backend: &dyn Backend) {
     }
 }
 
-/// The slots that are due, in the order returned, once they are as wanted. What is due may lag
-/// behind, so it asks again for a while; a backend that does not lag is asked once.
+/// Waits until the due slots, in the order returned, are as wanted. The queue may lag, so it is
+/// read again for a while. A backend without a lag is read once.
 async fn due_when(
     backend: &dyn Backend,
     queue: &Queue,
@@ -233,10 +242,10 @@ async fn due_when(
         }
         tokio::time::sleep(LAG_PAUSE).await;
     }
-    panic!("what is due at {now:?} stayed {slots:?}");
+    panic!("the slots due at {now:?} are still {slots:?}");
 }
 
-/// All rows of a queue. What is returned must be due and wait here, lag or not.
+/// Returns all rows of a queue. Even with a lag, each must be due and in this queue.
 async fn waiting(
     backend: &dyn Backend,
     queue: &Queue,
@@ -249,14 +258,20 @@ async fn waiting(
         found.extend(page.rows);
     }
     let at = |row: &Row| row.due.map(|due: Due| due.at);
-    assert!(found.is_sorted_by_key(|(_, row)| at(row)), "earliest first");
+    assert!(
+        found.is_sorted_by_key(|(_, row)| at(row)),
+        "the earliest rows must come first"
+    );
     for (key, row) in &found {
         assert!(at(row).is_some_and(|at| at <= now), "{key} is not due");
-        assert!(queue.contains(&key.partition, row), "{key} waits elsewhere");
+        assert!(
+            queue.contains(&key.partition, row),
+            "{key} is in another queue"
+        );
     }
     found
 }
 
-/// With the pause, ten seconds: an index that lags by more is of no use to a worker.
+/// With the pause, ten seconds. An index with a longer lag is useless for a worker.
 const LAG_ATTEMPTS: usize = 100;
 const LAG_PAUSE: Duration = Duration::from_millis(100);

@@ -1,9 +1,9 @@
-//! Rule 10: many at once.
+//! Rule 10: many commits at once.
 
 use super::kit::{Tenant, assert_conflict, boxed, delete, join_all, put, row, row_with, slot};
 use crate::backend::{Backend, Change, Error, Expect, Row, Slot};
 
-/// 64 who put the first row of a slot.
+/// Checks that one of 64 commits succeeds which all put the first row of a slot.
 pub async fn rule_10_one_of_many_that_expect_absence_wins(backend: &dyn Backend) {
     let (tenant, bot) = (Tenant::new(backend), slot("bot"));
     for _ in 0..3 {
@@ -14,11 +14,11 @@ pub async fn rule_10_one_of_many_that_expect_absence_wins(backend: &dyn Backend)
         tenant
             .delete(&bot, None)
             .await
-            .expect("what stands may be deleted");
+            .expect("a stored row may be deleted");
     }
 }
 
-/// 64 who overwrite the same row.
+/// Checks that one of 64 commits succeeds which all overwrite the same version.
 pub async fn rule_10_one_of_many_that_expect_a_version_wins(backend: &dyn Backend) {
     let (tenant, bot) = (Tenant::new(backend), slot("bot"));
     let mut standing = tenant.plant(&bot).await;
@@ -31,7 +31,8 @@ pub async fn rule_10_one_of_many_that_expect_a_version_wins(backend: &dyn Backen
     }
 }
 
-/// Who overwrites, deletes or clears a row of one version, leaves a receipt; one stands.
+/// Checks that one of many commits succeeds which overwrite, delete or clear the same version. Each
+/// commit puts a receipt; only the winner's receipt exists.
 pub async fn rule_10_one_of_many_kinds_of_change_wins(backend: &dyn Backend) {
     let (tenant, head) = (Tenant::new(backend), slot("head"));
     let receipts: Vec<_> = (0..RACERS)
@@ -65,8 +66,8 @@ pub async fn rule_10_one_of_many_kinds_of_change_wins(backend: &dyn Backend) {
     }
 }
 
-/// 8 who add to one row 25 times each. The row lists what was added, so that a writer whose
-/// answer was lost can see whether it was.
+/// Checks that no update is lost: 8 writers add to one row 25 times each. The row lists its
+/// additions, so that a writer whose response was lost can see whether its addition is in it.
 pub async fn rule_10_no_update_is_lost(backend: &dyn Backend) {
     let (tenant, total) = (Tenant::new(backend), slot("total"));
     let writers = (0..8).map(|writer| {
@@ -78,12 +79,15 @@ pub async fn rule_10_no_update_is_lost(backend: &dyn Backend) {
         })
     });
     join_all(writers).await;
-    let row = tenant.row(&total).await.expect("200 were added");
+    let row = tenant
+        .row(&total)
+        .await
+        .expect("the row exists after 200 additions");
     let mut listed = listed(&row);
     assert_eq!(listed.len(), 200);
     listed.sort_unstable();
     listed.dedup();
-    assert_eq!(listed.len(), 200, "each was added once");
+    assert_eq!(listed.len(), 200, "no addition is listed twice");
 }
 
 async fn add(tenant: &Tenant<'_>, total: &Slot, item: &str) {
@@ -104,7 +108,7 @@ async fn add(tenant: &Tenant<'_>, total: &Slot, item: &str) {
         match tenant.backend.commit(&tenant.partition, &changes).await {
             Ok(()) => return,
             Err(Error::Conflict | Error::Unavailable(_)) => tokio::task::yield_now().await,
-            Err(error) => panic!("a plain row was refused: {error:?}"),
+            Err(error) => panic!("the backend refused a valid row: {error:?}"),
         }
     }
     panic!("{item} could not be added in {ATTEMPTS} attempts");
@@ -117,16 +121,21 @@ fn listed(row: &Row) -> Vec<String> {
     }
 
     let listed: Listed =
-        serde_json::from_str(row.metadata.as_str()).expect("the row is as a writer wrote it");
+        serde_json::from_str(row.metadata.as_str()).expect("the row is unchanged since its writer");
     listed.items
 }
 
-/// The one who won. All others must have met a conflict.
+/// Returns the index of the only success. All other outcomes must be conflicts.
 fn only_winner(outcomes: &[Result<(), Error>]) -> usize {
     let winners: Vec<_> = (0..outcomes.len())
         .filter(|at| outcomes[*at].is_ok())
         .collect();
-    assert_eq!(winners.len(), 1, "exactly one of {} wins", outcomes.len());
+    assert_eq!(
+        winners.len(),
+        1,
+        "exactly one of {} commits must succeed",
+        outcomes.len()
+    );
     outcomes
         .iter()
         .filter(|outcome| outcome.is_err())
@@ -134,7 +143,8 @@ fn only_winner(outcomes: &[Result<(), Error>]) -> usize {
     winners[0]
 }
 
-/// Each attempt that fails is somebody else's success, but for lost answers: 200 and some more.
+/// Without lost responses, each failed attempt is another writer's success, so 200 would be enough.
+/// Lost responses need some more.
 const ATTEMPTS: usize = 1000;
 
 const RACERS: usize = 64;

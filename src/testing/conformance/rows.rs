@@ -1,11 +1,12 @@
-//! Rules 1, 2, 11 and 15: what is written is what is read.
+//! Rules 1, 2, 11 and 15: rows are read exactly as written.
 
 use super::kit::{
     ENVELOPE_LEN, Tenant, assert_malformed, delete, due, put, row, row_with, sealed, slot, slots,
 };
 use crate::backend::{Backend, Expect, Lane, Row, Version};
 
-/// Rows and gaps, in an order that is neither that of writing nor that of names.
+/// Checks existing and missing rows, in an order that is neither that of the writes nor that of the
+/// names.
 pub async fn rule_01_read_answers_each_slot_in_the_order_asked(backend: &dyn Backend) {
     let tenant = Tenant::new(backend);
     let names = ["b", "user/U2", "a", "install", "user/U1", "z"].map(slot);
@@ -27,7 +28,7 @@ pub async fn rule_01_read_answers_each_slot_in_the_order_asked(backend: &dyn Bac
     );
 }
 
-/// Each time it is asked for, there and not there.
+/// Checks that a slot requested twice is returned twice, with or without a row.
 pub async fn rule_01_read_answers_a_slot_asked_for_twice(backend: &dyn Backend) {
     let tenant = Tenant::new(backend);
     let (here, gone) = (slot("bot"), slot("gone"));
@@ -39,14 +40,14 @@ pub async fn rule_01_read_answers_a_slot_asked_for_twice(backend: &dyn Backend) 
     );
 }
 
-/// An empty answer, and no error.
+/// Checks that the result is empty, and not an error.
 pub async fn rule_01_read_of_no_slots_answers_nothing(backend: &dyn Backend) {
     let tenant = Tenant::new(backend);
     tenant.plant(&slot("bot")).await;
     assert_eq!(tenant.rows(&[]).await, []);
 }
 
-/// JSON that a database which reads it would write differently.
+/// Checks JSON that a database would change if it parsed and wrote it.
 pub async fn rule_02_metadata_comes_back_byte_for_byte(backend: &dyn Backend) {
     let long = format!(r#"{{"name":"{}"}}"#, "näme ".repeat(2000));
     let mut texts = vec![long.as_str()];
@@ -56,7 +57,7 @@ pub async fn rule_02_metadata_comes_back_byte_for_byte(backend: &dyn Backend) {
     }
 }
 
-/// Every byte, at the ends too.
+/// Checks every byte, including the first and the last.
 pub async fn rule_02_sealed_bytes_come_back(backend: &dyn Backend) {
     let every_byte: Vec<u8> = (0..=u8::MAX).collect();
     for content in [&[], &[0; 300][..], &[0xff; 300], &every_byte, b"\r\n \0"] {
@@ -71,7 +72,7 @@ pub async fn rule_02_sealed_bytes_come_back(backend: &dyn Backend) {
     }
 }
 
-/// Also those that are small as a number, or negative, or no text.
+/// Checks versions that are small or negative as a number, or not valid as text.
 pub async fn rule_02_versions_come_back(backend: &dyn Backend) {
     for byte in [0, 1, 0x20, 0x7f, 0x80, 0xff] {
         same_again(
@@ -85,7 +86,7 @@ pub async fn rule_02_versions_come_back(backend: &dyn Backend) {
     }
 }
 
-/// In every lane, from 1970 to 9999, and none.
+/// Checks due times in every lane, from 1970 to 9999, and rows without a due time.
 pub async fn rule_02_due_comes_back_to_the_second(backend: &dyn Backend) {
     for (nth, at) in [0, 1, 1_700_000_001, (1 << 31) - 1, 1 << 32, LAST_SECOND]
         .into_iter()
@@ -98,7 +99,7 @@ pub async fn rule_02_due_comes_back_to_the_second(backend: &dyn Backend) {
     same_again(backend, row()).await;
 }
 
-/// No field of it, also where the new row has less.
+/// Checks that no field of the old row stays, even if the new row has fewer.
 pub async fn rule_02_an_overwrite_leaves_nothing_of_the_old_row(backend: &dyn Backend) {
     let (tenant, bot) = (Tenant::new(backend), slot("bot"));
     let old = Row {
@@ -119,7 +120,7 @@ pub async fn rule_02_an_overwrite_leaves_nothing_of_the_old_row(backend: &dyn Ba
     }
 }
 
-/// Whatever was read, or not found, just before.
+/// Checks that a read after a commit sees it, whatever a read before the commit returned.
 pub async fn rule_11_a_commit_is_seen_by_the_next_read(backend: &dyn Backend) {
     let tenant = Tenant::new(backend);
     for name in ["bot", "install", "user/U1"].map(slot) {
@@ -131,17 +132,17 @@ pub async fn rule_11_a_commit_is_seen_by_the_next_read(backend: &dyn Backend) {
         tenant
             .delete(&name, None)
             .await
-            .expect("what stands may be deleted");
+            .expect("a stored row may be deleted");
         assert_eq!(tenant.row(&name).await, None);
     }
 }
 
-/// 256 KiB of sealed bytes and 64 KiB of metadata, at once.
+/// Checks a row with 256 KiB of sealed bytes and 64 KiB of metadata.
 pub async fn rule_15_the_largest_row_fits(backend: &dyn Backend) {
     same_again(backend, largest()).await;
 }
 
-/// 90 rows put, overwritten, read and deleted at once.
+/// Checks that 90 rows can be put, overwritten, read and deleted at once.
 pub async fn rule_15_ninety_changes_fit_one_commit(backend: &dyn Backend) {
     let tenant = Tenant::new(backend);
     let names = slots("user/U", MOST);
@@ -176,7 +177,7 @@ pub async fn rule_15_ninety_changes_fit_one_commit(backend: &dyn Backend) {
     assert_eq!(tenant.rows(&names).await, vec![None; MOST]);
 }
 
-/// As many of the largest rows as that is.
+/// Checks 2 MiB of rows of the maximum size.
 pub async fn rule_15_two_mebibytes_fit_one_commit_and_one_read(backend: &dyn Backend) {
     let tenant = Tenant::new(backend);
     let names = slots("large", (2 << 20) / (SEALED_LEN + METADATA_LEN));
@@ -199,7 +200,7 @@ pub async fn rule_15_two_mebibytes_fit_one_commit_and_one_read(backend: &dyn Bac
     );
 }
 
-/// A row that is too large, too many changes, and both.
+/// Checks a row that is too large, a commit with too many changes, and both.
 pub async fn rule_15_what_is_too_much_is_refused_whole_or_taken_whole(backend: &dyn Backend) {
     let too_large = Row {
         sealed: sealed(&vec![7; 2 * SEALED_LEN]),
@@ -232,8 +233,12 @@ pub async fn rule_15_what_is_too_much_is_refused_whole_or_taken_whole(backend: &
                 Ok(()) => standing.as_ref() == Some(row),
                 Err(_) => standing.is_none(),
             };
-            // Without the rows, which would fill a screen.
-            assert!(is_right, "{name} of {}, {outcome:?}", names.len());
+            // The rows are not printed, because they would fill the screen.
+            assert!(
+                is_right,
+                "row {name} of {} rows, after {outcome:?}",
+                names.len()
+            );
         }
         tenant
             .put(&slot("another"), &row(), Expect::Absent)
@@ -249,17 +254,17 @@ async fn same_again(backend: &dyn Backend, written: Row) {
         .await
         .expect("a new partition is empty");
     let read = tenant.row(&bot).await.expect("a row was just put here");
-    // Not in one, since the largest rows would fill a screen.
+    // Not compared as one value, because the largest rows would fill the screen.
     assert_eq!(read.version, written.version);
     assert_eq!(read.due, written.due);
     assert!(
         read.metadata == written.metadata,
-        "metadata changed: {:.200?}",
+        "metadata must be unchanged: {:.200?}",
         written.metadata
     );
     assert!(
         read.sealed == written.sealed,
-        "sealed bytes changed: {:?}",
+        "sealed bytes must be unchanged: {:?}",
         written.sealed
     );
 }

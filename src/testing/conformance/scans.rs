@@ -1,4 +1,4 @@
-//! Rules 13 and 18: the rows of a scope, without knowing their names.
+//! Rules 13 and 18: scans of the rows of a scope.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -6,8 +6,8 @@ use super::kit::{Pages, Tenant, assert_malformed, page, slot, slots, unique};
 use super::names::LOOK_ALIKES;
 use crate::backend::{Backend, Cursor, FORMS, Key, Partition, Prefix, Row, Scope};
 
-/// Whether it is a partition, a prefix or everything; over pages of many sizes, with what was
-/// written in it. The names look like patterns, and begin with each other.
+/// Checks scans of a partition, a prefix and everything, with many page sizes. The names look like
+/// patterns and begin with each other.
 pub async fn rule_13_scan_returns_every_row_of_its_scope_once(backend: &dyn Backend) {
     let family = unique();
     let mut planted = BTreeMap::new();
@@ -20,12 +20,20 @@ pub async fn rule_13_scan_returns_every_row_of_its_scope_once(backend: &dyn Back
     let whole = prefix(&format!("{family}/"));
     for limit in [1, 2, 3, 7, 39, 1000, usize::MAX] {
         let found = scanned(backend, &whole, limit).await;
-        assert!(found == planted, "{} rows by {limit}", found.len());
+        assert!(
+            found == planted,
+            "{} rows of the prefix, with a limit of {limit}",
+            found.len()
+        );
     }
     for limit in [39, usize::MAX] {
         let mut found = scanned(backend, &Scope::Everything, limit).await;
         found.retain(|key, _| planted.contains_key(key));
-        assert!(found == planted, "{} rows of all by {limit}", found.len());
+        assert!(
+            found == planted,
+            "{} rows of everything, with a limit of {limit}",
+            found.len()
+        );
     }
     for (at, name) in LOOK_ALIKES.iter().enumerate() {
         let name = format!("{family}/{name}");
@@ -39,7 +47,7 @@ pub async fn rule_13_scan_returns_every_row_of_its_scope_once(backend: &dyn Back
     }
 }
 
-/// A prefix ends anywhere: in the app, at its slash, in the name.
+/// Checks prefixes that end in the app, at its slash, and in the name.
 pub async fn rule_13_a_prefix_is_the_beginning_of_a_partition(backend: &dyn Backend) {
     let family = unique();
     let apps = [&family, &format!("{family}9"), &format!("{family}9x")];
@@ -69,12 +77,12 @@ pub async fn rule_13_a_prefix_is_the_beginning_of_a_partition(backend: &dyn Back
             let is_wanted = |it: &&Partition| it.as_str().starts_with(&text);
             let wanted: BTreeSet<_> = all.iter().filter(is_wanted).cloned().collect();
             assert_eq!(wanted.len(), count, "{text}");
-            assert_eq!(found, wanted, "{text} by {limit}");
+            assert_eq!(found, wanted, "prefix {text}, with a limit of {limit}");
         }
     }
 }
 
-/// With pages, and without rows.
+/// Checks that a scan of a scope without rows ends and returns no rows.
 pub async fn rule_13_a_scope_without_rows_comes_to_an_end(backend: &dyn Backend) {
     let tenant = Tenant::new(backend);
     let app = tenant.partition.app().to_owned();
@@ -90,7 +98,8 @@ pub async fn rule_13_a_scope_without_rows_comes_to_an_end(backend: &dyn Backend)
     }
 }
 
-/// While rows before, after and at the cursor are put, deleted and overwritten.
+/// Checks that rows which stay are returned once, while rows before, after and at the cursor are
+/// put, deleted and overwritten.
 pub async fn rule_13_scan_returns_rows_that_exist_throughout_once(backend: &dyn Backend) {
     for (limit, is_prefix) in [(1, true), (2, false), (2, true), (5, true)] {
         let family = unique();
@@ -117,10 +126,13 @@ pub async fn rule_13_scan_returns_rows_that_exist_throughout_once(backend: &dyn 
             for (key, _) in page.rows {
                 let is_constant = constant.iter().any(|(of, name)| of.key(name) == key);
                 if is_constant {
-                    assert!(seen.insert(key.clone()), "{key} twice by {limit}");
+                    assert!(
+                        seen.insert(key.clone()),
+                        "{key} was returned twice, with a limit of {limit}"
+                    );
                 }
             }
-            // Some of it lies before the cursor by now, and some after it.
+            // These changes are partly before the cursor and partly after it.
             let nth = pages.count();
             if nth < 30 {
                 let (tenant, name) = &constant[nth * 7 % constant.len()];
@@ -138,12 +150,15 @@ pub async fn rule_13_scan_returns_rows_that_exist_throughout_once(backend: &dyn 
             }
         }
         for (tenant, name) in &constant {
-            assert!(seen.contains(&tenant.key(name)), "{name} missed by {limit}");
+            assert!(
+                seen.contains(&tenant.key(name)),
+                "{name} was not returned, with a limit of {limit}"
+            );
         }
     }
 }
 
-/// So it comes to an end, and finds everything.
+/// Checks that a scan with a limit of 0 ends and returns every row.
 pub async fn rule_13_a_limit_of_0_is_taken_as_1(backend: &dyn Backend) {
     let tenant = Tenant::new(backend);
     for name in slots("user/U", 3) {
@@ -155,7 +170,8 @@ pub async fn rule_13_a_limit_of_0_is_taken_as_1(backend: &dyn Backend) {
     assert_eq!(scanned(backend, &scope, 0).await.len(), 3);
 }
 
-/// Since a cursor comes back from outside, as the parameter of a page, say.
+/// Checks texts that are not cursors, because a cursor may come from outside, for example as a
+/// parameter of a web page.
 pub async fn rule_13_a_foreign_cursor_is_malformed(backend: &dyn Backend) {
     let tenant = Tenant::new(backend);
     tenant.plant(&slot("bot")).await;
@@ -166,15 +182,18 @@ pub async fn rule_13_a_foreign_cursor_is_malformed(backend: &dyn Backend) {
     }
 }
 
-/// As after a move to another database, when a page that was begun on the old one goes on.
+/// Checks cursors of other backends, as after a move to another database while a scan was under
+/// way.
 pub async fn rule_13_a_cursor_of_another_kind_is_malformed(backend: &dyn Backend) {
     let tenant = Tenant::new(backend);
     for name in slots("user/U", 3) {
         tenant.plant(&name).await;
     }
     for scope in scopes(&tenant) {
-        let first = page(backend, &scope, None, 1).await.expect("a scan begins");
-        let Cursor(ours) = first.next.expect("three rows are more than one page");
+        let first = page(backend, &scope, None, 1)
+            .await
+            .expect("the first page of the scan");
+        let Cursor(ours) = first.next.expect("three rows need more than one page");
         let key = tenant.key(&slot("user/U000"));
         for other in others(&ours, |kind| Cursor::after(kind, &key)) {
             assert_malformed(&page(backend, &scope, Some(other), 10).await);
@@ -182,7 +201,8 @@ pub async fn rule_13_a_cursor_of_another_kind_is_malformed(backend: &dyn Backend
     }
 }
 
-/// In one page, whatever the database has before and after it.
+/// Checks that the rows of a partition fit one page, whatever rows the database has before and
+/// after them.
 pub async fn rule_18_a_partition_is_scanned_alone(backend: &dyn Backend) {
     let family = unique();
     let tenant = Tenant::named(backend, &family, "T1");
@@ -196,27 +216,32 @@ pub async fn rule_18_a_partition_is_scanned_alone(backend: &dyn Backend) {
             .await;
     }
     let scope = Scope::Partition(tenant.partition.clone());
-    let first = page(backend, &scope, None, 10).await.expect("a page");
+    let first = page(backend, &scope, None, 10)
+        .await
+        .expect("the first page of the scan");
     let mut found: Vec<_> = first.rows.into_iter().map(|(key, _)| key.slot).collect();
     found.sort();
-    assert_eq!(found, names, "on the first page");
+    assert_eq!(found, names, "the partition's rows on the first page");
 }
 
-/// The rows of this scope, and none of another.
+/// Returns the rows of this scope, and asserts that no others are returned.
 async fn scanned(backend: &dyn Backend, scope: &Scope, limit: usize) -> BTreeMap<Key, Row> {
     let mut seen = BTreeMap::new();
     let mut pages = Pages::scan(backend, scope, limit);
     while let Some(page) = pages.next().await {
         for (key, row) in page.rows {
-            assert!(scope.contains(&key.partition), "{key} is not of {scope:?}");
+            assert!(scope.contains(&key.partition), "{key} is not in {scope:?}");
             let again = seen.insert(key.clone(), row);
-            assert!(again.is_none(), "{key} twice by {limit} in {scope:?}");
+            assert!(
+                again.is_none(),
+                "{key} was returned twice, with a limit of {limit} in {scope:?}"
+            );
         }
     }
     seen
 }
 
-/// One of each kind, with the rows of this tenant.
+/// Returns one scope of each kind that contains this tenant's rows.
 fn scopes(tenant: &Tenant<'_>) -> [Scope; 3] {
     [
         Scope::Everything,
@@ -229,7 +254,7 @@ fn prefix(text: &str) -> Scope {
     Scope::Prefix(Prefix::new(text).expect("a plain prefix"))
 }
 
-/// Texts that are no cursor of any backend.
+/// Returns texts that are not cursors of any backend.
 pub(super) fn foreign_cursors() -> Vec<Cursor> {
     let long = "x ".repeat(10_000);
     ["", " ", "nonsense", "{", "a b c", "ä ö", "\0", &long]
@@ -238,7 +263,7 @@ pub(super) fn foreign_cursors() -> Vec<Cursor> {
         .collect()
 }
 
-/// Cursors of other kinds of backends than the one that made `ours`.
+/// Returns cursors of kinds of backends other than the one that made `ours`.
 pub(super) fn others(ours: &str, of: impl Fn(&str) -> Cursor) -> Vec<Cursor> {
     let kinds = FORMS.iter().map(|form| form.name);
     let foreign = kinds.filter(|kind| !ours.starts_with(kind));

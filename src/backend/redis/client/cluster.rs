@@ -1,4 +1,4 @@
-//! The masters of a cluster, and which of them holds which shard.
+//! The masters of a cluster, and which of them serves which shard.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,17 +12,18 @@ use super::attempt::SingleAttempt;
 use super::node::{Failure, Node};
 use crate::backend::ConnectError;
 
-/// Makes the node of a host and a port.
+/// Makes a node from a host and a port.
 type Maker = Box<dyn Fn(&str, u16) -> Result<Node, ConnectError> + Send + Sync>;
 
 pub(in crate::backend::redis) struct Cluster {
     /// The cluster slot of each shard.
     slots: Vec<u16>,
-    /// Where it was said to be, at first and whenever nobody else answers.
+    /// The nodes that the cluster was opened with. They always stay in the map, so that they are
+    /// asked even if no other node responds.
     seeds: Vec<Arc<Node>>,
     maker: Maker,
     map: RwLock<Map>,
-    /// One asks who holds what, and the others wait for it.
+    /// One caller reads the map, and the others wait for it.
     attempts: SingleAttempt,
 }
 
@@ -30,14 +31,14 @@ pub(in crate::backend::redis) struct Cluster {
 struct Map {
     /// The master of each shard.
     masters: Vec<Option<Arc<Node>>>,
-    /// All nodes that were heard of, and the seeds, by their address.
+    /// All known nodes, including the seeds, by address.
     nodes: HashMap<String, Arc<Node>>,
-    /// How often it was drawn.
+    /// How often the map was read.
     drawn: u64,
 }
 
 impl Cluster {
-    /// Does not connect.
+    /// Creates the cluster without connecting.
     pub(super) fn new(slots: Vec<u16>, seeds: Vec<Node>, maker: Maker) -> Self {
         let seeds: Vec<_> = seeds.into_iter().map(Arc::new).collect();
         let nodes = seeds
@@ -69,7 +70,7 @@ impl Cluster {
         known().ok_or_else(|| Failure::Unreachable(UNSERVED.into()))
     }
 
-    /// Every master that holds a shard.
+    /// Returns every master that serves a shard.
     pub(super) async fn masters(&self) -> Result<Vec<Arc<Node>>, Failure> {
         let drawn = self.read().drawn;
         self.draw(drawn, None).await?;
@@ -80,10 +81,10 @@ impl Cluster {
         Ok(masters)
     }
 
-    /// Asks anew who holds what, after this node failed.
+    /// Reads the map again, after this node failed.
     pub(super) async fn refresh(&self, failed: &Arc<Node>) {
         let drawn = self.read().drawn;
-        // A map that names the failed node no more was drawn since the caller looked.
+        // If the map no longer has the failed node, it was read after the node failed.
         let named = self
             .read()
             .masters
@@ -91,19 +92,19 @@ impl Cluster {
             .flatten()
             .any(|node| Arc::ptr_eq(node, failed));
         if named {
-            // What failed is told to the caller; the map is no worse than before.
+            // The caller gets the original failure; the map is no worse than before.
             let _ = self.draw(drawn, Some(failed)).await;
         }
     }
 
-    /// The shard is at another node, for good.
+    /// Records that a shard has moved to another node permanently.
     pub(super) fn moved(&self, shard: usize, from: &Arc<Node>, to: &str) {
         if let Some(node) = self.node(from, to) {
             self.write().masters[shard] = Some(node);
         }
     }
 
-    /// The node at this address, as `from` wrote it.
+    /// Returns the node at this address, as `from` wrote it.
     pub(super) fn node(&self, from: &Arc<Node>, address: &str) -> Option<Arc<Node>> {
         let (host, port) = address.rsplit_once(':')?;
         self.node_at(host_of(from, host), port.parse().ok()?)
@@ -115,16 +116,16 @@ impl Cluster {
             return Some(Arc::clone(node));
         }
         let made = (self.maker)(host, port).inspect_err(
-            |error| tracing::warn!(address, %error, "a node of the cluster is not used"),
+            |error| tracing::warn!(address, %error, "cannot use a node of the Redis cluster"),
         );
         let made = Arc::new(made.ok()?);
         let mut map = self.write();
         Some(Arc::clone(map.nodes.entry(address).or_insert(made)))
     }
 
-    /// Asks all nodes who holds what, unless another caller has done it since this count. Goes by
-    /// the first answer that names a master for each shard, and not the one that `failed`. A wrong
-    /// one is put right by the first node that says `MOVED`.
+    /// Asks all nodes for the map, unless another caller has read it since `since`. Uses the first
+    /// response that names a master for each shard, other than the node that `failed`. If that
+    /// response is wrong, the first node that returns `MOVED` corrects it.
     async fn draw(&self, since: u64, failed: Option<&Arc<Node>>) -> Result<(), Failure> {
         let permit = self.attempts.acquire().await;
         if self.read().drawn != since {
@@ -146,7 +147,7 @@ impl Cluster {
             };
             asked.boxed()
         };
-        // If nobody else is known, it may be back.
+        // If no other node is known, the failed node may work again.
         let others: Vec<_> = nodes.iter().filter(|it| !is_failed(it)).cloned().collect();
         let asked = if others.is_empty() { nodes } else { others };
         let mut asked: FuturesUnordered<_> = asked.into_iter().map(ask).collect();
@@ -170,14 +171,14 @@ impl Cluster {
                 best = Some((served, masters));
             }
         }
-        // Of a node that was never part of the cluster, was taken out of it, or is cut off; or the
-        // cluster is not whole.
+        // An incomplete response comes from a node that never belonged to the cluster, was removed
+        // from it, or is cut off; or the cluster does not serve all slots.
         let (_, masters) = best.ok_or(failure)?;
         self.install_partly(masters);
         Ok(())
     }
 
-    /// The master of each shard, by this answer.
+    /// Returns the master of each shard, as this response names it.
     fn masters_in(&self, asked: &Node, answer: Value) -> Vec<Option<Arc<Node>>> {
         let ranges = ranges(asked, answer);
         let held = |slot| {
@@ -193,7 +194,7 @@ impl Cluster {
 
     fn install(&self, masters: Vec<Option<Arc<Node>>>) {
         let mut map = self.write();
-        // Nodes that left the cluster are forgotten, and their connections with them.
+        // Nodes that left the cluster are removed, with their connections.
         map.nodes = masters
             .iter()
             .flatten()
@@ -204,7 +205,7 @@ impl Cluster {
         map.drawn += 1;
     }
 
-    /// Where nothing is said of a shard, it stays as it was, and all nodes go on being asked.
+    /// Updates the shards that the response names. The other shards and the nodes stay unchanged.
     fn install_partly(&self, masters: Vec<Option<Arc<Node>>>) {
         let mut map = self.write();
         for (known, master) in map.masters.iter_mut().zip(masters) {
@@ -230,7 +231,7 @@ impl fmt::Debug for Cluster {
     }
 }
 
-/// Slots that one master holds.
+/// A range of slots that one master serves.
 struct Range {
     first: u16,
     last: u16,
@@ -238,8 +239,8 @@ struct Range {
     port: u16,
 }
 
-/// Reads the answer to `CLUSTER SLOTS`: first slot, last slot, master, replicas. What has another
-/// form is left out; the shards that miss it have no master then.
+/// Parses the response to `CLUSTER SLOTS`: first slot, last slot, master, replicas. An entry of
+/// another form is skipped, so its shards have no master.
 fn ranges(asked: &Node, answer: Value) -> Vec<Range> {
     let number = |value: &Value| match value {
         Value::Int(number) => u16::try_from(*number).ok(),
@@ -272,8 +273,8 @@ fn ranges(asked: &Node, answer: Value) -> Vec<Range> {
     }
 }
 
-/// A node that does not know its own host leaves it out, or says `?`: it is the one it was asked
-/// by.
+/// Returns the host of a node. A node that does not know its own host sends an empty one or `?`;
+/// then its host is the one of the node that was asked.
 fn host_of<'a>(asked: &'a Node, host: &'a str) -> &'a str {
     match host {
         "" | "?" => asked
@@ -286,10 +287,10 @@ fn host_of<'a>(asked: &'a Node, host: &'a str) -> &'a str {
 
 const TRIED: (ErrorKind, &str) = (
     ErrorKind::Io,
-    "another call has just asked the cluster in vain",
+    "another call has just failed to read the cluster's slots",
 );
 
 const UNSERVED: (ErrorKind, &str) = (
     ErrorKind::ClusterConnectionNotFound,
-    "no node of the cluster serves this slot",
+    "no known node of the cluster serves this slot",
 );

@@ -1,4 +1,4 @@
-//! From URLs to nodes.
+//! Makes nodes from URLs.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub(in crate::backend::redis) fn server(
     Ok(alone(Node::new(address, home, timeouts)))
 }
 
-/// The host of `url` is the name that the sentinels know the master by.
+/// The host of `url` is the master's name, as the sentinels know it.
 pub(in crate::backend::redis) fn sentinel(
     sentinels: &[&str],
     url: &str,
@@ -51,7 +51,7 @@ pub(in crate::backend::redis) fn sentinel(
         refuse_plaintext(sentinel, options)?;
     }
     let (master, sentinel) = (info.redis_settings(), sentinels[0].redis_settings());
-    // The driver greets a master before it tells where it is.
+    // The driver logs in to a master before it reports the master's address.
     if tls.is_none() && !options.allow_plaintext && master.password().is_some() {
         return Err(plaintext(name));
     }
@@ -93,7 +93,7 @@ pub(in crate::backend::redis) fn sentinel(
     Ok(alone(Node::new(name, home, timeouts)))
 }
 
-/// All nodes are spoken to as the first URL says: the same credentials, with TLS or without.
+/// All nodes use the credentials and the TLS setting of the first URL.
 pub(in crate::backend::redis) fn cluster(
     urls: &[&str],
     slots: Vec<u16>,
@@ -104,7 +104,7 @@ pub(in crate::backend::redis) fn cluster(
     let first = seeds[0].clone();
     if first.redis_settings().db() != 0 {
         return Err(invalid(
-            "a Redis cluster has no database but 0; leave the number out of the URLs",
+            "a Redis cluster has only database 0; remove the number from the URLs",
         ));
     }
     let options = options.clone();
@@ -132,7 +132,7 @@ pub(in crate::backend::redis) fn cluster(
             maker(host, *port)
         }
         _ => Err(invalid(
-            "a Redis cluster is not reached by a Unix socket; name its nodes by redis://",
+            "a Unix socket cannot reach a Redis cluster; use `redis://` URLs of its nodes",
         )),
     });
     let made = made.collect::<Result<_, _>>()?;
@@ -149,15 +149,15 @@ fn parse(url: &str) -> Result<ConnectionInfo, ConnectError> {
     let insecure = matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. });
     if insecure {
         return Err(invalid(
-            "TLS without verification (#insecure) protects nothing; trust the certificate by \
-             RedisOptions::root_certificate",
+            "TLS without verification (#insecure) gives no protection; remove `#insecure`, and set \
+             RedisOptions::root_certificate to trust the server's CA",
         ));
     }
-    // The driver calls `rustls::ClientConfig::builder()`, which panics.
+    // Without a provider, the driver's call of `rustls::ClientConfig::builder()` panics.
     if is_tls(&info) && !tls::rustls_finds_a_provider() {
         return Err(ConnectError::new(Kind::Tls, NO_CRYPTO_PROVIDER));
     }
-    // The answers differ between the protocols.
+    // The responses differ between the protocols.
     let settings = info
         .redis_settings()
         .clone()
@@ -165,12 +165,12 @@ fn parse(url: &str) -> Result<ConnectionInfo, ConnectError> {
     Ok(info.set_redis_settings(settings).set_tcp_settings(tcp()))
 }
 
-/// Small commands must not wait for more to fill a packet.
+/// Sends small commands at once, without waiting for more data to fill a packet.
 fn tcp() -> TcpSettings {
     TcpSettings::default().set_nodelay(true)
 }
 
-/// A password and rows that anybody on the way can read are sent only on demand.
+/// Refuses to send the password and the rows over a network unencrypted, unless this is allowed.
 fn refuse_plaintext(info: &ConnectionInfo, options: &RedisOptions) -> Result<(), ConnectError> {
     match plaintext_host(info) {
         Some(host) if !options.allow_plaintext => Err(plaintext(host)),
@@ -178,7 +178,7 @@ fn refuse_plaintext(info: &ConnectionInfo, options: &RedisOptions) -> Result<(),
     }
 }
 
-/// Parses URLs, of which there must be one at least. Only the first one's credentials are used.
+/// Parses URLs, of which there must be at least one. All must have the same credentials.
 fn alike(urls: &[&str], what: &str) -> Result<Vec<ConnectionInfo>, ConnectError> {
     let infos: Vec<_> = urls
         .iter()
@@ -186,7 +186,7 @@ fn alike(urls: &[&str], what: &str) -> Result<Vec<ConnectionInfo>, ConnectError>
         .collect::<Result<_, _>>()?;
     let Some(first) = infos.first() else {
         return Err(invalid(format!(
-            "no URL of {what} is given; one at least is needed"
+            "no URL of {what} is given; pass at least one"
         )));
     };
     let way = |info: &ConnectionInfo| {
@@ -200,7 +200,7 @@ fn alike(urls: &[&str], what: &str) -> Result<Vec<ConnectionInfo>, ConnectError>
     };
     if infos.iter().any(|info| way(info) != way(first)) {
         return Err(invalid(format!(
-            "the URLs of all {what} must have the same credentials, and all of them TLS or none"
+            "the URLs of all {what} must have the same credentials, and either all use TLS or none"
         )));
     }
     Ok(infos)
@@ -227,10 +227,11 @@ fn is_tls(info: &ConnectionInfo) -> bool {
 }
 
 fn unusable(error: RedisError) -> ConnectError {
-    invalid("the URL or an option of Redis cannot be used").with_source(error)
+    invalid("the Redis URL or a Redis option is not valid").with_source(error)
 }
 
-/// `host` is another machine; behind Sentinel, the name of its master.
+/// Returns the error for an unencrypted connection. `host` is another machine or, behind Sentinel,
+/// the name of its master.
 pub(in crate::backend::redis) fn plaintext(host: &str) -> ConnectError {
     let text = format!(
         "{host} is another machine, and the connection to it would not be encrypted; use \
@@ -239,7 +240,7 @@ pub(in crate::backend::redis) fn plaintext(host: &str) -> ConnectError {
     ConnectError::new(Kind::Tls, text)
 }
 
-/// The driver uses the default crypto provider of the process.
+/// The driver uses the process's default crypto provider.
 const NO_CRYPTO_PROVIDER: &str = "rustls cannot choose a crypto provider for `rediss://`: if it \
      was built with both `ring` and `aws-lc-rs`, call \
      `rustls::crypto::ring::default_provider().install_default()` at the start of `main`; if with \

@@ -1,7 +1,7 @@
-//! One master, and the connection to it: made when it is needed, replaced when it fails.
+//! One master and its connection, which is made when it is needed and replaced when it fails.
 //!
-//! The driver's own `ConnectionManager` does not know Sentinel, and keeps a connection on which
-//! answers stopped coming.
+//! The driver's own `ConnectionManager` does not support Sentinel, and keeps a connection on which
+//! responses no longer arrive.
 
 use std::fmt;
 use std::sync::{PoisonError, RwLock};
@@ -30,9 +30,10 @@ pub(in crate::backend::redis) struct Node {
     attempts: SingleAttempt,
 }
 
-/// Where the master is found.
+/// How the master is found.
 pub(super) enum Home {
-    /// In a cluster a node says by itself which keys are not its own, a replica too.
+    /// A node of a cluster. Its role is not checked, because even a replica reports which keys it
+    /// does not serve.
     Member(Client),
     Sentinel {
         client: Mutex<SentinelClient>,
@@ -54,22 +55,25 @@ struct Live {
     checked: Instant,
 }
 
-/// Why a command brought no answer of use.
+/// Why a command has no usable response.
 #[derive(Debug, Error)]
 pub(in crate::backend::redis) enum Failure {
-    /// It was sent, and what became of it is not known.
-    #[error("Redis did not answer")]
+    /// It was sent, and it is unknown whether it was applied.
+    #[error("Redis did not respond")]
     Lost(#[source] RedisError),
-    /// It was not sent, as others could read it on the way.
-    #[error("{host} is another machine, and would be spoken to without TLS")]
+    /// It was not sent, because others on the network could read it.
+    #[error(
+        "{host} is another machine, and the connection to it would not be encrypted; use \
+         `rediss://`, or set RedisOptions::allow_plaintext"
+    )]
     Plaintext { host: String },
     /// The server refused it.
     #[error("Redis refused a command")]
     Refused(#[source] RedisError),
-    /// It was not sent, as the server is not a master.
+    /// It was not sent, because the server is not a master.
     #[error("this Redis server is a replica")]
     Replica,
-    /// It was not sent, for want of a connection.
+    /// It was not sent, because there is no connection.
     #[error("Redis cannot be reached")]
     Unreachable(#[source] RedisError),
 }
@@ -96,8 +100,8 @@ impl Node {
         self.judge(&live, answer.and_then(Value::extract_error))
     }
 
-    /// Sends commands that go one after the other, with none of anybody else's between them. The
-    /// answers are in the same order; a refusal is one of them.
+    /// Sends commands directly after each other, without other callers' commands in between.
+    /// Returns their responses in the same order; an error from the server is one of them.
     pub(in crate::backend::redis) async fn send_together(
         &self,
         commands: &[&Cmd],
@@ -118,17 +122,17 @@ impl Node {
             .collect())
     }
 
-    /// Gives up the connection, so that the next command finds the master anew.
+    /// Drops the connection, so that the next command finds the master again.
     pub(super) fn forget(&self) {
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// A connection to a master. It is asked for its role now and then, since a server that was
-    /// made a replica goes on answering reads.
+    /// Returns a connection to a master. Checks its role from time to time, because a server that
+    /// was demoted still responds to reads.
     async fn live(&self) -> Result<Live, Failure> {
         match self.current().filter(is_fresh) {
             Some(live) => Ok(live),
-            // Boxed, so that most commands do not carry it along.
+            // Boxed, so that most commands do not carry it.
             None => Box::pin(self.renewed()).await,
         }
     }
@@ -158,7 +162,7 @@ impl Node {
             self.check(&mut connection).await?;
             Ok(connection)
         };
-        // The driver bounds each step: the search for the master, the connection, the answer.
+        // The driver limits each step: finding the master, connecting, and the response.
         let connected = timeout(self.timeouts.connect, connect).await;
         let connection = connected.unwrap_or(Err(Failure::Unreachable(LATE.into())))?;
         let now = Instant::now();
@@ -194,7 +198,7 @@ impl Node {
             .map_err(Failure::Unreachable)
     }
 
-    /// Whether the server answers, and is a master where that matters.
+    /// Checks that the server responds and, outside a cluster, is a master.
     async fn check(&self, connection: &mut MultiplexedConnection) -> Result<(), Failure> {
         let is_member = matches!(self.home, Home::Member(_));
         let command = redis::cmd(if is_member { "PING" } else { "ROLE" });
@@ -213,14 +217,14 @@ impl Node {
         }
     }
 
-    /// What an answer says of the connection it came by.
+    /// If the error is the connection's and not the server's, drops the connection.
     fn judge<T>(&self, live: &Live, answer: Result<T, RedisError>) -> Result<T, Failure> {
         answer.map_err(|error| {
             if is_from_server(&error) {
                 return Failure::Refused(error);
             }
             let mut current = self.live.write().unwrap_or_else(PoisonError::into_inner);
-            // Others may have replaced it already.
+            // Another caller may have replaced it already.
             current.take_if(|current| current.made == live.made);
             Failure::Lost(error)
         })
@@ -245,7 +249,7 @@ impl fmt::Debug for Node {
     }
 }
 
-/// The other machine that this would speak to without TLS.
+/// Returns the other machine that this connects to without TLS, if any.
 pub(super) fn plaintext_host(info: &ConnectionInfo) -> Option<&str> {
     match info.addr() {
         ConnectionAddr::Tcp(host, _) if leaves_the_machine(host) => Some(host),
@@ -261,11 +265,11 @@ fn is_from_server(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
 }
 
-const LATE: (ErrorKind, &str) = (ErrorKind::Io, "no connection to a master in time");
+const LATE: (ErrorKind, &str) = (ErrorKind::Io, "could not connect to a master in time");
 
-const TRIED: (ErrorKind, &str) = (ErrorKind::Io, "another call has just tried to connect");
+const TRIED: (ErrorKind, &str) = (ErrorKind::Io, "another call has just failed to connect");
 
-/// For how long a server is taken to be still the master, and its connection to be still there.
-/// One short command per second is nothing, and a connection that broke while it was idle is
-/// found out by a command that may be lost.
+/// How long a server's role and its connection are trusted after a check. One short command per
+/// second costs almost nothing. Without the check, a connection that broke while idle would be
+/// noticed only by a command, which may be lost.
 const RECHECK: Duration = Duration::from_secs(1);

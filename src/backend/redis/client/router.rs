@@ -1,7 +1,7 @@
-//! Which master a command goes to, and what is done when it was the wrong one.
+//! Chooses the master for a command, and handles a wrong choice.
 //!
-//! The driver's own cluster client sends a command again when the connection breaks, which a
-//! commit must never be; told not to, it does not follow the moves of a slot either.
+//! The driver's own cluster client sends a command again if the connection breaks, which is wrong
+//! for a commit. If that is switched off, it does not follow moved slots either.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use super::node::{Failure, Node};
 
 #[derive(Debug)]
 pub(in crate::backend::redis) enum Router {
-    /// One master for everything: a server alone, or behind Sentinel.
+    /// One master for all shards: a single server, or a master behind Sentinel.
     Alone(Arc<Node>),
     Cluster(Box<Cluster>),
 }
 
-/// What may be done with a command that brought no answer.
+/// Whether a command without a response may be sent again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::backend::redis) enum Nature {
     /// It changes nothing, so it may be sent again.
     Read,
-    /// It may have been carried out.
+    /// It may have been applied.
     Write,
 }
 
@@ -33,11 +33,11 @@ impl Router {
         matches!(self, Self::Cluster(_))
     }
 
-    /// Sends a command to the master of this shard; and right after it, on the same connection,
-    /// another. Answers both.
+    /// Sends a command to the master of this shard, and directly after it, on the same connection,
+    /// `then`. Returns both responses.
     ///
-    /// Where the server says that it has done nothing yet and another is to be asked, or the same
-    /// one again, that is done for as long as `patience`.
+    /// If the server says that it has not applied the command, retries it on the same or another
+    /// node, for up to `patience`.
     pub(in crate::backend::redis) async fn send(
         &self,
         shard: usize,
@@ -61,10 +61,11 @@ impl Router {
                 Err(failure) => failure,
             };
             let in_time = Instant::now() < deadline;
-            // Boxed, so that a command that goes well does not carry it along.
+            // Boxed, so that a successful command does not carry it.
             match Box::pin(self.remedy(&node, shard, &failure)).await {
                 Remedy::Ask(node) if in_time => importer = Some(node),
-                // In time or not: the answer that timed out has used up all of it.
+                // Also after the deadline, because a response that timed out has used all of the
+                // time.
                 Remedy::Once if !tried_again => tried_again = true,
                 Remedy::OnceIfRead if !tried_again && nature == Nature::Read => tried_again = true,
                 Remedy::Wait if in_time => {
@@ -76,7 +77,7 @@ impl Router {
         }
     }
 
-    /// All masters.
+    /// Returns all masters.
     pub(in crate::backend::redis) async fn masters(&self) -> Result<Vec<Arc<Node>>, Failure> {
         match self {
             Self::Alone(node) => Ok(vec![Arc::clone(node)]),
@@ -109,19 +110,20 @@ impl Router {
                 cluster.moved(shard, node, to);
                 Remedy::Wait
             }
-            // It was made a replica. Sentinel may know who is master now.
+            // The master was demoted. Sentinel may know the new master.
             (ServerErrorKind::ReadOnly, Self::Alone(_), _) => {
                 node.forget();
                 Remedy::Once
             }
             (ServerErrorKind::ReadOnly, ..) => self.elsewhere(node, shard).await,
-            // Some keys of the slot have moved to another node, and some have not yet.
+            // Some keys of the slot have moved to another node, and some have not.
             (ServerErrorKind::TryAgain, ..) => Remedy::Wait,
             _ => Remedy::None,
         }
     }
 
-    /// Nothing was done. There may be another master by now; the same one is not tried again.
+    /// Finds another master after a command that was not applied. The failed master is not tried
+    /// again.
     async fn elsewhere(&self, failed: &Arc<Node>, shard: usize) -> Remedy {
         let Self::Cluster(cluster) = self else {
             return Remedy::None;
@@ -136,7 +138,7 @@ impl Router {
 
 /// What to do about a failure.
 enum Remedy {
-    /// Ask this node, which the keys are on their way to.
+    /// Ask this node, to which the keys are moving.
     Ask(Arc<Node>),
     None,
     Once,
@@ -170,15 +172,18 @@ async fn send_to(
     };
     let answer = next()??;
     let after = match then {
-        // Its failure says nothing of the command before it.
+        // Its failure does not affect the command before it.
         Some(_) => Some(next()?.unwrap_or(Value::Nil)),
         None => None,
     };
     Ok((answer, after))
 }
 
-const NO_ANSWER: (ErrorKind, &str) = (ErrorKind::Parse, "fewer answers than commands");
+const NO_ANSWER: (ErrorKind, &str) = (
+    ErrorKind::Parse,
+    "Redis returned fewer responses than commands",
+);
 
-/// Keys move between nodes within milliseconds, whole slots within a second.
+/// Keys move between nodes within milliseconds, and whole slots within a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);

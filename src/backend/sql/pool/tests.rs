@@ -82,13 +82,13 @@ async fn a_call_whose_connection_is_slow_to_open_takes_one_that_comes_back() {
 async fn a_call_that_gets_no_connection_says_what_the_server_said() {
     let pool = pool(impatient());
     pool.source.is_full.store(true, Ordering::SeqCst);
-    // Of two, one waits for its turn.
+    // One of the two calls waits for its permit.
     let (one, other) = tokio::join!(pool.acquire(), pool.acquire());
     for refused in [one, other] {
         let Err(Error::Unavailable(error)) = refused else {
             panic!("the server is full")
         };
-        let reason = error.source().expect("what the server said");
+        let reason = error.source().expect("the server's error");
         assert_eq!(reason.to_string(), sqlx::Error::WorkerCrashed.to_string());
     }
 }
@@ -101,7 +101,7 @@ async fn what_the_server_said_before_a_call_is_not_its_reason() {
     pool.source.is_full.store(false, Ordering::SeqCst);
     let _lease = mark(&pool).await;
     let Err(Error::Unavailable(error)) = pool.acquire().await else {
-        panic!("the one connection is in use")
+        panic!("the only connection is in use")
     };
     assert!(error.source().is_none());
 }
@@ -150,7 +150,7 @@ fn connections_can_be_dropped_after_the_runtime_has_ended() {
     drop(pool);
 }
 
-/// A server each of whose connections is a database of its own.
+/// A server on which each connection has its own database.
 struct Server {
     asked: AtomicUsize,
     is_full: AtomicBool,
@@ -159,7 +159,7 @@ struct Server {
 }
 
 impl Server {
-    /// Waits until so many connections were asked for.
+    /// Waits until this many connections were requested.
     async fn asked(&self, times: usize) {
         while self.asked.load(Ordering::SeqCst) < times {
             yield_now().await;
@@ -213,16 +213,16 @@ fn impatient() -> Limits {
     }
 }
 
-/// Marks a connection by a table that no other has.
+/// Marks a connection by a table that no other connection has.
 async fn mark(pool: &Pool<Server>) -> Lease<'_, Server> {
-    let mut lease = pool.acquire().await.expect("there is a place");
+    let mut lease = pool.acquire().await.expect("a permit is free");
     let marked = sqlx::query("CREATE TABLE mark (id)").execute(&mut *lease);
-    marked.await.expect("it is a database of its own");
+    marked.await.expect("the connection has its own database");
     lease
 }
 
 async fn is_marked(pool: &Pool<Server>) -> bool {
-    let mut lease = pool.acquire().await.expect("there is a place");
+    let mut lease = pool.acquire().await.expect("a permit is free");
     let marked = sqlx::query("SELECT * FROM mark").execute(&mut *lease).await;
     lease.keep();
     marked.is_ok()
