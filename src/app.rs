@@ -83,10 +83,10 @@ impl SlackApp {
     /// |---|---|
     /// | `SLACK_CLIENT_ID`, `SLACK_CLIENT_SECRET` | from the app's page *Basic Information* |
     /// | `SLACK_SIGNING_SECRET` | from the same page |
-    /// | `SLACK_REDIRECT_URI` | the redirect URL, as configured on the app's page *OAuth & Permissions* |
-    /// | `SLACK_INSTALLS_URL` | the database's URL, in a form that [`connect`](crate::backend::connect) lists |
+    /// | `SLACK_REDIRECT_URI` | the redirect URL, from the app's page *OAuth & Permissions* |
+    /// | `SLACK_INSTALLS_URL` | the database's URL ([`connect`](crate::backend::connect) has its forms) |
     /// | `SLACK_INSTALLS_MASTER_KEY` | 32 random bytes: `openssl rand -base64 32` |
-    /// | `SLACK_INSTALLS_MASTER_KEY_FILE` | the path of a file with the master key, if the variable above is not set |
+    /// | `SLACK_INSTALLS_MASTER_KEY_FILE` | else the path of a file with the master key |
     ///
     /// A method of the builder replaces the variable for the same value.
     pub fn from_env() -> SlackAppBuilder {

@@ -42,7 +42,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `sqlite` | `backend::SqliteBackend`: one file, for an app on one machine |
-//! | `postgres` | `backend::PostgresBackend`: for any number of machines, directly or through PgBouncer |
+//! | `postgres` | `backend::PostgresBackend`: any number of machines, with or without PgBouncer |
 //! | `dynamodb` | `backend::DynamoDbBackend`: one table in Amazon DynamoDB |
 //! | `redis` | `backend::RedisBackend`: one Redis 7 server, a Sentinel setup or a cluster |
 //! | `tower` | the layer that verifies each request, finds its tenant and its tokens |

@@ -252,8 +252,8 @@ impl SlackAppBuilder {
     ///
     /// # Errors
     ///
-    /// Returns [`AppError`] if a value is missing or wrong, or the database cannot be used. Its text
-    /// names the value, the cause and the remedy.
+    /// Returns [`AppError`] if a value is missing or wrong, or the database cannot be used. Its
+    /// text names the value, the cause and the remedy.
     pub async fn build(mut self) -> Result<SlackApp, AppError> {
         let credentials = ClientCredentials {
             client_id: required(
@@ -391,8 +391,8 @@ impl SlackAppBuilder {
         let url = required(
             self.values.url.take(),
             env::URL,
-            "set it to a database URL, such as `sqlite:installations.sqlite3`, or call `database` or \
-             `store`",
+            "set it to a database URL, such as `sqlite:installations.sqlite3`, or call \
+             `database` or `store`",
         )?;
         let key = required(
             self.values.master_key.take(),
