@@ -84,7 +84,7 @@ impl SlackApp {
     /// | `SLACK_CLIENT_ID`, `SLACK_CLIENT_SECRET` | from the app's page *Basic Information* |
     /// | `SLACK_SIGNING_SECRET` | from the same page |
     /// | `SLACK_REDIRECT_URI` | the redirect URL, from the app's page *OAuth & Permissions* |
-    /// | `SLACK_INSTALLS_URL` | the database's URL ([`connect`](crate::backend::connect) has its forms) |
+    /// | `SLACK_INSTALLS_URL` | the database's URL: see [`connect`](crate::backend::connect) |
     /// | `SLACK_INSTALLS_MASTER_KEY` | 32 random bytes: `openssl rand -base64 32` |
     /// | `SLACK_INSTALLS_MASTER_KEY_FILE` | else the path of a file with the master key |
     ///
