@@ -5,14 +5,14 @@
 //! * It shows the authorize page, and exchanges codes for tokens.
 //! * It serves the Web API methods that installations need, and counts the calls.
 //! * It sends your app signed events and commands.
-//! * It fails on demand.
+//! * It injects faults on request.
 //!
 //! It runs on loopback or in process, and keeps its data in memory.
 //!
 //! The fake enforces the rules of Slack's documentation. A code works once and for ten minutes.
 //! The redirect URI must be repeated exactly. A reinstalled bot keeps its token. A revoked token is
-//! dead. Where the documentation has no rule, the doc comments here describe the chosen behaviour.
-//! Tokens rotate after [`FakeSlack::rotate_tokens`] was called.
+//! invalid. Where the documentation has no rule, the doc comments here describe the chosen
+//! behaviour. Tokens rotate after [`FakeSlack::rotate_tokens`] was called.
 //!
 //! This example connects an app to the fake and starts the install flow:
 //!
@@ -114,8 +114,8 @@ use server::Server;
 ///
 /// If it runs a server, the server stops when the last clone is dropped.
 ///
-/// Ids are passed as text. A tenant is `T…` for a workspace and `E…` for an org-wide installation.
-/// Methods panic if a text is not such an id.
+/// Ids are passed as text. A tenant is `T…` for a workspace and `E…` for an org-wide
+/// installation. Methods panic if a text is not such an id.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -123,7 +123,7 @@ use server::Server;
 ///
 /// let fake = FakeSlack::start().await?;
 ///
-/// // Your app sends the browser to a URL like this one …
+/// // Your app sends the browser to a URL such as this one.
 /// let mut authorize = fake.environment().authorize_url();
 /// authorize
 ///     .query_pairs_mut()
@@ -132,7 +132,7 @@ use server::Server;
 ///     .append_pair("redirect_uri", "http://localhost:3000/slack/oauth_redirect")
 ///     .append_pair("state", "1234");
 ///
-/// // … where Ada clicks *Allow*, and the browser comes back.
+/// // Ada clicks *Allow* there, and Slack redirects the browser to the callback.
 /// let callback = fake.allow(&authorize, "U0ADMIN0001")?;
 /// assert_eq!(callback.path(), "/slack/oauth_redirect");
 /// assert!(callback.query_pairs().any(|(name, _)| name == "code"));

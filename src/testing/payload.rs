@@ -107,8 +107,8 @@ impl FakeSlack {
     /// # ) -> Result<(), Box<dyn std::error::Error>> {
     /// fake.uninstall("T0ALPHA0001");
     /// for event in fake.take_events() {
-    ///     let answer = fake.deliver(&events_url, &event).await?;
-    ///     assert!(answer.status().is_success());
+    ///     let response = fake.deliver(&events_url, &event).await?;
+    ///     assert!(response.status().is_success());
     /// }
     /// # Ok(())
     /// # }
@@ -228,7 +228,7 @@ impl FakeSlack {
 
     /// Returns this person's use of a message shortcut.
     ///
-    /// The payload does not name the person's workspace, as in Slack's.
+    /// As in Slack's payload, the person's workspace is not named.
     ///
     /// # Panics
     ///
