@@ -1,4 +1,4 @@
-//! The front door: one value that has an app's parts, and runs what they need in the background.
+//! [`SlackApp`]: holds the parts of an app, and runs their background work.
 
 use std::fmt;
 use std::future::Future;
@@ -28,11 +28,11 @@ mod tests;
 pub use builder::SlackAppBuilder;
 pub use error::AppError;
 
-/// A Slack app for many workspaces: the install flow, tokens, requests, events of the app's own
-/// life, and the work in the background. Cheap to clone.
+/// A multi-workspace Slack app: the install flow, tokens, requests, lifecycle events and background
+/// work. Cheap to clone.
 ///
-/// Built by [`from_env`](Self::from_env) or [`builder`](Self::builder). Each part can be used
-/// alone as well; this only puts them together, over one store, one Slack client and one clock.
+/// Built by [`from_env`](Self::from_env) or [`builder`](Self::builder). The parts share one store,
+/// one Slack client and one clock. You can also use each part alone.
 ///
 /// ```no_run
 /// # #[cfg(all(feature = "axum", feature = "sqlite"))]
@@ -72,28 +72,28 @@ pub(crate) struct Parts {
     pub(crate) slack: SlackClient,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) verifier: Verifier,
-    /// Whether the app is to stop.
+    /// `true` once `shutdown` was called.
     pub(crate) stop: watch::Sender<bool>,
 }
 
 impl SlackApp {
-    /// Starts a builder that reads the environment.
+    /// Returns a builder with values from environment variables.
     ///
-    /// | variable | what |
+    /// | variable | value |
     /// |---|---|
     /// | `SLACK_CLIENT_ID`, `SLACK_CLIENT_SECRET` | from the app's page *Basic Information* |
     /// | `SLACK_SIGNING_SECRET` | from the same page |
-    /// | `SLACK_REDIRECT_URI` | the redirect URL, as configured at *OAuth & Permissions* |
-    /// | `SLACK_INSTALLS_URL` | the database, in a form of [`connect`](crate::backend::connect) |
+    /// | `SLACK_REDIRECT_URI` | the redirect URL, from the app's page *OAuth & Permissions* |
+    /// | `SLACK_INSTALLS_URL` | the database's URL: see [`connect`](crate::backend::connect) |
     /// | `SLACK_INSTALLS_MASTER_KEY` | 32 random bytes: `openssl rand -base64 32` |
-    /// | `SLACK_INSTALLS_MASTER_KEY_FILE` | instead of it, a file that holds the key |
+    /// | `SLACK_INSTALLS_MASTER_KEY_FILE` | else the path of a file with the master key |
     ///
-    /// A variable is needed only if the builder's method for the same thing is not called.
+    /// A method of the builder replaces the variable for the same value.
     pub fn from_env() -> SlackAppBuilder {
         SlackAppBuilder::of(env::read(|name| std::env::var_os(name)))
     }
 
-    /// Starts a builder that has nothing yet.
+    /// Returns an empty builder, which does not read the environment.
     pub fn builder() -> SlackAppBuilder {
         SlackAppBuilder::default()
     }
@@ -102,7 +102,7 @@ impl SlackApp {
         Self(Arc::new(parts))
     }
 
-    /// Returns the layer for the routes that Slack calls: commands, interactions, events.
+    /// Returns the layer for the routes that Slack calls: commands, interactions and events.
     #[cfg(feature = "tower")]
     #[must_use]
     pub fn layer(&self) -> crate::layer::SlackLayer {
@@ -116,12 +116,14 @@ impl SlackApp {
         crate::web::install_routes(&self.0.provider)
     }
 
-    /// Returns the same routes without this prefix: for a router that is nested under it, or
-    /// behind a proxy that strips it ([`axum::install_routes_under`] has an example).
+    /// Returns the install routes with this prefix removed from their paths.
+    ///
+    /// Use it for a router that is nested under the prefix, or behind a proxy that removes it
+    /// ([`axum::install_routes_under`] has an example).
     ///
     /// # Errors
     ///
-    /// [`MountError`](crate::web::MountError) if a path is not under the prefix.
+    /// Returns [`MountError`](crate::web::MountError) if a path is not under the prefix.
     ///
     /// [`axum::install_routes_under`]: crate::web::install_routes_under
     #[cfg(feature = "axum")]
@@ -132,10 +134,10 @@ impl SlackApp {
         crate::web::install_routes_under(&self.0.provider, prefix)
     }
 
-    /// Admits a request that came over Socket Mode, or that your app verified itself: returns its
-    /// tokens, or the response that Slack gets instead. The same as the layer does over HTTP.
+    /// Admits a request that arrived over Socket Mode, or that your app verified itself.
     ///
-    /// Takes 2.5 s at most, because Slack gives a handler 3 s.
+    /// Returns the request's tokens, or the response for Slack. The tower layer does the same over
+    /// HTTP. Takes at most 2.5 s, because Slack gives a handler 3 s.
     ///
     /// ```
     /// # use slack_installs::SlackApp;
@@ -149,7 +151,7 @@ impl SlackApp {
     ///         // … call Slack with it, and then:
     ///         admitted.done().await;
     ///     }
-    ///     // Without an acknowledgement Slack delivers the request again.
+    ///     // If your app sends no acknowledgement, Slack delivers the request again.
     ///     Err(reply) if reply.status.is_server_error() => {}
     ///     Err(_) => acknowledge().await,
     /// }
@@ -158,33 +160,36 @@ impl SlackApp {
     ///
     /// # Errors
     ///
-    /// The response for Slack. Your app does nothing else for this request.
+    /// Returns the response for Slack. Your app must do nothing else for this request.
     ///
     /// # Cancel safety
     ///
-    /// May be dropped at any point. A lifecycle event that has begun is handled to its end.
+    /// The future can be dropped at any point. The handling of a lifecycle event continues.
     pub async fn serve(&self, request: VerifiedRequest) -> Result<Admitted, Reply> {
         self.0.gate.admit(request).await
     }
 
-    /// Returns a current token of the bot in this workspace or organisation: for jobs that no
-    /// request has started.
+    /// Returns a current bot token for this workspace or organisation.
+    ///
+    /// Use it in jobs that no request started.
     ///
     /// # Errors
     ///
-    /// [`rotation::Error`]; never an older token instead. A job skips a tenant that is not
-    /// installed (or has no bot), is on hold, or must be installed again; an error that
-    /// [is transient](rotation::Error::is_transient) may succeed later.
+    /// Returns [`rotation::Error`] if there is no current token. A job should skip a tenant that is
+    /// not installed, has no bot, is on hold, or must be installed again. After a
+    /// [transient](rotation::Error::is_transient) error, the call may succeed later.
     ///
     /// # Cancel safety
     ///
-    /// May be dropped at any point: a refresh that has begun goes on.
+    /// The future can be dropped at any point. A refresh that has begun continues.
     pub async fn token_for(&self, key: &InstallationKey) -> Result<Token, rotation::Error> {
         self.0.rotator.token_for(key, Credential::Bot).await
     }
 
-    /// Streams the installations of the app, page by page: for jobs over all tenants. Needs a crate
-    /// that reads streams, such as `futures-util`.
+    /// Streams the app's installations, and reads the store page by page.
+    ///
+    /// Use it in jobs over all tenants. Your app needs a crate that reads streams, such as
+    /// `futures-util`.
     ///
     /// ```
     /// # use slack_installs::SlackApp;
@@ -197,7 +202,7 @@ impl SlackApp {
     /// while let Some(summary) = installations.try_next().await? {
     ///     match app.token_for(&summary.key()).await {
     ///         Ok(token) => drop(app.slack().auth_test(&token.access_token).await),
-    ///         // Not installed, on hold, or to be installed again: one tenant ends no job.
+    ///         // One tenant's error, such as a hold, does not end the job.
     ///         Err(error) => eprintln!("{}: {error}", summary.key()),
     ///     }
     /// }
@@ -207,19 +212,20 @@ impl SlackApp {
     ///
     /// # Errors
     ///
-    /// [`store::Error`](enum@store::Error) if a page cannot be read. The stream then ends.
+    /// If a page cannot be read, yields [`store::Error`](enum@store::Error) and ends the stream.
     pub fn installations(&self) -> impl Stream<Item = Result<Summary, store::Error>> + Send + '_ {
         store::installations(&*self.0.store)
     }
 
-    /// Does the app's work in the background until [`shutdown`](Self::shutdown): refreshes tokens
-    /// ahead of time, repeats refreshes whose process died, reports departures to your hooks until
-    /// they succeed, and deletes expired OAuth states. Run it in each process:
-    /// `tokio::spawn(app.run())`.
+    /// Runs the app's background work until [`shutdown`](Self::shutdown).
+    ///
+    /// It refreshes tokens before they expire, and repeats the refreshes of processes that died. It
+    /// reports departures to your hooks until they succeed, and deletes expired OAuth states. Run
+    /// it in each process: `tokio::spawn(app.run())`.
     ///
     /// # Cancel safety
     ///
-    /// May be dropped at any point: a refresh that has begun goes on.
+    /// The future can be dropped at any point. A refresh that has begun continues.
     pub fn run(&self) -> impl Future<Output = ()> + Send + 'static {
         let app = self.clone();
         async move {
@@ -227,20 +233,21 @@ impl SlackApp {
             let refreshes = app.0.rotator.work(WorkerConfig::default());
             let departures = app.0.lifecycle.run();
             tokio::select! {
-                // The sender is one of the app's own parts.
+                // `app` owns the sender, so the channel is open.
                 _ = stop.wait_for(|stop| *stop) => {}
                 () = async { tokio::join!(refreshes, departures); } => {}
             }
         }
     }
 
-    /// Stops the work in the background, starts no more refreshes, and waits up to 30 s for those
-    /// that run, so that no token is lost. Returns `false` if some still run then. Call it after
-    /// your server has stopped, and before the runtime ends.
+    /// Stops the background work and waits for running refreshes, so that no token is lost.
+    ///
+    /// Starts no further refresh, and waits up to 30 s. If a refresh still runs then, returns
+    /// `false`. Call it after your server has stopped, and before the runtime ends.
     ///
     /// # Cancel safety
     ///
-    /// If dropped, the app stays stopped, and refreshes that run go on.
+    /// If the future is dropped, the app stays stopped and running refreshes continue.
     pub async fn shutdown(&self) -> bool {
         self.0.stop.send_replace(true);
         self.0.rotator.shutdown(SHUTDOWN).await
@@ -252,19 +259,19 @@ impl SlackApp {
         &self.0.provider
     }
 
-    /// Returns the rotator: tokens of users, refreshes on demand, calls with a retry.
+    /// Returns the rotator. It hands out user tokens too, refreshes on demand, and retries calls.
     #[must_use]
     pub fn rotator(&self) -> &TokenRotator {
         &self.0.rotator
     }
 
-    /// Returns the handler of events of the app's own life.
+    /// Returns the handler of lifecycle events, such as `app_uninstalled`.
     #[must_use]
     pub fn lifecycle(&self) -> &Lifecycle {
         &self.0.lifecycle
     }
 
-    /// Returns what an operator does to tenants: hold, release, revoke, purge, reconcile.
+    /// Returns the operator, which freezes, unfreezes, revokes, purges and reconciles tenants.
     #[must_use]
     pub fn operator(&self) -> &Operator {
         &self.0.operator
@@ -282,13 +289,13 @@ impl SlackApp {
         &self.0.store
     }
 
-    /// Returns the verifier of requests over HTTP.
+    /// Returns the verifier of HTTP requests from Slack.
     #[must_use]
     pub fn verifier(&self) -> &Verifier {
         &self.0.verifier
     }
 
-    /// Returns the clock of all parts.
+    /// Returns the clock that all parts use.
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.0.clock
@@ -304,5 +311,5 @@ impl fmt::Debug for SlackApp {
     }
 }
 
-/// A refresh takes one lease, 15 s, at most; the rest is for a database that is slow.
+/// A refresh takes at most one lease (15 s). The rest allows for a slow database.
 const SHUTDOWN: Duration = Duration::from_secs(30);

@@ -1,5 +1,5 @@
-//! Slack apps for many workspaces: everything between *Add to Slack* and a live token for exactly
-//! this workspace.
+//! Multi-workspace Slack apps: the OAuth install flow, an encrypted installation store, token
+//! rotation and tenant isolation.
 //!
 //! ```no_run
 //! # #[cfg(all(feature = "axum", feature = "sqlite"))]
@@ -34,52 +34,54 @@
 //! # fn main() {}
 //! ```
 //!
-//! [`SlackApp::from_env`] lists the variables that this reads. People install the app at
-//! `/slack/install`.
+//! [`SlackApp::from_env`] lists the environment variables that this program reads. People install
+//! the app at `/slack/install`.
 //!
 //! # Features
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `sqlite` | `backend::SqliteBackend`: one file, for a bot on one machine |
-//! | `postgres` | `backend::PostgresBackend`: any number of machines, directly or through PgBouncer |
-//! | `dynamodb` | `backend::DynamoDbBackend`: one table of Amazon DynamoDB |
-//! | `redis` | `backend::RedisBackend`: Redis 7, alone, behind Sentinel or as a cluster |
-//! | `tower` | the layer that verifies, resolves and authorizes each request |
+//! | `sqlite` | `backend::SqliteBackend`: one file, for an app on one machine |
+//! | `postgres` | `backend::PostgresBackend`: any number of machines, with or without PgBouncer |
+//! | `dynamodb` | `backend::DynamoDbBackend`: one table in Amazon DynamoDB |
+//! | `redis` | `backend::RedisBackend`: one Redis 7 server, a Sentinel setup or a cluster |
+//! | `tower` | the layer that verifies each request, finds its tenant and its tokens |
 //! | `axum` | install routes and extractors; implies `tower` |
 //! | `testing` | `testing::FakeSlack` for your own tests, and the conformance suite for backends |
-//! | `ring` | TLS to Slack and to databases on the crate ring; the default |
-//! | `aws-lc-rs` | TLS on the crate aws-lc-rs instead: set `default-features = false` |
-//! | `full` | everything but `aws-lc-rs` |
+//! | `ring` | TLS to Slack and to databases with the crate ring; enabled by default |
+//! | `aws-lc-rs` | TLS with the crate aws-lc-rs instead of ring; set `default-features = false` |
+//! | `full` | all features except `aws-lc-rs` |
 //!
 //! # A tour, in reading order
 //!
-//! 1. [`SlackApp`]: the front door. It puts the parts below together; each can be used alone.
-//! 2. [`InstallationKey`], [`Installation`]: whose it is, and what it is.
-//! 3. [`InstallationStore`]: store, fetch and delete by `(enterprise_id, team_id)`.
+//! 1. [`SlackApp`]: combines the parts below. You can use each part alone.
+//! 2. [`InstallationKey`], [`Installation`]: the tenant, and what is stored for it.
+//! 3. [`InstallationStore`]: stores, fetches and deletes by `(enterprise_id, team_id)`.
 //!    [`EncryptedStore`] implements it over any [`backend`].
 //! 4. [`InstallProvider`]: the OAuth v2 flow, from the install link to the stored installation.
-//! 5. [`request::Verifier`] makes a [`VerifiedRequest`](request::VerifiedRequest), the only thing
-//!    that names a tenant; [`Authorizer`] finds the tokens that may serve it.
-//! 6. [`TokenRotator`]: tokens that expire, kept current by one refresh for all callers.
-//! 7. [`Lifecycle`]: what happens when an app is removed. [`operate`]: what an operator can do.
+//! 5. [`request::Verifier`] checks Slack's signature and returns a
+//!    [`VerifiedRequest`](request::VerifiedRequest), the only type that names a request's tenant.
+//!    [`Authorizer`] finds the tokens for that tenant.
+//! 6. [`TokenRotator`]: refreshes tokens that expire, with one refresh for all callers.
+//! 7. [`Lifecycle`]: handles the removal of the app. [`operate`]: commands for an operator.
 //!
 //! # Guides
 //!
-//! In the repository: `docs/rotation.md` (token rotation, what holds, and what proves it),
-//! `docs/envelope.md` (the stored bytes), `docs/performance.md` (measurements, and the comparison
-//! with Slack's SDKs), `docs/architecture.md`, and `docs/development.md`.
+//! The repository has `docs/rotation.md` (token rotation, its guarantees and their tests),
+//! `docs/envelope.md` (the format of the stored bytes), `docs/performance.md` (measurements, and
+//! a comparison with Slack's SDKs), `docs/architecture.md` and `docs/development.md`.
 //!
-//! # What is not promised
+//! # Limits
 //!
-//! * A row that someone with write access to the database replaces by an older version of itself
-//!   is not noticed: it opens, and has an older token.
-//! * A backup that is restored has lost what was issued since. With token rotation, a backup of
-//!   age *a* has lost about *a* / 9 h of the active tenants.
-//! * A process that dies between Slack's response to a refresh and the save relies on Slack accepting
-//!   the used refresh token once more, for a time that it does not publish ([`rotation`]).
-//! * Nothing here was run against Slack itself; the rules of its platform are from its
-//!   documentation, each with its source where it is used.
+//! * The crate does not detect the rollback of a row. Someone with write access to the database
+//!   can replace a row by an older version of it. The row then opens, and holds an older token.
+//! * A restored backup lacks the tokens that were issued after it was made. With token rotation,
+//!   a backup of age *a* has lost about *a* / 9 h of the active tenants.
+//! * If a process dies after Slack's response to a refresh and before the save, recovery depends
+//!   on Slack: it must accept the used refresh token once more. Slack does so for a time that it
+//!   does not publish ([`rotation`]).
+//! * This crate was not tested against Slack itself. Slack's rules come from its documentation;
+//!   the code that applies a rule names the source.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -1,6 +1,6 @@
-//! The names that most apps need: `use slack_installs::prelude::*`.
+//! Exports the names that most apps need: `use slack_installs::prelude::*`.
 //!
-//! None of them hides a crate or a name of the standard library.
+//! No exported name hides a crate or a name of the standard library.
 
 pub use crate::app::{AppError, SlackApp};
 pub use crate::authorize::AuthorizeResult;

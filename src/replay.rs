@@ -1,9 +1,9 @@
-//! Handling each request once: what was handled is remembered, by the id that Slack gave it.
+//! Handles each request once: stores the ids of handled requests.
 //!
-//! A signature is good for five minutes and for any number of requests, and Slack repeats an
-//! event that was not answered in time. Whoever must act once remembers
-//! [`event_id`](VerifiedRequest::event_id) or [`trigger_id`](VerifiedRequest::trigger_id); this
-//! does it, in the same database as the installations.
+//! A signature is valid for five minutes and for any number of requests. Slack also repeats an
+//! event if no response arrives in time. To act only once, an app must store the
+//! [`event_id`](VerifiedRequest::event_id) or [`trigger_id`](VerifiedRequest::trigger_id).
+//! [`ReplayGuard`] stores it in the same database as the installations.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,27 +20,27 @@ use crate::store::{Claim, Error, SeenId, SeenStore};
 
 /// Lets each request through once. Cheap to clone.
 ///
-/// A request without an event id and without a trigger id (a closed modal, options for a menu)
-/// always passes.
+/// A request without an event id and a trigger id always passes. Examples are a closed modal and
+/// the options of a menu.
 #[derive(Clone)]
 pub struct ReplayGuard {
     seen: Arc<dyn SeenStore>,
     clock: Clock,
 }
 
-/// Whether a request may be handled.
+/// Says whether your app may handle a request.
 #[derive(Debug)]
 pub enum Entry {
-    /// It is being handled, perhaps by another process. Answer with a 5xx: Slack repeats it, and
-    /// finds it handled, or not.
+    /// This or another process is handling the request. Respond with a 5xx status: Slack then
+    /// repeats the request.
     InProgress,
-    /// It may be handled now.
+    /// Your app may handle the request now.
     New(Pass),
-    /// It was handled. Answer 200.
+    /// The request was already handled. Respond with status 200.
     Repeated,
 }
 
-/// The right to handle one request. Dropped, the request counts as not handled.
+/// Permits the handling of one request. If it is dropped, the request counts as not handled.
 #[derive(Debug)]
 pub struct Pass(Option<Held>);
 
@@ -52,7 +52,7 @@ struct Held {
 }
 
 impl ReplayGuard {
-    /// A guard that remembers in this store.
+    /// Creates a guard that keeps the ids in this store.
     #[must_use]
     pub fn new(seen: impl SeenStore) -> Self {
         Self {
@@ -61,21 +61,21 @@ impl ReplayGuard {
         }
     }
 
-    /// The same guard, with another clock.
+    /// Sets the clock.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
 
-    /// Claims a request for its handling.
+    /// Claims a request, so that no other process handles it.
     ///
     /// # Errors
     ///
-    /// [`Error`] if the store does not answer: it is unknown whether it was handled.
+    /// Returns [`Error`] if the store fails. It is then unknown whether the request was handled.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, the request may stay claimed for [`CLAIM`], and may be handled after that.
+    /// If the future is dropped, the request may stay claimed for [`CLAIM`].
     pub async fn enter(&self, request: &VerifiedRequest) -> Result<Entry, Error> {
         let Some(id) = id(request) else {
             return Ok(Entry::New(Pass(None)));
@@ -102,16 +102,16 @@ impl fmt::Debug for ReplayGuard {
 }
 
 impl Pass {
-    /// The request was handled: it is remembered for [`RETENTION`].
+    /// Records for [`RETENTION`] that the request was handled.
     ///
     /// # Errors
     ///
-    /// [`Error`] if the store does not answer: the request may be handled again after [`CLAIM`].
+    /// Returns [`Error`] if the store fails. The request may then be handled again after [`CLAIM`].
     ///
     /// # Cancel safety
     ///
-    /// Dropped, the request may be handled again after [`CLAIM`]. The tower layer runs it on a
-    /// task of its own.
+    /// If the future is dropped, the request may be handled again after [`CLAIM`]. The tower layer
+    /// runs it in its own task.
     pub async fn done(mut self) -> Result<(), Error> {
         if let Some(Held { guard, id, claim }) = self.0.take() {
             let until = guard.clock.now() + RETENTION;
@@ -120,11 +120,11 @@ impl Pass {
         Ok(())
     }
 
-    /// The handling failed: it may be tried again at once.
+    /// Releases a request whose handling failed, so that it can be handled again at once.
     ///
     /// # Errors
     ///
-    /// [`Error`] if the store does not answer: it may be tried again after [`CLAIM`].
+    /// Returns [`Error`] if the store fails. The request can then be handled again after [`CLAIM`].
     pub async fn failed(mut self) -> Result<(), Error> {
         if let Some(Held { guard, id, claim }) = self.0.take() {
             guard.seen.release(&id, claim).await?;
@@ -138,14 +138,14 @@ impl Drop for Pass {
         let Some(Held { guard, id, claim }) = self.0.take() else {
             return;
         };
-        // The handler was cancelled: a server drops it when Slack hangs up. Without a runtime
-        // the claim ends by itself.
+        // The handler was cancelled: a server drops it when Slack closes the connection. If there
+        // is no runtime, the claim expires after `CLAIM`.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
                 if let Err(error) = guard.seen.release(&id, claim).await {
                     tracing::warn!(
                         error = error_chain(&error),
-                        "a request stays claimed for a while"
+                        "cannot release the claim of a cancelled request; it expires in two minutes"
                     );
                 }
             });
@@ -153,7 +153,7 @@ impl Drop for Pass {
     }
 }
 
-/// The name of a request: a hash, since a trigger id opens modals.
+/// Returns the stored id of a request. It is a hash, because a trigger id can open a modal.
 fn id(request: &VerifiedRequest) -> Option<SeenId> {
     let text = match (request.event_id(), request.trigger_id()) {
         (Some(event), _) => format!("event/{event}"),
@@ -165,10 +165,12 @@ fn id(request: &VerifiedRequest) -> Option<SeenId> {
     Some(SeenId(hash.expect("SHA-256 has 32 bytes")))
 }
 
-/// How long a handler may take before somebody else may try. Slack hangs up after 3 seconds, and
-/// repeats an event at once, after one minute and after five: the last one finds it free.
+/// How long a claim lasts, before another process can handle the request.
+///
+/// Slack closes the connection after 3 seconds. It repeats an event at once, after one minute and
+/// after five minutes. The claim has expired at the last repetition.
 pub const CLAIM: Duration = Duration::from_secs(120);
 
-/// How long a request is remembered. With *Delayed Events* Slack repeats one for 24 hours
-/// (<https://docs.slack.dev/apis/events-api>).
+/// How long the id of a handled request is stored. With *Delayed Events*, Slack repeats an event
+/// for 24 hours (<https://docs.slack.dev/apis/events-api>).
 pub const RETENTION: Duration = Duration::from_secs(26 * 3600);

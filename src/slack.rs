@@ -1,4 +1,4 @@
-//! Slack's Web API: the calls that this crate makes, and what their errors mean.
+//! A client for Slack's Web API: the methods that this crate calls, and their errors.
 
 use std::fmt;
 
@@ -17,7 +17,8 @@ pub use client::{ClientCredentials, SlackClient};
 pub use error::{Error, ErrorClass, ErrorCode};
 pub use transport::HttpTransport;
 
-/// Which Slack: the commercial one, GovSlack, or a fake. All hosts follow from it.
+/// Selects the Slack to call: the commercial one, GovSlack, or a fake. All URLs are derived from
+/// its base URL.
 ///
 /// ```
 /// use slack_installs::slack::Environment;
@@ -29,23 +30,25 @@ pub use transport::HttpTransport;
 pub struct Environment(Url);
 
 impl Environment {
-    /// slack.com.
+    /// Returns the commercial Slack, at `slack.com`.
     #[must_use]
     pub fn commercial() -> Self {
-        Self(Url::parse("https://slack.com/").expect("a constant"))
+        Self(Url::parse("https://slack.com/").expect("the constant is a URL"))
     }
 
-    /// slack-gov.com: its apps are made and configured apart, with their own ids and secrets.
+    /// Returns GovSlack, at `slack-gov.com`. You create and configure apps there separately, with
+    /// their own ids and secrets.
     #[must_use]
     pub fn gov() -> Self {
-        Self(Url::parse("https://slack-gov.com/").expect("a constant"))
+        Self(Url::parse("https://slack-gov.com/").expect("the constant is a URL"))
     }
 
-    /// Another Slack, such as a fake one, at this base URL.
+    /// Returns another Slack, such as a fake one, at this base URL.
     ///
     /// # Errors
     ///
-    /// [`EnvironmentError`] unless it is `https`, or `http` on a loopback host: tokens go there.
+    /// Returns [`EnvironmentError`] unless the URL is `https`, or `http` on a loopback host,
+    /// because tokens are sent there. A query or a fragment is an error too.
     pub fn at(base: &str) -> Result<Self, EnvironmentError> {
         let mut base = Url::parse(base).map_err(|_| EnvironmentError)?;
         let secure = base.scheme() == "https" || (base.scheme() == "http" && is_loopback(&base));
@@ -58,19 +61,19 @@ impl Environment {
         Ok(Self(base))
     }
 
-    /// The base URL, with a slash at its end.
+    /// Returns the base URL, which ends with a slash.
     #[must_use]
     pub fn base(&self) -> &Url {
         &self.0
     }
 
-    /// The page on which a person allows an installation.
+    /// Returns the URL of the page on which a person allows an installation.
     #[must_use]
     pub fn authorize_url(&self) -> Url {
         self.join("oauth/v2/authorize")
     }
 
-    /// Where a Web API method is called.
+    /// Returns the URL of a Web API method.
     #[must_use]
     pub fn api_url(&self, method: &str) -> Url {
         self.join(&format!("api/{method}"))
@@ -79,7 +82,7 @@ impl Environment {
     fn join(&self, path: &str) -> Url {
         self.0
             .join(path)
-            .expect("a relative path of plain letters joins any base")
+            .expect("a relative path of plain letters can be joined to any base")
     }
 }
 
@@ -89,14 +92,12 @@ impl Default for Environment {
     }
 }
 
-/// A URL that no Slack can be at.
+/// The error for a base URL that is not allowed.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error(
-    "not a base URL for Slack: it must be https, or http on localhost, without query or fragment"
-)]
+#[error("not a base URL for Slack: use https, or http on localhost, without a query or a fragment")]
 pub struct EnvironmentError;
 
-/// Whether a URL's host is this machine itself.
+/// Returns whether a URL's host is this machine itself.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Domain(domain)) => domain == "localhost" || domain.ends_with(".localhost"),
@@ -106,12 +107,12 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Carries a request to Slack and brings the answer back. Tests replace it.
+/// Sends an HTTP request to Slack and returns the response. Tests replace it.
 ///
 /// # Contract
 ///
-/// 1. A request is sent once at most; a redirect is an answer, not followed.
-/// 2. An answer is given whatever its status.
+/// 1. A request is sent at most once. A redirect is returned as the response, and not followed.
+/// 2. A response is returned whatever its status is.
 ///
 /// # Consistency
 ///
@@ -119,11 +120,12 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
 ///
 /// # Cancel safety
 ///
-/// Dropped, the request may or may not have reached Slack.
+/// If the future is dropped, the request may have reached Slack.
 ///
 /// # Errors
 ///
-/// [`TransportError::NotSent`] only if Slack certainly did not get the request.
+/// Returns [`TransportError::NotSent`] only if Slack certainly did not receive the request.
+/// Otherwise returns [`TransportError::Lost`].
 #[async_trait]
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Sends one request.
@@ -133,14 +135,14 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     ) -> Result<http::Response<Bytes>, TransportError>;
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TransportError {
-    /// The request may have reached Slack, and no answer came, or none of a bearable size.
-    #[error("no answer came from Slack")]
+    /// The request may have reached Slack, but no complete response arrived, or it was too large.
+    #[error("no usable response arrived from Slack; it may have applied the call")]
     Lost(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Slack was not reached.
-    #[error("Slack could not be reached")]
+    /// The request did not reach Slack.
+    #[error("cannot reach Slack; the request was not sent")]
     NotSent(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -1,16 +1,20 @@
-//! A fake Slack, and checks for your own [`Backend`](crate::backend::Backend).
+//! A fake Slack, and conformance checks for your own [`Backend`](crate::backend::Backend).
 //!
-//! [`FakeSlack`] is a Slack with a few people in it: it shows the authorize page, exchanges codes
-//! for tokens, answers the Web API calls that installations need, sends your app signed events
-//! and commands, counts what your app asked, and fails on demand. It runs on loopback or in
-//! process, and keeps everything in memory.
+//! [`FakeSlack`] is a Slack for tests:
 //!
-//! It enforces what Slack's documentation says: codes work once and for ten minutes, the redirect
-//! URI must be repeated exactly, a reinstalled bot keeps its token, a revoked token is dead. Where
-//! the documentation is silent, the doc comments here say what was chosen. Tokens rotate
-//! once [`FakeSlack::rotate_tokens`] says so.
+//! * It shows the authorize page, and exchanges codes for tokens.
+//! * It serves the Web API methods that installations need, and counts the calls.
+//! * It sends your app signed events and commands.
+//! * It injects faults on request.
 //!
-//! An app over it, and the start of its install flow:
+//! It runs on loopback or in process, and keeps its data in memory.
+//!
+//! The fake enforces the rules of Slack's documentation. A code works once and for ten minutes.
+//! The redirect URI must be repeated exactly. A reinstalled bot keeps its token. A revoked token is
+//! invalid. Where the documentation has no rule, the doc comments here describe the chosen
+//! behaviour. Tokens rotate after [`FakeSlack::rotate_tokens`] was called.
+//!
+//! This example connects an app to the fake and starts the install flow:
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -41,15 +45,17 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Over HTTP, [`FakeSlack::install`] installs the app as a browser does, [`FakeSlack::deliver`]
-//! sends signed commands and events, and [`FakeSlack::take_events`] returns the events that Slack
+//! Over HTTP, [`FakeSlack::install`] installs the app as a browser does. [`FakeSlack::deliver`]
+//! sends signed commands and events. [`FakeSlack::take_events`] returns the events that Slack
 //! sends by itself, such as `app_uninstalled`.
 //!
-//! Two things differ from Slack on purpose. A `response_url` is on the fake's own host, so that
-//! what your app answers stays on this machine ([`FakeSlack::replies`]). And redirect URLs may be
-//! plain `http` on loopback, so that your app needs no certificate.
+//! Two things differ from Slack on purpose:
 //!
-//! [`conformance`] checks that a backend keeps its contract. [`Flaky`] is a backend that loses
+//! * A `response_url` is on the fake's own host, so that your app's replies stay on this machine
+//!   ([`FakeSlack::replies`]).
+//! * A redirect URL may be plain `http` on loopback, so that your app needs no certificate.
+//!
+//! [`conformance`] checks that a backend fulfils its contract. [`Flaky`] is a backend that loses
 //! requests and responses.
 
 use std::fmt;
@@ -104,11 +110,12 @@ pub use world::{ConsentError, Org, Person, Who, Workspace, World};
 use core::Core;
 use server::Server;
 
-/// A fake Slack with one app. Cheap to clone; the clones are one Slack. A server that it started
-/// ends when the last clone is dropped.
+/// A fake Slack with one app. Cheap to clone; all clones are the same Slack.
 ///
-/// Ids are plain text here: a tenant is `T…` for a workspace and `E…` for an org-wide
-/// installation. A text that is no such id panics.
+/// If it runs a server, the server stops when the last clone is dropped.
+///
+/// Ids are passed as text. A tenant is `T…` for a workspace and `E…` for an org-wide
+/// installation. Methods panic if a text is not such an id.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -116,7 +123,7 @@ use server::Server;
 ///
 /// let fake = FakeSlack::start().await?;
 ///
-/// // Your app sends the browser to a URL like this one …
+/// // Your app sends the browser to a URL such as this one.
 /// let mut authorize = fake.environment().authorize_url();
 /// authorize
 ///     .query_pairs_mut()
@@ -125,7 +132,7 @@ use server::Server;
 ///     .append_pair("redirect_uri", "http://localhost:3000/slack/oauth_redirect")
 ///     .append_pair("state", "1234");
 ///
-/// // … where Ada clicks *Allow*, and the browser comes back.
+/// // Ada clicks *Allow* there, and Slack redirects the browser to the callback.
 /// let callback = fake.allow(&authorize, "U0ADMIN0001")?;
 /// assert_eq!(callback.path(), "/slack/oauth_redirect");
 /// assert!(callback.query_pairs().any(|(name, _)| name == "code"));
@@ -136,33 +143,33 @@ use server::Server;
 #[derive(Clone)]
 pub struct FakeSlack {
     core: Arc<Core>,
-    /// Ends with the last clone; the server itself holds the core only.
+    /// Stops when the last clone is dropped. The server holds only the core.
     _server: Option<Arc<Server>>,
 }
 
 impl FakeSlack {
-    /// A fake with the [default world](World::default), serving on a free port of 127.0.0.1.
+    /// Starts a fake with the [default world](World::default) on a free port of 127.0.0.1.
     ///
     /// # Errors
     ///
-    /// If no port can be opened.
+    /// Returns an error if no port can be opened.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime with I/O enabled.
+    /// Panics outside of a tokio runtime with I/O enabled.
     pub async fn start() -> io::Result<Self> {
         Self::start_with(World::default()).await
     }
 
-    /// A fake with this world, serving on a free port of 127.0.0.1.
+    /// Starts a fake with this world on a free port of 127.0.0.1.
     ///
     /// # Errors
     ///
-    /// If no port can be opened.
+    /// Returns an error if no port can be opened.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime with I/O enabled.
+    /// Panics outside of a tokio runtime with I/O enabled.
     pub async fn start_with(world: World) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let core = Core::new(world, &format!("http://{}/", listener.local_addr()?));
@@ -173,8 +180,10 @@ impl FakeSlack {
         })
     }
 
-    /// A fake with this world that opens no port: reach it by [`transport`](Self::transport) or
-    /// [`handle`](Self::handle). Its host name never resolves.
+    /// Creates a fake with this world that opens no port.
+    ///
+    /// Call it by [`transport`](Self::transport) or [`handle`](Self::handle). Its host name never
+    /// resolves.
     ///
     /// ```
     /// use slack_installs::testing::{FakeSlack, World};
@@ -191,89 +200,92 @@ impl FakeSlack {
         }
     }
 
-    /// Where this Slack is.
+    /// Returns the environment with the URLs of this Slack.
     #[must_use]
     pub fn environment(&self) -> Environment {
         self.core.environment.clone()
     }
 
-    /// Reaches this Slack in process, whether it serves or not.
+    /// Returns a transport that calls this Slack in process, with or without a server.
     #[must_use]
     pub fn transport(&self) -> FakeTransport {
         FakeTransport(Arc::clone(&self.core))
     }
 
-    /// Answers a request as the server would; `None` where a fault loses the answer. A fault's
-    /// delay is not waited for.
+    /// Handles a request and returns the response that the server would send.
+    ///
+    /// If a fault loses the response, returns `None`. Does not wait for a fault's delay.
     #[must_use]
     pub fn handle(&self, request: &Request<Bytes>) -> Option<Response<Bytes>> {
         let arrival = self.core.arrive(request);
         self.core.carry_out(request, &arrival)
     }
 
-    /// The app's id.
+    /// Returns the app's id.
     #[must_use]
     pub fn app_id(&self) -> AppId {
         self.core.app.id.clone()
     }
 
-    /// The app's client id.
+    /// Returns the app's client id.
     #[must_use]
     pub fn client_id(&self) -> ClientId {
         self.core.app.client_id.clone()
     }
 
-    /// The app's client secret.
+    /// Returns the app's client secret.
     #[must_use]
     pub fn client_secret(&self) -> ClientSecret {
-        ClientSecret::new(&*self.core.app.client_secret).expect("a made-up secret is plausible")
+        ClientSecret::new(&*self.core.app.client_secret).expect("a generated secret is valid")
     }
 
-    /// The app's signing secret.
+    /// Returns the app's signing secret.
     #[must_use]
     pub fn signing_secret(&self) -> SigningSecret {
-        SigningSecret::new(&*self.core.app.signing_secret).expect("a made-up secret is plausible")
+        SigningSecret::new(&*self.core.app.signing_secret).expect("a generated secret is valid")
     }
 
-    /// Moves this Slack's clock on, and with it every [`clock`](Self::clock) taken from it.
+    /// Advances this Slack's clock, and with it every [`clock`](Self::clock) that it returned.
     pub fn advance(&self, by: Duration) {
         let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         self.core.ahead.fetch_add(by, Ordering::SeqCst);
     }
 
-    /// This Slack's clock, to run the app under test by it.
+    /// Returns this Slack's clock, for the app under test.
     #[must_use]
     pub fn clock(&self) -> Clock {
         self.core.clock.clone()
     }
 
-    /// The app turns token rotation on, or rotates by other rules from now on. Tokens that were
-    /// issued before stay long-lived until they are exchanged, or the app is reinstalled.
+    /// Enables token rotation for the app, or changes its rules.
+    ///
+    /// Tokens from before stay long-lived until they are exchanged, or the app is reinstalled.
     pub fn rotate_tokens(&self, rotation: Rotation) {
         self.core.state().rotation = Some(rotation);
     }
 
-    /// How often refresh tokens were used so far.
+    /// Returns how often refresh tokens were used so far.
     #[must_use]
     pub fn refresh_counts(&self) -> RefreshCounts {
         self.core.state().pairs.counts()
     }
 
-    /// How often this refresh token was used.
+    /// Returns how often this refresh token was used.
     #[must_use]
     pub fn uses(&self, refresh_token: &str) -> usize {
         self.core.state().pairs.uses(refresh_token)
     }
 
-    /// Whether a Web API call with this access token would be taken now.
+    /// Returns whether the Web API currently accepts this access token.
     #[must_use]
     pub fn is_live(&self, access_token: &str) -> bool {
         let state = self.core.state();
         state.holder(access_token, self.core.clock.now()).is_ok()
     }
 
-    /// Whether a use of this refresh token would bring a pair now; one that lives, unless only
-    /// the first does.
+    /// Returns whether a refresh with this token would currently return a pair.
+    ///
+    /// The pair is valid, except on a second use under [`GracePolicy::FirstOnly`].
     #[must_use]
     pub fn is_refreshable(&self, refresh_token: &str) -> bool {
         let state = self.core.state();
@@ -284,7 +296,7 @@ impl FakeSlack {
             .is_refreshable(refresh_token, grace.unwrap_or_default(), now)
     }
 
-    /// How many access tokens live of the bot's, or of a user's, present chain.
+    /// Returns the number of valid access tokens in the current chain of the bot or of a user.
     #[must_use]
     pub fn live_tokens(&self, tenant: &str, user: Option<&str>) -> usize {
         let state = self.core.state();
@@ -292,12 +304,15 @@ impl FakeSlack {
         chain.map_or(0, |chain| state.pairs.live(chain, self.core.clock.now()))
     }
 
-    /// Somebody clicks *Allow* on the page at this authorize URL: the callback URL to which the
-    /// browser is sent. Without a `state` in the authorize URL there is none in the callback.
+    /// Clicks *Allow* on the page at this authorize URL, as this person.
+    ///
+    /// Returns the callback URL, to which Slack redirects the browser. It has a `state` only if the
+    /// authorize URL has one.
     ///
     /// # Errors
     ///
-    /// [`ConsentError`] if the page shows an error instead, or they may not install there.
+    /// Returns [`ConsentError`] if the page shows an error, or the person may not install the app
+    /// there.
     pub fn allow(&self, authorize: &Url, who: impl Into<Who>) -> Result<Url, ConsentError> {
         let ask = self.core.ask(authorize)?;
         self.core
@@ -305,21 +320,23 @@ impl FakeSlack {
             .allow(&ask, &who.into(), self.core.clock.now())
     }
 
-    /// Somebody clicks *Cancel*: the callback URL.
+    /// Clicks *Cancel* on the page at this authorize URL, and returns the callback URL.
     ///
     /// # Errors
     ///
-    /// [`ConsentError`] if the page shows an error instead.
+    /// Returns [`ConsentError`] if the page shows an error.
     pub fn cancel(&self, authorize: &Url) -> Result<Url, ConsentError> {
         self.core.ask(authorize).map(|ask| ask.cancelled())
     }
 
-    /// Somebody installs the app from Slack's own pages: the callback URL, with a code and an
-    /// empty state that the app never issued.
+    /// Installs the app from Slack's own pages, as this person.
+    ///
+    /// Returns the callback URL. It has a code, and an empty state that the app never issued.
     ///
     /// # Errors
     ///
-    /// [`ConsentError`] if they may not install there, or the redirect URI is not allowed.
+    /// Returns [`ConsentError`] if the person may not install the app there, or the redirect URI is
+    /// not allowed.
     pub fn unsolicited(
         &self,
         redirect_uri: &Url,
@@ -336,34 +353,39 @@ impl FakeSlack {
         self.allow(&authorize, who)
     }
 
-    /// An admin removes the app from this tenant: all its tokens die, and `tokens_revoked` and
-    /// `app_uninstalled` wait in [`take_events`](Self::take_events). Whether it was installed.
+    /// Removes the app from this tenant, as an admin does. Returns whether it was installed.
+    ///
+    /// All its tokens become invalid. The events `tokens_revoked` and `app_uninstalled` are queued
+    /// for [`take_events`](Self::take_events).
     pub fn uninstall(&self, tenant: &str) -> bool {
         self.core
             .state()
             .uninstall(&key(tenant), self.core.clock.now())
     }
 
-    /// A person withdraws their own authorization: their token dies, and `tokens_revoked` waits
-    /// in [`take_events`](Self::take_events). Whether they had one.
+    /// Revokes a person's own authorization. Returns whether there was one.
+    ///
+    /// The person's token becomes invalid. The event `tokens_revoked` is queued for
+    /// [`take_events`](Self::take_events).
     pub fn revoke_user(&self, tenant: &str, user: &str) -> bool {
         self.core
             .state()
             .revoke(&key(tenant), Some(&user_id(user)), self.core.clock.now())
     }
 
-    /// An admin lets nobody grant these scopes: installations go through without them.
+    /// Withholds these scopes, as an admin's policy does. Installations succeed without them.
     pub fn withhold(&self, scopes: impl Into<Scopes>) {
         self.core.state().withheld = scopes.into();
     }
 
-    /// Adds a workspace, or replaces one's name, while the fake runs.
+    /// Adds a workspace, or renames it, while the fake runs.
     pub fn add_workspace(&self, workspace: Workspace) {
         self.core.state().world.add_workspace(workspace, None);
     }
 
-    /// Adds a person to a workspace, or changes their flags. Of somebody who is deactivated, Slack
-    /// revokes the user tokens.
+    /// Adds a person to a workspace, or changes the person's flags.
+    ///
+    /// If the person is deactivated, their user tokens are revoked, as Slack does.
     pub fn add_person(&self, team: &str, person: Person) {
         let mut state = self.core.state();
         if person.deleted {
@@ -372,50 +394,51 @@ impl FakeSlack {
         state.world.add_person(person, &[team_id(team)]);
     }
 
-    /// A workspace joins an organisation. It keeps its id, and its tokens stay good.
+    /// Moves a workspace into an organisation. The workspace keeps its id and its tokens.
     ///
     /// # Panics
     ///
-    /// If there is no such workspace or organisation.
+    /// Panics if the workspace or the organisation does not exist.
     pub fn join_org(&self, team: &str, org: &str) {
-        let org = EnterpriseId::new(org).expect("an organisation's id in a test is well formed");
+        let org = EnterpriseId::new(org).expect("an organisation's id has the form `E…`");
         self.core.state().world.join_org(&team_id(team), &org);
     }
 
-    /// Whether the app is installed in this tenant.
+    /// Returns whether the app is installed in this tenant.
     #[must_use]
     pub fn is_installed(&self, tenant: &str) -> bool {
         self.core.state().is_installed(&key(tenant))
     }
 
-    /// The bot's token in this tenant.
+    /// Returns the bot's token in this tenant.
     #[must_use]
     pub fn bot_token(&self, tenant: &str) -> Option<AccessToken> {
         let state = self.core.state();
         state.token(&key(tenant), None).map(token)
     }
 
-    /// The bot's user in this tenant, installed or not.
+    /// Returns the bot's user id in this tenant, even if the app is not installed there.
     #[must_use]
     pub fn bot_user(&self, tenant: &str) -> UserId {
         self.core.state().bot_user(&key(tenant)).user
     }
 
-    /// A person's own token in this tenant.
+    /// Returns a person's own token in this tenant.
     #[must_use]
     pub fn user_token(&self, tenant: &str, user: &str) -> Option<AccessToken> {
         let state = self.core.state();
         state.token(&key(tenant), Some(&user_id(user))).map(token)
     }
 
-    /// Every secret made so far, dead ones too: tokens, codes, webhook URLs, the app's own. A test
-    /// can look for them in logs and files where none may be.
+    /// Returns every secret made so far: tokens, codes, webhook URLs and the app's own secrets.
+    ///
+    /// The list includes invalid ones. A test can search logs and files for these secrets.
     #[must_use]
     pub fn secrets(&self) -> Vec<String> {
         self.core.state().mint.secrets().to_vec()
     }
 
-    /// How many calls of this Web API method arrived, failed ones too.
+    /// Returns the number of calls of this Web API method, failed ones included.
     #[must_use]
     pub fn calls(&self, method: &str) -> usize {
         self.core
@@ -427,7 +450,7 @@ impl FakeSlack {
             .count()
     }
 
-    /// How many calls of this method arrived with this token, which may be dead by now.
+    /// Returns the number of calls of this method with this token, which may be invalid now.
     #[must_use]
     pub fn calls_with(&self, method: &str, token: &str) -> usize {
         let state = self.core.state();
@@ -440,50 +463,58 @@ impl FakeSlack {
             .count()
     }
 
-    /// Every Web API call so far, in order of arrival.
+    /// Returns every Web API call so far, in order of arrival.
     #[must_use]
     pub fn call_log(&self) -> Vec<Call> {
         self.core.state().calls.all().to_vec()
     }
 
-    /// What the app posted to `response_url`s, in order of arrival.
+    /// Returns the bodies that the app posted to `response_url`s, in order of arrival.
     #[must_use]
     pub fn replies(&self) -> Vec<Value> {
         self.core.state().replies.clone()
     }
 
-    /// Makes the next calls of this Web API method go wrong. Faults of one method strike one after
-    /// the other.
+    /// Makes the next calls of this Web API method fail.
+    ///
+    /// The faults of one method apply one after the other, in the order of injection.
     pub fn inject(&self, method: &str, fault: Fault) {
         self.core.state().faults.inject(method, fault);
     }
 
-    /// Forgets every fault that has not struck.
+    /// Removes all pending faults.
     pub fn clear_faults(&self) {
         self.core.state().faults.clear();
     }
 
-    /// POSTs this to the app under test and returns its answer, of whatever status. Redirects are
-    /// not followed.
+    /// POSTs this delivery to the app under test, and returns the response of any status.
     ///
-    /// Dropped, the app may or may not have got it.
+    /// Follows no redirect.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if the URL is not `http` on a loopback address; another error if there is no
-    /// response within 30 s.
+    /// Returns `InvalidInput` if the URL is not `http` on a loopback address. Returns another error
+    /// if no response arrives within 30 s.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the app may have received the delivery.
     pub async fn deliver(&self, url: &Url, delivery: &Delivery) -> io::Result<Response<Bytes>> {
         delivery::send(delivery.request(url)).await
     }
 
-    /// Sends a request as it is, by its own method: a GET of the install page, or a delivery that
-    /// was tampered with. Redirects are not followed.
+    /// Sends a request unchanged to the app under test.
     ///
-    /// Dropped, the app may or may not have got it.
+    /// Use it for a GET of the install page, or for a delivery that you tampered with. Follows no
+    /// redirect.
     ///
     /// # Errors
     ///
-    /// As [`deliver`](Self::deliver).
+    /// Returns the same errors as [`deliver`](Self::deliver).
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the app may have received the request.
     pub async fn send(&self, request: Request<Bytes>) -> io::Result<Response<Bytes>> {
         delivery::send(request).await
     }
@@ -498,24 +529,24 @@ impl fmt::Debug for FakeSlack {
     }
 }
 
-/// The key of `T…` or `E…`.
+/// Parses a tenant's id, `T…` or `E…`.
 fn key(tenant: &str) -> InstallationKey {
     let key = if tenant.starts_with('E') {
         EnterpriseId::new(tenant).map(InstallationKey::org)
     } else {
         TeamId::new(tenant).map(InstallationKey::workspace)
     };
-    key.expect("a tenant in a test is a workspace's id or an organisation's")
+    key.expect("a tenant's id has the form `T…` or `E…`")
 }
 
 fn team_id(id: &str) -> TeamId {
-    TeamId::new(id).expect("a workspace's id in a test is well formed")
+    TeamId::new(id).expect("a workspace's id has the form `T…`")
 }
 
 fn user_id(id: &str) -> UserId {
-    UserId::new(id).expect("a user id in a test is well formed")
+    UserId::new(id).expect("a user id has the form `U…` or `W…`")
 }
 
 fn token(token: &str) -> AccessToken {
-    AccessToken::new(token).expect("a made-up token is plausible")
+    AccessToken::new(token).expect("a generated token is valid")
 }

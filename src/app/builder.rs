@@ -1,4 +1,4 @@
-//! An app from its parts.
+//! Builds a [`SlackApp`] from its parts.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::slack::{ClientCredentials, Environment, SlackClient};
 use crate::store::Store;
 use crate::tenant::{AppId, ClientId};
 
-/// Builds a [`SlackApp`]. What the environment has can be replaced by a method.
+/// Builds a [`SlackApp`]. Each method replaces the value from the environment.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -61,7 +61,7 @@ use crate::tenant::{AppId, ClientId};
 #[must_use = "an app is built by `build`"]
 pub struct SlackAppBuilder {
     values: Values,
-    /// Redirect URLs of the builder's methods replace the environment's.
+    /// Whether `redirect_uri` was called. Its first call discards the URL from the environment.
     has_own_redirects: bool,
     app_id: Option<AppId>,
     cache: Option<CacheOptions>,
@@ -104,14 +104,15 @@ impl SlackAppBuilder {
         self
     }
 
-    /// Also accepts requests that are signed with this secret, while the signing secret is being
-    /// replaced.
+    /// Also accepts requests that are signed with this secret.
+    ///
+    /// Use it while you replace the signing secret.
     pub fn old_signing_secret(mut self, secret: SigningSecret) -> Self {
         self.old_signing_secret = Some(secret);
         self
     }
 
-    /// Adds a redirect URL, as configured at Slack. The first one is the default.
+    /// Adds a redirect URL. Configure the same URL at Slack. The first one is the default.
     pub fn redirect_uri(mut self, uri: impl AsRef<str>) -> Self {
         if !self.has_own_redirects {
             self.values.redirect_uris.clear();
@@ -122,131 +123,137 @@ impl SlackAppBuilder {
         self
     }
 
-    /// Sets the scopes of the bot. Without any, the app acts only as its users.
+    /// Sets the bot's scopes. If there are none, the app acts only as its users.
     pub fn scopes(mut self, scopes: impl Into<Scopes>) -> Self {
         self.scopes = scopes.into();
         self
     }
 
-    /// Sets the scopes of the installing user's own token.
+    /// Sets the scopes of the installing user's token.
     pub fn user_scopes(mut self, scopes: impl Into<Scopes>) -> Self {
         self.user_scopes = scopes.into();
         self
     }
 
-    /// Sets the app's id: tokens and requests of any other app are then refused.
+    /// Sets the app's id. Tokens and requests of any other app are then refused.
     pub fn app_id(mut self, app_id: AppId) -> Self {
         self.app_id = Some(app_id);
         self
     }
 
-    /// Sets the store, instead of a database URL and a master key: for another key provider, or
-    /// for a backend with options of its own.
+    /// Sets the store, instead of a database URL and a master key.
+    ///
+    /// Use it for another key provider, or for a backend with its own options.
     pub fn store(mut self, store: impl Store) -> Self {
         self.store = Some(Arc::new(store));
         self
     }
 
-    /// Sets the database by its URL ([`backend::connect`] has the forms).
+    /// Sets the database's URL ([`backend::connect`] lists its forms).
     pub fn database(mut self, url: impl Into<String>) -> Self {
         self.values.url = Some(Ok(Zeroizing::new(url.into())));
         self
     }
 
-    /// Sets the master key, under which the data keys in the database are sealed.
+    /// Sets the master key, which wraps the data keys in the database.
     pub fn master_key(mut self, key: MasterKey) -> Self {
         self.values.master_key = Some(Ok(key));
         self
     }
 
-    /// Keeps sealed rows in memory for a moment, in a store that is opened by a URL
-    /// ([`EncryptedStore::with_cache`] has what that means).
+    /// Caches sealed rows in memory for a short time ([`EncryptedStore::with_cache`] has the
+    /// consequences). Has no effect on a store that you set with [`store`](Self::store).
     pub fn cache(mut self, options: CacheOptions) -> Self {
         self.cache = Some(options);
         self
     }
 
-    /// Sets the client for Slack's Web API: another environment, or a transport of your own.
+    /// Sets the client for Slack's Web API, for another environment or your own transport.
     pub fn slack(mut self, slack: SlackClient) -> Self {
         self.slack = Some(slack);
         self
     }
 
-    /// Sets the clock of all parts, for tests.
+    /// Sets the clock that all parts use, for tests.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Sets the hooks that hear of uninstallations, durably and at least once.
+    /// Sets the hooks that are called after an uninstallation, durably and at least once.
     pub fn lifecycle_hooks(mut self, hooks: impl LifecycleHooks) -> Self {
         self.lifecycle_hooks = Some(Arc::new(hooks));
         self
     }
 
-    /// Sets the hooks that hear of installations.
+    /// Sets the hooks that are called after an installation.
     pub fn install_hooks(mut self, hooks: impl InstallHooks) -> Self {
         self.install_hooks = Some(Arc::new(hooks));
         self
     }
 
-    /// Sets who may install the app.
+    /// Sets the policy that decides who may install the app.
     pub fn install_policy(mut self, policy: impl InstallPolicy) -> Self {
         self.policy = Some(Arc::new(policy));
         self
     }
 
-    /// Sets the app's name, as the pages at the end of the install flow show it.
+    /// Sets the app's name, which the pages at the end of the install flow show.
     pub fn app_name(mut self, name: impl Into<String>) -> Self {
         self.app_name = Some(name.into());
         self
     }
 
-    /// Sets the app's own site, which the pages at the end of the install flow link to.
+    /// Sets the app's website, to which the pages at the end of the install flow link.
     pub fn site(mut self, url: impl AsRef<str>) -> Self {
         self.site = Some(env::site(url.as_ref()));
         self
     }
 
-    /// Sets the path where people begin to install the app, as their browser sees it:
-    /// `/slack/install` by default.
+    /// Sets the path of the install page, as the browser sees it. The default is `/slack/install`.
     pub fn install_path(mut self, path: impl Into<String>) -> Self {
         self.install_path = Some(path.into());
         self
     }
 
-    /// Sets pages of your own for the end of the install flow. [`app_name`](Self::app_name) and
-    /// [`site`](Self::site) then do nothing.
+    /// Sets your own pages for the end of the install flow.
+    ///
+    /// [`app_name`](Self::app_name) and [`site`](Self::site) then have no effect.
     pub fn pages(mut self, pages: impl Pages) -> Self {
         self.pages = Some(Arc::new(pages));
         self
     }
 
-    /// Hands each request to your handlers once: a repetition by Slack, or a replay, gets an
-    /// empty response. Costs two commits a request.
+    /// Passes each request to your handlers once.
+    ///
+    /// If Slack repeats a request, or an attacker replays it, the response is empty. Costs two
+    /// commits per request.
     pub fn handle_once(mut self) -> Self {
         self.handles_once = true;
         self
     }
 
-    /// Waits for the refresh of every token that is due, even while the old one still works.
+    /// Makes callers wait for every refresh that is due, even while the old token is valid.
     pub fn strict_rotation(mut self) -> Self {
         self.is_strict = true;
         self
     }
 
-    /// States that the app has PKCE enabled at Slack, so that its refresh tokens end after 30 days
-    /// (`docs.slack.dev/authentication/using-pkce`): idle ones are refreshed after 20.
+    /// Declares that PKCE is enabled for the app at Slack.
+    ///
+    /// The app's refresh tokens then expire after 30 days
+    /// (`docs.slack.dev/authentication/using-pkce`), so idle ones are refreshed after 20 days.
     pub fn pkce_app(mut self) -> Self {
         self.is_pkce_app = true;
         self
     }
 
-    /// Builds the app: opens the database and its keys, and checks the configuration.
+    /// Builds the app: checks the configuration, and opens the database and its keys.
     ///
     /// # Errors
     ///
-    /// [`AppError`] names the thing, the cause and the remedy.
+    /// Returns [`AppError`] if a value is missing or wrong, or the database cannot be used. Its
+    /// text names the value, the cause and the remedy.
     pub async fn build(mut self) -> Result<SlackApp, AppError> {
         let credentials = ClientCredentials {
             client_id: required(
@@ -350,7 +357,7 @@ impl SlackAppBuilder {
         let first = redirect_uris.first().cloned().ok_or_else(|| {
             AppError::missing(
                 env::REDIRECT_URI,
-                "the redirect URL, as configured on the app's page OAuth & Permissions, or call \
+                "set it to the redirect URL on the app's page OAuth & Permissions, or call \
                  `redirect_uri`",
             )
         })?;
@@ -376,7 +383,7 @@ impl SlackAppBuilder {
         Ok(self.pages.take().unwrap_or_else(|| Arc::new(pages)))
     }
 
-    /// The store that was set, or the one at the URL.
+    /// Returns the store that was set, or opens the one at the URL.
     async fn opened(&mut self, app: &ClientId) -> Result<Arc<dyn Store>, AppError> {
         if let Some(store) = self.store.take() {
             return Ok(store);
@@ -384,13 +391,14 @@ impl SlackAppBuilder {
         let url = required(
             self.values.url.take(),
             env::URL,
-            "the database, such as `sqlite:installations.sqlite3`, or call `database` or `store`",
+            "set it to a database URL, such as `sqlite:installations.sqlite3`, or call \
+             `database` or `store`",
         )?;
         let key = required(
             self.values.master_key.take(),
             env::MASTER_KEY,
-            "make one with `openssl rand -base64 32`, and keep it apart from the database; \
-             SLACK_INSTALLS_MASTER_KEY_FILE may name a file instead",
+            "make a key with `openssl rand -base64 32`, and store it apart from the database; \
+             or set SLACK_INSTALLS_MASTER_KEY_FILE to the path of a file with the key",
         )?;
         let backend = backend::connect(&url).await?;
         let store = EncryptedStore::open(backend, LocalKeyProvider::new(key), app.clone()).await?;

@@ -1,4 +1,4 @@
-//! An app's values from the environment.
+//! Reads an app's values from the environment.
 
 use std::ffi::OsString;
 
@@ -19,11 +19,11 @@ pub(super) const REDIRECT_URI: &str = "SLACK_REDIRECT_URI";
 pub(super) const SIGNING_SECRET: &str = "SLACK_SIGNING_SECRET";
 pub(super) const URL: &str = "SLACK_INSTALLS_URL";
 
-/// A value that may be wrong.
+/// A value that may be absent or wrong.
 pub(super) type Value<T> = Option<Result<T, AppError>>;
 
-/// What an app needs, and the environment may have. A wrong value is kept as an error, which the
-/// builder's `build` returns: its method for the same thing may replace it.
+/// The values that an app needs. A wrong value is kept as an error until the builder's `build`
+/// returns it, because a method of the builder may replace the value first.
 #[derive(Default)]
 pub(super) struct Values {
     pub(super) client_id: Value<ClientId>,
@@ -34,7 +34,7 @@ pub(super) struct Values {
     pub(super) url: Value<Zeroizing<String>>,
 }
 
-/// Reads what is set.
+/// Reads the variables that are set and not empty.
 pub(super) fn read(variable: impl Fn(&str) -> Option<OsString>) -> Values {
     let text = |name: &'static str| {
         let value = variable(name).filter(|value| !value.is_empty())?;
@@ -69,8 +69,8 @@ pub(super) fn read(variable: impl Fn(&str) -> Option<OsString>) -> Values {
     }
 }
 
-/// A client id is two numbers. What else is set by mistake may be a secret, so only its beginning
-/// is shown.
+/// Reads a client id, which is two numbers joined by a dot. The error shows only the first
+/// characters, because a wrong value may be a secret.
 fn client_id(text: &str) -> Result<ClientId, AppError> {
     let text = text.trim();
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
@@ -97,7 +97,7 @@ pub(super) fn redirect_uri(name: &'static str, text: &str) -> Result<RedirectUri
     })
 }
 
-/// The app's own site, for a link: nothing else than the web.
+/// Reads the URL of the app's website. Accepts `http` and `https` only, because pages link to it.
 pub(super) fn site(text: &str) -> Result<Url, AppError> {
     let url = Url::parse(text.trim()).ok();
     let url = url.filter(|url| matches!(url.scheme(), "http" | "https"));
@@ -107,16 +107,17 @@ pub(super) fn site(text: &str) -> Result<Url, AppError> {
     })
 }
 
-/// Whether a text that should be a redirect URL is something else, or carries more than a place.
+/// Returns whether a text may hold a secret: it is not an `http` URL, or it has credentials, a
+/// query or a fragment.
 fn may_be_secret(text: &str) -> bool {
     !text.starts_with("http") || text.contains(['@', '?', '#'])
 }
 
-/// The first characters of a value.
+/// Returns the first characters of a value.
 fn beginning(text: &str) -> String {
     let shown: String = text.chars().take(SHOWN).collect();
     format!("`{}…`", shown.escape_debug())
 }
 
-/// Enough to recognise a value by, and too few to use it.
+/// Enough characters to recognise a value, and too few to use it.
 const SHOWN: usize = 4;

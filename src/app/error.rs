@@ -1,4 +1,4 @@
-//! Why an app cannot start. Read at 3 a.m. by people who did not write the code.
+//! The errors that keep an app from starting.
 
 use std::error::Error;
 use std::fmt;
@@ -10,16 +10,16 @@ use crate::oauth::ConfigError;
 
 type Source = Box<dyn Error + Send + Sync>;
 
-/// The reason why an app cannot start: the thing, the cause and the remedy.
+/// Why an app cannot start. Names the value, the cause and the remedy.
 ///
-/// Its `Debug` is its `Display` with all sources, so that it reads well as the result of `main`.
+/// `Debug` prints the `Display` text with all sources, so that you can return it from `main`.
 pub struct AppError {
     what: String,
     source: Option<Source>,
 }
 
 impl AppError {
-    /// Neither the builder nor the environment has this variable's value.
+    /// Reports that neither the builder nor the environment has this variable's value.
     pub(super) fn missing(variable: &str, remedy: &str) -> Self {
         Self {
             what: format!("{variable} is not set: {remedy}"),
@@ -27,8 +27,8 @@ impl AppError {
         }
     }
 
-    /// A variable, or a value of the builder, is not what it must be. `shown` is its beginning, if
-    /// it is not a secret.
+    /// Reports that a variable, or a value of the builder, is wrong. `shown` is the part of the
+    /// value that is safe to print; `None` if the value is a secret.
     pub(super) fn value(name: &str, shown: Option<String>, source: impl Into<Source>) -> Self {
         let shown = shown.map_or_else(|| "has a wrong value".into(), |shown| format!("is {shown}"));
         Self::new(format!("{name} {shown}"), source)
@@ -62,7 +62,7 @@ impl Error for AppError {
 
 impl From<ConfigError> for AppError {
     fn from(source: ConfigError) -> Self {
-        Self::new("the app's configuration cannot work", source)
+        Self::new("the app's configuration is invalid", source)
     }
 }
 

@@ -1,4 +1,4 @@
-//! An app that starts from its environment.
+//! Tests of an app that starts from its environment.
 
 use std::ffi::OsString;
 
@@ -37,14 +37,17 @@ fn with(changed: &str, value: Option<&str>) -> SlackAppBuilder {
 
 #[tokio::test]
 async fn an_app_starts_from_its_variables() {
-    with("", None).build().await.expect("all are set");
+    with("", None).build().await.expect("every variable is set");
 }
 
 #[tokio::test]
 async fn what_is_not_set_is_named_with_the_place_to_find_it() {
     for (name, _) in GOOD {
         for value in [None, Some("")] {
-            let error = with(name, value).build().await.expect_err("one is missing");
+            let error = with(name, value)
+                .build()
+                .await
+                .expect_err("a variable is missing");
             let text = format!("{error:?}");
             assert!(text.starts_with(&format!("{name} is not set: ")), "{text}");
             assert_eq!(text, error.to_string());
@@ -100,7 +103,10 @@ async fn a_wrong_value_is_named_with_the_cause_and_never_shown_if_it_is_secret()
             "SLACK_INSTALLS_MASTER_KEY has a wrong value: the master key must be 32",
         ),
     ] {
-        let error = with(name, Some(value)).build().await.expect_err("wrong");
+        let error = with(name, Some(value))
+            .build()
+            .await
+            .expect_err("the value is wrong");
         let text = format!("{error:?}");
         assert!(text.starts_with(expected), "{text}");
         assert!(!text.contains("canary") && !text.contains("b10e"), "{text}");
@@ -109,8 +115,8 @@ async fn a_wrong_value_is_named_with_the_cause_and_never_shown_if_it_is_secret()
 
 #[tokio::test]
 async fn the_key_of_a_file_serves_if_the_variable_is_not_set() {
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), GOOD[5].1).expect("a file");
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), GOOD[5].1).expect("the file is writable");
     let path = file.path().as_os_str();
     let from = |path: OsString| {
         started(|name| match name {
@@ -123,7 +129,10 @@ async fn the_key_of_a_file_serves_if_the_variable_is_not_set() {
         .build()
         .await
         .expect("the file has the key");
-    let error = from("/nowhere".into()).build().await.expect_err("no file");
+    let error = from("/nowhere".into())
+        .build()
+        .await
+        .expect_err("the file does not exist");
     let text = format!("{error:?}");
     let expected = "SLACK_INSTALLS_MASTER_KEY_FILE has a wrong value: the master key's file";
     assert!(text.starts_with(expected), "{text}");
@@ -135,5 +144,5 @@ async fn a_method_of_the_builder_replaces_a_wrong_variable() {
         .redirect_uri("https://bot.example.com/callback")
         .build()
         .await
-        .expect("the method came later");
+        .expect("the method replaces the variable");
 }

@@ -1,7 +1,7 @@
-//! Slack's answers, read strictly enough to be kept and no more.
+//! Parses Slack's responses. Checks only the fields that are stored.
 //!
-//! Errors of the JSON reader repeat what it read, tokens included, so they go no further than
-//! this file.
+//! Errors of the JSON parser contain parts of the input, such as tokens. So they never leave this
+//! file.
 
 use std::time::SystemTime;
 
@@ -14,23 +14,23 @@ use crate::installation::{Bot, Enterprise, Grant, Home, IncomingWebhook, Scopes,
 use crate::secret::{AccessToken, RefreshToken, WebhookUrl};
 use crate::tenant::{AppId, BotId, EnterpriseId, TeamId, UserId};
 
-/// What `oauth.v2.access` issued for a code.
+/// The tokens that `oauth.v2.access` issued for a code.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Issued {
-    /// The app that the code was for.
+    /// The installed app.
     pub app_id: AppId,
-    /// Where it was installed.
+    /// The workspace or organisation in which the app was installed.
     pub home: Home,
-    /// Who installed it.
+    /// The user who installed the app.
     pub authed_user: Option<UserId>,
-    /// The bot, unless only user scopes were granted.
+    /// The bot; `None` if only user scopes were granted.
     pub bot: Option<Bot>,
     /// The installer's own authorisation, if user scopes were granted.
     pub user: Option<User>,
     /// The webhook, if `incoming-webhook` was granted.
     pub incoming_webhook: Option<IncomingWebhook>,
-    /// When, on Slack's clock (its `Date` header).
+    /// The time of the response on Slack's clock (its `Date` header).
     pub at: SystemTime,
 }
 
@@ -39,31 +39,31 @@ pub struct Issued {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Renewed {
-    /// The app that the token is of.
+    /// The app that the token belongs to.
     pub app_id: AppId,
-    /// The organisation, if Slack said.
+    /// The organisation, if the response names it.
     pub enterprise_id: Option<EnterpriseId>,
-    /// The workspace, if Slack said.
+    /// The workspace, if the response names it.
     pub team_id: Option<TeamId>,
     /// The owner of a user token; `None` for a bot's.
     pub user_id: Option<UserId>,
-    /// The token acts as a user, not as the bot.
+    /// Whether the token acts as a user; otherwise it acts as the bot.
     pub is_user: bool,
-    /// The pair; without scopes if Slack did not name them.
+    /// The pair. Its scopes are empty if the response does not name them.
     pub grant: Grant,
-    /// When, on Slack's clock (its `Date` header).
+    /// The time of the response on Slack's clock (its `Date` header).
     pub at: SystemTime,
 }
 
-/// Whose a token is.
+/// The owner of a token, from `auth.test`.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct AuthTest {
     /// The bot, for a bot token.
     pub bot_id: Option<BotId>,
-    /// The organisation, if there is one.
+    /// The organisation; `None` if there is none.
     pub enterprise_id: Option<EnterpriseId>,
-    /// The workspace. For an org-wide token Slack does not say what stands here.
+    /// The workspace. Slack does not document this field for an org-wide token.
     pub team_id: Option<TeamId>,
     /// The workspace's or the organisation's URL.
     pub url: Option<String>,
@@ -71,24 +71,26 @@ pub struct AuthTest {
     pub user_id: Option<UserId>,
 }
 
-/// Who a user is, as far as an install policy asks. An absent flag is false: a deactivated
-/// user has few.
+/// The properties of a user that an install policy can check.
+///
+/// An absent flag is `false`. Slack leaves out most flags of a deactivated user.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct UserInfo {
-    /// Their own workspace; another than ours for somebody from the other side of Slack Connect.
+    /// The user's own workspace. For a user of another company (Slack Connect), it is that
+    /// company's workspace.
     pub team_id: Option<TeamId>,
-    /// Deactivated.
+    /// Whether the user is deactivated.
     pub is_deleted: bool,
-    /// An admin or owner of the workspace.
+    /// Whether the user is an admin or owner of the workspace.
     pub is_admin: bool,
-    /// An admin or owner of the organisation.
+    /// Whether the user is an admin or owner of the organisation.
     pub is_org_admin: bool,
-    /// A guest, or from another company.
+    /// Whether the user is a guest, or belongs to another company.
     pub is_outsider: bool,
-    /// The organisation that `is_org_admin` is about.
+    /// The organisation to which `is_org_admin` applies.
     pub enterprise_id: Option<EnterpriseId>,
-    /// Their workspaces in that organisation.
+    /// The user's workspaces in that organisation.
     pub teams: Vec<TeamId>,
 }
 
@@ -109,7 +111,7 @@ struct AccessAnswer {
     incoming_webhook: Option<WebhookAnswer>,
 }
 
-/// The token stands at the top for a bot and for a user.
+/// The token fields are at the top level, both for a bot and for a user.
 #[derive(Deserialize)]
 struct RenewedAnswer {
     app_id: String,
@@ -185,10 +187,10 @@ struct OrgFlags {
     teams: Vec<String>,
 }
 
-/// Reads the answer to a code exchange: the bot's token stands at the top, the user's inside
-/// `authed_user`.
+/// Parses the response to a code exchange. The bot's token is at the top level, and the user's
+/// token is in `authed_user`.
 pub(super) fn issued(body: &[u8], at: SystemTime) -> Result<Issued, Error> {
-    let answer: AccessAnswer = read(body, "its fields")?;
+    let answer: AccessAnswer = read(body, "a field is missing or has the wrong type")?;
     let enterprise = answer
         .enterprise
         .map(|named| named.typed(EnterpriseId::new))
@@ -208,7 +210,7 @@ pub(super) fn issued(body: &[u8], at: SystemTime) -> Result<Issued, Error> {
             token_type(answer.token_type.as_deref(), &["bot", "granular_bot"])?;
             let user_id = answer
                 .bot_user_id
-                .ok_or_else(|| malformed("no bot_user_id"))?;
+                .ok_or_else(|| malformed("`bot_user_id` is missing"))?;
             Some(Bot {
                 user_id: id(UserId::new, user_id)?,
                 id: None,
@@ -245,7 +247,8 @@ pub(super) fn issued(body: &[u8], at: SystemTime) -> Result<Issued, Error> {
             channel: answer.channel,
             channel_id: answer.channel_id,
             configuration_url: answer.configuration_url,
-            url: WebhookUrl::new(answer.url).map_err(|_| malformed("the webhook's url"))?,
+            url: WebhookUrl::new(answer.url)
+                .map_err(|_| malformed("the webhook's URL has a wrong form"))?,
         })
     };
     Ok(Issued {
@@ -259,13 +262,13 @@ pub(super) fn issued(body: &[u8], at: SystemTime) -> Result<Issued, Error> {
     })
 }
 
-/// Reads the answer to a refresh or to an exchange.
+/// Parses the response to a refresh or to the exchange of a long-lived token.
 pub(super) fn renewed(body: &[u8], at: SystemTime) -> Result<Renewed, Error> {
-    let answer: RenewedAnswer = read(body, "its fields")?;
+    let answer: RenewedAnswer = read(body, "a field is missing or has the wrong type")?;
     let is_user = match answer.token_type.as_str() {
         "bot" | "granular_bot" => false,
         "user" => true,
-        _ => return Err(malformed("a token of an unknown type")),
+        _ => return Err(malformed("`token_type` is unknown")),
     };
     let team = answer.team.map(|named| id(TeamId::new, named.id));
     let enterprise = answer
@@ -289,10 +292,10 @@ pub(super) fn renewed(body: &[u8], at: SystemTime) -> Result<Renewed, Error> {
     })
 }
 
-/// Reads `auth.test`. Nothing in it is required, and nothing in it decides a tenant, so an id
+/// Parses the response of `auth.test`. No field is required, and none selects a tenant. So an id
 /// of an unknown form counts as absent.
 pub(super) fn auth_test(body: &[u8]) -> Result<AuthTest, Error> {
-    let answer: AuthTestAnswer = read(body, "its fields")?;
+    let answer: AuthTestAnswer = read(body, "a field is missing or has the wrong type")?;
     Ok(AuthTest {
         bot_id: answer.bot_id.and_then(|id| BotId::new(id).ok()),
         enterprise_id: answer
@@ -304,14 +307,14 @@ pub(super) fn auth_test(body: &[u8]) -> Result<AuthTest, Error> {
     })
 }
 
-/// Reads `users.info`.
+/// Parses the response of `users.info`.
 pub(super) fn person(body: &[u8]) -> Result<UserInfo, Error> {
-    let PersonAnswer { user } = read(body, "the user's fields")?;
+    let PersonAnswer { user } = read(body, "a field of the user is missing or has the wrong type")?;
     let org = user.enterprise_user;
     Ok(UserInfo {
         team_id: user.team_id.and_then(|id| TeamId::new(id).ok()),
         is_deleted: user.deleted,
-        // An owner is an admin in practice, which no page promises.
+        // In practice an owner is also an admin, but Slack does not document it.
         is_admin: user.is_admin || user.is_owner || user.is_primary_owner,
         is_org_admin: org.is_admin || org.is_owner || org.is_primary_owner,
         is_outsider: user.is_restricted || user.is_ultra_restricted || user.is_stranger,
@@ -342,8 +345,9 @@ fn grant(
 ) -> Result<Grant, Error> {
     let refresh_token = refresh_token.map(RefreshToken::new).transpose();
     Ok(Grant {
-        access_token: AccessToken::new(access_token).map_err(|_| malformed("a token"))?,
-        refresh_token: refresh_token.map_err(|_| malformed("a token"))?,
+        access_token: AccessToken::new(access_token)
+            .map_err(|_| malformed("a token has a wrong form"))?,
+        refresh_token: refresh_token.map_err(|_| malformed("a token has a wrong form"))?,
         expires_at: expires_in.map(|seconds| from_epoch(to_epoch(at).saturating_add(seconds))),
         scopes: Scopes::from(scope.unwrap_or_default()),
     })
@@ -353,12 +357,14 @@ fn token_type(token_type: Option<&str>, allowed: &[&str]) -> Result<(), Error> {
     if token_type.is_some_and(|token_type| allowed.contains(&token_type)) {
         Ok(())
     } else {
-        Err(malformed("a token of another type than its place"))
+        Err(malformed(
+            "`token_type` is not the type that this field requires",
+        ))
     }
 }
 
 fn id<I, E>(new: impl Fn(String) -> Result<I, E>, id: String) -> Result<I, Error> {
-    new(id).map_err(|_| malformed("an id"))
+    new(id).map_err(|_| malformed("an id has a wrong form"))
 }
 
 fn read<T: DeserializeOwned>(body: &[u8], what: &'static str) -> Result<T, Error> {

@@ -1,4 +1,4 @@
-//! The Web API methods that this crate calls.
+//! [`SlackClient`]: calls the Web API methods that this crate uses.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::secret::{AccessToken, ClientSecret, Code, RefreshToken};
 use crate::tenant::{ClientId, UserId};
 
-/// What Slack knows the app by.
+/// The credentials that identify the app to Slack.
 #[derive(Clone, Debug)]
 pub struct ClientCredentials {
     /// The client id, from *Basic Information*.
@@ -37,13 +37,13 @@ pub struct SlackClient {
 }
 
 impl SlackClient {
-    /// A client over the network.
+    /// Creates a client that uses the network.
     #[must_use]
     pub fn new(environment: Environment) -> Self {
         Self::with_transport(environment, HttpTransport::new())
     }
 
-    /// A client over another transport.
+    /// Creates a client that uses another transport.
     #[must_use]
     pub fn with_transport(environment: Environment, transport: impl Transport) -> Self {
         Self {
@@ -53,24 +53,26 @@ impl SlackClient {
         }
     }
 
-    /// The same client, with another clock.
+    /// Sets the clock.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
 
-    /// Which Slack this calls.
+    /// Returns the Slack that this client calls.
     #[must_use]
     pub fn environment(&self) -> &Environment {
         &self.environment
     }
 
-    /// Exchanges the code of a callback for tokens (`oauth.v2.access`, HTTP Basic). The code is
-    /// spent, whatever comes back, so this is never repeated.
+    /// Exchanges the code of a callback for tokens (`oauth.v2.access`, HTTP Basic).
+    ///
+    /// The client never repeats this call, because it spends the code whatever the response is.
     ///
     /// # Errors
     ///
-    /// [`Error`](enum@Error); also when Slack's answer cannot be kept as an installation.
+    /// Returns [`Error`](enum@Error) if the call fails, or if the response cannot be stored as an
+    /// installation.
     pub async fn oauth_v2_access(
         &self,
         app: &ClientCredentials,
@@ -88,19 +90,20 @@ impl SlackClient {
         answers::issued(&answer.body, slack_time)
     }
 
-    /// Spends a refresh token (`oauth.v2.access`, HTTP Basic): a new pair for a bot or a user.
+    /// Exchanges a refresh token for a new pair of a bot or a user (`oauth.v2.access`, HTTP Basic).
     ///
-    /// Slack takes a refresh token once, and for a short, unpublished time after that once more;
-    /// so nothing here repeats the call, and a caller that lost the answer repeats it promptly.
+    /// Slack accepts a refresh token once, and once more within a short, unpublished time. So the
+    /// client does not repeat the call, and a caller that lost the response must repeat it
+    /// promptly.
     ///
     /// # Errors
     ///
-    /// [`Error`](enum@Error); with [`ErrorClass::Ambiguous`](super::ErrorClass::Ambiguous) a pair
-    /// may have been issued.
+    /// Returns [`Error`](enum@Error). If its class is
+    /// [`Ambiguous`](super::ErrorClass::Ambiguous), Slack may have issued a pair.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, the token may be spent, and the pair that it bought is lost.
+    /// If the future is dropped, the refresh token may be spent and the new pair lost.
     pub async fn refresh(
         &self,
         app: &ClientCredentials,
@@ -113,18 +116,20 @@ impl SlackClient {
         self.renew("oauth.v2.access", app, &form).await
     }
 
-    /// Exchanges a long-lived token for a rotating pair (`oauth.v2.exchange`, tier 3: 50 calls a
-    /// minute), once per token. The old token serves until the new pair is first refreshed; it
-    /// must never be revoked, since that uninstalls the app.
+    /// Exchanges a long-lived token for a rotating pair (`oauth.v2.exchange`).
+    ///
+    /// Slack does this once per token, and allows 50 calls a minute (tier 3). The old token is
+    /// valid until the first refresh of the new pair. Never revoke the old token: that uninstalls
+    /// the app.
     ///
     /// # Errors
     ///
-    /// [`Error`](enum@Error); with [`ErrorClass::Ambiguous`](super::ErrorClass::Ambiguous) a pair
-    /// may have been issued.
+    /// Returns [`Error`](enum@Error). If its class is
+    /// [`Ambiguous`](super::ErrorClass::Ambiguous), Slack may have issued a pair.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, the token may be exchanged, and the pair is lost.
+    /// If the future is dropped, the token may be exchanged and the pair lost.
     pub async fn oauth_v2_exchange(
         &self,
         app: &ClientCredentials,
@@ -145,41 +150,43 @@ impl SlackClient {
         answers::renewed(&answer.body, answer.slack_time().unwrap_or(sent_at))
     }
 
-    /// Asks whose token this is (`auth.test`).
+    /// Returns the owner of a token (`auth.test`).
     ///
     /// # Errors
     ///
-    /// [`Error`](enum@Error).
+    /// Returns [`Error`](enum@Error) if the call fails.
     pub async fn auth_test(&self, token: &AccessToken) -> Result<AuthTest, Error> {
         let answer = self.call("auth.test", bearer(token), &[]).await?;
         answers::auth_test(&answer.body)
     }
 
-    /// Revokes a token (`auth.revoke`). Without token rotation this can uninstall the app; with
-    /// it, it ends this one token.
+    /// Revokes an access token (`auth.revoke`).
+    ///
+    /// With token rotation, revokes only this token. Without it, the call can uninstall the app.
     ///
     /// # Errors
     ///
-    /// [`Error`](enum@Error).
+    /// Returns [`Error`](enum@Error) if the call fails.
     pub async fn auth_revoke(&self, token: &AccessToken) -> Result<(), Error> {
         self.call("auth.revoke", bearer(token), &[]).await.map(drop)
     }
 
-    /// Revokes a refresh token (`auth.revoke`), and only that one.
+    /// Revokes a refresh token (`auth.revoke`), and no other token.
     ///
     /// # Errors
     ///
-    /// [`Error`](enum@Error).
+    /// Returns [`Error`](enum@Error) if the call fails.
     pub async fn auth_revoke_refresh_token(&self, token: &RefreshToken) -> Result<(), Error> {
         let header = sensitive(&Zeroizing::new(format!("Bearer {}", token.expose())));
         self.call("auth.revoke", header, &[]).await.map(drop)
     }
 
-    /// Uninstalls the app where this token is from (`apps.uninstall`).
+    /// Uninstalls the app from the token's workspace or organisation (`apps.uninstall`).
     ///
     /// # Errors
     ///
-    /// [`Error`](enum@Error); `no_permission` is reported for some bot tokens.
+    /// Returns [`Error`](enum@Error) if the call fails. Slack is reported to return `no_permission`
+    /// for some bot tokens.
     pub async fn apps_uninstall(
         &self,
         app: &ClientCredentials,
@@ -194,11 +201,11 @@ impl SlackClient {
             .map(drop)
     }
 
-    /// Asks who a user is (`users.info`, scope `users:read`).
+    /// Returns a user's flags and workspaces (`users.info`, scope `users:read`).
     ///
     /// # Errors
     ///
-    /// [`Error`](enum@Error).
+    /// Returns [`Error`](enum@Error) if the call fails.
     pub async fn users_info(&self, token: &AccessToken, user: &UserId) -> Result<UserInfo, Error> {
         let answer = self
             .call("users.info", bearer(token), &[("user", user.as_str())])
@@ -222,27 +229,29 @@ impl SlackClient {
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Bytes::from(body))
             .map_err(|_| Error::Malformed {
-                what: "the environment's base URL",
+                what: "none was requested, because the environment's base URL is not a valid URI",
             })?;
         let sent_at = self.clock.now();
         let response = self.transport.send(request).await?;
         self.warn_of_clock_skew(method, response.headers(), sent_at);
         let outcome = Answer::new(response);
         match &outcome {
-            Ok(_) => tracing::debug!(method, "Slack answered"),
-            Err(error) => tracing::debug!(method, %error, "Slack refused"),
+            Ok(_) => tracing::debug!(method, "Slack responded"),
+            Err(error) => tracing::debug!(method, %error, "the call to Slack failed"),
         }
         outcome
     }
 
-    /// Ends of tokens are times on Slack's clock, and are compared with ours: minutes are allowed
-    /// for, and more would hand out dead tokens.
+    /// Logs a warning if this machine's clock differs from Slack's.
+    ///
+    /// A token's expiry is a time on Slack's clock, and is compared with this machine's clock. A
+    /// difference of minutes is tolerated. A larger one would hand out expired tokens.
     fn warn_of_clock_skew(&self, method: &str, headers: &HeaderMap, sent_at: SystemTime) {
         let Some(slack_time) = slack_time(headers) else {
             return;
         };
         let now = self.clock.now();
-        // Slack's time is in whole seconds, and was right at some moment of the call.
+        // Slack's time has whole seconds. It was current at some moment of the call.
         let behind = slack_time.duration_since(now).unwrap_or_default();
         let ahead = sent_at.duration_since(slack_time).unwrap_or_default();
         let skew = behind.max(ahead);
@@ -252,7 +261,7 @@ impl SlackClient {
                 method,
                 skew_s,
                 is_behind,
-                "this machine's clock is not Slack's"
+                "this machine's clock differs from Slack's; check its time synchronisation (NTP)"
             );
         }
     }
@@ -267,7 +276,7 @@ impl fmt::Debug for SlackClient {
     }
 }
 
-/// An answer that said `ok: true`.
+/// A response with `ok: true`.
 struct Answer {
     headers: HeaderMap,
     body: Bytes,
@@ -281,11 +290,11 @@ impl Answer {
                 retry_after: retry_after(&parts.headers),
             });
         }
-        // Most of Slack's errors come with status 200; some proxies and outages with HTML.
+        // Most of Slack's errors have status 200. Proxies and outages may send HTML.
         let Ok(envelope) = serde_json::from_slice::<Envelope>(&body) else {
             return Err(if parts.status.is_success() {
                 Error::Malformed {
-                    what: "it is not a JSON object with `ok`",
+                    what: "it is not a JSON object with the field `ok`",
                 }
             } else {
                 Error::Http {
@@ -313,17 +322,17 @@ impl Answer {
     }
 }
 
-/// What every answer has.
+/// The fields that all responses share.
 #[derive(Deserialize)]
 struct Envelope {
-    /// An RFC 6749 style refusal has an `error` and no `ok`.
+    /// An error in the style of RFC 6749 has an `error` and no `ok`.
     #[serde(default)]
     ok: bool,
     error: Option<String>,
     needed: Option<String>,
 }
 
-/// When Slack answered, on its own clock.
+/// Returns the time of the response, on Slack's clock.
 fn slack_time(headers: &HeaderMap) -> Option<SystemTime> {
     httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()
 }
@@ -351,12 +360,12 @@ fn bearer(token: &AccessToken) -> HeaderValue {
     sensitive(&Zeroizing::new(format!("Bearer {}", token.expose())))
 }
 
-/// A header that no log of an HTTP library shows.
+/// Returns a header value that HTTP libraries do not log.
 fn sensitive(value: &str) -> HeaderValue {
-    let mut value = HeaderValue::from_str(value).expect("secrets are visible ASCII");
+    let mut value = HeaderValue::from_str(value).expect("a secret is visible ASCII");
     value.set_sensitive(true);
     value
 }
 
-/// More than this, and an operator should hear of it. Clocks that are kept by NTP agree within one.
+/// The largest clock difference without a warning. Clocks with NTP differ by less than a second.
 const SKEW: Duration = Duration::from_secs(30);

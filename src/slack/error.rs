@@ -1,4 +1,4 @@
-//! What an answer of Slack's means for whoever called.
+//! Classifies Slack's errors by what the caller must do.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,43 +8,43 @@ use thiserror::Error;
 use super::TransportError;
 use crate::installation::Scopes;
 
-/// Why a call to Slack did not do it.
+/// Why a call to Slack failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Slack answered `ok: false`.
-    #[error("Slack refused: {code}")]
+    /// Slack responded with `ok: false`.
+    #[error("Slack refused the call: {code}")]
     Api {
-        /// Slack's name for the reason.
+        /// Slack's error code.
         code: ErrorCode,
-        /// With `missing_scope`: the scopes that the call would have needed.
+        /// With `missing_scope`: the scopes that the call requires.
         needed: Scopes,
     },
-    /// Slack answered with an HTTP status that tells of trouble on its side, and no JSON.
-    #[error("Slack answered with HTTP status {status}")]
+    /// Slack responded with an HTTP error status, and without an error code.
+    #[error("Slack responded with HTTP status {status} and no error code")]
     Http {
-        /// The status.
+        /// The HTTP status.
         status: u16,
     },
-    /// Slack answered with something that its documentation does not describe.
-    #[error("Slack's answer is not understood: {what}")]
+    /// Slack's response does not have the documented form.
+    #[error("Slack's response is invalid: {what}")]
     Malformed {
-        /// Which part.
+        /// What is wrong with the response.
         what: &'static str,
     },
-    /// Too many calls of this method for this workspace.
-    #[error("Slack asks to wait before the next call")]
+    /// The app called this method too often for this workspace.
+    #[error("Slack rate-limited the call; wait before the next one")]
     RateLimited {
-        /// For how long, if Slack said.
+        /// How long to wait, if Slack's response says so.
         retry_after: Option<Duration>,
     },
-    /// There is no answer.
+    /// There is no response.
     #[error(transparent)]
     Transport(#[from] TransportError),
 }
 
 impl Error {
-    /// What to do about it.
+    /// Returns the class of this error, which says what the caller must do.
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
@@ -56,7 +56,7 @@ impl Error {
         }
     }
 
-    /// The error of a response that has an error code.
+    /// Returns the error for a response that has an error code.
     pub(super) fn refused(code: &str, needed: &str, retry_after: Option<Duration>) -> Self {
         if code == "ratelimited" {
             return Self::RateLimited { retry_after };
@@ -67,7 +67,7 @@ impl Error {
         }
     }
 
-    /// Whether the same call may succeed later, with nothing changed by the caller.
+    /// Returns whether the same call, unchanged, may succeed later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         use ErrorClass::{Ambiguous, Migrating, Retry};
@@ -75,13 +75,13 @@ impl Error {
     }
 }
 
-/// Slack's name for an error: lower-case letters, digits and `_`, 64 at most.
+/// Slack's error code: 1 to 64 lower-case letters, digits and `_`.
 #[derive(Clone, Eq, PartialEq)]
 pub struct ErrorCode(Box<str>);
 
 impl ErrorCode {
-    /// Takes Slack's word, or `unprintable_error` for anything that is no such name: it goes
-    /// into logs and pages.
+    /// Creates the code. If the text has another form, uses `unprintable_error`, because the code
+    /// is shown in logs and pages.
     #[must_use]
     pub fn new(code: &str) -> Self {
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
@@ -92,13 +92,13 @@ impl ErrorCode {
         }
     }
 
-    /// The name.
+    /// Returns the code as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it says, in a callback, that the person did not allow the installation.
+    /// Returns whether a callback with this code means that the person refused the installation.
     pub(crate) fn is_access_denied(&self) -> bool {
         &*self.0 == "access_denied"
     }
@@ -118,43 +118,43 @@ impl fmt::Display for ErrorCode {
 
 /// What an error means for the credential and for the caller.
 ///
-/// After Slack's method pages and `docs.slack.dev/authentication`; a code that nobody has
-/// described yet is [`Unknown`](Self::Unknown), which never costs anybody their installation.
+/// The classes follow Slack's method pages and `docs.slack.dev/authentication`. A code that they
+/// do not describe is [`Unknown`](Self::Unknown), which never ends an installation.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum ErrorClass {
-    /// The call may have happened: a lost answer, a broken one, or Slack's `internal_error` and
-    /// `fatal_error`, of which it says that some aspect may have succeeded.
+    /// Slack may have applied the call: the response is lost or invalid, or its code is
+    /// `internal_error` or `fatal_error`. Slack says of both that a part may have succeeded.
     Ambiguous,
-    /// The call itself is wrong; a bug.
+    /// The call itself is wrong, because of a bug in the caller.
     CallerBug,
-    /// Our own client id, secret or redirect URL is wrong. Says nothing about any tenant, and
-    /// looks like all of them dying at once.
+    /// The app's own configuration is wrong, such as its client id, client secret or redirect URL.
+    /// Every tenant gets the error, but it says nothing about any tenant.
     Configuration,
-    /// The authorisation is gone.
+    /// The authorisation no longer exists.
     Dead,
-    /// `invalid_auth`: the token is not accepted, or this machine's address is not on the app's
-    /// allow-list. So nothing is deleted on it alone.
+    /// `invalid_auth`: Slack does not accept the token, or this machine's address is not on the
+    /// app's allow-list. So this error alone deletes nothing.
     InvalidAuth,
-    /// `invalid_token`: the token is none that Slack accepts for this call.
+    /// `invalid_token`: Slack does not accept this token for this call.
     InvalidToken,
-    /// The workspace is moving into or out of an organisation; it will be back.
+    /// The workspace is moving into or out of an organisation. Calls work again after the move.
     Migrating,
-    /// A policy of the workspace or the organisation forbids it.
+    /// A policy of the workspace or the organisation forbids the call.
     Policy,
-    /// Try again later, with the same credential.
+    /// Repeat the call later with the same credential.
     Retry,
-    /// `token_revoked`: Slack ended the token; a newer one may have replaced it.
+    /// `token_revoked`: Slack revoked the token. A newer token may have replaced it.
     Revoked,
-    /// The token lacks a scope; a reinstall can add it.
+    /// The token lacks a scope. A reinstall can add the scope.
     Scope,
-    /// The access token's time is up.
+    /// The access token has expired.
     TokenExpired,
-    /// Nobody knows; nothing is to be concluded from it.
+    /// The code is not documented. Conclude nothing about the token or the tenant.
     Unknown,
     /// The person must go through the install flow again.
     UserFlow,
-    /// The org-wide installation is fine, but was not added to this workspace.
+    /// The org-wide installation is valid, but was not added to this workspace.
     WorkspaceNotGranted,
 }
 
@@ -201,7 +201,7 @@ impl ErrorClass {
         }
     }
 
-    /// Whether the token itself is over for certain: dead, expired or revoked.
+    /// Returns whether the token is certainly no longer valid: dead, expired or revoked.
     pub(crate) fn ends_token(self) -> bool {
         matches!(self, Self::Dead | Self::Revoked | Self::TokenExpired)
     }

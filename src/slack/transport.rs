@@ -1,4 +1,4 @@
-//! HTTP to Slack: by TLS, no redirects, no repeated requests, bounded responses.
+//! HTTP to Slack: uses TLS, follows no redirects, repeats no request, limits the response's size.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use super::{Transport, TransportError};
 
 mod https;
 
-/// Sends requests over the network. Uses the proxies that the environment names (`HTTPS_PROXY`,
-/// `ALL_PROXY`, `NO_PROXY`), except to this machine itself.
+/// Sends requests over the network.
 ///
-/// Plain `http` is sent to this machine only.
+/// Uses the proxies from the environment variables `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`. It
+/// uses no proxy for this machine itself, and sends plain `http` to this machine only.
 #[derive(Clone)]
 pub struct HttpTransport(Sender);
 
@@ -28,11 +28,14 @@ enum Sender {
 }
 
 impl HttpTransport {
-    /// A transport with timeouts of 5 s to connect and 15 s in all, and Mozilla's roots.
+    /// Creates a transport that trusts Mozilla's root certificates.
     ///
-    /// TLS uses the crypto provider of the feature `ring`, which is on by default, or of
-    /// `aws-lc-rs`. Without both, it uses the default provider of the process, or else the only
-    /// one that rustls was built with. If there is none, every `https` request returns
+    /// It times out after 5 s while connecting, and after 15 s in total.
+    ///
+    /// TLS uses the crypto provider of the feature `ring`, which is enabled by default, or of
+    /// `aws-lc-rs`. If neither is enabled, TLS uses the default provider of the process, or else
+    /// the only one that rustls was built with. If there is no provider, every `https` request
+    /// returns
     /// [`TransportError::NotSent`] with the remedy.
     #[must_use]
     pub fn new() -> Self {
@@ -45,11 +48,13 @@ impl HttpTransport {
         ))))
     }
 
-    /// A transport over your app's own client, for a private certificate authority or a SOCKS
-    /// proxy. reqwest has TLS only with a feature for it, such as its default ones.
+    /// Creates a transport that uses your app's own client.
     ///
-    /// The client must not follow redirects and must not repeat requests: a refresh token is
-    /// spent by the first one. Give it timeouts.
+    /// Use it for a private certificate authority or a SOCKS proxy. reqwest supports TLS only if a
+    /// feature for it is enabled, as by default.
+    ///
+    /// The client must not follow redirects. It must not repeat requests, because the first request
+    /// spends a refresh token. Set timeouts on the client.
     #[must_use]
     pub fn with_client(client: Client) -> Self {
         Self(Sender::Yours(client))
@@ -64,7 +69,7 @@ impl Default for HttpTransport {
 
 impl fmt::Debug for HttpTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The client's own Debug shows default headers.
+        // The client's `Debug` prints its default headers, which may hold secrets.
         f.write_str("HttpTransport")
     }
 }
@@ -99,7 +104,7 @@ async fn send(
     collect(response.into(), lost).await
 }
 
-/// The URL is left out of both: it says nothing that the caller does not know.
+/// Both errors omit the URL, because the caller knows it.
 fn lost(error: reqwest::Error) -> TransportError {
     TransportError::Lost(error.without_url().into())
 }

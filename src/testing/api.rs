@@ -1,4 +1,4 @@
-//! The Web API: reads a call, finds out who calls, and answers as Slack does.
+//! The Web API: parses a call, finds its caller, and responds as Slack does.
 
 use std::time::SystemTime;
 
@@ -17,14 +17,14 @@ mod people;
 
 pub(super) use call::Incoming;
 
-/// Carries out a call. The error code, if any, is returned beside the answer.
+/// Applies a call. Returns the response, and the error code in it.
 pub(super) fn answer(
     state: &mut State,
     app: &App,
     call: &Incoming,
     now: SystemTime,
 ) -> (Response<Bytes>, Option<String>) {
-    // Read before the call is carried out: it may end the token.
+    // Read before the call is applied, because the call may revoke the token.
     let caller = call.caller(state, now);
     let scopes = caller.as_ref().ok().map(|caller| caller.scopes.to_string());
     let outcome = match (call.method.as_str(), caller) {
@@ -38,7 +38,7 @@ pub(super) fn answer(
         ("auth.test", Ok(caller)) => Ok(auth::test(state, &caller)),
         ("team.info", Ok(caller)) => people::team_info(state, call, &caller),
         ("users.info", Ok(caller)) => people::users_info(state, call, &caller, now),
-        _ => unreachable!("every method of METHODS has its arm"),
+        _ => unreachable!("each method in METHODS has a match arm"),
     };
     let error = outcome
         .as_ref()
@@ -68,7 +68,7 @@ pub(super) fn answer(
     (response, error)
 }
 
-/// The methods that need a token.
+/// The methods that require a token.
 const METHODS: [&str; 5] = [
     "apps.uninstall",
     "auth.revoke",

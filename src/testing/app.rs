@@ -1,4 +1,4 @@
-//! The one app of a fake Slack.
+//! The app of a fake Slack: its ids and secrets.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::tenant::{AppId, ClientId};
 use super::mint::Mint;
 use super::world::World;
 
-/// The one app of a fake Slack.
+/// The only app of a fake Slack.
 pub(super) struct App {
     pub(super) client_id: ClientId,
     pub(super) client_secret: String,
@@ -17,16 +17,16 @@ pub(super) struct App {
     pub(super) name: String,
     pub(super) redirect_urls: Vec<Url>,
     pub(super) signing_secret: Arc<str>,
-    /// The deprecated `token` field of every payload.
+    /// The value of the deprecated field `token` in every payload.
     pub(super) verification_token: String,
 }
 
 impl App {
     pub(super) fn new(world: &World, mint: &mut Mint) -> Self {
         Self {
-            client_id: ClientId::new(mint.client_id()).expect("a made-up id is well formed"),
+            client_id: ClientId::new(mint.client_id()).expect("a generated id has the right form"),
             client_secret: mint.app_secret(),
-            id: AppId::new(mint.id("A0")).expect("a made-up id is well formed"),
+            id: AppId::new(mint.id("A0")).expect("a generated id has the right form"),
             name: world.app_name.clone(),
             redirect_urls: world.redirect_urls.clone(),
             signing_secret: mint.app_secret().into(),

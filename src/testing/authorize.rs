@@ -1,4 +1,4 @@
-//! The authorize page, and what a person answers on it.
+//! Serves the authorize page and handles its buttons.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -11,7 +11,7 @@ use super::state::State;
 use super::world::{ConsentError, Who};
 
 impl Core {
-    /// `GET`: shows the page.
+    /// Handles `GET`: shows the page.
     pub(super) fn authorize_page(&self, query: &str) -> Response<Bytes> {
         let query = pairs(query.as_bytes());
         let ask = match Ask::read(&query, &self.app) {
@@ -23,7 +23,7 @@ impl Core {
         html(StatusCode::OK, page)
     }
 
-    /// `POST`: takes the button that was pressed.
+    /// Handles `POST`: the person clicked a button.
     pub(super) fn authorize_answer(&self, form: &[u8]) -> Response<Bytes> {
         let form = pairs(form);
         let callback = Ask::read(&form, &self.app).and_then(|ask| {

@@ -1,4 +1,4 @@
-//! What the app under test asked of the Web API.
+//! The log of the app's Web API calls.
 
 use std::time::SystemTime;
 
@@ -25,34 +25,34 @@ use crate::tenant::{InstallationKey, UserId};
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Call {
-    /// When it arrived, on the fake's clock.
+    /// The time of arrival, on the fake's clock.
     pub at: SystemTime,
     /// The method, such as `auth.test`.
     pub method: String,
-    /// Whose token or code it carried, if it was known.
+    /// The tenant of the call's token or code; `None` if there was none, or it is unknown.
     pub tenant: Option<InstallationKey>,
     /// The owner of the user token, or of the code; `None` for a bot token.
     pub user: Option<UserId>,
-    /// Which token it carried, counted from 1 in the order of issue; `None` for none or an
-    /// unknown one.
+    /// The number of the call's token, counted from 1 in the order of issue. `None` if there was no
+    /// token, or it is unknown.
     pub token: Option<u64>,
-    /// How it ended.
+    /// The result of the call.
     pub outcome: Outcome,
 }
 
-/// How a call ended.
+/// The result of a call.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// With this error code of Slack's.
+    /// The response had this error code of Slack's.
     Error(String),
-    /// Without an answer; the call may have had its effect.
+    /// A fault lost the response. The call may have been applied.
     Lost,
-    /// Well.
+    /// The call succeeded.
     Ok,
-    /// Not yet.
+    /// The call has not ended yet.
     Pending,
-    /// With this HTTP status, which was not 200.
+    /// The response had this HTTP status, other than 200.
     Status(u16),
 }
 
@@ -61,7 +61,7 @@ pub enum Outcome {
 pub(super) struct Calls(Vec<Call>);
 
 impl Calls {
-    /// Notes an arrival, and returns its number for [`Self::note`].
+    /// Records the arrival of a call, and returns its number for [`Self::note`].
     pub(super) fn arrive(&mut self, method: &str, at: SystemTime) -> usize {
         self.0.push(Call {
             at,

@@ -1,4 +1,4 @@
-//! What an app asks for on the authorize page.
+//! The app's request on the authorize page: scopes, redirect URL and state.
 
 use url::{Url, form_urlencoded};
 
@@ -9,20 +9,20 @@ use crate::tenant::ClientId;
 use super::app::App;
 use super::world::ConsentError;
 
-/// What an app asks for.
+/// The app's request on the authorize page.
 #[derive(Clone)]
 pub(super) struct Ask {
     pub(super) bot_scopes: Scopes,
     pub(super) user_scopes: Scopes,
     redirect_to: Url,
-    /// As the app wrote it, which is how it must repeat it.
+    /// The app's text, unchanged. The code exchange must repeat it exactly.
     redirect_uri: Option<String>,
     state: Option<String>,
     pub(super) team: Option<String>,
 }
 
 impl Ask {
-    /// Reads an authorize URL's query.
+    /// Parses the query of an authorize URL.
     pub(super) fn read(query: &[(String, String)], app: &App) -> Result<Self, ConsentError> {
         let value = |name: &str| field(query, name);
         if ClientId::new(value("client_id").unwrap_or_default()).as_ref() != Ok(&app.client_id) {
@@ -51,7 +51,7 @@ impl Ask {
         })
     }
 
-    /// Where the browser goes next, with the state as it came, if it came.
+    /// Returns the callback URL with these parameters, and with the app's state if there is one.
     pub(super) fn callback(&self, pairs: &[(&str, &str)]) -> Url {
         let mut url = self.redirect_to.clone();
         let state = self.state.as_deref().map(|state| ("state", state));
@@ -61,13 +61,14 @@ impl Ask {
         url
     }
 
-    /// A person says no: the callback URL.
+    /// Returns the callback URL for a person who clicks *Cancel*.
     pub(super) fn cancelled(&self) -> Url {
         self.callback(&[("error", "access_denied")])
     }
 
-    /// Whether this is the `redirect_uri` that the authorize URL had. An exchange may leave out
-    /// what the authorize URL left out.
+    /// Returns whether this is the `redirect_uri` of the authorize URL.
+    ///
+    /// If the authorize URL had none, the exchange may omit it too.
     pub(super) fn is_repeated_by(&self, redirect_uri: Option<&str>) -> bool {
         match (&self.redirect_uri, redirect_uri) {
             (asked, Some(repeated)) => {
@@ -78,7 +79,7 @@ impl Ask {
     }
 }
 
-/// Equal to a configured redirect URL, or a sub-path of one.
+/// Returns whether a URL equals a configured redirect URL, or is a sub-path of one.
 fn is_allowed(uri: &Url, configured: &[Url]) -> bool {
     let secure = uri.scheme() == "https" || (uri.scheme() == "http" && is_loopback(uri));
     let fits = |url: &Url| {
@@ -98,7 +99,7 @@ pub(super) fn pairs(form: &[u8]) -> Vec<(String, String)> {
     form_urlencoded::parse(form).into_owned().collect()
 }
 
-/// The first field of that name.
+/// Returns the first field of that name.
 pub(super) fn field<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
     let pair = pairs.iter().find(|(key, _)| key == name);
     pair.map(|(_, value)| value.as_str())

@@ -1,4 +1,4 @@
-//! The fake without a transport: a request in, an answer out.
+//! The fake without a transport: takes a request and returns the response.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,7 @@ use super::response::{self, status};
 use super::state::State;
 use super::world::{ConsentError, World};
 
-/// What the server, the transport and the handle share.
+/// The data that the server, the transport and the handle share.
 pub(super) struct Core {
     pub(super) ahead: Arc<AtomicU64>,
     pub(super) app: App,
@@ -42,12 +42,13 @@ impl Core {
             clock: Clock::from_fn(move || {
                 start.now() + Duration::from_millis(moved.load(Ordering::SeqCst))
             }),
-            environment: Environment::at(base).expect("the fake is on loopback, or has https"),
+            environment: Environment::at(base).expect("the base URL is on loopback, or is https"),
             state: Mutex::new(State::new(world, mint)),
         })
     }
 
-    /// A test that panicked leaves nothing half done here.
+    /// Locks the state. A lock that a panicking test poisoned is used all the same, because a panic
+    /// leaves no half-done change.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -57,7 +58,7 @@ impl Core {
         Ask::read(&query, &self.app)
     }
 
-    /// Answers, after whatever delay a fault wants.
+    /// Returns the response, after the delay of a fault if there is one.
     pub(super) async fn answer_in_time(&self, request: Request<Bytes>) -> Option<Response<Bytes>> {
         let arrival = self.arrive(&request);
         let fault = arrival.fault.as_ref();
@@ -75,7 +76,7 @@ impl Core {
         answer
     }
 
-    /// Counts a Web API call, and finds the fault that strikes it.
+    /// Records the arrival of a Web API call, and takes the fault that applies to it.
     pub(super) fn arrive(&self, request: &Request<Bytes>) -> Arrival {
         let is_call = [Method::GET, Method::POST].contains(request.method());
         let method = request
@@ -86,7 +87,7 @@ impl Core {
         let Some(method) = method else {
             return Arrival::default();
         };
-        // A path is the app's own text; what is no method name is not kept.
+        // The app chose the path, so a text that is not a method name is not stored.
         let is_name = (1..=64).contains(&method.len())
             && method
                 .bytes()
@@ -125,13 +126,14 @@ impl Core {
             ("x-slack-req-id", self.state().request_id()),
         ];
         for (name, value) in stamps {
-            let value = HeaderValue::try_from(value).expect("dates and hex digits are ASCII");
+            let value =
+                HeaderValue::try_from(value).expect("dates and hex digits are visible ASCII");
             response.headers_mut().insert(name, value);
         }
         Some(response)
     }
 
-    /// Carries out a Web API call, as far as the fault lets it.
+    /// Applies a Web API call and its fault.
     fn call(
         &self,
         method: &str,
@@ -173,7 +175,7 @@ impl Core {
         response
     }
 
-    /// Keeps what the app posts to a `response_url`.
+    /// Stores the body that the app posts to a `response_url`.
     fn reply(&self, request: &Request<Bytes>) -> Response<Bytes> {
         match serde_json::from_slice(request.body()) {
             Ok(reply) => self.state().replies.push(reply),
@@ -183,7 +185,7 @@ impl Core {
     }
 }
 
-/// One request on its way through.
+/// A request that has arrived: its place in the log, and its fault.
 #[derive(Default)]
 pub(super) struct Arrival {
     /// The method, and the call's number in the log.
@@ -215,5 +217,5 @@ fn note_caller(state: &mut State, number: usize, incoming: &api::Incoming) {
 
 const AUTHORIZE: &str = "/oauth/v2/authorize";
 
-/// Where `response_url`s are on the fake's host.
+/// The path of `response_url`s on the fake's host.
 pub(super) const REPLIES: &str = "/responses/";

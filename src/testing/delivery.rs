@@ -1,4 +1,4 @@
-//! A request from Slack to the app under test, signed.
+//! Signed requests from Slack to the app under test.
 
 use std::fmt;
 use std::io;
@@ -18,9 +18,9 @@ use url::{Url, form_urlencoded};
 use crate::clock::to_epoch;
 use crate::slack::is_loopback;
 
-/// Something that Slack sends to the app: an event, a slash command, a click.
+/// A request from Slack to the app: an event, a slash command or an interaction.
 ///
-/// Change it, and it is signed as changed; to spoil the signature, change the
+/// You can change a delivery before it is signed. To send a wrong signature, change the result of
 /// [`request`](Self::request).
 ///
 /// ```
@@ -46,11 +46,11 @@ pub struct Delivery {
 
 #[derive(Clone)]
 pub(super) enum Content {
-    /// A form of plain fields: a slash command.
+    /// A form with plain fields, for a slash command.
     Form(Vec<(String, String)>),
-    /// JSON: an event.
+    /// JSON, for an event.
     Json(Value),
-    /// JSON in a form's field `payload`: something interactive.
+    /// JSON in the form field `payload`, for an interaction.
     Payload(Value),
     Raw(HeaderValue, Bytes),
 }
@@ -65,7 +65,7 @@ impl Delivery {
         }
     }
 
-    /// The body as it is sent.
+    /// Returns the body that is sent.
     #[must_use]
     pub fn body(&self) -> Bytes {
         let form = |fields: &[(&str, &str)]| {
@@ -90,17 +90,19 @@ impl Delivery {
     ///
     /// # Panics
     ///
-    /// If this is no JSON.
+    /// Panics if the delivery has no JSON.
     #[must_use]
     pub fn edit(mut self, edit: impl FnOnce(&mut Value)) -> Self {
         match &mut self.content {
             Content::Json(json) | Content::Payload(json) => edit(json),
-            Content::Form(_) | Content::Raw(..) => panic!("this delivery has no JSON to edit"),
+            Content::Form(_) | Content::Raw(..) => panic!(
+                "this delivery has no JSON: `edit` requires an event or an interactive payload"
+            ),
         }
         self
     }
 
-    /// The JSON of an event or of an interactive payload.
+    /// Returns the JSON of an event or of an interactive payload.
     #[must_use]
     pub fn json(&self) -> Option<&Value> {
         match &self.content {
@@ -109,11 +111,11 @@ impl Delivery {
         }
     }
 
-    /// The HTTP request, signed with the app's signing secret (`v0`).
+    /// Returns the HTTP request, signed with the app's signing secret (`v0`).
     ///
     /// # Panics
     ///
-    /// If the URL cannot be requested, such as `data:`.
+    /// Panics if the URL is not one for HTTP, such as `data:`.
     #[must_use]
     pub fn request(&self, url: &Url) -> Request<Bytes> {
         let body = self.body();
@@ -145,13 +147,13 @@ impl Delivery {
             request = request.header("x-slack-retry-num", number.to_string());
             request = request.header("x-slack-retry-reason", reason);
         }
-        request
-            .body(body)
-            .expect("the URL and the headers are well formed")
+        request.body(body).expect("the URL is one for HTTP")
     }
 
-    /// The same thing, sent again: Slack repeats an event up to three times, each time with a new
-    /// timestamp and signature. The reason is one of Slack's, such as `http_timeout`.
+    /// Marks the delivery as Slack's repetition with this number and reason.
+    ///
+    /// Slack repeats an event up to three times, each time with a new timestamp and signature. The
+    /// reason is one of Slack's, such as `http_timeout`.
     #[must_use]
     pub fn retry(self, number: u8, reason: &'static str) -> Self {
         Self {
@@ -160,21 +162,21 @@ impl Delivery {
         }
     }
 
-    /// Sets the time that is signed.
+    /// Sets the timestamp that is signed.
     #[must_use]
     pub fn sent_at(self, sent_at: SystemTime) -> Self {
         Self { sent_at, ..self }
     }
 
-    /// Replaces the body by these bytes, and the content type.
+    /// Replaces the body and the content type.
     ///
     /// # Panics
     ///
-    /// If the content type cannot be a header's value.
+    /// Panics if the content type is not a valid header value.
     #[must_use]
     pub fn with_body(self, content_type: &str, body: impl Into<Bytes>) -> Self {
         let content_type = HeaderValue::from_str(content_type);
-        let content_type = content_type.expect("a content type of a test is visible ASCII");
+        let content_type = content_type.expect("a content type is visible ASCII");
         Self {
             content: Content::Raw(content_type, body.into()),
             ..self
@@ -185,11 +187,11 @@ impl Delivery {
     ///
     /// # Panics
     ///
-    /// If this is no form of plain fields.
+    /// Panics if the delivery is not a form with plain fields.
     #[must_use]
     pub fn with_field(mut self, name: &str, value: &str) -> Self {
         let Content::Form(fields) = &mut self.content else {
-            panic!("this delivery has no form fields");
+            panic!("this delivery has no form fields: `with_field` requires a slash command");
         };
         match fields.iter_mut().find(|(key, _)| key == name) {
             Some((_, old)) => value.clone_into(old),
@@ -200,7 +202,7 @@ impl Delivery {
 }
 
 impl fmt::Debug for Delivery {
-    /// Without the body, which can carry tickets such as a `response_url`.
+    /// Omits the body, which can hold secrets such as a `response_url`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Delivery");
         debug
@@ -210,12 +212,13 @@ impl fmt::Debug for Delivery {
     }
 }
 
-/// POSTs a request to the app under test, once; to this machine only, so that no test ever signs
-/// something for somebody else.
+/// Sends a request once to the app under test.
+///
+/// Sends to this machine only, so that a test never sends a signed request to another server.
 pub(super) async fn send(request: Request<Bytes>) -> io::Result<Response<Bytes>> {
     let url = Url::parse(&request.uri().to_string());
     if !url.is_ok_and(|url| url.scheme() == "http" && is_loopback(&url)) {
-        let why = "deliveries go to http on a loopback address only";
+        let why = "the URL is not allowed: a delivery is sent only to http on a loopback address";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
@@ -228,6 +231,6 @@ pub(super) async fn send(request: Request<Bytes>) -> io::Result<Response<Bytes>>
     timeout(PATIENCE, exchange).await?
 }
 
-/// How long to wait for the app's answer. Slack gives it 3 s; this is longer, so that a busy test
-/// machine fails nobody.
+/// The timeout for the app's response. Slack's timeout is 3 s. This one is longer, so that a busy
+/// machine does not fail a test.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! Slack having a bad day, on purpose.
+//! Faults: errors, delays and lost responses of the fake Slack.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -8,10 +8,10 @@ use http::{HeaderValue, Response, StatusCode, header};
 
 use super::response::{refuse, status};
 
-/// What goes wrong with the next calls of a method.
+/// A failure of the next calls of a method.
 ///
-/// A fault strikes before the call has any effect, unless [`Fault::after_effect`] is said; once,
-/// unless [`Fault::times`] is said.
+/// A fault applies to one call, unless you set [`Fault::times`]. The call has no effect, unless you
+/// set [`Fault::after_effect`].
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -19,7 +19,7 @@ use super::response::{refuse, status};
 /// use slack_installs::testing::{FakeSlack, Fault};
 ///
 /// let fake = FakeSlack::start().await?;
-/// // The code is spent and the tokens are issued, but nobody hears of it.
+/// // The code is spent and the tokens are issued, but the response is lost.
 /// fake.inject("oauth.v2.access", Fault::lost().after_effect());
 /// fake.inject("auth.test", Fault::rate_limited(Duration::from_secs(30)).times(2));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -36,7 +36,7 @@ pub struct Fault {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    /// None, other than the delay.
+    /// The call is only delayed.
     Delay,
     Error(String),
     Lost,
@@ -45,38 +45,42 @@ enum Kind {
 }
 
 impl Fault {
-    /// Nothing but a delay.
+    /// Creates a fault that only delays the response.
     #[must_use]
     pub fn delay(delay: Duration) -> Self {
         Self::new(Kind::Delay).delayed(delay)
     }
 
-    /// Answers `{"ok":false,"error":…}` with this code.
+    /// Creates a fault with the response `{"ok":false,"error":…}` and this error code.
     #[must_use]
     pub fn error(code: impl Into<String>) -> Self {
         Self::new(Kind::Error(code.into()))
     }
 
-    /// No answer. Over HTTP the connection is closed; in process it is
+    /// Creates a fault without a response.
+    ///
+    /// Over HTTP, the server closes the connection. In process, the transport returns
     /// [`TransportError::Lost`](crate::slack::TransportError::Lost).
     #[must_use]
     pub fn lost() -> Self {
         Self::new(Kind::Lost)
     }
 
-    /// HTTP 429 with this `Retry-After`, in whole seconds.
+    /// Creates a fault with HTTP status 429 and this `Retry-After`, in whole seconds.
     #[must_use]
     pub fn rate_limited(retry_after: Duration) -> Self {
         Self::new(Kind::RateLimited(retry_after))
     }
 
-    /// HTTP 503 with an HTML page.
+    /// Creates a fault with HTTP status 503 and an HTML page.
     #[must_use]
     pub fn unavailable() -> Self {
         Self::new(Kind::Unavailable)
     }
 
-    /// Strikes when the call has had its effect: its true answer is replaced, or comes late.
+    /// Applies the fault after the call has had its effect.
+    ///
+    /// The fault replaces or delays the real response.
     #[must_use]
     pub fn after_effect(self) -> Self {
         Self {
@@ -85,30 +89,30 @@ impl Fault {
         }
     }
 
-    /// Strikes every call from now on.
+    /// Applies the fault to every further call.
     #[must_use]
     pub fn always(self) -> Self {
         self.times(usize::MAX)
     }
 
-    /// Waits this long first, on tokio's clock.
+    /// Adds a delay, measured by tokio's clock.
     #[must_use]
     pub fn delayed(self, delay: Duration) -> Self {
         Self { delay, ..self }
     }
 
-    /// Strikes this many calls.
+    /// Applies the fault to this many calls.
     #[must_use]
     pub fn times(self, times: usize) -> Self {
         Self { times, ..self }
     }
 
-    /// Whether the app sees this instead of the true answer.
+    /// Returns whether the fault replaces the real response.
     pub(super) fn replaces_answer(&self) -> bool {
         !matches!(self.kind, Kind::Delay)
     }
 
-    /// What the app sees instead of the true answer, and the error code in it.
+    /// Returns the response that replaces the real one, and the error code in it.
     pub(super) fn answer(&self) -> (Option<Response<Bytes>>, Option<String>) {
         match &self.kind {
             Kind::Delay | Kind::Lost => (None, None),
@@ -141,7 +145,7 @@ impl Fault {
     }
 }
 
-/// The faults that wait, for each method in the order in which they were injected.
+/// The pending faults of each method, in the order of injection.
 #[derive(Default)]
 pub(super) struct Faults(HashMap<String, VecDeque<Fault>>);
 
@@ -159,7 +163,7 @@ impl Faults {
         }
     }
 
-    /// The fault that strikes this call.
+    /// Takes the fault that applies to the next call of this method.
     pub(super) fn strike(&mut self, method: &str) -> Option<Fault> {
         let queue = self.0.get_mut(method)?;
         let fault = queue.front_mut()?;

@@ -1,4 +1,4 @@
-//! A browser that installs the app under test.
+//! Installs the app under test, as a browser does.
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -8,12 +8,13 @@ use url::{Position, Url};
 use super::{ConsentError, FakeSlack, Who};
 
 impl FakeSlack {
-    /// Installs the app as this person, as a browser does: opens the install page, clicks *Allow*,
-    /// and follows the redirect to the callback with the cookies of the first response. Returns
-    /// the response of the callback.
+    /// Installs the app as this person, and returns the response to the callback.
     ///
-    /// The callback is sent to the host of `install_page`, with the redirect URL's host in the
-    /// `Host` header, as a proxy in front of your app does. So a test can use the redirect URL of
+    /// Behaves as a browser: opens the install page, clicks *Allow*, and follows the redirect to
+    /// the callback with the cookies of the first response.
+    ///
+    /// Sends the callback to the address of `install_page`, as a proxy before your app does.
+    /// The header `Host` has the redirect URL's host. So a test can use the redirect URL of
     /// production.
     ///
     /// ```no_run
@@ -29,11 +30,14 @@ impl FakeSlack {
     /// # }
     /// ```
     ///
-    /// Dropped, the app may or may not be installed.
-    ///
     /// # Errors
     ///
-    /// [`InstallError`]. A callback that fails is no error: its response has the status.
+    /// Returns [`InstallError`] if the callback gets no response. If the callback fails, returns
+    /// its response with the status.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the app may be installed.
     pub async fn install(
         &self,
         install_page: &Url,
@@ -53,10 +57,10 @@ impl FakeSlack {
     }
 }
 
-/// A `GET` as a browser sends it that sees the page at another URL, if one is given.
+/// Returns a `GET` request to `url`. If `seen` is set, the header `Host` has its host instead.
 fn get(url: &Url, seen: Option<&Url>, cookies: &[&str]) -> Request<Bytes> {
     let mut request = Request::new(Bytes::new());
-    *request.uri_mut() = url.as_str().parse().expect("a URL is a URI");
+    *request.uri_mut() = url.as_str().parse().expect("a URL is a valid URI");
     let host = &seen.unwrap_or(url)[Position::BeforeHost..Position::AfterPort];
     let host = HeaderValue::from_str(host).expect("a URL's host is visible ASCII");
     request.headers_mut().insert(header::HOST, host);
@@ -68,7 +72,7 @@ fn get(url: &Url, seen: Option<&Url>, cookies: &[&str]) -> Request<Bytes> {
     request
 }
 
-/// The cookies that a response sets, as a request sends them.
+/// Returns the cookies that a response sets, in the form of a request.
 fn cookies(response: &Response<Bytes>) -> Vec<&str> {
     let set = response.headers().get_all(header::SET_COOKIE);
     let set = set.iter().filter_map(|cookie| cookie.to_str().ok());
@@ -76,17 +80,17 @@ fn cookies(response: &Response<Bytes>) -> Vec<&str> {
         .collect()
 }
 
-/// Why a browser did not get to the callback of the app under test.
+/// Why the callback of the app under test got no response.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum InstallError {
-    /// Slack's page shows an error, or this person may not install the app.
+    /// The authorize page shows an error, or this person may not install the app.
     #[error("Slack does not let this person install the app")]
     Consent(#[from] ConsentError),
-    /// The app under test sent no response.
+    /// The app under test sent no response to the browser.
     #[error("the app under test sent no response to the browser")]
     Delivery(#[from] std::io::Error),
-    /// The install page leads nowhere.
+    /// The install page did not redirect the browser to Slack.
     #[error(
         "the install page responded with {0} and without a redirect to Slack: is this the install \
          path of your app (`/slack/install` by default)?"

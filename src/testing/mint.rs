@@ -1,10 +1,10 @@
-//! Made-up ids and secrets in the shapes that Slack's have.
+//! Generates ids and secrets in Slack's formats.
 
 use ring::hmac;
 
 use crate::random;
 
-/// Makes ids and secrets, and remembers the secrets. From one seed it makes the same ones.
+/// Generates ids and secrets, and keeps a list of the secrets. The same seed gives the same values.
 pub(super) struct Mint {
     key: hmac::Key,
     drawn: u64,
@@ -24,7 +24,7 @@ impl Mint {
         }
     }
 
-    /// An id such as `T0K3J9Q2LXA`: this prefix and nine more characters.
+    /// Returns an id such as `T0K3J9Q2LXA`: the prefix and nine more characters.
     pub(super) fn id(&mut self, prefix: &str) -> String {
         format!("{prefix}{}", self.text(CAPITALS, 9))
     }
@@ -45,7 +45,7 @@ impl Mint {
         self.remember(token)
     }
 
-    /// The access token of a pair.
+    /// Returns the access token of a pair.
     pub(super) fn rotating_token(&mut self, is_user: bool) -> String {
         let kind = if is_user { "xoxp" } else { "xoxb" };
         let token = format!("xoxe.{kind}-1-{}", self.text(LETTERS, 120));
@@ -62,7 +62,7 @@ impl Mint {
         self.remember(code)
     }
 
-    /// 32 hexadecimal digits, as a client secret and a signing secret have.
+    /// Returns a client secret or a signing secret: 32 hexadecimal digits.
     pub(super) fn app_secret(&mut self) -> String {
         let secret = self.text(HEX, 32);
         self.remember(secret)
@@ -75,7 +75,7 @@ impl Mint {
         ))
     }
 
-    /// A word that whoever sees it may use for a while, such as the end of a `response_url`.
+    /// Returns a secret for short use, such as the end of a `response_url`.
     pub(super) fn ticket(&mut self) -> String {
         let ticket = self.text(LETTERS, 24);
         self.remember(ticket)
@@ -93,7 +93,7 @@ impl Mint {
         text
     }
 
-    /// Every secret made so far.
+    /// Returns every secret that was generated so far.
     pub(super) fn secrets(&self) -> &[String] {
         &self.secrets
     }

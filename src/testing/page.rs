@@ -5,17 +5,17 @@ use crate::html::escape;
 use super::app::App;
 use super::consent::Ask;
 
-/// One line of the choice that the page offers.
+/// One option on the page: a person and a place.
 pub(super) struct Choice {
     pub(super) label: String,
     pub(super) preselected: bool,
-    /// Comes back as the form's `who`.
+    /// The value of the form field `who`.
     pub(super) value: String,
 }
 
-/// Who installs what where, with which scopes, and the buttons `allow` and `cancel`.
+/// Renders the page: the choices, the scopes, and the buttons `allow` and `cancel`.
 ///
-/// The form carries the app's own query along, so that the server keeps nothing between the two
+/// The form contains the authorize URL's query, so that the server keeps no state between the two
 /// requests.
 pub(super) fn consent(
     app: &App,
@@ -36,7 +36,7 @@ pub(super) fn consent(
         .filter(|(name, _)| carried.contains(&name.as_str()));
     let carried: String = carried.map(|(name, value)| hidden(name, value)).collect();
     let who = match choices {
-        [] => "<p id=\"who\">Nobody here can install it.</p>".to_owned(),
+        [] => "<p id=\"who\">No person here can install the app.</p>".to_owned(),
         [only] => {
             let label = escape(&only.label);
             format!(
@@ -72,7 +72,7 @@ pub(super) fn consent(
     ))
 }
 
-/// Slack's own error page: the browser goes nowhere from here.
+/// Renders Slack's error page, which does not redirect the browser.
 pub(super) fn refusal(code: &str) -> String {
     page(&format!(
         "<h1>This app cannot be installed</h1><p>Error: <code id=\"error\">{}</code></p>",

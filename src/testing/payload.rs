@@ -1,4 +1,4 @@
-//! What Slack tells the app, in the shapes that its documentation and its SDKs' tests show.
+//! The payloads that Slack sends to the app, in the forms of its documentation and SDK tests.
 
 use std::sync::Arc;
 
@@ -16,10 +16,14 @@ use super::world::{Place, Who};
 use super::{FakeSlack, key, team_id, user_id};
 
 impl FakeSlack {
-    /// An event from this workspace, as the Events API sends it: `event` is the inner object.
+    /// Returns an event from this workspace, as the Events API sends it.
     ///
-    /// The authorization in the envelope is the workspace's own installation if there is one, else
-    /// its organisation's.
+    /// `event` is the inner object. If the app is not installed in the workspace but org-wide, the
+    /// envelope's authorization names the organisation. Otherwise it names the workspace.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the workspace does not exist.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -62,8 +66,9 @@ impl FakeSlack {
         core.delivery(Content::Json(body.into()))
     }
 
-    /// `app_uninstalled` for this tenant, whether it is installed or not. For an organisation it
-    /// names no workspace.
+    /// Returns the event `app_uninstalled` for this tenant, even if the app is not installed there.
+    ///
+    /// For an organisation, the event names no workspace.
     #[must_use]
     pub fn app_uninstalled(&self, tenant: &str) -> Delivery {
         self.core.lifecycle_event(&PendingEvent {
@@ -73,8 +78,9 @@ impl FakeSlack {
         })
     }
 
-    /// `tokens_revoked` for this tenant: of these people, and of these bots (by the bot's user
-    /// id), whether they have tokens or not.
+    /// Returns the event `tokens_revoked` for this tenant, with these users and bots.
+    ///
+    /// A bot is named by its user id. The users and bots need not have tokens.
     #[must_use]
     pub fn tokens_revoked(&self, tenant: &str, users: &[&str], bots: &[&str]) -> Delivery {
         let ids = |ids: &[&str]| ids.iter().copied().map(user_id).collect();
@@ -88,9 +94,11 @@ impl FakeSlack {
         })
     }
 
-    /// The lifecycle events that became due since the last time: by [`uninstall`], by
-    /// [`revoke_user`] and by the app's own `auth.revoke` and `apps.uninstall`. In the order in
-    /// which things happened, which Slack does not promise; each carries the time of its cause.
+    /// Returns the lifecycle events that were queued since the last call.
+    ///
+    /// [`uninstall`], [`revoke_user`], and the app's own calls of `auth.revoke` and
+    /// `apps.uninstall` queue events. The deactivation of a person does so too. The events have the
+    /// order of their causes, which Slack does not guarantee. Each has the time of its cause.
     ///
     /// ```no_run
     /// # async fn example(
@@ -99,8 +107,8 @@ impl FakeSlack {
     /// # ) -> Result<(), Box<dyn std::error::Error>> {
     /// fake.uninstall("T0ALPHA0001");
     /// for event in fake.take_events() {
-    ///     let answer = fake.deliver(&events_url, &event).await?;
-    ///     assert!(answer.status().is_success());
+    ///     let response = fake.deliver(&events_url, &event).await?;
+    ///     assert!(response.status().is_success());
     /// }
     /// # Ok(())
     /// # }
@@ -115,7 +123,7 @@ impl FakeSlack {
         events.collect()
     }
 
-    /// The question with which Slack checks an app's events URL.
+    /// Returns the request with which Slack verifies an app's events URL.
     #[must_use]
     pub fn url_verification(&self, challenge: &str) -> Delivery {
         self.core.delivery(Content::Json(json!({
@@ -125,8 +133,9 @@ impl FakeSlack {
         })))
     }
 
-    /// The probe that Slack sends to a command's URL now and then. It is signed here; no source
-    /// says whether Slack signs it.
+    /// Returns the probe that Slack sends to a command's URL from time to time.
+    ///
+    /// The fake signs it. No source says whether Slack signs it.
     #[must_use]
     pub fn ssl_check(&self) -> Delivery {
         let token = &self.core.app.verification_token;
@@ -134,11 +143,11 @@ impl FakeSlack {
             .delivery(Content::Form(form([("ssl_check", "1"), ("token", token)])))
     }
 
-    /// Somebody types a slash command, such as `/hello` with the text `world`.
+    /// Returns a slash command of this person, such as `/hello` with the text `world`.
     ///
     /// # Panics
     ///
-    /// If there is no such person, or they are in no such workspace.
+    /// Panics if the person does not exist, or is not in that workspace.
     #[must_use]
     pub fn slash_command(&self, who: impl Into<Who>, command: &str, text: &str) -> Delivery {
         let mut state = self.core.state();
@@ -175,11 +184,11 @@ impl FakeSlack {
         self.core.delivery(Content::Form(fields))
     }
 
-    /// Somebody clicks a button in a message of the app's bot.
+    /// Returns this person's click on a button in a message of the app's bot.
     ///
     /// # Panics
     ///
-    /// If there is no such person, or they are in no such workspace.
+    /// Panics if the person does not exist, or is not in that workspace.
     #[must_use]
     pub fn block_action(&self, who: impl Into<Who>, action_id: &str) -> Delivery {
         self.interactive(&who.into(), "block_actions", |scene, ticket| {
@@ -217,11 +226,13 @@ impl FakeSlack {
         })
     }
 
-    /// Somebody uses a message shortcut. Slack does not say which workspace the person is of.
+    /// Returns this person's use of a message shortcut.
+    ///
+    /// As in Slack's payload, the person's workspace is not named.
     ///
     /// # Panics
     ///
-    /// If there is no such person, or they are in no such workspace.
+    /// Panics if the person does not exist, or is not in that workspace.
     #[must_use]
     pub fn message_shortcut(&self, who: impl Into<Who>, callback_id: &str) -> Delivery {
         let delivery = self.interactive(&who.into(), "message_action", |scene, ticket| {
@@ -248,11 +259,13 @@ impl FakeSlack {
         })
     }
 
-    /// Somebody uses a global shortcut. It names no app: no published sample does.
+    /// Returns this person's use of a global shortcut.
+    ///
+    /// The payload does not name the app, because no published sample does.
     ///
     /// # Panics
     ///
-    /// If there is no such person, or they are in no such workspace.
+    /// Panics if the person does not exist, or is not in that workspace.
     #[must_use]
     pub fn shortcut(&self, who: impl Into<Who>, callback_id: &str) -> Delivery {
         self.interactive(
@@ -262,12 +275,13 @@ impl FakeSlack {
         )
     }
 
-    /// Somebody submits a modal of the app's. For an org-wide installation
-    /// `view.app_installed_team_id` is the organisation's id.
+    /// Returns this person's submission of a modal of the app.
+    ///
+    /// For an org-wide installation, `view.app_installed_team_id` is the organisation's id.
     ///
     /// # Panics
     ///
-    /// If there is no such person, or they are in no such workspace.
+    /// Panics if the person does not exist, or is not in that workspace.
     #[must_use]
     pub fn view_submission(&self, who: impl Into<Who>, callback_id: &str) -> Delivery {
         self.interactive(&who.into(), "view_submission", |scene, _| {
@@ -295,7 +309,9 @@ impl FakeSlack {
         })
     }
 
-    /// What all interactive payloads share, and what `more` returns, given a `response_url`.
+    /// Returns a payload with the fields that all interactions share, and the fields from `more`.
+    ///
+    /// `more` receives the scene and a `response_url`.
     fn interactive(
         &self,
         who: &Who,
@@ -340,7 +356,8 @@ impl Core {
         )
     }
 
-    /// A lifecycle event: the least that Slack's documentation shows, without authorizations.
+    /// Returns a lifecycle event with the fewest fields that Slack documents. It has no
+    /// `authorizations`.
     fn lifecycle_event(&self, pending: &PendingEvent) -> Delivery {
         let event = match &pending.what {
             EventKind::Revoked { bots, users } => {
@@ -378,15 +395,17 @@ impl Core {
         body
     }
 
-    /// On this fake's own host, so that what the app answers stays on this machine.
+    /// Returns a `response_url` on the fake's own host, so that the app's replies stay on this
+    /// machine.
     fn response_url(&self, state: &mut State, team: &TeamId) -> String {
         let path = format!("{REPLIES}{team}/{}", state.mint.ticket());
         let url = self.environment.base().join(&path);
-        url.expect("a path of letters joins any base").into()
+        url.expect("a path of letters can be joined to any base")
+            .into()
     }
 }
 
-/// A workspace, and the installation that serves it.
+/// A workspace and its installation, or the org-wide one.
 struct Scene {
     bot: BotUser,
     is_org_wide: bool,
@@ -410,7 +429,8 @@ impl Scene {
             bot: state.bot_user(org_key.as_ref().unwrap_or(&workspace)),
             is_org_wide: org_key.is_some(),
             org,
-            place: place.unwrap_or_else(|| panic!("no workspace {team} in this world")),
+            place: place
+                .unwrap_or_else(|| panic!("no workspace {team} in this world: add it first")),
             team,
         }
     }
@@ -435,7 +455,7 @@ impl Scene {
 struct Actor {
     name: String,
     scene: Scene,
-    /// The workspace that they are of: for a stranger, their own.
+    /// The person's own workspace.
     team_id: TeamId,
     user: UserId,
 }
@@ -444,7 +464,7 @@ impl Actor {
     fn of(state: &mut State, who: &Who) -> Self {
         let resident = state.world.resident(&who.user);
         let resident = resident
-            .unwrap_or_else(|| panic!("no {} in this world", who.user))
+            .unwrap_or_else(|| panic!("no person {} in this world: add them first", who.user))
             .clone();
         let is_meant = |team: &&TeamId| match &who.place {
             Some(place) => {

@@ -1,11 +1,11 @@
-//! The fake's responses.
+//! Builds the fake's HTTP responses.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value};
 use url::Url;
 
-/// The answer of a call that fails with this code, whatever it was.
+/// Returns the response of a call that fails with this error code.
 pub(super) fn refuse(error: &str) -> Response<Bytes> {
     json_response(Map::from_iter([
         ("ok".to_owned(), false.into()),
@@ -21,7 +21,7 @@ pub(super) fn json_response(body: Map<String, Value>) -> Response<Bytes> {
     response
 }
 
-/// The fields of a JSON object.
+/// Returns the fields of a JSON object.
 pub(super) fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(fields) => fields,
@@ -29,7 +29,7 @@ pub(super) fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-/// An empty response.
+/// Returns an empty response with this status.
 pub(super) fn status(status: StatusCode) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = status;
@@ -39,7 +39,7 @@ pub(super) fn status(status: StatusCode) -> Response<Bytes> {
 pub(super) fn redirect(url: &Url) -> Response<Bytes> {
     let location = HeaderValue::from_str(url.as_str());
     let mut response = status(StatusCode::FOUND);
-    let location = location.expect("a serialized URL is visible ASCII");
+    let location = location.expect("a URL is visible ASCII");
     response.headers_mut().insert(header::LOCATION, location);
     response
 }
@@ -51,7 +51,7 @@ pub(super) fn html(status: StatusCode, page: String) -> Response<Bytes> {
     let fixed = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
-        // No `form-action`: browsers apply it to the redirect that follows the form as well.
+        // No `form-action`, because browsers apply it to the redirect after the form too.
         (
             header::CONTENT_SECURITY_POLICY,
             "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",

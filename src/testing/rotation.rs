@@ -1,11 +1,13 @@
-//! Token rotation: pairs of tokens, one bought by the other.
+//! Token rotation: the pairs, and the refreshes that issue them.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-/// How a fake Slack rotates tokens. The real one publishes the life of a token and that two access
-/// tokens live at most (`docs.slack.dev/authentication/using-token-rotation`), and neither the
-/// grace nor what a second use within it brings.
+/// How a fake Slack rotates tokens.
+///
+/// Slack documents a token's life, and that at most two access tokens are valid
+/// (`docs.slack.dev/authentication/using-token-rotation`). It documents neither the grace period
+/// nor the result of a second refresh within it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -17,21 +19,22 @@ use std::time::{Duration, SystemTime};
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rotation {
-    /// A used refresh token is taken again for this long.
+    /// How long a used refresh token is accepted again: the grace period.
     pub grace: Duration,
-    /// Refreshes are answered with the fields that Slack's schema requires, and no others.
+    /// Whether the response to a refresh has only the fields that Slack's schema requires.
     pub is_minimal: bool,
-    /// What a second use within the grace brings.
+    /// The result of a second refresh within the grace period.
     pub policy: GracePolicy,
-    /// A reinstall ends the pairs of the installation before it.
+    /// Whether a reinstall revokes the pairs of the previous installation.
     pub reinstall_revokes: bool,
-    /// How long an access token lives.
+    /// How long an access token is valid.
     pub token_life: Duration,
 }
 
 impl Default for Rotation {
-    /// 12 hours, as Slack's; a grace of 30 s, each new pair ending the one before; a reinstall
-    /// leaves the old pair to its end.
+    /// Returns a token life of 12 hours, as Slack's, and a grace period of 30 s.
+    ///
+    /// A second refresh revokes the pair of the first one. A reinstall does not revoke old pairs.
     fn default() -> Self {
         Self {
             grace: Duration::from_secs(30),
@@ -43,23 +46,25 @@ impl Default for Rotation {
     }
 }
 
-/// What a refresh token brings that is used again within the grace. Slack does not say;
-/// slackapi/node-slack-sdk#2504 tells of different pairs of which one is dead.
+/// The result of a second refresh with the same token within the grace period.
+///
+/// Slack does not document it. slackapi/node-slack-sdk#2504 reports different pairs, one of which
+/// is invalid.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum GracePolicy {
-    /// Another pair each time, and all of them live.
+    /// Each refresh returns another pair, and all of them are valid.
     AllLive,
-    /// Another pair each time, of which only the first lives.
+    /// Each refresh returns another pair, but only the first one is valid.
     FirstOnly,
-    /// Another pair each time, which ends those before it.
+    /// Each refresh returns another pair, and revokes the earlier ones.
     NewestOnly,
-    /// The same pair.
+    /// Each refresh returns the same pair.
     SameChild,
 }
 
 impl GracePolicy {
-    /// All of them.
+    /// All policies.
     pub const ALL: [Self; 4] = [
         Self::AllLive,
         Self::FirstOnly,
@@ -72,15 +77,15 @@ impl GracePolicy {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct RefreshCounts {
-    /// Calls that brought a pair.
+    /// The number of calls that returned a pair.
     pub accepted: usize,
-    /// Calls.
+    /// The number of calls.
     pub calls: usize,
-    /// Calls with a token that had been used before.
+    /// The number of calls with a token that was used before.
     pub duplicates: usize,
 }
 
-/// Every pair that was ever issued.
+/// Every issued pair, including invalid ones.
 #[derive(Default)]
 pub(super) struct Pairs {
     pairs: Vec<Pair>,
@@ -90,7 +95,7 @@ pub(super) struct Pairs {
     counts: RefreshCounts,
 }
 
-/// Names the pairs of one bot or user that one installation, or one exchange, began.
+/// Identifies a chain: the pairs of a bot or user since an installation or an exchange.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) struct ChainId(usize);
 
@@ -106,15 +111,16 @@ struct Pair {
     uses: usize,
 }
 
-/// What a refresh token may bring.
+/// The result of a refresh.
 pub(super) enum Use {
-    /// A new pair of this chain; dead from the start, where only the first one lives.
+    /// The caller must issue a new pair in this chain. With `FirstOnly`, it may be invalid from the
+    /// start.
     Issue {
         parent: usize,
         chain: ChainId,
         is_dead: bool,
     },
-    /// This pair, which was issued before.
+    /// The pair that an earlier refresh issued.
     Same {
         access: String,
         refresh: String,
@@ -153,7 +159,7 @@ impl Pairs {
         });
     }
 
-    /// Uses a refresh token.
+    /// Spends a refresh token.
     pub(super) fn spend(
         &mut self,
         refresh: &str,
@@ -200,7 +206,7 @@ impl Pairs {
         })
     }
 
-    /// Ends all but the two newest of the access tokens that live.
+    /// Revokes all valid access tokens of a chain except the two newest.
     pub(super) fn keep_two(&mut self, chain: ChainId, now: SystemTime) {
         let is_live = |pair: &&mut Pair| {
             pair.chain == chain && pair.access_dead.is_none() && now < pair.expires_at
@@ -210,7 +216,7 @@ impl Pairs {
         }
     }
 
-    /// Ends every pair of a chain.
+    /// Revokes every pair of a chain.
     pub(super) fn end_chain(&mut self, chain: ChainId, error: &'static str) {
         for pair in self.pairs.iter_mut().filter(|pair| pair.chain == chain) {
             pair.access_dead.get_or_insert(error);
@@ -218,7 +224,7 @@ impl Pairs {
         }
     }
 
-    /// Ends this one token. Whether it was a refresh token that lived.
+    /// Revokes one refresh token. Returns whether it was valid.
     pub(super) fn revoke_refresh(&mut self, refresh: &str) -> bool {
         let Some(number) = self.by_refresh.get(refresh) else {
             return false;
@@ -234,7 +240,8 @@ impl Pairs {
         dead.replace("token_revoked").is_none()
     }
 
-    /// Slack's error code for this access token; `None` if it lives, or is none of a pair.
+    /// Returns Slack's error code for this access token. Returns `None` if the token is valid, or
+    /// does not belong to a pair.
     pub(super) fn error(&self, access: &str, now: SystemTime) -> Option<&'static str> {
         let pair = &self.pairs[*self.by_access.get(access)?];
         let expired = (now >= pair.expires_at).then_some("token_expired");
@@ -255,7 +262,7 @@ impl Pairs {
         number.is_some_and(|number| self.pairs[*number].is_refreshable(grace, now))
     }
 
-    /// How many access tokens of the chain live.
+    /// Returns the number of valid access tokens in a chain.
     pub(super) fn live(&self, chain: ChainId, now: SystemTime) -> usize {
         let is_live = |pair: &&Pair| {
             pair.chain == chain && pair.access_dead.is_none() && now < pair.expires_at
@@ -272,7 +279,7 @@ impl Pairs {
         self.counts
     }
 
-    /// Ends a pair and all that it bought.
+    /// Revokes a pair, and all pairs that were issued for its refresh token.
     fn end(&mut self, number: usize) {
         let pair = &mut self.pairs[number];
         pair.access_dead.get_or_insert("token_revoked");
@@ -292,5 +299,5 @@ impl Pair {
     }
 }
 
-/// Access tokens of one chain that live at most, by Slack's documentation.
+/// The largest number of valid access tokens in a chain, from Slack's documentation.
 const LIVE: usize = 2;

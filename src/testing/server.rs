@@ -1,4 +1,4 @@
-//! The fake over HTTP, on loopback.
+//! Serves the fake over HTTP on loopback.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::core::Core;
 
-/// Serves until it is dropped.
+/// A running server, which stops when it is dropped.
 pub(super) struct Server(JoinHandle<()>);
 
 impl Server {
@@ -26,7 +26,7 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// Ends the connections too: the task owns theirs.
+    /// Stops the server and its connections, because the task owns the connections' tasks.
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -40,7 +40,7 @@ async fn accept(listener: TcpListener, core: Arc<Core>) {
                 Ok((stream, _)) => {
                     connections.spawn(serve_connection(stream, Arc::clone(&core)));
                 }
-                // Out of file descriptors, most likely: other connections must end first.
+                // Probably out of file descriptors: wait until other connections end.
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             },
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
@@ -48,7 +48,7 @@ async fn accept(listener: TcpListener, core: Arc<Core>) {
     }
 }
 
-/// An error only says that the other side went away, or that a fault closed the connection.
+/// Serves one connection. Ignores errors: the client closed the connection, or a fault did.
 async fn serve_connection(stream: TcpStream, core: Arc<Core>) {
     let service = service_fn(move |request| answer(Arc::clone(&core), request));
     let _ = http1::Builder::new()
@@ -68,9 +68,9 @@ async fn answer(
     let answer = core
         .answer_in_time(Request::from_parts(parts, body.to_bytes()))
         .await;
-    let answer = answer.ok_or_else(|| io::Error::other("a fault lost the answer"))?;
+    let answer = answer.ok_or_else(|| io::Error::other("an injected fault lost the response"))?;
     Ok(answer.map(Full::new))
 }
 
-/// The largest request in bytes, as large as Slack's own limit for a form.
+/// The largest request body in bytes. Slack has the same limit for a form.
 const MAX_BODY: usize = 1024 * 1024;

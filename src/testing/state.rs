@@ -1,4 +1,4 @@
-//! What the fake Slack remembers: codes, installations and tokens.
+//! The fake Slack's state: codes, installations and tokens.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
@@ -17,26 +17,27 @@ use super::mint::{HEX, Mint};
 use super::rotation::{ChainId, Pairs, Rotation, Use};
 use super::world::{ConsentError, Who, World};
 
-/// Everything that changes.
+/// The changing data of a fake Slack.
 pub(super) struct State {
     pub(super) calls: Calls,
     pub(super) faults: Faults,
     pub(super) mint: Mint,
     pub(super) pairs: Pairs,
     pub(super) replies: Vec<Value>,
-    /// `None` while the app has not turned rotation on.
+    /// `None` until token rotation is enabled.
     pub(super) rotation: Option<Rotation>,
-    /// Scopes that an admin lets nobody grant.
+    /// The scopes that an admin's policy withholds.
     pub(super) withheld: Scopes,
     pub(super) world: World,
-    /// One for each tenant that ever had the app: a bot keeps its ids over a reinstall.
+    /// The bots of all tenants that ever had the app, because a bot keeps its ids after a
+    /// reinstall.
     bots: HashMap<InstallationKey, BotUser>,
     codes: HashMap<String, Pending>,
-    /// The long-lived tokens that were exchanged, by the pairs that they became.
+    /// The exchanged long-lived tokens, by the chain that replaced them.
     exchanged: HashMap<ChainId, String>,
     installs: HashMap<InstallationKey, Install>,
     events: Vec<PendingEvent>,
-    /// Every token ever issued, the dead ones too: Slack tells those from unknown ones.
+    /// Every issued token, including invalid ones, because Slack's error differs for unknown ones.
     tokens: HashMap<String, Holder>,
 }
 
@@ -47,7 +48,7 @@ pub(super) struct BotUser {
     pub(super) user: UserId,
 }
 
-/// A code that was sent to a redirect URL.
+/// An issued code.
 struct Pending {
     ask: Ask,
     expires_at: SystemTime,
@@ -56,24 +57,24 @@ struct Pending {
     user: UserId,
 }
 
-/// The app in one tenant.
+/// The installation of the app in one tenant.
 #[derive(Default)]
 struct Install {
     bot: Option<Chain>,
     users: BTreeMap<UserId, Chain>,
 }
 
-/// The tokens that one bot or one user has had, one after the other. Without token rotation it is
-/// one token until that is revoked.
+/// The current tokens of a bot or a user. Without token rotation, a chain has one token until it
+/// is revoked.
 struct Chain {
-    /// With rotation: the pairs that this installation began.
+    /// The chain's pairs; `None` without token rotation.
     pairs: Option<ChainId>,
     scopes: Scopes,
-    /// The token that was issued last.
+    /// The access token that was issued last.
     token: String,
 }
 
-/// A token as an answer of Slack's has it.
+/// An issued token, as the fields of a response.
 pub(super) struct Issue {
     access: String,
     expires_in: Option<u64>,
@@ -81,18 +82,18 @@ pub(super) struct Issue {
     scopes: Scopes,
 }
 
-/// What a token stands for.
+/// The tenant and the owner of a token.
 pub(super) struct Holder {
-    /// Slack's error code, once the token is dead.
+    /// Slack's error code, if the token was revoked.
     dead: Option<&'static str>,
-    /// Which token it is, counted from 1.
+    /// The token's number, counted from 1 in the order of issue.
     pub(super) number: u64,
     pub(super) tenant: InstallationKey,
     /// The owner of a user token; `None` for the bot's.
     pub(super) user: Option<UserId>,
 }
 
-/// Something that Slack tells the app in an event, and when it happened.
+/// A lifecycle event that Slack sends to the app, and the time of its cause.
 pub(super) struct PendingEvent {
     pub(super) at: SystemTime,
     pub(super) tenant: InstallationKey,
@@ -127,7 +128,7 @@ impl State {
         }
     }
 
-    /// A person says yes: the callback URL, with a fresh code.
+    /// Allows the installation, and returns the callback URL with a new code.
     pub(super) fn allow(
         &mut self,
         ask: &Ask,
@@ -152,14 +153,14 @@ impl State {
         Ok(callback)
     }
 
-    /// Whose code this is.
+    /// Returns the tenant and the user of a code.
     pub(super) fn holder_of_code(&self, code: &str) -> Option<(&InstallationKey, &UserId)> {
         self.codes
             .get(code)
             .map(|pending| (&pending.tenant, &pending.user))
     }
 
-    /// Spends a code, and answers as `oauth.v2.access` does.
+    /// Spends a code, and returns the fields of the `oauth.v2.access` response.
     pub(super) fn exchange(
         &mut self,
         app: &AppId,
@@ -183,7 +184,7 @@ impl State {
         Ok(self.grant(app, &tenant, &user, &ask, now))
     }
 
-    /// Installs the app, or adds to its installation.
+    /// Installs the app, or adds scopes to its installation.
     fn grant(
         &mut self,
         app: &AppId,
@@ -214,8 +215,9 @@ impl State {
         answer
     }
 
-    /// The token of this chain, with these scopes added. A chain that stands keeps its token,
-    /// unless tokens rotate: then it begins anew.
+    /// Adds scopes to a chain, and returns its token.
+    ///
+    /// An existing chain keeps its token. If token rotation is enabled, starts a new chain instead.
     fn extend(
         &mut self,
         tenant: &InstallationKey,
@@ -313,7 +315,7 @@ impl State {
         }
     }
 
-    /// Spends a refresh token, and answers as `oauth.v2.access` does.
+    /// Spends a refresh token, and returns the fields of the `oauth.v2.access` response.
     pub(super) fn refresh(
         &mut self,
         app: &AppId,
@@ -367,7 +369,8 @@ impl State {
         Ok(self.renewed(app, &tenant, user.as_ref(), &issue, rotation.is_minimal))
     }
 
-    /// Turns a long-lived token into a pair, once, and answers as `oauth.v2.exchange` does.
+    /// Exchanges a long-lived token for a pair, once, and returns the fields of the
+    /// `oauth.v2.exchange` response.
     pub(super) fn exchange_token(
         &mut self,
         app: &AppId,
@@ -392,7 +395,7 @@ impl State {
         Ok(self.renewed(app, &tenant, user.as_ref(), &issue, false))
     }
 
-    /// The long-lived token serves until the pair that it was exchanged for is first refreshed.
+    /// Revokes the long-lived token of a chain, because the chain's first pair was refreshed.
     fn retire_exchanged(&mut self, chain: ChainId) {
         let old = self.exchanged.get(&chain);
         if let Some(holder) = old.and_then(|old| self.tokens.get_mut(old)) {
@@ -428,12 +431,13 @@ impl State {
         answer
     }
 
-    /// Whether this is an access or a refresh token of a pair.
+    /// Returns whether this is the access token or the refresh token of a pair.
     pub(super) fn is_of_pair(&self, token: &str) -> bool {
         self.pairs.has_access(token) || self.pairs.access_of(token).is_some()
     }
 
-    /// Ends one token of a pair. `None` if it is none of a pair; else whether it lived.
+    /// Revokes one token of a pair, and returns whether it was valid. Returns `None` if the token
+    /// does not belong to a pair.
     pub(super) fn revoke_one(&mut self, token: &str) -> Option<bool> {
         if self.pairs.has_access(token) {
             return Some(self.pairs.revoke_access(token));
@@ -442,7 +446,7 @@ impl State {
         Some(self.pairs.revoke_refresh(token))
     }
 
-    /// The pairs that this bot or user has now.
+    /// Returns the current pairs of this bot or user.
     pub(super) fn chain_id(
         &self,
         tenant: &InstallationKey,
@@ -470,7 +474,7 @@ impl State {
         })
     }
 
-    /// `team`, `enterprise` and `is_enterprise_install` as answers have them.
+    /// Returns the response fields `team`, `enterprise` and `is_enterprise_install`.
     fn home_of(&self, tenant: &InstallationKey) -> Map<String, Value> {
         let team = tenant.team().map(|team| {
             let name = self.world.named(tenant).map(|place| &place.name);
@@ -485,40 +489,40 @@ impl State {
         ])
     }
 
-    /// The bot of a tenant, made up when it is first needed.
+    /// Returns the bot of a tenant. Generates its ids at first use.
     pub(super) fn bot_user(&mut self, tenant: &InstallationKey) -> BotUser {
         let mint = &mut self.mint;
         let bot = self.bots.entry(tenant.clone()).or_insert_with(|| BotUser {
-            id: BotId::new(mint.id("B0")).expect("a made-up id is well formed"),
-            user: UserId::new(mint.id("U0")).expect("a made-up id is well formed"),
+            id: BotId::new(mint.id("B0")).expect("a generated id has the right form"),
+            user: UserId::new(mint.id("U0")).expect("a generated id has the right form"),
         });
         bot.clone()
     }
 
-    /// Whose this token is.
+    /// Returns the holder of a valid token.
     ///
     /// # Errors
     ///
-    /// Slack's code, if it is unknown or dead.
+    /// Returns Slack's error code if the token is unknown or no longer valid.
     pub(super) fn holder(&self, token: &str, now: SystemTime) -> Result<&Holder, &'static str> {
         let holder = self.tokens.get(token).ok_or("invalid_auth")?;
         let dead = holder.dead.or_else(|| self.pairs.error(token, now));
         dead.map_or(Ok(holder), Err)
     }
 
-    /// Whose this token is or was.
+    /// Returns the holder of a token, valid or not.
     pub(super) fn former_holder(&self, token: &str) -> Option<&Holder> {
         self.tokens.get(token)
     }
 
-    /// What the token of this bot or user may do now.
+    /// Returns the current scopes of this bot or user.
     pub(super) fn scopes(&self, tenant: &InstallationKey, user: Option<&UserId>) -> Scopes {
         self.chain(tenant, user)
             .map(|chain| chain.scopes.clone())
             .unwrap_or_default()
     }
 
-    /// The token that this bot or user has now.
+    /// Returns the current access token of this bot or user.
     pub(super) fn token(&self, tenant: &InstallationKey, user: Option<&UserId>) -> Option<&str> {
         self.chain(tenant, user).map(|chain| chain.token.as_str())
     }
@@ -527,8 +531,9 @@ impl State {
         self.installs.contains_key(tenant)
     }
 
-    /// Ends this bot's or user's tokens, and with the last of them the installation. Whether
-    /// there were any.
+    /// Revokes the tokens of this bot or user. Returns whether there were any.
+    ///
+    /// If no other token is left in the tenant, the app is uninstalled.
     pub(super) fn revoke(
         &mut self,
         tenant: &InstallationKey,
@@ -557,17 +562,17 @@ impl State {
         true
     }
 
-    /// Ends this user's tokens in every tenant.
+    /// Revokes this user's tokens in every tenant.
     pub(super) fn revoke_everywhere(&mut self, user: &UserId, now: SystemTime) {
         let mut tenants: Vec<_> = self.installs.keys().cloned().collect();
-        // A map has no order, and a seeded run must repeat.
+        // Sorted, because a map has no order and a seeded run must be repeatable.
         tenants.sort_by(|one, other| one.id().cmp(other.id()));
         for tenant in tenants {
             self.revoke(&tenant, Some(user), now);
         }
     }
 
-    /// Removes the app from a tenant, with all its tokens. Whether it was there.
+    /// Uninstalls the app from a tenant and revokes its tokens. Returns whether it was installed.
     pub(super) fn uninstall(&mut self, tenant: &InstallationKey, now: SystemTime) -> bool {
         let Some(install) = self.installs.remove(tenant) else {
             return false;
@@ -586,12 +591,13 @@ impl State {
         true
     }
 
-    /// What the app was not told yet.
+    /// Removes and returns the events that were not taken yet.
     pub(super) fn take_events(&mut self) -> Vec<PendingEvent> {
         mem::take(&mut self.events)
     }
 
-    /// The error codes are those that Slack gives a bot, and a user, whose app is gone.
+    /// Revokes the tokens of a chain. Their error codes are those that Slack uses for a bot and for
+    /// a user after an uninstallation.
     fn kill(&mut self, chain: &Chain, user: Option<&UserId>) {
         let error = match user {
             Some(_) => "token_revoked",
@@ -618,7 +624,7 @@ impl State {
         }
     }
 
-    /// The value of `x-slack-req-id`.
+    /// Returns a value for the header `x-slack-req-id`.
     pub(super) fn request_id(&mut self) -> String {
         self.mint.text(HEX, 32)
     }
@@ -648,5 +654,5 @@ impl Issue {
     }
 }
 
-/// How long a code lives, by Slack's documentation.
+/// How long a code is valid, from Slack's documentation.
 const CODE_LIFE: Duration = Duration::from_secs(10 * 60);

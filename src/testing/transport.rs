@@ -1,4 +1,4 @@
-//! The fake in process, without a socket.
+//! Calls the fake in process, without a socket.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,11 +11,10 @@ use crate::slack::{Transport, TransportError};
 
 use super::core::Core;
 
-/// Calls a [`FakeSlack`](super::FakeSlack) in process. Made by
-/// [`FakeSlack::transport`](super::FakeSlack::transport).
+/// Calls a [`FakeSlack`](super::FakeSlack) in process.
 ///
-/// No task and no socket is involved, so that a run with a paused clock and a seeded
-/// [`World`](super::World) is the same each time.
+/// Created by [`FakeSlack::transport`](super::FakeSlack::transport). It uses no task and no socket,
+/// so a run with a paused clock and a seeded [`World`](super::World) is repeatable.
 #[derive(Clone)]
 pub struct FakeTransport(pub(super) Arc<Core>);
 
@@ -34,10 +33,10 @@ impl Transport for FakeTransport {
         let url = Url::parse(&request.uri().to_string());
         if !url.is_ok_and(|url| url.origin() == self.0.environment.base().origin()) {
             return Err(TransportError::NotSent(
-                "only the fake's own host can be reached".into(),
+                "the URL is not on the fake's host; this transport calls no other host".into(),
             ));
         }
         let answer = self.0.answer_in_time(request).await;
-        answer.ok_or_else(|| TransportError::Lost("a fault lost the answer".into()))
+        answer.ok_or_else(|| TransportError::Lost("an injected fault lost the response".into()))
     }
 }

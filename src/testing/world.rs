@@ -1,4 +1,4 @@
-//! Who exists in the fake Slack: organisations, workspaces, people, and the app.
+//! The contents of the fake Slack: organisations, workspaces, people and the app.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use url::Url;
 use crate::clock::Clock;
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 
-/// What a [`FakeSlack`](super::FakeSlack) starts with.
+/// The initial contents of a [`FakeSlack`](super::FakeSlack).
 ///
 /// [`World::default`] has one workspace, `T0ALPHA0001` "Alpha Robotics", with one admin,
-/// `U0ADMIN0001` "ada". [`World::empty`] has nobody:
+/// `U0ADMIN0001` "ada". [`World::empty`] has no workspace and no person, so you add your own:
 ///
 /// ```
 /// use slack_installs::testing::{Org, Person, Workspace, World};
@@ -41,16 +41,16 @@ pub struct World {
     workspaces: BTreeMap<TeamId, Place>,
 }
 
-/// A name, and the label in its web address.
+/// The name of a workspace or an organisation, and the label in its web address.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub(super) domain: String,
     pub(super) name: String,
-    /// The organisation that a workspace belongs to.
+    /// The organisation of a workspace.
     pub(super) org: Option<EnterpriseId>,
 }
 
-/// A person, and the workspaces that they are in, their first one first.
+/// A person and their workspaces, in the order in which they joined.
 #[derive(Clone, Debug)]
 pub(super) struct Resident {
     pub(super) person: Person,
@@ -58,7 +58,7 @@ pub(super) struct Resident {
 }
 
 impl World {
-    /// A Slack with the app and nobody to use it.
+    /// Creates a world with the app, and without workspaces and people.
     #[must_use]
     pub fn empty() -> Self {
         Self {
@@ -72,7 +72,7 @@ impl World {
         }
     }
 
-    /// Names the app, as the authorize page shows it.
+    /// Sets the app's name, which the authorize page shows.
     #[must_use]
     pub fn with_app_name(self, name: impl Into<String>) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl World {
         }
     }
 
-    /// Sets the clock that the fake starts from; [`FakeSlack::advance`] moves it on.
+    /// Sets the fake's clock. [`FakeSlack::advance`] moves the fake's time ahead of this clock.
     ///
     /// [`FakeSlack::advance`]: super::FakeSlack::advance
     #[must_use]
@@ -96,22 +96,25 @@ impl World {
         self
     }
 
-    /// Configures a redirect URL. With none configured every `https` URL, and every loopback URL,
-    /// is allowed; with some, only those and their sub-paths, and the first serves a request that
-    /// names none.
+    /// Adds a redirect URL to the app's configuration.
+    ///
+    /// If none is configured, every `https` URL and every loopback URL is allowed. Otherwise only
+    /// the configured URLs and their sub-paths are allowed. The first one is the default for an
+    /// authorize URL without a `redirect_uri`.
     ///
     /// # Panics
     ///
-    /// If it is not a URL.
+    /// Panics if the text is not a URL.
     #[must_use]
     pub fn with_redirect_url(mut self, url: &str) -> Self {
-        let url = Url::parse(url).expect("a redirect URL of a test is a URL");
+        let url = Url::parse(url).expect("a redirect URL is an absolute URL");
         self.redirect_urls.push(url);
         self
     }
 
-    /// Makes every id and secret from this seed, so that a run can be repeated exactly. Without
-    /// one they are random.
+    /// Derives every id and secret from this seed, so that a run can be repeated exactly.
+    ///
+    /// Without a seed, they are random.
     #[must_use]
     pub fn with_seed(self, seed: u64) -> Self {
         Self {
@@ -160,7 +163,11 @@ impl World {
         }
     }
 
-    /// Where this person would install: the tenant, if they may.
+    /// Returns the tenant in which this person installs the app.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ConsentError::NotAllowed`] if the person may not install it there.
     pub(super) fn place(&self, who: &Who) -> Result<InstallationKey, ConsentError> {
         let resident = self.people.get(&who.user).filter(|r| r.person.is_active());
         let resident = resident.ok_or(ConsentError::NotAllowed)?;
@@ -172,7 +179,7 @@ impl World {
         wanted.ok_or(ConsentError::NotAllowed)
     }
 
-    /// Everybody who may install, with the places where they may.
+    /// Returns every person who may install the app, with each tenant in which they may.
     pub(super) fn choices(&self) -> impl Iterator<Item = (&Person, InstallationKey)> {
         let active = self.people.values().filter(|r| r.person.is_active());
         active.flat_map(|resident| {
@@ -182,13 +189,17 @@ impl World {
     }
 
     pub(super) fn join_org(&mut self, team: &TeamId, org: &EnterpriseId) {
-        assert!(self.orgs.contains_key(org), "no organisation {org}");
+        assert!(
+            self.orgs.contains_key(org),
+            "no organisation {org} in this world: add it with `World::with_org`"
+        );
         let workspace = self.workspaces.get_mut(team);
-        let workspace = workspace.unwrap_or_else(|| panic!("no workspace {team}"));
+        let workspace =
+            workspace.unwrap_or_else(|| panic!("no workspace {team} in this world: add it first"));
         workspace.org = Some(org.clone());
     }
 
-    /// The name and address of a tenant.
+    /// Returns the name and address of a tenant.
     pub(super) fn named(&self, key: &InstallationKey) -> Option<&Place> {
         match (key.team(), key.enterprise()) {
             (Some(team), _) => self.workspaces.get(team),
@@ -196,7 +207,7 @@ impl World {
         }
     }
 
-    /// The organisation that a tenant is in, or is.
+    /// Returns the organisation of a workspace; for an org-wide tenant, the organisation itself.
     pub(super) fn org_of(&self, key: &InstallationKey) -> Option<(EnterpriseId, &Place)> {
         let org = match key.team() {
             Some(team) => self.workspaces.get(team)?.org.as_ref(),
@@ -209,7 +220,7 @@ impl World {
         self.people.get(user)
     }
 
-    /// Whether somebody of this tenant can see this person.
+    /// Returns whether this person is in the tenant, and so visible to its members.
     pub(super) fn sees(&self, key: &InstallationKey, resident: &Resident) -> bool {
         resident.teams.iter().any(|team| match key.team() {
             Some(own) => own == team,
@@ -220,7 +231,8 @@ impl World {
         })
     }
 
-    /// A person's workspaces, and then, for an admin of one, its organisations.
+    /// Returns the tenants in which a person may install the app: their workspaces, and then, for
+    /// an organisation's admin or owner, the organisations of these workspaces.
     fn options(&self, resident: &Resident) -> Vec<InstallationKey> {
         let workspaces = resident
             .teams
@@ -260,7 +272,7 @@ impl Place {
     }
 }
 
-/// An Enterprise organisation to be.
+/// An Enterprise organisation for a [`World`].
 #[derive(Clone, Debug)]
 pub struct Org {
     id: EnterpriseId,
@@ -270,22 +282,22 @@ pub struct Org {
 }
 
 impl Org {
-    /// An organisation of this id, `E…`, without workspaces.
+    /// Creates an organisation with this id, `E…`, and without workspaces.
     ///
     /// # Panics
     ///
-    /// If it is no such id.
+    /// Panics if the id has another form.
     #[must_use]
     pub fn new(id: &str, name: impl Into<String>) -> Self {
         Self {
-            id: EnterpriseId::new(id).expect("an organisation's id in a test is well formed"),
+            id: EnterpriseId::new(id).expect("an organisation's id has the form `E…`"),
             name: name.into(),
             people: Vec::new(),
             workspaces: Vec::new(),
         }
     }
 
-    /// Adds a person who is in all of its workspaces.
+    /// Adds a person to all workspaces of the organisation.
     #[must_use]
     pub fn with_person(mut self, person: Person) -> Self {
         self.people.push(person);
@@ -300,7 +312,7 @@ impl Org {
     }
 }
 
-/// A workspace to be.
+/// A workspace for a [`World`].
 #[derive(Clone, Debug)]
 pub struct Workspace {
     id: TeamId,
@@ -309,21 +321,23 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// A workspace of this id, `T…`, without people.
+    /// Creates a workspace with this id, `T…`, and without people.
     ///
     /// # Panics
     ///
-    /// If it is no such id.
+    /// Panics if the id has another form.
     #[must_use]
     pub fn new(id: &str, name: impl Into<String>) -> Self {
         Self {
-            id: TeamId::new(id).expect("a workspace's id in a test is well formed"),
+            id: TeamId::new(id).expect("a workspace's id has the form `T…`"),
             name: name.into(),
             people: Vec::new(),
         }
     }
 
-    /// Adds a person. Somebody who is in another workspace too keeps one set of flags: the last.
+    /// Adds a person.
+    ///
+    /// A person in several workspaces has one set of flags: those that were added last.
     #[must_use]
     pub fn with_person(mut self, person: Person) -> Self {
         self.people.push(person);
@@ -333,47 +347,48 @@ impl Workspace {
 
 /// A person, with the flags that `users.info` shows.
 ///
-/// The constructors make the usual kinds; set fields for others.
+/// The constructors create the usual kinds of people. Set fields for other kinds.
 ///
 /// ```
 /// use slack_installs::testing::Person;
 ///
 /// let mut olga = Person::org_admin("W0ORGADM001", "olga");
-/// olga.is_admin = true; // of her workspaces as well
+/// olga.is_admin = true; // also an admin of her workspaces
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Person {
-    /// Their id, `U…` or `W…`.
+    /// The person's id, `U…` or `W…`.
     pub id: UserId,
-    /// Their name.
+    /// The person's name.
     pub name: String,
-    /// Deactivated: cannot install, and `users.info` leaves out most flags.
+    /// Whether the person is deactivated. They cannot install the app then, and `users.info` omits
+    /// most flags.
     pub deleted: bool,
-    /// The workspace of a person from elsewhere, who is seen in a shared channel only.
+    /// The workspace of a person from another company, who is visible only in a shared channel.
     pub home: Option<TeamId>,
-    /// Admin of the workspace.
+    /// Whether the person is an admin of the workspace.
     pub is_admin: bool,
-    /// Admin of the organisation; may install for all of it.
+    /// Whether the person is an admin of the organisation, and may install the app org-wide.
     pub is_org_admin: bool,
-    /// Owner of the organisation; may install for all of it.
+    /// Whether the person is an owner of the organisation, and may install the app org-wide.
     pub is_org_owner: bool,
-    /// Owner of the workspace.
+    /// Whether the person is an owner of the workspace.
     pub is_owner: bool,
-    /// Primary owner of the workspace.
+    /// Whether the person is the primary owner of the workspace.
     pub is_primary_owner: bool,
-    /// Guest.
+    /// Whether the person is a guest.
     pub is_restricted: bool,
-    /// Guest in a single channel.
+    /// Whether the person is a single-channel guest.
     pub is_ultra_restricted: bool,
 }
 
 impl Person {
-    /// A workspace's admin.
+    /// Creates a workspace's admin.
     ///
     /// # Panics
     ///
-    /// If the id is no user id. So do the other constructors.
+    /// Panics if the id is not a user id. The other constructors do the same.
     #[must_use]
     pub fn admin(id: &str, name: impl Into<String>) -> Self {
         Self {
@@ -382,7 +397,7 @@ impl Person {
         }
     }
 
-    /// Somebody who has left: deactivated.
+    /// Creates a deactivated person.
     #[must_use]
     pub fn deactivated(id: &str, name: impl Into<String>) -> Self {
         Self {
@@ -391,7 +406,7 @@ impl Person {
         }
     }
 
-    /// A guest in a single channel.
+    /// Creates a single-channel guest.
     #[must_use]
     pub fn guest(id: &str, name: impl Into<String>) -> Self {
         Self {
@@ -401,11 +416,11 @@ impl Person {
         }
     }
 
-    /// A member without any rights.
+    /// Creates a member without admin rights.
     #[must_use]
     pub fn member(id: &str, name: impl Into<String>) -> Self {
         Self {
-            id: UserId::new(id).expect("a user id in a test is well formed"),
+            id: UserId::new(id).expect("a user id has the form `U…` or `W…`"),
             name: name.into(),
             deleted: false,
             home: None,
@@ -419,7 +434,7 @@ impl Person {
         }
     }
 
-    /// An admin of the organisation, who is a plain member of its workspaces.
+    /// Creates an admin of the organisation, who is a plain member of its workspaces.
     #[must_use]
     pub fn org_admin(id: &str, name: impl Into<String>) -> Self {
         Self {
@@ -428,7 +443,7 @@ impl Person {
         }
     }
 
-    /// An owner of a workspace, who is its admin too.
+    /// Creates an owner of a workspace, who is also its admin.
     #[must_use]
     pub fn owner(id: &str, name: impl Into<String>) -> Self {
         Self {
@@ -437,12 +452,13 @@ impl Person {
         }
     }
 
-    /// Somebody of another company's workspace, `T…`, seen through a shared channel. They cannot
-    /// install here.
+    /// Creates a person from another company's workspace, `home` (`T…`).
+    ///
+    /// They are visible through a shared channel, and cannot install the app.
     #[must_use]
     pub fn stranger(id: &str, name: impl Into<String>, home: &str) -> Self {
         Self {
-            home: Some(TeamId::new(home).expect("a workspace's id in a test is well formed")),
+            home: Some(TeamId::new(home).expect("a workspace's id has the form `T…`")),
             ..Self::member(id, name)
         }
     }
@@ -452,9 +468,9 @@ impl Person {
     }
 }
 
-/// Who acts, and where.
+/// The person who acts, and the place.
 ///
-/// A plain user id acts in that person's first workspace.
+/// If only a user id is given, the place is that person's first workspace.
 ///
 /// ```
 /// use slack_installs::testing::Who;
@@ -469,20 +485,20 @@ pub struct Who {
 }
 
 impl Who {
-    /// This person, in their first workspace.
+    /// Creates a person who acts in their first workspace.
     ///
     /// # Panics
     ///
-    /// If it is no user id.
+    /// Panics if the text is not a user id.
     #[must_use]
     pub fn user(id: &str) -> Self {
         Self {
-            user: UserId::new(id).expect("a user id in a test is well formed"),
+            user: UserId::new(id).expect("a user id has the form `U…` or `W…`"),
             place: None,
         }
     }
 
-    /// In this workspace, `T…`, or for the whole of this organisation, `E…`.
+    /// Sets the place: a workspace, `T…`, or a whole organisation, `E…`.
     #[must_use]
     pub fn at(self, place: impl Into<String>) -> Self {
         Self {
@@ -507,15 +523,20 @@ impl From<&UserId> for Who {
     }
 }
 
-/// Why nobody got to say yes.
+/// Why the installation was not allowed.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum ConsentError {
-    /// This person does not exist, is deactivated, is not in that workspace, or is no admin of
-    /// that organisation.
-    #[error("this person cannot install the app there")]
+    /// The person may not install the app there.
+    ///
+    /// They do not exist, are deactivated, are from another company, are not in that workspace, or
+    /// are not an admin or owner of that organisation.
+    #[error(
+        "this person may not install the app there: not an active member of the workspace, or not \
+         an admin of the organisation"
+    )]
     NotAllowed,
-    /// Slack shows this error code on its own page, and nothing reaches the redirect URL.
-    #[error("the authorize page refuses the request: {0}")]
+    /// Slack shows this error code on its own page, and does not redirect the browser.
+    #[error("the authorize page shows the error {0}: check the app's authorize URL")]
     Refused(&'static str),
 }

@@ -1,7 +1,7 @@
-//! Our own client: hyper over rustls, through the proxy that the environment names.
+//! The default client: hyper with rustls, through the proxy that the environment names.
 //!
-//! reqwest has all of this too, but only with its feature for rustls. That changes what
-//! `reqwest::Client::new()` does in the whole app: without a default provider it panics.
+//! reqwest can do the same, but only with its feature for rustls. That feature changes
+//! `reqwest::Client::new()` in the whole app: without a default provider, it panics.
 
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
@@ -29,7 +29,7 @@ use crate::tls::{self, NoProvider};
 type Body = Full<Bytes>;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Sends requests to Slack by TLS, and to this machine without.
+/// Sends requests to Slack with TLS, and to this machine also without TLS.
 pub(super) struct Https {
     plain: Client<HttpConnector, Body>,
     secure: OnceLock<Client<WithTimeout, Body>>,
@@ -56,7 +56,7 @@ impl Https {
         headers.entry(USER_AGENT).or_insert(AGENT);
         let secure = request.uri().scheme() == Some(&Scheme::HTTPS);
         if !secure && !is_this_machine(request.uri()) {
-            let reason = "plain http is sent to this machine only";
+            let reason = "plain http is allowed to this machine only: use https";
             return Err(TransportError::NotSent(reason.into()));
         }
         let request = request.map(Full::new);
@@ -73,7 +73,8 @@ impl Https {
         }
     }
 
-    /// Made when it is first used: until then, the app may install a provider.
+    /// Returns the client for TLS. Creates it at its first use, so that your app can install a
+    /// crypto provider first.
     fn secure(&self) -> Result<&Client<WithTimeout, Body>, NoProvider> {
         if let Some(client) = self.secure.get() {
             return Ok(client);
@@ -113,7 +114,7 @@ where
     collect(response, lost).await
 }
 
-/// Reads a whole response, of a bearable size.
+/// Reads a whole response of at most [`MAX_ANSWER`] bytes.
 pub(super) async fn collect<B: http_body::Body>(
     response: Response<B>,
     lost: impl Fn(B::Error) -> TransportError,
@@ -126,7 +127,9 @@ pub(super) async fn collect<B: http_body::Body>(
             continue;
         };
         if body.len() + data.remaining() > MAX_ANSWER {
-            return Err(TransportError::Lost("the answer is too large".into()));
+            return Err(TransportError::Lost(
+                "the response is too large: over 1 MiB".into(),
+            ));
         }
         body.put(data);
     }
@@ -151,12 +154,12 @@ fn tcp() -> HttpConnector {
     tcp
 }
 
-/// The way to a server: directly, or through a proxy.
+/// Connects to a server, directly or through a proxy.
 #[derive(Clone)]
 struct ProxyConnector {
     tcp: HttpConnector,
     proxies: Arc<Matcher>,
-    /// For a proxy that is itself reached by TLS. CONNECT is of HTTP/1.1.
+    /// For a proxy that requires TLS. It offers no HTTP/2, because CONNECT uses HTTP/1.1 here.
     to_proxy: Arc<ClientConfig>,
 }
 
@@ -195,7 +198,7 @@ impl Service<Uri> for ProxyConnector {
     }
 }
 
-/// A connection with its proxy and its TLS, or none after a while.
+/// Connects, including the proxy and the TLS handshake, and times out after [`CONNECT_TIMEOUT`].
 #[derive(Clone)]
 struct WithTimeout(HttpsConnector<ProxyConnector>);
 
@@ -226,13 +229,14 @@ fn not_sent(error: impl Into<BoxError>) -> TransportError {
     TransportError::NotSent(error.into())
 }
 
-/// The largest answer that is read. Ours have a few kB; the largest page of `auth.teams.list`
-/// has about 100 kB.
+/// The largest response that is read, in bytes. The responses that this crate needs have a few kB.
+/// The largest page of `auth.teams.list` has about 100 kB.
 const MAX_ANSWER: usize = 1024 * 1024;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A person waits in front of the browser; Slack answers within a second as a rule.
+/// The time for a whole call. A person may wait for it in a browser. Slack usually responds within
+/// a second.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 const KEEPALIVE: Duration = Duration::from_secs(15);

@@ -20,8 +20,8 @@ pub(super) fn test(state: &mut State, caller: &Caller) -> Map<String, Value> {
     if let Some((org, _)) = state.world.org_of(key) {
         answer.insert("enterprise_id".to_owned(), json!(org));
     }
-    // For an org-wide token this is the organisation's id. No source confirms it for the real
-    // Slack: an app should not rely on it.
+    // For an org-wide token this is the organisation's id. No source confirms this for the real
+    // Slack, so an app should not rely on it.
     answer.insert("team_id".to_owned(), key.id().into());
     answer.insert("is_enterprise_install".to_owned(), key.is_org().into());
     match &caller.user {
@@ -43,8 +43,7 @@ pub(super) fn test(state: &mut State, caller: &Caller) -> Map<String, Value> {
     answer
 }
 
-/// Without token rotation this ends the authorization behind the token; with the last one the
-/// app is uninstalled.
+/// Revokes the authorization of a long-lived token. If it was the last one, uninstalls the app.
 pub(super) fn revoke(
     state: &mut State,
     call: &Incoming,
@@ -56,7 +55,7 @@ pub(super) fn revoke(
     Map::from_iter([("revoked".to_owned(), revoked.into())])
 }
 
-/// With token rotation this ends the one token that the call carries.
+/// Revokes only the call's token, which belongs to a rotating pair.
 pub(super) fn revoke_one(state: &mut State, call: &Incoming) -> Map<String, Value> {
     let is_test = matches!(call.arg("test"), Some("1" | "true"));
     let token = call.token.as_deref().filter(|_| !is_test);

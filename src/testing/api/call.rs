@@ -1,4 +1,4 @@
-//! A call of the Web API, and who makes it.
+//! A call of the Web API and its caller.
 
 use std::time::SystemTime;
 
@@ -14,25 +14,25 @@ use crate::testing::app::App;
 use crate::testing::consent::{field, pairs};
 use crate::testing::state::State;
 
-/// A call, taken apart.
+/// A parsed call.
 pub(in crate::testing) struct Incoming {
     args: Vec<(String, String)>,
     /// The client id and secret, from HTTP Basic or from the form.
     client: (String, String),
     pub(super) method: String,
     pub(in crate::testing) token: Option<String>,
-    /// Slack warns of a charset in a form's content type.
+    /// Whether a form's content type names a charset, about which Slack warns.
     pub(super) superfluous_charset: bool,
 }
 
-/// Whose token a call carries.
+/// The owner of a call's token.
 pub(super) struct Caller {
     pub(super) scopes: Scopes,
     pub(super) tenant: InstallationKey,
     pub(super) user: Option<UserId>,
 }
 
-/// An error code of Slack's, and what it says besides.
+/// An error code of Slack's, and further fields of the response.
 pub(super) struct Refusal {
     pub(super) error: &'static str,
     pub(super) more: Map<String, Value>,
@@ -46,9 +46,11 @@ impl From<&'static str> for Refusal {
 }
 
 impl Incoming {
+    /// Parses a request.
+    ///
     /// # Errors
     ///
-    /// Slack's code for a body that it cannot read.
+    /// Returns Slack's error code if the body cannot be parsed.
     pub(in crate::testing) fn read(
         method: &str,
         request: &Request<Bytes>,
@@ -75,7 +77,7 @@ impl Incoming {
         let client = basic.unwrap_or_else(form);
         let token = bearer.or_else(|| arg("token"));
         let mut args = pairs(request.uri().query().unwrap_or_default().as_bytes());
-        // Neither a token nor a secret counts when it comes in the query.
+        // Slack ignores tokens and secrets in the query.
         args.retain(|(name, _)| !["client_secret", "code", "refresh_token"].contains(&&**name));
         args.splice(..0, in_body);
         Ok(Self {
@@ -88,20 +90,22 @@ impl Incoming {
         })
     }
 
-    /// The first argument of that name.
+    /// Returns the first argument of that name.
     pub(in crate::testing) fn arg(&self, name: &str) -> Option<&str> {
         field(&self.args, name)
     }
 
-    /// Whether the token is one of a rotating pair, access or refresh.
+    /// Returns whether the token is the access token or the refresh token of a pair.
     pub(super) fn is_for_one_token(&self, state: &State) -> bool {
         let token = self.token.as_deref();
         token.is_some_and(|token| state.is_of_pair(token))
     }
 
+    /// Checks that the call has the app's client id and client secret.
+    ///
     /// # Errors
     ///
-    /// Slack's code, unless the call carries the app's own id and secret.
+    /// Returns Slack's error code if one of them is wrong.
     pub(super) fn check_client(&self, app: &App) -> Result<(), &'static str> {
         let (id, secret) = &self.client;
         if id != app.client_id.as_str() {
@@ -145,7 +149,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> &'a str {
     value.unwrap_or_default()
 }
 
-/// A JSON object's fields, all as text.
+/// Returns the fields of a JSON object as text.
 fn json_args(body: &[u8]) -> Result<Vec<(String, String)>, &'static str> {
     let body: Value = serde_json::from_slice(body).map_err(|_| "invalid_json")?;
     let Value::Object(fields) = body else {

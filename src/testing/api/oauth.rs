@@ -8,8 +8,8 @@ use super::call::{Incoming, Refusal};
 use crate::testing::app::App;
 use crate::testing::state::State;
 
-/// A spent code answers `invalid_code`: `code_already_used` is documented for the older
-/// `oauth.access` only.
+/// Handles `oauth.v2.access`. A spent code is `invalid_code`, because `code_already_used` is
+/// documented only for the older `oauth.access`.
 pub(super) fn access(
     state: &mut State,
     app: &App,
@@ -29,7 +29,7 @@ pub(super) fn access(
     Ok(state.exchange(&app.id, code, call.arg("redirect_uri"), now)?)
 }
 
-/// Once per token.
+/// Handles `oauth.v2.exchange`, which succeeds once per token.
 pub(super) fn exchange(
     state: &mut State,
     app: &App,

@@ -58,7 +58,7 @@ pub(super) fn team_info(
     Ok(Map::from_iter([("team".to_owned(), team.into())]))
 }
 
-/// A person as `users.info` shows them: of somebody deactivated, few flags are left.
+/// Returns a person as `users.info` shows them. A deactivated person has few flags.
 fn describe(state: &State, resident: &Resident, now: SystemTime) -> Map<String, Value> {
     let person = &resident.person;
     let team = person.home.as_ref().or_else(|| resident.teams.first());

@@ -11,7 +11,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::*;
 
-/// An authority, and a server with its certificate for this machine and for `slack.example`.
+/// A certificate authority, and a server with its certificate for 127.0.0.1 and `slack.example`.
 struct Server {
     acceptor: TlsAcceptor,
     authority: RootCertStore,
@@ -19,10 +19,10 @@ struct Server {
 
 impl Server {
     fn new() -> Self {
-        let files = tempfile::tempdir().expect("a directory");
+        let files = tempfile::tempdir().expect("a temporary directory");
         let files = files.path();
         let names = "subjectAltName=IP:127.0.0.1,DNS:slack.example";
-        std::fs::write(files.join("names"), names).expect("a file");
+        std::fs::write(files.join("names"), names).expect("the directory is writable");
         let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
         openssl(
             files,
@@ -37,23 +37,28 @@ impl Server {
             "x509 -req -in slack.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
              -extfile names -out slack.pem",
         );
-        let certificate = |name| CertificateDer::from_pem_file(files.join(name)).expect("made");
-        let key = PrivateKeyDer::from_pem_file(files.join("slack.key")).expect("made");
-        let config = ServerConfig::builder_with_provider(tls::provider().expect("ring"))
-            .with_safe_default_protocol_versions()
-            .expect("ring has them")
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate("slack.pem")], key)
-            .expect("they belong together");
+        let certificate =
+            |name| CertificateDer::from_pem_file(files.join(name)).expect("openssl wrote it");
+        let key = PrivateKeyDer::from_pem_file(files.join("slack.key")).expect("openssl wrote it");
+        let config = ServerConfig::builder_with_provider(
+            tls::provider().expect("the feature ring is enabled"),
+        )
+        .with_safe_default_protocol_versions()
+        .expect("ring supports the default TLS versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate("slack.pem")], key)
+        .expect("the key belongs to the certificate");
         let mut authority = RootCertStore::empty();
-        authority.add(certificate("ca.pem")).expect("made");
+        authority
+            .add(certificate("ca.pem"))
+            .expect("it is an authority");
         Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             authority,
         }
     }
 
-    /// A client that trusts the authority.
+    /// Returns a client that trusts the authority.
     fn client(&self, proxies: Matcher) -> Https {
         Https::new(self.authority.clone(), proxies)
     }
@@ -64,30 +69,37 @@ fn openssl(directory: &Path, arguments: &str) {
     openssl
         .args(arguments.split_whitespace())
         .current_dir(directory);
-    let made = openssl.output().expect("apt-get install openssl");
+    let made = openssl
+        .output()
+        .expect("openssl runs; install it with `apt-get install openssl`");
     let said = String::from_utf8_lossy(&made.stderr);
     assert!(made.status.success(), "{said}");
 }
 
 async fn listen() -> (TcpListener, u16) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener
+        .local_addr()
+        .expect("the listener has an address")
+        .port();
     (listener, port)
 }
 
 async fn accept(listener: &TcpListener) -> TcpStream {
-    listener.accept().await.expect("a client").0
+    listener.accept().await.expect("a client connects").0
 }
 
 fn get(url: &str) -> Request<Bytes> {
-    Request::get(url).body(Bytes::new()).expect("a request")
+    Request::get(url)
+        .body(Bytes::new())
+        .expect("the URL is valid")
 }
 
-/// Reads one request without a body, and returns its head.
+/// Reads one request that has no body, and returns its head.
 async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
-        head.push(stream.read_u8().await.expect("more").into());
+        head.push(stream.read_u8().await.expect("the head is complete").into());
     }
     head
 }
@@ -95,12 +107,15 @@ async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
 async fn respond(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> String {
     let head = head(stream).await;
     let response = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-    stream.write_all(response.as_bytes()).await.expect("read");
-    stream.flush().await.expect("read");
+    stream
+        .write_all(response.as_bytes())
+        .await
+        .expect("the client reads");
+    stream.flush().await.expect("the client reads");
     head
 }
 
-/// Runs both sides to their ends. A side that waits for the other in vain fails the test.
+/// Runs the server and the client to their ends. Fails the test if one of them never ends.
 async fn both<S, C>(served: impl Future<Output = S>, sent: impl Future<Output = C>) -> (S, C) {
     let both = timeout(TIMEOUT + CONNECT_TIMEOUT, async {
         tokio::join!(served, sent)
@@ -109,7 +124,7 @@ async fn both<S, C>(served: impl Future<Output = S>, sent: impl Future<Output = 
     both.expect("both sides end")
 }
 
-/// A proxy where nothing listens.
+/// Returns a proxy setting for a port on which no server listens.
 fn no_proxy_there() -> Matcher {
     Matcher::builder().all("http://127.0.0.1:1").build()
 }
@@ -120,12 +135,19 @@ async fn a_server_on_this_machine_is_reached_by_tls_and_without_the_proxy() {
     let (listener, port) = listen().await;
     let served = async {
         let stream = accept(&listener).await;
-        respond(&mut server.acceptor.accept(stream).await.expect("TLS")).await
+        respond(
+            &mut server
+                .acceptor
+                .accept(stream)
+                .await
+                .expect("the TLS handshake succeeds"),
+        )
+        .await
     };
     let client = server.client(no_proxy_there());
     let url = format!("https://127.0.0.1:{port}/api/auth.test");
     let (head, response) = both(served, client.send(get(&url))).await;
-    assert_eq!(response.expect("sent").body(), "ok");
+    assert_eq!(response.expect("the request succeeds").body(), "ok");
     assert!(
         head.starts_with("GET /api/auth.test HTTP/1.1\r\n"),
         "{head}"
@@ -159,7 +181,7 @@ async fn http_2_is_offered() {
     let served = async {
         let stream = acceptor.accept(accept(&listener).await).await;
         stream
-            .expect("TLS")
+            .expect("the TLS handshake succeeds")
             .get_ref()
             .1
             .alpn_protocol()
@@ -175,16 +197,20 @@ async fn http_2_is_offered() {
     );
 }
 
-/// Opens the tunnel that is asked for, and serves one request in it.
+/// Opens the tunnel that the client requests, and serves one request in it.
 async fn tunnel<S>(server: &Server, mut stream: S) -> String
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let asked = head(&mut stream).await;
     let opened = b"HTTP/1.1 200 Connection established\r\n\r\n";
-    stream.write_all(opened).await.expect("read");
-    stream.flush().await.expect("read");
-    let mut inside: TlsStream<S> = server.acceptor.accept(stream).await.expect("TLS");
+    stream.write_all(opened).await.expect("the client reads");
+    stream.flush().await.expect("the client reads");
+    let mut inside: TlsStream<S> = server
+        .acceptor
+        .accept(stream)
+        .await
+        .expect("the TLS handshake succeeds");
     respond(&mut inside).await;
     asked
 }
@@ -197,7 +223,7 @@ async fn another_machine_is_reached_through_the_proxy_with_its_credentials() {
     let client = server.client(Matcher::builder().https(proxy).build());
     let served = async { tunnel(&server, accept(&listener).await).await };
     let (asked, response) = both(served, client.send(get("https://slack.example/"))).await;
-    assert_eq!(response.expect("sent").body(), "ok");
+    assert_eq!(response.expect("the request succeeds").body(), "ok");
     assert!(asked.starts_with("CONNECT slack.example:443 "), "{asked}");
     let credentials = "proxy-authorization: basic qwxhzgrpbjpvcgvuc2vzyw1l";
     assert!(asked.to_lowercase().contains(credentials), "{asked}");
@@ -214,12 +240,12 @@ async fn a_proxy_may_be_reached_by_tls_and_is_spoken_to_in_http_1() {
     let client = server.client(Matcher::builder().https(proxy).build());
     let served = async {
         let stream = proxy_acceptor.accept(accept(&listener).await).await;
-        let stream = stream.expect("TLS");
+        let stream = stream.expect("the TLS handshake succeeds");
         assert_eq!(stream.get_ref().1.alpn_protocol(), None);
         tunnel(&server, stream).await
     };
     let (asked, response) = both(served, client.send(get("https://slack.example/"))).await;
-    assert_eq!(response.expect("sent").body(), "ok");
+    assert_eq!(response.expect("the request succeeds").body(), "ok");
     assert!(asked.starts_with("CONNECT slack.example:443 "), "{asked}");
 }
 
@@ -239,7 +265,10 @@ async fn a_handshake_that_hangs_is_given_up_with_nothing_sent() {
     let (listener, port) = listen().await;
     let served = async {
         let mut stream = accept(&listener).await;
-        stream.read_u8().await.expect("a greeting");
+        stream
+            .read_u8()
+            .await
+            .expect("the client begins the handshake");
         pause();
         advance(CONNECT_TIMEOUT).await;
         stream
@@ -259,7 +288,7 @@ async fn a_response_that_never_comes_is_lost() {
     let (listener, port) = listen().await;
     let served = async {
         let stream = server.acceptor.accept(accept(&listener).await).await;
-        let mut stream = stream.expect("TLS");
+        let mut stream = stream.expect("the TLS handshake succeeds");
         head(&mut stream).await;
         pause();
         advance(TIMEOUT).await;
