@@ -88,5 +88,5 @@ const SURELY_BEFORE: Duration = Duration::from_secs(5);
 
 /// An event dispatched this long after the installation is about this one. `event_time` is the time
 /// of the first dispatch, and repetitions keep it. We assume that Slack dispatches an event within
-/// this time.
+/// this time after the change that it reports.
 const SURELY_AFTER: Duration = Duration::from_secs(300);

@@ -13,7 +13,7 @@
 //! | slash command | `team_id` | `enterprise_id` | top level | `user_id` |
 //! | with a `view` | `view.app_installed_team_id` | if certain | top level | `user.id` |
 //! | other interactive | flagged, no `team`: the org `enterprise.id` | | true | `user.id` |
-//! | | message of this app: `message.team` | if certain | top level | |
+//! | | clicked message, if this app posted it: `message.team` | if certain | top level | |
 //! | | `team.id` | if certain | | |
 //! | | `user.team_id` | none | | |
 //! | ssl_check, url_verification, unknown | none | | | none |
