@@ -42,7 +42,7 @@ use crate::request::{Verifier, is_ssl_check};
 /// ```
 /// # #[cfg(feature = "axum")]
 /// # fn example(app: axum::Router, layer: slack_installs::layer::SlackLayer) -> axum::Router {
-/// An existing app needs one more line:
+/// // An existing app needs one more line:
 /// app.layer(layer)
 /// # }
 /// ```

@@ -5,15 +5,17 @@
 //! behind any server.
 //!
 //! You cannot create a tenant from an id that was merely read:
+//!
+//! ```compile_fail
 //! use slack_installs::{TeamId, Tenant};
 //!
 //! let read_somewhere = TeamId::new("T0ALPHA0001").expect("an id");
 //! let tenant = Tenant::new(None, Some(read_somewhere), false);
 //! ```
 //!
-//! nor a verified request from anything but a verification:
-//!
 //! You cannot create a verified request without a verification:
+//!
+//! ```compile_fail
 //! use slack_installs::request::VerifiedRequest;
 //!
 //! fn forge(body: bytes::Bytes) -> VerifiedRequest {
@@ -26,9 +28,9 @@
 //! wants_deserialize::<slack_installs::request::VerifiedRequest>();
 //! ```
 //!
-//! and an HTTP request is not a frame of a connection:
+//! You cannot read an HTTP request as a frame of a connection:
 //!
-//! An HTTP request cannot be read as a frame of a connection:
+//! ```compile_fail
 //! use slack_installs::request::{SocketModeConnection, VerifiedRequest};
 //!
 //! fn skip_the_signature(body: bytes::Bytes) -> Option<VerifiedRequest> {

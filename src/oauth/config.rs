@@ -21,7 +21,7 @@ pub struct InstallConfig {
     pub redirect_uris: Vec<RedirectUri>,
     /// The path where the flow starts, as the browser sees it: `/slack/install` by default.
     pub install_path: String,
-    /// The scopes for the bot. Empty for an app that acts only for its users.
+    /// The scopes for the bot. Empty for an app that uses only its users' tokens.
     pub scopes: Scopes,
     /// The scopes for the installing user's own token.
     pub user_scopes: Scopes,

@@ -87,8 +87,8 @@ pub struct RequiredScopes {
     pub user: Scopes,
 }
 
-/// Scopes that read messages, reach beyond the workspace, or administer it. `*` matches any text at
-/// that end.
+/// Scopes that read messages, files or canvases, reach beyond the workspace, or administer it. `*`
+/// matches any text at that end.
 ///
 /// From Slack's Marketplace guidelines
 /// (<https://docs.slack.dev/slack-marketplace/slack-marketplace-app-guidelines-and-requirements>):
@@ -240,9 +240,9 @@ impl InstallPolicy for OrgWide {
             (Self::Never, Home::Org(_)) => refuse(
                 "This app is for single workspaces. Please install it in each one separately.",
             ),
-            (Self::Only, Home::Workspace { .. }) => {
-                refuse("This app is for whole organisations. Please ask an admin to install it.")
-            }
+            (Self::Only, Home::Workspace { .. }) => refuse(
+                "This app is for whole organisations. Please ask an admin of yours to install it.",
+            ),
             _ => Decision::Allow,
         }
     }
