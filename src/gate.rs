@@ -1,5 +1,5 @@
-//! Checks that every verified request passes, over HTTP or Socket Mode: lifecycle events, the
-//! tenant's tokens, and replays. All checks together stay within Slack's time limit.
+//! The gate that every verified request passes, over HTTP or Socket Mode. It handles lifecycle
+//! events, finds the tenant's tokens, and refuses repetitions, all within Slack's time limit.
 
 use std::fmt;
 use std::sync::Arc;

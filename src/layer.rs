@@ -28,12 +28,12 @@ use crate::request::{Verifier, is_ssl_check};
 /// * `app_uninstalled` is handled. The response is 200 if all data was deleted, else 503, so that
 ///   Slack repeats the event.
 /// * `tokens_revoked`, `team_access_granted`, `team_access_revoked` and `grid_migration_*` are also
-///   handled. If they changed the stored data, your service then receives them like any other
-///   event.
-/// * If a request cannot be served, the layer responds: to a slash command with a line of text, to
-///   a click or a modal with 403, so that Slack shows its own error to the person, and to an event
-///   with an empty 200. If the request may succeed later, or after the app's own configuration is
-///   fixed, the response to events and clicks is 503.
+///   handled. Your service then receives them like any other event, except events about an earlier
+///   installation or about nothing that is stored.
+/// * If a request cannot be served, the layer responds. A slash command gets a line of text. A
+///   click or a modal gets 403, so that Slack shows its own error to the person. An event gets an
+///   empty 200. If the request may succeed later, or after the app's own configuration is fixed,
+///   events and clicks get 503.
 /// * All other requests reach your service. The body is unchanged, and the extensions contain an
 ///   [`Authorization`](crate::Authorization).
 ///

@@ -129,7 +129,7 @@ impl InstallProvider {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if the configuration cannot work.
+    /// [`ConfigError`] if the configuration is invalid.
     pub fn new(
         config: InstallConfig,
         slack: SlackClient,
@@ -458,7 +458,7 @@ impl Inner {
             Some(Decision::Allow) => Ok(()),
             Some(Decision::Refuse { reason }) => Err(Error::Refused { reason }),
             None => {
-                tracing::error!("an install policy panicked");
+                tracing::error!("an install policy panicked, so the installation is refused");
                 let reason = "The app could not check this installation.".to_owned();
                 Err(Error::Refused { reason })
             }
@@ -548,7 +548,8 @@ impl Inner {
                 tracing::error!(
                     tenant = %key,
                     error = error_chain(&error),
-                    "refused tokens are not revoked: the store could not say if they are in use"
+                    "the tokens of a refused installation are not revoked: the store could not say \
+                     whether they are in use"
                 );
                 return;
             }
@@ -566,7 +567,7 @@ impl Inner {
             if in_use {
                 tracing::info!(
                     tenant = %key,
-                    "a refused token is not revoked, because the stored installation may use it"
+                    "a refused installation's token is kept: the stored installation may use it"
                 );
                 continue;
             }
@@ -577,14 +578,14 @@ impl Inner {
                 tracing::error!(
                     tenant = %key,
                     error = error_chain(&error),
-                    "a refused refresh token could not be revoked"
+                    "the refresh token of a refused installation could not be revoked"
                 );
             }
             if let Err(error) = self.slack.auth_revoke(&issued.access_token).await {
                 tracing::error!(
                     tenant = %key,
                     error = error_chain(&error),
-                    "a refused token could not be revoked"
+                    "the token of a refused installation could not be revoked"
                 );
             }
         }

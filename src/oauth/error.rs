@@ -52,13 +52,13 @@ pub enum Error {
         reason: String,
     },
     /// The state is older than its lifetime.
-    #[error("the state has expired")]
+    #[error("the state has expired: start the flow again")]
     StateExpired,
     /// The store could not store the state or the installation, or could not read the state.
     #[error("the install flow's state, or the installation, could not be stored or read")]
     Store(#[source] store::Error),
     /// The state was already used.
-    #[error("the state was already used")]
+    #[error("the state was already used: start the flow again")]
     UsedState,
 }
 

@@ -12,9 +12,9 @@ use crate::installation::Installation;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Installed {
-    /// The installation from this flow, as stored. The store also has the revision and the parts
-    /// that an earlier installation left, such as other webhooks, or a bot when a user installed
-    /// only their own token.
+    /// The installation from this flow, as stored. The store also has its revision, and the parts
+    /// that an earlier installation left. These can be other webhooks, or a bot when a user
+    /// installed only their own token.
     pub installation: Installation,
     /// The scopes that the flow requested.
     pub requested: Requested,

@@ -18,7 +18,7 @@ pub struct ReconcileConfig {
     /// The pause before each call of `auth.test`. Slack allows hundreds of calls per minute.
     pub pause: Duration,
     /// The most tenants that one sweep purges. If more look dead, it purges none, because a local
-    /// cause is then more likely, such as an address that is not on the app's allow-list.
+    /// cause is then more likely. One such cause is an address that is not on the app's allow-list.
     pub most_purges: usize,
     /// The largest share of the checked tenants that one sweep purges, in percent. One tenant may
     /// always be purged.

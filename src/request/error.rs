@@ -14,7 +14,7 @@ pub enum VerifyError {
     #[error("the request is malformed: {0}")]
     Malformed(#[from] Malformed),
     /// A signature or timestamp header occurs twice, or does not have Slack's format.
-    #[error("the signature or timestamp header is malformed")]
+    #[error("the signature or timestamp header occurs twice or is malformed")]
     MalformedHeader,
     /// The signature header or the timestamp header is missing.
     #[error("the request has no signature or no timestamp header")]

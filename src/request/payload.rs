@@ -208,7 +208,7 @@ pub(super) trait Shape<'de>: Sized {
     }
 }
 
-/// A text.
+/// A JSON string.
 pub(super) struct Text<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Shape<'de> for Text<'a> {
@@ -217,7 +217,7 @@ impl<'de: 'a, 'a> Shape<'de> for Text<'a> {
     }
 }
 
-/// A text, or an object whose contents do not matter.
+/// A JSON string, or an object whose contents do not matter.
 pub(super) enum TextOrObject<'a> {
     Object,
     Text(Cow<'a, str>),
