@@ -1,4 +1,4 @@
-//! From a verified request to the tokens that may serve it.
+//! Finds the tokens that may serve a verified request.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::tenant::{AppId, EnterpriseId, InstallationKey, ResolvedVia, TeamId, T
 
 mod membership;
 
-/// Finds the installation that a request concerns. Cheap to clone.
+/// Finds the installation of a request's tenant. Cheap to clone.
 #[derive(Clone)]
 pub struct Authorizer {
     installations: Arc<dyn LifecycleStore>,
@@ -26,7 +26,7 @@ pub struct Authorizer {
 }
 
 impl Authorizer {
-    /// An authorizer over this store.
+    /// Creates an authorizer over this store.
     #[must_use]
     pub fn new(installations: impl LifecycleStore) -> Self {
         Self {
@@ -36,8 +36,8 @@ impl Authorizer {
         }
     }
 
-    /// The same authorizer, which keeps rotating tokens current by this rotator. A request waits
-    /// for a refresh for 2 s at most: Slack gives a handler 3 s.
+    /// Refreshes rotating tokens with this rotator. A request waits for a refresh for at most 2 s,
+    /// because Slack gives a handler 3 s.
     #[must_use]
     pub fn with_rotator(self, rotator: &TokenRotator) -> Self {
         Self {
@@ -46,21 +46,21 @@ impl Authorizer {
         }
     }
 
-    /// The same authorizer, with another clock.
+    /// Uses this clock.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
 
-    /// The tokens that may serve this request: the bot's, and the acting user's own if that very
-    /// user authorised the app.
+    /// Returns the tokens that may serve this request: the bot's, and the acting user's own token
+    /// if that user authorised the app.
     ///
-    /// Where the request shows that a workspace has joined or left an organisation, the stored
-    /// enterprise id is brought up to date.
+    /// If the request shows that a workspace joined or left an organisation, the stored enterprise
+    /// id is updated.
     ///
     /// # Errors
     ///
-    /// [`AuthorizeError`]. A database that does not answer is never taken for an app that is not
+    /// [`AuthorizeError`]. An unavailable database is never treated as an app that is not
     /// installed.
     ///
     /// # Cancel safety
@@ -102,11 +102,12 @@ impl Authorizer {
                 .home
                 .enterprise()
                 .map(|enterprise| &enterprise.id);
-            // An organisation's request may fall back to a workspace only inside of it.
+            // A request of an organisation may use a workspace's installation only if the workspace
+            // belongs to that organisation.
             if via == ResolvedVia::OrgToWorkspace && enterprise != tenant.enterprise() {
                 continue;
             }
-            // A tenant on hold gets nothing, by no other way either.
+            // A tenant on hold gets no token, not even from another installation.
             if installation.is_on_hold() {
                 return Err(AuthorizeError::OnHold);
             }
@@ -121,8 +122,9 @@ impl Authorizer {
         Err(refusal)
     }
 
-    /// Whether a request that names an org-wide installation is from a workspace whose own
-    /// installation is on hold. Looked at second, a workspace is known to have none.
+    /// Returns whether the request names an org-wide installation, and comes from a workspace whose
+    /// own installation is on hold. For [`ResolvedVia::WorkspaceToOrg`], the workspace has no
+    /// installation.
     async fn is_workspace_on_hold(
         &self,
         via: ResolvedVia,
@@ -138,7 +140,7 @@ impl Authorizer {
         }
     }
 
-    /// Whether an org-wide installation may serve the workspace that the request is from.
+    /// Returns whether an org-wide installation may serve the workspace of the request.
     async fn has_access(
         &self,
         installation: &Installation,
@@ -150,7 +152,7 @@ impl Authorizer {
         }
     }
 
-    /// Leaves out what has expired: an old token is never handed out.
+    /// Removes expired tokens: an expired token is never handed out.
     fn usable(
         &self,
         tenant: Tenant,
@@ -185,8 +187,8 @@ impl fmt::Debug for Authorizer {
     }
 }
 
-/// The installation with tokens that are current. A bot that cannot be made so fails the request;
-/// a user's token that cannot is left out, unless there is nothing else.
+/// Returns the installation with fresh tokens. If the bot's token cannot be refreshed, the request
+/// fails. A user's token that cannot be refreshed is omitted; without a bot, the request fails.
 async fn refreshed(
     rotator: &TokenRotator,
     installation: StoredInstallation,
@@ -203,7 +205,7 @@ async fn refreshed(
                 tracing::warn!(
                     %tenant,
                     error = error_chain(&error),
-                    "a user's token cannot be made current"
+                    "a user's token could not be refreshed, so the request is served without it"
                 );
             }
             Ok(refreshed.installation)
@@ -211,25 +213,25 @@ async fn refreshed(
     }
 }
 
-/// Half of what is left of Slack's 3 s after the network's share goes to the handler.
+/// Slack gives a handler 3 s. The network needs a part of that, and the handler needs time after
+/// the refresh.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a request may be served with. At least one of the two tokens is there.
+/// The tokens that may serve a request. At least one of the two tokens exists.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct AuthorizeResult {
-    /// Whom the request concerns.
+    /// The tenant of the request.
     pub tenant: Tenant,
     /// Which step of the resolution order found the installation.
     pub resolved_via: ResolvedVia,
-    /// The installation, without tokens that have expired, and with no user's token but the
-    /// acting user's.
+    /// The installation, without expired tokens. Its only user's token is the acting user's.
     pub installation: Installation,
 }
 
 impl AuthorizeResult {
-    /// A result as a handler gets it, for your tests: the installation, for a request of its own
-    /// workspace.
+    /// Creates a result as a handler receives it, for your tests. The request comes from the
+    /// installation's own workspace.
     ///
     /// ```
     /// use slack_installs::{AuthorizeResult, Installation};
@@ -250,32 +252,32 @@ impl AuthorizeResult {
         }
     }
 
-    /// Returns the key of the installation: what your app's own tables should be keyed by. It
+    /// Returns the key of the installation. Use it as the key of your app's own tables, because it
     /// stays the same when a workspace joins an organisation.
     #[must_use]
     pub fn installation_key(&self) -> InstallationKey {
         self.installation.key()
     }
 
-    /// The bot, if the app has one there.
+    /// Returns the bot, if the installation has one.
     #[must_use]
     pub fn bot(&self) -> Option<&Bot> {
         self.installation.bot.as_ref()
     }
 
-    /// The bot's token.
+    /// Returns the bot's token.
     #[must_use]
     pub fn bot_token(&self) -> Option<&AccessToken> {
         self.bot().map(|bot| &bot.grant.access_token)
     }
 
-    /// The bot's user, as it is mentioned.
+    /// Returns the id of the bot's user, which messages use to mention the bot.
     #[must_use]
     pub fn bot_user_id(&self) -> Option<&UserId> {
         self.bot().map(|bot| &bot.user_id)
     }
 
-    /// The organisation, as far as known.
+    /// Returns the organisation, if it is known.
     #[must_use]
     pub fn enterprise_id(&self) -> Option<&EnterpriseId> {
         let stored = self
@@ -286,7 +288,7 @@ impl AuthorizeResult {
         self.tenant.enterprise().or(stored)
     }
 
-    /// The workspace that the request is from; calls with an org-wide token may have to name it.
+    /// Returns the workspace of the request. Some calls with an org-wide token must name it.
     #[must_use]
     pub fn team_id(&self) -> Option<&TeamId> {
         self.tenant
@@ -294,19 +296,19 @@ impl AuthorizeResult {
             .or_else(|| self.installation.home.team().map(|team| &team.id))
     }
 
-    /// The acting user's own authorisation, if they gave one.
+    /// Returns the acting user's own authorisation, if the user gave one.
     #[must_use]
     pub fn user(&self) -> Option<&User> {
         self.installation.user.as_ref()
     }
 
-    /// The acting user's own token.
+    /// Returns the acting user's own token.
     #[must_use]
     pub fn user_token(&self) -> Option<&AccessToken> {
         self.user().map(|user| &user.grant.access_token)
     }
 
-    /// The app, as it was installed.
+    /// Returns the id of the installed app.
     #[must_use]
     pub fn app_id(&self) -> &AppId {
         &self.installation.app_id
@@ -318,37 +320,37 @@ impl AuthorizeResult {
 #[non_exhaustive]
 pub enum AuthorizeError {
     /// The tokens have expired and were not refreshed.
-    #[error("the installation's tokens have expired")]
+    #[error("the installation's tokens have expired and were not refreshed")]
     Expired,
-    /// The request names no tenant that can be relied on.
+    /// The request does not name a tenant with certainty.
     #[error("the request names no tenant")]
     NoTenant,
-    /// There is an installation, but neither a bot nor an authorisation of this user.
-    #[error("neither the bot nor this user has a token there")]
+    /// An installation exists, but has no bot and no token of this user.
+    #[error("the installation has no token of the bot or of this user")]
     NoToken,
-    /// The organisation has taken the app away from this workspace.
+    /// The organisation revoked the app's access to this workspace.
     #[error("the organisation has not granted the app to this workspace")]
     NotGranted,
-    /// The app is not installed there.
-    #[error("the app is not installed there")]
+    /// The app is not installed for this tenant.
+    #[error("the app is not installed for this tenant")]
     NotInstalled,
-    /// An operator has put the tenant on hold.
+    /// An operator put the tenant on hold.
     #[error("the tenant is on hold")]
     OnHold,
-    /// The tokens have expired, or are about to, and could not be refreshed. The reason says
-    /// whether to install again, to try again, or to look at the app's own configuration.
-    #[error("the installation's tokens cannot be made current")]
+    /// The tokens have expired, or are about to expire, and could not be refreshed. The source says
+    /// whether to install again, to try again, or to check the app's own configuration.
+    #[error("the installation's tokens could not be refreshed")]
     Refresh(#[source] rotation::Error),
-    /// The request is for another app than the installed one.
-    #[error("the request is for another app")]
+    /// The request is for an app other than the installed one.
+    #[error("the request is for another app than the installed one")]
     OtherApp,
-    /// The store did not answer, or what it has does not open.
-    #[error("the installation cannot be read")]
+    /// The store is unavailable, or a stored row cannot be decrypted.
+    #[error("the installation cannot be read from the store")]
     Store(#[from] store::Error),
 }
 
 impl AuthorizeError {
-    /// Whether the same request may be served later, with nothing changed by anybody.
+    /// Returns whether the same request may be served later without any other change.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {

@@ -1,21 +1,21 @@
-//! What happens when an app is removed, granted or moved: events that need no token.
+//! Handles lifecycle events: the app is removed, granted or moved. They need no token.
 //!
-//! Slack delivers them late, twice, out of order, and sometimes after a reinstall. So an event is
-//! compared with the time of the installation, both on Slack's clock, and nothing is purged on an
-//! event that may be about an earlier installation without asking `auth.test`: on one whose
-//! `event_time` is less than five minutes after the installation. (Slack's repetitions of an event
-//! keep its time.) Whatever is removed is guarded by the revision and the token that were judged.
+//! Slack delivers these events late, twice, out of order, and sometimes after a reinstall. So the
+//! event's time is compared with the time of the installation, both on Slack's clock. If
+//! `event_time` is less than five minutes after the installation, the event may be about an earlier
+//! installation. Then nothing is purged before `auth.test` confirms it. (Slack's repetitions of an
+//! event keep its time.) A deletion applies only to the revision and the token that were judged.
 //!
-//! | event | what is done |
+//! | event | effect |
 //! |---|---|
-//! | `app_uninstalled` | the tenant is purged, and the host's hook told |
-//! | `tokens_revoked` | the tokens of the listed users and bot go, if `auth.test` confirms it |
+//! | `app_uninstalled` | the tenant is purged, and your app's hook is called |
+//! | `tokens_revoked` | dead tokens of the listed users and bot are deleted (`auth.test` decides) |
 //! | `team_access_revoked`, `_granted` | the org-wide installation stops serving them, or resumes |
-//! | `grid_migration_started` | nothing: the workspace will be back |
-//! | `grid_migration_finished` | the workspace's enterprise id is brought up to date |
+//! | `grid_migration_started` | none: the workspace comes back |
+//! | `grid_migration_finished` | the workspace's enterprise id is updated |
 //!
-//! All others are the host's, `app_uninstalled_team` among them: it tells admin apps of *other*
-//! apps.
+//! Your app handles all other events. `app_uninstalled_team` is one of them: it notifies admin apps
+//! about *other* apps.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ mod org;
 mod revoked;
 mod uninstall;
 
-/// Ends and changes installations as Slack says. Cheap to clone.
+/// Ends and changes installations when Slack sends lifecycle events. Cheap to clone.
 #[derive(Clone)]
 pub struct Lifecycle {
     installations: Arc<dyn LifecycleStore>,
@@ -47,26 +47,26 @@ pub struct Lifecycle {
 ///
 /// # Contract
 ///
-/// 1. `uninstalled` is called at least once for each tenant that was purged: what is to be told
-///    is stored in the same commit that purges, and [`Lifecycle::resume_pending`] tells it again
-///    until it succeeds. So it may be called twice, also at the same time. One that takes longer
-///    than a minute is dropped and called again later.
-///    A panic counts as an error.
+/// 1. `uninstalled` is called at least once for each purged tenant. The departure is stored in the
+///    same commit as the purge, and [`Lifecycle::resume_pending`] reports it again until the hook
+///    succeeds. So the hook may be called twice, also at the same time. A call that takes longer
+///    than a minute is dropped and repeated later. A panic counts as an error.
 /// 2. An uninstall event that arrives after a reinstall deletes nothing, and is not reported.
 ///
 /// # Consistency
 ///
-/// The app may be installed again by the time of the call, or during it. What your app has kept
-/// since [`Departure::at`] then belongs to the new installation. So delete what was kept up to and
-/// including the second of `at`, and keep what is newer, whether or not `is_installed_again`.
+/// The app may be installed again before or during the call. Data that your app stored after
+/// [`Departure::at`] then belongs to the new installation. So delete data up to and including the
+/// second of `at`, and keep newer data, whether or not `is_installed_again`.
 ///
 /// # Cancel safety
 ///
-/// The future may be dropped at any point when the process ends; it is called again then.
+/// The future may be dropped at any point when the process ends. The hook is then called again.
 ///
 /// # Errors
 ///
-/// An error has it called again: an event is answered with a status that makes Slack repeat it.
+/// If the hook returns an error, it is called again: the response to the event makes Slack repeat
+/// it.
 ///
 /// # Example
 ///
@@ -98,12 +98,12 @@ pub struct Lifecycle {
 /// }
 /// ```
 ///
-/// A hook exists before the app does, so it shares its state by an `Arc`, as above, or by a
+/// The hook is created before the app, so it shares state through an `Arc`, as above, or through a
 /// connection pool.
 #[async_trait::async_trait]
 pub trait LifecycleHooks: fmt::Debug + Send + Sync + 'static {
-    /// Deletes what your app keeps of this tenant. `is_installed_again` says whether the app was
-    /// installed there again since: for messages, and for data without a time.
+    /// Deletes your app's data of this tenant. `is_installed_again` says whether the app was
+    /// installed there again. Use it for messages, and for data without a time.
     async fn uninstalled(
         &self,
         departure: &Departure,
@@ -123,45 +123,47 @@ impl<H: LifecycleHooks + ?Sized> LifecycleHooks for Arc<H> {
     }
 }
 
-/// What was done about an event.
+/// The result of handling an event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Handled {
-    /// It was about an earlier installation, or about nothing that is stored.
+    /// The event was about an earlier installation, or nothing is stored for it.
     Ignored,
-    /// It is no event of the app's own life.
+    /// The event is not a lifecycle event.
     NotLifecycle,
-    /// What it says of workspaces was kept. The event is the host's as well.
+    /// The change of workspaces was stored. Your app may handle the event as well.
     Noted,
-    /// Everything of the tenant was removed, and the host told.
+    /// All data of the tenant was deleted, and your app's hook was called.
     Purged,
-    /// Some credentials of the tenant were removed. The event is the host's as well.
+    /// Some credentials of the tenant were deleted. Your app may handle the event as well.
     Revoked,
 }
 
-/// Why an event could not be handled. Slack should repeat it.
+/// Why an event could not be handled. Let Slack repeat it.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LifecycleError {
-    /// The host's hook failed.
-    #[error("the host could not purge its own data")]
+    /// Your app's hook failed.
+    #[error(
+        "the hook `LifecycleHooks::uninstalled` failed, so your app's data of the tenant may remain"
+    )]
     Hook(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The event's own fields are not of the documented form.
-    #[error("the event is not of the documented form")]
+    /// The event's fields do not have the documented form.
+    #[error("the fields of the event do not have the form that Slack documents")]
     Event(#[from] PayloadError),
-    /// The installation changed again and again while the event was judged.
-    #[error("the installation changed while the event was judged")]
+    /// The installation changed several times while the event was judged.
+    #[error("the installation changed each time that the event was judged")]
     Moved,
-    /// Slack did not say whether the installation still lives.
-    #[error("it could not be found out whether the installation still lives")]
+    /// Slack did not confirm whether the installation is still active.
+    #[error("Slack did not confirm whether the installation is still active")]
     Slack(#[source] slack::Error),
-    /// The store did not do it.
-    #[error("the installation could not be changed")]
+    /// The store could not read or change the installation.
+    #[error("the installation could not be read or changed")]
     Store(#[from] store::Error),
 }
 
 impl LifecycleError {
-    /// Whether handling the same event may succeed later.
+    /// Returns whether handling the same event may succeed later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -174,7 +176,7 @@ impl LifecycleError {
 }
 
 impl Lifecycle {
-    /// Handles events for installations in this store.
+    /// Creates a handler of lifecycle events for the installations in this store.
     #[must_use]
     pub fn new(installations: impl LifecycleStore, slack: SlackClient) -> Self {
         Self {
@@ -185,8 +187,8 @@ impl Lifecycle {
         }
     }
 
-    /// The same, with hooks of the host's. Every process that handles events should have them;
-    /// one without purges and leaves nothing to tell.
+    /// Sets your app's hooks. Set them in every process that handles events: a process without
+    /// hooks purges and stores no departure to report.
     #[must_use]
     pub fn with_hooks(self, hooks: impl LifecycleHooks) -> Self {
         Self {
@@ -195,53 +197,54 @@ impl Lifecycle {
         }
     }
 
-    /// The same, with another clock.
+    /// Uses this clock.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
 
-    /// Whether this is an event that [`handle`](Self::handle) acts on.
+    /// Returns whether [`handle`](Self::handle) acts on this request.
     #[must_use]
     pub fn concerns(request: &VerifiedRequest) -> bool {
         request.lifecycle_event().is_some()
     }
 
-    /// Handles an event of the app's own life. When it returns `Ok`, what had to change has
-    /// changed durably, and Slack may be answered 200.
+    /// Handles a lifecycle event. If it returns `Ok`, all changes are durable, and your app may
+    /// respond to Slack with 200.
     ///
     /// # Errors
     ///
-    /// [`LifecycleError`]: answer with a 5xx, so that Slack repeats the event.
+    /// [`LifecycleError`]: respond with a 5xx status, so that Slack repeats the event.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it has done all or nothing of each change; handling the repeated event, or
-    /// [`resume_pending`](Self::resume_pending), ends it.
+    /// If dropped, each change is either complete or not applied. The repeated event, or
+    /// [`resume_pending`](Self::resume_pending), completes the rest.
     pub async fn handle(&self, request: &VerifiedRequest) -> Result<Handled, LifecycleError> {
         let Some(event) = request.lifecycle_event() else {
             return Ok(Handled::NotLifecycle);
         };
         let (Some(tenant), Some(at)) = (request.tenant(), request.event_time()) else {
-            tracing::warn!(request = ?request, "a lifecycle event names no tenant or no time");
+            tracing::warn!(request = ?request, "an ignored event names no tenant or no time");
             return Ok(Handled::Ignored);
         };
-        // Exactly the tenant that the event names: a fallback would purge somebody else.
+        // Only the tenant that the event names: a fallback would purge another tenant.
         let named = |(via, key)| (via == ResolvedVia::Named).then_some(key);
         let Some(key) = tenant.candidates().into_iter().find_map(named) else {
             return Ok(Handled::Ignored);
         };
-        // Whether an organisation's event names a workspace as well is not documented.
+        // Slack does not document whether an organisation's event also names a workspace.
         let org = |(via, key)| (via == ResolvedVia::WorkspaceToOrg).then_some(key);
         let org = tenant.candidates().into_iter().find_map(org);
         for _ in 0..ATTEMPTS {
             match self.apply(event, request, &key, org.as_ref(), at).await {
-                // A reinstall came between the judgement and the change: judge again.
+                // The installation changed between the judgement and the commit, so the event is
+                // judged again.
                 Err(LifecycleError::Store(store::Error::Conflict)) => {}
                 outcome => {
                     if let Ok(handled) = &outcome {
                         let event = event.name();
-                        tracing::info!(tenant = %key, event, ?handled, "a lifecycle event");
+                        tracing::info!(tenant = %key, event, ?handled, "lifecycle event handled");
                     }
                     return outcome;
                 }
@@ -250,7 +253,7 @@ impl Lifecycle {
         Err(LifecycleError::Moved)
     }
 
-    /// `org` is the organisation of the workspace that the event names, if it names both.
+    /// Applies the event. `org` is the organisation of the workspace, if the event names both.
     async fn apply(
         &self,
         event: LifecycleEvent,
@@ -270,7 +273,7 @@ impl Lifecycle {
             LifecycleEvent::MigrationFinished => {
                 self.migration_finished(key, at, request.payload()?).await
             }
-            // The tokens answer `team_added_to_org` for a while; nothing is to be done.
+            // Nothing to do: for some time, Slack responds to the tokens with `team_added_to_org`.
             LifecycleEvent::MigrationStarted => Ok(Handled::Noted),
             LifecycleEvent::TokensRevoked => {
                 let payload = request.payload()?;
@@ -294,9 +297,9 @@ impl fmt::Debug for Lifecycle {
     }
 }
 
-/// How often an event is judged anew, when a reinstall comes in between each time.
+/// How often an event is judged, if a reinstall happens in between each time.
 const ATTEMPTS: usize = 10;
 
-/// How long the host has for its own purge before another worker tells it again. Slack repeats
-/// an event that was not answered after a minute as well.
+/// How long your app's purge may take before another worker calls the hook again. Slack also
+/// repeats an event after a minute without a response.
 const REPORT_AGAIN: Duration = Duration::from_secs(60);

@@ -1,5 +1,5 @@
-//! What every verified request passes, over HTTP or Socket Mode: the app's own life, the tenant's
-//! tokens, and each request once. All of it within the time that Slack gives.
+//! The gate that every verified request passes, over HTTP or Socket Mode. It handles lifecycle
+//! events, finds the tenant's tokens, and refuses repetitions, all within Slack's time limit.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,16 +19,16 @@ pub use reply::Reply;
 /// A request and the tokens that may serve it.
 #[derive(Clone, Debug)]
 pub struct Authorization {
-    /// The request, as Slack signed it.
+    /// The verified request.
     pub request: Arc<VerifiedRequest>,
     /// The tokens that may serve it.
     pub authorized: Arc<AuthorizeResult>,
 }
 
-/// A request that your app should handle. Report the end with [`done`](Self::done) or
-/// [`failed`](Self::failed); if it is dropped, it counts as failed.
+/// A request that your app should handle. Report the result with [`done`](Self::done) or
+/// [`failed`](Self::failed). If it is dropped, it counts as failed.
 #[derive(Debug)]
-#[must_use = "the request is to be handled"]
+#[must_use = "handle the request, then call `done` or `failed`"]
 pub struct Admitted {
     /// The request and the tokens that may serve it.
     pub authorization: Authorization,
@@ -36,7 +36,7 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    /// Records that the request was handled, so that a repetition is not handled again.
+    /// Records that the request was handled. A repetition is then not handled again.
     ///
     /// # Cancel safety
     ///
@@ -45,7 +45,7 @@ impl Admitted {
         end(self.pass, true).await;
     }
 
-    /// Records that the request was not handled, so that a repetition is handled.
+    /// Records that the request was not handled. A repetition is then handled.
     ///
     /// # Cancel safety
     ///
@@ -55,7 +55,7 @@ impl Admitted {
     }
 }
 
-/// Admits requests of tenants that have the app, and responds to all others. Cheap to clone.
+/// Admits requests of tenants that installed the app, and responds to all others. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Gate(Arc<Parts>);
 
@@ -80,13 +80,14 @@ impl Gate {
         self
     }
 
-    /// Returns the request with its tokens, or the response that Slack gets instead.
+    /// Returns the request with its tokens, or the response for Slack.
     ///
-    /// Takes [`DEADLINE`] at most, whatever hangs: the database, the key provider or Slack.
+    /// Takes at most [`DEADLINE`], even if the database, the key provider or Slack does not
+    /// respond.
     ///
     /// # Cancel safety
     ///
-    /// May be dropped at any point. A lifecycle event that has begun is handled to its end.
+    /// May be dropped at any point. A lifecycle event in progress is still handled to its end.
     pub(crate) async fn admit(&self, request: VerifiedRequest) -> Result<Admitted, Reply> {
         match request.kind() {
             Kind::UrlVerification { challenge } => return Err(Reply::text(challenge)),
@@ -98,7 +99,7 @@ impl Gate {
             Ok(judged) => judged,
             Err(_) => {
                 let (tenant, kind) = (request.tenant(), request.kind());
-                tracing::error!(?tenant, ?kind, "a request was not served within its time");
+                tracing::error!(?tenant, ?kind, "a request was not admitted within 2.5 s");
                 Err(Reply::refusing(&request, Refusal::Later))
             }
         }
@@ -137,15 +138,15 @@ impl Gate {
             Err(error) => {
                 tracing::error!(
                     error = error_chain(&error),
-                    "it is unknown whether a request was handled"
+                    "a request is refused: the replay guard could not be read"
                 );
                 Err(Reply::later())
             }
         }
     }
 
-    /// Runs on a task of its own: Slack closes the connection after 3 s, and a server drops the
-    /// request then.
+    /// Handles a lifecycle event in its own task, because Slack closes the connection after 3 s and
+    /// a server then drops the request.
     async fn handle_lifecycle(&self, request: &Arc<VerifiedRequest>) -> Result<Handled, Reply> {
         if !Lifecycle::concerns(request) {
             return Ok(Handled::NotLifecycle);
@@ -161,7 +162,7 @@ impl Gate {
                 );
                 Err(Reply::later())
             }
-            // A hook of the app's panicked, or the process ends.
+            // Your app's hook panicked, or the process is ending.
             Err(_) => Err(Reply::later()),
         }
     }
@@ -176,8 +177,8 @@ impl fmt::Debug for Gate {
     }
 }
 
-/// Ends a claim on a task of its own, and waits for it a moment: the server may drop this future
-/// when Slack closes the connection, and a database that hangs must not delay the response.
+/// Ends a claim in its own task, and waits for it briefly. The server may drop this future when
+/// Slack closes the connection, and a slow database must not delay the response.
 async fn end(pass: Option<Pass>, is_handled: bool) {
     let Some(pass) = pass else {
         return;
@@ -191,17 +192,17 @@ async fn end(pass: Option<Pass>, is_handled: bool) {
         if let Err(error) = ended {
             tracing::error!(
                 error = error_chain(&error),
-                "a request may be handled twice"
+                "the result of a request was not stored, so it may be handled twice"
             );
         }
     });
-    // The task has no result, and goes on in any case.
+    // The task has no result, and continues in any case.
     drop(tokio::time::timeout(NOTE_PATIENCE, noted).await);
 }
 
-/// Slack waits 3 s for a response; the network and the handler need a part of it
+/// Slack waits 3 s for a response, and the network and the handler need a part of that
 /// (<https://docs.slack.dev/apis/events-api>).
 pub(crate) const DEADLINE: Duration = Duration::from_millis(2500);
 
-/// A commit takes milliseconds.
+/// How long to wait for the commit, which usually takes milliseconds.
 const NOTE_PATIENCE: Duration = Duration::from_millis(250);

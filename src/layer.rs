@@ -1,5 +1,5 @@
-//! A tower layer: the host's service sees only requests that are Slack's, for a tenant that has
-//! the app, with that tenant's tokens beside them.
+//! A tower layer. Your service receives only requests from Slack, for a tenant that installed the
+//! app, together with that tenant's tokens.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -21,27 +21,28 @@ use crate::gate::{Admitted, Gate, Reply};
 use crate::replay::ReplayGuard;
 use crate::request::{Verifier, is_ssl_check};
 
-/// Verifies, resolves and authorizes each request before the host's service sees it.
+/// Verifies, resolves and authorizes each request before your service receives it.
 ///
-/// * A request that is not Slack's is answered 401 (or 400, 413), and nothing is looked up.
-/// * `url_verification` and `ssl_check` are answered.
-/// * `app_uninstalled` is handled, and answered 200 when what had to go is gone, else 503, so that
-///   Slack repeats it.
-/// * `tokens_revoked`, `team_access_granted`, `team_access_revoked` and `grid_migration_*` are
-///   handled likewise, and what they changed then goes on to the service like any other event.
-/// * A request that cannot be served is answered: a slash command with a line of text, a click
-///   or a modal with 403, so that Slack shows its own error to the person, and an event with an
-///   empty 200. If that may be different in a moment, or once the app's own configuration is
-///   mended, events and clicks are answered 503.
-/// * All others reach the host's service, body unchanged, with an
-///   [`Authorization`](crate::Authorization) in their extensions.
+/// * If a request is not from Slack, the response is 401 (or 400, 413), and the store is not read.
+/// * `url_verification` and `ssl_check` get their response from the layer.
+/// * `app_uninstalled` is handled. The response is 200 if all data was deleted, else 503, so that
+///   Slack repeats the event.
+/// * `tokens_revoked`, `team_access_granted`, `team_access_revoked` and `grid_migration_*` are also
+///   handled. Your service then receives them like any other event, except events about an earlier
+///   installation or about nothing that is stored.
+/// * If a request cannot be served, the layer responds. A slash command gets a line of text. A
+///   click or a modal gets 403, so that Slack shows its own error to the person. An event gets an
+///   empty 200. If the request may succeed later, or after the app's own configuration is fixed,
+///   events and clicks get 503.
+/// * All other requests reach your service. The body is unchanged, and the extensions contain an
+///   [`Authorization`](crate::Authorization).
 ///
 /// Put it around the routes that Slack calls, not around the install flow.
 ///
 /// ```
 /// # #[cfg(feature = "axum")]
 /// # fn example(app: axum::Router, layer: slack_installs::layer::SlackLayer) -> axum::Router {
-/// // An app that exists, behind one more line:
+/// // An existing app needs one more line:
 /// app.layer(layer)
 /// # }
 /// ```
@@ -62,11 +63,11 @@ impl SlackLayer {
         Self { verifier, gate }
     }
 
-    /// Hands each request to your service once, by its event id or trigger id.
+    /// Passes each request to your service only once, by its event id or trigger id.
     ///
-    /// The response to a request that was handled is an empty 200; to one that is being handled,
-    /// 503. A request counts as handled when the service responds with a status below 400;
-    /// otherwise, or if the service is dropped, Slack's repetition is handled.
+    /// If a request was already handled, the response is an empty 200; if it is in progress, 503. A
+    /// request counts as handled if your service responds with a status below 400. Otherwise, or if
+    /// the service is dropped, Slack's repetition is handled.
     #[must_use]
     pub fn with_replay_guard(self, guard: ReplayGuard) -> Self {
         Self {
@@ -75,8 +76,7 @@ impl SlackLayer {
         }
     }
 
-    /// Returns the request's head and body with its authorization in the extensions, or the
-    /// response that Slack gets instead.
+    /// Returns the request with its authorization in the extensions, or the response for Slack.
     async fn admit<B>(&self, request: Request<B>) -> Result<(Request<B>, Admitted), Reply>
     where
         B: Body + From<Bytes> + Send,
@@ -89,16 +89,17 @@ impl SlackLayer {
             Ok(collected) => collected.to_bytes(),
             Err(error) if error.is::<LengthLimitError>() => {
                 let status = StatusCode::PAYLOAD_TOO_LARGE;
-                return Err(Reply::new(status, "the body is too large"));
+                return Err(Reply::new(status, "the body is larger than the limit"));
             }
             Err(_) => {
                 let status = StatusCode::BAD_REQUEST;
-                return Err(Reply::new(status, "the body did not arrive"));
+                return Err(Reply::new(status, "the body could not be received"));
             }
         };
         let verified = match self.verifier.verify(&head.headers, body.clone()) {
             Ok(verified) => verified,
-            // Slack does not say whether it signs these; there is nothing in them to protect.
+            // Slack does not document whether it signs these probes, and they contain nothing to
+            // protect.
             Err(_) if is_ssl_check(&head.headers, &body) => return Err(Reply::empty()),
             Err(error) => {
                 tracing::info!(%error, "a request was refused");
@@ -110,7 +111,7 @@ impl SlackLayer {
         let request = Request::from_parts(head, B::from(body));
         #[cfg(feature = "axum")]
         let request = {
-            // axum's own limit is 2 MB; what was let through here is not refused behind.
+            // axum's own limit is 2 MB. A body that was accepted here must not be refused there.
             let mut request = request;
             ::axum::extract::DefaultBodyLimit::max(self.verifier.body_limit()).apply(&mut request);
             request
@@ -139,7 +140,7 @@ impl<S> Layer<S> for SlackLayer {
     }
 }
 
-/// The service that [`SlackLayer`] makes.
+/// The service that [`SlackLayer`] creates.
 #[derive(Clone, Debug)]
 pub struct SlackService<S> {
     layer: SlackLayer,
@@ -164,7 +165,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The clone that was polled ready serves this request; a fresh one takes its place.
+        // This request uses the clone that was polled ready; a new clone replaces it.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let layer = self.layer.clone();

@@ -1,10 +1,12 @@
-//! The install flow: from *Add to Slack* to a stored installation.
+//! The install flow, from *Add to Slack* to a stored installation.
 //!
-//! A callback is judged in this order, and the first thing that is wrong ends it:
-//! parse → signature → expiry → cookie → consume → `error` or `code` → exchange → checks →
-//! policy → store → enrich. Nothing is consumed before the state is known to be ours, fresh, and
-//! in the browser that it was made for; nothing is exchanged twice; nothing is shown as done
-//! before it is stored.
+//! The steps of a callback run in this order, and the first failure ends the flow: parse →
+//! signature → expiry → cookie → consume → `error` or `code` → exchange → checks → policy → store →
+//! enrich.
+//!
+//! The state is consumed only after three checks: this app signed it, it has not expired, and it
+//! belongs to this browser. A code is exchanged only once. The success page is shown only after the
+//! installation was stored.
 
 use std::fmt;
 use std::sync::Arc;
@@ -47,26 +49,26 @@ use cookie::FlowCookie;
 use policy::AllowAll;
 use state::{State, StateKey};
 
-/// A flow that has begun: where to send the browser, and with which cookie.
+/// A started flow: where to send the browser, and with which cookie.
 pub struct Started {
-    /// Slack's page, for a 302.
+    /// The URL of Slack's page, for a 302 response.
     pub authorize_url: Url,
-    /// The value of a `Set-Cookie` header. Without it the callback is refused.
+    /// The value of a `Set-Cookie` header. The callback is refused without this cookie.
     pub set_cookie: SetCookie,
 }
 
 impl fmt::Debug for Started {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The URL has the state in it.
+        // The URL contains the state.
         f.debug_struct("Started").finish_non_exhaustive()
     }
 }
 
-/// The value of a `Set-Cookie` header; a secret.
+/// The value of a `Set-Cookie` header. It is a secret.
 pub struct SetCookie(String);
 
 impl SetCookie {
-    /// The header's value.
+    /// Returns the header's value.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -117,17 +119,17 @@ struct Inner {
     hooks: Option<Arc<dyn InstallHooks>>,
     pages: Arc<dyn Pages>,
     clock: Clock,
-    /// Whether the log already has it that cookies will not come back.
+    /// Whether the warning about cookies that do not come back was already logged.
     has_warned: Arc<AtomicBool>,
 }
 
 impl InstallProvider {
-    /// A provider that keeps installations and states in these stores; one
+    /// Creates a provider that stores installations and states in these stores. One
     /// [`EncryptedStore`](crate::EncryptedStore) can be both.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if the configuration cannot work.
+    /// [`ConfigError`] if the configuration is invalid.
     pub fn new(
         config: InstallConfig,
         slack: SlackClient,
@@ -151,25 +153,25 @@ impl InstallProvider {
         })))
     }
 
-    /// The same provider, with another clock.
+    /// Uses this clock.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         self.with(|inner| inner.clock = clock)
     }
 
-    /// The same provider, with hooks of the host's.
+    /// Calls your app's hooks after each flow.
     #[must_use]
     pub fn with_hooks(self, hooks: impl InstallHooks) -> Self {
         self.with(|inner| inner.hooks = Some(Arc::new(hooks)))
     }
 
-    /// The same provider, with pages of the host's.
+    /// Shows your app's pages.
     #[must_use]
     pub fn with_pages(self, pages: impl Pages) -> Self {
         self.with(|inner| inner.pages = Arc::new(pages))
     }
 
-    /// The same provider, with a policy on who may install.
+    /// Uses this policy to decide who may install.
     #[must_use]
     pub fn with_policy(self, policy: impl InstallPolicy) -> Self {
         self.with(|inner| inner.policy = Arc::new(policy))
@@ -180,23 +182,23 @@ impl InstallProvider {
         self
     }
 
-    /// The redirect URLs, the default one first.
+    /// Returns the redirect URLs, the default one first.
     #[must_use]
     pub fn redirect_uris(&self) -> &[RedirectUri] {
         &self.0.config.redirect_uris
     }
 
-    /// Returns the path where a person begins.
+    /// Returns the path where the flow starts.
     #[must_use]
     pub fn install_path(&self) -> &str {
         &self.0.config.install_path
     }
 
-    /// Begins a flow: stores a state, and returns the URL of Slack's page and the cookie that binds
+    /// Starts a flow: stores a state, and returns the URL of Slack's page and the cookie that binds
     /// the flow to this browser.
     ///
-    /// [`start_response`](Self::start_response) does this and builds the response. A route of your
-    /// own that responds differently sends the cookie, forbids caching, and redirects:
+    /// [`start_response`](Self::start_response) does this and builds the response. If your app has
+    /// its own route, the route must send the cookie, forbid caching, and redirect:
     ///
     /// ```
     /// use http::{Response, StatusCode, header};
@@ -221,7 +223,7 @@ impl InstallProvider {
     ///
     /// # Errors
     ///
-    /// [`Error::Options`] if the options cannot work; [`Error::Store`] if the state cannot be
+    /// [`Error::Options`] if the options are invalid; [`Error::Store`] if the state cannot be
     /// stored.
     pub async fn start(&self, options: InstallOptions) -> Result<Started, Error> {
         let inner = &self.0;
@@ -247,19 +249,19 @@ impl InstallProvider {
         })
     }
 
-    /// Ends a flow: judges a callback, exchanges its code and stores the installation.
+    /// Finishes a flow: checks a callback, exchanges its code and stores the installation.
     ///
-    /// The exchange and what follows run on a task of their own: dropping this future, as servers
-    /// do when a browser goes away, changes nothing once the state is consumed.
+    /// The exchange and the later steps run in their own task. If this future is dropped after the
+    /// state was consumed, the flow still finishes. Servers drop it when a browser disconnects.
     ///
     /// # Errors
     ///
-    /// [`Error`](enum@Error). With [`Error::NoState`] nothing was done, and the person is to be
-    /// sent through [`start`](Self::start).
+    /// [`Error`](enum@Error). After [`Error::NoState`], nothing was done. Send the person through
+    /// [`start`](Self::start).
     pub async fn finish(&self, callback: &Callback<'_>) -> Result<Installed, Error> {
         let state = match self.0.check_callback(callback) {
             Ok(state) => state,
-            // The person is sent through our own flow; nothing has failed.
+            // The person is sent through this app's own flow, so this is not a failure.
             Err(Error::NoState) => return Err(Error::NoState),
             Err(error) => return self.0.report(Err(error)).await,
         };
@@ -273,9 +275,9 @@ impl InstallProvider {
         match task.await {
             Ok(outcome) => outcome,
             Err(ended) => {
-                // Otherwise the runtime ends under it. What the host was to be told it is told.
+                // Without a panic, the runtime is shutting down. The hook is called in both cases.
                 if ended.is_panic() {
-                    tracing::error!("an install flow panicked, perhaps in a store of the host's");
+                    tracing::error!("an install flow panicked, possibly in your app's store");
                 }
                 self.0.report(Err(Error::Interrupted)).await
             }
@@ -292,7 +294,7 @@ impl fmt::Debug for InstallProvider {
     }
 }
 
-/// What a callback brought.
+/// The contents of a callback.
 #[derive(Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct Callback<'a> {
@@ -304,7 +306,7 @@ pub struct Callback<'a> {
     pub error: Option<&'a str>,
     /// All `Cookie` headers, joined by `; `.
     pub cookies: &'a str,
-    /// The path that was requested, if known: a state for another redirect URL is refused there.
+    /// The path of the request, if known. A state for another redirect URL is then refused.
     pub path: Option<&'a str>,
     /// The `Host` header, if known.
     pub host: Option<&'a str>,
@@ -340,7 +342,7 @@ impl Inner {
         uris.any(|uri| uri.as_str() == redirect_uri && uri.is_plain_loopback())
     }
 
-    /// Everything that is checked before anything is consumed.
+    /// Checks everything that can be checked before the state is consumed.
     fn check_callback(&self, callback: &Callback<'_>) -> Result<State, Error> {
         let text = callback
             .state
@@ -352,8 +354,8 @@ impl Inner {
         });
         let (state, uri) = verified.ok_or(Error::InvalidState)?;
         state.check_age(self.clock.now(), self.config.state_lifetime)?;
-        // Only the name that this flow's cookie has: on https a `__Host-` one, which no sibling
-        // domain and no plain http can set.
+        // Only the cookie name of this flow is accepted. On https, the name has the prefix
+        // `__Host-`, which no sibling domain and no plain http response can set.
         let cookie = FlowCookie::find(callback.cookies, &state.id(), uri.is_plain_loopback());
         if cookie.is_some_and(|cookie| state.is_bound_to(&cookie)) {
             Ok(state)
@@ -362,9 +364,9 @@ impl Inner {
         }
     }
 
-    /// The redirect URLs that this callback may have come by. Where a router has cut off a
-    /// prefix, or a proxy has changed the host, no configured URL matches, and all may have been
-    /// it; the state's row still names the one that is repeated to Slack.
+    /// Returns the redirect URLs that this callback may belong to. If a router removed a prefix, or
+    /// a proxy changed the host, no configured URL matches, and all of them are possible. The row
+    /// of the state still names the URL that is repeated to Slack.
     fn callback_uris<'a>(
         &'a self,
         callback: &Callback<'a>,
@@ -418,7 +420,7 @@ impl Inner {
         })
     }
 
-    /// What must hold of the tokens before they are kept.
+    /// Checks the tokens before they are stored.
     async fn check(
         &self,
         installation: &Installation,
@@ -437,7 +439,7 @@ impl Inner {
         if expected_team.is_some() && expected_team.as_ref() != team {
             return Err(Error::OtherTeam);
         }
-        // Sign in with Slack answers in the same form; it installs nothing.
+        // Sign in with Slack returns the same form, but installs nothing.
         let identity_only = installation.user.as_ref().is_some_and(|user| {
             user.grant
                 .scopes
@@ -456,22 +458,22 @@ impl Inner {
             Some(Decision::Allow) => Ok(()),
             Some(Decision::Refuse { reason }) => Err(Error::Refused { reason }),
             None => {
-                tracing::error!("an install policy panicked");
-                let reason = "the app could not check the installation".to_owned();
+                tracing::error!("an install policy panicked, so the installation is refused");
+                let reason = "The app could not check this installation.".to_owned();
                 Err(Error::Refused { reason })
             }
         }
     }
 
-    /// Stores, and tries again while the database is away: the code is spent, and these tokens
-    /// are nowhere else.
+    /// Stores the installation, and retries while the database is unavailable. The code is already
+    /// used, and the tokens exist nowhere else.
     async fn store(&self, installation: &Installation) -> Result<Revision, Error> {
         for pause in STORE_PAUSES {
             match self.installations.store(installation).await {
                 Err(error) if error.is_transient() => {
                     tracing::warn!(
                         error = error_chain(&error),
-                        "an installation could not be stored yet"
+                        "an installation could not be stored; it is tried again"
                     );
                     tokio::time::sleep(pause).await;
                 }
@@ -484,8 +486,8 @@ impl Inner {
             .map_err(Error::Store)
     }
 
-    /// Asks `auth.test` for what the exchange does not tell. Best effort: the installation is
-    /// stored already.
+    /// Calls `auth.test` for facts that the exchange does not return. Best effort: the installation
+    /// is already stored.
     async fn enrich(&self, installation: &mut Installation, revision: Revision) {
         let Some(grant) = installation.grants().into_iter().flatten().next() else {
             return;
@@ -499,7 +501,7 @@ impl Inner {
                 tracing::warn!(
                     tenant = %installation.key(),
                     error = error_chain(&error),
-                    "auth.test failed after an installation"
+                    "auth.test failed after an installation, so its URL and bot id are not stored"
                 );
                 return;
             }
@@ -515,25 +517,28 @@ impl Inner {
                     bot.id = facts.bot_id;
                 }
             }
-            // Installed anew or removed meanwhile.
+            // The app was installed again or removed in the meantime.
             Ok(false) => {}
             Err(error) => {
                 tracing::warn!(
                     tenant = %installation.key(),
                     error = error_chain(&error),
-                    "what auth.test told could not be stored"
+                    "the facts from auth.test could not be stored"
                 );
             }
         }
     }
 
-    /// Revokes tokens that were just issued and will not be kept, where that hurts nobody.
+    /// Revokes newly issued tokens that will not be stored, unless a stored installation may use
+    /// them.
     ///
-    /// Without token rotation, revoking a bot's token takes the bot out of the workspace, and
-    /// Slack as a rule answers a reinstall with the very token that is stored. So where the same
-    /// bot or user has a stored grant, only tokens that rotate are revoked: that ends these
-    /// alone. If the store does not answer, nothing is. (Another flow that stores the same
-    /// unrotating token between the look and the revocation loses it: the person installs again.)
+    /// Without token rotation, revoking a bot's token removes the bot from the workspace. On a
+    /// reinstall, Slack usually returns the same token that is already stored. So if the same bot
+    /// or user has a stored grant, only rotating tokens are revoked, because that ends only these
+    /// tokens. If the store is unavailable, nothing is revoked.
+    ///
+    /// If another flow stores the same non-rotating token between the check and the revocation, it
+    /// loses the token, and the person must install again.
     async fn revoke_unless_in_use(&self, installation: &Installation) {
         let key = installation.key();
         let user = installation.user.as_ref().map(|user| &user.id);
@@ -543,7 +548,8 @@ impl Inner {
                 tracing::error!(
                     tenant = %key,
                     error = error_chain(&error),
-                    "refused tokens are not revoked: it is unknown whether they are in use"
+                    "the tokens of a refused installation are not revoked: the store could not say \
+                     whether they are in use"
                 );
                 return;
             }
@@ -561,31 +567,31 @@ impl Inner {
             if in_use {
                 tracing::info!(
                     tenant = %key,
-                    "a refused token may be the earlier installation's, and stays"
+                    "a refused installation's token is kept: the stored installation may use it"
                 );
                 continue;
             }
-            // The refresh token first, so that nothing new comes of it.
+            // The refresh token first, so that it cannot issue a new pair.
             if let Some(token) = &issued.refresh_token
                 && let Err(error) = self.slack.auth_revoke_refresh_token(token).await
             {
                 tracing::error!(
                     tenant = %key,
                     error = error_chain(&error),
-                    "a refused refresh token could not be revoked"
+                    "the refresh token of a refused installation could not be revoked"
                 );
             }
             if let Err(error) = self.slack.auth_revoke(&issued.access_token).await {
                 tracing::error!(
                     tenant = %key,
                     error = error_chain(&error),
-                    "a refused token could not be revoked"
+                    "the token of a refused installation could not be revoked"
                 );
             }
         }
     }
 
-    /// Tells the log and the host how a flow ended.
+    /// Logs the result of a flow, and calls your app's hook.
     async fn report(&self, outcome: Result<Installed, Error>) -> Result<Installed, Error> {
         match &outcome {
             Ok(installed) => {
@@ -600,7 +606,7 @@ impl Inner {
         let Some(hooks) = self.hooks.clone() else {
             return outcome;
         };
-        // On a task of its own: a hook that panics takes nothing back.
+        // In its own task, so that a panic in a hook undoes nothing.
         let reported = tokio::spawn(async move {
             match &outcome {
                 Ok(installed) => hooks.installed(installed).await,
@@ -611,14 +617,14 @@ impl Inner {
         match reported.await {
             Ok(outcome) => outcome,
             Err(_) => {
-                tracing::error!("an install hook panicked");
+                tracing::error!("an install hook panicked; the installation may already be stored");
                 Err(Error::Hook)
             }
         }
     }
 }
 
-/// How long to wait before storing again: a person is waiting, so a few seconds in all.
+/// The pauses between attempts to store. A person is waiting, so the sum is only a few seconds.
 const STORE_PAUSES: [Duration; 4] = [
     Duration::from_millis(100),
     Duration::from_millis(300),

@@ -1,4 +1,5 @@
-//! What an operator does to tenants: hold, release, revoke, reconcile. All of it may be repeated.
+//! An operator's actions on tenants: hold, release, revoke, purge and reconcile. All of them may be
+//! repeated.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,10 +18,10 @@ mod reconcile;
 
 pub use reconcile::{Examined, ReconcileConfig, Reconciled, Verdict};
 
-/// An operator's hand on tenants. Cheap to clone.
+/// Runs an operator's actions on tenants. Cheap to clone.
 ///
-/// Reasons are kept in the clear in the tenant's row, or in the note of its departure; 500
-/// characters at most, and nothing secret in them.
+/// Reasons are stored as plain text in the tenant's row, or with its departure. They have at most
+/// 500 characters; longer ones are cut. Do not put secrets into them.
 ///
 /// ```
 /// # async fn example(
@@ -48,39 +49,41 @@ pub struct Operator {
     clock: Clock,
 }
 
-/// What came of revoking a tenant. Either way its data is gone.
+/// The result of revoking a tenant. In every case, its data is deleted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum RevokeOutcome {
     /// Nothing was stored.
     NotInstalled,
-    /// Its tokens were revoked one by one; Slack may still show the app as installed.
+    /// The tokens were revoked one by one. Slack may still show the app as installed.
     TokensRevoked,
-    /// Slack has uninstalled the app there, or had before.
+    /// Slack uninstalled the app there, now or earlier.
     Uninstalled,
 }
 
-/// Why an operator's action was not done, or not all of it. Repeating it is safe.
+/// Why an operator's action failed or is incomplete. You may repeat it.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OperateError {
-    /// Nothing is stored of this tenant.
-    #[error("the app is not installed there")]
+    /// Nothing is stored for this tenant.
+    #[error("the app is not installed for this tenant")]
     NotInstalled,
-    /// The purge, or what the host does on it, failed.
-    #[error("the tenant could not be purged")]
+    /// The purge, or your app's hook, failed.
+    #[error("the tenant was not purged, or the hook after the purge failed")]
     Purge(#[from] LifecycleError),
-    /// Slack did not do it; the tenant is on hold and its data is kept.
-    #[error("Slack did not revoke the tenant")]
+    /// Slack did not revoke the tokens. The tenant is on hold, and its data is kept.
+    #[error(
+        "Slack did not revoke the tenant's tokens; the tenant is on hold, so repeat the action"
+    )]
     Slack(#[source] slack::Error),
-    /// The store did not do it.
-    #[error("the tenant could not be read or changed")]
+    /// The store could not read or change the tenant.
+    #[error("the tenant's rows could not be read or changed")]
     Store(#[from] store::Error),
 }
 
 impl Operator {
-    /// An operator of the installations in this store. Purges go through `lifecycle`, so that
-    /// its hooks are told.
+    /// Creates an operator for the installations in this store. Purges run through `lifecycle`, so
+    /// that its hooks are called.
     #[must_use]
     pub fn new(
         store: impl LifecycleStore + RotationStore,
@@ -99,16 +102,18 @@ impl Operator {
         }
     }
 
-    /// The same, with another clock.
+    /// Uses this clock.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
 
-    /// Puts a tenant on hold: its data is kept and nothing is handed out, also after a reinstall,
-    /// until [`unfreeze`](Self::unfreeze) or an uninstall. A tenant on hold keeps its first reason.
+    /// Puts a tenant on hold. Its data is kept and no token is handed out, even after a reinstall,
+    /// until [`unfreeze`](Self::unfreeze) or an uninstall. If the tenant is already on hold, the
+    /// first reason is kept.
     ///
-    /// A workspace that an org-wide installation serves has no installation of its own to hold.
+    /// A workspace that an org-wide installation serves has no installation of its own, so it
+    /// cannot be put on hold.
     ///
     /// # Errors
     ///
@@ -116,12 +121,12 @@ impl Operator {
     ///
     /// # Cancel safety
     ///
-    /// Done or not done.
+    /// The hold is either stored or not stored.
     pub async fn freeze(&self, key: &InstallationKey, reason: &str) -> Result<(), OperateError> {
         self.hold(key, true, reason).await
     }
 
-    /// Ends a hold. The reason for that is kept instead.
+    /// Ends a hold. This reason replaces the reason of the hold.
     ///
     /// # Errors
     ///
@@ -129,24 +134,25 @@ impl Operator {
     ///
     /// # Cancel safety
     ///
-    /// Done or not done.
+    /// The change is either stored or not stored.
     pub async fn unfreeze(&self, key: &InstallationKey, reason: &str) -> Result<(), OperateError> {
         self.hold(key, false, reason).await
     }
 
-    /// Takes the app away from a tenant: puts it on hold, uninstalls it at Slack, purges its
-    /// data, and tells the host.
+    /// Removes the app from a tenant: puts it on hold, uninstalls it at Slack, purges its data, and
+    /// calls your app's hook.
     ///
-    /// Slack refuses `apps.uninstall` for some bot tokens (`no_permission`), and for tokens that
-    /// have expired. Then every token is revoked by itself, refresh tokens too: without token
-    /// rotation that uninstalls the app, with it the app stays in the workspace's list.
+    /// Slack refuses `apps.uninstall` for some bot tokens (`no_permission`), and for expired
+    /// tokens. Then every token is revoked individually, refresh tokens included. Without token
+    /// rotation, that uninstalls the app. With token rotation, the app stays in the workspace's
+    /// list.
     ///
     /// # Errors
     ///
-    /// [`OperateError`]. After [`OperateError::Slack`] the tenant is on hold with its data kept,
-    /// since the tokens are needed to revoke them: repeat it. Slack's `invalid_auth` is an error
-    /// too: this machine's address may not be on the app's allow-list. If the tokens are dead for
-    /// certain, [`purge`](Self::purge) it.
+    /// [`OperateError`]. After [`OperateError::Slack`], the tenant is on hold and its data is kept,
+    /// because the tokens are needed to revoke them: repeat the call. Slack's `invalid_auth` is an
+    /// error too, because this machine's address may not be on the app's allow-list. If the tokens
+    /// are certainly dead, call [`purge`](Self::purge).
     ///
     /// # Cancel safety
     ///
@@ -157,7 +163,7 @@ impl Operator {
         reason: &str,
     ) -> Result<RevokeOutcome, OperateError> {
         match self.freeze(key, reason).await {
-            // It may have been purged by an earlier attempt that did not reach the host.
+            // An earlier attempt may have purged the tenant without calling the hook.
             Err(OperateError::NotInstalled) => {
                 return Ok(match self.lifecycle.report_pending(key).await? {
                     Handled::Purged => RevokeOutcome::Uninstalled,
@@ -177,11 +183,11 @@ impl Operator {
         Ok(outcome)
     }
 
-    /// Removes all that is kept of a tenant, and tells the host, without asking Slack anything:
-    /// for a tenant whose events were lost, or whose rows do not open. Its tokens, if they live,
-    /// go on living at Slack: [`revoke`](Self::revoke) ends them.
+    /// Deletes all data of a tenant and calls your app's hook, without a call to Slack. Use it if
+    /// the tenant's events were lost, or if its rows cannot be decrypted. Tokens that are still
+    /// valid stay valid at Slack; [`revoke`](Self::revoke) ends them.
     ///
-    /// Answers whether anything was kept.
+    /// Returns whether any data existed.
     ///
     /// # Errors
     ///
@@ -206,7 +212,7 @@ impl Operator {
         reason: &str,
     ) -> Result<(), OperateError> {
         match self.lifecycle.purge(key, revision, reason).await {
-            // Slack's own event was faster.
+            // Slack's own event already purged the tenant.
             Err(LifecycleError::Store(store::Error::Conflict))
                 if self.store.glance(key).await?.is_none() =>
             {
@@ -229,7 +235,7 @@ impl Operator {
             at: self.clock.now(),
         };
         if self.store.hold(key, &hold).await? {
-            tracing::warn!(tenant = %key, is_on, reason, "an operator's hold");
+            tracing::warn!(tenant = %key, is_on, reason, "an operator changed a tenant's hold");
             Ok(())
         } else {
             Err(OperateError::NotInstalled)
@@ -246,7 +252,7 @@ impl Operator {
         key: &InstallationKey,
         installation: &Installation,
     ) -> Result<RevokeOutcome, OperateError> {
-        // A bot's token may not uninstall where the installer's own may.
+        // Slack may refuse to uninstall with a bot's token, and accept the installing user's token.
         for grant in installation.grants().into_iter().flatten() {
             let token = &grant.access_token;
             match self.slack.apps_uninstall(&self.credentials, token).await {
@@ -256,7 +262,7 @@ impl Operator {
                     tracing::info!(
                         tenant = %key,
                         error = error_chain(&error),
-                        "apps.uninstall is refused for a token"
+                        "Slack refused apps.uninstall for a token; the next token is tried"
                     );
                 }
             }
@@ -268,8 +274,9 @@ impl Operator {
         Ok(RevokeOutcome::TokensRevoked)
     }
 
-    /// Revokes all tokens of a chain: the refresh tokens first, so that nothing new comes of
-    /// them. A refresh that was under way may have brought others meanwhile; they go as well.
+    /// Revokes all tokens of a chain, the refresh tokens first, so that they cannot issue new
+    /// pairs. A refresh in progress may have stored a new pair in the meantime; its tokens are
+    /// revoked as well.
     async fn revoke_chain(
         &self,
         key: &InstallationKey,
@@ -279,7 +286,7 @@ impl Operator {
         let key = ChainKey { credential, tenant };
         let mut revoked = Vec::new();
         for _ in 0..ROUNDS {
-            // A step that changes nothing: what the database has, and no cache.
+            // An update without a change reads the database, not a cache.
             let Some(stored) = self.chains.update(&key, None, &mut |_| None).await? else {
                 return Ok(());
             };
@@ -319,12 +326,14 @@ impl fmt::Debug for Operator {
     }
 }
 
-/// Whether a refusal leaves nothing to do with this token: it is dead, expired, or may not. Not
-/// `invalid_auth`, which is also what an address gets that is not on the app's allow-list.
+/// Returns whether nothing more can be done with this token after this error: it is dead, expired,
+/// or lacks the permission. `invalid_auth` is not included, because Slack also returns it to an
+/// address that is not on the app's allow-list.
 fn may_go_on(error: &slack::Error) -> bool {
     let class = error.class();
     class.ends_token() || matches!(class, ErrorClass::InvalidToken | ErrorClass::Scope)
 }
 
-/// A refresh that was under way when the tenant was put on hold brings one pair more.
+/// How often the row is read again. A refresh in progress at the time of the hold adds one more
+/// pair.
 const ROUNDS: usize = 5;

@@ -1,10 +1,10 @@
-//! The way in: from a signed request to whose it is.
+//! Verifies signed requests from Slack, and finds the tenant of each.
 //!
-//! [`Verifier::verify`] checks Slack's signature and gives a [`VerifiedRequest`], the only thing
-//! in this crate that names a tenant for a request. Everything is on `http`'s types and bytes, so
-//! any server can stand in front.
+//! [`Verifier::verify`] checks Slack's signature and returns a [`VerifiedRequest`]. Nothing else in
+//! this crate names the tenant of a request. The API uses `http`'s types and bytes, so it works
+//! behind any server.
 //!
-//! A tenant cannot be made from an id that was merely read:
+//! You cannot create a tenant from an id that was merely read:
 //!
 //! ```compile_fail
 //! use slack_installs::{TeamId, Tenant};
@@ -13,7 +13,7 @@
 //! let tenant = Tenant::new(None, Some(read_somewhere), false);
 //! ```
 //!
-//! nor a verified request from anything but a verification:
+//! You cannot create a verified request without a verification:
 //!
 //! ```compile_fail
 //! use slack_installs::request::VerifiedRequest;
@@ -28,7 +28,7 @@
 //! wants_deserialize::<slack_installs::request::VerifiedRequest>();
 //! ```
 //!
-//! and an HTTP request is not a frame of a connection:
+//! You cannot read an HTTP request as a frame of a connection:
 //!
 //! ```compile_fail
 //! use slack_installs::request::{SocketModeConnection, VerifiedRequest};
@@ -63,10 +63,10 @@ pub use verify::{DEFAULT_BODY_LIMIT, Verifier, is_ssl_check};
 
 use crate::tenant::{AppId, Tenant, UserId};
 
-/// A request that Slack made: its signature was checked, or it came over the host's own Socket
-/// Mode connection.
+/// A request from Slack. Its signature was checked, or it arrived over your app's own Socket Mode
+/// connection.
 ///
-/// `Debug` shows the kind and the tenant's ids, nothing else: the body can hold response URLs,
+/// `Debug` shows only the kind and the tenant's ids, because the body can hold response URLs,
 /// trigger ids and live tokens.
 #[derive(Clone)]
 pub struct VerifiedRequest {
@@ -77,37 +77,38 @@ pub struct VerifiedRequest {
 }
 
 impl VerifiedRequest {
-    /// The app that the request names. Slack leaves it out of some.
+    /// Returns the app that the request names. Slack omits it in some requests.
     #[must_use]
     pub fn app_id(&self) -> Option<&AppId> {
         self.contents.app_id.as_ref()
     }
 
-    /// The body as it was received: JSON, a form, or a Socket Mode frame.
+    /// Returns the body as received: JSON, a form, or a Socket Mode frame.
     #[must_use]
     pub fn body(&self) -> &Bytes {
         &self.body
     }
 
-    /// The id by which a Socket Mode envelope is acknowledged; `None` for HTTP.
+    /// Returns the id that acknowledges a Socket Mode envelope; `None` for HTTP.
     #[must_use]
     pub fn envelope_id(&self) -> Option<&str> {
         self.envelope_id.as_deref()
     }
 
-    /// The event's id, the same in every delivery of it: what to remember to act once.
+    /// Returns the event's id. It is the same in every delivery of the event, so store it if your
+    /// app must act only once.
     #[must_use]
     pub fn event_id(&self) -> Option<&str> {
         self.contents.event_id.as_deref()
     }
 
-    /// When Slack dispatched the event, on Slack's clock.
+    /// Returns the time at which Slack dispatched the event, on Slack's clock.
     #[must_use]
     pub fn event_time(&self) -> Option<SystemTime> {
         self.contents.event_time
     }
 
-    /// The type of an event, such as `app_mention`; `None` for what is not an event.
+    /// Returns the type of an event, such as `app_mention`; `None` if the request is not an event.
     #[must_use]
     pub fn event_type(&self) -> Option<&str> {
         match self.kind() {
@@ -117,19 +118,20 @@ impl VerifiedRequest {
         }
     }
 
-    /// The event of the app's own life that this is, if it is one.
+    /// Returns the lifecycle event of this request, if it is one.
     pub(crate) fn lifecycle_event(&self) -> Option<LifecycleEvent> {
         self.event_type().and_then(LifecycleEvent::of)
     }
 
-    /// What the request is.
+    /// Returns the kind of the request.
     #[must_use]
     pub fn kind(&self) -> &Kind {
         &self.contents.kind
     }
 
-    /// The payload as a type of the host's: the JSON body, the JSON in the form's `payload`
-    /// field, the payload of a Socket Mode envelope, or a slash command's fields as texts.
+    /// Deserializes the payload into a type of your app. The payload is the JSON body, the JSON in
+    /// the form's `payload` field, the payload of a Socket Mode envelope, or the fields of a slash
+    /// command as strings.
     ///
     /// ```
     /// #[derive(serde::Deserialize)]
@@ -145,7 +147,7 @@ impl VerifiedRequest {
     /// # }
     /// ```
     ///
-    /// The payload of an event is the whole callback; the event itself is its member `event`:
+    /// The payload of an event is the whole callback; the event itself is its field `event`:
     ///
     /// ```
     /// #[derive(serde::Deserialize)]
@@ -168,8 +170,8 @@ impl VerifiedRequest {
     /// # }
     /// ```
     ///
-    /// Who wants every field asks for a `serde_json::Value`. The ids in it are what the request
-    /// says, not whose it is: that is [`tenant`](Self::tenant).
+    /// To read every field, deserialize into a `serde_json::Value`. The ids in a payload do not say
+    /// which tenant the request belongs to; use [`tenant`](Self::tenant) for that.
     ///
     /// # Errors
     ///
@@ -182,28 +184,28 @@ impl VerifiedRequest {
         })
     }
 
-    /// Which retry this delivery is, from 1; `None` for a first delivery. Over HTTP it stands in
-    /// a header that is not signed: good for metrics, not for decisions.
+    /// Returns the number of this retry, from 1; `None` for a first delivery. Over HTTP it comes
+    /// from an unsigned header, so use it for metrics only, not for decisions.
     #[must_use]
     pub fn retry_num(&self) -> Option<u32> {
         self.retry_num
     }
 
-    /// Whom the request concerns. `None` if it names nobody: such a request has no installation,
-    /// and no other one may serve it.
+    /// Returns the tenant of the request. `None` if the request names no tenant: such a request has
+    /// no installation, and no other tenant's installation may serve it.
     #[must_use]
     pub fn tenant(&self) -> Option<&Tenant> {
         self.contents.tenant.as_ref()
     }
 
-    /// The id that opens a modal, for 3 seconds, and names this one interaction. Whoever has it
-    /// and a token can use it: keep it out of logs.
+    /// Returns the id of this one interaction. It opens a modal within 3 seconds. Anyone with the
+    /// id and a token can use it, so keep it out of logs.
     #[must_use]
     pub fn trigger_id(&self) -> Option<&str> {
         self.contents.trigger_id.as_deref()
     }
 
-    /// The user who acts. `None` if nobody does, or if it is not certain who.
+    /// Returns the user who acts; `None` if no user acts, or if the user is not certain.
     #[must_use]
     pub fn user(&self) -> Option<&UserId> {
         self.contents.user.as_ref()
@@ -219,22 +221,23 @@ impl fmt::Debug for VerifiedRequest {
     }
 }
 
-/// A payload is not of the type that the host asked for. What stands there is not repeated.
+/// The payload does not have the type that your app requested. The error repeats nothing of the
+/// payload.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error("the payload is not of the expected type, at line {line} column {column}")]
+#[error("the payload does not have the expected type, at line {line} column {column}")]
 pub struct PayloadError {
     column: usize,
     line: usize,
 }
 
 impl PayloadError {
-    /// The column at which reading stopped, from 1; 0 for a form.
+    /// Returns the column at which reading stopped, from 1; 0 for a form.
     #[must_use]
     pub fn column(&self) -> usize {
         self.column
     }
 
-    /// The line at which reading stopped, from 1; 0 for a form.
+    /// Returns the line at which reading stopped, from 1; 0 for a form.
     #[must_use]
     pub fn line(&self) -> usize {
         self.line

@@ -1,4 +1,4 @@
-//! axum: routes for the install flow, and extractors for what [`SlackLayer`] found out.
+//! axum: routes for the install flow, and extractors for the results of [`SlackLayer`].
 //!
 //! ```no_run
 //! # async fn example(
@@ -42,14 +42,13 @@ use crate::secret::AccessToken;
 /// Returns routes for the install flow: the install path (`/slack/install` by default), and a
 /// callback at the path of each redirect URL (`/slack/oauth_redirect` by convention).
 ///
-/// For a router that is nested, or behind a proxy that strips a prefix, use
-/// [`install_routes_under`].
+/// If the router is nested, or behind a proxy that strips a prefix, use [`install_routes_under`].
 pub fn install_routes<S: Clone + Send + Sync + 'static>(provider: &InstallProvider) -> Router<S> {
-    install_routes_under(provider, "").expect("without a prefix each path is mounted as it is")
+    install_routes_under(provider, "").expect("without a prefix, every path is under it")
 }
 
-/// Returns the routes of [`install_routes`] without a prefix: for a router that is nested under
-/// it, or behind a proxy that strips it.
+/// Returns the routes of [`install_routes`] without a prefix. Use it if the router is nested under
+/// that prefix, or behind a proxy that strips it.
 ///
 /// The configuration has the paths as browsers and Slack see them, with the prefix:
 ///
@@ -87,7 +86,7 @@ pub fn install_routes_under<S: Clone + Send + Sync + 'static>(
              that begins with {prefix}/, or mount the routes under another prefix"
         ))
     })?;
-    // What a path is mounted at, and the path.
+    // The mounted path, and the full path.
     let mut taken = BTreeMap::from([(mounted, install_path)]);
     let install = {
         let provider = provider.clone();
@@ -96,7 +95,7 @@ pub fn install_routes_under<S: Clone + Send + Sync + 'static>(
             provider.install_response(&head.uri, &head.headers).await
         }
     };
-    // A segment may begin with `:` or `*`; it means nothing.
+    // A path segment may begin with `:` or `*`, which has no special meaning here.
     let mut router = Router::new()
         .without_v07_checks()
         .route(mounted, get(install));
@@ -132,7 +131,8 @@ pub fn install_routes_under<S: Clone + Send + Sync + 'static>(
     Ok(router)
 }
 
-/// The path without this prefix of whole segments; `None` if it has another.
+/// Returns the path without this prefix of whole segments; `None` if the path does not begin with
+/// it.
 fn below<'a>(prefix: &str, path: &'a str) -> Option<&'a str> {
     match path.strip_prefix(prefix)? {
         "" => Some("/"),
@@ -140,8 +140,8 @@ fn below<'a>(prefix: &str, path: &'a str) -> Option<&'a str> {
     }
 }
 
-/// The URL as the browser sent it, before the prefix was stripped: a flow of another redirect URL
-/// is refused by it.
+/// Returns the URL as the browser sent it, before the prefix was stripped. The provider compares
+/// the path, and refuses a flow of another redirect URL.
 fn with_path(uri: Uri, path: &str) -> Uri {
     let mut parts = uri.clone().into_parts();
     let path = match uri.query() {
@@ -152,26 +152,25 @@ fn with_path(uri: Uri, path: &str) -> Uri {
     Uri::from_parts(parts).unwrap_or(uri)
 }
 
-/// Why install routes cannot be mounted under a prefix; the text has the remedy.
+/// Why the install routes cannot be mounted under a prefix. The text contains the remedy.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("{0}")]
 pub struct MountError(String);
 
-/// The tokens that may serve this request. Needs [`SlackLayer`](crate::layer::SlackLayer) around
-/// the route.
+/// The tokens that may serve this request. The route needs a
+/// [`SlackLayer`](crate::layer::SlackLayer) around it.
 #[derive(Clone, Debug)]
 pub struct Authorized(pub Arc<AuthorizeResult>);
 
-/// The request as Slack signed it. Needs [`SlackLayer`](crate::layer::SlackLayer) around the
-/// route.
+/// The verified request. The route needs a [`SlackLayer`](crate::layer::SlackLayer) around it.
 #[derive(Clone, Debug)]
 pub struct Verified(pub Arc<VerifiedRequest>);
 
-/// The bot's token, in the workspace of this request. Needs
-/// [`SlackLayer`](crate::layer::SlackLayer) around the route.
+/// The bot's token, in the workspace of this request. The route needs a
+/// [`SlackLayer`](crate::layer::SlackLayer) around it.
 ///
-/// Where the app has no bot, the handler does not run: a person who typed a command reads that the
-/// app is not installed.
+/// If the app has no bot there, the handler does not run. A person who typed a command sees that
+/// the app is not installed.
 ///
 /// ```
 /// use slack_installs::web::BotToken;
@@ -189,11 +188,11 @@ pub struct Verified(pub Arc<VerifiedRequest>);
 #[derive(Clone, Debug)]
 pub struct BotToken(pub AccessToken);
 
-/// The token of the user who acted. Needs [`SlackLayer`](crate::layer::SlackLayer) around the
-/// route.
+/// The token of the user who acts. The route needs a [`SlackLayer`](crate::layer::SlackLayer)
+/// around it.
 ///
-/// Where that user has not authorised the app, the handler does not run. To run it anyway, extract
-/// [`Authorized`] and ask for its [`user_token`](AuthorizeResult::user_token).
+/// If that user did not authorise the app, the handler does not run. To run it anyway, extract
+/// [`Authorized`] and call its [`user_token`](AuthorizeResult::user_token).
 ///
 /// ```
 /// use slack_installs::web::{BotToken, UserToken};
@@ -274,9 +273,9 @@ fn token(
     token.ok_or_else(|| Rejection(Some(Reply::without_token(request))))
 }
 
-/// Why a handler does not run: the route has no [`SlackLayer`](crate::layer::SlackLayer) around
-/// it, so nothing is verified; or the token that the handler needs does not exist, and this is the
-/// response for Slack.
+/// Why a handler does not run. Without a [`SlackLayer`](crate::layer::SlackLayer) around the route,
+/// no request is verified. With it, the token that the handler needs does not exist, and the
+/// rejection is the response for Slack.
 #[derive(Clone, Debug)]
 pub struct Rejection(Option<Reply>);
 
@@ -285,7 +284,10 @@ impl IntoResponse for Rejection {
         if let Some(Reply { status, text }) = self.0 {
             return (status, text).into_response();
         }
-        tracing::error!("a handler extracts an authorization, but its route has no SlackLayer");
+        tracing::error!(
+            "a handler extracts an authorization, but its route has no SlackLayer: add \
+             `.layer(app.layer())` after its route"
+        );
         let body = "This route has no SlackLayer. Add `.layer(app.layer())` after its route.";
         (StatusCode::INTERNAL_SERVER_ERROR, body).into_response()
     }

@@ -79,7 +79,7 @@ async fn a_flow_does_not_end_in_another_browser() {
     ours.click("#add").await;
     theirs.open(&ours.url().await).await;
     theirs.click("#allow").await;
-    theirs.sees("begun in another browser").await;
+    theirs.sees("started in another browser").await;
     // The state was not used up by that.
     ours.click("#allow").await;
     ours.sees("Quickstart is installed").await;

@@ -1,4 +1,4 @@
-//! Which organisation a workspace belongs to, kept current from the requests that say it.
+//! Keeps the organisation of a workspace current, from the requests that name it.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -10,8 +10,8 @@ use crate::request::{Kind, VerifiedRequest};
 use crate::tenant::{TeamId, Tenant};
 
 impl Authorizer {
-    /// Brings the enterprise id of a workspace's installation up to date, if the request says
-    /// for certain that it is another. Best effort: the next request says it again.
+    /// Updates the enterprise id of a workspace's installation, if the request certainly names
+    /// another one. Best effort: the next request names it again.
     pub(super) async fn keep_current(
         &self,
         request: &VerifiedRequest,
@@ -24,7 +24,7 @@ impl Authorizer {
             return;
         };
         let stored = enterprise.as_ref().map(|enterprise| &enterprise.id);
-        // An enterprise id stands beside a team id only if both are of the same object.
+        // A tenant has an enterprise id and a team id only if both come from the same object.
         let said = tenant.enterprise();
         if said == stored || (said.is_none() && !is_in_no_org(request, &team.id)) {
             return;
@@ -35,21 +35,21 @@ impl Authorizer {
                 tracing::info!(tenant = %key, enterprise = ?said, "a workspace has moved");
                 *enterprise = said.cloned().map(|id| Enterprise { id, name: None });
             }
-            // A reinstall came in between, and knows better.
+            // A reinstall happened in the meantime, and has newer data.
             Ok(false) => {}
             Err(error) => {
                 tracing::warn!(
                     tenant = %key,
                     error = error_chain(&error),
-                    "a workspace's organisation was not updated"
+                    "a workspace's organisation could not be updated; the next request tries again"
                 );
             }
         }
     }
 }
 
-/// Whether an event's authorization says that this workspace is in no organisation: its
-/// enterprise id is there, and is null. Other payloads leave ids out for other reasons.
+/// Returns whether an event's authorization says that this workspace is in no organisation: its
+/// enterprise id is present and null. Other payloads omit ids for other reasons.
 fn is_in_no_org(request: &VerifiedRequest, team: &TeamId) -> bool {
     #[derive(Deserialize)]
     struct Event {

@@ -1,4 +1,4 @@
-//! Whether an event is about the installation that stands.
+//! Checks whether an event is about the stored installation.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,12 +7,12 @@ use crate::installation::Installation;
 use crate::secret::AccessToken;
 use crate::slack::ErrorClass;
 
-/// An event's time beside an installation's, both on Slack's clock.
+/// An event's time relative to an installation's time, both on Slack's clock.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Age {
-    /// The event is about something before the installation.
+    /// The event is about an earlier installation.
     Earlier,
-    /// Too close to tell.
+    /// The times are too close to decide.
     Ambiguous,
     /// The event is about this installation.
     Later,
@@ -27,8 +27,8 @@ pub(super) fn age(installed_at: SystemTime, at: SystemTime) -> Age {
 }
 
 impl Lifecycle {
-    /// Whether an uninstallation at that time ended this installation, and not an earlier one.
-    /// In doubt, Slack is asked.
+    /// Returns whether an uninstallation at `at` ended this installation, and not an earlier one.
+    /// If the times are too close, asks Slack.
     pub(super) async fn is_ended_by(
         &self,
         installation: &Installation,
@@ -41,7 +41,7 @@ impl Lifecycle {
         }
     }
 
-    /// Whether Slack says that an installation is dead.
+    /// Returns whether Slack reports that the installation is dead.
     pub(super) async fn is_ended(
         &self,
         installation: &Installation,
@@ -49,7 +49,7 @@ impl Lifecycle {
         if let Some(bot) = &installation.bot {
             return self.is_dead(&bot.grant.access_token, Age::Ambiguous).await;
         }
-        // Without a bot, the person who installed has the token that can be asked about.
+        // Without a bot, the token of the installing user can be checked.
         let by = installation.installed_by.as_ref();
         let with_user = self.installations.fetch(&installation.key(), by).await?;
         match with_user.as_ref().and_then(|found| found.user.as_ref()) {
@@ -58,7 +58,7 @@ impl Lifecycle {
         }
     }
 
-    /// Whether a token that Slack told us of is dead indeed.
+    /// Returns whether a token that Slack reported as revoked is really dead.
     pub(super) async fn is_dead(
         &self,
         token: &AccessToken,
@@ -67,14 +67,14 @@ impl Lifecycle {
         match self.slack.auth_test(token).await {
             Ok(_) => Ok(false),
             Err(error) => match error.class() {
-                // `invalid_auth` is also what an address gets that is not on the allow-list: only
-                // beside an event that is about this installation it says that the token is dead.
+                // Slack also returns `invalid_auth` to an address that is not on the allow-list. It
+                // proves that the token is dead only if the event is about this installation.
                 ErrorClass::InvalidAuth if age != Age::Later => Err(LifecycleError::Slack(error)),
                 ErrorClass::Dead
                 | ErrorClass::InvalidAuth
                 | ErrorClass::InvalidToken
                 | ErrorClass::Revoked => Ok(true),
-                // Says nothing of the chain: then the time decides.
+                // An expired token says nothing about the chain, so the time decides.
                 ErrorClass::TokenExpired if age != Age::Ambiguous => Ok(age == Age::Later),
                 _ => Err(LifecycleError::Slack(error)),
             },
@@ -83,10 +83,10 @@ impl Lifecycle {
 }
 
 /// An event dispatched this long before the installation is about an earlier one. Both times are
-/// Slack's, to the second, from different machines of theirs.
+/// Slack's, to the second, but from different Slack machines.
 const SURELY_BEFORE: Duration = Duration::from_secs(5);
 
-/// An event dispatched this long after the installation is about this one. `event_time` is when
-/// Slack dispatched it, which its repetitions keep; that it is dispatched within this time of what
-/// it tells of is an assumption of ours.
+/// An event dispatched this long after the installation is about this one. `event_time` is the time
+/// of the first dispatch, and repetitions keep it. We assume that Slack dispatches an event within
+/// this time after the change that it reports.
 const SURELY_AFTER: Duration = Duration::from_secs(300);

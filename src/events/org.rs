@@ -1,4 +1,5 @@
-//! Organisations: which workspaces an org-wide installation may serve, and workspaces that join.
+//! Handles events of organisations: which workspaces an org-wide installation may serve, and
+//! workspaces that join.
 
 use std::time::SystemTime;
 
@@ -11,8 +12,8 @@ use crate::installation::Installation;
 use crate::store::Access;
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId};
 
-/// `team_access_granted` and `team_access_revoked`. Slack's own sample nests the event in itself;
-/// its SDKs' tests do not.
+/// `team_access_granted` and `team_access_revoked`. Slack's own sample nests the event in another
+/// event; the tests of its SDKs do not.
 #[derive(Deserialize)]
 pub(super) struct TeamAccess {
     event: AccessEvent,
@@ -59,7 +60,7 @@ impl Lifecycle {
         let Some((_, summary)) = self.installations.glance(key).await? else {
             return Ok(Handled::Ignored);
         };
-        // What an earlier installation was granted is not this one's.
+        // An event about an earlier installation's grant does not change this one.
         if summary.is_some_and(|summary| age(summary.installed_at, at) == Age::Earlier) {
             return Ok(Handled::Ignored);
         }
@@ -81,8 +82,8 @@ impl Lifecycle {
         })
     }
 
-    /// A workspace has joined an organisation. Slack is asked, since the event may be old; while
-    /// it does not say, the event counts.
+    /// Handles a workspace that joined an organisation. Asks Slack, because the event may be old.
+    /// If Slack does not say, the event's enterprise id is used.
     pub(super) async fn migration_finished(
         &self,
         key: &InstallationKey,
@@ -119,7 +120,7 @@ impl Lifecycle {
     }
 }
 
-/// Slack's `event_ts`, such as `1790000010.111222`, in microseconds.
+/// Parses Slack's `event_ts`, such as `1790000010.111222`, and returns microseconds.
 fn micros(ts: &str) -> Option<u64> {
     let (seconds, fraction) = ts.split_once('.')?;
     let digits = fraction.len() == 6 && fraction.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,8 +1,8 @@
-//! `tokens_revoked`: some users' tokens, or the bot's.
+//! Handles `tokens_revoked`: the tokens of some users, or of the bot, were revoked.
 //!
-//! The event lists users, not tokens, and Slack sends it for tokens that were replaced as well:
-//! when a user authorises anew, or when we revoke one ourselves. So each token that is stored is
-//! asked about, whatever the time says; only a dead one goes.
+//! The event lists users, not tokens. Slack also sends it for tokens that were replaced: when a
+//! user authorises again, or when this crate revokes a token. So each stored token is checked with
+//! `auth.test`, whatever the event's time, and only a dead token is deleted.
 
 use std::time::SystemTime;
 
@@ -14,7 +14,7 @@ use crate::installation::{Bot, Grant, StoredInstallation};
 use crate::store::Delete;
 use crate::tenant::{InstallationKey, UserId};
 
-/// What is read of the event: ids of users, not tokens.
+/// The fields of the event that are read: ids of users, not tokens.
 #[derive(Deserialize)]
 pub(super) struct TokensRevoked {
     event: Event,
@@ -46,7 +46,7 @@ impl Lifecycle {
         let RevokedTokens { oauth, bot } = &revoked.event.tokens;
         let mut any = false;
         let mut failed = None;
-        // One that cannot be judged does not keep the others; the event is repeated for it.
+        // An error does not stop the others; Slack repeats the event for the failed ones.
         let mut note = |outcome| match outcome {
             Ok(revoked) => any |= revoked,
             Err(error) => failed = failed.take().or(Some(error)),
@@ -87,7 +87,7 @@ impl Lifecycle {
         let Some(installation) = self.installations.fetch(key, None).await? else {
             return Ok(false);
         };
-        // Ids of other apps' bots are none of ours; `oauth` alone never touches the bot.
+        // Bots of other apps are ignored. `oauth` alone never deletes the bot's token.
         let is_listed = |bot: &&Bot| revoked.iter().any(|id| id == bot.user_id.as_str());
         let bot = installation.bot.as_ref().filter(is_listed);
         let grant = bot.map(|bot| &bot.grant);

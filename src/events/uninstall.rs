@@ -1,4 +1,4 @@
-//! `app_uninstalled`: the purge, and what the host is told of it.
+//! Handles `app_uninstalled`: purges the tenant and calls your app's hook.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,20 +12,20 @@ use crate::store::{self, Departure, PendingDeparture};
 use crate::tenant::InstallationKey;
 
 impl Lifecycle {
-    /// Tells the host of departures that it was not told of yet: after a crash, or a hook that
-    /// failed. Answers how many it was told of now.
+    /// Calls the hook for departures that were not reported yet, because of a crash or a failed
+    /// hook. Returns how many were reported.
     ///
-    /// Call it every minute or so in each process, or run [`run`](Self::run). One that the hook
-    /// refuses again is put off, up to an hour each time.
+    /// Call it about every minute in each process, or run [`run`](Self::run). If the hook fails
+    /// again, the departure is postponed, by up to an hour each time.
     ///
     /// # Errors
     ///
-    /// [`LifecycleError::Store`] if the database does not answer. A hook's error, or a note that
-    /// does not open, is logged, and the others are told all the same.
+    /// [`LifecycleError::Store`] if the database is unavailable. A hook's error, or a departure
+    /// that cannot be decrypted, is logged, and the others are still reported.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, a departure that was being told of is told again later.
+    /// If dropped, the departure in progress is reported again later.
     pub async fn resume_pending(&self) -> Result<usize, LifecycleError> {
         if self.hooks.is_none() {
             return Ok(0);
@@ -36,7 +36,7 @@ impl Lifecycle {
             let until = now + pause(pending.attempts);
             let outcome = match self.installations.postpone(&pending, until).await {
                 Ok(Some(pending)) => self.report(&pending).await,
-                // Another worker has it by now.
+                // Another worker already has it.
                 Ok(None) => continue,
                 Err(error) => Err(error.into()),
             };
@@ -50,7 +50,7 @@ impl Lifecycle {
                         tenant = %pending.departure.key,
                         attempts = pending.attempts,
                         error = error_chain(&error),
-                        "the host could not be told of a departure yet"
+                        "a departure was not reported to the hook; it is tried again later"
                     );
                 }
             }
@@ -58,7 +58,8 @@ impl Lifecycle {
         Ok(told)
     }
 
-    /// Resumes what is pending, now and then each minute. Never ends; drop it to stop.
+    /// Calls [`resume_pending`](Self::resume_pending) immediately and then every minute. Never
+    /// returns; drop the future to stop.
     pub async fn run(&self) {
         let mut minutes = tokio::time::interval(REPORT_AGAIN);
         loop {
@@ -66,13 +67,14 @@ impl Lifecycle {
             if let Err(error) = self.resume_pending().await {
                 tracing::warn!(
                     error = error_chain(&error),
-                    "pending departures could not be resumed"
+                    "pending departures could not be read from the store; retrying in a minute"
                 );
             }
         }
     }
 
-    /// `org` is the organisation of the workspace that the event names, if it names both.
+    /// Purges the tenant if the event ended its installation. `org` is the organisation of the
+    /// workspace, if the event names both.
     pub(super) async fn app_uninstalled(
         &self,
         key: &InstallationKey,
@@ -94,7 +96,8 @@ impl Lifecycle {
             }
             Err(error @ store::Error::Unreadable(_)) => {
                 match self.installations.glance(key).await? {
-                    // Its time is not authenticated, but good enough to spare a newer one.
+                    // The time is not authenticated, but it is good enough to keep a newer
+                    // installation.
                     Some((revision, Some(summary))) => match age(summary.installed_at, at) {
                         Age::Earlier => return Ok(Handled::Ignored),
                         Age::Ambiguous => return Err(error.into()),
@@ -110,8 +113,8 @@ impl Lifecycle {
         Ok(Handled::Purged)
     }
 
-    /// An event that names a workspace without an installation of its own: it may be about its
-    /// organisation's, which goes if Slack says that it is dead.
+    /// Handles an event for a workspace that has no installation of its own. It may be about the
+    /// organisation's installation, which is purged if Slack reports that it is dead.
     async fn org_uninstalled(
         &self,
         org: &InstallationKey,
@@ -128,7 +131,7 @@ impl Lifecycle {
         Ok(Handled::Purged)
     }
 
-    /// Whether this workspace has no installation, and its organisation is known.
+    /// Returns whether this workspace has no installation and its organisation is known.
     pub(super) async fn is_only_in(
         &self,
         key: &InstallationKey,
@@ -137,7 +140,7 @@ impl Lifecycle {
         Ok(org.is_some() && self.installations.glance(key).await?.is_none())
     }
 
-    /// Purges a tenant whose installation is of that revision, and tells the host.
+    /// Purges a tenant whose installation has this revision, and calls the hook.
     pub(crate) async fn purge(
         &self,
         key: &InstallationKey,
@@ -155,7 +158,7 @@ impl Lifecycle {
         }
     }
 
-    /// Tells the host of a purge that came before, if it was not told yet.
+    /// Reports an earlier purge of this tenant to the hook, if it was not reported yet.
     pub(crate) async fn report_pending(
         &self,
         key: &InstallationKey,
@@ -175,12 +178,12 @@ impl Lifecycle {
         };
         let departure = &pending.departure;
         let again = self.installations.glance(&departure.key).await?.is_some();
-        // A hook that panics, or never ends, must keep no other tenant's from being told.
+        // A hook that panics or never returns must not block the departures of other tenants.
         let hook = catch_panic(hooks.uninstalled(departure, again));
         let outcome = match tokio::time::timeout(REPORT_AGAIN, hook).await {
             Ok(Some(outcome)) => outcome,
-            Ok(None) => Err("the hook panicked".into()),
-            Err(_) => Err("the hook took longer than a minute".into()),
+            Ok(None) => Err("`LifecycleHooks::uninstalled` panicked".into()),
+            Err(_) => Err("`LifecycleHooks::uninstalled` took longer than a minute".into()),
         };
         outcome.map_err(LifecycleError::Hook)?;
         self.installations.settle(pending).await?;
@@ -188,15 +191,16 @@ impl Lifecycle {
     }
 }
 
-/// Why a tenant departs: the event's type.
+/// The reason of the departure: the event's type.
 const REASON: &str = LifecycleEvent::AppUninstalled.name();
 
-/// How long a departure is put off: a minute, then twice as long each time, an hour at most.
+/// Returns how long a departure is postponed: a minute, then twice as long each time, at most an
+/// hour.
 fn pause(attempts: u32) -> Duration {
     REPORT_AGAIN.saturating_mul(1 << attempts.min(6)).min(HOUR)
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A bound on one round's work; the next one takes the rest.
+/// The maximum number of departures in one round. The next round handles the rest.
 const AT_ONCE: usize = 100;

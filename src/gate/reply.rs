@@ -1,4 +1,4 @@
-//! The response to a request that your app does not see.
+//! The response to a request that your app does not receive.
 
 use http::StatusCode;
 
@@ -7,18 +7,18 @@ use crate::error_chain::error_chain;
 use crate::request::{Kind, VerifiedRequest};
 use crate::rotation;
 
-/// The response to a request that your app does not see.
+/// The response to a request that your app does not receive.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Reply {
-    /// The HTTP status. Over Socket Mode: acknowledge the envelope unless it is 500 or higher;
-    /// then Slack delivers the request again.
+    /// The HTTP status. Over Socket Mode, acknowledge the envelope unless the status is 500 or
+    /// higher. Slack then delivers the request again.
     pub status: StatusCode,
     /// The body, as plain text; often empty. Slack shows it to the person who typed a command.
     pub text: String,
 }
 
-/// Why a request is not served, as far as it matters to the person who made it.
+/// Why a request is not served, in the categories that matter to the person who made it.
 #[derive(Clone, Copy)]
 pub(super) enum Refusal {
     Ended,
@@ -52,13 +52,13 @@ impl Refusal {
             Self::Ended => "This app's access has ended. Please install it again.",
             Self::Later => "This app is busy. Please try again in a moment.",
             Self::Misconfigured => {
-                "This app does not work at the moment. Please ask whoever provides it."
+                "This app does not work at the moment. Please contact the people who provide it."
             }
             Self::NotGranted => {
                 "Your organisation has not added this app to this workspace. Please ask an admin."
             }
             Self::NotInstalled => "This app is not installed here. Please install it first.",
-            Self::OnHold => "This app is on hold here. Please ask whoever provides it.",
+            Self::OnHold => "This app is on hold here. Please contact the people who provide it.",
         }
     }
 }
@@ -75,7 +75,7 @@ impl Reply {
         Self::new(StatusCode::OK, "")
     }
 
-    /// Slack repeats an event after this response.
+    /// Returns a response after which Slack repeats the event.
     pub(super) fn later() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "not done yet")
     }
@@ -84,7 +84,7 @@ impl Reply {
         Self::new(StatusCode::OK, text)
     }
 
-    /// The handler needs a token that is not there.
+    /// Returns the response to a request for which the handler needs a token that does not exist.
     #[cfg(feature = "axum")]
     pub(crate) fn without_token(request: &VerifiedRequest) -> Self {
         Self::refusing(request, Refusal::NotInstalled)
@@ -96,7 +96,12 @@ impl Reply {
         let error = error_chain(error);
         match refusal {
             Refusal::Later | Refusal::Misconfigured => {
-                tracing::error!(?tenant, ?kind, error, "a request cannot be served");
+                tracing::error!(
+                    ?tenant,
+                    ?kind,
+                    error,
+                    "a request cannot be served at the moment"
+                );
             }
             _ => tracing::info!(?tenant, ?kind, error, "a request is not authorized"),
         }
@@ -109,10 +114,10 @@ impl Reply {
             (Kind::SlashCommand, refusal) => Self::text(refusal.text()),
             (_, Refusal::Later | Refusal::Misconfigured) => Self::later(),
             (Kind::AppRateLimited | Kind::Event { .. } | Kind::FunctionExecuted, _) => {
-                // Repeating it changes nothing.
+                // A repetition would change nothing.
                 Self::empty()
             }
-            // Slack shows the person that it did not work; an empty 200 would close a modal.
+            // With this status, Slack shows the person an error. An empty 200 would close a modal.
             _ => Self::new(StatusCode::FORBIDDEN, "refused"),
         }
     }

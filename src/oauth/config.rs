@@ -1,4 +1,4 @@
-//! What the app asks for, and what one flow asks for.
+//! The configuration of the app's install flow, and the options of one flow.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,27 +12,27 @@ use crate::installation::{Installation, Scopes};
 use crate::slack::{ClientCredentials, Issued, is_loopback};
 use crate::tenant::{AppId, TeamId};
 
-/// What the app asks for, and where people come back to.
+/// The scopes that the app requests, and the redirect URLs of its flow.
 #[derive(Debug)]
 pub struct InstallConfig {
     /// The app's client id and secret.
     pub credentials: ClientCredentials,
-    /// Where Slack may send people back to, as configured at Slack. The first one is the default.
+    /// The redirect URLs, as configured at Slack. The first one is the default.
     pub redirect_uris: Vec<RedirectUri>,
-    /// The path where a person begins, as their browser sees it: `/slack/install` by default.
+    /// The path where the flow starts, as the browser sees it: `/slack/install` by default.
     pub install_path: String,
-    /// Scopes for the bot. Empty for an app that acts only as its users.
+    /// The scopes for the bot. Empty for an app that uses only its users' tokens.
     pub scopes: Scopes,
-    /// Scopes for the installing user's own token.
+    /// The scopes for the installing user's own token.
     pub user_scopes: Scopes,
     /// The app's id, if known. Tokens for any other app are then refused.
     pub app_id: Option<AppId>,
-    /// How long a person may take at Slack, 10 minutes at most (as Slack's own code lives).
+    /// How long a person may take at Slack: at most 10 minutes, the lifetime of Slack's code.
     pub state_lifetime: Duration,
 }
 
 impl InstallConfig {
-    /// A configuration with one redirect URL, and ten minutes for a person at Slack.
+    /// Creates a configuration with one redirect URL. A person has ten minutes at Slack.
     #[must_use]
     pub fn new(credentials: ClientCredentials, redirect_uri: RedirectUri, scopes: Scopes) -> Self {
         Self {
@@ -46,7 +46,7 @@ impl InstallConfig {
         }
     }
 
-    /// Refuses what cannot work.
+    /// Returns an error if the configuration is invalid.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         if self.redirect_uris.is_empty() {
             return Err(ConfigError::NoRedirectUri);
@@ -72,27 +72,27 @@ impl InstallConfig {
     }
 }
 
-/// Whether this is a path as a browser sends it, and as a link of a page leads to it.
+/// Returns whether this is a path as a browser sends it, and as a link of a page leads to it.
 fn is_path(path: &str) -> bool {
-    // A second slash would make a link to another host.
+    // With a second slash, the link would lead to another host.
     let is_local = !path.starts_with("//");
     is_local && Url::parse(&format!("https://localhost{path}")).is_ok_and(|url| url.path() == path)
 }
 
-/// A URL that Slack may send people back to.
+/// A URL to which Slack may send people back.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RedirectUri {
-    /// As it was given: Slack compares the text, and a parser would add a slash here and there.
+    /// The original text. Slack compares the text, and a parser would sometimes add a slash.
     text: Box<str>,
     url: Url,
 }
 
 impl RedirectUri {
-    /// Checks a redirect URL.
+    /// Parses a redirect URL.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::RedirectUri`] unless it is `https` without a fragment (Slack's rule), or
+    /// [`ConfigError::RedirectUri`] unless the URL is `https` without a fragment (Slack's rule), or
     /// `http` on a loopback host, for development.
     pub fn new(text: &str) -> Result<Self, ConfigError> {
         let url = Url::parse(text).map_err(|_| ConfigError::RedirectUri)?;
@@ -109,13 +109,13 @@ impl RedirectUri {
         }
     }
 
-    /// The URL, as Slack is told it.
+    /// Returns the URL as it is sent to Slack.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The URL's path: where the app's router has the callback.
+    /// Returns the URL's path. The app's router mounts the callback there.
     #[must_use]
     pub fn path(&self) -> &str {
         self.url.path()
@@ -125,37 +125,37 @@ impl RedirectUri {
         self.url.scheme() == "http"
     }
 
-    /// Whether this URL and the host of a request both name this machine, and by different
-    /// names: a browser keeps their cookies apart.
+    /// Returns whether this URL and the host of a request name the same machine with different
+    /// loopback names. A browser does not share cookies between them.
     pub(super) fn is_other_loopback(&self, host: &str) -> bool {
         Url::parse(&format!("http://{host}/")).is_ok_and(|asked| {
             is_loopback(&asked) && is_loopback(&self.url) && asked.host() != self.url.host()
         })
     }
 
-    /// `host` or `host:port`, as a browser puts it into the `Host` header.
+    /// Returns `host` or `host:port`, as a browser sends it in the `Host` header.
     pub(super) fn authority(&self) -> &str {
         self.url.authority()
     }
 }
 
-/// What one flow asks for, where it differs from the configuration.
+/// The options of one flow, where they differ from the configuration.
 #[derive(Clone, Default)]
 pub struct InstallOptions {
-    /// Which of the configured redirect URLs; the first one if `None`.
+    /// One of the configured redirect URLs; the first one if `None`.
     pub redirect_uri: Option<RedirectUri>,
-    /// Other bot scopes than the configured ones.
+    /// Bot scopes that replace the configured ones.
     pub scopes: Option<Scopes>,
-    /// Other user scopes than the configured ones.
+    /// User scopes that replace the configured ones.
     pub user_scopes: Option<Scopes>,
-    /// The workspace that it is meant for. Slack takes it as a hint and may ignore it; an
-    /// installation anywhere else is then refused.
+    /// The workspace in which to install the app. Slack treats it as a hint and may ignore it. An
+    /// installation in another workspace is then refused.
     pub team: Option<TeamId>,
-    /// Anything of your app's: kept sealed in the state's row, then as
-    /// [`Installation::metadata`]. Never in a URL. 4 KiB at most.
+    /// Data of your app, at most 4 KiB. It is stored encrypted in the state's row, later as
+    /// [`Installation::metadata`], and never appears in a URL.
     ///
-    /// A later flow without metadata leaves it unchanged. A flow that begins at Slack, or at the
-    /// install path, has none. It says what your route passed, not who the person is.
+    /// A later flow without metadata leaves it unchanged. A flow that starts at Slack, or at the
+    /// install path, has no metadata. It says what your route passed, not who the person is.
     pub metadata: Option<String>,
 }
 
@@ -171,46 +171,49 @@ impl fmt::Debug for InstallOptions {
     }
 }
 
-/// Which scopes a flow asked for.
+/// The scopes that a flow requested.
 #[derive(Clone, Debug, Default)]
 pub struct Requested {
-    /// For the bot.
+    /// The scopes for the bot.
     pub scopes: Scopes,
-    /// For the user's own token.
+    /// The scopes for the user's own token.
     pub user_scopes: Scopes,
 }
 
-/// Why a configuration cannot work.
+/// Why a configuration is invalid.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// No redirect URL.
-    #[error("no redirect URL is configured: Slack has nowhere to send people back to")]
+    /// No redirect URL is configured.
+    #[error("no redirect URL is configured: add the URL to which Slack sends people back")]
     NoRedirectUri,
-    /// A redirect URL's path is the install path itself.
-    #[error("a redirect URL has the install path, where the flow begins: change one of them")]
+    /// A redirect URL has the same path as the install path.
+    #[error(
+        "a redirect URL has the same path as the install path, where the flow starts: change one \
+         of them"
+    )]
     InstallPath,
-    /// The install path is not a path.
+    /// The install path does not have the form of a path.
     #[error(
         "the install path must begin with one `/`, be percent-encoded, and have no query: such as \
          /slack/install"
     )]
     InstallPathForm,
-    /// A URL that Slack does not send people back to.
+    /// Slack does not accept this redirect URL.
     #[error(
         "not a redirect URL: it must be https without a fragment, or http on localhost for \
          development"
     )]
     RedirectUri,
-    /// Neither bot scopes nor user scopes.
-    #[error("no scopes are configured: give bot scopes, user scopes, or both")]
+    /// Neither bot scopes nor user scopes are configured.
+    #[error("no scopes are configured: set bot scopes, user scopes, or both")]
     NoScopes,
-    /// Zero, or over ten minutes.
-    #[error("the state's lifetime must be above zero and at most 10 minutes")]
+    /// The lifetime is zero, or more than ten minutes.
+    #[error("`state_lifetime` must be more than zero and at most 10 minutes")]
     StateLifetime,
 }
 
-/// What a flow asked for, as its state's row keeps it. Nothing of it is in a URL.
+/// The options of a flow, as stored in its state's row. They never appear in a URL.
 #[derive(Deserialize, Serialize)]
 pub(super) struct Pending {
     pub(super) redirect_uri: String,
@@ -221,12 +224,12 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// What this flow asks for, by its options and the configuration.
+    /// Combines the options of this flow with the configuration.
     pub(super) fn new(config: &InstallConfig, options: InstallOptions) -> Result<Self, Error> {
         let redirect_uri = match options.redirect_uri {
             Some(uri) if config.redirect_uris.contains(&uri) => uri,
             Some(_) => {
-                return Err(Error::Options("the redirect URL is not a configured one"));
+                return Err(Error::Options("the redirect URL is not configured"));
             }
             None => config.redirect_uris[0].clone(),
         };
@@ -235,14 +238,14 @@ impl Pending {
             .as_ref()
             .is_some_and(|metadata| metadata.len() > MAX_METADATA)
         {
-            return Err(Error::Options("the metadata has more than 4 KiB"));
+            return Err(Error::Options("the metadata is larger than 4 KiB"));
         }
         let scopes = options.scopes.unwrap_or_else(|| config.scopes.clone());
         let user_scopes = options
             .user_scopes
             .unwrap_or_else(|| config.user_scopes.clone());
         if scopes.is_empty() && user_scopes.is_empty() {
-            return Err(Error::Options("no scopes are asked for"));
+            return Err(Error::Options("it requests no scopes"));
         }
         Ok(Self {
             redirect_uri: redirect_uri.as_str().into(),
@@ -254,7 +257,7 @@ impl Pending {
     }
 
     pub(super) fn to_payload(&self) -> Zeroizing<Vec<u8>> {
-        Zeroizing::new(serde_json::to_vec(self).expect("plain fields always serialise"))
+        Zeroizing::new(serde_json::to_vec(self).expect("strings always serialise to JSON"))
     }
 
     pub(super) fn from_payload(payload: &[u8]) -> Option<Self> {
@@ -279,11 +282,11 @@ impl Pending {
     }
 }
 
-/// Slack's code lives as long.
+/// The longest lifetime of a state: the lifetime of Slack's code.
 pub(super) const MAX_STATE_LIFETIME: Duration = Duration::from_secs(600);
 
-/// Enough for an id and a few words of the host's; a row stays small.
+/// Enough for an id and a few words of your app, while a row stays small.
 const MAX_METADATA: usize = 4096;
 
-/// Where a person begins by default: link *Add to Slack* there.
+/// The default path where the flow starts. Link *Add to Slack* to it.
 pub(super) const INSTALL_PATH: &str = "/slack/install";

@@ -1,4 +1,5 @@
-//! The cookie that binds a flow to a browser, one for each flow, so that two tabs do not meet.
+//! The cookie that binds a flow to a browser. Each flow has its own, so that two tabs do not
+//! conflict.
 
 use std::fmt::{self, Write as _};
 use std::time::Duration;
@@ -24,10 +25,10 @@ impl FlowCookie {
         &self.0
     }
 
-    /// This flow's cookie among those that a browser sent.
+    /// Finds this flow's cookie among those that a browser sent.
     ///
-    /// A cookie of that name may come twice, when somebody set one for a parent domain or path;
-    /// then none is taken, as it is not known which is ours.
+    /// If the name occurs twice, returns `None`, because it is unknown which cookie is ours. An
+    /// attacker can cause this by setting a cookie for a parent domain or path.
     pub(super) fn find(cookies: &str, id: &StateId, plain_loopback: bool) -> Option<Self> {
         let ours = name(id, plain_loopback);
         let mut found = cookies.split(';').filter_map(|pair| {
@@ -42,12 +43,12 @@ impl FlowCookie {
         }
     }
 
-    /// The `Set-Cookie` header that gives this cookie to a browser.
+    /// Returns the `Set-Cookie` header that gives this cookie to a browser.
     ///
-    /// `Lax`, not `Strict`: the way back from Slack is a cross-site navigation.
+    /// `Lax`, not `Strict`, because the redirect back from Slack is a cross-site navigation.
     pub(super) fn set(&self, id: &StateId, lifetime: Duration, plain_loopback: bool) -> String {
-        // Browsers do not take a `__Host-` cookie, and not all of them a `Secure` one, from plain
-        // http, localhost included.
+        // Over plain http, even on localhost, browsers reject `__Host-` cookies, and some reject
+        // `Secure` cookies.
         let secure = if plain_loopback { "" } else { "; Secure" };
         let (name, value, max_age) = (name(id, plain_loopback), self.expose(), lifetime.as_secs());
         format!("{name}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax{secure}")
@@ -70,7 +71,7 @@ fn name(id: &StateId, plain_loopback: bool) -> String {
         })
 }
 
-/// Ours have 43 characters.
+/// The length of the longest accepted value. Our values have 43 characters.
 const MAX_VALUE: usize = 64;
 
 #[cfg(test)]

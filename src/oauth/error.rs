@@ -1,69 +1,69 @@
-//! Why a flow did not end with an installation.
+//! The errors of an install flow.
 
 use thiserror::Error;
 
 use crate::{slack, store};
 
-/// Why a flow did not begin, or did not end with an installation.
+/// Why a flow did not start, or did not end with an installation.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The person, or Slack, said no.
-    #[error("the installation was not allowed: {0}")]
+    /// The person, or Slack, denied the installation.
+    #[error("the person or Slack denied the installation: {0}")]
     Denied(slack::ErrorCode),
-    /// Slack did not exchange the code, or answered something that cannot be kept.
-    #[error("the code could not be exchanged for tokens")]
+    /// Slack did not exchange the code, or its response cannot be stored.
+    #[error("Slack did not exchange the code for tokens that can be stored")]
     Exchange(#[source] slack::Error),
-    /// A hook of the host's panicked. The installation may be stored.
-    #[error("the host's install hook panicked")]
+    /// A hook of your app panicked. The installation may be stored.
+    #[error("an install hook of your app panicked; the installation may be stored")]
     Hook,
-    /// The task that finished the flow ended early: the process is shutting down.
-    #[error("the flow was interrupted")]
+    /// The task of the flow ended early, because the process is shutting down.
+    #[error("the flow was interrupted, because the process is shutting down")]
     Interrupted,
-    /// The state is not one of ours, or is for another app or redirect URL.
-    #[error("the state is not one that this app made for this redirect URL")]
+    /// This app did not sign the state, or the state is for another app or redirect URL.
+    #[error("this app did not sign the state for this redirect URL, or the query is malformed")]
     InvalidState,
-    /// The callback has neither a code nor an error.
-    #[error("the callback has no code")]
+    /// The callback contains neither a code nor an error.
+    #[error("the callback has neither a code nor an error")]
     NoCode,
-    /// The callback has no state: the installation was started at Slack. Its code is not
-    /// exchanged; the person goes through our own flow.
-    #[error("the callback has no state")]
+    /// The callback contains no state, because the installation started at Slack. Its code is not
+    /// exchanged; send the person through the app's own flow.
+    #[error("the callback has no state: the installation started at Slack")]
     NoState,
-    /// Slack granted neither a bot nor a user's token to keep.
-    #[error("nothing was granted that could be kept as an installation")]
+    /// Slack granted no bot and no usable token of a user.
+    #[error("Slack granted neither a bot nor a user's token that can be stored")]
     NothingGranted,
-    /// The flow did not begin: its options cannot work.
-    #[error("this install flow cannot begin: {0}")]
+    /// The flow did not start, because its options are invalid.
+    #[error("the install flow cannot start: {0}")]
     Options(&'static str),
-    /// The tokens are for another app than the configured one.
-    #[error("the tokens are for another app")]
+    /// The tokens are for an app other than the configured one.
+    #[error("the tokens are for another app than the configured one: check the app id")]
     OtherApp,
-    /// The flow was begun in another browser, or its cookie is gone.
-    #[error("the flow was begun in another browser, or this one does not keep its cookie")]
+    /// The flow started in another browser, or this browser did not send the flow's cookie.
+    #[error("the flow started in another browser, or this browser did not send the flow's cookie")]
     OtherBrowser,
-    /// The app was installed in another workspace than the flow was meant for.
-    #[error("the app was installed in another workspace than this flow was for")]
+    /// The app was installed in a workspace other than the flow's.
+    #[error("the app was installed in another workspace than the flow requested")]
     OtherTeam,
-    /// The host's policy refused it.
-    #[error("the installation was refused by policy: {reason}")]
+    /// Your app's policy refused the installation.
+    #[error("the install policy refused the installation: {reason}")]
     Refused {
-        /// Why, in words for the person who installs.
+        /// The reason, for the person who installs.
         reason: String,
     },
-    /// The state's ten minutes are over.
-    #[error("the state has expired")]
+    /// The state is older than its lifetime.
+    #[error("the state has expired: start the flow again")]
     StateExpired,
-    /// The store did not keep the state or the installation, or did not return the state.
+    /// The store could not store the state or the installation, or could not read the state.
     #[error("the install flow's state, or the installation, could not be stored or read")]
     Store(#[source] store::Error),
-    /// The state was consumed before.
-    #[error("the state was used before")]
+    /// The state was already used.
+    #[error("the state was already used: start the flow again")]
     UsedState,
 }
 
 impl Error {
-    /// Whether the person may succeed by simply trying again.
+    /// Returns whether the person may succeed by trying again.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -74,7 +74,7 @@ impl Error {
         }
     }
 
-    /// The tenant-less name of the reason, for logs and metrics.
+    /// Returns the name of the error, for logs and metrics. It contains no id of a tenant.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! What your app hears of at the end of a flow.
+//! The hooks that are called at the end of a flow.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,20 +8,22 @@ use super::error::Error;
 use super::policies::missing;
 use crate::installation::Installation;
 
-/// What a flow came to.
+/// The result of a successful flow.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Installed {
-    /// What this flow brought, and stored. What an earlier installation left (other webhooks, a
-    /// bot beside a user's own installation) is in the store; so is the revision.
+    /// The installation from this flow, as stored. The store also has its revision, and the parts
+    /// that an earlier installation left. These can be other webhooks, or a bot when a user
+    /// installed only their own token.
     pub installation: Installation,
-    /// What the flow had asked for.
+    /// The scopes that the flow requested.
     pub requested: Requested,
 }
 
 impl Installed {
-    /// What the flow asked for and did not get: an admin may have withheld it, or the person left
-    /// an optional scope out. Of a token that was not asked for, nothing is missing.
+    /// Returns the scopes that the flow requested and Slack did not grant. An admin may have
+    /// withheld them, or the person did not select an optional scope. A token that was not
+    /// requested has no missing scopes.
     #[must_use]
     pub fn missing_scopes(&self) -> Requested {
         let [bot, user] = self.installation.grants();
@@ -32,7 +34,7 @@ impl Installed {
     }
 }
 
-/// Called after each install flow, for your app's own work.
+/// Hooks that run after each install flow, for your app's own work.
 ///
 /// ```
 /// use slack_installs::oauth::{Error, InstallHooks, Installed};
@@ -54,21 +56,21 @@ impl Installed {
 ///
 /// # Contract
 ///
-/// 1. `installed` is called after the installation is stored, once for each flow that ends well.
-/// 2. `failed` is called for each flow that does not, with the reason.
+/// 1. `installed` is called once for each successful flow, after the installation is stored.
+/// 2. `failed` is called once for each failed flow, with the reason.
 ///
 /// # Consistency
 ///
-/// A crash between the store and `installed` skips the call: reconcile from the store if that
-/// matters.
+/// After a crash between the commit and `installed`, the hook is not called. If that matters,
+/// compare your data with the store.
 ///
 /// # Cancel safety
 ///
-/// The library awaits both on a task of its own, so a browser that goes away cancels nothing.
+/// The library runs both in their own task, so a browser that disconnects cancels nothing.
 ///
 /// # Errors
 ///
-/// Neither has any: what goes wrong inside is the host's to handle.
+/// Neither hook returns an error. Your app must handle errors inside the hook.
 #[async_trait::async_trait]
 pub trait InstallHooks: fmt::Debug + Send + Sync + 'static {
     /// Called after an installation was stored. Does nothing by default.

@@ -1,4 +1,4 @@
-//! The flow as HTTP: a request's head in, a response out, for any framework.
+//! The flow over HTTP, for any framework: takes the head of a request and returns a response.
 
 use std::sync::atomic::Ordering;
 
@@ -16,11 +16,12 @@ use crate::slack::ErrorCode;
 use crate::tenant::TeamId;
 
 impl InstallProvider {
-    /// Answers a `GET` of the install path: a 302 to Slack's page, with the flow's cookie.
+    /// Responds to a `GET` of the install path: a 302 to Slack's page, with the flow's cookie.
     ///
-    /// Slack's Marketplace asks for just that of a direct install URL. `?team=T…` in the query is
-    /// passed on as the workspace that it is meant for. Of several redirect URLs the one of this
-    /// request's host is taken, since its cookie must come back there.
+    /// Slack's Marketplace requires this response from a direct install URL. `?team=T…` in the
+    /// query is passed on as the workspace in which to install. If several redirect URLs are
+    /// configured, the one with the host of this request is used, because the cookie must come back
+    /// to that host.
     pub async fn install_response(&self, uri: &Uri, headers: &HeaderMap) -> Response<String> {
         let mut options = self.options_at(host(uri, headers));
         let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
@@ -32,21 +33,22 @@ impl InstallProvider {
         self.start_response(options).await
     }
 
-    /// Options for a flow that begins at this host: its cookie must come back there.
+    /// Returns options for a flow that starts at this host, because its cookie must come back
+    /// there.
     fn options_at(&self, host: Option<&str>) -> InstallOptions {
         let mut options = InstallOptions::default();
         let mut uris = self.redirect_uris().iter();
         options.redirect_uri = uris.find(|uri| Some(uri.authority()) == host).cloned();
         if options.redirect_uri.is_none() {
             self.warn_of_other_loopback(host);
-            // Behind a proxy that changes the header this is as it should be; otherwise the
-            // callback will miss its cookie.
-            tracing::debug!("no redirect URL has the host of this request; the first one is taken");
+            // Behind a proxy that changes the header, this is normal. Otherwise the callback does
+            // not receive the cookie.
+            tracing::debug!("no redirect URL has the host of this request; the first one is used");
         }
         options
     }
 
-    /// Says once that a flow at `127.0.0.1` cannot end at `localhost`, nor the reverse.
+    /// Warns once that a flow from `127.0.0.1` cannot finish at `localhost`, and the reverse.
     fn warn_of_other_loopback(&self, host: Option<&str>) {
         let Some((host, first)) = host.zip(self.redirect_uris().first()) else {
             return;
@@ -55,14 +57,14 @@ impl InstallProvider {
             tracing::warn!(
                 host,
                 redirect_uri = first.as_str(),
-                "an install flow began at another host than its redirect URL's, so its cookie will \
-                 not come back: open the install path at the redirect URL's host, or change the \
-                 redirect URL"
+                "an install flow started at another host than its redirect URL's, so its cookie \
+                 will not come back: open the install path at the redirect URL's host, or change \
+                 the redirect URL"
             );
         }
     }
 
-    /// Begins a flow with these options and answers the 302 to Slack's page.
+    /// Starts a flow with these options, and returns the 302 to Slack's page.
     pub async fn start_response(&self, options: InstallOptions) -> Response<String> {
         match self.start(options).await {
             Ok(started) => {
@@ -72,14 +74,14 @@ impl InstallProvider {
             }
             Err(error) => {
                 let error_chain = error_chain(&error);
-                tracing::error!(error = error_chain, "an install flow could not begin");
+                tracing::error!(error = error_chain, "an install flow could not start");
                 self.failed(&error)
             }
         }
     }
 
-    /// Answers Slack's callback: the page that tells how it went. A callback without a state is
-    /// sent through a flow of our own.
+    /// Responds to Slack's callback with a page that shows the result. A callback without a state
+    /// is sent through the app's own flow.
     pub async fn callback_response(
         &self,
         method: &Method,
@@ -87,7 +89,7 @@ impl InstallProvider {
         headers: &HeaderMap,
     ) -> Response<String> {
         if *method != Method::GET {
-            // A `HEAD`, as link previews send it, must not use the state up.
+            // A `HEAD` request, which link previews send, must not consume the state.
             return plain(StatusCode::METHOD_NOT_ALLOWED);
         }
         let cookies = cookies(headers);
@@ -103,11 +105,11 @@ impl InstallProvider {
             host: host(uri, headers),
         };
         match self.finish(&callback).await {
-            // The cookie stays until it expires: it opens nothing any more, and without it a page
-            // that is loaded again would look like one from another browser.
+            // The cookie stays until it expires. It no longer grants anything. Without it, a page
+            // that is loaded again would look like a page in another browser.
             Ok(installed) => self.page(self.0.pages.installed(&installed), StatusCode::OK),
-            // Begun at Slack (Marketplace, an admin's page): the code is not exchanged, since
-            // nobody knows whose browser this is.
+            // The flow started at Slack (Marketplace, an admin's page). The code is not exchanged,
+            // because nothing proves that this browser started the flow.
             Err(Error::NoState) => match callback.error {
                 Some(code) => self.failed(&Error::Denied(ErrorCode::new(code))),
                 None => self.start_response(self.options_at(callback.host)).await,
@@ -132,7 +134,7 @@ impl InstallProvider {
     }
 }
 
-/// The parameters of a callback that are read. Secrets; no `Debug`.
+/// The parameters of a callback that are read. They are secrets, so there is no `Debug`.
 struct Query {
     state: Option<String>,
     code: Option<String>,
@@ -140,8 +142,8 @@ struct Query {
 }
 
 impl Query {
-    /// `None` if a parameter comes twice, or the query is longer than any of Slack's: whoever
-    /// made it did not come from there.
+    /// Returns `None` if a parameter occurs twice, or the query is longer than any of Slack's. Such
+    /// a query does not come from Slack.
     fn parse(query: &str) -> Option<Self> {
         if query.len() > MAX_QUERY {
             return None;
@@ -174,7 +176,7 @@ fn cookies(headers: &HeaderMap) -> String {
     values.collect::<Vec<_>>().join("; ")
 }
 
-/// HTTP/2 has it in the request's target, and often no such header.
+/// Returns the host. Over HTTP/2, it is in the request's target, and the header is often missing.
 fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
     match headers.get(HOST) {
         Some(host) => host.to_str().ok(),
@@ -189,7 +191,8 @@ fn redirect(to: &str) -> Response<String> {
     response
 }
 
-/// A response that no cache keeps, that tells nobody its URL, and that loads and runs nothing.
+/// Returns a response that is not cached, does not send its URL to other sites, and loads and runs
+/// nothing.
 fn plain(status: StatusCode) -> Response<String> {
     let mut response = Response::new(String::new());
     *response.status_mut() = status;
@@ -207,7 +210,7 @@ fn set_cookie(response: &mut Response<String>, value: &str) {
     response.headers_mut().append(SET_COOKIE, value);
 }
 
-/// Slack's own callbacks have about 250 characters.
+/// The longest accepted query, in bytes. Slack's own callbacks have about 250 characters.
 const MAX_QUERY: usize = 8 * 1024;
 
 const HEADERS: [(HeaderName, &str); 5] = [

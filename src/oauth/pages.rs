@@ -1,4 +1,4 @@
-//! What the person sees at the end of the flow.
+//! The pages that a person sees at the end of the flow.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,35 +13,37 @@ use crate::html::escape;
 use crate::installation::Home;
 use crate::slack::ErrorClass;
 
-/// Makes the pages at the end of a flow. Implement it to show your own.
+/// Creates the pages at the end of a flow. Implement it to show your own pages.
 ///
 /// # Contract
 ///
-/// 1. An implementation escapes the names and reasons that it shows: a workspace's name is text
-///    that a stranger chose.
+/// 1. An implementation escapes the names and reasons that it shows. A workspace's name is text
+///    from a stranger.
 ///
 /// # Consistency
 ///
-/// None is needed.
+/// None is required.
 ///
 /// # Cancel safety
 ///
-/// Nothing waits.
+/// The methods do not wait.
 ///
 /// # Errors
 ///
 /// None.
 pub trait Pages: fmt::Debug + Send + Sync + 'static {
-    /// Returns the page after an installation was stored. [`DefaultPages`]' by default.
+    /// Returns the page after an installation was stored. The default is the page of
+    /// [`DefaultPages`].
     fn installed(&self, installed: &Installed) -> PageResponse {
         DefaultPages::new().installed(installed)
     }
 
-    /// Returns the page after a flow failed. It is never called with [`Error::NoState`]: the person
-    /// is sent through the app's own flow.
+    /// Returns the page after a flow failed. It is never called with [`Error::NoState`]: that
+    /// person is sent through the app's own flow.
     ///
-    /// By default it is [`DefaultPages`]', with a link to `/slack/install`. If you changed that
-    /// path, return the page of a [`DefaultPages`] that knows yours.
+    /// The default is the page of [`DefaultPages`], with a link to `/slack/install`. If you changed
+    /// that path, return the page of a [`DefaultPages`] with that
+    /// [install path](DefaultPages::with_install_path).
     fn failed(&self, error: &Error) -> PageResponse {
         DefaultPages::new().failed(error)
     }
@@ -58,10 +60,10 @@ impl<P: Pages + ?Sized> Pages for Arc<P> {
     }
 }
 
-/// A page, or another place to go.
+/// A page, or a redirect.
 #[derive(Clone, Debug)]
 pub enum PageResponse {
-    /// HTML, sent with a policy that lets it load and run nothing but inline styles.
+    /// HTML. Its security policy lets it load and run nothing except inline styles.
     Html(String),
     /// A redirect to a URL of your own.
     Redirect(Url),
@@ -69,8 +71,8 @@ pub enum PageResponse {
 
 /// Plain pages in English, without scripts, for phones and desktops, light and dark.
 ///
-/// The success page links to the app in Slack, or for an organisation to the page where an admin
-/// adds workspaces. A failure page says what to do next, and links to the install path.
+/// The success page links to the app in Slack. For an organisation, it links to the page where an
+/// admin adds workspaces. A failure page says what to do next, and links to the install path.
 ///
 /// ```
 /// # fn example(
@@ -112,7 +114,7 @@ impl DefaultPages {
         }
     }
 
-    /// Sets the app's own site, which each page then links to.
+    /// Sets the app's own site. Each page then links to it.
     #[must_use]
     pub fn with_site(self, site: Url) -> Self {
         Self {
@@ -121,8 +123,8 @@ impl DefaultPages {
         }
     }
 
-    /// Sets the path where a person starts again:
-    /// [`InstallConfig::install_path`](super::InstallConfig::install_path), if you changed it.
+    /// Sets the path where a person starts again. Pass
+    /// [`InstallConfig::install_path`](super::InstallConfig::install_path) if you changed it.
     #[must_use]
     pub fn with_install_path(self, path: impl Into<String>) -> Self {
         Self {
@@ -184,7 +186,7 @@ impl Pages for DefaultPages {
     }
 }
 
-/// What a failure page says.
+/// The texts of a failure page.
 struct FailureText {
     title: &'static str,
     what: String,
@@ -213,18 +215,18 @@ fn failure_text(error: &Error) -> FailureText {
         Error::Refused { reason } => restart(
             "Not installed",
             reason,
-            "Once that has changed, start again.",
+            "When this has changed, start again.",
         ),
         Error::OtherBrowser => restart(
             "Please start again",
-            "This installation was begun in another browser, or this browser does not keep \
-             cookies.",
+            "This installation was started in another browser, or this browser does not \
+             accept cookies.",
             "Allow cookies for this site, start again, and stay in this browser.",
         ),
         Error::UsedState => restart(
             "Already used",
             "This link was used before.",
-            "If you have just installed the app, all is well; otherwise start again.",
+            "If you have just installed the app, it is ready. Otherwise, start again.",
         ),
         Error::StateExpired => restart(
             "Please start again",
@@ -238,18 +240,18 @@ fn failure_text(error: &Error) -> FailureText {
         ),
         Error::OtherTeam => restart(
             "Not installed",
-            "The app was to be installed in another workspace.",
+            "The app should have been installed in another workspace.",
             "Start again, and choose that workspace at Slack.",
         ),
         Error::NothingGranted => restart(
             "Not installed",
-            "Slack granted nothing that the app could use.",
-            "Start again, and allow what the app asks for.",
+            "Slack granted nothing that the app can use.",
+            "Start again, and allow what the app requests.",
         ),
-        // A code that was used before, or too late.
+        // The code was already used, or has expired.
         Error::Exchange(error) if error.class() == ErrorClass::UserFlow => restart(
             "Please start again",
-            "Slack did not take this installation any more.",
+            "Slack no longer accepts this installation.",
             "Start again from here.",
         ),
         Error::Exchange(_)
@@ -259,8 +261,8 @@ fn failure_text(error: &Error) -> FailureText {
         | Error::Store(_) => FailureText {
             title: "Something went wrong",
             what: "The app could not be installed. Nothing is wrong on your side.".to_owned(),
-            next: "Try again in a few minutes. If that fails too, tell the people who make the \
-                   app.",
+            next: "Try again in a few minutes. If it fails again, contact the people who \
+                   provide the app.",
             button: "Try again",
         },
     }
@@ -271,7 +273,7 @@ impl Error {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            // The person decided; nothing failed.
+            // The person decided, so nothing failed.
             Self::Denied(_) => StatusCode::OK,
             Self::Refused { .. } => StatusCode::FORBIDDEN,
             Self::Exchange(_) => StatusCode::BAD_GATEWAY,
@@ -291,7 +293,7 @@ fn button(href: &str, text: &str) -> String {
     format!("<p><a class=\"button\" href=\"{href}\">{text}</a></p>")
 }
 
-/// The texts are escaped here; the button and the link are HTML already.
+/// Escapes the texts. The button and the link are already HTML.
 fn page(title: &str, texts: &[&str], button: &str, link: &str) -> PageResponse {
     let title = escape(title);
     let texts: String = texts

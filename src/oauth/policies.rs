@@ -1,4 +1,4 @@
-//! Ready-made policies on who may install, to be put together with [`AllOf`].
+//! Ready-made install policies. Combine them with [`AllOf`].
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use crate::installation::{Grant, Home, Scopes};
 use crate::slack::UserInfo;
 use crate::tenant::{EnterpriseId, TeamId};
 
-/// Allows what every one of its policies allows; the first that refuses gives the reason.
+/// Allows an installation if all its policies allow it. The first policy that refuses gives the
+/// reason.
 ///
 /// ```
 /// use slack_installs::TeamId;
@@ -27,7 +28,7 @@ use crate::tenant::{EnterpriseId, TeamId};
 pub struct AllOf(Vec<Arc<dyn InstallPolicy>>);
 
 impl AllOf {
-    /// Asks this one as well, after those before it. Put those that ask Slack last.
+    /// Adds a policy, which runs after the earlier ones. Put policies that call Slack last.
     #[must_use]
     pub fn and(mut self, policy: impl InstallPolicy) -> Self {
         self.0.push(Arc::new(policy));
@@ -35,14 +36,14 @@ impl AllOf {
     }
 }
 
-/// Lets only these workspaces and organisations in, each organisation with all its workspaces.
+/// Allows only these workspaces and organisations, each organisation with all its workspaces.
 #[derive(Clone, Debug, Default)]
 pub struct AllowTenants(Tenants);
 
-/// Keeps these workspaces and organisations out, each organisation with all its workspaces.
+/// Refuses these workspaces and organisations, each organisation with all its workspaces.
 ///
-/// An org-wide installation is the organisation's: a workspace that is denied here is still
-/// reached by it.
+/// An org-wide installation belongs to the organisation: it can still serve a workspace that is
+/// refused here.
 #[derive(Clone, Debug, Default)]
 pub struct DenyTenants(Tenants);
 
@@ -52,21 +53,21 @@ struct Tenants {
     teams: BTreeSet<TeamId>,
 }
 
-/// Lets only admins grant sensitive scopes: admins and owners of the organisation for an
-/// org-wide installation; those, or admins and owners of the workspace, for one in a workspace.
+/// Lets only admins grant sensitive scopes. For an org-wide installation, these are admins and
+/// owners of the organisation. For a workspace, they are also admins and owners of the workspace.
 ///
-/// Asks `users.info` about whoever installs, so one of the two tokens must have the scope
-/// `users:read`; guests, strangers from other companies and deactivated people are never admins.
-/// It fails closed: without that scope, without the installer's id, or without an answer, an
+/// Calls `users.info` for the installing user, so one of the two tokens must have the scope
+/// `users:read`. Guests, members of other companies and deactivated users never count as admins. It
+/// fails closed: without that scope, without the installing user's id, or without a response, an
 /// installation with sensitive scopes is refused.
 ///
-/// The default looks for [`SENSITIVE_SCOPES`] among what was granted.
+/// The default searches the granted scopes for [`SENSITIVE_SCOPES`].
 #[derive(Clone, Debug)]
 pub struct AdminRequired {
     scopes: Vec<Box<str>>,
 }
 
-/// Which reach an installation may have.
+/// Whether an installation may be org-wide.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OrgWide {
     /// Workspaces only.
@@ -75,23 +76,23 @@ pub enum OrgWide {
     Only,
 }
 
-/// Refuses an installation without these scopes, which an admin or an optional scope can have
-/// taken out. To let it in and mark it instead, look at
+/// Refuses an installation without these scopes. An admin may have withheld a scope, or the person
+/// did not select an optional one. To allow such an installation and mark it instead, read
 /// [`Installed::missing_scopes`](super::Installed::missing_scopes) in the hook.
 #[derive(Clone, Debug, Default)]
 pub struct RequiredScopes {
-    /// What the bot must have.
+    /// The scopes that the bot must have.
     pub bot: Scopes,
-    /// What the installer's own token must have.
+    /// The scopes that the installing user's own token must have.
     pub user: Scopes,
 }
 
-/// Scopes that read what people write, reach beyond the workspace, or administer it. `*` stands
-/// for anything at that end.
+/// Scopes that read messages, files or canvases, reach beyond the workspace, or administer it. `*`
+/// matches any text at that end.
 ///
-/// After Slack's Marketplace guidelines
+/// From Slack's Marketplace guidelines
 /// (<https://docs.slack.dev/slack-marketplace/slack-marketplace-app-guidelines-and-requirements>):
-/// those that it refuses or admits only after an enhanced review.
+/// the scopes that Slack refuses, or accepts only after an enhanced review.
 pub const SENSITIVE_SCOPES: &[&str] = &[
     "*:history",
     "admin",
@@ -138,7 +139,7 @@ impl Tenants {
 }
 
 impl AdminRequired {
-    /// Looks for these scopes instead; `*` at either end stands for anything.
+    /// Creates a policy that searches for these scopes instead. `*` at either end matches any text.
     pub fn for_scopes<S: Into<Box<str>>>(scopes: impl IntoIterator<Item = S>) -> Self {
         Self {
             scopes: scopes.into_iter().map(Into::into).collect(),
@@ -210,8 +211,8 @@ impl InstallPolicy for AdminRequired {
             .into_iter()
             .find(|grant| grant.scopes.contains(USERS_READ));
         let (Some(grant), Some(by)) = (asks, &installation.installed_by) else {
-            tracing::error!("an admin is required, but no token has users:read to find out");
-            return refuse("It could not be found out whether you are an admin.");
+            tracing::error!("an admin is required, but no token has the scope users:read");
+            return refuse("The app could not check whether you are an admin.");
         };
         let asked = candidate.slack.users_info(&grant.access_token, by).await;
         match asked {
@@ -223,9 +224,9 @@ impl InstallPolicy for AdminRequired {
             Err(error) => {
                 tracing::warn!(
                     error = error_chain(&error),
-                    "it could not be found out whether an admin installs"
+                    "users.info failed, so an install policy could not check for an admin"
                 );
-                refuse("It could not be found out whether you are an admin. Please try again.")
+                refuse("The app could not check whether you are an admin. Please try again.")
             }
         }
     }
@@ -237,10 +238,10 @@ impl InstallPolicy for OrgWide {
     async fn judge(&self, candidate: &Candidate<'_>) -> Decision {
         match (self, &candidate.installation.home) {
             (Self::Never, Home::Org(_)) => refuse(
-                "This app is for single workspaces. Please install it in each workspace by itself.",
+                "This app is for single workspaces. Please install it in each one separately.",
             ),
             (Self::Only, Home::Workspace { .. }) => refuse(
-                "This app is for whole organisations. Please have an admin of yours install it.",
+                "This app is for whole organisations. Please ask an admin of yours to install it.",
             ),
             _ => Decision::Allow,
         }
@@ -267,7 +268,7 @@ impl InstallPolicy for RequiredScopes {
     }
 }
 
-/// What of these scopes a credential lacks.
+/// Returns the scopes that a credential lacks.
 pub(super) fn missing(grant: Option<&Grant>, wanted: &Scopes) -> Scopes {
     match grant {
         Some(grant) => grant.scopes.missing(wanted),
@@ -275,7 +276,8 @@ pub(super) fn missing(grant: Option<&Grant>, wanted: &Scopes) -> Scopes {
     }
 }
 
-/// An admin's flags count only where they are from: a stranger is an admin at home.
+/// Returns whether the person is an admin here. The flags count only in the person's own workspace
+/// or organisation.
 fn is_admin(person: &UserInfo, home: &Home) -> bool {
     if person.is_deleted || person.is_outsider {
         return false;
@@ -385,7 +387,7 @@ mod tests {
         };
         assert!(
             !is_admin(&in_org, &everywhere),
-            "an admin of a workspace only"
+            "an admin of a workspace is not an admin of the organisation"
         );
         assert!(is_admin(&in_org, &home(Some("E1"), "T2")));
         let of_org = UserInfo {

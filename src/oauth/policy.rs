@@ -1,4 +1,4 @@
-//! Who may install: the host's say, after the exchange and before anything is stored.
+//! Your app's decision on who may install, after the exchange and before anything is stored.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,31 +9,31 @@ use super::config::Requested;
 use crate::installation::Installation;
 use crate::slack::SlackClient;
 
-/// Judges an installation before it is stored.
+/// Decides on an installation before it is stored.
 ///
 /// # Contract
 ///
-/// 1. After [`Decision::Refuse`] the tokens just issued are revoked and nothing is stored. A token
-///    that an earlier installation of the same tenant uses stays as it is.
+/// 1. After [`Decision::Refuse`], the newly issued tokens are revoked, and nothing is stored. A
+///    token that an earlier installation of the same tenant uses stays unchanged.
 ///
 /// # Consistency
 ///
-/// None is needed.
+/// None is required.
 ///
 /// # Cancel safety
 ///
-/// The library awaits it on a task of its own.
+/// The library runs it in its own task.
 ///
 /// # Errors
 ///
-/// A policy that cannot find out refuses: it fails closed.
+/// If a policy cannot decide, it must refuse: it fails closed.
 ///
 /// # Example
 ///
 /// ```
 /// use slack_installs::oauth::{Candidate, InstallPolicy, Decision};
 ///
-/// /// Lets only one company in.
+/// /// Allows only one company.
 /// #[derive(Debug)]
 /// struct OnlyAlpha;
 ///
@@ -49,7 +49,7 @@ use crate::slack::SlackClient;
 /// ```
 #[async_trait]
 pub trait InstallPolicy: fmt::Debug + Send + Sync + 'static {
-    /// Whether this may be installed.
+    /// Decides whether this may be installed.
     async fn judge(&self, candidate: &Candidate<'_>) -> Decision;
 }
 
@@ -65,28 +65,28 @@ impl<P: InstallPolicy + ?Sized> InstallPolicy for Arc<P> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Candidate<'a> {
-    /// What would be stored.
+    /// The installation that would be stored.
     pub installation: &'a Installation,
-    /// What the flow asked for; what was granted is in the installation.
+    /// The scopes that the flow requested. The granted scopes are in the installation.
     pub requested: &'a Requested,
-    /// To ask Slack, for instance [`users_info`](SlackClient::users_info) for the installer's
-    /// role.
+    /// A client for calls to Slack, for instance [`users_info`](SlackClient::users_info) for the
+    /// role of the installing user.
     pub slack: &'a SlackClient,
 }
 
-/// A policy's answer.
+/// The decision of a policy.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Decision {
-    /// It may be stored.
+    /// The installation may be stored.
     Allow,
-    /// It may not.
+    /// The installation must not be stored.
     Refuse {
-        /// Why, in words for the person who installs. Shown escaped, and logged.
+        /// The reason, for the person who installs. It is shown escaped, and logged.
         reason: String,
     },
 }
 
-/// Lets everybody install. The default.
+/// Allows everyone to install. This is the default.
 #[derive(Debug)]
 pub(super) struct AllowAll;
 

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!  0   1  version, 1
-//!  1   8  made at, seconds since 1970
+//!  1   8  creation time, seconds since 1970
 //!  9  32  random
-//! 41  16  the first half of SHA-256 over the cookie's value: which browser
-//! 57  32  HMAC-SHA256 over all of that, the client id and the redirect URL
+//! 41  16  the first half of SHA-256 of the cookie's value: identifies the browser
+//! 57  32  HMAC-SHA256 of all of the above, the client id and the redirect URL
 //! ```
 //!
-//! Written as base64url without padding, 119 characters. It names a row in the store and carries
-//! nothing else.
+//! It is encoded as base64url without padding, in 119 characters. It names a row in the store and
+//! contains nothing else.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -26,8 +26,8 @@ use crate::random;
 use crate::slack::ClientCredentials;
 use crate::store::StateId;
 
-/// What signs states. Derived from the client secret, so every process of an app has the same
-/// one and there is nothing more to configure.
+/// The key that signs states. It is derived from the client secret, so every process of an app has
+/// the same key without further configuration.
 pub(super) struct StateKey {
     key: hmac::Key,
     client_id: String,
@@ -44,8 +44,8 @@ impl StateKey {
     }
 
     fn bound(&self, signed: &[u8], redirect_uri: &str) -> Vec<u8> {
-        // The signed part has a fixed length and a client id has no zero byte, so no two
-        // inputs are alike.
+        // The signed part has a fixed length, and a client id has no zero byte, so two different
+        // inputs cannot produce the same bytes.
         let parts = [
             signed,
             self.client_id.as_bytes(),
@@ -62,11 +62,11 @@ impl fmt::Debug for StateKey {
     }
 }
 
-/// One flow.
+/// The name of one flow.
 pub(super) struct State([u8; SIGNED_LEN]);
 
 impl State {
-    /// A new flow in the browser that gets this cookie.
+    /// Creates a new flow for the browser that gets this cookie.
     pub(super) fn new(cookie: &FlowCookie, now: SystemTime) -> Self {
         let mut bytes = [0; SIGNED_LEN];
         bytes[0] = VERSION;
@@ -76,15 +76,15 @@ impl State {
         Self(bytes)
     }
 
-    /// The parameter's value, for a flow that comes back to this redirect URL.
+    /// Returns the value of the parameter, for a flow with this redirect URL.
     pub(super) fn sign(&self, key: &StateKey, redirect_uri: &str) -> String {
         let signature = hmac::sign(&key.key, &key.bound(&self.0, redirect_uri));
         URL_SAFE_NO_PAD.encode([&self.0, signature.as_ref()].concat())
     }
 
-    /// The flow that a parameter names, if this app signed it for this redirect URL.
+    /// Returns the flow that a parameter names, if this app signed it for this redirect URL.
     pub(super) fn verify(key: &StateKey, text: &str, redirect_uri: &str) -> Option<Self> {
-        // The length is checked first, so that a hostile one costs nothing.
+        // The length is checked first, so that a very long text costs nothing.
         let bytes = (text.len() == TEXT_LEN)
             .then(|| URL_SAFE_NO_PAD.decode(text).ok())
             .flatten()?;
@@ -94,13 +94,13 @@ impl State {
         (signed[0] == VERSION).then_some(Self(signed))
     }
 
-    /// The row that it names.
+    /// Returns the id of the row.
     pub(super) fn id(&self) -> StateId {
         let hash = digest(&SHA256, &[ID_LABEL, &self.0[RANDOM]].concat());
         StateId(hash.as_ref().try_into().expect("SHA-256 has 32 bytes"))
     }
 
-    /// Refuses what is too old, or from the future.
+    /// Returns an error if the state is too old, or from the future.
     pub(super) fn check_age(&self, now: SystemTime, lifetime: Duration) -> Result<(), Error> {
         let made_at = self.0[MADE_AT].try_into().expect("eight bytes");
         let made_at = from_epoch(u64::from_be_bytes(made_at));
@@ -111,9 +111,9 @@ impl State {
         }
     }
 
-    /// Whether this is the cookie that the flow was begun with.
+    /// Returns whether the flow started with this cookie.
     pub(super) fn is_bound_to(&self, cookie: &FlowCookie) -> bool {
-        // Both sides are hashed again, so that the time taken tells nothing.
+        // Both values are hashed again, so that the time of the comparison reveals nothing.
         let hash = |bytes: &[u8]| digest(&SHA256, bytes);
         hash(&self.0[BROWSER]).as_ref() == hash(&browser(cookie)).as_ref()
     }
@@ -137,7 +137,7 @@ const KEY_LABEL: &[u8] = b"slack-installs oauth state key v1";
 const ID_LABEL: &[u8] = b"slack-installs oauth state id v1";
 const BROWSER_LABEL: &[u8] = b"slack-installs oauth browser v1";
 
-/// How far the clocks of two processes of one app may be apart.
+/// The largest accepted difference between the clocks of two processes of one app.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

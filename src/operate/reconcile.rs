@@ -1,4 +1,4 @@
-//! A sweep that asks Slack about every installation: events get lost, and tenants with them.
+//! Checks every installation with Slack, because events can be lost.
 
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ use crate::slack::{self, AuthTest, ErrorClass};
 use crate::store::{self, Delete, Facts, Summary};
 use crate::tenant::{EnterpriseId, InstallationKey};
 
-/// How to sweep.
+/// The options of a sweep.
 #[derive(Clone, Debug)]
 pub struct ReconcileConfig {
-    /// Whether to purge what is gone, and to bring facts up to date; otherwise only to report.
+    /// Whether to purge dead tenants and to update facts. If `false`, the sweep only reports.
     pub repairs: bool,
-    /// The time between two calls of `auth.test`. Slack allows hundreds a minute.
+    /// The pause before each call of `auth.test`. Slack allows hundreds of calls per minute.
     pub pause: Duration,
-    /// The most tenants that one sweep purges. With more that look gone, it purges none: then
-    /// it is more likely that something is wrong here, such as an address that is not on the
-    /// app's allow-list.
+    /// The most tenants that one sweep purges. If more look dead, it purges none, because a local
+    /// cause is then more likely. One such cause is an address that is not on the app's allow-list.
     pub most_purges: usize,
-    /// The largest share of the swept tenants that it purges, in percent. One may always go.
+    /// The largest share of the checked tenants that one sweep purges, in percent. One tenant may
+    /// always be purged.
     pub most_percent: usize,
 }
 
 impl Default for ReconcileConfig {
-    /// Reports only, asks five times a second, and would purge 10 tenants and 5 % at most.
+    /// Only reports, makes five calls per second, and purges at most 10 tenants and 5 percent.
     fn default() -> Self {
         Self {
             repairs: false,
@@ -37,19 +37,20 @@ impl Default for ReconcileConfig {
     }
 }
 
-/// What a sweep found, and did.
+/// The result of a sweep.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Reconciled {
-    /// How many installations were looked at.
+    /// How many installations were checked.
     pub examined: usize,
-    /// Those that are not simply alive and current.
+    /// The installations that need attention.
     pub findings: Vec<Examined>,
     /// How many tenants were purged.
     pub purged: usize,
-    /// How many had a dead bot or installer's token removed, or facts brought up to date.
+    /// How many installations had a dead credential deleted (the bot's or the installing user's),
+    /// or their facts updated.
     pub repaired: usize,
-    /// More looked gone than may be purged at once, so none was.
+    /// Whether more tenants looked dead than one sweep may purge. Then none was purged.
     pub is_guard_tripped: bool,
 }
 
@@ -57,35 +58,35 @@ pub struct Reconciled {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Examined {
-    /// Whose.
+    /// The tenant.
     pub key: InstallationKey,
-    /// What.
+    /// What the sweep found.
     pub verdict: Verdict,
 }
 
-/// What Slack says of an installation.
+/// What Slack reports about an installation.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// The bot's and the installer's tokens are dead beyond doubt. It is purged if no other
-    /// user's token lives.
+    /// The bot's and the installing user's tokens are certainly dead. The tenant is purged if no
+    /// other user's token is alive.
     Gone,
-    /// It lives, and one of its two credentials that were asked about is dead.
+    /// The installation is alive, but one of the two checked credentials is dead.
     PartlyGone,
-    /// It lives, and what is stored of its organisation, URL or bot is out of date.
+    /// The installation is alive, but its stored organisation, URL or bot id is out of date.
     Outdated,
-    /// Its access token has expired: a matter of the token's rotation.
+    /// The access token has expired. Token rotation handles this.
     Expired,
-    /// Slack says something from which nothing can be concluded: `invalid_auth`, a migration, an
-    /// unknown error. With the error's name, if it has one.
+    /// Slack's response proves nothing: `invalid_auth`, a migration, or an unknown error. Contains
+    /// the error's code, if there is one.
     Unclear(Option<slack::ErrorCode>),
-    /// There is no token to ask with.
+    /// No token is stored, so Slack cannot be asked.
     Tokenless,
-    /// What is stored does not open.
+    /// A stored row cannot be decrypted.
     Unreadable,
 }
 
-/// What `auth.test` says of one token.
+/// What `auth.test` reports about one token.
 enum State {
     Alive(AuthTest),
     Dead,
@@ -94,18 +95,23 @@ enum State {
 }
 
 impl Operator {
-    /// Asks `auth.test` about every installation, one after the other.
+    /// Checks every installation with `auth.test`, one after the other.
     ///
-    /// A tenant is purged only if each of its tokens is dead by a word that can mean nothing else
-    /// (never by `invalid_auth` alone, never by a rotating token that may have been replaced), if
-    /// a second answer confirms it, and if not too many look so at once. The tokens of users other
-    /// than the installer are asked about only then.
-    /// Repeat it daily, and after an outage of the events' intake.
+    /// A tenant is purged only under three conditions:
+    ///
+    /// 1. For each of its tokens, Slack returns an error that only a dead token has. `invalid_auth`
+    ///    alone is not enough. A revoked token that rotates is not enough either, because a newer
+    ///    token may have replaced it.
+    /// 2. A second check gives the same result.
+    /// 3. Only a few tenants look dead at the same time: see [`ReconcileConfig`].
+    ///
+    /// The tokens of users other than the installing user are checked only before a purge. Run the
+    /// sweep daily, and after an outage in which events may have been lost.
     ///
     /// # Errors
     ///
-    /// [`OperateError`] if the store does not answer. What was done is done; a repeated sweep
-    /// does the rest.
+    /// [`OperateError`] if the store is unavailable. Completed changes stay; another sweep does the
+    /// rest.
     ///
     /// # Cancel safety
     ///
@@ -135,7 +141,7 @@ impl Operator {
             purged = report.purged,
             repaired = report.repaired,
             is_guard_tripped = report.is_guard_tripped,
-            "reconciled"
+            "the reconcile sweep is complete"
         );
         Ok(report)
     }
@@ -159,7 +165,7 @@ impl Operator {
         Ok(verdict.map(|verdict| Examined { key, verdict }))
     }
 
-    /// What Slack says of the bot's token and the installer's; `None` if all is well.
+    /// Checks the bot's token and the installing user's. Returns `None` if nothing is wrong.
     async fn judge(
         &self,
         installation: &Installation,
@@ -213,7 +219,7 @@ impl Operator {
             };
             return match error.class() {
                 ErrorClass::Dead => State::Dead,
-                // A token that rotates is also revoked when a newer one replaces it.
+                // Slack also revokes a rotating token when a newer one replaces it.
                 ErrorClass::Revoked if grant.refresh_token.is_none() => State::Dead,
                 ErrorClass::TokenExpired => State::Expired,
                 _ => State::Unclear(code),
@@ -232,7 +238,10 @@ impl Operator {
         let share = (report.examined * config.most_percent / 100).max(1);
         report.is_guard_tripped = gone > config.most_purges.min(share);
         if report.is_guard_tripped {
-            tracing::error!(gone, "too many tenants look gone at once; none is purged");
+            tracing::error!(
+                gone,
+                "too many tenants look dead at once, so none is purged: check the app's allow-list"
+            );
         }
         for Examined { key, verdict } in &report.findings {
             let is_gone = *verdict == Verdict::Gone;
@@ -260,7 +269,7 @@ impl Operator {
         Ok(())
     }
 
-    /// Purges a tenant, if a second answer says the same.
+    /// Purges a tenant if a second check gives the same result.
     async fn purge_if_gone(
         &self,
         installation: &StoredInstallation,
@@ -280,12 +289,12 @@ impl Operator {
         {
             Ok(()) => Ok(true),
             Err(LifecycleError::Store(store::Error::Conflict)) => Ok(false),
-            // The note stands, so the host is told later.
+            // The departure is stored, so the hook is called again later.
             Err(LifecycleError::Hook(error)) => {
                 tracing::error!(
                     tenant = %key,
                     error = error_chain(&*error),
-                    "the host could not purge its own data"
+                    "the hook `LifecycleHooks::uninstalled` failed; it is called again later"
                 );
                 Ok(true)
             }
@@ -293,7 +302,8 @@ impl Operator {
         }
     }
 
-    /// Whether a user besides the installer has a token that is not dead for certain.
+    /// Returns whether a user other than the installing user has a token that is not certainly
+    /// dead.
     async fn any_other_user_lives(
         &self,
         installation: &Installation,
@@ -317,7 +327,8 @@ impl Operator {
         Ok(false)
     }
 
-    /// Removes those of the two credentials that are dead, by a second answer.
+    /// Deletes the bot's or the installing user's credential, if a second check confirms that it is
+    /// dead.
     async fn delete_dead(
         &self,
         installation: &StoredInstallation,
@@ -358,7 +369,8 @@ impl Operator {
         let State::Alive(test) = self.ask(grant, config).await else {
             return Ok(false);
         };
-        // One change a sweep: each is guarded by the revision that was judged, and changes it.
+        // One change per sweep: each change requires the revision that was judged, and creates a
+        // new one.
         if enterprise_moved(installation, &test) {
             let enterprise = test.enterprise_id.as_ref();
             let key = installation.key();
@@ -383,8 +395,8 @@ fn is_outdated(installation: &Installation, test: &AuthTest) -> bool {
     url || bot || enterprise_moved(installation, test)
 }
 
-/// Whether the workspace is in another organisation than is stored. Only an answer that names
-/// this very workspace says so.
+/// Returns whether the workspace's organisation differs from the stored one. The result counts only
+/// if Slack's response names this workspace.
 fn enterprise_moved(installation: &Installation, test: &AuthTest) -> bool {
     let stored: Option<&EnterpriseId> = installation.home.enterprise().map(|org| &org.id);
     let team = installation.home.team().map(|team| &team.id);
@@ -393,7 +405,7 @@ fn enterprise_moved(installation: &Installation, test: &AuthTest) -> bool {
 
 const PAGE: usize = 200;
 
-/// Slack's `Retry-After` is a minute at most, as its limits are by the minute.
+/// The longest wait. Slack's `Retry-After` is at most a minute, because its limits are per minute.
 const RATE_LIMITED: Duration = Duration::from_secs(60);
 
 const ATTEMPTS: usize = 3;

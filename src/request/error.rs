@@ -1,42 +1,42 @@
-//! Why a request is not taken.
+//! Why a request is refused.
 
 use http::StatusCode;
 use thiserror::Error;
 
-/// Why a request is not taken. Nothing of the request is repeated.
+/// Why a request is refused. The error repeats nothing of the request.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum VerifyError {
-    /// The signature is not one of this body, at that time, with any of the signing secrets.
-    #[error("the signature does not fit the request")]
+    /// No signing secret gives this signature for this body and time.
+    #[error("the signature does not match the request: check the signing secret")]
     Forged,
-    /// Slack's signature, but the body is not what Slack sends.
+    /// Slack signed the body, but the body does not have a form that Slack sends.
     #[error("the request is malformed: {0}")]
     Malformed(#[from] Malformed),
-    /// A signature or timestamp header that occurs twice or has another form than Slack's.
-    #[error("the signature or timestamp header is malformed")]
+    /// A signature or timestamp header occurs twice, or does not have Slack's format.
+    #[error("the signature or timestamp header occurs twice or is malformed")]
     MalformedHeader,
-    /// No signature or no timestamp header.
-    #[error("the request is not signed")]
+    /// The signature header or the timestamp header is missing.
+    #[error("the request has no signature or no timestamp header")]
     NotSigned,
-    /// The request names another app than the one that was set with
+    /// The request is for an app other than the one set with
     /// [`Verifier::with_app_id`](super::Verifier::with_app_id).
-    #[error("the request concerns another app")]
+    #[error("the request is for another app: check the configured app id")]
     OtherApp,
-    /// Signed too long ago, or in the future: replayed, or a clock is wrong.
-    #[error("the request's time is too far from now")]
+    /// The request was signed too long ago, or in the future. It is replayed, or a clock is wrong.
+    #[error("the request's timestamp is too far from now: it is replayed, or a clock is wrong")]
     Stale,
     /// The body is larger than the limit.
-    #[error("the request is too large")]
+    #[error("the body of the request is larger than the limit")]
     TooLarge,
-    /// Neither JSON nor a form, by its `Content-Type`.
-    #[error("the request is of an unexpected content type")]
+    /// The `Content-Type` is neither JSON nor a form.
+    #[error("the request's content type is neither JSON nor a form")]
     UnsupportedMediaType,
 }
 
 impl VerifyError {
-    /// The status to answer with. The body can stay empty; the message says nothing that a
-    /// forger would learn from.
+    /// Returns the status for the response. The body of the response can stay empty. The error's
+    /// text contains nothing that helps a forger.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
@@ -48,8 +48,8 @@ impl VerifyError {
         }
     }
 
-    /// Whether the same request may be taken later: never. Slack's retry is a new request, with a
-    /// new time and signature.
+    /// Returns whether the same request may be accepted later: always `false`. Slack's retry is a
+    /// new request, with a new time and signature.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         false
@@ -61,19 +61,19 @@ impl VerifyError {
 #[non_exhaustive]
 pub enum Malformed {
     /// A field that this crate reads has a type or a value that Slack does not document.
-    #[error("{0} is not what Slack sends there")]
+    #[error("the field `{0}` has a type or value that Slack does not document")]
     Field(
         /// The field's path, such as `view.app_installed_team_id`.
         &'static str,
     ),
-    /// The body is not a strictly encoded form of one meaning.
-    #[error("the body is not a form that Slack sends")]
+    /// The body is not a strictly encoded form with exactly one meaning.
+    #[error("the body is not a form that Slack would send")]
     Form,
-    /// The body, or the form's `payload`, is not one JSON object.
-    #[error("the body is not a JSON object")]
+    /// The body, or the form's `payload` field, is not a single JSON object.
+    #[error("the body, or the form's `payload` field, is not a JSON object")]
     Json,
-    /// A key occurs twice: readers that take the first and readers that take the last would act
-    /// for different tenants.
-    #[error("a key of the body occurs twice")]
+    /// A key occurs twice. A reader that takes the first value and a reader that takes the last
+    /// value would act for different tenants.
+    #[error("a key occurs twice in the body")]
     Repeated,
 }

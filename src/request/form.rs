@@ -1,15 +1,15 @@
-//! Form bodies, decoded strictly.
+//! Decodes form bodies strictly.
 //!
-//! The `Content-Type` header is not covered by Slack's signature, so whoever can replay a request
-//! can also relabel it. A decoder that takes anything would find `&command=…&team_id=…` in the
-//! text of a signed chat message. This one takes no byte that every JSON object has and no form
-//! needs, so no body can be read both ways.
+//! Slack's signature does not cover the `Content-Type` header, so an attacker who replays a request
+//! can also change its type. A lenient decoder would find `&command=…&team_id=…` in the text of a
+//! signed chat message. This decoder refuses bytes that every JSON object contains and no form
+//! needs. So no body can be read both ways.
 
 use std::borrow::Cow;
 
 use super::error::Malformed;
 
-/// The fields of a form, in their order, each name once.
+/// The fields of a form, in order. Each name occurs once.
 #[derive(Debug)]
 pub(super) struct Form<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
@@ -42,8 +42,8 @@ impl<'a> Form<'a> {
         self.0
     }
 
-    /// Whether this is Slack's certificate probe and nothing else: a command with `ssl_check=1`
-    /// appended is a command.
+    /// Returns whether this is Slack's certificate probe and nothing else. A command with
+    /// `ssl_check=1` appended is a command.
     pub(super) fn is_ssl_check(&self) -> bool {
         self.0
             .iter()
@@ -54,14 +54,14 @@ impl<'a> Form<'a> {
                 .all(|(name, _)| name == "ssl_check" || name == "token")
     }
 
-    /// The value of this field, taken out.
+    /// Removes this field and returns its value.
     pub(super) fn take(&mut self, name: &str) -> Option<Cow<'a, str>> {
         let at = self.0.iter().position(|(known, _)| known == name)?;
         Some(self.0.swap_remove(at).1)
     }
 }
 
-/// Visible ASCII, without the characters that RFC 3986 allows nowhere in a URL.
+/// Accepts visible ASCII, without the characters that RFC 3986 forbids everywhere in a URL.
 fn is_allowed_unescaped(byte: u8) -> bool {
     byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte)
 }
@@ -93,8 +93,8 @@ fn hex(digit: Option<u8>) -> Result<u8, Malformed> {
     }
 }
 
-/// How many fields a form may have. Slack's slash command has 16; the check for repeated names
-/// compares each with each, so the number must have a bound.
+/// How many fields a form may have. Slack's slash command has 16. The check for repeated names
+/// compares every pair of fields, so the number needs a limit.
 const MAX_FIELDS: usize = 64;
 
 const TYPICAL_FIELDS: usize = 16;

@@ -1,33 +1,33 @@
-//! What a request is.
+//! The kinds of requests.
 
 use std::fmt;
 
-/// What a verified request is.
+/// The kind of a verified request.
 ///
-/// `Debug` shows the kind's name and an event's type, nothing else of the request.
+/// `Debug` shows only the kind's name and an event's type.
 #[derive(Clone, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Kind {
-    /// The Events API delivers too much and pauses (not wrapped in an event).
+    /// The Events API exceeded its rate limit and pauses. This request is not wrapped in an event.
     AppRateLimited,
     /// A button, menu or other block element was used.
     BlockActions,
-    /// An external select menu asks for its options.
+    /// An external select menu requests its options.
     BlockSuggestion,
     /// A legacy dialog was cancelled.
     DialogCancellation,
     /// A legacy dialog was submitted.
     DialogSubmission,
-    /// A legacy dialog's select menu asks for its options.
+    /// A legacy dialog's select menu requests its options.
     DialogSuggestion,
     /// An event of the Events API.
     Event {
-        /// Its type, such as `app_mention`: 1 to 64 ASCII letters, digits, `_`, `.`, `-`
-        /// or `:`.
+        /// The event's type, such as `app_mention`: 1 to 64 ASCII letters, digits, `_`, `.`, `-` or
+        /// `:`.
         event_type: Box<str>,
     },
-    /// A workflow runs a function of this app. The payload carries a live token, which is not
-    /// the installation's.
+    /// A workflow runs a function of this app. The payload carries a live token that is not one of
+    /// the installation's tokens.
     FunctionExecuted,
     /// A legacy message attachment's button or menu was used.
     InteractiveMessage,
@@ -37,13 +37,13 @@ pub enum Kind {
     Shortcut,
     /// A slash command.
     SlashCommand,
-    /// Slack looks at the certificate: answer 200 with an empty body.
+    /// Slack checks the certificate. Respond with 200 and an empty body.
     SslCheck,
-    /// Something that Slack signed and this version does not know. It names no tenant.
+    /// A request that Slack signed and that this version does not know. It names no tenant.
     Unknown,
-    /// Slack checks the request URL: answer 200 with the challenge.
+    /// Slack checks the request URL. Respond with 200 and the challenge.
     UrlVerification {
-        /// What to answer with.
+        /// The text of the response.
         challenge: Box<str>,
     },
     /// A modal was closed.
@@ -53,7 +53,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind as one of a few words, for metrics and logs. An event's type is not part of it.
+    /// Returns the name of the kind, for metrics and logs. It does not include an event's type.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -77,18 +77,18 @@ impl Kind {
         }
     }
 
-    /// Whether it is an interactive payload.
+    /// Returns whether the request is an interactive payload.
     pub(super) fn is_interactive(&self) -> bool {
         INTERACTIVE.contains(self)
     }
 
-    /// The kind of an interactive payload with this `type`.
+    /// Returns the kind of an interactive payload with this `type`.
     pub(super) fn interactive(name: &str) -> Self {
         let known = INTERACTIVE.iter().find(|kind| kind.name() == name);
         known.cloned().unwrap_or(Self::Unknown)
     }
 
-    /// The kind of an event of this type, if that can be one.
+    /// Returns the kind of an event with this type, if the type is valid.
     pub(super) fn event(event_type: &str) -> Option<Self> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-:".contains(&byte);
         match event_type {
@@ -111,7 +111,7 @@ impl fmt::Debug for Kind {
     }
 }
 
-/// The kinds that Slack sends as an interactive payload.
+/// The kinds that Slack sends as interactive payloads.
 static INTERACTIVE: [Kind; 10] = [
     Kind::BlockActions,
     Kind::BlockSuggestion,
@@ -125,5 +125,5 @@ static INTERACTIVE: [Kind; 10] = [
     Kind::ViewSubmission,
 ];
 
-/// The longest event type that is accepted, in bytes. Slack's longest has 30.
+/// The length of the longest accepted event type, in bytes. Slack's longest has 30.
 const MAX_EVENT_TYPE_LEN: usize = 64;

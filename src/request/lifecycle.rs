@@ -1,6 +1,6 @@
-//! The events of an app's own life.
+//! Lifecycle events.
 
-/// An event that ends, grants or moves an installation.
+/// A lifecycle event: it ends, grants or moves an installation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum LifecycleEvent {
     AccessGranted,
@@ -12,12 +12,12 @@ pub(crate) enum LifecycleEvent {
 }
 
 impl LifecycleEvent {
-    /// The event of this type, if it is one.
+    /// Returns the lifecycle event with this type, if it is one.
     pub(super) fn of(event_type: &str) -> Option<Self> {
         ALL.into_iter().find(|event| event.name() == event_type)
     }
 
-    /// Slack's name for its type.
+    /// Returns Slack's name for the event type.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::AccessGranted => "team_access_granted",

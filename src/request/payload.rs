@@ -1,9 +1,9 @@
-//! The keys that this crate reads of Slack's JSON, in one pass over the text.
+//! Reads the keys of Slack's JSON that this crate needs, in one pass over the text.
 //!
-//! * A key that is read and occurs twice is an error: serde's derived structs refuse it.
-//! * A key of an unexpected shape is [`Field::Wrong`], and matters only to who asks for it, so
-//!   that a key Slack adds to some payload tomorrow breaks nothing.
-//! * Everything else is skipped without being built, and without recursion.
+//! * A known key that occurs twice is an error: serde's derived structs refuse it.
+//! * A key with an unexpected type is [`Field::Wrong`]. It is an error only if that key is read, so
+//!   a key that Slack adds to a payload later breaks nothing.
+//! * Everything else is skipped, without allocation and without recursion.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -66,7 +66,7 @@ pub(super) struct Event<'a> {
     pub(super) user: Field<TextOrObject<'a>>,
 }
 
-/// `event.event`, an oddity of the documented `team_access_granted`.
+/// `event.event`: the documented sample of `team_access_granted` nests an event in the event.
 #[derive(Default, Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"), default)]
 pub(super) struct NestedEvent<'a> {
@@ -112,31 +112,31 @@ pub(super) struct Envelope<'a> {
     pub(super) type_: Field<Text<'a>>,
 }
 
-/// Reads one JSON object.
+/// Parses one JSON object.
 pub(super) fn parse<'a, T: Shape<'a>>(json: &'a str) -> Result<T, Malformed> {
     match serde_json::from_str(json) {
         Ok(Field::Is(value)) => Ok(value),
         Ok(Field::Absent | Field::Wrong) => Err(Malformed::Json),
-        // No shape is refused while parsing, so the only complaint about data is a repeated key.
-        // The error itself quotes the text and ends here.
+        // Parsing accepts every type of value, so the only data error is a repeated key. The error
+        // quotes the text, so it is not passed on.
         Err(error) if error.is_data() => Err(Malformed::Repeated),
         Err(_) => Err(Malformed::Json),
     }
 }
 
-/// What stands under a key.
+/// The value of a key.
 #[derive(Default)]
 pub(super) enum Field<T> {
-    /// Nothing, or `null`.
+    /// The key is missing, or its value is `null`.
     #[default]
     Absent,
     Is(T),
-    /// Another shape than the one expected.
+    /// The value has an unexpected type.
     Wrong,
 }
 
 impl<T> Field<T> {
-    /// What stands there, if anything does.
+    /// Returns the value, or `None` if it is absent.
     pub(super) fn read(&self, path: &'static str) -> Result<Option<&T>, Malformed> {
         match self {
             Self::Absent => Ok(None),
@@ -147,7 +147,8 @@ impl<T> Field<T> {
 }
 
 impl<'a> Field<Text<'a>> {
-    /// The text that stands there. An empty one is none: Slack's forms send `enterprise_id=`.
+    /// Returns the text. An empty text counts as absent, because Slack's forms send
+    /// `enterprise_id=`.
     pub(super) fn text(&self, path: &'static str) -> Result<Option<&str>, Malformed> {
         Ok(self
             .read(path)?
@@ -161,7 +162,7 @@ impl<'a> Field<Text<'a>> {
 }
 
 impl Field<Flag> {
-    /// The flag. Absent is false.
+    /// Returns the flag. An absent flag is `false`.
     pub(super) fn flag(&self, path: &'static str) -> Result<bool, Malformed> {
         Ok(self.read(path)?.is_some_and(|flag| flag.0))
     }
@@ -181,7 +182,8 @@ impl<'de, T: Shape<'de>> Deserialize<'de> for Field<T> {
     }
 }
 
-/// What a JSON value can be taken for. Whatever is not overridden is the wrong shape.
+/// A type that a JSON value can be read as. A method that is not overridden returns
+/// [`Field::Wrong`].
 pub(super) trait Shape<'de>: Sized {
     fn array<A: SeqAccess<'de>>(array: A) -> Result<Field<Self>, A::Error> {
         skip_array(array)?;
@@ -206,7 +208,7 @@ pub(super) trait Shape<'de>: Sized {
     }
 }
 
-/// A text.
+/// A JSON string.
 pub(super) struct Text<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Shape<'de> for Text<'a> {
@@ -215,7 +217,7 @@ impl<'de: 'a, 'a> Shape<'de> for Text<'a> {
     }
 }
 
-/// A text, or an object whose contents do not matter.
+/// A JSON string, or an object whose contents do not matter.
 pub(super) enum TextOrObject<'a> {
     Object,
     Text(Cow<'a, str>),
@@ -232,8 +234,8 @@ impl<'de: 'a, 'a> Shape<'de> for TextOrObject<'a> {
     }
 }
 
-/// `true`, `false`, or the same as a text, as forms and Socket Mode's slash commands have it
-/// (bolt-js#737: a string `"false"` taken for true).
+/// `true`, `false`, or the same as text: forms and Socket Mode's slash commands send text. In
+/// bolt-js#737, the string `"false"` was treated as true.
 pub(super) struct Flag(bool);
 
 impl Flag {
@@ -278,8 +280,8 @@ impl<'de, T: Shape<'de>> Shape<'de> for First<T> {
     }
 }
 
-/// Objects are read by the derived struct, which also refuses repeated keys. Only from an object:
-/// a derived struct alone would take an array for one.
+/// Reads objects with the derived struct, which also refuses repeated keys. It reads only objects:
+/// a derived struct alone would also accept an array.
 macro_rules! objects {
     ($($name:ident)*) => {
         $(impl<'de: 'a, 'a> Shape<'de> for $name<'a> {

@@ -1,4 +1,4 @@
-//! From an authentic body to what it says, in one pass.
+//! Reads the contents of an authentic body, in one pass.
 
 use std::borrow::Cow;
 use std::time::SystemTime;
@@ -14,7 +14,7 @@ use super::tenant;
 use crate::clock::from_epoch;
 use crate::tenant::{AppId, MAX_ID_LEN, Tenant, UserId};
 
-/// What a request says, as far as this crate reads it.
+/// The contents of a request that this crate reads.
 #[derive(Clone)]
 pub(super) struct Contents {
     pub(super) app_id: Option<AppId>,
@@ -27,12 +27,12 @@ pub(super) struct Contents {
     pub(super) user: Option<UserId>,
 }
 
-/// Where in the body the payload is.
+/// Where the payload is in the body.
 #[derive(Clone)]
 pub(super) enum Source {
-    /// The body is an envelope's frame, with the payload in it.
+    /// The body is a Socket Mode frame: an envelope that contains the payload.
     Envelope,
-    /// The body is a form, its fields are the payload.
+    /// The body is a form, and its fields are the payload.
     Form,
     /// The body is the payload.
     Json,
@@ -71,15 +71,16 @@ impl Contents {
     }
 }
 
-/// Whether this can be a key in a table of what was seen.
+/// Returns whether this id can be a key in a table of handled requests.
 fn is_key(id: &str) -> bool {
     id.len() <= MAX_KEY_LEN && id.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// The longest event or trigger id that is accepted, in bytes. Slack's have about 15 and 60.
+/// The length of the longest accepted event id or trigger id, in bytes. Slack's have about 15 and
+/// 60.
 const MAX_KEY_LEN: usize = 4 * MAX_ID_LEN;
 
-/// How a body is written.
+/// The encoding of a body.
 #[derive(Clone, Copy)]
 pub(super) enum MediaType {
     Form,
@@ -115,14 +116,14 @@ pub(super) fn http(media_type: MediaType, body: &[u8]) -> Result<Contents, Malfo
     }
 }
 
-/// What a frame of a Socket Mode connection carries.
+/// The request in a frame of a Socket Mode connection.
 pub(super) struct Delivery {
     pub(super) contents: Contents,
     pub(super) envelope_id: Box<str>,
     pub(super) retry_num: Option<u32>,
 }
 
-/// Reads a frame of a Socket Mode connection. `None` for a frame that carries no request.
+/// Reads a frame of a Socket Mode connection. Returns `None` if the frame carries no request.
 pub(super) fn socket(frame: &[u8]) -> Result<Option<Delivery>, Malformed> {
     let envelope: Envelope<'_> = payload::parse(utf8(frame)?)?;
     let type_ = envelope
@@ -230,7 +231,7 @@ fn interactive(payload: &Payload<'_>, source: Source) -> Result<Contents, Malfor
     Contents::new(kind, payload, source)
 }
 
-/// Reads the payload as a type of the host's.
+/// Deserializes the payload into a type of your app.
 pub(super) fn payload<T: DeserializeOwned>(
     source: &Source,
     body: &[u8],
@@ -248,7 +249,7 @@ pub(super) fn payload<T: DeserializeOwned>(
     }
 }
 
-/// The fields of a body that was read as a form before.
+/// Returns the fields of a body that was already parsed as a form.
 fn fields(body: &[u8]) -> Vec<(String, String)> {
     let fields = Form::parse(body).expect("the body was parsed when it was verified");
     let owned = |(name, value): (_, _)| (Cow::into_owned(name), Cow::into_owned(value));

@@ -1,4 +1,4 @@
-//! Requests that come over a Socket Mode connection.
+//! Requests that arrive over a Socket Mode connection.
 
 use bytes::Bytes;
 
@@ -7,13 +7,13 @@ use super::error::VerifyError;
 use super::read::{self, Delivery};
 use crate::tenant::AppId;
 
-/// A host's word that it opened a connection to Slack itself.
+/// Your app's statement that it opened a connection to Slack itself.
 ///
-/// Frames of Socket Mode are not signed: the connection, opened with the app-level token
-/// (`xapp-…`) at the address that `apps.connections.open` answered, is what makes them Slack's.
-/// This crate does not hold that connection, so the host says so by making one of these, once,
-/// where it connects. It reads frames only; what comes over HTTP goes through
-/// [`Verifier`](super::Verifier), and has another form.
+/// Socket Mode frames are not signed. They are authentic because your app opened the connection
+/// with the app-level token (`xapp-…`), at the address that `apps.connections.open` returned. This
+/// crate does not own that connection. So your app creates this type once, where it connects. The
+/// type reads only frames. HTTP requests have another form, and go through
+/// [`Verifier`](super::Verifier).
 ///
 /// ```
 /// use bytes::Bytes;
@@ -33,25 +33,25 @@ pub struct SocketModeConnection {
 }
 
 impl SocketModeConnection {
-    /// States that a connection was opened with the app-level token of this app. Whoever calls
-    /// this answers for it: every frame given to [`receive`](Self::receive) must have come over
-    /// that connection.
+    /// States that a connection was opened with the app-level token of this app. The caller is
+    /// responsible: every frame passed to [`receive`](Self::receive) must have arrived over that
+    /// connection.
     #[must_use]
     pub fn opened_with_app_token(app_id: AppId) -> Self {
         Self { app_id }
     }
 
-    /// Reads a text frame of the connection. `None` for one that carries no request, such as
-    /// `hello` and `disconnect`.
+    /// Reads a text frame of the connection. Returns `None` if the frame carries no request, such
+    /// as `hello` and `disconnect`.
     ///
-    /// A request's envelope is to be acknowledged within 3 seconds, by its
+    /// Acknowledge a request's envelope within 3 seconds, with its
     /// [`envelope_id`](VerifiedRequest::envelope_id).
     ///
     /// # Errors
     ///
-    /// [`VerifyError::Malformed`] for a frame that is not Slack's, [`VerifyError::TooLarge`] for
-    /// one over [`DEFAULT_BODY_LIMIT`](super::DEFAULT_BODY_LIMIT), [`VerifyError::OtherApp`] for
-    /// one that concerns another app.
+    /// [`VerifyError::Malformed`] if the frame is not Slack's, [`VerifyError::TooLarge`] if it is
+    /// larger than [`DEFAULT_BODY_LIMIT`](super::DEFAULT_BODY_LIMIT), [`VerifyError::OtherApp`] if
+    /// it is for another app.
     pub fn receive(&self, frame: Bytes) -> Result<Option<VerifiedRequest>, VerifyError> {
         if frame.len() > super::DEFAULT_BODY_LIMIT {
             return Err(VerifyError::TooLarge);

@@ -1,61 +1,69 @@
-//! Whose request it is, and who acts: the one place that knows, for every kind.
+//! Finds the tenant and the actor of a request. Only this file knows the rules, for every kind.
 //!
-//! | kind | tenant: the first that is there | its enterprise | org-wide flag | who acts |
+//! | kind | tenant: the first id that exists | its enterprise | org-wide flag | actor |
 //! |---|---|---|---|---|
 //! | event | `auth.team_id` | `auth.enterprise_id` | `auth` | `event.user` |
 //! | | `context_team_id` | `context_enterprise_id` | | |
 //! | | `team_id`, unless `is_ext_shared_channel` | `enterprise_id` | | |
-//! | lifecycle event | as event | as event | as event | nobody |
+//! | lifecycle event | as event | as event | as event | none |
 //! | | none of these: the org `enterprise_id` | | true | |
-//! | team access event | the org `auth.enterprise_id`, `enterprise_id` | | true | nobody |
-//! | function_executed | as event | as event | as event | nobody |
-//! | app_rate_limited | `team_id` | `enterprise_id` | none | nobody |
+//! | team access event | the org `auth.enterprise_id`, `enterprise_id` | | true | none |
+//! | function_executed | as event | as event | as event | none |
+//! | app_rate_limited | `team_id` | `enterprise_id` | none | none |
 //! | slash command | `team_id` | `enterprise_id` | top level | `user_id` |
 //! | with a `view` | `view.app_installed_team_id` | if certain | top level | `user.id` |
 //! | other interactive | flagged, no `team`: the org `enterprise.id` | | true | `user.id` |
-//! | | clicked message of our own: `message.team` | if certain | top level | |
+//! | | clicked message, if this app posted it: `message.team` | if certain | top level | |
 //! | | `team.id` | if certain | | |
 //! | | `user.team_id` | none | | |
-//! | ssl_check, url_verification, unknown | none | | | nobody |
+//! | ssl_check, url_verification, unknown | none | | | none |
 //!
-//! * `auth` is `authorizations[0]`; Slack sends one at most.
-//! * Lifecycle events are `app_uninstalled`, `tokens_revoked` and `grid_migration_*`; team access
+//! * `auth` is `authorizations[0]`. Slack sends at most one.
+//! * Lifecycle events are `app_uninstalled`, `tokens_revoked` and `grid_migration_*`. Team access
 //!   events are `team_access_*`.
-//! * An org-wide tenant keeps the id of the workspace in use where it is known to be of that org:
-//!   the context's or the outer one of an event, `user.team_id` of an interaction. Lifecycle
-//!   events do not, since there it would name something else to remove.
+//! * An org-wide tenant keeps the id of the workspace in use, if that workspace certainly belongs
+//!   to the org. For an event, it is the team of the context or of the outer fields; for an
+//!   interaction, `user.team_id`. Lifecycle events do not keep it, because there it would name
+//!   another thing to delete.
 //!
 //! Socket Mode carries the same payloads as JSON.
 //!
-//! A letter decides what an id names: `E…` where a team is expected names the org itself. The
-//! flag alone decides whether an installation is org-wide, never the presence of an enterprise
-//! id; an enterprise id without flag and without team names nothing.
+//! The first letter decides what an id names: `E…` in the place of a team names the org itself.
+//! Only the flag decides whether an installation is org-wide, never the presence of an enterprise
+//! id. An enterprise id without a flag and without a team names no tenant.
 //!
-//! # Which enterprise may stand beside which team
+//! # When a tenant has both an enterprise id and a team id
 //!
-//! A request for a workspace without an installation of its own may be served by the org-wide
-//! installation of its organisation. In a channel shared by two companies one payload holds ids
-//! of both, so an enterprise id is put beside a team id only if both come from the same object:
-//! otherwise company A's workspace could be served with company B's token. In doubt the
-//! enterprise id is left out, and only the workspace's own installation can serve.
+//! An org-wide installation may serve a workspace of its organisation that has no installation of
+//! its own. In a channel shared by two companies, one payload holds ids of both. So an enterprise
+//! id and a team id are combined only if both come from the same object. Otherwise company A's
+//! workspace could be served with company B's token. If it is not certain, the enterprise id is
+//! omitted, and only the workspace's own installation can serve the request.
 //!
-//! For interactive payloads, whose `enterprise` may be the other side's, it is certain when
+//! In interactive payloads, `enterprise` may be the other company's. The enterprise id is certain
+//! in these cases:
 //!
-//! * `team.enterprise_id` says it, of `team.id`;
-//! * or `team` says nothing, but the user belongs to that team (`user.team_id`), or the request
-//!   is a message shortcut, which Slack does not offer to the other side;
-//! * or `team` is null and the payload is flagged: the documented form of an org-wide
-//!   installation, whose organisation `enterprise` is.
+//! * `team.enterprise_id` gives the enterprise of `team.id`.
+//! * `team` gives no enterprise, but the user belongs to that team (`user.team_id`).
+//! * `team` gives no enterprise, but the request is a message shortcut. Slack does not offer those
+//!   to the other company.
+//! * `team` is null and the payload is flagged: the documented form of an org-wide installation.
+//!   `enterprise` is then its organisation.
 //!
 //! # Sources
 //!
-//! Slack's pages on the Events API, Slack Connect and Enterprise organisations; and for what they
-//! do not say: bolt-js#687 and #935, java-slack-sdk#629 (the outer ids of an event can be another
-//! company's), bolt-js#1614 (in a shared channel only `app_installed_team_id` is ours),
-//! bolt-js#737 (the flag as text), bolt-js#1778 (`team_access_*` flagged false), bolt-js#1510
-//! (an enterprise id taken for the flag), bolt-python#1408 (an org flag where only the workspace
-//! has an installation). The users and bots that lifecycle events list do not act, and neither
-//! do a channel's creator or the user whom `event.user` describes as an object.
+//! Slack's pages on the Events API, Slack Connect and Enterprise organisations. These issues give
+//! the rules that the pages omit:
+//!
+//! * bolt-js#687 and #935, java-slack-sdk#629: the outer ids of an event can be another company's.
+//! * bolt-js#1614: in a shared channel, only `app_installed_team_id` is certainly our team.
+//! * bolt-js#737: the flag can be a text.
+//! * bolt-js#1778: `team_access_*` events are flagged false.
+//! * bolt-js#1510: an enterprise id was treated as the flag.
+//! * bolt-python#1408: an org flag where only the workspace has an installation.
+//!
+//! The users and bots that lifecycle events list are not actors. The creator of a channel, and a
+//! user whom `event.user` describes as an object, are not actors either.
 
 use super::error::Malformed;
 use super::kind::Kind;
@@ -63,7 +71,7 @@ use super::lifecycle::LifecycleEvent;
 use super::payload::{Event, Field, Payload, Team, Text, TextOrObject, User};
 use crate::tenant::{EnterpriseId, TeamId, Tenant, UserId};
 
-/// The tenant that a request names, if it names one.
+/// Returns the tenant that a request names, if it names one.
 pub(super) fn tenant(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
     match kind {
         Kind::AppRateLimited => outer(payload, false),
@@ -86,7 +94,7 @@ pub(super) fn tenant(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Tenant
     }
 }
 
-/// The user who acts, if the request names one.
+/// Returns the user who acts, if the request names one.
 pub(super) fn actor(kind: &Kind, payload: &Payload<'_>) -> Result<Option<UserId>, Malformed> {
     match kind {
         Kind::Event { event_type } if LifecycleEvent::of(event_type).is_none() => {
@@ -124,8 +132,8 @@ fn event(payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
     let Some(enterprise) = enterprise else {
         return Ok(around);
     };
-    // The surroundings may be another company's, unless they name the organisation that the
-    // authorization names. Then they tell which of its workspaces is meant.
+    // The context ids and the outer ids may be another company's, unless they name the organisation
+    // of the authorization. Then they say which workspace of that organisation is meant.
     match around.filter(|around| around.enterprise() == Some(&enterprise)) {
         Some(around) => Ok(Some(around)),
         None => Ok(named(Some(enterprise), None, org_wide)),
@@ -136,8 +144,8 @@ fn shared(payload: &Payload<'_>) -> Result<bool, Malformed> {
     payload.is_ext_shared_channel.flag("is_ext_shared_channel")
 }
 
-/// Lifecycle events of an org-wide installation name the org and no team. If one names a team as
-/// well, the team is not what was uninstalled.
+/// Returns the tenant of a lifecycle event. An event of an org-wide installation names the org and
+/// no team. If it also names a team, that team is not what was uninstalled.
 fn lifecycle(payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
     Ok(match event(payload)? {
         Some(tenant) if tenant.is_enterprise_install() && tenant.enterprise().is_some() => {
@@ -148,8 +156,8 @@ fn lifecycle(payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
     })
 }
 
-/// These concern an org's installation whatever they are flagged; the teams in them are what it
-/// was granted.
+/// Returns the org of a team access event, whatever its flag says. The teams in the event are the
+/// ones that were granted or revoked.
 fn team_access(payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
     let authorized = match payload.authorizations.read("authorizations")? {
         None => None,
@@ -177,7 +185,7 @@ fn outer(payload: &Payload<'_>, org_wide: bool) -> Result<Option<Tenant>, Malfor
     ))
 }
 
-/// The organisation as a whole that an event's outer id names.
+/// Returns the whole organisation that the outer enterprise id of an event names.
 fn outer_org(payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
     let org = enterprise(&payload.enterprise_id, "enterprise_id")?;
     Ok(named(org, None, true))
@@ -215,8 +223,8 @@ fn interactive(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Tenant>, Mal
         installed => installed,
     };
     Ok(match home {
-        // A workspace in use beside the org's own id helps only if it is of that org; whether
-        // its installation is, is compared where it is found.
+        // The workspace in use is kept only if it belongs to that org. `Authorizer::resolve` later
+        // checks whether a workspace's installation belongs to the org.
         Some(Place::Org(id)) => {
             let in_use = if org.as_ref() == Some(&id) {
                 team.and_then(Place::team)
@@ -245,8 +253,8 @@ fn interactive(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Tenant>, Mal
     })
 }
 
-/// Where the message with the used button was posted from, if our app posted it. In a shared
-/// channel the one who clicks, and `team` with them, can be of the other company.
+/// Returns where the clicked message was posted from, if this app posted it. In a shared channel,
+/// the person who clicks, and their `team`, can be of the other company.
 fn own_message(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Place>, Malformed> {
     if !matches!(kind, Kind::BlockActions | Kind::BlockSuggestion) {
         return Ok(None);
@@ -315,7 +323,7 @@ fn enterprise(
         .transpose()
 }
 
-/// The tenant that an enterprise id and a team's place, from the same object, name together.
+/// Returns the tenant that an enterprise id and a place, from the same object, name together.
 fn named(enterprise: Option<EnterpriseId>, place: Option<Place>, org_wide: bool) -> Option<Tenant> {
     match place {
         Some(Place::Org(org)) => match enterprise {

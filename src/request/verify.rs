@@ -1,4 +1,4 @@
-//! Slack's signature, version 0.
+//! Verifies Slack's signature, version 0.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,12 +15,11 @@ use crate::clock::{Clock, to_epoch};
 use crate::secret::SigningSecret;
 use crate::tenant::AppId;
 
-/// Checks that a request is Slack's, and reads whose it is.
+/// Verifies that a request is from Slack, and reads its tenant.
 ///
 /// Slack signs the body and a timestamp with the app's signing secret
 /// (<https://docs.slack.dev/authentication/verifying-requests-from-slack>). One secret serves all
-/// workspaces, so the tenant is what the signed body says and nothing else: no header and no URL
-/// takes part.
+/// workspaces. So only the signed body names the tenant; headers and URLs have no influence.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -42,7 +41,7 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Takes requests that are signed with this secret.
+    /// Creates a verifier that accepts requests signed with this secret.
     #[must_use]
     pub fn new(secret: &SigningSecret) -> Self {
         Self {
@@ -53,8 +52,8 @@ impl Verifier {
         }
     }
 
-    /// Refuses requests that name another app. Those that name none are taken: Slack leaves the
-    /// app's id out of some.
+    /// Refuses requests that name another app. Requests that name no app are accepted, because
+    /// Slack omits the app's id in some.
     #[must_use]
     pub fn with_app_id(self, app_id: AppId) -> Self {
         Self {
@@ -63,43 +62,43 @@ impl Verifier {
         }
     }
 
-    /// Refuses bodies of more than this many bytes, instead of [`DEFAULT_BODY_LIMIT`]. axum's
+    /// Refuses bodies larger than this, in bytes. The default is [`DEFAULT_BODY_LIMIT`]. axum's
     /// extractors behind the tower layer then have the same limit.
     #[must_use]
     pub fn with_body_limit(self, body_limit: usize) -> Self {
         Self { body_limit, ..self }
     }
 
-    /// Takes the time from this clock.
+    /// Uses this clock.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
 
-    /// Also takes requests that are signed with this secret: the old one and the new one, while
-    /// the signing secret is being replaced. Slack documents no grace period for it.
+    /// Also accepts requests signed with this secret. Set the old secret and the new one while you
+    /// replace the signing secret: Slack documents no grace period.
     #[must_use]
     pub fn with_secret(mut self, another: &SigningSecret) -> Self {
         self.keys.push(key(another));
         self
     }
 
-    /// The largest body that is taken, in bytes. A server should stop reading there.
+    /// Returns the largest accepted body, in bytes. A server should stop reading at this size.
     #[must_use]
     pub fn body_limit(&self) -> usize {
         self.body_limit
     }
 
-    /// Checks a request's size, time and signature, and then reads its body, exactly as it was
+    /// Checks a request's size, time and signature, then reads its body. Pass the body exactly as
     /// received.
     ///
-    /// A request can be replayed within 5 minutes of its time; to act once, remember
+    /// A request can be replayed within 5 minutes of its time. To act only once, store
     /// [`VerifiedRequest::event_id`] or [`VerifiedRequest::trigger_id`].
     ///
     /// # Errors
     ///
-    /// [`VerifyError`], with the status to answer. Nothing of a body is parsed before its
-    /// signature was found good.
+    /// [`VerifyError`], which has the status for the response. The body is parsed only after its
+    /// signature was verified.
     pub fn verify(&self, headers: &HeaderMap, body: Bytes) -> Result<VerifiedRequest, VerifyError> {
         self.authenticate(headers, &body)?;
         let contents = read::http(MediaType::of(headers)?, &body)?;
@@ -124,7 +123,7 @@ impl Verifier {
         if signed_at.abs_diff(to_epoch(self.clock.now())) > WINDOW.as_secs() {
             return Err(VerifyError::Stale);
         }
-        // One buffer, since the comparison in constant time comes with the one-shot function.
+        // One buffer, because only the one-shot function compares in constant time.
         let mut signed = Vec::with_capacity(b"v0::".len() + timestamp.len() + body.len());
         for part in [b"v0:", timestamp, b":", body] {
             signed.extend_from_slice(part);
@@ -151,11 +150,11 @@ impl fmt::Debug for Verifier {
     }
 }
 
-/// Whether this is Slack's certificate probe and nothing else, signed or not.
+/// Returns whether this is Slack's certificate probe and nothing else, signed or not.
 ///
-/// Slack does not say whether it signs the probe (`ssl_check=1` and the deprecated `token`) that
-/// it sends to command URLs. A host may answer it with 200 and an empty body, and must do nothing
-/// else. A command with `ssl_check=1` appended is no probe.
+/// Slack sends the probe (`ssl_check=1` and the deprecated `token`) to command URLs, and does not
+/// document whether it is signed. Your app may respond with 200 and an empty body, and must do
+/// nothing else. A command with `ssl_check=1` appended is not a probe.
 #[must_use]
 pub fn is_ssl_check(headers: &HeaderMap, body: &[u8]) -> bool {
     body.len() <= MAX_PROBE
@@ -163,13 +162,14 @@ pub fn is_ssl_check(headers: &HeaderMap, body: &[u8]) -> bool {
         && Form::parse(body).is_ok_and(|form| form.is_ssl_check())
 }
 
-/// How far a request's time may be from now, either way. Slack's own advice.
+/// How far a request's time may be from the current time, in both directions. Slack recommends this
+/// value.
 const WINDOW: Duration = Duration::from_secs(5 * 60);
 
-/// The largest body that is taken unless set otherwise, in bytes: 1 MiB.
+/// The default size of the largest accepted body: 1 MiB.
 ///
-/// Slack documents no size. Its payloads are a few kilobytes; a modal's state can have 100 blocks
-/// of 3,000 characters, and percent-encoding makes three bytes of one.
+/// Slack documents no limit. Its payloads are a few kilobytes. A modal's state can have 100 blocks
+/// of 3,000 characters, and percent-encoding turns one byte into three.
 pub const DEFAULT_BODY_LIMIT: usize = 1024 * 1024;
 
 const MAX_PROBE: usize = 1024;
@@ -178,14 +178,15 @@ const RETRY_NUM: &str = "x-slack-retry-num";
 const SIGNATURE: &str = "x-slack-signature";
 const TIMESTAMP: &str = "x-slack-request-timestamp";
 
-/// Twelve digits last for 30,000 years.
+/// Twelve digits are enough for 30,000 years.
 const MAX_TIMESTAMP_LEN: usize = 12;
 
 fn key(secret: &SigningSecret) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes())
 }
 
-/// The one value of this header. Of two values, a proxy may have checked the other.
+/// Returns the single value of this header. With two values, a proxy may have checked the other
+/// one.
 fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a HeaderValue, VerifyError> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -195,7 +196,7 @@ fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a HeaderValue, Verif
     }
 }
 
-/// The number that Slack says this delivery has. The header is not signed.
+/// Returns the retry number that Slack sends. The header is not signed.
 fn retry_num(headers: &HeaderMap) -> Option<u32> {
     only(headers, RETRY_NUM).ok()?.to_str().ok()?.parse().ok()
 }
@@ -212,7 +213,7 @@ fn seconds(timestamp: &[u8]) -> Result<u64, VerifyError> {
     }
 }
 
-/// The signature's bytes: `v0=` and 64 lower-case hexadecimal digits.
+/// Returns the signature's bytes. The header is `v0=` and 64 lower-case hexadecimal digits.
 fn signature(header: &[u8]) -> Result<[u8; 32], VerifyError> {
     let digits = header
         .strip_prefix(b"v0=")

@@ -36,7 +36,7 @@ fn stored(unavailable: bool) -> Error {
 fn errors() -> Vec<(Error, &'static str, u16, bool, &'static str)> {
     let lost = Error::Exchange(TransportError::Lost("cut".into()).into());
     let not_ours = "Nothing is wrong on your side";
-    let again = "Slack did not take this installation any more";
+    let again = "Slack no longer accepts this installation";
     let incomplete = "not complete, or not from this app";
     let denied = |code| Error::Denied(ErrorCode::new(code));
     let refused = Error::Refused {

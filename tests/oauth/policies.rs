@@ -266,7 +266,13 @@ async fn an_installation_by_nobody_knows_whom_is_refused() {
     let provider = app.provider_over(app.store.clone(), nobody);
     let provider = provider.with_policy(AdminRequired::default());
     let page = sensitive(&app, &provider, ADA).await;
-    assert_refused(&app, &page, ALPHA, "could not be found out").await;
+    assert_refused(
+        &app,
+        &page,
+        ALPHA,
+        "could not check whether you are an admin",
+    )
+    .await;
     assert_eq!(app.fake.calls("users.info"), 0);
 }
 
@@ -323,7 +329,13 @@ async fn a_listed_organisation_is_not_a_listed_workspace() {
 async fn who_cannot_be_asked_about_is_refused() {
     let app = App::new().await;
     let page = install(&app, AdminRequired::default(), "channels:history", ADA).await;
-    assert_refused(&app, &page, ALPHA, "could not be found out").await;
+    assert_refused(
+        &app,
+        &page,
+        ALPHA,
+        "could not check whether you are an admin",
+    )
+    .await;
     for fault in [
         Fault::error("user_not_found"),
         Fault::unavailable(),
@@ -332,7 +344,13 @@ async fn who_cannot_be_asked_about_is_refused() {
         app.fake.inject("users.info", fault);
         let sensitive = "channels:history,users:read";
         let page = install(&app, AdminRequired::default(), sensitive, ADA).await;
-        assert_refused(&app, &page, ALPHA, "could not be found out").await;
+        assert_refused(
+            &app,
+            &page,
+            ALPHA,
+            "could not check whether you are an admin",
+        )
+        .await;
     }
 }
 

@@ -201,7 +201,7 @@ async fn a_callback_without_a_usable_code_uses_its_state_up_and_exchanges_nothin
     let long = with_parameter(&callback, "code", Some(&too_long[..7000]));
     let page = browser.open(&app.provider, &long).await;
     assert_eq!(page.status(), StatusCode::BAD_GATEWAY);
-    assert!(page.body().contains("did not take"), "{}", page.body());
+    assert!(page.body().contains("no longer accepts"), "{}", page.body());
 }
 
 #[tokio::test]

@@ -300,7 +300,7 @@ const TABLE: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "slash_command__spoof_duplicate_team.form",
-        "a key of the body occurs twice",
+        "a key occurs twice in the body",
         "",
         "",
     ),
@@ -324,13 +324,13 @@ const TABLE: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "socket__ack.json",
-        "type is not what Slack sends there",
+        "the field `type` has a type or value that Slack does not document",
         "",
         "",
     ),
     (
         "socket__ack_with_payload.json",
-        "type is not what Slack sends there",
+        "the field `type` has a type or value that Slack does not document",
         "",
         "",
     ),

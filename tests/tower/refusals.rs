@@ -111,14 +111,16 @@ async fn expired() -> Front {
 
 const BUSY: Shown = Shown::Passing("This app is busy. Please try again in a moment.");
 const ENDED: Shown = Shown::Lasting("This app's access has ended. Please install it again.");
-const MISCONFIGURED: Shown =
-    Shown::Passing("This app does not work at the moment. Please ask whoever provides it.");
+const MISCONFIGURED: Shown = Shown::Passing(
+    "This app does not work at the moment. Please contact the people who provide it.",
+);
 const NOT_GRANTED: Shown = Shown::Lasting(
     "Your organisation has not added this app to this workspace. Please ask an admin.",
 );
 const NOT_INSTALLED: Shown =
     Shown::Lasting("This app is not installed here. Please install it first.");
-const ON_HOLD: Shown = Shown::Lasting("This app is on hold here. Please ask whoever provides it.");
+const ON_HOLD: Shown =
+    Shown::Lasting("This app is on hold here. Please contact the people who provide it.");
 
 #[tokio::test]
 async fn who_has_not_installed_the_app_is_told_so() {
