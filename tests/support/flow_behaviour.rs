@@ -1,7 +1,7 @@
-//! Installing and uninstalling, over any backend: where peers' stores went wrong.
+//! Installing and uninstalling over any backend: cases that failed in other libraries.
 //!
-//! Each check is a plain function over one database, which it may share with all others.
-//! `tests/suite` runs them. Numbers are of the peers' issues.
+//! Each check is a plain function over one database, which it may share with all other checks.
+//! `tests/suite` runs them. Numbers refer to the issues of those libraries.
 
 use std::sync::Arc;
 

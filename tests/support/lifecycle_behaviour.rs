@@ -1,4 +1,5 @@
-//! What the store does for tenants that leave, are held or moved, and for requests handled once.
+//! What the store does for tenants that leave, are put on hold or are moved, and for requests that
+//! are handled once.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -40,7 +41,8 @@ fn after(seconds: u64) -> SystemTime {
     noon() + Duration::from_secs(seconds)
 }
 
-/// bolt-js#673 and python-slack-sdk#995: what was left behind, or taken from a look-alike.
+/// bolt-js#673 and python-slack-sdk#995: rows were left behind, or a look-alike's rows were
+/// deleted.
 pub(crate) async fn a_purge_leaves_no_row_and_spares_the_look_alike(db: Db) {
     let store = db.store().await;
     let everything = |id: &str| {
@@ -102,7 +104,7 @@ pub(crate) async fn a_purge_of_an_installation_that_is_not_the_stored_one_takes_
     for tell_at in [None, Some(noon())] {
         let revision = put(&store, in_workspace("T1").with_bot("xoxb-1")).await;
         let other = store.clone();
-        // The installation is renewed when the purge has seen the old one.
+        // The tenant installs again after the purge has read the old installation.
         interrupted.meanwhile(move || {
             tokio::spawn(async move {
                 put(&other, in_workspace("T1").with_bot("xoxb-2")).await;
@@ -137,7 +139,7 @@ pub(crate) async fn a_workspace_taken_away_during_a_purge_is_not_kept(db: Db) {
     assert!(db.rows_of("E1").await.is_empty());
 }
 
-/// A tenant that left and came back can have both: what is due of it is looked through for one.
+/// A tenant that left and installed again can have both. Its due refresh is not a second departure.
 pub(crate) async fn a_departure_beside_a_due_refresh_is_found_once(db: Db) {
     let store = db.store().await;
     let key = workspace_key("T1");
@@ -175,7 +177,7 @@ pub(crate) async fn an_outage_while_departures_are_read_is_an_error(db: Db) {
         due().await.is_ok_and(|due| due.len() == 1)
     })
     .await;
-    // What is due is found, and the note cannot be read.
+    // The note is found as due, but it cannot be read.
     backend.set_unreadable(true);
     let outcome = due().await;
     assert_matches!(outcome, Err(Error::Unavailable(_)));
@@ -196,7 +198,7 @@ pub(crate) async fn a_departure_stands_until_it_is_settled_whatever_is_installed
     assert_eq!(noted.departure, departure);
     put(&store, in_workspace("T1").with_bot("xoxb-2")).await;
 
-    // Other tests may share the database, and their notes.
+    // Other tests, and their notes, may share the database.
     let due = async |now| {
         let due = store
             .due_departures(now, 100)
@@ -232,7 +234,7 @@ pub(crate) async fn a_departure_stands_until_it_is_settled_whatever_is_installed
     assert_eq!(bot_token(&standing), Some("xoxb-2"));
 }
 
-/// What is due is a hint. A worker that takes an old one at its word tells the host twice.
+/// A due row is a hint. A worker that trusts an outdated hint notifies the application twice.
 pub(crate) async fn a_departure_that_another_worker_put_off_is_not_due(db: Db) {
     let store = db.store().await;
     let key = workspace_key("T1");
@@ -243,7 +245,7 @@ pub(crate) async fn a_departure_that_another_worker_put_off_is_not_due(db: Db) {
         let due = store.due_departures(after(60), 100).await;
         due.expect("the database answers").len()
     };
-    // Where an index lags of itself, it comes late.
+    // An index that lags may report the departure late.
     until("the departure is due", async || due(&store).await == 1).await;
     let lagging = Lagging::since(Arc::clone(&db.backend), db.app.as_str(), after(60)).await;
     let late = db.store_over(lagging, local()).await;

@@ -18,14 +18,15 @@ use crate::support::{Db, Store};
 
 type Meddled = EncryptedStore<Arc<Meddling>>;
 
-/// A store over a database that fails as the test chooses, and the store of another process.
+/// Returns a store over a database that fails as the test chooses, and the store of another
+/// process.
 async fn two(db: &Db) -> (Arc<Meddling>, Meddled, Store) {
     let backend = Arc::new(Meddling::new(Arc::clone(&db.backend)));
     let store = db.store_over(Arc::clone(&backend), local()).await;
     (backend, store, db.store().await)
 }
 
-/// Another process deletes the tenant.
+/// Deletes the tenant in another process.
 fn purge(elsewhere: &Store) -> Then {
     let elsewhere = elsewhere.clone();
     Box::pin(async move {
@@ -44,7 +45,7 @@ fn assert_unavailable<T: std::fmt::Debug>(outcome: &Result<T, Error>) {
 
 pub(crate) async fn a_store_whose_answer_was_lost_undoes_no_purge(db: Db) {
     let (backend, store, elsewhere) = two(&db).await;
-    // The second has no bot: that slot is empty before the commit and after the purge.
+    // The second installation has no bot: that slot is empty before the commit and after the purge.
     let standing = [of("T1"), in_workspace("T1").with_user("U1", "xoxp-1")];
     for standing in standing {
         put(&elsewhere, standing).await;
@@ -163,8 +164,8 @@ pub(crate) async fn a_decision_is_taken_a_hundred_times_and_no_more(db: Db) {
     assert!(deleted.expect("the hundredth"));
 }
 
-/// A store that is interrupted between its next read and its commit: another user installs, which
-/// changes the facts of the installation and no other existing row.
+/// Returns a store that is interrupted between its next read and its commit: another user installs.
+/// This changes the facts of the installation and no other existing row.
 async fn overtaken(db: &Db) -> EncryptedStore<Arc<Interrupted>> {
     let backend = Arc::new(Interrupted::new(Arc::clone(&db.backend)));
     let store = db.store_over(Arc::clone(&backend), local()).await;
@@ -292,7 +293,7 @@ pub(crate) async fn a_purge_that_a_reinstall_overtakes_takes_nothing(db: Db) {
     assert_eq!(slots, ["bot", "install", "user/U1", "user/U2"]);
 }
 
-/// The rows need not open, and the note of an earlier departure is replaced.
+/// The rows do not have to open, and the note of an earlier departure is replaced.
 pub(crate) async fn a_purge_opens_nothing_and_leaves_its_own_note_alone(db: Db) {
     let store = db.store().await;
     for round in 1..=2 {
@@ -345,7 +346,7 @@ pub(crate) async fn a_purge_whose_answer_was_lost_is_found_out_by_its_note(db: D
     let purged = store.purge(&departure(), revision, Some(noon())).await;
     assert!(purged.expect("its note says so").is_some());
 
-    // Without a note, the rows cannot show whose purge it was.
+    // Without a note, the rows cannot show which process purged them.
     let revision = put(&elsewhere, of("T1")).await;
     let then = nothing();
     backend.next([Fate::Lost { done: true, then }]);

@@ -1,8 +1,8 @@
-//! What `TokenRotator` does with other processes and a database that fails, over any backend.
+//! What `TokenRotator` does with other processes and a failing database, over any backend.
 //!
-//! Each check is a plain function over one database, which it may share with all others.
-//! `tests/suite` runs them. Real databases take their own time, so tokio's clock runs: what must
-//! happen at once is held and released, and Slack's clock moves when a check moves it.
+//! Each check is a plain function over one database, which it may share with all other checks.
+//! `tests/suite` runs them. Tokio's clock runs, because real databases take real time. Events that
+//! must coincide are held and released, and Slack's clock moves only when a check moves it.
 
 use std::time::Duration;
 
@@ -46,11 +46,11 @@ async fn installed_with(database: Database, rotation: Rotation) -> Stage {
     stage
 }
 
-// One refresh, whoever asks.
+// One refresh for any number of callers.
 
 pub(crate) async fn four_processes_cost_one_refresh(database: Database) {
-    // Each caller looks once, unless a cache has the chain. Then the process looks again and again,
-    // and finds the lease taken.
+    // Each caller reads once, unless a cache has the chain. Then the process reads again several
+    // times, and finds that the lease is taken.
     let looks = match database.cache {
         Some(_) => 3,
         None => CALLERS + 3,
@@ -88,7 +88,7 @@ pub(crate) async fn four_processes_cost_one_refresh(database: Database) {
     }
 }
 
-/// The host's own error.
+/// The application's own error.
 #[derive(Debug)]
 struct Expired;
 
@@ -208,7 +208,7 @@ pub(crate) async fn a_refresh_of_the_bot_leaves_users_as_they_were(database: Dat
     assert_eq!(after.expect("there").chain.generation, 1);
 }
 
-// What happens between Slack's answer and the save.
+// What happens between Slack's response and the save.
 
 pub(crate) async fn a_refresh_that_meets_an_uninstallation_revives_nothing_and_revokes_its_pair(
     database: Database,
@@ -254,8 +254,9 @@ pub(crate) async fn a_refresh_that_meets_a_reinstall_leaves_the_new_installation
     assert!(stage.fake.is_live(&token));
 }
 
-/// The first process stalls between Slack's answer and the save; the second, on whose clock the
-/// lease has lapsed, refreshes and saves meanwhile. Only the pair that was issued first lives.
+/// The first process stalls between Slack's response and the save. Its lease has lapsed on the
+/// clock of the second process, which refreshes and saves meanwhile. Only the pair that was issued
+/// first is alive.
 pub(crate) async fn an_alternate_rescues_a_chain_whose_primary_is_dead(database: Database) {
     let rotation = Rotation {
         grace: Duration::from_secs(120),
@@ -275,7 +276,7 @@ pub(crate) async fn an_alternate_rescues_a_chain_whose_primary_is_dead(database:
         "the loser of Slack's choosing is not handed out"
     );
     held.release();
-    // The loser of the race asks which pair lives, and does not wait for somebody to find out.
+    // The process that lost the race asks Slack which pair is alive, before any caller finds out.
     let token = caller.await.expect("no panic").expect("some token");
     assert!(stage.fake.is_live(&token));
     let chain = stage.another().await.bot_chain().await;
@@ -311,8 +312,9 @@ pub(crate) async fn a_pair_is_saved_when_the_database_comes_back(database: Datab
 }
 
 pub(crate) async fn a_save_whose_answer_was_lost_is_not_taken_for_a_race(database: Database) {
-    // Every second commit: the acquisition is answered, the save is not. Nor is the fourth read,
-    // by which the store finds out what became of it.
+    // Every second commit loses its response: the lease's response arrives, the save's does not. In
+    // the second case the fourth read fails too. The store uses it to check whether the save was
+    // applied.
     for lost_reads in [0, 4] {
         let stage = installed(database.clone()).await;
         stage.expire();
@@ -389,7 +391,8 @@ pub(crate) async fn of_two_workers_one_replaces_a_token_ahead(database: Database
     assert!(stage.fake.is_live(chain.grant.access_token.expose()));
 }
 
-/// A process that took the lease, spent the refresh token, and died with the pair in its hands.
+/// Starts a process that takes the lease, spends the refresh token, and dies before it saves the
+/// pair.
 async fn died_in_a_refresh(database: Database) -> Stage {
     let stage = installed(database).await;
     stage.expire();
@@ -400,7 +403,7 @@ async fn died_in_a_refresh(database: Database) -> Stage {
     stage
 }
 
-/// A refresh that Slack has carried out, on its way back to this process.
+/// Starts a refresh that Slack has carried out, and whose response is held.
 async fn refreshing(process: &Stage) -> (JoinHandle<Result<String, Error>>, Held) {
     let (rotator, held) = process.held();
     let caller = tokio::spawn(async move { bot(&rotator).await });
@@ -408,7 +411,7 @@ async fn refreshing(process: &Stage) -> (JoinHandle<Result<String, Error>>, Held
     (caller, held)
 }
 
-/// A worker that looks as often as it can.
+/// Starts a worker that looks as often as it can.
 fn working(process: &Stage) -> (TokenRotator, JoinHandle<()>) {
     let rotator = process.rotator();
     let worker = rotator.clone();
@@ -440,11 +443,11 @@ fn ask(herd: &mut JoinSet<Result<String, Error>>, rotator: &TokenRotator) {
     }
 }
 
-/// Of one process.
+/// Callers of one process.
 const CALLERS: u64 = 16;
 
-/// A lease has lapsed after this.
+/// A lease has lapsed after this time.
 const LEASE: Duration = Duration::from_secs(16);
 
-/// For what must happen on a machine that has much else to do.
+/// Far longer than anything takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,4 +1,5 @@
-//! Rows that cannot be parsed, made behind a backend's back. Each way leaves the row in its place.
+//! Spoils rows without the backend, so that they cannot be parsed. Each way keeps the row in its
+//! place.
 
 #[cfg(feature = "sqlite")]
 pub const SQLITE: [&str; 3] = [
@@ -7,7 +8,7 @@ pub const SQLITE: [&str; 3] = [
     "metadata = CAST(x'ff' AS TEXT)",
 ];
 
-/// In the file at this path.
+/// Spoils a row in the file at this path.
 #[cfg(feature = "sqlite")]
 pub async fn sqlite(path: &std::path::Path, key: &slack_installs::backend::Key, way: &str) {
     use sqlx::{ConnectOptions as _, Executor as _};
@@ -32,7 +33,7 @@ pub const POSTGRES: [&str; 3] = [
     "version = '\\x0000000000000000000000000000000000'",
 ];
 
-/// In the schema at a superuser's URL.
+/// Spoils a row in the schema at a superuser's URL.
 #[cfg(feature = "postgres")]
 pub async fn postgres(url: &str, schema: &str, key: &slack_installs::backend::Key, way: &str) {
     use sqlx::{ConnectOptions as _, Executor as _};
@@ -60,11 +61,11 @@ pub const REDIS: [&str; 4] = [
     "",
     "garbage",
     "garbage that is longer than the header of any row",
-    // Of our format, with a lane that does not exist.
+    // In our format, with a lane that does not exist.
     "\u{1}0123456789abcdef\u{7f}00000000\u{0}\u{0}\u{0}\u{0}",
 ];
 
-/// At the master among these servers that has the row.
+/// Spoils a row on the master among these servers that has the row.
 #[cfg(feature = "redis")]
 pub async fn redis(urls: &[String], key: &slack_installs::backend::Key, way: &str) {
     for url in urls {
@@ -86,7 +87,7 @@ pub async fn redis(urls: &[String], key: &slack_installs::backend::Key, way: &st
                 .await;
             match set {
                 Ok(added) => return assert_eq!(added, 0, "{key} is spoiled"),
-                // A replica, or a slot of another master.
+                // The server is a replica, or another master has the slot.
                 Err(error) => assert!(
                     matches!(error.code(), Some("READONLY" | "MOVED")),
                     "{error}"

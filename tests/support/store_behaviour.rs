@@ -1,7 +1,7 @@
 //! What `EncryptedStore` does, over any backend.
 //!
-//! Each check is a plain function over one database, which it may share with all others.
-//! `tests/suite` runs them. Numbers are of the peers' issues where the same went wrong.
+//! Each check is a plain function over one database, which it may share with all other checks.
+//! `tests/suite` runs them. Numbers and URLs refer to issues of other libraries that failed there.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -160,7 +160,7 @@ pub(crate) async fn what_was_stored_is_fetched_whole(db: Db) {
     assert_eq!(whole(&fetched), whole(&bare));
 }
 
-/// A later install replaces the bot's token for everybody, wherever it was handed out before.
+/// A later install replaces the bot's token for every user who could fetch the earlier one.
 pub(crate) async fn each_credential_is_stored_once(db: Db) {
     let store = db.store().await;
     let key = workspace_key("T1");
@@ -206,7 +206,7 @@ pub(crate) async fn a_user_only_install_keeps_the_bot(db: Db) {
     assert_bot(&store, &workspace_key("T2"), None, None).await;
 }
 
-// Python and node hand the installer's token to a request that names no user.
+// The Python and Node SDKs hand the installer's token to a request that names no user.
 pub(crate) async fn a_request_without_a_user_gets_no_users_token(db: Db) {
     let store = db.store().await;
     put(&store, with_both("T1", "xoxb-1", "U0ADMIN0001", "xoxp-1")).await;
@@ -288,7 +288,7 @@ pub(crate) async fn apps_that_look_alike_do_not_meet_in_one_database(db: Db) {
     assert_bot(&other, &key, None, Some("xoxb-theirs")).await;
 }
 
-// The SQLite store of the Python SDK deletes nothing where the team id is absent.
+// The Python SDK's SQLite store deletes nothing if the team id is absent.
 pub(crate) async fn an_org_wide_install_is_found_and_deleted_by_its_enterprise_id_alone(db: Db) {
     let store = db.store().await;
     let org = in_org("E0GRID00001", None)
@@ -359,7 +359,7 @@ pub(crate) async fn an_org_and_its_workspaces_have_installations_of_their_own(db
     assert_bot(&store, &workspace_key("T2"), None, Some("xoxb-t2")).await;
 }
 
-// The Python SDK's SQLite store answers the oldest of two with one timestamp.
+// The Python SDK's SQLite store returns the older of two installations with the same timestamp.
 pub(crate) async fn of_two_stores_in_one_tick_the_later_wins(db: Db) {
     let store = db.store().await;
     for round in 0..20 {
@@ -387,7 +387,7 @@ pub(crate) async fn of_two_stores_the_later_installation_wins_whichever_comes_la
     assert_eq!(fetched.installed_at, later.installed_at);
     assert_eq!(fetched.installed_by, later.installed_by);
     assert_eq!(fetched.revision, revision);
-    // What the later one did not bring is the early one's.
+    // Members that the later installation does not have come from the early one.
     assert_eq!(fetched.metadata.as_deref(), Some("early"));
     assert_eq!(fetched.incoming_webhooks.len(), 1);
 }
@@ -471,7 +471,7 @@ pub(crate) async fn a_delete_names_exactly_what_goes_and_is_content_if_it_is_gon
     assert!(gone(&store, &key).await);
     assert!(db.rows_of("T1").await.is_empty());
 
-    // Nothing of what was deleted comes back with a new install.
+    // A new install restores nothing that was deleted.
     put(&store, in_workspace("T1").with_user("U3", "xoxp-3")).await;
     let fetched = fetch(&store, &key, Some("U2")).await;
     assert_eq!((bot_token(&fetched), users(&fetched)), (None, None));
@@ -605,7 +605,7 @@ pub(crate) async fn a_reinstall_heals_a_row_that_does_not_open(db: Db) {
     );
 }
 
-// What becomes known after an install.
+// Facts that are learned after an install.
 
 pub(crate) async fn a_note_touches_no_token(db: Db) {
     let store = db.store().await;
@@ -629,7 +629,7 @@ pub(crate) async fn a_note_touches_no_token(db: Db) {
     let fetched = fetch(&store, &installation.key(), Some("U1")).await;
     assert_eq!(whole(&fetched), whole(&installation));
 
-    // An install that does not know them yet keeps them.
+    // An install that does not have these facts yet keeps them.
     put(&store, of("T1")).await;
     let fetched = fetch(&store, &installation.key(), Some("U1")).await;
     assert_eq!(whole(&fetched), whole(&installation));
@@ -664,7 +664,7 @@ pub(crate) async fn a_note_to_an_earlier_install_changes_nothing(db: Db) {
     assert!(db.rows_of("T2").await.is_empty());
 }
 
-// Parts that are kept across installs.
+// Parts that installs keep.
 
 pub(crate) async fn webhooks_are_kept_one_for_each_channel(db: Db) {
     let store = db.store().await;
@@ -745,7 +745,7 @@ pub(crate) async fn listing_is_complete_by_pages_of_any_size_and_opens_nothing(d
     issue(&store).await;
     damage(&db, "T3", "install").await;
 
-    // A process that lost its key provider lists all the same.
+    // A process that lost its key provider can still list.
     let provider = Remote::new();
     let listing = db.store_by(provider.clone()).await;
     let unwraps = provider.unwraps();
@@ -829,7 +829,7 @@ fn assert_of_one_install(fetched: Option<&Installation>) {
     assert!(webhook_urls(fetched).contains(&format!("https://hooks/{round}").as_str()));
 }
 
-// Lost answers.
+// Lost responses.
 
 pub(crate) async fn a_lost_answer_to_a_store_is_found_out_by_reading(db: Db) {
     let backend = Unreliable::new(Arc::clone(&db.backend));
@@ -888,7 +888,7 @@ pub(crate) async fn a_lost_answer_to_a_delete_is_unavailable_and_asking_again_is
         .expect("content if it is gone");
     assert!(gone(&store, &workspace_key("T1")).await);
 
-    // A state whose use is in doubt is never given out.
+    // A state whose use is in doubt is never returned.
     issue(&store).await;
     backend.lose_answers(1);
     let outcome = store.consume(&STATE, noon()).await;
@@ -952,7 +952,7 @@ pub(crate) async fn the_sweep_removes_expired_states_of_this_app_only(db: Db) {
         Clock::from_fn(move || noon() + Duration::from_secs(now.load(Ordering::SeqCst)))
     };
     let store = db.store().await.with_clock(clock);
-    // For the other app it stays noon: its own sweep in the background finds nothing to do.
+    // For the other app it stays noon: its own background sweep finds no expired state.
     let other = db
         .look_alike()
         .store()
@@ -972,21 +972,21 @@ pub(crate) async fn the_sweep_removes_expired_states_of_this_app_only(db: Db) {
     let left = db.rows().await.len() - ids.len();
     now.store(125, Ordering::SeqCst);
     store.sweep_expired_states().await.expect("swept");
-    // Issuing sweeps now and then by itself, and may have been first.
+    // Issuing also sweeps from time to time, and may have deleted the states already.
     assert_eq!(db.rows().await.len(), left + 1);
     assert_eq!(store.sweep_expired_states().await.expect("swept"), 0);
 
     let payload = store.consume(&ids[2], noon()).await.expect("answered");
     assert_eq!(payload.expect("not expired").as_slice(), b"ours");
     for id in &ids {
-        // As of noon none of them had expired; the other app's sweep has not run.
+        // At noon none of these states had expired, and the other app has not swept.
         let payload = other.consume(id, noon()).await.expect("answered");
         assert_eq!(payload.expect("not ours to sweep").as_slice(), b"theirs");
     }
     assert_bot(&store, &workspace_key("T1"), None, Some("xoxb-T1")).await;
 }
 
-/// An app that nobody runs any more leaves rows that stay due.
+/// The rows of an app that no process runs any longer stay due.
 pub(crate) async fn what_is_due_is_found_behind_the_rows_of_other_apps(db: Db) {
     let store = db.store().await;
     let mut installation = of("T1");
@@ -1014,7 +1014,7 @@ pub(crate) async fn what_is_due_is_found_behind_the_rows_of_other_apps(db: Db) {
             .collect();
         db.backend.commit(&abandoned, &puts).await.expect("answers");
     }
-    // Where an index lags, a hint may come late.
+    // An index that lags may report a hint late.
     until("the chain is due", async || {
         let found = RotationStore::due(&store, due.at, None, 5).await;
         let (found, _) = found.expect("the store answers");
@@ -1032,7 +1032,7 @@ fn later() -> std::time::SystemTime {
     noon() + Duration::from_secs(600)
 }
 
-/// An installation in this workspace whose bot's token says so.
+/// Returns an installation in this workspace, whose bot's token contains the workspace's id.
 fn of(tenant: &str) -> Installation {
     in_workspace(tenant).with_bot(&format!("xoxb-{tenant}"))
 }
@@ -1058,7 +1058,7 @@ async fn deleted<B: Backend>(
     store.delete(key, delete).await.expect("deleted")
 }
 
-/// Asserts whose bot is fetched.
+/// Asserts which bot is fetched.
 async fn assert_bot<B: Backend>(
     store: &EncryptedStore<B>,
     key: &InstallationKey,
@@ -1094,7 +1094,7 @@ async fn gone<B: Backend>(store: &EncryptedStore<B>, key: &InstallationKey) -> b
         .is_none()
 }
 
-/// The ids of all installations that a listing shows, page by page.
+/// Returns the ids of all installations in a listing, page by page.
 async fn listed(store: &Store, limit: usize) -> Vec<String> {
     let mut ids = Vec::new();
     let mut from: Option<ListCursor> = None;
