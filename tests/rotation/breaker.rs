@@ -1,4 +1,4 @@
-//! What many callers do while Slack refuses the app itself.
+//! What happens to many callers while Slack rejects the app itself.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use super::support::rotation::{REFRESH, Stage, millis, secs};
 /// The first pause of the breaker.
 const PAUSE: Duration = secs(10);
 
-/// Tenants whose tokens have expired, and a process that Slack has just refused.
+/// Returns tenants whose tokens have expired, and a process whose app Slack has just rejected.
 async fn refused(size: usize) -> (Stage, Vec<InstallationKey>, TokenRotator) {
     let stage = Stage::new(Rotation::default()).await;
     let tenants = stage.fleet(size).await;
     stage.expire();
-    // The database takes a moment, so that all who ask have the lease before the first one calls.
+    // The database is slow, so that all callers have a lease before the first one calls Slack.
     let rotator = stage.rotator_with_updates(|_| Way::Slow(millis(10)));
     stage.inject(Fault::error("bad_client_secret"));
     let outcome = rotator.token_for(&tenants[0], Credential::Bot).await;
@@ -36,7 +36,7 @@ fn assert_refused(outcome: &Result<Token, Error>) {
     assert_eq!(code.as_str(), "bad_client_secret");
 }
 
-/// All of them ask at once.
+/// Requests the tokens of all tenants at once.
 async fn ask(rotator: &TokenRotator, tenants: &[InstallationKey]) -> Vec<Result<Token, Error>> {
     let mut callers = JoinSet::new();
     for tenant in tenants {
@@ -55,7 +55,7 @@ async fn chain(stage: &Stage, tenant: &InstallationKey) -> Chain {
     stored.expect("installed").chain
 }
 
-/// A call that was not made is no reason for doubt, and nobody waits for its lease.
+/// Asserts that no lease is left and no attempt is counted, because no call was made.
 async fn assert_free(stage: &Stage, tenants: &[InstallationKey]) {
     for tenant in tenants {
         let chain = chain(stage, tenant).await;
@@ -94,7 +94,7 @@ async fn however_many_ask_one_call_in_each_pause_finds_out_whether_slack_takes_t
     let outcomes = ask(&rotator, &tenants).await;
     let served = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     assert_eq!((served, calls()), (1, before + 4), "the one that found out");
-    // From then on everybody is served, at once.
+    // From then on every caller gets a token at once.
     for outcome in ask(&rotator, &tenants).await {
         outcome.expect("a token");
     }

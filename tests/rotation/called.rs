@@ -1,4 +1,4 @@
-//! Callers whose operation says that the token is over.
+//! Callers whose operation reports that the token has expired or was revoked.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -35,7 +35,7 @@ async fn a_call_waits_for_slacks_word_no_longer_than_its_callers_patience() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_whose_token_was_replaced_meanwhile_goes_on_without_asking_slack() {
-    // By a refresh, or by another installation whose generation is the same.
+    // The token was replaced by a refresh, or by another installation with the same generation.
     for is_reinstalled in [false, true] {
         let stage = Stage::installed().await;
         stage.fake.advance(HOUR);
@@ -91,7 +91,7 @@ async fn a_token_that_slack_has_ended_is_due_for_every_worker() {
     stage.fake.advance(HOUR);
     let old = stage.bot_chain().await.grant.access_token;
     stage.slack().auth_revoke(&old).await.expect("revoked");
-    // It is going down, and begins no refresh.
+    // The rotator is shutting down, and begins no refresh.
     let rotator = stage.rotator();
     assert!(rotator.shutdown(secs(1)).await);
     let operation = |_| async { Err::<(), _>(Posting::Revoked) };
@@ -160,7 +160,7 @@ async fn a_call_that_meets_token_expired_gets_one_refresh_and_one_more_try() {
         .await;
     assert!(posted.is_ok_and(|expires_at| expires_at.is_some()));
     assert_eq!((tries.load(Ordering::SeqCst), stage.refreshes()), (2, 1));
-    // A host whose error means something else is not helped by a refresh.
+    // A refresh does not help an application whose error has another reason.
     let failed = rotator
         .call(&alpha(), Credential::Bot, |_| async {
             Err::<(), _>(Posting::Other)

@@ -1,4 +1,4 @@
-//! Many callers of one token, and what each gets while it is replaced.
+//! Many callers of one token, and what each caller gets while the token is replaced.
 
 use slack_installs::rotation::Error;
 use slack_installs::store::Credential;
@@ -11,7 +11,7 @@ use super::support::rotation::{
     ALPHA, BotToken as _, HOUR, Stage, alpha, millis, refresh_token, secs, settle,
 };
 
-/// Everybody asks at once.
+/// All callers ask at once.
 async fn herd(rotators: &[TokenRotator], callers: usize) -> Vec<Result<String, Error>> {
     let mut herd = JoinSet::new();
     for rotator in rotators {
@@ -170,7 +170,7 @@ async fn the_last_access_token_of_a_dead_chain_serves_to_its_end_and_no_longer()
 
 #[tokio::test(start_paused = true)]
 async fn at_most_two_access_tokens_live_by_our_doing() {
-    // A third would end the first, and somebody may be working with it.
+    // A third pair would end the first one, which a caller may still use.
     let stage = Stage::installed().await;
     let rotator = stage.rotator();
     for _ in 0..500 {

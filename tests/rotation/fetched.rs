@@ -1,4 +1,4 @@
-//! Installations that were fetched, and callers who use what they were given.
+//! Installations that were fetched, and callers that use what they got.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -49,7 +49,7 @@ async fn an_installation_whose_tokens_do_not_end_costs_no_read_and_no_write() {
     assert_eq!((stage.reads(), updates()), (reads, 0));
 }
 
-/// An installation that is due before the mean of two hours before its end, or after it.
+/// Returns an installation whose token is due more than two hours before it expires, or less.
 async fn due_early(is_early: bool) -> Stage {
     let stage = Stage::installed().await;
     loop {
@@ -68,7 +68,7 @@ async fn a_fetched_token_is_replaced_behind_its_back_as_soon_as_its_chain_is_due
         let stage = due_early(is_early).await;
         let soft_at = stage.bot_chain().await.chain.soft_at().expect("it ends");
         let (rotator, updates) = counted(&stage);
-        // From when on a chain may be due, each minute.
+        // From the earliest time at which a chain may be due, once each minute.
         tokio::time::sleep(12 * HOUR - 2 * HOUR - 29 * MINUTE).await;
         for minute in 0..70 {
             let installation = fetched(&stage, None).await;
@@ -78,7 +78,7 @@ async fn a_fetched_token_is_replaced_behind_its_back_as_soon_as_its_chain_is_due
             if stage.refreshes() > 0 {
                 break;
             }
-            // The use was noted once, and the chain looked at each half hour.
+            // One update noted the use, and one checked the chain in each half hour.
             let looks = if minute < 30 { 2 } else { 3 };
             assert_eq!(updates(), looks, "early: {is_early}, in minute {minute}");
             tokio::time::sleep(MINUTE).await;
@@ -135,7 +135,7 @@ async fn a_pair_is_handed_out_whole() {
 #[tokio::test(start_paused = true)]
 async fn a_fetched_token_that_is_due_is_looked_at_when_there_is_something_to_do() {
     let cases = [
-        // The trouble, and for how long nothing can be done.
+        // The fault, and for how many seconds no process can refresh.
         (Fault::rate_limited(secs(120)), 120),
         (Fault::error("bad_client_secret").always(), 60),
         (Fault::error("invalid_refresh_token"), 60),
@@ -176,7 +176,7 @@ async fn a_time_to_wait_that_another_process_noted_is_read_once_and_kept() {
         assert!(refreshed.installation.bot.is_some());
         settle().await;
         if second < 100 {
-            // The use was noted, and the chain looked at.
+            // One update noted the use, and one checked the chain.
             assert_eq!(updates(), 2, "in second {second}");
         }
         tokio::time::sleep(secs(1)).await;
@@ -247,7 +247,7 @@ async fn of_two_fetched_tokens_the_one_under_suspicion_is_asked_about() {
         let first = stage.rotator().token_for(&alpha(), suspect.clone()).await;
         first.expect("it serves still, as far as anybody knows");
         settle().await;
-        // Nobody can refresh anything, and Slack says which token lives.
+        // No process can refresh, and Slack reports which token is alive.
         let away = Fault::error("service_unavailable").always();
         stage.inject(away);
         let installation = fetched(&stage, Some(ADMIN)).await;
@@ -267,7 +267,7 @@ async fn of_two_fetched_tokens_the_one_under_suspicion_is_asked_about() {
     }
 }
 
-/// A token that is due and serves, under suspicion and alive, that nobody can replace.
+/// Returns a stage with a token that is due, suspect and alive, and that no process can replace.
 async fn suspect() -> Stage {
     let stage = Stage::installed().await;
     stage.soften();

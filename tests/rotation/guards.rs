@@ -1,4 +1,5 @@
-//! What one tenant's trouble is to the others, and what a mistake at Slack's is to all.
+//! How one tenant's failures affect the other tenants, and how a failure at Slack affects all of
+//! them.
 
 use slack_installs::rotation::Error;
 use slack_installs::store::{Credential, RotationStore as _};

@@ -1,4 +1,4 @@
-//! An operator's hold that begins, or ends, while a refresh is under way.
+//! An operator's hold that begins or ends during a refresh.
 
 use slack_installs::Hold;
 use slack_installs::rotation::Error;
@@ -88,7 +88,7 @@ async fn a_hold_that_ends_after_the_save_is_not_told_to_those_who_wait() {
     );
 }
 
-/// The old token still serves, and Slack says so; but the tenant is on hold by then.
+/// The old token is still valid, and Slack confirms it. But the tenant is already on hold.
 #[tokio::test(start_paused = true)]
 async fn a_hold_that_is_put_during_a_refresh_that_fails_gives_nobody_the_old_token() {
     for is_held in [false, true] {

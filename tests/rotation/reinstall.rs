@@ -1,4 +1,4 @@
-//! An installation that was replaced while somebody worked with the one before.
+//! An installation that is replaced while a caller uses the earlier one.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

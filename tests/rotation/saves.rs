@@ -1,4 +1,4 @@
-//! What becomes of a pair that Slack has issued.
+//! What happens to a pair that Slack has issued.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,7 +29,7 @@ async fn a_late_pair_counts_as_used() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pair_that_may_be_the_loser_is_asked_about_though_the_result_of_its_save_is_lost() {
-    // Two pairs are issued, and only the first one lives, which nobody heard of.
+    // Two pairs are issued. Only the first one is alive, and its response was lost.
     let stage = Stage::installed_under(GracePolicy::FirstOnly).await;
     stage.expire();
     stage.inject(Fault::lost().after_effect());
@@ -75,7 +75,7 @@ async fn a_pair_is_kept_in_memory_for_ten_minutes_while_the_database_is_away() {
         let asked = rotator.within(secs(1));
         let asked = asked.bot_token().await;
         assert_matches!(asked, Err(Error::Busy));
-        // At first often, and then every few seconds.
+        // The save is tried often at first, and then every few seconds.
         assert!((3..10).contains(&tries()), "{} in a second", tries());
         tokio::time::sleep(secs(540)).await;
         assert!((80..200).contains(&tries()), "{} in nine minutes", tries());
@@ -128,7 +128,7 @@ async fn an_access_token_that_the_new_installation_has_too_is_not_revoked() {
     let (rotator, held) = stage.held();
     let caller = spawn_caller(&rotator);
     held.answered().await;
-    // The access token of the pair that is under way, stored as another installation.
+    // Another installation is stored with the access token of the pair that is not saved yet.
     let issued = stage.fake.bot_token(ALPHA).expect("issued");
     let fetched = stage.store.fetch(&alpha(), None).await;
     let mut installation = fetched.expect("answers").expect("installed").installation;

@@ -1,4 +1,4 @@
-//! The end of a process.
+//! The shutdown of a rotator.
 
 use slack_installs::rotation::Error;
 use slack_installs::testing::Fault;

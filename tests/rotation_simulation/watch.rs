@@ -1,4 +1,4 @@
-//! Looks at every commit, with a store of its own for which nothing goes wrong.
+//! Checks every commit, with its own store that has no faults.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ pub(crate) struct Watch {
     pub(crate) fake: FakeSlack,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) story: Arc<Story>,
-    /// The least time between two pairs, where nothing makes anybody hurry.
+    /// The least time between two pairs, if nothing forces an earlier refresh.
     pause: Option<Duration>,
     seen: Mutex<Seen>,
 }
@@ -29,12 +29,12 @@ pub(crate) struct Watch {
 #[derive(Default)]
 struct Seen {
     chains: HashMap<Credential, Chain>,
-    /// The installation that stands at Slack, of each chain; none after an uninstallation.
+    /// The current installation at Slack, for each chain; none after an uninstallation.
     roots: HashMap<Credential, usize>,
     saves: usize,
 }
 
-/// A chain as it was seen last.
+/// A chain at the last check.
 struct Chain {
     install: InstallId,
     generation: u64,
@@ -61,7 +61,7 @@ impl Watch {
         }
     }
 
-    /// A node has changed rows.
+    /// Checks the rows that a node has changed.
     pub(crate) async fn committed(&self, changes: &[Change]) {
         let slots: Vec<_> = changes.iter().filter_map(Change::slot).collect();
         let chains: Vec<_> = credentials()
@@ -80,7 +80,7 @@ impl Watch {
         }
     }
 
-    /// An installation has been stored: its chains begin anew.
+    /// Records a stored installation: its chains begin again.
     pub(crate) async fn installed(&self, credential: &Credential, root: usize) {
         self.seen().roots.insert(credential.clone(), root);
         self.seen().chains.remove(credential);
@@ -95,12 +95,12 @@ impl Watch {
         }
     }
 
-    /// The installation that stands at Slack for this chain.
+    /// Returns the current installation at Slack for this chain.
     pub(crate) fn root(&self, credential: &Credential) -> Option<usize> {
         self.seen().roots.get(credential).copied()
     }
 
-    /// Pairs that were saved after those of the installations.
+    /// Returns the number of pairs that refreshes have saved.
     pub(crate) fn saves(&self) -> usize {
         self.seen().saves
     }
@@ -178,13 +178,13 @@ impl Watch {
     }
 }
 
-/// The refresh tokens of a chain, the primary first.
+/// Returns the refresh tokens of a chain, the primary first.
 pub(crate) fn refresh_tokens(stored: &StoredChain) -> Vec<String> {
     let tokens = stored.grant.refresh_token.iter().chain(&stored.alternates);
     tokens.map(|token| token.expose().to_owned()).collect()
 }
 
-/// The chains of a run: the bot's, and two users'.
+/// Returns the chains of a run: the bot's, and two users'.
 pub(crate) fn credentials() -> [Credential; 3] {
     let user = |id| Credential::User(UserId::new(id).expect("an id"));
     [Credential::Bot, user(ADA), user(BEN)]
