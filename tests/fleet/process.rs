@@ -1,5 +1,5 @@
 //! The inside of a process: a rotator over a real database, a real socket to Slack, and a clock
-//! that its parent moves.
+//! that the parent moves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,9 +23,9 @@ use crate::hooked::Hooked;
 use crate::hooked_transport::HookedTransport;
 use crate::orders::{Order, Orders, Word, fingerprint, start};
 
-/// Does what its input says until that ends.
+/// Follows the orders from the input until the input ends.
 pub(crate) fn run() {
-    // One thread: only then can the runtime's clock be moved.
+    // The runtime's clock can only be moved with a single thread.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -56,7 +56,7 @@ async fn obey() {
             Order::Go => gate.go(),
             Order::Jump(by) => {
                 passed.fetch_add(millis(by), Ordering::SeqCst);
-                // The monotonic clock too, and every timer that would have fired meanwhile.
+                // Moves the monotonic clock too, and fires every timer that is due by then.
                 tokio::time::pause();
                 tokio::time::advance(by).await;
                 tokio::time::resume();
@@ -121,12 +121,12 @@ pub(crate) async fn open(url: &str) -> Arc<dyn Backend> {
     Arc::new(backend.expect("the server answers"))
 }
 
-/// The lines of the input, as they come.
+/// Returns the lines of the input as they arrive.
 fn read_input() -> mpsc::UnboundedReceiver<String> {
     let (lines, input) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         let read = std::io::stdin().lines().map_while(Result::ok);
-        // Fails when nobody listens any more.
+        // Fails when the receiver has been dropped.
         read.map(|line| lines.send(line)).all(|sent| sent.is_ok())
     });
     input
@@ -136,5 +136,5 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).expect("hours at most")
 }
 
-/// Far longer than what is under way can take.
+/// Far longer than anything in progress can take.
 const PATIENCE: Duration = Duration::from_secs(60);

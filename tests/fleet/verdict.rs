@@ -1,4 +1,4 @@
-//! What must hold after a disturbance, and what may not.
+//! What must hold after a disturbance, and what must not happen.
 
 use slack_installs::testing::GracePolicy;
 
@@ -6,7 +6,7 @@ use crate::slack::{ASKED, DONE};
 use crate::trial::{Heard, Meanwhile, Outcome, Signal, Stored};
 
 impl Outcome {
-    /// What is wrong with it. The numbers are those of the invariants in `docs/rotation.md`.
+    /// Returns the violations. The numbers are those of the invariants in `docs/rotation.md`.
     pub(crate) fn wrongs(&self) -> Vec<String> {
         let mut wrongs = Vec::new();
         let mut must = |holds: bool, what: &str| {
@@ -56,7 +56,7 @@ impl Outcome {
             self.counts.duplicates == repeated,
             "6: a refresh token was spent again without a cause, or not where it must be",
         );
-        // Of two pairs bought with one token the stored one may be dead: the loser sees to it.
+        // The stored pair of two that one token bought may be dead. The loser then replaces it.
         let mending = if self.is_loser() { MENDING } else { 0 };
         must(
             (calls..=calls + mending).contains(&self.counts.calls),
@@ -69,14 +69,15 @@ impl Outcome {
         wrongs
     }
 
-    /// Whether the installation must be made again: a pair that nobody heard of was bought with
-    /// the last refresh token, and Slack does not take that again, or for nothing.
+    /// Reports whether the app must be installed again. The last refresh token bought a pair whose
+    /// response was lost, and Slack does not accept that token again, or issues only a dead pair
+    /// for it.
     pub(crate) fn is_lost(&self) -> bool {
         let is_first_only = self.case.policy == GracePolicy::FirstOnly;
         self.has_no_answer() && (self.case.grace.is_zero() || is_first_only)
     }
 
-    /// Whether Slack issued a pair that no living process heard of.
+    /// Reports whether Slack issued a pair whose response reached no living process.
     fn has_no_answer(&self) -> bool {
         match self.case.signal {
             Signal::Kill => self.reached.is_issued && !self.reached.is_saved,
@@ -84,7 +85,7 @@ impl Outcome {
         }
     }
 
-    /// Whether the process that was stopped got a pair when another had saved one.
+    /// Reports whether the stopped process got a pair after another process had saved one.
     fn is_loser(&self) -> bool {
         let is_before = self.reached.is_leased && !self.reached.is_issued;
         let calls_late = is_before && self.step == BEFORE_THE_CALL;
@@ -92,26 +93,27 @@ impl Outcome {
         self.case.signal == Signal::Stop && (calls_late || saves_late)
     }
 
-    /// What the process that took over may say, other than to hand out a token that lives.
+    /// Returns what the process that took over may return instead of a live token.
     fn excuse(&self) -> Heard {
         let is_second = self.has_no_answer() || self.is_loser() && self.step != BEFORE_THE_CALL;
         match (is_second, self.case.grace.is_zero(), self.case.policy) {
-            // Refused, while somebody it cannot know of has the next pair or had it.
+            // Slack refuses the token: a process that it cannot know has, or had, the next pair.
             (true, true, _) => Heard::Never(REFUSED.to_owned()),
-            // The second of two pairs is dead from the start, and whoever bought it found out.
+            // The second of two pairs is dead from the start, and the process that bought it found
+            // out.
             (true, false, GracePolicy::FirstOnly) => Heard::Later(ENDED.to_owned()),
             _ => Heard::Later("nothing at all".to_owned()),
         }
     }
 
-    /// Whether the process that was stopped may say this when it wakes up.
+    /// Reports whether the stopped process may return this when it continues.
     fn may_wake_to(&self, heard: &Heard) -> bool {
         match (heard, self.case.meanwhile) {
             (Heard::Live(_) | Heard::Later(_), _) => true,
             (Heard::Never(_), Meanwhile::Uninstall) => true,
-            // It had its answer before the app was removed.
+            // The process had its response before the app was removed.
             (Heard::Stale, Meanwhile::Uninstall) => self.reached.is_saved,
-            // Its own call, which comes late, ends the other's pair, which it may know by then.
+            // The process's own late call ends the other pair, which it may already have read.
             (Heard::Stale, Meanwhile::Ask | Meanwhile::Work) if self.step == BEFORE_THE_CALL => {
                 self.case.policy == GracePolicy::NewestOnly && !self.case.grace.is_zero()
             }
@@ -119,7 +121,7 @@ impl Outcome {
         }
     }
 
-    /// Calls, and of these with a refresh token that was sent before.
+    /// Returns the number of calls, and of calls with a refresh token that was sent before.
     fn expected_calls(&self) -> (usize, usize) {
         let stopped_calls = match self.case.signal {
             Signal::Kill => self.reached.is_issued,
@@ -147,5 +149,5 @@ const ENDED: &str = "the token could not be refreshed yet: token_revoked";
 
 const REFUSED: &str = "the app must be installed again: invalid_refresh_token";
 
-/// The primary is refused, and the alternate is not.
+/// The primary is refused, and the alternate is accepted.
 const MENDING: usize = 2;

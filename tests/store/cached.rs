@@ -19,14 +19,14 @@ use crate::support::meddling::{Fate, Meddling};
 use crate::support::providers::master_key;
 use crate::support::{Db, Store};
 
-/// Counts reads of tenants, and holds back reads or commits between the database and their caller.
+/// Counts reads of tenants, and holds back reads or commits between the database and the caller.
 struct Watched {
     reads: AtomicUsize,
     read: Gate,
     committed: Gate,
 }
 
-/// Something that was done, and whose caller does not know yet.
+/// Holds calls that the database has carried out and whose caller does not know it yet.
 #[derive(Debug)]
 struct Gate {
     held: AtomicUsize,
@@ -43,7 +43,7 @@ impl Gate {
         }
     }
 
-    /// The next one waits, and those after it do not.
+    /// Holds the next call, and no later one.
     fn hold_next(&self) {
         self.held.fetch_add(1, Ordering::SeqCst);
     }
@@ -64,7 +64,7 @@ impl Gate {
         }
     }
 
-    /// Waits until one waits here.
+    /// Waits until a call is held here.
     async fn reached(&self) {
         let waiting = self.waiting.acquire().await;
         waiting.expect("never closed").forget();
@@ -97,7 +97,7 @@ impl Hooks for Watched {
     }
 }
 
-/// Two processes of an app: `here` has a cache, `elsewhere` is another.
+/// Two processes of an app: `here` has a cache, and `elsewhere` is the other process.
 struct Two {
     db: Db,
     here: EncryptedStore<Hooked<Watched>>,
@@ -131,7 +131,7 @@ impl Two {
         self.here.backend()
     }
 
-    /// What `here` hands out of `T1`: its bot's token.
+    /// Fetches the token of `T1`'s bot through `here`.
     async fn token(&self) -> Option<String> {
         token(&self.here, "T1").await
     }
@@ -169,7 +169,6 @@ fn hold(is_on: bool) -> Hold {
     }
 }
 
-/// Purged, installed anew, put on hold.
 #[tokio::test(start_paused = true)]
 async fn another_process_is_seen_within_the_stated_bound() {
     let two = Two::new().await;
@@ -204,7 +203,7 @@ async fn a_hold_set_by_another_process_is_seen_within_the_stated_bound() {
     assert!(is_on_hold().await, "the bound counts from the read");
 }
 
-/// Its rows may have changed since the database sent them.
+/// The rows may have changed since the database sent them.
 #[tokio::test(start_paused = true)]
 async fn a_response_is_as_old_as_its_request() {
     let two = Two::new().await;
@@ -264,7 +263,7 @@ async fn a_read_that_a_commit_overtook_is_not_kept() {
     assert_eq!(two.token().await, some("xoxb-new"), "this one after it");
 }
 
-/// The database has it, and nobody knows yet.
+/// The database has applied the commit, and no process knows it yet.
 #[tokio::test]
 async fn a_read_during_a_commit_is_not_kept() {
     let two = Two::new().await;
@@ -296,7 +295,7 @@ async fn a_commit_that_is_dropped_half_way_makes_the_cache_forget() {
         async move { here.store(&new).await }
     });
     two.watched().committed.reached().await;
-    // A read that began before the drop, with what stood then.
+    // A read that began before the drop, and that found the rows of that time.
     two.watched().read.hold_next();
     let reader = tokio::spawn({
         let here = two.here.clone();
@@ -312,7 +311,7 @@ async fn a_commit_that_is_dropped_half_way_makes_the_cache_forget() {
     assert_eq!(two.watched().reads(), reads + 1, "the drop was counted");
 }
 
-/// What this process kept is what is outdated.
+/// What this process cached is outdated.
 #[tokio::test]
 async fn a_conflict_empties_the_cache_of_that_tenant() {
     let two = Two::new().await;
@@ -321,7 +320,8 @@ async fn a_conflict_empties_the_cache_of_that_tenant() {
     let fetched = two.here.fetch(&key, None).await.expect("answers");
     let revision = fetched.expect("it stands").revision;
     assert_eq!(two.token().await, some("xoxb-old"), "kept");
-    // A decision reads, then the row moves: its commit conflicts, and it finds nothing to do.
+    // A step reads, and then the row changes: its commit conflicts, and the next read finds another
+    // revision.
     two.watched().read.hold_next();
     let noting = tokio::spawn({
         let (here, key) = (two.here.clone(), key.clone());
@@ -361,7 +361,7 @@ async fn the_cache_keeps_no_more_tenants_than_it_may() {
     assert!(read >= 90, "only {read} of 100 were read again");
 }
 
-/// One tenant's users are many responses.
+/// The users of one tenant are many responses.
 #[tokio::test]
 async fn the_cache_keeps_no_more_responses_of_one_tenant_than_of_all() {
     let two = Two::with(CacheOptions {
@@ -403,7 +403,7 @@ async fn one_tenant_more_than_fit_drops_the_oldest_and_no_other() {
     assert_eq!(two.watched().reads(), 12);
 }
 
-/// A decision to change nothing compares no version in the database.
+/// A step that changes nothing compares no version in the database.
 #[tokio::test]
 async fn a_decision_to_change_nothing_is_not_taken_on_what_the_cache_kept() {
     let two = Two::new().await;
@@ -413,7 +413,7 @@ async fn a_decision_to_change_nothing_is_not_taken_on_what_the_cache_kept() {
     let installation = || with_both("T1", "xoxb-1", "U1", "xoxp-1");
     elsewhere.store(&installation()).await.expect("stored");
     for _ in 0..2 {
-        // The second finds it done, and what plain reads keep is kept.
+        // The second round finds nothing to do, and plain reads stay cached.
         store.hold(&key, &hold(true)).await.expect("answers");
         with_user(store, "T1", &user).await.expect("installed");
         two.token().await;
@@ -434,7 +434,7 @@ async fn a_decision_to_change_nothing_is_not_taken_on_what_the_cache_kept() {
     assert!(current.expect("installed").user.is_none(), "deleted");
 }
 
-/// What a chain is judged by is what the database has.
+/// A step reads the chain from the database, not from the cache.
 #[tokio::test]
 async fn a_step_of_a_chain_is_decided_on_what_the_database_has() {
     let two = Two::new().await;
@@ -458,7 +458,7 @@ async fn a_step_of_a_chain_is_decided_on_what_the_database_has() {
     assert!(!shown, "it is gone");
 }
 
-/// As a departure is judged, and whether a tenant is installed again.
+/// `glance` decides about a departure, and whether a tenant is installed again.
 #[tokio::test]
 async fn a_glance_is_at_the_database() {
     let two = Two::new().await;
@@ -529,7 +529,7 @@ async fn a_response_is_for_exactly_the_slots_of_the_request() {
         }
         assert_eq!(two.token().await, some("xoxb-1"));
     }
-    // Each is kept, also with an absent row.
+    // Each response is cached, including one with an absent row.
     assert_eq!(two.watched().reads(), 3);
 }
 

@@ -1,6 +1,6 @@
-//! What earlier versions wrote is still read, and another implementation reads it too.
+//! Rows that earlier versions wrote can still be read, also by another implementation.
 //!
-//! `docs/envelope.md` says how; files under `tests/golden/` are only ever added to.
+//! `docs/envelope.md` explains how. Files are only added to `tests/golden/`, never changed.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -91,8 +91,8 @@ async fn todays_code_reads_what_earlier_versions_wrote() {
     }
 }
 
-/// Today's code writes the same metadata. What it seals is compared where it can be seen, in
-/// `src/encrypted/installations/tests.rs`.
+/// Today's code writes the same metadata. `src/encrypted/installations/tests.rs` compares the
+/// sealed plaintext.
 #[tokio::test]
 async fn todays_code_writes_the_same_metadata() {
     let golden = read(DATABASES[DATABASES.len() - 1]);
@@ -111,8 +111,8 @@ async fn todays_code_writes_the_same_metadata() {
     assert_eq!(shown(&written), shown(&golden));
 }
 
-/// With `--nocapture` this prints the next golden database, for when a form has been added to.
-/// `plaintext` is what `recompute.py` then says it should be.
+/// With `--nocapture` this prints the next golden database, for use after a form has changed.
+/// `recompute.py` then reports what its `plaintext` should be.
 #[tokio::test]
 async fn a_golden_database_made_today_has_the_rows_of_the_newest_one() {
     let golden = json!({
@@ -138,7 +138,7 @@ const DATABASES: [&str; 1] = ["tests/golden/database-1.json"];
 const STATE: StateId = StateId([0xab; 32]);
 const PENDING: &[u8] = b"{\"v\":1}";
 
-/// What the golden databases hold.
+/// The installations in the golden databases.
 fn installations() -> Vec<Installation> {
     let mut workspace = in_workspace_of("E0GRID00001", "T0ALPHA0001")
         .with_bot("xoxe.xoxb-1-golden")
@@ -172,7 +172,7 @@ async fn open(backend: Arc<dyn Backend>, database: &Value) -> EncryptedStore<Arc
         .with_clock(Clock::from_fn(noon))
 }
 
-/// A database as today's code writes it, with a retired data key.
+/// Returns a database as today's code writes it, with a retired data key.
 async fn write(like: &Value) -> Value {
     let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::default());
     let store = open(Arc::clone(&backend), like).await;

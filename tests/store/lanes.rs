@@ -1,5 +1,5 @@
-//! What waits in one lane delays nothing in another, and rows that cannot be read delay nothing at
-//! all.
+//! Rows that wait in one lane delay nothing in another, and rows that cannot be read delay nothing
+//! at all.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -53,7 +53,7 @@ impl World {
         assert!(purged.expect("purged").is_some());
     }
 
-    /// Rows that nobody wrote as they should be, due before everything else.
+    /// Writes rows that no correct process wrote, due before everything else.
     async fn litter(&self, count: usize, lane: Lane, place: impl Fn(usize) -> (String, String)) {
         for nth in 0..count {
             let (partition, slot) = place(nth);
@@ -77,7 +77,7 @@ impl World {
         }
     }
 
-    /// The chains that are found, page by page, and after how many pages the first.
+    /// Returns the due chains, read page by page, and after how many pages the first one was found.
     async fn chains_due(&self, limit: usize) -> (Vec<ChainKey>, usize) {
         let now = noon() + 24 * HOUR;
         let (mut found, mut from, mut pages) = (Vec::new(), None, 0);
@@ -116,7 +116,7 @@ async fn sixty_thousand_expired_states_delay_no_chain_and_no_departure() {
     assert_eq!(world.departures_due(1).await, [workspace_key("T2")]);
 }
 
-/// Those of the other lanes, and the other way round.
+/// Rows of the other lanes delay no state, and expired states delay no other lane.
 #[tokio::test]
 async fn handled_requests_and_chains_delay_no_state() {
     let world = World::new().await;
@@ -169,7 +169,7 @@ async fn a_thousand_malformed_rows_in_front_delay_nothing() {
     let rows = all_rows(&*world.memory).await;
     assert!(!rows.iter().any(|(key, _)| key.slot.as_str() == "state"));
 
-    // They hide no installation either, and a verification names them.
+    // These rows hide no installation either, and a verification names them.
     let (mut listed, mut from) = (Vec::new(), None);
     loop {
         let page = world.store.list(from, 100).await.expect("memory answers");
@@ -199,14 +199,14 @@ async fn a_thousand_notes_that_do_not_open_delay_no_departure() {
     let world = World::new().await;
     let place = |nth| (format!("T0BROKEN{nth}"), "departure".to_owned());
     world.litter(1000, Lane::Departure, place).await;
-    // And some in places where no note belongs.
+    // Some more in places where no note belongs.
     let place = |nth| (format!("T0ELSE{nth}"), format!("user/U{nth}"));
     world.litter(10, Lane::Departure, place).await;
     assert_eq!(world.departures_due(1).await, [workspace_key("T2")]);
     assert_eq!(world.departures_due(0).await, []);
 }
 
-/// Only rows of tenants are read, however much else there is; organisations come behind the
+/// Only rows of tenants are read, however many other rows exist. Organisations follow the
 /// workspaces.
 #[tokio::test]
 async fn a_listing_reads_tenants_alone() {
@@ -286,7 +286,7 @@ async fn a_copy_names_rows_that_cannot_be_parsed_and_overwrites_none() {
     let refused = copied.expect("copied").refused;
     assert_eq!(refused, [format!("{bot}: it cannot be parsed")]);
 
-    // A database that has nothing of the app but such a row is in use.
+    // A database whose only row of the app is such a row is in use.
     let used = MemoryBackend::default();
     let key = world.db.row("T1", "install").await.0;
     let row = world.db.row("T1", "install").await.1;

@@ -1,4 +1,4 @@
-//! Moving from one backend to another, sealed. `tests/suite` moves across real servers.
+//! Moving sealed rows from one backend to another. `tests/suite` moves rows between real servers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ async fn install(store: &Store, tenant: u32) {
 #[tokio::test]
 async fn every_row_moves_as_it_is_and_opens_in_its_new_home() {
     let (db, store) = filled().await;
-    // Another app's rows are not ours to move.
+    // Another app's rows, which are not moved.
     db.look_alike().store().await;
     let directory = tempfile::tempdir().expect("a directory");
     let target = SqliteBackend::open(directory.path().join("new.sqlite3")).await;
@@ -86,7 +86,7 @@ async fn a_target_that_loses_answers_gets_every_row() {
     assert_eq!(rows_of(&db, target.inner()).await, db.rows().await);
 }
 
-/// What an app does to its rows while they are copied.
+/// Changes what an app may change while its rows are copied.
 async fn change(db: &Db, store: &Store) {
     install(store, 7).await;
     install(store, 31).await;
@@ -105,12 +105,12 @@ async fn what_changes_comes_or_goes_during_a_copy_is_caught_up_with() {
     let target = MemoryBackend::default();
     copy(&store, &target, 7).await;
     change(&db, &store).await;
-    // The primary data key is another by now, and what is sealed with it would not open.
+    // The primary data key has changed. Rows that are sealed with it would not open in the target.
     let early = store.finish_copy(&target).await;
     assert_matches!(early, Err(KeyringError::NotCopied));
 
     let again = copy(&store, &target, 7).await;
-    // Two rows each of T7 and T8, and the primary key; T31 and the retired one.
+    // Replaced: two rows each of T7 and T8, and the primary key. Copied: T31 and the retired key.
     assert_eq!((again.replaced, again.copied), (5, 3));
     let pruned = prune(&store, &target, 7).await;
     assert_eq!(pruned.removed, 4, "T3 and T29 do not come back");
@@ -124,7 +124,7 @@ async fn what_changes_comes_or_goes_during_a_copy_is_caught_up_with() {
 #[tokio::test]
 async fn a_target_in_use_is_left_alone() {
     let (db, store) = filled().await;
-    // A store of the app that began by itself; one that a copy made; rows without their keys.
+    // A store that the app opened itself, a store that a copy made, and rows without their keys.
     let own = db.store_over(MemoryBackend::default(), provider()).await;
     let done = MemoryBackend::default();
     copy(&store, &done, 100).await;
@@ -196,8 +196,8 @@ async fn a_row_that_differs_in_anything_is_not_taken_for_the_same() {
     assert_eq!(rows_of(&db, &target).await, db.rows().await);
 }
 
-/// A process is killed between Slack's answer and the save, and the database moves house before
-/// its lease has lapsed.
+/// A process dies between Slack's response and the save. The rows are moved before its lease has
+/// lapsed.
 #[tokio::test]
 async fn a_refresh_in_flight_is_recovered_in_the_new_home() {
     let stage = Stage::on(
@@ -240,7 +240,7 @@ async fn a_row_that_does_not_open_is_named() {
     assert_eq!(verified.opened, 61);
 }
 
-/// A target may refuse what the source keeps.
+/// A target may reject a row that the source accepts.
 #[tokio::test]
 async fn a_row_that_the_target_does_not_take_is_named_and_the_others_are_copied() {
     let (db, store) = filled().await;
@@ -282,7 +282,7 @@ async fn a_target_that_answers_nothing_is_away_and_not_asked_for_ever() {
         done: false,
         then: Box::pin(async {}),
     };
-    // A row is put five times at most.
+    // A row is put at most five times.
     target.next((0..4).map(|_| lost()));
     let copied = store.copy_to(&target, begun.next, 100).await;
     copied.expect("the fifth answer comes");
@@ -336,7 +336,7 @@ async fn a_row_that_moved_in_the_target_is_not_pruned_unseen() {
     assert!(stands.expect("answers")[0].is_some());
 }
 
-/// Whatever the size of a page is.
+/// This holds for any page size.
 #[tokio::test]
 async fn a_move_asks_for_pages_that_fit_into_memory_and_sees_them_all() {
     let (db, store) = filled().await;
@@ -388,7 +388,7 @@ async fn a_note_that_only_looks_like_ours_begins_no_copy_and_ends_none() {
         put(&target, &note.partition, &note.slot, &forged).await;
         let refused = store.copy_to(&target, None, 100).await;
         assert_matches!(refused, Err(KeyringError::InUse));
-        // The same with our primary key in the target.
+        // The same holds with our primary key in the target.
         let primary = keyring("primary");
         put(&target, &primary.partition, &primary.slot, &ours).await;
         for _ in 0..2 {
@@ -396,7 +396,7 @@ async fn a_note_that_only_looks_like_ours_begins_no_copy_and_ends_none() {
             assert_matches!(refused, Err(KeyringError::NotCopied));
         }
     }
-    // The same with the key of another store and no note.
+    // The same holds with another store's key and without a note.
     let target = MemoryBackend::default();
     let primary = keyring("primary");
     put(&target, &primary.partition, &primary.slot, &theirs).await;

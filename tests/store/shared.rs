@@ -1,4 +1,4 @@
-//! An `Arc` of a lifecycle store is one: each call reaches the store inside.
+//! An `Arc` of a lifecycle store is a lifecycle store: each call reaches the store inside.
 
 use std::sync::Arc;
 

@@ -1,7 +1,6 @@
-//! When states and handled requests are swept, and what a sweep does not remove.
+//! When states and handled requests are swept, and what a sweep keeps.
 //!
-//! Time here is tokio's, paused: it moves only when a test moves it, or when nothing else can
-//! happen.
+//! Time is tokio's, paused: it moves only when a test moves it, or when every task waits.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -27,7 +26,7 @@ fn memory() -> Db {
     Db::new(Arc::new(MemoryBackend::default()))
 }
 
-/// A store whose clock is an hour past noon.
+/// Returns a store whose clock is an hour past noon.
 async fn late(db: &Db, backend: Meddling) -> (Arc<Meddling>, Swept) {
     let backend = Arc::new(backend);
     let provider = LocalKeyProvider::from(master_key());
@@ -40,7 +39,7 @@ async fn issue(store: &impl StateStore, number: u8, until: SystemTime) {
     issued.expect("issued");
 }
 
-/// Lets everything in the background happen that can.
+/// Lets background tasks run until they wait.
 async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
@@ -67,7 +66,7 @@ async fn flows_and_requests_have_what_is_over_swept_once_a_minute() {
         assert_eq!(backend.dues(), 2 * sweeps, "a minute has not passed");
         advance(Duration::from_millis(1)).await;
     }
-    // A claim of a request starts a sweep too.
+    // Claiming a request starts a sweep too.
     let claimed = store.claim(&SeenId([3; 32]), noon(), after(60)).await;
     claimed.expect("the store answers");
     settle().await;
@@ -127,7 +126,7 @@ async fn a_sweep_takes_page_after_page_and_stops_after_ten() {
             .await
             .expect("answers");
     }
-    // Each lane is read page by page; the handled requests have none.
+    // Each lane is read page by page; the lane of handled requests is empty.
     for (swept, dues) in [(10_000, 10 + 1), (501, 1 + 1), (0, 1 + 1)] {
         let before = backend.dues();
         assert_eq!(store.sweep_expired_states().await.expect("swept"), swept);
@@ -135,7 +134,7 @@ async fn a_sweep_takes_page_after_page_and_stops_after_ten() {
     }
 }
 
-/// The partition of a state.
+/// Returns the partition of a state.
 fn state(number: u8) -> String {
     format!("state/{}", format!("{number:02x}").repeat(32))
 }

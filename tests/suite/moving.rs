@@ -1,4 +1,4 @@
-//! Moving house across real servers.
+//! Moving a database between real servers.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,8 +18,7 @@ use crate::support::installs::{
 };
 use crate::support::{Db, Store};
 
-/// From server to server and home again, with a crash in the middle of each move, while the app
-/// goes on.
+/// Moves from server to server and back again, with a crash during each move, while the app runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_database_goes_round_every_backend_and_comes_home_as_it_was() {
     let mut db = Db::new(Arc::new(MemoryBackend::default()));
@@ -31,7 +30,7 @@ async fn a_database_goes_round_every_backend_and_comes_home_as_it_was() {
         ..
     } in &houses().await
     {
-        // Somebody else's rows, which stay where they are.
+        // Another app's rows, which stay where they are.
         let neighbour = Db::of(db.look_alike().app, Arc::clone(house));
         let others = neighbour.store().await;
         others
@@ -44,7 +43,7 @@ async fn a_database_goes_round_every_backend_and_comes_home_as_it_was() {
         let first = store.copy_to(house, None, 13).await.expect("answers");
         assert!(first.copied > 0 && first.next.is_some(), "{name}");
         live(&store, moves).await;
-        // The process ends here, and with it the place where it was.
+        // The process ends here, and its cursor is lost.
         drop(store);
         let store = db.store().await;
         let copied = copy(&store, house, 13).await;
@@ -78,7 +77,8 @@ async fn a_database_goes_round_every_backend_and_comes_home_as_it_was() {
     assert_eq!(state.expect("it came along").as_slice(), b"pending");
 }
 
-/// What one backend takes and another does not: beyond the contract, or beyond all forms.
+/// Rows that some backends accept and others reject: they break the contract, or have no known
+/// form.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_row_that_a_backend_does_not_take_is_named_and_no_other_is_lost() {
     let db = Db::new(Arc::new(MemoryBackend::default()));
@@ -119,7 +119,7 @@ async fn a_row_that_a_backend_does_not_take_is_named_and_no_other_is_lost() {
         for row in &malformed {
             let place = format!("{} {}: ", row.0.partition, row.0.slot);
             let refused = copied.refused.iter().any(|it| it.starts_with(&place));
-            // Either it stands there as it was, or nothing does and it is named.
+            // Either the target has the row unchanged, or it has no such row and the row is named.
             assert_ne!(came.contains(row), refused, "{name}: {:?}", row.0);
             if refused {
                 refusals.push(format!("{name} {}", row.0.slot));
@@ -168,7 +168,7 @@ fn malformed_rows() -> Vec<(&'static str, Row)> {
     ]
 }
 
-/// Everything that an app keeps.
+/// Stores one of everything that an app keeps.
 async fn fill(store: &Store) {
     for tenant in 0..12 {
         let mut installation = in_workspace(&format!("T{tenant}"))
@@ -212,7 +212,7 @@ async fn fill(store: &Store) {
     store.rotate_data_key().await.expect("rotated");
 }
 
-/// The app goes on while it is copied.
+/// Changes rows while they are copied, as a running app does.
 async fn live(store: &Store, round: usize) {
     let name = |of: &str| format!("T{of}{round}");
     for installation in [

@@ -59,7 +59,7 @@ async fn open(url: &str, options: PostgresOptions) -> Arc<dyn Backend> {
     Arc::new(backend.expect("the server is fine"))
 }
 
-/// For servers that forget.
+/// Returns options for servers without durability.
 fn fast() -> PostgresOptions {
     PostgresOptions {
         skip_durability_checks: true,
