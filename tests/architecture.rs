@@ -244,7 +244,7 @@ fn every_module_imports_only_what_its_layer_may() {
         let (path, module) = (source.path.display(), source.module());
         let allowed = MAY_IMPORT.iter().find(|(name, _)| *name == module);
         let (_, allowed) = allowed
-            .unwrap_or_else(|| panic!("{path}: `{module}` is in no layer; give it one here"));
+            .unwrap_or_else(|| panic!("{path}: `{module}` has no entry in MAY_IMPORT; add one"));
         for import in imports(&source) {
             let is_allowed = allowed.contains(&import.as_str());
             assert!(is_allowed, "{path}: `{module}` may not import `{import}`");
@@ -264,7 +264,10 @@ fn every_import_that_a_layer_may_make_is_made() {
         let others = allowed.iter().filter(|it| !used.contains(**it));
         unused.extend(others.map(|other| format!("{module} -> {other}")));
     }
-    assert!(unused.is_empty(), "nothing uses {unused:?}");
+    assert!(
+        unused.is_empty(),
+        "no module uses these permitted imports: {unused:?}"
+    );
 }
 
 #[test]

@@ -44,9 +44,9 @@ pub(crate) fn sources() -> Vec<Source> {
     let mut sources = Vec::new();
     let mut tests = test_modules(&[], &read(&src.join("lib.rs")));
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("the source is there") {
-            let path = entry.expect("the source is there").path();
-            let inside = path.strip_prefix(&src).expect("it was found there");
+        for entry in fs::read_dir(folder).expect("the source directory exists") {
+            let path = entry.expect("the source directory exists").path();
+            let inside = path.strip_prefix(&src).expect("the path is below `src`");
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|it| it == "rs") && inside != Path::new("lib.rs")
@@ -60,7 +60,7 @@ pub(crate) fn sources() -> Vec<Source> {
     }
     sources.retain(|it| !tests.iter().any(|test| it.modules.starts_with(test)));
     sources.sort_by(|one, other| one.path.cmp(&other.path));
-    assert!(sources.len() > 10, "the source was found");
+    assert!(sources.len() > 10, "the source files were found");
     sources
 }
 
@@ -119,7 +119,7 @@ fn block(body: &str) -> usize {
             return at + 1;
         }
     }
-    panic!("a block has no end: {body}");
+    panic!("a block without an end: {body}");
 }
 
 /// Returns the code without comments and with empty literals.
@@ -188,7 +188,7 @@ fn quoted(text: &str, end: char) -> &str {
             return &text[at + 1..];
         }
     }
-    panic!("a literal has no end");
+    panic!("a literal without an end");
 }
 
 /// Reports whether this is a character and not a lifetime.

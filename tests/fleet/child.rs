@@ -39,17 +39,17 @@ impl Child {
     /// Starts this test binary again as a process of the fleet.
     pub(crate) async fn start(orders: &Orders) -> Self {
         let mut child = Self::bare();
-        let orders = serde_json::to_string(orders).expect("orders are plain");
+        let orders = serde_json::to_string(orders).expect("orders can be serialized");
         child.write(&orders).await;
         match child.next().await {
             Event::Said(Word::Ready) => child,
-            other => panic!("a process that starts says so, and not {other:?}"),
+            other => panic!("expected the process to be ready, got {other:?}"),
         }
     }
 
     /// Starts a process without orders.
     pub(crate) fn bare() -> Self {
-        let program = std::env::current_exe().expect("this runs");
+        let program = std::env::current_exe().expect("the test binary has a path");
         let mut process = Command::new(program)
             .args(["--exact", crate::PROCESS, "--nocapture"])
             .env(VARIABLE, "1")
@@ -57,7 +57,7 @@ impl Child {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .expect("this runs once, so it can twice");
+            .expect("the test binary can be started again");
         let input = process.stdin.take().expect("piped");
         let output = process.stdout.take().expect("piped");
         let (sender, events) = mpsc::unbounded_channel();
@@ -68,10 +68,11 @@ impl Child {
                 let Some(word) = line.strip_prefix(MARK) else {
                     continue;
                 };
-                let event = match serde_json::from_str(word).expect("a word of ours") {
-                    Word::Step(name) => Event::Step(name, Permit::Process),
-                    word => Event::Said(word),
-                };
+                let event =
+                    match serde_json::from_str(word).expect("a line with the mark is a word") {
+                        Word::Step(name) => Event::Step(name, Permit::Process),
+                        word => Event::Said(word),
+                    };
                 // The receiver may have been dropped.
                 let _ = told.send(event);
             }
@@ -86,7 +87,7 @@ impl Child {
     }
 
     pub(crate) async fn tell(&mut self, order: Order) {
-        let order = serde_json::to_string(&order).expect("orders are plain");
+        let order = serde_json::to_string(&order).expect("orders can be serialized");
         self.write(&order).await;
     }
 
@@ -100,8 +101,8 @@ impl Child {
     /// Returns the next event. Panics if there is none within a minute.
     pub(crate) async fn next(&mut self) -> Event {
         let event = tokio::time::timeout(PATIENCE, self.events.recv()).await;
-        let event = event.expect("a process does not come to a halt");
-        event.expect("it holds a sender itself")
+        let event = event.expect("the process makes progress");
+        event.expect("the child holds a sender")
     }
 
     pub(crate) async fn go(&mut self, permit: Permit) {
@@ -119,23 +120,23 @@ impl Child {
             match self.next().await {
                 Event::Said(word) => return word,
                 Event::Step(_, Permit::Process) => {}
-                other => panic!("a process that is free answers, and not {other:?}"),
+                other => panic!("expected a word of a free process, got {other:?}"),
             }
         }
     }
 
     /// Kills the process, like a power cut.
     pub(crate) async fn kill(&mut self) {
-        self.process.kill().await.expect("it runs");
+        self.process.kill().await.expect("the process runs");
     }
 
     /// Stops the process, and returns when it has stopped.
     pub(crate) async fn stop(&self) {
         self.signal("-STOP").await;
-        let pid = self.process.id().expect("it runs");
+        let pid = self.process.id().expect("the process runs");
         let is_stopped = || {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
-            stat.expect("it runs").contains(") T ")
+            stat.expect("the process runs").contains(") T ")
         };
         while !is_stopped() {
             tokio::task::yield_now().await;
@@ -147,9 +148,9 @@ impl Child {
     }
 
     async fn signal(&self, signal: &str) {
-        let pid = self.process.id().expect("it runs").to_string();
+        let pid = self.process.id().expect("the process runs").to_string();
         let sent = Command::new("kill").args([signal, &pid]).status().await;
-        assert!(sent.expect("kill is there").success());
+        assert!(sent.expect("`kill` is on the `PATH`").success());
     }
 
     /// Lets the process finish what is in progress, and end. Reports whether it finished.
@@ -172,7 +173,9 @@ impl Child {
         } = self;
         drop(input);
         let ended = tokio::time::timeout(PATIENCE, process.wait()).await;
-        ended.expect("an orphan ends").expect("it was ours")
+        ended
+            .expect("an orphan ends")
+            .expect("the process is our child")
     }
 }
 

@@ -47,13 +47,15 @@ impl Gate {
         if self.0.is_held.load(Ordering::SeqCst) {
             say(&Word::Step(name.to_owned()));
             let permit = self.0.permits.acquire().await;
-            permit.expect("nobody closes the gate").forget();
+            permit
+                .expect("the gate's semaphore is never closed")
+                .forget();
         }
     }
 }
 
 pub(crate) fn say(word: &Word) {
-    let word = serde_json::to_string(word).expect("a word is plain");
+    let word = serde_json::to_string(word).expect("words can be serialized");
     let mut output = std::io::stdout().lock();
     // The test binary may have begun a line.
     writeln!(output, "\n{MARK}{word}").expect("the parent listens");
@@ -90,6 +92,6 @@ impl CallHooks for Gate {
     }
 
     async fn after(&self, _: &str) {
-        self.step("after the answer").await;
+        self.step("after the response").await;
     }
 }

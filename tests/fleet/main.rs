@@ -92,7 +92,7 @@ async fn disturb_everywhere(database: &str) {
             assert_eq!(
                 lost,
                 window(&steps),
-                "the window, and no step outside of it"
+                "installations are lost in the window and nowhere else"
             );
         }
     }
@@ -104,7 +104,7 @@ async fn disturb_everywhere(database: &str) {
 fn window(steps: &[String]) -> Vec<usize> {
     let issued = steps.iter().position(|step| step == slack::DONE);
     let saved = steps.iter().rposition(|step| step == "after the commit");
-    (issued.expect("Slack is asked")..saved.expect("there is a save")).collect()
+    (issued.expect("Slack is asked")..saved.expect("the steps contain a save")).collect()
 }
 
 /// The number of failures after which the test stops.

@@ -98,7 +98,7 @@ async fn rotator(orders: &Orders, gate: &Gate, passed: &Arc<AtomicU64>) -> Token
         client_id,
         client_secret: ClientSecret::new(&*orders.client_secret).expect("plausible"),
     });
-    let store = store.expect("the database answers");
+    let store = store.expect("the database is up");
     TokenRotator::new(
         config,
         slack.with_clock(clock.clone()),
@@ -110,7 +110,7 @@ async fn rotator(orders: &Orders, gate: &Gate, passed: &Arc<AtomicU64>) -> Token
 pub(crate) async fn open(url: &str) -> Arc<dyn Backend> {
     if url.starts_with("redis://") {
         let backend = RedisBackend::open(url, RedisOptions::default()).await;
-        return Arc::new(backend.expect("the server is safe to keep rows in"));
+        return Arc::new(backend.expect("the server is durable enough"));
     }
     let options = PostgresOptions {
         pool_size: 2,
@@ -118,7 +118,7 @@ pub(crate) async fn open(url: &str) -> Arc<dyn Backend> {
         ..PostgresOptions::default()
     };
     let backend = PostgresBackend::connect_with(url, options).await;
-    Arc::new(backend.expect("the server answers"))
+    Arc::new(backend.expect("the server is up"))
 }
 
 /// Returns the lines of the input as they arrive.
@@ -133,7 +133,7 @@ fn read_input() -> mpsc::UnboundedReceiver<String> {
 }
 
 fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).expect("hours at most")
+    u64::try_from(time.as_millis()).expect("the time fits into 64 bits of milliseconds")
 }
 
 /// Far longer than anything in progress can take.

@@ -71,7 +71,7 @@ impl Front {
         pass(watcher.as_ref(), ASKED).await?;
         let answer = self.fake.handle(&request);
         pass(watcher.as_ref(), DONE).await?;
-        let answer = answer.ok_or_else(|| io::Error::other("no answer, on purpose"))?;
+        let answer = answer.ok_or_else(|| io::Error::other("no response, on purpose"))?;
         Ok(answer.map(Full::new))
     }
 

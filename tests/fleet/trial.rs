@@ -105,7 +105,7 @@ impl World {
                     self.front.free();
                     return steps;
                 }
-                other => panic!("an undisturbed refresh succeeds, and not {other:?}"),
+                other => panic!("expected an undisturbed refresh to succeed, got {other:?}"),
             }
         }
     }
@@ -131,7 +131,7 @@ impl World {
         second.tell(Order::Ask(team.clone())).await;
         for _ in 0..LOOKS {
             let (step, permit) = reach(&mut second, 1).await;
-            assert!(step.ends_with("read"), "it only looks, and not: {step}");
+            assert!(step.ends_with("read"), "expected only reads, got: {step}");
             second.go(permit).await;
         }
         assert_eq!(self.fake.refresh_counts().calls, before);
@@ -144,7 +144,10 @@ impl World {
         if let Heard::Later(_) = heard {
             heard = self.ask(&mut second, &team).await;
         }
-        assert!(matches!(heard, Heard::Live(_)), "it takes over: {heard:?}");
+        assert!(
+            matches!(heard, Heard::Live(_)),
+            "the second process takes over: {heard:?}"
+        );
         assert_eq!(self.fake.refresh_counts().calls, before + 1);
     }
 
@@ -188,7 +191,7 @@ impl World {
                 process.resume().await;
                 let first = process.answer().await;
                 let first = self.judged(first);
-                assert!(process.end().await, "a process that wakes up can end");
+                assert!(process.end().await, "a process that continues can end");
                 drop(permit);
                 Some(first)
             }
@@ -266,7 +269,7 @@ impl World {
                 is_transient: true,
             } => Heard::Later(why),
             Word::Failed { why, .. } => Heard::Never(why),
-            other => panic!("a question is answered, and not by {other:?}"),
+            other => panic!("expected a token or a failure, got {other:?}"),
         }
     }
 }
@@ -283,7 +286,7 @@ async fn reach(process: &mut Child, nth: usize) -> (String, Permit) {
                 }
                 process.go(permit).await;
             }
-            other => panic!("there are steps left, and not {other:?}"),
+            other => panic!("expected another step, got {other:?}"),
         }
     }
 }
@@ -294,7 +297,7 @@ async fn carry_out(process: &mut Child, permit: Permit) -> Permit {
     process.go(permit).await;
     match process.next().await {
         Event::Step(name, permit) if name == DONE => permit,
-        other => panic!("Slack does what it was asked, and not {other:?}"),
+        other => panic!("expected Slack to carry out the request, got {other:?}"),
     }
 }
 

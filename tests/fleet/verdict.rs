@@ -19,11 +19,11 @@ impl Outcome {
                 let lost = self.is_lost();
                 must(
                     self.last.is_live() != lost,
-                    "4: it is lost where it must not be, or the window is smaller than stated",
+                    "4: the installation is lost where it must not be, or the window is smaller than stated",
                 );
                 must(
                     (self.stored == Stored::Current) != lost,
-                    "4: what is stored is not current, or the window is smaller than stated",
+                    "4: the stored token is not current, or the window is smaller than stated",
                 );
                 must(
                     self.second.is_live() || self.second == self.excuse(),
@@ -33,39 +33,48 @@ impl Outcome {
             Meanwhile::Reinstall => {
                 must(
                     self.second.is_live() && self.second == self.last,
-                    "2: the new installation's token did not stay",
+                    "2: the new installation's token was replaced",
                 );
-                must(self.stored == Stored::Current, "2: the row is not the new");
+                must(
+                    self.stored == Stored::Current,
+                    "2: the stored row is not that of the new installation",
+                );
             }
             Meanwhile::Uninstall => {
                 let gone = [&self.second, &self.last];
                 let is_gone = |it: &&Heard| matches!(it, Heard::Never(_));
                 must(
                     gone.iter().all(is_gone) && self.stored == Stored::Nothing,
-                    "3: what was removed came back",
+                    "3: the removed installation came back",
                 );
-                must(self.live == 0, "3: a token of what was removed lives");
+                must(
+                    self.live == 0,
+                    "3: a token of the removed installation is alive",
+                );
             }
         }
         must(
             self.first.as_ref().is_none_or(|it| self.may_wake_to(it)),
-            "7: a process that woke up gave up, or handed out a stale token",
+            "7: a process that continued gave up, or handed out a stale token",
         );
         let (calls, repeated) = self.expected_calls();
         must(
             self.counts.duplicates == repeated,
-            "6: a refresh token was spent again without a cause, or not where it must be",
+            "6: a refresh token was spent again without a cause, or not spent again where it must be",
         );
         // The stored pair of two that one token bought may be dead. The loser then replaces it.
         let mending = if self.is_loser() { MENDING } else { 0 };
         must(
             (calls..=calls + mending).contains(&self.counts.calls),
-            "6: Slack was called more often than it must be, or less",
+            "6: Slack was called too often, or not often enough",
         );
         let is_replaced = self.case.meanwhile == Meanwhile::Reinstall && self.reached.is_saved;
         let may_forget = usize::from(self.has_no_answer() || is_replaced);
-        must(self.forgotten <= may_forget, "4: a pair is forgotten");
-        must(self.live <= 2, "more than two access tokens live");
+        must(
+            self.forgotten <= may_forget,
+            "4: a pair was issued that no process knows",
+        );
+        must(self.live <= 2, "more than two access tokens are alive");
         wrongs
     }
 

@@ -37,9 +37,7 @@ impl World {
         let backend = process::open(database).await;
         let store = EncryptedStore::open(backend, provider, fake.client_id()).await;
         Self {
-            store: store
-                .expect("the database answers")
-                .with_clock(fake.clock()),
+            store: store.expect("the database is up").with_clock(fake.clock()),
             fake,
             front,
             database: database.to_owned(),
@@ -120,7 +118,7 @@ impl World {
 
     pub(crate) async fn forget(&self, team: &str) {
         let deleted = self.store.delete(&key(team), &Delete::all()).await;
-        deleted.expect("the database answers");
+        deleted.expect("the database is up");
     }
 
     pub(crate) async fn chain(&self, team: &str) -> Option<StoredChain> {
@@ -135,7 +133,7 @@ impl World {
     pub(crate) fn is_live(&self, hash: &str) -> bool {
         let secrets = self.fake.secrets();
         let token = secrets.iter().find(|token| fingerprint(token) == hash);
-        self.fake.is_live(token.expect("a token of this Slack's"))
+        self.fake.is_live(token.expect("the fake issued the token"))
     }
 
     /// Counts the refresh tokens that no process knows, among the secrets after the first `since`.

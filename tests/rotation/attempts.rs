@@ -27,7 +27,7 @@ async fn add_alternate(stage: &Stage, number: usize) {
         Some(next)
     };
     let updated = stage.store.update(&bot(), Some(&late), &mut decide).await;
-    updated.expect("answers").expect("installed");
+    updated.expect("available").expect("installed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,11 +109,11 @@ async fn a_time_to_try_again_that_only_a_wrong_clock_can_have_written_is_not_kep
     };
     set(secs(300)).await;
     let error = stage.rotator().bot_token().await;
-    let error = error.expect_err("minutes are meant");
+    let error = error.expect_err("a wait of minutes is kept");
     assert_matches!(error, Error::TryAgain { .. });
     set(3 * HOUR).await;
     let token = stage.rotator().bot_token().await;
-    token.expect("hours are a clock that is wrong");
+    token.expect("a wait of hours comes from a wrong clock");
 }
 
 #[tokio::test(start_paused = true)]

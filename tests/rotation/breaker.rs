@@ -51,7 +51,7 @@ async fn chain(stage: &Stage, tenant: &InstallationKey) -> Chain {
         credential: Credential::Bot,
         tenant: tenant.clone(),
     };
-    let stored = stage.store.chain(&key).await.expect("answers");
+    let stored = stage.store.chain(&key).await.expect("available");
     stored.expect("installed").chain
 }
 
@@ -78,7 +78,7 @@ async fn however_many_ask_one_call_in_each_pause_finds_out_whether_slack_takes_t
         assert_refused(&outcome);
     }
     assert_eq!(calls(), before, "the pause has just begun");
-    assert_eq!(writes(), written, "no lease is taken that nobody uses");
+    assert_eq!(writes(), written, "no lease is taken without a use");
     assert_free(&stage, &tenants).await;
     for (probes, pause) in [PAUSE, 2 * PAUSE, 4 * PAUSE].into_iter().enumerate() {
         tokio::time::sleep(pause).await;
@@ -93,7 +93,11 @@ async fn however_many_ask_one_call_in_each_pause_finds_out_whether_slack_takes_t
     stage.inject(Fault::delay(secs(1)));
     let outcomes = ask(&rotator, &tenants).await;
     let served = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-    assert_eq!((served, calls()), (1, before + 4), "the one that found out");
+    assert_eq!(
+        (served, calls()),
+        (1, before + 4),
+        "one tenant gets a token: the probe"
+    );
     // From then on every caller gets a token at once.
     for outcome in ask(&rotator, &tenants).await {
         outcome.expect("a token");

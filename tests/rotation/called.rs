@@ -27,7 +27,11 @@ async fn a_call_waits_for_slacks_word_no_longer_than_its_callers_patience() {
         };
         let posted = rotator.call(&alpha(), Credential::Bot, operation).await;
         assert_matches!(posted, Err(CallError::Operation(Posting::Revoked)));
-        assert_eq!(tries.load(Ordering::SeqCst), 1, "nothing is known");
+        assert_eq!(
+            tries.load(Ordering::SeqCst),
+            1,
+            "the token is not known to be revoked"
+        );
         assert_eq!(begun.elapsed().as_secs(), waits);
         assert_eq!(stage.refreshes(), 0);
     }
@@ -98,7 +102,7 @@ async fn a_token_that_slack_has_ended_is_due_for_every_worker() {
     let posted = rotator.call(&alpha(), Credential::Bot, operation).await;
     assert_matches!(posted, Err(CallError::Token(Error::Interrupted)));
     let due = stage.store.due(stage.fake.clock().now(), None, 10).await;
-    assert_eq!(due.expect("answers").0.len(), 1);
+    assert_eq!(due.expect("available").0.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,7 +138,11 @@ async fn a_forced_refresh_whose_process_died_is_due_when_its_lease_has_lapsed() 
     for (seconds, expected) in [(14, 0), (15, 1)] {
         let then = stage.fake.clock().now() + secs(seconds);
         let due = stage.store.due(then, None, 10).await;
-        assert_eq!(due.expect("answers").0.len(), expected, "{seconds} s later");
+        assert_eq!(
+            due.expect("available").0.len(),
+            expected,
+            "{seconds} s later"
+        );
     }
 }
 

@@ -65,7 +65,7 @@ async fn callers_in_the_soft_window_wait_for_nothing() {
     assert_eq!(
         Instant::now(),
         asked,
-        "the paused clock moves only for those who wait"
+        "the paused clock moves only while a caller waits"
     );
     let served = old.grant.access_token.expose();
     assert!(
@@ -77,7 +77,7 @@ async fn callers_in_the_soft_window_wait_for_nothing() {
     assert_eq!(
         stage.bot_chain().await.chain.generation,
         1,
-        "replaced behind their backs"
+        "the token is replaced in the background"
     );
     assert_eq!(stage.refreshes(), 1);
 }
@@ -90,7 +90,7 @@ async fn a_soft_failure_is_nobodys_error_and_a_hard_one_is() {
     let rotator = stage.rotator();
     assert!(rotator.bot_token().await.is_ok());
     settle().await;
-    assert_eq!(stage.refreshes(), 0, "the fault strikes first");
+    assert_eq!(stage.refreshes(), 0, "the fault comes first");
     stage.fake.advance(2 * HOUR);
     let error = rotator.bot_token().await.expect_err("expired");
     assert_matches!(error, Error::TryAgain { .. });
@@ -122,8 +122,8 @@ async fn a_first_caller_that_goes_away_changes_nothing() {
     let (key, impatient) = (alpha(), rotator.clone());
     let first = impatient.token_for(&key, Credential::Bot);
     let gone = tokio::time::timeout(millis(10), first).await;
-    assert!(gone.is_err(), "dropped in the middle of the call");
-    rotator.bot_token().await.expect("the refresh went on");
+    assert!(gone.is_err(), "the caller was dropped during the call");
+    rotator.bot_token().await.expect("the refresh continued");
     assert_eq!(stage.refreshes(), 1);
     assert_eq!(stage.bot_chain().await.chain.generation, 1);
 }

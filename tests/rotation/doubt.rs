@@ -15,7 +15,7 @@ async fn ended() -> Stage {
     let lost = Fault::lost().after_effect().times(2);
     stage.inject(lost);
     let soft = stage.rotator().bot_token().await;
-    soft.expect("it still serves");
+    soft.expect("the token is still valid");
     settle().await;
     let stored = stage.bot_chain().await;
     assert!(!stage.fake.is_live(stored.grant.access_token.expose()));
@@ -66,7 +66,7 @@ async fn while_slack_is_away_a_token_under_suspicion_serves() {
     let rotator = stage.rotator();
     for _ in 0..50 {
         let token = rotator.bot_token().await;
-        let token = token.expect("nobody says that it has ended");
+        let token = token.expect("Slack does not report the token as revoked");
         assert!(stage.fake.is_live(token.access_token.expose()));
         tokio::time::sleep(secs(30)).await;
     }
@@ -130,7 +130,10 @@ async fn the_loser_of_a_race_leaves_a_pair_that_lives() {
     assert_eq!((stage.refreshes(), stage.fake.calls("auth.test")), (2, 2));
     let soon = stage.fake.clock().now() + secs(3600);
     let due = stage.store.due(soon, None, 10).await;
-    assert!(due.expect("answers").0.is_empty(), "no worker has to come");
+    assert!(
+        due.expect("available").0.is_empty(),
+        "the chain is not due for a worker"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -146,5 +149,8 @@ async fn a_race_whose_loser_gets_no_word_from_slack_is_settled_by_the_next_who_c
     let token = token.expect("refreshed");
     assert!(stage.fake.is_live(token.access_token.expose()));
     let due = stage.store.due(stage.fake.clock().now(), None, 10).await;
-    assert!(due.expect("answers").0.is_empty(), "nothing is left to do");
+    assert!(
+        due.expect("available").0.is_empty(),
+        "nothing is left to do"
+    );
 }

@@ -60,7 +60,7 @@ async fn a_pair_that_came_late_is_used_when_the_one_that_was_saved_is_the_loser(
     stage.inject(Fault::lost());
     let (one, two) = (stage.rotator(), stage.rotator());
     let error = one.bot_token().await;
-    error.expect_err("no answer yet");
+    error.expect_err("there is no response yet");
     let mut last = None;
     for _ in 0..60 {
         let outcome = two.bot_token().await;
@@ -79,7 +79,7 @@ async fn a_pair_that_came_late_is_used_when_the_one_that_was_saved_is_the_loser(
 async fn post(stage: &Stage, used: &Mutex<Vec<String>>, token: Token) -> Result<(), Posting> {
     let token = token.access_token.expose().to_owned();
     let is_live = stage.fake.is_live(&token);
-    used.lock().expect("nobody panicked").push(token);
+    used.lock().expect("the lock is not poisoned").push(token);
     if is_live {
         Ok(())
     } else {
@@ -99,7 +99,7 @@ async fn a_call_that_meets_token_revoked_goes_on_with_the_next_token() {
     let operation = |token| post(&stage, &used, token);
     let posted = rotator.call(&alpha(), Credential::Bot, operation).await;
     posted.expect("posted");
-    let used = used.into_inner().expect("nobody panicked");
+    let used = used.into_inner().expect("the lock is not poisoned");
     assert_eq!(used.len(), 2);
     assert_eq!(used[0], old.expose());
     assert_eq!(stage.refreshes(), 1);

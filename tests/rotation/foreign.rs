@@ -45,7 +45,7 @@ async fn rotating(tenant: &InstallationKey, rotation: Rotation) -> Stage {
 }
 
 async fn stored(stage: &Stage, key: &ChainKey) -> StoredChain {
-    let stored = stage.store.chain(key).await.expect("answers");
+    let stored = stage.store.chain(key).await.expect("available");
     stored.expect("installed")
 }
 
@@ -171,7 +171,7 @@ async fn a_pair_of_another_app_place_person_or_kind_is_not_stored_by_an_exchange
         let calls = stage.fake.calls(EXCHANGE);
         let page = stage.rotator().migrate(None, 10).await.expect("a page");
         let kept = page.kept.into_iter().find(|(kept, _)| *kept == key);
-        kept.expect("it stays as it is");
+        kept.expect("the token is unchanged");
         assert_eq!(stage.fake.calls(EXCHANGE), calls, "{case}");
     }
 }

@@ -96,7 +96,11 @@ async fn a_row_that_does_not_open_is_left_alone_for_a_minute_and_looked_behind()
     assert_eq!(store.updates(), 1);
     assert!(store.looks().iter().all(|(_, limit)| *limit == 100));
     tokio::time::sleep(secs(63) - begun.elapsed()).await;
-    assert_eq!(store.updates(), 2, "a minute later");
+    assert_eq!(
+        store.updates(),
+        2,
+        "the chain is tried again a minute later"
+    );
     worker.abort();
 }
 
@@ -182,8 +186,8 @@ async fn workers_begin_at_different_places_of_what_is_due() {
         tokio::time::sleep(millis(100)).await;
         worker.abort();
         let mut keys = Vec::new();
-        for key in stage.store.chains(None, 100).await.expect("answers").0 {
-            let stored = stage.store.chain(&key).await.expect("answers");
+        for key in stage.store.chains(None, 100).await.expect("available").0 {
+            let stored = stage.store.chain(&key).await.expect("available");
             if stored.expect("installed").chain.generation == 1 {
                 keys.push(key.to_string());
             }

@@ -35,7 +35,10 @@ async fn a_call_that_panics_counts_as_a_lost_answer() {
         body
     });
     let rotator = stage.rotator_over(stage.config(), transport);
-    rotator.bot_token().await.expect("asked for once more");
+    rotator
+        .bot_token()
+        .await
+        .expect("a second request succeeds");
     assert_eq!(stage.refreshes(), 2);
 }
 
@@ -75,7 +78,10 @@ async fn an_answer_that_comes_too_late_for_the_lease_is_kept() {
     let rotator = stage.rotator();
     let asked = rotator.bot_token().await;
     assert_matches!(asked, Ok(_) | Err(Error::TryAgain { .. }));
-    assert!(rotator.shutdown(secs(30)).await, "it waits for stragglers");
+    assert!(
+        rotator.shutdown(secs(30)).await,
+        "shutdown waits for late responses"
+    );
     let chain = stage.bot_chain().await;
     let mut tokens = chain.grant.refresh_token.iter().chain(&chain.alternates);
     assert!(tokens.any(|token| stage.fake.is_refreshable(token.expose())));

@@ -184,8 +184,8 @@ async fn a_token_that_another_process_exchanges_is_left_to_it() {
     assert_eq!(first.await.expect("no panic"), (1, 0, 0));
     assert_eq!(stage.fake.calls(EXCHANGE), 1);
     // An exchanged pair counts as used.
-    let (keys, _) = stage.store.chains(None, 10).await.expect("answers");
-    let stored = stage.store.chain(&keys[0]).await.expect("answers");
+    let (keys, _) = stage.store.chains(None, 10).await.expect("available");
+    let stored = stage.store.chain(&keys[0]).await.expect("available");
     assert_eq!(stored.expect("installed").chain.idle, 0);
 }
 
@@ -197,7 +197,7 @@ async fn long_lived_tokens_are_exchanged_once_and_serve_until_the_first_refresh(
         .store
         .fetch(&tenants[0], None)
         .await
-        .expect("answers")
+        .expect("available")
         .expect("installed");
     let old = old.installation.bot.expect("a bot").grant.access_token;
     let rotator = stage.rotator();

@@ -103,7 +103,7 @@ async fn only_calls_whose_outcome_nobody_knows_count_and_each_refusal_waits_its_
         let (due_at, retry_at) = (due_at.expect("due"), retry_at.expect("it waits"));
         let apart = retry_at.duration_since(due_at);
         let apart = apart.unwrap_or_else(|error| error.duration());
-        assert!(apart <= secs(1), "a worker comes: {case}");
+        assert!(apart <= secs(1), "a worker tries at that time: {case}");
     }
 }
 
@@ -144,7 +144,7 @@ async fn each_code_that_ends_an_authorisation_ends_the_chain_and_no_other_does()
     stage.fake.clear_faults();
     tokio::time::sleep(secs(120)).await;
     let token = rotator.bot_token().await;
-    token.expect("nothing was concluded");
+    token.expect("the chain was not marked dead");
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,7 +170,7 @@ async fn what_fails_again_and_again_waits_twice_as_long_each_time_and_not_all_al
         waits.sort_unstable();
         waits.dedup();
         // Two tenants may draw the same millisecond.
-        assert!(waits.len() > tenants.len() / 2, "tenants are parted");
+        assert!(waits.len() > tenants.len() / 2, "the tenants' waits differ");
         tokio::time::sleep(secs(100)).await;
     }
 }
@@ -241,8 +241,8 @@ async fn a_lease_that_cannot_be_given_back_lapses_by_itself() {
     let Err(Error::TryAgain { at, .. }) = asked else {
         panic!("{asked:?}")
     };
-    let lease = stage.bot_chain().await.chain.lease.expect("not given back");
-    assert!(at >= lease.until, "nobody can do anything before");
+    let lease = stage.bot_chain().await.chain.lease.expect("still held");
+    assert!(at >= lease.until, "no process can refresh before");
 }
 
 #[tokio::test(start_paused = true)]
@@ -275,7 +275,7 @@ async fn a_call_that_cannot_be_noted_is_repeated_all_the_same() {
     });
     let hurried = rotator.within(secs(5));
     let token = hurried.bot_token().await;
-    let token = token.expect("what Slack issued is worth more than the note");
+    let token = token.expect("the pair is saved although the call was not noted");
     assert!(stage.fake.is_live(token.access_token.expose()));
     assert_eq!(stage.refreshes(), 2);
 }
@@ -322,7 +322,10 @@ async fn a_stall_of_less_than_seven_seconds_leaves_time_for_the_call() {
         panic!("{asked:?}")
     };
     assert_eq!(code.as_str(), "stalled");
-    assert!(at <= stage.fake.clock().now(), "the next caller may call");
+    assert!(
+        at <= stage.fake.clock().now(),
+        "the next caller may call Slack at once"
+    );
     let chain = stage.bot_chain().await.chain;
     assert_eq!((chain.attempts, chain.lease), (1, None));
 }

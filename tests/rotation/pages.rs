@@ -23,7 +23,7 @@ async fn unrotated(size: usize) -> (Stage, Vec<ChainKey>) {
     let stage = Stage::unrotated().await;
     stage.fleet(size).await;
     stage.fake.rotate_tokens(Rotation::default());
-    let (keys, _) = stage.store.chains(None, 100).await.expect("answers");
+    let (keys, _) = stage.store.chains(None, 100).await.expect("available");
     assert_eq!(keys.len(), size);
     (stage, keys)
 }
@@ -87,7 +87,7 @@ async fn a_tenant_that_is_removed_after_its_page_was_listed_is_passed_over() {
     settle().await;
     assert_eq!(stage.fake.calls(EXCHANGE), 1);
     let deleted = stage.store.delete(&keys[1].tenant, &Delete::all()).await;
-    assert!(deleted.expect("answers"));
+    assert!(deleted.expect("available"));
     let page = page.await.expect("no panic").expect("a page");
     assert_eq!((page.exchanged, page.already, page.kept.len()), (2, 0, 0));
     assert_eq!(stage.fake.calls(EXCHANGE), 2);
@@ -104,7 +104,7 @@ async fn a_chain_that_cannot_be_read_is_named_and_the_rest_of_its_page_is_exchan
     let (key, error) = &page.kept[0];
     assert_eq!(*key, keys[1]);
     assert!(matches!(error, RotationError::Store(_)), "{error:?}");
-    let stored = stage.store.chain(&keys[1]).await.expect("answers");
+    let stored = stage.store.chain(&keys[1]).await.expect("available");
     assert_eq!(stored.expect("installed").chain.refresh, None);
 }
 
@@ -149,6 +149,6 @@ async fn a_page_waits_a_minute_for_an_exchange_whose_pair_cannot_be_saved() {
     assert!(matches!(error, RotationError::Busy), "{error:?}");
     // The exchange continues, and its pair is saved when the database is back.
     assert!(rotator.shutdown(Duration::from_secs(600)).await);
-    let stored = stage.store.chain(&keys[0]).await.expect("answers");
+    let stored = stage.store.chain(&keys[0]).await.expect("available");
     assert!(stored.expect("installed").chain.refresh.is_some());
 }

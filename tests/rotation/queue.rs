@@ -54,7 +54,7 @@ async fn overdue_rows_of_another_app_do_not_hide_a_chain() {
     litter(&stage, 3000).await;
     stage.expire();
     let due = stage.store.due(stage.fake.clock().now(), None, 100).await;
-    let (due, _) = due.expect("answers");
+    let (due, _) = due.expect("available");
     assert_eq!(due.len(), 1);
     assert_eq!(due[0].credential, Credential::Bot);
 }
@@ -78,7 +78,7 @@ async fn expired_states_do_not_hide_a_chain() {
     issue_states(&stage, 300).await;
     stage.expire();
     let due = stage.store.due(stage.fake.clock().now(), None, 100).await;
-    assert_eq!(due.expect("answers").0.len(), 1);
+    assert_eq!(due.expect("available").0.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,7 +94,7 @@ async fn overdue_rows_of_another_app_do_not_keep_expired_states_alive() {
         let partition = key.partition.as_str();
         partition.starts_with("1.other/")
     });
-    assert_eq!(others.count(), 1500, "nobody else's row is touched");
+    assert_eq!(others.count(), 1500, "other apps' rows are unchanged");
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,6 +23,6 @@ async fn a_process_that_stalled_gives_the_lease_back_and_does_not_call() {
     let chain = stage.bot_chain().await.chain;
     assert_eq!((chain.lease, chain.attempts), (None, 0));
     let token = rotator.bot_token().await;
-    token.expect("it does not stall any more");
+    token.expect("the process no longer stalls");
     assert_eq!(stage.refreshes(), 1);
 }

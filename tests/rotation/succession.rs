@@ -9,12 +9,12 @@ use super::support::rotation::{
 
 async fn fetched(stage: &Stage) -> Installation {
     let found = stage.store.fetch(&alpha(), None).await;
-    found.expect("answers").expect("installed").installation
+    found.expect("available").expect("installed").installation
 }
 
 async fn delete(stage: &Stage) {
     let deleted = stage.store.delete(&alpha(), &Delete::all()).await;
-    assert!(deleted.expect("answers"));
+    assert!(deleted.expect("available"));
 }
 
 async fn refreshed(stage: &Stage) {
@@ -68,7 +68,7 @@ async fn a_refresh_saves_its_pair_over_an_installation_that_is_stored_again_mean
     assert_eq!(
         stage.fake.calls("auth.revoke"),
         0,
-        "nothing was taken for an orphan"
+        "no stored pair was revoked as an orphan"
     );
 }
 

@@ -64,7 +64,9 @@ async fn a_token_that_slack_called_over_a_moment_ago_is_replaced_for_a_caller_wh
             Err(Posting::Revoked)
         }
     });
-    let used = call.await.expect("posted with the next token");
+    let used = call
+        .await
+        .expect("the message is posted with the next token");
     let stored = stage.bot_chain().await;
     assert_eq!(used, stored.grant.access_token.expose());
     assert_eq!(stored.chain.generation, 1);

@@ -145,7 +145,7 @@ async fn a_caller_repeats_a_refresh_whose_process_died_while_the_token_serves() 
     let (rotator, store) = counted(&stage, || Way::Done);
     let ask = async || {
         let token = rotator.bot_token().await;
-        token.expect("it serves still");
+        token.expect("the token is still valid");
         settle().await;
     };
     ask().await;
@@ -163,18 +163,18 @@ async fn a_chain_that_waits_or_is_dead_costs_no_write_while_its_token_serves() {
         stage.soften();
         stage.inject(refusal);
         let first = stage.rotator().bot_token().await;
-        first.expect("it serves still");
+        first.expect("the token is still valid");
         settle().await;
         let (rotator, store) = counted(&stage, || Way::Done);
         for _ in 0..5 {
             let token = rotator.bot_token().await;
-            token.expect("it serves still");
+            token.expect("the token is still valid");
             settle().await;
         }
         assert_eq!(
             store.updates(),
             0,
-            "another process knows it from the chain"
+            "another process reads it from the chain"
         );
     }
 }
@@ -207,7 +207,7 @@ async fn a_caller_without_patience_is_not_given_a_token_that_slack_may_have_ende
     stage.inject(lost);
     let rotator = stage.rotator();
     let first = rotator.bot_token().await;
-    first.expect("it serves still");
+    first.expect("the token is still valid");
     settle().await;
     assert!(stage.bot_chain().await.chain.is_suspect());
     tokio::time::sleep(secs(3)).await;

@@ -174,7 +174,7 @@ impl Caller {
         if let Some(held_at) = now.held_at
             && self.watch.ledger.is_bought_after(&got.access, held_at)
         {
-            self.fail("who waited for a refresh got a token of a tenant on hold");
+            self.fail("a caller that waited got a token that was issued during a hold");
         }
     }
 
@@ -202,7 +202,7 @@ impl Caller {
             };
             let nobody_knows = ledger.may_be_ended(&got.access, recently);
             if !nobody_knows || self.sky.weather.lets_know() {
-                self.fail("a token was handed out that Slack has ended");
+                self.fail("a token was handed out that Slack had revoked");
             }
         }
         if let (Some(root), Some(end)) = (root, got.expires_at) {

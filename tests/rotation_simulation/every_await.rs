@@ -238,16 +238,16 @@ fn cut_everywhere(scene: Scene, policy: GracePolicy, grace: Duration) -> usize {
         match scene {
             Scene::Uninstalled if cut.generation.is_none() => {
                 let is_gone = matches!(outcome, Err(Error::NotInstalled)) && stored.is_none();
-                assert!(is_gone, "{what}: it came back");
+                assert!(is_gone, "{what}: the installation came back");
             }
             _ if is_live => {}
             // The process's own call and the uninstallation follow the cut.
-            Scene::Uninstalled => assert!(stored.is_none(), "{what}: it came back"),
+            Scene::Uninstalled => assert!(stored.is_none(), "{what}: the installation came back"),
             Scene::Plain | Scene::Lost => {
                 let why = outcome.err();
                 assert!(
                     in_window,
-                    "{what}: lost, and no call was under way: {why:?}"
+                    "{what}: lost although no call was in progress: {why:?}"
                 );
                 lost += 1;
             }
@@ -256,7 +256,7 @@ fn cut_everywhere(scene: Scene, policy: GracePolicy, grace: Duration) -> usize {
         let needed = 1 + usize::from(scene == Scene::Lost) + usize::from(in_window);
         assert!(calls <= needed.max(cut.calls), "{what}: {calls} calls");
         if cut.at.is_none() {
-            assert!(steps > 50, "it is over after {steps} steps");
+            assert!(steps > 50, "the refresh ended after {steps} steps");
             let revoked = stage.fake.calls("auth.revoke");
             let has_orphan = scene == Scene::Uninstalled;
             assert_eq!(revoked, if has_orphan { 2 } else { 0 }, "{what}");

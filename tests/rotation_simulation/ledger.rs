@@ -126,7 +126,9 @@ impl Ledger {
         ) else {
             return;
         };
-        let of = inner.calls[*number].of.expect("Slack knows it, so do we");
+        let of = inner.calls[*number]
+            .of
+            .expect("the ledger has every refresh token that Slack issued");
         let root = inner.pairs[of].root;
         let bought = inner.add(access, refresh, Some(of), root);
         inner.calls[*number].bought = Some(bought);
@@ -138,7 +140,7 @@ impl Ledger {
     pub(crate) fn hear(&self, asked: &Asked) {
         if let Asked::Refresh(number) = asked {
             self.inner().calls[*number].is_heard = true;
-            self.1.note(|| format!("call {number} is answered"));
+            self.1.note(|| format!("call {number} got its response"));
         }
     }
 
@@ -146,7 +148,7 @@ impl Ledger {
     pub(crate) fn miss(&self, asked: &Asked) {
         if let Asked::Refresh(number) = asked {
             self.inner().calls[*number].is_missed = true;
-            self.1.note(|| format!("call {number} has no answer"));
+            self.1.note(|| format!("call {number} got no response"));
         }
     }
 
@@ -293,7 +295,7 @@ impl Ledger {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().expect("no panic while it is held")
+        self.0.lock().expect("the lock is not poisoned")
     }
 }
 

@@ -61,7 +61,7 @@ impl Switch {
     pub(crate) async fn hold(&self, is_on: bool) {
         let hold = Hold {
             is_on,
-            reason: "the simulation says so".to_owned(),
+            reason: "put on hold by the simulation".to_owned(),
             at: self.clock.now(),
         };
         let is_installed = self.watch.store.hold(&team(), &hold).await;
@@ -98,7 +98,7 @@ pub(crate) struct Run {
 }
 
 #[derive(Debug)]
-#[allow(dead_code)] // Printed for a seed that is looked at.
+#[allow(dead_code)] // Printed for the analysis of a seed.
 pub(crate) struct Outcome {
     pub(crate) counts: RefreshCounts,
     pub(crate) failures: Vec<String>,
@@ -223,7 +223,7 @@ impl Run {
             let is_done = node.rotator.shutdown(Duration::from_secs(60)).await;
             self.watch
                 .story
-                .note(|| format!("node {number} ends in good order: {is_done}"));
+                .note(|| format!("node {number} ends in an orderly way: {is_done}"));
             // The process ends: its remaining tasks have no effect any longer.
             node.is_down.store(true, Ordering::SeqCst);
             if !is_done {
@@ -369,7 +369,7 @@ impl Run {
             .append_pair("redirect_uri", REDIRECT)
             .append_pair("team", TEAM);
         let callback = self.fake.allow(&url, Who::user(who).at(TEAM));
-        let callback = callback.expect("they may install");
+        let callback = callback.expect("the user may install the app");
         let code = callback.query_pairs().find(|(name, _)| name == "code");
         let code = Code::new(code.expect("a code").1).expect("plausible");
         let slack = SlackClient::with_transport(self.fake.environment(), self.fake.transport())
@@ -472,14 +472,12 @@ impl Run {
         }
         let dropped = ledger.dropped();
         if dropped > 0 {
-            self.fail(&format!(
-                "{dropped} pairs were dropped by a node that lived"
-            ));
+            self.fail(&format!("{dropped} pairs were dropped by a living node"));
         }
         let silent = ledger.not_asked_again(AT_ONCE);
         if weather.name == "lost" && silent > 0 {
             self.fail(&format!(
-                "{silent} lost answers were not asked for again at once"
+                "{silent} calls with lost responses were not repeated at once"
             ));
         }
         self.lives += 1;

@@ -53,7 +53,7 @@ impl Sky {
     }
 
     pub(crate) fn dice<T>(&self, roll: impl FnOnce(&mut Dice) -> T) -> T {
-        roll(&mut self.dice.lock().expect("no panic while rolling"))
+        roll(&mut self.dice.lock().expect("the lock is not poisoned"))
     }
 
     pub(crate) fn is_clear(&self) -> bool {
@@ -172,7 +172,7 @@ impl fmt::Debug for Database {
 }
 
 fn lost_row(_: bool) -> BackendError {
-    BackendError::Unavailable("the simulation lost it".into())
+    BackendError::Unavailable("a simulated loss".into())
 }
 
 #[async_trait]
@@ -265,7 +265,7 @@ impl Transport for Network {
                 answer
             }
         };
-        let failure = |_| Err(TransportError::Lost("the simulation lost it".into()));
+        let failure = |_| Err(TransportError::Lost("a simulated loss".into()));
         let answer = self.link.carry(sky.weather.lost, effect, failure).await;
         match &answer {
             Ok(_) => ledger.hear(&asked),
@@ -288,14 +288,14 @@ async fn away(sky: &Sky) -> Result<http::Response<Bytes>, TransportError> {
     };
     let kind = sky.dice(|dice| dice.below(5));
     Ok(match kind {
-        0 => return Err(TransportError::NotSent("the simulation is dark".into())),
-        1 => return Err(TransportError::Lost("the simulation is dark".into())),
+        0 => return Err(TransportError::NotSent("a simulated outage".into())),
+        1 => return Err(TransportError::Lost("a simulated outage".into())),
         2 => {
             sleep(Duration::from_secs(10)).await;
-            return Err(TransportError::Lost("the simulation is dark".into()));
+            return Err(TransportError::Lost("a simulated outage".into()));
         }
         3 => status(429),
         _ => status(503),
     }
-    .expect("a plain answer"))
+    .expect("a plain response"))
 }

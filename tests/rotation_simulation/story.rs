@@ -48,5 +48,5 @@ impl Story {
 }
 
 fn held<T>(lines: &Mutex<T>) -> MutexGuard<'_, T> {
-    lines.lock().expect("no panic while it is held")
+    lines.lock().expect("the lock is not poisoned")
 }

@@ -119,7 +119,7 @@ impl Watch {
         };
         let fail = |what: &str| self.story.fail(&format!("{credential:?}: {what}"));
         let Some(&root) = seen.roots.get(credential) else {
-            fail("an installation came back that was removed");
+            fail("a removed installation came back");
             return;
         };
         let all = refresh_tokens(&stored);
@@ -127,8 +127,8 @@ impl Watch {
         for (place, refresh) in all.iter().enumerate() {
             let access = (place == 0).then_some(access);
             match self.ledger.store(refresh, access) {
-                None => fail("a refresh token is stored that Slack never gave"),
-                Some((_, false)) => fail("an access token stands beside another pair's"),
+                None => fail("the stored refresh token was never issued by Slack"),
+                Some((_, false)) => fail("the stored access and refresh tokens are of two pairs"),
                 Some((of, _)) if of != root => fail("a pair of another installation is stored"),
                 Some(_) => {}
             }
@@ -143,7 +143,7 @@ impl Watch {
         };
         if let Some(last) = seen.chains.get(credential) {
             if now.install != last.install {
-                fail("an installation changed that nobody reinstalled");
+                fail("an installation changed without a reinstall");
             }
             if now.generation < last.generation {
                 fail("a generation went back");
@@ -153,7 +153,7 @@ impl Watch {
                 fail("a pair was replaced without a new generation");
             }
             if is_next && !self.ledger.is_bought_by(&now.refresh, &last.all) {
-                fail("a pair was saved over one that did not buy it");
+                fail("a pair replaced a pair that did not buy it");
             }
             let age = now.issued_at.duration_since(last.issued_at);
             let age = age.unwrap_or_default();
@@ -168,13 +168,13 @@ impl Watch {
             }
         }
         if chain.is_dead && now.all.iter().any(|token| self.fake.is_refreshable(token)) {
-            fail("a chain is marked dead whose refresh token works");
+            fail("a chain is marked dead although its refresh token works");
         }
         seen.chains.insert(credential.clone(), now);
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
-        self.seen.lock().expect("no panic while it is held")
+        self.seen.lock().expect("the lock is not poisoned")
     }
 }
 

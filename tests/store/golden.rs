@@ -39,7 +39,7 @@ fn another_implementation_recomputes_the_vectors_and_opens_the_databases() {
         .args(["-B", "tests/golden/recompute.py", "src/seal/golden.json"])
         .args(DATABASES)
         .output()
-        .expect("it was started just now");
+        .expect("the child was just started");
     let (out, err) = (&output.stdout, &output.stderr);
     let (out, err) = (String::from_utf8_lossy(out), String::from_utf8_lossy(err));
     assert!(output.status.success(), "{out}{err}");
@@ -74,7 +74,7 @@ async fn todays_code_reads_what_earlier_versions_wrote() {
             backend
                 .commit(&partition, &[put])
                 .await
-                .expect("no two rows of one key");
+                .expect("the keys are unique");
         }
         let store = open(Arc::new(backend), &database).await;
         for expected in installations() {
@@ -125,7 +125,7 @@ async fn a_golden_database_made_today_has_the_rows_of_the_newest_one() {
         serde_json::to_string_pretty(&database).expect("it is JSON")
     );
     let newest = DATABASES.last().expect("there is one");
-    let newest = std::fs::read_to_string(newest).expect("it is committed");
+    let newest = std::fs::read_to_string(newest).expect("the golden file is in the repository");
     let newest: Value = serde_json::from_str(&newest).expect("it is JSON");
     let rows = |database: &Value| database["rows"].as_array().map(Vec::len);
     assert!(rows(&database).is_some_and(|rows| rows > 0));
@@ -149,11 +149,11 @@ fn installations() -> Vec<Installation> {
         );
     workspace.url = Some("https://alpha.slack.com/".to_owned());
     workspace.metadata = Some("plan=\"gold\" \u{e9}".to_owned());
-    let bot = workspace.bot.as_mut().expect("it was just given");
+    let bot = workspace.bot.as_mut().expect("it was just set");
     bot.id = Some(bot_id("B0ALPHA0001"));
     bot.grant = rotating("xoxe.xoxb-1-golden", "xoxe-1-golden");
     let mut org = in_org("E0GRID00001", None).with_user("W0ADMIN0001", "xoxe.xoxp-1-golden");
-    org.user.as_mut().expect("it was just given").grant =
+    org.user.as_mut().expect("it was just set").grant =
         rotating("xoxe.xoxp-1-golden", "xoxe-1-golden");
     vec![
         workspace,

@@ -80,7 +80,7 @@ async fn without_the_provider_all_works_for_15_minutes_and_nothing_after() {
             store.issue(&STATE, b"pending", noon()).await,
         ];
         for outcome in outcomes {
-            let error = outcome.expect_err("a key that is too old is not used");
+            let error = outcome.expect_err("a key past its maximum age is not used");
             assert!(
                 matches!(error, Error::Unavailable(_)) && error.is_transient(),
                 "{error:?}"
@@ -278,7 +278,7 @@ async fn wrapped_data_keys_that_were_swapped_or_changed_do_not_open() {
         .into_iter()
         .find(|slot| slot.starts_with("key/"));
     let (retired, retired_row) = db
-        .row("keyring", &retired_slot.expect("one is retired"))
+        .row("keyring", &retired_slot.expect("one key is retired"))
         .await;
     let (primary, primary_row) = db.row("keyring", "primary").await;
     let (_, foreign_row) = other.row("keyring", "primary").await;
@@ -318,7 +318,7 @@ async fn wrapped_data_keys_that_were_swapped_or_changed_do_not_open() {
     }
     assert!(
         reads(&store, "T2").await,
-        "a process that has the keys goes on for a while"
+        "a process that has the keys continues for a while"
     );
 }
 
@@ -344,13 +344,11 @@ async fn a_keyring_that_vanished_is_an_error_and_not_made_anew() {
 
     // A process that starts creates no key either, because the old one must be restored.
     let open = async |app| EncryptedStore::open(Arc::clone(&db.backend), local(), app).await;
-    let error = open(db.app.clone()).await.expect_err("rows stand");
+    let error = open(db.app.clone()).await.expect_err("the app has rows");
     assert_matches!(error, KeyringError::Lost);
     assert!(slots(&db).await.is_empty());
     let other = slack_installs::ClientId::new("100000000001.200000000002").expect("an id");
-    open(other)
-        .await
-        .expect("another app's rows are not its own");
+    open(other).await.expect("another app's rows do not count");
 }
 
 #[tokio::test]

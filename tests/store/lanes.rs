@@ -73,7 +73,7 @@ impl World {
             };
             let partition = Partition::new(partition).expect("a name");
             let committed = self.memory.commit(&partition, &[put]).await;
-            committed.expect("memory commits");
+            committed.expect("memory works");
         }
     }
 
@@ -83,7 +83,7 @@ impl World {
         let (mut found, mut from, mut pages) = (Vec::new(), None, 0);
         loop {
             let page = RotationStore::due(&self.store, now, from, limit).await;
-            let (keys, next) = page.expect("memory answers");
+            let (keys, next) = page.expect("memory works");
             pages += usize::from(found.is_empty());
             found.extend(keys);
             from = next;
@@ -95,7 +95,7 @@ impl World {
 
     async fn departures_due(&self, limit: usize) -> Vec<InstallationKey> {
         let found = self.store.due_departures(noon(), limit).await;
-        let found = found.expect("memory answers").into_iter();
+        let found = found.expect("memory works").into_iter();
         found.map(|pending| pending.departure.key).collect()
     }
 }
@@ -135,7 +135,7 @@ async fn handled_requests_and_chains_delay_no_state() {
         rows.filter(|(key, _)| key.slot.as_str() == slot).count()
     };
     assert_eq!((left("state"), left("seen")), (0, 0), "all are swept");
-    assert_eq!(left("bot"), 3001, "and no chain");
+    assert_eq!(left("bot"), 3001, "no chain is swept");
 }
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn a_thousand_malformed_rows_in_front_delay_nothing() {
     // These rows hide no installation either, and a verification names them.
     let (mut listed, mut from) = (Vec::new(), None);
     loop {
-        let page = world.store.list(from, 100).await.expect("memory answers");
+        let page = world.store.list(from, 100).await.expect("memory works");
         listed.extend(page.installations.iter().map(|it| it.home.key()));
         from = page.next;
         if from.is_none() {
@@ -182,7 +182,7 @@ async fn a_thousand_malformed_rows_in_front_delay_nothing() {
     assert_eq!(listed, [workspace_key("T1")]);
     let (mut unreadable, mut from): (Vec<_>, Option<ListCursor>) = (Vec::new(), None);
     loop {
-        let page = world.store.verify(from, 500).await.expect("memory answers");
+        let page = world.store.verify(from, 500).await.expect("memory works");
         unreadable.extend(page.unreadable);
         from = page.next;
         if from.is_none() {
@@ -221,11 +221,11 @@ async fn a_listing_reads_tenants_alone() {
     let other = in_workspace("T7").with_bot("xoxb-7");
     look_alike.store(&other).await.expect("stored");
 
-    let page = world.store.list(None, 1000).await.expect("memory answers");
+    let page = world.store.list(None, 1000).await.expect("memory works");
     let listed: Vec<_> = page.installations.iter().map(|it| it.home.key()).collect();
     assert_eq!(listed, [workspace_key("T1"), org.key()]);
     assert_eq!(page.next, None);
-    let (chains, next) = world.store.chains(None, 1000).await.expect("answers");
+    let (chains, next) = world.store.chains(None, 1000).await.expect("available");
     let tenants: Vec<_> = chains.into_iter().map(|key| key.tenant).collect();
     assert_eq!(
         (tenants, next),
@@ -233,13 +233,13 @@ async fn a_listing_reads_tenants_alone() {
     );
 
     // Two rows of `T1`, the note of `T2`, and one of the organisation's two.
-    let page = world.store.list(None, 4).await.expect("memory answers");
+    let page = world.store.list(None, 4).await.expect("memory works");
     assert_eq!((page.installations.len(), page.next.is_some()), (1, true));
 
     for limit in [0, 1, 2, 3, 4, 5] {
         let (mut listed, mut from) = (Vec::new(), None);
         loop {
-            let page = world.store.list(from, limit).await.expect("memory answers");
+            let page = world.store.list(from, limit).await.expect("memory works");
             listed.extend(page.installations.iter().map(|it| it.home.key()));
             from = page.next;
             if from.is_none() {

@@ -68,7 +68,7 @@ async fn flows_and_requests_have_what_is_over_swept_once_a_minute() {
     }
     // Claiming a request starts a sweep too.
     let claimed = store.claim(&SeenId([3; 32]), noon(), after(60)).await;
-    claimed.expect("the store answers");
+    claimed.expect("the store is up");
     settle().await;
     assert_eq!(backend.dues(), 2 * 4);
     let slots = db.rows().await.into_iter();
@@ -88,9 +88,18 @@ async fn what_was_begun_anew_since_it_was_found_is_not_swept() {
     store.issue(&id, b"new", after(9000)).await.expect("issued");
     let (_, sweeping) = late(&db, Meddling::new(Arc::new(lagging))).await;
     let swept = sweeping.sweep_expired_states().await;
-    assert_eq!(swept.expect("a conflict is no failure"), 1, "the other one");
-    let payload = store.consume(&id, noon()).await.expect("answers");
-    assert_eq!(payload.expect("it is another flow's").as_slice(), b"new");
+    assert_eq!(
+        swept.expect("a conflict is not a failure"),
+        1,
+        "the other state is swept"
+    );
+    let payload = store.consume(&id, noon()).await.expect("available");
+    assert_eq!(
+        payload
+            .expect("the state belongs to another flow")
+            .as_slice(),
+        b"new"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -124,7 +133,7 @@ async fn a_sweep_takes_page_after_page_and_stops_after_ten() {
         db.backend
             .commit(&partition, &[put])
             .await
-            .expect("answers");
+            .expect("available");
     }
     // Each lane is read page by page; the lane of handled requests is empty.
     for (swept, dues) in [(10_000, 10 + 1), (501, 1 + 1), (0, 1 + 1)] {

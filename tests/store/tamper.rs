@@ -46,7 +46,8 @@ async fn a_row_with_one_byte_changed_does_not_open() {
         });
         for byte in 0..row.metadata.as_str().len() {
             let text = String::from_utf8(flipped(row.metadata.as_str().as_bytes(), byte, 0));
-            let metadata = Metadata::new(text.expect("the lowest bit leaves ASCII what it is"));
+            let metadata =
+                Metadata::new(text.expect("ASCII stays ASCII if the lowest bit changes"));
             changed.push(Row {
                 metadata,
                 ..row.clone()
@@ -161,7 +162,7 @@ async fn a_state_with_anything_changed_does_not_open() {
                 .store
                 .consume(&id, noon())
                 .await
-                .expect("answered")
+                .expect("available")
                 .is_some()
         );
     }
@@ -329,13 +330,13 @@ impl World {
         let (tenant, user) = whose(key);
         let fetch = async || self.store.fetch(&tenant, user.as_ref()).await;
         for row in rows {
-            assert_ne!(row, *standing, "something was changed");
+            assert_ne!(row, *standing, "the row differs from the original");
             self.db.overwrite(key, row.clone()).await;
             assert_unreadable(&fetch().await, &format!("{key:?} {row:?}"));
         }
         self.others_are_untouched(tenant.id()).await;
         self.db.overwrite(key, standing.clone()).await;
-        let fetched = fetch().await.expect("the row stands as it stood");
+        let fetched = fetch().await.expect("the original row is restored");
         assert!(fetched.is_some());
     }
 
@@ -344,7 +345,7 @@ impl World {
             if other.id() != tenant {
                 let fetched = self.store.fetch(&other, Some(&user_id("U1"))).await;
                 let fetched = fetched
-                    .expect("nobody touched it")
+                    .expect("the row is unchanged")
                     .expect("it was installed");
                 assert!(fetched.bot.is_some() && fetched.user.is_some());
             }

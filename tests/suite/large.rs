@@ -24,13 +24,13 @@ async fn users_are_one_query_and_no_page_of_a_list_is_empty_on_sqlite() {
     use slack_installs::backend::SqliteBackend;
     use sqlx::{ConnectOptions as _, sqlite::SqliteConnectOptions};
 
-    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let directory = tempfile::tempdir().expect("a temporary directory can be created");
     let path = directory.path().join("installations.sqlite3");
     let backend = SqliteBackend::open(&path).await;
-    let backend = Arc::new(backend.expect("a new file can be made there"));
+    let backend = Arc::new(backend.expect("a new file can be created there"));
     large("sqlite", backend, async |crowd, _| {
         let options = SqliteConnectOptions::new().filename(&path);
-        let mut file = options.connect().await.expect("the file is a good one");
+        let mut file = options.connect().await.expect("the file is a database");
         let copy = "WITH RECURSIVE numbers (n) AS
                (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?2)
              INSERT INTO slack_rows
@@ -55,7 +55,7 @@ async fn users_are_one_query_and_no_page_of_a_list_is_empty_on_postgres() {
         ..PostgresOptions::default()
     };
     let backend = PostgresBackend::connect_with(&url, options).await;
-    let backend = Arc::new(backend.expect("the server is fine"));
+    let backend = Arc::new(backend.expect("the server is available"));
     large("postgres", backend, async |crowd, _| {
         let copy = format!(
             "INSERT INTO slack_rows
@@ -122,7 +122,7 @@ async fn large<B: Backend, F: Future<Output = ()>>(
         store.store(&one).await.expect("stored");
     }
     counting.take();
-    let found = store.users(&key).await.expect("answers");
+    let found = store.users(&key).await.expect("available");
     assert_eq!(found.len(), USERS);
     assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), users);
     let tenant = Partition::new(format!("{}/T1", app.app)).expect("a name");
@@ -138,7 +138,7 @@ async fn large<B: Backend, F: Future<Output = ()>>(
         counting.take();
         let (mut seen, mut from) = (BTreeSet::new(), None);
         loop {
-            let page = store.list(from, limit).await.expect("answers");
+            let page = store.list(from, limit).await.expect("available");
             assert!(!page.installations.is_empty(), "{name}: by {limit}");
             for summary in page.installations {
                 assert!(seen.insert(summary.home.key().to_string()));

@@ -63,7 +63,7 @@ impl App {
         let mut config = config(&fake);
         configure(&mut config);
         let provider = InstallProvider::new(config, slack.clone(), store.clone(), store.clone())
-            .expect("the configuration works")
+            .expect("the configuration is valid")
             .with_clock(fake.clock());
         Self {
             fake,
@@ -82,7 +82,7 @@ impl App {
         let slack = SlackClient::with_transport(self.fake.environment(), transport)
             .with_clock(self.fake.clock());
         InstallProvider::new(config(&self.fake), slack, store, self.store.clone())
-            .expect("the configuration works")
+            .expect("the configuration is valid")
             .with_clock(self.fake.clock())
     }
 
@@ -111,7 +111,7 @@ impl App {
         let authorize = self.begin(browser, options).await;
         self.fake
             .allow(&authorize, who)
-            .expect("they may install it")
+            .expect("the user may install the app")
     }
 
     /// Begins a flow in this browser, and returns the URL of Slack's page.
@@ -127,7 +127,7 @@ impl App {
         self.store
             .fetch(&key(tenant), user.as_ref())
             .await
-            .expect("the store answers")
+            .expect("the store is up")
     }
 
     /// Returns the stored installation of a tenant. Panics if the tenant has not installed the app.
@@ -218,11 +218,11 @@ impl Browser {
     }
 
     pub fn cookies(&self) -> Vec<String> {
-        self.0.lock().expect("no test panics with it").clone()
+        self.0.lock().expect("the lock is not poisoned").clone()
     }
 
     pub fn keep_cookies(&self, response: &Response<String>) {
-        let mut kept = self.0.lock().expect("no test panics with it");
+        let mut kept = self.0.lock().expect("the lock is not poisoned");
         for header in response.headers().get_all(SET_COOKIE) {
             let header = header.to_str().expect("visible ASCII");
             let pair = header.split(';').next().expect("a cookie has a name");
@@ -271,7 +271,7 @@ pub fn parameter(url: &Url, name: &str) -> String {
     let mut pairs = url.query_pairs();
     pairs
         .find(|(other, _)| other == name)
-        .expect("the parameter is there")
+        .expect("the URL has the parameter")
         .1
         .into_owned()
 }

@@ -101,7 +101,7 @@ impl Hooks for Interruption {
         if let Call::Read(_) = call {
             let task = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(task) = task {
-                task().await.expect("what happens meanwhile ends well");
+                task().await.expect("the task of the interruption succeeds");
             }
         }
         Ok(())
@@ -118,7 +118,7 @@ impl Lagging {
         for lane in Lane::ALL {
             let queue = Queue::new(app, lane).expect("an app's name");
             let page = inner.due(&queue, now, None, usize::MAX).await;
-            due.extend(page.expect("answers").rows);
+            due.extend(page.expect("available").rows);
         }
         Hooked::over(inner, Self(due))
     }

@@ -55,7 +55,7 @@ fn of(credential: Credential) -> ChainKey {
 }
 
 async fn chain(store: &Store, key: &ChainKey) -> StoredChain {
-    let chain = store.chain(key).await.expect("the store answers");
+    let chain = store.chain(key).await.expect("the store is up");
     chain.expect("it was installed")
 }
 
@@ -85,7 +85,7 @@ async fn update(
         Some(next)
     };
     let updated = store.update(key, offered, &mut decide).await;
-    updated.expect("the store answers").expect("a chain stands")
+    updated.expect("the store is up").expect("the chain exists")
 }
 
 /// Replaces the current pair with this one.
@@ -209,7 +209,11 @@ pub(crate) async fn the_pair_that_stands_stored_again_changes_nothing_of_its_cha
     assert_eq!(kept.chain.refresh, Some(mark(&pair("a", 1))));
     assert_eq!(kept.alternates.len(), 2);
     put(&store, installed(pair("b", 0), 101)).await;
-    assert_eq!(standing(&store).await, shown(&kept), "it is kept already");
+    assert_eq!(
+        standing(&store).await,
+        shown(&kept),
+        "the alternate is stored already"
+    );
     put(&store, installed(pair("c", 0), 100)).await;
     let anew = chain(&store, &bot()).await;
     assert_eq!(anew.chain.refresh, Some(mark(&pair("c", 0))));
@@ -355,7 +359,7 @@ pub(crate) async fn a_chain_on_hold_says_so_until_the_hold_ends(db: Db) {
             reason: "ticket 1".to_owned(),
             at: noon(),
         };
-        assert!(store.hold(&key, &hold).await.expect("answers"));
+        assert!(store.hold(&key, &hold).await.expect("available"));
         assert_eq!(is_on_hold().await, is_on);
     }
 }
@@ -368,14 +372,14 @@ pub(crate) async fn a_decision_is_shown_the_chain_that_stands_and_nothing_is_mad
         Some(Chain::new(&pair("a", 0), noon()))
     };
     let none = store.update(&bot(), Some(&pair("a", 0)), &mut decide).await;
-    assert!(none.expect("the store answers").is_none());
+    assert!(none.expect("the store is up").is_none());
     assert_eq!(shown_ones, [None]);
     assert!(db.rows_of("T1").await.is_empty());
 
     put(&store, installed(pair("a", 0), 0)).await;
     let before = (standing(&store).await, db.rows_of("T1").await);
     let left = store.update(&bot(), None, &mut |_| None).await;
-    let left = left.expect("the store answers").expect("it stands");
+    let left = left.expect("the store is up").expect("it exists");
     assert_eq!(shown(&left), before.0);
     // This token is neither stored nor in the update. Writing its mark would lose the pair.
     let mut strange = |chain: Option<&Chain>| {
@@ -412,7 +416,7 @@ pub(crate) async fn chains_of_this_app_are_listed_and_nothing_else(db: Db) {
     let mut listed = Vec::new();
     let mut from: Option<ListCursor> = None;
     loop {
-        let (keys, next) = store.chains(from, 2).await.expect("the store answers");
+        let (keys, next) = store.chains(from, 2).await.expect("the store is up");
         listed.extend(keys);
         from = next;
         if from.is_none() {
@@ -430,11 +434,11 @@ pub(crate) async fn chains_of_this_app_are_listed_and_nothing_else(db: Db) {
     // An index that lags may report a hint late.
     let due = async |limit| {
         let due = store.due(after(50_000), None, limit).await;
-        in_order(&due.expect("the store answers").0)
+        in_order(&due.expect("the store is up").0)
     };
     until("all three are due", async || due(100).await == wanted).await;
     for limit in 1..=3 {
-        assert_eq!(due(limit).await.len(), limit, "no more than were asked for");
+        assert_eq!(due(limit).await.len(), limit, "no more than the limit");
     }
 }
 

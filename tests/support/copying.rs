@@ -27,7 +27,7 @@ pub async fn copy<B: Backend>(
             return all;
         }
     }
-    panic!("no end in sight");
+    panic!("not done after {ATTEMPTS} attempts");
 }
 
 /// Prunes every page.
@@ -49,7 +49,7 @@ pub async fn prune<B: Backend>(
             return all;
         }
     }
-    panic!("no end in sight");
+    panic!("not done after {ATTEMPTS} attempts");
 }
 
 /// Returns the app's rows in another backend, without the note that exists while a copy is in

@@ -51,7 +51,7 @@ impl Emulator {
         let table = self.table().await;
         DynamoDbBackend::connect(&self.client(), table)
             .await
-            .expect("the table was just made")
+            .expect("the table was just created")
     }
 }
 
@@ -99,7 +99,7 @@ pub async fn spoil(client: &Client, table: &str, key: &Key, way: &str) {
             update = update.expression_attribute_values(name, value);
         }
     }
-    update.send().await.expect("the row is there");
+    update.send().await.expect("the row exists");
 }
 
 const PROGRAM: &str = "tests/emulators/dynoxide/target/debug/dynoxide-server";

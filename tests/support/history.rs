@@ -38,10 +38,13 @@ pub async fn check(backend: &dyn Backend, partition: &Partition, seed: u64) {
     tokio::join!(client(0), client(1), client(2), client(3));
     let all = Operation::Read(slots());
     history.call(backend, partition, all).await;
-    let calls = history.calls.into_inner().expect("nobody panics with it");
+    let calls = history
+        .calls
+        .into_inner()
+        .expect("the lock is not poisoned");
     assert!(
         explains(&calls),
-        "seed {seed}: no order explains this:\n{calls:#?}"
+        "seed {seed}: no order explains these calls:\n{calls:#?}"
     );
 }
 
@@ -84,7 +87,7 @@ impl History {
                 Ok(()) => Answer::Committed(true),
                 Err(Error::Conflict) => Answer::Committed(false),
                 Err(Error::Unavailable(_)) => Answer::Lost,
-                Err(error) => panic!("not an answer to a plain commit: {error:?}"),
+                Err(error) => panic!("unexpected error of a commit: {error:?}"),
             },
             Operation::Read(slots) => match backend.read(partition, slots).await {
                 Ok(rows) => {
@@ -93,7 +96,7 @@ impl History {
                     Answer::Standing(standing.collect())
                 }
                 Err(Error::Unavailable(_)) => return,
-                Err(error) => panic!("not an answer to a plain read: {error:?}"),
+                Err(error) => panic!("unexpected error of a read: {error:?}"),
             },
         };
         let ended = match answer {
@@ -106,12 +109,15 @@ impl History {
             operation,
             answer,
         };
-        self.calls.lock().expect("nobody panics with it").push(call);
+        self.calls
+            .lock()
+            .expect("the lock is not poisoned")
+            .push(call);
     }
 
     /// Returns the versions that were last put in each slot, as far as they are known.
     fn seen(&self) -> Standing {
-        let calls = self.calls.lock().expect("nobody panics with it");
+        let calls = self.calls.lock().expect("the lock is not poisoned");
         let mut seen = Standing::new();
         for call in calls.iter() {
             if let Operation::Commit(changes) = &call.operation {
@@ -194,7 +200,7 @@ pub async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F:
 /// Reports whether an order exists that explains all results: Wing and Gong's search. It remembers
 /// the states that it has visited (Lowe): the set of placed calls and the versions after them.
 pub fn explains(calls: &[Call]) -> bool {
-    assert!(calls.len() <= 64, "a set of calls is kept in 64 bits");
+    assert!(calls.len() <= 64, "a set of calls must fit into 64 bits");
     let mut open = vec![(0u64, Standing::new())];
     let mut known = HashSet::new();
     while let Some((placed, standing)) = open.pop() {

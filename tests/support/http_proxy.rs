@@ -59,7 +59,7 @@ impl Proxy {
         let server: SocketAddr = server
             .trim_start_matches("http://")
             .parse()
-            .expect("the server is at an address");
+            .expect("the server's address is valid");
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("loopback has a free port");
@@ -91,7 +91,7 @@ impl Proxy {
     /// Sets the function that decides the fate of each request from now on.
     pub fn decide(&self, decide: impl Fn(&Request) -> Fate + Send + Sync + 'static) {
         let decide: Decide = Arc::new(decide);
-        *self.state.lock().expect("no holder panics") = State {
+        *self.state.lock().expect("the lock is not poisoned") = State {
             decide,
             operations: Vec::new(),
         };
@@ -106,7 +106,7 @@ impl Proxy {
     pub fn operations(&self) -> Vec<String> {
         self.state
             .lock()
-            .expect("no holder panics")
+            .expect("the lock is not poisoned")
             .operations
             .clone()
     }
@@ -129,7 +129,7 @@ async fn serve(
         let fate = {
             let operation = header(&head, "x-amz-target").unwrap_or_default();
             let operation = operation.rsplit('.').next().unwrap_or_default().to_owned();
-            let mut state = state.lock().expect("no holder panics");
+            let mut state = state.lock().expect("the lock is not poisoned");
             state.operations.push(operation.clone());
             let nth = state.operations.len();
             (state.decide)(&Request {
@@ -155,7 +155,11 @@ async fn serve(
             }
             Fate::Pass | Fate::Wait(_) => {
                 if let Fate::Wait(until) = fate {
-                    until.acquire().await.expect("nobody closes it").forget();
+                    until
+                        .acquire()
+                        .await
+                        .expect("the semaphore is never closed")
+                        .forget();
                 }
                 let (head, body) = ask(server, asking, &head, &body).await?;
                 client.write_all(head.as_bytes()).await?;
@@ -195,7 +199,7 @@ async fn message(from: &mut BufReader<TcpStream>) -> io::Result<Option<(String, 
         }
     }
     let len = header(&head, "content-length").and_then(|len| len.parse().ok());
-    let mut body = vec![0; len.expect("each message says how long it is")];
+    let mut body = vec![0; len.expect("each message has a `content-length`")];
     from.read_exact(&mut body).await?;
     Ok(Some((head, body)))
 }

@@ -126,7 +126,7 @@ impl Life {
         let url = Url::parse("https://bot.example.com/slack/events").expect("a URL");
         let (head, body) = delivery.clone().sent_at(now).request(&url).into_parts();
         let verified = self.verifier.verify(&head.headers, body);
-        verified.expect("the fake signs what it delivers")
+        verified.expect("the fake signs its deliveries")
     }
 
     pub async fn deliver(&self, delivery: &Delivery) -> Result<Handled, LifecycleError> {
@@ -134,7 +134,9 @@ impl Life {
     }
 
     pub async fn handled(&self, delivery: &Delivery) -> Handled {
-        self.deliver(delivery).await.expect("it can be handled")
+        self.deliver(delivery)
+            .await
+            .expect("the delivery is handled")
     }
 
     pub async fn authorize(&self, delivery: &Delivery) -> Result<AuthorizeResult, AuthorizeError> {
@@ -197,7 +199,7 @@ impl Host {
         self.0
             .departures
             .lock()
-            .expect("no test panics with it")
+            .expect("the lock is not poisoned")
             .clone()
     }
 
@@ -228,7 +230,7 @@ impl LifecycleHooks for Host {
         self.0
             .departures
             .lock()
-            .expect("no test panics with it")
+            .expect("the lock is not poisoned")
             .push(told);
         Ok(())
     }

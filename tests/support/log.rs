@@ -23,14 +23,14 @@ impl Log {
     }
 
     pub(crate) fn text(&self) -> String {
-        let log = self.0.lock().expect("no test panics with it");
+        let log = self.0.lock().expect("the lock is not poisoned");
         String::from_utf8_lossy(&log).into_owned()
     }
 }
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut log = self.0.lock().expect("no test panics with it");
+        let mut log = self.0.lock().expect("the lock is not poisoned");
         log.extend_from_slice(bytes);
         Ok(bytes.len())
     }

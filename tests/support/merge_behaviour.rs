@@ -189,7 +189,7 @@ pub(crate) async fn a_hold_outlives_facts_that_do_not_open(db: Db) {
     };
     put(&store, of("T1")).await;
     assert_eq!(fetch(&store, &key, None).await.hold, None);
-    assert!(store.hold(&key, &hold).await.expect("answers"));
+    assert!(store.hold(&key, &hold).await.expect("available"));
     damage(&db, "T1", "install").await;
     put(&store, of("T1")).await;
     assert_eq!(fetch(&store, &key, None).await.hold, Some(hold.clone()));
@@ -199,7 +199,7 @@ pub(crate) async fn a_hold_outlives_facts_that_do_not_open(db: Db) {
         is_on: false,
         ..hold.clone()
     };
-    assert!(store.hold(&key, &ended).await.expect("answers"));
+    assert!(store.hold(&key, &ended).await.expect("available"));
     put(&store, of("T1")).await;
     let standing = fetch(&store, &key, None).await;
     assert!(!standing.is_on_hold());
@@ -212,7 +212,7 @@ pub(crate) async fn an_organisations_name_goes_with_its_id(db: Db) {
     let revision = put(&store, in_workspace_of("E1", "T1").with_bot("xoxb-1")).await;
     let other = enterprise("E2");
     let moved = store.set_enterprise(&key, revision, Some(&other)).await;
-    assert!(moved.expect("answers"));
+    assert!(moved.expect("available"));
     let standing = fetch(&store, &key, None).await;
     let named = standing.home.enterprise().expect("an organisation");
     assert_eq!((&named.id, &named.name), (&other, &None));

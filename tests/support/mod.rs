@@ -109,7 +109,7 @@ impl Db {
         let opened = EncryptedStore::open(backend, provider, self.app.clone()).await;
         // A store sweeps by its clock. The system's clock is past noon, so these tests' states
         // would be deleted.
-        let store = opened.expect("the database answers and the master key fits");
+        let store = opened.expect("the database is up and the master key fits");
         self.database
             .process(store)
             .with_clock(Clock::from_fn(noon))
@@ -164,7 +164,7 @@ impl Db {
         self.backend
             .commit(&key.partition, &[put])
             .await
-            .expect("the database answers");
+            .expect("the database is up");
         self.pass_caches().await;
     }
 
@@ -177,7 +177,7 @@ impl Db {
         self.backend
             .commit(&key.partition, &[delete])
             .await
-            .expect("the database answers");
+            .expect("the database is up");
         self.pass_caches().await;
     }
 }
@@ -188,7 +188,7 @@ pub(crate) async fn all_rows(backend: &dyn Backend) -> Vec<(Key, Row)> {
     let mut from: Option<Cursor> = None;
     loop {
         let page = backend.scan(&Scope::Everything, from, 100).await;
-        let page = page.expect("the database answers");
+        let page = page.expect("the database is up");
         rows.extend(page.rows);
         from = page.next;
         if from.is_none() {

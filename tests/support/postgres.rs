@@ -226,7 +226,7 @@ pub async fn connection(url: &str) -> PgConnection {
         .extra_float_digits(None)
         .connect()
         .await
-        .expect("the server answers")
+        .expect("the server is up")
 }
 
 /// Runs one or more statements.
@@ -236,7 +236,7 @@ pub async fn execute(url: &str, statements: &str) {
     statements
         .execute(&mut connection)
         .await
-        .expect("the statement is fine");
+        .expect("the statement is valid");
 }
 
 pub async fn fetch(url: &str, query: &str) -> Vec<PgRow> {
@@ -244,7 +244,7 @@ pub async fn fetch(url: &str, query: &str) -> Vec<PgRow> {
     query
         .fetch_all(&mut connection(url).await)
         .await
-        .expect("the query is fine")
+        .expect("the query is valid")
 }
 
 fn start(directory: &TempDir, port: u16, settings: &[String]) -> Server {
@@ -280,13 +280,14 @@ fn template() -> PathBuf {
             .args(["--no-instructions", "-U", "postgres", "-D"])
             .arg(data(&fresh)));
         // Other processes create it too. The rename makes sure that the directory is complete.
-        let beside = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("cargo made it");
+        let beside =
+            TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("cargo created the directory");
         run(Command::new("cp")
             .arg("-R")
             .arg(data(&fresh))
             .arg(data(&beside)));
         if std::fs::rename(data(&beside), &template).is_err() {
-            assert!(template.is_dir(), "another test was first");
+            assert!(template.is_dir(), "another process created the template");
         }
     }
     template
@@ -295,7 +296,7 @@ fn template() -> PathBuf {
 /// Copies a data directory. The copy belongs to the server's user.
 fn copy(from: &Path, to: &Path) {
     run(Command::new("cp").arg("-R").arg(from).arg(to));
-    let parent = to.parent().expect("it has a name");
+    let parent = to.parent().expect("the path has a parent");
     let mut reference = std::ffi::OsString::from("--reference=");
     reference.push(parent);
     run(Command::new("chown").arg("-R").arg(reference).arg(to));
@@ -321,7 +322,7 @@ fn program(name: &str) -> PathBuf {
 }
 
 fn run(command: &mut Command) {
-    let output = command.output().expect("the program is there");
+    let output = command.output().expect("the program can be started");
     assert!(
         output.status.success(),
         "{command:?}: {}",

@@ -69,12 +69,12 @@ impl Proxy {
 
     /// Cuts the next connection that reaches this point, and only that one.
     pub fn cut(&self, cut: Cut) {
-        *self.cut.lock().expect("nobody panics with it") = Some(cut);
+        *self.cut.lock().expect("the lock is not poisoned") = Some(cut);
     }
 
     /// Reports whether the cut has happened.
     pub fn has_cut(&self) -> bool {
-        self.cut.lock().expect("nobody panics with it").is_none()
+        self.cut.lock().expect("the lock is not poisoned").is_none()
     }
 }
 
@@ -138,7 +138,7 @@ async fn hang(_client: TcpStream, _server: TcpStream) {
 /// Takes the cut if the client has just sent its text. A cut happens once. Keeps in `seen` only
 /// what may be the beginning of the text, so that the text of an earlier call does not match again.
 fn take(cut: &Mutex<Option<Cut>>, seen: &mut Vec<u8>) -> Option<Cut> {
-    let mut cut = cut.lock().expect("nobody panics with it");
+    let mut cut = cut.lock().expect("the lock is not poisoned");
     let Some(Cut::Before(text) | Cut::After(text) | Cut::Hang(text)) = cut.as_ref() else {
         seen.clear();
         return None;

@@ -98,7 +98,7 @@ impl Stage {
         let backend = Arc::new(Flaky::new(backend, Faults::none()));
         let provider = LocalKeyProvider::new(master_key());
         let store = EncryptedStore::open(backend, provider, fake.client_id()).await;
-        let store = database.process(store.expect("the database answers"));
+        let store = database.process(store.expect("the database is up"));
         Self {
             fake,
             store,
@@ -234,7 +234,7 @@ impl Stage {
     /// Fetches Alpha's installation.
     pub(crate) async fn fetched(&self) -> StoredInstallation {
         let fetched = self.store.fetch(&alpha(), None).await;
-        fetched.expect("answers").expect("installed")
+        fetched.expect("available").expect("installed")
     }
 
     /// Changes the bot's chain as another process might have.
@@ -245,7 +245,7 @@ impl Stage {
             Some(next)
         };
         let updated = self.store.update(&bot(), None, &mut decide).await;
-        updated.expect("answers").expect("installed");
+        updated.expect("available").expect("installed");
     }
 
     pub(crate) async fn chain(&self, credential: Credential) -> Option<StoredChain> {
@@ -253,7 +253,7 @@ impl Stage {
             credential,
             tenant: alpha(),
         };
-        self.store.chain(&key).await.expect("the store answers")
+        self.store.chain(&key).await.expect("the store is up")
     }
 
     pub(crate) async fn bot_chain(&self) -> StoredChain {

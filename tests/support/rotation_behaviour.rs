@@ -80,7 +80,7 @@ pub(crate) async fn four_processes_cost_one_refresh(database: Database) {
     assert_eq!(stage.refreshes(), 1);
     let chain = stage.bot_chain().await;
     assert_eq!(chain.chain.generation, 1);
-    assert!(chain.chain.lease.is_none(), "the lease is given back");
+    assert!(chain.chain.lease.is_none(), "the lease is released");
     let stored = chain.grant.access_token.expose();
     assert!(stage.fake.is_live(stored));
     for token in tokens {
@@ -176,13 +176,13 @@ pub(crate) async fn a_failing_user_refresh_costs_the_bot_nothing(database: Datab
     stage.expire();
     let user_id = UserId::new(ADMIN).expect("an id");
     let installation = stage.store.fetch(&alpha(), Some(&user_id)).await;
-    let installation = installation.expect("the store answers").expect("installed");
+    let installation = installation.expect("the store is up").expect("installed");
     let refreshed = stage.rotator().refreshed(installation).await;
     let bot = refreshed.installation.bot.expect("the bot");
     assert!(stage.fake.is_live(bot.grant.access_token.expose()));
     assert!(
         refreshed.installation.user.is_none(),
-        "never an expired token"
+        "no expired token is handed out"
     );
     let error = refreshed.user_error.expect("a reason");
     assert_matches!(error, Error::ReinstallNeeded { .. });
@@ -205,7 +205,7 @@ pub(crate) async fn a_refresh_of_the_bot_leaves_users_as_they_were(database: Dat
     let users = stage.rotator().token_for(&alpha(), admin()).await;
     users.expect("the user's own refresh");
     let after = stage.another().await.chain(admin()).await;
-    assert_eq!(after.expect("there").chain.generation, 1);
+    assert_eq!(after.expect("exists").chain.generation, 1);
 }
 
 // What happens between Slack's response and the save.
@@ -224,12 +224,12 @@ pub(crate) async fn a_refresh_that_meets_an_uninstallation_revives_nothing_and_r
     let after = stage.another().await;
     assert!(
         after.chain(Credential::Bot).await.is_none(),
-        "nothing came back"
+        "no row was restored"
     );
     assert_eq!(
         stage.fake.calls("auth.revoke"),
         2,
-        "access and refresh token"
+        "the access token and the refresh token are revoked"
     );
     assert_eq!(stage.fake.live_tokens(ALPHA, None), 0);
 }
@@ -273,7 +273,7 @@ pub(crate) async fn an_alternate_rescues_a_chain_whose_primary_is_dead(database:
     assert_matches!(
         second,
         Err(Error::TryAgain { .. }),
-        "the loser of Slack's choosing is not handed out"
+        "the pair that Slack does not keep alive is not handed out"
     );
     held.release();
     // The process that lost the race asks Slack which pair is alive, before any caller finds out.
@@ -300,7 +300,10 @@ pub(crate) async fn a_pair_is_saved_when_the_database_comes_back(database: Datab
     let before = lost();
     held.release();
     until("the save has failed twice", async || lost() >= before + 2).await;
-    assert!(!caller.is_finished(), "nothing is handed out unsaved");
+    assert!(
+        !caller.is_finished(),
+        "no token is handed out before it is saved"
+    );
     assert_eq!(stage.another().await.bot_chain().await.chain.generation, 0);
     backend.set_faults(Faults::none());
     let token = caller.await.expect("no panic").expect("it is saved");
@@ -354,7 +357,7 @@ pub(crate) async fn the_worker_repeats_a_refresh_whose_process_died_within_the_g
     let (rotator, worker) = working(&stage.another().await);
     stage.fake.advance(LEASE);
     let watching = stage.another().await;
-    until("the worker has repeated it, unasked", async || {
+    until("the worker repeats the refresh", async || {
         watching.bot_chain().await.chain.generation == 1
     })
     .await;
@@ -374,7 +377,7 @@ pub(crate) async fn of_two_workers_one_replaces_a_token_ahead(database: Database
         working(&stage.another().await),
     ];
     stage.soften();
-    until("the token is replaced, unasked", async || {
+    until("the worker replaces the token", async || {
         watching.bot_chain().await.chain.generation == 1
     })
     .await;
@@ -385,7 +388,7 @@ pub(crate) async fn of_two_workers_one_replaces_a_token_ahead(database: Database
     assert_eq!(stage.refreshes(), 1);
     assert!(
         stage.fake.is_live(old.grant.access_token.expose()),
-        "it serves to its end"
+        "the token is valid until it expires"
     );
     let chain = stage.another().await.bot_chain().await;
     assert!(stage.fake.is_live(chain.grant.access_token.expose()));

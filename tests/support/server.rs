@@ -36,7 +36,7 @@ impl Server {
         let server = Self { child };
         BufReader::new(output)
             .read_line(&mut place)
-            .expect("the server says where it listens");
+            .expect("the server writes its address");
         assert!(place.ends_with('\n'), "the server ended before it listened");
         (server, place.trim_end().into())
     }
@@ -88,7 +88,7 @@ pub fn directory() -> TempDir {
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o700))
         .expect("the directory is ours");
     if is_root() {
-        chown(directory.path(), Some(NOBODY), Some(NOBODY)).expect("root may give it away");
+        chown(directory.path(), Some(NOBODY), Some(NOBODY)).expect("root may change the owner");
     }
     directory
 }

@@ -67,12 +67,12 @@ impl Between {
     }
 
     fn interrupt(&self, nth: u64, what: impl Future<Output = Result<(), Error>> + Send + 'static) {
-        *self.next.lock().expect("no test panics with it") = Some((nth, Box::pin(what)));
+        *self.next.lock().expect("the lock is not poisoned") = Some((nth, Box::pin(what)));
     }
 
     fn due(&self) -> Option<Interruption> {
         self.reads.fetch_add(1, Ordering::SeqCst);
-        let mut next = self.next.lock().expect("no test panics with it");
+        let mut next = self.next.lock().expect("the lock is not poisoned");
         let (left, _) = next.as_mut()?;
         *left -= 1;
         let (_, what) = next.take_if(|(left, _)| *left == 0)?;
@@ -125,7 +125,7 @@ pub async fn hold(app: &App, tenant: &str, is_on: bool) {
         at: app.fake.clock().now(),
     };
     let known = app.store.hold(&key(tenant), &hold).await;
-    assert!(known.expect("the store answers"), "it is installed");
+    assert!(known.expect("the store is up"), "it is installed");
 }
 
 /// The remaining lifetime of a token.
@@ -179,5 +179,5 @@ pub async fn keep(app: &App, bot: Token, user: Token) {
         it.grant = user.grant("xoxp-ada", now);
     }
     let stored = app.store.store(&installation).await;
-    stored.expect("the store answers");
+    stored.expect("the store is up");
 }

@@ -14,15 +14,18 @@ pub async fn sqlite(path: &std::path::Path, key: &slack_installs::backend::Key, 
     use sqlx::{ConnectOptions as _, Executor as _};
 
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
-    let mut file = options.connect().await.expect("the file is a good one");
+    let mut file = options.connect().await.expect("the file is a database");
     file.execute("PRAGMA ignore_check_constraints = on")
         .await
-        .expect("SQLite knows it");
+        .expect("SQLite has this pragma");
     let update = format!("UPDATE slack_rows SET {way} WHERE partition = ? AND slot = ?");
     let update = sqlx::query(sqlx::AssertSqlSafe(update))
         .bind(key.partition.as_str())
         .bind(key.slot.as_str());
-    let updated = update.execute(&mut file).await.expect("it can be written");
+    let updated = update
+        .execute(&mut file)
+        .await
+        .expect("the file is writable");
     assert_eq!(updated.rows_affected(), 1, "{key} is spoiled");
 }
 
@@ -39,20 +42,23 @@ pub async fn postgres(url: &str, schema: &str, key: &slack_installs::backend::Ke
     use sqlx::{ConnectOptions as _, Executor as _};
 
     let options: sqlx::postgres::PgConnectOptions = url.parse().expect("our own URL");
-    let mut server = options.connect().await.expect("the server answers");
+    let mut server = options.connect().await.expect("the server is up");
     let drop = format!(
         "ALTER TABLE \"{schema}\".slack_rows DROP CONSTRAINT IF EXISTS slack_rows_version_check"
     );
     server
         .execute(sqlx::AssertSqlSafe(drop))
         .await
-        .expect("a superuser may");
+        .expect("a superuser has the rights");
     let update =
         format!("UPDATE \"{schema}\".slack_rows SET {way} WHERE partition = $1 AND slot = $2");
     let update = sqlx::query(sqlx::AssertSqlSafe(update))
         .bind(key.partition.as_str())
         .bind(key.slot.as_str());
-    let updated = update.execute(&mut server).await.expect("a superuser may");
+    let updated = update
+        .execute(&mut server)
+        .await
+        .expect("a superuser has the rights");
     assert_eq!(updated.rows_affected(), 1, "{key} is spoiled");
 }
 
@@ -71,13 +77,13 @@ pub async fn redis(urls: &[String], key: &slack_installs::backend::Key, way: &st
     for url in urls {
         let client = redis::Client::open(url.as_str()).expect("the URL is well formed");
         let connection = client.get_multiplexed_async_connection().await;
-        let mut connection = connection.expect("the server answers");
+        let mut connection = connection.expect("the server is up");
         let pattern = format!("*:rows:{}", key.partition);
         let keys: Vec<String> = redis::cmd("KEYS")
             .arg(pattern)
             .query_async(&mut connection)
             .await
-            .expect("the server answers");
+            .expect("the server is up");
         for rows in keys {
             let set = redis::cmd("HSET")
                 .arg(&rows)

@@ -67,7 +67,7 @@ pub(crate) fn orders(mut steps: Vec<Step>) -> Vec<Vec<Step>> {
                 let mut left = steps.clone();
                 for step in &begun {
                     let at = left.iter().position(|other| other == step);
-                    left.remove(at.expect("it was taken from there"));
+                    left.remove(at.expect("the value was taken from the list"));
                 }
                 left.dedup();
                 left.into_iter()

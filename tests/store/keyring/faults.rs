@@ -184,8 +184,8 @@ async fn a_lost_keyring_is_noticed_behind_the_rows_of_others() {
         let paged = Meddling::paged(Arc::clone(&db.backend), 1);
         EncryptedStore::open(paged, local(), app).await
     };
-    open(other).await.expect("another app has its own");
-    let error = open(db.app.clone()).await.expect_err("rows stand");
+    open(other).await.expect("another app has its own keyring");
+    let error = open(db.app.clone()).await.expect_err("the app has rows");
     assert_matches!(error, KeyringError::Lost);
 }
 
@@ -199,7 +199,7 @@ async fn a_keyring_that_another_process_makes_meanwhile_is_not_lost() {
     });
     let store = db.store_over(backend, local()).await;
     let fetched = store.fetch(&workspace_key("T1"), None).await;
-    assert!(fetched.expect("its key is the one that stands").is_some());
+    assert!(fetched.expect("the row's key is the stored one").is_some());
 }
 
 #[tokio::test]
@@ -209,8 +209,8 @@ async fn a_first_key_whose_writing_nobody_confirms_opens_no_store() {
     // Loses the responses of the commit and of both attempts to confirm it.
     backend.lose_answers(3);
     let opened = EncryptedStore::open(backend.clone(), local(), db.app.clone()).await;
-    let error = opened.expect_err("whether it is safe, nobody knows");
+    let error = opened.expect_err("it is unknown whether the key was written");
     assert_matches!(error, KeyringError::Backend(backend::Error::Unavailable(_)));
     let opened = EncryptedStore::open(backend, local(), db.app.clone()).await;
-    opened.expect("it is there");
+    opened.expect("it exists");
 }
