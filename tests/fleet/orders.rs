@@ -26,7 +26,7 @@ pub(crate) enum Order {
     Ask(String),
     /// Finish what is in progress, and end.
     End,
-    /// Announce no more steps.
+    /// Stop announcing steps.
     Free,
     /// Take the announced step.
     Go,

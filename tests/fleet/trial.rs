@@ -76,7 +76,7 @@ pub(crate) enum Heard {
     Never(String),
 }
 
-/// The row at the end.
+/// The row after the last call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Stored {
     Nothing,

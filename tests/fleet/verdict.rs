@@ -79,8 +79,8 @@ impl Outcome {
     }
 
     /// Reports whether the app must be installed again. The last refresh token bought a pair whose
-    /// response was lost, and Slack does not accept that token again, or issues only a dead pair
-    /// for it.
+    /// response was lost. Slack does not accept that token again, or issues only a dead pair for
+    /// it.
     pub(crate) fn is_lost(&self) -> bool {
         let is_first_only = self.case.policy == GracePolicy::FirstOnly;
         self.has_no_answer() && (self.case.grace.is_zero() || is_first_only)

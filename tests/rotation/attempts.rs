@@ -94,7 +94,7 @@ async fn a_database_that_is_away_for_seconds_is_waited_for() {
     stage.expire();
     let rotator = stage.rotator_with_updates(|_| Way::Failed);
     let error = rotator.bot_token().await;
-    let error = error.expect_err("away");
+    let error = error.expect_err("down");
     assert_matches!(error, Error::Store(_));
 }
 

@@ -176,6 +176,6 @@ async fn our_own_wrong_secret_kills_nobody_and_opens_a_breaker() {
         rotator
             .token_for(tenant, Credential::Bot)
             .await
-            .expect("nobody died");
+            .expect("no chain is dead");
     }
 }

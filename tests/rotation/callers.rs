@@ -163,7 +163,7 @@ async fn the_last_access_token_of_a_dead_chain_serves_to_its_end_and_no_longer()
     let error = strict.bot_token().await.expect_err("strict");
     assert_matches!(error, Error::ReinstallNeeded { .. });
     stage.fake.advance(2 * HOUR);
-    let error = rotator.bot_token().await.expect_err("over");
+    let error = rotator.bot_token().await.expect_err("expired");
     assert_matches!(error, Error::ReinstallNeeded { .. });
     assert_eq!(stage.refreshes(), 1);
 }

@@ -290,7 +290,7 @@ async fn suspect() -> Stage {
     let first = stage.rotator().bot_token().await;
     first.expect("the token is still valid");
     settle().await;
-    assert_eq!(stage.fake.calls("auth.test"), 0, "nobody waits");
+    assert_eq!(stage.fake.calls("auth.test"), 0, "no caller waits");
     assert!(stage.bot_chain().await.chain.is_suspect());
     let away = Fault::error("service_unavailable").always();
     stage.inject(away);

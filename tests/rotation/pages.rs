@@ -41,7 +41,7 @@ impl fmt::Debug for Unread {
 impl RotationStore for Unread {
     async fn chain(&self, key: &ChainKey) -> Result<Option<StoredChain>, Error> {
         if *key == self.1 {
-            return Err(Error::Unavailable("away".into()));
+            return Err(Error::Unavailable("down".into()));
         }
         self.0.chain(key).await
     }

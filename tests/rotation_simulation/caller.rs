@@ -37,7 +37,7 @@ impl RefusedToken for Refused {
     }
 }
 
-/// A token as it was handed out.
+/// A token that was handed out.
 struct Got {
     access: String,
     expires_at: Option<SystemTime>,

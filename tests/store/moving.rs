@@ -116,7 +116,7 @@ async fn what_changes_comes_or_goes_during_a_copy_is_caught_up_with() {
     // Replaced: two rows each of T7 and T8, and the primary key. Copied: T31 and the retired key.
     assert_eq!((again.replaced, again.copied), (5, 3));
     let pruned = prune(&store, &target, 7).await;
-    assert_eq!(pruned.removed, 4, "T3 and T29 do not come back");
+    assert_eq!(pruned.removed, 4, "T3 and T29 are not restored");
     store
         .finish_copy(&target)
         .await

@@ -71,7 +71,7 @@ async fn lived(store: impl LifecycleStore) {
     let due = store.due_departures(noon(), 10).await.expect("available");
     assert_eq!(due.len(), 1);
     let put_off = store.postpone(&note, noon()).await.expect("available");
-    let put_off = put_off.expect("it stood");
+    let put_off = put_off.expect("it existed");
     assert_eq!(put_off.attempts, 1);
     assert!(!store.settle(&note).await.expect("available"));
     assert!(store.settle(&put_off).await.expect("available"));

@@ -277,7 +277,7 @@ struct World {
     other: Db,
     store: Store,
     provider: Remote,
-    /// Rows of T1 as they were one install ago.
+    /// Rows of T1 before its last install.
     earlier: Vec<(Key, Row)>,
 }
 

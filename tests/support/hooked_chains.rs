@@ -96,7 +96,7 @@ impl RotationStore for HookedChains {
         offered: Option<&Grant>,
         decide: &mut (dyn for<'c> FnMut(Option<&'c Chain>) -> Option<Chain> + Send),
     ) -> Result<Option<StoredChain>, Error> {
-        let away = || Err(Error::Unavailable("away".into()));
+        let away = || Err(Error::Unavailable("down".into()));
         let way = (self.0.way)(self.0.updates.fetch_add(1, Ordering::SeqCst));
         match way {
             Way::Failed => return away(),
@@ -142,7 +142,7 @@ impl RotationStore for HookedChains {
         match found {
             Some(found) => Ok((found, None)),
             None if takes.is_zero() => self.0.store.due(now, from, limit).await,
-            None => Err(Error::Unavailable("away".into())),
+            None => Err(Error::Unavailable("down".into())),
         }
     }
 

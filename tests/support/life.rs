@@ -220,7 +220,7 @@ impl LifecycleHooks for Host {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         tokio::task::yield_now().await;
         if self.0.fails.load(Ordering::SeqCst) {
-            return Err("the host fails on purpose".into());
+            return Err("the hook fails on purpose".into());
         }
         let told = (
             departure.key.id().to_owned(),

@@ -214,7 +214,7 @@ pub(crate) async fn a_departure_stands_until_it_is_settled_whatever_is_installed
         .postpone(&noted, after(120))
         .await
         .expect("available")
-        .expect("it stood");
+        .expect("it existed");
     assert_eq!(later.attempts, 1);
     assert_eq!(due(after(119)).await, []);
     assert!(
@@ -294,7 +294,7 @@ pub(crate) async fn a_hold_outlives_a_reinstall_and_touches_no_token(db: Db) {
             .hold(&workspace_key("T3"), &later)
             .await
             .expect("available"),
-        "nobody there"
+        "T3 has no installation"
     );
     assert!(db.rows_of("T3").await.is_empty());
 }

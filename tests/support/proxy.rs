@@ -62,7 +62,7 @@ impl Proxy {
         self.upstream.send_replace(upstream);
     }
 
-    /// Hangs the existing connections: they carry no more data and stay open.
+    /// Hangs the existing connections: they stay open and carry nothing.
     pub fn hang_all(&self) {
         self.hung.send_replace(());
     }

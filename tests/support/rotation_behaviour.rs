@@ -84,7 +84,7 @@ pub(crate) async fn four_processes_cost_one_refresh(database: Database) {
     let stored = chain.grant.access_token.expose();
     assert!(stage.fake.is_live(stored));
     for token in tokens {
-        assert_eq!(token.expect("nobody fails"), stored);
+        assert_eq!(token.expect("no caller fails"), stored);
     }
 }
 
@@ -219,7 +219,7 @@ pub(crate) async fn a_refresh_that_meets_an_uninstallation_revives_nothing_and_r
     let purged = stage.store.delete(&alpha(), &Delete::all()).await;
     assert!(purged.expect("purged"));
     held.release();
-    let error = caller.await.expect("no panic").expect_err("gone");
+    let error = caller.await.expect("no panic").expect_err("deleted");
     assert_matches!(error, Error::NotInstalled);
     let after = stage.another().await;
     assert!(

@@ -17,7 +17,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server. Its output goes to `log`.
+    /// Starts a server that writes its output to `log`.
     pub fn start(command: &mut Command, log: &Path) -> Self {
         let log = std::fs::File::create(log).expect("the server's directory is ours");
         let again = log.try_clone().expect("a file can be shared");
