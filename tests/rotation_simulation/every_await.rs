@@ -273,7 +273,7 @@ fn cut_everywhere(scene: Scene, policy: GracePolicy, grace: Duration) -> usize {
 fn a_crash_at_any_await_loses_nothing_within_the_grace() {
     for policy in GracePolicy::ALL {
         let lost = cut_everywhere(Scene::Plain, policy, GRACE);
-        // Only the first pair is alive, and its response died with the process.
+        // Under `FirstOnly` the first pair alone is alive, and its response dies with the process.
         let may_be_lost = policy == GracePolicy::FirstOnly;
         assert_eq!(lost > 0, may_be_lost, "{policy:?}: lost at {lost} steps");
     }
