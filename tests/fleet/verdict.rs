@@ -19,11 +19,11 @@ impl Outcome {
                 let lost = self.is_lost();
                 must(
                     self.last.is_live() != lost,
-                    "4: the installation is lost where it must not be, or the window is smaller than stated",
+                    "4: an installation is lost outside the window, or not lost inside it",
                 );
                 must(
                     (self.stored == Stored::Current) != lost,
-                    "4: the stored token is not current, or the window is smaller than stated",
+                    "4: the stored token is not current outside the window, or current inside it",
                 );
                 must(
                     self.second.is_live() || self.second == self.excuse(),
@@ -60,7 +60,7 @@ impl Outcome {
         let (calls, repeated) = self.expected_calls();
         must(
             self.counts.duplicates == repeated,
-            "6: a refresh token was spent again without a cause, or not spent again where it must be",
+            "6: a refresh token was spent again too often, or not often enough",
         );
         // The stored pair of two that one token bought may be dead. The loser then replaces it.
         let mending = if self.is_loser() { MENDING } else { 0 };
