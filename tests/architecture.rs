@@ -1,7 +1,7 @@
-//! Which module may know which, checked over the source: `docs/architecture.md` has the why.
+//! Which module may import which, checked in the source. `docs/architecture.md` explains why.
 //!
-//! A backend never learns what a token is, and nothing but `encrypted` knows both storage and
-//! Slack; so a new database is one file, and plaintext has no way around the seal.
+//! A backend never knows what a token is, and only `encrypted` knows both storage and Slack. So a
+//! new database is one file, and no plaintext bypasses the seal.
 
 use std::collections::BTreeSet;
 
@@ -16,8 +16,8 @@ use circles::circles;
 use paths::paths;
 use source::{Source, plain, sources, without_tests};
 
-/// Each module, and the modules of this crate that it may import. The public face (axum, tower)
-/// rides on the flows, these on the ports, these on the facts.
+/// Each module, and the modules of this crate that it may import. The web adapters (axum, tower)
+/// import the flows, the flows import the ports, and the ports import the facts.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("panics", &[]),
     ("error_chain", &[]),
@@ -136,7 +136,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "web",
-        &["authorize", "gate", "oauth", "request", "secret", "layer"],
+        &["authorize", "gate", "oauth", "request", "secret"],
     ),
     (
         "app",
@@ -191,7 +191,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Or a cache would not hear of it. The keyring and the target of a copy are read through none.
+/// Otherwise a cache would not notice the commit. The keyring and the target of a copy have no
+/// cache.
 #[test]
 fn every_commit_of_the_store_goes_through_the_driver() {
     let mut commits = Vec::new();
@@ -230,7 +231,7 @@ fn every_commit_of_the_store_goes_through_the_driver() {
     );
 }
 
-/// What the modules of the crate import from each other.
+/// Returns what the modules of the crate import from each other.
 fn imports(source: &Source) -> BTreeSet<String> {
     let paths = paths(&source.code, |name| name == "crate").into_iter();
     let modules = paths.filter_map(|path| path.into_iter().nth(1));
@@ -243,7 +244,7 @@ fn every_module_imports_only_what_its_layer_may() {
         let (path, module) = (source.path.display(), source.module());
         let allowed = MAY_IMPORT.iter().find(|(name, _)| *name == module);
         let (_, allowed) = allowed
-            .unwrap_or_else(|| panic!("{path}: `{module}` is in no layer; give it one here"));
+            .unwrap_or_else(|| panic!("{path}: `{module}` has no entry in MAY_IMPORT; add one"));
         for import in imports(&source) {
             let is_allowed = allowed.contains(&import.as_str());
             assert!(is_allowed, "{path}: `{module}` may not import `{import}`");
@@ -263,7 +264,10 @@ fn every_import_that_a_layer_may_make_is_made() {
         let others = allowed.iter().filter(|it| !used.contains(**it));
         unused.extend(others.map(|other| format!("{module} -> {other}")));
     }
-    assert!(unused.is_empty(), "nothing uses {unused:?}");
+    assert!(
+        unused.is_empty(),
+        "no module uses these permitted imports: {unused:?}"
+    );
 }
 
 #[test]

@@ -1,17 +1,18 @@
 //! Files that import each other.
 //!
-//! Rust divides a module into files: the module's own file uses its parts, and they use what it
-//! has. So an import from a part to a module around it does not count. Every other import counts.
+//! Rust divides a module into files: the module's own file uses its parts, and the parts use the
+//! items of the module. So an import from a part to a module around it does not count. Every other
+//! import counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::paths::paths;
 use super::source::Source;
 
-/// The files that each file imports something from.
+/// The files from which each file imports something.
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
-/// Each group of files of which every one leads to every other.
+/// Returns each group of files in which every file leads to every other.
 pub(crate) fn circles(sources: &[Source]) -> Vec<Vec<String>> {
     let imports = imports(sources);
     let reach: Imports = imports
@@ -29,7 +30,7 @@ pub(crate) fn circles(sources: &[Source]) -> Vec<Vec<String>> {
     circles.into_iter().collect()
 }
 
-/// All files that one leads to.
+/// Returns all files to which one file leads.
 fn reached(imports: &Imports, file: &str) -> BTreeSet<String> {
     let mut reached = BTreeSet::new();
     let mut open = vec![file];
@@ -59,7 +60,7 @@ fn imports(sources: &[Source]) -> Imports {
 struct Modules<'a>(BTreeMap<&'a [String], &'a Source>);
 
 impl<'a> Modules<'a> {
-    /// The paths that a file names, from the crate's root.
+    /// Returns the paths that a file names, from the crate's root.
     fn paths_of(&self, source: &Source) -> Vec<Vec<String>> {
         let own = &source.modules;
         let is_part = |name: &str| {
@@ -77,7 +78,7 @@ impl<'a> Modules<'a> {
         rooted.collect()
     }
 
-    /// The file of the last module on a path.
+    /// Returns the file of the last module on a path.
     fn file_of(&self, path: &[String]) -> Option<&'a Source> {
         (1..=path.len())
             .rev()

@@ -2,8 +2,8 @@
 
 use super::source::is_name;
 
-/// All paths of code that begin with one of these names: `crate::a::{b, c::D}` is two. A path that
-/// a `use` renames is followed by the new name.
+/// Returns all paths of code that begin with one of these names: `crate::a::{b, c::D}` is two. If a
+/// `use` renames a path, the new name follows it.
 pub(crate) fn paths(code: &str, begins: impl Fn(&str) -> bool) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices("::") {
@@ -16,7 +16,7 @@ pub(crate) fn paths(code: &str, begins: impl Fn(&str) -> bool) -> Vec<Vec<String
     found
 }
 
-/// Reads one path, or a group of them, and returns what follows.
+/// Reads one path, or a group of them, and returns the code after it.
 fn follow<'a>(code: &'a str, before: &mut Vec<String>, found: &mut Vec<Vec<String>>) -> &'a str {
     let code = code.trim_start();
     if let Some(mut rest) = code.strip_prefix('{') {
@@ -44,7 +44,7 @@ fn follow<'a>(code: &'a str, before: &mut Vec<String>, found: &mut Vec<Vec<Strin
     renamed.map_or(rest, |rest| &rest[self::name(rest).len()..])
 }
 
-/// The name at the beginning of code.
+/// Returns the name at the beginning of code.
 pub(crate) fn name(code: &str) -> &str {
     let end = code.find(|char| !is_name(char)).unwrap_or(code.len());
     &code[..end]

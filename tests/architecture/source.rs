@@ -1,20 +1,20 @@
-//! The source of the crate, as these checks read it: all code, but no comment, no text of a
-//! literal, and no body of a `#[cfg(test)] mod`.
+//! The source of the crate as these checks read it: all code, except comments, the text of
+//! literals, and the bodies of `#[cfg(test)] mod`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::paths;
 
-/// One file of the source, but the crate's root.
+/// One file of the source. The crate's root is left out.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
-    /// Below `src`.
+    /// The path below `src`.
     pub(crate) path: PathBuf,
     /// The names of the modules that lead to it: `["oauth", "state"]`.
     pub(crate) modules: Vec<String>,
     pub(crate) code: String,
-    /// The comment at its top.
+    /// The comment at the top of the file.
     pub(crate) head: String,
 }
 
@@ -31,22 +31,22 @@ impl Source {
         }
     }
 
-    /// The module of the crate that it is part of.
+    /// Returns the top-level module of the file.
     pub(crate) fn module(&self) -> &str {
         &self.modules[0]
     }
 }
 
-/// Every file but the crate's root and those that are only tests.
+/// Returns every file except the crate's root and files that contain only tests.
 pub(crate) fn sources() -> Vec<Source> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut folders = vec![src.clone()];
     let mut sources = Vec::new();
     let mut tests = test_modules(&[], &read(&src.join("lib.rs")));
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("the source is there") {
-            let path = entry.expect("the source is there").path();
-            let inside = path.strip_prefix(&src).expect("it was found there");
+        for entry in fs::read_dir(folder).expect("the source directory exists") {
+            let path = entry.expect("the source directory exists").path();
+            let inside = path.strip_prefix(&src).expect("the path is below `src`");
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|it| it == "rs") && inside != Path::new("lib.rs")
@@ -60,7 +60,7 @@ pub(crate) fn sources() -> Vec<Source> {
     }
     sources.retain(|it| !tests.iter().any(|test| it.modules.starts_with(test)));
     sources.sort_by(|one, other| one.path.cmp(&other.path));
-    assert!(sources.len() > 10, "the source was found");
+    assert!(sources.len() > 10, "the source files were found");
     sources
 }
 
@@ -68,7 +68,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).expect("the source is text")
 }
 
-/// The modules that a file declares as tests, and that have a file of their own.
+/// Returns the modules that a file declares as tests and that have their own file.
 fn test_modules(parent: &[String], text: &str) -> Vec<Vec<String>> {
     let code = plain(text);
     let files = tests_of(&code).filter_map(|(_, rest)| {
@@ -80,7 +80,7 @@ fn test_modules(parent: &[String], text: &str) -> Vec<Vec<String>> {
     files.collect()
 }
 
-/// Where each `#[cfg(test)] mod` begins, and the code from its name on.
+/// Returns where each `#[cfg(test)] mod` begins, and the code from its name on.
 fn tests_of(code: &str) -> impl Iterator<Item = (usize, &str)> {
     let tests = code.match_indices("#[cfg(test)]");
     tests.filter_map(|(at, test)| {
@@ -93,7 +93,7 @@ fn tests_of(code: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// Code without the bodies of its test modules.
+/// Returns the code without the bodies of its test modules.
 pub(crate) fn without_tests(code: &str) -> String {
     let mut kept = String::new();
     let mut from = 0;
@@ -110,7 +110,7 @@ pub(crate) fn without_tests(code: &str) -> String {
     kept + &code[from..]
 }
 
-/// How long a block is, from behind its opening brace.
+/// Returns the length of a block after its opening brace.
 fn block(body: &str) -> usize {
     let mut depth = 1;
     for (at, char) in body.char_indices() {
@@ -119,10 +119,10 @@ fn block(body: &str) -> usize {
             return at + 1;
         }
     }
-    panic!("a block has no end: {body}");
+    panic!("a block without an end: {body}");
 }
 
-/// Code without comments, and with empty literals.
+/// Returns the code without comments and with empty literals.
 pub(crate) fn plain(text: &str) -> String {
     let mut code = String::new();
     let mut rest = text;
@@ -150,7 +150,7 @@ pub(crate) fn plain(text: &str) -> String {
     code
 }
 
-/// What follows a comment, which may have others in it.
+/// Returns what follows a comment, which may contain nested comments.
 fn comment(text: &str) -> &str {
     let (mut depth, mut at) = (1, 2);
     while depth > 0 {
@@ -171,14 +171,14 @@ fn comment(text: &str) -> &str {
     &text[at..]
 }
 
-/// The hashes of a raw string, and what follows its first quotation mark.
+/// Returns the hashes of a raw string, and what follows its first quotation mark.
 fn raw(text: &str) -> Option<(&str, &str)> {
     let text = text.strip_prefix('b').unwrap_or(text).strip_prefix('r')?;
     let (hashes, rest) = text.split_once('"')?;
     hashes.chars().all(|it| it == '#').then_some((hashes, rest))
 }
 
-/// What follows the end of a literal.
+/// Returns what follows the end of a literal.
 fn quoted(text: &str, end: char) -> &str {
     let mut chars = text.char_indices();
     while let Some((at, char)) = chars.next() {
@@ -188,10 +188,10 @@ fn quoted(text: &str, end: char) -> &str {
             return &text[at + 1..];
         }
     }
-    panic!("a literal has no end");
+    panic!("a literal without an end");
 }
 
-/// Whether this is a character, and no lifetime.
+/// Reports whether this is a character and not a lifetime.
 fn is_char(text: &str) -> bool {
     let mut chars = text.chars().skip(1);
     chars.next() == Some('\\') || chars.next() == Some('\'')

@@ -1,4 +1,5 @@
-//! A process from the outside: told, listened to, stopped, continued, killed.
+//! A process as its parent sees it: the parent gives it orders, reads its words, and stops,
+//! continues and kills it.
 
 use std::process::Stdio;
 
@@ -9,17 +10,17 @@ use tokio::time::Duration;
 
 use crate::orders::{MARK, Order, Orders, VARIABLE, Word};
 
-/// Something that a process did, or Slack on its behalf.
+/// An event of a process, or of Slack on its behalf.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// It is about to take this step, and waits for leave.
+    /// It is about to take this step, and waits for the permit.
     Step(String, Permit),
     Said(Word),
     /// Its output has ended.
     Gone,
 }
 
-/// Leave to take a step. Dropped, the step is never taken.
+/// A permit to take a step. If it is dropped, the step is never taken.
 #[derive(Debug)]
 pub(crate) enum Permit {
     Process,
@@ -30,25 +31,25 @@ pub(crate) struct Child {
     process: tokio::process::Child,
     input: ChildStdin,
     events: mpsc::UnboundedReceiver<Event>,
-    /// For others that speak on its behalf.
+    /// For others that report events on its behalf.
     pub(crate) sender: mpsc::UnboundedSender<Event>,
 }
 
 impl Child {
-    /// This test binary once more, to be a process of the fleet.
+    /// Starts this test binary again as a process of the fleet.
     pub(crate) async fn start(orders: &Orders) -> Self {
         let mut child = Self::bare();
-        let orders = serde_json::to_string(orders).expect("orders are plain");
+        let orders = serde_json::to_string(orders).expect("orders can be serialized");
         child.write(&orders).await;
         match child.next().await {
             Event::Said(Word::Ready) => child,
-            other => panic!("a process that starts says so, and not {other:?}"),
+            other => panic!("expected the process to be ready, got {other:?}"),
         }
     }
 
-    /// Without orders.
+    /// Starts a process without orders.
     pub(crate) fn bare() -> Self {
-        let program = std::env::current_exe().expect("this runs");
+        let program = std::env::current_exe().expect("the test binary has a path");
         let mut process = Command::new(program)
             .args(["--exact", crate::PROCESS, "--nocapture"])
             .env(VARIABLE, "1")
@@ -56,7 +57,7 @@ impl Child {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .expect("this runs once, so it can twice");
+            .expect("the test binary can be started again");
         let input = process.stdin.take().expect("piped");
         let output = process.stdout.take().expect("piped");
         let (sender, events) = mpsc::unbounded_channel();
@@ -67,11 +68,12 @@ impl Child {
                 let Some(word) = line.strip_prefix(MARK) else {
                     continue;
                 };
-                let event = match serde_json::from_str(word).expect("a word of ours") {
-                    Word::Step(name) => Event::Step(name, Permit::Process),
-                    word => Event::Said(word),
-                };
-                // Whoever started it may have had enough.
+                let event =
+                    match serde_json::from_str(word).expect("a line with the mark is a word") {
+                        Word::Step(name) => Event::Step(name, Permit::Process),
+                        word => Event::Said(word),
+                    };
+                // The receiver may have been dropped.
                 let _ = told.send(event);
             }
             let _ = told.send(Event::Gone);
@@ -85,7 +87,7 @@ impl Child {
     }
 
     pub(crate) async fn tell(&mut self, order: Order) {
-        let order = serde_json::to_string(&order).expect("orders are plain");
+        let order = serde_json::to_string(&order).expect("orders can be serialized");
         self.write(&order).await;
     }
 
@@ -96,44 +98,45 @@ impl Child {
         self.input.flush().await.expect("the process listens");
     }
 
-    /// What it does next. That it never does anything is a failure of the test.
+    /// Returns the next event. Panics if there is none within a minute.
     pub(crate) async fn next(&mut self) -> Event {
         let event = tokio::time::timeout(PATIENCE, self.events.recv()).await;
-        let event = event.expect("a process does not come to a halt");
-        event.expect("it holds a sender itself")
+        let event = event.expect("the process makes progress");
+        event.expect("the child holds a sender")
     }
 
     pub(crate) async fn go(&mut self, permit: Permit) {
         match permit {
             Permit::Process => self.tell(Order::Go).await,
-            // Whoever asked may be gone.
+            // The process that made the request may have died.
             Permit::Slack(go) => drop(go.send(())),
         }
     }
 
-    /// What it says to a question. Steps that it announced before it was freed are taken by now.
+    /// Returns the response to an order. Skips steps that were announced before the process was
+    /// freed.
     pub(crate) async fn answer(&mut self) -> Word {
         loop {
             match self.next().await {
                 Event::Said(word) => return word,
                 Event::Step(_, Permit::Process) => {}
-                other => panic!("a process that is free answers, and not {other:?}"),
+                other => panic!("expected a word of a free process, got {other:?}"),
             }
         }
     }
 
-    /// Ends it as a power cut would.
+    /// Kills the process, like a power cut.
     pub(crate) async fn kill(&mut self) {
-        self.process.kill().await.expect("it runs");
+        self.process.kill().await.expect("the process runs");
     }
 
-    /// Stops it where it is, and answers when it has come to rest.
+    /// Stops the process, and returns when it has stopped.
     pub(crate) async fn stop(&self) {
         self.signal("-STOP").await;
-        let pid = self.process.id().expect("it runs");
+        let pid = self.process.id().expect("the process runs");
         let is_stopped = || {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
-            stat.expect("it runs").contains(") T ")
+            stat.expect("the process runs").contains(") T ")
         };
         while !is_stopped() {
             tokio::task::yield_now().await;
@@ -145,12 +148,12 @@ impl Child {
     }
 
     async fn signal(&self, signal: &str) {
-        let pid = self.process.id().expect("it runs").to_string();
+        let pid = self.process.id().expect("the process runs").to_string();
         let sent = Command::new("kill").args([signal, &pid]).status().await;
-        assert!(sent.expect("kill is there").success());
+        assert!(sent.expect("`kill` is on the `PATH`").success());
     }
 
-    /// Finishes what it has under way, and ends. Whether it could.
+    /// Lets the process finish what is in progress, and end. Reports whether it finished.
     pub(crate) async fn end(&mut self) -> bool {
         self.tell(Order::End).await;
         loop {
@@ -162,16 +165,19 @@ impl Child {
         }
     }
 
-    /// Ends its input, as the end of its parent would, and waits until it has ended too.
+    /// Closes the process's input, as the death of its parent would, and waits until the process
+    /// has ended.
     pub(crate) async fn orphan(self) -> std::process::ExitStatus {
         let Self {
             mut process, input, ..
         } = self;
         drop(input);
         let ended = tokio::time::timeout(PATIENCE, process.wait()).await;
-        ended.expect("an orphan ends").expect("it was ours")
+        ended
+            .expect("an orphan ends")
+            .expect("the process is our child")
     }
 }
 
-/// Far longer than anything takes, even on a machine that has much else to do.
+/// Far longer than any step takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);

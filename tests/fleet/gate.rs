@@ -1,4 +1,4 @@
-//! Announces each step of a process towards the world, and waits until it may take it.
+//! Announces each step of a process outside itself, and waits for the permit to take it.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -47,20 +47,22 @@ impl Gate {
         if self.0.is_held.load(Ordering::SeqCst) {
             say(&Word::Step(name.to_owned()));
             let permit = self.0.permits.acquire().await;
-            permit.expect("nobody closes the gate").forget();
+            permit
+                .expect("the gate's semaphore is never closed")
+                .forget();
         }
     }
 }
 
 pub(crate) fn say(word: &Word) {
-    let word = serde_json::to_string(word).expect("a word is plain");
+    let word = serde_json::to_string(word).expect("words can be serialized");
     let mut output = std::io::stdout().lock();
-    // A test binary may have begun a line.
+    // The test binary may have begun a line.
     writeln!(output, "\n{MARK}{word}").expect("the parent listens");
     output.flush().expect("the parent listens");
 }
 
-// A gate stands before and after each call that changes anything, or that a decision rests on.
+// The gate is before and after each call that changes something or that a decision depends on.
 
 #[async_trait]
 impl Hooks for Gate {
@@ -90,6 +92,6 @@ impl CallHooks for Gate {
     }
 
     async fn after(&self, _: &str) {
-        self.step("after the answer").await;
+        self.step("after the response").await;
     }
 }

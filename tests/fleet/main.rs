@@ -1,8 +1,8 @@
-//! Token rotation by real processes on real databases, killed and stopped at each step.
+//! Token rotation by real processes on real databases, which are killed and stopped at each step.
 //!
-//! A process here is this test binary once more. It announces each step towards the database and
-//! Slack, and waits for leave; the parent counts the steps of one refresh and disturbs the next
-//! refreshes at the first, the second, … of them. Time is moved, not waited for.
+//! A process here is another run of this test binary. It announces each step to the database and to
+//! Slack, and waits for a permit. The parent counts the steps of one refresh, and disturbs the next
+//! refreshes at the first step, the second, and so on. The parent moves time instead of waiting.
 
 mod child;
 mod gate;
@@ -39,7 +39,7 @@ use trial::Meanwhile::{self, Ask, Reinstall, Uninstall, Work};
 use trial::Signal::{self, Kill, Stop};
 use world::World;
 
-/// The name of the test that is a process of the fleet, where a variable says so.
+/// The name of the test that becomes a process of the fleet if a variable is set.
 const PROCESS: &str = "a_process_ends_when_its_parent_does";
 
 #[test]
@@ -65,7 +65,8 @@ async fn on_redis_a_refresh_survives_a_kill_or_a_stop_at_any_step() {
     disturb_everywhere(&server.url()).await;
 }
 
-/// Each case at each step. Prints how often Slack was called, and what was lost.
+/// Disturbs each case at each step. Prints the number of calls to Slack, and the lost
+/// installations.
 async fn disturb_everywhere(database: &str) {
     let mut world = World::open(database).await;
     let mut other = world.process(false).await;
@@ -91,7 +92,7 @@ async fn disturb_everywhere(database: &str) {
             assert_eq!(
                 lost,
                 window(&steps),
-                "the window, and no step outside of it"
+                "installations are lost in the window and nowhere else"
             );
         }
     }
@@ -99,14 +100,14 @@ async fn disturb_everywhere(database: &str) {
     assert!(wrongs.is_empty(), "{}", wrongs.join("\n"));
 }
 
-/// The steps at which Slack has issued a pair that is not saved.
+/// Returns the steps at which Slack has issued a pair that is not saved.
 fn window(steps: &[String]) -> Vec<usize> {
     let issued = steps.iter().position(|step| step == slack::DONE);
     let saved = steps.iter().rposition(|step| step == "after the commit");
-    (issued.expect("Slack is asked")..saved.expect("there is a save")).collect()
+    (issued.expect("Slack is asked")..saved.expect("the steps contain a save")).collect()
 }
 
-/// Enough to see what is wrong.
+/// The number of failures after which the test stops.
 const TOO_MANY: usize = 20;
 
 const fn case(signal: Signal, meanwhile: Meanwhile, grace: u64, policy: GracePolicy) -> Case {

@@ -1,4 +1,4 @@
-//! What a process is told, and what it says: one line each.
+//! A process's orders and its words, one line each.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,55 +15,55 @@ pub(crate) struct Orders {
     pub(crate) master_key: String,
     /// How much time has passed since [`start`].
     pub(crate) passed: Duration,
-    /// Whether it announces each step of a refresh, and waits before each.
+    /// Whether the process announces each step of a refresh, and waits before each one.
     pub(crate) is_held: bool,
 }
 
-/// The lines after it.
+/// The lines after the first.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) enum Order {
-    /// Ask for the bot's token of this workspace.
+    /// Request the bot's token of this workspace.
     Ask(String),
-    /// Finish what is under way, and end.
+    /// Finish what is in progress, and end.
     End,
-    /// Announce no more steps.
+    /// Stop announcing steps.
     Free,
-    /// Take the step that was announced.
+    /// Take the announced step.
     Go,
     /// This much time has passed.
     Jump(Duration),
-    /// Serve what is due, as workers do.
+    /// Refresh what is due, as a worker does.
     Work,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) enum Word {
-    /// Everything is finished; or not, in the time that it had.
+    /// Whether everything was finished in the available time.
     Ended(bool),
-    /// No token, and why; whether asking again may help.
+    /// No token, the reason, and whether a retry may help.
     Failed { why: String, is_transient: bool },
-    /// It is set up.
+    /// The process is ready.
     Ready,
-    /// It is about to take this step, and waits.
+    /// The process is about to take this step, and waits.
     Step(String),
     /// A token, by its hash.
     Token(String),
 }
 
-/// Tells tokens apart without telling them.
+/// Returns a hash that distinguishes tokens without revealing them.
 pub(crate) fn fingerprint(token: &str) -> String {
     let hash = digest::digest(&digest::SHA256, token.as_bytes());
     let hash = hash.as_ref().iter();
     hash.map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What all clocks show at first. They stand, and only jump: so a busy machine changes nothing.
+/// The time that all clocks show at first. They only jump, so a busy machine changes nothing.
 pub(crate) fn start() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000)
 }
 
-/// What a process's words begin with, among what else a test binary prints.
+/// The prefix of a process's words, among the other output of a test binary.
 pub(crate) const MARK: &str = "fleet> ";
 
-/// Says that a test binary is to be a process. Its orders are in its input.
+/// The variable that turns a test binary into a process. Its input has the orders.
 pub(crate) const VARIABLE: &str = "SLACK_INSTALLS_TEST_PROCESS";

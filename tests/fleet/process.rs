@@ -1,5 +1,5 @@
 //! The inside of a process: a rotator over a real database, a real socket to Slack, and a clock
-//! that its parent moves.
+//! that the parent moves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,9 +23,9 @@ use crate::hooked::Hooked;
 use crate::hooked_transport::HookedTransport;
 use crate::orders::{Order, Orders, Word, fingerprint, start};
 
-/// Does what its input says until that ends.
+/// Follows the orders from the input until the input ends.
 pub(crate) fn run() {
-    // One thread: only then can the runtime's clock be moved.
+    // The runtime's clock can only be moved with a single thread.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -56,7 +56,7 @@ async fn obey() {
             Order::Go => gate.go(),
             Order::Jump(by) => {
                 passed.fetch_add(millis(by), Ordering::SeqCst);
-                // The monotonic clock too, and every timer that would have fired meanwhile.
+                // Moves the monotonic clock too, and fires every timer that is due by then.
                 tokio::time::pause();
                 tokio::time::advance(by).await;
                 tokio::time::resume();
@@ -98,7 +98,7 @@ async fn rotator(orders: &Orders, gate: &Gate, passed: &Arc<AtomicU64>) -> Token
         client_id,
         client_secret: ClientSecret::new(&*orders.client_secret).expect("plausible"),
     });
-    let store = store.expect("the database answers");
+    let store = store.expect("the database is up");
     TokenRotator::new(
         config,
         slack.with_clock(clock.clone()),
@@ -110,7 +110,7 @@ async fn rotator(orders: &Orders, gate: &Gate, passed: &Arc<AtomicU64>) -> Token
 pub(crate) async fn open(url: &str) -> Arc<dyn Backend> {
     if url.starts_with("redis://") {
         let backend = RedisBackend::open(url, RedisOptions::default()).await;
-        return Arc::new(backend.expect("the server is safe to keep rows in"));
+        return Arc::new(backend.expect("the server is durable enough"));
     }
     let options = PostgresOptions {
         pool_size: 2,
@@ -118,23 +118,23 @@ pub(crate) async fn open(url: &str) -> Arc<dyn Backend> {
         ..PostgresOptions::default()
     };
     let backend = PostgresBackend::connect_with(url, options).await;
-    Arc::new(backend.expect("the server answers"))
+    Arc::new(backend.expect("the server is up"))
 }
 
-/// The lines of the input, as they come.
+/// Returns the lines of the input as they arrive.
 fn read_input() -> mpsc::UnboundedReceiver<String> {
     let (lines, input) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         let read = std::io::stdin().lines().map_while(Result::ok);
-        // Fails when nobody listens any more.
+        // Fails when the receiver has been dropped.
         read.map(|line| lines.send(line)).all(|sent| sent.is_ok())
     });
     input
 }
 
 fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).expect("hours at most")
+    u64::try_from(time.as_millis()).expect("the time fits into 64 bits of milliseconds")
 }
 
-/// Far longer than what is under way can take.
+/// Far longer than anything in progress can take.
 const PATIENCE: Duration = Duration::from_secs(60);

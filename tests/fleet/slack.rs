@@ -1,4 +1,4 @@
-//! Slack behind a socket, which can be held before it carries a refresh out, and before it answers.
+//! Slack behind a socket. It can be held before it carries out a refresh, and before it responds.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -17,12 +17,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::child::{Event, Permit};
 
-/// Serves a fake Slack, one that has no socket of its own, until the runtime ends.
+/// Serves a fake Slack that has no socket of its own, until the runtime ends.
 #[derive(Clone)]
 pub(crate) struct Front {
     pub(crate) url: String,
     fake: FakeSlack,
-    /// Who is told of each step, if anybody.
+    /// Receives each step, if set.
     watcher: Arc<Mutex<Option<mpsc::UnboundedSender<Event>>>>,
 }
 
@@ -42,7 +42,7 @@ impl Front {
                 let front = served.clone();
                 drop(tokio::spawn(async move {
                     let answer = service_fn(move |request| front.clone().answer(request));
-                    // A connection that breaks is what this is for.
+                    // A broken connection is not an error: the tests break connections on purpose.
                     let _ = http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), answer)
                         .await;
@@ -52,12 +52,12 @@ impl Front {
         front
     }
 
-    /// From now on, refreshes wait at each step for whoever reads these events.
+    /// Holds refreshes at each step from now on, until the reader of these events gives a permit.
     pub(crate) fn hold(&self, events: mpsc::UnboundedSender<Event>) {
         *self.watcher() = Some(events);
     }
 
-    /// No more; those that wait already go on waiting.
+    /// Holds no new refreshes. Those that wait already continue to wait.
     pub(crate) fn free(&self) {
         *self.watcher() = None;
     }
@@ -71,7 +71,7 @@ impl Front {
         pass(watcher.as_ref(), ASKED).await?;
         let answer = self.fake.handle(&request);
         pass(watcher.as_ref(), DONE).await?;
-        let answer = answer.ok_or_else(|| io::Error::other("no answer, on purpose"))?;
+        let answer = answer.ok_or_else(|| io::Error::other("no response, on purpose"))?;
         Ok(answer.map(Full::new))
     }
 
@@ -80,7 +80,7 @@ impl Front {
     }
 }
 
-/// Fails, and so cuts the connection, if leave to go on is never given.
+/// Waits for a permit. Fails if the permit is dropped, which cuts the connection.
 async fn pass(watcher: Option<&mpsc::UnboundedSender<Event>>, step: &str) -> io::Result<()> {
     let Some(watcher) = watcher else {
         return Ok(());
@@ -91,8 +91,8 @@ async fn pass(watcher: Option<&mpsc::UnboundedSender<Event>>, step: &str) -> io:
     leave.await.map_err(io::Error::other)
 }
 
-/// A request is there, and not carried out.
+/// A request has arrived, and is not carried out yet.
 pub(crate) const ASKED: &str = "Slack is asked";
 
-/// It is carried out, and not answered.
+/// The request is carried out, and there is no response yet.
 pub(crate) const DONE: &str = "Slack has done it";

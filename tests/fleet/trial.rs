@@ -1,4 +1,4 @@
-//! One process is killed or stopped at one step of a refresh, and another takes over.
+//! One process is killed or stopped at one step of a refresh, and another process takes over.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::world::World;
 pub(crate) enum Signal {
     /// SIGKILL.
     Kill,
-    /// SIGSTOP; SIGCONT when the lease has lapsed and another has taken over.
+    /// SIGSTOP. SIGCONT follows when the lease has lapsed and another process has taken over.
     Stop,
 }
 
-/// What happens after it, when the lease has lapsed.
+/// What happens after the step, when the lease has lapsed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Meanwhile {
-    /// Somebody asks another process.
+    /// A caller asks another process.
     Ask,
-    /// Another process's worker serves what is due.
+    /// Another process's worker refreshes what is due.
     Work,
     /// The app is installed again.
     Reinstall,
@@ -40,7 +40,7 @@ pub(crate) struct Case {
     pub(crate) policy: GracePolicy,
 }
 
-/// How far the refresh had come at the step, by what Slack and the database knew.
+/// The state of the refresh at the step, as Slack and the database know it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reached {
     pub(crate) is_leased: bool,
@@ -48,26 +48,26 @@ pub(crate) struct Reached {
     pub(crate) is_saved: bool,
 }
 
-/// What became of it.
+/// The outcome of a disturbance.
 pub(crate) struct Outcome {
     pub(crate) case: Case,
     pub(crate) nth: usize,
     pub(crate) step: String,
     pub(crate) reached: Reached,
-    /// What the process said that was stopped, and whether the token lived then.
+    /// The result of the stopped process, and whether the token was alive then.
     pub(crate) first: Option<Heard>,
-    /// What the one said that took over.
+    /// The result of the process that took over.
     pub(crate) second: Heard,
-    /// What the one said in the end.
+    /// The result of the last call.
     pub(crate) last: Heard,
     pub(crate) counts: RefreshCounts,
     pub(crate) stored: Stored,
-    /// Pairs that Slack would take and nobody knows of.
+    /// Pairs that Slack would accept and no process knows.
     pub(crate) forgotten: usize,
     pub(crate) live: usize,
 }
 
-/// An answer, and how it stood when it was given.
+/// A result, and the state of its token at that time.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Heard {
     Live(String),
@@ -76,18 +76,18 @@ pub(crate) enum Heard {
     Never(String),
 }
 
-/// The row in the end.
+/// The row after the last call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Stored {
     Nothing,
     Dead,
-    /// The access token is not one that Slack takes.
+    /// Slack does not accept the stored access token.
     Stale,
     Current,
 }
 
 impl World {
-    /// The steps of a refresh that nobody disturbs.
+    /// Returns the steps of an undisturbed refresh.
     pub(crate) async fn steps(&mut self, other: &mut Child) -> Vec<String> {
         let team = self.expired(Rotation::default(), other).await;
         let mut process = self.process(true).await;
@@ -105,13 +105,13 @@ impl World {
                     self.front.free();
                     return steps;
                 }
-                other => panic!("an undisturbed refresh succeeds, and not {other:?}"),
+                other => panic!("expected an undisturbed refresh to succeed, got {other:?}"),
             }
         }
     }
 
-    /// A process dies with the lease, and another one is asked at once: it looks again and again,
-    /// and calls Slack only when the lease has lapsed.
+    /// A process dies with the lease, and another process is asked at once. It reads repeatedly,
+    /// and calls Slack only after the lease has lapsed.
     pub(crate) async fn outwait(&mut self, other: &mut Child) {
         let team = self.expired(Rotation::default(), other).await;
         let before = self.fake.refresh_counts().calls;
@@ -131,7 +131,7 @@ impl World {
         second.tell(Order::Ask(team.clone())).await;
         for _ in 0..LOOKS {
             let (step, permit) = reach(&mut second, 1).await;
-            assert!(step.ends_with("read"), "it only looks, and not: {step}");
+            assert!(step.ends_with("read"), "expected only reads, got: {step}");
             second.go(permit).await;
         }
         assert_eq!(self.fake.refresh_counts().calls, before);
@@ -140,11 +140,14 @@ impl World {
         second.tell(Order::Free).await;
         let word = second.answer().await;
         let mut heard = self.judged(word);
-        // If time passed while it looked, it takes itself for one that has stalled.
+        // If time passed during a read, the process assumes that it has stalled.
         if let Heard::Later(_) = heard {
             heard = self.ask(&mut second, &team).await;
         }
-        assert!(matches!(heard, Heard::Live(_)), "it takes over: {heard:?}");
+        assert!(
+            matches!(heard, Heard::Live(_)),
+            "the second process takes over: {heard:?}"
+        );
         assert_eq!(self.fake.refresh_counts().calls, before + 1);
     }
 
@@ -188,7 +191,7 @@ impl World {
                 process.resume().await;
                 let first = process.answer().await;
                 let first = self.judged(first);
-                assert!(process.end().await, "a process that wakes up can end");
+                assert!(process.end().await, "a process that continues can end");
                 drop(permit);
                 Some(first)
             }
@@ -223,7 +226,7 @@ impl World {
             forgotten: self.forgotten(secrets, chain.as_ref()),
             live: self.fake.live_tokens(&team, None),
         };
-        // What was lost here is not for the workers of the next trial.
+        // The workers of the next trial must not repair what was lost here.
         self.forget(&team).await;
         outcome
     }
@@ -237,7 +240,7 @@ impl World {
         }
     }
 
-    /// Starts a process that nobody asks, and lets its worker come to an end with this workspace.
+    /// Starts a process without callers, and waits until its worker has handled this workspace.
     async fn work(&self, team: &str) {
         let mut worker = self.process(false).await;
         worker.tell(Order::Work).await;
@@ -266,12 +269,12 @@ impl World {
                 is_transient: true,
             } => Heard::Later(why),
             Word::Failed { why, .. } => Heard::Never(why),
-            other => panic!("a question is answered, and not by {other:?}"),
+            other => panic!("expected a token or a failure, got {other:?}"),
         }
     }
 }
 
-/// Lets a process come as far as its nth step.
+/// Lets a process run to its nth step.
 async fn reach(process: &mut Child, nth: usize) -> (String, Permit) {
     let mut left = nth;
     loop {
@@ -283,18 +286,18 @@ async fn reach(process: &mut Child, nth: usize) -> (String, Permit) {
                 }
                 process.go(permit).await;
             }
-            other => panic!("there are steps left, and not {other:?}"),
+            other => panic!("expected another step, got {other:?}"),
         }
     }
 }
 
-/// Slack does what it was asked, though whoever asked is stopped. Its answer is late: when the
-/// process wakes up, its own timeouts come first. Answers the leave to give that answer.
+/// Lets Slack carry out a request although its process is stopped. The response is late: when the
+/// process continues, its own timeouts fire first. Returns the permit for the response.
 async fn carry_out(process: &mut Child, permit: Permit) -> Permit {
     process.go(permit).await;
     match process.next().await {
         Event::Step(name, permit) if name == DONE => permit,
-        other => panic!("Slack does what it was asked, and not {other:?}"),
+        other => panic!("expected Slack to carry out the request, got {other:?}"),
     }
 }
 
@@ -330,7 +333,7 @@ impl fmt::Display for Case {
     }
 }
 
-/// A lease has 15 s.
+/// A lease lasts 15 s.
 const PAST_THE_LEASE: Duration = Duration::from_secs(16);
 
 /// Before and after each of four reads.

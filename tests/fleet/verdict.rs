@@ -1,4 +1,4 @@
-//! What must hold after a disturbance, and what may not.
+//! What must hold after a disturbance, and what must not happen.
 
 use slack_installs::testing::GracePolicy;
 
@@ -6,7 +6,7 @@ use crate::slack::{ASKED, DONE};
 use crate::trial::{Heard, Meanwhile, Outcome, Signal, Stored};
 
 impl Outcome {
-    /// What is wrong with it. The numbers are those of the invariants in `docs/rotation.md`.
+    /// Returns the violations. The numbers are those of the invariants in `docs/rotation.md`.
     pub(crate) fn wrongs(&self) -> Vec<String> {
         let mut wrongs = Vec::new();
         let mut must = |holds: bool, what: &str| {
@@ -19,11 +19,11 @@ impl Outcome {
                 let lost = self.is_lost();
                 must(
                     self.last.is_live() != lost,
-                    "4: it is lost where it must not be, or the window is smaller than stated",
+                    "4: an installation is lost outside the window, or not lost inside it",
                 );
                 must(
                     (self.stored == Stored::Current) != lost,
-                    "4: what is stored is not current, or the window is smaller than stated",
+                    "4: the stored token is not current outside the window, or current inside it",
                 );
                 must(
                     self.second.is_live() || self.second == self.excuse(),
@@ -33,50 +33,60 @@ impl Outcome {
             Meanwhile::Reinstall => {
                 must(
                     self.second.is_live() && self.second == self.last,
-                    "2: the new installation's token did not stay",
+                    "2: the new installation's token was replaced",
                 );
-                must(self.stored == Stored::Current, "2: the row is not the new");
+                must(
+                    self.stored == Stored::Current,
+                    "2: the stored row is not that of the new installation",
+                );
             }
             Meanwhile::Uninstall => {
                 let gone = [&self.second, &self.last];
                 let is_gone = |it: &&Heard| matches!(it, Heard::Never(_));
                 must(
                     gone.iter().all(is_gone) && self.stored == Stored::Nothing,
-                    "3: what was removed came back",
+                    "3: the removed installation came back",
                 );
-                must(self.live == 0, "3: a token of what was removed lives");
+                must(
+                    self.live == 0,
+                    "3: a token of the removed installation is alive",
+                );
             }
         }
         must(
             self.first.as_ref().is_none_or(|it| self.may_wake_to(it)),
-            "7: a process that woke up gave up, or handed out a stale token",
+            "7: a process that continued gave up, or handed out a stale token",
         );
         let (calls, repeated) = self.expected_calls();
         must(
             self.counts.duplicates == repeated,
-            "6: a refresh token was spent again without a cause, or not where it must be",
+            "6: a refresh token was spent again too often, or not often enough",
         );
-        // Of two pairs bought with one token the stored one may be dead: the loser sees to it.
+        // The stored pair of two that one token bought may be dead. The loser then replaces it.
         let mending = if self.is_loser() { MENDING } else { 0 };
         must(
             (calls..=calls + mending).contains(&self.counts.calls),
-            "6: Slack was called more often than it must be, or less",
+            "6: Slack was called too often, or not often enough",
         );
         let is_replaced = self.case.meanwhile == Meanwhile::Reinstall && self.reached.is_saved;
         let may_forget = usize::from(self.has_no_answer() || is_replaced);
-        must(self.forgotten <= may_forget, "4: a pair is forgotten");
-        must(self.live <= 2, "more than two access tokens live");
+        must(
+            self.forgotten <= may_forget,
+            "4: a pair was issued that no process knows",
+        );
+        must(self.live <= 2, "more than two access tokens are alive");
         wrongs
     }
 
-    /// Whether the installation must be made again: a pair that nobody heard of was bought with
-    /// the last refresh token, and Slack does not take that again, or for nothing.
+    /// Reports whether the app must be installed again. The last refresh token bought a pair whose
+    /// response was lost. Slack does not accept that token again, or issues only a dead pair for
+    /// it.
     pub(crate) fn is_lost(&self) -> bool {
         let is_first_only = self.case.policy == GracePolicy::FirstOnly;
         self.has_no_answer() && (self.case.grace.is_zero() || is_first_only)
     }
 
-    /// Whether Slack issued a pair that no living process heard of.
+    /// Reports whether Slack issued a pair whose response reached no living process.
     fn has_no_answer(&self) -> bool {
         match self.case.signal {
             Signal::Kill => self.reached.is_issued && !self.reached.is_saved,
@@ -84,7 +94,7 @@ impl Outcome {
         }
     }
 
-    /// Whether the process that was stopped got a pair when another had saved one.
+    /// Reports whether the stopped process got a pair after another process had saved one.
     fn is_loser(&self) -> bool {
         let is_before = self.reached.is_leased && !self.reached.is_issued;
         let calls_late = is_before && self.step == BEFORE_THE_CALL;
@@ -92,26 +102,27 @@ impl Outcome {
         self.case.signal == Signal::Stop && (calls_late || saves_late)
     }
 
-    /// What the process that took over may say, other than to hand out a token that lives.
+    /// Returns what the process that took over may return instead of a live token.
     fn excuse(&self) -> Heard {
         let is_second = self.has_no_answer() || self.is_loser() && self.step != BEFORE_THE_CALL;
         match (is_second, self.case.grace.is_zero(), self.case.policy) {
-            // Refused, while somebody it cannot know of has the next pair or had it.
+            // Slack refuses the token: a process that it cannot know has, or had, the next pair.
             (true, true, _) => Heard::Never(REFUSED.to_owned()),
-            // The second of two pairs is dead from the start, and whoever bought it found out.
+            // The second of two pairs is dead from the start, and the process that bought it found
+            // out.
             (true, false, GracePolicy::FirstOnly) => Heard::Later(ENDED.to_owned()),
             _ => Heard::Later("nothing at all".to_owned()),
         }
     }
 
-    /// Whether the process that was stopped may say this when it wakes up.
+    /// Reports whether the stopped process may return this when it continues.
     fn may_wake_to(&self, heard: &Heard) -> bool {
         match (heard, self.case.meanwhile) {
             (Heard::Live(_) | Heard::Later(_), _) => true,
             (Heard::Never(_), Meanwhile::Uninstall) => true,
-            // It had its answer before the app was removed.
+            // The process had its response before the app was removed.
             (Heard::Stale, Meanwhile::Uninstall) => self.reached.is_saved,
-            // Its own call, which comes late, ends the other's pair, which it may know by then.
+            // The process's own late call ends the other pair, which it may already have read.
             (Heard::Stale, Meanwhile::Ask | Meanwhile::Work) if self.step == BEFORE_THE_CALL => {
                 self.case.policy == GracePolicy::NewestOnly && !self.case.grace.is_zero()
             }
@@ -119,7 +130,7 @@ impl Outcome {
         }
     }
 
-    /// Calls, and of these with a refresh token that was sent before.
+    /// Returns the number of calls, and of calls with a refresh token that was sent before.
     fn expected_calls(&self) -> (usize, usize) {
         let stopped_calls = match self.case.signal {
             Signal::Kill => self.reached.is_issued,
@@ -147,5 +158,5 @@ const ENDED: &str = "the token could not be refreshed yet: token_revoked";
 
 const REFUSED: &str = "the app must be installed again: invalid_refresh_token";
 
-/// The primary is refused, and the alternate is not.
+/// The primary is refused, and the alternate is accepted.
 const MENDING: usize = 2;

@@ -1,4 +1,4 @@
-//! A database, a Slack, and the time, as the parent of the processes has them.
+//! A database, a Slack and the time, for the parent of the processes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,9 +37,7 @@ impl World {
         let backend = process::open(database).await;
         let store = EncryptedStore::open(backend, provider, fake.client_id()).await;
         Self {
-            store: store
-                .expect("the database answers")
-                .with_clock(fake.clock()),
+            store: store.expect("the database is up").with_clock(fake.clock()),
             fake,
             front,
             database: database.to_owned(),
@@ -49,7 +47,7 @@ impl World {
         }
     }
 
-    /// A process that has just started.
+    /// Starts a process.
     pub(crate) async fn process(&self, is_held: bool) -> Child {
         let orders = Orders {
             database: self.database.clone(),
@@ -63,14 +61,15 @@ impl World {
         Child::start(&orders).await
     }
 
-    /// Time passes, at Slack and for this process, and for all that start later.
+    /// Lets time pass at Slack, for this process, and for all processes that start later.
     pub(crate) async fn jump(&mut self, by: Duration, process: &mut Child) {
         self.passed += by;
         self.fake.advance(by);
         process.tell(Order::Jump(by)).await;
     }
 
-    /// A workspace whose bot's token has ended. From then on Slack rotates by these rules.
+    /// Installs a workspace whose bot's token has expired. From then on Slack rotates by these
+    /// rules.
     pub(crate) async fn expired(&mut self, rotation: Rotation, process: &mut Child) -> String {
         self.teams += 1;
         let team = format!("T0FLEET{:05}", self.teams);
@@ -111,7 +110,7 @@ impl World {
         self.store.store(&installation).await.expect("stored");
     }
 
-    /// The app is removed at Slack, and the event is handled.
+    /// Removes the app at Slack, and handles the event.
     pub(crate) async fn uninstall(&self, team: &str) {
         assert!(self.fake.uninstall(team), "it was installed");
         self.forget(team).await;
@@ -119,7 +118,7 @@ impl World {
 
     pub(crate) async fn forget(&self, team: &str) {
         let deleted = self.store.delete(&key(team), &Delete::all()).await;
-        deleted.expect("the database answers");
+        deleted.expect("the database is up");
     }
 
     pub(crate) async fn chain(&self, team: &str) -> Option<StoredChain> {
@@ -130,15 +129,15 @@ impl World {
         self.store.chain(&key).await.expect("the row opens")
     }
 
-    /// Whether Slack takes the token of this hash now.
+    /// Reports whether Slack accepts the token of this hash now.
     pub(crate) fn is_live(&self, hash: &str) -> bool {
         let secrets = self.fake.secrets();
         let token = secrets.iter().find(|token| fingerprint(token) == hash);
-        self.fake.is_live(token.expect("a token of this Slack's"))
+        self.fake.is_live(token.expect("the fake issued the token"))
     }
 
-    /// Refresh tokens among the secrets made since there were so many, that were never used, that
-    /// Slack would take, and that are not in the row.
+    /// Counts the refresh tokens that no process knows, among the secrets after the first `since`.
+    /// They were never used, Slack would accept them, and they are not in the row.
     pub(crate) fn forgotten(&self, since: usize, stored: Option<&StoredChain>) -> usize {
         let secrets = self.fake.secrets();
         let refresh_tokens = secrets[since..]

@@ -1,4 +1,4 @@
-//! How a chain's record counts the calls whose outcome nobody knows, and whose lease it tells of.
+//! How a chain's record counts calls with an unknown outcome, and which lease it names.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use slack_installs::{Grant, Scopes};
 use super::support::hooked_chains::Way;
 use super::support::rotation::{BotToken as _, HOUR, Stage, bot, secs, spawn_caller};
 
-/// As if a pair had come late that another process bought.
+/// Adds a late alternate, as if another process had bought it.
 async fn add_alternate(stage: &Stage, number: usize) {
     let refresh_token = RefreshToken::new(format!("xoxe-1-late{number}")).expect("plausible");
     let mark = Mark::of(&refresh_token);
@@ -27,7 +27,7 @@ async fn add_alternate(stage: &Stage, number: usize) {
         Some(next)
     };
     let updated = stage.store.update(&bot(), Some(&late), &mut decide).await;
-    updated.expect("answers").expect("installed");
+    updated.expect("available").expect("installed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -35,7 +35,7 @@ async fn a_refusal_that_another_pair_overtook_counts_for_nothing_and_its_lease_i
     let stage = Stage::installed().await;
     let rotator = stage.rotator();
     let delay = secs(2);
-    // More often than deaths are believed within so short a time.
+    // More rounds than the number of dead chains that a process accepts in so short a time.
     for round in 0..25 {
         stage.expire();
         let refused = Fault::error("invalid_refresh_token").delayed(delay);
@@ -90,11 +90,11 @@ async fn a_database_that_is_away_for_seconds_is_waited_for() {
     let token = rotator.bot_token().await;
     token.expect("within the caller's patience");
     assert_eq!(stage.refreshes(), 1);
-    // And not for ever.
+    // The wait for the database is limited.
     stage.expire();
     let rotator = stage.rotator_with_updates(|_| Way::Failed);
     let error = rotator.bot_token().await;
-    let error = error.expect_err("away");
+    let error = error.expect_err("down");
     assert_matches!(error, Error::Store(_));
 }
 
@@ -109,11 +109,11 @@ async fn a_time_to_try_again_that_only_a_wrong_clock_can_have_written_is_not_kep
     };
     set(secs(300)).await;
     let error = stage.rotator().bot_token().await;
-    let error = error.expect_err("minutes are meant");
+    let error = error.expect_err("a wait of minutes is kept");
     assert_matches!(error, Error::TryAgain { .. });
     set(3 * HOUR).await;
     let token = stage.rotator().bot_token().await;
-    token.expect("hours are a clock that is wrong");
+    token.expect("a wait of hours comes from a wrong clock");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! What happens while nobody waits.
+//! What a worker does without any caller.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ async fn a_chain_that_nobody_uses_and_that_cannot_be_refreshed_is_tried_ever_mor
     let spent = stage.fake.calls(REFRESH) - calls;
     assert!((20..100).contains(&spent), "{spent} calls in three days");
     worker.abort();
-    // Whoever needs a token does not wait for the worker.
+    // A caller does not wait for the worker's next try.
     stage.fake.clear_faults();
     let rotator = stage.rotator();
     let asked = rotator.bot_token().await;
@@ -43,8 +43,8 @@ async fn a_chain_that_was_parked_before_the_app_had_pkce_is_kept_alive_all_the_s
     let stage = Stage::installed().await;
     let worker = spawn_worker(&stage.rotator());
     tokio::time::sleep(30 * HOUR).await;
-    assert_eq!(stage.refreshes(), 2, "a day of pairs that nobody asked for");
-    // It is looked at, and left to processes that know more.
+    assert_eq!(stage.refreshes(), 2, "a day of refreshes without a caller");
+    // The worker reads the chain, and leaves it to processes that know more.
     stage.fake.advance(20 * DAY);
     tokio::time::sleep(HOUR).await;
     let due_at = stage
@@ -52,11 +52,11 @@ async fn a_chain_that_was_parked_before_the_app_had_pkce_is_kept_alive_all_the_s
         .await
         .chain
         .due_at
-        .expect("looked at again");
+        .expect("the chain is due again");
     let wait = due_at.duration_since(stage.fake.clock().now());
     assert!(
         wait.is_ok_and(|wait| wait > 20 * HOUR),
-        "not again and again"
+        "the chain is due once a day"
     );
     assert_eq!(stage.refreshes(), 2);
     worker.abort();
@@ -66,7 +66,11 @@ async fn a_chain_that_was_parked_before_the_app_had_pkce_is_kept_alive_all_the_s
     }));
     stage.fake.advance(DAY);
     tokio::time::sleep(HOUR).await;
-    assert_eq!(stage.refreshes(), 3, "before its refresh token ends");
+    assert_eq!(
+        stage.refreshes(),
+        3,
+        "refreshed before the refresh token expires"
+    );
     worker.abort();
 }
 
@@ -82,7 +86,7 @@ async fn while_slack_asks_to_wait_only_those_refresh_who_cannot() {
     for _ in 0..10 {
         for tenant in &tenants {
             let token = rotator.token_for(tenant, Credential::Bot).await;
-            token.expect("it serves still");
+            token.expect("the token is still valid");
             settle().await;
         }
     }
@@ -91,11 +95,11 @@ async fn while_slack_asks_to_wait_only_those_refresh_who_cannot() {
     stage.inject(Fault::rate_limited(wait));
     for tenant in &tenants[1..] {
         let token = rotator.token_for(tenant, Credential::Bot).await;
-        token.expect("it serves still");
+        token.expect("the token is still valid");
         settle().await;
     }
     assert_eq!(stage.fake.calls(REFRESH), calls + 2, "the pause was over");
-    // Slack's clock moves, and the pause does not pass: this token is over.
+    // Slack's clock moves, but the pause lasts: this token has expired.
     stage.fake.advance(2 * HOUR);
     let token = rotator.token_for(&tenants[2], Credential::Bot).await;
     token.expect("a new one");
@@ -115,9 +119,9 @@ async fn a_process_that_meets_all_its_tenants_at_once_notes_them_few_by_few() {
     let mut fetched = Vec::new();
     for tenant in &tenants {
         let found = stage.store.fetch(tenant, None).await;
-        fetched.push(found.expect("answers").expect("installed"));
+        fetched.push(found.expect("available").expect("installed"));
     }
-    // None of the tasks that note runs before all have asked.
+    // All callers have asked before the first task runs that notes a use.
     for installation in fetched {
         let refreshed = rotator.refreshed(installation).await;
         assert!(refreshed.bot_error.is_none());
@@ -127,7 +131,7 @@ async fn a_process_that_meets_all_its_tenants_at_once_notes_them_few_by_few() {
     for _ in 0..2 {
         for tenant in &tenants {
             let found = stage.store.fetch(tenant, None).await;
-            let installation = found.expect("answers").expect("installed");
+            let installation = found.expect("available").expect("installed");
             rotator.refreshed(installation).await;
         }
         settle().await;
@@ -140,7 +144,7 @@ async fn the_worker_refreshes_ahead_for_tenants_that_are_used_and_parks_the_othe
     let stage = Stage::installed().await;
     let rotator = stage.rotator();
     let worker = spawn_worker(&rotator);
-    // Nobody asks: the pair is replaced for about a day, and then no more.
+    // Without a caller, the pair is replaced for about a day, and then no longer.
     for _ in 0..100 {
         tokio::time::sleep(HOUR).await;
     }
@@ -149,12 +153,12 @@ async fn the_worker_refreshes_ahead_for_tenants_that_are_used_and_parks_the_othe
     assert!(due_at > stage.fake.clock().now() + 15 * 24 * HOUR, "parked");
     rotator.bot_token().await.expect("refreshed on demand");
     assert_eq!(stage.refreshes(), 3);
-    // Somebody asks now and then, and never waits.
+    // A caller asks from time to time, and never waits.
     for _ in 0..40 {
         tokio::time::sleep(HOUR).await;
         let asked = Instant::now();
         rotator.bot_token().await.expect("a token");
-        assert_eq!(Instant::now(), asked, "it was refreshed ahead");
+        assert_eq!(Instant::now(), asked, "the token was refreshed in advance");
     }
     assert!(stage.refreshes() >= 6);
     assert!(rotator.shutdown(secs(10)).await);
@@ -172,12 +176,16 @@ async fn a_pkce_apps_idle_chain_is_kept_alive() {
     for _ in 0..30 {
         tokio::time::sleep(HOUR).await;
     }
-    assert_eq!(stage.refreshes(), 2, "a day of pairs that nobody asked for");
+    assert_eq!(stage.refreshes(), 2, "a day of refreshes without a caller");
     stage.fake.advance(19 * 24 * HOUR);
     tokio::time::sleep(HOUR).await;
     assert_eq!(stage.refreshes(), 2);
     stage.fake.advance(24 * HOUR);
     tokio::time::sleep(HOUR).await;
-    assert_eq!(stage.refreshes(), 3, "before the 30 days are over");
+    assert_eq!(
+        stage.refreshes(),
+        3,
+        "refreshed before the 30 days are over"
+    );
     worker.abort();
 }

@@ -1,4 +1,4 @@
-//! What many callers do while Slack refuses the app itself.
+//! What happens to many callers while Slack rejects the app itself.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use super::support::rotation::{REFRESH, Stage, millis, secs};
 /// The first pause of the breaker.
 const PAUSE: Duration = secs(10);
 
-/// Tenants whose tokens have expired, and a process that Slack has just refused.
+/// Returns tenants whose tokens have expired, and a process whose app Slack has just rejected.
 async fn refused(size: usize) -> (Stage, Vec<InstallationKey>, TokenRotator) {
     let stage = Stage::new(Rotation::default()).await;
     let tenants = stage.fleet(size).await;
     stage.expire();
-    // The database takes a moment, so that all who ask have the lease before the first one calls.
+    // The database is slow, so that all callers have a lease before the first one calls Slack.
     let rotator = stage.rotator_with_updates(|_| Way::Slow(millis(10)));
     stage.inject(Fault::error("bad_client_secret"));
     let outcome = rotator.token_for(&tenants[0], Credential::Bot).await;
@@ -36,7 +36,7 @@ fn assert_refused(outcome: &Result<Token, Error>) {
     assert_eq!(code.as_str(), "bad_client_secret");
 }
 
-/// All of them ask at once.
+/// Requests the tokens of all tenants at once.
 async fn ask(rotator: &TokenRotator, tenants: &[InstallationKey]) -> Vec<Result<Token, Error>> {
     let mut callers = JoinSet::new();
     for tenant in tenants {
@@ -51,11 +51,11 @@ async fn chain(stage: &Stage, tenant: &InstallationKey) -> Chain {
         credential: Credential::Bot,
         tenant: tenant.clone(),
     };
-    let stored = stage.store.chain(&key).await.expect("answers");
+    let stored = stage.store.chain(&key).await.expect("available");
     stored.expect("installed").chain
 }
 
-/// A call that was not made is no reason for doubt, and nobody waits for its lease.
+/// Asserts that no lease is left and no attempt is counted, because no call was made.
 async fn assert_free(stage: &Stage, tenants: &[InstallationKey]) {
     for tenant in tenants {
         let chain = chain(stage, tenant).await;
@@ -78,7 +78,7 @@ async fn however_many_ask_one_call_in_each_pause_finds_out_whether_slack_takes_t
         assert_refused(&outcome);
     }
     assert_eq!(calls(), before, "the pause has just begun");
-    assert_eq!(writes(), written, "no lease is taken that nobody uses");
+    assert_eq!(writes(), written, "no lease is taken without a use");
     assert_free(&stage, &tenants).await;
     for (probes, pause) in [PAUSE, 2 * PAUSE, 4 * PAUSE].into_iter().enumerate() {
         tokio::time::sleep(pause).await;
@@ -93,8 +93,12 @@ async fn however_many_ask_one_call_in_each_pause_finds_out_whether_slack_takes_t
     stage.inject(Fault::delay(secs(1)));
     let outcomes = ask(&rotator, &tenants).await;
     let served = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-    assert_eq!((served, calls()), (1, before + 4), "the one that found out");
-    // From then on everybody is served, at once.
+    assert_eq!(
+        (served, calls()),
+        (1, before + 4),
+        "one tenant gets a token: the probe"
+    );
+    // From then on every caller gets a token at once.
     for outcome in ask(&rotator, &tenants).await {
         outcome.expect("a token");
     }
@@ -172,6 +176,6 @@ async fn our_own_wrong_secret_kills_nobody_and_opens_a_breaker() {
         rotator
             .token_for(tenant, Credential::Bot)
             .await
-            .expect("nobody died");
+            .expect("no chain is dead");
     }
 }

@@ -1,4 +1,4 @@
-//! Callers whose operation says that the token is over.
+//! Callers whose operation reports that the token has expired or was revoked.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -27,7 +27,11 @@ async fn a_call_waits_for_slacks_word_no_longer_than_its_callers_patience() {
         };
         let posted = rotator.call(&alpha(), Credential::Bot, operation).await;
         assert_matches!(posted, Err(CallError::Operation(Posting::Revoked)));
-        assert_eq!(tries.load(Ordering::SeqCst), 1, "nothing is known");
+        assert_eq!(
+            tries.load(Ordering::SeqCst),
+            1,
+            "the token is not known to be revoked"
+        );
         assert_eq!(begun.elapsed().as_secs(), waits);
         assert_eq!(stage.refreshes(), 0);
     }
@@ -35,7 +39,7 @@ async fn a_call_waits_for_slacks_word_no_longer_than_its_callers_patience() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_whose_token_was_replaced_meanwhile_goes_on_without_asking_slack() {
-    // By a refresh, or by another installation whose generation is the same.
+    // The token was replaced by a refresh, or by another installation with the same generation.
     for is_reinstalled in [false, true] {
         let stage = Stage::installed().await;
         stage.fake.advance(HOUR);
@@ -91,14 +95,14 @@ async fn a_token_that_slack_has_ended_is_due_for_every_worker() {
     stage.fake.advance(HOUR);
     let old = stage.bot_chain().await.grant.access_token;
     stage.slack().auth_revoke(&old).await.expect("revoked");
-    // It is going down, and begins no refresh.
+    // The rotator is shutting down, and begins no refresh.
     let rotator = stage.rotator();
     assert!(rotator.shutdown(secs(1)).await);
     let operation = |_| async { Err::<(), _>(Posting::Revoked) };
     let posted = rotator.call(&alpha(), Credential::Bot, operation).await;
     assert_matches!(posted, Err(CallError::Token(Error::Interrupted)));
     let due = stage.store.due(stage.fake.clock().now(), None, 10).await;
-    assert_eq!(due.expect("answers").0.len(), 1);
+    assert_eq!(due.expect("available").0.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,7 +138,11 @@ async fn a_forced_refresh_whose_process_died_is_due_when_its_lease_has_lapsed() 
     for (seconds, expected) in [(14, 0), (15, 1)] {
         let then = stage.fake.clock().now() + secs(seconds);
         let due = stage.store.due(then, None, 10).await;
-        assert_eq!(due.expect("answers").0.len(), expected, "{seconds} s later");
+        assert_eq!(
+            due.expect("available").0.len(),
+            expected,
+            "{seconds} s later"
+        );
     }
 }
 
@@ -160,7 +168,7 @@ async fn a_call_that_meets_token_expired_gets_one_refresh_and_one_more_try() {
         .await;
     assert!(posted.is_ok_and(|expires_at| expires_at.is_some()));
     assert_eq!((tries.load(Ordering::SeqCst), stage.refreshes()), (2, 1));
-    // A host whose error means something else is not helped by a refresh.
+    // A refresh does not help an application whose error has another reason.
     let failed = rotator
         .call(&alpha(), Credential::Bot, |_| async {
             Err::<(), _>(Posting::Other)

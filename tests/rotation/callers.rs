@@ -1,4 +1,4 @@
-//! Many callers of one token, and what each gets while it is replaced.
+//! Many callers of one token, and what each caller gets while the token is replaced.
 
 use slack_installs::rotation::Error;
 use slack_installs::store::Credential;
@@ -11,7 +11,7 @@ use super::support::rotation::{
     ALPHA, BotToken as _, HOUR, Stage, alpha, millis, refresh_token, secs, settle,
 };
 
-/// Everybody asks at once.
+/// All callers ask at once.
 async fn herd(rotators: &[TokenRotator], callers: usize) -> Vec<Result<String, Error>> {
     let mut herd = JoinSet::new();
     for rotator in rotators {
@@ -65,7 +65,7 @@ async fn callers_in_the_soft_window_wait_for_nothing() {
     assert_eq!(
         Instant::now(),
         asked,
-        "the paused clock moves only for those who wait"
+        "the paused clock moves only while a caller waits"
     );
     let served = old.grant.access_token.expose();
     assert!(
@@ -77,7 +77,7 @@ async fn callers_in_the_soft_window_wait_for_nothing() {
     assert_eq!(
         stage.bot_chain().await.chain.generation,
         1,
-        "replaced behind their backs"
+        "the token is replaced in the background"
     );
     assert_eq!(stage.refreshes(), 1);
 }
@@ -90,7 +90,7 @@ async fn a_soft_failure_is_nobodys_error_and_a_hard_one_is() {
     let rotator = stage.rotator();
     assert!(rotator.bot_token().await.is_ok());
     settle().await;
-    assert_eq!(stage.refreshes(), 0, "the fault strikes first");
+    assert_eq!(stage.refreshes(), 0, "the fault comes first");
     stage.fake.advance(2 * HOUR);
     let error = rotator.bot_token().await.expect_err("expired");
     assert_matches!(error, Error::TryAgain { .. });
@@ -122,8 +122,8 @@ async fn a_first_caller_that_goes_away_changes_nothing() {
     let (key, impatient) = (alpha(), rotator.clone());
     let first = impatient.token_for(&key, Credential::Bot);
     let gone = tokio::time::timeout(millis(10), first).await;
-    assert!(gone.is_err(), "dropped in the middle of the call");
-    rotator.bot_token().await.expect("the refresh went on");
+    assert!(gone.is_err(), "the caller was dropped during the call");
+    rotator.bot_token().await.expect("the refresh continued");
     assert_eq!(stage.refreshes(), 1);
     assert_eq!(stage.bot_chain().await.chain.generation, 1);
 }
@@ -163,14 +163,14 @@ async fn the_last_access_token_of_a_dead_chain_serves_to_its_end_and_no_longer()
     let error = strict.bot_token().await.expect_err("strict");
     assert_matches!(error, Error::ReinstallNeeded { .. });
     stage.fake.advance(2 * HOUR);
-    let error = rotator.bot_token().await.expect_err("over");
+    let error = rotator.bot_token().await.expect_err("expired");
     assert_matches!(error, Error::ReinstallNeeded { .. });
     assert_eq!(stage.refreshes(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn at_most_two_access_tokens_live_by_our_doing() {
-    // A third would end the first, and somebody may be working with it.
+    // A third pair would end the first one, which a caller may still use.
     let stage = Stage::installed().await;
     let rotator = stage.rotator();
     for _ in 0..500 {

@@ -15,14 +15,16 @@ async fn every_process_finds_a_chain_due_at_the_same_time_and_tenants_apart() {
         };
         let mut seen = Vec::new();
         for _ in 0..5 {
-            let stored = stage.store.chain(&key).await.expect("answers");
+            let stored = stage.store.chain(&key).await.expect("available");
             seen.push(stored.expect("installed").chain.soft_at().expect("it ends"));
         }
         seen.dedup();
-        assert_eq!(seen.len(), 1, "each reading is a process of its own");
-        let chain = stage.store.chain(&key).await.expect("answers");
+        assert_eq!(seen.len(), 1, "each reading is a process");
+        let chain = stage.store.chain(&key).await.expect("available");
         let ends = chain.expect("installed").chain.expires_at.expect("it ends");
-        let before = ends.duration_since(seen[0]).expect("before its end");
+        let before = ends
+            .duration_since(seen[0])
+            .expect("the time is before the expiry");
         assert!(
             (HOUR * 3 / 2..=HOUR * 5 / 2).contains(&before),
             "{before:?}"

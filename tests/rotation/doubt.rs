@@ -1,4 +1,4 @@
-//! Tokens that Slack may have ended before their time.
+//! Tokens that Slack may have revoked early.
 
 use slack_installs::rotation::Error;
 use slack_installs::store::RotationStore as _;
@@ -7,15 +7,15 @@ use tokio::task::JoinSet;
 
 use super::support::rotation::{BotToken as _, REFRESH, Stage, millis, secs, settle, spawn_caller};
 
-/// A token that is due and serves, and that Slack has ended: both calls of a refresh had their
-/// effect, and nobody heard of it.
+/// Returns a stage whose token is due and not expired, but revoked: both calls of a refresh took
+/// effect, and both responses were lost.
 async fn ended() -> Stage {
     let stage = Stage::installed_under(GracePolicy::AllLive).await;
     stage.soften();
     let lost = Fault::lost().after_effect().times(2);
     stage.inject(lost);
     let soft = stage.rotator().bot_token().await;
-    soft.expect("it still serves");
+    soft.expect("the token is still valid");
     settle().await;
     let stored = stage.bot_chain().await;
     assert!(!stage.fake.is_live(stored.grant.access_token.expose()));
@@ -66,7 +66,7 @@ async fn while_slack_is_away_a_token_under_suspicion_serves() {
     let rotator = stage.rotator();
     for _ in 0..50 {
         let token = rotator.bot_token().await;
-        let token = token.expect("nobody says that it has ended");
+        let token = token.expect("Slack does not report the token as revoked");
         assert!(stage.fake.is_live(token.access_token.expose()));
         tokio::time::sleep(secs(30)).await;
     }
@@ -88,14 +88,15 @@ async fn a_refusal_gives_its_own_call_back_and_not_the_one_before() {
     assert_eq!(stage.bot_chain().await.chain.attempts, 1);
 }
 
-/// Two processes spend one refresh token: the first pair is saved, the second kept beside it.
+/// Two processes spend one refresh token: the first pair is saved, and the second becomes an
+/// alternate.
 async fn race(stage: &Stage) {
     stage.expire();
     let late = |seconds| Fault::delay(secs(seconds)).after_effect();
     stage.inject(late(3));
     stage.inject(late(5));
     let (one, two) = (stage.rotator(), stage.rotator());
-    // Its clock is ahead: the other's lease has lapsed there.
+    // The clock of the second process is ahead: there, the first one's lease has lapsed.
     let two = two.with_clock(stage.ahead(secs(60)));
     let first = spawn_caller(&one);
     tokio::time::sleep(secs(1)).await;
@@ -125,11 +126,14 @@ async fn the_loser_of_a_race_leaves_a_pair_that_lives() {
     assert!(stage.fake.is_live(stored.grant.access_token.expose()));
     assert_eq!((stored.chain.generation, stored.chain.attempts), (1, 0));
     assert_eq!(stored.alternates.len(), 1);
-    // Both ask: the first knew that another call had been begun.
+    // Both ask Slack: the first process knew that another call had begun.
     assert_eq!((stage.refreshes(), stage.fake.calls("auth.test")), (2, 2));
     let soon = stage.fake.clock().now() + secs(3600);
     let due = stage.store.due(soon, None, 10).await;
-    assert!(due.expect("answers").0.is_empty(), "no worker has to come");
+    assert!(
+        due.expect("available").0.is_empty(),
+        "the chain is not due for a worker"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,5 +149,8 @@ async fn a_race_whose_loser_gets_no_word_from_slack_is_settled_by_the_next_who_c
     let token = token.expect("refreshed");
     assert!(stage.fake.is_live(token.access_token.expose()));
     let due = stage.store.due(stage.fake.clock().now(), None, 10).await;
-    assert!(due.expect("answers").0.is_empty(), "nothing is left to do");
+    assert!(
+        due.expect("available").0.is_empty(),
+        "nothing is left to do"
+    );
 }

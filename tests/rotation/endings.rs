@@ -1,4 +1,4 @@
-//! Tokens that Slack may have ended before their time.
+//! Tokens that Slack may have revoked early.
 
 use std::sync::Mutex;
 
@@ -19,7 +19,7 @@ async fn a_pair_that_may_be_the_loser_is_asked_about_before_it_is_handed_out() {
         })
         .await;
         stage.expire();
-        // Two pairs that nobody hears of.
+        // Two pairs are issued, and both responses are lost.
         stage.inject(Fault::lost().after_effect().times(2));
         let rotator = stage.rotator();
         let mut last = None;
@@ -34,7 +34,7 @@ async fn a_pair_that_may_be_the_loser_is_asked_about_before_it_is_handed_out() {
         }
         let last = last.expect("it was asked");
         match policy {
-            // What lived was lost with its answer.
+            // The pair that is alive was lost with its response.
             GracePolicy::FirstOnly => {
                 assert_matches!(last, Err(Error::ReinstallNeeded { .. }));
             }
@@ -53,14 +53,14 @@ async fn a_pair_that_came_late_is_used_when_the_one_that_was_saved_is_the_loser(
     })
     .await;
     stage.expire();
-    // The pair that lives comes after the lease of those who asked for it, and after another
-    // process has saved the one that does not.
+    // The live pair arrives after its callers' lease has lapsed, and after another process has
+    // saved the dead pair.
     let late = secs(16);
     stage.inject(Fault::delay(late).after_effect());
     stage.inject(Fault::lost());
     let (one, two) = (stage.rotator(), stage.rotator());
     let error = one.bot_token().await;
-    error.expect_err("no answer yet");
+    error.expect_err("there is no response yet");
     let mut last = None;
     for _ in 0..60 {
         let outcome = two.bot_token().await;
@@ -75,11 +75,11 @@ async fn a_pair_that_came_late_is_used_when_the_one_that_was_saved_is_the_loser(
     last.expect("rescued");
 }
 
-/// What a host does with a token that it was given.
+/// What the application does with a token.
 async fn post(stage: &Stage, used: &Mutex<Vec<String>>, token: Token) -> Result<(), Posting> {
     let token = token.access_token.expose().to_owned();
     let is_live = stage.fake.is_live(&token);
-    used.lock().expect("nobody panicked").push(token);
+    used.lock().expect("the lock is not poisoned").push(token);
     if is_live {
         Ok(())
     } else {
@@ -99,7 +99,7 @@ async fn a_call_that_meets_token_revoked_goes_on_with_the_next_token() {
     let operation = |token| post(&stage, &used, token);
     let posted = rotator.call(&alpha(), Credential::Bot, operation).await;
     posted.expect("posted");
-    let used = used.into_inner().expect("nobody panicked");
+    let used = used.into_inner().expect("the lock is not poisoned");
     assert_eq!(used.len(), 2);
     assert_eq!(used[0], old.expose());
     assert_eq!(stage.refreshes(), 1);

@@ -1,4 +1,4 @@
-//! Installations that were fetched, and callers who use what they were given.
+//! Installations that were fetched, and callers that use what they got.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ const MINUTE: Duration = secs(60);
 async fn fetched(stage: &Stage, user: Option<&str>) -> StoredInstallation {
     let user = user.map(|user| UserId::new(user).expect("an id"));
     let found = stage.store.fetch(&alpha(), user.as_ref()).await;
-    found.expect("answers").expect("installed")
+    found.expect("available").expect("installed")
 }
 
 fn counted(stage: &Stage) -> (TokenRotator, impl Fn() -> usize) {
@@ -49,7 +49,7 @@ async fn an_installation_whose_tokens_do_not_end_costs_no_read_and_no_write() {
     assert_eq!((stage.reads(), updates()), (reads, 0));
 }
 
-/// An installation that is due before the mean of two hours before its end, or after it.
+/// Returns an installation whose token is due more than two hours before it expires, or less.
 async fn due_early(is_early: bool) -> Stage {
     let stage = Stage::installed().await;
     loop {
@@ -68,7 +68,7 @@ async fn a_fetched_token_is_replaced_behind_its_back_as_soon_as_its_chain_is_due
         let stage = due_early(is_early).await;
         let soft_at = stage.bot_chain().await.chain.soft_at().expect("it ends");
         let (rotator, updates) = counted(&stage);
-        // From when on a chain may be due, each minute.
+        // From the earliest time at which a chain may be due, once each minute.
         tokio::time::sleep(12 * HOUR - 2 * HOUR - 29 * MINUTE).await;
         for minute in 0..70 {
             let installation = fetched(&stage, None).await;
@@ -78,16 +78,20 @@ async fn a_fetched_token_is_replaced_behind_its_back_as_soon_as_its_chain_is_due
             if stage.refreshes() > 0 {
                 break;
             }
-            // The use was noted once, and the chain looked at each half hour.
+            // One update noted the use, and one checked the chain in each half hour.
             let looks = if minute < 30 { 2 } else { 3 };
             assert_eq!(updates(), looks, "early: {is_early}, in minute {minute}");
             tokio::time::sleep(MINUTE).await;
         }
         let late = stage.fake.clock().now().duration_since(soft_at);
-        let late = late.expect("not before it is due");
+        let late = late.expect("replaced when the chain is due");
         assert!(late <= MINUTE, "early: {is_early}, {late:?}");
         let chain = stage.bot_chain().await.chain;
-        assert_eq!((chain.generation, chain.idle), (1, 0), "somebody uses it");
+        assert_eq!(
+            (chain.generation, chain.idle),
+            (1, 0),
+            "the chain is in use"
+        );
     }
 }
 
@@ -106,7 +110,11 @@ async fn minutes_before_its_end_a_fetched_token_is_replaced_or_left_out() {
     assert_matches!(refreshed.bot_error, Some(Error::TryAgain { .. }));
     let asked = rotator.bot_token().await;
     assert_matches!(asked, Err(Error::TryAgain { .. }));
-    assert_eq!(stage.fake.calls("auth.test"), 0, "its end is known");
+    assert_eq!(
+        stage.fake.calls("auth.test"),
+        0,
+        "the token's expiry is known"
+    );
     tokio::time::sleep(secs(3)).await;
     let refreshed = rotator.refreshed(fetched(&stage, None).await).await;
     let bot = refreshed.installation.bot.expect("a bot");
@@ -127,7 +135,10 @@ async fn a_pair_is_handed_out_whole() {
         bot.grant.access_token.expose(),
         stored.grant.access_token.expose()
     );
-    let refresh = bot.grant.refresh_token.expect("of the same pair");
+    let refresh = bot
+        .grant
+        .refresh_token
+        .expect("the refresh token is of the same pair");
     assert_eq!(refresh.expose(), refresh_token(&stored).expose());
     assert_eq!(bot.grant.expires_at, stored.grant.expires_at);
 }
@@ -135,7 +146,7 @@ async fn a_pair_is_handed_out_whole() {
 #[tokio::test(start_paused = true)]
 async fn a_fetched_token_that_is_due_is_looked_at_when_there_is_something_to_do() {
     let cases = [
-        // The trouble, and for how long nothing can be done.
+        // The fault, and for how many seconds no process can refresh.
         (Fault::rate_limited(secs(120)), 120),
         (Fault::error("bad_client_secret").always(), 60),
         (Fault::error("invalid_refresh_token"), 60),
@@ -176,7 +187,7 @@ async fn a_time_to_wait_that_another_process_noted_is_read_once_and_kept() {
         assert!(refreshed.installation.bot.is_some());
         settle().await;
         if second < 100 {
-            // The use was noted, and the chain looked at.
+            // One update noted the use, and one checked the chain.
             assert_eq!(updates(), 2, "in second {second}");
         }
         tokio::time::sleep(secs(1)).await;
@@ -205,7 +216,7 @@ async fn the_use_of_a_chain_that_was_parked_makes_it_due_again() {
         settle().await;
         let chain = stage.bot_chain().await.chain;
         assert_eq!(chain.idle, 0, "fetched: {is_fetched}");
-        let due_at = chain.due_at.expect("it is due some time");
+        let due_at = chain.due_at.expect("the chain has a due time");
         let soft_at = chain.soft_at().expect("it ends");
         let apart = due_at.duration_since(soft_at);
         let apart = apart.unwrap_or_else(|error| error.duration());
@@ -225,7 +236,11 @@ async fn a_strict_process_waits_also_for_what_was_fetched() {
     stage.inject(Fault::error("service_unavailable"));
     let refreshed = strict.refreshed(fetched(&stage, None).await).await;
     assert_matches!(refreshed.bot_error, Some(Error::TryAgain { .. }));
-    assert_eq!(stage.fake.calls("auth.test"), 0, "its word would not do");
+    assert_eq!(
+        stage.fake.calls("auth.test"),
+        0,
+        "Slack's confirmation would not suffice"
+    );
     tokio::time::sleep(secs(3)).await;
     let refreshed = strict.refreshed(fetched(&stage, None).await).await;
     assert!(refreshed.installation.bot.is_some());
@@ -245,9 +260,9 @@ async fn of_two_fetched_tokens_the_one_under_suspicion_is_asked_about() {
         let lost = Fault::lost().after_effect().times(2);
         stage.inject(lost);
         let first = stage.rotator().token_for(&alpha(), suspect.clone()).await;
-        first.expect("it serves still, as far as anybody knows");
+        first.expect("the token is not known to be revoked");
         settle().await;
-        // Nobody can refresh anything, and Slack says which token lives.
+        // No process can refresh, and Slack reports which token is alive.
         let away = Fault::error("service_unavailable").always();
         stage.inject(away);
         let installation = fetched(&stage, Some(ADMIN)).await;
@@ -267,15 +282,15 @@ async fn of_two_fetched_tokens_the_one_under_suspicion_is_asked_about() {
     }
 }
 
-/// A token that is due and serves, under suspicion and alive, that nobody can replace.
+/// Returns a stage with a token that is due, suspect and alive, and that no process can replace.
 async fn suspect() -> Stage {
     let stage = Stage::installed().await;
     stage.soften();
     stage.inject(Fault::lost().times(2));
     let first = stage.rotator().bot_token().await;
-    first.expect("it serves still");
+    first.expect("the token is still valid");
     settle().await;
-    assert_eq!(stage.fake.calls("auth.test"), 0, "nobody waits");
+    assert_eq!(stage.fake.calls("auth.test"), 0, "no caller waits");
     assert!(stage.bot_chain().await.chain.is_suspect());
     let away = Fault::error("service_unavailable").always();
     stage.inject(away);
@@ -289,7 +304,7 @@ async fn slacks_word_on_a_token_holds_for_half_a_minute() {
     for (pause, asked) in [(0, 1), (29, 1), (2, 2), (28, 2), (4, 3)] {
         tokio::time::sleep(secs(pause)).await;
         let token = rotator.bot_token().await;
-        token.expect("Slack takes it");
+        token.expect("Slack accepts the token");
         assert_eq!(stage.fake.calls("auth.test"), asked, "{pause} s later");
     }
 }
@@ -300,7 +315,7 @@ async fn a_token_is_not_taken_for_over_because_slack_is_slow_to_say() {
     let slow = Fault::delay(secs(7)).always();
     stage.fake.inject("auth.test", slow);
     let token = stage.rotator().bot_token().await;
-    token.expect("nobody says that it has ended");
+    token.expect("Slack does not report the token as revoked");
     let strict = stage.rotator_with(RotationConfig {
         strict: true,
         ..stage.config()
@@ -358,7 +373,7 @@ async fn a_race_is_open_for_as_long_as_slack_says_nothing_about_its_winner() {
         assert!(chain.is_suspect(), "{case}");
         assert!(
             chain.retry_at.is_some(),
-            "the loser of the race asks: {case}"
+            "the loser of the race asks Slack: {case}"
         );
         tokio::time::sleep(secs(6)).await;
         let chain = stage.bot_chain().await.chain;

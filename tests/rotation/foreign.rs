@@ -1,4 +1,4 @@
-//! Pairs that belong to another app, place, person or kind of token than the chain.
+//! Pairs that belong to another app, tenant, user or kind of token than the chain.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -16,7 +16,8 @@ fn grid() -> InstallationKey {
     InstallationKey::org(EnterpriseId::new(GRID).expect("an id"))
 }
 
-/// Ada has installed the app in a workspace, or for a whole organisation, and nothing rotates yet.
+/// Returns a stage where Ada has installed the app in a workspace or for an organisation, without
+/// rotation.
 async fn unrotated(tenant: &InstallationKey) -> Stage {
     let org = Org::new(GRID, "Grid")
         .with_workspace(Workspace::new("T0GRID00011", "Sales"))
@@ -44,11 +45,11 @@ async fn rotating(tenant: &InstallationKey, rotation: Rotation) -> Stage {
 }
 
 async fn stored(stage: &Stage, key: &ChainKey) -> StoredChain {
-    let stored = stage.store.chain(key).await.expect("answers");
+    let stored = stage.store.chain(key).await.expect("available");
     stored.expect("installed")
 }
 
-/// A process that reads this in every pair that Slack issues.
+/// Returns a rotator that reads this value in every pair that Slack issues.
 fn rewriting(stage: &Stage, field: &'static str, value: &Value) -> TokenRotator {
     let value = value.clone();
     let rewrite = move |path: &str, body: Bytes| {
@@ -63,7 +64,7 @@ fn rewriting(stage: &Stage, field: &'static str, value: &Value) -> TokenRotator 
     stage.rotator_over(stage.config(), transport)
 }
 
-/// For whom, the field that names another one, and what it says.
+/// Returns each chain, the field that names another owner, and its value.
 fn foreign() -> Vec<(ChainKey, &'static str, Value)> {
     let key = |tenant: InstallationKey, credential| ChainKey { credential, tenant };
     let other_team = json!({ "id": "T0BRAVO0002", "name": "Bravo" });
@@ -115,7 +116,7 @@ async fn a_pair_of_another_app_place_person_or_kind_is_not_stored_by_a_refresh()
         asked.expect_err(&case);
         let after = stored(&stage, &key).await;
         assert_untouched(&before, &after, &case);
-        // The call bought a pair, as far as anybody knows, and is repeated within the grace.
+        // The call may have bought a pair, so it is repeated within the grace.
         assert_eq!(after.chain.attempts, 1, "{case}");
         let error = after.chain.last_error.expect("a reason");
         let expected = match field {
@@ -165,12 +166,12 @@ async fn a_pair_of_another_app_place_person_or_kind_is_not_stored_by_an_exchange
         assert!(kept.iter().any(|(kept, _)| *kept == key), "{case}");
         let after = stored(&stage, &key).await;
         assert_untouched(&before, &after, &case);
-        // Slack takes a long-lived token once: nobody asks again.
+        // Slack accepts a long-lived token once, so the exchange is not repeated.
         assert_eq!(after.chain.attempts, 1, "{case}");
         let calls = stage.fake.calls(EXCHANGE);
         let page = stage.rotator().migrate(None, 10).await.expect("a page");
         let kept = page.kept.into_iter().find(|(kept, _)| *kept == key);
-        kept.expect("it stays as it is");
+        kept.expect("the token is unchanged");
         assert_eq!(stage.fake.calls(EXCHANGE), calls, "{case}");
     }
 }
@@ -209,7 +210,7 @@ async fn what_slack_does_not_say_of_a_pair_is_not_held_against_it() {
             let scopes = token.expect("stored").scopes;
             let stored = stored(&stage, &key).await;
             assert_eq!(stored.chain.generation, 1, "{key}");
-            // The scopes that are known stay.
+            // The known scopes stay.
             let known = if key.credential == Credential::Bot {
                 "chat:write"
             } else {

@@ -1,4 +1,5 @@
-//! What one tenant's trouble is to the others, and what a mistake at Slack's is to all.
+//! How one tenant's failures affect the other tenants, and how a failure at Slack affects all of
+//! them.
 
 use slack_installs::rotation::Error;
 use slack_installs::store::{Credential, RotationStore as _};
@@ -28,12 +29,16 @@ async fn what_slack_says_of_one_token_stops_nobody_else() {
             };
             assert_eq!(found.as_str(), code);
         }
-        assert_eq!(stage.fake.calls(REFRESH), calls + 1, "it waits by itself");
+        assert_eq!(
+            stage.fake.calls(REFRESH),
+            calls + 1,
+            "the tenant waits alone"
+        );
         let token = rotator.token_for(&tenants[1], Credential::Bot).await;
-        token.expect("the other tenant's");
+        token.expect("the other tenant gets its token");
         tokio::time::sleep(secs(3)).await;
         let token = rotator.token_for(&tenants[0], Credential::Bot).await;
-        token.expect("nothing was concluded");
+        token.expect("the chain was not marked dead");
     }
 }
 
@@ -51,7 +56,7 @@ async fn while_refusals_go_on_none_but_the_first_are_given_up() {
         dead += usize::from(matches!(error, Error::ReinstallNeeded { .. }));
         tokio::time::sleep(secs(12)).await;
     }
-    assert_eq!(dead, 20, "in twelve minutes of refusals");
+    assert_eq!(dead, 20, "chains that died in twelve minutes of refusals");
 }
 
 async fn is_well(rotator: &TokenRotator) -> bool {
@@ -68,17 +73,21 @@ async fn an_operator_revives_a_chain_that_slack_refused_by_mistake() {
     assert!(!is_well(&rotator).await, "it is dead");
     let due = async || {
         let due = stage.store.due(stage.fake.clock().now(), None, 10).await;
-        due.expect("answers").0.len()
+        due.expect("available").0.len()
     };
     assert_eq!(due().await, 0, "only a reinstall helps");
     let revived = rotator.revive(&alpha(), Credential::Bot).await;
-    assert!(revived.expect("answers"), "it was dead");
-    assert_eq!(due().await, 1, "a worker serves it, if nobody asks before");
+    assert!(revived.expect("available"), "it was dead");
+    assert_eq!(
+        due().await,
+        1,
+        "a worker tries the chain if no caller does before"
+    );
     assert!(is_well(&rotator).await);
     let revived = rotator.revive(&alpha(), Credential::Bot).await;
-    assert!(!revived.expect("answers"), "it was alive");
+    assert!(!revived.expect("available"), "it was alive");
     let all = slack_installs::Delete::all();
-    stage.store.delete(&alpha(), &all).await.expect("answers");
+    stage.store.delete(&alpha(), &all).await.expect("available");
     let error = rotator.revive(&alpha(), Credential::Bot).await;
     assert_matches!(error, Err(Error::NotInstalled));
 }
@@ -89,16 +98,16 @@ async fn a_revived_chain_is_due_and_a_worker_serves_it_unasked() {
     stage.soften();
     stage.inject(Fault::error("invalid_refresh_token"));
     let rotator = stage.rotator();
-    rotator.bot_token().await.expect("it serves still");
+    rotator.bot_token().await.expect("the token is still valid");
     settle().await;
     assert!(stage.bot_chain().await.chain.is_dead);
     let due = async || {
         let due = stage.store.due(stage.fake.clock().now(), None, 10).await;
-        due.expect("answers").0.len()
+        due.expect("available").0.len()
     };
-    assert_eq!(due().await, 0, "nobody can do anything");
+    assert_eq!(due().await, 0, "no process can do anything");
     let revived = rotator.revive(&alpha(), Credential::Bot).await;
-    assert!(revived.expect("answers"));
+    assert!(revived.expect("available"));
     assert_eq!(due().await, 1);
     let worker = stage.rotator();
     let work = spawn_worker(&worker);
@@ -130,5 +139,5 @@ async fn many_deaths_at_once_are_not_believed() {
     for tenant in &tenants {
         well += usize::from(rotator.token_for(tenant, Credential::Bot).await.is_ok());
     }
-    assert_eq!(well, 20, "the others only waited");
+    assert_eq!(well, 20, "the other tenants only waited");
 }

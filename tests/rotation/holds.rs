@@ -1,4 +1,4 @@
-//! An operator's hold that begins, or ends, while a refresh is under way.
+//! An operator's hold that begins or ends during a refresh.
 
 use slack_installs::Hold;
 use slack_installs::rotation::Error;
@@ -16,7 +16,7 @@ async fn hold(stage: &Stage, is_on: bool) {
         at: stage.fake.clock().now(),
     };
     let held = stage.store.hold(&alpha(), &hold).await;
-    assert!(held.expect("answers"), "it is installed");
+    assert!(held.expect("available"), "it is installed");
 }
 
 async fn is_on_hold(stage: &Stage) -> bool {
@@ -43,7 +43,10 @@ async fn a_hold_that_is_put_during_a_refresh_is_kept_and_whoever_joined_gets_not
     }
     assert!(is_on_hold(&stage).await);
     let chain = stage.bot_chain().await;
-    assert_eq!(chain.chain.generation, 1, "the pair is saved all the same");
+    assert_eq!(
+        chain.chain.generation, 1,
+        "the pair is saved during the hold too"
+    );
     let asked = rotator.bot_token().await;
     assert_matches!(asked, Err(Error::OnHold));
     hold(&stage, false).await;
@@ -88,7 +91,7 @@ async fn a_hold_that_ends_after_the_save_is_not_told_to_those_who_wait() {
     );
 }
 
-/// The old token still serves, and Slack says so; but the tenant is on hold by then.
+/// The old token is still valid, and Slack confirms it. But the tenant is already on hold.
 #[tokio::test(start_paused = true)]
 async fn a_hold_that_is_put_during_a_refresh_that_fails_gives_nobody_the_old_token() {
     for is_held in [false, true] {
@@ -109,7 +112,7 @@ async fn a_hold_that_is_put_during_a_refresh_that_fails_gives_nobody_the_old_tok
         if is_held {
             assert_matches!(outcome, Err(Error::OnHold))
         } else {
-            drop(outcome.expect("Slack says that the old token lives"))
+            drop(outcome.expect("Slack reports the old token as alive"))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How often a worker looks at the database, how far, and how fast it serves what it finds.
+//! How often a worker reads the database, how many rows it reads, and how fast it handles them.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use tokio::time::Instant;
 use super::support::hooked_chains::{HookedChains, Look, Way};
 use super::support::rotation::{REFRESH, Stage, bot, millis, secs, spawn_worker};
 
-/// A worker that looks every two seconds.
+/// Spawns a worker that looks every two seconds.
 fn working(stage: &Stage, store: &HookedChains, rate: u32) -> JoinHandle<()> {
     let rotator = stage.rotator_on(store.clone()).with_seed(1);
     let every = secs(2);
     tokio::spawn(async move { rotator.work(WorkerConfig { every, rate }).await })
 }
 
-/// A store in which looks take so long and find this, by their number.
+/// Returns a store with a hook that decides how long each look takes and what it finds.
 fn looking(stage: &Stage, look: impl Fn(usize) -> Look + Send + Sync + 'static) -> HookedChains {
     HookedChains::new(stage.store.clone(), |_| Way::Done, look)
 }
 
-/// Between one look and the next, in milliseconds.
+/// Returns the times between two looks, in milliseconds.
 fn gaps(store: &HookedChains) -> Vec<u128> {
     let gap = |pair: &[(Instant, usize)]| (pair[1].0 - pair[0].0).as_millis();
     store.looks().windows(2).map(gap).collect()
@@ -43,7 +43,7 @@ async fn a_worker_looks_every_so_often_give_or_take_half_and_sweeps_every_minute
     );
     assert!(gaps.iter().any(|gap| *gap < 1300), "{gaps:?}");
     assert!(gaps.iter().any(|gap| *gap > 2700), "{gaps:?}");
-    // Nothing is due, so the worker does not ask for more rows.
+    // Nothing is due, so the worker does not request more rows.
     assert!(store.looks().iter().all(|(_, limit)| *limit == 100));
     let sweeps = store.sweeps();
     assert_eq!(sweeps[0], store.looks()[0].0);
@@ -61,7 +61,7 @@ async fn a_worker_looks_every_so_often_give_or_take_half_and_sweeps_every_minute
 #[tokio::test(start_paused = true)]
 async fn a_worker_rests_nine_times_as_long_as_a_look_takes_and_thirty_seconds_at_most() {
     for (takes, rests) in [(1_000, 9_000), (2_000, 18_000), (10_000, 30_000)] {
-        // Found nothing, or failed.
+        // The look found nothing, or it failed.
         for found in [Some(Vec::new()), None] {
             let stage = Stage::installed().await;
             let look = move |_| (millis(takes), found.clone());
@@ -96,14 +96,18 @@ async fn a_row_that_does_not_open_is_left_alone_for_a_minute_and_looked_behind()
     assert_eq!(store.updates(), 1);
     assert!(store.looks().iter().all(|(_, limit)| *limit == 100));
     tokio::time::sleep(secs(63) - begun.elapsed()).await;
-    assert_eq!(store.updates(), 2, "a minute later");
+    assert_eq!(
+        store.updates(),
+        2,
+        "the chain is tried again a minute later"
+    );
     worker.abort();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_look_that_finds_nothing_to_do_takes_no_time() {
     let stage = Stage::installed().await;
-    // A hint that is no longer true, many times over.
+    // An outdated hint, 50 times.
     let look = |_| (Duration::ZERO, Some(vec![bot(); 50]));
     let store = looking(&stage, look);
     let worker = working(&stage, &store, 5);
@@ -150,7 +154,7 @@ async fn a_worker_waits_while_slack_asks_to() {
     let limited = |seconds| Fault::rate_limited(secs(seconds));
     for (fault, seconds) in [
         (limited(60), 60),
-        // For how long is not said, or cannot be meant.
+        // The response has no time to wait, or an absurd one.
         (Fault::error("ratelimited"), 30),
         (limited(u64::MAX), 300),
     ] {
@@ -182,8 +186,8 @@ async fn workers_begin_at_different_places_of_what_is_due() {
         tokio::time::sleep(millis(100)).await;
         worker.abort();
         let mut keys = Vec::new();
-        for key in stage.store.chains(None, 100).await.expect("answers").0 {
-            let stored = stage.store.chain(&key).await.expect("answers");
+        for key in stage.store.chains(None, 100).await.expect("available").0 {
+            let stored = stage.store.chain(&key).await.expect("available");
             if stored.expect("installed").chain.generation == 1 {
                 keys.push(key.to_string());
             }

@@ -1,4 +1,4 @@
-//! Answers that are lost or late, and tasks that die.
+//! Responses that are lost or late, and tasks that die.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,7 +16,7 @@ async fn a_refresh_that_panics_frees_the_chain() {
     let rotator = stage.dying(1);
     let error = rotator.bot_token().await.expect_err("panicked");
     assert_matches!(error, Error::Interrupted);
-    // The lease of the dead task lapses, and the same refresh token is taken again.
+    // The dead task's lease lapses, and the same refresh token is sent again.
     rotator.bot_token().await.expect("recovered");
     assert!(stage.bot_chain().await.chain.lease.is_none());
     assert_eq!(stage.refreshes(), 2);
@@ -35,7 +35,10 @@ async fn a_call_that_panics_counts_as_a_lost_answer() {
         body
     });
     let rotator = stage.rotator_over(stage.config(), transport);
-    rotator.bot_token().await.expect("asked for once more");
+    rotator
+        .bot_token()
+        .await
+        .expect("a second request succeeds");
     assert_eq!(stage.refreshes(), 2);
 }
 
@@ -53,7 +56,7 @@ async fn a_lost_answer_is_asked_for_once_more_with_the_same_refresh_token() {
             "{policy:?}"
         );
         assert_eq!(stage.bot_chain().await.chain.generation, 1, "{policy:?}");
-        // Where only the first pair lives, what was lost is lost.
+        // If only the first pair is alive, it was lost with its response.
         if policy != GracePolicy::FirstOnly {
             let token = token.expect("a token");
             assert!(
@@ -66,7 +69,7 @@ async fn a_lost_answer_is_asked_for_once_more_with_the_same_refresh_token() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_comes_too_late_for_the_lease_is_kept() {
-    // Only the pair that was issued first lives, and it comes after ten seconds.
+    // Only the pair that was issued first is alive, and it arrives after ten seconds.
     let policy = GracePolicy::FirstOnly;
     let stage = Stage::installed_under(policy).await;
     stage.expire();
@@ -75,7 +78,10 @@ async fn an_answer_that_comes_too_late_for_the_lease_is_kept() {
     let rotator = stage.rotator();
     let asked = rotator.bot_token().await;
     assert_matches!(asked, Ok(_) | Err(Error::TryAgain { .. }));
-    assert!(rotator.shutdown(secs(30)).await, "it waits for stragglers");
+    assert!(
+        rotator.shutdown(secs(30)).await,
+        "shutdown waits for late responses"
+    );
     let chain = stage.bot_chain().await;
     let mut tokens = chain.grant.refresh_token.iter().chain(&chain.alternates);
     assert!(tokens.any(|token| stage.fake.is_refreshable(token.expose())));

@@ -1,4 +1,5 @@
-//! One refresh per expiry, whoever asks and whatever breaks: one file for each subject.
+//! One refresh per expiry, for any number of callers and after any failure. Each file has one
+//! subject.
 
 #[macro_use]
 #[path = "../support/mod.rs"]
@@ -32,7 +33,7 @@ mod stall;
 mod succession;
 mod waits;
 
-/// The host's own error.
+/// The application's own error.
 #[derive(Debug)]
 enum Posting {
     Expired,

@@ -1,4 +1,4 @@
-//! Exchanges of long-lived tokens that do not go as they should.
+//! Exchanges of long-lived tokens that fail.
 
 use slack_installs::InstallationStore as _;
 use slack_installs::rotation::Error;
@@ -10,7 +10,7 @@ use super::support::rotation::{HOUR, Stage, millis, secs};
 
 const EXCHANGE: &str = "oauth.v2.exchange";
 
-/// Tenants with long-lived tokens, of an app that has just turned rotation on.
+/// Returns tenants with long-lived tokens, of an app that has just turned rotation on.
 async fn unrotated(size: usize) -> Stage {
     let stage = Stage::unrotated().await;
     stage.fleet(size).await;
@@ -18,7 +18,7 @@ async fn unrotated(size: usize) -> Stage {
     stage
 }
 
-/// Exchanged, already there, kept as they are.
+/// Migrates a page. Returns how many tokens were exchanged, already rotated, and kept.
 async fn migrate(rotator: &slack_installs::TokenRotator) -> (usize, usize, usize) {
     let page = rotator.migrate(None, 100).await.expect("a page");
     (page.exchanged, page.already, page.kept.len())
@@ -39,7 +39,7 @@ async fn an_exchange_whose_answer_comes_late_is_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn a_database_that_is_away_for_a_moment_excludes_no_tenant_from_rotation() {
-    // The intent is written and nobody hears of it; or it is not written.
+    // The intent is written and its response is lost, or it is not written.
     for way in [|| Way::Lost, || Way::Failed] {
         let stage = unrotated(1).await;
         let rotator = stage.rotator_with_updates(move |number| match number {
@@ -49,7 +49,7 @@ async fn a_database_that_is_away_for_a_moment_excludes_no_tenant_from_rotation()
         assert_eq!(migrate(&rotator).await, (1, 0, 0));
         assert_eq!(stage.fake.calls(EXCHANGE), 1);
     }
-    // Slack asks to wait, and the intent cannot be taken back at once.
+    // Slack asks to wait, and the intent cannot be removed at once.
     let stage = unrotated(1).await;
     let wait = secs(10);
     stage.fake.inject(EXCHANGE, Fault::rate_limited(wait));
@@ -183,9 +183,9 @@ async fn a_token_that_another_process_exchanges_is_left_to_it() {
     assert_matches!(error, Error::Busy);
     assert_eq!(first.await.expect("no panic"), (1, 0, 0));
     assert_eq!(stage.fake.calls(EXCHANGE), 1);
-    // A pair that was exchanged counts as used.
-    let (keys, _) = stage.store.chains(None, 10).await.expect("answers");
-    let stored = stage.store.chain(&keys[0]).await.expect("answers");
+    // An exchanged pair counts as used.
+    let (keys, _) = stage.store.chains(None, 10).await.expect("available");
+    let stored = stage.store.chain(&keys[0]).await.expect("available");
     assert_eq!(stored.expect("installed").chain.idle, 0);
 }
 
@@ -197,7 +197,7 @@ async fn long_lived_tokens_are_exchanged_once_and_serve_until_the_first_refresh(
         .store
         .fetch(&tenants[0], None)
         .await
-        .expect("answers")
+        .expect("available")
         .expect("installed");
     let old = old.installation.bot.expect("a bot").grant.access_token;
     let rotator = stage.rotator();
@@ -207,7 +207,7 @@ async fn long_lived_tokens_are_exchanged_once_and_serve_until_the_first_refresh(
         .expect_err("rotation is not turned on");
     assert_matches!(error, Error::Configuration { .. });
     stage.fake.rotate_tokens(Rotation::default());
-    // A lost answer: that one token stays as it is, and is not exchanged again.
+    // After a lost response, that token is kept and not exchanged again.
     let lost = Fault::lost().after_effect();
     stage.fake.inject("oauth.v2.exchange", lost);
     let first = rotator.migrate(None, 100).await.expect("a page");

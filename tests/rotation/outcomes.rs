@@ -1,4 +1,4 @@
-//! What each outcome of a refresh leaves in the chain's record.
+//! What each outcome of a refresh changes in the chain's record.
 
 use std::ops::RangeInclusive;
 
@@ -11,7 +11,7 @@ use super::support::rotation::{
     ALPHA, BotToken as _, REFRESH, Stage, millis, refresh_token, secs, spawn_caller,
 };
 
-/// How long the chain waits, in milliseconds.
+/// Returns how long the chain waits, in milliseconds.
 fn wait(stage: &Stage, chain: &Chain) -> u128 {
     let wait = chain.retry_at.expect("it waits");
     let wait = wait.duration_since(stage.fake.clock().now());
@@ -19,7 +19,8 @@ fn wait(stage: &Stage, chain: &Chain) -> u128 {
     wait.unwrap_or_default().as_millis()
 }
 
-/// 0.5 to 1.5 times as long as a backoff of this many seconds, in stored seconds.
+/// Returns 0.5 to 1.5 times a backoff of this many seconds. The margin is due to whole stored
+/// seconds.
 fn about(seconds: u64) -> RangeInclusive<u128> {
     let millis = u128::from(seconds) * 1000;
     (millis / 2).saturating_sub(1000)..=millis * 3 / 2 + 1000
@@ -27,7 +28,7 @@ fn about(seconds: u64) -> RangeInclusive<u128> {
 
 const AT_ONCE: RangeInclusive<u128> = 0..=0;
 
-/// What the calls bring; calls that count; the wait; the reason.
+/// The results of the calls, the number of counted calls, the wait, and the reason.
 type Case = (Vec<Fault>, u32, RangeInclusive<u128>, &'static str);
 
 fn cases() -> Vec<Case> {
@@ -56,7 +57,7 @@ fn cases() -> Vec<Case> {
     ] {
         cases.push((vec![error(code)], 0, about(16), code));
     }
-    // Nobody knows what it did.
+    // It is unknown what Slack did.
     for code in [
         "internal_error",
         "invalid_auth",
@@ -75,7 +76,7 @@ async fn only_calls_whose_outcome_nobody_knows_count_and_each_refusal_waits_its_
         let stage = Stage::installed().await;
         let before = stage.bot_chain().await;
         stage.expire();
-        // Not the first failure: a backoff is told from no time at all.
+        // Not the first failure, so that the backoff differs from no wait.
         stage.change(|chain| chain.failures = 4).await;
         let calls = stage.fake.calls(REFRESH) + faults.len();
         for fault in faults {
@@ -102,7 +103,7 @@ async fn only_calls_whose_outcome_nobody_knows_count_and_each_refusal_waits_its_
         let (due_at, retry_at) = (due_at.expect("due"), retry_at.expect("it waits"));
         let apart = retry_at.duration_since(due_at);
         let apart = apart.unwrap_or_else(|error| error.duration());
-        assert!(apart <= secs(1), "a worker comes: {case}");
+        assert!(apart <= secs(1), "a worker tries at that time: {case}");
     }
 }
 
@@ -128,7 +129,7 @@ async fn each_code_that_ends_an_authorisation_ends_the_chain_and_no_other_does()
         assert!(chain.is_dead);
         assert_eq!((chain.attempts, chain.lease, chain.due_at), (0, None, None));
     }
-    // Also what an address gets that is not on the app's allow-list.
+    // An IP address that is not on the app's allow-list gets this error too.
     let stage = Stage::installed().await;
     stage.expire();
     let refused = Fault::error("invalid_auth").always();
@@ -143,7 +144,7 @@ async fn each_code_that_ends_an_authorisation_ends_the_chain_and_no_other_does()
     stage.fake.clear_faults();
     tokio::time::sleep(secs(120)).await;
     let token = rotator.bot_token().await;
-    token.expect("nothing was concluded");
+    token.expect("the chain was not marked dead");
 }
 
 #[tokio::test(start_paused = true)]
@@ -168,8 +169,8 @@ async fn what_fails_again_and_again_waits_twice_as_long_each_time_and_not_all_al
         assert!(waits.iter().all(|wait| range.contains(wait)), "{waits:?}");
         waits.sort_unstable();
         waits.dedup();
-        // Two may draw the same millisecond.
-        assert!(waits.len() > tenants.len() / 2, "tenants are parted");
+        // Two tenants may draw the same millisecond.
+        assert!(waits.len() > tenants.len() / 2, "the tenants' waits differ");
         tokio::time::sleep(secs(100)).await;
     }
 }
@@ -187,7 +188,7 @@ async fn while_too_many_are_refused_a_chain_keeps_its_doubt_and_waits_five_minut
         let asked = rotator.token_for(tenant, Credential::Bot).await;
         assert_matches!(asked, Err(Error::ReinstallNeeded { .. }));
     }
-    // The first call is lost, and nobody knows what it brought.
+    // The first call is lost, and its outcome is unknown.
     stage.inject(Fault::lost());
     stage.inject(refused());
     let now = stage.fake.clock().now();
@@ -208,7 +209,8 @@ async fn a_death_that_may_not_have_been_written_is_not_counted() {
         stage.expire();
         let refused = Fault::error("invalid_refresh_token").always();
         stage.inject(refused);
-        // Of each of the first, the lease is taken, and nothing is heard of the refusal.
+        // For each tenant but the last, the lease is taken, and the write of the refusal fails or
+        // is lost.
         let rotator = stage.rotator_with_updates(move |number| {
             if number < 50 && number % 2 == 1 {
                 way()
@@ -239,8 +241,8 @@ async fn a_lease_that_cannot_be_given_back_lapses_by_itself() {
     let Err(Error::TryAgain { at, .. }) = asked else {
         panic!("{asked:?}")
     };
-    let lease = stage.bot_chain().await.chain.lease.expect("not given back");
-    assert!(at >= lease.until, "nobody can do anything before");
+    let lease = stage.bot_chain().await.chain.lease.expect("still held");
+    assert!(at >= lease.until, "no process can refresh before");
 }
 
 #[tokio::test(start_paused = true)]
@@ -253,7 +255,7 @@ async fn a_call_that_is_lost_is_not_repeated_for_an_installation_that_was_replac
     let rotator = stage.rotator();
     let caller = spawn_caller(&rotator);
     tokio::time::sleep(secs(1)).await;
-    // It exchanges a code by the same method.
+    // An install exchanges its code with the same method.
     stage.install(ALPHA, "chat:write", "").await;
     let new = stage.bot_chain().await;
     let token = caller.await.expect("no panic").expect("a token");
@@ -273,7 +275,7 @@ async fn a_call_that_cannot_be_noted_is_repeated_all_the_same() {
     });
     let hurried = rotator.within(secs(5));
     let token = hurried.bot_token().await;
-    let token = token.expect("what Slack issued is worth more than the note");
+    let token = token.expect("the pair is saved although the call was not noted");
     assert!(stage.fake.is_live(token.access_token.expose()));
     assert_eq!(stage.refreshes(), 2);
 }
@@ -307,7 +309,7 @@ async fn a_stall_of_less_than_seven_seconds_leaves_time_for_the_call() {
             (is_too_long, usize::from(!is_too_long))
         );
     }
-    // It stalls before the call is repeated: the first one may have bought a pair.
+    // The process stalls before it repeats the call. The first call may have bought a pair.
     let stage = Stage::installed().await;
     stage.expire();
     stage.inject(Fault::lost());
@@ -320,7 +322,10 @@ async fn a_stall_of_less_than_seven_seconds_leaves_time_for_the_call() {
         panic!("{asked:?}")
     };
     assert_eq!(code.as_str(), "stalled");
-    assert!(at <= stage.fake.clock().now(), "the next caller may call");
+    assert!(
+        at <= stage.fake.clock().now(),
+        "the next caller may call Slack at once"
+    );
     let chain = stage.bot_chain().await.chain;
     assert_eq!((chain.attempts, chain.lease), (1, None));
 }

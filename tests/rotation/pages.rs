@@ -1,4 +1,4 @@
-//! Pages of a migration on which something goes wrong between the list and the last exchange.
+//! Pages of a migration that fail between the list and the last exchange.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -17,13 +17,13 @@ use super::support::rotation::{Stage, Store, settle};
 
 const EXCHANGE: &str = "oauth.v2.exchange";
 
-/// Tenants with long-lived tokens, of an app that has just turned rotation on; and their chains,
-/// in the order of a page.
+/// Returns tenants with long-lived tokens, of an app that has just turned rotation on, and their
+/// chains in the order of a page.
 async fn unrotated(size: usize) -> (Stage, Vec<ChainKey>) {
     let stage = Stage::unrotated().await;
     stage.fleet(size).await;
     stage.fake.rotate_tokens(Rotation::default());
-    let (keys, _) = stage.store.chains(None, 100).await.expect("answers");
+    let (keys, _) = stage.store.chains(None, 100).await.expect("available");
     assert_eq!(keys.len(), size);
     (stage, keys)
 }
@@ -41,7 +41,7 @@ impl fmt::Debug for Unread {
 impl RotationStore for Unread {
     async fn chain(&self, key: &ChainKey) -> Result<Option<StoredChain>, Error> {
         if *key == self.1 {
-            return Err(Error::Unavailable("away".into()));
+            return Err(Error::Unavailable("down".into()));
         }
         self.0.chain(key).await
     }
@@ -83,11 +83,11 @@ async fn a_tenant_that_is_removed_after_its_page_was_listed_is_passed_over() {
     let (rotator, held) = (stage.rotator(), Fault::delay(Duration::from_secs(5)));
     stage.fake.inject(EXCHANGE, held);
     let page = tokio::spawn(async move { rotator.migrate(None, 100).await });
-    // The first exchange is on its way.
+    // The first exchange is in progress.
     settle().await;
     assert_eq!(stage.fake.calls(EXCHANGE), 1);
     let deleted = stage.store.delete(&keys[1].tenant, &Delete::all()).await;
-    assert!(deleted.expect("answers"));
+    assert!(deleted.expect("available"));
     let page = page.await.expect("no panic").expect("a page");
     assert_eq!((page.exchanged, page.already, page.kept.len()), (2, 0, 0));
     assert_eq!(stage.fake.calls(EXCHANGE), 2);
@@ -104,14 +104,14 @@ async fn a_chain_that_cannot_be_read_is_named_and_the_rest_of_its_page_is_exchan
     let (key, error) = &page.kept[0];
     assert_eq!(*key, keys[1]);
     assert!(matches!(error, RotationError::Store(_)), "{error:?}");
-    let stored = stage.store.chain(&keys[1]).await.expect("answers");
+    let stored = stage.store.chain(&keys[1]).await.expect("available");
     assert_eq!(stored.expect("installed").chain.refresh, None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_exchange_whose_task_dies_ends_the_page() {
     let (stage, _) = unrotated(2).await;
-    // At the intent of the first tenant.
+    // The task dies at the intent of the first tenant.
     let page = stage.dying(0).migrate(None, 100).await;
     assert!(matches!(page, Err(RotationError::Interrupted)), "{page:?}");
     assert_eq!(stage.fake.calls(EXCHANGE), 0);
@@ -120,7 +120,7 @@ async fn an_exchange_whose_task_dies_ends_the_page() {
 #[tokio::test(start_paused = true)]
 async fn a_token_whose_exchange_died_with_its_process_is_named_so_and_never_exchanged_again() {
     let (stage, _) = unrotated(1).await;
-    // At the save.
+    // The task dies at the save.
     let page = stage.dying(1).migrate(None, 100).await;
     assert!(matches!(page, Err(RotationError::Interrupted)), "{page:?}");
     assert_eq!(stage.fake.calls(EXCHANGE), 1);
@@ -147,8 +147,8 @@ async fn a_page_waits_a_minute_for_an_exchange_whose_pair_cannot_be_saved() {
     assert_eq!(begun.elapsed().as_secs(), 60);
     let (_, error) = &page.kept[0];
     assert!(matches!(error, RotationError::Busy), "{error:?}");
-    // The exchange goes on, and its pair is saved when the database is back.
+    // The exchange continues, and its pair is saved when the database is back.
     assert!(rotator.shutdown(Duration::from_secs(600)).await);
-    let stored = stage.store.chain(&keys[0]).await.expect("answers");
+    let stored = stage.store.chain(&keys[0]).await.expect("available");
     assert!(stored.expect("installed").chain.refresh.is_some());
 }

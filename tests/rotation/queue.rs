@@ -1,4 +1,4 @@
-//! What is due, behind rows that are none of the worker's business.
+//! Due chains behind due rows that the worker does not handle.
 
 use slack_installs::backend::{
     Backend as _, Change, Due, Expect, Lane, Metadata, Partition, Row, Sealed, Slot, Version,
@@ -10,12 +10,13 @@ use slack_installs::testing::Rotation;
 use super::support::hooked_chains::Way;
 use super::support::rotation::{ALPHA, HOUR, Stage, secs, spawn_worker};
 
-/// Rows of another app that shares the database and runs no worker: overdue for a day.
+/// Writes rows of another app that shares the database and runs no worker. They are overdue by a
+/// day.
 async fn litter(stage: &Stage, rows: usize) {
     litter_of("1.other", stage, rows).await;
 }
 
-/// Chains that do not open, overdue for a day.
+/// Writes chains that do not open. They are overdue by a day.
 async fn litter_of(app: &str, stage: &Stage, rows: usize) {
     let now = stage.fake.clock().now();
     for number in 0..rows {
@@ -53,12 +54,12 @@ async fn overdue_rows_of_another_app_do_not_hide_a_chain() {
     litter(&stage, 3000).await;
     stage.expire();
     let due = stage.store.due(stage.fake.clock().now(), None, 100).await;
-    let (due, _) = due.expect("answers");
+    let (due, _) = due.expect("available");
     assert_eq!(due.len(), 1);
     assert_eq!(due[0].credential, Credential::Bot);
 }
 
-/// More than a worker looks at before it would look at the first ones again.
+/// More chains than a worker reads before it returns to the first ones.
 #[tokio::test(start_paused = true)]
 async fn chains_that_do_not_open_do_not_hide_one_that_does() {
     let stage = Stage::installed().await;
@@ -77,7 +78,7 @@ async fn expired_states_do_not_hide_a_chain() {
     issue_states(&stage, 300).await;
     stage.expire();
     let due = stage.store.due(stage.fake.clock().now(), None, 100).await;
-    assert_eq!(due.expect("answers").0.len(), 1);
+    assert_eq!(due.expect("available").0.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,7 +94,7 @@ async fn overdue_rows_of_another_app_do_not_keep_expired_states_alive() {
         let partition = key.partition.as_str();
         partition.starts_with("1.other/")
     });
-    assert_eq!(others.count(), 1500, "nobody else's row is touched");
+    assert_eq!(others.count(), 1500, "other apps' rows are unchanged");
 }
 
 #[tokio::test(start_paused = true)]
@@ -105,7 +106,7 @@ async fn a_sweep_goes_on_until_nothing_has_expired() {
     assert_eq!(store.sweep_expired_states().await.expect("swept"), 2500);
 }
 
-/// A whole page of chains that do not open is left alone for a minute.
+/// A whole page of chains that do not open is skipped for a minute.
 #[tokio::test(start_paused = true)]
 async fn a_page_that_is_left_alone_does_not_hide_the_next_one() {
     let stage = Stage::new(Rotation::default()).await;

@@ -1,4 +1,4 @@
-//! An installation that was replaced while somebody worked with the one before.
+//! An installation that is replaced while a caller uses the earlier one.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -26,7 +26,9 @@ async fn a_call_that_meets_a_reinstall_goes_on_with_the_new_installations_token(
             Ok(token.access_token.expose().to_owned())
         }
     });
-    let used = call.await.expect("its generation 0 is no older than 1");
+    let used = call
+        .await
+        .expect("the new installation's generation 0 is not older than 1");
     let chain = stage.bot_chain().await;
     assert_eq!(used, chain.grant.access_token.expose());
     assert_ne!(used, spent.access_token.expose());

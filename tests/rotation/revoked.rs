@@ -1,4 +1,4 @@
-//! Callers whose token Slack has ended, while it is not certain what became of the chain.
+//! Callers whose token Slack has revoked while the state of the chain is uncertain.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -37,7 +37,7 @@ async fn a_revoked_token_is_the_callers_own_error_while_its_chain_cannot_be_read
     assert_eq!(stage.fake.calls("auth.test"), 0);
 }
 
-/// Slack has said a moment ago that the token is over, and the record does not know it yet.
+/// Slack has just reported that the token was revoked, and the record does not contain this yet.
 #[tokio::test(start_paused = true)]
 async fn a_token_that_slack_called_over_a_moment_ago_is_replaced_for_a_caller_who_says_so_too() {
     let stage = Stage::installed().await;
@@ -59,12 +59,14 @@ async fn a_token_that_slack_called_over_a_moment_ago_is_replaced_for_a_caller_wh
             let asked = rotator.token_for(&alpha(), Credential::Bot).await;
             assert!(asked.is_err(), "{asked:?}");
             assert_eq!(stage.fake.calls("auth.test"), 1);
-            // Until the next try.
+            // Waits for the next try.
             tokio::time::sleep(Duration::from_secs(2)).await;
             Err(Posting::Revoked)
         }
     });
-    let used = call.await.expect("posted with the next token");
+    let used = call
+        .await
+        .expect("the message is posted with the next token");
     let stored = stage.bot_chain().await;
     assert_eq!(used, stored.grant.access_token.expose());
     assert_eq!(stored.chain.generation, 1);

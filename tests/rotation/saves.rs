@@ -1,4 +1,4 @@
-//! What becomes of a pair that Slack has issued.
+//! What happens to a pair that Slack has issued.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,7 +21,7 @@ async fn a_late_pair_counts_as_used() {
     stage.inject(late.times(2));
     let rotator = stage.rotator();
     let asked = rotator.bot_token().await;
-    asked.expect_err("no answer yet");
+    asked.expect_err("there is no response yet");
     assert!(rotator.shutdown(secs(30)).await);
     let chain = stage.bot_chain().await.chain;
     assert_eq!((chain.generation, chain.idle), (1, 0));
@@ -29,7 +29,7 @@ async fn a_late_pair_counts_as_used() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pair_that_may_be_the_loser_is_asked_about_though_the_result_of_its_save_is_lost() {
-    // Two pairs are issued, and only the first one lives, which nobody heard of.
+    // Two pairs are issued. Only the first one is alive, and its response was lost.
     let stage = Stage::installed_under(GracePolicy::FirstOnly).await;
     stage.expire();
     stage.inject(Fault::lost().after_effect());
@@ -38,7 +38,7 @@ async fn a_pair_that_may_be_the_loser_is_asked_about_though_the_result_of_its_sa
         _ => Way::Done,
     });
     let asked = rotator.bot_token().await;
-    asked.expect_err("Slack has ended the pair that was saved");
+    asked.expect_err("Slack revoked the pair that was saved");
     assert_eq!(stage.fake.calls("auth.test"), 1);
 }
 
@@ -52,7 +52,7 @@ async fn a_pair_that_was_bought_by_one_call_is_not_asked_about() {
     let chain = stage.bot_chain().await.chain;
     let (due_at, soft_at) = (chain.due_at.expect("due"), chain.soft_at().expect("due"));
     let apart = soft_at.duration_since(due_at).expect("whole seconds");
-    assert!(apart < secs(1), "a worker comes in time");
+    assert!(apart < secs(1), "a worker is due in time");
 }
 
 #[tokio::test(start_paused = true)]
@@ -75,14 +75,17 @@ async fn a_pair_is_kept_in_memory_for_ten_minutes_while_the_database_is_away() {
         let asked = rotator.within(secs(1));
         let asked = asked.bot_token().await;
         assert_matches!(asked, Err(Error::Busy));
-        // At first often, and then every few seconds.
+        // The save is tried often at first, and then every few seconds.
         assert!((3..10).contains(&tries()), "{} in a second", tries());
         tokio::time::sleep(secs(540)).await;
         assert!((80..200).contains(&tries()), "{} in nine minutes", tries());
         assert!(!rotator.shutdown(secs(1)).await, "it waits");
         tokio::time::sleep(secs(70)).await;
         let is_over = rotator.shutdown(secs(1)).await;
-        assert!(is_over, "after ten minutes it has given up, or saved");
+        assert!(
+            is_over,
+            "after ten minutes the process has given up or saved"
+        );
         let generation = stage.bot_chain().await.chain.generation;
         assert_eq!(generation, u64::from(is_saved), "{minutes} minutes");
     }
@@ -112,7 +115,7 @@ async fn of_an_orphaned_pair_the_access_token_is_revoked_also_if_the_other_could
     let caller = spawn_caller(&rotator);
     held.answered().await;
     let all = Delete::all();
-    assert!(stage.store.delete(&alpha(), &all).await.expect("answers"));
+    assert!(stage.store.delete(&alpha(), &all).await.expect("available"));
     stage.fake.inject("auth.revoke", Fault::unavailable());
     held.release();
     let gone = caller.await.expect("no panic");
@@ -128,10 +131,10 @@ async fn an_access_token_that_the_new_installation_has_too_is_not_revoked() {
     let (rotator, held) = stage.held();
     let caller = spawn_caller(&rotator);
     held.answered().await;
-    // The access token of the pair that is under way, stored as another installation.
+    // Another installation is stored with the access token of the pair that is not saved yet.
     let issued = stage.fake.bot_token(ALPHA).expect("issued");
     let fetched = stage.store.fetch(&alpha(), None).await;
-    let mut installation = fetched.expect("answers").expect("installed").installation;
+    let mut installation = fetched.expect("available").expect("installed").installation;
     installation.installed_at = stage.fake.clock().now();
     let bot = installation.bot.as_mut().expect("a bot");
     bot.grant.access_token = issued;
@@ -139,12 +142,16 @@ async fn an_access_token_that_the_new_installation_has_too_is_not_revoked() {
     bot.grant.expires_at = None;
     let issued = bot.grant.access_token.expose().to_owned();
     let all = Delete::all();
-    assert!(stage.store.delete(&alpha(), &all).await.expect("answers"));
+    assert!(stage.store.delete(&alpha(), &all).await.expect("available"));
     stage.store.store(&installation).await.expect("stored");
     held.release();
     let token = caller.await.expect("no panic").expect("the new one");
     assert_eq!(token.access_token.expose(), issued);
     settle().await;
-    assert!(stage.fake.is_live(&issued), "it stands");
-    assert_eq!(stage.fake.calls("auth.revoke"), 1, "the refresh token");
+    assert!(stage.fake.is_live(&issued), "the pair is alive");
+    assert_eq!(
+        stage.fake.calls("auth.revoke"),
+        1,
+        "it was the refresh token"
+    );
 }

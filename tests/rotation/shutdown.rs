@@ -1,4 +1,4 @@
-//! The end of a process.
+//! The shutdown of a rotator.
 
 use slack_installs::rotation::Error;
 use slack_installs::testing::Fault;
@@ -23,7 +23,7 @@ async fn shutdown_waits_for_a_pair_that_the_database_does_not_take_yet() {
     let error = waiting
         .await
         .expect("no panic")
-        .expect_err("nothing is handed out unsaved");
+        .expect_err("no token is handed out before it is saved");
     assert_matches!(error, Error::Busy);
     tokio::time::sleep(secs(50)).await;
     stage.store.backend().set_faults(Faults::none());
@@ -45,7 +45,10 @@ async fn shutdown_ends_what_has_begun_and_begins_nothing() {
     let rotator = stage.rotator();
     let caller = spawn_caller(&rotator);
     tokio::time::sleep(secs(1)).await;
-    assert!(!rotator.shutdown(secs(1)).await, "it is still running");
+    assert!(
+        !rotator.shutdown(secs(1)).await,
+        "the task is still running"
+    );
     assert!(rotator.shutdown(secs(30)).await);
     caller
         .await

@@ -1,4 +1,4 @@
-//! A process that stands still between the lease and the call.
+//! A process that stalls between the lease and the call.
 
 use slack_installs::rotation::Error;
 
@@ -9,8 +9,8 @@ use super::support::rotation::{BotToken as _, Stage, secs};
 async fn a_process_that_stalled_gives_the_lease_back_and_does_not_call() {
     let stage = Stage::installed().await;
     stage.expire();
-    // The first update is carried out, and the answer comes 8 s later: too late to call, since the
-    // answer to that might come when the lease is another's.
+    // The first update is applied, and its response arrives 8 s later. That is too late to call
+    // Slack: the response might arrive after another process has taken the lease.
     let rotator = stage.rotator_with_updates(|number| match number {
         0 => Way::Slow(secs(8)),
         _ => Way::Done,
@@ -23,6 +23,6 @@ async fn a_process_that_stalled_gives_the_lease_back_and_does_not_call() {
     let chain = stage.bot_chain().await.chain;
     assert_eq!((chain.lease, chain.attempts), (None, 0));
     let token = rotator.bot_token().await;
-    token.expect("it does not stall any more");
+    token.expect("the process no longer stalls");
     assert_eq!(stage.refreshes(), 1);
 }

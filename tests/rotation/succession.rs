@@ -1,4 +1,4 @@
-//! Which pair stands when an installation is stored while another one stands.
+//! Which pair is current after an installation is stored over another one.
 
 use slack_installs::testing::{Fault, GracePolicy};
 use slack_installs::{Delete, Installation, InstallationStore as _};
@@ -9,12 +9,12 @@ use super::support::rotation::{
 
 async fn fetched(stage: &Stage) -> Installation {
     let found = stage.store.fetch(&alpha(), None).await;
-    found.expect("answers").expect("installed").installation
+    found.expect("available").expect("installed").installation
 }
 
 async fn delete(stage: &Stage) {
     let deleted = stage.store.delete(&alpha(), &Delete::all()).await;
-    assert!(deleted.expect("answers"));
+    assert!(deleted.expect("available"));
 }
 
 async fn refreshed(stage: &Stage) {
@@ -68,13 +68,13 @@ async fn a_refresh_saves_its_pair_over_an_installation_that_is_stored_again_mean
     assert_eq!(
         stage.fake.calls("auth.revoke"),
         0,
-        "nothing was taken for an orphan"
+        "no stored pair was revoked as an orphan"
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_installation_that_is_stored_late_replaces_no_later_one_and_its_refresh_token_is_kept() {
-    // Two people install; the first one's callback is held up.
+    // Two users install, and the first one's callback is delayed.
     let stage = Stage::installed().await;
     let early = fetched(&stage).await;
     delete(&stage).await;
@@ -97,10 +97,10 @@ async fn an_installation_that_is_stored_late_replaces_no_later_one_and_its_refre
     assert_eq!(token(&now), token(&later));
     let chain = stage.bot_chain().await;
     assert_eq!(chain.alternates.len(), 1);
-    // Once more: it is there already.
+    // Storing it again changes nothing.
     stage.store.store(&early).await.expect("stored");
     assert_eq!(stage.bot_chain().await.chain, chain.chain);
-    // Slack let the first one live after all.
+    // Slack kept the first pair alive, not the later one.
     let slack = stage.slack();
     let revoked = slack.auth_revoke_refresh_token(refresh_token(&chain)).await;
     revoked.expect("the fake revokes");

@@ -1,4 +1,4 @@
-//! Those who wait: for another's lease, for the database, and until they have had enough.
+//! Callers that wait for another process's lease or for the database, and how long they wait.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::support::hooked_chains::{HookedChains, Way};
 use super::support::rotation::{BotToken as _, Stage, millis, secs, settle, spawn_caller};
 
-/// Another process takes the lease, which ends so far ahead on its clock.
+/// Takes the lease as another process. The lease ends this far ahead on that process's clock.
 async fn lease(stage: &Stage, owner: u128, ends_in: Duration) {
     let until = stage.fake.clock().now() + ends_in;
     let taken = |chain: &mut Chain| {
@@ -21,7 +21,8 @@ async fn lease(stage: &Stage, owner: u128, ends_in: Duration) {
     stage.change(taken).await;
 }
 
-/// A process whose updates go so, and its store, which counts them.
+/// Returns a rotator with a hook that decides the fate of each update, and its store, which counts
+/// them.
 fn counted(
     stage: &Stage,
     way: impl Fn() -> Way + Send + Sync + 'static,
@@ -40,7 +41,7 @@ async fn a_lease_that_is_seen_for_longer_than_a_lease_lasts_has_lapsed_whatever_
     let caller = spawn_caller(&rotator);
     tokio::time::sleep(millis(14_900)).await;
     assert_eq!(stage.refreshes(), 0);
-    // At first often, and then a few times a second.
+    // The process looks often at first, and then a few times a second.
     let looks = store.updates();
     assert!((28..80).contains(&looks), "{looks} looks in 15 s");
     let token = caller.await.expect("no panic").expect("taken over");
@@ -93,7 +94,7 @@ async fn two_short_outages_of_the_database_are_not_one_long_one() {
     let begun = Instant::now();
     let (rotator, _) = counted(&stage, move || {
         match begun.elapsed().as_millis() {
-            // Between them it says that another process has the lease.
+            // Between the two outages, the database shows that another process has the lease.
             0..7_000 | 9_500..17_000 => Way::Failed,
             _ => Way::Done,
         }
@@ -144,7 +145,7 @@ async fn a_caller_repeats_a_refresh_whose_process_died_while_the_token_serves() 
     let (rotator, store) = counted(&stage, || Way::Done);
     let ask = async || {
         let token = rotator.bot_token().await;
-        token.expect("it serves still");
+        token.expect("the token is still valid");
         settle().await;
     };
     ask().await;
@@ -162,18 +163,18 @@ async fn a_chain_that_waits_or_is_dead_costs_no_write_while_its_token_serves() {
         stage.soften();
         stage.inject(refusal);
         let first = stage.rotator().bot_token().await;
-        first.expect("it serves still");
+        first.expect("the token is still valid");
         settle().await;
         let (rotator, store) = counted(&stage, || Way::Done);
         for _ in 0..5 {
             let token = rotator.bot_token().await;
-            token.expect("it serves still");
+            token.expect("the token is still valid");
             settle().await;
         }
         assert_eq!(
             store.updates(),
             0,
-            "another process knows it from the chain"
+            "another process reads it from the chain"
         );
     }
 }
@@ -206,7 +207,7 @@ async fn a_caller_without_patience_is_not_given_a_token_that_slack_may_have_ende
     stage.inject(lost);
     let rotator = stage.rotator();
     let first = rotator.bot_token().await;
-    first.expect("it serves still");
+    first.expect("the token is still valid");
     settle().await;
     assert!(stage.bot_chain().await.chain.is_suspect());
     tokio::time::sleep(secs(3)).await;

@@ -1,4 +1,4 @@
-//! Somebody who needs a token now and then, and looks closely at what they get.
+//! A caller that needs a token from time to time, and checks everything that it gets.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -21,11 +21,11 @@ pub(crate) struct Caller {
     pub(crate) clock: Clock,
     pub(crate) watch: Arc<Watch>,
     pub(crate) moves: Arc<Mutex<Moves>>,
-    /// The latest end of a token that this process handed out, by the token's installation.
+    /// The latest expiry of a token that this process handed out, by the token's installation.
     pub(crate) seen: HashMap<usize, SystemTime>,
 }
 
-/// What the host's own call to Slack came to.
+/// Slack's refusal of the application's own call.
 #[derive(Debug)]
 struct Refused {
     is_expired: bool,
@@ -37,11 +37,11 @@ impl RefusedToken for Refused {
     }
 }
 
-/// A token as it was handed out.
+/// A token that was handed out.
 struct Got {
     access: String,
     expires_at: Option<SystemTime>,
-    /// What had been done to the app by then.
+    /// The moves up to that time.
     moves: Moves,
 }
 
@@ -85,7 +85,7 @@ impl Caller {
         }
     }
 
-    /// As the authorize middleware does it: fetch, and bring up to date.
+    /// Fetches the installation and brings it up to date, like the authorize middleware.
     async fn fetch(&mut self, whose: &Credential, patience: Duration) {
         let before = self.moves();
         let user = match whose {
@@ -116,7 +116,7 @@ impl Caller {
         }
     }
 
-    /// Around a call of the host's own.
+    /// Calls Slack as the application does.
     async fn call(&mut self, whose: &Credential, patience: Duration) {
         let before = self.moves();
         let got = Mutex::new(Vec::new());
@@ -163,8 +163,9 @@ impl Caller {
         }
     }
 
-    /// A tenant on hold gets nothing: neither who asks while it is, nor who has waited since before
-    /// for a pair that Slack issued while it was. Only who read a pair before may have it still.
+    /// A tenant on hold gets no token. This includes callers that have waited since before the hold
+    /// for a pair that Slack issued during it. A caller that read its pair before the hold may
+    /// still get it.
     fn judge_hold(&self, got: &Got, before: &Moves) {
         let now = got.moves;
         if before.is_on_hold && now == *before {
@@ -173,7 +174,7 @@ impl Caller {
         if let Some(held_at) = now.held_at
             && self.watch.ledger.is_bought_after(&got.access, held_at)
         {
-            self.fail("who waited for a refresh got a token of a tenant on hold");
+            self.fail("a caller that waited got a token that was issued during a hold");
         }
     }
 
@@ -194,14 +195,14 @@ impl Caller {
         let root = ledger.root(&got.access);
         let has_moved = self.moves() != *before || root != self.watch.root(whose);
         if !is_live && !has_moved {
-            // While Slack is away nobody can ask it.
+            // Slack cannot be asked during an outage.
             let recently = match self.sky.weather.blackouts {
                 0 => RECENTLY,
                 _ => RECENTLY + LONGEST_BLACKOUT,
             };
             let nobody_knows = ledger.may_be_ended(&got.access, recently);
             if !nobody_knows || self.sky.weather.lets_know() {
-                self.fail("a token was handed out that Slack has ended");
+                self.fail("a token was handed out that Slack had revoked");
             }
         }
         if let (Some(root), Some(end)) = (root, got.expires_at) {
@@ -243,5 +244,5 @@ impl Caller {
     }
 }
 
-/// The longest that a verdict of `auth.test` holds, and a caller's patience, and a stall.
+/// The sum of the longest validity of a result of `auth.test`, a caller's patience, and a stall.
 const RECENTLY: Duration = Duration::from_secs(120);

@@ -1,6 +1,7 @@
-//! A process that dies wherever it can: one refresh, cut off after each step of its scheduler, and
-//! a fresh process after it. Exhaustive where the seeds are random: of every await, the engine's
-//! own and its dependencies', not only of calls to the database and to Slack.
+//! A process that dies at every possible moment: one refresh is cut off after each step of its
+//! scheduler, and a new process follows. The search is exhaustive where the seeds are random. It
+//! covers every await of the engine and of its dependencies, not only the calls to the database and
+//! to Slack.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -24,20 +25,20 @@ use crate::hooked::{Call, Hooked, Hooks};
 use crate::hooked_transport::{CallHooks, HookedTransport};
 use crate::watch::{ADA, TEAM, team};
 
-/// What happens besides the crash.
+/// What happens in addition to the crash.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Scene {
-    /// Nothing.
+    /// Nothing else happens.
     Plain,
-    /// The first answer of Slack's is lost.
+    /// Slack's first response is lost.
     Lost,
     /// The app is uninstalled while Slack is called.
     Uninstalled,
 }
 
-/// What there was when the process died.
+/// The state at the time of the process's death.
 struct Cut {
-    /// `None` if it had finished before.
+    /// The step of the cut; `None` if the process had finished before.
     at: Option<usize>,
     calls: usize,
     generation: Option<u64>,
@@ -50,12 +51,12 @@ struct Stage {
     fake: FakeSlack,
     backend: Arc<MemoryBackend>,
     master_key: String,
-    /// What the time was, and since when on the clock of the runtime that now runs.
+    /// The time, and since when it counts on the clock of the current runtime.
     time: Arc<Mutex<(SystemTime, Option<Instant>)>>,
 }
 
 impl Stage {
-    /// An installation whose token has just ended.
+    /// Creates an installation whose token has just expired.
     fn new(scene: Scene, policy: GracePolicy, grace: Duration) -> Self {
         let epoch = SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000);
         let time = Arc::new(Mutex::new((epoch, None)));
@@ -141,7 +142,7 @@ impl Stage {
         store.chain(&key).await.expect("the rows open")
     }
 
-    /// Time goes on with the clock of the runtime that this is called in.
+    /// Lets time continue with the clock of the current runtime.
     fn enter(&self) {
         self.time.lock().expect("no panic").1 = Some(Instant::now());
     }
@@ -151,7 +152,7 @@ impl Stage {
         *self.time.lock().expect("no panic") = (now, None);
     }
 
-    /// A process refreshes for a caller and dies after so many steps, or finishes before.
+    /// Runs a process that refreshes for a caller. It dies after so many steps, or finishes before.
     fn first(&self, steps: usize) -> Cut {
         let runtime = runtime();
         let handed_out = Arc::new(Mutex::new(None));
@@ -183,7 +184,7 @@ impl Stage {
             self.leave();
             None
         });
-        // Every task of the process is dropped where it is.
+        // Drops every task of the process at its current step.
         drop(runtime);
         let stored = self::runtime().block_on(self.chain());
         let handed_out = handed_out.lock().expect("no panic").clone();
@@ -196,7 +197,7 @@ impl Stage {
         }
     }
 
-    /// The process starts anew, its worker before its callers.
+    /// Starts the process again, its worker before its callers.
     fn second(&self) -> (Result<String, Error>, Option<StoredChain>) {
         runtime().block_on(async {
             self.enter();
@@ -212,10 +213,10 @@ impl Stage {
     }
 }
 
-/// Cuts a refresh at every step. Answers at how many steps the installation was lost.
+/// Cuts a refresh at every step. Returns the number of steps at which the installation was lost.
 fn cut_everywhere(scene: Scene, policy: GracePolicy, grace: Duration) -> usize {
     let mut lost = 0;
-    // Before the call, with a call of which nothing was saved, and after the save.
+    // How many cuts were before the call, between the call and the save, and after the save.
     let mut seen = [0; 3];
     for steps in 0.. {
         let stage = Stage::new(scene, policy, grace);
@@ -237,16 +238,16 @@ fn cut_everywhere(scene: Scene, policy: GracePolicy, grace: Duration) -> usize {
         match scene {
             Scene::Uninstalled if cut.generation.is_none() => {
                 let is_gone = matches!(outcome, Err(Error::NotInstalled)) && stored.is_none();
-                assert!(is_gone, "{what}: it came back");
+                assert!(is_gone, "{what}: the installation came back");
             }
             _ if is_live => {}
-            // Its own call, and then the uninstallation, come after the cut.
-            Scene::Uninstalled => assert!(stored.is_none(), "{what}: it came back"),
+            // The process's own call and the uninstallation follow the cut.
+            Scene::Uninstalled => assert!(stored.is_none(), "{what}: the installation came back"),
             Scene::Plain | Scene::Lost => {
                 let why = outcome.err();
                 assert!(
                     in_window,
-                    "{what}: lost, and no call was under way: {why:?}"
+                    "{what}: lost although no call was in progress: {why:?}"
                 );
                 lost += 1;
             }
@@ -255,7 +256,7 @@ fn cut_everywhere(scene: Scene, policy: GracePolicy, grace: Duration) -> usize {
         let needed = 1 + usize::from(scene == Scene::Lost) + usize::from(in_window);
         assert!(calls <= needed.max(cut.calls), "{what}: {calls} calls");
         if cut.at.is_none() {
-            assert!(steps > 50, "it is over after {steps} steps");
+            assert!(steps > 50, "the refresh ended after {steps} steps");
             let revoked = stage.fake.calls("auth.revoke");
             let has_orphan = scene == Scene::Uninstalled;
             assert_eq!(revoked, if has_orphan { 2 } else { 0 }, "{what}");
@@ -272,7 +273,7 @@ fn cut_everywhere(scene: Scene, policy: GracePolicy, grace: Duration) -> usize {
 fn a_crash_at_any_await_loses_nothing_within_the_grace() {
     for policy in GracePolicy::ALL {
         let lost = cut_everywhere(Scene::Plain, policy, GRACE);
-        // Where only the first pair lives, and its answer died with the process.
+        // Under `FirstOnly` the first pair alone is alive, and its response dies with the process.
         let may_be_lost = policy == GracePolicy::FirstOnly;
         assert_eq!(lost > 0, may_be_lost, "{policy:?}: lost at {lost} steps");
     }
@@ -313,7 +314,7 @@ fn runtime() -> Runtime {
         .expect("a runtime")
 }
 
-/// Takes a while, before and after.
+/// A backend that takes a millisecond before and after each call.
 #[derive(Default)]
 struct Slow;
 
@@ -330,7 +331,8 @@ impl Hooks for Slow {
     }
 }
 
-/// A network that takes a while, before and after; and what meets the call at Slack.
+/// A network that takes a millisecond before and after each call. If set, the app is uninstalled
+/// after a refresh.
 struct Wire(Option<(FakeSlack, Arc<MemoryBackend>, String)>);
 
 #[async_trait]
@@ -353,10 +355,10 @@ impl CallHooks for Wire {
     }
 }
 
-/// Of the scheduler, for each millisecond: more than there are tasks to run in one.
+/// Polls of the scheduler for each millisecond: more than the number of tasks to run in one.
 const POLLS: usize = 12;
 
-/// A restart, a lease, and one look of the worker's.
+/// Enough for a restart, a lease, and one look of the worker.
 const GRACE: Duration = Duration::from_secs(60);
 
 const REDIRECT: &str = "http://localhost:3000/slack/oauth_redirect";

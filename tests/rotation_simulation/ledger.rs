@@ -1,5 +1,5 @@
-//! Who bought which pair of tokens with which, and what became of it: kept at the wire, so that it
-//! does not depend on what the engine believes.
+//! Records who bought which pair with which refresh token, and what happened to it. It records at
+//! the wire, so it does not depend on what the engine believes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,11 +12,11 @@ use tokio::time::Instant;
 
 use crate::story::Story;
 
-/// What was asked of Slack.
+/// What a call requested from Slack.
 pub(crate) enum Asked {
-    /// A refresh token was sent: the number of the call.
+    /// A refresh token was sent; the number of the call.
     Refresh(usize),
-    /// Anything else.
+    /// Any other call.
     Else,
 }
 
@@ -36,23 +36,23 @@ struct Inner {
     calls: Vec<Call>,
     revoked: HashSet<String>,
     roots: usize,
-    /// Nodes that died, by their lives.
+    /// The lives of the nodes that died.
     dead: HashSet<usize>,
 }
 
 struct Pair {
     access: String,
     parent: Option<usize>,
-    /// The installation that it comes from.
+    /// The installation from which the pair descends.
     root: usize,
-    /// When Slack issued it for a refresh token; `None` for the pair of an installation.
+    /// When Slack issued it for a refresh token; `None` for the first pair of an installation.
     bought_at: Option<Instant>,
     is_stored: bool,
 }
 
-/// A refresh token that was sent.
+/// A call with a refresh token.
 struct Call {
-    /// The pair that it is of.
+    /// The pair of that refresh token.
     of: Option<usize>,
     life: usize,
     at: Instant,
@@ -68,7 +68,7 @@ impl Ledger {
         Self(Mutex::default(), story)
     }
 
-    /// The pair of a new installation. Answers the installation.
+    /// Records the pair of a new installation. Returns the installation.
     pub(crate) fn install(&self, access: &str, refresh: &str) -> usize {
         let mut inner = self.inner();
         inner.roots += 1;
@@ -110,7 +110,7 @@ impl Ledger {
         Asked::Refresh(number)
     }
 
-    /// Slack has answered, whether or not anybody hears it.
+    /// Records Slack's response, whether or not it arrives.
     pub(crate) fn answer(&self, asked: &Asked, body: &[u8]) {
         let Asked::Refresh(number) = asked else {
             return;
@@ -126,7 +126,9 @@ impl Ledger {
         ) else {
             return;
         };
-        let of = inner.calls[*number].of.expect("Slack knows it, so do we");
+        let of = inner.calls[*number]
+            .of
+            .expect("the ledger has every refresh token that Slack issued");
         let root = inner.pairs[of].root;
         let bought = inner.add(access, refresh, Some(of), root);
         inner.calls[*number].bought = Some(bought);
@@ -134,24 +136,24 @@ impl Ledger {
             .note(|| format!("call {number} buys pair {bought} of installation {root}"));
     }
 
-    /// The engine has the answer.
+    /// Records that the engine got the response.
     pub(crate) fn hear(&self, asked: &Asked) {
         if let Asked::Refresh(number) = asked {
             self.inner().calls[*number].is_heard = true;
-            self.1.note(|| format!("call {number} is answered"));
+            self.1.note(|| format!("call {number} got its response"));
         }
     }
 
-    /// The engine was told that there is no answer.
+    /// Records that the engine got an error instead of a response.
     pub(crate) fn miss(&self, asked: &Asked) {
         if let Asked::Refresh(number) = asked {
             self.inner().calls[*number].is_missed = true;
-            self.1.note(|| format!("call {number} has no answer"));
+            self.1.note(|| format!("call {number} got no response"));
         }
     }
 
-    /// A pair stands in the database. Answers the installation that its refresh token comes from,
-    /// and whether the access token is of the same pair.
+    /// Records that a pair is in the database. Returns the installation from which its refresh
+    /// token descends, and whether the access token belongs to the same pair.
     pub(crate) fn store(&self, refresh: &str, access: Option<&str>) -> Option<(usize, bool)> {
         let mut inner = self.inner();
         let number = *inner.by_refresh.get(refresh)?;
@@ -161,7 +163,7 @@ impl Ledger {
         Some((pair.root, is_same))
     }
 
-    /// Whether one of these refresh tokens bought that one.
+    /// Reports whether one of these refresh tokens bought that one.
     pub(crate) fn is_bought_by(&self, refresh: &str, by: &[String]) -> bool {
         let inner = self.inner();
         let pair = inner.by_refresh.get(refresh).map(|at| &inner.pairs[*at]);
@@ -176,15 +178,16 @@ impl Ledger {
         pair.is_some_and(|pair| pair.is_stored)
     }
 
-    /// The installation that this access token comes from.
+    /// Returns the installation from which this access token descends.
     pub(crate) fn root(&self, access: &str) -> Option<usize> {
         let inner = self.inner();
         let pair = inner.by_access.get(access).map(|at| &inner.pairs[*at]);
         pair.map(|pair| pair.root)
     }
 
-    /// Whether nobody could know that Slack has ended this access token: the refresh token that
-    /// bought it, or its own, was used again a moment ago, or by somebody who never told.
+    /// Reports whether no process could know that Slack revoked this access token. That holds if a
+    /// refresh token of its line bought another pair, either recently or for a node that never got
+    /// the response.
     pub(crate) fn may_be_ended(&self, access: &str, recently: Duration) -> bool {
         let inner = self.inner();
         let Some(&number) = inner.by_access.get(access) else {
@@ -202,7 +205,8 @@ impl Ledger {
             })
     }
 
-    /// Whether the answers were lost that would have kept a chain with these refresh tokens alive.
+    /// Reports whether the responses were lost that would have kept a chain with these refresh
+    /// tokens alive.
     pub(crate) fn is_excused(
         &self,
         refresh: &[String],
@@ -230,7 +234,8 @@ impl Ledger {
         })
     }
 
-    /// Pairs that reached a node which did not die, and that were neither stored nor revoked.
+    /// Counts the pairs that reached a node which did not die, and that were neither stored nor
+    /// revoked.
     pub(crate) fn dropped(&self) -> usize {
         let inner = self.inner();
         let heard = |call: &&Call| !inner.is_cut(call);
@@ -250,8 +255,8 @@ impl Ledger {
             .count()
     }
 
-    /// Calls whose answer a living node missed and did not ask for once more within that time;
-    /// a second miss in a row is not asked for again at once.
+    /// Counts the calls whose response a living node missed and that it did not repeat within that
+    /// time. A second miss in a row is not repeated at once.
     pub(crate) fn not_asked_again(&self, within: Duration) -> usize {
         let inner = self.inner();
         let mut repeats = HashSet::new();
@@ -271,12 +276,12 @@ impl Ledger {
         missing
     }
 
-    /// Calls to Slack with refresh tokens.
+    /// Returns the number of calls to Slack with refresh tokens.
     pub(crate) fn calls(&self) -> usize {
         self.inner().calls.len()
     }
 
-    /// Whether Slack issued this pair for a refresh token after that time.
+    /// Reports whether Slack issued this pair for a refresh token after that time.
     pub(crate) fn is_bought_after(&self, access: &str, time: Instant) -> bool {
         let inner = self.inner();
         let pair = inner.by_access.get(access).map(|at| &inner.pairs[*at]);
@@ -284,29 +289,29 @@ impl Ledger {
         bought_at.is_some_and(|at| at > time)
     }
 
-    /// For the story.
+    /// Returns a pair's number for the story.
     pub(crate) fn name(&self, access: &str) -> Option<usize> {
         self.inner().by_access.get(access).copied()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().expect("no panic while it is held")
+        self.0.lock().expect("the lock is not poisoned")
     }
 }
 
 impl Inner {
-    /// A pair, the one that bought it, and so on.
+    /// Returns a pair and the chain of pairs that bought it.
     fn line(&self, number: usize) -> impl Iterator<Item = usize> {
         std::iter::successors(Some(number), |number| self.pairs[*number].parent)
     }
 
-    /// Nobody who lives has the answer.
+    /// Reports whether no living node has the response.
     fn is_cut(&self, call: &Call) -> bool {
         !call.is_heard || self.dead.contains(&call.life)
     }
 
     fn add(&mut self, access: &str, refresh: &str, parent: Option<usize>, root: usize) -> usize {
-        // Slack may give the same pair again.
+        // Slack may return the same pair again.
         if let Some(&number) = self.by_refresh.get(refresh) {
             return number;
         }

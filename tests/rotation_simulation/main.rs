@@ -1,10 +1,10 @@
-//! The real engine in a simulated world: several nodes over one database and one Slack, on a
-//! paused clock. A seed decides every delay, crash, stall, lost answer, outage, skewed clock,
-//! reinstall, hold and uninstallation; the same seed does the same again.
+//! The real engine in a simulated world: several nodes over one database and one Slack, on a paused
+//! clock. A seed decides every delay, crash, stall, lost response, outage, skewed clock, reinstall,
+//! hold and uninstallation. The same seed gives the same run.
 //!
-//! `SIMULATION_SEEDS=5000` runs so many of each weather, `SIMULATION_SEED=calm:17` one and tells
-//! its story. With `--profile simulation` a seed takes a tenth of the time; `scripts/test` runs
-//! thousands so.
+//! `SIMULATION_SEEDS=5000` runs that many seeds of each weather. `SIMULATION_SEED=calm:17` runs one
+//! seed and prints its story. With `--profile simulation` a seed takes a tenth of the time;
+//! `scripts/test` uses it to run thousands of seeds.
 
 mod caller;
 mod every_await;
@@ -24,7 +24,7 @@ mod weather;
 use run::run;
 use weather::{WEATHERS, Weather};
 
-/// All seeds of one kind of weather; the story of the first that fails.
+/// Runs all seeds of one weather. Prints the story of the first seed that fails.
 fn sweep(name: &str, part: u64) {
     let weather = Weather::named(name);
     if let Ok(one) = std::env::var("SIMULATION_SEED") {
@@ -62,10 +62,10 @@ fn sweep(name: &str, part: u64) {
     }
 }
 
-/// Of each weather, without optimisation.
+/// Seeds of each weather, without optimisation.
 const SEEDS: u64 = 10;
 
-/// Each weather is two tests, so that two cores have work to the end.
+/// Each weather is two tests, so that two cores are busy until the end.
 const PARTS: usize = 2;
 
 macro_rules! weathers {

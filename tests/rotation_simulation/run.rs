@@ -1,4 +1,4 @@
-//! One run: several nodes over one database and one Slack, from a seed.
+//! One run from a seed: several nodes over one database and one Slack.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,23 +27,23 @@ use crate::story::Story;
 use crate::watch::{ADA, BEN, TEAM, Watch, credentials, refresh_tokens, team};
 use crate::weather::{Dice, Weather};
 
-/// A short life, so that a run has many of them. Due in its second half, waited for in the last
-/// quarter: the shape of 12 hours.
+/// A short lifetime, so that a run has many of them. Its shape is that of 12 hours: a token is due
+/// in the second half, and callers wait for its replacement in the last quarter.
 const LIFE: Duration = Duration::from_secs(1200);
 
 const RUN: Duration = Duration::from_secs(4 * 1200);
 
-/// Between two looks of the run itself.
+/// The time between two steps of the run itself.
 const TICK: Duration = Duration::from_secs(5);
 
-/// Longer than the time in which a token is waited for.
+/// Longer than the time in which callers wait for a token's replacement.
 pub(crate) const LONGEST_BLACKOUT: Duration = Duration::from_secs(500);
 
-/// What people did to the app, and how often.
+/// What users and operators did to the app, and how often.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Moves {
     pub(crate) is_on_hold: bool,
-    /// Since when, if nothing else was done to the app since.
+    /// When the hold began, unless something else was done to the app after that.
     pub(crate) held_at: Option<Instant>,
     is_removed: bool,
     count: usize,
@@ -61,7 +61,7 @@ impl Switch {
     pub(crate) async fn hold(&self, is_on: bool) {
         let hold = Hold {
             is_on,
-            reason: "the simulation says so".to_owned(),
+            reason: "put on hold by the simulation".to_owned(),
             at: self.clock.now(),
         };
         let is_installed = self.watch.store.hold(&team(), &hold).await;
@@ -98,7 +98,7 @@ pub(crate) struct Run {
 }
 
 #[derive(Debug)]
-#[allow(dead_code)] // Printed for a seed that is looked at.
+#[allow(dead_code)] // Printed for the analysis of a seed.
 pub(crate) struct Outcome {
     pub(crate) counts: RefreshCounts,
     pub(crate) failures: Vec<String>,
@@ -109,7 +109,7 @@ pub(crate) struct Outcome {
     pub(crate) digest: u64,
 }
 
-/// Runs this seed, on a paused clock.
+/// Runs this seed on a paused clock.
 pub(crate) fn run(weather: Weather, seed: u64, prints: bool) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -159,7 +159,7 @@ impl Run {
             .with_clock(clock.clone());
         let story = Arc::new(Story::new());
         let ledger = Arc::new(Ledger::new(Arc::clone(&story)));
-        // In whole seconds: what Slack says.
+        // Slack reports lifetimes in whole seconds.
         let pause = LIFE / 2 - Duration::from_secs(1);
         let pause = (weather.lets_know() && !weather.lies).then_some(pause);
         Self {
@@ -205,12 +205,12 @@ impl Run {
             node.rotator.shutdown(Duration::from_secs(60)).await;
             node.callers.iter().for_each(JoinHandle::abort);
         }
-        // Every clock agrees that whatever there was has lapsed.
+        // Long enough that every lease has lapsed on every clock.
         sleep(self.rotation.grace + 3 * LIFE).await;
         self.end().await
     }
 
-    /// A node that is down comes up again, and one that runs is replaced now and then.
+    /// Restarts a node that is down. From time to time, replaces a node that runs.
     async fn replace(&mut self, number: usize, node: &mut Node) {
         let deploys = self.sky.weather.deploys;
         let (restarts, is_replaced) = self.sky.dice(|dice| (dice.hits(250), dice.hits(deploys)));
@@ -223,8 +223,8 @@ impl Run {
             let is_done = node.rotator.shutdown(Duration::from_secs(60)).await;
             self.watch
                 .story
-                .note(|| format!("node {number} ends in good order: {is_done}"));
-            // The process ends: what still runs of it has no effect any more.
+                .note(|| format!("node {number} ends in an orderly way: {is_done}"));
+            // The process ends: its remaining tasks have no effect any longer.
             node.is_down.store(true, Ordering::SeqCst);
             if !is_done {
                 self.watch.ledger.die(node.life);
@@ -236,7 +236,7 @@ impl Run {
         *node = self.node(number as u64).await;
     }
 
-    /// What people and Slack do meanwhile.
+    /// Runs what users and Slack do meanwhile.
     async fn happen(&self) {
         let Weather {
             blackouts, moves, ..
@@ -358,7 +358,7 @@ impl Run {
         }
     }
 
-    /// Somebody goes through the install flow: a bot, and a token of their own.
+    /// Runs the install flow for a user: a bot token, and a token of the user.
     async fn install(&self, who: &str) {
         self.watch.story.note(|| format!("{who} installs"));
         let mut url = self.fake.environment().authorize_url();
@@ -369,7 +369,7 @@ impl Run {
             .append_pair("redirect_uri", REDIRECT)
             .append_pair("team", TEAM);
         let callback = self.fake.allow(&url, Who::user(who).at(TEAM));
-        let callback = callback.expect("they may install");
+        let callback = callback.expect("the user may install the app");
         let code = callback.query_pairs().find(|(name, _)| name == "code");
         let code = Code::new(code.expect("a code").1).expect("plausible");
         let slack = SlackClient::with_transport(self.fake.environment(), self.fake.transport())
@@ -402,7 +402,7 @@ impl Run {
         self.moved(|moves| moves.is_removed = false);
     }
 
-    /// The app is removed at Slack, and the event is handled.
+    /// Removes the app at Slack, and handles the event.
     async fn uninstall(&self) {
         self.watch
             .story
@@ -444,9 +444,9 @@ impl Run {
         self.watch.story.fail(what);
     }
 
-    /// When all is over: a fresh process, in fair weather, gets tokens that work.
+    /// Ends the run: a new process, without faults, must get tokens that work.
     async fn end(&mut self) -> Outcome {
-        // Before anything is spent once more.
+        // Counts before the new process spends a token.
         let counts = self.fake.refresh_counts();
         let (weather, ledger) = (self.sky.weather, Arc::clone(&self.watch.ledger));
         let faults = self.sky.faults.load(Ordering::SeqCst);
@@ -463,7 +463,7 @@ impl Run {
                 self.watch.saves()
             ));
         }
-        // A call that is repeated has a cause.
+        // Each repeated call has a cause.
         if weather.skew.is_zero() && counts.duplicates > 2 * faults {
             self.fail(&format!(
                 "{} repeated calls for {faults} faults",
@@ -472,14 +472,12 @@ impl Run {
         }
         let dropped = ledger.dropped();
         if dropped > 0 {
-            self.fail(&format!(
-                "{dropped} pairs were dropped by a node that lived"
-            ));
+            self.fail(&format!("{dropped} pairs were dropped by a living node"));
         }
         let silent = ledger.not_asked_again(AT_ONCE);
         if weather.name == "lost" && silent > 0 {
             self.fail(&format!(
-                "{silent} lost answers were not asked for again at once"
+                "{silent} calls with lost responses were not repeated at once"
             ));
         }
         self.lives += 1;
@@ -518,7 +516,7 @@ impl Run {
     }
 }
 
-/// The read and the commit that note the repetition, and the way.
+/// The time for the read and the commit that note the repetition, and for the network.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
 const REDIRECT: &str = "http://localhost:3000/slack/oauth_redirect";

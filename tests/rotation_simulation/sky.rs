@@ -1,4 +1,4 @@
-//! One node's way to the database and to Slack: where a run goes wrong.
+//! One node's connection to the database and to Slack, where a run's faults happen.
 
 use std::fmt;
 use std::future::pending;
@@ -25,14 +25,14 @@ use crate::weather::{Dice, Weather};
 pub(crate) struct Sky {
     dice: Mutex<Dice>,
     pub(crate) weather: Weather,
-    /// From the last life of a token on, nothing goes wrong any more.
+    /// Set at the start of the last lifetime of a token: from then on there are no faults.
     pub(crate) is_clear: AtomicBool,
     pub(crate) faults: AtomicUsize,
-    /// Until then Slack is away.
+    /// The end of Slack's outage.
     pub(crate) blackout: Mutex<Option<Instant>>,
 }
 
-/// What becomes of one operation.
+/// The fate of one operation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     Done,
@@ -53,7 +53,7 @@ impl Sky {
     }
 
     pub(crate) fn dice<T>(&self, roll: impl FnOnce(&mut Dice) -> T) -> T {
-        roll(&mut self.dice.lock().expect("no panic while rolling"))
+        roll(&mut self.dice.lock().expect("the lock is not poisoned"))
     }
 
     pub(crate) fn is_clear(&self) -> bool {
@@ -93,17 +93,17 @@ impl Sky {
     }
 }
 
-/// A crashed node hangs for ever at whatever it does next, so that nothing of it has any effect
-/// any more: what it was about to ask may still be carried out. `every_await` shows that these
-/// places are enough.
+/// A crashed node hangs forever at its next operation, so that it has no further effect. The
+/// operation itself may still be carried out. `every_await` shows that these places are enough.
 #[derive(Clone)]
 pub(crate) struct Link {
     pub(crate) sky: Arc<Sky>,
     pub(crate) ledger: Arc<Ledger>,
-    /// Names this life of the node.
+    /// The number of this life of the node.
     pub(crate) life: usize,
     pub(crate) is_down: Arc<AtomicBool>,
-    /// Before that nothing goes wrong for it: a node that cannot start is none.
+    /// Set after the start. Before that, the node has no faults, because a node must start to
+    /// count.
     pub(crate) has_started: Arc<AtomicBool>,
 }
 
@@ -172,7 +172,7 @@ impl fmt::Debug for Database {
 }
 
 fn lost_row(_: bool) -> BackendError {
-    BackendError::Unavailable("the simulation lost it".into())
+    BackendError::Unavailable("a simulated loss".into())
 }
 
 #[async_trait]
@@ -252,7 +252,7 @@ impl Transport for Network {
                 away(sky).await
             } else {
                 if asked.is_refresh() && sky.weather.moves && !sky.is_clear() {
-                    // The tenant is put on hold while its refresh is under way.
+                    // The tenant is put on hold during its refresh.
                     if sky.dice(|dice| dice.hits(HELD)) {
                         self.switch.hold(true).await;
                     }
@@ -265,7 +265,7 @@ impl Transport for Network {
                 answer
             }
         };
-        let failure = |_| Err(TransportError::Lost("the simulation lost it".into()));
+        let failure = |_| Err(TransportError::Lost("a simulated loss".into()));
         let answer = self.link.carry(sky.weather.lost, effect, failure).await;
         match &answer {
             Ok(_) => ledger.hear(&asked),
@@ -275,10 +275,10 @@ impl Transport for Network {
     }
 }
 
-/// Of refreshes: how many in 1,000 meet an operator who puts the tenant on hold.
+/// Of 1,000 refreshes, how many meet an operator who puts the tenant on hold.
 const HELD: u32 = 200;
 
-/// Slack's outage: whatever it answers, it did nothing.
+/// Slack's outage: Slack does nothing, whatever it responds.
 async fn away(sky: &Sky) -> Result<http::Response<Bytes>, TransportError> {
     let status = |code: u16| {
         let answer = http::Response::builder().status(code);
@@ -288,14 +288,14 @@ async fn away(sky: &Sky) -> Result<http::Response<Bytes>, TransportError> {
     };
     let kind = sky.dice(|dice| dice.below(5));
     Ok(match kind {
-        0 => return Err(TransportError::NotSent("the simulation is dark".into())),
-        1 => return Err(TransportError::Lost("the simulation is dark".into())),
+        0 => return Err(TransportError::NotSent("a simulated outage".into())),
+        1 => return Err(TransportError::Lost("a simulated outage".into())),
         2 => {
             sleep(Duration::from_secs(10)).await;
-            return Err(TransportError::Lost("the simulation is dark".into()));
+            return Err(TransportError::Lost("a simulated outage".into()));
         }
         3 => status(429),
         _ => status(503),
     }
-    .expect("a plain answer"))
+    .expect("a plain response"))
 }

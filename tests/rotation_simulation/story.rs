@@ -1,4 +1,4 @@
-//! What happened in a run, for whoever looks into a seed that fails.
+//! What happened in a run, for the analysis of a failed seed.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -37,7 +37,7 @@ impl Story {
         held(&self.lines).iter().for_each(|line| println!("{line}"));
     }
 
-    /// Tells whether two runs took the same course: FNV-1a.
+    /// Returns a hash (FNV-1a) that shows whether two runs took the same course.
     pub(crate) fn digest(&self) -> u64 {
         let lines = held(&self.lines);
         let bytes = lines.iter().flat_map(|line| line.bytes());
@@ -48,5 +48,5 @@ impl Story {
 }
 
 fn held<T>(lines: &Mutex<T>) -> MutexGuard<'_, T> {
-    lines.lock().expect("no panic while it is held")
+    lines.lock().expect("the lock is not poisoned")
 }

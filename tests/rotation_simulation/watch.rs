@@ -1,4 +1,4 @@
-//! Looks at every commit, with a store of its own for which nothing goes wrong.
+//! Checks every commit, with its own store that has no faults.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ pub(crate) struct Watch {
     pub(crate) fake: FakeSlack,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) story: Arc<Story>,
-    /// The least time between two pairs, where nothing makes anybody hurry.
+    /// The least time between two pairs, if nothing forces an earlier refresh.
     pause: Option<Duration>,
     seen: Mutex<Seen>,
 }
@@ -29,12 +29,12 @@ pub(crate) struct Watch {
 #[derive(Default)]
 struct Seen {
     chains: HashMap<Credential, Chain>,
-    /// The installation that stands at Slack, of each chain; none after an uninstallation.
+    /// The current installation at Slack, for each chain; none after an uninstallation.
     roots: HashMap<Credential, usize>,
     saves: usize,
 }
 
-/// A chain as it was seen last.
+/// A chain at the last check.
 struct Chain {
     install: InstallId,
     generation: u64,
@@ -61,7 +61,7 @@ impl Watch {
         }
     }
 
-    /// A node has changed rows.
+    /// Checks the rows that a node has changed.
     pub(crate) async fn committed(&self, changes: &[Change]) {
         let slots: Vec<_> = changes.iter().filter_map(Change::slot).collect();
         let chains: Vec<_> = credentials()
@@ -80,7 +80,7 @@ impl Watch {
         }
     }
 
-    /// An installation has been stored: its chains begin anew.
+    /// Records a stored installation: its chains begin again.
     pub(crate) async fn installed(&self, credential: &Credential, root: usize) {
         self.seen().roots.insert(credential.clone(), root);
         self.seen().chains.remove(credential);
@@ -95,12 +95,12 @@ impl Watch {
         }
     }
 
-    /// The installation that stands at Slack for this chain.
+    /// Returns the current installation at Slack for this chain.
     pub(crate) fn root(&self, credential: &Credential) -> Option<usize> {
         self.seen().roots.get(credential).copied()
     }
 
-    /// Pairs that were saved after those of the installations.
+    /// Returns the number of pairs that refreshes have saved.
     pub(crate) fn saves(&self) -> usize {
         self.seen().saves
     }
@@ -119,7 +119,7 @@ impl Watch {
         };
         let fail = |what: &str| self.story.fail(&format!("{credential:?}: {what}"));
         let Some(&root) = seen.roots.get(credential) else {
-            fail("an installation came back that was removed");
+            fail("a removed installation came back");
             return;
         };
         let all = refresh_tokens(&stored);
@@ -127,8 +127,8 @@ impl Watch {
         for (place, refresh) in all.iter().enumerate() {
             let access = (place == 0).then_some(access);
             match self.ledger.store(refresh, access) {
-                None => fail("a refresh token is stored that Slack never gave"),
-                Some((_, false)) => fail("an access token stands beside another pair's"),
+                None => fail("the stored refresh token was never issued by Slack"),
+                Some((_, false)) => fail("the stored access and refresh tokens are of two pairs"),
                 Some((of, _)) if of != root => fail("a pair of another installation is stored"),
                 Some(_) => {}
             }
@@ -143,7 +143,7 @@ impl Watch {
         };
         if let Some(last) = seen.chains.get(credential) {
             if now.install != last.install {
-                fail("an installation changed that nobody reinstalled");
+                fail("an installation changed without a reinstall");
             }
             if now.generation < last.generation {
                 fail("a generation went back");
@@ -153,7 +153,7 @@ impl Watch {
                 fail("a pair was replaced without a new generation");
             }
             if is_next && !self.ledger.is_bought_by(&now.refresh, &last.all) {
-                fail("a pair was saved over one that did not buy it");
+                fail("a pair replaced a pair that did not buy it");
             }
             let age = now.issued_at.duration_since(last.issued_at);
             let age = age.unwrap_or_default();
@@ -168,23 +168,23 @@ impl Watch {
             }
         }
         if chain.is_dead && now.all.iter().any(|token| self.fake.is_refreshable(token)) {
-            fail("a chain is marked dead whose refresh token works");
+            fail("a chain is marked dead although its refresh token works");
         }
         seen.chains.insert(credential.clone(), now);
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
-        self.seen.lock().expect("no panic while it is held")
+        self.seen.lock().expect("the lock is not poisoned")
     }
 }
 
-/// The refresh tokens of a chain, the primary first.
+/// Returns the refresh tokens of a chain, the primary first.
 pub(crate) fn refresh_tokens(stored: &StoredChain) -> Vec<String> {
     let tokens = stored.grant.refresh_token.iter().chain(&stored.alternates);
     tokens.map(|token| token.expose().to_owned()).collect()
 }
 
-/// The chains of a run: the bot's, and two users'.
+/// Returns the chains of a run: the bot's, and two users'.
 pub(crate) fn credentials() -> [Credential; 3] {
     let user = |id| Credential::User(UserId::new(id).expect("an id"));
     [Credential::Bot, user(ADA), user(BEN)]

@@ -1,28 +1,28 @@
-//! What may go wrong in a run, and the dice that decide what does.
+//! The faults that a run may have, and the dice that decide which of them happen.
 
 use std::time::Duration;
 
-/// What may go wrong in a run, and so what must hold of it.
+/// The faults that a run may have, and thus what must hold for it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Weather {
     pub(crate) name: &'static str,
-    /// Of calls to Slack: how many in 1,000 are lost, before or after their effect.
+    /// Of 1,000 calls to Slack, how many are lost, before or after their effect.
     pub(crate) lost: u32,
-    /// Of all operations: how many in 1,000 stall for longer than a lease.
+    /// Of 1,000 operations, how many stall for longer than a lease.
     pub(crate) stalls: u32,
-    /// Of all operations: how many in 1,000 are a node's last.
+    /// Of 1,000 operations, how many are a node's last.
     pub(crate) crashes: u32,
-    /// Of database operations: how many in 1,000 fail, before or after their effect.
+    /// Of 1,000 database operations, how many fail, before or after their effect.
     pub(crate) outages: u32,
-    /// Of moments: how many in 1,000 begin an outage of Slack's, of minutes.
+    /// Of 1,000 moments, how many begin an outage of Slack that lasts minutes.
     pub(crate) blackouts: u32,
-    /// Of moments: how many in 1,000 replace a node in good order.
+    /// Of 1,000 moments, how many replace a node in an orderly way.
     pub(crate) deploys: u32,
-    /// The most that a node's clock is off.
+    /// The largest deviation of a node's clock.
     pub(crate) skew: Duration,
-    /// The app is reinstalled and removed, and tenants are put on hold, in between.
+    /// Whether the app is reinstalled and removed, and tenants are put on hold, during the run.
     pub(crate) moves: bool,
-    /// Now and then Slack calls a token expired that is not.
+    /// Whether Slack sometimes reports a token as expired that is not.
     pub(crate) lies: bool,
 }
 
@@ -107,12 +107,13 @@ impl Weather {
         self.name == "calm"
     }
 
-    /// Whether no refresh token is ever used again, so that nobody's token ends before its time.
+    /// Reports whether no refresh token is ever used twice, so that no token is revoked early.
     pub(crate) fn lets_know(&self) -> bool {
         self.lost == 0 && self.crashes == 0 && self.stalls == 0 && self.skew.is_zero()
     }
 
-    /// Whether calls are repeated on purpose, within Slack's grace: that is what is promised.
+    /// Reports whether calls are repeated on purpose within Slack's grace. The promise covers such
+    /// calls.
     pub(crate) fn relies_on_grace(&self) -> bool {
         self.lost > 0 || self.crashes > 0
     }

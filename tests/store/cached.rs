@@ -19,14 +19,14 @@ use crate::support::meddling::{Fate, Meddling};
 use crate::support::providers::master_key;
 use crate::support::{Db, Store};
 
-/// Counts reads of tenants, and holds back reads or commits between the database and their caller.
+/// Counts reads of tenants, and holds back reads or commits between the database and the caller.
 struct Watched {
     reads: AtomicUsize,
     read: Gate,
     committed: Gate,
 }
 
-/// Something that was done, and whose caller does not know yet.
+/// Holds calls that the database has carried out and whose caller does not know it yet.
 #[derive(Debug)]
 struct Gate {
     held: AtomicUsize,
@@ -43,7 +43,7 @@ impl Gate {
         }
     }
 
-    /// The next one waits, and those after it do not.
+    /// Holds the next call, and no later one.
     fn hold_next(&self) {
         self.held.fetch_add(1, Ordering::SeqCst);
     }
@@ -64,7 +64,7 @@ impl Gate {
         }
     }
 
-    /// Waits until one waits here.
+    /// Waits until a call is held here.
     async fn reached(&self) {
         let waiting = self.waiting.acquire().await;
         waiting.expect("never closed").forget();
@@ -80,7 +80,10 @@ impl Watched {
 #[async_trait]
 impl Hooks for Watched {
     async fn before(&self, call: Call<'_>) -> Result<(), Error> {
-        assert!(!matches!(call, Call::Commit([])), "nobody commits nothing");
+        assert!(
+            !matches!(call, Call::Commit([])),
+            "there is no commit without changes"
+        );
         Ok(())
     }
 
@@ -97,7 +100,7 @@ impl Hooks for Watched {
     }
 }
 
-/// Two processes of an app: `here` has a cache, `elsewhere` is another.
+/// Two processes of an app: `here` has a cache, and `elsewhere` is the other process.
 struct Two {
     db: Db,
     here: EncryptedStore<Hooked<Watched>>,
@@ -131,7 +134,7 @@ impl Two {
         self.here.backend()
     }
 
-    /// What `here` hands out of `T1`: its bot's token.
+    /// Fetches the token of `T1`'s bot through `here`.
     async fn token(&self) -> Option<String> {
         token(&self.here, "T1").await
     }
@@ -144,7 +147,7 @@ impl Two {
 
 async fn token(store: &impl InstallationStore, team: &str) -> Option<String> {
     let fetched = store.fetch(&workspace_key(team), None).await;
-    let bot = fetched.expect("the database answers")?.installation.bot;
+    let bot = fetched.expect("the database is up")?.installation.bot;
     bot.map(|bot| bot.grant.access_token.expose().to_owned())
 }
 
@@ -154,7 +157,7 @@ async fn with_user(
     user: &UserId,
 ) -> Option<StoredInstallation> {
     let fetched = store.fetch(&workspace_key(team), Some(user)).await;
-    fetched.expect("the database answers")
+    fetched.expect("the database is up")
 }
 
 fn some(token: &str) -> Option<String> {
@@ -169,7 +172,6 @@ fn hold(is_on: bool) -> Hold {
     }
 }
 
-/// Purged, installed anew, put on hold.
 #[tokio::test(start_paused = true)]
 async fn another_process_is_seen_within_the_stated_bound() {
     let two = Two::new().await;
@@ -177,7 +179,7 @@ async fn another_process_is_seen_within_the_stated_bound() {
     assert_eq!(two.token().await, some("xoxb-1"));
     let key = workspace_key("T1");
     let gone = two.elsewhere.delete(&key, &Delete::all()).await;
-    assert!(gone.expect("the database answers"));
+    assert!(gone.expect("the database is up"));
     tokio::time::advance(Duration::from_millis(1999)).await;
     assert_eq!(two.token().await, some("xoxb-1"), "from the cache");
     assert_eq!(two.watched().reads(), 1);
@@ -191,20 +193,20 @@ async fn a_hold_set_by_another_process_is_seen_within_the_stated_bound() {
     two.install_elsewhere("T1", "xoxb-1").await;
     let key = workspace_key("T1");
     let is_on_hold = async || {
-        let fetched = two.here.fetch(&key, None).await.expect("answers");
+        let fetched = two.here.fetch(&key, None).await.expect("available");
         fetched.expect("installed").is_on_hold()
     };
     assert!(!is_on_hold().await);
     tokio::time::advance(Duration::from_millis(500)).await;
     let held = two.elsewhere.hold(&key, &hold(true)).await;
-    assert!(held.expect("the database answers"));
+    assert!(held.expect("the database is up"));
     tokio::time::advance(Duration::from_millis(1499)).await;
     assert!(!is_on_hold().await, "from the cache");
     tokio::time::advance(Duration::from_millis(1)).await;
     assert!(is_on_hold().await, "the bound counts from the read");
 }
 
-/// Its rows may have changed since the database sent them.
+/// The rows may have changed since the database sent them.
 #[tokio::test(start_paused = true)]
 async fn a_response_is_as_old_as_its_request() {
     let two = Two::new().await;
@@ -232,8 +234,8 @@ async fn a_hold_set_by_this_process_is_seen_at_once() {
     two.install_elsewhere("T1", "xoxb-1").await;
     assert!(two.token().await.is_some());
     let key = workspace_key("T1");
-    two.here.hold(&key, &hold(true)).await.expect("answers");
-    let fetched = two.here.fetch(&key, None).await.expect("answers");
+    two.here.hold(&key, &hold(true)).await.expect("available");
+    let fetched = two.here.fetch(&key, None).await.expect("available");
     assert!(fetched.expect("installed").is_on_hold());
 }
 
@@ -260,11 +262,15 @@ async fn a_read_that_a_commit_overtook_is_not_kept() {
     two.here.store(&new).await.expect("stored");
     two.watched().read.release();
     let read = reader.await.expect("no panic");
-    assert_eq!(read, some("xoxb-old"), "it started before the commit");
-    assert_eq!(two.token().await, some("xoxb-new"), "this one after it");
+    assert_eq!(read, some("xoxb-old"), "the read started before the commit");
+    assert_eq!(
+        two.token().await,
+        some("xoxb-new"),
+        "this read started after the commit"
+    );
 }
 
-/// The database has it, and nobody knows yet.
+/// The database has applied the commit, and no process knows it yet.
 #[tokio::test]
 async fn a_read_during_a_commit_is_not_kept() {
     let two = Two::new().await;
@@ -277,12 +283,20 @@ async fn a_read_during_a_commit_is_not_kept() {
         async move { here.store(&new).await }
     });
     two.watched().committed.reached().await;
-    assert_eq!(two.token().await, some("xoxb-new"), "the cache forgot");
+    assert_eq!(
+        two.token().await,
+        some("xoxb-new"),
+        "the cached response was dropped"
+    );
     let reads = two.watched().reads();
     two.watched().committed.release();
     writer.await.expect("no panic").expect("stored");
     assert_eq!(two.token().await, some("xoxb-new"));
-    assert_eq!(two.watched().reads(), reads + 1, "it was not kept");
+    assert_eq!(
+        two.watched().reads(),
+        reads + 1,
+        "the response was not cached"
+    );
 }
 
 #[tokio::test]
@@ -296,7 +310,7 @@ async fn a_commit_that_is_dropped_half_way_makes_the_cache_forget() {
         async move { here.store(&new).await }
     });
     two.watched().committed.reached().await;
-    // A read that began before the drop, with what stood then.
+    // A read that began before the drop, and that found the rows of that time.
     two.watched().read.hold_next();
     let reader = tokio::spawn({
         let here = two.here.clone();
@@ -309,19 +323,24 @@ async fn a_commit_that_is_dropped_half_way_makes_the_cache_forget() {
     reader.await.expect("no panic");
     let reads = two.watched().reads();
     assert_eq!(two.token().await, some("xoxb-new"));
-    assert_eq!(two.watched().reads(), reads + 1, "the drop was counted");
+    assert_eq!(
+        two.watched().reads(),
+        reads + 1,
+        "the response of the overtaken read was not cached"
+    );
 }
 
-/// What this process kept is what is outdated.
+/// What this process cached is outdated.
 #[tokio::test]
 async fn a_conflict_empties_the_cache_of_that_tenant() {
     let two = Two::new().await;
     two.install_elsewhere("T1", "xoxb-old").await;
     let key = workspace_key("T1");
-    let fetched = two.here.fetch(&key, None).await.expect("answers");
-    let revision = fetched.expect("it stands").revision;
+    let fetched = two.here.fetch(&key, None).await.expect("available");
+    let revision = fetched.expect("it exists").revision;
     assert_eq!(two.token().await, some("xoxb-old"), "kept");
-    // A decision reads, then the row moves: its commit conflicts, and it finds nothing to do.
+    // A step reads, and then the row changes: its commit conflicts, and the next read finds another
+    // revision.
     two.watched().read.hold_next();
     let noting = tokio::spawn({
         let (here, key) = (two.here.clone(), key.clone());
@@ -335,8 +354,8 @@ async fn a_conflict_empties_the_cache_of_that_tenant() {
     two.install_elsewhere("T1", "xoxb-new").await;
     assert_eq!(two.token().await, some("xoxb-old"), "still kept");
     two.watched().read.release();
-    let noted = noting.await.expect("no panic").expect("answers");
-    assert!(!noted, "there is no such revision any more");
+    let noted = noting.await.expect("no panic").expect("available");
+    assert!(!noted, "that revision no longer exists");
     assert_eq!(two.token().await, some("xoxb-new"));
 }
 
@@ -350,18 +369,18 @@ async fn the_cache_keeps_no_more_tenants_than_it_may() {
     for round in 0..100 {
         let team = format!("T{round}");
         two.install_elsewhere(&team, "xoxb-1").await;
-        token(&two.here, &team).await.expect("there");
+        token(&two.here, &team).await.expect("exists");
     }
     let before = two.watched().reads();
     for round in 0..100 {
         let team = format!("T{round}");
-        token(&two.here, &team).await.expect("there");
+        token(&two.here, &team).await.expect("exists");
     }
     let read = two.watched().reads() - before;
     assert!(read >= 90, "only {read} of 100 were read again");
 }
 
-/// One tenant's users are many responses.
+/// The users of one tenant are many responses.
 #[tokio::test]
 async fn the_cache_keeps_no_more_responses_of_one_tenant_than_of_all() {
     let two = Two::with(CacheOptions {
@@ -393,17 +412,17 @@ async fn one_tenant_more_than_fit_drops_the_oldest_and_no_other() {
     let teams: Vec<_> = (0..11).map(|nth| format!("T{nth}")).collect();
     for team in &teams {
         two.install_elsewhere(team, "xoxb-1").await;
-        token(&two.here, team).await.expect("there");
+        token(&two.here, team).await.expect("exists");
     }
     for team in &teams[1..] {
-        token(&two.here, team).await.expect("there");
+        token(&two.here, team).await.expect("exists");
     }
     assert_eq!(two.watched().reads(), 11);
-    token(&two.here, &teams[0]).await.expect("there");
+    token(&two.here, &teams[0]).await.expect("exists");
     assert_eq!(two.watched().reads(), 12);
 }
 
-/// A decision to change nothing compares no version in the database.
+/// A step that changes nothing compares no version in the database.
 #[tokio::test]
 async fn a_decision_to_change_nothing_is_not_taken_on_what_the_cache_kept() {
     let two = Two::new().await;
@@ -413,28 +432,28 @@ async fn a_decision_to_change_nothing_is_not_taken_on_what_the_cache_kept() {
     let installation = || with_both("T1", "xoxb-1", "U1", "xoxp-1");
     elsewhere.store(&installation()).await.expect("stored");
     for _ in 0..2 {
-        // The second finds it done, and what plain reads keep is kept.
-        store.hold(&key, &hold(true)).await.expect("answers");
+        // The second round finds nothing to do, and plain reads stay cached.
+        store.hold(&key, &hold(true)).await.expect("available");
         with_user(store, "T1", &user).await.expect("installed");
         two.token().await;
     }
-    elsewhere.hold(&key, &hold(false)).await.expect("answers");
-    store.hold(&key, &hold(true)).await.expect("answers");
-    let current = elsewhere.fetch(&key, None).await.expect("answers");
+    elsewhere.hold(&key, &hold(false)).await.expect("available");
+    store.hold(&key, &hold(true)).await.expect("available");
+    let current = elsewhere.fetch(&key, None).await.expect("available");
     assert!(current.expect("installed").is_on_hold(), "held again");
 
     let delete = Delete::user(user.clone());
     for _ in 0..2 {
-        store.delete(&key, &delete).await.expect("answers");
+        store.delete(&key, &delete).await.expect("available");
         with_user(store, "T1", &user).await.expect("installed");
     }
     elsewhere.store(&installation()).await.expect("stored");
-    store.delete(&key, &delete).await.expect("answers");
+    store.delete(&key, &delete).await.expect("available");
     let current = with_user(elsewhere, "T1", &user).await;
     assert!(current.expect("installed").user.is_none(), "deleted");
 }
 
-/// What a chain is judged by is what the database has.
+/// A step reads the chain from the database, not from the cache.
 #[tokio::test]
 async fn a_step_of_a_chain_is_decided_on_what_the_database_has() {
     let two = Two::new().await;
@@ -443,10 +462,14 @@ async fn a_step_of_a_chain_is_decided_on_what_the_database_has() {
         tenant: workspace_key("T1"),
         credential: slack_installs::store::Credential::Bot,
     };
-    two.here.chain(&key).await.expect("answers").expect("kept");
+    two.here
+        .chain(&key)
+        .await
+        .expect("available")
+        .expect("kept");
     let gone = two.elsewhere.delete(&key.tenant, &Delete::all()).await;
-    assert!(gone.expect("answers"));
-    let kept = two.here.chain(&key).await.expect("answers");
+    assert!(gone.expect("available"));
+    let kept = two.here.chain(&key).await.expect("available");
     assert!(kept.is_some(), "from the cache");
     let mut shown = true;
     let mut decide = |chain: Option<&slack_installs::store::Chain>| {
@@ -454,22 +477,22 @@ async fn a_step_of_a_chain_is_decided_on_what_the_database_has() {
         None
     };
     let current = two.here.update(&key, None, &mut decide).await;
-    assert!(current.expect("answers").is_none());
-    assert!(!shown, "it is gone");
+    assert!(current.expect("available").is_none());
+    assert!(!shown, "it was deleted");
 }
 
-/// As a departure is judged, and whether a tenant is installed again.
+/// `glance` decides about a departure, and whether a tenant is installed again.
 #[tokio::test]
 async fn a_glance_is_at_the_database() {
     let two = Two::new().await;
     two.install_elsewhere("T1", "xoxb-1").await;
     let key = workspace_key("T1");
-    assert!(two.here.glance(&key).await.expect("answers").is_some());
+    assert!(two.here.glance(&key).await.expect("available").is_some());
     two.elsewhere
         .delete(&key, &Delete::all())
         .await
-        .expect("answers");
-    assert!(two.here.glance(&key).await.expect("answers").is_none());
+        .expect("available");
+    assert!(two.here.glance(&key).await.expect("available").is_none());
 }
 
 #[tokio::test]
@@ -529,7 +552,7 @@ async fn a_response_is_for_exactly_the_slots_of_the_request() {
         }
         assert_eq!(two.token().await, some("xoxb-1"));
     }
-    // Each is kept, also with an absent row.
+    // Each response is cached, including one with an absent row.
     assert_eq!(two.watched().reads(), 3);
 }
 

@@ -1,6 +1,6 @@
-//! What earlier versions wrote is still read, and another implementation reads it too.
+//! Rows that earlier versions wrote can still be read, also by another implementation.
 //!
-//! `docs/envelope.md` says how; files under `tests/golden/` are only ever added to.
+//! `docs/envelope.md` explains how. Files are only added to `tests/golden/`, never changed.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ fn another_implementation_recomputes_the_vectors_and_opens_the_databases() {
         .args(["-B", "tests/golden/recompute.py", "src/seal/golden.json"])
         .args(DATABASES)
         .output()
-        .expect("it was started just now");
+        .expect("the child was just started");
     let (out, err) = (&output.stdout, &output.stderr);
     let (out, err) = (String::from_utf8_lossy(out), String::from_utf8_lossy(err));
     assert!(output.status.success(), "{out}{err}");
@@ -74,7 +74,7 @@ async fn todays_code_reads_what_earlier_versions_wrote() {
             backend
                 .commit(&partition, &[put])
                 .await
-                .expect("no two rows of one key");
+                .expect("the keys are unique");
         }
         let store = open(Arc::new(backend), &database).await;
         for expected in installations() {
@@ -91,8 +91,8 @@ async fn todays_code_reads_what_earlier_versions_wrote() {
     }
 }
 
-/// Today's code writes the same metadata. What it seals is compared where it can be seen, in
-/// `src/encrypted/installations/tests.rs`.
+/// Today's code writes the same metadata. `src/encrypted/installations/tests.rs` compares the
+/// sealed plaintext.
 #[tokio::test]
 async fn todays_code_writes_the_same_metadata() {
     let golden = read(DATABASES[DATABASES.len() - 1]);
@@ -111,8 +111,8 @@ async fn todays_code_writes_the_same_metadata() {
     assert_eq!(shown(&written), shown(&golden));
 }
 
-/// With `--nocapture` this prints the next golden database, for when a form has been added to.
-/// `plaintext` is what `recompute.py` then says it should be.
+/// With `--nocapture` this prints the next golden database, for use after a form has changed.
+/// `recompute.py` then reports what its `plaintext` should be.
 #[tokio::test]
 async fn a_golden_database_made_today_has_the_rows_of_the_newest_one() {
     let golden = json!({
@@ -125,7 +125,7 @@ async fn a_golden_database_made_today_has_the_rows_of_the_newest_one() {
         serde_json::to_string_pretty(&database).expect("it is JSON")
     );
     let newest = DATABASES.last().expect("there is one");
-    let newest = std::fs::read_to_string(newest).expect("it is committed");
+    let newest = std::fs::read_to_string(newest).expect("the golden file is in the repository");
     let newest: Value = serde_json::from_str(&newest).expect("it is JSON");
     let rows = |database: &Value| database["rows"].as_array().map(Vec::len);
     assert!(rows(&database).is_some_and(|rows| rows > 0));
@@ -138,7 +138,7 @@ const DATABASES: [&str; 1] = ["tests/golden/database-1.json"];
 const STATE: StateId = StateId([0xab; 32]);
 const PENDING: &[u8] = b"{\"v\":1}";
 
-/// What the golden databases hold.
+/// The installations in the golden databases.
 fn installations() -> Vec<Installation> {
     let mut workspace = in_workspace_of("E0GRID00001", "T0ALPHA0001")
         .with_bot("xoxe.xoxb-1-golden")
@@ -149,11 +149,11 @@ fn installations() -> Vec<Installation> {
         );
     workspace.url = Some("https://alpha.slack.com/".to_owned());
     workspace.metadata = Some("plan=\"gold\" \u{e9}".to_owned());
-    let bot = workspace.bot.as_mut().expect("it was just given");
+    let bot = workspace.bot.as_mut().expect("it was just set");
     bot.id = Some(bot_id("B0ALPHA0001"));
     bot.grant = rotating("xoxe.xoxb-1-golden", "xoxe-1-golden");
     let mut org = in_org("E0GRID00001", None).with_user("W0ADMIN0001", "xoxe.xoxp-1-golden");
-    org.user.as_mut().expect("it was just given").grant =
+    org.user.as_mut().expect("it was just set").grant =
         rotating("xoxe.xoxp-1-golden", "xoxe-1-golden");
     vec![
         workspace,
@@ -172,7 +172,7 @@ async fn open(backend: Arc<dyn Backend>, database: &Value) -> EncryptedStore<Arc
         .with_clock(Clock::from_fn(noon))
 }
 
-/// A database as today's code writes it, with a retired data key.
+/// Returns a database as today's code writes it, with a retired data key.
 async fn write(like: &Value) -> Value {
     let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::default());
     let store = open(Arc::clone(&backend), like).await;

@@ -1,7 +1,6 @@
-//! Data keys: few calls to the key provider, no use past 15 minutes, and keys that change.
+//! Data keys: few calls to the key provider, no use past 15 minutes, and key rotation.
 //!
-//! Time here is tokio's, paused: it moves only when a test moves it, or when nothing else can
-//! happen.
+//! Time is tokio's, paused: it moves only when a test moves it, or when every task waits.
 
 #[path = "keyring/faults.rs"]
 mod faults;
@@ -43,13 +42,13 @@ async fn readers_who_come_at_once_wait_for_one_call() {
     assert_eq!(reads_at_once(&store).await, 64);
     assert_eq!(provider.unwraps(), unwraps + 1);
 
-    // The same where the provider is down: one call, and 64 errors.
+    // The same holds while the provider is down: one call, and 64 errors.
     advance(HARD_AGE).await;
     provider.set_down(true);
     assert_eq!(reads_at_once(&store).await, 0);
     assert_eq!(provider.unwraps(), unwraps + 2);
 
-    // And for a key that is not the primary.
+    // The same holds for a key that is not the primary.
     provider.set_down(false);
     advance(Duration::from_secs(2)).await;
     store.rotate_data_key().await.expect("rotated");
@@ -81,7 +80,7 @@ async fn without_the_provider_all_works_for_15_minutes_and_nothing_after() {
             store.issue(&STATE, b"pending", noon()).await,
         ];
         for outcome in outcomes {
-            let error = outcome.expect_err("a key that is too old is not used");
+            let error = outcome.expect_err("a key past its maximum age is not used");
             assert!(
                 matches!(error, Error::Unavailable(_)) && error.is_transient(),
                 "{error:?}"
@@ -89,7 +88,7 @@ async fn without_the_provider_all_works_for_15_minutes_and_nothing_after() {
         }
         advance(Duration::from_secs(60)).await;
     }
-    // Deleting and listing open nothing.
+    // Deleting and listing open no rows.
     assert_eq!(
         store
             .list(None, 10)
@@ -124,7 +123,7 @@ async fn a_key_is_fetched_again_ahead_of_time_by_one_call_that_nobody_waits_for(
     settle().await;
     assert_eq!(provider.unwraps(), 2);
 
-    // From then on it holds for 15 minutes more.
+    // From then on the key is valid for another 15 minutes.
     provider.set_down(true);
     advance(HARD_AGE - Duration::from_secs(2)).await;
     assert!(reads(&store, "T1").await);
@@ -150,7 +149,7 @@ async fn a_provider_that_is_down_is_not_asked_by_every_request() {
         assert_eq!(provider.unwraps(), 1 + asked);
         advance(Duration::from_secs(11)).await;
     }
-    // And once it is back, the next request has the key fetched again.
+    // When the provider is back, the next request fetches the key again.
     provider.set_down(false);
     assert!(reads(&store, "T1").await);
     settle().await;
@@ -165,7 +164,7 @@ async fn processes_that_open_a_new_database_at_once_agree_on_one_key() {
     let mut tasks = JoinSet::new();
     for number in 0..8 {
         let db = db.clone();
-        // Each has its own provider, which takes a moment: all of them find the keyring empty.
+        // Each process has its own slow provider, so that all of them find the keyring empty.
         tasks.spawn(async move {
             let store = db.store_by(Remote::new()).await;
             install(&store, &format!("T{number}")).await;
@@ -202,7 +201,7 @@ async fn after_a_rotation_old_rows_open_and_new_rows_use_the_new_key() {
         "a rotation touches no row"
     );
 
-    // A process that opened before still seals under what it knows, and reads everything.
+    // A process that opened the store before still seals with the old key, and reads every row.
     install(&elsewhere, "T4").await;
     assert_eq!(sealed_under(&db, "T4").await, old_key);
     let fresh = db.store().await;
@@ -223,7 +222,7 @@ async fn a_rotation_reaches_every_process_within_15_minutes() {
     let (store, elsewhere) = (db.store().await, db.store().await);
     install(&elsewhere, "T1").await;
     let id = store.rotate_data_key().await.expect("rotated");
-    // Busy all the time, with rows of the old key only.
+    // The process is always busy, and reads only rows of the old key.
     for _ in 0..15 {
         advance(Duration::from_secs(60)).await;
         assert!(reads(&elsewhere, "T1").await);
@@ -260,7 +259,7 @@ async fn a_retired_master_key_still_opens_what_it_wrapped() {
     let provider = LocalKeyProvider::new(master_key_of(0x22)).with_retired(master_key());
     let store = db.store_with(provider).await;
     assert!(reads(&store, "T1").await);
-    // What it wraps from now on needs the new one only.
+    // Keys that it wraps from now on require the new master key only.
     store.rotate_data_key().await.expect("rotated");
     install(&store, "T2").await;
     let store = db.store_with(master_key_of(0x22)).await;
@@ -279,12 +278,12 @@ async fn wrapped_data_keys_that_were_swapped_or_changed_do_not_open() {
         .into_iter()
         .find(|slot| slot.starts_with("key/"));
     let (retired, retired_row) = db
-        .row("keyring", &retired_slot.expect("one is retired"))
+        .row("keyring", &retired_slot.expect("one key is retired"))
         .await;
     let (primary, primary_row) = db.row("keyring", "primary").await;
     let (_, foreign_row) = other.row("keyring", "primary").await;
 
-    // The retired one: whatever was sealed under it is lost, all else works.
+    // The retired key is lost: rows that it sealed cannot be read, and everything else works.
     let sealed = |sealed: &backend::Sealed| backend::Row {
         sealed: sealed.clone(),
         ..retired_row.clone()
@@ -306,7 +305,7 @@ async fn wrapped_data_keys_that_were_swapped_or_changed_do_not_open() {
     }
     db.overwrite(&retired, retired_row.clone()).await;
 
-    // The primary: the store does not open, and nobody makes another key instead.
+    // The primary key is lost: the store does not open, and no process creates another key instead.
     let changed = backend::Row {
         sealed: retired_row.sealed,
         ..primary_row.clone()
@@ -319,7 +318,7 @@ async fn wrapped_data_keys_that_were_swapped_or_changed_do_not_open() {
     }
     assert!(
         reads(&store, "T2").await,
-        "a process that has the keys goes on for a while"
+        "a process that has the keys continues for a while"
     );
 }
 
@@ -343,15 +342,13 @@ async fn a_keyring_that_vanished_is_an_error_and_not_made_anew() {
     );
     assert!(slots(&db).await.is_empty());
 
-    // A process that starts makes none either: the old one is to be restored.
+    // A process that starts creates no key either, because the old one must be restored.
     let open = async |app| EncryptedStore::open(Arc::clone(&db.backend), local(), app).await;
-    let error = open(db.app.clone()).await.expect_err("rows stand");
+    let error = open(db.app.clone()).await.expect_err("the app has rows");
     assert_matches!(error, KeyringError::Lost);
     assert!(slots(&db).await.is_empty());
     let other = slack_installs::ClientId::new("100000000001.200000000002").expect("an id");
-    open(other)
-        .await
-        .expect("another app's rows are not its own");
+    open(other).await.expect("another app's rows do not count");
 }
 
 #[tokio::test]
@@ -388,7 +385,7 @@ fn local() -> LocalKeyProvider {
     master_key().into()
 }
 
-/// T1 sealed under a retired key, T2 under the primary.
+/// Returns a store with T1 sealed under a retired key, and T2 under the primary.
 async fn with_a_retired_key() -> (Db, Store) {
     let db = memory();
     let store = db.store().await;
@@ -403,7 +400,7 @@ async fn install(store: &Store, tenant: &str) {
     store.store(&installation).await.expect("stored");
 }
 
-/// Whether the installation can be read.
+/// Reports whether the installation can be read.
 async fn reads(store: &Store, tenant: &str) -> bool {
     match store.fetch(&workspace_key(tenant), None).await {
         Ok(fetched) => {
@@ -418,7 +415,7 @@ async fn reads(store: &Store, tenant: &str) -> bool {
     }
 }
 
-/// How many of 64 reads at once succeed.
+/// Returns how many of 64 concurrent reads succeed.
 async fn reads_at_once(store: &Store) -> usize {
     let mut tasks = JoinSet::new();
     for _ in 0..64 {
@@ -433,13 +430,12 @@ async fn reads_at_once(store: &Store) -> usize {
         .count()
 }
 
-/// Lets everything in the background happen that can: the paused clock moves on only when all
-/// tasks wait.
+/// Lets background tasks run until they wait. The paused clock moves only when all tasks wait.
 async fn settle() {
     tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
-/// The slots of the keyring.
+/// Returns the slots of the keyring.
 async fn slots(db: &Db) -> Vec<String> {
     db.rows_of("keyring")
         .await
@@ -448,7 +444,7 @@ async fn slots(db: &Db) -> Vec<String> {
         .collect()
 }
 
-/// The data key that a tenant's bot is sealed under.
+/// Returns the data key under which a tenant's bot is sealed.
 async fn sealed_under(db: &Db, tenant: &str) -> [u8; 16] {
     let (_, row) = db.row(tenant, "bot").await;
     row.sealed.as_bytes()[4..20]

@@ -1,5 +1,5 @@
-//! What waits in one lane delays nothing in another, and rows that cannot be read delay nothing at
-//! all.
+//! Rows that wait in one lane delay nothing in another, and rows that cannot be read delay nothing
+//! at all.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -53,7 +53,7 @@ impl World {
         assert!(purged.expect("purged").is_some());
     }
 
-    /// Rows that nobody wrote as they should be, due before everything else.
+    /// Writes rows that no correct process wrote, due before everything else.
     async fn litter(&self, count: usize, lane: Lane, place: impl Fn(usize) -> (String, String)) {
         for nth in 0..count {
             let (partition, slot) = place(nth);
@@ -73,17 +73,17 @@ impl World {
             };
             let partition = Partition::new(partition).expect("a name");
             let committed = self.memory.commit(&partition, &[put]).await;
-            committed.expect("memory commits");
+            committed.expect("memory works");
         }
     }
 
-    /// The chains that are found, page by page, and after how many pages the first.
+    /// Returns the due chains, read page by page, and after how many pages the first one was found.
     async fn chains_due(&self, limit: usize) -> (Vec<ChainKey>, usize) {
         let now = noon() + 24 * HOUR;
         let (mut found, mut from, mut pages) = (Vec::new(), None, 0);
         loop {
             let page = RotationStore::due(&self.store, now, from, limit).await;
-            let (keys, next) = page.expect("memory answers");
+            let (keys, next) = page.expect("memory works");
             pages += usize::from(found.is_empty());
             found.extend(keys);
             from = next;
@@ -95,7 +95,7 @@ impl World {
 
     async fn departures_due(&self, limit: usize) -> Vec<InstallationKey> {
         let found = self.store.due_departures(noon(), limit).await;
-        let found = found.expect("memory answers").into_iter();
+        let found = found.expect("memory works").into_iter();
         found.map(|pending| pending.departure.key).collect()
     }
 }
@@ -116,7 +116,7 @@ async fn sixty_thousand_expired_states_delay_no_chain_and_no_departure() {
     assert_eq!(world.departures_due(1).await, [workspace_key("T2")]);
 }
 
-/// Those of the other lanes, and the other way round.
+/// Rows of the other lanes delay no state, and expired states delay no other lane.
 #[tokio::test]
 async fn handled_requests_and_chains_delay_no_state() {
     let world = World::new().await;
@@ -135,7 +135,7 @@ async fn handled_requests_and_chains_delay_no_state() {
         rows.filter(|(key, _)| key.slot.as_str() == slot).count()
     };
     assert_eq!((left("state"), left("seen")), (0, 0), "all are swept");
-    assert_eq!(left("bot"), 3001, "and no chain");
+    assert_eq!(left("bot"), 3001, "no chain is swept");
 }
 
 #[tokio::test]
@@ -169,10 +169,10 @@ async fn a_thousand_malformed_rows_in_front_delay_nothing() {
     let rows = all_rows(&*world.memory).await;
     assert!(!rows.iter().any(|(key, _)| key.slot.as_str() == "state"));
 
-    // They hide no installation either, and a verification names them.
+    // These rows hide no installation either, and a verification names them.
     let (mut listed, mut from) = (Vec::new(), None);
     loop {
-        let page = world.store.list(from, 100).await.expect("memory answers");
+        let page = world.store.list(from, 100).await.expect("memory works");
         listed.extend(page.installations.iter().map(|it| it.home.key()));
         from = page.next;
         if from.is_none() {
@@ -182,7 +182,7 @@ async fn a_thousand_malformed_rows_in_front_delay_nothing() {
     assert_eq!(listed, [workspace_key("T1")]);
     let (mut unreadable, mut from): (Vec<_>, Option<ListCursor>) = (Vec::new(), None);
     loop {
-        let page = world.store.verify(from, 500).await.expect("memory answers");
+        let page = world.store.verify(from, 500).await.expect("memory works");
         unreadable.extend(page.unreadable);
         from = page.next;
         if from.is_none() {
@@ -199,14 +199,14 @@ async fn a_thousand_notes_that_do_not_open_delay_no_departure() {
     let world = World::new().await;
     let place = |nth| (format!("T0BROKEN{nth}"), "departure".to_owned());
     world.litter(1000, Lane::Departure, place).await;
-    // And some in places where no note belongs.
+    // Some more in places where no note belongs.
     let place = |nth| (format!("T0ELSE{nth}"), format!("user/U{nth}"));
     world.litter(10, Lane::Departure, place).await;
     assert_eq!(world.departures_due(1).await, [workspace_key("T2")]);
     assert_eq!(world.departures_due(0).await, []);
 }
 
-/// Only rows of tenants are read, however much else there is; organisations come behind the
+/// Only rows of tenants are read, however many other rows exist. Organisations follow the
 /// workspaces.
 #[tokio::test]
 async fn a_listing_reads_tenants_alone() {
@@ -221,11 +221,11 @@ async fn a_listing_reads_tenants_alone() {
     let other = in_workspace("T7").with_bot("xoxb-7");
     look_alike.store(&other).await.expect("stored");
 
-    let page = world.store.list(None, 1000).await.expect("memory answers");
+    let page = world.store.list(None, 1000).await.expect("memory works");
     let listed: Vec<_> = page.installations.iter().map(|it| it.home.key()).collect();
     assert_eq!(listed, [workspace_key("T1"), org.key()]);
     assert_eq!(page.next, None);
-    let (chains, next) = world.store.chains(None, 1000).await.expect("answers");
+    let (chains, next) = world.store.chains(None, 1000).await.expect("available");
     let tenants: Vec<_> = chains.into_iter().map(|key| key.tenant).collect();
     assert_eq!(
         (tenants, next),
@@ -233,13 +233,13 @@ async fn a_listing_reads_tenants_alone() {
     );
 
     // Two rows of `T1`, the note of `T2`, and one of the organisation's two.
-    let page = world.store.list(None, 4).await.expect("memory answers");
+    let page = world.store.list(None, 4).await.expect("memory works");
     assert_eq!((page.installations.len(), page.next.is_some()), (1, true));
 
     for limit in [0, 1, 2, 3, 4, 5] {
         let (mut listed, mut from) = (Vec::new(), None);
         loop {
-            let page = world.store.list(from, limit).await.expect("memory answers");
+            let page = world.store.list(from, limit).await.expect("memory works");
             listed.extend(page.installations.iter().map(|it| it.home.key()));
             from = page.next;
             if from.is_none() {
@@ -286,7 +286,7 @@ async fn a_copy_names_rows_that_cannot_be_parsed_and_overwrites_none() {
     let refused = copied.expect("copied").refused;
     assert_eq!(refused, [format!("{bot}: it cannot be parsed")]);
 
-    // A database that has nothing of the app but such a row is in use.
+    // A database whose only row of the app is such a row is in use.
     let used = MemoryBackend::default();
     let key = world.db.row("T1", "install").await.0;
     let row = world.db.row("T1", "install").await.1;

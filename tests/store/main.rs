@@ -1,5 +1,5 @@
-//! `EncryptedStore` beyond its ports: what it keeps in memory, what stands in the database, and
-//! what it withstands. `tests/suite` has what it does through its ports, on every backend.
+//! What `EncryptedStore` keeps in memory, what it writes to the database, and which attacks it
+//! withstands. `tests/suite` checks its ports on every backend.
 
 #[macro_use]
 #[path = "../support/mod.rs"]

@@ -1,4 +1,4 @@
-//! Moving from one backend to another, sealed. `tests/suite` moves across real servers.
+//! Moving sealed rows from one backend to another. `tests/suite` moves rows between real servers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ async fn install(store: &Store, tenant: u32) {
 #[tokio::test]
 async fn every_row_moves_as_it_is_and_opens_in_its_new_home() {
     let (db, store) = filled().await;
-    // Another app's rows are not ours to move.
+    // Another app's rows, which are not moved.
     db.look_alike().store().await;
     let directory = tempfile::tempdir().expect("a directory");
     let target = SqliteBackend::open(directory.path().join("new.sqlite3")).await;
@@ -56,11 +56,14 @@ async fn every_row_moves_as_it_is_and_opens_in_its_new_home() {
         (rows, 0, 0)
     );
     assert_eq!(copied.refused, [""; 0]);
-    store.finish_copy(&target).await.expect("it is all there");
+    store
+        .finish_copy(&target)
+        .await
+        .expect("the copy is complete");
     assert_eq!(rows_of(&db, &target).await, db.rows().await);
 
     let moved = db.store_over(target, provider()).await;
-    let verified = moved.verify(None, 1000).await.expect("answers");
+    let verified = moved.verify(None, 1000).await.expect("available");
     assert_eq!((verified.opened, verified.unreadable), (rows, Vec::new()));
     let installation = moved.fetch(&workspace_key("T7"), None).await;
     assert!(installation.expect("opens").is_some());
@@ -86,7 +89,7 @@ async fn a_target_that_loses_answers_gets_every_row() {
     assert_eq!(rows_of(&db, target.inner()).await, db.rows().await);
 }
 
-/// What an app does to its rows while they are copied.
+/// Changes what an app may change while its rows are copied.
 async fn change(db: &Db, store: &Store) {
     install(store, 7).await;
     install(store, 31).await;
@@ -105,31 +108,40 @@ async fn what_changes_comes_or_goes_during_a_copy_is_caught_up_with() {
     let target = MemoryBackend::default();
     copy(&store, &target, 7).await;
     change(&db, &store).await;
-    // The primary data key is another by now, and what is sealed with it would not open.
+    // The primary data key has changed. Rows that are sealed with it would not open in the target.
     let early = store.finish_copy(&target).await;
     assert_matches!(early, Err(KeyringError::NotCopied));
 
     let again = copy(&store, &target, 7).await;
-    // Two rows each of T7 and T8, and the primary key; T31 and the retired one.
+    // Replaced: two rows each of T7 and T8, and the primary key. Copied: T31 and the retired key.
     assert_eq!((again.replaced, again.copied), (5, 3));
     let pruned = prune(&store, &target, 7).await;
-    assert_eq!(pruned.removed, 4, "T3 and T29 do not come back");
-    store.finish_copy(&target).await.expect("it is all there");
+    assert_eq!(pruned.removed, 4, "T3 and T29 are not restored");
+    store
+        .finish_copy(&target)
+        .await
+        .expect("the copy is complete");
     assert_eq!(rows_of(&db, &target).await, db.rows().await);
     let moved = db.store_over(target, provider()).await;
-    let verified = moved.verify(None, 1000).await.expect("answers");
+    let verified = moved.verify(None, 1000).await.expect("available");
     assert_eq!((verified.opened, verified.unreadable.len()), (61, 0));
 }
 
 #[tokio::test]
 async fn a_target_in_use_is_left_alone() {
     let (db, store) = filled().await;
-    // A store of the app that began by itself; one that a copy made; rows without their keys.
+    // A store that the app opened itself, a store that a copy made, and rows without their keys.
     let own = db.store_over(MemoryBackend::default(), provider()).await;
     let done = MemoryBackend::default();
     copy(&store, &done, 100).await;
-    store.finish_copy(&done).await.expect("it is all there");
-    store.finish_copy(&done).await.expect("once more, as well");
+    store
+        .finish_copy(&done)
+        .await
+        .expect("the copy is complete");
+    store
+        .finish_copy(&done)
+        .await
+        .expect("a second call succeeds too");
     let orphaned = MemoryBackend::default();
     let (key, row) = db.row("T3", "bot").await;
     put(&orphaned, &key.partition, &key.slot, &row).await;
@@ -177,8 +189,11 @@ async fn a_target_does_not_open_before_the_copy_is_finished() {
         copy(&store, &*target, 100).await;
     }
     assert_eq!(rows_of(&db, &*target).await, db.rows().await);
-    store.finish_copy(&*target).await.expect("it is all there");
-    open().await.expect("it is a store now");
+    store
+        .finish_copy(&*target)
+        .await
+        .expect("the copy is complete");
+    open().await.expect("the target opens as a store");
 }
 
 #[tokio::test]
@@ -196,8 +211,8 @@ async fn a_row_that_differs_in_anything_is_not_taken_for_the_same() {
     assert_eq!(rows_of(&db, &target).await, db.rows().await);
 }
 
-/// A process is killed between Slack's answer and the save, and the database moves house before
-/// its lease has lapsed.
+/// A process dies between Slack's response and the save. The rows are moved before its lease has
+/// lapsed.
 #[tokio::test]
 async fn a_refresh_in_flight_is_recovered_in_the_new_home() {
     let stage = Stage::on(
@@ -212,7 +227,11 @@ async fn a_refresh_in_flight_is_recovered_in_the_new_home() {
 
     let target = MemoryBackend::default();
     copy(&stage.store, &target, 100).await;
-    stage.store.finish_copy(&target).await.expect("all there");
+    stage
+        .store
+        .finish_copy(&target)
+        .await
+        .expect("the copy is complete");
     let moved = EncryptedStore::open(target, provider(), stage.fake.client_id()).await;
     let moved = TokenRotator::new(stage.config(), stage.slack(), moved.expect("opens"))
         .with_clock(stage.fake.clock());
@@ -235,12 +254,12 @@ async fn a_row_that_does_not_open_is_named() {
         },
     )
     .await;
-    let verified = store.verify(None, 1000).await.expect("answers");
+    let verified = store.verify(None, 1000).await.expect("available");
     assert_eq!(verified.unreadable, [format!("{}/T3 bot", db.app)]);
     assert_eq!(verified.opened, 61);
 }
 
-/// A target may refuse what the source keeps.
+/// A target may reject a row that the source accepts.
 #[tokio::test]
 async fn a_row_that_the_target_does_not_take_is_named_and_the_others_are_copied() {
     let (db, store) = filled().await;
@@ -282,16 +301,16 @@ async fn a_target_that_answers_nothing_is_away_and_not_asked_for_ever() {
         done: false,
         then: Box::pin(async {}),
     };
-    // A row is put five times at most.
+    // A row is put at most five times.
     target.next((0..4).map(|_| lost()));
     let copied = store.copy_to(&target, begun.next, 100).await;
-    copied.expect("the fifth answer comes");
+    copied.expect("the fifth attempt gets a response");
     let target = Arc::new(Meddling::new(Arc::new(MemoryBackend::default())));
     let begun = store.copy_to(&target, None, 1).await.expect("begun");
     let commits = target.commits();
     target.next((0..5).map(|_| lost()));
     let away = store.copy_to(&target, begun.next, 100).await;
-    let away = away.expect_err("five times");
+    let away = away.expect_err("five lost attempts are an error");
     assert!(away.is_transient(), "{away:?}");
     assert_eq!(target.commits(), commits + 5);
 }
@@ -333,10 +352,10 @@ async fn a_row_that_moved_in_the_target_is_not_pruned_unseen() {
     let pruned = store.prune(&meddling, None, 100).await;
     assert_matches!(pruned, Err(KeyringError::Backend(_)));
     let stands = target.read(&other.partition, &[other.slot]).await;
-    assert!(stands.expect("answers")[0].is_some());
+    assert!(stands.expect("available")[0].is_some());
 }
 
-/// Whatever the size of a page is.
+/// This holds for any page size.
 #[tokio::test]
 async fn a_move_asks_for_pages_that_fit_into_memory_and_sees_them_all() {
     let (db, store) = filled().await;
@@ -345,7 +364,7 @@ async fn a_move_asks_for_pages_that_fit_into_memory_and_sees_them_all() {
     let target = Meddling::paged(Arc::new(MemoryBackend::default()), 1);
     copy(&moving, &target, usize::MAX).await;
     prune(&moving, &target, usize::MAX).await;
-    moving.verify(None, usize::MAX).await.expect("answers");
+    moving.verify(None, usize::MAX).await.expect("available");
     assert_eq!((source.most_asked(), target.most_asked()), (1000, 1000));
 
     // In this target, the rows of another app come first.
@@ -388,7 +407,7 @@ async fn a_note_that_only_looks_like_ours_begins_no_copy_and_ends_none() {
         put(&target, &note.partition, &note.slot, &forged).await;
         let refused = store.copy_to(&target, None, 100).await;
         assert_matches!(refused, Err(KeyringError::InUse));
-        // The same with our primary key in the target.
+        // The same holds with our primary key in the target.
         let primary = keyring("primary");
         put(&target, &primary.partition, &primary.slot, &ours).await;
         for _ in 0..2 {
@@ -396,7 +415,7 @@ async fn a_note_that_only_looks_like_ours_begins_no_copy_and_ends_none() {
             assert_matches!(refused, Err(KeyringError::NotCopied));
         }
     }
-    // The same with the key of another store and no note.
+    // The same holds with another store's key and without a note.
     let target = MemoryBackend::default();
     let primary = keyring("primary");
     put(&target, &primary.partition, &primary.slot, &theirs).await;
@@ -421,7 +440,7 @@ async fn of_two_copies_that_begin_at_once_one_goes_on() {
     assert_matches!(
         refused,
         Err(KeyringError::InUse),
-        "rows of the other have come"
+        "rows of the other copy are in the target"
     );
 }
 
@@ -438,7 +457,7 @@ async fn a_note_that_another_source_has_just_written_is_not_written_over() {
     });
     target.next([Fate::Overtaken(then)]);
     let refused = store.copy_to(&target, None, 100).await;
-    assert!(refused.expect_err("another has begun").is_transient());
+    assert!(refused.expect_err("another copy has begun").is_transient());
     let rows = rows_of(&db, &*inner).await;
     assert_eq!(rows.len(), 1, "the other's data key");
     let refused = store.copy_to(&target, None, 100).await;
@@ -452,13 +471,13 @@ async fn a_data_key_that_does_not_open_is_named() {
     let (slot, _) = keys
         .iter()
         .find(|(slot, _)| slot != "primary")
-        .expect("a retired one");
+        .expect("one key is retired");
     let (key, row) = db.row("keyring", slot).await;
     let mut bytes = row.sealed.as_bytes().to_vec();
     *bytes.last_mut().expect("not empty") ^= 1;
     let sealed = slack_installs::backend::Sealed::from_stored(bytes);
     db.overwrite(&key, Row { sealed, ..row }).await;
-    let verified = store.verify(None, 1000).await.expect("answers");
+    let verified = store.verify(None, 1000).await.expect("available");
     assert_eq!(verified.unreadable, [format!("{}/keyring {slot}", db.app)]);
 }
 
@@ -473,7 +492,7 @@ async fn put(
         row: row.clone(),
         expect: Expect::Any,
     };
-    backend.commit(partition, &[put]).await.expect("it answers");
+    backend.commit(partition, &[put]).await.expect("available");
 }
 
 fn provider() -> LocalKeyProvider {

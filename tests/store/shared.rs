@@ -1,4 +1,4 @@
-//! An `Arc` of a lifecycle store is one: each call reaches the store inside.
+//! An `Arc` of a lifecycle store is a lifecycle store: each call reaches the store inside.
 
 use std::sync::Arc;
 
@@ -15,26 +15,26 @@ async fn lived(store: impl LifecycleStore) {
     let key = workspace_key("T1");
     let installation = in_workspace("T1").with_user("U1", "xoxp-1");
     let first = store.store(&installation).await.expect("stored");
-    let glanced = store.glance(&key).await.expect("answers");
-    let (revision, summary) = glanced.expect("it stands");
+    let glanced = store.glance(&key).await.expect("available");
+    let (revision, summary) = glanced.expect("it exists");
     assert_eq!(revision, first);
     assert!(summary.is_some());
-    assert_eq!(store.users(&key).await.expect("answers"), [user_id("U1")]);
+    assert_eq!(store.users(&key).await.expect("available"), [user_id("U1")]);
     let hold = Hold {
         is_on: true,
         reason: "x".to_owned(),
         at: noon(),
     };
-    assert!(store.hold(&key, &hold).await.expect("answers"));
-    let held = store.fetch(&key, None).await.expect("answers");
-    let held = held.expect("it stands");
+    assert!(store.hold(&key, &hold).await.expect("available"));
+    let held = store.fetch(&key, None).await.expect("available");
+    let held = held.expect("it exists");
     assert!(held.is_on_hold());
     let revision = held.revision;
     let org = enterprise("E1");
     let moved = store.set_enterprise(&key, revision, Some(&org)).await;
-    assert!(moved.expect("answers"));
-    let moved = store.fetch(&key, None).await.expect("answers");
-    let moved = moved.expect("it stands");
+    assert!(moved.expect("available"));
+    let moved = store.fetch(&key, None).await.expect("available");
+    let moved = moved.expect("it exists");
     assert_eq!(moved.home.enterprise().map(|org| &org.id), Some(&org));
 
     let access = Access {
@@ -43,29 +43,39 @@ async fn lived(store: impl LifecycleStore) {
         at_micros: 5,
     };
     let nobody = store.set_access(&org, &access).await;
-    assert!(!nobody.expect("answers"));
-    assert!(store.has_access(&org, &team("T1")).await.expect("answers"));
+    assert!(!nobody.expect("available"));
+    assert!(
+        store
+            .has_access(&org, &team("T1"))
+            .await
+            .expect("available")
+    );
     let organisation = in_org("E1", None).with_bot("xoxb-1");
     store.store(&organisation).await.expect("stored");
-    assert!(store.set_access(&org, &access).await.expect("answers"));
-    assert!(!store.has_access(&org, &team("T1")).await.expect("answers"));
+    assert!(store.set_access(&org, &access).await.expect("available"));
+    assert!(
+        !store
+            .has_access(&org, &team("T1"))
+            .await
+            .expect("available")
+    );
 
     let departure = Departure::new(key.clone(), "x", noon());
     let revision = moved.revision;
     let noted = store.purge(&departure, revision, Some(noon())).await;
     assert!(noted.expect("purged").is_some());
-    assert!(store.glance(&key).await.expect("answers").is_none());
-    let note = store.departure(&key).await.expect("answers");
-    let note = note.expect("it stands");
+    assert!(store.glance(&key).await.expect("available").is_none());
+    let note = store.departure(&key).await.expect("available");
+    let note = note.expect("it exists");
     assert_eq!(note.departure, departure);
-    let due = store.due_departures(noon(), 10).await.expect("answers");
+    let due = store.due_departures(noon(), 10).await.expect("available");
     assert_eq!(due.len(), 1);
-    let put_off = store.postpone(&note, noon()).await.expect("answers");
-    let put_off = put_off.expect("it stood");
+    let put_off = store.postpone(&note, noon()).await.expect("available");
+    let put_off = put_off.expect("it existed");
     assert_eq!(put_off.attempts, 1);
-    assert!(!store.settle(&note).await.expect("answers"));
-    assert!(store.settle(&put_off).await.expect("answers"));
-    assert!(store.departure(&key).await.expect("answers").is_none());
+    assert!(!store.settle(&note).await.expect("available"));
+    assert!(store.settle(&put_off).await.expect("available"));
+    assert!(store.departure(&key).await.expect("available").is_none());
 }
 
 #[tokio::test]

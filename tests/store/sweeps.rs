@@ -1,7 +1,6 @@
-//! When states and handled requests are swept, and what a sweep does not remove.
+//! When states and handled requests are swept, and what a sweep keeps.
 //!
-//! Time here is tokio's, paused: it moves only when a test moves it, or when nothing else can
-//! happen.
+//! Time is tokio's, paused: it moves only when a test moves it, or when every task waits.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -27,7 +26,7 @@ fn memory() -> Db {
     Db::new(Arc::new(MemoryBackend::default()))
 }
 
-/// A store whose clock is an hour past noon.
+/// Returns a store whose clock is an hour past noon.
 async fn late(db: &Db, backend: Meddling) -> (Arc<Meddling>, Swept) {
     let backend = Arc::new(backend);
     let provider = LocalKeyProvider::from(master_key());
@@ -40,7 +39,7 @@ async fn issue(store: &impl StateStore, number: u8, until: SystemTime) {
     issued.expect("issued");
 }
 
-/// Lets everything in the background happen that can.
+/// Lets background tasks run until they wait.
 async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
@@ -67,9 +66,9 @@ async fn flows_and_requests_have_what_is_over_swept_once_a_minute() {
         assert_eq!(backend.dues(), 2 * sweeps, "a minute has not passed");
         advance(Duration::from_millis(1)).await;
     }
-    // A claim of a request starts a sweep too.
+    // Claiming a request starts a sweep too.
     let claimed = store.claim(&SeenId([3; 32]), noon(), after(60)).await;
-    claimed.expect("the store answers");
+    claimed.expect("the store is up");
     settle().await;
     assert_eq!(backend.dues(), 2 * 4);
     let slots = db.rows().await.into_iter();
@@ -89,9 +88,18 @@ async fn what_was_begun_anew_since_it_was_found_is_not_swept() {
     store.issue(&id, b"new", after(9000)).await.expect("issued");
     let (_, sweeping) = late(&db, Meddling::new(Arc::new(lagging))).await;
     let swept = sweeping.sweep_expired_states().await;
-    assert_eq!(swept.expect("a conflict is no failure"), 1, "the other one");
-    let payload = store.consume(&id, noon()).await.expect("answers");
-    assert_eq!(payload.expect("it is another flow's").as_slice(), b"new");
+    assert_eq!(
+        swept.expect("a conflict is not a failure"),
+        1,
+        "the other state is swept"
+    );
+    let payload = store.consume(&id, noon()).await.expect("available");
+    assert_eq!(
+        payload
+            .expect("the state belongs to another flow")
+            .as_slice(),
+        b"new"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -125,9 +133,9 @@ async fn a_sweep_takes_page_after_page_and_stops_after_ten() {
         db.backend
             .commit(&partition, &[put])
             .await
-            .expect("answers");
+            .expect("available");
     }
-    // Each lane is read page by page; the handled requests have none.
+    // Each lane is read page by page; the lane of handled requests is empty.
     for (swept, dues) in [(10_000, 10 + 1), (501, 1 + 1), (0, 1 + 1)] {
         let before = backend.dues();
         assert_eq!(store.sweep_expired_states().await.expect("swept"), swept);
@@ -135,7 +143,7 @@ async fn a_sweep_takes_page_after_page_and_stops_after_ten() {
     }
 }
 
-/// The partition of a state.
+/// Returns the partition of a state.
 fn state(number: u8) -> String {
     format!("state/{}", format!("{number:02x}").repeat(32))
 }

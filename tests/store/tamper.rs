@@ -1,7 +1,7 @@
-//! Whoever can write the database cannot make one row pass for another.
+//! A process with write access to the database cannot pass one row off as another.
 //!
-//! Every row that was changed in any byte, or moved anywhere, fails to open with one error, and
-//! nobody else's installation is the worse for it.
+//! A row that was changed in any byte or moved anywhere fails to open with the same error, and
+//! other installations are not affected.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -46,7 +46,8 @@ async fn a_row_with_one_byte_changed_does_not_open() {
         });
         for byte in 0..row.metadata.as_str().len() {
             let text = String::from_utf8(flipped(row.metadata.as_str().as_bytes(), byte, 0));
-            let metadata = Metadata::new(text.expect("the lowest bit leaves ASCII what it is"));
+            let metadata =
+                Metadata::new(text.expect("ASCII stays ASCII if the lowest bit changes"));
             changed.push(Row {
                 metadata,
                 ..row.clone()
@@ -126,7 +127,7 @@ async fn a_state_with_anything_changed_does_not_open() {
     for byte in 0..8 {
         let at = flipped(&seconds(expiry()).to_be_bytes(), byte, 0);
         let at = u64::from_be_bytes(at.try_into().expect("8 bytes"));
-        // Beyond what a time can be, a backend fails by itself.
+        // A backend itself rejects a time that it cannot represent.
         if let Some(at) = UNIX_EPOCH.checked_add(Duration::from_secs(at)) {
             let due = Some(Due {
                 lane: Lane::State,
@@ -161,14 +162,14 @@ async fn a_state_with_anything_changed_does_not_open() {
                 .store
                 .consume(&id, noon())
                 .await
-                .expect("answered")
+                .expect("available")
                 .is_some()
         );
     }
 }
 
-/// Every row of three tenants of two apps, and earlier versions of each, in every other's place:
-/// as it is, and labelled with the version that belongs there.
+/// Puts every row of three tenants of two apps, and their earlier versions, in every other row's
+/// place: unchanged, and with the version that belongs there.
 #[tokio::test]
 async fn a_row_opens_in_its_own_place_only() {
     let world = World::new().await;
@@ -199,8 +200,8 @@ async fn a_row_opens_in_its_own_place_only() {
                     metadata: standing.metadata.clone(),
                     ..row.clone()
                 });
-                // With its own version and in its own place, an earlier row is a rollback of the
-                // row as a whole, which the seal cannot see.
+                // An earlier row with its own version and in its own place is a rollback of the
+                // whole row. The seal cannot detect that.
                 if !world
                     .earlier
                     .iter()
@@ -238,7 +239,7 @@ async fn two_users_rows_that_were_swapped_open_for_neither() {
         let fetched = world.store.fetch(&workspace_key("T1"), Some(&user)).await;
         assert_unreadable(&fetched, "swapped");
     }
-    // Nobody else reads those rows.
+    // No other fetch reads those rows.
     for user in [None, Some(user_id("U3"))] {
         let fetched = world.store.fetch(&workspace_key("T1"), user.as_ref()).await;
         assert!(fetched.expect("opens").expect("installed").user.is_none());
@@ -276,7 +277,7 @@ struct World {
     other: Db,
     store: Store,
     provider: Remote,
-    /// Rows of T1 as they stood one install ago.
+    /// Rows of T1 before its last install.
     earlier: Vec<(Key, Row)>,
 }
 
@@ -315,7 +316,7 @@ impl World {
         world
     }
 
-    /// A tenant's rows.
+    /// Returns a tenant's rows.
     async fn installed(&self, tenant: &str) -> Vec<(Key, Row)> {
         let partition = format!("{}/{tenant}", self.db.app);
         let mut rows = self.db.rows().await;
@@ -323,18 +324,19 @@ impl World {
         rows
     }
 
-    /// Puts each of these where `standing` belongs, and sees that whoever needs it gets an error.
+    /// Puts each of these rows in the place of `standing`. Asserts that a fetch that needs it gets
+    /// an error.
     async fn refuses_all(&self, key: &Key, standing: &Row, rows: Vec<Row>) {
         let (tenant, user) = whose(key);
         let fetch = async || self.store.fetch(&tenant, user.as_ref()).await;
         for row in rows {
-            assert_ne!(row, *standing, "something was changed");
+            assert_ne!(row, *standing, "the row differs from the original");
             self.db.overwrite(key, row.clone()).await;
             assert_unreadable(&fetch().await, &format!("{key:?} {row:?}"));
         }
         self.others_are_untouched(tenant.id()).await;
         self.db.overwrite(key, standing.clone()).await;
-        let fetched = fetch().await.expect("the row stands as it stood");
+        let fetched = fetch().await.expect("the original row is restored");
         assert!(fetched.is_some());
     }
 
@@ -343,7 +345,7 @@ impl World {
             if other.id() != tenant {
                 let fetched = self.store.fetch(&other, Some(&user_id("U1"))).await;
                 let fetched = fetched
-                    .expect("nobody touched it")
+                    .expect("the row is unchanged")
                     .expect("it was installed");
                 assert!(fetched.bot.is_some() && fetched.user.is_some());
             }
@@ -351,7 +353,7 @@ impl World {
     }
 }
 
-/// The tenant and the user whose read needs this row.
+/// Returns the tenant and the user whose fetch needs this row.
 fn whose(key: &Key) -> (InstallationKey, Option<slack_installs::UserId>) {
     let tenant = key
         .partition
@@ -389,7 +391,7 @@ fn seconds(time: std::time::SystemTime) -> u64 {
         .as_secs()
 }
 
-/// One text for every reason, so that whoever changes rows learns nothing from it.
+/// Asserts that every reason has the same text, so that a process that changes rows learns nothing.
 fn assert_unreadable<T: std::fmt::Debug>(outcome: &Result<T, Error>, what: &str) {
     let Err(error) = outcome else {
         panic!("{what}: {outcome:?}")

@@ -1,4 +1,4 @@
-//! Each backend, and what it takes to start it. Adding one adds its line here, and its file.
+//! Each backend, and what it needs to start. A new backend adds a line here, and a file.
 
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
@@ -15,13 +15,13 @@ use std::sync::Arc;
 
 use slack_installs::backend::Backend;
 
-/// A database that installations are moved into, and out of.
+/// A database from and to which installations are moved.
 pub struct House {
     pub name: &'static str,
     pub backend: Arc<dyn Backend>,
-    /// The rows of `moving::malformed_rows` that it certainly does not take.
+    /// The rows of `moving::malformed_rows` that this database certainly rejects.
     pub refuses: &'static [&'static str],
-    /// Ends with it.
+    /// The server ends when this value is dropped.
     _server: Box<dyn Any>,
 }
 
@@ -35,13 +35,13 @@ impl House {
         }
     }
 
-    /// Also refuses these rows.
+    /// Adds the rows that this database rejects.
     fn refusing(self, refuses: &'static [&'static str]) -> Self {
         Self { refuses, ..self }
     }
 }
 
-/// One of each kind, memory last.
+/// Returns a database of each kind, memory last.
 pub async fn houses() -> Vec<House> {
     let mut houses = Vec::new();
     #[cfg(feature = "dynamodb")]

@@ -1,6 +1,7 @@
-//! A tenant with many users, and an app with some tenants, in a database that has very many others.
+//! A tenant with many users, and an app with some tenants, in a database with very many other
+//! tenants.
 //!
-//! `LARGE_TENANTS` is how many others; 5,000 without it.
+//! `LARGE_TENANTS` is the number of other tenants; the default is 5,000.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -23,13 +24,13 @@ async fn users_are_one_query_and_no_page_of_a_list_is_empty_on_sqlite() {
     use slack_installs::backend::SqliteBackend;
     use sqlx::{ConnectOptions as _, sqlite::SqliteConnectOptions};
 
-    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let directory = tempfile::tempdir().expect("a temporary directory can be created");
     let path = directory.path().join("installations.sqlite3");
     let backend = SqliteBackend::open(&path).await;
-    let backend = Arc::new(backend.expect("a new file can be made there"));
+    let backend = Arc::new(backend.expect("a new file can be created there"));
     large("sqlite", backend, async |crowd, _| {
         let options = SqliteConnectOptions::new().filename(&path);
-        let mut file = options.connect().await.expect("the file is a good one");
+        let mut file = options.connect().await.expect("the file is a database");
         let copy = "WITH RECURSIVE numbers (n) AS
                (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?2)
              INSERT INTO slack_rows
@@ -54,7 +55,7 @@ async fn users_are_one_query_and_no_page_of_a_list_is_empty_on_postgres() {
         ..PostgresOptions::default()
     };
     let backend = PostgresBackend::connect_with(&url, options).await;
-    let backend = Arc::new(backend.expect("the server is fine"));
+    let backend = Arc::new(backend.expect("the server is available"));
     large("postgres", backend, async |crowd, _| {
         let copy = format!(
             "INSERT INTO slack_rows
@@ -91,8 +92,8 @@ async fn users_are_one_query_and_no_page_of_a_list_is_empty_on_redis() {
     .await;
 }
 
-/// Fills a database, and looks at what calls of the store ask of it. `copy` copies the rows of this
-/// partition to as many others as [`others`] says, whose names begin with its name.
+/// Fills a database, and checks which calls the store makes to it. `copy` copies the rows of this
+/// partition to as many others as [`others`] returns. Their names begin with the partition's name.
 async fn large<B: Backend, F: Future<Output = ()>>(
     name: &str,
     backend: Arc<B>,
@@ -121,7 +122,7 @@ async fn large<B: Backend, F: Future<Output = ()>>(
         store.store(&one).await.expect("stored");
     }
     counting.take();
-    let found = store.users(&key).await.expect("answers");
+    let found = store.users(&key).await.expect("available");
     assert_eq!(found.len(), USERS);
     assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), users);
     let tenant = Partition::new(format!("{}/T1", app.app)).expect("a name");
@@ -137,7 +138,7 @@ async fn large<B: Backend, F: Future<Output = ()>>(
         counting.take();
         let (mut seen, mut from) = (BTreeSet::new(), None);
         loop {
-            let page = store.list(from, limit).await.expect("answers");
+            let page = store.list(from, limit).await.expect("available");
             assert!(!page.installations.is_empty(), "{name}: by {limit}");
             for summary in page.installations {
                 assert!(seen.insert(summary.home.key().to_string()));
@@ -148,7 +149,7 @@ async fn large<B: Backend, F: Future<Output = ()>>(
             }
         }
         assert_eq!(seen.len(), TENANTS);
-        // Each tenant has two rows, and no page reads those of the others.
+        // Each tenant has two rows, and no page reads rows of the others.
         let calls = counting.take().len();
         assert!(
             calls <= 2 * TENANTS / limit + 3,
@@ -165,7 +166,7 @@ fn provider() -> LocalKeyProvider {
     LocalKeyProvider::from(master_key())
 }
 
-/// How many tenants another app has.
+/// Returns how many tenants the other app has.
 fn others() -> u32 {
     let set = std::env::var("LARGE_TENANTS").ok();
     set.map_or(5000, |count| {
@@ -179,7 +180,7 @@ fn any((slot, row): (Slot, Row)) -> Change {
     Change::Put { slot, row, expect }
 }
 
-/// What was asked of a database.
+/// A call to the database.
 #[derive(Debug, PartialEq)]
 enum Call {
     Commit,
@@ -204,7 +205,7 @@ impl Counting {
         self.calls.lock().expect("no panic").push(call);
     }
 
-    /// The calls since the last time.
+    /// Returns the calls since the last `take`.
     fn take(&self) -> Vec<Call> {
         std::mem::take(&mut *self.calls.lock().expect("no panic"))
     }

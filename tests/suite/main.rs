@@ -1,10 +1,10 @@
-//! The same suite on every backend, without and with a cache: the contract, the store, the
-//! rotator, the flows above them where peers went wrong, and random concurrent histories. Each
-//! test ends with a line that says how many of each it has passed.
+//! Runs the same suite on every backend, without and with a cache. The suite has the contract, the
+//! store, the rotator, the flows above them that failed in other libraries, and random concurrent
+//! histories. Each test ends with a line that says how many of each have passed.
 //!
-//! With a cache, checks of the store and of flows are of one process, which sees its own writes at
-//! once; the rotator's are of several, each with a cache of its own and the two seconds that it may
-//! be late. `tests/store/cached.rs` has what another process sees, and when.
+//! With a cache, checks of the store and of flows are one process, which sees its own writes at
+//! once. Checks of the rotator are several processes. Each one has its own cache and may see writes
+//! two seconds late. `tests/store/cached.rs` checks what another process sees, and when.
 
 #![allow(unreachable_pub, reason = "the servers are shared with other tests")]
 #![allow(
@@ -57,8 +57,8 @@ use store_behaviour::STORE;
 use support::Db;
 use support::checks::{Check, Database};
 
-/// Runs everything on a database, and says so. The contract comes last, since it leaves large rows
-/// behind.
+/// Runs everything on a database, and prints the number of checks. The contract comes last, because
+/// it leaves large rows.
 async fn suite<B: Backend + ?Sized>(name: &str, backend: Arc<B>) {
     let database = Database::from(backend);
     run(name, STORE, || Db::new(database.clone())).await;
@@ -97,7 +97,7 @@ async fn malformed<'a>(name: &str, backend: &'a dyn Backend, way: &str, spoil: S
     );
 }
 
-/// Runs everything that reads through a store, with stores that have a cache.
+/// Runs everything that reads through a store, on stores with a cache.
 async fn suite_cached<B: Backend + ?Sized>(name: &str, backend: Arc<B>) {
     let database = Database::from(backend);
     let of_one_process = database.clone().cached(MOMENT);
@@ -117,7 +117,7 @@ async fn run<T>(name: &str, checks: &[Check<T>], on: impl Fn() -> T) {
     }
 }
 
-/// Names the check that panics.
+/// Prints the name of a check that panics.
 struct Running<'a>(&'a str, &'a str);
 
 impl Drop for Running<'_> {
@@ -128,9 +128,9 @@ impl Drop for Running<'_> {
     }
 }
 
-/// How long a cache keeps rows where a check writes to the database behind the store's back, and
-/// waits for as long.
+/// How long a cache keeps rows if a check writes to the database without the store. The check waits
+/// for as long.
 const MOMENT: Duration = Duration::from_millis(20);
 
-/// Random ones of concurrent calls, each explained by one order of them.
+/// The number of random histories of concurrent calls. Each must have an order that explains it.
 const HISTORIES: u64 = 20;

@@ -1,4 +1,4 @@
-//! Moving house across real servers.
+//! Moving a database between real servers.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,8 +18,7 @@ use crate::support::installs::{
 };
 use crate::support::{Db, Store};
 
-/// From server to server and home again, with a crash in the middle of each move, while the app
-/// goes on.
+/// Moves from server to server and back again, with a crash during each move, while the app runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_database_goes_round_every_backend_and_comes_home_as_it_was() {
     let mut db = Db::new(Arc::new(MemoryBackend::default()));
@@ -31,7 +30,7 @@ async fn a_database_goes_round_every_backend_and_comes_home_as_it_was() {
         ..
     } in &houses().await
     {
-        // Somebody else's rows, which stay where they are.
+        // Another app's rows, which stay where they are.
         let neighbour = Db::of(db.look_alike().app, Arc::clone(house));
         let others = neighbour.store().await;
         others
@@ -41,16 +40,19 @@ async fn a_database_goes_round_every_backend_and_comes_home_as_it_was() {
         let before = neighbour.rows().await;
 
         let store = db.store().await;
-        let first = store.copy_to(house, None, 13).await.expect("answers");
+        let first = store.copy_to(house, None, 13).await.expect("available");
         assert!(first.copied > 0 && first.next.is_some(), "{name}");
         live(&store, moves).await;
-        // The process ends here, and with it the place where it was.
+        // The process ends here, and its cursor is lost.
         drop(store);
         let store = db.store().await;
         let copied = copy(&store, house, 13).await;
         assert_eq!(copied.refused, [""; 0], "{name}");
         let pruned = prune(&store, house, 13).await;
-        store.finish_copy(house).await.expect("it is all there");
+        store
+            .finish_copy(house)
+            .await
+            .expect("the copy is complete");
 
         let rows = db.rows().await;
         let came = rows_of(&db, house).await;
@@ -63,7 +65,7 @@ async fn a_database_goes_round_every_backend_and_comes_home_as_it_was() {
 
         let moved = Db::of(db.app.clone(), Arc::clone(house));
         let verified = moved.store().await.verify(None, 1000).await;
-        let verified = verified.expect("answers");
+        let verified = verified.expect("available");
         assert_eq!(verified.unreadable, [""; 0], "{name}");
         assert_eq!(verified.opened, rows.len(), "{name}");
         println!("moved to {name}: {} rows", rows.len());
@@ -73,12 +75,19 @@ async fn a_database_goes_round_every_backend_and_comes_home_as_it_was() {
     let user = user_id("U1");
     let store = db.store().await;
     let found = store.fetch(&workspace_key("T1"), Some(&user)).await;
-    assert!(found.expect("opens").expect("it came along").user.is_some());
-    let state = store.consume(&STATE, noon()).await.expect("answers");
-    assert_eq!(state.expect("it came along").as_slice(), b"pending");
+    assert!(
+        found
+            .expect("opens")
+            .expect("the row was moved")
+            .user
+            .is_some()
+    );
+    let state = store.consume(&STATE, noon()).await.expect("available");
+    assert_eq!(state.expect("the row was moved").as_slice(), b"pending");
 }
 
-/// What one backend takes and another does not: beyond the contract, or beyond all forms.
+/// Rows that some backends accept and others reject: they break the contract, or have no known
+/// form.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_row_that_a_backend_does_not_take_is_named_and_no_other_is_lost() {
     let db = Db::new(Arc::new(MemoryBackend::default()));
@@ -95,7 +104,7 @@ async fn a_row_that_a_backend_does_not_take_is_named_and_no_other_is_lost() {
             row,
             expect: Expect::Absent,
         };
-        db.backend.commit(&tenant, &[put]).await.expect("answers");
+        db.backend.commit(&tenant, &[put]).await.expect("available");
     }
     let malformed: Vec<_> = db.rows().await;
     let malformed: Vec<_> = malformed
@@ -119,7 +128,7 @@ async fn a_row_that_a_backend_does_not_take_is_named_and_no_other_is_lost() {
         for row in &malformed {
             let place = format!("{} {}: ", row.0.partition, row.0.slot);
             let refused = copied.refused.iter().any(|it| it.starts_with(&place));
-            // Either it stands there as it was, or nothing does and it is named.
+            // Either the target has the row unchanged, or it has no such row and the row is named.
             assert_ne!(came.contains(row), refused, "{name}: {:?}", row.0);
             if refused {
                 refusals.push(format!("{name} {}", row.0.slot));
@@ -168,7 +177,7 @@ fn malformed_rows() -> Vec<(&'static str, Row)> {
     ]
 }
 
-/// Everything that an app keeps.
+/// Stores one of everything that an app keeps.
 async fn fill(store: &Store) {
     for tenant in 0..12 {
         let mut installation = in_workspace(&format!("T{tenant}"))
@@ -194,16 +203,16 @@ async fn fill(store: &Store) {
         at: noon(),
     };
     let held = store.hold(&workspace_key("T2"), &hold).await;
-    assert!(held.expect("answers"));
+    assert!(held.expect("available"));
     let later = noon() + Duration::from_secs(600);
     store
         .issue(&STATE, b"pending", later)
         .await
         .expect("issued");
     let seen = store.claim(&SeenId([9; 32]), noon(), later).await;
-    seen.expect("answers");
+    seen.expect("available");
     let gone = store.fetch(&workspace_key("T11"), None).await;
-    let revision = gone.expect("answers").expect("stored").revision;
+    let revision = gone.expect("available").expect("stored").revision;
     let leaving = Departure::new(workspace_key("T11"), "app_uninstalled", noon());
     store
         .purge(&leaving, revision, Some(later))
@@ -212,7 +221,7 @@ async fn fill(store: &Store) {
     store.rotate_data_key().await.expect("rotated");
 }
 
-/// The app goes on while it is copied.
+/// Changes rows while they are copied, as a running app does.
 async fn live(store: &Store, round: usize) {
     let name = |of: &str| format!("T{of}{round}");
     for installation in [
@@ -223,7 +232,7 @@ async fn live(store: &Store, round: usize) {
     }
     let gone = workspace_key(&format!("T{}", round + 3));
     let went = store.delete(&gone, &Delete::all()).await;
-    assert!(went.expect("answers"));
+    assert!(went.expect("available"));
     store.rotate_data_key().await.expect("rotated");
 }
 

@@ -1,4 +1,4 @@
-//! An app with a fake Slack around it, all in this process, and browsers to install it with.
+//! An app and a fake Slack in this process, and browsers that install the app.
 
 use std::sync::{Arc, Mutex};
 
@@ -63,7 +63,7 @@ impl App {
         let mut config = config(&fake);
         configure(&mut config);
         let provider = InstallProvider::new(config, slack.clone(), store.clone(), store.clone())
-            .expect("the configuration works")
+            .expect("the configuration is valid")
             .with_clock(fake.clock());
         Self {
             fake,
@@ -73,7 +73,7 @@ impl App {
         }
     }
 
-    /// The same app with this store, and this transport between it and Slack.
+    /// Returns a provider of this app that uses this store and this transport to Slack.
     pub fn provider_over(
         &self,
         store: impl InstallationStore,
@@ -82,11 +82,11 @@ impl App {
         let slack = SlackClient::with_transport(self.fake.environment(), transport)
             .with_clock(self.fake.clock());
         InstallProvider::new(config(&self.fake), slack, store, self.store.clone())
-            .expect("the configuration works")
+            .expect("the configuration is valid")
             .with_clock(self.fake.clock())
     }
 
-    /// Somebody goes through the flow and allows it.
+    /// Runs the install flow for this user, who allows the installation.
     pub async fn install(&self, who: impl Into<Who>) -> Response<String> {
         self.install_with(InstallOptions::default(), who).await
     }
@@ -101,7 +101,7 @@ impl App {
         browser.open(&self.provider, &callback).await
     }
 
-    /// The callback URL after somebody allowed a flow that this browser began.
+    /// Returns the callback URL of a flow that this browser began and this user allowed.
     pub async fn allowed(
         &self,
         browser: &Browser,
@@ -111,10 +111,10 @@ impl App {
         let authorize = self.begin(browser, options).await;
         self.fake
             .allow(&authorize, who)
-            .expect("they may install it")
+            .expect("the user may install the app")
     }
 
-    /// Begins a flow in this browser: Slack's page.
+    /// Begins a flow in this browser, and returns the URL of Slack's page.
     pub async fn begin(&self, browser: &Browser, options: InstallOptions) -> Url {
         let response = self.provider.start_response(options).await;
         assert_eq!(response.status(), StatusCode::FOUND, "{}", response.body());
@@ -127,10 +127,10 @@ impl App {
         self.store
             .fetch(&key(tenant), user.as_ref())
             .await
-            .expect("the store answers")
+            .expect("the store is up")
     }
 
-    /// The same, of a tenant that has the app.
+    /// Returns the stored installation of a tenant. Panics if the tenant has not installed the app.
     pub async fn stored(&self, tenant: &str, user: Option<&str>) -> StoredInstallation {
         let stored = self.fetch(tenant, user).await;
         stored.expect("the app is installed")
@@ -141,7 +141,7 @@ impl App {
     }
 }
 
-/// The credentials of the fake's app.
+/// Returns the client credentials of the fake's app.
 pub fn credentials(fake: &FakeSlack) -> ClientCredentials {
     ClientCredentials {
         client_id: fake.client_id(),
@@ -149,7 +149,7 @@ pub fn credentials(fake: &FakeSlack) -> ClientCredentials {
     }
 }
 
-/// With user scopes beside the usual scopes.
+/// Returns options that request user scopes in addition to the default bot scopes.
 pub fn user_scopes(scopes: &str) -> InstallOptions {
     InstallOptions {
         user_scopes: Some(Scopes::from(scopes)),
@@ -157,7 +157,7 @@ pub fn user_scopes(scopes: &str) -> InstallOptions {
     }
 }
 
-/// With user scopes only.
+/// Returns options that request user scopes only.
 pub fn user_only(scopes: &str) -> InstallOptions {
     InstallOptions {
         scopes: Some(Scopes::default()),
@@ -165,7 +165,7 @@ pub fn user_only(scopes: &str) -> InstallOptions {
     }
 }
 
-/// Whether a flow ended with the page that says so.
+/// Reports whether this response is the page of a successful installation.
 pub fn installed(response: &Response<String>) -> bool {
     response.status() == StatusCode::OK && response.body().contains("is installed")
 }
@@ -178,7 +178,7 @@ fn config(fake: &FakeSlack) -> InstallConfig {
     )
 }
 
-/// A browser: it keeps cookies.
+/// A browser that keeps cookies.
 #[derive(Default)]
 pub struct Browser(Mutex<Vec<String>>);
 
@@ -218,11 +218,11 @@ impl Browser {
     }
 
     pub fn cookies(&self) -> Vec<String> {
-        self.0.lock().expect("no test panics with it").clone()
+        self.0.lock().expect("the lock is not poisoned").clone()
     }
 
     pub fn keep_cookies(&self, response: &Response<String>) {
-        let mut kept = self.0.lock().expect("no test panics with it");
+        let mut kept = self.0.lock().expect("the lock is not poisoned");
         for header in response.headers().get_all(SET_COOKIE) {
             let header = header.to_str().expect("visible ASCII");
             let pair = header.split(';').next().expect("a cookie has a name");
@@ -252,7 +252,7 @@ pub fn user_id(id: &str) -> UserId {
     UserId::new(id).expect("an id")
 }
 
-/// The same URL with one query parameter changed, or removed.
+/// Returns the URL with one query parameter replaced or, for `None`, removed.
 pub fn with_parameter(url: &Url, name: &str, value: Option<&str>) -> Url {
     let kept: Vec<_> = url
         .query_pairs()
@@ -271,12 +271,12 @@ pub fn parameter(url: &Url, name: &str) -> String {
     let mut pairs = url.query_pairs();
     pairs
         .find(|(other, _)| other == name)
-        .expect("the parameter is there")
+        .expect("the URL has the parameter")
         .1
         .into_owned()
 }
 
-/// Two workspaces on their own, and an organisation of two.
+/// Returns a world of two workspaces outside any organisation, and an organisation with two.
 pub fn world() -> World {
     World::empty()
         .with_workspace(

@@ -1,4 +1,4 @@
-//! Backends that behave badly on purpose.
+//! Backends that fail on purpose.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::hooked::{Call, Hooked, Hooks, lost};
 
-/// Counts commits, and loses requests or answers when it is told to.
+/// Counts commits, and loses requests or responses on demand.
 pub(crate) type Unreliable = Hooked<Faults>;
 
 #[derive(Default)]
@@ -24,27 +24,29 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    /// Fails every call from now on, or none.
+    /// Sets whether every call fails.
     pub(crate) fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
     }
 
-    /// Fails every read of named rows from now on, or none; what is due is still found.
+    /// Sets whether every read of named rows fails. Due rows are still listed.
     pub(crate) fn set_unreadable(&self, unreadable: bool) {
         self.unreadable.store(unreadable, Ordering::SeqCst);
     }
 
-    /// Does not carry out the next commits, and says that it does not know.
+    /// Loses this many next commits: they are not applied, and their outcome is reported as
+    /// unknown.
     pub(crate) fn lose_commits(&self, commits: usize) {
         self.lost_commits.store(commits, Ordering::SeqCst);
     }
 
-    /// Carries out the next commits, and says that it does not know.
+    /// Loses the responses of this many next commits: they are applied, and their outcome is
+    /// reported as unknown.
     pub(crate) fn lose_answers(&self, answers: usize) {
         self.lost_answers.store(answers, Ordering::SeqCst);
     }
 
-    /// How many commits were asked for.
+    /// Returns the number of commits that were requested.
     pub(crate) fn commits(&self) -> usize {
         self.commits.load(Ordering::SeqCst)
     }
@@ -71,7 +73,7 @@ impl Hooks for Faults {
     }
 }
 
-/// Takes one of those that are left.
+/// Decrements the counter. Returns `false` if it is already zero.
 pub(crate) fn take_one(left: &AtomicUsize) -> bool {
     let taken = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
         left.checked_sub(1)
@@ -79,7 +81,7 @@ pub(crate) fn take_one(left: &AtomicUsize) -> bool {
     taken.is_ok()
 }
 
-/// Lets something else happen between the next read and whatever its caller does then.
+/// Runs something between the next read and what its caller does after it.
 pub(crate) type Interrupted = Hooked<Interruption>;
 
 #[derive(Default)]
@@ -99,24 +101,24 @@ impl Hooks for Interruption {
         if let Call::Read(_) = call {
             let task = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(task) = task {
-                task().await.expect("what happens meanwhile ends well");
+                task().await.expect("the task of the interruption succeeds");
             }
         }
         Ok(())
     }
 }
 
-/// A database whose index of what is due stays as it was.
+/// A database whose index of due rows is outdated: it does not change.
 pub(crate) struct Lagging(Vec<(Key, Row)>);
 
 impl Lagging {
-    /// The index of this app as it is at this time.
+    /// Takes the index of this app at this time.
     pub(crate) async fn since(inner: Arc<dyn Backend>, app: &str, now: SystemTime) -> Hooked<Self> {
         let mut due = Vec::new();
         for lane in Lane::ALL {
             let queue = Queue::new(app, lane).expect("an app's name");
             let page = inner.due(&queue, now, None, usize::MAX).await;
-            due.extend(page.expect("answers").rows);
+            due.extend(page.expect("available").rows);
         }
         Hooked::over(inner, Self(due))
     }
@@ -127,7 +129,7 @@ impl Hooks for Lagging {
         let Call::Due(queue, limit) = call else {
             return None;
         };
-        // One page is all of it.
+        // The first page has all rows.
         let waits = |(key, row): &&(Key, Row)| queue.contains(&key.partition, row);
         let rows = self.0.iter().filter(waits).take(limit);
         Some(Page {
@@ -137,7 +139,7 @@ impl Hooks for Lagging {
     }
 }
 
-/// Holds the next reads until so many have come, so that all of them see the same.
+/// Holds the next reads until all of them have arrived, so that they all see the same rows.
 pub(crate) struct Gathering {
     reads: Semaphore,
     together: Barrier,
@@ -152,7 +154,7 @@ impl Gathering {
         Hooked::over(inner, hooks)
     }
 
-    /// Holds so many reads from now on.
+    /// Holds this many reads, starting with the next one.
     pub(crate) fn gather(&self, reads: usize) {
         self.reads.add_permits(reads);
     }
@@ -169,7 +171,7 @@ impl Hooks for Gathering {
     }
 }
 
-/// Answers a scan with small pages, whatever is asked for.
+/// Returns small pages from a scan, whatever limit the caller requests.
 pub(crate) struct Paged(pub(crate) usize);
 
 impl Hooks for Paged {

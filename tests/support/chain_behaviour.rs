@@ -1,5 +1,5 @@
-//! How the store keeps a chain of tokens, and which pair is current after an installation is stored
-//! over another.
+//! How the store keeps a chain of tokens, and which pair is current after an installation replaces
+//! another one.
 
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +23,7 @@ fn after(seconds: u64) -> SystemTime {
     noon() + Duration::from_secs(seconds)
 }
 
-/// T1 with this pair of its bot, installed at this second.
+/// Returns an installation of T1 with this pair of the bot, installed at this second.
 fn installed(grant: Grant, second: u64) -> Installation {
     let mut installation = in_workspace("T1").with_bot("xoxb-1");
     installation.bot.as_mut().expect("a bot").grant = grant;
@@ -31,7 +31,7 @@ fn installed(grant: Grant, second: u64) -> Installation {
     installation
 }
 
-/// The nth pair of an installation.
+/// Returns the nth pair of an installation.
 fn pair(of: &str, nth: usize) -> Grant {
     rotating(
         &format!("xoxe.xoxb-{of}-{nth}"),
@@ -55,11 +55,11 @@ fn of(credential: Credential) -> ChainKey {
 }
 
 async fn chain(store: &Store, key: &ChainKey) -> StoredChain {
-    let chain = store.chain(key).await.expect("the store answers");
+    let chain = store.chain(key).await.expect("the store is up");
     chain.expect("it was installed")
 }
 
-/// The chain that an installation at this second begins, as a row keeps it.
+/// Returns the chain that an installation at this second begins, as a row stores it.
 fn begun(grant: &Grant, second: u64) -> Chain {
     let chain = Chain::new(grant, after(second));
     let whole = |at: SystemTime| {
@@ -72,7 +72,7 @@ fn begun(grant: &Grant, second: u64) -> Chain {
     }
 }
 
-/// Moves a chain on.
+/// Applies a step to a chain.
 async fn update(
     store: &Store,
     key: &ChainKey,
@@ -85,7 +85,7 @@ async fn update(
         Some(next)
     };
     let updated = store.update(key, offered, &mut decide).await;
-    updated.expect("the store answers").expect("a chain stands")
+    updated.expect("the store is up").expect("the chain exists")
 }
 
 /// Replaces the current pair with this one.
@@ -99,7 +99,7 @@ async fn refreshed(store: &Store, next: &Grant) {
     assert_eq!(token.expose(), next.access_token.expose());
 }
 
-/// The whole chain with its tokens, to compare two.
+/// Formats the whole chain with its tokens, to compare two chains.
 fn shown(stored: &StoredChain) -> String {
     let grant = &stored.grant;
     let alternates = stored.alternates.iter().map(|token| token.expose());
@@ -124,7 +124,7 @@ pub(crate) async fn the_first_pair_stored_after_many_refreshes_brings_nothing_ba
     for nth in 1..=8 {
         refreshed(&store, &pair("a", nth)).await;
     }
-    // An update that is no refresh removes no mark of an earlier pair.
+    // An update that is not a refresh removes no mark of an earlier pair.
     for attempts in [1, 2, 1, 2, 1, 2, 0] {
         update(&store, &bot(), None, |chain| chain.attempts = attempts).await;
     }
@@ -164,8 +164,8 @@ pub(crate) async fn another_installations_marks_are_not_ours(db: Db) {
     let anew = chain(&store, &bot()).await;
     assert_eq!(anew.chain, begun(&pair("b", 0), 10));
 
-    // Each pair of the earlier installation is stored as an alternate: Slack may have kept it.
-    // If the new chain had taken over the old marks, these pairs would be ignored.
+    // Each pair of the earlier installation is stored as an alternate, because Slack may have kept
+    // it. If the new chain had taken over the old marks, these pairs would be ignored.
     for nth in 0..=3 {
         put(&store, installed(pair("a", nth), 0)).await;
     }
@@ -175,7 +175,7 @@ pub(crate) async fn another_installations_marks_are_not_ours(db: Db) {
     assert_eq!(kept.grant.access_token.expose(), "xoxe.xoxb-b-0");
     assert_eq!(kept.chain.refresh, anew.chain.refresh);
 
-    // Stored again, a pair is not added twice. A reinstall begins without alternates.
+    // A pair that is stored again is not added twice. A reinstall begins without alternates.
     put(&store, installed(pair("a", 2), 0)).await;
     assert_eq!(standing(&store).await, shown(&kept));
     put(&store, installed(pair("c", 0), 20)).await;
@@ -202,14 +202,18 @@ pub(crate) async fn the_pair_that_stands_stored_again_changes_nothing_of_its_cha
         put(&store, installed(pair("a", 1), second)).await;
         assert_eq!(standing(&store).await, before, "at {second}");
     }
-    // The pair belongs to its latest installation, in whatever order they were stored.
+    // The pair belongs to its latest installation, whatever the order in which they were stored.
     put(&store, installed(pair("a", 1), 50)).await;
     put(&store, installed(pair("b", 0), 99)).await;
     let kept = chain(&store, &bot()).await;
     assert_eq!(kept.chain.refresh, Some(mark(&pair("a", 1))));
     assert_eq!(kept.alternates.len(), 2);
     put(&store, installed(pair("b", 0), 101)).await;
-    assert_eq!(standing(&store).await, shown(&kept), "it is kept already");
+    assert_eq!(
+        standing(&store).await,
+        shown(&kept),
+        "the alternate is stored already"
+    );
     put(&store, installed(pair("c", 0), 100)).await;
     let anew = chain(&store, &bot()).await;
     assert_eq!(anew.chain.refresh, Some(mark(&pair("c", 0))));
@@ -242,7 +246,7 @@ pub(crate) async fn a_dead_chain_gives_way_to_an_earlier_installations_pair(db: 
     let store = db.store().await;
     put(&store, installed(pair("later", 0), 10)).await;
     update(&store, &bot(), None, |chain| chain.is_dead = true).await;
-    // Its own pair, stored again, does not bring it back to life.
+    // Storing its own pair again does not clear its dead mark.
     put(&store, installed(pair("later", 0), 10)).await;
     assert!(chain(&store, &bot()).await.chain.is_dead);
     put(&store, installed(pair("early", 0), 0)).await;
@@ -292,7 +296,7 @@ pub(crate) async fn every_member_of_a_chain_is_kept(db: Db) {
         let alternates = stands.alternates.iter().map(Mark::of);
         assert_eq!(alternates.collect::<Vec<_>>(), wanted.alternates);
 
-        // Scopes change with a pair, where Slack says which.
+        // Scopes change with a pair if Slack's response names them.
         let mut next = rotating("xoxe.xoxb-next", &format!("xoxe-next-{key}"));
         next.scopes = Scopes::from("files:read");
         let moved = update(&store, &key, Some(&next), |chain| {
@@ -304,7 +308,7 @@ pub(crate) async fn every_member_of_a_chain_is_kept(db: Db) {
         assert_eq!(stands.grant.scopes, next.scopes);
         assert_eq!(stands.chain.lease, None);
     }
-    // What is noted or held changes no chain.
+    // Noting facts and holding a tenant change no chain.
     let before = standing(&store).await;
     let facts = Facts {
         bot_id: Some(bot_id("B1")),
@@ -355,7 +359,7 @@ pub(crate) async fn a_chain_on_hold_says_so_until_the_hold_ends(db: Db) {
             reason: "ticket 1".to_owned(),
             at: noon(),
         };
-        assert!(store.hold(&key, &hold).await.expect("answers"));
+        assert!(store.hold(&key, &hold).await.expect("available"));
         assert_eq!(is_on_hold().await, is_on);
     }
 }
@@ -368,16 +372,16 @@ pub(crate) async fn a_decision_is_shown_the_chain_that_stands_and_nothing_is_mad
         Some(Chain::new(&pair("a", 0), noon()))
     };
     let none = store.update(&bot(), Some(&pair("a", 0)), &mut decide).await;
-    assert!(none.expect("the store answers").is_none());
+    assert!(none.expect("the store is up").is_none());
     assert_eq!(shown_ones, [None]);
     assert!(db.rows_of("T1").await.is_empty());
 
     put(&store, installed(pair("a", 0), 0)).await;
     let before = (standing(&store).await, db.rows_of("T1").await);
     let left = store.update(&bot(), None, &mut |_| None).await;
-    let left = left.expect("the store answers").expect("it stands");
+    let left = left.expect("the store is up").expect("it exists");
     assert_eq!(shown(&left), before.0);
-    // This token is neither stored nor offered: writing its mark would lose the pair.
+    // This token is neither stored nor in the update. Writing its mark would lose the pair.
     let mut strange = |chain: Option<&Chain>| {
         let mut next = chain.cloned()?;
         next.refresh = Some(mark(&pair("strange", 0)));
@@ -412,7 +416,7 @@ pub(crate) async fn chains_of_this_app_are_listed_and_nothing_else(db: Db) {
     let mut listed = Vec::new();
     let mut from: Option<ListCursor> = None;
     loop {
-        let (keys, next) = store.chains(from, 2).await.expect("the store answers");
+        let (keys, next) = store.chains(from, 2).await.expect("the store is up");
         listed.extend(keys);
         from = next;
         if from.is_none() {
@@ -427,14 +431,14 @@ pub(crate) async fn chains_of_this_app_are_listed_and_nothing_else(db: Db) {
     assert_eq!(in_order(&listed), wanted);
     assert!(listed.iter().any(|key| key.tenant == org_key("E1")));
 
-    // Where an index lags, a hint may come late.
+    // An index that lags may report a hint late.
     let due = async |limit| {
         let due = store.due(after(50_000), None, limit).await;
-        in_order(&due.expect("the store answers").0)
+        in_order(&due.expect("the store is up").0)
     };
     until("all three are due", async || due(100).await == wanted).await;
     for limit in 1..=3 {
-        assert_eq!(due(limit).await.len(), limit, "no more than were asked for");
+        assert_eq!(due(limit).await.len(), limit, "no more than the limit");
     }
 }
 

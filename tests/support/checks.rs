@@ -1,4 +1,4 @@
-//! Lists of checks, to be run one after the other on a database that takes long to start.
+//! Lists of checks that run one after the other on a database that is slow to start.
 
 use std::fmt;
 use std::future::Future;
@@ -16,7 +16,7 @@ pub struct Check<T> {
     pub run: fn(T) -> Pin<Box<dyn Future<Output = ()>>>,
 }
 
-/// A list of checks, by the names of their functions.
+/// Makes a list of checks from the names of their functions.
 #[allow(unused_macros, reason = "not every test file runs lists")]
 macro_rules! checks {
     ($($check:ident)*) => {
@@ -27,7 +27,7 @@ macro_rules! checks {
     };
 }
 
-/// That a value is of this form; a failure shows what it is.
+/// Asserts that a value matches a pattern. A failure prints the value.
 #[allow(unused_macros, reason = "not every test file has one")]
 macro_rules! assert_matches {
     ($value:expr, $pattern:pat $(if $guard:expr)?) => {
@@ -52,7 +52,7 @@ pub struct Database {
 }
 
 impl Database {
-    /// Each process has a cache of its own: it may see what another process wrote this late.
+    /// Gives each process its own cache: it may see another process's writes this much later.
     pub fn cached(self, max_age: Duration) -> Self {
         let options = CacheOptions {
             max_age,
@@ -64,7 +64,7 @@ impl Database {
         }
     }
 
-    /// The store of one more process.
+    /// Returns the store of one more process.
     pub fn process<B: Backend>(&self, store: EncryptedStore<B>) -> EncryptedStore<B> {
         match self.cache {
             Some(options) => store.with_cache(options),
@@ -88,14 +88,14 @@ impl fmt::Debug for Database {
     }
 }
 
-/// Polls until it holds. That it never does is a failure of the test.
+/// Polls until the condition holds. Panics if it does not hold within a minute.
 pub async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds().await {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Far longer than anything takes, even on a machine that has much else to do.
+/// Far longer than any condition takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);

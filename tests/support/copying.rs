@@ -1,4 +1,4 @@
-//! Copies rows to another backend, page by page, as often as a database fails.
+//! Copies rows to another backend, page by page, and repeats a page when a database fails.
 
 use slack_installs::backend::{Backend, Key, Row};
 use slack_installs::store::ListCursor;
@@ -27,7 +27,7 @@ pub async fn copy<B: Backend>(
             return all;
         }
     }
-    panic!("no end in sight");
+    panic!("not done after {ATTEMPTS} attempts");
 }
 
 /// Prunes every page.
@@ -49,10 +49,11 @@ pub async fn prune<B: Backend>(
             return all;
         }
     }
-    panic!("no end in sight");
+    panic!("not done after {ATTEMPTS} attempts");
 }
 
-/// The app's rows in another backend, without the note that a copy leaves while it lasts.
+/// Returns the app's rows in another backend, without the note that exists while a copy is in
+/// progress.
 pub async fn rows_of(db: &Db, backend: &dyn Backend) -> Vec<(Key, Row)> {
     let ours = format!("{}/", db.app);
     let mut rows = all_rows(backend).await;
@@ -70,5 +71,5 @@ fn unless_away<T>(outcome: Result<T, KeyringError>) -> Option<T> {
     }
 }
 
-/// More pages than any of these tests has, with all that are lost.
+/// More than the pages of any of these tests, including the lost ones.
 const ATTEMPTS: usize = 1000;

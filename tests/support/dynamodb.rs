@@ -1,4 +1,4 @@
-//! A DynamoDB to test with: dynoxide as a child process, or whatever a URL names.
+//! A DynamoDB for tests: dynoxide as a child process, or the server that a URL names.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +13,7 @@ use slack_installs::backend::{DynamoDbBackend, Key, Version};
 
 use super::server::Server;
 
-/// A DynamoDB that ends with this value, if the test started it.
+/// A DynamoDB. If the test started it, dropping this value ends it.
 #[derive(Debug)]
 pub struct Emulator {
     pub url: String,
@@ -38,7 +38,7 @@ impl Emulator {
         client(&self.url)
     }
 
-    /// A new table. It is not removed: the emulator keeps it in memory.
+    /// Creates a table. It is not removed, because the emulator keeps it in memory.
     pub async fn table(&self) -> String {
         let name = format!("t{:?}", Version::mint());
         DynamoDbBackend::create_table(&self.client(), &name)
@@ -51,16 +51,16 @@ impl Emulator {
         let table = self.table().await;
         DynamoDbBackend::connect(&self.client(), table)
             .await
-            .expect("the table was just made")
+            .expect("the table was just created")
     }
 }
 
-/// A client that waits for answers however busy the machine is.
+/// Returns a client that waits for responses even if the machine is busy.
 pub fn client(url: &str) -> Client {
     hasty_client(url, Duration::from_secs(120))
 }
 
-/// A client that gives up on an answer after this time.
+/// Returns a client whose attempts time out after this time.
 pub fn hasty_client(url: &str, patience: Duration) -> Client {
     let timeouts = TimeoutConfig::builder().operation_attempt_timeout(patience);
     let config = Config::builder()
@@ -73,7 +73,7 @@ pub fn hasty_client(url: &str, patience: Duration) -> Client {
     Client::from_conf(config.build())
 }
 
-/// Updates that leave a row in its place, and make it one that cannot be parsed.
+/// Updates that keep a row in its place, but make it impossible to parse.
 pub const WAYS_TO_SPOIL: [&str; 5] = [
     "SET version = :bytes",
     "REMOVE version",
@@ -82,7 +82,7 @@ pub const WAYS_TO_SPOIL: [&str; 5] = [
     "SET metadata = :bytes",
 ];
 
-/// Spoils a row behind the backend's back, in one of these ways.
+/// Spoils a row in one of these ways, without the backend.
 pub async fn spoil(client: &Client, table: &str, key: &Key, way: &str) {
     let mut update = client
         .update_item()
@@ -99,7 +99,7 @@ pub async fn spoil(client: &Client, table: &str, key: &Key, way: &str) {
             update = update.expression_attribute_values(name, value);
         }
     }
-    update.send().await.expect("the row is there");
+    update.send().await.expect("the row exists");
 }
 
 const PROGRAM: &str = "tests/emulators/dynoxide/target/debug/dynoxide-server";

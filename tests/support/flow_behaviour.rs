@@ -1,7 +1,7 @@
-//! Installing and uninstalling, over any backend: where peers' stores went wrong.
+//! Installing and uninstalling over any backend: cases that failed in other libraries.
 //!
-//! Each check is a plain function over one database, which it may share with all others.
-//! `tests/suite` runs them. Numbers are of the peers' issues.
+//! Each check is a plain function over one database, which it may share with all other checks.
+//! `tests/suite` runs them. Numbers refer to the issues of those libraries.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub(crate) async fn a_user_only_install_after_a_bot_install_keeps_the_bot(databa
         &app.install_with(user_only("search:read"), BEN).await
     ));
     let installation = app.stored(ALPHA, Some(BEN)).await;
-    assert!(installation.bot.is_some(), "the bot is still there");
+    assert!(installation.bot.is_some(), "the bot is still stored");
     assert_eq!(
         installation
             .installation
@@ -61,7 +61,7 @@ pub(crate) async fn an_org_wide_install_is_kept_under_the_organisation(database:
     assert!(installation.home.is_enterprise_install());
     assert!(
         app.fetch(SALES, None).await.is_none(),
-        "not under a workspace"
+        "stored under the organisation, not the workspace"
     );
 }
 
@@ -116,7 +116,7 @@ pub(crate) async fn an_org_flag_finds_a_workspaces_own_install_once_it_is_known_
     let refused = life
         .authorize(&flagged)
         .await
-        .expect_err("not known to be inside");
+        .expect_err("the workspace is not known to be in the organisation");
     assert_matches!(refused, AuthorizeError::NotInstalled);
     life.authorize(&life.mention(ALPHA)).await.expect("its own");
     let served = life.authorize(&flagged).await.expect("its own");
@@ -193,7 +193,7 @@ pub(crate) async fn of_two_workers_one_tells_the_host(database: Database) {
         life.lifecycle.resume_pending(),
         life.lifecycle.resume_pending()
     );
-    assert_eq!(one.expect("answers") + other.expect("answers"), 1);
+    assert_eq!(one.expect("available") + other.expect("available"), 1);
     assert_eq!(life.host.tenants(), [ALPHA]);
 }
 

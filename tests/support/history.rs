@@ -1,5 +1,6 @@
-//! Random histories of concurrent calls on one partition, and a search for an order of them that
-//! explains all answers: each call at one moment between its beginning and its end.
+//! Random histories of concurrent calls on one partition. Each history must have an order of its
+//! calls that explains all results: each call takes effect at one moment between its beginning and
+//! its end.
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::poll_fn;
@@ -11,8 +12,8 @@ use slack_installs::backend::{
     Backend, Change, Error, Expect, Metadata, Partition, Row, Sealed, Slot, Version,
 };
 
-/// Runs one history of 4 clients with 10 calls each, and checks it. The seed decides what is
-/// called; how it interleaves is up to the machine.
+/// Runs one history of 4 clients with 10 calls each, and checks it. The seed decides the calls; the
+/// machine decides how they interleave.
 pub async fn check(backend: &dyn Backend, partition: &Partition, seed: u64) {
     let history = History {
         calls: Mutex::default(),
@@ -24,7 +25,7 @@ pub async fn check(backend: &dyn Backend, partition: &Partition, seed: u64) {
             let mut random = Random(seed * CLIENTS + nth + 1);
             for _ in 0..CALLS {
                 let operation = if random.below(5) == 0 {
-                    // Of one slot, or of more.
+                    // Reads one slot, or more.
                     let first = random.below(SLOTS.len() as u64) as usize;
                     Operation::Read(slots().split_off(first))
                 } else {
@@ -37,10 +38,13 @@ pub async fn check(backend: &dyn Backend, partition: &Partition, seed: u64) {
     tokio::join!(client(0), client(1), client(2), client(3));
     let all = Operation::Read(slots());
     history.call(backend, partition, all).await;
-    let calls = history.calls.into_inner().expect("nobody panics with it");
+    let calls = history
+        .calls
+        .into_inner()
+        .expect("the lock is not poisoned");
     assert!(
         explains(&calls),
-        "seed {seed}: no order explains this:\n{calls:#?}"
+        "seed {seed}: no order explains these calls:\n{calls:#?}"
     );
 }
 
@@ -48,7 +52,7 @@ pub async fn check(backend: &dyn Backend, partition: &Partition, seed: u64) {
 #[derive(Debug)]
 pub struct Call {
     pub begun: u64,
-    /// `u64::MAX` if the answer was lost: it may still happen, or never.
+    /// `u64::MAX` if the response was lost: the call may be applied later, or never.
     pub ended: u64,
     pub operation: Operation,
     pub answer: Answer,
@@ -67,7 +71,7 @@ pub enum Answer {
     Standing(Standing),
 }
 
-/// What stands in each slot.
+/// The current version in each slot.
 pub type Standing = BTreeMap<Slot, Version>;
 
 struct History {
@@ -83,7 +87,7 @@ impl History {
                 Ok(()) => Answer::Committed(true),
                 Err(Error::Conflict) => Answer::Committed(false),
                 Err(Error::Unavailable(_)) => Answer::Lost,
-                Err(error) => panic!("not an answer to a plain commit: {error:?}"),
+                Err(error) => panic!("unexpected error of a commit: {error:?}"),
             },
             Operation::Read(slots) => match backend.read(partition, slots).await {
                 Ok(rows) => {
@@ -92,7 +96,7 @@ impl History {
                     Answer::Standing(standing.collect())
                 }
                 Err(Error::Unavailable(_)) => return,
-                Err(error) => panic!("not an answer to a plain read: {error:?}"),
+                Err(error) => panic!("unexpected error of a read: {error:?}"),
             },
         };
         let ended = match answer {
@@ -105,12 +109,15 @@ impl History {
             operation,
             answer,
         };
-        self.calls.lock().expect("nobody panics with it").push(call);
+        self.calls
+            .lock()
+            .expect("the lock is not poisoned")
+            .push(call);
     }
 
-    /// The versions that were last put in each slot, as far as is known.
+    /// Returns the versions that were last put in each slot, as far as they are known.
     fn seen(&self) -> Standing {
-        let calls = self.calls.lock().expect("nobody panics with it");
+        let calls = self.calls.lock().expect("the lock is not poisoned");
         let mut seen = Standing::new();
         for call in calls.iter() {
             if let Operation::Commit(changes) = &call.operation {
@@ -125,7 +132,7 @@ impl History {
     }
 }
 
-/// A commit that has a fair chance to meet what it expects.
+/// Returns a commit whose expectations have a fair chance to hold.
 fn changes(random: &mut Random, seen: &Standing) -> Vec<Change> {
     let mut changes = Vec::new();
     if random.below(6) == 0 {
@@ -168,7 +175,7 @@ pub fn row() -> Row {
     }
 }
 
-/// What all of these answer, in their order; they run at once.
+/// Polls all futures concurrently, and returns their outputs in order.
 pub async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
     let mut outputs: Vec<_> = futures.iter().map(|_| None).collect();
@@ -190,10 +197,10 @@ pub async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F:
     outputs.into_iter().flatten().collect()
 }
 
-/// Whether there is an order: Wing and Gong's search. It remembers where it has been (Lowe): which
-/// calls were placed, and what stood then.
+/// Reports whether an order exists that explains all results: Wing and Gong's search. It remembers
+/// the states that it has visited (Lowe): the set of placed calls and the versions after them.
 pub fn explains(calls: &[Call]) -> bool {
-    assert!(calls.len() <= 64, "a set of calls is kept in 64 bits");
+    assert!(calls.len() <= 64, "a set of calls must fit into 64 bits");
     let mut open = vec![(0u64, Standing::new())];
     let mut known = HashSet::new();
     while let Some((placed, standing)) = open.pop() {
@@ -215,7 +222,8 @@ pub fn explains(calls: &[Call]) -> bool {
     false
 }
 
-/// What stands after a call that happens here; `None` if its answer says that it cannot.
+/// Returns the versions after a call at this position; `None` if the call's result excludes this
+/// position.
 fn step(call: &Call, standing: &Standing) -> Option<Standing> {
     let changes = match (&call.operation, &call.answer) {
         (Operation::Commit(changes), _) => changes,
@@ -252,7 +260,7 @@ fn step(call: &Call, standing: &Standing) -> Option<Standing> {
     Some(after)
 }
 
-/// SplitMix64, so that a seed means the same everywhere.
+/// SplitMix64, so that a seed gives the same numbers on every machine.
 struct Random(u64);
 
 impl Random {

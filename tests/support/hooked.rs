@@ -15,16 +15,17 @@ use slack_installs::backend::{
 pub(crate) enum Call<'a> {
     Read(&'a Partition),
     Commit(&'a [Change]),
-    /// A scan, and the length of the page that it asks for.
+    /// A scan, with its page limit.
     Scan(&'a Scope, usize),
-    /// A look for what is due, and the length of the page that it asks for.
+    /// A listing of due rows, with its page limit.
     Due(&'a Queue, usize),
 }
 
-/// What happens around the calls of a [`Hooked`] backend. Without hooks, every call is passed on.
+/// Hooks around the calls of a [`Hooked`] backend. The defaults pass every call on.
 #[async_trait]
 pub(crate) trait Hooks: Send + Sync + 'static {
-    /// Runs before a call. An error is returned to the caller, and the database is not asked.
+    /// Runs before a call. An error is returned to the caller, and the database does not get the
+    /// call.
     async fn before(&self, _: Call<'_>) -> Result<(), Error> {
         Ok(())
     }
@@ -34,12 +35,12 @@ pub(crate) trait Hooks: Send + Sync + 'static {
         Ok(())
     }
 
-    /// The longest page of a scan.
+    /// Returns the longest page of a scan.
     fn longest_page(&self) -> usize {
         usize::MAX
     }
 
-    /// A page that the caller gets instead of the database's.
+    /// Returns a page that replaces the database's.
     fn page(&self, _: Call<'_>) -> Option<Page> {
         None
     }
@@ -134,7 +135,7 @@ impl<H: Hooks> Backend for Hooked<H> {
     }
 }
 
-/// The error of a call that a test lost.
+/// Returns the error of a call that a test lost.
 pub(crate) fn lost() -> Error {
     Error::Unavailable("lost on purpose".into())
 }

@@ -1,5 +1,5 @@
-//! A store of refresh chains between a rotator and its database, with a hook for each call that
-//! changes something or looks for what is due.
+//! A store of refresh chains between a rotator and its database. It has a hook for each call that
+//! changes a chain or lists due chains.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,26 +13,27 @@ use tokio::time::{Instant, sleep};
 
 use super::rotation::Store;
 
-/// What becomes of an update.
+/// The fate of an update.
 pub(crate) enum Way {
     Done,
-    /// Nothing was done.
+    /// The update is not applied.
     Failed,
-    /// It was done, and nobody hears of it.
+    /// The update is applied, and its response is lost.
     Lost,
-    /// It was done, and its result comes after this time.
+    /// The update is applied, and its result arrives after this time.
     Slow(Duration),
-    /// Nothing was done: the row does not open.
+    /// The update is not applied, because the row does not open.
     Unreadable,
-    /// The task dies.
+    /// The task panics.
     Dies,
 }
 
-/// How long a look takes, and what it finds; `None` is what the store finds, or a failure.
+/// How long a look for due chains takes, and what it finds. `None` means the store's own result, or
+/// a failure.
 pub(crate) type Look = (Duration, Option<Vec<ChainKey>>);
 
-/// Counts updates, looks and sweeps, and decides by their number what becomes of them. Clones share
-/// all of it.
+/// Counts updates, looks and sweeps. Hooks decide the fate of each one by its number. Clones share
+/// all of this.
 #[derive(Clone)]
 pub(crate) struct HookedChains(Arc<Inner>);
 
@@ -61,17 +62,17 @@ impl HookedChains {
         }))
     }
 
-    /// How many updates were asked for.
+    /// Returns the number of updates that were requested.
     pub(crate) fn updates(&self) -> usize {
         self.0.updates.load(Ordering::SeqCst)
     }
 
-    /// When it was asked what is due, and for how many.
+    /// Returns when due chains were listed, each with its limit.
     pub(crate) fn looks(&self) -> Vec<(Instant, usize)> {
         self.0.looks.lock().expect("no panic").clone()
     }
 
-    /// When it was swept.
+    /// Returns when sweeps ran.
     pub(crate) fn sweeps(&self) -> Vec<Instant> {
         self.0.sweeps.lock().expect("no panic").clone()
     }
@@ -95,12 +96,12 @@ impl RotationStore for HookedChains {
         offered: Option<&Grant>,
         decide: &mut (dyn for<'c> FnMut(Option<&'c Chain>) -> Option<Chain> + Send),
     ) -> Result<Option<StoredChain>, Error> {
-        let away = || Err(Error::Unavailable("away".into()));
+        let away = || Err(Error::Unavailable("down".into()));
         let way = (self.0.way)(self.0.updates.fetch_add(1, Ordering::SeqCst));
         match way {
             Way::Failed => return away(),
             Way::Unreadable => return Err(Error::Unreadable("changed".into())),
-            // On purpose, and without a word.
+            // Panics on purpose, without a message.
             Way::Dies => std::panic::resume_unwind(Box::new("the task dies")),
             Way::Done | Way::Lost | Way::Slow(_) => {}
         }
@@ -141,7 +142,7 @@ impl RotationStore for HookedChains {
         match found {
             Some(found) => Ok((found, None)),
             None if takes.is_zero() => self.0.store.due(now, from, limit).await,
-            None => Err(Error::Unavailable("away".into())),
+            None => Err(Error::Unavailable("down".into())),
         }
     }
 

@@ -9,17 +9,17 @@ use bytes::Bytes;
 use http::{Request, Response};
 use slack_installs::slack::{Transport, TransportError};
 
-/// What happens around the calls of a [`HookedTransport`], by their path. Without hooks, every
-/// call is passed on.
+/// Hooks around the calls of a [`HookedTransport`], which get the call's path. The defaults pass
+/// every call on.
 #[async_trait]
 pub(crate) trait CallHooks: Send + Sync + 'static {
     /// Runs before a call.
     async fn before(&self, _: &str) {}
 
-    /// Runs after a call, whether Slack answered or not.
+    /// Runs after a call, whether or not Slack responded.
     async fn after(&self, _: &str) {}
 
-    /// Rewrites the body of an answer.
+    /// Rewrites the body of a response.
     fn rewrite(&self, _: &str, body: Bytes) -> Bytes {
         body
     }
@@ -74,7 +74,7 @@ impl<H: CallHooks> Transport for HookedTransport<H> {
     }
 }
 
-/// Rewrites answers on their way.
+/// Rewrites the bodies of responses.
 pub(crate) struct Rewritten<F>(F);
 
 impl<F> Rewritten<F>

@@ -1,4 +1,4 @@
-//! Stands between a client and an HTTP server, and misbehaves as it is told.
+//! A proxy between a client and an HTTP server that fails on demand.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,29 +9,29 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{RwLock, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// What becomes of one request.
+/// The fate of one request.
 #[derive(Clone, Debug)]
 pub enum Fate {
-    /// The proxy answers, with this status and body; the server hears nothing.
+    /// The proxy responds with this status and body. The request does not reach the server.
     Answer(u16, String),
-    /// The connection is cut before the server hears of it.
+    /// The connection is cut before the request reaches the server.
     Cut,
-    /// The server answers, and then the connection is cut.
+    /// The server responds, and then the connection is cut: the client gets no response.
     CutAfterwards,
-    /// The server answers, and the client is told.
+    /// The server responds, and the client gets the response.
     Pass,
-    /// The server hears nothing, and neither does the client.
+    /// The request does not reach the server, and the client gets no response.
     Silence,
-    /// The server answers, and the client hears nothing.
+    /// The server responds, and the client gets no response.
     SilenceAfterwards,
-    /// As [`Fate::Pass`], once this has a permit.
+    /// Same as [`Fate::Pass`], as soon as this semaphore has a permit.
     Wait(Arc<Semaphore>),
 }
 
 /// One request of an AWS client.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Which of the requests it is, counted from 1 since the last [`Proxy::decide`].
+    /// The number of the request, counted from 1 since the last [`Proxy::decide`].
     pub nth: usize,
     pub operation: String,
     pub body: Vec<u8>,
@@ -39,11 +39,11 @@ pub struct Request {
 
 type Decide = Arc<dyn Fn(&Request) -> Fate + Send + Sync>;
 
-/// A proxy that ends with this value.
+/// A proxy. Dropping this value ends it.
 pub struct Proxy {
     pub url: String,
     state: Arc<Mutex<State>>,
-    /// Shared by those who wait for the server.
+    /// Locked for reading by each request that waits for the server.
     asking: Arc<RwLock<()>>,
     listening: JoinHandle<()>,
 }
@@ -54,12 +54,12 @@ struct State {
 }
 
 impl Proxy {
-    /// Lets everything pass at first.
+    /// Starts a proxy that passes every request on.
     pub async fn start(server: &str) -> Self {
         let server: SocketAddr = server
             .trim_start_matches("http://")
             .parse()
-            .expect("the server is at an address");
+            .expect("the server's address is valid");
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("loopback has a free port");
@@ -76,7 +76,7 @@ impl Proxy {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let (state, asking) = (Arc::clone(&shared), Arc::clone(&asked));
-                // A connection that breaks is what clients are tested with.
+                // A broken connection is not an error: tests break connections on purpose.
                 connections.spawn(async move { serve(client, server, &state, &asking).await });
             }
         });
@@ -88,25 +88,25 @@ impl Proxy {
         }
     }
 
-    /// Decides what becomes of each request from now on.
+    /// Sets the function that decides the fate of each request from now on.
     pub fn decide(&self, decide: impl Fn(&Request) -> Fate + Send + Sync + 'static) {
         let decide: Decide = Arc::new(decide);
-        *self.state.lock().expect("no holder panics") = State {
+        *self.state.lock().expect("the lock is not poisoned") = State {
             decide,
             operations: Vec::new(),
         };
     }
 
-    /// Waits until the server has answered all that it was asked.
+    /// Waits until the server has responded to all requests that it received.
     pub async fn quiet(&self) {
         drop(self.asking.write().await);
     }
 
-    /// What was asked for since the last [`Proxy::decide`].
+    /// Returns the operations that were requested since the last [`Proxy::decide`].
     pub fn operations(&self) -> Vec<String> {
         self.state
             .lock()
-            .expect("no holder panics")
+            .expect("the lock is not poisoned")
             .operations
             .clone()
     }
@@ -129,7 +129,7 @@ async fn serve(
         let fate = {
             let operation = header(&head, "x-amz-target").unwrap_or_default();
             let operation = operation.rsplit('.').next().unwrap_or_default().to_owned();
-            let mut state = state.lock().expect("no holder panics");
+            let mut state = state.lock().expect("the lock is not poisoned");
             state.operations.push(operation.clone());
             let nth = state.operations.len();
             (state.decide)(&Request {
@@ -155,7 +155,11 @@ async fn serve(
             }
             Fate::Pass | Fate::Wait(_) => {
                 if let Fate::Wait(until) = fate {
-                    until.acquire().await.expect("nobody closes it").forget();
+                    until
+                        .acquire()
+                        .await
+                        .expect("the semaphore is never closed")
+                        .forget();
                 }
                 let (head, body) = ask(server, asking, &head, &body).await?;
                 client.write_all(head.as_bytes()).await?;
@@ -186,7 +190,7 @@ async fn ask(
         .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
-/// The head of the next message, and its body. `None` at the end.
+/// Reads the head and the body of the next message. Returns `None` at the end of the stream.
 async fn message(from: &mut BufReader<TcpStream>) -> io::Result<Option<(String, Vec<u8>)>> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -195,7 +199,7 @@ async fn message(from: &mut BufReader<TcpStream>) -> io::Result<Option<(String, 
         }
     }
     let len = header(&head, "content-length").and_then(|len| len.parse().ok());
-    let mut body = vec![0; len.expect("each message says how long it is")];
+    let mut body = vec![0; len.expect("each message has a `content-length`")];
     from.read_exact(&mut body).await?;
     Ok(Some((head, body)))
 }

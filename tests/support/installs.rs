@@ -1,4 +1,4 @@
-//! Installations to store, and what to look at in one that was fetched.
+//! Installations to store, and readers for the parts of an installation that was fetched.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ use slack_installs::{
     InstallationKey, Scopes, Team, TeamId, User, UserId,
 };
 
-/// When everything in these tests happened, on Slack's clock.
+/// The time at which these tests take place, on Slack's clock.
 pub(crate) fn noon() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_790_000_000)
 }
@@ -39,17 +39,17 @@ pub(crate) fn org_key(id: &str) -> InstallationKey {
     InstallationKey::org(enterprise(id))
 }
 
-/// In a workspace that is in no organisation.
+/// Returns an installation in a workspace outside any organisation.
 pub(crate) fn in_workspace(id: &str) -> Installation {
     at(Home::new(None, Some(named_team(id)), false))
 }
 
-/// In a workspace, with a bot and this user's token.
+/// Returns an installation in a workspace, with a bot and this user's token.
 pub(crate) fn with_both(id: &str, bot: &str, user: &str, token: &str) -> Installation {
     in_workspace(id).with_bot(bot).with_user(user, token)
 }
 
-/// In a workspace of an organisation.
+/// Returns an installation in a workspace of an organisation.
 pub(crate) fn in_workspace_of(enterprise: &str, id: &str) -> Installation {
     at(Home::new(
         Some(named_enterprise(enterprise)),
@@ -58,7 +58,7 @@ pub(crate) fn in_workspace_of(enterprise: &str, id: &str) -> Installation {
     ))
 }
 
-/// In an organisation as a whole; Slack may name a team beside it.
+/// Returns an installation in an organisation as a whole. Slack may also name a team.
 pub(crate) fn in_org(id: &str, beside: Option<&str>) -> Installation {
     at(Home::new(
         Some(named_enterprise(id)),
@@ -88,7 +88,7 @@ fn named_enterprise(id: &str) -> Enterprise {
     }
 }
 
-/// A token without rotation.
+/// Returns a token without rotation.
 pub(crate) fn grant(token: &str) -> Grant {
     Grant {
         access_token: AccessToken::new(token).expect("a token"),
@@ -98,7 +98,7 @@ pub(crate) fn grant(token: &str) -> Grant {
     }
 }
 
-/// A token with rotation.
+/// Returns a token with rotation.
 pub(crate) fn rotating(access: &str, refresh: &str) -> Grant {
     Grant {
         refresh_token: Some(RefreshToken::new(refresh).expect("a token")),
@@ -156,7 +156,7 @@ pub(crate) fn user_token(installation: &Installation) -> Option<(&str, &str)> {
     Some((user.id.as_str(), user.grant.access_token.expose()))
 }
 
-/// The webhooks' URLs, sorted.
+/// Returns the webhooks' URLs, sorted.
 pub(crate) fn webhook_urls(installation: &Installation) -> Vec<&str> {
     let webhooks = installation.incoming_webhooks.iter();
     let mut urls: Vec<_> = webhooks.map(|webhook| webhook.url.expose()).collect();
@@ -164,7 +164,8 @@ pub(crate) fn webhook_urls(installation: &Installation) -> Vec<&str> {
     urls
 }
 
-/// Everything in an installation but its revision, secrets included, to compare two.
+/// Formats everything in an installation except its revision, secrets included, to compare two
+/// installations.
 pub(crate) fn whole(installation: &Installation) -> String {
     let secrets = |grant: &Grant| {
         let refresh = grant

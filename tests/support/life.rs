@@ -1,4 +1,5 @@
-//! An app whose tenants come and go: its lifecycle, its authorizer, and what its hook was told.
+//! An app whose tenants install and leave: its lifecycle, its authorizer, and the departures that
+//! its hook received.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -35,13 +36,13 @@ impl Life {
         Self::with(world(), Arc::new(MemoryBackend::default())).await
     }
 
-    /// On a clock that stands unless the test moves it, for tests that count seconds.
+    /// Returns an app whose clock moves only when the test moves it, for tests that count seconds.
     pub async fn standing() -> Self {
         let world = world().with_clock(Clock::from_fn(noon));
         Self::with(world, Arc::new(MemoryBackend::default())).await
     }
 
-    /// An event of this tenant: somebody mentions the app.
+    /// Returns an event of this tenant: a user mentions the app.
     pub fn mention(&self, team: &str) -> Delivery {
         let event = json!({"type": "app_mention", "user": ADA});
         self.app.fake.event(team, event)
@@ -66,14 +67,14 @@ impl Life {
         }
     }
 
-    /// The lifecycle as a process has it that reaches Slack by this client.
+    /// Returns the lifecycle of a process that reaches Slack through this client.
     pub fn lifecycle_over(&self, slack: &SlackClient) -> Lifecycle {
         Lifecycle::new(self.app.store.clone(), slack.clone())
             .with_hooks(self.host.clone())
             .with_clock(self.app.fake.clock())
     }
 
-    /// Delivers it to a process that reaches Slack by this client.
+    /// Delivers a request to a process that reaches Slack through this client.
     pub async fn deliver_over(
         &self,
         slack: &SlackClient,
@@ -83,7 +84,7 @@ impl Life {
         lifecycle.handle(&self.request(delivery)).await
     }
 
-    /// Somebody installs the app with user scopes only.
+    /// Installs the app with user scopes only.
     pub async fn install_without_bot(&self, who: impl Into<Who>) {
         let options = InstallOptions {
             scopes: Some(Scopes::default()),
@@ -94,7 +95,7 @@ impl Life {
         assert!(page.body().contains("is installed"), "{}", page.body());
     }
 
-    /// Somebody installs the app with bot scopes only.
+    /// Installs the app with bot scopes only.
     pub async fn install_without_user(&self, who: impl Into<Who>) {
         let options = InstallOptions {
             user_scopes: Some(Scopes::default()),
@@ -104,7 +105,8 @@ impl Life {
         assert!(page.body().contains("is installed"), "{}", page.body());
     }
 
-    /// This delivery as Slack dispatches it so many seconds after the tenant was installed last.
+    /// Returns the delivery with the time of dispatch set to so many seconds after the tenant's
+    /// latest installation.
     pub async fn dispatched(&self, delivery: Delivery, tenant: &str, seconds: i64) -> Delivery {
         let installation = self.app.stored(tenant, None).await;
         let installed_at = installation.installed_at.duration_since(UNIX_EPOCH);
@@ -118,13 +120,13 @@ impl Life {
         assert!(page.body().contains("is installed"), "{}", page.body());
     }
 
-    /// This delivery, arriving now.
+    /// Returns the request of this delivery, arriving now.
     pub fn request(&self, delivery: &Delivery) -> VerifiedRequest {
         let now = self.app.fake.clock().now();
         let url = Url::parse("https://bot.example.com/slack/events").expect("a URL");
         let (head, body) = delivery.clone().sent_at(now).request(&url).into_parts();
         let verified = self.verifier.verify(&head.headers, body);
-        verified.expect("the fake signs what it delivers")
+        verified.expect("the fake signs its deliveries")
     }
 
     pub async fn deliver(&self, delivery: &Delivery) -> Result<Handled, LifecycleError> {
@@ -132,7 +134,9 @@ impl Life {
     }
 
     pub async fn handled(&self, delivery: &Delivery) -> Handled {
-        self.deliver(delivery).await.expect("it can be handled")
+        self.deliver(delivery)
+            .await
+            .expect("the delivery is handled")
     }
 
     pub async fn authorize(&self, delivery: &Delivery) -> Result<AuthorizeResult, AuthorizeError> {
@@ -158,7 +162,7 @@ impl Life {
         Some(user.grant.access_token.expose().to_owned())
     }
 
-    /// The slots that are left of this tenant.
+    /// Returns the slots that this tenant still has.
     pub async fn slots(&self, tenant: &str) -> Vec<String> {
         let partition = format!("{}/{tenant}", self.app.fake.client_id());
         let rows = all_rows(&*self.backend).await.into_iter();
@@ -168,14 +172,14 @@ impl Life {
     }
 }
 
-/// The lifecycle as a process has it that opened this store.
+/// Returns the lifecycle of a process that opened this store.
 pub fn lifecycle(app: &App, store: &Store, host: &Host) -> Lifecycle {
     Lifecycle::new(store.clone(), app.slack.clone())
         .with_hooks(host.clone())
         .with_clock(app.fake.clock())
 }
 
-/// The host: it writes down what it was told, and fails when told to.
+/// The application: it records the departures that it gets, and fails on demand.
 #[derive(Clone, Debug, Default)]
 pub struct Host(Arc<Told>);
 
@@ -190,12 +194,12 @@ impl Host {
         self.0.fails.store(fails, Ordering::SeqCst);
     }
 
-    /// `(tenant, reason, is_installed_again)` of each call that ended well.
+    /// Returns `(tenant, reason, is_installed_again)` of each call that succeeded.
     pub fn departures(&self) -> Vec<(String, String, bool)> {
         self.0
             .departures
             .lock()
-            .expect("no test panics with it")
+            .expect("the lock is not poisoned")
             .clone()
     }
 
@@ -216,7 +220,7 @@ impl LifecycleHooks for Host {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         tokio::task::yield_now().await;
         if self.0.fails.load(Ordering::SeqCst) {
-            return Err("the host fails on purpose".into());
+            return Err("the hook fails on purpose".into());
         }
         let told = (
             departure.key.id().to_owned(),
@@ -226,7 +230,7 @@ impl LifecycleHooks for Host {
         self.0
             .departures
             .lock()
-            .expect("no test panics with it")
+            .expect("the lock is not poisoned")
             .push(told);
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! What the store does for tenants that leave, are held or moved, and for requests handled once.
+//! What the store does for tenants that leave, are put on hold or are moved, and for requests that
+//! are handled once.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -28,7 +29,7 @@ async fn fetch(store: &Store, key: &InstallationKey, user: &str) -> StoredInstal
     let found = store
         .fetch(key, Some(&user))
         .await
-        .expect("the database answers");
+        .expect("the database is up");
     found.expect("it was stored")
 }
 
@@ -40,7 +41,8 @@ fn after(seconds: u64) -> SystemTime {
     noon() + Duration::from_secs(seconds)
 }
 
-/// bolt-js#673 and python-slack-sdk#995: what was left behind, or taken from a look-alike.
+/// bolt-js#673 and python-slack-sdk#995: rows were left behind, or a look-alike's rows were
+/// deleted.
 pub(crate) async fn a_purge_leaves_no_row_and_spares_the_look_alike(db: Db) {
     let store = db.store().await;
     let everything = |id: &str| {
@@ -74,7 +76,7 @@ pub(crate) async fn a_purge_leaves_no_row_and_spares_the_look_alike(db: Db) {
         store
             .settle(&pending.expect("there is a note"))
             .await
-            .expect("answers")
+            .expect("available")
     );
     assert!(db.rows_of("T12").await.is_empty());
 }
@@ -102,7 +104,7 @@ pub(crate) async fn a_purge_of_an_installation_that_is_not_the_stored_one_takes_
     for tell_at in [None, Some(noon())] {
         let revision = put(&store, in_workspace("T1").with_bot("xoxb-1")).await;
         let other = store.clone();
-        // The installation is renewed when the purge has seen the old one.
+        // The tenant installs again after the purge has read the old installation.
         interrupted.meanwhile(move || {
             tokio::spawn(async move {
                 put(&other, in_workspace("T1").with_bot("xoxb-2")).await;
@@ -112,7 +114,7 @@ pub(crate) async fn a_purge_of_an_installation_that_is_not_the_stored_one_takes_
         assert_matches!(refused, Err(Error::Conflict));
         let stored = fetch(&store, &key, "U1").await;
         assert_eq!(bot_token(&stored.installation), Some("xoxb-2"));
-        assert!(store.departure(&key).await.expect("answers").is_none());
+        assert!(store.departure(&key).await.expect("available").is_none());
     }
 }
 
@@ -133,11 +135,11 @@ pub(crate) async fn a_workspace_taken_away_during_a_purge_is_not_kept(db: Db) {
         at_micros: 5,
     };
     let kept = slow.set_access(&enterprise("E1"), &access).await;
-    assert!(!kept.expect("answers"), "the organisation has gone");
+    assert!(!kept.expect("available"), "the organisation was deleted");
     assert!(db.rows_of("E1").await.is_empty());
 }
 
-/// A tenant that left and came back can have both: what is due of it is looked through for one.
+/// A tenant that left and installed again can have both. Its due refresh is not a second departure.
 pub(crate) async fn a_departure_beside_a_due_refresh_is_found_once(db: Db) {
     let store = db.store().await;
     let key = workspace_key("T1");
@@ -145,17 +147,17 @@ pub(crate) async fn a_departure_beside_a_due_refresh_is_found_once(db: Db) {
     let purged = store.purge(&leaving(&key), revision, Some(noon())).await;
     purged.expect("purged").expect("there is a note");
     let mut again = in_workspace("T1").with_bot("xoxb-2");
-    let bot = again.bot.as_mut().expect("it was just given");
+    let bot = again.bot.as_mut().expect("it was just set");
     bot.grant = rotating("xoxe.xoxb-1-a", "xoxe-1-a");
     put(&store, again).await;
     let mut other = in_workspace("T2").with_bot("xoxb-2");
-    let bot = other.bot.as_mut().expect("it was just given");
+    let bot = other.bot.as_mut().expect("it was just set");
     bot.grant = rotating("xoxe.xoxb-1-b", "xoxe-1-b");
     put(&store, other).await;
     // Two days later the refreshes are due as well.
     let due = async || {
         let due = store.due_departures(after(172_800), 100).await;
-        let due = due.expect("the database answers").into_iter();
+        let due = due.expect("the database is up").into_iter();
         due.map(|pending| pending.departure.key).collect::<Vec<_>>()
     };
     until("the departure is due", async || !due().await.is_empty()).await;
@@ -175,12 +177,12 @@ pub(crate) async fn an_outage_while_departures_are_read_is_an_error(db: Db) {
         due().await.is_ok_and(|due| due.len() == 1)
     })
     .await;
-    // What is due is found, and the note cannot be read.
+    // The note is found as due, but it cannot be read.
     backend.set_unreadable(true);
     let outcome = due().await;
     assert_matches!(outcome, Err(Error::Unavailable(_)));
     backend.set_unreadable(false);
-    assert_eq!(due().await.expect("the database answers").len(), 1);
+    assert_eq!(due().await.expect("the database is up").len(), 1);
 }
 
 pub(crate) async fn a_departure_stands_until_it_is_settled_whatever_is_installed(db: Db) {
@@ -196,12 +198,12 @@ pub(crate) async fn a_departure_stands_until_it_is_settled_whatever_is_installed
     assert_eq!(noted.departure, departure);
     put(&store, in_workspace("T1").with_bot("xoxb-2")).await;
 
-    // Other tests may share the database, and their notes.
+    // Other tests, and their notes, may share the database.
     let due = async |now| {
         let due = store
             .due_departures(now, 100)
             .await
-            .expect("the database answers");
+            .expect("the database is up");
         due.into_iter()
             .map(|pending| pending.departure)
             .collect::<Vec<_>>()
@@ -211,28 +213,31 @@ pub(crate) async fn a_departure_stands_until_it_is_settled_whatever_is_installed
     let later = store
         .postpone(&noted, after(120))
         .await
-        .expect("answers")
-        .expect("it stood");
+        .expect("available")
+        .expect("it existed");
     assert_eq!(later.attempts, 1);
     assert_eq!(due(after(119)).await, []);
     assert!(
         store
             .postpone(&noted, after(500))
             .await
-            .expect("answers")
+            .expect("available")
             .is_none(),
         "it moved"
     );
-    assert!(!store.settle(&noted).await.expect("answers"), "it moved");
+    assert!(!store.settle(&noted).await.expect("available"), "it moved");
     assert_eq!(due(after(120)).await, [departure]);
-    assert!(store.settle(&later).await.expect("answers"));
-    assert!(!store.settle(&later).await.expect("answers"), "it is gone");
+    assert!(store.settle(&later).await.expect("available"));
+    assert!(
+        !store.settle(&later).await.expect("available"),
+        "it was deleted"
+    );
     assert_eq!(due(after(500)).await, []);
     let standing = fetch(&store, &key, "U1").await;
     assert_eq!(bot_token(&standing), Some("xoxb-2"));
 }
 
-/// What is due is a hint. A worker that takes an old one at its word tells the host twice.
+/// A due row is a hint. A worker that trusts an outdated hint notifies the application twice.
 pub(crate) async fn a_departure_that_another_worker_put_off_is_not_due(db: Db) {
     let store = db.store().await;
     let key = workspace_key("T1");
@@ -241,14 +246,14 @@ pub(crate) async fn a_departure_that_another_worker_put_off_is_not_due(db: Db) {
     let note = purged.expect("purged").expect("there is a note");
     let due = async |store: &dyn LifecycleStore| {
         let due = store.due_departures(after(60), 100).await;
-        due.expect("the database answers").len()
+        due.expect("the database is up").len()
     };
-    // Where an index lags of itself, it comes late.
+    // An index that lags may report the departure late.
     until("the departure is due", async || due(&store).await == 1).await;
     let lagging = Lagging::since(Arc::clone(&db.backend), db.app.as_str(), after(60)).await;
     let late = db.store_over(lagging, local()).await;
     assert_eq!(due(&late).await, 1);
-    let later = store.postpone(&note, after(120)).await.expect("answers");
+    let later = store.postpone(&note, after(120)).await.expect("available");
     assert!(later.is_some());
     assert_eq!(due(&late).await, 0);
 }
@@ -264,7 +269,7 @@ pub(crate) async fn a_hold_outlives_a_reinstall_and_touches_no_token(db: Db) {
         reason: "ticket 1".to_owned(),
         at: noon(),
     };
-    assert!(store.hold(&key, &hold).await.expect("answers"));
+    assert!(store.hold(&key, &hold).await.expect("available"));
     let held = fetch(&store, &key, "U1").await;
     assert_eq!(held.hold.as_ref(), Some(&hold));
     assert_eq!(whole(&held), before, "nothing else changed");
@@ -272,7 +277,7 @@ pub(crate) async fn a_hold_outlives_a_reinstall_and_touches_no_token(db: Db) {
         reason: "ticket 2".to_owned(),
         ..hold.clone()
     };
-    assert!(store.hold(&key, &later).await.expect("answers"));
+    assert!(store.hold(&key, &later).await.expect("available"));
     put(&store, in_workspace("T1").with_bot("xoxb-2")).await;
     assert_eq!(
         fetch(&store, &key, "U1").await.hold,
@@ -288,8 +293,8 @@ pub(crate) async fn a_hold_outlives_a_reinstall_and_touches_no_token(db: Db) {
         !store
             .hold(&workspace_key("T3"), &later)
             .await
-            .expect("answers"),
-        "nobody there"
+            .expect("available"),
+        "T3 has no installation"
     );
     assert!(db.rows_of("T3").await.is_empty());
 }
@@ -308,7 +313,7 @@ pub(crate) async fn a_workspaces_organisation_changes_alone_and_loses_to_a_reins
         store
             .set_enterprise(&key, revision, Some(&org))
             .await
-            .expect("answers")
+            .expect("available")
     );
     let moved = fetch(&store, &key, "U1").await;
     assert_eq!(moved.home.enterprise().map(|org| &org.id), Some(&org));
@@ -324,8 +329,8 @@ pub(crate) async fn a_workspaces_organisation_changes_alone_and_loses_to_a_reins
     let stale = store
         .set_enterprise(&key, revision, None)
         .await
-        .expect("answers");
-    assert!(!stale, "that revision is gone");
+        .expect("available");
+    assert!(!stale, "that revision is outdated");
 
     let revision = put(&store, in_workspace_of("E2", "T1").with_bot("xoxb-2")).await;
     assert!(
@@ -335,13 +340,13 @@ pub(crate) async fn a_workspaces_organisation_changes_alone_and_loses_to_a_reins
             .expect("ok")
     );
     let same = fetch(&store, &key, "U1").await;
-    assert_eq!(same.revision, revision, "nothing was to be written");
+    assert_eq!(same.revision, revision, "there was nothing to write");
     assert!(same.home.enterprise().is_some_and(|org| org.name.is_some()));
     assert!(
         store
             .set_enterprise(&key, revision, None)
             .await
-            .expect("answers")
+            .expect("available")
     );
     assert!(
         fetch(&store, &key, "U1").await.home.enterprise().is_none(),
@@ -353,7 +358,7 @@ pub(crate) async fn a_workspaces_organisation_changes_alone_and_loses_to_a_reins
         .set_enterprise(&org_key("E1"), revision, Some(&enterprise("E2")))
         .await;
     assert!(
-        !changed.expect("answers"),
+        !changed.expect("available"),
         "an organisation's id is its identity"
     );
 }
@@ -371,19 +376,22 @@ pub(crate) async fn the_latest_word_on_a_workspaces_access_counts(db: Db) {
         store
             .set_access(&org, &access)
             .await
-            .expect("the database answers")
+            .expect("the database is up")
     };
-    let has = async |id| store.has_access(&org, &team(id)).await.expect("answers");
-    assert!(!say(&["T1"], false, 5).await, "no organisation");
+    let has = async |id| store.has_access(&org, &team(id)).await.expect("available");
+    assert!(
+        !say(&["T1"], false, 5).await,
+        "the organisation has not installed the app"
+    );
     assert!(db.rows_of("E1").await.is_empty());
     put(&store, in_org("E1", None).with_bot("xoxb-1")).await;
-    assert!(has("T1").await, "nothing was said");
+    assert!(has("T1").await, "no change of access is stored");
     assert!(say(&["T1", "T1"], false, 5).await);
     assert!(!has("T1").await && has("T12").await);
     say(&["T1"], true, 4).await;
     assert!(!has("T1").await, "older");
     say(&["T1"], true, 5).await;
-    assert!(!has("T1").await, "of the same time, the revocation counts");
+    assert!(!has("T1").await, "at the same time, the revocation wins");
     say(&["T1", "T12"], true, 6).await;
     assert!(has("T1").await);
     say(&["T12"], false, 6).await;
@@ -392,7 +400,7 @@ pub(crate) async fn the_latest_word_on_a_workspaces_access_counts(db: Db) {
         store
             .has_access(&enterprise("E12"), &team("T12"))
             .await
-            .expect("answers")
+            .expect("available")
     );
     let slots = db.slots_of("E1").await;
     assert_eq!(slots, ["access/T1", "access/T12", "bot", "install"]);
@@ -406,7 +414,7 @@ pub(crate) async fn a_tenants_users_are_found_and_no_look_alikes(db: Db) {
     let mut users = store
         .users(&workspace_key("T1"))
         .await
-        .expect("the database answers");
+        .expect("the database is up");
     users.sort_unstable();
     assert_eq!(users, [user_id("U1"), user_id("U2")]);
 }
@@ -421,7 +429,7 @@ pub(crate) async fn a_request_is_claimed_by_one_of_64(db: Db) {
     }
     let claims = claims.join_all().await.into_iter();
     let claims: Vec<_> = claims
-        .map(|claim| claim.expect("the database answers"))
+        .map(|claim| claim.expect("the database is up"))
         .collect();
     let taken = claims
         .iter()
@@ -437,38 +445,38 @@ pub(crate) async fn a_request_is_claimed_by_one_of_64(db: Db) {
 pub(crate) async fn a_claim_that_is_released_or_over_may_be_taken_again(db: Db) {
     let store = db.store().await;
     let id = SeenId([8; 32]);
-    let taken = async |now, until| match store.claim(&id, now, until).await.expect("answers") {
+    let taken = async |now, until| match store.claim(&id, now, until).await.expect("available") {
         Claim::Taken(claim) => claim,
         other => panic!("{other:?}"),
     };
     let first = taken(noon(), after(60)).await;
-    assert!(store.release(&id, first).await.expect("answers"));
+    assert!(store.release(&id, first).await.expect("available"));
     let second = taken(noon(), after(60)).await;
     assert!(
-        !store.release(&id, first).await.expect("answers"),
-        "it is another's"
+        !store.release(&id, first).await.expect("available"),
+        "another claim has it"
     );
     let third = taken(after(60), after(120)).await;
     assert!(
         !store
             .finish(&id, second, after(500))
             .await
-            .expect("answers"),
-        "it was over"
+            .expect("available"),
+        "the claim had expired"
     );
     assert!(
         store
             .finish(&id, third, after(90_000))
             .await
-            .expect("answers")
+            .expect("available")
     );
     assert_eq!(
         store.claim(&id, after(89_999), after(90_060)).await.ok(),
         Some(Claim::Finished)
     );
     assert!(
-        !store.release(&id, third).await.expect("answers"),
-        "it is finished"
+        !store.release(&id, third).await.expect("available"),
+        "the request is finished"
     );
     taken(after(90_000), after(90_060)).await;
 }
@@ -480,12 +488,12 @@ pub(crate) async fn handled_requests_are_swept_when_their_time_is_over(db: Db) {
         let claim = store
             .claim(&id, noon(), after(60))
             .await
-            .expect("the database answers");
+            .expect("the database is up");
         if let Claim::Taken(claim) = claim {
             store
                 .finish(&id, claim, after(u64::from(number) * 100))
                 .await
-                .expect("answers");
+                .expect("available");
         }
     }
     let handled = async || {
@@ -498,6 +506,6 @@ pub(crate) async fn handled_requests_are_swept_when_their_time_is_over(db: Db) {
         .with_clock(clock)
         .sweep_expired_states()
         .await
-        .expect("answers");
+        .expect("available");
     assert_eq!(handled().await, 1);
 }

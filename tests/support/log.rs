@@ -1,4 +1,4 @@
-//! What is logged.
+//! Captures what a thread logs.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::MakeWriter;
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    /// What this thread logs until the guard is dropped.
+    /// Captures what this thread logs until the guard is dropped.
     pub(crate) fn of_this_thread() -> (Self, DefaultGuard) {
         let log = Self::default();
         let subscriber = tracing_subscriber::fmt()
@@ -23,14 +23,14 @@ impl Log {
     }
 
     pub(crate) fn text(&self) -> String {
-        let log = self.0.lock().expect("no test panics with it");
+        let log = self.0.lock().expect("the lock is not poisoned");
         String::from_utf8_lossy(&log).into_owned()
     }
 }
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut log = self.0.lock().expect("no test panics with it");
+        let mut log = self.0.lock().expect("the lock is not poisoned");
         log.extend_from_slice(bytes);
         Ok(bytes.len())
     }

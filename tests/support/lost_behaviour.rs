@@ -18,14 +18,15 @@ use crate::support::{Db, Store};
 
 type Meddled = EncryptedStore<Arc<Meddling>>;
 
-/// A store over a database that fails as the test chooses, and the store of another process.
+/// Returns a store over a database that fails as the test chooses, and the store of another
+/// process.
 async fn two(db: &Db) -> (Arc<Meddling>, Meddled, Store) {
     let backend = Arc::new(Meddling::new(Arc::clone(&db.backend)));
     let store = db.store_over(Arc::clone(&backend), local()).await;
     (backend, store, db.store().await)
 }
 
-/// Another process deletes the tenant.
+/// Deletes the tenant in another process.
 fn purge(elsewhere: &Store) -> Then {
     let elsewhere = elsewhere.clone();
     Box::pin(async move {
@@ -44,7 +45,7 @@ fn assert_unavailable<T: std::fmt::Debug>(outcome: &Result<T, Error>) {
 
 pub(crate) async fn a_store_whose_answer_was_lost_undoes_no_purge(db: Db) {
     let (backend, store, elsewhere) = two(&db).await;
-    // The second has no bot: that slot is empty before the commit and after the purge.
+    // The second installation has no bot: that slot is empty before the commit and after the purge.
     let standing = [of("T1"), in_workspace("T1").with_user("U1", "xoxp-1")];
     for standing in standing {
         put(&elsewhere, standing).await;
@@ -85,7 +86,7 @@ pub(crate) async fn rows_of_another_writer_are_not_taken_for_those_whose_answer_
         assert_eq!(
             backend.commits(),
             commits + 1,
-            "neither confirmed nor repeated"
+            "the commit is neither confirmed nor repeated"
         );
         let standing = fetch(&elsewhere, &workspace_key("T1"), None).await;
         assert_eq!(bot_token(&standing), Some("xoxb-theirs"));
@@ -112,7 +113,7 @@ pub(crate) async fn a_row_is_confirmed_twice_at_most(db: Db) {
         let stored = store.store(&of("T1")).await;
         assert_eq!(backend.commits(), commits + 3);
         if is_known {
-            stored.expect("the second confirmation was answered");
+            stored.expect("the second confirmation got a response");
         } else {
             assert_unavailable(&stored);
         }
@@ -148,7 +149,10 @@ pub(crate) async fn a_decision_is_taken_a_hundred_times_and_no_more(db: Db) {
     let (backend, store, _) = two(&db).await;
     let conflicts = |many| (0..many).map(|_| Fate::Conflict);
     backend.next(conflicts(99));
-    store.store(&of("T1")).await.expect("the hundredth");
+    store
+        .store(&of("T1"))
+        .await
+        .expect("the hundredth attempt succeeds");
     backend.next(conflicts(100));
     let commits = backend.commits();
     assert_unavailable(&store.store(&of("T1")).await);
@@ -160,11 +164,11 @@ pub(crate) async fn a_decision_is_taken_a_hundred_times_and_no_more(db: Db) {
     assert_eq!(backend.commits(), commits + 200);
     backend.next(conflicts(99));
     let deleted = store.delete(&workspace_key("T1"), &delete).await;
-    assert!(deleted.expect("the hundredth"));
+    assert!(deleted.expect("the hundredth attempt succeeds"));
 }
 
-/// A store that is interrupted between its next read and its commit: another user installs, which
-/// changes the facts of the installation and no other existing row.
+/// Returns a store that is interrupted between its next read and its commit: another user installs.
+/// This changes the facts of the installation and no other existing row.
 async fn overtaken(db: &Db) -> EncryptedStore<Arc<Interrupted>> {
     let backend = Arc::new(Interrupted::new(Arc::clone(&db.backend)));
     let store = db.store_over(Arc::clone(&backend), local()).await;
@@ -191,7 +195,10 @@ pub(crate) async fn a_guarded_delete_that_a_reinstall_overtakes_takes_nothing(db
         assert_eq!(user_token(&standing), Some(("U1", "xoxp-1")));
         let standing = fetch(&store, &key, Some("U2")).await;
         assert_eq!(user_token(&standing), Some(("U2", "xoxp-2")));
-        assert_ne!(standing.revision, revision, "its facts are the later ones");
+        assert_ne!(
+            standing.revision, revision,
+            "the stored facts are the later ones"
+        );
     }
 }
 
@@ -232,8 +239,18 @@ pub(crate) async fn a_delete_that_holds_a_token_takes_that_one_only(db: Db) {
         Delete::bot().holding(&bot.grant.access_token),
         of_user().holding(&user.grant.access_token),
     ] {
-        assert!(store.delete(&key, &delete).await.expect("it is the one"));
-        assert!(!store.delete(&key, &delete).await.expect("gone already"));
+        assert!(
+            store
+                .delete(&key, &delete)
+                .await
+                .expect("the held token is the stored token")
+        );
+        assert!(
+            !store
+                .delete(&key, &delete)
+                .await
+                .expect("it was deleted already")
+        );
     }
     // A delete of everything ignores the held token.
     let all = Delete::all().holding(&bot.grant.access_token);
@@ -292,7 +309,7 @@ pub(crate) async fn a_purge_that_a_reinstall_overtakes_takes_nothing(db: Db) {
     assert_eq!(slots, ["bot", "install", "user/U1", "user/U2"]);
 }
 
-/// The rows need not open, and the note of an earlier departure is replaced.
+/// The rows do not have to open, and the note of an earlier departure is replaced.
 pub(crate) async fn a_purge_opens_nothing_and_leaves_its_own_note_alone(db: Db) {
     let store = db.store().await;
     for round in 1..=2 {
@@ -312,7 +329,7 @@ pub(crate) async fn a_purge_opens_nothing_and_leaves_its_own_note_alone(db: Db) 
         assert_eq!(slot.as_str(), "departure");
         assert_eq!(due, Some((Lane::Departure, tell_at)));
         let postponed = store.postpone(&noted, tell_at).await;
-        assert!(postponed.expect("answers").is_some());
+        assert!(postponed.expect("available").is_some());
     }
     let none = workspace_key("T2");
     let never = Departure::new(none, "app_uninstalled", noon());
@@ -343,9 +360,13 @@ pub(crate) async fn a_purge_whose_answer_was_lost_is_found_out_by_its_note(db: D
     let then = nothing();
     backend.next([Fate::Lost { done: true, then }]);
     let purged = store.purge(&departure(), revision, Some(noon())).await;
-    assert!(purged.expect("its note says so").is_some());
+    assert!(
+        purged
+            .expect("the note shows that the purge was applied")
+            .is_some()
+    );
 
-    // Without a note, the rows cannot show whose purge it was.
+    // Without a note, the rows cannot show which process purged them.
     let revision = put(&elsewhere, of("T1")).await;
     let then = nothing();
     backend.next([Fate::Lost { done: true, then }]);

@@ -1,4 +1,4 @@
-//! A database whose next commits fail in the way that a test chooses.
+//! A database whose next commits fail as a test chooses.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -12,19 +12,19 @@ use slack_installs::backend::{Backend, Error};
 use super::backends::take_one;
 use super::hooked::{Call, Hooked, Hooks, lost};
 
-/// What becomes of one commit.
+/// The fate of one commit.
 pub(crate) enum Fate {
-    /// It fails with a conflict.
+    /// The commit fails with a conflict.
     Conflict,
-    /// It fails as malformed.
+    /// The commit fails as malformed.
     Malformed,
-    /// This runs first, then it is applied as far as it still can be.
+    /// The future runs first. Then the commit is applied, unless it now conflicts.
     Overtaken(Then),
-    /// It is applied or not, then `then` runs, and the caller gets no response.
+    /// If `done`, the commit is applied. Then `then` runs, and the caller gets no response.
     Lost { done: bool, then: Then },
 }
 
-/// What runs before the caller gets an error.
+/// A future that runs before the caller gets an error.
 pub(crate) type Then = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Counts calls, and fails the next commits as the test chose. A commit without changes is not
@@ -32,7 +32,7 @@ pub(crate) type Then = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(crate) type Meddling = Hooked<Fates>;
 
 impl Meddling {
-    /// With at most this many rows in a page of a scan.
+    /// Returns a database whose scans return at most this many rows in a page.
     pub(crate) fn paged(inner: Arc<dyn Backend>, longest_page: usize) -> Self {
         let fates = Fates {
             longest_page: Some(longest_page),
@@ -45,7 +45,7 @@ impl Meddling {
 #[derive(Default)]
 pub(crate) struct Fates {
     fates: Mutex<VecDeque<Fate>>,
-    /// The answer to the commit that is under way is lost.
+    /// Set while a commit runs whose response will be lost.
     loses_answer: Mutex<Option<Then>>,
     failing_reads: AtomicUsize,
     longest_page: Option<usize>,
@@ -60,22 +60,22 @@ impl Fates {
         self.fates().extend(fates);
     }
 
-    /// Fails the next reads, this many of them.
+    /// Fails this many of the next reads.
     pub(crate) fn fail_reads(&self, reads: usize) {
         self.failing_reads.store(reads, Ordering::SeqCst);
     }
 
-    /// The number of commits so far.
+    /// Returns the number of commits so far.
     pub(crate) fn commits(&self) -> usize {
         self.commits.load(Ordering::SeqCst)
     }
 
-    /// The number of calls of `due` so far.
+    /// Returns the number of calls of `due` so far.
     pub(crate) fn dues(&self) -> usize {
         self.dues.load(Ordering::SeqCst)
     }
 
-    /// The largest limit of a `scan` or a `due` so far.
+    /// Returns the largest limit of a `scan` or a `due` so far.
     pub(crate) fn most_asked(&self) -> usize {
         self.most_asked.load(Ordering::SeqCst)
     }

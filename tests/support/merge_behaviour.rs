@@ -12,7 +12,7 @@ use crate::support::installs::{
     user_token, webhook_urls, whole, with_both, workspace_key,
 };
 
-/// An installation of T1 at this second with every member set; `name` is part of each value.
+/// Returns an installation of T1 at this second with every member set. Each value contains `name`.
 fn everything(name: &str, second: u64) -> Installation {
     let home = Home::new(
         Some(Enterprise {
@@ -80,7 +80,7 @@ pub(crate) async fn a_late_installation_adds_what_the_later_one_lacks_and_no_mor
     let standing = fetch(&store, &later.key(), Some("U2")).await;
     assert_eq!(user_token(&standing), Some(("U2", "xoxp-early")));
 
-    // The same when the later installation has nothing but its facts.
+    // The same holds if the later installation has only its facts.
     let key = workspace_key("T2");
     put(&store, at_second(in_workspace("T2"), 9)).await;
     let mut early = at_second(of("T2"), 0);
@@ -189,17 +189,17 @@ pub(crate) async fn a_hold_outlives_facts_that_do_not_open(db: Db) {
     };
     put(&store, of("T1")).await;
     assert_eq!(fetch(&store, &key, None).await.hold, None);
-    assert!(store.hold(&key, &hold).await.expect("answers"));
+    assert!(store.hold(&key, &hold).await.expect("available"));
     damage(&db, "T1", "install").await;
     put(&store, of("T1")).await;
     assert_eq!(fetch(&store, &key, None).await.hold, Some(hold.clone()));
 
-    // A hold that has ended is not put on again by a reinstall.
+    // A reinstall does not set a hold again that has ended.
     let ended = Hold {
         is_on: false,
         ..hold.clone()
     };
-    assert!(store.hold(&key, &ended).await.expect("answers"));
+    assert!(store.hold(&key, &ended).await.expect("available"));
     put(&store, of("T1")).await;
     let standing = fetch(&store, &key, None).await;
     assert!(!standing.is_on_hold());
@@ -212,7 +212,7 @@ pub(crate) async fn an_organisations_name_goes_with_its_id(db: Db) {
     let revision = put(&store, in_workspace_of("E1", "T1").with_bot("xoxb-1")).await;
     let other = enterprise("E2");
     let moved = store.set_enterprise(&key, revision, Some(&other)).await;
-    assert!(moved.expect("answers"));
+    assert!(moved.expect("available"));
     let standing = fetch(&store, &key, None).await;
     let named = standing.home.enterprise().expect("an organisation");
     assert_eq!((&named.id, &named.name), (&other, &None));

@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers that the tests share.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(unreachable_pub, clippy::clone_on_ref_ptr)]
@@ -38,17 +38,17 @@ use installs::noon;
 use providers::master_key;
 use tokio::sync::OnceCell;
 
-/// A database, and an app in it that nobody else has: so checks can share one database.
+/// A database, and an app that no other check uses, so that checks can share a database.
 #[derive(Clone, Debug)]
 pub(crate) struct Db {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) app: ClientId,
     database: Database,
-    /// With a cache, all stores of one master key are those of one process.
+    /// With a cache, all stores of one master key belong to one process.
     process: Arc<OnceCell<Store>>,
 }
 
-/// The store as most tests use it.
+/// The store that most tests use.
 pub(crate) type Store = EncryptedStore<Arc<dyn Backend>>;
 
 impl Db {
@@ -57,7 +57,7 @@ impl Db {
         Self::of(app, database)
     }
 
-    /// The database of an app that is known.
+    /// Returns the database of this app.
     pub(crate) fn of(app: ClientId, database: impl Into<Database>) -> Self {
         let database = database.into();
         Self {
@@ -68,7 +68,7 @@ impl Db {
         }
     }
 
-    /// The same database, and an app whose id only begins like this one's.
+    /// Returns the same database, with another app whose id begins with this app's id.
     pub(crate) fn look_alike(&self) -> Self {
         let app = ClientId::new(format!("{}1", self.app)).expect("a digit is allowed");
         Self {
@@ -78,7 +78,7 @@ impl Db {
         }
     }
 
-    /// A process of the app that opens the store; the same one if it has a cache.
+    /// Opens the store in a new process of the app. With a cache, returns the same process's store.
     pub(crate) async fn store(&self) -> Store {
         match self.database.cache {
             None => self.store_with(master_key()).await,
@@ -100,28 +100,29 @@ impl Db {
         self.store_over(Arc::clone(&self.backend), provider).await
     }
 
-    /// A store of this app over a wrapper of this backend.
+    /// Opens a store of this app over a wrapper of this backend.
     pub(crate) async fn store_over<B: Backend>(
         &self,
         backend: B,
         provider: impl KeyProvider,
     ) -> EncryptedStore<B> {
         let opened = EncryptedStore::open(backend, provider, self.app.clone()).await;
-        // A store sweeps by its clock, so the system's would take these tests' states away.
-        let store = opened.expect("the database answers and the master key fits");
+        // A store sweeps by its clock. The system's clock is past noon, so these tests' states
+        // would be deleted.
+        let store = opened.expect("the database is up and the master key fits");
         self.database
             .process(store)
             .with_clock(Clock::from_fn(noon))
     }
 
-    /// Waits until no cache keeps what the database had before.
+    /// Waits until every cached row has expired.
     async fn pass_caches(&self) {
         if let Some(options) = self.database.cache {
             tokio::time::sleep(options.max_age).await;
         }
     }
 
-    /// All rows of this app, in the order of their keys.
+    /// Returns all rows of this app, in the order of their keys.
     pub(crate) async fn rows(&self) -> Vec<(Key, Row)> {
         let ours = format!("{}/", self.app);
         let mut rows = all_rows(&*self.backend).await;
@@ -129,7 +130,7 @@ impl Db {
         rows
     }
 
-    /// The rows of one partition of this app, by slot.
+    /// Returns the rows of one partition of this app, by slot.
     pub(crate) async fn rows_of(&self, partition: &str) -> Vec<(String, Row)> {
         let partition = format!("{}/{partition}", self.app);
         let rows = self.rows().await.into_iter();
@@ -138,13 +139,13 @@ impl Db {
             .collect()
     }
 
-    /// The slots of one partition of this app.
+    /// Returns the slots of one partition of this app.
     pub(crate) async fn slots_of(&self, partition: &str) -> Vec<String> {
         let rows = self.rows_of(partition).await.into_iter();
         rows.map(|(slot, _)| slot).collect()
     }
 
-    /// One row of this app.
+    /// Returns one row of this app.
     pub(crate) async fn row(&self, partition: &str, slot: &str) -> (Key, Row) {
         let partition = format!("{}/{partition}", self.app);
         let mut rows = self.rows().await.into_iter();
@@ -153,7 +154,7 @@ impl Db {
         found.expect("the row was written")
     }
 
-    /// Writes a row as somebody does who can write the database.
+    /// Writes a row without the store, as anyone can who has write access to the database.
     pub(crate) async fn overwrite(&self, key: &Key, row: Row) {
         let put = Change::Put {
             slot: key.slot.clone(),
@@ -163,11 +164,11 @@ impl Db {
         self.backend
             .commit(&key.partition, &[put])
             .await
-            .expect("the database answers");
+            .expect("the database is up");
         self.pass_caches().await;
     }
 
-    /// Removes a row as somebody does who can write the database.
+    /// Deletes a row without the store, as anyone can who has write access to the database.
     pub(crate) async fn remove(&self, key: &Key) {
         let delete = Change::Delete {
             slot: key.slot.clone(),
@@ -176,18 +177,18 @@ impl Db {
         self.backend
             .commit(&key.partition, &[delete])
             .await
-            .expect("the database answers");
+            .expect("the database is up");
         self.pass_caches().await;
     }
 }
 
-/// All rows of a backend, in the order of their keys.
+/// Returns all rows of a backend, in the order of their keys.
 pub(crate) async fn all_rows(backend: &dyn Backend) -> Vec<(Key, Row)> {
     let mut rows = Vec::new();
     let mut from: Option<Cursor> = None;
     loop {
         let page = backend.scan(&Scope::Everything, from, 100).await;
-        let page = page.expect("the database answers");
+        let page = page.expect("the database is up");
         rows.extend(page.rows);
         from = page.next;
         if from.is_none() {

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::server::{Server, directory, find, free_port, unprivileged};
 
-/// A Postgres server with a directory of its own, and nobody to ask for a password.
+/// A Postgres server with its own directory, and without passwords.
 #[derive(Debug)]
 pub struct Postgres {
     server: Server,
@@ -21,12 +21,12 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// A server that forgets everything if the machine crashes, and is fast for that.
+    /// Starts a fast server that loses its data if the machine crashes.
     pub async fn start() -> Self {
         Self::start_with(&FAST).await
     }
 
-    /// A server with these settings.
+    /// Starts a server with these settings.
     pub async fn start_with(settings: &[&str]) -> Self {
         let directory = directory();
         copy(&template(), &data(&directory));
@@ -37,7 +37,7 @@ impl Postgres {
         .await
     }
 
-    /// A standby that follows this server.
+    /// Starts a standby that follows this server.
     pub async fn standby(&self) -> Self {
         let directory = directory();
         let port = self.port.to_string();
@@ -71,23 +71,23 @@ impl Postgres {
         postgres
     }
 
-    /// Kills the server and its children at once, wherever they are.
+    /// Kills the server and its children at once.
     pub fn kill(&mut self) {
         let pid = self.server.pid();
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
         let children = children.expect("the server runs");
         self.server.kill();
-        // Some may have ended by now.
+        // Some children may have ended already.
         let _ = Command::new("kill")
             .arg("-KILL")
             .args(children.split_whitespace())
             .output();
     }
 
-    /// Starts the server again, where it was.
+    /// Starts the server again, with the same directory and port.
     pub async fn restart(&mut self) {
         let deadline = Instant::now() + PATIENCE;
-        // It does not start before the last child of the one before has ended.
+        // The server starts only after the last child of the previous server has ended.
         while Instant::now() < deadline {
             self.server = start(&self.directory, self.port, &self.settings);
             if self.answers().await {
@@ -105,7 +105,7 @@ impl Postgres {
         url(self.port, role, database)
     }
 
-    /// A fresh database, for tests to have to themselves. Answers the superuser's URL.
+    /// Creates a database, so that a test has it to itself. Returns the superuser's URL.
     pub async fn database(&self, name: &str) -> String {
         execute(
             &self.url("postgres", "postgres"),
@@ -123,7 +123,8 @@ impl Postgres {
         );
     }
 
-    /// Waits until the server answers. `false` if it ends, or takes too long.
+    /// Waits until the server accepts connections. Returns `false` if the server ends or takes too
+    /// long.
     async fn answers(&self) -> bool {
         let options: PgConnectOptions = self
             .url("postgres", "postgres")
@@ -146,7 +147,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // Its children end with it, and it takes its shared memory along.
+        // The server ends its children and removes its shared memory.
         let quit = Command::new("kill")
             .args(["-QUIT", &self.server.pid().to_string()])
             .status();
@@ -156,7 +157,7 @@ impl Drop for Postgres {
     }
 }
 
-/// PgBouncer before a server: 3 connections to it for each role and database, given out by
+/// PgBouncer in front of a server: 3 connections to it for each role and database, assigned by
 /// transaction.
 #[derive(Debug)]
 pub struct PgBouncer {
@@ -170,7 +171,7 @@ impl PgBouncer {
         Self::start_with(upstream, "").await
     }
 
-    /// With another line in its settings.
+    /// Starts PgBouncer with one more line in its settings.
     pub async fn start_with(upstream: u16, setting: &str) -> Self {
         let (directory, port) = (directory(), free_port());
         let path = |name: &str| directory.path().join(name).display().to_string();
@@ -220,12 +221,12 @@ pub fn url(port: u16, role: &str, database: &str) -> String {
 
 pub async fn connection(url: &str) -> PgConnection {
     let options: PgConnectOptions = url.parse().expect("our own URL");
-    // PgBouncer does not take that one.
+    // PgBouncer rejects this parameter.
     options
         .extra_float_digits(None)
         .connect()
         .await
-        .expect("the server answers")
+        .expect("the server is up")
 }
 
 /// Runs one or more statements.
@@ -235,7 +236,7 @@ pub async fn execute(url: &str, statements: &str) {
     statements
         .execute(&mut connection)
         .await
-        .expect("the statement is fine");
+        .expect("the statement is valid");
 }
 
 pub async fn fetch(url: &str, query: &str) -> Vec<PgRow> {
@@ -243,7 +244,7 @@ pub async fn fetch(url: &str, query: &str) -> Vec<PgRow> {
     query
         .fetch_all(&mut connection(url).await)
         .await
-        .expect("the query is fine")
+        .expect("the query is valid")
 }
 
 fn start(directory: &TempDir, port: u16, settings: &[String]) -> Server {
@@ -262,7 +263,8 @@ fn start(directory: &TempDir, port: u16, settings: &[String]) -> Server {
     Server::start(&mut command, &directory.path().join("log"))
 }
 
-/// A data directory to copy: making one takes seconds, and each test's process wants one.
+/// Returns a data directory to copy, because creating one takes seconds and each test's process
+/// needs one.
 fn template() -> PathBuf {
     let version = Command::new(program("postgres")).arg("--version").output();
     let version = String::from_utf8(version.expect("it was just found").stdout);
@@ -277,14 +279,15 @@ fn template() -> PathBuf {
         run(command
             .args(["--no-instructions", "-U", "postgres", "-D"])
             .arg(data(&fresh)));
-        // Others do the same; a renamed directory is a whole one.
-        let beside = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("cargo made it");
+        // Other processes create it too. The rename makes sure that the directory is complete.
+        let beside =
+            TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("cargo created the directory");
         run(Command::new("cp")
             .arg("-R")
             .arg(data(&fresh))
             .arg(data(&beside)));
         if std::fs::rename(data(&beside), &template).is_err() {
-            assert!(template.is_dir(), "another test was first");
+            assert!(template.is_dir(), "another process created the template");
         }
     }
     template
@@ -293,7 +296,7 @@ fn template() -> PathBuf {
 /// Copies a data directory. The copy belongs to the server's user.
 fn copy(from: &Path, to: &Path) {
     run(Command::new("cp").arg("-R").arg(from).arg(to));
-    let parent = to.parent().expect("it has a name");
+    let parent = to.parent().expect("the path has a parent");
     let mut reference = std::ffi::OsString::from("--reference=");
     reference.push(parent);
     run(Command::new("chown").arg("-R").arg(reference).arg(to));
@@ -304,7 +307,7 @@ fn data(directory: &TempDir) -> PathBuf {
     directory.path().join("data")
 }
 
-/// Debian keeps the programs of each version apart.
+/// Returns the path of a Postgres program. Debian has a directory for each version.
 fn program(name: &str) -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -319,7 +322,7 @@ fn program(name: &str) -> PathBuf {
 }
 
 fn run(command: &mut Command) {
-    let output = command.output().expect("the program is there");
+    let output = command.output().expect("the program can be started");
     assert!(
         output.status.success(),
         "{command:?}: {}",

@@ -7,17 +7,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use slack_installs::{DataKey, KeyContext, KeyError, KeyProvider, LocalKeyProvider, MasterKey};
 
-/// The master key of most tests.
+/// Returns the master key of most tests.
 pub(crate) fn master_key() -> MasterKey {
     master_key_of(0x11)
 }
 
-/// A master key of this byte, 32 times.
+/// Returns a master key that repeats this byte 32 times.
 pub(crate) fn master_key_of(byte: u8) -> MasterKey {
     MasterKey::parse(&format!("{byte:02x}").repeat(32)).expect("64 hex digits")
 }
 
-/// A local provider that counts its calls, and can be shut off. Clones share both.
+/// A local provider that counts its calls and can be set to fail. Clones share both.
 #[derive(Clone, Debug)]
 pub(crate) struct Remote {
     inner: Arc<LocalKeyProvider>,
@@ -34,17 +34,17 @@ impl Remote {
         }
     }
 
-    /// How many keys it was asked to unwrap.
+    /// Returns how many keys it had to unwrap.
     pub(crate) fn unwraps(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }
 
-    /// Fails every call from now on, or none.
+    /// Sets whether every call fails.
     pub(crate) fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
     }
 
-    /// A call over a network: it takes a moment, on a clock that the test moves.
+    /// Simulates a call over a network: it takes 50 ms on a clock that the test moves.
     async fn answer(&self) -> Result<(), KeyError> {
         tokio::time::sleep(Duration::from_millis(50)).await;
         if self.down.load(Ordering::SeqCst) {

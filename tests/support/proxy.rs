@@ -7,18 +7,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Where a connection is cut. The text is something that the client sends.
+/// Where a connection is cut. The text is part of what the client sends.
 #[derive(Clone, Debug)]
 pub enum Cut {
-    /// Before the server gets to see it.
+    /// Before the text reaches the server.
     Before(&'static str),
-    /// After the server has answered it, and before the client gets the answer.
+    /// After the server has responded to the text, and before the client gets the response.
     After(&'static str),
-    /// Not at all: from here on it hangs.
+    /// The connection is not cut: from this text on it hangs.
     Hang(&'static str),
 }
 
-/// Passes bytes on, until told to cut.
+/// Passes bytes on, until a test cuts the connection.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
@@ -57,24 +57,24 @@ impl Proxy {
         self.port
     }
 
-    /// Leads to another server from now on, and cuts all connections.
+    /// Connects to another server from now on, and cuts all connections.
     pub fn lead_to(&self, upstream: u16) {
         self.upstream.send_replace(upstream);
     }
 
-    /// The connections that there are carry nothing from now on, and stay open.
+    /// Hangs the existing connections: they stay open and carry nothing.
     pub fn hang_all(&self) {
         self.hung.send_replace(());
     }
 
-    /// Cuts the next connection that comes to this point, and no other.
+    /// Cuts the next connection that reaches this point, and only that one.
     pub fn cut(&self, cut: Cut) {
-        *self.cut.lock().expect("nobody panics with it") = Some(cut);
+        *self.cut.lock().expect("the lock is not poisoned") = Some(cut);
     }
 
-    /// Whether it has come to that.
+    /// Reports whether the cut has happened.
     pub fn has_cut(&self) -> bool {
-        self.cut.lock().expect("nobody panics with it").is_none()
+        self.cut.lock().expect("the lock is not poisoned").is_none()
     }
 }
 
@@ -84,7 +84,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Dropping the sockets, on any way out, cuts the connection.
+/// Passes bytes between the sockets. Every return drops both sockets, and so cuts the connection.
 async fn pass(
     mut client: TcpStream,
     mut upstream: watch::Receiver<u16>,
@@ -97,7 +97,7 @@ async fn pass(
         return;
     };
     let (mut asked, mut answered) = (vec![0; BUFFER], vec![0; BUFFER]);
-    // A text may come in two pieces.
+    // A text may arrive in two pieces.
     let mut seen = Vec::new();
     loop {
         tokio::select! {
@@ -130,15 +130,15 @@ async fn pass(
     }
 }
 
-/// Keeps both sockets open, as a machine does that has stopped.
+/// Keeps both sockets open, like a machine that has stopped.
 async fn hang(_client: TcpStream, _server: TcpStream) {
     std::future::pending().await
 }
 
-/// The cut that is due, if the client has just sent its text. It happens once. Leaves of `seen`
-/// what may be the beginning of the text, and never all of it: it belongs to an earlier call then.
+/// Takes the cut if the client has just sent its text. A cut happens once. Keeps in `seen` only
+/// what may be the beginning of the text, so that the text of an earlier call does not match again.
 fn take(cut: &Mutex<Option<Cut>>, seen: &mut Vec<u8>) -> Option<Cut> {
-    let mut cut = cut.lock().expect("nobody panics with it");
+    let mut cut = cut.lock().expect("the lock is not poisoned");
     let Some(Cut::Before(text) | Cut::After(text) | Cut::Hang(text)) = cut.as_ref() else {
         seen.clear();
         return None;

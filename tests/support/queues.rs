@@ -1,26 +1,26 @@
-//! Scopes and queues as the backends' own tests use them: of the app `app`.
+//! Scopes and queues of the app `app`, for the backends' own tests.
 
 use std::time::SystemTime;
 
 use slack_installs::backend::{Backend, Due, Error, Lane, Page, Queue, Row, Scope};
 
-/// The refreshes of `app`.
+/// Returns the queue of refreshes of `app`.
 pub fn refreshes() -> Queue {
     Queue::new("app", Lane::Refresh).expect("a plain name")
 }
 
-/// In the queue of refreshes at this time.
+/// Returns an entry of the queue of refreshes, due at this time.
 pub fn refresh_at(at: SystemTime) -> Option<Due> {
     let lane = Lane::Refresh;
     Some(Due { lane, at })
 }
 
-/// The first page of all rows.
+/// Returns the first page of all rows.
 pub async fn scanned(backend: &dyn Backend, limit: usize) -> Result<Page, Error> {
     backend.scan(&Scope::Everything, None, limit).await
 }
 
-/// The rows of all lanes of `app` that are due, page by page.
+/// Returns the due rows of all lanes of `app`, read page by page.
 pub async fn all_due(backend: &dyn Backend, now: SystemTime) -> Vec<(String, String, Row)> {
     let mut found = Vec::new();
     for lane in Lane::ALL {

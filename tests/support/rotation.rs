@@ -27,7 +27,7 @@ use crate::support::app::credentials;
 
 pub(crate) type Store = EncryptedStore<Arc<Flaky<Arc<dyn Backend>>>>;
 
-/// A Slack, and what one process has of an app.
+/// A fake Slack, and what one process of an app has.
 pub(crate) struct Stage {
     pub(crate) fake: FakeSlack,
     pub(crate) store: Store,
@@ -40,19 +40,20 @@ pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const REFRESH: &str = "oauth.v2.access";
 
 impl Stage {
-    /// On tokio's clock, which a paused test moves.
+    /// Creates a stage on tokio's clock, which a paused test moves.
     pub(crate) async fn new(rotation: Rotation) -> Self {
         let stage = Self::unrotated().await;
         stage.fake.rotate_tokens(rotation);
         stage
     }
 
-    /// Where Alpha has installed the app.
+    /// Creates a stage where Alpha has installed the app.
     pub(crate) async fn installed() -> Self {
         Self::installed_with(Rotation::default()).await
     }
 
-    /// The same, where Slack deals so with the pairs that an answer replaces.
+    /// Creates a stage where Alpha has installed the app. The policy says which pairs Slack keeps
+    /// alive after a refresh.
     pub(crate) async fn installed_under(policy: GracePolicy) -> Self {
         let rotation = Rotation::default();
         Self::installed_with(Rotation { policy, ..rotation }).await
@@ -64,12 +65,12 @@ impl Stage {
         stage
     }
 
-    /// With long-lived tokens.
+    /// Creates a stage with long-lived tokens.
     pub(crate) async fn unrotated() -> Self {
         Self::in_world(World::default()).await
     }
 
-    /// With long-lived tokens, where these people are.
+    /// Creates a stage with long-lived tokens and the workspaces of this world.
     pub(crate) async fn in_world(world: World) -> Self {
         let start = Instant::now();
         let clock = Clock::from_fn(move || epoch() + start.elapsed());
@@ -78,8 +79,8 @@ impl Stage {
         Self::process_of(fake, backend.into()).await
     }
 
-    /// On a clock that stands unless the test moves it, for databases that take their own time;
-    /// as an app that nobody else has, since tests share them.
+    /// Creates a stage whose clock moves only when the test moves it, because a real database takes
+    /// real time. The app's id is unique, because tests share databases.
     pub(crate) async fn on(database: Database, rotation: Rotation) -> Self {
         let clock = Clock::from_fn(epoch);
         let fake = FakeSlack::in_process(World::default().with_clock(clock));
@@ -87,7 +88,7 @@ impl Stage {
         Self::process_of(fake, database).await
     }
 
-    /// Another process of the app, with the same Slack and the same database.
+    /// Starts another process of the app, with the same Slack and the same database.
     pub(crate) async fn another(&self) -> Self {
         Self::process_of(self.fake.clone(), self.database.clone()).await
     }
@@ -97,7 +98,7 @@ impl Stage {
         let backend = Arc::new(Flaky::new(backend, Faults::none()));
         let provider = LocalKeyProvider::new(master_key());
         let store = EncryptedStore::open(backend, provider, fake.client_id()).await;
-        let store = database.process(store.expect("the database answers"));
+        let store = database.process(store.expect("the database is up"));
         Self {
             fake,
             store,
@@ -118,7 +119,7 @@ impl Stage {
         RotationConfig::new(credentials(&self.fake))
     }
 
-    /// One process's rotator.
+    /// Returns the rotator of one process.
     pub(crate) fn rotator(&self) -> TokenRotator {
         self.rotator_with(self.config())
     }
@@ -136,7 +137,7 @@ impl Stage {
         TokenRotator::new(config, slack, self.store.clone()).with_clock(self.fake.clock())
     }
 
-    /// A rotator whose calls are held on their way back from Slack.
+    /// Returns a rotator that gets Slack's responses only when the test releases them.
     pub(crate) fn held(&self) -> (TokenRotator, Held) {
         let hold = Hold {
             answered: Semaphore::new(0),
@@ -146,23 +147,23 @@ impl Stage {
         (self.rotator_over(self.config(), held.clone()), held)
     }
 
-    /// The clock of a node that is this much ahead.
+    /// Returns the clock of a node that is this much ahead.
     pub(crate) fn ahead(&self, by: Duration) -> Clock {
         let clock = self.fake.clock();
         Clock::from_fn(move || clock.now() + by)
     }
 
-    /// How often this process has asked the database.
+    /// Returns how often this process has read from the database.
     pub(crate) fn reads(&self) -> u64 {
         self.store.backend().counts().reads
     }
 
-    /// One process's rotator over another store.
+    /// Returns the rotator of a process that uses this store.
     pub(crate) fn rotator_on(&self, store: impl RotationStore) -> TokenRotator {
         TokenRotator::new(self.config(), self.slack(), store).with_clock(self.fake.clock())
     }
 
-    /// The store, where updates go so, by their number.
+    /// Returns the store with a hook that decides the fate of each update by its number.
     pub(crate) fn hooked(
         &self,
         way: impl Fn(usize) -> Way + Send + Sync + 'static,
@@ -170,7 +171,8 @@ impl Stage {
         HookedChains::new(self.store.clone(), way, |_| (Duration::ZERO, None))
     }
 
-    /// A process whose updates go so, by their number.
+    /// Returns the rotator of a process with a hook that decides the fate of each update by its
+    /// number.
     pub(crate) fn rotator_with_updates(
         &self,
         way: impl Fn(usize) -> Way + Send + Sync + 'static,
@@ -178,7 +180,7 @@ impl Stage {
         self.rotator_on(self.hooked(way))
     }
 
-    /// A process whose task dies at the update after this many.
+    /// Returns a rotator whose task dies after this many updates, at the next one.
     pub(crate) fn dying(&self, after: usize) -> TokenRotator {
         self.rotator_with_updates(move |number| {
             if number == after {
@@ -189,12 +191,12 @@ impl Stage {
         })
     }
 
-    /// What the next refresh meets.
+    /// Injects a fault into the next refresh.
     pub(crate) fn inject(&self, fault: Fault) {
         self.fake.inject(REFRESH, fault);
     }
 
-    /// Ada installs the app in a workspace, and it is stored.
+    /// Installs the app in a workspace as Ada, and stores the installation.
     pub(crate) async fn install(&self, team: &str, scopes: &str, user_scopes: &str) {
         let mut url = self.fake.environment().authorize_url();
         url.query_pairs_mut()
@@ -216,7 +218,7 @@ impl Stage {
         self.store.store(&installation).await.expect("stored");
     }
 
-    /// Many tenants that have installed the app.
+    /// Installs the app for this many tenants.
     pub(crate) async fn fleet(&self, size: usize) -> Vec<InstallationKey> {
         let mut tenants = Vec::new();
         for number in 0..size {
@@ -229,10 +231,10 @@ impl Stage {
         tenants
     }
 
-    /// Alpha's installation, as it is stored.
+    /// Fetches Alpha's installation.
     pub(crate) async fn fetched(&self) -> StoredInstallation {
         let fetched = self.store.fetch(&alpha(), None).await;
-        fetched.expect("answers").expect("installed")
+        fetched.expect("available").expect("installed")
     }
 
     /// Changes the bot's chain as another process might have.
@@ -243,7 +245,7 @@ impl Stage {
             Some(next)
         };
         let updated = self.store.update(&bot(), None, &mut decide).await;
-        updated.expect("answers").expect("installed");
+        updated.expect("available").expect("installed");
     }
 
     pub(crate) async fn chain(&self, credential: Credential) -> Option<StoredChain> {
@@ -251,7 +253,7 @@ impl Stage {
             credential,
             tenant: alpha(),
         };
-        self.store.chain(&key).await.expect("the store answers")
+        self.store.chain(&key).await.expect("the store is up")
     }
 
     pub(crate) async fn bot_chain(&self) -> StoredChain {
@@ -260,12 +262,12 @@ impl Stage {
             .expect("the bot is installed")
     }
 
-    /// Past the end of the token.
+    /// Moves the clock past the token's expiry.
     pub(crate) fn expire(&self) {
         self.fake.advance(13 * HOUR);
     }
 
-    /// Into the time in which a token is due and still serves.
+    /// Moves the clock to a time at which the token is due for a refresh but still valid.
     pub(crate) fn soften(&self) {
         self.fake.advance(11 * HOUR);
     }
@@ -283,7 +285,7 @@ pub(crate) fn admin() -> Credential {
     Credential::User(UserId::new(ADMIN).expect("an id"))
 }
 
-/// Until every task has come to rest, without moving the clock.
+/// Runs until every task waits, without moving the clock.
 pub(crate) async fn settle() {
     for _ in 0..200 {
         tokio::task::yield_now().await;
@@ -298,8 +300,8 @@ pub(crate) fn refresh_token(stored: &StoredChain) -> &RefreshToken {
         .expect("a rotating chain")
 }
 
-/// Keeps Slack's answers to refreshes until they are released: what Slack did is done, and the
-/// caller does not know yet.
+/// Holds Slack's responses to refreshes until a test releases them: Slack has carried the refresh
+/// out, and the caller does not know it yet.
 pub(crate) type Held = HookedTransport<Hold>;
 
 pub(crate) struct Hold {
@@ -308,13 +310,13 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
-    /// Waits until Slack has answered a refresh.
+    /// Waits until Slack has responded to a refresh.
     pub(crate) async fn answered(&self) {
         let answered = self.answered.acquire().await;
         answered.expect("never closed").forget();
     }
 
-    /// Lets this answer go, and all that follow.
+    /// Releases this response and all later ones.
     pub(crate) fn release(&self) {
         self.released.add_permits(Semaphore::MAX_PERMITS);
     }
@@ -330,7 +332,7 @@ impl CallHooks for Hold {
     }
 }
 
-/// Asks for the bot's token of Alpha.
+/// Requests the token of Alpha's bot.
 pub(crate) trait BotToken {
     fn bot_token(&self) -> impl Future<Output = Result<Token, RotationError>> + Send;
 }
@@ -341,7 +343,7 @@ impl BotToken for TokenRotator {
     }
 }
 
-/// A caller in a task of its own, who asks for the bot's token of Alpha.
+/// Spawns a caller that requests the token of Alpha's bot.
 pub(crate) fn spawn_caller(rotator: &TokenRotator) -> JoinHandle<Result<Token, RotationError>> {
     let rotator = rotator.clone();
     tokio::spawn(async move { rotator.bot_token().await })
@@ -352,7 +354,7 @@ pub(crate) fn spawn_worker(rotator: &TokenRotator) -> JoinHandle<()> {
     tokio::spawn(async move { rotator.work(WorkerConfig::default()).await })
 }
 
-/// The key of Alpha's bot.
+/// Returns the key of Alpha's bot.
 pub(crate) fn bot() -> ChainKey {
     ChainKey {
         credential: Credential::Bot,
@@ -368,7 +370,7 @@ pub(crate) const fn millis(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// When each of these tests begins, on Slack's clock.
+/// The time at which each of these tests begins, on Slack's clock.
 fn epoch() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000)
 }

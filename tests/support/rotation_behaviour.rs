@@ -1,8 +1,8 @@
-//! What `TokenRotator` does with other processes and a database that fails, over any backend.
+//! What `TokenRotator` does with other processes and a failing database, over any backend.
 //!
-//! Each check is a plain function over one database, which it may share with all others.
-//! `tests/suite` runs them. Real databases take their own time, so tokio's clock runs: what must
-//! happen at once is held and released, and Slack's clock moves when a check moves it.
+//! Each check is a plain function over one database, which it may share with all other checks.
+//! `tests/suite` runs them. Tokio's clock runs, because real databases take real time. Events that
+//! must coincide are held and released, and Slack's clock moves only when a check moves it.
 
 use std::time::Duration;
 
@@ -46,11 +46,11 @@ async fn installed_with(database: Database, rotation: Rotation) -> Stage {
     stage
 }
 
-// One refresh, whoever asks.
+// One refresh for any number of callers.
 
 pub(crate) async fn four_processes_cost_one_refresh(database: Database) {
-    // Each caller looks once, unless a cache has the chain. Then the process looks again and again,
-    // and finds the lease taken.
+    // Each caller reads once, unless a cache has the chain. Then the process reads again several
+    // times, and finds that the lease is taken.
     let looks = match database.cache {
         Some(_) => 3,
         None => CALLERS + 3,
@@ -80,15 +80,15 @@ pub(crate) async fn four_processes_cost_one_refresh(database: Database) {
     assert_eq!(stage.refreshes(), 1);
     let chain = stage.bot_chain().await;
     assert_eq!(chain.chain.generation, 1);
-    assert!(chain.chain.lease.is_none(), "the lease is given back");
+    assert!(chain.chain.lease.is_none(), "the lease is released");
     let stored = chain.grant.access_token.expose();
     assert!(stage.fake.is_live(stored));
     for token in tokens {
-        assert_eq!(token.expect("nobody fails"), stored);
+        assert_eq!(token.expect("no caller fails"), stored);
     }
 }
 
-/// The host's own error.
+/// The application's own error.
 #[derive(Debug)]
 struct Expired;
 
@@ -176,13 +176,13 @@ pub(crate) async fn a_failing_user_refresh_costs_the_bot_nothing(database: Datab
     stage.expire();
     let user_id = UserId::new(ADMIN).expect("an id");
     let installation = stage.store.fetch(&alpha(), Some(&user_id)).await;
-    let installation = installation.expect("the store answers").expect("installed");
+    let installation = installation.expect("the store is up").expect("installed");
     let refreshed = stage.rotator().refreshed(installation).await;
     let bot = refreshed.installation.bot.expect("the bot");
     assert!(stage.fake.is_live(bot.grant.access_token.expose()));
     assert!(
         refreshed.installation.user.is_none(),
-        "never an expired token"
+        "no expired token is handed out"
     );
     let error = refreshed.user_error.expect("a reason");
     assert_matches!(error, Error::ReinstallNeeded { .. });
@@ -205,10 +205,10 @@ pub(crate) async fn a_refresh_of_the_bot_leaves_users_as_they_were(database: Dat
     let users = stage.rotator().token_for(&alpha(), admin()).await;
     users.expect("the user's own refresh");
     let after = stage.another().await.chain(admin()).await;
-    assert_eq!(after.expect("there").chain.generation, 1);
+    assert_eq!(after.expect("exists").chain.generation, 1);
 }
 
-// What happens between Slack's answer and the save.
+// What happens between Slack's response and the save.
 
 pub(crate) async fn a_refresh_that_meets_an_uninstallation_revives_nothing_and_revokes_its_pair(
     database: Database,
@@ -219,17 +219,17 @@ pub(crate) async fn a_refresh_that_meets_an_uninstallation_revives_nothing_and_r
     let purged = stage.store.delete(&alpha(), &Delete::all()).await;
     assert!(purged.expect("purged"));
     held.release();
-    let error = caller.await.expect("no panic").expect_err("gone");
+    let error = caller.await.expect("no panic").expect_err("deleted");
     assert_matches!(error, Error::NotInstalled);
     let after = stage.another().await;
     assert!(
         after.chain(Credential::Bot).await.is_none(),
-        "nothing came back"
+        "no row was restored"
     );
     assert_eq!(
         stage.fake.calls("auth.revoke"),
         2,
-        "access and refresh token"
+        "the access token and the refresh token are revoked"
     );
     assert_eq!(stage.fake.live_tokens(ALPHA, None), 0);
 }
@@ -254,8 +254,9 @@ pub(crate) async fn a_refresh_that_meets_a_reinstall_leaves_the_new_installation
     assert!(stage.fake.is_live(&token));
 }
 
-/// The first process stalls between Slack's answer and the save; the second, on whose clock the
-/// lease has lapsed, refreshes and saves meanwhile. Only the pair that was issued first lives.
+/// The first process stalls between Slack's response and the save. Its lease has lapsed on the
+/// clock of the second process, which refreshes and saves meanwhile. Only the pair that was issued
+/// first is alive.
 pub(crate) async fn an_alternate_rescues_a_chain_whose_primary_is_dead(database: Database) {
     let rotation = Rotation {
         grace: Duration::from_secs(120),
@@ -272,10 +273,10 @@ pub(crate) async fn an_alternate_rescues_a_chain_whose_primary_is_dead(database:
     assert_matches!(
         second,
         Err(Error::TryAgain { .. }),
-        "the loser of Slack's choosing is not handed out"
+        "the pair that Slack does not keep alive is not handed out"
     );
     held.release();
-    // The loser of the race asks which pair lives, and does not wait for somebody to find out.
+    // The process that lost the race asks Slack which pair is alive, before any caller finds out.
     let token = caller.await.expect("no panic").expect("some token");
     assert!(stage.fake.is_live(&token));
     let chain = stage.another().await.bot_chain().await;
@@ -299,7 +300,10 @@ pub(crate) async fn a_pair_is_saved_when_the_database_comes_back(database: Datab
     let before = lost();
     held.release();
     until("the save has failed twice", async || lost() >= before + 2).await;
-    assert!(!caller.is_finished(), "nothing is handed out unsaved");
+    assert!(
+        !caller.is_finished(),
+        "no token is handed out before it is saved"
+    );
     assert_eq!(stage.another().await.bot_chain().await.chain.generation, 0);
     backend.set_faults(Faults::none());
     let token = caller.await.expect("no panic").expect("it is saved");
@@ -311,8 +315,9 @@ pub(crate) async fn a_pair_is_saved_when_the_database_comes_back(database: Datab
 }
 
 pub(crate) async fn a_save_whose_answer_was_lost_is_not_taken_for_a_race(database: Database) {
-    // Every second commit: the acquisition is answered, the save is not. Nor is the fourth read,
-    // by which the store finds out what became of it.
+    // Every second commit loses its response: the lease's response arrives, the save's does not. In
+    // the second case the fourth read fails too. The store uses it to check whether the save was
+    // applied.
     for lost_reads in [0, 4] {
         let stage = installed(database.clone()).await;
         stage.expire();
@@ -352,7 +357,7 @@ pub(crate) async fn the_worker_repeats_a_refresh_whose_process_died_within_the_g
     let (rotator, worker) = working(&stage.another().await);
     stage.fake.advance(LEASE);
     let watching = stage.another().await;
-    until("the worker has repeated it, unasked", async || {
+    until("the worker repeats the refresh", async || {
         watching.bot_chain().await.chain.generation == 1
     })
     .await;
@@ -372,7 +377,7 @@ pub(crate) async fn of_two_workers_one_replaces_a_token_ahead(database: Database
         working(&stage.another().await),
     ];
     stage.soften();
-    until("the token is replaced, unasked", async || {
+    until("the worker replaces the token", async || {
         watching.bot_chain().await.chain.generation == 1
     })
     .await;
@@ -383,13 +388,14 @@ pub(crate) async fn of_two_workers_one_replaces_a_token_ahead(database: Database
     assert_eq!(stage.refreshes(), 1);
     assert!(
         stage.fake.is_live(old.grant.access_token.expose()),
-        "it serves to its end"
+        "the token is valid until it expires"
     );
     let chain = stage.another().await.bot_chain().await;
     assert!(stage.fake.is_live(chain.grant.access_token.expose()));
 }
 
-/// A process that took the lease, spent the refresh token, and died with the pair in its hands.
+/// Starts a process that takes the lease, spends the refresh token, and dies before it saves the
+/// pair.
 async fn died_in_a_refresh(database: Database) -> Stage {
     let stage = installed(database).await;
     stage.expire();
@@ -400,7 +406,7 @@ async fn died_in_a_refresh(database: Database) -> Stage {
     stage
 }
 
-/// A refresh that Slack has carried out, on its way back to this process.
+/// Starts a refresh that Slack has carried out, and whose response is held.
 async fn refreshing(process: &Stage) -> (JoinHandle<Result<String, Error>>, Held) {
     let (rotator, held) = process.held();
     let caller = tokio::spawn(async move { bot(&rotator).await });
@@ -408,7 +414,7 @@ async fn refreshing(process: &Stage) -> (JoinHandle<Result<String, Error>>, Held
     (caller, held)
 }
 
-/// A worker that looks as often as it can.
+/// Starts a worker that looks as often as it can.
 fn working(process: &Stage) -> (TokenRotator, JoinHandle<()>) {
     let rotator = process.rotator();
     let worker = rotator.clone();
@@ -440,11 +446,11 @@ fn ask(herd: &mut JoinSet<Result<String, Error>>, rotator: &TokenRotator) {
     }
 }
 
-/// Of one process.
+/// Callers of one process.
 const CALLERS: u64 = 16;
 
-/// A lease has lapsed after this.
+/// A lease has lapsed after this time.
 const LEASE: Duration = Duration::from_secs(16);
 
-/// For what must happen on a machine that has much else to do.
+/// Far longer than anything takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);

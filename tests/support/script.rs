@@ -14,7 +14,7 @@ use slack_installs::testing::{FakeSlack, FakeTransport};
 
 type Line = Pin<Box<dyn Future<Output = Option<Response<Bytes>>> + Send>>;
 
-/// Asks the play for each response, and the fake Slack where the play has none.
+/// Asks the play for each response, and passes the call to the fake Slack if the play has none.
 struct Script<F> {
     fake: FakeTransport,
     play: F,
@@ -44,7 +44,7 @@ where
     }
 }
 
-/// A client whose calls, by method and token, are first shown to the play.
+/// Returns a client that shows the method and the token of each call to the play first.
 pub fn scripted<F, L>(fake: &FakeSlack, play: F) -> SlackClient
 where
     F: Fn(String, String) -> L + Send + Sync + 'static,
@@ -58,18 +58,18 @@ where
     SlackClient::with_transport(fake.environment(), script).with_clock(fake.clock())
 }
 
-/// `{"ok":false,"error":…}`
+/// Returns `{"ok":false,"error":…}`.
 pub fn error(code: &str) -> Response<Bytes> {
     json_body(&json!({"ok": false, "error": code}))
 }
 
-/// `{"ok":true,…}`
+/// Returns `{"ok":true,…}`.
 pub fn ok(mut fields: Value) -> Response<Bytes> {
     fields["ok"] = true.into();
     json_body(&fields)
 }
 
-/// HTTP 429, without `Retry-After` if there is none.
+/// Returns HTTP 429. For `None`, the response has no `Retry-After`.
 pub fn rate_limited(retry_after: Option<u64>) -> Response<Bytes> {
     let mut response = error("ratelimited");
     *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;

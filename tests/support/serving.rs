@@ -1,5 +1,5 @@
-//! What requests are served from: a database in which something happens between two reads,
-//! tokens that end when a test says so, and a rotator.
+//! Parts that serve requests: a database in which something happens between two reads, tokens that
+//! expire when a test chooses, and a rotator.
 
 use std::ops::Deref;
 use std::pin::Pin;
@@ -22,8 +22,8 @@ use crate::support::app::credentials;
 
 type Interruption = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
-/// A database in memory that loses what [`Flaky`] is told to lose, and in which something else
-/// can happen before one of the next reads.
+/// A database in memory that loses what [`Flaky`] is set to lose. Another operation can run before
+/// one of the next reads.
 pub struct Between {
     flaky: Arc<Flaky<MemoryBackend>>,
     next: Mutex<Option<(u64, Interruption)>>,
@@ -43,7 +43,7 @@ impl Between {
         Hooked::over(flaky, hooks)
     }
 
-    /// This happens before the nth read from now, the first being 1.
+    /// Runs this before the nth read from now, counted from 1.
     pub fn before_read(&self, nth: u64, what: impl Future<Output = ()> + Send + 'static) {
         self.interrupt(nth, async {
             what.await;
@@ -51,28 +51,28 @@ impl Between {
         });
     }
 
-    /// The nth read from now fails, and no other one.
+    /// Fails the nth read from now, and no other read.
     pub fn fail_read(&self, nth: u64) {
         self.interrupt(nth, async { Err(lost()) });
     }
 
-    /// Each commit lets other tasks run first, from now on.
+    /// Makes each commit from now on yield to other tasks first.
     pub fn yield_in_commits(&self) {
         self.yields.store(true, Ordering::SeqCst);
     }
 
-    /// How many reads were asked for.
+    /// Returns the number of reads that were requested.
     pub fn reads(&self) -> u64 {
         self.reads.load(Ordering::SeqCst)
     }
 
     fn interrupt(&self, nth: u64, what: impl Future<Output = Result<(), Error>> + Send + 'static) {
-        *self.next.lock().expect("no test panics with it") = Some((nth, Box::pin(what)));
+        *self.next.lock().expect("the lock is not poisoned") = Some((nth, Box::pin(what)));
     }
 
     fn due(&self) -> Option<Interruption> {
         self.reads.fetch_add(1, Ordering::SeqCst);
-        let mut next = self.next.lock().expect("no test panics with it");
+        let mut next = self.next.lock().expect("the lock is not poisoned");
         let (left, _) = next.as_mut()?;
         *left -= 1;
         let (_, what) = next.take_if(|(left, _)| *left == 0)?;
@@ -104,20 +104,20 @@ impl Hooks for Between {
     }
 }
 
-/// An app over such a database.
+/// Returns an app over such a database.
 pub async fn interrupted() -> (Life, Hooked<Between>) {
     let backend = Between::new();
     let life = Life::with(world(), Arc::new(backend.clone())).await;
     (life, backend)
 }
 
-/// A rotator of this app.
+/// Returns a rotator of this app.
 pub fn rotator(app: &App) -> TokenRotator {
     let config = RotationConfig::new(credentials(&app.fake));
     TokenRotator::new(config, app.slack.clone(), app.store.clone()).with_clock(app.fake.clock())
 }
 
-/// A tenant is put on hold, or let go.
+/// Puts a tenant on hold, or ends its hold.
 pub async fn hold(app: &App, tenant: &str, is_on: bool) {
     let hold = Hold {
         is_on,
@@ -125,19 +125,19 @@ pub async fn hold(app: &App, tenant: &str, is_on: bool) {
         at: app.fake.clock().now(),
     };
     let known = app.store.hold(&key(tenant), &hold).await;
-    assert!(known.expect("the store answers"), "it is installed");
+    assert!(known.expect("the store is up"), "it is installed");
 }
 
-/// How long a token serves.
+/// The remaining lifetime of a token.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Token {
-    /// There is none.
+    /// The token does not exist.
     Missing,
-    /// It does not rotate.
+    /// The token does not rotate.
     Lasting,
-    /// It ends in 12 hours.
+    /// The token expires in 12 hours.
     Live,
-    /// It ended a second ago.
+    /// The token expired a second ago.
     Over,
 }
 
@@ -161,7 +161,7 @@ impl Token {
     }
 }
 
-/// Stores an installation of Alpha with these tokens of the bot and of Ada.
+/// Stores an installation of Alpha with these tokens for the bot and for Ada.
 pub async fn keep(app: &App, bot: Token, user: Token) {
     let now = app.fake.clock().now();
     let mut installation = in_workspace(ALPHA);
@@ -179,5 +179,5 @@ pub async fn keep(app: &App, bot: Token, user: Token) {
         it.grant = user.grant("xoxp-ada", now);
     }
     let stored = app.store.store(&installation).await;
-    stored.expect("the store answers");
+    stored.expect("the store is up");
 }

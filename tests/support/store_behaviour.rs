@@ -1,7 +1,7 @@
 //! What `EncryptedStore` does, over any backend.
 //!
-//! Each check is a plain function over one database, which it may share with all others.
-//! `tests/suite` runs them. Numbers are of the peers' issues where the same went wrong.
+//! Each check is a plain function over one database, which it may share with all other checks.
+//! `tests/suite` runs them. Numbers and URLs refer to issues of other libraries that failed there.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -143,10 +143,10 @@ pub(crate) async fn what_was_stored_is_fetched_whole(db: Db) {
         .with_webhook("C0ALPHA0001", "https://hooks.slack.com/services/T/B/1");
     full.url = Some("https://alpha.slack.com/".to_owned());
     full.metadata = Some("{\"plan\":\"gold\"}\u{0}\u{1f600}".to_owned());
-    let bot = full.bot.as_mut().expect("it was just given");
+    let bot = full.bot.as_mut().expect("it was just set");
     bot.id = Some(bot_id("B0ALPHA0001"));
     bot.grant = rotating("xoxe.xoxb-1-a", "xoxe-1-a");
-    let user = full.user.as_mut().expect("it was just given");
+    let user = full.user.as_mut().expect("it was just set");
     user.grant = rotating("xoxe.xoxp-1-b", "xoxe-1-b");
     let bare = in_org("E0BARE00001", None);
 
@@ -160,7 +160,7 @@ pub(crate) async fn what_was_stored_is_fetched_whole(db: Db) {
     assert_eq!(whole(&fetched), whole(&bare));
 }
 
-/// A later install replaces the bot's token for everybody, wherever it was handed out before.
+/// A later install replaces the bot's token for every user who could fetch the earlier one.
 pub(crate) async fn each_credential_is_stored_once(db: Db) {
     let store = db.store().await;
     let key = workspace_key("T1");
@@ -183,7 +183,7 @@ pub(crate) async fn a_store_is_one_commit_and_a_failed_one_changes_nothing(db: D
 
     let new = with_both("T1", "xoxb-new", "U1", "xoxp-new").with_webhook("C1", "https://hooks/new");
     backend.lose_commits(usize::MAX);
-    let failed = store.store(&new).await.expect_err("the database is away");
+    let failed = store.store(&new).await.expect_err("the database is down");
     assert!(failed.is_transient());
     assert_eq!(
         whole(&fetch(&store, &old.key(), Some("U1")).await.installation),
@@ -206,7 +206,7 @@ pub(crate) async fn a_user_only_install_keeps_the_bot(db: Db) {
     assert_bot(&store, &workspace_key("T2"), None, None).await;
 }
 
-// Python and node hand the installer's token to a request that names no user.
+// The Python and Node SDKs hand the installer's token to a request that names no user.
 pub(crate) async fn a_request_without_a_user_gets_no_users_token(db: Db) {
     let store = db.store().await;
     put(&store, with_both("T1", "xoxb-1", "U0ADMIN0001", "xoxp-1")).await;
@@ -288,7 +288,7 @@ pub(crate) async fn apps_that_look_alike_do_not_meet_in_one_database(db: Db) {
     assert_bot(&other, &key, None, Some("xoxb-theirs")).await;
 }
 
-// The SQLite store of the Python SDK deletes nothing where the team id is absent.
+// The Python SDK's SQLite store deletes nothing if the team id is absent.
 pub(crate) async fn an_org_wide_install_is_found_and_deleted_by_its_enterprise_id_alone(db: Db) {
     let store = db.store().await;
     let org = in_org("E0GRID00001", None)
@@ -359,7 +359,7 @@ pub(crate) async fn an_org_and_its_workspaces_have_installations_of_their_own(db
     assert_bot(&store, &workspace_key("T2"), None, Some("xoxb-t2")).await;
 }
 
-// The Python SDK's SQLite store answers the oldest of two with one timestamp.
+// The Python SDK's SQLite store returns the older of two installations with the same timestamp.
 pub(crate) async fn of_two_stores_in_one_tick_the_later_wins(db: Db) {
     let store = db.store().await;
     for round in 0..20 {
@@ -387,7 +387,7 @@ pub(crate) async fn of_two_stores_the_later_installation_wins_whichever_comes_la
     assert_eq!(fetched.installed_at, later.installed_at);
     assert_eq!(fetched.installed_by, later.installed_by);
     assert_eq!(fetched.revision, revision);
-    // What the later one did not bring is the early one's.
+    // Members that the later installation does not have come from the early one.
     assert_eq!(fetched.metadata.as_deref(), Some("early"));
     assert_eq!(fetched.incoming_webhooks.len(), 1);
 }
@@ -401,7 +401,11 @@ pub(crate) async fn an_unknown_tenant_is_none_and_no_error(db: Db) {
     ] {
         for user in [None, Some(user_id("U1"))] {
             let fetched = store.fetch(&key, user.as_ref()).await;
-            assert!(fetched.expect("absent is no error").is_none());
+            assert!(
+                fetched
+                    .expect("an absent installation is not an error")
+                    .is_none()
+            );
         }
     }
 }
@@ -449,7 +453,12 @@ pub(crate) async fn a_delete_names_exactly_what_goes_and_is_content_if_it_is_gon
 
     let user = Delete::user(user_id("U1"));
     assert!(store.delete(&key, &user).await.expect("deleted"));
-    assert!(!store.delete(&key, &user).await.expect("gone already"));
+    assert!(
+        !store
+            .delete(&key, &user)
+            .await
+            .expect("it was deleted already")
+    );
     assert_eq!(
         users(&fetch(&store, &key, Some("U1")).await.installation),
         None
@@ -465,13 +474,18 @@ pub(crate) async fn a_delete_names_exactly_what_goes_and_is_content_if_it_is_gon
         !store
             .delete(&key, &Delete::all())
             .await
-            .expect("gone already")
+            .expect("it was deleted already")
     );
-    assert!(!store.delete(&key, &user).await.expect("gone already"));
+    assert!(
+        !store
+            .delete(&key, &user)
+            .await
+            .expect("it was deleted already")
+    );
     assert!(gone(&store, &key).await);
     assert!(db.rows_of("T1").await.is_empty());
 
-    // Nothing of what was deleted comes back with a new install.
+    // A new install restores nothing that was deleted.
     put(&store, in_workspace("T1").with_user("U3", "xoxp-3")).await;
     let fetched = fetch(&store, &key, Some("U2")).await;
     assert_eq!((bot_token(&fetched), users(&fetched)), (None, None));
@@ -492,7 +506,7 @@ pub(crate) async fn a_bot_can_be_deleted_alone(db: Db) {
         !store
             .delete(&key, &Delete::bot())
             .await
-            .expect("gone already")
+            .expect("it was deleted already")
     );
     let fetched = fetch(&store, &key, Some("U1")).await;
     assert_eq!(
@@ -540,7 +554,7 @@ pub(crate) async fn a_delete_guarded_by_a_revision_conflicts_after_a_reinstall(d
         !store
             .delete(&key, &Delete::all().only(current))
             .await
-            .expect("gone already")
+            .expect("it was deleted already")
     );
     assert!(gone(&store, &key).await);
 }
@@ -557,7 +571,7 @@ pub(crate) async fn a_delete_of_a_bot_that_is_absent_spares_one_that_is_just_ins
         })
     });
     let went = deleting.delete(&workspace_key("T1"), &Delete::bot()).await;
-    assert!(!went.expect("there was none"));
+    assert!(!went.expect("there was no bot to delete"));
     assert_bot(&store, &workspace_key("T1"), None, Some("xoxb-T1")).await;
 }
 
@@ -598,14 +612,14 @@ pub(crate) async fn a_reinstall_heals_a_row_that_does_not_open(db: Db) {
     store
         .store(&new)
         .await
-        .expect("stored over what does not open");
+        .expect("an installation that does not open is replaced");
     assert_eq!(
         whole(&fetch(&store, &new.key(), Some("U1")).await.installation),
         whole(&new)
     );
 }
 
-// What becomes known after an install.
+// Facts that are learned after an install.
 
 pub(crate) async fn a_note_touches_no_token(db: Db) {
     let store = db.store().await;
@@ -629,7 +643,7 @@ pub(crate) async fn a_note_touches_no_token(db: Db) {
     let fetched = fetch(&store, &installation.key(), Some("U1")).await;
     assert_eq!(whole(&fetched), whole(&installation));
 
-    // An install that does not know them yet keeps them.
+    // An install that does not have these facts yet keeps them.
     put(&store, of("T1")).await;
     let fetched = fetch(&store, &installation.key(), Some("U1")).await;
     assert_eq!(whole(&fetched), whole(&installation));
@@ -664,7 +678,7 @@ pub(crate) async fn a_note_to_an_earlier_install_changes_nothing(db: Db) {
     assert!(db.rows_of("T2").await.is_empty());
 }
 
-// Parts that are kept across installs.
+// Parts that installs keep.
 
 pub(crate) async fn webhooks_are_kept_one_for_each_channel(db: Db) {
     let store = db.store().await;
@@ -745,7 +759,7 @@ pub(crate) async fn listing_is_complete_by_pages_of_any_size_and_opens_nothing(d
     issue(&store).await;
     damage(&db, "T3", "install").await;
 
-    // A process that lost its key provider lists all the same.
+    // A process that lost its key provider can still list.
     let provider = Remote::new();
     let listing = db.store_by(provider.clone()).await;
     let unwraps = provider.unwraps();
@@ -792,14 +806,14 @@ pub(crate) async fn concurrent_stores_of_one_tenant_end_with_one_of_them_whole(d
         });
     }
     while let Some(done) = tasks.join_next().await {
-        done.expect("no store fails, and no read sees half of one");
+        done.expect("no store fails, and no read sees half an installation");
     }
     let fetched = fetch(&store, &workspace_key("T1"), Some("U1")).await;
     assert_of_one_install(Some(&fetched));
     assert_eq!(
         webhook_urls(&fetched).len(),
         64,
-        "none overwrote what it had not seen"
+        "no store overwrote rows that it had not read"
     );
     let slots = db.slots_of("T1").await;
     assert_eq!(slots, ["bot", "install", "user/U1"]);
@@ -829,7 +843,7 @@ fn assert_of_one_install(fetched: Option<&Installation>) {
     assert!(webhook_urls(fetched).contains(&format!("https://hooks/{round}").as_str()));
 }
 
-// Lost answers.
+// Lost responses.
 
 pub(crate) async fn a_lost_answer_to_a_store_is_found_out_by_reading(db: Db) {
     let backend = Unreliable::new(Arc::clone(&db.backend));
@@ -841,8 +855,12 @@ pub(crate) async fn a_lost_answer_to_a_store_is_found_out_by_reading(db: Db) {
         .await
         .expect("the row says that it was stored");
     let standing = fetch(&store, &workspace_key("T1"), None).await.revision;
-    assert_eq!(standing, revision, "it is not stored twice");
-    assert_eq!(backend.commits(), commits + 2, "but confirmed");
+    assert_eq!(standing, revision, "the installation is not stored twice");
+    assert_eq!(
+        backend.commits(),
+        commits + 2,
+        "a second commit confirms it"
+    );
     backend.lose_answers(1);
     let facts = Facts {
         url: Some("https://alpha.slack.com/".into()),
@@ -885,10 +903,10 @@ pub(crate) async fn a_lost_answer_to_a_delete_is_unavailable_and_asking_again_is
     store
         .delete(&workspace_key("T1"), &Delete::all())
         .await
-        .expect("content if it is gone");
+        .expect("deleting an absent installation is a no-op");
     assert!(gone(&store, &workspace_key("T1")).await);
 
-    // A state whose use is in doubt is never given out.
+    // A state whose use is in doubt is never returned.
     issue(&store).await;
     backend.lose_answers(1);
     let outcome = store.consume(&STATE, noon()).await;
@@ -924,7 +942,7 @@ pub(crate) async fn an_expired_state_gives_nothing(db: Db) {
         (later() - second, true),
     ] {
         issue(&store).await;
-        let payload = store.consume(&STATE, now).await.expect("answered");
+        let payload = store.consume(&STATE, now).await.expect("available");
         assert_eq!(payload.is_some(), given);
     }
 }
@@ -939,7 +957,7 @@ pub(crate) async fn a_state_of_another_app_or_id_is_not_there(db: Db) {
         store
             .consume(&id, noon())
             .await
-            .expect("answered")
+            .expect("available")
             .is_none()
     );
     assert!(consumed(&store).await.is_some());
@@ -952,7 +970,7 @@ pub(crate) async fn the_sweep_removes_expired_states_of_this_app_only(db: Db) {
         Clock::from_fn(move || noon() + Duration::from_secs(now.load(Ordering::SeqCst)))
     };
     let store = db.store().await.with_clock(clock);
-    // For the other app it stays noon: its own sweep in the background finds nothing to do.
+    // For the other app it stays noon: its own background sweep finds no expired state.
     let other = db
         .look_alike()
         .store()
@@ -972,21 +990,26 @@ pub(crate) async fn the_sweep_removes_expired_states_of_this_app_only(db: Db) {
     let left = db.rows().await.len() - ids.len();
     now.store(125, Ordering::SeqCst);
     store.sweep_expired_states().await.expect("swept");
-    // Issuing sweeps now and then by itself, and may have been first.
+    // Issuing also sweeps from time to time, and may have deleted the states already.
     assert_eq!(db.rows().await.len(), left + 1);
     assert_eq!(store.sweep_expired_states().await.expect("swept"), 0);
 
-    let payload = store.consume(&ids[2], noon()).await.expect("answered");
+    let payload = store.consume(&ids[2], noon()).await.expect("available");
     assert_eq!(payload.expect("not expired").as_slice(), b"ours");
     for id in &ids {
-        // As of noon none of them had expired; the other app's sweep has not run.
-        let payload = other.consume(id, noon()).await.expect("answered");
-        assert_eq!(payload.expect("not ours to sweep").as_slice(), b"theirs");
+        // At noon none of these states had expired, and the other app has not swept.
+        let payload = other.consume(id, noon()).await.expect("available");
+        assert_eq!(
+            payload
+                .expect("another app's states are not swept")
+                .as_slice(),
+            b"theirs"
+        );
     }
     assert_bot(&store, &workspace_key("T1"), None, Some("xoxb-T1")).await;
 }
 
-/// An app that nobody runs any more leaves rows that stay due.
+/// The rows of an app that no process runs any longer stay due.
 pub(crate) async fn what_is_due_is_found_behind_the_rows_of_other_apps(db: Db) {
     let store = db.store().await;
     let mut installation = of("T1");
@@ -1012,18 +1035,21 @@ pub(crate) async fn what_is_due_is_found_behind_the_rows_of_other_apps(db: Db) {
                 expect: Expect::Absent,
             })
             .collect();
-        db.backend.commit(&abandoned, &puts).await.expect("answers");
+        db.backend
+            .commit(&abandoned, &puts)
+            .await
+            .expect("available");
     }
-    // Where an index lags, a hint may come late.
+    // An index that lags may report a hint late.
     until("the chain is due", async || {
         let found = RotationStore::due(&store, due.at, None, 5).await;
-        let (found, _) = found.expect("the store answers");
+        let (found, _) = found.expect("the store is up");
         found.iter().any(|key| key.tenant == workspace_key("T1"))
     })
     .await;
     let early = due.at - Duration::from_secs(1);
     let found = RotationStore::due(&store, early, None, 5).await;
-    assert_eq!(found.expect("the store answers"), (Vec::new(), None));
+    assert_eq!(found.expect("the store is up"), (Vec::new(), None));
 }
 
 const STATE: StateId = StateId([7; 32]);
@@ -1032,7 +1058,7 @@ fn later() -> std::time::SystemTime {
     noon() + Duration::from_secs(600)
 }
 
-/// An installation in this workspace whose bot's token says so.
+/// Returns an installation in this workspace, whose bot's token contains the workspace's id.
 fn of(tenant: &str) -> Installation {
     in_workspace(tenant).with_bot(&format!("xoxb-{tenant}"))
 }
@@ -1047,7 +1073,7 @@ async fn issue<B: Backend>(store: &EncryptedStore<B>) {
 }
 
 async fn consumed<B: Backend>(store: &EncryptedStore<B>) -> Option<StatePayload> {
-    store.consume(&STATE, noon()).await.expect("answered")
+    store.consume(&STATE, noon()).await.expect("available")
 }
 
 async fn deleted<B: Backend>(
@@ -1058,7 +1084,7 @@ async fn deleted<B: Backend>(
     store.delete(key, delete).await.expect("deleted")
 }
 
-/// Asserts whose bot is fetched.
+/// Asserts which bot is fetched.
 async fn assert_bot<B: Backend>(
     store: &EncryptedStore<B>,
     key: &InstallationKey,
@@ -1082,7 +1108,7 @@ async fn fetch<B: Backend>(
     let fetched = store
         .fetch(key, user.as_ref())
         .await
-        .expect("the store answers");
+        .expect("the store is up");
     fetched.expect("it was installed")
 }
 
@@ -1090,16 +1116,16 @@ async fn gone<B: Backend>(store: &EncryptedStore<B>, key: &InstallationKey) -> b
     store
         .fetch(key, None)
         .await
-        .expect("the store answers")
+        .expect("the store is up")
         .is_none()
 }
 
-/// The ids of all installations that a listing shows, page by page.
+/// Returns the ids of all installations in a listing, page by page.
 async fn listed(store: &Store, limit: usize) -> Vec<String> {
     let mut ids = Vec::new();
     let mut from: Option<ListCursor> = None;
     loop {
-        let page = store.list(from, limit).await.expect("the store answers");
+        let page = store.list(from, limit).await.expect("the store is up");
         assert!(page.installations.len() <= limit.max(1));
         ids.extend(
             page.installations

@@ -1,12 +1,12 @@
-//! An uninstall and a reinstall, and what Slack tells of them in every order.
+//! An uninstall and a reinstall, and Slack's events about them in every order.
 
 use slack_installs::testing::Delivery;
 
 use crate::support::app::{ADA, ALPHA, BEN};
 use crate::support::life::Life;
 
-/// Install, uninstall and reinstall, with so many seconds between them, and every order in which
-/// Slack may tell of it.
+/// Installs, uninstalls and reinstalls, with so many seconds between the steps. Delivers Slack's
+/// events about them in every order.
 pub(crate) async fn reinstall_lives((first, second): (u64, u64), live: impl AsyncFn() -> Life) {
     use Step::{Reinstall, TokensRevoked, Uninstalled};
     let steps = vec![
@@ -42,7 +42,7 @@ pub(crate) async fn reinstall_lives((first, second): (u64, u64), live: impl Asyn
             life.slots(ALPHA).await,
             ["bot", "install", &format!("user/{BEN}")]
         );
-        // The host is told once, if the uninstall was seen before the reinstall hid it.
+        // The application is notified once, if the uninstall was handled before the reinstall.
         let seen = order.iter().position(|step| *step == Uninstalled)
             < order.iter().position(|step| *step == Reinstall);
         assert_eq!(life.host.tenants().len(), usize::from(seen), "{case}");
@@ -56,7 +56,7 @@ pub(crate) enum Step {
     Uninstalled,
 }
 
-/// Every order of these steps, each once.
+/// Returns every order of these steps, each once.
 pub(crate) fn orders(mut steps: Vec<Step>) -> Vec<Vec<Step>> {
     steps.sort_unstable();
     let mut all = vec![Vec::new()];
@@ -67,7 +67,7 @@ pub(crate) fn orders(mut steps: Vec<Step>) -> Vec<Vec<Step>> {
                 let mut left = steps.clone();
                 for step in &begun {
                     let at = left.iter().position(|other| other == step);
-                    left.remove(at.expect("it was taken from there"));
+                    left.remove(at.expect("the value was taken from the list"));
                 }
                 left.dedup();
                 left.into_iter()
@@ -78,7 +78,7 @@ pub(crate) fn orders(mut steps: Vec<Step>) -> Vec<Vec<Step>> {
     all
 }
 
-/// Ada installs, and an admin uninstalls so many seconds later. What Slack tells of it.
+/// Installs as Ada, and uninstalls as an admin so many seconds later. Returns Slack's deliveries.
 pub(crate) async fn installed_and_uninstalled(life: &Life, after: u64) -> (Delivery, Delivery) {
     life.install(ADA).await;
     life.advance(after);

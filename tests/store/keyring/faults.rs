@@ -1,4 +1,4 @@
-//! Keys when a provider fails or refuses, and keyrings that are lost, half written or changed.
+//! Keys when a provider fails or refuses, and keyrings that are lost, incomplete or changed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,7 +33,7 @@ impl KeyProvider for Refusing {
     }
 }
 
-/// A mistake in the permissions of a provider must not be reported as damaged data.
+/// Wrong permissions at a provider must not be reported as damaged data.
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_refuses_is_an_outage_and_no_damage() {
     let (db, refuses) = (memory(), Arc::new(AtomicBool::new(false)));
@@ -59,7 +59,7 @@ async fn a_provider_that_refuses_is_an_outage_and_no_damage() {
 async fn an_installation_whose_key_is_out_of_reach_is_not_stored_over() {
     let (db, _) = with_a_retired_key().await;
     let provider = Remote::new();
-    // It has the primary key in memory, but not the key of T1's rows.
+    // The store has the primary key in memory, but not the key of T1's rows.
     let store = db.store_by(provider.clone()).await;
     let rows = db.rows_of("T1").await;
     provider.set_down(true);
@@ -178,14 +178,14 @@ async fn a_lost_keyring_is_noticed_behind_the_rows_of_others() {
     }
     let (keyring, _) = db.row("keyring", "primary").await;
     db.remove(&keyring).await;
-    // The rows of this app come first in a scan.
+    // The rows of this other app come first in a scan.
     let other = ClientId::new("-").expect("an id");
     let open = async |app| {
         let paged = Meddling::paged(Arc::clone(&db.backend), 1);
         EncryptedStore::open(paged, local(), app).await
     };
-    open(other).await.expect("another app has its own");
-    let error = open(db.app.clone()).await.expect_err("rows stand");
+    open(other).await.expect("another app has its own keyring");
+    let error = open(db.app.clone()).await.expect_err("the app has rows");
     assert_matches!(error, KeyringError::Lost);
 }
 
@@ -199,18 +199,18 @@ async fn a_keyring_that_another_process_makes_meanwhile_is_not_lost() {
     });
     let store = db.store_over(backend, local()).await;
     let fetched = store.fetch(&workspace_key("T1"), None).await;
-    assert!(fetched.expect("its key is the one that stands").is_some());
+    assert!(fetched.expect("the row's key is the stored one").is_some());
 }
 
 #[tokio::test]
 async fn a_first_key_whose_writing_nobody_confirms_opens_no_store() {
     let db = memory();
     let backend = Unreliable::new(Arc::clone(&db.backend));
-    // Of the commit, and of both attempts to confirm it.
+    // Loses the responses of the commit and of both attempts to confirm it.
     backend.lose_answers(3);
     let opened = EncryptedStore::open(backend.clone(), local(), db.app.clone()).await;
-    let error = opened.expect_err("whether it is safe, nobody knows");
+    let error = opened.expect_err("it is unknown whether the key was written");
     assert_matches!(error, KeyringError::Backend(backend::Error::Unavailable(_)));
     let opened = EncryptedStore::open(backend, local(), db.app.clone()).await;
-    opened.expect("it is there");
+    opened.expect("it exists");
 }

@@ -17,7 +17,7 @@ async fn dynamodb() {
     let emulator = Emulator::start();
     let (client, table) = (emulator.client(), emulator.table().await);
     let backend = DynamoDbBackend::connect(&client, &table).await;
-    let backend = backend.expect("the table was just made");
+    let backend = backend.expect("the table was just created");
     for way in WAYS_TO_SPOIL {
         malformed("dynamodb", &backend, way, &|key| {
             let (client, table) = (&client, &table);

@@ -56,10 +56,10 @@ async fn malformed_rows(name: &str, backend: &dyn Backend, url: &str) {
 
 async fn open(url: &str, options: PostgresOptions) -> Arc<dyn Backend> {
     let backend = PostgresBackend::connect_with(url, options).await;
-    Arc::new(backend.expect("the server is fine"))
+    Arc::new(backend.expect("the server is available"))
 }
 
-/// For servers that forget.
+/// Returns options for servers without durability.
 fn fast() -> PostgresOptions {
     PostgresOptions {
         skip_durability_checks: true,

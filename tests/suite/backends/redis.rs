@@ -1,4 +1,4 @@
-//! Redis, alone and as a cluster.
+//! Redis, as a single server and as a cluster.
 
 use std::sync::Arc;
 

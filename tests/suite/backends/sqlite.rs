@@ -28,9 +28,9 @@ pub async fn house() -> House {
 }
 
 async fn open() -> (SqliteBackend, PathBuf, TempDir) {
-    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let directory = tempfile::tempdir().expect("a temporary directory can be created");
     let path = directory.path().join("installations.sqlite3");
     let backend = SqliteBackend::open(&path).await;
-    let backend = backend.expect("a new file can be made there");
+    let backend = backend.expect("a new file can be created there");
     (backend, path, directory)
 }
