@@ -1,4 +1,4 @@
-//! The fake Slack behaves as Slack's documentation says, over HTTP and in process.
+//! The fake Slack behaves as Slack's documentation says, over HTTP and in the process.
 
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -1178,7 +1178,8 @@ async fn over_http_unknown_paths_and_huge_bodies_are_refused() -> Checked {
     Ok(())
 }
 
-/// Alpha Robotics alone, with people of every kind, and an organisation of two workspaces.
+/// A world with the workspace Alpha Robotics, which has people of every kind, and an organisation
+/// of two workspaces.
 fn grid() -> World {
     let alpha = Workspace::new("T0ALPHA0001", "Alpha Robotics")
         .with_person(Person::admin(ADA, "ada"))
@@ -1234,7 +1235,7 @@ fn ask_as_app(fake: &FakeSlack, form: &str) -> Value {
     in_process(fake, &as_app(fake, form))
 }
 
-/// `oauth.v2.access` with HTTP Basic.
+/// Returns a request of `oauth.v2.access` with HTTP Basic.
 fn as_app(fake: &FakeSlack, form: &str) -> Request<Bytes> {
     let secret = fake.client_secret();
     let basic = STANDARD.encode(format!("{}:{}", fake.client_id(), secret.expose()));
@@ -1340,12 +1341,13 @@ fn assert_secret_free(fake: &FakeSlack, seen: &str) {
     }
 }
 
-/// The form as a browser sends it when this button is pressed and nothing else was touched.
+/// Returns the form that a browser sends when the user presses this button and changes nothing
+/// else.
 fn press(page: &str, answer: &str) -> String {
     press_as(page, answer, "")
 }
 
-/// As [`press`], with this choice in the list of people and places.
+/// Does the same as [`press`], with this choice in the list of people and places.
 fn press_as(page: &str, answer: &str, who: &str) -> String {
     let inputs = page.split("<input type=\"hidden\" name=\"").skip(1);
     let mut fields: Vec<_> = inputs

@@ -1,4 +1,4 @@
-//! Which installation serves a request; and that nobody is served while the store does not say.
+//! Which installation serves a request. While the store fails, no request is served.
 
 use serde_json::Value;
 use slack_installs::backend::{Change, Expect, Row, Version};
@@ -14,8 +14,8 @@ use super::*;
 
 const GIL: &str = "U0GRIDUSR02";
 
-/// A mention in this workspace of the organisation, which names the organisation's installation
-/// or the workspace's.
+/// Returns a mention in this workspace of the organisation. It names the organisation's
+/// installation or the workspace's.
 fn mention_in(life: &Life, team: &str, is_org_wide: bool) -> Delivery {
     let event = json!({"type": "app_mention", "user": OLGA});
     life.app.fake.event(team, event).edit(|event| {
@@ -36,8 +36,9 @@ async fn install(life: &Life, tenants: &[&str]) {
 #[tokio::test]
 async fn whichever_read_of_a_request_fails_nobody_is_served() {
     use ResolvedVia::{Named, OrgToWorkspace, WorkspaceToOrg};
-    // What is installed, whether the request names the organisation's, which serves, and by how
-    // many reads: of each candidate, of the workspace's hold, and of its access.
+    // Each case: the installed tenants, whether the request names the organisation's installation,
+    // how the request was resolved, the tenant that serves it, and the number of reads. The reads
+    // are of each candidate, of the workspace's hold, and of its access.
     let cases: [(&[&str], bool, ResolvedVia, &str, u64); 6] = [
         (&[SALES], false, Named, SALES, 1),
         (&[SALES, ORG], false, Named, SALES, 1),
@@ -73,8 +74,9 @@ async fn whichever_read_of_a_request_fails_nobody_is_served() {
 
 #[tokio::test]
 async fn a_hold_binds_its_tenant_and_no_other() {
-    // What is on hold, where the request is from, whether it names the organisation's
-    // installation, and who may serve it. Sales has an installation of its own.
+    // Each case: the tenant on hold, the workspace of the request, whether the request names the
+    // organisation's installation, and the tenant that may serve it. Sales has its own
+    // installation.
     let cases = [
         (SALES, SALES, false, None),
         (SALES, SALES, true, None),

@@ -1,4 +1,4 @@
-//! Which tables are used, and which are refused.
+//! Which tables are accepted, and which are refused.
 
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
@@ -147,7 +147,7 @@ async fn a_server_that_is_gone_is_unavailable() {
     }
 }
 
-/// What is not answered is not known to be safe.
+/// If DynamoDB does not answer a check, the table is not known to be safe.
 #[tokio::test]
 async fn a_question_without_an_answer_is_asked_again_and_then_unavailable() {
     let emulator = Emulator::start();
@@ -175,7 +175,7 @@ async fn a_question_without_an_answer_is_asked_again_and_then_unavailable() {
     }
 }
 
-/// Of the version of 2017, of which a table says nothing itself.
+/// Global tables of version 2017.11.29: the description of the table itself does not show them.
 #[tokio::test]
 async fn a_global_table_of_the_first_version_is_refused_unless_one_region_writes() {
     let emulator = Emulator::start();

@@ -1,4 +1,4 @@
-//! What the hook is told of a departure, how often, and when.
+//! Which departures the hook is notified of, how often, and when.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use super::*;
 use crate::support::app::{key, world};
 use crate::support::backends::{Interrupted, Unreliable};
 
-/// Keeps what it is told, and fails or waits when a test says so.
+/// Records its calls, and fails or waits when the test says so.
 #[derive(Clone, Debug, Default)]
 struct Hook(Arc<Told>);
 
@@ -174,7 +174,7 @@ async fn a_hook_has_a_minute_and_one_that_takes_longer_is_called_again() {
     }
 }
 
-/// Panics.
+/// Panics in every call.
 #[derive(Debug)]
 struct Panicking;
 
@@ -185,7 +185,7 @@ impl LifecycleHooks for Panicking {
         _: &Departure,
         _: bool,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        // On purpose, and without a word.
+        // Panics on purpose, without printing a message.
         std::panic::resume_unwind(Box::new("a bug of the application's"))
     }
 }
@@ -253,7 +253,7 @@ async fn a_round_tells_of_a_hundred_departures_and_the_next_one_of_the_rest() {
     assert_eq!(life.host.tenants().len(), 103);
 }
 
-/// A tenant's departure that waits to be told of.
+/// Stores a departure of the tenant that the hook has not been notified of.
 async fn pending(life: &Life, tenant: &str) {
     life.host.set_failing(true);
     let event = life.app.fake.app_uninstalled(tenant);
@@ -302,7 +302,7 @@ async fn a_hook_that_fails_for_one_tenant_keeps_no_other_from_being_told() {
     }
 }
 
-/// Takes the database away while it is called.
+/// Takes the database down while the hook is called.
 #[derive(Debug)]
 struct Unplugging(Unreliable, Hook);
 
@@ -356,7 +356,7 @@ async fn a_note_that_another_worker_takes_meanwhile_is_left_to_it() {
     life.advance(3600);
     pending(&life, ALPHA).await;
     life.advance(61);
-    // The other one puts it off when this one has read it.
+    // The other process postpones the note after this one has read it.
     let (store, until) = (life.app.store.clone(), now(&life));
     backend.meanwhile(move || {
         tokio::spawn(async move {
@@ -372,7 +372,7 @@ async fn a_note_that_another_worker_takes_meanwhile_is_left_to_it() {
     assert_eq!(life.slots(ALPHA).await, ["departure"]);
 }
 
-/// Damages the note of a tenant while it is told of it.
+/// Damages the note of a tenant while the hook is notified of it.
 #[derive(Debug)]
 struct Damaging(support::Db, Hook);
 
@@ -429,7 +429,7 @@ async fn the_worker_comes_each_minute_also_after_an_outage() {
         11,
         "at once, and ten times"
     );
-    // The database is away for ten minutes.
+    // The database is unavailable for ten minutes.
     backend.set_faults(Faults {
         lost_reads: 1,
         ..Faults::none()
@@ -477,7 +477,8 @@ async fn of_a_workspace_that_is_told_late_the_organisation_stays() {
     life.install("U0GRIDUSR02").await;
     life.advance(3600);
     pending(&life, SALES).await;
-    // Whatever is said of the organisation, the event was the workspace's own.
+    // Whatever Slack returns about the organisation, the event concerns the workspace's own
+    // installation.
     let dead = Fault::error("account_inactive").always();
     life.app.fake.inject("auth.test", dead);
     let event = life.app.fake.app_uninstalled(SALES);

@@ -1,4 +1,5 @@
-//! Workspaces that an organisation grants, takes away, or takes in.
+//! Workspaces to which an organisation grants access, from which it revokes access, or which join
+//! it.
 
 use std::sync::Arc;
 
@@ -50,7 +51,7 @@ async fn a_workspace_that_is_taken_away_is_not_served_until_it_is_granted_again(
     let granted = access(&life, "team_access_granted", &[SALES, SUPPORT]);
     assert_eq!(life.handled(&granted).await, Handled::Noted);
     assert!(life.authorize(&mention(&life, SALES)).await.is_ok());
-    // The older event comes again, late.
+    // The older event is delivered again, late.
     assert_eq!(life.handled(&revoked).await, Handled::Noted);
     assert!(life.authorize(&mention(&life, SALES)).await.is_ok());
 }
@@ -347,7 +348,7 @@ async fn a_migration_that_names_no_organisation_changes_nothing_unless_slack_nam
     let event = migrated(&life, json!({}));
     assert_eq!(life.handled(&event).await, Handled::Noted);
     assert_eq!(enterprise(&life).await.as_deref(), Some(ORG));
-    // Without a bot there is nobody to ask: the event counts.
+    // Without a bot token Slack cannot be asked, so the event counts.
     let life = Life::standing().await;
     life.install_without_bot(ADA).await;
     let event = migrated(&life, json!({"enterprise_id": ORG}));

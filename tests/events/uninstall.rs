@@ -1,4 +1,4 @@
-//! `app_uninstalled`, and what the host is told.
+//! `app_uninstalled`, and what the app's hooks are notified of.
 
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ async fn in_doubt_slack_is_asked_and_while_it_does_not_say_nothing_is_purged() {
         "team_added_to_org",
         "fatal_error",
         "some_new_error",
-        // Also what an address gets that is not on the app's allow-list.
+        // Slack returns this code also to an IP address outside the app's allow-list.
         "invalid_auth",
     ] {
         life.app.fake.inject("auth.test", Fault::error(code));
@@ -202,7 +202,7 @@ async fn an_organisations_uninstall_that_names_a_workspace_is_asked_about() {
     assert_eq!(life.host.tenants(), [ORG]);
 }
 
-/// Puts another version over a row's own, so that it does not open.
+/// Replaces the version of a row, so that the row does not open.
 async fn damage(life: &Life, tenant: &str, slot: &str) {
     let rows = support::all_rows(&*life.backend).await;
     let partition = format!("{}/{tenant}", life.app.fake.client_id());
@@ -257,7 +257,7 @@ async fn a_hold_outlives_a_damaged_row_and_a_reinstall() {
     assert!(installation.is_on_hold());
 }
 
-/// Panics for one tenant, and never ends for another.
+/// Panics for one tenant, and never returns for another.
 #[derive(Debug)]
 struct Wild(Host);
 
@@ -387,7 +387,7 @@ async fn an_installation_that_does_not_open_and_is_purged_meanwhile_is_judged_ag
     life.install(ADA).await;
     damage(&life, ALPHA, "install").await;
     life.advance(3600);
-    // Another process purges it and cannot tell.
+    // Another process purges the installation and cannot notify the hook.
     let (store, now) = (life.app.store.clone(), life.app.fake.clock().now());
     backend.meanwhile(move || {
         tokio::spawn(async move {

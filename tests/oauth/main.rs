@@ -200,7 +200,8 @@ async fn a_cookie_of_another_flow_does_not_open_this_one() {
 
 #[tokio::test]
 async fn a_cookie_that_a_sibling_domain_could_set_does_not_open_a_flow() {
-    // Plain http, or a sibling domain, can set any name but a `__Host-` one.
+    // Over plain http, or from a sibling domain, an attacker can set any cookie whose name lacks
+    // the prefix `__Host-`.
     let app = App::new().await;
     let attacker = Browser::default();
     let callback = app.allowed(&attacker, options(), ADA).await;
@@ -242,12 +243,12 @@ async fn a_flow_comes_back_to_the_host_where_it_began() {
             redirect,
             "{host}"
         );
-        // Begun at Slack, and sent through our own flow: there as well.
+        // A flow that began at Slack restarts as our own flow, with the same redirect URL.
         let uri = "/slack/eu/oauth_redirect?code=1".parse().expect("a path");
         let restarted = app.provider.callback_response(&Method::GET, &uri, &headers);
         let to = location(&restarted.await);
         assert_eq!(parameter(&to, "redirect_uri"), redirect, "{host}");
-        // HTTP/2 names the host in the request's target.
+        // HTTP/2 puts the host into the request target.
         let uri = format!("https://{host}/slack/install");
         let uri = uri.parse().expect("a URL");
         let none = http::HeaderMap::new();
@@ -270,7 +271,7 @@ async fn a_person_who_cancels_sees_a_friendly_page_and_uses_the_state_up() {
         page.body()
     );
 
-    // Even with a real code, the state is used up.
+    // The state is consumed, so even a real code is refused.
     let allowed = app.fake.allow(&authorize, ADA).expect("allowed");
     let page = browser.open(&app.provider, &allowed).await;
     assert_eq!(
@@ -344,7 +345,7 @@ async fn two_tabs_of_one_browser_do_not_meet() {
 
 #[tokio::test]
 async fn the_redirect_url_of_the_flow_is_repeated_at_the_exchange() {
-    // slackapi/java-slack-sdk#491, #714, #1404
+    // Regression: slackapi/java-slack-sdk#491, #714, #1404.
     let app = App::configured(|config| {
         config
             .redirect_uris
@@ -448,7 +449,7 @@ async fn sign_in_with_slack_is_not_stored_as_an_installation() {
 
 #[tokio::test]
 async fn an_installation_is_stored_before_auth_test_is_asked() {
-    // Python's and JavaScript's SDKs lose the installation when `auth.test` fails.
+    // Slack's SDKs for Python and JavaScript lose the installation if `auth.test` fails.
     let app = App::new().await;
     app.fake.inject("auth.test", Fault::unavailable().always());
     assert!(installed(&app.install(ADA).await));
@@ -480,7 +481,7 @@ async fn an_exchange_is_never_repeated() {
     }
 }
 
-/// Refuses everything, as a policy of a closed app does.
+/// Refuses every installation.
 #[derive(Debug)]
 struct Nobody;
 
@@ -528,7 +529,7 @@ async fn of_a_refused_install_that_rotates_no_refresh_token_stays_alive() {
     assert!(refresh_tokens.iter().all(|it| !app.fake.is_refreshable(it)));
 }
 
-/// Has a bug.
+/// A policy that panics.
 #[derive(Debug)]
 struct Broken;
 
@@ -554,7 +555,7 @@ async fn a_policy_that_panics_refuses_and_its_tokens_are_revoked() {
     assert_eq!(*heard.0.lock().expect("no panic"), ["refused"]);
 }
 
-/// Stops in `installed` until it is let go.
+/// Adds a permit when `installed` is called.
 #[derive(Debug)]
 struct Gate(Arc<Semaphore>);
 
@@ -579,7 +580,7 @@ async fn a_browser_that_goes_away_changes_nothing_once_the_state_is_consumed() {
     {
         let request = browser.request(&provider, &Method::GET, &callback);
         tokio::pin!(request);
-        // Polled until the exchange is under way, then dropped.
+        // Polls until the exchange has begun, then drops the request.
         while app.exchanges() == 0 {
             tokio::select! {
                 biased;
@@ -592,7 +593,7 @@ async fn a_browser_that_goes_away_changes_nothing_once_the_state_is_consumed() {
     assert!(app.fetch(ALPHA, None).await.is_some());
 }
 
-/// Writes down which hooks were called.
+/// Records which hooks were called.
 #[derive(Clone, Debug, Default)]
 struct Heard(Arc<Mutex<Vec<&'static str>>>);
 

@@ -1,5 +1,4 @@
-//! The tokens of a refused installation are revoked, unless that may end an installation that is
-//! stored.
+//! The tokens of a refused installation are revoked, unless that could end a stored installation.
 
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ use super::support::app::{
 use super::support::hooked_transport::Rewritten;
 use super::{Nobody, options};
 
-/// A user goes through this provider's flow, and the installation is refused.
+/// Runs a user through this provider's flow. The installation must be refused.
 async fn refuse(app: &App, provider: &InstallProvider, options: InstallOptions, who: &str) {
     let browser = Browser::default();
     let callback = app.allowed(&browser, options, who).await;
@@ -28,7 +27,7 @@ async fn refuse(app: &App, provider: &InstallProvider, options: InstallOptions, 
     assert_eq!(page.status(), StatusCode::FORBIDDEN, "{}", page.body());
 }
 
-/// The same, with a policy that refuses everything.
+/// Does the same with a policy that refuses everything.
 async fn refused(app: &App, options: InstallOptions, who: &str) {
     refuse(app, &app.provider.clone().with_policy(Nobody), options, who).await;
 }
@@ -76,7 +75,7 @@ async fn whatever_a_flow_is_refused_for_its_tokens_are_revoked() {
 
 #[tokio::test]
 async fn the_app_itself_and_the_workspace_that_was_meant_are_not_refused() {
-    // Two worlds of one seed have the same app.
+    // Two worlds with the same seed have the same app.
     let same = || world().with_seed(7);
     let in_memory = || Arc::new(MemoryBackend::default());
     let ours = App::with(same(), in_memory(), |_| {}).await.fake.app_id();
@@ -100,7 +99,7 @@ async fn an_org_wide_install_is_not_the_one_that_was_meant_for_a_workspace() {
     assert_eq!(revocations(&app), 1);
 }
 
-/// Takes the database away and refuses.
+/// Takes the database down and refuses the installation.
 #[derive(Debug)]
 struct Blind(Arc<Flaky<MemoryBackend>>);
 
@@ -139,8 +138,8 @@ async fn where_a_bot_is_installed_no_token_that_does_not_rotate_is_revoked() {
     assert!(installed(&app.install(ADA).await));
     refused(&app, options(), BEN).await;
     assert_eq!(revocations(&app), 0, "Slack gave the same one again");
-    // Slack gives another one after the app was away for a moment, and ending that would take the
-    // bot out again.
+    // After an uninstallation Slack issues another token. Revoking it would uninstall the app
+    // again.
     app.fake.uninstall(ALPHA);
     refused(&app, options(), BEN).await;
     let (stored, _) = stored_bot(&app).await;
@@ -205,7 +204,7 @@ async fn a_users_token_is_in_use_if_it_is_the_same_users() {
     ));
     refused(&app, user_scopes("search:read"), ADA).await;
     assert_eq!(revocations(&app), 0, "Ada's own is stored");
-    // Of Ben nothing is stored, but of the bot.
+    // For Ben only the bot is stored, so his user token is revoked.
     refused(&app, user_scopes("search:read"), BEN).await;
     assert_eq!(revocations(&app), 1);
     assert!(app.fake.user_token(ALPHA, BEN).is_none());
@@ -229,7 +228,8 @@ async fn a_revocation_that_fails_stops_none_of_the_others() {
     let app = App::new().await;
     app.fake.rotate_tokens(Rotation::default());
     let before = app.fake.secrets();
-    // The bot's refresh token, and then what is left of the four.
+    // The first revocation fails: the bot's refresh token. The other three tokens are revoked all
+    // the same.
     app.fake.inject("auth.revoke", Fault::unavailable());
     refused(&app, user_scopes("search:read"), BEN).await;
     assert_eq!(revocations(&app), 4);

@@ -1,4 +1,4 @@
-//! What an operator does: hold, revoke, reconcile.
+//! What an operator does: freeze, revoke and reconcile.
 
 #[macro_use]
 #[path = "../support/mod.rs"]
@@ -28,7 +28,7 @@ fn operator(life: &Life) -> Operator {
     operator_over(life, &life.app.slack)
 }
 
-/// An operator who reaches Slack by this client.
+/// Returns an operator that calls Slack with this client.
 fn operator_over(life: &Life, slack: &SlackClient) -> Operator {
     let credentials = credentials(&life.app.fake);
     let (store, slack) = (life.app.store.clone(), slack.clone());
@@ -75,7 +75,7 @@ async fn a_tenant_on_hold_keeps_its_data_and_gets_nothing() {
         "the reason can be seen"
     );
 
-    // Installing again does not end it.
+    // Installing again does not end the hold.
     life.install(BEN).await;
     assert_eq!(refusal(&life, ALPHA).await, "the tenant is on hold");
 
@@ -161,7 +161,7 @@ fn sweep(repairs: bool) -> ReconcileConfig {
     }
 }
 
-/// Twenty workspaces besides Alpha.
+/// Returns a world with twenty workspaces in addition to Alpha.
 fn many_world() -> World {
     let mut world = world();
     for number in 0..20 {
@@ -173,7 +173,7 @@ fn many_world() -> World {
     world
 }
 
-/// The app in all of these.
+/// Installs the app in Alpha and in the twenty other workspaces.
 async fn many() -> Life {
     let life = Life::with(many_world(), Arc::new(MemoryBackend::default())).await;
     life.install(ADA).await;
@@ -230,7 +230,7 @@ async fn a_sweep_asks_no_faster_than_it_is_told_and_waits_when_slack_says_so() {
     assert!(report.findings.is_empty());
     let calls = life.app.fake.calls("auth.test") - before;
     assert_eq!(calls, 2 * 21 + 1);
-    // The clock is paused: this is what was waited for, not what it took.
+    // The clock is paused, so the elapsed time is the time waited, not the real duration.
     assert_eq!(begun.elapsed().as_secs(), 43 + 7);
 }
 
@@ -301,7 +301,7 @@ async fn a_revocation_ends_every_refresh_token_that_is_kept() {
         token.expose().to_owned()
     };
     let first = life.app.stored(ALPHA, None).await;
-    // A second pair, whose refresh token is kept as an alternate, as after a lost race.
+    // A second pair. Its refresh token is kept as an alternate, as after a lost race.
     life.install(BEN).await;
     let second = life.app.stored(ALPHA, None).await;
     let alternate = &first.bot.as_ref().expect("a bot").grant;

@@ -20,8 +20,9 @@ use crate::support::backends::{Paged, Unreliable};
 use crate::support::hooked::Hooked;
 use crate::support::script::{error, ok, rate_limited, scripted};
 
-/// `auth.test` of these tokens gets these error codes, one after the other; the last one stays.
-/// Of an empty code, and of other tokens, the fake Slack says what is true.
+/// Returns a client whose `auth.test` returns these error codes for these tokens, in order; the
+/// last code repeats. For an empty code, and for other tokens, the fake Slack returns the real
+/// state.
 fn saying<T: AsRef<str>>(life: &Life, words: &[(&Option<T>, &[&'static str])]) -> SlackClient {
     let words: HashMap<String, Vec<&'static str>> = words
         .iter()
@@ -55,7 +56,7 @@ fn unclear(code: &str) -> Verdict {
     Verdict::Unclear(Some(ErrorCode::new(code)))
 }
 
-/// Ada's workspace with the bot's token and hers.
+/// Installs the app for Ada in Alpha, and returns the bot's token and hers.
 async fn alpha() -> (Life, Option<String>, Option<String>) {
     let life = Life::new().await;
     life.install(ADA).await;
@@ -190,7 +191,7 @@ async fn a_tenant_whose_tokens_rotate_is_never_gone_by_token_revoked_alone() {
         assert_eq!(report.purged, usize::from(is_gone), "{codes:?}");
         assert_eq!(life.slots(ALPHA).await.is_empty(), is_gone, "{codes:?}");
     }
-    // Beside one that lives, it takes nothing either.
+    // While another token is alive, it also deletes nothing.
     let life = Life::new().await;
     life.app.fake.rotate_tokens(Rotation::default());
     life.install(ADA).await;
@@ -242,7 +243,8 @@ async fn a_second_response_that_is_not_dead_spares_a_token() {
     }
 }
 
-/// What happens when a token is asked about for the nth time.
+/// Returns a client whose `auth.test` calls fail with `account_inactive`, and which runs `act`
+/// during the nth of them.
 fn meanwhile<L>(
     life: &Arc<Life>,
     dead: Option<String>,
@@ -288,7 +290,7 @@ async fn a_token_that_was_refreshed_while_it_was_judged_stays() {
         let slack = meanwhile(&life, old.clone(), 2, move |life| {
             let credential = asked_for.clone();
             async move {
-                // Its time is over, and somebody asks for it.
+                // The token has expired, and a caller requests it.
                 life.advance(13 * 3600);
                 let credentials = credentials(&life.app.fake);
                 let (slack, store) = (life.app.slack.clone(), life.app.store.clone());
@@ -312,7 +314,7 @@ async fn a_token_that_was_refreshed_while_it_was_judged_stays() {
 
 #[tokio::test(start_paused = true)]
 async fn a_tenant_that_is_installed_again_while_it_is_judged_stays() {
-    // Both tokens are dead at the first and the second look: the fourth question is the last.
+    // Both tokens are dead at the first and at the second check. So the fourth call is the last.
     for nth in 3..=4 {
         let life = Arc::new(Life::new().await);
         life.install(ADA).await;
@@ -337,7 +339,7 @@ async fn a_token_that_was_granted_again_while_it_was_judged_stays() {
         } else {
             life.user_token(ALPHA, ADA).await
         };
-        // Without rotation a reinstall brings the same token.
+        // Without rotation a reinstallation brings the same token.
         let reinstall = |life: Arc<Life>| async move { life.install(ADA).await };
         let slack = meanwhile(&life, token, 2, reinstall);
         let report = swept(&life, &slack, &sweep(true)).await;
@@ -380,7 +382,7 @@ async fn another_user_whose_token_is_not_dead_for_certain_keeps_the_tenant() {
     }
 }
 
-/// Puts another version over a row's own, so that it does not open.
+/// Replaces the version of a row, so that the row does not open.
 async fn damage(life: &Life, tenant: &str, slot: &str) {
     let db = Db::of(life.app.fake.client_id(), Arc::clone(&life.backend));
     let (key, row) = db.row(tenant, slot).await;
@@ -438,7 +440,7 @@ async fn a_tenant_that_leaves_during_a_sweep_is_no_finding() {
     let life = Arc::new(Life::new().await);
     life.install(ADA).await;
     life.install(BOB).await;
-    // Both are listed at once; while the first is asked about, the other one goes.
+    // Both tenants are listed at once. While one is checked, the other one leaves.
     let live = Arc::clone(&life);
     let slack = scripted(&life.app.fake, move |_, token| {
         let life = Arc::clone(&live);
@@ -498,7 +500,7 @@ async fn a_limit_is_waited_for_twice_and_a_minute_at_most() {
         let report = swept(&life, &slack, &sweep(false)).await;
         assert_eq!(verdicts(&report), [Verdict::Unclear(None)]);
         assert_eq!(asked.load(SeqCst), 3);
-        // The clock is paused: this is what was waited for, not what it took.
+        // The clock is paused, so the elapsed time is the time waited, not the real duration.
         assert_eq!(begun.elapsed().as_secs(), 2 * waited, "{said:?}");
     }
 }
@@ -517,7 +519,7 @@ async fn a_database_that_goes_away_ends_a_sweep_with_an_error() {
     };
     unavailable(operator(&life).reconcile(&sweep(true)).await);
     backend.set_down(false);
-    // It goes away when the first tenant has been judged.
+    // The database becomes unavailable while the first tenant is judged.
     let unplugged = backend.clone();
     let slack = scripted(&life.app.fake, move |_, _| {
         unplugged.set_down(true);
@@ -562,7 +564,7 @@ async fn each_bound_on_purges_counts_by_itself() {
     for (gone, most_purges, most_percent, is_tripped) in [
         (1, 10, 5, false),
         (2, 10, 5, true),
-        // Ten percent of 21 are two.
+        // Ten percent of 21 is two.
         (2, 10, 10, false),
         (3, 10, 10, true),
         (2, 2, 100, false),
@@ -574,7 +576,7 @@ async fn each_bound_on_purges_counts_by_itself() {
         for number in 0..gone {
             life.app.fake.uninstall(&format!("T0MANY{number}"));
         }
-        // What else is to be repaired is repaired all the same.
+        // Other repairs are made even if the guard prevents the purges.
         life.app.fake.join_org(ALPHA, ORG);
         let config = ReconcileConfig {
             most_purges,
@@ -634,7 +636,7 @@ async fn a_hook_that_fails_stops_no_sweep_and_is_called_later() {
     assert!(life.host.departures().iter().all(|told| told.1 == reason));
 }
 
-/// Slack says this of every token.
+/// Returns a client to which Slack returns these fields for every token.
 fn telling(life: &Life, fields: &Value) -> SlackClient {
     let fields = fields.clone();
     scripted(&life.app.fake, move |_, _| {
@@ -657,7 +659,7 @@ async fn what_slack_says_anew_of_an_installation_is_stored_and_nothing_that_it_l
             true,
         ),
         (true, json!({"url": url, "bot_id": "B0RENEWED01"}), true),
-        // Another workspace's organisation is none of this one's.
+        // The organisation of another workspace does not apply to this one.
         (true, json!({"team_id": BRAVO, "enterprise_id": ORG}), false),
         (true, json!({"enterprise_id": ORG}), false),
         (true, json!({"team_id": ALPHA, "enterprise_id": ORG}), true),
@@ -690,7 +692,7 @@ async fn what_slack_says_anew_of_an_installation_is_stored_and_nothing_that_it_l
             bot_id(after.installation.bot),
             said("bot_id").or_else(|| bot_id(before.installation.bot))
         );
-        // There is nothing more to do.
+        // Nothing is left to repair.
         let report = swept(&life, &slack, &sweep(true)).await;
         assert_eq!(report.findings.len(), 0, "{fields}");
         assert!(life.user_token(ALPHA, ADA).await.is_some());
@@ -710,7 +712,7 @@ async fn a_workspace_that_has_left_its_organisation_is_brought_up_to_date() {
         .map(|url| url.replace("https://", "https://new-"));
     assert!(url.is_some());
     let slack = telling(&life, &json!({"team_id": SALES, "url": url}));
-    // Of two things that changed, one is stored by each sweep.
+    // Two fields changed, and each sweep stores one of them.
     for sweeps in 1..=2 {
         let report = swept(&life, &slack, &sweep(true)).await;
         assert_eq!(verdicts(&report), [Verdict::Outdated], "{sweeps}");
@@ -784,7 +786,7 @@ async fn a_sweep_reads_every_page() {
     assert_eq!((report.examined, report.purged), (21, 1));
     let users = life.app.store.users(&key(ALPHA)).await.expect("answers");
     assert_eq!(users.len(), 2);
-    // Ben is found on whatever page.
+    // Users beyond the first page are judged too.
     for token in [
         life.app.fake.bot_token(ALPHA),
         life.app.fake.user_token(ALPHA, ADA),

@@ -1,4 +1,5 @@
-//! What an operator's freeze, revoke and purge do at Slack, in the store, and when either fails.
+//! What an operator's freeze, revoke and purge do at Slack and in the store, and what happens if
+//! either fails.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -24,7 +25,7 @@ async fn revoked(life: &Life, slack: &SlackClient) -> Result<RevokeOutcome, Oper
     operator_over(life, slack).revoke(&key(ALPHA), REASON).await
 }
 
-/// The rows of every other tenant, and of the app itself.
+/// Returns the rows of all other tenants and of the app itself.
 async fn others(life: &Life) -> Vec<(Key, Row)> {
     let partition = format!("{}/{ALPHA}", life.app.fake.client_id());
     let mut rows = all_rows(&*life.backend).await;
@@ -32,7 +33,8 @@ async fn others(life: &Life) -> Vec<(Key, Row)> {
     rows
 }
 
-/// Slack's refusals after which another token is tried: this one is dead, over, or may not.
+/// Slack's error codes after which another token is tried. This token is dead, has expired, or
+/// lacks the permission.
 const GOES_ON: [&str; 8] = [
     "account_inactive",
     "authorization_not_found",
@@ -44,7 +46,7 @@ const GOES_ON: [&str; 8] = [
     "token_expired",
 ];
 
-/// Refusals that say nothing of the token.
+/// Error codes that say nothing about the token.
 const STOPS: [&str; 11] = [
     "invalid_auth",
     "fatal_error",
@@ -163,7 +165,7 @@ async fn an_app_without_a_bot_is_uninstalled_by_its_installer() {
     assert!(!life.app.fake.is_installed(ALPHA));
 }
 
-/// The calls of `auth.revoke`, by their tokens.
+/// Returns a client that records the token of each call of `auth.revoke`.
 fn listening(life: &Life) -> (SlackClient, Arc<Mutex<Vec<String>>>) {
     let heard: Arc<Mutex<Vec<String>>> = Arc::default();
     let kept = Arc::clone(&heard);
@@ -200,7 +202,8 @@ async fn every_token_of_the_bot_and_of_each_user_is_revoked_once_refresh_tokens_
         ]
     };
     let ([bot, ada], [_, ben]) = (installed(ADA).await, installed(BEN).await);
-    // The bot's first pair, of Ben's installation, is replaced, and kept as an alternate or over.
+    // Ben's installation came with the bot's first pair. It was replaced, and is kept as an
+    // alternate or has expired.
     fake.inject("apps.uninstall", Fault::error("no_permission").always());
     let before = others(&life).await;
     let (slack, heard) = listening(&life);
@@ -223,7 +226,7 @@ async fn every_token_of_the_bot_and_of_each_user_is_revoked_once_refresh_tokens_
     assert!(fake.is_live(&bob));
 }
 
-/// Puts another pair in the place of the bot's, as a refresh does that was under way.
+/// Replaces the bot's pair, as a refresh does that was in progress.
 async fn refreshed(life: &Life, number: usize) {
     let next = Grant {
         access_token: AccessToken::new(format!("xoxe.xoxb-1-next{number}")).expect("a token"),
@@ -268,7 +271,7 @@ async fn a_pair_that_comes_during_a_revocation_is_revoked_too() {
                     came.store(number, SeqCst);
                     refreshed(&life, number).await;
                 }
-                // The fake does not know these tokens.
+                // The fake Slack does not know these tokens.
                 is_revocation.then(|| error("token_revoked"))
             }
         });
@@ -305,7 +308,7 @@ async fn a_tenant_is_on_hold_before_slack_is_asked_for_anything() {
     assert_eq!(*held.lock().expect("no test panics with it"), [true]);
 }
 
-/// During `apps.uninstall`, once.
+/// Runs `act` once, during the call of `apps.uninstall`.
 fn during_uninstall<L>(
     life: &Arc<Life>,
     act: impl Fn(Arc<Life>) -> L + Send + Sync + 'static,
@@ -340,7 +343,7 @@ async fn slacks_own_event_may_be_faster_than_the_operator() {
         });
         let outcome = revoked(&life, &slack).await;
         assert_eq!(outcome.expect("done"), RevokeOutcome::Uninstalled);
-        // If the event's own hook failed, the operator's is not left to wait for a worker.
+        // If the hook of the event failed, the operator calls it, and no worker is needed.
         let told = (ALPHA.to_owned(), "app_uninstalled".to_owned(), false);
         assert_eq!(life.host.departures(), [told], "fails: {fails}");
         assert_eq!(life.slots(ALPHA).await, [""; 0]);
@@ -388,7 +391,8 @@ async fn a_database_that_goes_away_midway_leaves_a_hold_and_a_revocation_to_repe
     backend.set_down(false);
     assert_eq!(refusal(&life, ALPHA).await, "the tenant is on hold");
     assert!(life.bot_token(ALPHA).await.is_some());
-    // Slack has uninstalled it meanwhile: its tokens are dead, which stops nothing.
+    // Slack has already uninstalled the app. Its tokens are dead, which does not stop the
+    // revocation.
     let outcome = revoked(&life, &slack).await;
     assert_eq!(outcome.expect("done"), RevokeOutcome::TokensRevoked);
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
@@ -564,7 +568,7 @@ async fn a_hold_goes_with_its_tenant_and_outlives_what_else_happens_to_it() {
         .await
         .expect("installed");
     life.advance(3600);
-    // A user leaves, the workspace moves, the app is installed again.
+    // A user's token is revoked, the workspace migrates, and the app is installed again.
     assert!(life.app.fake.revoke_user(ALPHA, ADA));
     for event in life.app.fake.take_events() {
         assert_eq!(life.handled(&event).await, Handled::Revoked);
@@ -591,7 +595,7 @@ async fn a_tenant_that_cannot_be_put_on_hold_is_not_revoked() {
     let backend = Unreliable::new(Arc::new(MemoryBackend::default()));
     let life = Life::with(world(), Arc::new(backend.clone())).await;
     life.install(ADA).await;
-    // Everything can be read, and nothing written.
+    // Reads work, and every commit is lost.
     backend.lose_commits(usize::MAX);
     let error = revoked(&life, &life.app.slack).await.expect_err("no hold");
     assert_matches!(error, OperateError::Store(_));
