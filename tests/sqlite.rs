@@ -1,4 +1,4 @@
-//! What only a database in a file can promise.
+//! Guarantees of a database in a file.
 
 use std::fs;
 use std::future::{Future, poll_fn};
@@ -215,7 +215,7 @@ async fn a_writer_that_is_killed_leaves_whole_commits() {
     }
 }
 
-/// SQLite rolls back by itself then, behind the driver's back.
+/// If the disk is full, SQLite rolls back by itself without notifying the driver.
 #[cfg(unix)]
 #[tokio::test]
 async fn a_full_disk_fails_one_commit_and_not_the_next() {
@@ -225,7 +225,7 @@ async fn a_full_disk_fails_one_commit_and_not_the_next() {
     assert!(child.wait().expect("the child was started").success());
 }
 
-/// Not a test: what the tests above run in another process.
+/// Not a test of its own: the other tests run this in a child process.
 #[tokio::test]
 async fn child_process() {
     let Some(task) = std::env::var_os(CHILD_TASK) else {
@@ -276,7 +276,7 @@ async fn child_process() {
     }
 }
 
-/// At each point where it waits.
+/// The commit is dropped at each point where it waits.
 #[tokio::test]
 async fn a_dropped_commit_is_done_or_not_done_and_holds_nobody_up() {
     let (backend, file) = fresh().await;
@@ -295,7 +295,7 @@ async fn a_dropped_commit_is_done_or_not_done_and_holds_nobody_up() {
             .collect();
         waits(backend.commit(&partition(), &changes), times).await;
 
-        // This waits for whatever the other connection still does.
+        // Waits until the other connection has finished.
         put(&bystander, "other", r#"{"n":1}"#).await;
         let rows: Vec<_> = rows.into_iter().map(Some).collect();
         let found = backend
@@ -433,7 +433,7 @@ async fn the_view_shows_each_token_to_an_operator() {
         .expect("the file is a good one");
     assert_eq!(view(&file.path).await.len(), 1);
 
-    // A row that is not of our making is no reason to show nothing.
+    // The view ignores a row with foreign metadata, and still shows the others.
     put(store.backend(), "install", "not JSON").await;
     assert_eq!(view(&file.path).await.len(), 1);
 }
@@ -561,7 +561,7 @@ async fn debug_shows_the_path_and_no_row() {
     assert!(!shown.contains("Alpha"), "{shown}");
 }
 
-/// A place for a database, in a directory of its own that goes with it.
+/// A path for a database in a temporary directory, which is deleted on drop.
 struct File {
     directory: TempDir,
     path: PathBuf,
@@ -577,7 +577,7 @@ impl File {
         }
     }
 
-    /// Each file here, by what follows the database's name, and its mode.
+    /// Returns the suffix and the mode of each file of the database.
     #[cfg(unix)]
     fn modes(&self) -> Vec<(&'static str, u32)> {
         use std::os::unix::fs::PermissionsExt;
@@ -590,8 +590,8 @@ impl File {
         SUFFIXES.into_iter().filter(there).map(mode).collect()
     }
 
-    /// Whether these bytes are in any file here. Asks another process, since closing a file of
-    /// ours would drop the locks that SQLite holds on it in this one.
+    /// Returns whether any file of the directory contains these bytes. Another process searches,
+    /// because closing a file here would drop the locks that SQLite holds on it in this process.
     fn contains(&self, wanted: &[u8]) -> bool {
         let wanted = std::str::from_utf8(wanted).expect("the marker is a text");
         Command::new("grep")
@@ -640,7 +640,7 @@ async fn refused_as_foreign(path: &Path) {
     assert!(fs::read(path).expect("the file is there") == before);
 }
 
-/// The view's lines, without the columns that are the same for all.
+/// Returns the lines of the view, without the columns that are the same in all lines.
 async fn view(path: &Path) -> Vec<String> {
     let mut connection = connect(path).await;
     let rows = sqlx::query(
@@ -704,13 +704,13 @@ fn id<T, E: std::fmt::Debug>(checked: Result<T, E>) -> T {
     checked.expect("the tests use plain ids and tokens")
 }
 
-/// This test binary, doing one task in another process.
+/// Starts this test binary as a child process for one task.
 fn child(task: &str, path: &Path, argument: &str) -> Child {
     let this = std::env::current_exe().expect("a running program has a path");
     start(&mut Command::new(this), task, path, argument)
 }
 
-/// The same, with no file allowed to grow beyond a megabyte, as on a full disk.
+/// Does the same, with a limit of one megabyte for each file, as on a full disk.
 #[cfg(unix)]
 fn child_with_a_full_disk(task: &str, path: &Path) -> Child {
     let this = std::env::current_exe().expect("a running program has a path");
@@ -734,10 +734,10 @@ fn start(program: &mut Command, task: &str, path: &Path, argument: &str) -> Chil
         .expect("this program can be run again")
 }
 
-/// The rest of the child's next line that begins so.
+/// Returns the rest of the child's next line that has this prefix.
 fn await_line(child: &mut Child, beginning: &str) -> String {
     let stdout = child.stdout.as_mut().expect("the child's output is a pipe");
-    // Of one byte, so that nothing is read ahead and lost.
+    // Reads with a buffer of one byte, so that no byte is read ahead and lost.
     for line in BufReader::with_capacity(1, stdout).lines() {
         if let Some(rest) = line.expect("the child prints text").strip_prefix(beginning) {
             return rest.into();
@@ -746,7 +746,7 @@ fn await_line(child: &mut Child, beginning: &str) -> String {
     panic!("the child ended before it printed {beginning:?}");
 }
 
-/// Runs this until it has waited so many times, or is done, and drops it.
+/// Polls the future until it has waited this many times or is done, and then drops it.
 async fn waits(future: impl Future<Output = Result<(), Error>>, mut times: usize) {
     let mut future = pin!(future);
     poll_fn(|context| match (future.as_mut().poll(context), times) {
@@ -808,7 +808,7 @@ fn row(metadata: &str) -> Row {
     }
 }
 
-/// An envelope that opens for nobody.
+/// Returns bytes in the form of an envelope that no key opens.
 fn sealed(content: &[u8]) -> Sealed {
     let mut bytes = b"SLE1".to_vec();
     bytes.resize(100, 0);

@@ -191,7 +191,7 @@ async fn a_tenant_whose_tokens_rotate_is_never_gone_by_token_revoked_alone() {
         assert_eq!(report.purged, usize::from(is_gone), "{codes:?}");
         assert_eq!(life.slots(ALPHA).await.is_empty(), is_gone, "{codes:?}");
     }
-    // While another token is alive, it also deletes nothing.
+    // If the user's token is alive, the bot's `token_revoked` is no finding either.
     let life = Life::new().await;
     life.app.fake.rotate_tokens(Rotation::default());
     life.install(ADA).await;
@@ -786,7 +786,7 @@ async fn a_sweep_reads_every_page() {
     assert_eq!((report.examined, report.purged), (21, 1));
     let users = life.app.store.users(&key(ALPHA)).await.expect("answers");
     assert_eq!(users.len(), 2);
-    // Users beyond the first page are judged too.
+    // Ben's token is alive. The sweep finds it on any page, so the tenant is not purged.
     for token in [
         life.app.fake.bot_token(ALPHA),
         life.app.fake.user_token(ALPHA, ADA),

@@ -1,4 +1,4 @@
-//! What fails while a call is on its way.
+//! Faults during a call.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ async fn a_killed_server_leaves_each_commit_done_or_not_done() {
     let url = server.database("killed").await;
     let pooler = PgBouncer::start(server.port()).await;
     let direct = open(&url, fast()).await;
-    // PgBouncer keeps its clients waiting while there is no server.
+    // While the server is down, PgBouncer keeps its clients waiting.
     let options = PostgresOptions {
         statement_timeout: Duration::from_secs(2),
         ..pooled()
@@ -63,7 +63,7 @@ async fn after_a_restart_reads_work_at_once_and_then_everything() {
     put(&backend, &row("{}"), Expect::Any)
         .await
         .expect("the server answers");
-    // Ten connections in the pool.
+    // The reads fill the pool with ten connections.
     let slots = [slot("bot")];
     let partition = partition("app/T1");
     let reads = (0..64).map(|_| backend.read(&partition, &slots));
@@ -88,7 +88,8 @@ async fn a_commit_whose_answer_is_lost_is_unavailable_and_done() {
     let server = Postgres::start().await;
     server.database("cut").await;
     let pooler = PgBouncer::start(server.port()).await;
-    // One statement is one commit; a transaction's commit is a statement of its own.
+    // Without a pooler, one statement is the whole commit. Behind a pooler, the commit is a
+    // separate statement.
     let ways = [
         (server.port(), fast(), "marked-row"),
         (pooler.port(), pooled(), "COMMIT\0"),
@@ -294,7 +295,7 @@ async fn a_connection_that_hangs_is_given_up_and_so_is_its_place_in_the_pool() {
     }
 }
 
-/// One connection, and nothing that ends soon.
+/// Returns options with one connection and long timeouts.
 fn patient() -> PostgresOptions {
     let long = Duration::from_secs(60);
     PostgresOptions {
@@ -306,8 +307,8 @@ fn patient() -> PostgresOptions {
     }
 }
 
-/// Writes two rows in each commit until one gets no answer. Answers what was known to stand by
-/// then, and what was asked for last.
+/// Writes two rows in each commit until a commit gets no response. Returns the partition, the last
+/// acknowledged versions, and the versions of the last attempt.
 async fn write_until_lost(
     backend: Arc<PostgresBackend>,
     partition: Partition,
@@ -331,7 +332,7 @@ async fn write_until_lost(
     }
 }
 
-/// What stands in the two slots, once the server answers again.
+/// Returns the versions in the two slots once the server responds again.
 async fn pair(backend: &dyn Backend, partition: &Partition) -> [Option<Version>; 2] {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -348,14 +349,14 @@ async fn pair(backend: &dyn Backend, partition: &Partition) -> [Option<Version>;
     }
 }
 
-/// Waits until no commit is going on.
+/// Waits until no commit is in progress.
 async fn quiet(url: &str) {
     let quiet = "SELECT count(*) = 0 FROM pg_stat_activity
                  WHERE query LIKE 'SELECT slack_commit_1%' AND state <> 'idle'";
     until(url, quiet).await;
 }
 
-/// As a firewall drops them. To try each idle one out would take too long.
+/// A firewall drops connections in this way. Testing each idle connection would take too long.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_were_dropped_without_a_word_cost_one_read_and_not_one_each() {
     let server = Postgres::start().await;
@@ -370,7 +371,7 @@ async fn connections_that_were_dropped_without_a_word_cost_one_read_and_not_one_
     put(&backend, &row("{}"), Expect::Any)
         .await
         .expect("the server answers");
-    // Ten connections in the pool.
+    // The reads fill the pool with ten connections.
     let (slots, partition) = ([slot("bot")], partition("app/T1"));
     for _ in 0..2 {
         let reads = (0..64).map(|_| backend.read(&partition, &slots));

@@ -35,7 +35,7 @@ mod servers {
     pub mod spoil;
 }
 
-/// A database with the wall, and `app` as the role that it binds. Answers its owner's URL.
+/// Creates a database with row-level security for the role `app`, and returns the owner's URL.
 async fn walled(server: &Postgres) -> String {
     let superuser = server.database("walled").await;
     execute(
@@ -55,7 +55,7 @@ async fn walled(server: &Postgres) -> String {
     owner
 }
 
-/// Takes the lock that commits of the partition take turns by.
+/// Takes the advisory lock that serialises the commits of the partition.
 async fn hold(connection: &mut PgConnection) -> Transaction<'_, sqlx::Postgres> {
     let mut held = connection.begin().await.expect("the server answers");
     let lock = "SELECT pg_advisory_xact_lock(hashtextextended('app/T1', 1397508430))";
@@ -66,12 +66,12 @@ async fn hold(connection: &mut PgConnection) -> Transaction<'_, sqlx::Postgres> 
     held
 }
 
-/// Waits until somebody waits for a lock.
+/// Waits until a session waits for a lock.
 async fn waiting(url: &str) {
     until(url, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted").await;
 }
 
-/// Asks until it is so.
+/// Polls until the condition holds.
 async fn until(url: &str, condition: &str) {
     let deadline = Instant::now() + PATIENCE;
     let mut connection = postgres::connection(url).await;
@@ -98,7 +98,7 @@ async fn refusal(url: &str) -> ConnectError {
         .expect_err("it must be refused")
 }
 
-/// For servers that forget.
+/// Returns options for a server that may lose commits in a crash.
 fn fast() -> PostgresOptions {
     PostgresOptions {
         skip_durability_checks: true,
@@ -151,8 +151,8 @@ fn slot(name: &str) -> Slot {
     Slot::new(name).expect("a name")
 }
 
-/// Between two looks at what another is about to do.
+/// The pause between two polls.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// How long a busy machine may take for something that must happen.
+/// How long to wait, on a busy machine, for an event that must happen.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! Servers and options that are refused, at the start and later.
+//! Servers and options that are refused, at startup and later.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::{fast, open, pooled, put, read, refusal, row, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_would_lose_commits_is_refused() {
-    // On a machine that runs many tests, a full flush for each is not worth its time.
+    // A full flush per commit is too slow on a machine that runs many tests.
     let server = Postgres::start_with(&["wal_sync_method=fdatasync"]).await;
     let url = server.database("durable").await;
     PostgresBackend::connect(&url)
@@ -41,7 +41,8 @@ async fn a_commit_is_synchronous_also_where_that_is_turned_off_later() {
     let server = Postgres::start().await;
     let url = server.database("later").await;
     let backend = open(&url, fast()).await;
-    // A trigger at the end of the transaction sees what the commit will do.
+    // A deferred trigger runs at the end of the transaction and sees the setting that the commit
+    // uses.
     execute(
         &url,
         "CREATE TABLE seen (setting text);
@@ -89,7 +90,7 @@ async fn a_standby_answers_no_read_after_a_failover() {
         ..fast()
     };
     let direct = open(&postgres::url(name.port(), "postgres", "followed"), options).await;
-    // PgBouncer keeps its clients waiting while there is no server.
+    // While the server is down, PgBouncer keeps its clients waiting.
     let options = PostgresOptions {
         statement_timeout: Duration::from_secs(2),
         ..pooled()
@@ -220,7 +221,7 @@ async fn reload(url: &str, setting: &str, value: &str) {
     .await;
 }
 
-/// The setting that the text names.
+/// Returns the setting that the error names.
 async fn not_durable(url: &str) -> String {
     let refused = PostgresBackend::connect(url).await;
     let refused = refused.expect_err("a crash would lose commits");

@@ -1,7 +1,8 @@
-//! The contract, on real servers and with real concurrency. `tests/suite` has the plain ones.
+//! The contract on real servers with real concurrency. `tests/suite` runs the checks without
+//! concurrency.
 //!
-//! `SLACK_INSTALLS_TEST_POSTGRES_URL` names a superuser's database on another server, of which the
-//! suite then makes use as well.
+//! `SLACK_INSTALLS_TEST_POSTGRES_URL` may name a superuser's database on another server. The suite
+//! then runs on that server too.
 
 use std::sync::Arc;
 
@@ -192,7 +193,7 @@ async fn an_operator_sees_what_is_stored_and_its_bytes_are_kept() {
     assert!(matches!(outcome, Err(Error::Malformed(_))), "{outcome:?}");
 }
 
-/// Runs the suite, and says so.
+/// Runs the suite and prints its progress.
 async fn suite(name: &str, backend: &dyn Backend) {
     for check in CHECKS {
         println!("{name}: {}", check.name);
@@ -204,7 +205,7 @@ async fn suite(name: &str, backend: &dyn Backend) {
     );
 }
 
-/// Runs the checks of rows that cannot be parsed, in a database whose superuser has this URL.
+/// Runs the checks of malformed rows in a database whose superuser has this URL.
 async fn malformed(name: &str, backend: &dyn Backend, url: &str, schema: &str) {
     let way = spoil::POSTGRES[0];
     for check in MALFORMED_CHECKS {
@@ -218,7 +219,7 @@ async fn malformed(name: &str, backend: &dyn Backend, url: &str, schema: &str) {
 
 async fn histories(name: &str, backend: impl Backend) {
     for nth in 0..HISTORIES / 4 {
-        // Four at a time: partitions must not get in each other's way.
+        // Runs four histories at a time: partitions must not interfere with each other.
         let seeds = 4 * nth..4 * (nth + 1);
         let partitions: Vec<_> = seeds
             .map(|seed| (seed, partition(&format!("{name}/{seed}").replace(' ', "-"))))
@@ -231,5 +232,5 @@ async fn histories(name: &str, backend: impl Backend) {
     println!("{name}: {HISTORIES} histories explained");
 }
 
-/// Of each backend, with its faults.
+/// The number of histories per backend, faults included.
 const HISTORIES: u64 = 40;

@@ -1,4 +1,4 @@
-//! Row-level security: what a query sees that names no partition, or another.
+//! Row-level security: what a query returns that names no partition, or another one.
 
 use slack_installs::backend::{
     Backend, ConnectErrorKind as Kind, Expect, PostgresBackend, PostgresOptions, Prefix, Scope,

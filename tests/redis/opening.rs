@@ -1,4 +1,4 @@
-//! Which servers are used and which are refused.
+//! Which servers are accepted and which are refused.
 
 use std::process::Command;
 
@@ -133,7 +133,7 @@ async fn a_server_of_the_wrong_kind_is_refused() {
     ];
     let (refusal, node) = refusal(&settings).await;
     assert!(refusal.contains("part of a cluster"), "{refusal}");
-    // It serves no slots at all.
+    // The node serves no slots.
     let refused = RedisBackend::open_cluster(&[&node.url()], RedisOptions::default()).await;
     refused.expect_err("a cluster without slots");
 }
@@ -200,7 +200,7 @@ async fn credentials_are_in_no_message() {
     assert_eq!(refused.kind(), Kind::Denied, "{refused:?}");
 }
 
-/// The list of commands in the documentation of [`RedisBackend`] is enough.
+/// The list of commands in the documentation of [`RedisBackend`] is sufficient.
 #[tokio::test]
 async fn a_user_with_the_documented_rights_can_do_everything() {
     let redis = Redis::start().await;
@@ -293,7 +293,7 @@ async fn tls_is_verified() {
     }
 }
 
-/// Every master is checked, not only the one that answers first.
+/// Every master is checked, not only the one that responds first.
 #[tokio::test]
 async fn a_cluster_with_one_unsafe_master_is_refused() {
     let cluster = Cluster::start().await;
@@ -325,7 +325,7 @@ async fn a_cluster_with_one_unsafe_master_is_refused() {
     let () = cluster.nodes[last]
         .run(&["CLUSTER", "DELSLOTS", "16383"])
         .await;
-    // The others hear of it by and by; the node itself knows at once.
+    // The other nodes learn of it later, and this node knows it at once.
     until("the cluster is refused", async || {
         let refused = RedisBackend::open_cluster(&urls, RedisOptions::default()).await;
         refused.is_err_and(|error| error.to_string().contains("not whole"))
@@ -363,7 +363,7 @@ async fn a_master_with_fewer_replicas_than_commits_wait_for_is_refused() {
     .await;
 }
 
-/// 192.0.2.1 is an address of nobody's.
+/// 192.0.2.1 is reserved for documentation, so no machine has it.
 #[tokio::test]
 async fn another_machine_is_not_spoken_to_without_tls_unless_that_is_allowed() {
     let options = || RedisOptions {
@@ -396,7 +396,7 @@ async fn another_machine_is_not_spoken_to_without_tls_unless_that_is_allowed() {
     }
 }
 
-/// Only the first one's would be used.
+/// Only the credentials of the first URL would be used.
 #[tokio::test]
 async fn urls_that_differ_in_more_than_the_place_are_refused() {
     let one = "redis://somebody:one@127.0.0.1:7000";
@@ -416,7 +416,7 @@ async fn urls_that_differ_in_more_than_the_place_are_refused() {
     }
 }
 
-/// As is one that was taken out of it, or was cut off before it heard of it.
+/// Such a node was removed from the cluster, or was cut off before it learned of the cluster.
 #[tokio::test]
 async fn a_node_that_knows_nothing_of_the_cluster_blanks_no_map() {
     let cluster = Cluster::start().await;
@@ -431,7 +431,7 @@ async fn a_node_that_knows_nothing_of_the_cluster_blanks_no_map() {
     ])
     .await;
     let (stray_url, url) = (stray.url(), cluster.nodes[0].url());
-    // So that the other one answers first.
+    // The pause makes the other node respond first.
     let () = cluster.nodes[0].run(&["CLIENT", "PAUSE", "500"]).await;
     let options = RedisOptions::default();
     let backend = RedisBackend::open_cluster(&[&stray_url, &url], options).await;

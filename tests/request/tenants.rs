@@ -161,12 +161,13 @@ fn an_uninstall_names_exactly_what_was_uninstalled() {
                 json!({"team_id": "T9", "authorizations": [{"team_id": "T1"}]}),
                 "T1",
             ),
-            // Flagged without an organisation: there is none to remove, and the workspace stays.
+            // An org-wide event without an organisation: there is no organisation to purge, and the
+            // workspace is kept.
             (
                 json!({"authorizations": [{"team_id": "T1", "is_enterprise_install": true}]}),
                 "org T1",
             ),
-            // Two organisations in one authorization.
+            // One authorization with two organisations.
             (
                 json!({"authorizations": [{"team_id": "E1", "enterprise_id": "E2"}]}),
                 "-",
@@ -297,7 +298,8 @@ fn a_clicked_message_belongs_to_the_workspace_that_our_app_posted_it_from() {
             json!({"message": {"app_id": "A0FAKEAPP01", "team": "T1"}}),
             "T1",
         ),
-        // Under somebody's message our app only unfurled a link: that message's team says nothing.
+        // On another app's message this app only unfurled a link, so the message's team proves
+        // nothing.
         (
             json!({"message": {"app_id": "A0OTHER0001", "team": "T1"}}),
             "T9",
@@ -308,7 +310,7 @@ fn a_clicked_message_belongs_to_the_workspace_that_our_app_posted_it_from() {
             json!({"type": "block_suggestion", "message": {"app_id": "A0FAKEAPP01", "team": "T1"}}),
             "T1",
         ),
-        // A shortcut can be used on a stranger's message, by members only.
+        // Only members can use a shortcut, but they can use it on an outsider's message.
         (
             json!({"type": "message_action", "message": {"app_id": "A0FAKEAPP01", "team": "T1"}}),
             "T9",

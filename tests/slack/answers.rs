@@ -22,8 +22,8 @@ fn canned(body: &Value) -> Canned {
     Canned::of(200, &[("date", DATE)], &body.to_string())
 }
 
-/// A code exchange that has everything: a rotating bot and user, and a webhook, in a workspace of
-/// an organisation.
+/// Returns a complete code exchange: a rotating bot and user, and a webhook, in a workspace of an
+/// organisation.
 pub(crate) fn exchanged() -> Value {
     json!({
         "ok": true,
@@ -46,7 +46,7 @@ pub(crate) fn exchanged() -> Value {
     })
 }
 
-/// A refresh of a bot's token, with everything that Slack may say.
+/// Returns a refresh of a bot's token with every member that Slack may send.
 pub(crate) fn renewed() -> Value {
     json!({
         "ok": true,
@@ -60,7 +60,8 @@ pub(crate) fn renewed() -> Value {
     })
 }
 
-/// A JSON with one member set, or without it: `/authed_user/id`.
+/// Returns the JSON with one member set or removed. The member is a pointer such as
+/// `/authed_user/id`.
 fn with(mut body: Value, member: &str, value: Option<Value>) -> Value {
     let (parent, name) = member.rsplit_once('/').expect("a pointer");
     let parent = body.pointer_mut(parent).expect("it is there");
@@ -331,7 +332,7 @@ async fn a_refresh_may_leave_out_where_it_is_from_and_nothing_of_the_pair() {
     ] {
         assert_malformed(&renew(&with(renewed(), member, None)).await, member);
     }
-    // What Slack says and nobody can read is not the same as what it does not say.
+    // An unreadable member is an error, while an absent optional member is accepted.
     for (member, value) in [
         ("/access_token", json!("xoxc-session")),
         ("/app_id", json!("T0ALPHA0001")),
@@ -383,7 +384,7 @@ async fn person(user: Value) -> Result<UserInfo, Error> {
 
 #[tokio::test]
 async fn each_flag_of_a_person_counts_by_itself() {
-    // Deleted, admin, admin of the organisation, outsider.
+    // The tuple is: deleted, admin, admin of the organisation, outsider.
     let flags = async |user: Value| {
         let person = person(user).await.expect("known");
         (

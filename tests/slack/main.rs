@@ -1,4 +1,4 @@
-//! Slack's answers, good and bad, over real HTTP.
+//! Slack's responses, good and bad, over real HTTP.
 
 #[macro_use]
 #[path = "../support/mod.rs"]
@@ -26,7 +26,7 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 
 const CANARY: &str = "xoxb-CANARY-token";
 
-/// A client over each of the transports: the library's own, and an app's.
+/// Returns a client with each of the transports: the crate's own, and your app's.
 fn clients(environment: &Environment) -> [SlackClient; 2] {
     let yours = reqwest::Client::builder().user_agent(YOURS).no_proxy();
     let yours = HttpTransport::with_client(yours.build().expect("no TLS is needed"));

@@ -1,4 +1,4 @@
-//! Bodies that are too long or do not arrive, and what else the service gets of a request.
+//! Bodies that are too long or do not arrive, and what else of a request reaches the service.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -21,7 +21,7 @@ use super::support::app::ADA;
 
 const CHUNK: usize = 64 * 1024;
 
-/// A body of this many chunks, which ends well or does not.
+/// A body of this many chunks, which ends with an error if `fails` is set.
 struct Chunks {
     left: usize,
     fails: bool,
@@ -53,7 +53,7 @@ impl From<Bytes> for Chunks {
     }
 }
 
-/// A service that is never called.
+/// A service that must not be called.
 #[derive(Clone)]
 struct Never;
 
@@ -136,7 +136,7 @@ async fn the_verifiers_own_limit_counts_to_the_byte() {
     assert_eq!(front.handler.last().1, large.body());
 }
 
-/// A service of which only what was polled ready may be called.
+/// A service that panics unless the same instance was polled ready before the call.
 struct Reserved {
     is_ready: bool,
 }
@@ -147,7 +147,7 @@ impl Clone for Reserved {
     }
 }
 
-/// What a server before the layer has put into the request's extensions.
+/// A request extension that a server in front of the layer has set.
 #[derive(Clone)]
 struct Peer(&'static str);
 

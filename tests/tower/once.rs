@@ -1,4 +1,5 @@
-//! Each request once: what counts as the same request, what counts as handled, and for how long.
+//! Each request is handled once: what counts as the same request, what counts as handled, and for
+//! how long.
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -13,7 +14,7 @@ use super::front::{Front, guard};
 use super::support::app::ADA;
 use super::*;
 
-/// One of each kind that has an id.
+/// Returns one delivery of each kind that has an id.
 fn deliveries(front: &Front) -> Vec<Delivery> {
     let fake = &front.life.app.fake;
     vec![
@@ -29,7 +30,7 @@ fn deliveries(front: &Front) -> Vec<Delivery> {
     ]
 }
 
-/// Delivers until what was dropped has given its claim back, on a task of its own.
+/// Delivers until the dropped request has released its claim in a separate task.
 async fn deliver_after_drop(front: &Front, delivery: &Delivery) -> StatusCode {
     for _ in 0..100 {
         match front.deliver(delivery).await {
@@ -181,7 +182,7 @@ async fn what_was_handled_when_slack_hung_up_is_remembered() {
             assert!(call.as_mut().poll(&mut context).is_pending());
             tokio::task::yield_now().await;
         }
-        // The handler returns, and what it did is being written down.
+        // The handler has returned, and its result is being stored.
         assert_matches!(call.as_mut().poll(&mut context), Poll::Pending);
     }
     assert_eq!(deliver_after_drop(&front, &event).await, StatusCode::OK);
@@ -194,7 +195,7 @@ async fn an_answer_is_passed_on_though_it_could_not_be_remembered() {
     front.life.install(ADA).await;
     front.handler.answer(StatusCode::ACCEPTED);
     let event = front.mention();
-    // The claim is the first commit, its end the second.
+    // The first commit is the claim, and the second stores its result.
     front.backend.set_faults(Faults {
         lost_commits: 2,
         lost_reads: 4,
@@ -225,7 +226,7 @@ async fn a_refused_request_claims_nothing() {
 async fn a_claim_stands_for_two_minutes_and_no_longer() {
     let front = Front::new(true).await;
     front.life.install(ADA).await;
-    // Not at the time of the system's clock.
+    // Moves the fake clock away from the system's clock.
     front.life.advance(7 * 24 * 3600);
     let event = front.mention();
     let entry = guard(&front.life).enter(&front.life.request(&event)).await;
@@ -242,11 +243,11 @@ async fn a_claim_stands_for_two_minutes_and_no_longer() {
 async fn what_was_handled_is_remembered_for_as_long_as_slack_repeats_it_and_then_forgotten() {
     let front = Front::new(true).await;
     front.life.install(ADA).await;
-    // Not at the time of the system's clock.
+    // Moves the fake clock away from the system's clock.
     front.life.advance(7 * 24 * 3600);
     let event = front.mention();
     assert_eq!(front.deliver(&event).await, StatusCode::OK);
-    // With delayed events Slack repeats one for 24 hours.
+    // If an app uses delayed events, Slack repeats an event for 24 hours.
     front.life.advance(25 * 3600);
     assert_eq!(front.deliver(&event).await, StatusCode::OK);
     assert_eq!(front.handler.calls(), 1);
@@ -265,13 +266,13 @@ async fn claiming_a_request_sweeps_what_is_forgotten() {
     };
     for expected in [1, 1] {
         assert_eq!(front.deliver(&front.mention()).await, StatusCode::OK);
-        // The sweep is a task of its own.
+        // The sweep runs in a separate task.
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
         assert_eq!(seen().await, expected);
         front.life.advance(28 * 3600);
-        // It runs once a minute at most.
+        // The sweep runs at most once a minute.
         tokio::time::advance(Duration::from_secs(61)).await;
     }
 }
