@@ -149,7 +149,7 @@ async fn socket_mode_gets_the_tokens_and_the_responses_of_the_layer() {
         .await;
     let reply = reply.expect_err("the app handles it");
     assert_eq!((reply.status, &*reply.text), (StatusCode::OK, ""));
-    let stored = app.store.fetch(&key(ALPHA), None).await.expect("answers");
+    let stored = app.store.fetch(&key(ALPHA), None).await.expect("responds");
     assert!(stored.is_none(), "purged");
 }
 
@@ -227,7 +227,7 @@ async fn everything_is_in_time(fake: &FakeSlack, front: &SlackApp) {
         ),
     ] {
         let begun = Instant::now();
-        let reply = front.serve(request).await.expect_err("nothing responds");
+        let reply = front.serve(request).await.expect_err("it hangs");
         assert_eq!((reply.status, &*reply.text), (status, text));
         assert_eq!(begun.elapsed().as_millis(), TIME.as_millis());
     }
@@ -289,7 +289,7 @@ async fn a_job_meets_each_installation_once() {
         app.store.store(&copy).await.expect("stored");
         expected.push(id);
     }
-    let found: Vec<Summary> = front.installations().try_collect().await.expect("answers");
+    let found: Vec<Summary> = front.installations().try_collect().await.expect("responds");
     let mut found: Vec<_> = found.iter().map(|it| it.key().to_string()).collect();
     found.sort_unstable();
     expected.sort_unstable();

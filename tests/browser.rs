@@ -282,7 +282,7 @@ impl Browser<'_> {
             .http
             .send(request)
             .await
-            .expect("the WebDriver answers");
+            .expect("the WebDriver responds");
         let status = answer.status();
         let mut answer: Value = serde_json::from_slice(answer.body()).expect("JSON");
         assert!(status.is_success(), "{path}: {answer}");

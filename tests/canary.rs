@@ -115,7 +115,7 @@ async fn get(client: &HttpTransport, url: &Url, cookie: &str) -> Response<Bytes>
     client
         .send(request.expect("a request"))
         .await
-        .expect("the app answers")
+        .expect("the app responds")
 }
 
 /// Runs flows that succeed, fail, and end halfway.
@@ -170,7 +170,7 @@ async fn request_all(fake: &FakeSlack, events: &Url, secrets: &mut Vec<String>) 
     let served = fake
         .deliver(events, &command)
         .await
-        .expect("the app answers");
+        .expect("the app responds");
     assert_eq!(served.status(), StatusCode::OK);
     secrets.push(
         command.request(events).headers()["x-slack-signature"]
@@ -184,11 +184,11 @@ async fn request_all(fake: &FakeSlack, events: &Url, secrets: &mut Vec<String>) 
     let mut forged = forged.request(events);
     let zeros = format!("v0={}", "0".repeat(64)).parse().expect("ASCII");
     forged.headers_mut().insert("x-slack-signature", zeros);
-    fake.send(forged).await.expect("the app answers");
+    fake.send(forged).await.expect("the app responds");
     let garbage = command.with_body("application/json", "{\"event\":\"text-CANARY\"");
     fake.deliver(events, &garbage)
         .await
-        .expect("the app answers");
+        .expect("the app responds");
     secrets.push("text-CANARY".into());
 }
 
@@ -203,7 +203,7 @@ async fn open_all(
     let installation = store
         .fetch(&key(ALPHA), Some(&user_id(ADA)))
         .await
-        .expect("answers");
+        .expect("responds");
     let installation = installation.expect("stored");
     seen.debug(&installation);
     secrets.extend(
@@ -242,7 +242,7 @@ async fn open_all(
         let refused = fake
             .deliver(events, &fake.slash_command(ADA, "/hello", ""))
             .await;
-        seen.bytes(refused.expect("the app answers").body());
+        seen.bytes(refused.expect("the app responds").body());
         commit(put(row.clone(), Expect::Any))
             .await
             .expect("committed");
@@ -261,7 +261,9 @@ async fn open_all(
             .expect_err("uninstalled"),
     );
     for event in fake.take_events() {
-        fake.deliver(events, &event).await.expect("the app answers");
+        fake.deliver(events, &event)
+            .await
+            .expect("the app responds");
     }
 }
 

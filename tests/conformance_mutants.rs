@@ -32,9 +32,9 @@ async fn every_mutant_is_caught_by_its_rule_and_every_check_catches_one() {
     }
     assert!(
         survivors.is_empty(),
-        "these pass the checks of their rules: {survivors:?}"
+        "no check of its rule caught these mutants: {survivors:?}"
     );
-    assert!(idle.is_empty(), "these catch nothing: {idle:?}");
+    assert!(idle.is_empty(), "these checks caught no mutant: {idle:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -53,7 +53,7 @@ async fn the_production_example_installs_serves_purges_and_ends_in_order() {
         let answer = slack
             .deliver(&command, &delivery)
             .await
-            .expect("it answers");
+            .expect("it responds");
         let expected = format!("Noted by <@{bot}>. Notes here: {nth}.");
         assert_eq!(String::from_utf8_lossy(answer.body()), expected);
     }
@@ -70,7 +70,7 @@ async fn the_production_example_installs_serves_purges_and_ends_in_order() {
     let wrong = format!("v0={}", "0".repeat(64));
     let headers = forged.headers_mut();
     headers.insert("x-slack-signature", wrong.parse().expect("a header"));
-    let refused = slack.send(forged).await.expect("it answers");
+    let refused = slack.send(forged).await.expect("it responds");
     assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(count(&database, "notes").await, 2);
 
@@ -82,7 +82,7 @@ async fn the_production_example_installs_serves_purges_and_ends_in_order() {
     .await;
     assert!(slack.uninstall(WORKSPACE));
     for event in slack.take_events() {
-        let answer = slack.deliver(&events, &event).await.expect("it answers");
+        let answer = slack.deliver(&events, &event).await.expect("it responds");
         assert_eq!(answer.status(), StatusCode::OK);
     }
     assert_eq!(count(&database, "slack_installations").await, 0);
@@ -90,7 +90,7 @@ async fn the_production_example_installs_serves_purges_and_ends_in_order() {
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].get::<&str, _>(0), "T0OTHER0001");
     let late = slack.slash_command(ADA, "/note", "late");
-    let answer = slack.deliver(&command, &late).await.expect("it answers");
+    let answer = slack.deliver(&command, &late).await.expect("it responds");
     assert!(String::from_utf8_lossy(answer.body()).contains("not installed"));
 
     process.terminate();
@@ -133,10 +133,10 @@ impl Process {
         assert!(sent.is_ok_and(|sent| sent.success()));
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.0.try_wait().expect("it is our child") {
+            if let Some(status) = self.0.try_wait().expect("a child process") {
                 return assert_eq!(status.code(), Some(0), "{status}");
             }
-            assert!(Instant::now() < deadline, "it does not end");
+            assert!(Instant::now() < deadline, "the example does not end");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -160,7 +160,7 @@ async fn install(slack: &FakeSlack, app: &Url) -> Response<Bytes> {
         .split(';')
         .next()
         .expect("a cookie");
-    let callback = slack.allow(&authorize, ADA).expect("Ada may");
+    let callback = slack.allow(&authorize, ADA).expect("allowed");
     get(&callback, cookie).await
 }
 
@@ -172,7 +172,7 @@ async fn get(url: &Url, cookie: &str) -> Response<Bytes> {
     HttpTransport::new()
         .send(request)
         .await
-        .expect("it answers")
+        .expect("it responds")
 }
 
 async fn count(database: &str, table: &str) -> i64 {

@@ -27,7 +27,7 @@ macro_rules! assert_has_none_of {
             }
             impl<T: ?Sized> Ambiguous<()> for T {}
             $({
-                #[allow(dead_code, reason = "it is there to be ambiguous")]
+                #[allow(dead_code, reason = "its only purpose is ambiguity")]
                 struct Has;
                 impl<T: ?Sized + $trait> Ambiguous<Has> for T {}
             })+

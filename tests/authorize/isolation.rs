@@ -140,9 +140,7 @@ impl World {
         let app = "1.2".to_owned();
         let app = slack_installs::ClientId::new(app).expect("a client id");
         let store = EncryptedStore::open(MemoryBackend::default(), keys, app).await;
-        let store = store
-            .expect("memory answers")
-            .with_clock(Clock::from_fn(noon));
+        let store = store.expect("it responds").with_clock(Clock::from_fn(noon));
         for (id, users) in &self.installs {
             store.store(&self.installation(id)).await.expect("stored");
             for user in users {
@@ -162,7 +160,7 @@ impl World {
                 store
                     .set_access(&enterprise(org), &access)
                     .await
-                    .expect("answers");
+                    .expect("responds");
             }
         }
         store

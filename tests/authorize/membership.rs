@@ -121,7 +121,7 @@ async fn what_a_request_says_counts_for_it_and_what_is_stored_is_told_as_it_is()
     let (key, before) = (support::app::key(ALPHA), enterprise(BEFORE));
     let revision = revision.expect("stored");
     let set = life.app.store.set_enterprise(&key, revision, Some(&before));
-    assert!(set.await.expect("the store answers"));
+    assert!(set.await.expect("the store responds"));
 
     // If the event does not name the organisation, the stored one counts.
     let silent = left(&life).edit(|event| {
@@ -137,10 +137,7 @@ async fn what_a_request_says_counts_for_it_and_what_is_stored_is_told_as_it_is()
         lost_commits: 1,
         ..Faults::none()
     });
-    let served = life
-        .authorize(&life.mention(ALPHA))
-        .await
-        .expect("delayed by nothing");
+    let served = life.authorize(&life.mention(ALPHA)).await.expect("served");
     assert_eq!(org(&served), (Some(ORG), Some(BEFORE)));
     backend.set_faults(Faults::none());
 
@@ -148,7 +145,7 @@ async fn what_a_request_says_counts_for_it_and_what_is_stored_is_told_as_it_is()
     let store = life.app.store.clone();
     backend.before_read(2, async move {
         let key = support::app::key(ALPHA);
-        let installation = store.fetch(&key, None).await.expect("answers");
+        let installation = store.fetch(&key, None).await.expect("responds");
         let installation = installation.expect("installed");
         store.store(&installation).await.expect("stored");
     });

@@ -1,4 +1,4 @@
-//! The fake Slack's browser goes from the install page to the callback over HTTP.
+//! A browser of the fake Slack runs the flow from the install page to the callback over HTTP.
 
 use axum::Router;
 use http::StatusCode;

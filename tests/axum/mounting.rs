@@ -55,7 +55,7 @@ fn stripped(url: &Url) -> Url {
 async fn a_flow_ends_in_a_nested_router() {
     for prefix in ["/bot", "/bot/"] {
         let app = app("/bot/install", &[REDIRECT]).await;
-        let routes = install_routes_under(&app.provider, prefix).expect("both are under it");
+        let routes = install_routes_under(&app.provider, prefix).expect("under the prefix");
         let router = Router::new().nest("/bot", routes);
         flow(
             &app,
@@ -70,7 +70,7 @@ async fn a_flow_ends_in_a_nested_router() {
 #[tokio::test]
 async fn a_flow_ends_in_a_router_of_which_each_path_is_the_prefix_itself() {
     let app = app("/bot", &["https://bot.example.com/bot/done"]).await;
-    let routes = install_routes_under(&app.provider, "/bot").expect("both are under it");
+    let routes = install_routes_under(&app.provider, "/bot").expect("under the prefix");
     let router = Router::new().nest("/bot", routes);
     flow(&app, &router, "https://bot.example.com/bot", Url::clone).await;
 }
@@ -234,5 +234,5 @@ async fn the_front_door_mounts_its_routes_under_a_prefix_too() {
     let install = "https://bot.example.com/bot/install";
     flow(&app, &router, install, Url::clone).await;
     let error = front.install_routes_under::<()>("/other");
-    assert!(error.is_err(), "no path is under it");
+    assert!(error.is_err(), "no path is under the prefix");
 }

@@ -33,8 +33,8 @@ async fn hundreds_of_rows_are_gone_at_one_moment() {
     loop {
         let found = rows(&bench.straight, &partition, &watched).await;
         let standing = found.iter().flatten().count();
-        assert!(standing == 0 || standing == 3, "{standing} of 3 rows stand");
-        assert!(standing == 0 || !seen.contains(&0), "rows stand again");
+        assert!(standing == 0 || standing == 3, "{standing} of 3 rows exist");
+        assert!(standing == 0 || !seen.contains(&0), "rows reappear");
         seen.insert(standing);
         if standing == 0 {
             break;
@@ -43,7 +43,7 @@ async fn hundreds_of_rows_are_gone_at_one_moment() {
     clear
         .await
         .expect("it does not panic")
-        .expect("the emulator answers");
+        .expect("the emulator responds");
     assert!(bench.items(&partition).await.is_empty());
     assert_eq!(
         rows(&bench.straight, &tenant("app/T12"), &names[..1]).await,
@@ -66,7 +66,7 @@ async fn a_process_that_ends_anywhere_leaves_all_rows_or_none() {
                 let (bench, fate) = (Arc::clone(&bench), fate.clone());
                 let at_once = Arc::clone(&at_once);
                 cases.spawn(async move {
-                    let _turn = at_once.acquire().await.expect("nobody closes it");
+                    let _turn = at_once.acquire().await.expect("it stays open");
                     end_at(&bench, nth, &fate, next).await
                 });
             }
@@ -80,7 +80,7 @@ async fn a_process_that_ends_anywhere_leaves_all_rows_or_none() {
     assert_eq!(
         outcomes,
         BTreeSet::from(all),
-        "what stood, and whether it was told"
+        "which rows were stored, and whether the commit succeeded"
     );
 }
 
@@ -100,7 +100,7 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
         .straight
         .commit(&partition, &puts)
         .await
-        .expect("no row stands here");
+        .expect("the slot is empty");
     let put_by_clear = row();
     let before: Vec<_> = before.into_iter().map(Some).chain([None]).collect();
     let after = vec![None, None, None, Some(put_by_clear.clone())];
@@ -143,7 +143,7 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
                 .straight
                 .commit(&partition, &changes)
                 .await
-                .expect("it stands as read");
+                .expect("no row changed");
             expected[0] = Some(over);
         }
         1 => {
@@ -152,7 +152,7 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
                 .straight
                 .commit(&partition, &changes)
                 .await
-                .expect("they stand as read");
+                .expect("no row changed");
             (expected[0], expected[3]) = (Some(over.clone()), Some(over));
         }
         2 => {
@@ -167,7 +167,7 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
                 .straight
                 .commit(&partition, &changes)
                 .await
-                .expect("whatever stands");
+                .expect("unconditional");
             expected[0] = None;
         }
         _ => {
@@ -176,11 +176,11 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
                 .straight
                 .commit(&partition, &changes)
                 .await
-                .expect("whatever stands");
+                .expect("unconditional");
             expected.fill(None);
             assert!(
                 bench.items(&partition).await.is_empty(),
-                "{name}: nothing is left behind"
+                "{name}: no item is left"
             );
         }
     }
@@ -210,7 +210,7 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
             usize::MAX,
         )
         .await;
-    let due = due.expect("the emulator answers");
+    let due = due.expect("the emulator responds");
     let due = due.rows.iter();
     let due = due.filter(|(key, _)| key.partition == partition).count();
     let expected = expected
@@ -253,7 +253,7 @@ async fn a_late_mark_revives_no_row() {
     second
         .commit(&partition, &[Change::Clear])
         .await
-        .expect("it happened");
+        .expect("it succeeds");
     assert_eq!(
         rows(&bench.straight, &partition, &names).await,
         [None, None]
@@ -275,7 +275,7 @@ async fn a_late_mark_revives_no_row() {
     first
         .await
         .expect("it does not panic")
-        .expect("it starts over");
+        .expect("it is retried");
     assert!(bench.items(&partition).await.is_empty());
 }
 
@@ -300,13 +300,13 @@ async fn a_claim_that_was_taken_away_clears_nothing_until_it_starts_over() {
     assert_eq!(
         found.iter().flatten().count(),
         3,
-        "the one that was made, and all others"
+        "the new row and all others"
     );
     held.release(100);
     clear
         .await
         .expect("it does not panic")
-        .expect("it starts over");
+        .expect("it is retried");
     assert_eq!(
         rows(&bench.straight, &partition, &names).await,
         [None, None, None]
@@ -361,7 +361,7 @@ async fn a_marked_row_stays_until_the_claim_is_settled_or_gone() {
         .straight
         .commit(&partition, &changes)
         .await
-        .expect("whatever stands");
+        .expect("unconditional");
     let names = [one, two];
     let found = rows(&bench.straight, &partition, &names).await;
     assert_eq!(found, [None, Some(other)]);
@@ -393,7 +393,7 @@ async fn a_row_that_was_cleared_is_not_replaced() {
     ending
         .commit(&partition, &[Change::Clear])
         .await
-        .expect("it happened");
+        .expect("it succeeds");
     held.release(100);
     let refused = replace.await.expect("it does not panic");
     assert!(matches!(refused, Err(Error::Conflict)), "{refused:?}");
@@ -453,7 +453,7 @@ fn settles(request: &Request) -> bool {
 async fn once(reached: &Semaphore, requests: u32) {
     let held = tokio::time::timeout(LONG, reached.acquire_many(requests)).await;
     held.expect("requests are held")
-        .expect("nobody closes it")
+        .expect("it stays open")
         .forget();
 }
 
@@ -473,7 +473,7 @@ async fn listed(backend: &dyn Backend, partition: &str) -> usize {
         let page = backend
             .scan(&Scope::Everything, from, 7)
             .await
-            .expect("the emulator answers");
+            .expect("the emulator responds");
         found += page
             .rows
             .iter()
@@ -510,11 +510,15 @@ async fn what_a_purge_left_behind_is_removed_when_it_would_be_due() {
     end_when(&bench.proxy, settles, Fate::CutAfterwards);
     let ended = bench.proxied.commit(&partition, &[Change::Clear]).await;
     assert!(matches!(ended, Err(Error::Unavailable(_))), "{ended:?}");
-    assert_eq!(bench.items(&partition).await.len(), 3, "two, and the claim");
+    assert_eq!(
+        bench.items(&partition).await.len(),
+        3,
+        "two rows and the claim"
+    );
 
     let now = UNIX_EPOCH + Duration::from_secs(10);
     let due = bench.straight.due(&refreshes(), now, None, 10).await;
-    let due = due.expect("the emulator answers").rows;
+    let due = due.expect("the emulator responds").rows;
     assert!(due.is_empty(), "{due:?}");
     assert!(bench.items(&partition).await.is_empty());
 }
@@ -540,18 +544,18 @@ async fn malformed_rows_are_skipped_and_named_and_a_clear_deletes_them() {
                 .update_expression("REMOVE sealed")
                 .send()
                 .await
-                .expect("the emulator answers");
+                .expect("the emulator responds");
         }
     }
     let now = UNIX_EPOCH + Duration::from_secs(10);
     let due = bench.straight.due(&refreshes(), now, None, 10).await;
-    let due = due.expect("the emulator answers");
+    let due = due.expect("the emulator responds");
     let slots: Vec<_> = due.rows.iter().map(|(key, _)| key.slot.as_str()).collect();
     assert_eq!(slots, ["bot"]);
     assert_eq!(due.malformed, ["app/T1 malformed"]);
     for scope in [Scope::Everything, Scope::Partition(partition.clone())] {
         let page = bench.straight.scan(&scope, None, 100).await;
-        let page = page.expect("the emulator answers");
+        let page = page.expect("the emulator responds");
         assert_eq!(
             (page.rows.len(), page.malformed),
             (1, vec!["app/T1 malformed".into()])
@@ -565,7 +569,7 @@ async fn malformed_rows_are_skipped_and_named_and_a_clear_deletes_them() {
         .update_expression("REMOVE version")
         .send()
         .await
-        .expect("the emulator answers");
+        .expect("the emulator responds");
     let cleared = bench.straight.commit(&partition, &[Change::Clear]).await;
     cleared.expect("a malformed row is no obstacle");
     assert!(bench.items(&partition).await.is_empty());

@@ -154,7 +154,7 @@ async fn an_error_shows_its_code_and_nothing_of_the_answer() {
         .proxied
         .commit(&tenant("app/T1"), &changes)
         .await
-        .expect_err("a 500");
+        .expect_err("HTTP 500");
     let source = std::error::Error::source(&error)
         .expect("the cause is kept")
         .to_string();
@@ -181,14 +181,14 @@ async fn a_read_is_made_again_whatever_happened() {
         bench.proxy.decide(twice(fate.clone()));
         let one = bench.proxied.read(&partition, &names[..1]).await;
         assert_eq!(
-            one.expect("the third try answers"),
+            one.expect("the third try works"),
             [Some(planted[0].clone())]
         );
 
         bench.proxy.decide(twice(fate.clone()));
         let all = bench.proxied.read(&partition, &names).await;
         assert!(
-            all.expect("the third try answers")
+            all.expect("the third try works")
                 .into_iter()
                 .flatten()
                 .eq(planted.clone())
@@ -199,7 +199,7 @@ async fn a_read_is_made_again_whatever_happened() {
             .proxied
             .scan(&Scope::Everything, None, 10)
             .await
-            .expect("the third try answers");
+            .expect("the third try works");
         assert_eq!(page.rows.len(), 3, "{fate:?}");
 
         bench.proxy.decide(twice(fate));
@@ -207,7 +207,7 @@ async fn a_read_is_made_again_whatever_happened() {
             .proxied
             .due(&refreshes(), std::time::SystemTime::now(), None, 10)
             .await
-            .expect("the third try answers");
+            .expect("the third try works");
     }
     bench.proxy.decide(twice(Fate::Answer(
         400,
@@ -215,7 +215,7 @@ async fn a_read_is_made_again_whatever_happened() {
     )));
     let all = bench.proxied.read(&partition, &names).await;
     assert!(
-        all.expect("the third try answers")
+        all.expect("the third try works")
             .into_iter()
             .flatten()
             .eq(planted)
@@ -234,7 +234,7 @@ async fn keys_that_stay_unprocessed_are_asked_for_again() {
             .straight
             .commit(&partition, &changes)
             .await
-            .expect("no row stands here");
+            .expect("the slot is empty");
     }
     let unprocessed = |request: &Request| {
         let asked: Value = serde_json::from_slice(&request.body).expect("requests are JSON");
@@ -254,7 +254,7 @@ async fn keys_that_stay_unprocessed_are_asked_for_again() {
         .proxied
         .due(&refreshes(), now, None, 10)
         .await
-        .expect("the third try answers");
+        .expect("the third try works");
     assert_eq!(due.rows.len(), 3);
 
     bench.proxy.decide(move |request| {
@@ -394,11 +394,11 @@ async fn the_next_calls_work(
     backend
         .commit(partition, &changes)
         .await
-        .expect("the fault is over");
+        .expect("no fault is left");
     backend
         .commit(partition, &[Change::Clear])
         .await
-        .expect("the fault is over");
+        .expect("no fault is left");
     assert_eq!(
         rows(backend, partition, names).await,
         vec![None; names.len()]

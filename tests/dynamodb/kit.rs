@@ -51,7 +51,7 @@ impl Bench {
             .send()
             .await;
         let found = found
-            .expect("the emulator answers")
+            .expect("the emulator responds")
             .items
             .unwrap_or_default();
         let name = |item: &std::collections::HashMap<_, AttributeValue>| {
@@ -117,7 +117,7 @@ pub async fn plant(backend: &dyn Backend, partition: &Partition, slot: &Slot) ->
     backend
         .commit(partition, &changes)
         .await
-        .expect("no row stands here");
+        .expect("the slot is empty");
     row
 }
 
@@ -133,7 +133,7 @@ pub async fn fill(backend: &dyn Backend, partition: &Partition, slots: &[Slot]) 
         backend
             .commit(partition, some)
             .await
-            .expect("no row stands here");
+            .expect("the slot is empty");
     }
     rows
 }
@@ -149,7 +149,7 @@ pub async fn rows(
             backend
                 .read(partition, some)
                 .await
-                .expect("the emulator answers"),
+                .expect("the emulator responds"),
         );
     }
     rows

@@ -65,14 +65,14 @@ async fn a_crash_at_any_point_of_an_uninstall_ends_in_a_purge_that_the_host_was_
         // do.
         life.advance(61);
         if life.app.fetch(ALPHA, None).await.is_some() {
-            assert!(!ended, "answered without a purge, after {points} polls");
+            assert!(!ended, "acknowledged without a purge, after {points} polls");
             life.handled(&event).await;
         } else {
             resumed += life
                 .lifecycle
                 .resume_pending()
                 .await
-                .expect("the database answers");
+                .expect("the database responds");
         }
         assert_eq!(life.slots(ALPHA).await, [""; 0], "after {points} polls");
         assert!(!life.host.tenants().is_empty(), "after {points} polls");
@@ -116,7 +116,7 @@ async fn a_database_that_loses_commits_and_answers_loses_no_departure() {
             life.lifecycle
                 .resume_pending()
                 .await
-                .expect("the database answers");
+                .expect("the database responds");
             let case = format!("{lost_commits} {lost_answers}");
             assert_eq!(life.slots(ALPHA).await, [""; 0], "{case}");
             assert!(!life.host.tenants().is_empty(), "{case}");
@@ -150,13 +150,13 @@ async fn another_process_resumes_what_one_has_left() {
         process
             .resume_pending()
             .await
-            .expect("the database answers"),
+            .expect("the database responds"),
         1
     );
     assert_eq!(host.tenants(), [ALPHA]);
     let late = lifecycle(&life.app, &store, &other);
     assert_eq!(
-        late.resume_pending().await.expect("the database answers"),
+        late.resume_pending().await.expect("the database responds"),
         0
     );
 }

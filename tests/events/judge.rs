@@ -143,7 +143,7 @@ async fn an_installation_without_any_token_is_ended_without_asking() {
     life.install(ADA).await;
     for delete in [Delete::bot(), Delete::user(user_id(ADA))] {
         let deleted = life.app.store.delete(&key(ALPHA), &delete).await;
-        assert!(deleted.expect("answers"));
+        assert!(deleted.expect("responds"));
     }
     let before = life.app.fake.calls("auth.test");
     let event = life.app.fake.app_uninstalled(ALPHA);

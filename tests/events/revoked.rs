@@ -86,7 +86,7 @@ async fn an_expired_token_is_judged_by_the_time_of_the_event() {
         .fake
         .inject("auth.test", Fault::error("token_expired").always());
     let doubtful = life.app.fake.tokens_revoked(ALPHA, &[], &[bot.as_str()]);
-    life.deliver(&doubtful).await.expect_err("nobody can say");
+    life.deliver(&doubtful).await.expect_err("it is unknown");
     assert!(life.bot_token(ALPHA).await.is_some());
     life.advance(3600);
     let event = life.app.fake.tokens_revoked(ALPHA, &[], &[bot.as_str()]);
@@ -117,7 +117,7 @@ async fn an_address_that_is_not_on_the_allow_list_takes_no_token() {
     let echo = life.app.fake.tokens_revoked(ALPHA, &[ADA], &[bot.as_str()]);
     let fault = Fault::error("invalid_auth").always();
     life.app.fake.inject("auth.test", fault);
-    life.deliver(&echo).await.expect_err("nobody can say");
+    life.deliver(&echo).await.expect_err("it is unknown");
     assert!(life.bot_token(ALPHA).await.is_some());
     assert!(life.user_token(ALPHA, ADA).await.is_some());
 }
@@ -177,15 +177,15 @@ async fn a_token_that_was_refreshed_while_it_was_judged_stays() {
         let handled = life.deliver_over(&slack, &event).await;
         let handled = handled.expect("it can be handled");
         assert_eq!(handled, Handled::Ignored, "{credential:?}");
-        assert_eq!(asked.load(SeqCst), 2, "the new token is judged by itself");
+        assert_eq!(asked.load(SeqCst), 2, "the new token is checked separately");
         let current = life.app.stored(ALPHA, Some(ADA)).await;
         assert_eq!(
             current.revision, installed.revision,
-            "a refresh, no install"
+            "a refresh keeps the revision"
         );
         let tokens = [
-            life.bot_token(ALPHA).await.expect("the bot's stays"),
-            life.user_token(ALPHA, ADA).await.expect("Ada's stays"),
+            life.bot_token(ALPHA).await.expect("the bot's token"),
+            life.user_token(ALPHA, ADA).await.expect("Ada's token"),
         ];
         let refreshed = usize::from(credential != Credential::Bot);
         assert!(life.app.fake.is_live(&tokens[refreshed]), "{credential:?}");
@@ -243,7 +243,7 @@ async fn an_installation_that_is_renewed_again_and_again_is_an_error_that_passes
     let event = life.app.fake.app_uninstalled(ALPHA);
     let (slack, asked) = reinstalled_meanwhile(&life, usize::MAX);
     let outcome = life.deliver_over(&slack, &event).await;
-    let outcome = outcome.expect_err("nobody can say");
+    let outcome = outcome.expect_err("it is unknown");
     assert_matches!(outcome, LifecycleError::Moved);
     assert!(outcome.is_transient());
     assert!(asked.load(SeqCst) > 2, "it is judged more than twice");
@@ -251,7 +251,7 @@ async fn an_installation_that_is_renewed_again_and_again_is_an_error_that_passes
     // Nine reinstallations are within the limit.
     let (slack, _) = reinstalled_meanwhile(&life, 9);
     let outcome = life.deliver_over(&slack, &event).await;
-    assert_eq!(outcome.expect("it rests"), Handled::Ignored);
+    assert_eq!(outcome.expect("within the limit"), Handled::Ignored);
 }
 
 #[tokio::test]
@@ -304,7 +304,10 @@ async fn a_bot_among_others_goes_with_the_users_that_are_named_beside_it() {
         assert_eq!(life.handled(&event).await, Handled::Revoked);
         assert_eq!(life.bot_token(ALPHA).await, None);
         assert_eq!(life.user_token(ALPHA, ADA).await, None);
-        assert!(life.user_token(ALPHA, BEN).await.is_some(), "not named");
+        assert!(
+            life.user_token(ALPHA, BEN).await.is_some(),
+            "Ben is not listed"
+        );
     }
 }
 
@@ -317,7 +320,7 @@ async fn of_several_that_cannot_be_judged_the_first_is_reported() {
         life.app.fake.inject("auth.test", Fault::error(code));
     }
     let event = life.app.fake.tokens_revoked(ALPHA, &[ADA, BEN], &[]);
-    let error = life.deliver(&event).await.expect_err("nobody can say");
+    let error = life.deliver(&event).await.expect_err("it is unknown");
     assert!(error.is_transient(), "{error:?}");
     assert!(
         format!("{error:?}").contains("org_login_required"),
@@ -387,7 +390,7 @@ async fn a_token_that_goes_while_it_is_judged_is_nothing_that_the_event_did() {
             let (life, delete) = (Arc::clone(&live), delete.clone());
             async move {
                 let deleted = life.app.store.delete(&key(ALPHA), &delete).await;
-                assert!(deleted.expect("answers"));
+                assert!(deleted.expect("responds"));
                 Some(error("account_inactive"))
             }
         });

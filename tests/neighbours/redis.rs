@@ -1,5 +1,5 @@
 //! Checks of a neighbour that uses Redis over TLS. The Redis driver uses rustls's default provider.
-#![allow(dead_code, reason = "each neighbour uses one of the two")]
+#![allow(dead_code, reason = "each neighbour uses one of the two checks")]
 
 use slack_installs::backend::{ConnectError, ConnectErrorKind, RedisBackend, RedisOptions};
 

@@ -44,10 +44,10 @@ async fn a_bot_is_installed_and_its_token_stored() {
     assert!(installed(&page), "{}", page.body());
     let installation = app.stored(ALPHA, Some(ADA)).await.installation;
     let bot = installation.bot.expect("a bot");
-    let token = app.fake.bot_token(ALPHA).expect("Slack issued one");
+    let token = app.fake.bot_token(ALPHA).expect("a bot token");
     assert_eq!(bot.grant.access_token.expose(), token.expose());
     assert_eq!(bot.user_id, app.fake.bot_user(ALPHA));
-    assert!(bot.id.is_some(), "auth.test told the bot's id");
+    assert!(bot.id.is_some(), "`auth.test` returned the bot's id");
     assert_eq!(
         bot.grant.scopes,
         Scopes::from("chat:write,commands,users:read")
@@ -64,7 +64,7 @@ async fn a_bot_is_installed_and_its_token_stored() {
         installation
             .url
             .as_deref()
-            .expect("auth.test told it")
+            .expect("from auth.test")
             .starts_with("https://")
     );
     assert!(installation.user.is_none(), "no user scopes were asked for");
@@ -159,7 +159,7 @@ async fn what_is_wrong_with_a_state_is_found_before_anything_is_consumed() {
     assert_eq!(app.exchanges(), 0);
     assert!(
         installed(&browser.open(&app.provider, &callback).await),
-        "it was not consumed"
+        "the state was not consumed"
     );
 }
 
@@ -194,7 +194,7 @@ async fn a_cookie_of_another_flow_does_not_open_this_one() {
     assert_eq!(page.status(), StatusCode::BAD_REQUEST);
     assert!(
         installed(&mine.open(&app.provider, &callback).await),
-        "it was not consumed"
+        "the state was not consumed"
     );
 }
 
@@ -248,7 +248,7 @@ async fn a_flow_comes_back_to_the_host_where_it_began() {
         let restarted = app.provider.callback_response(&Method::GET, &uri, &headers);
         let to = location(&restarted.await);
         assert_eq!(parameter(&to, "redirect_uri"), redirect, "{host}");
-        // HTTP/2 puts the host into the request target.
+        // In HTTP/2 the request target contains the host name.
         let uri = format!("https://{host}/slack/install");
         let uri = uri.parse().expect("a URL");
         let none = http::HeaderMap::new();
@@ -387,7 +387,7 @@ async fn nothing_that_the_caller_supplied_travels_in_the_url() {
         .await
         .expect("a scan")
         .rows;
-    assert!(!format!("{rows:?}").contains("canary"), "it is sealed");
+    assert!(!format!("{rows:?}").contains("canary"), "the row is sealed");
 }
 
 #[tokio::test]
@@ -477,7 +477,7 @@ async fn an_exchange_is_never_repeated() {
         assert_eq!(page.status(), StatusCode::BAD_GATEWAY);
         assert_eq!(app.exchanges(), 1);
         assert!(app.fetch(ALPHA, None).await.is_none());
-        assert!(installed(&app.install(ADA).await), "starting again works");
+        assert!(installed(&app.install(ADA).await), "a new flow succeeds");
     }
 }
 
@@ -525,7 +525,7 @@ async fn of_a_refused_install_that_rotates_no_refresh_token_stays_alive() {
         .iter()
         .filter(|it| it.starts_with("xoxe-1-"))
         .collect();
-    assert_eq!(refresh_tokens.len(), 2, "the bot's and the user's");
+    assert_eq!(refresh_tokens.len(), 2, "the bot's and the user's tokens");
     assert!(refresh_tokens.iter().all(|it| !app.fake.is_refreshable(it)));
 }
 
@@ -536,7 +536,7 @@ struct Broken;
 #[async_trait]
 impl InstallPolicy for Broken {
     async fn judge(&self, _: &Candidate<'_>) -> Decision {
-        panic!("a bug of the host's")
+        panic!("a bug of the app")
     }
 }
 

@@ -51,7 +51,7 @@ impl InstallHooks for Told {
 impl Told {
     fn once(&self) -> Facts {
         let told = self.0.lock().expect("no panic");
-        assert_eq!(told.len(), 1, "told once");
+        assert_eq!(told.len(), 1, "the hook is called once");
         told[0].clone()
     }
 }
@@ -82,7 +82,7 @@ async fn the_host_is_told_what_is_stored() {
         .bot
         .expect("a bot")
         .id
-        .expect("auth.test told it");
+        .expect("from auth.test");
     assert_eq!(bot.as_deref(), Some(stored.as_str()));
     assert_eq!(missing, ["", ""]);
 }
@@ -143,7 +143,7 @@ impl CallHooks for Leaving {
     async fn before(&self, path: &str) {
         if path.ends_with("auth.test") {
             let removed = self.0.delete(&key(ALPHA), &Delete::all()).await;
-            assert!(removed.expect("the store answers"));
+            assert!(removed.expect("the store responds"));
         }
     }
 }
@@ -307,11 +307,11 @@ struct Broken;
 #[async_trait]
 impl InstallHooks for Broken {
     async fn installed(&self, _: &Installed) {
-        panic!("a bug of the host's");
+        panic!("a bug of the app");
     }
 
     async fn failed(&self, _: &Error) {
-        panic!("a bug of the host's");
+        panic!("a bug of the app");
     }
 }
 
@@ -345,7 +345,7 @@ impl StateStore for Panicking {
         _: &StateId,
         _: SystemTime,
     ) -> Result<Option<StatePayload>, store::Error> {
-        panic!("a bug of the host's")
+        panic!("a bug of the app")
     }
 }
 

@@ -94,7 +94,7 @@ async fn sensitive_scopes_need_an_admin_of_the_place_where_it_is_installed() {
     app.store
         .delete(&key(ALPHA), &all)
         .await
-        .expect("the store answers");
+        .expect("the store responds");
 
     let page = install(&app, required(), sensitive, BEN).await;
     assert_refused(&app, &page, ALPHA, "Only an admin of your workspace").await;
@@ -155,7 +155,7 @@ async fn guests_and_people_who_left_are_no_admins_whatever_else_they_are() {
     let app = App::new().await;
     let by_flag = |flag: &'static str| {
         told_of(&app, move |ada| {
-            assert_eq!(ada["is_admin"], true, "she is an admin all the same");
+            assert_eq!(ada["is_admin"], true, "she is also an admin");
             ada[flag] = true.into();
         })
     };
@@ -251,7 +251,7 @@ async fn sensitive_scopes_of_a_users_own_need_an_admin_too() {
     }
     let app = App::new().await;
     assert_allowed(&install_both(&app, "commands", "files:write", BEN).await);
-    assert_eq!(app.fake.calls("users.info"), 0, "nothing is sensitive");
+    assert_eq!(app.fake.calls("users.info"), 0, "no scope is sensitive");
 }
 
 #[tokio::test]
@@ -379,7 +379,11 @@ async fn of_several_policies_each_must_allow_it_and_the_first_refusal_is_told() 
     assert_allowed(&install(&app, all.clone(), "commands,users:read", ADA).await);
     let page = install(&app, all.clone(), "commands,users:read", BOB).await;
     assert_refused(&app, &page, BRAVO, "not open").await;
-    assert_eq!(app.fake.calls("users.info"), 1, "Bob is not asked about");
+    assert_eq!(
+        app.fake.calls("users.info"),
+        1,
+        "Slack is not asked about Bob"
+    );
     assert_allowed(&install(&app, AllOf::default(), "commands", BOB).await);
 }
 

@@ -47,29 +47,33 @@ async fn whatever_a_flow_is_refused_for_its_tokens_are_revoked() {
     let other = AppId::new("A0OTHER0001").expect("an id");
     let app = App::configured(|config| config.app_id = Some(other)).await;
     app.install(ADA).await;
-    assert_eq!(revocations(&app), 1, "another app's");
+    assert_eq!(revocations(&app), 1, "the token belongs to another app");
     assert!(!app.fake.is_installed(ALPHA));
 
     let app = App::new().await;
     let mut elsewhere = options();
     elsewhere.team = Some(TeamId::new(BRAVO).expect("an id"));
     app.install_with(elsewhere, ADA).await;
-    assert_eq!(revocations(&app), 1, "in another workspace");
+    assert_eq!(revocations(&app), 1, "the workspace is another one");
     assert!(!app.fake.is_installed(ALPHA));
 
     let app = App::new().await;
     app.install_with(user_only("identity.basic"), BEN).await;
-    assert_eq!(revocations(&app), 1, "nothing to keep");
+    assert_eq!(revocations(&app), 1, "only an identity was granted");
     assert!(app.fake.user_token(ALPHA, BEN).is_none());
 
     let app = App::new().await;
     refused(&app, user_scopes("search:read"), BEN).await;
-    assert_eq!(revocations(&app), 2, "by policy, the bot's and the user's");
+    assert_eq!(
+        revocations(&app),
+        2,
+        "the policy refuses, so the bot's and the user's tokens are revoked"
+    );
     assert!(!app.fake.is_installed(ALPHA));
 
     let app = App::new().await;
     refused(&app, user_only("search:read"), BEN).await;
-    assert_eq!(revocations(&app), 1, "of somebody who has no bot");
+    assert_eq!(revocations(&app), 1, "no bot is installed");
     assert!(app.fake.user_token(ALPHA, BEN).is_none());
 }
 
@@ -137,7 +141,7 @@ async fn where_a_bot_is_installed_no_token_that_does_not_rotate_is_revoked() {
     let app = App::new().await;
     assert!(installed(&app.install(ADA).await));
     refused(&app, options(), BEN).await;
-    assert_eq!(revocations(&app), 0, "Slack gave the same one again");
+    assert_eq!(revocations(&app), 0, "Slack returned the same token again");
     // After an uninstallation Slack issues another token. Revoking it would uninstall the app
     // again.
     app.fake.uninstall(ALPHA);
@@ -203,7 +207,7 @@ async fn a_users_token_is_in_use_if_it_is_the_same_users() {
         &app.install_with(user_scopes("search:read"), ADA).await
     ));
     refused(&app, user_scopes("search:read"), ADA).await;
-    assert_eq!(revocations(&app), 0, "Ada's own is stored");
+    assert_eq!(revocations(&app), 0, "Ada's own token is stored");
     // For Ben only the bot is stored, so his user token is revoked.
     refused(&app, user_scopes("search:read"), BEN).await;
     assert_eq!(revocations(&app), 1);
@@ -218,7 +222,7 @@ async fn a_bot_is_not_in_use_because_a_user_is() {
     let mine = app.install_with(user_only("search:read"), ADA).await;
     assert!(installed(&mine));
     refused(&app, options(), ADA).await;
-    assert_eq!(revocations(&app), 1, "nobody's bot");
+    assert_eq!(revocations(&app), 1, "no bot is stored");
     assert!(app.fake.bot_token(ALPHA).is_none());
     assert!(app.fake.user_token(ALPHA, ADA).is_some());
 }

@@ -44,7 +44,7 @@ fn saying<T: AsRef<str>>(life: &Life, words: &[(&Option<T>, &[&'static str])]) -
 
 async fn swept(life: &Life, slack: &SlackClient, config: &ReconcileConfig) -> Reconciled {
     let report = operator_over(life, slack).reconcile(config).await;
-    report.expect("the database answers")
+    report.expect("the database responds")
 }
 
 fn verdicts(report: &Reconciled) -> Vec<Verdict> {
@@ -304,10 +304,13 @@ async fn a_token_that_was_refreshed_while_it_was_judged_stays() {
         assert_eq!(verdicts(&report), [Verdict::PartlyGone], "{credential:?}");
         assert_eq!((report.purged, report.repaired), (0, 0), "{credential:?}");
         let after = life.app.stored(ALPHA, Some(ADA)).await;
-        assert_eq!(after.revision, before.revision, "a refresh, no install");
+        assert_eq!(
+            after.revision, before.revision,
+            "a refresh keeps the revision"
+        );
         let new = tokens().await;
         assert_ne!(new, old, "{credential:?}");
-        let new = new.expect("it stays");
+        let new = new.expect("not deleted");
         assert!(life.app.fake.is_live(&new), "{credential:?}");
     }
 }
@@ -427,7 +430,7 @@ async fn a_tenant_without_tokens_is_reported_and_kept() {
     life.install(ADA).await;
     for delete in [Delete::bot(), Delete::user(user_id(ADA))] {
         let deleted = life.app.store.delete(&key(ALPHA), &delete).await;
-        assert!(deleted.expect("answers"));
+        assert!(deleted.expect("responds"));
     }
     let report = swept(&life, &life.app.slack, &sweep(true)).await;
     assert_eq!(verdicts(&report), [Verdict::Tokenless]);
@@ -450,7 +453,7 @@ async fn a_tenant_that_leaves_during_a_sweep_is_no_finding() {
             let other = if is_alphas { BRAVO } else { ALPHA };
             if life.app.fetch(other, None).await.is_some() {
                 let purged = operator(&life).purge(&key(other), "x").await;
-                assert!(purged.expect("answers"));
+                assert!(purged.expect("responds"));
             }
             None
         }
@@ -513,7 +516,7 @@ async fn a_database_that_goes_away_ends_a_sweep_with_an_error() {
     life.install(BOB).await;
     backend.set_down(true);
     let unavailable = |outcome: Result<Reconciled, OperateError>| {
-        let error = outcome.expect_err("it is down");
+        let error = outcome.expect_err("unavailable");
         let expected = matches!(error, OperateError::Store(store::Error::Unavailable(_)));
         assert!(expected, "{error}");
     };
@@ -623,7 +626,7 @@ async fn a_hook_that_fails_stops_no_sweep_and_is_called_later() {
         ..sweep(true)
     };
     let report = swept(&life, &life.app.slack, &config).await;
-    assert_eq!(report.purged, 2, "their data is gone");
+    assert_eq!(report.purged, 2, "their data is deleted");
     for number in 0..2 {
         let slots = life.slots(&format!("T0MANY{number}")).await;
         assert_eq!(slots, ["departure"]);
@@ -631,7 +634,7 @@ async fn a_hook_that_fails_stops_no_sweep_and_is_called_later() {
     life.host.set_failing(false);
     life.advance(61);
     let told = life.lifecycle.resume_pending().await;
-    assert_eq!(told.expect("answers"), 2);
+    assert_eq!(told.expect("responds"), 2);
     let reason = "reconcile: its tokens are dead";
     assert!(life.host.departures().iter().all(|told| told.1 == reason));
 }
@@ -784,7 +787,7 @@ async fn a_sweep_reads_every_page() {
     life.app.fake.uninstall("T0MANY19");
     let report = swept(&life, &life.app.slack, &sweep(true)).await;
     assert_eq!((report.examined, report.purged), (21, 1));
-    let users = life.app.store.users(&key(ALPHA)).await.expect("answers");
+    let users = life.app.store.users(&key(ALPHA)).await.expect("responds");
     assert_eq!(users.len(), 2);
     // Ben's token is alive. The sweep finds it on any page, so the tenant is not purged.
     for token in [
@@ -828,7 +831,7 @@ async fn one_token_that_was_removed_counts_though_the_other_went_by_itself() {
                 }
                 let delete = Delete::user(user_id(ADA));
                 let deleted = life.app.store.delete(&key(ALPHA), &delete).await;
-                assert!(deleted.expect("answers"));
+                assert!(deleted.expect("responds"));
             }
             Some(error("account_inactive"))
         }

@@ -213,7 +213,7 @@ async fn every_token_of_the_bot_and_of_each_user_is_revoked_once_refresh_tokens_
     for [refresh, access] in [&bot, &ada, &ben] {
         let nth = |token: &String| {
             let times = heard.iter().filter(|other| *other == token).count();
-            assert_eq!(times, 1, "each is revoked, and once");
+            assert_eq!(times, 1, "each token is revoked once");
             heard.iter().position(|other| other == token)
         };
         assert!(nth(refresh) < nth(access));
@@ -222,7 +222,7 @@ async fn every_token_of_the_bot_and_of_each_user_is_revoked_once_refresh_tokens_
     }
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
     assert_eq!(others(&life).await, before, "no other tenant's row changed");
-    let bob = life.bot_token(BRAVO).await.expect("it stays");
+    let bob = life.bot_token(BRAVO).await.expect("not deleted");
     assert!(fake.is_live(&bob));
 }
 
@@ -244,7 +244,7 @@ async fn refreshed(life: &Life, number: usize) {
     };
     let store = &life.app.store;
     let moved = store.update(&chain_key, Some(&next), &mut moved).await;
-    moved.expect("answers").expect("it stands");
+    moved.expect("responds").expect("it exists");
 }
 
 #[tokio::test]
@@ -364,7 +364,7 @@ async fn a_tenant_that_is_installed_again_during_a_revocation_is_kept_on_hold() 
     let kept = life.app.stored(ALPHA, Some(BEN)).await;
     assert!(kept.is_on_hold() && kept.bot.is_some() && kept.user.is_some());
     assert_eq!(life.host.tenants(), [""; 0]);
-    revoked(&life, &slack).await.expect("again is fine");
+    revoked(&life, &slack).await.expect("repeatable");
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
 }
 
@@ -380,9 +380,9 @@ async fn a_database_that_goes_away_midway_leaves_a_hold_and_a_revocation_to_repe
         unplugged.set_down(true);
         async {}
     });
-    let error = revoked(&life, &slack).await.expect_err("it is down");
+    let error = revoked(&life, &slack).await.expect_err("unavailable");
     assert_matches!(error, OperateError::Purge(_));
-    let error = revoked(&life, &slack).await.expect_err("it is down");
+    let error = revoked(&life, &slack).await.expect_err("unavailable");
     let is_store = matches!(error, OperateError::Store(store::Error::Unavailable(_)));
     assert!(is_store, "{error:?}");
     let purge = operator(&life).purge(&key(ALPHA), REASON).await;
@@ -420,7 +420,7 @@ async fn a_departure_that_waits_is_told_by_a_revocation_and_by_a_purge() {
         for is_told_now in [true, false] {
             if purges {
                 let purged = operator.purge(&key(ALPHA), "once more").await;
-                assert_eq!(purged.expect("answers"), is_told_now);
+                assert_eq!(purged.expect("responds"), is_told_now);
             } else {
                 let outcome = operator.revoke(&key(ALPHA), "once more").await;
                 let expected = if is_told_now {
@@ -428,7 +428,7 @@ async fn a_departure_that_waits_is_told_by_a_revocation_and_by_a_purge() {
                 } else {
                     RevokeOutcome::NotInstalled
                 };
-                assert_eq!(outcome.expect("answers"), expected);
+                assert_eq!(outcome.expect("responds"), expected);
             }
             let told = (ALPHA.to_owned(), REASON.to_owned(), false);
             assert_eq!(life.host.departures(), [told]);
@@ -450,7 +450,7 @@ async fn a_purge_takes_what_does_not_open_and_no_other_tenant() {
         let before = others(&life).await;
         let operator = operator(&life);
         let purged = operator.purge(&key(ALPHA), REASON).await;
-        assert!(purged.expect("answers"), "{slot}");
+        assert!(purged.expect("responds"), "{slot}");
         assert_eq!(life.slots(ALPHA).await, [""; 0], "{slot}");
         assert_eq!(others(&life).await, before, "{slot}");
         let told = (ALPHA.to_owned(), REASON.to_owned(), false);
@@ -465,9 +465,9 @@ async fn a_tenant_that_was_never_there_is_no_error_for_a_purge_or_a_revocation()
     let before = all_rows(&*life.backend).await;
     let operator = operator(&life);
     let purged = operator.purge(&key(ALPHA), REASON).await;
-    assert!(!purged.expect("answers"));
+    assert!(!purged.expect("responds"));
     let outcome = operator.revoke(&key(ALPHA), REASON).await;
-    assert_eq!(outcome.expect("answers"), RevokeOutcome::NotInstalled);
+    assert_eq!(outcome.expect("responds"), RevokeOutcome::NotInstalled);
     for held in [
         operator.freeze(&key(ALPHA), REASON).await,
         operator.unfreeze(&key(ALPHA), REASON).await,
@@ -505,7 +505,7 @@ async fn a_hold_is_put_taken_back_and_put_again_each_with_its_reason_and_time() 
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     };
     operator.unfreeze(&key(ALPHA), "none").await.expect("no-op");
-    assert_eq!(held().await, None, "there was nothing to end");
+    assert_eq!(held().await, None, "no hold existed");
     let tokens = (
         life.bot_token(ALPHA).await,
         life.user_token(ALPHA, ADA).await,
@@ -520,7 +520,7 @@ async fn a_hold_is_put_taken_back_and_put_again_each_with_its_reason_and_time() 
         assert_eq!(held().await, Some((true, on, on_at)));
         assert_eq!(refusal(&life, ALPHA).await, "the tenant is on hold");
         let (off, off_at) = (format!("off {round}"), at(&life));
-        operator.unfreeze(&key(ALPHA), &off).await.expect("it was");
+        operator.unfreeze(&key(ALPHA), &off).await.expect("on hold");
         assert_eq!(held().await, Some((false, off.clone(), off_at)));
         life.advance(60);
         operator.unfreeze(&key(ALPHA), "late").await.expect("no-op");
@@ -547,7 +547,7 @@ async fn a_reason_is_kept_to_500_characters() {
         .expect("installed");
     let installation = life.app.stored(ALPHA, None).await;
     assert_eq!(installation.hold.expect("a hold").reason, kept);
-    assert!(operator.purge(&key(ALPHA), &long).await.expect("answers"));
+    assert!(operator.purge(&key(ALPHA), &long).await.expect("responds"));
     assert_eq!(
         life.host.departures(),
         [(ALPHA.to_owned(), kept.clone(), false)]
@@ -581,7 +581,7 @@ async fn a_hold_goes_with_its_tenant_and_outlives_what_else_happens_to_it() {
     life.install(BEN).await;
     let kept = life.app.stored(ALPHA, None).await;
     assert_eq!(kept.hold.expect("it is kept").reason, REASON);
-    let users = life.app.store.users(&key(ALPHA)).await.expect("answers");
+    let users = life.app.store.users(&key(ALPHA)).await.expect("responds");
     assert_eq!(users, [user_id(BEN)]);
     life.advance(3600);
     life.app.fake.uninstall(ALPHA);

@@ -38,7 +38,7 @@ async fn a_killed_server_leaves_each_commit_done_or_not_done() {
                 tokio::spawn(write_until_lost(backend, partition, Arc::clone(&commits)))
             })
             .collect();
-        let _ = commits.acquire_many(200).await.expect("nobody closes it");
+        let _ = commits.acquire_many(200).await.expect("it stays open");
         server.kill();
         let mut written = Vec::new();
         for writer in writers {
@@ -62,24 +62,24 @@ async fn after_a_restart_reads_work_at_once_and_then_everything() {
     let backend = open(&url, fast()).await;
     put(&backend, &row("{}"), Expect::Any)
         .await
-        .expect("the server answers");
+        .expect("the server responds");
     // The reads fill the pool with ten connections.
     let slots = [slot("bot")];
     let partition = partition("app/T1");
     let reads = (0..64).map(|_| backend.read(&partition, &slots));
     for read in join_all(reads).await {
-        read.expect("the server answers");
+        read.expect("the server responds");
     }
     server.kill();
     server.restart().await;
     read(&backend)
         .await
         .expect("a read is tried again")
-        .expect("the row stands");
+        .expect("the row is stored");
     for _ in 0..20 {
         put(&backend, &row("{}"), Expect::Any)
             .await
-            .expect("every idle connection is suspect");
+            .expect("idle connections are tested");
     }
 }
 
@@ -98,7 +98,7 @@ async fn a_commit_whose_answer_is_lost_is_unavailable_and_done() {
         let proxy = Proxy::start(upstream).await;
         let backend = open(&postgres::url(proxy.port(), "postgres", "cut"), options).await;
         for (cut, done) in [(Cut::After(text), true), (Cut::Before(text), false)] {
-            let standing = read(&backend).await.expect("the server answers");
+            let standing = read(&backend).await.expect("the server responds");
             let row = row("{\"name\":\"marked-row\"}");
             proxy.cut(cut.clone());
             let outcome = put(&backend, &row, Expect::Any).await;
@@ -129,13 +129,10 @@ async fn a_read_whose_connection_is_cut_is_answered_all_the_same() {
     let row = row("{}");
     put(&backend, &row, Expect::Any)
         .await
-        .expect("the server answers");
+        .expect("the server responds");
     for cut in [Cut::Before("app/T1"), Cut::After("app/T1")] {
         proxy.cut(cut);
-        assert_eq!(
-            read(&backend).await.expect("tried again"),
-            Some(row.clone())
-        );
+        assert_eq!(read(&backend).await.expect("retried"), Some(row.clone()));
         assert!(proxy.has_cut());
     }
 }
@@ -171,7 +168,7 @@ async fn a_wait_for_a_lock_or_a_statement_ends_in_the_servers_error() {
             let found = source.as_database_error().and_then(|error| error.code());
             assert_eq!(found.as_deref(), Some(code));
             assert_eq!(read(&backend).await.expect("the next call works"), None);
-            held.rollback().await.expect("the server answers");
+            held.rollback().await.expect("the server responds");
         }
     }
 }
@@ -187,7 +184,7 @@ async fn a_wait_for_a_connection_ends_in_a_transient_error() {
     let backend = Arc::new(open(&url, options).await);
     put(&*backend, &row("{}"), Expect::Absent)
         .await
-        .expect("the server answers");
+        .expect("the server responds");
     let mut holder = postgres::connection(&url).await;
     let held = hold(&mut holder).await;
     let commit = tokio::spawn({
@@ -200,7 +197,7 @@ async fn a_wait_for_a_connection_ends_in_a_transient_error() {
         matches!(&outcome, Err(error) if error.is_transient()),
         "{outcome:?}"
     );
-    held.rollback().await.expect("the server answers");
+    held.rollback().await.expect("the server responds");
     commit.await.expect("no panic").expect("its turn came");
     let found = read(&*backend).await.expect("the pool has room again");
     assert!(found.is_some());
@@ -225,7 +222,7 @@ async fn a_dropped_commit_gives_its_connection_back_and_is_done_or_not_done() {
         );
         let mut holder = postgres::connection(&direct).await;
         for _ in 0..3 {
-            let before = read(&*backend).await.expect("the server answers");
+            let before = read(&*backend).await.expect("the server responds");
             let held = hold(&mut holder).await;
             let row = row("{}");
             let commit = tokio::spawn({
@@ -234,13 +231,8 @@ async fn a_dropped_commit_gives_its_connection_back_and_is_done_or_not_done() {
             });
             waiting(&direct).await;
             commit.abort();
-            assert!(
-                commit
-                    .await
-                    .expect_err("it waits for the lock")
-                    .is_cancelled()
-            );
-            held.rollback().await.expect("the server answers");
+            assert!(commit.await.expect_err("aborted").is_cancelled());
+            held.rollback().await.expect("the server responds");
             quiet(&direct).await;
             let after = read(&*backend).await.expect("the pool has room again");
             assert!(after == before || after == Some(row), "{after:?}");
@@ -264,17 +256,12 @@ async fn a_connection_that_hangs_is_given_up_and_so_is_its_place_in_the_pool() {
         let backend = Arc::new(open(&url, options).await);
         put(&*backend, &row("{}"), Expect::Any)
             .await
-            .expect("the server answers");
+            .expect("the server responds");
 
         proxy.cut(Cut::Hang("app/T1"));
         let outcome = put(&*backend, &row("{}"), Expect::Any).await;
         assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
-        assert!(
-            read(&*backend)
-                .await
-                .expect("by another connection")
-                .is_some()
-        );
+        assert!(read(&*backend).await.expect("another connection").is_some());
 
         proxy.cut(Cut::Hang("app/T1"));
         let commit = tokio::spawn({
@@ -285,13 +272,8 @@ async fn a_connection_that_hangs_is_given_up_and_so_is_its_place_in_the_pool() {
             tokio::time::sleep(PAUSE).await;
         }
         commit.abort();
-        assert!(commit.await.expect_err("it hangs").is_cancelled());
-        assert!(
-            read(&*backend)
-                .await
-                .expect("by another connection")
-                .is_some()
-        );
+        assert!(commit.await.expect_err("aborted").is_cancelled());
+        assert!(read(&*backend).await.expect("another connection").is_some());
     }
 }
 
@@ -326,7 +308,9 @@ async fn write_until_lost(
         match backend.commit(&partition, &changes).await {
             Ok(()) => known = Some(row.version),
             Err(Error::Unavailable(_)) => return (partition, [known; 2], [Some(row.version); 2]),
-            Err(error) => panic!("nobody else writes here: {error:?}"),
+            Err(error) => {
+                panic!("expected success or `Unavailable`, since no other client writes: {error:?}")
+            }
         }
         commits.add_permits(1);
     }
@@ -370,23 +354,23 @@ async fn connections_that_were_dropped_without_a_word_cost_one_read_and_not_one_
     let backend = open(&url, options).await;
     put(&backend, &row("{}"), Expect::Any)
         .await
-        .expect("the server answers");
+        .expect("the server responds");
     // The reads fill the pool with ten connections.
     let (slots, partition) = ([slot("bot")], partition("app/T1"));
     for _ in 0..2 {
         let reads = (0..64).map(|_| backend.read(&partition, &slots));
         for read in join_all(reads).await {
-            read.expect("the server answers")[0]
+            read.expect("the server responds")[0]
                 .as_ref()
-                .expect("the row stands");
+                .expect("the row is stored");
         }
         proxy.hang_all();
         let lost = read(&backend).await;
         assert!(matches!(lost, Err(Error::Unavailable(_))), "{lost:?}");
         read(&backend)
             .await
-            .expect("by a new connection")
-            .expect("the row stands");
+            .expect("a new connection")
+            .expect("the row is stored");
     }
 }
 
@@ -397,7 +381,7 @@ async fn malformed_rows_are_skipped_and_named() {
     let backend = open(&url, fast()).await;
     put(&backend, &row("{}"), Expect::Any)
         .await
-        .expect("the server answers");
+        .expect("the server responds");
     execute(
         &url,
         "ALTER TABLE slack_rows DROP CONSTRAINT slack_rows_version_check;
@@ -415,7 +399,7 @@ async fn malformed_rows_are_skipped_and_named() {
         let (mut rows, mut malformed) = (Vec::new(), Vec::new());
         loop {
             let page = backend.due(&refreshes(), now, from, limit).await;
-            let page = page.expect("the server answers");
+            let page = page.expect("the server responds");
             rows.extend(page.rows.into_iter().map(|(key, _)| key.slot.to_string()));
             malformed.extend(page.malformed);
             from = page.next;
@@ -439,7 +423,7 @@ async fn a_page_has_a_thousand_rows_at_most() {
     let backend = open(&url, fast()).await;
     put(&backend, &row("{}"), Expect::Any)
         .await
-        .expect("the server answers");
+        .expect("the server responds");
     execute(
         &url,
         "INSERT INTO slack_rows

@@ -48,7 +48,7 @@ async fn walled(server: &Postgres) -> String {
     let options = fast();
     PostgresBackend::migrate(&owner, &options)
         .await
-        .expect("the owner may");
+        .expect("migrated");
     for _ in 0..2 {
         execute(&owner, &options.row_level_security_sql("app")).await;
     }
@@ -57,12 +57,12 @@ async fn walled(server: &Postgres) -> String {
 
 /// Takes the advisory lock that serialises the commits of the partition.
 async fn hold(connection: &mut PgConnection) -> Transaction<'_, sqlx::Postgres> {
-    let mut held = connection.begin().await.expect("the server answers");
+    let mut held = connection.begin().await.expect("the server responds");
     let lock = "SELECT pg_advisory_xact_lock(hashtextextended('app/T1', 1397508430))";
     sqlx::raw_sql(lock)
         .execute(&mut *held)
         .await
-        .expect("nobody else has it");
+        .expect("the lock is free");
     held
 }
 
@@ -78,7 +78,7 @@ async fn until(url: &str, condition: &str) {
     loop {
         let query = sqlx::raw_sql(AssertSqlSafe(condition.to_owned()));
         let row = query.fetch_one(&mut connection).await;
-        if row.expect("the query is fine").get(0) {
+        if row.expect("a valid query").get(0) {
             return;
         }
         assert!(Instant::now() < deadline, "{condition}");
@@ -89,7 +89,7 @@ async fn until(url: &str, condition: &str) {
 async fn open(url: &str, options: PostgresOptions) -> PostgresBackend {
     PostgresBackend::connect_with(url, options)
         .await
-        .expect("the server is fine")
+        .expect("a safe server")
 }
 
 async fn refusal(url: &str) -> ConnectError {

@@ -16,9 +16,7 @@ async fn a_server_that_would_lose_commits_is_refused() {
     // A full flush per commit is too slow on a machine that runs many tests.
     let server = Postgres::start_with(&["wal_sync_method=fdatasync"]).await;
     let url = server.database("durable").await;
-    PostgresBackend::connect(&url)
-        .await
-        .expect("nothing is wrong with it");
+    PostgresBackend::connect(&url).await.expect("a safe server");
 
     let off = "ALTER DATABASE durable SET synchronous_commit = off";
     execute(&url, off).await;
@@ -26,7 +24,7 @@ async fn a_server_that_would_lose_commits_is_refused() {
     let lax = open(&url, fast()).await;
     put(&lax, &row("{}"), Expect::Any)
         .await
-        .expect("it is told to");
+        .expect("checks are off");
     execute(&url, "ALTER DATABASE durable RESET synchronous_commit").await;
 
     for setting in ["full_page_writes", "fsync"] {
@@ -56,7 +54,7 @@ async fn a_commit_is_synchronous_also_where_that_is_turned_off_later() {
     .await;
     put(&backend, &row("{}"), Expect::Any)
         .await
-        .expect("the server answers");
+        .expect("the server responds");
     let seen = fetch(&url, "SELECT setting FROM seen").await;
     assert_eq!(seen[0].get::<&str, _>(0), "on");
 }
@@ -99,7 +97,7 @@ async fn a_standby_answers_no_read_after_a_failover() {
     for backend in [&direct, &behind] {
         put(backend, &row("{}"), Expect::Any)
             .await
-            .expect("the primary takes it");
+            .expect("committed");
     }
     let standby = server.standby().await;
     name.lead_to(standby.port());
@@ -109,7 +107,7 @@ async fn a_standby_answers_no_read_after_a_failover() {
     }
     name.lead_to(server.port());
     for backend in [&direct, &behind] {
-        assert!(read(backend).await.expect("the primary answers").is_some());
+        assert!(read(backend).await.expect("the primary responds").is_some());
     }
 }
 

@@ -33,11 +33,11 @@ async fn a_fetch_is_one_round_trip() {
     store.store(&installation).await.expect("stored");
     let key = workspace_key("T0ALPHA0001");
     // The first fetch also prepares the statement.
-    store.fetch(&key, None).await.expect("the server answers");
+    store.fetch(&key, None).await.expect("the server responds");
 
     let before = requests.load(Ordering::SeqCst);
     for _ in 0..FETCHES {
-        let fetched = store.fetch(&key, None).await.expect("the server answers");
+        let fetched = store.fetch(&key, None).await.expect("the server responds");
         assert!(fetched.is_some());
     }
     let asked = requests.load(Ordering::SeqCst) - before;
@@ -49,7 +49,7 @@ async fn a_fetch_is_one_round_trip() {
     );
 }
 
-/// Forwards bytes and counts the requests that the server must answer. Returns the port.
+/// Forwards bytes and counts the requests that need a response. Returns the port.
 async fn counting(upstream: u16, requests: Arc<AtomicUsize>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await;
     let listener = listener.expect("loopback has a free port");

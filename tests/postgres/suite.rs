@@ -97,24 +97,24 @@ async fn a_row_changed_by_hand_is_not_revived_by_a_commit_that_waits() {
     let row = row("{}");
     put(&*backend, &row, Expect::Absent)
         .await
-        .expect("nothing stands");
+        .expect("an empty slot");
     let mut operator = postgres::connection(&url).await;
-    let mut purge = operator.begin().await.expect("the server answers");
+    let mut purge = operator.begin().await.expect("the server responds");
     sqlx::query("DELETE FROM slack_rows")
         .execute(&mut *purge)
         .await
-        .expect("rows can go");
+        .expect("rows can be deleted");
     let refresh = tokio::spawn({
         let (backend, expect) = (Arc::clone(&backend), Expect::Version(row.version));
         async move { put(&*backend, &super::row("{}"), expect).await }
     });
     waiting(&url).await;
-    purge.commit().await.expect("the server answers");
+    purge.commit().await.expect("the server responds");
     assert!(matches!(
         refresh.await.expect("no panic"),
         Err(Error::Conflict)
     ));
-    assert_eq!(read(&*backend).await.expect("the server answers"), None);
+    assert_eq!(read(&*backend).await.expect("the server responds"), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,7 +140,7 @@ async fn many_processes_may_make_the_tables_at_once() {
                 .await
                 .expect("no panic")
                 .expect("one of them makes the tables");
-            assert_eq!(read(&backend).await.expect("the tables stand"), None);
+            assert_eq!(read(&backend).await.expect("the tables exist"), None);
         }
     }
 }
@@ -171,8 +171,8 @@ async fn an_operator_sees_what_is_stored_and_its_bytes_are_kept() {
         let found = backend
             .read(&partition, &[slot(name)])
             .await
-            .expect("the server answers");
-        let found = found[0].as_ref().expect("it stands");
+            .expect("the server responds");
+        let found = found[0].as_ref().expect("it exists");
         assert_eq!(found.metadata.as_str(), text);
     }
     let found = fetch(

@@ -185,7 +185,11 @@ async fn a_commit_that_is_cut_off_on_a_cluster_is_unavailable_and_not_sent_again
     assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
     let standing = read_one(&*backend, &tenant, &bot).await;
     assert_eq!(standing.as_ref(), Some(&rows[0]));
-    assert_eq!(faults::calls(master).await, before, "not sent again");
+    assert_eq!(
+        faults::calls(master).await,
+        before,
+        "the commit is not sent again"
+    );
     backend
         .commit(&tenant, &change)
         .await
@@ -260,7 +264,7 @@ async fn a_commit_that_empties_keys_on_the_way_is_whole(backend: &RedisBackend) 
     let other = slot("other");
     let standing = read_one(backend, &tenant, &bot)
         .await
-        .expect("a row stands");
+        .expect("a row is stored");
     let is_due = |at| Row {
         due: refresh_at(std::time::UNIX_EPOCH),
         ..random_row(&mut Random(at))
@@ -326,7 +330,7 @@ async fn a_slot_moves_while_its_rows_are_written() {
     println!("{summary:?}");
     assert_eq!(
         summary.unknown, 0,
-        "what a move refuses did not happen, and is sent again"
+        "a commit that a move refuses was not applied, and is sent again"
     );
 }
 
@@ -390,6 +394,6 @@ async fn a_neighbour(backend: &RedisBackend, master: &Redis) -> Partition {
             .expect("any row");
     }
     let keys: Vec<String> = master.run(&["KEYS", "*:rows:neighbour/*"]).await;
-    let (_, tenant) = keys[0].split_once(":rows:").expect("the pattern has it");
+    let (_, tenant) = keys[0].split_once(":rows:").expect("the pattern matched");
     partition(tenant)
 }

@@ -66,7 +66,7 @@ async fn a_server_killed_during_commits_keeps_all_that_it_acknowledged() {
     }
     let summary = history.check(&backend).await;
     println!("{summary:?}");
-    assert!(summary.unknown > 0, "a kill interrupts somebody");
+    assert!(summary.unknown > 0, "a kill interrupts at least one commit");
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn a_commit_whose_answer_is_lost_happened_once_and_is_not_sent_again() {
     let change = put(&bot, &rows[1], Expect::Version(rows[0].version));
     assert_unavailable(&backend.commit(&tenant, &change).await);
     assert_eq!(proxy.faults(), 1);
-    assert_eq!(calls(&redis).await, before + 1, "sent once");
+    assert_eq!(calls(&redis).await, before + 1, "the commit is sent once");
     assert_eq!(
         read_one(&backend, &tenant, &bot).await.as_ref(),
         Some(&rows[1])
@@ -100,7 +100,11 @@ async fn a_commit_whose_answer_is_lost_happened_once_and_is_not_sent_again() {
     proxy.set(Fault::LoseRequest(b"EVALSHA"));
     let change = put(&bot, &rows[0], Expect::Version(rows[2].version));
     assert_unavailable(&backend.commit(&tenant, &change).await);
-    assert_eq!(calls(&redis).await, before + 2, "not sent again");
+    assert_eq!(
+        calls(&redis).await,
+        before + 2,
+        "the commit is not sent again"
+    );
     assert_eq!(
         read_one(&backend, &tenant, &bot).await.as_ref(),
         Some(&rows[2])
@@ -142,7 +146,7 @@ async fn a_read_whose_answer_is_lost_is_asked_again() {
         backend
             .scan(&Scope::Everything, None, 10)
             .await
-            .expect("asked again")
+            .expect("retried")
             .rows
             .len(),
         1
@@ -167,7 +171,7 @@ async fn a_connection_on_which_answers_stop_coming_is_replaced() {
     assert_eq!(
         read_one(&backend, &tenant, &bot).await,
         None,
-        "it never got there"
+        "the commit never reached the server"
     );
     backend
         .commit(&tenant, &put(&bot, &row, Expect::Absent))
@@ -177,7 +181,7 @@ async fn a_connection_on_which_answers_stop_coming_is_replaced() {
     assert_eq!(
         read_one(&backend, &tenant, &bot).await,
         Some(row),
-        "a read is asked again"
+        "the read is tried again"
     );
 }
 
@@ -211,7 +215,7 @@ async fn a_killed_connection_costs_no_read() {
                 assert_unavailable(&outcome);
                 standing = read_one(&backend, &tenant, &bot)
                     .await
-                    .expect("a row stands");
+                    .expect("a row is stored");
             }
         }
     }
@@ -229,7 +233,7 @@ async fn a_server_that_forgot_the_script_is_told_it_again() {
         backend
             .commit(&tenant, &put(&bot, &row, expect))
             .await
-            .expect("told again");
+            .expect("reloaded");
         let refused = backend
             .commit(&tenant, &put(&bot, &row, Expect::Absent))
             .await;
@@ -267,7 +271,7 @@ async fn a_busy_server_is_unavailable_until_its_script_is_killed() {
     assert_unavailable(&backend.commit(&tenant, &change).await);
     assert_unavailable(&backend.read(&tenant, std::slice::from_ref(&bot)).await);
     let () = redis.run(&["SCRIPT", "KILL"]).await;
-    endless.await.expect("no panic").expect_err("it was killed");
+    endless.await.expect("no panic").expect_err("killed");
     assert_eq!(
         read_one(&backend, &tenant, &bot).await.as_ref(),
         Some(&rows[0])
@@ -324,7 +328,7 @@ async fn a_commit_that_somebody_tries_to_kill_is_whole() {
     done.store(true, Ordering::SeqCst);
     let met = killer.await.expect("no panic");
     println!("{outcome:?}, met {met} times");
-    assert!(met > 0, "the script was met while it ran");
+    assert!(met > 0, "`SCRIPT KILL` met the running script");
     let count = async || -> (u64, u64) {
         (
             redis.run(&["HLEN", &keys[0]]).await,
@@ -623,7 +627,7 @@ async fn what_too_few_replicas_have_is_not_stored_until_they_have_it() {
     );
     replica.restart().await;
     counted(&master, &replica).await;
-    store.store(&installation()).await.expect("it is there now");
+    store.store(&installation()).await.expect("replicated");
 }
 
 #[tokio::test]
@@ -637,7 +641,7 @@ async fn the_first_data_key_is_not_used_until_enough_replicas_have_it() {
     assert!(opened.is_err(), "{opened:?}");
     replica.restart().await;
     counted(&master, &replica).await;
-    open().await.expect("it is there now");
+    open().await.expect("replicated");
 }
 
 /// Otherwise each caller would try to connect by itself, one after another.
@@ -712,7 +716,7 @@ async fn three_due(redis: &Redis) -> (RedisBackend, Vec<(Partition, String)>) {
             .run::<Vec<String>>(&["KEYS", &pattern])
             .await
             .remove(0);
-        let tag = key.split_once(":rows:").expect("the pattern has it").0;
+        let tag = key.split_once(":rows:").expect("the pattern matched").0;
         tenants.push((tenant, tag.to_owned()));
     }
     assert!(tenants[0].1 != tenants[1].1 && tenants[1].1 != tenants[2].1);

@@ -4,8 +4,8 @@
 //! random changes of other rows. So the heads form a chain, and the chain is the order of the
 //! commits. Every read of all rows must equal the model's state for the head that it read. Then no
 //! update is lost, no two commits succeed over one version, no row reappears after a clear, and no
-//! commit is applied in part. A commit without a response was applied if and only if its head is in the
-//! chain.
+//! commit is applied in part. A commit without a response was applied if and only if its head is in
+//! the chain.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -167,11 +167,11 @@ impl History {
             let in_chain = order.contains_key(version);
             match commit.outcome.expect("every commit came to an end") {
                 Outcome::Acknowledged { .. } => {
-                    assert!(in_chain, "an acknowledged commit is gone: {commit:?}");
+                    assert!(in_chain, "an acknowledged commit was lost: {commit:?}");
                     summary.acknowledged += 1;
                 }
                 Outcome::Conflict => {
-                    assert!(!in_chain, "a refused commit happened: {commit:?}");
+                    assert!(!in_chain, "a refused commit was applied: {commit:?}");
                     summary.conflicts += 1;
                 }
                 Outcome::Unknown => {
@@ -186,7 +186,7 @@ impl History {
             assert_eq!(
                 self.state(&snapshot.rows),
                 states[place],
-                "a read saw what never was"
+                "a read returned a state that never existed"
             );
             let earlier = commits.iter().filter(|(_, commit)| {
                 matches!(commit.outcome, Some(Outcome::Acknowledged { at }) if at < snapshot.begun)
@@ -197,7 +197,7 @@ impl History {
                 .unwrap_or(0);
             assert!(
                 place >= newest,
-                "a read is older than a commit that came before it"
+                "a read is older than a commit acknowledged before it began"
             );
         }
         summary
@@ -214,7 +214,7 @@ impl History {
                 .get(version.as_bytes())
                 .expect("a head that nobody wrote");
             chain.push((*version.as_bytes(), commit));
-            assert!(chain.len() <= commits.len(), "the chain is a circle");
+            assert!(chain.len() <= commits.len(), "the chain is circular");
             at = commit.parent;
         }
         let mut states = vec![State::new()];

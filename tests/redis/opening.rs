@@ -56,7 +56,7 @@ async fn a_server_that_does_not_persist_is_refused_unless_that_is_accepted() {
 async fn a_setting_that_changes_later_is_found_by_the_next_check() {
     let redis = Redis::start().await;
     let backend = open(&redis).await;
-    backend.check().await.expect("as when it was opened");
+    backend.check().await.expect("nothing changed");
     let () = redis
         .run(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
         .await;
@@ -143,7 +143,7 @@ async fn nobody_there_and_nonsense_are_told_apart() {
     let port = server::free_port();
     let url = format!("redis://127.0.0.1:{port}");
     let refused = RedisBackend::open(&url, RedisOptions::default()).await;
-    let refused = refused.expect_err("nobody listens");
+    let refused = refused.expect_err("connection refused");
     assert_eq!(refused.kind(), Kind::Unavailable, "{refused:?}");
     assert!(refused.to_string().contains(&port.to_string()));
     let braces = RedisOptions {
@@ -182,7 +182,7 @@ async fn credentials_are_in_no_message() {
     let port = server::free_port();
     let url = format!("redis://somebody:canary@127.0.0.1:{port}");
     let refused = RedisBackend::open(&url, RedisOptions::default()).await;
-    let refused = refused.expect_err("nobody listens");
+    let refused = refused.expect_err("connection refused");
     assert!(!format!("{refused} {refused:?}").contains("canary"));
     let redis = Redis::start().await;
     let () = redis
@@ -191,12 +191,12 @@ async fn credentials_are_in_no_message() {
     let url = redis.url().replace("redis://", "redis://somebody:canary@");
     let backend = RedisBackend::open(&url, RedisOptions::default())
         .await
-        .expect("let in");
+        .expect("allowed");
     assert!(!format!("{backend:?}").contains("canary"));
     let url = redis.url().replace("redis://", "redis://somebody:wrong@");
     let refused = RedisBackend::open(&url, RedisOptions::default())
         .await
-        .expect_err("kept out");
+        .expect_err("denied");
     assert_eq!(refused.kind(), Kind::Denied, "{refused:?}");
 }
 
@@ -213,7 +213,7 @@ async fn a_user_with_the_documented_rights_can_do_everything() {
     let backend: Arc<dyn Backend> = Arc::new(
         RedisBackend::open(&url, RedisOptions::default())
             .await
-            .expect("let in"),
+            .expect("allowed"),
     );
     let history = History::new("app/T1");
     write_at_once(&history, &[Arc::clone(&backend)], 10, 1).await;
@@ -245,7 +245,7 @@ async fn tls_is_verified() {
         "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=redis \
          -keyout redis.key -out redis.csr",
     );
-    std::fs::write(files.path().join("names"), "subjectAltName=IP:127.0.0.1").expect("ours");
+    std::fs::write(files.path().join("names"), "subjectAltName=IP:127.0.0.1").expect("our file");
     make(
         "x509 -req -in redis.csr -CA ours.pem -CAkey ours.key -CAcreateserial -days 2 \
          -extfile names -out redis.pem",
@@ -253,7 +253,7 @@ async fn tls_is_verified() {
     for name in ["redis.key", "redis.pem", "ours.pem"] {
         // The server runs as another user.
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        std::fs::set_permissions(files.path().join(name), everybody).expect("ours");
+        std::fs::set_permissions(files.path().join(name), everybody).expect("our file");
     }
     let tls_port = server::free_port().to_string();
     let path = |name: &str| files.path().join(name).display().to_string();
@@ -288,7 +288,7 @@ async fn tls_is_verified() {
     for options in [RedisOptions::default(), trusting("theirs.pem")] {
         let refused = RedisBackend::open(&url, options)
             .await
-            .expect_err("not to be trusted");
+            .expect_err("untrusted");
         assert_eq!(refused.kind(), Kind::Unavailable, "{refused:?}");
     }
 }
@@ -391,7 +391,7 @@ async fn another_machine_is_not_spoken_to_without_tls_unless_that_is_allowed() {
         RedisBackend::open(url, allowed).await,
         RedisBackend::open("rediss://192.0.2.1:6379", options()).await,
     ] {
-        let refused = refused.expect_err("nobody is there");
+        let refused = refused.expect_err("no connection");
         assert_eq!(refused.kind(), Kind::Unavailable, "{refused:?}");
     }
 }
@@ -435,7 +435,7 @@ async fn a_node_that_knows_nothing_of_the_cluster_blanks_no_map() {
     let () = cluster.nodes[0].run(&["CLIENT", "PAUSE", "500"]).await;
     let options = RedisOptions::default();
     let backend = RedisBackend::open_cluster(&[&stray_url, &url], options).await;
-    let backend = backend.expect("one of them knows");
+    let backend = backend.expect("one node knows");
     assert_eq!(
         read_one(&backend, &partition("app/T1"), &slot("bot")).await,
         None

@@ -32,7 +32,7 @@ struct Shared {
     fault: Mutex<Option<Fault>>,
     faults: AtomicUsize,
     connections: AtomicUsize,
-    /// Connections up to this number stay open and carry no more bytes.
+    /// Connections up to this number stay open, but no bytes pass through them.
     stalled: watch::Sender<usize>,
 }
 
@@ -63,7 +63,7 @@ impl Proxy {
     }
 
     pub(crate) fn set(&self, fault: Fault) {
-        *self.shared.fault.lock().expect("no test panics in here") = Some(fault);
+        *self.shared.fault.lock().expect("no test panics with it") = Some(fault);
     }
 
     /// Stalls all current connections. Later connections work.
@@ -171,7 +171,7 @@ async fn next<'a>(
 
 impl Shared {
     fn take_fault(&self, seen: &[u8]) -> Option<Fault> {
-        let mut fault = self.fault.lock().expect("no test panics in here");
+        let mut fault = self.fault.lock().expect("no test panics with it");
         let (Some(Fault::LoseAnswer(needle)) | Some(Fault::LoseRequest(needle))) = *fault else {
             return None;
         };

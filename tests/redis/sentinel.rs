@@ -46,7 +46,7 @@ async fn a_replica_that_sentinel_promotes_is_found() {
     for _ in 0..20 {
         let row = random_row(&mut Random(8));
         let put = put(&slot("user/U1"), &row, Expect::Any);
-        plain.commit(&tenant, &put).await.expect("the new master");
+        plain.commit(&tenant, &put).await.expect("committed");
         assert_eq!(read_one(&plain, &tenant, &slot("user/U1")).await, Some(row));
     }
     assert_eq!(watched.master.keys().await, before);

@@ -145,7 +145,7 @@ pub(crate) async fn alone() -> (RedisBackend, Option<Redis>) {
 
 /// Returns the URL of the server that [`alone`] opened.
 pub(crate) fn urls(server: Option<&Redis>) -> Vec<String> {
-    let elsewhere = || std::env::var("SLACK_INSTALLS_TEST_REDIS_URL").expect("it was used");
+    let elsewhere = || std::env::var("SLACK_INSTALLS_TEST_REDIS_URL").expect("it is set");
     vec![server.map_or_else(elsewhere, Redis::url)]
 }
 
@@ -348,7 +348,10 @@ fn sentinel(master: u16) -> (u16, Server, TempDir) {
 pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds().await {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(
+            Instant::now() < deadline,
+            "timed out while waiting until {what}"
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

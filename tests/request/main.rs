@@ -117,5 +117,5 @@ fn word(tenant: Option<&Tenant>) -> String {
 
 /// Returns the tenant of a request that must be accepted, as a short text.
 fn tenant_of(request: Result<VerifiedRequest, VerifyError>) -> String {
-    word(request.expect("a request that is taken").tenant())
+    word(request.expect("an accepted request").tenant())
 }

@@ -298,7 +298,7 @@ proptest! {
 
     #[test]
     fn events_follow_the_rules(body in event(&["message", "app_uninstalled_team"])) {
-        let request = verify_event(&body).expect("taken");
+        let request = verify_event(&body).expect("accepted");
         prop_assert_eq!(ids(&request), oracle::event(&body));
     }
 
@@ -306,7 +306,7 @@ proptest! {
     fn lifecycle_events_follow_the_rules(
         body in event(&["app_uninstalled", "tokens_revoked", "grid_migration_finished"]),
     ) {
-        let request = verify_event(&body).expect("taken");
+        let request = verify_event(&body).expect("accepted");
         prop_assert_eq!(ids(&request), oracle::lifecycle(&body));
     }
 
@@ -314,18 +314,18 @@ proptest! {
     fn team_access_events_follow_the_rules(
         body in event(&["team_access_granted", "team_access_revoked"]),
     ) {
-        let request = verify_event(&body).expect("taken");
+        let request = verify_event(&body).expect("accepted");
         prop_assert_eq!(ids(&request), oracle::team_access(&body));
     }
 
     #[test]
     fn interactive_payloads_follow_the_rules(payload in interactive()) {
-        let request = verify_interactive(&payload).expect("taken");
+        let request = verify_interactive(&payload).expect("accepted");
         prop_assert_eq!(ids(&request), oracle::interactive(&payload));
         let frame = json!({"envelope_id": "1", "type": "interactive", "payload": payload});
         let stranger = AppId::new(payload["api_app_id"].as_str().unwrap_or("A1")).expect("id");
         let connection = SocketModeConnection::opened_with_app_token(stranger);
-        let received = connection.receive(frame.to_string().into()).expect("taken").expect("one");
+        let received = connection.receive(frame.to_string().into()).expect("accepted").expect("one");
         prop_assert_eq!(ids(&received), ids(&request));
     }
 
@@ -342,10 +342,10 @@ proptest! {
                 other => drop(form.append_pair(key, &other.to_string())),
             }
         }
-        let request = verify(FORM, form.finish()).expect("taken");
+        let request = verify(FORM, form.finish()).expect("accepted");
         prop_assert_eq!(ids(&request), oracle::command(&body));
         let frame = json!({"envelope_id": "1", "type": "slash_commands", "payload": body});
-        let received = connection().receive(frame.to_string().into()).expect("taken").expect("one");
+        let received = connection().receive(frame.to_string().into()).expect("accepted").expect("one");
         prop_assert_eq!(ids(&received), ids(&request));
     }
 
@@ -410,7 +410,7 @@ proptest! {
         ]),
     ) {
         let whole: Value = serde_json::from_slice(&fixture(file)).expect("JSON");
-        let good = verify_event(&whole).expect("taken");
+        let good = verify_event(&whole).expect("accepted");
         let good = good.tenant().cloned();
         let mut body = whole.clone();
         let keys: Vec<String> = whole.as_object().expect("an object").keys().cloned().collect();

@@ -332,7 +332,7 @@ fn an_org_wide_click_keeps_the_workspace_in_use_whatever_message_was_clicked() {
     assert_eq!(
         tenant_of(verify_interactive(&unnamed)),
         "org T5",
-        "without the organisation's id the message's team is the best there is"
+        "without the organisation's id the message's team counts"
     );
 }
 
@@ -531,11 +531,11 @@ fn a_creator_an_author_or_a_listed_user_does_not_act() {
             None,
         ),
     ] {
-        let request = verify_event(&event).expect("a request that is taken");
+        let request = verify_event(&event).expect("an accepted request");
         assert_eq!(request.user().map(|user| user.as_str()), user, "{event}");
     }
     let payload = click(json!({"user": {"team_id": "T1"}, "message": {"user": "U1"}}));
-    assert_eq!(verify_interactive(&payload).expect("taken").user(), None);
+    assert_eq!(verify_interactive(&payload).expect("accepted").user(), None);
 }
 
 #[test]
@@ -547,13 +547,14 @@ fn a_kind_that_is_not_known_names_no_tenant() {
         json!(null),
         json!("view_submission"),
     ] {
-        let request = verify_event(&ids.clone().tap(json!({"type": kind}))).expect("taken");
+        let request = verify_event(&ids.clone().tap(json!({"type": kind}))).expect("accepted");
         assert_eq!((request.tenant(), request.user()), (None, None), "{kind}");
     }
     for kind in [json!("something_new"), json!(null), json!("event_callback")] {
-        let request = verify_interactive(&ids.clone().tap(json!({"type": kind}))).expect("taken");
+        let request =
+            verify_interactive(&ids.clone().tap(json!({"type": kind}))).expect("accepted");
         assert_eq!((request.tenant(), request.user()), (None, None), "{kind}");
     }
-    let request = verify(FORM, "team_id=T1&user_id=U1").expect("taken");
+    let request = verify(FORM, "team_id=T1&user_id=U1").expect("accepted");
     assert_eq!((request.tenant(), request.user()), (None, None));
 }

@@ -197,7 +197,7 @@ proptest! {
             verify_interactive(&scene.interactive()),
             verify_event(&scene.lifecycle()),
         ] {
-            let serving = may_serve(&request.expect("taken"));
+            let serving = may_serve(&request.expect("accepted"));
             for id in &serving {
                 let ours = id == scene.home
                     || Some(id.as_str()) == scene.org()
@@ -209,14 +209,14 @@ proptest! {
 
     #[test]
     fn what_is_installed_where_the_app_is_used_serves_first(scene in scene()) {
-        let request = verify_event(&scene.event()).expect("taken");
+        let request = verify_event(&scene.event()).expect("accepted");
         // An org-wide installation may be named through a workspace that it covers.
         let first = may_serve(&request).into_iter().next();
         prop_assert_eq!(first.as_deref(), Some(scene.truth()), "{}", scene.event());
-        let request = verify_interactive(&scene.interactive()).expect("taken");
+        let request = verify_interactive(&scene.interactive()).expect("accepted");
         let first = may_serve(&request).into_iter().next();
         prop_assert_eq!(first.as_deref(), Some(scene.truth()), "{}", scene.interactive());
-        let request = verify_event(&scene.lifecycle()).expect("taken");
+        let request = verify_event(&scene.lifecycle()).expect("accepted");
         let first = may_serve(&request).into_iter().next();
         prop_assert_eq!(first.as_deref(), Some(scene.truth()), "{}", scene.lifecycle());
     }

@@ -56,7 +56,11 @@ async fn what_is_no_code_of_slacks_is_asked_again_unless_nothing_was_issued() {
         };
         assert_eq!(asked(&stage), calls, "{fault:?}");
         if calls == 1 {
-            assert_eq!(at, stage.fake.clock().now() + wait, "as long as Slack says");
+            assert_eq!(
+                at,
+                stage.fake.clock().now() + wait,
+                "the wait is as long as Slack says"
+            );
         }
     }
 }

@@ -160,7 +160,7 @@ async fn a_request_whose_connection_is_cut_may_have_been_carried_out_and_is_sent
 async fn a_kept_connection_that_is_cut_at_the_next_request_has_it_sent_once() {
     let wire = Wire::new(Then::Once(answer("200 OK", "", r#"{"ok":true}"#))).await;
     let slack = wire.client();
-    slack.auth_revoke(&token()).await.expect("answered");
+    slack.auth_revoke(&token()).await.expect("received");
     assert_lost(&slack.auth_revoke(&token()).await, "the second one");
     assert_eq!(wire.asked(), 2);
 }
@@ -212,7 +212,7 @@ async fn an_answer_that_does_not_come_is_lost_after_fifteen_seconds() {
     let wire = Wire::new(Then::Hang).await;
     let slack = wire.client();
     let call = tokio::spawn(async move { slack.auth_revoke(&token()).await });
-    drop(wire.read.acquire().await.expect("never closed"));
+    drop(wire.read.acquire().await.expect("it stays open"));
     // From here on the clock advances only while all tasks wait.
     tokio::time::pause();
     let paused = Instant::now();
@@ -237,10 +237,7 @@ async fn a_connection_that_is_not_made_within_five_seconds_was_not_used() {
     let slack = SlackClient::new(Environment::at(&format!("http://{address}")).expect("loopback"));
     tokio::time::pause();
     let paused = Instant::now();
-    let error = slack
-        .auth_revoke(&token())
-        .await
-        .expect_err("nobody takes it");
+    let error = slack.auth_revoke(&token()).await.expect_err("not accepted");
     assert_matches!(error, Error::Transport(TransportError::NotSent(_)));
     assert_eq!(error.class(), ErrorClass::Retry);
     let shown = format!("{error:?}");

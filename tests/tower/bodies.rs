@@ -87,7 +87,7 @@ async fn a_body_without_end_is_read_to_the_limit_and_no_further() {
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     let read = read.load(Ordering::SeqCst);
     assert_eq!(read, 1024 * 1024 / CHUNK + 1, "chunks were read");
-    assert_eq!(front.reads(), before, "nothing is looked up");
+    assert_eq!(front.reads(), before, "no read is made");
 }
 
 #[tokio::test]
@@ -162,7 +162,7 @@ impl Service<Request<Full<Bytes>>> for Reserved {
     }
 
     fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
-        assert!(self.is_ready, "it was not polled ready");
+        assert!(self.is_ready, "the service was not polled ready");
         let peer = request.extensions().get::<Peer>().expect("it is kept").0;
         assert!(request.extensions().get::<Authorization>().is_some());
         let header = request.headers()["x-slack-signature"].as_bytes();
@@ -187,5 +187,5 @@ async fn the_service_that_was_ready_is_called_with_all_that_came_before() {
     }
     let mut busy = layer(&front.life).layer(Never);
     let polled = Service::<Request<Full<Bytes>>>::poll_ready(&mut busy, &mut context);
-    assert!(polled.is_pending(), "a busy service is waited for");
+    assert!(polled.is_pending(), "the layer waits for a busy service");
 }

@@ -36,7 +36,10 @@ async fn an_uninstall_of_an_earlier_installation_is_answered_and_goes_no_further
     front.life.advance(3600);
     front.life.install(ADA).await;
     assert_eq!(front.deliver(&late).await, StatusCode::OK);
-    assert!(front.life.bot_token(ALPHA).await.is_some(), "it is spared");
+    assert!(
+        front.life.bot_token(ALPHA).await.is_some(),
+        "the new installation is kept"
+    );
     assert_eq!(front.handler.calls(), 0);
 }
 
@@ -53,7 +56,7 @@ async fn an_uninstall_is_not_passed_on_though_the_organisation_has_the_app_as_we
     });
     assert_eq!(front.deliver(&event).await, StatusCode::OK);
     assert!(front.life.slots(SALES).await.is_empty());
-    assert!(front.life.bot_token(ORG).await.is_some(), "it stays");
+    assert!(front.life.bot_token(ORG).await.is_some(), "the token stays");
     assert_eq!(front.handler.calls(), 0);
 }
 

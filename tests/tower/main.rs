@@ -118,7 +118,7 @@ async fn what_is_not_slacks_is_refused_and_nothing_is_looked_up() {
     for (number, (expected, request)) in cases.into_iter().enumerate() {
         assert_eq!(front.send(request).await.0, expected, "case {number}");
     }
-    assert_eq!(front.reads(), before, "nothing was looked up");
+    assert_eq!(front.reads(), before, "no read is made");
     assert_eq!(front.handler.calls(), 0);
     assert_eq!(front.send(good()).await.0, StatusCode::OK);
 }
@@ -253,11 +253,11 @@ async fn a_repeated_request_is_handled_once_for_a_day_and_an_hour() {
         .store
         .sweep_expired_states()
         .await
-        .expect("answers");
+        .expect("responds");
     let rows = support::all_rows(&*front.life.backend).await;
     assert!(
         rows.iter().all(|(key, _)| key.slot.as_str() != "seen"),
-        "it is forgotten"
+        "the request is forgotten"
     );
 }
 
@@ -324,7 +324,7 @@ async fn a_claim_of_a_process_that_ended_is_over_before_slacks_last_repetition()
     let entry = guard
         .enter(&front.life.request(&event))
         .await
-        .expect("answers");
+        .expect("responds");
     std::mem::forget(entry);
     assert_eq!(front.deliver(&event).await, StatusCode::SERVICE_UNAVAILABLE);
     front.life.advance(CLAIM.as_secs());

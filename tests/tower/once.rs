@@ -120,7 +120,7 @@ async fn a_request_without_an_id_always_passes() {
         .edit(|payload| {
             payload["type"] = json!("view_closed");
             let payload = payload.as_object_mut().expect("an object");
-            payload.remove("trigger_id").expect("it has one");
+            payload.remove("trigger_id").expect("present");
         });
     for calls in 1..4 {
         assert_eq!(front.deliver(&closed).await, StatusCode::OK);
@@ -186,7 +186,7 @@ async fn what_was_handled_when_slack_hung_up_is_remembered() {
         assert_matches!(call.as_mut().poll(&mut context), Poll::Pending);
     }
     assert_eq!(deliver_after_drop(&front, &event).await, StatusCode::OK);
-    assert_eq!(front.handler.calls(), 1, "it was handled once");
+    assert_eq!(front.handler.calls(), 1, "the request was handled once");
 }
 
 #[tokio::test]
@@ -204,7 +204,11 @@ async fn an_answer_is_passed_on_though_it_could_not_be_remembered() {
     assert_eq!(front.deliver(&event).await, StatusCode::ACCEPTED);
     front.backend.set_faults(Faults::none());
     let status = front.deliver(&event).await;
-    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "it stays claimed");
+    assert_eq!(
+        status,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the request stays claimed"
+    );
     front.life.advance(120);
     assert_eq!(front.deliver(&event).await, StatusCode::ACCEPTED);
     assert_eq!(front.handler.calls(), 2);
@@ -286,13 +290,17 @@ fn a_pass_may_be_dropped_outside_of_a_runtime() {
         front.life.install(ADA).await;
         let event = front.mention();
         let entry = guard(&front.life).enter(&front.life.request(&event)).await;
-        (front, event, entry.expect("the store answers"))
+        (front, event, entry.expect("the store responds"))
     });
     assert_matches!(entry, Entry::New(_));
     drop(entry);
     runtime.block_on(async {
         let status = front.deliver(&event).await;
-        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "it stays claimed");
+        assert_eq!(
+            status,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the request stays claimed"
+        );
         front.life.advance(120);
         assert_eq!(front.deliver(&event).await, StatusCode::OK);
     });
@@ -321,7 +329,10 @@ async fn of_what_was_handled_the_database_knows_a_hash_under_the_apps_name() {
         }
         seen += usize::from(place.partition.as_str().starts_with(&ours));
     }
-    assert_eq!(seen, 2, "another app of the same database has its own");
+    assert_eq!(
+        seen, 2,
+        "another app in the same database has its own record"
+    );
 }
 
 #[tokio::test]
@@ -331,15 +342,15 @@ async fn a_guard_over_a_shared_store_is_as_good() {
     let shared = Arc::new(front.life.app.store.clone());
     let guard = ReplayGuard::new(shared).with_clock(front.life.app.fake.clock());
     let event = front.life.request(&front.mention());
-    let pass = async || match guard.enter(&event).await.expect("answers") {
+    let pass = async || match guard.enter(&event).await.expect("responds") {
         Entry::New(pass) => pass,
         entry => panic!("{entry:?}"),
     };
     let first = pass().await;
     let meanwhile = guard.enter(&event).await;
     assert_matches!(meanwhile, Ok(Entry::InProgress));
-    first.failed().await.expect("answers");
-    pass().await.done().await.expect("answers");
+    first.failed().await.expect("responds");
+    pass().await.done().await.expect("responds");
     let afterwards = guard.enter(&event).await;
     assert_matches!(afterwards, Ok(Entry::Repeated));
     assert_eq!(format!("{:?}", SeenId([0x41; 32])), "SeenId(…)");

@@ -91,7 +91,10 @@ async fn check(front: &Front, who: &str, team: &str, shown: Shown, prepare: impl
         Shown::Lasting(_) => " INFO ",
         Shown::Passing(_) => "ERROR ",
     };
-    assert!(seen.contains(level), "an operator is told, {shown:?}");
+    assert!(
+        seen.contains(level),
+        "the refusal is logged at the right level, {shown:?}"
+    );
     let mut secrets = front.life.app.fake.secrets();
     secrets.extend(["text-CANARY", "xoxb-alpha", "xoxp-ada"].map(str::to_owned));
     for secret in secrets {
@@ -155,7 +158,7 @@ async fn who_is_put_on_hold_before_the_refresh_is_told_so() {
                 at,
             };
             let held = store.hold(&key(ALPHA), &hold).await;
-            assert!(held.expect("the store answers"));
+            assert!(held.expect("the store responds"));
         });
     })
     .await;
@@ -172,7 +175,7 @@ async fn a_workspace_that_was_taken_away_is_told_to_ask_an_admin() {
     };
     let org = slack_installs::EnterpriseId::new(ORG).expect("an id");
     let kept = front.life.app.store.set_access(&org, &access).await;
-    assert!(kept.expect("the store answers"));
+    assert!(kept.expect("the store responds"));
     check(&front, OLGA, SALES, NOT_GRANTED, nothing).await;
 }
 
@@ -259,7 +262,7 @@ async fn overwrite(backend: &Hooked<Between>, place: &slack_installs::backend::K
         expect: Expect::Any,
     };
     let committed = backend.commit(&place.partition, &[put]).await;
-    committed.expect("the database answers");
+    committed.expect("the database responds");
 }
 
 #[tokio::test]
