@@ -16,7 +16,7 @@ use crate::support::log::Log;
 
 /// Has the path of [`REDIRECT`] at another host.
 const SAME_PATH: &str = "https://eu.example.com/slack/oauth_redirect";
-/// Has another path at the host of [`REDIRECT`].
+/// Has the host of [`REDIRECT`], but another path.
 const SAME_HOST: &str = "https://bot.example.com/slack/second/oauth_redirect";
 
 async fn at(redirects: &[&str]) -> App {
