@@ -360,7 +360,7 @@ fn an_exchange_must_repeat_the_redirect_uri_exactly() {
     assert_eq!(
         exchange_with(&named, Some(REDIRECT)),
         Value::Null,
-        "a mistake spends no code"
+        "a refused exchange keeps the code"
     );
 
     let mut silent = fake.environment().authorize_url();

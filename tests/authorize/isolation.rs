@@ -1,6 +1,6 @@
 //! Property tests of tenant isolation, over generated tenants with similar ids and signed requests
-//! of every kind. They check that the token handed out belongs to the tenant that this file's
-//! oracle names, and that a user token belongs to exactly the user who acted.
+//! of every kind. The token handed out belongs to the tenant that this file's oracle names. A user
+//! token belongs to the user who acted.
 //!
 //! The oracle knows the facts that a request was built from. It does not read the payload.
 
@@ -337,8 +337,8 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 /// Changes the action into one that Slack could send. An org-wide installation belongs to an
-/// organisation, a shared channel is shared with another company, and some features are not
-/// available to the other company.
+/// organisation. A shared channel is shared with another company. Some features are not available
+/// to the other company.
 fn plausible(act: &Act, world: &World) -> Act {
     let org = world.org(act.home);
     let org_wide = act.org_wide && org.is_some();

@@ -36,9 +36,9 @@ async fn install(life: &Life, tenants: &[&str]) {
 #[tokio::test]
 async fn whichever_read_of_a_request_fails_nobody_is_served() {
     use ResolvedVia::{Named, OrgToWorkspace, WorkspaceToOrg};
-    // Each case: the installed tenants, whether the request names the organisation's installation,
-    // how the request was resolved, the tenant that serves it, and the number of reads. The reads
-    // are of each candidate, of the workspace's hold, and of its access.
+    // Each case has five parts: the installed tenants, whether the request names the organisation's
+    // installation, and how it was resolved. Then the tenant that serves it and the number of
+    // reads. The reads are of each candidate, of the workspace's hold, and of its access.
     let cases: [(&[&str], bool, ResolvedVia, &str, u64); 6] = [
         (&[SALES], false, Named, SALES, 1),
         (&[SALES, ORG], false, Named, SALES, 1),

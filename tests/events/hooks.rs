@@ -431,7 +431,7 @@ async fn the_worker_comes_each_minute_also_after_an_outage() {
     assert_eq!(
         backend.counts().reads - before,
         11,
-        "at once, and ten times"
+        "one read at once, and ten later"
     );
     // The database is unavailable for ten minutes.
     backend.set_faults(Faults {

@@ -173,7 +173,7 @@ async fn of_a_refused_reinstall_that_rotates_the_new_pair_ends_and_the_stored_on
         with.map(|it| it.as_str()).collect::<Vec<_>>()
     };
     let (accesses, refreshes) = (tokens("xoxe.xoxb-1-"), tokens("xoxe-1-"));
-    assert_eq!((accesses.len(), refreshes.len()), (1, 1), "one pair");
+    assert_eq!((accesses.len(), refreshes.len()), (1, 1), "one pair is new");
     assert!(!app.fake.is_live(accesses[0]));
     assert!(!app.fake.is_refreshable(refreshes[0]));
     assert_eq!(revocations(&app), 2);

@@ -72,7 +72,7 @@ async fn on_this_machine_a_flow_works_without_https() {
         let response = app.provider.start_response(options).await;
         browser.keep_cookies(&response);
         let cookie = response.headers()[SET_COOKIE].clone();
-        assert!(cookie.is_sensitive(), "no log of a framework shows it");
+        assert!(cookie.is_sensitive(), "frameworks do not log it");
         let cookie = cookie.to_str().expect("visible ASCII");
         assert_eq!(cookie.starts_with("slack-oauth-"), is_plain, "{cookie}");
         assert_eq!(

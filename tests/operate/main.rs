@@ -329,7 +329,7 @@ async fn a_revocation_ends_every_refresh_token_that_is_kept() {
     fake.inject("apps.uninstall", Fault::error("no_permission").always());
     let outcome = operator(&life).revoke(&key(ALPHA), "ticket 8").await;
     assert_eq!(outcome.expect("done"), RevokeOutcome::TokensRevoked);
-    assert!(!fake.is_refreshable(&bot(&first)), "the alternate");
+    assert!(!fake.is_refreshable(&bot(&first)), "the alternate is dead");
     assert!(!fake.is_refreshable(&bot(&second)));
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
 }

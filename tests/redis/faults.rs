@@ -510,7 +510,7 @@ async fn a_commit_that_too_few_replicas_have_is_unavailable() {
     assert_eq!(
         read_one(&backend, &tenant, &bot).await.as_ref(),
         Some(&rows[0]),
-        "its outcome open"
+        "the outcome is unknown"
     );
 
     replica.restart().await;

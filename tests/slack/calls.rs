@@ -21,7 +21,7 @@ fn parts(request: &Request<Bytes>) -> (Method, String, String, String) {
     assert_eq!(header(&CONTENT_TYPE), "application/x-www-form-urlencoded");
     assert!(
         request.headers()[AUTHORIZATION].is_sensitive(),
-        "no log of an HTTP library shows it"
+        "HTTP libraries do not log it"
     );
     let body = String::from_utf8(request.body().to_vec()).expect("text");
     let authorization = header(&AUTHORIZATION).to_owned();
