@@ -1,6 +1,7 @@
-//! The front door: an app from its parts, what it serves and in what time, and its end.
+//! `SlackApp`: how it is built, what it serves, how soon it responds, and how it shuts down.
 
-// For clippy, which looks through all types of an app to find out whether a future is `Send`.
+// Clippy inspects all types of an app to check whether a future is `Send`, which needs a deep
+// recursion.
 #![recursion_limit = "256"]
 
 #[macro_use]
@@ -34,7 +35,7 @@ use url::Url;
 
 use crate::support::app::credentials;
 
-/// A database or a key provider that stops responding when the test says so.
+/// Makes a database or a key provider hang when the test switches it on.
 #[derive(Clone, Debug)]
 struct Hanging(watch::Receiver<bool>);
 
@@ -87,7 +88,7 @@ fn builder(fake: &FakeSlack) -> SlackAppBuilder {
         .clock(fake.clock())
 }
 
-/// An app in a workspace that has it, over Socket Mode.
+/// Returns an app that is installed in a workspace and receives requests over Socket Mode.
 async fn installed() -> (App, SlackApp) {
     let app = App::new().await;
     app.install(ADA).await;
@@ -148,7 +149,7 @@ async fn socket_mode_gets_the_tokens_and_the_responses_of_the_layer() {
         .await;
     let reply = reply.expect_err("the app handles it");
     assert_eq!((reply.status, &*reply.text), (StatusCode::OK, ""));
-    let stored = app.store.fetch(&key(ALPHA), None).await.expect("answers");
+    let stored = app.store.fetch(&key(ALPHA), None).await.expect("responds");
     assert!(stored.is_none(), "purged");
 }
 
@@ -171,7 +172,7 @@ async fn each_request_is_handled_once_if_the_app_wants_it_so() {
     assert_eq!((repeated.status, &*repeated.text), (StatusCode::OK, ""));
 }
 
-/// Slack's 3 s, less the network's and the handler's share.
+/// How long the app may take to respond: Slack's 3 s, less time for the network and the handler.
 const TIME: Duration = Duration::from_millis(2500);
 
 #[tokio::test(start_paused = true)]
@@ -202,7 +203,7 @@ async fn a_request_gets_its_response_in_time_though_the_key_provider_hangs() {
     let front = builder(&app.fake).store(store).build().await;
     let front = front.expect("nothing is missing");
     switch.send_replace(true);
-    // No key is kept longer than this.
+    // No data key is cached for longer than this.
     tokio::time::advance(Duration::from_secs(16 * 60)).await;
     everything_is_in_time(&app.fake, &front).await;
 }
@@ -226,7 +227,7 @@ async fn everything_is_in_time(fake: &FakeSlack, front: &SlackApp) {
         ),
     ] {
         let begun = Instant::now();
-        let reply = front.serve(request).await.expect_err("nothing responds");
+        let reply = front.serve(request).await.expect_err("it hangs");
         assert_eq!((reply.status, &*reply.text), (status, text));
         assert_eq!(begun.elapsed().as_millis(), TIME.as_millis());
     }
@@ -242,7 +243,7 @@ async fn the_work_in_the_background_ends_with_the_app() {
     assert_matches!(polled.as_mut().poll(&mut context), Poll::Pending);
     assert!(front.shutdown().await, "no refresh runs");
     background.await.expect("it ends by itself");
-    // Also what is started late.
+    // Background work that starts after the shutdown ends as well.
     front.run().await;
     assert!(front.shutdown().await, "again");
 }
@@ -253,7 +254,7 @@ async fn a_job_meets_each_installation_once() {
     let installation = app.store.fetch(&key(ALPHA), None).await.expect("opens");
     let installation = installation.expect("installed");
     let mut expected = vec![ALPHA.to_owned()];
-    // More than a page, and an organisation's.
+    // More installations than fit on one page, and one of an organisation.
     for number in 0..250 {
         let id = match number {
             0 => "E0GRID00009".to_owned(),
@@ -288,7 +289,7 @@ async fn a_job_meets_each_installation_once() {
         app.store.store(&copy).await.expect("stored");
         expected.push(id);
     }
-    let found: Vec<Summary> = front.installations().try_collect().await.expect("answers");
+    let found: Vec<Summary> = front.installations().try_collect().await.expect("responds");
     let mut found: Vec<_> = found.iter().map(|it| it.key().to_string()).collect();
     found.sort_unstable();
     expected.sort_unstable();

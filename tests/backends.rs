@@ -1,5 +1,5 @@
-//! The backends that need no server and every wrapper, through the conformance suite, check by
-//! check. `tests/suite` runs it on every backend.
+//! Runs every check of the conformance suite on the backends that need no server and on every
+//! wrapper. `tests/suite` runs it on every backend.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! The install flow in a real browser: the quickstart, and headless Chromium by WebDriver.
+//! The install flow of the quickstart in headless Chromium, driven by WebDriver.
 //!
-//! Not part of `cargo test`; `scripts/browser-test` runs it.
+//! `cargo test` does not run these tests; `scripts/browser-test` does.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -79,8 +79,13 @@ async fn a_flow_does_not_end_in_another_browser() {
     ours.click("#add").await;
     theirs.open(&ours.url().await).await;
     theirs.click("#allow").await;
+<<<<<<< HEAD
     theirs.sees("started in another browser").await;
     // The state was not used up by that.
+=======
+    theirs.sees("begun in another browser").await;
+    // The other browser's attempt did not consume the state.
+>>>>>>> p7
     ours.click("#allow").await;
     ours.sees("Quickstart is installed").await;
     ours.quit().await;
@@ -106,7 +111,7 @@ async fn two_tabs_of_one_browser_both_install() {
     browser.quit().await;
 }
 
-/// The quickstart and a WebDriver, for one test.
+/// A quickstart process and a WebDriver for one test.
 struct Stage {
     home: String,
     driver: String,
@@ -145,7 +150,7 @@ impl Stage {
         }
     }
 
-    /// A browser of its own: no cookies are shared.
+    /// Starts a new browser session. Sessions share no cookies.
     async fn browser(&self) -> Browser<'_> {
         let profile = tempfile::tempdir_in(self.profiles.path())
             .expect("a directory")
@@ -164,7 +169,7 @@ impl Stage {
         ];
         let wanted = json!({"capabilities": {"alwaysMatch": {
             "browserName": "chrome",
-            // A page may still be on its way when it is asked for an element.
+            // The page may still be loading when the test looks for an element.
             "timeouts": {"implicit": 10_000},
             "goog:chromeOptions": {"args": args},
         }}});
@@ -186,7 +191,8 @@ struct Browser<'a> {
 }
 
 impl Browser<'_> {
-    /// Ends the browser; without it one stays behind, since the WebDriver is killed.
+    /// Ends the browser session. Otherwise the browser keeps running, because the WebDriver is
+    /// killed.
     async fn quit(self) {
         self.ask(Method::DELETE, "", &Value::Null).await;
     }
@@ -205,7 +211,7 @@ impl Browser<'_> {
         .await;
     }
 
-    /// Waits until the page shows this text; fails if it does not.
+    /// Waits until the page shows this text, and fails if it does not.
     async fn sees(&self, text: &str) {
         self.find_by(
             "xpath",
@@ -281,7 +287,7 @@ impl Browser<'_> {
             .http
             .send(request)
             .await
-            .expect("the WebDriver answers");
+            .expect("the WebDriver responds");
         let status = answer.status();
         let mut answer: Value = serde_json::from_slice(answer.body()).expect("JSON");
         assert!(status.is_success(), "{path}: {answer}");
@@ -289,11 +295,11 @@ impl Browser<'_> {
     }
 }
 
-/// A process that ends with this value.
+/// A child process that is killed when this value is dropped.
 struct Process(Child);
 
 impl Process {
-    /// Starts it, and waits for a line with this text.
+    /// Starts the process, waits for a line that contains `wanted`, and returns that line.
     fn start(command: &mut Command, wanted: &str) -> (Self, String) {
         let program = command.get_program().to_owned();
         let command = command.stdout(Stdio::piped()).stderr(Stdio::null());
@@ -305,7 +311,7 @@ impl Process {
         let line = lines
             .find(|line| line.contains(wanted))
             .expect("it says that it is ready");
-        // What it prints later must go somewhere, or it would stop.
+        // Keeps reading the output, because a full pipe would block the process.
         std::thread::spawn(move || lines.for_each(drop));
         (Self(child), line)
     }
@@ -313,7 +319,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may be gone already.
+        // Fails if the process has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

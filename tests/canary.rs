@@ -1,5 +1,5 @@
-//! No secret leaves: the database's files, every log line of every crate at TRACE, every error
-//! and every `Debug` of a whole run over real HTTP are searched for every secret of it.
+//! Runs the whole app over real HTTP and searches its output for every secret of the run. The
+//! output is the database's files, every crate's log at TRACE, every error and every `Debug`.
 
 #[macro_use]
 mod support;
@@ -33,7 +33,7 @@ use url::Url;
 
 use crate::support::app::credentials;
 
-/// Everything that an attacker may come to see.
+/// Collects everything that an attacker might see.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<u8>>>);
 
@@ -79,15 +79,15 @@ impl<'a> MakeWriter<'a> for Seen {
     }
 }
 
-/// Each form in which a secret may stand somewhere.
+/// Returns every form in which a secret could appear in the output.
 fn forms(secret: &str) -> Vec<Vec<u8>> {
     let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
     let url: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
     let debug = format!("{:?}", secret.as_bytes());
     let list = debug.trim_matches(['[', ']']).to_owned();
     let mut forms = vec![secret.to_owned(), hex.to_uppercase(), hex, url, list];
-    // Inside a longer text, base64 may begin at any of three places; the edges depend on the
-    // neighbours.
+    // In a longer text, base64 can begin at any of three offsets, and its first and last characters
+    // depend on the neighbouring bytes.
     for skip in 0..3 {
         let inner = &secret.as_bytes()[skip..];
         let whole = &inner[..inner.len() / 3 * 3];
@@ -115,10 +115,10 @@ async fn get(client: &HttpTransport, url: &Url, cookie: &str) -> Response<Bytes>
     client
         .send(request.expect("a request"))
         .await
-        .expect("the app answers")
+        .expect("the app responds")
 }
 
-/// Flows that end well, badly, and in between.
+/// Runs flows that succeed, fail, and end halfway.
 async fn flow_all(fake: &FakeSlack, home: &Url, seen: &Seen, secrets: &mut Vec<String>) {
     let browser = HttpTransport::new();
     for step in ["good", "good", "lost", "cancelled", "tampered", "no cookie"] {
@@ -164,13 +164,13 @@ async fn flow_all(fake: &FakeSlack, home: &Url, seen: &Seen, secrets: &mut Vec<S
     }
 }
 
-/// Requests that are served, and some that are not.
+/// Sends requests that are served and requests that are refused.
 async fn request_all(fake: &FakeSlack, events: &Url, secrets: &mut Vec<String>) {
     let command = fake.slash_command(ADA, "/hello", "text-CANARY");
     let served = fake
         .deliver(events, &command)
         .await
-        .expect("the app answers");
+        .expect("the app responds");
     assert_eq!(served.status(), StatusCode::OK);
     secrets.push(
         command.request(events).headers()["x-slack-signature"]
@@ -184,15 +184,15 @@ async fn request_all(fake: &FakeSlack, events: &Url, secrets: &mut Vec<String>) 
     let mut forged = forged.request(events);
     let zeros = format!("v0={}", "0".repeat(64)).parse().expect("ASCII");
     forged.headers_mut().insert("x-slack-signature", zeros);
-    fake.send(forged).await.expect("the app answers");
+    fake.send(forged).await.expect("the app responds");
     let garbage = command.with_body("application/json", "{\"event\":\"text-CANARY\"");
     fake.deliver(events, &garbage)
         .await
-        .expect("the app answers");
+        .expect("the app responds");
     secrets.push("text-CANARY".into());
 }
 
-/// What is stored, opened, and what does not open.
+/// Opens what is stored, and rows that do not open.
 async fn open_all(
     fake: &FakeSlack,
     events: &Url,
@@ -203,7 +203,7 @@ async fn open_all(
     let installation = store
         .fetch(&key(ALPHA), Some(&user_id(ADA)))
         .await
-        .expect("answers");
+        .expect("responds");
     let installation = installation.expect("stored");
     seen.debug(&installation);
     secrets.extend(
@@ -242,7 +242,7 @@ async fn open_all(
         let refused = fake
             .deliver(events, &fake.slash_command(ADA, "/hello", ""))
             .await;
-        seen.bytes(refused.expect("the app answers").body());
+        seen.bytes(refused.expect("the app responds").body());
         commit(put(row.clone(), Expect::Any))
             .await
             .expect("committed");
@@ -261,7 +261,9 @@ async fn open_all(
             .expect_err("uninstalled"),
     );
     for event in fake.take_events() {
-        fake.deliver(events, &event).await.expect("the app answers");
+        fake.deliver(events, &event)
+            .await
+            .expect("the app responds");
     }
 }
 
@@ -282,7 +284,7 @@ async fn no_secret_of_a_whole_run_can_be_seen_anywhere() {
     ];
     seen.debug(&master_key);
 
-    // The app, as in the quickstart.
+    // The app is built as in the quickstart.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let home = format!(
         "http://localhost:{}/",

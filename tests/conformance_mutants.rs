@@ -1,4 +1,4 @@
-//! Each check of the conformance suite catches a backend that breaks its rule.
+//! Every check of the conformance suite catches a backend that breaks its rule.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::slice::from_ref;
@@ -13,7 +13,7 @@ use slack_installs::backend::{
 use slack_installs::testing::conformance::{CHECKS, MALFORMED_CHECKS, Spoiling};
 use tokio::task::yield_now;
 
-/// Time is paused, so that checks which wait for a lagging index give up at once.
+/// Time is paused, so that a check that waits for a lagging index gives up immediately.
 #[tokio::test(start_paused = true)]
 async fn every_mutant_is_caught_by_its_rule_and_every_check_catches_one() {
     let mut survivors = Vec::new();
@@ -32,9 +32,9 @@ async fn every_mutant_is_caught_by_its_rule_and_every_check_catches_one() {
     }
     assert!(
         survivors.is_empty(),
-        "these pass the checks of their rules: {survivors:?}"
+        "no check of its rule caught these mutants: {survivors:?}"
     );
-    assert!(idle.is_empty(), "these catch nothing: {idle:?}");
+    assert!(idle.is_empty(), "these checks caught no mutant: {idle:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -42,12 +42,12 @@ async fn a_backend_without_mutation_passes() {
     assert_eq!(caught(Mutation::None).await, [""; 0]);
 }
 
-/// The names of the checks that fail on this mutation.
+/// Returns the names of the checks that fail for this mutation.
 async fn caught(mutation: Mutation) -> Vec<&'static str> {
     let mut caught = Vec::new();
     for check in CHECKS {
         let mutant = Mutant::new(mutation);
-        // In a task, since a panic there comes back as an error.
+        // Runs the check in a task, so that a panic becomes an error.
         if tokio::spawn(async move { (check.run)(&mutant).await })
             .await
             .is_err()
@@ -69,14 +69,14 @@ async fn caught(mutation: Mutation) -> Vec<&'static str> {
     caught
 }
 
-/// A backend that works but for one mistake.
+/// A correct backend with one mistake.
 #[derive(Debug)]
 struct Mutant {
     mutation: Mutation,
     rows: MemoryBackend,
-    /// What was read first, for those that go on answering it.
+    /// The first result of each read, for mutants that keep returning it.
     cache: Mutex<HashMap<Key, Option<Row>>>,
-    /// What was ever due, for those that never forget.
+    /// Every row that was ever due, for mutants that never remove one.
     index: Mutex<BTreeMap<(Partition, Slot, Lane), Row>>,
 }
 
@@ -185,7 +185,7 @@ enum Mutation {
 
 use Mutation as M;
 
-/// Each mutation and the beginning of the names of the checks of its rule.
+/// Each mutation, with a prefix of the names of the checks of its rule.
 const MUTATIONS: &[(Mutation, &str)] = &[
     (M::AbsentIsAny, "rule_03"),
     (M::AnyIsAbsent, "rule_05"),
@@ -308,7 +308,7 @@ impl Mutant {
         self.mutation == mutation
     }
 
-    /// The row of a slot. A malformed one is none that a mistake is made with.
+    /// Returns the row of a slot. A malformed row counts as absent, because no mutant mutates it.
     async fn standing(&self, partition: &Partition, slot: &Slot) -> Result<Option<Row>, Error> {
         match self.rows.read(partition, from_ref(slot)).await {
             Err(Error::Malformed(_)) => Ok(None),
@@ -372,7 +372,7 @@ impl Mutant {
         Slot::new(name).expect("as long as the name, or shorter")
     }
 
-    /// The row as this mutant writes it.
+    /// Returns the row as this mutant writes it.
     fn written(&self, standing: Option<Row>, row: Row) -> Row {
         let minute = |time: SystemTime| time - Duration::from_secs(seconds(time) % 60);
         match self.mutation {
@@ -445,7 +445,7 @@ impl Mutant {
         }
     }
 
-    /// What this mutant takes the caller to expect.
+    /// Returns the expectation as this mutant misreads it.
     fn expected(&self, standing: Option<&Row>, expect: Expect) -> Expect {
         match (self.mutation, expect) {
             (M::AbsentIsAny, Expect::Absent) | (M::VersionIsAny, Expect::Version(_)) => Expect::Any,
@@ -521,7 +521,7 @@ impl Mutant {
         Ok(mutated)
     }
 
-    /// Judges, lets others in, and writes what it judged.
+    /// Checks the expectations, yields to other tasks, and then writes without a check.
     async fn look_then_write(
         &self,
         partition: &Partition,
@@ -551,7 +551,7 @@ impl Mutant {
             .await
     }
 
-    /// A page of the partitions that are wanted.
+    /// Returns a page of the rows of the partitions that `is_wanted` accepts.
     async fn chosen(
         &self,
         is_wanted: impl Fn(&Partition) -> bool + Send + Sync,
@@ -574,7 +574,7 @@ impl Mutant {
         })
     }
 
-    /// A page of a queue in which others' rows are as well.
+    /// Returns a page of a queue that also contains rows of other queues.
     async fn mixed(
         &self,
         queue: &Queue,
@@ -630,7 +630,7 @@ impl Mutant {
         }
     }
 
-    /// Mutants that take a row which cannot be parsed for something else; and all others.
+    /// Commits for mutants that misinterpret a malformed row, and delegates for all others.
     async fn commit_malformed(
         &self,
         original: &Partition,
@@ -688,7 +688,7 @@ impl Mutant {
         self.commit_cut(original, partition, changes).await
     }
 
-    /// Mutants that commit a part, or refuse too much; and all others.
+    /// Commits for mutants that apply only a part or refuse too much, and delegates for all others.
     async fn commit_cut(
         &self,
         original: &Partition,
@@ -770,7 +770,7 @@ impl Mutant {
         self.rows.commit(partition, changes).await
     }
 
-    /// Mutants that take a scope for another; and all others.
+    /// Scans for mutants that misinterpret the scope, and delegates for all others.
     async fn scan_scope(
         &self,
         scope: &Scope,
@@ -818,7 +818,7 @@ impl Mutant {
         }
     }
 
-    /// Mutants that make another page of the right rows; and all others.
+    /// Scans for mutants that page wrongly through the right rows, and delegates for all others.
     async fn scan_page(
         &self,
         scope: &Scope,
@@ -886,7 +886,8 @@ impl Mutant {
         }
     }
 
-    /// Mutants that make another page of the right rows; and all others.
+    /// Lists due rows for mutants that page wrongly through the right rows, and delegates for all
+    /// others.
     async fn due_page(
         &self,
         queue: &Queue,
@@ -950,7 +951,7 @@ impl Mutant {
         }
     }
 
-    /// Mutants whose index is not what the rows say; and all others.
+    /// Lists due rows for mutants whose index differs from the rows, and delegates for all others.
     async fn due_index(
         &self,
         queue: &Queue,
@@ -1095,7 +1096,8 @@ impl Backend for Mutant {
                     .collect();
                 return self.rows.commit(partition, &others).await;
             }
-            // As a backend that finds rows left over, and takes those that came meanwhile.
+            // Clears a second time, as a backend that finds leftover rows, and so deletes rows that
+            // were written meanwhile.
             M::ClearIsDoneTwice if clears => {
                 self.rows.commit(partition, changes).await?;
                 yield_now().await;
@@ -1113,7 +1115,8 @@ impl Backend for Mutant {
                     changes.iter().cloned().partition(|it| is_check(it));
                 self.rows.commit(partition, &checks).await?;
                 yield_now().await;
-                // What stands beside a check must hold all the same, or both fail.
+                // Checks the expectations of the other changes too. If one fails, nothing is
+                // written.
                 return self.rows.commit(partition, &others).await;
             }
             M::DueNeverForgets | M::MovedRowsStayInTheOldLane => {
@@ -1165,7 +1168,7 @@ impl Backend for Mutant {
                 all.sort_by_key(|(_, row)| at(row));
                 Ok(offset(&all, start, limit))
             }
-            // The times are compared, and not the keys beside them.
+            // Compares only the times and ignores the keys.
             M::DueCursorIsTheNextTime | M::DueCursorIsTheTime => {
                 let after = from.map(|cursor| cursor.due("memory")).transpose()?;
                 let strictly = self.is(M::DueCursorIsTheNextTime);
@@ -1202,7 +1205,7 @@ impl Backend for Mutant {
     }
 }
 
-/// Fails a page that has rows which cannot be parsed.
+/// Returns an error for a page that contains malformed rows.
 fn all_sound(page: Page) -> Result<Page, Error> {
     if page.malformed.is_empty() {
         Ok(page)
@@ -1236,7 +1239,7 @@ fn key_of(partition: &Partition, slot: &Slot) -> Key {
     }
 }
 
-/// When a row is due, in seconds since 1970.
+/// Returns when a row is due, in seconds since 1970.
 fn at(row: &Row) -> u64 {
     row.due.map_or(0, |due| seconds(due.at))
 }
@@ -1254,7 +1257,7 @@ fn prefix(text: &str) -> Scope {
     Scope::Prefix(Prefix::new(text).expect("a name"))
 }
 
-/// A page by numbers of rows.
+/// Returns a page whose cursor is a row number.
 fn offset(all: &[(Key, Row)], start: usize, limit: usize) -> Page {
     let rows: Vec<_> = all.iter().skip(start).take(limit.max(1)).cloned().collect();
     let end = start + rows.len();
@@ -1265,7 +1268,7 @@ fn offset(all: &[(Key, Row)], start: usize, limit: usize) -> Page {
     }
 }
 
-/// The same place, as if this kind of backend had made the cursor.
+/// Returns the same position as if this kind of backend had created the cursor.
 fn of_any_kind(cursor: Cursor) -> Cursor {
     match cursor.0.split_once(' ') {
         Some((kind, place)) => {
@@ -1276,7 +1279,7 @@ fn of_any_kind(cursor: Cursor) -> Cursor {
     }
 }
 
-/// Whether a text begins as SQL's `LIKE` has it.
+/// Returns whether a text begins with a match of an SQL `LIKE` pattern.
 fn is_like(text: &str, pattern: &str) -> bool {
     match pattern.split_at_checked(1) {
         None => true,

@@ -1,4 +1,4 @@
-//! The fake Slack behaves as Slack's documentation says, over HTTP and in process.
+//! The fake Slack behaves as Slack's documentation says, over HTTP and in the process.
 
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -94,7 +94,7 @@ fn the_page_escapes_what_others_wrote() {
         .clear()
         .extend_pairs(pairs)
         .append_pair("state", evil);
-    let page = text(&fake.handle(&get(&with_state)).expect("an answer"));
+    let page = text(&fake.handle(&get(&with_state)).expect("a response"));
     assert!(page.contains("&lt;script&gt;alert(&#39;&quot;1&quot;&#39;)&lt;/script&gt;"));
     assert!(!page.contains("<script") && !page.contains("\"1\""));
 }
@@ -104,7 +104,7 @@ fn the_page_offers_every_place_and_preselects_the_hinted_one() {
     let fake = FakeSlack::in_process(grid());
     let mut url = authorize(&fake, "commands", "");
     url.query_pairs_mut().append_pair("team", "T0GRID00012");
-    let page = text(&fake.handle(&get(&url)).expect("an answer"));
+    let page = text(&fake.handle(&get(&url)).expect("a response"));
     assert!(page.contains("value=\"W0ORGADM001@T0GRID00012\" selected"));
     assert!(page.contains("value=\"W0ORGADM001@E0GRID00001\">olga in all of Gridline Org"));
     assert!(page.contains("value=\"U0ADMIN0001@T0ALPHA0001\">"));
@@ -112,14 +112,17 @@ fn the_page_offers_every_place_and_preselects_the_hinted_one() {
         !page.contains("U0MEMBER001@E0GRID00001"),
         "a member cannot install org-wide"
     );
-    assert!(!page.contains("U0GONE00001"), "nobody who left can install");
+    assert!(
+        !page.contains("U0GONE00001"),
+        "a deactivated user cannot install"
+    );
 
     let callback = fake.handle(&post(
         &fake,
         "oauth/v2/authorize",
         &press_as(&page, "allow", "W0ORGADM001@T0GRID00012"),
     ));
-    let callback = location(&callback.expect("an answer")).expect("a callback");
+    let callback = location(&callback.expect("a response")).expect("a callback");
     let answer = exchanged(&fake, &callback);
     assert_eq!(answer["team"]["id"], "T0GRID00012");
     assert_eq!(answer["enterprise"]["id"], "E0GRID00001");
@@ -172,7 +175,7 @@ fn a_request_that_slack_refuses_never_reaches_the_redirect_url() {
             Err(ConsentError::Refused(code)),
             "{pairs:?}"
         );
-        let page = fake.handle(&get(&url)).expect("an answer");
+        let page = fake.handle(&get(&url)).expect("a response");
         assert_eq!(page.status(), StatusCode::BAD_REQUEST);
         assert!(text(&page).contains(code));
     }
@@ -182,7 +185,7 @@ fn a_request_that_slack_refuses_never_reaches_the_redirect_url() {
     }
     let implied = fake
         .allow(&url(&[id, scope]), ADA)
-        .expect("the first configured one");
+        .expect("the first configured URL");
     assert!(implied.as_str().starts_with(REDIRECT));
 }
 
@@ -291,7 +294,7 @@ fn a_reinstall_keeps_the_bots_token_and_adds_scopes() {
     assert_ne!(
         token(&first),
         token(&second),
-        "each user has a token of their own"
+        "each user has their own token"
     );
     assert_eq!(second["authed_user"]["scope"], "search:read.public");
     let third = install(&fake, "", "search:read.public", ADA);
@@ -357,7 +360,7 @@ fn an_exchange_must_repeat_the_redirect_uri_exactly() {
     assert_eq!(
         exchange_with(&named, Some(REDIRECT)),
         Value::Null,
-        "a mistake spends no code"
+        "a refused exchange keeps the code"
     );
 
     let mut silent = fake.environment().authorize_url();
@@ -476,7 +479,7 @@ fn users_info_shows_each_kind_of_person_as_slack_does() {
     assert_eq!(
         user(&token, "U0MEMBER001")["error"],
         "user_not_found",
-        "another workspace's"
+        "the user belongs to another workspace"
     );
     assert_eq!(user(&token, "U0NOBODY001")["error"], "user_not_found");
 
@@ -484,7 +487,7 @@ fn users_info_shows_each_kind_of_person_as_slack_does() {
     let olga = user(&org, "W0ORGADM001")["user"].clone();
     assert_eq!(
         olga["is_admin"], false,
-        "an org admin is not a workspace's admin by that"
+        "an organisation's admin is not automatically a workspace's admin"
     );
     assert_eq!(olga["enterprise_user"]["is_admin"], true);
     assert_eq!(
@@ -525,7 +528,10 @@ fn revoking_the_last_token_uninstalls_the_app() {
         ask(&fake, "auth.test", Some(&bot), "")["error"],
         "account_inactive"
     );
-    assert!(fake.is_installed("T0ALPHA0001"), "the user's token is left");
+    assert!(
+        fake.is_installed("T0ALPHA0001"),
+        "the user's token is still valid"
+    );
     assert_eq!(ask(&fake, "auth.revoke", Some(&user), "")["revoked"], true);
     assert_eq!(
         ask(&fake, "auth.test", Some(&user), "")["error"],
@@ -547,7 +553,7 @@ fn revoking_the_last_token_uninstalls_the_app() {
         inner(&told[1])["tokens"],
         json!({ "bot": [], "oauth": [ADA] })
     );
-    assert!(fake.take_events().is_empty(), "each is told once");
+    assert!(fake.take_events().is_empty(), "each event is sent once");
 }
 
 #[test]
@@ -579,12 +585,12 @@ fn apps_uninstall_ends_every_token_of_that_tenant_only() {
     let again = install(&fake, "chat:write", "", ADA);
     assert_ne!(
         again["access_token"], answer["access_token"],
-        "the old one stays dead"
+        "the old token stays dead"
     );
     assert_eq!(again["bot_user_id"], answer["bot_user_id"]);
     assert_eq!(
         again["scope"], "chat:write",
-        "nothing is left of the old scopes"
+        "the old scopes are not granted"
     );
 }
 
@@ -621,10 +627,10 @@ fn workspaces_can_be_added_while_it_runs() {
     let fake = FakeSlack::in_process(World::empty());
     let page = fake
         .handle(&get(&authorize(&fake, "commands", "")))
-        .expect("an answer");
+        .expect("a response");
     assert!(
         text(&page).contains("value=\"allow\" disabled"),
-        "nobody could allow it"
+        "no user could allow it"
     );
     let bravo = Workspace::new("T0BRAVO0002", "Bravo").with_person(Person::owner("U0B", "bea"));
     fake.add_workspace(bravo);
@@ -795,7 +801,7 @@ fn faults_can_last_and_can_be_called_off() {
     assert_eq!(
         ask(&fake, "auth.revoke", None, "")["error"],
         "not_authed",
-        "another method"
+        "the fault is for another method"
     );
     fake.clear_faults();
     assert_eq!(ask(&fake, "auth.test", None, "")["error"], "not_authed");
@@ -808,7 +814,7 @@ fn every_answer_carries_the_time_of_slacks_own_clock() {
     let date = |fake: &FakeSlack| {
         let answer = fake
             .handle(&api(fake, "auth.test", None, ""))
-            .expect("an answer");
+            .expect("a response");
         let date = answer.headers()["date"].to_str().expect("ASCII");
         httpdate::parse_http_date(date).expect("a date")
     };
@@ -904,12 +910,16 @@ fn a_slash_command_says_whose_installation_it_is_for() {
     };
     assert_eq!(flag().as_deref(), Some("false"), "nothing is installed");
     install(&fake, "commands", "", olga());
-    assert_eq!(flag().as_deref(), Some("true"), "org-wide only");
+    assert_eq!(
+        flag().as_deref(),
+        Some("true"),
+        "only the org-wide installation exists"
+    );
     install(&fake, "commands", "", "U0MEMBER001");
     assert_eq!(
         flag().as_deref(),
         Some("false"),
-        "the workspace's own comes first"
+        "the workspace's own installation comes first"
     );
 }
 
@@ -978,7 +988,7 @@ fn lifecycle_events_have_the_documented_shape() {
     assert_eq!(
         body.get("team_id"),
         None,
-        "an organisation's names no workspace"
+        "an org-wide token names no workspace"
     );
     assert_eq!(body["enterprise_id"], "E0GRID00001");
     let tokens = json!({ "oauth": ["W0ORGADM001"], "bot": ["U0BOTG00003"] });
@@ -1102,7 +1112,11 @@ async fn deliveries_reach_an_app_on_loopback_and_nobody_else() -> Checked {
         .slash_command(ADA, "/hello", "")
         .with_body(FORM, "text=world");
     let answer = fake.deliver(&url, &delivery).await?;
-    assert_eq!(answer.status(), StatusCode::FOUND, "not followed");
+    assert_eq!(
+        answer.status(),
+        StatusCode::FOUND,
+        "the redirect is not followed"
+    );
     assert_eq!(text(&answer), "ok");
     let heard = served.await??;
     assert!(heard.starts_with("POST /slack/events HTTP/1.1"));
@@ -1118,7 +1132,7 @@ async fn deliveries_reach_an_app_on_loopback_and_nobody_else() -> Checked {
         assert_eq!(kind, io::ErrorKind::InvalidInput, "{elsewhere}");
     }
     let unheard = fake.deliver(&url, &delivery).await;
-    let kind = unheard.expect_err("nobody listens").kind();
+    let kind = unheard.expect_err("connection refused").kind();
     assert_ne!(kind, io::ErrorKind::InvalidInput);
     Ok(())
 }
@@ -1178,7 +1192,8 @@ async fn over_http_unknown_paths_and_huge_bodies_are_refused() -> Checked {
     Ok(())
 }
 
-/// Alpha Robotics alone, with people of every kind, and an organisation of two workspaces.
+/// A world with the workspace Alpha Robotics, which has people of every kind, and an organisation
+/// of two workspaces.
 fn grid() -> World {
     let alpha = Workspace::new("T0ALPHA0001", "Alpha Robotics")
         .with_person(Person::admin(ADA, "ada"))
@@ -1234,7 +1249,7 @@ fn ask_as_app(fake: &FakeSlack, form: &str) -> Value {
     in_process(fake, &as_app(fake, form))
 }
 
-/// `oauth.v2.access` with HTTP Basic.
+/// Returns a request of `oauth.v2.access` with HTTP Basic.
 fn as_app(fake: &FakeSlack, form: &str) -> Request<Bytes> {
     let secret = fake.client_secret();
     let basic = STANDARD.encode(format!("{}:{}", fake.client_id(), secret.expose()));
@@ -1276,7 +1291,7 @@ async fn over_http(fake: &FakeSlack, request: Request<Bytes>) -> io::Result<Resp
 }
 
 fn in_process(fake: &FakeSlack, request: &Request<Bytes>) -> Value {
-    json_of(&fake.handle(request).expect("an answer")).expect("JSON")
+    json_of(&fake.handle(request).expect("a response")).expect("JSON")
 }
 
 fn json_of(response: &Response<Bytes>) -> serde_json::Result<Value> {
@@ -1336,16 +1351,17 @@ fn kinds(deliveries: &[Delivery]) -> Vec<&str> {
 
 fn assert_secret_free(fake: &FakeSlack, seen: &str) {
     for secret in fake.secrets() {
-        assert!(!seen.contains(&secret), "a secret shows");
+        assert!(!seen.contains(&secret), "a secret is shown");
     }
 }
 
-/// The form as a browser sends it when this button is pressed and nothing else was touched.
+/// Returns the form that a browser sends when the user presses this button and changes nothing
+/// else.
 fn press(page: &str, answer: &str) -> String {
     press_as(page, answer, "")
 }
 
-/// As [`press`], with this choice in the list of people and places.
+/// Does the same as [`press`], with this choice in the list of people and places.
 fn press_as(page: &str, answer: &str, who: &str) -> String {
     let inputs = page.split("<input type=\"hidden\" name=\"").skip(1);
     let mut fields: Vec<_> = inputs
@@ -1372,7 +1388,7 @@ async fn a_fault_of_no_times_strikes_nothing() {
     for _ in 0..2 {
         let request = Request::post(url.as_str()).body(Bytes::new());
         let answer = fake.transport().send(request.expect("a request")).await;
-        assert_eq!(answer.expect("an answer").status(), 200);
+        assert_eq!(answer.expect("a response").status(), 200);
     }
 }
 

@@ -1,4 +1,4 @@
-//! `examples/production.rs`, as a process: with a fake Slack over HTTP and a real Postgres.
+//! Runs `examples/production.rs` as a process, with a fake Slack over HTTP and a real Postgres.
 
 #![allow(
     dead_code,
@@ -29,7 +29,7 @@ use support::server::free_port;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_production_example_installs_serves_purges_and_ends_in_order() {
-    // With Postgres' own settings: an app refuses a server that may lose commits.
+    // Postgres keeps its default settings, because the app refuses a server that may lose commits.
     let postgres = Postgres::start_with(&[]).await;
     let database = postgres.database("production").await;
     let port = free_port();
@@ -45,7 +45,7 @@ async fn the_production_example_installs_serves_purges_and_ends_in_order() {
     assert_eq!(page.status(), StatusCode::OK, "{:?}", page.body());
     assert_eq!(count(&database, "slack_installations").await, 1);
 
-    // Two notes; the handler called Slack with the bot's live token.
+    // Adds two notes. The handler calls Slack with the bot's valid token.
     let token = slack.bot_token(WORKSPACE).expect("installed");
     let bot = slack.bot_user(WORKSPACE);
     for nth in 1..=2 {
@@ -53,28 +53,28 @@ async fn the_production_example_installs_serves_purges_and_ends_in_order() {
         let answer = slack
             .deliver(&command, &delivery)
             .await
-            .expect("it answers");
+            .expect("it responds");
         let expected = format!("Noted by <@{bot}>. Notes here: {nth}.");
         assert_eq!(String::from_utf8_lossy(answer.body()), expected);
     }
-    // One by the flow, and one for each note.
+    // The flow makes one call, and each note makes one.
     assert!(slack.calls_with("auth.test", token.expose()) >= 2);
     let notes = fetch(&database, "SELECT tenant, note FROM notes").await;
     assert_eq!(notes.len(), 2);
     assert_eq!(notes[0].get::<&str, _>(0), WORKSPACE);
     assert_eq!(notes[0].get::<&str, _>(1), "buy milk");
 
-    // What Slack did not sign writes nothing.
+    // A request that Slack did not sign writes nothing.
     let forged = slack.slash_command(ADA, "/note", "forged");
     let mut forged = forged.request(&command);
     let wrong = format!("v0={}", "0".repeat(64));
     let headers = forged.headers_mut();
     headers.insert("x-slack-signature", wrong.parse().expect("a header"));
-    let refused = slack.send(forged).await.expect("it answers");
+    let refused = slack.send(forged).await.expect("it responds");
     assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(count(&database, "notes").await, 2);
 
-    // Another tenant's notes stay.
+    // Another tenant's notes are kept.
     support::postgres::execute(
         &database,
         "INSERT INTO notes VALUES ('T0OTHER0001', 0, 'x')",
@@ -82,7 +82,7 @@ async fn the_production_example_installs_serves_purges_and_ends_in_order() {
     .await;
     assert!(slack.uninstall(WORKSPACE));
     for event in slack.take_events() {
-        let answer = slack.deliver(&events, &event).await.expect("it answers");
+        let answer = slack.deliver(&events, &event).await.expect("it responds");
         assert_eq!(answer.status(), StatusCode::OK);
     }
     assert_eq!(count(&database, "slack_installations").await, 0);
@@ -90,17 +90,17 @@ async fn the_production_example_installs_serves_purges_and_ends_in_order() {
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].get::<&str, _>(0), "T0OTHER0001");
     let late = slack.slash_command(ADA, "/note", "late");
-    let answer = slack.deliver(&command, &late).await.expect("it answers");
+    let answer = slack.deliver(&command, &late).await.expect("it responds");
     assert!(String::from_utf8_lossy(answer.body()).contains("not installed"));
 
     process.terminate();
 }
 
-/// The example. Killed if the test fails.
+/// The example's process. It is killed when this value is dropped, also if the test fails.
 struct Process(Child);
 
 impl Process {
-    /// Starts it, and waits until it listens.
+    /// Starts the example, and waits until it listens.
     fn start(slack: &FakeSlack, database: &str, port: u16, callback: &str) -> Self {
         let tests = std::env::current_exe().expect("a test has a file");
         let built = tests.parent().and_then(|deps| deps.parent());
@@ -122,7 +122,7 @@ impl Process {
         let mut lines = BufReader::new(output).lines();
         let listening = lines.any(|line| line.is_ok_and(|line| line.starts_with("listening")));
         assert!(listening, "the example ended early");
-        // Goes on reading: a full pipe would stop the process.
+        // Keeps reading the output, because a full pipe would block the process.
         std::thread::spawn(move || lines.for_each(drop));
         process
     }
@@ -133,10 +133,10 @@ impl Process {
         assert!(sent.is_ok_and(|sent| sent.success()));
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.0.try_wait().expect("it is our child") {
+            if let Some(status) = self.0.try_wait().expect("a child process") {
                 return assert_eq!(status.code(), Some(0), "{status}");
             }
-            assert!(Instant::now() < deadline, "it does not end");
+            assert!(Instant::now() < deadline, "the example does not end");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -144,13 +144,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // Fails if the process has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Goes through the flow as Ada's browser does.
+/// Goes through the install flow as Ada's browser does.
 async fn install(slack: &FakeSlack, app: &Url) -> Response<Bytes> {
     let started = get(&at(app, "slack/install"), "").await;
     assert_eq!(started.status(), StatusCode::FOUND);
@@ -160,7 +160,7 @@ async fn install(slack: &FakeSlack, app: &Url) -> Response<Bytes> {
         .split(';')
         .next()
         .expect("a cookie");
-    let callback = slack.allow(&authorize, ADA).expect("Ada may");
+    let callback = slack.allow(&authorize, ADA).expect("allowed");
     get(&callback, cookie).await
 }
 
@@ -172,7 +172,7 @@ async fn get(url: &Url, cookie: &str) -> Response<Bytes> {
     HttpTransport::new()
         .send(request)
         .await
-        .expect("it answers")
+        .expect("it responds")
 }
 
 async fn count(database: &str, table: &str) -> i64 {

@@ -85,7 +85,7 @@ async fn read_one(backend: &dyn Backend, partition: &Partition, slot: &Slot) -> 
     rows.remove(0)
 }
 
-/// Writers at once on one history. Answers when all are done.
+/// Runs several writers on one history at the same time, and returns when all are done.
 async fn write_at_once(
     history: &Arc<History>,
     backends: &[Arc<dyn Backend>],

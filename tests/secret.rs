@@ -1,8 +1,8 @@
-//! Secrets have no way out by mistake: what must not compile does not.
+//! Secrets cannot leave by mistake: such code does not compile.
 //!
-//! Each assertion here holds at compile time, at no cost; `trybuild` would build the whole graph
-//! again. Mistakes that are not a missing trait are `compile_fail` examples at `Sealed` and
-//! `EncryptedStore`.
+//! Each assertion here is checked at compile time and costs nothing; `trybuild` would build all
+//! dependencies again. Mistakes other than a missing trait are `compile_fail` examples in the
+//! documentation of `Sealed` and `EncryptedStore`.
 
 use std::fmt::Display;
 use std::ops::Deref;
@@ -18,8 +18,7 @@ use slack_installs::{
     StateStore, User,
 };
 
-/// Compiles only if the type has none of these traits: with one, it is ambiguous which `check` is
-/// meant.
+/// Compiles only if the type has none of these traits. If it has one, `check` is ambiguous.
 macro_rules! assert_has_none_of {
     ($type:ty: $($trait:path),+) => {
         const _: fn() = || {
@@ -28,7 +27,7 @@ macro_rules! assert_has_none_of {
             }
             impl<T: ?Sized> Ambiguous<()> for T {}
             $({
-                #[allow(dead_code, reason = "it is there to be ambiguous")]
+                #[allow(dead_code, reason = "its only purpose is ambiguity")]
                 struct Has;
                 impl<T: ?Sized + $trait> Ambiguous<Has> for T {}
             })+
@@ -56,7 +55,8 @@ assert_keeps_its_secret!(
 );
 assert_keeps_its_secret!(DataKey, MasterKey, SetCookie);
 
-/// Copies of these would be wiped one by one. A clone of a secret above shares its text.
+/// Each copy of these types would have to be wiped separately. Clones of the secrets above share
+/// one text.
 macro_rules! assert_is_not_copied {
     ($($type:ty),+) => {
         $(assert_has_none_of!($type: Clone);)+
@@ -67,14 +67,14 @@ assert_is_not_copied!(DataKey, MasterKey, SetCookie);
 assert_is_not_copied!(Bot, Grant, IncomingWebhook, Installation, User);
 assert_keeps_its_secret!(Bot, Grant, IncomingWebhook, Installation, User);
 
-// Ciphertext is made by sealing, or read back; there is no conversion from anything readable.
+// Ciphertext comes from sealing or from a stored row. No conversion from readable data exists.
 assert_has_none_of!(
     Sealed: Default, Deserialize<'static>, From<&'static [u8]>, From<&'static str>,
     From<AccessToken>, From<String>, From<Vec<u8>>
 );
 assert_has_none_of!(Row: Default, Deserialize<'static>, From<Installation>);
 
-// A database alone keeps no installation, and nothing stands in for a key provider.
+// A backend alone stores no installations, and no other type replaces a key provider.
 assert_has_none_of!(MemoryBackend: InstallationStore, KeyProvider, StateStore);
 assert_has_none_of!((): KeyProvider);
 assert_has_none_of!(Option<MasterKey>: KeyProvider);
@@ -97,7 +97,7 @@ fn the_debug_form_of_every_secret_is_redacted() {
     }
 }
 
-/// Takes a text as each kind of secret, and gives it back.
+/// Parses a text as one kind of secret, and returns the exposed text.
 type Take = fn(&str) -> Result<String, SecretError>;
 
 const TAKES: [(&str, Take); 6] = [
@@ -165,7 +165,7 @@ fn only_the_beginning_of_an_access_token_says_that_it_must_not_be_stored() {
         ] {
             assert!(AccessToken::new(good.as_str()).is_ok(), "{good}");
         }
-        // What is no token for the Web API may begin like one.
+        // A secret that is not an access token may have such a prefix.
         assert!(Code::new(format!("{kind}1")).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! What only a database in a file can promise.
+//! Guarantees of a database in a file.
 
 use std::fs;
 use std::future::{Future, poll_fn};
@@ -47,15 +47,12 @@ async fn a_file_that_others_can_read_is_closed_to_them() {
 
     let (backend, file) = fresh().await;
     let written = put(&backend, "bot", r#"{"n":1}"#).await;
-    backend
-        .close()
-        .await
-        .expect("nobody else has the file open");
+    backend.close().await.expect("no other process has it open");
     fs::set_permissions(&file.path, fs::Permissions::from_mode(0o644)).expect("the file is ours");
 
     let backend = SqliteBackend::open(&file.path)
         .await
-        .expect("the file is a good one");
+        .expect("a valid database");
     assert_eq!(read(&backend, "bot").await, Some(written));
     put(&backend, "bot", r#"{"n":2}"#).await;
     assert_eq!(
@@ -74,7 +71,7 @@ async fn a_link_leads_to_the_file_and_to_what_stands_beside_it() {
 
     let linked = SqliteBackend::open(&link)
         .await
-        .expect("the link leads to a good file");
+        .expect("a link to a valid database");
     assert_eq!(read(&linked, "bot").await, Some(written));
     let second = put(&linked, "bot", r#"{"n":2}"#).await;
     assert_eq!(read(&backend, "bot").await, Some(second));
@@ -107,11 +104,11 @@ async fn four_processes_at_once_share_one_new_file() {
         .collect();
     for mut child in children {
         await_line(&mut child, "put");
-        assert!(child.wait().expect("the child was started").success());
+        assert!(child.wait().expect("the child started").success());
     }
     let backend = SqliteBackend::open(&file.path)
         .await
-        .expect("the file is a good one");
+        .expect("a valid database");
     for at in 0..4 {
         assert!(read(&backend, &format!("slot{at}")).await.is_some());
     }
@@ -122,7 +119,7 @@ async fn one_of_many_wins_though_they_come_by_different_connections() {
     let (first, file) = fresh().await;
     let second = SqliteBackend::open(&file.path)
         .await
-        .expect("the file is a good one");
+        .expect("a valid database");
     for _ in 0..20 {
         let (one, other) = (row(r#"{"n":1}"#), row(r#"{"n":2}"#));
         let (one_put, other_put) = (
@@ -152,13 +149,10 @@ async fn one_of_many_wins_though_they_come_by_different_connections() {
 async fn rows_stand_after_reopening() {
     let (backend, file) = fresh().await;
     let written = put(&backend, "bot", r#"{ "n" : 1 }"#).await;
-    backend
-        .close()
-        .await
-        .expect("nobody else has the file open");
+    backend.close().await.expect("no other process has it open");
     let backend = SqliteBackend::open(&file.path)
         .await
-        .expect("the file is a good one");
+        .expect("a valid database");
     assert_eq!(read(&backend, "bot").await, Some(written));
 }
 
@@ -169,7 +163,7 @@ async fn rows_stand_after_a_drop_without_closing() {
     drop(backend);
     let backend = SqliteBackend::open(&file.path)
         .await
-        .expect("the file is a good one");
+        .expect("a valid database");
     assert_eq!(read(&backend, "bot").await, Some(written));
 }
 
@@ -182,16 +176,16 @@ async fn a_writer_that_is_killed_leaves_whole_commits() {
         for _ in 0..commits {
             last = await_line(&mut writer, "wrote ");
         }
-        writer.kill().expect("the child was started");
-        writer.wait().expect("the child was started");
+        writer.kill().expect("the child started");
+        writer.wait().expect("the child started");
 
         let backend = SqliteBackend::open(&file.path)
             .await
-            .expect("the file is a good one");
+            .expect("a valid database");
         let rows = backend
             .read(&partition(), &batch())
             .await
-            .expect("the file is a good one");
+            .expect("a valid database");
         let numbers: Vec<u64> = rows
             .iter()
             .map(|row| {
@@ -203,29 +197,29 @@ async fn a_writer_that_is_killed_leaves_whole_commits() {
             .collect();
         assert!(
             numbers.windows(2).all(|pair| pair[0] == pair[1]),
-            "of one commit: {numbers:?}"
+            "rows of different commits: {numbers:?}"
         );
         let answered: u64 = last.parse().expect("the child prints numbers");
         assert!(
             numbers[0] >= answered,
-            "{} stands, {answered} was answered",
+            "{} is stored, {answered} was acknowledged",
             numbers[0]
         );
         put(&backend, "other", r#"{"n":1}"#).await;
     }
 }
 
-/// SQLite rolls back by itself then, behind the driver's back.
+/// If the disk is full, SQLite rolls back by itself without notifying the driver.
 #[cfg(unix)]
 #[tokio::test]
 async fn a_full_disk_fails_one_commit_and_not_the_next() {
     let file = File::new();
     let mut child = child_with_a_full_disk("fill", &file.path);
     await_line(&mut child, "recovered");
-    assert!(child.wait().expect("the child was started").success());
+    assert!(child.wait().expect("the child started").success());
 }
 
-/// Not a test: what the tests above run in another process.
+/// Not a test of its own: the other tests run this in a child process.
 #[tokio::test]
 async fn child_process() {
     let Some(task) = std::env::var_os(CHILD_TASK) else {
@@ -276,13 +270,13 @@ async fn child_process() {
     }
 }
 
-/// At each point where it waits.
+/// The commit is dropped at each point where it waits.
 #[tokio::test]
 async fn a_dropped_commit_is_done_or_not_done_and_holds_nobody_up() {
     let (backend, file) = fresh().await;
     let bystander = SqliteBackend::open(&file.path)
         .await
-        .expect("the file is a good one");
+        .expect("a valid database");
     let slots = batch();
     let mut standing: Vec<Option<Row>> = vec![None; slots.len()];
     let (mut done, mut undone) = (0, 0);
@@ -295,13 +289,13 @@ async fn a_dropped_commit_is_done_or_not_done_and_holds_nobody_up() {
             .collect();
         waits(backend.commit(&partition(), &changes), times).await;
 
-        // This waits for whatever the other connection still does.
+        // Waits until the other connection has finished.
         put(&bystander, "other", r#"{"n":1}"#).await;
         let rows: Vec<_> = rows.into_iter().map(Some).collect();
         let found = backend
             .read(&partition(), &slots)
             .await
-            .expect("reads are not held up");
+            .expect("reads do not wait");
         if found == rows {
             done += 1;
         } else {
@@ -325,7 +319,7 @@ async fn a_lock_that_others_hold_makes_commits_unavailable_and_not_reads() {
     other
         .execute("BEGIN IMMEDIATE")
         .await
-        .expect("nobody else holds the lock");
+        .expect("the lock is free");
 
     let change = [change("bot", &row(r#"{"n":2}"#), Expect::Any)];
     let outcome = backend.commit(&partition(), &change).await;
@@ -336,16 +330,13 @@ async fn a_lock_that_others_hold_makes_commits_unavailable_and_not_reads() {
     backend
         .commit(&partition(), &change)
         .await
-        .expect("nobody else holds the lock");
+        .expect("the lock is free");
 }
 
 #[tokio::test]
 async fn a_closed_backend_is_unavailable() {
     let (backend, _file) = fresh().await;
-    backend
-        .close()
-        .await
-        .expect("nobody else has the file open");
+    backend.close().await.expect("no other process has it open");
     let bot = [Slot::new("bot").expect("a plain name")];
     let outcome = backend.read(&partition(), &bot).await;
     assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
@@ -365,7 +356,7 @@ async fn deleted_bytes_are_gone_from_the_disk_after_closing() {
         backend
             .commit(&partition(), &put)
             .await
-            .expect("no row stands here");
+            .expect("the slot is empty");
     }
     put(&backend, "slot1", r#"{"n":"overwritten"}"#).await;
     let delete = Change::Delete {
@@ -375,7 +366,7 @@ async fn deleted_bytes_are_gone_from_the_disk_after_closing() {
     backend
         .commit(&partition(), &[delete])
         .await
-        .expect("what stands may be deleted");
+        .expect("deletes are allowed");
     let keep = row(r#"{"n":"kept"}"#);
     let clear = [Change::Clear, change("bot", &keep, Expect::Any)];
     backend
@@ -384,13 +375,10 @@ async fn deleted_bytes_are_gone_from_the_disk_after_closing() {
         .expect("rows may be cleared");
     assert!(
         file.contains(marker),
-        "the log has it until it is written back"
+        "the log contains the marker until the checkpoint"
     );
 
-    backend
-        .close()
-        .await
-        .expect("nobody else has the file open");
+    backend.close().await.expect("no other process has it open");
     assert!(file.contains(b"kept"));
     assert!(!file.contains(marker));
     assert!(!file.contains(b"now deleted"));
@@ -405,10 +393,10 @@ async fn the_view_shows_each_token_to_an_operator() {
         .await
         .expect("the file is new");
     let alpha = alpha();
-    store.store(&alpha).await.expect("the file is a good one");
+    store.store(&alpha).await.expect("a valid database");
     let mut again = installation(alpha.home.clone());
     again.user = Some(user("U0ANNA0001"));
-    store.store(&again).await.expect("the file is a good one");
+    store.store(&again).await.expect("a valid database");
     let org = Enterprise {
         id: id(EnterpriseId::new("E0BIG00001")),
         name: None,
@@ -416,7 +404,7 @@ async fn the_view_shows_each_token_to_an_operator() {
     store
         .store(&installation(Home::Org(org)))
         .await
-        .expect("the file is a good one");
+        .expect("a valid database");
 
     let expected = [
         "E0BIG00001 - - - 1 2023-11-14 22:13:20 - - -",
@@ -430,10 +418,10 @@ async fn the_view_shows_each_token_to_an_operator() {
     store
         .delete(&alpha.key(), &Delete::all())
         .await
-        .expect("the file is a good one");
+        .expect("a valid database");
     assert_eq!(view(&file.path).await.len(), 1);
 
-    // A row that is not of our making is no reason to show nothing.
+    // The view ignores a row with foreign metadata, and still shows the others.
     put(store.backend(), "install", "not JSON").await;
     assert_eq!(view(&file.path).await.len(), 1);
 }
@@ -446,7 +434,7 @@ async fn a_row_whose_name_is_not_of_our_form_is_named_by_a_scan() {
     other
         .execute("UPDATE slack_rows SET slot = 'two words'")
         .await
-        .expect("the table is there");
+        .expect("the table exists");
     let page = scanned(&backend, 10).await.expect("a scan goes on");
     let name = format!("{} two words", partition());
     assert_eq!((page.rows.len(), page.malformed), (0, vec![name]));
@@ -455,17 +443,14 @@ async fn a_row_whose_name_is_not_of_our_form_is_named_by_a_scan() {
 #[tokio::test]
 async fn a_newer_schema_is_refused_and_left_alone() {
     let (backend, file) = fresh().await;
-    backend
-        .close()
-        .await
-        .expect("nobody else has the file open");
+    backend.close().await.expect("no other process has it open");
     let mut other = connect(&file.path).await;
     other
         .execute("PRAGMA user_version = 7")
         .await
-        .expect("the file is a good one");
-    other.close().await.expect("the file is a good one");
-    let before = fs::read(&file.path).expect("the file is there");
+        .expect("a valid database");
+    other.close().await.expect("a valid database");
+    let before = fs::read(&file.path).expect("the file exists");
 
     let error = SqliteBackend::open(&file.path)
         .await
@@ -476,7 +461,7 @@ async fn a_newer_schema_is_refused_and_left_alone() {
         "{error:?}"
     );
     assert!(error.to_string().contains("schema 7"), "{error}");
-    assert!(fs::read(&file.path).expect("the file is there") == before);
+    assert!(fs::read(&file.path).expect("the file exists") == before);
 }
 
 #[tokio::test]
@@ -492,7 +477,7 @@ async fn a_database_of_others_is_refused_and_left_alone() {
         .execute("CREATE TABLE slack_rows (theirs)")
         .await
         .expect("the file is new");
-    other.close().await.expect("the file is a good one");
+    other.close().await.expect("a valid database");
     refused_as_foreign(&file.path).await;
 }
 
@@ -505,7 +490,7 @@ async fn a_file_that_is_no_database_is_refused_and_left_alone() {
         &[0; 4096],
         &b"SQLite format 3\0".repeat(300),
     ] {
-        fs::write(&file.path, garbage).expect("the directory is there");
+        fs::write(&file.path, garbage).expect("the directory exists");
         refused_as_foreign(&file.path).await;
     }
 }
@@ -513,7 +498,7 @@ async fn a_file_that_is_no_database_is_refused_and_left_alone() {
 #[tokio::test]
 async fn an_empty_file_is_as_good_as_none() {
     let file = File::new();
-    fs::write(&file.path, b"").expect("the directory is there");
+    fs::write(&file.path, b"").expect("the directory exists");
     let backend = SqliteBackend::open(&file.path)
         .await
         .expect("the file is empty");
@@ -561,7 +546,7 @@ async fn debug_shows_the_path_and_no_row() {
     assert!(!shown.contains("Alpha"), "{shown}");
 }
 
-/// A place for a database, in a directory of its own that goes with it.
+/// A path for a database in a temporary directory, which is deleted on drop.
 struct File {
     directory: TempDir,
     path: PathBuf,
@@ -577,21 +562,21 @@ impl File {
         }
     }
 
-    /// Each file here, by what follows the database's name, and its mode.
+    /// Returns the suffix and the mode of each file of the database.
     #[cfg(unix)]
     fn modes(&self) -> Vec<(&'static str, u32)> {
         use std::os::unix::fs::PermissionsExt;
 
         let there = |suffix: &&str| self.beside(suffix).exists();
         let mode = |suffix| {
-            let metadata = fs::metadata(self.beside(suffix)).expect("it is there");
+            let metadata = fs::metadata(self.beside(suffix)).expect("exists");
             (suffix, metadata.permissions().mode() & 0o777)
         };
         SUFFIXES.into_iter().filter(there).map(mode).collect()
     }
 
-    /// Whether these bytes are in any file here. Asks another process, since closing a file of
-    /// ours would drop the locks that SQLite holds on it in this one.
+    /// Returns whether any file of the directory contains these bytes. Another process searches,
+    /// because closing a file here would drop the locks that SQLite holds on it in this process.
     fn contains(&self, wanted: &[u8]) -> bool {
         let wanted = std::str::from_utf8(wanted).expect("the marker is a text");
         Command::new("grep")
@@ -628,19 +613,19 @@ async fn fresh() -> (SqliteBackend, File) {
 
 async fn connect(path: &Path) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(path);
-    options.connect().await.expect("the file is a good one")
+    options.connect().await.expect("a valid database")
 }
 
 async fn refused_as_foreign(path: &Path) {
-    let before = fs::read(path).expect("the file is there");
+    let before = fs::read(path).expect("the file exists");
     let error = SqliteBackend::open(path)
         .await
         .expect_err("the file is not ours");
     assert_eq!(error.kind(), Kind::Foreign, "{error:?}");
-    assert!(fs::read(path).expect("the file is there") == before);
+    assert!(fs::read(path).expect("the file exists") == before);
 }
 
-/// The view's lines, without the columns that are the same for all.
+/// Returns the lines of the view, without the columns that are the same in all lines.
 async fn view(path: &Path) -> Vec<String> {
     let mut connection = connect(path).await;
     let rows = sqlx::query(
@@ -704,13 +689,13 @@ fn id<T, E: std::fmt::Debug>(checked: Result<T, E>) -> T {
     checked.expect("the tests use plain ids and tokens")
 }
 
-/// This test binary, doing one task in another process.
+/// Starts this test binary as a child process for one task.
 fn child(task: &str, path: &Path, argument: &str) -> Child {
     let this = std::env::current_exe().expect("a running program has a path");
     start(&mut Command::new(this), task, path, argument)
 }
 
-/// The same, with no file allowed to grow beyond a megabyte, as on a full disk.
+/// Does the same, with a limit of one megabyte for each file, as on a full disk.
 #[cfg(unix)]
 fn child_with_a_full_disk(task: &str, path: &Path) -> Child {
     let this = std::env::current_exe().expect("a running program has a path");
@@ -734,10 +719,10 @@ fn start(program: &mut Command, task: &str, path: &Path, argument: &str) -> Chil
         .expect("this program can be run again")
 }
 
-/// The rest of the child's next line that begins so.
+/// Returns the rest of the child's next line that has this prefix.
 fn await_line(child: &mut Child, beginning: &str) -> String {
     let stdout = child.stdout.as_mut().expect("the child's output is a pipe");
-    // Of one byte, so that nothing is read ahead and lost.
+    // Reads with a buffer of one byte, so that no byte is read ahead and lost.
     for line in BufReader::with_capacity(1, stdout).lines() {
         if let Some(rest) = line.expect("the child prints text").strip_prefix(beginning) {
             return rest.into();
@@ -746,7 +731,7 @@ fn await_line(child: &mut Child, beginning: &str) -> String {
     panic!("the child ended before it printed {beginning:?}");
 }
 
-/// Runs this until it has waited so many times, or is done, and drops it.
+/// Polls the future until it has waited this many times or is done, and then drops it.
 async fn waits(future: impl Future<Output = Result<(), Error>>, mut times: usize) {
     let mut future = pin!(future);
     poll_fn(|context| match (future.as_mut().poll(context), times) {
@@ -776,7 +761,7 @@ async fn read(backend: &SqliteBackend, slot: &str) -> Option<Row> {
     backend
         .read(&partition(), &slots)
         .await
-        .expect("the file is a good one")
+        .expect("a valid database")
         .remove(0)
 }
 
@@ -808,7 +793,7 @@ fn row(metadata: &str) -> Row {
     }
 }
 
-/// An envelope that opens for nobody.
+/// Returns bytes in the form of an envelope that no key opens.
 fn sealed(content: &[u8]) -> Sealed {
     let mut bytes = b"SLE1".to_vec();
     bytes.resize(100, 0);
@@ -821,24 +806,24 @@ async fn a_log_that_cannot_be_emptied_is_told_to_whoever_closes() {
     let (backend, file) = fresh().await;
     let written = put(&backend, "bot", r#"{"n":1}"#).await;
     let mut other = connect(&file.path).await;
-    other.execute("BEGIN").await.expect("nobody is in the way");
+    other.execute("BEGIN").await.expect("no lock is held");
     other
         .fetch_all("SELECT * FROM slack_rows")
         .await
-        .expect("the file is a good one");
+        .expect("a valid database");
     put(&backend, "user/U1", r#"{"n":2}"#).await;
     let closed = backend.close().await;
     assert!(matches!(closed, Err(Error::Unavailable(_))), "{closed:?}");
     drop(other);
     let backend = SqliteBackend::open(&file.path)
         .await
-        .expect("the file is a good one");
+        .expect("a valid database");
     assert_eq!(
         read(&backend, "bot").await,
         Some(written),
         "nothing is lost"
     );
-    backend.close().await.expect("nobody reads any more");
+    backend.close().await.expect("no reader is left");
 }
 
 #[tokio::test]
@@ -879,13 +864,13 @@ async fn malformed_rows_are_skipped_and_named() {
                ('app/T1', 'time', zeroblob(16), '', x'00', 'refresh', NULL)",
         )
         .await
-        .expect("nobody is in the way");
+        .expect("no lock is held");
     for limit in [1, 2, 10] {
         let mut from = None;
         let (mut rows, mut malformed) = (Vec::new(), Vec::new());
         loop {
             let page = backend.due(&refreshes(), UNIX_EPOCH, from, limit).await;
-            let page = page.expect("the file is a good one");
+            let page = page.expect("a valid database");
             rows.extend(page.rows.into_iter().map(|(key, _)| key.slot.to_string()));
             malformed.extend(page.malformed);
             from = page.next;

@@ -1,8 +1,8 @@
-//! Generated worlds of tenants whose ids look alike, and signed requests of every kind: the token
-//! that is handed out belongs to the tenant that an oracle of this file names, and a user's token
-//! to exactly the user who acts.
+//! Property tests of tenant isolation, over generated tenants with similar ids and signed requests
+//! of every kind. The token handed out belongs to the tenant that this file's oracle names. A user
+//! token belongs to the user who acted.
 //!
-//! The oracle knows the truth that a request is made from; it reads no payload.
+//! The oracle knows the facts that a request was built from. It does not read the payload.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,28 +31,28 @@ const ORGS: [&str; 3] = ["E1", "E12", "E2"];
 const USERS: [&str; 4] = ["U1", "U12", "W1", "W12"];
 const SECRET: &str = "isolation-signing-secret";
 
-/// Who is where, and what is installed.
+/// The workspaces, their organisations, and the installations.
 #[derive(Clone, Debug)]
 struct World {
     /// The organisation of each workspace.
     orgs: BTreeMap<&'static str, Option<&'static str>>,
-    /// Tenants with the app, and the users who authorised it there.
+    /// The tenants that have the app, with the users who authorised it there.
     installs: BTreeMap<&'static str, BTreeSet<&'static str>>,
-    /// Workspaces that were installed before they joined their organisation.
+    /// The workspaces that were installed before they joined their organisation.
     stale: BTreeSet<&'static str>,
-    /// Workspaces that their organisation has taken away.
+    /// The workspaces from which their organisation revoked the app's access.
     taken_away: BTreeSet<&'static str>,
 }
 
-/// What happens: somebody acts, where our app is used.
+/// One action of a user in a workspace that uses the app.
 #[derive(Clone, Debug)]
 struct Act {
-    /// The workspace in which our app is used.
+    /// The workspace that uses the app.
     home: &'static str,
-    /// Whether by its organisation's installation.
+    /// Whether that workspace uses its organisation's installation.
     org_wide: bool,
     user: &'static str,
-    /// The workspace of the one who acts, in a channel shared with another company.
+    /// The workspace of the actor. It differs from `home` in a channel shared with another company.
     from: &'static str,
     form: Form,
     socket: bool,
@@ -86,7 +86,7 @@ const FORMS: [Form; 10] = [
 ];
 
 impl Form {
-    /// Whether only the one who acts says a workspace.
+    /// Returns whether the payload names no workspace except the actor's.
     fn is_silent(self) -> bool {
         !matches!(self, Self::Command | Self::Event | Self::Function)
     }
@@ -97,17 +97,17 @@ impl World {
         self.orgs[team]
     }
 
-    /// The organisation whose installation may serve this. When somebody of another company
-    /// acts, an org-wide installation's payload does not say in which workspace, but for an
-    /// event's context.
+    /// Returns the organisation whose installation may serve the action. If the actor belongs to
+    /// another company, the payload for an org-wide installation does not name the home workspace.
+    /// Only an event's context names it.
     fn serving_org(&self, act: &Act) -> Option<&'static str> {
         let is_said = !(act.is_shared() && act.form.is_silent());
         self.org(act.home)
             .filter(|_| !(is_said && self.taken_away.contains(act.home)))
     }
 
-    /// The tenants whose token may serve this, best first. The second one only where the payload
-    /// says for certain how the two belong together.
+    /// Returns the tenants whose token may serve the action, best first. The second one counts only
+    /// if the payload states for certain how the two are related.
     fn oracle(&self, act: &Act) -> Vec<&'static str> {
         let org = self.serving_org(act);
         let own = Some(act.home);
@@ -116,7 +116,7 @@ impl World {
         order.into_iter().flatten().filter(installed).collect()
     }
 
-    /// The one that must serve, whatever else there is.
+    /// Returns the tenant that must serve the action if it is installed.
     fn must(&self, act: &Act) -> Option<&'static str> {
         let named = if act.org_wide {
             self.serving_org(act)?
@@ -140,9 +140,7 @@ impl World {
         let app = "1.2".to_owned();
         let app = slack_installs::ClientId::new(app).expect("a client id");
         let store = EncryptedStore::open(MemoryBackend::default(), keys, app).await;
-        let store = store
-            .expect("memory answers")
-            .with_clock(Clock::from_fn(noon));
+        let store = store.expect("it responds").with_clock(Clock::from_fn(noon));
         for (id, users) in &self.installs {
             store.store(&self.installation(id)).await.expect("stored");
             for user in users {
@@ -162,7 +160,7 @@ impl World {
                 store
                     .set_access(&enterprise(org), &access)
                     .await
-                    .expect("answers");
+                    .expect("responds");
             }
         }
         store
@@ -338,8 +336,9 @@ fn act() -> impl Strategy<Value = Act> {
         )
 }
 
-/// What Slack would send in this world: an org-wide install is of an organisation, a shared
-/// channel is shared with another company, and some things are not offered to the other side.
+/// Changes the action into one that Slack could send. An org-wide installation belongs to an
+/// organisation. A shared channel is shared with another company. Some features are not available
+/// to the other company.
 fn plausible(act: &Act, world: &World) -> Act {
     let org = world.org(act.home);
     let org_wide = act.org_wide && org.is_some();
@@ -380,7 +379,7 @@ async fn check(world: &World, acts: Vec<Act>) {
                     assert_eq!(by, must, "{}", case());
                 }
                 let of_user = world.installs[by].contains(act.user);
-                // Functions name no user who acts.
+                // Function events do not name the actor.
                 let of_user = of_user && act.form != Form::Function;
                 let expected = of_user.then(|| format!("xoxp-{by}-{}", act.user));
                 let token = served.user_token().map(|token| token.expose().to_owned());

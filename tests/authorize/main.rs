@@ -1,5 +1,5 @@
-//! Which installation serves a request, with which tokens; and what requests say of the
-//! organisation of their workspace.
+//! Which installation serves a request and with which tokens, and what a request states about its
+//! workspace's organisation.
 
 #[macro_use]
 #[path = "../support/mod.rs"]
@@ -36,7 +36,7 @@ async fn stored(life: &Life) -> Option<String> {
 
 #[tokio::test]
 async fn a_workspace_that_joins_and_leaves_an_organisation_keeps_its_install_and_learns_of_it() {
-    // seratch/ChatGPT-in-Slack#108
+    // Regression: seratch/ChatGPT-in-Slack#108.
     let life = Life::new().await;
     life.install(ADA).await;
     let token = life.bot_token(ALPHA).await;
@@ -49,7 +49,7 @@ async fn a_workspace_that_joins_and_leaves_an_organisation_keeps_its_install_and
     assert_eq!(served.enterprise_id().map(|id| id.as_str()), Some(ORG));
     assert_eq!(stored(&life).await.as_deref(), Some(ORG));
 
-    // A form that leaves the organisation out says nothing of it.
+    // A form without an organisation says nothing about the membership.
     let silent = life.app.fake.slash_command(ADA, "/x", "");
     let silent = silent.with_body(
         "application/x-www-form-urlencoded",

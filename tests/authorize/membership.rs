@@ -1,4 +1,4 @@
-//! What a request says of its workspace's organisation, and what says nothing of it.
+//! What a request states about its workspace's organisation, and which payloads state nothing.
 
 use serde_json::Value;
 use slack_installs::testing::Delivery;
@@ -18,7 +18,7 @@ fn org(served: &slack_installs::AuthorizeResult) -> (Option<&str>, Option<&str>)
     )
 }
 
-/// An event that says that Alpha is in no organisation.
+/// Returns an event which states that Alpha belongs to no organisation.
 fn left(life: &Life) -> Delivery {
     life.mention(ALPHA).edit(|event| {
         event["enterprise_id"] = Value::Null;
@@ -27,7 +27,7 @@ fn left(life: &Life) -> Delivery {
     })
 }
 
-/// Alpha, installed, in the organisation, which is stored.
+/// Returns Alpha with an installation that is stored as part of the organisation.
 async fn joined() -> Life {
     let life = Life::new().await;
     life.install(ADA).await;
@@ -68,7 +68,7 @@ async fn the_absence_of_an_organisations_id_says_nothing() {
         event.remove("authorizations").expect("it has some");
     });
     assert!(life.authorize(&without).await.is_ok());
-    // Only of an event is it documented what a null says.
+    // Slack documents the meaning of null only for events.
     let click = life.app.fake.block_action(ADA, "x").edit(|payload| {
         payload["enterprise"] = Value::Null;
         payload["team"] = json!({ "id": ALPHA });
@@ -84,7 +84,7 @@ async fn an_event_or_a_function_whose_authorization_says_so_ends_the_membership(
         let life = joined().await;
         let left = left(&life).edit(|event| {
             event["event"]["type"] = json!(event_type);
-            // Only the first one is this installation's.
+            // Only the first authorization belongs to this installation.
             let others = json!({"enterprise_id": "E0XTERN0009", "team_id": "T0XTERN0009"});
             let authorizations = event["authorizations"].as_array_mut();
             authorizations.expect("a list").push(others);
@@ -121,9 +121,9 @@ async fn what_a_request_says_counts_for_it_and_what_is_stored_is_told_as_it_is()
     let (key, before) = (support::app::key(ALPHA), enterprise(BEFORE));
     let revision = revision.expect("stored");
     let set = life.app.store.set_enterprise(&key, revision, Some(&before));
-    assert!(set.await.expect("the store answers"));
+    assert!(set.await.expect("the store responds"));
 
-    // Silent: what is stored counts.
+    // If the event does not name the organisation, the stored one counts.
     let silent = left(&life).edit(|event| {
         let ours = event["authorizations"][0].as_object_mut();
         ours.expect("an object").remove("enterprise_id");
@@ -131,24 +131,21 @@ async fn what_a_request_says_counts_for_it_and_what_is_stored_is_told_as_it_is()
     let served = life.authorize(&silent).await.expect("its own install");
     assert_eq!(org(&served), (Some(BEFORE), Some(BEFORE)));
 
-    // It says another one, which cannot be written down.
+    // The event names another organisation, which cannot be stored.
     life.app.fake.join_org(ALPHA, ORG);
     backend.set_faults(Faults {
         lost_commits: 1,
         ..Faults::none()
     });
-    let served = life
-        .authorize(&life.mention(ALPHA))
-        .await
-        .expect("delayed by nothing");
+    let served = life.authorize(&life.mention(ALPHA)).await.expect("served");
     assert_eq!(org(&served), (Some(ORG), Some(BEFORE)));
     backend.set_faults(Faults::none());
 
-    // A reinstall comes between the fetch and the change.
+    // A reinstallation happens between the fetch and the change.
     let store = life.app.store.clone();
     backend.before_read(2, async move {
         let key = support::app::key(ALPHA);
-        let installation = store.fetch(&key, None).await.expect("answers");
+        let installation = store.fetch(&key, None).await.expect("responds");
         let installation = installation.expect("installed");
         store.store(&installation).await.expect("stored");
     });

@@ -1,4 +1,4 @@
-//! Which installation serves a request; and that nobody is served while the store does not say.
+//! Which installation serves a request. While the store fails, no request is served.
 
 use serde_json::Value;
 use slack_installs::backend::{Change, Expect, Row, Version};
@@ -14,8 +14,8 @@ use super::*;
 
 const GIL: &str = "U0GRIDUSR02";
 
-/// A mention in this workspace of the organisation, which names the organisation's installation
-/// or the workspace's.
+/// Returns a mention in this workspace of the organisation. It names the organisation's
+/// installation or the workspace's.
 fn mention_in(life: &Life, team: &str, is_org_wide: bool) -> Delivery {
     let event = json!({"type": "app_mention", "user": OLGA});
     life.app.fake.event(team, event).edit(|event| {
@@ -36,8 +36,9 @@ async fn install(life: &Life, tenants: &[&str]) {
 #[tokio::test]
 async fn whichever_read_of_a_request_fails_nobody_is_served() {
     use ResolvedVia::{Named, OrgToWorkspace, WorkspaceToOrg};
-    // What is installed, whether the request names the organisation's, which serves, and by how
-    // many reads: of each candidate, of the workspace's hold, and of its access.
+    // Each case has five parts: the installed tenants, whether the request names the organisation's
+    // installation, and how it was resolved. Then the tenant that serves it and the number of
+    // reads. The reads are of each candidate, of the workspace's hold, and of its access.
     let cases: [(&[&str], bool, ResolvedVia, &str, u64); 6] = [
         (&[SALES], false, Named, SALES, 1),
         (&[SALES, ORG], false, Named, SALES, 1),
@@ -61,7 +62,7 @@ async fn whichever_read_of_a_request_fails_nobody_is_served() {
         }
         let (before, commits) = (backend.reads(), backend.counts().commits);
         let served = life.authorizer.authorize(&request).await;
-        let served = served.expect("the store answers");
+        let served = served.expect("the store responds");
         assert_eq!(backend.reads() - before, reads, "{case}");
         assert_eq!(backend.counts().commits, commits, "{case}");
         assert_eq!(served.resolved_via, via, "{case}");
@@ -73,8 +74,9 @@ async fn whichever_read_of_a_request_fails_nobody_is_served() {
 
 #[tokio::test]
 async fn a_hold_binds_its_tenant_and_no_other() {
-    // What is on hold, where the request is from, whether it names the organisation's
-    // installation, and who may serve it. Sales has an installation of its own.
+    // Each case: the tenant on hold, the workspace of the request, whether the request names the
+    // organisation's installation, and the tenant that may serve it. Sales has its own
+    // installation.
     let cases = [
         (SALES, SALES, false, None),
         (SALES, SALES, true, None),
@@ -95,7 +97,7 @@ async fn a_hold_binds_its_tenant_and_no_other() {
             Ok(served) => assert_eq!(
                 Some(served.installation.key().id()),
                 by,
-                "served by another, {case}"
+                "served by another tenant, {case}"
             ),
             Err(AuthorizeError::OnHold) => assert_eq!(by, None, "{case}"),
             Err(error) => panic!("{error}, {case}"),
@@ -115,7 +117,7 @@ async fn a_hold_is_told_before_a_grant_that_is_missing() {
         at_micros: 1,
     };
     let kept = life.app.store.set_access(&enterprise(ORG), &access).await;
-    assert!(kept.expect("the store answers"));
+    assert!(kept.expect("the store responds"));
     for is_org_wide in [true, false] {
         let event = mention_in(&life, SALES, is_org_wide);
         let outcome = life.authorize(&event).await;
@@ -137,7 +139,7 @@ async fn a_workspace_that_the_organisation_lost_is_served_by_its_own_installatio
         at_micros: 1,
     };
     let kept = life.app.store.set_access(&enterprise(ORG), &access).await;
-    assert!(kept.expect("the store answers"));
+    assert!(kept.expect("the store responds"));
     for (is_org_wide, via) in [
         (true, ResolvedVia::OrgToWorkspace),
         (false, ResolvedVia::Named),
@@ -190,7 +192,7 @@ async fn what_happens_between_the_fetch_and_the_refresh_is_heeded() {
             at,
         };
         let held = store.hold(&key(ALPHA), &hold).await;
-        assert!(held.expect("the store answers"));
+        assert!(held.expect("the store responds"));
     });
     let outcome = authorizer.authorize(&request).await;
     assert_matches!(outcome, Err(AuthorizeError::Refresh(Error::OnHold)));
@@ -199,7 +201,7 @@ async fn what_happens_between_the_fetch_and_the_refresh_is_heeded() {
     let store = life.app.store.clone();
     backend.before_read(2, async move {
         let deleted = store.delete(&key(ALPHA), &Delete::all()).await;
-        assert!(deleted.expect("the store answers"));
+        assert!(deleted.expect("the store responds"));
     });
     let outcome = authorizer.authorize(&request).await;
     assert_matches!(outcome, Err(AuthorizeError::Refresh(Error::NotInstalled)));
@@ -258,7 +260,7 @@ async fn a_request_that_names_nobody_has_no_tenant_whoever_is_installed() {
     let before = backend.reads();
     let outcome = life.authorize(&unknown).await;
     assert_matches!(outcome, Err(AuthorizeError::NoTenant));
-    assert_eq!(backend.reads(), before, "nothing is looked up");
+    assert_eq!(backend.reads(), before, "no read is made");
 }
 
 #[tokio::test]
@@ -278,7 +280,7 @@ async fn what_does_not_open_is_not_taken_for_what_is_not_installed() {
             expect: Expect::Any,
         };
         let committed = life.backend.commit(&place.partition, &[put]).await;
-        committed.expect("the database answers");
+        committed.expect("the database responds");
     }
     for is_org_wide in [false, true] {
         let outcome = life.authorize(&mention_in(&life, SALES, is_org_wide)).await;

@@ -1,4 +1,4 @@
-//! Which tokens a request gets: current ones, after two seconds at most, or the reason why not.
+//! Which tokens a request gets: current tokens within two seconds, or the reason why not.
 
 use std::time::{Duration, SystemTime};
 
@@ -67,7 +67,7 @@ async fn a_token_serves_until_the_moment_at_which_it_ends() {
     }
 }
 
-/// What goes wrong with refreshes, and whether that is the error.
+/// A fault of the refresh, and a predicate that recognises the resulting error.
 type Trouble = (Fault, fn(&Error) -> bool);
 
 fn troubles() -> [Trouble; 3] {
@@ -157,7 +157,7 @@ async fn a_request_waits_two_seconds_at_most_for_a_token() {
     life.app.fake.inject(REFRESH, slow);
     let authorizer = life.authorizer.clone().with_rotator(&rotator(&life.app));
     let request = life.request(&life.mention(ALPHA));
-    // On tokio's paused clock, which moves only where something waits.
+    // Tokio's paused clock, which advances only while all tasks wait.
     let began = Instant::now();
     let outcome = authorizer.authorize(&request).await;
     assert_matches!(outcome, Err(AuthorizeError::Refresh(Error::Busy)));
@@ -173,7 +173,7 @@ async fn the_clock_and_the_rotator_are_kept_in_whichever_order_they_are_given() 
     let later = life.app.fake.clock().now() + Duration::from_secs(13 * 3600);
     let later = Clock::from_fn(move || later);
     let bare = Authorizer::new(life.app.store.clone());
-    // By the rotator's clock the token is live, by the authorizer's it has expired.
+    // The token is valid by the rotator's clock and expired by the authorizer's.
     let rotator = rotator(&life.app);
     for authorizer in [
         bare.clone()

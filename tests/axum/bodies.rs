@@ -1,4 +1,4 @@
-//! How large a body may be: the layer's limit is the one that counts behind it.
+//! How large a body may be. The layer's limit also applies to the extractors behind it.
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Form};
@@ -66,7 +66,7 @@ async fn a_handler_gets_each_body_that_the_layer_lets_through_and_no_larger_one(
         let answer = send(&router, to("/form", &of(length))).await;
         assert_eq!(answer.0, status, "{limit} {length}: {}", answer.1);
     }
-    // A route's own limit, behind the layer, stays.
+    // A route's own limit behind the layer still applies.
     let answer = send(&router(&app, 4 * MIB), to("/small", &of(3 * MIB))).await;
     assert_eq!(answer.0, StatusCode::PAYLOAD_TOO_LARGE);
 }

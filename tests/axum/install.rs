@@ -1,4 +1,4 @@
-//! The browser of the fake Slack: from the install page to the callback, over HTTP.
+//! A browser of the fake Slack runs the flow from the install page to the callback over HTTP.
 
 use axum::Router;
 use http::StatusCode;
@@ -8,7 +8,7 @@ use url::Url;
 use super::router;
 use crate::support::app::{ADA, ALPHA, App};
 
-/// The install page of this router, served on a free port.
+/// Serves this router's install page on a free port and returns its URL.
 async fn serve(router: Router) -> Url {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
     let listener = listener.expect("a free port");

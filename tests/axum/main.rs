@@ -1,4 +1,4 @@
-//! An axum app behind the layer: what reaches its handlers, and what does not.
+//! An axum app behind the layer: which requests reach its handlers, and which do not.
 
 #[macro_use]
 #[path = "../support/mod.rs"]
@@ -24,7 +24,7 @@ use support::app::{ADA, ALPHA, App, BEN, BRAVO, OLGA, ORG, SALES, user_scopes};
 use tower_service::Service as _;
 use url::Url;
 
-/// Answers with what it was given: the tokens go to the test, not to a log.
+/// Responds with what it received. The tokens reach the test and no log.
 async fn handler(auth: Authorized, request: Verified, body: Bytes) -> String {
     let token = |token: Option<&slack_installs::secret::AccessToken>| {
         token.map_or_else(|| "none".to_owned(), |token| token.expose().to_owned())
@@ -115,7 +115,7 @@ async fn a_handler_gets_the_tokens_of_its_workspace_and_of_the_acting_user() {
             expected(&app, BRAVO, Some((BRAVO, "U0BRAVO0001")))
         )
     );
-    // Ben authorised nothing: he gets the bot's token, and not Ada's.
+    // Ben authorised nothing, so he gets the bot's token and not Ada's.
     let answer = command(&router, &app, BEN).await;
     assert_eq!(answer, (StatusCode::OK, expected(&app, ALPHA, None)));
 }
@@ -203,7 +203,7 @@ async fn every_redirect_url_has_a_route_that_answers_to_get_only() {
     for path in paths {
         let garbled = format!("{path}?state=garbled");
         assert_eq!(ask(&Method::GET, &garbled).await, StatusCode::BAD_REQUEST);
-        // A link preview.
+        // A link preview sends such a request.
         let none = StatusCode::METHOD_NOT_ALLOWED;
         assert_eq!(ask(&Method::HEAD, &garbled).await, none);
         let unread = ask(&Method::POST, &garbled).await;

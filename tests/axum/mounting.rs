@@ -1,4 +1,5 @@
-//! Install routes at any path: in a nested router, behind a proxy, and what fails at start.
+//! Install routes at any path: in a nested router, behind a proxy, and the paths that fail at
+//! startup.
 
 use axum::Router;
 use axum::body::Body;
@@ -25,8 +26,8 @@ async fn app(install_path: &str, redirects: &[&str]) -> App {
     .await
 }
 
-/// A person installs the app by these routes. What the router sees of each URL of the browser's
-/// is up to `seen`.
+/// Installs the app as a user through these routes. `seen` maps each URL of the browser to the one
+/// that the router receives.
 async fn flow(app: &App, router: &Router, install: &str, seen: impl Fn(&Url) -> Url) -> String {
     let browser = Browser::default();
     let install = Url::parse(install).expect("a URL");
@@ -43,7 +44,7 @@ async fn flow(app: &App, router: &Router, install: &str, seen: impl Fn(&Url) -> 
     callback.into()
 }
 
-/// A proxy that strips `/bot`.
+/// Returns the URL as a proxy forwards it that strips `/bot`.
 fn stripped(url: &Url) -> Url {
     let mut seen = url.clone();
     seen.set_path(url.path().strip_prefix("/bot").expect("it is for the app"));
@@ -54,7 +55,7 @@ fn stripped(url: &Url) -> Url {
 async fn a_flow_ends_in_a_nested_router() {
     for prefix in ["/bot", "/bot/"] {
         let app = app("/bot/install", &[REDIRECT]).await;
-        let routes = install_routes_under(&app.provider, prefix).expect("both are under it");
+        let routes = install_routes_under(&app.provider, prefix).expect("under the prefix");
         let router = Router::new().nest("/bot", routes);
         flow(
             &app,
@@ -69,7 +70,7 @@ async fn a_flow_ends_in_a_nested_router() {
 #[tokio::test]
 async fn a_flow_ends_in_a_router_of_which_each_path_is_the_prefix_itself() {
     let app = app("/bot", &["https://bot.example.com/bot/done"]).await;
-    let routes = install_routes_under(&app.provider, "/bot").expect("both are under it");
+    let routes = install_routes_under(&app.provider, "/bot").expect("under the prefix");
     let router = Router::new().nest("/bot", routes);
     flow(&app, &router, "https://bot.example.com/bot", Url::clone).await;
 }
@@ -133,7 +134,7 @@ async fn a_flow_ends_at_any_path() {
 
 #[tokio::test]
 async fn each_callback_keeps_its_own_path_although_a_prefix_is_stripped() {
-    // Stripped, the second path is the first one.
+    // After the prefix is stripped, the second path equals the first.
     let first = "https://bot.example.com/bot/done";
     let second = "https://bot.example.com/bot/bot/done";
     for [one, other] in [[first, second], [second, first]] {
@@ -147,7 +148,7 @@ async fn each_callback_keeps_its_own_path_although_a_prefix_is_stripped() {
         )
         .await;
         assert!(callback.starts_with(one), "{callback}");
-        // A flow of one of them does not end at the other.
+        // A flow that began with one redirect URL does not end at the other.
         let browser = Browser::default();
         let callback = app.allowed(&browser, InstallOptions::default(), ADA).await;
         let mut moved = Url::parse(other).expect("a URL");
@@ -233,5 +234,5 @@ async fn the_front_door_mounts_its_routes_under_a_prefix_too() {
     let install = "https://bot.example.com/bot/install";
     flow(&app, &router, install, Url::clone).await;
     let error = front.install_routes_under::<()>("/other");
-    assert!(error.is_err(), "no path is under it");
+    assert!(error.is_err(), "no path is under the prefix");
 }

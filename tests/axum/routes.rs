@@ -1,4 +1,4 @@
-//! The routes of the install flow, and what an extractor says where the layer is missing.
+//! The routes of the install flow, and an extractor's error if the layer is missing.
 
 use axum::Router;
 use axum::body::Body;
@@ -17,7 +17,7 @@ use super::support::app::{
 use super::{send, to};
 use crate::support::log::Log;
 
-/// Another host with the first one's path.
+/// Another host with the path of the first redirect URL.
 const THIRD_REDIRECT: &str = "https://us.example.com/slack/oauth_redirect";
 
 const REDIRECTS: [&str; 3] = [REDIRECT, OTHER_REDIRECT, THIRD_REDIRECT];
@@ -50,7 +50,7 @@ async fn each_redirect_url_is_a_callback_whichever_of_them_share_a_path() {
             ..InstallOptions::default()
         };
         let callback = app.allowed(&browser, options, ADA).await;
-        // A link preview looks at it first.
+        // A link preview requests the callback first.
         send(&router, request(Method::HEAD, &callback, &browser)).await;
         assert_eq!(app.exchanges(), nth, "{redirect}");
         let posted = send(&router, request(Method::POST, &callback, &browser)).await;

@@ -1,5 +1,5 @@
-//! Clearing a partition, which takes many requests and is one commit: with its process ended, or
-//! overtaken, at any of them.
+//! Clearing a partition: one atomic commit that takes many requests. In these tests the clearing
+//! process ends, or another process overtakes it, at any of those requests.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,8 +33,8 @@ async fn hundreds_of_rows_are_gone_at_one_moment() {
     loop {
         let found = rows(&bench.straight, &partition, &watched).await;
         let standing = found.iter().flatten().count();
-        assert!(standing == 0 || standing == 3, "{standing} of 3 rows stand");
-        assert!(standing == 0 || !seen.contains(&0), "rows stand again");
+        assert!(standing == 0 || standing == 3, "{standing} of 3 rows exist");
+        assert!(standing == 0 || !seen.contains(&0), "rows reappear");
         seen.insert(standing);
         if standing == 0 {
             break;
@@ -43,7 +43,7 @@ async fn hundreds_of_rows_are_gone_at_one_moment() {
     clear
         .await
         .expect("it does not panic")
-        .expect("the emulator answers");
+        .expect("the emulator responds");
     assert!(bench.items(&partition).await.is_empty());
     assert_eq!(
         rows(&bench.straight, &tenant("app/T12"), &names[..1]).await,
@@ -51,22 +51,22 @@ async fn hundreds_of_rows_are_gone_at_one_moment() {
     );
 }
 
-/// The process that clears ends with its nth request, which is carried out or not.
+/// The clearing process ends with its nth request, which is carried out or not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_ends_anywhere_leaves_all_rows_or_none() {
     let bench = Arc::new(Bench::new().await);
     let mut cases = JoinSet::new();
-    // DynamoDB Local gives up on a lock where too many wait for it.
+    // DynamoDB Local fails with an error if too many requests wait for one lock.
     let at_once = Arc::new(Semaphore::new(12));
-    // The claim; a list; a mark for each of 3 rows; the moment; 3 rows removed; the claim
-    // removed. Then nothing is left to go wrong.
+    // The requests are: put the claim, list the rows, mark each of 3 rows, settle the claim, delete
+    // 3 rows, delete the claim. A fault after these has no effect.
     for nth in 1..=11 {
         for fate in [Fate::Cut, Fate::CutAfterwards] {
             for next in 0..4 {
                 let (bench, fate) = (Arc::clone(&bench), fate.clone());
                 let at_once = Arc::clone(&at_once);
                 cases.spawn(async move {
-                    let _turn = at_once.acquire().await.expect("nobody closes it");
+                    let _turn = at_once.acquire().await.expect("it stays open");
                     end_at(&bench, nth, &fate, next).await
                 });
             }
@@ -80,7 +80,7 @@ async fn a_process_that_ends_anywhere_leaves_all_rows_or_none() {
     assert_eq!(
         outcomes,
         BTreeSet::from(all),
-        "what stood, and whether it was told"
+        "which rows were stored, and whether the commit succeeded"
     );
 }
 
@@ -100,7 +100,7 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
         .straight
         .commit(&partition, &puts)
         .await
-        .expect("no row stands here");
+        .expect("the slot is empty");
     let put_by_clear = row();
     let before: Vec<_> = before.into_iter().map(Some).chain([None]).collect();
     let after = vec![None, None, None, Some(put_by_clear.clone())];
@@ -131,7 +131,7 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
         Err(error) => panic!("{name}: {error:?}"),
     }
 
-    // Whoever comes next meets what is left behind.
+    // The next commit finds what the ended process left behind.
     let standing = |at: usize| found[at].as_ref().map(|row| row.version);
     let expect = |at: usize| standing(at).map_or(Expect::Absent, Expect::Version);
     let over = row();
@@ -143,7 +143,7 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
                 .straight
                 .commit(&partition, &changes)
                 .await
-                .expect("it stands as read");
+                .expect("no row changed");
             expected[0] = Some(over);
         }
         1 => {
@@ -152,7 +152,7 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
                 .straight
                 .commit(&partition, &changes)
                 .await
-                .expect("they stand as read");
+                .expect("no row changed");
             (expected[0], expected[3]) = (Some(over.clone()), Some(over));
         }
         2 => {
@@ -167,7 +167,7 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
                 .straight
                 .commit(&partition, &changes)
                 .await
-                .expect("whatever stands");
+                .expect("unconditional");
             expected[0] = None;
         }
         _ => {
@@ -176,11 +176,11 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
                 .straight
                 .commit(&partition, &changes)
                 .await
-                .expect("whatever stands");
+                .expect("unconditional");
             expected.fill(None);
             assert!(
                 bench.items(&partition).await.is_empty(),
-                "{name}: nothing is left behind"
+                "{name}: no item is left"
             );
         }
     }
@@ -190,7 +190,7 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
         "{name}: next is {next}"
     );
 
-    // And a scan tells no other story, and removes what is cleared.
+    // A scan finds the same rows and deletes the cleared ones.
     let listed = listed(&bench.straight, &name).await;
     assert_eq!(
         listed,
@@ -210,7 +210,7 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
             usize::MAX,
         )
         .await;
-    let due = due.expect("the emulator answers");
+    let due = due.expect("the emulator responds");
     let due = due.rows.iter();
     let due = due.filter(|(key, _)| key.partition == partition).count();
     let expected = expected
@@ -222,14 +222,14 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
     (if happened { "after" } else { "before" }, outcome.is_ok())
 }
 
-/// A mark that arrives after somebody else took the claim and cleared the partition.
+/// A mark arrives after another process took over the claim and cleared the partition.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_mark_revives_no_row() {
     let bench = Bench::new().await;
     let (partition, names) = (tenant("app/T1"), slots(2));
     fill(&bench.straight, &partition, &names).await;
 
-    // The first marks nothing for now.
+    // The first process's marks are held for now.
     let [mark, moment] = [(); 2].map(|()| Arc::new(Semaphore::new(0)));
     let (held, held_too) = (Arc::clone(&mark), Arc::clone(&moment));
     let reached = Arc::new(Semaphore::new(0));
@@ -246,14 +246,14 @@ async fn a_late_mark_revives_no_row() {
     let first = commit_in_background(&bench.proxied, &partition, vec![Change::Clear]);
     once(&reached, 2).await;
 
-    // The second takes the claim away, clears, and ends before it removes anything.
+    // The second process takes over the claim, clears, and ends before it deletes any item.
     let proxy = Proxy::start(&bench.emulator.url).await;
     let second = connect(&client(&proxy.url), &bench.table).await;
     end_when(&proxy, settles, Fate::Pass);
     second
         .commit(&partition, &[Change::Clear])
         .await
-        .expect("it happened");
+        .expect("it succeeds");
     assert_eq!(
         rows(&bench.straight, &partition, &names).await,
         [None, None]
@@ -264,7 +264,7 @@ async fn a_late_mark_revives_no_row() {
         "two rows and a claim are left behind"
     );
 
-    // Now the marks of the first arrive.
+    // The first process's marks arrive now.
     mark.add_permits(2);
     once(&reached, 1).await;
     assert_eq!(
@@ -275,11 +275,11 @@ async fn a_late_mark_revives_no_row() {
     first
         .await
         .expect("it does not panic")
-        .expect("it starts over");
+        .expect("it is retried");
     assert!(bench.items(&partition).await.is_empty());
 }
 
-/// A row that is made while another process clears, and is too slow over it.
+/// A row is created while another process clears too slowly.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_that_was_taken_away_clears_nothing_until_it_starts_over() {
     let bench = Bench::new().await;
@@ -300,13 +300,13 @@ async fn a_claim_that_was_taken_away_clears_nothing_until_it_starts_over() {
     assert_eq!(
         found.iter().flatten().count(),
         3,
-        "the one that was made, and all others"
+        "the new row and all others"
     );
     held.release(100);
     clear
         .await
         .expect("it does not panic")
-        .expect("it starts over");
+        .expect("it is retried");
     assert_eq!(
         rows(&bench.straight, &partition, &names).await,
         [None, None, None]
@@ -314,7 +314,7 @@ async fn a_claim_that_was_taken_away_clears_nothing_until_it_starts_over() {
     assert!(bench.items(&partition).await.is_empty());
 }
 
-/// A row that is replaced, or deleted, after it was listed and before it was marked.
+/// A row is replaced or deleted after it was listed and before it was marked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_moves_before_it_is_marked_is_looked_at_again() {
     let bench = Bench::new().await;
@@ -344,7 +344,7 @@ async fn a_row_that_moves_before_it_is_marked_is_looked_at_again() {
     }
 }
 
-/// A row that is deleted, whatever it is, after it was marked.
+/// A row is deleted unconditionally after it was marked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_marked_row_stays_until_the_claim_is_settled_or_gone() {
     let bench = Bench::new().await;
@@ -361,7 +361,7 @@ async fn a_marked_row_stays_until_the_claim_is_settled_or_gone() {
         .straight
         .commit(&partition, &changes)
         .await
-        .expect("whatever stands");
+        .expect("unconditional");
     let names = [one, two];
     let found = rows(&bench.straight, &partition, &names).await;
     assert_eq!(found, [None, Some(other)]);
@@ -371,8 +371,8 @@ async fn a_marked_row_stays_until_the_claim_is_settled_or_gone() {
     assert_eq!(rows(&bench.straight, &partition, &names).await, found);
 }
 
-/// A row bears a mark of somebody who gave up; it is replaced, and cleared by somebody else in
-/// the moment before.
+/// A row has the mark of a process that gave up. One process replaces the row, and another clears
+/// it just before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_was_cleared_is_not_replaced() {
     let bench = Bench::new().await;
@@ -393,7 +393,7 @@ async fn a_row_that_was_cleared_is_not_replaced() {
     ending
         .commit(&partition, &[Change::Clear])
         .await
-        .expect("it happened");
+        .expect("it succeeds");
     held.release(100);
     let refused = replace.await.expect("it does not panic");
     assert!(matches!(refused, Err(Error::Conflict)), "{refused:?}");
@@ -416,7 +416,7 @@ impl Held {
     }
 }
 
-/// Holds such requests from now on.
+/// Holds every request that `wanted` accepts from now on.
 fn hold(bench: &Bench, wanted: impl Fn(&Request) -> bool + Send + Sync + 'static) -> Held {
     let [gate, reached] = [(); 2].map(|()| Arc::new(Semaphore::new(0)));
     let (closed, announce) = (Arc::clone(&gate), Arc::clone(&reached));
@@ -431,7 +431,7 @@ fn hold(bench: &Bench, wanted: impl Fn(&Request) -> bool + Send + Sync + 'static
     Held { gate, reached }
 }
 
-/// Nothing gets through after the first such request, which meets this fate.
+/// Applies `fate` to the first request that `last` accepts, and cuts every later request.
 fn end_when(proxy: &Proxy, last: fn(&Request) -> bool, fate: Fate) {
     let ended = AtomicBool::new(false);
     proxy.decide(move |request| {
@@ -444,16 +444,16 @@ fn end_when(proxy: &Proxy, last: fn(&Request) -> bool, fate: Fate) {
     });
 }
 
-/// Whether this is the request by which rows are cleared.
+/// Returns whether this request settles the claim. That is the moment when the rows are cleared.
 fn settles(request: &Request) -> bool {
     String::from_utf8_lossy(&request.body).contains("SET clear_done")
 }
 
-/// Waits until so many requests are held.
+/// Waits until this many more requests are held.
 async fn once(reached: &Semaphore, requests: u32) {
     let held = tokio::time::timeout(LONG, reached.acquire_many(requests)).await;
     held.expect("requests are held")
-        .expect("nobody closes it")
+        .expect("it stays open")
         .forget();
 }
 
@@ -466,14 +466,14 @@ fn commit_in_background(
     tokio::spawn(async move { backend.commit(&partition, &changes).await })
 }
 
-/// How many rows of this partition a scan finds.
+/// Returns the number of rows of this partition that a scan finds.
 async fn listed(backend: &dyn Backend, partition: &str) -> usize {
     let (mut found, mut from) = (0, None);
     loop {
         let page = backend
             .scan(&Scope::Everything, from, 7)
             .await
-            .expect("the emulator answers");
+            .expect("the emulator responds");
         found += page
             .rows
             .iter()
@@ -486,10 +486,10 @@ async fn listed(backend: &dyn Backend, partition: &str) -> usize {
     }
 }
 
-/// Nothing takes that long unless it never happens.
+/// Longer than any expected wait. A wait that takes this long would never end.
 const LONG: Duration = Duration::from_secs(120);
 
-/// Perhaps nobody ever reads that tenant again, or scans.
+/// The tenant may never be read or scanned again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_purge_left_behind_is_removed_when_it_would_be_due() {
     let bench = Bench::new().await;
@@ -510,11 +510,15 @@ async fn what_a_purge_left_behind_is_removed_when_it_would_be_due() {
     end_when(&bench.proxy, settles, Fate::CutAfterwards);
     let ended = bench.proxied.commit(&partition, &[Change::Clear]).await;
     assert!(matches!(ended, Err(Error::Unavailable(_))), "{ended:?}");
-    assert_eq!(bench.items(&partition).await.len(), 3, "two, and the claim");
+    assert_eq!(
+        bench.items(&partition).await.len(),
+        3,
+        "two rows and the claim"
+    );
 
     let now = UNIX_EPOCH + Duration::from_secs(10);
     let due = bench.straight.due(&refreshes(), now, None, 10).await;
-    let due = due.expect("the emulator answers").rows;
+    let due = due.expect("the emulator responds").rows;
     assert!(due.is_empty(), "{due:?}");
     assert!(bench.items(&partition).await.is_empty());
 }
@@ -540,18 +544,18 @@ async fn malformed_rows_are_skipped_and_named_and_a_clear_deletes_them() {
                 .update_expression("REMOVE sealed")
                 .send()
                 .await
-                .expect("the emulator answers");
+                .expect("the emulator responds");
         }
     }
     let now = UNIX_EPOCH + Duration::from_secs(10);
     let due = bench.straight.due(&refreshes(), now, None, 10).await;
-    let due = due.expect("the emulator answers");
+    let due = due.expect("the emulator responds");
     let slots: Vec<_> = due.rows.iter().map(|(key, _)| key.slot.as_str()).collect();
     assert_eq!(slots, ["bot"]);
     assert_eq!(due.malformed, ["app/T1 malformed"]);
     for scope in [Scope::Everything, Scope::Partition(partition.clone())] {
         let page = bench.straight.scan(&scope, None, 100).await;
-        let page = page.expect("the emulator answers");
+        let page = page.expect("the emulator responds");
         assert_eq!(
             (page.rows.len(), page.malformed),
             (1, vec!["app/T1 malformed".into()])
@@ -565,7 +569,7 @@ async fn malformed_rows_are_skipped_and_named_and_a_clear_deletes_them() {
         .update_expression("REMOVE version")
         .send()
         .await
-        .expect("the emulator answers");
+        .expect("the emulator responds");
     let cleared = bench.straight.commit(&partition, &[Change::Clear]).await;
     cleared.expect("a malformed row is no obstacle");
     assert!(bench.items(&partition).await.is_empty());

@@ -1,5 +1,5 @@
-//! What AWS does now and then and no emulator does. Each time the commit happened or it did not,
-//! and the next call works.
+//! Faults that AWS produces occasionally and that no emulator produces. Each time the commit was
+//! applied or it was not, and the next call works.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::dynamodb::hasty_client;
 use crate::support::proxy::{Fate, Request};
 use crate::support::queues::{refresh_at, refreshes};
 
-/// A commit of each form, each over rows that stand as it expects, with the call that writes it.
+/// Commits of each form, whose expectations hold, with the operation that writes each one.
 const FORMS: [(&str, &str); 5] = [
     ("replace one", "PutItem"),
     ("delete one", "DeleteItem"),
@@ -95,7 +95,7 @@ async fn a_commit_whose_answer_is_lost_is_unavailable_and_stands() {
     each_form(|bench, form, operation| {
         first_meets(bench, operation, Fate::CutAfterwards);
         match form {
-            // Only a mark; the commit comes later, and is not made.
+            // Only a mark was written. The clear would follow later, and is not sent.
             "clear" => Expected::Not,
             _ => Expected::Happened,
         }
@@ -154,7 +154,7 @@ async fn an_error_shows_its_code_and_nothing_of_the_answer() {
         .proxied
         .commit(&tenant("app/T1"), &changes)
         .await
-        .expect_err("a 500");
+        .expect_err("HTTP 500");
     let source = std::error::Error::source(&error)
         .expect("the cause is kept")
         .to_string();
@@ -181,14 +181,14 @@ async fn a_read_is_made_again_whatever_happened() {
         bench.proxy.decide(twice(fate.clone()));
         let one = bench.proxied.read(&partition, &names[..1]).await;
         assert_eq!(
-            one.expect("the third try answers"),
+            one.expect("the third try works"),
             [Some(planted[0].clone())]
         );
 
         bench.proxy.decide(twice(fate.clone()));
         let all = bench.proxied.read(&partition, &names).await;
         assert!(
-            all.expect("the third try answers")
+            all.expect("the third try works")
                 .into_iter()
                 .flatten()
                 .eq(planted.clone())
@@ -199,7 +199,7 @@ async fn a_read_is_made_again_whatever_happened() {
             .proxied
             .scan(&Scope::Everything, None, 10)
             .await
-            .expect("the third try answers");
+            .expect("the third try works");
         assert_eq!(page.rows.len(), 3, "{fate:?}");
 
         bench.proxy.decide(twice(fate));
@@ -207,7 +207,7 @@ async fn a_read_is_made_again_whatever_happened() {
             .proxied
             .due(&refreshes(), std::time::SystemTime::now(), None, 10)
             .await
-            .expect("the third try answers");
+            .expect("the third try works");
     }
     bench.proxy.decide(twice(Fate::Answer(
         400,
@@ -215,7 +215,7 @@ async fn a_read_is_made_again_whatever_happened() {
     )));
     let all = bench.proxied.read(&partition, &names).await;
     assert!(
-        all.expect("the third try answers")
+        all.expect("the third try works")
             .into_iter()
             .flatten()
             .eq(planted)
@@ -234,7 +234,7 @@ async fn keys_that_stay_unprocessed_are_asked_for_again() {
             .straight
             .commit(&partition, &changes)
             .await
-            .expect("no row stands here");
+            .expect("the slot is empty");
     }
     let unprocessed = |request: &Request| {
         let asked: Value = serde_json::from_slice(&request.body).expect("requests are JSON");
@@ -242,7 +242,7 @@ async fn keys_that_stay_unprocessed_are_asked_for_again() {
         Fate::Answer(200, answer.to_string())
     };
     bench.proxy.decide(move |request| {
-        // The queries of the index come first, 16 of them.
+        // The first 16 requests are the queries of the index.
         if request.operation == "BatchGetItem" && request.nth <= 18 {
             unprocessed(request)
         } else {
@@ -254,7 +254,7 @@ async fn keys_that_stay_unprocessed_are_asked_for_again() {
         .proxied
         .due(&refreshes(), now, None, 10)
         .await
-        .expect("the third try answers");
+        .expect("the third try works");
     assert_eq!(due.rows.len(), 3);
 
     bench.proxy.decide(move |request| {
@@ -298,20 +298,20 @@ async fn what_dynamodb_finds_malformed_is_not_made_again() {
 
 #[derive(Debug, Eq, PartialEq)]
 enum Expected {
-    /// It succeeds.
+    /// The commit succeeds.
     Committed,
-    /// It is unavailable, and happened.
+    /// The commit returns `Unavailable` and was applied.
     Happened,
-    /// It is unavailable, and did not happen.
+    /// The commit returns `Unavailable` and was not applied.
     Not,
 }
 
-/// Makes a commit of each form by way of the proxy, and looks at what became of it.
+/// Commits each form through the proxy and checks the result against the stored rows.
 async fn each_form(arrange: impl Fn(&Bench, &str, &str) -> Expected) {
     each_of(&FORMS, Duration::from_secs(120), arrange).await;
 }
 
-/// The same for some forms, by a client that waits so long for an answer.
+/// Does the same for some forms, with a client that waits for a response for up to `patience`.
 async fn each_of(
     forms: &[(&str, &str)],
     patience: Duration,
@@ -383,7 +383,7 @@ async fn each_of(
     }
 }
 
-/// Whatever stands.
+/// Checks that the next calls work, whichever rows are stored.
 async fn the_next_calls_work(
     backend: &DynamoDbBackend,
     partition: &slack_installs::backend::Partition,
@@ -394,11 +394,11 @@ async fn the_next_calls_work(
     backend
         .commit(partition, &changes)
         .await
-        .expect("the fault is over");
+        .expect("no fault is left");
     backend
         .commit(partition, &[Change::Clear])
         .await
-        .expect("the fault is over");
+        .expect("no fault is left");
     assert_eq!(
         rows(backend, partition, names).await,
         vec![None; names.len()]

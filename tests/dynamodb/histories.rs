@@ -1,5 +1,6 @@
-//! Random concurrent histories, each explained by one call at a time: so no update is lost, no two
-//! writers win over one version, and nothing comes back after a `Clear`.
+//! Random concurrent histories, each of which must be explained by a sequential order of its calls.
+//! Then no update is lost, no two writers succeed over the same version, and no row reappears after
+//! a `Clear`.
 
 use slack_installs::backend::{Change, Expect};
 
@@ -46,14 +47,14 @@ fn a_history_that_no_order_explains_is_found() {
         call(begun, ended, Operation::Read(vec![slot.clone()]), seen)
     };
     for (history, is_explained) in [
-        // Two winners.
+        // Two writers succeed over the same version.
         (vec![made(0, 9, &first), made(1, 8, &second)], false),
-        // A row that comes back after a clear.
+        // A row reappears after a clear.
         (
             vec![made(0, 1, &first), cleared(2, 3), found(4, 5, true)],
             false,
         ),
-        // Read while it is cleared, or before.
+        // Reads during the clear: one before its effect, and one after it.
         (
             vec![
                 made(0, 1, &first),
@@ -63,7 +64,7 @@ fn a_history_that_no_order_explains_is_found() {
             ],
             true,
         ),
-        // Gone, and there again, while it is cleared.
+        // A row disappears and reappears during one clear.
         (
             vec![
                 made(0, 1, &first),
@@ -73,7 +74,7 @@ fn a_history_that_no_order_explains_is_found() {
             ],
             false,
         ),
-        // A lost answer: it happened later, which is allowed.
+        // A commit whose response is lost may be applied later.
         (
             vec![
                 call(0, u64::MAX, create(&first), Answer::Lost),
@@ -82,7 +83,7 @@ fn a_history_that_no_order_explains_is_found() {
             ],
             true,
         ),
-        // A conflict for no reason.
+        // A conflict without a cause.
         (
             vec![call(0, 1, create(&first), Answer::Committed(false))],
             false,
@@ -92,7 +93,8 @@ fn a_history_that_no_order_explains_is_found() {
     }
 }
 
-/// What becomes of a request of this history: mostly nothing, the same each time.
+/// Returns the fate of a request of this history. It is deterministic, and usually the request
+/// passes.
 fn misfortune(history: u64, request: &Request) -> Fate {
     let throttled = r#"{"__type":"x#ThrottlingException","message":"made up"}"#;
     let broken = r#"{"__type":"x#InternalServerError","message":"made up"}"#;

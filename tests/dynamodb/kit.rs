@@ -1,4 +1,4 @@
-//! What these tests are written with.
+//! Helpers of the DynamoDB tests.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -9,14 +9,14 @@ use slack_installs::backend::{
 use crate::support::dynamodb::{Emulator, client};
 use crate::support::proxy::Proxy;
 
-/// A table, and two ways to it.
+/// A table with a direct backend and one behind a proxy.
 pub struct Bench {
     pub emulator: Emulator,
     pub table: String,
     pub proxy: Proxy,
-    /// Straight to the emulator.
+    /// Connects directly to the emulator.
     pub straight: DynamoDbBackend,
-    /// By way of the proxy.
+    /// Connects through the proxy.
     pub proxied: DynamoDbBackend,
 }
 
@@ -36,7 +36,7 @@ impl Bench {
         }
     }
 
-    /// All items of a partition that stand in the table: rows, and what is no row.
+    /// Returns the sort keys of all items of a partition, including items that are not rows.
     pub async fn items(&self, partition: &Partition) -> Vec<String> {
         let partition = AttributeValue::S(partition.to_string());
         let query = self
@@ -51,7 +51,7 @@ impl Bench {
             .send()
             .await;
         let found = found
-            .expect("the emulator answers")
+            .expect("the emulator responds")
             .items
             .unwrap_or_default();
         let name = |item: &std::collections::HashMap<_, AttributeValue>| {
@@ -81,8 +81,8 @@ pub fn slots(count: usize) -> Vec<Slot> {
         .collect()
 }
 
-/// A row of a version of its own. Its sealed bytes have the form of an envelope and open for
-/// nobody.
+/// Returns a row with a new version. Its sealed bytes have the form of an envelope, but no key
+/// opens them.
 pub fn row() -> Row {
     let mut sealed = b"SLE1".to_vec();
     sealed.resize(160, 0x5a);
@@ -110,18 +110,18 @@ pub fn delete(slot: &Slot, only: Option<Version>) -> Change {
     }
 }
 
-/// Puts a row where none stands.
+/// Creates a row in an empty slot.
 pub async fn plant(backend: &dyn Backend, partition: &Partition, slot: &Slot) -> Row {
     let row = row();
     let changes = [put(slot, &row, Expect::Absent)];
     backend
         .commit(partition, &changes)
         .await
-        .expect("no row stands here");
+        .expect("the slot is empty");
     row
 }
 
-/// Puts a row in each of these slots.
+/// Creates a row in each of these empty slots.
 pub async fn fill(backend: &dyn Backend, partition: &Partition, slots: &[Slot]) -> Vec<Row> {
     let rows: Vec<_> = slots.iter().map(|_| row()).collect();
     let changes: Vec<_> = slots
@@ -133,7 +133,7 @@ pub async fn fill(backend: &dyn Backend, partition: &Partition, slots: &[Slot]) 
         backend
             .commit(partition, some)
             .await
-            .expect("no row stands here");
+            .expect("the slot is empty");
     }
     rows
 }
@@ -149,7 +149,7 @@ pub async fn rows(
             backend
                 .read(partition, some)
                 .await
-                .expect("the emulator answers"),
+                .expect("the emulator responds"),
         );
     }
     rows

@@ -1,4 +1,5 @@
-//! DynamoDB: lost answers, and what only DynamoDB makes difficult. `tests/suite` has the rest.
+//! DynamoDB: lost responses, and what is difficult only on DynamoDB. `tests/suite` has the other
+//! tests.
 
 #![allow(unreachable_pub)]
 

@@ -1,4 +1,4 @@
-//! Which tables are used, and which are refused.
+//! Which tables are accepted, and which are refused.
 
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
@@ -22,8 +22,7 @@ async fn many_processes_may_make_the_table_at_once() {
         makers.spawn(async move { DynamoDbBackend::create_table(&client, "rows-of-all").await });
     }
     while let Some(made) = makers.join_next().await {
-        made.expect("it does not panic")
-            .expect("the table is made, or there");
+        made.expect("it does not panic").expect("the table exists");
     }
     let backend = connect(&emulator.client(), "rows-of-all").await;
     let (partition, bot) = (tenant(&format!("app/{:?}", row().version)), slot("bot"));
@@ -31,7 +30,7 @@ async fn many_processes_may_make_the_table_at_once() {
 
     DynamoDbBackend::create_table(&emulator.client(), "rows-of-all")
         .await
-        .expect("it is there");
+        .expect("exists");
     assert_eq!(rows(&backend, &partition, &[bot]).await, [Some(planted)]);
 }
 
@@ -147,7 +146,7 @@ async fn a_server_that_is_gone_is_unavailable() {
     }
 }
 
-/// What is not answered is not known to be safe.
+/// If a check gets no response, the table is not known to be safe.
 #[tokio::test]
 async fn a_question_without_an_answer_is_asked_again_and_then_unavailable() {
     let emulator = Emulator::start();
@@ -175,7 +174,7 @@ async fn a_question_without_an_answer_is_asked_again_and_then_unavailable() {
     }
 }
 
-/// Of the version of 2017, of which a table says nothing itself.
+/// Global tables of version 2017.11.29: the description of the table itself does not show them.
 #[tokio::test]
 async fn a_global_table_of_the_first_version_is_refused_unless_one_region_writes() {
     let emulator = Emulator::start();
@@ -195,7 +194,7 @@ async fn a_global_table_of_the_first_version_is_refused_unless_one_region_writes
         }
         DynamoDbBackend::connect_as_only_writer(&client(&proxy.url), &table)
             .await
-            .expect("by the operator's word");
+            .expect("the only writer");
     }
 }
 

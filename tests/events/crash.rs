@@ -1,4 +1,5 @@
-//! The process ends at any point of an uninstall, and the database loses what it may.
+//! The process ends at any point of an uninstallation, and the database loses commits and
+//! responses.
 
 use std::future::Future as _;
 use std::pin::pin;
@@ -15,7 +16,8 @@ use crate::support::app::{Store, world};
 use crate::support::hooked::{Call, Hooked, Hooks};
 use crate::support::life::{Host, lifecycle};
 
-/// Lets the process end before and after each call.
+/// Yields before each read, and before and after each commit. The process can end at each of these
+/// points.
 #[derive(Default)]
 struct Yielding;
 
@@ -58,18 +60,19 @@ async fn a_crash_at_any_point_of_an_uninstall_ends_in_a_purge_that_the_host_was_
         };
         let told_before = life.host.tenants().len();
 
-        // Another process comes up. Slack repeats what was not answered, unless the purge is
-        // done: then the database alone must know what is left to do.
+        // Another process starts. Slack repeats the event if it got no response. After a completed
+        // purge the test does not repeat the event, so the database alone must show what is left to
+        // do.
         life.advance(61);
         if life.app.fetch(ALPHA, None).await.is_some() {
-            assert!(!ended, "answered without a purge, after {points} polls");
+            assert!(!ended, "acknowledged without a purge, after {points} polls");
             life.handled(&event).await;
         } else {
             resumed += life
                 .lifecycle
                 .resume_pending()
                 .await
-                .expect("the database answers");
+                .expect("the database responds");
         }
         assert_eq!(life.slots(ALPHA).await, [""; 0], "after {points} polls");
         assert!(!life.host.tenants().is_empty(), "after {points} polls");
@@ -99,7 +102,7 @@ async fn a_database_that_loses_commits_and_answers_loses_no_departure() {
                 lost_answers,
                 lost_reads: 5,
             });
-            // Slack repeats an event three times; a worker comes by now and then.
+            // Slack repeats an event three times, and the worker runs occasionally.
             for _ in 0..4 {
                 if life.deliver(&event).await.is_ok() {
                     break;
@@ -113,7 +116,7 @@ async fn a_database_that_loses_commits_and_answers_loses_no_departure() {
             life.lifecycle
                 .resume_pending()
                 .await
-                .expect("the database answers");
+                .expect("the database responds");
             let case = format!("{lost_commits} {lost_answers}");
             assert_eq!(life.slots(ALPHA).await, [""; 0], "{case}");
             assert!(!life.host.tenants().is_empty(), "{case}");
@@ -131,7 +134,7 @@ async fn another_process_resumes_what_one_has_left() {
         .await
         .expect_err("the hook fails");
 
-    // With another key the note does not open: it stays, and nobody is told a lie.
+    // With another key the note does not open. The note stays, and no wrong hook is called.
     let stranger = EncryptedStore::open(
         Arc::clone(&life.backend),
         LocalKeyProvider::new(MasterKey::generate()),
@@ -147,13 +150,13 @@ async fn another_process_resumes_what_one_has_left() {
         process
             .resume_pending()
             .await
-            .expect("the database answers"),
+            .expect("the database responds"),
         1
     );
     assert_eq!(host.tenants(), [ALPHA]);
     let late = lifecycle(&life.app, &store, &other);
     assert_eq!(
-        late.resume_pending().await.expect("the database answers"),
+        late.resume_pending().await.expect("the database responds"),
         0
     );
 }

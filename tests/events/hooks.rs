@@ -1,4 +1,4 @@
-//! What the hook is told of a departure, how often, and when.
+//! Which departures the hook is notified of, how often, and when.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use super::*;
 use crate::support::app::{key, world};
 use crate::support::backends::{Interrupted, Unreliable};
 
-/// Keeps what it is told, and fails or waits when a test says so.
+/// Records its calls, and fails or waits when the test says so.
 #[derive(Clone, Debug, Default)]
 struct Hook(Arc<Told>);
 
@@ -75,7 +75,7 @@ fn with_hook(life: &Life, hook: &Hook) -> Lifecycle {
 }
 
 async fn resumed(lifecycle: &Lifecycle) -> usize {
-    lifecycle.resume_pending().await.expect("answers")
+    lifecycle.resume_pending().await.expect("responds")
 }
 
 fn now(life: &Life) -> SystemTime {
@@ -115,7 +115,7 @@ async fn the_hook_is_told_once_who_left_why_and_when_at_once_or_later() {
         }
         assert_eq!(life.slots(SALES).await, [""; 0]);
         life.advance(86_400);
-        assert_eq!(resumed(&lifecycle).await, 0, "told once for all");
+        assert_eq!(resumed(&lifecycle).await, 0, "the hook is notified once");
     }
 }
 
@@ -140,11 +140,11 @@ async fn a_hook_that_fails_is_called_again_after_a_minute_then_ever_later_up_to_
         assert_eq!(resumed(&lifecycle).await, 0);
         assert_eq!(hook.calls().len(), calls, "not yet: {wait} s");
         life.advance(1);
-        assert_eq!(resumed(&lifecycle).await, 0, "it fails");
+        assert_eq!(resumed(&lifecycle).await, 0, "the hook fails");
         calls += 1;
         assert_eq!(hook.calls().len(), calls, "after {wait} s");
         let note = life.app.store.departure(&key(ALPHA)).await;
-        let note = note.expect("answers").expect("it stands");
+        let note = note.expect("responds").expect("it exists");
         assert_eq!(usize::try_from(note.attempts), Ok(calls - 1));
     }
     hook.set_failing(false);
@@ -174,7 +174,7 @@ async fn a_hook_has_a_minute_and_one_that_takes_longer_is_called_again() {
     }
 }
 
-/// Panics.
+/// Panics in every call.
 #[derive(Debug)]
 struct Panicking;
 
@@ -185,8 +185,8 @@ impl LifecycleHooks for Panicking {
         _: &Departure,
         _: bool,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        // On purpose, and without a word.
-        std::panic::resume_unwind(Box::new("a bug of the application's"))
+        // Panics on purpose, without printing a message.
+        std::panic::resume_unwind(Box::new("a bug of the app"))
     }
 }
 
@@ -201,7 +201,11 @@ async fn a_hook_that_panics_has_failed_and_the_tenant_is_purged_all_the_same() {
     let request = life.request(&life.app.fake.app_uninstalled(ALPHA));
     let error = lifecycle.handle(&request).await.expect_err("it panics");
     assert_matches!(error, LifecycleError::Hook(_));
-    assert_eq!(life.slots(ALPHA).await, ["departure"], "told again later");
+    assert_eq!(
+        life.slots(ALPHA).await,
+        ["departure"],
+        "the hook is notified again later"
+    );
 }
 
 #[tokio::test]
@@ -221,9 +225,9 @@ async fn a_process_without_hooks_leaves_another_ones_notes_alone() {
     let handled = without.handle(&request).await.expect("handled");
     assert_eq!(handled, Handled::Ignored);
     let note = life.app.store.departure(&key(ALPHA)).await;
-    let note = note.expect("answers").expect("it stands");
+    let note = note.expect("responds").expect("it exists");
     assert_eq!(note.attempts, 0);
-    assert_eq!(resumed(&life.lifecycle).await, 1, "it is still due");
+    assert_eq!(resumed(&life.lifecycle).await, 1, "the note is still due");
     assert_eq!(life.host.tenants(), [ALPHA]);
 }
 
@@ -253,7 +257,7 @@ async fn a_round_tells_of_a_hundred_departures_and_the_next_one_of_the_rest() {
     assert_eq!(life.host.tenants().len(), 103);
 }
 
-/// A tenant's departure that waits to be told of.
+/// Stores a departure of the tenant that the hook has not been notified of.
 async fn pending(life: &Life, tenant: &str) {
     life.host.set_failing(true);
     let event = life.app.fake.app_uninstalled(tenant);
@@ -302,7 +306,7 @@ async fn a_hook_that_fails_for_one_tenant_keeps_no_other_from_being_told() {
     }
 }
 
-/// Takes the database away while it is called.
+/// Takes the database down while the hook is called.
 #[derive(Debug)]
 struct Unplugging(Unreliable, Hook);
 
@@ -334,15 +338,15 @@ async fn a_database_that_goes_away_ends_the_round_and_the_hook_is_called_again()
     let lifecycle = Lifecycle::new(life.app.store.clone(), life.app.slack.clone())
         .with_hooks(Unplugging(backend.clone(), hook.clone()))
         .with_clock(life.app.fake.clock());
-    let error = lifecycle.resume_pending().await.expect_err("it is down");
+    let error = lifecycle.resume_pending().await.expect_err("unavailable");
     let is_store = matches!(error, LifecycleError::Store(store::Error::Unavailable(_)));
     assert!(is_store && error.is_transient(), "{error}");
     assert_eq!(hook.calls().len(), 1, "the second is not tried");
-    let error = lifecycle.resume_pending().await.expect_err("it is down");
+    let error = lifecycle.resume_pending().await.expect_err("unavailable");
     assert!(error.is_transient());
     backend.set_down(false);
     life.advance(3600);
-    assert_eq!(resumed(&life.lifecycle).await, 2, "both notes stand");
+    assert_eq!(resumed(&life.lifecycle).await, 2, "both notes are kept");
     let mut tenants = life.host.tenants();
     tenants.sort_unstable();
     assert_eq!(tenants, [ALPHA, BRAVO]);
@@ -356,15 +360,15 @@ async fn a_note_that_another_worker_takes_meanwhile_is_left_to_it() {
     life.advance(3600);
     pending(&life, ALPHA).await;
     life.advance(61);
-    // The other one puts it off when this one has read it.
+    // The other process postpones the note after this one has read it.
     let (store, until) = (life.app.store.clone(), now(&life));
     backend.meanwhile(move || {
         tokio::spawn(async move {
-            let note = store.departure(&key(ALPHA)).await.expect("answers");
-            let note = note.expect("it stands");
+            let note = store.departure(&key(ALPHA)).await.expect("responds");
+            let note = note.expect("it exists");
             let until = until + Duration::from_secs(60);
             let taken = store.postpone(&note, until).await;
-            assert!(taken.expect("answers").is_some());
+            assert!(taken.expect("responds").is_some());
         })
     });
     assert_eq!(resumed(&life.lifecycle).await, 0);
@@ -372,7 +376,7 @@ async fn a_note_that_another_worker_takes_meanwhile_is_left_to_it() {
     assert_eq!(life.slots(ALPHA).await, ["departure"]);
 }
 
-/// Damages the note of a tenant while it is told of it.
+/// Damages the note of a tenant while the hook is notified of it.
 #[derive(Debug)]
 struct Damaging(support::Db, Hook);
 
@@ -427,9 +431,9 @@ async fn the_worker_comes_each_minute_also_after_an_outage() {
     assert_eq!(
         backend.counts().reads - before,
         11,
-        "at once, and ten times"
+        "one read at once, and ten later"
     );
-    // The database is away for ten minutes.
+    // The database is unavailable for ten minutes.
     backend.set_faults(Faults {
         lost_reads: 1,
         ..Faults::none()
@@ -477,7 +481,8 @@ async fn of_a_workspace_that_is_told_late_the_organisation_stays() {
     life.install("U0GRIDUSR02").await;
     life.advance(3600);
     pending(&life, SALES).await;
-    // Whatever is said of the organisation, the event was the workspace's own.
+    // Whatever Slack returns about the organisation, the event concerns the workspace's own
+    // installation.
     let dead = Fault::error("account_inactive").always();
     life.app.fake.inject("auth.test", dead);
     let event = life.app.fake.app_uninstalled(SALES);

@@ -1,4 +1,5 @@
-//! Which installation an event is about: by its time, and in doubt by what Slack says of a token.
+//! Which installation an event concerns: decided by its time, and in doubt by Slack's response for
+//! a token.
 
 use slack_installs::testing::{Delivery, Fault};
 use slack_installs::{Delete, Handled, InstallationStore as _, LifecycleError};
@@ -6,7 +7,7 @@ use slack_installs::{Delete, Handled, InstallationStore as _, LifecycleError};
 use super::*;
 use crate::support::app::{key, user_id};
 
-/// What was done, or why nothing was.
+/// Returns what was done, or why nothing was done.
 fn done(outcome: &Result<Handled, LifecycleError>) -> &'static str {
     match outcome {
         Ok(Handled::Ignored) => "ignored",
@@ -17,7 +18,7 @@ fn done(outcome: &Result<Handled, LifecycleError>) -> &'static str {
     }
 }
 
-/// 5 s before the installation and 300 s after it still belong to the margin.
+/// An event up to 5 s before the installation or 300 s after it is in doubt.
 const TIMES: [(i64, &str); 9] = [
     (-3600, "earlier"),
     (-6, "earlier"),
@@ -58,7 +59,7 @@ async fn an_uninstall_is_judged_by_its_time_and_only_within_the_margin_by_slack(
     }
 }
 
-/// What ends a token for certain, and what leaves it open. `None` stands for no error.
+/// Slack's error codes for a token: which show that it is dead, and which prove nothing.
 const DOUBTS: [(&str, &str); 18] = [
     ("account_inactive", "purged"),
     ("authorization_not_found", "purged"),
@@ -142,7 +143,7 @@ async fn an_installation_without_any_token_is_ended_without_asking() {
     life.install(ADA).await;
     for delete in [Delete::bot(), Delete::user(user_id(ADA))] {
         let deleted = life.app.store.delete(&key(ALPHA), &delete).await;
-        assert!(deleted.expect("answers"));
+        assert!(deleted.expect("responds"));
     }
     let before = life.app.fake.calls("auth.test");
     let event = life.app.fake.app_uninstalled(ALPHA);
@@ -150,8 +151,8 @@ async fn an_installation_without_any_token_is_ended_without_asking() {
     assert_eq!(life.app.fake.calls("auth.test"), before);
 }
 
-/// A token's revocation: for each of Slack's responses what is done about an earlier event, a
-/// doubtful one, and a later one.
+/// A revocation of a token: for each response of Slack, the result for an earlier event, for one in
+/// doubt, and for a later one.
 const WORDS: [(&str, [&str; 3]); 14] = [
     ("", ["ignored", "ignored", "ignored"]),
     ("account_inactive", ["revoked", "revoked", "revoked"]),

@@ -1,4 +1,5 @@
-//! Tenants that leave, come back, are granted and moved, in every order that Slack may tell it.
+//! Tenants that uninstall, reinstall, are granted access and migrate, with Slack's events in every
+//! order.
 
 #[macro_use]
 #[path = "../support/mod.rs"]

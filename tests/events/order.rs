@@ -1,4 +1,4 @@
-//! Install, uninstall, reinstall, and then what Slack tells of it: late, twice, in any order.
+//! Install, uninstall and reinstall, with Slack's events late, repeated, and in any order.
 
 use super::*;
 use crate::support::told::{Step, installed_and_uninstalled, orders, reinstall_lives};

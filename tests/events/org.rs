@@ -1,4 +1,5 @@
-//! Workspaces that an organisation grants, takes away, or takes in.
+//! Workspaces to which an organisation grants access, from which it revokes access, or which join
+//! it.
 
 use std::sync::Arc;
 
@@ -50,7 +51,7 @@ async fn a_workspace_that_is_taken_away_is_not_served_until_it_is_granted_again(
     let granted = access(&life, "team_access_granted", &[SALES, SUPPORT]);
     assert_eq!(life.handled(&granted).await, Handled::Noted);
     assert!(life.authorize(&mention(&life, SALES)).await.is_ok());
-    // The older event comes again, late.
+    // The older event is delivered again, late.
     assert_eq!(life.handled(&revoked).await, Handled::Noted);
     assert!(life.authorize(&mention(&life, SALES)).await.is_ok());
 }
@@ -66,7 +67,7 @@ async fn a_workspace_that_is_taken_away_is_served_by_its_own_install() {
     let own = life
         .authorize(&mention(&life, SALES))
         .await
-        .expect("its own");
+        .expect("installed");
     assert!(!own.installation.home.is_enterprise_install());
 }
 
@@ -98,7 +99,7 @@ async fn what_an_earlier_installation_lost_is_not_kept_from_the_next() {
     assert_eq!(
         life.handled(&revoked).await,
         Handled::Ignored,
-        "nothing is kept of nobody"
+        "no row is stored for an unknown tenant"
     );
     assert_eq!(life.slots(ORG).await, [""; 0]);
     life.app.fake.uninstall(ORG);
@@ -134,7 +135,11 @@ async fn a_workspace_that_has_joined_an_organisation_keeps_its_tokens_and_learns
             event["event"] = json!({"type": what, "enterprise_id": ORG});
         });
         assert_eq!(life.handled(&event).await, Handled::Noted);
-        assert_eq!(life.handled(&event).await, Handled::Noted, "told twice");
+        assert_eq!(
+            life.handled(&event).await,
+            Handled::Noted,
+            "the event is delivered twice"
+        );
         let installation = life.app.stored(ALPHA, None).await;
         let enterprise = installation.home.enterprise().map(|org| org.id.as_str());
         let expected = (what == "grid_migration_finished").then_some(ORG);
@@ -178,7 +183,7 @@ async fn while_slack_does_not_say_the_migrations_event_counts_if_it_is_not_older
     assert_eq!(life.handled(&event).await, Handled::Noted);
     let installation = life.app.stored(ALPHA, None).await;
     assert_eq!(
-        installation.home.enterprise().expect("told").id.as_str(),
+        installation.home.enterprise().expect("present").id.as_str(),
         ORG
     );
 }
@@ -347,7 +352,7 @@ async fn a_migration_that_names_no_organisation_changes_nothing_unless_slack_nam
     let event = migrated(&life, json!({}));
     assert_eq!(life.handled(&event).await, Handled::Noted);
     assert_eq!(enterprise(&life).await.as_deref(), Some(ORG));
-    // Without a bot there is nobody to ask: the event counts.
+    // Without a bot token Slack cannot be asked, so the event counts.
     let life = Life::standing().await;
     life.install_without_bot(ADA).await;
     let event = migrated(&life, json!({"enterprise_id": ORG}));
@@ -371,7 +376,11 @@ async fn an_installation_that_is_renewed_while_slack_is_asked_keeps_its_own_orga
     let handled = life.deliver_over(&slack, &event).await;
     let handled = handled.expect("it can be handled");
     assert_eq!(handled, Handled::Ignored);
-    assert_eq!(enterprise(&life).await, None, "the later installation's");
+    assert_eq!(
+        enterprise(&life).await,
+        None,
+        "the later installation's organisation counts"
+    );
 }
 
 #[tokio::test]
@@ -399,7 +408,7 @@ async fn an_organisation_that_leaves_while_it_loses_a_workspace_keeps_nothing() 
     backend.meanwhile(move || {
         tokio::spawn(async move {
             let deleted = store.delete(&key(ORG), &Delete::all()).await;
-            assert!(deleted.expect("answers"));
+            assert!(deleted.expect("responds"));
         })
     });
     assert_eq!(life.handled(&event).await, Handled::Ignored);

@@ -1,4 +1,4 @@
-//! `tokens_revoked`: exactly what is listed goes, and only if it is dead.
+//! `tokens_revoked`: deletes exactly the listed tokens, and only if they are dead.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -38,7 +38,7 @@ async fn a_bot_that_is_not_ours_is_nobodys_business() {
     life.app
         .fake
         .inject("auth.test", Fault::error("account_inactive").always());
-    // Ada is listed as a bot, and the bot as a user: neither names a token of ours.
+    // The event lists Ada as a bot and the bot as a user. Neither entry names a token of this app.
     let bot = life.app.fake.bot_user(ALPHA);
     let event = life
         .app
@@ -86,7 +86,7 @@ async fn an_expired_token_is_judged_by_the_time_of_the_event() {
         .fake
         .inject("auth.test", Fault::error("token_expired").always());
     let doubtful = life.app.fake.tokens_revoked(ALPHA, &[], &[bot.as_str()]);
-    life.deliver(&doubtful).await.expect_err("nobody can say");
+    life.deliver(&doubtful).await.expect_err("it is unknown");
     assert!(life.bot_token(ALPHA).await.is_some());
     life.advance(3600);
     let event = life.app.fake.tokens_revoked(ALPHA, &[], &[bot.as_str()]);
@@ -117,7 +117,7 @@ async fn an_address_that_is_not_on_the_allow_list_takes_no_token() {
     let echo = life.app.fake.tokens_revoked(ALPHA, &[ADA], &[bot.as_str()]);
     let fault = Fault::error("invalid_auth").always();
     life.app.fake.inject("auth.test", fault);
-    life.deliver(&echo).await.expect_err("nobody can say");
+    life.deliver(&echo).await.expect_err("it is unknown");
     assert!(life.bot_token(ALPHA).await.is_some());
     assert!(life.user_token(ALPHA, ADA).await.is_some());
 }
@@ -152,7 +152,8 @@ async fn a_token_that_was_refreshed_while_it_was_judged_stays() {
             Credential::User(_) => (vec![ADA], vec![]),
         };
         let installed = life.app.stored(ALPHA, Some(ADA)).await;
-        // The token is over; the event is later than the installation, so it counts as revoked.
+        // The token has expired. The event is later than the installation, so the token counts as
+        // revoked.
         life.advance(13 * 3600);
         let event = life.app.fake.tokens_revoked(ALPHA, &users, &bots);
         let asked = Arc::new(AtomicUsize::new(0));
@@ -176,23 +177,24 @@ async fn a_token_that_was_refreshed_while_it_was_judged_stays() {
         let handled = life.deliver_over(&slack, &event).await;
         let handled = handled.expect("it can be handled");
         assert_eq!(handled, Handled::Ignored, "{credential:?}");
-        assert_eq!(asked.load(SeqCst), 2, "the new token is judged by itself");
+        assert_eq!(asked.load(SeqCst), 2, "the new token is checked separately");
         let current = life.app.stored(ALPHA, Some(ADA)).await;
         assert_eq!(
             current.revision, installed.revision,
-            "a refresh, no install"
+            "a refresh keeps the revision"
         );
         let tokens = [
-            life.bot_token(ALPHA).await.expect("the bot's stays"),
-            life.user_token(ALPHA, ADA).await.expect("Ada's stays"),
+            life.bot_token(ALPHA).await.expect("the bot's token"),
+            life.user_token(ALPHA, ADA).await.expect("Ada's token"),
         ];
         let refreshed = usize::from(credential != Credential::Bot);
         assert!(life.app.fake.is_live(&tokens[refreshed]), "{credential:?}");
     }
 }
 
-/// Each time when Slack is asked about a token, Ada installs the app again, which without
-/// rotation brings the same tokens, and the response is of the time before. As often as said.
+/// Returns a client of Slack, and the number of its `auth.test` calls. During each of its first
+/// `times` calls Ada installs the app again. Without rotation this brings the same tokens, and the
+/// response describes the time before.
 fn reinstalled_meanwhile(life: &Arc<Life>, times: usize) -> (SlackClient, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let (live, counted) = (Arc::clone(life), Arc::clone(&asked));
@@ -203,7 +205,7 @@ fn reinstalled_meanwhile(life: &Arc<Life>, times: usize) -> (SlackClient, Arc<At
             if !is_meant {
                 return None;
             }
-            // The installation asks about its bot itself, but by another client.
+            // The installation calls `auth.test` for its bot too, but with another client.
             life.install(ADA).await;
             Some(error("account_inactive"))
         }
@@ -241,15 +243,15 @@ async fn an_installation_that_is_renewed_again_and_again_is_an_error_that_passes
     let event = life.app.fake.app_uninstalled(ALPHA);
     let (slack, asked) = reinstalled_meanwhile(&life, usize::MAX);
     let outcome = life.deliver_over(&slack, &event).await;
-    let outcome = outcome.expect_err("nobody can say");
+    let outcome = outcome.expect_err("it is unknown");
     assert_matches!(outcome, LifecycleError::Moved);
     assert!(outcome.is_transient());
     assert!(asked.load(SeqCst) > 2, "it is judged more than twice");
     assert!(life.bot_token(ALPHA).await.is_some());
-    // Nine renewals are not too many.
+    // Nine reinstallations are within the limit.
     let (slack, _) = reinstalled_meanwhile(&life, 9);
     let outcome = life.deliver_over(&slack, &event).await;
-    assert_eq!(outcome.expect("it rests"), Handled::Ignored);
+    assert_eq!(outcome.expect("within the limit"), Handled::Ignored);
 }
 
 #[tokio::test]
@@ -267,7 +269,7 @@ async fn of_a_list_exactly_the_dead_go_in_whatever_order_they_are_named() {
         life.advance(3600);
         assert!(life.app.fake.revoke_user(ALPHA, ADA));
         let bot = life.bot_token(ALPHA).await;
-        // The bot is named, last, and lives.
+        // The event also lists the bot, last. The bot's token is valid.
         let bot_user = life.app.fake.bot_user(ALPHA);
         let bots = if names_bot {
             vec!["U0OTHERBOT1", bot_user.as_str()]
@@ -280,7 +282,7 @@ async fn of_a_list_exactly_the_dead_go_in_whatever_order_they_are_named() {
         assert_eq!(life.user_token(ALPHA, ADA).await, None, "{users:?}");
         assert!(life.user_token(ALPHA, BEN).await.is_some(), "{users:?}");
         assert_eq!(life.bot_token(ALPHA).await, bot, "{users:?}");
-        // Told again, nothing is left to do.
+        // When the event is delivered again, nothing is left to do.
         assert_eq!(life.handled(&event).await, Handled::Ignored, "{users:?}");
     }
 }
@@ -302,7 +304,10 @@ async fn a_bot_among_others_goes_with_the_users_that_are_named_beside_it() {
         assert_eq!(life.handled(&event).await, Handled::Revoked);
         assert_eq!(life.bot_token(ALPHA).await, None);
         assert_eq!(life.user_token(ALPHA, ADA).await, None);
-        assert!(life.user_token(ALPHA, BEN).await.is_some(), "not named");
+        assert!(
+            life.user_token(ALPHA, BEN).await.is_some(),
+            "Ben is not listed"
+        );
     }
 }
 
@@ -315,7 +320,7 @@ async fn of_several_that_cannot_be_judged_the_first_is_reported() {
         life.app.fake.inject("auth.test", Fault::error(code));
     }
     let event = life.app.fake.tokens_revoked(ALPHA, &[ADA, BEN], &[]);
-    let error = life.deliver(&event).await.expect_err("nobody can say");
+    let error = life.deliver(&event).await.expect_err("it is unknown");
     assert!(error.is_transient(), "{error:?}");
     assert!(
         format!("{error:?}").contains("org_login_required"),
@@ -348,7 +353,7 @@ async fn an_event_that_lists_nothing_takes_nothing_and_a_wrong_form_is_an_error(
     }
     assert!(life.bot_token(ALPHA).await.is_some());
     assert!(life.user_token(ALPHA, ADA).await.is_some());
-    // One list alone is enough.
+    // One list alone is valid.
     let event = event().edit(|event| event["event"]["tokens"] = json!({"oauth": [ADA]}));
     assert_eq!(life.handled(&event).await, Handled::Revoked);
 }
@@ -359,7 +364,7 @@ async fn a_workspace_with_its_own_install_never_loses_its_organisations_tokens()
     life.install(Who::user(OLGA).at(ORG)).await;
     life.install("U0GRIDUSR02").await;
     life.advance(3600);
-    // Olga's token is dead, and the event names her and both places.
+    // Olga's token is dead, and the event names her, the workspace and the organisation.
     assert!(life.app.fake.revoke_user(ORG, OLGA));
     let event = life.app.fake.tokens_revoked(SALES, &[OLGA], &[]);
     let event = event.edit(|event| event["enterprise_id"] = ORG.into());
@@ -385,7 +390,7 @@ async fn a_token_that_goes_while_it_is_judged_is_nothing_that_the_event_did() {
             let (life, delete) = (Arc::clone(&live), delete.clone());
             async move {
                 let deleted = life.app.store.delete(&key(ALPHA), &delete).await;
-                assert!(deleted.expect("answers"));
+                assert!(deleted.expect("responds"));
                 Some(error("account_inactive"))
             }
         });

@@ -1,4 +1,4 @@
-//! `app_uninstalled`, and what the host is told.
+//! `app_uninstalled`, and what the app's hooks are notified of.
 
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -29,17 +29,25 @@ async fn in_doubt_slack_is_asked_and_while_it_does_not_say_nothing_is_purged() {
         "team_added_to_org",
         "fatal_error",
         "some_new_error",
-        // Also what an address gets that is not on the app's allow-list.
+        // Slack returns this code also to an IP address outside the app's allow-list.
         "invalid_auth",
     ] {
         life.app.fake.inject("auth.test", Fault::error(code));
         let error = life.deliver(&event).await.expect_err("Slack did not say");
         assert_matches!(error, LifecycleError::Slack(_), "{code}");
     }
-    assert_eq!(life.handled(&event).await, Handled::Ignored, "it lives");
+    assert_eq!(
+        life.handled(&event).await,
+        Handled::Ignored,
+        "the token is alive"
+    );
     assert!(life.bot_token(ALPHA).await.is_some());
     life.app.fake.uninstall(ALPHA);
-    assert_eq!(life.handled(&event).await, Handled::Purged, "it is dead");
+    assert_eq!(
+        life.handled(&event).await,
+        Handled::Purged,
+        "the token is dead"
+    );
 }
 
 #[tokio::test]
@@ -84,31 +92,31 @@ async fn a_host_that_fails_is_told_again_until_it_succeeds() {
     assert_eq!(
         life.slots(ALPHA).await,
         ["departure"],
-        "the tokens are gone, the note stands"
+        "the tokens are deleted, the note is kept"
     );
 
     assert_eq!(
-        life.lifecycle.resume_pending().await.expect("answers"),
+        life.lifecycle.resume_pending().await.expect("responds"),
         0,
         "not due yet"
     );
     life.advance(61);
     assert_eq!(
-        life.lifecycle.resume_pending().await.expect("answers"),
+        life.lifecycle.resume_pending().await.expect("responds"),
         0,
-        "it fails again"
+        "the hook fails again"
     );
     life.host.set_failing(false);
     assert_eq!(
-        life.lifecycle.resume_pending().await.expect("answers"),
+        life.lifecycle.resume_pending().await.expect("responds"),
         0,
-        "it was put off"
+        "the note was postponed"
     );
     life.advance(121);
-    assert_eq!(life.lifecycle.resume_pending().await.expect("answers"), 1);
+    assert_eq!(life.lifecycle.resume_pending().await.expect("responds"), 1);
     assert_eq!(life.host.tenants(), [ALPHA]);
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
-    assert_eq!(life.lifecycle.resume_pending().await.expect("answers"), 0);
+    assert_eq!(life.lifecycle.resume_pending().await.expect("responds"), 0);
 }
 
 #[tokio::test]
@@ -141,14 +149,14 @@ async fn a_host_that_is_told_late_learns_that_the_app_is_back() {
     life.install(BEN).await;
     life.host.set_failing(false);
     life.advance(61);
-    assert_eq!(life.lifecycle.resume_pending().await.expect("answers"), 1);
+    assert_eq!(life.lifecycle.resume_pending().await.expect("responds"), 1);
     assert_eq!(
         life.host.departures(),
         [(ALPHA.to_owned(), "app_uninstalled".to_owned(), true)]
     );
     assert!(
         life.bot_token(ALPHA).await.is_some(),
-        "the new install lives"
+        "the new installation is kept"
     );
 }
 
@@ -171,9 +179,7 @@ async fn an_installation_that_does_not_open_is_judged_by_the_time_that_it_shows(
     db.overwrite(&key, broken).await;
     assert_eq!(life.handled(&early).await, Handled::Ignored);
     let doubtful = life.app.fake.app_uninstalled(ALPHA);
-    life.deliver(&doubtful)
-        .await
-        .expect_err("nobody can be asked");
+    life.deliver(&doubtful).await.expect_err("no usable token");
     assert_ne!(life.slots(ALPHA).await, [""; 0]);
     life.advance(3600);
     assert_eq!(
@@ -191,7 +197,11 @@ async fn an_organisations_uninstall_that_names_a_workspace_is_asked_about() {
     let event = life.app.fake.app_uninstalled(SUPPORT).edit(|event| {
         event["enterprise_id"] = ORG.into();
     });
-    assert_eq!(life.handled(&event).await, Handled::Ignored, "it lives");
+    assert_eq!(
+        life.handled(&event).await,
+        Handled::Ignored,
+        "the token is alive"
+    );
     assert!(life.bot_token(ORG).await.is_some());
     life.app.fake.uninstall(ORG);
     let user = life.app.fake.tokens_revoked(SUPPORT, &[OLGA], &[]);
@@ -202,14 +212,14 @@ async fn an_organisations_uninstall_that_names_a_workspace_is_asked_about() {
     assert_eq!(life.host.tenants(), [ORG]);
 }
 
-/// Puts another version over a row's own, so that it does not open.
+/// Replaces the version of a row, so that the row does not open.
 async fn damage(life: &Life, tenant: &str, slot: &str) {
     let rows = support::all_rows(&*life.backend).await;
     let partition = format!("{}/{tenant}", life.app.fake.client_id());
     let (key, row) = rows
         .into_iter()
         .find(|(key, _)| key.partition.as_str() == partition && key.slot.as_str() == slot)
-        .expect("the row is there");
+        .expect("the row exists");
     let put = Change::Put {
         slot: key.slot,
         row: Row {
@@ -236,7 +246,7 @@ async fn a_note_that_does_not_open_keeps_no_other_host_from_being_told() {
     damage(&life, ALPHA, "departure").await;
     life.host.set_failing(false);
     life.advance(3600);
-    assert_eq!(life.lifecycle.resume_pending().await.expect("answers"), 1);
+    assert_eq!(life.lifecycle.resume_pending().await.expect("responds"), 1);
     assert_eq!(life.host.tenants(), [BRAVO]);
 }
 
@@ -250,14 +260,14 @@ async fn a_hold_outlives_a_damaged_row_and_a_reinstall() {
         at: life.app.fake.clock().now(),
     };
     let alpha = key(ALPHA);
-    assert!(life.app.store.hold(&alpha, &hold).await.expect("answers"));
+    assert!(life.app.store.hold(&alpha, &hold).await.expect("responds"));
     damage(&life, ALPHA, "install").await;
     life.install(BEN).await;
     let installation = life.app.stored(ALPHA, None).await;
     assert!(installation.is_on_hold());
 }
 
-/// Panics for one tenant, and never ends for another.
+/// Panics for one tenant, and never returns for another.
 #[derive(Debug)]
 struct Wild(Host);
 
@@ -269,7 +279,7 @@ impl LifecycleHooks for Wild {
         is_installed_again: bool,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         match departure.key.id() {
-            ALPHA => panic!("a bug of the host's"),
+            ALPHA => panic!("a bug of the app"),
             SALES => std::future::pending().await,
             _ => self.0.uninstalled(departure, is_installed_again).await,
         }
@@ -292,10 +302,14 @@ async fn a_hook_that_panics_or_never_ends_keeps_no_other_tenants_from_being_told
     let wild = Lifecycle::new(life.app.store.clone(), life.app.slack.clone())
         .with_hooks(Wild(life.host.clone()))
         .with_clock(life.app.fake.clock());
-    assert_eq!(wild.resume_pending().await.expect("answers"), 1);
+    assert_eq!(wild.resume_pending().await.expect("responds"), 1);
     assert_eq!(life.host.tenants(), [BRAVO]);
     for tenant in [ALPHA, SALES] {
-        assert_eq!(life.slots(tenant).await, ["departure"], "it is told again");
+        assert_eq!(
+            life.slots(tenant).await,
+            ["departure"],
+            "the hook is notified again"
+        );
     }
 }
 
@@ -340,7 +354,11 @@ async fn an_organisations_departure_is_told_when_the_event_names_a_workspace_aga
     life.host.set_failing(false);
     assert_eq!(life.handled(&event).await, Handled::Purged);
     assert_eq!(life.host.tenants(), [ORG]);
-    assert_eq!(life.handled(&event).await, Handled::Ignored, "it was told");
+    assert_eq!(
+        life.handled(&event).await,
+        Handled::Ignored,
+        "the hook was notified"
+    );
     assert_eq!(life.host.tenants(), [ORG]);
 }
 
@@ -387,12 +405,12 @@ async fn an_installation_that_does_not_open_and_is_purged_meanwhile_is_judged_ag
     life.install(ADA).await;
     damage(&life, ALPHA, "install").await;
     life.advance(3600);
-    // Another process purges it and cannot tell.
+    // Another process purges the installation and cannot notify the hook.
     let (store, now) = (life.app.store.clone(), life.app.fake.clock().now());
     backend.meanwhile(move || {
         tokio::spawn(async move {
-            let found = store.glance(&key(ALPHA)).await.expect("answers");
-            let (revision, _) = found.expect("it stands");
+            let found = store.glance(&key(ALPHA)).await.expect("responds");
+            let (revision, _) = found.expect("it exists");
             let departure = Departure::new(key(ALPHA), "by another", now);
             let purged = store.purge(&departure, revision, Some(now)).await;
             assert!(purged.expect("purged").is_some());
@@ -414,7 +432,7 @@ async fn while_the_database_is_away_an_event_is_an_error_that_passes() {
     let events = life.app.fake.take_events();
     backend.set_down(true);
     for event in &events {
-        let error = life.deliver(event).await.expect_err("it is down");
+        let error = life.deliver(event).await.expect_err("unavailable");
         let is_store = matches!(error, LifecycleError::Store(store::Error::Unavailable(_)));
         assert!(is_store && error.is_transient(), "{error}");
     }
@@ -466,5 +484,5 @@ async fn an_uninstall_takes_its_tenant_and_no_byte_of_another() {
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
     assert_eq!(others().await, before);
     let found = life.app.store.fetch(&key(ALPHA), None).await;
-    assert!(found.expect("answers").is_none());
+    assert!(found.expect("responds").is_none());
 }

@@ -1,9 +1,9 @@
-//! What a neighbour checks with Redis by TLS: its driver takes the default provider.
-#![allow(dead_code, reason = "each neighbour uses one of the two")]
+//! Checks of a neighbour that uses Redis over TLS. The Redis driver uses rustls's default provider.
+#![allow(dead_code, reason = "each neighbour uses one of the two checks")]
 
 use slack_installs::backend::{ConnectError, ConnectErrorKind, RedisBackend, RedisOptions};
 
-/// The driver gets as far as TLS, which it would not without a provider: it would panic.
+/// Checks that the driver gets as far as TLS. Without a provider it would panic.
 pub async fn is_called_by_tls() {
     let error = open().await;
     assert_ne!(error.kind(), ConnectErrorKind::Tls, "{error}");
@@ -16,7 +16,7 @@ pub async fn names_the_remedy() {
     assert!(error.to_string().contains(remedy), "{error}");
 }
 
-/// Opens a Redis that ends each connection.
+/// Opens a Redis server that closes each connection.
 async fn open() -> ConnectError {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();

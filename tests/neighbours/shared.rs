@@ -1,10 +1,10 @@
-//! What each neighbour checks. Nothing listens at these ports.
-#![allow(dead_code, reason = "each neighbour uses some")]
+//! The checks that each neighbour runs. No server listens on the ports used.
+#![allow(dead_code, reason = "each neighbour uses some of the checks")]
 
 use rustls::crypto::CryptoProvider;
 use slack_installs::slack::{Environment, HttpTransport, SlackClient, Transport, TransportError};
 
-/// Sends a request by TLS, and returns why it was not sent.
+/// Sends a request over TLS, and returns why it was not sent.
 pub async fn send() -> Box<dyn std::error::Error + Send + Sync> {
     drop(SlackClient::new(Environment::commercial()));
     let url = "https://127.0.0.1:1/api/auth.test";
@@ -12,21 +12,21 @@ pub async fn send() -> Box<dyn std::error::Error + Send + Sync> {
     let sent = HttpTransport::new().send(request.expect("a request")).await;
     match sent {
         Err(TransportError::NotSent(cause)) => cause,
-        other => panic!("nothing listens there: {other:?}"),
+        other => panic!("expected a refused connection: {other:?}"),
     }
 }
 
-/// The client gets as far as the network, without a default provider.
+/// Checks that the client reaches the network without a default provider.
 pub async fn slack_is_called_by_tls() {
     let causes = causes(&*send().await);
     assert!(causes.contains("refused"), "{causes}");
     assert!(
         CryptoProvider::get_default().is_none(),
-        "it was installed by this crate"
+        "this crate installed a default provider"
     );
 }
 
-/// `rustls::ClientConfig::builder()` panics without one.
+/// Checks that a provider exists. Without one, `rustls::ClientConfig::builder()` panics.
 pub fn a_bare_builder_has_a_provider() {
     rustls::ClientConfig::builder();
 }

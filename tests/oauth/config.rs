@@ -8,7 +8,7 @@ use slack_installs::{InstallConfig, InstallProvider, RedirectUri, Scopes};
 use super::support::app::{App, REDIRECT};
 use crate::support::app::credentials;
 
-/// What a provider of this configuration says.
+/// Returns the error of a provider with this configuration, if there is one.
 async fn refused(configure: impl FnOnce(&mut InstallConfig)) -> Option<ConfigError> {
     let app = App::new().await;
     let mut config = InstallConfig::new(

@@ -1,4 +1,4 @@
-//! Where a flow begins, where it ends, and the workspace that it is meant for.
+//! Where a flow begins, where it ends, and for which workspace it is meant.
 
 use http::header::HOST;
 use http::{HeaderMap, Method, StatusCode, Uri};
@@ -14,9 +14,9 @@ use super::support::app::{
 };
 use crate::support::log::Log;
 
-/// The path of [`REDIRECT`], at another host.
+/// Has the path of [`REDIRECT`] at another host.
 const SAME_PATH: &str = "https://eu.example.com/slack/oauth_redirect";
-/// The host of [`REDIRECT`], by another path.
+/// Has the host of [`REDIRECT`], but another path.
 const SAME_HOST: &str = "https://bot.example.com/slack/second/oauth_redirect";
 
 async fn at(redirects: &[&str]) -> App {
@@ -34,7 +34,7 @@ fn to(redirect: &str) -> InstallOptions {
     }
 }
 
-/// The same callback, come by another URL.
+/// Returns the same callback at another URL.
 fn moved(callback: &Url, to: &str) -> Url {
     let mut url = Url::parse(to).expect("a URL");
     url.set_query(callback.query());
@@ -64,7 +64,7 @@ async fn a_flow_begun_at_one_redirect_url_does_not_end_at_another() {
 
 #[tokio::test]
 async fn a_path_or_host_that_is_not_known_says_nothing_and_what_is_known_still_counts() {
-    // A router that cuts a prefix off, a proxy that names itself.
+    // A router that strips a prefix, and a proxy that puts its own name into the header.
     let app = at(&[SAME_PATH, SAME_HOST]).await;
     for (by, ends) in [
         ("https://bot.example.com/oauth_redirect", true),
@@ -137,7 +137,8 @@ async fn the_host_header_goes_before_the_requests_target_and_a_port_is_part_of_i
     }
 }
 
-/// The page of Slack's that this install link leads to, and the browser that was sent there.
+/// Returns Slack's page to which this install link leads, and the browser that was redirected
+/// there.
 async fn followed(app: &App, query: &str) -> (Browser, Url) {
     let uri: Uri = format!("/slack/install{query}").parse().expect("a path");
     let browser = Browser::default();
@@ -201,7 +202,7 @@ async fn a_link_that_names_no_workspace_installs_anywhere() {
     }
 }
 
-/// What the log has of flows that begin at these hosts, one after the other.
+/// Returns the log of flows that begin at these hosts, one after another.
 async fn log_of(app: &App, hosts: &[&str]) -> String {
     let (log, logging) = Log::of_this_thread();
     for host in hosts {
@@ -241,7 +242,7 @@ async fn a_flow_begun_at_another_name_of_this_machine_is_warned_of_once() {
         ] {
             assert!(log.contains(words), "{words}: {log}");
         }
-        // The next start warns again.
+        // The next process warns again.
         let app = at_only(redirect).await;
         let log = log_of(&app, &[host]).await;
         assert_eq!(log.matches("WARN").count(), 1, "{redirect} {host}: {log}");
@@ -252,9 +253,9 @@ async fn a_flow_begun_at_another_name_of_this_machine_is_warned_of_once() {
 async fn a_flow_whose_cookie_comes_back_is_not_warned_of() {
     for (redirect, host) in [
         ("http://localhost:3000/cb", "localhost:3000"),
-        // Cookies know no ports.
+        // Cookies ignore ports.
         ("http://localhost:3000/cb", "localhost:8080"),
-        // A proxy that changes the header.
+        // The proxy changes the header.
         ("https://bot.example.com/cb", "127.0.0.1:3000"),
         ("http://localhost:3000/cb", "bot.example.com"),
         ("http://localhost:3000/cb", "not a host"),

@@ -44,10 +44,10 @@ async fn a_bot_is_installed_and_its_token_stored() {
     assert!(installed(&page), "{}", page.body());
     let installation = app.stored(ALPHA, Some(ADA)).await.installation;
     let bot = installation.bot.expect("a bot");
-    let token = app.fake.bot_token(ALPHA).expect("Slack issued one");
+    let token = app.fake.bot_token(ALPHA).expect("a bot token");
     assert_eq!(bot.grant.access_token.expose(), token.expose());
     assert_eq!(bot.user_id, app.fake.bot_user(ALPHA));
-    assert!(bot.id.is_some(), "auth.test told the bot's id");
+    assert!(bot.id.is_some(), "`auth.test` returned the bot's id");
     assert_eq!(
         bot.grant.scopes,
         Scopes::from("chat:write,commands,users:read")
@@ -57,7 +57,7 @@ async fn a_bot_is_installed_and_its_token_stored() {
         installation
             .url
             .as_deref()
-            .expect("auth.test told it")
+            .expect("from auth.test")
             .starts_with("https://")
     );
     assert!(installation.user.is_none(), "no user scopes were asked for");
@@ -152,7 +152,7 @@ async fn what_is_wrong_with_a_state_is_found_before_anything_is_consumed() {
     assert_eq!(app.exchanges(), 0);
     assert!(
         installed(&browser.open(&app.provider, &callback).await),
-        "it was not consumed"
+        "the state was not consumed"
     );
 }
 
@@ -187,13 +187,14 @@ async fn a_cookie_of_another_flow_does_not_open_this_one() {
     assert_eq!(page.status(), StatusCode::BAD_REQUEST);
     assert!(
         installed(&mine.open(&app.provider, &callback).await),
-        "it was not consumed"
+        "the state was not consumed"
     );
 }
 
 #[tokio::test]
 async fn a_cookie_that_a_sibling_domain_could_set_does_not_open_a_flow() {
-    // Plain http, or a sibling domain, can set any name but a `__Host-` one.
+    // Over plain http, or from a sibling domain, an attacker can set any cookie whose name lacks
+    // the prefix `__Host-`.
     let app = App::new().await;
     let attacker = Browser::default();
     let callback = app.allowed(&attacker, options(), ADA).await;
@@ -235,12 +236,12 @@ async fn a_flow_comes_back_to_the_host_where_it_began() {
             redirect,
             "{host}"
         );
-        // Begun at Slack, and sent through our own flow: there as well.
+        // A flow that began at Slack restarts as our own flow, with the same redirect URL.
         let uri = "/slack/eu/oauth_redirect?code=1".parse().expect("a path");
         let restarted = app.provider.callback_response(&Method::GET, &uri, &headers);
         let to = location(&restarted.await);
         assert_eq!(parameter(&to, "redirect_uri"), redirect, "{host}");
-        // HTTP/2 names the host in the request's target.
+        // In HTTP/2 the request target contains the host name.
         let uri = format!("https://{host}/slack/install");
         let uri = uri.parse().expect("a URL");
         let none = http::HeaderMap::new();
@@ -263,7 +264,7 @@ async fn a_person_who_cancels_sees_a_friendly_page_and_uses_the_state_up() {
         page.body()
     );
 
-    // Even with a real code, the state is used up.
+    // The state is consumed, so even a real code is refused.
     let allowed = app.fake.allow(&authorize, ADA).expect("allowed");
     let page = browser.open(&app.provider, &allowed).await;
     assert_eq!(
@@ -337,7 +338,7 @@ async fn two_tabs_of_one_browser_do_not_meet() {
 
 #[tokio::test]
 async fn the_redirect_url_of_the_flow_is_repeated_at_the_exchange() {
-    // slackapi/java-slack-sdk#491, #714, #1404
+    // Regression: slackapi/java-slack-sdk#491, #714, #1404.
     let app = App::configured(|config| {
         config
             .redirect_uris
@@ -379,7 +380,7 @@ async fn nothing_that_the_caller_supplied_travels_in_the_url() {
         .await
         .expect("a scan")
         .rows;
-    assert!(!format!("{rows:?}").contains("canary"), "it is sealed");
+    assert!(!format!("{rows:?}").contains("canary"), "the row is sealed");
 }
 
 #[tokio::test]
@@ -441,7 +442,7 @@ async fn sign_in_with_slack_is_not_stored_as_an_installation() {
 
 #[tokio::test]
 async fn an_installation_is_stored_before_auth_test_is_asked() {
-    // Python's and JavaScript's SDKs lose the installation when `auth.test` fails.
+    // Slack's SDKs for Python and JavaScript lose the installation if `auth.test` fails.
     let app = App::new().await;
     app.fake.inject("auth.test", Fault::unavailable().always());
     assert!(installed(&app.install(ADA).await));
@@ -469,11 +470,11 @@ async fn an_exchange_is_never_repeated() {
         assert_eq!(page.status(), StatusCode::BAD_GATEWAY);
         assert_eq!(app.exchanges(), 1);
         assert!(app.fetch(ALPHA, None).await.is_none());
-        assert!(installed(&app.install(ADA).await), "starting again works");
+        assert!(installed(&app.install(ADA).await), "a new flow succeeds");
     }
 }
 
-/// Refuses everything, as a policy of a closed app does.
+/// Refuses every installation.
 #[derive(Debug)]
 struct Nobody;
 
@@ -517,18 +518,18 @@ async fn of_a_refused_install_that_rotates_no_refresh_token_stays_alive() {
         .iter()
         .filter(|it| it.starts_with("xoxe-1-"))
         .collect();
-    assert_eq!(refresh_tokens.len(), 2, "the bot's and the user's");
+    assert_eq!(refresh_tokens.len(), 2, "the bot's and the user's tokens");
     assert!(refresh_tokens.iter().all(|it| !app.fake.is_refreshable(it)));
 }
 
-/// Has a bug.
+/// A policy that panics.
 #[derive(Debug)]
 struct Broken;
 
 #[async_trait]
 impl InstallPolicy for Broken {
     async fn judge(&self, _: &Candidate<'_>) -> Decision {
-        panic!("a bug of the host's")
+        panic!("a bug of the app")
     }
 }
 
@@ -547,7 +548,7 @@ async fn a_policy_that_panics_refuses_and_its_tokens_are_revoked() {
     assert_eq!(*heard.0.lock().expect("no panic"), ["refused"]);
 }
 
-/// Stops in `installed` until it is let go.
+/// Adds a permit when `installed` is called.
 #[derive(Debug)]
 struct Gate(Arc<Semaphore>);
 
@@ -572,7 +573,7 @@ async fn a_browser_that_goes_away_changes_nothing_once_the_state_is_consumed() {
     {
         let request = browser.request(&provider, &Method::GET, &callback);
         tokio::pin!(request);
-        // Polled until the exchange is under way, then dropped.
+        // Polls until the exchange has begun, then drops the request.
         while app.exchanges() == 0 {
             tokio::select! {
                 biased;
@@ -585,7 +586,7 @@ async fn a_browser_that_goes_away_changes_nothing_once_the_state_is_consumed() {
     assert!(app.fetch(ALPHA, None).await.is_some());
 }
 
-/// Writes down which hooks were called.
+/// Records which hooks were called.
 #[derive(Clone, Debug, Default)]
 struct Heard(Arc<Mutex<Vec<&'static str>>>);
 

@@ -28,7 +28,7 @@ use crate::support::app::credentials;
 #[derive(Clone, Debug, Default)]
 struct Told(Arc<Mutex<Vec<Facts>>>);
 
-/// The bot's id, the URL, and the scopes that are missing.
+/// The bot's id, the URL, and the missing scopes.
 type Facts = (Option<String>, Option<String>, [String; 2]);
 
 #[async_trait]
@@ -51,7 +51,7 @@ impl InstallHooks for Told {
 impl Told {
     fn once(&self) -> Facts {
         let told = self.0.lock().expect("no panic");
-        assert_eq!(told.len(), 1, "told once");
+        assert_eq!(told.len(), 1, "the hook is called once");
         told[0].clone()
     }
 }
@@ -82,7 +82,7 @@ async fn the_host_is_told_what_is_stored() {
         .bot
         .expect("a bot")
         .id
-        .expect("auth.test told it");
+        .expect("from auth.test");
     assert_eq!(bot.as_deref(), Some(stored.as_str()));
     assert_eq!(missing, ["", ""]);
 }
@@ -135,7 +135,7 @@ async fn what_slack_tells_of_a_users_token_changes_nothing_of_the_bot() {
     assert_eq!(id(after.installation.bot), id(before));
 }
 
-/// Deletes the installation when `auth.test` is called.
+/// Deletes the installation during the call of `auth.test`.
 struct Leaving(Store);
 
 #[async_trait]
@@ -143,7 +143,7 @@ impl CallHooks for Leaving {
     async fn before(&self, path: &str) {
         if path.ends_with("auth.test") {
             let removed = self.0.delete(&key(ALPHA), &Delete::all()).await;
-            assert!(removed.expect("the store answers"));
+            assert!(removed.expect("the store responds"));
         }
     }
 }
@@ -190,7 +190,7 @@ async fn an_identity_beside_something_else_is_an_installation() {
     assert!(app.stored(ALPHA, Some(ADA)).await.user.is_some());
 }
 
-/// Takes the database away between the exchange and the store, for this long.
+/// Takes the database down after the exchange and before the store, for this long.
 #[derive(Debug)]
 struct Outage(Arc<Flaky<MemoryBackend>>, Duration);
 
@@ -224,14 +224,14 @@ async fn a_database_is_waited_for_as_long_as_a_person_waits() {
         assert_eq!(page.starts_with("503 "), !ends, "{away} ms: {page}");
         let told = if ends { "installed" } else { "store" };
         assert_eq!(*heard.0.lock().expect("no panic"), [told]);
-        // Whether it is stored is unknown, so nothing is revoked.
+        // The installation may be stored, so nothing is revoked.
         assert_eq!(app.fake.calls("auth.revoke"), 0);
         assert_eq!(app.exchanges(), 1);
     }
 }
 
-/// A store that takes no installation: for good, or because its database is away. It reads all
-/// the same.
+/// A store that fails to store an installation, permanently or because its database is unavailable.
+/// Reads work.
 #[derive(Debug)]
 struct Refusing {
     inner: Store,
@@ -294,24 +294,24 @@ async fn a_store_that_refuses_is_asked_again_only_if_it_may_do_it_and_nothing_is
         let page = flow(&app, &provider, &[], ADA).await;
         assert!(page.starts_with("503 "), "{page}");
         assert_eq!(asked.load(Ordering::SeqCst), times);
-        // It may be stored, so nobody knows whose these tokens are.
+        // The installation may be stored, so its tokens may be in use.
         assert_eq!(app.fake.calls("auth.revoke"), 0);
         assert!(app.fake.is_installed(ALPHA));
     }
 }
 
-/// A hook with a bug.
+/// A hook that panics.
 #[derive(Debug)]
 struct Broken;
 
 #[async_trait]
 impl InstallHooks for Broken {
     async fn installed(&self, _: &Installed) {
-        panic!("a bug of the host's");
+        panic!("a bug of the app");
     }
 
     async fn failed(&self, _: &Error) {
-        panic!("a bug of the host's");
+        panic!("a bug of the app");
     }
 }
 
@@ -325,7 +325,7 @@ async fn a_hook_that_panics_takes_nothing_back() {
     assert_eq!(app.fake.calls("auth.revoke"), 0);
 }
 
-/// A store with a bug.
+/// A store that panics.
 #[derive(Debug)]
 struct Panicking(Store);
 
@@ -345,7 +345,7 @@ impl StateStore for Panicking {
         _: &StateId,
         _: SystemTime,
     ) -> Result<Option<StatePayload>, store::Error> {
-        panic!("a bug of the host's")
+        panic!("a bug of the app")
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a person sees at the end of a flow.
+//! The pages that a user sees after a flow.
 
 use bytes::Bytes;
 use http::header::{
@@ -32,7 +32,7 @@ fn stored(unavailable: bool) -> Error {
     })
 }
 
-/// Every error: its name, its status, whether to try again, and some words of its page.
+/// Returns every error with its name, its status, whether it is transient, and words of its page.
 fn errors() -> Vec<(Error, &'static str, u16, bool, &'static str)> {
     let lost = Error::Exchange(TransportError::Lost("cut".into()).into());
     let not_ours = "Nothing is wrong on your side";
@@ -119,7 +119,7 @@ fn every_failure_has_its_name_its_status_and_its_page() {
             panic!("{error}: a redirect");
         };
         assert!(page.contains(words), "{error}: {page}");
-        // And no words of another one's.
+        // The page contains no other error's words.
         for (other, .., others) in errors() {
             if others != words {
                 assert!(!page.contains(others), "{error} like {other}: {page}");
@@ -161,7 +161,7 @@ fn every_failure_page_leads_back_to_the_install_path_and_to_the_apps_site() {
     }
 }
 
-/// The texts of the links to this URL.
+/// Returns the texts of the links to this URL.
 fn links<'a>(page: &'a str, href: &str) -> Vec<&'a str> {
     let to = format!("href=\"{href}\">");
     let texts = page.split(&to).skip(1);
@@ -179,7 +179,7 @@ async fn the_success_page_opens_the_app_in_its_workspace() {
     assert!(page.contains("<p>The app is installed in Alpha "), "{page}");
     let to = format!("https://slack.com/app_redirect?app={app_id}&amp;team={ALPHA}");
     assert_eq!(links(page, &to), ["Open in Slack"], "{page}");
-    // A workspace of an organisation is one like any other.
+    // A workspace of an organisation is handled like any other workspace.
     let page = app.install("U0GRIDUSR02").await;
     let page = page.body();
     let to = format!("https://slack.com/app_redirect?app={app_id}&amp;team={SALES}");
@@ -233,7 +233,7 @@ async fn the_default_pages_know_a_changed_install_path() {
     );
 }
 
-/// What keeps a page out of caches, referrers and frames.
+/// Checks the headers that keep a page out of caches, referrers and frames.
 fn assert_guarded(response: &Response<String>) {
     let header = |name| response.headers()[name].to_str().expect("visible ASCII");
     assert_eq!(header(&CACHE_CONTROL), "no-store");
@@ -294,7 +294,7 @@ async fn a_hosts_own_pages_are_shown_however_a_flow_ends() {
         assert_eq!(response.headers()[LOCATION], to);
         assert_guarded(&response);
     }
-    // A state that is none, and a query that Slack would not send.
+    // An invalid state, and a query that Slack would not send.
     for query in ["state=x", "state=x&state=x"] {
         let garbled = Url::parse(&format!("{REDIRECT}?{query}")).expect("a URL");
         let response = browser.open(&provider, &garbled).await;
@@ -315,7 +315,7 @@ async fn the_page_names_what_the_app_was_installed_in() {
         "{}",
         page.body()
     );
-    // Slack names an organisation or a workspace as a rule, and not always.
+    // Slack usually names the organisation or the workspace, but not always.
     for (who, id) in [(Who::user(ADA), ALPHA), (Who::user(OLGA).at(ORG), ORG)] {
         let nameless = Rewritten::over(app.fake.transport(), |_: &str, body: Bytes| {
             let mut answer: Value = serde_json::from_slice(&body).expect("JSON");

@@ -1,4 +1,4 @@
-//! Ready-made install policies, through the whole flow.
+//! The provided install policies, tested through the whole flow.
 
 use crate::support::app::{ADA, ALPHA, App, BEN, BRAVO, Browser, OLGA, ORG, SALES, key};
 use crate::support::hooked_transport::Rewritten;
@@ -16,7 +16,7 @@ use slack_installs::{
 const BOB: &str = "U0BRAVO0001";
 const GIL: &str = "U0GRIDUSR02";
 
-/// This person installs with these scopes under this policy: the page, and where it is stored.
+/// Installs with these scopes under this policy, and returns the page.
 async fn install(
     app: &App,
     policy: impl InstallPolicy,
@@ -94,12 +94,12 @@ async fn sensitive_scopes_need_an_admin_of_the_place_where_it_is_installed() {
     app.store
         .delete(&key(ALPHA), &all)
         .await
-        .expect("the store answers");
+        .expect("the store responds");
 
     let page = install(&app, required(), sensitive, BEN).await;
     assert_refused(&app, &page, ALPHA, "Only an admin of your workspace").await;
     assert_allowed(&install(&app, required(), sensitive, ADA).await);
-    // Gil is an admin of Sales, and no admin of the organisation; Olga the other way round.
+    // Gil is an admin of Sales and not of the organisation. Olga is an admin of the organisation.
     assert_allowed(&install(&app, required(), sensitive, GIL).await);
     assert_allowed(&install(&app, required(), sensitive, Who::user(OLGA).at(ORG)).await);
     assert_allowed(&install(&app, required(), sensitive, Who::user(OLGA).at(SALES)).await);
@@ -108,7 +108,8 @@ async fn sensitive_scopes_need_an_admin_of_the_place_where_it_is_installed() {
 #[tokio::test]
 async fn an_org_wide_install_needs_an_admin_of_the_organisation() {
     let app = App::new().await;
-    // She may install for the organisation when she begins, and is its admin no more when asked.
+    // Olga may install for the organisation when she begins. At the callback she is no longer its
+    // admin.
     let browser = Browser::default();
     let options = InstallOptions {
         scopes: Some(Scopes::from("channels:history,users:read")),
@@ -123,7 +124,8 @@ async fn an_org_wide_install_needs_an_admin_of_the_organisation() {
     assert_refused(&app, &page, ORG, "Only an admin of your organisation").await;
 }
 
-/// A provider that asks for an admin, of whom `users.info` tells this.
+/// Returns a provider that requires an admin, with a user record of `users.info` that `edit`
+/// changed.
 fn told_of(app: &App, edit: impl Fn(&mut Value) + Send + Sync + 'static) -> InstallProvider {
     let told = Rewritten::over(app.fake.transport(), move |path: &str, body: Bytes| {
         if !path.ends_with("users.info") {
@@ -137,7 +139,7 @@ fn told_of(app: &App, edit: impl Fn(&mut Value) + Send + Sync + 'static) -> Inst
     provider.with_policy(AdminRequired::default())
 }
 
-/// A user installs with a sensitive scope.
+/// Installs with a sensitive scope, and returns the page.
 async fn sensitive(app: &App, provider: &InstallProvider, who: impl Into<Who>) -> Response<String> {
     let browser = Browser::default();
     let options = InstallOptions {
@@ -153,11 +155,11 @@ async fn guests_and_people_who_left_are_no_admins_whatever_else_they_are() {
     let app = App::new().await;
     let by_flag = |flag: &'static str| {
         told_of(&app, move |ada| {
-            assert_eq!(ada["is_admin"], true, "she is an admin all the same");
+            assert_eq!(ada["is_admin"], true, "she is also an admin");
             ada[flag] = true.into();
         })
     };
-    // Each is Ada, but for this one flag.
+    // Each user is Ada with this one flag set.
     for flag in [
         "deleted",
         "is_restricted",
@@ -215,7 +217,7 @@ async fn an_owner_is_an_admin_whatever_slack_says_beside_it() {
     }
 }
 
-/// A user installs with these bot scopes and these user scopes.
+/// Installs with these bot scopes and user scopes, and returns the page.
 async fn install_both(app: &App, bot: &str, user: &str, who: &str) -> Response<String> {
     let provider = app.provider.clone().with_policy(AdminRequired::default());
     let browser = Browser::default();
@@ -234,7 +236,7 @@ async fn sensitive_scopes_of_a_users_own_need_an_admin_too() {
         ("commands,users:read", "search:read"),
         ("", "search:read,users:read"),
         ("commands", "channels:history,users:read"),
-        // Whichever of the two can ask is asked with.
+        // The call uses whichever of the two tokens has `users:read`.
         ("channels:history", "users:read"),
         ("channels:history,users:read", "files:write"),
     ] {
@@ -249,7 +251,7 @@ async fn sensitive_scopes_of_a_users_own_need_an_admin_too() {
     }
     let app = App::new().await;
     assert_allowed(&install_both(&app, "commands", "files:write", BEN).await);
-    assert_eq!(app.fake.calls("users.info"), 0, "nothing is sensitive");
+    assert_eq!(app.fake.calls("users.info"), 0, "no scope is sensitive");
 }
 
 #[tokio::test]
@@ -319,7 +321,8 @@ async fn a_listed_organisation_is_not_a_listed_workspace() {
     assert_allowed(&install(&app, sales.clone(), "commands", GIL).await);
     let page = install(&app, sales, "commands", Who::user(OLGA).at(ORG)).await;
     assert_refused(&app, &page, ORG, "not open to your workspace").await;
-    // An org-wide installation is the organisation's, and reaches a workspace that is denied.
+    // An org-wide installation belongs to the organisation, so a rule against one of its workspaces
+    // does not deny it.
     let denied = DenyTenants::default().with_team(team(SALES));
     let page = install(&app, denied, "commands", Who::user(OLGA).at(ORG)).await;
     assert_allowed(&page);
@@ -394,7 +397,11 @@ async fn of_several_policies_each_must_allow_it_and_the_first_refusal_is_told() 
     assert_allowed(&install(&app, all.clone(), "commands,users:read", ADA).await);
     let page = install(&app, all.clone(), "commands,users:read", BOB).await;
     assert_refused(&app, &page, BRAVO, "not open").await;
-    assert_eq!(app.fake.calls("users.info"), 1, "Bob is not asked about");
+    assert_eq!(
+        app.fake.calls("users.info"),
+        1,
+        "Slack is not asked about Bob"
+    );
     assert_allowed(&install(&app, AllOf::default(), "commands", BOB).await);
 }
 

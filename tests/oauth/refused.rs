@@ -1,5 +1,4 @@
-//! The tokens of a refused installation are revoked, unless that may end an installation that is
-//! stored.
+//! The tokens of a refused installation are revoked, unless that could end a stored installation.
 
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ use super::support::app::{
 use super::support::hooked_transport::Rewritten;
 use super::{Nobody, options};
 
-/// A user goes through this provider's flow, and the installation is refused.
+/// Runs a user through this provider's flow. The installation must be refused.
 async fn refuse(app: &App, provider: &InstallProvider, options: InstallOptions, who: &str) {
     let browser = Browser::default();
     let callback = app.allowed(&browser, options, who).await;
@@ -28,7 +27,7 @@ async fn refuse(app: &App, provider: &InstallProvider, options: InstallOptions, 
     assert_eq!(page.status(), StatusCode::FORBIDDEN, "{}", page.body());
 }
 
-/// The same, with a policy that refuses everything.
+/// Does the same with a policy that refuses everything.
 async fn refused(app: &App, options: InstallOptions, who: &str) {
     refuse(app, &app.provider.clone().with_policy(Nobody), options, who).await;
 }
@@ -48,35 +47,39 @@ async fn whatever_a_flow_is_refused_for_its_tokens_are_revoked() {
     let other = AppId::new("A0OTHER0001").expect("an id");
     let app = App::configured(|config| config.app_id = Some(other)).await;
     app.install(ADA).await;
-    assert_eq!(revocations(&app), 1, "another app's");
+    assert_eq!(revocations(&app), 1, "the token belongs to another app");
     assert!(!app.fake.is_installed(ALPHA));
 
     let app = App::new().await;
     let mut elsewhere = options();
     elsewhere.team = Some(TeamId::new(BRAVO).expect("an id"));
     app.install_with(elsewhere, ADA).await;
-    assert_eq!(revocations(&app), 1, "in another workspace");
+    assert_eq!(revocations(&app), 1, "the workspace is another one");
     assert!(!app.fake.is_installed(ALPHA));
 
     let app = App::new().await;
     app.install_with(user_only("identity.basic"), BEN).await;
-    assert_eq!(revocations(&app), 1, "nothing to keep");
+    assert_eq!(revocations(&app), 1, "only an identity was granted");
     assert!(app.fake.user_token(ALPHA, BEN).is_none());
 
     let app = App::new().await;
     refused(&app, user_scopes("search:read"), BEN).await;
-    assert_eq!(revocations(&app), 2, "by policy, the bot's and the user's");
+    assert_eq!(
+        revocations(&app),
+        2,
+        "the policy refuses, so the bot's and the user's tokens are revoked"
+    );
     assert!(!app.fake.is_installed(ALPHA));
 
     let app = App::new().await;
     refused(&app, user_only("search:read"), BEN).await;
-    assert_eq!(revocations(&app), 1, "of somebody who has no bot");
+    assert_eq!(revocations(&app), 1, "no bot is installed");
     assert!(app.fake.user_token(ALPHA, BEN).is_none());
 }
 
 #[tokio::test]
 async fn the_app_itself_and_the_workspace_that_was_meant_are_not_refused() {
-    // Two worlds of one seed have the same app.
+    // Two worlds with the same seed have the same app.
     let same = || world().with_seed(7);
     let in_memory = || Arc::new(MemoryBackend::default());
     let ours = App::with(same(), in_memory(), |_| {}).await.fake.app_id();
@@ -100,7 +103,7 @@ async fn an_org_wide_install_is_not_the_one_that_was_meant_for_a_workspace() {
     assert_eq!(revocations(&app), 1);
 }
 
-/// Takes the database away and refuses.
+/// Takes the database down and refuses the installation.
 #[derive(Debug)]
 struct Blind(Arc<Flaky<MemoryBackend>>);
 
@@ -138,9 +141,9 @@ async fn where_a_bot_is_installed_no_token_that_does_not_rotate_is_revoked() {
     let app = App::new().await;
     assert!(installed(&app.install(ADA).await));
     refused(&app, options(), BEN).await;
-    assert_eq!(revocations(&app), 0, "Slack gave the same one again");
-    // Slack gives another one after the app was away for a moment, and ending that would take the
-    // bot out again.
+    assert_eq!(revocations(&app), 0, "Slack returned the same token again");
+    // After an uninstallation Slack issues another token. Revoking it would uninstall the app
+    // again.
     app.fake.uninstall(ALPHA);
     refused(&app, options(), BEN).await;
     let (stored, _) = stored_bot(&app).await;
@@ -170,7 +173,7 @@ async fn of_a_refused_reinstall_that_rotates_the_new_pair_ends_and_the_stored_on
         with.map(|it| it.as_str()).collect::<Vec<_>>()
     };
     let (accesses, refreshes) = (tokens("xoxe.xoxb-1-"), tokens("xoxe-1-"));
-    assert_eq!((accesses.len(), refreshes.len()), (1, 1), "one pair");
+    assert_eq!((accesses.len(), refreshes.len()), (1, 1), "one pair is new");
     assert!(!app.fake.is_live(accesses[0]));
     assert!(!app.fake.is_refreshable(refreshes[0]));
     assert_eq!(revocations(&app), 2);
@@ -204,8 +207,8 @@ async fn a_users_token_is_in_use_if_it_is_the_same_users() {
         &app.install_with(user_scopes("search:read"), ADA).await
     ));
     refused(&app, user_scopes("search:read"), ADA).await;
-    assert_eq!(revocations(&app), 0, "Ada's own is stored");
-    // Of Ben nothing is stored, but of the bot.
+    assert_eq!(revocations(&app), 0, "Ada's own token is stored");
+    // For Ben only the bot is stored, so his user token is revoked.
     refused(&app, user_scopes("search:read"), BEN).await;
     assert_eq!(revocations(&app), 1);
     assert!(app.fake.user_token(ALPHA, BEN).is_none());
@@ -219,7 +222,7 @@ async fn a_bot_is_not_in_use_because_a_user_is() {
     let mine = app.install_with(user_only("search:read"), ADA).await;
     assert!(installed(&mine));
     refused(&app, options(), ADA).await;
-    assert_eq!(revocations(&app), 1, "nobody's bot");
+    assert_eq!(revocations(&app), 1, "no bot is stored");
     assert!(app.fake.bot_token(ALPHA).is_none());
     assert!(app.fake.user_token(ALPHA, ADA).is_some());
 }
@@ -229,7 +232,8 @@ async fn a_revocation_that_fails_stops_none_of_the_others() {
     let app = App::new().await;
     app.fake.rotate_tokens(Rotation::default());
     let before = app.fake.secrets();
-    // The bot's refresh token, and then what is left of the four.
+    // The first revocation fails: the bot's refresh token. The other three tokens are revoked all
+    // the same.
     app.fake.inject("auth.revoke", Fault::unavailable());
     refused(&app, user_scopes("search:read"), BEN).await;
     assert_eq!(revocations(&app), 4);

@@ -1,4 +1,4 @@
-//! States, cookies and callbacks: each thing that can be wrong with one, alone.
+//! States, cookies and callbacks, each with one defect at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::{Heard, options};
 
 const LOOPBACK: &str = "http://localhost:3000/slack/oauth_redirect";
 
-/// Opens a callback with these headers.
+/// Requests a callback with these headers.
 async fn open(app: &App, callback: &Url, headers: &HeaderMap) -> Response<String> {
     let uri = callback[url::Position::BeforePath..].parse();
     let uri = uri.expect("a path");
@@ -72,7 +72,7 @@ async fn on_this_machine_a_flow_works_without_https() {
         let response = app.provider.start_response(options).await;
         browser.keep_cookies(&response);
         let cookie = response.headers()[SET_COOKIE].clone();
-        assert!(cookie.is_sensitive(), "no log of a framework shows it");
+        assert!(cookie.is_sensitive(), "frameworks do not log it");
         let cookie = cookie.to_str().expect("visible ASCII");
         assert_eq!(cookie.starts_with("slack-oauth-"), is_plain, "{cookie}");
         assert_eq!(
@@ -89,7 +89,7 @@ async fn on_this_machine_a_flow_works_without_https() {
 
 #[tokio::test]
 async fn a_cookie_is_found_in_whichever_header_it_comes() {
-    // HTTP/2 may send each cookie in a header of its own.
+    // HTTP/2 may send each cookie in its own header.
     let app = App::new().await;
     for at in 0..3 {
         let browser = Browser::default();
@@ -195,7 +195,7 @@ async fn a_callback_without_a_usable_code_uses_its_state_up_and_exchanges_nothin
         );
     }
     assert_eq!(app.exchanges(), 0);
-    // A long one is Slack's to refuse.
+    // A long code is sent to Slack, which refuses it.
     let browser = Browser::default();
     let callback = app.allowed(&browser, options(), ADA).await;
     let long = with_parameter(&callback, "code", Some(&too_long[..7000]));
@@ -229,7 +229,7 @@ async fn a_refusal_without_a_state_is_shown_and_begins_no_flow() {
     assert_eq!(page.status(), StatusCode::OK);
     assert!(page.body().contains("You chose not"), "{}", page.body());
     assert!(page.headers().get(SET_COOKIE).is_none());
-    // Nor does one that only has a code: it is sent through our own flow, and nothing has failed.
+    // A callback with only a code is also no failure: it restarts as our own flow.
     let mut begun = Url::parse(REDIRECT).expect("a URL");
     begun.query_pairs_mut().append_pair("code", "a-code");
     let page = Browser::default().open(&provider, &begun).await;
@@ -267,7 +267,7 @@ async fn a_query_that_slack_would_not_send_is_refused_and_uses_nothing_up() {
         assert_eq!(page.status(), StatusCode::BAD_REQUEST, "{url}");
         assert!(page.body().contains("not complete"), "{}", page.body());
     }
-    // What is not read may come as often as it likes.
+    // Parameters that are not read may be repeated.
     let mut largest = padded(8 * 1024 - 8);
     largest
         .query_pairs_mut()

@@ -1,4 +1,4 @@
-//! What an operator does: hold, revoke, reconcile.
+//! What an operator does: freeze, revoke and reconcile.
 
 #[macro_use]
 #[path = "../support/mod.rs"]
@@ -28,7 +28,7 @@ fn operator(life: &Life) -> Operator {
     operator_over(life, &life.app.slack)
 }
 
-/// An operator who reaches Slack by this client.
+/// Returns an operator that calls Slack with this client.
 fn operator_over(life: &Life, slack: &SlackClient) -> Operator {
     let credentials = credentials(&life.app.fake);
     let (store, slack) = (life.app.store.clone(), slack.clone());
@@ -56,7 +56,7 @@ async fn a_tenant_on_hold_keeps_its_data_and_gets_nothing() {
     operator
         .freeze(&key(ALPHA), "ticket 2")
         .await
-        .expect("again is fine");
+        .expect("repeatable");
     let refused = life
         .authorize(&life.mention(ALPHA))
         .await
@@ -72,10 +72,10 @@ async fn a_tenant_on_hold_keeps_its_data_and_gets_nothing() {
         .collect();
     assert!(
         facts.contains("ticket 1: taken over"),
-        "the reason can be seen"
+        "the reason is readable in the row"
     );
 
-    // Installing again does not end it.
+    // Installing again does not end the hold.
     life.install(BEN).await;
     assert_eq!(refusal(&life, ALPHA).await, "the tenant is on hold");
 
@@ -86,7 +86,7 @@ async fn a_tenant_on_hold_keeps_its_data_and_gets_nothing() {
     operator
         .unfreeze(&key(ALPHA), "once more")
         .await
-        .expect("again is fine");
+        .expect("repeatable");
     assert_eq!(refusal(&life, ALPHA).await, "served");
     let hold = life
         .app
@@ -133,7 +133,7 @@ async fn a_revoked_tenant_is_uninstalled_at_slack_and_purged_and_the_host_told()
     let outcome = operator
         .revoke(&key(ALPHA), "ticket 4")
         .await
-        .expect("Slack does it");
+        .expect("uninstalled");
     assert_eq!(outcome, RevokeOutcome::Uninstalled);
     assert!(!life.app.fake.is_installed(ALPHA));
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
@@ -145,7 +145,7 @@ async fn a_revoked_tenant_is_uninstalled_at_slack_and_purged_and_the_host_told()
     let again = operator
         .revoke(&key(ALPHA), "ticket 4")
         .await
-        .expect("again is fine");
+        .expect("repeatable");
     assert_eq!(again, RevokeOutcome::NotInstalled);
     for event in life.app.fake.take_events() {
         assert_eq!(life.handled(&event).await, Handled::Ignored);
@@ -161,7 +161,7 @@ fn sweep(repairs: bool) -> ReconcileConfig {
     }
 }
 
-/// Twenty workspaces besides Alpha.
+/// Returns a world with twenty workspaces in addition to Alpha.
 fn many_world() -> World {
     let mut world = world();
     for number in 0..20 {
@@ -173,7 +173,7 @@ fn many_world() -> World {
     world
 }
 
-/// The app in all of these.
+/// Installs the app in Alpha and in the twenty other workspaces.
 async fn many() -> Life {
     let life = Life::with(many_world(), Arc::new(MemoryBackend::default())).await;
     life.install(ADA).await;
@@ -192,25 +192,28 @@ async fn a_tenant_whose_events_were_lost_is_found_and_purged() {
     let report = operator
         .reconcile(&sweep(false))
         .await
-        .expect("the database answers");
+        .expect("the database responds");
     assert_eq!((report.examined, report.purged), (21, 0));
     let [found] = &report.findings[..] else {
-        panic!("one is gone: {report:?}")
+        panic!("expected one finding: {report:?}")
     };
     assert_eq!((&found.key, &found.verdict), (&key(ALPHA), &Verdict::Gone));
-    assert!(life.bot_token(ALPHA).await.is_some(), "only reported");
+    assert!(
+        life.bot_token(ALPHA).await.is_some(),
+        "the sweep only reports"
+    );
 
     let report = operator
         .reconcile(&sweep(true))
         .await
-        .expect("the database answers");
+        .expect("the database responds");
     assert_eq!(report.purged, 1);
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
     assert_eq!(life.host.tenants(), [ALPHA]);
     let report = operator
         .reconcile(&sweep(true))
         .await
-        .expect("the database answers");
+        .expect("the database responds");
     assert_eq!((report.examined, report.findings.len()), (20, 0));
 }
 
@@ -226,11 +229,11 @@ async fn a_sweep_asks_no_faster_than_it_is_told_and_waits_when_slack_says_so() {
         .inject("auth.test", Fault::rate_limited(Duration::from_secs(7)));
     let before = life.app.fake.calls("auth.test");
     let begun = tokio::time::Instant::now();
-    let report = operator(&life).reconcile(&config).await.expect("answers");
+    let report = operator(&life).reconcile(&config).await.expect("responds");
     assert!(report.findings.is_empty());
     let calls = life.app.fake.calls("auth.test") - before;
     assert_eq!(calls, 2 * 21 + 1);
-    // The clock is paused: this is what was waited for, not what it took.
+    // The clock is paused, so the elapsed time is the time waited, not the real duration.
     assert_eq!(begun.elapsed().as_secs(), 43 + 7);
 }
 
@@ -247,7 +250,7 @@ async fn a_process_without_hooks_leaves_nothing_to_tell() {
     );
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
     let with = lifecycle(&life.app, &life.app.store, &Host::default());
-    assert_eq!(with.resume_pending().await.expect("answers"), 0);
+    assert_eq!(with.resume_pending().await.expect("responds"), 0);
 }
 
 #[tokio::test]
@@ -267,7 +270,7 @@ async fn a_rotator_hands_out_nothing_of_a_tenant_on_hold() {
         reason: "abuse".into(),
         at: app.fake.clock().now(),
     };
-    assert!(app.store.hold(&alpha, &hold).await.expect("answers"));
+    assert!(app.store.hold(&alpha, &hold).await.expect("responds"));
     let outcome = rotator.token_for(&alpha, Credential::Bot).await;
     assert_matches!(outcome, Err(rotation::Error::OnHold));
 }
@@ -279,12 +282,12 @@ async fn a_purge_asks_slack_nothing_and_tells_the_host() {
     let calls = life.app.fake.call_log().len();
     let operator = operator(&life);
     let purged = operator.purge(&key(ALPHA), "its events were lost").await;
-    assert!(purged.expect("answers"));
+    assert!(purged.expect("responds"));
     assert_eq!(life.app.fake.call_log().len(), calls);
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
     assert_eq!(life.host.tenants(), [ALPHA]);
     let again = operator.purge(&key(ALPHA), "once more").await;
-    assert!(!again.expect("answers"));
+    assert!(!again.expect("responds"));
 }
 
 #[tokio::test]
@@ -301,7 +304,7 @@ async fn a_revocation_ends_every_refresh_token_that_is_kept() {
         token.expose().to_owned()
     };
     let first = life.app.stored(ALPHA, None).await;
-    // A second pair, whose refresh token is kept as an alternate, as after a lost race.
+    // A second pair. Its refresh token is kept as an alternate, as after a lost race.
     life.install(BEN).await;
     let second = life.app.stored(ALPHA, None).await;
     let alternate = &first.bot.as_ref().expect("a bot").grant;
@@ -321,12 +324,12 @@ async fn a_revocation_ends_every_refresh_token_that_is_kept() {
         .app
         .store
         .update(&chain_key, Some(alternate), &mut keep);
-    kept.await.expect("answers").expect("it stands");
+    kept.await.expect("responds").expect("it exists");
     assert!(fake.is_refreshable(&bot(&first)) && fake.is_refreshable(&bot(&second)));
     fake.inject("apps.uninstall", Fault::error("no_permission").always());
     let outcome = operator(&life).revoke(&key(ALPHA), "ticket 8").await;
     assert_eq!(outcome.expect("done"), RevokeOutcome::TokensRevoked);
-    assert!(!fake.is_refreshable(&bot(&first)), "the alternate");
+    assert!(!fake.is_refreshable(&bot(&first)), "the alternate is dead");
     assert!(!fake.is_refreshable(&bot(&second)));
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
 }

@@ -20,8 +20,9 @@ use crate::support::backends::{Paged, Unreliable};
 use crate::support::hooked::Hooked;
 use crate::support::script::{error, ok, rate_limited, scripted};
 
-/// `auth.test` of these tokens gets these error codes, one after the other; the last one stays.
-/// Of an empty code, and of other tokens, the fake Slack says what is true.
+/// Returns a client whose `auth.test` returns these error codes for these tokens, in order; the
+/// last code repeats. For an empty code, and for other tokens, the fake Slack returns the real
+/// state.
 fn saying<T: AsRef<str>>(life: &Life, words: &[(&Option<T>, &[&'static str])]) -> SlackClient {
     let words: HashMap<String, Vec<&'static str>> = words
         .iter()
@@ -43,7 +44,7 @@ fn saying<T: AsRef<str>>(life: &Life, words: &[(&Option<T>, &[&'static str])]) -
 
 async fn swept(life: &Life, slack: &SlackClient, config: &ReconcileConfig) -> Reconciled {
     let report = operator_over(life, slack).reconcile(config).await;
-    report.expect("the database answers")
+    report.expect("the database responds")
 }
 
 fn verdicts(report: &Reconciled) -> Vec<Verdict> {
@@ -55,7 +56,7 @@ fn unclear(code: &str) -> Verdict {
     Verdict::Unclear(Some(ErrorCode::new(code)))
 }
 
-/// Ada's workspace with the bot's token and hers.
+/// Installs the app for Ada in Alpha, and returns the bot's token and hers.
 async fn alpha() -> (Life, Option<String>, Option<String>) {
     let life = Life::new().await;
     life.install(ADA).await;
@@ -190,7 +191,7 @@ async fn a_tenant_whose_tokens_rotate_is_never_gone_by_token_revoked_alone() {
         assert_eq!(report.purged, usize::from(is_gone), "{codes:?}");
         assert_eq!(life.slots(ALPHA).await.is_empty(), is_gone, "{codes:?}");
     }
-    // Beside one that lives, it takes nothing either.
+    // If the user's token is alive, the bot's `token_revoked` is no finding either.
     let life = Life::new().await;
     life.app.fake.rotate_tokens(Rotation::default());
     life.install(ADA).await;
@@ -242,7 +243,8 @@ async fn a_second_response_that_is_not_dead_spares_a_token() {
     }
 }
 
-/// What happens when a token is asked about for the nth time.
+/// Returns a client whose `auth.test` calls fail with `account_inactive`, and which runs `act`
+/// during the nth of them.
 fn meanwhile<L>(
     life: &Arc<Life>,
     dead: Option<String>,
@@ -288,7 +290,7 @@ async fn a_token_that_was_refreshed_while_it_was_judged_stays() {
         let slack = meanwhile(&life, old.clone(), 2, move |life| {
             let credential = asked_for.clone();
             async move {
-                // Its time is over, and somebody asks for it.
+                // The token has expired, and a caller requests it.
                 life.advance(13 * 3600);
                 let credentials = credentials(&life.app.fake);
                 let (slack, store) = (life.app.slack.clone(), life.app.store.clone());
@@ -302,17 +304,20 @@ async fn a_token_that_was_refreshed_while_it_was_judged_stays() {
         assert_eq!(verdicts(&report), [Verdict::PartlyGone], "{credential:?}");
         assert_eq!((report.purged, report.repaired), (0, 0), "{credential:?}");
         let after = life.app.stored(ALPHA, Some(ADA)).await;
-        assert_eq!(after.revision, before.revision, "a refresh, no install");
+        assert_eq!(
+            after.revision, before.revision,
+            "a refresh keeps the revision"
+        );
         let new = tokens().await;
         assert_ne!(new, old, "{credential:?}");
-        let new = new.expect("it stays");
+        let new = new.expect("not deleted");
         assert!(life.app.fake.is_live(&new), "{credential:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_tenant_that_is_installed_again_while_it_is_judged_stays() {
-    // Both tokens are dead at the first and the second look: the fourth question is the last.
+    // Both tokens are dead at the first and at the second check. So the fourth call is the last.
     for nth in 3..=4 {
         let life = Arc::new(Life::new().await);
         life.install(ADA).await;
@@ -337,7 +342,7 @@ async fn a_token_that_was_granted_again_while_it_was_judged_stays() {
         } else {
             life.user_token(ALPHA, ADA).await
         };
-        // Without rotation a reinstall brings the same token.
+        // Without rotation a reinstallation brings the same token.
         let reinstall = |life: Arc<Life>| async move { life.install(ADA).await };
         let slack = meanwhile(&life, token, 2, reinstall);
         let report = swept(&life, &slack, &sweep(true)).await;
@@ -380,7 +385,7 @@ async fn another_user_whose_token_is_not_dead_for_certain_keeps_the_tenant() {
     }
 }
 
-/// Puts another version over a row's own, so that it does not open.
+/// Replaces the version of a row, so that the row does not open.
 async fn damage(life: &Life, tenant: &str, slot: &str) {
     let db = Db::of(life.app.fake.client_id(), Arc::clone(&life.backend));
     let (key, row) = db.row(tenant, slot).await;
@@ -425,7 +430,7 @@ async fn a_tenant_without_tokens_is_reported_and_kept() {
     life.install(ADA).await;
     for delete in [Delete::bot(), Delete::user(user_id(ADA))] {
         let deleted = life.app.store.delete(&key(ALPHA), &delete).await;
-        assert!(deleted.expect("answers"));
+        assert!(deleted.expect("responds"));
     }
     let report = swept(&life, &life.app.slack, &sweep(true)).await;
     assert_eq!(verdicts(&report), [Verdict::Tokenless]);
@@ -438,7 +443,7 @@ async fn a_tenant_that_leaves_during_a_sweep_is_no_finding() {
     let life = Arc::new(Life::new().await);
     life.install(ADA).await;
     life.install(BOB).await;
-    // Both are listed at once; while the first is asked about, the other one goes.
+    // Both tenants are listed at once. While one is checked, the other one leaves.
     let live = Arc::clone(&life);
     let slack = scripted(&life.app.fake, move |_, token| {
         let life = Arc::clone(&live);
@@ -448,7 +453,7 @@ async fn a_tenant_that_leaves_during_a_sweep_is_no_finding() {
             let other = if is_alphas { BRAVO } else { ALPHA };
             if life.app.fetch(other, None).await.is_some() {
                 let purged = operator(&life).purge(&key(other), "x").await;
-                assert!(purged.expect("answers"));
+                assert!(purged.expect("responds"));
             }
             None
         }
@@ -498,7 +503,7 @@ async fn a_limit_is_waited_for_twice_and_a_minute_at_most() {
         let report = swept(&life, &slack, &sweep(false)).await;
         assert_eq!(verdicts(&report), [Verdict::Unclear(None)]);
         assert_eq!(asked.load(SeqCst), 3);
-        // The clock is paused: this is what was waited for, not what it took.
+        // The clock is paused, so the elapsed time is the time waited, not the real duration.
         assert_eq!(begun.elapsed().as_secs(), 2 * waited, "{said:?}");
     }
 }
@@ -511,13 +516,13 @@ async fn a_database_that_goes_away_ends_a_sweep_with_an_error() {
     life.install(BOB).await;
     backend.set_down(true);
     let unavailable = |outcome: Result<Reconciled, OperateError>| {
-        let error = outcome.expect_err("it is down");
+        let error = outcome.expect_err("unavailable");
         let expected = matches!(error, OperateError::Store(store::Error::Unavailable(_)));
         assert!(expected, "{error}");
     };
     unavailable(operator(&life).reconcile(&sweep(true)).await);
     backend.set_down(false);
-    // It goes away when the first tenant has been judged.
+    // The database becomes unavailable while the first tenant is judged.
     let unplugged = backend.clone();
     let slack = scripted(&life.app.fake, move |_, _| {
         unplugged.set_down(true);
@@ -562,7 +567,7 @@ async fn each_bound_on_purges_counts_by_itself() {
     for (gone, most_purges, most_percent, is_tripped) in [
         (1, 10, 5, false),
         (2, 10, 5, true),
-        // Ten percent of 21 are two.
+        // Ten percent of 21 is two.
         (2, 10, 10, false),
         (3, 10, 10, true),
         (2, 2, 100, false),
@@ -574,7 +579,7 @@ async fn each_bound_on_purges_counts_by_itself() {
         for number in 0..gone {
             life.app.fake.uninstall(&format!("T0MANY{number}"));
         }
-        // What else is to be repaired is repaired all the same.
+        // Other repairs are made even if the guard prevents the purges.
         life.app.fake.join_org(ALPHA, ORG);
         let config = ReconcileConfig {
             most_purges,
@@ -621,7 +626,7 @@ async fn a_hook_that_fails_stops_no_sweep_and_is_called_later() {
         ..sweep(true)
     };
     let report = swept(&life, &life.app.slack, &config).await;
-    assert_eq!(report.purged, 2, "their data is gone");
+    assert_eq!(report.purged, 2, "their data is deleted");
     for number in 0..2 {
         let slots = life.slots(&format!("T0MANY{number}")).await;
         assert_eq!(slots, ["departure"]);
@@ -629,12 +634,12 @@ async fn a_hook_that_fails_stops_no_sweep_and_is_called_later() {
     life.host.set_failing(false);
     life.advance(61);
     let told = life.lifecycle.resume_pending().await;
-    assert_eq!(told.expect("answers"), 2);
+    assert_eq!(told.expect("responds"), 2);
     let reason = "reconcile: its tokens are dead";
     assert!(life.host.departures().iter().all(|told| told.1 == reason));
 }
 
-/// Slack says this of every token.
+/// Returns a client to which Slack returns these fields for every token.
 fn telling(life: &Life, fields: &Value) -> SlackClient {
     let fields = fields.clone();
     scripted(&life.app.fake, move |_, _| {
@@ -657,7 +662,7 @@ async fn what_slack_says_anew_of_an_installation_is_stored_and_nothing_that_it_l
             true,
         ),
         (true, json!({"url": url, "bot_id": "B0RENEWED01"}), true),
-        // Another workspace's organisation is none of this one's.
+        // The organisation of another workspace does not apply to this one.
         (true, json!({"team_id": BRAVO, "enterprise_id": ORG}), false),
         (true, json!({"enterprise_id": ORG}), false),
         (true, json!({"team_id": ALPHA, "enterprise_id": ORG}), true),
@@ -690,7 +695,7 @@ async fn what_slack_says_anew_of_an_installation_is_stored_and_nothing_that_it_l
             bot_id(after.installation.bot),
             said("bot_id").or_else(|| bot_id(before.installation.bot))
         );
-        // There is nothing more to do.
+        // Nothing is left to repair.
         let report = swept(&life, &slack, &sweep(true)).await;
         assert_eq!(report.findings.len(), 0, "{fields}");
         assert!(life.user_token(ALPHA, ADA).await.is_some());
@@ -710,7 +715,7 @@ async fn a_workspace_that_has_left_its_organisation_is_brought_up_to_date() {
         .map(|url| url.replace("https://", "https://new-"));
     assert!(url.is_some());
     let slack = telling(&life, &json!({"team_id": SALES, "url": url}));
-    // Of two things that changed, one is stored by each sweep.
+    // Two fields changed, and each sweep stores one of them.
     for sweeps in 1..=2 {
         let report = swept(&life, &slack, &sweep(true)).await;
         assert_eq!(verdicts(&report), [Verdict::Outdated], "{sweeps}");
@@ -782,9 +787,9 @@ async fn a_sweep_reads_every_page() {
     life.app.fake.uninstall("T0MANY19");
     let report = swept(&life, &life.app.slack, &sweep(true)).await;
     assert_eq!((report.examined, report.purged), (21, 1));
-    let users = life.app.store.users(&key(ALPHA)).await.expect("answers");
+    let users = life.app.store.users(&key(ALPHA)).await.expect("responds");
     assert_eq!(users.len(), 2);
-    // Ben is found on whatever page.
+    // Ben's token is alive. The sweep finds it on any page, so the tenant is not purged.
     for token in [
         life.app.fake.bot_token(ALPHA),
         life.app.fake.user_token(ALPHA, ADA),
@@ -826,7 +831,7 @@ async fn one_token_that_was_removed_counts_though_the_other_went_by_itself() {
                 }
                 let delete = Delete::user(user_id(ADA));
                 let deleted = life.app.store.delete(&key(ALPHA), &delete).await;
-                assert!(deleted.expect("answers"));
+                assert!(deleted.expect("responds"));
             }
             Some(error("account_inactive"))
         }

@@ -1,4 +1,5 @@
-//! What an operator's freeze, revoke and purge do at Slack, in the store, and when either fails.
+//! What an operator's freeze, revoke and purge do at Slack and in the store, and what happens if
+//! either fails.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -24,7 +25,7 @@ async fn revoked(life: &Life, slack: &SlackClient) -> Result<RevokeOutcome, Oper
     operator_over(life, slack).revoke(&key(ALPHA), REASON).await
 }
 
-/// The rows of every other tenant, and of the app itself.
+/// Returns the rows of all other tenants and of the app itself.
 async fn others(life: &Life) -> Vec<(Key, Row)> {
     let partition = format!("{}/{ALPHA}", life.app.fake.client_id());
     let mut rows = all_rows(&*life.backend).await;
@@ -32,7 +33,8 @@ async fn others(life: &Life) -> Vec<(Key, Row)> {
     rows
 }
 
-/// Slack's refusals after which another token is tried: this one is dead, over, or may not.
+/// Slack's error codes after which another token is tried. This token is dead, has expired, or
+/// lacks the permission.
 const GOES_ON: [&str; 8] = [
     "account_inactive",
     "authorization_not_found",
@@ -44,7 +46,7 @@ const GOES_ON: [&str; 8] = [
     "token_expired",
 ];
 
-/// Refusals that say nothing of the token.
+/// Error codes that say nothing about the token.
 const STOPS: [&str; 11] = [
     "invalid_auth",
     "fatal_error",
@@ -163,7 +165,7 @@ async fn an_app_without_a_bot_is_uninstalled_by_its_installer() {
     assert!(!life.app.fake.is_installed(ALPHA));
 }
 
-/// The calls of `auth.revoke`, by their tokens.
+/// Returns a client that records the token of each call of `auth.revoke`.
 fn listening(life: &Life) -> (SlackClient, Arc<Mutex<Vec<String>>>) {
     let heard: Arc<Mutex<Vec<String>>> = Arc::default();
     let kept = Arc::clone(&heard);
@@ -200,7 +202,8 @@ async fn every_token_of_the_bot_and_of_each_user_is_revoked_once_refresh_tokens_
         ]
     };
     let ([bot, ada], [_, ben]) = (installed(ADA).await, installed(BEN).await);
-    // The bot's first pair, of Ben's installation, is replaced, and kept as an alternate or over.
+    // Ben's installation came with the bot's first pair. It was replaced, and is kept as an
+    // alternate or has expired.
     fake.inject("apps.uninstall", Fault::error("no_permission").always());
     let before = others(&life).await;
     let (slack, heard) = listening(&life);
@@ -210,7 +213,7 @@ async fn every_token_of_the_bot_and_of_each_user_is_revoked_once_refresh_tokens_
     for [refresh, access] in [&bot, &ada, &ben] {
         let nth = |token: &String| {
             let times = heard.iter().filter(|other| *other == token).count();
-            assert_eq!(times, 1, "each is revoked, and once");
+            assert_eq!(times, 1, "each token is revoked once");
             heard.iter().position(|other| other == token)
         };
         assert!(nth(refresh) < nth(access));
@@ -219,11 +222,11 @@ async fn every_token_of_the_bot_and_of_each_user_is_revoked_once_refresh_tokens_
     }
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
     assert_eq!(others(&life).await, before, "no other tenant's row changed");
-    let bob = life.bot_token(BRAVO).await.expect("it stays");
+    let bob = life.bot_token(BRAVO).await.expect("not deleted");
     assert!(fake.is_live(&bob));
 }
 
-/// Puts another pair in the place of the bot's, as a refresh does that was under way.
+/// Replaces the bot's pair, as a refresh does that was in progress.
 async fn refreshed(life: &Life, number: usize) {
     let next = Grant {
         access_token: AccessToken::new(format!("xoxe.xoxb-1-next{number}")).expect("a token"),
@@ -241,7 +244,7 @@ async fn refreshed(life: &Life, number: usize) {
     };
     let store = &life.app.store;
     let moved = store.update(&chain_key, Some(&next), &mut moved).await;
-    moved.expect("answers").expect("it stands");
+    moved.expect("responds").expect("it exists");
 }
 
 #[tokio::test]
@@ -268,7 +271,7 @@ async fn a_pair_that_comes_during_a_revocation_is_revoked_too() {
                     came.store(number, SeqCst);
                     refreshed(&life, number).await;
                 }
-                // The fake does not know these tokens.
+                // The fake Slack does not know these tokens.
                 is_revocation.then(|| error("token_revoked"))
             }
         });
@@ -305,7 +308,7 @@ async fn a_tenant_is_on_hold_before_slack_is_asked_for_anything() {
     assert_eq!(*held.lock().expect("no test panics with it"), [true]);
 }
 
-/// During `apps.uninstall`, once.
+/// Runs `act` once, during the call of `apps.uninstall`.
 fn during_uninstall<L>(
     life: &Arc<Life>,
     act: impl Fn(Arc<Life>) -> L + Send + Sync + 'static,
@@ -340,7 +343,7 @@ async fn slacks_own_event_may_be_faster_than_the_operator() {
         });
         let outcome = revoked(&life, &slack).await;
         assert_eq!(outcome.expect("done"), RevokeOutcome::Uninstalled);
-        // If the event's own hook failed, the operator's is not left to wait for a worker.
+        // If the hook of the event failed, the operator calls it, and no worker is needed.
         let told = (ALPHA.to_owned(), "app_uninstalled".to_owned(), false);
         assert_eq!(life.host.departures(), [told], "fails: {fails}");
         assert_eq!(life.slots(ALPHA).await, [""; 0]);
@@ -361,7 +364,7 @@ async fn a_tenant_that_is_installed_again_during_a_revocation_is_kept_on_hold() 
     let kept = life.app.stored(ALPHA, Some(BEN)).await;
     assert!(kept.is_on_hold() && kept.bot.is_some() && kept.user.is_some());
     assert_eq!(life.host.tenants(), [""; 0]);
-    revoked(&life, &slack).await.expect("again is fine");
+    revoked(&life, &slack).await.expect("repeatable");
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
 }
 
@@ -377,9 +380,9 @@ async fn a_database_that_goes_away_midway_leaves_a_hold_and_a_revocation_to_repe
         unplugged.set_down(true);
         async {}
     });
-    let error = revoked(&life, &slack).await.expect_err("it is down");
+    let error = revoked(&life, &slack).await.expect_err("unavailable");
     assert_matches!(error, OperateError::Purge(_));
-    let error = revoked(&life, &slack).await.expect_err("it is down");
+    let error = revoked(&life, &slack).await.expect_err("unavailable");
     let is_store = matches!(error, OperateError::Store(store::Error::Unavailable(_)));
     assert!(is_store, "{error:?}");
     let purge = operator(&life).purge(&key(ALPHA), REASON).await;
@@ -388,7 +391,8 @@ async fn a_database_that_goes_away_midway_leaves_a_hold_and_a_revocation_to_repe
     backend.set_down(false);
     assert_eq!(refusal(&life, ALPHA).await, "the tenant is on hold");
     assert!(life.bot_token(ALPHA).await.is_some());
-    // Slack has uninstalled it meanwhile: its tokens are dead, which stops nothing.
+    // Slack has already uninstalled the app. Its tokens are dead, which does not stop the
+    // revocation.
     let outcome = revoked(&life, &slack).await;
     assert_eq!(outcome.expect("done"), RevokeOutcome::TokensRevoked);
     assert_eq!(life.slots(ALPHA).await, [""; 0]);
@@ -416,7 +420,7 @@ async fn a_departure_that_waits_is_told_by_a_revocation_and_by_a_purge() {
         for is_told_now in [true, false] {
             if purges {
                 let purged = operator.purge(&key(ALPHA), "once more").await;
-                assert_eq!(purged.expect("answers"), is_told_now);
+                assert_eq!(purged.expect("responds"), is_told_now);
             } else {
                 let outcome = operator.revoke(&key(ALPHA), "once more").await;
                 let expected = if is_told_now {
@@ -424,7 +428,7 @@ async fn a_departure_that_waits_is_told_by_a_revocation_and_by_a_purge() {
                 } else {
                     RevokeOutcome::NotInstalled
                 };
-                assert_eq!(outcome.expect("answers"), expected);
+                assert_eq!(outcome.expect("responds"), expected);
             }
             let told = (ALPHA.to_owned(), REASON.to_owned(), false);
             assert_eq!(life.host.departures(), [told]);
@@ -446,7 +450,7 @@ async fn a_purge_takes_what_does_not_open_and_no_other_tenant() {
         let before = others(&life).await;
         let operator = operator(&life);
         let purged = operator.purge(&key(ALPHA), REASON).await;
-        assert!(purged.expect("answers"), "{slot}");
+        assert!(purged.expect("responds"), "{slot}");
         assert_eq!(life.slots(ALPHA).await, [""; 0], "{slot}");
         assert_eq!(others(&life).await, before, "{slot}");
         let told = (ALPHA.to_owned(), REASON.to_owned(), false);
@@ -461,9 +465,9 @@ async fn a_tenant_that_was_never_there_is_no_error_for_a_purge_or_a_revocation()
     let before = all_rows(&*life.backend).await;
     let operator = operator(&life);
     let purged = operator.purge(&key(ALPHA), REASON).await;
-    assert!(!purged.expect("answers"));
+    assert!(!purged.expect("responds"));
     let outcome = operator.revoke(&key(ALPHA), REASON).await;
-    assert_eq!(outcome.expect("answers"), RevokeOutcome::NotInstalled);
+    assert_eq!(outcome.expect("responds"), RevokeOutcome::NotInstalled);
     for held in [
         operator.freeze(&key(ALPHA), REASON).await,
         operator.unfreeze(&key(ALPHA), REASON).await,
@@ -501,7 +505,7 @@ async fn a_hold_is_put_taken_back_and_put_again_each_with_its_reason_and_time() 
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     };
     operator.unfreeze(&key(ALPHA), "none").await.expect("no-op");
-    assert_eq!(held().await, None, "there was nothing to end");
+    assert_eq!(held().await, None, "no hold existed");
     let tokens = (
         life.bot_token(ALPHA).await,
         life.user_token(ALPHA, ADA).await,
@@ -516,7 +520,7 @@ async fn a_hold_is_put_taken_back_and_put_again_each_with_its_reason_and_time() 
         assert_eq!(held().await, Some((true, on, on_at)));
         assert_eq!(refusal(&life, ALPHA).await, "the tenant is on hold");
         let (off, off_at) = (format!("off {round}"), at(&life));
-        operator.unfreeze(&key(ALPHA), &off).await.expect("it was");
+        operator.unfreeze(&key(ALPHA), &off).await.expect("on hold");
         assert_eq!(held().await, Some((false, off.clone(), off_at)));
         life.advance(60);
         operator.unfreeze(&key(ALPHA), "late").await.expect("no-op");
@@ -543,7 +547,7 @@ async fn a_reason_is_kept_to_500_characters() {
         .expect("installed");
     let installation = life.app.stored(ALPHA, None).await;
     assert_eq!(installation.hold.expect("a hold").reason, kept);
-    assert!(operator.purge(&key(ALPHA), &long).await.expect("answers"));
+    assert!(operator.purge(&key(ALPHA), &long).await.expect("responds"));
     assert_eq!(
         life.host.departures(),
         [(ALPHA.to_owned(), kept.clone(), false)]
@@ -564,7 +568,7 @@ async fn a_hold_goes_with_its_tenant_and_outlives_what_else_happens_to_it() {
         .await
         .expect("installed");
     life.advance(3600);
-    // A user leaves, the workspace moves, the app is installed again.
+    // A user's token is revoked, the workspace migrates, and the app is installed again.
     assert!(life.app.fake.revoke_user(ALPHA, ADA));
     for event in life.app.fake.take_events() {
         assert_eq!(life.handled(&event).await, Handled::Revoked);
@@ -577,7 +581,7 @@ async fn a_hold_goes_with_its_tenant_and_outlives_what_else_happens_to_it() {
     life.install(BEN).await;
     let kept = life.app.stored(ALPHA, None).await;
     assert_eq!(kept.hold.expect("it is kept").reason, REASON);
-    let users = life.app.store.users(&key(ALPHA)).await.expect("answers");
+    let users = life.app.store.users(&key(ALPHA)).await.expect("responds");
     assert_eq!(users, [user_id(BEN)]);
     life.advance(3600);
     life.app.fake.uninstall(ALPHA);
@@ -591,7 +595,7 @@ async fn a_tenant_that_cannot_be_put_on_hold_is_not_revoked() {
     let backend = Unreliable::new(Arc::new(MemoryBackend::default()));
     let life = Life::with(world(), Arc::new(backend.clone())).await;
     life.install(ADA).await;
-    // Everything can be read, and nothing written.
+    // Reads work, and every commit is lost.
     backend.lose_commits(usize::MAX);
     let error = revoked(&life, &life.app.slack).await.expect_err("no hold");
     assert_matches!(error, OperateError::Store(_));

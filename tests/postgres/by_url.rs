@@ -10,14 +10,14 @@ async fn a_url_chooses_the_schema() {
     let server = Postgres::start_with(&["wal_sync_method=fdatasync"]).await;
     let url = server.database("by_url").await;
     let other = connect(&format!("{url}?schema=of_the_app&application_name=by_url")).await;
-    let other = other.expect("the server is fine");
+    let other = other.expect("a safe server");
     put(&*other, &row("{}"), Expect::Absent)
         .await
-        .expect("no row is there");
+        .expect("an empty slot");
     let rows = fetch(&url, "SELECT slot FROM of_the_app.slack_rows").await;
     assert_eq!(rows.len(), 1);
 
-    let public = connect(&url).await.expect("the server is fine");
+    let public = connect(&url).await.expect("a safe server");
     put(&*public, &row("{}"), Expect::Absent)
         .await
         .expect("it is another schema");
@@ -27,7 +27,7 @@ async fn a_url_chooses_the_schema() {
     )
     .await;
     let refused = connect(&format!("{url}?schema=taken")).await;
-    let refused = refused.expect_err("another program's table is there");
+    let refused = refused.expect_err("another program's table exists");
     assert_eq!(refused.kind(), Kind::Foreign, "{refused}");
     assert!(refused.to_string().contains("`schema=`"), "{refused}");
 }

@@ -1,4 +1,4 @@
-//! What fails while a call is on its way.
+//! Faults during a call.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ async fn a_killed_server_leaves_each_commit_done_or_not_done() {
     let url = server.database("killed").await;
     let pooler = PgBouncer::start(server.port()).await;
     let direct = open(&url, fast()).await;
-    // PgBouncer keeps its clients waiting while there is no server.
+    // While the server is down, PgBouncer keeps its clients waiting.
     let options = PostgresOptions {
         statement_timeout: Duration::from_secs(2),
         ..pooled()
@@ -38,7 +38,7 @@ async fn a_killed_server_leaves_each_commit_done_or_not_done() {
                 tokio::spawn(write_until_lost(backend, partition, Arc::clone(&commits)))
             })
             .collect();
-        let _ = commits.acquire_many(200).await.expect("nobody closes it");
+        let _ = commits.acquire_many(200).await.expect("it stays open");
         server.kill();
         let mut written = Vec::new();
         for writer in writers {
@@ -62,24 +62,24 @@ async fn after_a_restart_reads_work_at_once_and_then_everything() {
     let backend = open(&url, fast()).await;
     put(&backend, &row("{}"), Expect::Any)
         .await
-        .expect("the server answers");
-    // Ten connections in the pool.
+        .expect("the server responds");
+    // The reads fill the pool with ten connections.
     let slots = [slot("bot")];
     let partition = partition("app/T1");
     let reads = (0..64).map(|_| backend.read(&partition, &slots));
     for read in join_all(reads).await {
-        read.expect("the server answers");
+        read.expect("the server responds");
     }
     server.kill();
     server.restart().await;
     read(&backend)
         .await
         .expect("a read is tried again")
-        .expect("the row stands");
+        .expect("the row is stored");
     for _ in 0..20 {
         put(&backend, &row("{}"), Expect::Any)
             .await
-            .expect("every idle connection is suspect");
+            .expect("idle connections are tested");
     }
 }
 
@@ -88,7 +88,8 @@ async fn a_commit_whose_answer_is_lost_is_unavailable_and_done() {
     let server = Postgres::start().await;
     server.database("cut").await;
     let pooler = PgBouncer::start(server.port()).await;
-    // One statement is one commit; a transaction's commit is a statement of its own.
+    // Without a pooler, one statement is the whole commit. Behind a pooler, the commit is a
+    // separate statement.
     let ways = [
         (server.port(), fast(), "marked-row"),
         (pooler.port(), pooled(), "COMMIT\0"),
@@ -97,7 +98,7 @@ async fn a_commit_whose_answer_is_lost_is_unavailable_and_done() {
         let proxy = Proxy::start(upstream).await;
         let backend = open(&postgres::url(proxy.port(), "postgres", "cut"), options).await;
         for (cut, done) in [(Cut::After(text), true), (Cut::Before(text), false)] {
-            let standing = read(&backend).await.expect("the server answers");
+            let standing = read(&backend).await.expect("the server responds");
             let row = row("{\"name\":\"marked-row\"}");
             proxy.cut(cut.clone());
             let outcome = put(&backend, &row, Expect::Any).await;
@@ -128,13 +129,10 @@ async fn a_read_whose_connection_is_cut_is_answered_all_the_same() {
     let row = row("{}");
     put(&backend, &row, Expect::Any)
         .await
-        .expect("the server answers");
+        .expect("the server responds");
     for cut in [Cut::Before("app/T1"), Cut::After("app/T1")] {
         proxy.cut(cut);
-        assert_eq!(
-            read(&backend).await.expect("tried again"),
-            Some(row.clone())
-        );
+        assert_eq!(read(&backend).await.expect("retried"), Some(row.clone()));
         assert!(proxy.has_cut());
     }
 }
@@ -170,7 +168,7 @@ async fn a_wait_for_a_lock_or_a_statement_ends_in_the_servers_error() {
             let found = source.as_database_error().and_then(|error| error.code());
             assert_eq!(found.as_deref(), Some(code));
             assert_eq!(read(&backend).await.expect("the next call works"), None);
-            held.rollback().await.expect("the server answers");
+            held.rollback().await.expect("the server responds");
         }
     }
 }
@@ -186,7 +184,7 @@ async fn a_wait_for_a_connection_ends_in_a_transient_error() {
     let backend = Arc::new(open(&url, options).await);
     put(&*backend, &row("{}"), Expect::Absent)
         .await
-        .expect("the server answers");
+        .expect("the server responds");
     let mut holder = postgres::connection(&url).await;
     let held = hold(&mut holder).await;
     let commit = tokio::spawn({
@@ -199,7 +197,7 @@ async fn a_wait_for_a_connection_ends_in_a_transient_error() {
         matches!(&outcome, Err(error) if error.is_transient()),
         "{outcome:?}"
     );
-    held.rollback().await.expect("the server answers");
+    held.rollback().await.expect("the server responds");
     commit.await.expect("no panic").expect("its turn came");
     let found = read(&*backend).await.expect("the pool has room again");
     assert!(found.is_some());
@@ -224,7 +222,7 @@ async fn a_dropped_commit_gives_its_connection_back_and_is_done_or_not_done() {
         );
         let mut holder = postgres::connection(&direct).await;
         for _ in 0..3 {
-            let before = read(&*backend).await.expect("the server answers");
+            let before = read(&*backend).await.expect("the server responds");
             let held = hold(&mut holder).await;
             let row = row("{}");
             let commit = tokio::spawn({
@@ -233,13 +231,8 @@ async fn a_dropped_commit_gives_its_connection_back_and_is_done_or_not_done() {
             });
             waiting(&direct).await;
             commit.abort();
-            assert!(
-                commit
-                    .await
-                    .expect_err("it waits for the lock")
-                    .is_cancelled()
-            );
-            held.rollback().await.expect("the server answers");
+            assert!(commit.await.expect_err("aborted").is_cancelled());
+            held.rollback().await.expect("the server responds");
             quiet(&direct).await;
             let after = read(&*backend).await.expect("the pool has room again");
             assert!(after == before || after == Some(row), "{after:?}");
@@ -263,17 +256,12 @@ async fn a_connection_that_hangs_is_given_up_and_so_is_its_place_in_the_pool() {
         let backend = Arc::new(open(&url, options).await);
         put(&*backend, &row("{}"), Expect::Any)
             .await
-            .expect("the server answers");
+            .expect("the server responds");
 
         proxy.cut(Cut::Hang("app/T1"));
         let outcome = put(&*backend, &row("{}"), Expect::Any).await;
         assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
-        assert!(
-            read(&*backend)
-                .await
-                .expect("by another connection")
-                .is_some()
-        );
+        assert!(read(&*backend).await.expect("another connection").is_some());
 
         proxy.cut(Cut::Hang("app/T1"));
         let commit = tokio::spawn({
@@ -284,17 +272,12 @@ async fn a_connection_that_hangs_is_given_up_and_so_is_its_place_in_the_pool() {
             tokio::time::sleep(PAUSE).await;
         }
         commit.abort();
-        assert!(commit.await.expect_err("it hangs").is_cancelled());
-        assert!(
-            read(&*backend)
-                .await
-                .expect("by another connection")
-                .is_some()
-        );
+        assert!(commit.await.expect_err("aborted").is_cancelled());
+        assert!(read(&*backend).await.expect("another connection").is_some());
     }
 }
 
-/// One connection, and nothing that ends soon.
+/// Returns options with one connection and long timeouts.
 fn patient() -> PostgresOptions {
     let long = Duration::from_secs(60);
     PostgresOptions {
@@ -306,8 +289,8 @@ fn patient() -> PostgresOptions {
     }
 }
 
-/// Writes two rows in each commit until one gets no answer. Answers what was known to stand by
-/// then, and what was asked for last.
+/// Writes two rows in each commit until a commit gets no response. Returns the partition, the last
+/// acknowledged versions, and the versions of the last attempt.
 async fn write_until_lost(
     backend: Arc<PostgresBackend>,
     partition: Partition,
@@ -325,13 +308,13 @@ async fn write_until_lost(
         match backend.commit(&partition, &changes).await {
             Ok(()) => known = Some(row.version),
             Err(Error::Unavailable(_)) => return (partition, [known; 2], [Some(row.version); 2]),
-            Err(error) => panic!("nobody else writes here: {error:?}"),
+            Err(error) => panic!("no other client writes here: {error:?}"),
         }
         commits.add_permits(1);
     }
 }
 
-/// What stands in the two slots, once the server answers again.
+/// Returns the versions in the two slots once the server responds again.
 async fn pair(backend: &dyn Backend, partition: &Partition) -> [Option<Version>; 2] {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -348,14 +331,14 @@ async fn pair(backend: &dyn Backend, partition: &Partition) -> [Option<Version>;
     }
 }
 
-/// Waits until no commit is going on.
+/// Waits until no commit is in progress.
 async fn quiet(url: &str) {
     let quiet = "SELECT count(*) = 0 FROM pg_stat_activity
                  WHERE query LIKE 'SELECT slack_commit_1%' AND state <> 'idle'";
     until(url, quiet).await;
 }
 
-/// As a firewall drops them. To try each idle one out would take too long.
+/// A firewall drops connections in this way. Testing each idle connection would take too long.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_were_dropped_without_a_word_cost_one_read_and_not_one_each() {
     let server = Postgres::start().await;
@@ -369,23 +352,23 @@ async fn connections_that_were_dropped_without_a_word_cost_one_read_and_not_one_
     let backend = open(&url, options).await;
     put(&backend, &row("{}"), Expect::Any)
         .await
-        .expect("the server answers");
-    // Ten connections in the pool.
+        .expect("the server responds");
+    // The reads fill the pool with ten connections.
     let (slots, partition) = ([slot("bot")], partition("app/T1"));
     for _ in 0..2 {
         let reads = (0..64).map(|_| backend.read(&partition, &slots));
         for read in join_all(reads).await {
-            read.expect("the server answers")[0]
+            read.expect("the server responds")[0]
                 .as_ref()
-                .expect("the row stands");
+                .expect("the row is stored");
         }
         proxy.hang_all();
         let lost = read(&backend).await;
         assert!(matches!(lost, Err(Error::Unavailable(_))), "{lost:?}");
         read(&backend)
             .await
-            .expect("by a new connection")
-            .expect("the row stands");
+            .expect("a new connection")
+            .expect("the row is stored");
     }
 }
 
@@ -396,7 +379,7 @@ async fn malformed_rows_are_skipped_and_named() {
     let backend = open(&url, fast()).await;
     put(&backend, &row("{}"), Expect::Any)
         .await
-        .expect("the server answers");
+        .expect("the server responds");
     execute(
         &url,
         "ALTER TABLE slack_rows DROP CONSTRAINT slack_rows_version_check;
@@ -414,7 +397,7 @@ async fn malformed_rows_are_skipped_and_named() {
         let (mut rows, mut malformed) = (Vec::new(), Vec::new());
         loop {
             let page = backend.due(&refreshes(), now, from, limit).await;
-            let page = page.expect("the server answers");
+            let page = page.expect("the server responds");
             rows.extend(page.rows.into_iter().map(|(key, _)| key.slot.to_string()));
             malformed.extend(page.malformed);
             from = page.next;
@@ -438,7 +421,7 @@ async fn a_page_has_a_thousand_rows_at_most() {
     let backend = open(&url, fast()).await;
     put(&backend, &row("{}"), Expect::Any)
         .await
-        .expect("the server answers");
+        .expect("the server responds");
     execute(
         &url,
         "INSERT INTO slack_rows

@@ -35,7 +35,7 @@ mod servers {
     pub mod spoil;
 }
 
-/// A database with the wall, and `app` as the role that it binds. Answers its owner's URL.
+/// Creates a database with row-level security for the role `app`, and returns the owner's URL.
 async fn walled(server: &Postgres) -> String {
     let superuser = server.database("walled").await;
     execute(
@@ -48,37 +48,37 @@ async fn walled(server: &Postgres) -> String {
     let options = fast();
     PostgresBackend::migrate(&owner, &options)
         .await
-        .expect("the owner may");
+        .expect("migrated");
     for _ in 0..2 {
         execute(&owner, &options.row_level_security_sql("app")).await;
     }
     owner
 }
 
-/// Takes the lock that commits of the partition take turns by.
+/// Takes the advisory lock that serialises the commits of the partition.
 async fn hold(connection: &mut PgConnection) -> Transaction<'_, sqlx::Postgres> {
-    let mut held = connection.begin().await.expect("the server answers");
+    let mut held = connection.begin().await.expect("the server responds");
     let lock = "SELECT pg_advisory_xact_lock(hashtextextended('app/T1', 1397508430))";
     sqlx::raw_sql(lock)
         .execute(&mut *held)
         .await
-        .expect("nobody else has it");
+        .expect("the lock is free");
     held
 }
 
-/// Waits until somebody waits for a lock.
+/// Waits until a session waits for a lock.
 async fn waiting(url: &str) {
     until(url, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted").await;
 }
 
-/// Asks until it is so.
+/// Polls until the condition holds.
 async fn until(url: &str, condition: &str) {
     let deadline = Instant::now() + PATIENCE;
     let mut connection = postgres::connection(url).await;
     loop {
         let query = sqlx::raw_sql(AssertSqlSafe(condition.to_owned()));
         let row = query.fetch_one(&mut connection).await;
-        if row.expect("the query is fine").get(0) {
+        if row.expect("a valid query").get(0) {
             return;
         }
         assert!(Instant::now() < deadline, "{condition}");
@@ -89,7 +89,7 @@ async fn until(url: &str, condition: &str) {
 async fn open(url: &str, options: PostgresOptions) -> PostgresBackend {
     PostgresBackend::connect_with(url, options)
         .await
-        .expect("the server is fine")
+        .expect("a safe server")
 }
 
 async fn refusal(url: &str) -> ConnectError {
@@ -98,7 +98,7 @@ async fn refusal(url: &str) -> ConnectError {
         .expect_err("it must be refused")
 }
 
-/// For servers that forget.
+/// Returns options for a server that may lose commits in a crash.
 fn fast() -> PostgresOptions {
     PostgresOptions {
         skip_durability_checks: true,
@@ -151,8 +151,8 @@ fn slot(name: &str) -> Slot {
     Slot::new(name).expect("a name")
 }
 
-/// Between two looks at what another is about to do.
+/// The pause between two polls.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// How long a busy machine may take for something that must happen.
+/// How long to wait, on a busy machine, for an event that must happen.
 const PATIENCE: Duration = Duration::from_secs(30);

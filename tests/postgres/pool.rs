@@ -1,4 +1,4 @@
-//! The pool of a backend on a server that takes no more connections.
+//! The pool of a backend on a server that accepts no further connections.
 
 use std::error::Error as StdError;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use super::{PATIENCE, PAUSE, fast, open, partition, put, read, row, slot};
 async fn no_call_fails_while_a_connection_of_its_own_pool_is_idle() {
     let server = full_at(8).await;
     let url = server.database("shared").await;
-    // Two pools of ten, as two processes have them.
+    // Two pools of up to ten connections each, as in two processes.
     let backends = [open(&url, fast()).await, open(&url, fast()).await];
     for backend in &backends {
         put(backend, &row("{}"), Expect::Any)
@@ -42,7 +42,7 @@ async fn calls_that_get_no_connection_say_why_the_server_gives_none() {
     };
     let backend = open(&url, options).await;
     let others = take_all(&url).await;
-    // One that is refused, and others that wait for their turn.
+    // One read is refused, and the others wait for their turn.
     let reads = (0..3).map(|_| read(&backend));
     for read in join_all(reads).await {
         let Err(Error::Unavailable(reason)) = read else {
@@ -55,7 +55,7 @@ async fn calls_that_get_no_connection_say_why_the_server_gives_none() {
     assert_eq!(until_answered(&backend).await, None);
 }
 
-/// A server that takes so many connections.
+/// Starts a server that accepts at most this many connections.
 async fn full_at(connections: usize) -> Postgres {
     let most = format!("max_connections={connections}");
     let settings = [
@@ -67,7 +67,8 @@ async fn full_at(connections: usize) -> Postgres {
     Postgres::start_with(&settings).await
 }
 
-/// All of the few connections. The server may still count some that were just closed.
+/// Takes all of the server's connections. Polls, because the server may still count some that were
+/// just closed.
 async fn take_all(url: &str) -> Vec<PgConnection> {
     let options: PgConnectOptions = url.parse().expect("our own URL");
     let deadline = Instant::now() + PATIENCE;
@@ -81,7 +82,7 @@ async fn take_all(url: &str) -> Vec<PgConnection> {
     taken
 }
 
-/// What a read answers once the server has room again.
+/// Reads until the server has room again, and returns the row.
 async fn until_answered(backend: &dyn Backend) -> Option<Row> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -99,5 +100,5 @@ fn with_causes(error: &(dyn StdError + 'static)) -> String {
     causes.join(": ")
 }
 
-/// Connections that a server takes, to be taken one by one.
+/// How many connections the crowded server accepts.
 const FEW: usize = 4;

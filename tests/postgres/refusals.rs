@@ -1,4 +1,4 @@
-//! Servers and options that are refused, at the start and later.
+//! Servers and options that are refused, at startup and later.
 
 use std::time::Duration;
 
@@ -13,12 +13,10 @@ use super::{fast, open, pooled, put, read, refusal, row, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_would_lose_commits_is_refused() {
-    // On a machine that runs many tests, a full flush for each is not worth its time.
+    // A full flush per commit is too slow on a machine that runs many tests.
     let server = Postgres::start_with(&["wal_sync_method=fdatasync"]).await;
     let url = server.database("durable").await;
-    PostgresBackend::connect(&url)
-        .await
-        .expect("nothing is wrong with it");
+    PostgresBackend::connect(&url).await.expect("a safe server");
 
     let off = "ALTER DATABASE durable SET synchronous_commit = off";
     execute(&url, off).await;
@@ -26,7 +24,7 @@ async fn a_server_that_would_lose_commits_is_refused() {
     let lax = open(&url, fast()).await;
     put(&lax, &row("{}"), Expect::Any)
         .await
-        .expect("it is told to");
+        .expect("checks are off");
     execute(&url, "ALTER DATABASE durable RESET synchronous_commit").await;
 
     for setting in ["full_page_writes", "fsync"] {
@@ -41,7 +39,8 @@ async fn a_commit_is_synchronous_also_where_that_is_turned_off_later() {
     let server = Postgres::start().await;
     let url = server.database("later").await;
     let backend = open(&url, fast()).await;
-    // A trigger at the end of the transaction sees what the commit will do.
+    // A deferred trigger runs at the end of the transaction and sees the setting that the commit
+    // uses.
     execute(
         &url,
         "CREATE TABLE seen (setting text);
@@ -55,7 +54,7 @@ async fn a_commit_is_synchronous_also_where_that_is_turned_off_later() {
     .await;
     put(&backend, &row("{}"), Expect::Any)
         .await
-        .expect("the server answers");
+        .expect("the server responds");
     let seen = fetch(&url, "SELECT setting FROM seen").await;
     assert_eq!(seen[0].get::<&str, _>(0), "on");
 }
@@ -89,7 +88,7 @@ async fn a_standby_answers_no_read_after_a_failover() {
         ..fast()
     };
     let direct = open(&postgres::url(name.port(), "postgres", "followed"), options).await;
-    // PgBouncer keeps its clients waiting while there is no server.
+    // While the server is down, PgBouncer keeps its clients waiting.
     let options = PostgresOptions {
         statement_timeout: Duration::from_secs(2),
         ..pooled()
@@ -98,7 +97,7 @@ async fn a_standby_answers_no_read_after_a_failover() {
     for backend in [&direct, &behind] {
         put(backend, &row("{}"), Expect::Any)
             .await
-            .expect("the primary takes it");
+            .expect("committed");
     }
     let standby = server.standby().await;
     name.lead_to(standby.port());
@@ -108,7 +107,7 @@ async fn a_standby_answers_no_read_after_a_failover() {
     }
     name.lead_to(server.port());
     for backend in [&direct, &behind] {
-        assert!(read(backend).await.expect("the primary answers").is_some());
+        assert!(read(backend).await.expect("the primary responds").is_some());
     }
 }
 
@@ -220,7 +219,7 @@ async fn reload(url: &str, setting: &str, value: &str) {
     .await;
 }
 
-/// The setting that the text names.
+/// Returns the setting that the error names.
 async fn not_durable(url: &str) -> String {
     let refused = PostgresBackend::connect(url).await;
     let refused = refused.expect_err("a crash would lose commits");

@@ -1,4 +1,4 @@
-//! How often the server is asked, counted on the wire.
+//! The number of requests to the server, counted on the wire.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,35 +21,35 @@ async fn a_fetch_is_one_round_trip() {
     let requests = Arc::new(AtomicUsize::new(0));
     let port = counting(server.port(), Arc::clone(&requests)).await;
     let options = PostgresOptions {
-        // The next call would wait for whatever a call leaves behind.
+        // With one connection, the next call waits until the previous call has finished on it.
         pool_size: 1,
         ..fast()
     };
-    // Whose first message would be one more without a name.
+    // Without TLS the only message without a type byte is the first one, which `count` expects.
     let url = postgres::url(port, "postgres", "counted") + "?sslmode=disable";
     let backend: Arc<dyn Backend> = Arc::new(open(&url, options).await);
     let store = Db::new(backend).store().await;
     let installation = in_workspace("T0ALPHA0001").with_bot("xoxb-alpha");
     store.store(&installation).await.expect("stored");
     let key = workspace_key("T0ALPHA0001");
-    // The statement is prepared once.
-    store.fetch(&key, None).await.expect("the server answers");
+    // The first fetch also prepares the statement.
+    store.fetch(&key, None).await.expect("the server responds");
 
     let before = requests.load(Ordering::SeqCst);
     for _ in 0..FETCHES {
-        let fetched = store.fetch(&key, None).await.expect("the server answers");
+        let fetched = store.fetch(&key, None).await.expect("the server responds");
         assert!(fetched.is_some());
     }
     let asked = requests.load(Ordering::SeqCst) - before;
-    // A connection that was idle for a second is tried out first, which takes a machine that
-    // stalls between two fetches.
+    // The pool tests a connection that was idle for a second, which costs a request. This happens
+    // only if the machine stalls between two fetches.
     assert!(
         (FETCHES..FETCHES * 3 / 2).contains(&asked),
         "{asked} for {FETCHES}"
     );
 }
 
-/// Passes bytes on and counts what the server is to answer. Answers its port.
+/// Forwards bytes and counts the requests that need a response. Returns the port.
 async fn counting(upstream: u16, requests: Arc<AtomicUsize>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await;
     let listener = listener.expect("loopback has a free port");
@@ -66,7 +66,7 @@ async fn counting(upstream: u16, requests: Arc<AtomicUsize>) -> u16 {
     port
 }
 
-/// Reads message by message: a byte that names it, but for the first, and its length.
+/// Reads message by message. Each message has a length, and all but the first have a type byte.
 async fn count(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -77,7 +77,7 @@ async fn count(
         let length = from.read_u32().await?;
         let mut rest = vec![0; length as usize - 4];
         from.read_exact(&mut rest).await?;
-        // Before it is passed on, so before it can be answered.
+        // Counts before forwarding, so before the server can respond.
         if matches!(name, Some(SYNC | QUERY)) {
             requests.fetch_add(1, Ordering::SeqCst);
         }

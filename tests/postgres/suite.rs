@@ -1,7 +1,8 @@
-//! The contract, on real servers and with real concurrency. `tests/suite` has the plain ones.
+//! The contract on real servers with real concurrency. `tests/suite` runs the checks without
+//! concurrency.
 //!
-//! `SLACK_INSTALLS_TEST_POSTGRES_URL` names a superuser's database on another server, of which the
-//! suite then makes use as well.
+//! `SLACK_INSTALLS_TEST_POSTGRES_URL` may name a superuser's database on another server. The suite
+//! then runs on that server too.
 
 use std::sync::Arc;
 
@@ -96,24 +97,24 @@ async fn a_row_changed_by_hand_is_not_revived_by_a_commit_that_waits() {
     let row = row("{}");
     put(&*backend, &row, Expect::Absent)
         .await
-        .expect("nothing stands");
+        .expect("an empty slot");
     let mut operator = postgres::connection(&url).await;
-    let mut purge = operator.begin().await.expect("the server answers");
+    let mut purge = operator.begin().await.expect("the server responds");
     sqlx::query("DELETE FROM slack_rows")
         .execute(&mut *purge)
         .await
-        .expect("rows can go");
+        .expect("rows can be deleted");
     let refresh = tokio::spawn({
         let (backend, expect) = (Arc::clone(&backend), Expect::Version(row.version));
         async move { put(&*backend, &super::row("{}"), expect).await }
     });
     waiting(&url).await;
-    purge.commit().await.expect("the server answers");
+    purge.commit().await.expect("the server responds");
     assert!(matches!(
         refresh.await.expect("no panic"),
         Err(Error::Conflict)
     ));
-    assert_eq!(read(&*backend).await.expect("the server answers"), None);
+    assert_eq!(read(&*backend).await.expect("the server responds"), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,7 +140,7 @@ async fn many_processes_may_make_the_tables_at_once() {
                 .await
                 .expect("no panic")
                 .expect("one of them makes the tables");
-            assert_eq!(read(&backend).await.expect("the tables stand"), None);
+            assert_eq!(read(&backend).await.expect("the tables exist"), None);
         }
     }
 }
@@ -170,8 +171,8 @@ async fn an_operator_sees_what_is_stored_and_its_bytes_are_kept() {
         let found = backend
             .read(&partition, &[slot(name)])
             .await
-            .expect("the server answers");
-        let found = found[0].as_ref().expect("it stands");
+            .expect("the server responds");
+        let found = found[0].as_ref().expect("it exists");
         assert_eq!(found.metadata.as_str(), text);
     }
     let found = fetch(
@@ -192,7 +193,7 @@ async fn an_operator_sees_what_is_stored_and_its_bytes_are_kept() {
     assert!(matches!(outcome, Err(Error::Malformed(_))), "{outcome:?}");
 }
 
-/// Runs the suite, and says so.
+/// Runs the suite and prints its progress.
 async fn suite(name: &str, backend: &dyn Backend) {
     for check in CHECKS {
         println!("{name}: {}", check.name);
@@ -204,7 +205,7 @@ async fn suite(name: &str, backend: &dyn Backend) {
     );
 }
 
-/// Runs the checks of rows that cannot be parsed, in a database whose superuser has this URL.
+/// Runs the checks of malformed rows in a database whose superuser has this URL.
 async fn malformed(name: &str, backend: &dyn Backend, url: &str, schema: &str) {
     let way = spoil::POSTGRES[0];
     for check in MALFORMED_CHECKS {
@@ -218,7 +219,7 @@ async fn malformed(name: &str, backend: &dyn Backend, url: &str, schema: &str) {
 
 async fn histories(name: &str, backend: impl Backend) {
     for nth in 0..HISTORIES / 4 {
-        // Four at a time: partitions must not get in each other's way.
+        // Runs four histories at a time: partitions must not interfere with each other.
         let seeds = 4 * nth..4 * (nth + 1);
         let partitions: Vec<_> = seeds
             .map(|seed| (seed, partition(&format!("{name}/{seed}").replace(' ', "-"))))
@@ -231,5 +232,5 @@ async fn histories(name: &str, backend: impl Backend) {
     println!("{name}: {HISTORIES} histories explained");
 }
 
-/// Of each backend, with its faults.
+/// The number of histories per backend, faults included.
 const HISTORIES: u64 = 40;

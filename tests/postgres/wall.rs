@@ -1,4 +1,4 @@
-//! Row-level security: what a query sees that names no partition, or another.
+//! Row-level security: what a query returns that names no partition, or another one.
 
 use slack_installs::backend::{
     Backend, ConnectErrorKind as Kind, Expect, PostgresBackend, PostgresOptions, Prefix, Scope,
@@ -56,14 +56,14 @@ async fn the_wall_hides_rows_from_who_does_not_name_their_partition() {
         sqlx::raw_sql("ROLLBACK")
             .execute(&mut connection)
             .await
-            .expect("the server answers");
+            .expect("the server responds");
     }
     for opens in ["everything = 'on'", "prefix = 'app/T1'"] {
         let deleted =
             format!("BEGIN; SET LOCAL slack_installs.{opens}; DELETE FROM slack_rows; COMMIT");
         execute(&app, &deleted).await;
     }
-    assert!(read(&backend).await.expect("the server answers").is_some());
+    assert!(read(&backend).await.expect("the server responds").is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,13 +80,13 @@ async fn the_next_client_of_a_pooler_does_not_inherit_a_partition_or_a_sweep() {
             let page = behind
                 .scan(&scope, None, 1)
                 .await
-                .expect("the server answers");
+                .expect("the server responds");
             assert_eq!(page.rows.len(), 1, "{scope:?}");
         }
         let now = std::time::SystemTime::now();
         let due = behind.due(&refreshes(), now, None, 1).await;
-        assert_eq!(due.expect("the server answers").rows.len(), 1);
-        assert!(read(&behind).await.expect("the server answers").is_some());
+        assert_eq!(due.expect("the server responds").rows.len(), 1);
+        assert!(read(&behind).await.expect("the server responds").is_some());
         let stray = fetch(&pooler.url("app", "walled"), "SELECT * FROM slack_rows").await;
         assert!(stray.is_empty());
     }

@@ -9,7 +9,7 @@ use servers::Cluster;
 async fn a_url_chooses_the_prefix() {
     let redis = Redis::start().await;
     let backend = connect(&format!("{}?prefix=of-the-app", redis.url())).await;
-    let backend = backend.expect("the server is fine");
+    let backend = backend.expect("a safe server");
     commit_one(&*backend).await;
     let keys: Vec<String> = redis.run(&["KEYS", "*"]).await;
     all_have_the_prefix(&keys);
@@ -19,7 +19,7 @@ async fn a_url_chooses_the_prefix() {
 async fn a_url_of_a_cluster_chooses_the_prefix() {
     let cluster = Cluster::start().await;
     let url = format!("cluster:{}?prefix=of-the-app", cluster.urls().join(","));
-    let backend = connect(&url).await.expect("the cluster is fine");
+    let backend = connect(&url).await.expect("a safe cluster");
     commit_one(&*backend).await;
     let mut keys = Vec::new();
     for node in &cluster.nodes {
@@ -55,5 +55,5 @@ async fn commit_one(backend: &dyn Backend) {
     let row = random_row(&mut Random(1));
     let change = put(&slot("bot"), &row, Expect::Absent);
     let committed = backend.commit(&partition("app/T1"), &change).await;
-    committed.expect("no row is there");
+    committed.expect("an empty slot");
 }

@@ -1,4 +1,4 @@
-//! A cluster of six: lost answers, a slot on the move, a master that dies.
+//! A cluster of six nodes: lost responses, a slot that moves, and a master that dies.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,7 +20,7 @@ async fn a_cluster_that_loses_answers_passes_the_suite() {
     println!("redis cluster that loses answers: {} checks", CHECKS.len());
 }
 
-/// Writers that go on until they are stopped.
+/// Writers that run until they are stopped.
 struct Traffic {
     history: Arc<History>,
     backend: Arc<dyn Backend>,
@@ -53,7 +53,7 @@ impl Traffic {
         }
     }
 
-    /// Waits until that many more commits have succeeded.
+    /// Waits until this many more commits have succeeded.
     async fn flows(&self, commits: usize) {
         let before = self.history.acknowledged();
         let more = async || self.history.acknowledged() >= before + commits;
@@ -69,7 +69,7 @@ impl Traffic {
     }
 }
 
-/// The slot of this tenant's keys, and its master.
+/// Returns the Redis slot of this tenant's keys, and the index of its master.
 async fn home(cluster: &Cluster, tenant: &str) -> (u16, usize) {
     for node in &cluster.nodes {
         let keys: Vec<String> = node.run(&["KEYS", &format!("*:rows:{tenant}")]).await;
@@ -85,7 +85,7 @@ async fn home(cluster: &Cluster, tenant: &str) -> (u16, usize) {
     panic!("no node has the tenant's rows");
 }
 
-/// A slot, the node that has it, and one that gets it.
+/// A move of a Redis slot from the node that serves it to another node.
 struct Move<'a> {
     slot: String,
     from: &'a Redis,
@@ -94,7 +94,7 @@ struct Move<'a> {
 }
 
 impl<'a> Move<'a> {
-    /// Of the slot of this tenant's rows, to any other master.
+    /// Prepares a move of the slot of this tenant's rows to another master.
     async fn of(cluster: &'a Cluster, tenant: &str) -> Self {
         let (slot, from) = home(cluster, tenant).await;
         let mut to = from;
@@ -156,7 +156,7 @@ impl<'a> Move<'a> {
     }
 }
 
-/// The request has reached its master, which has not answered yet.
+/// The request has reached its master, which has not responded yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_is_cut_off_on_a_cluster_is_unavailable_and_not_sent_again() {
     let cluster = Cluster::start().await;
@@ -185,7 +185,11 @@ async fn a_commit_that_is_cut_off_on_a_cluster_is_unavailable_and_not_sent_again
     assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
     let standing = read_one(&*backend, &tenant, &bot).await;
     assert_eq!(standing.as_ref(), Some(&rows[0]));
-    assert_eq!(faults::calls(master).await, before, "not sent again");
+    assert_eq!(
+        faults::calls(master).await,
+        before,
+        "the commit is not sent again"
+    );
     backend
         .commit(&tenant, &change)
         .await
@@ -253,13 +257,14 @@ async fn a_slot_on_the_move_is_followed_at_every_step() {
     assert_eq!(due.rows.len(), 1);
 }
 
-/// While a slot moves away, Redis takes a key that a script has emptied for one that is elsewhere.
+/// While a slot moves away, Redis treats a key that a script has emptied as one that is on the
+/// other node.
 async fn a_commit_that_empties_keys_on_the_way_is_whole(backend: &RedisBackend) {
     let (tenant, bot) = (partition("app/T1"), slot("bot"));
     let other = slot("other");
     let standing = read_one(backend, &tenant, &bot)
         .await
-        .expect("a row stands");
+        .expect("a row is stored");
     let is_due = |at| Row {
         due: refresh_at(std::time::UNIX_EPOCH),
         ..random_row(&mut Random(at))
@@ -307,7 +312,7 @@ async fn a_slot_moves_while_its_rows_are_written() {
         traffic.flows(20).await;
         let step = Move::of(&cluster, "app/T1").await;
         step.begin().await;
-        // A commit may make keys anew as long as none has left.
+        // A commit may create keys again as long as none has moved.
         loop {
             let keys = step.keys().await;
             if keys.is_empty() {
@@ -325,11 +330,12 @@ async fn a_slot_moves_while_its_rows_are_written() {
     println!("{summary:?}");
     assert_eq!(
         summary.unknown, 0,
-        "what a move refuses did not happen, and is sent again"
+        "a commit that a move refuses was not applied, and is sent again"
     );
 }
 
-/// Each commit is on the replica before it is acknowledged, so none is lost with its master.
+/// Each commit is on the replica before it is acknowledged, so the death of the master loses no
+/// commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_dies_and_its_replica_takes_over() {
     let mut cluster = Cluster::start().await;
@@ -353,8 +359,8 @@ async fn a_master_dies_and_its_replica_takes_over() {
             .is_some_and(|now| now != master)
     })
     .await;
-    // The new master has no replica, so commits are carried out and not acknowledged; without the
-    // wait they are.
+    // The new master has no replica. If commits wait for a replica, they are applied and not
+    // acknowledged. Without that wait they are acknowledged.
     let (bot, row) = (super::slot("bot"), random_row(&mut Random(7)));
     until("commits succeed at the new master", async || {
         plain
@@ -377,7 +383,7 @@ async fn a_master_dies_and_its_replica_takes_over() {
     println!("{summary:?}");
 }
 
-/// A tenant whose rows are at this master.
+/// Returns a tenant whose rows are on this master.
 async fn a_neighbour(backend: &RedisBackend, master: &Redis) -> Partition {
     let row = random_row(&mut Random(3));
     for nth in 0..32 {
@@ -388,6 +394,6 @@ async fn a_neighbour(backend: &RedisBackend, master: &Redis) -> Partition {
             .expect("any row");
     }
     let keys: Vec<String> = master.run(&["KEYS", "*:rows:neighbour/*"]).await;
-    let (_, tenant) = keys[0].split_once(":rows:").expect("the pattern has it");
+    let (_, tenant) = keys[0].split_once(":rows:").expect("the pattern matched");
     partition(tenant)
 }

@@ -1,4 +1,4 @@
-//! What is lost, cut, killed or damaged between this process and one server.
+//! Lost responses, cut connections, killed servers and damaged rows, on one server.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,7 +10,7 @@ use slack_installs::backend::Version;
 use slack_installs::store::Error as StoreError;
 use slack_installs::{EncryptedStore, InstallationStore, LocalKeyProvider};
 
-/// Through a proxy, with a timeout that a test can wait for.
+/// Opens the backend through a proxy, with a timeout short enough for a test.
 async fn open_through(proxy: &Proxy) -> RedisBackend {
     let url = format!("redis://127.0.0.1:{}", proxy.port());
     let options = RedisOptions {
@@ -26,7 +26,7 @@ fn assert_unavailable<T: std::fmt::Debug>(outcome: &Result<T, Error>) {
     assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
 }
 
-/// What is acknowledged is on the disk; what is not is there as a whole or not at all.
+/// Acknowledged commits are on disk. Each other commit was applied as a whole or not at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_killed_during_commits_keeps_all_that_it_acknowledged() {
     let mut redis = Redis::start().await;
@@ -66,7 +66,7 @@ async fn a_server_killed_during_commits_keeps_all_that_it_acknowledged() {
     }
     let summary = history.check(&backend).await;
     println!("{summary:?}");
-    assert!(summary.unknown > 0, "a kill interrupts somebody");
+    assert!(summary.unknown > 0, "a kill interrupts at least one commit");
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn a_commit_whose_answer_is_lost_happened_once_and_is_not_sent_again() {
     let change = put(&bot, &rows[1], Expect::Version(rows[0].version));
     assert_unavailable(&backend.commit(&tenant, &change).await);
     assert_eq!(proxy.faults(), 1);
-    assert_eq!(calls(&redis).await, before + 1, "sent once");
+    assert_eq!(calls(&redis).await, before + 1, "the commit is sent once");
     assert_eq!(
         read_one(&backend, &tenant, &bot).await.as_ref(),
         Some(&rows[1])
@@ -100,7 +100,11 @@ async fn a_commit_whose_answer_is_lost_happened_once_and_is_not_sent_again() {
     proxy.set(Fault::LoseRequest(b"EVALSHA"));
     let change = put(&bot, &rows[0], Expect::Version(rows[2].version));
     assert_unavailable(&backend.commit(&tenant, &change).await);
-    assert_eq!(calls(&redis).await, before + 2, "not sent again");
+    assert_eq!(
+        calls(&redis).await,
+        before + 2,
+        "the commit is not sent again"
+    );
     assert_eq!(
         read_one(&backend, &tenant, &bot).await.as_ref(),
         Some(&rows[2])
@@ -111,7 +115,7 @@ async fn a_commit_whose_answer_is_lost_happened_once_and_is_not_sent_again() {
         .expect("the next call works");
 }
 
-/// How often the script was run.
+/// Returns how often the server ran the script.
 pub(crate) async fn calls(redis: &Redis) -> u64 {
     let stats: String = redis.run(&["INFO", "commandstats"]).await;
     let calls = |line: &str| {
@@ -142,7 +146,7 @@ async fn a_read_whose_answer_is_lost_is_asked_again() {
         backend
             .scan(&Scope::Everything, None, 10)
             .await
-            .expect("asked again")
+            .expect("retried")
             .rows
             .len(),
         1
@@ -150,7 +154,7 @@ async fn a_read_whose_answer_is_lost_is_asked_again() {
     assert_eq!(proxy.faults(), 2);
 }
 
-/// A firewall that forgets a connection, or a machine that is gone without a word.
+/// A firewall has forgotten the connection, or the machine has crashed silently.
 #[tokio::test]
 async fn a_connection_on_which_answers_stop_coming_is_replaced() {
     let redis = Redis::start().await;
@@ -167,7 +171,7 @@ async fn a_connection_on_which_answers_stop_coming_is_replaced() {
     assert_eq!(
         read_one(&backend, &tenant, &bot).await,
         None,
-        "it never got there"
+        "the commit never reached the server"
     );
     backend
         .commit(&tenant, &put(&bot, &row, Expect::Absent))
@@ -177,7 +181,7 @@ async fn a_connection_on_which_answers_stop_coming_is_replaced() {
     assert_eq!(
         read_one(&backend, &tenant, &bot).await,
         Some(row),
-        "a read is asked again"
+        "the read is tried again"
     );
 }
 
@@ -206,12 +210,12 @@ async fn a_killed_connection_costs_no_read() {
         let change = put(&bot, &row, Expect::Version(standing.version));
         match backend.commit(&tenant, &change).await {
             Ok(()) => standing = row,
-            // It may not have been sent, and must not be sent again.
+            // The commit may have been sent, so it must not be sent again.
             outcome => {
                 assert_unavailable(&outcome);
                 standing = read_one(&backend, &tenant, &bot)
                     .await
-                    .expect("a row stands");
+                    .expect("a row is stored");
             }
         }
     }
@@ -229,7 +233,7 @@ async fn a_server_that_forgot_the_script_is_told_it_again() {
         backend
             .commit(&tenant, &put(&bot, &row, expect))
             .await
-            .expect("told again");
+            .expect("reloaded");
         let refused = backend
             .commit(&tenant, &put(&bot, &row, Expect::Absent))
             .await;
@@ -238,7 +242,7 @@ async fn a_server_that_forgot_the_script_is_told_it_again() {
     }
 }
 
-/// Somebody else's script that never ends keeps the server from everything, until it is killed.
+/// Another client's endless script blocks the server until the script is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_server_is_unavailable_until_its_script_is_killed() {
     let redis =
@@ -267,7 +271,7 @@ async fn a_busy_server_is_unavailable_until_its_script_is_killed() {
     assert_unavailable(&backend.commit(&tenant, &change).await);
     assert_unavailable(&backend.read(&tenant, std::slice::from_ref(&bot)).await);
     let () = redis.run(&["SCRIPT", "KILL"]).await;
-    endless.await.expect("no panic").expect_err("it was killed");
+    endless.await.expect("no panic").expect_err("killed");
     assert_eq!(
         read_one(&backend, &tenant, &bot).await.as_ref(),
         Some(&rows[0])
@@ -278,7 +282,8 @@ async fn a_busy_server_is_unavailable_until_its_script_is_killed() {
         .expect("the next call works");
 }
 
-/// It can be killed as long as it reads, and then has written nothing; once it writes it cannot.
+/// Redis can kill the script only before its first write. So it has written nothing, or it
+/// finishes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_somebody_tries_to_kill_is_whole() {
     let redis =
@@ -296,7 +301,8 @@ async fn a_commit_that_somebody_tries_to_kill_is_whole() {
         .commit(&tenant, &put(&bot, &row, Expect::Absent))
         .await
         .expect("a first row");
-    // More than any tenant has, so that clearing them takes long enough to be met.
+    // More rows than any tenant has, so that clearing them takes long enough for `SCRIPT KILL` to
+    // meet the script.
     let keys: Vec<String> = redis.run(&["KEYS", "*:rows:app/T1"]).await;
     let names = keys[0].replace(":rows:app/T1", ":names");
     let plant = "for at = 1, 100000 do \
@@ -322,7 +328,7 @@ async fn a_commit_that_somebody_tries_to_kill_is_whole() {
     done.store(true, Ordering::SeqCst);
     let met = killer.await.expect("no panic");
     println!("{outcome:?}, met {met} times");
-    assert!(met > 0, "the script was met while it ran");
+    assert!(met > 0, "`SCRIPT KILL` met the running script");
     let count = async || -> (u64, u64) {
         (
             redis.run(&["HLEN", &keys[0]]).await,
@@ -365,7 +371,7 @@ async fn a_full_server_takes_no_row_and_gives_up_every_one() {
         Some(&rows[0])
     );
     assert_eq!(read_one(&backend, &tenant, &slot("other")).await, None);
-    // An uninstall must not wait for memory.
+    // A clear must work without free memory, so that an uninstallation can delete the data.
     backend
         .commit(&tenant, &[Change::Clear])
         .await
@@ -445,7 +451,8 @@ async fn what_is_not_ours_is_malformed_and_nothing_is_written() {
         .await
         .expect("it may be overwritten");
 
-    // Each of the three keys as something else: nothing may be written to the others.
+    // Each of the three keys in turn holds another type. The commit must then write none of the
+    // others.
     for suffix in [":rows:app/T1", ":names", ":due"] {
         let key = key.replace(":rows:app/T1", suffix);
         let () = redis.run(&["FLUSHALL"]).await;
@@ -503,7 +510,7 @@ async fn a_commit_that_too_few_replicas_have_is_unavailable() {
     assert_eq!(
         read_one(&backend, &tenant, &bot).await.as_ref(),
         Some(&rows[0]),
-        "its outcome open"
+        "the outcome is unknown"
     );
 
     replica.restart().await;
@@ -517,13 +524,14 @@ async fn a_commit_that_too_few_replicas_have_is_unavailable() {
         .commit(&tenant, &put(&bot, &rows[0], Expect::Absent))
         .await;
     assert!(matches!(conflict, Err(Error::Conflict)));
-    // What an acknowledged commit wrote is on the replica already.
+    // The replica already has what the acknowledged commit wrote.
     let keys: Vec<String> = replica.run(&["KEYS", "*:rows:app/T1"]).await;
     let value: Vec<u8> = replica.run(&["HGET", &keys[0], "bot"]).await;
     assert_eq!(value[1..17], *rows[1].version.as_bytes());
 }
 
-/// A master whose commits wait for its replica, and which has it.
+/// Starts a master and a replica, and returns them with a backend whose commits wait for the
+/// replica.
 async fn with_a_replica() -> (Redis, Redis, RedisBackend) {
     let master = Redis::start().await;
     let replica_of = format!("127.0.0.1 {}", master.port);
@@ -548,7 +556,8 @@ async fn with_a_replica() -> (Redis, Redis, RedisBackend) {
     (master, replica, backend)
 }
 
-/// The replica is up to date, and its master counts it: it does so from its first word on.
+/// Waits until the replica is up to date and the master counts it. The master counts it from its
+/// first acknowledgement.
 async fn counted(master: &Redis, replica: &Redis) {
     up_to_date(replica).await;
     until("the master counts the replica", async || {
@@ -603,7 +612,7 @@ async fn scan_goes_on_across_all_shards_page_by_page() {
     );
 }
 
-/// The row stands on the master, under the version of whoever wrote it; that alone is no success.
+/// The row is on the master under the writer's version. That alone is no success.
 #[tokio::test]
 async fn what_too_few_replicas_have_is_not_stored_until_they_have_it() {
     let (master, mut replica, backend) = with_a_replica().await;
@@ -618,7 +627,7 @@ async fn what_too_few_replicas_have_is_not_stored_until_they_have_it() {
     );
     replica.restart().await;
     counted(&master, &replica).await;
-    store.store(&installation()).await.expect("it is there now");
+    store.store(&installation()).await.expect("replicated");
 }
 
 #[tokio::test]
@@ -632,10 +641,10 @@ async fn the_first_data_key_is_not_used_until_enough_replicas_have_it() {
     assert!(opened.is_err(), "{opened:?}");
     replica.restart().await;
     counted(&master, &replica).await;
-    open().await.expect("it is there now");
+    open().await.expect("replicated");
 }
 
-/// Each would otherwise try for itself, one after the other.
+/// Otherwise each caller would try to connect by itself, one after another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_callers_of_a_server_that_is_gone_share_its_silence() {
     let redis = Redis::start().await;
@@ -667,7 +676,7 @@ async fn many_callers_of_a_server_that_is_gone_share_its_silence() {
     );
 }
 
-/// A read alone, with no commit to find it out first.
+/// Only reads are made, so no commit discovers the change of role.
 #[tokio::test]
 async fn a_master_made_a_replica_is_read_no_more_before_long() {
     let (master, other) = (Redis::start().await, Redis::start().await);
@@ -688,7 +697,7 @@ async fn a_master_made_a_replica_is_read_no_more_before_long() {
     .await;
 }
 
-/// Three tenants of different shards, whose bots are due.
+/// Creates three tenants in different shards, whose bots are due.
 async fn three_due(redis: &Redis) -> (RedisBackend, Vec<(Partition, String)>) {
     let backend = open(redis).await;
     let mut tenants = Vec::new();
@@ -707,7 +716,7 @@ async fn three_due(redis: &Redis) -> (RedisBackend, Vec<(Partition, String)>) {
             .run::<Vec<String>>(&["KEYS", &pattern])
             .await
             .remove(0);
-        let tag = key.split_once(":rows:").expect("the pattern has it").0;
+        let tag = key.split_once(":rows:").expect("the pattern matched").0;
         tenants.push((tenant, tag.to_owned()));
     }
     assert!(tenants[0].1 != tenants[1].1 && tenants[1].1 != tenants[2].1);
@@ -725,7 +734,7 @@ async fn due_partitions(backend: &RedisBackend, limit: usize) -> Vec<String> {
 async fn a_shard_that_fails_keeps_no_other_from_being_due() {
     let redis = Redis::start().await;
     let (backend, tenants) = three_due(&redis).await;
-    // As a master does that is away, but in one server.
+    // Has the effect of an unavailable master of one shard, but on a single server.
     let () = redis
         .run(&["SET", &format!("{}:due", tenants[1].1), "something else"])
         .await;
@@ -779,7 +788,7 @@ async fn malformed_rows_are_skipped_and_named() {
     assert_eq!(page.malformed, ["app/T2 bot", "nonsense"]);
 }
 
-/// A server that evicts takes the rows of a tenant and leaves their names.
+/// A server that evicts removes the rows of a tenant and keeps their names in the indexes.
 #[tokio::test]
 async fn names_of_rows_that_are_gone_do_not_fill_what_is_due() {
     let redis = Redis::start().await;

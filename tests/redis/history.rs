@@ -1,10 +1,11 @@
 //! Random concurrent histories of commits and reads, checked against a model.
 //!
-//! Every commit of a history expects the version of one row, the head, and puts a new head, beside
-//! random changes of other rows. So the heads are a chain, the chain is the order of the commits,
-//! and every read of all rows at once must be exactly what the model says for the head in it: no
-//! lost update, no two winners of one version, no row that comes back after a clear, nothing half
-//! done. What became of a commit without an answer is seen by whether its head is in the chain.
+//! In each history, every commit expects the version of one row, the head. It writes a new head and
+//! random changes of other rows. So the heads form a chain, and the chain is the order of the
+//! commits. Every read of all rows must equal the model's state for the head that it read. Then no
+//! update is lost, no two commits succeed over one version, no row reappears after a clear, and no
+//! commit is applied in part. A commit without a response was applied if and only if its head is in
+//! the chain.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,25 +19,25 @@ use slack_installs::backend::{
 
 use crate::queues::all_due;
 
-/// A partition, everything that was tried on it, and what came of it.
+/// A partition, with all commits and reads that were tried on it and their results.
 #[derive(Debug)]
 pub(crate) struct History {
     partition: Partition,
     slots: Vec<Slot>,
     commits: Mutex<HashMap<[u8; 16], Commit>>,
     snapshots: Mutex<Vec<Snapshot>>,
-    /// Ticks at the begin and the end of every call.
+    /// Advances at the beginning of every read and when a commit is acknowledged.
     clock: AtomicUsize,
     acknowledged: AtomicUsize,
 }
 
-/// What a history came to.
+/// The counts of a history.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Summary {
     pub(crate) acknowledged: usize,
     pub(crate) conflicts: usize,
     pub(crate) unknown: usize,
-    /// Of the unknown, how many happened.
+    /// How many of the unknown commits were applied.
     pub(crate) happened: usize,
     pub(crate) reads: usize,
 }
@@ -77,12 +78,13 @@ impl History {
         })
     }
 
-    /// Commits that were acknowledged so far.
+    /// Returns the number of acknowledged commits so far.
     pub(crate) fn acknowledged(&self) -> usize {
         self.acknowledged.load(Ordering::SeqCst)
     }
 
-    /// Makes this many commits or tries to, each after a read. Some writers at once make a history.
+    /// Tries this many commits, each after a read. Several writers at the same time create a
+    /// history.
     pub(crate) async fn write(&self, backend: &dyn Backend, commits: usize, seed: u64) {
         let mut random = Random(seed);
         for _ in 0..commits {
@@ -118,7 +120,7 @@ impl History {
         }
     }
 
-    /// One read of all rows; `None` while the backend is unavailable.
+    /// Reads all rows at once. Returns `None` if the backend is unavailable.
     pub(crate) async fn read(&self, backend: &dyn Backend) -> Option<Vec<Option<Row>>> {
         let begun = self.tick();
         match backend.read(&self.partition, &self.slots).await {
@@ -131,7 +133,7 @@ impl History {
                 Some(rows)
             }
             Err(Error::Unavailable(_)) => {
-                // A server that is starting gets a moment; nothing waits for this to be enough.
+                // Gives a starting server a moment. Correctness does not depend on this delay.
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 None
             }
@@ -139,8 +141,8 @@ impl History {
         }
     }
 
-    /// Checks everything that was read and answered, and that `scan` and `due` agree with it.
-    /// Nobody may be writing any more.
+    /// Checks all reads and commits, and checks that `scan` and `due` agree with them. No writer
+    /// may be running.
     pub(crate) async fn check(&self, backend: &dyn Backend) -> Summary {
         let last = loop {
             if let Some(rows) = self.read(backend).await {
@@ -152,7 +154,7 @@ impl History {
         summary
     }
 
-    /// Compares everything that was read and answered with the chain that ends in these rows.
+    /// Compares all reads and commits with the chain that ends in these rows.
     fn compare(&self, last: &[Option<Row>]) -> Summary {
         let (states, order) = self.replay(last[0].as_ref().map(|row| row.version));
         let commits = self.commits.lock().expect("no panic");
@@ -165,11 +167,11 @@ impl History {
             let in_chain = order.contains_key(version);
             match commit.outcome.expect("every commit came to an end") {
                 Outcome::Acknowledged { .. } => {
-                    assert!(in_chain, "an acknowledged commit is gone: {commit:?}");
+                    assert!(in_chain, "an acknowledged commit was lost: {commit:?}");
                     summary.acknowledged += 1;
                 }
                 Outcome::Conflict => {
-                    assert!(!in_chain, "a refused commit happened: {commit:?}");
+                    assert!(!in_chain, "a refused commit was applied: {commit:?}");
                     summary.conflicts += 1;
                 }
                 Outcome::Unknown => {
@@ -184,7 +186,7 @@ impl History {
             assert_eq!(
                 self.state(&snapshot.rows),
                 states[place],
-                "a read saw what never was"
+                "a read returned a state that never existed"
             );
             let earlier = commits.iter().filter(|(_, commit)| {
                 matches!(commit.outcome, Some(Outcome::Acknowledged { at }) if at < snapshot.begun)
@@ -195,14 +197,14 @@ impl History {
                 .unwrap_or(0);
             assert!(
                 place >= newest,
-                "a read is older than a commit that came before it"
+                "a read is older than a commit acknowledged before it began"
             );
         }
         summary
     }
 
-    /// The state after each commit of the chain that ends with this head, and each commit's place
-    /// in it. Place 0 is the state before any.
+    /// Returns the state after each commit of the chain that ends with this head, and each commit's
+    /// position in the chain. Position 0 is the state before the first commit.
     fn replay(&self, head: Option<Version>) -> (Vec<State>, HashMap<[u8; 16], usize>) {
         let commits = self.commits.lock().expect("no panic");
         let mut chain = Vec::new();
@@ -212,7 +214,7 @@ impl History {
                 .get(version.as_bytes())
                 .expect("a head that nobody wrote");
             chain.push((*version.as_bytes(), commit));
-            assert!(chain.len() <= commits.len(), "the chain is a circle");
+            assert!(chain.len() <= commits.len(), "the chain is circular");
             at = commit.parent;
         }
         let mut states = vec![State::new()];
@@ -280,7 +282,7 @@ impl History {
         assert_eq!(found, wanted, "what is due is what a read finds");
     }
 
-    /// A commit that must succeed if nobody else was faster.
+    /// Returns a commit that must succeed unless another writer was faster.
     fn choose(
         &self,
         head: Option<Version>,
@@ -342,7 +344,7 @@ impl History {
     }
 }
 
-/// Numbers that depend on the seed only (SplitMix64).
+/// A deterministic random number generator (SplitMix64).
 #[derive(Debug)]
 pub(crate) struct Random(pub(crate) u64);
 

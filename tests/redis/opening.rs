@@ -1,4 +1,4 @@
-//! Which servers are used and which are refused.
+//! Which servers are accepted and which are refused.
 
 use std::process::Command;
 
@@ -56,7 +56,7 @@ async fn a_server_that_does_not_persist_is_refused_unless_that_is_accepted() {
 async fn a_setting_that_changes_later_is_found_by_the_next_check() {
     let redis = Redis::start().await;
     let backend = open(&redis).await;
-    backend.check().await.expect("as when it was opened");
+    backend.check().await.expect("nothing changed");
     let () = redis
         .run(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
         .await;
@@ -133,7 +133,7 @@ async fn a_server_of_the_wrong_kind_is_refused() {
     ];
     let (refusal, node) = refusal(&settings).await;
     assert!(refusal.contains("part of a cluster"), "{refusal}");
-    // It serves no slots at all.
+    // The node serves no slots.
     let refused = RedisBackend::open_cluster(&[&node.url()], RedisOptions::default()).await;
     refused.expect_err("a cluster without slots");
 }
@@ -143,7 +143,7 @@ async fn nobody_there_and_nonsense_are_told_apart() {
     let port = server::free_port();
     let url = format!("redis://127.0.0.1:{port}");
     let refused = RedisBackend::open(&url, RedisOptions::default()).await;
-    let refused = refused.expect_err("nobody listens");
+    let refused = refused.expect_err("connection refused");
     assert_eq!(refused.kind(), Kind::Unavailable, "{refused:?}");
     assert!(refused.to_string().contains(&port.to_string()));
     let braces = RedisOptions {
@@ -182,7 +182,7 @@ async fn credentials_are_in_no_message() {
     let port = server::free_port();
     let url = format!("redis://somebody:canary@127.0.0.1:{port}");
     let refused = RedisBackend::open(&url, RedisOptions::default()).await;
-    let refused = refused.expect_err("nobody listens");
+    let refused = refused.expect_err("connection refused");
     assert!(!format!("{refused} {refused:?}").contains("canary"));
     let redis = Redis::start().await;
     let () = redis
@@ -191,16 +191,16 @@ async fn credentials_are_in_no_message() {
     let url = redis.url().replace("redis://", "redis://somebody:canary@");
     let backend = RedisBackend::open(&url, RedisOptions::default())
         .await
-        .expect("let in");
+        .expect("allowed");
     assert!(!format!("{backend:?}").contains("canary"));
     let url = redis.url().replace("redis://", "redis://somebody:wrong@");
     let refused = RedisBackend::open(&url, RedisOptions::default())
         .await
-        .expect_err("kept out");
+        .expect_err("denied");
     assert_eq!(refused.kind(), Kind::Denied, "{refused:?}");
 }
 
-/// The list of commands in the documentation of [`RedisBackend`] is enough.
+/// The list of commands in the documentation of [`RedisBackend`] is sufficient.
 #[tokio::test]
 async fn a_user_with_the_documented_rights_can_do_everything() {
     let redis = Redis::start().await;
@@ -213,7 +213,7 @@ async fn a_user_with_the_documented_rights_can_do_everything() {
     let backend: Arc<dyn Backend> = Arc::new(
         RedisBackend::open(&url, RedisOptions::default())
             .await
-            .expect("let in"),
+            .expect("allowed"),
     );
     let history = History::new("app/T1");
     write_at_once(&history, &[Arc::clone(&backend)], 10, 1).await;
@@ -245,7 +245,7 @@ async fn tls_is_verified() {
         "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=redis \
          -keyout redis.key -out redis.csr",
     );
-    std::fs::write(files.path().join("names"), "subjectAltName=IP:127.0.0.1").expect("ours");
+    std::fs::write(files.path().join("names"), "subjectAltName=IP:127.0.0.1").expect("our file");
     make(
         "x509 -req -in redis.csr -CA ours.pem -CAkey ours.key -CAcreateserial -days 2 \
          -extfile names -out redis.pem",
@@ -253,7 +253,7 @@ async fn tls_is_verified() {
     for name in ["redis.key", "redis.pem", "ours.pem"] {
         // The server runs as another user.
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        std::fs::set_permissions(files.path().join(name), everybody).expect("ours");
+        std::fs::set_permissions(files.path().join(name), everybody).expect("our file");
     }
     let tls_port = server::free_port().to_string();
     let path = |name: &str| files.path().join(name).display().to_string();
@@ -288,12 +288,12 @@ async fn tls_is_verified() {
     for options in [RedisOptions::default(), trusting("theirs.pem")] {
         let refused = RedisBackend::open(&url, options)
             .await
-            .expect_err("not to be trusted");
+            .expect_err("untrusted");
         assert_eq!(refused.kind(), Kind::Unavailable, "{refused:?}");
     }
 }
 
-/// Every master is checked, not only the one that answers first.
+/// Every master is checked, not only the one that responds first.
 #[tokio::test]
 async fn a_cluster_with_one_unsafe_master_is_refused() {
     let cluster = Cluster::start().await;
@@ -325,7 +325,7 @@ async fn a_cluster_with_one_unsafe_master_is_refused() {
     let () = cluster.nodes[last]
         .run(&["CLUSTER", "DELSLOTS", "16383"])
         .await;
-    // The others hear of it by and by; the node itself knows at once.
+    // The other nodes learn of it later, and this node knows it at once.
     until("the cluster is refused", async || {
         let refused = RedisBackend::open_cluster(&urls, RedisOptions::default()).await;
         refused.is_err_and(|error| error.to_string().contains("some slots are not served"))
@@ -363,7 +363,7 @@ async fn a_master_with_fewer_replicas_than_commits_wait_for_is_refused() {
     .await;
 }
 
-/// 192.0.2.1 is an address of nobody's.
+/// 192.0.2.1 is reserved for documentation, so no machine has it.
 #[tokio::test]
 async fn another_machine_is_not_spoken_to_without_tls_unless_that_is_allowed() {
     let options = || RedisOptions {
@@ -391,12 +391,12 @@ async fn another_machine_is_not_spoken_to_without_tls_unless_that_is_allowed() {
         RedisBackend::open(url, allowed).await,
         RedisBackend::open("rediss://192.0.2.1:6379", options()).await,
     ] {
-        let refused = refused.expect_err("nobody is there");
+        let refused = refused.expect_err("no connection");
         assert_eq!(refused.kind(), Kind::Unavailable, "{refused:?}");
     }
 }
 
-/// Only the first one's would be used.
+/// Only the credentials of the first URL would be used.
 #[tokio::test]
 async fn urls_that_differ_in_more_than_the_place_are_refused() {
     let one = "redis://somebody:one@127.0.0.1:7000";
@@ -416,7 +416,7 @@ async fn urls_that_differ_in_more_than_the_place_are_refused() {
     }
 }
 
-/// As is one that was taken out of it, or was cut off before it heard of it.
+/// Such a node was removed from the cluster, or was cut off before it learned of the cluster.
 #[tokio::test]
 async fn a_node_that_knows_nothing_of_the_cluster_blanks_no_map() {
     let cluster = Cluster::start().await;
@@ -431,11 +431,11 @@ async fn a_node_that_knows_nothing_of_the_cluster_blanks_no_map() {
     ])
     .await;
     let (stray_url, url) = (stray.url(), cluster.nodes[0].url());
-    // So that the other one answers first.
+    // The pause makes the other node respond first.
     let () = cluster.nodes[0].run(&["CLIENT", "PAUSE", "500"]).await;
     let options = RedisOptions::default();
     let backend = RedisBackend::open_cluster(&[&stray_url, &url], options).await;
-    let backend = backend.expect("one of them knows");
+    let backend = backend.expect("one node knows");
     assert_eq!(
         read_one(&backend, &partition("app/T1"), &slot("bot")).await,
         None

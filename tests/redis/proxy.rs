@@ -1,4 +1,4 @@
-//! A TCP proxy that loses requests and answers on purpose, between a client and a real server.
+//! A TCP proxy between a client and a real server that loses requests and responses on purpose.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,16 +10,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What happens to the next request that contains these bytes. Once.
+/// What happens to the next request that contains these bytes. Applies once.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
-    /// It reaches the server; the connection is cut when the server answers.
+    /// The request reaches the server, and the connection is cut when the server responds.
     LoseAnswer(&'static [u8]),
-    /// The connection is cut before it reaches the server.
+    /// The connection is cut before the request reaches the server.
     LoseRequest(&'static [u8]),
 }
 
-/// Listens on a port of its own until dropped.
+/// A proxy that listens on its own port until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     address: SocketAddr,
@@ -32,7 +32,7 @@ struct Shared {
     fault: Mutex<Option<Fault>>,
     faults: AtomicUsize,
     connections: AtomicUsize,
-    /// Connections up to this number carry nothing any more, and stay open.
+    /// Connections up to this number stay open, but no bytes pass through them.
     stalled: watch::Sender<usize>,
 }
 
@@ -63,27 +63,27 @@ impl Proxy {
     }
 
     pub(crate) fn set(&self, fault: Fault) {
-        *self.shared.fault.lock().expect("no test panics in here") = Some(fault);
+        *self.shared.fault.lock().expect("no test panics with it") = Some(fault);
     }
 
-    /// The connections that there are now carry nothing any more; later ones do.
+    /// Stalls all current connections. Later connections work.
     pub(crate) fn stall(&self) {
         self.shared
             .stalled
             .send_replace(self.shared.connections.load(Ordering::SeqCst));
     }
 
-    /// As [`stall`](Self::stall), and later connections carry nothing either.
+    /// Stalls all current and later connections.
     pub(crate) fn stall_all(&self) {
         self.shared.stalled.send_replace(usize::MAX);
     }
 
-    /// How many connections there have been.
+    /// Returns the number of connections so far.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// How many faults have happened.
+    /// Returns the number of faults so far.
     pub(crate) fn faults(&self) -> usize {
         self.shared.faults.load(Ordering::SeqCst)
     }
@@ -106,7 +106,7 @@ async fn accept(listener: TcpListener, server: SocketAddr, shared: Arc<Shared>) 
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();
             let losing = AtomicBool::new(false);
-            // Either end of one direction ends both.
+            // When one direction ends, both end.
             tokio::select! {
                 () = requests(from_client, to_server, &shared, &losing, number) => {}
                 () = answers(from_server, to_client, &shared, &losing, number) => {}
@@ -125,7 +125,7 @@ async fn requests(
     let mut seen = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     while let Some(bytes) = next(&mut from, &mut buffer, shared, number).await {
-        // A request may come in pieces.
+        // A request may arrive in several parts.
         seen.extend_from_slice(bytes);
         match shared.take_fault(&seen) {
             Some(Fault::LoseRequest(_)) => return,
@@ -155,7 +155,7 @@ async fn answers(
     }
 }
 
-/// The next bytes, unless the connection is stalled by then: they are held for ever.
+/// Reads the next bytes. If the connection is stalled, never returns.
 async fn next<'a>(
     from: &mut OwnedReadHalf,
     buffer: &'a mut [u8],
@@ -171,7 +171,7 @@ async fn next<'a>(
 
 impl Shared {
     fn take_fault(&self, seen: &[u8]) -> Option<Fault> {
-        let mut fault = self.fault.lock().expect("no test panics in here");
+        let mut fault = self.fault.lock().expect("no test panics with it");
         let (Some(Fault::LoseAnswer(needle)) | Some(Fault::LoseRequest(needle))) = *fault else {
             return None;
         };

@@ -21,7 +21,7 @@ async fn a_replica_that_sentinel_promotes_is_found() {
     let safe: Arc<dyn Backend> = Arc::new(safe);
     let history = History::new("app/T1");
     write_at_once(&history, &[Arc::clone(&safe), Arc::clone(&plain)], 5, 1).await;
-    // Its last commit waits for the replica, and so for all that came before it.
+    // The last commit waits for the replica, and so do all commits before it.
     let before = history.acknowledged();
     history.write(&safe, 1, 77).await;
     assert_eq!(history.acknowledged(), before + 1);
@@ -39,18 +39,19 @@ async fn a_replica_that_sentinel_promotes_is_found() {
     .await;
     assert_eq!(read_one(&plain, &tenant, &other).await, Some(row.clone()));
 
-    // The old master comes back, still thinking that it is one, and nobody writes to it.
+    // The old master restarts and still acts as a master. The backend must not write to it.
     watched.master.restart().await;
     assert_eq!(watched.master.role().await.as_deref(), Some("master"));
     let before = watched.master.keys().await;
     for _ in 0..20 {
         let row = random_row(&mut Random(8));
         let put = put(&slot("user/U1"), &row, Expect::Any);
-        plain.commit(&tenant, &put).await.expect("the new master");
+        plain.commit(&tenant, &put).await.expect("committed");
         assert_eq!(read_one(&plain, &tenant, &slot("user/U1")).await, Some(row));
     }
     assert_eq!(watched.master.keys().await, before);
-    // Sentinel would make it a replica too, after eight seconds in which everybody answers.
+    // Sentinel would also make it a replica, but only after eight seconds in which all servers
+    // respond.
     let port = watched.replica.port.to_string();
     let () = watched.master.run(&["REPLICAOF", "127.0.0.1", &port]).await;
     let change = put(&other, &row, Expect::Any);

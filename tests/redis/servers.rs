@@ -1,4 +1,4 @@
-//! Real Redis servers: one alone, a master behind sentinels, a cluster of six.
+//! Real Redis servers: a single one, a master behind sentinels, and a cluster of six nodes.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::server::{Server, directory, find, free_port, unprivileged};
 
-/// One server, with its data in a directory of its own.
+/// One server with its own data directory.
 #[derive(Debug)]
 pub(crate) struct Redis {
     pub(crate) port: u16,
@@ -21,12 +21,12 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
-    /// A server that is safe to keep rows in.
+    /// Starts a server that is safe to store rows in.
     pub(crate) async fn start() -> Self {
         Self::with(&["--appendonly", "yes", "--appendfsync", "always"]).await
     }
 
-    /// A server with these settings and otherwise Redis's defaults, but without snapshots.
+    /// Starts a server with these settings and otherwise Redis's defaults, but without snapshots.
     pub(crate) async fn with(settings: &[&str]) -> Self {
         let redis = Self::launch(settings);
         redis.ready().await;
@@ -57,19 +57,19 @@ impl Redis {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// As a power cut would end the process. The directory stays.
+    /// Kills the process, as a power failure would. The directory is kept.
     pub(crate) fn kill(&mut self) {
         self.server.kill();
     }
 
-    /// Starts it again on what it has written.
+    /// Starts the server again with the data that it has written.
     pub(crate) async fn restart(&mut self) {
         self.server.kill();
         self.server = run(&self.arguments, self.directory.path());
         self.ready().await;
     }
 
-    /// Runs a command as an administrator, on a connection of its own.
+    /// Runs a command as an administrator on a new connection.
     pub(crate) async fn run<T: FromRedisValue>(&self, command: &[&str]) -> T {
         self.try_run(command)
             .await
@@ -81,7 +81,7 @@ impl Redis {
         command: &[&str],
     ) -> Result<T, RedisError> {
         let client = redis::Client::open(self.url()).expect("the URL is well formed");
-        // Longer than any command of a test, for a machine that has much else to do.
+        // Longer than any command of a test takes, even on a busy machine.
         let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
         let mut connection = client
             .get_multiplexed_async_connection_with_config(&config)
@@ -93,12 +93,12 @@ impl Redis {
         request.query_async(&mut connection).await
     }
 
-    /// How many keys it has.
+    /// Returns the number of keys.
     pub(crate) async fn keys(&self) -> u64 {
         self.run(&["DBSIZE"]).await
     }
 
-    /// `master` or `slave`, if it answers.
+    /// Returns `master` or `slave`, or `None` if the server does not respond.
     pub(crate) async fn role(&self) -> Option<String> {
         let role: Result<Vec<Value>, _> = self.try_run(&["ROLE"]).await;
         redis::from_redis_value_ref(role.ok()?.first()?).ok()
@@ -125,7 +125,8 @@ fn run(arguments: &[String], directory: &Path) -> Server {
     Server::start(&mut command, &directory.join("log"))
 }
 
-/// One server, or the one that somebody else keeps, in a container, say. The prefix parts the runs.
+/// Opens a new server, or the external server that `SLACK_INSTALLS_TEST_REDIS_URL` names. On the
+/// external server a random prefix separates the runs.
 pub(crate) async fn alone() -> (RedisBackend, Option<Redis>) {
     if let Ok(url) = std::env::var("SLACK_INSTALLS_TEST_REDIS_URL") {
         let run = u128::from_be_bytes(*Version::mint().as_bytes());
@@ -142,13 +143,13 @@ pub(crate) async fn alone() -> (RedisBackend, Option<Redis>) {
     (backend.expect("a safe server"), Some(redis))
 }
 
-/// Where the server is that [`alone`] answered.
+/// Returns the URL of the server that [`alone`] opened.
 pub(crate) fn urls(server: Option<&Redis>) -> Vec<String> {
-    let elsewhere = || std::env::var("SLACK_INSTALLS_TEST_REDIS_URL").expect("it was used");
+    let elsewhere = || std::env::var("SLACK_INSTALLS_TEST_REDIS_URL").expect("it is set");
     vec![server.map_or_else(elsewhere, Redis::url)]
 }
 
-/// A cluster of three masters with a replica each.
+/// A cluster of three masters with one replica each.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Redis>,
@@ -167,7 +168,7 @@ impl Cluster {
                     "yes",
                     "--cluster-port",
                     bus_port,
-                    // What decides how long a failover takes.
+                    // This setting determines how long a failover takes.
                     "--cluster-node-timeout",
                     "1000",
                     "--repl-diskless-sync-delay",
@@ -203,7 +204,7 @@ impl Cluster {
             .expect("a whole cluster")
     }
 
-    /// Waits until every node says that all slots are served, and every replica is up to date.
+    /// Waits until every node reports that all slots are served, and every replica is up to date.
     pub(crate) async fn whole(&self) {
         until("the cluster is whole", async || {
             for node in &self.nodes {
@@ -225,7 +226,7 @@ impl Cluster {
         .await;
     }
 
-    /// The place in `nodes` of the master of a slot, by what this node says.
+    /// Returns the index in `nodes` of the master of a slot, as the node `asked` reports it.
     pub(crate) async fn master_of(&self, slot: u16, asked: usize) -> Option<usize> {
         let ranges: Vec<Vec<Value>> = self.nodes[asked]
             .try_run(&["CLUSTER", "SLOTS"])
@@ -296,10 +297,11 @@ impl Watched {
             .collect()
     }
 
-    /// Has Sentinel promote the replica, as if it had found by itself that the master is dead.
+    /// Makes Sentinel promote the replica, as if Sentinel had detected that the master is dead.
     pub(crate) async fn fail_over(&self) {
         until("the replica is promoted", async || {
-            // It refuses while it thinks that the replica is not well, or does it already.
+            // Sentinel refuses while it considers the replica unhealthy, or while a failover is in
+            // progress.
             let _: Result<Value, _> = self.ask_sentinel(self.sentinels[0].0, "FAILOVER").await;
             self.replica.role().await == Some("master".to_owned())
         })
@@ -324,8 +326,9 @@ impl Watched {
 fn sentinel(master: u16) -> (u16, Server, TempDir) {
     let (port, directory) = (free_port(), directory());
     let file = directory.path().join("sentinel.conf");
-    // A test says when a master is dead. On a busy machine seconds pass without an answer, and
-    // each of them would be another failover, or put off what follows one.
+    // The tests decide when a master is dead. On a busy machine a server may not respond for
+    // seconds. With a lower value each such pause would start another failover or delay the next
+    // one.
     let settings = format!(
         "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {MASTER} 127.0.0.1 {master} 2\n\
          sentinel down-after-milliseconds {MASTER} 600000\n\
@@ -333,7 +336,7 @@ fn sentinel(master: u16) -> (u16, Server, TempDir) {
         directory.path().display()
     );
     std::fs::write(&file, settings).expect("the directory can be written");
-    // A sentinel keeps its state in this file, and runs as another user.
+    // The sentinel runs as another user and writes its state to this file.
     let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o666);
     std::fs::set_permissions(&file, everybody).expect("the file is ours");
     let arguments = [file.display().to_string(), "--sentinel".to_owned()];
@@ -341,19 +344,22 @@ fn sentinel(master: u16) -> (u16, Server, TempDir) {
     (port, server, directory)
 }
 
-/// Polls until it holds. That it never does is a failure of the test.
+/// Polls until `holds` returns true, and panics after a minute.
 pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds().await {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(
+            Instant::now() < deadline,
+            "timed out while waiting until {what}"
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// The name that sentinels know the master by.
+/// The name of the master in Sentinel's configuration.
 pub(crate) const MASTER: &str = "mymaster";
 
-/// Far longer than anything takes, even on a machine that has much else to do.
+/// Far longer than any step takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const REMEDY: &str = "run `scripts/tools servers`, or `apt-get install redis-server`";

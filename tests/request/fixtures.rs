@@ -7,7 +7,7 @@ use slack_installs::request::{VerifiedRequest, Verifier};
 
 use super::*;
 
-/// Every inbound fixture: file, kind, tenant, the user who acts.
+/// Every inbound fixture: its file, kind, tenant, and actor.
 const TABLE: &[(&str, &str, &str, &str)] = &[
     (
         "event__app_mention.json",
@@ -439,7 +439,7 @@ fn every_signing_vector_is_taken_and_its_file_is_untouched() {
         let signature = text("expected_signature").expect("a signature");
         let headers = headers(content_type(file), &timestamp.to_string(), signature);
         let outcome = verifier.verify(&headers, body);
-        // What is malformed is found malformed, which is after its signature was found good.
+        // A body is parsed only after its signature was verified.
         let malformed = ["empty body", "body with non-UTF-8 byte, hex"].contains(&name)
             || name == "slash_command__spoof_duplicate_team.form";
         match outcome {
@@ -450,7 +450,7 @@ fn every_signing_vector_is_taken_and_its_file_is_untouched() {
     }
 }
 
-/// The ways in which a fixture can arrive, and what comes of each.
+/// Returns the ways in which a fixture can arrive, with the result of each.
 fn ways(file: &str) -> Vec<(&'static str, String)> {
     if file.starts_with("interactive__") {
         let payload = fixture(&format!("{file}.json"));

@@ -1,4 +1,4 @@
-//! Whose request is it: signatures, kinds, tenants.
+//! To which tenant a request belongs: signatures, kinds and tenants.
 
 mod fixtures;
 mod parsing;
@@ -97,7 +97,7 @@ fn content_type(file: &str) -> &'static str {
     if file.ends_with(".form") { FORM } else { JSON }
 }
 
-/// A tenant as one word: `T1`, `E1+T1`, `org E1`, `org E1+T1`, or `-`.
+/// Returns a tenant as a short text: `T1`, `E1+T1`, `org E1`, `org E1+T1`, or `-`.
 fn word(tenant: Option<&Tenant>) -> String {
     let Some(tenant) = tenant else {
         return "-".to_owned();
@@ -115,7 +115,7 @@ fn word(tenant: Option<&Tenant>) -> String {
     }
 }
 
-/// The tenant of a request that must be taken, as one word.
+/// Returns the tenant of a request that must be accepted, as a short text.
 fn tenant_of(request: Result<VerifiedRequest, VerifyError>) -> String {
-    word(request.expect("a request that is taken").tenant())
+    word(request.expect("an accepted request").tenant())
 }

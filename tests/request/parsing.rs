@@ -92,7 +92,7 @@ fn a_key_of_an_unexpected_shape_matters_only_where_it_is_read() {
 #[test]
 fn text_that_looks_like_a_payload_stays_text() {
     let request =
-        verify(FORM, fixture("slash_command__text_contains_payload.form")).expect("taken");
+        verify(FORM, fixture("slash_command__text_contains_payload.form")).expect("accepted");
     let fields: BTreeMap<String, String> = request.payload().expect("fields");
     assert!(fields["text"].starts_with(r#"payload={"type":"view_submission""#));
     assert_eq!(word(request.tenant()), "T0ALPHA0001");
@@ -279,7 +279,7 @@ fn an_event_without_a_plausible_type_is_refused() {
 
 #[test]
 fn url_verification_gives_its_challenge_and_needs_one() {
-    let request = verify(JSON, fixture("event__url_verification.json")).expect("taken");
+    let request = verify(JSON, fixture("event__url_verification.json")).expect("accepted");
     let Kind::UrlVerification { challenge } = request.kind() else {
         panic!("{request:?}")
     };
@@ -297,7 +297,7 @@ fn url_verification_gives_its_challenge_and_needs_one() {
 fn an_event_tells_its_id_time_and_retry() {
     let body = fixture("event__app_mention.json");
     let mut headers = signed(JSON, &body);
-    let request = verifier().verify(&headers, body.clone()).expect("taken");
+    let request = verifier().verify(&headers, body.clone()).expect("accepted");
     assert_eq!(request.event_id(), Some("Ev0FIX00001"));
     assert_eq!(
         request.event_time(),
@@ -321,7 +321,7 @@ fn an_event_tells_its_id_time_and_retry() {
         ("99999999999", None),
     ] {
         headers.insert("x-slack-retry-num", HeaderValue::from_static(value));
-        let request = verifier().verify(&headers, body.clone()).expect("taken");
+        let request = verifier().verify(&headers, body.clone()).expect("accepted");
         assert_eq!(request.retry_num(), number);
     }
     for (name, retry) in [
@@ -330,7 +330,7 @@ fn an_event_tells_its_id_time_and_retry() {
     ] {
         let request = connection()
             .receive(fixture(name))
-            .expect("taken")
+            .expect("accepted")
             .expect("a request");
         assert_eq!(
             (request.retry_num(), request.event_id()),
@@ -377,7 +377,7 @@ fn a_form_has_sixty_four_fields_at_most() {
         let more: String = (1..fields).map(|at| format!("&x{at}=1")).collect();
         verify(FORM, format!("command=%2Fhello{more}"))
     };
-    assert_eq!(form(64).expect("taken").kind(), &Kind::SlashCommand);
+    assert_eq!(form(64).expect("accepted").kind(), &Kind::SlashCommand);
     assert_eq!(refused(form(65)), Malformed::Form);
 }
 
@@ -389,10 +389,10 @@ fn a_host_reads_its_payload_from_every_kind_of_body() {
         text: Option<String>,
         thread_ts: Option<String>,
     }
-    let http = verify(FORM, fixture("slash_command__workspace.form")).expect("taken");
+    let http = verify(FORM, fixture("slash_command__workspace.form")).expect("accepted");
     let frame = connection()
         .receive(fixture("socket__slash_commands.json"))
-        .expect("taken");
+        .expect("accepted");
     for request in [http, frame.expect("a request")] {
         let command: Command = request.payload().expect("a command");
         assert_eq!(command.command, "/fixture");
@@ -402,17 +402,17 @@ fn a_host_reads_its_payload_from_every_kind_of_body() {
         );
         assert_eq!(request.trigger_id(), Some("1000000001.2000000002.fixture"));
     }
-    let spaced = verify(FORM, fixture("slash_command__org_wide.form")).expect("taken");
+    let spaced = verify(FORM, fixture("slash_command__org_wide.form")).expect("accepted");
     let fields: Value = spaced.payload().expect("fields");
     assert_eq!(fields["enterprise_name"], "Gridline Org");
-    let view = verify(FORM, fixture("interactive__view_submission.form")).expect("taken");
+    let view = verify(FORM, fixture("interactive__view_submission.form")).expect("accepted");
     let payload: Value = view.payload().expect("JSON");
     let expected = fixture("interactive__view_submission.json");
     assert_eq!(
         payload,
         serde_json::from_slice::<Value>(&expected).expect("JSON")
     );
-    let event = verify(JSON, fixture("event__app_mention.json")).expect("taken");
+    let event = verify(JSON, fixture("event__app_mention.json")).expect("accepted");
     let payload: Value = event.payload().expect("JSON");
     assert_eq!(payload["event"]["channel"], "C0GENERAL01");
 }
@@ -426,7 +426,7 @@ fn neither_debug_nor_an_error_repeats_the_body() {
         "interactive__block_actions__workflow_function.form",
         "slash_command__workspace.form",
     ] {
-        let request = verify(content_type(file), fixture(file)).expect("taken");
+        let request = verify(content_type(file), fixture(file)).expect("accepted");
         shown += &format!("{request:?} {:#?}", request.kind());
         let wrong = request.payload::<Vec<u8>>().expect_err("no array");
         shown += &format!("{wrong} {wrong:?}");
@@ -483,7 +483,7 @@ fn frames_that_are_not_slacks_are_refused() {
     let frame = format!(r#"{{"type":"something_new","envelope_id":"1","payload":{payload}}}"#);
     let request = connection()
         .receive(frame.into())
-        .expect("taken")
+        .expect("accepted")
         .expect("a request");
     assert_eq!((request.kind(), request.tenant()), (&Kind::Unknown, None));
 }

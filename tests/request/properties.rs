@@ -1,4 +1,4 @@
-//! What holds for every input: an oracle of the rules, and no panic on anything.
+//! Properties that hold for every input: the tenant equals the oracle's, and nothing panics.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// `(enterprise, team, flag)`, by Slack's rules and written from them a second time: over whole
-/// JSON values, in the order in which the rules are told, with no types to lean on.
+/// Computes `(enterprise, team, flag)` by a second implementation of Slack's rules. It works on
+/// whole JSON values, in the order of the documented rules, without the types of the crate.
 mod oracle {
     use super::*;
 
@@ -30,7 +30,7 @@ mod oracle {
         )
     }
 
-    /// An enterprise id and a team id of one object, as a tenant.
+    /// Returns the tenant of an object with these two ids.
     fn pair(enterprise: Option<String>, team: Option<String>, flag: bool) -> Ids {
         let Some(team) = team else {
             return (flag && enterprise.is_some()).then_some((enterprise, None, true));
@@ -130,7 +130,7 @@ mod oracle {
     }
 }
 
-/// An id out of few that look alike, or nothing.
+/// Generates one of a few similar ids, or null.
 fn id(ids: &'static [&'static str]) -> impl Strategy<Value = Value> {
     prop_oneof![2 => Just(Value::Null), 5 => select(ids).prop_map(Value::from)]
 }
@@ -255,7 +255,7 @@ fn any_fixture() -> impl Strategy<Value = (&'static str, Bytes)> {
     .prop_map(|file| (content_type(file), fixture(file)))
 }
 
-/// A cut, a copy, a swap or some other bytes, somewhere in the body.
+/// Deletes, inserts, copies or reverses bytes anywhere in the body.
 fn mutate(body: &[u8], edits: &[(u8, Index, Index, Vec<u8>)]) -> Vec<u8> {
     let mut body = body.to_vec();
     for (how, one, other, bytes) in edits {
@@ -279,7 +279,8 @@ fn exercise(request: Result<VerifiedRequest, VerifyError>) {
     match request {
         Err(error) => assert!(error.status().is_client_error()),
         Ok(request) => {
-            // Whatever it is, its ids are ids and reading on does no harm.
+            // Whatever the request is, its tenant has candidates and reading the payload does not
+            // panic.
             let shown = format!("{request:?}");
             assert!(shown.len() < 1000, "{shown}");
             let _ = request.payload::<Value>();
@@ -297,7 +298,7 @@ proptest! {
 
     #[test]
     fn events_follow_the_rules(body in event(&["message", "app_uninstalled_team"])) {
-        let request = verify_event(&body).expect("taken");
+        let request = verify_event(&body).expect("accepted");
         prop_assert_eq!(ids(&request), oracle::event(&body));
     }
 
@@ -305,7 +306,7 @@ proptest! {
     fn lifecycle_events_follow_the_rules(
         body in event(&["app_uninstalled", "tokens_revoked", "grid_migration_finished"]),
     ) {
-        let request = verify_event(&body).expect("taken");
+        let request = verify_event(&body).expect("accepted");
         prop_assert_eq!(ids(&request), oracle::lifecycle(&body));
     }
 
@@ -313,18 +314,18 @@ proptest! {
     fn team_access_events_follow_the_rules(
         body in event(&["team_access_granted", "team_access_revoked"]),
     ) {
-        let request = verify_event(&body).expect("taken");
+        let request = verify_event(&body).expect("accepted");
         prop_assert_eq!(ids(&request), oracle::team_access(&body));
     }
 
     #[test]
     fn interactive_payloads_follow_the_rules(payload in interactive()) {
-        let request = verify_interactive(&payload).expect("taken");
+        let request = verify_interactive(&payload).expect("accepted");
         prop_assert_eq!(ids(&request), oracle::interactive(&payload));
         let frame = json!({"envelope_id": "1", "type": "interactive", "payload": payload});
         let stranger = AppId::new(payload["api_app_id"].as_str().unwrap_or("A1")).expect("id");
         let connection = SocketModeConnection::opened_with_app_token(stranger);
-        let received = connection.receive(frame.to_string().into()).expect("taken").expect("one");
+        let received = connection.receive(frame.to_string().into()).expect("accepted").expect("one");
         prop_assert_eq!(ids(&received), ids(&request));
     }
 
@@ -341,10 +342,10 @@ proptest! {
                 other => drop(form.append_pair(key, &other.to_string())),
             }
         }
-        let request = verify(FORM, form.finish()).expect("taken");
+        let request = verify(FORM, form.finish()).expect("accepted");
         prop_assert_eq!(ids(&request), oracle::command(&body));
         let frame = json!({"envelope_id": "1", "type": "slash_commands", "payload": body});
-        let received = connection().receive(frame.to_string().into()).expect("taken").expect("one");
+        let received = connection().receive(frame.to_string().into()).expect("accepted").expect("one");
         prop_assert_eq!(ids(&received), ids(&request));
     }
 
@@ -409,13 +410,14 @@ proptest! {
         ]),
     ) {
         let whole: Value = serde_json::from_slice(&fixture(file)).expect("JSON");
-        let good = verify_event(&whole).expect("taken");
+        let good = verify_event(&whole).expect("accepted");
         let good = good.tenant().cloned();
         let mut body = whole.clone();
         let keys: Vec<String> = whole.as_object().expect("an object").keys().cloned().collect();
         body[at.get(&keys)] = value;
         if let Ok(request) = verify_event(&body) {
-            // A null is an absent id, which can leave less to go by, but never leads elsewhere.
+            // A null counts as an absent id. The request may then name less, but never another
+            // tenant.
             let same_company = request.tenant().is_none_or(|tenant| {
                 let good = good.as_ref().expect("a tenant");
                 tenant.team().is_none_or(|team| good.team().is_none_or(|ours| ours == team))

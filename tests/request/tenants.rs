@@ -161,12 +161,13 @@ fn an_uninstall_names_exactly_what_was_uninstalled() {
                 json!({"team_id": "T9", "authorizations": [{"team_id": "T1"}]}),
                 "T1",
             ),
-            // Flagged without an organisation: there is none to remove, and the workspace stays.
+            // An org-wide event without an organisation: there is no organisation to purge, and the
+            // workspace is kept.
             (
                 json!({"authorizations": [{"team_id": "T1", "is_enterprise_install": true}]}),
                 "org T1",
             ),
-            // Two organisations in one authorization.
+            // One authorization with two organisations.
             (
                 json!({"authorizations": [{"team_id": "E1", "enterprise_id": "E2"}]}),
                 "-",
@@ -297,7 +298,8 @@ fn a_clicked_message_belongs_to_the_workspace_that_our_app_posted_it_from() {
             json!({"message": {"app_id": "A0FAKEAPP01", "team": "T1"}}),
             "T1",
         ),
-        // Under somebody's message our app only unfurled a link: that message's team says nothing.
+        // On another app's message this app only unfurled a link, so the message's team proves
+        // nothing.
         (
             json!({"message": {"app_id": "A0OTHER0001", "team": "T1"}}),
             "T9",
@@ -308,7 +310,7 @@ fn a_clicked_message_belongs_to_the_workspace_that_our_app_posted_it_from() {
             json!({"type": "block_suggestion", "message": {"app_id": "A0FAKEAPP01", "team": "T1"}}),
             "T1",
         ),
-        // A shortcut can be used on a stranger's message, by members only.
+        // Only members can use a shortcut, but they can use it on an outsider's message.
         (
             json!({"type": "message_action", "message": {"app_id": "A0FAKEAPP01", "team": "T1"}}),
             "T9",
@@ -330,7 +332,7 @@ fn an_org_wide_click_keeps_the_workspace_in_use_whatever_message_was_clicked() {
     assert_eq!(
         tenant_of(verify_interactive(&unnamed)),
         "org T5",
-        "without the organisation's id the message's team is the best there is"
+        "without the organisation's id the message's team counts"
     );
 }
 
@@ -529,11 +531,11 @@ fn a_creator_an_author_or_a_listed_user_does_not_act() {
             None,
         ),
     ] {
-        let request = verify_event(&event).expect("a request that is taken");
+        let request = verify_event(&event).expect("an accepted request");
         assert_eq!(request.user().map(|user| user.as_str()), user, "{event}");
     }
     let payload = click(json!({"user": {"team_id": "T1"}, "message": {"user": "U1"}}));
-    assert_eq!(verify_interactive(&payload).expect("taken").user(), None);
+    assert_eq!(verify_interactive(&payload).expect("accepted").user(), None);
 }
 
 #[test]
@@ -545,13 +547,14 @@ fn a_kind_that_is_not_known_names_no_tenant() {
         json!(null),
         json!("view_submission"),
     ] {
-        let request = verify_event(&ids.clone().tap(json!({"type": kind}))).expect("taken");
+        let request = verify_event(&ids.clone().tap(json!({"type": kind}))).expect("accepted");
         assert_eq!((request.tenant(), request.user()), (None, None), "{kind}");
     }
     for kind in [json!("something_new"), json!(null), json!("event_callback")] {
-        let request = verify_interactive(&ids.clone().tap(json!({"type": kind}))).expect("taken");
+        let request =
+            verify_interactive(&ids.clone().tap(json!({"type": kind}))).expect("accepted");
         assert_eq!((request.tenant(), request.user()), (None, None), "{kind}");
     }
-    let request = verify(FORM, "team_id=T1&user_id=U1").expect("taken");
+    let request = verify(FORM, "team_id=T1&user_id=U1").expect("accepted");
     assert_eq!((request.tenant(), request.user()), (None, None));
 }

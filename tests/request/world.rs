@@ -1,6 +1,6 @@
-//! Whatever happens in a world of companies with shared channels and look-alike ids, nobody is
-//! served with another company's installation. The payloads are made from the truth, so nothing
-//! here repeats the rules that are under test.
+//! In generated companies with shared channels and similar ids, no request is served by another
+//! company's installation. The payloads are built from known facts, so these tests do not repeat
+//! the rules under test.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -9,7 +9,7 @@ use slack_installs::ResolvedVia;
 
 use super::*;
 
-/// Workspaces and the organisations that they belong to.
+/// Workspaces, and the organisations that they belong to.
 const WORLD: &[(&str, Option<&str>)] = &[
     ("T1", Some("E1")),
     ("T12", Some("E1")),
@@ -21,13 +21,13 @@ const WORLD: &[(&str, Option<&str>)] = &[
 
 #[derive(Clone, Debug)]
 struct Scene {
-    /// The workspace in which our app is used.
+    /// The workspace in which the app is used.
     home: &'static str,
-    /// Whether it is used by its org's org-wide installation.
+    /// Whether the app is used through the org-wide installation.
     org_wide: bool,
-    /// The workspace of the one who acts: home, or another company's in a shared channel.
+    /// The workspace of the actor: `home`, or another company's in a shared channel.
     actor: &'static str,
-    /// Which of the documented forms the payload takes.
+    /// Which of the documented forms the payload has.
     form: u8,
 }
 
@@ -40,7 +40,7 @@ impl Scene {
         self.actor != self.home
     }
 
-    /// The id of the installation that must serve.
+    /// Returns the id of the installation that must serve.
     fn truth(&self) -> &'static str {
         match (self.org_wide, self.org()) {
             (true, Some(org)) => org,
@@ -108,7 +108,8 @@ impl Scene {
             2 => payload["message"] = json!({"app_id": "A0FAKEAPP01", "team": self.home}),
             _ if self.shared() => {
                 payload["message"] = json!({"app_id": "A0FAKEAPP01", "team": self.home});
-                // Nobody says which team a click from outside carries; here it is ours.
+                // Slack does not document which team a click from outside carries. Here it is the
+                // home workspace.
                 if !self.org_wide {
                     payload["team"] = json!({"id": self.home});
                 }
@@ -118,7 +119,7 @@ impl Scene {
         payload
     }
 
-    /// Lifecycle events do not know other companies.
+    /// Returns a lifecycle event, which never mentions another company.
     fn lifecycle(&self) -> Value {
         let mut event = json!({
             "type": "event_callback",
@@ -155,7 +156,7 @@ fn scene() -> impl Strategy<Value = Scene> {
         any::<u8>(),
     )
         .prop_map(|((home, org), org_wide, (actor, other), shared, form)| {
-            // Another company is another org, or another workspace without one.
+            // Another company is another organisation, or another workspace without one.
             let foreign = shared && (org.is_none() || other != org);
             Scene {
                 home,
@@ -166,8 +167,8 @@ fn scene() -> impl Strategy<Value = Scene> {
         })
 }
 
-/// Every installation that the order of resolution would let serve, with everything installed
-/// everywhere.
+/// Returns every installation that the order of resolution allows to serve, if every tenant had the
+/// app.
 fn may_serve(request: &VerifiedRequest) -> Vec<String> {
     let Some(tenant) = request.tenant() else {
         return Vec::new();
@@ -196,7 +197,7 @@ proptest! {
             verify_interactive(&scene.interactive()),
             verify_event(&scene.lifecycle()),
         ] {
-            let serving = may_serve(&request.expect("taken"));
+            let serving = may_serve(&request.expect("accepted"));
             for id in &serving {
                 let ours = id == scene.home
                     || Some(id.as_str()) == scene.org()
@@ -208,14 +209,14 @@ proptest! {
 
     #[test]
     fn what_is_installed_where_the_app_is_used_serves_first(scene in scene()) {
-        let request = verify_event(&scene.event()).expect("taken");
+        let request = verify_event(&scene.event()).expect("accepted");
         // An org-wide installation may be named through a workspace that it covers.
         let first = may_serve(&request).into_iter().next();
         prop_assert_eq!(first.as_deref(), Some(scene.truth()), "{}", scene.event());
-        let request = verify_interactive(&scene.interactive()).expect("taken");
+        let request = verify_interactive(&scene.interactive()).expect("accepted");
         let first = may_serve(&request).into_iter().next();
         prop_assert_eq!(first.as_deref(), Some(scene.truth()), "{}", scene.interactive());
-        let request = verify_event(&scene.lifecycle()).expect("taken");
+        let request = verify_event(&scene.lifecycle()).expect("accepted");
         let first = may_serve(&request).into_iter().next();
         prop_assert_eq!(first.as_deref(), Some(scene.truth()), "{}", scene.lifecycle());
     }

@@ -22,8 +22,8 @@ fn canned(body: &Value) -> Canned {
     Canned::of(200, &[("date", DATE)], &body.to_string())
 }
 
-/// A code exchange that has everything: a rotating bot and user, and a webhook, in a workspace of
-/// an organisation.
+/// Returns a complete code exchange: a rotating bot and user, and a webhook, in a workspace of an
+/// organisation.
 pub(crate) fn exchanged() -> Value {
     json!({
         "ok": true,
@@ -46,7 +46,7 @@ pub(crate) fn exchanged() -> Value {
     })
 }
 
-/// A refresh of a bot's token, with everything that Slack may say.
+/// Returns a refresh of a bot's token with every member that Slack may send.
 pub(crate) fn renewed() -> Value {
     json!({
         "ok": true,
@@ -60,14 +60,15 @@ pub(crate) fn renewed() -> Value {
     })
 }
 
-/// A JSON with one member set, or without it: `/authed_user/id`.
+/// Returns the JSON with one member set or removed. The member is a pointer such as
+/// `/authed_user/id`.
 fn with(mut body: Value, member: &str, value: Option<Value>) -> Value {
     let (parent, name) = member.rsplit_once('/').expect("a pointer");
-    let parent = body.pointer_mut(parent).expect("it is there");
+    let parent = body.pointer_mut(parent).expect("exists");
     let members = parent.as_object_mut().expect("an object");
     match value {
         Some(value) => drop(members.insert(name.to_owned(), value)),
-        None => drop(members.remove(name).expect("it was there")),
+        None => drop(members.remove(name).expect("existed")),
     }
     body
 }
@@ -105,11 +106,11 @@ async fn everything_that_an_exchange_tells_is_taken_to_its_place() {
         ("E0GRID00001", Some("Gridline"))
     );
     assert!(!issued.home.is_enterprise_install());
-    assert_eq!(issued.authed_user.expect("told").as_str(), "U0ADMIN0001");
+    assert_eq!(issued.authed_user.expect("present").as_str(), "U0ADMIN0001");
 
     let bot = issued.bot.expect("a bot");
     assert_eq!(bot.user_id.as_str(), "U0BOTA00001");
-    assert!(bot.id.is_none(), "an exchange does not tell it");
+    assert!(bot.id.is_none(), "an exchange does not return it");
     let secret = bot.grant.refresh_token.expect("it rotates");
     assert_eq!(bot.grant.access_token.expose(), "xoxe.xoxb-1-bot");
     assert_eq!(secret.expose(), "xoxe-1-bot");
@@ -300,8 +301,8 @@ async fn of_an_exchange_a_refresh_token_and_an_end_are_taken_each_for_itself() {
 async fn everything_that_a_refresh_tells_is_taken_to_its_place() {
     let pair = renew(&renewed()).await.expect("renewed");
     assert_eq!(pair.app_id.as_str(), "A0FAKEAPP01");
-    assert_eq!(pair.enterprise_id.expect("told").as_str(), "E0GRID00001");
-    assert_eq!(pair.team_id.expect("told").as_str(), "T0ALPHA0001");
+    assert_eq!(pair.enterprise_id.expect("present").as_str(), "E0GRID00001");
+    assert_eq!(pair.team_id.expect("present").as_str(), "T0ALPHA0001");
     assert!(pair.user_id.is_none() && !pair.is_user);
     assert_eq!(pair.at, noon());
     let secret = pair.grant.refresh_token.expect("a pair");
@@ -312,7 +313,7 @@ async fn everything_that_a_refresh_tells_is_taken_to_its_place() {
     let user = with(renewed(), "/token_type", Some(json!("user")));
     let user = with(user, "/user_id", Some(json!("U0ADMIN0001")));
     let pair = renew(&user).await.expect("renewed");
-    assert_eq!(pair.user_id.expect("told").as_str(), "U0ADMIN0001");
+    assert_eq!(pair.user_id.expect("present").as_str(), "U0ADMIN0001");
     assert!(pair.is_user);
 }
 
@@ -331,7 +332,7 @@ async fn a_refresh_may_leave_out_where_it_is_from_and_nothing_of_the_pair() {
     ] {
         assert_malformed(&renew(&with(renewed(), member, None)).await, member);
     }
-    // What Slack says and nobody can read is not the same as what it does not say.
+    // An unreadable member is an error, while an absent optional member is accepted.
     for (member, value) in [
         ("/access_token", json!("xoxc-session")),
         ("/app_id", json!("T0ALPHA0001")),
@@ -361,10 +362,10 @@ async fn auth_test_tells_what_it_can_and_an_unknown_form_of_id_is_absent() {
     });
     let told = test(&full).await.expect("known");
     assert_eq!(told.url.as_deref(), Some("https://alpha.slack.com/"));
-    assert_eq!(told.team_id.expect("told").as_str(), "T0ALPHA0001");
-    assert_eq!(told.user_id.expect("told").as_str(), "U0BOTA00001");
-    assert_eq!(told.bot_id.expect("told").as_str(), "B0BOT000001");
-    assert_eq!(told.enterprise_id.expect("told").as_str(), "E0GRID00001");
+    assert_eq!(told.team_id.expect("present").as_str(), "T0ALPHA0001");
+    assert_eq!(told.user_id.expect("present").as_str(), "U0BOTA00001");
+    assert_eq!(told.bot_id.expect("present").as_str(), "B0BOT000001");
+    assert_eq!(told.enterprise_id.expect("present").as_str(), "E0GRID00001");
 
     let nothing = test(&json!({"ok": true})).await.expect("known");
     assert!(nothing.url.is_none() && nothing.team_id.is_none() && nothing.user_id.is_none());
@@ -383,7 +384,7 @@ async fn person(user: Value) -> Result<UserInfo, Error> {
 
 #[tokio::test]
 async fn each_flag_of_a_person_counts_by_itself() {
-    // Deleted, admin, admin of the organisation, outsider.
+    // The tuple is: deleted, admin, admin of the organisation, outsider.
     let flags = async |user: Value| {
         let person = person(user).await.expect("known");
         (
@@ -423,8 +424,8 @@ async fn where_a_person_is_from_is_told_with_them() {
         },
     }));
     let ada = ada.await.expect("known");
-    assert_eq!(ada.team_id.expect("told").as_str(), "T0ALPHA0001");
-    assert_eq!(ada.enterprise_id.expect("told").as_str(), "E0GRID00001");
+    assert_eq!(ada.team_id.expect("present").as_str(), "T0ALPHA0001");
+    assert_eq!(ada.enterprise_id.expect("present").as_str(), "E0GRID00001");
     let teams: Vec<_> = ada.teams.iter().map(|team| team.as_str()).collect();
     assert_eq!(teams, ["T0GRID00011", "T0GRID00012"]);
     let unknown = person(json!({"team_id": "?", "enterprise_user": {"enterprise_id": "?"}}));

@@ -1,4 +1,4 @@
-//! The requests that are sent, and what the envelope of a response means.
+//! The requests that are sent, and the meaning of a response's envelope.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -15,13 +15,13 @@ use super::answers::{exchanged, renewed};
 use super::canned::Canned;
 use super::{credentials, token};
 
-/// A request's method, path, form and authorization.
+/// Returns a request's method, path, form and authorization.
 fn parts(request: &Request<Bytes>) -> (Method, String, String, String) {
     let header = |name| request.headers()[name].to_str().expect("visible ASCII");
     assert_eq!(header(&CONTENT_TYPE), "application/x-www-form-urlencoded");
     assert!(
         request.headers()[AUTHORIZATION].is_sensitive(),
-        "no log of an HTTP library shows it"
+        "HTTP libraries do not log it"
     );
     let body = String::from_utf8(request.body().to_vec()).expect("text");
     let authorization = header(&AUTHORIZATION).to_owned();
@@ -104,7 +104,8 @@ async fn each_method_is_called_with_its_own_form_and_credential() {
 
 #[tokio::test]
 async fn basic_credentials_are_form_encoded_before_they_are_joined() {
-    // RFC 6749, 2.3.1: otherwise a colon in a secret would move the border.
+    // RFC 6749, 2.3.1 requires the encoding. Otherwise a colon in a secret would move the
+    // separator.
     let app = ClientCredentials {
         client_id: ClientId::new("1.2").expect("an id"),
         client_secret: ClientSecret::new("a:b+c%").expect("a secret"),
@@ -116,13 +117,13 @@ async fn basic_credentials_are_form_encoded_before_they_are_joined() {
         .refresh(&app, &refresh)
         .await
         .expect("renewed");
-    // "1.2:a%3Ab%2Bc%25"
+    // Base64 of "1.2:a%3Ab%2Bc%25".
     assert_eq!(parts(&canned.asked()).3, "Basic MS4yOmElM0FiJTJCYyUyNQ==");
 }
 
 #[tokio::test]
 async fn the_envelope_decides_whether_a_call_did_it() {
-    // Status, body, and what it counts as: the code, or the kind of error.
+    // Each case: status, body, and the result: the error code, or the kind of error.
     let cases = [
         (200, r#"{"ok":true}"#, "ok"),
         (201, r#"{"ok":true}"#, "ok"),
@@ -136,14 +137,14 @@ async fn the_envelope_decides_whether_a_call_did_it() {
             r#"{"ok":false,"error":"invalid_auth"}"#,
             "invalid_auth",
         ),
-        // A code counts whatever the status.
+        // An error code counts whatever the status is.
         (
             400,
             r#"{"ok":false,"error":"invalid_auth"}"#,
             "invalid_auth",
         ),
         (503, r#"{"ok":false,"error":"fatal_error"}"#, "fatal_error"),
-        // RFC 6749's form has no `ok`.
+        // An error in the form of RFC 6749 has no `ok`.
         (400, r#"{"error":"invalid_grant"}"#, "invalid_grant"),
         (200, r#"{"error":"invalid_grant"}"#, "invalid_grant"),
         (
@@ -241,7 +242,7 @@ async fn the_scopes_that_were_needed_are_told_if_slack_says() {
     }
 }
 
-/// A clock that goes on by a minute each time it is read.
+/// Returns a clock that advances by a minute each time it is read.
 fn hasty() -> Clock {
     let minutes = AtomicU64::new(0);
     Clock::from_fn(move || at(60 * minutes.fetch_add(1, Ordering::SeqCst)))
@@ -253,7 +254,7 @@ fn at(seconds: u64) -> SystemTime {
 
 #[tokio::test]
 async fn without_a_date_a_token_counts_from_when_it_was_asked_for() {
-    // Later is too late: the token would be handed out after its end.
+    // A later time would be wrong, because the token would be handed out after it expired.
     let refresh = RefreshToken::new("xoxe-1-old").expect("a token");
     let code = Code::new("the-code").expect("a code");
     let date = httpdate::fmt_http_date(at(5000));

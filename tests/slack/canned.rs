@@ -22,12 +22,12 @@ impl Canned {
         }
     }
 
-    /// Status 200, this JSON, and no `Date`.
+    /// Returns this JSON with status 200 and without a `Date`.
     pub(crate) fn json(body: &Value) -> Self {
         Self::new(Response::new(body.to_string().into()))
     }
 
-    /// A status, headers and a body.
+    /// Returns a response with this status, headers and body.
     pub(crate) fn of(status: u16, headers: &[(&'static str, &str)], body: &str) -> Self {
         let mut answer = Response::builder().status(status);
         for (name, value) in headers {
@@ -41,7 +41,7 @@ impl Canned {
         SlackClient::with_transport(Environment::commercial(), self.clone())
     }
 
-    /// The one request that came.
+    /// Returns the only request that was sent.
     pub(crate) fn asked(&self) -> Request<Bytes> {
         let asked = self.asked.lock().expect("no panic");
         assert_eq!(asked.len(), 1, "one call is one request");

@@ -13,8 +13,8 @@ fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000 + seconds)
 }
 
-/// What is logged of a call that is sent and answered at these times, and answered at this one on
-/// Slack's clock.
+/// Returns the log of a call. It is sent at `sent` and gets its response at `answered` by our
+/// clock, at `slack` by Slack's clock.
 async fn told(sent: u64, answered: u64, slack: u64) -> String {
     let date = httpdate::fmt_http_date(at(slack));
     let canned = Canned::of(200, &[("date", &date)], r#"{"ok":true}"#);
@@ -40,7 +40,7 @@ async fn more_than_half_a_minute_either_way_is_told_and_less_is_not() {
         (1000, 1000, 970, None),
         (1000, 1000, 1031, Some("skew_s=31 is_behind=true")),
         (1000, 1000, 969, Some("skew_s=31 is_behind=false")),
-        // Slack's time was right at some moment of a call that took long.
+        // Slack's time lies within the duration of the slow call, so the clocks may agree.
         (1000, 1100, 1000, None),
         (1000, 1100, 1050, None),
         (1000, 1100, 1100, None),

@@ -1,5 +1,5 @@
-//! Each error code that Slack documents for the methods that are called here: its class, and what
-//! a refresh does that meets it.
+//! Each error code that Slack documents for the methods that this crate calls, with its class and
+//! with what a refresh does about it.
 
 use slack_installs::Scopes;
 use slack_installs::slack::{Error, ErrorClass, ErrorCode, TransportError};
@@ -12,13 +12,14 @@ use ErrorClass::{
 /// What a refresh does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Refresh {
-    /// Ask again at once, since a pair may have been issued, and later if that fails as well.
+    /// Tries again at once, because a pair may have been issued. If that fails too, tries again
+    /// later.
     AtOnce,
-    /// Stop every chain, since the app itself is set up wrongly, and give none up.
+    /// Pauses every chain, because the app itself is configured wrongly. No chain is marked dead.
     Breaker,
-    /// Give the chain up.
+    /// Marks the chain dead.
     Dead,
-    /// Ask again later.
+    /// Tries again later.
     Later,
 }
 

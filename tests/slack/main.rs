@@ -1,4 +1,4 @@
-//! Slack's answers, good and bad, over real HTTP.
+//! Slack's responses, good and bad, over real HTTP.
 
 #[macro_use]
 #[path = "../support/mod.rs"]
@@ -26,7 +26,7 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 
 const CANARY: &str = "xoxb-CANARY-token";
 
-/// A client over each of the transports: the library's own, and an app's.
+/// Returns a client with each of the transports: the crate's own, and your app's.
 fn clients(environment: &Environment) -> [SlackClient; 2] {
     let yours = reqwest::Client::builder().user_agent(YOURS).no_proxy();
     let yours = HttpTransport::with_client(yours.build().expect("no TLS is needed"));
@@ -206,7 +206,7 @@ async fn a_slack_that_cannot_be_reached_was_certainly_not_asked() {
     };
     let environment = Environment::at(&format!("http://127.0.0.1:{port}")).expect("loopback");
     for slack in clients(&environment) {
-        let error = slack.auth_test(&token()).await.expect_err("nobody there");
+        let error = slack.auth_test(&token()).await.expect_err("not connected");
         assert_matches!(error, Error::Transport(TransportError::NotSent(_)));
         assert!(error.is_transient());
     }
@@ -237,7 +237,7 @@ async fn an_apps_own_client_carries_the_calls() {
     let (server, _) = client(answer).await;
     let environment = Environment::at(&server.uri()).expect("loopback");
     for slack in clients(&environment) {
-        let error = slack.auth_test(&token()).await.expect_err("as it was told");
+        let error = slack.auth_test(&token()).await.expect_err("rate limited");
         assert!(!matches!(error, Error::Transport(_)), "{error:?}");
     }
     let received = server.received_requests().await.expect("recorded");

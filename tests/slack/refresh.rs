@@ -1,4 +1,4 @@
-//! What a refresh does after each error of Slack's.
+//! What a refresh does after each of Slack's errors.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use slack_installs::testing::{Fault, Rotation};
 use super::codes::{CODES, Refresh};
 use super::support::rotation::{ALPHA, REFRESH, Stage, alpha};
 
-/// A chain whose token is over, and a Slack that fails like this.
+/// Refreshes an expired token while Slack fails with this fault.
 async fn refused(fault: Fault) -> (Stage, Result<(), Error>) {
     let stage = Stage::new(Rotation::default()).await;
     stage.install(ALPHA, "chat:write", "").await;
@@ -34,7 +34,7 @@ async fn every_code_has_its_consequence_for_a_refresh() {
         assert_eq!(told.as_str(), *code);
         let calls = if did == Refresh::AtOnce { 2 } else { 1 };
         assert_eq!(asked(&stage), calls, "{code}");
-        // Every chain but a dead one is refreshed as soon as Slack works again.
+        // After Slack works again, every chain is refreshed, except a dead one.
         stage.fake.clear_faults();
         stage.fake.advance(Duration::from_secs(120));
         let later = stage.rotator().token_for(&alpha(), Credential::Bot).await;
@@ -56,12 +56,16 @@ async fn what_is_no_code_of_slacks_is_asked_again_unless_nothing_was_issued() {
         };
         assert_eq!(asked(&stage), calls, "{fault:?}");
         if calls == 1 {
-            assert_eq!(at, stage.fake.clock().now() + wait, "as long as Slack says");
+            assert_eq!(
+                at,
+                stage.fake.clock().now() + wait,
+                "the wait is as long as Slack says"
+            );
         }
     }
 }
 
-/// How often Slack was asked for a pair: the first call was the installation's.
+/// Returns how many refreshes Slack received. The first call was the exchange of the installation.
 fn asked(stage: &Stage) -> usize {
     stage.fake.calls(REFRESH) - 1
 }

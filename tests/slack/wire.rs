@@ -1,5 +1,5 @@
-//! What becomes of a request on its way, over real sockets: what was certainly not sent, and what
-//! may have been carried out.
+//! Failed requests over real sockets: which were certainly not sent, and which may have been
+//! carried out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,21 +15,22 @@ use tokio::time::Instant;
 
 use super::token;
 
-/// A server that reads each request to its end, and then does one thing.
+/// A server that reads each complete request, and then does one thing.
 struct Wire {
     url: String,
     asked: Arc<AtomicUsize>,
     read: Arc<Semaphore>,
 }
 
-/// What is written after a request was read.
+/// What the server does after it has read a request.
 #[derive(Clone)]
 enum Then {
-    /// This, and the connection is closed.
+    /// Writes these bytes and closes the connection.
     Close(Vec<u8>),
-    /// Nothing, ever.
+    /// Never responds.
     Hang,
-    /// This for the first request of a connection; at the next one it is cut.
+    /// Writes these bytes for the first request of a connection, and cuts the connection at the
+    /// next request.
     Once(Vec<u8>),
 }
 
@@ -76,7 +77,7 @@ async fn serve(mut stream: TcpStream, then: Then, asked: Arc<AtomicUsize>, read:
         read.add_permits(1);
         match &then {
             Then::Close(answer) => {
-                // The client may have gone.
+                // Fails if the client has closed the connection.
                 drop(stream.write_all(answer).await);
                 return;
             }
@@ -90,7 +91,7 @@ async fn serve(mut stream: TcpStream, then: Then, asked: Arc<AtomicUsize>, read:
     }
 }
 
-/// One request with its body, as text; nothing once the connection is closed.
+/// Reads one request with its body as text. Returns `None` once the connection is closed.
 async fn request(stream: &mut TcpStream) -> Option<String> {
     let mut text = String::new();
     loop {
@@ -111,7 +112,7 @@ async fn request(stream: &mut TcpStream) -> Option<String> {
     }
 }
 
-/// A complete HTTP response.
+/// Returns a complete HTTP response.
 fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n{body}").into()
@@ -159,7 +160,7 @@ async fn a_request_whose_connection_is_cut_may_have_been_carried_out_and_is_sent
 async fn a_kept_connection_that_is_cut_at_the_next_request_has_it_sent_once() {
     let wire = Wire::new(Then::Once(answer("200 OK", "", r#"{"ok":true}"#))).await;
     let slack = wire.client();
-    slack.auth_revoke(&token()).await.expect("answered");
+    slack.auth_revoke(&token()).await.expect("received");
     assert_lost(&slack.auth_revoke(&token()).await, "the second one");
     assert_eq!(wire.asked(), 2);
 }
@@ -211,8 +212,8 @@ async fn an_answer_that_does_not_come_is_lost_after_fifteen_seconds() {
     let wire = Wire::new(Then::Hang).await;
     let slack = wire.client();
     let call = tokio::spawn(async move { slack.auth_revoke(&token()).await });
-    drop(wire.read.acquire().await.expect("never closed"));
-    // From here on the clock goes on when nothing else does.
+    drop(wire.read.acquire().await.expect("it stays open"));
+    // From here on the clock advances only while all tasks wait.
     tokio::time::pause();
     let paused = Instant::now();
     assert_lost(&call.await.expect("no panic"), "it hangs");
@@ -221,11 +222,11 @@ async fn an_answer_that_does_not_come_is_lost_after_fifteen_seconds() {
     assert!(waited > Duration::from_secs(10), "{waited:?}");
 }
 
-// Other systems take a connection beyond the queue's length.
+// Other systems accept a connection beyond the length of the queue.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_connection_that_is_not_made_within_five_seconds_was_not_used() {
-    // A queue of one that is full: the next connection is neither taken nor refused.
+    // The queue of one connection is full, so the next connection is neither accepted nor refused.
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket
         .bind("127.0.0.1:0".parse().expect("an address"))
@@ -236,10 +237,7 @@ async fn a_connection_that_is_not_made_within_five_seconds_was_not_used() {
     let slack = SlackClient::new(Environment::at(&format!("http://{address}")).expect("loopback"));
     tokio::time::pause();
     let paused = Instant::now();
-    let error = slack
-        .auth_revoke(&token())
-        .await
-        .expect_err("nobody takes it");
+    let error = slack.auth_revoke(&token()).await.expect_err("not accepted");
     assert_matches!(error, Error::Transport(TransportError::NotSent(_)));
     assert_eq!(error.class(), ErrorClass::Retry);
     let shown = format!("{error:?}");
@@ -263,7 +261,7 @@ async fn slack_is_told_who_asks_and_a_clients_own_settings_reach_this_machine_to
     let environment = Environment::at(&format!("http://{address}")).expect("loopback");
     let ours = SlackClient::new(environment.clone());
     ours.auth_revoke(&token()).await.expect_err("cut");
-    // reqwest refuses to build a client without a TLS provider.
+    // reqwest does not build a client without a TLS provider.
     drop(rustls::crypto::ring::default_provider().install_default());
     let client = reqwest::Client::builder()
         .user_agent("the-hosts-own")

@@ -1,4 +1,4 @@
-//! Bodies that are too long or do not arrive, and what else the service gets of a request.
+//! Bodies that are too long or do not arrive, and what else of a request reaches the service.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -21,7 +21,7 @@ use super::support::app::ADA;
 
 const CHUNK: usize = 64 * 1024;
 
-/// A body of this many chunks, which ends well or does not.
+/// A body of this many chunks, which ends with an error if `fails` is set.
 struct Chunks {
     left: usize,
     fails: bool,
@@ -53,7 +53,7 @@ impl From<Bytes> for Chunks {
     }
 }
 
-/// A service that is never called.
+/// A service that must not be called.
 #[derive(Clone)]
 struct Never;
 
@@ -87,7 +87,7 @@ async fn a_body_without_end_is_read_to_the_limit_and_no_further() {
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     let read = read.load(Ordering::SeqCst);
     assert_eq!(read, 1024 * 1024 / CHUNK + 1, "chunks were read");
-    assert_eq!(front.reads(), before, "nothing is looked up");
+    assert_eq!(front.reads(), before, "no read is made");
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn the_verifiers_own_limit_counts_to_the_byte() {
     assert_eq!(front.handler.last().1, large.body());
 }
 
-/// A service of which only what was polled ready may be called.
+/// A service that panics unless the same instance was polled ready before the call.
 struct Reserved {
     is_ready: bool,
 }
@@ -147,7 +147,7 @@ impl Clone for Reserved {
     }
 }
 
-/// What a server before the layer has put into the request's extensions.
+/// A request extension that a server in front of the layer has set.
 #[derive(Clone)]
 struct Peer(&'static str);
 
@@ -162,7 +162,7 @@ impl Service<Request<Full<Bytes>>> for Reserved {
     }
 
     fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
-        assert!(self.is_ready, "it was not polled ready");
+        assert!(self.is_ready, "the service was not polled ready");
         let peer = request.extensions().get::<Peer>().expect("it is kept").0;
         assert!(request.extensions().get::<Authorization>().is_some());
         let header = request.headers()["x-slack-signature"].as_bytes();
@@ -187,5 +187,5 @@ async fn the_service_that_was_ready_is_called_with_all_that_came_before() {
     }
     let mut busy = layer(&front.life).layer(Never);
     let polled = Service::<Request<Full<Bytes>>>::poll_ready(&mut busy, &mut context);
-    assert!(polled.is_pending(), "a busy service is waited for");
+    assert!(polled.is_pending(), "the layer waits for a busy service");
 }

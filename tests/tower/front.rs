@@ -1,4 +1,4 @@
-//! A host's service behind the layer, over a database in memory.
+//! Your app's service behind the layer, over a database in memory.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -22,7 +22,8 @@ use super::support::hooked::Hooked;
 use super::support::life::Life;
 use super::support::serving::{Between, interrupted};
 
-/// The host's service: it counts, answers as it is told, and yields once on the way.
+/// Your app's service. It counts its calls, returns the configured status, and yields once during a
+/// call.
 #[derive(Clone, Default)]
 pub(crate) struct Handler(Arc<Handled>);
 
@@ -47,7 +48,7 @@ impl Handler {
         self.0.panics.store(panics, Ordering::SeqCst);
     }
 
-    /// The tenant and the body of the last request.
+    /// Returns the tenant and the body of the last request.
     pub(crate) fn last(&self) -> (String, Bytes) {
         let last = self.0.seen.lock().expect("no panic").pop();
         last.expect("it was called")
@@ -83,7 +84,7 @@ impl Service<Request<Full<Bytes>>> for Handler {
             handler.0.calls.fetch_add(1, Ordering::SeqCst);
             tokio::task::yield_now().await;
             if handler.0.panics.load(Ordering::SeqCst) {
-                // On purpose, and without a word.
+                // Panics on purpose, without printing a message.
                 std::panic::resume_unwind(Box::new("the handler panics"));
             }
             let mut response = Response::new(Full::default());
@@ -122,7 +123,7 @@ impl Front {
         }
     }
 
-    /// This delivery as it arrives now.
+    /// Returns the delivery as a request that arrives now.
     pub(crate) fn request(&self, delivery: &Delivery) -> Request<Full<Bytes>> {
         let now = self.life.app.fake.clock().now();
         let url = Url::parse("https://bot.example.com/slack/events").expect("a URL");

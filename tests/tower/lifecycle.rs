@@ -1,4 +1,4 @@
-//! Events of the app's own life: handled before anything else is asked, and passed on or not.
+//! Lifecycle events are handled before authorization, and are passed on or not.
 
 use serde_json::json;
 use slack_installs::testing::{Rotation, Who};
@@ -17,7 +17,7 @@ async fn a_tenant_that_cannot_be_served_is_purged_all_the_same() {
         front.life.advance(3600);
         match is_on_hold {
             true => hold(&front.life.app, ALPHA, true).await,
-            // Its tokens have expired, and there is no rotator.
+            // The tokens have expired, and there is no rotator.
             false => front.life.advance(24 * 3600),
         }
         let event = front.life.app.fake.app_uninstalled(ALPHA);
@@ -36,7 +36,10 @@ async fn an_uninstall_of_an_earlier_installation_is_answered_and_goes_no_further
     front.life.advance(3600);
     front.life.install(ADA).await;
     assert_eq!(front.deliver(&late).await, StatusCode::OK);
-    assert!(front.life.bot_token(ALPHA).await.is_some(), "it is spared");
+    assert!(
+        front.life.bot_token(ALPHA).await.is_some(),
+        "the new installation is kept"
+    );
     assert_eq!(front.handler.calls(), 0);
 }
 
@@ -53,7 +56,7 @@ async fn an_uninstall_is_not_passed_on_though_the_organisation_has_the_app_as_we
     });
     assert_eq!(front.deliver(&event).await, StatusCode::OK);
     assert!(front.life.slots(SALES).await.is_empty());
-    assert!(front.life.bot_token(ORG).await.is_some(), "it stays");
+    assert!(front.life.bot_token(ORG).await.is_some(), "the token stays");
     assert_eq!(front.handler.calls(), 0);
 }
 
@@ -64,7 +67,8 @@ async fn an_event_that_is_passed_on_reaches_the_service_once() {
     front.life.advance(3600);
     assert!(front.life.app.fake.revoke_user(ALPHA, ADA));
     let event = front.life.app.fake.tokens_revoked(ALPHA, &[ADA], &[]);
-    // The second time there is nothing left to revoke, so it goes no further anyway.
+    // A repeated `tokens_revoked` has nothing left to revoke, so it is not passed on in any case.
+    // The second event also shows that a repetition is not passed on.
     let granted = front.mention().edit(|event| {
         event["event"] = json!({"type": "grid_migration_started", "enterprise_id": ORG});
     });
@@ -96,7 +100,7 @@ async fn a_store_that_panics_ends_neither_the_layer_nor_the_event() {
     front.life.advance(3600);
     let event = front.life.app.fake.app_uninstalled(ALPHA);
     front.backend.before_read(1, async {
-        // On purpose, and without a word.
+        // Panics on purpose, without printing a message.
         std::panic::resume_unwind(Box::new("the database's driver panics"));
     });
     let status = front.deliver(&event).await;

@@ -1,5 +1,5 @@
-//! The layer in front of a host's service: what reaches it, how often, and what is answered
-//! without it.
+//! The layer in front of your app's service: which requests reach it, how often, and how the layer
+//! responds without it.
 
 #[macro_use]
 #[path = "../support/mod.rs"]
@@ -118,7 +118,7 @@ async fn what_is_not_slacks_is_refused_and_nothing_is_looked_up() {
     for (number, (expected, request)) in cases.into_iter().enumerate() {
         assert_eq!(front.send(request).await.0, expected, "case {number}");
     }
-    assert_eq!(front.reads(), before, "nothing was looked up");
+    assert_eq!(front.reads(), before, "no read is made");
     assert_eq!(front.handler.calls(), 0);
     assert_eq!(front.send(good()).await.0, StatusCode::OK);
 }
@@ -139,7 +139,8 @@ async fn slacks_own_questions_are_answered_without_the_host() {
     );
     probe.headers_mut().remove("x-slack-signature");
     assert_eq!(front.send(probe).await, (StatusCode::OK, String::new()));
-    // A question that Slack did not sign is not answered: anyone could put words into our mouth.
+    // An unsigned `url_verification` gets no challenge back. Otherwise anyone could choose the
+    // response's text.
     let asked = front.life.app.fake.url_verification("a challenge");
     let mut unsigned = front.request(&asked);
     unsigned.headers_mut().remove("x-slack-signature");
@@ -252,11 +253,11 @@ async fn a_repeated_request_is_handled_once_for_a_day_and_an_hour() {
         .store
         .sweep_expired_states()
         .await
-        .expect("answers");
+        .expect("responds");
     let rows = support::all_rows(&*front.life.backend).await;
     assert!(
         rows.iter().all(|(key, _)| key.slot.as_str() != "seen"),
-        "it is forgotten"
+        "the request is forgotten"
     );
 }
 
@@ -301,7 +302,7 @@ async fn a_request_that_was_cut_off_may_be_handled_again_and_while_it_is_handled
         assert_eq!(front.handler.calls(), 1);
         assert_eq!(front.deliver(&event).await, StatusCode::SERVICE_UNAVAILABLE);
     }
-    // What is dropped gives its claim back on a task of its own.
+    // A dropped request releases its claim in a separate task.
     for _ in 0..100 {
         if front.deliver(&event).await == StatusCode::OK {
             break;
@@ -323,7 +324,7 @@ async fn a_claim_of_a_process_that_ended_is_over_before_slacks_last_repetition()
     let entry = guard
         .enter(&front.life.request(&event))
         .await
-        .expect("answers");
+        .expect("responds");
     std::mem::forget(entry);
     assert_eq!(front.deliver(&event).await, StatusCode::SERVICE_UNAVAILABLE);
     front.life.advance(CLAIM.as_secs());

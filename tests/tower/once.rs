@@ -1,4 +1,5 @@
-//! Each request once: what counts as the same request, what counts as handled, and for how long.
+//! Each request is handled once: what counts as the same request, what counts as handled, and for
+//! how long.
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -13,7 +14,7 @@ use super::front::{Front, guard};
 use super::support::app::ADA;
 use super::*;
 
-/// One of each kind that has an id.
+/// Returns one delivery of each kind that has an id.
 fn deliveries(front: &Front) -> Vec<Delivery> {
     let fake = &front.life.app.fake;
     vec![
@@ -29,7 +30,7 @@ fn deliveries(front: &Front) -> Vec<Delivery> {
     ]
 }
 
-/// Delivers until what was dropped has given its claim back, on a task of its own.
+/// Delivers until the dropped request has released its claim in a separate task.
 async fn deliver_after_drop(front: &Front, delivery: &Delivery) -> StatusCode {
     for _ in 0..100 {
         match front.deliver(delivery).await {
@@ -119,7 +120,7 @@ async fn a_request_without_an_id_always_passes() {
         .edit(|payload| {
             payload["type"] = json!("view_closed");
             let payload = payload.as_object_mut().expect("an object");
-            payload.remove("trigger_id").expect("it has one");
+            payload.remove("trigger_id").expect("present");
         });
     for calls in 1..4 {
         assert_eq!(front.deliver(&closed).await, StatusCode::OK);
@@ -181,11 +182,11 @@ async fn what_was_handled_when_slack_hung_up_is_remembered() {
             assert!(call.as_mut().poll(&mut context).is_pending());
             tokio::task::yield_now().await;
         }
-        // The handler returns, and what it did is being written down.
+        // The handler has returned, and its result is being stored.
         assert_matches!(call.as_mut().poll(&mut context), Poll::Pending);
     }
     assert_eq!(deliver_after_drop(&front, &event).await, StatusCode::OK);
-    assert_eq!(front.handler.calls(), 1, "it was handled once");
+    assert_eq!(front.handler.calls(), 1, "the request was handled once");
 }
 
 #[tokio::test]
@@ -194,7 +195,7 @@ async fn an_answer_is_passed_on_though_it_could_not_be_remembered() {
     front.life.install(ADA).await;
     front.handler.answer(StatusCode::ACCEPTED);
     let event = front.mention();
-    // The claim is the first commit, its end the second.
+    // The first commit is the claim, and the second stores its result.
     front.backend.set_faults(Faults {
         lost_commits: 2,
         lost_reads: 4,
@@ -203,7 +204,11 @@ async fn an_answer_is_passed_on_though_it_could_not_be_remembered() {
     assert_eq!(front.deliver(&event).await, StatusCode::ACCEPTED);
     front.backend.set_faults(Faults::none());
     let status = front.deliver(&event).await;
-    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "it stays claimed");
+    assert_eq!(
+        status,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the request stays claimed"
+    );
     front.life.advance(120);
     assert_eq!(front.deliver(&event).await, StatusCode::ACCEPTED);
     assert_eq!(front.handler.calls(), 2);
@@ -225,7 +230,7 @@ async fn a_refused_request_claims_nothing() {
 async fn a_claim_stands_for_two_minutes_and_no_longer() {
     let front = Front::new(true).await;
     front.life.install(ADA).await;
-    // Not at the time of the system's clock.
+    // Moves the fake clock away from the system's clock.
     front.life.advance(7 * 24 * 3600);
     let event = front.mention();
     let entry = guard(&front.life).enter(&front.life.request(&event)).await;
@@ -242,11 +247,11 @@ async fn a_claim_stands_for_two_minutes_and_no_longer() {
 async fn what_was_handled_is_remembered_for_as_long_as_slack_repeats_it_and_then_forgotten() {
     let front = Front::new(true).await;
     front.life.install(ADA).await;
-    // Not at the time of the system's clock.
+    // Moves the fake clock away from the system's clock.
     front.life.advance(7 * 24 * 3600);
     let event = front.mention();
     assert_eq!(front.deliver(&event).await, StatusCode::OK);
-    // With delayed events Slack repeats one for 24 hours.
+    // If an app uses delayed events, Slack repeats an event for 24 hours.
     front.life.advance(25 * 3600);
     assert_eq!(front.deliver(&event).await, StatusCode::OK);
     assert_eq!(front.handler.calls(), 1);
@@ -265,13 +270,13 @@ async fn claiming_a_request_sweeps_what_is_forgotten() {
     };
     for expected in [1, 1] {
         assert_eq!(front.deliver(&front.mention()).await, StatusCode::OK);
-        // The sweep is a task of its own.
+        // The sweep runs in a separate task.
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
         assert_eq!(seen().await, expected);
         front.life.advance(28 * 3600);
-        // It runs once a minute at most.
+        // The sweep runs at most once a minute.
         tokio::time::advance(Duration::from_secs(61)).await;
     }
 }
@@ -285,13 +290,17 @@ fn a_pass_may_be_dropped_outside_of_a_runtime() {
         front.life.install(ADA).await;
         let event = front.mention();
         let entry = guard(&front.life).enter(&front.life.request(&event)).await;
-        (front, event, entry.expect("the store answers"))
+        (front, event, entry.expect("the store responds"))
     });
     assert_matches!(entry, Entry::New(_));
     drop(entry);
     runtime.block_on(async {
         let status = front.deliver(&event).await;
-        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "it stays claimed");
+        assert_eq!(
+            status,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the request stays claimed"
+        );
         front.life.advance(120);
         assert_eq!(front.deliver(&event).await, StatusCode::OK);
     });
@@ -320,7 +329,10 @@ async fn of_what_was_handled_the_database_knows_a_hash_under_the_apps_name() {
         }
         seen += usize::from(place.partition.as_str().starts_with(&ours));
     }
-    assert_eq!(seen, 2, "another app of the same database has its own");
+    assert_eq!(
+        seen, 2,
+        "another app in the same database has its own record"
+    );
 }
 
 #[tokio::test]
@@ -330,15 +342,15 @@ async fn a_guard_over_a_shared_store_is_as_good() {
     let shared = Arc::new(front.life.app.store.clone());
     let guard = ReplayGuard::new(shared).with_clock(front.life.app.fake.clock());
     let event = front.life.request(&front.mention());
-    let pass = async || match guard.enter(&event).await.expect("answers") {
+    let pass = async || match guard.enter(&event).await.expect("responds") {
         Entry::New(pass) => pass,
         entry => panic!("{entry:?}"),
     };
     let first = pass().await;
     let meanwhile = guard.enter(&event).await;
     assert_matches!(meanwhile, Ok(Entry::InProgress));
-    first.failed().await.expect("answers");
-    pass().await.done().await.expect("answers");
+    first.failed().await.expect("responds");
+    pass().await.done().await.expect("responds");
     let afterwards = guard.enter(&event).await;
     assert_matches!(afterwards, Ok(Entry::Repeated));
     assert_eq!(format!("{:?}", SeenId([0x41; 32])), "SeenId(…)");

@@ -1,5 +1,5 @@
-//! What a person, and Slack, are told when a request cannot be served: each reason, for each kind
-//! of request. And that no secret is in it, nor in the log of it.
+//! The response to the user and to Slack if a request cannot be served: for each reason and each
+//! kind of request. The response and its log contain no secret.
 
 use std::pin::Pin;
 
@@ -19,16 +19,16 @@ use crate::support::serving::Between;
 
 const REFRESH: &str = "oauth.v2.access";
 
-/// How a refusal shows.
+/// How a refusal appears.
 #[derive(Clone, Copy, Debug)]
 enum Shown {
-    /// Nothing changes by itself: the person is told this, Slack does not repeat the event.
+    /// Permanent: the user gets this text, and Slack does not repeat the event.
     Lasting(&'static str),
-    /// The person is told this, and Slack repeats the event.
+    /// Temporary: the user gets this text, and Slack repeats the event.
     Passing(&'static str),
 }
 
-/// One request of each kind, by this person, in this workspace.
+/// Returns one request of each kind, by this user in this workspace.
 fn deliveries(life: &Life, who: &str, team: &str) -> Vec<(&'static str, Delivery)> {
     let fake = &life.app.fake;
     let person = || Who::user(who).at(team);
@@ -55,7 +55,7 @@ fn deliveries(life: &Life, who: &str, team: &str) -> Vec<(&'static str, Delivery
     ]
 }
 
-/// Delivers one request of each kind, each after `prepare`, and looks at what is answered.
+/// Delivers one request of each kind, each after `prepare`, and checks the responses.
 async fn check(front: &Front, who: &str, team: &str, shown: Shown, prepare: impl AsyncFn(&Front)) {
     let (log, logging) = Log::of_this_thread();
     let mut answers = String::new();
@@ -65,7 +65,7 @@ async fn check(front: &Front, who: &str, team: &str, shown: Shown, prepare: impl
             .tenant()
             .is_some_and(|tenant| tenant.team().is_none())
         {
-            // It names the organisation alone, which has the app.
+            // The request names only the organisation, which has the app.
             continue;
         }
         prepare(front).await;
@@ -91,7 +91,10 @@ async fn check(front: &Front, who: &str, team: &str, shown: Shown, prepare: impl
         Shown::Lasting(_) => " INFO ",
         Shown::Passing(_) => "ERROR ",
     };
-    assert!(seen.contains(level), "an operator is told, {shown:?}");
+    assert!(
+        seen.contains(level),
+        "the refusal is logged at the right level, {shown:?}"
+    );
     let mut secrets = front.life.app.fake.secrets();
     secrets.extend(["text-CANARY", "xoxb-alpha", "xoxp-ada"].map(str::to_owned));
     for secret in secrets {
@@ -101,7 +104,7 @@ async fn check(front: &Front, who: &str, team: &str, shown: Shown, prepare: impl
 
 async fn nothing(_: &Front) {}
 
-/// Alpha, whose tokens have expired, and a rotator.
+/// Returns Alpha with expired tokens, and a rotator.
 async fn expired() -> Front {
     let (mut life, backend) = interrupted().await;
     keep(&life.app, Token::Over, Token::Missing).await;
@@ -157,7 +160,7 @@ async fn who_is_put_on_hold_before_the_refresh_is_told_so() {
                 at,
             };
             let held = store.hold(&key(ALPHA), &hold).await;
-            assert!(held.expect("the store answers"));
+            assert!(held.expect("the store responds"));
         });
     })
     .await;
@@ -174,7 +177,7 @@ async fn a_workspace_that_was_taken_away_is_told_to_ask_an_admin() {
     };
     let org = slack_installs::EnterpriseId::new(ORG).expect("an id");
     let kept = front.life.app.store.set_access(&org, &access).await;
-    assert!(kept.expect("the store answers"));
+    assert!(kept.expect("the store responds"));
     check(&front, OLGA, SALES, NOT_GRANTED, nothing).await;
 }
 
@@ -236,7 +239,7 @@ async fn a_database_that_does_not_answer_is_told_as_something_that_passes() {
     .await;
 }
 
-/// Writes a row of the tenant's bot that does not open; returns what stood there.
+/// Replaces the row of Alpha's bot with one that does not open.
 async fn damage(backend: &Hooked<Between>) {
     let rows = support::all_rows(backend).await.into_iter();
     let of_bot = rows
@@ -261,7 +264,7 @@ async fn overwrite(backend: &Hooked<Between>, place: &slack_installs::backend::K
         expect: Expect::Any,
     };
     let committed = backend.commit(&place.partition, &[put]).await;
-    committed.expect("the database answers");
+    committed.expect("the database responds");
 }
 
 #[tokio::test]
@@ -271,7 +274,7 @@ async fn what_does_not_open_is_told_as_something_that_passes() {
     damage(&front.backend).await;
     check(&front, ADA, ALPHA, BUSY, nothing).await;
 
-    // Between the fetch and the refresh.
+    // The row is damaged between the fetch and the refresh.
     let front = expired().await;
     let rows = support::all_rows(&front.backend).await.into_iter();
     let of_bot = rows

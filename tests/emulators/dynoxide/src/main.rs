@@ -1,4 +1,4 @@
-//! Serves DynamoDB from memory on a free port of the loopback interface, and prints its URL. It ends
+//! Serves DynamoDB from memory on a free port of the loopback interface, and prints its URL. Ends
 //! when its standard input ends, so it cannot outlive the test that started it.
 
 use std::error::Error;

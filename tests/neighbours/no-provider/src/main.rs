@@ -1,4 +1,4 @@
-//! No crypto provider at all: every use of TLS is an error that names the remedy.
+//! Without a crypto provider, every use of TLS returns an error that names the remedy.
 
 #[path = "../../redis.rs"]
 mod redis;

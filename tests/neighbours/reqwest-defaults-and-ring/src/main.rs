@@ -1,5 +1,5 @@
-//! reqwest with aws-lc-rs, as it has it by default; this crate with ring, as it has it by default.
-//! rustls then has two providers, and chooses none.
+//! reqwest with its default aws-lc-rs, and this crate with its default ring. rustls then finds two
+//! providers and chooses neither.
 
 #[path = "../../redis.rs"]
 mod redis;
@@ -12,14 +12,14 @@ async fn main() {
     reqwest::Client::new();
     redis::names_the_remedy().await;
 
-    // The message of a panic that is expected.
+    // Hides the message of the expected panic.
     std::panic::set_hook(Box::new(|_| ()));
     std::panic::catch_unwind(rustls::ClientConfig::builder).expect_err("rustls cannot choose");
     drop(std::panic::take_hook());
 
-    // The remedy.
+    // The remedy: install one provider as the default.
     let provider = rustls::crypto::ring::default_provider();
-    provider.install_default().expect("it is the first one");
+    provider.install_default().expect("none was set");
     redis::is_called_by_tls().await;
     rustls::ClientConfig::builder();
 }

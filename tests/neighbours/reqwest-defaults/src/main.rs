@@ -1,4 +1,4 @@
-//! reqwest and rustls with aws-lc-rs, as reqwest has it by default; this crate with it too.
+//! reqwest and rustls with aws-lc-rs, reqwest's default, and this crate with aws-lc-rs too.
 
 #[path = "../../redis.rs"]
 mod redis;

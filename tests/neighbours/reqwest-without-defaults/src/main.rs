@@ -1,4 +1,4 @@
-//! reqwest without TLS; this crate as it is by default.
+//! reqwest without TLS, and this crate with its defaults.
 
 #[path = "../../redis.rs"]
 mod redis;

@@ -1,4 +1,4 @@
-//! rustls with aws-lc-rs, as it has it by default; this crate with it too.
+//! rustls with its default aws-lc-rs, and this crate with aws-lc-rs too.
 
 #[path = "../../shared.rs"]
 mod shared;
