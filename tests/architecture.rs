@@ -134,10 +134,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "layer",
         &["authorize", "events", "gate", "replay", "request"],
     ),
-    (
-        "web",
-        &["authorize", "gate", "oauth", "request", "secret"],
-    ),
+    ("web", &["authorize", "gate", "oauth", "request", "secret"]),
     (
         "app",
         &[
