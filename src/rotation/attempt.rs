@@ -124,7 +124,10 @@ impl<'a> Attempt<'a> {
             Ok((_, is_ours)) => is_ours,
             // Makes the call without a record. To get the pair of the lost response matters more.
             Err(error) => {
-                tracing::warn!(chain = %key, %error, "the repeated call to Slack could not be recorded; it is made anyway");
+                tracing::warn!(
+                    chain = %key, %error,
+                    "the repeated call to Slack could not be recorded; it is made anyway"
+                );
                 true
             }
         }
@@ -154,7 +157,10 @@ impl<'a> Attempt<'a> {
     async fn all_refused(&self, error: &Arc<str>) -> Result<Step, Error> {
         let (engine, key, ticket) = (&self.lease.engine, &self.lease.key, &self.lease.ticket);
         if !engine.deaths.allow() {
-            tracing::error!(chain = %key, "Slack refused too many chains within 5 minutes; no chain is marked dead");
+            tracing::error!(
+                chain = %key,
+                "Slack refused too many chains within 5 minutes; no chain is marked dead"
+            );
             return Err(self.give_back(Some(WINDOW), error).await);
         }
         let refused = engine.step(key, None, |chain| {

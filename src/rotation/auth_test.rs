@@ -102,13 +102,19 @@ impl Engine {
 
     async fn end(&self, key: &ChainKey, stored: &StoredChain, is_new: bool) -> bool {
         let (install, generation) = (stored.chain.install, stored.chain.generation);
-        tracing::warn!(chain = %key, generation, "Slack has revoked an access token before it expired; it is refreshed");
+        tracing::warn!(
+            chain = %key, generation,
+            "Slack has revoked an access token before it expired; it is refreshed"
+        );
         let ended = self.step(key, None, |chain| {
             let next = protocol::end(chain, install, generation, is_new, self.clock.now());
             (next, ())
         });
         if let Err(error) = ended.await {
-            tracing::warn!(chain = %key, %error, "the end of a revoked access token could not be stored; it may still be handed out");
+            tracing::warn!(
+                chain = %key, %error,
+                "the end of a revoked access token could not be stored; it may still be handed out"
+            );
             return false;
         }
         true
@@ -126,7 +132,10 @@ impl Engine {
             (protocol::confirm(chain, generation, is_alive), ())
         });
         if let Err(error) = confirmed.await {
-            tracing::warn!(chain = %key, %error, "Slack's verdict on a suspect token could not be stored; the token stays suspect");
+            tracing::warn!(
+                chain = %key, %error,
+                "Slack's verdict on a suspect token could not be stored; the token stays suspect"
+            );
         }
     }
 }

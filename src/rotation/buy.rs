@@ -62,7 +62,10 @@ impl HeldLease {
                         && lease.fits(&renewed).is_ok()
                         && let Err(error) = lease.save(&renewed).await
                     {
-                        tracing::error!(chain = %lease.key, %error, "Slack's response was late, and its pair could not be saved: it is lost");
+                        tracing::error!(
+                            chain = %lease.key, %error,
+                            "Slack's response was late, and its pair could not be saved: it is lost"
+                        );
                     }
                 }));
                 Err(lost(late.into()))
@@ -138,10 +141,16 @@ impl HeldLease {
                 Err(error) => error,
             };
             if Instant::now() >= give_up {
-                tracing::error!(chain = %key, %error, "a pair from Slack could not be saved within 10 minutes: it is lost");
+                tracing::error!(
+                    chain = %key, %error,
+                    "a pair from Slack could not be saved within 10 minutes: it is lost"
+                );
                 return Err(error.into());
             }
-            tracing::error!(chain = %key, %error, "a pair from Slack could not be saved; the save is tried again");
+            tracing::error!(
+                chain = %key, %error,
+                "a pair from Slack could not be saved; the save is tried again"
+            );
             tokio::time::sleep(engine.jitter.around(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -163,13 +172,19 @@ impl HeldLease {
                 }
             }
             (Committed::Alternate, stored) => {
-                tracing::warn!(chain = %key, "another pair was saved first; this one is kept as an alternate");
+                tracing::warn!(
+                    chain = %key,
+                    "another pair was saved first; this one is kept as an alternate"
+                );
                 if let Some(stored) = stored {
                     engine.confirm(key, &stored).await;
                 }
             }
             (_, stored) => {
-                tracing::info!(chain = %key, "the installation was replaced or deleted; its new pair is revoked");
+                tracing::info!(
+                    chain = %key,
+                    "the installation was replaced or deleted; its new pair is revoked"
+                );
                 self.revoke(renewed, stored.as_ref()).await;
             }
         }
