@@ -116,7 +116,7 @@ impl HeldLease {
         let (engine, key) = (&self.engine, &self.key);
         let refresh_token = renewed.grant.refresh_token.as_ref();
         let issued = Issued {
-            refresh: Mark::of(refresh_token.expect("a response without a refresh token is rejected as malformed")),
+            refresh: Mark::of(refresh_token.expect("a valid response has a refresh token")),
             issued_at: renewed.at,
             expires_at: renewed.grant.expires_at,
             is_ahead: self.is_ahead,

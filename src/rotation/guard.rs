@@ -56,7 +56,7 @@ impl Breaker {
         let since = Instant::now();
         tracing::error!(
             %code,
-            "Slack rejects the app: check its client id, client secret and settings; refreshes pause"
+            "Slack rejects the app: check its client id, secret and settings; refreshes pause"
         );
         *open = Some(Open {
             code: code.clone(),

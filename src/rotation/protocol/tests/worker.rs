@@ -1,10 +1,10 @@
-//! When a worker looks at a chain, and what it does then: `scheduled` and `serve`.
+//! Tests `scheduled` and `serve`, which decide when a worker checks a chain and what it does then.
 
 use super::*;
 
 const DAY: i64 = 24 * 3600;
 
-/// Nobody has asked for the last two pairs.
+/// Returns a parked chain: no caller has used its last two pairs.
 fn parked() -> Chain {
     with(soft(), |it| it.idle = 2)
 }
@@ -41,7 +41,7 @@ fn a_chain_is_due_when_somebody_can_do_something_for_it() {
         ),
         ("dead", with(soft(), |it| it.is_dead = true), None),
         (
-            "dead, with a lease and an attempt",
+            "dead, with a lease and a recorded call",
             Chain {
                 is_dead: true,
                 lease: lease(OURS, NOW + 9),
@@ -56,7 +56,7 @@ fn a_chain_is_due_when_somebody_can_do_something_for_it() {
             None,
         ),
         (
-            "does not rotate, and is exchanged",
+            "does not rotate, and is being exchanged",
             Chain {
                 refresh: None,
                 lease: lease(OURS, NOW + 9),
@@ -65,9 +65,9 @@ fn a_chain_is_due_when_somebody_can_do_something_for_it() {
             },
             None,
         ),
-        ("does not end", endless.clone(), None),
+        ("does not expire", endless.clone(), None),
         (
-            "does not end, and failed",
+            "does not expire, and failed",
             with(endless, |it| it.retry_at = retry(NOW + 9)),
             None,
         ),
@@ -77,7 +77,7 @@ fn a_chain_is_due_when_somebody_can_do_something_for_it() {
             retry(NOW + 9),
         ),
         (
-            "held, of unknown outcome, idle and asked to wait",
+            "held, with a call of unknown outcome, idle and with a retry time",
             Chain {
                 lease: lease(OURS, NOW + 9),
                 attempts: 1,
@@ -88,12 +88,12 @@ fn a_chain_is_due_when_somebody_can_do_something_for_it() {
             retry(NOW + 9),
         ),
         (
-            "of unknown outcome",
+            "a call of unknown outcome",
             with(fresh(), |it| it.attempts = 1),
             Some(fresh().issued_at),
         ),
         (
-            "of unknown outcome, asked to wait",
+            "a call of unknown outcome, with a retry time",
             Chain {
                 attempts: 1,
                 retry_at: retry(NOW + 9),
@@ -102,12 +102,12 @@ fn a_chain_is_due_when_somebody_can_do_something_for_it() {
             retry(NOW + 9),
         ),
         (
-            "of unknown outcome, and parked",
+            "a call of unknown outcome, and parked",
             with(parked(), |it| it.attempts = 1),
             Some(issued_at),
         ),
         (
-            "of unknown outcome, parked and asked to wait",
+            "a call of unknown outcome, parked and with a retry time",
             Chain {
                 attempts: 1,
                 retry_at: retry(NOW + 9),
@@ -119,12 +119,12 @@ fn a_chain_is_due_when_somebody_can_do_something_for_it() {
         ("parked for longer", with(parked(), |it| it.idle = 3), kept),
         ("idle once", with(parked(), |it| it.idle = 1), soft_at),
         (
-            "parked, asked to wait before",
+            "parked, with an earlier retry time",
             with(parked(), |it| it.retry_at = retry(NOW + 9)),
             kept,
         ),
         (
-            "parked, asked to wait beyond",
+            "parked, with a later retry time",
             with(parked(), |it| it.retry_at = retry(NOW + 20 * DAY)),
             retry(NOW + 20 * DAY),
         ),
@@ -208,19 +208,19 @@ fn a_worker_refreshes_what_is_due_and_free() {
             Served::Refresh,
         ),
         (
-            "asked to wait",
+            "before the retry time",
             with(hard(), |it| it.retry_at = Some(at(NOW + 1))),
             Served::Nothing,
         ),
         (
-            "waited",
+            "after the retry time",
             with(hard(), |it| it.retry_at = Some(now())),
             Served::Refresh,
         ),
-        ("of unknown outcome", lost, Served::Refresh),
+        ("a call of unknown outcome", lost, Served::Refresh),
         ("idle once", with(hard(), |it| it.idle = 1), Served::Refresh),
         (
-            "of unknown outcome, parked",
+            "a call of unknown outcome, parked",
             with(parked(), |it| it.attempts = 1),
             Served::Refresh,
         ),
@@ -233,7 +233,7 @@ fn a_worker_refreshes_what_is_due_and_free() {
     ];
     for (name, chain, expected) in rows {
         for keep_alive in [None, KEPT] {
-            // As the last write has left it.
+            // The chain as the last write has scheduled it.
             let chain = scheduled(chain.clone());
             let served = serve(Some(&chain), now(), keep_alive);
             assert_eq!(served, (None, expected), "{name}");
@@ -261,8 +261,8 @@ fn a_parked_chain_is_kept_alive_or_left_to_others_for_a_day() {
 
 #[test]
 fn a_worker_puts_right_when_a_chain_is_due_in_whole_seconds() {
-    let due_at = scheduled(fresh()).due_at.expect("it ends");
-    // Some tenths of a second past a whole one.
+    let due_at = scheduled(fresh()).due_at.expect("the token expires");
+    // `due_at` is some tenths of a second after a whole second.
     let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(to_epoch(due_at));
     let rows = [
         (Some(whole), false),
