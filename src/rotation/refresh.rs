@@ -129,8 +129,8 @@ impl Engine {
         let now = self.clock.now();
         let pause = match outcome {
             Ok(stored) if protocol::freshness(&stored.chain, now) > Freshness::Fresh => HELD_PAUSE,
-            // A grant's estimated freshness can be soft earlier than the chain, by the spread. The
-            // background skips the chain until it is really soft.
+            // The caller's estimate was soft, but the chain is not soft yet, because the estimate
+            // ignores its offset. The background skips the chain until it is soft.
             Ok(stored) => {
                 let soft_at = stored.chain.soft_at();
                 let wait = soft_at.and_then(|soft_at| soft_at.duration_since(now).ok());
@@ -175,8 +175,8 @@ impl Watch {
     }
 }
 
-/// How long a refresh runs before it gives up: longer than a lease and the refresh after it. Callers
-/// that still wait get [`Error::Busy`].
+/// How long a refresh runs before it gives up: longer than a lease and the refresh after it.
+/// Callers that still wait get [`Error::Busy`].
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// The first pause between two reads of a chain that another process refreshes. Slack responds

@@ -206,8 +206,9 @@ impl TokenRotator {
     /// Returns a fetched installation with current tokens. A token that cannot be made current is
     /// removed, with its error in [`Refreshed`].
     ///
-    /// Makes no call while the tokens are not due, and none while a token is due but still valid.
-    /// If the rotator is strict, or Slack may have revoked the token, waits for the refresh.
+    /// Returns at once, without a read of the store, if each token is either not due or still
+    /// valid. Waits for the refresh if a token has expired, if it is due and the rotator is strict,
+    /// or if Slack may have revoked it.
     ///
     /// # Cancel safety
     ///

@@ -69,7 +69,7 @@ impl TokenRotator {
             }
             let look = engine.serve_due(from.take(), config).await;
             from = look.next;
-            // If reads are slow, the worker reads less often, so that it does not load the database.
+            // If reads are slow, the worker reads less often, to spare the database.
             let rest = (look.took * 9).min(LONGEST_REST);
             tokio::time::sleep(engine.jitter.around(config.every).max(rest)).await;
         }

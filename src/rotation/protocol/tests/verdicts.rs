@@ -1,5 +1,5 @@
-//! Tests `refuse` and `release`, which end a refresh without a pair, and `revive` and `touch`, which
-//! reset a chain.
+//! Tests `refuse` and `release`, which end a refresh without a pair, and `revive` and `touch`,
+//! which reset a chain.
 
 use super::*;
 
