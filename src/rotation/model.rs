@@ -596,7 +596,7 @@ impl Successors<'_> {
             }
             Doing::Refused(_) => {
                 let (next, answer) = (protocol.refuse)(chain, ticket, &ticket.candidates);
-                self.end(number, &format!("is refused all: {answer:?}"), next);
+                self.end(number, &format!("is refused every token: {answer:?}"), next);
             }
         }
     }
@@ -727,12 +727,12 @@ fn wrong(
 }
 
 const FALSE_DEATH: &str = "a chain is marked dead, but one of its refresh tokens works";
-const FORGOTTEN: &str = "the workers' schedule is wrong: a chain is forgotten, or checked without effect";
+const FORGOTTEN: &str = "the workers' schedule forgets a chain, or checks one without effect";
 const LOST: &str = "nothing failed, but no stored refresh token works and Slack has one that does";
 const RESURRECTED: &str = "a step other than a reinstall restored or replaced an installation";
 const UNHEARD: &str = "no worker would repeat a call whose outcome is lost";
 const WENT_BACK: &str = "the generation of an installation decreased";
-const WITHOUT_LEASE: &str = "a worker called Slack without a lease, although its lease had not lapsed";
+const WITHOUT_LEASE: &str = "a worker whose lease had not lapsed called Slack without it";
 
 /// Searches all states, or until the `wanted` violation is found. Returns the number of states, and
 /// the shortest story of each violation.
