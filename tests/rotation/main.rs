@@ -25,11 +25,11 @@ mod outcomes;
 mod pages;
 mod queue;
 mod reinstall;
+mod revoked;
 mod saves;
 mod shutdown;
 mod stall;
 mod succession;
-mod verdicts;
 mod waits;
 
 /// The host's own error.

@@ -16,137 +16,84 @@ fn due_at(chain: &Chain) -> Option<SystemTime> {
     due.due_at
 }
 
+fn due(expected: Option<SystemTime>, chains: &[Chain]) {
+    for chain in chains {
+        assert_eq!(due_at(chain), expected, "{chain:?}");
+    }
+}
+
 #[test]
 fn a_chain_is_due_when_somebody_can_do_something_for_it() {
-    let soft_at = soft().soft_at();
+    let (beyond, later) = (Some(at(NOW + 99)), Some(at(NOW + 9)));
+    let tried = with(soft(), |it| it.retry_at = Some(at(-90_000)));
+    due(soft().soft_at(), &[soft(), tried]);
+    let endless = with(soft(), |it| it.expires_at = None);
+    let dead_and_held = Chain {
+        is_dead: true,
+        lease: lease(OURS, NOW + 9),
+        attempts: 1,
+        ..soft()
+    };
+    let exchanged = Chain {
+        refresh: None,
+        lease: lease(OURS, NOW + 9),
+        attempts: 1,
+        ..soft()
+    };
+    let never = [
+        with(soft(), |it| it.is_dead = true),
+        dead_and_held,
+        with(soft(), |it| it.refresh = None),
+        exchanged,
+        endless.clone(),
+        with(endless, |it| it.retry_at = later),
+    ];
+    due(None, &never);
+    let failed = Chain {
+        retry_at: later,
+        failures: 1,
+        ..soft()
+    };
+    let idle_and_held = Chain {
+        lease: lease(OURS, NOW + 9),
+        attempts: 1,
+        idle: 2,
+        retry_at: beyond,
+        ..soft()
+    };
+    let unknown = with(fresh(), |it| it.attempts = 1);
+    due(Some(fresh().issued_at), std::slice::from_ref(&unknown));
+    let waits = [
+        failed,
+        with(soft(), |it| it.lease = lease(OURS, NOW + 9)),
+        idle_and_held,
+        with(unknown, |it| it.retry_at = later),
+    ];
+    due(later, &waits);
+}
+
+#[test]
+fn a_parked_chain_is_due_before_its_refresh_token_could_end() {
     let issued_at = soft().issued_at;
     let kept = Some(issued_at + Duration::from_secs(20 * 24 * 3600));
-    let endless = with(soft(), |it| it.expires_at = None);
-    let retry = |at_seconds| Some(at(at_seconds));
-    let rows = [
-        ("free", soft(), soft_at),
-        (
-            "free, tried before it was soft",
-            with(soft(), |it| it.retry_at = retry(-90_000)),
-            soft_at,
-        ),
-        (
-            "failed",
-            Chain {
-                retry_at: retry(NOW + 9),
-                failures: 1,
-                ..soft()
-            },
-            retry(NOW + 9),
-        ),
-        ("dead", with(soft(), |it| it.is_dead = true), None),
-        (
-            "dead, with a lease and a recorded call",
-            Chain {
-                is_dead: true,
-                lease: lease(OURS, NOW + 9),
-                attempts: 1,
-                ..soft()
-            },
-            None,
-        ),
-        (
-            "does not rotate",
-            with(soft(), |it| it.refresh = None),
-            None,
-        ),
-        (
-            "does not rotate, and is being exchanged",
-            Chain {
-                refresh: None,
-                lease: lease(OURS, NOW + 9),
-                attempts: 1,
-                ..soft()
-            },
-            None,
-        ),
-        ("does not expire", endless.clone(), None),
-        (
-            "does not expire, and failed",
-            with(endless, |it| it.retry_at = retry(NOW + 9)),
-            None,
-        ),
-        (
-            "held",
-            with(soft(), |it| it.lease = lease(OURS, NOW + 9)),
-            retry(NOW + 9),
-        ),
-        (
-            "held, with a call of unknown outcome, idle and with a retry time",
-            Chain {
-                lease: lease(OURS, NOW + 9),
-                attempts: 1,
-                idle: 2,
-                retry_at: retry(NOW + 99),
-                ..soft()
-            },
-            retry(NOW + 9),
-        ),
-        (
-            "a call of unknown outcome",
-            with(fresh(), |it| it.attempts = 1),
-            Some(fresh().issued_at),
-        ),
-        (
-            "a call of unknown outcome, with a retry time",
-            Chain {
-                attempts: 1,
-                retry_at: retry(NOW + 9),
-                ..fresh()
-            },
-            retry(NOW + 9),
-        ),
-        (
-            "a call of unknown outcome, and parked",
-            with(parked(), |it| it.attempts = 1),
-            Some(issued_at),
-        ),
-        (
-            "a call of unknown outcome, parked and with a retry time",
-            Chain {
-                attempts: 1,
-                retry_at: retry(NOW + 9),
-                ..parked()
-            },
-            retry(NOW + 9),
-        ),
-        ("parked", parked(), kept),
-        ("parked for longer", with(parked(), |it| it.idle = 3), kept),
-        ("idle once", with(parked(), |it| it.idle = 1), soft_at),
-        (
-            "parked, with an earlier retry time",
-            with(parked(), |it| it.retry_at = retry(NOW + 9)),
-            kept,
-        ),
-        (
-            "parked, with a later retry time",
-            with(parked(), |it| it.retry_at = retry(NOW + 20 * DAY)),
-            retry(NOW + 20 * DAY),
-        ),
-        (
-            "parked and dead",
-            with(parked(), |it| it.is_dead = true),
-            None,
-        ),
-        (
-            "parked without rotation",
-            with(parked(), |it| it.refresh = None),
-            None,
-        ),
-        (
-            "parked and held",
-            with(parked(), |it| it.lease = lease(OURS, NOW + 9)),
-            retry(NOW + 9),
-        ),
+    let (later, beyond) = (Some(at(NOW + 9)), Some(at(NOW + 20 * DAY)));
+    let kept_chains = [
+        parked(),
+        with(parked(), |it| it.idle = 3),
+        with(parked(), |it| it.retry_at = later),
     ];
-    for (name, chain, expected) in rows {
-        assert_eq!(due_at(&chain), expected, "{name}");
-    }
+    due(kept, &kept_chains);
+    due(beyond, &[with(parked(), |it| it.retry_at = beyond)]);
+    due(soft().soft_at(), &[with(parked(), |it| it.idle = 1)]);
+    let unknown = with(parked(), |it| it.attempts = 1);
+    due(Some(issued_at), std::slice::from_ref(&unknown));
+    let held = with(parked(), |it| it.lease = lease(OURS, NOW + 9));
+    due(later, &[held, with(unknown, |it| it.retry_at = later)]);
+    let never = [
+        with(parked(), |it| it.is_dead = true),
+        with(parked(), |it| it.refresh = None),
+    ];
+    due(None, &never);
 }
 
 #[test]
