@@ -225,7 +225,11 @@ mod tests {
             assert_eq!(breaker.reason(), None, "a call is let through");
             assert_eq!(breaker.check(), Ok(()));
             for _ in 0..10 {
-                assert_eq!(breaker.check(), Err(code.clone()), "no second call is let through");
+                assert_eq!(
+                    breaker.check(),
+                    Err(code.clone()),
+                    "no second call is let through"
+                );
             }
             assert_eq!(breaker.reason(), Some(code.clone()));
             tokio::time::advance(Duration::from_secs(10)).await;

@@ -41,7 +41,9 @@ fn a_pair_is_soft_two_hours_before_its_end_give_or_take_half_an_hour_by_its_hash
             ..chain()
         };
         let soft_at = chain.soft_at().expect("the token expires");
-        let after = soft_at.duration_since(at(0)).expect("the time is later than 0");
+        let after = soft_at
+            .duration_since(at(0))
+            .expect("the time is later than 0");
         assert_eq!(after.as_millis(), millis, "{install}, {generation}");
     }
 }
@@ -60,7 +62,11 @@ fn a_pair_is_not_replaced_in_the_first_half_of_its_life() {
         expires_at: Some(at(0)),
         ..chain()
     };
-    assert_eq!(over.soft_at(), Some(at(500)), "the token expired before it was issued");
+    assert_eq!(
+        over.soft_at(),
+        Some(at(500)),
+        "the token expired before it was issued"
+    );
 }
 
 #[test]
@@ -213,7 +219,9 @@ fn two() -> Grant {
 fn a_chain_finds_its_refresh_tokens_by_their_marks() {
     for token in ["xoxe-1-one", "xoxe-1-a", "xoxe-1-b"] {
         let stored = stored();
-        let found = stored.refresh_token(mark(token)).expect("the chain has the token");
+        let found = stored
+            .refresh_token(mark(token))
+            .expect("the chain has the token");
         assert_eq!(found.expose(), token);
     }
     assert!(stored().refresh_token(mark("xoxe-1-two")).is_none());

@@ -284,14 +284,22 @@ fn a_long_lived_token_is_exchanged_once() {
             wait(NOW - 9),
         ),
         ("its own lease", with(1, lease(OURS, NOW + 1), None), go()),
-        ("its own lapsed lease", with(1, lease(OURS, NOW - 9), None), go()),
+        (
+            "its own lapsed lease",
+            with(1, lease(OURS, NOW - 9), None),
+            go(),
+        ),
         ("a call of unknown outcome", with(1, None, None), wait(NOW)),
         (
             "a call of unknown outcome, with a retry time",
             with(1, None, Some(NOW + 9)),
             wait(NOW),
         ),
-        ("before the retry time", with(0, None, Some(NOW + 9)), wait(NOW + 9)),
+        (
+            "before the retry time",
+            with(0, None, Some(NOW + 9)),
+            wait(NOW + 9),
+        ),
         ("after the retry time", with(0, None, Some(NOW)), go()),
     ];
     for (name, chain, expected) in rows {
