@@ -143,8 +143,8 @@ impl Engine {
     /// Records, once per pair and process, that a caller uses the chain. A worker then buys the
     /// chain's next pair ahead. If the chain `is_due`, also starts a refresh.
     ///
-    /// Uses one task for both. A tokio worker runs the first task that a caller starts by itself,
-    /// but a second task wakes another thread, and the caller pays for that.
+    /// Uses one task for both. A tokio worker runs the first task that a caller starts by itself. A
+    /// second task would wake another thread, at the caller's cost.
     pub(super) fn note_use(
         self: &Arc<Self>,
         key: &ChainKey,

@@ -140,7 +140,7 @@ mod tests {
     }
 
     fn key(team: &str) -> ChainKey {
-        let team = crate::tenant::TeamId::new(team).expect("an id");
+        let team = crate::tenant::TeamId::new(team).expect("the id is valid");
         ChainKey {
             credential: crate::store::Credential::Bot,
             tenant: crate::tenant::InstallationKey::workspace(team),

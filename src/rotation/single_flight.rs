@@ -185,7 +185,9 @@ mod tests {
     fn key() -> ChainKey {
         ChainKey {
             credential: Credential::Bot,
-            tenant: InstallationKey::workspace(TeamId::new("T0ALPHA0001").expect("an id")),
+            tenant: InstallationKey::workspace(
+                TeamId::new("T0ALPHA0001").expect("the id is valid"),
+            ),
         }
     }
 
@@ -203,7 +205,7 @@ mod tests {
     async fn once_closed_a_task_can_be_joined_and_none_be_started() {
         let flights = SingleFlight::default();
         let begun = flights.join(&key(), || task(Duration::from_secs(3)));
-        begun.expect("started");
+        begun.expect("the task starts");
         assert!(!flights.close(soon()).await, "the task still runs");
         assert!(flights.is_closed());
         let joined = flights.join(&key(), pending::<Outcome>);
@@ -230,14 +232,14 @@ mod tests {
     async fn a_wait_that_ends_is_told_from_a_task_that_ends_without_an_outcome() {
         let flights = SingleFlight::default();
         let waiter = flights.join(&key(), || task(Duration::from_secs(3)));
-        let outcome = waiter.expect("started").outcome(soon()).await;
+        let outcome = waiter.expect("the task starts").outcome(soon()).await;
         assert!(matches!(outcome, Err(Error::Busy)), "{outcome:?}");
         tokio::time::sleep(Duration::from_secs(3)).await;
         let waiter = flights.join(&key(), || async {
             // Ends the task without a panic message.
             std::panic::resume_unwind(Box::new("the task ends"))
         });
-        let outcome = waiter.expect("started").outcome(soon()).await;
+        let outcome = waiter.expect("the task starts").outcome(soon()).await;
         assert!(matches!(outcome, Err(Error::Interrupted)), "{outcome:?}");
         assert!(!flights.is_running(&key()));
     }
@@ -254,7 +256,7 @@ mod tests {
                 let is_free = !self.flights.is_running(&key());
                 self.started.store(is_free, Ordering::SeqCst);
                 let waiter = self.flights.join(&key(), pending::<Outcome>);
-                drop(waiter.expect("joined or started"));
+                drop(waiter.expect("the task is joined or started"));
             }
         }
     }
@@ -268,7 +270,7 @@ mod tests {
             started: AtomicBool::new(false),
         });
         let waker = Waker::from(Arc::clone(&next));
-        let mut outcome = pin!(waiter.expect("started").outcome(soon()));
+        let mut outcome = pin!(waiter.expect("the task starts").outcome(soon()));
         let polled = outcome.as_mut().poll(&mut Context::from_waker(&waker));
         assert!(polled.is_pending());
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -15,8 +15,8 @@ use crate::store::{ChainKey, ListCursor};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct WorkerConfig {
     /// The pause between two reads of the database, plus or minus a half. If a process dies during
-    /// a refresh, the refresh is repeated within one lease (15 s) plus this time, while Slack still
-    /// accepts the refresh token.
+    /// a refresh, a worker repeats the refresh within one lease (15 s) plus this pause. Slack then
+    /// still accepts the refresh token.
     pub every: Duration,
     /// How many refreshes this process starts per second.
     pub rate: u32,
@@ -69,7 +69,7 @@ impl TokenRotator {
             }
             let look = engine.serve_due(from.take(), config).await;
             from = look.next;
-            // If reads are slow, the worker reads less often, to spare the database.
+            // Reads take at most a tenth of the worker's time, unless they are very slow.
             let rest = (look.took * 9).min(LONGEST_REST);
             tokio::time::sleep(engine.jitter.around(config.every).max(rest)).await;
         }

@@ -245,8 +245,8 @@ fn before(time: SystemTime, by: Duration) -> SystemTime {
 /// same value (`minutes_before_expiration=120`).
 pub(crate) const SOFT: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// Callers wait for a new token from this long before the old one expires, or in the last quarter
-/// of its life if that is shorter. It suits Slack's lifetime of 12 h.
+/// Callers wait for a new token from this long before the old one expires. If a quarter of the
+/// token's life is shorter, that applies instead. Slack's tokens live for 12 h.
 pub(crate) const HARD: Duration = Duration::from_secs(5 * 60);
 
 /// Spreads the refreshes of tenants that installed at the same time.

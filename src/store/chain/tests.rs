@@ -7,8 +7,8 @@ fn at(seconds: u64) -> SystemTime {
 
 fn grant(access: &str, refresh: Option<&str>) -> Grant {
     Grant {
-        access_token: AccessToken::new(access).expect("a token"),
-        refresh_token: refresh.map(|token| RefreshToken::new(token).expect("a token")),
+        access_token: AccessToken::new(access).expect("the token is valid"),
+        refresh_token: refresh.map(|token| RefreshToken::new(token).expect("the token is valid")),
         expires_at: Some(at(43_200)),
         scopes: "chat:write".split(',').collect(),
     }
@@ -165,8 +165,8 @@ fn an_installation_is_named_by_its_first_refresh_token_or_by_its_only_token() {
 
 #[test]
 fn a_key_names_the_tenant_and_whose_token_it_is() {
-    let tenant = InstallationKey::workspace(TeamId::new("T0ALPHA0001").expect("an id"));
-    let user = UserId::new("U0ADMIN0001").expect("an id");
+    let tenant = InstallationKey::workspace(TeamId::new("T0ALPHA0001").expect("the id is valid"));
+    let user = UserId::new("U0ADMIN0001").expect("the id is valid");
     for (credential, end) in [
         (Credential::Bot, "bot"),
         (Credential::User(user), "U0ADMIN0001"),
@@ -179,7 +179,7 @@ fn a_key_names_the_tenant_and_whose_token_it_is() {
 }
 
 fn mark(token: &str) -> Mark {
-    Mark::of(&RefreshToken::new(token).expect("a token"))
+    Mark::of(&RefreshToken::new(token).expect("the token is valid"))
 }
 
 /// Returns a chain on hold with the pair `one` and two alternates.
@@ -189,8 +189,8 @@ fn stored() -> StoredChain {
         alternates: alternates.map(mark).to_vec(),
         ..chain()
     };
-    let app_id = AppId::new("A0APP000001").expect("an id");
-    let alternates = alternates.map(|token| RefreshToken::new(token).expect("a token"));
+    let app_id = AppId::new("A0APP000001").expect("the id is valid");
+    let alternates = alternates.map(|token| RefreshToken::new(token).expect("the token is valid"));
     let mut stored = StoredChain::new(app_id, chain, one(), alternates.into());
     assert!(!stored.is_on_hold);
     stored.is_on_hold = true;
@@ -198,7 +198,11 @@ fn stored() -> StoredChain {
 }
 
 fn texts(stored: &StoredChain) -> (String, String, Vec<String>) {
-    let refresh = stored.grant.refresh_token.as_ref().expect("a pair");
+    let refresh = stored
+        .grant
+        .refresh_token
+        .as_ref()
+        .expect("the grant is a pair");
     let alternates = stored.alternates.iter();
     (
         stored.grant.access_token.expose().to_owned(),

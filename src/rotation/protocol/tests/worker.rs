@@ -12,7 +12,7 @@ fn parked() -> Chain {
 fn due_at(chain: &Chain) -> Option<SystemTime> {
     let due = scheduled(chain.clone());
     let expected = with(chain.clone(), |it| it.due_at = due.due_at);
-    assert_eq!(due, expected, "nothing else changes");
+    assert_eq!(due, expected, "only `due_at` changes");
     due.due_at
 }
 
