@@ -147,8 +147,8 @@ const LONGEST: Duration = Duration::from_secs(5 * 60);
 
 /// The time over which dead chains are counted.
 ///
-/// A chain that was refused but not marked dead is tried again after the same time. A few chains
-/// that are really dead thus leave a pause of this length.
+/// A chain that was refused but not marked dead is tried again after the same time. The few chains
+/// that are really dead then leave a whole window without a refusal.
 pub(super) const WINDOW: Duration = Duration::from_secs(5 * 60);
 
 /// How many chains a process may mark dead within [`WINDOW`]. Uninstallations arrive as events and

@@ -24,8 +24,8 @@ pub struct WorkerConfig {
 
 impl Default for WorkerConfig {
     /// Reads every 2 s and starts 5 refreshes a second. Slack allows 600 calls of
-    /// `oauth.v2.access` a minute (`docs.slack.dev/reference/methods/oauth.v2.access`), so half of
-    /// them are left for callers.
+    /// `oauth.v2.access` a minute (`docs.slack.dev/reference/methods/oauth.v2.access`). The
+    /// default leaves a part of them to callers, who come first.
     fn default() -> Self {
         Self {
             every: Duration::from_secs(2),
