@@ -1,11 +1,13 @@
-//! Token rotation: a live token for every caller, and never a refresh token spent twice or lost.
+//! Token rotation: hands out valid tokens, and refreshes each token once.
 //!
-//! A bot's and each user's tokens are chains of their own, refreshed and saved apart. Due but
-//! alive, a token is handed out and replaced in the background; at its end callers wait for the
-//! next one, or get a typed reason. One task per chain and process calls Slack, and one process of
-//! many, by a lease in the chain's record. What no lease can promise (a process that stalls and
-//! wakes up late) the record's generation does: `docs/rotation.md` has the protocol, its
-//! invariants, and what cannot be promised.
+//! The bot's tokens and each user's tokens are separate chains, which are refreshed and saved
+//! separately. If a token is due but still valid, it is handed out and refreshed in the background.
+//! Once it is about to expire, callers wait for the next one or get a typed error.
+//!
+//! One task per chain and process calls Slack. A lease in the chain's row lets one process at a
+//! time call Slack. A process that stalls can outlive its lease, so the row also has a generation,
+//! and a late pair never overwrites a newer one. `docs/rotation.md` describes the protocol, its
+//! invariants and its limits.
 
 mod answer;
 mod attempt;

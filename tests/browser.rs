@@ -80,7 +80,7 @@ async fn a_flow_does_not_end_in_another_browser() {
     theirs.open(&ours.url().await).await;
     theirs.click("#allow").await;
     theirs.sees("started in another browser").await;
-    // The state was not used up by that.
+    // The other browser's attempt did not consume the state.
     ours.click("#allow").await;
     ours.sees("Quickstart is installed").await;
     ours.quit().await;

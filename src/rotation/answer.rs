@@ -1,19 +1,19 @@
-//! What Slack's answer to a call means for the tokens of a chain.
+//! Classifies Slack's responses by what they mean for the tokens of a chain.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::slack::{Error as SlackError, ErrorClass, ErrorCode};
 
-/// What the answer to one call means for the refresh token that was sent.
+/// What a failed call means for the refresh token that was sent.
 pub(super) enum Answer {
-    /// Slack refuses the app itself, whichever token was sent.
+    /// Slack rejects the app itself, whichever token was sent.
     App(ErrorCode),
-    /// Another time; certainly nothing was issued.
+    /// Slack issued no pair, and the call can be tried again.
     Later { after: Option<Duration> },
-    /// This refresh token is refused for good.
+    /// Slack refuses this refresh token permanently.
     Refused,
-    /// A pair may have been issued.
+    /// Slack may have issued a pair.
     Unknown,
 }
 
@@ -38,8 +38,10 @@ impl Answer {
     }
 }
 
-/// Whether Slack says this of the app, whichever token was sent. What it says of one token, as
-/// that it is another app's, must not stop the others.
+/// Returns whether Slack returns this code for the app itself, whichever token was sent.
+///
+/// A code about one token, for example that it belongs to another app, must not stop the refreshes
+/// of other tokens.
 pub(super) fn is_of_the_app(code: &ErrorCode) -> bool {
     matches!(
         code.as_str(),
@@ -55,7 +57,7 @@ pub(super) fn is_of_the_app(code: &ErrorCode) -> bool {
     )
 }
 
-/// Why a call failed, for the record.
+/// Returns the error code that is stored in the chain after a failed call.
 pub(super) fn name(error: &SlackError) -> Arc<str> {
     match error {
         SlackError::Api { code, .. } => code.as_str().into(),
@@ -66,7 +68,7 @@ pub(super) fn name(error: &SlackError) -> Arc<str> {
     }
 }
 
-/// Of Slack's `Retry-After`; its own are seconds to a minute.
+/// Limits Slack's `Retry-After`, which is normally a few seconds up to a minute.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
 
 #[cfg(test)]
@@ -92,7 +94,6 @@ mod tests {
         }
     }
 
-    /// Codes that Slack returns for the app itself, whichever token was sent.
     const OF_THE_APP: [&str; 9] = [
         "accesslimited",
         "bad_client_secret",
@@ -118,10 +119,10 @@ mod tests {
             assert_eq!(meaning(&api(code)), "refused", "{code}");
         }
         for code in [
-            // Also what an address gets that is not on the app's allow-list.
+            // Slack also returns this to an IP address that is not on the app's allow-list.
             "invalid_auth",
             "invalid_token",
-            // These say nothing about a refresh token, and the call may have bought a pair.
+            // These codes say nothing about a refresh token, and the call may have issued a pair.
             "code_already_used",
             "fatal_error",
             "internal_error",

@@ -1,4 +1,4 @@
-//! One refresh under the lease: the calls to Slack, and what their outcomes mean for the chain.
+//! One refresh under a lease: calls Slack, and decides what each outcome means for the chain.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use super::protocol::{self, CALL, LEASE, Refused, SAVE};
 use crate::slack::{Error as SlackError, ErrorClass};
 use crate::store::{Mark, StoredChain};
 
-/// A refresh whose lease is taken and whose first call is recorded.
+/// A refresh that holds the lease and has recorded its first call.
 pub(super) struct Attempt<'a> {
     lease: HeldLease,
     stored: &'a StoredChain,
     /// When the lease began.
     begun: Instant,
-    /// Calls that the record tells of.
+    /// How many calls this refresh has recorded in the chain.
     recorded: u32,
-    /// Those of them whose outcome nobody knows.
+    /// How many of these calls have an unknown outcome.
     unknown: u32,
 }
 
@@ -38,7 +38,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Tries the ticket's refresh tokens one after the other until one buys a pair.
+    /// Sends the ticket's refresh tokens one after the other until Slack issues a pair.
     pub(super) async fn run(mut self) -> Result<Step, Error> {
         if let Err(code) = self.lease.engine.breaker.check() {
             self.give_back(NOW, code.as_str()).await;
@@ -54,8 +54,9 @@ impl<'a> Attempt<'a> {
         self.all_refused(&error).await
     }
 
-    /// Calls Slack with this refresh token, and if there is no answer, once more. Goes on with
-    /// the reason if Slack refuses the token.
+    /// Calls Slack with this refresh token. If the outcome is unknown, repeats the call once.
+    ///
+    /// Returns `Continue` with Slack's error code if Slack refuses the token.
     async fn spend(&mut self, mark: Mark) -> Result<ControlFlow<Step, Arc<str>>, Error> {
         let mut is_retry = false;
         loop {
@@ -65,8 +66,8 @@ impl<'a> Attempt<'a> {
                 }
                 self.recorded += 1;
             }
-            // Stalled since, as under a debugger or a full swap: the lease may be another's
-            // by the time the answer comes.
+            // The process stalled, for example because of swapping or a debugger. Another process
+            // may hold the lease by the time the response arrives.
             if self.begun.elapsed() > LEASE - CALL - SAVE {
                 return Err(self.give_back(NOW, "stalled").await);
             }
@@ -93,14 +94,15 @@ impl<'a> Attempt<'a> {
             if is_retry {
                 return Err(self.give_back(None, &error).await);
             }
-            // Once more, at once, and with the same token: Slack takes it for a while.
+            // Repeats the call at once with the same token, because Slack accepts a refresh token
+            // again for a short grace.
             is_retry = true;
         }
     }
 
     async fn call(&self, mark: Mark) -> Result<Result<Step, Error>, SlackError> {
         let token = self.stored.refresh_token(mark).cloned();
-        let token = token.expect("a ticket names tokens of the chain that it was made for");
+        let token = token.expect("a ticket names tokens of the chain that it was issued for");
         let engine = Arc::clone(&self.lease.engine);
         let call = async move {
             let app = &engine.config.credentials;
@@ -109,7 +111,8 @@ impl<'a> Attempt<'a> {
         self.lease.buy(call).await
     }
 
-    /// Records one more call. `false` if there is no need of it any more.
+    /// Records one more call. Returns `false` if the call is no longer needed, because the chain
+    /// or its lease has changed.
     async fn record_call(&self) -> bool {
         let (engine, key, ticket) = (&self.lease.engine, &self.lease.key, &self.lease.ticket);
         let recorded = engine.step(key, None, |chain| {
@@ -119,15 +122,19 @@ impl<'a> Attempt<'a> {
         });
         match recorded.await {
             Ok((_, is_ours)) => is_ours,
-            // The pair that the lost answer had is worth more than the record.
+            // Makes the call without a record. To get the pair of the lost response matters more.
             Err(error) => {
-                tracing::warn!(chain = %key, %error, "a repeated refresh could not be noted");
+                tracing::warn!(
+                    chain = %key, %error,
+                    "the repeated call to Slack could not be recorded; it is made anyway"
+                );
                 true
             }
         }
     }
 
-    /// What an answer tells beside what it means for its refresh token.
+    /// Acts on what Slack's error says in addition to the fate of the refresh token: pauses
+    /// background refreshes on a rate limit, and logs a token of another app or kind.
     fn heed(&self, error: &SlackError) {
         match (error, error.class()) {
             (SlackError::RateLimited { retry_after }, _) => {
@@ -139,18 +146,21 @@ impl<'a> Attempt<'a> {
             {
                 tracing::error!(
                     chain = %self.lease.key, %code,
-                    "Slack takes this chain's refresh token for another app's, or of another kind"
+                    "Slack says that this chain's refresh token is another app's or of another type"
                 );
             }
             _ => {}
         }
     }
 
-    /// Gives the chain up, unless it has other refresh tokens by now.
+    /// Marks the chain dead, unless it has got further refresh tokens in the meantime.
     async fn all_refused(&self, error: &Arc<str>) -> Result<Step, Error> {
         let (engine, key, ticket) = (&self.lease.engine, &self.lease.key, &self.lease.ticket);
         if !engine.deaths.allow() {
-            tracing::error!(chain = %key, "too many chains are refused at once; none is given up");
+            tracing::error!(
+                chain = %key,
+                "Slack refused too many chains within 5 minutes; no chain is marked dead"
+            );
             return Err(self.give_back(Some(WINDOW), error).await);
         }
         let refused = engine.step(key, None, |chain| {
@@ -172,8 +182,8 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// The next try may be at once.
+/// The next try may start immediately.
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
-/// If Slack asks to wait and does not say how long.
+/// The wait after a rate limit without `Retry-After`.
 const UNSAID: Duration = Duration::from_secs(30);

@@ -1,7 +1,8 @@
-//! Asks Slack (`auth.test`) whether an access token still lives.
+//! Asks Slack (`auth.test`) whether an access token is still alive.
 //!
-//! Of the pairs that one refresh token bought Slack may let only one live, and not say which. The
-//! one that was saved may be another; nobody would find out for the hours of its life.
+//! If one refresh token bought several pairs, Slack may keep only one of them alive and does not
+//! say which one. The saved pair may be a revoked one. Without this check, the app would find out
+//! only when the pair expires, hours later.
 
 use std::time::Duration;
 
@@ -11,12 +12,12 @@ use super::engine::Engine;
 use super::protocol::{self, CALL, Freshness};
 use crate::store::{ChainKey, InstallId, StoredChain};
 
-/// What Slack says of an access token.
+/// What Slack says about an access token.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Verdict {
     Alive,
     Ended,
-    /// Slack did not respond, or with something that says nothing about the token.
+    /// Slack did not respond, or its response says nothing about the token.
     Unknown,
 }
 
@@ -36,8 +37,10 @@ impl Engine {
         self.recent.note_verdict(key, generation, is_alive, until);
     }
 
-    /// Whether a token that is under suspicion is alive. Slack's word holds for a while, and only
-    /// a refusal counts against the token: if Slack is away, nothing is known that was not before.
+    /// Returns whether a suspect token is alive. Remembers the result for [`VERDICT`].
+    ///
+    /// Only a refusal by Slack counts against the token. If Slack does not respond, the token
+    /// counts as alive.
     pub(super) async fn is_alive(&self, key: &ChainKey, stored: &StoredChain) -> bool {
         if let Some(is_alive) = self.recent.verdict(key, stored.chain.generation) {
             return is_alive;
@@ -47,7 +50,7 @@ impl Engine {
         is_alive
     }
 
-    /// After a refresh that failed: asks once for all callers, if the token is under suspicion.
+    /// Asks Slack about a suspect token after a failed refresh, once for all waiting callers.
     pub(super) async fn ask_for_all(&self, key: &ChainKey) {
         if let Ok(Some(stored)) = self.store.chain(key).await
             && stored.chain.is_suspect()
@@ -57,8 +60,8 @@ impl Engine {
         }
     }
 
-    /// Whether the token of this generation is the chain's no more, or is recorded as over now
-    /// because Slack refuses it. For a caller who was told so.
+    /// Returns whether the token of this generation has ended: it was replaced, or Slack refuses
+    /// it. If Slack refuses it, records that. For a caller to whom Slack returned `token_revoked`.
     pub(super) async fn is_over(
         &self,
         key: &ChainKey,
@@ -74,15 +77,15 @@ impl Engine {
         let Some(stored) = stored.filter(is_current) else {
             return true;
         };
-        // A host that calls every answer a revocation costs no more than this.
+        // Limits the calls to Slack if your app reports every error as a revocation.
         if self.recent.verdict(key, generation) == Some(true) {
             return false;
         }
         self.end_if_refused(key, &stored, false).await
     }
 
-    /// Asks Slack about this pair, and records it as over if Slack refuses it. Returns whether it
-    /// is.
+    /// Asks Slack about this pair, and records the end of the pair if Slack refuses it. Returns
+    /// whether that was recorded. `is_new` says that the pair was just saved.
     pub(super) async fn end_if_refused(
         &self,
         key: &ChainKey,
@@ -99,20 +102,26 @@ impl Engine {
 
     async fn end(&self, key: &ChainKey, stored: &StoredChain, is_new: bool) -> bool {
         let (install, generation) = (stored.chain.install, stored.chain.generation);
-        tracing::warn!(chain = %key, generation, "Slack takes a token no more before its time");
+        tracing::warn!(
+            chain = %key, generation,
+            "Slack has revoked an access token before it expired; it is refreshed"
+        );
         let ended = self.step(key, None, |chain| {
             let next = protocol::end(chain, install, generation, is_new, self.clock.now());
             (next, ())
         });
         if let Err(error) = ended.await {
-            tracing::warn!(chain = %key, %error, "a token that is over stands as current");
+            tracing::warn!(
+                chain = %key, %error,
+                "the end of a revoked access token could not be stored; it may still be handed out"
+            );
             return false;
         }
         true
     }
 
-    /// Asks Slack whether the pair that is stored beside an alternate is the one that lives.
-    /// Without an answer it stays under suspicion.
+    /// Asks Slack whether the stored pair is alive, after another pair became an alternate.
+    /// If Slack does not respond, the stored pair stays suspect.
     pub(super) async fn confirm(&self, key: &ChainKey, stored: &StoredChain) {
         let is_alive = match self.ask(stored).await {
             Verdict::Unknown => return,
@@ -123,10 +132,14 @@ impl Engine {
             (protocol::confirm(chain, generation, is_alive), ())
         });
         if let Err(error) = confirmed.await {
-            tracing::warn!(chain = %key, %error, "a suspicion could not be ended");
+            tracing::warn!(
+                chain = %key, %error,
+                "Slack's verdict on a suspect token could not be stored; the token stays suspect"
+            );
         }
     }
 }
 
-/// Slack's `auth.test` is for hundreds of calls a minute.
+/// How long a verdict is remembered. It can be short: Slack allows hundreds of `auth.test` calls a
+/// minute.
 const VERDICT: Duration = Duration::from_secs(30);

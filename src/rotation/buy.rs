@@ -1,5 +1,5 @@
-//! Buys a pair: calls Slack, and saves what it issues. Slack has handed it over, and it is nowhere
-//! else.
+//! Buys a pair: calls Slack, and saves the pair that Slack issues. Until the pair is saved, this
+//! process has the only copy of it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,20 +14,21 @@ use crate::secret::same;
 use crate::slack::{Error as SlackError, Renewed, TransportError};
 use crate::store::{Credential, Mark, StoredChain};
 
-/// What a refresh came to, if not to an error.
+/// The outcome of a refresh that did not fail.
 pub(super) enum Step {
-    /// The chain has moved on meanwhile: look again.
+    /// The chain has changed in the meantime and must be read again.
     Again,
-    /// This is the chain now.
+    /// The stored chain, with the new pair.
     Done(Arc<StoredChain>),
 }
 
 impl HeldLease {
-    /// Makes this call, and saves the pair that it brings.
+    /// Makes this call, and saves the pair that Slack returns.
     ///
     /// # Errors
     ///
-    /// Slack's, if the call brings no pair; within the result, that of the save.
+    /// The outer error is Slack's: the call returned no pair. The inner error is a failed save, or
+    /// a pair that belongs to another chain.
     pub(super) async fn buy<F>(&self, call: F) -> Result<Result<Step, Error>, SlackError>
     where
         F: Future<Output = Result<Renewed, SlackError>> + Send + 'static,
@@ -40,8 +41,8 @@ impl HeldLease {
         })
     }
 
-    /// The response to the call. One that comes too late for the lease is not thrown away: its pair
-    /// is saved, or kept as an alternate, when it comes.
+    /// Waits up to [`CALL`] for the response to the call. If the response arrives later, a separate
+    /// task still saves its pair, or keeps it as an alternate.
     async fn in_time<F>(&self, call: F) -> Result<Renewed, SlackError>
     where
         F: Future<Output = Result<Renewed, SlackError>> + Send + 'static,
@@ -61,7 +62,10 @@ impl HeldLease {
                         && lease.fits(&renewed).is_ok()
                         && let Err(error) = lease.save(&renewed).await
                     {
-                        tracing::error!(chain = %lease.key, %error, "a late pair is lost");
+                        tracing::error!(
+                            chain = %lease.key, %error,
+                            "Slack's response was late, and its pair could not be saved: it is lost"
+                        );
                     }
                 }));
                 Err(lost(late.into()))
@@ -69,7 +73,8 @@ impl HeldLease {
         }
     }
 
-    /// Whether a pair is one of this chain. What Slack does not say is not held against it.
+    /// Checks that a pair belongs to this chain. A user, team or enterprise id that is missing in
+    /// Slack's response passes the check.
     fn fits(&self, renewed: &Renewed) -> Result<(), &'static str> {
         let tenant = &self.key.tenant;
         let is_same_user = match &self.key.credential {
@@ -94,24 +99,24 @@ impl HeldLease {
         }
     }
 
-    /// A pair that is not this chain's is not stored, and not dropped without a word: the refresh
-    /// token that bought it is spent, and is tried once more while Slack takes it.
+    /// Gives the lease back after Slack returned a pair of another chain, and logs an error. The
+    /// pair is not stored. The spent refresh token is tried again while Slack still accepts it.
     async fn mismatched(&self, renewed: &Renewed, what: &'static str) -> Error {
         let refresh_token = renewed.grant.refresh_token.as_ref().map(Mark::of);
         tracing::error!(
             chain = %self.key, what, ?refresh_token,
-            "Slack answered a refresh with a token of another place; it is not stored"
+            "Slack returned a token of another app, team or type; it is not stored"
         );
         self.give_back(0, None, what).await
     }
 
-    /// Until the pair is saved, or kept beside the one that is, or revoked because nothing is
-    /// there that it belongs to.
+    /// Tries for up to [`KEEP_TRYING`] to save the pair, or to keep it as an alternate. Revokes the
+    /// pair if its installation no longer exists.
     async fn save(&self, renewed: &Renewed) -> Result<Step, Error> {
         let (engine, key) = (&self.engine, &self.key);
         let refresh_token = renewed.grant.refresh_token.as_ref();
         let issued = Issued {
-            refresh: Mark::of(refresh_token.expect("an answer without one is malformed")),
+            refresh: Mark::of(refresh_token.expect("a valid response has a refresh token")),
             issued_at: renewed.at,
             expires_at: renewed.grant.expires_at,
             is_ahead: self.is_ahead,
@@ -123,7 +128,8 @@ impl HeldLease {
             let saved = engine.step(key, Some(&renewed.grant), |chain| {
                 let now = engine.clock.now();
                 let (next, committed) = protocol::commit(chain, &self.ticket, &issued, now);
-                // An earlier call with this refresh token may have bought the pair that lives.
+                // An earlier call with the same refresh token may have issued another pair, and
+                // Slack may have revoked this one.
                 is_doubtful |= next.is_some() && chain.is_some_and(|chain| chain.attempts > 1);
                 (next, committed)
             });
@@ -135,10 +141,16 @@ impl HeldLease {
                 Err(error) => error,
             };
             if Instant::now() >= give_up {
-                tracing::error!(chain = %key, %error, "a pair that Slack issued is lost");
+                tracing::error!(
+                    chain = %key, %error,
+                    "a pair from Slack could not be saved within 10 minutes: it is lost"
+                );
                 return Err(error.into());
             }
-            tracing::error!(chain = %key, %error, "a pair could not be saved yet");
+            tracing::error!(
+                chain = %key, %error,
+                "a pair from Slack could not be saved; the save is tried again"
+            );
             tokio::time::sleep(engine.jitter.around(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -160,21 +172,29 @@ impl HeldLease {
                 }
             }
             (Committed::Alternate, stored) => {
-                tracing::warn!(chain = %key, "another pair was saved first; both are kept");
+                tracing::warn!(
+                    chain = %key,
+                    "another pair was saved first; this one is kept as an alternate"
+                );
                 if let Some(stored) = stored {
                     engine.confirm(key, &stored).await;
                 }
             }
             (_, stored) => {
-                tracing::info!(chain = %key, "the installation changed; its new pair is revoked");
+                tracing::info!(
+                    chain = %key,
+                    "the installation was replaced or deleted; its new pair is revoked"
+                );
                 self.revoke(renewed, stored.as_ref()).await;
             }
         }
         Step::Again
     }
 
-    /// Revokes a pair that belongs to no installation. With token rotation `auth.revoke` ends one
-    /// token and leaves the installation; a token that the new installation has too is left alone.
+    /// Revokes a pair whose installation no longer exists.
+    ///
+    /// With token rotation, `auth.revoke` revokes one token and keeps the app installed. Keeps the
+    /// access token if the new installation has the same one.
     async fn revoke(&self, renewed: &Renewed, stored: Option<&StoredChain>) {
         let (slack, key) = (&self.engine.slack, &self.key);
         let token = &renewed.grant.access_token;
@@ -191,7 +211,7 @@ impl HeldLease {
     }
 }
 
-/// A database that is restarted or fails over is back by then.
+/// How long a save is tried: a database has restarted or failed over by then.
 const KEEP_TRYING: Duration = Duration::from_secs(10 * 60);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

@@ -1,4 +1,4 @@
-//! What one process knows of rotation, and the one way in which it changes a stored chain.
+//! The state of rotation in one process, and the only functions that change a stored chain.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,23 +18,25 @@ use crate::random;
 use crate::slack::{ClientCredentials, SlackClient};
 use crate::store::{Chain, ChainKey, Error, RotationStore, StoredChain};
 
-/// How tokens are kept current.
+/// Configures how tokens are refreshed.
 #[derive(Debug)]
 pub struct RotationConfig {
     /// The app's client id and secret.
     pub credentials: ClientCredentials,
-    /// Wait for the refresh of every token that is due, even while it still serves.
+    /// Whether callers wait for the refresh of every token that is due, even if the token is still
+    /// valid.
     pub strict: bool,
-    /// The app has PKCE enabled, so that its refresh tokens end after 30 days
-    /// (`docs.slack.dev/authentication/using-pkce`): the worker refreshes idle chains after 20.
+    /// Whether the app has PKCE enabled. Its refresh tokens then expire after 30 days
+    /// (`docs.slack.dev/authentication/using-pkce`), so the worker refreshes idle chains after 20.
     pub is_pkce_app: bool,
-    /// How long a caller waits for a refresh, unless it says so itself
-    /// ([`TokenRotator::within`](super::TokenRotator::within)).
+    /// How long a caller waits for a refresh. One caller can set another time with
+    /// [`TokenRotator::within`](super::TokenRotator::within).
     pub patience: Duration,
 }
 
 impl RotationConfig {
-    /// Lenient, not a PKCE app, and 20 s of patience: more than one lease.
+    /// Creates a configuration that is not strict, for an app without PKCE. Callers wait for 20 s,
+    /// which is longer than a lease.
     #[must_use]
     pub fn new(credentials: ClientCredentials) -> Self {
         Self {
@@ -46,7 +48,7 @@ impl RotationConfig {
     }
 }
 
-/// One process's part of the protocol.
+/// The state of rotation in one process.
 pub(super) struct Engine {
     pub(super) breaker: Breaker,
     pub(super) clock: Clock,
@@ -54,7 +56,7 @@ pub(super) struct Engine {
     pub(super) deaths: Deaths,
     pub(super) flights: SingleFlight,
     pub(super) jitter: Jitter,
-    /// A permit for each use of a chain that is being recorded.
+    /// Limits how many uses of chains are recorded at the same time.
     pub(super) notes: Arc<Semaphore>,
     pub(super) pace: Pace,
     pub(super) recent: RecentlySeen,
@@ -83,9 +85,9 @@ impl Engine {
         }
     }
 
-    /// One atomic step of a chain: shows the stored chain to `decide`, schedules the chain that
-    /// it returns, and commits that. Returns the stored chain after the step, and what `decide`
-    /// said.
+    /// Updates a chain in one atomic step: passes the stored chain to `decide`, schedules the chain
+    /// that it returns, and commits that. Returns the stored chain after the step, and the second
+    /// result of `decide`.
     pub(super) async fn step<A: Send>(
         &self,
         key: &ChainKey,
@@ -99,7 +101,7 @@ impl Engine {
         self.step_unscheduled(key, offered, decide).await
     }
 
-    /// A [`step`](Self::step) whose `decide` schedules the chain itself.
+    /// Works like [`step`](Self::step), but leaves it to `decide` to schedule the chain.
     pub(super) async fn step_unscheduled<A: Send>(
         &self,
         key: &ChainKey,
@@ -113,16 +115,17 @@ impl Engine {
             next
         };
         let stored = self.store.update(key, offered, &mut shown).await?;
-        // The last answer is the one that was carried out.
+        // The last result of `decide` is the one that was applied.
         let answer = answer.unwrap_or_else(|| decide(None).1);
         Ok((stored, answer))
     }
 
-    /// A [`step`](Self::step) that is repeated while the database does not respond.
+    /// Works like [`step`](Self::step), but tries again while the database does not respond.
     ///
     /// # Errors
     ///
-    /// The store's error, if it is not transient, or the outage has lasted too long.
+    /// The store's error, if it is not transient or if the database did not respond for
+    /// [`STORE_PATIENCE`].
     pub(super) async fn patient_step<A: Send>(
         &self,
         key: &ChainKey,
@@ -155,15 +158,15 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// A lease of 15 s of a process that crashed, and the refresh after it.
+/// Enough for the lease of a crashed process to lapse (15 s), and for the refresh after it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Reads of the store at once that no caller waits for.
+/// How many uses of chains a process records at the same time.
 const NOTES: usize = 16;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// A database that fails over is back within seconds; callers have a patience of their own.
+/// A database that fails over is back within seconds. Callers have their own, separate time limit.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! Why there is no current token.
+//! The errors of rotation.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -8,56 +8,56 @@ use thiserror::Error;
 use crate::slack::{self, ErrorCode};
 use crate::store;
 
-/// Why no token is handed out. Never an older one instead.
+/// The reason why no token is handed out. An expired token is never handed out instead.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The refresh goes on, here or in another process, and the caller's patience ended.
-    #[error("the token is being refreshed; ask again in a moment")]
+    /// The caller's waiting time ended. The refresh continues, in this process or in another one.
+    #[error("the token is still being refreshed: try again in a moment")]
     Busy,
-    /// Slack refuses our own client id or secret, or the app's settings. Nothing was concluded
-    /// about any installation.
-    #[error("Slack refuses this app's own configuration: {code}")]
+    /// Slack rejects the app's client id, client secret or settings. No installation is marked
+    /// dead because of it.
+    #[error("Slack rejects the app ({code}): check its client id, client secret and settings")]
     Configuration {
-        /// Slack's name for the reason.
+        /// Slack's error code.
         code: ErrorCode,
     },
-    /// The process is shutting down, or the refresh ended without a word (a panic).
-    #[error("the refresh was interrupted")]
+    /// The process is shutting down, or the task of the refresh panicked.
+    #[error("the refresh was interrupted by a shutdown or a panic: try again")]
     Interrupted,
-    /// The long-lived token was not exchanged for a rotating pair. It serves as before.
-    #[error("the token was not exchanged: {code}")]
+    /// The long-lived token was not exchanged for a rotating pair. The token stays in use.
+    #[error("the long-lived token was not exchanged for a pair ({code}): it stays in use")]
     NotExchanged {
-        /// Slack's, or our own, name for the reason.
+        /// The error code, from Slack or from this crate.
         code: ErrorCode,
     },
-    /// There is no such installation, or it has no such credential.
-    #[error("the app is not installed there, or has no such token")]
+    /// The installation does not exist, or it has no such credential.
+    #[error("the app is not installed, or has no such token: install the app first")]
     NotInstalled,
     /// An operator has put the installation on hold.
-    #[error("the installation is on hold")]
+    #[error("the installation is on hold: no token is handed out until the hold is lifted")]
     OnHold,
-    /// Slack refused every refresh token that it ever gave for this chain.
-    #[error("the app must be installed again: {code}")]
+    /// Slack refused every refresh token of this chain.
+    #[error("Slack refused every refresh token ({code}): the app must be installed again")]
     ReinstallNeeded {
-        /// Slack's name for the reason.
+        /// Slack's error code.
         code: ErrorCode,
     },
-    /// The store did not do it.
-    #[error("the token could not be read or kept")]
+    /// The store returned an error.
+    #[error("the token could not be read from the store or saved to it")]
     Store(#[source] Arc<store::Error>),
-    /// The refresh did not succeed, and the next try is not before then.
-    #[error("the token could not be refreshed yet: {code}")]
+    /// The refresh failed. It is not tried again before a certain time.
+    #[error("the token could not be refreshed ({code}): try again later")]
     TryAgain {
-        /// When, on the clock of whoever failed.
+        /// When to try again, on the clock of the process that failed.
         at: SystemTime,
-        /// Slack's, or our own, name for the reason.
+        /// The error code, from Slack or from this crate.
         code: ErrorCode,
     },
 }
 
 impl Error {
-    /// Whether the same call may succeed later, with nothing changed by anybody.
+    /// Returns whether the same call may succeed later without any action by a person.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -71,14 +71,14 @@ impl Error {
         }
     }
 
-    /// Of a dead chain whose last error was this.
+    /// Creates the error of a dead chain from its last error code.
     pub(super) fn reinstall_needed(last_error: Option<&str>) -> Self {
         Self::ReinstallNeeded {
             code: code(last_error),
         }
     }
 
-    /// Of a chain whose last error was this.
+    /// Creates the error of a chain that can be tried again at this time, from its last error code.
     pub(super) fn try_again(at: SystemTime, last_error: Option<&str>) -> Self {
         Self::TryAgain {
             at,
@@ -97,7 +97,8 @@ impl From<store::Error> for Error {
     }
 }
 
-/// Told by the host's own error type: whether Slack refused a call because of its token.
+/// Reports whether Slack refused a call because of its token. Implement it for your app's error
+/// type.
 ///
 /// ```
 /// use slack_installs::rotation::RefusedToken;
@@ -118,11 +119,11 @@ impl From<store::Error> for Error {
 /// }
 /// ```
 pub trait RefusedToken {
-    /// Slack answered `token_expired`.
+    /// Returns whether Slack's response was `token_expired`.
     fn is_token_expired(&self) -> bool;
 
-    /// Slack answered `token_revoked`, as it does for a token that it ended before its time. No,
-    /// unless the host says so.
+    /// Returns whether Slack's response was `token_revoked`. Slack returns it for a token that it
+    /// revoked before the token expired. The default is `false`.
     fn is_token_revoked(&self) -> bool {
         false
     }
@@ -138,14 +139,14 @@ impl RefusedToken for slack::Error {
     }
 }
 
-/// Why [`TokenRotator::call`](super::TokenRotator::call) did not do it.
+/// The error of [`TokenRotator::call`](super::TokenRotator::call).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CallError<E> {
-    /// The host's operation failed, with a current token.
+    /// Your app's operation failed, although it had a current token.
     #[error(transparent)]
     Operation(E),
-    /// There is no current token.
+    /// No current token could be handed out.
     #[error(transparent)]
     Token(Error),
 }

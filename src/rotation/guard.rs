@@ -1,4 +1,4 @@
-//! What keeps a mistake of ours from looking like thousands of dead installations.
+//! Guards that keep one mistake, such as a wrong client secret, from marking every chain dead.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use crate::slack::ErrorCode;
 
-/// Opens when Slack refuses our own configuration: then nobody calls, but one now and then.
+/// A circuit breaker that opens when Slack rejects the app's configuration. While it is open, it
+/// lets through one call (a probe) every few minutes.
 #[derive(Debug, Default)]
 pub(super) struct Breaker(Mutex<Option<Open>>);
 
@@ -21,14 +22,14 @@ struct Open {
 }
 
 impl Breaker {
-    /// Why no call is let through now; `None` if one is.
+    /// Returns Slack's error code while the breaker lets no call through, and `None` otherwise.
     pub(super) fn reason(&self) -> Option<ErrorCode> {
         let open = self.open();
         let closed = open.as_ref().filter(|open| Instant::now() < open.probe_at);
         closed.map(|open| open.code.clone())
     }
 
-    /// Lets a call through, or says why not.
+    /// Lets a call through, or returns Slack's error code.
     pub(super) fn check(&self) -> Result<(), ErrorCode> {
         let mut open = self.open();
         let Some(open) = open.as_mut() else {
@@ -38,22 +39,25 @@ impl Breaker {
         if now < open.probe_at {
             return Err(open.code.clone());
         }
-        // This caller finds out; the others wait for what it brings.
+        // This call is the probe. The other callers wait for its result.
         open.probe_at = now + open.pause;
         Ok(())
     }
 
-    /// Slack refused the app in a call that was sent then.
+    /// Opens the breaker: Slack rejected the app in a call that was sent at `sent`.
     pub(super) fn trip(&self, code: &ErrorCode, sent: Instant) {
         let mut open = self.open();
         let pause = match &*open {
-            // What was on its way already tells nothing new.
+            // The call was sent before the breaker opened, so its failure is not news.
             Some(open) if sent <= open.since => return,
             Some(open) => (open.pause * 2).min(LONGEST),
             None => FIRST,
         };
         let since = Instant::now();
-        tracing::error!(%code, "Slack refuses the app's own configuration; refreshes pause");
+        tracing::error!(
+            %code,
+            "Slack rejects the app: check its client id, secret and settings; refreshes pause"
+        );
         *open = Some(Open {
             code: code.clone(),
             pause,
@@ -62,10 +66,10 @@ impl Breaker {
         });
     }
 
-    /// Slack took our credentials.
+    /// Closes the breaker: Slack accepted the app's credentials.
     pub(super) fn reset(&self) {
         if self.open().take().is_some() {
-            tracing::info!("Slack takes the app's configuration again");
+            tracing::info!("Slack accepts the app's configuration again; refreshes resume");
         }
     }
 
@@ -74,8 +78,10 @@ impl Breaker {
     }
 }
 
-/// Counts chains found dead; beyond a limit it is more likely our mistake, or Slack's. Then none is
-/// given up, until no refusal was heard for a whole [`WINDOW`].
+/// Counts the chains that this process marks dead.
+///
+/// More than [`LIMIT`] within [`WINDOW`] are more likely a mistake of the app or of Slack. No chain
+/// is then marked dead until a whole [`WINDOW`] passes without a refusal.
 #[derive(Debug, Default)]
 pub(super) struct Deaths(Mutex<Toll>);
 
@@ -86,7 +92,7 @@ struct Toll {
 }
 
 impl Deaths {
-    /// Whether one more may be marked. Counts it if so.
+    /// Returns whether one more chain may be marked dead, and counts it if so.
     pub(super) fn allow(&self) -> bool {
         let now = Instant::now();
         let mut toll = self.toll();
@@ -102,7 +108,7 @@ impl Deaths {
         true
     }
 
-    /// The one that was allowed last was not marked after all.
+    /// Removes the last counted chain, because it was not marked dead after all.
     pub(super) fn spare(&self) {
         self.toll().recent.pop_back();
     }
@@ -112,19 +118,19 @@ impl Deaths {
     }
 }
 
-/// Slack's word that there are too many calls: what can wait gives way to callers, who cannot.
+/// Pauses background refreshes while Slack limits the rate of calls, so that callers come first.
 #[derive(Debug, Default)]
 pub(super) struct Pace(Mutex<Option<Instant>>);
 
 impl Pace {
-    /// Slack asks to wait this long.
+    /// Pauses background refreshes for this long. A longer pause that has begun stays.
     pub(super) fn hold(&self, wait: Duration) {
         let until = Instant::now() + wait;
         let mut held = self.held();
         *held = Some(held.map_or(until, |held| held.max(until)));
     }
 
-    /// Whether what nobody waits for is to wait.
+    /// Returns whether background refreshes are paused.
     pub(super) fn is_held(&self) -> bool {
         self.held().is_some_and(|until| Instant::now() < until)
     }
@@ -136,15 +142,17 @@ impl Pace {
 
 const FIRST: Duration = Duration::from_secs(10);
 
-/// A new secret takes effect for us within this time.
+/// The longest pause between two probes. A corrected secret takes effect within this time.
 const LONGEST: Duration = Duration::from_secs(5 * 60);
 
-/// Deaths are counted over this time, and a chain that was refused but not given up is asked for
-/// again after it, so that the few that are really dead leave a pause as long.
+/// The time over which dead chains are counted.
+///
+/// A chain that was refused but not marked dead is tried again after the same time. The few chains
+/// that are really dead then leave a whole window without a refusal.
 pub(super) const WINDOW: Duration = Duration::from_secs(5 * 60);
 
-/// Uninstallations come as events and end no chain here, so that many deaths in one process
-/// within [`WINDOW`] are not people leaving.
+/// How many chains a process may mark dead within [`WINDOW`]. Uninstallations arrive as events and
+/// do not count here, so more dead chains are not caused by users who leave.
 const LIMIT: usize = 20;
 
 #[cfg(test)]
@@ -161,8 +169,8 @@ mod tests {
             breaker.trip(&code, sent);
         }
         tokio::time::advance(FIRST).await;
-        assert!(breaker.check().is_ok(), "the probe");
-        // The probe itself fails: twice as long.
+        assert!(breaker.check().is_ok(), "the probe is let through");
+        // The probe fails, so the pause doubles.
         breaker.trip(&code, Instant::now());
         tokio::time::advance(FIRST).await;
         assert!(breaker.check().is_err());
@@ -212,12 +220,16 @@ mod tests {
         assert_eq!(breaker.reason(), Some(code.clone()));
         assert_eq!(breaker.check(), Err(code.clone()));
         tokio::time::advance(moment).await;
-        // Nothing is heard of the first probe.
+        // The first probe has no outcome.
         for _ in 0..2 {
             assert_eq!(breaker.reason(), None, "a call is let through");
             assert_eq!(breaker.check(), Ok(()));
             for _ in 0..10 {
-                assert_eq!(breaker.check(), Err(code.clone()), "and no other");
+                assert_eq!(
+                    breaker.check(),
+                    Err(code.clone()),
+                    "no second call is let through"
+                );
             }
             assert_eq!(breaker.reason(), Some(code.clone()));
             tokio::time::advance(Duration::from_secs(10)).await;
@@ -242,7 +254,7 @@ mod tests {
                 tokio::time::advance(moment).await;
                 assert!(breaker.check().is_ok(), "{pause} s");
             }
-            // All is well for a while, and what comes then is new.
+            // After a reset the pauses start again at the first one.
             breaker.reset();
         }
     }
@@ -254,7 +266,7 @@ mod tests {
             assert!(deaths.allow(), "{number}");
         }
         assert!(!deaths.allow());
-        // A few now and then are people who leave.
+        // A lower rate is normal: some users leave.
         let deaths = Deaths::default();
         for number in 0..200 {
             assert!(deaths.allow(), "{number}");

@@ -1,5 +1,5 @@
-//! Hands out a token that is current: the stored one, or the one that a refresh brings; and starts
-//! what the caller does not wait for.
+//! Hands out current tokens: the stored token, or the new token after a refresh. Also starts the
+//! background work for which callers do not wait.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,24 +15,25 @@ use crate::installation::Grant;
 use crate::store::{ChainKey, HARD, SOFT, SPREAD, StoredChain};
 
 impl Engine {
-    /// The chain, once it has a token that may be handed out.
+    /// Returns the chain as soon as it has a token that may be handed out.
     pub(super) async fn current(
         self: &Arc<Self>,
         key: &ChainKey,
         demand: Demand,
         patience: Duration,
     ) -> Outcome {
-        // Its tokens are refreshed all the same, so that it can be let go again.
+        // The tokens of an installation on hold are still refreshed, so that they are valid when
+        // the hold is lifted.
         let stored = self.released(key).await?;
         let stored = self.settle(key, demand, patience, stored.into()).await?;
         if stored.is_on_hold {
-            // A refresh that others began may have read that before the hold ended.
+            // Another caller's refresh may have read the chain before the hold was lifted.
             self.released(key).await?;
         }
         Ok(stored)
     }
 
-    /// The chain, unless it is on hold.
+    /// Returns the stored chain, or an error if it is on hold.
     async fn released(&self, key: &ChainKey) -> Result<StoredChain, Error> {
         let stored = self.store.chain(key).await?.ok_or(Error::NotInstalled)?;
         if stored.is_on_hold {
@@ -72,11 +73,11 @@ impl Engine {
                 Ok(stored) => stored,
                 Err(Error::Busy) => return Err(Error::Busy),
                 Err(error) => {
-                    // Nobody knows whether Slack has ended this token meanwhile; it can tell.
+                    // Slack may have revoked this token in the meantime, so it is asked.
                     if !serves_on || !self.is_alive(key, &stored).await {
                         return Err(error);
                     }
-                    // This was read before the refresh: a hold may have begun since.
+                    // The chain was read before the refresh, and a hold may have begun since.
                     self.released(key).await?;
                     return Ok(stored);
                 }
@@ -86,7 +87,7 @@ impl Engine {
         Err(Error::try_again(at, Some("still_expired")))
     }
 
-    /// A current grant, given the one that was just read.
+    /// Returns a current grant: the given grant, which was just read, or a newer one.
     pub(super) async fn current_grant(
         self: &Arc<Self>,
         key: &ChainKey,
@@ -101,7 +102,7 @@ impl Engine {
         if !is_suspect && freshness == Freshness::Fresh || serves_while_due {
             return Ok(grant);
         }
-        // A pair is handed out whole: the host may store it again.
+        // Returns the complete pair, because your app may store the installation again.
         let stored = self.current(key, Demand::Current, patience).await?;
         let grant = &stored.grant;
         Ok(Grant {
@@ -112,7 +113,8 @@ impl Engine {
         })
     }
 
-    /// The freshness of a token by its end alone: never fresher than it is.
+    /// Estimates the freshness of a token from its expiry alone. The estimate is never fresher than
+    /// the token.
     fn guess(&self, grant: &Grant) -> Freshness {
         let now = self.clock.now();
         match grant.expires_at {
@@ -126,10 +128,10 @@ impl Engine {
         }
     }
 
-    /// Starts a refresh that no caller waits for, unless one is running or none can be of use.
+    /// Starts a refresh in the background, unless one is running or a refresh would be useless now.
     pub(super) fn refresh_quietly(self: &Arc<Self>, key: &ChainKey) {
         if self.may_refresh_quietly(key) {
-            // Closed: the process is going down, and the token still serves.
+            // The error means that the process is shutting down. The token is still valid.
             drop(self.refresh(key, Trigger::Use));
         }
     }
@@ -138,19 +140,19 @@ impl Engine {
         !self.pace.is_held() && !self.recent.was_checked(key) && !self.flights.is_running(key)
     }
 
-    /// Records, once per pair and process, that a caller uses the chain, so that its next pair is
-    /// bought ahead; and if it `is_due`, buys that now.
+    /// Records, once per pair and process, that a caller uses the chain. A worker then buys the
+    /// chain's next pair ahead. If the chain `is_due`, also starts a refresh.
     ///
-    /// All of it on one task: a worker of tokio's takes the first one that a caller starts up by
-    /// itself, and for a second one wakes another thread, which the caller pays for.
+    /// Uses one task for both. A tokio worker runs the first task that a caller starts by itself. A
+    /// second task would wake another thread, at the caller's cost.
     pub(super) fn note_use(
         self: &Arc<Self>,
         key: &ChainKey,
         expires_at: Option<SystemTime>,
         is_due: bool,
     ) {
-        // A process that has just begun meets all its chains for the first time. Those that get
-        // no permit now are recorded at a later use.
+        // A process that has just started sees all its chains for the first time. A chain that
+        // gets no permit now is recorded at a later use.
         let permit = expires_at.and_then(|_| Arc::clone(&self.notes).try_acquire_owned().ok());
         let permit = permit.filter(|_| self.recent.is_first_use(key, expires_at));
         let is_due = is_due && self.may_refresh_quietly(key);
@@ -171,11 +173,13 @@ impl Engine {
     async fn touch(&self, key: &ChainKey) {
         let touched = self.step(key, None, |chain| (protocol::touch(chain), ()));
         if let Err(error) = touched.await {
-            tracing::debug!(chain = %key, %error, "the use of a chain could not be noted");
+            tracing::debug!(chain = %key, %error, "the use of a chain could not be recorded");
         }
     }
 }
 
-/// A round ends with a new pair, or with one that another process saved; two in a row are a
-/// reinstall, more are a clock that is hours off.
+/// How many refreshes one caller waits for.
+///
+/// Each round ends with a new pair, from this process or from another one. A reinstall causes a
+/// second round. If more rounds are needed, a clock is wrong by hours.
 const ROUNDS: usize = 4;

@@ -1,9 +1,9 @@
-//! Random pauses, so that processes do not act at the same moment.
+//! Random pauses, so that processes do not act at the same time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A SplitMix64 generator. Nothing secret depends on it.
+/// A SplitMix64 generator. No secret depends on it.
 #[derive(Debug)]
 pub(super) struct Jitter(AtomicU64);
 
@@ -12,7 +12,7 @@ impl Jitter {
         Self(AtomicU64::new(seed))
     }
 
-    /// A number from 0 to 1.
+    /// Returns a random number from 0 to 1.
     pub(super) fn random(&self) -> f64 {
         let mut word = self.0.fetch_add(STEP, Ordering::Relaxed);
         word = word.wrapping_add(STEP);
@@ -21,7 +21,7 @@ impl Jitter {
         f64::from(u32::try_from(word >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
     }
 
-    /// Between 50 and 150 % of this pause.
+    /// Returns a random duration between 50 % and 150 % of this pause.
     pub(super) fn around(&self, pause: Duration) -> Duration {
         pause.mul_f64(0.5 + self.random())
     }

@@ -1,4 +1,4 @@
-//! A lease that this process holds, and how it is given back after a refresh without a pair.
+//! A lease that this process holds, and its release after a refresh that brought no pair.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,21 +9,24 @@ use super::protocol::{self, LEASE, Released, Ticket};
 use crate::store::ChainKey;
 use crate::tenant::AppId;
 
-/// The lease of one chain, and the intent that is recorded under it.
+/// The lease of one chain, and the ticket of the refresh that holds it.
 #[derive(Clone)]
 pub(super) struct HeldLease {
     pub(super) engine: Arc<Engine>,
     pub(super) key: ChainKey,
     pub(super) ticket: Ticket,
-    /// Whose tokens the chain has.
+    /// The id of the app to which the chain belongs.
     pub(super) app_id: AppId,
-    /// No caller asked for the pair.
+    /// Whether the pair is bought ahead, without a caller that asked for it.
     pub(super) is_ahead: bool,
 }
 
 impl HeldLease {
-    /// Gives the lease back, and returns the error that says when the next try may be: after this
-    /// time, or after the backoff. If the database is away for long, the lease lapses by itself.
+    /// Releases the lease, and returns an error that says when the refresh can be tried again:
+    /// after `after`, or else after the backoff. `fruitless` is the number of recorded calls that
+    /// certainly issued no pair.
+    ///
+    /// If the database does not respond for a long time, the lease is not released but lapses.
     pub(super) async fn give_back(
         &self,
         fruitless: u32,
@@ -44,14 +47,17 @@ impl HeldLease {
             (protocol::release(chain, &self.ticket, &released), ())
         });
         if let Err(error) = released.await {
-            tracing::warn!(chain = %self.key, %error, "a lease could not be given back");
+            tracing::warn!(
+                chain = %self.key, %error,
+                "a lease could not be released; it lapses within 15 s"
+            );
             retry_at += LEASE;
         }
         Error::try_again(retry_at, Some(error))
     }
 }
 
-/// 1 s, doubled by each failure, up to a minute.
+/// Returns the backoff: 1 s, doubled by each failure, up to 60 s.
 fn backoff(failures: u32) -> Duration {
     Duration::from_secs(1 << failures.min(6)).min(Duration::from_secs(60))
 }

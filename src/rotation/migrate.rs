@@ -1,4 +1,4 @@
-//! From long-lived tokens to rotating pairs, once the app has turned rotation on.
+//! Exchanges long-lived tokens for rotating pairs, after the app has turned on token rotation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,39 +17,46 @@ use crate::random;
 use crate::slack::{Error as SlackError, ErrorClass, ErrorCode};
 use crate::store::{ChainKey, ListCursor};
 
-/// What became of a page of chains.
+/// The outcome of migrating one page of chains.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Migrated {
-    /// Chains that rotate already.
+    /// The number of chains that already rotate.
     pub already: usize,
-    /// Chains whose token was exchanged and whose pair is stored.
+    /// The number of chains whose token was exchanged and whose pair is stored.
     pub exchanged: usize,
-    /// Chains that stay as they are, and why. Their tokens serve as before.
+    /// The chains that are unchanged, each with the reason. Their tokens stay in use.
     pub kept: Vec<(ChainKey, Error)>,
-    /// Where the next page begins; `None` after the last.
+    /// The cursor of the next page. `None` after the last page.
     pub next: Option<ListCursor>,
 }
 
 impl TokenRotator {
     /// Exchanges the long-lived tokens of a page of chains for rotating pairs
-    /// (`oauth.v2.exchange`), bots' and users'. Slowly: Slack takes 50 calls a minute (tier 3).
+    /// (`oauth.v2.exchange`): the tokens of bots and of users.
     ///
-    /// To resume, go on from `next`, or begin anew: what rotates is passed over. A token whose
-    /// exchange had no answer is never exchanged again, since Slack takes each once; it serves on,
-    /// and the tenant rotates from its next installation on. No old token is revoked: that would
-    /// uninstall the app.
+    /// Makes one call every 1.2 s, because Slack allows 50 calls a minute (tier 3).
+    ///
+    /// To resume, continue with the page `next`, or start again from the first page: chains that
+    /// already rotate are skipped.
+    ///
+    /// If the response to an exchange is lost, that token is never exchanged again, because Slack
+    /// accepts each token once. The token stays in use, and the tenant rotates from its next
+    /// installation on. Old tokens are not revoked, because that would uninstall the app.
     ///
     /// # Errors
     ///
-    /// [`Error::Configuration`] if Slack refuses the app itself, as while rotation is not turned
-    /// on; [`Error::Interrupted`] after [`shutdown`](Self::shutdown); [`Error::Store`] if the
-    /// chains cannot be listed. Then ask for the same page again: what was exchanged is stored.
-    /// What concerns one chain is in [`Migrated::kept`].
+    /// * [`Error::Configuration`] if Slack rejects the app itself, for example because rotation is
+    ///   not turned on.
+    /// * [`Error::Interrupted`] after [`shutdown`](Self::shutdown).
+    /// * [`Error::Store`] if the chains cannot be listed.
+    ///
+    /// After an error, call `migrate` for the same page again: the exchanged tokens are stored. An
+    /// error of a single chain is in [`Migrated::kept`].
     ///
     /// # Cancel safety
     ///
-    /// May be dropped at any point: an exchange that has begun goes on.
+    /// The future may be dropped at any time. An exchange that has begun continues.
     pub async fn migrate(&self, from: Option<ListCursor>, limit: usize) -> Result<Migrated, Error> {
         let engine = &self.engine;
         let (keys, next) = engine.store.chains(from, limit).await?;
@@ -89,11 +96,12 @@ impl TokenRotator {
 }
 
 impl Engine {
-    /// Exchanges one token. The intent is written first, and a token with an intent whose outcome
-    /// is unknown is left alone.
+    /// Exchanges one token. Records the call before it is made. If an earlier recorded call has an
+    /// unknown outcome, does not exchange the token.
     async fn exchange(self: &Arc<Self>, key: &ChainKey) -> Outcome {
         let owner = u128::from_be_bytes(random::bytes());
-        // The intent may be written: given up too early, the token would never be exchanged.
+        // Is patient: after an error the call may be recorded, and without a further try the token
+        // would never be exchanged.
         let acquired = self.patient_step(key, |chain| {
             protocol::acquire_exchange(chain, owner, self.clock.now())
         });
@@ -148,10 +156,10 @@ async fn not_exchanged(lease: &HeldLease, failure: &SlackError) -> Error {
     }
 }
 
-/// Slack's tier 3 takes 50 calls a minute.
+/// The pause between two exchanges: Slack allows 50 calls a minute (tier 3).
 const PAUSE: Duration = Duration::from_millis(1200);
 
-/// A database that comes back, one call and its save.
+/// How long one exchange may take: a database outage, one call and the save.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const UNKNOWN: &str = "exchange_had_no_answer";

@@ -1,12 +1,15 @@
-//! The protocol against an adversary, exhaustively: every interleaving of some workers that run
-//! the functions of [`protocol`](super::protocol), of leases that lapse at any moment, of a grace
-//! that ends at any moment, of lost answers, crashes, a reinstall and an uninstallation, and of
-//! four ways in which Slack may treat a refresh token that is used again.
+//! Checks the protocol exhaustively against an adversary. The model runs the functions of
+//! [`protocol`](super::protocol) in every interleaving of several workers. The adversary controls:
 //!
-//! A breadth-first search, so that what it finds is the shortest story. Mutants of the protocol
-//! show that it finds what it is there to find.
+//! * when a lease lapses, and when Slack's grace ends,
+//! * lost responses and crashes,
+//! * a reinstall and an uninstallation,
+//! * how Slack treats a refresh token that is used again, in one of four ways.
 //!
-//! The large searches are ignored unless they are asked for, since they need optimisation:
+//! The search is breadth-first, so it reports the shortest story of each violation. Mutants of the
+//! protocol show that the search finds the violations that it looks for.
+//!
+//! The large searches need an optimised build, so their tests are ignored by default:
 //! `cargo test --profile simulation --features testing --lib rotation::model -- --include-ignored`.
 
 use std::collections::HashMap;
@@ -23,7 +26,7 @@ mod exchange;
 mod mutants;
 mod parked;
 
-/// What Slack does with a refresh token that is used again within the grace.
+/// How Slack treats a refresh token that is used again within the grace.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Reuse {
     AllLive,
@@ -46,7 +49,7 @@ enum Status {
     Dead,
 }
 
-/// A refresh token at Slack; its place in the list is its [`Mark`].
+/// A refresh token at Slack. Its index in the list is its [`Mark`].
 #[derive(Clone, Copy, Debug)]
 struct Token {
     status: Status,
@@ -54,10 +57,10 @@ struct Token {
     install: u8,
 }
 
-/// No parent.
+/// The parent of a token that has no parent.
 const ROOT: u8 = u8::MAX;
 
-/// How many times each thing may still happen.
+/// How many times each event may still happen.
 #[derive(Clone, Copy, Debug)]
 struct Budget {
     uses: u8,
@@ -66,15 +69,16 @@ struct Budget {
     reinstalls: u8,
     uninstalls: u8,
     lapses: u8,
-    /// Notes that somebody has used the chain.
+    /// Records that a caller has used the chain.
     touches: u8,
 }
 
-/// Whom the first worker acts for. The others act for callers.
+/// What the first worker acts for. The other workers act for callers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum First {
     Caller,
-    /// For no caller: it refreshes what [`protocol::serve`] names, and buys pairs ahead.
+    /// The worker acts in the background: it refreshes the chains that [`protocol::serve`] selects,
+    /// and buys pairs ahead.
     Worker {
         keeps_alive: bool,
     },
@@ -83,7 +87,7 @@ enum First {
 #[derive(Clone, Debug)]
 enum Doing {
     Nothing,
-    /// Holds a ticket, and tries this candidate next.
+    /// The worker holds a ticket and tries this candidate next.
     Calls(u8),
     /// The response to this candidate was lost.
     Lost(u8),
@@ -97,7 +101,7 @@ enum Doing {
 struct Worker {
     doing: Doing,
     ticket: Option<Ticket>,
-    /// Its lease was taken from it: by time, or with the record.
+    /// Whether the worker lost its lease, because the lease lapsed or the record was replaced.
     has_lapsed: bool,
 }
 
@@ -109,9 +113,9 @@ struct State {
     workers: Vec<Worker>,
     budget: Budget,
     first: First,
-    /// The installation and the generation of the last call whose outcome nobody has heard.
+    /// The installation and the generation of the last call whose outcome is lost.
     unheard: Option<(u8, u8)>,
-    /// A worker would not have come for the record.
+    /// Whether the workers' schedule was wrong for a record that was written.
     forgotten: bool,
 }
 
@@ -150,7 +154,7 @@ fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000)
 }
 
-/// A record whose token is due whenever somebody looks.
+/// Returns a record whose token is always due.
 fn record(install: u8, refresh: u8) -> Chain {
     Chain {
         install: InstallId(install.into()),
@@ -171,7 +175,8 @@ fn record(install: u8, refresh: u8) -> Chain {
     }
 }
 
-/// A record without what the search does not tell apart: time passes at the adversary's will.
+/// Returns the record without the fields that do not matter to the search. Among them are times,
+/// because the adversary controls the time.
 fn plain(chain: Chain) -> Chain {
     Chain {
         attempted_at: None,
@@ -184,11 +189,12 @@ fn plain(chain: Chain) -> Chain {
     }
 }
 
-/// Whether the workers would leave a chain alone that is to be refreshed, or look in vain at one
-/// that is not: when it is due and every lease and pause is over.
+/// Returns whether the workers' schedule of a chain is wrong, at times when all leases and pauses
+/// have ended. It is wrong if no worker would refresh a chain that must be refreshed, or if
+/// workers would check a chain without effect.
 fn is_forgotten(serve: Serve, chain: &Chain) -> bool {
     let chain = protocol::scheduled(chain.clone());
-    // What the worker leaves alone, in this model's own words.
+    // States independently of the protocol which chains the worker does not refresh.
     let is_parked = chain.idle >= PARKED && chain.attempts == 0 && chain.lease.is_none();
     let looks = [
         (DAY, None),
@@ -204,7 +210,8 @@ fn is_forgotten(serve: Serve, chain: &Chain) -> bool {
         let is_late = after > 20 * DAY;
         let is_wanted = can_refresh && (!is_parked || is_late && keep_alive.is_some());
         let is_due = chain.due_at.is_some_and(|due_at| due_at <= later);
-        // Others may keep it alive: it is due again, but not at once.
+        // Another process may keep the chain alive, so it must be due again within two days, but
+        // not at once.
         let again = next.and_then(|next| next.due_at);
         let is_left = again.is_some_and(|at| at > later && at <= later + 2 * DAY);
         is_due != (can_refresh && (!is_parked || is_late))
@@ -213,13 +220,13 @@ fn is_forgotten(serve: Serve, chain: &Chain) -> bool {
     })
 }
 
-/// So many pairs that nobody asked for, and none is bought ahead.
+/// After this many pairs that no caller has used, no pair is bought ahead.
 const PARKED: u32 = 2;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn at(mark: Mark) -> u8 {
-    u8::try_from(mark.0).expect("marks are places in a short list")
+    u8::try_from(mark.0).expect("marks are indexes of a short list")
 }
 
 impl State {
@@ -249,7 +256,7 @@ impl State {
         }
     }
 
-    /// What the search compares.
+    /// Returns the key by which the search compares states.
     fn key(&self) -> Box<[u8]> {
         let mut key = Vec::with_capacity(48);
         let Budget {
@@ -278,13 +285,13 @@ impl State {
         }
         key.push(0xFF);
         if let Some(chain) = &self.record {
-            let number = |number: u128| u8::try_from(number).expect("small numbers");
+            let number = |number: u128| u8::try_from(number).expect("the numbers are small");
             key.extend([number(chain.install.0), number(chain.generation.into())]);
             key.extend([number(chain.attempts.into()), number(chain.idle.into())]);
             key.push(chain.refresh.map_or(ROOT, at));
             key.extend(chain.alternates.iter().copied().map(at));
-            // Which worker's it is, or that it is nobody's who lives: the owner's number says no
-            // more.
+            // Compares the worker that holds the lease, not the owner's number. `ROOT` means that
+            // no living worker holds it.
             let lease = chain.lease.map_or([0, 0], |lease| {
                 let owner = self.worker_of(lease.owner);
                 let owner = owner.map_or(ROOT, |owner| number(owner as u128 + 1));
@@ -305,7 +312,7 @@ impl State {
             };
             key.extend([kind, what, worker.has_lapsed.into()]);
             if let Some(ticket) = &worker.ticket {
-                let number = |number: u128| u8::try_from(number).expect("small numbers");
+                let number = |number: u128| u8::try_from(number).expect("the numbers are small");
                 key.extend([number(ticket.install.0), number(ticket.generation.into())]);
                 key.extend(ticket.candidates.iter().copied().map(at));
             }
@@ -319,12 +326,12 @@ impl State {
             .all(|worker| matches!(worker.doing, Doing::Nothing))
     }
 
-    /// A refresh token reaches Slack: the one that it buys.
+    /// Sends a refresh token to Slack. Returns the token that it buys, or `None` if Slack refuses.
     fn spend(&mut self, token: u8, reuse: Reuse) -> Option<u8> {
         let Token {
             status, install, ..
         } = self.tokens[usize::from(token)];
-        let new = u8::try_from(self.tokens.len()).expect("few tokens");
+        let new = u8::try_from(self.tokens.len()).expect("there are few tokens");
         let children: Vec<_> = (0..new)
             .filter(|child| self.tokens[usize::from(*child)].parent == token)
             .collect();
@@ -355,7 +362,7 @@ impl State {
         self.tokens[usize::from(token)].status = Status::Dead;
         for child in 0..self.tokens.len() {
             if self.tokens[child].parent == token {
-                self.end(u8::try_from(child).expect("few tokens"));
+                self.end(u8::try_from(child).expect("there are few tokens"));
             }
         }
     }
@@ -367,15 +374,15 @@ impl State {
         }
     }
 
-    /// The outcome of this worker's call will never be known.
+    /// Records that the outcome of this worker's call is lost.
     fn lose(&mut self, number: usize) {
         let ticket = self.workers[number].ticket.as_ref();
-        let ticket = ticket.expect("whoever has called has a ticket");
-        let small = |number: u128| u8::try_from(number).expect("small numbers");
+        let ticket = ticket.expect("a worker that has called has a ticket");
+        let small = |number: u128| u8::try_from(number).expect("the numbers are small");
         self.unheard = Some((small(ticket.install.0), small(ticket.generation.into())));
     }
 
-    /// The worker whose lease this is.
+    /// Returns the worker whose ticket has this owner.
     fn worker_of(&self, owner: u128) -> Option<usize> {
         let is_its = |worker: &Worker| {
             let ticket = worker.ticket.as_ref();
@@ -384,7 +391,7 @@ impl State {
         self.workers.iter().position(is_its)
     }
 
-    /// An owner that nobody is: each try has its own.
+    /// Returns an unused owner: each attempt has its own.
     fn new_owner(&self) -> u128 {
         let lease = self.record.as_ref().and_then(|chain| chain.lease);
         let is_taken = |owner: u128| {
@@ -393,10 +400,11 @@ impl State {
         let mut owners = 1..;
         owners
             .find(|owner| !is_taken(*owner))
-            .expect("few are taken")
+            .expect("few owners are used")
     }
 
-    /// Whether this worker may refresh: for a caller always, for none if the worker is to.
+    /// Returns whether this worker may refresh. A worker that acts for a caller always may; a
+    /// background worker may if `serve` says so.
     fn comes(&self, number: usize, protocol: &Protocol) -> bool {
         let First::Worker { keeps_alive } = self.first else {
             return true;
@@ -407,7 +415,7 @@ impl State {
         number > 0 || served == Served::Refresh
     }
 
-    /// Whoever held the lease has it no more, and that is the adversary's doing.
+    /// Marks the worker that holds the lease: it loses the lease by an event from outside.
     fn lapse(&mut self) {
         let owner = self
             .record
@@ -435,7 +443,7 @@ impl State {
         if !keeps {
             self.end_all();
         }
-        let new = u8::try_from(self.tokens.len()).expect("few tokens");
+        let new = u8::try_from(self.tokens.len()).expect("there are few tokens");
         self.tokens.push(Token {
             status: Status::Live,
             parent: ROOT,
@@ -467,7 +475,7 @@ impl State {
     }
 }
 
-/// Every state that may come next, and how.
+/// Collects the possible next states, each with the step that leads to it.
 struct Successors<'s> {
     state: &'s State,
     protocol: &'s Protocol,
@@ -497,7 +505,7 @@ impl Successors<'_> {
         self.found.push((tag.into(), state));
     }
 
-    /// What happens to the chain from outside.
+    /// Adds the events from outside.
     fn adversary(&mut self) {
         let (state, protocol) = (self.state, self.protocol);
         for (number, token) in state.tokens.iter().enumerate() {
@@ -524,7 +532,7 @@ impl Successors<'_> {
         if state.budget.touches > 0
             && let Some(next) = protocol::touch(state.record.as_ref())
         {
-            self.add("somebody uses the chain", |state| {
+            self.add("a caller uses the chain", |state| {
                 state.budget.touches -= 1;
                 state.write(protocol, Some(next));
             });
@@ -544,7 +552,7 @@ impl Successors<'_> {
         }
     }
 
-    /// What one worker may do next, as the engine does it.
+    /// Adds the possible next steps of one worker. They follow the engine.
     fn work(&mut self, number: usize) {
         let (state, protocol) = (self.state, self.protocol);
         let chain = state.record.as_ref();
@@ -560,7 +568,7 @@ impl Successors<'_> {
                 let next = (protocol.repeat)(chain, ticket);
                 let is_noted = next.is_some();
                 self.add(
-                    format!("{number} notes one more call: {is_noted}"),
+                    format!("{number} records one more call: {is_noted}"),
                     |state| {
                         state.write(protocol, next);
                         if is_noted {
@@ -588,7 +596,7 @@ impl Successors<'_> {
             }
             Doing::Refused(_) => {
                 let (next, answer) = (protocol.refuse)(chain, ticket, &ticket.candidates);
-                self.end(number, &format!("is refused all: {answer:?}"), next);
+                self.end(number, &format!("is refused every token: {answer:?}"), next);
             }
         }
     }
@@ -613,9 +621,9 @@ impl Successors<'_> {
 
     fn call(&mut self, number: usize, ticket: &Ticket, candidate: u8) {
         let reuse = self.reuse;
-        // The engine looks at its own clock before it calls.
+        // The engine checks its clock before it calls.
         if self.state.workers[number].has_lapsed || self.state.budget.uses == 0 {
-            // What it noted is a call that it did not make.
+            // The recorded call was not made.
             self.give_up(number, ticket, 1);
         }
         if self.state.budget.uses == 0 {
@@ -630,7 +638,7 @@ impl Successors<'_> {
             };
         });
         if self.state.budget.lost > 0 {
-            self.add(format!("{number} spends {token}, answer lost"), |state| {
+            self.add(format!("{number} spends {token}, response lost"), |state| {
                 state.budget.uses -= 1;
                 state.budget.lost -= 1;
                 state.spend(token, reuse);
@@ -646,7 +654,7 @@ impl Successors<'_> {
         self.end(number, "gives up", next);
     }
 
-    /// The worker's last write of this attempt.
+    /// Adds the worker's last write of this attempt.
     fn end(&mut self, number: usize, what: &str, next: Option<Chain>) {
         let protocol = self.protocol;
         self.add(format!("{number} {what}"), |state| {
@@ -656,7 +664,7 @@ impl Successors<'_> {
     }
 }
 
-/// What is wrong with a state, or with the way into it.
+/// Returns the rule that a state, or the step to it, violates.
 fn wrong(
     protocol: &Protocol,
     before: &State,
@@ -718,16 +726,16 @@ fn wrong(
     None
 }
 
-const FALSE_DEATH: &str = "a chain is marked dead whose refresh token works";
-const FORGOTTEN: &str = "no worker would come for a chain that is to be refreshed";
-const LOST: &str = "nothing failed, and a token that works is stored nowhere";
-const RESURRECTED: &str = "an installation came back that was removed";
-const UNHEARD: &str = "no worker would repeat a call whose outcome nobody has heard";
-const WENT_BACK: &str = "a generation went back";
-const WITHOUT_LEASE: &str = "Slack was called without the lease, which had not lapsed";
+const FALSE_DEATH: &str = "a chain is marked dead, but one of its refresh tokens works";
+const FORGOTTEN: &str = "the workers' schedule forgets a chain, or checks one without effect";
+const LOST: &str = "nothing failed, but no stored refresh token works and Slack has one that does";
+const RESURRECTED: &str = "a step other than a reinstall restored or replaced an installation";
+const UNHEARD: &str = "no worker would repeat a call whose outcome is lost";
+const WENT_BACK: &str = "the generation of an installation decreased";
+const WITHOUT_LEASE: &str = "a worker whose lease had not lapsed called Slack without it";
 
-/// Searches all states, until this wrong is found. Answers how many there are, and the shortest
-/// story of each wrong.
+/// Searches all states, or until the `wanted` violation is found. Returns the number of states, and
+/// the shortest story of each violation.
 fn search(
     first: State,
     protocol: &Protocol,
@@ -751,7 +759,7 @@ fn search(
                 states.push((next, place, tag));
             }
         }
-        // Nobody looks at it again: only the way to it is kept.
+        // The state is not needed again. Only the path to it is kept.
         states[place].0 = State {
             tokens: Vec::new(),
             workers: Vec::new(),
@@ -792,7 +800,8 @@ fn check(reuse: Reuse, workers: usize, budget: Budget) {
     assert!(states > 10_000, "{states} states: the search stopped early");
 }
 
-/// Searches all states of the shipped protocol, and finds nothing wrong. Answers how many.
+/// Searches all states of the shipped protocol, and asserts that none violates a rule. Returns the
+/// number of states.
 fn clean(first: State, reuse: Reuse) -> usize {
     let workers = first.workers.len();
     let (states, wrongs) = search(first, &SHIPPED, reuse, None);
@@ -805,31 +814,31 @@ fn clean(first: State, reuse: Reuse) -> usize {
 }
 
 #[test]
-#[ignore = "needs optimisation; scripts/test runs it"]
+#[ignore = "needs an optimised build; scripts/test runs it"]
 fn no_interleaving_loses_a_token_where_all_pairs_live() {
     check(Reuse::AllLive, 2, NO_CRASH);
 }
 
 #[test]
-#[ignore = "needs optimisation; scripts/test runs it"]
+#[ignore = "needs an optimised build; scripts/test runs it"]
 fn no_interleaving_loses_a_token_where_only_the_first_pair_lives() {
     check(Reuse::FirstOnly, 2, NO_CRASH);
 }
 
 #[test]
-#[ignore = "needs optimisation; scripts/test runs it"]
+#[ignore = "needs an optimised build; scripts/test runs it"]
 fn no_interleaving_loses_a_token_where_only_the_newest_pair_lives() {
     check(Reuse::NewestOnly, 2, NO_CRASH);
 }
 
 #[test]
-#[ignore = "needs optimisation; scripts/test runs it"]
+#[ignore = "needs an optimised build; scripts/test runs it"]
 fn no_interleaving_loses_a_token_where_reuse_brings_the_same_pair() {
     check(Reuse::SameChild, 2, NO_CRASH);
 }
 
 #[test]
-#[ignore = "needs optimisation; scripts/test runs it"]
+#[ignore = "needs an optimised build; scripts/test runs it"]
 fn a_crash_kills_no_chain_falsely_and_revives_none() {
     let budget = Budget {
         uses: 3,
@@ -843,7 +852,7 @@ fn a_crash_kills_no_chain_falsely_and_revives_none() {
 }
 
 #[test]
-#[ignore = "needs optimisation; scripts/test runs it"]
+#[ignore = "needs an optimised build; scripts/test runs it"]
 fn three_workers_lose_no_token() {
     let budget = Budget {
         lost: 0,
@@ -856,7 +865,7 @@ fn three_workers_lose_no_token() {
     }
 }
 
-/// The same with less of everything: fast enough without optimisation.
+/// Runs a smaller search, which is fast enough without optimisation.
 #[test]
 fn no_short_interleaving_loses_a_token() {
     let budget = Budget {

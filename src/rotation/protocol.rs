@@ -1,10 +1,13 @@
-//! The refresh protocol: record in, decision out. No I/O, no clock, no randomness.
+//! The refresh protocol as pure functions: each takes the stored chain and returns a decision. They
+//! use no I/O, no clock and no randomness.
 //!
-//! The engine, the exhaustive check and the simulation all run these functions.
+//! The engine, the model and the simulation all run these functions.
 //!
-//! The lease only saves calls to Slack. What keeps a chain safe is that a pair is saved only over
-//! the installation and the generation whose refresh token bought it, and that a pair that comes
-//! too late for that is kept beside it.
+//! The lease only saves calls to Slack. Two rules protect the tokens of a chain:
+//!
+//! * A pair is saved only if the chain still has the installation and the generation whose refresh
+//!   token bought it.
+//! * A pair that arrives too late for that is kept as an alternate.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,17 +20,17 @@ mod tests;
 
 pub(crate) use schedule::{KEEP_ALIVE, Served, scheduled, serve};
 
-/// What the caller wants of a chain.
+/// The token that a caller requires.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Demand {
     /// A token that is not due.
     Current,
-    /// Another token than this installation's of this generation: Slack refused that one.
+    /// A newer token than the one of this installation and generation, which Slack refused.
     NewerThan(InstallId, u64),
 }
 
 impl Demand {
-    /// Whether the chain's token is the one that Slack refused, or an older one.
+    /// Returns whether the chain's token is the one that Slack refused, or an older one.
     pub(crate) fn refuses(self, chain: &Chain) -> bool {
         match self {
             Self::Current => false,
@@ -38,33 +41,33 @@ impl Demand {
     }
 }
 
-/// The answer to [`acquire`].
+/// The result of [`acquire`].
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Acquired {
     /// The token is not due.
     Current,
-    /// Only a reinstall helps.
+    /// The chain is dead: the app must be installed again.
     Dead { error: Option<Arc<str>> },
-    /// Call Slack.
+    /// The caller holds the lease and must call Slack.
     Go(Ticket),
-    /// Somebody else is calling Slack.
+    /// Another refresh holds the lease.
     Held(Lease),
-    /// There is no such chain.
+    /// The chain does not exist.
     Missing,
-    /// Slack, or our own backoff, said not before then.
+    /// No refresh is tried before this time, because of Slack's rate limit or the backoff.
     Wait {
         until: SystemTime,
         error: Option<Arc<str>>,
     },
 }
 
-/// What a refresh was begun on.
+/// The state of the chain when a refresh began.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Ticket {
     pub(crate) install: InstallId,
     pub(crate) generation: u64,
     pub(crate) owner: u128,
-    /// The refresh tokens to try, in this order.
+    /// The refresh tokens to send, in this order.
     pub(crate) candidates: Vec<Mark>,
 }
 
@@ -74,50 +77,50 @@ pub(crate) struct Issued {
     pub(crate) refresh: Mark,
     pub(crate) issued_at: SystemTime,
     pub(crate) expires_at: Option<SystemTime>,
-    /// Nobody waits for it: it was bought ahead.
+    /// Whether the pair was bought ahead, without a caller that waits for it.
     pub(crate) is_ahead: bool,
 }
 
-/// The answer to [`commit`].
+/// The result of [`commit`].
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Committed {
-    /// Another pair was saved first; this one's refresh token is kept beside it.
+    /// Another pair was saved first. The refresh token of this pair is kept as an alternate.
     Alternate,
-    /// The chain belongs to another installation, or is gone: revoke the pair.
+    /// The chain was deleted or belongs to another installation. The pair must be revoked.
     Orphan,
-    /// The pair is the chain's.
+    /// The pair is the chain's current pair.
     Saved,
 }
 
-/// The answer to [`refuse`].
+/// The result of [`refuse`].
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Refused {
-    /// Every refresh token of the chain is refused.
+    /// Slack refused every refresh token of the chain, which is now dead.
     Dead,
-    /// There are others now: look again.
+    /// The chain has changed and must be read again.
     Moved,
 }
 
-/// How a refresh ended that brought neither a pair nor a refusal.
+/// The end of a refresh without a pair and without a refusal of every refresh token.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Released {
-    /// How many of the calls that were noted certainly brought nothing.
+    /// How many of the recorded calls certainly issued no pair.
     pub(crate) fruitless: u32,
     pub(crate) retry_at: SystemTime,
     pub(crate) error: Arc<str>,
 }
 
-/// How a token stands by its age.
+/// The freshness of an access token, by its age.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Freshness {
     Fresh,
-    /// It serves, and is to be replaced.
+    /// The token is still valid and should be refreshed.
     Soft,
-    /// It does not serve any more, or only for minutes.
+    /// The token has expired or expires within minutes.
     Hard,
 }
 
-/// How a token stands.
+/// Returns the freshness of the chain's access token.
 pub(crate) fn freshness(chain: &Chain, now: SystemTime) -> Freshness {
     let reached = |at: Option<SystemTime>| at.is_some_and(|at| now >= at);
     match (reached(chain.hard_at()), reached(chain.soft_at())) {
@@ -127,19 +130,20 @@ pub(crate) fn freshness(chain: &Chain, now: SystemTime) -> Freshness {
     }
 }
 
-/// What a caller gets of a chain.
+/// What a caller gets from a chain.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Handout {
-    /// Nothing: only a reinstall helps.
+    /// No token: the app must be installed again.
     Reinstall,
-    /// Its token; with `refresh`, one is to be started.
+    /// The stored token. If `refresh`, a refresh must be started in the background.
     Serve { refresh: bool },
-    /// The token that a refresh brings. If that fails and the stored token `serves_on`, that one.
+    /// The new token, after a refresh. If the refresh fails and `serves_on` is set, the stored
+    /// token.
     Wait { serves_on: bool },
 }
 
-/// What a caller gets of this chain now. If `is_strict`, it waits for the refresh of a token that
-/// is due.
+/// Decides what a caller gets from this chain now. If `is_strict`, the caller waits for the refresh
+/// of a token that is due.
 pub(crate) fn hand_out(chain: &Chain, demand: Demand, is_strict: bool, now: SystemTime) -> Handout {
     let freshness = freshness(chain, now);
     let is_due = freshness > Freshness::Fresh;
@@ -158,17 +162,18 @@ pub(crate) fn hand_out(chain: &Chain, demand: Demand, is_strict: bool, now: Syst
     }
 }
 
-/// Until when nobody is to try again. A time further off than anybody writes is the word of a
-/// clock that is wrong.
+/// Returns the time before which no refresh may be tried, if it is in the future. Ignores a time
+/// that is too far in the future: only a wrong clock can have written it.
 pub(crate) fn waits(chain: &Chain, now: SystemTime) -> Option<SystemTime> {
     let until = chain.retry_at.filter(|until| *until > now)?;
     (until <= now + LONGEST_WAIT).then_some(until)
 }
 
-/// Takes the lease and notes the intent, if there is reason to call Slack and nobody else is.
+/// Takes the lease and records a call, if the chain needs a refresh and no other refresh holds the
+/// lease.
 ///
-/// `watched` is an owner whose lease the caller has seen unchanged for a whole [`LEASE`] on its
-/// own monotonic clock: it has lapsed, whatever the clock of that owner said.
+/// `watched` is the owner of a lease that the caller has seen for longer than [`LEASE`] on its own
+/// monotonic clock. That lease has lapsed, whatever the wall clocks say.
 pub(crate) fn acquire(
     chain: Option<&Chain>,
     demand: Demand,
@@ -184,7 +189,7 @@ pub(crate) fn acquire(
     };
     let is_refused = demand.refuses(chain);
     let freshness = freshness(chain, now);
-    // An attempt of unknown outcome is repeated at once, while Slack still takes the token.
+    // A call of unknown outcome is repeated at once, while Slack still accepts the refresh token.
     let is_due = is_refused || chain.attempts > 0 || freshness > Freshness::Fresh;
     if !is_due {
         return (None, Acquired::Current);
@@ -206,7 +211,8 @@ pub(crate) fn acquire(
     if let Some(until) = waits(chain, now) {
         return (None, Acquired::Wait { until, error });
     }
-    // If the owner has it already, the answer to the same step was lost: no call was made since.
+    // If this owner already has the lease, the database applied this step before and its response
+    // was lost. No call was made since, so none is counted.
     let is_new = chain.lease.is_none_or(|lease| lease.owner != owner);
     let attempts = chain.attempts.saturating_add(is_new.into());
     let newest_first = chain.alternates.iter().rev().copied();
@@ -214,8 +220,8 @@ pub(crate) fn acquire(
     begin(chain, owner, attempts, candidates.collect(), now)
 }
 
-/// Takes the lease and notes the intent for the exchange of a long-lived token, which Slack takes
-/// once: a chain with an intent whose outcome is unknown is not tried again.
+/// Takes the lease and records the call for the exchange of a long-lived token. Slack accepts such
+/// a token once, so a chain with a call of unknown outcome is not tried again.
 pub(crate) fn acquire_exchange(
     chain: Option<&Chain>,
     owner: u128,
@@ -243,7 +249,7 @@ pub(crate) fn acquire_exchange(
     begin(chain, owner, 1, Vec::new(), now)
 }
 
-/// Takes the lease and notes the intent.
+/// Takes the lease, sets the number of recorded calls, and issues the ticket.
 fn begin(
     chain: &Chain,
     owner: u128,
@@ -267,7 +273,8 @@ fn begin(
     (Some(next), Acquired::Go(ticket))
 }
 
-/// Saves a pair that Slack issued for this ticket, whoever holds the lease by now.
+/// Saves a pair that Slack issued for this ticket. The lease does not matter: another process may
+/// hold it.
 pub(crate) fn commit(
     chain: Option<&Chain>,
     ticket: &Ticket,
@@ -277,8 +284,8 @@ pub(crate) fn commit(
     let Some(chain) = chain else {
         return (None, Committed::Orphan);
     };
-    // An earlier try was carried out, and its answer lost. It is written again, since the
-    // database may have said that it was not safe there yet.
+    // An earlier try was applied and its response was lost. The chain is written again, because the
+    // database may have reported that the earlier write is not durable yet.
     if chain.refresh == Some(issued.refresh) {
         return (Some(chain.clone()), Committed::Saved);
     }
@@ -292,10 +299,10 @@ pub(crate) fn commit(
     next.is_dead = false;
     if chain.generation != ticket.generation {
         next.alternates.push(issued.refresh);
-        // Of two pairs that were bought with one refresh token Slack may let only one live, and
-        // perhaps not the one that stands.
+        // If one refresh token bought two pairs, Slack may keep only one of them alive, and
+        // perhaps not the stored one.
         next.attempts = next.attempts.max(SUSPECT);
-        // If that is known to be over, there is something new to try.
+        // If the stored token is known to have ended, the new alternate is tried at once.
         next.retry_at = if chain.expires_at <= Some(chain.issued_at) {
             None
         } else {
@@ -322,7 +329,7 @@ pub(crate) fn commit(
     (Some(next), Committed::Saved)
 }
 
-/// Marks the chain dead, if the refresh tokens that Slack refused are all that it has.
+/// Marks the chain dead, if Slack has refused all refresh tokens that the chain has.
 pub(crate) fn refuse(
     chain: Option<&Chain>,
     ticket: &Ticket,
@@ -336,7 +343,7 @@ pub(crate) fn refuse(
     let mut all = chain.refresh.iter().chain(&chain.alternates);
     if !all.all(|mark| refused.contains(mark)) {
         let mut next = without_lease(chain, ticket);
-        // What came of this ticket is known.
+        // The outcome of this ticket's call is known.
         let known = u32::from(holds(chain, ticket));
         next.attempts = chain.attempts.saturating_sub(known);
         return ((next != *chain).then_some(next), Refused::Moved);
@@ -353,8 +360,8 @@ pub(crate) fn refuse(
     (Some(next), Refused::Dead)
 }
 
-/// Notes one more call to Slack before it is made, since the outcome of those before it is unknown.
-/// `None` if the chain has moved on, or the lease is another's by now: then the call is not needed.
+/// Records one more call to Slack before it is made, after calls whose outcome is unknown. Returns
+/// `None` if the chain has changed or the ticket no longer holds the lease: then no call is needed.
 pub(crate) fn repeat(chain: Option<&Chain>, ticket: &Ticket, now: SystemTime) -> Option<Chain> {
     let chain = chain.filter(|chain| holds(chain, ticket))?;
     let chain = Some(chain).filter(|chain| chain.generation == ticket.generation)?;
@@ -365,12 +372,12 @@ pub(crate) fn repeat(chain: Option<&Chain>, ticket: &Ticket, now: SystemTime) ->
     })
 }
 
-/// Ends the suspicion that an alternate brought with it: Slack says whether the token of this
-/// generation lives. If not, it is replaced at once.
+/// Stores Slack's verdict on a pair that became suspect because of an alternate. If the pair is
+/// alive, it is no longer suspect. If not, it can be refreshed at once.
 pub(crate) fn confirm(chain: Option<&Chain>, generation: u64, is_alive: bool) -> Option<Chain> {
     let is_ours = |chain: &&Chain| chain.generation == generation && chain.lease.is_none();
     let chain = chain.filter(is_ours).filter(|chain| !chain.is_dead)?;
-    // Calls have been made since: those are another reason for suspicion.
+    // Calls were recorded in the meantime, so the pair is suspect for another reason as well.
     if is_alive && chain.attempted_at.is_some() {
         return None;
     }
@@ -381,7 +388,7 @@ pub(crate) fn confirm(chain: Option<&Chain>, generation: u64, is_alive: bool) ->
     })
 }
 
-/// Gives the lease back, if it is still this ticket's.
+/// Releases the lease and stores the failure, if the ticket still holds the lease.
 pub(crate) fn release(
     chain: Option<&Chain>,
     ticket: &Ticket,
@@ -398,9 +405,10 @@ pub(crate) fn release(
     })
 }
 
-/// Notes that Slack takes this generation's access token no more, before its time: it is replaced
-/// as one that is over. Of a pair that was just saved, and that the chain has nothing beside, not
-/// at once: the answer with the pair that lives may be on its way.
+/// Records that Slack revoked this access token early. It is then refreshed as if it had expired.
+///
+/// If the pair was just saved and the chain has no alternate, the refresh waits for [`LATE`]: a
+/// late response may still bring the pair that is alive.
 pub(crate) fn end(
     chain: Option<&Chain>,
     install: InstallId,
@@ -426,7 +434,7 @@ pub(crate) fn end(
     })
 }
 
-/// Takes the verdict of death back: the refresh tokens that stand are tried again.
+/// Clears a chain's dead mark, so that its refresh tokens are tried again.
 pub(crate) fn revive(chain: Option<&Chain>) -> Option<Chain> {
     let chain = chain.filter(|chain| chain.is_dead)?;
     Some(Chain {
@@ -438,7 +446,7 @@ pub(crate) fn revive(chain: Option<&Chain>) -> Option<Chain> {
     })
 }
 
-/// Notes that somebody asked for the token, so that the next pair is bought ahead.
+/// Records that a caller used the token, so that the next pair is bought ahead.
 pub(crate) fn touch(chain: Option<&Chain>) -> Option<Chain> {
     let chain = chain.filter(|chain| chain.idle > 0)?;
     Some(Chain {
@@ -459,30 +467,31 @@ fn without_lease(chain: &Chain, ticket: &Ticket) -> Chain {
     }
 }
 
-/// For this long nobody else calls Slack: one call of [`CALL`] at most, one more after a
-/// lost answer, and the save.
+/// The length of a lease, during which no other process calls Slack. Covers one call of up to
+/// [`CALL`], a second one after a lost response, and the save.
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
 
-/// The longest that an answer of Slack's is waited for. Its SDKs time out after 30 s, but a person
-/// waits for ours, and Slack as a rule answers within one.
+/// The timeout of a call to Slack. Slack's SDKs use 30 s, but here a user waits, and Slack normally
+/// responds within 1 s.
 pub(crate) const CALL: Duration = Duration::from_secs(6);
 
-/// For this long whoever brought an alternate asks Slack whether the pair that stands lives.
-/// After that anybody replaces it.
+/// The time that the process that added an alternate has to ask Slack about the stored pair. After
+/// it, any process may refresh the pair.
 const CONFIRM: Duration = Duration::from_secs(5);
 
-/// What is left of the lease for the save, when a call is begun late.
+/// The part of the lease that is reserved for the save: a call that would leave less is not made.
 pub(crate) const SAVE: Duration = Duration::from_secs(2);
 
-/// A time this long before a token was issued is over by a clock that is hours behind, too.
+/// A revoked token's expiry is set this long before its issue, so that it has expired even on a
+/// clock that is hours behind.
 const LONG_AGO: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Longer than an answer of Slack's is on its way.
+/// Longer than a response of Slack takes to arrive.
 const LATE: Duration = Duration::from_secs(30);
 
-/// Above what [`release`] is ever told.
+/// Longer than any wait that [`release`] stores.
 const LONGEST_WAIT: Duration = Duration::from_secs(10 * 60);
 
-/// A pair that Slack calls expired this soon after it was issued has another trouble than its
-/// age, and buying more of them ends with the limit of two live access tokens.
+/// If Slack calls a pair expired this soon after its issue, the cause is not its age. Buying more
+/// pairs would not help, and would revoke tokens by the limit of two live access tokens.
 const FORCED: Duration = Duration::from_secs(5 * 60);

@@ -1,4 +1,4 @@
-//! What one process remembers, to spare the database. Never a token.
+//! In-memory caches of one process that save calls to the database. They hold no tokens.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,17 +9,18 @@ use tokio::time::Instant;
 
 use crate::store::ChainKey;
 
-/// Forgets what was not needed for long; all of it can be found out again.
+/// What this process has recently checked, recorded or asked Slack about. Forgets old entries,
+/// because all of them can be found out again.
 #[derive(Default)]
 pub(super) struct RecentlySeen(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    /// Chains that the background need not look at before then.
+    /// The time before which background work skips a chain.
     checked: Lru<ChainKey, Instant>,
-    /// Which pair of a chain was recorded as used.
+    /// The pair of a chain whose use was recorded, identified by its expiry.
     used: Lru<ChainKey, Option<SystemTime>>,
-    /// Until when Slack's word holds that this generation's token is alive, or is not.
+    /// Slack's verdict on the token of a generation, and when the verdict expires.
     verdicts: Lru<(ChainKey, u64), (Instant, bool)>,
 }
 
@@ -33,7 +34,8 @@ impl RecentlySeen {
         self.inner().checked.insert(key.clone(), until);
     }
 
-    /// Whether this is the first use of this pair that this process sees.
+    /// Returns whether this process sees a pair used for the first time, and remembers it. The pair
+    /// is identified by its expiry.
     pub(super) fn is_first_use(&self, key: &ChainKey, pair: Option<SystemTime>) -> bool {
         let mut inner = self.inner();
         if inner.used.get(key) == Some(pair) {
@@ -106,7 +108,7 @@ impl<K: Eq + Hash, V: Copy> Lru<K, V> {
     }
 }
 
-/// About 20 MB.
+/// The entries of one cache: about 20 MB.
 const CAPACITY: usize = 100_000;
 
 #[cfg(test)]
@@ -138,7 +140,7 @@ mod tests {
     }
 
     fn key(team: &str) -> ChainKey {
-        let team = crate::tenant::TeamId::new(team).expect("an id");
+        let team = crate::tenant::TeamId::new(team).expect("the id is valid");
         ChainKey {
             credential: crate::store::Credential::Bot,
             tenant: crate::tenant::InstallationKey::workspace(team),

@@ -1,5 +1,5 @@
-//! Refreshes a chain until it is current, or it is known why it cannot be: one task per chain and
-//! process, and by the lease one process of many.
+//! Refreshes a chain until it is current or the refresh fails. One task per chain and process does
+//! so, and the lease selects one process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,19 +16,19 @@ use super::single_flight::{Outcome, Waiter};
 use crate::random;
 use crate::store::{ChainKey, SPREAD, StoredChain};
 
-/// Why a chain is refreshed.
+/// The reason for a refresh.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Trigger {
-    /// A caller waits: if another process refreshes the chain, it waits for that one.
+    /// A caller waits. If another process refreshes the chain, the caller waits for that process.
     Caller(Demand),
-    /// A caller has got a token that is due.
+    /// A caller received a token that is due and does not wait.
     Use,
-    /// No caller asked: the worker buys a pair ahead.
+    /// The worker buys a pair ahead, without a caller.
     Worker,
 }
 
 impl Engine {
-    /// Joins this process's refresh of the chain, or starts it.
+    /// Joins this process's running refresh of the chain, or starts one.
     ///
     /// # Errors
     ///
@@ -66,7 +66,7 @@ impl Engine {
                 Acquired::Current => return Ok(Arc::new(stored)),
                 Acquired::Dead { error } => return Err(Error::reinstall_needed(error.as_deref())),
                 Acquired::Go(ticket) => {
-                    // A late task of this ticket must not end the lease of the next one.
+                    // A late task of this ticket must not release the next ticket's lease.
                     owner = new_owner();
                     let lease = HeldLease {
                         engine: Arc::clone(self),
@@ -102,8 +102,8 @@ impl Engine {
         }
     }
 
-    /// Takes the lease, if there is reason to refresh the chain. Returns the chain, when the lease
-    /// began, and what there is to do.
+    /// Takes the lease, if the chain needs a refresh. Returns the chain, the time at which the
+    /// lease began, and the decision of the protocol.
     async fn acquire(
         &self,
         key: &ChainKey,
@@ -124,12 +124,13 @@ impl Engine {
         Ok((stored.ok_or(Error::NotInstalled)?, begun, acquired))
     }
 
-    /// Logs the outcome, and keeps the background from this chain while it has nothing to do.
+    /// Logs the outcome, and makes background work skip this chain while there is nothing to do.
     fn report(&self, key: &ChainKey, outcome: &Outcome) {
         let now = self.clock.now();
         let pause = match outcome {
             Ok(stored) if protocol::freshness(&stored.chain, now) > Freshness::Fresh => HELD_PAUSE,
-            // Looked at early: due within the spread.
+            // The caller's estimate was soft, but the chain is not soft yet, because the estimate
+            // ignores its offset. The background skips the chain until it is soft.
             Ok(stored) => {
                 let soft_at = stored.chain.soft_at();
                 let wait = soft_at.and_then(|soft_at| soft_at.duration_since(now).ok());
@@ -144,9 +145,9 @@ impl Engine {
         match outcome {
             Ok(_) => {}
             Err(error @ (Error::ReinstallNeeded { .. } | Error::Store(_))) => {
-                tracing::warn!(chain = %key, %error, "a token was not refreshed");
+                tracing::warn!(chain = %key, %error, "a token could not be refreshed");
             }
-            Err(error) => tracing::info!(chain = %key, %error, "a token was not refreshed"),
+            Err(error) => tracing::info!(chain = %key, %error, "a token could not be refreshed"),
         }
     }
 }
@@ -155,7 +156,8 @@ fn new_owner() -> u128 {
     u128::from_be_bytes(random::bytes())
 }
 
-/// Another's lease, watched on our own monotonic clock: that clock needs no agreement.
+/// Watches another owner's lease on this process's monotonic clock, so that the clocks of the
+/// processes need not agree.
 #[derive(Default)]
 struct Watch(Option<(u128, Instant)>);
 
@@ -166,25 +168,27 @@ impl Watch {
         }
     }
 
-    /// The owner whose lease was seen for longer than a lease lasts.
+    /// Returns the owner whose lease was seen for longer than [`LEASE`].
     fn lapsed(&self) -> Option<u128> {
         let (owner, since) = self.0?;
         (since.elapsed() > LEASE).then_some(owner)
     }
 }
 
-/// Longer than any lease and the refresh after it. Whoever still waits then asks again.
+/// How long a refresh runs before it gives up: longer than a lease and the refresh after it.
+/// Callers that still wait get [`Error::Busy`].
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Between two looks at a chain that another process refreshes; Slack answers in 100 to 500 ms.
+/// The first pause between two reads of a chain that another process refreshes. Slack responds
+/// within 100 to 500 ms.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 
-/// The background looks again after this, when another process is at it.
+/// How long background work skips a chain that another process refreshes.
 const HELD_PAUSE: Duration = Duration::from_secs(2);
 
-/// The background looks again after this, when nothing can be done.
+/// How long background work skips a chain that cannot be refreshed, for example a dead one.
 const DEAD_PAUSE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -198,13 +202,13 @@ mod tests {
         watch.see(1);
         let moment = Duration::from_millis(1);
         tokio::time::advance(LEASE).await;
-        // Seeing the same owner again does not restart the time.
+        // Seeing the same owner again does not restart the watch.
         watch.see(1);
         assert_eq!(watch.lapsed(), None);
         tokio::time::advance(moment).await;
         watch.see(1);
         assert_eq!(watch.lapsed(), Some(1));
-        // Another owner's does.
+        // Seeing another owner does.
         watch.see(2);
         assert_eq!(watch.lapsed(), None);
         tokio::time::advance(LEASE + moment).await;

@@ -1,4 +1,4 @@
-//! The rotator: hands out tokens, and refreshes them when they are due.
+//! [`TokenRotator`] hands out tokens and refreshes them when they are due.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,7 +18,9 @@ use crate::slack::SlackClient;
 use crate::store::{ChainKey, Credential, InstallId, RotationStore, StoredChain};
 use crate::tenant::InstallationKey;
 
-/// Hands out tokens that are current. Cheap to clone; one per process and app.
+/// Hands out current tokens, and refreshes them when they are due.
+///
+/// Create one per process and app. It is cheap to clone.
 ///
 /// ```no_run
 /// # async fn example(
@@ -34,11 +36,11 @@ use crate::tenant::InstallationKey;
 /// let rotator = TokenRotator::new(RotationConfig::new(credentials), slack.clone(), store);
 /// let alpha = InstallationKey::workspace(TeamId::new("T0ALPHA0001")?);
 ///
-/// // Slack gives a handler 3 s.
+/// // Waits for 2.5 s at most, because Slack gives a handler 3 s.
 /// let hurried = rotator.within(Duration::from_millis(2500));
 /// let token = hurried.token_for(&alpha, Credential::Bot).await?;
 ///
-/// // Or around a call of the host's own, which is repeated once if Slack says `token_expired`.
+/// // Or wraps a call of your app. It is repeated once if Slack returns `token_expired`.
 /// let slack = &slack;
 /// hurried
 ///     .call(&alpha, Credential::Bot, |token| async move {
@@ -61,14 +63,14 @@ pub struct TokenRotator {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Token {
-    /// The token.
+    /// The access token.
     pub access_token: AccessToken,
-    /// When it ends; `None` if it does not.
+    /// When the token expires. `None` if it does not expire.
     pub expires_at: Option<SystemTime>,
-    /// What it may do.
+    /// The token's scopes.
     pub scopes: Scopes,
-    /// Slack has refused to replace it: it serves until it ends, and then the app must be
-    /// installed again.
+    /// Whether Slack has refused to refresh the token. It is valid until it expires, and then the
+    /// app must be installed again.
     pub is_last: bool,
     install: InstallId,
     generation: u64,
@@ -80,14 +82,14 @@ pub struct Token {
 pub struct Refreshed {
     /// The installation, without the tokens that could not be made current.
     pub installation: Installation,
-    /// Why there is no bot, if there was one.
+    /// The reason why the bot was removed from the installation.
     pub bot_error: Option<Error>,
-    /// Why there is no user token, if there was one.
+    /// The reason why the user's token was removed from the installation.
     pub user_error: Option<Error>,
 }
 
 impl TokenRotator {
-    /// A rotator over this store.
+    /// Creates a rotator over this store.
     #[must_use]
     pub fn new(config: RotationConfig, slack: SlackClient, store: impl RotationStore) -> Self {
         let patience = config.patience;
@@ -95,23 +97,23 @@ impl TokenRotator {
         Self { engine, patience }
     }
 
-    /// The same rotator, with another clock. Before it is cloned or used.
+    /// Sets the clock. Call it before the rotator is cloned or used.
     ///
     /// # Panics
     ///
-    /// If it was cloned.
+    /// Panics if the rotator was cloned.
     #[must_use]
     pub fn with_clock(mut self, clock: Clock) -> Self {
         self.unshared().clock = clock;
         self
     }
 
-    /// The same rotator, with its pauses drawn from this seed: for tests that must repeat. Before
-    /// it is cloned or used.
+    /// Sets the seed of the random pauses, for tests that must be repeatable. Call it before the
+    /// rotator is cloned or used.
     ///
     /// # Panics
     ///
-    /// If it was cloned.
+    /// Panics if the rotator was cloned.
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
@@ -121,26 +123,26 @@ impl TokenRotator {
 
     fn unshared(&mut self) -> &mut Engine {
         let engine = Arc::get_mut(&mut self.engine);
-        engine.expect("a rotator gets its clock and its seed before it is cloned")
+        engine.expect("set the rotator's clock and seed before you clone or use it")
     }
 
-    /// The same rotator, for callers that wait this long and then get [`Error::Busy`]. The
-    /// refresh goes on without them.
+    /// Returns the same rotator with another waiting time. Callers that wait longer than `patience`
+    /// get [`Error::Busy`], and the refresh continues without them.
     #[must_use]
     pub fn within(&self, patience: Duration) -> Self {
         let engine = Arc::clone(&self.engine);
         Self { engine, patience }
     }
 
-    /// A current token, from one read of the store unless it must be refreshed first.
+    /// Returns a current token. Reads the store once, and refreshes the token first if necessary.
     ///
     /// # Errors
     ///
-    /// [`Error`]; never an older token instead.
+    /// [`Error`] if there is no current token. An expired token is never returned instead.
     ///
     /// # Cancel safety
     ///
-    /// May be dropped at any point: a refresh that has begun goes on.
+    /// The future may be dropped at any time. A refresh that has begun continues.
     pub async fn token_for(
         &self,
         tenant: &InstallationKey,
@@ -150,17 +152,20 @@ impl TokenRotator {
         self.token(&key, Demand::Current).await
     }
 
-    /// Runs this with a current token; if it says that Slack refused the token as expired,
-    /// refreshes once and runs it once more. The same if it says `token_revoked`, and Slack,
-    /// asked about that token (`auth.test`), says so too.
+    /// Runs an operation with a current token.
+    ///
+    /// If the operation reports `token_expired`, refreshes the token once and runs the operation
+    /// again. If it reports `token_revoked`, first asks Slack about the token (`auth.test`), and
+    /// does the same if Slack confirms it.
     ///
     /// # Errors
     ///
-    /// [`CallError`]: the token's, or the operation's own.
+    /// [`CallError::Token`] if there is no current token, and [`CallError::Operation`] if the
+    /// operation fails.
     ///
     /// # Cancel safety
     ///
-    /// The operation's own. A refresh that has begun goes on.
+    /// As cancel safe as the operation. A refresh that has begun continues.
     pub async fn call<T, E, F>(
         &self,
         tenant: &InstallationKey,
@@ -179,7 +184,10 @@ impl TokenRotator {
         let (install, generation) = (token.install, token.generation);
         let demand = match operation(token).await {
             Err(error) if error.is_token_expired() => {
-                tracing::info!(chain = %key, "Slack calls a token expired; refreshing it");
+                tracing::info!(
+                    chain = %key,
+                    "Slack returned token_expired; the token is refreshed"
+                );
                 Demand::NewerThan(install, generation)
             }
             Err(error) if error.is_token_revoked() => {
@@ -195,13 +203,16 @@ impl TokenRotator {
         operation(token).await.map_err(CallError::Operation)
     }
 
-    /// The same installation with tokens that are current, and without those that cannot be: for
-    /// an installation that was just fetched. Costs nothing while neither token is due, nor in
-    /// the hours in which one is due and still serves (unless strict, or Slack may have ended it).
+    /// Returns a fetched installation with current tokens. A token that cannot be made current is
+    /// removed, with its error in [`Refreshed`].
+    ///
+    /// Returns at once, without a read of the store, if each token is either not due or still
+    /// valid. Waits for the refresh if a token has expired, if it is due and the rotator is strict,
+    /// or if Slack may have revoked it.
     ///
     /// # Cancel safety
     ///
-    /// May be dropped at any point: a refresh that has begun goes on.
+    /// The future may be dropped at any time. A refresh that has begun continues.
     pub async fn refreshed(&self, stored: StoredInstallation) -> Refreshed {
         let (suspects, mut installation) = (stored.suspects, stored.installation);
         let tenant = installation.key();
@@ -234,16 +245,19 @@ impl TokenRotator {
         }
     }
 
-    /// Takes it back that a chain is dead, so that its refresh tokens are tried once more: for an
-    /// operator, after Slack refused tokens that it should have taken. Answers whether it was dead.
+    /// Clears a chain's dead mark, so that its refresh tokens are tried again. Returns whether the
+    /// chain was dead.
+    ///
+    /// It is for operators, after Slack wrongly refused valid refresh tokens.
     ///
     /// # Errors
     ///
-    /// [`Error::NotInstalled`], or [`Error::Store`].
+    /// * [`Error::NotInstalled`] if the chain does not exist.
+    /// * [`Error::Store`] if the store fails.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it has happened or not.
+    /// If the future is dropped, the mark is either cleared or unchanged.
     pub async fn revive(
         &self,
         tenant: &InstallationKey,
@@ -258,15 +272,18 @@ impl TokenRotator {
         let (stored, was_dead) = revived.await?;
         stored.ok_or(Error::NotInstalled)?;
         if was_dead {
-            tracing::info!(chain = %key, "a dead chain is tried again");
+            tracing::info!(
+                chain = %key,
+                "the dead mark of a chain was cleared; its refresh tokens are tried again"
+            );
         }
         Ok(was_dead)
     }
 
-    /// Starts no more refreshes and waits for those that run, so that no pair is lost that Slack
-    /// handed over. `false` if some still run after that time.
+    /// Stops new refreshes and waits for the running ones, so that no pair that Slack issued is
+    /// lost. Returns `false` if some still run after `within`.
     ///
-    /// Call it before the runtime ends: a runtime drops its tasks wherever they are.
+    /// Call it before the runtime shuts down, because a runtime drops its unfinished tasks.
     pub async fn shutdown(&self, within: Duration) -> bool {
         self.engine.flights.close(Instant::now() + within).await
     }

@@ -1,4 +1,4 @@
-//! One refresh per chain and process, on a task of its own: callers only wait for it.
+//! Runs one refresh per chain and process, on its own task. Callers only wait for it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,14 +11,23 @@ use tokio::time::Instant;
 use super::error::Error;
 use crate::store::{ChainKey, StoredChain};
 
-/// What a refresh came to: the stored chain, or why there is none.
+/// The outcome of a refresh: the stored chain or an error.
 pub(super) type Outcome = Result<Arc<StoredChain>, Error>;
 
 /// Waits for the outcome of a task.
 pub(super) struct Waiter(watch::Receiver<Option<Outcome>>);
 
 impl Waiter {
-    /// The outcome, if it comes before then. Leaving early changes nothing for the task.
+    /// Waits for the outcome until the deadline.
+    ///
+    /// # Errors
+    ///
+    /// The task's error; [`Error::Busy`] after the deadline; [`Error::Interrupted`] if the task
+    /// ended without an outcome.
+    ///
+    /// # Cancel safety
+    ///
+    /// The task continues if this future is dropped.
     pub(super) async fn outcome(mut self, deadline: Instant) -> Outcome {
         let outcome = self.0.wait_for(Option::is_some);
         match tokio::time::timeout_at(deadline, outcome).await {
@@ -29,11 +38,11 @@ impl Waiter {
     }
 }
 
-/// The tasks of one process.
+/// The running refreshes of one process.
 #[derive(Clone)]
 pub(super) struct SingleFlight {
     tasks: Arc<Mutex<Tasks>>,
-    /// How many [`LateTask`]s there are.
+    /// The number of [`LateTask`]s.
     late: watch::Sender<usize>,
 }
 
@@ -46,7 +55,7 @@ impl Default for SingleFlight {
     }
 }
 
-/// Waits for a response after the task that asked has ended.
+/// Counts a task that waits for a late response after its refresh has ended.
 pub(super) struct LateTask(watch::Sender<usize>);
 
 impl Drop for LateTask {
@@ -62,11 +71,11 @@ struct Tasks {
 }
 
 impl SingleFlight {
-    /// Joins the task of this chain, or starts it.
+    /// Joins the running task of this chain, or starts one.
     ///
     /// # Errors
     ///
-    /// [`Error::Interrupted`] once closed, if no task is running.
+    /// [`Error::Interrupted`] after [`close`](Self::close), if no task of the chain is running.
     pub(super) fn join<F>(&self, key: &ChainKey, task: impl FnOnce() -> F) -> Result<Waiter, Error>
     where
         F: Future<Output = Outcome> + Send + 'static,
@@ -102,7 +111,8 @@ impl SingleFlight {
         self.tasks().is_closed
     }
 
-    /// Starts no more tasks, and waits for those that run. `false` if some still run then.
+    /// Stops new tasks and waits for the running ones. Returns `false` if some still run at the
+    /// deadline.
     pub(super) async fn close(&self, deadline: Instant) -> bool {
         let running: Vec<_> = {
             let mut tasks = self.tasks();
@@ -119,14 +129,14 @@ impl SingleFlight {
         tokio::time::timeout_at(deadline, none).await.is_ok()
     }
 
-    /// Makes [`close`](Self::close) wait for this as well.
+    /// Returns a guard for which [`close`](Self::close) also waits.
     pub(super) fn late_task(&self) -> LateTask {
         self.late.send_modify(|late| *late += 1);
         LateTask(self.late.clone())
     }
 
     fn tasks(&self) -> MutexGuard<'_, Tasks> {
-        // Nothing panics while it holds the lock.
+        // No code panics while it holds the lock.
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -137,7 +147,7 @@ impl fmt::Debug for SingleFlight {
     }
 }
 
-/// Frees the chain for the next task however this one ends, a panic included.
+/// Frees the chain for the next task when the current one ends, also if it panics.
 struct Leader {
     flights: SingleFlight,
     key: ChainKey,
@@ -153,9 +163,9 @@ impl Leader {
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        // First: whoever gets the outcome can start the next task.
+        // Frees the chain before it sends the outcome, so that a waiter can start the next task.
         self.flights.tasks().running.remove(&self.key);
-        // Without one the channel closes, and every waiter gets `Interrupted`.
+        // If there is no outcome, the channel closes and every waiter gets `Interrupted`.
         self.sender.send_replace(self.outcome.take());
     }
 }
@@ -175,7 +185,9 @@ mod tests {
     fn key() -> ChainKey {
         ChainKey {
             credential: Credential::Bot,
-            tenant: InstallationKey::workspace(TeamId::new("T0ALPHA0001").expect("an id")),
+            tenant: InstallationKey::workspace(
+                TeamId::new("T0ALPHA0001").expect("the id is valid"),
+            ),
         }
     }
 
@@ -183,7 +195,7 @@ mod tests {
         Instant::now() + Duration::from_secs(1)
     }
 
-    /// A task of this length.
+    /// Runs for this long, and then fails.
     async fn task(length: Duration) -> Outcome {
         tokio::time::sleep(length).await;
         Err(Error::NotInstalled)
@@ -193,11 +205,11 @@ mod tests {
     async fn once_closed_a_task_can_be_joined_and_none_be_started() {
         let flights = SingleFlight::default();
         let begun = flights.join(&key(), || task(Duration::from_secs(3)));
-        begun.expect("started");
-        assert!(!flights.close(soon()).await, "it still runs");
+        begun.expect("the task starts");
+        assert!(!flights.close(soon()).await, "the task still runs");
         assert!(flights.is_closed());
         let joined = flights.join(&key(), pending::<Outcome>);
-        let joined = joined.expect("it still runs");
+        let joined = joined.expect("the task still runs");
         assert!(flights.close(Instant::now() + Duration::from_secs(3)).await);
         let outcome = joined.outcome(Instant::now()).await;
         assert!(matches!(outcome, Err(Error::NotInstalled)), "{outcome:?}");
@@ -220,14 +232,14 @@ mod tests {
     async fn a_wait_that_ends_is_told_from_a_task_that_ends_without_an_outcome() {
         let flights = SingleFlight::default();
         let waiter = flights.join(&key(), || task(Duration::from_secs(3)));
-        let outcome = waiter.expect("started").outcome(soon()).await;
+        let outcome = waiter.expect("the task starts").outcome(soon()).await;
         assert!(matches!(outcome, Err(Error::Busy)), "{outcome:?}");
         tokio::time::sleep(Duration::from_secs(3)).await;
         let waiter = flights.join(&key(), || async {
-            // On purpose, and without a word.
+            // Ends the task without a panic message.
             std::panic::resume_unwind(Box::new("the task ends"))
         });
-        let outcome = waiter.expect("started").outcome(soon()).await;
+        let outcome = waiter.expect("the task starts").outcome(soon()).await;
         assert!(matches!(outcome, Err(Error::Interrupted)), "{outcome:?}");
         assert!(!flights.is_running(&key()));
     }
@@ -244,7 +256,7 @@ mod tests {
                 let is_free = !self.flights.is_running(&key());
                 self.started.store(is_free, Ordering::SeqCst);
                 let waiter = self.flights.join(&key(), pending::<Outcome>);
-                drop(waiter.expect("joined or started"));
+                drop(waiter.expect("the task is joined or started"));
             }
         }
     }
@@ -258,11 +270,11 @@ mod tests {
             started: AtomicBool::new(false),
         });
         let waker = Waker::from(Arc::clone(&next));
-        let mut outcome = pin!(waiter.expect("started").outcome(soon()));
+        let mut outcome = pin!(waiter.expect("the task starts").outcome(soon()));
         let polled = outcome.as_mut().poll(&mut Context::from_waker(&waker));
         assert!(polled.is_pending());
         tokio::time::sleep(Duration::from_millis(10)).await;
         assert!(next.started.load(Ordering::SeqCst));
-        assert!(flights.is_running(&key()), "the next one");
+        assert!(flights.is_running(&key()), "the next task runs");
     }
 }

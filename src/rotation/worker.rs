@@ -1,4 +1,4 @@
-//! What every process does in the background: looks after chains whose time has come.
+//! The worker, which serves due chains in the background of every process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,19 +11,21 @@ use super::refresh::Trigger;
 use super::rotator::TokenRotator;
 use crate::store::{ChainKey, ListCursor};
 
-/// How much a worker does.
+/// Configures how often a worker reads the database and how fast it refreshes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct WorkerConfig {
-    /// Between two looks at the database, give or take half of it. An orphaned refresh is
-    /// repeated within one lease (15 s) and this, so that Slack still takes the refresh token.
+    /// The pause between two reads of the database, plus or minus a half. If a process dies during
+    /// a refresh, a worker repeats the refresh within one lease (15 s) plus this pause. Slack then
+    /// still accepts the refresh token.
     pub every: Duration,
-    /// Refreshes begun per second, by this process.
+    /// How many refreshes this process starts per second.
     pub rate: u32,
 }
 
 impl Default for WorkerConfig {
-    /// Every 2 s; 5 refreshes a second. Slack takes 600 calls of `oauth.v2.access` a minute
-    /// (`docs.slack.dev/reference/methods/oauth.v2.access`), and callers come first.
+    /// Reads every 2 s and starts 5 refreshes a second. Slack allows 600 calls of
+    /// `oauth.v2.access` a minute (`docs.slack.dev/reference/methods/oauth.v2.access`). The
+    /// default leaves a part of them to callers, who come first.
     fn default() -> Self {
         Self {
             every: Duration::from_secs(2),
@@ -33,10 +35,15 @@ impl Default for WorkerConfig {
 }
 
 impl TokenRotator {
-    /// Serves what is due until [`shutdown`](Self::shutdown): refreshes ahead for tenants that
-    /// were active within a day, repeats refreshes whose process died, keeps a PKCE app's idle
-    /// chains alive, and removes expired OAuth states. Run it in every process; the lease parts
-    /// the work.
+    /// Serves due chains until [`shutdown`](Self::shutdown). Run it in every process: the leases
+    /// divide the work.
+    ///
+    /// The worker
+    ///
+    /// * refreshes tokens ahead, for tenants that were active within about a day,
+    /// * repeats refreshes whose process died,
+    /// * keeps a PKCE app's idle chains alive,
+    /// * deletes expired OAuth states.
     ///
     /// ```no_run
     /// # fn example(rotator: slack_installs::TokenRotator) {
@@ -48,7 +55,7 @@ impl TokenRotator {
     ///
     /// # Cancel safety
     ///
-    /// May be dropped at any point: a refresh that has begun goes on.
+    /// The future may be dropped at any time. A refresh that has begun continues.
     pub async fn work(&self, config: WorkerConfig) {
         let engine = &self.engine;
         let mut from = None;
@@ -57,28 +64,29 @@ impl TokenRotator {
             if swept.is_none_or(|swept| swept.elapsed() > SWEEP_EVERY) {
                 swept = Some(Instant::now());
                 if let Err(error) = engine.store.sweep().await {
-                    tracing::warn!(%error, "expired records could not be removed");
+                    tracing::warn!(%error, "expired OAuth states could not be deleted");
                 }
             }
             let look = engine.serve_due(from.take(), config).await;
             from = look.next;
-            // A database in which looks are long is not kept busy by them.
+            // Reads take at most a tenth of the worker's time, unless they are very slow.
             let rest = (look.took * 9).min(LONGEST_REST);
             tokio::time::sleep(engine.jitter.around(config.every).max(rest)).await;
         }
     }
 }
 
-/// A look at the database.
+/// The result of one look at the queue of due chains.
 struct Look {
-    /// The place where the next one starts: behind the rows that this one has served, or could
-    /// not help. `None` at the head of the queue.
+    /// Where the next look starts: after the rows that this look served or skipped. `None` if it
+    /// starts at the head of the queue.
     next: Option<ListCursor>,
     took: Duration,
 }
 
 impl Engine {
-    /// Serves the first page of what is due, from this place on, that has anything to serve.
+    /// Reads the queue of due chains from this cursor on. Serves the first page that has a chain
+    /// to serve.
     async fn serve_due(
         self: &Arc<Self>,
         mut from: Option<ListCursor>,
@@ -92,11 +100,12 @@ impl Engine {
             let (mut due, next) = match due {
                 Ok(page) => page,
                 Err(error) => {
-                    tracing::warn!(%error, "what is due could not be read");
+                    tracing::warn!(%error, "the queue of due chains could not be read");
                     return Look { next: None, took };
                 }
             };
-            // Nobody can help these for a while. Any number of them hides nothing.
+            // Skips chains that cannot be served now. Their number does not matter, because the
+            // loop continues with the next page.
             due.retain(|key| !self.recent.was_checked(key) && !self.flights.is_running(key));
             if !due.is_empty() {
                 let is_done = self.serve_page(due, config).await;
@@ -111,15 +120,15 @@ impl Engine {
         Look { next: from, took }
     }
 
-    /// Serves these chains. Answers whether it came to the last.
+    /// Serves these chains. Returns whether it reached the last one.
     async fn serve_page(self: &Arc<Self>, mut due: Vec<ChainKey>, config: WorkerConfig) -> bool {
-        // Processes that begin at different places do not meet at every lease.
+        // Starts at a random chain, so that processes rarely compete for the same lease.
         let begin = (self.jitter.random() * due.len() as f64) as usize;
         let begin = begin.min(due.len());
         due.rotate_left(begin);
         let pause = Duration::from_secs(1) / config.rate.max(1);
         for key in &due {
-            // Slack has told this process to wait: what callers need comes first.
+            // Stops while Slack limits the rate of this process's calls: callers come first.
             if self.flights.is_closed() || self.pace.is_held() {
                 return false;
             }
@@ -130,7 +139,7 @@ impl Engine {
         true
     }
 
-    /// Whether a refresh was begun.
+    /// Serves one chain. Returns whether a refresh was started.
     async fn serve(self: &Arc<Self>, key: &ChainKey) -> bool {
         let keep_alive = self.config.is_pkce_app.then_some(KEEP_ALIVE);
         let served = self.step_unscheduled(key, None, |chain| {
@@ -140,7 +149,7 @@ impl Engine {
             Ok((_, Served::Nothing)) => false,
             Ok((_, Served::Refresh)) => self.refresh(key, Trigger::Worker).is_ok(),
             Err(error) => {
-                tracing::warn!(chain = %key, %error, "a chain that is due could not be looked at");
+                tracing::warn!(chain = %key, %error, "a due chain could not be read or scheduled");
                 self.recent.note_checked(key, Instant::now() + BROKEN_PAUSE);
                 false
             }
@@ -148,17 +157,17 @@ impl Engine {
     }
 }
 
-/// Rows asked for at once.
+/// The number of rows in a page.
 const PAGE: usize = 100;
 
-/// Of rows that nobody can help, in one look. The next look goes on behind them.
+/// The number of pages that one look reads. The next look continues after them.
 const PAGES: usize = 100;
 
-/// Between two looks, however long they take.
+/// The longest pause between two looks that are slow.
 const LONGEST_REST: Duration = Duration::from_secs(30);
 
-/// As often as the install flow does it.
+/// The pause between two deletions of expired states. The install flow uses the same pause.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// A row that does not open is looked at again after this.
+/// The time until a row that could not be opened is read again.
 const BROKEN_PAUSE: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! One chain of tokens as it is stored, and the port through which it is moved on.
+//! A stored chain of tokens, and the port that reads and updates it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,22 +16,23 @@ use crate::tenant::{AppId, InstallationKey, UserId};
 #[cfg(test)]
 mod tests;
 
-/// Moves stored chains of tokens on: by one atomic step that a pure function decides.
+/// Reads and updates stored chains of tokens. A pure function decides each update, and the update
+/// is atomic.
 ///
 /// [`EncryptedStore`](crate::EncryptedStore) implements it over any backend.
 ///
 /// # Contract
 ///
-/// 1. `update` shows the chain that stands to `decide`, and writes what it answers only if that
-///    chain still stands; otherwise it asks again. The last answer of `decide` is the one that
-///    was carried out.
-/// 2. A chain that is not there is shown as `None`, and nothing is ever written in its place: a
-///    chain comes into being by [`InstallationStore::store`](super::InstallationStore::store) only.
-/// 3. A written chain has the tokens that its [`Mark`]s name, out of those that stood and those
-///    offered. The primary token and the access token of one pair stay together.
-/// 4. `due` names chains whose `due_at` has come, page by page; a page may have none and still
-///    not be the last. It is a hint: it may lag, and may name a chain
-///    that has moved on.
+/// 1. `update` passes the stored chain to `decide` and writes the chain that `decide` returns. If
+///    the stored chain changed in between, `update` calls `decide` again with the new one. The
+///    last result of `decide` is the one that was applied.
+/// 2. If the chain does not exist, `update` passes `None` to `decide` and writes nothing. Only
+///    [`InstallationStore::store`](super::InstallationStore::store) creates a chain.
+/// 3. A written chain has the tokens that its [`Mark`]s name. They come from the stored chain and
+///    from the offered grant. A pair's access token and refresh token are replaced together.
+/// 4. `due` returns the chains whose `due_at` has passed, page by page. A page can be empty
+///    without being the last. `due` is a hint: it may lag, and may return a chain that has
+///    changed since.
 ///
 /// # Consistency
 ///
@@ -39,12 +40,12 @@ mod tests;
 ///
 /// # Cancel safety
 ///
-/// Dropping `update` leaves it done or not done, never half done.
+/// If the future of `update` is dropped, the update is applied completely or not at all.
 ///
 /// # Errors
 ///
-/// As [`InstallationStore`](super::InstallationStore). After [`Error::Unavailable`] from `update`
-/// the step may have been taken; a pure step may be tried again.
+/// The same as for [`InstallationStore`](super::InstallationStore). After [`Error::Unavailable`]
+/// the update may have been applied. You can call `update` again if `decide` is pure.
 ///
 /// # Example
 ///
@@ -65,11 +66,13 @@ mod tests;
 /// ```
 #[async_trait]
 pub trait RotationStore: fmt::Debug + Send + Sync + 'static {
-    /// The chain of this key.
+    /// Returns the stored chain of this key.
     async fn chain(&self, key: &ChainKey) -> Result<Option<StoredChain>, Error>;
 
-    /// Shows the chain to `decide` and writes what it answers; `None` leaves it. Answers the
-    /// chain as it stands afterwards.
+    /// Passes the stored chain to `decide` and writes the chain that it returns. If `decide`
+    /// returns `None`, writes nothing. Returns the chain that is stored afterwards.
+    ///
+    /// `offered` is a grant whose tokens the new chain may name.
     async fn update(
         &self,
         key: &ChainKey,
@@ -77,15 +80,15 @@ pub trait RotationStore: fmt::Debug + Send + Sync + 'static {
         decide: &mut (dyn for<'c> FnMut(Option<&'c Chain>) -> Option<Chain> + Send),
     ) -> Result<Option<StoredChain>, Error>;
 
-    /// A page of all chains, in no promised order, and where the next one begins.
+    /// Returns a page of all chains, in no particular order, and the cursor of the next page.
     async fn chains(
         &self,
         from: Option<ListCursor>,
         limit: usize,
     ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error>;
 
-    /// A page of the chains that somebody should look at, the earliest first, and where the next
-    /// one begins.
+    /// Returns a page of the chains that are due at `now`, the earliest first, and the cursor of
+    /// the next page.
     async fn due(
         &self,
         now: SystemTime,
@@ -93,23 +96,24 @@ pub trait RotationStore: fmt::Debug + Send + Sync + 'static {
         limit: usize,
     ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error>;
 
-    /// Removes what has expired and nobody will come for. Answers how much.
+    /// Deletes expired rows that no caller can use again, such as the states of abandoned install
+    /// flows. Returns how many it deleted.
     async fn sweep(&self) -> Result<usize, Error>;
 }
 
-/// Whose token: the bot's, or one user's.
+/// The owner of a token within a tenant: the bot or one user.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Credential {
-    /// The app's bot.
+    /// The app's bot token.
     Bot,
-    /// This user's own.
+    /// This user's token.
     User(UserId),
 }
 
-/// Which chain: one tenant's bot, or one of its users.
+/// Identifies a chain: the tokens of a tenant's bot or of one of its users.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct ChainKey {
-    /// Whose token in the tenant.
+    /// The owner of the tokens within the tenant.
     pub credential: Credential,
     /// The tenant.
     pub tenant: InstallationKey,
@@ -124,43 +128,44 @@ impl fmt::Display for ChainKey {
     }
 }
 
-/// A chain without its secrets: all that the refresh protocol decides by.
+/// A chain without its secrets: everything that the refresh protocol needs to decide.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Chain {
-    /// Which installation it is from. A reinstall begins another.
+    /// The id of the chain's installation. A reinstall has a new id.
     pub install: InstallId,
-    /// How many times this installation's pair was replaced.
+    /// How many times the pair was replaced since the installation.
     pub generation: u64,
-    /// The refresh token to use first; `None` for a token that does not rotate.
+    /// The primary refresh token, which is tried first. `None` if the token does not rotate.
     pub refresh: Option<Mark>,
-    /// Refresh tokens that Slack also handed over, oldest first.
+    /// Further refresh tokens that Slack issued for this installation, oldest first.
     pub alternates: Vec<Mark>,
     /// When the access token was issued, on Slack's clock.
     pub issued_at: SystemTime,
-    /// When it ends; `None` if it does not.
+    /// When the access token expires, on Slack's clock. `None` if it does not expire.
     pub expires_at: Option<SystemTime>,
-    /// Who is refreshing it now.
+    /// The lease of the process that is refreshing the chain.
     pub lease: Option<Lease>,
-    /// Calls to Slack with the present refresh token whose outcome nobody knows.
+    /// The number of calls to Slack with the current refresh tokens whose outcome is unknown.
     pub attempts: u32,
-    /// When the last one was begun.
+    /// When the last of these calls was recorded. A call is recorded before it is made.
     pub attempted_at: Option<SystemTime>,
-    /// Not before then.
+    /// The time before which no refresh is tried.
     pub retry_at: Option<SystemTime>,
-    /// Refreshes in a row that did not succeed.
+    /// The number of consecutive refreshes that failed.
     pub failures: u32,
-    /// Slack's, or our own, name for the last failure.
+    /// The error code of the last failure, from Slack or from this crate.
     pub last_error: Option<Arc<str>>,
-    /// Slack refused every refresh token of the chain: only a reinstall helps.
+    /// Whether Slack refused every refresh token of the chain. The app must then be installed
+    /// again.
     pub is_dead: bool,
-    /// Pairs in a row, the present one included, that nobody has asked for.
+    /// The number of consecutive pairs, including the current one, that no caller has used.
     pub idle: u32,
-    /// When a worker should look at it.
+    /// When a worker should check the chain.
     pub due_at: Option<SystemTime>,
 }
 
 impl Chain {
-    /// The chain of a grant that was just issued.
+    /// Creates the chain of a grant that was just issued.
     #[must_use]
     pub fn new(grant: &Grant, issued_at: SystemTime) -> Self {
         let chain = Self {
@@ -186,10 +191,14 @@ impl Chain {
         }
     }
 
-    /// From when on the pair is to be replaced, while the access token still serves: two hours
-    /// before its end, as Slack's SDKs do, give or take half an hour that is the same for every
-    /// process. Never in the first half of its life: Slack keeps two access tokens alive and
-    /// revokes the oldest, so of two refreshes within one life the first costs somebody theirs.
+    /// Returns the time from which the pair should be replaced, although the access token is still
+    /// valid.
+    ///
+    /// It is two hours before the token expires, as in Slack's SDKs, plus or minus up to half an
+    /// hour. The offset is the same in every process.
+    ///
+    /// It is always in the second half of the token's life. Slack keeps two access tokens alive and
+    /// revokes the oldest, so two refreshes within one life would revoke a token that is in use.
     #[must_use]
     pub fn soft_at(&self) -> Option<SystemTime> {
         let expires_at = self.expires_at.filter(|_| self.refresh.is_some())?;
@@ -198,27 +207,27 @@ impl Chain {
         Some(wanted.max(self.issued_at + self.life()? / 2))
     }
 
-    /// From when on the access token is not handed out without trying to replace it: minutes
-    /// before its end, since clocks differ, and work that begins with it takes its time.
+    /// Returns the time from which a caller waits for a new access token. It is some minutes before
+    /// the token expires, because clocks differ and the caller's work with the token takes time.
     #[must_use]
     pub fn hard_at(&self) -> Option<SystemTime> {
         Some(before(self.expires_at?, HARD.min(self.life()? / 4)))
     }
 
-    /// How long the access token lives in all; `None` if it does not end.
+    /// Returns the access token's total lifetime. `None` if it does not expire.
     fn life(&self) -> Option<Duration> {
         let life = self.expires_at?.duration_since(self.issued_at);
         Some(life.unwrap_or_default())
     }
 
-    /// Whether Slack may have ended the access token before its time: two calls of unknown outcome
-    /// may each have bought a pair, and Slack keeps two access tokens alive.
+    /// Returns whether Slack may have revoked the access token early. Two calls of unknown outcome
+    /// may have issued two more pairs, and Slack keeps only two access tokens alive.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
         is_suspect(self.attempts, self.is_dead)
     }
 
-    /// 0 to 1, by the pair.
+    /// Returns a number from 0 to 1 that depends only on the pair.
     fn jitter(&self) -> f64 {
         let mut bytes = [0; 24];
         bytes[..16].copy_from_slice(&self.install.0.to_be_bytes());
@@ -227,46 +236,50 @@ impl Chain {
     }
 }
 
-/// The time that long before, and not before 1970.
+/// Subtracts a duration from a time. If the result cannot be represented, returns 1970.
 fn before(time: SystemTime, by: Duration) -> SystemTime {
     time.checked_sub(by).unwrap_or_else(|| from_epoch(0))
 }
 
-/// From this long before its end on a token is replaced, give or take [`SPREAD`]; the figure of
-/// Slack's SDKs (`minutes_before_expiration=120`).
+/// A token is refreshed this long before it expires, plus or minus [`SPREAD`]. Slack's SDKs use the
+/// same value (`minutes_before_expiration=120`).
 pub(crate) const SOFT: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// Of a life of 12 h; at most a quarter of shorter ones.
+/// Callers wait for a new token from this long before the old one expires. If a quarter of the
+/// token's life is shorter, that applies instead. Slack's tokens live for 12 h.
 pub(crate) const HARD: Duration = Duration::from_secs(5 * 60);
 
-/// Parts the refreshes of tenants that installed together.
+/// Spreads the refreshes of tenants that installed at the same time.
 pub(crate) const SPREAD: Duration = Duration::from_secs(30 * 60);
 
-/// So many calls of unknown outcome, and the stored pair may be the third that lives.
+/// With this many calls of unknown outcome, Slack may have issued two more pairs and revoked the
+/// stored one: Slack keeps two access tokens alive.
 pub(crate) const SUSPECT: u32 = 2;
 
-/// The rule of [`Chain::is_suspect`].
+/// Implements [`Chain::is_suspect`].
 pub(crate) fn is_suspect(attempts: u32, is_dead: bool) -> bool {
     attempts >= SUSPECT && !is_dead
 }
 
-/// A right to refresh a chain, for a while. It saves calls; nothing is safe by it alone.
+/// The right of one process to refresh a chain for a limited time. A lease saves calls to Slack.
+/// It does not protect the stored pair: the generation does.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Lease {
-    /// Random, one for each attempt.
+    /// A random number, new for each attempt.
     pub owner: u128,
-    /// Until when, on the owner's clock.
+    /// When the lease lapses, on the owner's clock.
     pub until: SystemTime,
 }
 
-/// Names one installation of a chain.
+/// Identifies one installation of a chain.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub struct InstallId(pub u128);
 
 impl InstallId {
-    /// The id of the installation that brought this grant. Two installations share it only if
-    /// Slack gave both the same tokens, and then they are the same chain. A chain keeps it however
-    /// often its pair is replaced, or stored again.
+    /// Returns the id of the installation that issued this grant.
+    ///
+    /// Two installations have the same id only if Slack issued the same tokens for both. They are
+    /// then the same chain. The id stays the same when the pair is replaced or stored again.
     #[must_use]
     pub fn of(grant: &Grant) -> Self {
         let token = match &grant.refresh_token {
@@ -283,18 +296,18 @@ impl fmt::Debug for InstallId {
     }
 }
 
-/// Names a token without telling it: a part of its hash.
+/// Identifies a token by a part of its hash, so that the token stays secret.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Mark(pub u64);
 
 impl Mark {
-    /// The mark of this refresh token.
+    /// Returns the mark of a refresh token.
     #[must_use]
     pub fn of(token: &RefreshToken) -> Self {
         Self(u64::from_be_bytes(hash(token.expose().as_bytes())))
     }
 
-    /// The mark of this access token.
+    /// Returns the mark of an access token.
     #[must_use]
     pub fn of_access_token(token: &AccessToken) -> Self {
         Self(u64::from_be_bytes(hash(token.expose().as_bytes())))
@@ -311,20 +324,21 @@ impl fmt::Debug for Mark {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct StoredChain {
-    /// The app that it belongs to.
+    /// The id of the app.
     pub app_id: AppId,
-    /// All but the secrets.
+    /// Everything except the secrets.
     pub chain: Chain,
-    /// Whether an operator has put the installation on hold: nothing of it may be handed out.
+    /// Whether an operator has put the installation on hold. No token of it may then be handed
+    /// out.
     pub is_on_hold: bool,
-    /// The pair in use.
+    /// The current pair.
     pub grant: Grant,
-    /// The tokens of [`Chain::alternates`], in that order.
+    /// The refresh tokens of [`Chain::alternates`], in the same order.
     pub alternates: Vec<RefreshToken>,
 }
 
 impl StoredChain {
-    /// A chain, for implementations of the store.
+    /// Creates a stored chain that is not on hold. For implementations of [`RotationStore`].
     #[must_use]
     pub fn new(app_id: AppId, chain: Chain, grant: Grant, alternates: Vec<RefreshToken>) -> Self {
         Self {
@@ -336,7 +350,7 @@ impl StoredChain {
         }
     }
 
-    /// The refresh token of this mark, if the chain has it.
+    /// Returns the refresh token with this mark, if the chain has one.
     #[must_use]
     pub fn refresh_token(&self, mark: Mark) -> Option<&RefreshToken> {
         self.grant
@@ -346,8 +360,8 @@ impl StoredChain {
             .find(|token| Mark::of(token) == mark)
     }
 
-    /// This with the chain that was decided on: its tokens are found by their marks. `None` if
-    /// `next` names a token that neither stood nor is offered.
+    /// Returns this stored chain, changed to `next`. Finds the tokens of `next` by their marks.
+    /// Returns `None` if `next` names a token that is neither stored nor offered.
     #[must_use]
     pub fn moved(self, next: Chain, offered: Option<&Grant>) -> Option<Self> {
         let new = offered.and_then(|grant| grant.refresh_token.as_ref());
@@ -392,12 +406,12 @@ impl StoredChain {
     }
 }
 
-/// The first bytes of a SHA-256.
+/// Returns the first `N` bytes of the SHA-256 hash.
 fn hash<const N: usize>(bytes: &[u8]) -> [u8; N] {
     let hash = digest::digest(&digest::SHA256, bytes);
     hash.as_ref()[..N]
         .try_into()
-        .expect("N is 16 at most, a SHA-256 has 32 bytes")
+        .expect("N is at most 16 and a SHA-256 hash has 32 bytes")
 }
 
 #[async_trait]

@@ -154,9 +154,10 @@ impl Heard {
 
 const BEFORE_THE_CALL: &str = "before the call";
 
-const ENDED: &str = "the token could not be refreshed yet: token_revoked";
+const ENDED: &str = "the token could not be refreshed (token_revoked): try again later";
 
-const REFUSED: &str = "the app must be installed again: invalid_refresh_token";
+const REFUSED: &str =
+    "Slack refused every refresh token (invalid_refresh_token): the app must be installed again";
 
 /// The primary is refused, and the alternate is accepted.
 const MENDING: usize = 2;

@@ -1,6 +1,9 @@
-//! The exchange of a long-lived token for a rotating pair, exhaustively. Slack takes each token
-//! once, without a grace: so what must hold is that it is never sent twice, unless Slack certainly
-//! did nothing, and that a pair which arrived is stored or, with its installation gone, given back.
+//! Checks the exchange of a long-lived token for a rotating pair exhaustively.
+//!
+//! Slack accepts each token once, without a grace. Two rules must hold:
+//!
+//! * A token is never sent twice, unless Slack certainly issued nothing the first time.
+//! * A pair that arrived is stored. If its installation no longer exists, the pair is revoked.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -14,21 +17,21 @@ enum Doing {
     Nothing,
     Calls(Ticket),
     Got(Ticket),
-    /// Slack certainly did nothing, or nobody knows.
+    /// The call failed. The flag says whether Slack certainly issued nothing.
     Failed(Ticket, bool),
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct State {
     record: Option<Chain>,
-    /// Sent, and perhaps carried out.
+    /// How many times the token was sent and Slack may have accepted it.
     sent: u8,
-    /// Slack has issued the pair.
+    /// Whether Slack has issued the pair.
     issued: bool,
     given_back: bool,
     workers: Vec<Doing>,
     wrong: Option<&'static str>,
-    /// Each try has an owner of its own.
+    /// The number of attempts so far. Each attempt has its own owner.
     tries: u8,
     crashes: u8,
     lost: u8,
@@ -63,12 +66,12 @@ const SHIPPED: Protocol = Protocol {
     },
 };
 
-const TWICE: &str = "a token was sent twice, and Slack may have taken it the first time";
+const TWICE: &str = "a token was sent twice, but Slack may have accepted it the first time";
 
-/// A pair's refresh token.
+/// The refresh token of the new pair.
 const PAIR: Mark = Mark(1);
 
-/// One way on from a state.
+/// A step from one state to the next.
 type Change<'c> = &'c mut dyn FnMut(&mut State);
 
 impl State {
@@ -122,7 +125,7 @@ impl State {
         if lease.is_some_and(|lease| lease.until > now()) && self.lapses > 0 {
             step(&mut |state| {
                 state.lapses -= 1;
-                let chain = state.record.as_mut().expect("it has a lease");
+                let chain = state.record.as_mut().expect("the chain has a lease");
                 chain.lease = lease.map(|lease| Lease {
                     until: now(),
                     ..lease
@@ -151,7 +154,7 @@ impl State {
         next
     }
 
-    /// What one worker may do next, as the engine does it.
+    /// Adds the possible next steps of one worker. They follow the engine.
     fn work(&self, protocol: &Protocol, number: usize, step: &mut dyn FnMut(Change<'_>)) {
         let chain = self.record.as_ref();
         match &self.workers[number] {
@@ -228,7 +231,7 @@ impl State {
     }
 }
 
-/// Searches all states. Answers how many there are, and what is wrong with any.
+/// Searches all states. Returns the number of states and all violations.
 fn search(protocol: &Protocol, workers: usize) -> (usize, BTreeSet<&'static str>) {
     let mut states = vec![State::first(workers)];
     let mut seen: HashSet<_> = states.iter().cloned().collect();

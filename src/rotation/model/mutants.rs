@@ -1,4 +1,4 @@
-//! Mutants of the protocol: the search finds what is wrong with each.
+//! Mutants of the protocol. The search must find a violation in each of them.
 
 use super::{
     Budget, FALSE_DEATH, First, LOST, NO_CRASH, Protocol, RESURRECTED, REUSES, Reuse, SHIPPED,
@@ -7,7 +7,8 @@ use super::{
 use crate::rotation::protocol::{self, Acquired, Committed, Issued, Ticket};
 use crate::store::{Chain, Mark};
 
-/// Whether the search finds this of a mutant, where Slack has one of its ways.
+/// Returns whether the search finds this violation in a mutant, for any way in which Slack treats
+/// reuse.
 fn finds(mutant: Protocol, wrong: &str) -> bool {
     REUSES.into_iter().rev().any(|reuse| {
         let first = State::first(2, SHORT, First::Caller, 0);
@@ -23,7 +24,7 @@ const SHORT: Budget = Budget {
 };
 
 #[test]
-#[ignore = "needs optimisation; scripts/test runs it"]
+#[ignore = "needs an optimised build; scripts/test runs it"]
 fn the_protocol_as_it_is_shipped_has_nothing_of_the_mutants() {
     for reuse in REUSES {
         clean(State::first(2, SHORT, First::Caller, 0), reuse);
@@ -44,7 +45,7 @@ fn a_mutant_that_drops_the_alternate_is_caught() {
 #[test]
 fn a_mutant_that_saves_over_whatever_stands_is_caught() {
     let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Issued| {
-        // The record as it was read before the call: no look at the one that stands.
+        // Uses the record that was read before the call, and ignores the stored one.
         let mut read = chain.cloned().unwrap_or_else(|| record(0, 0));
         read.install = ticket.install;
         read.generation = ticket.generation;
@@ -146,12 +147,13 @@ fn a_mutant_that_writes_where_nothing_stands_is_caught() {
     assert!(finds(Protocol { commit, ..SHIPPED }, RESURRECTED));
 }
 
-/// The database may have said that it is not safe there yet; only another write can tell.
+/// The database may have reported that the pair is not durable yet. Only another write can confirm
+/// it.
 #[test]
 fn a_pair_that_stands_already_is_written_again() {
     let (mut chain, acquired) = (SHIPPED.acquire)(Some(&record(0, 0)), 1);
     let Acquired::Go(ticket) = acquired else {
-        panic!("it is due: {acquired:?}")
+        panic!("the chain is due, so the lease must be taken: {acquired:?}")
     };
     for expected in [Committed::Saved, Committed::Alternate] {
         let fresh = Issued {
@@ -165,7 +167,7 @@ fn a_pair_that_stands_already_is_written_again() {
         assert_eq!(
             protocol::commit(next.as_ref(), &ticket, &fresh, now()),
             (next.clone(), expected),
-            "the same, and not nothing"
+            "the same chain must be written again"
         );
         chain = next;
     }

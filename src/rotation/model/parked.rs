@@ -1,8 +1,9 @@
-//! Chains that nobody uses, exhaustively: the first worker acts for no caller, the second for one.
+//! Checks parked chains exhaustively. The first worker acts in the background, the second for a
+//! caller.
 //!
-//! No pair is bought ahead for a chain that two pairs in a row found idle, unless to keep it alive.
-//! A call whose outcome nobody has heard is repeated all the same: a caller who comes back after
-//! days is too late for the grace.
+//! If two pairs in a row were idle, no further pair is bought ahead, except to keep the chain
+//! alive. A call of unknown outcome is still repeated, because a caller that returns after days
+//! would be too late for the grace.
 
 use super::{
     Budget, DAY, FORGOTTEN, First, PARKED, Protocol, REUSES, Reuse, SHIPPED, State, UNHEARD, clean,
@@ -43,7 +44,7 @@ fn a_chain_that_is_kept_alive_loses_nothing() {
 }
 
 #[test]
-#[ignore = "needs optimisation; scripts/test runs it"]
+#[ignore = "needs an optimised build; scripts/test runs it"]
 fn a_chain_that_comes_to_be_parked_loses_nothing() {
     let budget = Budget {
         uses: 4,
@@ -55,7 +56,7 @@ fn a_chain_that_comes_to_be_parked_loses_nothing() {
     check(PARKED - 1, KEEPER, budget, 10_000);
 }
 
-/// Whether the search finds this of a mutant, where the chain is parked.
+/// Returns whether the search finds this violation in a mutant, for a parked chain.
 fn finds(mutant: Protocol, first: First, wrong: &str) -> bool {
     let first = State::first(2, SOME, first, PARKED);
     let (_, wrongs) = search(first, &mutant, Reuse::AllLive, Some(wrong));

@@ -1,4 +1,4 @@
-//! When a worker looks at a chain, and what it does then.
+//! Decides when a worker checks a chain, and what the worker does then.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,9 @@ pub(crate) enum Served {
     Refresh,
 }
 
-/// Looks at a chain for a worker: whether to refresh it, or when to look again.
+/// Decides whether a worker refreshes a chain now, or when it checks the chain again.
+///
+/// `keep_alive` is set if this process keeps idle chains alive.
 pub(crate) fn serve(
     chain: Option<&Chain>,
     now: SystemTime,
@@ -27,7 +29,7 @@ pub(crate) fn serve(
     let is_due = scheduled.due_at.is_some_and(|due_at| due_at <= now);
     match (is_due && !is_held, is_wanted) {
         (true, true) => (None, Served::Refresh),
-        // Not asked again before long, and in time for a process that is told to keep it alive.
+        // The chain is due again in a day, in time for a process that keeps idle chains alive.
         (true, false) => {
             let due_at = Some(now + PARKED_LOOK);
             let looked_at = Chain {
@@ -37,7 +39,7 @@ pub(crate) fn serve(
             (Some(looked_at), Served::Nothing)
         }
         (false, _) => {
-            // In whole seconds: what is stored.
+            // Compares whole seconds, because these are stored.
             let seconds = |chain: &Chain| chain.due_at.map(to_epoch);
             let moved = seconds(&scheduled) != seconds(chain);
             (moved.then_some(scheduled), Served::Nothing)
@@ -45,10 +47,10 @@ pub(crate) fn serve(
     }
 }
 
-/// The chain with the time at which a worker should look at it.
+/// Returns the chain with the time at which a worker should check it.
 ///
-/// A chain that nobody uses is looked at before its refresh token could end, whether or not this
-/// process knows that it does: others may, or this one later.
+/// An idle chain is checked before its refresh token could expire, even if this process does not
+/// keep idle chains alive. Another process may do so, or this one later.
 pub(crate) fn scheduled(chain: Chain) -> Chain {
     let soft_at = chain.soft_at();
     let retry_at = chain.retry_at.map(|at| at + rest(chain.failures));
@@ -64,15 +66,17 @@ pub(crate) fn scheduled(chain: Chain) -> Chain {
     Chain { due_at, ..chain }
 }
 
-/// Whether nobody has used the chain's tokens for so long that none is bought ahead.
+/// Returns whether the chain is parked: it was idle for so long that no pair is bought ahead.
 fn is_parked(chain: &Chain) -> bool {
     let is_idle = chain.idle >= PARKED && chain.attempts == 0 && chain.lease.is_none();
     is_idle && !chain.is_dead && chain.refresh.is_some()
 }
 
-/// What a worker lets pass beyond the time at which a chain may be tried again. Within minutes a
-/// lost answer can still be made good, and Slack's trouble ends; what fails for longer fails for a
-/// reason of its own, and callers do not wait for the worker.
+/// Returns how much longer than `retry_at` a worker waits, after this many failures.
+///
+/// The worker tries often in the first minutes: a lost response can still be repaired, and an
+/// outage of Slack may end. A chain that fails for longer has another cause. Callers do not wait
+/// for the worker.
 fn rest(failures: u32) -> Duration {
     match failures.checked_sub(PERSISTENT) {
         None => Duration::ZERO,
@@ -80,20 +84,22 @@ fn rest(failures: u32) -> Duration {
     }
 }
 
-/// After two pairs, a day about, that nobody asked for, none is bought ahead.
+/// A chain is parked after this many pairs that no caller has used. Two pairs last about a day.
 pub(super) const PARKED: u32 = 2;
 
-/// Of the 30 days that a PKCE app's refresh token lives.
+/// The age at which an idle chain is refreshed. A PKCE app's refresh token lives for 30 days.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(20 * 24 * 60 * 60);
 
-/// A process of the fleet that does not keep chains alive leaves them to the others for the ten
-/// days that remain.
+/// How long a process that does not keep chains alive leaves a parked chain to other processes. Ten
+/// of the 30 days remain for them.
 pub(super) const PARKED_LOOK: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// After six minutes of failures, a try each minute at last.
+/// The number of failures after which a worker tries less often: after about six minutes, when it
+/// tries once a minute.
 pub(super) const PERSISTENT: u32 = 10;
 
+/// The first additional wait. It doubles with each further failure.
 pub(super) const FIRST_REST: Duration = Duration::from_secs(2 * 60);
 
-/// Twice within the life of an access token.
+/// The longest additional wait: two tries within the life of an access token.
 pub(super) const LONGEST_REST: Duration = Duration::from_secs(6 * 60 * 60);

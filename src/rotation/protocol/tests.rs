@@ -1,5 +1,5 @@
-//! Each operand of each decision, by a row of a table. What several processes make of them
-//! together is the model's part.
+//! Tests each operand of each decision with a row of a table. The model tests how several processes
+//! interact.
 
 use super::schedule::{FIRST_REST, LONGEST_REST, PARKED, PARKED_LOOK, PERSISTENT};
 use super::*;
@@ -15,7 +15,7 @@ const OURS: u128 = 0xA;
 
 const OTHERS: u128 = 0xB;
 
-/// So many seconds after some day in 2026.
+/// Returns the time this many seconds after a fixed time in 2026.
 fn at(seconds: i64) -> SystemTime {
     let day = SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000);
     match u64::try_from(seconds) {
@@ -30,14 +30,14 @@ fn now() -> SystemTime {
     at(NOW)
 }
 
-/// This chain with one thing changed.
+/// Returns the chain with one change.
 fn with(mut chain: Chain, change: impl FnOnce(&mut Chain)) -> Chain {
     change(&mut chain);
     chain
 }
 
-/// A chain whose pair of 12 hours was issued at 0 and is fresh now: soft from 34,200 s on at the
-/// earliest, so it is issued 10,000 s later.
+/// Returns a chain whose pair is fresh at [`NOW`]. The pair lives for 12 h and was issued at
+/// 10,000 s, so it is soft from 44,200 s on at the earliest.
 fn fresh() -> Chain {
     Chain {
         install: InstallId(1),
@@ -58,7 +58,8 @@ fn fresh() -> Chain {
     }
 }
 
-/// Two hours before its end are over, and five minutes before it are not.
+/// Returns a chain whose token expires in 1,000 s: in less than two hours and in more than five
+/// minutes.
 fn soft() -> Chain {
     Chain {
         issued_at: at(NOW - 43_200 + 1_000),
@@ -80,7 +81,7 @@ fn lease(owner: u128, until: i64) -> Option<Lease> {
     Some(Lease { owner, until })
 }
 
-/// A chain on which every field differs from what a step would set it to.
+/// Returns a chain whose fields all differ from the values that a step sets.
 fn busy() -> Chain {
     Chain {
         alternates: vec![Mark(50), Mark(51)],

@@ -7,8 +7,8 @@ fn at(seconds: u64) -> SystemTime {
 
 fn grant(access: &str, refresh: Option<&str>) -> Grant {
     Grant {
-        access_token: AccessToken::new(access).expect("a token"),
-        refresh_token: refresh.map(|token| RefreshToken::new(token).expect("a token")),
+        access_token: AccessToken::new(access).expect("the token is valid"),
+        refresh_token: refresh.map(|token| RefreshToken::new(token).expect("the token is valid")),
         expires_at: Some(at(43_200)),
         scopes: "chat:write".split(',').collect(),
     }
@@ -25,7 +25,8 @@ fn chain() -> Chain {
     }
 }
 
-/// The spread depends on the pair alone: another value here parts processes of two versions.
+/// The offset depends only on the pair. If these values changed, processes of two versions would
+/// refresh at different times.
 #[test]
 fn a_pair_is_soft_two_hours_before_its_end_give_or_take_half_an_hour_by_its_hash() {
     for (install, generation, millis) in [
@@ -39,8 +40,10 @@ fn a_pair_is_soft_two_hours_before_its_end_give_or_take_half_an_hour_by_its_hash
             generation,
             ..chain()
         };
-        let soft_at = chain.soft_at().expect("it ends");
-        let after = soft_at.duration_since(at(0)).expect("later");
+        let soft_at = chain.soft_at().expect("the token expires");
+        let after = soft_at
+            .duration_since(at(0))
+            .expect("the time is later than 0");
         assert_eq!(after.as_millis(), millis, "{install}, {generation}");
     }
 }
@@ -59,7 +62,11 @@ fn a_pair_is_not_replaced_in_the_first_half_of_its_life() {
         expires_at: Some(at(0)),
         ..chain()
     };
-    assert_eq!(over.soft_at(), Some(at(500)), "ended before it was issued");
+    assert_eq!(
+        over.soft_at(),
+        Some(at(500)),
+        "the token expired before it was issued"
+    );
 }
 
 #[test]
@@ -136,7 +143,8 @@ fn a_new_chain_is_due_when_its_pair_is_soft() {
     assert_eq!(chain, expected);
 }
 
-/// Of the refresh token if there is one: an access token may come again with a later pair.
+/// The id is the hash of the refresh token, if there is one. A later pair may have the same access
+/// token.
 #[test]
 fn an_installation_is_named_by_its_first_refresh_token_or_by_its_only_token() {
     let single = grant("xoxb-single", None);
@@ -157,8 +165,8 @@ fn an_installation_is_named_by_its_first_refresh_token_or_by_its_only_token() {
 
 #[test]
 fn a_key_names_the_tenant_and_whose_token_it_is() {
-    let tenant = InstallationKey::workspace(TeamId::new("T0ALPHA0001").expect("an id"));
-    let user = UserId::new("U0ADMIN0001").expect("an id");
+    let tenant = InstallationKey::workspace(TeamId::new("T0ALPHA0001").expect("the id is valid"));
+    let user = UserId::new("U0ADMIN0001").expect("the id is valid");
     for (credential, end) in [
         (Credential::Bot, "bot"),
         (Credential::User(user), "U0ADMIN0001"),
@@ -171,18 +179,18 @@ fn a_key_names_the_tenant_and_whose_token_it_is() {
 }
 
 fn mark(token: &str) -> Mark {
-    Mark::of(&RefreshToken::new(token).expect("a token"))
+    Mark::of(&RefreshToken::new(token).expect("the token is valid"))
 }
 
-/// The pair `one`, with two alternates, on hold.
+/// Returns a chain on hold with the pair `one` and two alternates.
 fn stored() -> StoredChain {
     let alternates = ["xoxe-1-a", "xoxe-1-b"];
     let chain = Chain {
         alternates: alternates.map(mark).to_vec(),
         ..chain()
     };
-    let app_id = AppId::new("A0APP000001").expect("an id");
-    let alternates = alternates.map(|token| RefreshToken::new(token).expect("a token"));
+    let app_id = AppId::new("A0APP000001").expect("the id is valid");
+    let alternates = alternates.map(|token| RefreshToken::new(token).expect("the token is valid"));
     let mut stored = StoredChain::new(app_id, chain, one(), alternates.into());
     assert!(!stored.is_on_hold);
     stored.is_on_hold = true;
@@ -190,7 +198,11 @@ fn stored() -> StoredChain {
 }
 
 fn texts(stored: &StoredChain) -> (String, String, Vec<String>) {
-    let refresh = stored.grant.refresh_token.as_ref().expect("a pair");
+    let refresh = stored
+        .grant
+        .refresh_token
+        .as_ref()
+        .expect("the grant is a pair");
     let alternates = stored.alternates.iter();
     (
         stored.grant.access_token.expose().to_owned(),
@@ -211,7 +223,9 @@ fn two() -> Grant {
 fn a_chain_finds_its_refresh_tokens_by_their_marks() {
     for token in ["xoxe-1-one", "xoxe-1-a", "xoxe-1-b"] {
         let stored = stored();
-        let found = stored.refresh_token(mark(token)).expect("it has it");
+        let found = stored
+            .refresh_token(mark(token))
+            .expect("the chain has the token");
         assert_eq!(found.expose(), token);
     }
     assert!(stored().refresh_token(mark("xoxe-1-two")).is_none());
@@ -226,7 +240,7 @@ fn a_chain_that_keeps_its_pair_keeps_what_the_pair_is() {
         ..chain()
     };
     let moved = stored().moved(next.clone(), Some(&two()));
-    let moved = moved.expect("all tokens are there");
+    let moved = moved.expect("all tokens exist");
     assert_eq!(moved.chain, next);
     let (access, refresh, alternates) = texts(&moved);
     assert_eq!((&*access, &*refresh), ("xoxe.xoxb-1-one", "xoxe-1-one"));
@@ -252,12 +266,12 @@ fn a_chain_that_takes_the_offered_pair_takes_it_whole() {
             ..two()
         };
         let moved = stored().moved(next.clone(), Some(&offered));
-        let moved = moved.expect("all tokens are there");
+        let moved = moved.expect("all tokens exist");
         let (access, refresh, alternates) = texts(&moved);
         assert_eq!((&*access, &*refresh), ("xoxe.xoxb-1-two", "xoxe-1-two"));
         assert_eq!(alternates, ["xoxe-1-a"]);
         assert_eq!(moved.grant.scopes.to_string(), expected);
-        // By the chain, which may know better than Slack's answer.
+        // The chain's expiry wins over the one in Slack's response.
         assert_eq!(moved.grant.expires_at, Some(at(86_400)));
         assert!(moved.is_on_hold);
     }
@@ -282,7 +296,7 @@ fn a_chain_cannot_have_tokens_that_nobody_has() {
             assert!(stored().moved(next.clone(), offered.as_ref()).is_none());
         }
     }
-    // An alternate's access token is not known.
+    // The access token of an alternate is unknown.
     let alternate = Chain {
         refresh: Some(mark("xoxe-1-a")),
         ..chain()

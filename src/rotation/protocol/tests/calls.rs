@@ -1,5 +1,5 @@
-//! Who may call Slack, when, and with what: `acquire`, `acquire_exchange`, `repeat`, and the
-//! questions that they ask.
+//! Tests `acquire`, `acquire_exchange`, `repeat` and their helper functions: they decide who may
+//! call Slack, when, and with which tokens.
 
 use super::*;
 
@@ -25,8 +25,8 @@ fn a_demand_refuses_the_token_that_slack_refused_and_older_ones_of_its_installat
 #[test]
 fn a_token_is_soft_and_hard_from_the_very_second_on() {
     let chain = fresh();
-    let soft_at = chain.soft_at().expect("it ends");
-    let hard_at = chain.hard_at().expect("it ends");
+    let soft_at = chain.soft_at().expect("the token expires");
+    let hard_at = chain.hard_at().expect("the token expires");
     let second = Duration::from_secs(1);
     let rows = [
         (soft_at - second, Freshness::Fresh),
@@ -43,7 +43,7 @@ fn a_token_is_soft_and_hard_from_the_very_second_on() {
         freshness(&endless, at(i64::from(i32::MAX))),
         Freshness::Fresh
     );
-    // One that does not rotate ends all the same.
+    // A token that does not rotate also expires.
     let single = with(fresh(), |it| it.refresh = None);
     assert_eq!(freshness(&single, hard_at - second), Freshness::Fresh);
     assert_eq!(freshness(&single, hard_at), Freshness::Hard);
@@ -68,7 +68,7 @@ fn a_chain_waits_for_times_to_come_and_not_for_those_that_nobody_writes() {
     }
 }
 
-/// What `acquire` answers, by name.
+/// Returns the name of a result of `acquire`.
 fn kind(acquired: &Acquired) -> &'static str {
     match acquired {
         Acquired::Current => "current",
@@ -86,7 +86,7 @@ fn acquired(chain: &Chain, demand: Demand, watched: Option<u128>) -> (Option<Cha
     assert_eq!(
         next.is_some(),
         goes,
-        "only who may call writes: {acquired:?}"
+        "the chain is written only for `Go`: {acquired:?}"
     );
     (next, acquired)
 }
@@ -117,10 +117,10 @@ fn slack_is_called_only_for_a_chain_that_is_due_alive_free_and_not_asked_to_wait
     let chains = [
         soft(),
         hard(),
-        // Of unknown outcome.
+        // A call of unknown outcome.
         with(fresh(), |it| it.attempts = 1),
         with(young.clone(), |it| it.attempts = 1),
-        // Lapsed, and its own.
+        // A lapsed lease, and the caller's own lease.
         held(OTHERS, NOW),
         held(OURS, NOW + 1),
     ];
@@ -219,7 +219,7 @@ fn the_lease_is_15_seconds_and_every_call_but_a_repeated_step_is_one_attempt_mor
             install: InstallId(1),
             generation: 4,
             owner: OURS,
-            // The primary, and then the newest first.
+            // The primary first, then the alternates, the newest first.
             candidates: vec![Mark(40), Mark(51), Mark(50)],
         };
         assert_eq!(acquired, Acquired::Go(ticket));
@@ -230,10 +230,10 @@ fn the_lease_is_15_seconds_and_every_call_but_a_repeated_step_is_one_attempt_mor
         ..busy()
     };
     let (next, _) = acquired(&tried, Demand::Current, None);
-    assert_eq!(next.expect("it changes").attempts, u32::MAX);
+    assert_eq!(next.expect("the chain changes").attempts, u32::MAX);
 }
 
-/// A chain of a token that lives until it is exchanged.
+/// Returns a chain with a long-lived token.
 fn long_lived() -> Chain {
     Chain {
         refresh: None,
@@ -273,26 +273,34 @@ fn a_long_lived_token_is_exchanged_once() {
         ("free", with(0, None, None), go()),
         ("held", with(1, lease(OTHERS, NOW + 1), None), held.clone()),
         (
-            "held and asked to wait",
+            "held, with a retry time",
             with(1, lease(OTHERS, NOW + 1), Some(NOW + 9)),
             held,
         ),
         ("lapsed", with(1, lease(OTHERS, NOW), None), wait(NOW)),
         (
-            "lapsed before",
+            "lapsed earlier",
             with(1, lease(OTHERS, NOW - 9), None),
             wait(NOW - 9),
         ),
-        ("its own", with(1, lease(OURS, NOW + 1), None), go()),
-        ("its own, lapsed", with(1, lease(OURS, NOW - 9), None), go()),
-        ("of unknown outcome", with(1, None, None), wait(NOW)),
+        ("its own lease", with(1, lease(OURS, NOW + 1), None), go()),
         (
-            "of unknown outcome, and asked to wait",
+            "its own lapsed lease",
+            with(1, lease(OURS, NOW - 9), None),
+            go(),
+        ),
+        ("a call of unknown outcome", with(1, None, None), wait(NOW)),
+        (
+            "a call of unknown outcome, with a retry time",
             with(1, None, Some(NOW + 9)),
             wait(NOW),
         ),
-        ("asked to wait", with(0, None, Some(NOW + 9)), wait(NOW + 9)),
-        ("waited", with(0, None, Some(NOW)), go()),
+        (
+            "before the retry time",
+            with(0, None, Some(NOW + 9)),
+            wait(NOW + 9),
+        ),
+        ("after the retry time", with(0, None, Some(NOW)), go()),
     ];
     for (name, chain, expected) in rows {
         let (next, acquired) = acquire_exchange(Some(&chain), OURS, now());

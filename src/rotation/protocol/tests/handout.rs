@@ -1,4 +1,4 @@
-//! What a caller gets of a chain: `hand_out`.
+//! Tests `hand_out`, which decides what a caller gets from a chain.
 
 use super::*;
 
@@ -36,10 +36,10 @@ fn a_token_that_serves_is_handed_out_and_one_that_is_due_and_free_is_refreshed_m
     check(SERVE, Demand::Current, false, &chains);
     let chains = [
         soft(),
-        // Of unknown outcome.
+        // A call of unknown outcome.
         with(fresh(), |it| it.attempts = 1),
         with(soft(), |it| it.attempts = 1),
-        // Lapsed, and waited for.
+        // A lapsed lease, and a retry time that has passed.
         with(soft(), |it| it.lease = lease(OTHERS, NOW)),
         with(soft(), |it| it.retry_at = Some(at(NOW))),
     ];

@@ -1,4 +1,5 @@
-//! What becomes of a pair, and of the news that a stored one has ended: `commit`, `confirm`, `end`.
+//! Tests `commit`, `confirm` and `end`: how a new pair is saved, and what happens when the stored
+//! pair has ended.
 
 use super::*;
 
@@ -31,7 +32,7 @@ fn a_pair_is_saved_over_the_pair_that_bought_it() {
         let saved = Chain {
             generation: 5,
             refresh: Some(Mark(60)),
-            // What was tried with this ticket is over; what arrived since is not.
+            // The alternates that this ticket tried are removed. Later ones are kept.
             alternates: vec![Mark(50)],
             issued_at: at(NOW + 1),
             expires_at: Some(at(NOW + 43_201)),
@@ -67,7 +68,7 @@ fn a_pair_that_was_bought_ahead_is_one_more_that_nobody_asked_for() {
         };
         let (next, _) = committed(&chain, &fresh);
         assert_eq!(
-            next.expect("it changes").idle,
+            next.expect("the chain changes").idle,
             expected,
             "{is_ahead}, {idle}"
         );
@@ -78,7 +79,7 @@ fn a_pair_that_was_bought_ahead_is_one_more_that_nobody_asked_for() {
 fn a_pair_of_another_installation_or_of_none_is_an_orphan() {
     let other = with(busy(), |it| it.install = InstallId(2));
     assert_eq!(committed(&other, &bought()), (None, Committed::Orphan));
-    // Also where an alternate of the same mark is there.
+    // The same with an alternate of the same mark.
     let beside = with(other, |it| it.alternates = vec![Mark(60)]);
     assert_eq!(committed(&beside, &bought()), (None, Committed::Orphan));
     let none = commit(None, &ticket(), &bought(), now());
@@ -97,7 +98,7 @@ fn a_pair_that_was_saved_already_is_written_again_as_it_is() {
         committed(&saved, &bought()),
         (Some(saved.clone()), Committed::Saved)
     );
-    // The reinstallation that was fetched with it.
+    // The installation was fetched with this pair and stored again.
     let stored_again = with(saved, |it| it.install = InstallId(2));
     assert_eq!(
         committed(&stored_again, &bought()),
@@ -161,7 +162,7 @@ fn beside_another_pair_slack_is_asked_for_5_seconds_unless_that_pair_is_over() {
         };
         let (next, _) = committed(&chain, &bought());
         assert_eq!(
-            next.expect("it changes").retry_at,
+            next.expect("the chain changes").retry_at,
             expected.map(at),
             "{expires_at:?}"
         );

@@ -1,5 +1,5 @@
-//! How a refresh ends that brings no pair, and what takes that back: `refuse`, `release`,
-//! `revive`, `touch`.
+//! Tests `refuse` and `release`, which end a refresh without a pair, and `revive` and `touch`,
+//! which reset a chain.
 
 use super::*;
 
@@ -34,7 +34,7 @@ fn a_chain_is_dead_when_every_refresh_token_of_its_row_is_refused() {
     }
     let failing = with(busy(), |it| it.failures = u32::MAX);
     let (next, _) = refused(&failing, &[40, 51, 50]);
-    assert_eq!(next.expect("it changes").failures, u32::MAX);
+    assert_eq!(next.expect("the chain changes").failures, u32::MAX);
 }
 
 #[test]
@@ -51,12 +51,12 @@ fn a_refresh_token_that_was_not_tried_keeps_the_chain_alive() {
             (Some(moved), Refused::Moved),
             "{marks:?}"
         );
-        // What became of another's calls this ticket does not know.
+        // This ticket does not know the outcome of another process's calls.
         assert_eq!(refused(&others, marks), (None, Refused::Moved), "{marks:?}");
     }
     let none = with(busy(), |it| it.attempts = 0);
     let (next, _) = refused(&none, &[40]);
-    assert_eq!(next.expect("it changes").attempts, 0);
+    assert_eq!(next.expect("the chain changes").attempts, 0);
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_lease_that_is_given_back_keeps_the_calls_of_unknown_outcome() {
     }
     let failing = with(busy(), |it| it.failures = u32::MAX);
     let next = release(Some(&failing), &ticket(), &released(0));
-    assert_eq!(next.expect("it changes").failures, u32::MAX);
+    assert_eq!(next.expect("the chain changes").failures, u32::MAX);
 }
 
 #[test]

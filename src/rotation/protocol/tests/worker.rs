@@ -1,10 +1,10 @@
-//! When a worker looks at a chain, and what it does then: `scheduled` and `serve`.
+//! Tests `scheduled` and `serve`, which decide when a worker checks a chain and what it does then.
 
 use super::*;
 
 const DAY: i64 = 24 * 3600;
 
-/// Nobody has asked for the last two pairs.
+/// Returns a parked chain: no caller has used its last two pairs.
 fn parked() -> Chain {
     with(soft(), |it| it.idle = 2)
 }
@@ -12,7 +12,7 @@ fn parked() -> Chain {
 fn due_at(chain: &Chain) -> Option<SystemTime> {
     let due = scheduled(chain.clone());
     let expected = with(chain.clone(), |it| it.due_at = due.due_at);
-    assert_eq!(due, expected, "nothing else changes");
+    assert_eq!(due, expected, "only `due_at` changes");
     due.due_at
 }
 
@@ -155,19 +155,19 @@ fn a_worker_refreshes_what_is_due_and_free() {
             Served::Refresh,
         ),
         (
-            "asked to wait",
+            "before the retry time",
             with(hard(), |it| it.retry_at = Some(at(NOW + 1))),
             Served::Nothing,
         ),
         (
-            "waited",
+            "after the retry time",
             with(hard(), |it| it.retry_at = Some(now())),
             Served::Refresh,
         ),
-        ("of unknown outcome", lost, Served::Refresh),
+        ("a call of unknown outcome", lost, Served::Refresh),
         ("idle once", with(hard(), |it| it.idle = 1), Served::Refresh),
         (
-            "of unknown outcome, parked",
+            "a call of unknown outcome, parked",
             with(parked(), |it| it.attempts = 1),
             Served::Refresh,
         ),
@@ -180,7 +180,7 @@ fn a_worker_refreshes_what_is_due_and_free() {
     ];
     for (name, chain, expected) in rows {
         for keep_alive in [None, KEPT] {
-            // As the last write has left it.
+            // The chain as the last write has scheduled it.
             let chain = scheduled(chain.clone());
             let served = serve(Some(&chain), now(), keep_alive);
             assert_eq!(served, (None, expected), "{name}");
@@ -208,8 +208,8 @@ fn a_parked_chain_is_kept_alive_or_left_to_others_for_a_day() {
 
 #[test]
 fn a_worker_puts_right_when_a_chain_is_due_in_whole_seconds() {
-    let due_at = scheduled(fresh()).due_at.expect("it ends");
-    // Some tenths of a second past a whole one.
+    let due_at = scheduled(fresh()).due_at.expect("the token expires");
+    // `due_at` is some tenths of a second after a whole second.
     let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(to_epoch(due_at));
     let rows = [
         (Some(whole), false),
