@@ -65,9 +65,10 @@ fn main() {
         .map(|pair| pair[1].as_str())
         .collect();
     let wanted = |backend: &str| only.is_empty() || only.contains(&backend);
-    let (effort, tenants) = match has("--quick") {
-        true => (Effort::QUICK, [1_000, 5_000]),
-        false => (Effort::FULL, [1_000, 100_000]),
+    let (effort, tenants) = if has("--quick") {
+        (Effort::QUICK, [1_000, 5_000])
+    } else {
+        (Effort::FULL, [1_000, 100_000])
     };
     let json = has("--json");
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -1,11 +1,15 @@
 //! `--once`: runs the main flow automatically, with the requests of a person and of Slack.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{COOKIE, LOCATION, SET_COOKIE};
 use http::{Request, Response, StatusCode};
+use slack_installs::Bot;
 use slack_installs::backend::SqliteBackend;
 use slack_installs::prelude::*;
 use slack_installs::slack::{HttpTransport, Transport as _};
+use slack_installs::store::Store;
 use slack_installs::testing::FakeSlack;
 use url::Url;
 
@@ -20,111 +24,154 @@ pub(crate) async fn everything(
     database: &SqliteBackend,
     port: u16,
 ) -> Result<()> {
-    let store = app.store();
-    let app = Url::parse(&format!("http://localhost:{port}/"))?;
-    let browser = HttpTransport::new();
-    let alpha = InstallationKey::workspace(TeamId::new(WORKSPACE)?);
-
-    step("Ada clicks Add to Slack, and allows the app on Slack's page");
-    let (page, callback) = install(&browser, fake, &app).await?;
-    check(
-        page.status() == StatusCode::OK,
-        "the page says that the app is installed",
-    )?;
-
-    step("The installation is stored, and its tokens are sealed");
-    let installation = store
-        .fetch(&alpha, None)
-        .await?
-        .ok_or("no installation is stored")?;
-    let bot = installation.installation.bot.ok_or("no bot is stored")?;
-    let stored = rows(database).await?;
-    let all = format!("{stored:?}");
-    check(
-        all.contains(WORKSPACE),
-        "the database shows the workspace's id",
-    )?;
-    check(
-        !all.contains(bot.grant.access_token.expose()),
-        "the database does not show the token",
-    )?;
-    let hex = hex(bot.grant.access_token.expose());
-    check(
-        !all.contains(&hex),
-        "the sealed bytes do not contain the token",
-    )?;
-
-    step("A second request to the same callback URL is refused");
-    let page = get(&browser, &callback, "").await?;
-    check(
-        page.status() == StatusCode::BAD_REQUEST,
-        "the page says what to do instead",
-    )?;
-
-    step("Ada types a slash command, Slack signs it, and the handler uses the stored token");
-    let url = app.join("slack/command")?;
-    let command = fake.slash_command(ADA, "/hello", "");
-    let answer = fake.deliver(&url, &command).await?;
-    let text = String::from_utf8_lossy(answer.body()).into_owned();
-    println!("   the app responds: {text}");
-    check(
-        text.contains(bot.user_id.as_str()),
-        "Slack accepts the token and returns the bot's id",
-    )?;
-    check(
-        fake.calls_with("auth.test", bot.grant.access_token.expose()) > 0,
-        "the handler used the stored token",
-    )?;
-
-    step("A forged command is refused");
-    let forged = command
-        .clone()
-        .with_body(FORM, "command=%2Fhello&team_id=T0ALPHA0001");
-    let mut forged = forged.request(&url);
-    forged.headers_mut().insert(
-        "x-slack-signature",
-        format!("v0={}", "0".repeat(64)).parse()?,
-    );
-    check(
-        fake.send(forged).await?.status() == StatusCode::UNAUTHORIZED,
-        "the response is 401",
-    )?;
-
-    step("Ada installs the app again, and the new installation replaces the old one");
-    let before = rows(database).await?.len();
-    let (page, _) = install(&browser, fake, &app).await?;
-    check(
-        page.status() == StatusCode::OK,
-        "the page says that the app is installed",
-    )?;
-    check(
-        rows(database).await?.len() == before,
-        "the number of rows is unchanged",
-    )?;
-    let answer = fake.deliver(&url, &command).await?;
-    check(answer.status() == StatusCode::OK, "the app serves commands")?;
-
-    step("Ada removes the app in Slack, and Slack notifies the app");
-    check(fake.uninstall(WORKSPACE), "the app was installed")?;
-    deliver_events(fake, &app.join("slack/events")?).await;
-    check(
-        store.fetch(&alpha, None).await?.is_none(),
-        "the installation is deleted",
-    )?;
-    let left = format!("{:?}", rows(database).await?);
-    check(
-        !left.contains(WORKSPACE),
-        "the database has no row of that workspace",
-    )?;
-    let answer = fake.deliver(&url, &command).await?;
-    let text = String::from_utf8_lossy(answer.body()).into_owned();
-    check(
-        text.contains("not installed"),
-        "the response to a late command says that the app is not installed",
-    )?;
-
+    let drive = Drive {
+        fake,
+        store: app.store(),
+        database,
+        app: Url::parse(&format!("http://localhost:{port}/"))?,
+        browser: HttpTransport::new(),
+        alpha: InstallationKey::workspace(TeamId::new(WORKSPACE)?),
+    };
+    let callback = drive.installs().await?;
+    drive.refuses_the_callback_again(&callback).await?;
+    drive.serves_a_command().await?;
+    drive.refuses_a_forged_command().await?;
+    drive.installs_again().await?;
+    drive.uninstalls().await?;
     println!("\nEvery check passed.");
     Ok(())
+}
+
+struct Drive<'a> {
+    fake: &'a FakeSlack,
+    store: &'a Arc<dyn Store>,
+    database: &'a SqliteBackend,
+    app: Url,
+    browser: HttpTransport,
+    alpha: InstallationKey,
+}
+
+impl Drive<'_> {
+    /// Returns the URL of the callback.
+    async fn installs(&self) -> Result<Url> {
+        step("Ada clicks Add to Slack, and allows the app on Slack's page");
+        let (page, callback) = install(&self.browser, self.fake, &self.app).await?;
+        check(
+            page.status() == StatusCode::OK,
+            "the page says that the app is installed",
+        )?;
+
+        step("The installation is stored, and its tokens are sealed");
+        let bot = self.bot().await?;
+        let stored = format!("{:?}", rows(self.database).await?);
+        check(
+            stored.contains(WORKSPACE),
+            "the database shows the workspace's id",
+        )?;
+        let token = bot.grant.access_token.expose();
+        check(
+            !stored.contains(token),
+            "the database does not show the token",
+        )?;
+        check(
+            !stored.contains(&hex(token)),
+            "the sealed bytes do not contain the token",
+        )?;
+        Ok(callback)
+    }
+
+    async fn refuses_the_callback_again(&self, callback: &Url) -> Result<()> {
+        step("A second request to the same callback URL is refused");
+        let page = get(&self.browser, callback, "").await?;
+        check(
+            page.status() == StatusCode::BAD_REQUEST,
+            "the page says what to do instead",
+        )
+    }
+
+    async fn serves_a_command(&self) -> Result<()> {
+        step("Ada types a slash command, Slack signs it, and the handler uses the stored token");
+        let response = self.command().await?;
+        let text = String::from_utf8_lossy(response.body()).into_owned();
+        println!("   the app responds: {text}");
+        let bot = self.bot().await?;
+        check(
+            text.contains(bot.user_id.as_str()),
+            "Slack accepts the token and returns the bot's id",
+        )?;
+        let token = bot.grant.access_token.expose();
+        check(
+            self.fake.calls_with("auth.test", token) > 0,
+            "the handler used the stored token",
+        )
+    }
+
+    async fn refuses_a_forged_command(&self) -> Result<()> {
+        step("A forged command is refused");
+        let command = self.fake.slash_command(ADA, "/hello", "");
+        let forged = command.with_body(FORM, "command=%2Fhello&team_id=T0ALPHA0001");
+        let mut forged = forged.request(&self.app.join("slack/command")?);
+        let signature = format!("v0={}", "0".repeat(64)).parse()?;
+        forged.headers_mut().insert("x-slack-signature", signature);
+        check(
+            self.fake.send(forged).await?.status() == StatusCode::UNAUTHORIZED,
+            "the response is 401",
+        )
+    }
+
+    async fn installs_again(&self) -> Result<()> {
+        step("Ada installs the app again, and the new installation replaces the old one");
+        let before = rows(self.database).await?.len();
+        let (page, _) = install(&self.browser, self.fake, &self.app).await?;
+        check(
+            page.status() == StatusCode::OK,
+            "the page says that the app is installed",
+        )?;
+        check(
+            rows(self.database).await?.len() == before,
+            "the number of rows is unchanged",
+        )?;
+        let response = self.command().await?;
+        check(
+            response.status() == StatusCode::OK,
+            "the app serves commands",
+        )
+    }
+
+    async fn uninstalls(&self) -> Result<()> {
+        step("Ada removes the app in Slack, and Slack notifies the app");
+        check(self.fake.uninstall(WORKSPACE), "the app was installed")?;
+        deliver_events(self.fake, &self.app.join("slack/events")?).await;
+        check(
+            self.store.fetch(&self.alpha, None).await?.is_none(),
+            "the installation is deleted",
+        )?;
+        let left = format!("{:?}", rows(self.database).await?);
+        check(
+            !left.contains(WORKSPACE),
+            "the database has no row of that workspace",
+        )?;
+        let response = self.command().await?;
+        let text = String::from_utf8_lossy(response.body()).into_owned();
+        check(
+            text.contains("not installed"),
+            "the response to a late command says that the app is not installed",
+        )
+    }
+
+    /// Returns the stored bot of the workspace.
+    async fn bot(&self) -> Result<Bot> {
+        let stored = self.store.fetch(&self.alpha, None).await?;
+        let stored = stored.ok_or("no installation is stored")?;
+        Ok(stored.installation.bot.ok_or("no bot is stored")?)
+    }
+
+    /// Sends Ada's slash command, and returns the app's response.
+    async fn command(&self) -> Result<Response<Bytes>> {
+        let command = self.fake.slash_command(ADA, "/hello", "");
+        let url = self.app.join("slack/command")?;
+        Ok(self.fake.deliver(&url, &command).await?)
+    }
 }
 
 /// Runs the install flow as a browser with one cookie. Returns the last page and its URL.
@@ -164,9 +211,10 @@ fn step(what: &str) {
 
 fn check(holds: bool, what: &str) -> Result<()> {
     println!("   {} {what}", if holds { "ok:" } else { "FAILED:" });
-    match holds {
-        true => Ok(()),
-        false => Err(format!("a check failed: {what}").into()),
+    if holds {
+        Ok(())
+    } else {
+        Err(format!("a check failed: {what}").into())
     }
 }
 

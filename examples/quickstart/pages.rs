@@ -165,21 +165,23 @@ pub(crate) async fn add() -> Html<String> {
 
 fn page(story: &Story) -> String {
     let is_installed = story.now.iter().any(|row| row.place() == WORKSPACE);
-    let (done, off) = match is_installed {
-        true => (" class=done", ""),
-        false => ("", " disabled"),
+    let (done, off) = if is_installed {
+        (" class=done", "")
+    } else {
+        ("", " disabled")
     };
-    let add = match is_installed {
-        true => "Add it again",
-        false => "Add to Slack",
+    let add = if is_installed {
+        "Add it again"
+    } else {
+        "Add to Slack"
     };
     let what = changes(&story.before, &story.now);
-    let summary = match what.is_empty() {
-        true => "<li>No row changed. The handler only read rows.</li>".into(),
-        false => what
-            .iter()
+    let summary = if what.is_empty() {
+        "<li>No row changed. The handler only read rows.</li>".into()
+    } else {
+        what.iter()
             .map(|(change, row)| line(*change, row))
-            .collect::<String>(),
+            .collect::<String>()
     };
     let stored = story
         .now

@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use slack_installs::backend::{
-    Backend, Change, DynamoDbBackend, Error, Expect, Partition, Row, Scope,
+    Backend, Change, DynamoDbBackend, Error, Expect, Partition, Row, Scope, Slot,
 };
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
@@ -131,41 +131,60 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
         Err(error) => panic!("{name}: {error:?}"),
     }
 
-    // The next commit finds what the ended process left behind.
+    let expected = commit_after(bench, &partition, &names, next, &found).await;
+    assert_eq!(
+        rows(&bench.straight, &partition, &names).await,
+        expected,
+        "{name}: next is {next}"
+    );
+
+    assert_listed(bench, &partition, &name, &expected, happened).await;
+    (if happened { "after" } else { "before" }, outcome.is_ok())
+}
+
+/// Commits what comes next, and returns the rows that must exist afterwards. The commit finds what
+/// the ended process left behind.
+async fn commit_after(
+    bench: &Bench,
+    partition: &Partition,
+    [one, .., new]: &[Slot; 4],
+    next: usize,
+    found: &[Option<Row>],
+) -> Vec<Option<Row>> {
     let standing = |at: usize| found[at].as_ref().map(|row| row.version);
     let expect = |at: usize| standing(at).map_or(Expect::Absent, Expect::Version);
     let over = row();
-    let mut expected = found.clone();
+    let mut expected = found.to_vec();
     match next {
         0 => {
-            let changes = [put(&one, &over, expect(0))];
+            let changes = [put(one, &over, expect(0))];
             bench
                 .straight
-                .commit(&partition, &changes)
+                .commit(partition, &changes)
                 .await
                 .expect("no row changed");
             expected[0] = Some(over);
         }
         1 => {
-            let changes = [put(&one, &over, expect(0)), put(&new, &over, expect(3))];
+            let changes = [put(one, &over, expect(0)), put(new, &over, expect(3))];
             bench
                 .straight
-                .commit(&partition, &changes)
+                .commit(partition, &changes)
                 .await
                 .expect("no row changed");
             (expected[0], expected[3]) = (Some(over.clone()), Some(over));
         }
         2 => {
-            let changes = [put(&one, &over, Expect::Version(row().version))];
-            let refused = bench.straight.commit(&partition, &changes).await;
+            let changes = [put(one, &over, Expect::Version(row().version))];
+            let refused = bench.straight.commit(partition, &changes).await;
             assert!(
                 matches!(refused, Err(Error::Conflict)),
-                "{name}: {refused:?}"
+                "{partition:?}: {refused:?}"
             );
-            let changes = [delete(&one, None)];
+            let changes = [delete(one, None)];
             bench
                 .straight
-                .commit(&partition, &changes)
+                .commit(partition, &changes)
                 .await
                 .expect("unconditional");
             expected[0] = None;
@@ -174,31 +193,35 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
             let changes = [Change::Clear];
             bench
                 .straight
-                .commit(&partition, &changes)
+                .commit(partition, &changes)
                 .await
                 .expect("unconditional");
             expected.fill(None);
             assert!(
-                bench.items(&partition).await.is_empty(),
-                "{name}: no item is left"
+                bench.items(partition).await.is_empty(),
+                "{partition:?}: no item is left"
             );
         }
     }
-    assert_eq!(
-        rows(&bench.straight, &partition, &names).await,
-        expected,
-        "{name}: next is {next}"
-    );
+    expected
+}
 
-    // A scan finds the same rows and deletes the cleared ones.
-    let listed = listed(&bench.straight, &name).await;
+/// Asserts that a scan and a queue have the same rows. A scan deletes the cleared ones.
+async fn assert_listed(
+    bench: &Bench,
+    partition: &Partition,
+    name: &str,
+    expected: &[Option<Row>],
+    is_cleared: bool,
+) {
+    let listed = listed(&bench.straight, name).await;
     assert_eq!(
         listed,
         expected.iter().flatten().count(),
         "{name}: rows of a scan"
     );
-    if happened {
-        let items = bench.items(&partition).await;
+    if is_cleared {
+        let items = bench.items(partition).await;
         assert_eq!(items.len(), listed, "{name}: a scan removes {items:?}");
     }
     let due = bench
@@ -212,14 +235,13 @@ async fn end_at(bench: &Bench, nth: usize, fate: &Fate, next: usize) -> (&'stati
         .await;
     let due = due.expect("the emulator responds");
     let due = due.rows.iter();
-    let due = due.filter(|(key, _)| key.partition == partition).count();
+    let due = due.filter(|(key, _)| key.partition == *partition).count();
     let expected = expected
         .iter()
         .flatten()
         .filter(|row| row.due.is_some())
         .count();
     assert_eq!(due, expected, "{name}: rows that are due");
-    (if happened { "after" } else { "before" }, outcome.is_ok())
 }
 
 /// A mark arrives after another process took over the claim and cleared the partition.
@@ -235,10 +257,12 @@ async fn a_late_mark_revives_no_row() {
     let reached = Arc::new(Semaphore::new(0));
     let announce = Arc::clone(&reached);
     bench.proxy.decide(move |request| {
-        let gate = match settles(request) {
-            true => &held_too,
-            false if request.operation == "UpdateItem" => &held,
-            false => return Fate::Pass,
+        let gate = if settles(request) {
+            &held_too
+        } else if request.operation == "UpdateItem" {
+            &held
+        } else {
+            return Fate::Pass;
         };
         announce.add_permits(1);
         Fate::Wait(Arc::clone(gate))
@@ -436,10 +460,12 @@ fn end_when(proxy: &Proxy, last: fn(&Request) -> bool, fate: Fate) {
     let ended = AtomicBool::new(false);
     proxy.decide(move |request| {
         let is_last = last(request);
-        match ended.fetch_or(is_last, Ordering::Relaxed) {
-            true => Fate::Cut,
-            false if is_last => fate.clone(),
-            false => Fate::Pass,
+        if ended.fetch_or(is_last, Ordering::Relaxed) {
+            Fate::Cut
+        } else if is_last {
+            fate.clone()
+        } else {
+            Fate::Pass
         }
     });
 }

@@ -116,37 +116,16 @@ async fn what_cannot_be_used_is_refused_with_the_remedy() {
     let server = Postgres::start().await;
     let url = server.database("refused").await;
 
-    for (url, options) in [
-        (
-            url.as_str(),
-            PostgresOptions {
-                schema: "Robert'); --".to_owned(),
-                ..fast()
-            },
-        ),
-        (
-            &url,
-            PostgresOptions {
-                schema: String::new(),
-                ..fast()
-            },
-        ),
-        (
-            &url,
-            PostgresOptions {
-                pool_size: 0,
-                ..fast()
-            },
-        ),
-        (
-            &url,
-            PostgresOptions {
-                lock_timeout: Duration::from_micros(1),
-                ..fast()
-            },
-        ),
-    ] {
-        let refused = PostgresBackend::connect_with(url, options).await;
+    let invalid: [fn(&mut PostgresOptions); 4] = [
+        |options| options.schema = "Robert'); --".to_owned(),
+        |options| options.schema = String::new(),
+        |options| options.pool_size = 0,
+        |options| options.lock_timeout = Duration::from_micros(1),
+    ];
+    for change in invalid {
+        let mut options = fast();
+        change(&mut options);
+        let refused = PostgresBackend::connect_with(&url, options).await;
         assert!(
             matches!(&refused, Err(error) if error.kind() == Kind::Invalid),
             "{refused:?}"

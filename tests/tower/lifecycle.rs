@@ -15,10 +15,11 @@ async fn a_tenant_that_cannot_be_served_is_purged_all_the_same() {
         front.life.app.fake.rotate_tokens(Rotation::default());
         front.life.install(ADA).await;
         front.life.advance(3600);
-        match is_on_hold {
-            true => hold(&front.life.app, ALPHA, true).await,
+        if is_on_hold {
+            hold(&front.life.app, ALPHA, true).await;
+        } else {
             // The tokens have expired, and there is no rotator.
-            false => front.life.advance(24 * 3600),
+            front.life.advance(24 * 3600);
         }
         let event = front.life.app.fake.app_uninstalled(ALPHA);
         assert_eq!(front.deliver(&event).await, StatusCode::OK);

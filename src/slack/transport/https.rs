@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::header::{ACCEPT, USER_AGENT};
 use http::{HeaderValue, Request, Response, Uri, uri::Scheme};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt, Full};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
@@ -115,7 +115,7 @@ where
 }
 
 /// Reads a whole response of at most [`MAX_ANSWER`] bytes.
-pub(super) async fn collect<B: http_body::Body>(
+pub(super) async fn collect<B: BodyExt>(
     response: Response<B>,
     lost: impl Fn(B::Error) -> TransportError,
 ) -> Result<Response<Bytes>, TransportError> {
