@@ -63,6 +63,7 @@ impl<S: Source> Pool<S> {
         }
     }
 
+    #[cfg(feature = "postgres")]
     pub(in crate::backend) fn source(&self) -> &S {
         &self.source
     }
