@@ -24,7 +24,7 @@ impl Answer {
                 after: retry_after.map(|after| after.min(LONGEST_WAIT)),
             },
             (_, class) if class.ends_token() => Self::Refused,
-            (SlackError::Api { code, .. }, _) if is_of_the_app(code) => Self::App(code.clone()),
+            (SlackError::Api { code, .. }, _) if code.is_about_app() => Self::App(code.clone()),
             (
                 _,
                 ErrorClass::CallerBug
@@ -36,25 +36,6 @@ impl Answer {
             _ => Self::Unknown,
         }
     }
-}
-
-/// Returns whether Slack returns this code for the app itself, whichever token was sent.
-///
-/// A code about one token, for example that it belongs to another app, must not stop the refreshes
-/// of other tokens.
-pub(super) fn is_of_the_app(code: &ErrorCode) -> bool {
-    matches!(
-        code.as_str(),
-        "accesslimited"
-            | "bad_client_secret"
-            | "bad_redirect_uri"
-            | "invalid_client_id"
-            | "invalid_grant_type"
-            | "oauth_authorization_url_mismatch"
-            | "pkce_not_allowed"
-            | "token_rotation_not_enabled"
-            | "unknown_method"
-    )
 }
 
 /// Returns the error code that is stored in the chain after a failed call.
@@ -141,7 +122,7 @@ mod tests {
     fn what_slack_says_of_the_app_is_told_from_what_it_says_of_one_token() {
         for code in OF_THE_APP {
             assert_eq!(meaning(&api(code)), format!("app: {code}"));
-            assert!(is_of_the_app(&ErrorCode::new(code)), "{code}");
+            assert!(ErrorCode::new(code).is_about_app(), "{code}");
         }
         for code in [
             "access_denied",
@@ -159,7 +140,7 @@ mod tests {
             "two_factor_setup_required",
         ] {
             assert_eq!(meaning(&api(code)), "later", "{code}");
-            assert!(!is_of_the_app(&ErrorCode::new(code)), "{code}");
+            assert!(!ErrorCode::new(code).is_about_app(), "{code}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::answer::{self, Answer, LONGEST_WAIT, is_of_the_app};
+use super::answer::{self, Answer, LONGEST_WAIT};
 use super::buy::Step;
 use super::error::Error;
 use super::guard::WINDOW;
@@ -142,7 +142,7 @@ impl<'a> Attempt<'a> {
                 self.lease.engine.pace.hold(wait);
             }
             (SlackError::Api { code, .. }, ErrorClass::Configuration | ErrorClass::CallerBug)
-                if !is_of_the_app(code) =>
+                if !code.is_about_app() =>
             {
                 tracing::error!(
                     chain = %self.lease.key, %code,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::answer::{self, LONGEST_WAIT, is_of_the_app};
+use super::answer::{self, LONGEST_WAIT};
 use super::buy::Step;
 use super::engine::Engine;
 use super::error::Error;
@@ -151,7 +151,7 @@ async fn not_exchanged(lease: &HeldLease, failure: &SlackError) -> Error {
         .give_back(is_definite.into(), Some(after), &name)
         .await;
     match failure {
-        SlackError::Api { .. } if is_of_the_app(&code) => Error::Configuration { code },
+        SlackError::Api { .. } if code.is_about_app() => Error::Configuration { code },
         _ => Error::NotExchanged { code },
     }
 }

@@ -102,6 +102,25 @@ impl ErrorCode {
     pub(crate) fn is_access_denied(&self) -> bool {
         &*self.0 == "access_denied"
     }
+
+    /// Returns whether Slack returns this code for the app itself, whichever token was sent.
+    ///
+    /// A code about one token, for example that it belongs to another app, must not stop the
+    /// refreshes of other tokens.
+    pub(crate) fn is_about_app(&self) -> bool {
+        matches!(
+            &*self.0,
+            "accesslimited"
+                | "bad_client_secret"
+                | "bad_redirect_uri"
+                | "invalid_client_id"
+                | "invalid_grant_type"
+                | "oauth_authorization_url_mismatch"
+                | "pkce_not_allowed"
+                | "token_rotation_not_enabled"
+                | "unknown_method"
+        )
+    }
 }
 
 impl fmt::Debug for ErrorCode {
