@@ -225,7 +225,7 @@ pub struct Summary {
     pub app_id: AppId,
     /// The workspace or organisation.
     pub home: Home,
-    /// The user who went through the flow last.
+    /// The user who completed the install flow last.
     pub installed_by: Option<UserId>,
     /// When the app was installed last, on Slack's clock.
     pub installed_at: SystemTime,

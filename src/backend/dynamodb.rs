@@ -24,7 +24,7 @@
 //! These rules make it one commit for every other process:
 //!
 //! * **A row exists unless it bears the id of a claim that is done.** So a row without marks
-//!   exists, and needs no further read. A row with marks and the claim are read at one moment.
+//!   exists, and needs no further read. A row with marks and the claim are read in one transaction.
 //! * **A claim that is done is deleted only after every row that bears its id.** Marks are only
 //!   added, never removed or replaced; only a new row in the same slot has none. So a late mark of
 //!   a process that lost its claim adds an id that is never done.

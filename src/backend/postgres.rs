@@ -371,7 +371,7 @@ const PERMANENT: [&str; 4] = ["22", "23", "42", "54"];
 
 const COMMIT: &str = "SELECT slack_commit_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
-/// The first condition must be written as in the index.
+/// The first condition must have the same text as the index's expression, or the index is not used.
 const DUE: &str = "
 SELECT partition, slot, version, metadata::text, sealed, lane, due_at FROM slack_rows
 WHERE split_part(partition, '/', 1) = $1 AND lane = $2 AND due_at <= $3

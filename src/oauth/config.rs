@@ -185,7 +185,7 @@ pub struct Requested {
 #[non_exhaustive]
 pub enum ConfigError {
     /// No redirect URL is configured.
-    #[error("no redirect URL is configured: add the URL to which Slack sends people back")]
+    #[error("no redirect URL is configured: add the callback URL, as configured at Slack")]
     NoRedirectUri,
     /// A redirect URL has the same path as the install path.
     #[error(

@@ -101,7 +101,7 @@ pub(crate) enum Refused {
     Moved,
 }
 
-/// The end of a refresh without a pair and without a refusal of every refresh token.
+/// The outcome of a refresh that got no pair, although Slack did not refuse every refresh token.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Released {
     /// How many of the recorded calls certainly issued no pair.

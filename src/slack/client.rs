@@ -229,7 +229,7 @@ impl SlackClient {
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Bytes::from(body))
             .map_err(|_| Error::Malformed {
-                what: "none was requested, because the environment's base URL is not a valid URI",
+                what: "there is none, because the environment's base URL is not a valid URI",
             })?;
         let sent_at = self.clock.now();
         let response = self.transport.send(request).await?;
