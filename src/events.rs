@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `app_uninstalled` | the tenant is purged, and your app's hook is called |
 //! | `tokens_revoked` | dead tokens of the listed users and bot are deleted (`auth.test` decides) |
-//! | `team_access_revoked`, `_granted` | the org-wide installation stops or resumes serving workspaces |
+//! | `team_access_revoked`, `_granted` | workspaces lose or regain the org-wide installation |
 //! | `grid_migration_started` | none: the workspace can be used again after the migration |
 //! | `grid_migration_finished` | the workspace's enterprise id is updated |
 //!

@@ -46,7 +46,7 @@ use options::Opens;
 /// The server must be Postgres 14 or later, and the primary. [`connect`](Self::connect) refuses a
 /// standby, a read-only server, and a server with `fsync`, `full_page_writes` or
 /// `synchronous_commit` off. Its error names the remedy. Every new connection is checked again for
-/// a standby, because the server's name may lead to another server after a failover. With
+/// a standby, because the host name may resolve to another server after a failover. With
 /// asynchronous replication, a failover can lose the last commits; `synchronous_standby_names`
 /// prevents that.
 ///

@@ -72,7 +72,7 @@ impl InstallConfig {
     }
 }
 
-/// Returns whether this is a path as a browser sends it, and as a link of a page leads to it.
+/// Returns whether this is a path that a browser sends unchanged, and that a page can link to.
 fn is_path(path: &str) -> bool {
     // With a second slash, the link would lead to another host.
     let is_local = !path.starts_with("//");

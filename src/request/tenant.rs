@@ -156,8 +156,8 @@ fn lifecycle(payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
     })
 }
 
-/// Returns the org of a team access event, whatever its flag says. The teams in the event are the
-/// ones that were granted or revoked.
+/// Returns the org of a team access event, even if the event's flag is false. The teams in the
+/// event are the ones that were granted or revoked.
 fn team_access(payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
     let authorized = match payload.authorizations.read("authorizations")? {
         None => None,

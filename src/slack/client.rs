@@ -67,7 +67,8 @@ impl SlackClient {
 
     /// Exchanges the code of a callback for tokens (`oauth.v2.access`, HTTP Basic).
     ///
-    /// The client never repeats this call, because it spends the code whatever the response is.
+    /// The client never repeats this call, because the first call spends the code, even if it
+    /// fails.
     ///
     /// # Errors
     ///
