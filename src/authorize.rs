@@ -225,7 +225,7 @@ pub struct AuthorizeResult {
     pub tenant: Tenant,
     /// Which step of the resolution order found the installation.
     pub resolved_via: ResolvedVia,
-    /// The installation, without expired tokens. Its only user's token is the acting user's.
+    /// The installation, without expired tokens. It has no user's token except the acting user's.
     pub installation: Installation,
 }
 

@@ -538,7 +538,7 @@ pub struct Row {
 /// One change of a commit.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// Writes nothing. If exactly this version does not exist, the commit conflicts.
+    /// Writes nothing. The commit conflicts unless the row exists and has this version.
     Check {
         /// The row.
         slot: Slot,
@@ -611,7 +611,7 @@ impl Change {
         let mut slots: Vec<_> = changes.iter().map(Self::slot).collect();
         slots.sort_unstable();
         if slots.windows(2).any(|pair| pair[0] == pair[1]) {
-            let text = "the commit has two changes of one slot, or two `Clear`s; keep one of them";
+            let text = "the commit changes one slot twice, or has two `Clear`s; keep one of them";
             return Err(Error::Malformed(text.into()));
         }
         Ok(())
@@ -701,7 +701,7 @@ pub struct Page {
 #[non_exhaustive]
 pub enum Error {
     /// A row does not meet its expectation; nothing was written.
-    #[error("a stored row was not as expected")]
+    #[error("a row is not in the state that the commit expects; nothing was written")]
     Conflict,
     /// The request or a stored row is not valid. A retry does not help.
     #[error("a stored row or a request to the database is malformed")]

@@ -4,14 +4,14 @@
 //! event's time is compared with the time of the installation, both on Slack's clock. If
 //! `event_time` is less than five minutes after the installation, the event may be about an earlier
 //! installation. Then nothing is purged before `auth.test` confirms it. (Slack's repetitions of an
-//! event keep its time.) A deletion applies only to the revision and the token that were judged.
+//! event keep its time.) A deletion applies only to the revision and the token that were checked.
 //!
 //! | event | effect |
 //! |---|---|
 //! | `app_uninstalled` | the tenant is purged, and your app's hook is called |
 //! | `tokens_revoked` | dead tokens of the listed users and bot are deleted (`auth.test` decides) |
-//! | `team_access_revoked`, `_granted` | the org-wide installation stops serving them, or resumes |
-//! | `grid_migration_started` | none: the workspace comes back |
+//! | `team_access_revoked`, `_granted` | workspaces lose or regain the org-wide installation |
+//! | `grid_migration_started` | none: the workspace can be used again after the migration |
 //! | `grid_migration_finished` | the workspace's enterprise id is updated |
 //!
 //! Your app handles all other events. `app_uninstalled_team` is one of them: it notifies admin apps
@@ -151,8 +151,8 @@ pub enum LifecycleError {
     /// The event's fields do not have the documented form.
     #[error("the fields of the event do not have the form that Slack documents")]
     Event(#[from] PayloadError),
-    /// The installation changed several times while the event was judged.
-    #[error("the installation changed each time that the event was judged")]
+    /// The installation changed during every attempt to handle the event.
+    #[error("the installation changed during every attempt to handle the event")]
     Moved,
     /// Slack did not confirm whether the installation is still active.
     #[error("Slack did not confirm whether the installation is still active")]
@@ -238,8 +238,8 @@ impl Lifecycle {
         let org = tenant.candidates().into_iter().find_map(org);
         for _ in 0..ATTEMPTS {
             match self.apply(event, request, &key, org.as_ref(), at).await {
-                // The installation changed between the judgement and the commit, so the event is
-                // judged again.
+                // The installation changed between the check and the commit, so the event is
+                // checked again.
                 Err(LifecycleError::Store(store::Error::Conflict)) => {}
                 outcome => {
                     if let Ok(handled) = &outcome {
@@ -297,7 +297,7 @@ impl fmt::Debug for Lifecycle {
     }
 }
 
-/// How often an event is judged, if a reinstall happens in between each time.
+/// How many attempts are made to handle an event, if the installation changes during each.
 const ATTEMPTS: usize = 10;
 
 /// How long your app's purge may take before another worker calls the hook again. Slack also

@@ -204,5 +204,6 @@ async fn end(pass: Option<Pass>, is_handled: bool) {
 /// (<https://docs.slack.dev/apis/events-api>).
 pub(crate) const DEADLINE: Duration = Duration::from_millis(2500);
 
-/// How long to wait for the commit, which usually takes milliseconds.
+/// How long the response waits until the request's result is stored. That usually takes
+/// milliseconds.
 const NOTE_PATIENCE: Duration = Duration::from_millis(250);

@@ -25,14 +25,14 @@ pub struct Installation {
     pub app_id: AppId,
     /// The workspace or organisation where it was installed.
     pub home: Home,
-    /// The workspace's or the organisation's URL, after `auth.test` reported it.
+    /// The workspace's or the organisation's URL; `None` until `auth.test` has reported it.
     pub url: Option<String>,
     /// The bot, one per app and tenant; `None` if only users authorised the app.
     pub bot: Option<Bot>,
-    /// A user's own authorisation. On `store`, of the person who installed. On `fetch`, of exactly
-    /// the user that the caller named, never of another.
+    /// A user's own authorisation. `store` takes that of the user who installed the app. `fetch`
+    /// returns that of the user whom the caller named, and never another user's.
     pub user: Option<User>,
-    /// The user who went through the flow last.
+    /// The user who completed the install flow last.
     pub installed_by: Option<UserId>,
     /// When the app was installed last, on Slack's clock.
     pub installed_at: SystemTime,
@@ -251,7 +251,7 @@ pub struct Team {
 pub struct Bot {
     /// The bot's user, which posts messages and can be mentioned.
     pub user_id: UserId,
-    /// The bot's own id, after `auth.test` reported it.
+    /// The bot's own id; `None` until `auth.test` has reported it.
     pub id: Option<BotId>,
     /// Its token.
     pub grant: Grant,
@@ -282,7 +282,7 @@ pub struct Grant {
 /// A webhook into one channel.
 #[derive(Debug)]
 pub struct IncomingWebhook {
-    /// The channel's name when it was set up.
+    /// The channel's name at the time when the webhook was created.
     pub channel: String,
     /// The channel's id. One webhook is stored for each.
     pub channel_id: String,

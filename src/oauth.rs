@@ -119,7 +119,8 @@ struct Inner {
     hooks: Option<Arc<dyn InstallHooks>>,
     pages: Arc<dyn Pages>,
     clock: Clock,
-    /// Whether the warning about cookies that do not come back was already logged.
+    /// Whether the warning about a callback that cannot receive the flow's cookie was already
+    /// logged.
     has_warned: Arc<AtomicBool>,
 }
 
@@ -523,7 +524,7 @@ impl Inner {
                 tracing::warn!(
                     tenant = %installation.key(),
                     error = error_chain(&error),
-                    "the facts from auth.test could not be stored"
+                    "the URL and the bot id from auth.test could not be stored"
                 );
             }
         }
@@ -548,8 +549,8 @@ impl Inner {
                 tracing::error!(
                     tenant = %key,
                     error = error_chain(&error),
-                    "the tokens of a refused installation are not revoked: the store could not say \
-                     whether they are in use"
+                    "the tokens of a refused installation are not revoked: the store could not be \
+                     read, and they may be in use"
                 );
                 return;
             }

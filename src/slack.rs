@@ -112,7 +112,7 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
 /// # Contract
 ///
 /// 1. A request is sent at most once. A redirect is returned as the response, and not followed.
-/// 2. A response is returned whatever its status is.
+/// 2. A response is returned, also with an error status.
 ///
 /// # Consistency
 ///

@@ -56,8 +56,8 @@ impl<S> Store for S where S: LifecycleStore + RotationStore + SeenStore + StateS
 ///    unchanged.
 /// 3. `fetch` returns the bot, and the token of exactly the user that the caller names. If the
 ///    caller names no user, it returns no user's token.
-/// 4. A workspace is found by its team id, whatever enterprise id the key has in addition. An
-///    org-wide installation is found by `(Some(enterprise), None)` only.
+/// 4. A workspace is found by its team id, with or without an enterprise id in the key. An org-wide
+///    installation is found by `(Some(enterprise), None)` only.
 /// 5. `delete` removes exactly what it names. If that is already deleted, it is a no-op. If the
 ///    caller limits it to a revision or a token, it never removes anything newer.
 /// 6. Concurrent calls take effect one after the other.
@@ -225,7 +225,7 @@ pub struct Summary {
     pub app_id: AppId,
     /// The workspace or organisation.
     pub home: Home,
-    /// The user who went through the flow last.
+    /// The user who completed the install flow last.
     pub installed_by: Option<UserId>,
     /// When the app was installed last, on Slack's clock.
     pub installed_at: SystemTime,

@@ -337,8 +337,8 @@ impl Tenant {
     ///
     /// # Errors
     ///
-    /// [`IdError`], if the request names neither an enterprise id nor a team id, whatever the
-    /// org-wide flag is.
+    /// [`IdError`], if the request names neither an enterprise id nor a team id. The org-wide flag
+    /// makes no difference.
     pub(crate) fn new(
         enterprise: Option<EnterpriseId>,
         team: Option<TeamId>,

@@ -47,10 +47,10 @@ fn only<T>(providers: [Option<T>; 2]) -> Option<T> {
 
 /// Returns the providers that rustls was built with, by this crate's features or by another's.
 ///
-/// rustls has no function that reports this. If rustls has a module of this name, the glob import
-/// imports it, and it hides this file's module of the same name.
+/// rustls has no function that reports this. If rustls has a module `ring` or `aws_lc_rs`, the glob
+/// import imports it, and it hides this file's module of the same name.
 fn built_in() -> [Option<CryptoProvider>; 2] {
-    #[allow(unused_imports, reason = "rustls may have neither module")]
+    #[allow(unused_imports, reason = "rustls may have neither of the two modules")]
     use rustls::crypto::*;
     #[allow(
         clippy::useless_conversion,
@@ -62,14 +62,14 @@ fn built_in() -> [Option<CryptoProvider>; 2] {
     ]
 }
 
-#[allow(dead_code, reason = "hidden if rustls has a module of this name")]
+#[allow(dead_code, reason = "not used if rustls has a module of this name")]
 mod ring {
     pub(super) fn default_provider() -> Option<rustls::crypto::CryptoProvider> {
         None
     }
 }
 
-#[allow(dead_code, reason = "hidden if rustls has a module of this name")]
+#[allow(dead_code, reason = "not used if rustls has a module of this name")]
 mod aws_lc_rs {
     pub(super) fn default_provider() -> Option<rustls::crypto::CryptoProvider> {
         None

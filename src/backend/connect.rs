@@ -12,7 +12,8 @@ use super::{Backend, BoxError};
 /// A backend that [`connect`](super::connect) opens.
 #[async_trait]
 pub(super) trait ByUrl: Backend + Sized {
-    /// Complete URLs, one of each form, for an error text. Empty if a scheme alone is complete.
+    /// An example of each form of URL, for an error text. Empty if the scheme is already a complete
+    /// URL.
     const EXAMPLES: &str;
 
     /// Opens the backend at this URL, whose scheme is one of this backend's.

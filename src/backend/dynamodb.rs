@@ -23,9 +23,9 @@
 //!
 //! These rules make it one commit for every other process:
 //!
-//! * **A row exists unless it bears the id of a claim that is done.** So a row without marks
-//!   exists, and needs no further read. A row with marks and the claim are read at one moment.
-//! * **A claim that is done is deleted only after every row that bears its id.** Marks are only
+//! * **A row exists unless it has the id of a claim that is done.** So a row without marks exists,
+//!   and needs no further read. A row with marks and the claim are read in one transaction.
+//! * **A claim that is done is deleted only after every row that has its id.** Marks are only
 //!   added, never removed or replaced; only a new row in the same slot has none. So a late mark of
 //!   a process that lost its claim adds an id that is never done.
 //! * **While a claim is pending, no new row is created**: a write that may create a row checks the
@@ -93,9 +93,10 @@ mod write;
 /// (`TransactGetItems`).
 ///
 /// The table must be in one region. A global table of eventual consistency is refused, in either
-/// version of DynamoDB's global tables: its last writer wins, whatever the writer expected. The
-/// exception is a table that [only one region writes](Self::connect_as_only_writer). A global table
-/// of strong consistency is refused, because DynamoDB has no transactions there.
+/// version of DynamoDB's global tables: its last writer wins, and the version that the writer
+/// expected is ignored. The exception is a table that [only one region
+/// writes](Self::connect_as_only_writer). A global table of strong consistency is refused, because
+/// DynamoDB has no transactions there.
 ///
 /// # Cost
 ///

@@ -46,7 +46,7 @@ use options::Opens;
 /// The server must be Postgres 14 or later, and the primary. [`connect`](Self::connect) refuses a
 /// standby, a read-only server, and a server with `fsync`, `full_page_writes` or
 /// `synchronous_commit` off. Its error names the remedy. Every new connection is checked again for
-/// a standby, because the server's name may lead to another server after a failover. With
+/// a standby, because the host name may resolve to another server after a failover. With
 /// asynchronous replication, a failover can lose the last commits; `synchronous_standby_names`
 /// prevents that.
 ///
@@ -371,7 +371,7 @@ const PERMANENT: [&str; 4] = ["22", "23", "42", "54"];
 
 const COMMIT: &str = "SELECT slack_commit_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
-/// The first condition must be written as in the index.
+/// The first condition must have the same text as the index's expression, or the index is not used.
 const DUE: &str = "
 SELECT partition, slot, version, metadata::text, sealed, lane, due_at FROM slack_rows
 WHERE split_part(partition, '/', 1) = $1 AND lane = $2 AND due_at <= $3

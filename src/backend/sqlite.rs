@@ -351,7 +351,7 @@ const CLEAR: &str = "DELETE FROM slack_rows WHERE partition = ?1";
 
 const DELETE: &str = "DELETE FROM slack_rows WHERE partition = ?1 AND slot = ?2";
 
-/// The first condition must be written as in the index.
+/// The first condition must have the same text as the index's expression, or the index is not used.
 const DUE: &str = concat!(
     columns!(),
     "WHERE substr(partition, 1, instr(partition, '/') - 1) = ?1 AND lane = ?2 AND due_at <= ?3 \
@@ -366,12 +366,12 @@ ON CONFLICT (partition, slot) DO UPDATE SET version = excluded.version,
   metadata = excluded.metadata, sealed = excluded.sealed, lane = excluded.lane,
   due_at = excluded.due_at";
 
-/// For any number of slots.
+/// Reads any number of slots.
 const READ: &str = "
 SELECT slot, version, metadata, sealed, lane, due_at FROM slack_rows
 WHERE partition = ?1 AND slot IN (SELECT value FROM json_each(?2))";
 
-/// For one, two and three slots, which are what a request reads. Each slot is one key lookup.
+/// Read one, two and three slots, the usual numbers in a request. Each slot is one key lookup.
 /// Unpacking a list would take longer than the lookups.
 const READ_FEW: [&str; 3] = [
     read_slot!("?2"),

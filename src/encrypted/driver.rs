@@ -1,4 +1,5 @@
-//! Reads rows, decides, commits by version, and starts over if a row changed. For every record.
+//! Reads rows, decides, commits by version, and starts over if a row changed. All kinds of records
+//! use it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -339,7 +340,7 @@ impl<B: Backend> Driver<B> {
             records.push(match self.open(partition, slot, kind, &row).await {
                 Ok(plaintext) => Some(Record { row, plaintext }),
                 Err(Error::Unreadable(_)) if matches!(opening, Opening::WhatOpens) => {
-                    tracing::warn!(%partition, %slot, "replacing a row that does not open");
+                    tracing::warn!(%partition, %slot, "a row that cannot be opened is replaced");
                     None
                 }
                 Err(error) => return Err(error),

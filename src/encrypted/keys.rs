@@ -66,7 +66,7 @@ impl<B: Backend> Keys<B> {
                 return Ok(keys);
             }
         }
-        let again = "no first data key was written in 3 attempts; try again".into();
+        let again = "the first data key could not be written in 3 attempts; try again".into();
         Err(backend::Error::Unavailable(again).into())
     }
 

@@ -89,7 +89,7 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
                     // One unreadable note must not stop the notes of other tenants.
                     Err(error @ Error::Unreadable(_)) => {
                         tracing::error!(partition = %key.partition, error = error_chain(&error),
-                            "cannot open a departure's note, so your app is not notified");
+                            "cannot open a purged tenant's note, so your app's hook is not called");
                     }
                     note => found.extend(note?),
                 }

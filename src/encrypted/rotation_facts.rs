@@ -12,7 +12,7 @@ mod tests;
 /// The rotation of a chain. All times are milliseconds since 1970, because a lease lasts seconds.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct RotationFacts {
-    /// 32 hexadecimal digits.
+    /// The id of the installation: 32 hexadecimal digits.
     install: String,
     generation: u64,
     issued_at: u64,
@@ -42,7 +42,7 @@ pub(super) struct RotationFacts {
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 struct LeaseFacts {
-    /// 32 hexadecimal digits.
+    /// The owner of the lease: 32 hexadecimal digits.
     owner: String,
     until: u64,
 }

@@ -31,8 +31,8 @@ impl<B: Backend> EncryptedStore<B> {
         }));
     }
 
-    /// Removes OAuth states that expired without a callback, and handled requests whose time is
-    /// over. Returns the number of removed rows.
+    /// Removes OAuth states that expired without a callback, and handled requests whose retention
+    /// has ended. Returns the number of removed rows.
     ///
     /// Starting a flow or claiming a request calls this in the background from time to time. So an
     /// app with little traffic does not need to call it.

@@ -60,6 +60,7 @@ fn place(ListCursor(from): &ListCursor) -> Result<(usize, Option<Cursor>), Error
         None => (from.as_str(), None),
     };
     let nth = LETTERS.iter().position(|it| *it == letter);
-    let nth = nth.ok_or_else(|| Error::Unreadable("not a cursor of a listing".into()))?;
+    let nth =
+        nth.ok_or_else(|| Error::Unreadable("the cursor is not from a listing of tenants".into()))?;
     Ok((nth, from))
 }

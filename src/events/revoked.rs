@@ -1,8 +1,8 @@
 //! Handles `tokens_revoked`: the tokens of some users, or of the bot, were revoked.
 //!
 //! The event lists users, not tokens. Slack also sends it for tokens that were replaced: when a
-//! user authorises again, or when this crate revokes a token. So each stored token is checked with
-//! `auth.test`, whatever the event's time, and only a dead token is deleted.
+//! user authorises again, or when this crate revokes a token. So the event's time does not matter:
+//! each stored token is checked with `auth.test`, and only a dead token is deleted.
 
 use std::time::SystemTime;
 

@@ -50,7 +50,8 @@ impl Lifecycle {
                         tenant = %pending.departure.key,
                         attempts = pending.attempts,
                         error = error_chain(&error),
-                        "a departure was not reported to the hook; it is tried again later"
+                        "a purged tenant could not be reported to the hook \
+                         `LifecycleHooks::uninstalled`; this is tried again later"
                     );
                 }
             }
@@ -67,7 +68,8 @@ impl Lifecycle {
             if let Err(error) = self.resume_pending().await {
                 tracing::warn!(
                     error = error_chain(&error),
-                    "pending departures could not be read from the store; retrying in a minute"
+                    "cannot read which purged tenants the hook must be called for; this is tried \
+                     again in a minute"
                 );
             }
         }

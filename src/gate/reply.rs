@@ -18,7 +18,7 @@ pub struct Reply {
     pub text: String,
 }
 
-/// Why a request is not served, in the categories that matter to the person who made it.
+/// Why a request is not served. There is one variant for each text that the person can see.
 #[derive(Clone, Copy)]
 pub(super) enum Refusal {
     Ended,

@@ -72,7 +72,7 @@ impl InstallConfig {
     }
 }
 
-/// Returns whether this is a path as a browser sends it, and as a link of a page leads to it.
+/// Returns whether this is a path that a browser sends unchanged, and that a page can link to.
 fn is_path(path: &str) -> bool {
     // With a second slash, the link would lead to another host.
     let is_local = !path.starts_with("//");
@@ -185,7 +185,7 @@ pub struct Requested {
 #[non_exhaustive]
 pub enum ConfigError {
     /// No redirect URL is configured.
-    #[error("no redirect URL is configured: add the URL to which Slack sends people back")]
+    #[error("no redirect URL is configured: add the callback URL, as configured at Slack")]
     NoRedirectUri,
     /// A redirect URL has the same path as the install path.
     #[error(

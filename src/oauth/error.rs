@@ -30,7 +30,7 @@ pub enum Error {
     /// exchanged; send the person through the app's own flow.
     #[error("the callback has no state: the installation started at Slack")]
     NoState,
-    /// Slack granted no bot and no usable token of a user.
+    /// Slack granted neither a bot nor a user's token that can be stored.
     #[error("Slack granted neither a bot nor a user's token that can be stored")]
     NothingGranted,
     /// The flow did not start, because its options are invalid.

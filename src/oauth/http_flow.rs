@@ -20,8 +20,8 @@ impl InstallProvider {
     ///
     /// Slack's Marketplace requires this response from a direct install URL. `?team=T…` in the
     /// query is passed on as the workspace in which to install. If several redirect URLs are
-    /// configured, the one with the host of this request is used, because the cookie must come back
-    /// to that host.
+    /// configured, the one with the host of this request is used, because the browser sends the
+    /// cookie only to that host.
     pub async fn install_response(&self, uri: &Uri, headers: &HeaderMap) -> Response<String> {
         let mut options = self.options_at(host(uri, headers));
         let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
@@ -33,8 +33,8 @@ impl InstallProvider {
         self.start_response(options).await
     }
 
-    /// Returns options for a flow that starts at this host, because its cookie must come back
-    /// there.
+    /// Returns the options for a flow that starts at this host. Its redirect URL should have the
+    /// same host, because the browser sends the flow's cookie only there.
     fn options_at(&self, host: Option<&str>) -> InstallOptions {
         let mut options = InstallOptions::default();
         let mut uris = self.redirect_uris().iter();
@@ -57,9 +57,9 @@ impl InstallProvider {
             tracing::warn!(
                 host,
                 redirect_uri = first.as_str(),
-                "an install flow started at another host than its redirect URL's, so its cookie \
-                 will not come back: open the install path at the redirect URL's host, or change \
-                 the redirect URL"
+                "an install flow started at another host than its redirect URL's, so the callback \
+                 will not receive the flow's cookie: open the install path at the redirect URL's \
+                 host, or change the redirect URL"
             );
         }
     }

@@ -49,7 +49,7 @@ use crate::slack::SlackClient;
 /// ```
 #[async_trait]
 pub trait InstallPolicy: fmt::Debug + Send + Sync + 'static {
-    /// Decides whether this may be installed.
+    /// Decides whether this installation is allowed.
     async fn judge(&self, candidate: &Candidate<'_>) -> Decision;
 }
 

@@ -24,7 +24,7 @@ pub enum VerifyError {
     #[error("the request is for another app: check the configured app id")]
     OtherApp,
     /// The request was signed too long ago, or in the future. It is replayed, or a clock is wrong.
-    #[error("the request's timestamp is too far from now: it is replayed, or a clock is wrong")]
+    #[error("the request's timestamp is not current: the request is replayed, or a clock is wrong")]
     Stale,
     /// The body is larger than the limit.
     #[error("the body of the request is larger than the limit")]

@@ -23,14 +23,14 @@
 //!   events are `team_access_*`.
 //! * An org-wide tenant keeps the id of the workspace in use, if that workspace certainly belongs
 //!   to the org. For an event, it is the team of the context or of the outer fields; for an
-//!   interaction, `user.team_id`. Lifecycle events do not keep it, because there it would name
-//!   another thing to delete.
+//!   interaction, `user.team_id`. Lifecycle events do not keep it, because a different installation
+//!   would then be deleted.
 //!
 //! Socket Mode carries the same payloads as JSON.
 //!
-//! The first letter decides what an id names: `E…` in the place of a team names the org itself.
-//! Only the flag decides whether an installation is org-wide, never the presence of an enterprise
-//! id. An enterprise id without a flag and without a team names no tenant.
+//! The first letter decides what an id names: `E…` in a `team` field names the org itself. Only the
+//! flag decides whether an installation is org-wide, never the presence of an enterprise id. An
+//! enterprise id without a flag and without a team names no tenant.
 //!
 //! # When a tenant has both an enterprise id and a team id
 //!
@@ -156,8 +156,8 @@ fn lifecycle(payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
     })
 }
 
-/// Returns the org of a team access event, whatever its flag says. The teams in the event are the
-/// ones that were granted or revoked.
+/// Returns the org of a team access event, even if the event's flag is false. The teams in the
+/// event are the ones that were granted or revoked.
 fn team_access(payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
     let authorized = match payload.authorizations.read("authorizations")? {
         None => None,
@@ -286,7 +286,7 @@ fn user(id: Option<&str>, path: &'static str) -> Result<Option<UserId>, Malforme
         .transpose()
 }
 
-/// What an id in the place of a team names.
+/// What an id in a `team` field names. The field can also have an organisation's id.
 #[derive(Clone, Eq, PartialEq)]
 enum Place {
     Org(EnterpriseId),

@@ -122,7 +122,8 @@ impl<'a> Attempt<'a> {
         });
         match recorded.await {
             Ok((_, is_ours)) => is_ours,
-            // Makes the call without a record. To get the pair of the lost response matters more.
+            // Makes the call without a record, because it is more important to get the pair of the
+            // lost response.
             Err(error) => {
                 tracing::warn!(
                     chain = %key, %error,
@@ -133,8 +134,8 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Acts on what Slack's error says in addition to the fate of the refresh token: pauses
-    /// background refreshes on a rate limit, and logs a token of another app or kind.
+    /// Pauses background refreshes if Slack limits the rate of calls. Logs an error if the refresh
+    /// token belongs to another app or is of another kind.
     fn heed(&self, error: &SlackError) {
         match (error, error.class()) {
             (SlackError::RateLimited { retry_after }, _) => {

@@ -113,7 +113,8 @@ impl Engine {
         if let Err(error) = ended.await {
             tracing::warn!(
                 chain = %key, %error,
-                "the end of a revoked access token could not be stored; it may still be handed out"
+                "the revocation of an access token could not be stored; the token may still \
+                 be handed out"
             );
             return false;
         }

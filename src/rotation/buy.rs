@@ -211,7 +211,7 @@ impl HeldLease {
     }
 }
 
-/// How long a save is tried: a database has restarted or failed over by then.
+/// How long a save is tried. A database normally restarts or fails over within this time.
 const KEEP_TRYING: Duration = Duration::from_secs(10 * 60);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

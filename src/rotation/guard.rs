@@ -48,7 +48,7 @@ impl Breaker {
     pub(super) fn trip(&self, code: &ErrorCode, sent: Instant) {
         let mut open = self.open();
         let pause = match &*open {
-            // The call was sent before the breaker opened, so its failure is not news.
+            // The call was sent before the breaker opened, so its failure changes nothing.
             Some(open) if sent <= open.since => return,
             Some(open) => (open.pause * 2).min(LONGEST),
             None => FIRST,
@@ -80,8 +80,8 @@ impl Breaker {
 
 /// Counts the chains that this process marks dead.
 ///
-/// More than [`LIMIT`] within [`WINDOW`] are more likely a mistake of the app or of Slack. No chain
-/// is then marked dead until a whole [`WINDOW`] passes without a refusal.
+/// If there are more than [`LIMIT`] within [`WINDOW`], the cause is probably a mistake of the app
+/// or of Slack. No chain is then marked dead until a whole [`WINDOW`] passes without a refusal.
 #[derive(Debug, Default)]
 pub(super) struct Deaths(Mutex<Toll>);
 

@@ -25,7 +25,8 @@ pub(crate) use schedule::{KEEP_ALIVE, Served, scheduled, serve};
 pub(crate) enum Demand {
     /// A token that is not due.
     Current,
-    /// A newer token than the one of this installation and generation, which Slack refused.
+    /// Slack refused the token of this installation and generation, so the caller needs a newer
+    /// one.
     NewerThan(InstallId, u64),
 }
 
@@ -101,7 +102,7 @@ pub(crate) enum Refused {
     Moved,
 }
 
-/// The end of a refresh without a pair and without a refusal of every refresh token.
+/// The outcome of a refresh that got no pair, although Slack did not refuse every refresh token.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Released {
     /// How many of the recorded calls certainly issued no pair.
@@ -173,7 +174,7 @@ pub(crate) fn waits(chain: &Chain, now: SystemTime) -> Option<SystemTime> {
 /// lease.
 ///
 /// `watched` is the owner of a lease that the caller has seen for longer than [`LEASE`] on its own
-/// monotonic clock. That lease has lapsed, whatever the wall clocks say.
+/// monotonic clock. That lease has lapsed, even if the wall clocks disagree.
 pub(crate) fn acquire(
     chain: Option<&Chain>,
     demand: Demand,

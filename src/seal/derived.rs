@@ -97,7 +97,7 @@ mod tests {
             get(number);
         }
         assert_eq!(derived.get(), HALF);
-        // An entry that is used stays, however many others are added.
+        // An entry that is used stays, even if many others are added.
         for number in HALF..5 * HALF {
             get(number);
             get(0);

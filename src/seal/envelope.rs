@@ -22,7 +22,8 @@ use super::key::{DATA_KEY_LEN, DataKey, KeyId};
 use super::{Sealed, Undecryptable};
 use crate::random;
 
-/// The purpose of a record's ciphertext. No record opens as a wrapped key, or the other way round.
+/// The purpose of a record's ciphertext. No record opens as a wrapped key, and no wrapped key opens
+/// as a record.
 pub(crate) const RECORD: &[u8] = b"slack-installs record v1";
 
 /// The context that a ciphertext is bound to. A field that a purpose does not use is empty.

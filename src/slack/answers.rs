@@ -204,7 +204,7 @@ pub(super) fn issued(body: &[u8], at: SystemTime) -> Result<Issued, Error> {
         team.map(|(id, name)| Team { id, name }),
         answer.is_enterprise_install,
     )
-    .map_err(|_| malformed("it names neither a workspace nor an organisation"))?;
+    .map_err(|_| malformed("it has neither a workspace's id nor an organisation's id"))?;
     let bot = match answer.access_token {
         Some(token) => {
             token_type(answer.token_type.as_deref(), &["bot", "granular_bot"])?;

@@ -67,7 +67,8 @@ impl SlackClient {
 
     /// Exchanges the code of a callback for tokens (`oauth.v2.access`, HTTP Basic).
     ///
-    /// The client never repeats this call, because it spends the code whatever the response is.
+    /// The client never repeats this call, because the first call spends the code, even if it
+    /// fails.
     ///
     /// # Errors
     ///
@@ -229,7 +230,7 @@ impl SlackClient {
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Bytes::from(body))
             .map_err(|_| Error::Malformed {
-                what: "none was requested, because the environment's base URL is not a valid URI",
+                what: "there is none, because the environment's base URL is not a valid URI",
             })?;
         let sent_at = self.clock.now();
         let response = self.transport.send(request).await?;

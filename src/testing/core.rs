@@ -47,8 +47,8 @@ impl Core {
         })
     }
 
-    /// Locks the state. A lock that a panicking test poisoned is used all the same, because a panic
-    /// leaves no half-done change.
+    /// Locks the state. A lock that a panicking test poisoned is still used, because a panic leaves
+    /// no half-done change.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

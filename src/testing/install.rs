@@ -13,7 +13,7 @@ impl FakeSlack {
     /// Behaves as a browser: opens the install page, clicks *Allow*, and follows the redirect to
     /// the callback with the cookies of the first response.
     ///
-    /// Sends the callback to the address of `install_page`, as a proxy before your app does.
+    /// Sends the callback to the address of `install_page`, as a proxy in front of your app does.
     /// The header `Host` has the redirect URL's host. So a test can use the redirect URL of
     /// production.
     ///

@@ -237,7 +237,7 @@ async fn a_flow_begun_at_another_name_of_this_machine_is_warned_of_once() {
         for words in [
             host,
             redirect,
-            "cookie will not come back",
+            "will not receive the flow's cookie",
             "open the install path at",
         ] {
             assert!(log.contains(words), "{words}: {log}");

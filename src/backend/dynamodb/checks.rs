@@ -175,7 +175,7 @@ mod tests {
         refused.to_string()
     }
 
-    /// Describes the table as DynamoDB does after our own request.
+    /// Returns the description of a table that [`schema::input`] created.
     fn made(status: TableStatus) -> TableDescriptionBuilder {
         let input = schema::input("t");
         TableDescription::builder()

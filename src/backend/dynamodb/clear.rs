@@ -1,5 +1,5 @@
-//! Commits with a `Clear`: any number of rows at one moment, although a DynamoDB transaction takes
-//! a hundred. The parent module describes the protocol.
+//! Commits with a `Clear`. Any number of rows is cleared atomically, although a DynamoDB
+//! transaction takes a hundred. The parent module describes the protocol.
 
 use std::collections::BTreeSet;
 
@@ -29,8 +29,9 @@ pub(super) async fn commit(
             }
             Ok(Cleared::Refused | Cleared::Overtaken) => {}
             Err(error) => {
-                // Spares the next process the wait. If the rows were cleared anyway, the claim is
-                // no longer pending, and stays.
+                // Releases the claim, so that the next process does not wait for it. If the rows
+                // were cleared in spite of the error, the claim is no longer pending, and is not
+                // released.
                 let _ = release(table, partition, id).await;
                 return Err(error);
             }

@@ -37,7 +37,7 @@ pub(super) async fn commit(
     }
 }
 
-/// Commits if a row bears marks or the partition is claimed. Reads the current rows, decides, and
+/// Commits if a row has marks or the partition is claimed. Reads the current rows, decides, and
 /// writes only if they are unchanged.
 async fn commit_over_marks(
     table: &Table,

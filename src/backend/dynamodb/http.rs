@@ -21,7 +21,8 @@ pub(super) fn https() -> SharedHttpClient {
         .build_https()
 }
 
-/// Returns `None` if there is no crypto provider. The SDK's error then says so.
+/// Returns the client, or `None` if there is no crypto provider. The SDK then returns an error that
+/// says so.
 pub(super) fn https_if_any() -> Option<SharedHttpClient> {
     #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
     return Some(https());

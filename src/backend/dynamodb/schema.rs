@@ -58,7 +58,7 @@ fn key(name: &str, kind: KeyType) -> KeySchemaElement {
     key.build().expect("the name and the type are set")
 }
 
-/// The index that lists the rows that are ever due, and no others.
+/// The index of all rows that have a due time.
 pub(super) const DUE_INDEX: &str = "due";
 
 #[cfg(test)]

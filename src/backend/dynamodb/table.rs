@@ -59,7 +59,8 @@ impl Table {
         Claim::of(self.get(partition, CLAIM).await?.as_ref())
     }
 
-    /// Reads these items at one moment. No name may be given twice.
+    /// Reads these items in one transaction, so that they are consistent. `names` must have no
+    /// duplicates.
     pub(super) async fn snapshot(
         &self,
         partition: &Partition,
@@ -91,7 +92,7 @@ impl Table {
         Ok(found.into_iter().map(|found| found.item).collect())
     }
 
-    /// Reads the claim on the partition and these rows at one moment.
+    /// Reads the claim on the partition and these rows in one transaction.
     pub(super) async fn claim_and_rows(
         &self,
         partition: &Partition,
@@ -200,7 +201,8 @@ impl Table {
         }
     }
 
-    /// Reads rows of several partitions, at most 100, in no order. They are not read at one moment.
+    /// Reads rows of several partitions, at most 100, in no order. The reads are not one
+    /// transaction.
     pub(super) async fn get_each(&self, keys: &[Key]) -> Result<Vec<Item>, Error> {
         let wanted = keys
             .iter()
@@ -271,5 +273,5 @@ where
 /// The number of calls that run at the same time.
 const AT_ONCE: usize = 16;
 
-/// How many responses in a row may have no key processed: a second or two.
+/// How many responses in a row may process no key. With the pauses, that takes one or two seconds.
 const UNPROCESSED_RETRIES: u32 = 8;

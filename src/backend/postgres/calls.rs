@@ -109,9 +109,9 @@ impl Source for Server {
 
     async fn open(&self) -> Result<PgConnection, sqlx::Error> {
         let mut connection = self.connect.connect().await?;
-        // After a failover, a name may lead to the old primary for a while. A server becomes a
-        // standby only by a restart, so a direct connection needs no second check. A pooler's
-        // connection does, so each call through a pooler begins with this check.
+        // After a failover, a host name may resolve to the old primary for a while. A server
+        // becomes a standby only by a restart, so a direct connection needs no second check. A
+        // pooler's connection does, so each call through a pooler begins with this check.
         connection.execute(ON_PRIMARY).await?;
         Ok(connection)
     }
@@ -182,7 +182,7 @@ fn is_aborted(error: &sqlx::Error) -> bool {
 /// `serialization_failure` and `deadlock_detected`.
 const ABORTED: [&str; 2] = ["40001", "40P01"];
 
-/// A connection that ended a call within this time needs no test.
+/// A connection that completed a call less than this time ago is not tested before its next use.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Firewalls and load balancers drop an idle connection after four minutes or more.

@@ -65,7 +65,7 @@ pub(super) async fn migrated(
     }
 }
 
-/// Checks that the policies bind this connection's role.
+/// Checks that the row-level security policies apply to this connection's role.
 pub(super) async fn check_wall(
     connection: &mut PgConnection,
     options: &PostgresOptions,
@@ -113,7 +113,8 @@ fn is(error: &sqlx::Error, codes: &[&str]) -> bool {
     code(error).is_some_and(|code| codes.contains(&&*code))
 }
 
-/// PgBouncer refuses settings that it does not track.
+/// Returns whether PgBouncer refused the connection, because it does not support one of its
+/// settings.
 fn is_refused_setting(error: &sqlx::Error) -> bool {
     let refused = |message: &str| message.contains("unsupported startup parameter");
     error

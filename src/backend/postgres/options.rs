@@ -150,8 +150,8 @@ impl PostgresOptions {
         })
     }
 
-    /// Returns the statements that begin a call's transaction; `None` if the call's one statement
-    /// needs none.
+    /// Returns the statements that begin a call's transaction; `None` if the call needs no explicit
+    /// transaction, because it has only one statement.
     pub(super) fn begin(&self, opens: Opens<'_>) -> Option<String> {
         if !self.transaction_pooler && !self.row_level_security {
             return None;

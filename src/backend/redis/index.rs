@@ -151,8 +151,8 @@ impl RedisBackend {
         Ok(page)
     }
 
-    /// Reads rows of one partition, and removes outdated members from the indexes. Each slot comes
-    /// with its member in the set of due rows, if it was found there.
+    /// Reads rows of one partition, and removes outdated members from the indexes. `indexed` has
+    /// each slot, and its member in the set of due rows if it was found there.
     async fn read_indexed(
         &self,
         partition: &Partition,

@@ -25,7 +25,7 @@ impl Layout {
         }
     }
 
-    /// `shard` must be the partition's shard.
+    /// Returns the key of a partition's rows. `shard` must be the partition's shard.
     pub(super) fn rows(&self, shard: usize, partition: &Partition) -> String {
         format!("{}:rows:{partition}", self.tags[shard])
     }

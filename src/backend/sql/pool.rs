@@ -1,7 +1,7 @@
 //! The connections of a backend to its SQL database, which all its calls share.
 //!
 //! It replaces sqlx's pool, for two reasons. That pool makes an extra round trip after each call.
-//! And a call that began to connect there does not take a returned connection, even if the server
+//! And a call that has begun to connect does not take a returned connection, even if the server
 //! refuses new ones.
 
 use std::ops::{Deref, DerefMut};

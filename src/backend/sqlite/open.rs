@@ -51,7 +51,8 @@ pub(super) fn create(path: &Path) -> Result<PathBuf, ConnectError> {
     Ok(real)
 }
 
-/// Opens the connection that writes. The file is then ours, private and migrated.
+/// Opens the connection that writes. Checks that the file is this crate's, migrates it, and makes
+/// it private.
 pub(super) async fn writer(path: &Path) -> Result<Pool<SqliteConnectOptions>, ConnectError> {
     let failed = |error| failed(path, error);
     let options = options(path)

@@ -6,7 +6,7 @@ fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000 + seconds)
 }
 
-/// All members differ from each other.
+/// Returns a chain in which every field has another value.
 fn full() -> Chain {
     Chain {
         install: InstallId(0x1122),

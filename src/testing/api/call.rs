@@ -21,7 +21,7 @@ pub(in crate::testing) struct Incoming {
     client: (String, String),
     pub(super) method: String,
     pub(in crate::testing) token: Option<String>,
-    /// Whether a form's content type names a charset, about which Slack warns.
+    /// Whether the content type of a form has a charset. Slack then adds a warning to the response.
     pub(super) superfluous_charset: bool,
 }
 

@@ -58,7 +58,7 @@ pub(super) fn team_info(
     Ok(Map::from_iter([("team".to_owned(), team.into())]))
 }
 
-/// Returns a person as `users.info` shows them. A deactivated person has few flags.
+/// Returns a person as `users.info` shows them. For a deactivated person, most flags are absent.
 fn describe(state: &State, resident: &Resident, now: SystemTime) -> Map<String, Value> {
     let person = &resident.person;
     let team = person.home.as_ref().or_else(|| resident.teams.first());

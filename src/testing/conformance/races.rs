@@ -3,7 +3,7 @@
 use super::kit::{Tenant, assert_conflict, boxed, delete, join_all, put, row, row_with, slot};
 use crate::backend::{Backend, Change, Error, Expect, Row, Slot};
 
-/// Checks that one of 64 commits succeeds which all put the first row of a slot.
+/// Checks that exactly one commit succeeds, if 64 commits put the first row of a slot at once.
 pub async fn rule_10_one_of_many_that_expect_absence_wins(backend: &dyn Backend) {
     let (tenant, bot) = (Tenant::new(backend), slot("bot"));
     for _ in 0..3 {
@@ -18,7 +18,7 @@ pub async fn rule_10_one_of_many_that_expect_absence_wins(backend: &dyn Backend)
     }
 }
 
-/// Checks that one of 64 commits succeeds which all overwrite the same version.
+/// Checks that exactly one commit succeeds, if 64 commits overwrite the same version at once.
 pub async fn rule_10_one_of_many_that_expect_a_version_wins(backend: &dyn Backend) {
     let (tenant, bot) = (Tenant::new(backend), slot("bot"));
     let mut standing = tenant.plant(&bot).await;
@@ -31,8 +31,8 @@ pub async fn rule_10_one_of_many_that_expect_a_version_wins(backend: &dyn Backen
     }
 }
 
-/// Checks that one of many commits succeeds which overwrite, delete or clear the same version. Each
-/// commit puts a receipt; only the winner's receipt exists.
+/// Checks that exactly one commit succeeds, if many overwrite, delete or clear the same version at
+/// once. Each commit puts a receipt; only the winner's receipt exists.
 pub async fn rule_10_one_of_many_kinds_of_change_wins(backend: &dyn Backend) {
     let (tenant, head) = (Tenant::new(backend), slot("head"));
     let receipts: Vec<_> = (0..RACERS)

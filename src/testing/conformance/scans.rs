@@ -182,8 +182,7 @@ pub async fn rule_13_a_foreign_cursor_is_malformed(backend: &dyn Backend) {
     }
 }
 
-/// Checks cursors of other backends, as after a move to another database while a scan was under
-/// way.
+/// Checks cursors of other backends, as after a move to another database during a scan.
 pub async fn rule_13_a_cursor_of_another_kind_is_malformed(backend: &dyn Backend) {
     let tenant = Tenant::new(backend);
     for name in slots("user/U", 3) {

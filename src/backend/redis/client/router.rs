@@ -1,7 +1,7 @@
 //! Chooses the master for a command, and handles a wrong choice.
 //!
 //! The driver's own cluster client sends a command again if the connection breaks, which is wrong
-//! for a commit. If that is switched off, it does not follow moved slots either.
+//! for a commit. If retries are switched off, the client does not follow moved slots either.
 
 use std::sync::Arc;
 use std::time::Duration;
