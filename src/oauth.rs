@@ -204,9 +204,9 @@ impl InstallProvider {
     /// ```
     /// use http::{Response, StatusCode, header};
     /// use slack_installs::InstallProvider;
-    /// use slack_installs::oauth::{InstallOptions, StartError};
+    /// use slack_installs::oauth::{Error, InstallOptions};
     ///
-    /// async fn install(provider: &InstallProvider, plan: &str) -> Result<Response<()>, StartError> {
+    /// async fn install(provider: &InstallProvider, plan: &str) -> Result<Response<()>, Error> {
     ///     let options = InstallOptions {
     ///         metadata: Some(plan.to_owned()),
     ///         ..InstallOptions::default()

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 use super::Error;
 use crate::clock::{from_epoch, to_epoch};
@@ -102,11 +103,11 @@ struct AccessAnswer {
     #[serde(default)]
     is_enterprise_install: bool,
     authed_user: Option<AuthedUser>,
-    access_token: Option<String>,
+    access_token: Option<Zeroizing<String>>,
     token_type: Option<String>,
     scope: Option<String>,
     bot_user_id: Option<String>,
-    refresh_token: Option<String>,
+    refresh_token: Option<Zeroizing<String>>,
     expires_in: Option<u64>,
     incoming_webhook: Option<WebhookAnswer>,
 }
@@ -117,11 +118,11 @@ struct RenewedAnswer {
     app_id: String,
     team: Option<Named>,
     enterprise: Option<Named>,
-    access_token: String,
+    access_token: Zeroizing<String>,
     token_type: String,
     scope: Option<String>,
     user_id: Option<String>,
-    refresh_token: String,
+    refresh_token: Zeroizing<String>,
     expires_in: u64,
 }
 
@@ -134,10 +135,10 @@ struct Named {
 #[derive(Deserialize)]
 struct AuthedUser {
     id: String,
-    access_token: Option<String>,
+    access_token: Option<Zeroizing<String>>,
     token_type: Option<String>,
     scope: Option<String>,
-    refresh_token: Option<String>,
+    refresh_token: Option<Zeroizing<String>>,
     expires_in: Option<u64>,
 }
 
@@ -146,7 +147,7 @@ struct WebhookAnswer {
     channel: String,
     channel_id: String,
     configuration_url: String,
-    url: String,
+    url: Zeroizing<String>,
 }
 
 #[derive(Deserialize)]
@@ -242,12 +243,12 @@ pub(super) fn issued(body: &[u8], at: SystemTime) -> Result<Issued, Error> {
             user = Some(User { id, grant });
         }
     }
-    let webhook = |answer: WebhookAnswer| -> Result<_, Error> {
+    let webhook = |mut answer: WebhookAnswer| -> Result<_, Error> {
         Ok(IncomingWebhook {
             channel: answer.channel,
             channel_id: answer.channel_id,
             configuration_url: answer.configuration_url,
-            url: WebhookUrl::new(answer.url)
+            url: WebhookUrl::new(std::mem::take(&mut *answer.url))
                 .map_err(|_| malformed("the webhook's URL has a wrong form"))?,
         })
     };
@@ -337,15 +338,17 @@ impl Named {
 }
 
 fn grant(
-    access_token: String,
-    refresh_token: Option<String>,
+    mut access_token: Zeroizing<String>,
+    refresh_token: Option<Zeroizing<String>>,
     expires_in: Option<u64>,
     scope: Option<&str>,
     at: SystemTime,
 ) -> Result<Grant, Error> {
-    let refresh_token = refresh_token.map(RefreshToken::new).transpose();
+    let refresh_token = refresh_token
+        .map(|mut token| RefreshToken::new(std::mem::take(&mut *token)))
+        .transpose();
     Ok(Grant {
-        access_token: AccessToken::new(access_token)
+        access_token: AccessToken::new(std::mem::take(&mut *access_token))
             .map_err(|_| malformed("a token has a wrong form"))?,
         refresh_token: refresh_token.map_err(|_| malformed("a token has a wrong form"))?,
         expires_at: expires_in.map(|seconds| from_epoch(to_epoch(at).saturating_add(seconds))),

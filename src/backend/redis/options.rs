@@ -16,8 +16,8 @@ pub struct RedisOptions {
     /// How long connecting may take, including Sentinel's response and TLS. Default: 2 seconds.
     pub connect_timeout: Duration,
     /// How long a response may take, without the wait for replicas. If a read has no response by
-    /// then, it is retried once on a new connection; a commit is [`Error::Unavailable`]. Default: 2
-    /// seconds.
+    /// then, it is retried once on a new connection. A commit returns
+    /// [`Error::Unavailable`](crate::backend::Error::Unavailable). Default: 2 seconds.
     pub response_timeout: Duration,
     /// The CA certificates to trust instead of the public CAs, as PEM text.
     pub root_certificate: Option<String>,
@@ -29,8 +29,8 @@ pub struct RedisOptions {
     /// Whether a commit succeeds only after it is on the master's disk, and on the disks of
     /// [`await_replicas`](Self::await_replicas) replicas (`WAITAOF`, Redis 7.2). Default: `false`.
     pub await_fsync: bool,
-    /// How long a commit waits for replicas and disks. After that it is [`Error::Unavailable`].
-    /// Default: 500 ms.
+    /// How long a commit waits for replicas and disks. After that it returns
+    /// [`Error::Unavailable`](crate::backend::Error::Unavailable). Default: 500 ms.
     pub await_timeout: Duration,
     /// Allows connections to another machine without TLS. Others on the network can then read and
     /// change the password and the (sealed) rows. Default: `false`.
