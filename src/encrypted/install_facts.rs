@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use super::names::INSTALL;
-use super::record::{Draft, Record, Text, facts, unknown};
+use super::record::{Draft, Record, Text, facts_in_the_clear, unknown};
 use crate::backend::Row;
 use crate::clock::{from_epoch, to_epoch};
 use crate::installation::{Enterprise, Hold, Home, IncomingWebhook, Installation, Team};
@@ -41,7 +41,7 @@ struct HoldFacts {
 }
 
 /// The secrets of an installation that belong to no chain.
-#[derive(Deserialize, Serialize)]
+#[derive(Default, Deserialize, Serialize)]
 struct InstallSecrets<'a> {
     #[serde(borrow)]
     webhooks: Vec<WebhookSecrets<'a>>,
@@ -147,7 +147,7 @@ pub(super) fn draft(
             ..new
         },
         None => InstallFacts {
-            hold: row.and_then(in_the_clear).and_then(|facts| facts.hold),
+            hold: row.and_then(hold_in_the_clear),
             ..new
         },
     };
@@ -171,13 +171,13 @@ fn secrets_of(installation: &Installation) -> InstallSecrets<'_> {
 }
 
 /// Merges the webhooks of both, one for each channel, and the metadata. The new ones win, unless
-/// they are late.
+/// they are late. Within one list, the first webhook of a channel wins.
 fn merged<'a>(
     new: InstallSecrets<'a>,
     old: Option<InstallSecrets<'a>>,
     is_late: bool,
 ) -> InstallSecrets<'a> {
-    let Some(old) = old else { return new };
+    let old = old.unwrap_or_default();
     let (first, second) = if is_late { (old, new) } else { (new, old) };
     let mut channels = HashSet::new();
     let webhooks = first.webhooks.into_iter().chain(second.webhooks);
@@ -211,17 +211,23 @@ fn webhook(webhook: WebhookSecrets<'_>) -> Result<IncomingWebhook, Error> {
     })
 }
 
-/// Returns the summary of a row for a listing; `None` if the row has no installation's facts.
+/// Returns the summary of an unopened row; `None` if the row has no installation's facts. The
+/// summary is not authenticated.
 pub(super) fn summary(row: &Row) -> Option<Summary> {
-    let facts = in_the_clear(row)?;
+    let facts: InstallFacts = facts_in_the_clear(row.metadata.as_str(), INSTALL)?;
     let home = facts.home().ok()?;
     let at = from_epoch(facts.installed_at);
     Some(Summary::new(facts.app_id, home, facts.installed_by, at))
 }
 
-/// Returns the facts of an unopened row. They are not authenticated.
-fn in_the_clear(row: &Row) -> Option<InstallFacts> {
-    facts(row.metadata.as_str(), INSTALL)
+/// Returns the hold of an unopened row, whatever the row's other facts and version are.
+fn hold_in_the_clear(row: &Row) -> Option<HoldFacts> {
+    #[derive(Deserialize)]
+    struct Held {
+        hold: Option<HoldFacts>,
+    }
+    let held: Held = serde_json::from_str(row.metadata.as_str()).ok()?;
+    held.hold
 }
 
 fn secrets(record: &Record) -> Result<InstallSecrets<'_>, Error> {

@@ -110,6 +110,22 @@ pub(super) fn facts<T: DeserializeOwned>(metadata: &str, kind: &str) -> Option<T
     serde_json::from_str(metadata).ok()
 }
 
+/// Parses the facts of a row that was not opened, like [`facts`].
+///
+/// Another program may have formatted the metadata, so that the row does not open. Its facts are
+/// still correct, so the version and the kind are compared as values and not as text.
+pub(super) fn facts_in_the_clear<T: DeserializeOwned>(metadata: &str, kind: &str) -> Option<T> {
+    #[derive(Deserialize)]
+    struct Form<T> {
+        v: u32,
+        kind: String,
+        #[serde(flatten)]
+        facts: T,
+    }
+    let form: Form<T> = serde_json::from_str(metadata).ok()?;
+    (form.v == 1 && form.kind == kind).then_some(form.facts)
+}
+
 /// Parses the kind of a record; `None` if its format is unknown.
 pub(super) fn kind_of(metadata: &str) -> Option<&str> {
     metadata.strip_prefix(BEGIN)?.split('"').next()

@@ -15,3 +15,5 @@ mod moving;
 mod shared;
 mod sweeps;
 mod tamper;
+mod unopened;
+mod webhooks;
