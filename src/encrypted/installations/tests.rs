@@ -6,7 +6,7 @@ use super::*;
 use crate::backend::{Metadata, Sealed, Version};
 use crate::encrypted::record::Draft;
 
-/// The newest golden database. `tests/golden.rs` reads the older ones.
+/// The newest golden database. `tests/store/golden.rs` reads the older ones.
 const DATABASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/database-1.json");
 
 #[test]
