@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -56,9 +57,9 @@ mod url;
 /// ```
 pub struct SqliteBackend {
     path: PathBuf,
-    readers: Pool<SqliteConnectOptions>,
+    readers: Arc<Pool<SqliteConnectOptions>>,
     /// One connection: SQLite has one writer at a time, and waiting for this pool is fair.
-    writer: Pool<SqliteConnectOptions>,
+    writer: Arc<Pool<SqliteConnectOptions>>,
 }
 
 impl SqliteBackend {

@@ -1,7 +1,7 @@
 //! How one call runs: its connection, its transaction, its timeouts, and its retries.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgRow, Postgres};
@@ -17,7 +17,7 @@ use crate::backend::sql::{Limits, Pool, Source};
 /// Runs calls on connections of a pool.
 pub(super) struct Calls {
     options: PostgresOptions,
-    pool: Pool<Server>,
+    pool: Arc<Pool<Server>>,
 }
 
 impl Calls {

@@ -21,7 +21,8 @@ use crate::backend::host::leaves_the_machine;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PostgresOptions {
     /// How long a call waits for a connection of the pool, and how long connecting waits for the
-    /// server. Default: 5 seconds.
+    /// server. A call tries again after every refused connection until this time is over, even if
+    /// the server refuses the password. Default: 5 seconds.
     pub acquire_timeout: Duration,
     /// Allows a connection to another machine that is unencrypted or may be unencrypted. The
     /// loopback interface and Unix sockets are always allowed. Default: `false`.

@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::ConnectOptions;
@@ -53,7 +53,7 @@ pub(super) fn create(path: &Path) -> Result<PathBuf, ConnectError> {
 
 /// Opens the connection that writes. Checks that the file is this crate's, migrates it, and makes
 /// it private.
-pub(super) async fn writer(path: &Path) -> Result<Pool<SqliteConnectOptions>, ConnectError> {
+pub(super) async fn writer(path: &Path) -> Result<Arc<Pool<SqliteConnectOptions>>, ConnectError> {
     let failed = |error| failed(path, error);
     let options = options(path)
         .synchronous(SqliteSynchronous::Full)
@@ -79,7 +79,7 @@ pub(super) async fn writer(path: &Path) -> Result<Pool<SqliteConnectOptions>, Co
 }
 
 /// Opens the connections that read.
-pub(super) async fn readers(path: &Path) -> Result<Pool<SqliteConnectOptions>, ConnectError> {
+pub(super) async fn readers(path: &Path) -> Result<Arc<Pool<SqliteConnectOptions>>, ConnectError> {
     let options = options(path).pragma("query_only", "ON");
     let connection = options.connect().await;
     let connection = connection.map_err(|error| failed(path, error))?;
@@ -100,7 +100,7 @@ fn pool(
     options: SqliteConnectOptions,
     size: u32,
     first: SqliteConnection,
-) -> Pool<SqliteConnectOptions> {
+) -> Arc<Pool<SqliteConnectOptions>> {
     let limits = Limits {
         size,
         patience: ACQUIRE_TIMEOUT,

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use tokio::task::yield_now;
+use tokio::time::pause;
 
 use super::*;
 
@@ -130,9 +131,129 @@ async fn closing_waits_for_the_call_in_progress_and_keeps_nothing() {
     assert!(closed.is_err(), "a call is in progress");
     lease.keep();
     closing.await;
-    assert!(pool.idle().is_empty());
+    assert!(pool.state().idle.is_empty());
     let refused = pool.acquire().await;
     assert!(matches!(refused, Err(Error::Unavailable(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_gets_no_response_says_so() {
+    let pool = pool(one());
+    pool.source.hangs.store(true, Ordering::SeqCst);
+    // One of the two calls waits for its permit.
+    let (one, other) = tokio::join!(pool.acquire(), pool.acquire());
+    for failed in [one, other] {
+        assert!(matches!(reason(failed), NoConnection::NoResponse));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_not_the_reason_if_a_later_attempt_gets_no_response() {
+    let pool = pool(one());
+    pool.source.is_full.store(true, Ordering::SeqCst);
+    let (failed, ()) = tokio::join!(pool.acquire(), async {
+        pool.source.asked(1).await;
+        pool.source.hangs.store(true, Ordering::SeqCst);
+        pool.source.is_full.store(false, Ordering::SeqCst);
+    });
+    assert!(matches!(reason(failed), NoConnection::NoResponse));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_an_earlier_call_is_not_the_reason() {
+    let pool = pool(impatient());
+    pool.source.is_full.store(true, Ordering::SeqCst);
+    assert!(pool.acquire().await.is_err());
+    pool.source.hangs.store(true, Ordering::SeqCst);
+    pool.source.is_full.store(false, Ordering::SeqCst);
+    assert!(matches!(
+        reason(pool.acquire().await),
+        NoConnection::NoResponse
+    ));
+}
+
+#[tokio::test]
+async fn a_call_that_finds_all_connections_in_use_says_so() {
+    let pool = pool(impatient());
+    let _lease = mark(&pool).await;
+    pause();
+    assert!(matches!(reason(pool.acquire().await), NoConnection::Busy));
+}
+
+#[tokio::test]
+async fn a_connection_that_comes_back_goes_to_the_call_that_waited_longest() {
+    let pool = pool(Limits { size: 3, ..one() });
+    let lease = mark(&pool).await;
+    pause();
+    pool.source.hangs.store(true, Ordering::SeqCst);
+    let mut first = Box::pin(is_marked(&pool));
+    let mut second = Box::pin(is_marked(&pool));
+    assert_eq!(now(&mut first).await, None);
+    assert_eq!(now(&mut second).await, None);
+    lease.keep();
+    assert!(now(pool.acquire()).await.is_none(), "a new call is last");
+    assert_eq!(now(&mut second).await, None);
+    assert!(first.await);
+    assert!(second.await);
+}
+
+#[tokio::test]
+async fn a_connection_that_comes_back_to_a_call_that_is_dropped_is_not_lost() {
+    let pool = pool(Limits { size: 2, ..one() });
+    let lease = mark(&pool).await;
+    pause();
+    pool.source.hangs.store(true, Ordering::SeqCst);
+    let mut dropped = Box::pin(pool.acquire());
+    assert!(now(&mut dropped).await.is_none());
+    lease.keep();
+    drop(dropped);
+    assert!(is_marked(&pool).await);
+    assert_eq!(pool.places.available_permits(), 2);
+}
+
+#[tokio::test]
+async fn an_attempt_completes_for_the_pool_if_its_call_takes_another_connection() {
+    let pool = pool(Limits { size: 2, ..one() });
+    let lease = mark(&pool).await;
+    pool.source.hangs.store(true, Ordering::SeqCst);
+    let mut second = Box::pin(pool.acquire());
+    assert!(now(&mut second).await.is_none());
+    lease.keep();
+    let _lease = second.await.expect("a connection came back");
+    let mut third = Box::pin(pool.acquire());
+    assert!(now(&mut third).await.is_none(), "the attempt has a place");
+    pool.source.responds.notify_one();
+    third.await.expect("the attempt's connection").keep();
+    assert_eq!(pool.source.asked.load(Ordering::SeqCst), 2);
+    assert_eq!(pool.state().idle.len(), 1);
+}
+
+#[tokio::test]
+async fn closing_fails_the_calls_that_wait_and_ends_the_attempts() {
+    let pool = pool(Limits { size: 3, ..one() });
+    let lease = mark(&pool).await;
+    pause();
+    pool.source.hangs.store(true, Ordering::SeqCst);
+    let mut served = Box::pin(pool.acquire());
+    assert!(now(&mut served).await.is_none());
+    lease.keep();
+    // Its attempt goes on for the pool.
+    let lease = served.await.expect("a connection came back");
+    let mut connects = Box::pin(pool.acquire());
+    let mut waits = Box::pin(pool.acquire());
+    assert!(now(&mut connects).await.is_none());
+    assert!(now(&mut waits).await.is_none());
+    let mut closing = Box::pin(pool.close());
+    assert!(now(&mut closing).await.is_none(), "a call is in progress");
+    for refused in [waits.await, connects.await, pool.acquire().await] {
+        assert!(matches!(reason(refused), NoConnection::Closed));
+    }
+    // The task that has the attempt runs.
+    yield_now().await;
+    assert_eq!(pool.places.available_permits(), 2);
+    lease.keep();
+    closing.await;
+    assert!(pool.state().idle.is_empty());
 }
 
 #[test]
@@ -154,7 +275,9 @@ fn connections_can_be_dropped_after_the_runtime_has_ended() {
 struct Server {
     asked: AtomicUsize,
     is_full: AtomicBool,
+    /// A new connection waits until the server `responds`.
     hangs: AtomicBool,
+    responds: Notify,
     suspects: AtomicBool,
 }
 
@@ -176,7 +299,7 @@ impl Source for Server {
             return Err(sqlx::Error::WorkerCrashed);
         }
         if self.hangs.load(Ordering::SeqCst) {
-            std::future::pending::<()>().await;
+            self.responds.notified().await;
         }
         let memory: SqliteConnectOptions = "sqlite::memory:".parse().expect("a URL");
         memory.connect().await
@@ -187,11 +310,12 @@ impl Source for Server {
     }
 }
 
-fn pool(limits: Limits) -> Pool<Server> {
+fn pool(limits: Limits) -> Arc<Pool<Server>> {
     let server = Server {
         asked: AtomicUsize::new(0),
         is_full: AtomicBool::new(false),
         hangs: AtomicBool::new(false),
+        responds: Notify::new(),
         suspects: AtomicBool::new(false),
     };
     Pool::new(server, limits)
@@ -214,16 +338,32 @@ fn impatient() -> Limits {
 }
 
 /// Marks a connection by a table that no other connection has.
-async fn mark(pool: &Pool<Server>) -> Lease<'_, Server> {
+async fn mark(pool: &Arc<Pool<Server>>) -> Lease<Server> {
     let mut lease = pool.acquire().await.expect("a permit is free");
     let marked = sqlx::query("CREATE TABLE mark (id)").execute(&mut *lease);
     marked.await.expect("the connection has its own database");
     lease
 }
 
-async fn is_marked(pool: &Pool<Server>) -> bool {
+async fn is_marked(pool: &Arc<Pool<Server>>) -> bool {
     let mut lease = pool.acquire().await.expect("a permit is free");
     let marked = sqlx::query("SELECT * FROM mark").execute(&mut *lease).await;
     lease.keep();
     marked.is_ok()
+}
+
+/// Polls the future once.
+async fn now<F: Future>(future: F) -> Option<F::Output> {
+    tokio::select! {
+        biased;
+        output = future => Some(output),
+        () = async {} => None,
+    }
+}
+
+fn reason(failed: Result<Lease<Server>, Error>) -> NoConnection {
+    let Err(Error::Unavailable(error)) = failed else {
+        panic!("there is no connection")
+    };
+    *error.downcast().expect("the pool's error")
 }
