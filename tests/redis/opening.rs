@@ -347,7 +347,7 @@ async fn a_master_with_fewer_replicas_than_commits_wait_for_is_refused() {
             refused.kind(),
             refused
                 .to_string()
-                .contains("0 replicas connected, and commits are to wait for 1")
+                .contains("0 replicas connected, but commits wait for 1")
         ),
         (Kind::Misconfigured, true),
         "{refused:?}"
