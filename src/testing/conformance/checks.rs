@@ -16,13 +16,10 @@ pub async fn rule_16_a_check_commits_only_if_that_version_exists(backend: &dyn B
         assert_conflict(&tenant.commit(&[check(&bot, wrong)]).await);
     }
     let both = [check(&bot, current.version), check(&other, beside.version)];
-    tenant.commit(&both).await.expect("both versions exist");
+    tenant.must_commit(&both).await;
     let one_wrong = [check(&bot, current.version), check(&other, old.version)];
     assert_conflict(&tenant.commit(&one_wrong).await);
-    tenant
-        .delete(&bot, None)
-        .await
-        .expect("any row may be deleted");
+    tenant.must_delete(&bot, None).await;
     assert_conflict(&tenant.commit(&[check(&bot, current.version)]).await);
 }
 
@@ -37,7 +34,7 @@ pub async fn rule_16_a_check_writes_nothing(backend: &dyn Backend) {
         put(&other, &new, Expect::Absent),
     ];
     for changes in [&alone[..], &beside[..], &alone[..]] {
-        tenant.commit(changes).await.expect("that version exists");
+        tenant.must_commit(changes).await;
         assert_eq!(tenant.row(&bot).await.as_ref(), Some(&current));
     }
     assert_eq!(tenant.row(&other).await, Some(new));
@@ -67,10 +64,7 @@ pub async fn rule_16_a_check_decides_over_what_is_beside_it(backend: &dyn Backen
         }
     }
     let holds = with(check(bot, current.version), false, false);
-    tenant
-        .commit(&holds)
-        .await
-        .expect("every expectation holds");
+    tenant.must_commit(&holds).await;
     let rows = tenant.rows(names).await;
     assert_eq!(rows[..3], [Some(current.clone()), None, None]);
     assert!(

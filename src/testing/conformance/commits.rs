@@ -14,16 +14,10 @@ pub async fn rule_03_absent_commits_only_where_no_row_stands(backend: &dyn Backe
     let (tenant, bot) = (Tenant::new(backend), slot("bot"));
     for _ in 0..2 {
         let (first, second) = (row(), row());
-        tenant
-            .put(&bot, &first, Expect::Absent)
-            .await
-            .expect("no row exists here");
+        tenant.must_put(&bot, &first, Expect::Absent).await;
         assert_conflict(&tenant.put(&bot, &second, Expect::Absent).await);
         assert_eq!(tenant.row(&bot).await, Some(first));
-        tenant
-            .delete(&bot, None)
-            .await
-            .expect("a stored row may be deleted");
+        tenant.must_delete(&bot, None).await;
     }
 }
 
@@ -46,9 +40,8 @@ pub async fn rule_04_version_commits_only_over_that_version(backend: &dyn Backen
 
     let second = row();
     tenant
-        .put(&bot, &second, Expect::Version(first.version))
-        .await
-        .expect("this version exists");
+        .must_put(&bot, &second, Expect::Version(first.version))
+        .await;
     assert_eq!(tenant.row(&bot).await.as_ref(), Some(&second));
     assert_conflict(
         &tenant
@@ -65,18 +58,12 @@ pub async fn rule_04_a_row_made_anew_never_has_its_old_version(backend: &dyn Bac
     let mut versions = vec![tenant.plant(&bot).await.version];
     let removals: [&[Change]; 2] = [&[delete(&bot, None)], &[Change::Clear]];
     for removal in removals.into_iter().cycle().take(6) {
-        tenant
-            .commit(removal)
-            .await
-            .expect("a stored row may be deleted");
+        tenant.must_commit(removal).await;
         for old in &versions {
             assert_conflict(&tenant.put(&bot, &row(), Expect::Version(*old)).await);
         }
         let anew = row();
-        tenant
-            .put(&bot, &anew, Expect::Absent)
-            .await
-            .expect("no row exists here");
+        tenant.must_put(&bot, &anew, Expect::Absent).await;
         for old in &versions {
             assert_conflict(&tenant.put(&bot, &row(), Expect::Version(*old)).await);
             assert_conflict(&tenant.delete(&bot, Some(*old)).await);
@@ -91,10 +78,7 @@ pub async fn rule_05_any_commits_in_either_case(backend: &dyn Backend) {
     let (tenant, bot) = (Tenant::new(backend), slot("bot"));
     for _ in 0..3 {
         let written = row();
-        tenant
-            .put(&bot, &written, Expect::Any)
-            .await
-            .expect("`Any` accepts every state");
+        tenant.must_put(&bot, &written, Expect::Any).await;
         assert_eq!(tenant.row(&bot).await, Some(written));
     }
 }
@@ -110,10 +94,7 @@ pub async fn rule_06_delete_with_only_removes_exactly_that_version(backend: &dyn
         assert_eq!(tenant.row(&bot).await.as_ref(), Some(&standing));
     }
 
-    tenant
-        .delete(&bot, Some(standing.version))
-        .await
-        .expect("this version exists");
+    tenant.must_delete(&bot, Some(standing.version)).await;
     assert_eq!(tenant.row(&bot).await, None);
     assert_eq!(tenant.row(&slot("other")).await, Some(other));
     assert_conflict(&tenant.delete(&bot, Some(standing.version)).await);
@@ -122,17 +103,11 @@ pub async fn rule_06_delete_with_only_removes_exactly_that_version(backend: &dyn
 /// Checks that a delete without a version deletes any row, and succeeds if there is none.
 pub async fn rule_06_delete_without_only_is_content_with_nothing(backend: &dyn Backend) {
     let (tenant, bot, other) = (Tenant::new(backend), slot("bot"), slot("bot/other"));
-    tenant
-        .delete(&bot, None)
-        .await
-        .expect("a missing row is not a conflict");
+    tenant.must_delete(&bot, None).await;
     tenant.plant(&bot).await;
     let kept = tenant.plant(&other).await;
     for _ in 0..2 {
-        tenant
-            .delete(&bot, None)
-            .await
-            .expect("neither a row nor a missing row is a conflict");
+        tenant.must_delete(&bot, None).await;
         assert_eq!(
             tenant.rows(&[bot.clone(), other.clone()]).await,
             [None, Some(kept.clone())]
@@ -151,10 +126,7 @@ pub async fn rule_07_clear_removes_every_row_of_one_partition(backend: &dyn Back
         standing.push(rows.into_iter().map(Some).collect::<Vec<_>>());
     }
     for cleared in 0..tenants.len() {
-        tenants[cleared]
-            .commit(&[Change::Clear])
-            .await
-            .expect("rows may be cleared");
+        tenants[cleared].must_commit(&[Change::Clear]).await;
         standing[cleared] = vec![None; names.len()];
         for (tenant, standing) in tenants.iter().zip(&standing) {
             let cleared = &tenants[cleared].partition;
@@ -166,10 +138,7 @@ pub async fn rule_07_clear_removes_every_row_of_one_partition(backend: &dyn Back
             );
         }
     }
-    tenants[0]
-        .commit(&[Change::Clear])
-        .await
-        .expect("an empty partition may be cleared");
+    tenants[0].must_commit(&[Change::Clear]).await;
 }
 
 /// Checks more rows than a database takes in one transaction or one page.
@@ -181,11 +150,11 @@ pub async fn rule_07_clear_removes_hundreds_of_rows(backend: &dyn Backend) {
             .iter()
             .map(|name| put(name, &row(), Expect::Absent))
             .collect();
-        tenant.commit(&changes).await.expect("no row exists here");
+        tenant.must_commit(&changes).await;
     }
     let kept = row();
     let changes = [Change::Clear, put(&names[0], &kept, Expect::Any)];
-    tenant.commit(&changes).await.expect("rows may be cleared");
+    tenant.must_commit(&changes).await;
     for (at, some) in names.chunks(50).enumerate() {
         let mut expected = vec![None; some.len()];
         if at == 0 {
@@ -194,10 +163,7 @@ pub async fn rule_07_clear_removes_hundreds_of_rows(backend: &dyn Backend) {
         assert_eq!(tenant.rows(some).await, expected);
     }
     // A cleared row must not reappear when a new commit checks its slot.
-    tenant
-        .put(&names[249], &row(), Expect::Absent)
-        .await
-        .expect("the row was cleared");
+    tenant.must_put(&names[249], &row(), Expect::Absent).await;
 }
 
 /// Checks puts before and after the clear in the list, in slots with and without a row.
@@ -213,10 +179,7 @@ pub async fn rule_07_rows_put_beside_a_clear_stand(backend: &dyn Backend) {
             put(user, &beside, Expect::Absent),
         ];
         changes.insert(clear_at, Change::Clear);
-        tenant
-            .commit(&changes)
-            .await
-            .expect("the rows are as expected");
+        tenant.must_commit(&changes).await;
         assert_eq!(tenant.rows(names).await, [Some(over), None, Some(beside)]);
     }
     for clear_at in 0..=1 {
@@ -225,10 +188,7 @@ pub async fn rule_07_rows_put_beside_a_clear_stand(backend: &dyn Backend) {
         tenant.plant(bot).await;
         let mut changes = vec![delete(install, Some(standing.version))];
         changes.insert(clear_at, Change::Clear);
-        tenant
-            .commit(&changes)
-            .await
-            .expect("the row is as expected");
+        tenant.must_commit(&changes).await;
         assert_eq!(tenant.rows(names).await, [None, None, None]);
     }
 }
@@ -277,10 +237,7 @@ pub async fn rule_08_one_failed_expectation_leaves_every_row(backend: &dyn Backe
             }
         }
     }
-    tenant
-        .commit(&good(true))
-        .await
-        .expect("without the failing change, every expectation holds");
+    tenant.must_commit(&good(true)).await;
 }
 
 /// Checks that a reader always sees two rows of the same commit, while another task writes both.
@@ -294,10 +251,7 @@ pub async fn rule_08_no_read_sees_a_part_of_a_commit(backend: &dyn Backend) {
             put(&names[1], &row(), Expect::Any),
         ]
     };
-    tenant
-        .commit(&numbered(0))
-        .await
-        .expect("puts without an expectation succeed");
+    tenant.must_commit(&numbered(0)).await;
     let done = AtomicBool::new(false);
     let writer = async {
         for number in 1..=60 {
@@ -306,10 +260,7 @@ pub async fn rule_08_no_read_sees_a_part_of_a_commit(backend: &dyn Backend) {
             if number % 3 == 0 {
                 changes.push(Change::Clear);
             }
-            tenant
-                .commit(&changes)
-                .await
-                .expect("puts without an expectation succeed");
+            tenant.must_commit(&changes).await;
             tokio::task::yield_now().await;
         }
         done.store(true, Ordering::Relaxed);
@@ -394,9 +345,8 @@ pub async fn rule_09_expectations_are_judged_before_the_commit(backend: &dyn Bac
 
         let new = row();
         tenant
-            .commit(&with_clear(put(here, &new, expect)))
-            .await
-            .expect("the row exists before the commit");
+            .must_commit(&with_clear(put(here, &new, expect)))
+            .await;
         assert_eq!(tenant.rows(names).await, [Some(new), None]);
     }
 }
@@ -429,8 +379,8 @@ pub async fn rule_09_two_changes_of_one_slot_are_malformed(backend: &dyn Backend
 /// Checks that an empty commit succeeds and changes nothing.
 pub async fn rule_09_no_changes_at_all_is_a_success(backend: &dyn Backend) {
     let (tenant, bot) = (Tenant::new(backend), slot("bot"));
-    tenant.commit(&[]).await.expect("an empty commit succeeds");
+    tenant.must_commit(&[]).await;
     let standing = tenant.plant(&bot).await;
-    tenant.commit(&[]).await.expect("an empty commit succeeds");
+    tenant.must_commit(&[]).await;
     assert_eq!(tenant.row(&bot).await, Some(standing));
 }

@@ -1,6 +1,7 @@
 //! Helpers of the checks. All of them accept lost responses.
 
 use std::future::{Future, poll_fn};
+use std::panic::Location;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -55,6 +56,41 @@ impl<'a> Tenant<'a> {
         panic!("the backend stayed unavailable for {ATTEMPTS} commits");
     }
 
+    /// Commits these changes. They must succeed.
+    #[track_caller]
+    pub(super) fn must_commit(&self, changes: &[Change]) -> impl Future<Output = ()> + Send {
+        self.must(changes.to_vec(), Location::caller())
+    }
+
+    /// Puts a row. The commit must succeed.
+    #[track_caller]
+    pub(super) fn must_put(
+        &self,
+        slot: &Slot,
+        row: &Row,
+        expect: Expect,
+    ) -> impl Future<Output = ()> + Send {
+        self.must(vec![put(slot, row, expect)], Location::caller())
+    }
+
+    /// Deletes a row. The commit must succeed.
+    #[track_caller]
+    pub(super) fn must_delete(
+        &self,
+        slot: &Slot,
+        only: Option<Version>,
+    ) -> impl Future<Output = ()> + Send {
+        self.must(vec![delete(slot, only)], Location::caller())
+    }
+
+    async fn must(&self, changes: Vec<Change>, place: &'static Location<'static>) {
+        let outcome = self.commit(&changes).await;
+        assert!(
+            outcome.is_ok(),
+            "the commit at {place} must succeed, but: {outcome:?}"
+        );
+    }
+
     pub(super) async fn put(&self, slot: &Slot, row: &Row, expect: Expect) -> Result<(), Error> {
         self.commit(&[put(slot, row, expect)]).await
     }
@@ -65,19 +101,13 @@ impl<'a> Tenant<'a> {
 
     /// Puts a new row, whether or not a row exists, and returns it.
     pub(super) async fn plant(&self, slot: &Slot) -> Row {
-        let planted = row();
-        self.put(slot, &planted, Expect::Any)
-            .await
-            .expect("a put without an expectation succeeds");
-        planted
+        self.plant_due(slot, None).await
     }
 
     /// Puts a new row with this due time, whether or not a row exists, and returns it.
     pub(super) async fn plant_due(&self, slot: &Slot, due: Option<Due>) -> Row {
         let planted = Row { due, ..row() };
-        self.put(slot, &planted, Expect::Any)
-            .await
-            .expect("a put without an expectation succeeds");
+        self.must_put(slot, &planted, Expect::Any).await;
         planted
     }
 
@@ -86,9 +116,7 @@ impl<'a> Tenant<'a> {
         for names in slots(prefix, count).chunks(AT_ONCE) {
             let put = |name| put(name, &Row { due, ..row() }, Expect::Any);
             let puts: Vec<_> = names.iter().map(put).collect();
-            self.commit(&puts)
-                .await
-                .expect("puts without an expectation succeed");
+            self.must_commit(&puts).await;
         }
     }
 
@@ -136,8 +164,8 @@ fn happened(changes: &[Change], before: &[Option<Row>], after: &[Option<Row>]) -
         })
 }
 
-/// Retries a call while the backend is unavailable. For calls that change nothing.
-async fn answer<T, F>(mut ask: impl FnMut() -> F) -> Result<T, Error>
+/// Retries a call while the backend is unavailable. For calls that can be repeated.
+pub(super) async fn answer<T, F>(mut ask: impl FnMut() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
 {
@@ -306,6 +334,11 @@ const AT_ONCE: usize = 50;
 
 /// The number of attempts before an unavailable backend is considered down.
 const ATTEMPTS: usize = 100;
+
+/// With the pause, ten seconds. An index with a longer lag is useless for a worker.
+pub(super) const LAG_ATTEMPTS: usize = 100;
+
+pub(super) const LAG_PAUSE: Duration = Duration::from_millis(100);
 
 /// The length of an empty envelope: magic, key id, commitment, nonce and tag.
 pub(super) const ENVELOPE_LEN: usize = 80;

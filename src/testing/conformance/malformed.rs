@@ -3,7 +3,10 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use super::kit::{Pages, Tenant, assert_malformed, delete, due, put, row, seconds, slot, slots};
+use super::kit::{
+    LAG_ATTEMPTS, LAG_PAUSE, Pages, Tenant, answer, assert_malformed, delete, due, put, row,
+    seconds, slot, slots,
+};
 use crate::backend::{Backend, Change, Due, Error, Expect, Key, Lane, Prefix, Scope, Version};
 
 /// Makes an existing row unparseable for the backend. The row keeps its partition, its slot, and
@@ -100,12 +103,7 @@ pub async fn rule_17_read_of_a_malformed_row_is_malformed(backend: &dyn Backend,
         vec![malformed.clone()],
         vec![slot("sound"), malformed.clone()],
     ] {
-        let outcome = loop {
-            match backend.read(&tenant.partition, &asked).await {
-                Err(Error::Unavailable(_)) => {}
-                outcome => break outcome,
-            }
-        };
+        let outcome = answer(|| backend.read(&tenant.partition, &asked)).await;
         assert_malformed(&outcome);
     }
     let row = tenant.row(&slot("sound")).await;
@@ -167,13 +165,7 @@ pub async fn rule_17_a_malformed_row_can_be_replaced_and_deleted(
 
 /// Commits, and retries if the response is lost. For changes that may be applied twice.
 async fn commit(tenant: &Tenant<'_>, changes: &[Change]) -> Result<(), Error> {
-    for _ in 0..ATTEMPTS {
-        match tenant.backend.commit(&tenant.partition, changes).await {
-            Err(Error::Unavailable(_)) => {}
-            outcome => return outcome,
-        }
-    }
-    panic!("the backend stayed unavailable for {ATTEMPTS} commits");
+    answer(|| tenant.backend.commit(&tenant.partition, changes)).await
 }
 
 /// Puts rows and spoils them.
@@ -207,7 +199,3 @@ fn assert_names(texts: &[String], keys: &[Key]) {
         );
     }
 }
-
-const ATTEMPTS: usize = 100;
-const LAG_ATTEMPTS: usize = 100;
-const LAG_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);

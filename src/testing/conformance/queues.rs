@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::kit::{Pages, Tenant, assert_malformed, due, due_page, seconds, slot, slots, unique};
+use super::kit::{
+    LAG_ATTEMPTS, LAG_PAUSE, Pages, Tenant, assert_malformed, due, due_page, seconds, slot, slots,
+    unique,
+};
 use super::scans::{foreign_cursors, others};
 use crate::backend::{Backend, Change, Cursor, Due, Key, Lane, Queue, Row, Slot};
 
@@ -145,14 +148,8 @@ pub async fn rule_14_due_forgets_rows_that_are_put_off_moved_or_gone(backend: &d
     tenant.plant_due(put_off, due(lane, 101)).await;
     tenant.plant_due(settled, None).await;
     tenant.plant_due(moved, due(Lane::Notice, 100)).await;
-    tenant
-        .delete(deleted, None)
-        .await
-        .expect("any row may be deleted");
-    cleared
-        .commit(&[Change::Clear])
-        .await
-        .expect("a partition may be cleared");
+    tenant.must_delete(deleted, None).await;
+    cleared.must_commit(&[Change::Clear]).await;
 
     let queue = tenant.queue(lane);
     let is_kept = |due: &Vec<Slot>| *due == [kept.clone()];
@@ -184,10 +181,7 @@ pub async fn rule_14_rows_that_stay_due_are_returned_once(backend: &dyn Backend)
             for (nth, (key, _)) in page.rows.into_iter().enumerate() {
                 match (nth + pages.count()) % 3 {
                     _ if !names.contains(&key.slot) => continue,
-                    0 => tenant
-                        .delete(&key.slot, None)
-                        .await
-                        .expect("a stored row may be deleted"),
+                    0 => tenant.must_delete(&key.slot, None).await,
                     1 => drop(tenant.plant_due(&key.slot, due(Lane::State, 2000)).await),
                     _ => {}
                 }
@@ -271,7 +265,3 @@ async fn waiting(
     }
     found
 }
-
-/// With the pause, ten seconds. An index with a longer lag is useless for a worker.
-const LAG_ATTEMPTS: usize = 100;
-const LAG_PAUSE: Duration = Duration::from_millis(100);

@@ -112,10 +112,7 @@ pub async fn rule_02_an_overwrite_leaves_nothing_of_the_old_row(backend: &dyn Ba
         ..row_with("{}")
     };
     for written in [&old, &new, &old] {
-        tenant
-            .put(&bot, written, Expect::Any)
-            .await
-            .expect("any row may be overwritten");
+        tenant.must_put(&bot, written, Expect::Any).await;
         assert_eq!(tenant.row(&bot).await.as_ref(), Some(written));
     }
 }
@@ -129,10 +126,7 @@ pub async fn rule_11_a_commit_is_seen_by_the_next_read(backend: &dyn Backend) {
             let planted = tenant.plant(&name).await;
             assert_eq!(tenant.row(&name).await, Some(planted));
         }
-        tenant
-            .delete(&name, None)
-            .await
-            .expect("a stored row may be deleted");
+        tenant.must_delete(&name, None).await;
         assert_eq!(tenant.row(&name).await, None);
     }
 }
@@ -158,10 +152,7 @@ pub async fn rule_15_ninety_changes_fit_one_commit(backend: &dyn Backend) {
             .zip(rows.iter().zip(&standing))
             .map(|(name, (row, standing))| put(name, row, expect(standing)))
             .collect();
-        tenant
-            .commit(&changes)
-            .await
-            .expect("90 changes may be committed");
+        tenant.must_commit(&changes).await;
         standing = rows.into_iter().map(Some).collect();
         assert_eq!(tenant.rows(&names).await, standing);
     }
@@ -170,10 +161,7 @@ pub async fn rule_15_ninety_changes_fit_one_commit(backend: &dyn Backend) {
         .zip(standing.iter().flatten())
         .map(|(name, row)| delete(name, Some(row.version)))
         .collect();
-    tenant
-        .commit(&deletes)
-        .await
-        .expect("90 rows may be deleted");
+    tenant.must_commit(&deletes).await;
     assert_eq!(tenant.rows(&names).await, vec![None; MOST]);
 }
 
@@ -187,10 +175,7 @@ pub async fn rule_15_two_mebibytes_fit_one_commit_and_one_read(backend: &dyn Bac
         .zip(&rows)
         .map(|(name, row)| put(name, row, Expect::Absent))
         .collect();
-    tenant
-        .commit(&changes)
-        .await
-        .expect("2 MiB may be committed");
+    tenant.must_commit(&changes).await;
     assert!(
         tenant
             .rows(&names)
@@ -241,18 +226,14 @@ pub async fn rule_15_what_is_too_much_is_refused_whole_or_taken_whole(backend: &
             );
         }
         tenant
-            .put(&slot("another"), &row(), Expect::Absent)
-            .await
-            .expect("the next commit succeeds");
+            .must_put(&slot("another"), &row(), Expect::Absent)
+            .await;
     }
 }
 
 async fn same_again(backend: &dyn Backend, written: Row) {
     let (tenant, bot) = (Tenant::new(backend), slot("bot"));
-    tenant
-        .put(&bot, &written, Expect::Absent)
-        .await
-        .expect("a new partition is empty");
+    tenant.must_put(&bot, &written, Expect::Absent).await;
     let read = tenant.row(&bot).await.expect("a row was just put here");
     // Not compared as one value, because the largest rows would fill the screen.
     assert_eq!(read.version, written.version);
