@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use thiserror::Error;
 
+use crate::forward::forward;
 use crate::random;
 pub use crate::seal::Sealed;
 
@@ -153,48 +154,17 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Page, Error>;
 }
 
-/// Implements [`Backend`] for a pointer to a backend.
-macro_rules! forward {
-    ($pointer:ident) => {
-        #[async_trait]
-        #[deny(clippy::missing_trait_methods)]
-        impl<B: Backend + ?Sized> Backend for $pointer<B> {
-            async fn read(
-                &self,
-                partition: &Partition,
-                slots: &[Slot],
-            ) -> Result<Vec<Option<Row>>, Error> {
-                (**self).read(partition, slots).await
-            }
-
-            async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), Error> {
-                (**self).commit(partition, changes).await
-            }
-
-            async fn scan(
-                &self,
-                scope: &Scope,
-                from: Option<Cursor>,
-                limit: usize,
-            ) -> Result<Page, Error> {
-                (**self).scan(scope, from, limit).await
-            }
-
-            async fn due(
-                &self,
-                queue: &Queue,
-                now: SystemTime,
-                from: Option<Cursor>,
-                limit: usize,
-            ) -> Result<Page, Error> {
-                (**self).due(queue, now, from, limit).await
-            }
-        }
-    };
-}
-
-forward!(Arc);
-forward!(Box);
+forward!(Backend for Arc Box {
+    fn read(partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error>;
+    fn commit(partition: &Partition, changes: &[Change]) -> Result<(), Error>;
+    fn scan(scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error>;
+    fn due(
+        queue: &Queue,
+        now: SystemTime,
+        from: Option<Cursor>,
+        limit: usize
+    ) -> Result<Page, Error>;
+});
 
 /// Defines a checked name: a text that [`is_name`] and this check accept.
 macro_rules! name {

@@ -24,6 +24,7 @@ use std::time::{Duration, SystemTime};
 use thiserror::Error;
 
 use crate::clock::Clock;
+use crate::forward::forward;
 use crate::request::{LifecycleEvent, PayloadError, VerifiedRequest};
 use crate::slack::{self, SlackClient};
 use crate::store::{self, Departure, LifecycleStore};
@@ -111,17 +112,12 @@ pub trait LifecycleHooks: fmt::Debug + Send + Sync + 'static {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 }
 
-#[async_trait::async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl<H: LifecycleHooks + ?Sized> LifecycleHooks for Arc<H> {
-    async fn uninstalled(
-        &self,
+forward!(LifecycleHooks for Arc {
+    fn uninstalled(
         departure: &Departure,
-        is_installed_again: bool,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        (**self).uninstalled(departure, is_installed_again).await
-    }
-}
+        is_installed_again: bool
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+});
 
 /// The result of handling an event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -95,6 +95,7 @@ mod clock;
 mod encrypted;
 mod error_chain;
 mod events;
+mod forward;
 mod gate;
 mod html;
 mod installation;

@@ -8,22 +8,10 @@ use async_trait::async_trait;
 use futures_util::stream::{self, Stream, TryStreamExt as _};
 use thiserror::Error;
 
+use crate::forward::forward;
 use crate::installation::{Home, Installation, Revision, StoredInstallation};
 use crate::secret::AccessToken;
 use crate::tenant::{AppId, BotId, InstallationKey, UserId};
-
-/// Forwards a port through an [`Arc`].
-macro_rules! forward {
-    ($port:ident { $(fn $name:ident($($arg:ident: $type:ty),*) -> $ok:ty;)+ }) => {
-        #[async_trait]
-        #[deny(clippy::missing_trait_methods)]
-        impl<S: $port + ?Sized> $port for Arc<S> {
-            $(async fn $name(&self, $($arg: $type),*) -> Result<$ok, Error> {
-                (**self).$name($($arg),*).await
-            })+
-        }
-    };
-}
 
 mod chain;
 mod lifecycle;
@@ -362,17 +350,20 @@ impl fmt::Debug for StateId {
 /// The payload of a state. Wiped when dropped.
 pub type StatePayload = zeroize::Zeroizing<Vec<u8>>;
 
-forward!(InstallationStore {
-    fn store(installation: &Installation) -> Revision;
-    fn fetch(key: &InstallationKey, user: Option<&UserId>) -> Option<StoredInstallation>;
-    fn note(key: &InstallationKey, revision: Revision, facts: &Facts) -> bool;
-    fn delete(key: &InstallationKey, delete: &Delete) -> bool;
-    fn list(from: Option<ListCursor>, limit: usize) -> Listing;
+forward!(InstallationStore for Arc {
+    fn store(installation: &Installation) -> Result<Revision, Error>;
+    fn fetch(
+        key: &InstallationKey,
+        user: Option<&UserId>
+    ) -> Result<Option<StoredInstallation>, Error>;
+    fn note(key: &InstallationKey, revision: Revision, facts: &Facts) -> Result<bool, Error>;
+    fn delete(key: &InstallationKey, delete: &Delete) -> Result<bool, Error>;
+    fn list(from: Option<ListCursor>, limit: usize) -> Result<Listing, Error>;
 });
 
-forward!(StateStore {
-    fn issue(id: &StateId, payload: &[u8], expires_at: SystemTime) -> ();
-    fn consume(id: &StateId, now: SystemTime) -> Option<StatePayload>;
+forward!(StateStore for Arc {
+    fn issue(id: &StateId, payload: &[u8], expires_at: SystemTime) -> Result<(), Error>;
+    fn consume(id: &StateId, now: SystemTime) -> Result<Option<StatePayload>, Error>;
 });
 
 /// Why a call to a store failed.

@@ -21,6 +21,7 @@ use source::{Source, plain, sources, without_tests};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("panics", &[]),
     ("error_chain", &[]),
+    ("forward", &[]),
     ("html", &[]),
     ("clock", &[]),
     ("random", &[]),
@@ -28,13 +29,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("tenant", &[]),
     ("tls", &[]),
     ("installation", &["secret", "tenant"]),
-    ("store", &["clock", "installation", "secret", "tenant"]),
+    (
+        "store",
+        &["clock", "forward", "installation", "secret", "tenant"],
+    ),
     (
         "slack",
         &["clock", "installation", "secret", "tenant", "tls"],
     ),
     ("seal", &["random"]),
-    ("backend", &["random", "seal", "tls"]),
+    ("backend", &["forward", "random", "seal", "tls"]),
     (
         "encrypted",
         &[
@@ -55,6 +59,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "panics",
             "error_chain",
             "clock",
+            "forward",
             "html",
             "installation",
             "random",
@@ -95,6 +100,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "panics",
             "error_chain",
             "clock",
+            "forward",
             "installation",
             "request",
             "secret",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::config::Requested;
 use super::error::Error;
 use super::policies::missing;
+use crate::forward::forward;
 use crate::installation::Installation;
 
 /// The result of a successful flow.
@@ -84,14 +85,7 @@ pub trait InstallHooks: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-#[async_trait::async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl<H: InstallHooks + ?Sized> InstallHooks for Arc<H> {
-    async fn installed(&self, installed: &Installed) {
-        (**self).installed(installed).await;
-    }
-
-    async fn failed(&self, error: &Error) {
-        (**self).failed(error).await;
-    }
-}
+forward!(InstallHooks for Arc {
+    fn installed(installed: &Installed);
+    fn failed(error: &Error);
+});

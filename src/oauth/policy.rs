@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::config::Requested;
+use crate::forward::forward;
 use crate::installation::Installation;
 use crate::slack::SlackClient;
 
@@ -53,13 +54,9 @@ pub trait InstallPolicy: fmt::Debug + Send + Sync + 'static {
     async fn judge(&self, candidate: &Candidate<'_>) -> Decision;
 }
 
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl<P: InstallPolicy + ?Sized> InstallPolicy for Arc<P> {
-    async fn judge(&self, candidate: &Candidate<'_>) -> Decision {
-        (**self).judge(candidate).await
-    }
-}
+forward!(InstallPolicy for Arc {
+    fn judge(candidate: &Candidate<'_>) -> Decision;
+});
 
 /// An installation that has tokens and is not stored yet.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use ring::digest;
 
 use super::{Error, ListCursor};
 use crate::clock::from_epoch;
+use crate::forward::forward;
 use crate::installation::Grant;
 use crate::secret::{AccessToken, RefreshToken};
 use crate::tenant::{AppId, InstallationKey, UserId};
@@ -414,40 +415,21 @@ fn hash<const N: usize>(bytes: &[u8]) -> [u8; N] {
         .expect("N is at most 16 and a SHA-256 hash has 32 bytes")
 }
 
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl<S: RotationStore + ?Sized> RotationStore for Arc<S> {
-    async fn chain(&self, key: &ChainKey) -> Result<Option<StoredChain>, Error> {
-        (**self).chain(key).await
-    }
-
-    async fn update(
-        &self,
+forward!(RotationStore for Arc {
+    fn chain(key: &ChainKey) -> Result<Option<StoredChain>, Error>;
+    fn update(
         key: &ChainKey,
         offered: Option<&Grant>,
-        decide: &mut (dyn for<'c> FnMut(Option<&'c Chain>) -> Option<Chain> + Send),
-    ) -> Result<Option<StoredChain>, Error> {
-        (**self).update(key, offered, decide).await
-    }
-
-    async fn chains(
-        &self,
+        decide: &mut (dyn for<'c> FnMut(Option<&'c Chain>) -> Option<Chain> + Send)
+    ) -> Result<Option<StoredChain>, Error>;
+    fn chains(
         from: Option<ListCursor>,
-        limit: usize,
-    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error> {
-        (**self).chains(from, limit).await
-    }
-
-    async fn due(
-        &self,
+        limit: usize
+    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error>;
+    fn due(
         now: SystemTime,
         from: Option<ListCursor>,
-        limit: usize,
-    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error> {
-        (**self).due(now, from, limit).await
-    }
-
-    async fn sweep(&self) -> Result<usize, Error> {
-        (**self).sweep().await
-    }
-}
+        limit: usize
+    ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error>;
+    fn sweep() -> Result<usize, Error>;
+});

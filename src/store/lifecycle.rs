@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use super::{Error, InstallationStore, Summary};
+use crate::forward::forward;
 use crate::installation::{Hold, Revision};
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 
@@ -184,24 +185,27 @@ pub struct Access {
 /// The longest reason, in characters: an operator writes a sentence or two.
 pub(crate) const MAX_REASON: usize = 500;
 
-forward!(LifecycleStore {
-    fn glance(key: &InstallationKey) -> Option<(Revision, Option<Summary>)>;
+forward!(LifecycleStore for Arc {
+    fn glance(key: &InstallationKey) -> Result<Option<(Revision, Option<Summary>)>, Error>;
     fn purge(
         departure: &Departure,
         only: Revision,
         tell_at: Option<SystemTime>
-    ) -> Option<PendingDeparture>;
-    fn departure(key: &InstallationKey) -> Option<PendingDeparture>;
-    fn due_departures(now: SystemTime, limit: usize) -> Vec<PendingDeparture>;
-    fn postpone(pending: &PendingDeparture, until: SystemTime) -> Option<PendingDeparture>;
-    fn settle(pending: &PendingDeparture) -> bool;
-    fn hold(key: &InstallationKey, hold: &Hold) -> bool;
+    ) -> Result<Option<PendingDeparture>, Error>;
+    fn departure(key: &InstallationKey) -> Result<Option<PendingDeparture>, Error>;
+    fn due_departures(now: SystemTime, limit: usize) -> Result<Vec<PendingDeparture>, Error>;
+    fn postpone(
+        pending: &PendingDeparture,
+        until: SystemTime
+    ) -> Result<Option<PendingDeparture>, Error>;
+    fn settle(pending: &PendingDeparture) -> Result<bool, Error>;
+    fn hold(key: &InstallationKey, hold: &Hold) -> Result<bool, Error>;
     fn set_enterprise(
         key: &InstallationKey,
         revision: Revision,
         enterprise: Option<&EnterpriseId>
-    ) -> bool;
-    fn set_access(org: &EnterpriseId, access: &Access) -> bool;
-    fn has_access(org: &EnterpriseId, team: &TeamId) -> bool;
-    fn users(key: &InstallationKey) -> Vec<UserId>;
+    ) -> Result<bool, Error>;
+    fn set_access(org: &EnterpriseId, access: &Access) -> Result<bool, Error>;
+    fn has_access(org: &EnterpriseId, team: &TeamId) -> Result<bool, Error>;
+    fn users(key: &InstallationKey) -> Result<Vec<UserId>, Error>;
 });

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use super::Error;
+use crate::forward::forward;
 use crate::installation::Revision;
 
 /// Stores which requests were handled.
@@ -86,8 +87,8 @@ pub enum Claim {
     Taken(Revision),
 }
 
-forward!(SeenStore {
-    fn claim(id: &SeenId, now: SystemTime, until: SystemTime) -> Claim;
-    fn finish(id: &SeenId, claim: Revision, until: SystemTime) -> bool;
-    fn release(id: &SeenId, claim: Revision) -> bool;
+forward!(SeenStore for Arc {
+    fn claim(id: &SeenId, now: SystemTime, until: SystemTime) -> Result<Claim, Error>;
+    fn finish(id: &SeenId, claim: Revision, until: SystemTime) -> Result<bool, Error>;
+    fn release(id: &SeenId, claim: Revision) -> Result<bool, Error>;
 });
