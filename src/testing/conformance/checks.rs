@@ -1,8 +1,8 @@
 //! Rule 16: rows that must exist and are not written.
 
-use super::kit::{
-    Tenant, assert_conflict, assert_malformed, check, delete, due, join_all, put, row, slot,
-};
+use futures_util::future::join_all;
+
+use super::kit::{Tenant, assert_conflict, assert_malformed, check, delete, due, put, row, slot};
 use crate::backend::{Backend, Change, Expect, Lane, Version};
 
 /// Checks that another version, or no row, is a conflict.

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::future::{join, join_all};
+
 use super::kit::{
-    Tenant, assert_conflict, assert_malformed, boxed, delete, join_all, put, row, row_with, slot,
-    slots, unique,
+    Tenant, assert_conflict, assert_malformed, delete, put, row, row_with, slot, slots, unique,
 };
 use super::names::LOOK_ALIKES;
 use crate::backend::{Backend, Change, Expect, Slot, Version};
@@ -280,7 +281,7 @@ pub async fn rule_08_no_read_sees_a_part_of_a_commit(backend: &dyn Backend) {
             tokio::task::yield_now().await;
         }
     };
-    join_all([boxed(writer), boxed(reader)]).await;
+    join(writer, reader).await;
 }
 
 /// Checks a clear and a put that run at the same time. If the put comes first, it conflicts with

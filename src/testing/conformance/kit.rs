@@ -1,9 +1,7 @@
 //! Helpers of the checks. All of them accept lost responses.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::panic::Location;
-use std::pin::Pin;
-use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::backend::{
@@ -195,43 +193,6 @@ pub(super) async fn due_page(
     limit: usize,
 ) -> Result<Page, Error> {
     answer(|| backend.due(queue, now, from.clone(), limit)).await
-}
-
-/// Runs all of these at once, in one task.
-pub(super) async fn join_all<'a, T>(
-    futures: impl IntoIterator<Item: Future<Output = T> + Send + 'a>,
-) -> Vec<T> {
-    let mut running: Vec<_> = futures
-        .into_iter()
-        .map(|it| (Some(boxed(it)), None))
-        .collect();
-    poll_fn(|context| {
-        let mut all_done = true;
-        for (future, output) in &mut running {
-            if let Some(polled) = future {
-                match polled.as_mut().poll(context) {
-                    Poll::Ready(ready) => (*future, *output) = (None, Some(ready)),
-                    Poll::Pending => all_done = false,
-                }
-            }
-        }
-        if all_done {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    })
-    .await;
-    running
-        .into_iter()
-        .filter_map(|(_, output)| output)
-        .collect()
-}
-
-pub(super) fn boxed<'a, T>(
-    future: impl Future<Output = T> + Send + 'a,
-) -> Pin<Box<dyn Future<Output = T> + Send + 'a>> {
-    Box::pin(future)
 }
 
 pub(super) fn partition(name: &str) -> Partition {

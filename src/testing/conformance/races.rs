@@ -1,6 +1,8 @@
 //! Rule 10: many commits at once.
 
-use super::kit::{Tenant, assert_conflict, boxed, delete, join_all, put, row, row_with, slot};
+use futures_util::future::join_all;
+
+use super::kit::{Tenant, assert_conflict, delete, put, row, row_with, slot};
 use crate::backend::{Backend, Change, Error, Expect, Row, Slot};
 
 /// Checks that exactly one commit succeeds, if 64 commits put the first row of a slot at once.
@@ -66,11 +68,11 @@ pub async fn rule_10_no_update_is_lost(backend: &dyn Backend) {
     let (tenant, total) = (Tenant::new(backend), slot("total"));
     let writers = (0..8).map(|writer| {
         let (tenant, total) = (tenant.clone(), total.clone());
-        boxed(async move {
+        async move {
             for nth in 0..25 {
                 add(&tenant, &total, &format!("{writer}:{nth}")).await;
             }
-        })
+        }
     });
     join_all(writers).await;
     let row = tenant
