@@ -99,6 +99,7 @@ mod forward;
 mod gate;
 mod html;
 mod installation;
+mod lru;
 mod panics;
 mod random;
 mod seal;

@@ -23,6 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("error_chain", &[]),
     ("forward", &[]),
     ("html", &[]),
+    ("lru", &[]),
     ("clock", &[]),
     ("random", &[]),
     ("secret", &[]),
@@ -37,7 +38,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "slack",
         &["clock", "installation", "secret", "tenant", "tls"],
     ),
-    ("seal", &["random"]),
+    ("seal", &["lru", "random"]),
     ("backend", &["forward", "random", "seal", "tls"]),
     (
         "encrypted",
@@ -74,6 +75,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "clock",
             "installation",
+            "lru",
             "random",
             "secret",
             "slack",

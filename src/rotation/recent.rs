@@ -1,20 +1,17 @@
 //! In-memory caches of one process that save calls to the database. They hold no tokens.
 
-use std::collections::HashMap;
-use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::time::Instant;
 
+use crate::lru::Lru;
 use crate::store::ChainKey;
 
 /// What this process has recently checked, recorded or asked Slack about. Forgets old entries,
 /// because all of them can be found out again.
-#[derive(Default)]
 pub(super) struct RecentlySeen(Mutex<Inner>);
 
-#[derive(Default)]
 struct Inner {
     /// The time before which background work skips a chain.
     checked: Lru<ChainKey, Instant>,
@@ -22,6 +19,16 @@ struct Inner {
     used: Lru<ChainKey, Option<SystemTime>>,
     /// Slack's verdict on the token of a generation, and when the verdict expires.
     verdicts: Lru<(ChainKey, u64), (Instant, bool)>,
+}
+
+impl Default for RecentlySeen {
+    fn default() -> Self {
+        Self(Mutex::new(Inner {
+            checked: Lru::new(CAPACITY),
+            used: Lru::new(CAPACITY),
+            verdicts: Lru::new(CAPACITY),
+        }))
+    }
 }
 
 impl RecentlySeen {
@@ -68,46 +75,6 @@ impl RecentlySeen {
     }
 }
 
-/// An approximate LRU cache: keeps between half of its capacity and all of it.
-struct Lru<K, V> {
-    half: usize,
-    new: HashMap<K, V>,
-    old: HashMap<K, V>,
-}
-
-impl<K, V> Default for Lru<K, V> {
-    fn default() -> Self {
-        Self::new(CAPACITY)
-    }
-}
-
-impl<K, V> Lru<K, V> {
-    fn new(capacity: usize) -> Self {
-        Self {
-            half: capacity / 2,
-            new: HashMap::new(),
-            old: HashMap::new(),
-        }
-    }
-}
-
-impl<K: Eq + Hash, V: Copy> Lru<K, V> {
-    fn get(&mut self, key: &K) -> Option<V> {
-        if let Some((key, value)) = self.old.remove_entry(key) {
-            self.insert(key, value);
-        }
-        self.new.get(key).copied()
-    }
-
-    fn insert(&mut self, key: K, value: V) {
-        if self.new.len() >= self.half {
-            self.old = std::mem::take(&mut self.new);
-        }
-        self.old.remove(&key);
-        self.new.insert(key, value);
-    }
-}
-
 /// The entries of one cache: about 20 MB.
 const CAPACITY: usize = 100_000;
 
@@ -116,28 +83,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-
-    #[test]
-    fn what_is_looked_at_again_and_again_is_not_forgotten_and_the_rest_is() {
-        let mut recent = Lru::new(10);
-        recent.insert(0, 'a');
-        for other in 1..100 {
-            recent.insert(other, 'b');
-            assert_eq!(recent.get(&0), Some('a'), "after {other} others");
-            assert!(recent.new.len() + recent.old.len() <= 10);
-        }
-        assert_eq!(recent.get(&1), None);
-    }
-
-    #[test]
-    fn of_two_values_of_a_key_the_later_is_found() {
-        let mut recent = Lru::new(4);
-        for value in 0..10 {
-            recent.insert('a', value);
-            recent.insert(char::from(b'b' + value), value);
-            assert_eq!(recent.get(&'a'), Some(value));
-        }
-    }
 
     fn key(team: &str) -> ChainKey {
         let team = crate::tenant::TeamId::new(team).expect("the id is valid");
