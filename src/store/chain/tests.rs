@@ -102,24 +102,6 @@ fn a_token_is_hard_five_minutes_before_its_end_or_in_the_last_quarter_of_its_lif
 }
 
 #[test]
-fn two_calls_of_unknown_outcome_make_a_living_chain_suspect() {
-    for (attempts, is_dead, expected) in [
-        (0, false, false),
-        (1, false, false),
-        (2, false, true),
-        (3, false, true),
-        (2, true, false),
-    ] {
-        let chain = Chain {
-            attempts,
-            is_dead,
-            ..chain()
-        };
-        assert_eq!(chain.is_suspect(), expected, "{attempts}, {is_dead}");
-    }
-}
-
-#[test]
 fn a_new_chain_is_due_when_its_pair_is_soft() {
     let chain = Chain::new(&one(), at(7));
     let expected = Chain {
