@@ -39,11 +39,9 @@ impl Authorizer {
     /// Refreshes rotating tokens with this rotator. A request waits for a refresh for at most 2 s,
     /// because Slack gives a handler 3 s.
     #[must_use]
-    pub fn with_rotator(self, rotator: &TokenRotator) -> Self {
-        Self {
-            rotator: Some(rotator.within(PATIENCE)),
-            ..self
-        }
+    pub fn with_rotator(mut self, rotator: &TokenRotator) -> Self {
+        self.rotator = Some(rotator.within(PATIENCE));
+        self
     }
 
     /// Uses this clock.

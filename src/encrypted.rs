@@ -128,11 +128,9 @@ impl<B: Backend> EncryptedStore<B> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn with_cache(self, options: CacheOptions) -> Self {
-        Self {
-            driver: Arc::new(self.driver.with_cache(options)),
-            ..self
-        }
+    pub fn with_cache(mut self, options: CacheOptions) -> Self {
+        self.driver = Arc::new(self.driver.with_cache(options));
+        self
     }
 
     /// Replaces the clock.

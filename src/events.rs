@@ -186,11 +186,9 @@ impl Lifecycle {
     /// Sets your app's hooks. Set them in every process that handles events: a process without
     /// hooks purges and stores no departure to report.
     #[must_use]
-    pub fn with_hooks(self, hooks: impl LifecycleHooks) -> Self {
-        Self {
-            hooks: Some(Arc::new(hooks)),
-            ..self
-        }
+    pub fn with_hooks(mut self, hooks: impl LifecycleHooks) -> Self {
+        self.hooks = Some(Arc::new(hooks));
+        self
     }
 
     /// Uses this clock.

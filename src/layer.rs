@@ -69,11 +69,9 @@ impl SlackLayer {
     /// request counts as handled if your service responds with a status below 400. Otherwise, or if
     /// the service is dropped, Slack's repetition is handled.
     #[must_use]
-    pub fn with_replay_guard(self, guard: ReplayGuard) -> Self {
-        Self {
-            gate: self.gate.with_replay_guard(guard),
-            ..self
-        }
+    pub fn with_replay_guard(mut self, guard: ReplayGuard) -> Self {
+        self.gate = self.gate.with_replay_guard(guard);
+        self
     }
 
     /// Returns the request with its authorization in the extensions, or the response for Slack.

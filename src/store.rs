@@ -188,20 +188,16 @@ impl Delete {
 
     /// Deletes only if the stored installation has this revision.
     #[must_use]
-    pub fn only(self, revision: Revision) -> Self {
-        Self {
-            only: Some(revision),
-            ..self
-        }
+    pub fn only(mut self, revision: Revision) -> Self {
+        self.only = Some(revision);
+        self
     }
 
     /// Deletes only if this access token is the stored one.
     #[must_use]
-    pub fn holding(self, token: &AccessToken) -> Self {
-        Self {
-            holding: Some(Mark::of_access_token(token)),
-            ..self
-        }
+    pub fn holding(mut self, token: &AccessToken) -> Self {
+        self.holding = Some(Mark::of_access_token(token));
+        self
     }
 }
 

@@ -216,11 +216,9 @@ impl InstallationKey {
 
     /// Sets the organisation that the workspace belongs to.
     #[must_use]
-    pub fn within(self, enterprise: EnterpriseId) -> Self {
-        Self {
-            enterprise: Some(enterprise),
-            ..self
-        }
+    pub fn within(mut self, enterprise: EnterpriseId) -> Self {
+        self.enterprise = Some(enterprise);
+        self
     }
 
     /// Returns the enterprise id, if known.

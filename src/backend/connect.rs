@@ -184,11 +184,9 @@ impl ConnectError {
     }
 
     #[allow(dead_code, reason = "only drivers have causes")]
-    pub(super) fn with_source(self, source: impl Into<BoxError>) -> Self {
-        Self {
-            source: Some(source.into()),
-            ..self
-        }
+    pub(super) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.source = Some(source.into());
+        self
     }
 }
 

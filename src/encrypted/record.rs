@@ -76,11 +76,9 @@ impl Draft {
         }
     }
 
-    pub(super) fn with_secrets(self, secrets: &impl Serialize) -> Self {
-        Self {
-            plaintext: plaintext(secrets),
-            ..self
-        }
+    pub(super) fn with_secrets(mut self, secrets: &impl Serialize) -> Self {
+        self.plaintext = plaintext(secrets);
+        self
     }
 
     pub(super) fn due(self, lane: Lane, at: impl Into<Option<SystemTime>>) -> Self {

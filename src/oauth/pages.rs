@@ -107,30 +107,24 @@ impl DefaultPages {
 
     /// Sets the app's name.
     #[must_use]
-    pub fn with_app_name(self, name: impl Into<String>) -> Self {
-        Self {
-            app_name: Some(name.into()),
-            ..self
-        }
+    pub fn with_app_name(mut self, name: impl Into<String>) -> Self {
+        self.app_name = Some(name.into());
+        self
     }
 
     /// Sets the app's own site. Each page then links to it.
     #[must_use]
-    pub fn with_site(self, site: Url) -> Self {
-        Self {
-            site: Some(site),
-            ..self
-        }
+    pub fn with_site(mut self, site: Url) -> Self {
+        self.site = Some(site);
+        self
     }
 
     /// Sets the path where a person starts again. Pass
     /// [`InstallConfig::install_path`](super::InstallConfig::install_path) if you changed it.
     #[must_use]
-    pub fn with_install_path(self, path: impl Into<String>) -> Self {
-        Self {
-            install_path: path.into(),
-            ..self
-        }
+    pub fn with_install_path(mut self, path: impl Into<String>) -> Self {
+        self.install_path = path.into();
+        self
     }
 
     fn site_link(&self) -> String {

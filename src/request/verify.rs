@@ -55,11 +55,9 @@ impl Verifier {
     /// Refuses requests that name another app. Requests that name no app are accepted, because
     /// Slack omits the app's id in some.
     #[must_use]
-    pub fn with_app_id(self, app_id: AppId) -> Self {
-        Self {
-            app_id: Some(app_id),
-            ..self
-        }
+    pub fn with_app_id(mut self, app_id: AppId) -> Self {
+        self.app_id = Some(app_id);
+        self
     }
 
     /// Refuses bodies larger than this, in bytes. The default is [`DEFAULT_BODY_LIMIT`]. axum's

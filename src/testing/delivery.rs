@@ -155,11 +155,9 @@ impl Delivery {
     /// Slack repeats an event up to three times, each time with a new timestamp and signature. The
     /// reason is one of Slack's, such as `http_timeout`.
     #[must_use]
-    pub fn retry(self, number: u8, reason: &'static str) -> Self {
-        Self {
-            retry: Some((number, reason)),
-            ..self
-        }
+    pub fn retry(mut self, number: u8, reason: &'static str) -> Self {
+        self.retry = Some((number, reason));
+        self
     }
 
     /// Sets the timestamp that is signed.

@@ -82,11 +82,9 @@ impl Fault {
     ///
     /// The fault replaces or delays the real response.
     #[must_use]
-    pub fn after_effect(self) -> Self {
-        Self {
-            after_effect: true,
-            ..self
-        }
+    pub fn after_effect(mut self) -> Self {
+        self.after_effect = true;
+        self
     }
 
     /// Applies the fault to every further call.

@@ -74,11 +74,9 @@ impl World {
 
     /// Sets the app's name, which the authorize page shows.
     #[must_use]
-    pub fn with_app_name(self, name: impl Into<String>) -> Self {
-        Self {
-            app_name: name.into(),
-            ..self
-        }
+    pub fn with_app_name(mut self, name: impl Into<String>) -> Self {
+        self.app_name = name.into();
+        self
     }
 
     /// Sets the fake's clock. [`FakeSlack::advance`] moves the fake's time ahead of this clock.
@@ -116,11 +114,9 @@ impl World {
     ///
     /// Without a seed, they are random.
     #[must_use]
-    pub fn with_seed(self, seed: u64) -> Self {
-        Self {
-            seed: Some(seed),
-            ..self
-        }
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
     }
 
     /// Adds a workspace, with its people.
@@ -500,11 +496,9 @@ impl Who {
 
     /// Sets the place: a workspace, `T…`, or a whole organisation, `E…`.
     #[must_use]
-    pub fn at(self, place: impl Into<String>) -> Self {
-        Self {
-            place: Some(place.into()),
-            ..self
-        }
+    pub fn at(mut self, place: impl Into<String>) -> Self {
+        self.place = Some(place.into());
+        self
     }
 }
 
