@@ -57,12 +57,8 @@ struct Pending {
     user: UserId,
 }
 
-/// The installation of the app in one tenant.
-#[derive(Default)]
-struct Install {
-    bot: Option<Chain>,
-    users: BTreeMap<UserId, Chain>,
-}
+/// The installation of the app in one tenant: the chain of each user, and of the bot (`None`).
+type Install = BTreeMap<Option<UserId>, Chain>;
 
 /// The current tokens of a bot or a user. Without token rotation, a chain has one token until it
 /// is revoked.
@@ -226,10 +222,7 @@ impl State {
         now: SystemTime,
     ) -> Issue {
         let install = self.installs.entry(tenant.clone()).or_default();
-        let old = match user {
-            Some(user) => install.users.remove(user),
-            None => install.bot.take(),
-        };
+        let old = install.remove(&user.cloned());
         let scopes: Scopes = match &old {
             Some(old) => old.scopes.iter().chain(scopes.iter()).collect(),
             None => scopes.clone(),
@@ -268,16 +261,9 @@ impl State {
             scopes: issue.scopes.clone(),
             token: issue.access.clone(),
         };
-        self.set_chain(tenant, user, chain);
-        issue
-    }
-
-    fn set_chain(&mut self, tenant: &InstallationKey, user: Option<&UserId>, chain: Chain) {
         let install = self.installs.entry(tenant.clone()).or_default();
-        match user {
-            Some(user) => drop(install.users.insert(user.clone(), chain)),
-            None => install.bot = Some(chain),
-        }
+        install.insert(user.cloned(), chain);
+        issue
     }
 
     fn hold(&mut self, token: String, tenant: &InstallationKey, user: Option<&UserId>) {
@@ -456,11 +442,7 @@ impl State {
     }
 
     fn chain_mut(&mut self, tenant: &InstallationKey, user: Option<&UserId>) -> Option<&mut Chain> {
-        let install = self.installs.get_mut(tenant)?;
-        match user {
-            Some(user) => install.users.get_mut(user),
-            None => install.bot.as_mut(),
-        }
+        self.installs.get_mut(tenant)?.get_mut(&user.cloned())
     }
 
     fn webhook(&mut self, tenant: &InstallationKey) -> Value {
@@ -543,12 +525,9 @@ impl State {
         let Some(install) = self.installs.get_mut(tenant) else {
             return false;
         };
-        let chain = match user {
-            Some(user) => install.users.remove(user),
-            None => install.bot.take(),
-        };
+        let chain = install.remove(&user.cloned());
         let Some(chain) = chain else { return false };
-        let is_last = install.bot.is_none() && install.users.is_empty();
+        let is_last = install.is_empty();
         self.kill(&chain, user);
         let (bots, users) = match user {
             Some(user) => (vec![], vec![user.clone()]),
@@ -577,15 +556,14 @@ impl State {
         let Some(install) = self.installs.remove(tenant) else {
             return false;
         };
-        let mut bots = Vec::new();
-        if let Some(bot) = &install.bot {
-            self.kill(bot, None);
-            bots.push(self.bot_user(tenant).user);
+        let (mut bots, mut users) = (Vec::new(), Vec::new());
+        for (user, chain) in install {
+            self.kill(&chain, user.as_ref());
+            match user {
+                Some(user) => users.push(user),
+                None => bots.push(self.bot_user(tenant).user),
+            }
         }
-        for (user, chain) in &install.users {
-            self.kill(chain, Some(user));
-        }
-        let users = install.users.into_keys().collect();
         self.queue_event(tenant, EventKind::Revoked { bots, users }, now);
         self.queue_event(tenant, EventKind::Uninstalled, now);
         true
@@ -617,11 +595,7 @@ impl State {
     }
 
     fn chain(&self, tenant: &InstallationKey, user: Option<&UserId>) -> Option<&Chain> {
-        let install = self.installs.get(tenant)?;
-        match user {
-            Some(user) => install.users.get(user),
-            None => install.bot.as_ref(),
-        }
+        self.installs.get(tenant)?.get(&user.cloned())
     }
 
     /// Returns a value for the header `x-slack-req-id`.
