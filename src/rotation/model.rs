@@ -156,23 +156,8 @@ fn now() -> SystemTime {
 
 /// Returns a record whose token is always due.
 fn record(install: u8, refresh: u8) -> Chain {
-    Chain {
-        install: InstallId(install.into()),
-        generation: 0,
-        refresh: Some(Mark(refresh.into())),
-        alternates: Vec::new(),
-        issued_at: now(),
-        expires_at: Some(now()),
-        lease: None,
-        attempts: 0,
-        attempted_at: None,
-        retry_at: None,
-        failures: 0,
-        last_error: None,
-        is_dead: false,
-        idle: 0,
-        due_at: None,
-    }
+    let (install, refresh) = (InstallId(install.into()), Mark(refresh.into()));
+    Chain::unused(install, Some(refresh), now(), Some(now()))
 }
 
 /// Returns the record without the fields that do not matter to the search. Among them are times,

@@ -169,13 +169,29 @@ impl Chain {
     /// Creates the chain of a grant that was just issued.
     #[must_use]
     pub fn new(grant: &Grant, issued_at: SystemTime) -> Self {
-        let chain = Self {
-            install: InstallId::of(grant),
+        let install = InstallId::of(grant);
+        let refresh = grant.refresh_token.as_ref().map(Mark::of);
+        let chain = Self::unused(install, refresh, issued_at, grant.expires_at);
+        Self {
+            due_at: chain.soft_at(),
+            ..chain
+        }
+    }
+
+    /// Returns a chain that is not due, and whose pair has bought no other pair.
+    pub(crate) fn unused(
+        install: InstallId,
+        refresh: Option<Mark>,
+        issued_at: SystemTime,
+        expires_at: Option<SystemTime>,
+    ) -> Self {
+        Self {
+            install,
             generation: 0,
-            refresh: grant.refresh_token.as_ref().map(Mark::of),
+            refresh,
             alternates: Vec::new(),
             issued_at,
-            expires_at: grant.expires_at,
+            expires_at,
             lease: None,
             attempts: 0,
             attempted_at: None,
@@ -185,10 +201,6 @@ impl Chain {
             is_dead: false,
             idle: 0,
             due_at: None,
-        };
-        Self {
-            due_at: chain.soft_at(),
-            ..chain
         }
     }
 

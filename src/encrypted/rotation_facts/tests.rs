@@ -31,23 +31,7 @@ fn full() -> Chain {
 }
 
 fn empty() -> Chain {
-    Chain {
-        install: InstallId(0x1122),
-        generation: 0,
-        refresh: None,
-        alternates: Vec::new(),
-        issued_at: at(1),
-        expires_at: None,
-        lease: None,
-        attempts: 0,
-        attempted_at: None,
-        retry_at: None,
-        failures: 0,
-        last_error: None,
-        is_dead: false,
-        idle: 0,
-        due_at: None,
-    }
+    Chain::unused(InstallId(0x1122), None, at(1), None)
 }
 
 fn read_back(chain: &Chain) -> RotationFacts {

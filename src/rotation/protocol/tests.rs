@@ -39,22 +39,10 @@ fn with(mut chain: Chain, change: impl FnOnce(&mut Chain)) -> Chain {
 /// Returns a chain whose pair is fresh at [`NOW`]. The pair lives for 12 h and was issued at
 /// 10,000 s, so it is soft from 44,200 s on at the earliest.
 fn fresh() -> Chain {
+    let expires_at = Some(at(10_000 + 43_200));
     Chain {
-        install: InstallId(1),
         generation: 4,
-        refresh: Some(Mark(40)),
-        alternates: Vec::new(),
-        issued_at: at(10_000),
-        expires_at: Some(at(10_000 + 43_200)),
-        lease: None,
-        attempts: 0,
-        attempted_at: None,
-        retry_at: None,
-        failures: 0,
-        last_error: None,
-        is_dead: false,
-        idle: 0,
-        due_at: None,
+        ..Chain::unused(InstallId(1), Some(Mark(40)), at(10_000), expires_at)
     }
 }
 
