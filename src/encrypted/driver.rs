@@ -33,12 +33,12 @@ pub(super) struct Driver<B> {
 
 /// Which of a decision's rows are opened.
 #[derive(Clone, Copy)]
-enum Opening {
+pub(super) enum Opening {
     /// All rows. A row that does not open is an error.
     All,
-    /// The rows that open. Any other row is passed as an absent record.
+    /// The rows that open. Any other row is passed as an absent record, and can be overwritten.
     WhatOpens,
-    /// No row, because the decision needs no plaintext.
+    /// No row, because the decision needs no plaintext. So a row that does not open can be removed.
     Nothing,
 }
 
@@ -166,33 +166,7 @@ impl<B: Backend> Driver<B> {
         decide: impl Fn(&[Option<Record>]) -> Result<(Vec<Step>, T), Error> + Send + Sync,
     ) -> Result<(Option<Revision>, T), Error> {
         let decide = |records: &[Option<Record>], _: &[Option<Row>]| decide(records);
-        self.decided(partition, places, Opening::All, decide).await
-    }
-
-    /// Like [`update`](Self::update), for decisions that replace stored rows. A row that does not
-    /// open is passed as an absent record together with its row, and can be overwritten.
-    pub(super) async fn replace<T: Send>(
-        &self,
-        partition: &Partition,
-        places: &[Place],
-        decide: impl Fn(&[Option<Record>], &[Option<Row>]) -> Result<(Vec<Step>, T), Error>
-        + Send
-        + Sync,
-    ) -> Result<(Option<Revision>, T), Error> {
-        self.decided(partition, places, Opening::WhatOpens, decide)
-            .await
-    }
-
-    /// Like [`update`](Self::update), for decisions that need no plaintext. So a row that does not
-    /// open can still be removed.
-    pub(super) async fn update_unopened<T: Send>(
-        &self,
-        partition: &Partition,
-        places: &[Place],
-        decide: impl Fn(&[Option<Row>]) -> Result<(Vec<Step>, T), Error> + Send + Sync,
-    ) -> Result<(Option<Revision>, T), Error> {
-        let decide = |_: &[Option<Record>], rows: &[Option<Row>]| decide(rows);
-        self.decided(partition, places, Opening::Nothing, decide)
+        self.update_with(Opening::All, partition, places, decide)
             .await
     }
 
@@ -214,11 +188,13 @@ impl<B: Backend> Driver<B> {
         self.update(partition, &[place], decide).await
     }
 
-    async fn decided<T: Send>(
+    /// Like [`update`](Self::update), but opens only some of the rows. The decision also receives the
+    /// rows themselves.
+    pub(super) async fn update_with<T: Send>(
         &self,
+        opening: Opening,
         partition: &Partition,
         places: &[Place],
-        opening: Opening,
         decide: impl Fn(&[Option<Record>], &[Option<Row>]) -> Result<(Vec<Step>, T), Error>
         + Send
         + Sync,

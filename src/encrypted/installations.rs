@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::driver::Step;
+use super::driver::{Opening, Step};
 use super::names::{Place, bot, install, user};
 use super::record::{Record, revision};
 use super::{EncryptedStore, grant_facts, install_facts, merge};
@@ -28,7 +28,10 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
         let decide = |records: &[Option<Record>], rows: &[Option<Row>]| {
             Ok((stored_over(new, records, rows)?, ()))
         };
-        let (revision, ()) = self.driver.replace(&partition, &places, decide).await?;
+        let driver = &self.driver;
+        let (revision, ()) = driver
+            .update_with(Opening::WhatOpens, &partition, &places, decide)
+            .await?;
         Ok(revision.expect("storing always puts the facts"))
     }
 
@@ -93,10 +96,16 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
             DeleteWhat::User(id) => user(id),
         };
         let whole = delete.what == DeleteWhat::All;
-        let decide = |rows: &[Option<Row>]| {
+        let held = delete.holding.filter(|_| !whole);
+        let decide = |records: &[Option<Record>], rows: &[Option<Row>]| {
             let [install_row, part_row] = rows else {
                 unreachable!("two places were read")
             };
+            if let Some((held, Some(record))) = held.zip(records.last())
+                && grant_facts::access_mark(record)? != held
+            {
+                return Err(Error::Conflict);
+            }
             if let Some(only) = delete.only {
                 match install_row {
                     None if part_row.is_none() => return Ok((Vec::new(), false)),
@@ -113,22 +122,15 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
             };
             Ok((steps, part_row.is_some()))
         };
+        let opening = match held {
+            Some(_) => Opening::All,
+            None => Opening::Nothing,
+        };
         let places = [install(), part.clone()];
-        let Some(held) = delete.holding.filter(|_| !whole) else {
-            // Unopened, so that a row that does not open can be removed.
-            let driver = &self.driver;
-            return Ok(driver.update_unopened(&partition, &places, decide).await?.1);
-        };
-        let decide = |records: &[Option<Record>]| {
-            if let Some(record) = records.last().and_then(Option::as_ref)
-                && grant_facts::access_mark(record)? != held
-            {
-                return Err(Error::Conflict);
-            }
-            let row = |record: &Option<Record>| record.as_ref().map(|record| record.row.clone());
-            decide(&records.iter().map(row).collect::<Vec<_>>())
-        };
-        Ok(self.driver.update(&partition, &places, decide).await?.1)
+        let updated = self
+            .driver
+            .update_with(opening, &partition, &places, decide);
+        Ok(updated.await?.1)
     }
 
     async fn list(&self, from: Option<ListCursor>, limit: usize) -> Result<Listing, Error> {

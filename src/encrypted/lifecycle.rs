@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use super::EncryptedStore;
-use super::driver::Step;
+use super::driver::{Opening, Step};
 use super::install_facts::{self, InstallFacts};
 use super::lifecycle_facts::{AccessFacts, DepartureFacts};
 use super::names::{self, ACCESS, DEPARTURE, INSTALL, departure, install, tenant_of};
@@ -40,7 +40,7 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
         tell_at: Option<SystemTime>,
     ) -> Result<Option<PendingDeparture>, Error> {
         let partition = self.driver.app.tenant(&leaving.key);
-        let decide = |rows: &[Option<Row>]| {
+        let decide = |_: &[Option<Record>], rows: &[Option<Row>]| {
             let stored = rows.first().and_then(Option::as_ref);
             if stored.map(revision) != Some(only) {
                 return Err(Error::Conflict);
@@ -56,7 +56,7 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
         // Unopened, so that a tenant can be purged even if its rows do not open.
         let places = [install(), departure()];
         self.driver
-            .update_unopened(&partition, &places, decide)
+            .update_with(Opening::Nothing, &partition, &places, decide)
             .await?;
         match tell_at {
             Some(_) => self.departure(&leaving.key).await,
