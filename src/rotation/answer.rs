@@ -164,34 +164,6 @@ mod tests {
             (SlackError::Malformed { what: "a field" }, "unknown"),
         ] {
             assert_eq!(meaning(&error), expected, "{error:?}");
-        }
-    }
-
-    #[test]
-    fn only_a_refusal_of_the_token_itself_says_that_it_is_over() {
-        for code in ["account_inactive", "token_expired", "token_revoked"] {
-            assert!(api(code).class().ends_token(), "{code}");
-        }
-        for code in [
-            "accesslimited",
-            "ekm_access_denied",
-            "fatal_error",
-            "invalid_auth",
-            "invalid_token",
-            "missing_scope",
-            "not_authed",
-            "org_login_required",
-            "service_unavailable",
-            "some_future_error",
-        ] {
-            assert!(!api(code).class().ends_token(), "{code}");
-        }
-        let lost = TransportError::Lost("reset".into());
-        for error in [
-            SlackError::Transport(lost),
-            SlackError::Http { status: 503 },
-            SlackError::RateLimited { retry_after: None },
-        ] {
             assert!(!error.class().ends_token(), "{error:?}");
         }
     }
