@@ -1,6 +1,5 @@
 //! Finds the tokens that may serve a verified request.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -177,13 +176,7 @@ impl Authorizer {
     }
 }
 
-impl fmt::Debug for Authorizer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authorizer")
-            .field("installations", &self.installations)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(Authorizer: installations);
 
 /// Returns the installation with fresh tokens. If the bot's token cannot be refreshed, the request
 /// fails. A user's token that cannot be refreshed is omitted; without a bot, the request fails.

@@ -282,14 +282,7 @@ impl Lifecycle {
     }
 }
 
-impl fmt::Debug for Lifecycle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lifecycle")
-            .field("installations", &self.installations)
-            .field("slack", &self.slack)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(Lifecycle: installations, slack);
 
 /// How many attempts are made to handle an event, if the installation changes during each.
 const ATTEMPTS: usize = 10;

@@ -89,6 +89,9 @@
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+#[macro_use]
+mod debug;
+
 mod app;
 mod authorize;
 mod clock;

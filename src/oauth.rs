@@ -75,11 +75,7 @@ impl SetCookie {
     }
 }
 
-impl fmt::Debug for SetCookie {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SetCookie([redacted])")
-    }
-}
+redacted!(SetCookie);
 
 /// Takes people through Slack's OAuth v2 flow. Cheap to clone.
 ///

@@ -1,7 +1,6 @@
 //! An operator's actions on tenants: hold, release, revoke, purge and reconcile. All of them may be
 //! repeated.
 
-use std::fmt;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -317,14 +316,7 @@ impl Operator {
     }
 }
 
-impl fmt::Debug for Operator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Operator")
-            .field("store", &self.store)
-            .field("slack", &self.slack)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(Operator: store, slack);
 
 /// Returns whether nothing more can be done with this token after this error: it is dead, expired,
 /// or lacks the permission. `invalid_auth` is not included, because Slack also returns it to an

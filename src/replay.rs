@@ -5,7 +5,6 @@
 //! [`event_id`](VerifiedRequest::event_id) or [`trigger_id`](VerifiedRequest::trigger_id).
 //! [`ReplayGuard`] stores it in the same database as the installations.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,13 +92,7 @@ impl ReplayGuard {
     }
 }
 
-impl fmt::Debug for ReplayGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReplayGuard")
-            .field("seen", &self.seen)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(ReplayGuard: seen);
 
 impl Pass {
     /// Records for [`RETENTION`] that the request was handled.

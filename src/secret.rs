@@ -2,7 +2,6 @@
 //!
 //! Each has one way to read its text, `expose()`, which is easy to search for.
 
-use std::fmt;
 use std::sync::Arc;
 
 use ring::digest;
@@ -26,11 +25,7 @@ macro_rules! secret {
             }
         }
 
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(concat!(stringify!($name), "([redacted])"))
-            }
-        }
+        redacted!($name);
     };
 }
 

@@ -25,6 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("html", &[]),
     ("lru", &[]),
     ("clock", &[]),
+    ("debug", &[]),
     ("random", &[]),
     ("secret", &[]),
     ("tenant", &[]),

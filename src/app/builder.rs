@@ -1,6 +1,5 @@
 //! Builds a [`SlackApp`] from its parts.
 
-use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -410,14 +409,7 @@ impl SlackAppBuilder {
     }
 }
 
-impl fmt::Debug for SlackAppBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SlackAppBuilder")
-            .field("scopes", &self.scopes)
-            .field("user_scopes", &self.user_scopes)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(SlackAppBuilder: scopes, user_scopes);
 
 fn required<T>(value: Value<T>, variable: &str, remedy: &str) -> Result<T, AppError> {
     value.unwrap_or_else(|| Err(AppError::missing(variable, remedy)))

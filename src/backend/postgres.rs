@@ -1,7 +1,6 @@
 //! Stores rows in one table of a Postgres database.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -164,14 +163,7 @@ impl PostgresBackend {
     }
 }
 
-impl fmt::Debug for PostgresBackend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresBackend")
-            .field("name", &self.name)
-            .field("schema", &self.schema)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(PostgresBackend: name, schema);
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]

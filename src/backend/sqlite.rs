@@ -1,7 +1,6 @@
 //! Stores rows in one SQLite file: the embedded default for a bot on one machine.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -140,13 +139,7 @@ impl Source for SqliteConnectOptions {
     }
 }
 
-impl fmt::Debug for SqliteBackend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteBackend")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(SqliteBackend: path);
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]

@@ -1,7 +1,7 @@
 //! The cookie that binds a flow to a browser. Each flow has its own, so that two tabs do not
 //! conflict.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -55,11 +55,7 @@ impl FlowCookie {
     }
 }
 
-impl fmt::Debug for FlowCookie {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("FlowCookie([redacted])")
-    }
-}
+redacted!(FlowCookie);
 
 fn name(id: &StateId, plain_loopback: bool) -> String {
     let prefix = if plain_loopback { "" } else { "__Host-" };

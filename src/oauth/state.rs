@@ -11,7 +11,6 @@
 //! It is encoded as base64url without padding, in 119 characters. It names a row in the store and
 //! contains nothing else.
 
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -56,11 +55,7 @@ impl StateKey {
     }
 }
 
-impl fmt::Debug for StateKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StateKey([redacted])")
-    }
-}
+redacted!(StateKey);
 
 /// The name of one flow.
 pub(super) struct State([u8; SIGNED_LEN]);

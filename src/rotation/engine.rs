@@ -1,6 +1,5 @@
 //! The state of rotation in one process, and the only functions that change a stored chain.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -148,15 +147,7 @@ impl Engine {
     }
 }
 
-impl fmt::Debug for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine")
-            .field("config", &self.config)
-            .field("flights", &self.flights)
-            .field("store", &self.store)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(Engine: config, flights, store);
 
 /// Enough for the lease of a crashed process to lapse (15 s), and for the refresh after it.
 const PATIENCE: Duration = Duration::from_secs(20);

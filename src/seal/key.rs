@@ -55,11 +55,7 @@ impl DataKey {
     }
 }
 
-impl fmt::Debug for DataKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DataKey([redacted])")
-    }
-}
+redacted!(DataKey);
 
 /// A data key's id: 16 random bytes. Not secret.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]

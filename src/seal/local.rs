@@ -1,6 +1,5 @@
 //! A key provider with a 32-byte master key in this process.
 
-use std::fmt;
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -97,11 +96,7 @@ impl MasterKey {
     }
 }
 
-impl fmt::Debug for MasterKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("MasterKey([redacted])")
-    }
-}
+redacted!(MasterKey);
 
 struct Fingerprint;
 

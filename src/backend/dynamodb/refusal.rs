@@ -1,6 +1,5 @@
 //! What DynamoDB's errors mean, and which calls are retried.
 
-use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use aws_sdk_dynamodb::operation::transact_get_items::TransactGetItemsError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::CancellationReason;
+use thiserror::Error as ThisError;
 
 use super::item::Item;
 use crate::backend::{BoxError, Error};
@@ -202,6 +202,8 @@ pub(super) async fn pause(attempt: u32) {
 
 /// The text of an SDK error, with its causes. The SDK's `Debug` would show the whole response, with
 /// its rows.
+#[derive(Debug, ThisError)]
+#[error("{0}")]
 struct Failed(String);
 
 impl Failed {
@@ -221,20 +223,6 @@ impl Failed {
         Self(words)
     }
 }
-
-impl fmt::Debug for Failed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Failed({:?})", self.0)
-    }
-}
-
-impl fmt::Display for Failed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Failed {}
 
 /// Error codes that mean that nothing was written, and that a retry may succeed.
 const BUSY: [&str; 6] = [
