@@ -13,6 +13,8 @@ type Source = Box<dyn Error + Send + Sync>;
 /// Why an app cannot start. Names the value, the cause and the remedy.
 ///
 /// `Debug` prints the `Display` text with all sources, so that you can return it from `main`.
+#[derive(thiserror::Error)]
+#[error("{what}")]
 pub struct AppError {
     what: String,
     source: Option<Source>,
@@ -42,21 +44,9 @@ impl AppError {
     }
 }
 
-impl fmt::Display for AppError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
-    }
-}
-
 impl fmt::Debug for AppError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&error_chain(self))
-    }
-}
-
-impl Error for AppError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as _)
     }
 }
 

@@ -1,7 +1,6 @@
 //! The cookie that binds a flow to a browser. Each flow has its own, so that two tabs do not
 //! conflict.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -59,12 +58,8 @@ redacted!(FlowCookie);
 
 fn name(id: &StateId, plain_loopback: bool) -> String {
     let prefix = if plain_loopback { "" } else { "__Host-" };
-    id.0[..4]
-        .iter()
-        .fold(format!("{prefix}slack-oauth-"), |mut name, byte| {
-            write!(name, "{byte:02x}").expect("writing to a string cannot fail");
-            name
-        })
+    let [a, b, c, d, ..] = id.0;
+    format!("{prefix}slack-oauth-{:08x}", u32::from_be_bytes([a, b, c, d]))
 }
 
 /// The length of the longest accepted value. Our values have 43 characters.
