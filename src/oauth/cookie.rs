@@ -59,7 +59,10 @@ redacted!(FlowCookie);
 fn name(id: &StateId, plain_loopback: bool) -> String {
     let prefix = if plain_loopback { "" } else { "__Host-" };
     let [a, b, c, d, ..] = id.0;
-    format!("{prefix}slack-oauth-{:08x}", u32::from_be_bytes([a, b, c, d]))
+    format!(
+        "{prefix}slack-oauth-{:08x}",
+        u32::from_be_bytes([a, b, c, d])
+    )
 }
 
 /// The length of the longest accepted value. Our values have 43 characters.
