@@ -154,7 +154,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Page, Error>;
 }
 
-forward!(Backend for Arc Box {
+forward!(Backend for [Arc, Box] {
     fn read(partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error>;
     fn commit(partition: &Partition, changes: &[Change]) -> Result<(), Error>;
     fn scan(scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error>;

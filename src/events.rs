@@ -112,7 +112,7 @@ pub trait LifecycleHooks: fmt::Debug + Send + Sync + 'static {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 }
 
-forward!(LifecycleHooks for Arc {
+forward!(LifecycleHooks for [Arc] {
     fn uninstalled(
         departure: &Departure,
         is_installed_again: bool

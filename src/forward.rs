@@ -2,7 +2,7 @@
 
 /// Implements an async trait for pointers, such as `Arc`, to a type that implements it.
 macro_rules! forward {
-    ($port:ident for $($pointer:ident)+ $methods:tt) => {
+    ($port:ident for [$($pointer:ident),+] $methods:tt) => {
         $(forward!(@ $port $pointer $methods);)+
     };
     (@ $port:ident $pointer:ident {

@@ -346,7 +346,7 @@ impl fmt::Debug for StateId {
 /// The payload of a state. Wiped when dropped.
 pub type StatePayload = zeroize::Zeroizing<Vec<u8>>;
 
-forward!(InstallationStore for Arc {
+forward!(InstallationStore for [Arc] {
     fn store(installation: &Installation) -> Result<Revision, Error>;
     fn fetch(
         key: &InstallationKey,
@@ -357,7 +357,7 @@ forward!(InstallationStore for Arc {
     fn list(from: Option<ListCursor>, limit: usize) -> Result<Listing, Error>;
 });
 
-forward!(StateStore for Arc {
+forward!(StateStore for [Arc] {
     fn issue(id: &StateId, payload: &[u8], expires_at: SystemTime) -> Result<(), Error>;
     fn consume(id: &StateId, now: SystemTime) -> Result<Option<StatePayload>, Error>;
 });

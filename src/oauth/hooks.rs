@@ -85,7 +85,7 @@ pub trait InstallHooks: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-forward!(InstallHooks for Arc {
+forward!(InstallHooks for [Arc] {
     fn installed(installed: &Installed);
     fn failed(error: &Error);
 });

@@ -54,7 +54,7 @@ pub trait InstallPolicy: fmt::Debug + Send + Sync + 'static {
     async fn judge(&self, candidate: &Candidate<'_>) -> Decision;
 }
 
-forward!(InstallPolicy for Arc {
+forward!(InstallPolicy for [Arc] {
     fn judge(candidate: &Candidate<'_>) -> Decision;
 });
 

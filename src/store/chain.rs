@@ -427,7 +427,7 @@ fn hash<const N: usize>(bytes: &[u8]) -> [u8; N] {
         .expect("N is at most 16 and a SHA-256 hash has 32 bytes")
 }
 
-forward!(RotationStore for Arc {
+forward!(RotationStore for [Arc] {
     fn chain(key: &ChainKey) -> Result<Option<StoredChain>, Error>;
     fn update(
         key: &ChainKey,

@@ -185,7 +185,7 @@ pub struct Access {
 /// The longest reason, in characters: an operator writes a sentence or two.
 pub(crate) const MAX_REASON: usize = 500;
 
-forward!(LifecycleStore for Arc {
+forward!(LifecycleStore for [Arc] {
     fn glance(key: &InstallationKey) -> Result<Option<(Revision, Option<Summary>)>, Error>;
     fn purge(
         departure: &Departure,

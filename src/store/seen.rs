@@ -87,7 +87,7 @@ pub enum Claim {
     Taken(Revision),
 }
 
-forward!(SeenStore for Arc {
+forward!(SeenStore for [Arc] {
     fn claim(id: &SeenId, now: SystemTime, until: SystemTime) -> Result<Claim, Error>;
     fn finish(id: &SeenId, claim: Revision, until: SystemTime) -> Result<bool, Error>;
     fn release(id: &SeenId, claim: Revision) -> Result<bool, Error>;
