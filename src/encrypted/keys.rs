@@ -31,12 +31,9 @@ pub(super) struct Keys<B> {
     partition: Partition,
     ring: Keyring,
     /// Locked while a key is fetched, so that many callers cause one call to the provider.
-    fetching: Mutex<LastFailure>,
+    /// Holds when a fetch failed last, so that callers who waited for it do not all try again.
+    fetching: Mutex<Option<Instant>>,
 }
-
-/// When a fetch failed last, so that callers who waited for it do not all try again.
-#[derive(Default)]
-struct LastFailure(Option<Instant>);
 
 impl<B: Backend> Keys<B> {
     pub(super) async fn open(
@@ -171,10 +168,7 @@ impl<B: Backend> Keys<B> {
         if let Lookup::Fresh(id, key) | Lookup::Ageing(id, key) = self.look(wanted) {
             return Ok((id, key));
         }
-        if last_failure
-            .0
-            .is_some_and(|failed| failed.elapsed() < FAILURE_IS_FRESH)
-        {
+        if last_failure.is_some_and(|failed| failed.elapsed() < FAILURE_IS_FRESH) {
             return Err(store::Error::Unavailable(
                 "the key provider failed less than a second ago: try again".into(),
             ));
@@ -184,7 +178,7 @@ impl<B: Backend> Keys<B> {
             Err(error) => {
                 let error = store::Error::from(error);
                 // An unknown key id is a fault of the row that names it, not of the provider.
-                last_failure.0 = error.is_transient().then(Instant::now);
+                *last_failure = error.is_transient().then(Instant::now);
                 Err(error)
             }
         }

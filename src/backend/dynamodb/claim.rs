@@ -36,9 +36,14 @@ pub(super) async fn outwait(
 /// Finishes a clear that another process left unfinished, because otherwise the cleared rows might
 /// stay in the table forever.
 pub(super) async fn finish(table: &Table, partition: &Partition, claim: Claim) {
-    if let Claim::Done(id) = claim
-        && let Err(error) = sweep(table, partition, id).await
-    {
+    if let Claim::Done(id) = claim {
+        warn_if_left(partition, sweep(table, partition, id).await);
+    }
+}
+
+/// Logs that cleared rows could not be deleted.
+pub(super) fn warn_if_left(partition: &Partition, removed: Result<(), Error>) {
+    if let Err(error) = removed {
         tracing::warn!(
             %partition,
             %error,

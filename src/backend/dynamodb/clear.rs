@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::claim::{ROUNDS, outwait, release, remove, sweep};
+use super::claim::{ROUNDS, outwait, release, remove, sweep, warn_if_left};
 use super::item::{CLAIM, Claim, ClearId, claim_item, malformed};
 use super::refusal::pause;
 use super::table::{Listed, Table, for_each};
@@ -100,14 +100,8 @@ async fn clear(
     if let Outcome::Unmet(_) = table.write(&writes).await? {
         return Ok(Cleared::Overtaken);
     }
-    if !left.is_empty()
-        && let Err(error) = remove(table, partition, left, id).await
-    {
-        tracing::warn!(
-            %partition,
-            %error,
-            "cannot delete cleared rows yet; readers ignore them, and a later call deletes them"
-        );
+    if !left.is_empty() {
+        warn_if_left(partition, remove(table, partition, left, id).await);
     }
     Ok(Cleared::Done)
 }
