@@ -188,8 +188,8 @@ impl<B: Backend> Driver<B> {
         self.update(partition, &[place], decide).await
     }
 
-    /// Like [`update`](Self::update), but opens only some of the rows. The decision also receives the
-    /// rows themselves.
+    /// Like [`update`](Self::update), but opens only these rows. The decision also receives the rows
+    /// themselves.
     pub(super) async fn update_with<T: Send>(
         &self,
         opening: Opening,
