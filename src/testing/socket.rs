@@ -36,7 +36,8 @@ impl FakeSlack {
     pub fn socket_frame(&self, delivery: &Delivery) -> String {
         let mut frame = match &delivery.content {
             Content::Form(fields) if fields.iter().any(|(name, _)| name == "command") => {
-                let text = |(name, value): &(String, String)| (name.clone(), value.clone().into());
+                let text =
+                    |(name, value): &(String, String)| (name.clone(), Value::from(value.clone()));
                 let payload: Map<String, Value> = fields.iter().map(text).collect();
                 envelope("slash_commands", true, &payload.into())
             }
