@@ -51,7 +51,7 @@ fn each_kind_of_delivery_is_a_frame_that_the_app_reads() {
     assert_eq!(shown["payload"]["text"], "a=b&c");
     assert_eq!(shown["payload"]["is_enterprise_install"], "false");
     let request = received(&fake, shown.to_string()).expect("a request");
-    assert_eq!(request.kind(), Kind::SlashCommand);
+    assert_eq!(request.kind(), &Kind::SlashCommand);
     assert_ne!(
         shown["envelope_id"],
         frame(&fake, &command)["envelope_id"],
