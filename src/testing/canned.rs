@@ -80,7 +80,7 @@ pub(super) struct Canned(HashMap<String, Respond>);
 
 impl Canned {
     pub(super) fn get(&self, method: &str) -> Option<Respond> {
-        self.0.get(method).map(Arc::clone)
+        self.0.get(method).cloned()
     }
 }
 

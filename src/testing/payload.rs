@@ -71,16 +71,16 @@ impl FakeSlack {
     /// Panics if the workspace does not exist.
     #[must_use]
     pub fn event_on_behalf_of(&self, team: &str, user: &str, event: Value) -> Delivery {
-        self.event_for(team, Some(user_id(user)), event)
+        self.event_for(team, Some(&user_id(user)), event)
     }
 
     /// Returns an event for the bot, or on behalf of a user.
-    fn event_for(&self, team: &str, behalf: Option<UserId>, mut event: Value) -> Delivery {
+    fn event_for(&self, team: &str, behalf: Option<&UserId>, mut event: Value) -> Delivery {
         let core = &self.core;
         let team = team_id(team);
         let mut state = core.state();
         let mut scene = Scene::of(&mut state, team);
-        if let Some(user) = &behalf {
+        if let Some(user) = behalf {
             scene.is_org_wide = scene.is_org_wide_for(&state, user);
         }
         let seconds = to_epoch(core.clock.now());
@@ -97,7 +97,7 @@ impl FakeSlack {
             "authorizations": [{
                 "enterprise_id": scene.org_id(),
                 "team_id": (!scene.is_org_wide).then_some(&scene.team),
-                "user_id": behalf.as_ref().unwrap_or(&scene.bot.user),
+                "user_id": behalf.unwrap_or(&scene.bot.user),
                 "is_bot": behalf.is_none(),
                 "is_enterprise_install": scene.is_org_wide,
             }],

@@ -204,7 +204,7 @@ impl Core {
 /// Returns the posted JSON object: the body, or the form field `payload`.
 fn message(request: &Request<Bytes>) -> Option<Value> {
     let body = request.body();
-    let parsed = serde_json::from_slice(body).ok();
+    let parsed: Option<Value> = serde_json::from_slice(body).ok();
     let in_form = || serde_json::from_str(field(&pairs(body), "payload")?).ok();
     parsed.or_else(in_form).filter(Value::is_object)
 }
