@@ -102,6 +102,7 @@ mod mint;
 mod page;
 mod payload;
 mod posts;
+mod receive;
 mod response;
 mod rotation;
 mod scopes;

@@ -4,18 +4,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode};
 use serde_json::Value;
 use url::Url;
 
 use crate::tenant::{InstallationKey, TeamId, UserId};
 
 use super::FakeSlack;
-use super::consent::{field, pairs};
-use super::core::Core;
 use super::mint::Mint;
-use super::response::{refuse, status};
 
 /// A message that the app posted to an incoming webhook.
 ///
@@ -146,73 +141,55 @@ impl Posts {
         self.webhooks.retain(|_, webhook| webhook.tenant != *tenant);
     }
 
-    fn url(&self, path: &str) -> Url {
-        let url = self.base.join(path);
-        url.expect("a path of letters can be joined to any base")
-    }
-}
-
-impl Core {
-    /// Stores the body that the app posts to a `response_url`.
-    pub(super) fn reply(&self, request: &Request<Bytes>) -> Response<Bytes> {
-        let mut state = self.state();
-        let posts = &mut state.posts;
-        let issued = posts.response_urls.get_mut(request.uri().path());
-        let error = match &issued {
-            Some(issued) if self.clock.now() >= issued.expires_at => Some("expired_url"),
-            Some(issued) if issued.uses >= REPLY_USES => Some("used_url"),
-            Some(_) => None,
-            None => Some("expired_url"),
-        };
-        if let Some(error) = error {
-            let mut response = refuse(error);
-            *response.status_mut() = StatusCode::NOT_FOUND;
-            return response;
+    /// Stores the body of a post to a `response_url`.
+    ///
+    /// # Errors
+    ///
+    /// Returns Slack's error code if the URL is unknown, expired or used up.
+    pub(super) fn reply(
+        &mut self,
+        path: &str,
+        body: Value,
+        now: SystemTime,
+    ) -> Result<(), &'static str> {
+        let issued = self.response_urls.get_mut(path).ok_or("expired_url")?;
+        if now >= issued.expires_at {
+            return Err("expired_url");
         }
-        let Some(body) = message(request) else {
-            return status(StatusCode::BAD_REQUEST);
-        };
-        if let Some(issued) = issued {
-            issued.uses += 1;
+        if issued.uses >= REPLY_USES {
+            return Err("used_url");
         }
-        posts.replies.push(body);
-        text(StatusCode::OK, "ok")
+        issued.uses += 1;
+        self.replies.push(body);
+        Ok(())
     }
 
-    /// Stores the message that the app posts to an incoming webhook.
-    pub(super) fn webhook(&self, request: &Request<Bytes>) -> Response<Bytes> {
-        let at = self.clock.now();
-        let mut state = self.state();
-        let posts = &mut state.posts;
-        let Some(webhook) = posts.webhooks.get(request.uri().path()) else {
-            return text(StatusCode::NOT_FOUND, "no_service");
-        };
-        let Some(body) = message(request) else {
-            return text(StatusCode::BAD_REQUEST, "invalid_payload");
-        };
-        posts.webhook_posts.push(WebhookPost {
+    /// Stores a message to an incoming webhook.
+    ///
+    /// # Errors
+    ///
+    /// Returns Slack's error code if the webhook is unknown or has ended.
+    pub(super) fn hook(
+        &mut self,
+        path: &str,
+        body: Value,
+        at: SystemTime,
+    ) -> Result<(), &'static str> {
+        let webhook = self.webhooks.get(path).ok_or("no_service")?;
+        self.webhook_posts.push(WebhookPost {
             at,
             body,
             channel_id: WEBHOOK_CHANNEL.to_owned(),
             tenant: webhook.tenant.clone(),
             user: webhook.user.clone(),
         });
-        text(StatusCode::OK, "ok")
+        Ok(())
     }
-}
 
-/// Returns the posted JSON object: the body, or the form field `payload`.
-fn message(request: &Request<Bytes>) -> Option<Value> {
-    let body = request.body();
-    let parsed: Option<Value> = serde_json::from_slice(body).ok();
-    let in_form = || serde_json::from_str(field(&pairs(body), "payload")?).ok();
-    parsed.or_else(in_form).filter(Value::is_object)
-}
-
-fn text(code: StatusCode, text: &'static str) -> Response<Bytes> {
-    let mut response = status(code);
-    *response.body_mut() = Bytes::from_static(text.as_bytes());
-    response
+    fn url(&self, path: &str) -> Url {
+        let url = self.base.join(path);
+        url.expect("a path of letters can be joined to any base")
+    }
 }
 
 /// The path of `response_url`s on the fake's host.
