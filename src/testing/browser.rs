@@ -109,8 +109,7 @@ impl Browser {
     ) -> std::io::Result<Response<Bytes>> {
         let mut request = request(page, None);
         *request.method_mut() = http::Method::POST;
-        let mut fields = form_urlencoded::Serializer::new(String::new());
-        *request.body_mut() = fields.extend_pairs(form).finish().into();
+        *request.body_mut() = encode(form).into();
         let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
         request.headers_mut().insert(header::CONTENT_TYPE, kind);
         self.send(request, Site::Same).await
@@ -212,6 +211,12 @@ impl std::fmt::Debug for Browser {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Browser")
     }
+}
+
+/// Returns the body of a form. A function of its own, because the serializer is not `Send`.
+fn encode(form: &[(&str, &str)]) -> String {
+    let mut fields = form_urlencoded::Serializer::new(String::new());
+    fields.extend_pairs(form).finish()
 }
 
 /// Returns a `GET` request to `url`. If `seen` is set, the header `Host` has its host instead.
