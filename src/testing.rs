@@ -45,14 +45,23 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Over HTTP, [`FakeSlack::install`] installs the app as a browser does. [`FakeSlack::deliver`]
-//! sends signed commands and events. [`FakeSlack::take_events`] returns the events that Slack
-//! sends by itself, such as `app_uninstalled`.
+//! Over HTTP, [`FakeSlack::install`] installs the app as a browser does, and [`Browser`] keeps
+//! cookies over several requests. [`FakeSlack::deliver`] sends signed commands and events.
+//! [`FakeSlack::socket_frame`] turns them into frames of Socket Mode. [`FakeSlack::take_events`]
+//! returns the events that Slack sends by itself, such as `app_uninstalled`.
+//!
+//! [`FakeSlack::respond`] sets the response of any other method, such as `chat.postMessage`.
+//! [`FakeSlack::call_log`] has the arguments of each call. Messages to incoming webhooks are in
+//! [`FakeSlack::webhook_posts`], and replies to a `response_url` in [`FakeSlack::replies`].
+//!
+//! The authorize page refuses scopes that Slack does not have, and scopes of the wrong kind of
+//! token, with `invalid_scope`. The list of scopes is kept by hand from
+//! `docs.slack.dev/reference/scopes`. If it lacks a new one, add it with [`World::with_scopes`].
 //!
 //! Two things differ from Slack on purpose:
 //!
-//! * A `response_url` is on the fake's own host, so that your app's replies stay on this machine
-//!   ([`FakeSlack::replies`]).
+//! * Webhooks and `response_url`s are on the fake's own host, so that your app's messages stay on
+//!   this machine.
 //! * A redirect URL may be plain `http` on loopback, so that your app needs no certificate.
 //!
 //! [`conformance`] checks that a backend fulfils its contract. [`Flaky`] is a backend that loses
@@ -67,7 +76,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use serde_json::Value;
 use tokio::net::TcpListener;
 use url::Url;
 
@@ -80,29 +88,36 @@ use crate::tenant::{AppId, ClientId, EnterpriseId, InstallationKey, TeamId, User
 mod api;
 mod app;
 mod authorize;
+mod browser;
 mod calls;
+mod canned;
 pub mod conformance;
 mod consent;
+mod cookies;
 mod core;
 mod delivery;
 mod fault;
 mod flaky;
-mod install;
 mod mint;
 mod page;
 mod payload;
+mod posts;
+mod receive;
 mod response;
 mod rotation;
+mod scopes;
 mod server;
+mod socket;
 mod state;
 mod transport;
 mod world;
 
+pub use browser::{Browser, InstallError};
 pub use calls::{Call, Outcome};
 pub use delivery::Delivery;
 pub use fault::Fault;
 pub use flaky::{Counts, Faults, Flaky};
-pub use install::InstallError;
+pub use posts::WebhookPost;
 pub use rotation::{GracePolicy, RefreshCounts, Rotation};
 pub use transport::FakeTransport;
 pub use world::{ConsentError, Org, Person, Who, Workspace, World};
@@ -430,7 +445,8 @@ impl FakeSlack {
         state.token(&key(tenant), Some(&user_id(user))).map(token)
     }
 
-    /// Returns every secret made so far: tokens, codes, webhook URLs and the app's own secrets.
+    /// Returns every secret made so far: tokens, codes, the secret ends of webhook URLs and
+    /// `response_url`s, and the app's own secrets.
     ///
     /// The list includes invalid ones. A test can search logs and files for these secrets.
     #[must_use]
@@ -463,16 +479,10 @@ impl FakeSlack {
             .count()
     }
 
-    /// Returns every Web API call so far, in order of arrival.
+    /// Returns every Web API call so far, in order of arrival, with its arguments.
     #[must_use]
     pub fn call_log(&self) -> Vec<Call> {
         self.core.state().calls.all().to_vec()
-    }
-
-    /// Returns the bodies that the app posted to `response_url`s, in order of arrival.
-    #[must_use]
-    pub fn replies(&self) -> Vec<Value> {
-        self.core.state().replies.clone()
     }
 
     /// Makes the next calls of this Web API method fail.

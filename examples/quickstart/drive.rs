@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{COOKIE, LOCATION, SET_COOKIE};
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use slack_installs::Bot;
 use slack_installs::backend::SqliteBackend;
 use slack_installs::prelude::*;
-use slack_installs::slack::{HttpTransport, Transport as _};
 use slack_installs::store::Store;
 use slack_installs::testing::FakeSlack;
 use url::Url;
@@ -29,7 +27,6 @@ pub(crate) async fn everything(
         store: app.store(),
         database,
         app: Url::parse(&format!("http://localhost:{port}/"))?,
-        browser: HttpTransport::new(),
         alpha: InstallationKey::workspace(TeamId::new(WORKSPACE)?),
     };
     let callback = drive.installs().await?;
@@ -47,7 +44,6 @@ struct Drive<'a> {
     store: &'a Arc<dyn Store>,
     database: &'a SqliteBackend,
     app: Url,
-    browser: HttpTransport,
     alpha: InstallationKey,
 }
 
@@ -55,7 +51,7 @@ impl Drive<'_> {
     /// Returns the URL of the callback.
     async fn installs(&self) -> Result<Url> {
         step("Ada clicks Add to Slack, and allows the app on Slack's page");
-        let (page, callback) = install(&self.browser, self.fake, &self.app).await?;
+        let (page, callback) = install(self.fake, &self.app).await?;
         check(
             page.status() == StatusCode::OK,
             "the page says that the app is installed",
@@ -82,7 +78,7 @@ impl Drive<'_> {
 
     async fn refuses_the_callback_again(&self, callback: &Url) -> Result<()> {
         step("A second request to the same callback URL is refused");
-        let page = get(&self.browser, callback, "").await?;
+        let page = self.fake.browser().get(callback).await?;
         check(
             page.status() == StatusCode::BAD_REQUEST,
             "the page says what to do instead",
@@ -122,7 +118,7 @@ impl Drive<'_> {
     async fn installs_again(&self) -> Result<()> {
         step("Ada installs the app again, and the new installation replaces the old one");
         let before = rows(self.database).await?.len();
-        let (page, _) = install(&self.browser, self.fake, &self.app).await?;
+        let (page, _) = install(self.fake, &self.app).await?;
         check(
             page.status() == StatusCode::OK,
             "the page says that the app is installed",
@@ -174,35 +170,15 @@ impl Drive<'_> {
     }
 }
 
-/// Runs the install flow as a browser with one cookie. Returns the last page and its URL.
-async fn install(
-    browser: &HttpTransport,
-    fake: &FakeSlack,
-    app: &Url,
-) -> Result<(Response<Bytes>, Url)> {
-    let started = get(browser, &app.join("slack/install")?, "").await?;
-    check(
-        started.status() == StatusCode::FOUND,
-        "the app sends the browser to Slack",
-    )?;
-    let header = |name| {
-        started
-            .headers()
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-    };
-    let slack = Url::parse(header(LOCATION).ok_or("there is no Location header")?)?;
-    let cookie = header(SET_COOKIE).ok_or("there is no cookie")?;
-    let cookie = cookie.split(';').next().unwrap_or_default();
+/// Runs the install flow in a new browser. Returns the last page and its URL.
+async fn install(fake: &FakeSlack, app: &Url) -> Result<(Response<Bytes>, Url)> {
+    let mut browser = fake.browser();
+    let install_page = app.join("slack/install")?;
+    let slack = browser.begin(&install_page).await?;
+    println!("   ok: the app sends the browser to Slack");
     let callback = fake.allow(&slack, ADA)?;
-    Ok((get(browser, &callback, cookie).await?, callback))
-}
-
-async fn get(browser: &HttpTransport, url: &Url, cookie: &str) -> Result<Response<Bytes>> {
-    let request = Request::get(url.as_str())
-        .header(COOKIE, cookie)
-        .body(Bytes::new())?;
-    Ok(browser.send(request).await?)
+    let page = browser.finish(&install_page, &callback).await?;
+    Ok((page, callback))
 }
 
 fn step(what: &str) {

@@ -4,7 +4,9 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response};
-use serde_json::json;
+use serde_json::{Map, Value, json};
+
+use crate::installation::Scopes;
 
 use super::app::App;
 use super::response::json_response;
@@ -26,7 +28,7 @@ pub(super) fn answer(
 ) -> (Response<Bytes>, Option<String>) {
     // Read before the call is applied, because the call may revoke the token.
     let caller = call.caller(state, now);
-    let scopes = caller.as_ref().ok().map(|caller| caller.scopes.to_string());
+    let scopes = caller.as_ref().ok().map(|caller| caller.scopes.clone());
     let outcome = match (call.method.as_str(), caller) {
         ("oauth.v2.access", _) => oauth::access(state, app, call, now),
         ("oauth.v2.exchange", _) => oauth::exchange(state, app, call, now),
@@ -40,19 +42,45 @@ pub(super) fn answer(
         ("users.info", Ok(caller)) => people::users_info(state, call, &caller, now),
         _ => unreachable!("each method in METHODS has a match arm"),
     };
-    let error = outcome
-        .as_ref()
-        .err()
-        .map(|refusal| refusal.error.to_owned());
-    let mut body = match outcome {
-        Ok(body) => body,
+    match outcome {
+        Ok(body) => respond(call, scopes.as_ref(), body),
         Err(refusal) => {
             let mut body = refusal.more;
             body.insert("error".to_owned(), refusal.error.into());
-            body
+            respond(call, scopes.as_ref(), body)
         }
-    };
-    body.insert("ok".to_owned(), error.is_none().into());
+    }
+}
+
+/// Checks the token of a call whose response a test has set. Returns the token's scopes.
+///
+/// # Errors
+///
+/// Returns Slack's error code if the method needs a token, and the call has no valid one.
+pub(super) fn admit(
+    state: &State,
+    call: &Incoming,
+    now: SystemTime,
+) -> Result<Option<Scopes>, &'static str> {
+    match call.caller(state, now) {
+        Ok(caller) => Ok(Some(caller.scopes)),
+        Err(_) if is_open(&call.method) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the response with these fields, and the error code in it. Adds `ok` if it is absent.
+pub(super) fn respond(
+    call: &Incoming,
+    scopes: Option<&Scopes>,
+    mut body: Map<String, Value>,
+) -> (Response<Bytes>, Option<String>) {
+    let succeeds = !body.contains_key("error");
+    let ok = body.entry("ok").or_insert_with(|| succeeds.into());
+    let error = (*ok == Value::Bool(false)).then(|| {
+        let code = body.get("error").and_then(Value::as_str);
+        code.unwrap_or_default().to_owned()
+    });
     if call.superfluous_charset {
         let warning = "superfluous_charset";
         body.insert("warning".to_owned(), warning.into());
@@ -62,13 +90,21 @@ pub(super) fn answer(
         );
     }
     let mut response = json_response(body);
-    if let Some(scopes) = scopes.and_then(|scopes| HeaderValue::try_from(scopes).ok()) {
+    let scopes = scopes.map(|scopes| HeaderValue::try_from(scopes.to_string()));
+    if let Some(Ok(scopes)) = scopes {
         response.headers_mut().insert("x-oauth-scopes", scopes);
     }
     (response, error)
 }
 
-/// The methods that require a token.
+/// Returns whether a method needs no installation's token.
+fn is_open(method: &str) -> bool {
+    let prefixes = ["oauth.", "openid.", "tooling."];
+    ["api.test", "apps.connections.open"].contains(&method)
+        || prefixes.iter().any(|prefix| method.starts_with(prefix))
+}
+
+/// The methods that the fake serves, and that require a token.
 const METHODS: [&str; 5] = [
     "apps.uninstall",
     "auth.revoke",

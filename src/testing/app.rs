@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use url::Url;
 
+use crate::installation::Scopes;
 use crate::tenant::{AppId, ClientId};
 
 use super::mint::Mint;
@@ -11,6 +12,8 @@ use super::world::World;
 
 /// The only app of a fake Slack.
 pub(super) struct App {
+    /// The scopes that are known in addition to the list.
+    pub(super) added_scopes: Scopes,
     pub(super) client_id: ClientId,
     pub(super) client_secret: String,
     pub(super) id: AppId,
@@ -24,6 +27,7 @@ pub(super) struct App {
 impl App {
     pub(super) fn new(world: &World, mint: &mut Mint) -> Self {
         Self {
+            added_scopes: world.added_scopes.clone(),
             client_id: ClientId::new(mint.client_id()).expect("a generated id has the right form"),
             client_secret: mint.app_secret(),
             id: AppId::new(mint.id("A0")).expect("a generated id has the right form"),

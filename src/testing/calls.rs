@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use serde_json::{Map, Value};
+
 use crate::tenant::{InstallationKey, UserId};
 
 /// One call of a Web API method, without its secrets.
@@ -25,6 +27,13 @@ use crate::tenant::{InstallationKey, UserId};
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Call {
+    /// The arguments by name, as a JSON object, without tokens, secrets and codes.
+    ///
+    /// Arguments of a form and of the query are text, as the app sent them. Arguments in JSON keep
+    /// their types. If the fake could not parse the body, the object is empty.
+    ///
+    /// These are your app's own texts, and `Debug` shows them.
+    pub args: Value,
     /// The time of arrival, on the fake's clock.
     pub at: SystemTime,
     /// The method, such as `auth.test`.
@@ -64,6 +73,7 @@ impl Calls {
     /// Records the arrival of a call, and returns its number for [`Self::note`].
     pub(super) fn arrive(&mut self, method: &str, at: SystemTime) -> usize {
         self.0.push(Call {
+            args: Map::new().into(),
             at,
             method: method.to_owned(),
             tenant: None,
@@ -72,6 +82,10 @@ impl Calls {
             outcome: Outcome::Pending,
         });
         self.0.len() - 1
+    }
+
+    pub(super) fn get(&self, number: usize) -> &Call {
+        &self.0[number]
     }
 
     pub(super) fn all(&self) -> &[Call] {

@@ -7,6 +7,7 @@ use crate::slack::is_loopback;
 use crate::tenant::ClientId;
 
 use super::app::App;
+use super::scopes::{self, TokenKind};
 use super::world::ConsentError;
 
 /// The app's request on the authorize page.
@@ -31,7 +32,9 @@ impl Ask {
         let bot_scopes = Scopes::from(value("scope").unwrap_or_default());
         let user_scopes = Scopes::from(value("user_scope").unwrap_or_default());
         let nothing = bot_scopes.is_empty() && user_scopes.is_empty();
-        if nothing || !bot_scopes.iter().chain(user_scopes.iter()).all(is_scope) {
+        let are_known = scopes::are_known(&bot_scopes, TokenKind::Bot, &app.added_scopes)
+            && scopes::are_known(&user_scopes, TokenKind::User, &app.added_scopes);
+        if nothing || !are_known {
             return Err(ConsentError::Refused("invalid_scope"));
         }
         let redirect_uri = value("redirect_uri");
@@ -87,12 +90,6 @@ fn is_allowed(uri: &Url, configured: &[Url]) -> bool {
         url.origin() == uri.origin() && (url.path() == uri.path() || uri.path().starts_with(&below))
     };
     secure && uri.fragment().is_none() && (configured.is_empty() || configured.iter().any(fits))
-}
-
-fn is_scope(scope: &str) -> bool {
-    scope
-        .bytes()
-        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b":._-".contains(&b))
 }
 
 pub(super) fn pairs(form: &[u8]) -> Vec<(String, String)> {

@@ -14,9 +14,11 @@ use crate::slack::Environment;
 use super::api;
 use super::app::App;
 use super::calls::Outcome;
+use super::canned;
 use super::consent::{self, Ask};
 use super::fault::Fault;
 use super::mint::Mint;
+use super::posts::{REPLIES, WEBHOOKS};
 use super::response::{self, status};
 use super::state::State;
 use super::world::{ConsentError, World};
@@ -36,14 +38,16 @@ impl Core {
         let app = App::new(&world, &mut mint);
         let ahead = Arc::new(AtomicU64::new(0));
         let (start, moved) = (world.clock.clone(), Arc::clone(&ahead));
+        let environment = Environment::at(base).expect("the base URL is on loopback, or is https");
+        let state = State::new(world, mint, environment.base());
         Arc::new(Self {
             ahead,
             app,
             clock: Clock::from_fn(move || {
                 start.now() + Duration::from_millis(moved.load(Ordering::SeqCst))
             }),
-            environment: Environment::at(base).expect("the base URL is on loopback, or is https"),
-            state: Mutex::new(State::new(world, mint)),
+            environment,
+            state: Mutex::new(state),
         })
     }
 
@@ -118,6 +122,7 @@ impl Core {
             }
             (None, &Method::POST) if path == AUTHORIZE => self.authorize_answer(request.body()),
             (None, &Method::POST) if path.starts_with(REPLIES) => self.reply(request),
+            (None, &Method::POST) if path.starts_with(WEBHOOKS) => self.webhook(request),
             (None, _) => status(StatusCode::NOT_FOUND),
         };
         let date = httpdate::fmt_http_date(self.clock.now());
@@ -141,25 +146,23 @@ impl Core {
         request: &Request<Bytes>,
         fault: Option<&Fault>,
     ) -> Option<Response<Bytes>> {
-        let now = self.clock.now();
-        let mut state = self.state();
         let incoming = api::Incoming::read(method, request);
         if let Ok(incoming) = &incoming {
-            note_caller(&mut state, number, incoming);
+            note_caller(&mut self.state(), number, incoming);
         }
-        let truth = |state: &mut State| match incoming {
-            Ok(incoming) => api::answer(state, &self.app, &incoming, now),
-            Err(error) => (response::refuse(error), Some(error.to_owned())),
+        let truth = || match &incoming {
+            Ok(incoming) => self.truth(number, incoming),
+            Err(error) => (response::refuse(error), Some((*error).to_owned())),
         };
         let (response, error) = match fault.filter(|fault| fault.replaces_answer()) {
             Some(fault) => {
                 if fault.after_effect {
-                    truth(&mut state);
+                    truth();
                 }
                 fault.answer()
             }
             None => {
-                let (response, error) = truth(&mut state);
+                let (response, error) = truth();
                 (Some(response), error)
             }
         };
@@ -171,17 +174,29 @@ impl Core {
             (Some(_), Some(error)) => Outcome::Error(error),
             (Some(_), None) => Outcome::Ok,
         };
+        let mut state = self.state();
         state.calls.note(number, |call| call.outcome = outcome);
         response
     }
 
-    /// Stores the body that the app posts to a `response_url`.
-    fn reply(&self, request: &Request<Bytes>) -> Response<Bytes> {
-        match serde_json::from_slice(request.body()) {
-            Ok(reply) => self.state().replies.push(reply),
-            Err(_) => return status(StatusCode::BAD_REQUEST),
+    /// Applies a Web API call. Returns the response without a fault, and the error code in it.
+    fn truth(&self, number: usize, incoming: &api::Incoming) -> (Response<Bytes>, Option<String>) {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let Some(respond) = state.canned.get(&incoming.method) else {
+            return api::answer(&mut state, &self.app, incoming, now);
+        };
+        let admitted = api::admit(&state, incoming, now);
+        let call = state.calls.get(number).clone();
+        // The test's function may call the fake.
+        drop(state);
+        match admitted {
+            Ok(scopes) => {
+                let fields = canned::fields(&incoming.method, respond(&call));
+                api::respond(incoming, scopes.as_ref(), fields)
+            }
+            Err(error) => (response::refuse(error), Some(error.to_owned())),
         }
-        Response::new(Bytes::from_static(b"ok"))
     }
 }
 
@@ -194,6 +209,8 @@ pub(super) struct Arrival {
 }
 
 fn note_caller(state: &mut State, number: usize, incoming: &api::Incoming) {
+    let args = incoming.public_args().into();
+    state.calls.note(number, |call| call.args = args);
     let holder = incoming
         .token
         .as_deref()
@@ -202,7 +219,7 @@ fn note_caller(state: &mut State, number: usize, incoming: &api::Incoming) {
     let by_code = || {
         let holder = incoming
             .arg("code")
-            .and_then(|code| state.holder_of_code(code));
+            .and_then(|code| state.holder_of_code(&code));
         holder.map(|(tenant, user)| (tenant.clone(), Some(user.clone()), None))
     };
     let Some((tenant, user, token)) = by_token.or_else(by_code) else {
@@ -216,6 +233,3 @@ fn note_caller(state: &mut State, number: usize, incoming: &api::Incoming) {
 }
 
 const AUTHORIZE: &str = "/oauth/v2/authorize";
-
-/// The path of `response_url`s on the fake's host.
-pub(super) const REPLIES: &str = "/responses/";

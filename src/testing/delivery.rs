@@ -38,8 +38,8 @@ use crate::slack::is_loopback;
 /// ```
 #[derive(Clone)]
 pub struct Delivery {
-    content: Content,
-    retry: Option<(u8, &'static str)>,
+    pub(super) content: Content,
+    pub(super) retry: Option<(u8, &'static str)>,
     sent_at: SystemTime,
     signing_secret: Arc<str>,
 }

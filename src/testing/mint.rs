@@ -68,14 +68,7 @@ impl Mint {
         self.remember(secret)
     }
 
-    pub(super) fn webhook_url(&mut self, tenant: &str, hook: &str) -> String {
-        let secret = self.text(LETTERS, 24);
-        self.remember(format!(
-            "https://hooks.slack.com/services/{tenant}/{hook}/{secret}"
-        ))
-    }
-
-    /// Returns a secret for short use, such as the end of a `response_url`.
+    /// Returns a secret for the end of a URL, such as a `response_url`.
     pub(super) fn ticket(&mut self) -> String {
         let ticket = self.text(LETTERS, 24);
         self.remember(ticket)

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::clock::to_epoch;
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 
-use super::core::{Core, REPLIES};
+use super::core::Core;
 use super::delivery::{Content, Delivery};
 use super::mint::{CAPITALS, DIGITS};
 use super::response::object;
@@ -39,11 +39,50 @@ impl FakeSlack {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn event(&self, team: &str, mut event: Value) -> Delivery {
+    pub fn event(&self, team: &str, event: Value) -> Delivery {
+        self.event_for(team, None, event)
+    }
+
+    /// Returns an event from this workspace that the app gets on behalf of this person.
+    ///
+    /// Slack sends it if the app has the person's token but the bot is not concerned: for an app
+    /// with only user scopes, or in a channel without the bot. The envelope's authorization then
+    /// names the person, with `is_bot: false`. That person is the *authorizing user*; who caused the
+    /// event is in `event`, and can be another person.
+    ///
+    /// If only an org-wide installation has the person's token, the authorization names the
+    /// organisation. The person need not have a token.
+    ///
+    /// ```
+    /// use slack_installs::testing::{FakeSlack, World};
+    /// use serde_json::json;
+    ///
+    /// let fake = FakeSlack::in_process(World::default());
+    /// // Carol reacts in a channel that Bob's authorization lets the app see.
+    /// let event = json!({ "type": "reaction_added", "user": "U0CAROL0001" });
+    /// let delivery = fake.event_on_behalf_of("T0ALPHA0001", "U0BOB000001", event);
+    /// let body = delivery.json().expect("an event");
+    /// assert_eq!(body["authorizations"][0]["user_id"], "U0BOB000001");
+    /// assert_eq!(body["authorizations"][0]["is_bot"], false);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Panics if the workspace does not exist.
+    #[must_use]
+    pub fn event_on_behalf_of(&self, team: &str, user: &str, event: Value) -> Delivery {
+        self.event_for(team, Some(&user_id(user)), event)
+    }
+
+    /// Returns an event for the bot, or on behalf of a user.
+    fn event_for(&self, team: &str, behalf: Option<&UserId>, mut event: Value) -> Delivery {
         let core = &self.core;
         let team = team_id(team);
         let mut state = core.state();
-        let scene = Scene::of(&mut state, team);
+        let mut scene = Scene::of(&mut state, team);
+        if let Some(user) = behalf {
+            scene.is_org_wide = scene.is_org_wide_for(&state, user);
+        }
         let seconds = to_epoch(core.clock.now());
         if let Some(event) = event.as_object_mut() {
             let stamp = || format!("{seconds}.{}", state.mint.text(DIGITS, 6)).into();
@@ -58,8 +97,8 @@ impl FakeSlack {
             "authorizations": [{
                 "enterprise_id": scene.org_id(),
                 "team_id": (!scene.is_org_wide).then_some(&scene.team),
-                "user_id": scene.bot.user,
-                "is_bot": true,
+                "user_id": behalf.unwrap_or(&scene.bot.user),
+                "is_bot": behalf.is_none(),
                 "is_enterprise_install": scene.is_org_wide,
             }],
         })));
@@ -398,10 +437,8 @@ impl Core {
     /// Returns a `response_url` on the fake's own host, so that the app's replies stay on this
     /// machine.
     fn response_url(&self, state: &mut State, team: &TeamId) -> String {
-        let path = format!("{REPLIES}{team}/{}", state.mint.ticket());
-        let url = self.environment.base().join(&path);
-        url.expect("a path of letters can be joined to any base")
-            .into()
+        let State { mint, posts, .. } = state;
+        posts.response_url(mint, team, self.clock.now())
     }
 }
 
@@ -437,6 +474,17 @@ impl Scene {
 
     fn org_id(&self) -> Option<&EnterpriseId> {
         self.org.as_ref().map(|(id, _)| id)
+    }
+
+    /// Returns whether this user's token is in the org-wide installation only. If it is in none,
+    /// returns where the bot is.
+    fn is_org_wide_for(&self, state: &State, user: &UserId) -> bool {
+        let has_token = |key: &InstallationKey| state.token(key, Some(user)).is_some();
+        if has_token(&self.workspace()) {
+            return false;
+        }
+        let org = self.org_id().cloned().map(InstallationKey::org);
+        self.is_org_wide || org.is_some_and(|org| has_token(&org))
     }
 
     fn tenant(&self) -> InstallationKey {

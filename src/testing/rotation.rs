@@ -23,6 +23,12 @@ pub struct Rotation {
     pub grace: Duration,
     /// Whether the response to a refresh has only the fields that Slack's schema requires.
     pub is_minimal: bool,
+    /// Whether the response to a user's refresh has the pair inside `authed_user`, as the response
+    /// to a code exchange.
+    ///
+    /// Slack's documentation and SDKs have it at the top level. The nested form was reported, and an
+    /// app should read both.
+    pub is_nested: bool,
     /// The result of a second refresh within the grace period.
     pub policy: GracePolicy,
     /// Whether a reinstall revokes the pairs of the previous installation.
@@ -39,6 +45,7 @@ impl Default for Rotation {
         Self {
             grace: Duration::from_secs(30),
             is_minimal: false,
+            is_nested: false,
             policy: GracePolicy::NewestOnly,
             reinstall_revokes: false,
             token_life: Duration::from_secs(43_200),

@@ -11,19 +11,22 @@ use crate::installation::Scopes;
 use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 
 use super::calls::Calls;
+use super::canned::Canned;
 use super::consent::Ask;
 use super::fault::Faults;
 use super::mint::{HEX, Mint};
+use super::posts::{Posts, WEBHOOK_CHANNEL};
 use super::rotation::{ChainId, Pairs, Rotation, Use};
 use super::world::{ConsentError, Who, World};
 
 /// The changing data of a fake Slack.
 pub(super) struct State {
     pub(super) calls: Calls,
+    pub(super) canned: Canned,
     pub(super) faults: Faults,
     pub(super) mint: Mint,
     pub(super) pairs: Pairs,
-    pub(super) replies: Vec<Value>,
+    pub(super) posts: Posts,
     /// `None` until token rotation is enabled.
     pub(super) rotation: Option<Rotation>,
     /// The scopes that an admin's policy withholds.
@@ -105,10 +108,11 @@ pub(super) enum EventKind {
 }
 
 impl State {
-    pub(super) fn new(world: World, mint: Mint) -> Self {
+    pub(super) fn new(world: World, mint: Mint, base: &Url) -> Self {
         Self {
             bots: HashMap::new(),
             calls: Calls::default(),
+            canned: Canned::default(),
             codes: HashMap::new(),
             exchanged: HashMap::new(),
             faults: Faults::default(),
@@ -116,7 +120,7 @@ impl State {
             mint,
             events: Vec::new(),
             pairs: Pairs::default(),
-            replies: Vec::new(),
+            posts: Posts::new(base),
             rotation: None,
             tokens: HashMap::new(),
             withheld: Scopes::default(),
@@ -200,7 +204,7 @@ impl State {
             answer.extend(issue.fields("bot"));
             answer.insert("bot_user_id".to_owned(), json!(bot.user));
             if bot_scopes.contains("incoming-webhook") {
-                answer.insert("incoming_webhook".to_owned(), self.webhook(tenant));
+                answer.insert("incoming_webhook".to_owned(), self.webhook(tenant, user));
             }
         }
         if !user_scopes.is_empty() {
@@ -352,7 +356,11 @@ impl State {
         {
             current.token = issue.access.clone();
         }
-        Ok(self.renewed(app, &tenant, user.as_ref(), &issue, rotation.is_minimal))
+        let answer = self.renewed(app, &tenant, user.as_ref(), &issue, rotation.is_minimal);
+        Ok(match user {
+            Some(user) if rotation.is_nested => nested(answer, &user),
+            _ => answer,
+        })
     }
 
     /// Exchanges a long-lived token for a pair, once, and returns the fields of the
@@ -445,14 +453,14 @@ impl State {
         self.installs.get_mut(tenant)?.get_mut(&user.cloned())
     }
 
-    fn webhook(&mut self, tenant: &InstallationKey) -> Value {
+    fn webhook(&mut self, tenant: &InstallationKey, user: &UserId) -> Value {
         let hook = self.mint.id("B0");
         let domain = self.world.named(tenant).map_or("", |place| &place.domain);
         json!({
             "channel": "#general",
-            "channel_id": "C0GENERAL01",
+            "channel_id": WEBHOOK_CHANNEL,
             "configuration_url": format!("https://{domain}.slack.com/services/{hook}"),
-            "url": self.mint.webhook_url(tenant.id(), &hook),
+            "url": self.posts.webhook(&mut self.mint, &hook, tenant, user),
         })
     }
 
@@ -531,7 +539,10 @@ impl State {
         self.kill(&chain, user);
         let (bots, users) = match user {
             Some(user) => (vec![], vec![user.clone()]),
-            None => (vec![self.bot_user(tenant).user], vec![]),
+            None => {
+                self.posts.end_webhooks(tenant);
+                (vec![self.bot_user(tenant).user], vec![])
+            }
         };
         self.queue_event(tenant, EventKind::Revoked { bots, users }, now);
         if is_last {
@@ -556,6 +567,7 @@ impl State {
         let Some(install) = self.installs.remove(tenant) else {
             return false;
         };
+        self.posts.end_webhooks(tenant);
         let (mut bots, mut users) = (Vec::new(), Vec::new());
         for (user, chain) in install {
             self.kill(&chain, user.as_ref());
@@ -602,6 +614,23 @@ impl State {
     pub(super) fn request_id(&mut self) -> String {
         self.mint.text(HEX, 32)
     }
+}
+
+/// Moves the fields of a user's pair into `authed_user`, as in the response to a code exchange.
+fn nested(mut answer: Map<String, Value>, user: &UserId) -> Map<String, Value> {
+    answer.remove("user_id");
+    let pair = [
+        "access_token",
+        "expires_in",
+        "refresh_token",
+        "scope",
+        "token_type",
+    ];
+    let moved = pair.iter().filter_map(|name| answer.remove_entry(*name));
+    let mut authed_user: Map<String, Value> = moved.collect();
+    authed_user.insert("id".to_owned(), json!(user));
+    answer.insert("authed_user".to_owned(), authed_user.into());
+    answer
 }
 
 impl Issue {

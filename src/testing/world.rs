@@ -6,6 +6,7 @@ use thiserror::Error;
 use url::Url;
 
 use crate::clock::Clock;
+use crate::installation::Scopes;
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 
 /// The initial contents of a [`FakeSlack`](super::FakeSlack).
@@ -32,6 +33,7 @@ use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 /// ```
 #[derive(Clone, Debug)]
 pub struct World {
+    pub(super) added_scopes: Scopes,
     pub(super) app_name: String,
     pub(super) clock: Clock,
     pub(super) redirect_urls: Vec<Url>,
@@ -62,6 +64,7 @@ impl World {
     #[must_use]
     pub fn empty() -> Self {
         Self {
+            added_scopes: Scopes::default(),
             app_name: "Fake App".to_owned(),
             clock: Clock::default(),
             redirect_urls: Vec::new(),
@@ -108,6 +111,27 @@ impl World {
         let url = Url::parse(url).expect("a redirect URL is an absolute URL");
         self.redirect_urls.push(url);
         self
+    }
+
+    /// Adds scopes to those that the fake knows, for example one that Slack introduced lately.
+    ///
+    /// The fake refuses a scope that Slack does not have, and a bot's scope that Slack grants only
+    /// to users. Its list is kept by hand, so it can be behind Slack's.
+    ///
+    /// ```
+    /// use slack_installs::testing::{FakeSlack, World};
+    ///
+    /// let fake = FakeSlack::in_process(World::default().with_scopes("tomorrow:read"));
+    /// # let _ = fake;
+    /// ```
+    #[must_use]
+    pub fn with_scopes(self, scopes: impl Into<Scopes>) -> Self {
+        let scopes = scopes.into();
+        let all = self.added_scopes.iter().chain(scopes.iter()).collect();
+        Self {
+            added_scopes: all,
+            ..self
+        }
     }
 
     /// Derives every id and secret from this seed, so that a run can be repeated exactly.

@@ -145,6 +145,7 @@ impl Run {
             grace,
             policy,
             is_minimal: dice.hits(300),
+            is_nested: false,
             reinstall_revokes: dice.hits(500),
             token_life: LIFE,
         };

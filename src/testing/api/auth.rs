@@ -50,14 +50,14 @@ pub(super) fn revoke(
     caller: &Caller,
     now: SystemTime,
 ) -> Map<String, Value> {
-    let is_test = matches!(call.arg("test"), Some("1" | "true"));
+    let is_test = matches!(call.arg("test").as_deref(), Some("1" | "true"));
     let revoked = !is_test && state.revoke(&caller.tenant, caller.user.as_ref(), now);
     Map::from_iter([("revoked".to_owned(), revoked.into())])
 }
 
 /// Revokes only the call's token, which belongs to a rotating pair.
 pub(super) fn revoke_one(state: &mut State, call: &Incoming) -> Map<String, Value> {
-    let is_test = matches!(call.arg("test"), Some("1" | "true"));
+    let is_test = matches!(call.arg("test").as_deref(), Some("1" | "true"));
     let token = call.token.as_deref().filter(|_| !is_test);
     let revoked = token.and_then(|token| state.revoke_one(token));
     Map::from_iter([("revoked".to_owned(), revoked.unwrap_or_default().into())])

@@ -11,15 +11,15 @@ use serde_json::{Map, Value};
 use crate::installation::Scopes;
 use crate::tenant::{InstallationKey, UserId};
 use crate::testing::app::App;
-use crate::testing::consent::{field, pairs};
+use crate::testing::consent::pairs;
 use crate::testing::state::State;
 
 /// A parsed call.
 pub(in crate::testing) struct Incoming {
-    args: Vec<(String, String)>,
+    args: Vec<(String, Value)>,
     /// The client id and secret, from HTTP Basic or from the form.
     client: (String, String),
-    pub(super) method: String,
+    pub(in crate::testing) method: String,
     pub(in crate::testing) token: Option<String>,
     /// Whether the content type of a form has a charset. Slack then adds a warning to the response.
     pub(super) superfluous_charset: bool,
@@ -61,11 +61,11 @@ impl Incoming {
         let in_body = match media_type.to_ascii_lowercase().as_str() {
             _ if request.body().is_empty() => Vec::new(),
             "application/json" => json_args(request.body())?,
-            "application/x-www-form-urlencoded" => pairs(request.body()),
+            "application/x-www-form-urlencoded" => texts(request.body()),
             _ => return Err("invalid_post_type"),
         };
         let authorization = text(headers, &header::AUTHORIZATION);
-        let arg = |name: &str| field(&in_body, name).map(str::to_owned);
+        let arg = |name: &str| text_of(&in_body, name);
         let bearer = authorization.strip_prefix("Bearer ").map(str::to_owned);
         let basic = authorization.strip_prefix("Basic ").and_then(basic);
         let form = || {
@@ -76,7 +76,7 @@ impl Incoming {
         };
         let client = basic.unwrap_or_else(form);
         let token = bearer.or_else(|| arg("token"));
-        let mut args = pairs(request.uri().query().unwrap_or_default().as_bytes());
+        let mut args = texts(request.uri().query().unwrap_or_default().as_bytes());
         // Slack ignores tokens and secrets in the query.
         args.retain(|(name, _)| !["client_secret", "code", "refresh_token"].contains(&&**name));
         args.splice(..0, in_body);
@@ -90,9 +90,16 @@ impl Incoming {
         })
     }
 
-    /// Returns the first argument of that name.
-    pub(in crate::testing) fn arg(&self, name: &str) -> Option<&str> {
-        field(&self.args, name)
+    /// Returns the first argument of that name, as text.
+    pub(in crate::testing) fn arg(&self, name: &str) -> Option<String> {
+        text_of(&self.args, name)
+    }
+
+    /// Returns the arguments without secrets. Of two with one name, returns the first.
+    pub(in crate::testing) fn public_args(&self) -> Map<String, Value> {
+        let public = self.args.iter().rev();
+        let public = public.filter(|(name, _)| !SECRET_ARGS.contains(&name.as_str()));
+        public.cloned().collect()
     }
 
     /// Returns whether the token is the access token or the refresh token of a pair.
@@ -149,20 +156,28 @@ fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> &'a str {
     value.unwrap_or_default()
 }
 
-/// Returns the fields of a JSON object as text.
-fn json_args(body: &[u8]) -> Result<Vec<(String, String)>, &'static str> {
+/// Returns the fields of a JSON object.
+fn json_args(body: &[u8]) -> Result<Vec<(String, Value)>, &'static str> {
     let body: Value = serde_json::from_slice(body).map_err(|_| "invalid_json")?;
     let Value::Object(fields) = body else {
         return Err("json_not_object");
     };
-    let text = |value| match value {
-        Value::String(text) => text,
+    Ok(fields.into_iter().collect())
+}
+
+/// Returns the fields of a form or of a query.
+fn texts(form: &[u8]) -> Vec<(String, Value)> {
+    let fields = pairs(form).into_iter();
+    fields.map(|(name, value)| (name, value.into())).collect()
+}
+
+/// Returns the first argument of that name, as text.
+fn text_of(args: &[(String, Value)], name: &str) -> Option<String> {
+    let (_, value) = args.iter().find(|(key, _)| key == name)?;
+    Some(match value {
+        Value::String(text) => text.clone(),
         other => other.to_string(),
-    };
-    Ok(fields
-        .into_iter()
-        .map(|(name, value)| (name, text(value)))
-        .collect())
+    })
 }
 
 fn basic(credentials: &str) -> Option<(String, String)> {
@@ -170,3 +185,14 @@ fn basic(credentials: &str) -> Option<(String, String)> {
     let (id, secret) = decoded.split_once(':')?;
     Some((id.to_owned(), secret.to_owned()))
 }
+
+/// The arguments that are never recorded.
+const SECRET_ARGS: [&str; 7] = [
+    "assertion",
+    "client_secret",
+    "code",
+    "code_verifier",
+    "new_token",
+    "refresh_token",
+    "token",
+];

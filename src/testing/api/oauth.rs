@@ -17,16 +17,17 @@ pub(super) fn access(
     now: SystemTime,
 ) -> Result<Map<String, Value>, Refusal> {
     call.check_client(app)?;
-    match call.arg("grant_type") {
+    match call.arg("grant_type").as_deref() {
         None | Some("authorization_code") => {}
         Some("refresh_token") => {
             let token = call.arg("refresh_token").ok_or("invalid_refresh_token")?;
-            return Ok(state.refresh(&app.id, token, now)?);
+            return Ok(state.refresh(&app.id, &token, now)?);
         }
         Some(_) => return Err("invalid_grant_type".into()),
     }
     let code = call.arg("code").ok_or("invalid_code")?;
-    Ok(state.exchange(&app.id, code, call.arg("redirect_uri"), now)?)
+    let redirect_uri = call.arg("redirect_uri");
+    Ok(state.exchange(&app.id, &code, redirect_uri.as_deref(), now)?)
 }
 
 /// Handles `oauth.v2.exchange`, which succeeds once per token.

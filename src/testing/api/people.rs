@@ -32,7 +32,7 @@ pub(super) fn team_info(
 ) -> Result<Map<String, Value>, Refusal> {
     caller.needs("team:read")?;
     let asked = call.arg("team").filter(|_| caller.tenant.is_org());
-    let asked = asked.map(|team| team.to_owned().try_into().map(InstallationKey::workspace));
+    let asked = asked.map(|team| team.try_into().map(InstallationKey::workspace));
     let key = asked
         .transpose()
         .map_err(|_| "team_not_found")?
