@@ -127,7 +127,8 @@ async fn socket_mode_gets_the_tokens_and_the_responses_of_the_layer() {
     let (app, front) = installed().await;
     let admitted = front.serve(command(&app.fake, ALPHA)).await;
     let admitted = admitted.expect("the app is installed there");
-    let authorized = &admitted.authorization.authorized;
+    let authorized = admitted.authorization.authorized.as_ref();
+    let authorized = authorized.expect("the app has a bot there");
     assert_eq!(authorized.installation_key(), key(ALPHA));
     let stored = app.store.fetch(&key(ALPHA), None).await.expect("opens");
     let stored = stored.expect("installed").installation.bot.expect("a bot");

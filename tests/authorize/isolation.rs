@@ -386,7 +386,7 @@ async fn check(world: &World, acts: Vec<Act>) {
                 assert_eq!(token, expected, "{}", case());
                 assert_eq!(served.installation.key(), key(by), "{}", case());
             }
-            Err(AuthorizeError::NotInstalled | AuthorizeError::NotGranted) => {
+            Err(AuthorizeError::NotInstalled { .. } | AuthorizeError::NotGranted) => {
                 assert_eq!(world.must(&act), None, "refused, {}", case());
             }
             Err(error) => panic!("{error}, {}", case()),

@@ -204,7 +204,7 @@ async fn what_happens_between_the_fetch_and_the_refresh_is_heeded() {
         assert!(deleted.expect("the store responds"));
     });
     let outcome = authorizer.authorize(&request).await;
-    assert_matches!(outcome, Err(AuthorizeError::Refresh(Error::NotInstalled)));
+    assert_matches!(outcome, Err(AuthorizeError::Refresh(Error::NotInstalled { .. })));
 }
 
 #[tokio::test]
@@ -231,7 +231,7 @@ async fn an_org_wide_request_is_not_served_by_a_workspace_of_nobody_or_of_anothe
         event["authorizations"][0]["is_enterprise_install"] = json!(true);
     });
     let outcome = life.authorize(&event).await;
-    assert_matches!(outcome, Err(AuthorizeError::NotInstalled));
+    assert_matches!(outcome, Err(AuthorizeError::NotInstalled { .. }));
 }
 
 #[tokio::test]

@@ -234,12 +234,20 @@ fn only_what_may_pass_by_itself_is_transient() {
         AuthorizeError::NoTenant,
         AuthorizeError::NoToken,
         AuthorizeError::NotGranted,
-        AuthorizeError::NotInstalled,
+        AuthorizeError::NotInstalled {
+            tried: vec![key(ALPHA)],
+        },
         AuthorizeError::OnHold,
         AuthorizeError::OtherApp,
         AuthorizeError::Refresh(Error::Configuration { code: code() }),
         AuthorizeError::Refresh(Error::NotExchanged { code: code() }),
-        AuthorizeError::Refresh(Error::NotInstalled),
+        AuthorizeError::Refresh(Error::NotInstalled {
+            chain: slack_installs::store::ChainKey {
+                credential: slack_installs::store::Credential::Bot,
+                tenant: key(ALPHA),
+            },
+        }),
+        AuthorizeError::Refresh(Error::NotRotating),
         AuthorizeError::Refresh(Error::OnHold),
         AuthorizeError::Refresh(Error::ReinstallNeeded { code: code() }),
         AuthorizeError::Refresh(damaged().into()),
