@@ -64,11 +64,7 @@ impl Actor {
 }
 
 /// Returns the person who acted, if the request names one.
-pub(super) fn actor(
-    kind: &Kind,
-    payload: &Payload<'_>,
-    tenant: Option<&Tenant>,
-) -> Option<Actor> {
+pub(super) fn actor(kind: &Kind, payload: &Payload<'_>, tenant: Option<&Tenant>) -> Option<Actor> {
     let user = UserId::new(actor_id(kind, payload)?).ok()?;
     let Home {
         enterprise,

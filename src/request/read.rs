@@ -188,7 +188,9 @@ fn command(mut form: Form<'_>) -> Payload<'_> {
 fn events_api(payload: &Payload<'_>, source: Source) -> Result<Contents, Malformed> {
     let kind = match payload.type_.lenient_text() {
         Some("app_rate_limited") => Kind::AppRateLimited,
-        Some("event_callback") => event_type(payload).and_then(Kind::event).unwrap_or(Kind::Unknown),
+        Some("event_callback") => event_type(payload)
+            .and_then(Kind::event)
+            .unwrap_or(Kind::Unknown),
         Some("url_verification") => match payload.challenge.text("challenge")? {
             None => return Err(Malformed::Field("challenge")),
             Some(challenge) => Kind::UrlVerification {

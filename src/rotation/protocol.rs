@@ -428,11 +428,7 @@ pub(crate) fn end(
 }
 
 /// Records that this access token leaked. It is then refreshed as if it had expired, at once.
-pub(crate) fn condemn(
-    chain: Option<&Chain>,
-    install: InstallId,
-    generation: u64,
-) -> Option<Chain> {
+pub(crate) fn condemn(chain: Option<&Chain>, install: InstallId, generation: u64) -> Option<Chain> {
     let chain = over(chain?, install, generation, "rotated_on_demand")?;
     Some(Chain {
         retry_at: None,

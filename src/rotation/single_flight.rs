@@ -212,7 +212,10 @@ mod tests {
         let joined = joined.expect("the task still runs");
         assert!(flights.close(Instant::now() + Duration::from_secs(3)).await);
         let outcome = joined.outcome(Instant::now()).await;
-        assert!(matches!(outcome, Err(Error::NotInstalled { .. })), "{outcome:?}");
+        assert!(
+            matches!(outcome, Err(Error::NotInstalled { .. })),
+            "{outcome:?}"
+        );
         let refused = flights.join(&key(), pending::<Outcome>);
         assert!(matches!(refused, Err(Error::Interrupted)));
     }
