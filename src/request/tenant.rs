@@ -209,7 +209,7 @@ fn interactive(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Tenant>, Mal
         Err(_) if installed.is_some() || team.is_some() || (org_wide && org.is_some()) => None,
         Err(error) => return Err(error),
     };
-    let named_by = [&installed, &team, &users_team];
+    let named_by = [&installed, &team, &users_team].map(Option::as_ref);
     if matches!(kind, Kind::Interaction { .. }) && !agree(named_by, payload) {
         return Ok(None);
     }
@@ -218,16 +218,15 @@ fn interactive(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Tenant>, Mal
     let whole_org = team.is_none() && org_wide;
     let home = match installed {
         None if whole_org && org.is_some() => None,
-        None => match owner(kind, payload) {
-            Owner::Known(owner) => Some(owner),
-            Owner::NoMessage => team.clone(),
-            Owner::Unknown(at) => {
-                let clicked_in = team.as_ref().or(users_team.as_ref());
-                if at.is_some_and(|at| at.as_ref() != clicked_in) {
-                    return Ok(None);
+        None => match clicked(kind, payload) {
+            None => team.clone(),
+            Some(clicked) => match owner(clicked, payload) {
+                Owner::Known(owner) => Some(owner),
+                Owner::Unknown(at) if at.can_be(team.as_ref().or(users_team.as_ref())) => {
+                    team.clone()
                 }
-                team.clone()
-            }
+                Owner::Unknown(_) => return Ok(None),
+            },
         },
         installed => installed,
     };
@@ -271,60 +270,76 @@ fn users_team(payload: &Payload<'_>) -> Result<Option<Place>, Malformed> {
 
 /// Returns whether everything that can name the tenant of an unknown type of interaction names the
 /// same one.
-fn agree(named_by: [&Option<Place>; 3], payload: &Payload<'_>) -> bool {
+fn agree(named_by: [Option<&Place>; 3], payload: &Payload<'_>) -> bool {
     let mut places: Vec<Place> = named_by.into_iter().flatten().cloned().collect();
     for message in [&payload.message, &payload.original_message] {
-        match (message, posted_from(message)) {
+        match (message, PostedFrom::of(message)) {
             (Field::Absent, _) => {}
-            (_, Some(Some(place))) => places.push(place),
+            (_, PostedFrom::Place(place)) => places.push(place),
             // Anybody may have posted it from anywhere.
-            _ => return false,
+            (_, PostedFrom::Unreadable | PostedFrom::Unsaid) => return false,
         }
     }
     places.iter().all(|place| Some(place) == places.first())
 }
 
-/// The owner of the clicked message.
+/// Where a message was posted from.
+enum PostedFrom {
+    Place(Place),
+    /// The payload says it in an unexpected form.
+    Unreadable,
+    Unsaid,
+}
+
+impl PostedFrom {
+    fn of(message: &Field<Message<'_>>) -> Self {
+        match message {
+            Field::Absent => Self::Unsaid,
+            Field::Is(message) => match place(&message.team, "message.team") {
+                Ok(Some(place)) => Self::Place(place),
+                Ok(None) => Self::Unsaid,
+                Err(_) => Self::Unreadable,
+            },
+            Field::Wrong => Self::Unreadable,
+        }
+    }
+
+    /// Returns whether the message may have been posted from here.
+    fn can_be(&self, here: Option<&Place>) -> bool {
+        match self {
+            Self::Place(place) => Some(place) == here,
+            Self::Unreadable => false,
+            Self::Unsaid => true,
+        }
+    }
+}
+
+/// The owner of a clicked message.
 enum Owner {
     /// This app posted the message from this place.
     Known(Place),
-    /// No message was clicked.
-    NoMessage,
-    /// It is not certain that this app posted the message. It was posted from this place, if the
-    /// payload says so: the inner `None` is an unreadable place.
-    Unknown(Option<Option<Place>>),
+    /// It is not certain that this app posted the message.
+    Unknown(PostedFrom),
+}
+
+/// Returns the clicked message, if the payload has one.
+fn clicked<'p, 'a>(kind: &Kind, payload: &'p Payload<'a>) -> Option<&'p Field<Message<'a>>> {
+    let message = match kind {
+        Kind::BlockActions | Kind::BlockSuggestion => &payload.message,
+        Kind::InteractiveMessage => &payload.original_message,
+        _ => return None,
+    };
+    (!matches!(message, Field::Absent)).then_some(message)
 }
 
 /// Returns the owner of the clicked message. In a shared channel, the person who clicks, and their
 /// `team`, can be of the other company.
-fn owner(kind: &Kind, payload: &Payload<'_>) -> Owner {
-    let field = match kind {
-        Kind::BlockActions | Kind::BlockSuggestion => &payload.message,
-        Kind::InteractiveMessage => &payload.original_message,
-        _ => return Owner::NoMessage,
-    };
-    let message = match field {
-        Field::Absent => return Owner::NoMessage,
-        Field::Is(message) => message,
-        Field::Wrong => return Owner::Unknown(Some(None)),
-    };
-    let at = posted_from(field);
-    match at {
-        Some(Some(place)) if is_ours(message, payload) => Owner::Known(place),
-        at => Owner::Unknown(at),
-    }
-}
-
-/// Returns where a message was posted from. `None` if the payload does not say; the inner `None` is
-/// an unreadable place, which equals no other.
-fn posted_from(message: &Field<Message<'_>>) -> Option<Option<Place>> {
-    match message {
-        Field::Absent => None,
-        Field::Is(message) => match place(&message.team, "message.team") {
-            Ok(place) => place.map(Some),
-            Err(_) => Some(None),
-        },
-        Field::Wrong => Some(None),
+fn owner(clicked: &Field<Message<'_>>, payload: &Payload<'_>) -> Owner {
+    match (PostedFrom::of(clicked), clicked) {
+        (PostedFrom::Place(place), Field::Is(message)) if is_ours(message, payload) => {
+            Owner::Known(place)
+        }
+        (at, _) => Owner::Unknown(at),
     }
 }
 

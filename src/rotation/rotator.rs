@@ -292,7 +292,9 @@ impl TokenRotator {
         let token = self.token(&key, demand).await?;
         // Slack accepts a spent refresh token again for a short time.
         let refresh = match &grant.refresh_token {
-            Some(token) => lives_on(engine.slack.auth_revoke_refresh_token(token).await),
+            Some(token) => lives_on(engine.slack.auth_revoke_refresh_token(token).await)
+                // Slack refuses a token that is spent, and the new pair shows that it is.
+                .filter(|error| error.class() != ErrorClass::InvalidAuth),
             None => None,
         };
         if access.is_some() {

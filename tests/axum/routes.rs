@@ -131,14 +131,8 @@ async fn a_handler_can_take_an_event_without_a_token_and_learns_why_there_is_non
         "it ran"
     }
     let app = App::new().await;
-    app.install_with(
-        InstallOptions {
-            scopes: Some(slack_installs::Scopes::default()),
-            ..super::user_scopes("search:read")
-        },
-        ADA,
-    )
-    .await;
+    app.install_with(super::support::app::user_only("search:read"), ADA)
+        .await;
     let router: Router = Router::new()
         .route("/event", post(event))
         .route("/strict", post(needs_a_token))
