@@ -140,8 +140,9 @@ impl Authorizer {
     ) -> Result<(ResolvedVia, StoredInstallation), AuthorizeError> {
         let mut refusal = None;
         let candidates = tenant.candidates();
-        for (via, key) in candidates.clone() {
-            let Some(installation) = self.installations.fetch(&key, user).await? else {
+        for (via, key) in &candidates {
+            let via = *via;
+            let Some(installation) = self.installations.fetch(key, user).await? else {
                 continue;
             };
             let enterprise = installation

@@ -433,8 +433,10 @@ fn neither_debug_nor_an_error_repeats_the_body() {
         r#"{"type":xoxb-canary}"#,
         r#"{"team_id":"xoxb-canary","team_id":"xoxb-canary"}"#,
     ] {
-        let error = verify(JSON, body).expect_err("malformed");
-        shown += &format!("{error} {error:?}");
+        match verify(JSON, body) {
+            Ok(request) => shown += &format!("{request:?} {:#?}", request.kind()),
+            Err(error) => shown += &format!("{error} {error:?}"),
+        }
     }
     for canary in [
         "canary",
