@@ -41,11 +41,12 @@ fn tokens(served: &AuthorizeResult) -> (Option<&str>, Option<&str>) {
 #[tokio::test]
 async fn the_authorizing_users_token_is_available_under_that_name_only() {
     let (bob, carol) = ("xoxp-U0BOB000001", "xoxp-U0CAROL0001");
-    for (users, expected) in [
-        (&[BOB][..], (None, Some(bob))),
+    let cases: [(&[&str], (Option<&str>, Option<&str>)); 3] = [
+        (&[BOB], (None, Some(bob))),
         (&[BOB, CAROL], (Some(carol), Some(bob))),
         (&[CAROL], (Some(carol), None)),
-    ] {
+    ];
+    for (users, expected) in cases {
         for has_bot in [false, true] {
             let life = life_of(users, has_bot).await;
             let event = json!({"type": "message", "user": CAROL});

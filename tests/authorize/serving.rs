@@ -36,11 +36,17 @@ async fn a_workspace_of_an_organisation_is_served_as_a_request_is() {
     assert!(kept.expect("the store responds"));
     let outcome = serving(&sales_in(ORG)).await;
     assert_matches!(outcome, Err(AuthorizeError::NotGranted));
+}
 
+#[tokio::test]
+async fn a_workspaces_own_installation_serves_first_and_its_hold_is_heeded() {
+    let life = Life::new().await;
     life.install("U0GRIDUSR02").await;
-    assert_matches!(serving(&sales_in(ORG)).await.as_deref(), Ok(SALES));
+    life.install(Who::user(OLGA).at(ORG)).await;
+    let served = life.authorizer.serving(&sales_in(ORG)).await;
+    assert_eq!(served.expect("it is installed"), key(SALES));
     hold(&life.app, SALES, true).await;
-    let outcome = serving(&sales_in(ORG)).await;
+    let outcome = life.authorizer.serving(&sales_in(ORG)).await;
     assert_matches!(outcome, Err(AuthorizeError::OnHold));
 }
 
