@@ -222,7 +222,7 @@ fn interactive(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Tenant>, Mal
             None => team.clone(),
             Some(clicked) => match owner(clicked, payload) {
                 Owner::Known(owner) => Some(owner),
-                Owner::Unknown(at) if at.can_be(team.as_ref().or_else(|| users_team.as_ref())) => {
+                Owner::Unknown(at) if at.can_be(team.as_ref().or(users_team.as_ref())) => {
                     team.clone()
                 }
                 Owner::Unknown(_) => return Ok(None),
