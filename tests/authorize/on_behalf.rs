@@ -148,7 +148,7 @@ async fn a_hold_between_the_two_reads_is_heeded() {
             reason: "ticket 1".to_owned(),
             at,
         };
-        let tenant = super::support::app::key(ALPHA);
+        let tenant = support::app::key(ALPHA);
         let held = slack_installs::LifecycleStore::hold(&store, &tenant, &hold).await;
         assert!(held.expect("the store responds"));
     });

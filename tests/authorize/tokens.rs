@@ -8,7 +8,7 @@ use slack_installs::testing::{Fault, Rotation, Who};
 use slack_installs::{Clock, ResolvedVia, store};
 use tokio::time::Instant;
 
-use super::support::app::{OLGA, SALES};
+use super::support::app::{OLGA, SALES, key};
 use super::support::serving::{Token, interrupted, keep, rotator};
 use super::*;
 
@@ -242,8 +242,8 @@ fn only_what_may_pass_by_itself_is_transient() {
         AuthorizeError::Refresh(Error::Configuration { code: code() }),
         AuthorizeError::Refresh(Error::NotExchanged { code: code() }),
         AuthorizeError::Refresh(Error::NotInstalled {
-            chain: slack_installs::store::ChainKey {
-                credential: slack_installs::store::Credential::Bot,
+            chain: store::ChainKey {
+                credential: store::Credential::Bot,
                 tenant: key(ALPHA),
             },
         }),
