@@ -32,7 +32,10 @@ fn on_behalf_of(life: &Life, user: &str, event: Value) -> Delivery {
     })
 }
 
-fn tokens(served: &AuthorizeResult) -> (Option<&str>, Option<&str>) {
+/// The acting user's token, and the authorizing user's.
+type Tokens<'a> = (Option<&'a str>, Option<&'a str>);
+
+fn tokens(served: &AuthorizeResult) -> Tokens<'_> {
     let acting = served.user_token().map(|token| token.expose());
     let authorizing = served.authorizing_user_token();
     (acting, authorizing.map(|token| token.expose()))
@@ -41,7 +44,7 @@ fn tokens(served: &AuthorizeResult) -> (Option<&str>, Option<&str>) {
 #[tokio::test]
 async fn the_authorizing_users_token_is_available_under_that_name_only() {
     let (bob, carol) = ("xoxp-U0BOB000001", "xoxp-U0CAROL0001");
-    let cases: [(&[&str], (Option<&str>, Option<&str>)); 3] = [
+    let cases: [(&[&str], Tokens<'_>); 3] = [
         (&[BOB], (None, Some(bob))),
         (&[BOB, CAROL], (Some(carol), Some(bob))),
         (&[CAROL], (Some(carol), None)),
