@@ -8,13 +8,14 @@ use std::time::Duration;
 use futures_util::stream::Stream;
 use tokio::sync::watch;
 
+use crate::authorize::AuthorizeError;
 use crate::clock::Clock;
 use crate::events::Lifecycle;
 use crate::gate::{Admitted, Gate, Reply};
 use crate::oauth::InstallProvider;
 use crate::operate::Operator;
 use crate::request::{VerifiedRequest, Verifier};
-use crate::rotation::{self, Token, TokenRotator, WorkerConfig};
+use crate::rotation::{Token, TokenRotator, WorkerConfig};
 use crate::slack::SlackClient;
 use crate::store::{self, Credential, Store, Summary};
 use crate::tenant::InstallationKey;
@@ -147,8 +148,11 @@ impl SlackApp {
     /// match app.serve(request).await {
     ///     Ok(admitted) => {
     ///         acknowledge().await;
-    ///         let token = admitted.authorization.authorized.bot_token();
-    ///         // … call Slack with it, and then:
+    ///         // An event can arrive without a token, and says why.
+    ///         if let Ok(authorized) = &admitted.authorization.authorized {
+    ///             let token = authorized.bot_token();
+    ///             // … call Slack with it.
+    ///         }
     ///         admitted.done().await;
     ///     }
     ///     // If your app sends no acknowledgement, Slack delivers the request again.
@@ -171,19 +175,23 @@ impl SlackApp {
 
     /// Returns a current bot token for this workspace or organisation.
     ///
-    /// Use it in jobs that no request started.
+    /// Use it in jobs that no request started. The installation is found as for a request: an
+    /// org-wide installation serves a workspace of its organisation that has no own one. So if your
+    /// app knows the workspace's organisation, pass both ids.
     ///
     /// # Errors
     ///
-    /// Returns [`rotation::Error`] if there is no current token. A job should skip a tenant that is
+    /// Returns [`AuthorizeError`] if there is no current token. A job should skip a tenant that is
     /// not installed, has no bot, is on hold, or must be installed again. After a
-    /// [transient](rotation::Error::is_transient) error, the call may succeed later.
+    /// [transient](AuthorizeError::is_transient) error, the call may succeed later.
     ///
     /// # Cancel safety
     ///
     /// The future can be dropped at any point. A refresh that has begun continues.
-    pub async fn token_for(&self, key: &InstallationKey) -> Result<Token, rotation::Error> {
-        self.0.rotator.token_for(key, Credential::Bot).await
+    pub async fn token_for(&self, key: &InstallationKey) -> Result<Token, AuthorizeError> {
+        let serving = self.0.gate.authorizer().serving(key).await?;
+        let token = self.0.rotator.token_for(&serving, Credential::Bot).await;
+        token.map_err(AuthorizeError::Refresh)
     }
 
     /// Streams the app's installations, and reads the store page by page.

@@ -49,8 +49,8 @@ impl Authorizer {
         Self { clock, ..self }
     }
 
-    /// Returns the tokens that may serve this request: the bot's, and the acting user's own token
-    /// if that user authorised the app.
+    /// Returns the tokens that may serve this request: the bot's, the acting user's own token if
+    /// that user authorised the app, and the token of the user for whom Slack delivers the event.
     ///
     /// If the request shows that a workspace joined or left an organisation, the stored enterprise
     /// id is updated.
@@ -68,7 +68,8 @@ impl Authorizer {
         request: &VerifiedRequest,
     ) -> Result<AuthorizeResult, AuthorizeError> {
         let tenant = request.tenant().ok_or(AuthorizeError::NoTenant)?;
-        let (via, mut installation) = self.resolve(tenant, request.user()).await?;
+        let actor = request.user();
+        let (via, mut installation) = self.resolve(tenant, actor).await?;
         if request
             .app_id()
             .is_some_and(|app_id| *app_id != installation.app_id)
@@ -78,11 +79,55 @@ impl Authorizer {
         if via == ResolvedVia::Named {
             self.keep_current(request, tenant, &mut installation).await;
         }
-        let installation = match &self.rotator {
-            Some(rotator) => refreshed(rotator, installation).await?,
-            None => installation.installation,
+        let authorizing = match request.authorizing_user() {
+            Some(user) if Some(user) != actor => self.of_user(&installation.key(), user).await?,
+            _ => None,
         };
-        self.usable(tenant.clone(), via, installation)
+        let (installation, authorizing) = match &self.rotator {
+            Some(rotator) => refreshed(rotator, installation, authorizing).await?,
+            None => {
+                let authorizing = authorizing.and_then(|stored| stored.installation.user);
+                (installation.installation, authorizing)
+            }
+        };
+        self.usable(request, via, installation, authorizing)
+    }
+
+    /// Returns the key of the installation that serves this workspace or organisation: its own, or
+    /// else the org-wide installation of its organisation, as for a request.
+    ///
+    /// Use it where no request says for whom your app works. The key's enterprise id is your app's
+    /// statement that the workspace belongs to that organisation.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorizeError`], as for [`authorize`](Self::authorize). It never says that there is no
+    /// token, because it reads none.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any point.
+    pub async fn serving(&self, key: &InstallationKey) -> Result<InstallationKey, AuthorizeError> {
+        let ids = (key.enterprise().cloned(), key.team().cloned());
+        let tenant = Tenant::new(ids.0, ids.1, key.is_org()).expect("a key has at least one id");
+        let (_, installation) = self.resolve(&tenant, None).await?;
+        Ok(installation.key())
+    }
+
+    /// Returns the installation with this user's token, and without the bot.
+    async fn of_user(
+        &self,
+        key: &InstallationKey,
+        user: &UserId,
+    ) -> Result<Option<StoredInstallation>, AuthorizeError> {
+        let Some(mut stored) = self.installations.fetch(key, Some(user)).await? else {
+            return Ok(None);
+        };
+        if stored.is_on_hold() {
+            return Err(AuthorizeError::OnHold);
+        }
+        stored.installation.bot = None;
+        Ok(Some(stored))
     }
 
     async fn resolve(
@@ -90,9 +135,11 @@ impl Authorizer {
         tenant: &Tenant,
         user: Option<&UserId>,
     ) -> Result<(ResolvedVia, StoredInstallation), AuthorizeError> {
-        let mut refusal = AuthorizeError::NotInstalled;
-        for (via, key) in tenant.candidates() {
-            let Some(installation) = self.installations.fetch(&key, user).await? else {
+        let mut refusal = None;
+        let candidates = tenant.candidates();
+        for (via, key) in &candidates {
+            let via = *via;
+            let Some(installation) = self.installations.fetch(key, user).await? else {
                 continue;
             };
             let enterprise = installation
@@ -114,9 +161,11 @@ impl Authorizer {
             if self.has_access(&installation, tenant).await? {
                 return Ok((via, installation));
             }
-            refusal = AuthorizeError::NotGranted;
+            refusal = Some(AuthorizeError::NotGranted);
         }
-        Err(refusal)
+        Err(refusal.unwrap_or_else(|| AuthorizeError::NotInstalled {
+            tried: candidates.into_iter().map(|(_, key)| key).collect(),
+        }))
     }
 
     /// Returns whether the request names an org-wide installation, and comes from a workspace whose
@@ -152,63 +201,87 @@ impl Authorizer {
     /// Removes expired tokens: an expired token is never handed out.
     fn usable(
         &self,
-        tenant: Tenant,
+        request: &VerifiedRequest,
         via: ResolvedVia,
         mut installation: Installation,
+        authorizing: Option<User>,
     ) -> Result<AuthorizeResult, AuthorizeError> {
         let now = self.clock.now();
         let is_live = |grant: &Grant| grant.expires_at.is_none_or(|expires_at| now < expires_at);
-        let had_token = installation.bot.is_some() || installation.user.is_some();
+        let had_token =
+            installation.bot.is_some() || installation.user.is_some() || authorizing.is_some();
         installation.bot = installation.bot.filter(|bot| is_live(&bot.grant));
         installation.user = installation.user.filter(|user| is_live(&user.grant));
-        if installation.bot.is_none() && installation.user.is_none() {
+        let authorizing = authorizing.filter(|user| is_live(&user.grant));
+        if installation.bot.is_none() && installation.user.is_none() && authorizing.is_none() {
             return Err(if had_token {
                 AuthorizeError::Expired
             } else {
                 AuthorizeError::NoToken
             });
         }
+        let tenant = request.tenant().ok_or(AuthorizeError::NoTenant)?.clone();
         Ok(AuthorizeResult {
             tenant,
             resolved_via: via,
             installation,
+            authorizing: match request.authorizing_user() {
+                None => Authorizing::Nobody,
+                user if user == request.user() => Authorizing::Actor,
+                Some(_) => authorizing.map_or(Authorizing::Nobody, Authorizing::Other),
+            },
         })
     }
 }
 
 debug_fields!(Authorizer: installations);
 
-/// Returns the installation with fresh tokens. If the bot's token cannot be refreshed, the request
-/// fails. A user's token that cannot be refreshed is omitted; without a bot, the request fails.
+/// Returns the installation and the authorizing user's authorisation, with fresh tokens. If the
+/// bot's token cannot be refreshed, the request fails. A user's token that cannot be refreshed is
+/// omitted; if no other token remains, the request fails.
 async fn refreshed(
     rotator: &TokenRotator,
     installation: StoredInstallation,
-) -> Result<Installation, AuthorizeError> {
+    authorizing: Option<StoredInstallation>,
+) -> Result<(Installation, Option<User>), AuthorizeError> {
     let tenant = installation.key();
-    let refreshed = rotator.refreshed(installation).await;
+    let authorizing = async {
+        match authorizing {
+            Some(stored) => {
+                let refreshed = rotator.refreshed(stored).await;
+                (refreshed.installation.user, refreshed.user_error)
+            }
+            None => (None, None),
+        }
+    };
+    let (refreshed, (authorizing, lost)) =
+        tokio::join!(rotator.refreshed(installation), authorizing);
     if let Some(error) = refreshed.bot_error {
         return Err(AuthorizeError::Refresh(error));
     }
-    match (refreshed.user_error, &refreshed.installation.bot) {
-        (Some(error), None) => Err(AuthorizeError::Refresh(error)),
-        (error, _) => {
-            if let Some(error) = error {
-                tracing::warn!(
-                    %tenant,
-                    error = error_chain(&error),
-                    "a user's token could not be refreshed, so the request is served without it"
-                );
-            }
-            Ok(refreshed.installation)
+    let installation = refreshed.installation;
+    let has_token =
+        installation.bot.is_some() || installation.user.is_some() || authorizing.is_some();
+    let errors = [refreshed.user_error, lost];
+    for error in errors.into_iter().flatten() {
+        if !has_token {
+            return Err(AuthorizeError::Refresh(error));
         }
+        tracing::warn!(
+            %tenant,
+            error = error_chain(&error),
+            "a user's token could not be refreshed, so the request is served without it"
+        );
     }
+    Ok((installation, authorizing))
 }
 
 /// Slack gives a handler 3 s. The network needs a part of that, and the handler needs time after
 /// the refresh.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The tokens that may serve a request. At least one of the two tokens exists.
+/// The tokens that may serve a request. At least one token exists: the bot's, the acting user's, or
+/// the authorizing user's.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct AuthorizeResult {
@@ -218,6 +291,17 @@ pub struct AuthorizeResult {
     pub resolved_via: ResolvedVia,
     /// The installation, without expired tokens. It has no user's token except the acting user's.
     pub installation: Installation,
+    authorizing: Authorizing,
+}
+
+/// The user whose authorisation made Slack deliver an event.
+#[derive(Debug)]
+enum Authorizing {
+    /// The acting user, whose token is in the installation.
+    Actor,
+    /// Nobody, or a user who has no token.
+    Nobody,
+    Other(User),
 }
 
 impl AuthorizeResult {
@@ -240,6 +324,7 @@ impl AuthorizeResult {
             tenant: tenant.expect("a key has at least one id"),
             resolved_via: ResolvedVia::Named,
             installation,
+            authorizing: Authorizing::Nobody,
         }
     }
 
@@ -248,6 +333,23 @@ impl AuthorizeResult {
     #[must_use]
     pub fn installation_key(&self) -> InstallationKey {
         self.installation.key()
+    }
+
+    /// Returns the authorisation of the user for whom Slack delivered the event. That user did not
+    /// necessarily act. `None` if Slack delivered the event to the bot, and for all other requests.
+    #[must_use]
+    pub fn authorizing_user(&self) -> Option<&User> {
+        match &self.authorizing {
+            Authorizing::Actor => self.user(),
+            Authorizing::Nobody => None,
+            Authorizing::Other(user) => Some(user),
+        }
+    }
+
+    /// Returns the token of the [authorizing user](Self::authorizing_user).
+    #[must_use]
+    pub fn authorizing_user_token(&self) -> Option<&AccessToken> {
+        self.authorizing_user().map(|user| &user.grant.access_token)
     }
 
     /// Returns the bot, if the installation has one.
@@ -316,15 +418,19 @@ pub enum AuthorizeError {
     /// The request does not name a tenant with certainty.
     #[error("the request names no tenant")]
     NoTenant,
-    /// An installation exists, but has no bot and no token of this user.
-    #[error("the installation has no token of the bot or of this user")]
+    /// An installation exists, but has no bot, and no token of the acting or authorizing user.
+    #[error("the installation has no token of the bot, the acting user or the authorizing user")]
     NoToken,
     /// The organisation revoked the app's access to this workspace.
     #[error("the organisation has not granted the app to this workspace")]
     NotGranted,
     /// The app is not installed for this tenant.
-    #[error("the app is not installed for this tenant")]
-    NotInstalled,
+    #[error("the app is not installed for this tenant: looked for {}", Tried(.tried))]
+    NotInstalled {
+        /// The installations that could have served the tenant, in the order in which they were
+        /// looked for.
+        tried: Vec<InstallationKey>,
+    },
     /// An operator put the tenant on hold.
     #[error("the tenant is on hold")]
     OnHold,
@@ -338,6 +444,19 @@ pub enum AuthorizeError {
     /// The store is unavailable, or a stored row cannot be decrypted.
     #[error("the installation cannot be read from the store")]
     Store(#[from] store::Error),
+}
+
+/// Shows the keys that were looked for.
+struct Tried<'a>(&'a [InstallationKey]);
+
+impl fmt::Display for Tried<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, key) in self.0.iter().enumerate() {
+            let separator = if number == 0 { "" } else { ", " };
+            write!(f, "{separator}{key}")?;
+        }
+        Ok(())
+    }
 }
 
 impl AuthorizeError {

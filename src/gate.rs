@@ -5,24 +5,33 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::authorize::{AuthorizeResult, Authorizer};
+use crate::authorize::{AuthorizeError, AuthorizeResult, Authorizer};
 use crate::error_chain::error_chain;
 use crate::events::{Handled, Lifecycle};
 use crate::replay::{Entry, Pass, ReplayGuard};
-use crate::request::{Kind, VerifiedRequest};
+use crate::request::{Kind, LifecycleEvent, VerifiedRequest};
+use crate::rotation;
 
 mod reply;
 
 use reply::Refusal;
 pub use reply::Reply;
 
-/// A request and the tokens that may serve it.
+/// A request, and the tokens that may serve it or the reason why there is none.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Authorization {
     /// The verified request.
     pub request: Arc<VerifiedRequest>,
     /// The tokens that may serve it.
-    pub authorized: Arc<AuthorizeResult>,
+    ///
+    /// An event reaches your app also without a token, for example because your app has only user
+    /// scopes and Slack delivered the event for a user who has since revoked their token. Your app
+    /// can then use the error, and the ids of the request's tenant.
+    pub authorized: Result<Arc<AuthorizeResult>, Arc<AuthorizeError>>,
+    /// What this crate did with a lifecycle event. [`Handled::Ignored`] means that the event was
+    /// about an earlier installation, or about nothing that is stored: delete no data then.
+    pub lifecycle: Handled,
 }
 
 /// A request that your app should handle. Report the result with [`done`](Self::done) or
@@ -106,25 +115,39 @@ impl Gate {
     }
 
     async fn judge(&self, request: &Arc<VerifiedRequest>) -> Result<Admitted, Reply> {
-        if !matches!(
-            self.handle_lifecycle(request).await?,
-            Handled::Noted | Handled::NotLifecycle | Handled::Revoked
-        ) {
+        let lifecycle = self.handle_lifecycle(request).await?;
+        // The app hears of departures through its hook, which is durable.
+        if request.lifecycle_event() == Some(LifecycleEvent::AppUninstalled) {
             return Err(Reply::empty());
         }
         let authorized = match self.0.authorizer.authorize(request).await {
-            Ok(authorized) => Arc::new(authorized),
+            Ok(authorized) => Ok(Arc::new(authorized)),
+            Err(error) if needs_no_token(request, &error) => {
+                let (tenant, kind) = (request.tenant(), request.kind());
+                let error_text = error_chain(&error);
+                tracing::info!(
+                    ?tenant,
+                    ?kind,
+                    error = error_text,
+                    "a request reaches the app without a token"
+                );
+                Err(Arc::new(error))
+            }
             Err(error) => return Err(Reply::unauthorized(request, &error)),
         };
         let pass = self.enter(request).await?;
-        let request = Arc::clone(request);
         Ok(Admitted {
             authorization: Authorization {
-                request,
+                request: Arc::clone(request),
                 authorized,
+                lifecycle,
             },
             pass,
         })
+    }
+
+    pub(crate) fn authorizer(&self) -> &Authorizer {
+        &self.0.authorizer
     }
 
     async fn enter(&self, request: &VerifiedRequest) -> Result<Option<Pass>, Reply> {
@@ -175,6 +198,30 @@ impl fmt::Debug for Gate {
             .field("lifecycle", &self.0.lifecycle)
             .finish_non_exhaustive()
     }
+}
+
+/// Returns whether a request reaches the app although it cannot be authorized.
+///
+/// * Lifecycle events and `app_rate_limited` are about the installation and not in it.
+/// * Nobody waits for the response to an event. So the app decides what an event without a token is
+///   worth. Events of tenants that are not served at all stay away: not installed, on hold, or
+///   without the organisation's grant.
+/// * If a token may exist later, Slack must repeat the event.
+/// * A command, a click or a modal has a person who waits for a response, so the crate gives it.
+fn needs_no_token(request: &VerifiedRequest, error: &AuthorizeError) -> bool {
+    if matches!(error, AuthorizeError::OtherApp) || request.kind().is_shown_to_a_person() {
+        return false;
+    }
+    if request.lifecycle_event().is_some() || matches!(request.kind(), Kind::AppRateLimited) {
+        return true;
+    }
+    matches!(
+        error,
+        AuthorizeError::Expired
+            | AuthorizeError::NoTenant
+            | AuthorizeError::NoToken
+            | AuthorizeError::Refresh(rotation::Error::ReinstallNeeded { .. })
+    )
 }
 
 /// Ends a claim in its own task, and waits for it briefly. The server may drop this future when

@@ -1,5 +1,5 @@
-//! A tower layer. Your service receives only requests from Slack, for a tenant that installed the
-//! app, together with that tenant's tokens.
+//! A tower layer. Your service receives only requests from Slack, together with the tokens of the
+//! tenant that installed the app, or with the reason why there is none.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -26,15 +26,18 @@ use crate::request::{Verifier, is_ssl_check};
 /// * If a request is not from Slack, the response is 401 (or 400, 413), and the store is not read.
 /// * `url_verification` and `ssl_check` get their response from the layer.
 /// * `app_uninstalled` is handled. The response is 200 if all data was deleted, else 503, so that
-///   Slack repeats the event.
+///   Slack repeats the event. Your app hears of it through its hook.
 /// * `tokens_revoked`, `team_access_granted`, `team_access_revoked` and `grid_migration_*` are also
-///   handled. Your service then receives them like any other event, except events about an earlier
-///   installation or about nothing that is stored.
+///   handled. Your service then always receives them, and `app_rate_limited` too: with the error
+///   instead of a token if there is none.
+/// * Every other event reaches your service if the app is installed for its tenant, also if no
+///   token fits. The same holds for events and interactions that name no tenant with certainty, and
+///   for interactions of a type that this version does not know.
 /// * If a request cannot be served, the layer responds. A slash command gets a line of text. A
 ///   click or a modal gets 403, so that Slack shows its own error to the person. An event gets an
 ///   empty 200. If the request may succeed later, or after the app's own configuration is fixed,
 ///   events and clicks get 503.
-/// * All other requests reach your service. The body is unchanged, and the extensions contain an
+/// * A request that reaches your service has an unchanged body, and its extensions contain an
 ///   [`Authorization`](crate::Authorization).
 ///
 /// Put it around the routes that Slack calls, not around the install flow.

@@ -10,4 +10,4 @@ pub use crate::oauth::{InstallHooks, InstallOptions, Installed};
 pub use crate::store::{Departure, InstallationStore};
 pub use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 #[cfg(feature = "axum")]
-pub use crate::web::{Authorized, BotToken, UserToken, Verified};
+pub use crate::web::{Authorized, AuthorizingUserToken, BotToken, UserToken, Verified};

@@ -38,6 +38,7 @@
 //! }
 //! ```
 
+mod actor;
 mod error;
 mod form;
 mod kind;
@@ -55,6 +56,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+pub use actor::Actor;
 pub use error::{Malformed, VerifyError};
 pub use kind::Kind;
 pub(crate) use lifecycle::LifecycleEvent;
@@ -77,10 +79,28 @@ pub struct VerifiedRequest {
 }
 
 impl VerifiedRequest {
+    /// Returns the person who acted; `None` if nobody acted, or if it is not certain who did.
+    ///
+    /// It is not always the user for whom Slack delivers an event: that is the
+    /// [authorizing user](Self::authorizing_user).
+    #[must_use]
+    pub fn actor(&self) -> Option<&Actor> {
+        self.contents.actor.as_ref()
+    }
+
     /// Returns the app that the request names. Slack omits it in some requests.
     #[must_use]
     pub fn app_id(&self) -> Option<&AppId> {
         self.contents.app_id.as_ref()
+    }
+
+    /// Returns the user whose own authorisation made Slack deliver the event; `None` if the event
+    /// is delivered to the bot, or if the request is not an event.
+    ///
+    /// This user did not necessarily act. Their token can read what the event is about.
+    #[must_use]
+    pub fn authorizing_user(&self) -> Option<&UserId> {
+        self.contents.authorizing_user.as_ref()
     }
 
     /// Returns the body as received: JSON, a form, or a Socket Mode frame.
@@ -205,10 +225,10 @@ impl VerifiedRequest {
         self.contents.trigger_id.as_deref()
     }
 
-    /// Returns the user who acts; `None` if no user acts, or if the user is not certain.
+    /// Returns the id of the [actor](Self::actor).
     #[must_use]
     pub fn user(&self) -> Option<&UserId> {
-        self.contents.user.as_ref()
+        self.actor().map(Actor::user)
     }
 }
 

@@ -32,5 +32,5 @@ mod worker;
 pub use engine::RotationConfig;
 pub use error::{CallError, Error, RefusedToken};
 pub use migrate::Migrated;
-pub use rotator::{Refreshed, Token, TokenRotator};
+pub use rotator::{Refreshed, Rotated, Token, TokenRotator};
 pub use worker::WorkerConfig;

@@ -26,14 +26,14 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, Request};
+use axum::extract::{FromRequestParts, OptionalFromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use thiserror::Error;
 
-use crate::authorize::AuthorizeResult;
+use crate::authorize::{AuthorizeError, AuthorizeResult};
 use crate::gate::{Authorization, Reply};
 use crate::oauth::InstallProvider;
 use crate::request::VerifiedRequest;
@@ -159,6 +159,22 @@ pub struct MountError(String);
 
 /// The tokens that may serve this request. The route needs a
 /// [`SlackLayer`](crate::layer::SlackLayer) around it.
+///
+/// An event can arrive without a token. The handler then does not run, and Slack gets an empty 200.
+/// To run it anyway, extract `Result<Authorized, Rejection>` or `Option<Authorized>`:
+///
+/// ```
+/// use slack_installs::web::{Authorized, Rejection, Verified};
+///
+/// async fn event(request: Verified, auth: Result<Authorized, Rejection>) {
+///     match auth {
+///         // An app with only user scopes gets the token of the user for whom Slack delivered it.
+///         Ok(auth) => drop(auth.authorizing_user_token().or(auth.bot_token())),
+///         Err(rejection) => eprintln!("{:?}: {:?}", request.tenant(), rejection.error()),
+///     }
+/// }
+/// # let _: axum::Router = axum::Router::new().route("/", axum::routing::post(event));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Authorized(pub Arc<AuthorizeResult>);
 
@@ -206,6 +222,14 @@ pub struct BotToken(pub AccessToken);
 #[derive(Clone, Debug)]
 pub struct UserToken(pub AccessToken);
 
+/// The token of the user for whom Slack delivered an event. The route needs a
+/// [`SlackLayer`](crate::layer::SlackLayer) around it.
+///
+/// That user did not necessarily act. If Slack delivered the event to the bot, or if that user has
+/// no token, the handler does not run.
+#[derive(Clone, Debug)]
+pub struct AuthorizingUserToken(pub AccessToken);
+
 macro_rules! deref {
     ($($extractor:ident: $target:ident,)*) => {
         $(impl Deref for $extractor {
@@ -220,17 +244,49 @@ macro_rules! deref {
 
 deref! {
     Authorized: AuthorizeResult,
+    AuthorizingUserToken: AccessToken,
     BotToken: AccessToken,
     UserToken: AccessToken,
     Verified: VerifiedRequest,
 }
 
-impl<S: Sync> FromRequestParts<S> for Authorized {
-    type Rejection = Rejection;
+/// Implements extraction, and extraction of an `Option`, which is `None` without a token.
+macro_rules! extract {
+    ($($extractor:ident: $found:expr,)*) => {
+        $(impl<S: Sync> FromRequestParts<S> for $extractor {
+            type Rejection = Rejection;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        Ok(Self(Arc::clone(&authorization(parts)?.authorized)))
-    }
+            async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+                let find: fn(&Parts) -> Result<Self, Rejection> = $found;
+                find(parts)
+            }
+        }
+
+        impl<S: Sync> OptionalFromRequestParts<S> for $extractor {
+            type Rejection = Rejection;
+
+            async fn from_request_parts(
+                parts: &mut Parts,
+                _: &S,
+            ) -> Result<Option<Self>, Rejection> {
+                let find: fn(&Parts) -> Result<Self, Rejection> = $found;
+                match find(parts) {
+                    Ok(found) => Ok(Some(found)),
+                    Err(Rejection(Cause::NoToken { .. })) => Ok(None),
+                    Err(rejection) => Err(rejection),
+                }
+            }
+        })*
+    };
+}
+
+extract! {
+    Authorized: |parts| authorized(parts).map(|authorized| Self(Arc::clone(authorized))),
+    AuthorizingUserToken: |parts| {
+        token(parts, AuthorizeResult::authorizing_user_token).map(Self)
+    },
+    BotToken: |parts| token(parts, AuthorizeResult::bot_token).map(Self),
+    UserToken: |parts| token(parts, AuthorizeResult::user_token).map(Self),
 }
 
 impl<S: Sync> FromRequestParts<S> for Verified {
@@ -241,48 +297,69 @@ impl<S: Sync> FromRequestParts<S> for Verified {
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for BotToken {
-    type Rejection = Rejection;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        token(parts, AuthorizeResult::bot_token).map(Self)
-    }
-}
-
-impl<S: Sync> FromRequestParts<S> for UserToken {
-    type Rejection = Rejection;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        token(parts, AuthorizeResult::user_token).map(Self)
-    }
-}
-
 fn authorization(parts: &Parts) -> Result<&Authorization, Rejection> {
-    parts.extensions.get().ok_or(Rejection(None))
+    parts.extensions.get().ok_or(Rejection(Cause::NoLayer))
+}
+
+fn authorized(parts: &Parts) -> Result<&Arc<AuthorizeResult>, Rejection> {
+    let Authorization {
+        request,
+        authorized,
+        ..
+    } = authorization(parts)?;
+    authorized.as_ref().map_err(|error| {
+        Rejection(Cause::NoToken {
+            error: Some(Arc::clone(error)),
+            reply: Reply::unauthorized(request, error),
+        })
+    })
 }
 
 fn token(
     parts: &Parts,
     of: fn(&AuthorizeResult) -> Option<&AccessToken>,
 ) -> Result<AccessToken, Rejection> {
-    let Authorization {
-        request,
-        authorized,
-    } = authorization(parts)?;
-    let token = of(authorized).cloned();
-    token.ok_or_else(|| Rejection(Some(Reply::without_token(request))))
+    let token = of(authorized(parts)?).cloned();
+    let Authorization { request, .. } = authorization(parts)?;
+    token.ok_or_else(|| {
+        Rejection(Cause::NoToken {
+            error: None,
+            reply: Reply::without_token(request),
+        })
+    })
 }
 
 /// Why a handler does not run. Without a [`SlackLayer`](crate::layer::SlackLayer) around the route,
 /// no request is verified. With it, the token that the handler needs does not exist, and the
 /// rejection is the response for Slack.
 #[derive(Clone, Debug)]
-pub struct Rejection(Option<Reply>);
+pub struct Rejection(Cause);
+
+#[derive(Clone, Debug)]
+enum Cause {
+    NoLayer,
+    NoToken {
+        error: Option<Arc<AuthorizeError>>,
+        reply: Reply,
+    },
+}
+
+impl Rejection {
+    /// Returns why the request has no token at all. `None` if it has another token than the one
+    /// that the handler needs, or if there is no layer.
+    #[must_use]
+    pub fn error(&self) -> Option<&AuthorizeError> {
+        match &self.0 {
+            Cause::NoToken { error, .. } => error.as_deref(),
+            Cause::NoLayer => None,
+        }
+    }
+}
 
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
-        if let Some(Reply { status, text }) = self.0 {
-            return (status, text).into_response();
+        if let Cause::NoToken { reply, .. } = self.0 {
+            return (reply.status, reply.text).into_response();
         }
         tracing::error!(
             "a handler extracts an authorization, but its route has no SlackLayer: add \

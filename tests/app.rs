@@ -21,13 +21,13 @@ use slack_installs::backend::{Error, MemoryBackend};
 use slack_installs::request::{SocketModeConnection, VerifiedRequest};
 use slack_installs::slack::SlackClient;
 use slack_installs::store::Summary;
-use slack_installs::testing::FakeSlack;
+use slack_installs::testing::{FakeSlack, Who};
 use slack_installs::{
     Bot, DataKey, EncryptedStore, Enterprise, Grant, Home, Installation, InstallationKey,
     InstallationStore as _, KeyContext, KeyError, KeyProvider, LocalKeyProvider, MasterKey,
     SlackApp, SlackAppBuilder, Team,
 };
-use support::app::{ADA, ALPHA, App, Browser, key, world};
+use support::app::{ADA, ALPHA, App, Browser, OLGA, ORG, SALES, key, world};
 use support::hooked::{Call, Hooked, Hooks};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -123,11 +123,28 @@ fn event(fake: &FakeSlack, team: &str, kind: &str) -> VerifiedRequest {
 }
 
 #[tokio::test]
+async fn a_job_gets_the_token_that_a_request_of_the_workspace_would_get() {
+    let app = App::new().await;
+    app.install(Who::user(OLGA).at(ORG)).await;
+    let front = builder(&app.fake).store(app.store.clone());
+    let front = front.build().await.expect("nothing is missing");
+    let org = key(ORG).enterprise().cloned().expect("an organisation");
+    let token = front.token_for(&key(SALES).within(org)).await;
+    let token = token.expect("the organisation's installation serves it");
+    let expected = app.fake.bot_token(ORG).expect("installed");
+    assert_eq!(token.access_token.expose(), expected.expose());
+    let unknown = front.token_for(&key(SALES)).await;
+    let unknown = unknown.expect_err("nothing says that it is of the organisation");
+    assert!(unknown.to_string().contains(SALES), "{unknown}");
+}
+
+#[tokio::test]
 async fn socket_mode_gets_the_tokens_and_the_responses_of_the_layer() {
     let (app, front) = installed().await;
     let admitted = front.serve(command(&app.fake, ALPHA)).await;
     let admitted = admitted.expect("the app is installed there");
-    let authorized = &admitted.authorization.authorized;
+    let authorized = admitted.authorization.authorized.as_ref();
+    let authorized = authorized.expect("the app has a bot there");
     assert_eq!(authorized.installation_key(), key(ALPHA));
     let stored = app.store.fetch(&key(ALPHA), None).await.expect("opens");
     let stored = stored.expect("installed").installation.bot.expect("a bot");

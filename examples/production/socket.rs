@@ -29,9 +29,11 @@ pub(crate) async fn socket_frame(
         Err(reply) => return Some(respond(&reply.text).to_string()),
     };
     let request = &admitted.authorization.request;
-    let auth = &admitted.authorization.authorized;
-    let response = match (request.kind(), auth.bot_token()) {
-        (Kind::SlashCommand, Some(token)) => {
+    // A command always has a token. An event can arrive without one.
+    let auth = admitted.authorization.authorized.as_deref().ok();
+    let token = auth.and_then(|auth| Some((auth, auth.bot_token()?)));
+    let response = match (request.kind(), token) {
+        (Kind::SlashCommand, Some((auth, token))) => {
             let noted = note(bot, request, &auth.installation_key(), token).await;
             noted.map(|text| respond(&text))
         }

@@ -90,7 +90,8 @@ impl Reply {
         Self::refusing(request, Refusal::NotInstalled)
     }
 
-    pub(super) fn unauthorized(request: &VerifiedRequest, error: &AuthorizeError) -> Self {
+    /// Returns the response to a request that has no token, for this reason.
+    pub(crate) fn unauthorized(request: &VerifiedRequest, error: &AuthorizeError) -> Self {
         let (tenant, kind) = (request.tenant(), request.kind());
         let refusal = Refusal::of(error);
         let error = error_chain(error);

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The kind of a verified request.
 ///
-/// `Debug` shows only the kind's name and an event's type.
+/// `Debug` shows only the kind's name, and the type of an event or of an unknown interaction.
 #[derive(Clone, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Kind {
@@ -29,6 +29,12 @@ pub enum Kind {
     /// A workflow runs a function of this app. The payload carries a live token that is not one of
     /// the installation's tokens.
     FunctionExecuted,
+    /// An interactive payload of a type that this version does not know. Its tenant is named only
+    /// if all ids of the payload agree.
+    Interaction {
+        /// The payload's type: 1 to 64 ASCII letters, digits, `_`, `.`, `-` or `:`.
+        interaction_type: Box<str>,
+    },
     /// A legacy message attachment's button or menu was used.
     InteractiveMessage,
     /// A message shortcut.
@@ -39,7 +45,7 @@ pub enum Kind {
     SlashCommand,
     /// Slack checks the certificate. Respond with 200 and an empty body.
     SslCheck,
-    /// A request that Slack signed and that this version does not know. It names no tenant.
+    /// A request that Slack signed and whose form this version does not know. It names no tenant.
     Unknown,
     /// Slack checks the request URL. Respond with 200 and the challenge.
     UrlVerification {
@@ -53,7 +59,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Returns the name of the kind, for metrics and logs. It does not include an event's type.
+    /// Returns the name of the kind, for metrics and logs. It does not include the type of an event
+    /// or of an unknown interaction.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -65,6 +72,7 @@ impl Kind {
             Self::DialogSuggestion => "dialog_suggestion",
             Self::Event { .. } => "event",
             Self::FunctionExecuted => "function_executed",
+            Self::Interaction { .. } => "interaction",
             Self::InteractiveMessage => "interactive_message",
             Self::MessageAction => "message_action",
             Self::Shortcut => "shortcut",
@@ -79,33 +87,48 @@ impl Kind {
 
     /// Returns whether the request is an interactive payload.
     pub(super) fn is_interactive(&self) -> bool {
-        INTERACTIVE.contains(self)
+        matches!(self, Self::Interaction { .. }) || INTERACTIVE.contains(self)
+    }
+
+    /// Returns whether a person sees Slack's own error if the response is not 200.
+    pub(crate) fn is_shown_to_a_person(&self) -> bool {
+        matches!(self, Self::SlashCommand) || INTERACTIVE.contains(self)
     }
 
     /// Returns the kind of an interactive payload with this `type`.
     pub(super) fn interactive(name: &str) -> Self {
         let known = INTERACTIVE.iter().find(|kind| kind.name() == name);
-        known.cloned().unwrap_or(Self::Unknown)
+        match known {
+            Some(known) => known.clone(),
+            None if is_type(name) => Self::Interaction {
+                interaction_type: name.into(),
+            },
+            None => Self::Unknown,
+        }
     }
 
     /// Returns the kind of an event with this type, if the type is valid.
     pub(super) fn event(event_type: &str) -> Option<Self> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-:".contains(&byte);
         match event_type {
             "function_executed" => Some(Self::FunctionExecuted),
-            _ => ((1..=MAX_EVENT_TYPE_LEN).contains(&event_type.len())
-                && event_type.bytes().all(allowed))
-            .then(|| Self::Event {
+            _ => is_type(event_type).then(|| Self::Event {
                 event_type: event_type.into(),
             }),
         }
     }
 }
 
+/// Returns whether this text can be a type that Slack may add. It then appears in logs.
+fn is_type(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-:".contains(&byte);
+    (1..=MAX_TYPE_LEN).contains(&text.len()) && text.bytes().all(allowed)
+}
+
 impl fmt::Debug for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Event { event_type } => write!(f, "event {event_type}"),
+            Self::Interaction { interaction_type } => write!(f, "interaction {interaction_type}"),
             kind => f.write_str(kind.name()),
         }
     }
@@ -125,5 +148,5 @@ static INTERACTIVE: [Kind; 10] = [
     Kind::ViewSubmission,
 ];
 
-/// The length of the longest accepted event type, in bytes. Slack's longest has 30.
-const MAX_EVENT_TYPE_LEN: usize = 64;
+/// The length of the longest accepted type, in bytes. Slack's longest event type has 30.
+const MAX_TYPE_LEN: usize = 64;

@@ -22,6 +22,7 @@ pub(super) struct Payload<'a> {
     pub(super) api_app_id: Field<Text<'a>>,
     pub(super) authorizations: Field<First<Authorization<'a>>>,
     pub(super) challenge: Field<Text<'a>>,
+    pub(super) container: Field<Container<'a>>,
     pub(super) context_enterprise_id: Field<Text<'a>>,
     pub(super) context_team_id: Field<Text<'a>>,
     pub(super) enterprise: Field<Enterprise<'a>>,
@@ -29,9 +30,11 @@ pub(super) struct Payload<'a> {
     pub(super) event: Field<Event<'a>>,
     pub(super) event_id: Field<Text<'a>>,
     pub(super) event_time: Field<u64>,
+    pub(super) is_app_unfurl: Field<Flag>,
     pub(super) is_enterprise_install: Field<Flag>,
     pub(super) is_ext_shared_channel: Field<Flag>,
     pub(super) message: Field<Message<'a>>,
+    pub(super) original_message: Field<Message<'a>>,
     pub(super) team: Field<Team<'a>>,
     pub(super) team_id: Field<Text<'a>>,
     pub(super) trigger_id: Field<Text<'a>>,
@@ -47,8 +50,25 @@ pub(super) struct Payload<'a> {
 #[serde(bound(deserialize = "'de: 'a"), default)]
 pub(super) struct Authorization<'a> {
     pub(super) enterprise_id: Field<Text<'a>>,
+    pub(super) is_bot: Field<Flag>,
     pub(super) is_enterprise_install: Field<Flag>,
     pub(super) team_id: Field<Text<'a>>,
+    pub(super) user_id: Field<Text<'a>>,
+}
+
+/// `event.assistant_thread`.
+#[derive(Default, Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"), default)]
+pub(super) struct AssistantThread<'a> {
+    pub(super) user_id: Field<Text<'a>>,
+}
+
+/// Where a clicked element is.
+#[derive(Default, Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"), default)]
+pub(super) struct Container<'a> {
+    #[serde(rename = "type")]
+    pub(super) type_: Field<Text<'a>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -60,10 +80,16 @@ pub(super) struct Enterprise<'a> {
 #[derive(Default, Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"), default)]
 pub(super) struct Event<'a> {
+    pub(super) assistant_thread: Field<AssistantThread<'a>>,
     pub(super) event: Field<NestedEvent<'a>>,
+    pub(super) inviter: Field<Text<'a>>,
+    pub(super) source_team: Field<Text<'a>>,
+    pub(super) subtype: Field<Text<'a>>,
     #[serde(rename = "type")]
     pub(super) type_: Field<Text<'a>>,
-    pub(super) user: Field<TextOrObject<'a>>,
+    pub(super) user: Field<Text<'a>>,
+    pub(super) user_id: Field<Text<'a>>,
+    pub(super) user_team: Field<Text<'a>>,
 }
 
 /// `event.event`: the documented sample of `team_access_granted` nests an event in the event.
@@ -78,6 +104,7 @@ pub(super) struct NestedEvent<'a> {
 #[serde(bound(deserialize = "'de: 'a"), default)]
 pub(super) struct Message<'a> {
     pub(super) app_id: Field<Text<'a>>,
+    pub(super) bot_id: Field<Text<'a>>,
     pub(super) team: Field<Text<'a>>,
 }
 
@@ -144,6 +171,15 @@ impl<T> Field<T> {
             Self::Wrong => Err(Malformed::Field(path)),
         }
     }
+
+    /// Returns the value, or `None` if it is absent or has an unexpected type. Only for what does
+    /// not name the tenant.
+    pub(super) fn lenient(&self) -> Option<&T> {
+        match self {
+            Self::Absent | Self::Wrong => None,
+            Self::Is(value) => Some(value),
+        }
+    }
 }
 
 impl<'a> Field<Text<'a>> {
@@ -156,6 +192,14 @@ impl<'a> Field<Text<'a>> {
             .filter(|text| !text.is_empty()))
     }
 
+    /// Returns the text, or `None` if it is absent, empty or not a text. Only for what does not
+    /// name the tenant.
+    pub(super) fn lenient_text(&self) -> Option<&str> {
+        self.lenient()
+            .map(|text| &*text.0)
+            .filter(|text| !text.is_empty())
+    }
+
     pub(super) fn from_form(value: Option<Cow<'a, str>>) -> Self {
         value.map_or(Self::Absent, |value| Self::Is(Text(value)))
     }
@@ -165,6 +209,11 @@ impl Field<Flag> {
     /// Returns the flag. An absent flag is `false`.
     pub(super) fn flag(&self, path: &'static str) -> Result<bool, Malformed> {
         Ok(self.read(path)?.is_some_and(|flag| flag.0))
+    }
+
+    /// Returns the flag, or `None` if it is absent or not a flag.
+    pub(super) fn lenient_flag(&self) -> Option<bool> {
+        self.lenient().map(|flag| flag.0)
     }
 
     pub(super) fn flag_from_form(value: Option<&str>) -> Self {
@@ -214,23 +263,6 @@ pub(super) struct Text<'a>(Cow<'a, str>);
 impl<'de: 'a, 'a> Shape<'de> for Text<'a> {
     fn text(text: Cow<'de, str>) -> Field<Self> {
         Field::Is(Self(text))
-    }
-}
-
-/// A JSON string, or an object whose contents do not matter.
-pub(super) enum TextOrObject<'a> {
-    Object,
-    Text(Cow<'a, str>),
-}
-
-impl<'de: 'a, 'a> Shape<'de> for TextOrObject<'a> {
-    fn object<A: MapAccess<'de>>(mut object: A) -> Result<Field<Self>, A::Error> {
-        while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Field::Is(Self::Object))
-    }
-
-    fn text(text: Cow<'de, str>) -> Field<Self> {
-        Field::Is(Self::Text(text))
     }
 }
 
@@ -292,7 +324,10 @@ macro_rules! objects {
     };
 }
 
-objects!(Authorization Enterprise Envelope Event Message NestedEvent Payload Team User View);
+objects!(
+    AssistantThread Authorization Container Enterprise Envelope Event Message NestedEvent Payload
+    Team User View
+);
 
 struct FieldVisitor<T>(PhantomData<T>);
 

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
 
+use super::actor::{self, Actor};
 use super::error::{Malformed, VerifyError};
 use super::form::Form;
 use super::kind::Kind;
@@ -17,14 +18,15 @@ use crate::tenant::{AppId, MAX_ID_LEN, Tenant, UserId};
 /// The contents of a request that this crate reads.
 #[derive(Clone)]
 pub(super) struct Contents {
+    pub(super) actor: Option<Actor>,
     pub(super) app_id: Option<AppId>,
+    pub(super) authorizing_user: Option<UserId>,
     pub(super) event_id: Option<Box<str>>,
     pub(super) event_time: Option<SystemTime>,
     pub(super) kind: Kind,
     pub(super) source: Source,
     pub(super) tenant: Option<Tenant>,
     pub(super) trigger_id: Option<Box<str>>,
-    pub(super) user: Option<UserId>,
 }
 
 /// Where the payload is in the body.
@@ -41,30 +43,21 @@ pub(super) enum Source {
 }
 
 impl Contents {
+    /// Reads a payload of this kind. Only a field that names the tenant can refuse the request:
+    /// Slack counts refused events, and stops delivery to an app that refuses too many.
     fn new(kind: Kind, payload: &Payload<'_>, source: Source) -> Result<Self, Malformed> {
-        let app_id = match payload.api_app_id.text("api_app_id")? {
-            None => None,
-            Some(id) => Some(AppId::new(id).map_err(|_| Malformed::Field("api_app_id"))?),
-        };
-        let event_id = match payload.event_id.text("event_id")? {
-            Some(id) if !is_key(id) => return Err(Malformed::Field("event_id")),
-            id => id.map(Box::from),
-        };
-        let trigger_id = match payload.trigger_id.text("trigger_id")? {
-            Some(id) if !is_key(id) => return Err(Malformed::Field("trigger_id")),
-            id => id.map(Box::from),
-        };
+        let app_id = payload.api_app_id.lenient_text();
+        let event_id = payload.event_id.lenient_text();
+        let trigger_id = payload.trigger_id.lenient_text();
+        let tenant = tenant::tenant(&kind, payload)?;
         Ok(Self {
-            app_id,
-            event_id,
-            event_time: payload
-                .event_time
-                .read("event_time")?
-                .copied()
-                .map(from_epoch),
-            tenant: tenant::tenant(&kind, payload)?,
-            trigger_id,
-            user: tenant::actor(&kind, payload)?,
+            actor: actor::actor(&kind, payload, tenant.as_ref()),
+            app_id: app_id.and_then(|id| AppId::new(id).ok()),
+            authorizing_user: actor::authorizing_user(&kind, payload),
+            event_id: event_id.filter(|id| is_key(id)).map(Box::from),
+            event_time: payload.event_time.lenient().copied().map(from_epoch),
+            tenant,
+            trigger_id: trigger_id.filter(|id| is_key(id)).map(Box::from),
             kind,
             source,
         })
@@ -138,7 +131,7 @@ pub(super) fn socket(frame: &[u8]) -> Result<Option<Delivery>, Malformed> {
         Some(id) if !is_key(id) => return Err(Malformed::Field("envelope_id")),
         Some(id) => id.into(),
     };
-    let retry_num = envelope.retry_attempt.read("retry_attempt")?;
+    let retry_num = envelope.retry_attempt.lenient();
     let retry_num = retry_num.and_then(|number| u32::try_from(*number).ok());
     let payload = envelope
         .payload
@@ -193,12 +186,11 @@ fn command(mut form: Form<'_>) -> Payload<'_> {
 }
 
 fn events_api(payload: &Payload<'_>, source: Source) -> Result<Contents, Malformed> {
-    let kind = match payload.type_.text("type")? {
+    let kind = match payload.type_.lenient_text() {
         Some("app_rate_limited") => Kind::AppRateLimited,
-        Some("event_callback") => {
-            let event_type = event_type(payload)?.and_then(Kind::event);
-            event_type.ok_or(Malformed::Field("event.type"))?
-        }
+        Some("event_callback") => event_type(payload)
+            .and_then(Kind::event)
+            .unwrap_or(Kind::Unknown),
         Some("url_verification") => match payload.challenge.text("challenge")? {
             None => return Err(Malformed::Field("challenge")),
             Some(challenge) => Kind::UrlVerification {
@@ -210,24 +202,15 @@ fn events_api(payload: &Payload<'_>, source: Source) -> Result<Contents, Malform
     Contents::new(kind, payload, source)
 }
 
-fn event_type<'a>(payload: &'a Payload<'_>) -> Result<Option<&'a str>, Malformed> {
-    let Some(event) = payload.event.read("event")? else {
-        return Ok(None);
-    };
-    if let Some(event_type) = event.type_.text("event.type")? {
-        return Ok(Some(event_type));
-    }
-    match event.event.read("event.event")? {
-        None => Ok(None),
-        Some(nested) => nested.type_.text("event.event.type"),
-    }
+fn event_type<'a>(payload: &'a Payload<'_>) -> Option<&'a str> {
+    let event = payload.event.lenient()?;
+    let nested = || event.event.lenient()?.type_.lenient_text();
+    event.type_.lenient_text().or_else(nested)
 }
 
 fn interactive(payload: &Payload<'_>, source: Source) -> Result<Contents, Malformed> {
-    let kind = payload
-        .type_
-        .text("type")?
-        .map_or(Kind::Unknown, Kind::interactive);
+    let kind = payload.type_.lenient_text();
+    let kind = kind.map_or(Kind::Unknown, Kind::interactive);
     Contents::new(kind, payload, source)
 }
 

@@ -1,22 +1,23 @@
-//! Finds the tenant and the actor of a request. Only this file knows the rules, for every kind.
+//! Finds the tenant of a request. Only this file knows the rules, for every kind.
 //!
-//! | kind | tenant: the first id that exists | its enterprise | org-wide flag | actor |
-//! |---|---|---|---|---|
-//! | event | `auth.team_id` | `auth.enterprise_id` | `auth` | `event.user` |
-//! | | `context_team_id` | `context_enterprise_id` | | |
-//! | | `team_id`, unless `is_ext_shared_channel` | `enterprise_id` | | |
-//! | lifecycle event | as event | as event | as event | none |
-//! | | none of these: the org `enterprise_id` | | true | |
-//! | team access event | the org `auth.enterprise_id`, `enterprise_id` | | true | none |
-//! | function_executed | as event | as event | as event | none |
-//! | app_rate_limited | `team_id` | `enterprise_id` | none | none |
-//! | slash command | `team_id` | `enterprise_id` | top level | `user_id` |
-//! | with a `view` | `view.app_installed_team_id` | if certain | top level | `user.id` |
-//! | other interactive | flagged, no `team`: the org `enterprise.id` | | true | `user.id` |
-//! | | clicked message, if this app posted it: `message.team` | if certain | top level | |
-//! | | `team.id` | if certain | | |
-//! | | `user.team_id` | none | | |
-//! | ssl_check, url_verification, unknown | none | | | none |
+//! | kind | tenant: the first id that exists | its enterprise | org-wide flag |
+//! |---|---|---|---|
+//! | event | `auth.team_id` | `auth.enterprise_id` | `auth` |
+//! | | `context_team_id` | `context_enterprise_id` | |
+//! | | `team_id`, unless `is_ext_shared_channel` | `enterprise_id` | |
+//! | lifecycle event | as event | as event | as event |
+//! | | none of these: the org `enterprise_id` | | true |
+//! | team access event | the org `auth.enterprise_id`, `enterprise_id` | | true |
+//! | function_executed | as event | as event | as event |
+//! | app_rate_limited | `team_id` | `enterprise_id` | none |
+//! | slash command | `team_id` | `enterprise_id` | top level |
+//! | with a `view` | `view.app_installed_team_id` | if certain | top level |
+//! | other interactive | flagged, no `team`: the org `enterprise.id` | | true |
+//! | | clicked message of this app: `message.team` | if certain | top level |
+//! | | `team.id` | if certain | |
+//! | | `user.team_id` | none | |
+//! | interactive of an unknown type | as above, if all ids agree | as above | as above |
+//! | ssl_check, url_verification, unknown | none | | |
 //!
 //! * `auth` is `authorizations[0]`. Slack sends at most one.
 //! * Lifecycle events are `app_uninstalled`, `tokens_revoked` and `grid_migration_*`. Team access
@@ -31,6 +32,16 @@
 //! The first letter decides what an id names: `E…` in a `team` field names the org itself. Only the
 //! flag decides whether an installation is org-wide, never the presence of an enterprise id. An
 //! enterprise id without a flag and without a team names no tenant.
+//!
+//! # Clicks
+//!
+//! In a shared channel, people of the other company can click on this app's messages. Their `team`
+//! can be the other company's. So the message decides:
+//!
+//! * The message is this app's if `message.app_id` says so. It is also this app's if a bot posted
+//!   it, it names no app, and the click is not on the preview of a link: Slack sends a click to the
+//!   app that posted the element. The tenant is then `message.team`.
+//! * For any other message, `message.team` must be `team.id`. Otherwise the click has no tenant.
 //!
 //! # When a tenant has both an enterprise id and a team id
 //!
@@ -61,15 +72,12 @@
 //! * bolt-js#1778: `team_access_*` events are flagged false.
 //! * bolt-js#1510: an enterprise id was treated as the flag.
 //! * bolt-python#1408: an org flag where only the workspace has an installation.
-//!
-//! The users and bots that lifecycle events list are not actors. The creator of a channel, and a
-//! user whom `event.user` describes as an object, are not actors either.
 
 use super::error::Malformed;
 use super::kind::Kind;
 use super::lifecycle::LifecycleEvent;
-use super::payload::{Event, Field, Payload, Team, Text, TextOrObject, User};
-use crate::tenant::{EnterpriseId, TeamId, Tenant, UserId};
+use super::payload::{Field, Message, Payload, Team, Text};
+use crate::tenant::{EnterpriseId, TeamId, Tenant};
 
 /// Returns the tenant that a request names, if it names one.
 pub(super) fn tenant(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Tenant>, Malformed> {
@@ -90,21 +98,6 @@ pub(super) fn tenant(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Tenant
                 .flag("is_enterprise_install")?,
         ),
         kind if kind.is_interactive() => interactive(kind, payload),
-        _ => Ok(None),
-    }
-}
-
-/// Returns the user who acts, if the request names one.
-pub(super) fn actor(kind: &Kind, payload: &Payload<'_>) -> Result<Option<UserId>, Malformed> {
-    match kind {
-        Kind::Event { event_type } if LifecycleEvent::of(event_type).is_none() => {
-            event_actor(payload)
-        }
-        Kind::SlashCommand => user(payload.user_id.text("user_id")?, "user_id"),
-        kind if kind.is_interactive() => match payload.user.read("user")? {
-            None => Ok(None),
-            Some(User { id, .. }) => user(id.text("user.id")?, "user.id"),
-        },
         _ => Ok(None),
     }
 }
@@ -206,20 +199,35 @@ fn interactive(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Tenant>, Mal
             enterprise(enterprise_id, "team.enterprise_id")?,
         ),
     };
-    let users_team = match payload.user.read("user")? {
-        None => None,
-        Some(User { team_id, .. }) => place(team_id, "user.team_id")?,
-    };
     let installed = match payload.view.read("view")? {
         None => None,
         Some(view) => place(&view.app_installed_team_id, "view.app_installed_team_id")?,
     };
+    let users_team = match users_team(payload) {
+        Ok(users_team) => users_team,
+        // The user's team names the tenant only if nothing else does.
+        Err(_) if installed.is_some() || team.is_some() || (org_wide && org.is_some()) => None,
+        Err(error) => return Err(error),
+    };
+    let named_by = [&installed, &team, &users_team].map(Option::as_ref);
+    if matches!(kind, Kind::Interaction { .. }) && !agree(named_by, payload) {
+        return Ok(None);
+    }
 
     // The documented form of an org-wide installation.
     let whole_org = team.is_none() && org_wide;
     let home = match installed {
         None if whole_org && org.is_some() => None,
-        None => own_message(kind, payload)?.or_else(|| team.clone()),
+        None => match clicked(kind, payload) {
+            None => team.clone(),
+            Some(clicked) => match owner(clicked, payload) {
+                Owner::Known(owner) => Some(owner),
+                Owner::Unknown(at) if at.can_be(team.as_ref().or(users_team.as_ref())) => {
+                    team.clone()
+                }
+                Owner::Unknown(_) => return Ok(None),
+            },
+        },
         installed => installed,
     };
     Ok(match home {
@@ -253,37 +261,102 @@ fn interactive(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Tenant>, Mal
     })
 }
 
-/// Returns where the clicked message was posted from, if this app posted it. In a shared channel,
-/// the person who clicks, and their `team`, can be of the other company.
-fn own_message(kind: &Kind, payload: &Payload<'_>) -> Result<Option<Place>, Malformed> {
-    if !matches!(kind, Kind::BlockActions | Kind::BlockSuggestion) {
-        return Ok(None);
-    }
-    let Some(message) = payload.message.read("message")? else {
-        return Ok(None);
-    };
-    let ours = payload.api_app_id.text("api_app_id")?;
-    if ours.is_some() && message.app_id.text("message.app_id")? == ours {
-        place(&message.team, "message.team")
-    } else {
-        Ok(None)
-    }
-}
-
-fn event_actor(payload: &Payload<'_>) -> Result<Option<UserId>, Malformed> {
-    match payload.event.read("event")? {
+fn users_team(payload: &Payload<'_>) -> Result<Option<Place>, Malformed> {
+    match payload.user.read("user")? {
         None => Ok(None),
-        Some(Event { user: field, .. }) => match field.read("event.user")? {
-            None | Some(TextOrObject::Object) => Ok(None),
-            Some(TextOrObject::Text(id)) if id.is_empty() => Ok(None),
-            Some(TextOrObject::Text(id)) => user(Some(id), "event.user"),
-        },
+        Some(user) => place(&user.team_id, "user.team_id"),
     }
 }
 
-fn user(id: Option<&str>, path: &'static str) -> Result<Option<UserId>, Malformed> {
-    id.map(|id| UserId::new(id).map_err(|_| Malformed::Field(path)))
-        .transpose()
+/// Returns whether everything that can name the tenant of an unknown type of interaction names the
+/// same one.
+fn agree(named_by: [Option<&Place>; 3], payload: &Payload<'_>) -> bool {
+    let mut places: Vec<Place> = named_by.into_iter().flatten().cloned().collect();
+    for message in [&payload.message, &payload.original_message] {
+        match (message, PostedFrom::of(message)) {
+            (Field::Absent, _) => {}
+            (_, PostedFrom::Place(place)) => places.push(place),
+            // Anybody may have posted it from anywhere.
+            (_, PostedFrom::Unreadable | PostedFrom::Unsaid) => return false,
+        }
+    }
+    places.iter().all(|place| Some(place) == places.first())
+}
+
+/// Where a message was posted from.
+enum PostedFrom {
+    Place(Place),
+    /// The payload says it in an unexpected form.
+    Unreadable,
+    Unsaid,
+}
+
+impl PostedFrom {
+    fn of(message: &Field<Message<'_>>) -> Self {
+        match message {
+            Field::Absent => Self::Unsaid,
+            Field::Is(message) => match place(&message.team, "message.team") {
+                Ok(Some(place)) => Self::Place(place),
+                Ok(None) => Self::Unsaid,
+                Err(_) => Self::Unreadable,
+            },
+            Field::Wrong => Self::Unreadable,
+        }
+    }
+
+    /// Returns whether the message may have been posted from here.
+    fn can_be(&self, here: Option<&Place>) -> bool {
+        match self {
+            Self::Place(place) => Some(place) == here,
+            Self::Unreadable => false,
+            Self::Unsaid => true,
+        }
+    }
+}
+
+/// The owner of a clicked message.
+enum Owner {
+    /// This app posted the message from this place.
+    Known(Place),
+    /// It is not certain that this app posted the message.
+    Unknown(PostedFrom),
+}
+
+/// Returns the clicked message, if the payload has one.
+fn clicked<'p, 'a>(kind: &Kind, payload: &'p Payload<'a>) -> Option<&'p Field<Message<'a>>> {
+    let message = match kind {
+        Kind::BlockActions | Kind::BlockSuggestion => &payload.message,
+        Kind::InteractiveMessage => &payload.original_message,
+        _ => return None,
+    };
+    (!matches!(message, Field::Absent)).then_some(message)
+}
+
+/// Returns the owner of the clicked message. In a shared channel, the person who clicks, and their
+/// `team`, can be of the other company.
+fn owner(clicked: &Field<Message<'_>>, payload: &Payload<'_>) -> Owner {
+    match (PostedFrom::of(clicked), clicked) {
+        (PostedFrom::Place(place), Field::Is(message)) if is_ours(message, payload) => {
+            Owner::Known(place)
+        }
+        (at, _) => Owner::Unknown(at),
+    }
+}
+
+fn is_ours(message: &Message<'_>, payload: &Payload<'_>) -> bool {
+    match &message.app_id {
+        Field::Absent => {
+            let container = payload.container.lenient();
+            let container = container.and_then(|container| container.type_.lenient_text());
+            let is_preview = container == Some("message_attachment")
+                || payload.is_app_unfurl.lenient_flag() == Some(true);
+            message.bot_id.lenient_text().is_some() && !is_preview
+        }
+        app_id => {
+            let ours = payload.api_app_id.lenient_text();
+            ours.is_some() && app_id.lenient_text() == ours
+        }
+    }
 }
 
 /// What an id in a `team` field names. The field can also have an organisation's id.

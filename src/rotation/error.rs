@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use thiserror::Error;
 
 use crate::slack::{self, ErrorCode};
-use crate::store;
+use crate::store::{self, ChainKey};
 
 /// The reason why no token is handed out. An expired token is never handed out instead.
 #[derive(Clone, Debug, Error)]
@@ -32,8 +32,14 @@ pub enum Error {
         code: ErrorCode,
     },
     /// The installation does not exist, or it has no such credential.
-    #[error("the app is not installed, or has no such token: install the app first")]
-    NotInstalled,
+    #[error("{chain} is not stored: install the app there, or ask for another token")]
+    NotInstalled {
+        /// The tenant, and whose token was looked for.
+        chain: ChainKey,
+    },
+    /// The token is long-lived, so it has no refresh token.
+    #[error("the token is long-lived and cannot be rotated: exchange it with `migrate` first")]
+    NotRotating,
     /// An operator has put the installation on hold.
     #[error("the installation is on hold: no token is handed out until the hold is lifted")]
     OnHold,
@@ -64,10 +70,18 @@ impl Error {
             Self::Busy | Self::Interrupted | Self::TryAgain { .. } => true,
             Self::Configuration { .. }
             | Self::NotExchanged { .. }
-            | Self::NotInstalled
+            | Self::NotInstalled { .. }
+            | Self::NotRotating
             | Self::OnHold
             | Self::ReinstallNeeded { .. } => false,
             Self::Store(error) => error.is_transient(),
+        }
+    }
+
+    /// Creates the error of a chain that does not exist.
+    pub(super) fn not_installed(chain: &ChainKey) -> Self {
+        Self::NotInstalled {
+            chain: chain.clone(),
         }
     }
 
@@ -170,10 +184,15 @@ mod tests {
             assert!(error.is_transient(), "{error:?}");
         }
         let unreadable = store::Error::Unreadable("changed".into());
+        let chain = || ChainKey {
+            credential: store::Credential::Bot,
+            tenant: "T0ALPHA0001".parse().expect("a tenant's id"),
+        };
         for error in [
             Error::Configuration { code: code() },
             Error::NotExchanged { code: code() },
-            Error::NotInstalled,
+            Error::NotInstalled { chain: chain() },
+            Error::NotRotating,
             Error::OnHold,
             Error::ReinstallNeeded { code: code() },
             Error::from(unreadable),

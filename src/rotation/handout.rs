@@ -35,11 +35,35 @@ impl Engine {
 
     /// Returns the stored chain, or an error if it is on hold.
     async fn released(&self, key: &ChainKey) -> Result<StoredChain, Error> {
-        let stored = self.store.chain(key).await?.ok_or(Error::NotInstalled)?;
+        let stored = self.store.chain(key).await?;
+        let stored = stored.ok_or_else(|| Error::not_installed(key))?;
         if stored.is_on_hold {
             return Err(Error::OnHold);
         }
         Ok(stored)
+    }
+
+    /// Makes the chain's token one that is not handed out again, and returns the chain as it was.
+    pub(super) async fn condemn(&self, key: &ChainKey) -> Result<StoredChain, Error> {
+        // The token may be replaced in between. The newer one is then condemned: it is not known
+        // which one leaked.
+        for _ in 0..ROUNDS {
+            let stored = self.released(key).await?;
+            if stored.chain.refresh.is_none() {
+                return Err(Error::NotRotating);
+            }
+            let (install, generation) = (stored.chain.install, stored.chain.generation);
+            let condemned = self.patient_step(key, |chain| {
+                let next = protocol::condemn(chain, install, generation);
+                let is_done = next.is_some();
+                (next, is_done)
+            });
+            if condemned.await?.1 {
+                tracing::warn!(chain = %key, generation, "a leaked token is rotated");
+                return Ok(stored);
+            }
+        }
+        Err(Error::Busy)
     }
 
     async fn settle(

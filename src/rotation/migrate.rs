@@ -106,7 +106,7 @@ impl Engine {
             protocol::acquire_exchange(chain, owner, self.clock.now())
         });
         let (stored, acquired) = acquired.await?;
-        let stored = stored.ok_or(Error::NotInstalled)?;
+        let stored = stored.ok_or_else(|| Error::not_installed(key))?;
         let ticket = match acquired {
             Acquired::Current => return Ok(Arc::new(stored)),
             Acquired::Dead { error } | Acquired::Wait { error, .. } => {
@@ -115,7 +115,7 @@ impl Engine {
             }
             Acquired::Go(ticket) => ticket,
             Acquired::Held(_) => return Err(Error::Busy),
-            Acquired::Missing => return Err(Error::NotInstalled),
+            Acquired::Missing => return Err(Error::not_installed(key)),
         };
         let (engine, token) = (Arc::clone(self), stored.grant.access_token.clone());
         let call = async move {

@@ -417,20 +417,33 @@ pub(crate) fn end(
     is_new: bool,
     now: SystemTime,
 ) -> Option<Chain> {
-    let is_meant = |chain: &&Chain| {
-        chain.install == install && chain.generation == generation && chain.refresh.is_some()
-    };
-    let chain = chain.filter(is_meant)?;
+    let chain = chain?;
+    let ended = over(chain, install, generation, "token_revoked")?;
     let retry_at = if is_new && chain.alternates.is_empty() {
         Some(now + LATE)
     } else {
         chain.retry_at
     };
-    let long_ago = chain.issued_at.checked_sub(LONG_AGO);
+    Some(Chain { retry_at, ..ended })
+}
+
+/// Records that this access token leaked. It is then refreshed as if it had expired, at once.
+pub(crate) fn condemn(chain: Option<&Chain>, install: InstallId, generation: u64) -> Option<Chain> {
+    let chain = over(chain?, install, generation, "rotated_on_demand")?;
     Some(Chain {
+        retry_at: None,
+        ..chain
+    })
+}
+
+/// Sets the expiry of this access token into the past.
+fn over(chain: &Chain, install: InstallId, generation: u64, error: &str) -> Option<Chain> {
+    let is_meant =
+        chain.install == install && chain.generation == generation && chain.refresh.is_some();
+    let long_ago = chain.issued_at.checked_sub(LONG_AGO);
+    is_meant.then(|| Chain {
         expires_at: Some(long_ago.unwrap_or(chain.issued_at)),
-        retry_at,
-        last_error: Some("token_revoked".into()),
+        last_error: Some(error.into()),
         ..chain.clone()
     })
 }

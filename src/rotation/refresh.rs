@@ -88,7 +88,7 @@ impl Engine {
                     tokio::time::sleep(self.jitter.around(pause)).await;
                     pause = (pause * 8 / 5).min(LONGEST_PAUSE);
                 }
-                Acquired::Missing => return Err(Error::NotInstalled),
+                Acquired::Missing => return Err(Error::not_installed(key)),
                 Acquired::Wait { until, error } => {
                     return Err(Error::try_again(until, error.as_deref()));
                 }
@@ -121,7 +121,8 @@ impl Engine {
         });
         let (stored, acquired) = acquired.await?;
         let (begun, acquired) = acquired?;
-        Ok((stored.ok_or(Error::NotInstalled)?, begun, acquired))
+        let stored = stored.ok_or_else(|| Error::not_installed(key))?;
+        Ok((stored, begun, acquired))
     }
 
     /// Logs the outcome, and makes background work skip this chain while there is nothing to do.

@@ -14,7 +14,7 @@ use super::protocol::{self, Demand};
 use crate::clock::Clock;
 use crate::installation::{Bot, Grant, Installation, Scopes, StoredInstallation, User};
 use crate::secret::AccessToken;
-use crate::slack::SlackClient;
+use crate::slack::{self, ErrorClass, SlackClient};
 use crate::store::{ChainKey, Credential, InstallId, RotationStore, StoredChain};
 use crate::tenant::InstallationKey;
 
@@ -86,6 +86,17 @@ pub struct Refreshed {
     pub bot_error: Option<Error>,
     /// The reason why the user's token was removed from the installation.
     pub user_error: Option<Error>,
+}
+
+/// The result of [`TokenRotator::rotate_now`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Rotated {
+    /// The new token.
+    pub token: Token,
+    /// Why the old tokens could not be revoked. They may then be valid until the access token
+    /// expires, at most 12 hours after it was issued.
+    pub unrevoked: Option<slack::Error>,
 }
 
 impl TokenRotator {
@@ -245,6 +256,60 @@ impl TokenRotator {
         }
     }
 
+    /// Replaces a token that leaked, and revokes it. Returns the new token.
+    ///
+    /// First, the old token is marked as expired, so that it is not handed out again. (Another
+    /// process may hand it out until its cache expires.) Then its access token is revoked at Slack
+    /// (`auth.revoke`), the chain is refreshed, and the old refresh token is revoked too. With token
+    /// rotation, `auth.revoke` ends only the token itself, and the app stays installed.
+    ///
+    /// If Slack issues no new pair now, callers get an error until it does. The rotator continues
+    /// to try, and you can call this again.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::NotInstalled`] if the token does not exist.
+    /// * [`Error::NotRotating`] if the token is long-lived. To revoke it would uninstall the app:
+    ///   exchange it with [`migrate`](Self::migrate), and then rotate it.
+    /// * [`Error::OnHold`] if the tenant is on hold. Nothing is then changed.
+    /// * Otherwise as for [`token_for`](Self::token_for). The old access token is then revoked, and
+    ///   the old refresh token is spent by the next refresh.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, a refresh that has begun continues. The old token may stay valid
+    /// at Slack until it expires.
+    pub async fn rotate_now(
+        &self,
+        tenant: &InstallationKey,
+        credential: Credential,
+    ) -> Result<Rotated, Error> {
+        let (engine, key) = (&self.engine, chain_key(tenant, credential));
+        let leaked = engine.condemn(&key).await?;
+        let grant = &leaked.grant;
+        let mut access = lives_on(engine.slack.auth_revoke(&grant.access_token).await);
+        let demand = Demand::NewerThan(leaked.chain.install, leaked.chain.generation);
+        let token = self.token(&key, demand).await?;
+        // Slack accepts a spent refresh token again for a short time.
+        let refresh = match &grant.refresh_token {
+            Some(token) => lives_on(engine.slack.auth_revoke_refresh_token(token).await)
+                // Slack refuses a token that is spent, and the new pair shows that it is.
+                .filter(|error| error.class() != ErrorClass::InvalidAuth),
+            None => None,
+        };
+        if access.is_some() {
+            access = lives_on(engine.slack.auth_revoke(&grant.access_token).await);
+        }
+        let unrevoked = access.or(refresh);
+        if let Some(error) = &unrevoked {
+            tracing::error!(
+                chain = %key, %error,
+                "a leaked token was replaced and could not be revoked; it is valid until it expires"
+            );
+        }
+        Ok(Rotated { token, unrevoked })
+    }
+
     /// Clears a chain's dead mark, so that its refresh tokens are tried again. Returns whether the
     /// chain was dead.
     ///
@@ -270,7 +335,7 @@ impl TokenRotator {
             (next, was_dead)
         });
         let (stored, was_dead) = revived.await?;
-        stored.ok_or(Error::NotInstalled)?;
+        stored.ok_or_else(|| Error::not_installed(&key))?;
         if was_dead {
             tracing::info!(
                 chain = %key,
@@ -320,6 +385,19 @@ fn chain_key(tenant: &InstallationKey, credential: Credential) -> ChainKey {
         credential,
         tenant: tenant.clone(),
     }
+}
+
+/// Returns the error of a revocation after which the token may still be valid.
+fn lives_on(revoked: Result<(), slack::Error>) -> Option<slack::Error> {
+    let error = revoked.err()?;
+    let is_over = matches!(
+        error.class(),
+        ErrorClass::Dead
+            | ErrorClass::InvalidToken
+            | ErrorClass::Revoked
+            | ErrorClass::TokenExpired
+    );
+    (!is_over).then_some(error)
 }
 
 fn parted<T>(outcome: Option<Result<T, Error>>) -> (Option<T>, Option<Error>) {

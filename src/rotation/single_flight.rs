@@ -198,7 +198,7 @@ mod tests {
     /// Runs for this long, and then fails.
     async fn task(length: Duration) -> Outcome {
         tokio::time::sleep(length).await;
-        Err(Error::NotInstalled)
+        Err(Error::not_installed(&key()))
     }
 
     #[tokio::test(start_paused = true)]
@@ -212,7 +212,10 @@ mod tests {
         let joined = joined.expect("the task still runs");
         assert!(flights.close(Instant::now() + Duration::from_secs(3)).await);
         let outcome = joined.outcome(Instant::now()).await;
-        assert!(matches!(outcome, Err(Error::NotInstalled)), "{outcome:?}");
+        assert!(
+            matches!(outcome, Err(Error::NotInstalled { .. })),
+            "{outcome:?}"
+        );
         let refused = flights.join(&key(), pending::<Outcome>);
         assert!(matches!(refused, Err(Error::Interrupted)));
     }

@@ -1,6 +1,7 @@
 //! Property tests of tenant isolation, over generated tenants with similar ids and signed requests
 //! of every kind. The token handed out belongs to the tenant that this file's oracle names. A user
-//! token belongs to the user who acted.
+//! token belongs to the user who acted, and the authorizing user's token to the user for whom
+//! Slack delivers the event. Nobody who was only mentioned gives a token.
 //!
 //! The oracle knows the facts that a request was built from. It does not read the payload.
 
@@ -52,6 +53,10 @@ struct Act {
     /// Whether that workspace uses its organisation's installation.
     org_wide: bool,
     user: &'static str,
+    /// A user who is named in the payload and did not act.
+    bystander: &'static str,
+    /// The user for whom Slack delivers an event, if it is not delivered to the bot.
+    on_behalf_of: Option<&'static str>,
     /// The workspace of the actor. It differs from `home` in a channel shared with another company.
     from: &'static str,
     form: Form,
@@ -61,26 +66,38 @@ struct Act {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Form {
     BlockActions,
+    /// A click on a message that does not name its app.
+    BlockActionsOfBot,
     Command,
     Event,
     EventWithoutContext,
     Function,
+    /// The actor invited the bystander to a channel.
+    Invitation,
     MessageAction,
     Options,
+    /// Something happened to the actor.
+    Profile,
     Shortcut,
+    /// A type of interaction that is not known.
+    Unknown,
     ViewClosed,
     ViewSubmission,
 }
 
-const FORMS: [Form; 10] = [
+const FORMS: [Form; 14] = [
     Form::BlockActions,
+    Form::BlockActionsOfBot,
     Form::Command,
     Form::Event,
     Form::EventWithoutContext,
     Form::Function,
+    Form::Invitation,
     Form::MessageAction,
     Form::Options,
+    Form::Profile,
     Form::Shortcut,
+    Form::Unknown,
     Form::ViewClosed,
     Form::ViewSubmission,
 ];
@@ -88,7 +105,23 @@ const FORMS: [Form; 10] = [
 impl Form {
     /// Returns whether the payload names no workspace except the actor's.
     fn is_silent(self) -> bool {
-        !matches!(self, Self::Command | Self::Event | Self::Function)
+        self == Self::EventWithoutContext || !(self.is_event() || self == Self::Command)
+    }
+
+    fn is_event(self) -> bool {
+        matches!(
+            self,
+            Self::Event
+                | Self::EventWithoutContext
+                | Self::Function
+                | Self::Invitation
+                | Self::Profile
+        )
+    }
+
+    /// Returns whether the payload certainly says who acted.
+    fn names_its_actor(self) -> bool {
+        !matches!(self, Self::Function | Self::Profile)
     }
 }
 
@@ -176,25 +209,29 @@ impl Act {
         let org = world.org(self.home);
         let theirs = world.org(self.from);
         let named = if self.org_wide { org } else { Some(self.home) };
+        let authorizing = self.on_behalf_of.unwrap_or("U0BOT");
         match self.form {
             Form::Command => json!({"command": "/x", "text": self.from, "team_id": self.home,
                 "enterprise_id": org, "user_id": self.user, "api_app_id": "A0GOLDEN001",
                 "is_enterprise_install": if self.org_wide { "true" } else { "false" }}),
-            Form::Event | Form::EventWithoutContext | Form::Function => {
-                let what = match self.form {
-                    Form::Function => "function_executed",
-                    _ => "message",
+            form if form.is_event() => {
+                let (what, user, inviter) = match form {
+                    Form::Function => ("function_executed", self.user, None),
+                    Form::Invitation => ("member_joined_channel", self.bystander, Some(self.user)),
+                    Form::Profile => ("user_profile_changed", self.user, None),
+                    _ => ("message", self.user, None),
                 };
                 let mut event = json!({
                     "type": "event_callback", "api_app_id": "A0GOLDEN001",
                     "team_id": self.from, "enterprise_id": theirs,
                     "context_team_id": self.home, "context_enterprise_id": org,
                     "is_ext_shared_channel": self.is_shared(),
-                    "event": {"type": what, "user": self.user, "user_team": self.from,
+                    "event": {"type": what, "user": user, "inviter": inviter,
+                        "item_user": self.bystander, "user_team": self.from,
                         "team": self.from, "source_team": self.from},
                     "authorizations": [{"enterprise_id": org,
                         "team_id": (!self.org_wide).then_some(self.home),
-                        "user_id": "U0BOT", "is_bot": true,
+                        "user_id": authorizing, "is_bot": self.on_behalf_of.is_none(),
                         "is_enterprise_install": self.org_wide}],
                 });
                 if self.form == Form::EventWithoutContext {
@@ -205,9 +242,10 @@ impl Act {
             }
             form => {
                 let (kind, has_view) = match form {
-                    Form::BlockActions => ("block_actions", false),
+                    Form::BlockActions | Form::BlockActionsOfBot => ("block_actions", false),
                     Form::MessageAction => ("message_action", false),
                     Form::Options => ("block_suggestion", true),
+                    Form::Unknown => ("an_interaction_of_the_future", false),
                     Form::ViewClosed => ("view_closed", true),
                     Form::ViewSubmission => ("view_submission", true),
                     _ => ("shortcut", false),
@@ -227,9 +265,14 @@ impl Act {
                     payload["view"] = json!({"team_id": self.from,
                         "app_installed_team_id": named});
                 }
-                if form == Form::BlockActions {
-                    payload["message"] = json!({"app_id": "A0GOLDEN001", "team": self.home});
-                }
+                payload["message"] = match form {
+                    Form::BlockActions => json!({"app_id": "A0GOLDEN001", "team": self.home,
+                        "user": self.bystander}),
+                    Form::BlockActionsOfBot | Form::Unknown => {
+                        json!({"bot_id": "B1", "team": self.home, "user": self.bystander})
+                    }
+                    _ => Value::Null,
+                };
                 payload
             }
         }
@@ -239,7 +282,7 @@ impl Act {
         let payload = self.payload(world);
         let type_ = match self.form {
             Form::Command => "slash_commands",
-            Form::Event | Form::EventWithoutContext | Form::Function => "events_api",
+            form if form.is_event() => "events_api",
             _ => "interactive",
         };
         if self.socket {
@@ -319,19 +362,24 @@ fn act() -> impl Strategy<Value = Act> {
         select(&TEAMS[..]),
         any::<bool>(),
         select(&USERS[..]),
+        (select(&USERS[..]), proptest::option::of(select(&USERS[..]))),
         select(&TEAMS[..]),
         any::<bool>(),
         select(&FORMS[..]),
         any::<bool>(),
     )
         .prop_map(
-            |(home, org_wide, user, other, is_shared, form, socket)| Act {
-                home,
-                org_wide,
-                user,
-                from: if is_shared { other } else { home },
-                form,
-                socket,
+            |(home, org_wide, user, (bystander, on_behalf_of), other, is_shared, form, socket)| {
+                Act {
+                    home,
+                    org_wide,
+                    user,
+                    bystander,
+                    on_behalf_of: on_behalf_of.filter(|_| form.is_event()),
+                    from: if is_shared { other } else { home },
+                    form,
+                    socket,
+                }
             },
         )
 }
@@ -378,16 +426,24 @@ async fn check(world: &World, acts: Vec<Act>) {
                 if let Some(must) = world.must(&act) {
                     assert_eq!(by, must, "{}", case());
                 }
-                let of_user = world.installs[by].contains(act.user);
-                // Function events do not name the actor.
-                let of_user = of_user && act.form != Form::Function;
-                let expected = of_user.then(|| format!("xoxp-{by}-{}", act.user));
+                let token_of = |user: Option<&str>| {
+                    let user = user.filter(|user| world.installs[by].contains(*user));
+                    user.map(|user| format!("xoxp-{by}-{user}"))
+                };
+                let actor = Some(act.user).filter(|_| act.form.names_its_actor());
                 let token = served.user_token().map(|token| token.expose().to_owned());
-                assert_eq!(token, expected, "{}", case());
+                assert_eq!(token, token_of(actor), "{}", case());
+                let token = served.authorizing_user_token();
+                let token = token.map(|token| token.expose().to_owned());
+                assert_eq!(token, token_of(act.on_behalf_of), "{}", case());
                 assert_eq!(served.installation.key(), key(by), "{}", case());
             }
-            Err(AuthorizeError::NotInstalled | AuthorizeError::NotGranted) => {
+            Err(AuthorizeError::NotInstalled { .. } | AuthorizeError::NotGranted) => {
                 assert_eq!(world.must(&act), None, "refused, {}", case());
+            }
+            Err(AuthorizeError::NoTenant) => {
+                // The ids of two companies are in it, and nothing says which one is meant.
+                assert!(act.form == Form::Unknown && act.is_shared(), "{}", case());
             }
             Err(error) => panic!("{error}, {}", case()),
         }

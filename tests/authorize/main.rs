@@ -7,7 +7,9 @@ mod support;
 
 mod isolation;
 mod membership;
+mod on_behalf;
 mod resolution;
+mod serving;
 mod tokens;
 
 use std::sync::Arc;

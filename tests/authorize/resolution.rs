@@ -204,7 +204,10 @@ async fn what_happens_between_the_fetch_and_the_refresh_is_heeded() {
         assert!(deleted.expect("the store responds"));
     });
     let outcome = authorizer.authorize(&request).await;
-    assert_matches!(outcome, Err(AuthorizeError::Refresh(Error::NotInstalled)));
+    assert_matches!(
+        outcome,
+        Err(AuthorizeError::Refresh(Error::NotInstalled { .. }))
+    );
 }
 
 #[tokio::test]
@@ -231,7 +234,7 @@ async fn an_org_wide_request_is_not_served_by_a_workspace_of_nobody_or_of_anothe
         event["authorizations"][0]["is_enterprise_install"] = json!(true);
     });
     let outcome = life.authorize(&event).await;
-    assert_matches!(outcome, Err(AuthorizeError::NotInstalled));
+    assert_matches!(outcome, Err(AuthorizeError::NotInstalled { .. }));
 }
 
 #[tokio::test]
@@ -256,7 +259,10 @@ async fn a_request_that_names_nobody_has_no_tenant_whoever_is_installed() {
     let (life, backend) = interrupted().await;
     life.install(ADA).await;
     let unknown = life.app.fake.block_action(ADA, "x");
-    let unknown = unknown.edit(|payload| payload["type"] = json!("a_new_kind"));
+    let unknown = unknown.edit(|payload| {
+        payload["type"] = json!("a_new_kind");
+        payload["user"]["team_id"] = json!("T0XTERN0009");
+    });
     let before = backend.reads();
     let outcome = life.authorize(&unknown).await;
     assert_matches!(outcome, Err(AuthorizeError::NoTenant));

@@ -8,7 +8,7 @@ use slack_installs::testing::{Fault, Rotation, Who};
 use slack_installs::{Clock, ResolvedVia, store};
 use tokio::time::Instant;
 
-use super::support::app::{OLGA, SALES};
+use super::support::app::{OLGA, SALES, key};
 use super::support::serving::{Token, interrupted, keep, rotator};
 use super::*;
 
@@ -234,12 +234,20 @@ fn only_what_may_pass_by_itself_is_transient() {
         AuthorizeError::NoTenant,
         AuthorizeError::NoToken,
         AuthorizeError::NotGranted,
-        AuthorizeError::NotInstalled,
+        AuthorizeError::NotInstalled {
+            tried: vec![key(ALPHA)],
+        },
         AuthorizeError::OnHold,
         AuthorizeError::OtherApp,
         AuthorizeError::Refresh(Error::Configuration { code: code() }),
         AuthorizeError::Refresh(Error::NotExchanged { code: code() }),
-        AuthorizeError::Refresh(Error::NotInstalled),
+        AuthorizeError::Refresh(Error::NotInstalled {
+            chain: store::ChainKey {
+                credential: store::Credential::Bot,
+                tenant: key(ALPHA),
+            },
+        }),
+        AuthorizeError::Refresh(Error::NotRotating),
         AuthorizeError::Refresh(Error::OnHold),
         AuthorizeError::Refresh(Error::ReinstallNeeded { code: code() }),
         AuthorizeError::Refresh(damaged().into()),

@@ -6,7 +6,7 @@ use axum::http::Method;
 use axum::routing::post;
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use slack_installs::web::{Authorized, Verified, install_routes};
+use slack_installs::web::{Authorized, BotToken, Rejection, Verified, install_routes};
 use slack_installs::{InstallOptions, RedirectUri};
 use tower_service::Service as _;
 use url::{Position, Url};
@@ -113,4 +113,57 @@ async fn each_extractor_works_by_itself_behind_the_layer() {
         let answer = send(&router, to("/slack/command", &command)).await;
         assert_eq!(answer, (StatusCode::OK, "it ran".to_owned()));
     }
+}
+
+#[tokio::test]
+async fn a_handler_can_take_an_event_without_a_token_and_learns_why_there_is_none() {
+    async fn event(
+        request: Verified,
+        auth: Result<Authorized, Rejection>,
+        bot: Option<BotToken>,
+    ) -> String {
+        let why = auth.as_ref().err().and_then(Rejection::error);
+        let why = why.map_or_else(|| "a token".to_owned(), ToString::to_string);
+        assert!(bot.is_none());
+        format!("{:?}: {why}", request.event_type())
+    }
+    async fn needs_a_token(_: Authorized) -> &'static str {
+        "it ran"
+    }
+    let app = App::new().await;
+    app.install_with(super::support::app::user_only("search:read"), ADA)
+        .await;
+    let router: Router = Router::new()
+        .route("/event", post(event))
+        .route("/strict", post(needs_a_token))
+        .layer(super::layer(&app));
+    let of = |user: &str| {
+        let event = app
+            .fake
+            .event(ALPHA, serde_json::json!({"type": "channel_rename"}));
+        event.edit(|event| {
+            event["authorizations"][0]["user_id"] = serde_json::json!(user);
+            event["authorizations"][0]["is_bot"] = serde_json::json!(false);
+        })
+    };
+    let (status, told) = send(&router, to("/event", &of("U0NOBODY001"))).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(
+        told.contains("channel_rename") && told.contains("no token"),
+        "{told}"
+    );
+    let (status, told) = send(&router, to("/event", &of(ADA))).await;
+    assert_eq!(
+        (status, told.ends_with("a token")),
+        (StatusCode::OK, true),
+        "{told}"
+    );
+    let strict = send(&router, to("/strict", &of("U0NOBODY001"))).await;
+    assert_eq!(
+        strict,
+        (StatusCode::OK, String::new()),
+        "Slack repeats nothing"
+    );
+    let strict = send(&router, to("/strict", &of(ADA))).await;
+    assert_eq!(strict.1, "it ran");
 }

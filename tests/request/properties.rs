@@ -95,19 +95,36 @@ mod oracle {
         );
         let (team, user_team) = (at(payload, "team.id"), at(payload, "user.team_id"));
         let workspace = |id: Option<String>| id.filter(|id| id.starts_with('T'));
-        let app = at(payload, "api_app_id");
-        let our_message = ["block_actions", "block_suggestion"]
-            .map(Value::from)
-            .contains(&payload["type"])
-            && app.is_some()
-            && at(payload, "message.app_id") == app;
+        let kind = payload["type"].as_str().expect("a text");
+        let is_clicked = ["block_actions", "block_suggestion"].contains(&kind);
+        let our_message = match at(payload, "message.app_id") {
+            Some(posted_by) => at(payload, "api_app_id") == Some(posted_by),
+            None => {
+                at(payload, "message.bot_id").is_some()
+                    && at(payload, "container.type").as_deref() != Some("message_attachment")
+            }
+        };
+        let posted_from = at(payload, "message.team");
         let org_form = flag && team.is_none();
 
         let installed = at(payload, "view.app_installed_team_id");
+        if kind == "a_new_kind" {
+            let named = [&installed, &team, &user_team, &posted_from];
+            let named: Vec<&String> = named.into_iter().flatten().collect();
+            if posted_from.is_none() || named.iter().any(|id| *id != named[0]) {
+                return None;
+            }
+        }
         if installed.is_none() && org_form && org.is_some() {
             return Some((org, workspace(user_team), true));
         }
-        let owner = at(payload, "message.team").filter(|_| our_message);
+        let owner = posted_from.clone().filter(|_| is_clicked && our_message);
+        if installed.is_none() && is_clicked && owner.is_none() && posted_from.is_some() {
+            let clicked_in = team.clone().or_else(|| user_team.clone());
+            if posted_from != clicked_in {
+                return None;
+            }
+        }
         let Some(home) = installed.or(owner).or_else(|| team.clone()) else {
             return workspace(user_team).map(|team| (None, Some(team), flag));
         };
@@ -200,6 +217,7 @@ fn event(event_type: &'static [&'static str]) -> impl Strategy<Value = Value> {
 
 fn interactive() -> impl Strategy<Value = Value> {
     let kinds = &[
+        "a_new_kind",
         "block_actions",
         "block_suggestion",
         "dialog_submission",
@@ -210,13 +228,21 @@ fn interactive() -> impl Strategy<Value = Value> {
         "view_submission",
     ];
     let app = || id(&["A1", "A12"]);
-    let message = (app(), team()).prop_map(|(app, team)| json!({"app_id": app, "team": team}));
+    let bot = || id(&["B1"]);
+    let message = (app(), bot(), team())
+        .prop_map(|(app, bot, team)| json!({"app_id": app, "bot_id": bot, "team": team}));
+    let container = || id(&["message", "message_attachment"]);
     (
         (select(kinds), app(), flag(), enterprise()),
-        (team(), enterprise(), team(), team(), message),
+        (team(), enterprise(), team(), team()),
+        (message, container()),
     )
         .prop_map(
-            |((kind, app, flag, org), (team, teams_org, users_team, installed, message))| {
+            |(
+                (kind, app, flag, org),
+                (team, teams_org, users_team, installed),
+                (message, container),
+            )| {
                 json!({
                     "type": kind,
                     "api_app_id": app,
@@ -226,6 +252,7 @@ fn interactive() -> impl Strategy<Value = Value> {
                     "user": {"id": "U1", "team_id": users_team},
                     "view": {"app_installed_team_id": installed},
                     "message": message,
+                    "container": {"type": container},
                 })
             },
         )

@@ -1,4 +1,5 @@
 use serde_json::{Value, json};
+use slack_installs::request::Kind;
 
 use super::*;
 
@@ -298,14 +299,14 @@ fn a_clicked_message_belongs_to_the_workspace_that_our_app_posted_it_from() {
             json!({"message": {"app_id": "A0FAKEAPP01", "team": "T1"}}),
             "T1",
         ),
-        // On another app's message this app only unfurled a link, so the message's team proves
-        // nothing.
+        // On another app's message this app only unfurled a link, so neither the message's team
+        // nor the clicker's is certainly ours.
         (
             json!({"message": {"app_id": "A0OTHER0001", "team": "T1"}}),
-            "T9",
+            "-",
         ),
-        (json!({"message": {"team": "T1"}}), "T9"),
-        (json!({"api_app_id": null, "message": {"team": "T1"}}), "T9"),
+        (json!({"message": {"team": "T1"}}), "-"),
+        (json!({"api_app_id": null, "message": {"team": "T1"}}), "-"),
         (
             json!({"type": "block_suggestion", "message": {"app_id": "A0FAKEAPP01", "team": "T1"}}),
             "T1",
@@ -451,11 +452,6 @@ fn an_id_that_is_none_is_refused_and_never_passed_over_for_another() {
             click(json!({"team": {"id": "T1", "enterprise_id": bad}})),
             click(json!({"enterprise": {"id": bad}})),
             click(json!({"team": null, "user": {"id": "U1", "team_id": bad}})),
-            click(json!({"user": {"id": bad}})).tap(if bad == json!("U1") {
-                json!({"user": {"id": "T1"}})
-            } else {
-                json!({})
-            }),
         ] {
             let refused = verify_interactive(&payload);
             assert!(
@@ -468,7 +464,7 @@ fn an_id_that_is_none_is_refused_and_never_passed_over_for_another() {
         for payload in [
             click(json!({"view": bad})),
             click(json!({"team": bad})),
-            click(json!({"user": bad})),
+            click(json!({"team": null, "user": bad})),
             click(json!({"enterprise": bad})),
         ] {
             let refused = verify_interactive(&payload);
@@ -539,7 +535,7 @@ fn a_creator_an_author_or_a_listed_user_does_not_act() {
 }
 
 #[test]
-fn a_kind_that_is_not_known_names_no_tenant() {
+fn a_request_of_an_unknown_form_names_no_tenant() {
     let ids = json!({"team_id": "T1", "team": {"id": "T1"}, "user": {"id": "U1"}, "user_id": "U1",
         "event": {"type": "message", "user": "U1"}});
     for kind in [
@@ -550,11 +546,322 @@ fn a_kind_that_is_not_known_names_no_tenant() {
         let request = verify_event(&ids.clone().tap(json!({"type": kind}))).expect("accepted");
         assert_eq!((request.tenant(), request.user()), (None, None), "{kind}");
     }
-    for kind in [json!("something_new"), json!(null), json!("event_callback")] {
+    for kind in [
+        json!(null),
+        json!(""),
+        json!(1),
+        json!("a b"),
+        json!("a".repeat(65)),
+    ] {
         let request =
             verify_interactive(&ids.clone().tap(json!({"type": kind}))).expect("accepted");
         assert_eq!((request.tenant(), request.user()), (None, None), "{kind}");
     }
     let request = verify(FORM, "team_id=T1&user_id=U1").expect("accepted");
     assert_eq!((request.tenant(), request.user()), (None, None));
+}
+
+#[test]
+fn an_unknown_type_of_interaction_is_what_it_is_with_the_tenant_that_all_ids_name() {
+    let payload = |with| click(json!({"type": "something_new"})).tap(with);
+    for (with, tenant) in [
+        (json!({}), "T1"),
+        (json!({"user": {"id": "U1"}}), "T1"),
+        (json!({"message": {"team": "T1"}}), "T1"),
+        (json!({"view": {"app_installed_team_id": "T1"}}), "T1"),
+        (
+            json!({"team": null, "enterprise": {"id": "E1"}, "is_enterprise_install": true}),
+            "org E1+T1",
+        ),
+        // Another company may own what was used.
+        (json!({"user": {"id": "U1", "team_id": "T9"}}), "-"),
+        (json!({"team": {"id": "T9"}}), "-"),
+        (json!({"view": {"app_installed_team_id": "T9"}}), "-"),
+        (json!({"message": {"team": "T9"}}), "-"),
+        (
+            json!({"message": {"app_id": "A0FAKEAPP01", "team": "T9"}}),
+            "-",
+        ),
+        (json!({"message": {"text": "from anywhere"}}), "-"),
+        (json!({"message": "T1"}), "-"),
+        (json!({"original_message": {"team": "T9"}}), "-"),
+    ] {
+        let payload = payload(with);
+        let request = verify_interactive(&payload).expect("accepted");
+        let kind = Kind::Interaction {
+            interaction_type: "something_new".into(),
+        };
+        assert_eq!(request.kind(), &kind);
+        assert_eq!(word(request.tenant()), tenant, "{payload}");
+        assert_eq!(request.user().map(|user| user.as_str()), Some("U1"));
+    }
+}
+
+#[test]
+fn a_click_of_the_other_company_is_the_message_owners_or_nobodys() {
+    let outsider = json!({"team": {"id": "T9"}, "user": {"id": "U9", "team_id": "T9"}});
+    let ours = json!({"bot_id": "B0BOTA00001", "team": "T1"});
+    for (with, tenant) in [
+        // A bot posted the message, and Slack sends the click to the app that posted it.
+        (json!({"message": ours}), "T1"),
+        (json!({"message": ours, "api_app_id": null}), "T1"),
+        (json!({"type": "block_suggestion", "message": ours}), "T1"),
+        (
+            json!({"type": "interactive_message", "original_message": ours}),
+            "T1",
+        ),
+        // The preview of a link in a message of any bot.
+        (
+            json!({"message": ours, "container": {"type": "message_attachment"}}),
+            "-",
+        ),
+        (
+            json!({"type": "interactive_message", "original_message": ours,
+                "is_app_unfurl": true}),
+            "-",
+        ),
+        // A message of a person, of another app, or of an unreadable place.
+        (json!({"message": {"user": "U1", "team": "T1"}}), "-"),
+        (
+            json!({"message": {"app_id": 1, "bot_id": "B1", "team": "T1"}}),
+            "-",
+        ),
+        (json!({"message": {"bot_id": "B1", "team": "t1"}}), "-"),
+        (json!({"message": ["T1"]}), "-"),
+        // All ids agree: the clicker's own workspace owns the message.
+        (json!({"message": {"user": "U9", "team": "T9"}}), "T9"),
+        // Nothing says whose message it is.
+        (json!({"message": {"text": "x"}}), "T9"),
+    ] {
+        let payload = click(outsider.clone()).tap(with);
+        assert_eq!(tenant_of(verify_interactive(&payload)), tenant, "{payload}");
+    }
+    let insider = click(json!({"message": {"user": "U1", "team": "T1"}}));
+    assert_eq!(tenant_of(verify_interactive(&insider)), "T1");
+}
+
+#[test]
+fn only_the_field_that_an_event_types_documentation_names_is_the_actor() {
+    let all = |event_type: &str| {
+        message(json!({"team_id": "T1", "event": {
+            "type": event_type, "user": "U1", "user_id": "U2", "inviter": "U3",
+            "assistant_thread": {"user_id": "U4"}, "item_user": "U5", "actor_id": "U6",
+            "message": {"user": "U7"},
+        }}))
+    };
+    for (event_type, user) in [
+        ("message", Some("U1")),
+        ("app_mention", Some("U1")),
+        ("app_home_opened", Some("U1")),
+        ("reaction_added", Some("U1")),
+        ("reaction_removed", Some("U1")),
+        ("pin_added", Some("U1")),
+        ("link_shared", Some("U1")),
+        ("file_shared", Some("U2")),
+        ("file_created", Some("U2")),
+        // The inviter acted, and not the user who was invited.
+        ("member_joined_channel", Some("U3")),
+        ("assistant_thread_started", Some("U4")),
+        // Somebody else may have removed the member or changed the profile.
+        ("member_left_channel", None),
+        ("user_change", None),
+        ("user_profile_changed", None),
+        ("team_join", None),
+        ("channel_created", None),
+        ("dnd_updated_user", None),
+        ("an_event_of_the_future", None),
+    ] {
+        let request = verify_event(&all(event_type)).expect("accepted");
+        let found = request.user().map(|user| user.as_str());
+        assert_eq!(found, user, "{event_type}");
+    }
+    let joined = message(json!({"team_id": "T1",
+        "event": {"type": "member_joined_channel", "user": "U1"}}));
+    assert_eq!(verify_event(&joined).expect("accepted").user(), None);
+    for (subtype, user) in [
+        (json!(null), Some("U1")),
+        (json!("file_share"), Some("U1")),
+        (json!("me_message"), Some("U1")),
+        (json!("thread_broadcast"), Some("U1")),
+        (json!("channel_join"), None),
+        (json!("channel_leave"), None),
+        (json!("message_changed"), None),
+        (json!("a_subtype_of_the_future"), None),
+        (json!(1), None),
+    ] {
+        let event = message(json!({"team_id": "T1",
+            "event": {"type": "message", "subtype": subtype, "user": "U1"}}));
+        let request = verify_event(&event).expect("accepted");
+        let found = request.user().map(|user| user.as_str());
+        assert_eq!(found, user, "{subtype}");
+    }
+}
+
+#[test]
+fn the_authorizing_user_is_not_the_actor() {
+    let event = |authorization: Value| {
+        message(
+            json!({"team_id": "T1", "event": {"type": "message", "user": "U0CAROL"},
+            "authorizations": [authorization]}),
+        )
+    };
+    for (authorization, user) in [
+        (
+            json!({"team_id": "T1", "user_id": "U0BOB", "is_bot": false}),
+            Some("U0BOB"),
+        ),
+        (
+            json!({"team_id": "T1", "user_id": "U0BOB", "is_bot": "false"}),
+            Some("U0BOB"),
+        ),
+        (
+            json!({"team_id": "T1", "user_id": "U0BOT", "is_bot": true}),
+            None,
+        ),
+        (json!({"team_id": "T1", "user_id": "U0BOB"}), None),
+        (
+            json!({"team_id": "T1", "user_id": "U0BOB", "is_bot": 0}),
+            None,
+        ),
+        (
+            json!({"team_id": "T1", "user_id": {"id": "U0BOB"}, "is_bot": false}),
+            None,
+        ),
+        (json!({"team_id": "T1", "is_bot": false}), None),
+    ] {
+        let event = event(authorization);
+        let request = verify_event(&event).expect("accepted");
+        let found = request.authorizing_user().map(|user| user.as_str());
+        assert_eq!(found, user, "{event}");
+        assert_eq!(request.user().map(|user| user.as_str()), Some("U0CAROL"));
+    }
+    let payload = click(json!({"authorizations": [{"user_id": "U0BOB", "is_bot": false}]}));
+    let request = verify_interactive(&payload).expect("accepted");
+    assert_eq!(request.authorizing_user(), None);
+}
+
+#[test]
+fn what_does_not_name_the_tenant_never_refuses_a_request() {
+    let odd = [
+        json!(1),
+        json!(-1.5),
+        json!(true),
+        json!([]),
+        json!(["U1"]),
+        json!({}),
+        json!({"id": {}}),
+        json!("u\u{0}"),
+        json!("U".repeat(10_000)),
+    ];
+    for bad in odd {
+        let authorization = json!({"team_id": "T1", "user_id": bad, "is_bot": bad});
+        let mut event = message(json!({
+            "event": {"type": "message", "user": bad, "user_id": bad, "inviter": bad,
+                "subtype": bad, "user_team": bad, "source_team": bad, "assistant_thread": bad},
+            "authorizations": [authorization],
+        }));
+        let names = [
+            "api_app_id",
+            "event_id",
+            "event_time",
+            "trigger_id",
+            "team_id",
+            "enterprise_id",
+            "context_team_id",
+            "context_enterprise_id",
+            "user",
+            "user_id",
+            "view",
+            "message",
+            "container",
+            "is_app_unfurl",
+            "team",
+        ];
+        for name in names {
+            event[name] = bad.clone();
+        }
+        let request = verify_event(&event).expect("accepted");
+        assert_eq!(word(request.tenant()), "T1", "{event}");
+        assert_eq!((request.user(), request.authorizing_user()), (None, None));
+        for payload in [
+            click(json!({"user": {"id": bad, "team_id": bad}})),
+            click(json!({"user": bad, "trigger_id": bad, "container": bad, "event": bad})),
+            click(json!({"type": "view_submission", "message": bad, "api_app_id": bad})),
+        ] {
+            let request = verify_interactive(&payload).expect("accepted");
+            assert_eq!(word(request.tenant()), "T1", "{payload}");
+        }
+    }
+    for name in ["user_id", "trigger_id", "api_app_id"] {
+        let request =
+            verify(FORM, format!("command=%2Fx&team_id=T1&{name}=x%2Fy")).expect("accepted");
+        assert_eq!(
+            (word(request.tenant()).as_str(), request.user()),
+            ("T1", None)
+        );
+    }
+}
+
+/// Returns the actor as a short text: its user, its own ids, and whether it is of the tenant.
+fn actor(request: Result<VerifiedRequest, VerifyError>) -> String {
+    let request = request.expect("accepted");
+    let actor = request.actor().expect("an actor");
+    let team = actor.team().map_or("-", |id| id.as_str());
+    let enterprise = actor.enterprise().map_or("-", |id| id.as_str());
+    let place = if actor.is_insider() { "inside" } else { "?" };
+    format!("{} {enterprise} {team} {place}", actor.user())
+}
+
+#[test]
+fn the_actors_own_team_and_organisation_are_known_and_whether_they_are_the_tenants() {
+    let event = |team: Value, shared: Value| {
+        message(json!({
+            "event": {"type": "message", "user": "U1", "user_team": team, "team": "T8"},
+            "is_ext_shared_channel": shared,
+            "team_id": "T8",
+            "authorizations": [{"team_id": "T1", "enterprise_id": "E1"}],
+        }))
+    };
+    for (team, shared, expected) in [
+        (json!("T9"), json!(true), "U1 - T9 ?"),
+        (json!("E9"), json!(true), "U1 E9 - ?"),
+        (json!("T1"), json!(true), "U1 - T1 inside"),
+        (json!("E1"), json!(true), "U1 E1 - inside"),
+        // A workspace of the same organisation, or of another company: Slack does not say.
+        (json!("T12"), json!(true), "U1 - T12 ?"),
+        (json!(null), json!(true), "U1 - - ?"),
+        (json!(null), json!(null), "U1 - - ?"),
+        (json!(null), json!(false), "U1 - - inside"),
+        (json!("T12"), json!(false), "U1 - T12 inside"),
+    ] {
+        let event = event(team, shared);
+        assert_eq!(actor(verify_event(&event)), expected, "{event}");
+    }
+    let ours = json!({"app_id": "A0FAKEAPP01", "team": "T1"});
+    for (with, expected) in [
+        (json!({}), "U1 - T1 inside"),
+        (
+            json!({"team": {"id": "T9", "enterprise_id": "E9"}, "message": ours,
+                "user": {"id": "U9", "team_id": "T9"}}),
+            "U9 E9 T9 ?",
+        ),
+        (
+            json!({"message": ours, "user": {"id": "U9", "team_id": "T9"}}),
+            "U9 - T9 ?",
+        ),
+        (
+            json!({"message": ours, "user": {"id": "U9", "team_id": "E9"}}),
+            "U9 E9 - ?",
+        ),
+        (json!({"user": {"id": "U1"}}), "U1 - - ?"),
+        (
+            json!({"type": "message_action", "user": {"id": "U1"}}),
+            "U1 - - inside",
+        ),
+    ] {
+        let payload = click(with);
+        assert_eq!(actor(verify_interactive(&payload)), expected, "{payload}");
+    }
+    let command = verify(FORM, "command=%2Fx&team_id=T1&enterprise_id=E1&user_id=U1");
+    assert_eq!(actor(command), "U1 E1 T1 inside");
 }

@@ -89,7 +89,7 @@ async fn an_operator_revives_a_chain_that_slack_refused_by_mistake() {
     let all = slack_installs::Delete::all();
     stage.store.delete(&alpha(), &all).await.expect("available");
     let error = rotator.revive(&alpha(), Credential::Bot).await;
-    assert_matches!(error, Err(Error::NotInstalled));
+    assert_matches!(error, Err(Error::NotInstalled { .. }));
 }
 
 #[tokio::test(start_paused = true)]

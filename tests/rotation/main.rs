@@ -27,6 +27,7 @@ mod pages;
 mod queue;
 mod reinstall;
 mod revoked;
+mod rotated;
 mod saves;
 mod shutdown;
 mod stall;

@@ -220,7 +220,7 @@ impl Caller {
         let weather = self.sky.weather;
         let is_excused = match error {
             Error::Busy => true,
-            Error::NotInstalled => weather.moves,
+            Error::NotInstalled { .. } => weather.moves,
             Error::OnHold => before.is_on_hold || self.moves() != *before,
             Error::Configuration { .. } => false,
             _ => !weather.is_calm(),

@@ -237,7 +237,8 @@ fn cut_everywhere(scene: Scene, policy: GracePolicy, grace: Duration) -> usize {
             .is_ok_and(|token| stage.fake.is_live(token));
         match scene {
             Scene::Uninstalled if cut.generation.is_none() => {
-                let is_gone = matches!(outcome, Err(Error::NotInstalled)) && stored.is_none();
+                let is_gone =
+                    matches!(outcome, Err(Error::NotInstalled { .. })) && stored.is_none();
                 assert!(is_gone, "{what}: the installation came back");
             }
             _ if is_live => {}

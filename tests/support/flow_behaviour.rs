@@ -117,7 +117,7 @@ pub(crate) async fn an_org_flag_finds_a_workspaces_own_install_once_it_is_known_
         .authorize(&flagged)
         .await
         .expect_err("the workspace is not known to be in the organisation");
-    assert_matches!(refused, AuthorizeError::NotInstalled);
+    assert_matches!(refused, AuthorizeError::NotInstalled { .. });
     life.authorize(&life.mention(ALPHA)).await.expect("its own");
     let served = life.authorize(&flagged).await.expect("its own");
     assert_eq!(served.resolved_via, ResolvedVia::OrgToWorkspace);

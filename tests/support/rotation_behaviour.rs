@@ -220,7 +220,7 @@ pub(crate) async fn a_refresh_that_meets_an_uninstallation_revives_nothing_and_r
     assert!(purged.expect("purged"));
     held.release();
     let error = caller.await.expect("no panic").expect_err("deleted");
-    assert_matches!(error, Error::NotInstalled);
+    assert_matches!(error, Error::NotInstalled { .. });
     let after = stage.another().await;
     assert!(
         after.chain(Credential::Bot).await.is_none(),

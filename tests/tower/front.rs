@@ -74,7 +74,10 @@ impl Service<Request<Full<Bytes>>> for Handler {
                 .await
                 .expect("infallible")
                 .to_bytes();
-            let tenant = found.authorized.installation.key().id().to_owned();
+            let tenant = match &found.authorized {
+                Ok(authorized) => authorized.installation.key().id().to_owned(),
+                Err(error) => format!("no token: {error}"),
+            };
             handler
                 .0
                 .seen

@@ -110,3 +110,33 @@ async fn a_store_that_panics_ends_neither_the_layer_nor_the_event() {
     assert_eq!(front.deliver(&event).await, StatusCode::OK);
     assert_eq!(front.life.host.tenants(), [ALPHA]);
 }
+
+#[tokio::test]
+async fn tokens_revoked_and_app_rate_limited_always_reach_the_app() {
+    // Nothing is stored for the event; the last token is revoked; the tenant is on hold.
+    for case in ["not installed", "last token", "on hold", "no time"] {
+        let front = Front::new(true).await;
+        if case != "not installed" {
+            front.life.install_without_bot(ADA).await;
+            front.life.advance(3600);
+        }
+        match case {
+            "last token" => assert!(front.life.app.fake.revoke_user(ALPHA, ADA)),
+            "on hold" => hold(&front.life.app, ALPHA, true).await,
+            _ => {}
+        }
+        let revoked = front.life.app.fake.tokens_revoked(ALPHA, &[ADA], &[]);
+        let revoked = match case {
+            "no time" => revoked.edit(|event| event["event_time"] = json!("soon")),
+            _ => revoked,
+        };
+        assert_eq!(front.deliver(&revoked).await, StatusCode::OK, "{case}");
+        assert_eq!(front.handler.calls(), 1, "{case}");
+        let limited = front.mention().edit(|event| {
+            *event = json!({"type": "app_rate_limited", "team_id": ALPHA,
+                "api_app_id": event["api_app_id"], "minute_rate_limited": 1});
+        });
+        assert_eq!(front.deliver(&limited).await, StatusCode::OK, "{case}");
+        assert_eq!(front.handler.calls(), 2, "{case}");
+    }
+}

@@ -26,6 +26,8 @@ enum Shown {
     Lasting(&'static str),
     /// Temporary: the user gets this text, and Slack repeats the event.
     Passing(&'static str),
+    /// No token fits: the user gets this text, and your app gets the event.
+    Tokenless(&'static str),
 }
 
 /// Returns one request of each kind, by this user in this workspace.
@@ -41,7 +43,7 @@ fn deliveries(life: &Life, who: &str, team: &str) -> Vec<(&'static str, Delivery
             event().edit(|event| event["event"]["type"] = json!("function_executed")),
         ),
         (
-            "event",
+            "limit",
             event().edit(|event| {
                 *event = json!({"type": "app_rate_limited", "team_id": team,
                     "enterprise_id": event["enterprise_id"],
@@ -59,6 +61,7 @@ fn deliveries(life: &Life, who: &str, team: &str) -> Vec<(&'static str, Delivery
 async fn check(front: &Front, who: &str, team: &str, shown: Shown, prepare: impl AsyncFn(&Front)) {
     let (log, logging) = Log::of_this_thread();
     let mut answers = String::new();
+    let mut passed = 0;
     for (number, (kind, delivery)) in deliveries(&front.life, who, team).into_iter().enumerate() {
         let request = front.life.request(&delivery);
         if request
@@ -71,11 +74,22 @@ async fn check(front: &Front, who: &str, team: &str, shown: Shown, prepare: impl
         prepare(front).await;
         let response = front.respond(front.request(&delivery)).await;
         let case = format!("{kind} {number}, {shown:?}");
+        let reaches = kind == "limit" || (kind == "event" && matches!(shown, Shown::Tokenless(_)));
+        passed += usize::from(reaches);
+        assert_eq!(front.handler.calls(), passed, "{case}");
+        if reaches {
+            assert_eq!(response.status(), StatusCode::OK, "{case}");
+            let (told, _) = front.handler.last();
+            assert!(told.starts_with("no token: "), "{told}, {case}");
+            continue;
+        }
         let expected = match (kind, shown) {
-            ("command", Shown::Lasting(told) | Shown::Passing(told)) => (StatusCode::OK, told),
+            ("command", Shown::Lasting(told) | Shown::Passing(told) | Shown::Tokenless(told)) => {
+                (StatusCode::OK, told)
+            }
             (_, Shown::Passing(_)) => (StatusCode::SERVICE_UNAVAILABLE, "not done yet"),
             ("event", Shown::Lasting(_)) => (StatusCode::OK, ""),
-            (_, Shown::Lasting(_)) => (StatusCode::FORBIDDEN, "refused"),
+            (_, Shown::Lasting(_) | Shown::Tokenless(_)) => (StatusCode::FORBIDDEN, "refused"),
         };
         let status = response.status();
         let content_type = response.headers()["content-type"].clone();
@@ -85,10 +99,9 @@ async fn check(front: &Front, who: &str, team: &str, shown: Shown, prepare: impl
         answers.push_str(&body);
     }
     drop(logging);
-    assert_eq!(front.handler.calls(), 0, "{shown:?}");
     let seen = log.text() + &answers;
     let level = match shown {
-        Shown::Lasting(_) => " INFO ",
+        Shown::Lasting(_) | Shown::Tokenless(_) => " INFO ",
         Shown::Passing(_) => "ERROR ",
     };
     assert!(
@@ -113,7 +126,7 @@ async fn expired() -> Front {
 }
 
 const BUSY: Shown = Shown::Passing("This app is busy. Please try again in a moment.");
-const ENDED: Shown = Shown::Lasting("This app's access has ended. Please install it again.");
+const ENDED: Shown = Shown::Tokenless("This app's access has ended. Please install it again.");
 const MISCONFIGURED: Shown = Shown::Passing(
     "This app does not work at the moment. Please contact the people who provide it.",
 );
@@ -122,6 +135,8 @@ const NOT_GRANTED: Shown = Shown::Lasting(
 );
 const NOT_INSTALLED: Shown =
     Shown::Lasting("This app is not installed here. Please install it first.");
+const NO_TOKEN: Shown =
+    Shown::Tokenless("This app is not installed here. Please install it first.");
 const ON_HOLD: Shown =
     Shown::Lasting("This app is on hold here. Please contact the people who provide it.");
 
@@ -135,7 +150,7 @@ async fn who_has_not_installed_the_app_is_told_so() {
 async fn who_has_neither_a_bot_nor_a_token_is_told_to_install_it() {
     let front = Front::new(true).await;
     keep(&front.life.app, Token::Missing, Token::Missing).await;
-    check(&front, ADA, ALPHA, NOT_INSTALLED, nothing).await;
+    check(&front, ADA, ALPHA, NO_TOKEN, nothing).await;
 }
 
 #[tokio::test]
@@ -305,12 +320,83 @@ async fn a_request_for_another_app_is_refused() {
 }
 
 #[tokio::test]
-async fn a_request_that_names_no_tenant_is_refused_and_nothing_is_looked_up() {
+async fn a_click_that_names_no_tenant_is_refused_and_nothing_is_looked_up() {
     let front = Front::new(true).await;
     front.life.install(ADA).await;
     let before = front.reads();
-    let unknown = front.life.app.fake.block_action(ADA, "x");
-    let unknown = unknown.edit(|payload| payload["type"] = json!("a_new_kind"));
-    assert_eq!(front.deliver(&unknown).await, StatusCode::FORBIDDEN);
+    let foreign = front.life.app.fake.block_action(ADA, "x");
+    let foreign = foreign.edit(|payload| payload["message"]["app_id"] = json!("A0OTHER0001"));
+    let foreign = foreign.edit(|payload| payload["message"]["team"] = json!("T0XTERN0009"));
+    assert_eq!(front.deliver(&foreign).await, StatusCode::FORBIDDEN);
     assert_eq!((front.reads(), front.handler.calls()), (before, 0));
+}
+
+#[tokio::test]
+async fn an_interaction_of_an_unknown_type_reaches_the_app_with_the_tenant_if_it_is_certain() {
+    let front = Front::new(true).await;
+    front.life.install(ADA).await;
+    let unknown = || {
+        let click = front.life.app.fake.block_action(ADA, "x");
+        click.edit(|payload| payload["type"] = json!("a_new_kind"))
+    };
+    let foreign = unknown().edit(|payload| payload["user"]["team_id"] = json!("T0XTERN0009"));
+    for (delivery, tenant) in [
+        (unknown(), ALPHA),
+        (foreign, "no token: the request names no tenant"),
+    ] {
+        assert_eq!(front.deliver(&delivery).await, StatusCode::OK);
+        assert_eq!(front.handler.last().0, tenant);
+    }
+    assert_eq!(front.handler.calls(), 2);
+}
+
+#[tokio::test]
+async fn an_event_that_names_no_tenant_reaches_the_app() {
+    let front = Front::new(true).await;
+    front.life.install(ADA).await;
+    let shared = front.mention().edit(|event| {
+        event["is_ext_shared_channel"] = json!(true);
+        for name in ["authorizations", "context_team_id", "context_enterprise_id"] {
+            event[name] = json!(null);
+        }
+    });
+    assert_eq!(front.deliver(&shared).await, StatusCode::OK);
+    assert_eq!(
+        front.handler.last().0,
+        "no token: the request names no tenant"
+    );
+}
+
+#[tokio::test]
+async fn an_event_on_behalf_of_bob_and_caused_by_carol_reaches_the_app() {
+    // bolt-js#2067, #1298 and #2271, bolt-python#1049.
+    let front = Front::new(true).await;
+    front.life.install_without_bot(ADA).await;
+    let about = |event: serde_json::Value| {
+        let event = front.life.app.fake.event(ALPHA, event);
+        event.edit(|event| {
+            event["authorizations"][0]["user_id"] = json!(ADA);
+            event["authorizations"][0]["is_bot"] = json!(false);
+        })
+    };
+    let events = [
+        json!({"type": "message", "user": "U0CAROL0001"}),
+        json!({"type": "file_shared", "user_id": "U0CAROL0001"}),
+        json!({"type": "message", "subtype": "message_changed",
+            "message": {"user": "U0CAROL0001"}}),
+        json!({"type": "user_change", "user": {"id": "U0CAROL0001"}}),
+        json!({"type": "channel_rename", "channel": {"id": "C1"}}),
+    ];
+    for event in events {
+        assert_eq!(front.deliver(&about(event.clone())).await, StatusCode::OK);
+        assert_eq!(front.handler.last().0, ALPHA, "{event}");
+        // Of an authorizing user without a token, the app gets the event all the same.
+        let revoked = about(event.clone()).edit(|event| {
+            event["authorizations"][0]["user_id"] = json!("U0NOBODY001");
+        });
+        assert_eq!(front.deliver(&revoked).await, StatusCode::OK);
+        let (told, _) = front.handler.last();
+        assert!(told.starts_with("no token: "), "{told} {event}");
+    }
+    assert_eq!(front.handler.calls(), 10);
 }

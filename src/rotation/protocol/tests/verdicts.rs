@@ -135,3 +135,27 @@ fn a_use_is_noted_of_a_chain_that_was_idle() {
     assert_eq!(touch(Some(&used)), None);
     assert_eq!(touch(None), None);
 }
+
+#[test]
+fn a_leaked_token_has_expired_and_is_refreshed_at_once() {
+    let chain = with(busy(), |it| it.expires_at = Some(at(NOW + 40_000)));
+    let next = condemn(Some(&chain), chain.install, chain.generation).expect("it is the token");
+    let now = at(NOW);
+    assert_eq!(freshness(&next, now), Freshness::Hard);
+    assert_eq!((next.retry_at, next.refresh), (None, chain.refresh));
+    assert_eq!(next.alternates, chain.alternates);
+    assert_eq!(next.lease, chain.lease);
+    let handed_out = hand_out(&next, Demand::Current, false, now);
+    assert_eq!(handed_out, Handout::Wait { serves_on: false });
+    // Another token is not the one that leaked.
+    assert_eq!(
+        condemn(Some(&chain), chain.install, chain.generation + 1),
+        None
+    );
+    let long_lived = with(chain.clone(), |it| it.refresh = None);
+    assert_eq!(
+        condemn(Some(&long_lived), chain.install, chain.generation),
+        None
+    );
+    assert_eq!(condemn(None, chain.install, chain.generation), None);
+}

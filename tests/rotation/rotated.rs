@@ -1,0 +1,95 @@
+//! Tokens that leaked are rotated at once.
+
+use slack_installs::rotation::Error;
+use slack_installs::store::Credential;
+use slack_installs::testing::Fault;
+
+use super::support::rotation::{ALPHA, BotToken as _, HOUR, REFRESH, Stage, alpha, secs};
+
+#[tokio::test(start_paused = true)]
+async fn a_leaked_token_is_replaced_and_dead_when_the_call_returns() {
+    let stage = Stage::installed().await;
+    // It was issued moments ago, so nothing but the call makes it due.
+    let old = stage.bot_chain().await.grant;
+    let rotator = stage.rotator();
+    let rotated = rotator.rotate_now(&alpha(), Credential::Bot).await;
+    let rotated = rotated.expect("Slack responds");
+    assert!(rotated.unrevoked.is_none());
+    let new = rotated.token.access_token.expose();
+    assert_ne!(new, old.access_token.expose());
+    assert!(stage.fake.is_live(new));
+    assert!(!stage.fake.is_live(old.access_token.expose()));
+    let refresh_token = old.refresh_token.expect("it rotates");
+    assert!(!stage.fake.is_refreshable(refresh_token.expose()));
+    assert_eq!(stage.refreshes(), 1);
+    assert_eq!(
+        rotator
+            .bot_token()
+            .await
+            .expect("current")
+            .access_token
+            .expose(),
+        new
+    );
+    assert!(stage.fake.is_installed(ALPHA), "the app stays installed");
+
+    // A second leak within minutes is rotated too.
+    let again = rotator.rotate_now(&alpha(), Credential::Bot).await;
+    assert_ne!(again.expect("rotated").token.access_token.expose(), new);
+    assert!(!stage.fake.is_live(new));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leaked_token_is_not_handed_out_again_while_slack_issues_no_other() {
+    let stage = Stage::installed().await;
+    stage.fake.advance(HOUR);
+    let old = stage.bot_chain().await.grant.access_token;
+    stage.fake.inject(REFRESH, Fault::unavailable().always());
+    let rotator = stage.rotator();
+    let outcome = rotator.rotate_now(&alpha(), Credential::Bot).await;
+    assert!(outcome.is_err_and(|error| error.is_transient()));
+    assert!(!stage.fake.is_live(old.expose()), "it is revoked");
+    let outcome = stage.rotator().bot_token().await;
+    assert!(outcome.is_err(), "no process hands it out");
+    stage.fake.clear_faults();
+    tokio::time::sleep(secs(600)).await;
+    let new = stage.rotator().bot_token().await.expect("refreshed");
+    assert!(stage.fake.is_live(new.access_token.expose()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_lived_token_is_not_revoked_because_that_would_uninstall_the_app() {
+    let stage = Stage::unrotated().await;
+    stage.install(ALPHA, "chat:write", "").await;
+    let outcome = stage.rotator().rotate_now(&alpha(), Credential::Bot).await;
+    assert_matches!(outcome, Err(Error::NotRotating));
+    assert!(stage.fake.is_installed(ALPHA));
+    assert_eq!(stage.fake.calls("auth.revoke"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_that_fails_is_told_beside_the_new_token() {
+    let stage = Stage::installed().await;
+    stage
+        .fake
+        .inject("auth.revoke", Fault::unavailable().always());
+    let old = stage.bot_chain().await.grant.access_token;
+    let rotated = stage.rotator().rotate_now(&alpha(), Credential::Bot).await;
+    let rotated = rotated.expect("rotated");
+    assert!(rotated.unrevoked.is_some());
+    assert_ne!(rotated.token.access_token.expose(), old.expose());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_does_not_exist_is_named_in_the_error() {
+    let stage = Stage::installed().await;
+    let user = Credential::User("U0NOBODY001".parse().expect("an id"));
+    let outcome = stage.rotator().rotate_now(&alpha(), user).await;
+    let Err(error @ Error::NotInstalled { .. }) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert!(
+        error.to_string().contains(&format!("{ALPHA}/U0NOBODY001")),
+        "{error}"
+    );
+}
