@@ -25,7 +25,7 @@ use crate::replay::ReplayGuard;
 use crate::request::Verifier;
 use crate::rotation::{RotationConfig, TokenRotator};
 use crate::seal::{LocalKeyProvider, MasterKey};
-use crate::secret::SigningSecret;
+use crate::secret::{ClientSecret, SigningSecret};
 use crate::slack::{ClientCredentials, Environment, SlackClient};
 use crate::store::Store;
 use crate::tenant::{AppId, ClientId};
@@ -101,6 +101,16 @@ impl SlackAppBuilder {
     /// Sets the app's signing secret.
     pub fn signing_secret(mut self, secret: SigningSecret) -> Self {
         self.values.signing_secret = Some(Ok(secret));
+        self
+    }
+
+    /// Also accepts this client secret, the app's previous one.
+    ///
+    /// Use it while you replace the client secret, until every process has the new one. An install
+    /// flow then ends in any process, and a call to Slack is repeated with this secret if Slack
+    /// refuses the new one.
+    pub fn old_client_secret(mut self, secret: ClientSecret) -> Self {
+        self.values.old_client_secret = Some(Ok(secret));
         self
     }
 
@@ -275,7 +285,14 @@ impl SlackAppBuilder {
         let clock = self.clock;
         let slack = self.slack;
         let slack = slack.unwrap_or_else(|| SlackClient::new(Environment::commercial()));
-        let slack = slack.with_clock(clock.clone());
+        let mut slack = slack.with_clock(clock.clone());
+        if let Some(client_secret) = self.values.old_client_secret.take().transpose()? {
+            let client_id = credentials.client_id.clone();
+            slack = slack.with_old_credentials(ClientCredentials {
+                client_id,
+                client_secret,
+            });
+        }
         let mut provider = InstallProvider::new(
             config,
             slack.clone(),
