@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::config::Requested;
+use http::{HeaderMap, Uri};
+
+use super::config::{InstallOptions, Requested};
 use super::error::Error;
 use super::policies::missing;
 use crate::installation::Installation;
@@ -34,7 +36,7 @@ impl Installed {
     }
 }
 
-/// Hooks that run after each install flow, for your app's own work.
+/// Hooks that run before and after each install flow, for your app's own work.
 ///
 /// ```
 /// use slack_installs::oauth::{Error, InstallHooks, Installed};
@@ -57,7 +59,11 @@ impl Installed {
 /// # Contract
 ///
 /// 1. `installed` is called once for each successful flow, after the installation is stored.
-/// 2. `failed` is called once for each failed flow, with the reason.
+/// 2. `failed` is called once for each failed flow, with the reason. If the reason is
+///    [`Error::Store`] because the database was away, the library keeps trying for 10 minutes, and
+///    `installed` may follow.
+/// 3. `starting` is called for each flow that starts at the install path or at Slack, and `session`
+///    for each callback. A panic in either refuses the request.
 ///
 /// # Consistency
 ///
@@ -73,6 +79,29 @@ impl Installed {
 /// Neither hook returns an error. Your app must handle errors inside the hook.
 #[async_trait::async_trait]
 pub trait InstallHooks: fmt::Debug + Send + Sync + 'static {
+    /// Returns the options of a flow that this request starts, at the install path or at Slack. The
+    /// given options have what the library read from the request: the redirect URL, and the
+    /// workspace or organisation. Returns them unchanged by default.
+    ///
+    /// The request may come from anyone. Take metadata from your app's own session, or from a value
+    /// that your app has signed.
+    async fn starting(
+        &self,
+        options: InstallOptions,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> InstallOptions {
+        let _ = (uri, headers);
+        options
+    }
+
+    /// Returns the session of your app that this callback belongs to, for flows with a
+    /// [session](InstallOptions::session). Returns `None` by default.
+    async fn session(&self, headers: &HeaderMap) -> Option<String> {
+        let _ = headers;
+        None
+    }
+
     /// Called after an installation was stored. Does nothing by default.
     async fn installed(&self, installed: &Installed) {
         let _ = installed;
@@ -87,6 +116,19 @@ pub trait InstallHooks: fmt::Debug + Send + Sync + 'static {
 #[async_trait::async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<H: InstallHooks + ?Sized> InstallHooks for Arc<H> {
+    async fn starting(
+        &self,
+        options: InstallOptions,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> InstallOptions {
+        (**self).starting(options, uri, headers).await
+    }
+
+    async fn session(&self, headers: &HeaderMap) -> Option<String> {
+        (**self).session(headers).await
+    }
+
     async fn installed(&self, installed: &Installed) {
         (**self).installed(installed).await;
     }

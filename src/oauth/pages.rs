@@ -223,6 +223,11 @@ fn failure_text(error: &Error) -> FailureText {
              accept cookies.",
             "Allow cookies for this site, start again, and stay in this browser.",
         ),
+        Error::OtherSession => restart(
+            "Please start again",
+            "This installation was started by somebody who is signed in with another account.",
+            "Sign in with the account that the app should be connected to, and start again.",
+        ),
         Error::UsedState => restart(
             "Already used",
             "This link was used before.",
@@ -233,10 +238,16 @@ fn failure_text(error: &Error) -> FailureText {
             "This installation took too long.",
             "Start again, and finish it within ten minutes.",
         ),
-        Error::InvalidState | Error::NoCode | Error::NoState | Error::Options(_) => restart(
+        Error::InvalidState | Error::NoCode | Error::NoState => restart(
             "Please start again",
             "This link is not complete, or not from this app.",
             "Start again from here.",
+        ),
+        // A fault of your app. Its text is in the log, and not for the person.
+        Error::Options(_) => restart(
+            "Something went wrong",
+            "The installation could not be started. The app did not pass on what it needs.",
+            "Start again from here. If it fails again, contact the people who provide the app.",
         ),
         Error::OtherTeam => restart(
             "Not installed",

@@ -210,6 +210,19 @@ struct AuthTestAnswer {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
+struct TeamsAnswer {
+    teams: Member<Named>,
+    response_metadata: Member<ResponseMetadata>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ResponseMetadata {
+    next_cursor: Member,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct PersonAnswer {
     user: Member<PersonFields>,
 }
@@ -242,10 +255,7 @@ struct OrgFlags {
 /// token is in `authed_user`.
 ///
 /// The inner error has the tokens of a response that cannot be stored.
-pub(super) fn exchanged(
-    body: &[u8],
-    at: SystemTime,
-) -> Result<Result<Exchanged, Unusable>, Error> {
+pub(super) fn exchanged(body: &[u8], at: SystemTime) -> Result<Result<Exchanged, Unusable>, Error> {
     let answer: AccessAnswer = read(body)?;
     let is_org = answer.is_enterprise_install.flag().is_set();
     let user = answer.authed_user.object();
@@ -330,11 +340,14 @@ impl Exchanged {
         Ok(Issued {
             app_id,
             home,
-            bot: self.bot_user.zip(self.tokens.bot).map(|(user_id, grant)| Bot {
-                user_id,
-                id: None,
-                grant,
-            }),
+            bot: self
+                .bot_user
+                .zip(self.tokens.bot)
+                .map(|(user_id, grant)| Bot {
+                    user_id,
+                    id: None,
+                    grant,
+                }),
             user: self
                 .authed_user
                 .clone()
@@ -394,7 +407,11 @@ pub(super) fn renewed(body: &[u8], at: SystemTime) -> Result<Renewed, Error> {
     Ok(Renewed {
         app_id: known("app_id", AppId::new, answer.app_id)
             .ok_or_else(|| malformed("`app_id` is missing or has a wrong form"))?,
-        enterprise_id: known("enterprise.id", EnterpriseId::new, answer.enterprise.object().id),
+        enterprise_id: known(
+            "enterprise.id",
+            EnterpriseId::new,
+            answer.enterprise.object().id,
+        ),
         team_id: known("team.id", TeamId::new, answer.team.object().id),
         user_id,
         is_user,
@@ -414,6 +431,16 @@ pub(super) fn auth_test(body: &[u8]) -> Result<AuthTest, Error> {
         url: answer.url.text(),
         user_id: id(UserId::new, answer.user_id),
     })
+}
+
+/// Parses a page of `auth.teams.list`. Returns the cursor of the next page, if there is one.
+pub(super) fn teams(body: &[u8]) -> Result<(Vec<TeamId>, Option<String>), Error> {
+    let answer: TeamsAnswer = read(body)?;
+    let teams = answer.teams.list().into_iter();
+    Ok((
+        teams.filter_map(|team| id(TeamId::new, team.object().id)).collect(),
+        answer.response_metadata.object().next_cursor.text(),
+    ))
 }
 
 /// Parses the response of `users.info`.
@@ -522,7 +549,10 @@ fn known<I, E>(field: &str, new: impl Fn(String) -> Result<I, E>, member: Member
     let is_absent = member.is_absent();
     let known = id(new, member);
     if known.is_none() && !is_absent {
-        tracing::warn!(field, "a field of Slack's response has an unknown form; it is ignored");
+        tracing::warn!(
+            field,
+            "a field of Slack's response has an unknown form; it is ignored"
+        );
     }
     known
 }

@@ -18,7 +18,7 @@ use super::member::Member;
 use super::{Environment, Error, HttpTransport, Transport};
 use crate::clock::Clock;
 use crate::secret::{AccessToken, ClientSecret, Code, RefreshToken};
-use crate::tenant::{ClientId, UserId};
+use crate::tenant::{ClientId, TeamId, UserId};
 
 /// The credentials that identify the app to Slack.
 #[derive(Clone, Debug)]
@@ -209,6 +209,18 @@ impl SlackClient {
     pub async fn auth_test(&self, token: &AccessToken) -> Result<AuthTest, Error> {
         let answer = self.call("auth.test", bearer(token), &[]).await?;
         answers::auth_test(&answer.body)
+    }
+
+    /// Returns a page of the workspaces to which an org-wide installation was added, and the cursor
+    /// of the next page (`auth.teams.list`, no scope).
+    pub(crate) async fn auth_teams_list(
+        &self,
+        token: &AccessToken,
+        cursor: &str,
+    ) -> Result<(Vec<TeamId>, Option<String>), Error> {
+        let form = [("limit", "1000"), ("cursor", cursor)];
+        let answer = self.call("auth.teams.list", bearer(token), &form).await?;
+        answers::teams(&answer.body)
     }
 
     /// Revokes an access token (`auth.revoke`).

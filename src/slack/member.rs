@@ -17,7 +17,7 @@ pub(super) enum Member<T = IgnoredAny> {
     #[default]
     Absent,
     Flag(bool),
-    List(Vec<Member>),
+    List(Vec<Member<T>>),
     Number(u64),
     Object(T),
     /// A number that is negative or has a fraction.
@@ -84,7 +84,7 @@ impl<T> Member<T> {
     }
 
     /// Returns the list; an empty one if the member is something else.
-    pub(super) fn list(self) -> Vec<Member> {
+    pub(super) fn list(self) -> Vec<Self> {
         match self {
             Self::List(list) => list,
             _ => Vec::new(),
@@ -214,7 +214,11 @@ mod tests {
             ("{}", false, true),
         ] {
             let flag = read(json).flag();
-            assert_eq!((flag.is_set(), flag.may_be_set()), (grants, denies), "{json}");
+            assert_eq!(
+                (flag.is_set(), flag.may_be_set()),
+                (grants, denies),
+                "{json}"
+            );
         }
     }
 }
