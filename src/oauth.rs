@@ -1,11 +1,11 @@
 //! The install flow, from *Add to Slack* to a stored installation.
 //!
 //! The steps of a callback run in this order, and the first failure ends the flow: parse →
-//! signature → expiry → cookie → consume → `error` or `code` → exchange → checks → policy → store →
+//! signature → expiry → cookie → session → consume → `error` or `code` → exchange → checks → policy → store →
 //! enrich.
 //!
-//! The state is consumed only after three checks: this app signed it, it has not expired, and it
-//! belongs to this browser. A code is exchanged only once. The success page is shown only after the
+//! The state is consumed only after four checks: this app signed it, it has not expired, it belongs
+//! to this browser, and to the session of your app in which the flow started. A code is exchanged only once. The success page is shown only after the
 //! installation was stored.
 
 use std::fmt;
@@ -14,16 +14,17 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::time::Instant;
 use url::Url;
 
 use crate::clock::Clock;
 use crate::error_chain::error_chain;
-use crate::installation::{Installation, Revision};
+use crate::installation::{Enterprise, Grant, Home, Installation, Revision};
 use crate::panics::catch_panic;
 use crate::secret::{Code, SecretError, same};
-use crate::slack::{self, Issued, SlackClient};
-use crate::store::{Facts, InstallationStore, StateStore};
-use crate::tenant::TeamId;
+use crate::slack::{self, Issued, SlackClient, Unusable};
+use crate::store::{self, Facts, InstallationStore, StateStore};
+use crate::tenant::{InstallationKey, TeamId, UserId};
 
 mod config;
 mod cookie;
@@ -41,10 +42,11 @@ pub use hooks::{InstallHooks, Installed};
 pub use pages::{DefaultPages, PageResponse, Pages};
 pub use policies::{
     AdminRequired, AllOf, AllowTenants, DenyTenants, OrgWide, RequiredScopes, SENSITIVE_SCOPES,
+    ScopePatternError,
 };
 pub use policy::{Candidate, Decision, InstallPolicy};
 
-use config::Pending;
+use config::{Expected, Pending};
 use cookie::FlowCookie;
 use policy::AllowAll;
 use state::{State, StateKey};
@@ -139,7 +141,8 @@ impl InstallProvider {
     ) -> Result<Self, ConfigError> {
         config.check()?;
         let pages = DefaultPages::new().with_install_path(&*config.install_path);
-        let state_key = StateKey::derive(&config.credentials);
+        let app = &config.credentials;
+        let state_key = StateKey::derive(app, slack.old_credentials(app));
         Ok(Self(Arc::new(Inner {
             config: Arc::new(config),
             state_key: Arc::new(state_key),
@@ -228,9 +231,9 @@ impl InstallProvider {
     /// stored.
     pub async fn start(&self, options: InstallOptions) -> Result<Started, Error> {
         let inner = &self.0;
+        let cookie = FlowCookie::generate(options.session.as_deref());
         let pending = Pending::new(&inner.config, options)?;
         let now = inner.clock.now();
-        let cookie = FlowCookie::generate();
         let state = State::new(&cookie, now);
         let expires_at = now + inner.config.state_lifetime;
         let payload = pending.to_payload();
@@ -307,6 +310,9 @@ pub struct Callback<'a> {
     pub error: Option<&'a str>,
     /// All `Cookie` headers, joined by `; `.
     pub cookies: &'a str,
+    /// The session of your app that the request belongs to. A flow that started with an
+    /// [`InstallOptions::session`] ends only with the same value.
+    pub session: Option<&'a str>,
     /// The path of the request, if known. A state for another redirect URL is then refused.
     pub path: Option<&'a str>,
     /// The `Host` header, if known.
@@ -358,10 +364,12 @@ impl Inner {
         // Only the cookie name of this flow is accepted. On https, the name has the prefix
         // `__Host-`, which no sibling domain and no plain http response can set.
         let cookie = FlowCookie::find(callback.cookies, &state.id(), uri.is_plain_loopback());
-        if cookie.is_some_and(|cookie| state.is_bound_to(&cookie)) {
+        let cookie = cookie.filter(|cookie| state.is_bound_to(cookie));
+        let cookie = cookie.ok_or(Error::OtherBrowser)?;
+        if cookie.is_of_session(callback.session) {
             Ok(state)
         } else {
-            Err(Error::OtherBrowser)
+            Err(Error::OtherSession)
         }
     }
 
@@ -397,23 +405,44 @@ impl Inner {
         }
         let code = code.and_then(Result::ok).ok_or(Error::NoCode)?;
         let credentials = &self.config.credentials;
-        let issued = self
+        let exchanged = self
             .slack
-            .oauth_v2_access(credentials, &code, &pending.redirect_uri)
+            .exchange_code(credentials, &code, &pending.redirect_uri)
             .await
             .map_err(Error::Exchange)?;
-        self.install(issued, pending).await
+        match exchanged {
+            Ok(issued) => self.install(issued, pending).await,
+            Err(unusable) => {
+                self.revoke_unusable(&unusable).await;
+                Err(Error::Exchange(unusable.error()))
+            }
+        }
     }
 
     async fn install(&self, issued: Issued, pending: Pending) -> Result<Installed, Error> {
         let requested = pending.requested();
-        let expected_team = pending.team.clone();
+        let expected = pending.expected();
         let mut installation = pending.into_installation(issued);
-        if let Err(error) = self.check(&installation, &requested, expected_team).await {
+        if let Err(error) = self.check(&installation, &requested, &expected).await {
             self.revoke_unless_in_use(&installation).await;
             return Err(error);
         }
-        let revision = self.store(&installation).await?;
+        let revision = match self.store(&installation).await {
+            Ok(revision) => revision,
+            Err(error) => {
+                if error.is_transient() {
+                    let inner = self.clone();
+                    tokio::spawn(async move { inner.store_later(installation, requested).await });
+                } else {
+                    tracing::error!(
+                        tenant = %installation.key(),
+                        error = error_chain(&error),
+                        "an installation cannot be stored; its tokens exist only at Slack"
+                    );
+                }
+                return Err(Error::Store(error));
+            }
+        };
         self.enrich(&mut installation, revision).await;
         Ok(Installed {
             installation,
@@ -426,7 +455,7 @@ impl Inner {
         &self,
         installation: &Installation,
         requested: &Requested,
-        expected_team: Option<TeamId>,
+        expected: &Expected,
     ) -> Result<(), Error> {
         if self
             .config
@@ -436,8 +465,7 @@ impl Inner {
         {
             return Err(Error::OtherApp);
         }
-        let team = installation.home.team().map(|team| &team.id);
-        if expected_team.is_some() && expected_team.as_ref() != team {
+        if !self.is_expected(installation, expected).await {
             return Err(Error::OtherTeam);
         }
         // Sign in with Slack returns the same form, but installs nothing.
@@ -466,9 +494,103 @@ impl Inner {
         }
     }
 
+    /// Returns whether the app was installed where the flow was to install it.
+    async fn is_expected(&self, installation: &Installation, expected: &Expected) -> bool {
+        let home = &installation.home;
+        let org = home.enterprise().map(|org| &org.id);
+        if expected.enterprise.is_some() && expected.enterprise.as_ref() != org {
+            return false;
+        }
+        match (&expected.team, home) {
+            (None, _) => true,
+            (Some(team), Home::Workspace { team: actual, .. }) => *team == actual.id,
+            (Some(team), Home::Org(org)) => self.covers(installation, org, team).await,
+        }
+    }
+
+    /// Returns whether the workspace is known to belong to the organisation of this org-wide
+    /// installation. If nothing says so, it is not.
+    async fn covers(&self, installation: &Installation, org: &Enterprise, team: &TeamId) -> bool {
+        let key = InstallationKey::workspace(team.clone());
+        let stored = self.installations.fetch(&key, None).await.ok().flatten();
+        let stored_org = stored.as_ref().and_then(|stored| stored.home.enterprise());
+        if stored_org.is_some_and(|stored| stored.id == org.id) {
+            return true;
+        }
+        let grants = installation.grants().into_iter().flatten();
+        if let Some(by) = &installation.installed_by
+            && let Some(grant) = policies::reader_of_users(grants.clone())
+            && let Ok(person) = self.slack.users_info(&grant.access_token, by).await
+            && person.enterprise_id.as_ref() == Some(&org.id)
+            && person.teams.contains(team)
+        {
+            return true;
+        }
+        for grant in grants {
+            if self.lists(grant, team).await {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Returns whether `auth.teams.list` names the workspace.
+    async fn lists(&self, grant: &Grant, team: &TeamId) -> bool {
+        let mut cursor = String::new();
+        for _ in 0..LISTED_PAGES {
+            let page = self.slack.auth_teams_list(&grant.access_token, &cursor);
+            let Ok((teams, next)) = page.await else {
+                return false;
+            };
+            if teams.contains(team) {
+                return true;
+            }
+            match next {
+                Some(next) => cursor = next,
+                None => return false,
+            }
+        }
+        false
+    }
+
+    /// Stores an installation for which the person no longer waits, while the database is away.
+    /// Gives up after [`KEEP_TRYING`], and revokes the tokens unless they may be in use.
+    async fn store_later(self, mut installation: Installation, requested: Requested) {
+        let tenant = installation.key();
+        tracing::error!(
+            %tenant,
+            "an installation could not be stored yet; its tokens exist only in this process"
+        );
+        let give_up = Instant::now() + KEEP_TRYING;
+        let mut pause = FIRST_PAUSE;
+        let error = loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            match self.installations.store(&installation).await {
+                Ok(revision) => {
+                    self.enrich(&mut installation, revision).await;
+                    let installed = Installed {
+                        installation,
+                        requested,
+                    };
+                    drop(self.report(Ok(installed)).await);
+                    return;
+                }
+                Err(error) if error.is_transient() && Instant::now() < give_up => {}
+                Err(error) => break error,
+            }
+        };
+        tracing::error!(
+            %tenant,
+            error = error_chain(&error),
+            "an installation could not be stored; its tokens are revoked unless they may be in use"
+        );
+        self.revoke_unless_in_use(&installation).await;
+    }
+
     /// Stores the installation, and retries while the database is unavailable. The code is already
     /// used, and the tokens exist nowhere else.
-    async fn store(&self, installation: &Installation) -> Result<Revision, Error> {
+    async fn store(&self, installation: &Installation) -> Result<Revision, store::Error> {
         for pause in STORE_PAUSES {
             match self.installations.store(installation).await {
                 Err(error) if error.is_transient() => {
@@ -478,13 +600,10 @@ impl Inner {
                     );
                     tokio::time::sleep(pause).await;
                 }
-                outcome => return outcome.map_err(Error::Store),
+                outcome => return outcome,
             }
         }
-        self.installations
-            .store(installation)
-            .await
-            .map_err(Error::Store)
+        self.installations.store(installation).await
     }
 
     /// Calls `auth.test` for facts that the exchange does not return. Best effort: the installation
@@ -541,9 +660,56 @@ impl Inner {
     /// If another flow stores the same non-rotating token between the check and the revocation, it
     /// loses the token, and the person must install again.
     async fn revoke_unless_in_use(&self, installation: &Installation) {
-        let key = installation.key();
         let user = installation.user.as_ref().map(|user| &user.id);
-        let stored = match self.installations.fetch(&key, user).await {
+        self.revoke_issued(&installation.key(), user, installation.grants())
+            .await;
+    }
+
+    /// Revokes tokens that cannot be stored. If the response does not say where they were issued,
+    /// `auth.test` does. Otherwise only rotating tokens are revoked, because that ends only these.
+    async fn revoke_unusable(&self, unusable: &Unusable) {
+        tracing::error!(
+            what = unusable.what,
+            "Slack issued tokens that cannot be stored; they are revoked unless they may be in use"
+        );
+        let grants = unusable.grants.each_ref().map(Option::as_ref);
+        let mut key = unusable.home.as_ref().map(Home::key);
+        let mut user = unusable.user_id.clone();
+        for (at, grant) in grants.iter().enumerate() {
+            let Some(grant) = grant else { continue };
+            if key.is_some() && (at == 0 || user.is_some()) {
+                continue;
+            }
+            let Ok(test) = self.slack.auth_test(&grant.access_token).await else {
+                continue;
+            };
+            if at == 1 {
+                user = user.or(test.user_id);
+            }
+            key = key.or(InstallationKey::new(test.enterprise_id, test.team_id).ok());
+        }
+        // Without its owner, it is unknown whether a user's token is in use.
+        let is_known = [key.is_some(), key.is_some() && user.is_some()];
+        let mut known = [None; 2];
+        for (at, grant) in grants.into_iter().enumerate() {
+            if is_known[at] {
+                known[at] = grant;
+            } else if let Some(grant) = grant.filter(|grant| grant.refresh_token.is_some()) {
+                self.revoke_grant(None, grant).await;
+            }
+        }
+        if let Some(key) = key {
+            self.revoke_issued(&key, user.as_ref(), known).await;
+        }
+    }
+
+    async fn revoke_issued(
+        &self,
+        key: &InstallationKey,
+        user: Option<&UserId>,
+        issued: [Option<&Grant>; 2],
+    ) {
+        let stored = match self.installations.fetch(key, user).await {
             Ok(stored) => stored,
             Err(error) => {
                 tracing::error!(
@@ -559,7 +725,7 @@ impl Inner {
             .as_ref()
             .map(|stored| stored.grants())
             .unwrap_or_default();
-        for (issued, stored) in installation.grants().into_iter().zip(stored) {
+        for (issued, stored) in issued.into_iter().zip(stored) {
             let Some(issued) = issued else { continue };
             let in_use = stored.is_some_and(|stored| {
                 issued.refresh_token.is_none()
@@ -572,23 +738,28 @@ impl Inner {
                 );
                 continue;
             }
-            // The refresh token first, so that it cannot issue a new pair.
-            if let Some(token) = &issued.refresh_token
-                && let Err(error) = self.slack.auth_revoke_refresh_token(token).await
-            {
-                tracing::error!(
-                    tenant = %key,
-                    error = error_chain(&error),
-                    "the refresh token of a refused installation could not be revoked"
-                );
-            }
-            if let Err(error) = self.slack.auth_revoke(&issued.access_token).await {
-                tracing::error!(
-                    tenant = %key,
-                    error = error_chain(&error),
-                    "the token of a refused installation could not be revoked"
-                );
-            }
+            self.revoke_grant(Some(key), issued).await;
+        }
+    }
+
+    async fn revoke_grant(&self, tenant: Option<&InstallationKey>, grant: &Grant) {
+        let tenant = tenant.map(tracing::field::display);
+        // The refresh token first, so that it cannot issue a new pair.
+        if let Some(token) = &grant.refresh_token
+            && let Err(error) = self.slack.auth_revoke_refresh_token(token).await
+        {
+            tracing::error!(
+                tenant,
+                error = error_chain(&error),
+                "the refresh token of a refused installation could not be revoked"
+            );
+        }
+        if let Err(error) = self.slack.auth_revoke(&grant.access_token).await {
+            tracing::error!(
+                tenant,
+                error = error_chain(&error),
+                "the token of a refused installation could not be revoked"
+            );
         }
     }
 
@@ -624,6 +795,14 @@ impl Inner {
         }
     }
 }
+
+/// How long an installation is kept in memory while the database is away, as a refresh's pair is.
+const KEEP_TRYING: Duration = Duration::from_secs(10 * 60);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The most pages of `auth.teams.list` that are read, with 1,000 workspaces each.
+const LISTED_PAGES: usize = 20;
 
 /// The pauses between attempts to store. A person is waiting, so the sum is only a few seconds.
 const STORE_PAUSES: [Duration; 4] = [

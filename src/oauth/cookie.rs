@@ -154,7 +154,10 @@ mod tests {
     fn a_flow_of_a_session_ends_in_that_session_only() {
         let unbound = FlowCookie::generate(None);
         let bound = FlowCookie::generate(Some("ada"));
-        assert_eq!((unbound.expose().len(), bound.expose().len()), (43, MAX_VALUE));
+        assert_eq!(
+            (unbound.expose().len(), bound.expose().len()),
+            (43, MAX_VALUE)
+        );
         for (session, is_of_session) in [
             (Some("ada"), true),
             (Some("bob"), false),

@@ -438,7 +438,9 @@ pub(super) fn teams(body: &[u8]) -> Result<(Vec<TeamId>, Option<String>), Error>
     let answer: TeamsAnswer = read(body)?;
     let teams = answer.teams.list().into_iter();
     Ok((
-        teams.filter_map(|team| id(TeamId::new, team.object().id)).collect(),
+        teams
+            .filter_map(|team| id(TeamId::new, team.object().id))
+            .collect(),
         answer.response_metadata.object().next_cursor.text(),
     ))
 }
