@@ -132,7 +132,7 @@ pub(crate) struct Unusable {
 }
 
 impl Unusable {
-    pub(super) fn error(&self) -> Error {
+    pub(crate) fn error(&self) -> Error {
         malformed(self.what)
     }
 }
@@ -255,7 +255,10 @@ struct OrgFlags {
 /// token is in `authed_user`.
 ///
 /// The inner error has the tokens of a response that cannot be stored.
-pub(super) fn exchanged(body: &[u8], at: SystemTime) -> Result<Result<Exchanged, Unusable>, Error> {
+pub(super) fn exchanged(
+    body: &[u8],
+    at: SystemTime,
+) -> Result<Result<Exchanged, Box<Unusable>>, Error> {
     let answer: AccessAnswer = read(body)?;
     let is_org = answer.is_enterprise_install.flag().is_set();
     let user = answer.authed_user.object();
@@ -321,7 +324,7 @@ impl Exchanged {
     }
 
     /// Returns the tokens with their owners.
-    pub(super) fn issued(self) -> Result<Issued, Unusable> {
+    pub(super) fn issued(self) -> Result<Issued, Box<Unusable>> {
         let has_owners = self.ownerless().is_none();
         let (app_id, home) = match (&self.app_id, &self.home) {
             (None, _) => return Err(self.unusable("`app_id` is missing or has a wrong form")),
@@ -359,13 +362,13 @@ impl Exchanged {
         })
     }
 
-    fn unusable(self, what: &'static str) -> Unusable {
-        Unusable {
+    fn unusable(self, what: &'static str) -> Box<Unusable> {
+        Box::new(Unusable {
             what,
             home: self.home,
             user_id: self.authed_user,
             grants: [self.tokens.bot, self.tokens.user],
-        }
+        })
     }
 }
 

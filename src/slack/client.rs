@@ -118,7 +118,7 @@ impl SlackClient {
         app: &ClientCredentials,
         code: &Code,
         redirect_uri: &str,
-    ) -> Result<Result<Issued, Unusable>, Error> {
+    ) -> Result<Result<Issued, Box<Unusable>>, Error> {
         let form = [
             ("grant_type", "authorization_code"),
             ("code", code.expose()),
