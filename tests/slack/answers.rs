@@ -207,7 +207,11 @@ fn error_of<T: std::fmt::Debug>(outcome: Result<T, Error>, what: &str) -> String
 
 #[tokio::test]
 async fn an_exchange_that_cannot_be_kept_names_the_field() {
-    for (member, named) in [("/app_id", "`app_id`"), ("/team", "`team.id`"), ("/team/id", "`team.id`")] {
+    for (member, named) in [
+        ("/app_id", "`app_id`"),
+        ("/team", "`team.id`"),
+        ("/team/id", "`team.id`"),
+    ] {
         for value in odd_values() {
             if member == "/team" && value.as_ref().is_some_and(Value::is_object) {
                 continue;
@@ -316,7 +320,13 @@ fn oddities(whole: &Value, members: &[&str]) -> Vec<(String, Value)> {
         }
     }
     // The members of every response, which are normally absent.
-    for member in ["error", "needed", "warning", "response_metadata", "some_future_member"] {
+    for member in [
+        "error",
+        "needed",
+        "warning",
+        "response_metadata",
+        "some_future_member",
+    ] {
         for value in odd_values().into_iter().flatten() {
             let mut body = whole.clone();
             body[member] = value.clone();
@@ -359,13 +369,20 @@ async fn each_optional_member_of_an_exchange_may_be_absent_null_empty_or_unknown
         let (had_user, has_user) = (!what.starts_with("/authed_user "), issued.user.is_some());
         assert_eq!(has_user, had_user, "{what}");
         let owner = issued.user.map(|user| user.id.as_str().to_owned());
-        assert_eq!(owner.as_deref(), had_user.then_some("U0ADMIN0001"), "{what}");
+        assert_eq!(
+            owner.as_deref(),
+            had_user.then_some("U0ADMIN0001"),
+            "{what}"
+        );
         let has_url = !what.starts_with("/incoming_webhook/url ");
         if what.starts_with("/incoming_webhook/") && has_url {
             assert!(issued.incoming_webhook.is_some(), "{what}");
         }
         // A token that can be refreshed also ends.
-        assert!(bot.grant.refresh_token.is_none() || bot.grant.expires_at.is_some(), "{what}");
+        assert!(
+            bot.grant.refresh_token.is_none() || bot.grant.expires_at.is_some(),
+            "{what}"
+        );
     }
     // For a workspace, the organisation is for information only.
     for (what, body) in oddities(&exchanged(), &["/enterprise", "/enterprise/id"]) {
@@ -410,7 +427,11 @@ async fn each_optional_member_of_a_refresh_may_be_absent_null_empty_or_unknown()
         let pair = renew(&body).await;
         let pair = pair.unwrap_or_else(|error| panic!("{what}: {error}"));
         assert!(!pair.is_user && pair.user_id.is_none(), "{what}");
-        assert_eq!(pair.grant.access_token.expose(), "xoxe.xoxb-1-next", "{what}");
+        assert_eq!(
+            pair.grant.access_token.expose(),
+            "xoxe.xoxb-1-next",
+            "{what}"
+        );
         assert!(pair.grant.refresh_token.is_some(), "{what}");
         assert!(pair.grant.expires_at.is_some(), "{what}");
     }
@@ -426,7 +447,9 @@ async fn a_users_refresh_is_read_at_the_top_level_and_inside_authed_user() {
         "ok": true, "app_id": "A0FAKEAPP01", "team": {"id": "T0ALPHA0001"}, "enterprise": null,
     });
     let mut top = place.clone();
-    top.as_object_mut().expect("an object").extend(fields.as_object().expect("one").clone());
+    top.as_object_mut()
+        .expect("an object")
+        .extend(fields.as_object().expect("one").clone());
     let mut named = top.clone();
     named["authed_user"] = json!({"id": "U0ADMIN0001"});
     top["user_id"] = json!("U0ADMIN0001");
@@ -440,12 +463,28 @@ async fn a_users_refresh_is_read_at_the_top_level_and_inside_authed_user() {
     let mut untyped = nested.clone();
     untyped["authed_user"]["token_type"] = json!(null);
     for body in [top, named, nested, both, untyped] {
-        let pair = renew(&body).await.unwrap_or_else(|error| panic!("{body}: {error}"));
+        let pair = renew(&body)
+            .await
+            .unwrap_or_else(|error| panic!("{body}: {error}"));
         assert!(pair.is_user, "{body}");
-        assert_eq!(pair.user_id.expect("present").as_str(), "U0ADMIN0001", "{body}");
-        assert_eq!(pair.grant.access_token.expose(), "xoxe.xoxp-1-next", "{body}");
-        assert_eq!(pair.grant.refresh_token.expect("a pair").expose(), "xoxe-1-next");
-        assert_eq!(pair.grant.expires_at, Some(noon() + Duration::from_secs(43_200)));
+        assert_eq!(
+            pair.user_id.expect("present").as_str(),
+            "U0ADMIN0001",
+            "{body}"
+        );
+        assert_eq!(
+            pair.grant.access_token.expose(),
+            "xoxe.xoxp-1-next",
+            "{body}"
+        );
+        assert_eq!(
+            pair.grant.refresh_token.expect("a pair").expose(),
+            "xoxe-1-next"
+        );
+        assert_eq!(
+            pair.grant.expires_at,
+            Some(noon() + Duration::from_secs(43_200))
+        );
         assert_eq!(pair.grant.scopes, Scopes::from("search:read"));
     }
 }
@@ -695,7 +734,12 @@ async fn each_member_of_a_person_may_be_absent_null_empty_or_unknown_and_makes_n
         assert!(!person.is_org_admin || is_true, "{what}");
     }
     // A flag that denies something counts if it may be set.
-    for flag in ["deleted", "is_restricted", "is_ultra_restricted", "is_stranger"] {
+    for flag in [
+        "deleted",
+        "is_restricted",
+        "is_ultra_restricted",
+        "is_stranger",
+    ] {
         for (value, denies) in [
             (json!(null), false),
             (json!(""), false),
@@ -708,7 +752,11 @@ async fn each_member_of_a_person_may_be_absent_null_empty_or_unknown_and_makes_n
             body["user"][flag] = value.clone();
             let person = canned(&body).client().users_info(&token(), &ada).await;
             let person = person.expect("known");
-            assert_eq!(person.is_deleted || person.is_outsider, denies, "{flag} {value}");
+            assert_eq!(
+                person.is_deleted || person.is_outsider,
+                denies,
+                "{flag} {value}"
+            );
         }
     }
 }
