@@ -192,6 +192,11 @@ impl InstallProvider {
         &self.0.config.redirect_uris
     }
 
+    #[cfg(test)]
+    pub(crate) fn config(&self) -> &InstallConfig {
+        &self.0.config
+    }
+
     /// Returns the path where the flow starts.
     #[must_use]
     pub fn install_path(&self) -> &str {

@@ -28,12 +28,13 @@ fn changed(
 #[tokio::test]
 async fn what_cannot_be_stored_is_revoked() {
     for is_rotating in [false, true] {
-        for unusable in [
-            (|body| body["app_id"] = json!(null)) as fn(&mut Value),
+        let changes: [fn(&mut Value); 4] = [
+            |body| body["app_id"] = json!(null),
             |body| body["team"] = json!({}),
             |body| body["team"]["id"] = json!("?"),
             |body| body["token_type"] = json!("user"),
-        ] {
+        ];
+        for unusable in changes {
             let app = App::new().await;
             if is_rotating {
                 app.fake.rotate_tokens(Rotation::default());
@@ -59,10 +60,11 @@ async fn what_cannot_be_stored_is_revoked() {
 async fn the_token_of_a_stored_installation_is_not_revoked_with_what_cannot_be_stored() {
     let app = App::new().await;
     assert!(installed(&app.install(ADA).await));
-    for unusable in [
-        (|body| body["app_id"] = json!(null)) as fn(&mut Value),
+    let changes: [fn(&mut Value); 2] = [
+        |body| body["app_id"] = json!(null),
         |body| body["team"] = json!({}),
-    ] {
+    ];
+    for unusable in changes {
         let provider = changed(&app, unusable);
         let browser = Browser::default();
         let callback = app.allowed(&browser, options(), ADA).await;
