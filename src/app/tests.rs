@@ -44,14 +44,24 @@ async fn an_app_starts_from_its_variables() {
 #[tokio::test]
 async fn the_old_client_secret_is_optional_and_belongs_to_the_same_app() {
     let app = with("", None).build().await.expect("it is not needed");
-    let none = app.slack.old_credentials(&app.provider.config().credentials);
+    let none = app
+        .0
+        .slack
+        .old_credentials(&app.0.provider.config().credentials);
     assert!(none.is_none());
     let app = with(OLD_CLIENT_SECRET, Some("5a58zzzyyy99dcba8888e01b132247f8"));
     let app = app.build().await.expect("a secret");
-    let config = app.provider.config();
-    let old = app.slack.old_credentials(&config.credentials).expect("set");
+    let config = app.0.provider.config();
+    let old = app
+        .0
+        .slack
+        .old_credentials(&config.credentials)
+        .expect("set");
     assert_eq!(old.client_id, config.credentials.client_id);
-    assert_eq!(old.client_secret.expose(), "5a58zzzyyy99dcba8888e01b132247f8");
+    assert_eq!(
+        old.client_secret.expose(),
+        "5a58zzzyyy99dcba8888e01b132247f8"
+    );
 }
 
 #[tokio::test]
