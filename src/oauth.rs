@@ -33,12 +33,13 @@ mod keep;
 mod pages;
 mod policies;
 mod policy;
+mod scope_words;
 mod state;
 
 pub use config::{ConfigError, InstallConfig, InstallOptions, RedirectUri, Requested};
 pub use error::Error;
 pub use hooks::{InstallHooks, Installed};
-pub use pages::{DefaultPages, PageResponse, Pages};
+pub use pages::{DefaultPages, InstallPage, PageResponse, Pages};
 pub use policies::{
     AdminRequired, AllOf, AllowTenants, DenyTenants, OrgWide, RequiredScopes, SENSITIVE_SCOPES,
     ScopePatternError,

@@ -46,6 +46,14 @@ impl InstallConfig {
         }
     }
 
+    /// Returns the scopes that a flow requests if its options do not replace them.
+    pub(super) fn requested(&self) -> Requested {
+        Requested {
+            scopes: self.scopes.clone(),
+            user_scopes: self.user_scopes.clone(),
+        }
+    }
+
     /// Returns an error if the configuration is invalid.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         if self.redirect_uris.is_empty() {

@@ -10,7 +10,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use url::form_urlencoded;
 
-use super::{Callback, Error, InstallOptions, InstallProvider, PageResponse};
+use super::{Callback, Error, InstallOptions, InstallPage, InstallProvider, PageResponse};
 use crate::error_chain::error_chain;
 use crate::panics::catch_panic;
 use crate::slack::ErrorCode;
@@ -25,6 +25,9 @@ impl InstallProvider {
     /// configured, the one with the host of this request is used, because the browser sends the
     /// cookie only to that host.
     pub async fn install_response(&self, uri: &Uri, headers: &HeaderMap) -> Response<String> {
+        if let Some(page) = self.install_page(uri) {
+            return self.page(page, StatusCode::OK);
+        }
         let mut options = self.options_at(host(uri, headers));
         let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
         let team = query
@@ -55,6 +58,24 @@ impl InstallProvider {
                 self.failed(&Error::Hook)
             }
         }
+    }
+
+    /// Returns the page before the flow, if there is one, and the person has not seen it.
+    fn install_page(&self, uri: &Uri) -> Option<PageResponse> {
+        let query = uri.query().unwrap_or_default();
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        if query.len() > MAX_QUERY || pairs.any(|(name, _)| name == START) {
+            return None;
+        }
+        // What the link said, such as the workspace, is said again at the start.
+        let pairs = form_urlencoded::parse(query.as_bytes());
+        let mut start = form_urlencoded::Serializer::new(String::new());
+        let start = start.extend_pairs(pairs).append_pair(START, "1").finish();
+        let requested = self.0.config.requested();
+        self.0.pages.install(&InstallPage {
+            requested: &requested,
+            start: &format!("{}?{start}", self.0.config.install_path),
+        })
     }
 
     /// Returns the options for a flow that starts at this host. Its redirect URL should have the
@@ -267,6 +288,9 @@ fn set_cookie(response: &mut Response<String>, value: &str) {
     value.set_sensitive(true);
     response.headers_mut().append(SET_COOKIE, value);
 }
+
+/// The parameter that starts the flow although there is a page before it.
+const START: &str = "start";
 
 /// The headers in which a request says that it is speculative: of the Fetch standard, of Chrome,
 /// Safari and Firefox before it, and of libraries that prefetch links.

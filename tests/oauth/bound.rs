@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use http::{HeaderMap, Method, StatusCode, Uri};
-use slack_installs::oauth::{Error, InstallHooks};
+use slack_installs::oauth::{DefaultPages, Error, InstallHooks};
 use slack_installs::testing::Who;
 use slack_installs::{InstallOptions, Scopes};
 
@@ -71,6 +71,43 @@ async fn an_install_outside_of_what_was_meant_is_still_refused() {
         assert_eq!(page.status(), StatusCode::BAD_REQUEST, "{}", page.body());
         assert_eq!(app.fake.calls("auth.revoke"), 1, "{team}");
     }
+}
+
+#[tokio::test]
+async fn a_page_before_the_flow_is_shown_only_if_the_app_wants_it_and_keeps_the_query() {
+    let app = App::new().await;
+    let none = HeaderMap::new();
+    let uri: Uri = "/slack/install?team=T0BRAVO0002&x=%22%3E%3Cb%3E"
+        .parse()
+        .expect("a path");
+    let direct = app.provider.install_response(&uri, &none).await;
+    assert_eq!(direct.status(), StatusCode::FOUND);
+    let pages = DefaultPages::new()
+        .with_app_name("<i>Bot</i>")
+        .with_install_page();
+    let provider = app.provider.clone().with_pages(pages);
+    let page = provider.install_response(&uri, &none).await;
+    assert_eq!(page.status(), StatusCode::OK);
+    assert!(page.headers().get("set-cookie").is_none());
+    let body = page.body();
+    assert!(body.contains("Install &lt;i&gt;Bot&lt;/i&gt;"), "{body}");
+    assert!(body.contains("<li>send messages</li>"), "{body}");
+    assert!(!body.contains("<b>"), "{body}");
+    let start = body.split("href=\"").nth(1).expect("a link");
+    let start = start
+        .split('"')
+        .next()
+        .expect("it ends")
+        .replace("&amp;", "&");
+    assert!(
+        start.starts_with("/slack/install?team=T0BRAVO0002&"),
+        "{start}"
+    );
+    let begun = provider
+        .install_response(&start.parse().expect("a path"), &none)
+        .await;
+    assert_eq!(begun.status(), StatusCode::FOUND);
+    assert_eq!(parameter(&location(&begun), "team"), BRAVO);
 }
 
 /// An app whose signed-in user, and plan, are in the header `x-session`.
