@@ -21,9 +21,12 @@ impl InstallProvider {
     ///
     /// Slack's Marketplace requires this response from a direct install URL. `?team=T…` in the
     /// query is passed on as the workspace in which to install, and `?team=E…` as the organisation.
-    /// Your app can add to the options in [`InstallHooks::starting`](super::InstallHooks). If several redirect URLs are
+    /// Your app can change the options in
+    /// [`InstallHooks::starting`](super::InstallHooks::starting). If several redirect URLs are
     /// configured, the one with the host of this request is used, because the browser sends the
     /// cookie only to that host.
+    ///
+    /// If the app's [`Pages`](super::Pages) have a page for the install path, it is shown first.
     pub async fn install_response(&self, uri: &Uri, headers: &HeaderMap) -> Response<String> {
         if let Some(page) = self.install_page(uri) {
             return self.page(page, StatusCode::OK);

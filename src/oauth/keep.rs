@@ -108,7 +108,9 @@ impl Inner {
             if at == 1 {
                 user = user.or(test.user_id);
             }
-            key = key.or(InstallationKey::new(test.enterprise_id, test.team_id).ok());
+            if key.is_none() {
+                key = InstallationKey::new(test.enterprise_id, test.team_id).ok();
+            }
         }
         // Without its owner, it is unknown whether a user's token is in use.
         let is_known = [key.is_some(), key.is_some() && user.is_some()];

@@ -399,7 +399,7 @@ pub(super) fn renewed(body: &[u8], at: SystemTime) -> Result<Renewed, Error> {
     let user_id = known("user_id", UserId::new, answer.user_id);
     let is_user = fields.is_user(is_nested || user_id.is_some());
     // A bot's response may name the user who installed the app.
-    let user_id = user_id.or(authed_user.filter(|_| is_user));
+    let user_id = user_id.or_else(|| authed_user.filter(|_| is_user));
     let grant = fields
         .grant(at)
         .map_err(|()| malformed("`access_token` has a wrong form"))?
@@ -533,8 +533,8 @@ impl TokenFields {
         }
         let access_token = id(AccessToken::new, self.access_token).ok_or(())?;
         let refresh_token = known("refresh_token", RefreshToken::new, self.refresh_token);
-        let rotates = refresh_token.is_some();
-        let seconds = self.expires_in.number().or(rotates.then_some(LIFETIME));
+        let unsaid = refresh_token.as_ref().map(|_| LIFETIME);
+        let seconds = self.expires_in.number().or(unsaid);
         Ok(Some(Grant {
             access_token,
             refresh_token,
