@@ -67,6 +67,7 @@ pub struct SlackAppBuilder {
     cache: Option<CacheOptions>,
     clock: Clock,
     handles_once: bool,
+    has_install_page: bool,
     app_name: Option<String>,
     install_hooks: Option<Arc<dyn InstallHooks>>,
     install_path: Option<String>,
@@ -226,9 +227,17 @@ impl SlackAppBuilder {
         self
     }
 
-    /// Sets your own pages for the end of the install flow.
+    /// Shows a page with the requested scopes before the redirect to Slack. Leave it out for an app
+    /// in Slack's Marketplace, which requires a direct redirect.
+    pub fn install_page(mut self) -> Self {
+        self.has_install_page = true;
+        self
+    }
+
+    /// Sets your own pages for the install flow.
     ///
-    /// [`app_name`](Self::app_name) and [`site`](Self::site) then have no effect.
+    /// [`app_name`](Self::app_name), [`site`](Self::site) and [`install_page`](Self::install_page)
+    /// then have no effect.
     pub fn pages(mut self, pages: impl Pages) -> Self {
         self.pages = Some(Arc::new(pages));
         self
@@ -396,6 +405,9 @@ impl SlackAppBuilder {
         }
         if let Some(name) = self.app_name.take() {
             pages = pages.with_app_name(name);
+        }
+        if self.has_install_page {
+            pages = pages.with_install_page();
         }
         Ok(self.pages.take().unwrap_or_else(|| Arc::new(pages)))
     }

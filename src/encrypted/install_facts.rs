@@ -186,7 +186,7 @@ fn merged<'a>(
             .filter(|webhook| {
                 let is_known = !webhook.channel_id.is_empty();
                 let channel = is_known.then(|| webhook.channel_id.clone());
-                channels.insert(channel.unwrap_or_else(|| webhook.url.to_owned().into()))
+                channels.insert(channel.unwrap_or_else(|| webhook.url.clone()))
             })
             .collect(),
         metadata: first.metadata.or(second.metadata),

@@ -110,8 +110,8 @@ pub const SENSITIVE_SCOPES: &[&str] = &[
 /// A text that is not a pattern for scopes.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error(
-    "not a pattern for scopes: {0:?}: expected a scope, such as `files:read`, or a part of one with \
-     one `*` at one end, such as `*:history`"
+    "not a pattern for scopes: {0:?}: expected a scope, such as `files:read`, or a part of one \
+     with one `*` at one end, such as `*:history`"
 )]
 pub struct ScopePatternError(Box<str>);
 
