@@ -291,17 +291,9 @@ impl SlackAppBuilder {
         let pages = self.install_pages(&config.install_path)?;
         let store = self.opened(&credentials.client_id).await?;
 
+        let slack = self.slack_client(&credentials)?;
         let clock = self.clock;
-        let slack = self.slack;
-        let slack = slack.unwrap_or_else(|| SlackClient::new(Environment::commercial()));
-        let mut slack = slack.with_clock(clock.clone());
-        if let Some(client_secret) = self.values.old_client_secret.take().transpose()? {
-            let client_id = credentials.client_id.clone();
-            slack = slack.with_old_credentials(ClientCredentials {
-                client_id,
-                client_secret,
-            });
-        }
+        let slack = slack.with_clock(clock.clone());
         let mut provider = InstallProvider::new(
             config,
             slack.clone(),
@@ -356,6 +348,20 @@ impl SlackAppBuilder {
             verifier,
             stop: watch::Sender::new(false),
         }))
+    }
+
+    /// Returns the client that was set, or one for the commercial Slack, with the old secret.
+    fn slack_client(&mut self, credentials: &ClientCredentials) -> Result<SlackClient, AppError> {
+        let slack = self.slack.take();
+        let slack = slack.unwrap_or_else(|| SlackClient::new(Environment::commercial()));
+        let old = self.values.old_client_secret.take().transpose()?;
+        Ok(match old {
+            Some(client_secret) => slack.with_old_credentials(ClientCredentials {
+                client_id: credentials.client_id.clone(),
+                client_secret,
+            }),
+            None => slack,
+        })
     }
 
     fn verifier(&mut self) -> Result<Verifier, AppError> {

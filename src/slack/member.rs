@@ -17,7 +17,7 @@ pub(super) enum Member<T = IgnoredAny> {
     #[default]
     Absent,
     Flag(bool),
-    List(Vec<Member<T>>),
+    List(Vec<Self>),
     Number(u64),
     Object(T),
     /// A number that is negative or has a fraction.
