@@ -83,6 +83,7 @@ impl SlackApp {
     /// | variable | value |
     /// |---|---|
     /// | `SLACK_CLIENT_ID`, `SLACK_CLIENT_SECRET` | from the app's page *Basic Information* |
+    /// | `SLACK_OLD_CLIENT_SECRET` | only while you replace it: the previous client secret |
     /// | `SLACK_SIGNING_SECRET` | from the same page |
     /// | `SLACK_REDIRECT_URI` | the redirect URL, from the app's page *OAuth & Permissions* |
     /// | `SLACK_INSTALLS_URL` | the database's URL: see [`connect`](crate::backend::connect) |

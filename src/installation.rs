@@ -282,11 +282,12 @@ pub struct Grant {
 /// A webhook into one channel.
 #[derive(Debug)]
 pub struct IncomingWebhook {
-    /// The channel's name at the time when the webhook was created.
+    /// The channel's name at the time when the webhook was created; empty if Slack did not name it.
     pub channel: String,
-    /// The channel's id. One webhook is stored for each.
+    /// The channel's id. One webhook is stored for each. Empty if Slack did not name it; then one
+    /// webhook is stored for each URL.
     pub channel_id: String,
-    /// Slack's page where a person can change the webhook.
+    /// Slack's page where a person can change the webhook; empty if Slack did not name it.
     pub configuration_url: String,
     /// The URL to post to.
     pub url: WebhookUrl,

@@ -1,17 +1,16 @@
 //! The install flow, from *Add to Slack* to a stored installation.
 //!
 //! The steps of a callback run in this order, and the first failure ends the flow: parse →
-//! signature → expiry → cookie → consume → `error` or `code` → exchange → checks → policy → store →
+//! signature → expiry → cookie → session → consume → `error` or `code` → exchange → checks → policy → store →
 //! enrich.
 //!
-//! The state is consumed only after three checks: this app signed it, it has not expired, and it
-//! belongs to this browser. A code is exchanged only once. The success page is shown only after the
+//! The state is consumed only after four checks: this app signed it, it has not expired, it belongs
+//! to this browser, and to the session of your app in which the flow started. A code is exchanged only once. The success page is shown only after the
 //! installation was stored.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use thiserror::Error;
 use url::Url;
@@ -20,31 +19,34 @@ use crate::clock::Clock;
 use crate::error_chain::error_chain;
 use crate::installation::{Installation, Revision};
 use crate::panics::catch_panic;
-use crate::secret::{Code, SecretError, same};
+use crate::secret::{Code, SecretError};
 use crate::slack::{self, Issued, SlackClient};
 use crate::store::{Facts, InstallationStore, StateStore};
-use crate::tenant::TeamId;
 
 mod config;
 mod cookie;
 mod error;
+mod expected;
 mod hooks;
 mod http_flow;
+mod keep;
 mod pages;
 mod policies;
 mod policy;
+mod scope_words;
 mod state;
 
 pub use config::{ConfigError, InstallConfig, InstallOptions, RedirectUri, Requested};
 pub use error::Error;
 pub use hooks::{InstallHooks, Installed};
-pub use pages::{DefaultPages, PageResponse, Pages};
+pub use pages::{DefaultPages, InstallPage, PageResponse, Pages};
 pub use policies::{
     AdminRequired, AllOf, AllowTenants, DenyTenants, OrgWide, RequiredScopes, SENSITIVE_SCOPES,
+    ScopePatternError,
 };
 pub use policy::{Candidate, Decision, InstallPolicy};
 
-use config::Pending;
+use config::{Expected, Pending};
 use cookie::FlowCookie;
 use policy::AllowAll;
 use state::{State, StateKey};
@@ -135,7 +137,8 @@ impl InstallProvider {
     ) -> Result<Self, ConfigError> {
         config.check()?;
         let pages = DefaultPages::new().with_install_path(&*config.install_path);
-        let state_key = StateKey::derive(&config.credentials);
+        let app = &config.credentials;
+        let state_key = StateKey::derive(app, slack.old_credentials(app));
         Ok(Self(Arc::new(Inner {
             config: Arc::new(config),
             state_key: Arc::new(state_key),
@@ -185,6 +188,11 @@ impl InstallProvider {
         &self.0.config.redirect_uris
     }
 
+    #[cfg(test)]
+    pub(crate) fn config(&self) -> &InstallConfig {
+        &self.0.config
+    }
+
     /// Returns the path where the flow starts.
     #[must_use]
     pub fn install_path(&self) -> &str {
@@ -224,9 +232,9 @@ impl InstallProvider {
     /// stored.
     pub async fn start(&self, options: InstallOptions) -> Result<Started, Error> {
         let inner = &self.0;
+        let cookie = FlowCookie::generate(options.session.as_deref());
         let pending = Pending::new(&inner.config, options)?;
         let now = inner.clock.now();
-        let cookie = FlowCookie::generate();
         let state = State::new(&cookie, now);
         let expires_at = now + inner.config.state_lifetime;
         let payload = pending.to_payload();
@@ -303,6 +311,9 @@ pub struct Callback<'a> {
     pub error: Option<&'a str>,
     /// All `Cookie` headers, joined by `; `.
     pub cookies: &'a str,
+    /// The session of your app that the request belongs to. A flow that started with an
+    /// [`InstallOptions::session`] ends only with the same value.
+    pub session: Option<&'a str>,
     /// The path of the request, if known. A state for another redirect URL is then refused.
     pub path: Option<&'a str>,
     /// The `Host` header, if known.
@@ -354,10 +365,12 @@ impl Inner {
         // Only the cookie name of this flow is accepted. On https, the name has the prefix
         // `__Host-`, which no sibling domain and no plain http response can set.
         let cookie = FlowCookie::find(callback.cookies, &state.id(), uri.is_plain_loopback());
-        if cookie.is_some_and(|cookie| state.is_bound_to(&cookie)) {
+        let cookie = cookie.filter(|cookie| state.is_bound_to(cookie));
+        let cookie = cookie.ok_or(Error::OtherBrowser)?;
+        if cookie.is_of_session(callback.session) {
             Ok(state)
         } else {
-            Err(Error::OtherBrowser)
+            Err(Error::OtherSession)
         }
     }
 
@@ -393,23 +406,44 @@ impl Inner {
         }
         let code = code.and_then(Result::ok).ok_or(Error::NoCode)?;
         let credentials = &self.config.credentials;
-        let issued = self
+        let exchanged = self
             .slack
-            .oauth_v2_access(credentials, &code, &pending.redirect_uri)
+            .exchange_code(credentials, &code, &pending.redirect_uri)
             .await
             .map_err(Error::Exchange)?;
-        self.install(issued, pending).await
+        match exchanged {
+            Ok(issued) => self.install(issued, pending).await,
+            Err(unusable) => {
+                self.revoke_unusable(&unusable).await;
+                Err(Error::Exchange(unusable.error()))
+            }
+        }
     }
 
     async fn install(&self, issued: Issued, pending: Pending) -> Result<Installed, Error> {
         let requested = pending.requested();
-        let expected_team = pending.team.clone();
+        let expected = pending.expected();
         let mut installation = pending.into_installation(issued);
-        if let Err(error) = self.check(&installation, &requested, expected_team).await {
+        if let Err(error) = self.check(&installation, &requested, &expected).await {
             self.revoke_unless_in_use(&installation).await;
             return Err(error);
         }
-        let revision = self.store(&installation).await?;
+        let revision = match self.store(&installation).await {
+            Ok(revision) => revision,
+            Err(error) => {
+                if error.is_transient() {
+                    let inner = self.clone();
+                    drop(tokio::spawn(inner.store_later(installation, requested)));
+                } else {
+                    tracing::error!(
+                        tenant = %installation.key(),
+                        error = error_chain(&error),
+                        "an installation cannot be stored; its tokens exist only at Slack"
+                    );
+                }
+                return Err(Error::Store(error));
+            }
+        };
         self.enrich(&mut installation, revision).await;
         Ok(Installed {
             installation,
@@ -422,7 +456,7 @@ impl Inner {
         &self,
         installation: &Installation,
         requested: &Requested,
-        expected_team: Option<TeamId>,
+        expected: &Expected,
     ) -> Result<(), Error> {
         if self
             .config
@@ -432,8 +466,7 @@ impl Inner {
         {
             return Err(Error::OtherApp);
         }
-        let team = installation.home.team().map(|team| &team.id);
-        if expected_team.is_some() && expected_team.as_ref() != team {
+        if !self.is_expected(installation, expected).await {
             return Err(Error::OtherTeam);
         }
         // Sign in with Slack returns the same form, but installs nothing.
@@ -460,27 +493,6 @@ impl Inner {
                 Err(Error::Refused { reason })
             }
         }
-    }
-
-    /// Stores the installation, and retries while the database is unavailable. The code is already
-    /// used, and the tokens exist nowhere else.
-    async fn store(&self, installation: &Installation) -> Result<Revision, Error> {
-        for pause in STORE_PAUSES {
-            match self.installations.store(installation).await {
-                Err(error) if error.is_transient() => {
-                    tracing::warn!(
-                        error = error_chain(&error),
-                        "an installation could not be stored; it is tried again"
-                    );
-                    tokio::time::sleep(pause).await;
-                }
-                outcome => return outcome.map_err(Error::Store),
-            }
-        }
-        self.installations
-            .store(installation)
-            .await
-            .map_err(Error::Store)
     }
 
     /// Calls `auth.test` for facts that the exchange does not return. Best effort: the installation
@@ -526,68 +538,6 @@ impl Inner {
         }
     }
 
-    /// Revokes newly issued tokens that will not be stored, unless a stored installation may use
-    /// them.
-    ///
-    /// Without token rotation, revoking a bot's token removes the bot from the workspace. On a
-    /// reinstall, Slack usually returns the same token that is already stored. So if the same bot
-    /// or user has a stored grant, only rotating tokens are revoked, because that ends only these
-    /// tokens. If the store is unavailable, nothing is revoked.
-    ///
-    /// If another flow stores the same non-rotating token between the check and the revocation, it
-    /// loses the token, and the person must install again.
-    async fn revoke_unless_in_use(&self, installation: &Installation) {
-        let key = installation.key();
-        let user = installation.user.as_ref().map(|user| &user.id);
-        let stored = match self.installations.fetch(&key, user).await {
-            Ok(stored) => stored,
-            Err(error) => {
-                tracing::error!(
-                    tenant = %key,
-                    error = error_chain(&error),
-                    "the tokens of a refused installation are not revoked: the store could not be \
-                     read, and they may be in use"
-                );
-                return;
-            }
-        };
-        let stored = stored
-            .as_ref()
-            .map(|stored| stored.grants())
-            .unwrap_or_default();
-        for (issued, stored) in installation.grants().into_iter().zip(stored) {
-            let Some(issued) = issued else { continue };
-            let in_use = stored.is_some_and(|stored| {
-                issued.refresh_token.is_none()
-                    || same(stored.access_token.expose(), issued.access_token.expose())
-            });
-            if in_use {
-                tracing::info!(
-                    tenant = %key,
-                    "a refused installation's token is kept: the stored installation may use it"
-                );
-                continue;
-            }
-            // The refresh token first, so that it cannot issue a new pair.
-            if let Some(token) = &issued.refresh_token
-                && let Err(error) = self.slack.auth_revoke_refresh_token(token).await
-            {
-                tracing::error!(
-                    tenant = %key,
-                    error = error_chain(&error),
-                    "the refresh token of a refused installation could not be revoked"
-                );
-            }
-            if let Err(error) = self.slack.auth_revoke(&issued.access_token).await {
-                tracing::error!(
-                    tenant = %key,
-                    error = error_chain(&error),
-                    "the token of a refused installation could not be revoked"
-                );
-            }
-        }
-    }
-
     /// Logs the result of a flow, and calls your app's hook.
     async fn report(&self, outcome: Result<Installed, Error>) -> Result<Installed, Error> {
         match &outcome {
@@ -620,11 +570,3 @@ impl Inner {
         }
     }
 }
-
-/// The pauses between attempts to store. A person is waiting, so the sum is only a few seconds.
-const STORE_PAUSES: [Duration; 4] = [
-    Duration::from_millis(100),
-    Duration::from_millis(300),
-    Duration::from_millis(900),
-    Duration::from_millis(2700),
-];

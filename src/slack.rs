@@ -10,8 +10,10 @@ use url::Url;
 mod answers;
 mod client;
 mod error;
+mod member;
 mod transport;
 
+pub(crate) use answers::Unusable;
 pub use answers::{AuthTest, Issued, Renewed, UserInfo};
 pub use client::{ClientCredentials, SlackClient};
 pub use error::{Error, ErrorClass, ErrorCode};

@@ -16,7 +16,7 @@ macro_rules! slack_id {
         slack_id!(
             $(#[$doc])* $name: concat!("a Slack ", $what, " id"),
             concat!(
-                "one of the letters \"", $prefixes, "\" and then 1 to 63 capital letters or digits"
+                "one of the letters \"", $prefixes, "\" and then 1 to 30 capital letters or digits"
             ),
             |id| is_id(id, $prefixes)
         );
@@ -32,8 +32,9 @@ macro_rules! slack_id {
             ///
             /// # Errors
             ///
-            /// [`IdError`], if `id` does not have the form of this type. No id may be longer than
-            /// 64 characters. Slack documents no length, and real ids have 9 to 11 characters.
+            /// [`IdError`], if `id` does not have the form of this type. A token or a secret never
+            /// has it. Slack documents no length: real ids have 9 to 11 characters, and 31 are
+            /// accepted.
             pub fn new(id: impl Into<String>) -> Result<Self, IdError> {
                 let id = id.into();
                 let check: fn(&str) -> bool = $check;
@@ -118,16 +119,16 @@ slack_id!(
 );
 
 slack_id!(
-    /// A Slack app's client id: digits and dots. It is the app's name in storage, so that several
-    /// apps can share one database and keep their data apart.
-    ///
-    /// Accepts 1 to 64 ASCII letters, digits, `.`, `-` and `_`.
+    /// A Slack app's client id: two numbers joined by a dot. It is the app's name in storage, so
+    /// that several apps can share one database and keep their data apart. It is stored in plain
+    /// text, so no secret has its form.
     ClientId: "a Slack client id",
     "two numbers joined by a dot, such as 100000000001.200000000002, from the app's page Basic \
      Information",
     |id| {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-        (1..=MAX_ID_LEN).contains(&id.len()) && id.bytes().all(allowed)
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        let parts = id.split_once('.');
+        id.len() <= MAX_ID_LEN && parts.is_some_and(|(one, two)| is_number(one) && is_number(two))
     }
 );
 
@@ -137,9 +138,13 @@ slack_id!(
 /// keys.
 pub(crate) const MAX_ID_LEN: usize = 64;
 
+/// The longest accepted id that begins with a letter. A secret in capital hexadecimal digits, which
+/// would otherwise have the form of such an id, has at least 32.
+const MAX_LETTERED_LEN: usize = 31;
+
 fn is_id(id: &str, prefixes: &str) -> bool {
     let mut bytes = id.bytes();
-    (2..=MAX_ID_LEN).contains(&id.len())
+    (2..=MAX_LETTERED_LEN).contains(&id.len())
         && bytes
             .next()
             .is_some_and(|first| prefixes.as_bytes().contains(&first))
@@ -431,21 +436,80 @@ mod tests {
             assert!(TeamId::new(bad).is_err(), "{bad:?}");
         }
         assert!(TeamId::new(format!("T{}", "0".repeat(10_000))).is_err());
-        assert!(TeamId::new(format!("T{}", "0".repeat(MAX_ID_LEN - 1))).is_ok());
-        assert!(TeamId::new(format!("T{}", "0".repeat(MAX_ID_LEN))).is_err());
+        assert!(TeamId::new(format!("T{}", "0".repeat(MAX_LETTERED_LEN - 1))).is_ok());
+        assert!(TeamId::new(format!("T{}", "0".repeat(MAX_LETTERED_LEN))).is_err());
         assert!(UserId::new("W0ORGADM001").is_ok());
         assert!(TeamId::new("T1").is_ok());
     }
 
     #[test]
-    fn a_client_id_has_a_length_and_characters_that_no_storage_name_minds() {
-        for bad in ["", "1/2", "1 2", "1\n", "{1}", "ä"] {
+    fn a_client_id_is_two_numbers_joined_by_a_dot() {
+        for bad in [
+            "", ".", "1", "1.", ".1", "1.2.3", "1..2", "1/2", "1,2", "1 .2", "1.2\n", "-1.2",
+            "+1.2", "1.a", "{1}", "ä", "١.٢",
+        ] {
             assert!(ClientId::new(bad).is_err(), "{bad:?}");
         }
-        assert!(ClientId::new("0".repeat(MAX_ID_LEN + 1)).is_err());
-        assert!(ClientId::new("0".repeat(MAX_ID_LEN)).is_ok());
-        for good in ["1", "100000000001.200000000002", "a-B_9"] {
+        let of_length = |length: usize| format!("1.{}", "0".repeat(length - 2));
+        assert!(ClientId::new(of_length(MAX_ID_LEN + 1)).is_err());
+        assert!(ClientId::new(of_length(MAX_ID_LEN)).is_ok());
+        for good in ["1.2", "100000000001.200000000002"] {
             assert_eq!(ClientId::new(good).expect(good).as_str(), good);
+        }
+    }
+
+    /// Everything secret that a person copies from Slack's pages, or finds in a log.
+    const SECRETS: &[&str] = &[
+        "xoxb-100000000001-200000000002-AbCdEfGhIjKlMnOpQrStUvWx",
+        "xoxp-1-2-3-abc",
+        "xoxe.xoxb-1-Mi0yLTEw",
+        "xoxe.xoxp-1-Mi0yLTEw",
+        "xoxe-1-My0xLTEw",
+        "xapp-1-A0FAKEAPP01-100-abcdef",
+        "xwfp-1",
+        // A client secret, or a signing secret, and the same in capital letters.
+        "8f742231b10e8888abcd99yyyzzz85a5",
+        "8f742231b10e8888abcd99fff00085a5",
+        "8F742231B10E8888ABCD99FFF00085A5",
+        "AF742231B10E8888ABCD99FFF00085A5",
+        "BF742231B10E8888ABCD99FFF00085A5",
+        "EF742231B10E8888ABCD99FFF00085A5",
+        // A key in capital hexadecimal digits, and one in base 32.
+        "A0000000000000000000000000000000B0000000000000000000000000000000",
+        "TBQWY3DPEHPK3PXPJBSWY3DPEHPK3PXP",
+        "UBQWY3DPEHPK3PXPJBSWY3DPEHPK3PXP",
+        "WBQWY3DPEHPK3PXPJBSWY3DPEHPK3PXP",
+        // A secret with digits only, a verification token, and a code.
+        "12345678901234567890123456789012",
+        "gIkuvaNzQIHg97ATvDxqgjtO",
+        "100000000001.200000000002.8f742231b10e8888abcd99fff00085a5",
+        "https://hooks.slack.com/services/T0ALPHA0001/B0HOOK00001/XXXXXXXXXXXXXXXXXXXXXXXX",
+        "T0ALPHA0001/B0HOOK00001/XXXXXXXXXXXXXXXXXXXXXXXX",
+        "0RxoY3Zc4hKzqX8m0P6v1u0QmQ0m6h0s6m2m0l2b7wE=",
+    ];
+
+    #[test]
+    fn a_token_or_a_secret_that_is_pasted_into_any_id_is_refused_and_not_repeated() {
+        fn refused<I, E: fmt::Display>(parsed: Result<I, E>, secret: &str) {
+            let Err(error) = parsed else {
+                panic!("{secret} is accepted as {}", std::any::type_name::<I>());
+            };
+            assert!(!error.to_string().contains(secret), "{error}");
+        }
+        for secret in SECRETS {
+            for text in [(*secret).to_owned(), secret.to_uppercase()] {
+                refused(AppId::new(&*text), &text);
+                refused(BotId::new(&*text), &text);
+                refused(ClientId::new(&*text), &text);
+                refused(EnterpriseId::new(&*text), &text);
+                refused(TeamId::new(&*text), &text);
+                refused(UserId::new(&*text), &text);
+                refused(text.parse::<InstallationKey>(), &text);
+                let json = serde_json::Value::from(&*text);
+                refused(serde_json::from_value::<ClientId>(json.clone()), &text);
+                refused(serde_json::from_value::<AppId>(json.clone()), &text);
+                refused(serde_json::from_value::<InstallationKey>(json), &text);
+            }
         }
     }
 

@@ -24,7 +24,7 @@ use crate::replay::ReplayGuard;
 use crate::request::Verifier;
 use crate::rotation::{RotationConfig, TokenRotator};
 use crate::seal::{LocalKeyProvider, MasterKey};
-use crate::secret::SigningSecret;
+use crate::secret::{ClientSecret, SigningSecret};
 use crate::slack::{ClientCredentials, Environment, SlackClient};
 use crate::store::Store;
 use crate::tenant::{AppId, ClientId};
@@ -66,6 +66,7 @@ pub struct SlackAppBuilder {
     cache: Option<CacheOptions>,
     clock: Clock,
     handles_once: bool,
+    has_install_page: bool,
     app_name: Option<String>,
     install_hooks: Option<Arc<dyn InstallHooks>>,
     install_path: Option<String>,
@@ -100,6 +101,16 @@ impl SlackAppBuilder {
     /// Sets the app's signing secret.
     pub fn signing_secret(mut self, secret: SigningSecret) -> Self {
         self.values.signing_secret = Some(Ok(secret));
+        self
+    }
+
+    /// Also accepts this client secret, the app's previous one.
+    ///
+    /// Use it while you replace the client secret, until every process has the new one. An install
+    /// flow then ends in any process, and a call to Slack is repeated with this secret if Slack
+    /// refuses the new one.
+    pub fn old_client_secret(mut self, secret: ClientSecret) -> Self {
+        self.values.old_client_secret = Some(Ok(secret));
         self
     }
 
@@ -215,9 +226,17 @@ impl SlackAppBuilder {
         self
     }
 
-    /// Sets your own pages for the end of the install flow.
+    /// Shows a page with the requested scopes before the redirect to Slack. Leave it out for an app
+    /// in Slack's Marketplace, which requires a direct redirect.
+    pub fn install_page(mut self) -> Self {
+        self.has_install_page = true;
+        self
+    }
+
+    /// Sets your own pages for the install flow.
     ///
-    /// [`app_name`](Self::app_name) and [`site`](Self::site) then have no effect.
+    /// [`app_name`](Self::app_name), [`site`](Self::site) and [`install_page`](Self::install_page)
+    /// then have no effect.
     pub fn pages(mut self, pages: impl Pages) -> Self {
         self.pages = Some(Arc::new(pages));
         self
@@ -271,9 +290,8 @@ impl SlackAppBuilder {
         let pages = self.install_pages(&config.install_path)?;
         let store = self.opened(&credentials.client_id).await?;
 
+        let slack = self.slack_client(&credentials)?;
         let clock = self.clock;
-        let slack = self.slack;
-        let slack = slack.unwrap_or_else(|| SlackClient::new(Environment::commercial()));
         let slack = slack.with_clock(clock.clone());
         let mut provider = InstallProvider::new(
             config,
@@ -331,6 +349,20 @@ impl SlackAppBuilder {
         }))
     }
 
+    /// Returns the client that was set, or one for the commercial Slack, with the old secret.
+    fn slack_client(&mut self, credentials: &ClientCredentials) -> Result<SlackClient, AppError> {
+        let slack = self.slack.take();
+        let slack = slack.unwrap_or_else(|| SlackClient::new(Environment::commercial()));
+        let old = self.values.old_client_secret.take().transpose()?;
+        Ok(match old {
+            Some(client_secret) => slack.with_old_credentials(ClientCredentials {
+                client_id: credentials.client_id.clone(),
+                client_secret,
+            }),
+            None => slack,
+        })
+    }
+
     fn verifier(&mut self) -> Result<Verifier, AppError> {
         let secret = required(
             self.values.signing_secret.take(),
@@ -378,6 +410,9 @@ impl SlackAppBuilder {
         }
         if let Some(name) = self.app_name.take() {
             pages = pages.with_app_name(name);
+        }
+        if self.has_install_page {
+            pages = pages.with_install_page();
         }
         Ok(self.pages.take().unwrap_or_else(|| Arc::new(pages)))
     }

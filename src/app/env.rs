@@ -13,6 +13,7 @@ use crate::tenant::ClientId;
 
 pub(super) const CLIENT_ID: &str = "SLACK_CLIENT_ID";
 pub(super) const CLIENT_SECRET: &str = "SLACK_CLIENT_SECRET";
+pub(super) const OLD_CLIENT_SECRET: &str = "SLACK_OLD_CLIENT_SECRET";
 pub(super) const MASTER_KEY: &str = "SLACK_INSTALLS_MASTER_KEY";
 pub(super) const MASTER_KEY_FILE: &str = "SLACK_INSTALLS_MASTER_KEY_FILE";
 pub(super) const REDIRECT_URI: &str = "SLACK_REDIRECT_URI";
@@ -29,6 +30,7 @@ pub(super) struct Values {
     pub(super) client_id: Value<ClientId>,
     pub(super) client_secret: Value<ClientSecret>,
     pub(super) master_key: Value<MasterKey>,
+    pub(super) old_client_secret: Value<ClientSecret>,
     pub(super) redirect_uris: Vec<Result<RedirectUri, AppError>>,
     pub(super) signing_secret: Value<SigningSecret>,
     pub(super) url: Value<Zeroizing<String>>,
@@ -41,10 +43,11 @@ pub(super) fn read(variable: impl Fn(&str) -> Option<OsString>) -> Values {
         let value = value.into_string().map(Zeroizing::new);
         Some(value.map_err(|_| AppError::value(name, None, "it is not UTF-8")))
     };
-    let client_secret = text(CLIENT_SECRET).map(|text| {
-        ClientSecret::new(text?.trim())
-            .map_err(|source| AppError::value(CLIENT_SECRET, None, source))
-    });
+    let client_secret = |name: &'static str| {
+        text(name).map(|text| {
+            ClientSecret::new(text?.trim()).map_err(|source| AppError::value(name, None, source))
+        })
+    };
     let signing_secret = text(SIGNING_SECRET).map(|text| {
         SigningSecret::new(text?.trim())
             .map_err(|source| AppError::value(SIGNING_SECRET, None, source))
@@ -61,28 +64,23 @@ pub(super) fn read(variable: impl Fn(&str) -> Option<OsString>) -> Values {
     };
     Values {
         client_id: text(CLIENT_ID).map(|text| client_id(&text?)),
-        client_secret,
+        client_secret: client_secret(CLIENT_SECRET),
         master_key,
+        old_client_secret: client_secret(OLD_CLIENT_SECRET),
         redirect_uris: redirect_uri.into_iter().collect(),
         signing_secret,
         url: text(URL),
     }
 }
 
-/// Reads a client id, which is two numbers joined by a dot. The error shows only the first
-/// characters, because a wrong value may be a secret.
+/// Reads a client id. The error shows only the first characters, because a wrong value may be a
+/// secret.
 fn client_id(text: &str) -> Result<ClientId, AppError> {
     let text = text.trim();
-    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    let is_id = text
-        .split_once('.')
-        .is_some_and(|(one, other)| is_number(one) && is_number(other));
-    let refused = || {
+    ClientId::new(text).map_err(|_| {
         let why = "expected two numbers joined by a dot, from the app's page Basic Information";
         AppError::value(CLIENT_ID, Some(beginning(text)), why)
-    };
-    let id = ClientId::new(text).ok().filter(|_| is_id);
-    id.ok_or_else(refused)
+    })
 }
 
 pub(super) fn redirect_uri(name: &'static str, text: &str) -> Result<RedirectUri, AppError> {

@@ -4,7 +4,8 @@ use std::ffi::OsString;
 
 use super::SlackAppBuilder;
 use super::env::{
-    CLIENT_ID, CLIENT_SECRET, MASTER_KEY, MASTER_KEY_FILE, REDIRECT_URI, SIGNING_SECRET, URL, read,
+    CLIENT_ID, CLIENT_SECRET, MASTER_KEY, MASTER_KEY_FILE, OLD_CLIENT_SECRET, REDIRECT_URI,
+    SIGNING_SECRET, URL, read,
 };
 
 const GOOD: [(&str, &str); 6] = [
@@ -41,6 +42,29 @@ async fn an_app_starts_from_its_variables() {
 }
 
 #[tokio::test]
+async fn the_old_client_secret_is_optional_and_belongs_to_the_same_app() {
+    let app = with("", None).build().await.expect("it is not needed");
+    let none = app
+        .0
+        .slack
+        .old_credentials(&app.0.provider.config().credentials);
+    assert!(none.is_none());
+    let app = with(OLD_CLIENT_SECRET, Some("5a58zzzyyy99dcba8888e01b132247f8"));
+    let app = app.build().await.expect("a secret");
+    let config = app.0.provider.config();
+    let old = app
+        .0
+        .slack
+        .old_credentials(&config.credentials)
+        .expect("set");
+    assert_eq!(old.client_id, config.credentials.client_id);
+    assert_eq!(
+        old.client_secret.expose(),
+        "5a58zzzyyy99dcba8888e01b132247f8"
+    );
+}
+
+#[tokio::test]
 async fn what_is_not_set_is_named_with_the_place_to_find_it() {
     for (name, _) in GOOD {
         for value in [None, Some("")] {
@@ -70,6 +94,11 @@ async fn a_wrong_value_is_named_with_the_cause_and_never_shown_if_it_is_secret()
             CLIENT_SECRET,
             "a canary",
             "SLACK_CLIENT_SECRET has a wrong value: not a client secret",
+        ),
+        (
+            OLD_CLIENT_SECRET,
+            "a canary",
+            "SLACK_OLD_CLIENT_SECRET has a wrong value: not a client secret",
         ),
         (
             SIGNING_SECRET,

@@ -183,7 +183,11 @@ fn merged<'a>(
     let webhooks = first.webhooks.into_iter().chain(second.webhooks);
     InstallSecrets {
         webhooks: webhooks
-            .filter(|webhook| channels.insert(webhook.channel_id.clone()))
+            .filter(|webhook| {
+                let is_known = !webhook.channel_id.is_empty();
+                let channel = is_known.then(|| webhook.channel_id.clone());
+                channels.insert(channel.unwrap_or_else(|| webhook.url.clone()))
+            })
             .collect(),
         metadata: first.metadata.or(second.metadata),
     }

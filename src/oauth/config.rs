@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::error::Error;
 use crate::installation::{Installation, Scopes};
 use crate::slack::{ClientCredentials, Issued, is_loopback};
-use crate::tenant::{AppId, TeamId};
+use crate::tenant::{AppId, EnterpriseId, TeamId};
 
 /// The scopes that the app requests, and the redirect URLs of its flow.
 #[derive(Debug)]
@@ -43,6 +43,14 @@ impl InstallConfig {
             user_scopes: Scopes::default(),
             app_id: None,
             state_lifetime: MAX_STATE_LIFETIME,
+        }
+    }
+
+    /// Returns the scopes that a flow requests if its options do not replace them.
+    pub(super) fn requested(&self) -> Requested {
+        Requested {
+            scopes: self.scopes.clone(),
+            user_scopes: self.user_scopes.clone(),
         }
     }
 
@@ -150,12 +158,30 @@ pub struct InstallOptions {
     pub user_scopes: Option<Scopes>,
     /// The workspace in which to install the app. Slack treats it as a hint and may ignore it. An
     /// installation in another workspace is then refused.
+    ///
+    /// An org-wide installation is accepted if the workspace is known to belong to the
+    /// organisation: from an earlier installation, from `users.info` (scope `users:read`), or from
+    /// `auth.teams.list`.
     pub team: Option<TeamId>,
+    /// The organisation in which to install the app, as a hint to Slack. An installation elsewhere
+    /// is refused. One in a workspace of the organisation is accepted.
+    pub enterprise: Option<EnterpriseId>,
+    /// The session of your app in which the flow starts: any text that names the signed-in user or
+    /// their session, such as its id. The callback of another session, or of none, is refused
+    /// before the state and the code are used. So an installation never reaches the account of
+    /// somebody else who has signed in with the same browser.
+    ///
+    /// Pass the same value as [`Callback::session`](super::Callback::session), or return it from
+    /// [`InstallHooks::session`](super::InstallHooks::session). Only a hash of it leaves the
+    /// process, in the flow's cookie.
+    pub session: Option<String>,
     /// Data of your app, at most 4 KiB. It is stored encrypted in the state's row, later as
     /// [`Installation::metadata`], and never appears in a URL.
     ///
     /// A later flow without metadata leaves it unchanged. A flow that starts at Slack, or at the
-    /// install path, has no metadata. It says what your route passed, not who the person is.
+    /// install path, has the metadata of
+    /// [`InstallHooks::starting`](super::InstallHooks::starting). It says what your app passed, not
+    /// who the person is.
     pub metadata: Option<String>,
 }
 
@@ -166,6 +192,8 @@ impl fmt::Debug for InstallOptions {
             .field("scopes", &self.scopes)
             .field("user_scopes", &self.user_scopes)
             .field("team", &self.team)
+            .field("enterprise", &self.enterprise)
+            .field("session", &self.session.as_ref().map(|_| "[redacted]"))
             .field("metadata", &self.metadata.as_ref().map(|_| "[redacted]"))
             .finish()
     }
@@ -220,7 +248,16 @@ pub(super) struct Pending {
     pub(super) scopes: String,
     pub(super) user_scopes: String,
     pub(super) team: Option<TeamId>,
+    #[serde(default)]
+    pub(super) enterprise: Option<EnterpriseId>,
     metadata: Option<String>,
+}
+
+/// Where a flow is to install the app, if its options say so.
+#[derive(Clone)]
+pub(super) struct Expected {
+    pub(super) team: Option<TeamId>,
+    pub(super) enterprise: Option<EnterpriseId>,
 }
 
 impl Pending {
@@ -252,6 +289,7 @@ impl Pending {
             scopes: scopes.to_string(),
             user_scopes: user_scopes.to_string(),
             team: options.team,
+            enterprise: options.enterprise,
             metadata: options.metadata,
         })
     }
@@ -268,6 +306,13 @@ impl Pending {
         Requested {
             scopes: Scopes::from(self.scopes.as_str()),
             user_scopes: Scopes::from(self.user_scopes.as_str()),
+        }
+    }
+
+    pub(super) fn expected(&self) -> Expected {
+        Expected {
+            team: self.team.clone(),
+            enterprise: self.enterprise.clone(),
         }
     }
 

@@ -5,19 +5,35 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest::{SHA256, digest};
 use zeroize::Zeroizing;
 
 use crate::random;
+use crate::secret::same;
 use crate::store::StateId;
 
-/// The value of one flow's cookie: 32 random bytes.
+/// The value of one flow's cookie: 32 random bytes. If the flow belongs to a session of your app, a
+/// dot and the session's mark follow. The state is bound to the whole value.
 pub(super) struct FlowCookie(Zeroizing<String>);
 
 impl FlowCookie {
-    pub(super) fn generate() -> Self {
-        Self(Zeroizing::new(
-            URL_SAFE_NO_PAD.encode(random::bytes::<32>()),
-        ))
+    pub(super) fn generate(session: Option<&str>) -> Self {
+        let mut value = Zeroizing::new(URL_SAFE_NO_PAD.encode(random::bytes::<32>()));
+        if let Some(session) = session {
+            let mark = mark(&value, session);
+            value.push('.');
+            value.push_str(&mark);
+        }
+        Self(value)
+    }
+
+    /// Returns whether the flow belongs to this session, or to none.
+    pub(super) fn is_of_session(&self, session: Option<&str>) -> bool {
+        match (self.0.split_once('.'), session) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some((random, marked)), Some(session)) => same(marked, &mark(random, session)),
+        }
     }
 
     pub(super) fn expose(&self) -> &str {
@@ -56,6 +72,13 @@ impl FlowCookie {
 
 redacted!(FlowCookie);
 
+/// Returns what binds a cookie to a session. It reveals nothing about the session.
+fn mark(random: &str, session: &str) -> String {
+    let parts = [SESSION_LABEL, random.as_bytes(), session.as_bytes()];
+    let hash = digest(&SHA256, &parts.concat());
+    URL_SAFE_NO_PAD.encode(&hash.as_ref()[..15])
+}
+
 fn name(id: &StateId, plain_loopback: bool) -> String {
     let prefix = if plain_loopback { "" } else { "__Host-" };
     let [a, b, c, d, ..] = id.0;
@@ -65,8 +88,11 @@ fn name(id: &StateId, plain_loopback: bool) -> String {
     )
 }
 
-/// The length of the longest accepted value. Our values have 43 characters.
+/// The length of the longest accepted value. Our values have 43 characters, and 64 with the mark of
+/// a session.
 const MAX_VALUE: usize = 64;
+
+const SESSION_LABEL: &[u8] = b"slack-installs oauth session v1";
 
 #[cfg(test)]
 mod tests {
@@ -76,7 +102,7 @@ mod tests {
 
     #[test]
     fn the_cookie_has_every_flag_that_protects_it() {
-        let header = FlowCookie::generate().set(&ID, Duration::from_secs(600), false);
+        let header = FlowCookie::generate(None).set(&ID, Duration::from_secs(600), false);
         let (pair, attributes) = header.split_once("; ").expect("attributes");
         assert!(pair.starts_with("__Host-slack-oauth-abababab="), "{pair}");
         assert_eq!(
@@ -87,7 +113,7 @@ mod tests {
 
     #[test]
     fn on_plain_loopback_the_cookie_is_one_that_browsers_accept_there() {
-        let header = FlowCookie::generate().set(&ID, Duration::from_secs(600), true);
+        let header = FlowCookie::generate(None).set(&ID, Duration::from_secs(600), true);
         assert!(header.starts_with("slack-oauth-abababab="), "{header}");
         assert!(!header.contains("Secure"), "{header}");
     }
@@ -116,6 +142,28 @@ mod tests {
         };
         assert!(found(64).is_some());
         assert!(found(65).is_none());
+    }
+
+    #[test]
+    fn a_flow_of_a_session_ends_in_that_session_only() {
+        let unbound = FlowCookie::generate(None);
+        let bound = FlowCookie::generate(Some("ada"));
+        assert_eq!(
+            (unbound.expose().len(), bound.expose().len()),
+            (43, MAX_VALUE)
+        );
+        for (session, is_of_session) in [
+            (Some("ada"), true),
+            (Some("bob"), false),
+            (Some(""), false),
+            (Some("ada "), false),
+            (None, false),
+        ] {
+            assert_eq!(bound.is_of_session(session), is_of_session, "{session:?}");
+            assert!(unbound.is_of_session(session), "{session:?}");
+        }
+        assert!(FlowCookie::generate(Some("")).is_of_session(Some("")));
+        assert!(!FlowCookie::generate(Some("")).is_of_session(None));
     }
 
     #[test]

@@ -42,6 +42,9 @@ pub enum Error {
     /// The flow started in another browser, or this browser did not send the flow's cookie.
     #[error("the flow started in another browser, or this browser did not send the flow's cookie")]
     OtherBrowser,
+    /// The flow belongs to another session of your app than the one of the callback.
+    #[error("the flow started in another session of the app, or nobody is signed in any more")]
+    OtherSession,
     /// The app was installed in a workspace other than the flow's.
     #[error("the app was installed in another workspace than the flow requested")]
     OtherTeam,
@@ -89,6 +92,7 @@ impl Error {
             Self::Options(_) => "options",
             Self::OtherApp => "other_app",
             Self::OtherBrowser => "other_browser",
+            Self::OtherSession => "other_session",
             Self::OtherTeam => "other_team",
             Self::Refused { .. } => "refused",
             Self::StateExpired => "state_expired",

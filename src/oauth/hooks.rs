@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::config::Requested;
+use http::{HeaderMap, Uri};
+
+use super::config::{InstallOptions, Requested};
 use super::error::Error;
 use super::policies::missing;
 use crate::forward::forward;
@@ -35,7 +37,7 @@ impl Installed {
     }
 }
 
-/// Hooks that run after each install flow, for your app's own work.
+/// Hooks that run before and after each install flow, for your app's own work.
 ///
 /// ```
 /// use slack_installs::oauth::{Error, InstallHooks, Installed};
@@ -58,7 +60,11 @@ impl Installed {
 /// # Contract
 ///
 /// 1. `installed` is called once for each successful flow, after the installation is stored.
-/// 2. `failed` is called once for each failed flow, with the reason.
+/// 2. `failed` is called once for each failed flow, with the reason. If the reason is
+///    [`Error::Store`] because the database was away, the library keeps trying for 10 minutes, and
+///    `installed` may follow.
+/// 3. `starting` is called for each flow that starts at the install path or at Slack, and `session`
+///    for each callback. A panic in either refuses the request.
 ///
 /// # Consistency
 ///
@@ -74,6 +80,29 @@ impl Installed {
 /// Neither hook returns an error. Your app must handle errors inside the hook.
 #[async_trait::async_trait]
 pub trait InstallHooks: fmt::Debug + Send + Sync + 'static {
+    /// Returns the options of a flow that this request starts, at the install path or at Slack. The
+    /// given options have what the library read from the request: the redirect URL, and the
+    /// workspace or organisation. Returns them unchanged by default.
+    ///
+    /// The request may come from anyone. Take metadata from your app's own session, or from a value
+    /// that your app has signed.
+    async fn starting(
+        &self,
+        options: InstallOptions,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> InstallOptions {
+        let _ = (uri, headers);
+        options
+    }
+
+    /// Returns the session of your app that this callback belongs to, for flows with a
+    /// [session](InstallOptions::session). Returns `None` by default.
+    async fn session(&self, headers: &HeaderMap) -> Option<String> {
+        let _ = headers;
+        None
+    }
+
     /// Called after an installation was stored. Does nothing by default.
     async fn installed(&self, installed: &Installed) {
         let _ = installed;
@@ -86,6 +115,8 @@ pub trait InstallHooks: fmt::Debug + Send + Sync + 'static {
 }
 
 forward!(InstallHooks for [Arc] {
+    fn starting(options: InstallOptions, uri: &Uri, headers: &HeaderMap) -> InstallOptions;
+    fn session(headers: &HeaderMap) -> Option<String>;
     fn installed(installed: &Installed);
     fn failed(error: &Error);
 });

@@ -10,27 +10,75 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use url::form_urlencoded;
 
-use super::{Callback, Error, InstallOptions, InstallProvider, PageResponse};
+use super::{Callback, Error, InstallOptions, InstallPage, InstallProvider, PageResponse};
 use crate::error_chain::error_chain;
+use crate::panics::catch_panic;
 use crate::slack::ErrorCode;
-use crate::tenant::TeamId;
+use crate::tenant::{EnterpriseId, TeamId};
 
 impl InstallProvider {
     /// Responds to a `GET` of the install path: a 302 to Slack's page, with the flow's cookie.
     ///
     /// Slack's Marketplace requires this response from a direct install URL. `?team=T…` in the
-    /// query is passed on as the workspace in which to install. If several redirect URLs are
+    /// query is passed on as the workspace in which to install, and `?team=E…` as the organisation.
+    /// Your app can change the options in
+    /// [`InstallHooks::starting`](super::InstallHooks::starting). If several redirect URLs are
     /// configured, the one with the host of this request is used, because the browser sends the
     /// cookie only to that host.
+    ///
+    /// If the app's [`Pages`](super::Pages) have a page for the install path, it is shown first.
     pub async fn install_response(&self, uri: &Uri, headers: &HeaderMap) -> Response<String> {
+        if let Some(page) = self.install_page(uri) {
+            return self.page(page, StatusCode::OK);
+        }
         let mut options = self.options_at(host(uri, headers));
         let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
         let team = query
             .into_iter()
             .find(|(name, _)| name == "team")
             .map(|(_, value)| value);
-        options.team = team.and_then(|team| TeamId::new(team).ok());
-        self.start_response(options).await
+        if let Some(team) = team {
+            options.enterprise = EnterpriseId::new(&*team).ok();
+            options.team = TeamId::new(team).ok();
+        }
+        self.start_for(options, uri, headers).await
+    }
+
+    /// Starts a flow with the options that your app adds to these.
+    async fn start_for(
+        &self,
+        options: InstallOptions,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Response<String> {
+        let Some(hooks) = &self.0.hooks else {
+            return self.start_response(options).await;
+        };
+        match catch_panic(hooks.starting(options, uri, headers)).await {
+            Some(options) => self.start_response(options).await,
+            None => {
+                tracing::error!("an install hook panicked, so an install flow did not start");
+                self.failed(&Error::Hook)
+            }
+        }
+    }
+
+    /// Returns the page before the flow, if there is one, and the person has not seen it.
+    fn install_page(&self, uri: &Uri) -> Option<PageResponse> {
+        let query = uri.query().unwrap_or_default();
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        if query.len() > MAX_QUERY || pairs.any(|(name, _)| name == START) {
+            return None;
+        }
+        // What the link said, such as the workspace, is said again at the start.
+        let pairs = form_urlencoded::parse(query.as_bytes());
+        let mut start = form_urlencoded::Serializer::new(String::new());
+        let start = start.extend_pairs(pairs).append_pair(START, "1").finish();
+        let requested = self.0.config.requested();
+        self.0.pages.install(&InstallPage {
+            requested: &requested,
+            start: &format!("{}?{start}", self.0.config.install_path),
+        })
     }
 
     /// Returns the options for a flow that starts at this host. Its redirect URL should have the
@@ -92,11 +140,27 @@ impl InstallProvider {
             // A `HEAD` request, which link previews send, must not consume the state.
             return plain(StatusCode::METHOD_NOT_ALLOWED);
         }
+        if is_speculative(headers) {
+            // The browser discards a response with this status, and sends the request again if the
+            // person follows the link.
+            return plain(StatusCode::SERVICE_UNAVAILABLE);
+        }
         let cookies = cookies(headers);
         let Some(query) = Query::parse(uri.query().unwrap_or_default()) else {
             return self.failed(&Error::InvalidState);
         };
+        let session = match &self.0.hooks {
+            Some(hooks) => match catch_panic(hooks.session(headers)).await {
+                Some(session) => session,
+                None => {
+                    tracing::error!("an install hook panicked, so a callback is refused");
+                    return self.failed(&Error::Hook);
+                }
+            },
+            None => None,
+        };
         let callback = Callback {
+            session: session.as_deref(),
             state: query.state.as_deref(),
             code: query.code.as_deref(),
             error: query.error.as_deref(),
@@ -112,7 +176,10 @@ impl InstallProvider {
             // because nothing proves that this browser started the flow.
             Err(Error::NoState) => match callback.error {
                 Some(code) => self.failed(&Error::Denied(ErrorCode::new(code))),
-                None => self.start_response(self.options_at(callback.host)).await,
+                None => {
+                    let options = self.options_at(callback.host);
+                    self.start_for(options, uri, headers).await
+                }
             },
             Err(error) => self.failed(&error),
         }
@@ -168,6 +235,21 @@ impl Query {
     }
 }
 
+/// Returns whether a browser or a scanner sent this request ahead, without a person who follows the
+/// link.
+fn is_speculative(headers: &HeaderMap) -> bool {
+    let is_ahead = |value: &HeaderValue| {
+        let value = value.as_bytes().to_ascii_lowercase();
+        AHEAD
+            .iter()
+            .any(|word| value.windows(word.len()).any(|part| part == *word))
+    };
+    headers.contains_key("sec-speculation-tags")
+        || PURPOSES
+            .iter()
+            .any(|name| headers.get_all(*name).iter().any(is_ahead))
+}
+
 fn cookies(headers: &HeaderMap) -> String {
     let values = headers
         .get_all(COOKIE)
@@ -209,6 +291,23 @@ fn set_cookie(response: &mut Response<String>, value: &str) {
     value.set_sensitive(true);
     response.headers_mut().append(SET_COOKIE, value);
 }
+
+/// The parameter that starts the flow although there is a page before it.
+const START: &str = "start";
+
+/// The headers in which a request says that it is speculative: of the Fetch standard, of Chrome,
+/// Safari and Firefox before it, and of libraries that prefetch links.
+const PURPOSES: [&str; 6] = [
+    "sec-purpose",
+    "purpose",
+    "x-purpose",
+    "x-sec-purpose",
+    "x-moz",
+    "moz-purpose",
+];
+
+/// The words in these headers.
+const AHEAD: [&[u8]; 4] = [b"prefetch", b"prerender", b"preview", b"preload"];
 
 /// The longest accepted query, in bytes. Slack's own callbacks have about 250 characters.
 const MAX_QUERY: usize = 8 * 1024;

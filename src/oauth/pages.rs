@@ -6,14 +6,15 @@ use std::sync::Arc;
 use http::StatusCode;
 use url::Url;
 
-use super::config::INSTALL_PATH;
+use super::config::{INSTALL_PATH, Requested};
 use super::error::Error;
 use super::hooks::Installed;
+use super::scope_words;
 use crate::html::escape;
 use crate::installation::Home;
 use crate::slack::ErrorClass;
 
-/// Creates the pages at the end of a flow. Implement it to show your own pages.
+/// Creates the pages before and at the end of a flow. Implement it to show your own pages.
 ///
 /// # Contract
 ///
@@ -32,6 +33,14 @@ use crate::slack::ErrorClass;
 ///
 /// None.
 pub trait Pages: fmt::Debug + Send + Sync + 'static {
+    /// Returns the page at the install path, which links to the start of the flow. By default there
+    /// is none: the install path redirects to Slack, as Slack's Marketplace requires from a direct
+    /// install URL.
+    fn install(&self, page: &InstallPage<'_>) -> Option<PageResponse> {
+        let _ = page;
+        None
+    }
+
     /// Returns the page after an installation was stored. The default is the page of
     /// [`DefaultPages`].
     fn installed(&self, installed: &Installed) -> PageResponse {
@@ -51,6 +60,10 @@ pub trait Pages: fmt::Debug + Send + Sync + 'static {
 
 #[deny(clippy::missing_trait_methods)]
 impl<P: Pages + ?Sized> Pages for Arc<P> {
+    fn install(&self, page: &InstallPage<'_>) -> Option<PageResponse> {
+        (**self).install(page)
+    }
+
     fn installed(&self, installed: &Installed) -> PageResponse {
         (**self).installed(installed)
     }
@@ -58,6 +71,17 @@ impl<P: Pages + ?Sized> Pages for Arc<P> {
     fn failed(&self, error: &Error) -> PageResponse {
         (**self).failed(error)
     }
+}
+
+/// What a page at the install path can show.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct InstallPage<'a> {
+    /// The scopes that the flow will request, unless
+    /// [`InstallHooks::starting`](super::InstallHooks::starting) changes them.
+    pub requested: &'a Requested,
+    /// The URL that starts the flow, for the *Add to Slack* link. It is relative to the host.
+    pub start: &'a str,
 }
 
 /// A page, or a redirect.
@@ -90,6 +114,7 @@ pub enum PageResponse {
 #[derive(Clone, Debug)]
 pub struct DefaultPages {
     app_name: Option<String>,
+    has_install_page: bool,
     install_path: String,
     site: Option<Url>,
 }
@@ -100,6 +125,7 @@ impl DefaultPages {
     pub fn new() -> Self {
         Self {
             app_name: None,
+            has_install_page: false,
             install_path: INSTALL_PATH.into(),
             site: None,
         }
@@ -110,6 +136,16 @@ impl DefaultPages {
     pub fn with_app_name(mut self, name: impl Into<String>) -> Self {
         self.app_name = Some(name.into());
         self
+    }
+
+    /// Shows a page with the requested scopes, and an *Add to Slack* button, before the redirect to
+    /// Slack. Leave it out for an app in Slack's Marketplace.
+    #[must_use]
+    pub fn with_install_page(self) -> Self {
+        Self {
+            has_install_page: true,
+            ..self
+        }
     }
 
     /// Sets the app's own site. Each page then links to it.
@@ -143,6 +179,22 @@ impl Default for DefaultPages {
 }
 
 impl Pages for DefaultPages {
+    fn install(&self, shown: &InstallPage<'_>) -> Option<PageResponse> {
+        if !self.has_install_page {
+            return None;
+        }
+        let name = self.app_name.as_deref().unwrap_or("the app");
+        let scopes = scope_words::list(shown.requested);
+        let add = scopes + &button(shown.start, "Add to Slack");
+        let texts = ["Slack will ask you to confirm."];
+        Some(page(
+            &format!("Install {name}"),
+            &texts,
+            &add,
+            &self.site_link(),
+        ))
+    }
+
     fn installed(&self, installed: &Installed) -> PageResponse {
         let app = self.app_name.as_deref().unwrap_or("The app");
         let app_id = installed.installation.app_id.as_str();
@@ -217,6 +269,11 @@ fn failure_text(error: &Error) -> FailureText {
              accept cookies.",
             "Allow cookies for this site, start again, and stay in this browser.",
         ),
+        Error::OtherSession => restart(
+            "Please start again",
+            "This installation was started by somebody who is signed in with another account.",
+            "Sign in with the account that the app should be connected to, and start again.",
+        ),
         Error::UsedState => restart(
             "Already used",
             "This link was used before.",
@@ -227,10 +284,16 @@ fn failure_text(error: &Error) -> FailureText {
             "This installation took too long.",
             "Start again, and finish it within ten minutes.",
         ),
-        Error::InvalidState | Error::NoCode | Error::NoState | Error::Options(_) => restart(
+        Error::InvalidState | Error::NoCode | Error::NoState => restart(
             "Please start again",
             "This link is not complete, or not from this app.",
             "Start again from here.",
+        ),
+        // A fault of your app. Its text is in the log, and not for the person.
+        Error::Options(_) => restart(
+            "Something went wrong",
+            "The installation could not be started. The app did not pass on what it needs.",
+            "Start again from here. If it fails again, contact the people who provide the app.",
         ),
         Error::OtherTeam => restart(
             "Not installed",
@@ -287,7 +350,7 @@ fn button(href: &str, text: &str) -> String {
     format!("<p><a class=\"button\" href=\"{href}\">{text}</a></p>")
 }
 
-/// Escapes the texts. The button and the link are already HTML.
+/// Escapes the title and the texts. The button and the link are already HTML.
 fn page(title: &str, texts: &[&str], button: &str, link: &str) -> PageResponse {
     let title = escape(title);
     let texts: String = texts

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use thiserror::Error;
 
 use super::policy::{Candidate, Decision, InstallPolicy};
 use crate::error_chain::error_chain;
@@ -106,6 +107,14 @@ pub const SENSITIVE_SCOPES: &[&str] = &[
     "search:*",
 ];
 
+/// A text that is not a pattern for scopes.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error(
+    "not a pattern for scopes: {0:?}: expected a scope, such as `files:read`, or a part of one \
+     with one `*` at one end, such as `*:history`"
+)]
+pub struct ScopePatternError(Box<str>);
+
 macro_rules! tenants {
     ($name:ident) => {
         impl $name {
@@ -139,11 +148,26 @@ impl Tenants {
 }
 
 impl AdminRequired {
-    /// Creates a policy that searches for these scopes instead. `*` at either end matches any text.
-    pub fn for_scopes<S: Into<Box<str>>>(scopes: impl IntoIterator<Item = S>) -> Self {
-        Self {
-            scopes: scopes.into_iter().map(Into::into).collect(),
-        }
+    /// Creates a policy that searches for these scopes instead. `*` at one end matches any text.
+    ///
+    /// # Errors
+    ///
+    /// [`ScopePatternError`] for a pattern that would match nothing, or everything: one that is
+    /// empty, has a `*` elsewhere than at one end, or has characters that no scope has.
+    pub fn for_scopes<S: Into<Box<str>>>(
+        scopes: impl IntoIterator<Item = S>,
+    ) -> Result<Self, ScopePatternError> {
+        let checked = |pattern: Box<str>| {
+            if is_pattern(&pattern) {
+                Ok(pattern)
+            } else {
+                Err(ScopePatternError(pattern))
+            }
+        };
+        let scopes = scopes.into_iter().map(Into::into).map(checked);
+        Ok(Self {
+            scopes: scopes.collect::<Result<_, _>>()?,
+        })
     }
 
     fn is_sensitive(&self, scope: &str) -> bool {
@@ -153,7 +177,7 @@ impl AdminRequired {
 
 impl Default for AdminRequired {
     fn default() -> Self {
-        Self::for_scopes(SENSITIVE_SCOPES.iter().copied())
+        Self::for_scopes(SENSITIVE_SCOPES.iter().copied()).expect("the constants are patterns")
     }
 }
 
@@ -207,10 +231,8 @@ impl InstallPolicy for AdminRequired {
         {
             return Decision::Allow;
         }
-        let asks = granted
-            .into_iter()
-            .find(|grant| grant.scopes.contains(USERS_READ));
-        let (Some(grant), Some(by)) = (asks, &installation.installed_by) else {
+        let reader = reader_of_users(granted);
+        let (Some(grant), Some(by)) = (reader, &installation.installed_by) else {
             tracing::error!("an admin is required, but no token has the scope users:read");
             return refuse("The app could not check whether you are an admin.");
         };
@@ -274,6 +296,24 @@ pub(super) fn missing(grant: Option<&Grant>, wanted: &Scopes) -> Scopes {
         Some(grant) => grant.scopes.missing(wanted),
         None => wanted.clone(),
     }
+}
+
+/// Returns the first of these grants with which `users.info` can be called.
+pub(super) fn reader_of_users<'a>(
+    mut grants: impl Iterator<Item = &'a Grant>,
+) -> Option<&'a Grant> {
+    grants.find(|grant| grant.scopes.contains(USERS_READ))
+}
+
+/// Returns whether this is a scope, or the beginning or end of one with a `*` in place of the rest.
+fn is_pattern(pattern: &str) -> bool {
+    let part = pattern
+        .strip_prefix('*')
+        .or_else(|| pattern.strip_suffix('*'))
+        .unwrap_or(pattern);
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b":._-".contains(&byte);
+    !part.is_empty() && part.bytes().all(allowed)
 }
 
 /// Returns whether the person is an admin here. The flags count only in the person's own workspace
@@ -350,9 +390,42 @@ mod tests {
 
     #[test]
     fn other_patterns_replace_those_that_are_there() {
-        let policy = AdminRequired::for_scopes(["chat:*"]);
+        let policy = AdminRequired::for_scopes(["chat:*"]).expect("a pattern");
         assert!(policy.is_sensitive("chat:write"));
         assert!(!policy.is_sensitive("channels:history"));
+    }
+
+    #[test]
+    fn a_pattern_that_would_match_nothing_or_everything_makes_no_policy() {
+        for bad in [
+            "",
+            "*",
+            "**",
+            "*history*",
+            "channels:*history",
+            "*:*",
+            "a*b",
+            "chat:write,commands",
+            "chat:write commands",
+            "Chat:write",
+            "files:read\n",
+            "files:?",
+            "^admin",
+            "admin.**",
+        ] {
+            let error = AdminRequired::for_scopes(["files:read", bad]).expect_err(bad);
+            assert!(error.to_string().contains(&format!("{bad:?}")), "{error}");
+        }
+        for good in [
+            "admin",
+            "admin.*",
+            "*:history",
+            "groups:write.invites",
+            "tokens.basic",
+        ] {
+            assert!(AdminRequired::for_scopes([good]).is_ok(), "{good}");
+        }
+        assert!(AdminRequired::for_scopes([""; 0]).is_ok());
     }
 
     #[test]

@@ -10,6 +10,9 @@
 //!
 //! It is encoded as base64url without padding, in 119 characters. It names a row in the store and
 //! contains nothing else.
+//!
+//! While the client secret is replaced, a second HMAC follows, under the old secret. So a process
+//! that has only one of the two secrets accepts the state.
 
 use std::time::{Duration, SystemTime};
 
@@ -25,20 +28,24 @@ use crate::random;
 use crate::slack::ClientCredentials;
 use crate::store::StateId;
 
-/// The key that signs states. It is derived from the client secret, so every process of an app has
-/// the same key without further configuration.
+/// The keys that sign states. They are derived from the client secret and the old one, so every
+/// process of an app has a key in common without further configuration.
 pub(super) struct StateKey {
-    key: hmac::Key,
+    /// The key of the current secret, and during a rotation of the secret also that of the old one.
+    keys: Vec<hmac::Key>,
     client_id: String,
 }
 
 impl StateKey {
-    pub(super) fn derive(credentials: &ClientCredentials) -> Self {
-        let secret = credentials.client_secret.expose().as_bytes();
-        let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), KEY_LABEL);
+    pub(super) fn derive(app: &ClientCredentials, old: Option<&ClientCredentials>) -> Self {
+        let key = |credentials: &ClientCredentials| {
+            let secret = credentials.client_secret.expose().as_bytes();
+            let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), KEY_LABEL);
+            hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
+        };
         Self {
-            key: hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()),
-            client_id: credentials.client_id.as_str().into(),
+            keys: std::iter::once(app).chain(old).map(key).collect(),
+            client_id: app.client_id.as_str().into(),
         }
     }
 
@@ -73,20 +80,29 @@ impl State {
 
     /// Returns the value of the parameter, for a flow with this redirect URL.
     pub(super) fn sign(&self, key: &StateKey, redirect_uri: &str) -> String {
-        let signature = hmac::sign(&key.key, &key.bound(&self.0, redirect_uri));
-        URL_SAFE_NO_PAD.encode([&self.0, signature.as_ref()].concat())
+        let bound = key.bound(&self.0, redirect_uri);
+        let mut bytes = self.0.to_vec();
+        for key in &key.keys {
+            bytes.extend_from_slice(hmac::sign(key, &bound).as_ref());
+        }
+        URL_SAFE_NO_PAD.encode(bytes)
     }
 
     /// Returns the flow that a parameter names, if this app signed it for this redirect URL.
     pub(super) fn verify(key: &StateKey, text: &str, redirect_uri: &str) -> Option<Self> {
         // The length is checked first, so that a very long text costs nothing.
-        let bytes = (text.len() == TEXT_LEN)
+        let bytes = TEXT_LENS
+            .contains(&text.len())
             .then(|| URL_SAFE_NO_PAD.decode(text).ok())
             .flatten()?;
-        let (signed, signature) = bytes.split_at_checked(SIGNED_LEN)?;
+        let (signed, signatures) = bytes.split_at_checked(SIGNED_LEN)?;
         let signed: [u8; SIGNED_LEN] = signed.try_into().ok()?;
-        hmac::verify(&key.key, &key.bound(&signed, redirect_uri), signature).ok()?;
-        (signed[0] == VERSION).then_some(Self(signed))
+        let bound = key.bound(&signed, redirect_uri);
+        let is_signed = signatures.chunks(SIGNATURE_LEN).any(|signature| {
+            let mut keys = key.keys.iter();
+            keys.any(|key| hmac::verify(key, &bound, signature).is_ok())
+        });
+        (is_signed && signed[0] == VERSION).then_some(Self(signed))
     }
 
     /// Returns the id of the row.
@@ -127,7 +143,9 @@ const MADE_AT: std::ops::Range<usize> = 1..9;
 const RANDOM: std::ops::Range<usize> = 9..41;
 const BROWSER: std::ops::Range<usize> = 41..57;
 const SIGNED_LEN: usize = 57;
-const TEXT_LEN: usize = 119;
+const SIGNATURE_LEN: usize = 32;
+/// The lengths of a state with one signature, and with two.
+const TEXT_LENS: [usize; 2] = [119, 162];
 const KEY_LABEL: &[u8] = b"slack-installs oauth state key v1";
 const ID_LABEL: &[u8] = b"slack-installs oauth state id v1";
 const BROWSER_LABEL: &[u8] = b"slack-installs oauth browser v1";
@@ -148,10 +166,14 @@ mod tests {
     const URI: &str = "https://bot.example.com/slack/oauth_redirect";
 
     fn key(client_id: &str, secret: &str) -> StateKey {
-        StateKey::derive(&ClientCredentials {
+        StateKey::derive(&app(client_id, secret), None)
+    }
+
+    fn app(client_id: &str, secret: &str) -> ClientCredentials {
+        ClientCredentials {
             client_id: ClientId::new(client_id).expect("id"),
             client_secret: ClientSecret::new(secret).expect("secret"),
-        })
+        }
     }
 
     fn now() -> SystemTime {
@@ -165,8 +187,8 @@ mod tests {
     #[test]
     fn a_state_verifies_for_its_own_app_and_redirect_url_only() {
         let ours = key("1.2", "secret");
-        let text = State::new(&FlowCookie::generate(), now()).sign(&ours, URI);
-        assert_eq!(text.len(), TEXT_LEN);
+        let text = State::new(&FlowCookie::generate(None), now()).sign(&ours, URI);
+        assert_eq!(text.len(), TEXT_LENS[0]);
         assert!(verify(&ours, &text, URI).is_some());
         assert!(verify(&ours, &text, "https://bot.example.com/other").is_none());
         assert!(verify(&key("1.3", "secret"), &text, URI).is_none());
@@ -176,7 +198,7 @@ mod tests {
     #[test]
     fn a_state_of_another_version_or_length_is_refused_although_it_is_signed() {
         let ours = key("1.2", "secret");
-        let mut state = State::new(&FlowCookie::generate(), now());
+        let mut state = State::new(&FlowCookie::generate(None), now());
         state.0[0] = VERSION + 1;
         assert!(verify(&ours, &state.sign(&ours, URI), URI).is_none());
         state.0[0] = VERSION;
@@ -188,9 +210,35 @@ mod tests {
     }
 
     #[test]
+    fn processes_with_one_secret_in_common_accept_each_others_states() {
+        let both = StateKey::derive(&app("1.2", "new"), Some(&app("1.2", "old")));
+        let (new, old) = (key("1.2", "new"), key("1.2", "old"));
+        let signed = |key: &StateKey| State::new(&FlowCookie::generate(None), now()).sign(key, URI);
+        assert_eq!(signed(&both).len(), TEXT_LENS[1]);
+        for (by, at, is_accepted) in [
+            (&old, &both, true),
+            (&both, &old, true),
+            (&both, &both, true),
+            (&both, &new, true),
+            (&new, &both, true),
+            (&old, &new, false),
+            (&new, &old, false),
+            (&both, &key("1.2", "other"), false),
+            (&both, &key("1.3", "new"), false),
+        ] {
+            assert_eq!(verify(at, &signed(by), URI).is_some(), is_accepted);
+        }
+        assert!(verify(&new, &signed(&both), "https://bot.example.com/other").is_none());
+        // A changed part is refused, although one of two signatures is unchanged.
+        let mut text = signed(&both);
+        text.replace_range(20..21, if &text[20..21] == "A" { "B" } else { "A" });
+        assert!(verify(&new, &text, URI).is_none() && verify(&old, &text, URI).is_none());
+    }
+
+    #[test]
     fn every_changed_character_is_refused() {
         let ours = key("1.2", "secret");
-        let text = State::new(&FlowCookie::generate(), now()).sign(&ours, URI);
+        let text = State::new(&FlowCookie::generate(None), now()).sign(&ours, URI);
         for at in 0..text.len() {
             let mut changed = text.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
@@ -201,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_state_lives_for_its_lifetime_and_not_from_the_future() {
-        let state = State::new(&FlowCookie::generate(), now());
+        let state = State::new(&FlowCookie::generate(None), now());
         let lifetime = Duration::from_secs(600);
         let at = |seconds: i64| match u64::try_from(seconds) {
             Ok(after) => now() + Duration::from_secs(after),
@@ -217,10 +265,10 @@ mod tests {
 
     #[test]
     fn a_state_is_bound_to_its_cookie() {
-        let cookie = FlowCookie::generate();
+        let cookie = FlowCookie::generate(None);
         let state = State::new(&cookie, now());
         assert!(state.is_bound_to(&cookie));
-        assert!(!state.is_bound_to(&FlowCookie::generate()));
+        assert!(!state.is_bound_to(&FlowCookie::generate(None)));
     }
 
     proptest! {

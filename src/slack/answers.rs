@@ -1,5 +1,9 @@
 //! Parses Slack's responses. Checks only the fields that are stored.
 //!
+//! Slack calls most fields optional. An optional field that is absent, `null`, empty or of an
+//! unknown form counts as absent. A response with tokens is refused only if the tokens cannot be
+//! used, and the error names the field.
+//!
 //! Errors of the JSON parser contain parts of the input, such as tokens. So they never leave this
 //! file.
 
@@ -7,9 +11,9 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use zeroize::Zeroizing;
 
 use super::Error;
+use super::member::Member;
 use crate::clock::{from_epoch, to_epoch};
 use crate::installation::{Bot, Enterprise, Grant, Home, IncomingWebhook, Scopes, Team, User};
 use crate::secret::{AccessToken, RefreshToken, WebhookUrl};
@@ -74,7 +78,8 @@ pub struct AuthTest {
 
 /// The properties of a user that an install policy can check.
 ///
-/// An absent flag is `false`. Slack leaves out most flags of a deactivated user.
+/// An absent flag is `false`. Slack leaves out most flags of a deactivated user. A flag of an
+/// unknown form never makes the user an admin, and counts as set if it denies something.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct UserInfo {
@@ -95,200 +100,325 @@ pub struct UserInfo {
     pub teams: Vec<TeamId>,
 }
 
-#[derive(Deserialize)]
+/// The tokens of a code exchange, before the owners of the tokens are known.
+pub(super) struct Exchanged {
+    app_id: Option<AppId>,
+    home: Option<Home>,
+    authed_user: Option<UserId>,
+    bot_user: Option<UserId>,
+    tokens: Tokens,
+    incoming_webhook: Option<IncomingWebhook>,
+    at: SystemTime,
+}
+
+/// Issued tokens that may have no known owner.
+#[derive(Debug, Default)]
+struct Tokens {
+    bot: Option<Grant>,
+    user: Option<Grant>,
+}
+
+/// Tokens that Slack issued for a code, and that cannot be stored as an installation.
+#[derive(Debug)]
+pub(crate) struct Unusable {
+    /// Why they cannot be stored. Names the field.
+    pub(crate) what: &'static str,
+    /// Where they were issued, if known.
+    pub(crate) home: Option<Home>,
+    /// The owner of the user's token, if known.
+    pub(crate) user_id: Option<UserId>,
+    /// The bot's token and the user's.
+    pub(crate) grants: [Option<Grant>; 2],
+}
+
+impl Unusable {
+    pub(crate) fn error(&self) -> Error {
+        malformed(self.what)
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct AccessAnswer {
-    app_id: String,
-    team: Option<Named>,
-    enterprise: Option<Named>,
-    #[serde(default)]
-    is_enterprise_install: bool,
-    authed_user: Option<AuthedUser>,
-    access_token: Option<Zeroizing<String>>,
-    token_type: Option<String>,
-    scope: Option<String>,
-    bot_user_id: Option<String>,
-    refresh_token: Option<Zeroizing<String>>,
-    expires_in: Option<u64>,
-    incoming_webhook: Option<WebhookAnswer>,
+    app_id: Member,
+    team: Member<Named>,
+    enterprise: Member<Named>,
+    is_enterprise_install: Member,
+    authed_user: Member<AuthedUser>,
+    access_token: Member,
+    token_type: Member,
+    scope: Member,
+    bot_user_id: Member,
+    refresh_token: Member,
+    expires_in: Member,
+    incoming_webhook: Member<WebhookAnswer>,
 }
 
-/// The token fields are at the top level, both for a bot and for a user.
-#[derive(Deserialize)]
+/// The token fields are normally at the top level, both for a bot and for a user. Some responses
+/// have a user's in `authed_user`, as a code exchange has.
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct RenewedAnswer {
-    app_id: String,
-    team: Option<Named>,
-    enterprise: Option<Named>,
-    access_token: Zeroizing<String>,
-    token_type: String,
-    scope: Option<String>,
-    user_id: Option<String>,
-    refresh_token: Zeroizing<String>,
-    expires_in: u64,
+    app_id: Member,
+    team: Member<Named>,
+    enterprise: Member<Named>,
+    authed_user: Member<AuthedUser>,
+    access_token: Member,
+    token_type: Member,
+    scope: Member,
+    user_id: Member,
+    refresh_token: Member,
+    expires_in: Member,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Named {
-    id: String,
-    name: Option<String>,
+    id: Member,
+    name: Member,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct AuthedUser {
-    id: String,
-    access_token: Option<Zeroizing<String>>,
-    token_type: Option<String>,
-    scope: Option<String>,
-    refresh_token: Option<Zeroizing<String>>,
-    expires_in: Option<u64>,
+    id: Member,
+    access_token: Member,
+    token_type: Member,
+    scope: Member,
+    refresh_token: Member,
+    expires_in: Member,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct WebhookAnswer {
-    channel: String,
-    channel_id: String,
-    configuration_url: String,
-    url: Zeroizing<String>,
+    channel: Member,
+    channel_id: Member,
+    configuration_url: Member,
+    url: Member,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct AuthTestAnswer {
-    bot_id: Option<String>,
-    enterprise_id: Option<String>,
-    team_id: Option<String>,
-    url: Option<String>,
-    user_id: Option<String>,
+    bot_id: Member,
+    enterprise_id: Member,
+    team_id: Member,
+    url: Member,
+    user_id: Member,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct TeamsAnswer {
+    teams: Member<Named>,
+    response_metadata: Member<ResponseMetadata>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ResponseMetadata {
+    next_cursor: Member,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct PersonAnswer {
-    user: PersonFields,
+    user: Member<PersonFields>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct PersonFields {
-    team_id: Option<String>,
-    deleted: bool,
-    is_admin: bool,
-    is_owner: bool,
-    is_primary_owner: bool,
-    is_restricted: bool,
-    is_ultra_restricted: bool,
-    is_stranger: bool,
-    enterprise_user: OrgFlags,
+    team_id: Member,
+    deleted: Member,
+    is_admin: Member,
+    is_owner: Member,
+    is_primary_owner: Member,
+    is_restricted: Member,
+    is_ultra_restricted: Member,
+    is_stranger: Member,
+    enterprise_user: Member<OrgFlags>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct OrgFlags {
-    enterprise_id: Option<String>,
-    is_admin: bool,
-    is_owner: bool,
-    is_primary_owner: bool,
-    teams: Vec<String>,
+    enterprise_id: Member,
+    is_admin: Member,
+    is_owner: Member,
+    is_primary_owner: Member,
+    teams: Member,
 }
 
 /// Parses the response to a code exchange. The bot's token is at the top level, and the user's
 /// token is in `authed_user`.
-pub(super) fn issued(body: &[u8], at: SystemTime) -> Result<Issued, Error> {
-    let answer: AccessAnswer = read(body, "a field is missing or has the wrong type")?;
-    let enterprise = answer
-        .enterprise
-        .map(|named| named.typed(EnterpriseId::new))
-        .transpose()?;
-    let team = answer
-        .team
-        .map(|named| named.typed(TeamId::new))
-        .transpose()?;
-    let home = Home::new(
-        enterprise.map(|(id, name)| Enterprise { id, name }),
-        team.map(|(id, name)| Team { id, name }),
-        answer.is_enterprise_install,
-    )
-    .map_err(|_| malformed("it has neither a workspace's id nor an organisation's id"))?;
-    let bot = match answer.access_token {
-        Some(token) => {
-            token_type(answer.token_type.as_deref(), &["bot", "granular_bot"])?;
-            let user_id = answer
-                .bot_user_id
-                .ok_or_else(|| malformed("`bot_user_id` is missing"))?;
-            Some(Bot {
-                user_id: id(UserId::new, user_id)?,
-                id: None,
-                grant: grant(
-                    token,
-                    answer.refresh_token,
-                    answer.expires_in,
-                    answer.scope.as_deref(),
-                    at,
-                )?,
-            })
-        }
-        None => None,
+///
+/// The inner error has the tokens of a response that cannot be stored.
+pub(super) fn exchanged(
+    body: &[u8],
+    at: SystemTime,
+) -> Result<Result<Exchanged, Box<Unusable>>, Error> {
+    let answer: AccessAnswer = read(body)?;
+    let is_org = answer.is_enterprise_install.flag().is_set();
+    let user = answer.authed_user.object();
+    let mut exchanged = Exchanged {
+        app_id: known("app_id", AppId::new, answer.app_id),
+        home: home(answer.team.object(), answer.enterprise.object(), is_org),
+        authed_user: known("authed_user.id", UserId::new, user.id),
+        bot_user: known("bot_user_id", UserId::new, answer.bot_user_id),
+        tokens: Tokens::default(),
+        incoming_webhook: webhook(answer.incoming_webhook.object()),
+        at,
     };
-    let mut authed_user = None;
-    let mut user = None;
-    if let Some(answer) = answer.authed_user {
-        let id = id(UserId::new, answer.id)?;
-        authed_user = Some(id.clone());
-        if let Some(token) = answer.access_token {
-            token_type(answer.token_type.as_deref(), &["user"])?;
-            let grant = grant(
-                token,
-                answer.refresh_token,
-                answer.expires_in,
-                answer.scope.as_deref(),
-                at,
-            )?;
-            user = Some(User { id, grant });
+    let user = TokenFields {
+        access_token: user.access_token,
+        token_type: user.token_type,
+        scope: user.scope,
+        refresh_token: user.refresh_token,
+        expires_in: user.expires_in,
+    };
+    let bot = TokenFields {
+        access_token: answer.access_token,
+        token_type: answer.token_type,
+        scope: answer.scope,
+        refresh_token: answer.refresh_token,
+        expires_in: answer.expires_in,
+    };
+    // Both are read before the first error, so that each usable token can be revoked.
+    let (is_user, is_bot) = (user.is_user(true), !bot.is_user(false));
+    let (user, bot) = (user.grant(at), bot.grant(at));
+    let what = match (&bot, &user) {
+        (Err(()), _) => Some("`access_token` has a wrong form"),
+        (_, Err(())) => Some("`authed_user.access_token` has a wrong form"),
+        (Ok(Some(_)), _) if !is_bot => Some("`token_type` is not a bot's"),
+        (_, Ok(Some(_))) if !is_user => Some("`authed_user.token_type` is not a user's"),
+        _ => None,
+    };
+    exchanged.tokens = Tokens {
+        bot: bot.unwrap_or_default(),
+        user: user.unwrap_or_default(),
+    };
+    Ok(match what {
+        Some(what) => Err(exchanged.unusable(what)),
+        None => Ok(exchanged),
+    })
+}
+
+impl Exchanged {
+    /// Returns the token whose owner `auth.test` must name, because the response does not.
+    pub(super) fn ownerless(&self) -> Option<&AccessToken> {
+        let bot = self.tokens.bot.as_ref().filter(|_| self.bot_user.is_none());
+        let user = self.tokens.user.as_ref();
+        let user = user.filter(|_| self.authed_user.is_none());
+        bot.or(user).map(|grant| &grant.access_token)
+    }
+
+    /// Sets the owner of the token from [`ownerless`](Self::ownerless).
+    pub(super) fn set_owner(&mut self, owner: UserId) {
+        if self.tokens.bot.is_some() && self.bot_user.is_none() {
+            self.bot_user = Some(owner);
+        } else {
+            self.authed_user = Some(owner);
         }
     }
-    let webhook = |mut answer: WebhookAnswer| -> Result<_, Error> {
-        Ok(IncomingWebhook {
-            channel: answer.channel,
-            channel_id: answer.channel_id,
-            configuration_url: answer.configuration_url,
-            url: WebhookUrl::new(std::mem::take(&mut *answer.url))
-                .map_err(|_| malformed("the webhook's URL has a wrong form"))?,
+
+    /// Returns the tokens with their owners.
+    pub(super) fn issued(self) -> Result<Issued, Box<Unusable>> {
+        let has_owners = self.ownerless().is_none();
+        let (app_id, home) = match (&self.app_id, &self.home) {
+            (None, _) => return Err(self.unusable("`app_id` is missing or has a wrong form")),
+            (_, None) => {
+                let what = "`team.id`, or for an org-wide installation `enterprise.id`, is \
+                            missing or has a wrong form";
+                return Err(self.unusable(what));
+            }
+            (Some(app_id), Some(home)) if has_owners => (app_id.clone(), home.clone()),
+            _ => {
+                let what = "`bot_user_id` or `authed_user.id` is missing, and `auth.test` did \
+                            not name the token's owner";
+                return Err(self.unusable(what));
+            }
+        };
+        Ok(Issued {
+            app_id,
+            home,
+            bot: self
+                .bot_user
+                .zip(self.tokens.bot)
+                .map(|(user_id, grant)| Bot {
+                    user_id,
+                    id: None,
+                    grant,
+                }),
+            user: self
+                .authed_user
+                .clone()
+                .zip(self.tokens.user)
+                .map(|(id, grant)| User { id, grant }),
+            authed_user: self.authed_user,
+            incoming_webhook: self.incoming_webhook,
+            at: self.at,
         })
-    };
-    Ok(Issued {
-        app_id: id(AppId::new, answer.app_id)?,
-        home,
-        authed_user,
-        bot,
-        user,
-        incoming_webhook: answer.incoming_webhook.map(webhook).transpose()?,
-        at,
-    })
+    }
+
+    fn unusable(self, what: &'static str) -> Box<Unusable> {
+        Box::new(Unusable {
+            what,
+            home: self.home,
+            user_id: self.authed_user,
+            grants: [self.tokens.bot, self.tokens.user],
+        })
+    }
 }
 
 /// Parses the response to a refresh or to the exchange of a long-lived token.
 pub(super) fn renewed(body: &[u8], at: SystemTime) -> Result<Renewed, Error> {
-    let answer: RenewedAnswer = read(body, "a field is missing or has the wrong type")?;
-    let is_user = match answer.token_type.as_str() {
-        "bot" | "granular_bot" => false,
-        "user" => true,
-        _ => return Err(malformed("`token_type` is unknown")),
+    let answer: RenewedAnswer = read(body)?;
+    let nested = answer.authed_user.object();
+    let authed_user = known("authed_user.id", UserId::new, nested.id);
+    let top = TokenFields {
+        access_token: answer.access_token,
+        token_type: answer.token_type,
+        scope: answer.scope,
+        refresh_token: answer.refresh_token,
+        expires_in: answer.expires_in,
     };
-    let team = answer.team.map(|named| id(TeamId::new, named.id));
-    let enterprise = answer
-        .enterprise
-        .map(|named| id(EnterpriseId::new, named.id));
-    let user_id = answer.user_id.map(|user| id(UserId::new, user));
+    let is_nested = top.access_token.is_absent() && !nested.access_token.is_absent();
+    let fields = if is_nested {
+        TokenFields {
+            access_token: nested.access_token,
+            token_type: nested.token_type,
+            scope: nested.scope,
+            refresh_token: nested.refresh_token,
+            expires_in: nested.expires_in,
+        }
+    } else {
+        top
+    };
+    let user_id = known("user_id", UserId::new, answer.user_id);
+    let is_user = fields.is_user(is_nested || user_id.is_some());
+    // A bot's response may name the user who installed the app.
+    let user_id = user_id.or_else(|| authed_user.filter(|_| is_user));
+    let grant = fields
+        .grant(at)
+        .map_err(|()| malformed("`access_token` has a wrong form"))?
+        .ok_or_else(|| malformed("`access_token` is missing"))?;
+    if grant.refresh_token.is_none() {
+        return Err(malformed("`refresh_token` is missing or has a wrong form"));
+    }
     Ok(Renewed {
-        app_id: id(AppId::new, answer.app_id)?,
-        enterprise_id: enterprise.transpose()?,
-        team_id: team.transpose()?,
-        user_id: user_id.transpose()?,
+        app_id: known("app_id", AppId::new, answer.app_id)
+            .ok_or_else(|| malformed("`app_id` is missing or has a wrong form"))?,
+        enterprise_id: known(
+            "enterprise.id",
+            EnterpriseId::new,
+            answer.enterprise.object().id,
+        ),
+        team_id: known("team.id", TeamId::new, answer.team.object().id),
+        user_id,
         is_user,
-        grant: grant(
-            answer.access_token,
-            Some(answer.refresh_token),
-            Some(answer.expires_in),
-            answer.scope.as_deref(),
-            at,
-        )?,
+        grant,
         at,
     })
 }
@@ -296,84 +426,150 @@ pub(super) fn renewed(body: &[u8], at: SystemTime) -> Result<Renewed, Error> {
 /// Parses the response of `auth.test`. No field is required, and none selects a tenant. So an id
 /// of an unknown form counts as absent.
 pub(super) fn auth_test(body: &[u8]) -> Result<AuthTest, Error> {
-    let answer: AuthTestAnswer = read(body, "a field is missing or has the wrong type")?;
+    let answer: AuthTestAnswer = read(body)?;
     Ok(AuthTest {
-        bot_id: answer.bot_id.and_then(|id| BotId::new(id).ok()),
-        enterprise_id: answer
-            .enterprise_id
-            .and_then(|id| EnterpriseId::new(id).ok()),
-        team_id: answer.team_id.and_then(|id| TeamId::new(id).ok()),
-        url: answer.url,
-        user_id: answer.user_id.and_then(|id| UserId::new(id).ok()),
+        bot_id: id(BotId::new, answer.bot_id),
+        enterprise_id: id(EnterpriseId::new, answer.enterprise_id),
+        team_id: id(TeamId::new, answer.team_id),
+        url: answer.url.text(),
+        user_id: id(UserId::new, answer.user_id),
     })
+}
+
+/// Parses a page of `auth.teams.list`. Returns the cursor of the next page, if there is one.
+pub(super) fn teams(body: &[u8]) -> Result<(Vec<TeamId>, Option<String>), Error> {
+    let answer: TeamsAnswer = read(body)?;
+    let teams = answer.teams.list().into_iter();
+    Ok((
+        teams
+            .filter_map(|team| id(TeamId::new, team.object().id))
+            .collect(),
+        answer.response_metadata.object().next_cursor.text(),
+    ))
 }
 
 /// Parses the response of `users.info`.
 pub(super) fn person(body: &[u8]) -> Result<UserInfo, Error> {
-    let PersonAnswer { user } = read(body, "a field of the user is missing or has the wrong type")?;
-    let org = user.enterprise_user;
+    let answer: PersonAnswer = read(body)?;
+    let Member::Object(user) = answer.user else {
+        return Err(malformed("`user` is missing or is not an object"));
+    };
+    let org = user.enterprise_user.object();
+    let is_set = |flags: [&Member; 3]| flags.iter().any(|flag| flag.flag().is_set());
+    let may_be_set = |flags: &[&Member]| flags.iter().any(|flag| flag.flag().may_be_set());
+    let teams = org.teams.list().into_iter();
     Ok(UserInfo {
-        team_id: user.team_id.and_then(|id| TeamId::new(id).ok()),
-        is_deleted: user.deleted,
+        is_deleted: may_be_set(&[&user.deleted]),
         // In practice an owner is also an admin, but Slack does not document it.
-        is_admin: user.is_admin || user.is_owner || user.is_primary_owner,
-        is_org_admin: org.is_admin || org.is_owner || org.is_primary_owner,
-        is_outsider: user.is_restricted || user.is_ultra_restricted || user.is_stranger,
-        enterprise_id: org.enterprise_id.and_then(|id| EnterpriseId::new(id).ok()),
-        teams: org
-            .teams
-            .into_iter()
-            .filter_map(|id| TeamId::new(id).ok())
-            .collect(),
+        is_admin: is_set([&user.is_admin, &user.is_owner, &user.is_primary_owner]),
+        is_org_admin: is_set([&org.is_admin, &org.is_owner, &org.is_primary_owner]),
+        is_outsider: may_be_set(&[
+            &user.is_restricted,
+            &user.is_ultra_restricted,
+            &user.is_stranger,
+        ]),
+        team_id: id(TeamId::new, user.team_id),
+        enterprise_id: id(EnterpriseId::new, org.enterprise_id),
+        teams: teams.filter_map(|team| id(TeamId::new, team)).collect(),
     })
 }
 
-impl Named {
-    fn typed<I, E>(
-        self,
-        new: impl Fn(String) -> Result<I, E>,
-    ) -> Result<(I, Option<String>), Error> {
-        Ok((id(new, self.id)?, self.name))
-    }
+/// Returns where the app was installed. The organisation of a workspace is for information only,
+/// so one without a usable id counts as absent.
+fn home(team: Named, enterprise: Named, is_org: bool) -> Option<Home> {
+    let name = enterprise.name.text();
+    let enterprise = known("enterprise.id", EnterpriseId::new, enterprise.id);
+    let enterprise = enterprise.map(|id| Enterprise { id, name });
+    let name = team.name.text();
+    let team = known("team.id", TeamId::new, team.id).map(|id| Team { id, name });
+    Home::new(enterprise, team, is_org).ok()
 }
 
-fn grant(
-    mut access_token: Zeroizing<String>,
-    refresh_token: Option<Zeroizing<String>>,
-    expires_in: Option<u64>,
-    scope: Option<&str>,
-    at: SystemTime,
-) -> Result<Grant, Error> {
-    let refresh_token = refresh_token
-        .map(|mut token| RefreshToken::new(std::mem::take(&mut *token)))
-        .transpose();
-    Ok(Grant {
-        access_token: AccessToken::new(std::mem::take(&mut *access_token))
-            .map_err(|_| malformed("a token has a wrong form"))?,
-        refresh_token: refresh_token.map_err(|_| malformed("a token has a wrong form"))?,
-        expires_at: expires_in.map(|seconds| from_epoch(to_epoch(at).saturating_add(seconds))),
-        scopes: Scopes::from(scope.unwrap_or_default()),
+/// Returns the webhook. Only its URL is necessary: without a usable one, there is no webhook.
+fn webhook(answer: WebhookAnswer) -> Option<IncomingWebhook> {
+    Some(IncomingWebhook {
+        url: known("incoming_webhook.url", WebhookUrl::new, answer.url)?,
+        channel: answer.channel.text().unwrap_or_default(),
+        channel_id: answer.channel_id.text().unwrap_or_default(),
+        configuration_url: answer.configuration_url.text().unwrap_or_default(),
     })
 }
 
-fn token_type(token_type: Option<&str>, allowed: &[&str]) -> Result<(), Error> {
-    if token_type.is_some_and(|token_type| allowed.contains(&token_type)) {
-        Ok(())
-    } else {
-        Err(malformed(
-            "`token_type` is not the type that this field requires",
-        ))
+/// The fields that describe one token.
+struct TokenFields {
+    access_token: Member,
+    token_type: Member,
+    scope: Member,
+    refresh_token: Member,
+    expires_in: Member,
+}
+
+impl TokenFields {
+    /// Returns whether the token acts as a user: as its type says, else as its prefix says, else
+    /// as its place in the response says.
+    fn is_user(&self, is_place_for_user: bool) -> bool {
+        match self.token_type.as_text() {
+            "bot" | "granular_bot" => return false,
+            "user" => return true,
+            _ => {}
+        }
+        let token = self.access_token.as_text();
+        let token = token.strip_prefix("xoxe.").unwrap_or(token);
+        if token.starts_with("xoxb-") {
+            false
+        } else {
+            token.starts_with("xoxp-") || is_place_for_user
+        }
+    }
+
+    /// Returns the token; `None` if the response has none.
+    ///
+    /// # Errors
+    ///
+    /// If there is something that cannot be an access token.
+    fn grant(self, at: SystemTime) -> Result<Option<Grant>, ()> {
+        if self.access_token.is_absent() {
+            return Ok(None);
+        }
+        let access_token = id(AccessToken::new, self.access_token).ok_or(())?;
+        let refresh_token = known("refresh_token", RefreshToken::new, self.refresh_token);
+        let unsaid = refresh_token.as_ref().map(|_| LIFETIME);
+        let seconds = self.expires_in.number().or(unsaid);
+        Ok(Some(Grant {
+            access_token,
+            refresh_token,
+            expires_at: seconds.map(|seconds| from_epoch(to_epoch(at).saturating_add(seconds))),
+            scopes: Scopes::from(self.scope.text().as_deref().unwrap_or_default()),
+        }))
     }
 }
 
-fn id<I, E>(new: impl Fn(String) -> Result<I, E>, id: String) -> Result<I, Error> {
-    new(id).map_err(|_| malformed("an id has a wrong form"))
+/// Returns a checked id or secret; `None` if the member is absent or has an unknown form.
+fn id<I, E>(new: impl Fn(String) -> Result<I, E>, member: Member) -> Option<I> {
+    new(member.text()?).ok()
 }
 
-fn read<T: DeserializeOwned>(body: &[u8], what: &'static str) -> Result<T, Error> {
-    serde_json::from_slice(body).map_err(|_| malformed(what))
+/// Does the same, and logs a warning for an unknown form.
+fn known<I, E>(field: &str, new: impl Fn(String) -> Result<I, E>, member: Member) -> Option<I> {
+    let is_absent = member.is_absent();
+    let known = id(new, member);
+    if known.is_none() && !is_absent {
+        tracing::warn!(
+            field,
+            "a field of Slack's response has an unknown form; it is ignored"
+        );
+    }
+    known
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(body).map_err(|_| malformed("a field occurs twice"))
 }
 
 fn malformed(what: &'static str) -> Error {
     Error::Malformed { what }
 }
+
+/// The lifetime of a token that rotates, in seconds, if Slack's response does not name it
+/// (<https://docs.slack.dev/authentication/using-token-rotation>).
+const LIFETIME: u64 = 43_200;

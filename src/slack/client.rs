@@ -13,11 +13,12 @@ use serde::Deserialize;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-use super::answers::{self, AuthTest, Issued, Renewed, UserInfo};
+use super::answers::{self, AuthTest, Issued, Renewed, Unusable, UserInfo};
+use super::member::Member;
 use super::{Environment, Error, HttpTransport, Transport};
 use crate::clock::Clock;
 use crate::secret::{AccessToken, ClientSecret, Code, RefreshToken};
-use crate::tenant::{ClientId, UserId};
+use crate::tenant::{ClientId, TeamId, UserId};
 
 /// The credentials that identify the app to Slack.
 #[derive(Clone, Debug)]
@@ -34,6 +35,7 @@ pub struct SlackClient {
     environment: Environment,
     transport: Arc<dyn Transport>,
     clock: Clock,
+    old_credentials: Option<Arc<ClientCredentials>>,
 }
 
 impl SlackClient {
@@ -50,6 +52,7 @@ impl SlackClient {
             environment,
             transport: Arc::new(transport),
             clock: Clock::default(),
+            old_credentials: None,
         }
     }
 
@@ -57,6 +60,28 @@ impl SlackClient {
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
+    }
+
+    /// Sets the app's previous client secret, for the time of a rotation of the secret.
+    ///
+    /// Slack accepts the previous secret for 24 hours after a new one was made. If Slack refuses
+    /// the secret of a call, the call is repeated with this one. An
+    /// [`InstallProvider`](crate::InstallProvider) with this client also accepts the states of
+    /// processes that have only one of the two secrets. Without the app's client id, the
+    /// credentials have no effect.
+    #[must_use]
+    pub fn with_old_credentials(self, old: ClientCredentials) -> Self {
+        let old_credentials = Some(Arc::new(old));
+        Self {
+            old_credentials,
+            ..self
+        }
+    }
+
+    /// Returns the previous credentials of this app.
+    pub(crate) fn old_credentials(&self, app: &ClientCredentials) -> Option<&ClientCredentials> {
+        let old = self.old_credentials.as_deref();
+        old.filter(|old| old.client_id == app.client_id)
     }
 
     /// Returns the Slack that this client calls.
@@ -68,27 +93,52 @@ impl SlackClient {
     /// Exchanges the code of a callback for tokens (`oauth.v2.access`, HTTP Basic).
     ///
     /// The client never repeats this call, because the first call spends the code, even if it
-    /// fails.
+    /// fails. The only exception is a refused client secret, if there is an
+    /// [old one](Self::with_old_credentials).
+    ///
+    /// If the response does not name the owner of a token, the client also calls `auth.test`.
     ///
     /// # Errors
     ///
     /// Returns [`Error`](enum@Error) if the call fails, or if the response cannot be stored as an
-    /// installation.
+    /// installation. Its tokens are then lost, and not revoked.
     pub async fn oauth_v2_access(
         &self,
         app: &ClientCredentials,
         code: &Code,
         redirect_uri: &str,
     ) -> Result<Issued, Error> {
+        let exchanged = self.exchange_code(app, code, redirect_uri).await?;
+        exchanged.map_err(|unusable| unusable.error())
+    }
+
+    /// Does the same, and returns the tokens of a response that cannot be stored.
+    pub(crate) async fn exchange_code(
+        &self,
+        app: &ClientCredentials,
+        code: &Code,
+        redirect_uri: &str,
+    ) -> Result<Result<Issued, Box<Unusable>>, Error> {
         let form = [
             ("grant_type", "authorization_code"),
             ("code", code.expose()),
             ("redirect_uri", redirect_uri),
         ];
         let sent_at = self.clock.now();
-        let answer = self.call("oauth.v2.access", basic(app), &form).await?;
+        let answer = self.call_as("oauth.v2.access", app, &form).await?;
         let slack_time = answer.slack_time().unwrap_or(sent_at);
-        answers::issued(&answer.body, slack_time)
+        let mut exchanged = match answers::exchanged(&answer.body, slack_time)? {
+            Ok(exchanged) => exchanged,
+            Err(unusable) => return Ok(Err(unusable)),
+        };
+        while let Some(token) = exchanged.ownerless().cloned() {
+            let test = self.auth_test(&token).await;
+            match test.ok().and_then(|test| test.user_id) {
+                Some(owner) => exchanged.set_owner(owner),
+                None => break,
+            }
+        }
+        Ok(exchanged.issued())
     }
 
     /// Exchanges a refresh token for a new pair of a bot or a user (`oauth.v2.access`, HTTP Basic).
@@ -147,7 +197,7 @@ impl SlackClient {
         form: &[(&str, &str)],
     ) -> Result<Renewed, Error> {
         let sent_at = self.clock.now();
-        let answer = self.call(method, basic(app), form).await?;
+        let answer = self.call_as(method, app, form).await?;
         answers::renewed(&answer.body, answer.slack_time().unwrap_or(sent_at))
     }
 
@@ -159,6 +209,18 @@ impl SlackClient {
     pub async fn auth_test(&self, token: &AccessToken) -> Result<AuthTest, Error> {
         let answer = self.call("auth.test", bearer(token), &[]).await?;
         answers::auth_test(&answer.body)
+    }
+
+    /// Returns a page of the workspaces to which an org-wide installation was added, and the cursor
+    /// of the next page (`auth.teams.list`, no scope).
+    pub(crate) async fn auth_teams_list(
+        &self,
+        token: &AccessToken,
+        cursor: &str,
+    ) -> Result<(Vec<TeamId>, Option<String>), Error> {
+        let form = [("limit", "1000"), ("cursor", cursor)];
+        let answer = self.call("auth.teams.list", bearer(token), &form).await?;
+        answers::teams(&answer.body)
     }
 
     /// Revokes an access token (`auth.revoke`).
@@ -193,13 +255,54 @@ impl SlackClient {
         app: &ClientCredentials,
         token: &AccessToken,
     ) -> Result<(), Error> {
+        let mut outcome = self.uninstall_as(app, token).await;
+        if let Some(old) = self.old_to_try(app, outcome.as_ref().err()) {
+            outcome = self.uninstall_as(old, token).await;
+        }
+        outcome.map(drop)
+    }
+
+    async fn uninstall_as(
+        &self,
+        app: &ClientCredentials,
+        token: &AccessToken,
+    ) -> Result<Answer, Error> {
         let form = [
             ("client_id", app.client_id.as_str()),
             ("client_secret", app.client_secret.expose()),
         ];
-        self.call("apps.uninstall", bearer(token), &form)
-            .await
-            .map(drop)
+        self.call("apps.uninstall", bearer(token), &form).await
+    }
+
+    /// Makes a call with the app's credentials (HTTP Basic). Tries the old secret if Slack refuses
+    /// the new one.
+    async fn call_as(
+        &self,
+        method: &'static str,
+        app: &ClientCredentials,
+        form: &[(&str, &str)],
+    ) -> Result<Answer, Error> {
+        let outcome = self.call(method, basic(app), form).await;
+        match self.old_to_try(app, outcome.as_ref().err()) {
+            Some(old) => self.call(method, basic(old), form).await,
+            None => outcome,
+        }
+    }
+
+    /// Returns the old credentials if this error says that Slack refuses the client secret. Slack
+    /// checks the secret before it spends anything.
+    fn old_to_try(
+        &self,
+        app: &ClientCredentials,
+        error: Option<&Error>,
+    ) -> Option<&ClientCredentials> {
+        let Some(Error::Api { code, .. }) = error else {
+            return None;
+        };
+        let old = self.old_credentials(app);
+        let old = old.filter(|_| code.as_str() == "bad_client_secret")?;
+        tracing::warn!("Slack refused the client secret; the call is repeated with the old one");
+        Some(old)
     }
 
     /// Returns a user's flags and workspaces (`users.info`, scope `users:read`).
@@ -303,13 +406,13 @@ impl Answer {
                 }
             });
         };
-        match (envelope.ok, envelope.error) {
+        match (envelope.ok, envelope.error.text()) {
             (true, _) if parts.status.is_success() => Ok(Self {
                 headers: parts.headers,
                 body,
             }),
             (_, Some(code)) => {
-                let needed = envelope.needed.unwrap_or_default();
+                let needed = envelope.needed.text().unwrap_or_default();
                 Err(Error::refused(&code, &needed, retry_after(&parts.headers)))
             }
             (_, None) => Err(Error::Http {
@@ -329,8 +432,10 @@ struct Envelope {
     /// An error in the style of RFC 6749 has an `error` and no `ok`.
     #[serde(default)]
     ok: bool,
-    error: Option<String>,
-    needed: Option<String>,
+    #[serde(default)]
+    error: Member,
+    #[serde(default)]
+    needed: Member,
 }
 
 /// Returns the time of the response, on Slack's clock.

@@ -4,13 +4,17 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bound;
 mod config;
 mod hosts;
 mod outcome;
+mod overlap;
 mod pages;
 mod policies;
 mod refused;
+mod speculative;
 mod states;
+mod unusable;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};

@@ -230,6 +230,52 @@ async fn a_database_is_waited_for_as_long_as_a_person_waits() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_installation_outlives_an_outage_of_minutes() {
+    for seconds in [30, 9 * 60] {
+        let backend = Arc::new(Flaky::new(MemoryBackend::default(), Faults::none()));
+        let app = App::with(world(), Arc::clone(&backend) as Arc<dyn Backend>, |_| {}).await;
+        let heard = Heard::default();
+        let away = Duration::from_secs(seconds);
+        let provider = app.provider.clone().with_policy(Outage(backend, away));
+        let page = flow(&app, &provider.with_hooks(heard.clone()), &[], ADA).await;
+        assert!(page.starts_with("503 "), "{page}");
+        tokio::time::sleep(away + Duration::from_secs(30)).await;
+        let bot = app
+            .stored(ALPHA, None)
+            .await
+            .installation
+            .bot
+            .expect("a bot");
+        assert!(bot.id.is_some(), "`auth.test` was called");
+        assert_eq!(*heard.0.lock().expect("no panic"), ["store", "installed"]);
+        assert_eq!((app.exchanges(), app.fake.calls("auth.revoke")), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_stored_for_ten_minutes_is_revoked_where_that_harms_nobody() {
+    // Another installation of the workspace uses the same token in the second case.
+    for is_installed in [false, true] {
+        let app = App::new().await;
+        if is_installed {
+            assert!(app.install(ADA).await.body().contains("is installed"));
+        }
+        let store = Refusing {
+            inner: app.store.clone(),
+            asked: Arc::default(),
+            is_away: true,
+        };
+        let provider = app.provider_over(store, app.fake.transport());
+        let page = flow(&app, &provider, &[], ADA).await;
+        assert!(page.starts_with("503 "), "{page}");
+        assert_eq!(app.fake.calls("auth.revoke"), 0);
+        tokio::time::sleep(Duration::from_secs(11 * 60)).await;
+        assert_eq!(app.fake.is_installed(ALPHA), is_installed);
+        assert_eq!(app.fake.calls("auth.revoke"), usize::from(!is_installed));
+    }
+}
+
 /// A store that fails to store an installation, permanently or because its database is unavailable.
 /// Reads work.
 #[derive(Debug)]

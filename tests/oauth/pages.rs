@@ -89,6 +89,13 @@ fn errors() -> Vec<(Error, &'static str, u16, bool, &'static str)> {
             "in another browser",
         ),
         (
+            Error::OtherSession,
+            "other_session",
+            400,
+            false,
+            "signed in with another account",
+        ),
+        (
             Error::OtherTeam,
             "other_team",
             400,

@@ -393,7 +393,7 @@ async fn of_several_policies_each_must_allow_it_and_the_first_refusal_is_told() 
     let app = App::new().await;
     let all = AllOf::default()
         .and(AllowTenants::default().with_team(team(ALPHA)))
-        .and(AdminRequired::for_scopes(["commands"]));
+        .and(AdminRequired::for_scopes(["commands"]).expect("a pattern"));
     assert_allowed(&install(&app, all.clone(), "commands,users:read", ADA).await);
     let page = install(&app, all.clone(), "commands,users:read", BOB).await;
     assert_refused(&app, &page, BRAVO, "not open").await;

@@ -10,6 +10,7 @@ mod canned;
 mod clocks;
 mod codes;
 #[cfg(feature = "testing")]
+mod overlap;
 mod refresh;
 #[cfg(feature = "testing")]
 mod wire;

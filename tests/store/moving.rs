@@ -369,7 +369,7 @@ async fn a_move_asks_for_pages_that_fit_into_memory_and_sees_them_all() {
 
     // In this target, the rows of another app come first.
     let crowded = Arc::new(MemoryBackend::default());
-    let other = ClientId::new("-").expect("an id");
+    let other = ClientId::new("0.0").expect("an id");
     let opened = EncryptedStore::open(Arc::clone(&crowded), provider(), other).await;
     opened.expect("opens");
     let (key, row) = db.row("T3", "bot").await;

@@ -26,3 +26,20 @@ async fn a_first_store_keeps_one_webhook_for_each_channel() {
         );
     }
 }
+
+#[tokio::test]
+async fn webhooks_whose_channel_slack_did_not_name_are_kept_one_for_each_url() {
+    let store = Db::new(Arc::new(MemoryBackend::default())).store().await;
+    for url in ["https://hooks/1", "https://hooks/2", "https://hooks/1"] {
+        let unnamed = in_workspace("T1").with_webhook("", url);
+        store.store(&unnamed).await.expect("stored");
+    }
+    let named = in_workspace("T1").with_webhook("C1", "https://hooks/3");
+    store.store(&named).await.expect("stored");
+    let fetched = store.fetch(&workspace_key("T1"), None).await;
+    let fetched = fetched.expect("available").expect("installed");
+    assert_eq!(
+        webhook_urls(&fetched),
+        ["https://hooks/1", "https://hooks/2", "https://hooks/3"]
+    );
+}

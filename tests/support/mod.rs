@@ -53,7 +53,9 @@ pub(crate) type Store = EncryptedStore<Arc<dyn Backend>>;
 
 impl Db {
     pub(crate) fn new(database: impl Into<Database>) -> Self {
-        let app = ClientId::new(format!("{:?}", Version::mint())).expect("hex digits are allowed");
+        let unique = u128::from_str_radix(&format!("{:?}", Version::mint()), 16);
+        let app = format!("{}.2", unique.expect("a version is hex digits"));
+        let app = ClientId::new(app).expect("two numbers");
         Self::of(app, database)
     }
 

@@ -179,7 +179,7 @@ async fn a_lost_keyring_is_noticed_behind_the_rows_of_others() {
     let (keyring, _) = db.row("keyring", "primary").await;
     db.remove(&keyring).await;
     // The rows of this other app come first in a scan.
-    let other = ClientId::new("-").expect("an id");
+    let other = ClientId::new("0.0").expect("an id");
     let open = async |app| {
         let paged = Meddling::paged(Arc::clone(&db.backend), 1);
         EncryptedStore::open(paged, local(), app).await
