@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 
 use ring::digest::{SHA256, digest};
 
+#[macro_use]
+#[path = "../src/debug.rs"]
+mod debug;
 #[path = "../src/seal/derived.rs"]
 mod derived;
 #[path = "../src/seal/envelope.rs"]
@@ -20,6 +23,8 @@ mod envelope;
 mod key;
 #[path = "../src/seal/keyring.rs"]
 mod keyring;
+#[path = "../src/lru.rs"]
+mod lru;
 #[path = "../src/random.rs"]
 mod random;
 

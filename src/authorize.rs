@@ -1,5 +1,6 @@
 //! Finds the tokens that may serve a verified request.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
