@@ -22,6 +22,7 @@ use crate::panics::catch_panic;
 use crate::secret::{Code, SecretError};
 use crate::slack::{self, Issued, SlackClient};
 use crate::store::{Facts, InstallationStore, StateStore};
+use crate::tenant::{EnterpriseId, TeamId};
 
 mod config;
 mod cookie;
@@ -339,8 +340,9 @@ impl Inner {
             .append_pair("user_scope", &pending.user_scopes)
             .append_pair("redirect_uri", &pending.redirect_uri)
             .append_pair("state", state);
-        if let Some(team) = &pending.team {
-            url.query_pairs_mut().append_pair("team", team.as_str());
+        let organisation = pending.enterprise.as_ref().map(EnterpriseId::as_str);
+        if let Some(place) = pending.team.as_ref().map(TeamId::as_str).or(organisation) {
+            url.query_pairs_mut().append_pair("team", place);
         }
         url
     }

@@ -395,7 +395,7 @@ impl Answer {
             });
         }
         // Most of Slack's errors have status 200. Proxies and outages may send HTML.
-        let Ok(envelope) = serde_json::from_slice::<Envelope>(&body) else {
+        let Ok(Member::<Envelope>::Object(envelope)) = serde_json::from_slice(&body) else {
             return Err(if parts.status.is_success() {
                 Error::Malformed {
                     what: "it is not a JSON object with the field `ok`",
@@ -406,6 +406,7 @@ impl Answer {
                 }
             });
         };
+        let has_error = !envelope.error.is_absent();
         match (envelope.ok, envelope.error.text()) {
             (true, _) if parts.status.is_success() => Ok(Self {
                 headers: parts.headers,
@@ -415,6 +416,9 @@ impl Answer {
                 let needed = envelope.needed.text().unwrap_or_default();
                 Err(Error::refused(&code, &needed, retry_after(&parts.headers)))
             }
+            (_, None) if parts.status.is_success() && has_error => Err(Error::Malformed {
+                what: "`error` is not a text",
+            }),
             (_, None) => Err(Error::Http {
                 status: parts.status.as_u16(),
             }),

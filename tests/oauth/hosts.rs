@@ -189,7 +189,6 @@ async fn a_link_that_names_no_workspace_installs_anywhere() {
         "?",
         "?team=",
         "?team=nonsense",
-        "?team=E0GRID00001",
         "?team=%3Cscript%3E",
         "?Team=T0BRAVO0002",
         "?state=T0BRAVO0002",

@@ -290,8 +290,8 @@ async fn both_tokens_must_have_what_the_app_cannot_do_without() {
         ("chat:write", "search:read", Some("not granted: commands.")),
         ("commands", "files:write", Some("not granted: search:read.")),
         (
-            "search:read",
-            "commands",
+            "chat:write",
+            "files:write",
             Some("not granted: commands, search:read."),
         ),
         ("", "search:read", Some("not granted: commands.")),

@@ -103,7 +103,7 @@ const TABLE: &[(&str, &str, &str, &str)] = &[
         "event__org_wide_install__authorization_without_team_key.json",
         "event member_left_channel",
         "org E0GRID00001+T0GRID00011",
-        "U0GRIDUSR02",
+        "-",
     ),
     (
         "event__team_access_granted.json",

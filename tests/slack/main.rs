@@ -147,10 +147,10 @@ async fn a_token_in_the_wrong_place_is_refused() {
 #[tokio::test]
 async fn no_error_repeats_what_slack_sent() {
     for body in [
-        BOT_ONLY.replace(
-            r#""expires_in":null"#,
-            &format!(r#""expires_in":"{CANARY}""#),
-        ),
+        BOT_ONLY.replace("A0FAKEAPP01", CANARY),
+        BOT_ONLY.replace("T0ALPHA0001", CANARY),
+        BOT_ONLY.replace("xoxb-FIXTURE-0001", &format!("x {CANARY}")),
+        format!("[{BOT_ONLY}, \"{CANARY}\"]"),
         format!(r#"{{"ok":true,"access_token":["{CANARY}"]}}"#),
         format!(r#"{{"ok":false,"error":"{CANARY}"}}"#),
         format!("<html>{CANARY}</html>"),
