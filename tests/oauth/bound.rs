@@ -3,9 +3,10 @@
 
 use async_trait::async_trait;
 use http::{HeaderMap, Method, StatusCode, Uri};
+use serde_json::json;
 use slack_installs::oauth::{DefaultPages, Error, InstallHooks};
 use slack_installs::testing::Who;
-use slack_installs::{InstallOptions, Scopes};
+use slack_installs::{Enterprise, Home, InstallOptions, InstallationStore as _, Scopes};
 
 use super::support::app::{
     ADA, ALPHA, App, BRAVO, Browser, OLGA, ORG, SALES, installed, location, parameter,
@@ -43,6 +44,81 @@ async fn a_workspace_that_is_already_known_to_be_in_the_organisation_is_covered(
     };
     let page = app.install_with(options, Who::user(OLGA).at(ORG)).await;
     assert!(installed(&page), "{}", page.body());
+}
+
+/// Returns the page at the end of an org-wide flow that was to install the app in this workspace,
+/// and that requests no scope by which the app could read the organisation's people.
+async fn org_wide_for(app: &App, team: &str) -> http::Response<String> {
+    let options = InstallOptions {
+        scopes: Some(Scopes::from("commands")),
+        team: Some(team.try_into().expect("an id")),
+        ..InstallOptions::default()
+    };
+    app.install_with(options, Who::user(OLGA).at(ORG)).await
+}
+
+#[tokio::test]
+async fn a_workspace_that_is_known_to_be_in_another_organisation_is_not_covered() {
+    let app = App::new().await;
+    assert!(installed(&app.install(ADA).await));
+    let mut stored = app.stored(ALPHA, None).await.installation;
+    let team = stored.home.team().cloned();
+    let other = Enterprise {
+        id: "E0OTHER0001".try_into().expect("an id"),
+        name: None,
+    };
+    stored.home = Home::new(Some(other), team, false).expect("a workspace");
+    app.store.store(&stored).await.expect("stored");
+    let page = org_wide_for(&app, ALPHA).await;
+    assert_eq!(page.status(), StatusCode::BAD_REQUEST, "{}", page.body());
+    assert!(app.fetch(ORG, None).await.is_none());
+}
+
+#[tokio::test]
+async fn only_the_people_of_the_organisation_say_which_workspaces_it_has() {
+    for (organisation, is_covered) in [(ORG, true), ("E0OTHER0001", false)] {
+        let app = App::new().await;
+        app.fake.respond(
+            "users.info",
+            json!({"ok": true, "user": {"id": OLGA, "enterprise_user": {
+                "enterprise_id": organisation, "teams": [SALES],
+            }}}),
+        );
+        let page = installs(&app, &format!("?team={SALES}"), Who::user(OLGA).at(ORG)).await;
+        assert_eq!(installed(&page), is_covered, "{}", page.body());
+    }
+}
+
+#[tokio::test]
+async fn a_workspace_that_any_page_of_the_organisations_list_names_is_covered() {
+    for (pages, is_covered) in [
+        (vec![vec![SALES]], true),
+        (vec![vec!["T0OTHER0001", SALES]], true),
+        (vec![vec!["T0OTHER0001"], vec![SALES]], true),
+        (vec![vec!["T0OTHER0001"], vec![]], false),
+        (vec![vec![]], false),
+    ] {
+        let app = App::new().await;
+        let listed = pages.clone();
+        app.fake.respond_with("auth.teams.list", move |call| {
+            let cursor = call.args["cursor"].as_str().unwrap_or_default();
+            let page: usize = cursor.parse().unwrap_or(0);
+            let teams = listed[page].iter().map(|id| json!({"id": id}));
+            let is_last = page + 1 == listed.len();
+            let next = if is_last {
+                String::new()
+            } else {
+                (page + 1).to_string()
+            };
+            json!({
+                "ok": true,
+                "teams": teams.collect::<Vec<_>>(),
+                "response_metadata": {"next_cursor": next},
+            })
+        });
+        let page = org_wide_for(&app, SALES).await;
+        assert_eq!(installed(&page), is_covered, "{pages:?}: {}", page.body());
+    }
 }
 
 #[tokio::test]
