@@ -193,14 +193,19 @@ async fn a_pair_of_another_app_place_person_or_kind_is_not_stored_by_a_late_exch
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_slack_does_not_say_of_a_pair_is_not_held_against_it() {
-    let minimal = Rotation {
-        is_minimal: true,
+async fn what_slack_does_not_say_of_a_pair_and_where_it_says_it_is_not_held_against_it() {
+    let form = |is_minimal, is_nested| Rotation {
+        is_minimal,
+        is_nested,
         ..Rotation::default()
     };
-    for tenant in [alpha(), grid()] {
+    let forms = [form(true, false), form(false, true), form(true, true)];
+    for (tenant, form) in [alpha(), grid()]
+        .iter()
+        .flat_map(|tenant| forms.iter().map(move |form| (tenant, form)))
+    {
         for credential in [Credential::Bot, admin()] {
-            let stage = rotating(&tenant, minimal.clone()).await;
+            let stage = rotating(tenant, form.clone()).await;
             let key = ChainKey {
                 credential,
                 tenant: tenant.clone(),

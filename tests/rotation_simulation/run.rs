@@ -145,7 +145,7 @@ impl Run {
             grace,
             policy,
             is_minimal: dice.hits(300),
-            is_nested: false,
+            is_nested: dice.hits(300),
             reinstall_revokes: dice.hits(500),
             token_life: LIFE,
         };
