@@ -120,9 +120,11 @@ impl Ledger {
         };
         let mut inner = self.inner();
         inner.calls[*number].done_at = Some(Instant::now());
+        // A user's pair can be inside `authed_user`.
+        let pair = body.get("authed_user").unwrap_or(&body);
         let (Some(access), Some(refresh)) = (
-            body["access_token"].as_str(),
-            body["refresh_token"].as_str(),
+            pair["access_token"].as_str(),
+            pair["refresh_token"].as_str(),
         ) else {
             return;
         };
