@@ -29,6 +29,7 @@ mod malformed;
 mod merge;
 mod moving;
 mod names;
+mod partition_locks;
 mod record;
 mod rotation_facts;
 mod seen;

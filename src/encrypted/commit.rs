@@ -5,7 +5,9 @@ use crate::backend::{Backend, Change, Error, Expect, Partition, Row, Slot};
 /// Commits these changes. After [`Error::Conflict`], none of them was applied.
 ///
 /// After [`Error::Unavailable`], this commit may have written some of the rows, and another caller
-/// may have replaced or deleted them since. Writing them again could restore deleted rows.
+/// may have replaced or deleted them since. Writing them again could restore deleted rows. Even if
+/// the rows are unchanged, the error stays what the database said: if its disk is full or the row
+/// is locked, an immediate repetition fails too.
 pub(super) async fn commit<B: Backend + ?Sized>(
     backend: &B,
     partition: &Partition,
@@ -17,28 +19,21 @@ pub(super) async fn commit<B: Backend + ?Sized>(
     };
     let puts = || {
         changes.iter().filter_map(|change| match change {
-            Change::Put { slot, row, .. } => Some((change, slot, row)),
+            Change::Put { slot, row, .. } => Some((slot, row)),
             _ => None,
         })
     };
-    let slots: Vec<_> = puts().map(|(_, slot, _)| slot.clone()).collect();
+    let slots: Vec<_> = puts().map(|(slot, _)| slot.clone()).collect();
     let Ok(rows) = backend.read(partition, &slots).await else {
         return Err(Error::Unavailable(lost));
     };
     // A row that this commit wrote has the version that it minted.
     let ours = puts()
         .zip(&rows)
-        .filter(|((_, _, put), row)| row.as_ref() == Some(*put));
-    let ours: Vec<_> = ours.map(|((_, slot, row), _)| (slot, row)).collect();
-    let is_unchanged = puts().zip(&rows).all(|((put, ..), row)| {
-        let version = row.as_ref().map(|row| row.version);
-        put.allows(version)
-    });
+        .filter(|((_, put), row)| row.as_ref() == Some(*put));
+    let ours: Vec<_> = ours.map(|(put, _)| put).collect();
     if !ours.is_empty() && confirm(backend, partition, &ours).await {
         return Ok(());
-    }
-    if ours.is_empty() && is_unchanged && !slots.is_empty() {
-        return Err(Error::Conflict);
     }
     Err(Error::Unavailable(lost))
 }

@@ -12,6 +12,7 @@ use super::commit::commit;
 use super::keys::Keys;
 use super::malformed::MalformedRows;
 use super::names::{App, Place};
+use super::partition_locks::PartitionLocks;
 use super::record::{self, Draft, Record};
 use crate::backend::{
     self, Backend, Change, Cursor, Due, Expect, Key, Lane, Metadata, Page, Partition, Row, Scope,
@@ -28,6 +29,7 @@ pub(super) struct Driver<B> {
     pub(super) backend: Arc<B>,
     pub(super) keys: Arc<Keys<B>>,
     cache: Option<Cache>,
+    locks: Arc<PartitionLocks>,
     malformed: MalformedRows,
 }
 
@@ -61,6 +63,7 @@ impl<B: Backend> Driver<B> {
             backend,
             keys,
             cache: None,
+            locks: Arc::default(),
             malformed: MalformedRows::default(),
         }
     }
@@ -70,6 +73,7 @@ impl<B: Backend> Driver<B> {
         let (backend, keys) = (Arc::clone(&self.backend), Arc::clone(&self.keys));
         Self {
             cache: Some(Cache::new(options)),
+            locks: Arc::clone(&self.locks),
             ..Self::new(backend, keys, self.app.clone())
         }
     }
@@ -228,7 +232,7 @@ impl<B: Backend> Driver<B> {
         ))
     }
 
-    /// Commits to this store's backend. The cache always forgets the partition, even if the commit
+    /// Commits to this store's backend, after this process's other commits to the partition. The cache always forgets the partition, even if the commit
     /// fails: after a conflict, the cached rows may be outdated.
     async fn commit(
         &self,
@@ -236,6 +240,7 @@ impl<B: Backend> Driver<B> {
         changes: &[Change],
     ) -> Result<(), backend::Error> {
         let _forget = self.cache.as_ref().map(|cache| cache.forget(partition));
+        let _lock = self.locks.lock(partition).await;
         commit(&*self.backend, partition, changes).await
     }
 

@@ -63,7 +63,7 @@ impl<B: Backend> Keys<B> {
                 return Ok(keys);
             }
         }
-        let again = "the first data key could not be written in 3 attempts; try again".into();
+        let again = "other processes changed the keyring 3 times; try again".into();
         Err(backend::Error::Unavailable(again).into())
     }
 
@@ -217,8 +217,7 @@ impl<B: Backend> Keys<B> {
         Ok((id, key))
     }
 
-    /// Writes the app's first data key. Returns `false` if another process has just written one, or
-    /// if the commit was lost.
+    /// Writes the app's first data key. Returns `false` if another process has just written one.
     async fn make_primary(&self) -> Result<bool, KeyringError> {
         let (_, row) = self.new_primary().await?;
         let put = Change::Put {

@@ -347,6 +347,7 @@ enum Carried {
 async fn carry<T: Backend + ?Sized>(target: &T, key: &Key, row: Row) -> Result<Carried, Error> {
     let slots = std::slice::from_ref(&key.slot);
     let mut stored: Option<Row> = None;
+    let mut lost = None;
     // One attempt as a new row, one over the stored row, and one for each commit that is lost.
     for _ in 0..ATTEMPTS {
         let put = Change::Put {
@@ -367,15 +368,17 @@ async fn carry<T: Backend + ?Sized>(target: &T, key: &Key, row: Row) -> Result<C
                     return Ok(Carried::Present);
                 }
             }
+            // Expectations make it safe to commit again, and a page that fails is copied again
+            // from its start.
+            Err(Error::Unavailable(cause)) => lost = Some(cause),
             Err(error) => return Err(error),
         }
     }
-    Err(Error::Unavailable(
-        "the target did not accept a row in 5 attempts".into(),
-    ))
+    let changed = || "others changed a row in the target during 5 attempts".into();
+    Err(Error::Unavailable(lost.unwrap_or_else(changed)))
 }
 
-/// The attempts to write one row before the target counts as unavailable.
+/// The attempts to write one row.
 const ATTEMPTS: usize = 5;
 
 /// Limits the memory for a page: a row has up to 320 KiB.

@@ -12,6 +12,7 @@ mod keyring;
 mod lanes;
 #[cfg(all(feature = "sqlite", feature = "testing"))]
 mod moving;
+mod refused;
 mod shared;
 mod sweeps;
 mod tamper;

@@ -101,6 +101,23 @@ pub(crate) async fn a_row_that_moved_before_it_was_confirmed_is_not_answered_for
     assert_unavailable(&store.store(&of("T1")).await);
 }
 
+pub(crate) async fn a_refused_commit_ends_with_its_cause_and_is_not_made_again(db: Db) {
+    let (backend, store, elsewhere) = two(&db).await;
+    put(&elsewhere, of("T1")).await;
+    let rows = db.rows_of("T1").await;
+    // More refusals than attempts: the disk is full, the row is locked, or no memory is left.
+    let refusals = (0..200).map(|_| Fate::Lost {
+        done: false,
+        then: nothing(),
+    });
+    backend.next(refusals);
+    let commits = backend.commits();
+    let outcome = store.store(&in_workspace("T1").with_bot("xoxb-2")).await;
+    assert_matches!(&outcome, Err(Error::Unavailable(cause)) if cause.to_string() == "lost on purpose");
+    assert_eq!(backend.commits(), commits + 1);
+    assert_eq!(db.rows_of("T1").await, rows);
+}
+
 pub(crate) async fn a_row_is_confirmed_twice_at_most(db: Db) {
     let (backend, store, _) = two(&db).await;
     for (lost, is_known) in [(2, true), (3, false)] {

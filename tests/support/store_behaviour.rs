@@ -48,7 +48,7 @@ pub(crate) const STORE: &[Check<Db>] = &checks! {
     a_delete_of_a_bot_that_is_absent_spares_one_that_is_just_installed
     a_lost_answer_to_a_delete_is_unavailable_and_asking_again_is_safe
     a_lost_answer_to_a_store_is_found_out_by_reading
-    a_lost_commit_is_made_again
+    a_lost_commit_is_unavailable_and_made_again_by_the_caller
     a_note_touches_no_token
     a_note_to_an_earlier_install_changes_nothing
     a_reinstall_without_metadata_keeps_what_was_there
@@ -98,6 +98,7 @@ pub(crate) const STORE: &[Check<Db>] = &checks! {
     rows_of_another_writer_are_not_taken_for_those_whose_answer_was_lost
     a_row_that_moved_before_it_was_confirmed_is_not_answered_for
     a_row_is_confirmed_twice_at_most
+    a_refused_commit_ends_with_its_cause_and_is_not_made_again
     a_guarded_delete_whose_answer_was_lost_is_not_made_again
     what_a_database_does_not_take_is_no_outage_and_not_asked_again
     a_decision_is_taken_a_hundred_times_and_no_more
@@ -879,14 +880,15 @@ pub(crate) async fn a_lost_answer_to_a_store_is_found_out_by_reading(db: Db) {
     assert_eq!(payload.expect("it was issued").as_slice(), b"pending");
 }
 
-pub(crate) async fn a_lost_commit_is_made_again(db: Db) {
+pub(crate) async fn a_lost_commit_is_unavailable_and_made_again_by_the_caller(db: Db) {
     let backend = Unreliable::new(Arc::clone(&db.backend));
     let store = db.store_over(backend.clone(), local()).await;
     backend.lose_commits(1);
-    let revision = store
-        .store(&of("T1"))
-        .await
-        .expect("stored at the second attempt");
+    let lost = store.store(&of("T1")).await;
+    assert_matches!(lost, Err(Error::Unavailable(_)));
+    assert!(gone(&store, &workspace_key("T1")).await);
+    let stored = store.store(&of("T1")).await;
+    let revision = stored.expect("stored at the second attempt");
     let fetched = fetch(&store, &workspace_key("T1"), None).await;
     assert_eq!(
         (bot_token(&fetched), fetched.revision),
