@@ -250,7 +250,7 @@ pub(super) struct Pending {
     pub(super) team: Option<TeamId>,
     #[serde(default)]
     pub(super) enterprise: Option<EnterpriseId>,
-    metadata: Option<String>,
+    pub(super) metadata: Option<String>,
 }
 
 /// Where a flow is to install the app, if its options say so.

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 use slack_installs::backend::{Backend, MemoryBackend};
-use slack_installs::oauth::{Candidate, Decision, Error, InstallHooks, InstallPolicy, Installed};
+use slack_installs::oauth::{
+    Candidate, Decision, FailedFlow, InstallHooks, InstallPolicy, Installed,
+};
 use slack_installs::store::{self, ListCursor, StateId, StatePayload, StateStore};
 use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{
@@ -43,8 +45,8 @@ impl InstallHooks for Told {
         self.0.lock().expect("no panic").push((bot, url, missing));
     }
 
-    async fn failed(&self, error: &Error) {
-        panic!("{error}");
+    async fn failed(&self, failed: &FailedFlow) {
+        panic!("{failed}");
     }
 }
 
@@ -356,7 +358,7 @@ impl InstallHooks for Broken {
         panic!("a bug of the app");
     }
 
-    async fn failed(&self, _: &Error) {
+    async fn failed(&self, _: &FailedFlow) {
         panic!("a bug of the app");
     }
 }
