@@ -203,6 +203,14 @@ impl InstallProvider {
         &self.0.config.install_path
     }
 
+    /// Returns the URL of the install path, at the host of the first redirect URL. With `?team=T…`
+    /// or `?team=E…`, it is the link of one workspace or organisation.
+    #[must_use]
+    pub fn install_url(&self) -> Url {
+        let config = &self.0.config;
+        config.redirect_uris[0].at(&config.install_path)
+    }
+
     /// Starts a flow: stores a state, and returns the URL of Slack's page and the cookie that binds
     /// the flow to this browser.
     ///

@@ -61,10 +61,10 @@ impl Installed {
 /// # Contract
 ///
 /// 1. `installed` is called once for each successful flow, after the installation is stored.
-/// 2. `failed` is called once for each flow that failed, and for each flow that could not start at
-///    the install path, with everything that is known of it ([`Flow`](super::Flow)). If
-///    [`is_kept`](super::Flow::is_kept) is set, the database was away, and the library keeps trying
-///    for 10 minutes. Then `installed` follows, or `failed` without `is_kept`.
+/// 2. `failed` is called once for each flow that started and failed, with everything that is known
+///    of it ([`Flow`](super::Flow)). If [`is_kept`](super::Flow::is_kept) is set, the database was
+///    away, and the library keeps trying for 10 minutes. Then `installed` follows, or `failed`
+///    without `is_kept`.
 /// 3. `starting` is called for each flow that starts at the install path or at Slack, and `session`
 ///    for each callback. A panic in either refuses the request.
 ///

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use url::form_urlencoded;
 
 use super::failed::{FailedFlow, Flow};
+use super::report::log_failed;
 use super::{Callback, Error, InstallOptions, InstallPage, InstallProvider, PageResponse};
 use crate::error_chain::error_chain;
 use crate::panics::catch_panic;
@@ -63,7 +64,10 @@ impl InstallProvider {
                     expected = flow.expected(),
                     "an install hook panicked, so an install flow did not start"
                 );
-                self.report_failed(Error::Hook, flow).await
+                self.failed(&FailedFlow {
+                    error: Error::Hook,
+                    flow,
+                })
             }
         }
     }
@@ -132,7 +136,7 @@ impl InstallProvider {
                     expected = flow.expected(),
                     "an install flow could not start"
                 );
-                self.report_failed(error, flow).await
+                self.failed(&FailedFlow { error, flow })
             }
         }
     }
@@ -160,7 +164,7 @@ impl InstallProvider {
                 Some(session) => session,
                 None => {
                     tracing::error!("an install hook panicked, so a callback is refused");
-                    return self.report_failed(Error::Hook, Flow::default()).await;
+                    return self.failed(&FailedFlow::new(Error::Hook));
                 }
             },
             None => None,
@@ -170,7 +174,8 @@ impl InstallProvider {
                 session,
                 ..Flow::default()
             };
-            return self.report_failed(Error::InvalidState, flow).await;
+            let error = Error::InvalidState;
+            return self.not_begun(&FailedFlow { error, flow });
         };
         let callback = Callback {
             session: session.as_deref(),
@@ -190,7 +195,8 @@ impl InstallProvider {
             Err(failed) if matches!(failed.error, Error::NoState) => match callback.error {
                 Some(code) => {
                     let error = Error::Denied(ErrorCode::new(code));
-                    self.report_failed(error, failed.flow).await
+                    let flow = failed.flow;
+                    self.not_begun(&FailedFlow { error, flow })
                 }
                 None => {
                     let options = self.options_at(callback.host);
@@ -201,10 +207,10 @@ impl InstallProvider {
         }
     }
 
-    /// Reports a flow that failed outside of [`finish`](Self::finish), and returns its page.
-    async fn report_failed(&self, error: Error, flow: Flow) -> Response<String> {
-        let failed = Box::new(FailedFlow { error, flow });
-        self.failed(&*self.0.report_failed(failed).await)
+    /// Logs a callback of no flow that this app began, and returns its page.
+    fn not_begun(&self, failed: &FailedFlow) -> Response<String> {
+        log_failed(failed);
+        self.failed(failed)
     }
 
     fn failed(&self, failed: &FailedFlow) -> Response<String> {

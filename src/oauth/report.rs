@@ -19,7 +19,7 @@ impl Inner {
     ) -> Result<Installed, Box<FailedFlow>> {
         match outcome {
             Ok(installed) => self.report_installed(installed, known).await,
-            Err(error) => Err(self.report_failed(known.failed(error)).await),
+            Err(error) => self.report_failed(known.failed(error)).await,
         }
     }
 
@@ -40,18 +40,17 @@ impl Inner {
         called.await.map_err(|_| hook_panicked(known.flow()))
     }
 
-    /// Logs a failed flow, and calls your app's hook.
-    pub(super) async fn report_failed(&self, failed: Box<FailedFlow>) -> Box<FailedFlow> {
+    async fn report_failed(&self, failed: Box<FailedFlow>) -> Result<Installed, Box<FailedFlow>> {
         log_failed(&failed);
         let Some(hooks) = self.hooks.clone() else {
-            return failed;
+            return Err(failed);
         };
         let flow = failed.flow.clone();
         let called = tokio::spawn(async move {
             hooks.failed(&failed).await;
             failed
         });
-        called.await.unwrap_or_else(|_| hook_panicked(flow))
+        Err(called.await.unwrap_or_else(|_| hook_panicked(flow)))
     }
 }
 
@@ -65,7 +64,7 @@ fn hook_panicked(flow: Flow) -> Box<FailedFlow> {
 }
 
 /// Logs a failed flow with the ids that are known. The metadata and the session stay out of logs.
-fn log_failed(failed: &FailedFlow) {
+pub(super) fn log_failed(failed: &FailedFlow) {
     tracing::warn!(
         reason = failed.error.name(),
         error = error_chain(&failed.error),

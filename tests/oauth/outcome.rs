@@ -281,10 +281,10 @@ async fn what_cannot_be_stored_for_ten_minutes_is_revoked_where_that_harms_nobod
 /// A store that fails to store an installation, permanently or because its database is unavailable.
 /// Reads work.
 #[derive(Debug)]
-struct Refusing {
-    inner: Store,
-    asked: Arc<AtomicUsize>,
-    is_away: bool,
+pub(super) struct Refusing {
+    pub(super) inner: Store,
+    pub(super) asked: Arc<AtomicUsize>,
+    pub(super) is_away: bool,
 }
 
 #[async_trait]

@@ -33,7 +33,7 @@ fn stored(unavailable: bool) -> Error {
 }
 
 /// Returns every error with its name, its status, whether it is transient, and words of its page.
-fn errors() -> Vec<(Error, &'static str, u16, bool, &'static str)> {
+pub(super) fn errors() -> Vec<(Error, &'static str, u16, bool, &'static str)> {
     let lost = Error::Exchange(TransportError::Lost("cut".into()).into());
     let not_ours = "Nothing is wrong on your side";
     let again = "Slack no longer accepts this installation";
