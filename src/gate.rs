@@ -102,8 +102,8 @@ impl Gate {
         self
     }
 
-    pub(crate) fn with_refusals(mut self, refusals: Arc<dyn Refusals>) -> Self {
-        Arc::make_mut(&mut Arc::make_mut(&mut self.0).desk).refusals = Some(refusals);
+    pub(crate) fn with_refusals(mut self, refusals: Option<Arc<dyn Refusals>>) -> Self {
+        Arc::make_mut(&mut Arc::make_mut(&mut self.0).desk).refusals = refusals;
         self
     }
 

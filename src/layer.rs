@@ -89,7 +89,7 @@ impl SlackLayer {
     /// Uses your app's responses to requests that cannot be served.
     #[must_use]
     pub fn with_refusals(mut self, refusals: impl Refusals) -> Self {
-        self.gate = self.gate.with_refusals(Arc::new(refusals));
+        self.gate = self.gate.with_refusals(Some(Arc::new(refusals)));
         self
     }
 

@@ -338,11 +338,9 @@ impl SlackAppBuilder {
             credentials,
         )
         .with_clock(clock.clone());
-        let gate = Gate::new(authorizer, lifecycle.clone());
-        let mut gate = gate.with_install_url(provider.install_url());
-        if let Some(refusals) = self.refusals {
-            gate = gate.with_refusals(refusals);
-        }
+        let mut gate = Gate::new(authorizer, lifecycle.clone())
+            .with_install_url(provider.install_url())
+            .with_refusals(self.refusals);
         if self.handles_once {
             let guard = ReplayGuard::new(Arc::clone(&store)).with_clock(clock.clone());
             gate = gate.with_replay_guard(guard);

@@ -13,8 +13,9 @@ use crate::request::VerifiedRequest;
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Reply {
-    /// The HTTP status. Over Socket Mode, acknowledge the envelope unless the status is 500 or
-    /// higher. Slack then delivers the request again.
+    /// The HTTP status. Over Socket Mode, acknowledge the envelope only if it is 200, with the
+    /// [`payload`](Self::payload). Without an acknowledgement, Slack delivers an event again, and
+    /// shows an error to a person who waits.
     pub status: StatusCode,
     /// The body, often empty. Slack shows it to the person who typed a command.
     pub text: String,

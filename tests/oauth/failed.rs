@@ -365,46 +365,51 @@ fn provider(app: &App, case: &str) -> InstallProvider {
     }
 }
 
+/// Runs a flow that fails, and checks the hook, the page and the log.
+async fn check(case: &str, name: &str, known: &str) {
+    let trial = Trial::of(case).await;
+    let (log, logging) = Log::of_this_thread();
+    let response = trial.run(case).await;
+    drop(logging);
+    let shown = trial.ear.shown();
+    let [(error, told, debug)] = &shown[..] else {
+        panic!(
+            "{case}: one page is shown, and not {shown:?}, {}",
+            response.body()
+        );
+    };
+    assert_eq!((*error, told.as_str()), (name, known), "{case}: the page");
+    assert!(!debug.contains("CANARY"), "{case}: {debug}");
+    let heard = if UNHEARD.contains(&case) {
+        Vec::new()
+    } else {
+        shown.clone()
+    };
+    assert_eq!(trial.ear.heard(), heard, "{case}: the hook hears the same");
+    let log = log.text();
+    assert!(!log.contains("CANARY"), "{case}: {log}");
+    let says = ["without an installation", "panicked", "could not start"];
+    let mut lines = says
+        .iter()
+        .filter_map(|says| log.lines().find(|line| line.contains(says)));
+    let line = lines.next().expect("the failure is logged");
+    let has = |field: &str, is_known: bool| {
+        assert_eq!(line.contains(field), is_known, "{case}: {field} in {line}");
+    };
+    has(&format!("tenant={ALPHA}"), known.contains("tenant"));
+    if line.contains(says[0]) {
+        has(&format!("installed_by={ADA}"), known.contains("person"));
+        has("app_id=A0", known.split(' ').any(|it| it == "app"));
+    }
+    if !line.contains("panicked") {
+        has("expected=\"T0", known.contains("expected"));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_failed_flow_carries_all_that_is_known_at_that_point() {
     for (case, name, known) in CASES {
-        let trial = Trial::of(case).await;
-        let (log, logging) = Log::of_this_thread();
-        let response = trial.run(case).await;
-        drop(logging);
-        let shown = trial.ear.shown();
-        let [(error, told, debug)] = &shown[..] else {
-            panic!(
-                "{case}: one page is shown, and not {shown:?}, {}",
-                response.body()
-            );
-        };
-        assert_eq!((*error, told.as_str()), (*name, *known), "{case}: the page");
-        assert!(!debug.contains("CANARY"), "{case}: {debug}");
-        let heard = if UNHEARD.contains(case) {
-            Vec::new()
-        } else {
-            shown.clone()
-        };
-        assert_eq!(trial.ear.heard(), heard, "{case}: the hook hears the same");
-        let log = log.text();
-        assert!(!log.contains("CANARY"), "{case}: {log}");
-        let says = ["without an installation", "panicked", "could not start"];
-        let mut lines = says
-            .iter()
-            .filter_map(|says| log.lines().find(|line| line.contains(says)));
-        let line = lines.next().expect("the failure is logged");
-        let has = |field: &str, is_known: bool| {
-            assert_eq!(line.contains(field), is_known, "{case}: {field} in {line}");
-        };
-        has(&format!("tenant={ALPHA}"), known.contains("tenant"));
-        if line.contains(says[0]) {
-            has(&format!("installed_by={ADA}"), known.contains("person"));
-            has("app_id=A0", known.split(' ').any(|it| it == "app"));
-        }
-        if !line.contains("panicked") {
-            has("expected=\"T0", known.contains("expected"));
-        }
+        check(case, name, known).await;
     }
 }
 
