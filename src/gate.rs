@@ -37,6 +37,8 @@ pub struct Authorization {
     /// What this crate did with a lifecycle event. [`Handled::Ignored`] means that the event was
     /// about an earlier installation, or about nothing that is stored: delete no data then.
     pub lifecycle: Handled,
+    /// Responds if a handler does not run.
+    #[cfg(feature = "axum")]
     pub(crate) desk: Arc<Desk>,
 }
 
@@ -160,6 +162,7 @@ impl Gate {
                 request: Arc::clone(request),
                 authorized,
                 lifecycle,
+                #[cfg(feature = "axum")]
                 desk: Arc::clone(&self.0.desk),
             },
             pass,
