@@ -76,9 +76,8 @@ pub struct Refusal<'a> {
     /// handler needs, and if it took too long.
     pub error: Option<&'a AuthorizeError>,
     /// The link with which the person can install the app, or connect their account, in their
-    /// workspace: the app's install path with `?team=`. `None` if the app's address is not known
-    /// ([`SlackLayer::with_install_url`](crate::layer::SlackLayer::with_install_url)), or if the
-    /// request names no tenant.
+    /// workspace: the app's install path with `?team=`. `None` if the request names no tenant, or
+    /// for a layer without `SlackLayer::with_install_url`.
     pub install_url: Option<Url>,
 }
 
