@@ -144,11 +144,11 @@ impl SlackApp {
     /// ```
     /// # use slack_installs::SlackApp;
     /// # use slack_installs::request::VerifiedRequest;
-    /// # async fn acknowledge() {}
+    /// # async fn acknowledge(payload: Option<serde_json::Value>) {}
     /// # async fn frame(app: SlackApp, request: VerifiedRequest) {
     /// match app.serve(request).await {
     ///     Ok(admitted) => {
-    ///         acknowledge().await;
+    ///         acknowledge(None).await;
     ///         // An event can arrive without a token, and says why.
     ///         if let Ok(authorized) = &admitted.authorization.authorized {
     ///             let token = authorized.bot_token();
@@ -156,9 +156,9 @@ impl SlackApp {
     ///         }
     ///         admitted.done().await;
     ///     }
-    ///     // If your app sends no acknowledgement, Slack delivers the request again.
-    ///     Err(reply) if reply.status.is_server_error() => {}
-    ///     Err(_) => acknowledge().await,
+    ///     // If your app sends no acknowledgement, Slack delivers an event again.
+    ///     Err(reply) if !reply.status.is_success() => {}
+    ///     Err(reply) => acknowledge(reply.payload()).await,
     /// }
     /// # }
     /// ```

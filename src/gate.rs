@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use url::Url;
+
 use crate::authorize::{AuthorizeError, AuthorizeResult, Authorizer};
 use crate::error_chain::error_chain;
 use crate::events::{Handled, Lifecycle};
@@ -12,9 +14,12 @@ use crate::replay::{Entry, Pass, ReplayGuard};
 use crate::request::{Kind, LifecycleEvent, VerifiedRequest};
 use crate::rotation;
 
+mod desk;
+mod refusal;
 mod reply;
 
-use reply::Refusal;
+use desk::Desk;
+pub use refusal::{Refusal, RefusalReason, Refusals};
 pub use reply::Reply;
 
 /// A request, and the tokens that may serve it or the reason why there is none.
@@ -32,6 +37,9 @@ pub struct Authorization {
     /// What this crate did with a lifecycle event. [`Handled::Ignored`] means that the event was
     /// about an earlier installation, or about nothing that is stored: delete no data then.
     pub lifecycle: Handled,
+    /// Responds if a handler does not run.
+    #[cfg(feature = "axum")]
+    pub(crate) desk: Arc<Desk>,
 }
 
 /// A request that your app should handle. Report the result with [`done`](Self::done) or
@@ -71,6 +79,7 @@ pub(crate) struct Gate(Arc<Parts>);
 #[derive(Clone)]
 struct Parts {
     authorizer: Authorizer,
+    desk: Arc<Desk>,
     lifecycle: Lifecycle,
     replay: Option<ReplayGuard>,
 }
@@ -79,6 +88,7 @@ impl Gate {
     pub(crate) fn new(authorizer: Authorizer, lifecycle: Lifecycle) -> Self {
         Self(Arc::new(Parts {
             authorizer,
+            desk: Arc::default(),
             lifecycle,
             replay: None,
         }))
@@ -86,6 +96,16 @@ impl Gate {
 
     pub(crate) fn with_replay_guard(mut self, guard: ReplayGuard) -> Self {
         Arc::make_mut(&mut self.0).replay = Some(guard);
+        self
+    }
+
+    pub(crate) fn with_install_url(mut self, url: Url) -> Self {
+        Arc::make_mut(&mut Arc::make_mut(&mut self.0).desk).install_url = Some(url);
+        self
+    }
+
+    pub(crate) fn with_refusals(mut self, refusals: Option<Arc<dyn Refusals>>) -> Self {
+        Arc::make_mut(&mut Arc::make_mut(&mut self.0).desk).refusals = refusals;
         self
     }
 
@@ -99,7 +119,7 @@ impl Gate {
     /// May be dropped at any point. A lifecycle event in progress is still handled to its end.
     pub(crate) async fn admit(&self, request: VerifiedRequest) -> Result<Admitted, Reply> {
         match request.kind() {
-            Kind::UrlVerification { challenge } => return Err(Reply::text(challenge)),
+            Kind::UrlVerification { challenge } => return Err(Reply::text(&**challenge)),
             Kind::SslCheck => return Err(Reply::empty()),
             _ => {}
         }
@@ -109,7 +129,8 @@ impl Gate {
             Err(_) => {
                 let (tenant, kind) = (request.tenant(), request.kind());
                 tracing::error!(?tenant, ?kind, "a request was not admitted within 2.5 s");
-                Err(Reply::refusing(&request, Refusal::Later))
+                let reason = RefusalReason::TemporarilyUnavailable;
+                Err(self.0.desk.respond(&request, reason, None))
             }
         }
     }
@@ -133,7 +154,7 @@ impl Gate {
                 );
                 Err(Arc::new(error))
             }
-            Err(error) => return Err(Reply::unauthorized(request, &error)),
+            Err(error) => return Err(self.0.desk.unauthorized(request, &error)),
         };
         let pass = self.enter(request).await?;
         Ok(Admitted {
@@ -141,6 +162,8 @@ impl Gate {
                 request: Arc::clone(request),
                 authorized,
                 lifecycle,
+                #[cfg(feature = "axum")]
+                desk: Arc::clone(&self.0.desk),
             },
             pass,
         })

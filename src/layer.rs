@@ -5,19 +5,21 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tower_layer::Layer;
 use tower_service::Service;
+use url::Url;
 
 use crate::authorize::Authorizer;
 use crate::events::Lifecycle;
-use crate::gate::{Admitted, Gate, Reply};
+use crate::gate::{Admitted, Gate, Refusals, Reply};
 use crate::replay::ReplayGuard;
 use crate::request::{Verifier, is_ssl_check};
 
@@ -33,10 +35,9 @@ use crate::request::{Verifier, is_ssl_check};
 /// * Every other event reaches your service if the app is installed for its tenant, also if no
 ///   token fits. The same holds for events and interactions that name no tenant with certainty, and
 ///   for interactions of a type that this version does not know.
-/// * If a request cannot be served, the layer responds. A slash command gets a line of text. A
-///   click or a modal gets 403, so that Slack shows its own error to the person. An event gets an
-///   empty 200. If the request may succeed later, or after the app's own configuration is fixed,
-///   events and clicks get 503.
+/// * If a request cannot be served, the layer responds, with your app's [`Refusals`] if it has its
+///   own. By default, a slash command gets a line of text with the reason, and with the install
+///   link if it helps. [`Refusal::reply`](crate::Refusal::reply) lists the responses to all others.
 /// * A request that reaches your service has an unchanged body, and its extensions contain an
 ///   [`Authorization`](crate::Authorization).
 ///
@@ -74,6 +75,21 @@ impl SlackLayer {
     #[must_use]
     pub fn with_replay_guard(mut self, guard: ReplayGuard) -> Self {
         self.gate = self.gate.with_replay_guard(guard);
+        self
+    }
+
+    /// Sets the app's install link, which the responses show to people who can install the app or
+    /// connect their account: [`InstallProvider::install_url`](crate::InstallProvider::install_url).
+    #[must_use]
+    pub fn with_install_url(mut self, url: Url) -> Self {
+        self.gate = self.gate.with_install_url(url);
+        self
+    }
+
+    /// Uses your app's responses to requests that cannot be served.
+    #[must_use]
+    pub fn with_refusals(mut self, refusals: impl Refusals) -> Self {
+        self.gate = self.gate.with_refusals(Some(Arc::new(refusals)));
         self
     }
 
@@ -188,9 +204,9 @@ where
 }
 
 fn into_response<R: From<Bytes>>(reply: Reply) -> Response<R> {
+    let content_type = reply.content_type();
     let mut response = Response::new(R::from(Bytes::from(reply.text)));
     *response.status_mut() = reply.status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
 }

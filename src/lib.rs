@@ -131,7 +131,7 @@ pub use authorize::{AuthorizeError, AuthorizeResult, Authorizer};
 pub use clock::Clock;
 pub use encrypted::{CacheOptions, Copied, EncryptedStore, KeyringError, Pruned, VerifyReport};
 pub use events::{Handled, Lifecycle, LifecycleError, LifecycleHooks};
-pub use gate::{Admitted, Authorization, Reply};
+pub use gate::{Admitted, Authorization, Refusal, RefusalReason, Refusals, Reply};
 pub use installation::{
     Bot, Enterprise, Grant, Hold, Home, IncomingWebhook, Installation, Revision, Scopes,
     StoredInstallation, Team, User,

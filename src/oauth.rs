@@ -28,17 +28,20 @@ mod config;
 mod cookie;
 mod error;
 mod expected;
+mod failed;
 mod hooks;
 mod http_flow;
 mod keep;
 mod pages;
 mod policies;
 mod policy;
+mod report;
 mod scope_words;
 mod state;
 
 pub use config::{ConfigError, InstallConfig, InstallOptions, RedirectUri, Requested};
 pub use error::Error;
+pub use failed::{FailedFlow, Flow};
 pub use hooks::{InstallHooks, Installed};
 pub use pages::{DefaultPages, InstallPage, PageResponse, Pages};
 pub use policies::{
@@ -49,6 +52,7 @@ pub use policy::{Candidate, Decision, InstallPolicy};
 
 use config::{Expected, Pending};
 use cookie::FlowCookie;
+use failed::Known;
 use policy::AllowAll;
 use state::{State, StateKey};
 
@@ -200,6 +204,14 @@ impl InstallProvider {
         &self.0.config.install_path
     }
 
+    /// Returns the URL of the install path, at the host of the first redirect URL. With `?team=T…`
+    /// or `?team=E…`, it is the link of one workspace or organisation.
+    #[must_use]
+    pub fn install_url(&self) -> Url {
+        let config = &self.0.config;
+        config.redirect_uris[0].at(&config.install_path)
+    }
+
     /// Starts a flow: stores a state, and returns the URL of Slack's page and the cookie that binds
     /// the flow to this browser.
     ///
@@ -262,30 +274,36 @@ impl InstallProvider {
     ///
     /// # Errors
     ///
-    /// [`Error`](enum@Error). After [`Error::NoState`], nothing was done. Send the person through
-    /// [`start`](Self::start).
-    pub async fn finish(&self, callback: &Callback<'_>) -> Result<Installed, Error> {
-        let state = match self.0.check_callback(callback) {
+    /// [`FailedFlow`]: the [`Error`](enum@Error), and what is known of the flow. After
+    /// [`Error::NoState`], nothing was done. Send the person through [`start`](Self::start).
+    pub async fn finish(&self, callback: &Callback<'_>) -> Result<Installed, Box<FailedFlow>> {
+        let known = Known::new(Flow::of_callback(callback));
+        let state = match self.0.check_callback(callback, &known) {
             Ok(state) => state,
             // The person is sent through this app's own flow, so this is not a failure.
-            Err(Error::NoState) => return Err(Error::NoState),
-            Err(error) => return self.0.report(Err(error)).await,
+            Err(error @ Error::NoState) => return Err(known.failed(error)),
+            Err(error) => return self.0.report(Err(error), &known).await,
         };
         let denied = callback.error.map(slack::ErrorCode::new);
         let code = callback.code.map(Code::new);
-        let provider = Arc::clone(&self.0);
+        let (provider, learned) = (Arc::clone(&self.0), known.clone());
         let task = tokio::spawn(async move {
-            let outcome = provider.consume_and_install(&state, denied, code).await;
-            provider.report(outcome).await
+            let outcome = provider.consume_and_install(&state, denied, code, &learned);
+            provider.report(outcome.await, &learned).await
         });
         match task.await {
             Ok(outcome) => outcome,
             Err(ended) => {
                 // Without a panic, the runtime is shutting down. The hook is called in both cases.
                 if ended.is_panic() {
-                    tracing::error!("an install flow panicked, possibly in your app's store");
+                    let flow = known.flow();
+                    tracing::error!(
+                        tenant = report::tenant(&flow),
+                        expected = flow.expected(),
+                        "an install flow panicked, possibly in your app's store"
+                    );
                 }
-                self.0.report(Err(Error::Interrupted)).await
+                self.0.report(Err(Error::Interrupted), &known).await
             }
         }
     }
@@ -353,7 +371,7 @@ impl Inner {
     }
 
     /// Checks everything that can be checked before the state is consumed.
-    fn check_callback(&self, callback: &Callback<'_>) -> Result<State, Error> {
+    fn check_callback(&self, callback: &Callback<'_>, known: &Known) -> Result<State, Error> {
         let text = callback
             .state
             .filter(|state| !state.is_empty())
@@ -363,6 +381,7 @@ impl Inner {
             Some((state, uri))
         });
         let (state, uri) = verified.ok_or(Error::InvalidState)?;
+        known.add(|flow| flow.started_at = Some(state.made_at()));
         state.check_age(self.clock.now(), self.config.state_lifetime)?;
         // Only the cookie name of this flow is accepted. On https, the name has the prefix
         // `__Host-`, which no sibling domain and no plain http response can set.
@@ -399,10 +418,12 @@ impl Inner {
         state: &State,
         denied: Option<slack::ErrorCode>,
         code: Option<Result<Code, SecretError>>,
+        known: &Known,
     ) -> Result<Installed, Error> {
         let payload = self.states.consume(&state.id(), self.clock.now()).await;
         let payload = payload.map_err(Error::Store)?.ok_or(Error::UsedState)?;
         let pending = Pending::from_payload(&payload).ok_or(Error::InvalidState)?;
+        known.add(|flow| flow.add_pending(&pending));
         if let Some(code) = denied {
             return Err(Error::Denied(code));
         }
@@ -414,18 +435,24 @@ impl Inner {
             .await
             .map_err(Error::Exchange)?;
         match exchanged {
-            Ok(issued) => self.install(issued, pending).await,
+            Ok(issued) => self.install(issued, pending, known).await,
             Err(unusable) => {
-                self.revoke_unusable(&unusable).await;
+                self.revoke_unusable(&unusable, known).await;
                 Err(Error::Exchange(unusable.error()))
             }
         }
     }
 
-    async fn install(&self, issued: Issued, pending: Pending) -> Result<Installed, Error> {
+    async fn install(
+        &self,
+        issued: Issued,
+        pending: Pending,
+        known: &Known,
+    ) -> Result<Installed, Error> {
         let requested = pending.requested();
         let expected = pending.expected();
         let mut installation = pending.into_installation(issued);
+        known.add(|flow| flow.add_installation(&installation));
         if let Err(error) = self.check(&installation, &requested, &expected).await {
             self.revoke_unless_in_use(&installation).await;
             return Err(error);
@@ -435,7 +462,14 @@ impl Inner {
             Err(error) => {
                 if error.is_transient() {
                     let inner = self.clone();
-                    drop(tokio::spawn(inner.store_later(installation, requested)));
+                    // The task has its own copy: this flow ends now, and that one later.
+                    let later = Known::new(known.flow());
+                    known.add(|flow| flow.is_kept = true);
+                    drop(tokio::spawn(inner.store_later(
+                        installation,
+                        requested,
+                        later,
+                    )));
                 } else {
                     tracing::error!(
                         tenant = %installation.key(),
@@ -490,7 +524,10 @@ impl Inner {
             Some(Decision::Allow) => Ok(()),
             Some(Decision::Refuse { reason }) => Err(Error::Refused { reason }),
             None => {
-                tracing::error!("an install policy panicked, so the installation is refused");
+                tracing::error!(
+                    tenant = %installation.key(),
+                    "an install policy panicked, so the installation is refused"
+                );
                 let reason = "The app could not check this installation.".to_owned();
                 Err(Error::Refused { reason })
             }
@@ -536,38 +573,6 @@ impl Inner {
                     error = error_chain(&error),
                     "the URL and the bot id from auth.test could not be stored"
                 );
-            }
-        }
-    }
-
-    /// Logs the result of a flow, and calls your app's hook.
-    async fn report(&self, outcome: Result<Installed, Error>) -> Result<Installed, Error> {
-        match &outcome {
-            Ok(installed) => {
-                tracing::info!(tenant = %installed.installation.key(), "installed");
-            }
-            Err(error) => tracing::warn!(
-                reason = error.name(),
-                error = error_chain(error),
-                "an install flow ended without an installation"
-            ),
-        }
-        let Some(hooks) = self.hooks.clone() else {
-            return outcome;
-        };
-        // In its own task, so that a panic in a hook undoes nothing.
-        let reported = tokio::spawn(async move {
-            match &outcome {
-                Ok(installed) => hooks.installed(installed).await,
-                Err(error) => hooks.failed(error).await,
-            }
-            outcome
-        });
-        match reported.await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                tracing::error!("an install hook panicked; the installation may already be stored");
-                Err(Error::Hook)
             }
         }
     }

@@ -6,7 +6,7 @@ pub use crate::app::{AppError, SlackApp};
 pub use crate::authorize::AuthorizeResult;
 pub use crate::events::LifecycleHooks;
 pub use crate::installation::Scopes;
-pub use crate::oauth::{InstallHooks, InstallOptions, Installed};
+pub use crate::oauth::{FailedFlow, InstallHooks, InstallOptions, Installed};
 pub use crate::store::{Departure, InstallationStore};
 pub use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 #[cfg(feature = "axum")]

@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{FromRequestParts, OptionalFromRequestParts, Request};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -34,7 +35,7 @@ use axum::routing::get;
 use thiserror::Error;
 
 use crate::authorize::{AuthorizeError, AuthorizeResult};
-use crate::gate::{Authorization, Reply};
+use crate::gate::{Authorization, RefusalReason};
 use crate::oauth::InstallProvider;
 use crate::request::VerifiedRequest;
 use crate::secret::AccessToken;
@@ -185,8 +186,8 @@ pub struct Verified(pub Arc<VerifiedRequest>);
 /// The bot's token, in the workspace of this request. The route needs a
 /// [`SlackLayer`](crate::layer::SlackLayer) around it.
 ///
-/// If the app has no bot there, the handler does not run. A person who typed a command sees that
-/// the app is not installed.
+/// If the app has no bot there, the handler does not run. A person who typed a command sees that,
+/// and the install link.
 ///
 /// ```
 /// use slack_installs::web::BotToken;
@@ -207,7 +208,8 @@ pub struct BotToken(pub AccessToken);
 /// The token of the user who acts. The route needs a [`SlackLayer`](crate::layer::SlackLayer)
 /// around it.
 ///
-/// If that user did not authorise the app, the handler does not run. To run it anyway, extract
+/// If that user did not authorise the app, the handler does not run. If they typed a command, they
+/// see a link that connects their account. To run it anyway, extract
 /// [`Authorized`] and call its [`user_token`](AuthorizeResult::user_token).
 ///
 /// ```
@@ -283,10 +285,15 @@ macro_rules! extract {
 extract! {
     Authorized: |parts| authorized(parts).map(|authorized| Self(Arc::clone(authorized))),
     AuthorizingUserToken: |parts| {
-        token(parts, AuthorizeResult::authorizing_user_token).map(Self)
+        let of = AuthorizeResult::authorizing_user_token;
+        token(parts, of, RefusalReason::NotConnected).map(Self)
     },
-    BotToken: |parts| token(parts, AuthorizeResult::bot_token).map(Self),
-    UserToken: |parts| token(parts, AuthorizeResult::user_token).map(Self),
+    BotToken: |parts| {
+        token(parts, AuthorizeResult::bot_token, RefusalReason::NoBot).map(Self)
+    },
+    UserToken: |parts| {
+        token(parts, AuthorizeResult::user_token, RefusalReason::NotConnected).map(Self)
+    },
 }
 
 impl<S: Sync> FromRequestParts<S> for Verified {
@@ -302,15 +309,11 @@ fn authorization(parts: &Parts) -> Result<&Authorization, Rejection> {
 }
 
 fn authorized(parts: &Parts) -> Result<&Arc<AuthorizeResult>, Rejection> {
-    let Authorization {
-        request,
-        authorized,
-        ..
-    } = authorization(parts)?;
-    authorized.as_ref().map_err(|error| {
+    let authorization = authorization(parts)?;
+    authorization.authorized.as_ref().map_err(|error| {
         Rejection(Cause::NoToken {
-            error: Some(Arc::clone(error)),
-            reply: Reply::unauthorized(request, error),
+            authorization: authorization.clone(),
+            reason: RefusalReason::of(error),
         })
     })
 }
@@ -318,13 +321,14 @@ fn authorized(parts: &Parts) -> Result<&Arc<AuthorizeResult>, Rejection> {
 fn token(
     parts: &Parts,
     of: fn(&AuthorizeResult) -> Option<&AccessToken>,
+    reason: RefusalReason,
 ) -> Result<AccessToken, Rejection> {
     let token = of(authorized(parts)?).cloned();
-    let Authorization { request, .. } = authorization(parts)?;
+    let authorization = authorization(parts)?;
     token.ok_or_else(|| {
         Rejection(Cause::NoToken {
-            error: None,
-            reply: Reply::without_token(request),
+            authorization: authorization.clone(),
+            reason,
         })
     })
 }
@@ -339,8 +343,8 @@ pub struct Rejection(Cause);
 enum Cause {
     NoLayer,
     NoToken {
-        error: Option<Arc<AuthorizeError>>,
-        reply: Reply,
+        authorization: Authorization,
+        reason: RefusalReason,
     },
 }
 
@@ -350,7 +354,19 @@ impl Rejection {
     #[must_use]
     pub fn error(&self) -> Option<&AuthorizeError> {
         match &self.0 {
-            Cause::NoToken { error, .. } => error.as_deref(),
+            Cause::NoToken { authorization, .. } => match &authorization.authorized {
+                Ok(_) => None,
+                Err(error) => Some(error),
+            },
+            Cause::NoLayer => None,
+        }
+    }
+
+    /// Returns why the handler does not run. `None` if there is no layer.
+    #[must_use]
+    pub fn reason(&self) -> Option<RefusalReason> {
+        match &self.0 {
+            Cause::NoToken { reason, .. } => Some(*reason),
             Cause::NoLayer => None,
         }
     }
@@ -358,8 +374,19 @@ impl Rejection {
 
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
-        if let Cause::NoToken { reply, .. } = self.0 {
-            return (reply.status, reply.text).into_response();
+        // Only now, because a handler that takes the rejection responds itself.
+        if let Cause::NoToken {
+            authorization,
+            reason,
+        } = self.0
+        {
+            let (desk, request) = (&authorization.desk, &authorization.request);
+            let reply = match &authorization.authorized {
+                Ok(_) => desk.respond(request, reason, None),
+                Err(error) => desk.unauthorized(request, error),
+            };
+            let content_type = [(CONTENT_TYPE, reply.content_type())];
+            return (reply.status, content_type, reply.text).into_response();
         }
         tracing::error!(
             "a handler extracts an authorization, but its route has no SlackLayer: add \

@@ -25,7 +25,7 @@ use slack_installs::testing::{FakeSlack, Who};
 use slack_installs::{
     Bot, DataKey, EncryptedStore, Enterprise, Grant, Home, Installation, InstallationKey,
     InstallationStore as _, KeyContext, KeyError, KeyProvider, LocalKeyProvider, MasterKey,
-    SlackApp, SlackAppBuilder, Team,
+    Refusal, Refusals, Reply, SlackApp, SlackAppBuilder, Team,
 };
 use support::app::{ADA, ALPHA, App, Browser, OLGA, ORG, SALES, key, world};
 use support::hooked::{Call, Hooked, Hooks};
@@ -155,10 +155,9 @@ async fn socket_mode_gets_the_tokens_and_the_responses_of_the_layer() {
     let reply = front.serve(command(&app.fake, "T0NOBODY001")).await;
     let reply = reply.expect_err("not installed there");
     assert_eq!(reply.status, StatusCode::OK);
-    assert_eq!(
-        reply.text,
-        "This app is not installed here. Please install it first."
-    );
+    let link = "https://bot.example.com/slack/install?team=T0NOBODY001";
+    let text = format!("This app is not installed here. Install it: {link}");
+    assert_eq!(reply.text, text);
 
     assert!(app.fake.uninstall(ALPHA), "it was installed");
     let reply = front
@@ -168,6 +167,29 @@ async fn socket_mode_gets_the_tokens_and_the_responses_of_the_layer() {
     assert_eq!((reply.status, &*reply.text), (StatusCode::OK, ""));
     let stored = app.store.fetch(&key(ALPHA), None).await.expect("responds");
     assert!(stored.is_none(), "purged");
+}
+
+/// Responds with the reason, and with the link.
+#[derive(Debug)]
+struct Own;
+
+impl Refusals for Own {
+    fn respond(&self, refusal: &Refusal<'_>) -> Reply {
+        let link = refusal.install_url.as_ref().expect("the path is known");
+        Reply::text(format!("{} {link}", refusal.reason.name()))
+    }
+}
+
+#[tokio::test]
+async fn socket_mode_gets_the_apps_own_responses_with_the_link_of_its_own_install_path() {
+    let (app, _) = installed().await;
+    let front = builder(&app.fake).store(app.store.clone());
+    let front = front.install_path("/bot/install").refusals(Own);
+    let front = front.build().await.expect("nothing is missing");
+    let reply = front.serve(command(&app.fake, "T0NOBODY001")).await;
+    let reply = reply.expect_err("not installed there");
+    let link = "https://bot.example.com/bot/install?team=T0NOBODY001";
+    assert_eq!(reply.text, format!("not_installed {link}"));
 }
 
 #[tokio::test]

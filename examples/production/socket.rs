@@ -21,12 +21,16 @@ pub(crate) async fn socket_frame(
     let respond = |text: &str| json!({ "envelope_id": id, "payload": { "text": text } });
     let admitted = match bot.app.serve(request).await {
         Ok(admitted) => admitted,
-        // Without an acknowledgement, Slack delivers the request again.
-        Err(reply) if reply.status.is_server_error() => return None,
-        Err(reply) if reply.text.is_empty() => {
-            return Some(json!({ "envelope_id": id }).to_string());
+        // Without an acknowledgement, Slack delivers an event again, and shows an error to the
+        // person who waits for the response.
+        Err(reply) if !reply.status.is_success() => return None,
+        Err(reply) => {
+            let mut acknowledgement = json!({ "envelope_id": id });
+            if let Some(payload) = reply.payload() {
+                acknowledgement["payload"] = payload;
+            }
+            return Some(acknowledgement.to_string());
         }
-        Err(reply) => return Some(respond(&reply.text).to_string()),
     };
     let request = &admitted.authorization.request;
     // A command always has a token. An event can arrive without one.

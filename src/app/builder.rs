@@ -14,7 +14,7 @@ use crate::backend;
 use crate::clock::Clock;
 use crate::encrypted::{CacheOptions, EncryptedStore};
 use crate::events::{Lifecycle, LifecycleHooks};
-use crate::gate::Gate;
+use crate::gate::{Gate, Refusals};
 use crate::installation::Scopes;
 use crate::oauth::{
     DefaultPages, InstallConfig, InstallHooks, InstallPolicy, InstallProvider, Pages,
@@ -76,6 +76,7 @@ pub struct SlackAppBuilder {
     old_signing_secret: Option<SigningSecret>,
     pages: Option<Arc<dyn Pages>>,
     policy: Option<Arc<dyn InstallPolicy>>,
+    refusals: Option<Arc<dyn Refusals>>,
     scopes: Scopes,
     site: Value<Url>,
     slack: Option<SlackClient>,
@@ -242,6 +243,13 @@ impl SlackAppBuilder {
         self
     }
 
+    /// Sets your app's responses to requests that cannot be served, for example in the person's
+    /// language. By default they are in English, with the install link where it helps.
+    pub fn refusals(mut self, refusals: impl Refusals) -> Self {
+        self.refusals = Some(Arc::new(refusals));
+        self
+    }
+
     /// Passes each request to your handlers once.
     ///
     /// If Slack repeats a request, or an attacker replays it, the response is empty. Costs two
@@ -330,7 +338,9 @@ impl SlackAppBuilder {
             credentials,
         )
         .with_clock(clock.clone());
-        let mut gate = Gate::new(authorizer, lifecycle.clone());
+        let mut gate = Gate::new(authorizer, lifecycle.clone())
+            .with_install_url(provider.install_url())
+            .with_refusals(self.refusals);
         if self.handles_once {
             let guard = ReplayGuard::new(Arc::clone(&store)).with_clock(clock.clone());
             gate = gate.with_replay_guard(guard);

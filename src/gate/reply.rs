@@ -1,78 +1,81 @@
 //! The response to a request that your app does not receive.
 
-use http::StatusCode;
+use std::collections::BTreeMap;
 
-use crate::authorize::AuthorizeError;
-use crate::error_chain::error_chain;
-use crate::request::{Kind, VerifiedRequest};
-use crate::rotation;
+use http::StatusCode;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+
+use crate::request::VerifiedRequest;
 
 /// The response to a request that your app does not receive.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Reply {
-    /// The HTTP status. Over Socket Mode, acknowledge the envelope unless the status is 500 or
-    /// higher. Slack then delivers the request again.
+    /// The HTTP status. Over Socket Mode, acknowledge the envelope only if it is 200, with the
+    /// [`payload`](Self::payload). Without an acknowledgement, Slack delivers an event again, and
+    /// shows an error to a person who waits.
     pub status: StatusCode,
-    /// The body, as plain text; often empty. Slack shows it to the person who typed a command.
+    /// The body, often empty. Slack shows it to the person who typed a command.
     pub text: String,
-}
-
-/// Why a request is not served. There is one variant for each text that the person can see.
-#[derive(Clone, Copy)]
-pub(super) enum Refusal {
-    Ended,
-    Later,
-    Misconfigured,
-    NotGranted,
-    NotInstalled,
-    OnHold,
-}
-
-impl Refusal {
-    fn of(error: &AuthorizeError) -> Self {
-        match error {
-            AuthorizeError::Store(_) | AuthorizeError::Refresh(rotation::Error::Store(_)) => {
-                Self::Later
-            }
-            AuthorizeError::Refresh(error) if error.is_transient() => Self::Later,
-            AuthorizeError::Refresh(rotation::Error::Configuration { .. }) => Self::Misconfigured,
-            AuthorizeError::OnHold | AuthorizeError::Refresh(rotation::Error::OnHold) => {
-                Self::OnHold
-            }
-            AuthorizeError::Expired
-            | AuthorizeError::Refresh(rotation::Error::ReinstallNeeded { .. }) => Self::Ended,
-            AuthorizeError::NotGranted => Self::NotGranted,
-            _ => Self::NotInstalled,
-        }
-    }
-
-    fn text(self) -> &'static str {
-        match self {
-            Self::Ended => "This app's access has ended. Please install it again.",
-            Self::Later => "This app is busy. Please try again in a moment.",
-            Self::Misconfigured => {
-                "This app does not work at the moment. Please contact the people who provide it."
-            }
-            Self::NotGranted => {
-                "Your organisation has not added this app to this workspace. Please ask an admin."
-            }
-            Self::NotInstalled => "This app is not installed here. Please install it first.",
-            Self::OnHold => "This app is on hold here. Please contact the people who provide it.",
-        }
-    }
+    /// Whether the body is JSON. It is plain text otherwise.
+    pub is_json: bool,
 }
 
 impl Reply {
-    pub(crate) fn new(status: StatusCode, text: &str) -> Self {
+    /// Makes a response with this status and a body of plain text.
+    #[must_use]
+    pub fn new(status: StatusCode, text: impl Into<String>) -> Self {
         Self {
             status,
-            text: text.to_owned(),
+            text: text.into(),
+            is_json: false,
         }
     }
 
-    pub(crate) fn empty() -> Self {
-        Self::new(StatusCode::OK, "")
+    /// Makes an empty 200, after which Slack does not repeat the request.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::text("")
+    }
+
+    /// Makes a 200 with plain text. Slack shows it to the person who typed a command.
+    #[must_use]
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::OK, text)
+    }
+
+    /// Makes a 200 with JSON, such as a message with blocks, or a modal.
+    #[must_use]
+    pub fn json(body: &Value) -> Self {
+        Self {
+            is_json: true,
+            ..Self::text(body.to_string())
+        }
+    }
+
+    /// Returns the `payload` of an acknowledgement over Socket Mode: the JSON, or a message with
+    /// the text. `None` if there is nothing to show, or if the status is not 200.
+    #[must_use]
+    pub fn payload(&self) -> Option<Value> {
+        if self.status != StatusCode::OK || self.text.is_empty() {
+            None
+        } else if self.is_json {
+            serde_json::from_str(&self.text).ok()
+        } else {
+            Some(json!({ "text": self.text }))
+        }
+    }
+
+    /// Returns the value of the header `content-type`.
+    #[cfg(feature = "tower")]
+    pub(crate) fn content_type(&self) -> http::HeaderValue {
+        http::HeaderValue::from_static(if self.is_json {
+            "application/json"
+        } else {
+            "text/plain; charset=utf-8"
+        })
     }
 
     /// Returns a response after which Slack repeats the event.
@@ -80,46 +83,74 @@ impl Reply {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "not done yet")
     }
 
-    pub(super) fn text(text: &str) -> Self {
-        Self::new(StatusCode::OK, text)
+    /// Returns a response after which Slack shows the person its own error.
+    pub(super) fn refused() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "refused")
     }
 
-    /// Returns the response to a request for which the handler needs a token that does not exist.
-    #[cfg(feature = "axum")]
-    pub(crate) fn without_token(request: &VerifiedRequest) -> Self {
-        Self::refusing(request, Refusal::NotInstalled)
+    /// Returns the response to a submitted modal that shows this text in another modal on top. The
+    /// submitted one stays open below, with what the person has entered.
+    pub(super) fn modal_on_top(request: &VerifiedRequest, text: &str) -> Self {
+        let submitted: Option<Submitted> = request.payload().ok();
+        // The app's own title is in the person's language.
+        let title = submitted.and_then(|submitted| submitted.view.title.text);
+        Self::json(&json!({
+            "response_action": "push",
+            "view": {
+                "type": "modal",
+                "title": {
+                    "type": "plain_text",
+                    "text": title.filter(|title| !title.is_empty()).unwrap_or_else(|| TITLE.into()),
+                },
+                "blocks": [{
+                    "type": "section",
+                    "text": { "type": "mrkdwn", "text": text },
+                }],
+            },
+        }))
     }
 
-    /// Returns the response to a request that has no token, for this reason.
-    pub(crate) fn unauthorized(request: &VerifiedRequest, error: &AuthorizeError) -> Self {
-        let (tenant, kind) = (request.tenant(), request.kind());
-        let refusal = Refusal::of(error);
-        let error = error_chain(error);
-        match refusal {
-            Refusal::Later | Refusal::Misconfigured => {
-                tracing::error!(
-                    ?tenant,
-                    ?kind,
-                    error,
-                    "a request cannot be served at the moment"
-                );
-            }
-            _ => tracing::info!(?tenant, ?kind, error, "a request is not authorized"),
-        }
-        Self::refusing(request, refusal)
+    /// Returns the response to a legacy dialog that shows this text at its first element; `None` if
+    /// there is none.
+    pub(super) fn dialog_error(request: &VerifiedRequest, text: &str) -> Option<Self> {
+        let dialog: Dialog = request.payload().ok()?;
+        let (name, _) = dialog.submission.first_key_value()?;
+        let body = json!({ "errors": [{ "name": name, "error": text }] });
+        Some(Self::json(&body))
     }
 
-    pub(super) fn refusing(request: &VerifiedRequest, refusal: Refusal) -> Self {
-        match (request.kind(), refusal) {
-            // Slack shows the text of the response to the person who typed the command.
-            (Kind::SlashCommand, refusal) => Self::text(refusal.text()),
-            (_, Refusal::Later | Refusal::Misconfigured) => Self::later(),
-            (Kind::AppRateLimited | Kind::Event { .. } | Kind::FunctionExecuted, _) => {
-                // A repetition would change nothing.
-                Self::empty()
-            }
-            // With this status, Slack shows the person an error. An empty 200 would close a modal.
-            _ => Self::new(StatusCode::FORBIDDEN, "refused"),
-        }
+    /// Returns the response to a click in a legacy message that shows this text to the person, and
+    /// leaves the message as it is.
+    pub(super) fn message_to_the_person(text: &str) -> Self {
+        Self::json(&json!({
+            "response_type": "ephemeral",
+            "replace_original": false,
+            "text": text,
+        }))
     }
 }
+
+/// A submitted modal.
+#[derive(Deserialize)]
+struct Submitted {
+    view: View,
+}
+
+#[derive(Deserialize)]
+struct View {
+    title: Title,
+}
+
+#[derive(Deserialize)]
+struct Title {
+    text: Option<String>,
+}
+
+/// A submitted legacy dialog.
+#[derive(Deserialize)]
+struct Dialog {
+    submission: BTreeMap<String, IgnoredAny>,
+}
+
+/// The title of a modal, if the submitted one has none.
+const TITLE: &str = "This app";

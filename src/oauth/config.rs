@@ -129,6 +129,14 @@ impl RedirectUri {
         self.url.path()
     }
 
+    /// Returns the URL of this path at the same host.
+    pub(super) fn at(&self, path: &str) -> Url {
+        let mut url = self.url.clone();
+        url.set_path(path);
+        url.set_query(None);
+        url
+    }
+
     pub(super) fn is_plain_loopback(&self) -> bool {
         self.url.scheme() == "http"
     }
@@ -250,7 +258,7 @@ pub(super) struct Pending {
     pub(super) team: Option<TeamId>,
     #[serde(default)]
     pub(super) enterprise: Option<EnterpriseId>,
-    metadata: Option<String>,
+    pub(super) metadata: Option<String>,
 }
 
 /// Where a flow is to install the app, if its options say so.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Uri};
 
 use super::config::{InstallOptions, Requested};
-use super::error::Error;
+use super::failed::FailedFlow;
 use super::policies::missing;
 use crate::forward::forward;
 use crate::installation::Installation;
@@ -40,7 +40,7 @@ impl Installed {
 /// Hooks that run before and after each install flow, for your app's own work.
 ///
 /// ```
-/// use slack_installs::oauth::{Error, InstallHooks, Installed};
+/// use slack_installs::oauth::{FailedFlow, InstallHooks, Installed};
 ///
 /// #[derive(Debug)]
 /// struct Welcome;
@@ -51,8 +51,9 @@ impl Installed {
 ///         println!("{} installed the app", installed.installation.key());
 ///     }
 ///
-///     async fn failed(&self, error: &Error) {
-///         println!("an installation failed: {error}");
+///     async fn failed(&self, failed: &FailedFlow) {
+///         let customer = failed.metadata.as_deref().unwrap_or("unknown");
+///         println!("the installation of customer {customer} failed: {failed}");
 ///     }
 /// }
 /// ```
@@ -60,9 +61,10 @@ impl Installed {
 /// # Contract
 ///
 /// 1. `installed` is called once for each successful flow, after the installation is stored.
-/// 2. `failed` is called once for each failed flow, with the reason. If the reason is
-///    [`Error::Store`] because the database was away, the library keeps trying for 10 minutes, and
-///    `installed` may follow.
+/// 2. `failed` is called once for each flow that started and failed, with everything that is known
+///    of it ([`Flow`](super::Flow)). If [`is_kept`](super::Flow::is_kept) is set, the database was
+///    away, and the library keeps trying for 10 minutes. Then `installed` follows, or `failed`
+///    without `is_kept`.
 /// 3. `starting` is called for each flow that starts at the install path or at Slack, and `session`
 ///    for each callback. A panic in either refuses the request.
 ///
@@ -109,8 +111,8 @@ pub trait InstallHooks: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Called after a flow failed. Does nothing by default.
-    async fn failed(&self, error: &Error) {
-        let _ = error;
+    async fn failed(&self, failed: &FailedFlow) {
+        let _ = failed;
     }
 }
 
@@ -118,5 +120,5 @@ forward!(InstallHooks for [Arc] {
     fn starting(options: InstallOptions, uri: &Uri, headers: &HeaderMap) -> InstallOptions;
     fn session(headers: &HeaderMap) -> Option<String>;
     fn installed(installed: &Installed);
-    fn failed(error: &Error);
+    fn failed(failed: &FailedFlow);
 });

@@ -10,6 +10,8 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use url::form_urlencoded;
 
+use super::failed::{FailedFlow, Flow};
+use super::report::log_failed;
 use super::{Callback, Error, InstallOptions, InstallPage, InstallProvider, PageResponse};
 use crate::error_chain::error_chain;
 use crate::panics::catch_panic;
@@ -54,11 +56,18 @@ impl InstallProvider {
         let Some(hooks) = &self.0.hooks else {
             return self.start_response(options).await;
         };
+        let flow = Flow::of_options(&self.0.config, &options);
         match catch_panic(hooks.starting(options, uri, headers)).await {
             Some(options) => self.start_response(options).await,
             None => {
-                tracing::error!("an install hook panicked, so an install flow did not start");
-                self.failed(&Error::Hook)
+                tracing::error!(
+                    expected = flow.expected(),
+                    "an install hook panicked, so an install flow did not start"
+                );
+                self.failed(&FailedFlow {
+                    error: Error::Hook,
+                    flow,
+                })
             }
         }
     }
@@ -114,6 +123,7 @@ impl InstallProvider {
 
     /// Starts a flow with these options, and returns the 302 to Slack's page.
     pub async fn start_response(&self, options: InstallOptions) -> Response<String> {
+        let flow = Flow::of_options(&self.0.config, &options);
         match self.start(options).await {
             Ok(started) => {
                 let mut response = redirect(started.authorize_url.as_str());
@@ -121,9 +131,12 @@ impl InstallProvider {
                 response
             }
             Err(error) => {
-                let error_chain = error_chain(&error);
-                tracing::error!(error = error_chain, "an install flow could not start");
-                self.failed(&error)
+                tracing::error!(
+                    error = error_chain(&error),
+                    expected = flow.expected(),
+                    "an install flow could not start"
+                );
+                self.failed(&FailedFlow { error, flow })
             }
         }
     }
@@ -146,18 +159,23 @@ impl InstallProvider {
             return plain(StatusCode::SERVICE_UNAVAILABLE);
         }
         let cookies = cookies(headers);
-        let Some(query) = Query::parse(uri.query().unwrap_or_default()) else {
-            return self.failed(&Error::InvalidState);
-        };
         let session = match &self.0.hooks {
             Some(hooks) => match catch_panic(hooks.session(headers)).await {
                 Some(session) => session,
                 None => {
                     tracing::error!("an install hook panicked, so a callback is refused");
-                    return self.failed(&Error::Hook);
+                    return self.failed(&FailedFlow::new(Error::Hook));
                 }
             },
             None => None,
+        };
+        let Some(query) = Query::parse(uri.query().unwrap_or_default()) else {
+            let flow = Flow {
+                session,
+                ..Flow::default()
+            };
+            let error = Error::InvalidState;
+            return self.not_begun(&FailedFlow { error, flow });
         };
         let callback = Callback {
             session: session.as_deref(),
@@ -174,19 +192,29 @@ impl InstallProvider {
             Ok(installed) => self.page(self.0.pages.installed(&installed), StatusCode::OK),
             // The flow started at Slack (Marketplace, an admin's page). The code is not exchanged,
             // because nothing proves that this browser started the flow.
-            Err(Error::NoState) => match callback.error {
-                Some(code) => self.failed(&Error::Denied(ErrorCode::new(code))),
+            Err(failed) if matches!(failed.error, Error::NoState) => match callback.error {
+                Some(code) => {
+                    let error = Error::Denied(ErrorCode::new(code));
+                    let flow = failed.flow;
+                    self.not_begun(&FailedFlow { error, flow })
+                }
                 None => {
                     let options = self.options_at(callback.host);
                     self.start_for(options, uri, headers).await
                 }
             },
-            Err(error) => self.failed(&error),
+            Err(failed) => self.failed(&failed),
         }
     }
 
-    fn failed(&self, error: &Error) -> Response<String> {
-        self.page(self.0.pages.failed(error), error.status())
+    /// Logs a callback of no flow that this app began, and returns its page.
+    fn not_begun(&self, failed: &FailedFlow) -> Response<String> {
+        log_failed(failed);
+        self.failed(failed)
+    }
+
+    fn failed(&self, failed: &FailedFlow) -> Response<String> {
+        self.page(self.0.pages.failed(failed), failed.error.status())
     }
 
     fn page(&self, page: PageResponse, status: StatusCode) -> Response<String> {

@@ -6,18 +6,27 @@ use tokio::time::Instant;
 
 use super::Inner;
 use super::config::Requested;
+use super::error::Error;
+use super::failed::Known;
 use super::hooks::Installed;
+use super::report::tenant;
 use crate::error_chain::error_chain;
-use crate::installation::{Grant, Home, Installation, Revision};
+use crate::installation::{Enterprise, Grant, Home, Installation, Revision, Team};
 use crate::secret::same;
 use crate::slack::Unusable;
 use crate::store;
-use crate::tenant::{InstallationKey, UserId};
+use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 
 impl Inner {
     /// Stores an installation for which the person no longer waits, while the database is away.
-    /// Gives up after [`KEEP_TRYING`], and revokes the tokens unless they may be in use.
-    pub(super) async fn store_later(self, mut installation: Installation, requested: Requested) {
+    /// Gives up after [`KEEP_TRYING`], and revokes the tokens unless they may be in use. Your app's
+    /// hooks hear of either.
+    pub(super) async fn store_later(
+        self,
+        mut installation: Installation,
+        requested: Requested,
+        known: Known,
+    ) {
         let tenant = installation.key();
         tracing::error!(
             %tenant,
@@ -35,7 +44,7 @@ impl Inner {
                         installation,
                         requested,
                     };
-                    drop(self.report(Ok(installed)).await);
+                    drop(self.report(Ok(installed), &known).await);
                     return;
                 }
                 Err(error) if error.is_transient() && Instant::now() < give_up => {}
@@ -48,6 +57,7 @@ impl Inner {
             "an installation could not be stored; its tokens are revoked unless they may be in use"
         );
         self.revoke_unless_in_use(&installation).await;
+        drop(self.report(Err(Error::Store(error)), &known).await);
     }
 
     /// Stores the installation, and retries while the database is unavailable. The code is already
@@ -60,6 +70,7 @@ impl Inner {
             match self.installations.store(installation).await {
                 Err(error) if error.is_transient() => {
                     tracing::warn!(
+                        tenant = %installation.key(),
                         error = error_chain(&error),
                         "an installation could not be stored; it is tried again"
                     );
@@ -89,17 +100,23 @@ impl Inner {
 
     /// Revokes tokens that cannot be stored. If the response does not say where they were issued,
     /// `auth.test` does. Otherwise only rotating tokens are revoked, because that ends only these.
-    pub(super) async fn revoke_unusable(&self, unusable: &Unusable) {
+    pub(super) async fn revoke_unusable(&self, unusable: &Unusable, known: &Known) {
+        known.add(|flow| {
+            flow.app_id.clone_from(&unusable.app_id);
+            flow.home.clone_from(&unusable.home);
+            flow.installed_by.clone_from(&unusable.user_id);
+        });
         tracing::error!(
             what = unusable.what,
+            tenant = tenant(&known.flow()),
             "Slack issued tokens that cannot be stored; they are revoked unless they may be in use"
         );
         let grants = unusable.grants.each_ref().map(Option::as_ref);
-        let mut key = unusable.home.as_ref().map(Home::key);
+        let mut home = unusable.home.clone();
         let mut user = unusable.user_id.clone();
         for (at, grant) in grants.iter().enumerate() {
             let Some(grant) = grant else { continue };
-            if key.is_some() && (at == 0 || user.is_some()) {
+            if home.is_some() && (at == 0 || user.is_some()) {
                 continue;
             }
             let Ok(test) = self.slack.auth_test(&grant.access_token).await else {
@@ -108,22 +125,27 @@ impl Inner {
             if at == 1 {
                 user = user.or(test.user_id);
             }
-            if key.is_none() {
-                key = InstallationKey::new(test.enterprise_id, test.team_id).ok();
+            if home.is_none() {
+                home = named_by(test.enterprise_id, test.team_id);
             }
         }
+        known.add(|flow| {
+            flow.home.clone_from(&home);
+            flow.installed_by.clone_from(&user);
+        });
+        let key = home.as_ref().map(Home::key);
         // Without its owner, it is unknown whether a user's token is in use.
         let is_known = [key.is_some(), key.is_some() && user.is_some()];
-        let mut known = [None; 2];
+        let mut owned = [None; 2];
         for (at, grant) in grants.into_iter().enumerate() {
             if is_known[at] {
-                known[at] = grant;
+                owned[at] = grant;
             } else if let Some(grant) = grant.filter(|grant| grant.refresh_token.is_some()) {
                 self.revoke_grant(None, grant).await;
             }
         }
         if let Some(key) = key {
-            self.revoke_issued(&key, user.as_ref(), known).await;
+            self.revoke_issued(&key, user.as_ref(), owned).await;
         }
     }
 
@@ -186,6 +208,15 @@ impl Inner {
             );
         }
     }
+}
+
+/// Returns where a token was issued, by the ids of `auth.test`. It names no workspace for an
+/// org-wide token.
+fn named_by(enterprise: Option<EnterpriseId>, team: Option<TeamId>) -> Option<Home> {
+    let is_org = team.is_none();
+    let enterprise = enterprise.map(|id| Enterprise { id, name: None });
+    let team = team.map(|id| Team { id, name: None });
+    Home::new(enterprise, team, is_org).ok()
 }
 
 /// How long an installation is kept in memory while the database is away, as a refresh's pair is.

@@ -8,6 +8,7 @@ use url::Url;
 
 use super::config::{INSTALL_PATH, Requested};
 use super::error::Error;
+use super::failed::FailedFlow;
 use super::hooks::Installed;
 use super::scope_words;
 use crate::html::escape;
@@ -53,8 +54,12 @@ pub trait Pages: fmt::Debug + Send + Sync + 'static {
     /// The default is the page of [`DefaultPages`], with a link to `/slack/install`. If you changed
     /// that path, return the page of a [`DefaultPages`] with that
     /// [install path](DefaultPages::with_install_path).
-    fn failed(&self, error: &Error) -> PageResponse {
-        DefaultPages::new().failed(error)
+    ///
+    /// The person in front of the page is not always the one who started the flow: not for
+    /// [`Error::OtherBrowser`] and [`Error::OtherSession`]. The [flow](FailedFlow::flow) has then
+    /// nothing of the person who did.
+    fn failed(&self, failed: &FailedFlow) -> PageResponse {
+        DefaultPages::new().failed(failed)
     }
 }
 
@@ -68,8 +73,8 @@ impl<P: Pages + ?Sized> Pages for Arc<P> {
         (**self).installed(installed)
     }
 
-    fn failed(&self, error: &Error) -> PageResponse {
-        (**self).failed(error)
+    fn failed(&self, failed: &FailedFlow) -> PageResponse {
+        (**self).failed(failed)
     }
 }
 
@@ -224,8 +229,8 @@ impl Pages for DefaultPages {
         page("Installed", &[&what, next], &button(&href, text), &site)
     }
 
-    fn failed(&self, error: &Error) -> PageResponse {
-        let text = failure_text(error);
+    fn failed(&self, failed: &FailedFlow) -> PageResponse {
+        let text = failure_text(&failed.error);
         let again = button(&self.install_path, text.button);
         let texts = [&*text.what, text.next];
         page(text.title, &texts, &again, &self.site_link())

@@ -233,7 +233,10 @@ impl InstallPolicy for AdminRequired {
         }
         let reader = reader_of_users(granted);
         let (Some(grant), Some(by)) = (reader, &installation.installed_by) else {
-            tracing::error!("an admin is required, but no token has the scope users:read");
+            tracing::error!(
+                tenant = %installation.key(),
+                "an admin is required, but no token has the scope users:read"
+            );
             return refuse("The app could not check whether you are an admin.");
         };
         let asked = candidate.slack.users_info(&grant.access_token, by).await;
@@ -245,6 +248,7 @@ impl InstallPolicy for AdminRequired {
             }),
             Err(error) => {
                 tracing::warn!(
+                    tenant = %installation.key(),
                     error = error_chain(&error),
                     "users.info failed, so an install policy could not check for an admin"
                 );

@@ -111,11 +111,15 @@ impl State {
         StateId(hash.as_ref().try_into().expect("SHA-256 has 32 bytes"))
     }
 
+    /// Returns the time at which the flow started.
+    pub(super) fn made_at(&self) -> SystemTime {
+        let made_at = self.0[MADE_AT].try_into().expect("eight bytes");
+        from_epoch(u64::from_be_bytes(made_at))
+    }
+
     /// Returns an error if the state is too old, or from the future.
     pub(super) fn check_age(&self, now: SystemTime, lifetime: Duration) -> Result<(), Error> {
-        let made_at = self.0[MADE_AT].try_into().expect("eight bytes");
-        let made_at = from_epoch(u64::from_be_bytes(made_at));
-        match now.duration_since(made_at) {
+        match now.duration_since(self.made_at()) {
             Ok(age) if age < lifetime => Ok(()),
             Err(ahead) if ahead.duration() <= CLOCK_SKEW => Ok(()),
             _ => Err(Error::StateExpired),

@@ -123,6 +123,8 @@ struct Tokens {
 pub(crate) struct Unusable {
     /// Why they cannot be stored. Names the field.
     pub(crate) what: &'static str,
+    /// The app that they were issued for, if known.
+    pub(crate) app_id: Option<AppId>,
     /// Where they were issued, if known.
     pub(crate) home: Option<Home>,
     /// The owner of the user's token, if known.
@@ -365,6 +367,7 @@ impl Exchanged {
     fn unusable(self, what: &'static str) -> Box<Unusable> {
         Box::new(Unusable {
             what,
+            app_id: self.app_id,
             home: self.home,
             user_id: self.authed_user,
             grants: [self.tokens.bot, self.tokens.user],

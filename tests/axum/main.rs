@@ -7,6 +7,7 @@ mod support;
 mod bodies;
 mod install;
 mod mounting;
+mod refused;
 mod routes;
 
 use axum::Router;

@@ -6,6 +6,7 @@ mod support;
 
 mod bound;
 mod config;
+mod failed;
 mod hosts;
 mod outcome;
 mod overlap;
@@ -25,7 +26,9 @@ use http::header::{CONTENT_SECURITY_POLICY, SET_COOKIE};
 use http::{Method, StatusCode};
 use proptest::prelude::*;
 use slack_installs::backend::{Backend, Scope};
-use slack_installs::oauth::{Candidate, Decision, Error, InstallHooks, InstallPolicy, Installed};
+use slack_installs::oauth::{
+    Candidate, Decision, FailedFlow, InstallHooks, InstallPolicy, Installed,
+};
 use slack_installs::testing::{Fault, Rotation};
 use slack_installs::{AppId, InstallOptions, InstallProvider, RedirectUri, Scopes, TeamId};
 use support::app::{
@@ -562,7 +565,7 @@ impl InstallHooks for Gate {
         self.0.add_permits(1);
     }
 
-    async fn failed(&self, _: &Error) {}
+    async fn failed(&self, _: &FailedFlow) {}
 }
 
 #[tokio::test]
@@ -600,8 +603,8 @@ impl InstallHooks for Heard {
         self.0.lock().expect("no panic").push("installed");
     }
 
-    async fn failed(&self, error: &Error) {
-        self.0.lock().expect("no panic").push(error.name());
+    async fn failed(&self, failed: &FailedFlow) {
+        self.0.lock().expect("no panic").push(failed.error.name());
     }
 }
 

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 use slack_installs::backend::{Backend, MemoryBackend};
-use slack_installs::oauth::{Candidate, Decision, Error, InstallHooks, InstallPolicy, Installed};
+use slack_installs::oauth::{
+    Candidate, Decision, FailedFlow, InstallHooks, InstallPolicy, Installed,
+};
 use slack_installs::store::{self, ListCursor, StateId, StatePayload, StateStore};
 use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{
@@ -43,8 +45,8 @@ impl InstallHooks for Told {
         self.0.lock().expect("no panic").push((bot, url, missing));
     }
 
-    async fn failed(&self, error: &Error) {
-        panic!("{error}");
+    async fn failed(&self, failed: &FailedFlow) {
+        panic!("{failed}");
     }
 }
 
@@ -279,10 +281,10 @@ async fn what_cannot_be_stored_for_ten_minutes_is_revoked_where_that_harms_nobod
 /// A store that fails to store an installation, permanently or because its database is unavailable.
 /// Reads work.
 #[derive(Debug)]
-struct Refusing {
-    inner: Store,
-    asked: Arc<AtomicUsize>,
-    is_away: bool,
+pub(super) struct Refusing {
+    pub(super) inner: Store,
+    pub(super) asked: Arc<AtomicUsize>,
+    pub(super) is_away: bool,
 }
 
 #[async_trait]
@@ -356,7 +358,7 @@ impl InstallHooks for Broken {
         panic!("a bug of the app");
     }
 
-    async fn failed(&self, _: &Error) {
+    async fn failed(&self, _: &FailedFlow) {
         panic!("a bug of the app");
     }
 }

@@ -7,7 +7,7 @@ use http::header::{
 };
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
-use slack_installs::oauth::{DefaultPages, Error, Installed, PageResponse, Pages};
+use slack_installs::oauth::{DefaultPages, Error, FailedFlow, Installed, PageResponse, Pages};
 use slack_installs::slack::{self, ErrorCode, TransportError};
 use slack_installs::testing::Who;
 use slack_installs::{InstallOptions, store};
@@ -33,7 +33,7 @@ fn stored(unavailable: bool) -> Error {
 }
 
 /// Returns every error with its name, its status, whether it is transient, and words of its page.
-fn errors() -> Vec<(Error, &'static str, u16, bool, &'static str)> {
+pub(super) fn errors() -> Vec<(Error, &'static str, u16, bool, &'static str)> {
     let lost = Error::Exchange(TransportError::Lost("cut".into()).into());
     let not_ours = "Nothing is wrong on your side";
     let again = "Slack no longer accepts this installation";
@@ -122,6 +122,7 @@ fn every_failure_has_its_name_its_status_and_its_page() {
         assert_eq!(error.name(), name, "{error}");
         assert_eq!(error.status().as_u16(), status, "{error}");
         assert_eq!(error.is_transient(), transient, "{error}");
+        let error = FailedFlow::new(error);
         let PageResponse::Html(page) = DefaultPages::new().failed(&error) else {
             panic!("{error}: a redirect");
         };
@@ -138,7 +139,8 @@ fn every_failure_has_its_name_its_status_and_its_page() {
 #[test]
 fn whatever_a_reason_has_in_it_is_shown_as_text() {
     let reason = r#"<b>&amp;"it's"</b>"#.to_owned();
-    let PageResponse::Html(page) = DefaultPages::new().failed(&Error::Refused { reason }) else {
+    let refused = FailedFlow::new(Error::Refused { reason });
+    let PageResponse::Html(page) = DefaultPages::new().failed(&refused) else {
         panic!("a redirect");
     };
     let text = "<p>&lt;b&gt;&amp;amp;&quot;it&#39;s&quot;&lt;/b&gt;</p>";
@@ -152,6 +154,7 @@ fn every_failure_page_leads_back_to_the_install_path_and_to_the_apps_site() {
         .with_site(Url::parse("https://app.example.com/?a=1&b='2'").expect("a URL"))
         .with_install_path("/bot/install");
     for (error, ..) in errors() {
+        let error = FailedFlow::new(error);
         let PageResponse::Html(page) = pages.failed(&error) else {
             panic!("{error}: a redirect");
         };
@@ -280,8 +283,8 @@ impl Pages for Elsewhere {
         PageResponse::Redirect(Url::parse(&url).expect("a URL"))
     }
 
-    fn failed(&self, error: &Error) -> PageResponse {
-        let url = format!("https://app.example.com/sorry?why={}", error.name());
+    fn failed(&self, failed: &FailedFlow) -> PageResponse {
+        let url = format!("https://app.example.com/sorry?why={}", failed.error.name());
         PageResponse::Redirect(Url::parse(&url).expect("a URL"))
     }
 }

@@ -10,6 +10,7 @@ mod front;
 mod lifecycle;
 mod once;
 mod refusals;
+mod responses;
 
 use std::future::Future as _;
 use std::pin::pin;

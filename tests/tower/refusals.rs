@@ -135,8 +135,9 @@ const NOT_GRANTED: Shown = Shown::Lasting(
 );
 const NOT_INSTALLED: Shown =
     Shown::Lasting("This app is not installed here. Please install it first.");
-const NO_TOKEN: Shown =
-    Shown::Tokenless("This app is not installed here. Please install it first.");
+const NO_TOKEN: Shown = Shown::Tokenless(
+    "This app is installed here, but you have not connected your account. Please connect it first.",
+);
 const ON_HOLD: Shown =
     Shown::Lasting("This app is on hold here. Please contact the people who provide it.");
 
@@ -147,7 +148,7 @@ async fn who_has_not_installed_the_app_is_told_so() {
 }
 
 #[tokio::test]
-async fn who_has_neither_a_bot_nor_a_token_is_told_to_install_it() {
+async fn who_has_neither_a_bot_nor_a_token_is_told_to_connect_their_account() {
     let front = Front::new(true).await;
     keep(&front.life.app, Token::Missing, Token::Missing).await;
     check(&front, ADA, ALPHA, NO_TOKEN, nothing).await;

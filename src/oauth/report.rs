@@ -1,0 +1,82 @@
+//! Logs the result of a flow, and calls your app's hook.
+
+use tracing::field::{DisplayValue, display};
+
+use super::Inner;
+use super::error::Error;
+use super::failed::{FailedFlow, Flow, Known};
+use super::hooks::Installed;
+use crate::error_chain::error_chain;
+use crate::tenant::InstallationKey;
+
+impl Inner {
+    /// Logs the result of a flow, and calls your app's hook. An error gets what is known of the
+    /// flow.
+    pub(super) async fn report(
+        &self,
+        outcome: Result<Installed, Error>,
+        known: &Known,
+    ) -> Result<Installed, Box<FailedFlow>> {
+        match outcome {
+            Ok(installed) => self.report_installed(installed, known).await,
+            Err(error) => self.report_failed(known.failed(error)).await,
+        }
+    }
+
+    async fn report_installed(
+        &self,
+        installed: Installed,
+        known: &Known,
+    ) -> Result<Installed, Box<FailedFlow>> {
+        tracing::info!(tenant = %installed.installation.key(), "installed");
+        let Some(hooks) = self.hooks.clone() else {
+            return Ok(installed);
+        };
+        // In its own task, so that a panic in a hook undoes nothing.
+        let called = tokio::spawn(async move {
+            hooks.installed(&installed).await;
+            installed
+        });
+        called.await.map_err(|_| hook_panicked(known.flow()))
+    }
+
+    async fn report_failed(&self, failed: Box<FailedFlow>) -> Result<Installed, Box<FailedFlow>> {
+        log_failed(&failed);
+        let Some(hooks) = self.hooks.clone() else {
+            return Err(failed);
+        };
+        let flow = failed.flow.clone();
+        let called = tokio::spawn(async move {
+            hooks.failed(&failed).await;
+            failed
+        });
+        Err(called.await.unwrap_or_else(|_| hook_panicked(flow)))
+    }
+}
+
+fn hook_panicked(flow: Flow) -> Box<FailedFlow> {
+    tracing::error!(
+        tenant = tenant(&flow),
+        "an install hook panicked; the installation may already be stored"
+    );
+    let error = Error::Hook;
+    Box::new(FailedFlow { error, flow })
+}
+
+/// Logs a failed flow with the ids that are known. The metadata and the session stay out of logs.
+pub(super) fn log_failed(failed: &FailedFlow) {
+    tracing::warn!(
+        reason = failed.error.name(),
+        error = error_chain(&failed.error),
+        tenant = tenant(failed),
+        installed_by = failed.installed_by.as_ref().map(display),
+        app_id = failed.app_id.as_ref().map(display),
+        expected = failed.expected(),
+        "an install flow ended without an installation"
+    );
+}
+
+/// Returns the tenant of a flow for a log, if it is known.
+pub(super) fn tenant(flow: &Flow) -> Option<DisplayValue<InstallationKey>> {
+    flow.key().map(display)
+}
