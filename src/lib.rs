@@ -102,6 +102,7 @@ mod forward;
 mod gate;
 mod html;
 mod installation;
+mod log_limit;
 mod lru;
 mod panics;
 mod random;

@@ -18,6 +18,7 @@ use url::Url;
 use crate::clock::Clock;
 use crate::error_chain::error_chain;
 use crate::installation::{Installation, Revision};
+use crate::log_limit::LogLimit;
 use crate::panics::catch_panic;
 use crate::secret::{Code, SecretError};
 use crate::slack::{self, Issued, SlackClient};
@@ -120,6 +121,8 @@ struct Inner {
     /// Whether the warning about a callback that cannot receive the flow's cookie was already
     /// logged.
     has_warned: Arc<AtomicBool>,
+    /// For lines that a stranger can cause by opening the flow's URLs.
+    log_limit: Arc<LogLimit>,
 }
 
 impl InstallProvider {
@@ -150,6 +153,7 @@ impl InstallProvider {
             pages: Arc::new(pages),
             clock: Clock::default(),
             has_warned: Arc::new(AtomicBool::new(false)),
+            log_limit: Arc::default(),
         })))
     }
 
@@ -544,11 +548,16 @@ impl Inner {
             Ok(installed) => {
                 tracing::info!(tenant = %installed.installation.key(), "installed");
             }
-            Err(error) => tracing::warn!(
-                reason = error.name(),
-                error = error_chain(error),
-                "an install flow ended without an installation"
-            ),
+            Err(error) => {
+                if let Some(left_out) = self.log_limit.admit(error.name()) {
+                    tracing::warn!(
+                        reason = error.name(),
+                        left_out,
+                        error = error_chain(error),
+                        "an install flow ended without an installation"
+                    );
+                }
+            }
         }
         let Some(hooks) = self.hooks.clone() else {
             return outcome;

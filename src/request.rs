@@ -61,6 +61,8 @@ pub use error::{Malformed, VerifyError};
 pub use kind::Kind;
 pub(crate) use lifecycle::LifecycleEvent;
 pub use socket::SocketModeConnection;
+#[cfg(feature = "tower")]
+pub(crate) use verify::may_be_ssl_check;
 pub use verify::{DEFAULT_BODY_LIMIT, Verifier, is_ssl_check};
 
 use crate::tenant::{AppId, Tenant, UserId};

@@ -23,6 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("error_chain", &[]),
     ("forward", &[]),
     ("html", &[]),
+    ("log_limit", &[]),
     ("lru", &[]),
     ("clock", &[]),
     ("debug", &[]),
@@ -64,6 +65,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "forward",
             "html",
             "installation",
+            "log_limit",
             "random",
             "secret",
             "slack",
@@ -141,7 +143,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "layer",
-        &["authorize", "events", "gate", "replay", "request"],
+        &[
+            "authorize",
+            "events",
+            "gate",
+            "log_limit",
+            "replay",
+            "request",
+        ],
     ),
     ("web", &["authorize", "gate", "oauth", "request", "secret"]),
     (

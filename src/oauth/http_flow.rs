@@ -121,8 +121,10 @@ impl InstallProvider {
                 response
             }
             Err(error) => {
-                let error_chain = error_chain(&error);
-                tracing::error!(error = error_chain, "an install flow could not start");
+                if let Some(left_out) = self.0.log_limit.admit("start") {
+                    let error = error_chain(&error);
+                    tracing::error!(error, left_out, "an install flow could not start");
+                }
                 self.failed(&error)
             }
         }
