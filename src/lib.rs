@@ -111,6 +111,7 @@ mod tenant;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod tls;
+mod wipe;
 
 pub mod backend;
 #[cfg(feature = "tower")]

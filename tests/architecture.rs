@@ -31,6 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("tenant", &[]),
     ("tls", &[]),
+    ("wipe", &[]),
     ("installation", &["secret", "tenant"]),
     (
         "store",
@@ -38,7 +39,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "slack",
-        &["clock", "installation", "secret", "tenant", "tls"],
+        &["clock", "installation", "secret", "tenant", "tls", "wipe"],
     ),
     ("seal", &["lru", "random"]),
     ("backend", &["forward", "random", "seal", "tls"]),

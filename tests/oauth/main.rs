@@ -6,6 +6,7 @@ mod support;
 
 mod bound;
 mod config;
+mod flood;
 mod hosts;
 mod outcome;
 mod overlap;
