@@ -95,10 +95,15 @@ mod debug;
 mod app;
 mod authorize;
 mod clock;
+#[cfg(any(test, fuzzing))]
+mod edit;
 mod encrypted;
 mod error_chain;
 mod events;
 mod forward;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod gate;
 mod html;
 mod installation;

@@ -28,6 +28,8 @@ mod config;
 mod cookie;
 mod error;
 mod expected;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod hooks;
 mod http_flow;
 mod keep;

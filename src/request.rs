@@ -41,6 +41,8 @@
 mod actor;
 mod error;
 mod form;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod kind;
 mod lifecycle;
 mod payload;

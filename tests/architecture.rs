@@ -21,7 +21,12 @@ use source::{Source, plain, sources, without_tests};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("panics", &[]),
     ("error_chain", &[]),
+    ("edit", &[]),
     ("forward", &[]),
+    (
+        "fuzz",
+        &["backend", "encrypted", "oauth", "request", "seal", "slack"],
+    ),
     ("html", &[]),
     ("log_limit", &[]),
     ("lru", &[]),
@@ -41,7 +46,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "slack",
         &["clock", "installation", "secret", "tenant", "tls", "wipe"],
     ),
-    ("seal", &["lru", "random"]),
+    ("seal", &["edit", "lru", "random"]),
     ("backend", &["forward", "random", "seal", "tls"]),
     (
         "encrypted",
@@ -63,6 +68,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "panics",
             "error_chain",
             "clock",
+            "edit",
             "forward",
             "html",
             "installation",

@@ -425,6 +425,15 @@ impl Answer {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+/// Reads a response of this status, for the fuzz target.
+pub(super) fn fuzz_answer(status: StatusCode, body: &[u8]) {
+    let mut response = http::Response::new(Bytes::copy_from_slice(body));
+    *response.status_mut() = status;
+    let outcome = Answer::new(response);
+    assert!(outcome.is_err() || status.is_success());
+}
+
 /// The fields that all responses share.
 #[derive(Deserialize)]
 struct Envelope {
