@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 mod circles;
 #[path = "architecture/paths.rs"]
 mod paths;
+#[path = "architecture/promises.rs"]
+mod promises;
 #[path = "architecture/source.rs"]
 mod source;
 
