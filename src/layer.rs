@@ -22,10 +22,10 @@ use crate::replay::ReplayGuard;
 use crate::request::{Verifier, is_ssl_check};
 
 mod body;
-mod refusals;
+mod refusal_log;
 
 use body::{Received, receive};
-use refusals::Refusals;
+use refusal_log::RefusalLog;
 
 /// Verifies, resolves and authorizes each request before your service receives it.
 ///
@@ -61,7 +61,7 @@ use refusals::Refusals;
 pub struct SlackLayer {
     verifier: Verifier,
     gate: Gate,
-    refusals: Arc<Refusals>,
+    refusal_log: Arc<RefusalLog>,
 }
 
 impl SlackLayer {
@@ -75,7 +75,7 @@ impl SlackLayer {
         Self {
             verifier,
             gate,
-            refusals: Arc::default(),
+            refusal_log: Arc::default(),
         }
     }
 
@@ -101,16 +101,16 @@ impl SlackLayer {
         let body = match receive(&self.verifier, &head.headers, body).await {
             Ok(Received::Body(body)) => body,
             Ok(Received::Probe) => return Err(Reply::empty()),
-            Err(reason) => return Err(self.refusals.refuse(&head.uri, &reason)),
+            Err(reason) => return Err(self.refusal_log.refuse(&head.uri, &reason)),
         };
         let verified = match self.verifier.verify(&head.headers, body.clone()) {
             Ok(verified) => verified,
             // Slack does not document whether it signs these probes, and they contain nothing to
             // protect.
             Err(_) if is_ssl_check(&head.headers, &body) => return Err(Reply::empty()),
-            Err(error) => return Err(self.refusals.refuse(&head.uri, &error.into())),
+            Err(error) => return Err(self.refusal_log.refuse(&head.uri, &error.into())),
         };
-        self.refusals.verified();
+        self.refusal_log.verified();
         let admitted = self.gate.admit(verified).await?;
         head.extensions.insert(admitted.authorization.clone());
         let request = Request::from_parts(head, B::from(body));

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
-use super::refusals::Reason;
+use super::refusal_log::Reason;
 use crate::request::{Verifier, VerifyError, is_ssl_check, may_be_ssl_check};
 
 /// What the layer knows of a request after it was received.

@@ -19,13 +19,13 @@ pub(super) enum Reason {
 
 /// Logs refused requests, a few of each reason.
 #[derive(Default)]
-pub(super) struct Refusals {
+pub(super) struct RefusalLog {
     limit: LogLimit,
     /// Whether the signing secret has matched a request. Only then is it certainly the right one.
     has_verified: AtomicBool,
 }
 
-impl Refusals {
+impl RefusalLog {
     /// Records that a request was verified.
     pub(super) fn verified(&self) {
         self.has_verified.store(true, Ordering::Relaxed);
