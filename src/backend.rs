@@ -20,6 +20,8 @@ mod connect;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 #[cfg(any(feature = "postgres", feature = "redis"))]
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod host;
 mod memory;
 #[cfg(feature = "postgres")]

@@ -19,6 +19,8 @@ mod cache;
 mod chains;
 mod commit;
 mod driver;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod grant_facts;
 mod install_facts;
 mod installations;

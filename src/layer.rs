@@ -10,9 +10,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body::Body;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tower_layer::Layer;
 use tower_service::Service;
 use url::Url;
@@ -23,9 +22,17 @@ use crate::gate::{Admitted, Gate, Refusals, Reply};
 use crate::replay::ReplayGuard;
 use crate::request::{Verifier, is_ssl_check};
 
+mod body;
+mod refusal_log;
+
+use body::{Received, receive};
+use refusal_log::RefusalLog;
+
 /// Verifies, resolves and authorizes each request before your service receives it.
 ///
-/// * If a request is not from Slack, the response is 401 (or 400, 413), and the store is not read.
+/// * If a request is not from Slack, the response is 401 (or 400, 408, 413, 415), and the store is
+///   not read. What the headers show is refused before the body is read. The log has the path and
+///   the reason, at most ten lines a minute for each reason.
 /// * `url_verification` and `ssl_check` get their response from the layer.
 /// * `app_uninstalled` is handled. The response is 200 if all data was deleted, else 503, so that
 ///   Slack repeats the event. Your app hears of it through its hook.
@@ -54,6 +61,7 @@ use crate::request::{Verifier, is_ssl_check};
 pub struct SlackLayer {
     verifier: Verifier,
     gate: Gate,
+    refusal_log: Arc<RefusalLog>,
 }
 
 impl SlackLayer {
@@ -64,7 +72,11 @@ impl SlackLayer {
     }
 
     pub(crate) fn with_gate(verifier: Verifier, gate: Gate) -> Self {
-        Self { verifier, gate }
+        Self {
+            verifier,
+            gate,
+            refusal_log: Arc::default(),
+        }
     }
 
     /// Passes each request to your service only once, by its event id or trigger id.
@@ -101,28 +113,19 @@ impl SlackLayer {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (mut head, body) = request.into_parts();
-        let body = Limited::new(body, self.verifier.body_limit());
-        let body = match body.collect().await {
-            Ok(collected) => collected.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
-                let status = StatusCode::PAYLOAD_TOO_LARGE;
-                return Err(Reply::new(status, "the body is larger than the limit"));
-            }
-            Err(_) => {
-                let status = StatusCode::BAD_REQUEST;
-                return Err(Reply::new(status, "the body could not be received"));
-            }
+        let body = match receive(&self.verifier, &head.headers, body).await {
+            Ok(Received::Body(body)) => body,
+            Ok(Received::Probe) => return Err(Reply::empty()),
+            Err(reason) => return Err(self.refusal_log.refuse(&head.uri, &reason)),
         };
         let verified = match self.verifier.verify(&head.headers, body.clone()) {
             Ok(verified) => verified,
             // Slack does not document whether it signs these probes, and they contain nothing to
             // protect.
             Err(_) if is_ssl_check(&head.headers, &body) => return Err(Reply::empty()),
-            Err(error) => {
-                tracing::info!(%error, "a request was refused");
-                return Err(Reply::new(error.status(), "refused"));
-            }
+            Err(error) => return Err(self.refusal_log.refuse(&head.uri, &error.into())),
         };
+        self.refusal_log.verified();
         let admitted = self.gate.admit(verified).await?;
         head.extensions.insert(admitted.authorization.clone());
         let request = Request::from_parts(head, B::from(body));

@@ -95,13 +95,19 @@ mod debug;
 mod app;
 mod authorize;
 mod clock;
+#[cfg(any(test, fuzzing))]
+mod edit;
 mod encrypted;
 mod error_chain;
 mod events;
 mod forward;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod gate;
 mod html;
 mod installation;
+mod log_limit;
 mod lru;
 mod panics;
 mod random;
@@ -110,6 +116,7 @@ mod tenant;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod tls;
+mod wipe;
 
 pub mod backend;
 #[cfg(feature = "tower")]

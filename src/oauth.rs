@@ -18,6 +18,7 @@ use url::Url;
 use crate::clock::Clock;
 use crate::error_chain::error_chain;
 use crate::installation::{Installation, Revision};
+use crate::log_limit::LogLimit;
 use crate::panics::catch_panic;
 use crate::secret::{Code, SecretError};
 use crate::slack::{self, Issued, SlackClient};
@@ -29,6 +30,8 @@ mod cookie;
 mod error;
 mod expected;
 mod failed;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod hooks;
 mod http_flow;
 mod keep;
@@ -125,6 +128,8 @@ struct Inner {
     /// Whether the warning about a callback that cannot receive the flow's cookie was already
     /// logged.
     has_warned: Arc<AtomicBool>,
+    /// For lines that a stranger can cause by opening the flow's URLs.
+    log_limit: Arc<LogLimit>,
 }
 
 impl InstallProvider {
@@ -155,6 +160,7 @@ impl InstallProvider {
             pages: Arc::new(pages),
             clock: Clock::default(),
             has_warned: Arc::new(AtomicBool::new(false)),
+            log_limit: Arc::default(),
         })))
     }
 

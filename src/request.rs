@@ -41,6 +41,8 @@
 mod actor;
 mod error;
 mod form;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod kind;
 mod lifecycle;
 mod payload;
@@ -61,6 +63,8 @@ pub use error::{Malformed, VerifyError};
 pub use kind::Kind;
 pub(crate) use lifecycle::LifecycleEvent;
 pub use socket::SocketModeConnection;
+#[cfg(feature = "tower")]
+pub(crate) use verify::may_be_ssl_check;
 pub use verify::{DEFAULT_BODY_LIMIT, Verifier, is_ssl_check};
 
 use crate::tenant::{AppId, Tenant, UserId};

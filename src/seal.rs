@@ -17,6 +17,8 @@ use thiserror::Error;
 
 mod derived;
 mod envelope;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod key;
 mod keyring;
 mod local;

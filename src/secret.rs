@@ -1,6 +1,8 @@
 //! Types for secrets. They are never printed or serialised, and are wiped when dropped.
 //!
-//! Each has one way to read its text, `expose()`, which is easy to search for.
+//! Each has one way to read its text, `expose()`, which is easy to search for. What your app copies
+//! from there, and what other crates copy, is not wiped. `docs/security.md` in the repository lists
+//! which copies are.
 
 use std::sync::Arc;
 

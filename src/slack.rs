@@ -10,6 +10,8 @@ use url::Url;
 mod answers;
 mod client;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod member;
 mod transport;
 

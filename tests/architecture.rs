@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 mod circles;
 #[path = "architecture/paths.rs"]
 mod paths;
+#[path = "architecture/promises.rs"]
+mod promises;
 #[path = "architecture/source.rs"]
 mod source;
 
@@ -21,8 +23,14 @@ use source::{Source, plain, sources, without_tests};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("panics", &[]),
     ("error_chain", &[]),
+    ("edit", &[]),
     ("forward", &[]),
+    (
+        "fuzz",
+        &["backend", "encrypted", "oauth", "request", "seal", "slack"],
+    ),
     ("html", &[]),
+    ("log_limit", &[]),
     ("lru", &[]),
     ("clock", &[]),
     ("debug", &[]),
@@ -30,6 +38,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("tenant", &[]),
     ("tls", &[]),
+    ("wipe", &[]),
     ("installation", &["secret", "tenant"]),
     (
         "store",
@@ -37,9 +46,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "slack",
-        &["clock", "installation", "secret", "tenant", "tls"],
+        &["clock", "installation", "secret", "tenant", "tls", "wipe"],
     ),
-    ("seal", &["lru", "random"]),
+    ("seal", &["edit", "lru", "random"]),
     ("backend", &["forward", "random", "seal", "tls"]),
     (
         "encrypted",
@@ -61,9 +70,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "panics",
             "error_chain",
             "clock",
+            "edit",
             "forward",
             "html",
             "installation",
+            "log_limit",
             "random",
             "secret",
             "slack",
@@ -141,7 +152,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "layer",
-        &["authorize", "events", "gate", "replay", "request"],
+        &[
+            "authorize",
+            "events",
+            "gate",
+            "log_limit",
+            "replay",
+            "request",
+        ],
     ),
     ("web", &["authorize", "gate", "oauth", "request", "secret"]),
     (

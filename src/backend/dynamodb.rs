@@ -67,6 +67,9 @@ mod table;
 mod url;
 mod write;
 
+#[cfg(any(test, fuzzing))]
+pub(super) use cursor::fuzz_cursor;
+
 /// Stores rows in one table of Amazon DynamoDB. Any number of processes may share the table.
 ///
 /// Create the table with [`create_table`](Self::create_table), or from the text of

@@ -20,6 +20,9 @@ mod layout;
 mod options;
 mod url;
 
+#[cfg(any(test, fuzzing))]
+pub(super) use index::fuzz_cursor;
+
 pub use options::RedisOptions;
 
 /// Stores rows in Redis 7.0 or later. Any number of processes may share it.

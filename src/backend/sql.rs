@@ -243,6 +243,19 @@ impl After {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+/// Parses any cursor, for the fuzz target.
+pub(super) fn fuzz_cursor(cursor: &Cursor) {
+    for order in [Order::Key, Order::Due] {
+        if let Ok(after) = After::from_cursor("sqlite", order, Some(cursor)) {
+            let again = After::from_cursor("sqlite", order, Some(&after.cursor("sqlite")));
+            let again = again.expect("our own cursor");
+            assert_eq!(again.partition, after.partition);
+            drop(after.within(&Scope::Everything));
+        }
+    }
+}
+
 /// Replaces the time in the cursor of a scan.
 const NO_TIME: &str = "-";
 

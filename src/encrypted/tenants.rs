@@ -53,6 +53,14 @@ fn cursor(nth: usize, from: Option<Cursor>) -> ListCursor {
     })
 }
 
+#[cfg(any(test, fuzzing))]
+/// Parses any text as a cursor, for the fuzz target.
+pub(super) fn fuzz_cursor(from: &ListCursor) {
+    if let Ok((nth, inner)) = place(from) {
+        assert_eq!(cursor(nth, inner), *from);
+    }
+}
+
 /// Parses a cursor that [`cursor`] made.
 fn place(ListCursor(from): &ListCursor) -> Result<(usize, Option<Cursor>), Error> {
     let (letter, from) = match from.split_once(' ') {

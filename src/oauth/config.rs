@@ -17,7 +17,8 @@ use crate::tenant::{AppId, EnterpriseId, TeamId};
 pub struct InstallConfig {
     /// The app's client id and secret.
     pub credentials: ClientCredentials,
-    /// The redirect URLs, as configured at Slack. The first one is the default.
+    /// The redirect URLs, as configured at Slack. The first one is the default. They are all
+    /// `https`, or all `http` on this machine.
     pub redirect_uris: Vec<RedirectUri>,
     /// The path where the flow starts, as the browser sees it: `/slack/install` by default.
     pub install_path: String,
@@ -58,6 +59,11 @@ impl InstallConfig {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         if self.redirect_uris.is_empty() {
             return Err(ConfigError::NoRedirectUri);
+        }
+        let mut uris = self.redirect_uris.iter();
+        let is_first_plain = self.redirect_uris[0].is_plain_loopback();
+        if uris.any(|uri| uri.is_plain_loopback() != is_first_plain) {
+            return Err(ConfigError::MixedRedirectUris);
         }
         if !is_path(&self.install_path) {
             return Err(ConfigError::InstallPathForm);
@@ -220,6 +226,14 @@ pub struct Requested {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
+    /// Some redirect URLs are `https`, and others are `http`. A flow over `http` has a cookie that
+    /// other sites can set. A proxy may hide over which of them a callback arrived, so that cookie
+    /// would also be accepted over `https`.
+    #[error(
+        "a redirect URL on http is configured next to one on https: for development, start the app \
+         with only the URL on http, or use https on this machine too"
+    )]
+    MixedRedirectUris,
     /// No redirect URL is configured.
     #[error("no redirect URL is configured: add the callback URL, as configured at Slack")]
     NoRedirectUri,

@@ -11,7 +11,6 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use url::form_urlencoded;
 
 use super::failed::{FailedFlow, Flow};
-use super::report::log_failed;
 use super::{Callback, Error, InstallOptions, InstallPage, InstallProvider, PageResponse};
 use crate::error_chain::error_chain;
 use crate::panics::catch_panic;
@@ -131,11 +130,14 @@ impl InstallProvider {
                 response
             }
             Err(error) => {
-                tracing::error!(
-                    error = error_chain(&error),
-                    expected = flow.expected(),
-                    "an install flow could not start"
-                );
+                if let Some(left_out) = self.0.log_limit.admit("start") {
+                    tracing::error!(
+                        error = error_chain(&error),
+                        expected = flow.expected(),
+                        left_out,
+                        "an install flow could not start"
+                    );
+                }
                 self.failed(&FailedFlow { error, flow })
             }
         }
@@ -209,7 +211,7 @@ impl InstallProvider {
 
     /// Logs a callback of no flow that this app began, and returns its page.
     fn not_begun(&self, failed: &FailedFlow) -> Response<String> {
-        log_failed(failed);
+        self.0.log_failed(failed);
         self.failed(failed)
     }
 

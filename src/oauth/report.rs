@@ -41,7 +41,7 @@ impl Inner {
     }
 
     async fn report_failed(&self, failed: Box<FailedFlow>) -> Result<Installed, Box<FailedFlow>> {
-        log_failed(&failed);
+        self.log_failed(&failed);
         let Some(hooks) = self.hooks.clone() else {
             return Err(failed);
         };
@@ -52,6 +52,31 @@ impl Inner {
         });
         Err(called.await.unwrap_or_else(|_| hook_panicked(flow)))
     }
+
+    /// Logs a failed flow with the ids that are known. The metadata and the session stay out of
+    /// logs.
+    ///
+    /// Anybody can cause a failure without a tenant, so the lines of these are limited.
+    pub(super) fn log_failed(&self, failed: &FailedFlow) {
+        let reason = failed.error.name();
+        let left_out = match failed.key() {
+            Some(_) => 0,
+            None => match self.log_limit.admit(reason) {
+                Some(left_out) => left_out,
+                None => return,
+            },
+        };
+        tracing::warn!(
+            reason,
+            error = error_chain(&failed.error),
+            tenant = tenant(failed),
+            installed_by = failed.installed_by.as_ref().map(display),
+            app_id = failed.app_id.as_ref().map(display),
+            expected = failed.expected(),
+            left_out,
+            "an install flow ended without an installation"
+        );
+    }
 }
 
 fn hook_panicked(flow: Flow) -> Box<FailedFlow> {
@@ -61,19 +86,6 @@ fn hook_panicked(flow: Flow) -> Box<FailedFlow> {
     );
     let error = Error::Hook;
     Box::new(FailedFlow { error, flow })
-}
-
-/// Logs a failed flow with the ids that are known. The metadata and the session stay out of logs.
-pub(super) fn log_failed(failed: &FailedFlow) {
-    tracing::warn!(
-        reason = failed.error.name(),
-        error = error_chain(&failed.error),
-        tenant = tenant(failed),
-        installed_by = failed.installed_by.as_ref().map(display),
-        app_id = failed.app_id.as_ref().map(display),
-        expected = failed.expected(),
-        "an install flow ended without an installation"
-    );
 }
 
 /// Returns the tenant of a flow for a log, if it is known.

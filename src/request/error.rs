@@ -48,6 +48,21 @@ impl VerifyError {
         }
     }
 
+    /// Returns a short name, for logs.
+    #[cfg(feature = "tower")]
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Forged => "signature_mismatch",
+            Self::Malformed(_) => "malformed_body",
+            Self::MalformedHeader => "malformed_header",
+            Self::NotSigned => "not_signed",
+            Self::OtherApp => "other_app",
+            Self::Stale => "stale",
+            Self::TooLarge => "too_large",
+            Self::UnsupportedMediaType => "media_type",
+        }
+    }
+
     /// Returns whether the same request may be accepted later: always `false`. Slack's retry is a
     /// new request, with a new time and signature.
     #[must_use]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue};
 use ring::hmac;
 
@@ -87,6 +88,24 @@ impl Verifier {
         self.body_limit
     }
 
+    /// Checks what the headers alone show: whether the signature and the time are present and have
+    /// Slack's format, the time is current, the `Content-Length` is within the limit, and the
+    /// content type is known. Call this before you read the body, so that a stranger cannot make
+    /// you read it. [`verify`](Self::verify) checks the same again.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError`], which has the status for the response. If [`is_ssl_check`] is `true` for the
+    /// body, the request is Slack's probe all the same.
+    pub fn check_headers(&self, headers: &HeaderMap) -> Result<(), VerifyError> {
+        let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+        if lengths.any(|length| announces_more(length, self.body_limit)) {
+            return Err(VerifyError::TooLarge);
+        }
+        self.signature(headers)?;
+        MediaType::of(headers).map(drop)
+    }
+
     /// Checks a request's size, time and signature, then reads its body. Pass the body exactly as
     /// received.
     ///
@@ -111,16 +130,22 @@ impl Verifier {
         }
     }
 
-    fn authenticate(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), VerifyError> {
-        if body.len() > self.body_limit {
-            return Err(VerifyError::TooLarge);
-        }
+    /// Returns the time, which is current, and the signature.
+    fn signature<'a>(&self, headers: &'a HeaderMap) -> Result<(&'a [u8], [u8; 32]), VerifyError> {
         let timestamp = only(headers, TIMESTAMP)?.as_bytes();
         let signature = signature(only(headers, SIGNATURE)?.as_bytes())?;
         let signed_at = seconds(timestamp)?;
         if signed_at.abs_diff(to_epoch(self.clock.now())) > WINDOW.as_secs() {
             return Err(VerifyError::Stale);
         }
+        Ok((timestamp, signature))
+    }
+
+    fn authenticate(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), VerifyError> {
+        if body.len() > self.body_limit {
+            return Err(VerifyError::TooLarge);
+        }
+        let (timestamp, signature) = self.signature(headers)?;
         // One buffer, because only the one-shot function compares in constant time.
         let mut signed = Vec::with_capacity(b"v0::".len() + timestamp.len() + body.len());
         for part in [b"v0:", timestamp, b":", body] {
@@ -158,6 +183,27 @@ pub fn is_ssl_check(headers: &HeaderMap, body: &[u8]) -> bool {
     body.len() <= MAX_PROBE
         && matches!(MediaType::of(headers), Ok(MediaType::Form))
         && Form::parse(body).is_ok_and(|form| form.is_ssl_check())
+}
+
+/// If a request with these headers, and a body of at most this many bytes, may be Slack's
+/// certificate probe, returns how much of the body to read.
+#[cfg(feature = "tower")]
+pub(crate) fn may_be_ssl_check(headers: &HeaderMap, at_most: Option<u64>) -> Option<usize> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let is_small = match lengths.next() {
+        Some(length) => !announces_more(length, MAX_PROBE),
+        None => at_most.is_some_and(|most| most <= MAX_PROBE as u64),
+    };
+    (is_small && matches!(MediaType::of(headers), Ok(MediaType::Form))).then_some(MAX_PROBE)
+}
+
+/// Returns whether a `Content-Length` is a number over this limit. A malformed one is the server's
+/// to refuse.
+fn announces_more(length: &HeaderValue, limit: usize) -> bool {
+    let digits = length.as_bytes();
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let number = length.to_str().ok().and_then(|text| text.parse().ok());
+    is_number && number.is_none_or(|number: usize| number > limit)
 }
 
 /// How far a request's time may be from the current time, in both directions. Slack recommends this

@@ -37,7 +37,7 @@ impl HeldLease {
         self.engine.breaker.reset();
         Ok(match self.fits(&renewed) {
             Ok(()) => self.save(&renewed).await,
-            Err(what) => Err(self.mismatched(&renewed, what).await),
+            Err(what) => Err(self.mismatched(what).await),
         })
     }
 
@@ -101,10 +101,9 @@ impl HeldLease {
 
     /// Gives the lease back after Slack returned a pair of another chain, and logs an error. The
     /// pair is not stored. The spent refresh token is tried again while Slack still accepts it.
-    async fn mismatched(&self, renewed: &Renewed, what: &'static str) -> Error {
-        let refresh_token = renewed.grant.refresh_token.as_ref().map(Mark::of);
+    async fn mismatched(&self, what: &'static str) -> Error {
         tracing::error!(
-            chain = %self.key, what, ?refresh_token,
+            chain = %self.key, what,
             "Slack returned a token of another app, team or type; it is not stored"
         );
         self.give_back(0, None, what).await

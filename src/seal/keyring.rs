@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::envelope;
@@ -13,11 +14,11 @@ use super::{Sealed, Undecryptable};
 
 /// Unwrapped data keys: one primary, which seals, and retired ones, which only open.
 ///
-/// Keeps a key for [`HARD_AGE`] at most. So if the key provider is shut off, this process stops
+/// Keeps a key for [`HARD_AGE`] at most, and then drops it. So if the key provider is shut off, this process stops
 /// reading and writing too. The caller stores and loads the wrapped keys.
 #[derive(Default)]
 pub(crate) struct Keyring {
-    keys: RwLock<Keys>,
+    keys: Arc<RwLock<Keys>>,
 }
 
 #[derive(Default)]
@@ -76,9 +77,9 @@ impl Keyring {
 
     /// Adds a key that the provider has just unwrapped.
     pub(crate) fn insert(&self, id: KeyId, key: Arc<DataKey>, is_primary: bool, now: Instant) {
+        self.forget_at(now + HARD_AGE);
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        keys.by_id
-            .retain(|_, entry| now.duration_since(entry.since) < HARD_AGE);
+        keys.forget(now);
         let refresh_after = now + SOFT_AGE;
         keys.by_id.insert(
             id,
@@ -93,6 +94,21 @@ impl Keyring {
         }
     }
 
+    /// Drops the keys that are too old at this time, then. So no key stays in memory because no
+    /// other key is added. Without a runtime, the next key that is added does it.
+    fn forget_at(&self, then: Instant) {
+        let keys = Arc::downgrade(&self.keys);
+        if let Ok(runtime) = Handle::try_current() {
+            drop(runtime.spawn(async move {
+                tokio::time::sleep_until(then).await;
+                if let Some(keys) = keys.upgrade() {
+                    let mut keys = keys.write().unwrap_or_else(PoisonError::into_inner);
+                    keys.forget(then);
+                }
+            }));
+        }
+    }
+
     fn begin_refresh(&self, id: KeyId, now: Instant) -> Lookup {
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         match keys.by_id.get_mut(&id) {
@@ -103,6 +119,14 @@ impl Keyring {
             Some(entry) => Lookup::Fresh(id, Arc::clone(&entry.key)),
             None => Lookup::Missing,
         }
+    }
+}
+
+impl Keys {
+    /// Drops, and so wipes, the keys that are too old to be used.
+    fn forget(&mut self, now: Instant) {
+        self.by_id
+            .retain(|_, entry| now.duration_since(entry.since) < HARD_AGE);
     }
 }
 
@@ -166,6 +190,22 @@ mod tests {
         ] {
             assert_eq!(KeyId::parse(&other), None, "{other}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_is_too_old_to_be_used_leaves_memory_although_no_other_one_comes() {
+        let ring = Keyring::default();
+        let id = KeyId::from_bytes([1; 16]);
+        let (old, fresh) = (key(), key());
+        ring.insert(id, Arc::clone(&old), true, Instant::now());
+        tokio::time::sleep(SOFT_AGE).await;
+        assert_eq!(Arc::strong_count(&old), 2);
+        ring.insert(id, Arc::clone(&fresh), true, Instant::now());
+        assert_eq!(Arc::strong_count(&old), 1, "it was replaced");
+        tokio::time::sleep(SOFT_AGE).await;
+        assert_eq!(Arc::strong_count(&fresh), 2, "it may still be used");
+        tokio::time::sleep(HARD_AGE).await;
+        assert_eq!(Arc::strong_count(&fresh), 1, "it is dropped and wiped");
     }
 
     #[test]

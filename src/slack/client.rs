@@ -19,6 +19,7 @@ use super::{Environment, Error, HttpTransport, Transport};
 use crate::clock::Clock;
 use crate::secret::{AccessToken, ClientSecret, Code, RefreshToken};
 use crate::tenant::{ClientId, TeamId, UserId};
+use crate::wipe::{Wiped, wiped};
 
 /// The credentials that identify the app to Slack.
 #[derive(Clone, Debug)]
@@ -240,7 +241,7 @@ impl SlackClient {
     ///
     /// Returns [`Error`](enum@Error) if the call fails.
     pub async fn auth_revoke_refresh_token(&self, token: &RefreshToken) -> Result<(), Error> {
-        let header = sensitive(&Zeroizing::new(format!("Bearer {}", token.expose())));
+        let header = sensitive(format!("Bearer {}", token.expose()));
         self.call("auth.revoke", header, &[]).await.map(drop)
     }
 
@@ -323,15 +324,12 @@ impl SlackClient {
         authorization: HeaderValue,
         form: &[(&str, &str)],
     ) -> Result<Answer, Error> {
-        let body = form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(form)
-            .finish();
         let request = http::Request::builder()
             .method(Method::POST)
             .uri(self.environment.api_url(method).as_str())
             .header(AUTHORIZATION, authorization)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(Bytes::from(body))
+            .body(encoded(form))
             .map_err(|_| Error::Malformed {
                 what: "there is none, because the environment's base URL is not a valid URI",
             })?;
@@ -383,12 +381,13 @@ impl fmt::Debug for SlackClient {
 /// A response with `ok: true`.
 struct Answer {
     headers: HeaderMap,
-    body: Bytes,
+    body: Wiped,
 }
 
 impl Answer {
     fn new(response: http::Response<Bytes>) -> Result<Self, Error> {
         let (parts, body) = response.into_parts();
+        let body = Wiped::new(body);
         if parts.status == StatusCode::TOO_MANY_REQUESTS {
             return Err(Error::RateLimited {
                 retry_after: retry_after(&parts.headers),
@@ -430,6 +429,15 @@ impl Answer {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+/// Reads a response of this status, for the fuzz target.
+pub(super) fn fuzz_answer(status: StatusCode, body: &[u8]) {
+    let mut response = http::Response::new(Bytes::copy_from_slice(body));
+    *response.status_mut() = status;
+    let outcome = Answer::new(response);
+    assert!(outcome.is_err() || status.is_success());
+}
+
 /// The fields that all responses share.
 #[derive(Deserialize)]
 struct Envelope {
@@ -452,30 +460,85 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
+/// Returns a form's body, which is wiped when it is dropped.
+fn encoded(form: &[(&str, &str)]) -> Bytes {
+    // Each byte becomes three at most. A text that grows would leave copies behind.
+    let length: usize = form.iter().map(|(k, v)| 3 * (k.len() + v.len()) + 2).sum();
+    let body = String::with_capacity(length);
+    let mut body = form_urlencoded::Serializer::new(body);
+    wiped(body.extend_pairs(form).finish())
+}
+
 fn basic(app: &ClientCredentials) -> HeaderValue {
-    let id = form_urlencoded::byte_serialize(app.client_id.as_str().as_bytes());
-    let secret = form_urlencoded::byte_serialize(app.client_secret.expose().as_bytes());
-    let pair = Zeroizing::new(format!(
-        "{}:{}",
-        id.collect::<String>(),
-        secret.collect::<String>()
-    ));
-    sensitive(&Zeroizing::new(format!(
-        "Basic {}",
-        STANDARD.encode(pair.as_bytes())
-    )))
+    let (id, secret) = (app.client_id.as_str(), app.client_secret.expose());
+    let pair = Zeroizing::new(String::with_capacity(3 * (id.len() + secret.len()) + 1));
+    let parts = [id, secret].map(|text| form_urlencoded::byte_serialize(text.as_bytes()));
+    let [id, secret] = parts;
+    let pair = id.chain([":"]).chain(secret).fold(pair, |mut pair, part| {
+        pair.push_str(part);
+        pair
+    });
+    let mut header = String::with_capacity("Basic ".len() + 4 * pair.len().div_ceil(3));
+    header.push_str("Basic ");
+    STANDARD.encode_string(pair.as_bytes(), &mut header);
+    sensitive(header)
 }
 
 fn bearer(token: &AccessToken) -> HeaderValue {
-    sensitive(&Zeroizing::new(format!("Bearer {}", token.expose())))
+    sensitive(format!("Bearer {}", token.expose()))
 }
 
-/// Returns a header value that HTTP libraries do not log.
-fn sensitive(value: &str) -> HeaderValue {
-    let mut value = HeaderValue::from_str(value).expect("a secret is visible ASCII");
+/// Returns a header value that HTTP libraries do not log, and that is wiped when it is dropped.
+fn sensitive(value: String) -> HeaderValue {
+    let value = HeaderValue::from_maybe_shared(wiped(value));
+    let mut value = value.expect("a secret is visible ASCII");
     value.set_sensitive(true);
     value
 }
 
 /// The largest clock difference without a warning. Clocks with NTP differ by less than a second.
 const SKEW: Duration = Duration::from_secs(30);
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::wipe::memory::Place;
+
+    #[test]
+    fn what_is_sent_to_slack_is_wiped_when_it_was_sent() {
+        let secret = "canary+/".repeat(20);
+        let app = ClientCredentials {
+            client_id: ClientId::new("1.2").expect("an id"),
+            client_secret: ClientSecret::new(&*secret).expect("a secret"),
+        };
+        let form = encoded(&[("refresh_token", &secret), ("a", "b c")]);
+        let expected = "canary%2B%2F".repeat(20);
+        assert_eq!(form, format!("refresh_token={expected}&a=b+c"));
+        let place = Place::of(&form);
+        drop(form);
+        assert!(!place.has_secret(), "the form");
+        let basic = basic(&app);
+        let pair = STANDARD.encode(format!("1.2:{expected}"));
+        assert_eq!(basic, format!("Basic {pair}"));
+        let token = AccessToken::new(&*secret).expect("a token");
+        let bearer = bearer(&token);
+        assert_eq!(bearer, format!("Bearer {secret}"));
+        for header in [basic, bearer] {
+            let place = Place::of(header.as_bytes());
+            drop(header);
+            assert!(!place.has_secret(), "a header");
+        }
+    }
+
+    #[test]
+    fn what_slack_responded_is_wiped_when_it_was_read() {
+        for status in [200, 500] {
+            let body = Bytes::from(format!(r#"{{"ok":true,"x":"{}"}}"#, "canary".repeat(40)));
+            let place = Place::of(&body);
+            let mut response = http::Response::new(body);
+            *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+            drop(Answer::new(response));
+            assert!(!place.has_secret(), "{status}");
+        }
+    }
+}

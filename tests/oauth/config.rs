@@ -66,6 +66,33 @@ async fn a_configuration_that_cannot_work_makes_no_provider() {
 }
 
 #[tokio::test]
+async fn a_redirect_url_on_plain_http_next_to_one_on_https_makes_no_provider() {
+    let (https, http) = (REDIRECT, "http://localhost:3000/slack/oauth_redirect");
+    let mixed = Some(ConfigError::MixedRedirectUris);
+    for (uris, expected) in [
+        (vec![https, http], mixed),
+        (vec![http, https], mixed),
+        (vec![https, "http://127.0.0.1:3000/cb"], mixed),
+        (vec![https, "http://[::1]:3000/cb"], mixed),
+        (vec![https, "http://app.localhost/cb"], mixed),
+        (vec!["https://localhost/cb", http], mixed),
+        (vec![https, "https://eu.example.com/cb", http], mixed),
+        (vec![https, "https://localhost:3000/cb"], None),
+        (vec![http, "http://127.0.0.1:3000/cb"], None),
+    ] {
+        let outcome = refused(|config| {
+            config.redirect_uris = uris.iter().copied().map(uri).collect();
+        });
+        assert_eq!(outcome.await, expected, "{uris:?}");
+    }
+    let text = ConfigError::MixedRedirectUris.to_string();
+    assert!(
+        text.contains("start the app with only the URL on http"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn an_install_path_is_a_path_and_no_way_to_another_host() {
     for bad in [
         "",

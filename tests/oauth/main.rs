@@ -7,6 +7,7 @@ mod support;
 mod bound;
 mod config;
 mod failed;
+mod flood;
 mod hosts;
 mod outcome;
 mod overlap;

@@ -57,13 +57,11 @@ async fn a_flow_may_take_as_long_as_is_configured_and_no_longer() {
 
 #[tokio::test]
 async fn on_this_machine_a_flow_works_without_https() {
-    let app = App::configured(|config| {
-        config
-            .redirect_uris
-            .push(RedirectUri::new(LOOPBACK).expect("a redirect URL"));
-    })
-    .await;
     for (redirect, is_plain) in [(REDIRECT, false), (LOOPBACK, true)] {
+        let app = App::configured(|config| {
+            config.redirect_uris = vec![RedirectUri::new(redirect).expect("a redirect URL")];
+        })
+        .await;
         let browser = Browser::default();
         let options = InstallOptions {
             redirect_uri: Some(RedirectUri::new(redirect).expect("a redirect URL")),

@@ -211,7 +211,7 @@ async fn what_slack_does_not_say_of_a_pair_and_where_it_says_it_is_not_held_agai
                 tenant: tenant.clone(),
             };
             let rotator = stage.rotator();
-            let token = rotator.token_for(&tenant, key.credential.clone()).await;
+            let token = rotator.token_for(tenant, key.credential.clone()).await;
             let scopes = token.expect("stored").scopes;
             let stored = stored(&stage, &key).await;
             assert_eq!(stored.chain.generation, 1, "{key}");

@@ -6,6 +6,7 @@
 mod support;
 
 mod bodies;
+mod first;
 mod front;
 mod lifecycle;
 mod once;

@@ -243,6 +243,16 @@ impl After {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+/// Parses any cursor, for the fuzz target.
+pub(in crate::backend) fn fuzz_cursor(cursor: &Cursor) {
+    if let Ok(after) = After::from_cursor(cursor) {
+        let again = After::from_cursor(&After::cursor(after.shard, &after.member));
+        assert_eq!(again.expect("our own cursor").member, after.member);
+        drop(after.bound("start"));
+    }
+}
+
 /// Returns the responses that arrived, because a master that fails must not delay the due rows of
 /// the others. Returns an error if none arrived.
 fn of_those_that_answer<T>(asked: Vec<Result<T, Error>>) -> Result<Vec<T>, Error> {

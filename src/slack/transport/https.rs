@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes};
 use http::header::{ACCEPT, USER_AGENT};
 use http::{HeaderValue, Request, Response, Uri, uri::Scheme};
 use http_body_util::{BodyExt, Full};
@@ -25,6 +25,7 @@ use tower_service::Service;
 
 use crate::slack::{TransportError, is_loopback};
 use crate::tls::{self, NoProvider};
+use crate::wipe::Buffer;
 
 type Body = Full<Bytes>;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -114,14 +115,15 @@ where
     collect(response, lost).await
 }
 
-/// Reads a whole response of at most [`MAX_ANSWER`] bytes.
+/// Reads a whole response of at most [`MAX_ANSWER`] bytes. It may contain tokens, so it is wiped when
+/// it is dropped.
 pub(super) async fn collect<B: BodyExt>(
     response: Response<B>,
     lost: impl Fn(B::Error) -> TransportError,
 ) -> Result<Response<Bytes>, TransportError> {
     let (head, body) = response.into_parts();
     let mut frames = pin!(body);
-    let mut body = BytesMut::new();
+    let mut body = Buffer::with_capacity(TYPICAL_ANSWER);
     while let Some(frame) = frames.frame().await {
         let Ok(data) = frame.map_err(&lost)?.into_data() else {
             continue;
@@ -232,6 +234,8 @@ fn not_sent(error: impl Into<BoxError>) -> TransportError {
 /// The largest response that is read, in bytes. The responses that this crate needs have a few kB.
 /// The largest page of `auth.teams.list` has about 100 kB.
 const MAX_ANSWER: usize = 1024 * 1024;
+
+const TYPICAL_ANSWER: usize = 4 * 1024;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
