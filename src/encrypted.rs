@@ -27,6 +27,7 @@ mod lifecycle;
 mod lifecycle_facts;
 mod malformed;
 mod merge;
+mod metadata_facts;
 mod moving;
 mod names;
 mod record;

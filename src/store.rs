@@ -38,18 +38,20 @@ impl<S> Store for S where S: LifecycleStore + RotationStore + SeenStore + StateS
 /// # Contract
 ///
 /// 1. `fetch` returns what `store` was given for the same key, unless newer data is stored (rule
-///    7). A `store` writes the bot, the user and the webhooks together or not at all.
+///    8). A `store` writes the bot, the user and the webhooks together or not at all.
 /// 2. Each credential is stored once. A later `store` replaces the bot's token for all callers,
 ///    and the user's token for that user. If it has no bot or no user, the stored one stays
 ///    unchanged.
-/// 3. `fetch` returns the bot, and the token of exactly the user that the caller names. If the
-///    caller names no user, it returns no user's token.
+/// 3. `fetch` returns the bot, and the token and the metadata of exactly the user that the caller
+///    names. If the caller names no user, it returns no user's token and no person's metadata.
 /// 4. A workspace is found by its team id, with or without an enterprise id in the key. An org-wide
 ///    installation is found by `(Some(enterprise), None)` only.
 /// 5. `delete` removes exactly what it names. If that is already deleted, it is a no-op. If the
 ///    caller limits it to a revision or a token, it never removes anything newer.
 /// 6. Concurrent calls take effect one after the other.
-/// 7. Newer data wins. Storing a pair that was already replaced, such as the pair of an
+/// 7. A `store` without metadata leaves the stored metadata unchanged: the tenant's, and each
+///    person's. The later installation's metadata wins, also if it is stored first.
+/// 8. Newer data wins. Storing a pair that was already replaced, such as the pair of an
 ///    installation that was fetched before a refresh, changes nothing. Storing the current pair
 ///    keeps its rotation state. Otherwise the later `installed_at` wins; on a tie, the later call.
 ///    The older installation's refresh token is kept as an alternate.
@@ -151,7 +153,7 @@ pub enum DeleteWhat {
     All,
     /// The bot and its token.
     Bot,
-    /// One user's token.
+    /// One user's token and metadata.
     User(UserId),
 }
 
@@ -176,7 +178,7 @@ impl Delete {
         }
     }
 
-    /// Selects one user's token. The bot and the tokens of other users stay.
+    /// Selects one user's token and metadata. The bot and the tokens of other users stay.
     #[must_use]
     pub fn user(user: UserId) -> Self {
         Self {

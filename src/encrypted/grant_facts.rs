@@ -91,6 +91,12 @@ impl GrantFacts {
         }
     }
 
+    /// Returns when the installation of the chain in this record was made.
+    pub(super) fn granted_at(kind: &'static str, record: &Record) -> Result<u64, Error> {
+        let facts: Self = record.facts(kind)?;
+        Ok(facts.granted_at)
+    }
+
     /// Returns whether the chain had this refresh token recently and has replaced it.
     pub(super) fn has_replaced(&self, mark: Mark) -> bool {
         let rotation = self.rotation.as_ref();

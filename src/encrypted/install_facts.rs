@@ -6,6 +6,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::metadata_facts::Dated;
 use super::names::INSTALL;
 use super::record::{Draft, Record, Text, facts_in_the_clear, unknown};
 use crate::backend::Row;
@@ -47,6 +48,9 @@ struct InstallSecrets<'a> {
     webhooks: Vec<WebhookSecrets<'a>>,
     #[serde(borrow)]
     metadata: Option<Text<'a>>,
+    /// Which installation the metadata belongs to, if it is not the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metadata_at: Option<u64>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -124,7 +128,8 @@ impl InstallFacts {
     }
 }
 
-/// Makes the record that stores an installation over `stored`.
+/// Makes the record that stores an installation over `stored`. The stored bot was installed at
+/// `bot_at`.
 ///
 /// Webhooks of other channels are kept. If the stored installation is later, all of it is kept. A
 /// hold is kept even from a `row` that does not open and so is not authenticated, because damage
@@ -132,6 +137,7 @@ impl InstallFacts {
 pub(super) fn draft(
     installation: &Installation,
     stored: Option<&Record>,
+    bot_at: Option<u64>,
     row: Option<&Row>,
 ) -> Result<Draft, Error> {
     let new = InstallFacts::new(installation);
@@ -139,6 +145,11 @@ pub(super) fn draft(
     let is_late = old
         .as_ref()
         .is_some_and(|old| old.installed_at > new.installed_at);
+    let old_secrets = old.as_ref().zip(stored);
+    let old_secrets = old_secrets.map(|(old, stored)| Ok::<_, Error>((secrets(stored)?, old)));
+    let old_secrets = old_secrets.transpose()?;
+    let mut secrets = merged(secrets_of(installation), old_secrets, &new, is_late);
+    let installed_by = installed_by(installation, old.as_ref(), bot_at, is_late);
     let facts = match old {
         Some(old) if is_late => old,
         Some(old) => InstallFacts {
@@ -151,9 +162,31 @@ pub(super) fn draft(
             ..new
         },
     };
-    let old = stored.map(secrets).transpose()?;
-    let secrets = merged(secrets_of(installation), old, is_late);
+    let facts = InstallFacts {
+        installed_by,
+        ..facts
+    };
+    secrets.metadata_at = secrets.metadata_at.filter(|at| *at != facts.installed_at);
     Ok(Draft::new(INSTALL, &facts).with_secrets(&secrets))
+}
+
+/// Returns who installed the bot last; if there is no bot, who completed the flow last.
+fn installed_by(
+    new: &Installation,
+    old: Option<&InstallFacts>,
+    bot_at: Option<u64>,
+    is_late: bool,
+) -> Option<UserId> {
+    let keeps_old = match (&new.bot, bot_at) {
+        (Some(_), bot_at) => bot_at.is_some_and(|at| at > to_epoch(new.installed_at)),
+        (None, Some(_)) if new.user.is_some() => true,
+        _ => is_late,
+    };
+    let by = match old {
+        Some(old) if keeps_old => &old.installed_by,
+        _ => &new.installed_by,
+    };
+    by.clone()
 }
 
 fn secrets_of(installation: &Installation) -> InstallSecrets<'_> {
@@ -167,6 +200,7 @@ fn secrets_of(installation: &Installation) -> InstallSecrets<'_> {
     InstallSecrets {
         webhooks: webhooks.collect(),
         metadata: installation.metadata.as_deref().map(Text::of),
+        metadata_at: None,
     }
 }
 
@@ -174,10 +208,19 @@ fn secrets_of(installation: &Installation) -> InstallSecrets<'_> {
 /// they are late. Within one list, the first webhook of a channel wins.
 fn merged<'a>(
     new: InstallSecrets<'a>,
-    old: Option<InstallSecrets<'a>>,
+    old: Option<(InstallSecrets<'a>, &InstallFacts)>,
+    facts: &InstallFacts,
     is_late: bool,
 ) -> InstallSecrets<'a> {
-    let old = old.unwrap_or_default();
+    let (old, old_metadata) = match old {
+        Some((mut old, facts)) => {
+            let metadata = old.take_metadata(facts);
+            (old, metadata)
+        }
+        None => (InstallSecrets::default(), Dated::default()),
+    };
+    let mut new = new;
+    let metadata = new.take_metadata(facts).over(old_metadata);
     let (first, second) = if is_late { (old, new) } else { (new, old) };
     let mut channels = HashSet::new();
     let webhooks = first.webhooks.into_iter().chain(second.webhooks);
@@ -189,7 +232,18 @@ fn merged<'a>(
                 channels.insert(channel.unwrap_or_else(|| webhook.url.clone()))
             })
             .collect(),
-        metadata: first.metadata.or(second.metadata),
+        metadata_at: metadata.text.as_ref().map(|_| metadata.at),
+        metadata: metadata.text,
+    }
+}
+
+impl<'a> InstallSecrets<'a> {
+    /// Takes the tenant's metadata out of the secrets of this installation.
+    fn take_metadata(&mut self, facts: &InstallFacts) -> Dated<'a> {
+        Dated {
+            text: self.metadata.take(),
+            at: self.metadata_at.unwrap_or(facts.installed_at),
+        }
     }
 }
 

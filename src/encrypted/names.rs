@@ -73,6 +73,7 @@ pub(super) const ACCESS: &str = "access";
 pub(super) const BOT: &str = "bot";
 pub(super) const DEPARTURE: &str = "departure";
 pub(super) const INSTALL: &str = "install";
+pub(super) const INSTALLER: &str = "installer";
 pub(super) const SEEN: &str = "seen";
 pub(super) const STATE: &str = "state";
 pub(super) const USER: &str = "user";
@@ -92,6 +93,11 @@ pub(super) fn bot() -> Place {
 /// Returns the place of one user's chain of tokens.
 pub(super) fn user(id: &UserId) -> Place {
     place(slot(&format!("user/{id}")), USER)
+}
+
+/// Returns the place of one person's own metadata.
+pub(super) fn installer(id: &UserId) -> Place {
+    place(slot(&format!("installer/{id}")), INSTALLER)
 }
 
 pub(super) fn chain(credential: &Credential) -> Place {

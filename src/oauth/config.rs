@@ -175,10 +175,11 @@ pub struct InstallOptions {
     /// [`InstallHooks::session`](super::InstallHooks::session). Only a hash of it leaves the
     /// process, in the flow's cookie.
     pub session: Option<String>,
-    /// Data of your app, at most 4 KiB. It is stored encrypted in the state's row, later as
-    /// [`Installation::metadata`], and never appears in a URL.
+    /// Data of your app, at most 4 KiB. It is stored encrypted in the state's row, and later with
+    /// the person who completes the flow, as [`Installation::user_metadata`]. If the flow installs
+    /// the bot, it is also the tenant's, [`Installation::metadata`]. It never appears in a URL.
     ///
-    /// A later flow without metadata leaves it unchanged. A flow that starts at Slack, or at the
+    /// A later flow without metadata leaves both unchanged. A flow that starts at Slack, or at the
     /// install path, has the metadata of
     /// [`InstallHooks::starting`](super::InstallHooks::starting). It says what your app passed, not
     /// who the person is.
@@ -322,7 +323,7 @@ impl Pending {
         installation.user = issued.user;
         installation.installed_by = issued.authed_user;
         installation.incoming_webhooks = issued.incoming_webhook.into_iter().collect();
-        installation.metadata = self.metadata;
+        installation.set_metadata(self.metadata);
         installation
     }
 }

@@ -7,6 +7,7 @@ mod support;
 mod bound;
 mod config;
 mod hosts;
+mod metadata;
 mod outcome;
 mod overlap;
 mod pages;

@@ -33,11 +33,14 @@ mod lifecycle;
 mod lost;
 #[path = "merge_behaviour.rs"]
 mod merge;
+#[path = "metadata_behaviour.rs"]
+mod metadata;
 
 pub(crate) use chains::*;
 pub(crate) use lifecycle::*;
 pub(crate) use lost::*;
 pub(crate) use merge::*;
+pub(crate) use metadata::*;
 
 /// All checks.
 pub(crate) const STORE: &[Check<Db>] = &checks! {
@@ -117,6 +120,12 @@ pub(crate) const STORE: &[Check<Db>] = &checks! {
     a_note_says_what_it_says_and_leaves_the_rest
     a_long_lived_token_that_is_stored_again_has_its_new_scopes
     a_hold_outlives_facts_that_do_not_open
+    each_persons_metadata_is_theirs_and_the_tenants_that_of_the_bots_installer
+    the_last_flow_that_installed_the_bot_gives_the_tenants_metadata
+    a_persons_last_metadata_is_kept_whichever_flow_is_stored_last
+    a_persons_metadata_goes_with_their_token_and_with_the_tenant
+    a_person_without_a_token_has_their_metadata_and_nobody_elses
+    a_persons_metadata_is_sealed_and_is_replaced_if_it_does_not_open
     an_organisations_name_goes_with_its_id
     scopes_and_ends_of_a_token_are_kept_as_they_are
     the_first_pair_stored_after_many_refreshes_brings_nothing_back
