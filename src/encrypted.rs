@@ -31,6 +31,7 @@ mod metadata_facts;
 mod moving;
 mod names;
 mod record;
+mod removal;
 mod rotation_facts;
 mod seen;
 mod states;

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::forward::forward;
 use crate::installation::{Home, Installation, Revision, StoredInstallation};
-use crate::secret::AccessToken;
+use crate::secret::{AccessToken, WebhookUrl};
 use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 
 mod chain;
@@ -47,7 +47,9 @@ impl<S> Store for S where S: LifecycleStore + RotationStore + SeenStore + StateS
 /// 4. A workspace is found by its team id, with or without an enterprise id in the key. An org-wide
 ///    installation is found by `(Some(enterprise), None)` only.
 /// 5. `delete` removes exactly what it names. If that is already deleted, it is a no-op. If the
-///    caller limits it to a revision or a token, it never removes anything newer.
+///    caller limits it to a revision or a token, it never removes anything newer. A webhook or a
+///    metadata that it removed does not come back when the same installation, or an earlier one, is
+///    stored again. A later installation brings its own.
 /// 6. Concurrent calls take effect one after the other.
 /// 7. A `store` without metadata leaves the stored metadata unchanged: the tenant's, and each
 ///    person's. The later installation's metadata wins, also if it is stored first.
@@ -131,6 +133,7 @@ pub struct Facts {
 ///
 /// let everything = Delete::all();
 /// let one_users_token = Delete::user(UserId::new("U0ADMIN0001")?);
+/// let one_webhook = Delete::webhook_of("C0GENERAL01");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -142,7 +145,7 @@ pub struct Delete {
     pub only: Option<Revision>,
     /// Deletes only if this access token is the stored one. Otherwise the call returns
     /// [`Error::Conflict`]. A refresh replaces the token and does not change the revision, so
-    /// `only` does not detect it. Has no effect on [`DeleteWhat::All`].
+    /// `only` does not detect it. Has no effect on parts that have no token.
     pub holding: Option<Mark>,
 }
 
@@ -155,6 +158,23 @@ pub enum DeleteWhat {
     Bot,
     /// One user's token and metadata.
     User(UserId),
+    /// One fact. It stays away: a `store` of the same installation or of an earlier one does not
+    /// bring it back. A later installation may have such a fact again.
+    Fact(DeleteFact),
+}
+
+/// The fact of an installation that a [`Delete`] deletes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum DeleteFact {
+    /// The tenant's metadata. The metadata of each person stays.
+    Metadata,
+    /// One person's metadata. Their token and the tenant's metadata stay.
+    UserMetadata(UserId),
+    /// The webhook whose URL has this mark.
+    Webhook(Mark),
+    /// The webhook of the channel with this id.
+    WebhookOf(String),
 }
 
 impl Delete {
@@ -183,6 +203,39 @@ impl Delete {
     pub fn user(user: UserId) -> Self {
         Self {
             what: DeleteWhat::User(user),
+            only: None,
+            holding: None,
+        }
+    }
+
+    /// Selects one webhook, by its URL. Use it if Slack responds that the webhook was removed. A
+    /// webhook that replaced it meanwhile stays.
+    #[must_use]
+    pub fn webhook(url: &WebhookUrl) -> Self {
+        Self::fact(DeleteFact::Webhook(Mark::of_webhook(url)))
+    }
+
+    /// Selects the webhook of the channel with this id.
+    #[must_use]
+    pub fn webhook_of(channel_id: impl Into<String>) -> Self {
+        Self::fact(DeleteFact::WebhookOf(channel_id.into()))
+    }
+
+    /// Selects the tenant's metadata. The metadata of each person stays.
+    #[must_use]
+    pub fn metadata() -> Self {
+        Self::fact(DeleteFact::Metadata)
+    }
+
+    /// Selects one person's metadata. Their token and the tenant's metadata stay.
+    #[must_use]
+    pub fn user_metadata(user: UserId) -> Self {
+        Self::fact(DeleteFact::UserMetadata(user))
+    }
+
+    fn fact(fact: DeleteFact) -> Self {
+        Self {
+            what: DeleteWhat::Fact(fact),
             only: None,
             holding: None,
         }

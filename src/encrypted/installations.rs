@@ -98,6 +98,7 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
             DeleteWhat::All => install(),
             DeleteWhat::Bot => bot(),
             DeleteWhat::User(id) => user(id),
+            DeleteWhat::Fact(fact) => return self.remove(&partition, fact, delete.only).await,
         };
         // A person's metadata goes with their token.
         let own = match &delete.what {

@@ -7,27 +7,47 @@ use super::names::INSTALLER;
 use super::record::{Draft, Record, Text};
 use crate::clock::to_epoch;
 use crate::installation::{Installation, UserMetadata};
-use crate::store::Error;
+use crate::store::{Error, Mark};
 use crate::tenant::UserId;
 
-/// A metadata, and when the installation was made that it belongs to.
+/// A metadata, or the record that it was removed, and when the installation was made that it
+/// belongs to.
 #[derive(Default, Deserialize, Serialize)]
 pub(super) struct Dated<'a> {
     #[serde(borrow, rename = "metadata")]
     pub(super) text: Option<Text<'a>>,
     /// Seconds since 1970, like all times of this format.
     pub(super) at: u64,
+    /// The mark of the metadata that was removed: 16 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) removed: Option<String>,
 }
 
 impl<'a> Dated<'a> {
-    /// Returns the one of both that is kept: the later one; on a tie, this one.
+    /// Returns the one of both that is kept: the later one; on a tie, this one, unless it is the
+    /// one that was removed.
     pub(super) fn over(self, old: Self) -> Self {
-        let is_kept = old.text.is_none() || old.at <= self.at;
-        if self.text.is_some() && is_kept {
-            self
-        } else {
+        let Some(text) = &self.text else {
+            return old;
+        };
+        let is_removed = old.removed.as_ref() == Some(&mark(&text.0));
+        let is_late = self.at < old.at || self.at == old.at && is_removed;
+        if is_late && (old.text.is_some() || old.removed.is_some()) {
             old
+        } else {
+            self
         }
+    }
+
+    /// Returns the record that this metadata was removed; `None` if there is none. No metadata of
+    /// an installation until `at` comes back.
+    pub(super) fn removed(self, at: u64) -> Option<Self> {
+        let text = self.text?;
+        Some(Self {
+            text: None,
+            at: at.max(self.at),
+            removed: Some(mark(&text.0)),
+        })
     }
 }
 
@@ -45,6 +65,7 @@ pub(super) fn draft(
     let dated = Dated {
         text: Some(Text::of(&new.text)),
         at: to_epoch(installation.installed_at),
+        removed: None,
     };
     let old = stored.map(secrets).transpose()?.unwrap_or_default();
     let user_id = new.user.clone();
@@ -59,6 +80,19 @@ pub(super) fn user_metadata(record: &Record) -> Result<Option<UserMetadata>, Err
         user: facts.user_id,
         text: text.0.into_owned(),
     }))
+}
+
+/// Makes the record that this person's metadata was removed; `None` if there is none. The last
+/// installation was made at `at`.
+pub(super) fn without_metadata(record: &Record, at: u64) -> Result<Option<Draft>, Error> {
+    let facts: InstallerFacts = record.facts(INSTALLER)?;
+    let removed = secrets(record)?.removed(at);
+    Ok(removed.map(|removed| Draft::new(INSTALLER, &facts).with_secrets(&removed)))
+}
+
+/// Returns the mark of a text: 16 hexadecimal digits.
+pub(super) fn mark(text: &str) -> String {
+    format!("{:016x}", Mark::of_text(text).0)
 }
 
 fn secrets(record: &Record) -> Result<Dated<'_>, Error> {

@@ -11,7 +11,7 @@ use super::{Error, ListCursor};
 use crate::clock::from_epoch;
 use crate::forward::forward;
 use crate::installation::Grant;
-use crate::secret::{AccessToken, RefreshToken};
+use crate::secret::{AccessToken, RefreshToken, WebhookUrl};
 use crate::tenant::{AppId, InstallationKey, UserId};
 
 #[cfg(test)]
@@ -317,13 +317,24 @@ impl Mark {
     /// Returns the mark of a refresh token.
     #[must_use]
     pub fn of(token: &RefreshToken) -> Self {
-        Self(u64::from_be_bytes(hash(token.expose().as_bytes())))
+        Self::of_text(token.expose())
     }
 
     /// Returns the mark of an access token.
     #[must_use]
     pub fn of_access_token(token: &AccessToken) -> Self {
-        Self(u64::from_be_bytes(hash(token.expose().as_bytes())))
+        Self::of_text(token.expose())
+    }
+
+    /// Returns the mark of a webhook's URL.
+    #[must_use]
+    pub fn of_webhook(url: &WebhookUrl) -> Self {
+        Self::of_text(url.expose())
+    }
+
+    /// Returns the mark of a text that stays secret.
+    pub(crate) fn of_text(text: &str) -> Self {
+        Self(u64::from_be_bytes(hash(text.as_bytes())))
     }
 }
 

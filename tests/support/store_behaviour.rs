@@ -35,12 +35,15 @@ mod lost;
 mod merge;
 #[path = "metadata_behaviour.rs"]
 mod metadata;
+#[path = "removal_behaviour.rs"]
+mod removal;
 
 pub(crate) use chains::*;
 pub(crate) use lifecycle::*;
 pub(crate) use lost::*;
 pub(crate) use merge::*;
 pub(crate) use metadata::*;
+pub(crate) use removal::*;
 
 /// All checks.
 pub(crate) const STORE: &[Check<Db>] = &checks! {
@@ -125,6 +128,10 @@ pub(crate) const STORE: &[Check<Db>] = &checks! {
     a_persons_last_metadata_is_kept_whichever_flow_is_stored_last
     a_persons_metadata_goes_with_their_token_and_with_the_tenant
     a_person_without_a_token_has_their_metadata_and_nobody_elses
+    a_removed_webhook_stays_away_until_a_later_installation_brings_one
+    a_webhook_is_removed_by_its_url_only_if_it_is_still_the_stored_one
+    cleared_metadata_stays_away_until_a_later_installation_brings_it
+    a_fact_is_removed_alone_and_of_the_named_revision_only
     a_persons_metadata_is_sealed_and_is_replaced_if_it_does_not_open
     an_organisations_name_goes_with_its_id
     scopes_and_ends_of_a_token_are_kept_as_they_are
