@@ -12,7 +12,8 @@ use crate::tenant::{
 
 mod metadata;
 
-pub use metadata::UserMetadata;
+pub(crate) use metadata::write as metadata_text;
+pub use metadata::{MetadataError, UserMetadata};
 
 /// One app in one workspace or organisation.
 ///

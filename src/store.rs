@@ -16,12 +16,14 @@ use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 mod chain;
 mod lifecycle;
 mod seen;
+mod threshold;
 
 pub use chain::{Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationStore, StoredChain};
-pub(crate) use chain::{HARD, SOFT, SPREAD, SUSPECT, is_suspect};
+pub(crate) use chain::{HARD, SUSPECT, is_suspect};
 pub(crate) use lifecycle::MAX_REASON;
 pub use lifecycle::{Access, Departure, LifecycleStore, PendingDeparture};
 pub use seen::{Claim, SeenId, SeenStore};
+pub use threshold::{RefreshThreshold, ThresholdError};
 
 /// Everything that an app stores: the five traits of one store. Every type that implements all
 /// five implements this trait too.

@@ -8,7 +8,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::error::Error;
-use crate::installation::{Installation, Scopes};
+use crate::installation::{Installation, MetadataError, Scopes, metadata_text};
 use crate::slack::{ClientCredentials, Issued, is_loopback};
 use crate::tenant::{AppId, EnterpriseId, TeamId};
 
@@ -184,6 +184,42 @@ pub struct InstallOptions {
     /// [`InstallHooks::starting`](super::InstallHooks::starting). It says what your app passed, not
     /// who the person is.
     pub metadata: Option<String>,
+}
+
+impl InstallOptions {
+    /// Sets the metadata to the JSON form of this value. Read it with
+    /// [`Installation::metadata_as`].
+    ///
+    /// ```
+    /// use serde::{Deserialize, Serialize};
+    /// use slack_installs::{Installation, InstallOptions, MetadataError};
+    ///
+    /// #[derive(Deserialize, Serialize)]
+    /// struct Customer {
+    ///     account: u64,
+    ///     plan: String,
+    /// }
+    ///
+    /// fn options(customer: &Customer) -> Result<InstallOptions, MetadataError> {
+    ///     InstallOptions::default().with_metadata(customer)
+    /// }
+    ///
+    /// fn customer(installation: &Installation) -> Result<Option<Customer>, MetadataError> {
+    ///     installation.metadata_as()
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`MetadataError::Write`] if the value has no JSON form. The start of the flow refuses a text
+    /// of more than 4 KiB.
+    pub fn with_metadata<T>(mut self, value: &T) -> Result<Self, MetadataError>
+    where
+        T: Serialize + ?Sized,
+    {
+        self.metadata = Some(metadata_text(value)?);
+        Ok(self)
+    }
 }
 
 impl fmt::Debug for InstallOptions {

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use slack_installs::oauth::{InstallHooks, Installed};
-use slack_installs::{InstallOptions, Scopes};
+use slack_installs::{InstallOptions, Installation, MetadataError, Scopes};
 
 use crate::support::app::{ADA, ALPHA, App, BEN, installed, user_only, user_scopes};
 
@@ -90,4 +91,62 @@ async fn the_hook_of_a_flow_gets_that_flows_metadata_as_the_persons() {
     assert!(installed(&app.install_with(options, BEN).await));
     let told = told.0.lock().expect("no panic").clone();
     assert_eq!(told, [some("ada", "ada"), (None, Some("ben".to_owned()))]);
+}
+
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+struct Customer {
+    account: u64,
+    plan: String,
+}
+
+#[tokio::test]
+async fn a_typed_value_is_stored_as_json_and_read_again() {
+    let app = App::new().await;
+    let gold = Customer {
+        account: 42,
+        plan: "gold \u{e9}".into(),
+    };
+    let options = InstallOptions::default().with_metadata(&gold);
+    let options = options.expect("it has a JSON form");
+    let text = r#"{"account":42,"plan":"gold é"}"#;
+    assert_eq!(options.metadata.as_deref(), Some(text));
+    assert!(installed(&app.install_with(options, ADA).await));
+    let stored = app.stored(ALPHA, Some(ADA)).await;
+    assert_eq!(
+        stored.metadata_as().as_ref(),
+        Ok(&Some(Customer { ..gold }))
+    );
+    assert!(matches!(stored.user_metadata_as::<Customer>(), Ok(Some(_))));
+    let nobodys = app.stored(ALPHA, Some(BEN)).await;
+    assert_eq!(nobodys.user_metadata_as::<Customer>(), Ok(None));
+    // The bound is of the text, however it is made.
+    for (length, is_accepted) in [(4094, true), (4095, false)] {
+        let options = InstallOptions::default().with_metadata(&"m".repeat(length));
+        let started = app.provider.start(options.expect("JSON")).await;
+        assert_eq!(started.is_ok(), is_accepted, "{length}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_typed_value_is_told_without_any_of_it() {
+    let app = App::new().await;
+    assert!(installed(&app.install(ADA).await));
+    let mut installation: Installation = app.stored(ALPHA, None).await.installation;
+    assert_eq!(installation.metadata_as::<Customer>(), Ok(None));
+    for text in [
+        "canary",
+        r#"{"account":"canary","plan":"canary"}"#,
+        r#"{"canary":1}"#,
+        "",
+    ] {
+        installation.metadata = Some(text.to_owned());
+        let error = installation.metadata_as::<Customer>().expect_err("wrong");
+        assert!(matches!(error, MetadataError::Read { line: 0.., .. }));
+        assert!(!format!("{error} {error:?}").contains("canary"));
+    }
+    let map = std::collections::BTreeMap::from([(("canary", 1), 2)]);
+    let error = InstallOptions::default().with_metadata(&map);
+    let error = error.expect_err("no JSON form");
+    assert_eq!(error, MetadataError::Write);
+    assert!(!format!("{error} {error:?}").contains("canary"));
 }
