@@ -20,6 +20,7 @@ mod chains;
 mod commit;
 mod driver;
 mod grant_facts;
+mod hold_facts;
 mod install_facts;
 mod installations;
 mod keys;

@@ -11,7 +11,7 @@ use super::names::INSTALL;
 use super::record::{Draft, Record, Text, facts_in_the_clear, unknown};
 use crate::backend::Row;
 use crate::clock::{from_epoch, to_epoch};
-use crate::installation::{Enterprise, Hold, Home, IncomingWebhook, Installation, Team};
+use crate::installation::{Enterprise, Home, IncomingWebhook, Installation, Team};
 use crate::secret::WebhookUrl;
 use crate::store::{Error, Mark, Summary};
 use crate::tenant::{AppId, EnterpriseId, TeamId, UserId};
@@ -29,16 +29,6 @@ pub(super) struct InstallFacts {
     installed_by: Option<UserId>,
     /// Seconds since 1970, like all times of this format.
     pub(super) installed_at: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    hold: Option<HoldFacts>,
-}
-
-/// An operator's hold.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-struct HoldFacts {
-    is_on: bool,
-    reason: String,
-    at: u64,
 }
 
 /// The secrets of an installation that belong to no chain.
@@ -113,7 +103,6 @@ impl InstallFacts {
             url: installation.url.clone(),
             installed_by: installation.installed_by.clone(),
             installed_at: to_epoch(installation.installed_at),
-            hold: None,
         }
     }
 
@@ -123,26 +112,6 @@ impl InstallFacts {
             self.enterprise_id = enterprise.cloned();
             self.enterprise_name = None;
         }
-    }
-
-    pub(super) fn hold(&self) -> Option<Hold> {
-        self.hold.as_ref().map(|hold| Hold {
-            is_on: hold.is_on,
-            reason: hold.reason.clone(),
-            at: from_epoch(hold.at),
-        })
-    }
-
-    pub(super) fn is_on_hold(&self) -> bool {
-        self.hold.as_ref().is_some_and(|hold| hold.is_on)
-    }
-
-    pub(super) fn set_hold(&mut self, hold: &Hold) {
-        self.hold = Some(HoldFacts {
-            is_on: hold.is_on,
-            reason: hold.reason.clone(),
-            at: to_epoch(hold.at),
-        });
     }
 
     fn home(&self) -> Result<Home, Error> {
@@ -162,14 +131,11 @@ impl InstallFacts {
 /// Makes the record that stores an installation over `stored`. The stored bot was installed at
 /// `bot_at`.
 ///
-/// Webhooks of other channels are kept. If the stored installation is later, all of it is kept. A
-/// hold is kept even from a `row` that does not open and so is not authenticated, because damage
-/// must not end a hold.
+/// Webhooks of other channels are kept. If the stored installation is later, all of it is kept.
 pub(super) fn draft(
     installation: &Installation,
     stored: Option<&Record>,
     bot_at: Option<u64>,
-    row: Option<&Row>,
 ) -> Result<Draft, Error> {
     let new = InstallFacts::new(installation);
     let old = stored.map(InstallFacts::read).transpose()?;
@@ -185,13 +151,9 @@ pub(super) fn draft(
         Some(old) if is_late => old,
         Some(old) => InstallFacts {
             url: new.url.or(old.url),
-            hold: old.hold,
             ..new
         },
-        None => InstallFacts {
-            hold: row.and_then(hold_in_the_clear),
-            ..new
-        },
+        None => new,
     };
     let facts = InstallFacts {
         installed_by,
@@ -363,16 +325,6 @@ pub(super) fn summary(row: &Row) -> Option<Summary> {
     let home = facts.home().ok()?;
     let at = from_epoch(facts.installed_at);
     Some(Summary::new(facts.app_id, home, facts.installed_by, at))
-}
-
-/// Returns the hold of an unopened row, whatever the row's other facts and version are.
-fn hold_in_the_clear(row: &Row) -> Option<HoldFacts> {
-    #[derive(Deserialize)]
-    struct Held {
-        hold: Option<HoldFacts>,
-    }
-    let held: Held = serde_json::from_str(row.metadata.as_str()).ok()?;
-    held.hold
 }
 
 fn secrets(record: &Record) -> Result<InstallSecrets<'_>, Error> {

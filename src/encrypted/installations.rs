@@ -1,12 +1,13 @@
 //! Stores installations as rows. `install` has the facts; `bot` and `user/U…` each have one chain;
-//! `installer/U…` has the metadata of one person.
+//! `installer/U…` has the metadata of one person. An operator's hold is a row of its own, `hold`,
+//! which no `store` changes.
 
 use async_trait::async_trait;
 
 use super::driver::{Opening, Step};
-use super::names::{BOT, Place, bot, install, installer, user};
+use super::names::{BOT, HOLD, Place, bot, hold, install, installer, user};
 use super::record::{Record, revision};
-use super::{EncryptedStore, grant_facts, install_facts, merge, metadata_facts};
+use super::{EncryptedStore, grant_facts, hold_facts, install_facts, merge, metadata_facts};
 use crate::backend::{Backend, Row};
 use crate::installation::{Installation, Revision, StoredInstallation};
 use crate::store::{Delete, DeleteWhat, Error, Facts, InstallationStore, ListCursor, Listing};
@@ -29,9 +30,8 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
         let places: Vec<_> = both.chain(users).chain(installers).collect();
         // People repair broken data by installing the app again. So a row that does not open must
         // not prevent that.
-        let decide = |records: &[Option<Record>], rows: &[Option<Row>]| {
-            Ok((stored_over(new, records, rows)?, ()))
-        };
+        let decide =
+            |records: &[Option<Record>], _: &[Option<Row>]| Ok((stored_over(new, records)?, ()));
         let driver = &self.driver;
         let (revision, ()) = driver
             .update_with(Opening::WhatOpens, &partition, &places, decide)
@@ -100,15 +100,16 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
             DeleteWhat::User(id) => user(id),
             DeleteWhat::Fact(fact) => return self.remove(&partition, fact, delete.only).await,
         };
-        // A person's metadata goes with their token.
-        let own = match &delete.what {
+        // A person's metadata goes with their token. A hold stays when everything else goes.
+        let beside = match &delete.what {
+            DeleteWhat::All => Some(hold()),
             DeleteWhat::User(id) => Some(installer(id)),
             _ => None,
         };
         let whole = delete.what == DeleteWhat::All;
         let held = delete.holding.filter(|_| !whole);
         let decide = |records: &[Option<Record>], rows: &[Option<Row>]| {
-            let [install_row, part_row, own_row @ ..] = rows else {
+            let [install_row, part_row, beside_row @ ..] = rows else {
                 unreachable!("at least two places were read")
             };
             if let Some((held, Some(record))) = held.zip(records.get(1))
@@ -125,21 +126,24 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
             }
             let slot = part.slot.clone();
             let mut steps = match (whole, delete.only) {
-                (true, None) => vec![Step::Clear],
-                (true, Some(_)) => vec![Step::Delete(slot), Step::Clear],
+                (true, only) => {
+                    let guard = only.map(|_| Step::Delete(slot));
+                    let clear = hold_facts::clear(records.get(2).and_then(Option::as_ref));
+                    return Ok((guard.into_iter().chain(clear).collect(), part_row.is_some()));
+                }
                 (false, None) => vec![Step::Delete(slot)],
                 (false, Some(_)) => vec![Step::Check(install().slot), Step::Delete(slot)],
             };
-            steps.extend(own.iter().map(|own| Step::Delete(own.slot.clone())));
-            let is_there = part_row.is_some() || own_row.iter().any(Option::is_some);
+            steps.extend(beside.iter().map(|own| Step::Delete(own.slot.clone())));
+            let is_there = part_row.is_some() || beside_row.iter().any(Option::is_some);
             Ok((steps, is_there))
         };
         let opening = match held {
-            Some(_) => Opening::All,
-            None => Opening::Nothing,
+            Some(_) => Opening::Only(part.kind),
+            None => Opening::Only(HOLD),
         };
         let mut places = vec![install(), part.clone()];
-        places.extend(own.clone());
+        places.extend(beside.clone());
         let updated = self
             .driver
             .update_with(opening, &partition, &places, decide);
@@ -160,25 +164,21 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
 
 /// Returns the places of an installation with this user's token and metadata.
 fn places(of_user: Option<&UserId>) -> Vec<Place> {
-    let both = [install(), bot()].into_iter();
-    both.chain(of_user.into_iter().flat_map(|id| [user(id), installer(id)]))
-        .collect()
+    let of_user = of_user.into_iter();
+    let own = of_user.flat_map(|id| [user(id), installer(id)]);
+    [install(), hold(), bot()].into_iter().chain(own).collect()
 }
 
 /// Returns the steps that store an installation over the existing records of its places.
-fn stored_over(
-    new: &Installation,
-    records: &[Option<Record>],
-    rows: &[Option<Row>],
-) -> Result<Vec<Step>, Error> {
-    let ([stored, stored_bot, others @ ..], [row, ..]) = (records, rows) else {
+fn stored_over(new: &Installation, records: &[Option<Record>]) -> Result<Vec<Step>, Error> {
+    let [stored, stored_bot, others @ ..] = records else {
         unreachable!("at least two places were read")
     };
     let mut others = others.iter().map(Option::as_ref);
     let (stored, at) = (stored.as_ref(), new.installed_at);
     let stored_bot = stored_bot.as_ref();
     let bot_at = stored_bot.map(|record| GrantFacts::granted_at(BOT, record));
-    let facts = install_facts::draft(new, stored, bot_at.transpose()?, row.as_ref())?;
+    let facts = install_facts::draft(new, stored, bot_at.transpose()?)?;
     let mut steps = vec![Step::Put(install().slot, facts)];
     if let Some(new) = &new.bot {
         let facts = GrantFacts::of_bot(new, at, stored_bot)?;
@@ -199,13 +199,13 @@ fn stored_over(
 
 /// Returns the installation in the records of its places. Without facts, there is no installation.
 fn stored(records: &[Option<Record>]) -> Result<Option<StoredInstallation>, Error> {
-    let [Some(install), bot, of_user @ ..] = records else {
+    let [Some(install), hold, bot, of_user @ ..] = records else {
         return Ok(None);
     };
     let facts = InstallFacts::read(install)?;
     let installation = install_facts::installation(install, &facts)?;
     let mut stored = StoredInstallation::new(installation, install.revision());
-    stored.hold = facts.hold();
+    stored.hold = hold_facts::hold(hold.as_ref());
     if let Some(bot) = bot {
         let (bot, is_suspect) = grant_facts::bot(bot)?;
         stored.installation.bot = Some(bot);

@@ -72,6 +72,7 @@ pub(super) struct Place {
 pub(super) const ACCESS: &str = "access";
 pub(super) const BOT: &str = "bot";
 pub(super) const DEPARTURE: &str = "departure";
+pub(super) const HOLD: &str = "hold";
 pub(super) const INSTALL: &str = "install";
 pub(super) const INSTALLER: &str = "installer";
 pub(super) const SEEN: &str = "seen";
@@ -82,6 +83,12 @@ pub(super) const USER: &str = "user";
 pub(super) fn install() -> Place {
     static SLOT: LazyLock<Slot> = LazyLock::new(|| slot(INSTALL));
     place(SLOT.clone(), INSTALL)
+}
+
+/// Returns the place of an operator's hold on the tenant.
+pub(super) fn hold() -> Place {
+    static SLOT: LazyLock<Slot> = LazyLock::new(|| slot(HOLD));
+    place(SLOT.clone(), HOLD)
 }
 
 /// Returns the place of the bot's chain of tokens.

@@ -27,6 +27,8 @@ use crate::support::{Db, Store};
 
 #[path = "chain_behaviour.rs"]
 mod chains;
+#[path = "hold_behaviour.rs"]
+mod hold;
 #[path = "lifecycle_behaviour.rs"]
 mod lifecycle;
 #[path = "lost_behaviour.rs"]
@@ -39,6 +41,7 @@ mod metadata;
 mod removal;
 
 pub(crate) use chains::*;
+pub(crate) use hold::*;
 pub(crate) use lifecycle::*;
 pub(crate) use lost::*;
 pub(crate) use merge::*;
@@ -123,6 +126,10 @@ pub(crate) const STORE: &[Check<Db>] = &checks! {
     a_note_says_what_it_says_and_leaves_the_rest
     a_long_lived_token_that_is_stored_again_has_its_new_scopes
     a_hold_outlives_facts_that_do_not_open
+    a_hold_outlives_whatever_removes_the_tenant_until_it_is_lifted
+    a_hold_can_be_lifted_when_the_app_is_not_installed
+    a_hold_that_cannot_be_read_is_on_and_stays_so
+    a_tenant_whose_installation_does_not_open_can_be_put_on_hold
     each_persons_metadata_is_theirs_and_the_tenants_that_of_the_bots_installer
     the_last_flow_that_installed_the_bot_gives_the_tenants_metadata
     a_persons_last_metadata_is_kept_whichever_flow_is_stored_last
