@@ -156,7 +156,7 @@ impl Authorizer {
             if installation.is_on_hold() {
                 return Err(AuthorizeError::OnHold);
             }
-            if self.is_workspace_on_hold(via, tenant).await? {
+            if self.is_workspace_on_hold(&installation, tenant).await? {
                 return Err(AuthorizeError::OnHold);
             }
             if self.has_access(&installation, tenant).await? {
@@ -169,19 +169,18 @@ impl Authorizer {
         }))
     }
 
-    /// Returns whether the request names an org-wide installation, and comes from a workspace whose
-    /// own installation is on hold. For [`ResolvedVia::WorkspaceToOrg`], the workspace has no
-    /// installation.
+    /// Returns whether an org-wide installation would serve a workspace that is on hold itself. A
+    /// hold stays when the workspace uninstalls the app.
     async fn is_workspace_on_hold(
         &self,
-        via: ResolvedVia,
+        installation: &Installation,
         tenant: &Tenant,
     ) -> Result<bool, store::Error> {
-        match (via, tenant.is_enterprise_install(), tenant.team()) {
-            (ResolvedVia::Named, true, Some(team)) => {
+        match (&installation.home, tenant.team()) {
+            (Home::Org(_), Some(team)) => {
                 let workspace = InstallationKey::workspace(team.clone());
-                let own = self.installations.fetch(&workspace, None).await?;
-                Ok(own.is_some_and(|own| own.is_on_hold()))
+                let hold = self.installations.held(&workspace).await?;
+                Ok(hold.is_some_and(|hold| hold.is_on))
             }
             _ => Ok(false),
         }

@@ -10,6 +10,11 @@ use crate::tenant::{
     AppId, BotId, EnterpriseId, IdError, InstallationKey, NO_TENANT, TeamId, UserId,
 };
 
+mod metadata;
+
+pub(crate) use metadata::write as metadata_text;
+pub use metadata::{MetadataError, UserMetadata};
+
 /// One app in one workspace or organisation.
 ///
 /// Does not implement `Serialize`, so that it leaves this process only through the encrypted
@@ -32,14 +37,21 @@ pub struct Installation {
     /// A user's own authorisation. `store` takes that of the user who installed the app. `fetch`
     /// returns that of the user whom the caller named, and never another user's.
     pub user: Option<User>,
-    /// The user who completed the install flow last.
+    /// The user who installed the bot last. If the tenant has no bot, the user who completed the
+    /// install flow last.
     pub installed_by: Option<UserId>,
     /// When the app was installed last, on Slack's clock.
     pub installed_at: SystemTime,
     /// Incoming webhooks, one for each channel.
     pub incoming_webhooks: Vec<IncomingWebhook>,
-    /// The metadata that your app passed to `InstallOptions`. Sealed like a token.
+    /// The tenant's metadata: what your app passed to `InstallOptions` of the last flow that
+    /// installed the bot. A flow that only connects a user does not change it, so a tenant without
+    /// a bot has none. Sealed like a token.
     pub metadata: Option<String>,
+    /// One person's own metadata: what your app passed to the last flow that this person completed.
+    /// `store` takes that of the person whom it names. `fetch` returns that of the user whom the
+    /// caller named, even if they have no token, and never another person's. Sealed like a token.
+    pub user_metadata: Option<UserMetadata>,
 }
 
 impl Installation {
@@ -56,6 +68,7 @@ impl Installation {
             installed_at,
             incoming_webhooks: Vec::new(),
             metadata: None,
+            user_metadata: None,
         }
     }
 
@@ -86,6 +99,7 @@ impl fmt::Debug for Installation {
             .field("installed_at", &self.installed_at)
             .field("incoming_webhooks", &self.incoming_webhooks)
             .field("metadata", &self.metadata.as_ref().map(|_| "[redacted]"))
+            .field("user_metadata", &self.user_metadata)
             .finish()
     }
 }

@@ -140,8 +140,8 @@ pub use encrypted::{CacheOptions, Copied, EncryptedStore, KeyringError, Pruned, 
 pub use events::{Handled, Lifecycle, LifecycleError, LifecycleHooks};
 pub use gate::{Admitted, Authorization, Refusal, RefusalReason, Refusals, Reply};
 pub use installation::{
-    Bot, Enterprise, Grant, Hold, Home, IncomingWebhook, Installation, Revision, Scopes,
-    StoredInstallation, Team, User,
+    Bot, Enterprise, Grant, Hold, Home, IncomingWebhook, Installation, MetadataError, Revision,
+    Scopes, StoredInstallation, Team, User, UserMetadata,
 };
 pub use oauth::{InstallConfig, InstallOptions, InstallProvider, RedirectUri};
 pub use rotation::{RotationConfig, TokenRotator};

@@ -108,7 +108,7 @@ impl Operator {
     }
 
     /// Puts a tenant on hold. Its data is kept and no token is handed out, even after a reinstall,
-    /// until [`unfreeze`](Self::unfreeze) or an uninstall. If the tenant is already on hold, the
+    /// or an uninstall, until [`unfreeze`](Self::unfreeze). If the tenant is already on hold, the
     /// first reason is kept.
     ///
     /// A workspace that an org-wide installation serves has no installation of its own, so it
@@ -146,6 +146,10 @@ impl Operator {
     /// rotation, that uninstalls the app. With token rotation, the app stays in the workspace's
     /// list.
     ///
+    /// The hold of this call ends with the purge, so the tenant may install the app again. A hold
+    /// that was on before, also from an attempt that failed, stays until
+    /// [`unfreeze`](Self::unfreeze).
+    ///
     /// # Errors
     ///
     /// [`OperateError`]. After [`OperateError::Slack`], the tenant is on hold and its data is kept,
@@ -161,25 +165,50 @@ impl Operator {
         key: &InstallationKey,
         reason: &str,
     ) -> Result<RevokeOutcome, OperateError> {
+        let before = self.store.held(key).await?;
         match self.freeze(key, reason).await {
-            // An earlier attempt may have purged the tenant without calling the hook.
-            Err(OperateError::NotInstalled) => {
-                return Ok(match self.lifecycle.report_pending(key).await? {
-                    Handled::Purged => RevokeOutcome::Uninstalled,
-                    _ => RevokeOutcome::NotInstalled,
-                });
-            }
+            Err(OperateError::NotInstalled) => return self.gone_before(key).await,
             outcome => outcome?,
         }
         let by = self.installer(key).await?;
         let Some(installation) = self.store.fetch(key, by.as_ref()).await? else {
-            return Ok(RevokeOutcome::NotInstalled);
+            return self.gone_before(key).await;
         };
         let outcome = self.revoke_at_slack(key, &installation).await?;
         tracing::warn!(tenant = %key, reason, ?outcome, "an operator revoked a tenant");
-        self.purge_revision(key, installation.revision, reason)
-            .await?;
+        let purged = self
+            .purge_revision(key, installation.revision, reason)
+            .await;
+        let is_ours = !before.is_some_and(|hold| hold.is_on);
+        let is_purged = matches!(
+            purged,
+            Ok(()) | Err(OperateError::Purge(LifecycleError::Hook(_)))
+        );
+        if is_ours && is_purged {
+            self.unfreeze_if_known(key, reason).await?;
+        }
+        purged?;
         Ok(outcome)
+    }
+
+    async fn unfreeze_if_known(
+        &self,
+        key: &InstallationKey,
+        reason: &str,
+    ) -> Result<(), OperateError> {
+        match self.unfreeze(key, reason).await {
+            Err(OperateError::NotInstalled) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Calls the hook of a tenant that is not installed: an earlier attempt may have purged it
+    /// without that call.
+    async fn gone_before(&self, key: &InstallationKey) -> Result<RevokeOutcome, OperateError> {
+        Ok(match self.lifecycle.report_pending(key).await? {
+            Handled::Purged => RevokeOutcome::Uninstalled,
+            _ => RevokeOutcome::NotInstalled,
+        })
     }
 
     /// Deletes all data of a tenant and calls your app's hook, without a call to Slack. Use it if

@@ -29,6 +29,7 @@ mod rotator;
 mod single_flight;
 mod worker;
 
+pub use crate::store::{RefreshThreshold, ThresholdError};
 pub use engine::RotationConfig;
 pub use error::{CallError, Error, RefusedToken};
 pub use migrate::Migrated;

@@ -10,18 +10,20 @@ use thiserror::Error;
 
 use crate::forward::forward;
 use crate::installation::{Home, Installation, Revision, StoredInstallation};
-use crate::secret::AccessToken;
+use crate::secret::{AccessToken, WebhookUrl};
 use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 
 mod chain;
 mod lifecycle;
 mod seen;
+mod threshold;
 
 pub use chain::{Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationStore, StoredChain};
-pub(crate) use chain::{HARD, SOFT, SPREAD, SUSPECT, is_suspect};
+pub(crate) use chain::{HARD, SUSPECT, is_suspect};
 pub(crate) use lifecycle::MAX_REASON;
 pub use lifecycle::{Access, Departure, LifecycleStore, PendingDeparture};
 pub use seen::{Claim, SeenId, SeenStore};
+pub use threshold::{RefreshThreshold, ThresholdError};
 
 /// Everything that an app stores: the five traits of one store. Every type that implements all
 /// five implements this trait too.
@@ -38,18 +40,22 @@ impl<S> Store for S where S: LifecycleStore + RotationStore + SeenStore + StateS
 /// # Contract
 ///
 /// 1. `fetch` returns what `store` was given for the same key, unless newer data is stored (rule
-///    7). A `store` writes the bot, the user and the webhooks together or not at all.
+///    8). A `store` writes the bot, the user and the webhooks together or not at all.
 /// 2. Each credential is stored once. A later `store` replaces the bot's token for all callers,
 ///    and the user's token for that user. If it has no bot or no user, the stored one stays
 ///    unchanged.
-/// 3. `fetch` returns the bot, and the token of exactly the user that the caller names. If the
-///    caller names no user, it returns no user's token.
+/// 3. `fetch` returns the bot, and the token and the metadata of exactly the user that the caller
+///    names. If the caller names no user, it returns no user's token and no person's metadata.
 /// 4. A workspace is found by its team id, with or without an enterprise id in the key. An org-wide
 ///    installation is found by `(Some(enterprise), None)` only.
 /// 5. `delete` removes exactly what it names. If that is already deleted, it is a no-op. If the
-///    caller limits it to a revision or a token, it never removes anything newer.
+///    caller limits it to a revision or a token, it never removes anything newer. A webhook or a
+///    metadata that it removed does not come back when the same installation, or an earlier one, is
+///    stored again. A later installation brings its own.
 /// 6. Concurrent calls take effect one after the other.
-/// 7. Newer data wins. Storing a pair that was already replaced, such as the pair of an
+/// 7. A `store` without metadata leaves the stored metadata unchanged: the tenant's, and each
+///    person's. The later installation's metadata wins, also if it is stored first.
+/// 8. Newer data wins. Storing a pair that was already replaced, such as the pair of an
 ///    installation that was fetched before a refresh, changes nothing. Storing the current pair
 ///    keeps its rotation state. Otherwise the later `installed_at` wins; on a tie, the later call.
 ///    The older installation's refresh token is kept as an alternate.
@@ -129,6 +135,7 @@ pub struct Facts {
 ///
 /// let everything = Delete::all();
 /// let one_users_token = Delete::user(UserId::new("U0ADMIN0001")?);
+/// let one_webhook = Delete::webhook_of("C0GENERAL01");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -140,7 +147,7 @@ pub struct Delete {
     pub only: Option<Revision>,
     /// Deletes only if this access token is the stored one. Otherwise the call returns
     /// [`Error::Conflict`]. A refresh replaces the token and does not change the revision, so
-    /// `only` does not detect it. Has no effect on [`DeleteWhat::All`].
+    /// `only` does not detect it. Has no effect on parts that have no token.
     pub holding: Option<Mark>,
 }
 
@@ -151,8 +158,25 @@ pub enum DeleteWhat {
     All,
     /// The bot and its token.
     Bot,
-    /// One user's token.
+    /// One user's token and metadata.
     User(UserId),
+    /// One fact. It stays away: a `store` of the same installation or of an earlier one does not
+    /// bring it back. A later installation may have such a fact again.
+    Fact(DeleteFact),
+}
+
+/// The fact of an installation that a [`Delete`] deletes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum DeleteFact {
+    /// The tenant's metadata. The metadata of each person stays.
+    Metadata,
+    /// One person's metadata. Their token and the tenant's metadata stay.
+    UserMetadata(UserId),
+    /// The webhook whose URL has this mark.
+    Webhook(Mark),
+    /// The webhook of the channel with this id.
+    WebhookOf(String),
 }
 
 impl Delete {
@@ -176,11 +200,44 @@ impl Delete {
         }
     }
 
-    /// Selects one user's token. The bot and the tokens of other users stay.
+    /// Selects one user's token and metadata. The bot and the tokens of other users stay.
     #[must_use]
     pub fn user(user: UserId) -> Self {
         Self {
             what: DeleteWhat::User(user),
+            only: None,
+            holding: None,
+        }
+    }
+
+    /// Selects one webhook, by its URL. Use it if Slack responds that the webhook was removed. A
+    /// webhook that replaced it meanwhile stays.
+    #[must_use]
+    pub fn webhook(url: &WebhookUrl) -> Self {
+        Self::fact(DeleteFact::Webhook(Mark::of_webhook(url)))
+    }
+
+    /// Selects the webhook of the channel with this id.
+    #[must_use]
+    pub fn webhook_of(channel_id: impl Into<String>) -> Self {
+        Self::fact(DeleteFact::WebhookOf(channel_id.into()))
+    }
+
+    /// Selects the tenant's metadata. The metadata of each person stays.
+    #[must_use]
+    pub fn metadata() -> Self {
+        Self::fact(DeleteFact::Metadata)
+    }
+
+    /// Selects one person's metadata. Their token and the tenant's metadata stay.
+    #[must_use]
+    pub fn user_metadata(user: UserId) -> Self {
+        Self::fact(DeleteFact::UserMetadata(user))
+    }
+
+    fn fact(fact: DeleteFact) -> Self {
+        Self {
+            what: DeleteWhat::Fact(fact),
             only: None,
             holding: None,
         }

@@ -1,6 +1,7 @@
 //! Builds a [`SlackApp`] from its parts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use url::Url;
@@ -22,7 +23,7 @@ use crate::oauth::{
 use crate::operate::Operator;
 use crate::replay::ReplayGuard;
 use crate::request::Verifier;
-use crate::rotation::{RotationConfig, TokenRotator};
+use crate::rotation::{RefreshThreshold, RotationConfig, TokenRotator};
 use crate::seal::{LocalKeyProvider, MasterKey};
 use crate::secret::{ClientSecret, SigningSecret};
 use crate::slack::{ClientCredentials, Environment, SlackClient};
@@ -81,6 +82,7 @@ pub struct SlackAppBuilder {
     site: Value<Url>,
     slack: Option<SlackClient>,
     store: Option<Arc<dyn Store>>,
+    threshold: Value<RefreshThreshold>,
     user_scopes: Scopes,
 }
 
@@ -265,6 +267,16 @@ impl SlackAppBuilder {
         self
     }
 
+    /// Sets how long before its expiry a token is refreshed: 10 minutes to 4 hours, give or take a
+    /// quarter of it. The default is two hours. [`RotationConfig::threshold`] has more.
+    pub fn refresh_before_expiry(mut self, threshold: Duration) -> Self {
+        let threshold = RefreshThreshold::new(threshold);
+        let threshold =
+            threshold.map_err(|source| AppError::value("`refresh_before_expiry`", None, source));
+        self.threshold = Some(threshold);
+        self
+    }
+
     /// Declares that PKCE is enabled for the app at Slack.
     ///
     /// The app's refresh tokens then expire after 30 days
@@ -293,6 +305,7 @@ impl SlackAppBuilder {
                 BASIC_INFORMATION,
             )?,
         };
+        let threshold = self.threshold.take().transpose()?;
         let verifier = self.verifier()?;
         let config = self.install_config(&credentials)?;
         let pages = self.install_pages(&config.install_path)?;
@@ -319,6 +332,7 @@ impl SlackAppBuilder {
         let rotation = RotationConfig {
             strict: self.is_strict,
             is_pkce_app: self.is_pkce_app,
+            threshold: threshold.unwrap_or_default(),
             ..RotationConfig::new(credentials.clone())
         };
         let rotator = TokenRotator::new(rotation, slack.clone(), Arc::clone(&store))

@@ -1,6 +1,7 @@
 //! Tests of an app that starts from its environment.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use super::SlackAppBuilder;
 use super::env::{
@@ -39,6 +40,21 @@ fn with(changed: &str, value: Option<&str>) -> SlackAppBuilder {
 #[tokio::test]
 async fn an_app_starts_from_its_variables() {
     with("", None).build().await.expect("every variable is set");
+}
+
+#[tokio::test]
+async fn a_refresh_threshold_is_checked_at_the_start_and_reaches_the_rotator() {
+    let hour = Duration::from_secs(3_600);
+    let app = with("", None).refresh_before_expiry(hour).build().await;
+    let rotator = &app.expect("within the bounds").0.rotator;
+    assert_eq!(rotator.threshold().as_duration(), hour);
+    for (wrong, bound) in [(599, "at least 10 minutes"), (14_401, "at most 4 hours")] {
+        let builder = with("", None).refresh_before_expiry(Duration::from_secs(wrong));
+        let error = builder.build().await.expect_err("out of bounds");
+        let text = format!("{error:?}");
+        assert!(text.contains("refresh_before_expiry"), "{text}");
+        assert!(text.contains(bound) && text.contains("because"), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 
 use super::driver::Step;
 use super::install_facts::InstallFacts;
-use super::names::{self, Place, install};
+use super::names::{self, Place, hold, install};
 use super::record::Record;
-use super::{EncryptedStore, grant_facts};
+use super::{EncryptedStore, grant_facts, hold_facts};
 use crate::backend::{Backend, Key, Lane};
 use crate::installation::Grant;
 use crate::store::{Chain, ChainKey, Error, ListCursor, RotationStore, StoredChain};
@@ -19,9 +19,9 @@ use crate::store::{Chain, ChainKey, Error, ListCursor, RotationStore, StoredChai
 impl<B: Backend> RotationStore for EncryptedStore<B> {
     async fn chain(&self, key: &ChainKey) -> Result<Option<StoredChain>, Error> {
         let partition = self.driver.app.tenant(&key.tenant);
-        let places = [install(), names::chain(&key.credential)];
+        let places = [install(), hold(), names::chain(&key.credential)];
         let records = self.driver.read(&partition, &places).await?;
-        stored(&places[1], &records)
+        stored(&places[2], &records)
     }
 
     async fn update(
@@ -31,7 +31,7 @@ impl<B: Backend> RotationStore for EncryptedStore<B> {
         decide: &mut (dyn for<'c> FnMut(Option<&'c Chain>) -> Option<Chain> + Send),
     ) -> Result<Option<StoredChain>, Error> {
         let partition = self.driver.app.tenant(&key.tenant);
-        let places = [install(), names::chain(&key.credential)];
+        let places = [install(), hold(), names::chain(&key.credential)];
         // The driver never calls `decide` concurrently. The lock only proves that to the compiler.
         let decide = Mutex::new(decide);
         let ask = |chain: Option<&Chain>| {
@@ -39,8 +39,9 @@ impl<B: Backend> RotationStore for EncryptedStore<B> {
             (**decide)(chain)
         };
         let step = |records: &[Option<Record>]| {
-            let Place { slot, kind } = places[1].clone();
-            let (Some(stored), [_, Some(record)]) = (stored(&places[1], records)?, records) else {
+            let Place { slot, kind } = places[2].clone();
+            let (Some(stored), [_, _, Some(record)]) = (stored(&places[2], records)?, records)
+            else {
                 ask(None);
                 return Ok((Vec::new(), None));
             };
@@ -83,14 +84,15 @@ impl<B: Backend> RotationStore for EncryptedStore<B> {
     }
 }
 
-/// Returns the chain in these two records. Without an installation's facts, there is no chain.
+/// Returns the chain in these three records. Without an installation's facts, there is no chain.
 fn stored(place: &Place, records: &[Option<Record>]) -> Result<Option<StoredChain>, Error> {
-    match records {
-        [Some(install), Some(chain)] => {
-            grant_facts::chain(place.kind, InstallFacts::read(install)?, chain).map(Some)
-        }
-        _ => Ok(None),
-    }
+    let [Some(install), hold, Some(chain)] = records else {
+        return Ok(None);
+    };
+    let app_id = InstallFacts::read(install)?.app_id;
+    let mut stored = grant_facts::chain(place.kind, app_id, chain)?;
+    stored.is_on_hold = hold_facts::is_on(hold.as_ref());
+    Ok(Some(stored))
 }
 
 /// Returns the key of the chain in a row; `None` for a row of another kind.

@@ -11,7 +11,7 @@ use super::cache::{Cache, CacheOptions};
 use super::commit::commit;
 use super::keys::Keys;
 use super::malformed::MalformedRows;
-use super::names::{App, Place};
+use super::names::{App, HOLD, Place};
 use super::partition_locks::PartitionLocks;
 use super::record::{self, Draft, Record};
 use crate::backend::{
@@ -40,8 +40,9 @@ pub(super) enum Opening {
     All,
     /// The rows that open. Any other row is passed as an absent record, and can be overwritten.
     WhatOpens,
-    /// No row, because the decision needs no plaintext. So a row that does not open can be removed.
-    Nothing,
+    /// The rows of this kind. Any other row is passed as an absent record, because the decision needs
+    /// no plaintext of it. So it can be removed even if it does not open.
+    Only(&'static str),
 }
 
 /// One step of a decision. It fails if a slot that the decision read has changed.
@@ -205,13 +206,9 @@ impl<B: Backend> Driver<B> {
     ) -> Result<(Option<Revision>, T), Error> {
         for _ in 0..ATTEMPTS {
             let rows = self.read_rows(partition, places).await?;
-            let records = match opening {
-                Opening::Nothing => Vec::new(),
-                _ => {
-                    self.open_all(partition, places, rows.clone(), opening)
-                        .await?
-                }
-            };
+            let records = self
+                .open_all(partition, places, rows.clone(), opening)
+                .await?;
             let (steps, answer) = decide(&records, &rows)?;
             let changes = self.changes(partition, places, &rows, steps).await?;
             let put = changes.iter().find_map(|change| match change {
@@ -318,8 +315,17 @@ impl<B: Backend> Driver<B> {
                 records.push(None);
                 continue;
             };
+            if matches!(opening, Opening::Only(wanted) if wanted != *kind) {
+                records.push(None);
+                continue;
+            }
             records.push(match self.open(partition, slot, kind, &row).await {
                 Ok(plaintext) => Some(Record { row, plaintext }),
+                // A hold that cannot be read is a hold.
+                Err(Error::Unreadable(_)) if *kind == HOLD => {
+                    tracing::error!(%partition, "a hold cannot be opened, so it counts as on");
+                    Some(Record::unopened(row))
+                }
                 Err(Error::Unreadable(_)) if matches!(opening, Opening::WhatOpens) => {
                     tracing::warn!(%partition, %slot, "a row that cannot be opened is replaced");
                     None

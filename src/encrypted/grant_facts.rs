@@ -5,7 +5,6 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::install_facts::InstallFacts;
 use super::names::{BOT, USER};
 use super::record::{Draft, Record, Text, unknown};
 use super::rotation_facts::RotationFacts;
@@ -14,7 +13,7 @@ use crate::clock::{from_epoch, to_epoch};
 use crate::installation::{Bot, Grant, Scopes, User};
 use crate::secret::{AccessToken, RefreshToken};
 use crate::store::{Chain, Error, Mark, StoredChain};
-use crate::tenant::{BotId, UserId};
+use crate::tenant::{AppId, BotId, UserId};
 
 /// The facts of a chain.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -91,6 +90,12 @@ impl GrantFacts {
         }
     }
 
+    /// Returns when the installation of the chain in this record was made.
+    pub(super) fn granted_at(kind: &'static str, record: &Record) -> Result<u64, Error> {
+        let facts: Self = record.facts(kind)?;
+        Ok(facts.granted_at)
+    }
+
     /// Returns whether the chain had this refresh token recently and has replaced it.
     pub(super) fn has_replaced(&self, mark: Mark) -> bool {
         let rotation = self.rotation.as_ref();
@@ -144,10 +149,10 @@ pub(super) fn moved_draft(
     Ok(draft(kind, &facts, &moved.grant, &moved.alternates, due_at))
 }
 
-/// Returns the chain in this record, which belongs to this installation.
+/// Returns the chain in this record, which belongs to an installation of this app.
 pub(super) fn chain(
     kind: &'static str,
-    install: InstallFacts,
+    app_id: AppId,
     record: &Record,
 ) -> Result<StoredChain, Error> {
     let facts: GrantFacts = record.facts(kind)?;
@@ -158,10 +163,7 @@ pub(super) fn chain(
     }
     chain.alternates = alternates.iter().map(Mark::of).collect();
     chain.due_at = record.row.due.map(|due| due.at);
-    let is_on_hold = install.is_on_hold();
-    let mut stored = StoredChain::new(install.app_id, chain, grant, alternates);
-    stored.is_on_hold = is_on_hold;
-    Ok(stored)
+    Ok(StoredChain::new(app_id, chain, grant, alternates))
 }
 
 /// Returns the bot in this record, and whether its token is suspect.

@@ -1,11 +1,13 @@
-//! Stores installations as rows. `install` has the facts; `bot` and `user/U…` each have one chain.
+//! Stores installations as rows. `install` has the facts; `bot` and `user/U…` each have one chain;
+//! `installer/U…` has the metadata of one person. An operator's hold is a row of its own, `hold`,
+//! which no `store` changes.
 
 use async_trait::async_trait;
 
 use super::driver::{Opening, Step};
-use super::names::{Place, bot, install, user};
+use super::names::{BOT, HOLD, Place, bot, hold, install, installer, user};
 use super::record::{Record, revision};
-use super::{EncryptedStore, grant_facts, install_facts, merge};
+use super::{EncryptedStore, grant_facts, hold_facts, install_facts, merge, metadata_facts};
 use crate::backend::{Backend, Row};
 use crate::installation::{Installation, Revision, StoredInstallation};
 use crate::store::{Delete, DeleteWhat, Error, Facts, InstallationStore, ListCursor, Listing};
@@ -22,12 +24,14 @@ mod tests;
 impl<B: Backend> InstallationStore for EncryptedStore<B> {
     async fn store(&self, new: &Installation) -> Result<Revision, Error> {
         let partition = self.driver.app.tenant(&new.key());
-        let places = places(new.user.as_ref().map(|user| &user.id));
+        let users = new.user.iter().map(|new| user(&new.id));
+        let installers = new.user_metadata.iter().map(|new| installer(&new.user));
+        let both = [install(), bot()].into_iter();
+        let places: Vec<_> = both.chain(users).chain(installers).collect();
         // People repair broken data by installing the app again. So a row that does not open must
         // not prevent that.
-        let decide = |records: &[Option<Record>], rows: &[Option<Row>]| {
-            Ok((stored_over(new, records, rows)?, ()))
-        };
+        let decide =
+            |records: &[Option<Record>], _: &[Option<Row>]| Ok((stored_over(new, records)?, ()));
         let driver = &self.driver;
         let (revision, ()) = driver
             .update_with(Opening::WhatOpens, &partition, &places, decide)
@@ -94,14 +98,21 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
             DeleteWhat::All => install(),
             DeleteWhat::Bot => bot(),
             DeleteWhat::User(id) => user(id),
+            DeleteWhat::Fact(fact) => return self.remove(&partition, fact, delete.only).await,
+        };
+        // A person's metadata goes with their token. A hold stays when everything else goes.
+        let beside = match &delete.what {
+            DeleteWhat::All => Some(hold()),
+            DeleteWhat::User(id) => Some(installer(id)),
+            _ => None,
         };
         let whole = delete.what == DeleteWhat::All;
         let held = delete.holding.filter(|_| !whole);
         let decide = |records: &[Option<Record>], rows: &[Option<Row>]| {
-            let [install_row, part_row] = rows else {
-                unreachable!("two places were read")
+            let [install_row, part_row, beside_row @ ..] = rows else {
+                unreachable!("at least two places were read")
             };
-            if let Some((held, Some(record))) = held.zip(records.last())
+            if let Some((held, Some(record))) = held.zip(records.get(1))
                 && grant_facts::access_mark(record)? != held
             {
                 return Err(Error::Conflict);
@@ -114,19 +125,25 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
                 }
             }
             let slot = part.slot.clone();
-            let steps = match (whole, delete.only) {
-                (true, None) => vec![Step::Clear],
-                (true, Some(_)) => vec![Step::Delete(slot), Step::Clear],
+            let mut steps = match (whole, delete.only) {
+                (true, only) => {
+                    let guard = only.map(|_| Step::Delete(slot));
+                    let clear = hold_facts::clear(records.get(2).and_then(Option::as_ref));
+                    return Ok((guard.into_iter().chain(clear).collect(), part_row.is_some()));
+                }
                 (false, None) => vec![Step::Delete(slot)],
                 (false, Some(_)) => vec![Step::Check(install().slot), Step::Delete(slot)],
             };
-            Ok((steps, part_row.is_some()))
+            steps.extend(beside.iter().map(|own| Step::Delete(own.slot.clone())));
+            let is_there = part_row.is_some() || beside_row.iter().any(Option::is_some);
+            Ok((steps, is_there))
         };
         let opening = match held {
-            Some(_) => Opening::All,
-            None => Opening::Nothing,
+            Some(_) => Opening::Only(part.kind),
+            None => Opening::Only(HOLD),
         };
-        let places = [install(), part.clone()];
+        let mut places = vec![install(), part.clone()];
+        places.extend(beside.clone());
         let updated = self
             .driver
             .update_with(opening, &partition, &places, decide);
@@ -145,55 +162,62 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
     }
 }
 
-/// Returns the places of an installation with this user's token.
+/// Returns the places of an installation with this user's token and metadata.
 fn places(of_user: Option<&UserId>) -> Vec<Place> {
-    let both = [install(), bot()].into_iter();
-    both.chain(of_user.map(user)).collect()
+    let of_user = of_user.into_iter();
+    let own = of_user.flat_map(|id| [user(id), installer(id)]);
+    [install(), hold(), bot()].into_iter().chain(own).collect()
 }
 
 /// Returns the steps that store an installation over the existing records of its places.
-fn stored_over(
-    new: &Installation,
-    records: &[Option<Record>],
-    rows: &[Option<Row>],
-) -> Result<Vec<Step>, Error> {
-    let ([stored, stored_bot, stored_user @ ..], [row, ..]) = (records, rows) else {
-        unreachable!("two or three places were read")
+fn stored_over(new: &Installation, records: &[Option<Record>]) -> Result<Vec<Step>, Error> {
+    let [stored, stored_bot, others @ ..] = records else {
+        unreachable!("at least two places were read")
     };
+    let mut others = others.iter().map(Option::as_ref);
     let (stored, at) = (stored.as_ref(), new.installed_at);
-    let facts = install_facts::draft(new, stored, row.as_ref())?;
+    let stored_bot = stored_bot.as_ref();
+    let bot_at = stored_bot.map(|record| GrantFacts::granted_at(BOT, record));
+    let facts = install_facts::draft(new, stored, bot_at.transpose()?)?;
     let mut steps = vec![Step::Put(install().slot, facts)];
     if let Some(new) = &new.bot {
-        let facts = GrantFacts::of_bot(new, at, stored_bot.as_ref())?;
-        let stored = stored.zip(stored_bot.as_ref());
+        let facts = GrantFacts::of_bot(new, at, stored_bot)?;
+        let stored = stored.zip(stored_bot);
         steps.push(merge::step(bot(), stored, facts, &new.grant, at)?);
     }
     if let Some(new) = &new.user {
         let facts = GrantFacts::of_user(new, at);
-        let stored = stored.zip(stored_user.first().and_then(Option::as_ref));
+        let stored = stored.zip(others.next().flatten());
         steps.push(merge::step(user(&new.id), stored, facts, &new.grant, at)?);
+    }
+    if let Some(own) = &new.user_metadata {
+        let draft = metadata_facts::draft(own, new, others.next().flatten())?;
+        steps.push(Step::Put(installer(&own.user).slot, draft));
     }
     Ok(steps)
 }
 
 /// Returns the installation in the records of its places. Without facts, there is no installation.
 fn stored(records: &[Option<Record>]) -> Result<Option<StoredInstallation>, Error> {
-    let [Some(install), bot, user @ ..] = records else {
+    let [Some(install), hold, bot, of_user @ ..] = records else {
         return Ok(None);
     };
     let facts = InstallFacts::read(install)?;
     let installation = install_facts::installation(install, &facts)?;
     let mut stored = StoredInstallation::new(installation, install.revision());
-    stored.hold = facts.hold();
+    stored.hold = hold_facts::hold(hold.as_ref());
     if let Some(bot) = bot {
         let (bot, is_suspect) = grant_facts::bot(bot)?;
         stored.installation.bot = Some(bot);
         stored.suspects.bot = is_suspect;
     }
-    if let [Some(user)] = user {
+    if let Some(Some(user)) = of_user.first() {
         let (user, is_suspect) = grant_facts::user(user)?;
         stored.installation.user = Some(user);
         stored.suspects.user = is_suspect;
+    }
+    if let Some(Some(own)) = of_user.get(1) {
+        stored.installation.user_metadata = metadata_facts::user_metadata(own)?;
     }
     Ok(Some(stored))
 }

@@ -1,17 +1,17 @@
 //! Stores departures, access and holds as rows in the tenant's own partition. `departure` is the
-//! note for your app. `access/T…` is an org-wide installation's access to one workspace. A hold is
-//! one of the installation's facts, so that every read sees it.
+//! note for your app. `access/T…` is an org-wide installation's access to one workspace. `hold` is
+//! an operator's hold; it stays when everything else of the tenant goes.
 
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 
-use super::EncryptedStore;
 use super::driver::{Opening, Step};
 use super::install_facts::{self, InstallFacts};
 use super::lifecycle_facts::{AccessFacts, DepartureFacts};
-use super::names::{self, ACCESS, DEPARTURE, INSTALL, departure, install, tenant_of};
+use super::names::{self, ACCESS, DEPARTURE, HOLD, INSTALL, departure, hold, install, tenant_of};
 use super::record::{Draft, Record, revision, unknown};
+use super::{EncryptedStore, hold_facts};
 use crate::backend::{Backend, Key, Lane, Row, Scope};
 use crate::error_chain::error_chain;
 use crate::installation::{Hold, Revision};
@@ -40,12 +40,13 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
         tell_at: Option<SystemTime>,
     ) -> Result<Option<PendingDeparture>, Error> {
         let partition = self.driver.app.tenant(&leaving.key);
-        let decide = |_: &[Option<Record>], rows: &[Option<Row>]| {
+        let decide = |records: &[Option<Record>], rows: &[Option<Row>]| {
             let stored = rows.first().and_then(Option::as_ref);
             if stored.map(revision) != Some(only) {
                 return Err(Error::Conflict);
             }
-            let mut steps = vec![Step::Delete(install().slot), Step::Clear];
+            let mut steps = vec![Step::Delete(install().slot)];
+            steps.extend(hold_facts::clear(records.last().and_then(Option::as_ref)));
             if let Some(at) = tell_at {
                 let note = Draft::new(DEPARTURE, &DepartureFacts::of(leaving));
                 let note = note.due(Lane::Departure, at);
@@ -53,10 +54,10 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
             }
             Ok((steps, ()))
         };
-        // Unopened, so that a tenant can be purged even if its rows do not open.
-        let places = [install(), departure()];
+        // Only the hold is opened, so that a tenant can be purged even if its rows do not open.
+        let places = [install(), departure(), hold()];
         self.driver
-            .update_with(Opening::Nothing, &partition, &places, decide)
+            .update_with(Opening::Only(HOLD), &partition, &places, decide)
             .await?;
         match tell_at {
             Some(_) => self.departure(&leaving.key).await,
@@ -126,13 +127,30 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
         Ok(self.change_note(note, step).await?.1)
     }
 
-    async fn hold(&self, key: &InstallationKey, hold: &Hold) -> Result<bool, Error> {
-        self.change_install(key, None, |facts| {
-            if facts.is_on_hold() != hold.is_on {
-                facts.set_hold(hold);
-            }
-        })
-        .await
+    async fn hold(&self, key: &InstallationKey, wanted: &Hold) -> Result<bool, Error> {
+        let partition = self.driver.app.tenant(key);
+        let decide = |records: &[Option<Record>], rows: &[Option<Row>]| {
+            let [held, installed] = rows else {
+                unreachable!("two places were read")
+            };
+            let is_installed = installed.is_some();
+            let is_known = held.is_some() || is_installed;
+            let stored = records.first().and_then(Option::as_ref);
+            let step = hold_facts::change(stored, wanted, is_installed).filter(|_| is_known);
+            Ok((step.into_iter().collect(), is_known))
+        };
+        // The installation is not opened, so that a damaged one can be put on hold too.
+        let places = [hold(), install()];
+        let updated = self
+            .driver
+            .update_with(Opening::Only(HOLD), &partition, &places, decide);
+        Ok(updated.await?.1)
+    }
+
+    async fn held(&self, key: &InstallationKey) -> Result<Option<Hold>, Error> {
+        let partition = self.driver.app.tenant(key);
+        let records = self.driver.read(&partition, &[hold()]).await?;
+        Ok(hold_facts::hold(records.first().and_then(Option::as_ref)))
     }
 
     async fn set_enterprise(

@@ -42,7 +42,7 @@ pub(super) fn step(
         return Ok(Step::Put(slot, grant_facts::new_draft(kind, &facts, new)));
     };
     let old: GrantFacts = record.facts(kind)?;
-    let chain = grant_facts::chain(kind, InstallFacts::read(install)?, record)?;
+    let chain = grant_facts::chain(kind, InstallFacts::read(install)?.app_id, record)?;
     let draft = match relation(&chain, &old, new, at) {
         Relation::New => grant_facts::new_draft(kind, &facts, new),
         Relation::Past => return Ok(Step::Check(slot)),

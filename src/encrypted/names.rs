@@ -72,7 +72,9 @@ pub(super) struct Place {
 pub(super) const ACCESS: &str = "access";
 pub(super) const BOT: &str = "bot";
 pub(super) const DEPARTURE: &str = "departure";
+pub(super) const HOLD: &str = "hold";
 pub(super) const INSTALL: &str = "install";
+pub(super) const INSTALLER: &str = "installer";
 pub(super) const SEEN: &str = "seen";
 pub(super) const STATE: &str = "state";
 pub(super) const USER: &str = "user";
@@ -81,6 +83,12 @@ pub(super) const USER: &str = "user";
 pub(super) fn install() -> Place {
     static SLOT: LazyLock<Slot> = LazyLock::new(|| slot(INSTALL));
     place(SLOT.clone(), INSTALL)
+}
+
+/// Returns the place of an operator's hold on the tenant.
+pub(super) fn hold() -> Place {
+    static SLOT: LazyLock<Slot> = LazyLock::new(|| slot(HOLD));
+    place(SLOT.clone(), HOLD)
 }
 
 /// Returns the place of the bot's chain of tokens.
@@ -92,6 +100,11 @@ pub(super) fn bot() -> Place {
 /// Returns the place of one user's chain of tokens.
 pub(super) fn user(id: &UserId) -> Place {
     place(slot(&format!("user/{id}")), USER)
+}
+
+/// Returns the place of one person's own metadata.
+pub(super) fn installer(id: &UserId) -> Place {
+    place(slot(&format!("installer/{id}")), INSTALLER)
 }
 
 pub(super) fn chain(credential: &Credential) -> Place {

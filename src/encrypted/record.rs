@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::backend::{Due, Lane, Row};
+use crate::backend::{Due, Lane, Metadata, Row};
 use crate::installation::Revision;
 use crate::store::Error;
 
@@ -23,6 +23,15 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// Makes the record of a row that does not open. Nothing of the row can be read.
+    pub(super) fn unopened(row: Row) -> Self {
+        let metadata = Metadata::new("");
+        Self {
+            row: Row { metadata, ..row },
+            plaintext: Zeroizing::default(),
+        }
+    }
+
     pub(super) fn revision(&self) -> Revision {
         revision(&self.row)
     }

@@ -8,7 +8,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::error::Error;
-use crate::installation::{Installation, Scopes};
+use crate::installation::{Installation, MetadataError, Scopes, metadata_text};
 use crate::slack::{ClientCredentials, Issued, is_loopback};
 use crate::tenant::{AppId, EnterpriseId, TeamId};
 
@@ -189,14 +189,51 @@ pub struct InstallOptions {
     /// [`InstallHooks::session`](super::InstallHooks::session). Only a hash of it leaves the
     /// process, in the flow's cookie.
     pub session: Option<String>,
-    /// Data of your app, at most 4 KiB. It is stored encrypted in the state's row, later as
-    /// [`Installation::metadata`], and never appears in a URL.
+    /// Data of your app, at most 4 KiB. It is stored encrypted in the state's row, and later with
+    /// the person who completes the flow, as [`Installation::user_metadata`]. If the flow installs
+    /// the bot, it is also the tenant's, [`Installation::metadata`]. It never appears in a URL.
     ///
-    /// A later flow without metadata leaves it unchanged. A flow that starts at Slack, or at the
+    /// A later flow without metadata leaves both unchanged. A flow that starts at Slack, or at the
     /// install path, has the metadata of
     /// [`InstallHooks::starting`](super::InstallHooks::starting). It says what your app passed, not
     /// who the person is.
     pub metadata: Option<String>,
+}
+
+impl InstallOptions {
+    /// Sets the metadata to the JSON form of this value. Read it with
+    /// [`Installation::metadata_as`].
+    ///
+    /// ```
+    /// use serde::{Deserialize, Serialize};
+    /// use slack_installs::{Installation, InstallOptions, MetadataError};
+    ///
+    /// #[derive(Deserialize, Serialize)]
+    /// struct Customer {
+    ///     account: u64,
+    ///     plan: String,
+    /// }
+    ///
+    /// fn options(customer: &Customer) -> Result<InstallOptions, MetadataError> {
+    ///     InstallOptions::default().with_metadata(customer)
+    /// }
+    ///
+    /// fn customer(installation: &Installation) -> Result<Option<Customer>, MetadataError> {
+    ///     installation.metadata_as()
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`MetadataError::Write`] if the value has no JSON form. The start of the flow refuses a text
+    /// of more than 4 KiB.
+    pub fn with_metadata<T>(mut self, value: &T) -> Result<Self, MetadataError>
+    where
+        T: Serialize + ?Sized,
+    {
+        self.metadata = Some(metadata_text(value)?);
+        Ok(self)
+    }
 }
 
 impl fmt::Debug for InstallOptions {
@@ -344,7 +381,7 @@ impl Pending {
         installation.user = issued.user;
         installation.installed_by = issued.authed_user;
         installation.incoming_webhooks = issued.incoming_webhook.into_iter().collect();
-        installation.metadata = self.metadata;
+        installation.set_metadata(self.metadata);
         installation
     }
 }

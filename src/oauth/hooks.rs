@@ -17,7 +17,9 @@ use crate::installation::Installation;
 pub struct Installed {
     /// The installation from this flow, as stored. The store also has its revision, and the parts
     /// that an earlier installation left. These can be other webhooks, or a bot when a user
-    /// installed only their own token.
+    /// installed only their own token. The flow's metadata is in
+    /// [`user_metadata`](Installation::user_metadata). If the flow installed the bot, it is in
+    /// [`metadata`](Installation::metadata) too.
     pub installation: Installation,
     /// The scopes that the flow requested.
     pub requested: Requested,

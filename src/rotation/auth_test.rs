@@ -52,7 +52,7 @@ impl Engine {
 
     /// Asks Slack about a suspect token after a failed refresh, once for all waiting callers.
     pub(super) async fn ask_for_all(&self, key: &ChainKey) {
-        if let Ok(Some(stored)) = self.store.chain(key).await
+        if let Ok(Some(stored)) = self.read(key).await
             && stored.chain.is_suspect()
             && protocol::freshness(&stored.chain, self.clock.now()) < Freshness::Hard
         {
@@ -68,7 +68,7 @@ impl Engine {
         install: InstallId,
         generation: u64,
     ) -> bool {
-        let Ok(stored) = self.store.chain(key).await else {
+        let Ok(stored) = self.read(key).await else {
             return false;
         };
         let is_current = |stored: &StoredChain| {

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::installation::Grant;
 use crate::random;
 use crate::slack::{ClientCredentials, SlackClient};
-use crate::store::{Chain, ChainKey, Error, RotationStore, StoredChain};
+use crate::store::{Chain, ChainKey, Error, RefreshThreshold, RotationStore, StoredChain};
 
 /// Configures how tokens are refreshed.
 #[derive(Debug)]
@@ -31,6 +31,11 @@ pub struct RotationConfig {
     /// How long a caller waits for a refresh. One caller can set another time with
     /// [`TokenRotator::within`](super::TokenRotator::within).
     pub patience: Duration,
+    /// How long before its expiry a token is refreshed. Set the same in every process of the app.
+    ///
+    /// The store schedules an installation's first pair by the default. So a worker refreshes that
+    /// pair no earlier than about two hours before its expiry, and callers as set here.
+    pub threshold: RefreshThreshold,
 }
 
 impl RotationConfig {
@@ -43,6 +48,7 @@ impl RotationConfig {
             strict: false,
             is_pkce_app: false,
             patience: PATIENCE,
+            threshold: RefreshThreshold::default(),
         }
     }
 }
@@ -108,15 +114,32 @@ impl Engine {
         mut decide: impl FnMut(Option<&Chain>) -> (Option<Chain>, A) + Send,
     ) -> Result<(Option<StoredChain>, A), Error> {
         let mut answer = None;
+        let threshold = self.config.threshold;
         let mut shown = |chain: Option<&Chain>| {
-            let (next, said) = decide(chain);
+            let chain = chain.map(|chain| Chain {
+                threshold,
+                ..chain.clone()
+            });
+            let (next, said) = decide(chain.as_ref());
             answer = Some(said);
             next
         };
         let stored = self.store.update(key, offered, &mut shown).await?;
+        let stored = stored.map(|stored| self.with_threshold(stored));
         // The last result of `decide` is the one that was applied.
         let answer = answer.unwrap_or_else(|| decide(None).1);
         Ok((stored, answer))
+    }
+
+    /// Reads a chain.
+    pub(super) async fn read(&self, key: &ChainKey) -> Result<Option<StoredChain>, Error> {
+        let stored = self.store.chain(key).await?;
+        Ok(stored.map(|stored| self.with_threshold(stored)))
+    }
+
+    fn with_threshold(&self, mut stored: StoredChain) -> StoredChain {
+        stored.chain.threshold = self.config.threshold;
+        stored
     }
 
     /// Works like [`step`](Self::step), but tries again while the database does not respond.

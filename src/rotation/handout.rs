@@ -12,7 +12,7 @@ use super::protocol::{self, Demand, Freshness, Handout};
 use super::refresh::Trigger;
 use super::single_flight::Outcome;
 use crate::installation::Grant;
-use crate::store::{ChainKey, HARD, SOFT, SPREAD, StoredChain};
+use crate::store::{ChainKey, HARD, StoredChain};
 
 impl Engine {
     /// Returns the chain as soon as it has a token that may be handed out.
@@ -35,7 +35,7 @@ impl Engine {
 
     /// Returns the stored chain, or an error if it is on hold.
     async fn released(&self, key: &ChainKey) -> Result<StoredChain, Error> {
-        let stored = self.store.chain(key).await?;
+        let stored = self.read(key).await?;
         let stored = stored.ok_or_else(|| Error::not_installed(key))?;
         if stored.is_on_hold {
             return Err(Error::OnHold);
@@ -141,11 +141,10 @@ impl Engine {
     /// the token.
     fn guess(&self, grant: &Grant) -> Freshness {
         let now = self.clock.now();
+        let earliest = self.config.threshold.earliest();
         match grant.expires_at {
             Some(expires_at) if now + HARD >= expires_at => Freshness::Hard,
-            Some(expires_at)
-                if grant.refresh_token.is_some() && now + SOFT + SPREAD >= expires_at =>
-            {
+            Some(expires_at) if grant.refresh_token.is_some() && now + earliest >= expires_at => {
                 Freshness::Soft
             }
             _ => Freshness::Fresh,

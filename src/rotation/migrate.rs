@@ -65,7 +65,7 @@ impl TokenRotator {
             ..Migrated::default()
         };
         for key in keys {
-            match engine.store.chain(&key).await {
+            match engine.read(&key).await {
                 Ok(Some(stored)) if stored.chain.refresh.is_some() => {
                     migrated.already += 1;
                     continue;

@@ -14,7 +14,7 @@ use super::lease::HeldLease;
 use super::protocol::{self, Acquired, Demand, Freshness, LEASE};
 use super::single_flight::{Outcome, Waiter};
 use crate::random;
-use crate::store::{ChainKey, SPREAD, StoredChain};
+use crate::store::{ChainKey, StoredChain};
 
 /// The reason for a refresh.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -135,10 +135,10 @@ impl Engine {
             Ok(stored) => {
                 let soft_at = stored.chain.soft_at();
                 let wait = soft_at.and_then(|soft_at| soft_at.duration_since(now).ok());
-                wait.unwrap_or(SPREAD).min(SPREAD)
+                wait.unwrap_or(LONGEST_SKIP).min(LONGEST_SKIP)
             }
             Err(Error::TryAgain { at, .. }) => {
-                at.duration_since(now).unwrap_or_default().min(SPREAD)
+                at.duration_since(now).unwrap_or_default().min(LONGEST_SKIP)
             }
             Err(_) => DEAD_PAUSE,
         };
@@ -185,6 +185,9 @@ const LONGEST: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+
+/// The longest time for which background work skips a chain.
+const LONGEST_SKIP: Duration = Duration::from_secs(30 * 60);
 
 /// How long background work skips a chain that another process refreshes.
 const HELD_PAUSE: Duration = Duration::from_secs(2);

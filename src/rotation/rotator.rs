@@ -132,6 +132,11 @@ impl TokenRotator {
         self
     }
 
+    #[cfg(test)]
+    pub(crate) fn threshold(&self) -> super::RefreshThreshold {
+        self.engine.config.threshold
+    }
+
     fn unshared(&mut self) -> &mut Engine {
         let engine = Arc::get_mut(&mut self.engine);
         engine.expect("set the rotator's clock and seed before you clone or use it")

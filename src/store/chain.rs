@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use ring::digest;
 
-use super::{Error, ListCursor};
+use super::{Error, ListCursor, RefreshThreshold};
 use crate::clock::from_epoch;
 use crate::forward::forward;
 use crate::installation::Grant;
-use crate::secret::{AccessToken, RefreshToken};
+use crate::secret::{AccessToken, RefreshToken, WebhookUrl};
 use crate::tenant::{AppId, InstallationKey, UserId};
 
 #[cfg(test)]
@@ -163,6 +163,9 @@ pub struct Chain {
     pub idle: u32,
     /// When a worker should check the chain.
     pub due_at: Option<SystemTime>,
+    /// How long before its expiry the token is refreshed. It is not stored: a stored chain has the
+    /// default, and the rotator sets its own.
+    pub threshold: RefreshThreshold,
 }
 
 impl Chain {
@@ -201,22 +204,23 @@ impl Chain {
             is_dead: false,
             idle: 0,
             due_at: None,
+            threshold: RefreshThreshold::default(),
         }
     }
 
     /// Returns the time from which the pair should be replaced, although the access token is still
     /// valid.
     ///
-    /// It is two hours before the token expires, as in Slack's SDKs, plus or minus up to half an
-    /// hour. The offset is the same in every process.
+    /// It is the [`threshold`](Self::threshold) before the token expires, plus or minus up to a
+    /// quarter of it. The offset is the same in every process.
     ///
     /// It is always in the second half of the token's life. Slack keeps two access tokens alive and
     /// revokes the oldest, so two refreshes within one life would revoke a token that is in use.
     #[must_use]
     pub fn soft_at(&self) -> Option<SystemTime> {
         let expires_at = self.expires_at.filter(|_| self.refresh.is_some())?;
-        let early = before(expires_at, SOFT + SPREAD);
-        let wanted = early + SPREAD.mul_f64(2.0 * self.jitter());
+        let early = before(expires_at, self.threshold.earliest());
+        let wanted = early + self.threshold.spread().mul_f64(2.0 * self.jitter());
         Some(wanted.max(self.issued_at + self.life()? / 2))
     }
 
@@ -254,16 +258,9 @@ fn before(time: SystemTime, by: Duration) -> SystemTime {
     time.checked_sub(by).unwrap_or_else(|| from_epoch(0))
 }
 
-/// A token is refreshed this long before it expires, plus or minus [`SPREAD`]. Slack's SDKs use the
-/// same value (`minutes_before_expiration=120`).
-pub(crate) const SOFT: Duration = Duration::from_secs(2 * 60 * 60);
-
 /// Callers wait for a new token from this long before the old one expires. If a quarter of the
 /// token's life is shorter, that applies instead. Slack's tokens live for 12 h.
 pub(crate) const HARD: Duration = Duration::from_secs(5 * 60);
-
-/// Spreads the refreshes of tenants that installed at the same time.
-pub(crate) const SPREAD: Duration = Duration::from_secs(30 * 60);
 
 /// With this many calls of unknown outcome, Slack may have issued two more pairs and revoked the
 /// stored one: Slack keeps two access tokens alive.
@@ -317,13 +314,24 @@ impl Mark {
     /// Returns the mark of a refresh token.
     #[must_use]
     pub fn of(token: &RefreshToken) -> Self {
-        Self(u64::from_be_bytes(hash(token.expose().as_bytes())))
+        Self::of_text(token.expose())
     }
 
     /// Returns the mark of an access token.
     #[must_use]
     pub fn of_access_token(token: &AccessToken) -> Self {
-        Self(u64::from_be_bytes(hash(token.expose().as_bytes())))
+        Self::of_text(token.expose())
+    }
+
+    /// Returns the mark of a webhook's URL.
+    #[must_use]
+    pub fn of_webhook(url: &WebhookUrl) -> Self {
+        Self::of_text(url.expose())
+    }
+
+    /// Returns the mark of a text that stays secret.
+    pub(crate) fn of_text(text: &str) -> Self {
+        Self(u64::from_be_bytes(hash(text.as_bytes())))
     }
 }
 

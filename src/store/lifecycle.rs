@@ -17,15 +17,15 @@ use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 ///
 /// # Contract
 ///
-/// 1. `purge` removes every row of the tenant in one commit, and only if the stored installation
+/// 1. `purge` removes every row of the tenant except a hold in one commit, and only if the stored installation
 ///    has revision `only`. Otherwise it returns [`Error::Conflict`] and removes nothing.
 /// 2. With `tell_at`, the same commit writes a note of the departure, without secrets. The note
 ///    is kept until `settle`, even if the app is installed again. From `tell_at` on,
 ///    `due_departures` returns it. A later purge, or a `delete` of everything, removes the note; a
 ///    purge with `tell_at` writes a new one.
 /// 3. `postpone` and `settle` change only the exact note that they are given.
-/// 4. `hold` is kept when the app is installed again, and is deleted when the tenant is purged. It
-///    changes no token.
+/// 4. A hold that is on stays until `hold` lifts it, whatever is installed, purged or deleted. It
+///    changes no token. A stored hold that cannot be read is on.
 /// 5. `set_enterprise` changes the organisation of a workspace's installation of that revision,
 ///    and nothing else.
 /// 6. Of the changes to one workspace's access, the latest wins; on a tie, the revocation. If no
@@ -96,9 +96,12 @@ pub trait LifecycleStore: InstallationStore {
     /// Removes a note, because your app was notified. Returns whether the note existed.
     async fn settle(&self, pending: &PendingDeparture) -> Result<bool, Error>;
 
-    /// Puts a tenant on hold, or lifts its hold. Returns whether the tenant has an installation. If
-    /// the tenant is already in that state, its reason and its time stay unchanged.
+    /// Puts a tenant on hold, or lifts its hold. Returns whether the tenant has an installation or a
+    /// hold. If the tenant is already in that state, its reason and its time stay unchanged.
     async fn hold(&self, key: &InstallationKey, hold: &Hold) -> Result<bool, Error>;
+
+    /// Returns the hold on a tenant, also if it has no installation.
+    async fn held(&self, key: &InstallationKey) -> Result<Option<Hold>, Error>;
 
     /// Stores which organisation a workspace belongs to; `None` for none. Returns whether the
     /// workspace has an installation of this revision.
@@ -200,6 +203,7 @@ forward!(LifecycleStore for [Arc] {
     ) -> Result<Option<PendingDeparture>, Error>;
     fn settle(pending: &PendingDeparture) -> Result<bool, Error>;
     fn hold(key: &InstallationKey, hold: &Hold) -> Result<bool, Error>;
+    fn held(key: &InstallationKey) -> Result<Option<Hold>, Error>;
     fn set_enterprise(
         key: &InstallationKey,
         revision: Revision,

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod holds;
 mod reconcile;
 mod revoke;
 

@@ -33,6 +33,7 @@ mod saves;
 mod shutdown;
 mod stall;
 mod succession;
+mod threshold;
 mod waits;
 
 /// The application's own error.

@@ -412,10 +412,8 @@ impl Run {
         let deleted = self.watch.store.delete(&team(), &Delete::all()).await;
         deleted.expect("a memory backend deletes");
         self.watch.removed().await;
-        self.moved(|moves| {
-            moves.is_removed = true;
-            moves.is_on_hold = false;
-        });
+        // A hold stays.
+        self.moved(|moves| moves.is_removed = true);
     }
 
     async fn hold(&self, is_on: bool) {

@@ -7,6 +7,7 @@ mod support;
 
 mod cached;
 mod golden;
+mod holds;
 mod keyring;
 #[cfg(feature = "testing")]
 mod lanes;

@@ -175,7 +175,7 @@ pub(crate) fn whole(installation: &Installation) -> String {
         (grant.access_token.expose().to_owned(), refresh)
     };
     format!(
-        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         installation.app_id,
         installation.home,
         installation.url,
@@ -188,5 +188,9 @@ pub(crate) fn whole(installation: &Installation) -> String {
         installation.incoming_webhooks,
         webhook_urls(installation),
         installation.metadata,
+        installation
+            .user_metadata
+            .as_ref()
+            .map(|own| (&own.user, &own.text)),
     )
 }

@@ -27,17 +27,26 @@ use crate::support::{Db, Store};
 
 #[path = "chain_behaviour.rs"]
 mod chains;
+#[path = "hold_behaviour.rs"]
+mod hold;
 #[path = "lifecycle_behaviour.rs"]
 mod lifecycle;
 #[path = "lost_behaviour.rs"]
 mod lost;
 #[path = "merge_behaviour.rs"]
 mod merge;
+#[path = "metadata_behaviour.rs"]
+mod metadata;
+#[path = "removal_behaviour.rs"]
+mod removal;
 
 pub(crate) use chains::*;
+pub(crate) use hold::*;
 pub(crate) use lifecycle::*;
 pub(crate) use lost::*;
 pub(crate) use merge::*;
+pub(crate) use metadata::*;
+pub(crate) use removal::*;
 
 /// All checks.
 pub(crate) const STORE: &[Check<Db>] = &checks! {
@@ -118,6 +127,20 @@ pub(crate) const STORE: &[Check<Db>] = &checks! {
     a_note_says_what_it_says_and_leaves_the_rest
     a_long_lived_token_that_is_stored_again_has_its_new_scopes
     a_hold_outlives_facts_that_do_not_open
+    a_hold_outlives_whatever_removes_the_tenant_until_it_is_lifted
+    a_hold_can_be_lifted_when_the_app_is_not_installed
+    a_hold_that_cannot_be_read_is_on_and_stays_so
+    a_tenant_whose_installation_does_not_open_can_be_put_on_hold
+    each_persons_metadata_is_theirs_and_the_tenants_that_of_the_bots_installer
+    the_last_flow_that_installed_the_bot_gives_the_tenants_metadata
+    a_persons_last_metadata_is_kept_whichever_flow_is_stored_last
+    a_persons_metadata_goes_with_their_token_and_with_the_tenant
+    a_person_without_a_token_has_their_metadata_and_nobody_elses
+    a_removed_webhook_stays_away_until_a_later_installation_brings_one
+    a_webhook_is_removed_by_its_url_only_if_it_is_still_the_stored_one
+    cleared_metadata_stays_away_until_a_later_installation_brings_it
+    a_fact_is_removed_alone_and_of_the_named_revision_only
+    a_persons_metadata_is_sealed_and_is_replaced_if_it_does_not_open
     an_organisations_name_goes_with_its_id
     scopes_and_ends_of_a_token_are_kept_as_they_are
     the_first_pair_stored_after_many_refreshes_brings_nothing_back

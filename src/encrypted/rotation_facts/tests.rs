@@ -27,6 +27,7 @@ fn full() -> Chain {
         is_dead: true,
         idle: 14,
         due_at: Some(at(15)),
+        threshold: crate::store::RefreshThreshold::default(),
     }
 }
 

@@ -49,6 +49,25 @@ fn a_pair_is_soft_two_hours_before_its_end_give_or_take_half_an_hour_by_its_hash
 }
 
 #[test]
+fn with_any_threshold_a_pair_is_soft_in_its_second_half_and_before_callers_wait() {
+    let minute = 60;
+    for minutes in [10, 60, 120, 240] {
+        let threshold = minutes * minute;
+        for generation in 0..200 {
+            let chain = Chain {
+                generation,
+                threshold: RefreshThreshold::new(Duration::from_secs(threshold)).expect("valid"),
+                ..chain()
+            };
+            let soft_at = chain.soft_at().expect("the token expires");
+            assert!(soft_at >= at(43_200 - threshold * 5 / 4));
+            assert!(soft_at <= at(43_200 - threshold * 3 / 4));
+            assert!(soft_at > at(43_200 / 2) && Some(soft_at) < chain.hard_at());
+        }
+    }
+}
+
+#[test]
 fn a_pair_is_not_replaced_in_the_first_half_of_its_life() {
     for (life, soft) in [(1_200, 600), (7_200, 3_600), (10_800, 5_400), (0, 0)] {
         let chain = Chain {
@@ -120,6 +139,7 @@ fn a_new_chain_is_due_when_its_pair_is_soft() {
         is_dead: false,
         idle: 0,
         due_at: chain.soft_at(),
+        threshold: RefreshThreshold::default(),
     };
     assert!(chain.due_at.is_some());
     assert_eq!(chain, expected);
