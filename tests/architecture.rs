@@ -119,6 +119,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "clock",
             "events",
             "installation",
+            "lru",
+            "rotation",
             "slack",
             "store",
             "tenant",

@@ -313,16 +313,11 @@ impl SlackAppBuilder {
             is_pkce_app: self.is_pkce_app,
             ..RotationConfig::new(credentials.clone())
         };
-        let rotator = TokenRotator::new(rotation, slack.clone(), Arc::clone(&store))
-            .with_clock(clock.clone());
         let mut lifecycle =
             Lifecycle::new(Arc::clone(&store), slack.clone()).with_clock(clock.clone());
         if let Some(hooks) = self.lifecycle_hooks {
             lifecycle = lifecycle.with_hooks(hooks);
         }
-        let authorizer = Authorizer::new(Arc::clone(&store))
-            .with_rotator(&rotator)
-            .with_clock(clock.clone());
         let operator = Operator::new(
             Arc::clone(&store),
             slack.clone(),
@@ -330,6 +325,12 @@ impl SlackAppBuilder {
             credentials,
         )
         .with_clock(clock.clone());
+        let rotator = TokenRotator::new(rotation, slack.clone(), Arc::clone(&store))
+            .with_clock(clock.clone());
+        let rotator = operator.heal_calls(rotator);
+        let authorizer = Authorizer::new(Arc::clone(&store))
+            .with_rotator(&rotator)
+            .with_clock(clock.clone());
         let mut gate = Gate::new(authorizer, lifecycle.clone());
         if self.handles_once {
             let guard = ReplayGuard::new(Arc::clone(&store)).with_clock(clock.clone());
