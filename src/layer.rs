@@ -16,6 +16,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::authorize::Authorizer;
+use crate::error_chain::error_chain;
 use crate::events::Lifecycle;
 use crate::gate::{Admitted, Gate, Reply};
 use crate::replay::ReplayGuard;
@@ -103,7 +104,7 @@ impl SlackLayer {
             // protect.
             Err(_) if is_ssl_check(&head.headers, &body) => return Err(Reply::empty()),
             Err(error) => {
-                tracing::info!(%error, "a request was refused");
+                tracing::info!(error = error_chain(&error), "a request was refused");
                 return Err(Reply::new(error.status(), "refused"));
             }
         };

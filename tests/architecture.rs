@@ -37,10 +37,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "slack",
-        &["clock", "installation", "secret", "tenant", "tls"],
+        &[
+            "clock",
+            "error_chain",
+            "installation",
+            "secret",
+            "tenant",
+            "tls",
+        ],
     ),
     ("seal", &["lru", "random"]),
-    ("backend", &["forward", "random", "seal", "tls"]),
+    (
+        "backend",
+        &["error_chain", "forward", "random", "seal", "tls"],
+    ),
     (
         "encrypted",
         &[
@@ -74,6 +84,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "rotation",
         &[
+            "error_chain",
             "clock",
             "installation",
             "lru",
@@ -143,7 +154,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "layer",
-        &["authorize", "events", "gate", "replay", "request"],
+        &[
+            "authorize",
+            "error_chain",
+            "events",
+            "gate",
+            "replay",
+            "request",
+        ],
     ),
     ("web", &["authorize", "gate", "oauth", "request", "secret"]),
     (

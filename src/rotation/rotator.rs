@@ -13,6 +13,7 @@ use super::error::{CallError, Error, RefusedToken};
 use super::jitter::Jitter;
 use super::protocol::{self, Demand};
 use crate::clock::Clock;
+use crate::error_chain::error_chain;
 use crate::installation::{Bot, Grant, Installation, Scopes, StoredInstallation, User};
 use crate::secret::AccessToken;
 use crate::slack::{self, ErrorClass, SlackClient};
@@ -365,7 +366,7 @@ impl TokenRotator {
         let unrevoked = access.or(refresh);
         if let Some(error) = &unrevoked {
             tracing::error!(
-                chain = %key, %error,
+                chain = %key, error = error_chain(error),
                 "a leaked token was replaced and could not be revoked; it is valid until it expires"
             );
         }

@@ -19,6 +19,7 @@ mod fetched;
 mod foreign;
 mod guards;
 mod holds;
+mod logged;
 mod looks;
 mod losses;
 mod migrate;
