@@ -13,9 +13,13 @@ use crate::slack::{self, ClientCredentials, ErrorClass, SlackClient};
 use crate::store::{self, ChainKey, Credential, LifecycleStore, Mark, RotationStore};
 use crate::tenant::{InstallationKey, UserId};
 
+mod heal;
+mod judge;
+mod proof;
 mod reconcile;
 
-pub use reconcile::{Examined, ReconcileConfig, Reconciled, Verdict};
+pub use proof::Verdict;
+pub use reconcile::{Examined, ReconcileConfig, Reconciled};
 
 /// Runs an operator's actions on tenants. Cheap to clone.
 ///

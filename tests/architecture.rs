@@ -46,10 +46,21 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "slack",
-        &["clock", "installation", "secret", "tenant", "tls", "wipe"],
+        &[
+            "clock",
+            "error_chain",
+            "installation",
+            "secret",
+            "tenant",
+            "tls",
+            "wipe",
+        ],
     ),
     ("seal", &["edit", "lru", "random"]),
-    ("backend", &["forward", "random", "seal", "tls"]),
+    (
+        "backend",
+        &["error_chain", "forward", "random", "seal", "tls"],
+    ),
     (
         "encrypted",
         &[
@@ -85,6 +96,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "rotation",
         &[
+            "error_chain",
             "clock",
             "installation",
             "lru",
@@ -130,6 +142,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "clock",
             "events",
             "installation",
+            "lru",
+            "rotation",
             "slack",
             "store",
             "tenant",

@@ -335,16 +335,11 @@ impl SlackAppBuilder {
             threshold: threshold.unwrap_or_default(),
             ..RotationConfig::new(credentials.clone())
         };
-        let rotator = TokenRotator::new(rotation, slack.clone(), Arc::clone(&store))
-            .with_clock(clock.clone());
         let mut lifecycle =
             Lifecycle::new(Arc::clone(&store), slack.clone()).with_clock(clock.clone());
         if let Some(hooks) = self.lifecycle_hooks {
             lifecycle = lifecycle.with_hooks(hooks);
         }
-        let authorizer = Authorizer::new(Arc::clone(&store))
-            .with_rotator(&rotator)
-            .with_clock(clock.clone());
         let operator = Operator::new(
             Arc::clone(&store),
             slack.clone(),
@@ -352,6 +347,12 @@ impl SlackAppBuilder {
             credentials,
         )
         .with_clock(clock.clone());
+        let rotator = TokenRotator::new(rotation, slack.clone(), Arc::clone(&store))
+            .with_clock(clock.clone());
+        let rotator = operator.heal_calls(rotator);
+        let authorizer = Authorizer::new(Arc::clone(&store))
+            .with_rotator(&rotator)
+            .with_clock(clock.clone());
         let mut gate = Gate::new(authorizer, lifecycle.clone())
             .with_install_url(provider.install_url())
             .with_refusals(self.refusals);

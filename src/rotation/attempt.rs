@@ -12,6 +12,7 @@ use super::error::Error;
 use super::guard::WINDOW;
 use super::lease::HeldLease;
 use super::protocol::{self, CALL, LEASE, Refused, SAVE};
+use crate::error_chain::error_chain;
 use crate::slack::{Error as SlackError, ErrorClass};
 use crate::store::{Mark, StoredChain};
 
@@ -126,7 +127,7 @@ impl<'a> Attempt<'a> {
             // lost response.
             Err(error) => {
                 tracing::warn!(
-                    chain = %key, %error,
+                    chain = %key, error = error_chain(&error),
                     "the repeated call to Slack could not be recorded; it is made anyway"
                 );
                 true

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::engine::Engine;
 use super::protocol::{self, CALL, Freshness};
+use crate::error_chain::error_chain;
 use crate::store::{ChainKey, InstallId, StoredChain};
 
 /// What Slack says about an access token.
@@ -112,7 +113,7 @@ impl Engine {
         });
         if let Err(error) = ended.await {
             tracing::warn!(
-                chain = %key, %error,
+                chain = %key, error = error_chain(&error),
                 "the revocation of an access token could not be stored; the token may still \
                  be handed out"
             );
@@ -134,7 +135,7 @@ impl Engine {
         });
         if let Err(error) = confirmed.await {
             tracing::warn!(
-                chain = %key, %error,
+                chain = %key, error = error_chain(&error),
                 "Slack's verdict on a suspect token could not be stored; the token stays suspect"
             );
         }

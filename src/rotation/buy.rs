@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::error::Error;
 use super::lease::HeldLease;
 use super::protocol::{self, CALL, Committed, Issued};
+use crate::error_chain::error_chain;
 use crate::secret::same;
 use crate::slack::{Error as SlackError, Renewed, TransportError};
 use crate::store::{Credential, Mark, StoredChain};
@@ -63,7 +64,7 @@ impl HeldLease {
                         && let Err(error) = lease.save(&renewed).await
                     {
                         tracing::error!(
-                            chain = %lease.key, %error,
+                            chain = %lease.key, error = error_chain(&error),
                             "Slack's response was late, and its pair could not be saved: it is lost"
                         );
                     }
@@ -141,13 +142,13 @@ impl HeldLease {
             };
             if Instant::now() >= give_up {
                 tracing::error!(
-                    chain = %key, %error,
+                    chain = %key, error = error_chain(&error),
                     "a pair from Slack could not be saved within 10 minutes: it is lost"
                 );
                 return Err(error.into());
             }
             tracing::error!(
-                chain = %key, %error,
+                chain = %key, error = error_chain(&error),
                 "a pair from Slack could not be saved; the save is tried again"
             );
             tokio::time::sleep(engine.jitter.around(pause)).await;
@@ -202,10 +203,10 @@ impl HeldLease {
         if let Some(token) = &renewed.grant.refresh_token
             && let Err(error) = slack.auth_revoke_refresh_token(token).await
         {
-            tracing::warn!(chain = %key, %error, "a refresh token could not be revoked");
+            tracing::warn!(chain = %key, error = error_chain(&error), "a refresh token could not be revoked");
         }
         if !is_stored && let Err(error) = slack.auth_revoke(token).await {
-            tracing::warn!(chain = %key, %error, "an access token could not be revoked");
+            tracing::warn!(chain = %key, error = error_chain(&error), "an access token could not be revoked");
         }
     }
 }

@@ -112,7 +112,7 @@ impl From<store::Error> for Error {
 }
 
 /// Reports whether Slack refused a call because of its token. Implement it for your app's error
-/// type.
+/// type. The default of an optional method is `false`.
 ///
 /// ```
 /// use slack_installs::rotation::RefusedToken;
@@ -130,6 +130,10 @@ impl From<store::Error> for Error {
 ///     fn is_token_revoked(&self) -> bool {
 ///         matches!(self, Self::Slack(code) if code == "token_revoked")
 ///     }
+///
+///     fn is_account_inactive(&self) -> bool {
+///         matches!(self, Self::Slack(code) if code == "account_inactive")
+///     }
 /// }
 /// ```
 pub trait RefusedToken {
@@ -137,8 +141,14 @@ pub trait RefusedToken {
     fn is_token_expired(&self) -> bool;
 
     /// Returns whether Slack's response was `token_revoked`. Slack returns it for a token that it
-    /// revoked before the token expired. The default is `false`.
+    /// revoked before the token expired.
     fn is_token_revoked(&self) -> bool {
+        false
+    }
+
+    /// Returns whether Slack's response was `account_inactive`. Slack returns it for the token of a
+    /// bot or a user that no longer exists, for example because the app was removed.
+    fn is_account_inactive(&self) -> bool {
         false
     }
 }
@@ -150,6 +160,10 @@ impl RefusedToken for slack::Error {
 
     fn is_token_revoked(&self) -> bool {
         self.class() == slack::ErrorClass::Revoked
+    }
+
+    fn is_account_inactive(&self) -> bool {
+        self.class() == slack::ErrorClass::Dead
     }
 }
 
@@ -202,20 +216,24 @@ mod tests {
     }
 
     #[test]
-    fn slacks_own_error_says_whether_the_token_expired_or_was_revoked() {
-        for (code, is_expired, is_revoked) in [
-            ("token_expired", true, false),
-            ("token_revoked", false, true),
-            ("invalid_auth", false, false),
-            ("account_inactive", false, false),
-            ("some_future_error", false, false),
+    fn slacks_own_error_says_whether_the_token_expired_was_revoked_or_has_no_account() {
+        for (code, is_expired, is_revoked, is_inactive) in [
+            ("token_expired", true, false, false),
+            ("token_revoked", false, true, false),
+            ("account_inactive", false, false, true),
+            ("invalid_auth", false, false, false),
+            ("some_future_error", false, false, false),
         ] {
             let error = slack::Error::Api {
                 code: ErrorCode::new(code),
                 needed: Scopes::default(),
             };
-            let said = (error.is_token_expired(), error.is_token_revoked());
-            assert_eq!(said, (is_expired, is_revoked), "{code}");
+            let said = (
+                error.is_token_expired(),
+                error.is_token_revoked(),
+                error.is_account_inactive(),
+            );
+            assert_eq!(said, (is_expired, is_revoked, is_inactive), "{code}");
         }
     }
 }

@@ -11,6 +11,7 @@ use super::error::Error;
 use super::protocol::{self, Demand, Freshness, Handout};
 use super::refresh::Trigger;
 use super::single_flight::Outcome;
+use crate::error_chain::error_chain;
 use crate::installation::Grant;
 use crate::store::{ChainKey, HARD, StoredChain};
 
@@ -196,7 +197,7 @@ impl Engine {
     async fn touch(&self, key: &ChainKey) {
         let touched = self.step(key, None, |chain| (protocol::touch(chain), ()));
         if let Err(error) = touched.await {
-            tracing::debug!(chain = %key, %error, "the use of a chain could not be recorded");
+            tracing::debug!(chain = %key, error = error_chain(&error), "the use of a chain could not be recorded");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::engine::Engine;
 use super::error::Error;
 use super::protocol::{self, LEASE, Released, Ticket};
+use crate::error_chain::error_chain;
 use crate::store::ChainKey;
 use crate::tenant::AppId;
 
@@ -48,7 +49,7 @@ impl HeldLease {
         });
         if let Err(error) = released.await {
             tracing::warn!(
-                chain = %self.key, %error,
+                chain = %self.key, error = error_chain(&error),
                 "a lease could not be released; it lapses within 15 s"
             );
             retry_at += LEASE;

@@ -13,6 +13,7 @@ use super::error::Error;
 use super::lease::HeldLease;
 use super::protocol::{self, Acquired, Demand, Freshness, LEASE};
 use super::single_flight::{Outcome, Waiter};
+use crate::error_chain::error_chain;
 use crate::random;
 use crate::store::{ChainKey, StoredChain};
 
@@ -146,9 +147,11 @@ impl Engine {
         match outcome {
             Ok(_) => {}
             Err(error @ (Error::ReinstallNeeded { .. } | Error::Store(_))) => {
-                tracing::warn!(chain = %key, %error, "a token could not be refreshed");
+                tracing::warn!(chain = %key, error = error_chain(error), "a token could not be refreshed");
             }
-            Err(error) => tracing::info!(chain = %key, %error, "a token could not be refreshed"),
+            Err(error) => {
+                tracing::info!(chain = %key, error = error_chain(error), "a token could not be refreshed")
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! [`TokenRotator`] hands out tokens and refreshes them when they are due.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +13,7 @@ use super::error::{CallError, Error, RefusedToken};
 use super::jitter::Jitter;
 use super::protocol::{self, Demand};
 use crate::clock::Clock;
+use crate::error_chain::error_chain;
 use crate::installation::{Bot, Grant, Installation, Scopes, StoredInstallation, User};
 use crate::secret::AccessToken;
 use crate::slack::{self, ErrorClass, SlackClient};
@@ -53,11 +55,21 @@ use crate::tenant::InstallationKey;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TokenRotator {
     pub(super) engine: Arc<Engine>,
+    judge: Option<Arc<dyn Judge>>,
     patience: Duration,
 }
+
+/// Judges a tenant after Slack has refused a token of it in [`TokenRotator::call`].
+pub(crate) trait Judge: Send + Sync {
+    /// Returns the judgement, which runs on a task of its own, or `None` if this tenant was judged
+    /// a short time ago.
+    fn judgement(&self, chain: &ChainKey, rotator: &TokenRotator) -> Option<Judgement>;
+}
+
+pub(crate) type Judgement = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A token that was current when it was handed out.
 #[derive(Debug)]
@@ -105,7 +117,19 @@ impl TokenRotator {
     pub fn new(config: RotationConfig, slack: SlackClient, store: impl RotationStore) -> Self {
         let patience = config.patience;
         let engine = Arc::new(Engine::new(config, slack, Arc::new(store)));
-        Self { engine, patience }
+        Self {
+            engine,
+            judge: None,
+            patience,
+        }
+    }
+
+    /// Returns the same rotator, whose calls make this judge judge a tenant.
+    pub(crate) fn with_judge(self, judge: Arc<dyn Judge>) -> Self {
+        Self {
+            judge: Some(judge),
+            ..self
+        }
     }
 
     /// Sets the clock. Call it before the rotator is cloned or used.
@@ -146,8 +170,10 @@ impl TokenRotator {
     /// get [`Error::Busy`], and the refresh continues without them.
     #[must_use]
     pub fn within(&self, patience: Duration) -> Self {
-        let engine = Arc::clone(&self.engine);
-        Self { engine, patience }
+        Self {
+            patience,
+            ..self.clone()
+        }
     }
 
     /// Returns a current token. Reads the store once, and refreshes the token first if necessary.
@@ -174,6 +200,11 @@ impl TokenRotator {
     /// again. If it reports `token_revoked`, first asks Slack about the token (`auth.test`), and
     /// does the same if Slack confirms it.
     ///
+    /// If the tenant's authorisation seems to have ended, the tenant is judged in the background, in
+    /// an app that is built by [`SlackApp`](crate::SlackApp), or if
+    /// [`Operator::heal_calls`](crate::operate::Operator::heal_calls) was called. The call does not
+    /// wait for it.
+    ///
     /// # Errors
     ///
     /// [`CallError::Token`] if there is no current token, and [`CallError::Operation`] if the
@@ -193,8 +224,40 @@ impl TokenRotator {
         F: Future<Output = Result<T, E>>,
     {
         let key = chain_key(tenant, credential);
+        let outcome = self.called(&key, operation).await;
+        if outcome.as_ref().is_err_and(seems_to_have_ended) {
+            self.judge(&key);
+        }
+        outcome
+    }
+
+    /// Lets the tenant be judged on a task of its own, for which [`shutdown`](Self::shutdown)
+    /// waits.
+    fn judge(&self, key: &ChainKey) {
+        let flights = &self.engine.flights;
+        if !flights.is_closed()
+            && let Some(judge) = &self.judge
+            && let Some(judgement) = judge.judgement(key, self)
+        {
+            let task = flights.late_task();
+            drop(tokio::spawn(async move {
+                judgement.await;
+                drop(task);
+            }));
+        }
+    }
+
+    async fn called<T, E, F>(
+        &self,
+        key: &ChainKey,
+        operation: impl Fn(Token) -> F,
+    ) -> Result<T, CallError<E>>
+    where
+        E: RefusedToken,
+        F: Future<Output = Result<T, E>>,
+    {
         let token = self
-            .token(&key, Demand::Current)
+            .token(key, Demand::Current)
             .await
             .map_err(CallError::Token)?;
         let (install, generation) = (token.install, token.generation);
@@ -207,7 +270,7 @@ impl TokenRotator {
                 Demand::NewerThan(install, generation)
             }
             Err(error) if error.is_token_revoked() => {
-                let is_over = self.engine.is_over(&key, install, generation);
+                let is_over = self.engine.is_over(key, install, generation);
                 match tokio::time::timeout(self.patience, is_over).await {
                     Ok(true) => Demand::Current,
                     _ => return Err(CallError::Operation(error)),
@@ -215,7 +278,7 @@ impl TokenRotator {
             }
             outcome => return outcome.map_err(CallError::Operation),
         };
-        let token = self.token(&key, demand).await.map_err(CallError::Token)?;
+        let token = self.token(key, demand).await.map_err(CallError::Token)?;
         operation(token).await.map_err(CallError::Operation)
     }
 
@@ -308,7 +371,7 @@ impl TokenRotator {
         let unrevoked = access.or(refresh);
         if let Some(error) = &unrevoked {
             tracing::error!(
-                chain = %key, %error,
+                chain = %key, error = error_chain(error),
                 "a leaked token was replaced and could not be revoked; it is valid until it expires"
             );
         }
@@ -371,6 +434,8 @@ impl TokenRotator {
     }
 }
 
+debug_fields!(TokenRotator: engine, patience);
+
 impl Token {
     fn of(stored: &StoredChain) -> Self {
         let grant = &stored.grant;
@@ -382,6 +447,14 @@ impl Token {
             install: stored.chain.install,
             generation: stored.chain.generation,
         }
+    }
+}
+
+/// Returns whether a call failed because the tenant's authorisation seems to have ended.
+fn seems_to_have_ended<E: RefusedToken>(error: &CallError<E>) -> bool {
+    match error {
+        CallError::Operation(error) => error.is_token_revoked() || error.is_account_inactive(),
+        CallError::Token(error) => matches!(error, Error::ReinstallNeeded { .. }),
     }
 }
 

@@ -9,6 +9,7 @@ use super::engine::Engine;
 use super::protocol::{self, KEEP_ALIVE, Served};
 use super::refresh::Trigger;
 use super::rotator::TokenRotator;
+use crate::error_chain::error_chain;
 use crate::store::{ChainKey, ListCursor};
 
 /// Configures how often a worker reads the database and how fast it refreshes.
@@ -64,7 +65,10 @@ impl TokenRotator {
             if swept.is_none_or(|swept| swept.elapsed() > SWEEP_EVERY) {
                 swept = Some(Instant::now());
                 if let Err(error) = engine.store.sweep().await {
-                    tracing::warn!(%error, "expired OAuth states could not be deleted");
+                    tracing::warn!(
+                        error = error_chain(&error),
+                        "expired OAuth states could not be deleted"
+                    );
                 }
             }
             let look = engine.serve_due(from.take(), config).await;
@@ -100,7 +104,10 @@ impl Engine {
             let (mut due, next) = match due {
                 Ok(page) => page,
                 Err(error) => {
-                    tracing::warn!(%error, "the queue of due chains could not be read");
+                    tracing::warn!(
+                        error = error_chain(&error),
+                        "the queue of due chains could not be read"
+                    );
                     return Look { next: None, took };
                 }
             };
@@ -149,7 +156,7 @@ impl Engine {
             Ok((_, Served::Nothing)) => false,
             Ok((_, Served::Refresh)) => self.refresh(key, Trigger::Worker).is_ok(),
             Err(error) => {
-                tracing::warn!(chain = %key, %error, "a due chain could not be read or scheduled");
+                tracing::warn!(chain = %key, error = error_chain(&error), "a due chain could not be read or scheduled");
                 self.recent.note_checked(key, Instant::now() + BROKEN_PAUSE);
                 false
             }

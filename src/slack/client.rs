@@ -17,6 +17,7 @@ use super::answers::{self, AuthTest, Issued, Renewed, Unusable, UserInfo};
 use super::member::Member;
 use super::{Environment, Error, HttpTransport, Transport};
 use crate::clock::Clock;
+use crate::error_chain::error_chain;
 use crate::secret::{AccessToken, ClientSecret, Code, RefreshToken};
 use crate::tenant::{ClientId, TeamId, UserId};
 use crate::wipe::{Wiped, wiped};
@@ -339,7 +340,11 @@ impl SlackClient {
         let outcome = Answer::new(response);
         match &outcome {
             Ok(_) => tracing::debug!(method, "Slack responded"),
-            Err(error) => tracing::debug!(method, %error, "the call to Slack failed"),
+            Err(error) => tracing::debug!(
+                method,
+                error = error_chain(error),
+                "the call to Slack failed"
+            ),
         }
         outcome
     }

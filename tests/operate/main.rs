@@ -4,6 +4,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod given_up;
+mod heal;
 mod holds;
 mod reconcile;
 mod revoke;

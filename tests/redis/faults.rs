@@ -245,8 +245,17 @@ async fn a_server_that_forgot_the_script_is_told_it_again() {
 /// Another client's endless script blocks the server until the script is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_server_is_unavailable_until_its_script_is_killed() {
-    let redis =
-        Arc::new(Redis::with(&["--appendonly", "yes", "--busy-reply-threshold", "20"]).await);
+    let redis = Arc::new(
+        Redis::with(&[
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+            "--busy-reply-threshold",
+            "20",
+        ])
+        .await,
+    );
     let backend = open(&redis).await;
     let (tenant, bot) = (partition("app/T1"), slot("bot"));
     let rows: Vec<_> = (0..2).map(|seed| random_row(&mut Random(seed))).collect();
@@ -286,8 +295,17 @@ async fn a_busy_server_is_unavailable_until_its_script_is_killed() {
 /// finishes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_somebody_tries_to_kill_is_whole() {
-    let redis =
-        Arc::new(Redis::with(&["--appendonly", "yes", "--busy-reply-threshold", "1"]).await);
+    let redis = Arc::new(
+        Redis::with(&[
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+            "--busy-reply-threshold",
+            "1",
+        ])
+        .await,
+    );
     let options = RedisOptions {
         response_timeout: Duration::from_secs(60),
         ..RedisOptions::default()

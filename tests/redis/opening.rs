@@ -19,7 +19,14 @@ async fn refusal(settings: &[&str]) -> (String, Redis) {
 #[tokio::test]
 async fn a_server_that_evicts_is_refused_unless_that_is_accepted() {
     for policy in ["allkeys-lru", "allkeys-lfu", "allkeys-random"] {
-        let settings = ["--appendonly", "yes", "--maxmemory-policy", policy];
+        let settings = [
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+            "--maxmemory-policy",
+            policy,
+        ];
         let (refusal, redis) = refusal(&settings).await;
         assert!(
             refusal.contains(policy) && refusal.contains("noeviction"),
@@ -34,7 +41,15 @@ async fn a_server_that_evicts_is_refused_unless_that_is_accepted() {
             .expect("accepted");
     }
     for policy in ["noeviction", "volatile-lru", "volatile-ttl"] {
-        let redis = Redis::with(&["--appendonly", "yes", "--maxmemory-policy", policy]).await;
+        let redis = Redis::with(&[
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+            "--maxmemory-policy",
+            policy,
+        ])
+        .await;
         open(&redis).await;
     }
 }
@@ -50,6 +65,47 @@ async fn a_server_that_does_not_persist_is_refused_unless_that_is_accepted() {
     RedisBackend::open(&redis.url(), options)
         .await
         .expect("accepted");
+}
+
+#[tokio::test]
+async fn a_server_that_loses_its_last_commits_is_refused_unless_that_is_accepted() {
+    for setting in ["everysec", "no"] {
+        let settings = ["--appendonly", "yes", "--appendfsync", setting];
+        let (refusal, redis) = refusal(&settings).await;
+        for words in [
+            setting,
+            "appendfsync always",
+            "accept_losing_commits_on_crash",
+        ] {
+            assert!(refusal.contains(words), "{refusal}");
+        }
+        let options = RedisOptions {
+            accept_losing_commits_on_crash: true,
+            ..RedisOptions::default()
+        };
+        RedisBackend::open(&redis.url(), options)
+            .await
+            .expect("accepted");
+        let url = |value| format!("{}?accept_losing_commits_on_crash={value}", redis.url());
+        let accepted = slack_installs::backend::connect(&url("true")).await;
+        accepted.expect("accepted by the URL");
+        for (value, kind) in [("false", Kind::Misconfigured), ("maybe", Kind::Invalid)] {
+            let refused = slack_installs::backend::connect(&url(value)).await;
+            assert_eq!(refused.expect_err("refused").kind(), kind);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_loads_its_data_is_waited_for() {
+    let mut redis = Redis::start().await;
+    let write = "for i = 1, 5000 do redis.call('SET', 'other:' .. i, i) end";
+    let () = redis.run(&["EVAL", write, "0"]).await;
+    // Two seconds, during which the server responds every 0.4 s.
+    redis.restart_slowly(400).await;
+    let info: String = redis.run(&["INFO", "persistence"]).await;
+    assert!(info.contains("loading:1"), "{info}");
+    open(&redis).await;
 }
 
 #[tokio::test]

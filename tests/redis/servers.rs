@@ -69,6 +69,19 @@ impl Redis {
         self.ready().await;
     }
 
+    /// Starts the server again, so that it takes this time to load each command. Returns when it
+    /// responds.
+    pub(crate) async fn restart_slowly(&mut self, micros: u32) {
+        self.server.kill();
+        let mut arguments = self.arguments.clone();
+        arguments.extend(["--key-load-delay".to_owned(), micros.to_string()]);
+        self.server = run(&arguments, self.directory.path());
+        until("Redis responds", async || {
+            self.try_run::<String>(&["INFO"]).await.is_ok()
+        })
+        .await;
+    }
+
     /// Runs a command as an administrator on a new connection.
     pub(crate) async fn run<T: FromRedisValue>(&self, command: &[&str]) -> T {
         self.try_run(command)
@@ -164,6 +177,8 @@ impl Cluster {
                 Redis::launch(&[
                     "--appendonly",
                     "yes",
+                    "--appendfsync",
+                    "always",
                     "--cluster-enabled",
                     "yes",
                     "--cluster-port",
@@ -254,7 +269,14 @@ pub(crate) struct Watched {
 
 impl Watched {
     pub(crate) async fn start() -> Self {
-        let safe = ["--appendonly", "yes", "--repl-diskless-sync-delay", "0"];
+        let safe = [
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+            "--repl-diskless-sync-delay",
+            "0",
+        ];
         let master = Redis::with(&safe).await;
         let replica_of = format!("127.0.0.1 {}", master.port);
         let mut settings = safe.to_vec();

@@ -12,6 +12,7 @@ mod background;
 mod breaker;
 mod called;
 mod callers;
+mod causes;
 mod clocks;
 mod doubt;
 mod endings;

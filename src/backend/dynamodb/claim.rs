@@ -6,6 +6,7 @@ use super::refusal::pause;
 use super::table::{Table, for_each};
 use super::write::{Outcome, Write};
 use crate::backend::{Error, Partition};
+use crate::error_chain::error_chain;
 
 /// Deletes our claim. Returns `false` if it no longer exists or is no longer pending.
 pub(super) async fn release(
@@ -46,7 +47,7 @@ pub(super) fn warn_if_left(partition: &Partition, removed: Result<(), Error>) {
     if let Err(error) = removed {
         tracing::warn!(
             %partition,
-            %error,
+            error = error_chain(&error),
             "cannot delete cleared rows yet; readers ignore them, and a later call deletes them"
         );
     }

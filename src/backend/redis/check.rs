@@ -1,8 +1,10 @@
 //! Refuses servers that would lose rows. The error has the cause and the remedy.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use redis::{Cmd, ErrorKind, RedisError, Value};
+use tokio::time::{Instant, sleep};
 
 use super::RedisOptions;
 use super::client::{Failure, Node, Router, plaintext};
@@ -22,7 +24,7 @@ pub(super) async fn check(
     })?;
     for master in masters {
         let server = master.address();
-        let info = info(&master, &redis::cmd("INFO")).await?;
+        let info = info_when_loaded(&master).await?;
         check_master(server, &info, options)?;
         let is_member = info.get("cluster_enabled").is_some_and(|it| it == "1");
         match (router.is_cluster(), is_member) {
@@ -31,7 +33,7 @@ pub(super) async fn check(
             (true, false) => return Err(refused(Kind::Invalid, server, NO_CLUSTER)),
             (false, true) => return Err(refused(Kind::Invalid, server, CLUSTER)),
         }
-        warn_of_fsync(&master, options).await;
+        check_fsync(&master, options).await?;
     }
     Ok(())
 }
@@ -94,26 +96,66 @@ async fn check_cluster(master: &Node) -> Result<(), ConnectError> {
     Err(refused(Kind::Unavailable, master.address(), &text))
 }
 
-/// Warns about the default `appendfsync`, which may lose a second of commits, if the setting can be
-/// read. It is only a warning, because most installations keep the default.
-async fn warn_of_fsync(master: &Node, options: &RedisOptions) {
-    if options.await_fsync || options.accept_losing_rows_on_restart {
-        return;
+/// Refuses a server that does not write each commit to the disk before its response, if the setting
+/// can be read.
+async fn check_fsync(master: &Node, options: &RedisOptions) -> Result<(), ConnectError> {
+    if options.await_fsync
+        || options.accept_losing_rows_on_restart
+        || options.accept_losing_commits_on_crash
+    {
+        return Ok(());
     }
     let command = &mut redis::cmd("CONFIG");
-    // Many services do not allow this command, so its failure is not an error.
-    let Ok(answer) = master.send(command.arg("GET").arg("appendfsync")).await else {
-        return;
-    };
-    if let Ok(pair) = redis::from_redis_value::<Vec<String>>(answer)
-        && let [_, setting] = pair.as_slice()
-        && setting != "always"
-    {
-        tracing::warn!(
-            server = master.address(),
-            appendfsync = setting,
-            "Redis may lose the last commits if its machine fails; set `appendfsync always`"
-        );
+    let server = master.address();
+    let answer = master.send(command.arg("GET").arg("appendfsync")).await;
+    let pair = answer.ok().and_then(|answer| {
+        let pair = redis::from_redis_value::<Vec<String>>(answer);
+        pair.ok()
+    });
+    match pair.as_deref() {
+        Some([_, setting]) if setting == "always" => Ok(()),
+        Some([_, setting]) => {
+            let text = format!(
+                "loses its last commits if its process or its machine fails (appendfsync \
+                 {setting}), and with them the only valid refresh tokens; set `appendfsync \
+                 always`, or accept the loss with \
+                 RedisOptions::accept_losing_commits_on_crash or \
+                 `?accept_losing_commits_on_crash=true`, for example if no token rotates"
+            );
+            Err(refused(Kind::Misconfigured, server, &text))
+        }
+        // Many services do not allow this command.
+        _ => {
+            tracing::warn!(
+                server,
+                "cannot read the setting appendfsync of Redis; it should be `always`, otherwise \
+                 the last commits are lost if the server fails"
+            );
+            Ok(())
+        }
+    }
+}
+
+/// Returns the master's `INFO`. While the server loads its data, waits for [`LOADING`] at most,
+/// because it does not report its settings correctly before.
+async fn info_when_loaded(master: &Node) -> Result<HashMap<String, String>, ConnectError> {
+    let give_up = Instant::now() + LOADING;
+    loop {
+        let answer = master.send(&redis::cmd("INFO")).await;
+        let is_loading = match &answer {
+            Ok(answer) => lines(answer).get("loading").is_some_and(|it| it != "0"),
+            Err(Failure::Refused(error)) => error.code() == Some("LOADING"),
+            Err(_) => false,
+        };
+        if !is_loading {
+            let answer = answer.map_err(|failure| failed(master.address(), failure))?;
+            return Ok(lines(&answer));
+        }
+        if Instant::now() >= give_up {
+            let text = "is loading its data from the disk; try again when it is ready";
+            return Err(refused(Kind::Unavailable, master.address(), text));
+        }
+        sleep(LOADING_PAUSE).await;
     }
 }
 
@@ -121,15 +163,19 @@ async fn warn_of_fsync(master: &Node, options: &RedisOptions) {
 async fn info(master: &Node, command: &Cmd) -> Result<HashMap<String, String>, ConnectError> {
     let answer = master.send(command).await;
     let answer = answer.map_err(|failure| failed(master.address(), failure))?;
+    Ok(lines(&answer))
+}
+
+fn lines(answer: &Value) -> HashMap<String, String> {
     let text = match answer {
-        Value::BulkString(text) => String::from_utf8_lossy(&text).into_owned(),
-        Value::VerbatimString { text, .. } => text,
+        Value::BulkString(text) => String::from_utf8_lossy(text).into_owned(),
+        Value::VerbatimString { text, .. } => text.clone(),
         _ => String::new(),
     };
     let pairs = text.lines().filter_map(|line| line.split_once(':'));
-    Ok(pairs
+    pairs
         .map(|(name, value)| (name.into(), value.trim().into()))
-        .collect())
+        .collect()
 }
 
 fn said<'a>(
@@ -188,6 +234,11 @@ const CLUSTER: &str =
     "is part of a cluster; open it with a `cluster:` URL, or RedisBackend::open_cluster";
 
 const DENIED: [&str; 3] = ["NOAUTH", "NOPERM", "WRONGPASS"];
+
+/// How long opening waits for a server that loads its data: some gigabytes.
+const LOADING: Duration = Duration::from_secs(10);
+
+const LOADING_PAUSE: Duration = Duration::from_millis(100);
 
 const NO_CLUSTER: &str = "is not a cluster; open it with a `redis://` URL, or RedisBackend::open";
 

@@ -13,6 +13,7 @@ use super::{RedisBackend, array, bytes};
 use crate::backend::{
     Cursor, Error, Key, Page, Partition, Queue, Row, Scope, Slot, page_len, seconds,
 };
+use crate::error_chain::error_chain;
 
 impl RedisBackend {
     pub(super) async fn scan_names(
@@ -200,7 +201,7 @@ impl RedisBackend {
         if let Err(error) = sent.await {
             tracing::debug!(
                 %partition,
-                %error,
+                error = error_chain(&error),
                 "cannot remove index members without rows yet; a later scan removes them"
             );
         }
@@ -269,7 +270,7 @@ fn of_those_that_answer<T>(asked: Vec<Result<T, Error>>) -> Result<Vec<T>, Error
             let shards = failures.len();
             tracing::warn!(
                 shards,
-                %error,
+                error = error_chain(error),
                 "cannot read the due rows of some shards; a later call returns them"
             );
         }

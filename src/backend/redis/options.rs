@@ -42,6 +42,10 @@ pub struct RedisOptions {
     /// Accepts a server without an append-only file. A restart loses some or all tokens. Default:
     /// `false`.
     pub accept_losing_rows_on_restart: bool,
+    /// Accepts a server with another `appendfsync` than `always`. If its process or its machine
+    /// fails, commits are lost that had succeeded. An app whose tokens rotate then loses tenants,
+    /// because the stored refresh tokens are already spent. Default: `false`.
+    pub accept_losing_commits_on_crash: bool,
 }
 
 impl Default for RedisOptions {
@@ -61,6 +65,7 @@ impl Default for RedisOptions {
             allow_plaintext: false,
             accept_losing_rows_to_eviction: false,
             accept_losing_rows_on_restart: false,
+            accept_losing_commits_on_crash: false,
         }
     }
 }

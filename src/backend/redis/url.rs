@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::{RedisBackend, RedisOptions};
-use crate::backend::connect::{ByUrl, ConnectError, take_parameter};
+use crate::backend::connect::{ByUrl, ConnectError, invalid, take_parameter};
 
 #[async_trait]
 impl ByUrl for RedisBackend {
@@ -17,6 +17,14 @@ impl ByUrl for RedisBackend {
         for node in url.trim_start_matches("cluster:").split(',') {
             let (node, prefix) = take_parameter(node, "prefix");
             options.prefix = prefix.unwrap_or(options.prefix);
+            let (node, accepts) = take_parameter(&node, ACCEPT);
+            if let Some(accepts) = accepts {
+                options.accept_losing_commits_on_crash = accepts.parse().map_err(|_| {
+                    invalid(format!(
+                        "the value of `?{ACCEPT}=` must be `true` or `false`"
+                    ))
+                })?;
+            }
             nodes.push(node);
         }
         if is_cluster {
@@ -27,3 +35,5 @@ impl ByUrl for RedisBackend {
         }
     }
 }
+
+const ACCEPT: &str = "accept_losing_commits_on_crash";

@@ -11,6 +11,7 @@ use redis::{ErrorKind, Value};
 use super::attempt::SingleAttempt;
 use super::node::{Failure, Node};
 use crate::backend::ConnectError;
+use crate::error_chain::error_chain;
 
 /// Makes a node from a host and a port.
 type Maker = Box<dyn Fn(&str, u16) -> Result<Node, ConnectError> + Send + Sync>;
@@ -115,9 +116,13 @@ impl Cluster {
         if let Some(node) = self.read().nodes.get(&address) {
             return Some(Arc::clone(node));
         }
-        let made = (self.maker)(host, port).inspect_err(
-            |error| tracing::warn!(address, %error, "cannot use a node of the Redis cluster"),
-        );
+        let made = (self.maker)(host, port).inspect_err(|error| {
+            tracing::warn!(
+                address,
+                error = error_chain(error),
+                "cannot use a node of the Redis cluster"
+            )
+        });
         let made = Arc::new(made.ok()?);
         let mut map = self.write();
         Some(Arc::clone(map.nodes.entry(address).or_insert(made)))
