@@ -16,7 +16,7 @@ pub(crate) fn responses(input: &[u8]) {
             let issued = exchanged.issued();
             assert!(!is_ownerless || issued.is_err(), "a token without an owner");
             if let Ok(issued) = issued {
-                assert!(issued.bot.is_some() || issued.user.is_some());
+                // Without a token, the install flow refuses it.
                 drop(format!("{issued:?}"));
             }
         }
