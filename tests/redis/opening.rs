@@ -316,6 +316,8 @@ async fn tls_is_verified() {
     let _redis = Redis::with(&[
         "--appendonly",
         "yes",
+        "--appendfsync",
+        "always",
         "--tls-port",
         &tls_port,
         "--tls-cert-file",
@@ -410,7 +412,15 @@ async fn a_master_with_fewer_replicas_than_commits_wait_for_is_refused() {
     );
     assert!(refused.to_string().contains("await_replicas"), "{refused}");
     let replica_of = format!("127.0.0.1 {}", redis.port);
-    let _replica = Redis::with(&["--appendonly", "yes", "--replicaof", &replica_of]).await;
+    let _replica = Redis::with(&[
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "always",
+        "--replicaof",
+        &replica_of,
+    ])
+    .await;
     until("the replica is counted", async || {
         RedisBackend::open(&redis.url(), options.clone())
             .await
@@ -480,6 +490,8 @@ async fn a_node_that_knows_nothing_of_the_cluster_blanks_no_map() {
     let stray = Redis::with(&[
         "--appendonly",
         "yes",
+        "--appendfsync",
+        "always",
         "--cluster-enabled",
         "yes",
         "--cluster-port",

@@ -20,7 +20,6 @@ async fn a_log_line_of_rotation_has_the_error_and_its_cause() {
     for cause in [
         "the token could not be read from the store or saved to it",
         "the installation store is unavailable",
-        "away",
     ] {
         assert!(line.contains(cause), "{line}");
     }
