@@ -15,12 +15,14 @@ use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 
 mod chain;
 mod lifecycle;
+mod notice;
 mod seen;
 
 pub use chain::{Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationStore, StoredChain};
 pub(crate) use chain::{HARD, SOFT, SPREAD, SUSPECT, is_suspect};
 pub(crate) use lifecycle::MAX_REASON;
 pub use lifecycle::{Access, Departure, LifecycleStore, PendingDeparture};
+pub use notice::{Ending, Notice, PendingNotice, Subject};
 pub use seen::{Claim, SeenId, SeenStore};
 
 /// Everything that an app stores: the five traits of one store. Every type that implements all
@@ -142,6 +144,9 @@ pub struct Delete {
     /// [`Error::Conflict`]. A refresh replaces the token and does not change the revision, so
     /// `only` does not detect it. Has no effect on [`DeleteWhat::All`].
     pub holding: Option<Mark>,
+    /// Writes a [`Notice`] that the authorization ended, in the same commit. Has no effect on
+    /// [`DeleteWhat::All`], nor if the part is not stored.
+    pub ending: Option<Ending>,
 }
 
 /// The part of an installation that a [`Delete`] deletes.
@@ -163,6 +168,7 @@ impl Delete {
             what: DeleteWhat::All,
             only: None,
             holding: None,
+            ending: None,
         }
     }
 
@@ -173,6 +179,7 @@ impl Delete {
             what: DeleteWhat::Bot,
             only: None,
             holding: None,
+            ending: None,
         }
     }
 
@@ -183,6 +190,7 @@ impl Delete {
             what: DeleteWhat::User(user),
             only: None,
             holding: None,
+            ending: None,
         }
     }
 
@@ -197,6 +205,13 @@ impl Delete {
     #[must_use]
     pub fn holding(mut self, token: &AccessToken) -> Self {
         self.holding = Some(Mark::of_access_token(token));
+        self
+    }
+
+    /// Writes a notice for your app in the same commit.
+    #[must_use]
+    pub fn telling(mut self, ending: Ending) -> Self {
+        self.ending = Some(ending);
         self
     }
 }

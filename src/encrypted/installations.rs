@@ -5,10 +5,12 @@ use async_trait::async_trait;
 use super::driver::{Opening, Step};
 use super::names::{Place, bot, install, user};
 use super::record::{Record, revision};
-use super::{EncryptedStore, grant_facts, install_facts, merge};
+use super::{EncryptedStore, grant_facts, install_facts, merge, notices};
 use crate::backend::{Backend, Row};
 use crate::installation::{Installation, Revision, StoredInstallation};
-use crate::store::{Delete, DeleteWhat, Error, Facts, InstallationStore, ListCursor, Listing};
+use crate::store::{
+    Credential, Delete, DeleteWhat, Error, Facts, InstallationStore, ListCursor, Listing,
+};
 use crate::tenant::{InstallationKey, UserId};
 
 use grant_facts::GrantFacts;
@@ -22,11 +24,15 @@ mod tests;
 impl<B: Backend> InstallationStore for EncryptedStore<B> {
     async fn store(&self, new: &Installation) -> Result<Revision, Error> {
         let partition = self.driver.app.tenant(&new.key());
-        let places = places(new.user.as_ref().map(|user| &user.id));
+        let mut places = places(new.user.as_ref().map(|user| &user.id));
+        let parts = places.len();
+        places.extend(notices::places(new));
         // People repair broken data by installing the app again. So a row that does not open must
         // not prevent that.
         let decide = |records: &[Option<Record>], rows: &[Option<Row>]| {
-            Ok((stored_over(new, records, rows)?, ()))
+            let mut steps = stored_over(new, &records[..parts], &rows[..parts])?;
+            steps.extend(notices::outdated(&steps));
+            Ok((steps, ()))
         };
         let driver = &self.driver;
         let (revision, ()) = driver
@@ -95,6 +101,12 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
             DeleteWhat::Bot => bot(),
             DeleteWhat::User(id) => user(id),
         };
+        let credential = match &delete.what {
+            DeleteWhat::All => None,
+            DeleteWhat::Bot => Some(Credential::Bot),
+            DeleteWhat::User(id) => Some(Credential::User(id.clone())),
+        };
+        let told = credential.as_ref().zip(delete.ending.as_ref());
         let whole = delete.what == DeleteWhat::All;
         let held = delete.holding.filter(|_| !whole);
         let decide = |records: &[Option<Record>], rows: &[Option<Row>]| {
@@ -114,17 +126,22 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
                 }
             }
             let slot = part.slot.clone();
-            let steps = match (whole, delete.only) {
+            let mut steps = match (whole, delete.only) {
                 (true, None) => vec![Step::Clear],
                 (true, Some(_)) => vec![Step::Delete(slot), Step::Clear],
                 (false, None) => vec![Step::Delete(slot)],
                 (false, Some(_)) => vec![Step::Check(install().slot), Step::Delete(slot)],
             };
+            if let Some((credential, ending)) = told.filter(|_| part_row.is_some()) {
+                let install = records.first().and_then(Option::as_ref);
+                steps.extend(notices::revoked(key, credential, ending, install));
+            }
             Ok((steps, part_row.is_some()))
         };
-        let opening = match held {
-            Some(_) => Opening::All,
-            None => Opening::Nothing,
+        let opening = if held.is_some() || told.is_some() {
+            Opening::All
+        } else {
+            Opening::Nothing
         };
         let places = [install(), part.clone()];
         let updated = self

@@ -7,7 +7,7 @@ use crate::error_chain::error_chain;
 use crate::events::LifecycleError;
 use crate::installation::{Grant, Installation, StoredInstallation};
 use crate::slack::{self, AuthTest, ErrorClass};
-use crate::store::{self, Delete, Facts, Summary};
+use crate::store::{self, ChainKey, Credential, Facts, Summary};
 use crate::tenant::{EnterpriseId, InstallationKey};
 
 /// The options of a sweep.
@@ -337,19 +337,20 @@ impl Operator {
         let [bot, user] = installation.grants();
         let users_id = installation.user.as_ref().map(|user| user.id.clone());
         let parts = [
-            (bot, Some(Delete::bot())),
-            (user, users_id.map(Delete::user)),
+            (bot, Some(Credential::Bot)),
+            (user, users_id.map(Credential::User)),
         ];
         let mut any = false;
-        for (grant, delete) in parts {
-            let (Some(grant), Some(delete)) = (grant, delete) else {
+        for (grant, credential) in parts {
+            let (Some(grant), Some(credential)) = (grant, credential) else {
                 continue;
             };
             if matches!(self.ask(grant, config).await, State::Dead) {
-                let delete = delete
-                    .only(installation.revision)
-                    .holding(&grant.access_token);
-                any |= match self.store.delete(&installation.key(), &delete).await {
+                let tenant = installation.key();
+                let chain = ChainKey { credential, tenant };
+                let (only, token) = (installation.revision, &grant.access_token);
+                let reason = "reconcile: its token is dead";
+                any |= match self.lifecycle.revoked(&chain, only, token, reason).await {
                     Err(store::Error::Conflict) => false,
                     outcome => outcome?,
                 };
