@@ -5,13 +5,7 @@
 //!
 //! Run `cargo bench --bench seal`.
 
-#![allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    unused_imports,
-    unused_macros
-)]
+#![allow(dead_code, missing_docs, unreachable_pub, unused_imports, unused_macros)]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

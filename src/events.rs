@@ -9,12 +9,12 @@
 //! | event | effect |
 //! |---|---|
 //! | `app_uninstalled` | the tenant is purged, and your app's hook is called |
-//! | `tokens_revoked` | dead tokens of the listed users and bot are deleted (`auth.test` decides), and
-//! | | a hook is called for each |
-//! | `team_access_revoked`, `_granted` | workspaces lose or regain the org-wide installation; a hook
-//! | | is called for each that loses it |
+//! | `tokens_revoked` | dead tokens of the listed users and bot are deleted (`auth.test` decides) |
+//! | `team_access_revoked`, `_granted` | workspaces lose or regain the org-wide installation |
 //! | `grid_migration_started` | none: the workspace can be used again after the migration |
 //! | `grid_migration_finished` | the workspace's enterprise id is updated |
+//!
+//! A hook is also called for each deleted authorization and for each lost workspace.
 //!
 //! Your app handles all other events. `app_uninstalled_team` is one of them: it notifies admin apps
 //! about *other* apps.
@@ -58,12 +58,12 @@ pub struct Lifecycle {
 ///    succeeds. So the hook may be called twice, also at the same time. A call that takes longer
 ///    than a minute is dropped and repeated later. A panic counts as an error.
 /// 2. An uninstall event that arrives after a reinstall deletes nothing, and is not reported.
-/// 3. The other hooks are called in the same way, for a [`Notice`] that is stored in the same commit
-///    as the change. There is one notice for each bot, user and workspace, and a later one replaces
+/// 3. The other hooks are called in the same way, for a [`Notice`] that is stored in the same
+///    commit as the change. There is one notice for each bot, user and workspace, and a later one replaces
 ///    it. So if several changes happen before your app is told, it hears of the last one.
 /// 4. A notice is removed without a call of its hook if what ended is restored before: by a new
-///    installation, a user who authorizes the app again, a chain that is alive again, or a workspace
-///    that is granted again. It is also removed if the tenant is purged. Your app then hears of the
+///    installation, a user who authorizes the app again, a chain that is alive again, or a
+///    workspace that is granted again. It is also removed if the tenant is purged. Your app then hears of the
 ///    departure.
 ///
 /// Some changes are found by a process that has no hooks. A chain that dies is always reported, by
@@ -82,8 +82,8 @@ pub struct Lifecycle {
 ///
 /// # Errors
 ///
-/// If a hook returns an error, it is called again. If `uninstalled` fails, the response to the event
-/// also makes Slack repeat the event.
+/// If a hook returns an error, it is called again. If `uninstalled` fails, the response to the
+/// event also makes Slack repeat the event.
 ///
 /// # Example
 ///
@@ -147,7 +147,7 @@ pub struct Lifecycle {
 ///         };
 ///         let text = match whose {
 ///             Credential::Bot => "Please add the app to your Slack workspace again.".to_owned(),
-///             Credential::User(id) => format!("Please ask <@{id}> to connect their account again."),
+///             Credential::User(id) => format!("Please ask {id} to connect the account again."),
 ///         };
 ///         Ok(self.send(customer, &text).await?)
 ///     }
@@ -163,8 +163,8 @@ pub trait LifecycleHooks: fmt::Debug + Send + Sync + 'static {
         is_installed_again: bool,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-    /// The authorization of the bot or of a user was revoked, and its tokens are deleted. The tenant
-    /// stays installed. The default does nothing.
+    /// The authorization of the bot or of a user was revoked, and its tokens are deleted. The
+    /// tenant stays installed. The default does nothing.
     async fn authorization_revoked(
         &self,
         whose: &Credential,

@@ -40,8 +40,8 @@ pub(super) fn metadata(note: &Record) -> Result<Option<String>, Error> {
 }
 
 impl<B: Backend> EncryptedStore<B> {
-    /// Returns the notes that are due in this lane, earliest first, at most `limit`. `place` returns
-    /// the place of a note in this row, if it can have one. `read` reads the note.
+    /// Returns the notes that are due in this lane, earliest first, at most `limit`. `place`
+    /// returns the place of a note in this row, if it can have one. `read` reads the note.
     pub(super) async fn due_notes<T: Send>(
         &self,
         (lane, place): (Lane, fn(&Key) -> Option<Place>),

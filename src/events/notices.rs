@@ -13,8 +13,8 @@ impl Lifecycle {
     ///
     /// # Errors
     ///
-    /// The store's error; a conflict, if the token or the revision has changed. A hook that fails is
-    /// no error: it is called again later.
+    /// The store's error; a conflict, if the token or the revision has changed. A hook that fails
+    /// is no error: it is called again later.
     pub(crate) async fn revoked(
         &self,
         chain: &ChainKey,

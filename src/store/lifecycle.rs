@@ -35,8 +35,8 @@ use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 /// 7. A notice is written in the same commit as the change that it reports: the end of an
 ///    authorization ([`Delete::telling`](super::Delete::telling)), a workspace that loses its
 ///    access (`set_access_telling`), and a chain that becomes dead
-///    ([`RotationStore::update`](super::RotationStore::update)). It names who installed the app, and
-///    has the flow's metadata, sealed.
+///    ([`RotationStore::update`](super::RotationStore::update)). It names who installed the app,
+///    and has the flow's metadata, sealed.
 /// 8. Each credential and each workspace has at most one notice; a later one replaces it. A commit
 ///    that restores the subject (a new grant, a chain that is alive again, a regained access)
 ///    removes its notice, and so does a purge. The other rules for a notice are those for the note

@@ -32,6 +32,7 @@ mod saves;
 mod shutdown;
 mod stall;
 mod succession;
+mod told;
 mod waits;
 
 /// The application's own error.
