@@ -6,6 +6,7 @@ mod support;
 
 mod reconcile;
 mod revoke;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
