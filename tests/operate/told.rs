@@ -41,10 +41,10 @@ async fn the_app_is_told_of_a_dead_credential_that_a_sweep_deletes() {
         let count = heard.0.lock().expect("no test panics with it").len();
         assert_eq!(count, usize::from(repairs), "only a repair is told, once");
     }
+    assert_eq!(life.slots(ALPHA).await, ["bot", "install"]);
     let heard = heard.0.lock().expect("no test panics with it");
     let (whose, notice) = &heard[0];
     assert!(matches!(whose, Credential::User(id) if id.as_str() == ADA));
     assert_eq!(notice.key, key(ALPHA));
     assert_eq!(notice.reason, "reconcile: its token is dead");
-    assert_eq!(life.slots(ALPHA).await, ["bot", "install"]);
 }
