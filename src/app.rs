@@ -229,8 +229,8 @@ impl SlackApp {
     /// Runs the app's background work until [`shutdown`](Self::shutdown).
     ///
     /// It refreshes tokens before they expire, and repeats the refreshes of processes that died. It
-    /// reports departures to your hooks until they succeed, and deletes expired OAuth states. Run
-    /// it in each process: `tokio::spawn(app.run())`.
+    /// reports departures and notices to your hooks until they succeed, and deletes expired OAuth
+    /// states. Run it in each process: `tokio::spawn(app.run())`.
     ///
     /// # Cancel safety
     ///

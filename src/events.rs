@@ -14,6 +14,8 @@
 //! | `grid_migration_started` | none: the workspace can be used again after the migration |
 //! | `grid_migration_finished` | the workspace's enterprise id is updated |
 //!
+//! A hook is also called for each deleted authorization and for each lost workspace.
+//!
 //! Your app handles all other events. `app_uninstalled_team` is one of them: it notifies admin apps
 //! about *other* apps.
 
@@ -27,11 +29,13 @@ use crate::clock::Clock;
 use crate::forward::forward;
 use crate::request::{LifecycleEvent, PayloadError, VerifiedRequest};
 use crate::slack::{self, SlackClient};
-use crate::store::{self, Departure, LifecycleStore};
-use crate::tenant::{InstallationKey, ResolvedVia};
+use crate::store::{self, Credential, Departure, LifecycleStore, Notice};
+use crate::tenant::{InstallationKey, ResolvedVia, TeamId};
 
 mod liveness;
+mod notices;
 mod org;
+mod pending;
 mod revoked;
 mod uninstall;
 
@@ -44,7 +48,8 @@ pub struct Lifecycle {
     clock: Clock,
 }
 
-/// Called after a tenant's installation was deleted, so that your app deletes its own data.
+/// Called after something has ended: a tenant's installation, one authorization, a chain of tokens,
+/// or the access to one workspace.
 ///
 /// # Contract
 ///
@@ -53,6 +58,17 @@ pub struct Lifecycle {
 ///    succeeds. So the hook may be called twice, also at the same time. A call that takes longer
 ///    than a minute is dropped and repeated later. A panic counts as an error.
 /// 2. An uninstall event that arrives after a reinstall deletes nothing, and is not reported.
+/// 3. The other hooks are called in the same way, for a [`Notice`] that is stored in the same
+///    commit as the change. There is one notice for each bot, user and workspace, and a later one replaces
+///    it. So if several changes happen before your app is told, it hears of the last one.
+/// 4. A notice is removed without a call of its hook if what ended is restored before: by a new
+///    installation, a user who authorizes the app again, a chain that is alive again, or a
+///    workspace that is granted again. It is also removed if the tenant is purged. Your app then hears of the
+///    departure.
+///
+/// Some changes are found by a process that has no hooks. A chain that dies is always reported, by
+/// the next process that has hooks and runs [`Lifecycle::resume_pending`]. For the other changes,
+/// see [`Lifecycle::with_hooks`].
 ///
 /// # Consistency
 ///
@@ -66,8 +82,8 @@ pub struct Lifecycle {
 ///
 /// # Errors
 ///
-/// If the hook returns an error, it is called again: the response to the event makes Slack repeat
-/// it.
+/// If a hook returns an error, it is called again. If `uninstalled` fails, the response to the
+/// event also makes Slack repeat the event.
 ///
 /// # Example
 ///
@@ -101,6 +117,42 @@ pub struct Lifecycle {
 ///
 /// The hook is created before the app, so it shares state through an `Arc`, as above, or through a
 /// connection pool.
+///
+/// This app also sends an e-mail to the customer whose tokens ended. Its install flow passed the
+/// customer's number as the metadata:
+///
+/// ```
+/// # use slack_installs::{Departure, LifecycleHooks};
+/// use slack_installs::store::{Credential, Notice};
+///
+/// # #[derive(Debug)]
+/// # struct Mailer;
+/// # impl Mailer {
+/// #     async fn send(&self, _: &str, _: &str) -> Result<(), std::io::Error> { Ok(()) }
+/// # }
+/// #[async_trait::async_trait]
+/// impl LifecycleHooks for Mailer {
+/// #   async fn uninstalled(
+/// #       &self,
+/// #       _: &Departure,
+/// #       _: bool,
+/// #   ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> { Ok(()) }
+///     async fn reinstall_needed(
+///         &self,
+///         whose: &Credential,
+///         notice: &Notice,
+///     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+///         let Some(customer) = &notice.metadata else {
+///             return Ok(());
+///         };
+///         let text = match whose {
+///             Credential::Bot => "Please add the app to your Slack workspace again.".to_owned(),
+///             Credential::User(id) => format!("Please ask {id} to connect the account again."),
+///         };
+///         Ok(self.send(customer, &text).await?)
+///     }
+/// }
+/// ```
 #[async_trait::async_trait]
 pub trait LifecycleHooks: fmt::Debug + Send + Sync + 'static {
     /// Deletes your app's data of this tenant. `is_installed_again` says whether the app was
@@ -110,12 +162,58 @@ pub trait LifecycleHooks: fmt::Debug + Send + Sync + 'static {
         departure: &Departure,
         is_installed_again: bool,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+    /// The authorization of the bot or of a user was revoked, and its tokens are deleted. The
+    /// tenant stays installed. The default does nothing.
+    async fn authorization_revoked(
+        &self,
+        whose: &Credential,
+        notice: &Notice,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let _ = (whose, notice);
+        Ok(())
+    }
+
+    /// Slack refused every refresh token of the bot or of a user, so the app must be installed
+    /// again. [`Notice::reason`] has Slack's error code. The last access token may still be valid
+    /// until it expires. The default does nothing.
+    async fn reinstall_needed(
+        &self,
+        whose: &Credential,
+        notice: &Notice,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let _ = (whose, notice);
+        Ok(())
+    }
+
+    /// A workspace left the organisation's installation, which no longer serves it. [`Notice::key`]
+    /// is the organisation. The default does nothing.
+    async fn workspace_left(
+        &self,
+        workspace: &TeamId,
+        notice: &Notice,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let _ = (workspace, notice);
+        Ok(())
+    }
 }
 
 forward!(LifecycleHooks for [Arc] {
     fn uninstalled(
         departure: &Departure,
         is_installed_again: bool
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+    fn authorization_revoked(
+        whose: &Credential,
+        notice: &Notice
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+    fn reinstall_needed(
+        whose: &Credential,
+        notice: &Notice
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+    fn workspace_left(
+        workspace: &TeamId,
+        notice: &Notice
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 });
 
@@ -140,9 +238,7 @@ pub enum Handled {
 #[non_exhaustive]
 pub enum LifecycleError {
     /// Your app's hook failed.
-    #[error(
-        "the hook `LifecycleHooks::uninstalled` failed, so your app's data of the tenant may remain"
-    )]
+    #[error("a hook of `LifecycleHooks` failed, and is called again")]
     Hook(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The event's fields do not have the documented form.
     #[error("the fields of the event do not have the form that Slack documents")]
@@ -184,7 +280,7 @@ impl Lifecycle {
     }
 
     /// Sets your app's hooks. Set them in every process that handles events: a process without
-    /// hooks purges and stores no departure to report.
+    /// hooks purges and deletes, and stores neither a departure nor a notice to report.
     #[must_use]
     pub fn with_hooks(mut self, hooks: impl LifecycleHooks) -> Self {
         self.hooks = Some(Arc::new(hooks));
@@ -287,6 +383,6 @@ debug_fields!(Lifecycle: installations, slack);
 /// How many attempts are made to handle an event, if the installation changes during each.
 const ATTEMPTS: usize = 10;
 
-/// How long your app's purge may take before another worker calls the hook again. Slack also
+/// How long a hook may take before another worker calls it again. Slack also
 /// repeats an event after a minute without a response.
 const REPORT_AGAIN: Duration = Duration::from_secs(60);

@@ -148,7 +148,9 @@ pub use rotation::{RotationConfig, TokenRotator};
 pub use seal::{
     DataKey, KeyContext, KeyError, KeyId, KeyProvider, LocalKeyProvider, MasterKey, MasterKeyError,
 };
-pub use store::{Delete, Departure, InstallationStore, LifecycleStore, SeenStore, StateStore};
+pub use store::{
+    Delete, Departure, InstallationStore, LifecycleStore, Notice, SeenStore, StateStore,
+};
 pub use tenant::{
     AppId, BotId, ClientId, EnterpriseId, IdError, InstallationKey, ResolvedVia, TeamId, Tenant,
     UserId,

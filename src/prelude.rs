@@ -7,7 +7,7 @@ pub use crate::authorize::AuthorizeResult;
 pub use crate::events::LifecycleHooks;
 pub use crate::installation::Scopes;
 pub use crate::oauth::{FailedFlow, InstallHooks, InstallOptions, Installed};
-pub use crate::store::{Departure, InstallationStore};
+pub use crate::store::{Credential, Departure, InstallationStore, Notice};
 pub use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 #[cfg(feature = "axum")]
 pub use crate::web::{Authorized, AuthorizingUserToken, BotToken, UserToken, Verified};

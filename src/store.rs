@@ -15,6 +15,7 @@ use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 
 mod chain;
 mod lifecycle;
+mod notice;
 mod seen;
 mod threshold;
 
@@ -22,6 +23,7 @@ pub use chain::{Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationSto
 pub(crate) use chain::{HARD, SUSPECT, is_suspect};
 pub(crate) use lifecycle::MAX_REASON;
 pub use lifecycle::{Access, Departure, LifecycleStore, PendingDeparture};
+pub use notice::{Ending, Notice, PendingNotice, Subject};
 pub use seen::{Claim, SeenId, SeenStore};
 pub use threshold::{RefreshThreshold, ThresholdError};
 
@@ -149,6 +151,9 @@ pub struct Delete {
     /// [`Error::Conflict`]. A refresh replaces the token and does not change the revision, so
     /// `only` does not detect it. Has no effect on parts that have no token.
     pub holding: Option<Mark>,
+    /// Writes a [`Notice`] that the authorization ended, in the same commit. Has no effect on parts
+    /// that have no token, nor if the part is not stored.
+    pub ending: Option<Ending>,
 }
 
 /// The part of an installation that a [`Delete`] deletes.
@@ -187,6 +192,7 @@ impl Delete {
             what: DeleteWhat::All,
             only: None,
             holding: None,
+            ending: None,
         }
     }
 
@@ -197,6 +203,7 @@ impl Delete {
             what: DeleteWhat::Bot,
             only: None,
             holding: None,
+            ending: None,
         }
     }
 
@@ -207,6 +214,7 @@ impl Delete {
             what: DeleteWhat::User(user),
             only: None,
             holding: None,
+            ending: None,
         }
     }
 
@@ -240,6 +248,7 @@ impl Delete {
             what: DeleteWhat::Fact(fact),
             only: None,
             holding: None,
+            ending: None,
         }
     }
 
@@ -254,6 +263,13 @@ impl Delete {
     #[must_use]
     pub fn holding(mut self, token: &AccessToken) -> Self {
         self.holding = Some(Mark::of_access_token(token));
+        self
+    }
+
+    /// Writes a notice for your app in the same commit.
+    #[must_use]
+    pub fn telling(mut self, ending: Ending) -> Self {
+        self.ending = Some(ending);
         self
     }
 }

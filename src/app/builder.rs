@@ -193,7 +193,9 @@ impl SlackAppBuilder {
         self
     }
 
-    /// Sets the hooks that are called after an uninstallation, durably and at least once.
+    /// Sets the hooks that are called after an uninstallation, and after the end of an
+    /// authorization, a chain of tokens or the access to a workspace. They are called durably and
+    /// at least once.
     pub fn lifecycle_hooks(mut self, hooks: impl LifecycleHooks) -> Self {
         self.lifecycle_hooks = Some(Arc::new(hooks));
         self

@@ -9,7 +9,7 @@ use super::driver::Step;
 use super::install_facts::InstallFacts;
 use super::names::{self, Place, hold, install};
 use super::record::Record;
-use super::{EncryptedStore, grant_facts, hold_facts};
+use super::{EncryptedStore, grant_facts, hold_facts, notices};
 use crate::backend::{Backend, Key, Lane};
 use crate::installation::Grant;
 use crate::store::{Chain, ChainKey, Error, ListCursor, RotationStore, StoredChain};
@@ -48,11 +48,21 @@ impl<B: Backend> RotationStore for EncryptedStore<B> {
             let Some(next) = ask(Some(&stored.chain)) else {
                 return Ok((Vec::new(), Some(stored)));
             };
+            let was_dead = stored.chain.is_dead;
             let moved = stored.moved(next, offered).ok_or_else(|| {
                 Error::Unreadable("the new chain names a token that is not known".into())
             })?;
             let draft = grant_facts::moved_draft(kind, record, &moved)?;
-            Ok((vec![Step::Put(slot, draft)], Some(moved)))
+            let mut steps = vec![Step::Put(slot, draft)];
+            let install = records.first().and_then(Option::as_ref);
+            steps.extend(notices::of_chain(
+                (&key.tenant, &key.credential),
+                was_dead,
+                &moved.chain,
+                install,
+                self.clock.now(),
+            ));
+            Ok((steps, Some(moved)))
         };
         Ok(self.driver.update(&partition, &places, step).await?.1)
     }

@@ -35,14 +35,14 @@ pub(super) struct Driver<B> {
 
 /// Which of a decision's rows are opened.
 #[derive(Clone, Copy)]
-pub(super) enum Opening {
+pub(super) enum Opening<'a> {
     /// All rows. A row that does not open is an error.
     All,
     /// The rows that open. Any other row is passed as an absent record, and can be overwritten.
     WhatOpens,
-    /// The rows of this kind. Any other row is passed as an absent record, because the decision needs
+    /// The rows of these kinds. Any other row is passed as an absent record, because the decision needs
     /// no plaintext of it. So it can be removed even if it does not open.
-    Only(&'static str),
+    Only(&'a [&'static str]),
 }
 
 /// One step of a decision. It fails if a slot that the decision read has changed.
@@ -197,7 +197,7 @@ impl<B: Backend> Driver<B> {
     /// themselves.
     pub(super) async fn update_with<T: Send>(
         &self,
-        opening: Opening,
+        opening: Opening<'_>,
         partition: &Partition,
         places: &[Place],
         decide: impl Fn(&[Option<Record>], &[Option<Row>]) -> Result<(Vec<Step>, T), Error>
@@ -229,8 +229,9 @@ impl<B: Backend> Driver<B> {
         ))
     }
 
-    /// Commits to this store's backend, after this process's other commits to the partition. The cache always forgets the partition, even if the commit
-    /// fails: after a conflict, the cached rows may be outdated.
+    /// Commits to this store's backend, after this process's other commits to the partition. The
+    /// cache always forgets the partition, even if the commit fails: after a conflict, the cached
+    /// rows may be outdated.
     async fn commit(
         &self,
         partition: &Partition,
@@ -307,7 +308,7 @@ impl<B: Backend> Driver<B> {
         partition: &Partition,
         places: &[Place],
         rows: Vec<Option<Row>>,
-        opening: Opening,
+        opening: Opening<'_>,
     ) -> Result<Vec<Option<Record>>, Error> {
         let mut records = Vec::with_capacity(rows.len());
         for (Place { slot, kind }, row) in places.iter().zip(rows) {
@@ -315,7 +316,7 @@ impl<B: Backend> Driver<B> {
                 records.push(None);
                 continue;
             };
-            if matches!(opening, Opening::Only(wanted) if wanted != *kind) {
+            if matches!(opening, Opening::Only(wanted) if !wanted.contains(kind)) {
                 records.push(None);
                 continue;
             }

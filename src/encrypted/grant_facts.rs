@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::names::{BOT, USER};
-use super::record::{Draft, Record, Text, unknown};
+use super::record::{self, Draft, Record, Text, unknown};
 use super::rotation_facts::RotationFacts;
 use crate::backend::Lane;
 use crate::clock::{from_epoch, to_epoch};
@@ -106,6 +106,13 @@ impl GrantFacts {
         let rotation = self.rotation.as_ref();
         rotation.is_some_and(RotationFacts::is_suspect)
     }
+}
+
+/// Returns whether the chain of this draft is alive.
+pub(super) fn is_alive(draft: &Draft) -> bool {
+    let facts = record::facts::<GrantFacts>(&draft.metadata, draft.kind);
+    let rotation = facts.and_then(|facts| facts.rotation);
+    !rotation.is_some_and(|rotation| rotation.is_dead())
 }
 
 /// Makes the record of a chain that begins with this grant.

@@ -5,12 +5,16 @@
 use async_trait::async_trait;
 
 use super::driver::{Opening, Step};
-use super::names::{BOT, HOLD, Place, bot, hold, install, installer, user};
+use super::names::{BOT, HOLD, INSTALL, Place, bot, hold, install, installer, user};
 use super::record::{Record, revision};
-use super::{EncryptedStore, grant_facts, hold_facts, install_facts, merge, metadata_facts};
+use super::{
+    EncryptedStore, grant_facts, hold_facts, install_facts, merge, metadata_facts, notices,
+};
 use crate::backend::{Backend, Row};
 use crate::installation::{Installation, Revision, StoredInstallation};
-use crate::store::{Delete, DeleteWhat, Error, Facts, InstallationStore, ListCursor, Listing};
+use crate::store::{
+    Credential, Delete, DeleteWhat, Error, Facts, InstallationStore, ListCursor, Listing,
+};
 use crate::tenant::{InstallationKey, UserId};
 
 use grant_facts::GrantFacts;
@@ -27,11 +31,16 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
         let users = new.user.iter().map(|new| user(&new.id));
         let installers = new.user_metadata.iter().map(|new| installer(&new.user));
         let both = [install(), bot()].into_iter();
-        let places: Vec<_> = both.chain(users).chain(installers).collect();
+        let mut places: Vec<_> = both.chain(users).chain(installers).collect();
+        let parts = places.len();
+        places.extend(notices::places(new));
         // People repair broken data by installing the app again. So a row that does not open must
         // not prevent that.
-        let decide =
-            |records: &[Option<Record>], _: &[Option<Row>]| Ok((stored_over(new, records)?, ()));
+        let decide = |records: &[Option<Record>], _: &[Option<Row>]| {
+            let mut steps = stored_over(new, &records[..parts])?;
+            steps.extend(notices::outdated(&steps));
+            Ok((steps, ()))
+        };
         let driver = &self.driver;
         let (revision, ()) = driver
             .update_with(Opening::WhatOpens, &partition, &places, decide)
@@ -106,6 +115,12 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
             DeleteWhat::User(id) => Some(installer(id)),
             _ => None,
         };
+        let credential = match &delete.what {
+            DeleteWhat::Bot => Some(Credential::Bot),
+            DeleteWhat::User(id) => Some(Credential::User(id.clone())),
+            _ => None,
+        };
+        let told = credential.as_ref().zip(delete.ending.as_ref());
         let whole = delete.what == DeleteWhat::All;
         let held = delete.holding.filter(|_| !whole);
         let decide = |records: &[Option<Record>], rows: &[Option<Row>]| {
@@ -135,18 +150,24 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
                 (false, Some(_)) => vec![Step::Check(install().slot), Step::Delete(slot)],
             };
             steps.extend(beside.iter().map(|own| Step::Delete(own.slot.clone())));
+            if let Some((credential, ending)) = told.filter(|_| part_row.is_some()) {
+                let install = records.first().and_then(Option::as_ref);
+                steps.extend(notices::revoked(key, credential, ending, install));
+            }
             let is_there = part_row.is_some() || beside_row.iter().any(Option::is_some);
             Ok((steps, is_there))
         };
-        let opening = match held {
-            Some(_) => Opening::Only(part.kind),
-            None => Opening::Only(HOLD),
-        };
+        // The notice says what the installation's facts say.
+        let for_notice = told.map(|_| INSTALL);
+        let for_check = held.map(|_| part.kind);
+        let for_clear = whole.then_some(HOLD);
+        let kinds = [for_notice, for_check, for_clear];
+        let kinds: Vec<_> = kinds.into_iter().flatten().collect();
         let mut places = vec![install(), part.clone()];
         places.extend(beside.clone());
         let updated = self
             .driver
-            .update_with(opening, &partition, &places, decide);
+            .update_with(Opening::Only(&kinds), &partition, &places, decide);
         Ok(updated.await?.1)
     }
 

@@ -1,6 +1,7 @@
 //! Stores departures, access and holds as rows in the tenant's own partition. `departure` is the
-//! note for your app. `access/T…` is an org-wide installation's access to one workspace. `hold` is
-//! an operator's hold; it stays when everything else of the tenant goes.
+//! note for your app (`notices.rs` has the other ones). `access/T…` is an org-wide installation's
+//! access to one workspace. `hold` is an operator's hold; it stays when everything else of the
+//! tenant goes.
 
 use std::time::SystemTime;
 
@@ -9,14 +10,14 @@ use async_trait::async_trait;
 use super::driver::{Opening, Step};
 use super::install_facts::{self, InstallFacts};
 use super::lifecycle_facts::{AccessFacts, DepartureFacts};
-use super::names::{self, ACCESS, DEPARTURE, HOLD, INSTALL, departure, hold, install, tenant_of};
+use super::names::{self, ACCESS, DEPARTURE, HOLD, INSTALL, departure, hold, install};
 use super::record::{Draft, Record, revision, unknown};
-use super::{EncryptedStore, hold_facts};
+use super::{EncryptedStore, hold_facts, notes, notices};
 use crate::backend::{Backend, Key, Lane, Row, Scope};
-use crate::error_chain::error_chain;
 use crate::installation::{Hold, Revision};
 use crate::store::{
-    Access, Credential, Departure, Error, LifecycleStore, PendingDeparture, Summary,
+    Access, Credential, Departure, Ending, Error, LifecycleStore, PendingDeparture, PendingNotice,
+    Subject, Summary,
 };
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 
@@ -49,6 +50,7 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
             steps.extend(hold_facts::clear(records.last().and_then(Option::as_ref)));
             if let Some(at) = tell_at {
                 let note = Draft::new(DEPARTURE, &DepartureFacts::of(leaving));
+                let note = notes::with_metadata(note, leaving.metadata.as_deref());
                 let note = note.due(Lane::Departure, at);
                 steps.push(Step::Put(departure().slot, note));
             }
@@ -57,7 +59,7 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
         // Only the hold is opened, so that a tenant can be purged even if its rows do not open.
         let places = [install(), departure(), hold()];
         self.driver
-            .update_with(Opening::Only(HOLD), &partition, &places, decide)
+            .update_with(Opening::Only(&[HOLD]), &partition, &places, decide)
             .await?;
         match tell_at {
             Some(_) => self.departure(&leaving.key).await,
@@ -77,29 +79,10 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
         now: SystemTime,
         limit: usize,
     ) -> Result<Vec<PendingDeparture>, Error> {
-        let mut found = Vec::new();
-        let mut from = None;
-        loop {
-            let left = limit.saturating_sub(found.len());
-            if left == 0 {
-                return Ok(found);
-            }
-            let page = self.driver.due(Lane::Departure, now, from, left).await?;
-            for (key, _) in page.rows {
-                match self.due_departure(&key, now).await {
-                    // One unreadable note must not stop the notes of other tenants.
-                    Err(error @ Error::Unreadable(_)) => {
-                        tracing::error!(partition = %key.partition, error = error_chain(&error),
-                            "cannot open a purged tenant's note, so your app's hook is not called");
-                    }
-                    note => found.extend(note?),
-                }
-            }
-            from = page.next;
-            if from.is_none() {
-                return Ok(found);
-            }
-        }
+        let place = |key: &Key| Some(departure()).filter(|it| it.slot == key.slot);
+        let read = |tenant: &InstallationKey, _: &Key, record: &Record| pending(tenant, record);
+        self.due_notes((Lane::Departure, place), now, limit, read)
+            .await
     }
 
     async fn postpone(
@@ -111,7 +94,8 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
         let step = |record: &Record| {
             let mut facts: DepartureFacts = record.facts(DEPARTURE)?;
             facts.attempts = attempts;
-            let put = Draft::new(DEPARTURE, &facts).due(Lane::Departure, until);
+            let put = record.with_facts(DEPARTURE, &facts);
+            let put = put.due(Lane::Departure, until);
             Ok(Step::Put(departure().slot, put))
         };
         let (revision, _) = self.change_note(note, step).await?;
@@ -143,7 +127,7 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
         let places = [hold(), install()];
         let updated = self
             .driver
-            .update_with(Opening::Only(HOLD), &partition, &places, decide);
+            .update_with(Opening::Only(&[HOLD]), &partition, &places, decide);
         Ok(updated.await?.1)
     }
 
@@ -168,11 +152,16 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
     }
 
     async fn set_access(&self, org: &EnterpriseId, access: &Access) -> Result<bool, Error> {
-        let mut is_installed = true;
-        for teams in access.teams.chunks(TEAMS_AT_ONCE) {
-            is_installed &= self.set_access_of(org, access, teams).await?;
-        }
-        Ok(is_installed)
+        self.set_accesses(org, access, None).await
+    }
+
+    async fn set_access_telling(
+        &self,
+        org: &EnterpriseId,
+        access: &Access,
+        ending: &Ending,
+    ) -> Result<bool, Error> {
+        self.set_accesses(org, access, Some(ending)).await
     }
 
     async fn has_access(&self, org: &EnterpriseId, team: &TeamId) -> Result<bool, Error> {
@@ -201,25 +190,37 @@ impl<B: Backend> LifecycleStore for EncryptedStore<B> {
             }
         }
     }
+
+    async fn notices(
+        &self,
+        key: &InstallationKey,
+        subjects: &[Subject],
+    ) -> Result<Vec<PendingNotice>, Error> {
+        self.notices_of(key, subjects).await
+    }
+
+    async fn due_notices(
+        &self,
+        now: SystemTime,
+        limit: usize,
+    ) -> Result<Vec<PendingNotice>, Error> {
+        self.notices_due(now, limit).await
+    }
+
+    async fn postpone_notice(
+        &self,
+        pending: &PendingNotice,
+        until: SystemTime,
+    ) -> Result<Option<PendingNotice>, Error> {
+        self.postponed(pending, until).await
+    }
+
+    async fn settle_notice(&self, pending: &PendingNotice) -> Result<bool, Error> {
+        self.settled(pending).await
+    }
 }
 
 impl<B: Backend> EncryptedStore<B> {
-    /// Returns the note in this row, if it is still due. The list of due rows is a hint: another
-    /// worker may have put the note off already.
-    async fn due_departure(
-        &self,
-        key: &Key,
-        now: SystemTime,
-    ) -> Result<Option<PendingDeparture>, Error> {
-        let tenant = tenant_of(&key.partition).filter(|_| key.slot == departure().slot);
-        let tenant = tenant.ok_or_else(|| unknown("a departure's place"))?;
-        let places = [departure()];
-        let records = self.driver.read_current(&key.partition, &places).await?;
-        let is_due = |record: &&Record| record.row.due.is_some_and(|due| due.at <= now);
-        let note = records.iter().flatten().find(is_due);
-        note.map(|record| pending(&tenant, record)).transpose()
-    }
-
     /// Changes the facts of a stored installation. Returns whether it exists. If `only` is given,
     /// the installation must have that revision.
     async fn change_install(
@@ -259,13 +260,28 @@ impl<B: Backend> EncryptedStore<B> {
             .await
     }
 
+    async fn set_accesses(
+        &self,
+        org: &EnterpriseId,
+        access: &Access,
+        ending: Option<&Ending>,
+    ) -> Result<bool, Error> {
+        let mut is_installed = true;
+        for teams in access.teams.chunks(TEAMS_AT_ONCE) {
+            is_installed &= self.set_access_of(org, access, teams, ending).await?;
+        }
+        Ok(is_installed)
+    }
+
     async fn set_access_of(
         &self,
         org: &EnterpriseId,
         access: &Access,
         teams: &[TeamId],
+        ending: Option<&Ending>,
     ) -> Result<bool, Error> {
-        let partition = self.driver.app.tenant(&InstallationKey::org(org.clone()));
+        let key = InstallationKey::org(org.clone());
+        let partition = self.driver.app.tenant(&key);
         let mut teams = teams.to_vec();
         teams.sort_unstable();
         teams.dedup();
@@ -273,16 +289,25 @@ impl<B: Backend> EncryptedStore<B> {
             .chain(teams.iter().map(names::access))
             .collect();
         let decide = |records: &[Option<Record>]| {
-            let Some((Some(_), known)) = records.split_first() else {
+            let Some((Some(installed), known)) = records.split_first() else {
                 return Ok((Vec::new(), false));
             };
             let mut steps = Vec::new();
             for (team, known) in teams.iter().zip(known) {
                 let facts = AccessFacts::of(team, access);
                 let known = known.as_ref().map(|it| it.facts(ACCESS)).transpose()?;
-                if known.is_none_or(|known| facts.outdates(&known)) {
-                    let put = Draft::new(ACCESS, &facts);
-                    steps.push(Step::Put(names::access(team).slot, put));
+                let known: Option<AccessFacts> = known;
+                if known.as_ref().is_some_and(|known| !facts.outdates(known)) {
+                    continue;
+                }
+                let put = Draft::new(ACCESS, &facts);
+                steps.push(Step::Put(names::access(team).slot, put));
+                let subject = Subject::Workspace(team.clone());
+                let had_access = known.is_none_or(|known| known.is_granted);
+                if access.is_granted {
+                    steps.push(notices::dropped(&subject));
+                } else if let Some(ending) = ending.filter(|_| had_access) {
+                    steps.push(notices::put(&key, subject, ending, Some(installed)));
                 }
             }
             // If the organisation was purged meanwhile, nothing may be stored for it.
@@ -297,7 +322,8 @@ impl<B: Backend> EncryptedStore<B> {
 
 fn pending(key: &InstallationKey, record: &Record) -> Result<PendingDeparture, Error> {
     let facts: DepartureFacts = record.facts(DEPARTURE)?;
-    let departure = facts.departure()?;
+    let mut departure = facts.departure()?;
+    departure.metadata = notes::metadata(record)?;
     if departure.key != *key {
         return Err(unknown("a departure's ids"));
     }
@@ -308,5 +334,6 @@ fn pending(key: &InstallationKey, record: &Record) -> Result<PendingDeparture, E
 /// The rows of one page. Every backend allows it, and a tenant of about 900 users is one query.
 const SCAN_AT_ONCE: usize = 1000;
 
-/// The workspaces of one commit. A backend accepts 90 changes; one is the installation's own.
-const TEAMS_AT_ONCE: usize = 80;
+/// The workspaces of one commit. A backend accepts 90 changes; each workspace has up to two, and
+/// one is the installation's own.
+const TEAMS_AT_ONCE: usize = 40;

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::record::unknown;
 use crate::clock::{from_epoch, to_epoch};
 use crate::store::{Access, Departure, Error};
-use crate::tenant::{EnterpriseId, InstallationKey, TeamId};
+use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 
-/// The departure of a tenant, of which your app is notified.
+/// The departure of a tenant, of which your app is notified. The install flow's metadata is sealed.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct DepartureFacts {
     enterprise_id: Option<EnterpriseId>,
@@ -16,6 +16,8 @@ pub(super) struct DepartureFacts {
     reason: String,
     /// Seconds since 1970.
     purged_at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    installed_by: Option<UserId>,
     pub(super) attempts: u32,
 }
 
@@ -26,6 +28,7 @@ impl DepartureFacts {
             team_id: departure.key.team().cloned(),
             reason: departure.reason.clone(),
             purged_at: to_epoch(departure.at),
+            installed_by: departure.installed_by.clone(),
             attempts: 0,
         }
     }
@@ -33,11 +36,9 @@ impl DepartureFacts {
     pub(super) fn departure(&self) -> Result<Departure, Error> {
         let key = InstallationKey::new(self.enterprise_id.clone(), self.team_id.clone())
             .map_err(|_| unknown("a departure's ids"))?;
-        Ok(Departure::new(
-            key,
-            &self.reason,
-            from_epoch(self.purged_at),
-        ))
+        let mut departure = Departure::new(key, &self.reason, from_epoch(self.purged_at));
+        departure.installed_by.clone_from(&self.installed_by);
+        Ok(departure)
     }
 }
 

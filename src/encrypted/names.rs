@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use crate::backend::{Lane, Partition, Prefix, Queue, Scope, Slot};
-use crate::store::{Credential, SeenId, StateId};
+use crate::store::{Credential, SeenId, StateId, Subject};
 use crate::tenant::{ClientId, InstallationKey, TeamId, UserId};
 
 /// An app's part of a database. The name of each of its partitions begins with the client id.
@@ -75,6 +75,7 @@ pub(super) const DEPARTURE: &str = "departure";
 pub(super) const HOLD: &str = "hold";
 pub(super) const INSTALL: &str = "install";
 pub(super) const INSTALLER: &str = "installer";
+pub(super) const NOTICE: &str = "notice";
 pub(super) const SEEN: &str = "seen";
 pub(super) const STATE: &str = "state";
 pub(super) const USER: &str = "user";
@@ -128,6 +129,41 @@ pub(super) fn departure() -> Place {
     place(slot(DEPARTURE), DEPARTURE)
 }
 
+/// Returns the place of the notice of this subject.
+pub(super) fn notice(subject: &Subject) -> Place {
+    let (ended, whose) = match subject {
+        Subject::Authorization(credential) => ("revoked", owner(credential)),
+        Subject::Chain(credential) => ("dead", owner(credential)),
+        Subject::Workspace(team) => ("left", team.as_str()),
+    };
+    place(slot(&format!("{NOTICE}/{ended}/{whose}")), NOTICE)
+}
+
+/// Returns the subject of the notice in this slot; `None` for a slot of another kind.
+pub(super) fn subject_of(slot: &Slot) -> Option<Subject> {
+    let mut parts = slot.as_str().splitn(3, '/');
+    let (NOTICE, ended, whose) = (parts.next()?, parts.next()?, parts.next()?) else {
+        return None;
+    };
+    let credential = || match whose {
+        BOT => Some(Credential::Bot),
+        id => UserId::new(id).ok().map(Credential::User),
+    };
+    match ended {
+        "revoked" => credential().map(Subject::Authorization),
+        "dead" => credential().map(Subject::Chain),
+        "left" => TeamId::new(whose).ok().map(Subject::Workspace),
+        _ => None,
+    }
+}
+
+fn owner(credential: &Credential) -> &str {
+    match credential {
+        Credential::Bot => BOT,
+        Credential::User(id) => id.as_str(),
+    }
+}
+
 /// Returns the place that says whether an org-wide installation may serve this workspace.
 pub(super) fn access(team: &TeamId) -> Place {
     place(slot(&format!("access/{team}")), ACCESS)
@@ -154,5 +190,40 @@ struct Hex<'a>(&'a [u8]);
 impl fmt::Display for Hex<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slot_of_a_notice_says_what_it_is_about() {
+        let user = || Credential::User(UserId::new("U0ADMIN0001").expect("an id"));
+        let team = TeamId::new("T0ALPHA0001").expect("an id");
+        for (subject, name) in [
+            (
+                Subject::Authorization(Credential::Bot),
+                "notice/revoked/bot",
+            ),
+            (Subject::Authorization(user()), "notice/revoked/U0ADMIN0001"),
+            (Subject::Chain(Credential::Bot), "notice/dead/bot"),
+            (Subject::Chain(user()), "notice/dead/U0ADMIN0001"),
+            (Subject::Workspace(team), "notice/left/T0ALPHA0001"),
+        ] {
+            let place = notice(&subject);
+            assert_eq!(place.slot.as_str(), name);
+            assert_eq!(subject_of(&place.slot), Some(subject));
+            assert_eq!(credential_of(&place.slot), None);
+        }
+        for name in [
+            "notice",
+            "notice/dead",
+            "notice/other/bot",
+            "user/U1",
+            "x/dead/bot",
+        ] {
+            assert_eq!(subject_of(&slot(name)), None, "{name}");
+        }
     }
 }

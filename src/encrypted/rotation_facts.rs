@@ -83,6 +83,10 @@ impl RotationFacts {
         is_suspect(self.attempts, self.is_dead)
     }
 
+    pub(super) fn is_dead(&self) -> bool {
+        self.is_dead
+    }
+
     /// Adds the stored rotation to a chain that was made from its grant.
     pub(super) fn onto(self, chain: &mut Chain) -> Result<(), Error> {
         chain.install = InstallId(number(&self.install)?);

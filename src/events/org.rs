@@ -9,7 +9,8 @@ use super::liveness::{Age, age};
 use super::{Handled, Lifecycle, LifecycleError};
 use crate::clock::to_epoch;
 use crate::installation::Installation;
-use crate::store::Access;
+use crate::request::LifecycleEvent;
+use crate::store::{Access, Subject};
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId};
 
 /// `team_access_granted` and `team_access_revoked`. Slack's own sample nests the event in another
@@ -75,11 +76,21 @@ impl Lifecycle {
                 .and_then(|ts| micros(&ts))
                 .unwrap_or_else(|| to_epoch(at).saturating_mul(1_000_000)),
         };
-        Ok(if self.installations.set_access(org, &access).await? {
-            Handled::Noted
-        } else {
-            Handled::Ignored
-        })
+        let is_installed = match self.ending(REASON).filter(|_| !is_granted) {
+            Some(ending) => {
+                let store = &self.installations;
+                store.set_access_telling(org, &access, &ending).await?
+            }
+            None => self.installations.set_access(org, &access).await?,
+        };
+        if !is_installed {
+            return Ok(Handled::Ignored);
+        }
+        if !is_granted {
+            let left: Vec<_> = access.teams.into_iter().map(Subject::Workspace).collect();
+            self.tell(key, &left).await;
+        }
+        Ok(Handled::Noted)
     }
 
     /// Handles a workspace that joined an organisation. Asks Slack, because the event may be old.
@@ -119,6 +130,9 @@ impl Lifecycle {
         test.enterprise_id.filter(|_| test.team_id.as_ref() == team)
     }
 }
+
+/// The reason of the notice: the event's type.
+const REASON: &str = LifecycleEvent::AccessRevoked.name();
 
 /// Parses Slack's `event_ts`, such as `1790000010.111222`, and returns microseconds.
 fn micros(ts: &str) -> Option<u64> {

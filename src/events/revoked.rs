@@ -11,7 +11,8 @@ use serde::Deserialize;
 use super::liveness::age;
 use super::{Handled, Lifecycle, LifecycleError};
 use crate::installation::{Bot, Grant, StoredInstallation};
-use crate::store::Delete;
+use crate::request::LifecycleEvent;
+use crate::store::{ChainKey, Credential, Subject};
 use crate::tenant::{InstallationKey, UserId};
 
 /// The fields of the event that are read: ids of users, not tokens.
@@ -44,23 +45,28 @@ impl Lifecycle {
         revoked: &TokensRevoked,
     ) -> Result<Handled, LifecycleError> {
         let RevokedTokens { oauth, bot } = &revoked.event.tokens;
-        let mut any = false;
+        let mut ended = Vec::new();
         let mut failed = None;
         // An error does not stop the others; Slack repeats the event for the failed ones.
-        let mut note = |outcome| match outcome {
-            Ok(revoked) => any |= revoked,
+        let mut note = |credential, outcome| match outcome {
+            Ok(true) => ended.push(Subject::Authorization(credential)),
+            Ok(false) => {}
             Err(error) => failed = failed.take().or(Some(error)),
         };
         for user in oauth.iter().filter_map(|id| UserId::new(id.as_str()).ok()) {
-            note(self.user_token_revoked(key, at, &user).await);
+            let outcome = self.user_token_revoked(key, at, &user).await;
+            note(Credential::User(user), outcome);
         }
         if !bot.is_empty() {
-            note(self.bot_token_revoked(key, at, bot).await);
+            let outcome = self.bot_token_revoked(key, at, bot).await;
+            note(Credential::Bot, outcome);
         }
-        match (failed, any) {
-            (Some(error), _) => Err(error),
-            (None, true) => Ok(Handled::Revoked),
-            (None, false) => Ok(Handled::Ignored),
+        // The hooks come last, so that a slow one keeps no dead token alive.
+        self.tell(key, &ended).await;
+        match failed {
+            Some(error) => Err(error),
+            None if ended.is_empty() => Ok(Handled::Ignored),
+            None => Ok(Handled::Revoked),
         }
     }
 
@@ -74,8 +80,8 @@ impl Lifecycle {
             return Ok(false);
         };
         let grant = installation.user.as_ref().map(|user| &user.grant);
-        let delete = Delete::user(user.clone());
-        self.delete_if_dead(&installation, grant, delete, at).await
+        let whose = Credential::User(user.clone());
+        self.delete_if_dead(&installation, grant, whose, at).await
     }
 
     async fn bot_token_revoked(
@@ -91,7 +97,7 @@ impl Lifecycle {
         let is_listed = |bot: &&Bot| revoked.iter().any(|id| id == bot.user_id.as_str());
         let bot = installation.bot.as_ref().filter(is_listed);
         let grant = bot.map(|bot| &bot.grant);
-        self.delete_if_dead(&installation, grant, Delete::bot(), at)
+        self.delete_if_dead(&installation, grant, Credential::Bot, at)
             .await
     }
 
@@ -99,7 +105,7 @@ impl Lifecycle {
         &self,
         installation: &StoredInstallation,
         grant: Option<&Grant>,
-        delete: Delete,
+        credential: Credential,
         at: SystemTime,
     ) -> Result<bool, LifecycleError> {
         let Some(Grant { access_token, .. }) = grant else {
@@ -109,8 +115,14 @@ impl Lifecycle {
         if !self.is_dead(access_token, age).await? {
             return Ok(false);
         }
-        let delete = delete.only(installation.revision).holding(access_token);
-        let key = installation.key();
-        Ok(self.installations.delete(&key, &delete).await?)
+        let tenant = installation.key();
+        let chain = ChainKey { credential, tenant };
+        let only = installation.revision;
+        Ok(self
+            .end_authorization(&chain, only, access_token, REASON)
+            .await?)
     }
 }
+
+/// The reason of the notice: the event's type.
+const REASON: &str = LifecycleEvent::TokensRevoked.name();

@@ -1,80 +1,16 @@
 //! Handles `app_uninstalled`: purges the tenant and calls your app's hook.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::liveness::{Age, age};
+use super::pending::Pending;
 use super::{Handled, Lifecycle, LifecycleError, REPORT_AGAIN};
-use crate::error_chain::error_chain;
 use crate::installation::Revision;
-use crate::panics::catch_panic;
 use crate::request::LifecycleEvent;
-use crate::store::{self, Departure, PendingDeparture};
+use crate::store::{self, Departure};
 use crate::tenant::InstallationKey;
 
 impl Lifecycle {
-    /// Calls the hook for departures that were not reported yet, because of a crash or a failed
-    /// hook. Returns how many were reported.
-    ///
-    /// Call it about every minute in each process, or run [`run`](Self::run). If the hook fails
-    /// again, the departure is postponed, by up to an hour each time.
-    ///
-    /// # Errors
-    ///
-    /// [`LifecycleError::Store`] if the database is unavailable. A hook's error, or a departure
-    /// that cannot be decrypted, is logged, and the others are still reported.
-    ///
-    /// # Cancel safety
-    ///
-    /// If dropped, the departure in progress is reported again later.
-    pub async fn resume_pending(&self) -> Result<usize, LifecycleError> {
-        if self.hooks.is_none() {
-            return Ok(0);
-        }
-        let now = self.clock.now();
-        let mut told = 0;
-        for pending in self.installations.due_departures(now, AT_ONCE).await? {
-            let until = now + pause(pending.attempts);
-            let outcome = match self.installations.postpone(&pending, until).await {
-                Ok(Some(pending)) => self.report(&pending).await,
-                // Another worker already has it.
-                Ok(None) => continue,
-                Err(error) => Err(error.into()),
-            };
-            match outcome {
-                Ok(()) => told += 1,
-                Err(LifecycleError::Store(error)) if error.is_transient() => {
-                    return Err(error.into());
-                }
-                Err(error) => {
-                    tracing::error!(
-                        tenant = %pending.departure.key,
-                        attempts = pending.attempts,
-                        error = error_chain(&error),
-                        "a purged tenant could not be reported to the hook \
-                         `LifecycleHooks::uninstalled`; this is tried again later"
-                    );
-                }
-            }
-        }
-        Ok(told)
-    }
-
-    /// Calls [`resume_pending`](Self::resume_pending) immediately and then every minute. Never
-    /// returns; drop the future to stop.
-    pub async fn run(&self) {
-        let mut minutes = tokio::time::interval(REPORT_AGAIN);
-        loop {
-            minutes.tick().await;
-            if let Err(error) = self.resume_pending().await {
-                tracing::warn!(
-                    error = error_chain(&error),
-                    "cannot read which purged tenants the hook must be called for; this is tried \
-                     again in a minute"
-                );
-            }
-        }
-    }
-
     /// Purges the tenant if the event ended its installation. `org` is the organisation of the
     /// workspace, if the event names both.
     pub(super) async fn app_uninstalled(
@@ -150,13 +86,35 @@ impl Lifecycle {
         reason: &str,
     ) -> Result<(), LifecycleError> {
         let now = self.clock.now();
-        let departure = Departure::new(key.clone(), reason, now);
+        let mut departure = Departure::new(key.clone(), reason, now);
         let tell_at = self.hooks.is_some().then(|| now + REPORT_AGAIN);
+        if tell_at.is_some() {
+            self.complete(&mut departure, only).await?;
+        }
         let pending = self.installations.purge(&departure, only, tell_at).await?;
         tracing::info!(tenant = %key, reason = departure.reason, "purged");
         match pending {
-            Some(pending) => self.report(&pending).await,
+            Some(pending) => self.report(&Pending::Departure(pending)).await,
             None => Ok(()),
+        }
+    }
+
+    /// Adds who installed the app, and the metadata of the flow. The purge requires the same
+    /// revision, so they are those of the installation that it removes.
+    async fn complete(
+        &self,
+        departure: &mut Departure,
+        only: Revision,
+    ) -> Result<(), LifecycleError> {
+        match self.installations.fetch(&departure.key, None).await {
+            Ok(Some(stored)) if stored.revision == only => {
+                departure.installed_by = stored.installation.installed_by;
+                departure.metadata = stored.installation.metadata;
+                Ok(())
+            }
+            // A tenant is purged even if its rows do not open.
+            Ok(_) | Err(store::Error::Unreadable(_)) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -169,40 +127,14 @@ impl Lifecycle {
             return Ok(Handled::Ignored);
         }
         match self.installations.departure(key).await? {
-            Some(pending) => self.report(&pending).await.map(|()| Handled::Purged),
+            Some(pending) => {
+                self.report(&Pending::Departure(pending)).await?;
+                Ok(Handled::Purged)
+            }
             None => Ok(Handled::Ignored),
         }
-    }
-
-    async fn report(&self, pending: &PendingDeparture) -> Result<(), LifecycleError> {
-        let Some(hooks) = &self.hooks else {
-            return Ok(());
-        };
-        let departure = &pending.departure;
-        let again = self.installations.glance(&departure.key).await?.is_some();
-        // A hook that panics or never returns must not block the departures of other tenants.
-        let hook = catch_panic(hooks.uninstalled(departure, again));
-        let outcome = match tokio::time::timeout(REPORT_AGAIN, hook).await {
-            Ok(Some(outcome)) => outcome,
-            Ok(None) => Err("`LifecycleHooks::uninstalled` panicked".into()),
-            Err(_) => Err("`LifecycleHooks::uninstalled` took longer than a minute".into()),
-        };
-        outcome.map_err(LifecycleError::Hook)?;
-        self.installations.settle(pending).await?;
-        Ok(())
     }
 }
 
 /// The reason of the departure: the event's type.
 const REASON: &str = LifecycleEvent::AppUninstalled.name();
-
-/// Returns how long a departure is postponed: a minute, then twice as long each time, at most an
-/// hour.
-fn pause(attempts: u32) -> Duration {
-    REPORT_AGAIN.saturating_mul(1 << attempts.min(6)).min(HOUR)
-}
-
-const HOUR: Duration = Duration::from_secs(3600);
-
-/// The maximum number of departures in one round. The next round handles the rest.
-const AT_ONCE: usize = 100;

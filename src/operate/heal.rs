@@ -55,7 +55,7 @@ impl Operator {
                 attempts: 1,
                 repairs: true,
                 trusts_given_up: false,
-                reason: "call: its tokens are dead",
+                by: "call",
                 revoked: Vec::new(),
             };
             self.heal_once(chain, purges, &mut inquiry).await?;

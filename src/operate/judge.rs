@@ -10,7 +10,7 @@ use crate::events::LifecycleError;
 use crate::installation::{Grant, Installation, StoredInstallation};
 use crate::rotation;
 use crate::slack::{self, AuthTest};
-use crate::store::{self, ChainKey, Credential, Delete, Facts, Mark};
+use crate::store::{self, ChainKey, Credential, Facts, Mark};
 use crate::tenant::{EnterpriseId, InstallationKey, UserId};
 
 /// How tokens are checked, and what the checks left open.
@@ -25,8 +25,8 @@ pub(super) struct Inquiry {
     /// Whether a chain that was given up proves that its revoked token is dead. A chain may have
     /// been given up just now, and another process may still save a pair that Slack issued to it.
     pub(super) trusts_given_up: bool,
-    /// The reason of a departure.
-    pub(super) reason: &'static str,
+    /// What made the check: the first word of the reason that your app is told.
+    pub(super) by: &'static str,
     /// The chains whose stored token Slack calls revoked, and which may get another one. Their
     /// refresh is due.
     pub(super) revoked: Vec<ChainKey>,
@@ -172,7 +172,8 @@ impl Operator {
         }
         let key = &installation.key();
         let revision = installation.revision;
-        match self.lifecycle.purge(key, revision, inquiry.reason).await {
+        let reason = format!("{}: its tokens are dead", inquiry.by);
+        match self.lifecycle.purge(key, revision, &reason).await {
             Ok(()) => Ok(true),
             Err(LifecycleError::Store(store::Error::Conflict)) => Ok(false),
             // The departure is stored, so the hook is called again later.
@@ -222,7 +223,7 @@ impl Operator {
     }
 
     /// Deletes the bot's or the fetched user's credential, if a second check confirms that it is
-    /// dead.
+    /// dead. Your app is told.
     async fn delete_dead(
         &self,
         installation: &StoredInstallation,
@@ -231,14 +232,9 @@ impl Operator {
         let mut any = false;
         for (chain, grant) in tokens(installation) {
             if matches!(self.ask(&chain, grant, inquiry).await?, Proof::Dead) {
-                let delete = match chain.credential {
-                    Credential::Bot => Delete::bot(),
-                    Credential::User(id) => Delete::user(id),
-                };
-                let delete = delete
-                    .only(installation.revision)
-                    .holding(&grant.access_token);
-                any |= match self.store.delete(&chain.tenant, &delete).await {
+                let (only, token) = (installation.revision, &grant.access_token);
+                let reason = format!("{}: its token is dead", inquiry.by);
+                any |= match self.lifecycle.revoked(&chain, only, token, &reason).await {
                     Err(store::Error::Conflict) => false,
                     outcome => outcome?,
                 };

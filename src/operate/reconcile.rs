@@ -95,7 +95,7 @@ impl Operator {
             attempts: ATTEMPTS,
             repairs: config.repairs,
             trusts_given_up: true,
-            reason: "reconcile: its tokens are dead",
+            by: "reconcile",
             revoked: Vec::new(),
         };
         let mut from = None;

@@ -31,7 +31,9 @@ mod tests;
 ///    [`InstallationStore::store`](super::InstallationStore::store) creates a chain.
 /// 3. A written chain has the tokens that its [`Mark`]s name. They come from the stored chain and
 ///    from the offered grant. A pair's access token and refresh token are replaced together.
-/// 4. `due` returns the chains whose `due_at` has passed, page by page. A page can be empty
+/// 4. If an update marks the chain dead, the same commit writes a
+///    [`Notice`](super::Notice) of it; if it clears the mark, the same commit removes the notice.
+/// 5. `due` returns the chains whose `due_at` has passed, page by page. A page can be empty
 ///    without being the last. `due` is a hint: it may lag, and may return a chain that has
 ///    changed since.
 ///

@@ -1,11 +1,13 @@
 //! The lifecycle of tenants: purges with a note for your app, holds, and the workspaces that an
 //! org-wide installation may serve.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 
+use super::notice::{Ending, PendingNotice, Subject};
 use super::{Error, InstallationStore, Summary};
 use crate::forward::forward;
 use crate::installation::{Hold, Revision};
@@ -30,10 +32,20 @@ use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 ///    and nothing else.
 /// 6. Of the changes to one workspace's access, the latest wins; on a tie, the revocation. If no
 ///    org-wide installation exists, nothing is stored.
+/// 7. A notice is written in the same commit as the change that it reports: the end of an
+///    authorization ([`Delete::telling`](super::Delete::telling)), a workspace that loses its
+///    access (`set_access_telling`), and a chain that becomes dead
+///    ([`RotationStore::update`](super::RotationStore::update)). It names who installed the app,
+///    and has the flow's metadata, sealed.
+/// 8. Each credential and each workspace has at most one notice; a later one replaces it. A commit
+///    that restores the subject (a new grant, a chain that is alive again, a regained access)
+///    removes its notice, and so does a purge. The other rules for a notice are those for the note
+///    of a departure: `due_notices`, `postpone_notice`, `settle_notice`.
 ///
 /// # Consistency
 ///
-/// As [`InstallationStore`]. `due_departures` is a hint: it may lag behind `purge`.
+/// As [`InstallationStore`]. `due_departures` and `due_notices` are hints: they may lag behind the
+/// change.
 ///
 /// # Cancel safety
 ///
@@ -116,16 +128,46 @@ pub trait LifecycleStore: InstallationStore {
     /// the org-wide installation exists.
     async fn set_access(&self, org: &EnterpriseId, access: &Access) -> Result<bool, Error>;
 
+    /// As `set_access`. Also writes a notice of each workspace that had access and loses it.
+    async fn set_access_telling(
+        &self,
+        org: &EnterpriseId,
+        access: &Access,
+        ending: &Ending,
+    ) -> Result<bool, Error>;
+
     /// Returns whether an org-wide installation may serve this workspace. It may, unless its access
     /// to the workspace was revoked.
     async fn has_access(&self, org: &EnterpriseId, team: &TeamId) -> Result<bool, Error>;
 
     /// Returns the users of this tenant who have a token. Reads only this tenant's rows.
     async fn users(&self, key: &InstallationKey) -> Result<Vec<UserId>, Error>;
+
+    /// Returns the notices of these subjects that exist.
+    async fn notices(
+        &self,
+        key: &InstallationKey,
+        subjects: &[Subject],
+    ) -> Result<Vec<PendingNotice>, Error>;
+
+    /// Returns the notices that are due, earliest first, at most `limit`.
+    async fn due_notices(&self, now: SystemTime, limit: usize)
+    -> Result<Vec<PendingNotice>, Error>;
+
+    /// Puts a notice off until the given time. Returns the changed notice; `None` if this exact
+    /// notice no longer exists.
+    async fn postpone_notice(
+        &self,
+        pending: &PendingNotice,
+        until: SystemTime,
+    ) -> Result<Option<PendingNotice>, Error>;
+
+    /// Removes a notice, because your app was told. Returns whether this exact notice existed.
+    async fn settle_notice(&self, pending: &PendingNotice) -> Result<bool, Error>;
 }
 
 /// The departure of a tenant, as your app is notified of it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Departure {
     /// The workspace or organisation.
@@ -136,17 +178,37 @@ pub struct Departure {
     /// When the tenant was purged, in whole seconds, rounded down. Compare it with times in whole
     /// seconds. Data that you stored within the same second belongs to the departed tenant too.
     pub at: SystemTime,
+    /// The user who had installed the app. `None` if the stored installation could not be read.
+    pub installed_by: Option<UserId>,
+    /// The metadata that your app passed to the install flow. Sealed like a token. `None` if the
+    /// stored installation could not be read.
+    pub metadata: Option<String>,
 }
 
 impl Departure {
-    /// Makes a departure. Truncates `reason` to 500 characters.
+    /// Makes a departure without an installer and without metadata. Truncates `reason` to 500
+    /// characters.
     #[must_use]
     pub fn new(key: InstallationKey, reason: &str, at: SystemTime) -> Self {
         Self {
             key,
             reason: reason.chars().take(MAX_REASON).collect(),
             at,
+            installed_by: None,
+            metadata: None,
         }
+    }
+}
+
+impl fmt::Debug for Departure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Departure")
+            .field("key", &self.key)
+            .field("reason", &self.reason)
+            .field("at", &self.at)
+            .field("installed_by", &self.installed_by)
+            .field("metadata", &self.metadata.as_ref().map(|_| "[redacted]"))
+            .finish()
     }
 }
 
@@ -210,6 +272,21 @@ forward!(LifecycleStore for [Arc] {
         enterprise: Option<&EnterpriseId>
     ) -> Result<bool, Error>;
     fn set_access(org: &EnterpriseId, access: &Access) -> Result<bool, Error>;
+    fn set_access_telling(
+        org: &EnterpriseId,
+        access: &Access,
+        ending: &Ending
+    ) -> Result<bool, Error>;
     fn has_access(org: &EnterpriseId, team: &TeamId) -> Result<bool, Error>;
     fn users(key: &InstallationKey) -> Result<Vec<UserId>, Error>;
+    fn notices(
+        key: &InstallationKey,
+        subjects: &[Subject]
+    ) -> Result<Vec<PendingNotice>, Error>;
+    fn due_notices(now: SystemTime, limit: usize) -> Result<Vec<PendingNotice>, Error>;
+    fn postpone_notice(
+        pending: &PendingNotice,
+        until: SystemTime
+    ) -> Result<Option<PendingNotice>, Error>;
+    fn settle_notice(pending: &PendingNotice) -> Result<bool, Error>;
 });

@@ -430,8 +430,8 @@ async fn the_worker_comes_each_minute_also_after_an_outage() {
     tokio::time::sleep(Duration::from_secs(601)).await;
     assert_eq!(
         backend.counts().reads - before,
-        11,
-        "one read at once, and ten later"
+        22,
+        "each queue is read once at once, and ten times later"
     );
     // The database is unavailable for ten minutes.
     backend.set_faults(Faults {

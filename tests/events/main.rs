@@ -8,6 +8,7 @@ mod support;
 mod crash;
 mod hooks;
 mod judge;
+mod notices;
 mod order;
 mod org;
 mod revoked;

@@ -9,6 +9,7 @@ mod heal;
 mod holds;
 mod reconcile;
 mod revoke;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;

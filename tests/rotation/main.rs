@@ -35,6 +35,7 @@ mod shutdown;
 mod stall;
 mod succession;
 mod threshold;
+mod told;
 mod waits;
 
 /// The application's own error.

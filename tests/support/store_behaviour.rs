@@ -37,6 +37,8 @@ mod lost;
 mod merge;
 #[path = "metadata_behaviour.rs"]
 mod metadata;
+#[path = "notice_behaviour.rs"]
+mod notices;
 #[path = "removal_behaviour.rs"]
 mod removal;
 
@@ -46,6 +48,7 @@ pub(crate) use lifecycle::*;
 pub(crate) use lost::*;
 pub(crate) use merge::*;
 pub(crate) use metadata::*;
+pub(crate) use notices::*;
 pub(crate) use removal::*;
 
 /// All checks.
@@ -155,6 +158,17 @@ pub(crate) const STORE: &[Check<Db>] = &checks! {
     a_decision_is_shown_the_chain_that_stands_and_nothing_is_made_of_none
     chains_of_this_app_are_listed_and_nothing_else
     a_row_is_due_in_whole_seconds
+    a_notice_is_written_in_the_commit_of_the_change_it_reports
+    a_notice_says_whose_it_is_and_seals_what_the_flow_carried
+    a_subject_has_one_notice_and_the_later_one_replaces_it
+    a_conflict_writes_no_notice
+    a_departure_replaces_the_notices
+    a_notice_is_due_in_its_own_lane_until_it_is_settled
+    two_apps_in_one_database_do_not_see_each_others_notices
+    what_is_restored_takes_its_notice_along
+    a_workspace_that_is_lost_is_told_once_and_not_if_it_is_granted_again
+    a_hundred_workspaces_can_leave_at_once
+    a_notice_that_does_not_open_keeps_no_other_from_being_found
 };
 
 // Installations: the contract, rule by rule.
