@@ -19,9 +19,9 @@ pub use crate::seal::Sealed;
 mod connect;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
-#[cfg(any(feature = "postgres", feature = "redis"))]
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod host;
 mod memory;
 #[cfg(feature = "postgres")]

@@ -62,7 +62,7 @@ pub(super) fn revoked(
     ]
 }
 
-/// Returns the step that tells of a chain that died at `now`, or that removes the notice of a chain
+/// Returns the step that announces a chain that died at `now`, or that removes the notice of a chain
 /// that is alive again.
 pub(super) fn of_chain(
     (key, credential): (&InstallationKey, &Credential),

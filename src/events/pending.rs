@@ -10,13 +10,13 @@ use crate::panics::catch_panic;
 use crate::store::{self, PendingDeparture, PendingNotice, Subject};
 use crate::tenant::InstallationKey;
 
-/// Something that your app has not been told of yet.
+/// Something that your app has not been told yet.
 pub(super) enum Pending {
     Departure(PendingDeparture),
     Notice(PendingNotice),
 }
 
-/// The queues of what your app is told of. A slow hook for one of them delays nothing in the other.
+/// The queues of what your app is told. A slow hook for one of them delays nothing in the other.
 #[derive(Clone, Copy)]
 enum Queue {
     Departures,

@@ -1,4 +1,4 @@
-//! Your app's own data beside an installation.
+//! Your app's own data about an installation.
 
 use std::fmt;
 

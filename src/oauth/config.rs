@@ -183,7 +183,7 @@ pub struct InstallOptions {
     /// The session of your app in which the flow starts: any text that names the signed-in user or
     /// their session, such as its id. The callback of another session, or of none, is refused
     /// before the state and the code are used. So an installation never reaches the account of
-    /// somebody else who has signed in with the same browser.
+    /// another person who has signed in with the same browser.
     ///
     /// Pass the same value as [`Callback::session`](super::Callback::session), or return it from
     /// [`InstallHooks::session`](super::InstallHooks::session). Only a hash of it leaves the

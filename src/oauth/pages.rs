@@ -276,7 +276,7 @@ fn failure_text(error: &Error) -> FailureText {
         ),
         Error::OtherSession => restart(
             "Please start again",
-            "This installation was started by somebody who is signed in with another account.",
+            "This installation was started by a person who is signed in with another account.",
             "Sign in with the account that the app should be connected to, and start again.",
         ),
         Error::UsedState => restart(

@@ -91,7 +91,7 @@ impl Proof {
 /// Returns what the proofs of an installation's tokens mean together. Returns `None` if one token
 /// is alive and nothing else is known to be wrong.
 ///
-/// An installation is gone only if no token of it may live, and at least one token is dead.
+/// An installation has ended only if no token of it may live, and at least one token is dead.
 pub(super) fn verdict(proofs: &[Proof]) -> Option<Verdict> {
     let any = |is: fn(&Proof) -> bool| proofs.iter().any(is);
     let is_dead = any(|proof| matches!(proof, Proof::Dead));

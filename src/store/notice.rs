@@ -1,4 +1,4 @@
-//! Notices: what your app is told of besides departures.
+//! Notices: what your app is told, in addition to departures.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -19,7 +19,7 @@ pub enum Subject {
     Workspace(TeamId),
 }
 
-/// Something that ended, as your app is told of it.
+/// Something that ended, as your app is told.
 #[derive(Clone, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Notice {
@@ -89,7 +89,7 @@ impl PendingNotice {
     }
 }
 
-/// Why and when something ends, and when your app is told of it.
+/// Why and when something ends, and when your app is told.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Ending {
     /// The reason. At most 500 characters are stored, in plain text.

@@ -316,7 +316,12 @@ async fn a_crash_at_any_point_of_a_revocation_ends_in_a_deletion_that_the_app_wa
             );
             assert_eq!(
                 life.slots(ALPHA).await,
-                ["bot", "install", "user/U0ADMIN0001"]
+                [
+                    "bot",
+                    "install",
+                    "installer/U0ADMIN0001",
+                    "user/U0ADMIN0001"
+                ]
             );
         }
         // Another process starts. Slack repeats the event only if the token is still stored.
