@@ -19,10 +19,10 @@ use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 ///
 /// # Contract
 ///
-/// 1. `purge` removes every row of the tenant except a hold in one commit, and only if the stored installation
-///    has revision `only`. Otherwise it returns [`Error::Conflict`] and removes nothing.
-/// 2. With `tell_at`, the same commit writes a note of the departure, without secrets. The note
-///    is kept until `settle`, even if the app is installed again. From `tell_at` on,
+/// 1. `purge` removes every row of the tenant except a hold in one commit, and only if the stored
+///    installation has revision `only`. Otherwise it returns [`Error::Conflict`] and removes nothing.
+/// 2. With `tell_at`, the same commit writes a note of the departure. Its only secret is
+///    the flow's metadata, sealed. The note is kept until `settle`, even if the app is installed again. From `tell_at` on,
 ///    `due_departures` returns it. A later purge, or a `delete` of everything, removes the note; a
 ///    purge with `tell_at` writes a new one.
 /// 3. `postpone` and `settle` change only the exact note that they are given.
