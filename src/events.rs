@@ -59,12 +59,12 @@ pub struct Lifecycle {
 ///    than a minute is dropped and repeated later. A panic counts as an error.
 /// 2. An uninstall event that arrives after a reinstall deletes nothing, and is not reported.
 /// 3. The other hooks are called in the same way, for a [`Notice`] that is stored in the same
-///    commit as the change. There is one notice for each bot, user and workspace, and a later one replaces
-///    it. So if several changes happen before your app is told, it hears of the last one.
+///    commit as the change. There is one notice for each bot, user and workspace, and a later one
+///    replaces it. So if several changes happen before your app is told, it hears of the last one.
 /// 4. A notice is removed without a call of its hook if what ended is restored before: by a new
 ///    installation, a user who authorizes the app again, a chain that is alive again, or a
-///    workspace that is granted again. It is also removed if the tenant is purged. Your app then hears of the
-///    departure.
+///    workspace that is granted again. It is also removed if the tenant is purged. Your app then
+///    hears of the departure.
 ///
 /// Some changes are found by a process that has no hooks. A chain that dies is always reported, by
 /// the next process that has hooks and runs [`Lifecycle::resume_pending`]. For the other changes,

@@ -91,7 +91,8 @@ impl SlackLayer {
     }
 
     /// Sets the app's install link, which the responses show to people who can install the app or
-    /// connect their account: [`InstallProvider::install_url`](crate::InstallProvider::install_url).
+    /// connect their account:
+    /// [`InstallProvider::install_url`](crate::InstallProvider::install_url).
     #[must_use]
     pub fn with_install_url(mut self, url: Url) -> Self {
         self.gate = self.gate.with_install_url(url);

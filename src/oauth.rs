@@ -1,12 +1,12 @@
 //! The install flow, from *Add to Slack* to a stored installation.
 //!
 //! The steps of a callback run in this order, and the first failure ends the flow: parse →
-//! signature → expiry → cookie → session → consume → `error` or `code` → exchange → checks → policy → store →
-//! enrich.
+//! signature → expiry → cookie → session → consume → `error` or `code` → exchange → checks → policy
+//! → store → enrich.
 //!
 //! The state is consumed only after four checks: this app signed it, it has not expired, it belongs
-//! to this browser, and to the session of your app in which the flow started. A code is exchanged only once. The success page is shown only after the
-//! installation was stored.
+//! to this browser, and to the session of your app in which the flow started. A code is exchanged
+//! only once. The success page is shown only after the installation was stored.
 
 use std::fmt;
 use std::sync::Arc;

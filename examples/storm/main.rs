@@ -26,8 +26,8 @@
 //! # Options
 //!
 //! * `--backend`: `memory` (one process only), or a URL of `slack_installs::backend::connect`, with
-//!   the feature that it needs. On a server with other data, choose a schema or a prefix in the URL.
-//!   `scripts/storm` starts a temporary server for any backend. Default: `memory`.
+//!   the feature that it needs. On a server with other data, choose a schema or a prefix in the
+//!   URL. `scripts/storm` starts a temporary server for any backend. Default: `memory`.
 //! * `--processes`: the number of processes. Default: 1.
 //! * `--callers`: the number of callers per process. Default: 1000.
 //! * `--workspaces`: the number of workspaces. Default: 1.

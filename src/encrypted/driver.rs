@@ -40,8 +40,8 @@ pub(super) enum Opening<'a> {
     All,
     /// The rows that open. Any other row is passed as an absent record, and can be overwritten.
     WhatOpens,
-    /// The rows of these kinds. Any other row is passed as an absent record, because the decision needs
-    /// no plaintext of it. So it can be removed even if it does not open.
+    /// The rows of these kinds. Any other row is passed as an absent record, because the decision
+    /// needs no plaintext of it. So it can be removed even if it does not open.
     Only(&'a [&'static str]),
 }
 
@@ -193,8 +193,8 @@ impl<B: Backend> Driver<B> {
         self.update(partition, &[place], decide).await
     }
 
-    /// Like [`update`](Self::update), but opens only these rows. The decision also receives the rows
-    /// themselves.
+    /// Like [`update`](Self::update), but opens only these rows. The decision also receives the
+    /// rows themselves.
     pub(super) async fn update_with<T: Send>(
         &self,
         opening: Opening<'_>,

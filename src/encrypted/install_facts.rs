@@ -198,7 +198,8 @@ fn secrets_of(installation: &Installation) -> InstallSecrets<'_> {
 }
 
 /// Merges the webhooks of both, one for each channel, and the metadata. The new ones win, unless
-/// they are late. What was removed stays away. Within one list, the first webhook of a channel wins.
+/// they are late. What was removed stays away. Within one list, the first webhook of a channel
+/// wins.
 fn merged<'a>(
     mut new: InstallSecrets<'a>,
     old: Option<(InstallSecrets<'a>, &InstallFacts)>,

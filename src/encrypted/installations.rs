@@ -109,7 +109,8 @@ impl<B: Backend> InstallationStore for EncryptedStore<B> {
             DeleteWhat::User(id) => user(id),
             DeleteWhat::Fact(fact) => return self.remove(&partition, fact, delete.only).await,
         };
-        // A person's metadata is deleted with their token. A hold is kept when everything else is deleted.
+        // A person's metadata is deleted with their token. A hold is kept when everything else is
+        // deleted.
         let beside = match &delete.what {
             DeleteWhat::All => Some(hold()),
             DeleteWhat::User(id) => Some(installer(id)),

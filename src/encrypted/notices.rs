@@ -62,8 +62,8 @@ pub(super) fn revoked(
     ]
 }
 
-/// Returns the step that announces a chain that died at `now`, or that removes the notice of a chain
-/// that is alive again.
+/// Returns the step that announces a chain that died at `now`, or that removes the notice of a
+/// chain that is alive again.
 pub(super) fn of_chain(
     (key, credential): (&InstallationKey, &Credential),
     was_dead: bool,

@@ -67,15 +67,15 @@ impl Operator {
     ///
     /// A tenant is purged only under three conditions:
     ///
-    /// 1. Of each of its tokens it is proven that it cannot be used again, and at least one is dead:
-    ///    Slack returns an error that only a dead token has. `invalid_auth` alone is not enough.
-    ///    `token_revoked` is enough for a token that rotates only if Slack has also refused every
-    ///    refresh token of it. Otherwise a newer token may have replaced it.
+    /// 1. Of each of its tokens it is proven that it cannot be used again, and at least one is
+    ///    dead: Slack returns an error that only a dead token has. `invalid_auth` alone is not
+    ///    enough. `token_revoked` is enough for a token that rotates only if Slack has also refused
+    ///    every refresh token of it. Otherwise a newer token may have replaced it.
     /// 2. A second check gives the same result.
     /// 3. Only a few tenants look dead at the same time: see [`ReconcileConfig`].
     ///
-    /// A sweep that repairs also schedules a refresh of each rotating token that Slack calls revoked.
-    /// If Slack refuses the refresh, the next sweep has the proof.
+    /// A sweep that repairs also schedules a refresh of each rotating token that Slack calls
+    /// revoked. If Slack refuses the refresh, the next sweep has the proof.
     ///
     /// The tokens of users other than the installing user are checked only before a purge. Run the
     /// sweep daily, and after an outage in which events may have been lost.

@@ -95,8 +95,8 @@ impl Verifier {
     ///
     /// # Errors
     ///
-    /// [`VerifyError`], which has the status for the response. If [`is_ssl_check`] is `true` for the
-    /// body, the request is Slack's probe all the same.
+    /// [`VerifyError`], which has the status for the response. If [`is_ssl_check`] is `true` for
+    /// the body, the request is Slack's probe all the same.
     pub fn check_headers(&self, headers: &HeaderMap) -> Result<(), VerifyError> {
         let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
         if lengths.any(|length| announces_more(length, self.body_limit)) {

@@ -44,7 +44,8 @@ impl Engine {
         Ok(stored)
     }
 
-    /// Makes the chain's token one that is not handed out again, and returns the chain before the change.
+    /// Makes the chain's token one that is not handed out again, and returns the chain before the
+    /// change.
     pub(super) async fn condemn(&self, key: &ChainKey) -> Result<StoredChain, Error> {
         // The token may be replaced in between. The newer one is then condemned: it is not known
         // which one leaked.

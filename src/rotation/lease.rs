@@ -25,8 +25,8 @@ pub(super) struct HeldLease {
 impl HeldLease {
     /// Releases the lease, and returns an error that says when the refresh can be tried again:
     /// after `after`, or else after the backoff,
-    /// which is short while the outcome of a call is unknown. `fruitless` is the number of recorded calls that
-    /// certainly issued no pair.
+    /// which is short while the outcome of a call is unknown. `fruitless` is the number of recorded
+    /// calls that certainly issued no pair.
     ///
     /// If the database does not respond for a long time, the lease is not released but lapses.
     pub(super) async fn give_back(
@@ -66,8 +66,8 @@ impl HeldLease {
     }
 }
 
-/// The longest pause after a call of unknown outcome. With the call before it (6 s) and the pause of
-/// a worker between two looks (3 s), the next call is made well within 30 s, while Slack still
+/// The longest pause after a call of unknown outcome. With the call before it (6 s) and the pause
+/// of a worker between two looks (3 s), the next call is made well within 30 s, while Slack still
 /// accepts the refresh token again.
 const IN_GRACE: Duration = Duration::from_secs(15);
 

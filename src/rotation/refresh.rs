@@ -149,10 +149,12 @@ impl Engine {
         match outcome {
             Ok(_) => {}
             Err(error @ (Error::ReinstallNeeded { .. } | Error::Store(_))) => {
-                tracing::warn!(chain = %key, error = error_chain(error), "a token could not be refreshed");
+                let error = error_chain(error);
+                tracing::warn!(chain = %key, error, "a token could not be refreshed");
             }
             Err(error) => {
-                tracing::info!(chain = %key, error = error_chain(error), "a token could not be refreshed")
+                let error = error_chain(error);
+                tracing::info!(chain = %key, error, "a token could not be refreshed");
             }
         }
     }

@@ -200,8 +200,8 @@ impl TokenRotator {
     /// again. If it reports `token_revoked`, first asks Slack about the token (`auth.test`), and
     /// does the same if Slack confirms it.
     ///
-    /// If the tenant's authorisation seems to have ended, the tenant is judged in the background, in
-    /// an app that is built by [`SlackApp`](crate::SlackApp), or if
+    /// If the tenant's authorisation seems to have ended, the tenant is judged in the background,
+    /// in an app that is built by [`SlackApp`](crate::SlackApp), or if
     /// [`Operator::heal_calls`](crate::operate::Operator::heal_calls) was called. The call does not
     /// wait for it.
     ///
@@ -328,8 +328,8 @@ impl TokenRotator {
     ///
     /// First, the old token is marked as expired, so that it is not handed out again. (Another
     /// process may hand it out until its cache expires.) Then its access token is revoked at Slack
-    /// (`auth.revoke`), the chain is refreshed, and the old refresh token is revoked too. With token
-    /// rotation, `auth.revoke` ends only the token itself, and the app stays installed.
+    /// (`auth.revoke`), the chain is refreshed, and the old refresh token is revoked too. With
+    /// token rotation, `auth.revoke` ends only the token itself, and the app stays installed.
     ///
     /// If Slack issues no new pair now, callers get an error until it does. The rotator continues
     /// to try, and you can call this again.

@@ -14,8 +14,8 @@ use super::{Sealed, Undecryptable};
 
 /// Unwrapped data keys: one primary, which seals, and retired ones, which only open.
 ///
-/// Keeps a key for [`HARD_AGE`] at most, and then drops it. So if the key provider is shut off, this process stops
-/// reading and writing too. The caller stores and loads the wrapped keys.
+/// Keeps a key for [`HARD_AGE`] at most, and then drops it. So if the key provider is shut off,
+/// this process stops reading and writing too. The caller stores and loads the wrapped keys.
 #[derive(Default)]
 pub(crate) struct Keyring {
     keys: Arc<RwLock<Keys>>,

@@ -20,11 +20,12 @@ use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 /// # Contract
 ///
 /// 1. `purge` removes every row of the tenant except a hold in one commit, and only if the stored
-///    installation has revision `only`. Otherwise it returns [`Error::Conflict`] and removes nothing.
+///    installation has revision `only`. Otherwise it returns [`Error::Conflict`] and removes
+///    nothing.
 /// 2. With `tell_at`, the same commit writes a note of the departure. Its only secret is
-///    the flow's metadata, sealed. The note is kept until `settle`, even if the app is installed again. From `tell_at` on,
-///    `due_departures` returns it. A later purge, or a `delete` of everything, removes the note; a
-///    purge with `tell_at` writes a new one.
+///    the flow's metadata, sealed. The note is kept until `settle`, even if the app is installed
+///    again. From `tell_at` on, `due_departures` returns it. A later purge, or a `delete` of
+///    everything, removes the note; a purge with `tell_at` writes a new one.
 /// 3. `postpone` and `settle` change only the exact note that they are given.
 /// 4. A hold that is on stays until `hold` lifts it, whatever is installed, purged or deleted. It
 ///    changes no token. A stored hold that cannot be read is on.
@@ -108,8 +109,8 @@ pub trait LifecycleStore: InstallationStore {
     /// Removes a note, because your app was notified. Returns whether the note existed.
     async fn settle(&self, pending: &PendingDeparture) -> Result<bool, Error>;
 
-    /// Puts a tenant on hold, or lifts its hold. Returns whether the tenant has an installation or a
-    /// hold. If the tenant is already in that state, its reason and its time stay unchanged.
+    /// Puts a tenant on hold, or lifts its hold. Returns whether the tenant has an installation or
+    /// a hold. If the tenant is already in that state, its reason and its time stay unchanged.
     async fn hold(&self, key: &InstallationKey, hold: &Hold) -> Result<bool, Error>;
 
     /// Returns the hold on a tenant, also if it has no installation.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// How long before its expiry a token is refreshed, give or take a quarter of it. The default is two
-/// hours, as in Slack's SDKs.
+/// How long before its expiry a token is refreshed, give or take a quarter of it. The default is
+/// two hours, as in Slack's SDKs.
 ///
 /// A short threshold makes fewer refreshes, and leaves less time to repeat one that fails. A long
 /// one outlasts a longer outage of Slack.

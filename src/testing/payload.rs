@@ -47,8 +47,8 @@ impl FakeSlack {
     ///
     /// Slack sends it if the app has the person's token but the bot is not concerned: for an app
     /// with only user scopes, or in a channel without the bot. The envelope's authorization then
-    /// names the person, with `is_bot: false`. That person is the *authorizing user*; who caused the
-    /// event is in `event`, and can be another person.
+    /// names the person, with `is_bot: false`. That person is the *authorizing user*; who caused
+    /// the event is in `event`, and can be another person.
     ///
     /// If only an org-wide installation has the person's token, the authorization names the
     /// organisation. The person need not have a token.

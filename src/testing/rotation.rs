@@ -26,8 +26,8 @@ pub struct Rotation {
     /// Whether the response to a user's refresh has the pair inside `authed_user`, as the response
     /// to a code exchange.
     ///
-    /// Slack's documentation and SDKs have it at the top level. The nested form was reported, and an
-    /// app should read both.
+    /// Slack's documentation and SDKs have it at the top level. The nested form was reported, and
+    /// an app should read both.
     pub is_nested: bool,
     /// The result of a second refresh within the grace period.
     pub policy: GracePolicy,

@@ -5,9 +5,9 @@
 //! 2026 with the scopes that Slack's method reference requires, and with lists in public SDKs.
 //!
 //! To update it: look the scope up on that page, copy its name, and put it in the list of its token
-//! types. Do not add a scope because some code uses it: the fake exists to find such mistakes. Where
-//! sources disagree about the kind of token, the scope is in [`BOTH`]. Nothing is ever removed,
-//! because Slack still grants old scopes to old apps.
+//! types. Do not add a scope because some code uses it: the fake exists to find such mistakes.
+//! Where sources disagree about the kind of token, the scope is in [`BOTH`]. Nothing is ever
+//! removed, because Slack still grants old scopes to old apps.
 
 use crate::installation::Scopes;
 

@@ -14,7 +14,8 @@ impl FakeSlack {
     /// app runs for each frame.
     ///
     /// A [`retry`](Delivery::retry) of an event is shown in the envelope. Slack accepts a response
-    /// in the acknowledgement of a slash command, of a submitted modal and of a request for options.
+    /// in the acknowledgement of a slash command, of a submitted modal and of a request for
+    /// options.
     ///
     /// ```
     /// use slack_installs::request::SocketModeConnection;

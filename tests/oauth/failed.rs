@@ -1,5 +1,5 @@
-//! What is known of a flow that fails, for each error and each step: in the hook, on the page and in
-//! the log.
+//! What is known of a flow that fails, for each error and each step: in the hook, on the page and
+//! in the log.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};

@@ -1,5 +1,5 @@
-//! The notices that the store keeps for the app: each is written and removed with the change that it
-//! reports.
+//! The notices that the store keeps for the app: each is written and removed with the change that
+//! it reports.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

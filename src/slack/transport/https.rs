@@ -115,8 +115,8 @@ where
     collect(response, lost).await
 }
 
-/// Reads a whole response of at most [`MAX_ANSWER`] bytes. It may contain tokens, so it is wiped when
-/// it is dropped.
+/// Reads a whole response of at most [`MAX_ANSWER`] bytes. It may contain tokens, so it is wiped
+/// when it is dropped.
 pub(super) async fn collect<B: BodyExt>(
     response: Response<B>,
     lost: impl Fn(B::Error) -> TransportError,
