@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::engine::Engine;
 use super::error::Error;
-use super::protocol::{self, LEASE, LONG_OUTAGE, Released, Ticket};
+use super::protocol::{self, LEASE, Released, Ticket};
 use crate::error_chain::error_chain;
 use crate::store::ChainKey;
 use crate::tenant::AppId;
@@ -24,9 +24,8 @@ pub(super) struct HeldLease {
 
 impl HeldLease {
     /// Releases the lease, and returns an error that says when the refresh can be tried again:
-    /// after `after`, or else after the backoff,
-    /// which is short while the outcome of a call is unknown. `fruitless` is the number of recorded
-    /// calls that certainly issued no pair.
+    /// after `after`, or else after the backoff. `fruitless` is the number of recorded calls that
+    /// certainly issued no pair.
     ///
     /// If the database does not respond for a long time, the lease is not released but lapses.
     pub(super) async fn give_back(
@@ -39,15 +38,8 @@ impl HeldLease {
         let share = 0.5 + self.engine.jitter.random();
         let mut retry_at = now;
         let released = self.engine.patient_step(&self.key, |chain| {
-            let (failures, calls) = chain.map_or((0, 0), |it| (it.failures, it.attempts));
-            let pause = backoff(failures).mul_f64(share);
-            // Slack may have carried out a call whose outcome is unknown.
-            let pause = if calls > fruitless && failures < LONG_OUTAGE {
-                pause.min(IN_GRACE.mul_f64(0.7 + 0.2 * share))
-            } else {
-                pause
-            };
-            retry_at = now + after.unwrap_or(pause);
+            let failures = chain.map_or(0, |chain| chain.failures);
+            retry_at = now + after.unwrap_or_else(|| backoff(failures).mul_f64(share));
             let released = Released {
                 fruitless,
                 retry_at,
@@ -60,16 +52,11 @@ impl HeldLease {
                 chain = %self.key, error = error_chain(&error),
                 "a lease could not be released; it lapses within 15 s"
             );
-            retry_at = retry_at.max(now + LEASE);
+            retry_at += LEASE;
         }
         Error::try_again(retry_at, Some(error))
     }
 }
-
-/// The longest pause after a call of unknown outcome. With the call before it (6 s) and the pause
-/// of a worker between two looks (3 s), the next call is made well within 30 s, while Slack still
-/// accepts the refresh token again.
-const IN_GRACE: Duration = Duration::from_secs(15);
 
 /// Returns the backoff: 1 s, doubled by each failure, up to 60 s.
 fn backoff(failures: u32) -> Duration {

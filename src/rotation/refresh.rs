@@ -141,8 +141,6 @@ impl Engine {
             Err(Error::TryAgain { at, .. }) => {
                 at.duration_since(now).unwrap_or_default().min(LONGEST_SKIP)
             }
-            // A call of unknown outcome may have to be repeated soon.
-            Err(error) if error.is_transient() => HELD_PAUSE,
             Err(_) => DEAD_PAUSE,
         };
         self.recent.note_checked(key, Instant::now() + pause);
@@ -196,8 +194,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 /// The longest time for which background work skips a chain.
 const LONGEST_SKIP: Duration = Duration::from_secs(30 * 60);
 
-/// How long background work skips a chain that another process refreshes, or whose database does
-/// not respond.
+/// How long background work skips a chain that another process refreshes.
 const HELD_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long background work skips a chain that cannot be refreshed, for example a dead one.

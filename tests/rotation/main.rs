@@ -24,7 +24,6 @@ mod logged;
 mod looks;
 mod losses;
 mod migrate;
-mod outage;
 mod outcomes;
 mod pages;
 mod queue;
