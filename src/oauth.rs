@@ -11,8 +11,10 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use thiserror::Error;
+use tokio::time::Instant;
 use url::Url;
 
 use crate::clock::Clock;
@@ -22,7 +24,7 @@ use crate::log_limit::LogLimit;
 use crate::panics::catch_panic;
 use crate::secret::{Code, SecretError};
 use crate::slack::{self, Issued, SlackClient};
-use crate::store::{Facts, InstallationStore, StateStore};
+use crate::store::{Facts, InstallationStore, StateStore, in_time};
 use crate::tenant::{EnterpriseId, TeamId};
 
 mod config;
@@ -219,7 +221,7 @@ impl InstallProvider {
     }
 
     /// Starts a flow: stores a state, and returns the URL of Slack's page and the cookie that binds
-    /// the flow to this browser.
+    /// the flow to this browser. Takes at most 10 s.
     ///
     /// [`start_response`](Self::start_response) does this and builds the response. If your app has
     /// its own route, the route must send the cookie, forbid caching, and redirect:
@@ -257,11 +259,10 @@ impl InstallProvider {
         let state = State::new(&cookie, now);
         let expires_at = now + inner.config.state_lifetime;
         let payload = pending.to_payload();
-        inner
-            .states
-            .issue(&state.id(), &payload, expires_at)
-            .await
-            .map_err(Error::Store)?;
+        let id = state.id();
+        let issued = inner.states.issue(&id, &payload, expires_at);
+        let issued = in_time(Instant::now() + STORE_PATIENCE, issued).await;
+        issued.map_err(Error::Store)?;
         let text = state.sign(&inner.state_key, &pending.redirect_uri);
         Ok(Started {
             authorize_url: inner.authorize_url(&pending, &text),
@@ -277,6 +278,10 @@ impl InstallProvider {
     ///
     /// The exchange and the later steps run in their own task. If this future is dropped after the
     /// state was consumed, the flow still finishes. Servers drop it when a browser disconnects.
+    ///
+    /// Each step that waits for the store takes at most 10 s, and each call to Slack at most as long
+    /// as the client waits. If the new tokens cannot be stored within their 10 s, the flow fails,
+    /// and a task continues to store them.
     ///
     /// # Errors
     ///
@@ -426,7 +431,9 @@ impl Inner {
         code: Option<Result<Code, SecretError>>,
         known: &Known,
     ) -> Result<Installed, Error> {
-        let payload = self.states.consume(&state.id(), self.clock.now()).await;
+        let id = state.id();
+        let payload = self.states.consume(&id, self.clock.now());
+        let payload = in_time(Instant::now() + STORE_PATIENCE, payload).await;
         let payload = payload.map_err(Error::Store)?.ok_or(Error::UsedState)?;
         let pending = Pending::from_payload(&payload).ok_or(Error::InvalidState)?;
         known.add(|flow| flow.add_pending(&pending));
@@ -560,11 +567,9 @@ impl Inner {
                 return;
             }
         };
-        match self
-            .installations
-            .note(&installation.key(), revision, &facts)
-            .await
-        {
+        let key = installation.key();
+        let noted = self.installations.note(&key, revision, &facts);
+        match in_time(Instant::now() + STORE_PATIENCE, noted).await {
             Ok(true) => {
                 installation.url = facts.url;
                 if let Some(bot) = &mut installation.bot {
@@ -583,3 +588,6 @@ impl Inner {
         }
     }
 }
+
+/// How long a person waits for a step of the store.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);

@@ -268,7 +268,11 @@ async fn everything_is_in_time(fake: &FakeSlack, front: &SlackApp) {
         let begun = Instant::now();
         let reply = front.serve(request).await.expect_err("it hangs");
         assert_eq!((reply.status, &*reply.text), (status, text));
-        assert_eq!(begun.elapsed().as_millis(), TIME.as_millis());
+        assert!(
+            begun.elapsed() <= TIME + Duration::from_millis(1),
+            "{:?}",
+            begun.elapsed()
+        );
     }
 }
 
