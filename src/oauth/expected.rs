@@ -1,7 +1,7 @@
 //! Where a flow is to install the app, and whether it did.
 
 use super::Inner;
-use super::config::Expected;
+use super::pending::Expected;
 use super::policies;
 use crate::installation::{Enterprise, Grant, Home, Installation};
 use crate::tenant::{InstallationKey, TeamId};
