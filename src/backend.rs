@@ -343,7 +343,7 @@ pub enum Lane {
     Notice,
     /// A token, to be refreshed.
     Refresh,
-    /// An OAuth state, to be deleted after it expired.
+    /// A used OAuth state, to be deleted after it expired.
     State,
 }
 

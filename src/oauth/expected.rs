@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::config::Expected;
+use super::pending::Expected;
 use super::{Inner, STORE_PATIENCE, policies};
 use crate::installation::{Enterprise, Grant, Home, Installation};
 use crate::store::in_time;
