@@ -21,6 +21,7 @@ use url::Url;
 
 use crate::clock::Clock;
 use crate::error_chain::error_chain;
+use crate::flight::fly;
 use crate::installation::{Installation, Revision};
 use crate::log_limit::LogLimit;
 use crate::panics::catch_panic;
@@ -321,6 +322,7 @@ impl InstallProvider {
         let (provider, learned) = (Arc::clone(&self.0), known.clone());
         let task = tokio::spawn(async move {
             let outcome = provider.consume_and_install(&state, pending, denied, code, &learned);
+            let outcome = fly(outcome);
             provider.report(outcome.await, &learned).await
         });
         match task.await {
@@ -475,6 +477,9 @@ impl Inner {
             return Err(Error::Denied(code));
         }
         let code = code.and_then(Result::ok).ok_or(Error::NoCode)?;
+        // Before the state and the code are used, because the tokens could not be stored later.
+        let ready = in_time(Instant::now() + STORE_PATIENCE, self.installations.ready());
+        ready.await.map_err(Error::Store)?;
         let id = state.id();
         let consumed = self.states.consume(&id, state.used_until());
         let consumed = in_time(Instant::now() + STORE_PATIENCE, consumed).await;
@@ -539,11 +544,11 @@ impl Inner {
                     // The task has its own copy: this flow ends now, and that one later.
                     let later = Known::new(known.flow());
                     known.add(|flow| flow.is_kept = true);
-                    drop(tokio::spawn(inner.store_later(
+                    drop(tokio::spawn(fly(inner.store_later(
                         installation,
                         requested,
                         later,
-                    )));
+                    ))));
                 } else {
                     tracing::error!(
                         tenant = %installation.key(),

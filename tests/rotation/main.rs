@@ -21,6 +21,7 @@ mod foreign;
 mod guards;
 mod hangs;
 mod holds;
+mod keys;
 mod logged;
 mod looks;
 mod losses;
