@@ -116,6 +116,7 @@ impl<B: Backend> Keys<B> {
         let context = KeyContext {
             app: self.app.as_str(),
             key_id: id,
+            epoch: 1,
         };
         Ok(self.provider.unwrap(wrapped, &context).await?)
     }
@@ -237,6 +238,7 @@ impl<B: Backend> Keys<B> {
         let context = KeyContext {
             app: self.app.as_str(),
             key_id: id,
+            epoch: 1,
         };
         let wrapped = self.provider.wrap(&DataKey::generate(), &context).await?;
         let facts = KeyFacts {
