@@ -23,9 +23,9 @@ mod key;
 mod keyring;
 mod local;
 
-pub(crate) use envelope::{Context, RECORD, open, seal};
+pub(crate) use envelope::{Context, MANIFEST, RECORD, open, seal};
 pub use key::{DataKey, KeyId};
-pub(crate) use keyring::{Keyring, Lookup};
+pub(crate) use keyring::{Held, Keyring, Lookup};
 pub use local::{LocalKeyProvider, MasterKey, MasterKeyError};
 
 use async_trait::async_trait;
