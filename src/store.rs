@@ -450,7 +450,18 @@ pub enum Error {
     /// The stored installation no longer has the revision or the token that the caller named.
     #[error("the stored installation has changed since it was read: fetch it and try again")]
     Conflict,
-    /// The database or the key provider did not respond. The operation may have been applied.
+    /// The data key of the stored data cannot be used: it is missing, or the key provider refused
+    /// it or did not respond in time. The data is not damaged, and nothing was overwritten.
+    #[error("a data key cannot be used: check the key provider and its keys; no data was changed")]
+    Key(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The stored data is sealed under a key that the keyring does not list, or the keyring is
+    /// older than one that this process has seen. Nothing was overwritten.
+    #[error(
+        "the keyring of the installation store was rolled back: restore it from the newest backup; \
+         no data was changed"
+    )]
+    KeyringRolledBack(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The database did not respond. The operation may have been applied.
     #[error("the installation store is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The stored data does not open, or has a format that this version does not know. The error
@@ -464,8 +475,22 @@ pub enum Error {
 
 impl Error {
     /// Returns whether the same call may succeed later without a change by the caller.
+    ///
+    /// That includes faults of keys. An operator can repair them while the call is repeated, and
+    /// tokens that Slack has just issued exist nowhere else.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        match self {
+            Self::Key(_) | Self::KeyringRolledBack(_) | Self::Unavailable(_) => true,
+            Self::Conflict | Self::Unreadable(_) => false,
+        }
+    }
+
+    /// Returns whether this record could not be opened, whereas others perhaps can.
+    pub(crate) fn is_of_record(&self) -> bool {
+        match self {
+            Self::Key(_) | Self::KeyringRolledBack(_) | Self::Unreadable(_) => true,
+            Self::Conflict | Self::Unavailable(_) => false,
+        }
     }
 }

@@ -44,7 +44,7 @@ fn another_implementation_recomputes_the_vectors_and_opens_the_databases() {
     let (out, err) = (String::from_utf8_lossy(out), String::from_utf8_lossy(err));
     assert!(output.status.success(), "{out}{err}");
     assert!(
-        out.contains("recomputed: 5 vectors, 2 wrapped keys, 10 rows"),
+        out.contains("recomputed: 5 vectors, 2 wrapped keys, 11 rows"),
         "{out}"
     );
 }

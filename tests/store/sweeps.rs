@@ -72,8 +72,10 @@ async fn flows_and_requests_have_what_is_over_swept_once_a_minute() {
     settle().await;
     assert_eq!(backend.dues(), 2 * 4);
     let slots = db.rows().await.into_iter();
-    let slots: Vec<_> = slots.map(|(key, _)| key.slot.to_string()).collect();
-    assert_eq!(slots, ["primary"], "both kinds are swept");
+    let partitions: Vec<_> = slots
+        .map(|(key, _)| key.partition.name().to_owned())
+        .collect();
+    assert_eq!(partitions, ["keyring"; 2], "both kinds are swept");
 }
 
 #[tokio::test(start_paused = true)]
