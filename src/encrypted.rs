@@ -52,7 +52,7 @@ use keys::Keys;
 pub use moving::{Copied, Pruned, VerifyReport};
 use names::App;
 
-/// Stores installations and OAuth states in a backend, sealed. Cheap to clone.
+/// Stores installations and used OAuth states in a backend, sealed. Cheap to clone.
 ///
 /// Every secret is encrypted before it reaches the backend. It is bound to its app, tenant, slot,
 /// version and visible metadata. There is no unencrypted mode.
