@@ -244,8 +244,8 @@ impl<B: Backend> Driver<B> {
         changes: &[Change],
     ) -> Result<(), backend::Error> {
         let _forget = self.cache.as_ref().map(|cache| cache.forget(partition));
-        let _lock = self.locks.lock(partition).await;
-        commit(&*self.backend, partition, changes).await
+        let commit = commit(&*self.backend, partition, changes);
+        self.locks.run(partition, commit).await
     }
 
     async fn changes(
