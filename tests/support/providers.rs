@@ -136,7 +136,10 @@ impl KeyProvider for Remote {
         let id = context.key_id;
         self.calls.fetch_add(1, Ordering::SeqCst);
         *self.state().unwrapped.entry(id).or_default() += 1;
-        let own = |state: &State| state.all.or(state.unwraps).or(state.of.get(&id).copied());
+        let own = |state: &State| {
+            let of = || state.of.get(&id).copied();
+            state.all.or(state.unwraps).or_else(of)
+        };
         if self.answer(own).await? {
             self.inner.unwrap(wrapped, context).await
         } else {

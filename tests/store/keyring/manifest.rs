@@ -215,7 +215,7 @@ async fn a_keyring_that_was_replayed_to_a_fresh_process_is_found_by_the_first_ne
         let world = World::new().await;
         let mut rows = world.before.clone();
         if keeps_newer_key {
-            let newer = world.after.iter().filter(|row| is_key(row));
+            let newer = world.after.iter().filter(is_key);
             rows.extend(newer.cloned());
         }
         world.put(&rows).await;
