@@ -264,8 +264,7 @@ fn every_commit_of_the_store_goes_through_the_driver() {
         "driver.rs: commit(self.backend)",
         "driver.rs: self",
         "driver.rs: self",
-        "keys.rs: backend",
-        "keys.rs: commit(self.backend)",
+        "make.rs: commit(self.backend)",
     ];
     assert_eq!(
         commits, known,

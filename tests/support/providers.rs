@@ -137,10 +137,8 @@ impl KeyProvider for Remote {
         self.calls.fetch_add(1, Ordering::SeqCst);
         *self.state().unwrapped.entry(id).or_default() += 1;
         let own = |state: &State| {
-            state
-                .all
-                .or(state.unwraps)
-                .or_else(|| state.of.get(&id).copied())
+            let of = || state.of.get(&id).copied();
+            state.all.or(state.unwraps).or_else(of)
         };
         if self.answer(own).await? {
             self.inner.unwrap(wrapped, context).await

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::super::KeyringError;
+use crate::encrypted::KeyringError;
 use crate::error_chain::error_chain;
 use crate::seal::{KeyError, KeyId};
 

@@ -1,15 +1,15 @@
-//! Checks the rows of a keyring, for a copy and for [`verify`](super::super::EncryptedStore).
+//! Checks the rows of a keyring, for a copy and for [`verify`](crate::EncryptedStore).
 
 use std::sync::Arc;
 
-use super::super::KeyringError;
 use super::key_rows::{WrappedKey, key_of, key_slot};
 use super::{Keys, copying, manifest_slot};
 use crate::backend::{self, Backend, Key, Row, Slot};
+use crate::encrypted::KeyringError;
 
 impl<B: Backend> Keys<B> {
     /// Returns the row of the primary key. It identifies this store in another database.
-    pub(in super::super) async fn primary_row(self: &Arc<Self>) -> Result<Row, KeyringError> {
+    pub(in crate::encrypted) async fn primary_row(self: &Arc<Self>) -> Result<Row, KeyringError> {
         let manifest = self.load().await?.manifest;
         let primary = manifest.primary().ok_or(KeyringError::Unreadable)?;
         let row = self.read(key_slot(primary.id)).await?;
@@ -17,7 +17,7 @@ impl<B: Backend> Keys<B> {
     }
 
     /// Returns whether this store's keyring has the same wrapped key as a row of another keyring.
-    pub(in super::super) async fn has(&self, other: &Row) -> Result<bool, backend::Error> {
+    pub(in crate::encrypted) async fn has(&self, other: &Row) -> Result<bool, backend::Error> {
         let Ok(WrappedKey { id, .. }) = WrappedKey::of(other) else {
             return Ok(false);
         };
@@ -28,7 +28,7 @@ impl<B: Backend> Keys<B> {
     }
 
     /// Returns whether the manifest in another database is of a key that this store has.
-    pub(in super::super) async fn has_sealed<T: Backend + ?Sized>(
+    pub(in crate::encrypted) async fn has_sealed<T: Backend + ?Sized>(
         &self,
         manifest: &Row,
         database: &T,
@@ -44,7 +44,7 @@ impl<B: Backend> Keys<B> {
     }
 
     /// Returns whether another database has every row of this keyring, byte for byte.
-    pub(in super::super) async fn is_copied_to<T: Backend + ?Sized>(
+    pub(in crate::encrypted) async fn is_copied_to<T: Backend + ?Sized>(
         self: &Arc<Self>,
         target: &T,
     ) -> Result<bool, KeyringError> {
@@ -62,7 +62,9 @@ impl<B: Backend> Keys<B> {
     }
 
     /// Returns the rows that the keyring lacks.
-    pub(in super::super) async fn missing(self: &Arc<Self>) -> Result<Vec<String>, KeyringError> {
+    pub(in crate::encrypted) async fn missing(
+        self: &Arc<Self>,
+    ) -> Result<Vec<String>, KeyringError> {
         // A keyring without a manifest, or with an unusable one, is judged by the newest known one.
         if let Err(error) = self.load().await
             && error.is_transient()
@@ -81,7 +83,7 @@ impl<B: Backend> Keys<B> {
     }
 
     /// Checks one row of the keyring.
-    pub(in super::super) async fn check(
+    pub(in crate::encrypted) async fn check(
         self: &Arc<Self>,
         key: &Key,
         row: &Row,

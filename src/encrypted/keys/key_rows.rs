@@ -3,10 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::KeyringError;
-use super::super::names::slot;
-use super::super::record;
 use crate::backend::{Metadata, Row, Slot, Version};
+use crate::encrypted::KeyringError;
+use crate::encrypted::names::slot;
+use crate::encrypted::record;
 use crate::seal::{KeyId, Sealed};
 
 /// The metadata of a data key's row. It is not secret, and the provider binds it.

@@ -6,11 +6,11 @@ use std::time::SystemTime;
 use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 
-use super::super::KeyringError;
-use super::super::commit::commit;
 use super::key_rows::{WrappedKey, key_row, key_slot};
 use super::{ATTEMPTS, Keys, Loaded, Manifest, in_time, manifest_slot};
 use crate::backend::{self, Backend, Change, Expect, Row};
+use crate::encrypted::KeyringError;
+use crate::encrypted::commit::commit;
 use crate::seal::{DataKey, KeyId};
 
 /// A data key that is not stored yet. The provider has unwrapped it.
@@ -34,7 +34,7 @@ impl<B: Backend> Keys<B> {
     }
 
     /// Makes a new key the primary, and retires the old one.
-    pub(in super::super) async fn rotate(
+    pub(in crate::encrypted) async fn rotate(
         self: &Arc<Self>,
         now: SystemTime,
     ) -> Result<KeyId, KeyringError> {

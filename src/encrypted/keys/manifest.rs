@@ -10,10 +10,10 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::super::names::{App, slot};
-use super::super::record;
 use crate::backend::{Metadata, Row, Slot, Version};
 use crate::clock::{from_epoch, to_epoch};
+use crate::encrypted::names::{App, slot};
+use crate::encrypted::record;
 use crate::seal::{self, Context, DataKey, KeyId, MANIFEST};
 
 /// The data keys of an app. The first manifest has epoch 1, and each change increments the epoch.
@@ -168,7 +168,7 @@ impl Manifest {
 }
 
 /// The slot of the manifest.
-pub(in super::super) fn manifest_slot() -> Slot {
+pub(in crate::encrypted) fn manifest_slot() -> Slot {
     slot(KIND)
 }
 
