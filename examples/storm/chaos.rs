@@ -220,6 +220,25 @@ impl Course {
         )
     }
 
+    /// Returns how many requests were served in each second, with `|` where the fault begins and
+    /// ends.
+    pub(crate) fn seconds(&self) -> String {
+        let second = Duration::from_secs(1);
+        let is_in =
+            |at: Option<Instant>, from| at.is_some_and(|at| at >= from && at < from + second);
+        let starts = std::iter::successors(Some(self.begun), |from| Some(*from + second));
+        let starts = starts.take_while(|from| *from + second <= self.ended);
+        let words = starts.map(|from| {
+            let mark = if is_in(self.fault, from) || is_in(self.over, from) {
+                "|"
+            } else {
+                ""
+            };
+            format!("{mark}{:.0}", self.rate(from, from + second))
+        });
+        words.collect::<Vec<_>>().join(" ")
+    }
+
     pub(crate) fn reasons(&self) -> &BTreeMap<String, usize> {
         &self.reasons
     }

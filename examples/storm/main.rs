@@ -88,6 +88,7 @@ async fn storm(words: impl Iterator<Item = String>) -> Result<bool, Failure> {
     if let Some(steady) = options.steady {
         let course = chaos::run(&options, steady).await?;
         println!("{}", course.line());
+        eprintln!("served per second: {}", course.seconds());
         for (reason, count) in course.reasons() {
             eprintln!("{count} x {reason}");
         }
