@@ -61,7 +61,7 @@ impl Https {
     }
 
     /// Also sends requests without TLS to other machines.
-    #[cfg(any())]
+    #[cfg(feature = "vault")]
     pub(crate) fn with_plain_http(mut self) -> Self {
         self.allows_plain = true;
         self

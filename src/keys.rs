@@ -7,17 +7,25 @@ use std::sync::Arc;
 
 use crate::seal::KeyProvider;
 
+#[cfg(feature = "vault")]
+mod binding;
 mod error;
 mod forms;
+mod lines;
 mod master;
 mod providers;
 mod source;
 mod url;
+#[cfg(feature = "vault")]
+mod vault;
 
 pub use error::{KeySetupError, KeySetupErrorKind};
-pub(crate) use master::{MasterKeys, master_keys};
+pub(crate) use lines::master_keys;
+pub(crate) use master::MasterKeys;
 pub use providers::KeyProviders;
 pub(crate) use source::Source;
+#[cfg(feature = "vault")]
+pub use vault::{VaultAuth, VaultOptions, VaultTransit};
 
 /// Opens the key provider at this URL:
 ///

@@ -65,6 +65,9 @@ const FORMS: &[Form] = &[
         scheme: "vault",
         example: "vault:https://HOST:8200/transit/keys/NAME",
         feature: "vault",
+        #[cfg(feature = "vault")]
+        open: Some(|url| Box::pin(async { super::vault::by_url(url) })),
+        #[cfg(not(feature = "vault"))]
         open: None,
     },
 ];

@@ -46,6 +46,19 @@ impl KeyUrl {
         taken.into_iter().map(|(_, value)| value).collect()
     }
 
+    /// Takes an option that is `true` or `false`. The default is `false`.
+    #[cfg(feature = "vault")]
+    pub(super) fn take_flag(&mut self, name: &str) -> Result<bool, KeySetupError> {
+        match self.take(name)?.as_ref().map(|value| value.as_str()) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(invalid(format!(
+                "the option `{name}` of a key URL of `{}:` must be `true` or `false`",
+                self.scheme
+            ))),
+        }
+    }
+
     /// Refuses options that nobody took, because an option with a typing error would have no
     /// effect.
     pub(super) fn finish(&self, known: &[&str]) -> Result<(), KeySetupError> {
