@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use crate::seal::KeyProvider;
 
-#[cfg(feature = "vault")]
+#[cfg(feature = "aws-kms")]
+mod aws_kms;
+#[cfg(any(feature = "aws-kms", feature = "vault"))]
 mod binding;
 mod error;
 mod forms;
@@ -19,6 +21,8 @@ mod url;
 #[cfg(feature = "vault")]
 mod vault;
 
+#[cfg(feature = "aws-kms")]
+pub use aws_kms::AwsKms;
 pub use error::{KeySetupError, KeySetupErrorKind};
 pub(crate) use lines::master_keys;
 pub(crate) use master::MasterKeys;

@@ -53,12 +53,18 @@ const FORMS: &[Form] = &[
         scheme: "aws-kms",
         example: "aws-kms:arn:aws:kms:REGION:ACCOUNT:key/ID",
         feature: "aws-kms",
+        #[cfg(feature = "aws-kms")]
+        open: Some(|url| Box::pin(super::aws_kms::by_url(url))),
+        #[cfg(not(feature = "aws-kms"))]
         open: None,
     },
     Form {
         scheme: "aws-secret",
         example: "aws-secret:NAME",
         feature: "aws-secret",
+        #[cfg(feature = "aws-secret")]
+        open: Some(|url| Box::pin(secret(url))),
+        #[cfg(not(feature = "aws-secret"))]
         open: None,
     },
     Form {
@@ -186,6 +192,16 @@ fn environment(url: &KeyUrl) -> Result<Source, KeySetupError> {
         ));
     }
     Ok(Source::Environment(url.place.to_string()))
+}
+
+#[cfg(feature = "aws-secret")]
+async fn secret(mut url: KeyUrl) -> Result<Provider, KeySetupError> {
+    let (region, endpoint) = (url.take("region")?, url.take("endpoint")?);
+    url.finish(&["region", "endpoint"])?;
+    let region = region.as_ref().map(|it| it.as_str());
+    let endpoint = endpoint.as_ref().map(|it| it.as_str());
+    let secret = super::source::AwsSecret::new(&url.place, region, endpoint).await;
+    local(Ok(Source::AwsSecret(secret))).await
 }
 
 #[cfg(test)]

@@ -12,13 +12,19 @@ use zeroize::Zeroizing;
 
 use super::error::{KeySetupError, KeySetupErrorKind, invalid, unreadable};
 
+#[cfg(feature = "aws-secret")]
+mod aws_secret;
 mod command;
 
+#[cfg(feature = "aws-secret")]
+pub(super) use aws_secret::AwsSecret;
 pub(super) use command::Command;
 
 /// Where the text with the master keys is.
 #[derive(Debug)]
 pub(crate) enum Source {
+    #[cfg(feature = "aws-secret")]
+    AwsSecret(AwsSecret),
     Command(Command),
     Descriptor(u16),
     Environment(String),
@@ -29,6 +35,8 @@ impl Source {
     /// Reads the text.
     pub(super) async fn read(&self) -> Result<Zeroizing<String>, KeySetupError> {
         match self {
+            #[cfg(feature = "aws-secret")]
+            Self::AwsSecret(secret) => secret.read().await,
             Self::Command(command) => command.read().await,
             Self::Descriptor(number) => {
                 let path = PathBuf::from(format!("/dev/fd/{number}"));

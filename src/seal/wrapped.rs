@@ -5,7 +5,7 @@
 //! not authenticated. A provider only compares it with its own.
 
 /// Returns a wrapped data key with the name of the key that wrapped it.
-#[cfg(any(feature = "vault", test))]
+#[cfg(any(feature = "aws-kms", feature = "vault", test))]
 pub(crate) fn named(name: &str, wrapped: &[u8]) -> Vec<u8> {
     let len = u16::try_from(name.len()).expect("the names of keys are short");
     [MAGIC, &len.to_be_bytes(), name.as_bytes(), wrapped].concat()

@@ -2,11 +2,21 @@
 
 use slack_installs::{DataKey, KeyContext, KeyError, KeyId};
 
+mod aws_kms;
+mod aws_secret;
 mod bao;
+mod moto;
 mod vault;
 mod vault_login;
 mod vault_outage;
 
+#[path = "../support/http_proxy.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared with the tests of DynamoDB"
+)]
+mod proxy;
 #[path = "../support/server.rs"]
 #[allow(
     dead_code,
