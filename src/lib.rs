@@ -93,6 +93,10 @@
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+#[cfg(doctest)]
+#[doc = include_str!("../docs/keys.md")]
+mod keys_guide {}
+
 #[macro_use]
 mod debug;
 
