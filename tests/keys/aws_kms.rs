@@ -378,9 +378,16 @@ async fn no_text_has_a_key_or_a_credential() {
     let refused = unwrap(&bench.provider, &wrapped).await;
     let shown = format!("{:?} {refused:?}", bench.provider);
     assert!(!shown.contains("canary-secret"), "{shown}");
-    bench.proxy.decide(|_| Fate::CutAfterwards);
-    let refused = bench.provider.generate(&context(1)).await;
-    assert!(refused.is_err());
+    let torn = format!(
+        "{{\"KeyId\":\"{}\",\"Plaintext\":\"canary-plaintext\", \"x",
+        bench.arn
+    );
+    bench.proxy.decide(move |_| Fate::Answer(200, torn.clone()));
+    let refused = unwrap(&bench.provider, &wrapped).await;
+    assert!(is_unavailable(&refused), "{refused:?}");
+    let made = bench.provider.generate(&context(1)).await;
+    let shown = format!("{refused:?} {made:?}");
+    assert!(!shown.contains("canary-plaintext"), "{shown}");
 }
 
 #[tokio::test]

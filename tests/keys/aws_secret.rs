@@ -141,6 +141,11 @@ async fn a_missing_denied_or_unavailable_secret_is_told_apart() {
         "{denied}"
     );
 
+    let torn = "{\"SecretString\":\"canary\",\"x";
+    proxy.decide(move |_| Fate::Answer(200, torn.into()));
+    let torn = refused(&url(&proxy.url, "master")).await;
+    assert!(!format!("{torn:?}").contains("canary"), "{torn:?}");
+
     proxy.decide(|_| Fate::Cut);
     let away = refused(&url(&proxy.url, "master")).await;
     assert_eq!(away.kind(), KeySetupErrorKind::Unavailable);

@@ -16,7 +16,7 @@ where
 {
     let key = key.as_str();
     let Some(service) = error.as_service_error() else {
-        return KeyError::Unavailable(Box::new(error));
+        return unavailable(error);
     };
     match service.code().unwrap_or_default() {
         "InvalidCiphertextException" => KeyError::Changed,
@@ -61,7 +61,7 @@ where
             "AWS KMS does not accept the call of `{action}` on `{key}`"
         )),
         // Throttling, internal errors, and codes that are not known.
-        _ => KeyError::Unavailable(Box::new(error)),
+        _ => unavailable(error),
     }
 }
 
@@ -71,6 +71,16 @@ pub(super) fn other_key(key: &KeyArn) -> KeyError {
         "AWS KMS responded for another key than `{}`: check the endpoint",
         key.as_str()
     ))
+}
+
+/// Returns the cause without the response. Its `Debug` would show the body, which may hold a key.
+fn unavailable<E, R>(error: SdkError<E, R>) -> KeyError
+where
+    E: Error + Send + Sync + 'static,
+    R: Debug + Send + Sync + 'static,
+{
+    let cause = error.into_source();
+    KeyError::Unavailable(cause.unwrap_or_else(|_| "AWS KMS did not respond".into()))
 }
 
 fn refused(reason: String) -> KeyError {

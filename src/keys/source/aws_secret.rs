@@ -89,8 +89,8 @@ impl AwsSecret {
 }
 
 /// Returns `None` if the secret, or its version, does not exist.
-fn missing<T>(error: SdkError<GetSecretValueError>) -> Result<Option<T>, KeySetupError> {
-    let (kind, text) = match error.as_service_error().and_then(|error| error.code()) {
+fn missing<T>(sdk: SdkError<GetSecretValueError>) -> Result<Option<T>, KeySetupError> {
+    let (kind, text) = match sdk.as_service_error().and_then(|error| error.code()) {
         Some("ResourceNotFoundException") => return Ok(None),
         Some("AccessDeniedException" | "AccessDenied") => (
             KeySetupErrorKind::Unreadable,
@@ -112,7 +112,12 @@ fn missing<T>(error: SdkError<GetSecretValueError>) -> Result<Option<T>, KeySetu
             "AWS Secrets Manager, or the source of the credentials, is unavailable",
         ),
     };
-    Err(KeySetupError::new(kind, text).with_source(error))
+    // Without the response: its `Debug` would show the body, which may hold the key.
+    let error = KeySetupError::new(kind, text);
+    Err(match sdk.into_source() {
+        Ok(source) => error.with_source(source),
+        Err(_) => error,
+    })
 }
 
 const CREDENTIALS: [&str; 4] = [
