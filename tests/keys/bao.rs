@@ -138,8 +138,27 @@ impl Bao {
         self.ready().await;
     }
 
-    /// Sends a signal to the process.
-    pub(crate) fn signal(&self, signal: &str) {
+    /// Stops the process: it hangs, and its connections stay open. Returns when all its threads
+    /// have stopped.
+    pub(crate) async fn hang(&self) {
+        self.signal("-STOP");
+        let tasks = format!("/proc/{}/task", self.server.pid());
+        until("all threads have stopped", async || {
+            let mut tasks = std::fs::read_dir(&tasks).expect("it runs").flatten();
+            tasks.all(|task| {
+                let state = std::fs::read_to_string(task.path().join("stat"));
+                state.is_ok_and(|state| state.contains(") T "))
+            })
+        })
+        .await;
+    }
+
+    /// Lets the process go on.
+    pub(crate) fn go_on(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
         let pid = self.server.pid().to_string();
         let sent = Command::new("kill").args([signal, &pid]).status();
         assert!(sent.expect("`kill` runs").success());

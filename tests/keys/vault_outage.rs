@@ -37,10 +37,10 @@ async fn a_server_that_hangs_is_given_up_and_serves_again_when_it_goes_on() {
     let bao = Bao::start().await;
     let provider = bao.with_token(ROOT);
     let (_, wrapped) = provider.generate(&context(1)).await.expect("a key is made");
-    bao.signal("-STOP");
+    bao.hang().await;
     let hung = unwrap(&provider, &wrapped).await;
     assert!(is_unavailable(&hung), "{hung:?}");
-    bao.signal("-CONT");
+    bao.go_on();
     unwrap(&provider, &wrapped).await.expect("nothing is lost");
 }
 
