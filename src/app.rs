@@ -89,7 +89,11 @@ impl SlackApp {
     /// | `SLACK_REDIRECT_URI` | the redirect URL, from the app's page *OAuth & Permissions* |
     /// | `SLACK_INSTALLS_URL` | the database's URL: see [`connect`](crate::backend::connect) |
     /// | `SLACK_INSTALLS_MASTER_KEY` | 32 random bytes: `openssl rand -base64 32` |
-    /// | `SLACK_INSTALLS_MASTER_KEY_FILE` | else the path of a file with the master key |
+    /// | `SLACK_INSTALLS_MASTER_KEY_FILE` | or the path of a file with the master key |
+    /// | `SLACK_INSTALLS_KEYS` | or the URL of a key provider: see [`keys`](crate::keys::connect) |
+    ///
+    /// Set only one of the last three. A master key may have several lines: the first key is the
+    /// primary, and the others are retired.
     ///
     /// A method of the builder replaces the variable for the same value.
     pub fn from_env() -> SlackAppBuilder {
