@@ -149,6 +149,15 @@ impl<B: Backend> EncryptedStore<B> {
         Self { clock, ..self }
     }
 
+    /// Sets the seed of the times at which data keys are fetched again, for tests that must be
+    /// repeatable.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn with_seed(self, seed: u64) -> Self {
+        self.driver.keys.set_seed(seed);
+        self
+    }
+
     /// Returns the backend, to inspect its rows.
     #[must_use]
     pub fn backend(&self) -> &B {
