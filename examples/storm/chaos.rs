@@ -38,6 +38,7 @@ pub(crate) struct Course {
     over: Option<Instant>,
     ended: Instant,
     apart: usize,
+    has_rate: bool,
     duplicates: usize,
     lost: usize,
     /// Whether a process did not end in time.
@@ -75,6 +76,7 @@ pub(crate) async fn run(options: &Options, steady: Steady) -> Result<Course, Fai
         over: None,
         ended: Instant::now(),
         apart: steady.apart,
+        has_rate: steady.has_rate,
         duplicates: 0,
         lost: 0,
         is_stuck: false,
@@ -195,11 +197,13 @@ impl Course {
         hung.count()
     }
 
-    /// Returns whether nothing was lost, nothing hung, and the run recovered.
+    /// Returns whether nothing was lost, nothing hung, and, unless `--rate 0` is set, enough requests
+    /// were served.
     pub(crate) fn is_well(&self) -> bool {
         let is_fair = self.apart == 0 || self.share().1 >= 0.8;
         let is_back = self.over.is_none() || self.recovery().is_some();
-        self.lost == 0 && self.hung() == 0 && !self.is_stuck && is_back && is_fair
+        let is_served = !self.has_rate || is_back && is_fair;
+        self.lost == 0 && self.hung() == 0 && !self.is_stuck && is_served
     }
 
     /// Returns the line of the table: the columns of `scripts/chaos`.

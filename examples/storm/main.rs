@@ -46,6 +46,7 @@
 //! * `--token-life`: how many seconds a token of a steady run lives. Default: 16.
 //! * `--apart`: how many workspaces of a steady run have callers of their own, which are not counted.
 //!   Default: 0.
+//! * `--rate`: `0` if a steady run may serve few requests. Default: 1.
 //!
 //! At the end, the storm deletes its rows. It keeps a SQLite file.
 

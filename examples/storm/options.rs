@@ -34,6 +34,7 @@ impl Options {
         let (workspaces, kills) = (number("workspaces", 1)?, number("kill", 0)?);
         let (token_life, apart) = (number("token-life", 16)?, number("apart", 0)?);
         let pause = number("pause-ms", u64::MAX)?;
+        let rate = number("rate", 1)?;
         let latency = Duration::from_millis(number("latency-ms", 100)?);
         let grace = match given.remove("grace").as_deref() {
             None => 2,
@@ -68,6 +69,7 @@ impl Options {
             steady: (pause != u64::MAX).then_some(Steady {
                 pause: Duration::from_millis(pause),
                 apart: usize::try_from(apart)?,
+                has_rate: rate != 0,
             }),
         };
         if let Some(unknown) = given.keys().next() {

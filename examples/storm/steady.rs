@@ -20,6 +20,8 @@ pub(crate) struct Steady {
     /// How many workspaces, from the first one, have callers of their own. If a fault blocks these
     /// workspaces, only those callers wait.
     pub(crate) apart: usize,
+    /// Whether the run fails if too few requests are served.
+    pub(crate) has_rate: bool,
 }
 
 /// Runs the callers until `over` has a permit.

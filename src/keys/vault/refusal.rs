@@ -45,7 +45,7 @@ pub(super) fn refused(
         StatusCode::BAD_REQUEST if said("too old") || said("disallowed by policy") => {
             rejected(format!(
                 "the data key is wrapped by a version of the transit key {place} that is below its \
-             `min_decryption_version`: set that back, wrap the data keys again, then raise it"
+             `min_decryption_version`: set that back"
             ))
         }
         StatusCode::BAD_REQUEST if said("key not found") => no_key(format!(
