@@ -1,4 +1,5 @@
-//! Limits the log lines that a stranger can cause, so that they cannot fill the log.
+//! Limits the log lines of one cause that many requests or tenants share, so that they cannot fill
+//! the log: a stranger's requests, or a database outage.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

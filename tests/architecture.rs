@@ -109,6 +109,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "flight",
             "clock",
             "installation",
+            "log_limit",
             "lru",
             "random",
             "secret",

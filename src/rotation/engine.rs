@@ -13,6 +13,7 @@ use super::recent::RecentlySeen;
 use super::single_flight::SingleFlight;
 use crate::clock::Clock;
 use crate::installation::Grant;
+use crate::log_limit::LogLimit;
 use crate::random;
 use crate::slack::{ClientCredentials, SlackClient};
 use crate::store::{Chain, ChainKey, Error, RefreshThreshold, RotationStore, StoredChain};
@@ -61,6 +62,8 @@ pub(super) struct Engine {
     pub(super) deaths: Deaths,
     pub(super) flights: SingleFlight,
     pub(super) jitter: Jitter,
+    /// Limits the lines about a fault that concerns all chains, such as a database outage.
+    pub(super) log_limit: LogLimit,
     /// Limits how many uses of chains are recorded at the same time.
     pub(super) notes: Arc<Semaphore>,
     pub(super) pace: Pace,
@@ -81,6 +84,7 @@ impl Engine {
             config,
             deaths: Deaths::default(),
             flights: SingleFlight::default(),
+            log_limit: LogLimit::default(),
             jitter: Jitter::new(u64::from_be_bytes(random::bytes())),
             notes: Arc::new(Semaphore::new(NOTES)),
             pace: Pace::default(),

@@ -148,7 +148,14 @@ impl Engine {
         self.recent.note_checked(key, Instant::now() + pause);
         match outcome {
             Ok(_) => {}
-            Err(error @ (Error::ReinstallNeeded { .. } | Error::Store(_))) => {
+            // A fault of the database concerns all chains.
+            Err(error @ Error::Store(_)) => {
+                if let Some(left_out) = self.log_limit.admit("refresh") {
+                    let error = error_chain(error);
+                    tracing::warn!(chain = %key, left_out, error, "a token could not be refreshed");
+                }
+            }
+            Err(error @ Error::ReinstallNeeded { .. }) => {
                 let error = error_chain(error);
                 tracing::warn!(chain = %key, error, "a token could not be refreshed");
             }
