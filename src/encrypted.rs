@@ -38,6 +38,7 @@ mod notes;
 mod notice_facts;
 mod notices;
 mod partition_locks;
+mod pins;
 mod record;
 mod removal;
 mod rotation_facts;
@@ -56,7 +57,7 @@ pub use keys::{KeyProcess, KeyState};
 pub use moving::{Copied, Pruned, VerifyReport};
 use names::App;
 
-/// Stores installations and OAuth states in a backend, sealed. Cheap to clone.
+/// Stores installations and used OAuth states in a backend, sealed. Cheap to clone.
 ///
 /// Every secret is encrypted before it reaches the backend. It is bound to its app, tenant, slot,
 /// version and visible metadata. There is no unencrypted mode.
@@ -152,6 +153,15 @@ impl<B: Backend> EncryptedStore<B> {
     pub fn with_clock(self, clock: Clock) -> Self {
         self.driver.keys.set_clock(clock.clone());
         Self { clock, ..self }
+    }
+
+    /// Sets the seed of the times at which data keys are fetched again, for tests that must be
+    /// repeatable.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn with_seed(self, seed: u64) -> Self {
+        self.driver.keys.set_seed(seed);
+        self
     }
 
     /// Returns the backend, to inspect its rows.

@@ -14,6 +14,7 @@ use crate::secret::{AccessToken, WebhookUrl};
 use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 
 mod chain;
+mod in_time;
 mod lifecycle;
 mod notice;
 mod seen;
@@ -21,6 +22,7 @@ mod threshold;
 
 pub use chain::{Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationStore, StoredChain};
 pub(crate) use chain::{HARD, SUSPECT, is_suspect};
+pub(crate) use in_time::in_time;
 pub(crate) use lifecycle::MAX_REASON;
 pub use lifecycle::{Access, Departure, LifecycleStore, PendingDeparture};
 pub use notice::{Ending, Notice, PendingNotice, Subject};
@@ -93,6 +95,17 @@ impl<S> Store for S where S: LifecycleStore + RotationStore + SeenStore + StateS
 /// ```
 #[async_trait]
 pub trait InstallationStore: fmt::Debug + Send + Sync + 'static {
+    /// Makes sure that an installation could be stored now, as far as that can be told without
+    /// writing. It is called before a code from Slack is used, because the tokens that Slack
+    /// issues for it exist nowhere else.
+    ///
+    /// [`EncryptedStore`](crate::EncryptedStore) makes sure of the key that seals, and keeps this
+    /// key until the flow ends, so that an outage of the key provider in between loses no token.
+    /// The default does nothing.
+    async fn ready(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Stores this installation, unless a newer one is stored. Returns the revision of the
     /// installation that is stored afterwards.
     async fn store(&self, installation: &Installation) -> Result<Revision, Error>;
@@ -372,41 +385,38 @@ const AT_ONCE: usize = 200;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ListCursor(pub String);
 
-/// Stores OAuth states between the start of a flow and its callback. Each can be used once.
+/// Stores which OAuth states were used. Each can be used once.
+///
+/// Nothing is stored when a flow starts, because anybody can start flows.
 ///
 /// # Contract
 ///
-/// 1. Of concurrent calls of `consume`, exactly one returns the payload that `issue` was given.
-/// 2. After `expires_at`, `consume` returns `None`.
+/// 1. Of all calls of `consume` with one id until `until`, exactly one returns `true`.
+/// 2. After `release`, one more does. Only the caller that got `true` may call it.
 ///
 /// # Consistency
 ///
-/// Linearizable per state.
+/// Linearizable per state. A change is durable when the call returns.
 ///
 /// # Cancel safety
 ///
-/// If you drop a call of `consume`, the state may be used up. The person must then start again.
+/// If you drop a call, the state may be used up. The person must then start again.
 ///
 /// # Errors
 ///
-/// As [`InstallationStore`]. After an [`Error::Unavailable`] from `consume`, the state may be
-/// used up.
+/// As [`InstallationStore`]. After an [`Error::Unavailable`], the state may be used up.
 #[async_trait]
 pub trait StateStore: fmt::Debug + Send + Sync + 'static {
-    /// Stores this payload under this id until `expires_at`.
-    async fn issue(
-        &self,
-        id: &StateId,
-        payload: &[u8],
-        expires_at: SystemTime,
-    ) -> Result<(), Error>;
+    /// Marks this state as used, at least until the given time. Returns `false` if it was already
+    /// marked.
+    async fn consume(&self, id: &StateId, until: SystemTime) -> Result<bool, Error>;
 
-    /// Removes the state of this id and returns its payload.
-    async fn consume(&self, id: &StateId, now: SystemTime) -> Result<Option<StatePayload>, Error>;
+    /// Takes the mark back, because nothing was done with the state.
+    async fn release(&self, id: &StateId) -> Result<(), Error>;
 }
 
 /// The id of one OAuth flow. It is a hash of the state's random part, so that a reader of the
-/// database cannot finish a flow.
+/// database learns nothing of the state.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub struct StateId(pub [u8; 32]);
 
@@ -416,10 +426,8 @@ impl fmt::Debug for StateId {
     }
 }
 
-/// The payload of a state. Wiped when dropped.
-pub type StatePayload = zeroize::Zeroizing<Vec<u8>>;
-
 forward!(InstallationStore for [Arc] {
+    fn ready() -> Result<(), Error>;
     fn store(installation: &Installation) -> Result<Revision, Error>;
     fn fetch(
         key: &InstallationKey,
@@ -431,8 +439,8 @@ forward!(InstallationStore for [Arc] {
 });
 
 forward!(StateStore for [Arc] {
-    fn issue(id: &StateId, payload: &[u8], expires_at: SystemTime) -> Result<(), Error>;
-    fn consume(id: &StateId, now: SystemTime) -> Result<Option<StatePayload>, Error>;
+    fn consume(id: &StateId, until: SystemTime) -> Result<bool, Error>;
+    fn release(id: &StateId) -> Result<(), Error>;
 });
 
 /// Why a call to a store failed.

@@ -76,7 +76,7 @@ impl Stored {
             "bot" => "The bot's token in this workspace",
             "install" => "Who installed the app, and where",
             _ if place == "keyring" => "A data key, sealed by the master key",
-            _ if place.starts_with("state/") => "An install flow in progress",
+            _ if place.starts_with("state/") => "An install flow whose state was used",
             slot if slot.starts_with("user/") => "A user's token",
             _ => "Another record of the app",
         }

@@ -120,6 +120,14 @@ impl<B: Backend> Keys<B> {
         )
     }
 
+    /// Makes the times at which keys are fetched again repeatable.
+    #[cfg(feature = "testing")]
+    pub(super) fn set_seed(&self, seed: u64) {
+        // The middle bits of a product depend on all bits of the seed.
+        let mixed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48;
+        self.ring.set_share(u16::try_from(mixed).expect("16 bits"));
+    }
+
     /// Returns the key that seals.
     pub(super) async fn primary(self: &Arc<Self>) -> Result<(KeyId, Arc<DataKey>), store::Error> {
         let found = || self.used(self.ring.primary(Instant::now()));

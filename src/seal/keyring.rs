@@ -26,6 +26,8 @@ pub(crate) struct Keyring {
 struct Keys {
     primary: Option<(KeyId, Instant)>,
     by_id: HashMap<KeyId, Entry>,
+    /// The part of [`JITTER`], in 65,536ths, that a repeatable test has set.
+    share: Option<u16>,
 }
 
 struct Entry {
@@ -56,6 +58,17 @@ pub(crate) enum Lookup {
 }
 
 impl Keyring {
+    /// Makes the times at which keys are fetched again repeatable.
+    #[cfg(feature = "testing")]
+    pub(crate) fn set_share(&self, share: u16) {
+        let mut keys = self.write();
+        keys.share = Some(share);
+        let jitter = keys.jitter();
+        for entry in keys.by_id.values_mut() {
+            entry.refresh_after = entry.held.since + SOFT_AGE + jitter;
+        }
+    }
+
     /// Returns the key that seals.
     pub(crate) fn primary(&self, now: Instant) -> Lookup {
         let primary = self.read().primary;
@@ -116,7 +129,7 @@ impl Keyring {
         let since = now;
         let entry = Entry {
             held: Held { key, epoch, since },
-            refresh_after: now + SOFT_AGE + jitter(),
+            refresh_after: now + SOFT_AGE + keys.jitter(),
         };
         keys.by_id.insert(id, entry);
     }
@@ -157,6 +170,15 @@ impl Keyring {
 }
 
 impl Keys {
+    /// Returns a random part of [`JITTER`], so that the processes of an app, and the keys of one
+    /// process, do not all call the provider at the same time.
+    fn jitter(&self) -> Duration {
+        let share = self
+            .share
+            .unwrap_or_else(|| u16::from_be_bytes(random::bytes()));
+        JITTER.mul_f64(f64::from(share) / 65536.0)
+    }
+
     /// Drops, and so wipes, the keys that are too old to be used.
     fn forget(&mut self, now: Instant) {
         self.by_id.retain(|_, entry| entry.held.is_usable(now));
@@ -167,12 +189,6 @@ impl Held {
     fn is_usable(&self, now: Instant) -> bool {
         now.duration_since(self.since) < HARD_AGE
     }
-}
-
-/// Returns a random part of [`JITTER`], so that the processes of an app, and the keys of one
-/// process, do not all call the provider at the same time.
-fn jitter() -> Duration {
-    JITTER.mul_f64(f64::from(u16::from_be_bytes(random::bytes())) / 65536.0)
 }
 
 impl fmt::Debug for Keyring {

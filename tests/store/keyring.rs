@@ -84,7 +84,7 @@ async fn without_the_provider_all_works_for_15_minutes_and_nothing_after() {
                 .store(&in_workspace("T1").with_bot("xoxb-2"))
                 .await
                 .map(drop),
-            store.issue(&STATE, b"pending", noon()).await,
+            store.consume(&STATE, noon()).await.map(drop),
         ];
         for outcome in outcomes {
             let error = outcome.expect_err("a key past its maximum age is not used");

@@ -92,15 +92,12 @@ async fn a_row_with_one_byte_changed_does_not_open() {
 }
 
 #[tokio::test]
-async fn a_state_with_anything_changed_does_not_open() {
+async fn a_used_state_with_anything_changed_does_not_open() {
     let world = World::new().await;
     let ids = [StateId([1; 32]), StateId([2; 32])];
     for id in &ids {
-        world
-            .store
-            .issue(id, b"pending", expiry())
-            .await
-            .expect("issued");
+        let is_first = world.store.consume(id, expiry()).await;
+        assert!(is_first.expect("available"));
     }
     let rows: Vec<_> = {
         let rows = world.db.rows().await.into_iter();
@@ -108,7 +105,7 @@ async fn a_state_with_anything_changed_does_not_open() {
             .collect()
     };
     let [(key, row), (_, other)] = &rows[..] else {
-        panic!("two states were issued")
+        panic!("two states are used")
     };
     let mut changed = vec![
         other.clone(),
@@ -150,7 +147,7 @@ async fn a_state_with_anything_changed_does_not_open() {
     });
     for changed in changed {
         world.db.overwrite(key, changed.clone()).await;
-        let outcome = world.store.consume(&ids[0], noon()).await;
+        let outcome = world.store.consume(&ids[0], expiry()).await;
         if is_under_other_key(&changed, row) {
             assert_matches!(outcome, Err(Error::KeyringRolledBack(_)), "{changed:?}");
         } else {
@@ -159,14 +156,8 @@ async fn a_state_with_anything_changed_does_not_open() {
     }
     world.db.overwrite(key, row.clone()).await;
     for id in ids {
-        assert!(
-            world
-                .store
-                .consume(&id, noon())
-                .await
-                .expect("available")
-                .is_some()
-        );
+        let is_first = world.store.consume(&id, expiry()).await;
+        assert!(!is_first.expect("available"));
     }
 }
 
