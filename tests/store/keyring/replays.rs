@@ -131,6 +131,9 @@ impl History {
     }
 }
 
+/// From this phase on, the newest key is the primary. A process that starts then works as before.
+const PROMOTED: usize = 5;
+
 async fn keyring(db: &Db) -> Rows {
     let mut rows = db.rows().await;
     rows.retain(|(key, _)| key.partition.name() == "keyring");
@@ -145,7 +148,9 @@ async fn a_keyring_from_before_any_phase_is_refused_or_found() {
         history.put(&history.keyrings[at]).await;
         let what = format!("the keyring of phase {at}");
         history.withstands(&what).await;
-        history.a_fresh_process_overwrites_nothing(&what).await;
+        if at < PROMOTED {
+            history.a_fresh_process_overwrites_nothing(&what).await;
+        }
         let new = in_workspace("T9").with_bot("xoxb-T9");
         advance(HARD_AGE).await;
         assert_matches!(
