@@ -25,6 +25,7 @@ mod grant_facts;
 mod hold_facts;
 mod install_facts;
 mod installations;
+mod key_manager;
 mod keys;
 mod lifecycle;
 mod lifecycle_facts;
@@ -48,7 +49,11 @@ mod tenants;
 
 pub use cache::CacheOptions;
 use driver::Driver;
+pub use key_manager::{
+    KeyChangeError, KeyInfo, KeyList, KeyManager, KeyUsage, Resealed, Rewrapped,
+};
 use keys::Keys;
+pub use keys::{KeyProcess, KeyState};
 pub use moving::{Copied, Pruned, VerifyReport};
 use names::App;
 
@@ -146,6 +151,7 @@ impl<B: Backend> EncryptedStore<B> {
     /// Replaces the clock.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
+        self.driver.keys.set_clock(clock.clone());
         Self { clock, ..self }
     }
 
@@ -164,8 +170,9 @@ impl<B: Backend> EncryptedStore<B> {
         &self.driver.backend
     }
 
-    /// Makes a new data key the primary. The old one still opens what it sealed. Other processes
-    /// seal under the new key within 15 minutes.
+    /// Makes a new data key the primary at once. The old one still opens what it sealed. Other
+    /// processes seal under the new key within 15 minutes. [`keys`](Self::keys) rotates in phases,
+    /// and removes the old key.
     ///
     /// The key provider must unwrap the new key before it is stored. Otherwise nothing is changed.
     ///

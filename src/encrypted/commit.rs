@@ -2,7 +2,8 @@
 
 use crate::backend::{Backend, Change, Error, Expect, Partition, Row, Slot};
 
-/// Commits these changes. After [`Error::Conflict`], none of them was applied.
+/// Commits these changes, whose rows have versions that the caller has minted for them. After
+/// [`Error::Conflict`], none of them was applied.
 ///
 /// After [`Error::Unavailable`], this commit may have written some of the rows, and another caller
 /// may have replaced or deleted them since. Writing them again could restore deleted rows. Even if
@@ -12,6 +13,26 @@ pub(super) async fn commit<B: Backend + ?Sized>(
     backend: &B,
     partition: &Partition,
     changes: &[Change],
+) -> Result<(), Error> {
+    // Meanwhile, the row may have been sealed again under another key. It keeps its version then.
+    let is_ours = |put: &Row, stored: &Row| put.version == stored.version;
+    commit_or_confirm(backend, partition, changes, is_ours).await
+}
+
+/// Commits copies of rows, which have the versions of the rows that they copy.
+pub(super) async fn commit_copy<B: Backend + ?Sized>(
+    backend: &B,
+    partition: &Partition,
+    changes: &[Change],
+) -> Result<(), Error> {
+    commit_or_confirm(backend, partition, changes, PartialEq::eq).await
+}
+
+async fn commit_or_confirm<B: Backend + ?Sized>(
+    backend: &B,
+    partition: &Partition,
+    changes: &[Change],
+    is_ours: fn(&Row, &Row) -> bool,
 ) -> Result<(), Error> {
     let lost = match backend.commit(partition, changes).await {
         Err(Error::Unavailable(lost)) => lost,
@@ -27,11 +48,11 @@ pub(super) async fn commit<B: Backend + ?Sized>(
     let Ok(rows) = backend.read(partition, &slots).await else {
         return Err(Error::Unavailable(lost));
     };
-    // A row that this commit wrote has the version that it minted.
-    let ours = puts()
-        .zip(&rows)
-        .filter(|((_, put), row)| row.as_ref() == Some(*put));
-    let ours: Vec<_> = ours.map(|(put, _)| put).collect();
+    let ours = puts().zip(&rows).filter_map(|((slot, put), row)| {
+        let row = row.as_ref().filter(|row| is_ours(put, row))?;
+        Some((slot, row))
+    });
+    let ours: Vec<_> = ours.collect();
     if !ours.is_empty() && confirm(backend, partition, &ours).await {
         return Ok(());
     }
@@ -44,9 +65,9 @@ pub(super) async fn commit<B: Backend + ?Sized>(
 /// A [`Change::Check`] is not enough. It writes nothing, so a database has nothing to wait for:
 /// Redis would ask its replicas about an older write, and Postgres does not wait for its standby if
 /// a transaction wrote nothing. So each row is replaced by itself, and the response to that commit
-/// decides. It writes the ciphertext that the lost commit sealed. If the row was sealed under
-/// another key in the meantime, the older ciphertext is restored. It can still be opened: its key
-/// was the primary moments ago, and no key is destroyed while a row needs it.
+/// decides. It writes the ciphertext that was just read. If the row is sealed under another key at
+/// this moment, the older ciphertext is restored. It can still be opened: its key was the primary
+/// moments ago, and no key is destroyed while a row needs it.
 async fn confirm<B: Backend + ?Sized>(
     backend: &B,
     partition: &Partition,

@@ -46,6 +46,16 @@ pub(super) enum Opening<'a> {
     Only(&'a [&'static str]),
 }
 
+/// What [`Driver::reseal`] did with a row.
+pub(super) enum RowOutcome {
+    /// The row was already sealed under the primary key.
+    Current,
+    /// Another caller changed the row meanwhile.
+    Overtaken,
+    /// The row was sealed again.
+    Resealed,
+}
+
 /// One step of a decision. It fails if a slot that the decision read has changed.
 pub(super) enum Step {
     /// Removes every row of the partition.
@@ -307,6 +317,37 @@ impl<B: Backend> Driver<B> {
             sealed,
             due,
         })
+    }
+
+    /// Seals a row again under the primary key. The row keeps its version, so it can still be changed
+    /// by a caller that read it before.
+    pub(super) async fn reseal(&self, key: &Key, row: &Row) -> Result<RowOutcome, Error> {
+        let (id, data_key) = self.keys.primary().await?;
+        if row.sealed.key_id() == Ok(id) {
+            return Ok(RowOutcome::Current);
+        }
+        let Key { partition, slot } = key;
+        let kind = record::kind_of(row.metadata.as_str());
+        let kind = kind.ok_or_else(|| record::unknown("a row's metadata"))?;
+        let plaintext = self.open(partition, slot, kind, row).await?;
+        let context = self.context(partition, slot, kind, &row.version, row.due, &row.metadata);
+        let put = Change::Put {
+            slot: slot.clone(),
+            row: Row {
+                sealed: seal::seal(seal::RECORD, id, &data_key, &context, &plaintext),
+                ..row.clone()
+            },
+            expect: Expect::Version(row.version),
+        };
+        let _forget = self.cache.as_ref().map(|cache| cache.forget(partition));
+        let put = [put];
+        // A lost response costs nothing: the row is read again, and sealed again if needed.
+        let commit = self.backend.commit(partition, &put);
+        match self.locks.run(partition, commit).await {
+            Ok(()) => Ok(RowOutcome::Resealed),
+            Err(backend::Error::Conflict) => Ok(RowOutcome::Overtaken),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn open_all(

@@ -16,20 +16,27 @@ use tokio::time::{Instant, timeout};
 use super::KeyringError;
 use super::names::{App, slot};
 use crate::backend::{self, Backend, Key, Partition, Row, Scope, Slot, Version};
+use crate::clock::Clock;
 use crate::error_chain::error_chain;
+use crate::random;
 use crate::seal::{DataKey, Held, KeyContext, KeyError, KeyId, KeyProvider, Keyring, Lookup};
 use crate::store;
 
+mod change;
 mod flights;
 mod inspect;
 mod key_rows;
-mod make;
 mod manifest;
+mod processes;
 
+pub(super) use change::{RewrapOutcome, overtaken};
 use flights::{Failure, Flight, Flights};
 use key_rows::{WrappedKey, key_slot};
+pub use manifest::KeyState;
 use manifest::Manifest;
-pub(super) use manifest::manifest_slot;
+pub(super) use manifest::{ListedKey, manifest_slot};
+pub use processes::KeyProcess;
+pub(super) use processes::{DEAD_AFTER, is_process};
 
 /// The data keys of one app: unwrapped in memory for a limited time, wrapped in the backend.
 pub(super) struct Keys<B> {
@@ -44,6 +51,9 @@ pub(super) struct Keys<B> {
     loading: Mutex<Loading>,
     /// The number of callers that asked for the current manifest.
     asked: AtomicU64,
+    /// The id of this process, in hex.
+    process: String,
+    clock: RwLock<Clock>,
 }
 
 /// The reads of the manifest, of which only one runs at a time.
@@ -55,9 +65,16 @@ struct Loading {
 }
 
 /// The manifest that is stored, and the version of its row.
-struct Loaded {
+pub(super) struct Loaded {
     manifest: Arc<Manifest>,
     version: Version,
+}
+
+impl Loaded {
+    /// Returns the key of this id, if the manifest lists it.
+    pub(super) fn key(&self, id: KeyId) -> Option<ListedKey> {
+        self.manifest.key(id).copied()
+    }
 }
 
 impl<B: Backend> Keys<B> {
@@ -76,6 +93,8 @@ impl<B: Backend> Keys<B> {
             flights: Flights::default(),
             loading: Mutex::default(),
             asked: AtomicU64::default(),
+            process: format!("{:032x}", u128::from_be_bytes(random::bytes())),
+            clock: RwLock::default(),
         });
         let slots = [manifest_slot(), copying()];
         for _ in 0..ATTEMPTS {
@@ -92,6 +111,11 @@ impl<B: Backend> Keys<B> {
         }
         let again = "other processes changed the keyring 3 times; try again".into();
         Err(backend::Error::Unavailable(again).into())
+    }
+
+    /// Replaces the clock, by which the processes of the app judge whether another one runs.
+    pub(super) fn set_clock(&self, clock: Clock) {
+        *self.clock.write().unwrap_or_else(PoisonError::into_inner) = clock;
     }
 
     /// Returns whether the app has rows but no manifest. A new key would hide this, and would
@@ -171,6 +195,28 @@ impl<B: Backend> Keys<B> {
             let error = error_chain(&error);
             tracing::warn!(error, key = %id, "cannot refresh a data key in the background");
         }
+        if let Err(error) = self.follow().await {
+            let error = error_chain(&error);
+            tracing::warn!(error, "cannot prepare for the next data key");
+        }
+    }
+
+    /// Unwraps the keys that may be promoted next, and tells other processes so.
+    async fn follow(self: &Arc<Self>) -> Result<(), KeyringError> {
+        let newest = self.newest();
+        let keys = newest.keys().iter();
+        for key in keys.filter(|key| key.state == KeyState::Distributed) {
+            if let Err(error) = self.fetch(key.id, key.epoch).await {
+                let error = error_chain(&error);
+                tracing::error!(error, key = %key.id, "cannot unwrap the next data key");
+            }
+        }
+        let clock = self
+            .clock
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        self.announce(clock.now()).await
     }
 
     fn newest(&self) -> Arc<Manifest> {
@@ -207,7 +253,7 @@ impl<B: Backend> Keys<B> {
     ///
     /// A missing one is an error. Only [`open`](Self::open) makes the first one. Otherwise the
     /// loss of a keyring would stay unnoticed until the last old row failed to open.
-    async fn load(self: &Arc<Self>) -> Result<Loaded, KeyringError> {
+    pub(super) async fn load(self: &Arc<Self>) -> Result<Loaded, KeyringError> {
         match self.load_once().await {
             // Another caller may have seen a newer manifest while this one was read.
             Err(KeyringError::RolledBack) => self.load_once().await,
@@ -382,7 +428,7 @@ const PAGE: usize = 1000;
 
 /// How often opening a store tries to write its first data key, and how often a change of the
 /// keyring is tried while other processes change it.
-const ATTEMPTS: usize = 3;
+pub(super) const ATTEMPTS: usize = 3;
 
 /// The time limit of one call to the key provider. Slack expects a response within 3 s.
 const PROVIDER_TIMEOUT: Duration = Duration::from_secs(2);

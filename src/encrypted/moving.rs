@@ -6,10 +6,10 @@
 
 use std::error::Error as _;
 
-use super::commit::commit;
-use super::keys::{copying, has_rows, manifest_slot};
+use super::commit::commit_copy;
+use super::keys::{copying, has_rows, is_process, manifest_slot};
 use super::{EncryptedStore, KeyringError, record};
-use crate::backend::{Backend, Change, Due, Error, Expect, Key, Row, Version};
+use crate::backend::{Backend, Change, Due, Error, Expect, Key, Row, Slot, Version};
 use crate::clock::{from_epoch, to_epoch};
 use crate::error_chain::error_chain;
 use crate::seal::KeyError;
@@ -279,7 +279,7 @@ impl<B: Backend> EncryptedStore<B> {
     }
 
     /// Returns a page of this app's rows, the keys of malformed rows, and the next page's cursor.
-    async fn page<T: Backend + ?Sized>(
+    pub(super) async fn page<T: Backend + ?Sized>(
         &self,
         backend: &T,
         from: Option<ListCursor>,
@@ -290,9 +290,11 @@ impl<B: Backend> EncryptedStore<B> {
         let limit = limit.min(MAX_PAGE);
         let from = from.map(ListCursor::into);
         let mut page = backend.scan(&app.named(""), from, limit).await?;
-        let (keyring, note) = (app.keyring(), copying());
+        let keyring = app.keyring();
+        // These rows concern this database only.
+        let is_passing = |slot: &Slot| *slot == copying() || is_process(slot);
         page.rows
-            .retain(|(key, _)| key.partition != keyring || key.slot != note);
+            .retain(|(key, _)| key.partition != keyring || !is_passing(&key.slot));
         Ok((page.rows, page.malformed, page.next.map(ListCursor::from)))
     }
 
@@ -358,7 +360,7 @@ impl<B: Backend> EncryptedStore<B> {
 
 /// Returns whether the database or the key provider does not respond, so that nothing is known of
 /// the row.
-fn is_outage(error: &store::Error) -> bool {
+pub(super) fn is_outage(error: &store::Error) -> bool {
     matches!(error, store::Error::Unavailable(_))
         || keyring_error(error).is_some_and(KeyringError::is_transient)
 }
@@ -379,7 +381,7 @@ fn keyring_error(error: &store::Error) -> Option<&KeyringError> {
 }
 
 /// Rows, the keys of malformed rows, and the cursor of the next page.
-type AppPage = (Vec<(Key, Row)>, Vec<String>, Option<ListCursor>);
+pub(super) type AppPage = (Vec<(Key, Row)>, Vec<String>, Option<ListCursor>);
 
 /// What [`carry`] did with a row.
 enum Carried {
@@ -403,7 +405,7 @@ async fn carry<T: Backend + ?Sized>(target: &T, key: &Key, row: Row) -> Result<C
                 None => Expect::Absent,
             },
         };
-        match commit(target, &key.partition, &[put]).await {
+        match commit_copy(target, &key.partition, &[put]).await {
             Ok(()) if stored.is_some() => return Ok(Carried::Replaced),
             Ok(()) => return Ok(Carried::Copied),
             Err(Error::Conflict) => {

@@ -114,6 +114,13 @@ impl Keyring {
         held.filter(|held| held.is_usable(now))
     }
 
+    /// Returns the ids of the keys that may be used.
+    pub(crate) fn ids(&self, now: Instant) -> Vec<KeyId> {
+        let keys = self.read();
+        let usable = keys.by_id.iter().filter(|(_, it)| it.held.is_usable(now));
+        usable.map(|(id, _)| *id).collect()
+    }
+
     /// Adds a key that the provider has just unwrapped.
     pub(crate) fn insert(&self, id: KeyId, epoch: u64, key: Arc<DataKey>, now: Instant) {
         self.forget_at(now + HARD_AGE);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::key_rows::{WrappedKey, key_of, key_slot};
-use super::{Keys, copying, manifest_slot};
+use super::{Keys, ListedKey, copying, manifest_slot};
 use crate::backend::{self, Backend, Key, Row, Slot};
 use crate::encrypted::KeyringError;
 
@@ -59,6 +59,13 @@ impl<B: Backend> Keys<B> {
             }
         }
         Ok(true)
+    }
+
+    /// Returns the keys that the stored manifest lists.
+    pub(in crate::encrypted) async fn listed(
+        self: &Arc<Self>,
+    ) -> Result<Vec<ListedKey>, KeyringError> {
+        Ok(self.load().await?.manifest.keys().to_vec())
     }
 
     /// Returns the rows that the keyring lacks.

@@ -25,19 +25,22 @@ pub(super) struct Manifest {
 
 /// A data key that a manifest lists.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct ListedKey {
-    pub(super) id: KeyId,
+pub(in crate::encrypted) struct ListedKey {
+    pub(in crate::encrypted) id: KeyId,
     /// The key's place in the order of the app's keys. The provider binds it.
-    pub(super) epoch: u64,
-    pub(super) state: KeyState,
+    pub(in crate::encrypted) epoch: u64,
+    pub(in crate::encrypted) state: KeyState,
+    /// When the key was added. Only of a distributed key.
+    pub(in crate::encrypted) added_at: Option<SystemTime>,
     /// When the key stopped sealing.
-    pub(super) retired_at: Option<SystemTime>,
+    pub(in crate::encrypted) retired_at: Option<SystemTime>,
 }
 
 /// What a data key is used for.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum KeyState {
+#[non_exhaustive]
+pub enum KeyState {
     /// Every process unwraps the key, but it seals and opens nothing yet.
     Distributed,
     /// The key seals and opens. Exactly one key is the primary.
@@ -54,29 +57,61 @@ pub(super) type Rank = (u64, u64);
 impl Manifest {
     /// Makes the manifest of an app's first data key.
     pub(super) fn first(id: KeyId) -> Self {
-        Self::default().with_primary(id, from_epoch(0))
+        let now = from_epoch(0);
+        Self {
+            epoch: 0,
+            ..Self::default().with_distributed(id, now).promoted(id, now)
+        }
+        .unchanged()
     }
 
-    /// Returns the manifest after this key has become the primary, and the primary has retired.
-    pub(super) fn with_primary(&self, id: KeyId, now: SystemTime) -> Self {
+    /// Returns the manifest after this new key was added.
+    pub(super) fn with_distributed(&self, id: KeyId, now: SystemTime) -> Self {
         let mut keys = self.keys.clone();
-        for key in keys.iter_mut().filter(|it| it.state == KeyState::Primary) {
-            key.state = KeyState::Retired;
-            key.retired_at = Some(from_epoch(to_epoch(now)));
-        }
         keys.push(ListedKey {
             id,
             epoch: self.next_key_epoch(),
-            state: KeyState::Primary,
+            state: KeyState::Distributed,
+            added_at: Some(whole_seconds(now)),
             retired_at: None,
         });
         self.next(keys)
     }
 
-    /// Returns the epoch of the next key.
+    /// Returns the manifest after this distributed key has become the primary. All keys of a lower
+    /// epoch are retired then.
+    pub(super) fn promoted(&self, id: KeyId, now: SystemTime) -> Self {
+        let mut keys = self.keys.clone();
+        let epoch = self.key(id).map(|key| key.epoch).unwrap_or_default();
+        for key in &mut keys {
+            if key.id == id {
+                key.state = KeyState::Primary;
+                key.added_at = None;
+            } else if key.epoch < epoch && key.state != KeyState::Retired {
+                key.state = KeyState::Retired;
+                key.added_at = None;
+                key.retired_at = Some(whole_seconds(now));
+            }
+        }
+        self.next(keys)
+    }
+
+    /// Returns the next manifest without this key.
+    pub(super) fn without(&self, id: KeyId) -> Self {
+        let keys = self.keys.iter().filter(|key| key.id != id);
+        self.next(keys.copied().collect())
+    }
+
+    /// Returns the next manifest with the same keys, for a change of their rows.
+    pub(super) fn unchanged(&self) -> Self {
+        self.next(self.keys.clone())
+    }
+
+    /// Returns the epoch of the next key: the epoch of the manifest that will list it first. So it
+    /// is higher than that of every earlier key, also of one that was destroyed.
     pub(super) fn next_key_epoch(&self) -> u64 {
         let epochs = self.keys.iter().map(|key| key.epoch);
-        epochs.max().map_or(1, |newest| newest.saturating_add(1))
+        epochs.fold(self.epoch, u64::max).saturating_add(1)
     }
 
     fn next(&self, keys: Vec<ListedKey>) -> Self {
@@ -172,6 +207,10 @@ pub(in crate::encrypted) fn manifest_slot() -> Slot {
     slot(KIND)
 }
 
+fn whole_seconds(time: SystemTime) -> SystemTime {
+    from_epoch(to_epoch(time))
+}
+
 fn context<'a>(
     app: &'a App,
     partition: &'a str,
@@ -204,6 +243,8 @@ struct StoredKey {
     epoch: u64,
     state: KeyState,
     #[serde(skip_serializing_if = "Option::is_none")]
+    added_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     retired_at: Option<u64>,
 }
 
@@ -213,6 +254,7 @@ impl StoredKey {
             id: key.id.to_string(),
             epoch: key.epoch,
             state: key.state,
+            added_at: key.added_at.map(to_epoch),
             retired_at: key.retired_at.map(to_epoch),
         }
     }
@@ -222,6 +264,7 @@ impl StoredKey {
             id: KeyId::parse(&self.id)?,
             epoch: self.epoch,
             state: self.state,
+            added_at: self.added_at.map(from_epoch),
             retired_at: self.retired_at.map(from_epoch),
         })
     }
