@@ -50,6 +50,7 @@
 //! | `vault` | `keys::VaultTransit`: data keys are wrapped by OpenBao or HashiCorp Vault |
 //! | `tower` | the layer that verifies each request, finds its tenant and its tokens |
 //! | `axum` | install routes and extractors; implies `tower` |
+//! | `manifest` | `manifest`: a check of the app manifest, and a starter |
 //! | `testing` | `testing::FakeSlack` for your own tests, and the conformance suite for backends |
 //! | `ring` | TLS to Slack and to databases with the crate ring; enabled by default |
 //! | `aws-lc-rs` | TLS with the crate aws-lc-rs instead of ring; set `default-features = false` |
@@ -134,6 +135,8 @@ pub mod backend;
 pub mod keys;
 #[cfg(feature = "tower")]
 pub mod layer;
+#[cfg(feature = "manifest")]
+pub mod manifest;
 pub mod oauth;
 pub mod operate;
 pub mod prelude;

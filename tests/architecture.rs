@@ -102,6 +102,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "tenant",
         ],
     ),
+    ("manifest", &["installation", "oauth", "slack"]),
     (
         "rotation",
         &[
