@@ -36,6 +36,7 @@ mod expected;
 mod finding;
 mod place;
 mod redirects;
+mod report;
 mod requests;
 mod scopes;
 mod settings;
@@ -47,8 +48,8 @@ pub use expected::{Distribution, Expected};
 pub use finding::{Finding, Grade};
 pub use starter::Starter;
 
-use finding::Report;
 use place::Place;
+use report::Report;
 
 /// Checks a manifest in YAML or JSON. Returns the findings, sorted by line.
 ///

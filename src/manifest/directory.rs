@@ -1,8 +1,9 @@
 //! The rules for the app's entry in the Marketplace.
 
 use super::App;
-use super::finding::{Report, shown};
+use super::finding::shown;
 use super::place::Place;
+use super::report::Report;
 use super::urls::check_public;
 
 /// Slack requires these if the block exists (<https://docs.slack.dev/reference/app-manifest>).

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::App;
-use super::finding::{Report, listed, shown};
+use super::finding::{listed, shown};
 use super::place::Place;
+use super::report::Report;
 
 /// Without them, the app does not notice that a workspace has removed it.
 pub(super) const OF_EVERY_APP: [&str; 2] = ["app_uninstalled", "tokens_revoked"];

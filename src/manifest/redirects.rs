@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use url::Url;
 
 use super::App;
-use super::finding::{Report, shown};
+use super::finding::shown;
 use super::place::Place;
+use super::report::Report;
 use super::urls::{is_covered, is_desktop};
 use crate::slack::is_loopback;
 

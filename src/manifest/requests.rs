@@ -1,8 +1,8 @@
 //! The rules for the URLs that Slack calls.
 
 use super::App;
-use super::finding::Report;
 use super::place::Place;
+use super::report::Report;
 use super::urls::check_public;
 
 pub(super) fn check(root: &Place<'_>, app: &App<'_>, report: &mut Report) {

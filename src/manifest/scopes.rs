@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::App;
-use super::finding::{Report, listed, shown};
+use super::finding::{listed, shown};
 use super::place::Place;
+use super::report::Report;
 use crate::installation::Scopes;
 
 pub(super) fn check(root: &Place<'_>, app: &App<'_>, report: &mut Report) {

@@ -3,8 +3,9 @@
 use std::net::Ipv4Addr;
 
 use super::App;
-use super::finding::{Report, shown};
+use super::finding::shown;
 use super::place::Place;
+use super::report::Report;
 
 pub(super) fn check(root: &Place<'_>, app: &App<'_>, report: &mut Report) {
     check_form(root, report);

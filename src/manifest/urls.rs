@@ -2,8 +2,9 @@
 
 use url::Url;
 
-use super::finding::{Report, shown};
+use super::finding::shown;
 use super::place::Place;
+use super::report::Report;
 use crate::slack::is_loopback;
 
 /// Checks a URL that Slack calls, or that a reviewer opens. Returns whether it is one.
