@@ -84,6 +84,21 @@ fn socket_mode_is_accepted_outside_the_marketplace() {
 }
 
 #[test]
+fn the_manifest_of_the_guide_is_good() {
+    let guide = include_str!("../../docs/getting-started.md");
+    let manifest = guide.split("```yaml\n").nth(1).expect("a manifest");
+    let manifest = manifest.split("```").next().expect("its end");
+    let own = Expected {
+        redirect_urls: vec![redirect_url("https://bot.example.com/slack/oauth_redirect")],
+        scopes: Some("commands".into()),
+        user_scopes: Some("".into()),
+        ..Expected::default()
+    };
+    let found = check(manifest, &own);
+    assert!(found.is_empty(), "{:#?}", texts(&found));
+}
+
+#[test]
 fn unknown_keys_are_ignored() {
     let text = format!("{EXAMPLE}outgoing_domains: []\nmcp_servers: {{a: {{url: b}}}}\n");
     assert!(check(&text, &expected()).is_empty());
