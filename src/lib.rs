@@ -50,6 +50,7 @@
 //! | `vault` | `keys::VaultTransit`: data keys are wrapped by OpenBao or HashiCorp Vault |
 //! | `tower` | the layer that verifies each request, finds its tenant and its tokens |
 //! | `axum` | install routes and extractors; implies `tower` |
+//! | `manifest` | `manifest`: a check of the app manifest, and a starter |
 //! | `testing` | `testing::FakeSlack` for your own tests, and the conformance suite for backends |
 //! | `ring` | TLS to Slack and to databases with the crate ring; enabled by default |
 //! | `aws-lc-rs` | TLS with the crate aws-lc-rs instead of ring; set `default-features = false` |
@@ -70,10 +71,9 @@
 //!
 //! # Guides
 //!
-//! The repository has `docs/rotation.md` (token rotation, its guarantees and their tests),
-//! `docs/envelope.md` (the format of the stored bytes), `docs/keys.md` (key providers, and how to
-//! change keys), `docs/performance.md` (measurements, and a comparison with Slack's SDKs),
-//! `docs/architecture.md` and `docs/development.md`.
+//! `docs/README.md` in the repository says which guide to read when. The guides are about the first
+//! app, the install flow, what is stored, requests and tenants, uninstallation, tests, Socket Mode,
+//! keys, token rotation, security, performance and Slack's Marketplace.
 //!
 //! # Limits
 //!
@@ -96,6 +96,33 @@ mod readme {}
 #[cfg(doctest)]
 #[doc = include_str!("../docs/keys.md")]
 mod keys_guide {}
+
+/// The code of the guides.
+#[cfg(all(
+    doctest,
+    feature = "axum",
+    feature = "manifest",
+    feature = "sqlite",
+    feature = "testing"
+))]
+mod guides {
+    #[doc = include_str!("../docs/getting-started.md")]
+    mod getting_started {}
+    #[doc = include_str!("../docs/install-flow.md")]
+    mod install_flow {}
+    #[doc = include_str!("../docs/marketplace.md")]
+    mod marketplace {}
+    #[doc = include_str!("../docs/requests.md")]
+    mod requests {}
+    #[doc = include_str!("../docs/socket-mode.md")]
+    mod socket_mode {}
+    #[doc = include_str!("../docs/storage.md")]
+    mod storage {}
+    #[doc = include_str!("../docs/testing.md")]
+    mod testing {}
+    #[doc = include_str!("../docs/uninstall.md")]
+    mod uninstall {}
+}
 
 #[macro_use]
 mod debug;
@@ -134,6 +161,8 @@ pub mod backend;
 pub mod keys;
 #[cfg(feature = "tower")]
 pub mod layer;
+#[cfg(feature = "manifest")]
+pub mod manifest;
 pub mod oauth;
 pub mod operate;
 pub mod prelude;

@@ -213,7 +213,7 @@ impl InstallProvider {
         &self.0.config.redirect_uris
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "manifest"))]
     pub(crate) fn config(&self) -> &InstallConfig {
         &self.0.config
     }

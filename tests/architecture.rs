@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 
 #[path = "architecture/circles.rs"]
 mod circles;
+#[path = "architecture/links.rs"]
+mod links;
 #[path = "architecture/paths.rs"]
 mod paths;
 #[path = "architecture/promises.rs"]
@@ -102,6 +104,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "tenant",
         ],
     ),
+    ("manifest", &["installation", "oauth", "slack"]),
     (
         "rotation",
         &[

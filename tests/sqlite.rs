@@ -611,6 +611,27 @@ async fn fresh() -> (SqliteBackend, File) {
     )
 }
 
+#[tokio::test]
+async fn the_schema_and_the_queries_of_the_guide_are_those_of_the_database() {
+    let (_backend, file) = fresh().await;
+    let mut connection = connect(&file.path).await;
+    let guide = include_str!("../docs/storage.md").split("```sql\n").skip(1);
+    let blocks = guide.map(|block| block.split("\n```").next().expect("its end"));
+    let (schema, queries): (Vec<_>, Vec<_>) =
+        blocks.partition(|block| block.starts_with("CREATE TABLE"));
+    let table: String = connection
+        .fetch_one("SELECT sql FROM sqlite_schema WHERE name = 'slack_rows'")
+        .await
+        .expect("the table exists")
+        .get(0);
+    assert_eq!(schema, [format!("{table};")]);
+    assert_eq!(queries.len(), 4);
+    for query in queries {
+        let rows = sqlx::query(query).fetch_all(&mut connection).await;
+        assert!(rows.is_ok(), "{query}: {rows:?}");
+    }
+}
+
 async fn connect(path: &Path) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(path);
     options.connect().await.expect("a valid database")
