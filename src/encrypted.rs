@@ -37,6 +37,7 @@ mod notes;
 mod notice_facts;
 mod notices;
 mod partition_locks;
+mod pins;
 mod record;
 mod removal;
 mod rotation_facts;

@@ -100,6 +100,7 @@ mod edit;
 mod encrypted;
 mod error_chain;
 mod events;
+mod flight;
 mod forward;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -17,6 +17,7 @@ use url::Url;
 
 use crate::clock::Clock;
 use crate::error_chain::error_chain;
+use crate::flight::fly;
 use crate::installation::{Installation, Revision};
 use crate::log_limit::LogLimit;
 use crate::panics::catch_panic;
@@ -294,7 +295,7 @@ impl InstallProvider {
         let code = callback.code.map(Code::new);
         let (provider, learned) = (Arc::clone(&self.0), known.clone());
         let task = tokio::spawn(async move {
-            let outcome = provider.consume_and_install(&state, denied, code, &learned);
+            let outcome = fly(provider.consume_and_install(&state, denied, code, &learned));
             provider.report(outcome.await, &learned).await
         });
         match task.await {
@@ -426,6 +427,8 @@ impl Inner {
         code: Option<Result<Code, SecretError>>,
         known: &Known,
     ) -> Result<Installed, Error> {
+        // Before the state and the code are used, because the tokens could not be stored later.
+        self.installations.ready().await.map_err(Error::Store)?;
         let payload = self.states.consume(&state.id(), self.clock.now()).await;
         let payload = payload.map_err(Error::Store)?.ok_or(Error::UsedState)?;
         let pending = Pending::from_payload(&payload).ok_or(Error::InvalidState)?;
@@ -471,11 +474,11 @@ impl Inner {
                     // The task has its own copy: this flow ends now, and that one later.
                     let later = Known::new(known.flow());
                     known.add(|flow| flow.is_kept = true);
-                    drop(tokio::spawn(inner.store_later(
+                    drop(tokio::spawn(fly(inner.store_later(
                         installation,
                         requested,
                         later,
-                    )));
+                    ))));
                 } else {
                     tracing::error!(
                         tenant = %installation.key(),

@@ -93,6 +93,17 @@ impl<S> Store for S where S: LifecycleStore + RotationStore + SeenStore + StateS
 /// ```
 #[async_trait]
 pub trait InstallationStore: fmt::Debug + Send + Sync + 'static {
+    /// Makes sure that an installation could be stored now, as far as that can be told without
+    /// writing. It is called before a code from Slack is used, because the tokens that Slack
+    /// issues for it exist nowhere else.
+    ///
+    /// [`EncryptedStore`](crate::EncryptedStore) makes sure of the key that seals, and keeps this
+    /// key until the flow ends, so that an outage of the key provider in between loses no token.
+    /// The default does nothing.
+    async fn ready(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Stores this installation, unless a newer one is stored. Returns the revision of the
     /// installation that is stored afterwards.
     async fn store(&self, installation: &Installation) -> Result<Revision, Error>;
@@ -420,6 +431,7 @@ impl fmt::Debug for StateId {
 pub type StatePayload = zeroize::Zeroizing<Vec<u8>>;
 
 forward!(InstallationStore for [Arc] {
+    fn ready() -> Result<(), Error>;
     fn store(installation: &Installation) -> Result<Revision, Error>;
     fn fetch(
         key: &InstallationKey,

@@ -24,6 +24,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("panics", &[]),
     ("error_chain", &[]),
     ("edit", &[]),
+    ("flight", &[]),
     ("forward", &[]),
     (
         "fuzz",
@@ -66,6 +67,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "backend",
             "error_chain",
+            "flight",
             "clock",
             "installation",
             "seal",
@@ -80,6 +82,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "panics",
             "error_chain",
+            "flight",
             "clock",
             "edit",
             "forward",
@@ -97,6 +100,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "rotation",
         &[
             "error_chain",
+            "flight",
             "clock",
             "installation",
             "lru",

@@ -9,6 +9,7 @@ mod config;
 mod failed;
 mod flood;
 mod hosts;
+mod keys;
 mod metadata;
 mod outcome;
 mod overlap;

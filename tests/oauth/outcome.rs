@@ -194,7 +194,7 @@ async fn an_identity_beside_something_else_is_an_installation() {
 
 /// Takes the database down after the exchange and before the store, for this long.
 #[derive(Debug)]
-struct Outage(Arc<Flaky<MemoryBackend>>, Duration);
+pub(super) struct Outage(pub(super) Arc<Flaky<MemoryBackend>>, pub(super) Duration);
 
 #[async_trait]
 impl InstallPolicy for Outage {

@@ -20,6 +20,7 @@ mod fetched;
 mod foreign;
 mod guards;
 mod holds;
+mod keys;
 mod logged;
 mod looks;
 mod losses;
