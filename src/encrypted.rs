@@ -15,6 +15,8 @@ use crate::seal::{KeyError, KeyId, KeyProvider};
 use crate::store::{self, ListCursor};
 use crate::tenant::ClientId;
 
+mod audit_keys;
+mod audit_rows;
 mod cache;
 mod chains;
 mod commit;
@@ -46,6 +48,7 @@ mod states;
 mod sweep;
 mod tenants;
 
+use audit_keys::AuditKeys;
 pub use cache::CacheOptions;
 use driver::Driver;
 use keys::Keys;
@@ -84,6 +87,7 @@ pub struct EncryptedStore<B> {
     driver: Arc<Driver<B>>,
     clock: Clock,
     swept: Arc<std::sync::Mutex<Option<Instant>>>,
+    audit_keys: Arc<AuditKeys>,
 }
 
 impl<B: Backend> EncryptedStore<B> {
@@ -106,6 +110,7 @@ impl<B: Backend> EncryptedStore<B> {
             driver: Arc::new(Driver::new(backend, keys, app)),
             clock: Clock::default(),
             swept: Arc::default(),
+            audit_keys: Arc::default(),
         })
     }
 
@@ -173,6 +178,7 @@ impl<B> Clone for EncryptedStore<B> {
             driver: Arc::clone(&self.driver),
             clock: self.clock.clone(),
             swept: Arc::clone(&self.swept),
+            audit_keys: Arc::clone(&self.audit_keys),
         }
     }
 }

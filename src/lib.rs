@@ -119,6 +119,7 @@ pub mod testing;
 mod tls;
 mod wipe;
 
+pub mod audit;
 pub mod backend;
 #[cfg(feature = "tower")]
 pub mod layer;
@@ -150,7 +151,7 @@ pub use seal::{
     DataKey, KeyContext, KeyError, KeyId, KeyProvider, LocalKeyProvider, MasterKey, MasterKeyError,
 };
 pub use store::{
-    Delete, Departure, InstallationStore, LifecycleStore, Notice, SeenStore, StateStore,
+    AuditStore, Delete, Departure, InstallationStore, LifecycleStore, Notice, SeenStore, StateStore,
 };
 pub use tenant::{
     AppId, BotId, ClientId, EnterpriseId, IdError, InstallationKey, ResolvedVia, TeamId, Tenant,

@@ -13,12 +13,17 @@ use crate::installation::{Home, Installation, Revision, StoredInstallation};
 use crate::secret::{AccessToken, WebhookUrl};
 use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 
+mod audit;
 mod chain;
 mod lifecycle;
 mod notice;
 mod seen;
 mod threshold;
+mod witness;
 
+pub use audit::{
+    AuditStore, Batch, FoundRuns, Part, Plain, PublicPart, Registry, RunEntry, RunId, StoredBatch,
+};
 pub use chain::{Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationStore, StoredChain};
 pub(crate) use chain::{HARD, SUSPECT, is_suspect};
 pub(crate) use lifecycle::MAX_REASON;
@@ -26,6 +31,7 @@ pub use lifecycle::{Access, Departure, LifecycleStore, PendingDeparture};
 pub use notice::{Ending, Notice, PendingNotice, Subject};
 pub use seen::{Claim, SeenId, SeenStore};
 pub use threshold::{RefreshThreshold, ThresholdError};
+pub use witness::{Act, What, Who, Witness};
 
 /// Everything that an app stores: the five traits of one store. Every type that implements all
 /// five implements this trait too.

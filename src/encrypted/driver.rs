@@ -166,6 +166,21 @@ impl<B: Backend> Driver<B> {
         }
     }
 
+    /// Writes a record where there is none. Returns [`backend::Error::Conflict`] if there is one.
+    pub(super) async fn insert(
+        &self,
+        partition: &Partition,
+        slot: Slot,
+        draft: Draft,
+    ) -> Result<(), Error> {
+        let put = Change::Put {
+            expect: Expect::Absent,
+            row: self.seal(partition, &slot, draft).await?,
+            slot,
+        };
+        Ok(self.commit(partition, &[put]).await?)
+    }
+
     /// Passes the records at these places to `decide`, and applies the steps that it returns in one
     /// commit. If one of the rows has changed meanwhile, starts over.
     ///

@@ -1,0 +1,375 @@
+//! The task that writes the log: one batch after the other, in a run of its own.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+
+use super::entry::{END, EndNote, Entry, HEAD, RunNote, SAW, START, StartNote};
+use super::head::{SignedHead, SigningKey};
+use super::queue::Queue;
+use super::run::{AT_ONCE, Run};
+use super::sink::HeadSink;
+use crate::clock::{Clock, to_millis};
+use crate::error_chain::error_chain;
+use crate::store::{AuditStore, Error, ListCursor, RunEntry, RunId};
+
+/// What the handles of a log share with its writer.
+#[derive(Debug)]
+pub(super) struct Shared {
+    queue: Mutex<Queue>,
+    /// Notified if there is something to write.
+    pub(super) wake: Notify,
+    /// The ticket of the last entry that is durable.
+    pub(super) durable: watch::Sender<u64>,
+    /// Whether the log is to be closed.
+    pub(super) closing: watch::Sender<bool>,
+    /// The run that is written.
+    pub(super) run: watch::Sender<Option<RunId>>,
+}
+
+impl Shared {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            queue: Mutex::new(Queue::new(capacity)),
+            wake: Notify::new(),
+            durable: watch::Sender::new(0),
+            closing: watch::Sender::new(false),
+            run: watch::Sender::new(None),
+        }
+    }
+
+    pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes one log.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) store: Arc<dyn AuditStore>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) clock: Clock,
+    pub(super) is_strict: bool,
+    pub(super) key: Option<Arc<SigningKey>>,
+    pub(super) sinks: Vec<Arc<dyn HeadSink>>,
+    pub(super) run: Run,
+    /// The number of records and the time at the last head.
+    pub(super) headed: (u64, Instant),
+}
+
+/// The state of the store does not allow this run to go on: something else wrote its next batch.
+struct Overtaken;
+
+impl Writer {
+    /// Begins a run: its entry in the registry, its first record, and the heads of all runs that
+    /// have not ended.
+    pub(super) async fn begin(&mut self) -> Result<(), Error> {
+        let now = to_millis(self.clock.now());
+        let others = self.open_runs().await?;
+        self.store
+            .register(self.run.id, &self.run.entry(now, false))
+            .await?;
+        let key = self.key.as_ref();
+        let note = StartNote {
+            mode: if self.is_strict { "strict" } else { "default" }.to_owned(),
+            key: key.map(|key| key.public()).unwrap_or_default(),
+            epoch: key.map(|key| key.epoch()).unwrap_or_default(),
+        };
+        let mut entries = vec![Entry::note(now, START, &note)];
+        for (run, _) in &others {
+            if let Some((records, hash)) = self.tail(*run).await? {
+                let run = run.to_string();
+                let note = RunNote { run, records, hash };
+                entries.push(Entry::note(now, SAW, &note));
+            }
+        }
+        for entries in entries.chunks(AT_ONCE) {
+            let (batch, next) = self.run.batch(entries);
+            self.store.append(next.id, &batch).await?;
+            self.run = next;
+        }
+        for (run, entry) in others {
+            // Every run ends within a day, so the process of this one died.
+            if now.saturating_sub(entry.started) > to_count(RUN_AGE + GRACE) {
+                let is_abandoned = true;
+                let entry = RunEntry {
+                    is_abandoned,
+                    ..entry
+                };
+                self.store.register(run, &entry).await?;
+            }
+        }
+        self.shared.run.send_replace(Some(self.run.id));
+        Ok(())
+    }
+
+    /// Returns the runs that have not ended, and of which no other run knows that they died.
+    async fn open_runs(&self) -> Result<Vec<(RunId, RunEntry)>, Error> {
+        let (mut open, mut from): (Vec<_>, Option<ListCursor>) = (Vec::new(), None);
+        loop {
+            let page = self.store.registry(from, PAGE).await?;
+            let runs = page.runs.into_iter();
+            open.extend(runs.filter(|(run, entry)| {
+                !entry.is_ended && !entry.is_abandoned && *run != self.run.id
+            }));
+            from = page.next;
+            if from.is_none() {
+                return Ok(open);
+            }
+        }
+    }
+
+    /// Returns the number of records of another run, and the hash of the last.
+    async fn tail(&self, run: RunId) -> Result<Option<(u64, String)>, Error> {
+        let Some(last) = self.store.places(run).await?.pop() else {
+            return Ok(None);
+        };
+        let batches = self.store.batches(run, last, 1).await?;
+        let batch = batches.into_iter().flatten().next();
+        let record = batch.and_then(|mut batch| batch.records.pop());
+        Ok(record.map(|record| {
+            let hash = super::hash::of_record(run, &record);
+            (record.sequence + 1, hash)
+        }))
+    }
+
+    /// Writes until the log is closed.
+    pub(super) async fn work(mut self) {
+        let mut closing = self.shared.closing.subscribe();
+        let heads = self.head_task();
+        loop {
+            let is_closing = *closing.borrow_and_update();
+            self.write_all(is_closing).await;
+            if self.is_head_due() || is_closing {
+                self.head(&heads).await;
+            }
+            if is_closing {
+                self.end(None).await;
+                self.shared.run.send_replace(None);
+                return;
+            }
+            if self.is_old() {
+                self.succeed(&heads).await;
+            }
+            let wake = self.shared.wake.notified();
+            tokio::select! {
+                () = wake => self.linger().await,
+                () = tokio::time::sleep(TICK) => {}
+                _ = closing.changed() => {}
+            }
+        }
+    }
+
+    /// Waits a moment for more entries, unless a batch is full.
+    async fn linger(&self) {
+        let linger = if self.is_strict {
+            STRICT_LINGER
+        } else {
+            LINGER
+        };
+        if self.shared.queue().ready() < AT_ONCE {
+            tokio::time::sleep(linger).await;
+        }
+    }
+
+    /// Writes everything that is ready.
+    async fn write_all(&mut self, is_closing: bool) {
+        let age = if is_closing { Duration::ZERO } else { WINDOW };
+        loop {
+            let now = to_millis(self.clock.now());
+            let (entries, ticket) = {
+                let mut queue = self.shared.queue();
+                queue.ripen(age);
+                queue.take(now)
+            };
+            if entries.is_empty() {
+                return;
+            }
+            self.write(&entries).await;
+            self.shared.durable.send_replace(ticket);
+        }
+    }
+
+    /// Writes one batch. If something else wrote its place, goes on in another run.
+    async fn write(&mut self, entries: &[Entry]) {
+        while self.append(entries).await.is_err() {
+            tracing::error!(
+                run = %self.run.id,
+                "something else wrote into a run of the audit log; another run begins"
+            );
+            loop {
+                let now = to_millis(self.clock.now());
+                self.run = Run::begin(self.store.app(), now);
+                self.headed = (0, Instant::now());
+                let Err(error) = self.begin().await else {
+                    break;
+                };
+                let error = error_chain(&error);
+                tracing::error!(
+                    error,
+                    "a run of the audit log cannot begin; it is tried again"
+                );
+                tokio::time::sleep(LONGEST_PAUSE).await;
+            }
+        }
+    }
+
+    /// Appends a batch, and repeats it until it is durable. An attempt that failed may have been
+    /// applied, so the same bytes are appended again.
+    async fn append(&mut self, entries: &[Entry]) -> Result<(), Overtaken> {
+        let (batch, next) = self.run.batch(entries);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let append = self.store.append(next.id, &batch);
+            match tokio::time::timeout(PATIENCE, append).await {
+                Ok(Ok(())) => {
+                    self.run = next;
+                    return Ok(());
+                }
+                Ok(Err(Error::Conflict)) => return Err(Overtaken),
+                Ok(Err(error)) => {
+                    let error = error_chain(&error);
+                    tracing::error!(error, "the audit log cannot be written; it is tried again");
+                }
+                Err(_) => tracing::error!("the audit log does not respond; it is tried again"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn is_head_due(&self) -> bool {
+        let new = self.run.records - self.headed.0;
+        new >= HEAD_RECORDS || new > 0 && self.headed.1.elapsed() >= HEAD_AGE
+    }
+
+    /// Signs the head, records it, and hands it to the registry and to the sinks.
+    async fn head(&mut self, heads: &mpsc::Sender<SignedHead>) {
+        let now = to_millis(self.clock.now());
+        if let Some(key) = self.key.clone() {
+            let head = key.sign(SignedHead {
+                app: self.store.app().to_owned(),
+                run: self.run.id.to_string(),
+                records: self.run.records,
+                hash: self.run.head.clone(),
+                time: now,
+                epoch: 0,
+                signature: String::new(),
+            });
+            self.write(&[Entry::note(now, HEAD, &head)]).await;
+            if heads.try_send(head).is_err() {
+                tracing::error!("the sinks of the audit log are slow; a head was not kept");
+            }
+        }
+        self.headed = (self.run.records, Instant::now());
+        self.register(false).await;
+    }
+
+    async fn register(&self, is_ended: bool) {
+        let entry = self.run.entry(to_millis(self.clock.now()), is_ended);
+        if let Err(error) = self.store.register(self.run.id, &entry).await {
+            let error = error_chain(&error);
+            tracing::warn!(
+                error,
+                "a run's entry in the audit log's registry is out of date"
+            );
+        }
+    }
+
+    /// Hands heads to the sinks, so that a slow sink delays no record.
+    fn head_task(&self) -> mpsc::Sender<SignedHead> {
+        let (sender, mut heads) = mpsc::channel::<SignedHead>(HEADS);
+        let sinks = self.sinks.clone();
+        drop(tokio::spawn(async move {
+            while let Some(head) = heads.recv().await {
+                for sink in &sinks {
+                    if let Err(error) = sink.keep(&head).await {
+                        let error = error_chain(&*error);
+                        tracing::error!(error, "a sink did not keep a head of the audit log");
+                    }
+                }
+            }
+        }));
+        sender
+    }
+
+    fn is_old(&self) -> bool {
+        let age = to_millis(self.clock.now()).saturating_sub(self.run.started);
+        age >= to_count(RUN_AGE) || self.run.records >= RUN_RECORDS
+    }
+
+    /// Ends this run, and goes on with another.
+    async fn succeed(&mut self, heads: &mpsc::Sender<SignedHead>) {
+        let now = to_millis(self.clock.now());
+        let mut next = Self {
+            store: Arc::clone(&self.store),
+            shared: Arc::clone(&self.shared),
+            clock: self.clock.clone(),
+            is_strict: self.is_strict,
+            key: self.key.clone(),
+            sinks: self.sinks.clone(),
+            run: Run::begin(self.store.app(), now),
+            headed: (0, Instant::now()),
+        };
+        // The successor exists before the last record names it.
+        if let Err(error) = next.begin().await {
+            let error = error_chain(&error);
+            tracing::warn!(
+                error,
+                "the next run of the audit log cannot begin; this one goes on"
+            );
+            return;
+        }
+        self.head(heads).await;
+        self.end(Some(next.run.id)).await;
+        *self = next;
+    }
+
+    async fn end(&mut self, successor: Option<RunId>) {
+        let now = to_millis(self.clock.now());
+        let successor = successor.map(|run| run.to_string()).unwrap_or_default();
+        self.write(&[Entry::note(now, END, &EndNote { successor })])
+            .await;
+        self.register(true).await;
+    }
+}
+
+fn to_count(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How long a run is written, and how many records it has.
+const RUN_AGE: Duration = Duration::from_secs(24 * 3600);
+const RUN_RECORDS: u64 = 1 << 20;
+
+/// How long a run that is over may take to end.
+const GRACE: Duration = Duration::from_secs(3600);
+
+/// After how many records, or how long, a head is signed.
+pub(super) const HEAD_RECORDS: u64 = 1000;
+const HEAD_AGE: Duration = Duration::from_secs(10);
+
+/// How long equal reads are counted together.
+const WINDOW: Duration = Duration::from_secs(2);
+
+/// How long the writer waits for more entries.
+const LINGER: Duration = Duration::from_millis(100);
+const STRICT_LINGER: Duration = Duration::from_millis(2);
+
+/// How often the writer looks for reads that were counted long enough.
+const TICK: Duration = Duration::from_millis(500);
+
+/// How long one attempt to append a batch takes.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The pauses between attempts.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The heads that wait for slow sinks.
+const HEADS: usize = 64;
+
+/// The entries of a page of the registry.
+const PAGE: usize = 500;

@@ -1,0 +1,194 @@
+//! Who acts and why, and who is told of it.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::Error;
+use crate::installation::Revision;
+use crate::tenant::{InstallationKey, UserId};
+
+tokio::task_local! {
+    static WHO: Who;
+}
+
+/// Is told what a store does with credentials. [`audit::Audit`](crate::audit::Audit) implements it.
+///
+/// # Contract
+///
+/// A store tells its witness of each opened credential, each changed row of a tenant and each key
+/// that it makes, before it returns the result to its caller.
+///
+/// # Errors
+///
+/// If the witness returns an error, the store hands nothing out, and the caller gets that error. A
+/// change stays applied: the error must be [`Error::Unavailable`], so that the caller tries again.
+#[async_trait]
+pub trait Witness: fmt::Debug + Send + Sync + 'static {
+    /// Is told of these acts. They were done together.
+    async fn tell(&self, who: Who, acts: Vec<Act>) -> Result<(), Error>;
+}
+
+/// Something that a store did.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub struct Act {
+    /// What was done.
+    pub what: What,
+    /// The tenant; `None` for acts on keys.
+    pub tenant: Option<InstallationKey>,
+    /// The row: `bot`, `user/U…`, `install`, `hold` and so on, or the id of a key.
+    pub row: String,
+    /// The row's version: after a write, the new one.
+    pub version: Option<Revision>,
+    /// The version that a write replaced.
+    pub replaced: Option<Revision>,
+    /// Whether it was done. A row that does not open is a failure.
+    pub is_done: bool,
+}
+
+impl Act {
+    /// Makes an act that was done.
+    #[must_use]
+    pub fn new(what: What, tenant: Option<InstallationKey>, row: impl Into<String>) -> Self {
+        Self {
+            what,
+            tenant,
+            row: row.into(),
+            version: None,
+            replaced: None,
+            is_done: true,
+        }
+    }
+}
+
+/// The kinds of acts.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum What {
+    /// A credential was opened: the caller has it now.
+    Open,
+    /// A row was written.
+    Write,
+    /// A row was removed.
+    Remove,
+    /// All rows of a tenant were removed.
+    Clear,
+    /// A data key was made.
+    Key,
+}
+
+impl What {
+    /// Returns the name that is recorded. It never changes.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Write => "write",
+            Self::Remove => "remove",
+            Self::Clear => "clear",
+            Self::Key => "key",
+        }
+    }
+}
+
+/// On whose behalf something is done, and why. Never a secret.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub struct Who {
+    /// The part of your app: `nightly-report`, for example.
+    pub actor: Option<Arc<str>>,
+    /// Why: the kind of the request, for example.
+    pub purpose: Option<Arc<str>>,
+    /// The user who acts in Slack.
+    pub user: Option<UserId>,
+    /// The id of the request, as Slack names it.
+    pub request: Option<Arc<str>>,
+}
+
+impl Who {
+    /// Names a part of your app.
+    #[must_use]
+    pub fn actor(name: &str) -> Self {
+        Self {
+            actor: Some(text(name)),
+            ..Self::default()
+        }
+    }
+
+    /// Adds why it acts.
+    #[must_use]
+    pub fn because(self, purpose: &str) -> Self {
+        Self {
+            purpose: Some(text(purpose)),
+            ..self
+        }
+    }
+
+    /// Adds the user who acts.
+    #[must_use]
+    pub fn user(self, user: Option<UserId>) -> Self {
+        Self { user, ..self }
+    }
+
+    /// Adds the id of the request.
+    #[must_use]
+    pub fn request(self, id: Option<&str>) -> Self {
+        Self {
+            request: id.map(text),
+            ..self
+        }
+    }
+
+    /// Returns on whose behalf the caller acts.
+    #[must_use]
+    pub fn current() -> Self {
+        WHO.try_with(Self::clone).unwrap_or_default()
+    }
+
+    /// Does this work on behalf of this. Tasks that the work spawns do not inherit it.
+    ///
+    /// ```
+    /// # use slack_installs::store::Who;
+    /// # async fn report() {}
+    /// # async fn nightly() {
+    /// Who::actor("nightly-report").does(report()).await;
+    /// # }
+    /// ```
+    pub fn does<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
+        WHO.scope(self, work)
+    }
+}
+
+/// Returns the text, cut to the length that is recorded.
+fn text(text: &str) -> Arc<str> {
+    text.chars().take(MAX_TEXT).collect::<String>().into()
+}
+
+/// The length limit of an actor, a purpose and a request's id, in characters. So a record has a
+/// known largest size.
+const MAX_TEXT: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_is_done_on_the_innermost_behalf() {
+        assert_eq!(Who::current(), Who::default());
+        let outer = Who::actor("job").because("report");
+        let seen = outer.clone().does(async {
+            let inner = Who::actor("inner").does(async { Who::current() }).await;
+            (Who::current(), inner)
+        });
+        assert_eq!(seen.await, (outer, Who::actor("inner")));
+    }
+
+    #[test]
+    fn a_long_name_is_cut() {
+        let who = Who::actor(&"ä".repeat(1000));
+        assert_eq!(who.actor, Some("ä".repeat(MAX_TEXT).into()));
+    }
+}
