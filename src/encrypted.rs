@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::backend::{self, Backend, Cursor};
 use crate::clock::Clock;
 use crate::seal::{KeyError, KeyId, KeyProvider};
-use crate::store::{self, ListCursor};
+use crate::store::{self, ListCursor, Who, Witness};
 use crate::tenant::ClientId;
 
 mod audit_keys;
@@ -42,6 +42,7 @@ mod partition_locks;
 mod pins;
 mod record;
 mod removal;
+mod reporter;
 mod rotation_facts;
 mod seen;
 mod states;
@@ -54,6 +55,7 @@ use driver::Driver;
 use keys::Keys;
 pub use moving::{Copied, Pruned, VerifyReport};
 use names::App;
+use reporter::Reporter;
 
 /// Stores installations and OAuth states in a backend, sealed. Cheap to clone.
 ///
@@ -148,6 +150,31 @@ impl<B: Backend> EncryptedStore<B> {
         self
     }
 
+    /// Tells this witness of each credential that is opened, of each change of a tenant's rows, and
+    /// of each new data key: [`Audit`](crate::audit::Audit) records them.
+    #[must_use]
+    pub fn with_witness(mut self, witness: impl Witness) -> Self {
+        let witness: Option<Arc<dyn Witness>> = Some(Arc::new(witness));
+        let change = |reporter| Reporter {
+            witness,
+            ..reporter
+        };
+        self.driver = Arc::new(self.driver.with_reporter(change));
+        self
+    }
+
+    /// Returns the same store, which acts on behalf of this part of your app. Its witness is told
+    /// the name, instead of what the caller's task says ([`Who`]).
+    #[must_use]
+    pub fn as_actor(&self, name: &str) -> Self {
+        let who = Some(Who::actor(name));
+        let change = |reporter| Reporter { who, ..reporter };
+        Self {
+            driver: Arc::new(self.driver.with_reporter(change)),
+            ..self.clone()
+        }
+    }
+
     /// Replaces the clock.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
@@ -168,7 +195,9 @@ impl<B: Backend> EncryptedStore<B> {
     /// [`KeyringError`], if the backend or the key provider does not respond. The new key may have
     /// been made. You can call this again: it makes another key, which is harmless.
     pub async fn rotate_data_key(&self) -> Result<KeyId, KeyringError> {
-        self.driver.keys.rotate().await
+        let id = self.driver.keys.rotate().await?;
+        self.driver.witness.made_key(id.to_string()).await;
+        Ok(id)
     }
 }
 

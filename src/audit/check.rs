@@ -132,11 +132,7 @@ impl<'a> RunCheck<'a> {
         self.ends.insert(self.records, self.head.clone());
     }
 
-    fn record<'r>(
-        &mut self,
-        record: &PublicPart,
-        mut rest: impl Iterator<Item = &'r PublicPart>,
-    ) {
+    fn record<'r>(&mut self, record: &PublicPart, mut rest: impl Iterator<Item = &'r PublicPart>) {
         let expected = self.records;
         let is_linked = record.previous == self.head;
         if let Some(before) = self.broken.take() {

@@ -137,7 +137,7 @@ impl Log {
             let page = store.registry(from, PAGE).await?;
             for text in page.unreadable {
                 let run = text.split(' ').next_back().and_then(RunId::parse);
-                let run = run.unwrap_or(RunId::from_bytes([0; 16]));
+                let run = run.unwrap_or_else(|| RunId::from_bytes([0; 16]));
                 self.find(run, 0, Fault::RegistryEdited);
             }
             for (run, entry) in page.runs {
