@@ -67,7 +67,7 @@ mod writer;
 
 pub use check::Fault;
 pub use entry::Detail;
-use entry::{ERASED, Entry};
+use entry::{ERASED, EXPIRED, Entry, RunNote};
 pub use head::{HeadError, SignedHead, SigningKey, SigningKeyError, VerifyingKey};
 pub use query::{Filter, LogRecord, records};
 use run::Run;
@@ -199,6 +199,65 @@ impl Audit {
         Ok(existed)
     }
 
+    /// Removes runs of the log that ended longer ago than this. Returns their number.
+    ///
+    /// A record in this process's run says which runs were removed, and where they ended. So
+    /// [`verify`] does not miss them. A run of a process that died counts as ended an hour and a day
+    /// after it began.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`], if the database does not respond. Some runs may have been removed.
+    pub async fn expire(&self, keep: Duration) -> Result<usize, Error> {
+        let now = to_millis(self.0.clock.now());
+        let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+        let (mut expired, mut from) = (Vec::new(), None);
+        loop {
+            let page = self.0.store.registry(from, REGISTRY_PAGE).await?;
+            let runs = page.runs.into_iter().filter(|(_, entry)| {
+                let is_over = entry.is_ended || entry.is_abandoned;
+                is_over && now.saturating_sub(entry.touched) > keep
+            });
+            expired.extend(runs);
+            from = page.next;
+            if from.is_none() {
+                break;
+            }
+        }
+        for (run, entry) in &expired {
+            let note = RunNote {
+                run: run.to_string(),
+                records: entry.records,
+                hash: entry.head.clone(),
+            };
+            // The record first. A run that is missing without one looks like an attack.
+            self.durably(Entry::note(now, EXPIRED, &note)).await?;
+            self.0.store.remove(*run).await?;
+        }
+        Ok(expired.len())
+    }
+
+    /// Records an entry, and waits until it is durable in any mode.
+    async fn durably(&self, entry: Entry) -> Result<(), Error> {
+        let shared = &self.0.shared;
+        if shared.run.borrow().is_none() {
+            return Err(not_logged(NotLogged::Closed));
+        }
+        let pushed = shared.queue().push(vec![entry]);
+        let ticket = pushed.map_err(|_| not_logged(NotLogged::Full))?;
+        self.written(ticket, CLOSE).await
+    }
+
+    async fn written(&self, ticket: u64, within: Duration) -> Result<(), Error> {
+        self.0.shared.wake.notify_one();
+        let mut durable = self.0.shared.durable.subscribe();
+        let written = durable.wait_for(|durable| *durable >= ticket);
+        match tokio::time::timeout(within, written).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(not_logged(NotLogged::Late)),
+        }
+    }
+
     /// Records entries that must not wait for equal ones.
     async fn record(&self, entries: Vec<Entry>) -> Result<(), Error> {
         let (shared, count) = (&self.0.shared, entries.len());
@@ -213,16 +272,11 @@ impl Audit {
             }
             return Err(not_logged(NotLogged::Full));
         };
+        if self.0.is_strict {
+            return self.written(ticket, STRICT).await;
+        }
         shared.wake.notify_one();
-        if !self.0.is_strict {
-            return Ok(());
-        }
-        let mut durable = shared.durable.subscribe();
-        let written = durable.wait_for(|durable| *durable >= ticket);
-        match tokio::time::timeout(STRICT, written).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(not_logged(NotLogged::Late)),
-        }
+        Ok(())
     }
 }
 
@@ -284,7 +338,7 @@ pub enum NotLogged {
     #[error("too many records of the audit log wait to be written: its database is too slow")]
     Full,
     /// The record was not durable in time.
-    #[error("the record of the audit log was not durable within a second")]
+    #[error("the record of the audit log was not durable in time")]
     Late,
 }
 
@@ -297,6 +351,9 @@ const CAPACITY: usize = 65_536;
 
 /// How long a caller waits in strict mode. Slack gives a handler 3 s.
 const STRICT: Duration = Duration::from_secs(1);
+
+/// The entries of a page of the registry.
+const REGISTRY_PAGE: usize = 500;
 
 /// How long closing takes at most.
 const CLOSE: Duration = Duration::from_secs(10);

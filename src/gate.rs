@@ -13,6 +13,7 @@ use crate::events::{Handled, Lifecycle};
 use crate::replay::{Entry, Pass, ReplayGuard};
 use crate::request::{Kind, LifecycleEvent, VerifiedRequest};
 use crate::rotation;
+use crate::store::Who;
 
 mod desk;
 mod refusal;
@@ -124,7 +125,8 @@ impl Gate {
             _ => {}
         }
         let request = Arc::new(request);
-        match tokio::time::timeout(DEADLINE, self.judge(&request)).await {
+        let judged = who(&request).does(self.judge(&request));
+        match tokio::time::timeout(DEADLINE, judged).await {
             Ok(judged) => judged,
             Err(_) => {
                 let (tenant, kind) = (request.tenant(), request.kind());
@@ -198,7 +200,8 @@ impl Gate {
             return Ok(Handled::NotLifecycle);
         }
         let (gate, request) = (self.clone(), Arc::clone(request));
-        let task = tokio::spawn(async move { gate.0.lifecycle.handle(&request).await });
+        let who = who(&request);
+        let task = tokio::spawn(who.does(async move { gate.0.lifecycle.handle(&request).await }));
         match task.await {
             Ok(Ok(handled)) => Ok(handled),
             Ok(Err(error)) => {
@@ -221,6 +224,16 @@ impl fmt::Debug for Gate {
             .field("lifecycle", &self.0.lifecycle)
             .finish_non_exhaustive()
     }
+}
+
+/// Returns on whose behalf a request is handled, for the audit log: the kind of the request or the
+/// type of its event, its user and its id.
+pub(crate) fn who(request: &VerifiedRequest) -> Who {
+    let purpose = request.event_type();
+    Who::actor("slack")
+        .because(purpose.unwrap_or_else(|| request.kind().name()))
+        .user(request.user().cloned())
+        .request(request.event_id().or_else(|| request.envelope_id()))
 }
 
 /// Returns whether a request reaches the app although it cannot be authorized.

@@ -18,7 +18,7 @@ use url::Url;
 
 use crate::authorize::Authorizer;
 use crate::events::Lifecycle;
-use crate::gate::{Admitted, Gate, Refusals, Reply};
+use crate::gate::{Admitted, Gate, Refusals, Reply, who};
 use crate::replay::ReplayGuard;
 use crate::request::{Verifier, is_ssl_check};
 
@@ -195,7 +195,8 @@ where
                 Ok(admitted) => admitted,
                 Err(reply) => return Ok(into_response(reply)),
             };
-            let response = inner.call(request).await?;
+            let who = who(&admitted.authorization.request);
+            let response = who.does(inner.call(request)).await?;
             let status = response.status();
             if status.is_client_error() || status.is_server_error() {
                 admitted.failed().await;

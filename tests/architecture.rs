@@ -171,6 +171,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "replay",
             "request",
             "rotation",
+            "store",
         ],
     ),
     (
@@ -188,6 +189,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "app",
         &[
+            "audit",
             "authorize",
             "web",
             "backend",
