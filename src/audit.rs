@@ -23,7 +23,7 @@
 //!
 //! use slack_installs::audit::{Audit, AuditOptions, SigningKey, TracingSink};
 //! use slack_installs::backend::MemoryBackend;
-//! use slack_installs::store::Who;
+//! use slack_installs::store::AuditContext;
 //! use slack_installs::{ClientId, EncryptedStore, LocalKeyProvider, MasterKey};
 //!
 //! let provider = LocalKeyProvider::new(MasterKey::generate());
@@ -35,7 +35,7 @@
 //! let audit = Audit::open(Arc::new(store.clone()), options).await?;
 //! let store = store.with_witness(audit.clone());
 //! let report = async { /* … reads the store … */ };
-//! Who::actor("nightly-report").does(report).await;
+//! AuditContext::actor("nightly-report").scope(report).await;
 //! audit.close().await;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # })?;
@@ -51,7 +51,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, to_millis};
-use crate::store::{Act, AuditStore, Error, RunId, What, Who, Witness};
+use crate::store::{Act, ActKind, AuditContext, AuditStore, Error, RunId, Witness};
 use crate::tenant::InstallationKey;
 
 mod check;
@@ -282,7 +282,7 @@ impl Audit {
 
 #[async_trait]
 impl Witness for Audit {
-    async fn tell(&self, who: Who, acts: Vec<Act>) -> Result<(), Error> {
+    async fn report(&self, who: AuditContext, acts: Vec<Act>) -> Result<(), Error> {
         let time = to_millis(self.0.clock.now());
         if self.0.is_strict {
             let entries = acts.into_iter();
@@ -290,7 +290,7 @@ impl Witness for Audit {
             return self.record(entries.collect()).await;
         }
         let (reads, others): (Vec<_>, Vec<_>) =
-            acts.into_iter().partition(|act| act.what == What::Open);
+            acts.into_iter().partition(|act| act.kind == ActKind::Open);
         {
             let mut queue = self.0.shared.queue();
             for act in reads {

@@ -13,7 +13,7 @@ use crate::events::{Handled, Lifecycle};
 use crate::replay::{Entry, Pass, ReplayGuard};
 use crate::request::{Kind, LifecycleEvent, VerifiedRequest};
 use crate::rotation;
-use crate::store::Who;
+use crate::store::AuditContext;
 
 mod desk;
 mod refusal;
@@ -125,7 +125,7 @@ impl Gate {
             _ => {}
         }
         let request = Arc::new(request);
-        let judged = who(&request).does(self.judge(&request));
+        let judged = who(&request).scope(self.judge(&request));
         match tokio::time::timeout(DEADLINE, judged).await {
             Ok(judged) => judged,
             Err(_) => {
@@ -201,7 +201,7 @@ impl Gate {
         }
         let (gate, request) = (self.clone(), Arc::clone(request));
         let who = who(&request);
-        let task = tokio::spawn(who.does(async move { gate.0.lifecycle.handle(&request).await }));
+        let task = tokio::spawn(who.scope(async move { gate.0.lifecycle.handle(&request).await }));
         match task.await {
             Ok(Ok(handled)) => Ok(handled),
             Ok(Err(error)) => {
@@ -228,9 +228,9 @@ impl fmt::Debug for Gate {
 
 /// Returns on whose behalf a request is handled, for the audit log: the kind of the request or the
 /// type of its event, its user and its id.
-pub(crate) fn who(request: &VerifiedRequest) -> Who {
+pub(crate) fn who(request: &VerifiedRequest) -> AuditContext {
     let purpose = request.event_type();
-    Who::actor("slack")
+    AuditContext::actor("slack")
         .because(purpose.unwrap_or_else(|| request.kind().name()))
         .user(request.user().cloned())
         .request(request.event_id().or_else(|| request.envelope_id()))

@@ -12,6 +12,7 @@
 //! repository describes the format. Another implementation recomputes the golden vectors there.
 
 use std::fmt;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -22,13 +23,16 @@ pub(crate) mod fuzz;
 mod key;
 mod keyring;
 mod local;
+pub(crate) mod wrapped;
 
-pub(crate) use envelope::{Context, RECORD, open, seal};
+pub(crate) use envelope::{Context, MANIFEST, RECORD, open, seal};
 pub use key::{DataKey, KeyId};
-pub(crate) use keyring::{Keyring, Lookup};
+pub(crate) use keyring::{Held, Keyring, Lookup};
 pub use local::{LocalKeyProvider, MasterKey, MasterKeyError};
 
 use async_trait::async_trait;
+
+use crate::forward::forward;
 
 /// Ciphertext, as a backend stores it.
 ///
@@ -109,6 +113,12 @@ pub trait KeyProvider: fmt::Debug + Send + Sync + 'static {
     /// Unwraps a data key.
     async fn unwrap(&self, wrapped: &[u8], context: &KeyContext<'_>) -> Result<DataKey, KeyError>;
 }
+
+forward!(KeyProvider for [Arc, Box] {
+    fn generate(context: &KeyContext<'_>) -> Result<(DataKey, Vec<u8>), KeyError>;
+    fn wrap(key: &DataKey, context: &KeyContext<'_>) -> Result<Vec<u8>, KeyError>;
+    fn unwrap(wrapped: &[u8], context: &KeyContext<'_>) -> Result<DataKey, KeyError>;
+});
 
 /// The context that a wrapped data key is bound to. Not secret: a KMS shows it in its log.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::hash::hex;
 use super::head::SignedHead;
 use crate::random;
-use crate::store::{Act, Plain, Who};
+use crate::store::{Act, AuditContext, Plain};
 use crate::tenant::InstallationKey;
 
 /// An entry that waits for its place.
@@ -26,7 +26,7 @@ pub(super) enum Content {
     /// What the log says about itself.
     Note(String),
     /// What a store did, and on whose behalf.
-    Act(Act, Who),
+    Act(Act, AuditContext),
 }
 
 impl Entry {
@@ -42,10 +42,10 @@ impl Entry {
         }
     }
 
-    pub(super) fn act(time: u64, act: Act, who: Who) -> Self {
+    pub(super) fn act(time: u64, act: Act, who: AuditContext) -> Self {
         Self {
             time,
-            event: act.what.as_str(),
+            event: act.kind.as_str(),
             is_done: act.is_done,
             count: 1,
             content: Content::Act(act, who),
@@ -91,7 +91,7 @@ pub struct Detail {
 }
 
 impl Detail {
-    pub(super) fn of(act: &Act, who: &Who) -> Self {
+    pub(super) fn of(act: &Act, who: &AuditContext) -> Self {
         let text = |text: &Option<std::sync::Arc<str>>| text.as_deref().map(str::to_owned);
         Self {
             blind: hex(&random::bytes::<32>()),

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::entry::{Entry, GAP, GapNote};
 use super::run::AT_ONCE;
-use crate::store::{Act, Who};
+use crate::store::{Act, AuditContext};
 
 /// Entries that wait for the writer. Not shared: the caller locks it.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(super) struct Queue {
     capacity: usize,
     ready: Vec<Entry>,
     /// Equal reads, which become one record, and when the first of them came.
-    reads: HashMap<(Act, Who), (Instant, Entry)>,
+    reads: HashMap<(Act, AuditContext), (Instant, Entry)>,
     lost: u64,
     lost_since: u64,
     /// How many entries were made ready so far. A caller waits until so many are durable.
@@ -49,10 +49,10 @@ impl Queue {
     }
 
     /// Adds a read. If an equal one waits, counts it there.
-    pub(super) fn push_read(&mut self, act: Act, who: Who, time: u64) -> Result<(), Full> {
+    pub(super) fn push_read(&mut self, act: Act, who: AuditContext, time: u64) -> Result<(), Full> {
         let is_full = self.len() >= self.capacity;
         // Requests have ids of their own. The record has the first.
-        let equal = Who {
+        let equal = AuditContext {
             request: None,
             ..who.clone()
         };
@@ -115,11 +115,14 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::What;
+    use crate::store::ActKind;
 
-    fn read(row: &str) -> (Act, Who) {
+    fn read(row: &str) -> (Act, AuditContext) {
         let tenant = "T0ALPHA0001".parse().expect("an id");
-        (Act::new(What::Open, Some(tenant), row), Who::actor("job"))
+        (
+            Act::new(ActKind::Open, Some(tenant), row),
+            AuditContext::actor("job"),
+        )
     }
 
     #[tokio::test(start_paused = true)]

@@ -146,7 +146,7 @@ impl<B: Backend> Driver<B> {
         let records = self
             .open_all(partition, places, rows, Opening::All, &mut acts)
             .await;
-        self.witness.tell(acts).await.and(records)
+        self.witness.report(acts).await.and(records)
     }
 
     /// Reads the rows at these places from the database, unopened.
@@ -261,7 +261,7 @@ impl<B: Backend> Driver<B> {
         let outcome = self
             .update_and_note(opening, partition, places, decide, &mut acts)
             .await;
-        self.witness.tell(acts).await.and(outcome)
+        self.witness.report(acts).await.and(outcome)
     }
 
     async fn update_and_note<T: Send>(
@@ -310,8 +310,8 @@ impl<B: Backend> Driver<B> {
         changes: &[Change],
     ) -> Result<(), backend::Error> {
         let _forget = self.cache.as_ref().map(|cache| cache.forget(partition));
-        let _lock = self.locks.lock(partition).await;
-        commit(&*self.backend, partition, changes).await
+        let commit = commit(&*self.backend, partition, changes);
+        self.locks.run(partition, commit).await
     }
 
     async fn changes(

@@ -110,3 +110,40 @@ impl Pins {
         key.map(Arc::clone)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::MemoryBackend;
+    use crate::encrypted::EncryptedStore;
+    use crate::flight::fly;
+    use crate::seal::{LocalKeyProvider, MasterKey};
+    use crate::tenant::ClientId;
+
+    async fn store() -> EncryptedStore<MemoryBackend> {
+        let provider = LocalKeyProvider::new(MasterKey::generate());
+        let app = ClientId::new("1111.2222").expect("an id");
+        let opened = EncryptedStore::open(MemoryBackend::default(), provider, app).await;
+        opened.expect("opens")
+    }
+
+    /// A row that is sealed with the key of another database would be lost.
+    #[tokio::test]
+    async fn two_stores_in_one_flight_have_their_own_pins() {
+        let (one, other) = (store().await, store().await);
+        let keys = [&one, &other].map(|store| Arc::clone(&store.driver.keys));
+        let outside = primary(&keys[0]).await;
+        outside.expect("a key");
+        assert!(Pinned::of(&keys[0]).is_none(), "outside a flight");
+        let [keys, others] = keys;
+        let pinned = fly(async {
+            let (id, _) = primary(&keys).await.expect("a key");
+            let pinned = Pinned::of(&keys).expect("in a flight");
+            let others = Pinned::of(&others).expect("in a flight");
+            assert!(others.pins().primary.is_none() && others.pins().get(id).is_none());
+            assert!(pinned.pins().get(id).is_some());
+            Arc::downgrade(&pinned)
+        });
+        assert!(pinned.await.upgrade().is_none(), "the flight has ended");
+    }
+}

@@ -6,7 +6,7 @@ use super::names::{BOT, INSTALL, USER, tenant_of};
 use super::record;
 use crate::backend::{self, Change, Expect, Partition, Row, Slot, Version};
 use crate::installation::Revision;
-use crate::store::{Act, Error, What, Who, Witness};
+use crate::store::{Act, ActKind, AuditContext, Error, Witness};
 use crate::tenant::InstallationKey;
 
 /// Whom the driver tells, and on whose behalf it acts. Without a witness, nothing is collected.
@@ -14,7 +14,7 @@ use crate::tenant::InstallationKey;
 pub(super) struct Reporter {
     pub(super) witness: Option<Arc<dyn Witness>>,
     /// Who uses this store; `None` if the caller's task says so.
-    pub(super) who: Option<Who>,
+    pub(super) who: Option<AuditContext>,
 }
 
 impl Reporter {
@@ -29,11 +29,11 @@ impl Reporter {
     }
 
     /// Tells the witness of these acts. An error means that nothing may be handed out.
-    pub(super) async fn tell(&self, acts: Acts) -> Result<(), Error> {
+    pub(super) async fn report(&self, acts: Acts) -> Result<(), Error> {
         match &self.witness {
             Some(witness) if !acts.acts.is_empty() => {
-                let who = self.who.clone().unwrap_or_else(Who::current);
-                witness.tell(who, acts.acts).await
+                let who = self.who.clone().unwrap_or_else(AuditContext::current);
+                witness.report(who, acts.acts).await
             }
             _ => Ok(()),
         }
@@ -42,8 +42,8 @@ impl Reporter {
     /// Tells the witness that a key was made. The key is there already, so a witness that fails is
     /// logged by itself.
     pub(super) async fn made_key(&self, id: impl Into<String> + Send) {
-        let acts = vec![Act::new(What::Key, None, id)];
-        drop(self.tell(Acts { tenant: None, acts }).await);
+        let acts = vec![Act::new(ActKind::Key, None, id)];
+        drop(self.report(Acts { tenant: None, acts }).await);
     }
 }
 
@@ -61,7 +61,7 @@ impl Acts {
             self.push(Act {
                 version: Some(record::revision(row)),
                 is_done,
-                ..self.act(What::Open, slot.as_str())
+                ..self.act(ActKind::Open, slot.as_str())
             });
         }
     }
@@ -75,10 +75,10 @@ impl Acts {
         for change in changes {
             let act = match change {
                 Change::Check { .. } => continue,
-                Change::Clear => self.act(What::Clear, ""),
+                Change::Clear => self.act(ActKind::Clear, ""),
                 Change::Delete { slot, only } => Act {
                     replaced: only.as_ref().map(revision),
-                    ..self.act(What::Remove, slot.as_str())
+                    ..self.act(ActKind::Remove, slot.as_str())
                 },
                 Change::Put { slot, row, expect } => Act {
                     version: Some(record::revision(row)),
@@ -86,15 +86,15 @@ impl Acts {
                         Expect::Version(version) => Some(revision(version)),
                         Expect::Absent | Expect::Any => None,
                     },
-                    ..self.act(What::Write, slot.as_str())
+                    ..self.act(ActKind::Write, slot.as_str())
                 },
             };
             self.push(Act { is_done, ..act });
         }
     }
 
-    fn act(&self, what: What, row: &str) -> Act {
-        Act::new(what, self.tenant.clone(), row)
+    fn act(&self, kind: ActKind, row: &str) -> Act {
+        Act::new(kind, self.tenant.clone(), row)
     }
 
     fn push(&mut self, act: Act) {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::error::Error;
-use crate::store::{ChainKey, StoredChain, Who};
+use crate::store::{AuditContext, ChainKey, StoredChain};
 
 /// The outcome of a refresh: the stored chain or an error.
 pub(super) type Outcome = Result<Arc<StoredChain>, Error>;
@@ -97,7 +97,7 @@ impl SingleFlight {
             sender,
         };
         // Others who wait for the task have opened the chain themselves, each on their own behalf.
-        let task = Who::current().does(task());
+        let task = AuditContext::current().scope(task());
         drop(tokio::spawn(async move {
             leader.finish(task.await);
         }));

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::envelope::{self, Context};
 use super::key::{DATA_KEY_LEN, DataKey, KeyId};
-use super::{KeyContext, KeyError, KeyProvider};
+use super::{KeyContext, KeyError, KeyProvider, wrapped};
 
 /// A 32-byte master key. A person who has it and the database can read every token.
 ///
@@ -196,7 +196,7 @@ impl KeyProvider for LocalKeyProvider {
     }
 
     async fn unwrap(&self, wrapped: &[u8], context: &KeyContext<'_>) -> Result<DataKey, KeyError> {
-        let id = envelope::key_id(wrapped).ok_or(KeyError::Changed)?;
+        let id = envelope::key_id(wrapped).ok_or_else(|| foreign(wrapped))?;
         let master = self.master_key(id).ok_or_else(|| KeyError::UnknownKey {
             reason: format!(
                 "the database's data keys are wrapped under the master key with fingerprint {id}, \
@@ -212,6 +212,17 @@ impl KeyProvider for LocalKeyProvider {
         let key = key.map_err(|_| KeyError::Changed)?;
         Ok(DataKey::from_bytes(*key))
     }
+}
+
+/// Returns the error for bytes that no master key wrapped.
+fn foreign(bytes: &[u8]) -> KeyError {
+    wrapped::parse(bytes).map_or(KeyError::Changed, |(name, _)| KeyError::UnknownKey {
+        reason: format!(
+            "the database's data keys are wrapped by {}, but this process has only master keys: \
+             add that key's provider",
+            wrapped::shown(name)
+        ),
+    })
 }
 
 /// The purpose of a wrapped data key's ciphertext.

@@ -1,4 +1,4 @@
-//! Who acts and why, and who is told of it.
+//! Who acts and why, and who records it.
 
 use std::fmt;
 use std::future::Future;
@@ -11,14 +11,14 @@ use crate::installation::Revision;
 use crate::tenant::{InstallationKey, UserId};
 
 tokio::task_local! {
-    static WHO: Who;
+    static CONTEXT: AuditContext;
 }
 
-/// Is told what a store does with credentials. [`audit::Audit`](crate::audit::Audit) implements it.
+/// Receives reports of what a store does with credentials. [`audit::Audit`](crate::audit::Audit) implements it.
 ///
 /// # Contract
 ///
-/// A store tells its witness of each opened credential, each changed row of a tenant and each key
+/// A store reports to its witness each opened credential, each changed row of a tenant and each key
 /// that it makes, before it returns the result to its caller.
 ///
 /// # Errors
@@ -27,8 +27,8 @@ tokio::task_local! {
 /// change stays applied: the error must be [`Error::Unavailable`], so that the caller tries again.
 #[async_trait]
 pub trait Witness: fmt::Debug + Send + Sync + 'static {
-    /// Is told of these acts. They were done together.
-    async fn tell(&self, who: Who, acts: Vec<Act>) -> Result<(), Error>;
+    /// Records these acts. They were done together.
+    async fn report(&self, who: AuditContext, acts: Vec<Act>) -> Result<(), Error>;
 }
 
 /// Something that a store did.
@@ -36,7 +36,7 @@ pub trait Witness: fmt::Debug + Send + Sync + 'static {
 #[non_exhaustive]
 pub struct Act {
     /// What was done.
-    pub what: What,
+    pub kind: ActKind,
     /// The tenant; `None` for acts on keys.
     pub tenant: Option<InstallationKey>,
     /// The row: `bot`, `user/U…`, `install`, `hold` and so on, or the id of a key.
@@ -52,9 +52,9 @@ pub struct Act {
 impl Act {
     /// Makes an act that was done.
     #[must_use]
-    pub fn new(what: What, tenant: Option<InstallationKey>, row: impl Into<String>) -> Self {
+    pub fn new(kind: ActKind, tenant: Option<InstallationKey>, row: impl Into<String>) -> Self {
         Self {
-            what,
+            kind,
             tenant,
             row: row.into(),
             version: None,
@@ -67,7 +67,7 @@ impl Act {
 /// The kinds of acts.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
-pub enum What {
+pub enum ActKind {
     /// A credential was opened: the caller has it now.
     Open,
     /// A row was written.
@@ -80,7 +80,7 @@ pub enum What {
     Key,
 }
 
-impl What {
+impl ActKind {
     /// Returns the name that is recorded. It never changes.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -97,7 +97,7 @@ impl What {
 /// On whose behalf something is done, and why. Never a secret.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 #[non_exhaustive]
-pub struct Who {
+pub struct AuditContext {
     /// The part of your app: `nightly-report`, for example.
     pub actor: Option<Arc<str>>,
     /// Why: the kind of the request, for example.
@@ -108,7 +108,7 @@ pub struct Who {
     pub request: Option<Arc<str>>,
 }
 
-impl Who {
+impl AuditContext {
     /// Names a part of your app.
     #[must_use]
     pub fn actor(name: &str) -> Self {
@@ -145,20 +145,20 @@ impl Who {
     /// Returns on whose behalf the caller acts.
     #[must_use]
     pub fn current() -> Self {
-        WHO.try_with(Self::clone).unwrap_or_default()
+        CONTEXT.try_with(Self::clone).unwrap_or_default()
     }
 
     /// Does this work on behalf of this. Tasks that the work spawns do not inherit it.
     ///
     /// ```
-    /// # use slack_installs::store::Who;
+    /// # use slack_installs::store::AuditContext;
     /// # async fn report() {}
     /// # async fn nightly() {
-    /// Who::actor("nightly-report").does(report()).await;
+    /// AuditContext::actor("nightly-report").scope(report()).await;
     /// # }
     /// ```
-    pub fn does<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
-        WHO.scope(self, work)
+    pub fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
+        CONTEXT.scope(self, work)
     }
 }
 
@@ -177,18 +177,20 @@ mod tests {
 
     #[tokio::test]
     async fn work_is_done_on_the_innermost_behalf() {
-        assert_eq!(Who::current(), Who::default());
-        let outer = Who::actor("job").because("report");
-        let seen = outer.clone().does(async {
-            let inner = Who::actor("inner").does(async { Who::current() }).await;
-            (Who::current(), inner)
+        assert_eq!(AuditContext::current(), AuditContext::default());
+        let outer = AuditContext::actor("job").because("report");
+        let seen = outer.clone().scope(async {
+            let inner = AuditContext::actor("inner")
+                .scope(async { AuditContext::current() })
+                .await;
+            (AuditContext::current(), inner)
         });
-        assert_eq!(seen.await, (outer, Who::actor("inner")));
+        assert_eq!(seen.await, (outer, AuditContext::actor("inner")));
     }
 
     #[test]
     fn a_long_name_is_cut() {
-        let who = Who::actor(&"ä".repeat(1000));
+        let who = AuditContext::actor(&"ä".repeat(1000));
         assert_eq!(who.actor, Some("ä".repeat(MAX_TEXT).into()));
     }
 }

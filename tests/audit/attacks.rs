@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use slack_installs::audit::{Ending, Fault, HeadError};
 use slack_installs::backend::{Key, Slot};
-use slack_installs::store::{Act, AuditStore as _, What, Who, Witness as _};
+use slack_installs::store::{Act, ActKind, AuditContext, AuditStore as _, Witness as _};
 
 use super::log::{Log, tenant};
 
@@ -141,8 +141,11 @@ async fn a_run_that_is_dropped_is_missed_by_the_registry_and_by_a_later_run() {
         // It has not ended when the second run begins.
         let audit = log.open(log.options()).await;
         let run = audit.run().expect("it runs");
-        let act = Act::new(What::Write, Some(tenant(1)), "bot");
-        audit.tell(Who::default(), vec![act]).await.expect("told");
+        let act = Act::new(ActKind::Write, Some(tenant(1)), "bot");
+        audit
+            .report(AuditContext::default(), vec![act])
+            .await
+            .expect("reported");
         let _second = log.run_of(10).await;
         assert!(audit.close().await);
         log.assert_found(&[]).await;
@@ -178,8 +181,11 @@ async fn a_replay_of_yesterdays_log_is_found_with_an_anchor_and_with_nothing_els
     let audit = log.open(log.options()).await;
     let run = audit.run().expect("it runs");
     let yesterday = log.db.rows().await;
-    let act = Act::new(What::Write, Some(tenant(1)), "bot");
-    audit.tell(Who::default(), vec![act]).await.expect("told");
+    let act = Act::new(ActKind::Write, Some(tenant(1)), "bot");
+    audit
+        .report(AuditContext::default(), vec![act])
+        .await
+        .expect("reported");
     assert!(audit.close().await);
     let second = log.run_of(10).await;
     let heads = log.kept.heads();

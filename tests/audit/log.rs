@@ -7,7 +7,7 @@ use slack_installs::audit::{
     Audit, AuditOptions, Fault, HeadSink, Report, SignedHead, SigningKey, VerifyOptions, verify,
 };
 use slack_installs::backend::{Key, MemoryBackend, Metadata, Row};
-use slack_installs::store::{Act, AuditStore, RunId, What, Who, Witness as _};
+use slack_installs::store::{Act, ActKind, AuditContext, AuditStore, RunId, Witness as _};
 use slack_installs::{Clock, InstallationKey};
 
 use crate::support::checks::until;
@@ -51,7 +51,7 @@ pub(crate) fn tenant(number: usize) -> InstallationKey {
 
 /// Returns an act that is never counted together with others.
 pub(crate) fn write(number: usize) -> Act {
-    Act::new(What::Write, Some(tenant(number % 5)), "bot")
+    Act::new(ActKind::Write, Some(tenant(number % 5)), "bot")
 }
 
 impl Log {
@@ -79,9 +79,9 @@ impl Log {
     pub(crate) async fn run_of(&self, acts: usize) -> RunId {
         let audit = self.open(self.options()).await;
         let run = audit.run().expect("it runs");
-        let who = Who::actor("job").because("test");
+        let who = AuditContext::actor("job").because("test");
         let acts = (0..acts).map(write).collect();
-        audit.tell(who, acts).await.expect("told");
+        audit.report(who, acts).await.expect("reported");
         let before = self.kept.heads().len();
         assert!(audit.close().await);
         until("the head is kept", async || {

@@ -10,8 +10,8 @@ use slack_installs::Clock;
 use slack_installs::InstallationKey;
 use slack_installs::audit::{Audit, AuditOptions, Ending, Filter, LogRecord, records};
 use slack_installs::store::{
-    Act, AuditStore, Batch, Error, FoundRuns, ListCursor, Registry, RunEntry, RunId, StoredBatch,
-    What, Who, Witness as _,
+    Act, ActKind, AuditContext, AuditStore, Batch, Error, FoundRuns, ListCursor, Registry,
+    RunEntry, RunId, StoredBatch, Witness as _,
 };
 use tokio::sync::watch;
 
@@ -101,7 +101,7 @@ async fn all(log: &Log) -> Vec<LogRecord> {
 }
 
 fn read(number: usize) -> Act {
-    Act::new(What::Open, Some(tenant(number)), "bot")
+    Act::new(ActKind::Open, Some(tenant(number)), "bot")
 }
 
 /// Returns how many events of this kind the log has.
@@ -119,7 +119,7 @@ async fn by_default_a_stalled_log_delays_nothing_and_counts_what_it_could_not_ke
     slow.is_up.send_replace(false);
     for number in 0..500 {
         audit
-            .tell(Who::default(), vec![write(number)])
+            .report(AuditContext::default(), vec![write(number)])
             .await
             .expect("nothing fails");
     }
@@ -138,12 +138,12 @@ async fn by_default_equal_reads_are_one_record_with_their_number() {
     let log = Log::new().await;
     let audit = log.open(log.options()).await;
     for nth in 0..100 {
-        let who = Who::actor("job").request(Some(&format!("Ev{nth}")));
-        audit.tell(who, vec![read(1)]).await.expect("told");
+        let who = AuditContext::actor("job").request(Some(&format!("Ev{nth}")));
+        audit.report(who, vec![read(1)]).await.expect("reported");
         audit
-            .tell(Who::actor("other"), vec![read(1)])
+            .report(AuditContext::actor("other"), vec![read(1)])
             .await
-            .expect("told");
+            .expect("reported");
     }
     assert!(audit.close().await);
     let records = all(&log).await.into_iter();
@@ -162,9 +162,9 @@ async fn in_strict_mode_a_read_returns_after_its_record_is_durable() {
     let audit = log.open(log.options().strict()).await;
     for number in 1..4 {
         audit
-            .tell(Who::default(), vec![read(number)])
+            .report(AuditContext::default(), vec![read(number)])
             .await
-            .expect("told");
+            .expect("reported");
         assert_eq!(
             count(&log, "open").await,
             u64::try_from(number).expect("small")
@@ -181,8 +181,8 @@ async fn in_strict_mode_a_read_of_a_stalled_log_fails_within_the_bound_and_none_
     for is_up in [true, false, true] {
         slow.is_up.send_replace(is_up);
         let tells = (0..64).map(|number| {
-            let tell = audit.tell(Who::default(), vec![read(number)]);
-            tokio::time::timeout(Duration::from_secs(20), tell)
+            let report = audit.report(AuditContext::default(), vec![read(number)]);
+            tokio::time::timeout(Duration::from_secs(20), report)
         });
         for told in futures_util::future::join_all(tells).await {
             let told = told.expect("it ends");
@@ -201,7 +201,7 @@ async fn in_strict_mode_a_read_of_a_stalled_log_fails_within_the_bound_and_none_
         "{released} were released, and {logged} recorded"
     );
     log.assert_found(&[]).await;
-    let closed = audit.tell(Who::default(), vec![read(1)]).await;
+    let closed = audit.report(AuditContext::default(), vec![read(1)]).await;
     assert!(matches!(closed, Err(Error::Unavailable(_))), "{closed:?}");
 }
 
@@ -213,9 +213,9 @@ async fn a_batch_whose_response_was_lost_is_there_once() {
     for number in 0..10 {
         slow.loses.store(true, Ordering::SeqCst);
         audit
-            .tell(Who::default(), vec![read(number)])
+            .report(AuditContext::default(), vec![read(number)])
             .await
-            .expect("told");
+            .expect("reported");
     }
     assert!(audit.close().await);
     log.assert_found(&[]).await;
@@ -233,9 +233,9 @@ async fn a_run_ends_after_a_day_and_names_its_successor() {
     let mut runs = vec![audit.run()];
     for day in 1..4 {
         audit
-            .tell(Who::default(), vec![write(1)])
+            .report(AuditContext::default(), vec![write(1)])
             .await
-            .expect("told");
+            .expect("reported");
         hours.store(24 * day, Ordering::SeqCst);
         let before = audit.run();
         until("the next run begins", async || audit.run() != before).await;
@@ -281,9 +281,9 @@ async fn a_run_of_a_process_that_died_is_named_by_later_runs_for_a_day_only() {
 async fn an_erased_tenant_is_unreadable_the_others_are_not_and_the_log_verifies() {
     let log = Log::new().await;
     let audit = log.open(log.options()).await;
-    let tell = |number| audit.tell(Who::actor("job"), vec![write(number)]);
+    let report = |number| audit.report(AuditContext::actor("job"), vec![write(number)]);
     for number in [1, 2, 1] {
-        tell(number).await.expect("told");
+        report(number).await.expect("reported");
     }
     // Everything is written when the run has ended.
     assert!(audit.close().await);
@@ -301,9 +301,9 @@ async fn an_erased_tenant_is_unreadable_the_others_are_not_and_the_log_verifies(
     assert_eq!(tenants(all(&log).await), [tenant(2)]);
     // Its later records are readable, under a key of their own.
     audit
-        .tell(Who::actor("job"), vec![write(1)])
+        .report(AuditContext::actor("job"), vec![write(1)])
         .await
-        .expect("told");
+        .expect("reported");
     assert!(audit.close().await);
     assert_eq!(tenants(all(&log).await), [tenant(2), tenant(1)]);
     let report = log.verify(log.kept.heads()).await;

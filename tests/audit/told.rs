@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures_util::TryStreamExt as _;
 use slack_installs::audit::{Audit, Filter, LogRecord, records};
 use slack_installs::backend::Sealed;
-use slack_installs::store::{Error, SeenId, SeenStore as _, StateId, StateStore as _, Who};
+use slack_installs::store::{
+    AuditContext, Error, SeenId, SeenStore as _, StateId, StateStore as _,
+};
 use slack_installs::{Delete, InstallationStore as _};
 
 use super::log::Log;
@@ -59,7 +61,10 @@ async fn each_release_change_and_removal_is_recorded_with_who_acted() {
     let installation = with_both("T1", "xoxb-1", "U1", "xoxp-1");
     let key = workspace_key("T1");
     let install = world.store.store(&installation);
-    Who::actor("flow").does(install).await.expect("stored");
+    AuditContext::actor("flow")
+        .scope(install)
+        .await
+        .expect("stored");
     let user = user_id("U1");
     let report = world.store.as_actor("nightly-report");
     report.fetch(&key, Some(&user)).await.expect("fetched");
@@ -135,12 +140,8 @@ async fn what_a_stranger_can_cause_is_not_recorded() {
     let world = World::new().await;
     let (state, seen) = (StateId([1; 32]), SeenId([1; 32]));
     let until = noon() + Duration::from_secs(600);
-    world
-        .store
-        .issue(&state, b"{}", until)
-        .await
-        .expect("issued");
-    world.store.consume(&state, noon()).await.expect("consumed");
+    let consumed = world.store.consume(&state, until).await;
+    assert!(consumed.expect("consumed"));
     world
         .store
         .claim(&seen, noon(), until)

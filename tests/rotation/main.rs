@@ -19,6 +19,7 @@ mod endings;
 mod fetched;
 mod foreign;
 mod guards;
+mod hangs;
 mod holds;
 mod keys;
 mod logged;
@@ -40,7 +41,7 @@ mod told;
 mod waits;
 
 /// The application's own error.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Posting {
     Expired,
     Other,
