@@ -254,7 +254,9 @@ impl SlackApp {
             let mut stop = app.0.stop.subscribe();
             let refreshes = app.0.rotator.work(WorkerConfig::default());
             let departures = app.0.lifecycle.run();
-            let work = async { tokio::join!(refreshes, departures) };
+            let retention = app.0.audit.iter().map(Audit::run);
+            let retention = futures_util::future::join_all(retention);
+            let work = async { tokio::join!(refreshes, departures, retention) };
             tokio::select! {
                 // `app` owns the sender, so the channel is open.
                 _ = stop.wait_for(|stop| *stop) => {}

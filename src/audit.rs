@@ -44,6 +44,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -51,7 +52,8 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, to_millis};
-use crate::store::{Act, ActKind, AuditContext, AuditStore, Error, RunId, Witness};
+use crate::error_chain::error_chain;
+use crate::store::{Act, ActKind, AuditContext, AuditStore, Error, RunId, StoredRows, Witness};
 use crate::tenant::InstallationKey;
 
 mod check;
@@ -60,6 +62,7 @@ mod hash;
 mod head;
 mod query;
 mod queue;
+mod rows;
 mod run;
 mod sink;
 mod verify;
@@ -67,27 +70,43 @@ mod writer;
 
 pub use check::Fault;
 pub use entry::Detail;
-use entry::{ERASED, EXPIRED, Entry, RunNote};
+use entry::{ERASED, EXPIRED, Entry, ErasedNote, ExpiredNote};
 pub use head::{HeadError, SignedHead, SigningKey, SigningKeyError, VerifyingKey};
 pub use query::{Filter, LogRecord, records};
+use queue::Refused;
+pub use rows::{RowFault, RowFinding, RowReport, compare};
 use run::Run;
 pub use sink::{FileSink, HeadSink, TracingSink};
 pub use verify::{Ending, Finding, Report, RunReport, VerifyOptions, verify};
-use writer::{Shared, Writer};
+use writer::{LONGEST_RUN, Shared, Writer, registry, tail, to_count, to_sinks};
 
 /// How a log records, and who signs it.
 ///
 /// The default mode delays nothing: what is recorded waits in a queue of 65,536 entries. Equal reads
 /// within 2 s are one record with a count. If the process is killed, the last 3 s can be missing.
 /// What does not fit into the queue is counted in a record of its own, a gap.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[must_use = "the options are passed to `Audit::open`"]
 pub struct AuditOptions {
     is_strict: bool,
     key: Option<SigningKey>,
     sinks: Vec<Arc<dyn HeadSink>>,
     clock: Clock,
-    capacity: Option<usize>,
+    capacity: usize,
+    keep: Option<Duration>,
+}
+
+impl Default for AuditOptions {
+    fn default() -> Self {
+        Self {
+            is_strict: false,
+            key: None,
+            sinks: Vec::new(),
+            clock: Clock::default(),
+            capacity: CAPACITY,
+            keep: Some(KEEP),
+        }
+    }
 }
 
 impl AuditOptions {
@@ -121,8 +140,15 @@ impl AuditOptions {
 
     /// Sets how many entries may wait, instead of 65,536.
     pub fn with_capacity(self, entries: usize) -> Self {
-        let capacity = Some(entries);
+        let capacity = entries;
         Self { capacity, ..self }
+    }
+
+    /// Keeps each run of the log this long after its last record, instead of 400 days; `None` keeps
+    /// all runs. [`Audit::run`] removes older ones.
+    pub fn keep_for(self, time: impl Into<Option<Duration>>) -> Self {
+        let keep = time.into();
+        Self { keep, ..self }
     }
 }
 
@@ -136,6 +162,8 @@ struct Handle {
     shared: Arc<Shared>,
     clock: Clock,
     is_strict: bool,
+    keep: Option<Duration>,
+    has_warned: AtomicBool,
 }
 
 impl Audit {
@@ -145,7 +173,7 @@ impl Audit {
     ///
     /// [`Error`], if the first record cannot be written.
     pub async fn open(store: Arc<dyn AuditStore>, options: AuditOptions) -> Result<Self, Error> {
-        let shared = Arc::new(Shared::new(options.capacity.unwrap_or(CAPACITY)));
+        let shared = Arc::new(Shared::new(options.capacity));
         let now = to_millis(options.clock.now());
         let mut writer = Writer {
             run: Run::begin(store.app(), now),
@@ -154,7 +182,7 @@ impl Audit {
             clock: options.clock.clone(),
             is_strict: options.is_strict,
             key: options.key.map(Arc::new),
-            sinks: options.sinks,
+            heads: to_sinks(options.sinks),
             headed: (0, Instant::now()),
         };
         writer.begin().await?;
@@ -164,12 +192,14 @@ impl Audit {
             shared,
             clock: options.clock,
             is_strict: options.is_strict,
+            keep: options.keep,
+            has_warned: AtomicBool::new(false),
         })))
     }
 
     /// Returns the run that this process writes.
     #[must_use]
-    pub fn run(&self) -> Option<RunId> {
+    pub fn current_run(&self) -> Option<RunId> {
         *self.0.shared.run.borrow()
     }
 
@@ -177,6 +207,7 @@ impl Audit {
     /// 10 s. Nothing is recorded afterwards: in strict mode, reads then fail.
     pub async fn close(&self) -> bool {
         let shared = &self.0.shared;
+        shared.queue().close();
         shared.closing.send_replace(true);
         let mut run = shared.run.subscribe();
         let ended = run.wait_for(Option::is_none);
@@ -193,58 +224,100 @@ impl Audit {
     ///
     /// [`Error::Unavailable`], if the database does not respond. Call it again then.
     pub async fn erase(&self, tenant: &InstallationKey) -> Result<bool, Error> {
-        let existed = self.0.store.erase(tenant).await?;
+        let Some(key) = self.0.store.key_of(tenant).await? else {
+            return Ok(false);
+        };
         let time = to_millis(self.0.clock.now());
-        self.record(vec![Entry::note(time, ERASED, &())]).await?;
-        Ok(existed)
+        let note = ErasedNote { key };
+        // The record first. A key that is missing without one looks like an attack.
+        self.durably(vec![Entry::note(time, ERASED, &note)]).await?;
+        self.0.store.erase(tenant, &note.key).await
     }
 
-    /// Removes runs of the log that ended longer ago than this. Returns their number.
+    /// Removes runs of the log whose last record is this old, and a day and an hour more. Returns
+    /// their number. [`run`](Self::run) calls it.
     ///
     /// A record in this process's run says which runs were removed, and where they ended. So
-    /// [`verify`] does not miss them. A run of a process that died counts as ended an hour and a day
-    /// after it began.
+    /// [`verify`] does not miss them. The day and the hour are the longest time of a run: so what
+    /// names a run is removed after that run. A run of a process that died counts as ended then.
     ///
     /// # Errors
     ///
     /// [`Error::Unavailable`], if the database does not respond. Some runs may have been removed.
     pub async fn expire(&self, keep: Duration) -> Result<usize, Error> {
         let now = to_millis(self.0.clock.now());
-        let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
-        let (mut expired, mut from) = (Vec::new(), None);
-        loop {
-            let page = self.0.store.registry(from, REGISTRY_PAGE).await?;
-            let runs = page.runs.into_iter().filter(|(_, entry)| {
-                let is_over = entry.is_ended || entry.is_abandoned;
-                is_over && now.saturating_sub(entry.touched) > keep
-            });
-            expired.extend(runs);
-            from = page.next;
-            if from.is_none() {
-                break;
-            }
-        }
+        let before = now.saturating_sub(to_count(keep));
+        let longest = to_count(LONGEST_RUN);
+        let mut expired = registry(&*self.0.store).await?;
+        expired.retain(|(_, entry)| {
+            let is_over = entry.is_ended || entry.started.saturating_add(longest) < now;
+            is_over && entry.touched.saturating_add(longest) < before
+        });
         for (run, entry) in &expired {
-            let note = RunNote {
-                run: run.to_string(),
-                records: entry.records,
-                hash: entry.head.clone(),
+            let run_note = tail(&*self.0.store, *run, entry).await?;
+            let note = ExpiredNote {
+                run: run_note,
+                before,
             };
             // The record first. A run that is missing without one looks like an attack.
-            self.durably(Entry::note(now, EXPIRED, &note)).await?;
+            self.durably(vec![Entry::note(now, EXPIRED, &note)]).await?;
             self.0.store.remove(*run).await?;
         }
         Ok(expired.len())
     }
 
-    /// Records an entry, and waits until it is durable in any mode.
-    async fn durably(&self, entry: Entry) -> Result<(), Error> {
-        let shared = &self.0.shared;
-        if shared.run.borrow().is_none() {
-            return Err(not_logged(NotLogged::Closed));
+    /// Removes what has no retention left ([`AuditOptions::keep_for`]), immediately and then every
+    /// hour. Never returns; drop the future to stop. [`SlackApp::run`](crate::SlackApp::run) does
+    /// this for its own log.
+    pub async fn run(&self) {
+        let mut hours = tokio::time::interval(EXPIRE_EVERY);
+        loop {
+            hours.tick().await;
+            let expired = match self.0.keep {
+                Some(keep) => self.expire(keep).await,
+                None => Ok(0),
+            };
+            if let Err(error) = expired {
+                tracing::warn!(
+                    error = error_chain(&error),
+                    "old runs of the audit log cannot be removed; this is tried again in an hour"
+                );
+            }
         }
-        let pushed = shared.queue().push(vec![entry]);
-        let ticket = pushed.map_err(|_| not_logged(NotLogged::Full))?;
+    }
+
+    /// Records the versions of all rows. Call it once if rows were written before the log began.
+    /// Otherwise [`compare`] reports them as [`RowFault::Unlogged`]. Returns the number of rows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`], if a database does not respond. Call it again then.
+    pub async fn note_rows(&self, rows: &dyn StoredRows) -> Result<u64, Error> {
+        let (mut count, mut from) = (0, None);
+        loop {
+            let page = rows.stored_rows(from).await?;
+            let time = to_millis(self.0.clock.now());
+            let entries = page.rows.into_iter().map(|row| {
+                let act = Act {
+                    version: Some(row.version),
+                    ..Act::new(ActKind::Found, Some(row.tenant), row.row)
+                };
+                Entry::act(time, act, AuditContext::current())
+            });
+            let entries: Vec<_> = entries.collect();
+            count += u64::try_from(entries.len()).expect("a page");
+            self.durably(entries).await?;
+            from = page.next;
+            if from.is_none() {
+                return Ok(count);
+            }
+        }
+    }
+
+    /// Records entries, and waits until they are durable in any mode.
+    async fn durably(&self, entries: Vec<Entry>) -> Result<(), Error> {
+        let pushed = self.0.shared.queue().push(entries);
+        let ticket = pushed.map_err(not_logged)?;
         self.written(ticket, CLOSE).await
     }
 
@@ -254,60 +327,75 @@ impl Audit {
         let written = durable.wait_for(|durable| *durable >= ticket);
         match tokio::time::timeout(within, written).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(not_logged(NotLogged::Late)),
+            _ => Err(Error::Unavailable(NotLogged::Late.into())),
         }
     }
 
-    /// Records entries that must not wait for equal ones.
-    async fn record(&self, entries: Vec<Entry>) -> Result<(), Error> {
-        let (shared, count) = (&self.0.shared, entries.len());
-        if shared.run.borrow().is_none() {
-            return Err(not_logged(NotLogged::Closed));
-        }
-        let pushed = shared.queue().push(entries);
-        let Ok(ticket) = pushed else {
-            if !self.0.is_strict {
-                let now = to_millis(self.0.clock.now());
-                shared.queue().lose(count, now);
+    /// Records acts, each in a record of its own, before it returns. An act that hands nothing out
+    /// was done already. If it cannot be recorded, it is counted.
+    async fn report_strictly(
+        &self,
+        context: AuditContext,
+        acts: Vec<Act>,
+        time: u64,
+    ) -> Result<(), Error> {
+        let done = acts.iter().filter(|act| act.kind != ActKind::Open).count();
+        let acts = acts.into_iter();
+        let entries = acts.map(|act| Entry::act(time, act, context.clone()));
+        let pushed = {
+            let mut queue = self.0.shared.queue();
+            let pushed = queue.push(entries.collect());
+            if matches!(pushed, Err(Refused::Full)) {
+                queue.lose(done, time);
             }
-            return Err(not_logged(NotLogged::Full));
+            pushed
         };
-        if self.0.is_strict {
-            return self.written(ticket, STRICT).await;
+        self.written(pushed.map_err(not_logged)?, STRICT).await
+    }
+
+    /// Records acts later. Equal reads are counted together. Nothing fails because of the log: what
+    /// does not fit is counted.
+    fn report_later(&self, context: &AuditContext, acts: Vec<Act>, time: u64) {
+        let mut queue = self.0.shared.queue();
+        for act in acts {
+            let is_read = matches!(act.kind, ActKind::Open | ActKind::Unwrap);
+            let pushed = if is_read {
+                queue.push_read(act, context.clone(), time)
+            } else {
+                let entry = Entry::act(time, act, context.clone());
+                queue.push(vec![entry]).map(drop)
+            };
+            match pushed {
+                Ok(()) => {}
+                Err(Refused::Full) => queue.lose(1, time),
+                Err(Refused::Closed) => {
+                    drop(queue);
+                    return self.warn_once();
+                }
+            }
         }
-        shared.wake.notify_one();
-        Ok(())
+        if queue.ready() > 0 {
+            self.0.shared.wake.notify_one();
+        }
+    }
+
+    fn warn_once(&self) {
+        if !self.0.has_warned.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                "the audit log is closed, and the store is still used; this is not recorded"
+            );
+        }
     }
 }
 
 #[async_trait]
 impl Witness for Audit {
-    async fn report(&self, who: AuditContext, acts: Vec<Act>) -> Result<(), Error> {
+    async fn report(&self, context: AuditContext, acts: Vec<Act>) -> Result<(), Error> {
         let time = to_millis(self.0.clock.now());
         if self.0.is_strict {
-            let entries = acts.into_iter();
-            let entries = entries.map(|act| Entry::act(time, act, who.clone()));
-            return self.record(entries.collect()).await;
+            return self.report_strictly(context, acts, time).await;
         }
-        let (reads, others): (Vec<_>, Vec<_>) =
-            acts.into_iter().partition(|act| act.kind == ActKind::Open);
-        {
-            let mut queue = self.0.shared.queue();
-            for act in reads {
-                if queue.push_read(act, who.clone(), time).is_err() {
-                    queue.lose(1, time);
-                }
-            }
-        }
-        let others = others.into_iter();
-        let others: Vec<_> = others
-            .map(|act| Entry::act(time, act, who.clone()))
-            .collect();
-        if others.is_empty() {
-            return Ok(());
-        }
-        // In this mode nothing fails because of the log. What does not fit is counted.
-        drop(self.record(others).await);
+        self.report_later(&context, acts, time);
         Ok(())
     }
 }
@@ -316,13 +404,14 @@ impl fmt::Debug for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Audit")
             .field("store", &self.0.store)
-            .field("run", &self.run())
+            .field("run", &self.current_run())
             .finish_non_exhaustive()
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        self.shared.queue().close();
         self.shared.closing.send_replace(true);
     }
 }
@@ -342,7 +431,11 @@ pub enum NotLogged {
     Late,
 }
 
-fn not_logged(reason: NotLogged) -> Error {
+fn not_logged(refused: Refused) -> Error {
+    let reason = match refused {
+        Refused::Full => NotLogged::Full,
+        Refused::Closed => NotLogged::Closed,
+    };
     Error::Unavailable(reason.into())
 }
 
@@ -352,8 +445,11 @@ const CAPACITY: usize = 65_536;
 /// How long a caller waits in strict mode. Slack gives a handler 3 s.
 const STRICT: Duration = Duration::from_secs(1);
 
-/// The entries of a page of the registry.
-const REGISTRY_PAGE: usize = 500;
+/// How long runs are kept: a year, and a month to look at it.
+const KEEP: Duration = Duration::from_secs(400 * 24 * 3600);
+
+/// How often old runs are removed.
+const EXPIRE_EVERY: Duration = Duration::from_secs(3600);
 
 /// How long closing takes at most.
 const CLOSE: Duration = Duration::from_secs(10);

@@ -46,6 +46,7 @@ mod reporter;
 mod rotation_facts;
 mod seen;
 mod states;
+mod stored_rows;
 mod sweep;
 mod tenants;
 
@@ -150,13 +151,14 @@ impl<B: Backend> EncryptedStore<B> {
         self
     }
 
-    /// Tells this witness of each credential that is opened, of each change of a tenant's rows, and
-    /// of each new data key: [`Audit`](crate::audit::Audit) records them.
+    /// Reports to this witness each credential that is opened, each change of a tenant's rows, and
+    /// each data key that is made or unwrapped: [`Audit`](crate::audit::Audit) records them.
     #[must_use]
     pub fn with_witness(mut self, witness: impl Witness) -> Self {
-        let witness: Option<Arc<dyn Witness>> = Some(Arc::new(witness));
+        let witness: Arc<dyn Witness> = Arc::new(witness);
+        self.driver.keys.report_to(&witness);
         let change = |reporter| Reporter {
-            witness,
+            witness: Some(witness),
             ..reporter
         };
         self.driver = Arc::new(self.driver.with_reporter(change));

@@ -9,11 +9,10 @@ use url::Url;
 
 use crate::authorize::{AuthorizeError, AuthorizeResult, Authorizer};
 use crate::error_chain::error_chain;
-use crate::events::{Handled, Lifecycle};
+use crate::events::{Handled, Lifecycle, context_of};
 use crate::replay::{Entry, Pass, ReplayGuard};
 use crate::request::{Kind, LifecycleEvent, VerifiedRequest};
 use crate::rotation;
-use crate::store::AuditContext;
 
 mod desk;
 mod refusal;
@@ -125,7 +124,7 @@ impl Gate {
             _ => {}
         }
         let request = Arc::new(request);
-        let judged = who(&request).scope(self.judge(&request));
+        let judged = context_of(&request).scope(self.judge(&request));
         match tokio::time::timeout(DEADLINE, judged).await {
             Ok(judged) => judged,
             Err(_) => {
@@ -200,8 +199,9 @@ impl Gate {
             return Ok(Handled::NotLifecycle);
         }
         let (gate, request) = (self.clone(), Arc::clone(request));
-        let who = who(&request);
-        let task = tokio::spawn(who.scope(async move { gate.0.lifecycle.handle(&request).await }));
+        let context = context_of(&request);
+        let task =
+            tokio::spawn(context.scope(async move { gate.0.lifecycle.handle(&request).await }));
         match task.await {
             Ok(Ok(handled)) => Ok(handled),
             Ok(Err(error)) => {
@@ -224,16 +224,6 @@ impl fmt::Debug for Gate {
             .field("lifecycle", &self.0.lifecycle)
             .finish_non_exhaustive()
     }
-}
-
-/// Returns on whose behalf a request is handled, for the audit log: the kind of the request or the
-/// type of its event, its user and its id.
-pub(crate) fn who(request: &VerifiedRequest) -> AuditContext {
-    let purpose = request.event_type();
-    AuditContext::actor("slack")
-        .because(purpose.unwrap_or_else(|| request.kind().name()))
-        .user(request.user().cloned())
-        .request(request.event_id().or_else(|| request.envelope_id()))
 }
 
 /// Returns whether a request reaches the app although it cannot be authorized.

@@ -177,7 +177,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "replay",
             "request",
             "rotation",
-            "store",
         ],
     ),
     (

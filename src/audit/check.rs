@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::entry::{END, HEAD, head_in};
 use super::hash::{genesis, of_payload, of_record};
 use super::head::{HeadError, VerifyingKey};
+use super::run::AT_ONCE;
 use super::writer::HEAD_RECORDS;
 use crate::store::{Part, PublicPart, RunId, StoredBatch};
 
@@ -38,8 +39,11 @@ pub enum Fault {
     RegistryEdited,
     /// The signed head in this record is not valid.
     Head(HeadError),
-    /// A thousand records before this one have no signed head, although the run's heads are signed.
+    /// More than a thousand records before this one have no signed head, although a key was to sign
+    /// them.
     Unsigned,
+    /// The key of the sealed part is missing, and no record says that the tenant was erased.
+    KeyMissing,
 }
 
 /// The check of one run.
@@ -59,11 +63,12 @@ pub(super) struct RunCheck<'a> {
     pub(super) ends: HashMap<u64, String>,
     pub(super) is_ended: bool,
     pub(super) erased: u64,
+    /// The keys that are missing: the place and the time of the first record that needs each.
+    pub(super) keyless: HashMap<String, (u64, u64)>,
     pub(super) gaps: u64,
     /// The number of records at the last valid head, and its key's epoch.
     signed: u64,
     epoch: u64,
-    has_heads: bool,
 }
 
 impl<'a> RunCheck<'a> {
@@ -80,22 +85,22 @@ impl<'a> RunCheck<'a> {
             closed: None,
             is_ended: false,
             erased: 0,
+            keyless: HashMap::new(),
             gaps: 0,
             signed: 0,
             epoch: 0,
-            has_heads: false,
         }
     }
 
     /// Checks the next batch. `later` are batches that follow it.
-    pub(super) fn batch(&mut self, batch: &StoredBatch, later: &[Option<StoredBatch>]) {
+    pub(super) fn batch(&mut self, batch: &StoredBatch, later: &[&Option<StoredBatch>]) {
         if self.fault.is_some() {
             return;
         }
         let first = self.records;
         for (nth, record) in batch.records.iter().enumerate() {
             let rest = &batch.records[nth..];
-            let later = later.iter().flatten().flat_map(|batch| &batch.records);
+            let later = later.iter().copied().flatten().flat_map(|it| &it.records);
             self.record(record, rest.iter().chain(later));
             if let Some(parts) = &batch.parts {
                 self.part(record, &parts[nth]);
@@ -179,7 +184,9 @@ impl<'a> RunCheck<'a> {
         }
         if record.event == HEAD {
             self.signed_head(record);
-        } else if self.has_heads && self.records - self.signed > MOST_UNSIGNED {
+        } else if self.records - self.signed > MOST_UNSIGNED
+            && self.keys.iter().any(|key| key.covers(record.time))
+        {
             self.fail(self.records, Fault::Unsigned);
         }
     }
@@ -200,14 +207,16 @@ impl<'a> RunCheck<'a> {
         if !is_own || head.hash != self.head {
             return self.fail(sequence.saturating_sub(1), Fault::Rewritten);
         }
-        (self.signed, self.epoch, self.has_heads) = (sequence, head.epoch, true);
+        (self.signed, self.epoch) = (sequence, head.epoch);
     }
 
     fn part(&mut self, record: &PublicPart, part: &Part) {
         let is_right = match part {
             Part::Absent => record.payload.is_empty(),
-            Part::Erased => {
+            Part::Erased(key) => {
                 self.erased += 1;
+                let first = (record.sequence, record.time);
+                self.keyless.entry(key.clone()).or_insert(first);
                 !record.payload.is_empty()
             }
             Part::Opened(text) => of_payload(text) == record.payload,
@@ -234,5 +243,5 @@ impl<'a> RunCheck<'a> {
     }
 }
 
-/// The writer signs a head after so many records and the rest of a batch.
-const MOST_UNSIGNED: u64 = HEAD_RECORDS + 65_536;
+/// The writer signs a head after so many records and the rest of a batch. The head is a record too.
+const MOST_UNSIGNED: u64 = HEAD_RECORDS + AT_ONCE as u64;

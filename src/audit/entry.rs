@@ -129,12 +129,30 @@ pub(super) struct StartNote {
     pub(super) epoch: u64,
 }
 
-/// The note that names the head of another run, which has not ended, or which is removed.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// The note that names the head of another run, which has not ended.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
 pub(super) struct RunNote {
     pub(super) run: String,
     pub(super) records: u64,
     pub(super) hash: String,
+}
+
+/// The note that another run is removed, because its retention has ended.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct ExpiredNote {
+    #[serde(flatten)]
+    pub(super) run: RunNote,
+    /// Runs whose last record is this old, in milliseconds since 1970, have no retention left.
+    pub(super) before: u64,
+}
+
+/// The note that a tenant's key was destroyed. The key's id is random, and names no tenant.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct ErasedNote {
+    pub(super) key: String,
 }
 
 /// The note of the last record of a run.

@@ -223,7 +223,7 @@ impl VerifyingKey {
         &self.key
     }
 
-    fn covers(&self, time: u64) -> bool {
+    pub(super) fn covers(&self, time: u64) -> bool {
         self.from <= time && self.until.is_none_or(|until| time < until)
     }
 }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use futures_util::stream::{self, Stream, TryStreamExt as _};
 use serde::Serialize;
 
-use super::entry::Detail;
+use super::entry::{DONE, Detail};
 use super::hash::of_record;
 use crate::clock::{from_millis, to_millis};
 use crate::store::{AuditStore, Error, Part, PublicPart, RunId, StoredBatch};
@@ -50,6 +50,12 @@ impl LogRecord {
     #[must_use]
     pub fn time(&self) -> SystemTime {
         from_millis(self.public.time)
+    }
+
+    /// Returns whether the act was done. Otherwise it failed, or its outcome is unknown.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.public.outcome == DONE
     }
 
     /// Returns the record as one line of JSON, which verifies offline: `docs/audit.md` says how.

@@ -13,6 +13,7 @@ use crate::store::{Act, AuditContext};
 #[derive(Debug)]
 pub(super) struct Queue {
     capacity: usize,
+    is_closed: bool,
     ready: Vec<Entry>,
     /// Equal reads, which become one record, and when the first of them came.
     reads: HashMap<(Act, AuditContext), (Instant, Entry)>,
@@ -22,14 +23,20 @@ pub(super) struct Queue {
     tickets: u64,
 }
 
-/// The queue has no room.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Full;
+/// Why the queue accepts no entry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Refused {
+    /// It has no room.
+    Full,
+    /// The log is being closed. What is in the queue is still written.
+    Closed,
+}
 
 impl Queue {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             capacity,
+            is_closed: false,
             ready: Vec::new(),
             reads: HashMap::new(),
             lost: 0,
@@ -39,9 +46,12 @@ impl Queue {
     }
 
     /// Adds entries which are to be written as soon as possible. Returns the ticket of the last.
-    pub(super) fn push(&mut self, entries: Vec<Entry>) -> Result<u64, Full> {
+    pub(super) fn push(&mut self, entries: Vec<Entry>) -> Result<u64, Refused> {
+        if self.is_closed {
+            return Err(Refused::Closed);
+        }
         if self.len() + entries.len() > self.capacity {
-            return Err(Full);
+            return Err(Refused::Full);
         }
         self.tickets += u64::try_from(entries.len()).expect("a count");
         self.ready.extend(entries);
@@ -49,7 +59,15 @@ impl Queue {
     }
 
     /// Adds a read. If an equal one waits, counts it there.
-    pub(super) fn push_read(&mut self, act: Act, who: AuditContext, time: u64) -> Result<(), Full> {
+    pub(super) fn push_read(
+        &mut self,
+        act: Act,
+        who: AuditContext,
+        time: u64,
+    ) -> Result<(), Refused> {
+        if self.is_closed {
+            return Err(Refused::Closed);
+        }
         let is_full = self.len() >= self.capacity;
         // Requests have ids of their own. The record has the first.
         let equal = AuditContext {
@@ -61,11 +79,16 @@ impl Queue {
             return Ok(());
         }
         if is_full {
-            return Err(Full);
+            return Err(Refused::Full);
         }
         let entry = Entry::act(time, act.clone(), who);
         self.reads.insert((act, equal), (Instant::now(), entry));
         Ok(())
+    }
+
+    /// Accepts no further entry.
+    pub(super) fn close(&mut self) {
+        self.is_closed = true;
     }
 
     /// Counts entries that did not fit.

@@ -69,6 +69,7 @@ impl Run {
             touched: now,
             is_ended,
             records: self.records,
+            batches: self.batches,
             head: self.head.clone(),
             ..RunEntry::default()
         }

@@ -1,10 +1,13 @@
 //! Verifies a whole log: each run, and what the runs, the registry and the anchors say of each other.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::SystemTime;
 
 use super::check::{Fault, RunCheck};
-use super::entry::{END, EXPIRED, EndNote, RunNote, SAW};
+use super::entry::{END, ERASED, EXPIRED, EndNote, ErasedNote, ExpiredNote, RunNote, SAW};
 use super::head::{SignedHead, VerifyingKey};
+use super::writer::{LONGEST_RUN, to_count};
+use crate::clock::from_millis;
 use crate::store::{AuditStore, Error, PublicPart, RunEntry, RunId, StoredBatch};
 
 /// What [`verify`] compares the log with.
@@ -22,11 +25,14 @@ pub struct VerifyOptions {
 pub struct Report {
     /// The runs that are stored.
     pub runs: Vec<RunReport>,
-    /// What is wrong: the first finding of each run. Empty if the log is intact.
+    /// What is wrong: the first wrong record of each run, and a wrong entry of the registry. Empty if
+    /// the log is intact.
     pub findings: Vec<Finding>,
     /// Whether heads from outside the database were compared. If not, nothing shows whether the
     /// whole log was rolled back.
     pub is_anchored: bool,
+    /// Whether older runs were removed at the end of their retention.
+    pub has_expired: bool,
 }
 
 /// One run of a log.
@@ -43,6 +49,8 @@ pub struct RunReport {
     pub erased: u64,
     /// The number of events that were not recorded, because the queue was full.
     pub lost: u64,
+    /// When the registry last heard of the run; `None` if it has no entry.
+    pub touched: Option<SystemTime>,
     /// The number of records of the last head that an anchor has. The records after it are
     /// protected only against someone who cannot sign and cannot open the rows.
     pub anchored: u64,
@@ -112,7 +120,10 @@ pub async fn verify(store: &dyn AuditStore, options: &VerifyOptions) -> Result<R
 struct Claim {
     run: RunId,
     records: u64,
+    /// The hash of the last of these records; empty if the claim does not say it.
     hash: String,
+    /// When it was said, in milliseconds since 1970.
+    time: u64,
     is_anchor: bool,
 }
 
@@ -121,10 +132,51 @@ struct Claim {
 struct Log {
     report: Report,
     claims: Vec<Claim>,
-    /// The runs that other runs say were removed at the end of their retention.
-    expired: BTreeSet<RunId>,
+    /// What intact runs say about others.
+    said: Said,
     /// The hash after each batch of each run.
     ends: HashMap<RunId, HashMap<u64, String>>,
+    /// The keys that are missing in each run: the place and the time of the first record.
+    keyless: Vec<(RunId, String, u64, u64)>,
+}
+
+/// What a run says about what was removed.
+#[derive(Default)]
+struct Said {
+    /// The runs that were removed at the end of their retention, with their numbers of records.
+    expired: HashMap<RunId, u64>,
+    /// Runs whose last record is older have no retention left.
+    before: u64,
+    /// The keys that were destroyed.
+    erased: HashSet<String>,
+}
+
+impl Said {
+    fn note(&mut self, record: &PublicPart) {
+        if record.event == EXPIRED
+            && let Ok(note) = serde_json::from_str::<ExpiredNote>(&record.note)
+            && let Some(run) = RunId::parse(&note.run.run)
+        {
+            self.expired.insert(run, note.run.records);
+            self.before = self.before.max(note.before);
+        } else if record.event == ERASED
+            && let Ok(note) = serde_json::from_str::<ErasedNote>(&record.note)
+        {
+            self.erased.insert(note.key);
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.expired.extend(other.expired);
+        self.before = self.before.max(other.before);
+        self.erased.extend(other.erased);
+    }
+
+    /// Returns whether a run that had a record at this time, and all that was said about it, may
+    /// have been removed with their retention.
+    fn is_past(&self, time: u64) -> bool {
+        time.saturating_add(to_count(LONGEST_RUN)) < self.before
+    }
 }
 
 impl Log {
@@ -145,6 +197,7 @@ impl Log {
                     run,
                     records: entry.records,
                     hash: entry.head.clone(),
+                    time: entry.touched,
                     is_anchor: false,
                 });
                 registry.insert(run, entry);
@@ -164,7 +217,7 @@ impl Log {
         keys: &[VerifyingKey],
     ) -> Result<(), Error> {
         let mut check = RunCheck::new(store.app(), run, keys);
-        let mut next = 0;
+        let (mut next, mut said, mut claims) = (0, Said::default(), Vec::new());
         let mut window: Vec<Option<StoredBatch>> = store.batches(run, 0, AT_ONCE).await?;
         loop {
             let later = if window.iter().all(Option::is_some) {
@@ -175,10 +228,12 @@ impl Log {
             };
             let present = window.iter().map_while(Option::as_ref);
             for (nth, batch) in present.enumerate() {
-                batch.records.iter().for_each(|record| self.note(record));
-                let mut rest = window[nth + 1..].to_vec();
-                rest.extend_from_slice(&later);
+                let rest: Vec<_> = window[nth + 1..].iter().chain(&later).collect();
                 check.batch(batch, &rest);
+                if check.fault.is_none() {
+                    batch.records.iter().for_each(|record| said.note(record));
+                    claims.extend(batch.records.iter().filter_map(claim));
+                }
                 next += 1;
             }
             if window.iter().any(Option::is_none) {
@@ -194,11 +249,18 @@ impl Log {
         if places.is_empty() && entry.is_none_or(|entry| entry.records == 0) {
             return Ok(());
         }
-        if let Some((record, fault)) = check.fault {
-            self.find(run, record, fault);
+        self.claims.append(&mut claims);
+        match check.fault {
+            Some((record, fault)) => self.find(run, record, fault),
+            // Only an intact run is believed. The others could hide what was removed.
+            None => {
+                self.said.add(said);
+                let keyless = check.keyless.drain();
+                let keyless = keyless.map(|(key, (record, time))| (run, key, record, time));
+                self.keyless.extend(keyless);
+            }
         }
-        let is_listed = entry.is_some() || self.is_found(run);
-        if !is_listed {
+        if entry.is_none() && !self.has(run, |fault| fault == Fault::RegistryEdited) {
             self.find(run, 0, Fault::RegistryDropped);
         }
         if !places.is_empty() {
@@ -214,47 +276,11 @@ impl Log {
                 ending,
                 erased: check.erased,
                 lost: check.gaps,
+                touched: entry.map(|entry| from_millis(entry.touched)),
                 anchored: 0,
             });
         }
         Ok(())
-    }
-
-    /// Notes what a record says about other runs.
-    fn note(&mut self, record: &PublicPart) {
-        let run = |text: &str| RunId::parse(text);
-        match record.event.as_str() {
-            SAW => {
-                if let Ok(note) = serde_json::from_str::<RunNote>(&record.note)
-                    && let Some(run) = run(&note.run)
-                {
-                    self.claims.push(Claim {
-                        run,
-                        records: note.records,
-                        hash: note.hash,
-                        is_anchor: false,
-                    });
-                }
-            }
-            EXPIRED => {
-                if let Ok(note) = serde_json::from_str::<RunNote>(&record.note) {
-                    self.expired.extend(run(&note.run));
-                }
-            }
-            END => {
-                if let Ok(note) = serde_json::from_str::<EndNote>(&record.note)
-                    && let Some(run) = run(&note.successor)
-                {
-                    self.claims.push(Claim {
-                        run,
-                        records: 1,
-                        hash: String::new(),
-                        is_anchor: false,
-                    });
-                }
-            }
-            _ => {}
-        }
     }
 
     fn anchor(&mut self, app: &str, head: &SignedHead, keys: &[VerifyingKey]) {
@@ -273,6 +299,7 @@ impl Log {
             run,
             records: head.records,
             hash: head.hash.clone(),
+            time: head.time,
             is_anchor: true,
         });
     }
@@ -280,58 +307,71 @@ impl Log {
     /// Compares what was said of each run with the run.
     fn judge(mut self) -> Report {
         let mut claims = std::mem::take(&mut self.claims);
-        // The claim that names the first missing record comes first.
-        claims.sort_by_key(|claim| (claim.run, claim.records));
+        // What the database proves comes before what only an anchor proves.
+        claims.sort_by_key(|claim| (claim.run, claim.is_anchor, claim.records));
         for claim in claims {
-            if claim.records == 0 || self.expired.contains(&claim.run) {
-                continue;
-            }
-            let runs = &mut self.report.runs;
-            let Some(report) = runs.iter_mut().find(|report| report.run == claim.run) else {
-                if !self.is_found(claim.run) {
-                    self.find(claim.run, 0, Fault::RunDropped);
-                }
-                continue;
-            };
-            let records = report.records;
-            let ends = &self.ends[&claim.run];
-            let fault = if claim.records > records {
-                let is_anchor = claim.is_anchor;
-                let missing = if is_anchor {
-                    Fault::RolledBack
-                } else {
-                    Fault::Truncated
-                };
-                Some((records, missing))
-            } else if claim.hash.is_empty() || ends.get(&claim.records) == Some(&claim.hash) {
-                if claim.is_anchor {
-                    report.anchored = report.anchored.max(claim.records);
-                }
-                None
-            } else {
-                Some((claim.records - 1, Fault::Rewritten))
-            };
-            // If a record is wrong, what comes after it is not counted.
-            let is_explained = matches!(
-                self.first_fault(claim.run),
-                Some(fault) if !matches!(fault, Fault::RegistryDropped | Fault::Truncated)
-            );
-            if let Some((record, fault)) = fault
-                && !is_explained
-            {
-                self.find(claim.run, record, fault);
+            self.judge_claim(&claim);
+        }
+        self.keyless
+            .sort_by_key(|(run, _, record, _)| (*run, *record));
+        for (run, key, record, time) in std::mem::take(&mut self.keyless) {
+            let is_known = self.said.erased.contains(&key) || self.said.is_past(time);
+            if !is_known && !self.has(run, |fault| !is_of_registry(fault)) {
+                self.find(run, record, Fault::KeyMissing);
             }
         }
+        self.report.has_expired = !self.said.expired.is_empty() || self.said.before > 0;
+        // A run that is being removed may be there in part.
+        let expired = &self.said.expired;
+        self.report.findings.retain(|finding| {
+            !expired.contains_key(&finding.run) || finding.fault == Fault::Truncated
+        });
         self.report
     }
 
-    fn first_fault(&self, run: RunId) -> Option<Fault> {
-        let findings = self.report.findings.iter();
-        findings.rev().find(|it| it.run == run).map(|it| it.fault)
+    fn judge_claim(&mut self, claim: &Claim) {
+        let run = claim.run;
+        if claim.records == 0 || self.has(run, |fault| !is_of_registry(fault)) {
+            // If a record is wrong, what comes after it is not counted.
+            return;
+        }
+        if let Some(records) = self.said.expired.get(&run) {
+            if claim.records > *records {
+                self.find(run, *records, Fault::Truncated);
+            }
+            return;
+        }
+        let runs = &mut self.report.runs;
+        let Some(report) = runs.iter_mut().find(|report| report.run == run) else {
+            if !self.said.is_past(claim.time) {
+                self.find(run, 0, Fault::RunDropped);
+            }
+            return;
+        };
+        if claim.records > report.records {
+            let record = report.records;
+            let fault = if claim.is_anchor {
+                Fault::RolledBack
+            } else {
+                Fault::Truncated
+            };
+            return self.find(run, record, fault);
+        }
+        let hash = self.ends[&run].get(&claim.records);
+        if !claim.hash.is_empty() && hash != Some(&claim.hash) {
+            return self.find(run, claim.records - 1, Fault::Rewritten);
+        }
+        if claim.is_anchor {
+            report.anchored = report.anchored.max(claim.records);
+        }
     }
 
-    fn is_found(&self, run: RunId) -> bool {
-        self.first_fault(run).is_some()
+    /// Returns whether a finding of the run has such a fault.
+    fn has(&self, run: RunId, is_such: impl Fn(Fault) -> bool) -> bool {
+        let findings = self.report.findings.iter();
+        findings
+            .filter(|it| it.run == run)
+            .any(|it| is_such(it.fault))
     }
 
     fn find(&mut self, run: RunId, record: u64, fault: Fault) {
@@ -339,6 +379,35 @@ impl Log {
         if !self.report.findings.contains(&finding) {
             self.report.findings.push(finding);
         }
+    }
+}
+
+/// Returns whether a fault concerns the registry, and says nothing of the run's records.
+fn is_of_registry(fault: Fault) -> bool {
+    matches!(fault, Fault::RegistryDropped | Fault::RegistryEdited)
+}
+
+/// Returns what a record says about another run.
+fn claim(record: &PublicPart) -> Option<Claim> {
+    let claim = |run: &str, records, hash| {
+        Some(Claim {
+            run: RunId::parse(run)?,
+            records,
+            hash,
+            time: record.time,
+            is_anchor: false,
+        })
+    };
+    match record.event.as_str() {
+        SAW => {
+            let note: RunNote = serde_json::from_str(&record.note).ok()?;
+            claim(&note.run, note.records, note.hash)
+        }
+        END => {
+            let note: EndNote = serde_json::from_str(&record.note).ok()?;
+            claim(&note.successor, 1, String::new())
+        }
+        _ => None,
     }
 }
 

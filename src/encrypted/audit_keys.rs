@@ -126,15 +126,15 @@ impl<B: Backend> EncryptedStore<B> {
         Ok(key)
     }
 
-    /// Destroys a tenant's key. The key's row goes first: if the second step fails, the next call
+    /// Destroys a tenant's key. Its row is deleted first: if the second step fails, the next call
     /// still finds the id, and until then a new key is made for new records.
-    pub(super) async fn destroy_audit_key(&self, tenant: &InstallationKey) -> Result<bool, Error> {
-        let named = self.named_audit_key(tenant).await?;
+    pub(super) async fn destroy_audit_key(
+        &self,
+        tenant: &InstallationKey,
+        id: KeyId,
+    ) -> Result<bool, Error> {
         // Also if another process has destroyed the key: this one may still have it.
         self.audit_keys.forget();
-        let Some(id) = named else {
-            return Ok(false);
-        };
         let existed = self.audit_key(id).await?.is_some();
         self.remove_audit_key(id).await?;
         let decide = |records: &[Option<Record>], _: &[Option<Row>]| {
@@ -151,7 +151,10 @@ impl<B: Backend> EncryptedStore<B> {
         Ok(existed)
     }
 
-    async fn named_audit_key(&self, tenant: &InstallationKey) -> Result<Option<KeyId>, Error> {
+    pub(super) async fn named_audit_key(
+        &self,
+        tenant: &InstallationKey,
+    ) -> Result<Option<KeyId>, Error> {
         let partition = self.driver.app.audit_tenant(tenant);
         let records = self
             .driver

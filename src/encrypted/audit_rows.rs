@@ -16,7 +16,7 @@ use super::driver::{Opening, Step};
 use super::names::{AUDIT, AUDIT_ENTRY, audit_batch, audit_entry, batch_of, run_of};
 use super::record::{self, Draft, Record};
 use crate::backend::{Backend, Cursor, Key, Partition, Row, Scope};
-use crate::seal::{self, Context, Sealed};
+use crate::seal::{self, Context, KeyId, Sealed};
 use crate::store::{
     AuditStore, Batch, Error, FoundRuns, ListCursor, Part, Plain, PublicPart, Registry, RunEntry,
     RunId, StoredBatch,
@@ -166,8 +166,16 @@ impl<B: Backend> AuditStore for EncryptedStore<B> {
         Ok(())
     }
 
-    async fn erase(&self, tenant: &InstallationKey) -> Result<bool, Error> {
-        self.destroy_audit_key(tenant).await
+    async fn key_of(&self, tenant: &InstallationKey) -> Result<Option<String>, Error> {
+        let named = self.named_audit_key(tenant).await?;
+        Ok(named.map(|id| id.to_string()))
+    }
+
+    async fn erase(&self, tenant: &InstallationKey, key: &str) -> Result<bool, Error> {
+        match KeyId::parse(key) {
+            Some(id) => self.destroy_audit_key(tenant, id).await,
+            None => Ok(false),
+        }
     }
 }
 
@@ -287,7 +295,7 @@ impl<B: Backend> EncryptedStore<B> {
                         return Ok(None);
                     };
                     let Some(key) = self.audit_key_for_opening(id, opened).await? else {
-                        parts.push(Part::Erased);
+                        parts.push(Part::Erased(id.to_string()));
                         continue;
                     };
                     let context = self.part_context(partition, slot.as_str(), &nth);

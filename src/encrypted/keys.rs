@@ -18,18 +18,20 @@ use super::names::{App, slot};
 use crate::backend::{self, Backend, Key, Partition, Row, Scope, Slot, Version};
 use crate::error_chain::error_chain;
 use crate::seal::{DataKey, Held, KeyContext, KeyError, KeyId, KeyProvider, Keyring, Lookup};
-use crate::store;
+use crate::store::{self, ActKind, Witness};
 
 mod flights;
 mod inspect;
 mod key_rows;
 mod make;
 mod manifest;
+mod witnessed;
 
 use flights::{Failure, Flight, Flights};
 use key_rows::{WrappedKey, key_slot};
 use manifest::Manifest;
 pub(super) use manifest::manifest_slot;
+use witnessed::KeyWitness;
 
 /// The data keys of one app: unwrapped in memory for a limited time, wrapped in the backend.
 pub(super) struct Keys<B> {
@@ -44,6 +46,7 @@ pub(super) struct Keys<B> {
     loading: Mutex<Loading>,
     /// The number of callers that asked for the current manifest.
     asked: AtomicU64,
+    witness: KeyWitness,
 }
 
 /// The reads of the manifest, of which only one runs at a time.
@@ -76,6 +79,7 @@ impl<B: Backend> Keys<B> {
             flights: Flights::default(),
             loading: Mutex::default(),
             asked: AtomicU64::default(),
+            witness: KeyWitness::default(),
         });
         let slots = [manifest_slot(), copying()];
         for _ in 0..ATTEMPTS {
@@ -171,6 +175,11 @@ impl<B: Backend> Keys<B> {
             let error = error_chain(&error);
             tracing::warn!(error, key = %id, "cannot refresh a data key in the background");
         }
+    }
+
+    /// Reports to this witness what the key provider does.
+    pub(super) fn report_to(&self, witness: &Arc<dyn Witness>) {
+        self.witness.set(witness);
     }
 
     fn newest(&self) -> Arc<Manifest> {
@@ -314,7 +323,10 @@ impl<B: Backend> Keys<B> {
     async fn unwrap(&self, wrapped: &WrappedKey<'_>) -> Result<DataKey, KeyringError> {
         let context = self.context(wrapped.id, wrapped.epoch);
         let unwrapped = self.provider.unwrap(wrapped.wrapped, &context);
-        in_time(unwrapped).await
+        let unwrapped = in_time(unwrapped).await;
+        self.witness
+            .report(ActKind::Unwrap, wrapped.id, unwrapped.is_ok());
+        unwrapped
     }
 
     fn context(&self, key_id: KeyId, epoch: u64) -> KeyContext<'_> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::names::{BOT, INSTALL, USER, tenant_of};
 use super::record;
-use crate::backend::{self, Change, Expect, Partition, Row, Slot, Version};
+use crate::backend::{self, Change, Expect, Key, Partition, Row, Slot, Version};
 use crate::installation::Revision;
 use crate::store::{Act, ActKind, AuditContext, Error, Witness};
 use crate::tenant::InstallationKey;
@@ -37,6 +37,13 @@ impl Reporter {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Reports a row of a tenant that does not open.
+    pub(super) async fn unreadable(&self, key: &Key, row: &Row) -> Result<(), Error> {
+        let mut acts = self.acts(&key.partition);
+        acts.opened(&key.slot, "", row, false);
+        self.report(acts).await
     }
 
     /// Tells the witness that a key was made. The key is there already, so a witness that fails is

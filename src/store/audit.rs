@@ -21,8 +21,8 @@ use crate::tenant::InstallationKey;
 ///    there, it succeeds and writes nothing. If another batch is there, it is [`Error::Conflict`].
 /// 2. `batches` returns what `append` was given, except what was erased. It returns one entry for
 ///    each place, in their order.
-/// 3. After `erase`, no sealed part that was appended for that tenant before can be opened. The
-///    public parts stay.
+/// 3. After `erase`, no sealed part under that key can be opened. The public parts stay. A later
+///    `append` for the tenant uses another key.
 /// 4. `remove` removes the batches of a run, then its entry in the registry. No other run changes.
 ///
 /// # Consistency
@@ -70,8 +70,11 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
     /// Removes a run.
     async fn remove(&self, run: RunId) -> Result<(), Error>;
 
-    /// Destroys the key of a tenant's sealed parts. Returns whether there was one.
-    async fn erase(&self, tenant: &InstallationKey) -> Result<bool, Error>;
+    /// Returns the id of the key that seals this tenant's parts, if there is one.
+    async fn key_of(&self, tenant: &InstallationKey) -> Result<Option<String>, Error>;
+
+    /// Destroys this key of a tenant's sealed parts. Returns whether it existed.
+    async fn erase(&self, tenant: &InstallationKey, key: &str) -> Result<bool, Error>;
 }
 
 /// Identifies one run: 16 random bytes. A process that starts begins a run.
@@ -204,8 +207,8 @@ impl StoredBatch {
 pub enum Part {
     /// The record has none.
     Absent,
-    /// The tenant's key was destroyed.
-    Erased,
+    /// The tenant's key of this id was destroyed.
+    Erased(String),
     /// The JSON text.
     Opened(Zeroizing<Vec<u8>>),
 }
@@ -227,6 +230,8 @@ pub struct RunEntry {
     pub is_abandoned: bool,
     /// The number of records whose hash is `head`.
     pub records: u64,
+    /// The number of batches with these records.
+    pub batches: u64,
     /// The hash of the last of these records, as hex digits.
     pub head: String,
 }

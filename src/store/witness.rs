@@ -78,6 +78,10 @@ pub enum ActKind {
     Clear,
     /// A data key was made.
     Key,
+    /// A data key was unwrapped by the key provider, or the provider refused.
+    Unwrap,
+    /// The row was there when the log was asked to note all rows.
+    Found,
 }
 
 impl ActKind {
@@ -90,6 +94,8 @@ impl ActKind {
             Self::Remove => "remove",
             Self::Clear => "clear",
             Self::Key => "key",
+            Self::Unwrap => "unwrap",
+            Self::Found => "found",
         }
     }
 }
@@ -116,6 +122,14 @@ impl AuditContext {
             actor: Some(text(name)),
             ..Self::default()
         }
+    }
+
+    /// Returns on whose behalf the caller acts. If nothing says so, it is this part of the app.
+    #[must_use]
+    pub fn current_or(name: &str) -> Self {
+        let current = Self::current();
+        let actor = current.actor.or_else(|| Some(text(name)));
+        Self { actor, ..current }
     }
 
     /// Adds why it acts.

@@ -140,7 +140,7 @@ async fn a_run_that_is_dropped_is_missed_by_the_registry_and_by_a_later_run() {
         let log = Log::new().await;
         // It has not ended when the second run begins.
         let audit = log.open(log.options()).await;
-        let run = audit.run().expect("it runs");
+        let run = audit.current_run().expect("it runs");
         let act = Act::new(ActKind::Write, Some(tenant(1)), "bot");
         audit
             .report(AuditContext::default(), vec![act])
@@ -179,7 +179,7 @@ async fn a_dropped_or_edited_entry_of_the_registry_is_named() {
 async fn a_replay_of_yesterdays_log_is_found_with_an_anchor_and_with_nothing_else() {
     let log = Log::new().await;
     let audit = log.open(log.options()).await;
-    let run = audit.run().expect("it runs");
+    let run = audit.current_run().expect("it runs");
     let yesterday = log.db.rows().await;
     let act = Act::new(ActKind::Write, Some(tenant(1)), "bot");
     audit

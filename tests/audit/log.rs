@@ -78,7 +78,7 @@ impl Log {
     /// more: `start`, then the acts, and `head` and `end`.
     pub(crate) async fn run_of(&self, acts: usize) -> RunId {
         let audit = self.open(self.options()).await;
-        let run = audit.run().expect("it runs");
+        let run = audit.current_run().expect("it runs");
         let who = AuditContext::actor("job").because("test");
         let acts = (0..acts).map(write).collect();
         audit.report(who, acts).await.expect("reported");

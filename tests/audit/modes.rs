@@ -83,8 +83,12 @@ impl AuditStore for Slow {
         self.inner.remove(run).await
     }
 
-    async fn erase(&self, tenant: &InstallationKey) -> Result<bool, Error> {
-        self.inner.erase(tenant).await
+    async fn key_of(&self, tenant: &InstallationKey) -> Result<Option<String>, Error> {
+        self.inner.key_of(tenant).await
+    }
+
+    async fn erase(&self, tenant: &InstallationKey, key: &str) -> Result<bool, Error> {
+        self.inner.erase(tenant, key).await
     }
 }
 
@@ -230,16 +234,19 @@ async fn a_run_ends_after_a_day_and_names_its_successor() {
     let now = move || noon() + Duration::from_secs(3600 * passed.load(Ordering::SeqCst));
     let options = log.options().with_clock(Clock::from_fn(now));
     let audit = log.open(options).await;
-    let mut runs = vec![audit.run()];
+    let mut runs = vec![audit.current_run()];
     for day in 1..4 {
         audit
             .report(AuditContext::default(), vec![write(1)])
             .await
             .expect("reported");
         hours.store(24 * day, Ordering::SeqCst);
-        let before = audit.run();
-        until("the next run begins", async || audit.run() != before).await;
-        runs.push(audit.run());
+        let before = audit.current_run();
+        until("the next run begins", async || {
+            audit.current_run() != before
+        })
+        .await;
+        runs.push(audit.current_run());
     }
     assert!(audit.close().await);
     let report = log.verify(log.kept.heads()).await;
@@ -259,7 +266,7 @@ async fn a_run_of_a_process_that_died_is_named_by_later_runs_for_a_day_only() {
     let died = log
         .open(log.options().with_clock(Clock::from_fn(noon)))
         .await;
-    let dead = died.run().expect("it runs").to_string();
+    let dead = died.current_run().expect("it runs").to_string();
     std::mem::forget(died);
     let mut named = Vec::new();
     for hour in [1, 26, 27] {
@@ -267,7 +274,7 @@ async fn a_run_of_a_process_that_died_is_named_by_later_runs_for_a_day_only() {
         let audit = log
             .open(log.options().with_clock(Clock::from_fn(now)))
             .await;
-        let run = audit.run().expect("it runs");
+        let run = audit.current_run().expect("it runs");
         assert!(audit.close().await);
         let records = all(&log).await.into_iter();
         let saw = records.filter(|it| it.run == run && it.public.event == "saw");

@@ -12,7 +12,9 @@ use slack_installs::{Delete, InstallationStore as _};
 
 use super::log::Log;
 use crate::support::Store;
+use crate::support::checks::until;
 use crate::support::installs::{noon, user_id, with_both, workspace_key};
+use crate::support::providers::Remote;
 
 struct World {
     log: Log,
@@ -181,14 +183,41 @@ async fn in_strict_mode_nothing_is_handed_out_without_a_record_and_a_change_stay
     assert_eq!(bot.grant.access_token.expose(), "xoxb-2");
 }
 
+/// A log that is opened before its store has a witness learns what happened until then.
 #[tokio::test]
-async fn a_new_data_key_is_recorded() {
+async fn each_data_key_that_is_made_or_unwrapped_is_recorded_also_the_first() {
     let world = World::new().await;
     let id = world.store.rotate_data_key().await.expect("rotated");
-    assert_eq!(
-        world.acts().await,
-        [act("key", &id.to_string(), "done", None)]
-    );
+    let id = id.to_string();
+    let wanted = act("unwrap", &id, "done", None);
+    until("the keys are recorded", async || {
+        world.acts().await.contains(&wanted)
+    })
+    .await;
+    let mut acts = world.acts().await;
+    assert!(acts.contains(&act("key", &id, "done", None)), "{acts:?}");
+    acts.retain(|(_, row, ..)| *row != id);
+    acts.sort();
+    let first = acts[0].1.clone();
+    let expected = ["key", "unwrap"].map(|event| act(event, &first, "done", None));
+    assert_eq!(acts, expected);
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_key_provider_is_recorded() {
+    let world = World::new().await;
+    let provider = Remote::new();
+    let store = world.log.db.look_alike().store_by(provider.clone()).await;
+    let store = store.with_witness(world.audit.clone());
+    provider.set_down(true);
+    let rotated = store.rotate_data_key().await;
+    assert!(rotated.is_err(), "the provider is down");
+    until("the refusal is recorded", async || {
+        let acts = world.acts().await;
+        acts.iter()
+            .any(|(event, _, outcome, _)| event == "unwrap" && outcome == "failed")
+    })
+    .await;
 }
 
 #[tokio::test]

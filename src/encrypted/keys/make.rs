@@ -12,6 +12,7 @@ use crate::backend::{self, Backend, Change, Expect, Row};
 use crate::encrypted::KeyringError;
 use crate::encrypted::commit::commit;
 use crate::seal::{DataKey, KeyId};
+use crate::store::ActKind;
 
 /// A data key that is not stored yet. The provider has unwrapped it.
 struct NewKey {
@@ -25,9 +26,13 @@ impl<B: Backend> Keys<B> {
     /// Writes the app's first data key. Returns `false` if another process has just written one.
     pub(super) async fn make_first(&self) -> Result<bool, KeyringError> {
         let new = self.new_key(Manifest::default().next_key_epoch()).await?;
-        let manifest = Manifest::first(new.id);
+        let id = new.id;
+        let manifest = Manifest::first(id);
         match self.write(new, manifest, Expect::Absent).await {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.witness.report(ActKind::Key, id, true);
+                Ok(true)
+            }
             Err(KeyringError::Backend(backend::Error::Conflict)) => Ok(false),
             Err(error) => Err(error),
         }
@@ -80,7 +85,11 @@ impl<B: Backend> Keys<B> {
     async fn new_key(&self, epoch: u64) -> Result<NewKey, KeyringError> {
         let id = KeyId::generate();
         let context = self.context(id, epoch);
-        let (made, wrapped) = in_time(self.provider.generate(&context)).await?;
+        let generated = in_time(self.provider.generate(&context)).await;
+        if generated.is_err() {
+            self.witness.report(ActKind::Key, id, false);
+        }
+        let (made, wrapped) = generated?;
         let row = key_row(id, epoch, &wrapped);
         let key = self.unwrap(&WrappedKey::of(&row)?).await?;
         if !bool::from(made.expose().ct_eq(key.expose())) {
