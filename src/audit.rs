@@ -58,6 +58,7 @@ use crate::tenant::InstallationKey;
 
 mod check;
 mod entry;
+mod export;
 mod hash;
 mod head;
 mod query;
@@ -71,6 +72,7 @@ mod writer;
 pub use check::Fault;
 pub use entry::Detail;
 use entry::{ERASED, EXPIRED, Entry, ErasedNote, ExpiredNote};
+pub use export::{ExportedLog, LineError};
 pub use head::{HeadError, SignedHead, SigningKey, SigningKeyError, VerifyingKey};
 pub use query::{Filter, LogRecord, records};
 use queue::Refused;

@@ -41,6 +41,8 @@ pub struct LogRecord {
     /// The sealed part. `None` if the record has none, if its tenant was erased, or if the batch
     /// does not open.
     pub detail: Option<Detail>,
+    /// The id of the key that sealed the part, if it was destroyed.
+    pub erased: Option<String>,
     /// The sealed part as it was hashed.
     payload: Option<String>,
 }
@@ -69,12 +71,15 @@ impl LogRecord {
             hash: String,
             #[serde(skip_serializing_if = "Option::is_none")]
             sealed: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            erased: Option<&'a str>,
         }
         let line = Line {
             run: self.run.to_string(),
             public: &self.public,
             hash: of_record(self.run, &self.public),
             sealed: self.payload.as_deref(),
+            erased: self.erased.as_deref(),
         };
         serde_json::to_string(&line).expect("plain fields always serialise")
     }
@@ -88,6 +93,10 @@ impl LogRecord {
             run,
             public,
             detail: text.and_then(|text| Detail::parse(text.as_bytes())),
+            erased: match part {
+                Some(Part::Erased(key)) => Some(key.clone()),
+                _ => None,
+            },
             payload: text.map(str::to_owned),
         }
     }

@@ -4,7 +4,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod actors;
 mod attacks;
+mod export;
 mod log;
 mod modes;
+mod retention;
+mod rows;
 mod told;
+mod world;

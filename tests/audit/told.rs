@@ -2,50 +2,17 @@
 
 use std::time::Duration;
 
-use futures_util::TryStreamExt as _;
-use slack_installs::audit::{Audit, Filter, LogRecord, records};
+use slack_installs::audit::{Filter, LogRecord};
 use slack_installs::backend::Sealed;
 use slack_installs::store::{
     AuditContext, Error, SeenId, SeenStore as _, StateId, StateStore as _,
 };
 use slack_installs::{Delete, InstallationStore as _};
 
-use super::log::Log;
-use crate::support::Store;
+use super::world::World;
 use crate::support::checks::until;
 use crate::support::installs::{noon, user_id, with_both, workspace_key};
 use crate::support::providers::Remote;
-
-struct World {
-    log: Log,
-    audit: Audit,
-    store: Store,
-}
-
-impl World {
-    async fn new() -> Self {
-        let log = Log::new().await;
-        let audit = log.open(log.options().strict()).await;
-        let store = log.store.clone().with_witness(audit.clone());
-        Self { log, audit, store }
-    }
-
-    /// Returns the event, the row, the outcome and the actor of each act, in their order.
-    async fn acts(&self) -> Vec<(String, String, String, Option<String>)> {
-        let records = self.records(Filter::default()).await.into_iter();
-        let acts = records.filter_map(|record| {
-            let detail = record.detail?;
-            let public = record.public;
-            Some((public.event, detail.row, public.outcome, detail.actor))
-        });
-        acts.collect()
-    }
-
-    async fn records(&self, filter: Filter) -> Vec<LogRecord> {
-        let records = records(&self.log.store, filter);
-        records.try_collect().await.expect("the database is up")
-    }
-}
 
 fn act(
     event: &str,
