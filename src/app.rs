@@ -9,6 +9,7 @@ use futures_util::stream::Stream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::audit::Audit;
 use crate::authorize::AuthorizeError;
 use crate::clock::Clock;
 use crate::events::Lifecycle;
@@ -18,7 +19,7 @@ use crate::operate::Operator;
 use crate::request::{VerifiedRequest, Verifier};
 use crate::rotation::{Token, TokenRotator, WorkerConfig};
 use crate::slack::SlackClient;
-use crate::store::{self, Credential, Store, Summary};
+use crate::store::{self, AuditContext, Credential, Store, Summary};
 use crate::tenant::InstallationKey;
 
 mod builder;
@@ -65,6 +66,7 @@ pub use error::AppError;
 pub struct SlackApp(Arc<Parts>);
 
 pub(crate) struct Parts {
+    pub(crate) audit: Option<Audit>,
     pub(crate) clock: Clock,
     pub(crate) gate: Gate,
     pub(crate) lifecycle: Lifecycle,
@@ -252,10 +254,13 @@ impl SlackApp {
             let mut stop = app.0.stop.subscribe();
             let refreshes = app.0.rotator.work(WorkerConfig::default());
             let departures = app.0.lifecycle.run();
+            let retention = app.0.audit.iter().map(Audit::run);
+            let retention = futures_util::future::join_all(retention);
+            let work = async { tokio::join!(refreshes, departures, retention) };
             tokio::select! {
                 // `app` owns the sender, so the channel is open.
                 _ = stop.wait_for(|stop| *stop) => {}
-                () = async { tokio::join!(refreshes, departures); } => {}
+                _ = AuditContext::actor(BACKGROUND).scope(work) => {}
             }
         }
     }
@@ -263,14 +268,27 @@ impl SlackApp {
     /// Stops the background work and waits for running refreshes, so that no token is lost.
     ///
     /// Starts no further refresh, and waits up to 30 s. If a refresh still runs then, returns
-    /// `false`. Call it after your server has stopped, and before the runtime ends.
+    /// `false`. Then closes the audit log, which takes up to 10 s if its database does not respond.
+    /// Call it after your server has stopped, and before the runtime ends.
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped, the app stays stopped and running refreshes continue.
     pub async fn shutdown(&self) -> bool {
         self.0.stop.send_replace(true);
-        self.0.rotator.shutdown(SHUTDOWN).await
+        let is_complete = self.0.rotator.shutdown(SHUTDOWN).await;
+        if let Some(audit) = &self.0.audit
+            && !audit.close().await
+        {
+            tracing::error!("the audit log could not be closed; its last records may be missing");
+        }
+        is_complete
+    }
+
+    /// Returns the audit log, if the builder's [`audit`](SlackAppBuilder::audit) was called.
+    #[must_use]
+    pub fn audit(&self) -> Option<&Audit> {
+        self.0.audit.as_ref()
     }
 
     /// Returns the install flow.
@@ -330,6 +348,9 @@ impl fmt::Debug for SlackApp {
             .finish_non_exhaustive()
     }
 }
+
+/// Who acts in the background, in the audit log.
+const BACKGROUND: &str = "background";
 
 /// A refresh takes at most one lease (15 s). The rest allows for a slow database.
 const SHUTDOWN: Duration = Duration::from_secs(30);

@@ -12,9 +12,11 @@ use tokio::time::Instant;
 use crate::backend::{self, Backend, Cursor};
 use crate::clock::Clock;
 use crate::seal::{KeyError, KeyId, KeyProvider};
-use crate::store::{self, ListCursor};
+use crate::store::{self, AuditContext, ListCursor, Witness};
 use crate::tenant::ClientId;
 
+mod audit_keys;
+mod audit_rows;
 mod cache;
 mod chains;
 mod commit;
@@ -41,12 +43,15 @@ mod partition_locks;
 mod pins;
 mod record;
 mod removal;
+mod reporter;
 mod rotation_facts;
 mod seen;
 mod states;
+mod stored_rows;
 mod sweep;
 mod tenants;
 
+use audit_keys::AuditKeys;
 pub use cache::CacheOptions;
 use driver::Driver;
 pub use key_manager::{
@@ -56,6 +61,7 @@ use keys::Keys;
 pub use keys::{KeyProcess, KeyState};
 pub use moving::{Copied, Pruned, VerifyReport};
 use names::App;
+use reporter::Reporter;
 
 /// Stores installations and used OAuth states in a backend, sealed. Cheap to clone.
 ///
@@ -89,6 +95,7 @@ pub struct EncryptedStore<B> {
     driver: Arc<Driver<B>>,
     clock: Clock,
     swept: Arc<std::sync::Mutex<Option<Instant>>>,
+    audit_keys: Arc<AuditKeys>,
 }
 
 impl<B: Backend> EncryptedStore<B> {
@@ -111,6 +118,7 @@ impl<B: Backend> EncryptedStore<B> {
             driver: Arc::new(Driver::new(backend, keys, app)),
             clock: Clock::default(),
             swept: Arc::default(),
+            audit_keys: Arc::default(),
         })
     }
 
@@ -148,6 +156,32 @@ impl<B: Backend> EncryptedStore<B> {
         self
     }
 
+    /// Reports to this witness each credential that is opened, each change of a tenant's rows, and
+    /// each data key that is made or unwrapped: [`Audit`](crate::audit::Audit) records them.
+    #[must_use]
+    pub fn with_witness(mut self, witness: impl Witness) -> Self {
+        let witness: Arc<dyn Witness> = Arc::new(witness);
+        self.driver.keys.report_to(&witness);
+        let change = |reporter| Reporter {
+            witness: Some(witness),
+            ..reporter
+        };
+        self.driver = Arc::new(self.driver.with_reporter(change));
+        self
+    }
+
+    /// Returns the same store, which acts on behalf of this part of your app. Its witness is told
+    /// the name, instead of what the caller's task says ([`AuditContext`]).
+    #[must_use]
+    pub fn as_actor(&self, name: &str) -> Self {
+        let who = Some(AuditContext::actor(name));
+        let change = |reporter| Reporter { who, ..reporter };
+        Self {
+            driver: Arc::new(self.driver.with_reporter(change)),
+            ..self.clone()
+        }
+    }
+
     /// Replaces the clock.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
@@ -181,7 +215,9 @@ impl<B: Backend> EncryptedStore<B> {
     /// [`KeyringError`], if the backend or the key provider does not respond. The new key may have
     /// been made. You can call this again: it makes another key, which is harmless.
     pub async fn rotate_data_key(&self) -> Result<KeyId, KeyringError> {
-        self.driver.keys.rotate(self.clock.now()).await
+        let id = self.driver.keys.rotate(self.clock.now()).await?;
+        self.driver.witness.made_key(id.to_string()).await;
+        Ok(id)
     }
 }
 
@@ -191,6 +227,7 @@ impl<B> Clone for EncryptedStore<B> {
             driver: Arc::clone(&self.driver),
             clock: self.clock.clone(),
             swept: Arc::clone(&self.swept),
+            audit_keys: Arc::clone(&self.audit_keys),
         }
     }
 }

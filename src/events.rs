@@ -30,7 +30,7 @@ use crate::clock::Clock;
 use crate::forward::forward;
 use crate::request::{LifecycleEvent, PayloadError, VerifiedRequest};
 use crate::slack::{self, SlackClient};
-use crate::store::{self, Credential, Departure, LifecycleStore, Notice, in_time};
+use crate::store::{self, AuditContext, Credential, Departure, LifecycleStore, Notice, in_time};
 use crate::tenant::{InstallationKey, ResolvedVia, TeamId};
 
 mod liveness;
@@ -316,7 +316,12 @@ impl Lifecycle {
     /// If dropped, each change is either complete or not applied. The repeated event, or
     /// [`resume_pending`](Self::resume_pending), completes the rest.
     pub async fn handle(&self, request: &VerifiedRequest) -> Result<Handled, LifecycleError> {
-        in_time(Instant::now() + LONGEST, self.handle_in_tries(request)).await
+        let context = match AuditContext::current() {
+            context if context.actor.is_some() => context,
+            _ => context_of(request),
+        };
+        let handled = context.scope(self.handle_in_tries(request));
+        in_time(Instant::now() + LONGEST, handled).await
     }
 
     async fn handle_in_tries(&self, request: &VerifiedRequest) -> Result<Handled, LifecycleError> {
@@ -388,6 +393,16 @@ impl Lifecycle {
 }
 
 debug_fields!(Lifecycle: installations, slack);
+
+/// Returns on whose behalf a request is handled, for the audit log: the kind of the request or the
+/// type of its event, its user and its id.
+pub(crate) fn context_of(request: &VerifiedRequest) -> AuditContext {
+    let purpose = request.event_type();
+    AuditContext::actor("slack")
+        .because(purpose.unwrap_or_else(|| request.kind().name()))
+        .user(request.user().cloned())
+        .request(request.event_id().or_else(|| request.envelope_id()))
+}
 
 /// How long the handling of one event takes at most: longer than a hook may take, and long enough
 /// for a database that fails over.

@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::authorize::{AuthorizeError, AuthorizeResult, Authorizer};
 use crate::error_chain::error_chain;
-use crate::events::{Handled, Lifecycle};
+use crate::events::{Handled, Lifecycle, context_of};
 use crate::replay::{Entry, Pass, ReplayGuard};
 use crate::request::{Kind, LifecycleEvent, VerifiedRequest};
 use crate::rotation;
@@ -124,7 +124,8 @@ impl Gate {
             _ => {}
         }
         let request = Arc::new(request);
-        match tokio::time::timeout(DEADLINE, self.judge(&request)).await {
+        let judged = context_of(&request).scope(self.judge(&request));
+        match tokio::time::timeout(DEADLINE, judged).await {
             Ok(judged) => judged,
             Err(_) => {
                 let (tenant, kind) = (request.tenant(), request.kind());
@@ -198,7 +199,9 @@ impl Gate {
             return Ok(Handled::NotLifecycle);
         }
         let (gate, request) = (self.clone(), Arc::clone(request));
-        let task = tokio::spawn(async move { gate.0.lifecycle.handle(&request).await });
+        let context = context_of(&request);
+        let task =
+            tokio::spawn(context.scope(async move { gate.0.lifecycle.handle(&request).await }));
         match task.await {
             Ok(Ok(handled)) => Ok(handled),
             Ok(Err(error)) => {

@@ -380,7 +380,7 @@ impl<S: Into<String>, const N: usize> From<[S; N]> for Scopes {
 
 /// Identifies one state of a stored installation. It changes with every reinstall and never
 /// repeats.
-#[derive(Clone, Copy, Eq, PartialEq)]
+#[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub struct Revision([u8; 16]);
 
 impl Revision {

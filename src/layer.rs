@@ -17,7 +17,7 @@ use tower_service::Service;
 use url::Url;
 
 use crate::authorize::Authorizer;
-use crate::events::Lifecycle;
+use crate::events::{Lifecycle, context_of};
 use crate::gate::{Admitted, Gate, Refusals, Reply};
 use crate::replay::ReplayGuard;
 use crate::request::{Verifier, is_ssl_check};
@@ -199,7 +199,8 @@ where
                 Ok(admitted) => admitted,
                 Err(reply) => return Ok(into_response(reply)),
             };
-            let response = inner.call(request).await?;
+            let context = context_of(&admitted.authorization.request);
+            let response = context.scope(inner.call(request)).await?;
             let status = response.status();
             if status.is_client_error() || status.is_server_error() {
                 admitted.failed().await;

@@ -157,6 +157,7 @@ pub mod testing;
 mod tls;
 mod wipe;
 
+pub mod audit;
 pub mod backend;
 pub mod keys;
 #[cfg(feature = "tower")]
@@ -194,7 +195,7 @@ pub use seal::{
     DataKey, KeyContext, KeyError, KeyId, KeyProvider, LocalKeyProvider, MasterKey, MasterKeyError,
 };
 pub use store::{
-    Delete, Departure, InstallationStore, LifecycleStore, Notice, SeenStore, StateStore,
+    AuditStore, Delete, Departure, InstallationStore, LifecycleStore, Notice, SeenStore, StateStore,
 };
 pub use tenant::{
     AppId, BotId, ClientId, EnterpriseId, IdError, InstallationKey, ResolvedVia, TeamId, Tenant,

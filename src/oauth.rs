@@ -27,7 +27,7 @@ use crate::log_limit::LogLimit;
 use crate::panics::catch_panic;
 use crate::secret::{Code, SecretError};
 use crate::slack::{self, Issued, SlackClient};
-use crate::store::{Facts, InstallationStore, StateStore, in_time};
+use crate::store::{AuditContext, Facts, InstallationStore, StateStore, in_time};
 use crate::tenant::{EnterpriseId, TeamId};
 
 mod config;
@@ -322,7 +322,7 @@ impl InstallProvider {
         let (provider, learned) = (Arc::clone(&self.0), known.clone());
         let task = tokio::spawn(async move {
             let outcome = provider.consume_and_install(&state, pending, denied, code, &learned);
-            let outcome = fly(outcome);
+            let outcome = AuditContext::current_or(ACTOR).scope(fly(outcome));
             provider.report(outcome.await, &learned).await
         });
         match task.await {
@@ -657,3 +657,6 @@ impl Inner {
 
 /// How long a person waits for a step of the store.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The part of the app that acts here, in the audit log.
+const ACTOR: &str = "install";

@@ -10,7 +10,7 @@ use crate::error_chain::error_chain;
 use crate::events::{Handled, Lifecycle, LifecycleError};
 use crate::installation::{Hold, Installation, Revision};
 use crate::slack::{self, ClientCredentials, ErrorClass, SlackClient};
-use crate::store::{self, ChainKey, Credential, LifecycleStore, Mark, RotationStore};
+use crate::store::{self, AuditContext, ChainKey, Credential, LifecycleStore, Mark, RotationStore};
 use crate::tenant::{InstallationKey, UserId};
 
 mod heal;
@@ -126,7 +126,8 @@ impl Operator {
     ///
     /// The hold is either stored or not stored.
     pub async fn freeze(&self, key: &InstallationKey, reason: &str) -> Result<(), OperateError> {
-        self.hold(key, true, reason).await
+        let held = self.hold(key, true, reason);
+        context("freeze", reason).scope(held).await
     }
 
     /// Ends a hold. This reason replaces the reason of the hold.
@@ -139,7 +140,8 @@ impl Operator {
     ///
     /// The change is either stored or not stored.
     pub async fn unfreeze(&self, key: &InstallationKey, reason: &str) -> Result<(), OperateError> {
-        self.hold(key, false, reason).await
+        let held = self.hold(key, false, reason);
+        context("unfreeze", reason).scope(held).await
     }
 
     /// Removes the app from a tenant: puts it on hold, uninstalls it at Slack, purges its data, and
@@ -169,8 +171,17 @@ impl Operator {
         key: &InstallationKey,
         reason: &str,
     ) -> Result<RevokeOutcome, OperateError> {
+        let revoked = self.revoke_now(key, reason);
+        context("revoke", reason).scope(revoked).await
+    }
+
+    async fn revoke_now(
+        &self,
+        key: &InstallationKey,
+        reason: &str,
+    ) -> Result<RevokeOutcome, OperateError> {
         let before = self.store.held(key).await?;
-        match self.freeze(key, reason).await {
+        match self.hold(key, true, reason).await {
             Err(OperateError::NotInstalled) => return self.gone_before(key).await,
             outcome => outcome?,
         }
@@ -200,7 +211,7 @@ impl Operator {
         key: &InstallationKey,
         reason: &str,
     ) -> Result<(), OperateError> {
-        match self.unfreeze(key, reason).await {
+        match self.hold(key, false, reason).await {
             Err(OperateError::NotInstalled) => Ok(()),
             outcome => outcome,
         }
@@ -229,6 +240,11 @@ impl Operator {
     ///
     /// May be dropped at any point, and repeated.
     pub async fn purge(&self, key: &InstallationKey, reason: &str) -> Result<bool, OperateError> {
+        let purged = self.purge_now(key, reason);
+        context("purge", reason).scope(purged).await
+    }
+
+    async fn purge_now(&self, key: &InstallationKey, reason: &str) -> Result<bool, OperateError> {
         let Some((revision, _)) = self.store.glance(key).await? else {
             return Ok(self.lifecycle.report_pending(key).await? == Handled::Purged);
         };
@@ -357,6 +373,11 @@ debug_fields!(Operator: store, slack);
 fn may_go_on(error: &slack::Error) -> bool {
     let class = error.class();
     class.ends_token() || matches!(class, ErrorClass::InvalidToken | ErrorClass::Scope)
+}
+
+/// Returns on whose behalf an operator acts, for the audit log. Your app may have named a person.
+fn context(action: &str, reason: &str) -> AuditContext {
+    AuditContext::current_or("operator").because(&format!("{action}: {reason}"))
 }
 
 /// How often the row is read again. A refresh in progress at the time of the hold adds one more

@@ -13,21 +13,29 @@ use crate::installation::{Home, Installation, Revision, StoredInstallation};
 use crate::secret::{AccessToken, WebhookUrl};
 use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 
+mod audit;
 mod chain;
 mod in_time;
 mod lifecycle;
 mod notice;
+mod rows;
 mod seen;
 mod threshold;
+mod witness;
 
+pub use audit::{
+    AuditStore, Batch, FoundRuns, Part, Plain, PublicPart, Registry, RunEntry, RunId, StoredBatch,
+};
 pub use chain::{Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationStore, StoredChain};
 pub(crate) use chain::{HARD, SUSPECT, is_suspect};
 pub(crate) use in_time::in_time;
 pub(crate) use lifecycle::MAX_REASON;
 pub use lifecycle::{Access, Departure, LifecycleStore, PendingDeparture};
 pub use notice::{Ending, Notice, PendingNotice, Subject};
+pub use rows::{RowPage, StoredRow, StoredRows};
 pub use seen::{Claim, SeenId, SeenStore};
 pub use threshold::{RefreshThreshold, ThresholdError};
+pub use witness::{Act, ActKind, AuditContext, Witness};
 
 /// Everything that an app stores: the five traits of one store. Every type that implements all
 /// five implements this trait too.

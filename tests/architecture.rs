@@ -37,6 +37,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("https", &["tls", "wipe"]),
     ("log_limit", &[]),
     ("lru", &[]),
+    (
+        "audit",
+        &["clock", "error_chain", "random", "store", "tenant"],
+    ),
     ("clock", &[]),
     ("debug", &[]),
     ("random", &[]),
@@ -78,6 +82,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "flight",
             "clock",
             "installation",
+            "lru",
             "seal",
             "secret",
             "store",
@@ -193,6 +198,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "app",
         &[
+            "audit",
             "authorize",
             "web",
             "backend",
@@ -275,6 +281,7 @@ fn every_commit_of_the_store_goes_through_the_driver() {
         "commit.rs: backend",
         "driver.rs: backend",
         "driver.rs: commit(self.backend)",
+        "driver.rs: self",
         "driver.rs: self",
         "driver.rs: self",
         "processes.rs: backend",

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::env::{self, Keys, Value, Values};
 use super::error::AppError;
 use super::{Parts, SlackApp};
+use crate::audit::{Audit, AuditOptions};
 use crate::authorize::Authorizer;
 use crate::backend;
 use crate::clock::Clock;
@@ -64,6 +65,7 @@ pub struct SlackAppBuilder {
     /// Whether `redirect_uri` was called. Its first call discards the URL from the environment.
     has_own_redirects: bool,
     app_id: Option<AppId>,
+    audit: Option<AuditOptions>,
     cache: Option<CacheOptions>,
     clock: Clock,
     handles_once: bool,
@@ -193,6 +195,16 @@ impl SlackAppBuilder {
     /// consequences). Has no effect on a store that you set with [`store`](Self::store).
     pub fn cache(mut self, options: CacheOptions) -> Self {
         self.cache = Some(options);
+        self
+    }
+
+    /// Records in the database who had which credential, when, and why ([`audit`](crate::audit)).
+    /// [`shutdown`](SlackApp::shutdown) closes the log.
+    ///
+    /// For a store that you set with [`store`](Self::store), and for a log in another database, open
+    /// the log with [`Audit::open`] and pass it to [`EncryptedStore::with_witness`] instead.
+    pub fn audit(mut self, options: AuditOptions) -> Self {
+        self.audit = Some(options);
         self
     }
 
@@ -326,7 +338,7 @@ impl SlackAppBuilder {
         let verifier = self.verifier()?;
         let config = self.install_config(&credentials)?;
         let pages = self.install_pages(&config.install_path)?;
-        let store = self.opened(&credentials.client_id).await?;
+        let (store, audit) = self.opened(&credentials.client_id).await?;
 
         let slack = self.slack_client(&credentials)?;
         let clock = self.clock;
@@ -378,6 +390,7 @@ impl SlackAppBuilder {
             gate = gate.with_replay_guard(guard);
         }
         Ok(SlackApp::new(Parts {
+            audit,
             clock,
             gate,
             lifecycle,
@@ -459,10 +472,13 @@ impl SlackAppBuilder {
         Ok(self.pages.take().unwrap_or_else(|| Arc::new(pages)))
     }
 
-    /// Returns the store that was set, or opens the one at the URL.
-    async fn opened(&mut self, app: &ClientId) -> Result<Arc<dyn Store>, AppError> {
+    /// Returns the store that was set, or opens the one at the URL, with its audit log.
+    async fn opened(&mut self, app: &ClientId) -> Result<Opened, AppError> {
         if let Some(store) = self.store.take() {
-            return Ok(store);
+            return match self.audit {
+                Some(_) => Err(AppError::unaudited()),
+                None => Ok((store, None)),
+            };
         }
         let url = required(
             self.values.url.take(),
@@ -480,13 +496,25 @@ impl SlackAppBuilder {
         let keys = keys.opened().await?;
         let backend = backend::connect(&url).await?;
         let store = EncryptedStore::open(backend, keys, app.clone()).await?;
-        let store = store.with_clock(self.clock.clone());
-        Ok(match self.cache {
+        let mut store = store.with_clock(self.clock.clone());
+        let mut audit = None;
+        if let Some(options) = self.audit.take() {
+            let options = options.with_clock(self.clock.clone());
+            let opened = Audit::open(Arc::new(store.clone()), options).await;
+            let opened = opened.map_err(AppError::audit)?;
+            store = store.with_witness(opened.clone());
+            audit = Some(opened);
+        }
+        let store: Arc<dyn Store> = match self.cache {
             Some(options) => Arc::new(store.with_cache(options)),
             None => Arc::new(store),
-        })
+        };
+        Ok((store, audit))
     }
 }
+
+/// A store, and the log that it tells what it does.
+type Opened = (Arc<dyn Store>, Option<Audit>);
 
 debug_fields!(SlackAppBuilder: scopes, user_scopes);
 

@@ -7,6 +7,7 @@ use crate::backend::ConnectError;
 use crate::encrypted::KeyringError;
 use crate::error_chain::error_chain;
 use crate::oauth::ConfigError;
+use crate::store;
 
 type Source = Box<dyn Error + Send + Sync>;
 
@@ -45,6 +46,21 @@ impl AppError {
     pub(super) fn value(name: &str, shown: Option<String>, source: impl Into<Source>) -> Self {
         let shown = shown.map_or_else(|| "has a wrong value".into(), |shown| format!("is {shown}"));
         Self::new(format!("{name} {shown}"), source)
+    }
+
+    /// Reports that the audit log cannot be written.
+    pub(super) fn audit(source: store::Error) -> Self {
+        Self::new("the app's audit log cannot be opened", source)
+    }
+
+    /// Reports that the audit log would record nothing.
+    pub(super) fn unaudited() -> Self {
+        Self {
+            what: "`audit` does not apply to a store that was set with `store`: open the log with \
+                   `Audit::open`, and pass it to `EncryptedStore::with_witness`"
+                .to_owned(),
+            source: None,
+        }
     }
 
     fn new(what: impl Into<String>, source: impl Into<Source>) -> Self {

@@ -15,6 +15,7 @@ use super::names::{App, HOLD, Place};
 use super::partition_locks::PartitionLocks;
 use super::pins;
 use super::record::{self, Draft, Record};
+use super::reporter::{Acts, Reporter};
 use crate::backend::{
     self, Backend, Change, Cursor, Due, Expect, Key, Lane, Metadata, Page, Partition, Row, Scope,
     Slot, Version,
@@ -29,7 +30,8 @@ pub(super) struct Driver<B> {
     pub(super) app: App,
     pub(super) backend: Arc<B>,
     pub(super) keys: Arc<Keys<B>>,
-    cache: Option<Cache>,
+    cache: Option<Arc<Cache>>,
+    pub(super) witness: Reporter,
     locks: Arc<PartitionLocks>,
     malformed: MalformedRows,
 }
@@ -75,6 +77,7 @@ impl<B: Backend> Driver<B> {
             backend,
             keys,
             cache: None,
+            witness: Reporter::default(),
             locks: Arc::default(),
             malformed: MalformedRows::default(),
         }
@@ -82,9 +85,25 @@ impl<B: Backend> Driver<B> {
 
     /// Returns a driver of the same records with a cache for plain reads.
     pub(super) fn with_cache(&self, options: CacheOptions) -> Self {
+        Self {
+            cache: Some(Arc::new(Cache::new(options))),
+            ..self.again()
+        }
+    }
+
+    /// Returns a driver of the same records that reports what it does.
+    pub(super) fn with_reporter(&self, change: impl FnOnce(Reporter) -> Reporter) -> Self {
+        Self {
+            witness: change(self.witness.clone()),
+            ..self.again()
+        }
+    }
+
+    fn again(&self) -> Self {
         let (backend, keys) = (Arc::clone(&self.backend), Arc::clone(&self.keys));
         Self {
-            cache: Some(Cache::new(options)),
+            cache: self.cache.clone(),
+            witness: self.witness.clone(),
             locks: Arc::clone(&self.locks),
             ..Self::new(backend, keys, self.app.clone())
         }
@@ -114,7 +133,7 @@ impl<B: Backend> Driver<B> {
                 }
             },
         };
-        self.open_all(partition, places, rows, Opening::All).await
+        self.open_and_report(partition, places, rows).await
     }
 
     /// Reads the records at these places from the database, and opens them.
@@ -124,7 +143,20 @@ impl<B: Backend> Driver<B> {
         places: &[Place],
     ) -> Result<Vec<Option<Record>>, Error> {
         let rows = self.read_rows(partition, places).await?;
-        self.open_all(partition, places, rows, Opening::All).await
+        self.open_and_report(partition, places, rows).await
+    }
+
+    async fn open_and_report(
+        &self,
+        partition: &Partition,
+        places: &[Place],
+        rows: Vec<Option<Row>>,
+    ) -> Result<Vec<Option<Record>>, Error> {
+        let mut acts = self.witness.acts(partition);
+        let records = self
+            .open_all(partition, places, rows, Opening::All, &mut acts)
+            .await;
+        self.witness.report(acts).await.and(records)
     }
 
     /// Reads the rows at these places from the database, unopened.
@@ -176,6 +208,21 @@ impl<B: Backend> Driver<B> {
         }
     }
 
+    /// Writes a record where there is none. Returns [`backend::Error::Conflict`] if there is one.
+    pub(super) async fn insert(
+        &self,
+        partition: &Partition,
+        slot: Slot,
+        draft: Draft,
+    ) -> Result<(), Error> {
+        let put = Change::Put {
+            expect: Expect::Absent,
+            row: self.seal(partition, &slot, draft).await?,
+            slot,
+        };
+        Ok(self.commit(partition, &[put]).await?)
+    }
+
     /// Passes the records at these places to `decide`, and applies the steps that it returns in one
     /// commit. If one of the rows has changed meanwhile, starts over.
     ///
@@ -220,10 +267,27 @@ impl<B: Backend> Driver<B> {
         + Send
         + Sync,
     ) -> Result<(Option<Revision>, T), Error> {
+        let mut acts = self.witness.acts(partition);
+        let outcome = self
+            .update_and_note(opening, partition, places, decide, &mut acts)
+            .await;
+        self.witness.report(acts).await.and(outcome)
+    }
+
+    async fn update_and_note<T: Send>(
+        &self,
+        opening: Opening<'_>,
+        partition: &Partition,
+        places: &[Place],
+        decide: impl Fn(&[Option<Record>], &[Option<Row>]) -> Result<(Vec<Step>, T), Error>
+        + Send
+        + Sync,
+        acts: &mut Acts,
+    ) -> Result<(Option<Revision>, T), Error> {
         for _ in 0..ATTEMPTS {
             let rows = self.read_rows(partition, places).await?;
             let records = self
-                .open_all(partition, places, rows.clone(), opening)
+                .open_all(partition, places, rows.clone(), opening, acts)
                 .await?;
             let (steps, answer) = decide(&records, &rows)?;
             let changes = self.changes(partition, places, &rows, steps).await?;
@@ -234,7 +298,9 @@ impl<B: Backend> Driver<B> {
             if changes.is_empty() {
                 return Ok((None, answer));
             }
-            match self.commit(partition, &changes).await {
+            let outcome = self.commit(partition, &changes).await;
+            acts.changed(&changes, &outcome);
+            match outcome {
                 Ok(()) => return Ok((put, answer)),
                 Err(backend::Error::Conflict) => {}
                 Err(error) => return Err(error.into()),
@@ -356,6 +422,7 @@ impl<B: Backend> Driver<B> {
         places: &[Place],
         rows: Vec<Option<Row>>,
         opening: Opening<'_>,
+        acts: &mut Acts,
     ) -> Result<Vec<Option<Record>>, Error> {
         let mut records = Vec::with_capacity(rows.len());
         for (Place { slot, kind }, row) in places.iter().zip(rows) {
@@ -367,7 +434,9 @@ impl<B: Backend> Driver<B> {
                 records.push(None);
                 continue;
             }
-            records.push(match self.open(partition, slot, kind, &row).await {
+            let opened = self.open(partition, slot, kind, &row).await;
+            acts.opened(slot, kind, &row, opened.is_ok());
+            records.push(match opened {
                 Ok(plaintext) => Some(Record { row, plaintext }),
                 // A hold that cannot be read is a hold.
                 Err(Error::Unreadable(_)) if *kind == HOLD => {
@@ -434,7 +503,7 @@ where
             .field("backend", &self.backend)
             .field("cache", &self.cache)
             .field("keys", &self.keys)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::error_chain::error_chain;
 use crate::random;
 use crate::seal::{DataKey, Held, KeyContext, KeyError, KeyId, KeyProvider, Keyring, Lookup};
-use crate::store;
+use crate::store::{self, ActKind, Witness};
 
 mod change;
 mod flights;
@@ -28,6 +28,7 @@ mod inspect;
 mod key_rows;
 mod manifest;
 mod processes;
+mod witnessed;
 
 pub(super) use change::{RewrapOutcome, overtaken};
 use flights::{Failure, Flight, Flights};
@@ -37,6 +38,7 @@ use manifest::Manifest;
 pub(super) use manifest::{ListedKey, manifest_slot};
 pub use processes::KeyProcess;
 pub(super) use processes::{DEAD_AFTER, is_process};
+use witnessed::KeyWitness;
 
 /// The data keys of one app: unwrapped in memory for a limited time, wrapped in the backend.
 pub(super) struct Keys<B> {
@@ -54,6 +56,7 @@ pub(super) struct Keys<B> {
     /// The id of this process, in hex.
     process: String,
     clock: RwLock<Clock>,
+    witness: KeyWitness,
 }
 
 /// The reads of the manifest, of which only one runs at a time.
@@ -95,6 +98,7 @@ impl<B: Backend> Keys<B> {
             asked: AtomicU64::default(),
             process: format!("{:032x}", u128::from_be_bytes(random::bytes())),
             clock: RwLock::default(),
+            witness: KeyWitness::default(),
         });
         let slots = [manifest_slot(), copying()];
         for _ in 0..ATTEMPTS {
@@ -217,6 +221,11 @@ impl<B: Backend> Keys<B> {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         self.announce(clock.now()).await
+    }
+
+    /// Reports to this witness what the key provider does.
+    pub(super) fn report_to(&self, witness: &Arc<dyn Witness>) {
+        self.witness.set(witness);
     }
 
     fn newest(&self) -> Arc<Manifest> {
@@ -360,7 +369,10 @@ impl<B: Backend> Keys<B> {
     async fn unwrap(&self, wrapped: &WrappedKey<'_>) -> Result<DataKey, KeyringError> {
         let context = self.context(wrapped.id, wrapped.epoch);
         let unwrapped = self.provider.unwrap(wrapped.wrapped, &context);
-        in_time(unwrapped).await
+        let unwrapped = in_time(unwrapped).await;
+        self.witness
+            .report(ActKind::Unwrap, wrapped.id, unwrapped.is_ok());
+        unwrapped
     }
 
     fn context(&self, key_id: KeyId, epoch: u64) -> KeyContext<'_> {

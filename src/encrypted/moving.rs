@@ -264,7 +264,10 @@ impl<B: Backend> EncryptedStore<B> {
             let is_key = key.partition == self.driver.app.keyring();
             match self.open_any(&key, &row).await {
                 Ok(()) => page.opened += 1,
-                Err(store::Error::Unreadable(_)) => page.unreadable.push(key.to_string()),
+                Err(store::Error::Unreadable(_)) => {
+                    self.driver.witness.unreadable(&key, &row).await?;
+                    page.unreadable.push(key.to_string());
+                }
                 Err(error) if is_outage(&error) => return Err(error),
                 Err(error) if is_key && is_damage(&error) => {
                     page.unreadable.push(key.to_string());

@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use crate::backend::{Lane, Partition, Prefix, Queue, Scope, Slot};
-use crate::store::{Credential, SeenId, StateId, Subject};
+use crate::seal::KeyId;
+use crate::store::{Credential, RunId, SeenId, StateId, Subject};
 use crate::tenant::{ClientId, InstallationKey, TeamId, UserId};
 
 /// An app's part of a database. The name of each of its partitions begins with the client id.
@@ -41,6 +42,32 @@ impl App {
         self.partition("keyring")
     }
 
+    /// Returns the partition of one run of the audit log.
+    pub(super) fn audit_run(&self, run: RunId) -> Partition {
+        self.partition(format_args!("{AUDIT_RUN}{run}"))
+    }
+
+    /// Returns the scope of all runs of the audit log.
+    pub(super) fn audit_runs(&self) -> Scope {
+        self.named(AUDIT_RUN)
+    }
+
+    /// Returns the partition of the registry of runs.
+    pub(super) fn audit_registry(&self) -> Partition {
+        self.partition("audit-runs")
+    }
+
+    /// Returns the partition of a key that seals parts of the audit log.
+    pub(super) fn audit_key(&self, id: KeyId) -> Partition {
+        self.partition(format_args!("audit-key/{id}"))
+    }
+
+    /// Returns the partition that names a tenant's key in the audit log. It is not the tenant's
+    /// own partition, because a purge must not make the log unreadable.
+    pub(super) fn audit_tenant(&self, tenant: &InstallationKey) -> Partition {
+        self.partition(format_args!("audit-tenant/{}", tenant.id()))
+    }
+
     /// Returns the scope of all partitions whose name begins with `begin`. Empty text selects all.
     pub(super) fn named(&self, begin: &str) -> Scope {
         let prefix = Prefix::new(format!("{}/{begin}", self.0));
@@ -62,6 +89,37 @@ pub(super) fn tenant_of(partition: &Partition) -> Option<InstallationKey> {
     partition.name().parse().ok()
 }
 
+/// Returns the run of this partition; `None` if the partition is not a run of the audit log.
+pub(super) fn run_of(partition: &Partition) -> Option<RunId> {
+    RunId::parse(partition.name().strip_prefix(AUDIT_RUN)?)
+}
+
+/// Returns the place of a batch in its run.
+pub(super) fn audit_batch(number: u64) -> Place {
+    place(slot(&format!("{number:010}")), AUDIT)
+}
+
+/// Returns the number of the batch in this slot.
+pub(super) fn batch_of(slot: &Slot) -> Option<u64> {
+    let number = slot.as_str().parse().ok()?;
+    (audit_batch(number).slot == *slot).then_some(number)
+}
+
+/// Returns the place of a run's entry in the registry.
+pub(super) fn audit_entry(run: RunId) -> Place {
+    place(slot(&run.to_string()), AUDIT_ENTRY)
+}
+
+/// Returns the place of a key of the audit log.
+pub(super) fn audit_key() -> Place {
+    place(slot("key"), AUDIT_KEY)
+}
+
+/// Returns the place of the name of a tenant's key of the audit log.
+pub(super) fn audit_tenant() -> Place {
+    place(slot("key"), AUDIT_TENANT)
+}
+
 /// A slot, and the kind of record that it must hold.
 #[derive(Clone)]
 pub(super) struct Place {
@@ -69,7 +127,13 @@ pub(super) struct Place {
     pub(super) kind: &'static str,
 }
 
+const AUDIT_RUN: &str = "audit/";
+
 pub(super) const ACCESS: &str = "access";
+pub(super) const AUDIT: &str = "audit";
+pub(super) const AUDIT_ENTRY: &str = "audit_run";
+pub(super) const AUDIT_KEY: &str = "audit_key";
+pub(super) const AUDIT_TENANT: &str = "audit_tenant";
 pub(super) const BOT: &str = "bot";
 pub(super) const DEPARTURE: &str = "departure";
 pub(super) const HOLD: &str = "hold";

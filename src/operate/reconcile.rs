@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::judge::Inquiry;
 use super::proof::Verdict;
 use super::{OperateError, Operator};
-use crate::store::Summary;
+use crate::store::{AuditContext, Summary};
 use crate::tenant::InstallationKey;
 
 /// The options of a sweep.
@@ -89,6 +89,11 @@ impl Operator {
     ///
     /// May be dropped at any point.
     pub async fn reconcile(&self, config: &ReconcileConfig) -> Result<Reconciled, OperateError> {
+        let context = AuditContext::current_or("operator").because("reconcile");
+        context.scope(self.reconcile_now(config)).await
+    }
+
+    async fn reconcile_now(&self, config: &ReconcileConfig) -> Result<Reconciled, OperateError> {
         let mut report = Reconciled::default();
         let mut inquiry = Inquiry {
             pause: config.pause,

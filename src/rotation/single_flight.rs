@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::error::Error;
-use crate::store::{ChainKey, StoredChain};
+use crate::store::{AuditContext, ChainKey, StoredChain};
 
 /// The outcome of a refresh: the stored chain or an error.
 pub(super) type Outcome = Result<Arc<StoredChain>, Error>;
@@ -96,7 +96,8 @@ impl SingleFlight {
             outcome: None,
             sender,
         };
-        let task = task();
+        // Others who wait for the task have opened the chain themselves, each on their own behalf.
+        let task = AuditContext::current().scope(task());
         drop(tokio::spawn(async move {
             leader.finish(task.await);
         }));

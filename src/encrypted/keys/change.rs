@@ -13,6 +13,7 @@ use crate::encrypted::KeyringError;
 use crate::encrypted::commit::commit;
 use crate::seal::wrapped::wrapper;
 use crate::seal::{DataKey, KeyId};
+use crate::store::ActKind;
 
 /// A data key that is not stored yet. The provider has unwrapped it.
 struct NewKey {
@@ -33,8 +34,8 @@ pub(in crate::encrypted) enum RewrapOutcome {
 }
 
 /// The outcome of one attempt to change the keyring.
-enum Attempt<T> {
-    Done(T),
+enum Attempt {
+    Done,
     /// Another process changed the keyring meanwhile.
     Overtaken,
 }
@@ -46,8 +47,9 @@ impl<B: Backend> Keys<B> {
         let manifest = Manifest::first(new.id);
         let key = (new.id, Arc::clone(&new.key));
         let put = self.put_new(new);
+        let id = key.0;
         let written = self.write(manifest, key, Expect::Absent, vec![put]).await?;
-        Ok(matches!(written, Attempt::Done(())))
+        Ok(self.reported(&written, &[(ActKind::Key, id)]))
     }
 
     /// Makes a new key the primary, and retires the old one.
@@ -62,7 +64,8 @@ impl<B: Backend> Keys<B> {
             let next = manifest.with_distributed(id, now).promoted(id, now);
             let put = self.put_new(new);
             let expect = Expect::Version(version);
-            if let Attempt::Done(()) = self.write(next, (id, key), expect, vec![put]).await? {
+            let written = self.write(next, (id, key), expect, vec![put]).await?;
+            if self.reported(&written, &[(ActKind::Key, id), (ActKind::Promote, id)]) {
                 return Ok(id);
             }
         }
@@ -80,7 +83,8 @@ impl<B: Backend> Keys<B> {
             let id = new.id;
             let next = loaded.manifest.with_distributed(id, now);
             let put = self.put_new(new);
-            if self.write_over(&loaded, next, vec![put]).await? {
+            let written = self.write_over(&loaded, next, vec![put]).await?;
+            if self.reported(&written, &[(ActKind::Key, id)]) {
                 return Ok(id);
             }
         }
@@ -98,7 +102,7 @@ impl<B: Backend> Keys<B> {
         let next = loaded.manifest.promoted(key.id, now);
         let expect = Expect::Version(loaded.version);
         let written = self.write(next, (key.id, unwrapped), expect, Vec::new());
-        Ok(matches!(written.await?, Attempt::Done(())))
+        Ok(self.reported(&written.await?, &[(ActKind::Promote, key.id)]))
     }
 
     /// Deletes a key that is not the primary. Returns `false` if this manifest is no longer the
@@ -111,7 +115,8 @@ impl<B: Backend> Keys<B> {
         let next = loaded.manifest.without(id);
         let slot = key_slot(id);
         let delete = Change::Delete { slot, only: None };
-        self.write_over(loaded, next, vec![delete]).await
+        let written = self.write_over(loaded, next, vec![delete]).await?;
+        Ok(self.reported(&written, &[(ActKind::Destroy, id)]))
     }
 
     /// Wraps a key again, under what the provider wraps with now. The data key stays the same.
@@ -145,26 +150,34 @@ impl<B: Backend> Keys<B> {
                 expect: Expect::Version(row.version),
             };
             let next = loaded.manifest.unchanged();
-            if self.write_over(&loaded, next, vec![put]).await? {
+            let written = self.write_over(&loaded, next, vec![put]).await?;
+            if self.reported(&written, &[(ActKind::Rewrap, id)]) {
                 return Ok(RewrapOutcome::Rewrapped);
             }
         }
         Err(overtaken())
     }
 
-    /// Writes a manifest that has the same primary as the stored one. Returns whether no other
-    /// process was faster.
+    /// Returns whether the keyring was changed, and reports it to the witness then.
+    fn reported(&self, written: &Attempt, acts: &[(ActKind, KeyId)]) -> bool {
+        let is_done = matches!(written, Attempt::Done);
+        for &(kind, id) in acts.iter().filter(|_| is_done) {
+            self.witness.report(kind, id, true);
+        }
+        is_done
+    }
+
+    /// Writes a manifest that has the same primary as the stored one.
     async fn write_over(
         self: &Arc<Self>,
         loaded: &Loaded,
         next: Manifest,
         changes: Vec<Change>,
-    ) -> Result<bool, KeyringError> {
+    ) -> Result<Attempt, KeyringError> {
         let primary = next.primary().copied().ok_or(KeyringError::Unreadable)?;
         let key = self.fetch(primary.id, primary.epoch).await?;
         let expect = Expect::Version(loaded.version);
-        let written = self.write(next, (primary.id, key), expect, changes).await?;
-        Ok(matches!(written, Attempt::Done(())))
+        self.write(next, (primary.id, key), expect, changes).await
     }
 
     /// Writes the manifest, sealed under this key, and the other changes of the keyring.
@@ -174,7 +187,7 @@ impl<B: Backend> Keys<B> {
         (id, key): (KeyId, Arc<DataKey>),
         expect: Expect,
         mut changes: Vec<Change>,
-    ) -> Result<Attempt<()>, KeyringError> {
+    ) -> Result<Attempt, KeyringError> {
         let then = Instant::now();
         changes.push(Change::Put {
             slot: manifest_slot(),
@@ -191,7 +204,7 @@ impl<B: Backend> Keys<B> {
             Err(KeyringError::RolledBack) => {}
             adopted => drop(adopted?),
         }
-        Ok(Attempt::Done(()))
+        Ok(Attempt::Done)
     }
 
     /// Returns the change that writes a new key, and keeps the key in memory.
@@ -208,7 +221,11 @@ impl<B: Backend> Keys<B> {
     async fn new_key(&self, epoch: u64) -> Result<NewKey, KeyringError> {
         let id = KeyId::generate();
         let context = self.context(id, epoch);
-        let (made, wrapped) = in_time(self.provider.generate(&context)).await?;
+        let generated = in_time(self.provider.generate(&context)).await;
+        if generated.is_err() {
+            self.witness.report(ActKind::Key, id, false);
+        }
+        let (made, wrapped) = generated?;
         let row = key_row(id, epoch, &wrapped);
         let key = Arc::new(self.prove(&made, &row).await?);
         Ok(NewKey {

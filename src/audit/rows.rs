@@ -1,0 +1,289 @@
+//! Compares the versions that the log recorded with the rows that are stored.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, SystemTime};
+
+use futures_util::TryStreamExt as _;
+
+use super::query::{Filter, LogRecord, records};
+use super::verify::{Ending, Report};
+use super::writer::to_count;
+use crate::store::{AuditStore, Error, StoredRow, StoredRows};
+use crate::tenant::InstallationKey;
+
+/// The result of [`compare`].
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RowReport {
+    /// The number of stored rows.
+    pub rows: u64,
+    /// The rows that differ from the log.
+    pub findings: Vec<RowFinding>,
+    /// Whether the log has all changes. If not, a row that differs can be [`RowFault::Unknown`].
+    pub is_complete: bool,
+}
+
+/// A row that differs from the log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct RowFinding {
+    /// The tenant.
+    pub tenant: InstallationKey,
+    /// The row: `bot`, `install`, `hold` and so on.
+    pub row: String,
+    /// How it differs.
+    pub fault: RowFault,
+}
+
+/// How a row differs from the log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum RowFault {
+    /// A later version or the removal is recorded, or the row is missing and its removal is not
+    /// recorded. An older copy of the row was put back, or the row was deleted, past the store.
+    RolledBack,
+    /// No record has this version. The row was written past the store, or before the log began
+    /// ([`Audit::note_rows`](super::Audit::note_rows)).
+    Unlogged,
+    /// The same, but records are missing which could explain it: in a gap, after a crash, of an
+    /// erased tenant, or past their retention.
+    Unknown,
+}
+
+/// Compares the rows of all tenants with the versions that the log recorded.
+///
+/// `report` is the result of [`verify`](super::verify()), and `now` the current time. A run counts
+/// as written by a living process if the registry heard of it in the last 10 minutes. What a
+/// living process changed in the last seconds may not be recorded yet: repeat the comparison before
+/// you act on a finding.
+///
+/// It reads all rows and then the whole log. It keeps the versions of all changes in memory: about
+/// 300 bytes for each.
+///
+/// # Errors
+///
+/// [`Error::Unavailable`], if a database or the key provider does not respond.
+pub async fn compare(
+    log: &dyn AuditStore,
+    rows: &dyn StoredRows,
+    report: &Report,
+    now: SystemTime,
+) -> Result<RowReport, Error> {
+    let mut found = RowReport {
+        is_complete: is_complete(report, now),
+        ..RowReport::default()
+    };
+    // The rows first: what is stored was recorded before, and is read afterwards.
+    let mut stored = Vec::new();
+    let mut from = None;
+    loop {
+        let page = rows.stored_rows(from).await?;
+        stored.extend(page.rows);
+        from = page.next;
+        if from.is_none() {
+            break;
+        }
+    }
+    let mut history = History::default();
+    let all = records(log, Filter::default());
+    all.try_for_each(|record| {
+        history.note(&record);
+        std::future::ready(Ok(()))
+    })
+    .await?;
+    history.settle();
+    history.judge(&stored, &mut found);
+    Ok(found)
+}
+
+/// Returns whether no record can be missing.
+fn is_complete(report: &Report, now: SystemTime) -> bool {
+    let living = now.checked_sub(LIVING);
+    report.findings.is_empty()
+        && !report.has_expired
+        && report.runs.iter().all(|run| {
+            let is_living = run.touched.is_some_and(|touched| Some(touched) > living);
+            run.lost == 0 && run.erased == 0 && (run.ending == Ending::Ended || is_living)
+        })
+}
+
+/// What the log says of all rows.
+#[derive(Default)]
+struct History {
+    rows: HashMap<(InstallationKey, String), RowHistory>,
+    /// When all rows of a tenant were removed.
+    clears: HashMap<InstallationKey, Vec<u64>>,
+}
+
+/// What the log says of one row. Versions are hex digits.
+#[derive(Default)]
+struct RowHistory {
+    /// The versions that were written, and when. An outcome can be unknown.
+    written: HashMap<String, (u64, bool)>,
+    /// The versions that were replaced or removed.
+    gone: HashSet<String>,
+    /// The versions that may have been removed: the outcome is unknown.
+    maybe_gone: HashSet<String>,
+    /// The version that replaces another, if the outcome is unknown.
+    unsure: Vec<(String, String)>,
+    /// The versions that were read or replaced, so that they were stored.
+    seen: HashSet<String>,
+}
+
+impl History {
+    fn note(&mut self, record: &LogRecord) {
+        let Some(detail) = &record.detail else {
+            return;
+        };
+        let Some(tenant) = detail.tenant.clone() else {
+            return;
+        };
+        let (time, is_done) = (record.public.time, record.is_done());
+        if record.public.event == "clear" {
+            if is_done {
+                self.clears.entry(tenant).or_default().push(time);
+            }
+            return;
+        }
+        let row = self.rows.entry((tenant, detail.row.clone())).or_default();
+        let (version, replaced) = (detail.version.clone(), detail.replaced.clone());
+        row.seen.extend(replaced.clone());
+        match (record.public.event.as_str(), version, replaced) {
+            ("open", version, _) => row.seen.extend(version),
+            ("found", Some(version), _) => {
+                row.written.insert(version, (time, true));
+            }
+            ("write", Some(version), replaced) => {
+                match replaced {
+                    Some(replaced) if is_done => drop(row.gone.insert(replaced)),
+                    Some(replaced) => row.unsure.push((version.clone(), replaced)),
+                    None => {}
+                }
+                row.written.insert(version, (time, is_done));
+            }
+            ("remove", _, Some(replaced)) if is_done => drop(row.gone.insert(replaced)),
+            ("remove", _, Some(replaced)) => drop(row.maybe_gone.insert(replaced)),
+            _ => {}
+        }
+    }
+
+    /// Decides on writes whose outcome was unknown.
+    fn settle(&mut self) {
+        for row in self.rows.values_mut() {
+            for (version, replaced) in std::mem::take(&mut row.unsure) {
+                if row.seen.contains(&version) {
+                    row.gone.insert(replaced);
+                } else {
+                    row.maybe_gone.insert(replaced);
+                }
+            }
+        }
+    }
+
+    fn judge(&self, stored: &[StoredRow], found: &mut RowReport) {
+        let mut present = HashSet::new();
+        for row in stored {
+            found.rows += 1;
+            let key = (row.tenant.clone(), row.row.clone());
+            let version = format!("{:?}", row.version);
+            if let Some(fault) = self.fault(&key, &version, found.is_complete) {
+                found.find(&key, fault);
+            }
+            present.insert(key);
+        }
+        for (key, row) in &self.rows {
+            if !present.contains(key) && self.leaves(key, row).next().is_some() {
+                let fault = if found.is_complete {
+                    RowFault::RolledBack
+                } else {
+                    RowFault::Unknown
+                };
+                found.find(key, fault);
+            }
+        }
+        let place = |it: &RowFinding| (it.tenant.id().to_owned(), it.row.clone());
+        found.findings.sort_by_key(place);
+    }
+
+    /// Judges a stored row.
+    fn fault(
+        &self,
+        key: &(InstallationKey, String),
+        version: &str,
+        is_complete: bool,
+    ) -> Option<RowFault> {
+        let unknown = if is_complete {
+            RowFault::Unlogged
+        } else {
+            RowFault::Unknown
+        };
+        let Some(row) = self.rows.get(key) else {
+            return Some(unknown);
+        };
+        let mut leaves = self.leaves(key, row);
+        let written = row.written.get(version).map(|(time, _)| *time);
+        match written {
+            _ if row.gone.contains(version) => Some(RowFault::RolledBack),
+            None => Some(unknown),
+            Some(time) => match self.is_cleared(&key.0, time) {
+                Some(true) => Some(RowFault::RolledBack),
+                None => Some(RowFault::Unknown),
+                // Without a leaf, the outcome of the last write was unknown.
+                Some(false) if leaves.by_ref().any(|leaf| leaf == version) => None,
+                Some(false) if self.leaves(key, row).next().is_some() => Some(RowFault::RolledBack),
+                Some(false) => None,
+            },
+        }
+    }
+
+    /// Returns the versions that must be stored: they were written, and nothing came after them.
+    fn leaves<'a>(
+        &'a self,
+        (tenant, _): &'a (InstallationKey, String),
+        row: &'a RowHistory,
+    ) -> impl Iterator<Item = &'a String> {
+        let written = row.written.iter();
+        let leaves = written.filter(move |(version, (time, is_done))| {
+            *is_done
+                && !row.gone.contains(*version)
+                && !row.maybe_gone.contains(*version)
+                && self.is_cleared(tenant, *time) == Some(false)
+        });
+        leaves.map(|(version, _)| version)
+    }
+
+    /// Returns whether the rows of a tenant that were written then were removed later; `None` if both
+    /// happened at about the same time. The clocks of two processes differ, and so may the order in
+    /// which acts are recorded.
+    fn is_cleared(&self, tenant: &InstallationKey, written: u64) -> Option<bool> {
+        let clears = self
+            .clears
+            .get(tenant)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let skew = to_count(SKEW);
+        let is_later = |clear: &u64| *clear > written.saturating_add(skew);
+        let is_close = |clear: &u64| clear.saturating_add(skew) >= written;
+        match clears {
+            clears if clears.iter().any(is_later) => Some(true),
+            clears if clears.iter().any(is_close) => None,
+            _ => Some(false),
+        }
+    }
+}
+
+impl RowReport {
+    fn find(&mut self, (tenant, row): &(InstallationKey, String), fault: RowFault) {
+        self.findings.push(RowFinding {
+            tenant: tenant.clone(),
+            row: row.clone(),
+            fault,
+        });
+    }
+}
+
+/// How much the clocks of two processes may differ.
+const SKEW: Duration = Duration::from_secs(300);
+
+/// A living process tells the registry every 5 minutes, or more often.
+const LIVING: Duration = Duration::from_secs(600);

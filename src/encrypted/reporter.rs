@@ -1,0 +1,116 @@
+//! Reports to a witness what the driver did with a tenant's rows.
+
+use std::sync::Arc;
+
+use super::names::{BOT, INSTALL, USER, tenant_of};
+use super::record;
+use crate::backend::{self, Change, Expect, Key, Partition, Row, Slot, Version};
+use crate::installation::Revision;
+use crate::store::{Act, ActKind, AuditContext, Error, Witness};
+use crate::tenant::InstallationKey;
+
+/// Whom the driver tells, and on whose behalf it acts. Without a witness, nothing is collected.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reporter {
+    pub(super) witness: Option<Arc<dyn Witness>>,
+    /// Who uses this store; `None` if the caller's task says so.
+    pub(super) who: Option<AuditContext>,
+}
+
+impl Reporter {
+    /// Begins a list of acts. Acts on other partitions than a tenant's are not collected, because
+    /// strangers can cause them.
+    pub(super) fn acts(&self, partition: &Partition) -> Acts {
+        let tenant = self.witness.as_ref().and_then(|_| tenant_of(partition));
+        Acts {
+            tenant,
+            acts: Vec::new(),
+        }
+    }
+
+    /// Tells the witness of these acts. An error means that nothing may be handed out.
+    pub(super) async fn report(&self, acts: Acts) -> Result<(), Error> {
+        match &self.witness {
+            Some(witness) if !acts.acts.is_empty() => {
+                let who = self.who.clone().unwrap_or_else(AuditContext::current);
+                witness.report(who, acts.acts).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reports a row of a tenant that does not open.
+    pub(super) async fn unreadable(&self, key: &Key, row: &Row) -> Result<(), Error> {
+        let mut acts = self.acts(&key.partition);
+        acts.opened(&key.slot, "", row, false);
+        self.report(acts).await
+    }
+
+    /// Tells the witness that a key was made. The key is there already, so a witness that fails is
+    /// logged by itself.
+    pub(super) async fn made_key(&self, id: impl Into<String> + Send) {
+        let acts = vec![Act::new(ActKind::Key, None, id)];
+        drop(self.report(Acts { tenant: None, acts }).await);
+    }
+}
+
+/// What was done with the rows of one tenant.
+pub(super) struct Acts {
+    /// `None` if nothing is collected.
+    tenant: Option<InstallationKey>,
+    acts: Vec<Act>,
+}
+
+impl Acts {
+    /// Notes that a row was opened, or could not be. Only credentials count.
+    pub(super) fn opened(&mut self, slot: &Slot, kind: &str, row: &Row, is_done: bool) {
+        if [BOT, INSTALL, USER].contains(&kind) || !is_done {
+            self.push(Act {
+                version: Some(record::revision(row)),
+                is_done,
+                ..self.act(ActKind::Open, slot.as_str())
+            });
+        }
+    }
+
+    /// Notes what a commit changed. If its outcome is unknown, the changes count as not done.
+    pub(super) fn changed(&mut self, changes: &[Change], outcome: &Result<(), backend::Error>) {
+        if matches!(outcome, Err(backend::Error::Conflict)) {
+            return;
+        }
+        let is_done = outcome.is_ok();
+        for change in changes {
+            let act = match change {
+                Change::Check { .. } => continue,
+                Change::Clear => self.act(ActKind::Clear, ""),
+                Change::Delete { slot, only } => Act {
+                    replaced: only.as_ref().map(revision),
+                    ..self.act(ActKind::Remove, slot.as_str())
+                },
+                Change::Put { slot, row, expect } => Act {
+                    version: Some(record::revision(row)),
+                    replaced: match expect {
+                        Expect::Version(version) => Some(revision(version)),
+                        Expect::Absent | Expect::Any => None,
+                    },
+                    ..self.act(ActKind::Write, slot.as_str())
+                },
+            };
+            self.push(Act { is_done, ..act });
+        }
+    }
+
+    fn act(&self, kind: ActKind, row: &str) -> Act {
+        Act::new(kind, self.tenant.clone(), row)
+    }
+
+    fn push(&mut self, act: Act) {
+        if self.tenant.is_some() {
+            self.acts.push(act);
+        }
+    }
+}
+
+fn revision(version: &Version) -> Revision {
+    Revision::from_bytes(*version.as_bytes())
+}

@@ -1,0 +1,15 @@
+//! The audit log: what it records, and how it shows that it was changed.
+
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod actors;
+mod attacks;
+mod export;
+mod log;
+mod modes;
+mod retention;
+mod rows;
+mod told;
+mod world;

@@ -1,0 +1,323 @@
+//! What is recorded in the default and in the strict mode, if the log's database is slow or gone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::TryStreamExt as _;
+use slack_installs::Clock;
+use slack_installs::InstallationKey;
+use slack_installs::audit::{Audit, AuditOptions, Ending, Filter, LogRecord, records};
+use slack_installs::store::{
+    Act, ActKind, AuditContext, AuditStore, Batch, Error, FoundRuns, ListCursor, Registry,
+    RunEntry, RunId, StoredBatch, Witness as _,
+};
+use tokio::sync::watch;
+
+use super::log::{Log, tenant, write};
+use crate::support::Store;
+use crate::support::checks::until;
+use crate::support::installs::noon;
+
+/// A log's database that can be stalled, and can lose a response.
+#[derive(Debug)]
+struct Slow {
+    inner: Store,
+    is_up: watch::Sender<bool>,
+    loses: AtomicBool,
+}
+
+impl Slow {
+    fn of(log: &Log) -> Arc<Self> {
+        Arc::new(Self {
+            inner: log.store.clone(),
+            is_up: watch::Sender::new(true),
+            loses: AtomicBool::new(false),
+        })
+    }
+}
+
+#[async_trait]
+impl AuditStore for Slow {
+    fn app(&self) -> &str {
+        self.inner.app()
+    }
+
+    async fn append(&self, run: RunId, batch: &Batch) -> Result<(), Error> {
+        let mut is_up = self.is_up.subscribe();
+        is_up.wait_for(|is_up| *is_up).await.expect("it is kept");
+        self.inner.append(run, batch).await?;
+        if self.loses.swap(false, Ordering::SeqCst) {
+            return Err(Error::Unavailable("the response was lost".into()));
+        }
+        Ok(())
+    }
+
+    async fn batches(
+        &self,
+        run: RunId,
+        from: u64,
+        count: u64,
+    ) -> Result<Vec<Option<StoredBatch>>, Error> {
+        self.inner.batches(run, from, count).await
+    }
+
+    async fn places(&self, run: RunId) -> Result<Vec<u64>, Error> {
+        self.inner.places(run).await
+    }
+
+    async fn register(&self, run: RunId, entry: &RunEntry) -> Result<(), Error> {
+        self.inner.register(run, entry).await
+    }
+
+    async fn registry(&self, from: Option<ListCursor>, limit: usize) -> Result<Registry, Error> {
+        self.inner.registry(from, limit).await
+    }
+
+    async fn runs(&self, from: Option<ListCursor>) -> Result<FoundRuns, Error> {
+        self.inner.runs(from).await
+    }
+
+    async fn remove(&self, run: RunId) -> Result<(), Error> {
+        self.inner.remove(run).await
+    }
+
+    async fn key_of(&self, tenant: &InstallationKey) -> Result<Option<String>, Error> {
+        self.inner.key_of(tenant).await
+    }
+
+    async fn erase(&self, tenant: &InstallationKey, key: &str) -> Result<bool, Error> {
+        self.inner.erase(tenant, key).await
+    }
+}
+
+async fn open(store: &Arc<Slow>, options: AuditOptions) -> Audit {
+    let store = Arc::clone(store) as Arc<dyn AuditStore>;
+    Audit::open(store, options)
+        .await
+        .expect("the database is up")
+}
+
+async fn all(log: &Log) -> Vec<LogRecord> {
+    let records = records(&log.store, Filter::default());
+    records.try_collect().await.expect("the database is up")
+}
+
+fn read(number: usize) -> Act {
+    Act::new(ActKind::Open, Some(tenant(number)), "bot")
+}
+
+/// Returns how many events of this kind the log has.
+async fn count(log: &Log, event: &str) -> u64 {
+    let records = all(log).await.into_iter();
+    let of_event = records.filter(|record| record.public.event == event);
+    of_event.map(|record| record.public.count).sum()
+}
+
+#[tokio::test]
+async fn by_default_a_stalled_log_delays_nothing_and_counts_what_it_could_not_keep() {
+    let log = Log::new().await;
+    let slow = Slow::of(&log);
+    let audit = open(&slow, log.options().with_capacity(100)).await;
+    slow.is_up.send_replace(false);
+    for number in 0..500 {
+        audit
+            .report(AuditContext::default(), vec![write(number)])
+            .await
+            .expect("nothing fails");
+    }
+    slow.is_up.send_replace(true);
+    assert!(audit.close().await);
+    let report = log.verify(Vec::new()).await;
+    assert_eq!(report.findings, []);
+    let (written, lost) = (count(&log, "write").await, count(&log, "gap").await);
+    assert_eq!(written + lost, 500);
+    assert!(lost > 0);
+    assert_eq!(report.runs[0].lost, lost);
+}
+
+#[tokio::test]
+async fn by_default_equal_reads_are_one_record_with_their_number() {
+    let log = Log::new().await;
+    let audit = log.open(log.options()).await;
+    for nth in 0..100 {
+        let who = AuditContext::actor("job").request(Some(&format!("Ev{nth}")));
+        audit.report(who, vec![read(1)]).await.expect("reported");
+        audit
+            .report(AuditContext::actor("other"), vec![read(1)])
+            .await
+            .expect("reported");
+    }
+    assert!(audit.close().await);
+    let records = all(&log).await.into_iter();
+    let reads = records.filter(|record| record.public.event == "open");
+    let mut reads: Vec<_> = reads
+        .map(|record| (record.detail.expect("it opens").actor, record.public.count))
+        .collect();
+    reads.sort();
+    let expected = ["job", "other"].map(|actor| (Some(actor.to_owned()), 100));
+    assert_eq!(reads, expected);
+}
+
+#[tokio::test]
+async fn in_strict_mode_a_read_returns_after_its_record_is_durable() {
+    let log = Log::new().await;
+    let audit = log.open(log.options().strict()).await;
+    for number in 1..4 {
+        audit
+            .report(AuditContext::default(), vec![read(number)])
+            .await
+            .expect("reported");
+        assert_eq!(
+            count(&log, "open").await,
+            u64::try_from(number).expect("small")
+        );
+    }
+}
+
+#[tokio::test]
+async fn in_strict_mode_a_read_of_a_stalled_log_fails_within_the_bound_and_none_is_unlogged() {
+    let log = Log::new().await;
+    let slow = Slow::of(&log);
+    let audit = open(&slow, log.options().strict()).await;
+    let mut released = 0;
+    for is_up in [true, false, true] {
+        slow.is_up.send_replace(is_up);
+        let tells = (0..64).map(|number| {
+            let report = audit.report(AuditContext::default(), vec![read(number)]);
+            tokio::time::timeout(Duration::from_secs(20), report)
+        });
+        for told in futures_util::future::join_all(tells).await {
+            let told = told.expect("it ends");
+            assert!(
+                is_up || matches!(told, Err(Error::Unavailable(_))),
+                "{told:?}"
+            );
+            released += u64::from(told.is_ok());
+        }
+    }
+    assert!(released >= 64);
+    assert!(audit.close().await);
+    let logged = count(&log, "open").await;
+    assert!(
+        released <= logged,
+        "{released} were released, and {logged} recorded"
+    );
+    log.assert_found(&[]).await;
+    let closed = audit.report(AuditContext::default(), vec![read(1)]).await;
+    assert!(matches!(closed, Err(Error::Unavailable(_))), "{closed:?}");
+}
+
+#[tokio::test]
+async fn a_batch_whose_response_was_lost_is_there_once() {
+    let log = Log::new().await;
+    let slow = Slow::of(&log);
+    let audit = open(&slow, log.options().strict()).await;
+    for number in 0..10 {
+        slow.loses.store(true, Ordering::SeqCst);
+        audit
+            .report(AuditContext::default(), vec![read(number)])
+            .await
+            .expect("reported");
+    }
+    assert!(audit.close().await);
+    log.assert_found(&[]).await;
+    assert_eq!(count(&log, "open").await, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_ends_after_a_day_and_names_its_successor() {
+    let log = Log::new().await;
+    let hours = Arc::new(AtomicU64::new(0));
+    let passed = Arc::clone(&hours);
+    let now = move || noon() + Duration::from_secs(3600 * passed.load(Ordering::SeqCst));
+    let options = log.options().with_clock(Clock::from_fn(now));
+    let audit = log.open(options).await;
+    let mut runs = vec![audit.current_run()];
+    for day in 1..4 {
+        audit
+            .report(AuditContext::default(), vec![write(1)])
+            .await
+            .expect("reported");
+        hours.store(24 * day, Ordering::SeqCst);
+        let before = audit.current_run();
+        until("the next run begins", async || {
+            audit.current_run() != before
+        })
+        .await;
+        runs.push(audit.current_run());
+    }
+    assert!(audit.close().await);
+    let report = log.verify(log.kept.heads()).await;
+    assert_eq!(report.findings, []);
+    assert_eq!(report.runs.len(), runs.len());
+    assert!(report.runs.iter().all(|run| run.ending == Ending::Ended));
+    // Without the second run, its predecessor and the registry miss it.
+    let second = runs[1].expect("it ran");
+    log.store.remove(second).await.expect("removed");
+    let fault = slack_installs::audit::Fault::RunDropped;
+    log.assert_found(&[(second, 0, fault)]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_of_a_process_that_died_is_named_by_later_runs_for_a_day_only() {
+    let log = Log::new().await;
+    let died = log
+        .open(log.options().with_clock(Clock::from_fn(noon)))
+        .await;
+    let dead = died.current_run().expect("it runs").to_string();
+    std::mem::forget(died);
+    let mut named = Vec::new();
+    for hour in [1, 26, 27] {
+        let now = move || noon() + Duration::from_secs(3600 * hour);
+        let audit = log
+            .open(log.options().with_clock(Clock::from_fn(now)))
+            .await;
+        let run = audit.current_run().expect("it runs");
+        assert!(audit.close().await);
+        let records = all(&log).await.into_iter();
+        let saw = records.filter(|it| it.run == run && it.public.event == "saw");
+        named.push(saw.filter(|it| it.public.note.contains(&dead)).count());
+    }
+    assert_eq!(named, [1, 1, 0]);
+    log.assert_found(&[]).await;
+}
+
+#[tokio::test]
+async fn an_erased_tenant_is_unreadable_the_others_are_not_and_the_log_verifies() {
+    let log = Log::new().await;
+    let audit = log.open(log.options()).await;
+    let report = |number| audit.report(AuditContext::actor("job"), vec![write(number)]);
+    for number in [1, 2, 1] {
+        report(number).await.expect("reported");
+    }
+    // Everything is written when the run has ended.
+    assert!(audit.close().await);
+    let tenants = |records: Vec<LogRecord>| {
+        let details = records.into_iter().filter_map(|record| record.detail);
+        details
+            .filter_map(|detail| detail.tenant)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(tenants(all(&log).await), [tenant(1), tenant(2), tenant(1)]);
+    let audit = log.open(log.options()).await;
+    assert!(audit.erase(&tenant(1)).await.expect("erased"));
+    assert!(!audit.erase(&tenant(1)).await.expect("erased already"));
+    assert!(!audit.erase(&tenant(7)).await.expect("unknown"));
+    assert_eq!(tenants(all(&log).await), [tenant(2)]);
+    // Its later records are readable, under a key of their own.
+    audit
+        .report(AuditContext::actor("job"), vec![write(1)])
+        .await
+        .expect("reported");
+    assert!(audit.close().await);
+    assert_eq!(tenants(all(&log).await), [tenant(2), tenant(1)]);
+    let report = log.verify(log.kept.heads()).await;
+    assert_eq!(report.findings, []);
+    assert_eq!(report.runs.iter().map(|run| run.erased).sum::<u64>(), 2);
+    // No row names the tenant beside its new key.
+    let rows = log.db.rows().await;
+    let names = |row: &&(slack_installs::backend::Key, _)| row.0.to_string().contains("T01");
+    assert_eq!(rows.iter().filter(names).count(), 1);
+}

@@ -1,0 +1,227 @@
+//! The log compared with the rows that are stored.
+
+use slack_installs::audit::{RowFault, RowReport, compare};
+use slack_installs::backend::{Key, Row};
+use slack_installs::store::{Act, ActKind, AuditContext, Witness as _};
+use slack_installs::{Delete, Hold, InstallationStore as _, LifecycleStore as _};
+
+use super::log::write;
+use super::world::World;
+use crate::support::installs::{noon, user_id, with_both, workspace_key};
+
+async fn compared(world: &World) -> RowReport {
+    let report = world.log.verify(Vec::new()).await;
+    assert_eq!(report.findings, []);
+    let log = &world.log.store;
+    let report = compare(log, log, &report, noon()).await;
+    report.expect("the database is up")
+}
+
+async fn found(world: &World) -> Vec<(String, String, RowFault)> {
+    let report = compared(world).await;
+    let findings = report.findings.into_iter();
+    findings
+        .map(|it| (it.tenant.id().to_owned(), it.row, it.fault))
+        .collect()
+}
+
+fn finding(row: &str, fault: RowFault) -> (String, String, RowFault) {
+    ("T1".to_owned(), row.to_owned(), fault)
+}
+
+async fn install(world: &World, bot: &str) {
+    let installation = with_both("T1", bot, "U1", "xoxp-1");
+    world.store.store(&installation).await.expect("stored");
+}
+
+fn hold(is_on: bool) -> Hold {
+    Hold {
+        is_on,
+        reason: "ticket 1".to_owned(),
+        at: noon(),
+    }
+}
+
+async fn set_hold(world: &World, is_on: bool) {
+    let key = workspace_key("T1");
+    let held = world.store.hold(&key, &hold(is_on)).await;
+    assert!(held.expect("held"), "the tenant is known");
+}
+
+/// Returns the rows of the tenant.
+async fn rows(world: &World) -> Vec<(Key, Row)> {
+    let mut rows = world.log.db.rows().await;
+    rows.retain(|(key, _)| key.partition.as_str().ends_with("/T1"));
+    rows
+}
+
+#[tokio::test]
+async fn rows_that_only_the_store_changed_agree_with_the_log() {
+    let world = World::new().await;
+    let key = workspace_key("T1");
+    for nth in 0..3 {
+        install(&world, &format!("xoxb-{nth}")).await;
+        set_hold(&world, nth % 2 == 0).await;
+    }
+    let user = Delete::user(user_id("U1"));
+    world.store.delete(&key, &user).await.expect("deleted");
+    world.store.fetch(&key, None).await.expect("fetched");
+    let report = compared(&world).await;
+    assert_eq!(report.findings, []);
+    assert!(report.is_complete && report.rows >= 3, "{report:?}");
+    world
+        .store
+        .delete(&key, &Delete::all())
+        .await
+        .expect("deleted");
+    assert_eq!(compared(&world).await.findings, []);
+    install(&world, "xoxb-3").await;
+    let findings = compared(&world).await.findings;
+    // The clocks of two processes can differ, so a row that was written soon after all rows were
+    // removed may have been written before.
+    let is_unknown = |fault| fault == RowFault::Unknown;
+    assert!(
+        findings.iter().all(|it| is_unknown(it.fault)),
+        "{findings:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_row_that_was_replaced_by_its_own_older_version_is_rolled_back() {
+    let world = World::new().await;
+    install(&world, "xoxb-1").await;
+    let (key, old) = world.log.db.row("T1", "bot").await;
+    install(&world, "xoxb-2").await;
+    assert_eq!(found(&world).await, []);
+    world.log.db.overwrite(&key, old).await;
+    // It opens, because it is bound to its place and its version only.
+    let fetched = world.log.store.fetch(&workspace_key("T1"), None).await;
+    assert!(fetched.expect("it opens").is_some());
+    assert_eq!(found(&world).await, [finding("bot", RowFault::RolledBack)]);
+}
+
+#[tokio::test]
+async fn a_tenant_that_was_revived_is_rolled_back() {
+    let world = World::new().await;
+    install(&world, "xoxb-1").await;
+    let before = rows(&world).await;
+    let key = workspace_key("T1");
+    world
+        .store
+        .delete(&key, &Delete::all())
+        .await
+        .expect("deleted");
+    for (key, row) in before {
+        world.log.db.overwrite(&key, row).await;
+    }
+    let findings = found(&world).await;
+    assert!(
+        findings.contains(&finding("install", RowFault::RolledBack)),
+        "{findings:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_hold_that_was_deleted_or_replayed_is_rolled_back() {
+    let world = World::new().await;
+    install(&world, "xoxb-1").await;
+    set_hold(&world, true).await;
+    let (key, on) = world.log.db.row("T1", "hold").await;
+    world.log.db.remove(&key).await;
+    assert_eq!(found(&world).await, [finding("hold", RowFault::RolledBack)]);
+    world.log.db.overwrite(&key, on.clone()).await;
+    assert_eq!(found(&world).await, []);
+    set_hold(&world, false).await;
+    assert_eq!(found(&world).await, []);
+    world.log.db.overwrite(&key, on).await;
+    assert_eq!(found(&world).await, [finding("hold", RowFault::RolledBack)]);
+}
+
+#[tokio::test]
+async fn a_row_that_was_written_past_the_log_is_unlogged_and_in_a_gap_it_is_unknown() {
+    let world = World::new().await;
+    install(&world, "xoxb-1").await;
+    let silent = &world.log.store;
+    let changed = with_both("T1", "xoxb-2", "U1", "xoxp-1");
+    silent.store(&changed).await.expect("stored");
+    let unlogged = found(&world).await;
+    assert!(
+        unlogged.contains(&finding("bot", RowFault::Unlogged)),
+        "{unlogged:?}"
+    );
+    assert!(unlogged.iter().all(|it| it.2 == RowFault::Unlogged));
+
+    let options = world.log.options().with_capacity(1);
+    let lossy = world.log.open(options).await;
+    let acts = (0..5).map(write).collect();
+    let told = lossy.report(AuditContext::default(), acts).await;
+    told.expect("nothing fails in the default mode");
+    assert!(lossy.close().await);
+    let report = compared(&world).await;
+    assert!(!report.is_complete);
+    let mut unknown: Vec<_> = unlogged.into_iter().map(|it| (it.1, it.2)).collect();
+    unknown.iter_mut().for_each(|it| it.1 = RowFault::Unknown);
+    let of_t1 = report
+        .findings
+        .into_iter()
+        .filter(|it| it.tenant.id() == "T1");
+    let of_t1: Vec<_> = of_t1.map(|it| (it.row, it.fault)).collect();
+    assert_eq!(of_t1, unknown);
+}
+
+#[tokio::test]
+async fn rows_from_before_the_log_are_unlogged_until_they_are_noted() {
+    let world = World::new().await;
+    let installation = with_both("T1", "xoxb-1", "U1", "xoxp-1");
+    world.log.store.store(&installation).await.expect("stored");
+    assert!(!found(&world).await.is_empty());
+    let noted = world
+        .audit
+        .note_rows(&world.log.store)
+        .await
+        .expect("noted");
+    assert_eq!(noted, u64::try_from(rows(&world).await.len()).expect("few"));
+    assert_eq!(found(&world).await, []);
+}
+
+/// A write whose response was lost may be there. Neither version is called rolled back until
+/// somebody has seen the new one.
+#[tokio::test]
+async fn a_write_of_unknown_outcome_accuses_nobody() {
+    let world = World::new().await;
+    install(&world, "xoxb-1").await;
+    let (key, old) = world.log.db.row("T1", "bot").await;
+    world
+        .log
+        .store
+        .store(&with_both("T1", "xoxb-2", "U1", "xoxp-1"))
+        .await
+        .expect("stored");
+    let (_, new) = world.log.db.row("T1", "bot").await;
+    world.log.db.overwrite(&key, old.clone()).await;
+    let (_, install) = world.log.db.row("T1", "install").await;
+    let revision = |row: &Row| slack_installs::Revision::from_bytes(*row.version.as_bytes());
+    let report = async |kind, row: &str, version, replaced, is_done| {
+        let mut act = Act::new(kind, Some(workspace_key("T1")), row);
+        (act.version, act.replaced, act.is_done) = (Some(version), replaced, is_done);
+        let reported = world.audit.report(AuditContext::default(), vec![act]).await;
+        reported.expect("reported");
+    };
+    let (v1, v2) = (revision(&old), revision(&new));
+    let installed = revision(&install);
+    report(ActKind::Found, "install", installed, None, true).await;
+    report(ActKind::Write, "bot", v2, Some(v1), false).await;
+    let bots = async || {
+        let found = found(&world).await.into_iter();
+        found
+            .filter(|it| it.1 == "bot")
+            .map(|it| it.2)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(bots().await, []);
+    world.log.db.overwrite(&key, new.clone()).await;
+    assert_eq!(bots().await, []);
+    report(ActKind::Open, "bot", v2, None, true).await;
+    world.log.db.overwrite(&key, old).await;
+    assert_eq!(bots().await, [RowFault::RolledBack]);
+}
