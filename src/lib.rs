@@ -50,6 +50,7 @@
 //! | `vault` | `keys::VaultTransit`: data keys are wrapped by OpenBao or HashiCorp Vault |
 //! | `tower` | the layer that verifies each request, finds its tenant and its tokens |
 //! | `axum` | install routes and extractors; implies `tower` |
+//! | `metrics` | counters and gauges for the facade `metrics`; see `docs/observability.md` |
 //! | `testing` | `testing::FakeSlack` for your own tests, and the conformance suite for backends |
 //! | `ring` | TLS to Slack and to databases with the crate ring; enabled by default |
 //! | `aws-lc-rs` | TLS with the crate aws-lc-rs instead of ring; set `default-features = false` |
@@ -121,9 +122,11 @@ mod https;
 mod installation;
 mod log_limit;
 mod lru;
+mod metrics;
 mod panics;
 mod random;
 mod seal;
+mod span;
 mod tenant;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -146,7 +149,7 @@ pub mod store;
 #[cfg(feature = "axum")]
 pub mod web;
 
-pub use app::{AppError, SlackApp, SlackAppBuilder};
+pub use app::{AppError, Health, HealthReason, SlackApp, SlackAppBuilder};
 pub use authorize::{AuthorizeError, AuthorizeResult, Authorizer};
 pub use clock::Clock;
 pub use encrypted::{CacheOptions, Copied, EncryptedStore, KeyringError, Pruned, VerifyReport};

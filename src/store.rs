@@ -14,6 +14,7 @@ use crate::secret::{AccessToken, WebhookUrl};
 use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 
 mod chain;
+mod figures;
 mod in_time;
 mod lifecycle;
 mod notice;
@@ -22,6 +23,7 @@ mod threshold;
 
 pub use chain::{Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationStore, StoredChain};
 pub(crate) use chain::{HARD, SUSPECT, is_suspect};
+pub use figures::{ChainFigures, Figures};
 pub(crate) use in_time::in_time;
 pub(crate) use lifecycle::MAX_REASON;
 pub use lifecycle::{Access, Departure, LifecycleStore, PendingDeparture};

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 
 #[path = "architecture/circles.rs"]
 mod circles;
+#[path = "architecture/log_events.rs"]
+mod log_events;
 #[path = "architecture/paths.rs"]
 mod paths;
 #[path = "architecture/promises.rs"]
@@ -35,10 +37,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("https", &["tls", "wipe"]),
     ("log_limit", &[]),
     ("lru", &[]),
+    ("metrics", &[]),
     ("clock", &[]),
     ("debug", &[]),
     ("random", &[]),
     ("secret", &[]),
+    ("span", &[]),
     ("tenant", &[]),
     ("tls", &[]),
     ("wipe", &[]),
@@ -76,6 +80,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "flight",
             "clock",
             "installation",
+            "metrics",
             "seal",
             "secret",
             "store",
@@ -86,6 +91,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "oauth",
         &[
+            "metrics",
             "panics",
             "error_chain",
             "flight",
@@ -98,6 +104,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "random",
             "secret",
             "slack",
+            "span",
             "store",
             "tenant",
         ],
@@ -110,9 +117,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "clock",
             "installation",
             "lru",
+            "metrics",
             "random",
             "secret",
             "slack",
+            "span",
             "store",
             "tenant",
         ],
@@ -126,6 +135,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "request",
             "rotation",
             "secret",
+            "span",
             "store",
             "tenant",
         ],
@@ -138,9 +148,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "clock",
             "forward",
             "installation",
+            "metrics",
             "request",
             "secret",
             "slack",
+            "span",
             "store",
             "tenant",
         ],
@@ -169,6 +181,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "authorize",
             "error_chain",
             "events",
+            "metrics",
             "replay",
             "request",
             "rotation",
@@ -181,6 +194,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "events",
             "gate",
             "log_limit",
+            "metrics",
             "replay",
             "request",
         ],
@@ -199,6 +213,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "gate",
             "installation",
             "keys",
+            "metrics",
             "oauth",
             "operate",
             "replay",

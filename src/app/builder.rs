@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::env::{self, Keys, Value, Values};
 use super::error::AppError;
+use super::health::Checks;
 use super::{Parts, SlackApp};
 use crate::authorize::Authorizer;
 use crate::backend;
@@ -378,6 +379,7 @@ impl SlackAppBuilder {
             gate = gate.with_replay_guard(guard);
         }
         Ok(SlackApp::new(Parts {
+            checks: Checks::default(),
             clock,
             gate,
             lifecycle,

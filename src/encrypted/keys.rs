@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -17,6 +17,7 @@ use super::KeyringError;
 use super::names::{App, slot};
 use crate::backend::{self, Backend, Key, Partition, Row, Scope, Slot, Version};
 use crate::error_chain::error_chain;
+use crate::metrics;
 use crate::seal::{DataKey, Held, KeyContext, KeyError, KeyId, KeyProvider, Keyring, Lookup};
 use crate::store;
 
@@ -161,16 +162,29 @@ impl<B: Backend> Keys<B> {
     async fn refresh(self: &Arc<Self>, id: KeyId) {
         let began = Instant::now();
         if let Err(error) = self.load_if_not(|_: &Loading| false).await {
-            let error = error_chain(&error);
-            tracing::error!(error, "cannot read the keyring in the background");
+            let chain = error_chain(&error);
+            if error.is_transient() {
+                tracing::warn!(error = chain, "cannot read the keyring now");
+            } else {
+                tracing::error!(error = chain, "the keyring cannot be read");
+            }
         }
         let Some(epoch) = self.newest().key(id).map(|key| key.epoch) else {
             return;
         };
         if let Err(error) = self.fetch_since(id, epoch, Some(began)).await {
-            let error = error_chain(&error);
-            tracing::warn!(error, key = %id, "cannot refresh a data key in the background");
+            let chain = error_chain(&error);
+            if error.is_transient() {
+                tracing::warn!(error = chain, key = %id, "cannot fetch a data key again now");
+            } else {
+                tracing::error!(error = chain, key = %id, "a data key cannot be fetched again");
+            }
         }
+    }
+
+    /// Returns when the primary key was changed, as far as this process knows.
+    pub(super) fn primary_since(&self) -> Option<SystemTime> {
+        self.newest().primary_since()
     }
 
     fn newest(&self) -> Arc<Manifest> {
@@ -342,7 +356,13 @@ impl<B> fmt::Debug for Keys<B> {
 
 /// Waits for a call to the key provider, for [`PROVIDER_TIMEOUT`] at most.
 async fn in_time<T>(call: impl Future<Output = Result<T, KeyError>>) -> Result<T, KeyringError> {
-    match timeout(PROVIDER_TIMEOUT, call).await {
+    let outcome = timeout(PROVIDER_TIMEOUT, call).await;
+    metrics::KEY_PROVIDER_CALLS.add([match &outcome {
+        Ok(Ok(_)) => "ok",
+        Ok(Err(error)) => error.name(),
+        Err(_) => "timeout",
+    }]);
+    match outcome {
         Ok(outcome) => Ok(outcome?),
         Err(_) => Err(unavailable("the key provider did not respond within 2 s")),
     }

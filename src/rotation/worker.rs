@@ -156,7 +156,7 @@ impl Engine {
             Ok((_, Served::Nothing)) => false,
             Ok((_, Served::Refresh)) => self.refresh(key, Trigger::Worker).is_ok(),
             Err(error) => {
-                tracing::warn!(chain = %key, error = error_chain(&error), "a due chain could not be read or scheduled");
+                tracing::warn!(tenant = %key.tenant, whose = %key.credential, error = error_chain(&error), "a due chain could not be read or scheduled");
                 self.recent.note_checked(key, Instant::now() + BROKEN_PAUSE);
                 false
             }
