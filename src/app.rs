@@ -112,6 +112,8 @@ impl SlackApp {
 
     pub(crate) fn new(parts: Parts) -> Self {
         metrics::describe();
+        // An alert needs the value before the first failure.
+        metrics::APP_REJECTED.set([], 0.0);
         Self(Arc::new(parts))
     }
 

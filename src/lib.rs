@@ -73,7 +73,8 @@
 //!
 //! The repository has `docs/rotation.md` (token rotation, its guarantees and their tests),
 //! `docs/envelope.md` (the format of the stored bytes), `docs/keys.md` (key providers, and how to
-//! change keys), `docs/performance.md` (measurements, and a comparison with Slack's SDKs),
+//! change keys), `docs/observability.md` (the log, spans, metrics and the health check),
+//! `docs/performance.md` (measurements, and a comparison with Slack's SDKs),
 //! `docs/architecture.md` and `docs/development.md`.
 //!
 //! # Limits

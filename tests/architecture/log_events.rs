@@ -93,6 +93,30 @@ fn every_span_is_in_the_table_with_its_level() {
     assert_eq!(listed, made);
 }
 
+#[test]
+fn every_metric_is_in_the_table_with_its_labels() {
+    let source = source("metrics.rs");
+    let made = source.split("\nmetrics! {").nth(1).expect("the list");
+    let made = made.split("\n}").next().expect("the list ends").split(';');
+    let quoted = |text: &str| {
+        let texts = text.split('"').skip(1).step_by(2);
+        texts.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let made = made.map(quoted).filter(|texts| !texts.is_empty());
+    let made: BTreeSet<_> = made
+        .map(|texts| (texts[0].clone(), texts[1..texts.len() - 1].to_vec()))
+        .collect();
+    let page = page();
+    let rows = rows(section(&page, "## Metrics")).filter(|cells| cells[0] != "metric");
+    let of_row = |cells: Vec<&str>| {
+        let labels = names(cells[2]).map(str::to_owned).collect::<Vec<_>>();
+        (cells[0].trim_matches('`').to_owned(), labels)
+    };
+    let listed: BTreeSet<_> = rows.map(of_row).collect();
+    assert!(made.len() > 10, "the list was found");
+    assert_eq!(listed, made);
+}
+
 /// Returns the calls of the whole source.
 fn calls() -> Vec<Call> {
     let mut calls = Vec::new();

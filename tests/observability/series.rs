@@ -150,11 +150,11 @@ async fn a_day_of_an_app_has_exactly_these_series_and_labels() {
     let _recording = metrics::set_default_local_recorder(&recorder);
     let day = Day::new().await;
     // The new key is unwrapped once before it is stored.
-    assert_changes(
-        &seen,
-        "the start",
-        &[("key_provider_calls_total result=ok", 2.0)],
-    );
+    let start = [
+        ("app_rejected", 0.0),
+        ("key_provider_calls_total result=ok", 2.0),
+    ];
+    assert_changes(&seen, "the start", &start);
 
     assert!(day.install(ADA).await);
     assert!(!day.install("U0BRAVO0001").await);
@@ -165,8 +165,8 @@ async fn a_day_of_an_app_has_exactly_these_series_and_labels() {
         .await;
     let unasked = Url::parse(&format!("{REDIRECT}?code=made-up")).expect("a URL");
     Browser::default().open(provider, &unasked).await;
-    let head = Browser::default().request(provider, &Method::HEAD, &unasked);
-    head.await;
+    let browser = Browser::default();
+    browser.request(provider, &Method::HEAD, &unasked).await;
     assert_changes(
         &seen,
         "the install flow",
