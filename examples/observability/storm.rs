@@ -120,7 +120,10 @@ impl Storm {
         let number = round % WORKSPACES;
         let who = Who::user(ADA).at(workspace(number));
         let command = self.fake.slash_command(who, "/hello", "");
-        let (commands, events) = (self.at.join("slack/command")?, self.at.join("slack/events")?);
+        let (commands, events) = (
+            self.at.join("slack/command")?,
+            self.at.join("slack/events")?,
+        );
         self.fake.deliver(&commands, &command).await?;
         match round % 50 {
             // A request that Slack did not sign.
@@ -130,7 +133,8 @@ impl Storm {
             }
             // A workspace that has not installed the app.
             10 => {
-                self.fake.add_workspace(Workspace::new(STRANGER, "Stranger"));
+                self.fake
+                    .add_workspace(Workspace::new(STRANGER, "Stranger"));
                 self.fake.add_person(STRANGER, Person::admin(ADA, "ada"));
                 let who = Who::user(ADA).at(STRANGER);
                 let command = self.fake.slash_command(who, "/hello", "");

@@ -123,6 +123,7 @@ async fn each_operation_has_a_span_with_its_tenant_app_kind_outcome_and_cause() 
         .credentials(credentials(&life.app.fake))
         .signing_secret(life.app.fake.signing_secret())
         .redirect_uri(REDIRECT)
+        .scopes("commands")
         .slack(life.app.slack.clone())
         .clock(life.app.fake.clock())
         .store(life.app.store.clone());

@@ -20,7 +20,7 @@ use crate::support::serving::Between;
 const REFRESH: &str = "oauth.v2.access";
 
 /// How a refusal appears.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Shown {
     /// Permanent: the user gets this text, and Slack does not repeat the event.
     Lasting(&'static str),
