@@ -12,10 +12,11 @@
 use std::env;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::post;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use slack_installs::Health;
 use slack_installs::prelude::*;
 use slack_installs::request::VerifiedRequest;
 use slack_installs::secret::AccessToken;
@@ -77,6 +78,26 @@ async fn event(request: Verified, auth: Authorized) {
     tracing::info!(tenant = %auth.installation_key(), event = request.event_type(), "an event");
 }
 
+/// Responds to the load balancer: whether this process can serve requests.
+async fn ready(State(bot): State<Bot>) -> (StatusCode, Json<Health>) {
+    let health = bot.app.health().await;
+    (status(health.is_ready), Json(health))
+}
+
+/// Responds to the supervisor, which restarts a process that is not live.
+async fn live(State(bot): State<Bot>) -> (StatusCode, Json<Health>) {
+    let health = bot.app.health().await;
+    (status(health.is_live), Json(health))
+}
+
+fn status(is_well: bool) -> StatusCode {
+    if is_well {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
 /// Runs a job over all installations, at the start and then once a day.
 async fn nightly(app: SlackApp) {
     let mut nights = tokio::time::interval(Duration::from_secs(24 * 60 * 60));
@@ -134,6 +155,8 @@ async fn main() -> Result<()> {
         .route("/slack/events", post(event))
         .layer(app.layer())
         .merge(app.install_routes())
+        .route("/health/live", get(live))
+        .route("/health/ready", get(ready))
         .with_state(bot);
     let port = env::var("PORT").map_or(Ok(3000), |port| port.parse())?;
     let listener = TcpListener::bind(("0.0.0.0", port)).await?;

@@ -14,6 +14,7 @@ use crate::authorize::AuthorizeError;
 use crate::clock::Clock;
 use crate::events::Lifecycle;
 use crate::gate::{Admitted, Gate, Reply};
+use crate::metrics;
 use crate::oauth::InstallProvider;
 use crate::operate::Operator;
 use crate::request::{VerifiedRequest, Verifier};
@@ -25,11 +26,14 @@ use crate::tenant::InstallationKey;
 mod builder;
 mod env;
 mod error;
+mod health;
+mod observe;
 #[cfg(test)]
 mod tests;
 
 pub use builder::SlackAppBuilder;
 pub use error::AppError;
+pub use health::{Health, HealthReason};
 
 /// A multi-workspace Slack app: the install flow, tokens, requests, lifecycle events and background
 /// work. Cheap to clone.
@@ -67,6 +71,7 @@ pub struct SlackApp(Arc<Parts>);
 
 pub(crate) struct Parts {
     pub(crate) audit: Option<Audit>,
+    checks: health::Checks,
     pub(crate) clock: Clock,
     pub(crate) gate: Gate,
     pub(crate) lifecycle: Lifecycle,
@@ -108,6 +113,9 @@ impl SlackApp {
     }
 
     pub(crate) fn new(parts: Parts) -> Self {
+        metrics::describe();
+        // An alert needs the value before the first failure.
+        metrics::APP_REJECTED.set([], 0.0);
         Self(Arc::new(parts))
     }
 
@@ -251,6 +259,7 @@ impl SlackApp {
     pub fn run(&self) -> impl Future<Output = ()> + Send + 'static {
         let app = self.clone();
         async move {
+            let _watch = health::PanicWatch(&app.0.checks);
             let mut stop = app.0.stop.subscribe();
             let refreshes = app.0.rotator.work(WorkerConfig::default());
             let departures = app.0.lifecycle.run();

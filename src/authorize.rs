@@ -13,6 +13,7 @@ use crate::installation::{Bot, Grant, Home, Installation, StoredInstallation, Us
 use crate::request::VerifiedRequest;
 use crate::rotation::{self, TokenRotator};
 use crate::secret::AccessToken;
+use crate::span::{self, Ended, Operation};
 use crate::store::{self, LifecycleStore, in_time};
 use crate::tenant::{AppId, EnterpriseId, InstallationKey, ResolvedVia, TeamId, Tenant, UserId};
 
@@ -69,6 +70,18 @@ impl Authorizer {
     ///
     /// May be dropped at any point.
     pub async fn authorize(
+        &self,
+        request: &VerifiedRequest,
+    ) -> Result<AuthorizeResult, AuthorizeError> {
+        let span = span::authorize();
+        span.kind(request.kind().name());
+        if let Some(tenant) = request.tenant() {
+            span.tenant(tenant);
+        }
+        span.run(self.authorize_in_time(request), ended).await
+    }
+
+    async fn authorize_in_time(
         &self,
         request: &VerifiedRequest,
     ) -> Result<AuthorizeResult, AuthorizeError> {
@@ -305,6 +318,17 @@ async fn refreshed(
     Ok((installation, authorizing))
 }
 
+/// Returns how an authorization ended, for its span.
+fn ended(span: &Operation, outcome: &Result<AuthorizeResult, AuthorizeError>) -> Ended {
+    match outcome {
+        Ok(authorized) => {
+            span.app(authorized.app_id());
+            Ended::well("authorized")
+        }
+        Err(error) => Ended::badly("refused", error.name()),
+    }
+}
+
 /// Slack gives a handler 3 s. The network needs a part of that, and the handler needs time after
 /// its tokens are found.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -489,6 +513,22 @@ impl fmt::Display for Tried<'_> {
 }
 
 impl AuthorizeError {
+    /// Returns the name of the error, for logs and metrics. It contains no id of a tenant.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::NoTenant => "no_tenant",
+            Self::NoToken => "no_token",
+            Self::NotGranted => "not_granted",
+            Self::NotInstalled { .. } => "not_installed",
+            Self::OnHold => "on_hold",
+            Self::OtherApp => "other_app",
+            Self::Refresh(error) => error.name(),
+            Self::Store(_) => "store",
+        }
+    }
+
     /// Returns whether the same request may be served later without any other change.
     #[must_use]
     pub fn is_transient(&self) -> bool {

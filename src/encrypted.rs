@@ -21,6 +21,7 @@ mod cache;
 mod chains;
 mod commit;
 mod driver;
+mod figures;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod grant_facts;

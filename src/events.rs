@@ -28,8 +28,10 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::forward::forward;
+use crate::metrics;
 use crate::request::{LifecycleEvent, PayloadError, VerifiedRequest};
 use crate::slack::{self, SlackClient};
+use crate::span::{self, Ended, Operation};
 use crate::store::{self, AuditContext, Credential, Departure, LifecycleStore, Notice, in_time};
 use crate::tenant::{InstallationKey, ResolvedVia, TeamId};
 
@@ -234,6 +236,20 @@ pub enum Handled {
     Revoked,
 }
 
+impl Handled {
+    /// Returns the name of the result, for logs and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ignored => "ignored",
+            Self::NotLifecycle => "not_lifecycle",
+            Self::Noted => "noted",
+            Self::Purged => "purged",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
 /// Why an event could not be handled. Let Slack repeat it.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -256,6 +272,18 @@ pub enum LifecycleError {
 }
 
 impl LifecycleError {
+    /// Returns the name of the error, for logs and metrics. It contains no id of a tenant.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Hook(_) => "hook",
+            Self::Event(_) => "event",
+            Self::Moved => "moved",
+            Self::Slack(_) => "slack",
+            Self::Store(_) => "store",
+        }
+    }
+
     /// Returns whether handling the same event may succeed later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -321,7 +349,26 @@ impl Lifecycle {
             _ => context_of(request),
         };
         let handled = context.scope(self.handle_in_tries(request));
-        in_time(Instant::now() + LONGEST, handled).await
+        let handled = in_time(Instant::now() + LONGEST, handled);
+        let Some(event) = request.lifecycle_event() else {
+            return handled.await;
+        };
+        let span = span::lifecycle();
+        span.kind(event.name());
+        if let Some(tenant) = request.tenant() {
+            span.tenant(tenant);
+        }
+        if let Some(app) = request.app_id() {
+            span.app(app);
+        }
+        let ended = |_: &Operation, outcome: &Result<Handled, LifecycleError>| match outcome {
+            Ok(handled) => Ended::well(handled.name()),
+            Err(error) => Ended::badly("failed", error.name()),
+        };
+        let outcome = span.run(handled, ended).await;
+        let name = outcome.as_ref().map_or("failed", |handled| handled.name());
+        metrics::LIFECYCLE_EVENTS.add([event.name(), name]);
+        outcome
     }
 
     async fn handle_in_tries(&self, request: &VerifiedRequest) -> Result<Handled, LifecycleError> {
@@ -329,7 +376,10 @@ impl Lifecycle {
             return Ok(Handled::NotLifecycle);
         };
         let (Some(tenant), Some(at)) = (request.tenant(), request.event_time()) else {
-            tracing::warn!(request = ?request, "an ignored event names no tenant or no time");
+            tracing::warn!(
+                event = event.name(),
+                "an ignored event names no tenant or no time"
+            );
             return Ok(Handled::Ignored);
         };
         // Only the tenant that the event names: a fallback would purge another tenant.
@@ -348,7 +398,8 @@ impl Lifecycle {
                 outcome => {
                     if let Ok(handled) = &outcome {
                         let event = event.name();
-                        tracing::info!(tenant = %key, event, ?handled, "lifecycle event handled");
+                        let outcome = handled.name();
+                        tracing::info!(tenant = %key, event, outcome, "lifecycle event handled");
                     }
                     return outcome;
                 }

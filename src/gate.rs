@@ -5,11 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Instrument as _;
+use tracing::field::display;
 use url::Url;
 
 use crate::authorize::{AuthorizeError, AuthorizeResult, Authorizer};
 use crate::error_chain::error_chain;
-use crate::events::{Handled, Lifecycle, context_of};
+use crate::events::{Handled, Lifecycle, LifecycleError, context_of};
+use crate::metrics;
 use crate::replay::{Entry, Pass, ReplayGuard};
 use crate::request::{Kind, LifecycleEvent, VerifiedRequest};
 use crate::rotation;
@@ -128,8 +131,12 @@ impl Gate {
         match tokio::time::timeout(DEADLINE, judged).await {
             Ok(judged) => judged,
             Err(_) => {
-                let (tenant, kind) = (request.tenant(), request.kind());
-                tracing::error!(?tenant, ?kind, "a request was not admitted within 2.5 s");
+                tracing::warn!(
+                    tenant = request.tenant().map(display),
+                    kind = request.kind().name(),
+                    event = request.event_type(),
+                    "a request was not admitted within 2.5 s"
+                );
                 let reason = RefusalReason::TemporarilyUnavailable;
                 Err(self.0.desk.respond(&request, reason, None))
             }
@@ -145,12 +152,11 @@ impl Gate {
         let authorized = match self.0.authorizer.authorize(request).await {
             Ok(authorized) => Ok(Arc::new(authorized)),
             Err(error) if needs_no_token(request, &error) => {
-                let (tenant, kind) = (request.tenant(), request.kind());
-                let error_text = error_chain(&error);
                 tracing::info!(
-                    ?tenant,
-                    ?kind,
-                    error = error_text,
+                    tenant = request.tenant().map(display),
+                    kind = request.kind().name(),
+                    event = request.event_type(),
+                    error = error_chain(&error),
                     "a request reaches the app without a token"
                 );
                 Err(Arc::new(error))
@@ -158,6 +164,7 @@ impl Gate {
             Err(error) => return Err(self.0.desk.unauthorized(request, &error)),
         };
         let pass = self.enter(request).await?;
+        metrics::REQUESTS.add(["admitted", metrics::NONE]);
         Ok(Admitted {
             authorization: Authorization {
                 request: Arc::clone(request),
@@ -180,13 +187,21 @@ impl Gate {
         };
         match guard.enter(request).await {
             Ok(Entry::New(pass)) => Ok(Some(pass)),
-            Ok(Entry::Repeated) => Err(Reply::empty()),
-            Ok(Entry::InProgress) => Err(Reply::later()),
+            Ok(Entry::Repeated) => {
+                metrics::REQUESTS.add(["refused", "repeated"]);
+                Err(Reply::empty())
+            }
+            Ok(Entry::InProgress) => {
+                metrics::REQUESTS.add(["refused", "in_progress"]);
+                Err(Reply::later())
+            }
             Err(error) => {
-                tracing::error!(
+                tracing::warn!(
+                    tenant = request.tenant().map(display),
                     error = error_chain(&error),
                     "a request is refused: the replay guard could not be read"
                 );
+                metrics::REQUESTS.add(["refused", "temporarily_unavailable"]);
                 Err(Reply::later())
             }
         }
@@ -198,17 +213,13 @@ impl Gate {
         if !Lifecycle::concerns(request) {
             return Ok(Handled::NotLifecycle);
         }
-        let (gate, request) = (self.clone(), Arc::clone(request));
-        let context = context_of(&request);
-        let task =
-            tokio::spawn(context.scope(async move { gate.0.lifecycle.handle(&request).await }));
-        match task.await {
+        let (gate, event) = (self.clone(), Arc::clone(request));
+        let handled = async move { gate.0.lifecycle.handle(&event).await };
+        let handled = context_of(request).scope(handled);
+        match tokio::spawn(handled.in_current_span()).await {
             Ok(Ok(handled)) => Ok(handled),
             Ok(Err(error)) => {
-                tracing::error!(
-                    error = error_chain(&error),
-                    "a lifecycle event could not be handled; Slack repeats it"
-                );
+                log_unhandled(request, &error);
                 Err(Reply::later())
             }
             // Your app's hook panicked, or the process is ending.
@@ -223,6 +234,22 @@ impl fmt::Debug for Gate {
             .field("authorizer", &self.0.authorizer)
             .field("lifecycle", &self.0.lifecycle)
             .finish_non_exhaustive()
+    }
+}
+
+fn log_unhandled(request: &VerifiedRequest, error: &LifecycleError) {
+    let (tenant, event) = (request.tenant().map(display), request.event_type());
+    let is_transient = error.is_transient();
+    let error = error_chain(error);
+    if is_transient {
+        tracing::warn!(
+            tenant,
+            event,
+            error,
+            "a lifecycle event is not handled yet; Slack repeats it"
+        );
+    } else {
+        tracing::error!(tenant, event, error, "a lifecycle event cannot be handled");
     }
 }
 
@@ -263,7 +290,7 @@ async fn end(pass: Option<Pass>, is_handled: bool) {
             pass.failed().await
         };
         if let Err(error) = ended {
-            tracing::error!(
+            tracing::warn!(
                 error = error_chain(&error),
                 "the result of a request was not stored, so it may be handled twice"
             );

@@ -51,6 +51,7 @@
 //! | `tower` | the layer that verifies each request, finds its tenant and its tokens |
 //! | `axum` | install routes and extractors; implies `tower` |
 //! | `manifest` | `manifest`: a check of the app manifest, and a starter |
+//! | `metrics` | counters and gauges for the facade `metrics`; see `docs/observability.md` |
 //! | `testing` | `testing::FakeSlack` for your own tests, and the conformance suite for backends |
 //! | `ring` | TLS to Slack and to databases with the crate ring; enabled by default |
 //! | `aws-lc-rs` | TLS with the crate aws-lc-rs instead of ring; set `default-features = false` |
@@ -73,7 +74,7 @@
 //!
 //! `docs/README.md` in the repository says which guide to read when. The guides are about the first
 //! app, the install flow, what is stored, requests and tenants, uninstallation, tests, Socket Mode,
-//! keys, token rotation, security, performance and Slack's Marketplace.
+//! keys, token rotation, the log and metrics, security, performance and Slack's Marketplace.
 //!
 //! # Limits
 //!
@@ -148,9 +149,11 @@ mod https;
 mod installation;
 mod log_limit;
 mod lru;
+mod metrics;
 mod panics;
 mod random;
 mod seal;
+mod span;
 mod tenant;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -176,7 +179,7 @@ pub mod store;
 #[cfg(feature = "axum")]
 pub mod web;
 
-pub use app::{AppError, SlackApp, SlackAppBuilder};
+pub use app::{AppError, Health, HealthReason, SlackApp, SlackAppBuilder};
 pub use authorize::{AuthorizeError, AuthorizeResult, Authorizer};
 pub use clock::Clock;
 pub use encrypted::{

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 use url::Url;
 
 use crate::clock::Clock;
@@ -24,9 +25,11 @@ use crate::error_chain::error_chain;
 use crate::flight::fly;
 use crate::installation::{Installation, Revision};
 use crate::log_limit::LogLimit;
+use crate::metrics;
 use crate::panics::catch_panic;
 use crate::secret::{Code, SecretError};
 use crate::slack::{self, Issued, SlackClient};
+use crate::span;
 use crate::store::{AuditContext, Facts, InstallationStore, StateStore, in_time};
 use crate::tenant::{EnterpriseId, TeamId};
 
@@ -213,7 +216,6 @@ impl InstallProvider {
         &self.0.config.redirect_uris
     }
 
-    #[cfg(any(test, feature = "manifest"))]
     pub(crate) fn config(&self) -> &InstallConfig {
         &self.0.config
     }
@@ -273,7 +275,16 @@ impl InstallProvider {
         clippy::unused_async,
         reason = "a flow may need to wait in a later version"
     )]
-    pub async fn start(&self, mut options: InstallOptions) -> Result<Started, Error> {
+    pub async fn start(&self, options: InstallOptions) -> Result<Started, Error> {
+        let started = self.begin(options);
+        metrics::INSTALL_FLOWS.add(match &started {
+            Ok(_) => ["started", metrics::NONE],
+            Err(error) => ["not_started", error.name()],
+        });
+        started
+    }
+
+    fn begin(&self, mut options: InstallOptions) -> Result<Started, Error> {
         let inner = &self.0;
         let cookies = options.cookies.take().unwrap_or_default();
         let pending = Pending::new(&inner.config, options)?;
@@ -310,22 +321,33 @@ impl InstallProvider {
     /// [`FailedFlow`]: the [`Error`](enum@Error), and what is known of the flow. After
     /// [`Error::NoState`], nothing was done. Send the person through [`start`](Self::start).
     pub async fn finish(&self, callback: &Callback<'_>) -> Result<Installed, Box<FailedFlow>> {
+        let finished = self.finish_on_a_task(callback);
+        span::install().run(finished, report::ended).await
+    }
+
+    async fn finish_on_a_task(
+        &self,
+        callback: &Callback<'_>,
+    ) -> Result<Installed, Box<FailedFlow>> {
         let known = Known::new(Flow::of_callback(callback));
         let (state, pending) = match self.0.check_callback(callback, &known) {
             Ok(checked) => checked,
             // The person is sent through this app's own flow, so this is not a failure.
-            Err(error @ Error::NoState) => return Err(known.failed(error)),
+            Err(error @ Error::NoState) => {
+                metrics::INSTALL_FLOWS.add(["redirected", error.name()]);
+                return Err(known.failed(error));
+            }
             Err(error) => return self.0.report(Err(error), &known).await,
         };
         let denied = callback.error.map(slack::ErrorCode::new);
         let code = callback.code.map(Code::new);
         let (provider, learned) = (Arc::clone(&self.0), known.clone());
-        let task = tokio::spawn(async move {
+        let task = async move {
             let outcome = provider.consume_and_install(&state, pending, denied, code, &learned);
             let outcome = AuditContext::current_or(ACTOR).scope(fly(outcome));
             provider.report(outcome.await, &learned).await
-        });
-        match task.await {
+        };
+        match tokio::spawn(task.in_current_span()).await {
             Ok(outcome) => outcome,
             Err(ended) => {
                 // Without a panic, the runtime is shutting down. The hook is called in both cases.
@@ -544,11 +566,8 @@ impl Inner {
                     // The task has its own copy: this flow ends now, and that one later.
                     let later = Known::new(known.flow());
                     known.add(|flow| flow.is_kept = true);
-                    drop(tokio::spawn(fly(inner.store_later(
-                        installation,
-                        requested,
-                        later,
-                    ))));
+                    let stored = fly(inner.store_later(installation, requested, later));
+                    drop(tokio::spawn(stored.in_current_span()));
                 } else {
                     tracing::error!(
                         tenant = %installation.key(),

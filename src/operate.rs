@@ -190,7 +190,7 @@ impl Operator {
             return self.gone_before(key).await;
         };
         let outcome = self.revoke_at_slack(key, &installation).await?;
-        tracing::warn!(tenant = %key, reason, ?outcome, "an operator revoked a tenant");
+        tracing::info!(tenant = %key, reason, ?outcome, "an operator revoked a tenant");
         let purged = self
             .purge_revision(key, installation.revision, reason)
             .await;
@@ -248,7 +248,7 @@ impl Operator {
         let Some((revision, _)) = self.store.glance(key).await? else {
             return Ok(self.lifecycle.report_pending(key).await? == Handled::Purged);
         };
-        tracing::warn!(tenant = %key, reason, "an operator purged a tenant");
+        tracing::info!(tenant = %key, reason, "an operator purged a tenant");
         self.purge_revision(key, revision, reason).await?;
         Ok(true)
     }
@@ -283,7 +283,7 @@ impl Operator {
             at: self.clock.now(),
         };
         if self.store.hold(key, &hold).await? {
-            tracing::warn!(tenant = %key, is_on, reason, "an operator changed a tenant's hold");
+            tracing::info!(tenant = %key, is_on, reason, "an operator changed a tenant's hold");
             Ok(())
         } else {
             Err(OperateError::NotInstalled)

@@ -159,6 +159,19 @@ pub enum KeyError {
     },
 }
 
+impl KeyError {
+    /// Returns the name of the error, for logs and metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Refused { .. } => "refused",
+            Self::Unavailable(_) => "unavailable",
+            Self::UnknownKey { .. } => "unknown_key",
+        }
+    }
+}
+
 /// A ciphertext does not open. The error is the same for every reason.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("stored data does not open: it was changed, moved, or sealed under another key")]

@@ -15,6 +15,7 @@ use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 
 mod audit;
 mod chain;
+mod figures;
 mod in_time;
 mod lifecycle;
 mod notice;
@@ -28,6 +29,7 @@ pub use audit::{
 };
 pub use chain::{Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationStore, StoredChain};
 pub(crate) use chain::{HARD, SUSPECT, is_suspect};
+pub use figures::{ChainFigures, Figures};
 pub(crate) use in_time::in_time;
 pub(crate) use lifecycle::MAX_REASON;
 pub use lifecycle::{Access, Departure, LifecycleStore, PendingDeparture};

@@ -238,6 +238,11 @@ impl InstallationKey {
         self.team.is_none()
     }
 
+    /// Returns what the key names, for logs: `org` or `workspace`.
+    pub(crate) fn kind(&self) -> &'static str {
+        if self.is_org() { "org" } else { "workspace" }
+    }
+
     /// Returns the team id, if the key names a workspace.
     #[must_use]
     pub fn team(&self) -> Option<&TeamId> {
@@ -398,6 +403,21 @@ impl Tenant {
         };
         let named = named.map(|key| (ResolvedVia::Named, key));
         named.into_iter().chain(fallback).collect()
+    }
+}
+
+impl fmt::Display for Tenant {
+    /// Writes the id of the installation that the request names, as
+    /// [`InstallationKey`] does: `T…` for a workspace, `E…` for an organisation.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let team = self.team.as_ref().map(TeamId::as_str);
+        let org = self.enterprise.as_ref().map(EnterpriseId::as_str);
+        let named = if self.is_enterprise_install {
+            org.or(team)
+        } else {
+            team.or(org)
+        };
+        f.write_str(named.unwrap_or_default())
     }
 }
 

@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 mod circles;
 #[path = "architecture/links.rs"]
 mod links;
+#[path = "architecture/log_events.rs"]
+mod log_events;
 #[path = "architecture/paths.rs"]
 mod paths;
 #[path = "architecture/promises.rs"]
@@ -41,10 +43,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "audit",
         &["clock", "error_chain", "random", "store", "tenant"],
     ),
+    ("metrics", &[]),
     ("clock", &[]),
     ("debug", &[]),
     ("random", &[]),
     ("secret", &[]),
+    ("span", &[]),
     ("tenant", &[]),
     ("tls", &[]),
     ("wipe", &[]),
@@ -83,6 +87,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "clock",
             "installation",
             "lru",
+            "metrics",
             "seal",
             "secret",
             "store",
@@ -93,6 +98,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "oauth",
         &[
+            "metrics",
             "panics",
             "error_chain",
             "flight",
@@ -105,6 +111,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "random",
             "secret",
             "slack",
+            "span",
             "store",
             "tenant",
         ],
@@ -119,9 +126,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "installation",
             "log_limit",
             "lru",
+            "metrics",
             "random",
             "secret",
             "slack",
+            "span",
             "store",
             "tenant",
         ],
@@ -135,6 +144,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "request",
             "rotation",
             "secret",
+            "span",
             "store",
             "tenant",
         ],
@@ -147,9 +157,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "clock",
             "forward",
             "installation",
+            "metrics",
             "request",
             "secret",
             "slack",
+            "span",
             "store",
             "tenant",
         ],
@@ -178,6 +190,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "authorize",
             "error_chain",
             "events",
+            "metrics",
             "replay",
             "request",
             "rotation",
@@ -190,6 +203,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "events",
             "gate",
             "log_limit",
+            "metrics",
             "replay",
             "request",
         ],
@@ -209,6 +223,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "gate",
             "installation",
             "keys",
+            "metrics",
             "oauth",
             "operate",
             "replay",

@@ -64,6 +64,14 @@ async fn the_production_example_installs_serves_purges_and_ends_in_order() {
     assert_eq!(notes[0].get::<&str, _>(0), WORKSPACE);
     assert_eq!(notes[0].get::<&str, _>(1), "buy milk");
 
+    // The process tells the load balancer that it works.
+    for path in ["health/live", "health/ready"] {
+        let health = get(&at(&app, path), "").await;
+        assert_eq!(health.status(), StatusCode::OK, "{path}");
+        let expected = r#"{"is_live":true,"is_ready":true,"reasons":[]}"#;
+        assert_eq!(String::from_utf8_lossy(health.body()), expected, "{path}");
+    }
+
     // A request that Slack did not sign writes nothing.
     let forged = slack.slash_command(ADA, "/note", "forged");
     let mut forged = forged.request(&command);

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::env::{self, Keys, Value, Values};
 use super::error::AppError;
+use super::health::Checks;
 use super::{Parts, SlackApp};
 use crate::audit::{Audit, AuditOptions};
 use crate::authorize::Authorizer;
@@ -391,6 +392,7 @@ impl SlackAppBuilder {
         }
         Ok(SlackApp::new(Parts {
             audit,
+            checks: Checks::default(),
             clock,
             gate,
             lifecycle,

@@ -11,8 +11,8 @@ use super::names::{self, Place, hold, install};
 use super::record::Record;
 use super::{EncryptedStore, grant_facts, hold_facts, notices};
 use crate::backend::{Backend, Key, Lane};
-use crate::installation::Grant;
-use crate::store::{Chain, ChainKey, Error, ListCursor, RotationStore, StoredChain};
+use crate::installation::{Grant, Scopes};
+use crate::store::{Chain, ChainKey, Error, Figures, ListCursor, RotationStore, StoredChain};
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
@@ -91,6 +91,10 @@ impl<B: Backend> RotationStore for EncryptedStore<B> {
 
     async fn sweep(&self) -> Result<usize, Error> {
         self.sweep_expired_states().await
+    }
+
+    async fn figures(&self, now: SystemTime, requested: &Scopes) -> Result<Figures, Error> {
+        self.counted(now, requested).await
     }
 }
 

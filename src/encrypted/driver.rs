@@ -5,13 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tracing::field::display;
 use zeroize::Zeroizing;
 
 use super::cache::{Cache, CacheOptions};
 use super::commit::commit;
 use super::keys::Keys;
 use super::malformed::MalformedRows;
-use super::names::{App, HOLD, Place};
+use super::names::{App, HOLD, Place, tenant_of};
 use super::partition_locks::PartitionLocks;
 use super::pins;
 use super::record::{self, Draft, Record};
@@ -22,6 +23,7 @@ use crate::backend::{
 };
 use crate::clock::{from_epoch, to_epoch};
 use crate::installation::Revision;
+use crate::metrics;
 use crate::seal::{self, Context, Undecryptable};
 use crate::store::Error;
 
@@ -125,8 +127,12 @@ impl<B: Backend> Driver<B> {
         let rows = match &self.cache {
             None => self.backend.read(partition, &slots).await?,
             Some(cache) => match cache.begin(partition, &slots) {
-                Ok(rows) => rows,
+                Ok(rows) => {
+                    metrics::CACHE_READS.add(["hit"]);
+                    rows
+                }
                 Err(begun) => {
+                    metrics::CACHE_READS.add(["miss"]);
                     let rows = self.backend.read(partition, &slots).await?;
                     cache.keep(partition, &slots, &rows, &begun);
                     rows
@@ -302,7 +308,7 @@ impl<B: Backend> Driver<B> {
             acts.changed(&changes, &outcome);
             match outcome {
                 Ok(()) => return Ok((put, answer)),
-                Err(backend::Error::Conflict) => {}
+                Err(backend::Error::Conflict) => metrics::CONFLICTS.add([]),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -440,11 +446,13 @@ impl<B: Backend> Driver<B> {
                 Ok(plaintext) => Some(Record { row, plaintext }),
                 // A hold that cannot be read is a hold.
                 Err(Error::Unreadable(_)) if *kind == HOLD => {
-                    tracing::error!(%partition, "a hold cannot be opened, so it counts as on");
+                    let tenant = tenant_of(partition).map(display);
+                    tracing::error!(tenant, "a hold cannot be opened, so it counts as on");
                     Some(Record::unopened(row))
                 }
                 Err(Error::Unreadable(_)) if matches!(opening, Opening::WhatOpens) => {
-                    tracing::warn!(%partition, %slot, "a row that cannot be opened is replaced");
+                    let tenant = tenant_of(partition).map(display);
+                    tracing::warn!(tenant, %slot, "a row that cannot be opened is replaced");
                     None
                 }
                 Err(error) => return Err(error),

@@ -102,6 +102,19 @@ impl GrantFacts {
         rotation.is_some_and(|rotation| rotation.has_replaced(mark))
     }
 
+    pub(super) fn expires_at(&self) -> Option<SystemTime> {
+        self.expires_at.map(from_epoch)
+    }
+
+    pub(super) fn scopes(&self) -> Scopes {
+        Scopes::from(self.scopes.as_str())
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        let rotation = self.rotation.as_ref();
+        rotation.is_some_and(RotationFacts::is_dead)
+    }
+
     fn is_suspect(&self) -> bool {
         let rotation = self.rotation.as_ref();
         rotation.is_some_and(RotationFacts::is_suspect)

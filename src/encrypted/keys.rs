@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -18,6 +18,7 @@ use super::names::{App, slot};
 use crate::backend::{self, Backend, Key, Partition, Row, Scope, Slot, Version};
 use crate::clock::Clock;
 use crate::error_chain::error_chain;
+use crate::metrics;
 use crate::random;
 use crate::seal::{DataKey, Held, KeyContext, KeyError, KeyId, KeyProvider, Keyring, Lookup};
 use crate::store::{self, ActKind, Witness};
@@ -189,15 +190,23 @@ impl<B: Backend> Keys<B> {
     async fn refresh(self: &Arc<Self>, id: KeyId) {
         let began = Instant::now();
         if let Err(error) = self.load_if_not(|_: &Loading| false).await {
-            let error = error_chain(&error);
-            tracing::error!(error, "cannot read the keyring in the background");
+            let chain = error_chain(&error);
+            if error.is_transient() {
+                tracing::warn!(error = chain, "cannot read the keyring now");
+            } else {
+                tracing::error!(error = chain, "the keyring cannot be read");
+            }
         }
         let Some(epoch) = self.newest().key(id).map(|key| key.epoch) else {
             return;
         };
         if let Err(error) = self.fetch_since(id, epoch, Some(began)).await {
-            let error = error_chain(&error);
-            tracing::warn!(error, key = %id, "cannot refresh a data key in the background");
+            let chain = error_chain(&error);
+            if error.is_transient() {
+                tracing::warn!(error = chain, key = %id, "cannot fetch a data key again now");
+            } else {
+                tracing::error!(error = chain, key = %id, "a data key cannot be fetched again");
+            }
         }
         if let Err(error) = self.follow().await {
             let error = error_chain(&error);
@@ -226,6 +235,11 @@ impl<B: Backend> Keys<B> {
     /// Reports to this witness what the key provider does.
     pub(super) fn report_to(&self, witness: &Arc<dyn Witness>) {
         self.witness.set(witness);
+    }
+
+    /// Returns when the primary key was changed, as far as this process knows.
+    pub(super) fn primary_since(&self) -> Option<SystemTime> {
+        self.newest().primary_since()
     }
 
     fn newest(&self) -> Arc<Manifest> {
@@ -400,7 +414,13 @@ impl<B> fmt::Debug for Keys<B> {
 
 /// Waits for a call to the key provider, for [`PROVIDER_TIMEOUT`] at most.
 async fn in_time<T>(call: impl Future<Output = Result<T, KeyError>>) -> Result<T, KeyringError> {
-    match timeout(PROVIDER_TIMEOUT, call).await {
+    let outcome = timeout(PROVIDER_TIMEOUT, call).await;
+    metrics::KEY_PROVIDER_CALLS.add([match &outcome {
+        Ok(Ok(_)) => "ok",
+        Ok(Err(error)) => error.name(),
+        Err(_) => "timeout",
+    }]);
+    match outcome {
         Ok(outcome) => Ok(outcome?),
         Err(_) => Err(unavailable("the key provider did not respond within 2 s")),
     }

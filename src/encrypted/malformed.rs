@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use crate::backend::Page;
+use super::names::tenant_of;
+use crate::backend::{Key, Page};
 
 /// The malformed rows that were already logged.
 #[derive(Debug, Default)]
@@ -13,7 +14,13 @@ impl MalformedRows {
     /// Logs the malformed rows of a page, each once per process.
     pub(super) fn report(&self, page: &Page) {
         for key in self.new_ones(&page.malformed) {
-            tracing::error!(row = key, "a row cannot be parsed and is skipped");
+            let parsed = Key::parse(key);
+            let tenant = parsed.and_then(|key| tenant_of(&key.partition));
+            tracing::error!(
+                tenant = tenant.map(display),
+                row = key,
+                "a row cannot be parsed and is skipped"
+            );
         }
     }
 

@@ -67,9 +67,12 @@ impl<B: Backend> EncryptedStore<B> {
                     // One note that does not open must not stop the notes of other tenants. It
                     // stays stored.
                     Err(error) if error.is_of_record() => {
-                        tracing::error!(partition = %key.partition, slot = %key.slot,
+                        tracing::error!(
+                            tenant = tenant_of(&key.partition).map(display),
+                            slot = %key.slot,
                             error = error_chain(&error),
-                            "cannot open a note for your app, so its hook is not called");
+                            "cannot open a note for your app, so its hook is not called"
+                        );
                     }
                     note => found.extend(note?),
                 }

@@ -3,6 +3,7 @@
 use super::{Lifecycle, REPORT_AGAIN};
 use crate::error_chain::error_chain;
 use crate::installation::Revision;
+use crate::metrics;
 use crate::secret::AccessToken;
 use crate::store::{ChainKey, Credential, Delete, Ending, Error, Subject};
 use crate::tenant::InstallationKey;
@@ -44,7 +45,11 @@ impl Lifecycle {
         };
         delete = delete.only(only).holding(token);
         delete.ending = self.ending(reason);
-        self.installations.delete(&chain.tenant, &delete).await
+        let is_deleted = self.installations.delete(&chain.tenant, &delete).await?;
+        if is_deleted {
+            metrics::REVOCATIONS.add([chain.credential.kind()]);
+        }
+        Ok(is_deleted)
     }
 
     /// Calls the hooks for the notices of these subjects that exist. They are stored, so what fails

@@ -207,7 +207,7 @@ async fn call(
 }
 
 fn log(pending: &Pending, error: &LifecycleError) {
-    tracing::error!(
+    tracing::warn!(
         tenant = %pending.tenant(),
         hook = pending.hook(),
         attempts = pending.attempts(),

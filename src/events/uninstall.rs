@@ -6,7 +6,9 @@ use super::liveness::{Age, age};
 use super::pending::Pending;
 use super::{Handled, Lifecycle, LifecycleError, REPORT_AGAIN};
 use crate::installation::Revision;
+use crate::metrics;
 use crate::request::LifecycleEvent;
+use crate::span::{self, Ended, Operation};
 use crate::store::{self, Departure};
 use crate::tenant::InstallationKey;
 
@@ -85,6 +87,23 @@ impl Lifecycle {
         only: Revision,
         reason: &str,
     ) -> Result<(), LifecycleError> {
+        let span = span::purge();
+        span.tenant(key).kind(key.kind());
+        let ended = |_: &Operation, outcome: &Result<(), LifecycleError>| match outcome {
+            Ok(()) => Ended::well("purged"),
+            Err(error @ LifecycleError::Hook(_)) => Ended::badly("purged", error.name()),
+            Err(error) => Ended::badly("failed", error.name()),
+        };
+        span.run(self.purge_and_tell(key, only, reason), ended)
+            .await
+    }
+
+    async fn purge_and_tell(
+        &self,
+        key: &InstallationKey,
+        only: Revision,
+        reason: &str,
+    ) -> Result<(), LifecycleError> {
         let now = self.clock.now();
         let mut departure = Departure::new(key.clone(), reason, now);
         let tell_at = self.hooks.is_some().then(|| now + REPORT_AGAIN);
@@ -93,6 +112,7 @@ impl Lifecycle {
         }
         let pending = self.installations.purge(&departure, only, tell_at).await?;
         tracing::info!(tenant = %key, reason = departure.reason, "purged");
+        metrics::UNINSTALLS.add([metrics::purge_reason(reason)]);
         match pending {
             Some(pending) => self.report(&Pending::Departure(pending)).await,
             None => Ok(()),

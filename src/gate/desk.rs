@@ -4,12 +4,14 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use tracing::field::display;
 use url::Url;
 
 use super::refusal::{Refusal, RefusalReason, Refusals};
 use super::reply::Reply;
 use crate::authorize::AuthorizeError;
 use crate::error_chain::error_chain;
+use crate::metrics;
 use crate::request::VerifiedRequest;
 
 /// Responds to refused requests.
@@ -23,18 +25,27 @@ impl Desk {
     /// Returns the response to a request that has no token, for this reason.
     pub(crate) fn unauthorized(&self, request: &VerifiedRequest, error: &AuthorizeError) -> Reply {
         let reason = RefusalReason::of(error);
-        let (tenant, kind) = (request.tenant(), request.kind());
-        let chain = error_chain(error);
+        let (tenant, kind) = (request.tenant().map(display), request.kind().name());
+        let (event, chain) = (request.event_type(), error_chain(error));
         match reason {
+            RefusalReason::TemporarilyUnavailable if error.is_transient() => {
+                let error = chain;
+                tracing::warn!(tenant, kind, event, error, "a request cannot be served now");
+            }
             RefusalReason::TemporarilyUnavailable | RefusalReason::Misconfigured => {
+                let error = chain;
                 tracing::error!(
-                    ?tenant,
-                    ?kind,
-                    error = chain,
-                    "a request cannot be served at the moment"
+                    tenant,
+                    kind,
+                    event,
+                    error,
+                    "a request cannot be served until somebody repairs the cause"
                 );
             }
-            _ => tracing::info!(?tenant, ?kind, error = chain, "a request is not authorized"),
+            _ => {
+                let error = chain;
+                tracing::info!(tenant, kind, event, error, "a request is not authorized");
+            }
         }
         self.respond(request, reason, Some(error))
     }
@@ -46,6 +57,7 @@ impl Desk {
         reason: RefusalReason,
         error: Option<&AuthorizeError>,
     ) -> Reply {
+        metrics::REQUESTS.add(["refused", reason.name()]);
         let refusal = Refusal {
             reason,
             request,
@@ -58,10 +70,10 @@ impl Desk {
         // Nothing of this crate is changed by the call.
         let response = catch_unwind(AssertUnwindSafe(|| refusals.respond(&refusal)));
         response.unwrap_or_else(|_| {
-            let (tenant, kind) = (request.tenant(), request.kind());
             tracing::error!(
-                ?tenant,
-                ?kind,
+                tenant = request.tenant().map(display),
+                kind = request.kind().name(),
+                event = request.event_type(),
                 "your app's `Refusals` panicked; the crate's response is sent"
             );
             refusal.reply()

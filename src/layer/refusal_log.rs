@@ -6,6 +6,7 @@ use http::{StatusCode, Uri};
 
 use crate::gate::Reply;
 use crate::log_limit::LogLimit;
+use crate::metrics;
 use crate::request::VerifyError;
 
 /// Why a request is refused before it reaches the gate.
@@ -35,6 +36,7 @@ impl RefusalLog {
     /// without the query, which may hold secrets.
     pub(super) fn refuse(&self, uri: &Uri, why: &Reason) -> Reply {
         let reason = why.name();
+        metrics::REQUESTS.add(["unverified", reason]);
         if let Some(left_out) = self.limit.admit(reason) {
             let (path, error) = (shown(uri.path()), self.explain(why));
             tracing::warn!(path, reason, left_out, error, "a request was refused");

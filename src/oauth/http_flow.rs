@@ -15,6 +15,7 @@ use super::{
     Callback, Error, InstallOptions, InstallPage, InstallProvider, PageResponse, SetCookie,
 };
 use crate::error_chain::error_chain;
+use crate::metrics;
 use crate::panics::catch_panic;
 use crate::slack::ErrorCode;
 use crate::tenant::{EnterpriseId, TeamId};
@@ -65,6 +66,7 @@ impl InstallProvider {
         match catch_panic(hooks.starting(options, uri, headers)).await {
             Some(options) => self.start_response(options).await,
             None => {
+                metrics::INSTALL_FLOWS.add(["not_started", Error::Hook.name()]);
                 tracing::error!(
                     expected = flow.expected(),
                     "an install hook panicked, so an install flow did not start"

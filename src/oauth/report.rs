@@ -1,5 +1,6 @@
 //! Logs the result of a flow, and calls your app's hook.
 
+use tracing::Instrument as _;
 use tracing::field::{DisplayValue, display};
 
 use super::Inner;
@@ -7,6 +8,8 @@ use super::error::Error;
 use super::failed::{FailedFlow, Flow, Known};
 use super::hooks::Installed;
 use crate::error_chain::error_chain;
+use crate::metrics;
+use crate::span::{Ended, Operation};
 use crate::tenant::InstallationKey;
 
 impl Inner {
@@ -29,14 +32,16 @@ impl Inner {
         known: &Known,
     ) -> Result<Installed, Box<FailedFlow>> {
         tracing::info!(tenant = %installed.installation.key(), "installed");
+        metrics::INSTALL_FLOWS.add(["installed", metrics::NONE]);
         let Some(hooks) = self.hooks.clone() else {
             return Ok(installed);
         };
         // In its own task, so that a panic in a hook undoes nothing.
-        let called = tokio::spawn(async move {
+        let called = async move {
             hooks.installed(&installed).await;
             installed
-        });
+        };
+        let called = tokio::spawn(called.in_current_span());
         called.await.map_err(|_| hook_panicked(known.flow()))
     }
 
@@ -46,10 +51,11 @@ impl Inner {
             return Err(failed);
         };
         let flow = failed.flow.clone();
-        let called = tokio::spawn(async move {
+        let called = async move {
             hooks.failed(&failed).await;
             failed
-        });
+        };
+        let called = tokio::spawn(called.in_current_span());
         Err(called.await.unwrap_or_else(|_| hook_panicked(flow)))
     }
 
@@ -59,6 +65,7 @@ impl Inner {
     /// Anybody can cause a failure without a tenant, so the lines of these are limited.
     pub(super) fn log_failed(&self, failed: &FailedFlow) {
         let reason = failed.error.name();
+        metrics::INSTALL_FLOWS.add(["failed", reason]);
         let left_out = match failed.key() {
             Some(_) => 0,
             None => match self.log_limit.admit(reason) {
@@ -86,6 +93,25 @@ fn hook_panicked(flow: Flow) -> Box<FailedFlow> {
     );
     let error = Error::Hook;
     Box::new(FailedFlow { error, flow })
+}
+
+/// Returns how a flow ended, for its span.
+pub(super) fn ended(span: &Operation, outcome: &Result<Installed, Box<FailedFlow>>) -> Ended {
+    let (app, home) = match outcome {
+        Ok(it) => (Some(&it.installation.app_id), Some(&it.installation.home)),
+        Err(failed) => (failed.app_id.as_ref(), failed.home.as_ref()),
+    };
+    if let Some(app) = app {
+        span.app(app);
+    }
+    if let Some(home) = home {
+        let key = home.key();
+        span.tenant(&key).kind(key.kind());
+    }
+    match outcome {
+        Ok(_) => Ended::well("installed"),
+        Err(failed) => Ended::badly("failed", failed.error.name()),
+    }
 }
 
 /// Returns the tenant of a flow for a log, if it is known.

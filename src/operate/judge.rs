@@ -184,7 +184,7 @@ impl Operator {
             Err(LifecycleError::Store(store::Error::Conflict)) => Ok(false),
             // The departure is stored, so the hook is called again later.
             Err(LifecycleError::Hook(error)) => {
-                tracing::error!(
+                tracing::warn!(
                     tenant = %key,
                     error = error_chain(&*error),
                     "the hook `LifecycleHooks::uninstalled` failed; it is called again later"

@@ -127,7 +127,7 @@ impl<'a> Attempt<'a> {
             // lost response.
             Err(error) => {
                 tracing::warn!(
-                    chain = %key, error = error_chain(&error),
+                    tenant = %key.tenant, whose = %key.credential, error = error_chain(&error),
                     "the repeated call to Slack could not be recorded; it is made anyway"
                 );
                 true
@@ -147,7 +147,7 @@ impl<'a> Attempt<'a> {
                 if !code.is_about_app() =>
             {
                 tracing::error!(
-                    chain = %self.lease.key, %code,
+                    tenant = %self.lease.key.tenant, whose = %self.lease.key.credential, %code,
                     "Slack says that this chain's refresh token is another app's or of another type"
                 );
             }
@@ -160,7 +160,7 @@ impl<'a> Attempt<'a> {
         let (engine, key, ticket) = (&self.lease.engine, &self.lease.key, &self.lease.ticket);
         if !engine.deaths.allow() {
             tracing::error!(
-                chain = %key,
+                tenant = %key.tenant, whose = %key.credential,
                 "Slack refused too many chains within 5 minutes; no chain is marked dead"
             );
             return Err(self.give_back(Some(WINDOW), error).await);

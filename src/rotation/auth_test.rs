@@ -104,7 +104,7 @@ impl Engine {
     async fn end(&self, key: &ChainKey, stored: &StoredChain, is_new: bool) -> bool {
         let (install, generation) = (stored.chain.install, stored.chain.generation);
         tracing::warn!(
-            chain = %key, generation,
+            tenant = %key.tenant, whose = %key.credential, generation,
             "Slack has revoked an access token before it expired; it is refreshed"
         );
         let ended = self.step(key, None, |chain| {
@@ -113,7 +113,7 @@ impl Engine {
         });
         if let Err(error) = ended.await {
             tracing::warn!(
-                chain = %key, error = error_chain(&error),
+                tenant = %key.tenant, whose = %key.credential, error = error_chain(&error),
                 "the revocation of an access token could not be stored; the token may still \
                  be handed out"
             );
@@ -135,7 +135,7 @@ impl Engine {
         });
         if let Err(error) = confirmed.await {
             tracing::warn!(
-                chain = %key, error = error_chain(&error),
+                tenant = %key.tenant, whose = %key.credential, error = error_chain(&error),
                 "Slack's verdict on a suspect token could not be stored; the token stays suspect"
             );
         }

@@ -65,7 +65,7 @@ impl HeldLease {
                         && let Err(error) = lease.save(&renewed).await
                     {
                         tracing::error!(
-                            chain = %lease.key, error = error_chain(&error),
+                            tenant = %lease.key.tenant, whose = %lease.key.credential, error = error_chain(&error),
                             "Slack's response was late, and its pair could not be saved: it is lost"
                         );
                     }
@@ -105,7 +105,7 @@ impl HeldLease {
     /// pair is not stored. The spent refresh token is tried again while Slack still accepts it.
     async fn mismatched(&self, what: &'static str) -> Error {
         tracing::error!(
-            chain = %self.key, what,
+            tenant = %self.key.tenant, whose = %self.key.credential, what,
             "Slack returned a token of another app, team or type; it is not stored"
         );
         self.give_back(0, None, what).await
@@ -143,13 +143,13 @@ impl HeldLease {
             };
             if Instant::now() >= give_up {
                 tracing::error!(
-                    chain = %key, error = error_chain(&error),
+                    tenant = %key.tenant, whose = %key.credential, error = error_chain(&error),
                     "a pair from Slack could not be saved within 10 minutes: it is lost"
                 );
                 return Err(error.into());
             }
-            tracing::error!(
-                chain = %key, error = error_chain(&error),
+            tracing::warn!(
+                tenant = %key.tenant, whose = %key.credential, error = error_chain(&error),
                 "a pair from Slack could not be saved; the save is tried again"
             );
             tokio::time::sleep(engine.jitter.around(pause)).await;
@@ -167,14 +167,14 @@ impl HeldLease {
         let (engine, key) = (&self.engine, &self.key);
         match (committed, stored) {
             (Committed::Saved, Some(stored)) => {
-                tracing::info!(chain = %key, generation = stored.chain.generation, "refreshed");
+                tracing::info!(tenant = %key.tenant, whose = %key.credential, generation = stored.chain.generation, "refreshed");
                 if !is_doubtful || !engine.end_if_refused(key, &stored, true).await {
                     return Step::Done(Arc::new(stored));
                 }
             }
             (Committed::Alternate, stored) => {
                 tracing::warn!(
-                    chain = %key,
+                    tenant = %key.tenant, whose = %key.credential,
                     "another pair was saved first; this one is kept as an alternate"
                 );
                 if let Some(stored) = stored {
@@ -183,7 +183,7 @@ impl HeldLease {
             }
             (_, stored) => {
                 tracing::info!(
-                    chain = %key,
+                    tenant = %key.tenant, whose = %key.credential,
                     "the installation was replaced or deleted; its new pair is revoked"
                 );
                 self.revoke(renewed, stored.as_ref()).await;
@@ -204,10 +204,10 @@ impl HeldLease {
         if let Some(token) = &renewed.grant.refresh_token
             && let Err(error) = slack.auth_revoke_refresh_token(token).await
         {
-            tracing::warn!(chain = %key, error = error_chain(&error), "a refresh token could not be revoked");
+            tracing::warn!(tenant = %key.tenant, whose = %key.credential, error = error_chain(&error), "a refresh token could not be revoked");
         }
         if !is_stored && let Err(error) = slack.auth_revoke(token).await {
-            tracing::warn!(chain = %key, error = error_chain(&error), "an access token could not be revoked");
+            tracing::warn!(tenant = %key.tenant, whose = %key.credential, error = error_chain(&error), "an access token could not be revoked");
         }
     }
 }

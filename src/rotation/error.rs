@@ -78,6 +78,23 @@ impl Error {
         }
     }
 
+    /// Returns the name of the error, for logs and metrics. It contains no id of a tenant.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Configuration { .. } => "configuration",
+            Self::Interrupted => "interrupted",
+            Self::NotExchanged { .. } => "not_exchanged",
+            Self::NotInstalled { .. } => "not_installed",
+            Self::NotRotating => "not_rotating",
+            Self::OnHold => "on_hold",
+            Self::ReinstallNeeded { .. } => "reinstall_needed",
+            Self::Store(_) => "store",
+            Self::TryAgain { .. } => "try_again",
+        }
+    }
+
     /// Creates the error of a chain that does not exist.
     pub(super) fn not_installed(chain: &ChainKey) -> Self {
         Self::NotInstalled {

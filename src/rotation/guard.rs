@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::metrics;
 use crate::slack::ErrorCode;
 
 /// A circuit breaker that opens when Slack rejects the app's configuration. While it is open, it
@@ -27,6 +28,11 @@ impl Breaker {
         let open = self.open();
         let closed = open.as_ref().filter(|open| Instant::now() < open.probe_at);
         closed.map(|open| open.code.clone())
+    }
+
+    /// Returns Slack's error code while the breaker is open, also when a probe is due.
+    pub(super) fn code(&self) -> Option<ErrorCode> {
+        self.open().as_ref().map(|open| open.code.clone())
     }
 
     /// Lets a call through, or returns Slack's error code.
@@ -54,6 +60,7 @@ impl Breaker {
             None => FIRST,
         };
         let since = Instant::now();
+        metrics::APP_REJECTED.set([], 1.0);
         tracing::error!(
             %code,
             "Slack rejects the app: check its client id, secret and settings; refreshes pause"
@@ -69,6 +76,7 @@ impl Breaker {
     /// Closes the breaker: Slack accepted the app's credentials.
     pub(super) fn reset(&self) {
         if self.open().take().is_some() {
+            metrics::APP_REJECTED.set([], 0.0);
             tracing::info!("Slack accepts the app's configuration again; refreshes resume");
         }
     }

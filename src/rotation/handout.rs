@@ -66,7 +66,7 @@ impl Engine {
                 (next, is_done)
             });
             if in_time(deadline, condemned).await?.1 {
-                tracing::warn!(chain = %key, generation, "a leaked token is rotated");
+                tracing::info!(tenant = %key.tenant, whose = %key.credential, generation, "a leaked token is rotated");
                 return Ok(stored);
             }
         }
@@ -207,7 +207,7 @@ impl Engine {
     async fn touch(&self, key: &ChainKey) {
         let touched = self.step(key, None, |chain| (protocol::touch(chain), ()));
         if let Err(error) = touched.await {
-            tracing::debug!(chain = %key, error = error_chain(&error), "the use of a chain could not be recorded");
+            tracing::debug!(tenant = %key.tenant, whose = %key.credential, error = error_chain(&error), "the use of a chain could not be recorded");
         }
     }
 }

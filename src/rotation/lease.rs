@@ -49,7 +49,7 @@ impl HeldLease {
         });
         if let Err(error) = released.await {
             tracing::warn!(
-                chain = %self.key, error = error_chain(&error),
+                tenant = %self.key.tenant, whose = %self.key.credential, error = error_chain(&error),
                 "a lease could not be released; it lapses within 15 s"
             );
             retry_at += LEASE;

@@ -15,7 +15,9 @@ use super::protocol::{self, Acquired, Demand, Freshness, LEASE};
 use super::single_flight::{Outcome, Waiter};
 use crate::error_chain::error_chain;
 use crate::flight::fly;
+use crate::metrics;
 use crate::random;
+use crate::span::{self, Ended, Operation};
 use crate::store::{ChainKey, StoredChain};
 
 /// The reason for a refresh.
@@ -44,7 +46,9 @@ impl Engine {
             let (engine, key) = (Arc::clone(self), key.clone());
             async move {
                 // The commit of the lease pins the key that the save needs.
-                let outcome = fly(engine.run(&key, trigger)).await;
+                let span = span::refresh();
+                span.tenant(&key.tenant).kind(key.credential.kind());
+                let outcome = span.run(fly(engine.run(&key, trigger)), ended).await;
                 if outcome.is_err() && matches!(trigger, Trigger::Caller(_)) {
                     engine.ask_for_all(&key).await;
                 }
@@ -78,8 +82,9 @@ impl Engine {
                         app_id: stored.app_id.clone(),
                         is_ahead: trigger == Trigger::Worker,
                     };
-                    let attempt = Attempt::new(lease, &stored, begun);
-                    if let Step::Done(stored) = attempt.run().await? {
+                    let attempted = Attempt::new(lease, &stored, begun).run().await;
+                    metrics::REFRESH_ATTEMPTS.add(labels(key, &attempted));
+                    if let Step::Done(stored) = attempted? {
                         return Ok(stored);
                     }
                 }
@@ -87,7 +92,9 @@ impl Engine {
                     if !matches!(trigger, Trigger::Caller(_)) {
                         return Ok(Arc::new(stored));
                     }
-                    watch.see(lease.owner);
+                    if watch.see(lease.owner) {
+                        metrics::LEASE_WAITS.add([]);
+                    }
                     tokio::time::sleep(self.jitter.around(pause)).await;
                     pause = (pause * 8 / 5).min(LONGEST_PAUSE);
                 }
@@ -157,13 +164,38 @@ impl Engine {
             }
             Err(error @ Error::ReinstallNeeded { .. }) => {
                 let error = error_chain(error);
-                tracing::warn!(chain = %key, error, "a token could not be refreshed");
+                tracing::warn!(tenant = %key.tenant, whose = %key.credential, error, "a token could not be refreshed");
             }
             Err(error) => {
                 let error = error_chain(error);
-                tracing::info!(chain = %key, error, "a token could not be refreshed");
+                tracing::info!(tenant = %key.tenant, whose = %key.credential, error, "a token could not be refreshed");
             }
         }
+    }
+}
+
+/// Returns the labels of an attempt: whose token, the result, and the cause.
+fn labels(key: &ChainKey, attempted: &Result<Step, Error>) -> [&'static str; 3] {
+    let (result, cause) = match attempted {
+        Ok(Step::Done(_)) => ("refreshed", metrics::NONE),
+        Ok(Step::Again) => ("overtaken", metrics::NONE),
+        Err(Error::ReinstallNeeded { code }) => ("dead", metrics::code(code.as_str())),
+        Err(Error::Configuration { code } | Error::TryAgain { code, .. }) => {
+            ("failed", metrics::code(code.as_str()))
+        }
+        Err(error) => ("failed", error.name()),
+    };
+    [key.credential.kind(), result, cause]
+}
+
+/// Returns how a refresh ended, for its span.
+fn ended(span: &Operation, outcome: &Outcome) -> Ended {
+    match outcome {
+        Ok(stored) => {
+            span.app(&stored.app_id);
+            Ended::well("current")
+        }
+        Err(error) => Ended::badly("failed", error.name()),
     }
 }
 
@@ -177,10 +209,13 @@ fn new_owner() -> u128 {
 struct Watch(Option<(u128, Instant)>);
 
 impl Watch {
-    fn see(&mut self, owner: u128) {
-        if self.0.is_none_or(|(seen, _)| seen != owner) {
+    /// Returns whether this owner was not seen before.
+    fn see(&mut self, owner: u128) -> bool {
+        let is_new = self.0.is_none_or(|(seen, _)| seen != owner);
+        if is_new {
             self.0 = Some((owner, Instant::now()));
         }
+        is_new
     }
 
     /// Returns the owner whose lease was seen for longer than [`LEASE`].

@@ -166,6 +166,11 @@ impl TokenRotator {
         engine.expect("set the rotator's clock and seed before you clone or use it")
     }
 
+    /// Returns whether Slack rejects the app's own configuration, so that refreshes pause.
+    pub(crate) fn is_rejected(&self) -> bool {
+        self.engine.breaker.code().is_some()
+    }
+
     pub(crate) fn patience(&self) -> Duration {
         self.patience
     }
@@ -273,7 +278,7 @@ impl TokenRotator {
         let demand = match operation(token).await {
             Err(error) if error.is_token_expired() => {
                 tracing::info!(
-                    chain = %key,
+                    tenant = %key.tenant, whose = %key.credential,
                     "Slack returned token_expired; the token is refreshed"
                 );
                 Demand::NewerThan(install, generation)
@@ -388,7 +393,7 @@ impl TokenRotator {
         let unrevoked = access.or(refresh);
         if let Some(error) = &unrevoked {
             tracing::error!(
-                chain = %key, error = error_chain(error),
+                tenant = %key.tenant, whose = %key.credential, error = error_chain(error),
                 "a leaked token was replaced and could not be revoked; it is valid until it expires"
             );
         }
@@ -423,7 +428,7 @@ impl TokenRotator {
         stored.ok_or_else(|| Error::not_installed(&key))?;
         if was_dead {
             tracing::info!(
-                chain = %key,
+                tenant = %key.tenant, whose = %key.credential,
                 "the dead mark of a chain was cleared; its refresh tokens are tried again"
             );
         }

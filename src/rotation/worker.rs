@@ -157,9 +157,9 @@ impl Engine {
             Ok((_, Served::Refresh)) => self.refresh(key, Trigger::Worker).is_ok(),
             Err(error) => {
                 if let Some(left_out) = self.log_limit.admit("due") {
-                    let error = error_chain(&error);
                     tracing::warn!(
-                        chain = %key, left_out, error,
+                        tenant = %key.tenant, whose = %key.credential, left_out,
+                        error = error_chain(&error),
                         "a due chain could not be read or scheduled"
                     );
                 }

@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use ring::digest;
 
-use super::{Error, ListCursor, RefreshThreshold};
+use super::{Error, Figures, ListCursor, RefreshThreshold};
 use crate::clock::from_epoch;
 use crate::forward::forward;
-use crate::installation::Grant;
+use crate::installation::{Grant, Scopes};
 use crate::secret::{AccessToken, RefreshToken, WebhookUrl};
 use crate::tenant::{AppId, InstallationKey, UserId};
 
@@ -102,6 +102,15 @@ pub trait RotationStore: fmt::Debug + Send + Sync + 'static {
     /// Deletes expired rows that no caller can use again, such as the states of abandoned install
     /// flows. Returns how many it deleted.
     async fn sweep(&self) -> Result<usize, Error>;
+
+    /// Counts what is stored for the app at `now`. `requested` are the bot's scopes that the app
+    /// requests.
+    ///
+    /// The default counts nothing.
+    async fn figures(&self, now: SystemTime, requested: &Scopes) -> Result<Figures, Error> {
+        let _ = (now, requested);
+        Ok(Figures::default())
+    }
 }
 
 /// The owner of a token within a tenant: the bot or one user.
@@ -111,6 +120,27 @@ pub enum Credential {
     Bot,
     /// This user's token.
     User(UserId),
+}
+
+impl Credential {
+    /// Returns whose tokens these are, without an id: `bot` or `user`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Bot => "bot",
+            Self::User(_) => "user",
+        }
+    }
+}
+
+impl fmt::Display for Credential {
+    /// Writes `bot`, or the user's id.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bot => "bot",
+            Self::User(id) => id.as_str(),
+        })
+    }
 }
 
 /// Identifies a chain: the tokens of a tenant's bot or of one of its users.
@@ -124,10 +154,7 @@ pub struct ChainKey {
 
 impl fmt::Display for ChainKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.credential {
-            Credential::Bot => write!(f, "{}/bot", self.tenant),
-            Credential::User(user) => write!(f, "{}/{user}", self.tenant),
-        }
+        write!(f, "{}/{}", self.tenant, self.credential)
     }
 }
 
@@ -454,4 +481,5 @@ forward!(RotationStore for [Arc] {
         limit: usize
     ) -> Result<(Vec<ChainKey>, Option<ListCursor>), Error>;
     fn sweep() -> Result<usize, Error>;
+    fn figures(now: SystemTime, requested: &Scopes) -> Result<Figures, Error>;
 });

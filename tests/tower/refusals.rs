@@ -20,7 +20,7 @@ use crate::support::serving::Between;
 const REFRESH: &str = "oauth.v2.access";
 
 /// How a refusal appears.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Shown {
     /// Permanent: the user gets this text, and Slack does not repeat the event.
     Lasting(&'static str),
@@ -102,7 +102,9 @@ async fn check(front: &Front, who: &str, team: &str, shown: Shown, prepare: impl
     let seen = log.text() + &answers;
     let level = match shown {
         Shown::Lasting(_) | Shown::Tokenless(_) => " INFO ",
-        Shown::Passing(_) => "ERROR ",
+        // A person must correct the configuration. The others pass.
+        MISCONFIGURED => "ERROR ",
+        Shown::Passing(_) => " WARN ",
     };
     assert!(
         seen.contains(level),

@@ -152,7 +152,12 @@ where
 
 fn warn(table: &Table, error: &impl ProvideErrorMetadata, what: &str) {
     let error = error.code().unwrap_or("no response");
-    tracing::warn!(table = &*table.name, error, "{what}");
+    tracing::warn!(
+        table = &*table.name,
+        what,
+        error,
+        "a setting of the table cannot be checked"
+    );
 }
 
 async fn warn_of_backups(table: &Table) {

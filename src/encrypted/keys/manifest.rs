@@ -124,6 +124,12 @@ impl Manifest {
         self.keys.iter().find(|key| key.state == KeyState::Primary)
     }
 
+    /// Returns when the primary key became the primary. `None` for an app's first key.
+    pub(super) fn primary_since(&self) -> Option<SystemTime> {
+        let retired = self.keys.iter().filter_map(|key| key.retired_at);
+        retired.max()
+    }
+
     pub(super) fn keys(&self) -> &[ListedKey] {
         &self.keys
     }

@@ -221,7 +221,7 @@ async fn keep_on(session: Weak<Session>, token: Arc<Token>, lease: Option<Lease>
                 match session.replace(&token).await {
                     // The new token has its own keeper.
                     Ok(Some(_)) => return,
-                    Ok(None) => tracing::warn!(
+                    Ok(None) => tracing::error!(
                         "the token for Vault cannot be renewed, and will expire: pass another one"
                     ),
                     Err(error) => {

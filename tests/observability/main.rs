@@ -1,0 +1,9 @@
+//! What an operator sees: metrics, spans and the health check.
+
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod health;
+mod series;
+mod spans;
