@@ -23,6 +23,7 @@ mod driver;
 pub(crate) mod fuzz;
 mod grant_facts;
 mod hold_facts;
+mod inspected;
 mod install_facts;
 mod installations;
 mod keys;
@@ -48,6 +49,10 @@ mod tenants;
 
 pub use cache::CacheOptions;
 use driver::Driver;
+pub use inspected::{
+    InspectedChain, InspectedInstall, InspectedPage, InspectedRow, RowContents, RowFault,
+};
+pub use keys::InspectedKey;
 use keys::Keys;
 pub use moving::{Copied, Pruned, VerifyReport};
 use names::App;

@@ -50,6 +50,7 @@
 //! | `vault` | `keys::VaultTransit`: data keys are wrapped by OpenBao or HashiCorp Vault |
 //! | `tower` | the layer that verifies each request, finds its tenant and its tokens |
 //! | `axum` | install routes and extractors; implies `tower` |
+//! | `cli` | the command line `slack-installs` for operators; not for the library |
 //! | `testing` | `testing::FakeSlack` for your own tests, and the conformance suite for backends |
 //! | `ring` | TLS to Slack and to databases with the crate ring; enabled by default |
 //! | `aws-lc-rs` | TLS with the crate aws-lc-rs instead of ring; set `default-features = false` |
@@ -131,6 +132,7 @@ mod tls;
 mod wipe;
 
 pub mod backend;
+pub mod inspect;
 pub mod keys;
 #[cfg(feature = "tower")]
 pub mod layer;
@@ -146,7 +148,7 @@ pub mod store;
 #[cfg(feature = "axum")]
 pub mod web;
 
-pub use app::{AppError, SlackApp, SlackAppBuilder};
+pub use app::{AppError, AppStore, OperatorOptions, OperatorParts, SlackApp, SlackAppBuilder};
 pub use authorize::{AuthorizeError, AuthorizeResult, Authorizer};
 pub use clock::Clock;
 pub use encrypted::{CacheOptions, Copied, EncryptedStore, KeyringError, Pruned, VerifyReport};

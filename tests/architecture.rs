@@ -160,6 +160,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "inspect",
+        &[
+            "backend",
+            "clock",
+            "encrypted",
+            "error_chain",
+            "installation",
+            "slack",
+            "store",
+            "tenant",
+        ],
+    ),
+    (
         "replay",
         &["clock", "error_chain", "installation", "request", "store"],
     ),
@@ -197,6 +210,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "encrypted",
             "events",
             "gate",
+            "inspect",
             "installation",
             "keys",
             "oauth",

@@ -27,6 +27,7 @@ mod make;
 mod manifest;
 
 use flights::{Failure, Flight, Flights};
+pub use inspect::InspectedKey;
 use key_rows::{WrappedKey, key_slot};
 use manifest::Manifest;
 pub(super) use manifest::manifest_slot;
