@@ -24,6 +24,7 @@ use crate::store::{self, AuditContext, Credential, Store, Summary};
 use crate::tenant::InstallationKey;
 
 mod builder;
+mod console;
 mod env;
 mod error;
 mod health;
@@ -32,6 +33,7 @@ mod observe;
 mod tests;
 
 pub use builder::SlackAppBuilder;
+pub use console::{AppStore, OperatorOptions, OperatorParts};
 pub use error::AppError;
 pub use health::{Health, HealthReason};
 
@@ -94,6 +96,7 @@ impl SlackApp {
     /// | `SLACK_OLD_CLIENT_SECRET` | only while you replace it: the previous client secret |
     /// | `SLACK_SIGNING_SECRET` | from the same page |
     /// | `SLACK_REDIRECT_URI` | the redirect URL, from the app's page *OAuth & Permissions* |
+    /// | `SLACK_URL` | only for GovSlack: `https://slack-gov.com` |
     /// | `SLACK_INSTALLS_URL` | the database's URL: see [`connect`](crate::backend::connect) |
     /// | `SLACK_INSTALLS_MASTER_KEY` | 32 random bytes: `openssl rand -base64 32` |
     /// | `SLACK_INSTALLS_MASTER_KEY_FILE` | or the path of a file with the master key |
@@ -106,6 +109,17 @@ impl SlackApp {
     pub fn from_env() -> SlackAppBuilder {
         SlackAppBuilder::of(env::read(|name| std::env::var_os(name)))
     }
+
+    /// Returns a builder with the values of [`from_env`](Self::from_env), read by this function
+    /// instead of from the environment. [`VARIABLES`](Self::VARIABLES) has all names.
+    pub fn from_variables(
+        variable: impl Fn(&str) -> Option<std::ffi::OsString>,
+    ) -> SlackAppBuilder {
+        SlackAppBuilder::of(env::read(variable))
+    }
+
+    /// The names of the variables that [`from_env`](Self::from_env) reads.
+    pub const VARIABLES: &[&str] = console::VARIABLES;
 
     /// Returns an empty builder, which does not read the environment.
     pub fn builder() -> SlackAppBuilder {

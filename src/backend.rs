@@ -26,6 +26,7 @@ mod host;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod read_only;
 #[cfg(feature = "redis")]
 mod redis;
 mod seconds;
@@ -42,6 +43,7 @@ pub use dynamodb::DynamoDbBackend;
 pub use memory::MemoryBackend;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresBackend, PostgresOptions};
+pub use read_only::ReadOnly;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteBackend;
 

@@ -26,6 +26,7 @@ mod figures;
 pub(crate) mod fuzz;
 mod grant_facts;
 mod hold_facts;
+mod inspected;
 mod install_facts;
 mod installations;
 mod key_manager;
@@ -55,9 +56,13 @@ mod tenants;
 use audit_keys::AuditKeys;
 pub use cache::CacheOptions;
 use driver::Driver;
+pub use inspected::{
+    InspectedChain, InspectedInstall, InspectedPage, InspectedRow, RowContents, RowFault,
+};
 pub use key_manager::{
     KeyChangeError, KeyInfo, KeyList, KeyManager, KeyUsage, Resealed, Rewrapped,
 };
+pub use keys::InspectedKey;
 use keys::Keys;
 pub use keys::{KeyProcess, KeyState};
 pub use moving::{Copied, Pruned, VerifyReport};

@@ -48,6 +48,7 @@ pub struct Lifecycle {
     installations: Arc<dyn LifecycleStore>,
     slack: SlackClient,
     hooks: Option<Arc<dyn LifecycleHooks>>,
+    leaves_notes: bool,
     clock: Clock,
 }
 
@@ -304,6 +305,7 @@ impl Lifecycle {
             installations: Arc::new(installations),
             slack,
             hooks: None,
+            leaves_notes: false,
             clock: Clock::default(),
         }
     }
@@ -314,6 +316,26 @@ impl Lifecycle {
     pub fn with_hooks(mut self, hooks: impl LifecycleHooks) -> Self {
         self.hooks = Some(Arc::new(hooks));
         self
+    }
+
+    /// Makes a handler without hooks store departures and notices, for another process that has
+    /// the app's hooks and runs [`resume_pending`](Self::resume_pending). Use it in a program of an
+    /// operator.
+    #[must_use]
+    pub fn leaving_notes(self) -> Self {
+        Self {
+            leaves_notes: true,
+            ..self
+        }
+    }
+
+    /// Returns when a note that is written at `now` is due; `None` if no note is written.
+    fn tell_at(&self, now: SystemTime) -> Option<SystemTime> {
+        match &self.hooks {
+            // This process calls the hook first.
+            Some(_) => Some(now + REPORT_AGAIN),
+            None => self.leaves_notes.then_some(now),
+        }
     }
 
     /// Uses this clock.

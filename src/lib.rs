@@ -50,6 +50,7 @@
 //! | `vault` | `keys::VaultTransit`: data keys are wrapped by OpenBao or HashiCorp Vault |
 //! | `tower` | the layer that verifies each request, finds its tenant and its tokens |
 //! | `axum` | install routes and extractors; implies `tower` |
+//! | `cli` | the command line `slack-installs` for operators; not for the library |
 //! | `manifest` | `manifest`: a check of the app manifest, and a starter |
 //! | `metrics` | counters and gauges for the facade `metrics`; see `docs/observability.md` |
 //! | `testing` | `testing::FakeSlack` for your own tests, and the conformance suite for backends |
@@ -74,7 +75,8 @@
 //!
 //! `docs/README.md` in the repository says which guide to read when. The guides are about the first
 //! app, the install flow, what is stored, requests and tenants, uninstallation, tests, Socket Mode,
-//! keys, token rotation, the log and metrics, security, performance and Slack's Marketplace.
+//! keys, token rotation, the log and metrics, the command line for operators, what to do about each
+//! error, security, performance and Slack's Marketplace.
 //!
 //! # Limits
 //!
@@ -162,6 +164,7 @@ mod wipe;
 
 pub mod audit;
 pub mod backend;
+pub mod inspect;
 pub mod keys;
 #[cfg(feature = "tower")]
 pub mod layer;
@@ -179,7 +182,10 @@ pub mod store;
 #[cfg(feature = "axum")]
 pub mod web;
 
-pub use app::{AppError, Health, HealthReason, SlackApp, SlackAppBuilder};
+pub use app::{
+    AppError, AppStore, Health, HealthReason, OperatorOptions, OperatorParts, SlackApp,
+    SlackAppBuilder,
+};
 pub use authorize::{AuthorizeError, AuthorizeResult, Authorizer};
 pub use clock::Clock;
 pub use encrypted::{

@@ -18,7 +18,7 @@ mod transport;
 pub(crate) use crate::https::is_loopback;
 pub(crate) use answers::Unusable;
 pub use answers::{AuthTest, Issued, Renewed, UserInfo};
-pub use client::{ClientCredentials, SlackClient};
+pub use client::{ClientCredentials, Probe, Skew, SlackClient};
 pub use error::{Error, ErrorClass, ErrorCode};
 pub use transport::HttpTransport;
 

@@ -181,6 +181,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "inspect",
+        &[
+            "backend",
+            "clock",
+            "encrypted",
+            "error_chain",
+            "installation",
+            "slack",
+            "store",
+            "tenant",
+        ],
+    ),
+    (
         "replay",
         &["clock", "error_chain", "installation", "request", "store"],
     ),
@@ -221,6 +234,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "encrypted",
             "events",
             "gate",
+            "inspect",
             "installation",
             "keys",
             "metrics",

@@ -10,8 +10,6 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::routing::post;
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::header::{COOKIE, LOCATION, SET_COOKIE};
 use http::{Request, Response, StatusCode};
@@ -26,6 +24,7 @@ use slack_installs::{
     LocalKeyProvider, MasterKey, RedirectUri, Scopes,
 };
 use support::app::{ADA, ALPHA, key, parameter, user_id};
+use support::leaks::leaks;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -77,30 +76,6 @@ impl<'a> MakeWriter<'a> for Seen {
     fn make_writer(&'a self) -> Self {
         self.clone()
     }
-}
-
-/// Returns every form in which a secret could appear in the output.
-fn forms(secret: &str) -> Vec<Vec<u8>> {
-    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
-    let url: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-    let debug = format!("{:?}", secret.as_bytes());
-    let list = debug.trim_matches(['[', ']']).to_owned();
-    let mut forms = vec![secret.to_owned(), hex.to_uppercase(), hex, url, list];
-    // In a longer text, base64 can begin at any of three offsets, and its first and last characters
-    // depend on the neighbouring bytes.
-    for skip in 0..3 {
-        let inner = &secret.as_bytes()[skip..];
-        let whole = &inner[..inner.len() / 3 * 3];
-        forms.push(STANDARD_NO_PAD.encode(whole));
-        forms.push(URL_SAFE_NO_PAD.encode(whole));
-    }
-    forms.into_iter().map(String::into_bytes).collect()
-}
-
-fn leaks(seen: &[u8], secret: &str) -> bool {
-    forms(secret)
-        .iter()
-        .any(|form| seen.windows(form.len()).any(|window| window == form))
 }
 
 async fn handler(auth: Authorized, request: Verified) -> &'static str {

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::console::{Access, AppStore};
 use super::env::{self, Keys, Value, Values};
 use super::error::AppError;
 use super::health::Checks;
@@ -28,7 +29,7 @@ use crate::request::Verifier;
 use crate::rotation::{RefreshThreshold, RotationConfig, TokenRotator};
 use crate::seal::{KeyProvider, LocalKeyProvider, MasterKey};
 use crate::secret::{ClientSecret, SigningSecret};
-use crate::slack::{ClientCredentials, Environment, SlackClient};
+use crate::slack::{ClientCredentials, SlackClient};
 use crate::store::Store;
 use crate::tenant::{AppId, ClientId};
 
@@ -62,21 +63,21 @@ use crate::tenant::{AppId, ClientId};
 #[derive(Default)]
 #[must_use = "an app is built by `build`"]
 pub struct SlackAppBuilder {
-    values: Values,
+    pub(super) values: Values,
     /// Whether `redirect_uri` was called. Its first call discards the URL from the environment.
     has_own_redirects: bool,
     app_id: Option<AppId>,
     audit: Option<AuditOptions>,
     cache: Option<CacheOptions>,
-    clock: Clock,
+    pub(super) clock: Clock,
     handles_once: bool,
     has_install_page: bool,
     app_name: Option<String>,
     install_hooks: Option<Arc<dyn InstallHooks>>,
     install_path: Option<String>,
-    is_pkce_app: bool,
+    pub(super) is_pkce_app: bool,
     is_strict: bool,
-    lifecycle_hooks: Option<Arc<dyn LifecycleHooks>>,
+    pub(super) lifecycle_hooks: Option<Arc<dyn LifecycleHooks>>,
     old_signing_secret: Option<SigningSecret>,
     pages: Option<Arc<dyn Pages>>,
     policy: Option<Arc<dyn InstallPolicy>>,
@@ -406,10 +407,14 @@ impl SlackAppBuilder {
         }))
     }
 
-    /// Returns the client that was set, or one for the commercial Slack, with the old secret.
-    fn slack_client(&mut self, credentials: &ClientCredentials) -> Result<SlackClient, AppError> {
+    /// Returns the client that was set, or one for the Slack of the environment, with the old secret.
+    pub(super) fn slack_client(
+        &mut self,
+        credentials: &ClientCredentials,
+    ) -> Result<SlackClient, AppError> {
+        let environment = self.values.environment.take().transpose()?;
         let slack = self.slack.take();
-        let slack = slack.unwrap_or_else(|| SlackClient::new(Environment::commercial()));
+        let slack = slack.unwrap_or_else(|| SlackClient::new(environment.unwrap_or_default()));
         let old = self.values.old_client_secret.take().transpose()?;
         Ok(match old {
             Some(client_secret) => slack.with_old_credentials(ClientCredentials {
@@ -482,23 +487,7 @@ impl SlackAppBuilder {
                 None => Ok((store, None)),
             };
         }
-        let url = required(
-            self.values.url.take(),
-            env::URL,
-            "set it to a database URL, such as `sqlite:installations.sqlite3`, or call \
-             `database` or `store`",
-        )?;
-        let keys = required(
-            self.values.keys.take(),
-            env::MASTER_KEY,
-            "make a key with `openssl rand -base64 32`, and store it apart from the database; \
-             or set SLACK_INSTALLS_MASTER_KEY_FILE to the path of a file with the key, or \
-             SLACK_INSTALLS_KEYS to the URL of a key provider",
-        )?;
-        let keys = keys.opened().await?;
-        let backend = backend::connect(&url).await?;
-        let store = EncryptedStore::open(backend, keys, app.clone()).await?;
-        let mut store = store.with_clock(self.clock.clone());
+        let mut store = self.encrypted(app, Access::Write).await?;
         let mut audit = None;
         if let Some(options) = self.audit.take() {
             let options = options.with_clock(self.clock.clone());
@@ -513,6 +502,34 @@ impl SlackAppBuilder {
         };
         Ok((store, audit))
     }
+
+    /// Opens the store at the URL.
+    pub(super) async fn encrypted(
+        &mut self,
+        app: &ClientId,
+        access: Access,
+    ) -> Result<AppStore, AppError> {
+        let url = required(
+            self.values.url.take(),
+            env::URL,
+            "set it to a database URL, such as `sqlite:installations.sqlite3`, or call \
+             `database` or `store`",
+        )?;
+        let keys = required(
+            self.values.keys.take(),
+            env::MASTER_KEY,
+            "make a key with `openssl rand -base64 32`, and store it apart from the database; \
+             or set SLACK_INSTALLS_MASTER_KEY_FILE to the path of a file with the key, or \
+             SLACK_INSTALLS_KEYS to the URL of a key provider",
+        )?;
+        let keys = keys.opened().await?;
+        let backend = match access {
+            Access::Read => backend::connect_read_only(&url).await?,
+            Access::Write => backend::connect(&url).await?,
+        };
+        let store = EncryptedStore::open(backend, keys, app.clone()).await?;
+        Ok(store.with_clock(self.clock.clone()))
+    }
 }
 
 /// A store, and the log that it tells what it does.
@@ -520,9 +537,9 @@ type Opened = (Arc<dyn Store>, Option<Audit>);
 
 debug_fields!(SlackAppBuilder: scopes, user_scopes);
 
-fn required<T>(value: Value<T>, variable: &str, remedy: &str) -> Result<T, AppError> {
+pub(super) fn required<T>(value: Value<T>, variable: &str, remedy: &str) -> Result<T, AppError> {
     value.unwrap_or_else(|| Err(AppError::missing(variable, remedy)))
 }
 
-const BASIC_INFORMATION: &str = "copy it from the app's page Basic Information at \
+pub(super) const BASIC_INFORMATION: &str = "copy it from the app's page Basic Information at \
                                  https://api.slack.com/apps";

@@ -12,6 +12,7 @@ use crate::keys::{self, MasterKeys, Source};
 use crate::oauth::RedirectUri;
 use crate::seal::KeyProvider;
 use crate::secret::{ClientSecret, SigningSecret};
+use crate::slack::Environment;
 use crate::tenant::ClientId;
 
 pub(super) const CLIENT_ID: &str = "SLACK_CLIENT_ID";
@@ -22,6 +23,7 @@ pub(super) const MASTER_KEY: &str = "SLACK_INSTALLS_MASTER_KEY";
 pub(super) const MASTER_KEY_FILE: &str = "SLACK_INSTALLS_MASTER_KEY_FILE";
 pub(super) const REDIRECT_URI: &str = "SLACK_REDIRECT_URI";
 pub(super) const SIGNING_SECRET: &str = "SLACK_SIGNING_SECRET";
+pub(super) const SLACK: &str = "SLACK_URL";
 pub(super) const URL: &str = "SLACK_INSTALLS_URL";
 
 /// A value that may be absent or wrong.
@@ -33,6 +35,7 @@ pub(super) type Value<T> = Option<Result<T, AppError>>;
 pub(super) struct Values {
     pub(super) client_id: Value<ClientId>,
     pub(super) client_secret: Value<ClientSecret>,
+    pub(super) environment: Value<Environment>,
     pub(super) keys: Value<Keys>,
     pub(super) old_client_secret: Value<ClientSecret>,
     pub(super) redirect_uris: Vec<Result<RedirectUri, AppError>>,
@@ -89,6 +92,7 @@ pub(super) fn read(variable: impl Fn(&str) -> Option<OsString>) -> Values {
     Values {
         client_id: text(CLIENT_ID).map(|text| client_id(&text?)),
         client_secret: client_secret(CLIENT_SECRET),
+        environment: text(SLACK).map(|text| environment(&text?)),
         keys: key_provider(text),
         old_client_secret: client_secret(OLD_CLIENT_SECRET),
         redirect_uris: redirect_uri.into_iter().collect(),
@@ -116,6 +120,19 @@ fn key_provider(
         MASTER_KEY_FILE => Ok(Keys::File(PathBuf::from(&*text))),
         name => Ok(Keys::Url { name, url: text }),
     }))
+}
+
+/// Reads the base URL of Slack.
+fn environment(text: &str) -> Result<Environment, AppError> {
+    let text = text.trim();
+    Environment::at(text).map_err(|source| {
+        let shown = if may_be_secret(text) {
+            beginning(text)
+        } else {
+            format!("{text:?}")
+        };
+        AppError::value(SLACK, Some(shown), source)
+    })
 }
 
 /// Reads a client id. The error shows only the first characters, because a wrong value may be a

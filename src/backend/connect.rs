@@ -18,6 +18,16 @@ pub(super) trait ByUrl: Backend + Sized {
 
     /// Opens the backend at this URL, whose scheme is one of this backend's.
     async fn by_url(url: &str) -> Result<Self, ConnectError>;
+
+    /// Opens the backend for reading. Creates and migrates nothing.
+    async fn by_url_to_read(url: &str) -> Result<Self, ConnectError> {
+        Self::by_url(url).await
+    }
+
+    /// Creates or migrates the tables, and does nothing else.
+    async fn migrate_by_url(url: &str) -> Result<(), ConnectError> {
+        Self::by_url(url).await.map(drop)
+    }
 }
 
 /// The forms of one backend's URLs.
@@ -26,11 +36,19 @@ pub(crate) struct Form {
     pub(crate) name: &'static str,
     pub(super) schemes: &'static [&'static str],
     /// `None` if the feature is off.
-    pub(super) open: Option<for<'a> fn(&'a str) -> Opening<'a>>,
+    pub(super) calls: Option<Calls>,
 }
 
-type Opening<'a> =
-    Pin<Box<dyn Future<Output = Result<Arc<dyn Backend>, ConnectError>> + Send + 'a>>;
+/// What can be done with a URL of one backend.
+#[derive(Clone, Copy)]
+pub(super) struct Calls {
+    pub(super) open: for<'a> fn(&'a str) -> Opening<'a>,
+    pub(super) read: for<'a> fn(&'a str) -> Opening<'a>,
+    pub(super) migrate: for<'a> fn(&'a str) -> Pinned<'a, ()>,
+}
+
+pub(super) type Opening<'a> = Pinned<'a, Arc<dyn Backend>>;
+pub(super) type Pinned<'a, T> = Pin<Box<dyn Future<Output = Result<T, ConnectError>> + Send + 'a>>;
 
 /// Defines [`connect`](super::connect) and its list of [`Form`]s. Each line is one backend: its
 /// module, the condition that it is compiled under, its type, and the schemes of its URLs. The
@@ -41,9 +59,9 @@ macro_rules! backends {
             name: stringify!($name),
             schemes: &[$($scheme),+],
             #[cfg($cfg)]
-            open: Some(connect::open::<$backend>),
+            calls: Some(connect::calls::<$backend>()),
             #[cfg(not($cfg))]
-            open: None,
+            calls: None,
         }),+];
 
         /// Opens the backend at this URL:
@@ -67,14 +85,37 @@ macro_rules! backends {
         ///
         /// [`ConnectError`]. Its text has the remedy, and never the URL, which may hold a password.
         pub async fn connect(url: &str) -> Result<Arc<dyn Backend>, ConnectError> {
-            connect::by_form(FORMS, url).await
+            (connect::by_form(FORMS, url)?.open)(url).await
+        }
+
+        /// Opens the backend at this URL for reading only: every commit is refused. Creates no
+        /// file and no table, and migrates nothing. `connect` has the forms of the URL.
+        ///
+        /// # Errors
+        ///
+        /// [`ConnectError`], as [`connect`]. A database that does not exist, or has old tables, is
+        /// [`ConnectErrorKind::NotMigrated`].
+        pub async fn connect_read_only(url: &str) -> Result<Arc<dyn Backend>, ConnectError> {
+            let backend = (connect::by_form(FORMS, url)?.read)(url).await?;
+            Ok(Arc::new(ReadOnly::new(backend)))
+        }
+
+        /// Creates or migrates the tables of the database at this URL, and does nothing else.
+        /// `connect` has the forms of the URL. With a backend that has no tables, only checks the
+        /// database.
+        ///
+        /// # Errors
+        ///
+        /// [`ConnectError`], as [`connect`].
+        pub async fn migrate(url: &str) -> Result<(), ConnectError> {
+            (connect::by_form(FORMS, url)?.migrate)(url).await
         }
     };
 }
 
 pub(super) use backends;
 
-pub(super) async fn by_form(forms: &[Form], url: &str) -> Result<Arc<dyn Backend>, ConnectError> {
+pub(super) fn by_form(forms: &[Form], url: &str) -> Result<Calls, ConnectError> {
     let scheme = url.split(':').next().unwrap_or_default();
     let Some(form) = forms.iter().find(|form| form.schemes.contains(&scheme)) else {
         let schemes = forms.iter().flat_map(|form| form.schemes);
@@ -84,28 +125,48 @@ pub(super) async fn by_form(forms: &[Form], url: &str) -> Result<Arc<dyn Backend
             "not a database URL: expected one that begins with one of {expected}"
         )));
     };
-    let Some(open) = form.open else {
+    form.calls.ok_or_else(|| {
         let text = format!(
             "a database URL of `{scheme}:` needs the feature `{}`: add it to the features of \
              slack-installs in Cargo.toml",
             form.name
         );
-        return Err(ConnectError::new(ConnectErrorKind::FeatureMissing, text));
-    };
-    open(url).await
+        ConnectError::new(ConnectErrorKind::FeatureMissing, text)
+    })
 }
 
-pub(super) fn open<B: ByUrl>(url: &str) -> Opening<'_> {
-    Box::pin(async move {
-        let (scheme, place) = url.split_once(':').unwrap_or((url, ""));
-        if !B::EXAMPLES.is_empty() && place.trim_matches('/').is_empty() {
-            return Err(invalid(format!(
-                "the database URL ends after `{scheme}:`; expected {}",
-                B::EXAMPLES
-            )));
-        }
-        Ok(Arc::new(B::by_url(url).await?) as Arc<dyn Backend>)
-    })
+pub(super) const fn calls<B: ByUrl>() -> Calls {
+    Calls {
+        open: |url| {
+            Box::pin(async move {
+                check_place::<B>(url)?;
+                Ok(Arc::new(B::by_url(url).await?) as Arc<dyn Backend>)
+            })
+        },
+        read: |url| {
+            Box::pin(async move {
+                check_place::<B>(url)?;
+                Ok(Arc::new(B::by_url_to_read(url).await?) as Arc<dyn Backend>)
+            })
+        },
+        migrate: |url| {
+            Box::pin(async move {
+                check_place::<B>(url)?;
+                B::migrate_by_url(url).await
+            })
+        },
+    }
+}
+
+fn check_place<B: ByUrl>(url: &str) -> Result<(), ConnectError> {
+    let (scheme, place) = url.split_once(':').unwrap_or((url, ""));
+    if !B::EXAMPLES.is_empty() && place.trim_matches('/').is_empty() {
+        return Err(invalid(format!(
+            "the database URL ends after `{scheme}:`; expected {}",
+            B::EXAMPLES
+        )));
+    }
+    Ok(())
 }
 
 /// Removes one of our own parameters from a URL, because the driver must not see it. Returns the
@@ -232,14 +293,14 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_backend_that_is_not_compiled_names_its_feature() {
+    #[test]
+    fn a_backend_that_is_not_compiled_names_its_feature() {
         let forms = [Form {
             name: "redis",
             schemes: &["redis", "cluster"],
-            open: None,
+            calls: None,
         }];
-        let refused = by_form(&forms, "cluster:redis://h").await;
+        let refused = by_form(&forms, "cluster:redis://h").map(drop);
         let refused = refused.expect_err("the backend is not compiled");
         assert_eq!(refused.kind(), ConnectErrorKind::FeatureMissing);
         assert!(

@@ -119,9 +119,18 @@ impl PostgresBackend {
     /// [`ConnectError`] if the server cannot be reached, is not safe for tokens, or does not
     /// support the options.
     pub async fn connect_with(url: &str, options: PostgresOptions) -> Result<Self, ConnectError> {
+        let may_migrate = !options.row_level_security;
+        Self::connect_as(url, options, may_migrate).await
+    }
+
+    async fn connect_as(
+        url: &str,
+        options: PostgresOptions,
+        may_migrate: bool,
+    ) -> Result<Self, ConnectError> {
         let connect = options.connection(url)?;
         let has_wall = options.row_level_security;
-        let mut connection = open::migrated(&connect, &options, !has_wall).await?;
+        let mut connection = open::migrated(&connect, &options, may_migrate).await?;
         if has_wall {
             open::check_wall(&mut connection, &options).await?;
         }

@@ -82,6 +82,17 @@ impl SqliteBackend {
         })
     }
 
+    /// Opens an existing file for reading. Creates, migrates and changes nothing.
+    async fn open_to_read(path: impl AsRef<Path>) -> Result<Self, ConnectError> {
+        let path = open::existing(path.as_ref())?;
+        let readers = open::checked_readers(&path).await?;
+        Ok(Self {
+            path,
+            writer: Arc::clone(&readers),
+            readers,
+        })
+    }
+
     /// Writes the log back into the file, empties the log, and closes the file. Every later call,
     /// also through other references, returns [`Error::Unavailable`].
     ///

@@ -175,7 +175,19 @@ pub(super) fn chain(
     app_id: AppId,
     record: &Record,
 ) -> Result<StoredChain, Error> {
-    let facts: GrantFacts = record.facts(kind)?;
+    let (chain, grant, alternates) = parts(record.facts(kind)?, record)?;
+    Ok(StoredChain::new(app_id, chain, grant, alternates))
+}
+
+/// Returns the chain and the scopes in this record.
+pub(super) fn inspected(record: &Record) -> Result<(Chain, Scopes), Error> {
+    let is_bot = record::kind_of(record.row.metadata.as_str()) == Some(BOT);
+    let kind = if is_bot { BOT } else { USER };
+    let (chain, grant, _) = parts(record.facts(kind)?, record)?;
+    Ok((chain, grant.scopes))
+}
+
+fn parts(facts: GrantFacts, record: &Record) -> Result<(Chain, Grant, Vec<RefreshToken>), Error> {
     let (grant, alternates) = tokens(record, &facts)?;
     let mut chain = Chain::new(&grant, from_epoch(facts.granted_at));
     if let Some(rotation) = facts.rotation {
@@ -183,7 +195,7 @@ pub(super) fn chain(
     }
     chain.alternates = alternates.iter().map(Mark::of).collect();
     chain.due_at = record.row.due.map(|due| due.at);
-    Ok(StoredChain::new(app_id, chain, grant, alternates))
+    Ok((chain, grant, alternates))
 }
 
 /// Returns the bot in this record, and whether its token is suspect.

@@ -33,6 +33,7 @@ mod witnessed;
 
 pub(super) use change::{RewrapOutcome, overtaken};
 use flights::{Failure, Flight, Flights};
+pub use inspect::InspectedKey;
 use key_rows::{WrappedKey, key_slot};
 pub use manifest::KeyState;
 use manifest::Manifest;

@@ -45,10 +45,10 @@ impl DepartureFacts {
 /// Whether an org-wide installation may serve one workspace.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct AccessFacts {
-    team_id: TeamId,
+    pub(super) team_id: TeamId,
     pub(super) is_granted: bool,
     /// Microseconds since 1970, the precision of Slack's `event_ts`.
-    at_micros: u64,
+    pub(super) at_micros: u64,
 }
 
 impl AccessFacts {

@@ -11,6 +11,9 @@ const LETTERS: [&str; 2] = ["T", "E"];
 /// Rows of tenants, and the cursor of the next page.
 pub(super) type Rows = (Vec<(Key, Row)>, Option<ListCursor>);
 
+/// Rows of tenants, the rows that cannot be parsed, and the cursor of the next page.
+pub(super) type TenantPage = (Vec<(Key, Row)>, Vec<String>, Option<ListCursor>);
+
 impl<B: Backend> EncryptedStore<B> {
     /// Returns a page of the rows of all tenants. If the workspaces end within a page, the page
     /// continues with organisations, so it is not empty for that reason.
@@ -19,25 +22,39 @@ impl<B: Backend> EncryptedStore<B> {
         from: Option<ListCursor>,
         limit: usize,
     ) -> Result<Rows, Error> {
+        let (rows, _, next) = self.tenant_page(from, limit).await?;
+        Ok((rows, next))
+    }
+
+    /// As [`tenants`](Self::tenants). Also returns the rows that cannot be parsed.
+    pub(super) async fn tenant_page(
+        &self,
+        from: Option<ListCursor>,
+        limit: usize,
+    ) -> Result<TenantPage, Error> {
         let limit = limit.max(1);
         let (mut nth, mut from) = match from {
             Some(from) => place(&from)?,
             None => (0, None),
         };
-        let mut rows = Vec::new();
+        let (mut rows, mut malformed) = (Vec::new(), Vec::new());
         loop {
             let scope = self.driver.app.named(LETTERS[nth]);
-            let page = self.driver.scan(&scope, from, limit - rows.len()).await?;
+            let page = self
+                .driver
+                .scan(&scope, from, limit - rows.len() - malformed.len())
+                .await?;
             rows.extend(page.rows);
+            malformed.extend(page.malformed);
             if let Some(next) = page.next {
-                return Ok((rows, Some(cursor(nth, Some(next)))));
+                return Ok((rows, malformed, Some(cursor(nth, Some(next)))));
             }
             nth += 1;
             if nth == LETTERS.len() {
-                return Ok((rows, None));
+                return Ok((rows, malformed, None));
             }
-            if rows.len() >= limit {
-                return Ok((rows, Some(cursor(nth, None))));
+            if rows.len() + malformed.len() >= limit {
+                return Ok((rows, malformed, Some(cursor(nth, None))));
             }
             from = None;
         }

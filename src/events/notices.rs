@@ -1,6 +1,6 @@
 //! Ends what Slack has ended, and tells your app.
 
-use super::{Lifecycle, REPORT_AGAIN};
+use super::Lifecycle;
 use crate::error_chain::error_chain;
 use crate::installation::Revision;
 use crate::metrics;
@@ -68,14 +68,13 @@ impl Lifecycle {
         }
     }
 
-    /// Returns what a notice says of something that ends now; `None` if your app has no hooks.
+    /// Returns what a notice says of something that ends now; `None` if no notice is written.
     pub(super) fn ending(&self, reason: &str) -> Option<Ending> {
-        self.hooks.as_ref()?;
         let at = self.clock.now();
         Some(Ending {
             reason: reason.to_owned(),
             at,
-            tell_at: at + REPORT_AGAIN,
+            tell_at: self.tell_at(at)?,
         })
     }
 }

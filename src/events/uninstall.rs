@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::liveness::{Age, age};
 use super::pending::Pending;
-use super::{Handled, Lifecycle, LifecycleError, REPORT_AGAIN};
+use super::{Handled, Lifecycle, LifecycleError};
 use crate::installation::Revision;
 use crate::metrics;
 use crate::request::LifecycleEvent;
@@ -106,7 +106,7 @@ impl Lifecycle {
     ) -> Result<(), LifecycleError> {
         let now = self.clock.now();
         let mut departure = Departure::new(key.clone(), reason, now);
-        let tell_at = self.hooks.is_some().then(|| now + REPORT_AGAIN);
+        let tell_at = self.tell_at(now);
         if tell_at.is_some() {
             self.complete(&mut departure, only).await?;
         }

@@ -36,7 +36,11 @@ impl Engine {
     }
 
     /// Returns the stored chain, or an error if it is on hold.
-    async fn released(&self, key: &ChainKey, deadline: Instant) -> Result<StoredChain, Error> {
+    pub(super) async fn released(
+        &self,
+        key: &ChainKey,
+        deadline: Instant,
+    ) -> Result<StoredChain, Error> {
         let stored = in_time(deadline, self.read(key)).await?;
         let stored = stored.ok_or_else(|| Error::not_installed(key))?;
         if stored.is_on_hold {

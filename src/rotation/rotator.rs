@@ -400,6 +400,36 @@ impl TokenRotator {
         Ok(Rotated { token, unrevoked })
     }
 
+    /// Replaces the pair now, although it may not be due, and returns the new token. Revokes
+    /// nothing. It is for operators.
+    ///
+    /// Slack keeps two access tokens of a chain alive. So if this is called twice in a short time,
+    /// Slack revokes a token that other processes may use from their caches.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRotating`] if the token is long-lived. Otherwise as for
+    /// [`token_for`](Self::token_for).
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, a refresh that has begun continues.
+    pub async fn refresh_now(
+        &self,
+        tenant: &InstallationKey,
+        credential: Credential,
+    ) -> Result<Token, Error> {
+        let key = chain_key(tenant, credential);
+        let asked = Instant::now();
+        let stored = self.engine.released(&key, asked + self.patience).await?;
+        if stored.chain.refresh.is_none() {
+            return Err(Error::NotRotating);
+        }
+        let demand = Demand::NewerThan(stored.chain.install, stored.chain.generation);
+        let left = self.patience.saturating_sub(asked.elapsed());
+        self.token(&key, demand, left).await
+    }
+
     /// Clears a chain's dead mark, so that its refresh tokens are tried again. Returns whether the
     /// chain was dead.
     ///

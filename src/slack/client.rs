@@ -319,6 +319,32 @@ impl SlackClient {
         answers::person(&answer.body)
     }
 
+    /// Asks Slack for its time, without a token (`api.test`).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error`](enum@Error) if no response arrives. A response with an error code is not
+    /// an error, because it shows that Slack can be reached.
+    pub async fn probe(&self) -> Result<Probe, Error> {
+        let request = http::Request::builder()
+            .method(Method::POST)
+            .uri(self.environment.api_url("api.test").as_str())
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Bytes::new())
+            .map_err(|_| Error::Malformed {
+                what: "there is none, because the environment's base URL is not a valid URI",
+            })?;
+        let sent_at = self.clock.now();
+        let response = self.transport.send(request).await?;
+        let received_at = self.clock.now();
+        let skew =
+            slack_time(response.headers()).map(|slack| Skew::of(slack, sent_at, received_at));
+        Ok(Probe {
+            status: response.status().as_u16(),
+            skew,
+        })
+    }
+
     async fn call(
         &self,
         method: &'static str,
@@ -357,13 +383,9 @@ impl SlackClient {
         let Some(slack_time) = slack_time(headers) else {
             return;
         };
-        let now = self.clock.now();
-        // Slack's time has whole seconds. It was current at some moment of the call.
-        let behind = slack_time.duration_since(now).unwrap_or_default();
-        let ahead = sent_at.duration_since(slack_time).unwrap_or_default();
-        let skew = behind.max(ahead);
-        if skew > SKEW {
-            let (skew_s, is_behind) = (skew.as_secs(), !behind.is_zero());
+        let skew = Skew::of(slack_time, sent_at, self.clock.now());
+        if skew.is_large() {
+            let (skew_s, is_behind) = (skew.by.as_secs(), skew.is_behind);
             tracing::warn!(
                 method,
                 skew_s,
@@ -380,6 +402,44 @@ impl fmt::Debug for SlackClient {
             .field("environment", &self.environment.base().as_str())
             .field("transport", &self.transport)
             .finish_non_exhaustive()
+    }
+}
+
+/// A response of Slack to a call without a token.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Probe {
+    /// The HTTP status.
+    pub status: u16,
+    /// The difference of the clocks; `None` if the response has no time.
+    pub skew: Option<Skew>,
+}
+
+/// How much this machine's clock differs from Slack's.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Skew {
+    /// The difference. It is at least this much: Slack's time has whole seconds, and was current at
+    /// some moment of the call.
+    pub by: Duration,
+    /// Whether this machine's clock is behind Slack's.
+    pub is_behind: bool,
+}
+
+impl Skew {
+    fn of(slack_time: SystemTime, sent_at: SystemTime, received_at: SystemTime) -> Self {
+        let behind = slack_time.duration_since(received_at).unwrap_or_default();
+        let ahead = sent_at.duration_since(slack_time).unwrap_or_default();
+        Self {
+            by: behind.max(ahead),
+            is_behind: !behind.is_zero(),
+        }
+    }
+
+    /// Returns whether the difference is larger than clocks with NTP have.
+    #[must_use]
+    pub fn is_large(self) -> bool {
+        self.by > SKEW
     }
 }
 

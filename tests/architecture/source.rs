@@ -37,7 +37,7 @@ impl Source {
     }
 }
 
-/// Returns every file except the crate's root and files that contain only tests.
+/// Returns every file except the crate's root, its programs, and files that contain only tests.
 pub(crate) fn sources() -> Vec<Source> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut folders = vec![src.clone()];
@@ -47,6 +47,9 @@ pub(crate) fn sources() -> Vec<Source> {
         for entry in fs::read_dir(folder).expect("the source directory exists") {
             let path = entry.expect("the source directory exists").path();
             let inside = path.strip_prefix(&src).expect("the path is below `src`");
+            if inside == Path::new("bin") {
+                continue;
+            }
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|it| it == "rs") && inside != Path::new("lib.rs")

@@ -15,6 +15,7 @@ pub(crate) mod hooked;
 pub(crate) mod hooked_chains;
 pub(crate) mod hooked_transport;
 pub(crate) mod installs;
+pub(crate) mod leaks;
 #[cfg(feature = "testing")]
 pub mod life;
 pub(crate) mod log;

@@ -61,13 +61,7 @@ pub(super) async fn writer(path: &Path) -> Result<Arc<Pool<SqliteConnectOptions>
     let mut connection = options.connect().await.map_err(failed)?;
     match schema::migrate(&mut connection).await.map_err(failed)? {
         Some(schema::NEWEST) => {}
-        Some(newer) => {
-            let text = format!(
-                "was written by a newer version of slack-installs (schema {newer}); update \
-                 slack-installs in this app"
-            );
-            return Err(refused(Kind::Newer, path, &text));
-        }
+        Some(newer) => return Err(newer_schema(path, newer)),
         None => return Err(refused(Kind::Foreign, path, FOREIGN)),
     }
     tighten(path).map_err(|error| unusable(path, error))?;
@@ -84,6 +78,47 @@ pub(super) async fn readers(path: &Path) -> Result<Arc<Pool<SqliteConnectOptions
     let connection = options.connect().await;
     let connection = connection.map_err(|error| failed(path, error))?;
     Ok(pool(options, READERS, connection))
+}
+
+/// Returns the full path of a file that exists.
+pub(super) fn existing(path: &Path) -> Result<PathBuf, ConnectError> {
+    let missing = |error| {
+        let text = "does not exist or cannot be opened; check the path";
+        refused(Kind::NotMigrated, path, text).with_source(error)
+    };
+    let real = path.canonicalize().map_err(missing)?;
+    if real.metadata().map_err(missing)?.is_file() {
+        Ok(real)
+    } else {
+        Err(refused(Kind::Invalid, path, NOT_A_FILE))
+    }
+}
+
+/// Opens connections that only read. Checks that the file is this crate's and has its newest
+/// schema.
+pub(super) async fn checked_readers(
+    path: &Path,
+) -> Result<Arc<Pool<SqliteConnectOptions>>, ConnectError> {
+    let failed = |error| failed(path, error);
+    let options = options(path).read_only(true);
+    let mut connection = options.connect().await.map_err(failed)?;
+    match schema::version(&mut connection).await.map_err(failed)? {
+        Some(schema::NEWEST) => Ok(pool(options, READERS, connection)),
+        Some(older) if older < schema::NEWEST => {
+            let text = "has no tables of slack-installs, or old ones; run `slack-installs migrate`";
+            Err(refused(Kind::NotMigrated, path, text))
+        }
+        Some(newer) => Err(newer_schema(path, newer)),
+        None => Err(refused(Kind::Foreign, path, FOREIGN)),
+    }
+}
+
+fn newer_schema(path: &Path, newer: i64) -> ConnectError {
+    let text = format!(
+        "was written by a newer version of slack-installs (schema {newer}); update \
+         slack-installs in this app"
+    );
+    refused(Kind::Newer, path, &text)
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {

@@ -25,6 +25,16 @@ pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<Option<
     Ok(Some(version.max(NEWEST)))
 }
 
+/// Returns the version of the schema; 0 if the file is empty, and `None` if it is another
+/// program's.
+pub(super) async fn version(connection: &mut SqliteConnection) -> Result<Option<i64>, sqlx::Error> {
+    let found = connection.fetch_one(FOUND).await?;
+    let (application, version, tables): (i64, i64, i64) =
+        (found.try_get(0)?, found.try_get(1)?, found.try_get(2)?);
+    let is_new = (application, version, tables) == (0, 0, 0);
+    Ok((is_new || application == APPLICATION).then_some(version))
+}
+
 /// `SLIN` in ASCII. It marks the file as this crate's, also for `file(1)`.
 const APPLICATION: i64 = 0x534c_494e;
 

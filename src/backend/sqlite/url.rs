@@ -10,6 +10,14 @@ impl ByUrl for SqliteBackend {
     const EXAMPLES: &str = "`sqlite:installations.sqlite3`";
 
     async fn by_url(url: &str) -> Result<Self, ConnectError> {
-        Self::open(url.strip_prefix("sqlite:").unwrap_or(url)).await
+        Self::open(path(url)).await
     }
+
+    async fn by_url_to_read(url: &str) -> Result<Self, ConnectError> {
+        Self::open_to_read(path(url)).await
+    }
+}
+
+fn path(url: &str) -> &str {
+    url.strip_prefix("sqlite:").unwrap_or(url)
 }

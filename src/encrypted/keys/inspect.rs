@@ -3,9 +3,22 @@
 use std::sync::Arc;
 
 use super::key_rows::{WrappedKey, key_of, key_slot};
-use super::{Keys, ListedKey, copying, manifest_slot};
+use super::{KeyState, Keys, ListedKey, copying, manifest_slot};
 use crate::backend::{self, Backend, Key, Row, Slot};
 use crate::encrypted::KeyringError;
+use crate::seal::KeyId;
+
+/// A data key of an app, as the key provider returns it now.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct InspectedKey {
+    /// The key.
+    pub id: KeyId,
+    /// Whether new rows are sealed under it.
+    pub is_primary: bool,
+    /// Why the key cannot be used; `None` if it can.
+    pub fault: Option<KeyringError>,
+}
 
 impl<B: Backend> Keys<B> {
     /// Returns the row of the primary key. It identifies this store in another database.
@@ -87,6 +100,32 @@ impl<B: Backend> Keys<B> {
             }
         }
         Ok(missing)
+    }
+
+    /// Returns the listed keys, and why one of them cannot be used. Asks the key provider for each.
+    pub(in crate::encrypted) async fn each(
+        self: &Arc<Self>,
+    ) -> Result<Vec<InspectedKey>, KeyringError> {
+        let manifest = self.load().await?.manifest;
+        let mut keys = Vec::new();
+        for key in manifest.keys() {
+            let used = match self.read(key_slot(key.id)).await? {
+                None => Err(KeyringError::Unreadable),
+                Some(row) => match WrappedKey::of(&row) {
+                    Ok(wrapped) if (wrapped.id, wrapped.epoch) == (key.id, key.epoch) => {
+                        self.unwrap(&wrapped).await.map(drop)
+                    }
+                    Ok(_) => Err(KeyringError::Unreadable),
+                    Err(error) => Err(error),
+                },
+            };
+            keys.push(InspectedKey {
+                id: key.id,
+                is_primary: key.state == KeyState::Primary,
+                fault: used.err(),
+            });
+        }
+        Ok(keys)
     }
 
     /// Checks one row of the keyring.

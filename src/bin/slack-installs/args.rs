@@ -1,0 +1,227 @@
+//! The arguments. None of them takes a secret, because every user of a machine may read the
+//! arguments of a program.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use slack_installs::{EnterpriseId, InstallationKey, UserId};
+
+/// Looks after the installations of a Slack app: finds what is wrong with a tenant, and mends it.
+///
+/// The app's values come from the same environment variables that the app reads, or from a file
+/// (`--config`). `slack-installs init` makes one with comments.
+#[derive(Debug, Parser)]
+#[command(name = "slack-installs", version, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 ok, 1 failed or `doctor` found a failure, 2 usage, \
+    3 not found, 4 refused, 5 database, 6 keys, 7 Slack, 8 damaged data, 130 interrupted."
+)]
+pub(crate) struct Args {
+    /// A file with lines `NAME=value`. The environment has precedence
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Another database than SLACK_INSTALLS_URL: a URL without a password, or env:NAME, file:PATH
+    /// or fd:NUMBER to read the URL from there
+    #[arg(long, global = true, value_name = "DATABASE")]
+    pub(crate) database: Option<String>,
+
+    /// The form of the output
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
+    pub(crate) format: Format,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Human,
+    /// One JSON object; `list` prints one per line
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Checks the database, the keys, all rows, Slack and the clock, and names the remedies
+    Doctor,
+    /// Explains how a request of a tenant resolves, and what is wrong with it
+    Explain(Explain),
+    /// Shows the stored rows of a tenant, without secrets
+    Show {
+        /// The id of a workspace (T…) or an organisation (E…)
+        tenant: InstallationKey,
+    },
+    /// Lists tenants
+    List(List),
+    /// Counts tenants, tokens and rows
+    Stats,
+    /// Opens every row, and names those that do not open
+    Verify,
+    /// Replaces the tokens of the bot or of a user by a new pair
+    Refresh(Refresh),
+    /// Puts a tenant on hold: its data is kept, and no token is handed out
+    Freeze(Reasoned),
+    /// Ends a hold
+    Thaw(Reasoned),
+    /// Uninstalls the app at Slack, or revokes its tokens, and deletes the tenant's data
+    Revoke(Deleting),
+    /// Deletes the tenant's data without a call to Slack
+    Purge(Deleting),
+    /// Asks Slack about every tenant, and deletes what Slack confirms as dead
+    Reconcile(Reconcile),
+    /// Changes a tenant's webhooks
+    #[command(subcommand)]
+    Webhook(Webhook),
+    /// Creates or migrates the tables of the database
+    Migrate {
+        /// Says what would be done, and changes nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Copies all rows to another database. Into a SQLite file, the copy is a backup
+    Copy(Copy),
+    /// Makes a master key and a configuration file
+    Init {
+        /// Where the files are made
+        #[arg(long, default_value = ".")]
+        directory: PathBuf,
+    },
+    /// Prints a script that completes commands in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page, or writes all pages into a directory
+    Man {
+        /// The directory
+        directory: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Explain {
+    /// The id of a workspace (T…) or an organisation (E…)
+    pub(crate) tenant: InstallationKey,
+    /// The organisation of the workspace (E…), if its requests name one
+    #[arg(long, value_name = "ORGANISATION")]
+    pub(crate) org: Option<EnterpriseId>,
+    /// The bot scopes that the app requests. The default is SLACK_INSTALLS_SCOPES
+    #[arg(long, value_name = "SCOPES")]
+    pub(crate) scopes: Option<String>,
+    /// The user scopes that the app requests. The default is SLACK_INSTALLS_USER_SCOPES
+    #[arg(long, value_name = "SCOPES")]
+    pub(crate) user_scopes: Option<String>,
+}
+
+/// Only tenants that meet every given condition.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct List {
+    /// Only tenants with an access token that expires within this many hours, or has expired
+    #[arg(long, value_name = "HOURS", num_args = 0..=1, default_missing_value = "1")]
+    pub(crate) expiring: Option<u32>,
+    /// Only tenants with a dead chain of tokens
+    #[arg(long)]
+    pub(crate) dead: bool,
+    /// Only tenants on hold
+    #[arg(long)]
+    pub(crate) on_hold: bool,
+    /// Only tenants with a row that does not open
+    #[arg(long)]
+    pub(crate) damaged: bool,
+    /// Only organisations, or only the tenants of this organisation
+    #[arg(long, value_name = "ORGANISATION", num_args = 0..=1)]
+    pub(crate) organisation: Option<Option<EnterpriseId>>,
+    /// Only tenants with a row under this data key
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Act {
+    /// Says what would be done, and changes nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Does not ask for confirmation
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Reasoned {
+    /// The id of a workspace (T…) or an organisation (E…)
+    pub(crate) tenant: InstallationKey,
+    /// The reason, which is stored as plain text. At most 500 characters
+    #[arg(long)]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) act: Act,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Deleting {
+    #[command(flatten)]
+    pub(crate) reasoned: Reasoned,
+    /// Leaves no note for the app's lifecycle hooks. Use it if the app has no hooks
+    #[arg(long)]
+    pub(crate) no_note: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Refresh {
+    /// The id of a workspace (T…) or an organisation (E…)
+    pub(crate) tenant: InstallationKey,
+    /// The tokens of this user, instead of the bot's
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<UserId>,
+    /// Clears the dead mark first, after Slack refused the refresh tokens by mistake
+    #[arg(long)]
+    pub(crate) revive: bool,
+    /// Also revokes the old tokens, because they leaked
+    #[arg(long, conflicts_with = "revive")]
+    pub(crate) leaked: bool,
+    #[command(flatten)]
+    pub(crate) act: Act,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Reconcile {
+    /// The most tenants that are deleted. If more look dead, none is deleted
+    #[arg(long, value_name = "NUMBER", default_value_t = 10)]
+    pub(crate) most_purges: usize,
+    /// The pause between two calls to Slack, in milliseconds
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 200)]
+    pub(crate) pause: u64,
+    /// Leaves no note for the app's lifecycle hooks. Use it if the app has no hooks
+    #[arg(long)]
+    pub(crate) no_note: bool,
+    #[command(flatten)]
+    pub(crate) act: Act,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Webhook {
+    /// Removes the webhook of a channel
+    Remove {
+        /// The id of a workspace (T…) or an organisation (E…)
+        tenant: InstallationKey,
+        /// The channel's id (C…)
+        #[arg(long)]
+        channel: String,
+        #[command(flatten)]
+        act: Act,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Copy {
+    /// The database with the rows: a URL without a password, or env:NAME, file:PATH or fd:NUMBER to
+    /// read the URL from there. `env:SLACK_INSTALLS_URL` is the app's database
+    pub(crate) from: String,
+    /// The database that gets the rows, in the same forms. It must have no rows of this app
+    pub(crate) to: String,
+    /// Leaves the copy unfinished. Use it while the app still runs on the old database
+    #[arg(long)]
+    pub(crate) no_finish: bool,
+}

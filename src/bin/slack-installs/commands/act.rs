@@ -1,0 +1,359 @@
+//! The commands that change tenants. Each says what it does, asks, and then calls the library.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use slack_installs::inspect::{Explanation, explain};
+use slack_installs::operate::{Examined, ReconcileConfig, Reconciled, RevokeOutcome};
+use slack_installs::store::Credential;
+use slack_installs::{
+    Delete, InstallationKey, InstallationStore as _, OperatorOptions, OperatorParts,
+};
+
+use super::look::{not_found, question};
+use super::{Session, interrupted};
+use crate::args::{Act, Deleting, Reasoned, Reconcile, Refresh};
+use crate::confirm::{Decision, confirmed};
+use crate::failure::{Code, Failure};
+use crate::output::{escaped, shortened};
+
+/// What a command did.
+#[derive(Serialize)]
+struct Done {
+    action: &'static str,
+    tenant: InstallationKey,
+    is_dry_run: bool,
+    /// A stable word.
+    outcome: &'static str,
+    /// The outcome, in a sentence.
+    text: String,
+    details: Value,
+}
+
+fn report(session: &Session<'_>, done: &Done) {
+    session.output.report(done, |done| {
+        let dry = if done.is_dry_run { "dry run: " } else { "" };
+        format!("{dry}{}: {}\n", done.tenant, escaped(&done.text))
+    });
+}
+
+/// Returns what is stored for a tenant. If nothing is, the command has nothing to act on.
+async fn stored(session: &Session<'_>, tenant: &InstallationKey) -> Result<Explanation, Failure> {
+    let store = session.store().await?;
+    let explanation = explain(&store, &question(session, tenant, None, None)).await?;
+    if explanation.rows.is_empty() && explanation.findings.is_empty() {
+        return Err(not_found(tenant));
+    }
+    if explanation
+        .served_by
+        .as_ref()
+        .is_some_and(|by| by != tenant)
+    {
+        return Err(Failure::new(
+            Code::NotFound,
+            format!(
+                "{tenant} has no installation of its own; it is served by the one of {}",
+                explanation.served_by.as_ref().map_or("", |by| by.id())
+            ),
+        ));
+    }
+    Ok(explanation)
+}
+
+/// Returns the tenant with its name, for a question.
+fn named(it: &Explanation) -> String {
+    let install = it.installation.as_ref();
+    let name = install.and_then(|it| it.team_name.as_ref().or(it.enterprise_name.as_ref()));
+    match name {
+        Some(name) => format!("{} ({})", it.tenant, shortened(name, 40)),
+        None => it.tenant.to_string(),
+    }
+}
+
+async fn parts(
+    session: &Session<'_>,
+    calls_slack: bool,
+    leaves_notes: bool,
+) -> Result<OperatorParts, Failure> {
+    let mut options = OperatorOptions::default();
+    options.calls_slack = calls_slack;
+    options.leaves_notes = leaves_notes;
+    let builder = session.variables.app(session.args.database.as_deref())?;
+    Ok(builder.open_operator(options).await?)
+}
+
+/// Puts a tenant on hold, or ends the hold.
+pub(crate) async fn hold(
+    session: &Session<'_>,
+    args: &Reasoned,
+    is_on: bool,
+) -> Result<Code, Failure> {
+    let tenant = &args.tenant;
+    let before = stored(session, tenant).await?;
+    let (action, verb) = if is_on {
+        ("freeze", "put on hold, so that no token is handed out")
+    } else {
+        (
+            "thaw",
+            "taken off hold, so that tokens are handed out again",
+        )
+    };
+    let was_on = before.hold.as_ref().is_some_and(|hold| hold.is_on);
+    let mut done = Done {
+        action,
+        tenant: tenant.clone(),
+        is_dry_run: args.act.dry_run,
+        outcome: "done",
+        text: format!("{verb}: {}", args.reason),
+        details: json!({ "reason": args.reason, "was_on_hold": was_on }),
+    };
+    if was_on == is_on {
+        done.outcome = "nothing_to_do";
+        done.text = if is_on {
+            "already on hold; the first reason is kept".to_owned()
+        } else {
+            "not on hold".to_owned()
+        };
+        report(session, &done);
+        return Ok(Code::Ok);
+    }
+    let what = format!("{} will be {verb}", named(&before));
+    if confirmed(&args.act, &what, tenant.id()).await? == Decision::Act {
+        let operator = parts(session, false, true).await?.operator;
+        if is_on {
+            operator.freeze(tenant, &args.reason).await?;
+        } else {
+            operator.unfreeze(tenant, &args.reason).await?;
+        }
+    }
+    report(session, &done);
+    Ok(Code::Ok)
+}
+
+/// Revokes a tenant's tokens and deletes its data.
+pub(crate) async fn revoke(session: &Session<'_>, args: &Deleting) -> Result<Code, Failure> {
+    let (tenant, act) = (&args.reasoned.tenant, &args.reasoned.act);
+    let before = stored(session, tenant).await?;
+    let rows = before.rows.len();
+    let what = format!(
+        "The app will be uninstalled from {}, or its tokens revoked, and {rows} rows deleted",
+        named(&before)
+    );
+    let mut done = Done {
+        action: "revoke",
+        tenant: tenant.clone(),
+        is_dry_run: act.dry_run,
+        outcome: "would_revoke",
+        text: what.clone(),
+        details: json!({ "reason": args.reasoned.reason, "rows": rows }),
+    };
+    if confirmed(act, &what, tenant.id()).await? == Decision::Act {
+        let operator = parts(session, true, !args.no_note).await?.operator;
+        (done.outcome, done.text) = match operator.revoke(tenant, &args.reasoned.reason).await? {
+            RevokeOutcome::Uninstalled => (
+                "uninstalled",
+                "Slack uninstalled the app, and the data is deleted".to_owned(),
+            ),
+            RevokeOutcome::TokensRevoked => (
+                "tokens_revoked",
+                "the tokens are revoked and the data is deleted; Slack may still list the app"
+                    .to_owned(),
+            ),
+            _ => ("not_installed", "nothing was stored".to_owned()),
+        };
+    }
+    report(session, &done);
+    Ok(Code::Ok)
+}
+
+/// Deletes a tenant's data.
+pub(crate) async fn purge(session: &Session<'_>, args: &Deleting) -> Result<Code, Failure> {
+    let (tenant, act) = (&args.reasoned.tenant, &args.reasoned.act);
+    let before = stored(session, tenant).await?;
+    let rows = before.rows.len();
+    let what = format!(
+        "{rows} rows of {} will be deleted; its tokens stay valid at Slack",
+        named(&before)
+    );
+    let mut done = Done {
+        action: "purge",
+        tenant: tenant.clone(),
+        is_dry_run: act.dry_run,
+        outcome: "would_purge",
+        text: what.clone(),
+        details: json!({ "reason": args.reasoned.reason, "rows": rows }),
+    };
+    if confirmed(act, &what, tenant.id()).await? == Decision::Act {
+        let operator = parts(session, false, !args.no_note).await?.operator;
+        let any = operator.purge(tenant, &args.reasoned.reason).await?;
+        (done.outcome, done.text) = if any {
+            ("purged", "the data is deleted".to_owned())
+        } else {
+            ("not_installed", "no installation was stored".to_owned())
+        };
+    }
+    report(session, &done);
+    Ok(Code::Ok)
+}
+
+/// Replaces a pair of tokens.
+pub(crate) async fn refresh(session: &Session<'_>, args: &Refresh) -> Result<Code, Failure> {
+    let tenant = &args.tenant;
+    let credential = match &args.user {
+        Some(user) => Credential::User(user.clone()),
+        None => Credential::Bot,
+    };
+    let whose = args.user.as_ref().map_or("bot", |user| user.as_str());
+    let before = stored(session, tenant).await?;
+    let what = format!(
+        "The tokens of {whose} of {} will be replaced",
+        named(&before)
+    );
+    let mut done = Done {
+        action: "refresh",
+        tenant: tenant.clone(),
+        is_dry_run: args.act.dry_run,
+        outcome: "would_refresh",
+        text: what.clone(),
+        details: json!({ "credential": whose }),
+    };
+    if confirmed(&args.act, &what, tenant.id()).await? == Decision::DryRun {
+        report(session, &done);
+        return Ok(Code::Ok);
+    }
+    let parts = parts(session, true, true).await?;
+    let rotator = &parts.rotator;
+    let refreshed = async {
+        if args.revive {
+            rotator.revive(tenant, credential.clone()).await?;
+        }
+        if args.leaked {
+            let rotated = rotator.rotate_now(tenant, credential).await?;
+            return Ok::<_, Failure>((rotated.token.expires_at, rotated.unrevoked));
+        }
+        let token = rotator.refresh_now(tenant, credential).await?;
+        Ok((token.expires_at, None))
+    };
+    let outcome = tokio::select! {
+        outcome = refreshed => outcome,
+        () = interrupted() => Err(Failure::new(
+            Code::Interrupted,
+            "interrupted; the refresh that had begun was completed",
+        )),
+    };
+    // A pair that Slack issued must be stored before the program ends.
+    rotator.shutdown(SHUTDOWN).await;
+    let (expires_at, unrevoked) = outcome?;
+    if let Some(error) = unrevoked {
+        let failure = Failure::from(error);
+        let text = format!(
+            "the pair was replaced, but the old tokens could not be revoked: {}",
+            failure.text
+        );
+        return Err(Failure::new(Code::Slack, text));
+    }
+    let expires_at = expires_at.map(slack_installs::inspect::Timestamp);
+    done.outcome = "refreshed";
+    done.text = match expires_at {
+        Some(at) => format!("the tokens of {whose} were replaced; they expire at {at}"),
+        None => format!("the tokens of {whose} were replaced"),
+    };
+    done.details = json!({ "credential": whose, "expires_at": expires_at });
+    report(session, &done);
+    Ok(Code::Ok)
+}
+
+/// Removes the webhook of a channel.
+pub(crate) async fn remove_webhook(
+    session: &Session<'_>,
+    tenant: &InstallationKey,
+    channel: &str,
+    act: &Act,
+) -> Result<Code, Failure> {
+    let before = stored(session, tenant).await?;
+    let install = before.installation.as_ref();
+    let hooks = install.map(|it| it.webhooks.as_slice()).unwrap_or_default();
+    if !hooks.iter().any(|hook| hook.channel_id == channel) {
+        return Err(Failure::new(
+            Code::NotFound,
+            format!("{tenant} has no webhook of channel {channel}"),
+        ));
+    }
+    let what = format!(
+        "The webhook of {channel} of {} will be removed",
+        named(&before)
+    );
+    let mut done = Done {
+        action: "webhook remove",
+        tenant: tenant.clone(),
+        is_dry_run: act.dry_run,
+        outcome: "would_remove",
+        text: what.clone(),
+        details: json!({ "channel": channel }),
+    };
+    if confirmed(act, &what, tenant.id()).await? == Decision::Act {
+        let store = parts(session, false, true).await?.store;
+        store.delete(tenant, &Delete::webhook_of(channel)).await?;
+        done.outcome = "removed";
+        done.text = format!("the webhook of {channel} is removed");
+    }
+    report(session, &done);
+    Ok(Code::Ok)
+}
+
+/// Asks Slack about every tenant.
+pub(crate) async fn reconcile(session: &Session<'_>, args: &Reconcile) -> Result<Code, Failure> {
+    let what = format!(
+        "Slack will be asked about every tenant, and up to {} tenants that it confirms as dead \
+         will be deleted",
+        args.most_purges
+    );
+    let decision = confirmed(&args.act, &what, "reconcile").await?;
+    let operator = parts(session, true, !args.no_note).await?.operator;
+    let config = ReconcileConfig {
+        repairs: decision == Decision::Act,
+        pause: Duration::from_millis(args.pause),
+        most_purges: args.most_purges,
+        ..ReconcileConfig::default()
+    };
+    let report = operator.reconcile(&config).await?;
+    let is_dry_run = decision == Decision::DryRun;
+    let json = json!({
+        "action": "reconcile",
+        "is_dry_run": is_dry_run,
+        "examined": report.examined,
+        "purged": report.purged,
+        "repaired": report.repaired,
+        "is_guard_tripped": report.is_guard_tripped,
+        "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
+    });
+    session.output.report(&json, |_| swept(&report, is_dry_run));
+    if report.is_guard_tripped {
+        return Err(Failure::new(
+            Code::Refused,
+            "more tenants look dead than one sweep may delete, so none was deleted: check the \
+             app's allow-list of addresses, then raise --most-purges",
+        ));
+    }
+    Ok(Code::Ok)
+}
+
+fn finding(it: &Examined) -> Value {
+    json!({ "tenant": it.key, "verdict": format!("{:?}", it.verdict) })
+}
+
+fn swept(report: &Reconciled, is_dry_run: bool) -> String {
+    let dry = if is_dry_run { "dry run: " } else { "" };
+    let mut text = format!(
+        "{dry}{} tenants examined, {} purged, {} repaired\n",
+        report.examined, report.purged, report.repaired
+    );
+    for it in &report.findings {
+        text.push_str(&format!("{}: {:?}\n", it.key, it.verdict));
+    }
+    text
+}
+
+/// A refresh takes at most one lease (15 s). The rest allows for a slow database.
+const SHUTDOWN: Duration = Duration::from_secs(30);

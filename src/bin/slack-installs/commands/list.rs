@@ -1,0 +1,192 @@
+//! Lists tenants.
+
+use std::time::Duration;
+
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+use serde::Serialize;
+use slack_installs::inspect::{Explanation, Timestamp, explain};
+use slack_installs::{AppStore, Clock, InstallationKey};
+
+use super::Session;
+use super::look::question;
+use crate::args::List;
+use crate::failure::{Code, Failure};
+use crate::output::{Output, print_all, shortened};
+use crate::progress::counter;
+
+/// One line of the list.
+#[derive(Serialize)]
+struct Line {
+    tenant: InstallationKey,
+    name: Option<String>,
+    organisation: Option<String>,
+    installed_at: Option<Timestamp>,
+    /// The earliest expiry of its tokens.
+    expires_at: Option<Timestamp>,
+    is_dead: bool,
+    is_on_hold: bool,
+    damaged_rows: usize,
+    keys: Vec<String>,
+}
+
+/// Lists the tenants that meet every condition, page by page.
+pub(crate) async fn list(session: &Session<'_>, args: &List) -> Result<Code, Failure> {
+    let store = session.store().await?;
+    let bar = counter("tenants read:");
+    let mut page = Vec::new();
+    let mut is_first = true;
+    let mut from = None;
+    loop {
+        let rows = store.inspect(from, AT_ONCE).await?;
+        for row in &rows.rows {
+            let is_listed = match row.slot.as_str() {
+                "install" => true,
+                // A tenant on hold may have no installation.
+                "hold" => !is_installed(&store, &row.tenant).await?,
+                _ => false,
+            };
+            if !is_listed {
+                continue;
+            }
+            let line = line(session, &store, &row.tenant).await?;
+            bar.inc(1);
+            if is_wanted(&line, args) {
+                page.push(line);
+            }
+            if page.len() >= SHOWN_AT_ONCE {
+                bar.suspend(|| show(session.output, &mut page, &mut is_first));
+            }
+        }
+        from = rows.next;
+        if from.is_none() {
+            break;
+        }
+    }
+    bar.finish_and_clear();
+    show(session.output, &mut page, &mut is_first);
+    Ok(Code::Ok)
+}
+
+/// Returns whether the tenant has an installation's row, for which it is listed.
+async fn is_installed(store: &AppStore, tenant: &InstallationKey) -> Result<bool, Failure> {
+    let rows = store.inspect_tenant(tenant).await?.rows;
+    Ok(rows.iter().any(|row| row.slot == "install"))
+}
+
+async fn line(
+    session: &Session<'_>,
+    store: &AppStore,
+    tenant: &InstallationKey,
+) -> Result<Line, Failure> {
+    let explanation = explain(store, &question(session, tenant, None, None)).await?;
+    Ok(Line::of(explanation))
+}
+
+impl Line {
+    fn of(it: Explanation) -> Self {
+        let mut keys: Vec<_> = it
+            .rows
+            .iter()
+            .filter_map(|row| row.key_id.clone())
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let install = it.installation;
+        let name = install.as_ref().and_then(|install| {
+            let name = install.team_name.as_ref();
+            name.or(install.enterprise_name.as_ref()).cloned()
+        });
+        Self {
+            tenant: it.tenant,
+            name,
+            organisation: install.as_ref().and_then(|it| it.enterprise_id.clone()),
+            installed_at: install.as_ref().map(|it| it.installed_at),
+            expires_at: it.chains.iter().filter_map(|chain| chain.expires_at).min(),
+            is_dead: it.chains.iter().any(|chain| chain.is_dead),
+            is_on_hold: it.hold.is_some_and(|hold| hold.is_on),
+            damaged_rows: it.rows.iter().filter(|row| row.state != "opens").count(),
+            keys,
+        }
+    }
+}
+
+fn is_wanted(line: &Line, args: &List) -> bool {
+    let soon = args.expiring.map(|hours| {
+        let hours = Duration::from_secs(u64::from(hours) * 3600);
+        Timestamp(Clock::default().now() + hours)
+    });
+    let expires = soon.is_none_or(|soon| line.expires_at.is_some_and(|at| at <= soon));
+    let of_org = match &args.organisation {
+        None => true,
+        Some(None) => line.tenant.is_org(),
+        Some(Some(org)) => line.organisation.as_deref() == Some(org.as_str()),
+    };
+    let has_key = args
+        .key
+        .as_ref()
+        .is_none_or(|wanted| line.keys.contains(wanted));
+    expires
+        && of_org
+        && has_key
+        && (!args.dead || line.is_dead)
+        && (!args.on_hold || line.is_on_hold)
+        && (!args.damaged || line.damaged_rows > 0)
+}
+
+/// Writes the lines and forgets them.
+fn show(output: &Output, page: &mut Vec<Line>, is_first: &mut bool) {
+    let lines = std::mem::take(page);
+    if output.is_json() {
+        for line in &lines {
+            output.report(line, |_| String::new());
+        }
+        return;
+    }
+    if lines.is_empty() && !*is_first {
+        return;
+    }
+    let mut table = Table::new();
+    table.load_preset(NOTHING);
+    if std::mem::take(is_first) {
+        table.set_header([
+            "TENANT",
+            "NAME",
+            "ORGANISATION",
+            "INSTALLED",
+            "EXPIRES",
+            "STATE",
+        ]);
+    }
+    for line in lines {
+        let time =
+            |time: Option<Timestamp>| time.map_or_else(|| "-".to_owned(), |it| it.to_string());
+        let mut states = Vec::new();
+        states.extend(line.is_dead.then_some("dead"));
+        states.extend(line.is_on_hold.then_some("hold"));
+        states.extend((line.damaged_rows > 0).then_some("damaged"));
+        let name = line.name.as_deref().unwrap_or("-");
+        table.add_row([
+            line.tenant.to_string(),
+            shortened(name, NAME),
+            line.organisation.unwrap_or_else(|| "-".to_owned()),
+            time(line.installed_at),
+            time(line.expires_at),
+            if states.is_empty() {
+                "ok".to_owned()
+            } else {
+                states.join(",")
+            },
+        ]);
+    }
+    print_all(&format!("{}\n", table.trim_fmt()));
+}
+
+/// The rows of one page.
+const AT_ONCE: usize = 1000;
+
+/// The width of a name in the table.
+const NAME: usize = 32;
+
+/// The lines of one table, so that the memory does not grow with the number of tenants.
+const SHOWN_AT_ONCE: usize = 500;

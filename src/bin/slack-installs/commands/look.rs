@@ -1,0 +1,244 @@
+//! The commands that only read.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use serde_json::json;
+use slack_installs::inspect::{Diagnosis, Grade, Question, Stats, explain as explained, stats_of};
+use slack_installs::{Clock, InstallationKey, Scopes};
+
+use super::{Session, person};
+use crate::args::Explain;
+use crate::failure::{Code, Failure};
+use crate::output::{escaped, shortened};
+use crate::progress::counter;
+
+/// Checks everything.
+pub(crate) async fn doctor(session: &Session<'_>) -> Result<Code, Failure> {
+    let builder = session.variables.app(session.args.database.as_deref())?;
+    let bar = counter("rows checked:");
+    let diagnosis = builder.diagnose(|rows| bar.set_position(rows)).await?;
+    bar.finish_and_clear();
+    let grade = diagnosis.grade();
+    #[derive(Serialize)]
+    struct Report<'a> {
+        grade: Grade,
+        #[serde(flatten)]
+        diagnosis: &'a Diagnosis,
+    }
+    let report = Report {
+        grade,
+        diagnosis: &diagnosis,
+    };
+    let human = |report: &Report<'_>| {
+        let mut text = String::new();
+        for check in &report.diagnosis.checks {
+            let grade = session.output.grade(check.grade);
+            let name = check.name;
+            writeln!(text, "{grade} {name}: {}", escaped(&check.text)).expect(FITS);
+            if !check.remedy.is_empty() {
+                writeln!(text, "        remedy: {}", escaped(&check.remedy)).expect(FITS);
+            }
+            if check.tenants.len() > 1 {
+                let tenants = escaped(&check.tenants.join(", "));
+                let more = if check.tenants.len() == 20 {
+                    ", …"
+                } else {
+                    ""
+                };
+                writeln!(text, "        tenants: {tenants}{more}").expect(FITS);
+            }
+        }
+        text
+    };
+    session.output.report(&report, human);
+    Ok(if grade == Grade::Failure {
+        Code::Failed
+    } else {
+        Code::Ok
+    })
+}
+
+/// Returns what to explain.
+pub(crate) fn question(
+    session: &Session<'_>,
+    tenant: &InstallationKey,
+    scopes: Option<&str>,
+    user_scopes: Option<&str>,
+) -> Question {
+    let get = |name| session.variables.get(name);
+    Question {
+        tenant: tenant.clone(),
+        scopes: scopes
+            .or_else(|| get("SLACK_INSTALLS_SCOPES"))
+            .map(Scopes::from),
+        user_scopes: user_scopes
+            .or_else(|| get("SLACK_INSTALLS_USER_SCOPES"))
+            .map(Scopes::from),
+        now: Clock::default().now(),
+    }
+}
+
+/// Explains a tenant.
+pub(crate) async fn explain(session: &Session<'_>, args: &Explain) -> Result<Code, Failure> {
+    let mut tenant = args.tenant.clone();
+    if let Some(org) = &args.org {
+        tenant = tenant.within(org.clone());
+    }
+    let question = question(
+        session,
+        &tenant,
+        args.scopes.as_deref(),
+        args.user_scopes.as_deref(),
+    );
+    let store = session.store().await?;
+    let explanation = explained(&store, &question).await?;
+    let is_known = explanation.is_known() || !explanation.findings.is_empty();
+    session
+        .output
+        .report(&explanation, |it| person::explanation(it, session.output));
+    if is_known {
+        Ok(Code::Ok)
+    } else {
+        Err(not_found(&args.tenant))
+    }
+}
+
+pub(crate) fn not_found(tenant: &InstallationKey) -> Failure {
+    Failure::new(
+        Code::NotFound,
+        format!("nothing is stored for {tenant}: check the id, SLACK_CLIENT_ID and the database"),
+    )
+}
+
+/// Shows the rows of a tenant.
+pub(crate) async fn show(session: &Session<'_>, tenant: &InstallationKey) -> Result<Code, Failure> {
+    let store = session.store().await?;
+    let question = question(session, tenant, None, None);
+    let explanation = explained(&store, &question).await?;
+    let own = store.inspect_tenant(tenant).await?;
+    if own.rows.is_empty() && own.malformed.is_empty() {
+        return Err(not_found(tenant));
+    }
+    let report = json!({
+        "tenant": tenant,
+        "rows": explanation.rows,
+        "malformed": own.malformed,
+    });
+    session.output.report(&report, |_| {
+        let mut text = String::new();
+        for row in &explanation.rows {
+            let due = row
+                .due_at
+                .map(|at| format!("  due {at}"))
+                .unwrap_or_default();
+            let (slot, state) = (shortened(&row.slot, 60), row.state);
+            let key = row.key_id.as_deref().unwrap_or("none");
+            writeln!(
+                text,
+                "{slot:<24} {state:<11} key {key}  version {}{due}",
+                row.version
+            )
+            .expect(FITS);
+        }
+        for row in &own.malformed {
+            writeln!(text, "{}  cannot be parsed", escaped(row)).expect(FITS);
+        }
+        text
+    });
+    Ok(Code::Ok)
+}
+
+/// Counts.
+pub(crate) async fn stats(session: &Session<'_>) -> Result<Code, Failure> {
+    let store = session.store().await?;
+    let now = Clock::default().now();
+    let bar = counter("rows counted:");
+    let mut stats = Stats::default();
+    let mut from = None;
+    loop {
+        let page = store.inspect(from, AT_ONCE).await?;
+        stats_of(&mut stats, &page, now);
+        bar.set_position(stats.rows);
+        from = page.next;
+        if from.is_none() {
+            break;
+        }
+    }
+    bar.finish_and_clear();
+    session.output.report(&stats, |stats| {
+        let mut text = String::new();
+        for (name, count) in [
+            ("workspaces", stats.workspaces),
+            ("organisations", stats.organisations),
+            ("bot tokens", stats.bots),
+            ("user tokens", stats.users),
+            ("rotating tokens", stats.rotating),
+            ("dead chains", stats.dead),
+            ("expired tokens", stats.expired),
+            ("expire within an hour", stats.expiring),
+            ("on hold", stats.on_hold),
+            ("not delivered to hooks", stats.pending),
+            ("rows", stats.rows),
+            ("damaged rows", stats.damaged),
+            ("rows without key", stats.without_key),
+        ] {
+            writeln!(text, "{name:<24} {count}").expect(FITS);
+        }
+        for (key, count) in &stats.rows_by_key {
+            writeln!(text, "key {key:<20} {count} rows").expect(FITS);
+        }
+        text
+    });
+    Ok(Code::Ok)
+}
+
+/// What `verify` found.
+#[derive(Default, Serialize)]
+struct Verified {
+    opened: usize,
+    damaged: Vec<String>,
+    without_key: Vec<String>,
+}
+
+/// Opens every row.
+pub(crate) async fn verify(session: &Session<'_>) -> Result<Code, Failure> {
+    let store = session.store().await?;
+    let bar = counter("rows opened:");
+    let mut verified = Verified::default();
+    let mut from = None;
+    loop {
+        let page = store.verify(from, AT_ONCE).await?;
+        verified.opened += page.opened;
+        verified.damaged.extend(page.unreadable);
+        verified.without_key.extend(page.without_key);
+        bar.set_position(u64::try_from(verified.opened).unwrap_or(u64::MAX));
+        from = page.next;
+        if from.is_none() {
+            break;
+        }
+    }
+    bar.finish_and_clear();
+    session.output.report(&verified, |verified| {
+        let mut text = format!("{} rows open\n", verified.opened);
+        for row in &verified.damaged {
+            writeln!(text, "damaged: {}", escaped(row)).expect(FITS);
+        }
+        for row in &verified.without_key {
+            writeln!(text, "without key: {}", escaped(row)).expect(FITS);
+        }
+        text
+    });
+    Ok(if !verified.damaged.is_empty() {
+        Code::Damaged
+    } else if !verified.without_key.is_empty() {
+        Code::Keys
+    } else {
+        Code::Ok
+    })
+}
+
+/// The rows of one page.
+const AT_ONCE: usize = 1000;
+
+const FITS: &str = "a String takes any text";

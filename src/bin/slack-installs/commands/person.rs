@@ -1,0 +1,153 @@
+//! Explanations for people.
+
+use std::fmt::Write as _;
+
+use slack_installs::inspect::{ChainReport, Explanation, InstallReport};
+
+use crate::output::{Output, escaped, shortened};
+
+/// Writes an explanation.
+pub(crate) fn explanation(it: &Explanation, output: &Output) -> String {
+    let mut text = String::new();
+    let mut line = |line: String| {
+        text.push_str(&line);
+        text.push('\n');
+    };
+    line(format!("tenant {}", it.tenant));
+    for step in &it.steps {
+        let mark = if step.is_ok { "+" } else { "!" };
+        line(format!("  {mark} {}: {}", step.name, escaped(&step.text)));
+    }
+    if let Some(install) = &it.installation {
+        line("installation".to_owned());
+        line(installation(install));
+    }
+    for chain in &it.chains {
+        line(format!("token of {}", chain.credential));
+        line(token(chain));
+    }
+    if let Some(hold) = &it.hold {
+        let state = if hold.is_on { "on" } else { "lifted" };
+        let reason = escaped(&hold.reason);
+        line(format!("hold {state} since {}: {reason}", hold.at));
+    }
+    if !it.workspaces.is_empty() {
+        line("workspaces".to_owned());
+    }
+    for access in &it.workspaces {
+        let state = if access.is_granted { "granted" } else { "lost" };
+        line(format!("  {} {state} at {}", access.team_id, access.at));
+    }
+    for pending in &it.pending {
+        line(format!(
+            "not delivered: {} of {}, {} attempts: {}",
+            pending.what,
+            pending.at,
+            pending.attempts,
+            escaped(&pending.reason)
+        ));
+    }
+    line(rows(it));
+    if it.findings.is_empty() {
+        line("nothing is wrong".to_owned());
+    }
+    for finding in &it.findings {
+        line(format!(
+            "{} {}",
+            output.grade(finding.grade),
+            escaped(&finding.text)
+        ));
+        line(format!("        remedy: {}", escaped(&finding.remedy)));
+    }
+    text
+}
+
+fn installation(install: &InstallReport) -> String {
+    let mut text = String::new();
+    let mut field = |name: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            let value = shortened(value, NAME);
+            writeln!(text, "  {name:<14} {value}").expect("a String takes any text");
+        }
+    };
+    field("team", install.team_name.as_deref());
+    field("organisation", install.enterprise_id.as_deref());
+    field("org name", install.enterprise_name.as_deref());
+    field("url", install.url.as_deref());
+    field("app", Some(&install.app_id));
+    let by = install.installed_by.as_ref().map(ToString::to_string);
+    field("installed by", by.as_deref());
+    field("installed at", Some(&install.installed_at.to_string()));
+    for hook in &install.webhooks {
+        let channel = format!("{} ({})", hook.channel_id, hook.channel);
+        field("webhook", Some(&channel));
+    }
+    let metadata = if install.has_metadata {
+        "stored"
+    } else {
+        "none"
+    };
+    field("metadata", Some(metadata));
+    text.truncate(text.trim_end().len());
+    text
+}
+
+fn token(chain: &ChainReport) -> String {
+    let mut text = String::new();
+    let mut field = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            let value = shortened(&value, NAME);
+            writeln!(text, "  {name:<14} {value}").expect("a String takes any text");
+        }
+    };
+    let time = |time: Option<slack_installs::inspect::Timestamp>| time.map(|it| it.to_string());
+    let state = match (chain.is_dead, chain.rotates) {
+        (true, _) => "dead",
+        (false, true) => "rotates",
+        (false, false) => "long-lived",
+    };
+    field("state", Some(state.to_owned()));
+    field("scopes", Some(chain.scopes.join(",")));
+    let missing = chain.missing_scopes.join(",");
+    field("missing scopes", Some(missing).filter(|it| !it.is_empty()));
+    field("issued at", Some(chain.issued_at.to_string()));
+    field("expires at", time(chain.expires_at));
+    field("refresh due", time(chain.due_at));
+    if chain.rotates {
+        let refreshes = format!("{} since the installation", chain.refreshes);
+        field("refreshes", Some(refreshes));
+        let outcome = match (chain.failures, &chain.last_error) {
+            (0, _) => "succeeded".to_owned(),
+            (n, Some(code)) => format!("failed ({code}), {n} in a row"),
+            (n, None) => format!("failed, {n} in a row"),
+        };
+        field(
+            "last refresh",
+            Some(outcome).filter(|_| chain.refreshes + u64::from(chain.failures) > 0),
+        );
+    }
+    field("retry at", time(chain.retry_at));
+    field("lease until", time(chain.lease_until));
+    text.truncate(text.trim_end().len());
+    text
+}
+
+/// Summarises the stored rows by their keys.
+fn rows(it: &Explanation) -> String {
+    let mut keys: Vec<&str> = it
+        .rows
+        .iter()
+        .filter_map(|row| row.key_id.as_deref())
+        .collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let keys = if keys.is_empty() {
+        "none".to_owned()
+    } else {
+        keys.join(", ")
+    };
+    format!("rows {}, data keys {keys}", it.rows.len())
+}
+
+/// Longer than a name that a person chose in good faith.
+const NAME: usize = 200;

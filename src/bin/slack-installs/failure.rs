@@ -1,0 +1,182 @@
+//! Exit codes, and the errors that lead to them. `docs/operations.md` has the table.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use slack_installs::backend::{self, ConnectError};
+use slack_installs::keys::KeySetupError;
+use slack_installs::operate::OperateError;
+use slack_installs::{AppError, KeyringError, LifecycleError, rotation, slack, store};
+
+/// An exit code. The numbers never change.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Code {
+    /// The command did what it says.
+    Ok = 0,
+    /// `doctor` found a failure, or the command failed for a reason without a code of its own.
+    Failed = 1,
+    /// An argument, a variable or the configuration file is wrong.
+    Usage = 2,
+    /// The tenant, or a part of it, is not stored.
+    NotFound = 3,
+    /// The command was not confirmed, or the state of the tenant or database forbids it.
+    Refused = 4,
+    /// The database cannot be reached, opened or changed.
+    Database = 5,
+    /// The key provider or a data key cannot be used.
+    Keys = 6,
+    /// Slack did not respond, or refused the call.
+    Slack = 7,
+    /// Stored data is damaged.
+    Damaged = 8,
+    /// SIGINT or SIGTERM ended the command. It can be run again.
+    Interrupted = 130,
+}
+
+impl Code {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::NotFound => "not_found",
+            Self::Refused => "refused",
+            Self::Database => "database",
+            Self::Keys => "keys",
+            Self::Slack => "slack",
+            Self::Damaged => "damaged",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: Code,
+    pub(crate) text: String,
+}
+
+impl Failure {
+    pub(crate) fn new(code: Code, text: impl Into<String>) -> Self {
+        Self {
+            code,
+            text: text.into(),
+        }
+    }
+
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self::new(Code::Usage, text)
+    }
+
+    fn of(code: Code, error: &(dyn Error + 'static)) -> Self {
+        Self::new(code, chain(error))
+    }
+}
+
+/// Returns the texts of an error and its sources. A source that an error already shows is left out.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let more = source.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        next = source.source();
+    }
+    text
+}
+
+impl From<AppError> for Failure {
+    fn from(error: AppError) -> Self {
+        let code = match error.source() {
+            Some(source) if source.is::<ConnectError>() => Code::Database,
+            Some(source) if source.is::<KeySetupError>() => Code::Keys,
+            Some(source) => source
+                .downcast_ref::<KeyringError>()
+                .map_or(Code::Usage, of_keyring),
+            None => Code::Usage,
+        };
+        Self::of(code, &error)
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        Self::of(Code::Database, &error)
+    }
+}
+
+impl From<KeyringError> for Failure {
+    fn from(error: KeyringError) -> Self {
+        Self::of(of_keyring(&error), &error)
+    }
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Self {
+        Self::of(of_store(&error), &error)
+    }
+}
+
+impl From<OperateError> for Failure {
+    fn from(error: OperateError) -> Self {
+        let code = match &error {
+            OperateError::NotInstalled => Code::NotFound,
+            OperateError::Slack(_) | OperateError::Purge(LifecycleError::Slack(_)) => Code::Slack,
+            OperateError::Store(error) | OperateError::Purge(LifecycleError::Store(error)) => {
+                of_store(error)
+            }
+            _ => Code::Failed,
+        };
+        Self::of(code, &error)
+    }
+}
+
+impl From<rotation::Error> for Failure {
+    fn from(error: rotation::Error) -> Self {
+        let code = match &error {
+            rotation::Error::NotInstalled { .. } => Code::NotFound,
+            rotation::Error::OnHold | rotation::Error::NotRotating => Code::Refused,
+            rotation::Error::Store(error) => of_store(error),
+            rotation::Error::Interrupted => Code::Interrupted,
+            _ => Code::Slack,
+        };
+        Self::of(code, &error)
+    }
+}
+
+impl From<slack::Error> for Failure {
+    fn from(error: slack::Error) -> Self {
+        Self::of(Code::Slack, &error)
+    }
+}
+
+fn of_keyring(error: &KeyringError) -> Code {
+    match error {
+        KeyringError::Backend(backend::Error::Malformed(_)) => Code::Refused,
+        KeyringError::Backend(_) => Code::Database,
+        KeyringError::Copying | KeyringError::InUse | KeyringError::NotCopied => Code::Refused,
+        KeyringError::Lost | KeyringError::RolledBack | KeyringError::Unreadable => Code::Damaged,
+        _ => Code::Keys,
+    }
+}
+
+fn of_store(error: &store::Error) -> Code {
+    match error {
+        store::Error::Conflict => Code::Refused,
+        store::Error::Key(source) | store::Error::KeyringRolledBack(source) => source
+            .downcast_ref::<KeyringError>()
+            .map_or(Code::Keys, of_keyring),
+        store::Error::Unreadable(_) => Code::Damaged,
+        _ => Code::Database,
+    }
+}

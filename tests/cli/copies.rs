@@ -1,0 +1,119 @@
+//! `copy` and `migrate`.
+
+use std::time::Duration;
+
+use slack_installs::InstallationStore as _;
+use slack_installs::backend::{Backend as _, Row, Scope, Sealed};
+
+use super::{House, open_sqlite};
+use crate::support::app::{ADA, ALPHA};
+use crate::support::installs::{With as _, in_workspace};
+
+const COPY: [&str; 3] = ["copy", "env:SLACK_INSTALLS_URL", "sqlite:copy.sqlite3"];
+
+#[tokio::test]
+async fn a_copy_is_a_backup_that_opens_and_a_flipped_byte_is_found() {
+    let house = House::new().await;
+    house.install(ADA).await;
+    let ran = house.run_json(&COPY).await;
+    ran.ends(0);
+    let rows = house.rows().await.len();
+    assert_eq!(ran.json()["rows"], rows);
+    assert_eq!(ran.json()["is_finished"], true);
+    let verify = ["verify", "--database", "sqlite:copy.sqlite3"];
+    assert_eq!(house.run_json(&verify).await.json()["opened"], rows);
+    // A finished copy is a store, and no other copy may replace it.
+    house.run(&COPY).await.ends(4);
+
+    let backup = open_sqlite(&house.path("copy.sqlite3")).await;
+    let (place, row) = house.row(ALPHA, "bot").await;
+    let mut bytes = row.sealed.as_bytes().to_vec();
+    *bytes.last_mut().expect("a sealed row has bytes") ^= 1;
+    let row = Row {
+        sealed: Sealed::from_stored(bytes),
+        ..row
+    };
+    let put = slack_installs::backend::Change::Put {
+        slot: place.slot.clone(),
+        row,
+        expect: slack_installs::backend::Expect::Any,
+    };
+    let commit = backup.commit(&place.partition, &[put]).await;
+    commit.expect("the file is a database");
+    let ran = house.run(&verify).await;
+    assert!(
+        ran.ends(8).contains(&format!("damaged: {place}")),
+        "{ran:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_unfinished_copy_is_no_store_until_it_is_finished() {
+    let house = House::new().await;
+    house.install(ADA).await;
+    let ran = house
+        .run_json(&[&COPY[..], &["--no-finish"]].concat())
+        .await;
+    ran.ends(0);
+    assert_eq!(ran.json()["is_finished"], false);
+    let stats = ["stats", "--database", "sqlite:copy.sqlite3"];
+    let ran = house.run(&stats).await;
+    ran.ends(4);
+    house.install("U0BRAVO0001").await;
+    let ran = house.run_json(&COPY).await;
+    ran.ends(0);
+    assert_eq!(ran.json()["rows"], house.rows().await.len());
+    assert_eq!(house.run_json(&stats).await.json()["workspaces"], 2);
+}
+
+#[tokio::test]
+async fn a_copy_that_was_killed_twice_continues_and_every_row_opens() {
+    let house = House::new().await;
+    for n in 0..300 {
+        let tenant = in_workspace(&format!("T0COPY{n:05}")).with_bot("xoxb-1");
+        house.app.store.store(&tenant).await.expect("stored");
+    }
+    let target = open_sqlite(&house.path("copy.sqlite3")).await;
+    let count = async || {
+        let page = target.scan(&Scope::Everything, None, 1000).await;
+        page.expect("the file is a database").rows.len()
+    };
+    for _ in 0..2 {
+        let before = count().await;
+        let mut copy = house.command(&COPY).spawn().expect("the program starts");
+        while count().await < before + 20 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let is_over = copy.try_wait().expect("a child").is_some();
+            assert!(!is_over || count().await >= before + 20);
+        }
+        copy.kill().await.expect("it runs");
+    }
+    let ran = house.run_json(&COPY).await;
+    if ran.code != 0 {
+        // The second copy was finished before it was killed.
+        ran.ends(4);
+    }
+    let verify = ["verify", "--database", "sqlite:copy.sqlite3"];
+    let opened = &house.run_json(&verify).await.json()["opened"];
+    assert_eq!(*opened, house.rows().await.len());
+}
+
+#[tokio::test]
+async fn migrate_creates_the_tables_and_a_dry_run_creates_nothing() {
+    let mut house = House::new().await;
+    house.set("SLACK_INSTALLS_URL", Some("sqlite:new.sqlite3"));
+    let ran = house.run_json(&["migrate", "--dry-run"]).await;
+    ran.ends(0);
+    assert_eq!(ran.json()["outcome"], "would_migrate");
+    assert!(!house.path("new.sqlite3").exists());
+    house.run(&["stats"]).await.ends(5);
+    let ran = house.run_json(&["migrate"]).await;
+    assert_eq!(ran.json()["outcome"], "migrated");
+    let ran = house.run_json(&["migrate"]).await;
+    assert_eq!(ran.json()["outcome"], "nothing_to_do");
+    // A report makes no data key.
+    house.run(&["stats"]).await.ends(4);
+    let new = open_sqlite(&house.path("new.sqlite3")).await;
+    let page = new.scan(&Scope::Everything, None, 10).await;
+    assert!(page.expect("a database").rows.is_empty());
+}

@@ -1,0 +1,55 @@
+//! Texts that a tenant chose do not reach the terminal as they are.
+
+use slack_installs::{Home, InstallationStore as _, Team};
+
+use super::House;
+use crate::support::installs::{With as _, in_workspace, team};
+
+const HOSTILE: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\r\nok\u{202e}lived\u{0}";
+
+#[tokio::test]
+async fn a_hostile_name_is_escaped_in_every_output_and_a_long_one_is_cut() {
+    let house = House::new().await;
+    for (id, name) in [
+        ("T0HOSTILE01", HOSTILE.to_owned()),
+        ("T0HOSTILE02", "x".repeat(60_000)),
+    ] {
+        let mut tenant = in_workspace(id).with_bot("xoxb-1");
+        let team = Team {
+            id: team(id),
+            name: Some(name),
+        };
+        tenant.home = Home::new(None, Some(team), false).expect("a tenant");
+        tenant.incoming_webhooks =
+            vec![crate::support::installs::webhook(HOSTILE, "https://a.b/c")];
+        house.app.store.store(&tenant).await.expect("stored");
+    }
+    let freeze = [
+        "freeze",
+        "T0HOSTILE01",
+        "--reason",
+        HOSTILE.trim_end_matches('\0'),
+        "--yes",
+    ];
+    house.run(&freeze).await.ends(0);
+    for arguments in [
+        &["explain", "T0HOSTILE01"][..],
+        &["explain", "T0HOSTILE02"],
+        &["show", "T0HOSTILE01"],
+        &["list"],
+        &["doctor"],
+        &["purge", "T0HOSTILE01", "--reason", "r", "--dry-run"],
+        &["purge", "T0HOSTILE01", "--reason", "r"],
+        &["explain", "\u{1b}[2J"],
+    ] {
+        for ran in [house.run(arguments).await, house.run_json(arguments).await] {
+            let text = format!("{}{}", ran.out, ran.err);
+            let is_safe = |it: char| it == '\n' || !it.is_control() && it != '\u{202e}';
+            assert!(text.chars().all(is_safe), "{arguments:?} {text:?}");
+        }
+        let ran = house.run(arguments).await;
+        assert!(ran.out.len() + ran.err.len() < 10_000, "{arguments:?}");
+    }
+    let ran = house.run_json(&["explain", "T0HOSTILE01"]).await;
+    assert_eq!(ran.json()["installation"]["team_name"], HOSTILE);
+}

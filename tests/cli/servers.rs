@@ -1,0 +1,91 @@
+//! Commands against real servers.
+
+use slack_installs::InstallationStore as _;
+use slack_installs::backend::connect;
+use slack_installs::{EncryptedStore, LocalKeyProvider, MasterKey};
+
+use super::{House, kinds};
+use crate::postgres::Postgres;
+use crate::server::{Server, directory, find, free_port, unprivileged};
+use crate::support::app::{ADA, ALPHA};
+use crate::support::installs::{With as _, in_workspace};
+
+#[tokio::test]
+async fn doctor_finds_a_redis_that_evicts() {
+    let mut house = House::new().await;
+    let directory = directory();
+    let port = free_port();
+    let program = find("redis-server", &[], "run `scripts/tools servers`");
+    let mut command = unprivileged(program);
+    command.current_dir(directory.path()).args([
+        "--port",
+        &port.to_string(),
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "always",
+        "--maxmemory-policy",
+        "allkeys-lru",
+    ]);
+    let _server = Server::start(&mut command, &directory.path().join("log"));
+    while tokio::net::TcpStream::connect(("127.0.0.1", port))
+        .await
+        .is_err()
+    {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let url = format!("redis://127.0.0.1:{port}");
+    house.set("SLACK_INSTALLS_URL", Some(&url));
+    let ran = house.run_json(&["doctor"]).await;
+    ran.ends(1);
+    assert_eq!(kinds(&ran.json(), "checks", "name"), ["database"]);
+    assert!(
+        ran.out.contains("set `maxmemory-policy noeviction`"),
+        "{ran:?}"
+    );
+}
+
+#[tokio::test]
+async fn rows_move_from_postgres_to_a_file_and_back_and_the_tables_are_migrated() {
+    let mut house = House::new().await;
+    let server = Postgres::start_with(&[]).await;
+    let (one, two) = (server.database("one").await, server.database("two").await);
+    house.set("SLACK_INSTALLS_URL", Some(&one));
+    house.set("TWO", Some(&two));
+    // Reading creates no table.
+    house.run(&["stats"]).await.ends(5);
+    let ran = house.run_json(&["migrate", "--dry-run"]).await;
+    assert_eq!(ran.json()["outcome"], "would_migrate", "{ran:?}");
+    house.run(&["stats"]).await.ends(5);
+    house.run(&["migrate"]).await.ends(0);
+
+    let key = MasterKey::parse(&house.master_key).expect("a key");
+    let backend = connect(&one).await.expect("the server is up");
+    let app = house.app.fake.client_id();
+    let store = EncryptedStore::open(backend, LocalKeyProvider::new(key), app).await;
+    let store = store.expect("opens");
+    for n in 0..20 {
+        let tenant = in_workspace(&format!("T0COPY{n:05}")).with_bot("xoxb-1");
+        store.store(&tenant).await.expect("stored");
+    }
+    let verified = house.run_json(&["verify"]).await;
+    let rows = verified.json()["opened"].clone();
+    for copy in [
+        ["copy", "env:SLACK_INSTALLS_URL", "sqlite:backup"],
+        ["copy", "sqlite:backup", "env:TWO"],
+    ] {
+        let ran = house.run_json(&copy).await;
+        ran.ends(0);
+        assert_eq!(ran.json()["rows"], rows);
+        let verify = ["verify", "--database", copy[2]];
+        let verified = house.run_json(&verify).await;
+        assert_eq!(verified.json()["opened"], rows, "{verified:?}");
+    }
+    let ran = house
+        .run(&["explain", "T0COPY00007", "--database", "env:TWO"])
+        .await;
+    ran.ends(0);
+    // The tenant of the file is in none of them.
+    house.install(ADA).await;
+    house.run(&["explain", ALPHA]).await.ends(3);
+}
