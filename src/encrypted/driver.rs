@@ -340,9 +340,10 @@ impl<B: Backend> Driver<B> {
             expect: Expect::Version(row.version),
         };
         let _forget = self.cache.as_ref().map(|cache| cache.forget(partition));
-        let _lock = self.locks.lock(partition).await;
+        let put = [put];
         // A lost response costs nothing: the row is read again, and sealed again if needed.
-        match self.backend.commit(partition, &[put]).await {
+        let commit = self.backend.commit(partition, &put);
+        match self.locks.run(partition, commit).await {
             Ok(()) => Ok(RowOutcome::Resealed),
             Err(backend::Error::Conflict) => Ok(RowOutcome::Overtaken),
             Err(error) => Err(error.into()),

@@ -7,10 +7,12 @@ use std::time::{Duration, SystemTime};
 use thiserror::Error;
 
 use super::driver::RowOutcome;
-use super::keys::{DEAD_AFTER, KeyProcess, KeyState};
+use super::keys::{
+    ATTEMPTS, DEAD_AFTER, KeyProcess, KeyState, ListedKey, RewrapOutcome, overtaken,
+};
 use super::moving::{AppPage, is_outage};
 use super::{EncryptedStore, KeyringError};
-use crate::backend::{self, Backend, Key, Row};
+use crate::backend::{self, Backend};
 use crate::error_chain::error_chain;
 use crate::seal::KeyId;
 use crate::store::{self, ListCursor};
@@ -24,13 +26,13 @@ use crate::store::{self, ListCursor};
 /// 1. [`add`](Self::add) makes a key. Every process unwraps it within 15 minutes.
 /// 2. [`promote`](Self::promote) makes it the primary and retires the old one. New rows are sealed
 ///    under it. Other processes follow within 15 minutes.
-/// 3. [`reseal`](Self::reseal) all pages, 15 minutes later, so that no process seals under the old
-///    key meanwhile. [`usage`](Self::usage) shows how many rows are left.
-/// 4. [`destroy`](Self::destroy) deletes the old key, when no row needs it and 30 minutes have
-///    passed since it was retired.
+/// 3. [`reseal`](Self::reseal) all pages, 30 minutes later, because until then a process may still
+///    seal under the old key. [`usage`](Self::usage) shows how many rows are left.
+/// 4. [`destroy`](Self::destroy) deletes the old key, when no row needs it.
 ///
 /// To change the master key, or the key provider, configure the new one as the primary and the old
 /// one as retired, in every process. Then call [`rewrap`](Self::rewrap), and remove the old one.
+/// `docs/keys.md` in the repository has the order of a rollout.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
@@ -41,7 +43,7 @@ use crate::store::{self, ListCursor};
 /// # let store = EncryptedStore::open(MemoryBackend::default(), provider, app).await?;
 /// let keys = store.keys();
 /// let new = keys.add().await?;
-/// keys.promote(new, true).await?;
+/// assert!(keys.promote(new, true).await?);
 /// let mut next = None;
 /// loop {
 ///     let page = keys.reseal(next, 500).await?;
@@ -64,7 +66,8 @@ pub struct KeyList {
     /// The keys, oldest first.
     pub keys: Vec<KeyInfo>,
     /// The processes that fetched a key in the last 15 minutes. A process writes its row when it
-    /// fetches a key again, for the first time after about 4 minutes.
+    /// fetches a key again, for the first time after about 4 minutes. So a process that has just
+    /// started, or that is idle, is not listed.
     pub processes: Vec<KeyProcess>,
 }
 
@@ -78,6 +81,8 @@ pub struct KeyInfo {
     pub epoch: u64,
     /// What the key is used for.
     pub state: KeyState,
+    /// When the key was added. `None` after it was promoted.
+    pub added_at: Option<SystemTime>,
     /// When the key stopped sealing.
     pub retired_at: Option<SystemTime>,
 }
@@ -86,9 +91,9 @@ pub struct KeyInfo {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct KeyUsage {
-    /// The rows under each key, by its id in hex.
-    pub rows: BTreeMap<String, usize>,
-    /// Rows that cannot be parsed, so that their key is unknown.
+    /// The number of rows under each key. A key of no row is not in it.
+    pub rows: BTreeMap<KeyId, usize>,
+    /// Rows that cannot be parsed, so that their key is unknown, as `partition slot`.
     pub malformed: Vec<String>,
     /// The cursor of the next page; `None` after the last page.
     pub next: Option<ListCursor>,
@@ -118,6 +123,9 @@ pub struct Resealed {
 pub struct Rewrapped {
     /// The keys that were wrapped again.
     pub rewrapped: Vec<KeyId>,
+    /// The keys that were already wrapped under what the key provider wraps with now. They are
+    /// unchanged. If the key provider is not of this crate, its keys are always wrapped again.
+    pub current: Vec<KeyId>,
     /// The keys that could not be wrapped again, and why. They are unchanged.
     pub failed: Vec<(KeyId, KeyringError)>,
 }
@@ -144,6 +152,7 @@ impl<B: Backend> KeyManager<'_, B> {
             id: key.id,
             epoch: key.epoch,
             state: key.state,
+            added_at: key.added_at,
             retired_at: key.retired_at,
         });
         Ok(KeyList {
@@ -152,11 +161,16 @@ impl<B: Backend> KeyManager<'_, B> {
         })
     }
 
-    /// Counts the rows of one page under each key.
+    /// Counts the rows of one page under each key. Opens no row. Sum up all pages to learn what is
+    /// still under a key.
     ///
     /// # Errors
     ///
     /// [`KeyChangeError::Keyring`], if the database does not respond.
+    ///
+    /// # Cancel safety
+    ///
+    /// Changes nothing. You can drop the call at any point.
     pub async fn usage(
         &self,
         from: Option<ListCursor>,
@@ -168,9 +182,10 @@ impl<B: Backend> KeyManager<'_, B> {
             next,
             ..KeyUsage::default()
         };
-        for (_, row) in rows {
-            if let Ok(id) = row.sealed.key_id() {
-                *usage.rows.entry(id.to_string()).or_default() += 1;
+        for (key, row) in rows {
+            match row.sealed.key_id() {
+                Ok(id) => *usage.rows.entry(id).or_default() += 1,
+                Err(_) => usage.malformed.push(key.to_string()),
             }
         }
         Ok(usage)
@@ -184,12 +199,16 @@ impl<B: Backend> KeyManager<'_, B> {
     ///
     /// [`KeyChangeError::Keyring`]. If the database did not respond, the key may have been made;
     /// [`list`](Self::list) has it then.
+    ///
+    /// # Cancel safety
+    ///
+    /// If you drop the call, the key may have been made.
     pub async fn add(&self) -> Result<KeyId, KeyChangeError> {
         Ok(self.0.driver.keys.add(self.0.clock.now()).await?)
     }
 
-    /// Makes a distributed key the primary, and retires the old primary. If the key is already the
-    /// primary, changes nothing.
+    /// Makes a distributed key the primary, and retires the old primary. Returns `false` if the key
+    /// already is the primary.
     ///
     /// Every running process must have unwrapped the key, and the key must be 15 minutes old, so
     /// that every running process has had the time for it. `force` promotes it at once. A process
@@ -197,32 +216,43 @@ impl<B: Backend> KeyManager<'_, B> {
     ///
     /// # Errors
     ///
-    /// [`KeyChangeError::NotEverywhere`], [`KeyChangeError::TooEarly`],
-    /// [`KeyChangeError::NotDistributed`], [`KeyChangeError::Keyring`].
-    pub async fn promote(&self, id: KeyId, force: bool) -> Result<(), KeyChangeError> {
+    /// [`KeyChangeError::NotEverywhere`] and [`KeyChangeError::TooEarly`], unless forced.
+    /// [`KeyChangeError::NotDistributed`], if the key was retired, or does not exist.
+    /// [`KeyChangeError::Keyring`], if the keyring cannot be read or written, or this process
+    /// cannot unwrap the key. If the database did not respond, call it again.
+    ///
+    /// # Cancel safety
+    ///
+    /// If you drop the call, it is applied fully or not at all.
+    pub async fn promote(&self, id: KeyId, force: bool) -> Result<bool, KeyChangeError> {
         let (keys, now) = (&self.0.driver.keys, self.0.clock.now());
-        if !force {
-            self.check_distribution(id, now).await?;
+        for _ in 0..ATTEMPTS {
+            let loaded = keys.load().await?;
+            let key = match loaded.key(id) {
+                Some(key) if key.state == KeyState::Primary => return Ok(false),
+                Some(key) if key.state == KeyState::Distributed => key,
+                _ => return Err(KeyChangeError::NotDistributed { id }),
+            };
+            if !force {
+                self.check_distribution(&key, now).await?;
+            }
+            if keys.promote(&loaded, key, now).await? {
+                return Ok(true);
+            }
         }
-        if keys.promote(id, now).await? {
-            Ok(())
-        } else {
-            Err(KeyChangeError::NotDistributed { id })
-        }
+        Err(overtaken().into())
     }
 
-    async fn check_distribution(&self, id: KeyId, now: SystemTime) -> Result<(), KeyChangeError> {
-        let keys = &self.0.driver.keys;
-        let listed = keys.listed().await?;
-        let added_at = listed.iter().find(|key| key.id == id);
-        let Some(added_at) = added_at.and_then(|key| key.added_at) else {
-            return Ok(());
-        };
-        let mut lacking = keys.processes(now).await?;
-        lacking.retain(|process| !process.keys.contains(&id));
-        if let Some(until) = later(added_at + DEAD_AFTER, now) {
-            return Err(KeyChangeError::TooEarly { until });
-        }
+    /// Checks that every process has unwrapped this key.
+    async fn check_distribution(
+        &self,
+        key: &ListedKey,
+        now: SystemTime,
+    ) -> Result<(), KeyChangeError> {
+        // Every process that runs has written its row since the key was added.
+        must_be_past(key.added_at.map(|added_at| added_at + DEAD_AFTER), now)?;
+        let mut lacking = self.0.driver.keys.processes(now).await?;
+        lacking.retain(|process| !process.keys.contains(&key.id));
         if lacking.is_empty() {
             return Ok(());
         }
@@ -236,12 +266,13 @@ impl<B: Backend> KeyManager<'_, B> {
     /// that read the row before can still write it. If another process changes a row meanwhile, its
     /// change wins. Rows that do not open are reported and stay unchanged.
     ///
-    /// You can continue an interrupted pass at its last page or at the first one.
+    /// You can continue an interrupted pass at its last page or at the first one: rows that are
+    /// already sealed under the primary key are only read.
     ///
     /// # Errors
     ///
-    /// [`KeyChangeError::Store`], if the database or the key provider does not respond. Re-seal the
-    /// page again.
+    /// [`KeyChangeError::Keyring`] or [`KeyChangeError::Store`], if the database or the key provider
+    /// does not respond. Re-seal the page again.
     ///
     /// # Cancel safety
     ///
@@ -251,6 +282,8 @@ impl<B: Backend> KeyManager<'_, B> {
         from: Option<ListCursor>,
         limit: usize,
     ) -> Result<Resealed, KeyChangeError> {
+        // Another process may have promoted a key.
+        self.0.driver.keys.load().await?;
         let (rows, malformed, next) = self.page(from, limit).await?;
         let skipped = malformed.iter();
         let skipped = skipped.map(|key| format!("{key}: it cannot be parsed"));
@@ -273,68 +306,92 @@ impl<B: Backend> KeyManager<'_, B> {
         Ok(page)
     }
 
-    /// Deletes a data key for ever. Rows under it can never be opened again.
+    /// Deletes a data key for ever. Rows under it can never be opened again, also not those of a
+    /// backup that lacks the keyring. Returns `false` if the keyring does not list the key: an
+    /// earlier call deleted it.
     ///
-    /// The key must not be the primary, no row may be sealed under it, and 30 minutes must have
-    /// passed since it was retired. Until then, a process may still seal under it. A key that was
-    /// never the primary can be deleted at once.
+    /// The key must not be the primary. All rows are read, and none may be sealed under the key.
+    /// 30 minutes must have passed since it was retired, because until then a process may still
+    /// seal under it. A key that was never the primary can be deleted at once.
     ///
     /// # Errors
     ///
     /// [`KeyChangeError::InUse`], [`KeyChangeError::TooEarly`], [`KeyChangeError::NotRetired`],
-    /// [`KeyChangeError::Keyring`].
-    pub async fn destroy(&self, id: KeyId) -> Result<(), KeyChangeError> {
+    /// [`KeyChangeError::UnknownRows`]. [`KeyChangeError::Keyring`], if the keyring or the rows
+    /// cannot be read, or the keyring cannot be written. If the database did not respond, call it
+    /// again.
+    ///
+    /// # Cancel safety
+    ///
+    /// If you drop the call, it is applied fully or not at all.
+    pub async fn destroy(&self, id: KeyId) -> Result<bool, KeyChangeError> {
         let keys = &self.0.driver.keys;
-        let listed = keys.listed().await?;
-        // An earlier call destroyed it.
-        let Some(key) = listed.into_iter().find(|key| key.id == id) else {
-            return Ok(());
-        };
-        match (key.state, key.retired_at) {
-            (KeyState::Distributed, _) => {}
-            (KeyState::Retired, Some(retired_at)) => {
-                if let Some(until) = later(retired_at + DESTROY_AFTER, self.0.clock.now()) {
-                    return Err(KeyChangeError::TooEarly { until });
-                }
+        for _ in 0..ATTEMPTS {
+            // It is read before the rows. If the key is promoted meanwhile, nothing is deleted.
+            let loaded = keys.load().await?;
+            let Some(key) = loaded.key(id) else {
+                return Ok(false);
+            };
+            self.check_unused(&key).await?;
+            if keys.destroy(&loaded, id).await? {
+                return Ok(true);
             }
-            _ => return Err(KeyChangeError::NotRetired { id }),
         }
-        let rows = self.rows_under(id).await?;
-        if rows > 0 {
-            return Err(KeyChangeError::InUse { id, rows });
-        }
-        Ok(keys.destroy(id).await?)
+        Err(overtaken().into())
     }
 
-    async fn rows_under(&self, id: KeyId) -> Result<usize, KeyChangeError> {
-        let (mut count, mut from) = (0, None);
+    /// Checks that no row needs this key, and that no process seals under it.
+    async fn check_unused(&self, key: &ListedKey) -> Result<(), KeyChangeError> {
+        let id = key.id;
+        let until = match (key.state, key.retired_at) {
+            (KeyState::Distributed, _) => None,
+            (KeyState::Retired, Some(retired_at)) => Some(retired_at + DESTROY_AFTER),
+            _ => return Err(KeyChangeError::NotRetired { id }),
+        };
+        must_be_past(until, self.0.clock.now())?;
+        let (mut under, mut unknown, mut from) = (0, Vec::new(), None);
         loop {
-            let (rows, _, next) = self.page(from, usize::MAX).await?;
-            let under = |(_, row): &&(Key, Row)| row.sealed.key_id() == Ok(id);
-            count += rows.iter().filter(under).count();
-            from = next;
+            let page = self.usage(from, usize::MAX).await?;
+            under += page.rows.get(&id).copied().unwrap_or_default();
+            unknown.extend(page.malformed);
+            from = page.next;
             if from.is_none() {
-                return Ok(count);
+                break;
             }
         }
+        if under > 0 {
+            return Err(KeyChangeError::InUse { id, rows: under });
+        }
+        if !unknown.is_empty() {
+            return Err(KeyChangeError::UnknownRows { rows: unknown });
+        }
+        Ok(())
     }
 
     /// Wraps every data key again under what the key provider wraps with now, for a new master key
-    /// or a new provider. The data keys stay the same, so no row changes.
+    /// or a new provider. The data keys stay the same, so no row of a tenant changes.
     ///
     /// The provider must unwrap each key to itself before the key is stored. You can repeat an
-    /// interrupted call.
+    /// interrupted call: keys that are already wrapped under the new key stay unchanged.
     ///
     /// # Errors
     ///
-    /// [`KeyChangeError::Keyring`], if the keyring cannot be read. A fault of one key is in
-    /// [`Rewrapped::failed`].
+    /// [`KeyChangeError::Keyring`], if the keyring cannot be read, or the database does not
+    /// respond. Call it again. A fault of one key is in [`Rewrapped::failed`], and stops no other
+    /// key.
+    ///
+    /// # Cancel safety
+    ///
+    /// If you drop the call, a part of the keys may be wrapped again. Call it again.
     pub async fn rewrap(&self) -> Result<Rewrapped, KeyChangeError> {
         let keys = &self.0.driver.keys;
         let mut report = Rewrapped::default();
         for key in keys.listed().await? {
             match keys.rewrap(key.id).await {
-                Ok(()) => report.rewrapped.push(key.id),
+                Ok(RewrapOutcome::Current) => report.current.push(key.id),
+                Ok(RewrapOutcome::Destroyed) => {}
+                Ok(RewrapOutcome::Rewrapped) => report.rewrapped.push(key.id),
+                Err(error @ KeyringError::Backend(_)) => return Err(error.into()),
                 Err(error) => report.failed.push((key.id, error)),
             }
         }
@@ -401,12 +458,21 @@ pub enum KeyChangeError {
     Store(#[from] store::Error),
     /// Other processes may not have followed the last change yet.
     #[error(
-        "other processes may not have followed the last change of this data key: try again at \
-             {until:?}"
+        "other processes may not have followed the last change of this data key: try again in {} s",
+        wait.as_secs() + 1
     )]
     TooEarly {
-        /// When it is time.
-        until: SystemTime,
+        /// How long to wait.
+        wait: Duration,
+    },
+    /// Some rows cannot be parsed, so they may be sealed under the key.
+    #[error(
+        "the rows {rows:?} cannot be parsed, so they may need the data key: restore or delete them \
+         first"
+    )]
+    UnknownRows {
+        /// The rows, as `partition slot`.
+        rows: Vec<String>,
     },
 }
 
@@ -416,8 +482,11 @@ impl From<backend::Error> for KeyChangeError {
     }
 }
 
-fn later(then: SystemTime, now: SystemTime) -> Option<SystemTime> {
-    (then > now).then_some(then)
+fn must_be_past(until: Option<SystemTime>, now: SystemTime) -> Result<(), KeyChangeError> {
+    match until.and_then(|until| until.duration_since(now).ok()) {
+        None | Some(Duration::ZERO) => Ok(()),
+        Some(wait) => Err(KeyChangeError::TooEarly { wait }),
+    }
 }
 
 /// A process may seal under a key for 15 minutes after it was retired, and a flight that pinned the

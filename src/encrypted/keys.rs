@@ -29,6 +29,7 @@ mod key_rows;
 mod manifest;
 mod processes;
 
+pub(super) use change::{RewrapOutcome, overtaken};
 use flights::{Failure, Flight, Flights};
 use key_rows::{WrappedKey, key_slot};
 pub use manifest::KeyState;
@@ -64,9 +65,16 @@ struct Loading {
 }
 
 /// The manifest that is stored, and the version of its row.
-struct Loaded {
+pub(super) struct Loaded {
     manifest: Arc<Manifest>,
     version: Version,
+}
+
+impl Loaded {
+    /// Returns the key of this id, if the manifest lists it.
+    pub(super) fn key(&self, id: KeyId) -> Option<ListedKey> {
+        self.manifest.key(id).copied()
+    }
 }
 
 impl<B: Backend> Keys<B> {
@@ -245,7 +253,7 @@ impl<B: Backend> Keys<B> {
     ///
     /// A missing one is an error. Only [`open`](Self::open) makes the first one. Otherwise the
     /// loss of a keyring would stay unnoticed until the last old row failed to open.
-    async fn load(self: &Arc<Self>) -> Result<Loaded, KeyringError> {
+    pub(super) async fn load(self: &Arc<Self>) -> Result<Loaded, KeyringError> {
         match self.load_once().await {
             // Another caller may have seen a newer manifest while this one was read.
             Err(KeyringError::RolledBack) => self.load_once().await,
@@ -420,7 +428,7 @@ const PAGE: usize = 1000;
 
 /// How often opening a store tries to write its first data key, and how often a change of the
 /// keyring is tried while other processes change it.
-const ATTEMPTS: usize = 3;
+pub(super) const ATTEMPTS: usize = 3;
 
 /// The time limit of one call to the key provider. Slack expects a response within 3 s.
 const PROVIDER_TIMEOUT: Duration = Duration::from_secs(2);

@@ -58,7 +58,7 @@ impl DataKey {
 redacted!(DataKey);
 
 /// A data key's id: 16 random bytes. Not secret.
-#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct KeyId([u8; 16]);
 
 impl KeyId {

@@ -4,6 +4,8 @@
 //! key service whether it has the key, and the error names the key that is missing. The name is
 //! not authenticated. A provider only compares it with its own.
 
+use super::envelope;
+
 /// Returns a wrapped data key with the name of the key that wrapped it.
 #[cfg(any(feature = "aws-kms", feature = "vault", test))]
 pub(crate) fn named(name: &str, wrapped: &[u8]) -> Vec<u8> {
@@ -19,6 +21,28 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<(&str, &[u8])> {
     Some((std::str::from_utf8(name).ok()?, wrapped))
 }
 
+/// Returns which key wrapped this data key, and in which of its versions. Two wrapped keys with the
+/// same result were wrapped by the same key. Returns `None` for a provider of another crate.
+///
+/// The result is not authenticated. It is right if the provider unwraps the data key.
+pub(crate) fn wrapper(bytes: &[u8]) -> Option<Vec<u8>> {
+    if let Some(master_key) = envelope::key_id(bytes) {
+        return Some(master_key.as_bytes().to_vec());
+    }
+    let (name, wrapped) = parse(bytes)?;
+    // Vault and OpenBao write `vault:v3:` before the ciphertext. AWS KMS does not say which version
+    // of its key it used, and keeps all of them.
+    let version = wrapped
+        .split(|byte| *byte == b':')
+        .take(2)
+        .collect::<Vec<_>>();
+    let version = match version.as_slice() {
+        [VAULT, version] => *version,
+        _ => b"",
+    };
+    Some([name.as_bytes(), b" ", version].concat())
+}
+
 /// Returns a name from the database in a form that a log can show.
 pub(crate) fn shown(name: &str) -> String {
     let shown: String = name.chars().take(SHOWN).collect();
@@ -28,6 +52,9 @@ pub(crate) fn shown(name: &str) -> String {
 const MAGIC: &[u8] = b"SLW1";
 
 const SHOWN: usize = 200;
+
+/// What Vault and OpenBao write before the version of a ciphertext.
+const VAULT: &[u8] = b"vault";
 
 #[cfg(test)]
 mod tests {
@@ -41,6 +68,26 @@ mod tests {
             Some(("vault transit/keys/a", &b"\0\xff"[..]))
         );
         assert_eq!(wrapped, b"SLW1\0\x14vault transit/keys/a\0\xff");
+    }
+
+    #[test]
+    fn the_key_that_wrapped_is_told_apart_from_another_key_and_from_an_older_version() {
+        let one = named("vault-transit transit/keys/a", b"vault:v1:AAAA");
+        let again = named("vault-transit transit/keys/a", b"vault:v1:BBBB");
+        assert_eq!(wrapper(&one), wrapper(&again));
+        let kms = |name: &str, blob: &[u8]| wrapper(&named(name, blob));
+        assert_eq!(kms("aws-kms k", b"\0:\x01"), kms("aws-kms k", b"\0:\x02"));
+        let others = [
+            wrapper(&named("vault-transit transit/keys/a", b"vault:v10:AAAA")),
+            wrapper(&named("vault-transit transit/keys/b", b"vault:v1:AAAA")),
+            kms("aws-kms k", b"1"),
+            kms("aws-kms l", b"1"),
+        ];
+        for (at, other) in others.iter().enumerate() {
+            assert!(other.is_some() && *other != wrapper(&one));
+            assert!(!others[..at].contains(other), "{at}");
+        }
+        assert_eq!(wrapper(b"bytes of another provider"), None);
     }
 
     #[test]

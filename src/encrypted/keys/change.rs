@@ -7,10 +7,11 @@ use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 
 use super::key_rows::{WrappedKey, key_row, key_slot};
-use super::{ATTEMPTS, Keys, Loaded, Manifest, in_time, manifest_slot};
+use super::{ATTEMPTS, Keys, ListedKey, Loaded, Manifest, in_time, manifest_slot};
 use crate::backend::{self, Backend, Change, Expect, Row};
 use crate::encrypted::KeyringError;
 use crate::encrypted::commit::commit;
+use crate::seal::wrapped::wrapper;
 use crate::seal::{DataKey, KeyId};
 
 /// A data key that is not stored yet. The provider has unwrapped it.
@@ -19,6 +20,16 @@ struct NewKey {
     epoch: u64,
     key: Arc<DataKey>,
     row: Row,
+}
+
+/// What [`Keys::rewrap`] did with a key.
+pub(in crate::encrypted) enum RewrapOutcome {
+    /// The key was already wrapped under what the provider wraps with now.
+    Current,
+    /// Another process destroyed the key meanwhile.
+    Destroyed,
+    /// The key was wrapped again.
+    Rewrapped,
 }
 
 /// The outcome of one attempt to change the keyring.
@@ -76,56 +87,42 @@ impl<B: Backend> Keys<B> {
         Err(overtaken())
     }
 
-    /// Makes a distributed key the primary. Returns `false` if it is not a distributed key.
+    /// Makes a key the primary. Returns `false` if this manifest is no longer the stored one.
     pub(in crate::encrypted) async fn promote(
         self: &Arc<Self>,
-        id: KeyId,
+        loaded: &Loaded,
+        key: ListedKey,
         now: SystemTime,
     ) -> Result<bool, KeyringError> {
-        for _ in 0..ATTEMPTS {
-            let Loaded { manifest, version } = self.load().await?;
-            let Some(listed) = manifest.distributed(id) else {
-                return Ok(manifest.primary().is_some_and(|key| key.id == id));
-            };
-            let key = self.fetch(id, listed.epoch).await?;
-            let next = manifest.promoted(id, now);
-            let expect = Expect::Version(version);
-            if let Attempt::Done(()) = self.write(next, (id, key), expect, Vec::new()).await? {
-                return Ok(true);
-            }
-        }
-        Err(overtaken())
+        let unwrapped = self.fetch(key.id, key.epoch).await?;
+        let next = loaded.manifest.promoted(key.id, now);
+        let expect = Expect::Version(loaded.version);
+        let written = self.write(next, (key.id, unwrapped), expect, Vec::new());
+        Ok(matches!(written.await?, Attempt::Done(())))
     }
 
-    /// Deletes a key that is not the primary, if it is still listed.
+    /// Deletes a key that is not the primary. Returns `false` if this manifest is no longer the
+    /// stored one.
     pub(in crate::encrypted) async fn destroy(
         self: &Arc<Self>,
+        loaded: &Loaded,
         id: KeyId,
-    ) -> Result<(), KeyringError> {
-        for _ in 0..ATTEMPTS {
-            let loaded = self.load().await?;
-            let Some(next) = loaded.manifest.without(id) else {
-                return Ok(());
-            };
-            let slot = key_slot(id);
-            let delete = Change::Delete { slot, only: None };
-            if self.write_over(&loaded, next, vec![delete]).await? {
-                return Ok(());
-            }
-        }
-        Err(overtaken())
+    ) -> Result<bool, KeyringError> {
+        let next = loaded.manifest.without(id);
+        let slot = key_slot(id);
+        let delete = Change::Delete { slot, only: None };
+        self.write_over(loaded, next, vec![delete]).await
     }
 
     /// Wraps a key again, under what the provider wraps with now. The data key stays the same.
     pub(in crate::encrypted) async fn rewrap(
         self: &Arc<Self>,
         id: KeyId,
-    ) -> Result<(), KeyringError> {
+    ) -> Result<RewrapOutcome, KeyringError> {
         for _ in 0..ATTEMPTS {
             let loaded = self.load().await?;
-            // Another process has just destroyed the key.
-            let Some(listed) = loaded.manifest.key(id).copied() else {
-                return Ok(());
+            let Some(listed) = loaded.key(id) else {
+                return Ok(RewrapOutcome::Destroyed);
             };
             let row = self.read(key_slot(id)).await?;
             let row = row.ok_or(KeyringError::Unreadable)?;
@@ -136,6 +133,10 @@ impl<B: Backend> Keys<B> {
             let key = self.unwrap(&stored).await?;
             let context = self.context(id, listed.epoch);
             let wrapped = in_time(self.provider.wrap(&key, &context)).await?;
+            let wrapper = wrapper(&wrapped);
+            if wrapper.is_some() && wrapper == self::wrapper(stored.wrapped) {
+                return Ok(RewrapOutcome::Current);
+            }
             let wrapped = key_row(id, listed.epoch, &wrapped);
             self.prove(&key, &wrapped).await?;
             let put = Change::Put {
@@ -145,7 +146,7 @@ impl<B: Backend> Keys<B> {
             };
             let next = loaded.manifest.unchanged();
             if self.write_over(&loaded, next, vec![put]).await? {
-                return Ok(());
+                return Ok(RewrapOutcome::Rewrapped);
             }
         }
         Err(overtaken())
@@ -230,7 +231,8 @@ impl<B: Backend> Keys<B> {
     }
 }
 
-fn overtaken() -> KeyringError {
+/// Returns the error after [`ATTEMPTS`] attempts.
+pub(in crate::encrypted) fn overtaken() -> KeyringError {
     let again = "other processes changed the keyring 3 times; try again".into();
     backend::Error::Unavailable(again).into()
 }

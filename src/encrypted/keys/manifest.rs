@@ -96,11 +96,10 @@ impl Manifest {
         self.next(keys)
     }
 
-    /// Returns the manifest without this key; `None` if it does not list the key.
-    pub(super) fn without(&self, id: KeyId) -> Option<Self> {
-        self.key(id)?;
+    /// Returns the next manifest without this key.
+    pub(super) fn without(&self, id: KeyId) -> Self {
         let keys = self.keys.iter().filter(|key| key.id != id);
-        Some(self.next(keys.copied().collect()))
+        self.next(keys.copied().collect())
     }
 
     /// Returns the next manifest with the same keys, for a change of their rows.
@@ -108,16 +107,11 @@ impl Manifest {
         self.next(self.keys.clone())
     }
 
-    /// Returns the key of this id, if it waits for its promotion.
-    pub(super) fn distributed(&self, id: KeyId) -> Option<ListedKey> {
-        let key = self.key(id).copied();
-        key.filter(|key| key.state == KeyState::Distributed)
-    }
-
-    /// Returns the epoch of the next key.
+    /// Returns the epoch of the next key: the epoch of the manifest that will list it first. So it
+    /// is higher than that of every earlier key, also of one that was destroyed.
     pub(super) fn next_key_epoch(&self) -> u64 {
         let epochs = self.keys.iter().map(|key| key.epoch);
-        epochs.max().map_or(1, |newest| newest.saturating_add(1))
+        epochs.fold(self.epoch, u64::max).saturating_add(1)
     }
 
     fn next(&self, keys: Vec<ListedKey>) -> Self {

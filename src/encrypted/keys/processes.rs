@@ -1,8 +1,10 @@
 //! Which processes of the app run, and which data keys each has unwrapped: the slots
 //! `process/<id>` of the keyring.
 //!
-//! The rows are hints. A key is promoted when every running process has it. The rows are sealed, so
-//! that who writes the database cannot make a process look ready. They can delete a row.
+//! A key is promoted when every running process has it. The rows are sealed, so nobody without a
+//! data key can write one. A row that does not open counts as a process without keys, so it delays
+//! the promotion. Who writes the database can still delete a row. Then a key may be promoted that
+//! the process cannot unwrap: it fails until it can, and overwrites nothing.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,6 +19,7 @@ use crate::encrypted::KeyringError;
 use crate::encrypted::names::slot;
 use crate::encrypted::record;
 use crate::seal::{self, Context, DataKey, KeyId};
+use crate::store;
 
 /// A process of the app that has used a data key lately.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -24,9 +27,9 @@ use crate::seal::{self, Context, DataKey, KeyId};
 pub struct KeyProcess {
     /// The process's id: a random number, new for each store that it opens.
     pub id: String,
-    /// When the process fetched a key last.
+    /// When the process fetched a key last, by its own clock.
     pub seen_at: SystemTime,
-    /// The data keys that the process has unwrapped.
+    /// The data keys that the process has in memory, unwrapped. Empty if its row does not open.
     pub keys: Vec<KeyId>,
 }
 
@@ -34,6 +37,13 @@ pub struct KeyProcess {
 struct ProcessFacts {
     at: u64,
     keys: Vec<String>,
+}
+
+impl ProcessFacts {
+    /// Returns the keys that the process has unwrapped.
+    fn unwrapped(&self) -> Option<Vec<KeyId>> {
+        self.keys.iter().map(|id| KeyId::parse(id)).collect()
+    }
 }
 
 impl<B: Backend> Keys<B> {
@@ -76,32 +86,45 @@ impl<B: Backend> Keys<B> {
         Ok(())
     }
 
-    /// Returns the processes that run. A row that does not open counts as no process.
+    /// Returns the processes that run.
     pub(in crate::encrypted) async fn processes(
         self: &Arc<Self>,
         now: SystemTime,
     ) -> Result<Vec<KeyProcess>, KeyringError> {
         let mut processes = Vec::new();
         for (slot, row) in self.process_rows().await? {
-            let process = self.process(&slot, &row).await;
-            processes.extend(process.filter(|it| is_alive(it.seen_at, now)));
+            let facts: Option<ProcessFacts> = record::facts(row.metadata.as_str(), PROCESS);
+            let seen_at = facts.as_ref().map_or(now, |facts| from_epoch(facts.at));
+            if !is_alive(seen_at, now) {
+                continue;
+            }
+            let is_written = self.has_written(&slot, &row).await?;
+            let keys = facts
+                .filter(|_| is_written)
+                .and_then(|facts| facts.unwrapped());
+            let keys = keys.unwrap_or_default();
+            let id = slot.as_str().trim_start_matches(PREFIX).to_owned();
+            processes.push(KeyProcess { id, seen_at, keys });
         }
         Ok(processes)
     }
 
-    /// Returns the process of this row.
-    pub(super) async fn process(self: &Arc<Self>, slot: &Slot, row: &Row) -> Option<KeyProcess> {
-        let id = row.sealed.key_id().ok()?;
-        let key = self.get(id).await.ok()?;
+    /// Returns whether a process of this app wrote this row, in this place.
+    async fn has_written(self: &Arc<Self>, slot: &Slot, row: &Row) -> Result<bool, KeyringError> {
+        let Ok(id) = row.sealed.key_id() else {
+            return Ok(false);
+        };
+        let key = match self.get(id).await {
+            Ok(key) => key,
+            Err(store::Error::Unavailable(source)) => {
+                return Err(backend::Error::Unavailable(source).into());
+            }
+            // The row is planted, or this process cannot unwrap its key.
+            Err(_) => return Ok(false),
+        };
         let context = self.process_context(slot, &row.version, &row.metadata);
-        seal::open(seal::RECORD, &key, &context, row.sealed.as_bytes()).ok()?;
-        let facts: ProcessFacts = record::facts(row.metadata.as_str(), PROCESS)?;
-        let keys: Option<Vec<_>> = facts.keys.iter().map(|id| KeyId::parse(id)).collect();
-        Some(KeyProcess {
-            id: slot.as_str().strip_prefix(PREFIX)?.to_owned(),
-            seen_at: from_epoch(facts.at),
-            keys: keys?,
-        })
+        let opened = seal::open(seal::RECORD, &key, &context, row.sealed.as_bytes());
+        Ok(row.due.is_none() && opened.is_ok())
     }
 
     fn process_row(&self, slot: &Slot, (id, key): (KeyId, &DataKey), facts: &ProcessFacts) -> Row {
