@@ -180,7 +180,7 @@ impl Workspaces {
         let mut from = None;
         loop {
             let page = self.store.keys().usage(from.clone(), PAGE).await?;
-            if page.rows.contains_key(old) {
+            if page.rows.keys().any(|id| id.to_string() == old) {
                 return Err(format!("rows are under the old data key: {page:?}").into());
             }
             let verified = self.store.verify(from, PAGE).await?;
