@@ -308,6 +308,11 @@ async fn a_service_that_stays_away_is_given_up_and_serves_again() {
         bench.proxy.decide(move |_| all.clone());
         let given_up = unwrap(&bench.provider, &wrapped).await;
         assert!(is_unavailable(&given_up), "{fate:?}: {given_up:?}");
+        if let Fate::Silence = fate {
+            // Each attempt waits for 0.9 s, and the whole call ends after 2 s.
+            let attempts = bench.proxy.operations().len();
+            assert!((1..=3).contains(&attempts), "{attempts}");
+        }
         let made = timeout(
             Duration::from_secs(20),
             bench.provider.generate(&context(1)),

@@ -1,5 +1,7 @@
 //! Wrapping by a transit key.
 
+use std::sync::Arc;
+
 use serde_json::json;
 use slack_installs::backend::MemoryBackend;
 use slack_installs::keys::{KeySetupErrorKind, VaultAuth, VaultOptions, VaultTransit, connect};
@@ -255,4 +257,28 @@ async fn a_certificate_authority_of_a_file_is_trusted_instead_of_mozillas() {
     );
     let refused = open(None).generate(&context(1)).await.map(|(key, _)| key);
     assert!(is_unavailable(&refused), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_re_wrap_moves_data_keys_to_the_new_version_of_the_transit_key_and_is_then_done() {
+    let bao = Bao::start().await;
+    let database = Arc::new(MemoryBackend::default());
+    let app = ClientId::new(APP).expect("an id");
+    let open = async || {
+        let provider = bao.with_token(ROOT);
+        EncryptedStore::open(Arc::clone(&database), provider, app.clone()).await
+    };
+    let store = open().await.expect("opens");
+    let counts = async || {
+        let report = store.keys().rewrap().await.expect("available");
+        assert!(report.failed.is_empty(), "{report:?}");
+        (report.rewrapped.len(), report.current.len())
+    };
+    assert_eq!(counts().await, (0, 1));
+    bao.root("transit/keys/slack/rotate", &json!({})).await;
+    assert_eq!(counts().await, (1, 0));
+    assert_eq!(counts().await, (0, 1));
+    let config = json!({"min_decryption_version": 2});
+    bao.root("transit/keys/slack/config", &config).await;
+    open().await.expect("version 1 is not needed");
 }

@@ -7,6 +7,7 @@ mod support;
 mod given_up;
 mod heal;
 mod holds;
+mod keys;
 mod reconcile;
 mod revoke;
 mod told;

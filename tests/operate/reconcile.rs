@@ -23,7 +23,10 @@ use crate::support::script::{error, ok, rate_limited, scripted};
 /// Returns a client whose `auth.test` returns these error codes for these tokens, in order; the
 /// last code repeats. For an empty code, and for other tokens, the fake Slack returns the real
 /// state.
-fn saying<T: AsRef<str>>(life: &Life, words: &[(&Option<T>, &[&'static str])]) -> SlackClient {
+pub(super) fn saying<T: AsRef<str>>(
+    life: &Life,
+    words: &[(&Option<T>, &[&'static str])],
+) -> SlackClient {
     let words: HashMap<String, Vec<&'static str>> = words
         .iter()
         .filter_map(|(token, codes)| Some((token.as_ref()?.as_ref().to_owned(), codes.to_vec())))
@@ -42,12 +45,16 @@ fn saying<T: AsRef<str>>(life: &Life, words: &[(&Option<T>, &[&'static str])]) -
     })
 }
 
-async fn swept(life: &Life, slack: &SlackClient, config: &ReconcileConfig) -> Reconciled {
+pub(super) async fn swept(
+    life: &Life,
+    slack: &SlackClient,
+    config: &ReconcileConfig,
+) -> Reconciled {
     let report = operator_over(life, slack).reconcile(config).await;
     report.expect("the database responds")
 }
 
-fn verdicts(report: &Reconciled) -> Vec<Verdict> {
+pub(super) fn verdicts(report: &Reconciled) -> Vec<Verdict> {
     let findings = report.findings.iter();
     findings.map(|found| found.verdict.clone()).collect()
 }

@@ -1,10 +1,12 @@
 //! The key provider fails while Slack is asked for a pair.
 
-use slack_installs::InstallationStore as _;
+use std::time::SystemTime;
+
 use slack_installs::testing::{Fault, Rotation};
+use slack_installs::{Clock, InstallationStore as _, KeyId};
 
 use super::support::providers::Remote;
-use super::support::rotation::{BotToken as _, Stage, alpha, secs, spawn_caller};
+use super::support::rotation::{BotToken as _, Stage, Store, alpha, secs, spawn_caller};
 
 /// Returns a process whose key provider is down, and whose key can be used for two more seconds.
 async fn with_a_key_that_ends(stage: &Stage) -> (Stage, Remote) {
@@ -88,4 +90,68 @@ async fn an_exchanged_token_is_saved_although_the_data_key_ended_during_the_exch
     assert_eq!((page.exchanged, page.kept.len()), (1, 0), "{page:?}");
     let page = stage.rotator().migrate(None, 10).await.expect("a page");
     assert_eq!(page.already, 1, "the pair is stored");
+}
+
+/// Re-seals all rows, and returns how many were under another key.
+async fn reseal(store: &Store) -> usize {
+    let page = store.keys().reseal(None, 1000).await.expect("available");
+    assert_eq!(
+        (page.overtaken, page.skipped.len(), page.next),
+        (0, 0, None)
+    );
+    page.resealed
+}
+
+async fn rows_under(store: &Store, id: KeyId) -> usize {
+    let usage = store.keys().usage(None, 1000).await.expect("available");
+    usage.rows.get(&id).copied().unwrap_or_default()
+}
+
+/// Its key is retired while Slack is asked, and the rows are re-sealed. The process either has the
+/// old key in memory, or only in its flight.
+#[tokio::test(start_paused = true)]
+async fn a_flight_that_began_before_its_key_was_retired_saves_after_the_re_seal() {
+    for key_ends in [false, true] {
+        let stage = Stage::installed().await;
+        let (process, provider) = if key_ends {
+            with_a_key_that_ends(&stage).await
+        } else {
+            let provider = Remote::new();
+            (stage.another_with(provider.clone()).await, provider)
+        };
+        process.expire();
+        let (rotator, held) = process.held();
+        let caller = spawn_caller(&rotator);
+        held.answered().await;
+        let keys = stage.store.keys();
+        let old = keys.list().await.expect("available").keys[0].id;
+        let new = keys.add().await.expect("added");
+        assert!(keys.promote(new, true).await.expect("promoted"));
+        assert!(reseal(&stage.store).await > 0);
+        assert_eq!(rows_under(&stage.store, old).await, 0);
+        tokio::time::sleep(secs(4)).await;
+        held.release();
+        drop(caller.await.expect("no panic"));
+        assert!(rotator.shutdown(secs(1)).await, "the pair is saved");
+        assert_eq!(stage.bot_chain().await.chain.generation, 1);
+        assert!(
+            rows_under(&stage.store, old).await > 0,
+            "it was the flight's key"
+        );
+        if key_ends {
+            recovers(&process, &provider).await;
+        }
+
+        let later = Clock::from_fn(|| SystemTime::now() + secs(31 * 60));
+        let operator = stage.store.clone().with_clock(later);
+        let destroyed = operator.keys().destroy(old).await;
+        destroyed.expect_err("the saved pair needs it");
+        assert!(reseal(&operator).await > 0);
+        assert!(operator.keys().destroy(old).await.expect("destroyed"));
+        assert_eq!(stage.bot_chain().await.chain.generation, 1);
+        let fresh = stage.another().await;
+        assert_eq!(fresh.bot_chain().await.chain.generation, 1);
+        fresh.fetched().await;
+        process.fetched().await;
+    }
 }

@@ -10,8 +10,22 @@ mod faults;
 mod isolation;
 #[path = "keyring/manifest.rs"]
 mod manifest;
+#[path = "keyring/phases.rs"]
+mod phases;
+#[path = "keyring/phases_killed.rs"]
+mod phases_killed;
+#[path = "keyring/phases_raced.rs"]
+mod phases_raced;
+#[path = "keyring/processes.rs"]
+mod processes;
+#[path = "keyring/replays.rs"]
+mod replays;
+#[path = "keyring/rewrap.rs"]
+mod rewrap;
 #[path = "keyring/rollout.rs"]
 mod rollout;
+#[path = "keyring/skips.rs"]
+mod skips;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -294,11 +308,15 @@ async fn wrapped_data_keys_that_were_swapped_or_changed_do_not_open() {
     let mut changed = vec![primary_row.clone(), sealed(&primary_row.sealed)];
     changed.extend([foreign_row.clone(), sealed(&foreign_row.sealed)]);
     let bytes = retired_row.sealed.as_bytes();
-    for byte in 0..bytes.len() {
+    for bit in 0..8 * bytes.len() {
         let mut bytes = bytes.to_vec();
-        bytes[byte] ^= 1;
+        bytes[bit / 8] ^= 1 << (bit % 8);
         changed.push(sealed(&backend::Sealed::from_stored(bytes)));
     }
+    let cuts = (0..bytes.len()).map(|len| bytes[..len].to_vec());
+    let longer = [[bytes, &[0]].concat(), [&[0], bytes].concat()];
+    let lengths = cuts.chain(longer);
+    changed.extend(lengths.map(|bytes| sealed(&backend::Sealed::from_stored(bytes))));
     for row in changed {
         db.overwrite(&retired, row).await;
         let fresh = db.store().await;

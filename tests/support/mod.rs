@@ -125,8 +125,22 @@ impl Db {
         }
     }
 
-    /// Returns all rows of this app, in the order of their keys.
+    /// Returns all rows of this app, in the order of their keys, except those by which processes
+    /// say that they run.
     pub(crate) async fn rows(&self) -> Vec<(Key, Row)> {
+        let mut rows = self.rows_and_processes().await;
+        rows.retain(|it| !is_process(it));
+        rows
+    }
+
+    /// Returns the rows by which processes say that they run.
+    pub(crate) async fn processes(&self) -> Vec<(Key, Row)> {
+        let mut rows = self.rows_and_processes().await;
+        rows.retain(is_process);
+        rows
+    }
+
+    async fn rows_and_processes(&self) -> Vec<(Key, Row)> {
         let ours = format!("{}/", self.app);
         let mut rows = all_rows(&*self.backend).await;
         rows.retain(|(key, _)| key.partition.as_str().starts_with(&ours));
@@ -191,6 +205,10 @@ impl Db {
             .expect("the database is up");
         self.pass_caches().await;
     }
+}
+
+fn is_process((key, _): &(Key, Row)) -> bool {
+    key.partition.name() == "keyring" && key.slot.as_str().starts_with("process/")
 }
 
 /// Returns all rows of a backend, in the order of their keys.

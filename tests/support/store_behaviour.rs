@@ -39,6 +39,8 @@ mod merge;
 mod metadata;
 #[path = "notice_behaviour.rs"]
 mod notices;
+#[path = "phase_behaviour.rs"]
+mod phases;
 #[path = "removal_behaviour.rs"]
 mod removal;
 
@@ -49,11 +51,13 @@ pub(crate) use lost::*;
 pub(crate) use merge::*;
 pub(crate) use metadata::*;
 pub(crate) use notices::*;
+pub(crate) use phases::*;
 pub(crate) use removal::*;
 
 /// All checks.
 pub(crate) const STORE: &[Check<Db>] = &checks! {
     a_bot_can_be_deleted_alone
+    a_data_key_rotates_in_phases_while_the_app_works
     a_database_error_is_never_not_found
     a_delete_guarded_by_a_revision_conflicts_after_a_reinstall
     a_delete_names_exactly_what_goes_and_is_content_if_it_is_gone

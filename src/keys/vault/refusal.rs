@@ -45,7 +45,8 @@ pub(super) fn refused(
         StatusCode::BAD_REQUEST if said("too old") || said("disallowed by policy") => {
             rejected(format!(
                 "the data key is wrapped by a version of the transit key {place} that is below its \
-             `min_decryption_version`: set that back"
+                 `min_decryption_version`: set that back, and wrap the data keys again \
+                 (`KeyManager::rewrap`) before you raise it"
             ))
         }
         StatusCode::BAD_REQUEST if said("key not found") => no_key(format!(

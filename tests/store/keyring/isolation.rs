@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::support::attacker::key_id;
-use crate::support::providers::Fault;
+pub(super) use crate::support::providers::Fault;
 
 /// Returns the ids of the retired key and of the primary.
 async fn ids(db: &Db) -> [KeyId; 2] {

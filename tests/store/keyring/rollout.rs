@@ -1,7 +1,8 @@
 //! A change of the master key while processes with the old one and with the new one run.
 
 use slack_installs::store::{ChainKey, Credential, Departure, LifecycleStore, RotationStore};
-use slack_installs::{Grant, Hold};
+use slack_installs::{Clock, Grant, Hold, KeyChangeError};
+use tokio::time::Instant;
 
 use super::*;
 use crate::support::installs::rotating;
@@ -31,6 +32,12 @@ impl Process {
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Rotate,
+    /// Seals all rows again.
+    Reseal,
+    /// Wraps all data keys again.
+    Rewrap,
+    /// Destroys each data key that no row needs.
+    Destroy,
     /// Installs the app again, without a webhook and without metadata, which are then kept.
     Store,
     Refresh,
@@ -41,7 +48,7 @@ enum Act {
 /// Each operation of each process succeeds, or fails with a fault of a key and changes no row.
 #[tokio::test(start_paused = true)]
 async fn in_every_order_of_a_rollout_nothing_is_overwritten_and_nothing_lost() {
-    use Act::{Hold, Refresh, Rotate, Store, Uninstall};
+    use Act::{Hold, Refresh, Rotate, Store};
     use Process::{Both, New, Old};
     let steps = [
         (Both, Rotate),
@@ -51,6 +58,31 @@ async fn in_every_order_of_a_rollout_nothing_is_overwritten_and_nothing_lost() {
         (New, Hold),
         (Both, Refresh),
     ];
+    let failed = in_every_order(&steps).await;
+    assert!(failed > 0, "some process lacks some key");
+}
+
+/// The same while an operator rotates the data keys and wraps them again.
+#[tokio::test(start_paused = true)]
+async fn in_every_order_of_phases_and_a_rollout_nothing_is_overwritten_and_nothing_lost() {
+    use Act::{Destroy, Refresh, Reseal, Rewrap, Rotate, Store};
+    use Process::{Both, New, Old};
+    let mut failed = 0;
+    for last in [(Both, Destroy), (New, Refresh), (New, Store)] {
+        let steps = [
+            (Both, Rotate),
+            (Both, Rewrap),
+            (Both, Reseal),
+            (Old, Store),
+            last,
+        ];
+        failed += in_every_order(&steps).await;
+    }
+    assert!(failed > 0, "some process lacks some key");
+}
+
+/// Returns how many operations failed.
+async fn in_every_order(steps: &[(Process, Act)]) -> usize {
     let mut failed = 0;
     for order in permutations(steps.len()) {
         let mut world = World::new().await;
@@ -60,13 +92,13 @@ async fn in_every_order_of_a_rollout_nothing_is_overwritten_and_nothing_lost() {
             advance(Duration::from_secs(8 * 60)).await;
             world.is_whole().await;
         }
-        for process in [Old, New, Both] {
-            world.act((process, Uninstall)).await;
+        for process in [Process::Old, Process::New, Process::Both] {
+            world.act((process, Act::Uninstall)).await;
         }
         let fetched = world.reader().await.fetch(&workspace_key("T1"), None).await;
         assert!(fetched.expect("opens").is_none(), "{order:?}");
     }
-    assert!(failed > 0, "some process lacks some key");
+    failed
 }
 
 struct World {
@@ -76,12 +108,16 @@ struct World {
     token: String,
     pairs: usize,
     is_held: bool,
+    clock: Clock,
 }
 
 impl World {
     async fn new() -> Self {
         let db = memory();
+        let start = Instant::now();
+        let clock = Clock::from_fn(move || noon() + start.elapsed());
         let old = db.store_with(Process::Old.provider()).await;
+        let old = old.with_clock(clock.clone());
         let mut first = in_workspace("T1")
             .with_bot("xoxb-1")
             .with_webhook("C1", WEBHOOK);
@@ -94,6 +130,7 @@ impl World {
             token: token(0),
             pairs: 0,
             is_held: false,
+            clock,
         }
     }
 
@@ -118,6 +155,20 @@ impl World {
         let (key, next) = (workspace_key("T1"), self.pairs + 1);
         match act {
             Act::Rotate => drop(store.rotate_data_key().await?),
+            Act::Reseal => {
+                let resealed = store.keys().reseal(None, 100).await;
+                drop(resealed.map_err(of_key)?);
+            }
+            Act::Rewrap => drop(store.keys().rewrap().await.map_err(of_key)?),
+            Act::Destroy => {
+                for key in store.keys().list().await.map_err(of_key)?.keys {
+                    match store.keys().destroy(key.id).await {
+                        Err(KeyChangeError::Keyring(error)) => return Err(error.into()),
+                        // It is in use, or too early, or the primary.
+                        outcome => drop(outcome),
+                    }
+                }
+            }
             Act::Store => {
                 let mut again = in_workspace("T1").with_bot("xoxb-1");
                 again.installed_at = noon() + Duration::from_secs(next as u64);
@@ -168,7 +219,7 @@ impl World {
         if slot.is_none() {
             let (backend, app) = (Arc::clone(&self.db.backend), self.db.app.clone());
             match EncryptedStore::open(backend, process.provider(), app).await {
-                Ok(store) => *slot = Some(store),
+                Ok(store) => *slot = Some(store.with_clock(self.clock.clone())),
                 Err(KeyringError::Key(_)) => return Ok(None),
                 Err(error) => panic!("{process:?}: {error:?}"),
             }
@@ -192,6 +243,14 @@ impl World {
         assert_eq!(fetched.hold.is_some(), self.is_held);
         let report = reader.verify(None, 100).await.expect("available");
         assert_eq!((report.unreadable, report.without_key), (vec![], vec![]));
+    }
+}
+
+fn of_key(error: KeyChangeError) -> Error {
+    match error {
+        KeyChangeError::Keyring(error) => error.into(),
+        KeyChangeError::Store(error) => error,
+        other => panic!("{other:?}"),
     }
 }
 
