@@ -1,7 +1,7 @@
 //! Tenants whose data key cannot be used. That says nothing about their tokens.
 
-use slack_installs::InstallationStore as _;
 use slack_installs::backend::{Change, Expect, Sealed};
+use slack_installs::store::LifecycleStore as _;
 
 use super::reconcile::{saying, swept, verdicts};
 use super::*;
