@@ -39,7 +39,8 @@ impl Callers {
         reports: mpsc::UnboundedSender<Report>,
     ) -> Result<Self, Failure> {
         let backend = watch.backend(backend);
-        let store = EncryptedStore::open(backend, orders.keys()?, orders.client_id()?).await?;
+        let store =
+            EncryptedStore::open(backend, orders.keys().await?, orders.client_id()?).await?;
         let slack = SlackClient::with_transport(orders.environment()?, watch.transport());
         let config = RotationConfig::new(orders.credentials()?);
         Ok(Self {

@@ -2,22 +2,28 @@
 //! servers and the processes.
 //!
 //! The input has one word per line: `fault` when the disturbance begins, `over` when it ends, and
-//! `end` at the end of the run.
+//! `end` at the end of the run. These words change the data key:
+//!
+//! * `rotate` adds a key, promotes it, and seals all rows again. Then the output has `rotated`.
+//! * `renew` replaces every process by a new one. Then the output has `renewed`.
+//! * `destroy` seals the rest again and destroys the old key. Then the output has `destroyed`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use slack_installs::MasterKey;
 use slack_installs::testing::{FakeSlack, Fault, Rotation, World};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use crate::fleet::Fleet;
+use crate::drill::{Drill, Drilled};
+use crate::fleet::{Fleet, Process};
 use crate::options::Options;
 use crate::orders::Orders;
 use crate::steady::Steady;
-use crate::tally::Report;
+use crate::tally::{Fingerprint, Report};
 use crate::workspaces::Workspaces;
 use crate::{Failure, backends, process};
 
@@ -27,18 +33,28 @@ struct Called {
     place: usize,
     wait: Duration,
     is_served: bool,
+    /// Whether it failed because of a data key.
+    is_of_key: bool,
 }
 
 /// What happened in a run.
 pub(crate) struct Course {
     calls: Vec<Called>,
     reasons: BTreeMap<String, usize>,
+    /// The tokens that were served, and the workspace that each was served for.
+    tokens: HashMap<Fingerprint, usize>,
+    /// How often a token was served for two workspaces.
+    mixed: usize,
+    rotations: Vec<JoinHandle<Result<Drilled, Failure>>>,
+    /// What the operators did, if the data key was rotated.
+    drilled: Option<Drilled>,
     begun: Instant,
     fault: Option<Instant>,
     over: Option<Instant>,
     ended: Instant,
     apart: usize,
     has_rate: bool,
+    no_failure: Option<Duration>,
     duplicates: usize,
     lost: usize,
     /// Whether a process did not end in time.
@@ -62,6 +78,8 @@ pub(crate) async fn run(options: &Options, steady: Steady) -> Result<Course, Fai
         client_id: fake.client_id().to_string(),
         client_secret: fake.client_secret().expose().to_owned(),
         master_key: MasterKey::generate().to_base64().to_string(),
+        key_url: options.key_url.clone(),
+        operation: None,
         pause_at: None,
         steady: Some(steady),
     };
@@ -71,20 +89,42 @@ pub(crate) async fn run(options: &Options, steady: Steady) -> Result<Course, Fai
     let mut course = Course {
         calls: Vec::new(),
         reasons: BTreeMap::new(),
+        tokens: HashMap::new(),
+        mixed: 0,
+        rotations: Vec::new(),
+        drilled: None,
         begun: Instant::now(),
         fault: None,
         over: None,
         ended: Instant::now(),
         apart: steady.apart,
         has_rate: steady.has_rate,
+        no_failure: steady.no_failure,
         duplicates: 0,
         lost: 0,
         is_stuck: false,
     };
-    course
-        .follow(Fleet::new(orders, 0), options.processes)
-        .await?;
+    let old = workspaces.data_key().await?;
+    let drill = |destroys| Drill {
+        orders: orders.clone(),
+        old: old.clone(),
+        destroys,
+        kills: if destroys {
+            options.kills / 2
+        } else {
+            options.kills.div_ceil(2)
+        },
+        seed: options.seed,
+    };
+    let fleet = Fleet::new(orders.clone(), 0);
+    course.follow(fleet, options.processes, drill).await?;
     course.duplicates = fake.refresh_counts().duplicates;
+    // As a new process: the one above has the old data key in its memory.
+    let workspaces = Workspaces::open(&fake, backend, &orders).await?;
+    course.sum_up_rotation().await?;
+    if course.drilled.is_some() {
+        workspaces.check_rotation(&old).await?;
+    }
     course.lost = options.workspaces - workspaces.alive().await?;
     workspaces.remove().await?;
     Ok(course)
@@ -92,14 +132,19 @@ pub(crate) async fn run(options: &Options, steady: Steady) -> Result<Course, Fai
 
 impl Course {
     /// Runs the processes until the input says that the run is over. Replaces a killed process.
-    async fn follow(&mut self, fleet: Fleet, size: usize) -> Result<(), Failure> {
+    async fn follow(
+        &mut self,
+        fleet: Fleet,
+        size: usize,
+        drill: impl Fn(bool) -> Drill,
+    ) -> Result<(), Failure> {
         let (news, mut coming) = mpsc::unbounded_channel();
         let mut processes = Vec::new();
         for number in 0..size {
             processes.push(fleet.launch(number, &news).await?);
         }
         let mut running = size;
-        let mut waiting = size;
+        let (mut waiting, mut renewing) = (size, 0);
         let mut words = process::read_input();
         let (mut is_running, mut is_over) = (false, false);
         while !is_over {
@@ -107,6 +152,12 @@ impl Course {
                 word = words.recv() => match word.as_deref() {
                     Some("fault") => self.fault = Some(Instant::now()),
                     Some("over") => self.over = Some(Instant::now()),
+                    Some("rotate") => self.begin(drill(false), "rotated"),
+                    Some("destroy") => self.begin(drill(true), "destroyed"),
+                    Some("renew") => {
+                        renewing = size;
+                        end_all(&mut processes).await;
+                    }
                     _ => is_over = true,
                 },
                 told = coming.recv() => {
@@ -120,6 +171,14 @@ impl Course {
                                 self.begun = Instant::now();
                                 println!("running");
                             }
+                            renewing = match renewing {
+                                0 => 0,
+                                1 => {
+                                    println!("renewed");
+                                    0
+                                }
+                                more => more - 1,
+                            };
                         }
                         Some(report) => self.note(report),
                         None => {
@@ -131,10 +190,7 @@ impl Course {
             }
         }
         self.ended = Instant::now();
-        for process in &mut processes {
-            // A killed process has no input any longer.
-            let _ = process.say("over").await;
-        }
+        end_all(&mut processes).await;
         let rest = async {
             while running > 0 {
                 match coming.recv().await {
@@ -149,17 +205,64 @@ impl Course {
     }
 
     fn note(&mut self, report: Report) {
-        if let Report::Called(wait, place, reason) = report {
-            self.calls.push(Called {
-                at: Instant::now(),
-                place,
-                wait,
-                is_served: reason.is_none(),
-            });
-            if let Some(reason) = reason {
-                *self.reasons.entry(reason).or_default() += 1;
+        let Report::Called(wait, place, outcome) = report else {
+            return;
+        };
+        self.calls.push(Called {
+            at: Instant::now(),
+            place,
+            wait,
+            is_served: outcome.is_ok(),
+            is_of_key: matches!(&outcome, Err(refusal) if refusal.is_of_key),
+        });
+        match outcome {
+            Ok(token) => {
+                let owner = *self.tokens.entry(token).or_insert(place);
+                self.mixed += usize::from(owner != place);
             }
+            Err(refusal) => *self.reasons.entry(refusal.reason).or_default() += 1,
         }
+    }
+
+    /// Starts a part of a rotation.
+    fn begin(&mut self, drill: Drill, done: &'static str) {
+        self.rotations.push(tokio::spawn(async move {
+            let drilled = drill.run().await;
+            // The script waits for this word after a failure too.
+            println!("{done}");
+            drilled
+        }));
+    }
+
+    async fn sum_up_rotation(&mut self) -> Result<(), Failure> {
+        for part in self.rotations.drain(..) {
+            let part = part.await??;
+            let sum = self.drilled.get_or_insert_default();
+            sum.kills += part.kills;
+            sum.rows += part.rows;
+            sum.took += part.took;
+        }
+        Ok(())
+    }
+
+    /// Returns the failures that should not have happened, and how long after the end of the fault
+    /// the last request failed.
+    fn wrong(&self) -> (usize, Option<Duration>) {
+        let (fault, over) = (
+            self.fault.unwrap_or(self.ended),
+            self.over.unwrap_or(self.ended),
+        );
+        let failed = self.calls.iter().filter(|call| !call.is_served);
+        let last = failed
+            .clone()
+            .filter_map(|call| call.at.checked_duration_since(over))
+            .max();
+        let Some(no_failure) = self.no_failure else {
+            return (0, last);
+        };
+        let expected = fault + no_failure..over + SOON;
+        let wrong = failed.filter(|call| !call.is_of_key || !expected.contains(&call.at));
+        (wrong.count(), last)
     }
 
     /// Returns how many requests per second were served in this period. The workspaces that have
@@ -203,7 +306,9 @@ impl Course {
         let is_fair = self.apart == 0 || self.share().1 >= 0.8;
         let is_back = self.over.is_none() || self.recovery().is_some();
         let is_served = !self.has_rate || is_back && is_fair;
-        self.lost == 0 && self.hung() == 0 && !self.is_stuck && is_served
+        let is_intact = self.lost == 0 && self.mixed == 0 && self.wrong().0 == 0;
+        let is_single = self.drilled.is_none() || self.duplicates == 0;
+        is_intact && is_single && self.hung() == 0 && !self.is_stuck && is_served
     }
 
     /// Returns the line of the table: the columns of `scripts/chaos`.
@@ -222,6 +327,30 @@ impl Course {
             self.hung() + usize::from(self.is_stuck),
             share * 100.0,
         )
+    }
+
+    /// Returns what only matters for faults of data keys.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let (wrong, last) = self.wrong();
+        let failed = self.calls.iter().filter(|call| !call.is_served);
+        let longest = failed.map(|call| call.wait).max().unwrap_or_default();
+        let mut notes = vec![format!(
+            "{} requests, {wrong} failures that should not have happened, {} tokens of another \
+             workspace; the longest failed request took {longest:.1?}; the last failure after the end \
+             of the fault: {last:.1?}",
+            self.calls.len(),
+            self.mixed,
+        )];
+        notes.extend(self.drilled.as_ref().map(|drilled| {
+            let seconds = drilled.took.as_secs_f64().max(0.001);
+            format!(
+                "{} kills of the operator; {} rows sealed again, {:.0} per second",
+                drilled.kills,
+                drilled.rows,
+                drilled.rows as f64 / seconds,
+            )
+        }));
+        notes
     }
 
     /// Returns how many requests were served in each second, with `|` where the fault begins and
@@ -247,6 +376,16 @@ impl Course {
         &self.reasons
     }
 }
+
+async fn end_all(processes: &mut [Process]) {
+    for process in processes {
+        // A process that has ended has no input any longer.
+        let _ = process.say("over").await;
+    }
+}
+
+/// How soon after the end of a fault of keys every request is served.
+const SOON: Duration = Duration::from_secs(10);
 
 /// The time of a fleet's first refreshes and connections.
 const WARM_UP: Duration = Duration::from_secs(3);

@@ -41,6 +41,8 @@ pub(crate) async fn storm(options: &Options) -> Result<Outcome, Failure> {
         client_id: fake.client_id().to_string(),
         client_secret: fake.client_secret().expose().to_owned(),
         master_key: MasterKey::generate().to_base64().to_string(),
+        key_url: None,
+        operation: None,
         pause_at: (options.kills > 0).then_some(options.kill_at),
         steady: None,
     };
@@ -132,7 +134,7 @@ impl Fleet {
                 Some(Report::Ready) => fleet[number].say("go").await?,
                 Some(Report::Paused) if self.kills_left > 0 => {
                     self.kills_left -= 1;
-                    fleet[number].child.kill().await?;
+                    fleet[number].kill().await?;
                     fleet.push(self.launch(fleet.len(), &news).await?);
                     running += 1;
                 }
@@ -190,6 +192,11 @@ impl Process {
     pub(crate) async fn say(&mut self, line: &str) -> Result<(), Failure> {
         self.input.write_all(format!("{line}\n").as_bytes()).await?;
         Ok(self.input.flush().await?)
+    }
+
+    /// Kills the process, and waits until it has ended.
+    pub(crate) async fn kill(&mut self) -> Result<(), Failure> {
+        Ok(self.child.kill().await?)
     }
 
     /// Waits until the process has ended. A killed process has no exit code, and is not an error.

@@ -47,13 +47,21 @@
 //! * `--apart`: how many workspaces of a steady run have callers of their own, which are not counted.
 //!   Default: 0.
 //! * `--rate`: `0` if a steady run may serve few requests. Default: 1.
+//! * `--no-failure-s`: for how many seconds after the fault of a steady run begins no request may
+//!   fail. After them, and until 10 s after its end, a request may fail because of a data key. By
+//!   default, requests may fail at any time.
+//! * `--keys`: the URL of the key provider of a steady run. By default, a master key is generated.
+//! * `--kill`: in a steady run, how often the operator is killed who rotates the data key.
+//! * `--seed`: the seed of the places where the operator is killed. Default: 1.
 //!
 //! At the end, the storm deletes its rows. It keeps a SQLite file.
 
 mod backends;
 mod callers;
 mod chaos;
+mod drill;
 mod fleet;
+mod operator;
 mod options;
 mod orders;
 mod process;
@@ -90,6 +98,9 @@ async fn storm(words: impl Iterator<Item = String>) -> Result<bool, Failure> {
         let course = chaos::run(&options, steady).await?;
         println!("{}", course.line());
         eprintln!("served per second: {}", course.seconds());
+        for note in course.notes() {
+            eprintln!("{note}");
+        }
         for (reason, count) in course.reasons() {
             eprintln!("{count} x {reason}");
         }

@@ -18,6 +18,8 @@ pub(crate) struct Options {
     pub(crate) kills: usize,
     pub(crate) kill_at: Step,
     pub(crate) token_life: Duration,
+    pub(crate) key_url: Option<String>,
+    pub(crate) seed: u64,
     pub(crate) steady: Option<Steady>,
 }
 
@@ -34,7 +36,8 @@ impl Options {
         let (workspaces, kills) = (number("workspaces", 1)?, number("kill", 0)?);
         let (token_life, apart) = (number("token-life", 16)?, number("apart", 0)?);
         let pause = number("pause-ms", u64::MAX)?;
-        let rate = number("rate", 1)?;
+        let (rate, seed) = (number("rate", 1)?, number("seed", 1)?);
+        let no_failure = number("no-failure-s", u64::MAX)?;
         let latency = Duration::from_millis(number("latency-ms", 100)?);
         let grace = match given.remove("grace").as_deref() {
             None => 2,
@@ -55,6 +58,8 @@ impl Options {
         };
         let options = Self {
             each,
+            key_url: given.remove("keys"),
+            seed,
             backend: given
                 .remove("backend")
                 .unwrap_or_else(|| "memory".to_owned()),
@@ -70,6 +75,7 @@ impl Options {
                 pause: Duration::from_millis(pause),
                 apart: usize::try_from(apart)?,
                 has_rate: rate != 0,
+                no_failure: (no_failure != u64::MAX).then_some(Duration::from_secs(no_failure)),
             }),
         };
         if let Some(unknown) = given.keys().next() {

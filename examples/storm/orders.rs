@@ -1,12 +1,17 @@
 //! The orders of a process, in the first line of its input. They have secrets, so they are not
 //! arguments: every user of a machine can read those.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use slack_installs::secret::ClientSecret;
 use slack_installs::slack::{ClientCredentials, Environment};
-use slack_installs::{ClientId, InstallationKey, LocalKeyProvider, MasterKey, TeamId};
+use slack_installs::{
+    ClientId, InstallationKey, KeyProvider, LocalKeyProvider, MasterKey, TeamId, keys,
+};
 
 use crate::Failure;
+use crate::operator::Operation;
 use crate::steady::Steady;
 
 #[derive(Clone, Deserialize, Serialize)]
@@ -19,6 +24,10 @@ pub(crate) struct Orders {
     pub(crate) client_id: String,
     pub(crate) client_secret: String,
     pub(crate) master_key: String,
+    /// The URL of a key provider, instead of the master key.
+    pub(crate) key_url: Option<String>,
+    /// For an operator: what it does instead of calling.
+    pub(crate) operation: Option<Operation>,
     /// Where to pause once. The parent then kills the process, or lets it continue.
     pub(crate) pause_at: Option<Step>,
     /// `None` in a storm, where callers request each token once.
@@ -59,8 +68,13 @@ impl Orders {
         Ok(ClientId::new(&*self.client_id)?)
     }
 
-    pub(crate) fn keys(&self) -> Result<LocalKeyProvider, Failure> {
-        Ok(LocalKeyProvider::new(MasterKey::parse(&self.master_key)?))
+    pub(crate) async fn keys(&self) -> Result<Arc<dyn KeyProvider>, Failure> {
+        match &self.key_url {
+            Some(url) => Ok(keys::connect(url).await?),
+            None => Ok(Arc::new(LocalKeyProvider::new(MasterKey::parse(
+                &self.master_key,
+            )?))),
+        }
     }
 
     pub(crate) fn tenants(&self) -> Result<Vec<InstallationKey>, Failure> {

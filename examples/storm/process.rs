@@ -12,7 +12,7 @@ use crate::callers::Callers;
 use crate::orders::Orders;
 use crate::tally::Report;
 use crate::watch::Watch;
-use crate::{Failure, backends};
+use crate::{Failure, backends, operator};
 
 /// The argument of a process of the fleet.
 pub(crate) const ARGUMENT: &str = "--process-of-a-fleet";
@@ -26,8 +26,12 @@ pub(crate) async fn run() -> Result<(), Failure> {
     let orders: Orders = serde_json::from_str(&orders)
         .map_err(|_| "the first line of the input is not JSON orders")?;
     let (reports, written) = write_reports();
-    let watch = Watch::new(reports.clone(), orders.pause_at);
     let backend = backends::open(&orders.backend).await?;
+    if let Some(operation) = &orders.operation {
+        operator::run(&orders, operation, backend, reports).await?;
+        return finish(written);
+    }
+    let watch = Watch::new(reports.clone(), orders.pause_at);
     let callers = Callers::ready(&orders, backend, &watch, reports.clone()).await?;
     // Fails only if the process is ending.
     let _ = reports.send(Report::Ready);
@@ -42,6 +46,10 @@ pub(crate) async fn run() -> Result<(), Failure> {
     callers.ask().await;
     listening.abort();
     drop((reports, watch));
+    finish(written)
+}
+
+fn finish(written: JoinHandle<std::io::Result<()>>) -> Result<(), Failure> {
     written
         .join()
         .map_err(|_| "the thread that writes the reports panicked")??;

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use slack_installs::store::Credential;
+use slack_installs::rotation::Error;
+use slack_installs::store::{self, Credential};
 use slack_installs::{InstallationKey, TokenRotator};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::tally::Report;
+use crate::tally::{Fingerprint, Refusal, Report};
 
 /// How the callers of a steady run behave.
 #[derive(Clone, Copy, Deserialize, Serialize)]
@@ -22,6 +23,8 @@ pub(crate) struct Steady {
     pub(crate) apart: usize,
     /// Whether the run fails if too few requests are served.
     pub(crate) has_rate: bool,
+    /// For how long after the fault begins no request may fail; `None` if requests may fail.
+    pub(crate) no_failure: Option<Duration>,
 }
 
 /// Runs the callers until `over` has a permit.
@@ -48,13 +51,29 @@ pub(crate) async fn ask(
                     }
                     let asked_at = Instant::now();
                     let token = rotator.token_for(&tenants[place], Credential::Bot).await;
-                    let reason = token.err().map(|error| error.to_string());
+                    let outcome = match token {
+                        Ok(token) => Ok(Fingerprint::of(token.access_token.expose())),
+                        Err(error) => Err(refusal(&error)),
+                    };
                     // Fails only if the process is ending.
-                    let _ = reports.send(Report::Called(asked_at.elapsed(), place, reason));
+                    let _ = reports.send(Report::Called(asked_at.elapsed(), place, outcome));
                     sleep(steady.pause).await;
                 }
             });
         }
     }
     tasks.join_all().await;
+}
+
+fn refusal(error: &Error) -> Refusal {
+    let Error::Store(of_store) = error else {
+        return Refusal {
+            is_of_key: false,
+            reason: error.to_string(),
+        };
+    };
+    Refusal {
+        is_of_key: matches!(**of_store, store::Error::Key(_)),
+        reason: format!("{error}: {of_store}"),
+    }
 }

@@ -21,10 +21,20 @@ pub(crate) enum Report {
     Token(Duration, Fingerprint),
     /// A request failed after this time, for this reason.
     Failed(Duration, String),
-    /// A request for the workspace of this number ended after this time, with an error or without.
-    Called(Duration, usize, Option<String>),
+    /// A request for the workspace of this number ended after this time.
+    Called(Duration, usize, Result<Fingerprint, Refusal>),
+    /// In this time, this many rows were sealed again.
+    Resealed(Duration, usize),
     /// For this time, a pair that Slack had issued was not saved.
     Exposed(Duration),
+}
+
+/// Why a request failed.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// Whether a data key could not be used.
+    pub(crate) is_of_key: bool,
+    pub(crate) reason: String,
 }
 
 /// Identifies a token and does not reveal it.
@@ -52,10 +62,14 @@ impl fmt::Display for Report {
                 write!(f, "token {} {token}", wait.as_micros())
             }
             Self::Failed(wait, reason) => write!(f, "failed {} {reason}", wait.as_micros()),
-            Self::Called(wait, place, reason) => {
-                let reason = reason.as_deref().unwrap_or_default();
-                write!(f, "called {} {place} {reason}", wait.as_micros())
+            Self::Called(wait, place, Ok(Fingerprint(token))) => {
+                write!(f, "called {} {place} token {token}", wait.as_micros())
             }
+            Self::Called(wait, place, Err(Refusal { is_of_key, reason })) => {
+                let kind = if *is_of_key { "key" } else { "other" };
+                write!(f, "called {} {place} {kind} {reason}", wait.as_micros())
+            }
+            Self::Resealed(time, rows) => write!(f, "resealed {} {rows}", time.as_micros()),
             Self::Exposed(time) => write!(f, "exposed {}", time.as_micros()),
         }
     }
@@ -77,10 +91,19 @@ impl Report {
             "failed" => Ok(Self::Failed(time, rest)),
             "exposed" => Ok(Self::Exposed(time)),
             "called" => {
-                let (place, reason) = rest.split_once(' ').unwrap_or((&rest, ""));
-                let reason = (!reason.is_empty()).then(|| reason.to_owned());
-                Ok(Self::Called(time, place.parse()?, reason))
+                let mut words = rest.splitn(3, ' ');
+                let mut word = || words.next().unwrap_or_default();
+                let (place, kind, text) = (word().parse()?, word(), word().to_owned());
+                let outcome = match kind {
+                    "token" => Ok(Fingerprint(text)),
+                    kind => Err(Refusal {
+                        is_of_key: kind == "key",
+                        reason: text,
+                    }),
+                };
+                Ok(Self::Called(time, place, outcome))
             }
+            "resealed" => Ok(Self::Resealed(time, rest.parse()?)),
             _ => Err("a process of the fleet wrote a line that is not a report".into()),
         }
     }
@@ -98,7 +121,7 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) fn add(&mut self, report: Report) {
         match report {
-            Report::Ready | Report::Paused | Report::Called(..) => {}
+            Report::Ready | Report::Paused | Report::Called(..) | Report::Resealed(..) => {}
             Report::Token(wait, token) => {
                 self.waits.push(wait);
                 *self.tokens.entry(token).or_default() += 1;

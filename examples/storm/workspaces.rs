@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slack_installs::backend::{Backend, Change, Partition};
-use slack_installs::secret::Code;
+use slack_installs::secret::{AccessToken, Code};
 use slack_installs::slack::SlackClient;
 use slack_installs::store::{ChainKey, Credential, RotationStore as _};
 use slack_installs::testing::{FakeSlack, Person, Who, Workspace};
 use slack_installs::{
-    EncryptedStore, Installation, InstallationKey, InstallationStore as _, RotationConfig,
-    TokenRotator,
+    EncryptedStore, Installation, InstallationKey, InstallationStore as _, KeyState,
+    RotationConfig, TokenRotator,
 };
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -33,7 +33,8 @@ impl Workspaces {
         backend: Arc<dyn Backend>,
         orders: &Orders,
     ) -> Result<Self, Failure> {
-        let store = EncryptedStore::open(backend, orders.keys()?, orders.client_id()?).await?;
+        let store =
+            EncryptedStore::open(backend, orders.keys().await?, orders.client_id()?).await?;
         let store = store.with_clock(fake.clock());
         let slack = SlackClient::with_transport(fake.environment(), fake.transport())
             .with_clock(fake.clock());
@@ -136,7 +137,7 @@ impl Workspaces {
         let give_up = Instant::now() + LAST_CHANCE;
         loop {
             match self.rotator.token_for(tenant, Credential::Bot).await {
-                Ok(token) => return self.fake.is_live(token.access_token.expose()),
+                Ok(token) => return self.is_of(tenant, &token.access_token).await,
                 Err(error) if error.is_transient() && Instant::now() < give_up => {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
@@ -144,6 +145,51 @@ impl Workspaces {
                     eprintln!("{tenant} is lost: {error}");
                     return false;
                 }
+            }
+        }
+    }
+
+    /// Returns whether Slack accepts this token, and for this workspace.
+    async fn is_of(&self, tenant: &InstallationKey, token: &AccessToken) -> bool {
+        let slack = SlackClient::with_transport(self.fake.environment(), self.fake.transport());
+        let owner = slack.auth_test(token).await;
+        let team = owner.ok().and_then(|owner| owner.team_id);
+        let is_own = team.is_some_and(|team| team.as_str() == tenant.id());
+        if !is_own {
+            eprintln!("{tenant} has no valid token of its own");
+        }
+        is_own
+    }
+
+    /// Returns the id of the data key that seals, in hex.
+    pub(crate) async fn data_key(&self) -> Result<String, Failure> {
+        let keys = self.store.keys().list().await?.keys;
+        let primary = keys.iter().find(|key| key.state == KeyState::Primary);
+        Ok(primary.ok_or("no key seals")?.id.to_string())
+    }
+
+    /// Checks that the old data key is gone, that no row needs it, and that every row opens.
+    pub(crate) async fn check_rotation(&self, old: &str) -> Result<(), Failure> {
+        let keys = self.store.keys().list().await?.keys;
+        let [key] = keys.as_slice() else {
+            return Err(format!("expected one data key: {keys:?}").into());
+        };
+        if key.id.to_string() == old {
+            return Err("the old data key still seals".into());
+        }
+        let mut from = None;
+        loop {
+            let page = self.store.keys().usage(from.clone(), PAGE).await?;
+            if page.rows.keys().any(|id| id.to_string() == old) {
+                return Err(format!("rows are under the old data key: {page:?}").into());
+            }
+            let verified = self.store.verify(from, PAGE).await?;
+            if !verified.unreadable.is_empty() || !verified.without_key.is_empty() {
+                return Err(format!("rows do not open: {verified:?}").into());
+            }
+            from = page.next;
+            if from.is_none() {
+                return Ok(());
             }
         }
     }
@@ -172,3 +218,5 @@ const LAST_CHANCE: Duration = Duration::from_secs(90);
 
 /// More than the connections of a pool, and few enough that a server does not refuse them.
 const AT_ONCE: usize = 16;
+
+const PAGE: usize = 1000;

@@ -14,11 +14,11 @@ use crate::proxy::{Fate, Proxy};
 use crate::{context, is_changed, is_unavailable, is_unknown, reason};
 
 /// A key, and a provider that reaches it through a proxy.
-struct Bench {
+pub(crate) struct Bench {
     moto: Moto,
-    proxy: Proxy,
+    pub(crate) proxy: Proxy,
     arn: String,
-    provider: AwsKms,
+    pub(crate) provider: AwsKms,
 }
 
 fn client(url: &str) -> Client {
@@ -38,7 +38,7 @@ fn client(url: &str) -> Client {
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let moto = Moto::start().await;
         let proxy = Proxy::start(&moto.url).await;
         let arn = made(&moto).await;

@@ -6,10 +6,18 @@ mod aws_kms;
 mod aws_secret;
 mod bao;
 mod moto;
+mod outage;
 mod vault;
 mod vault_login;
 mod vault_outage;
 
+#[path = "../support/installs.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared with the tests of the store"
+)]
+mod installs;
 #[path = "../support/http_proxy.rs"]
 #[allow(
     dead_code,

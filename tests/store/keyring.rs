@@ -2,6 +2,8 @@
 //!
 //! Time is tokio's, paused: it moves only when a test moves it, or when every task waits.
 
+#[path = "keyring/calls.rs"]
+mod calls;
 #[path = "keyring/faults.rs"]
 mod faults;
 #[path = "keyring/isolation.rs"]
