@@ -12,7 +12,7 @@ use slack_installs::{Delete, InstallationStore as _};
 use super::world::World;
 use crate::support::checks::until;
 use crate::support::installs::{noon, user_id, with_both, workspace_key};
-use crate::support::providers::Remote;
+use crate::support::providers::{Fault, Remote};
 
 fn act(
     event: &str,
@@ -176,13 +176,22 @@ async fn a_refusal_of_the_key_provider_is_recorded() {
     let provider = Remote::new();
     let store = world.log.db.look_alike().store_by(provider.clone()).await;
     let store = store.with_witness(world.audit.clone());
+    provider.set_unwraps(Fault::Refused);
+    assert!(
+        store.rotate_data_key().await.is_err(),
+        "a new key is unwrapped"
+    );
     provider.set_down(true);
-    let rotated = store.rotate_data_key().await;
-    assert!(rotated.is_err(), "the provider is down");
-    until("the refusal is recorded", async || {
-        let acts = world.acts().await;
-        acts.iter()
-            .any(|(event, _, outcome, _)| event == "unwrap" && outcome == "failed")
+    assert!(
+        store.rotate_data_key().await.is_err(),
+        "a new key is wrapped"
+    );
+    until("the refusals are recorded", async || {
+        let acts = world.acts().await.into_iter();
+        let failed = acts.filter(|(_, _, outcome, _)| outcome == "failed");
+        let mut failed: Vec<_> = failed.map(|(event, ..)| event).collect();
+        failed.sort();
+        failed == ["key", "unwrap"]
     })
     .await;
 }

@@ -157,6 +157,12 @@ def main(app, export, anchor, *keys):
             found[run] = (len(ends[run]) - 1, "RolledBack" if is_anchor else "Truncated")
         elif expected is not None and ends[run][count] != expected:
             found[run] = (count - 1, "Rewritten")
+    intact = [record for run in runs if run not in found for record in runs[run]]
+    erased = {json.loads(it["note"])["key"] for it in intact if it["event"] == "erased"}
+    for run, of_run in runs.items():
+        keyless = [it["sequence"] for it in of_run if it.get("erased", "") not in {"", *erased}]
+        if keyless and run not in found:
+            found[run] = (keyless[0], "KeyMissing")
     for run, (place, fault) in sorted(found.items()):
         print(run, place, fault)
     print(f"{len(records)} records, {len(runs)} runs")
