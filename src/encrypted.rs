@@ -39,6 +39,7 @@ mod notes;
 mod notice_facts;
 mod notices;
 mod partition_locks;
+mod personal;
 mod pins;
 mod record;
 mod removal;
@@ -56,6 +57,7 @@ use driver::Driver;
 use keys::Keys;
 pub use moving::{Copied, Pruned, VerifyReport};
 use names::App;
+pub use personal::StoredFacts;
 use reporter::Reporter;
 
 /// Stores installations and used OAuth states in a backend, sealed. Cheap to clone.

@@ -150,7 +150,9 @@ pub mod web;
 pub use app::{AppError, SlackApp, SlackAppBuilder};
 pub use authorize::{AuthorizeError, AuthorizeResult, Authorizer};
 pub use clock::Clock;
-pub use encrypted::{CacheOptions, Copied, EncryptedStore, KeyringError, Pruned, VerifyReport};
+pub use encrypted::{
+    CacheOptions, Copied, EncryptedStore, KeyringError, Pruned, StoredFacts, VerifyReport,
+};
 pub use events::{Handled, Lifecycle, LifecycleError, LifecycleHooks};
 pub use gate::{Admitted, Authorization, Refusal, RefusalReason, Refusals, Reply};
 pub use installation::{

@@ -82,7 +82,9 @@ def check(app, run, records, keys):
     for place, record in enumerate(records):
         is_linked = record["previous"] == head
         if broken is not None:
-            return (broken - 1 if is_linked else broken, "Edited"), heads
+            repaired = {**records[broken], "previous": heads[broken]}
+            is_alone = not is_linked and hash_of(repaired) == record["previous"]
+            return (broken if is_alone else broken - 1, "Edited"), heads
         sequence = record["sequence"]
         if sequence != place:
             if is_linked:
