@@ -251,9 +251,10 @@ impl Audit {
         let before = now.saturating_sub(to_count(keep));
         let longest = to_count(LONGEST_RUN);
         let mut expired = registry(&*self.0.store).await?;
-        expired.retain(|(_, entry)| {
+        let own = self.current_run();
+        expired.retain(|(run, entry)| {
             let is_over = entry.is_ended || entry.started.saturating_add(longest) < now;
-            is_over && entry.touched.saturating_add(longest) < before
+            Some(*run) != own && is_over && entry.touched.saturating_add(longest) < before
         });
         for (run, entry) in &expired {
             let run_note = tail(&*self.0.store, *run, entry).await?;

@@ -42,6 +42,7 @@ mod notes;
 mod notice_facts;
 mod notices;
 mod partition_locks;
+mod personal;
 mod pins;
 mod record;
 mod removal;
@@ -67,6 +68,7 @@ use keys::Keys;
 pub use keys::{KeyProcess, KeyState};
 pub use moving::{Copied, Pruned, VerifyReport};
 use names::App;
+pub use personal::StoredFacts;
 use reporter::Reporter;
 
 /// Stores installations and used OAuth states in a backend, sealed. Cheap to clone.

@@ -190,7 +190,7 @@ pub use authorize::{AuthorizeError, AuthorizeResult, Authorizer};
 pub use clock::Clock;
 pub use encrypted::{
     CacheOptions, Copied, EncryptedStore, KeyChangeError, KeyInfo, KeyList, KeyManager, KeyProcess,
-    KeyState, KeyUsage, KeyringError, Pruned, Resealed, Rewrapped, VerifyReport,
+    KeyState, KeyUsage, KeyringError, Pruned, Resealed, Rewrapped, StoredFacts, VerifyReport,
 };
 pub use events::{Handled, Lifecycle, LifecycleError, LifecycleHooks};
 pub use gate::{Admitted, Authorization, Refusal, RefusalReason, Refusals, Reply};

@@ -54,8 +54,8 @@ pub(super) struct RunCheck<'a> {
     head: String,
     /// The number of records so far.
     pub(super) records: u64,
-    /// The record before, whose link to the next is not checked yet.
-    broken: Option<u64>,
+    /// The record before, if it names a wrong hash, and the right one.
+    broken: Option<(PublicPart, String)>,
     pub(super) fault: Option<(u64, Fault)>,
     /// The last batch, if it does not open: its first and its last record.
     closed: Option<(u64, u64)>,
@@ -140,10 +140,13 @@ impl<'a> RunCheck<'a> {
     fn record<'r>(&mut self, record: &PublicPart, mut rest: impl Iterator<Item = &'r PublicPart>) {
         let expected = self.records;
         let is_linked = record.previous == self.head;
-        if let Some(before) = self.broken.take() {
-            // The record before names a wrong hash. If this one names the hash of that one, it is
-            // intact, and the record before it was changed.
-            let edited = if is_linked { before - 1 } else { before };
+        if let Some((before, previous)) = self.broken.take() {
+            // If the record before only named a wrong hash, it alone was changed. Otherwise the one
+            // before it was changed, and possibly more.
+            let place = before.sequence;
+            let repaired = PublicPart { previous, ..before };
+            let is_alone = !is_linked && of_record(self.run, &repaired) == record.previous;
+            let edited = if is_alone { place } else { place - 1 };
             return self.fail(edited, Fault::Edited);
         }
         if record.sequence != expected {
@@ -166,7 +169,7 @@ impl<'a> RunCheck<'a> {
         } else if expected == 0 {
             return self.fail(0, Fault::Edited);
         } else {
-            self.broken = Some(expected);
+            self.broken = Some((record.clone(), self.head.clone()));
         }
         self.claims(record);
         self.head = of_record(self.run, record);
@@ -228,7 +231,8 @@ impl<'a> RunCheck<'a> {
 
     /// Decides on a record that names a wrong hash, and which no other record follows.
     fn settle(&mut self) {
-        if let Some(last) = self.broken.take() {
+        if let Some((last, _)) = self.broken.take() {
+            let last = last.sequence;
             // If only the last batch does not open, its own record was changed.
             let is_alone = matches!(self.closed, Some((first, _)) if first == last);
             let edited = if is_alone { last } else { last - 1 };

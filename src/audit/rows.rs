@@ -220,19 +220,13 @@ impl History {
         let Some(row) = self.rows.get(key) else {
             return Some(unknown);
         };
-        let mut leaves = self.leaves(key, row);
-        let written = row.written.get(version).map(|(time, _)| *time);
-        match written {
+        let leaves: Vec<_> = self.leaves(key, row).map(String::as_str).collect();
+        match row.written.get(version) {
             _ if row.gone.contains(version) => Some(RowFault::RolledBack),
             None => Some(unknown),
-            Some(time) => match self.is_cleared(&key.0, time) {
-                Some(true) => Some(RowFault::RolledBack),
-                None => Some(RowFault::Unknown),
-                // Without a leaf, the outcome of the last write was unknown.
-                Some(false) if leaves.by_ref().any(|leaf| leaf == version) => None,
-                Some(false) if self.leaves(key, row).next().is_some() => Some(RowFault::RolledBack),
-                Some(false) => None,
-            },
+            Some(_) if leaves.is_empty() || leaves.contains(&version) => None,
+            // Without a leaf, the outcome of the last write was unknown.
+            Some(_) => Some(RowFault::RolledBack),
         }
     }
 
@@ -247,28 +241,20 @@ impl History {
             *is_done
                 && !row.gone.contains(*version)
                 && !row.maybe_gone.contains(*version)
-                && self.is_cleared(tenant, *time) == Some(false)
+                && !self.may_be_cleared(tenant, *time)
         });
         leaves.map(|(version, _)| version)
     }
 
-    /// Returns whether the rows of a tenant that were written then were removed later; `None` if both
-    /// happened at about the same time. The clocks of two processes differ, and so may the order in
-    /// which acts are recorded.
-    fn is_cleared(&self, tenant: &InstallationKey, written: u64) -> Option<bool> {
-        let clears = self
-            .clears
-            .get(tenant)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+    /// Returns whether a row that was written then may have been removed with all rows of its tenant.
+    /// The removal names the rows, except one that was written at the same time.
+    fn may_be_cleared(&self, tenant: &InstallationKey, written: u64) -> bool {
+        let clears = self.clears.get(tenant).into_iter().flatten();
         let skew = to_count(SKEW);
-        let is_later = |clear: &u64| *clear > written.saturating_add(skew);
-        let is_close = |clear: &u64| clear.saturating_add(skew) >= written;
-        match clears {
-            clears if clears.iter().any(is_later) => Some(true),
-            clears if clears.iter().any(is_close) => None,
-            _ => Some(false),
-        }
+        clears.into_iter().any(|clear| {
+            let since = clear.saturating_sub(skew)..=clear.saturating_add(skew);
+            since.contains(&written)
+        })
     }
 }
 

@@ -304,8 +304,9 @@ impl<B: Backend> Driver<B> {
             if changes.is_empty() {
                 return Ok((None, answer));
             }
+            let cleared = self.cleared(partition, &changes, acts).await?;
             let outcome = self.commit(partition, &changes).await;
-            acts.changed(&changes, &outcome);
+            acts.changed(&changes, &cleared, &outcome);
             match outcome {
                 Ok(()) => return Ok((put, answer)),
                 Err(backend::Error::Conflict) => metrics::CONFLICTS.add([]),
@@ -315,6 +316,31 @@ impl<B: Backend> Driver<B> {
         Err(Error::Unavailable(
             "gave up after 100 attempts: other callers changed the row each time".into(),
         ))
+    }
+
+    /// Returns the rows that these changes remove without naming them, if they are to be reported. A
+    /// row that another process writes before the commit is missing.
+    async fn cleared(
+        &self,
+        partition: &Partition,
+        changes: &[Change],
+        acts: &Acts,
+    ) -> Result<Vec<(Slot, Version)>, Error> {
+        let mut cleared = Vec::new();
+        let clears = changes.iter().any(|it| matches!(it, Change::Clear));
+        if !acts.is_collecting() || !clears {
+            return Ok(cleared);
+        }
+        let (scope, mut from) = (Scope::Partition(partition.clone()), None);
+        loop {
+            let page = self.scan(&scope, from, ROWS_AT_ONCE).await?;
+            let rows = page.rows.into_iter();
+            cleared.extend(rows.map(|(key, row)| (key.slot, row.version)));
+            from = page.next;
+            if from.is_none() {
+                return Ok(cleared);
+            }
+        }
     }
 
     /// Commits to this store's backend, after this process's other commits to the partition. The
@@ -514,6 +540,9 @@ where
             .finish_non_exhaustive()
     }
 }
+
+/// The rows of a page of a tenant.
+const ROWS_AT_ONCE: usize = 1000;
 
 /// How often a decision is made before the call fails. Each lost attempt means that another
 /// writer succeeded. So even if all processes of a large app install into one workspace at once,

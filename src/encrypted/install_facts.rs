@@ -106,6 +106,11 @@ impl InstallFacts {
         }
     }
 
+    /// Removes that this person installed the app. Returns whether they did.
+    pub(super) fn forget(&mut self, person: &UserId) -> bool {
+        self.installed_by.take_if(|by| by == person).is_some()
+    }
+
     /// Changes the organisation that a workspace belongs to. Deletes the name of the old one.
     pub(super) fn move_to(&mut self, enterprise: Option<&EnterpriseId>) {
         if self.enterprise_id.as_ref() != enterprise {

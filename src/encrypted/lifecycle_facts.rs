@@ -33,6 +33,11 @@ impl DepartureFacts {
         }
     }
 
+    /// Removes that this person installed the app. Returns whether they did.
+    pub(super) fn forget(&mut self, person: &UserId) -> bool {
+        self.installed_by.take_if(|by| by == person).is_some()
+    }
+
     pub(super) fn departure(&self) -> Result<Departure, Error> {
         let key = InstallationKey::new(self.enterprise_id.clone(), self.team_id.clone())
             .map_err(|_| unknown("a departure's ids"))?;

@@ -24,6 +24,11 @@ pub(super) struct NoticeFacts {
 }
 
 impl NoticeFacts {
+    /// Removes that this person installed the app. Returns whether they did.
+    pub(super) fn forget(&mut self, person: &UserId) -> bool {
+        self.installed_by.take_if(|by| by == person).is_some()
+    }
+
     fn of(notice: &Notice) -> Self {
         Self {
             enterprise_id: notice.key.enterprise().cloned(),

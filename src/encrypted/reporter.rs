@@ -73,8 +73,18 @@ impl Acts {
         }
     }
 
-    /// Notes what a commit changed. If its outcome is unknown, the changes count as not done.
-    pub(super) fn changed(&mut self, changes: &[Change], outcome: &Result<(), backend::Error>) {
+    /// Returns whether acts are collected.
+    pub(super) fn is_collecting(&self) -> bool {
+        self.tenant.is_some()
+    }
+
+    /// Notes what a commit changed. `cleared` are the rows that it removed without naming them. If its outcome is unknown, the changes count as not done.
+    pub(super) fn changed(
+        &mut self,
+        changes: &[Change],
+        cleared: &[(Slot, Version)],
+        outcome: &Result<(), backend::Error>,
+    ) {
         if matches!(outcome, Err(backend::Error::Conflict)) {
             return;
         }
@@ -97,6 +107,14 @@ impl Acts {
                 },
             };
             self.push(Act { is_done, ..act });
+        }
+        let named: Vec<_> = changes.iter().filter_map(Change::slot).collect();
+        for (slot, version) in cleared.iter().filter(|(slot, _)| !named.contains(&slot)) {
+            self.push(Act {
+                is_done,
+                replaced: Some(revision(version)),
+                ..self.act(ActKind::Remove, slot.as_str())
+            });
         }
     }
 

@@ -15,6 +15,7 @@ use tower_service::Service as _;
 use url::Url;
 
 use crate::support::app::{ADA, ALPHA, Browser, Store, credentials, key};
+use crate::support::checks::until;
 use crate::support::life::Life;
 
 /// An app whose store reports to a log.
@@ -31,7 +32,19 @@ impl Watched {
         let options = AuditOptions::default().with_clock(life.app.fake.clock());
         let audit = Audit::open(log, options.strict()).await.expect("opens");
         let store = life.app.store.clone().with_witness(audit.clone());
-        Self { life, audit, store }
+        let watched = Self { life, audit, store };
+        // They are recorded in the background.
+        until("the data key is recorded", async || {
+            watched
+                .records()
+                .await
+                .iter()
+                .filter(|it| it.detail.is_some())
+                .count()
+                == 2
+        })
+        .await;
+        watched
     }
 
     async fn records(&self) -> Vec<LogRecord> {
@@ -118,6 +131,7 @@ async fn a_lifecycle_event_is_recorded_with_its_type() {
     let watched = Watched::new().await;
     watched.life.install(ADA).await;
     let uninstalled = watched.life.app.fake.app_uninstalled(ALPHA);
+    let uninstalled = watched.life.dispatched(uninstalled, ALPHA, 3600).await;
     let request = watched.life.request(&uninstalled);
     watched.lifecycle().handle(&request).await.expect("handled");
     let removed = watched

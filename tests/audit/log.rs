@@ -91,6 +91,16 @@ impl Log {
         run
     }
 
+    /// Waits until the run of this log has its batch of acts.
+    pub(crate) async fn wait_for_writes(&self, audit: &Audit) -> bool {
+        let Some(run) = audit.current_run() else {
+            return false;
+        };
+        let batches = async || self.store.places(run).await.expect("read").len() > 1;
+        until("the acts are durable", batches).await;
+        true
+    }
+
     pub(crate) async fn verify(&self, anchor: Vec<SignedHead>) -> Report {
         let keys = vec![key().verifying_key(noon(), None)];
         let options = VerifyOptions { keys, anchor };

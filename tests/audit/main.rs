@@ -7,7 +7,11 @@ mod support;
 mod actors;
 mod attacks;
 mod export;
+mod fleet;
+#[cfg(feature = "sqlite")]
+mod kill;
 mod log;
+mod many;
 mod modes;
 mod retention;
 mod rows;

@@ -12,7 +12,7 @@ use slack_installs::{Delete, InstallationStore as _};
 use super::world::World;
 use crate::support::checks::until;
 use crate::support::installs::{noon, user_id, with_both, workspace_key};
-use crate::support::providers::Remote;
+use crate::support::providers::{Fault, Remote};
 
 fn act(
     event: &str,
@@ -105,6 +105,26 @@ async fn a_row_that_does_not_open_is_recorded_as_failed() {
 }
 
 #[tokio::test]
+async fn a_row_that_verification_cannot_open_is_recorded_as_failed() {
+    let world = World::new().await;
+    let installation = with_both("T1", "xoxb-1", "U1", "xoxp-1");
+    world.log.store.store(&installation).await.expect("stored");
+    let verify = async || world.store.verify(None, 1000).await.expect("read");
+    let acts = async || {
+        let acts = world.acts().await.into_iter();
+        acts.filter(|it| it.0 == "open").collect::<Vec<_>>()
+    };
+    assert!(verify().await.unreadable.is_empty());
+    // What was opened was handed to nobody.
+    assert_eq!(acts().await, []);
+    let (key, mut row) = world.log.db.row("T1", "bot").await;
+    row.sealed = Sealed::from_stored(&row.sealed.as_bytes()[..80]);
+    world.log.db.overwrite(&key, row).await;
+    assert_eq!(verify().await.unreadable.len(), 1);
+    assert_eq!(acts().await, [act("open", "bot", "failed", None)]);
+}
+
+#[tokio::test]
 async fn what_a_stranger_can_cause_is_not_recorded() {
     let world = World::new().await;
     let (state, seen) = (StateId([1; 32]), SeenId([1; 32]));
@@ -176,13 +196,22 @@ async fn a_refusal_of_the_key_provider_is_recorded() {
     let provider = Remote::new();
     let store = world.log.db.look_alike().store_by(provider.clone()).await;
     let store = store.with_witness(world.audit.clone());
+    provider.set_unwraps(Fault::Refused);
+    assert!(
+        store.rotate_data_key().await.is_err(),
+        "a new key is unwrapped"
+    );
     provider.set_down(true);
-    let rotated = store.rotate_data_key().await;
-    assert!(rotated.is_err(), "the provider is down");
-    until("the refusal is recorded", async || {
-        let acts = world.acts().await;
-        acts.iter()
-            .any(|(event, _, outcome, _)| event == "unwrap" && outcome == "failed")
+    assert!(
+        store.rotate_data_key().await.is_err(),
+        "a new key is wrapped"
+    );
+    until("the refusals are recorded", async || {
+        let acts = world.acts().await.into_iter();
+        let failed = acts.filter(|(_, _, outcome, _)| outcome == "failed");
+        let mut failed: Vec<_> = failed.map(|(event, ..)| event).collect();
+        failed.sort();
+        failed == ["key", "unwrap"]
     })
     .await;
 }

@@ -82,7 +82,9 @@ def check(app, run, records, keys):
     for place, record in enumerate(records):
         is_linked = record["previous"] == head
         if broken is not None:
-            return (broken - 1 if is_linked else broken, "Edited"), heads
+            repaired = {**records[broken], "previous": heads[broken]}
+            is_alone = not is_linked and hash_of(repaired) == record["previous"]
+            return (broken if is_alone else broken - 1, "Edited"), heads
         sequence = record["sequence"]
         if sequence != place:
             if is_linked:
@@ -157,6 +159,12 @@ def main(app, export, anchor, *keys):
             found[run] = (len(ends[run]) - 1, "RolledBack" if is_anchor else "Truncated")
         elif expected is not None and ends[run][count] != expected:
             found[run] = (count - 1, "Rewritten")
+    intact = [record for run in runs if run not in found for record in runs[run]]
+    erased = {json.loads(it["note"])["key"] for it in intact if it["event"] == "erased"}
+    for run, of_run in runs.items():
+        keyless = [it["sequence"] for it in of_run if it.get("erased", "") not in {"", *erased}]
+        if keyless and run not in found:
+            found[run] = (keyless[0], "KeyMissing")
     for run, (place, fault) in sorted(found.items()):
         print(run, place, fault)
     print(f"{len(records)} records, {len(runs)} runs")

@@ -25,6 +25,8 @@ use crate::support::installs::{
 use crate::support::providers::{Remote, master_key};
 use crate::support::{Db, Store};
 
+#[path = "audit_behaviour.rs"]
+mod audit;
 #[path = "chain_behaviour.rs"]
 mod chains;
 #[path = "hold_behaviour.rs"]
@@ -39,11 +41,14 @@ mod merge;
 mod metadata;
 #[path = "notice_behaviour.rs"]
 mod notices;
+#[path = "person_behaviour.rs"]
+mod person;
 #[path = "phase_behaviour.rs"]
 mod phases;
 #[path = "removal_behaviour.rs"]
 mod removal;
 
+pub(crate) use audit::*;
 pub(crate) use chains::*;
 pub(crate) use hold::*;
 pub(crate) use lifecycle::*;
@@ -51,11 +56,20 @@ pub(crate) use lost::*;
 pub(crate) use merge::*;
 pub(crate) use metadata::*;
 pub(crate) use notices::*;
+pub(crate) use person::*;
 pub(crate) use phases::*;
 pub(crate) use removal::*;
 
 /// All checks.
 pub(crate) const STORE: &[Check<Db>] = &checks! {
+    a_batch_of_an_audit_log_is_appended_once_at_its_place
+    a_persons_ids_are_erased_and_the_tenant_stays
+    a_run_of_an_audit_log_is_removed_after_its_retention_and_no_other
+    an_audit_log_is_read_in_order_and_verifies
+    an_edited_or_deleted_batch_of_an_audit_log_is_found
+    an_erased_tenant_of_an_audit_log_is_unreadable_and_the_log_verifies
+    what_is_stored_about_a_person_is_exported_without_secrets
+    rows_agree_with_the_audit_log_until_one_is_put_back
     a_bot_can_be_deleted_alone
     a_data_key_rotates_in_phases_while_the_app_works
     a_database_error_is_never_not_found
