@@ -99,6 +99,10 @@ mod readme {}
 #[doc = include_str!("../docs/keys.md")]
 mod keys_guide {}
 
+#[cfg(doctest)]
+#[doc = include_str!("../docs/observability.md")]
+mod observability_guide {}
+
 #[macro_use]
 mod debug;
 
@@ -150,12 +154,12 @@ pub mod store;
 #[cfg(feature = "axum")]
 pub mod web;
 
-pub use app::{AppError, Health, HealthReason, SlackApp, SlackAppBuilder};
+pub use app::{AppError, Health, HealthReason, NewConsent, SlackApp, SlackAppBuilder};
 pub use authorize::{AuthorizeError, AuthorizeResult, Authorizer};
 pub use clock::Clock;
 pub use encrypted::{CacheOptions, Copied, EncryptedStore, KeyringError, Pruned, VerifyReport};
 pub use events::{Handled, Lifecycle, LifecycleError, LifecycleHooks};
-pub use gate::{Admitted, Authorization, Refusal, RefusalReason, Refusals, Reply};
+pub use gate::{Admitted, Authorization, MissingScopes, Refusal, RefusalReason, Refusals, Reply};
 pub use installation::{
     Bot, Enterprise, Grant, Hold, Home, IncomingWebhook, Installation, MetadataError, Revision,
     Scopes, StoredInstallation, Team, User, UserMetadata,

@@ -181,6 +181,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "authorize",
             "error_chain",
             "events",
+            "installation",
             "metrics",
             "replay",
             "request",
