@@ -36,6 +36,7 @@ pub use builder::SlackAppBuilder;
 pub use console::{AppStore, OperatorOptions, OperatorParts};
 pub use error::AppError;
 pub use health::{Health, HealthReason};
+pub use observe::NewConsent;
 
 /// A multi-workspace Slack app: the install flow, tokens, requests, lifecycle events and background
 /// work. Cheap to clone.

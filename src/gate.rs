@@ -17,10 +17,12 @@ use crate::replay::{Entry, Pass, ReplayGuard};
 use crate::request::{Kind, LifecycleEvent, VerifiedRequest};
 use crate::rotation;
 
+mod consent;
 mod desk;
 mod refusal;
 mod reply;
 
+pub use consent::MissingScopes;
 use desk::Desk;
 pub use refusal::{Refusal, RefusalReason, Refusals};
 pub use reply::Reply;
@@ -40,8 +42,7 @@ pub struct Authorization {
     /// What this crate did with a lifecycle event. [`Handled::Ignored`] means that the event was
     /// about an earlier installation, or about nothing that is stored: delete no data then.
     pub lifecycle: Handled,
-    /// Responds if a handler does not run.
-    #[cfg(feature = "axum")]
+    /// Responds if a handler does not run, and makes links.
     pub(crate) desk: Arc<Desk>,
 }
 
@@ -170,7 +171,6 @@ impl Gate {
                 request: Arc::clone(request),
                 authorized,
                 lifecycle,
-                #[cfg(feature = "axum")]
                 desk: Arc::clone(&self.0.desk),
             },
             pass,

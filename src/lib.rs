@@ -126,6 +126,9 @@ mod guides {
     #[doc = include_str!("../docs/uninstall.md")]
     mod uninstall {}
 }
+#[cfg(doctest)]
+#[doc = include_str!("../docs/observability.md")]
+mod observability_guide {}
 
 #[macro_use]
 mod debug;
@@ -183,7 +186,7 @@ pub mod store;
 pub mod web;
 
 pub use app::{
-    AppError, AppStore, Health, HealthReason, OperatorOptions, OperatorParts, SlackApp,
+    AppError, AppStore, Health, HealthReason, NewConsent, OperatorOptions, OperatorParts, SlackApp,
     SlackAppBuilder,
 };
 pub use authorize::{AuthorizeError, AuthorizeResult, Authorizer};
@@ -193,7 +196,7 @@ pub use encrypted::{
     KeyState, KeyUsage, KeyringError, Pruned, Resealed, Rewrapped, StoredFacts, VerifyReport,
 };
 pub use events::{Handled, Lifecycle, LifecycleError, LifecycleHooks};
-pub use gate::{Admitted, Authorization, Refusal, RefusalReason, Refusals, Reply};
+pub use gate::{Admitted, Authorization, MissingScopes, Refusal, RefusalReason, Refusals, Reply};
 pub use installation::{
     Bot, Enterprise, Grant, Hold, Home, IncomingWebhook, Installation, MetadataError, Revision,
     Scopes, StoredInstallation, Team, User, UserMetadata,

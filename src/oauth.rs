@@ -31,7 +31,7 @@ use crate::secret::{Code, SecretError};
 use crate::slack::{self, Issued, SlackClient};
 use crate::span;
 use crate::store::{AuditContext, Facts, InstallationStore, StateStore, in_time};
-use crate::tenant::{EnterpriseId, TeamId};
+use crate::tenant::{EnterpriseId, InstallationKey, TeamId};
 
 mod config;
 mod cookie;
@@ -232,6 +232,15 @@ impl InstallProvider {
     pub fn install_url(&self) -> Url {
         let config = &self.0.config;
         config.redirect_uris[0].at(&config.install_path)
+    }
+
+    /// Returns the install link of one workspace or organisation.
+    #[must_use]
+    pub fn install_url_of(&self, tenant: &InstallationKey) -> Url {
+        let mut url = self.install_url();
+        let id = tenant.to_string();
+        url.query_pairs_mut().append_pair("team", &id);
+        url
     }
 
     /// Starts a flow: returns the URL of Slack's page, and the cookie that contains the flow, sealed,

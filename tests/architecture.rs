@@ -203,6 +203,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "authorize",
             "error_chain",
             "events",
+            "installation",
             "metrics",
             "replay",
             "request",

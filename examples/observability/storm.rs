@@ -114,7 +114,7 @@ impl Storm {
 
     async fn round(&self, round: usize) -> Result<()> {
         let installed = self.last.load(Ordering::Relaxed).min(WORKSPACES);
-        if installed < WORKSPACES || round % 20 == 0 {
+        if installed < WORKSPACES || round.is_multiple_of(20) {
             self.install().await?;
         }
         let number = round % WORKSPACES;

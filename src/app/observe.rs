@@ -1,12 +1,55 @@
 //! What an operator and a load balancer read: figures about what is stored, and the health check.
 
+use futures_util::stream::{Stream, TryStreamExt as _};
+use url::Url;
+
+use crate::installation::Scopes;
 use crate::metrics;
-use crate::store::{self, Figures};
+use crate::store::{self, Figures, InstallationStore as _};
+use crate::tenant::InstallationKey;
 
 use super::health::Health;
 use super::{Parts, SlackApp};
 
+/// A tenant that must consent again, because its bot lacks a scope that the app requests now.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct NewConsent {
+    /// The tenant.
+    pub key: InstallationKey,
+    /// The scopes that the bot lacks.
+    pub missing: Scopes,
+    /// The link with which a person of this tenant installs the app again, with the new scopes.
+    pub install_url: Url,
+}
+
 impl SlackApp {
+    /// Streams the tenants that must consent again: their bot lacks a scope that the app requests
+    /// now. Reads and opens each installation.
+    ///
+    /// # Errors
+    ///
+    /// If an installation cannot be read, yields [`store::Error`](enum@store::Error). If a page
+    /// cannot be read, also ends the stream.
+    pub fn needing_consent(
+        &self,
+    ) -> impl Stream<Item = Result<NewConsent, store::Error>> + Send + '_ {
+        let summaries = self.installations();
+        summaries.try_filter_map(move |summary| async move {
+            let key = summary.key();
+            let stored = self.0.store.fetch(&key, None).await?;
+            let bot = stored.and_then(|stored| stored.installation.bot);
+            let requested = &self.0.provider.config().scopes;
+            let missing = bot.map(|bot| bot.grant.scopes.missing(requested));
+            let missing = missing.filter(|missing| !missing.is_empty());
+            Ok(missing.map(|missing| NewConsent {
+                install_url: self.0.provider.install_url_of(&key),
+                key,
+                missing,
+            }))
+        })
+    }
+
     /// Counts what is stored for the app: its installations, its chains of tokens and its queues.
     /// With the feature `metrics`, also sets the gauges to these figures.
     ///

@@ -82,7 +82,7 @@ impl Desk {
 
     /// Returns the install link of the request's workspace. If its organisation's installation must
     /// be installed again, the link is the organisation's.
-    fn link(&self, request: &VerifiedRequest, reason: RefusalReason) -> Option<Url> {
+    pub(super) fn link(&self, request: &VerifiedRequest, reason: RefusalReason) -> Option<Url> {
         let tenant = request.tenant()?;
         let team = tenant.team().map(|team| team.as_str());
         let org = tenant.enterprise().map(|enterprise| enterprise.as_str());

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod consent;
 mod health;
 mod series;
 mod spans;

@@ -348,9 +348,10 @@ async fn endings(day: &Day, seen: &Snapshotter) {
             1.0,
         ),
         (
-            "lifecycle_events_total event=tokens_revoked,outcome=ignored",
+            "lifecycle_events_total event=tokens_revoked,outcome=revoked",
             1.0,
         ),
+        ("revocations_total kind=bot", 1.0),
         ("uninstalls_total reason=app_uninstalled", 1.0),
     ];
     assert_eq!(counted(counters), series(&ended));

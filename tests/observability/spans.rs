@@ -22,9 +22,12 @@ use crate::support::life::Life;
 /// The fields of one span.
 type Fields = BTreeMap<&'static str, String>;
 
-/// The crate's spans that have closed, in this order, with their levels.
+/// The name, the level and the fields of a span.
+type Span = (&'static str, Level, Fields);
+
+/// The crate's spans that have closed, in this order.
 #[derive(Clone, Default)]
-struct Closed(Arc<Mutex<Vec<(&'static str, Level, Fields)>>>);
+struct Closed(Arc<Mutex<Vec<Span>>>);
 
 impl Closed {
     /// Keeps the spans of this thread until the guard is dropped.
@@ -34,7 +37,7 @@ impl Closed {
         (closed, tracing::subscriber::set_default(subscriber))
     }
 
-    fn spans(&self) -> MutexGuard<'_, Vec<(&'static str, Level, Fields)>> {
+    fn spans(&self) -> MutexGuard<'_, Vec<Span>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

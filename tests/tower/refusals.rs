@@ -20,12 +20,14 @@ use crate::support::serving::Between;
 const REFRESH: &str = "oauth.v2.access";
 
 /// How a refusal appears.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 enum Shown {
     /// Permanent: the user gets this text, and Slack does not repeat the event.
     Lasting(&'static str),
     /// Temporary: the user gets this text, and Slack repeats the event.
     Passing(&'static str),
+    /// As [`Passing`](Self::Passing), but a person must repair the cause.
+    Stuck(&'static str),
     /// No token fits: the user gets this text, and your app gets the event.
     Tokenless(&'static str),
 }
@@ -84,10 +86,16 @@ async fn check(front: &Front, who: &str, team: &str, shown: Shown, prepare: impl
             continue;
         }
         let expected = match (kind, shown) {
-            ("command", Shown::Lasting(told) | Shown::Passing(told) | Shown::Tokenless(told)) => {
-                (StatusCode::OK, told)
+            (
+                "command",
+                Shown::Lasting(told)
+                | Shown::Passing(told)
+                | Shown::Stuck(told)
+                | Shown::Tokenless(told),
+            ) => (StatusCode::OK, told),
+            (_, Shown::Passing(_) | Shown::Stuck(_)) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "not done yet")
             }
-            (_, Shown::Passing(_)) => (StatusCode::SERVICE_UNAVAILABLE, "not done yet"),
             ("event", Shown::Lasting(_)) => (StatusCode::OK, ""),
             (_, Shown::Lasting(_) | Shown::Tokenless(_)) => (StatusCode::FORBIDDEN, "refused"),
         };
@@ -102,9 +110,8 @@ async fn check(front: &Front, who: &str, team: &str, shown: Shown, prepare: impl
     let seen = log.text() + &answers;
     let level = match shown {
         Shown::Lasting(_) | Shown::Tokenless(_) => " INFO ",
-        // A person must correct the configuration. The others pass.
-        MISCONFIGURED => "ERROR ",
         Shown::Passing(_) => " WARN ",
+        Shown::Stuck(_) => "ERROR ",
     };
     assert!(
         seen.contains(level),
@@ -129,9 +136,9 @@ async fn expired() -> Front {
 
 const BUSY: Shown = Shown::Passing("This app is busy. Please try again in a moment.");
 const ENDED: Shown = Shown::Tokenless("This app's access has ended. Please install it again.");
-const MISCONFIGURED: Shown = Shown::Passing(
-    "This app does not work at the moment. Please contact the people who provide it.",
-);
+const DAMAGED: Shown = Shown::Stuck("This app is busy. Please try again in a moment.");
+const MISCONFIGURED: Shown =
+    Shown::Stuck("This app does not work at the moment. Please contact the people who provide it.");
 const NOT_GRANTED: Shown = Shown::Lasting(
     "Your organisation has not added this app to this workspace. Please ask an admin.",
 );
@@ -290,7 +297,7 @@ async fn what_does_not_open_is_told_as_something_that_passes() {
     let front = Front::new(true).await;
     front.life.install(ADA).await;
     damage(&front.backend).await;
-    check(&front, ADA, ALPHA, BUSY, nothing).await;
+    check(&front, ADA, ALPHA, DAMAGED, nothing).await;
 
     // The row is damaged between the fetch and the refresh.
     let front = expired().await;
@@ -300,7 +307,7 @@ async fn what_does_not_open_is_told_as_something_that_passes() {
         .find(|(key, _)| key.slot.as_str() == "bot");
     let (place, row) = of_bot.expect("a bot");
     let (place, row) = (&place, &row);
-    check(&front, ADA, ALPHA, BUSY, async |front: &Front| {
+    check(&front, ADA, ALPHA, DAMAGED, async |front: &Front| {
         overwrite(&front.backend, place, row.clone()).await;
         let backend = front.backend.clone();
         let damaged: Pin<Box<dyn Future<Output = ()> + Send>> =
