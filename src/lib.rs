@@ -71,8 +71,8 @@
 //!
 //! # Guides
 //!
-//! The repository has `docs/operations.md` (the command line for operators), `docs/runbook.md` (what to do
-//! about each error), `docs/rotation.md` (token rotation, its guarantees and their tests),
+//! The repository has `docs/operations.md` (the command line for operators), `docs/runbook.md` (what
+//! to do about each error), `docs/rotation.md` (token rotation, its guarantees and their tests),
 //! `docs/envelope.md` (the format of the stored bytes), `docs/keys.md` (key providers, and how to
 //! change keys), `docs/performance.md` (measurements, and a comparison with Slack's SDKs),
 //! `docs/architecture.md` and `docs/development.md`.

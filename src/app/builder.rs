@@ -7,14 +7,12 @@ use tokio::sync::watch;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::console::{Access, AppStore};
 use super::env::{self, Keys, Value, Values};
 use super::error::AppError;
 use super::{Parts, SlackApp};
 use crate::authorize::Authorizer;
-use crate::backend;
 use crate::clock::Clock;
-use crate::encrypted::{CacheOptions, EncryptedStore};
+use crate::encrypted::CacheOptions;
 use crate::events::{Lifecycle, LifecycleHooks};
 use crate::gate::{Gate, Refusals};
 use crate::installation::Scopes;
@@ -163,7 +161,7 @@ impl SlackAppBuilder {
         self
     }
 
-    /// Sets the database's URL ([`backend::connect`] lists its forms).
+    /// Sets the database's URL ([`connect`](crate::backend::connect) lists its forms).
     pub fn database(mut self, url: impl Into<String>) -> Self {
         self.values.url = Some(Ok(Zeroizing::new(url.into())));
         self
@@ -190,8 +188,9 @@ impl SlackAppBuilder {
         self
     }
 
-    /// Caches sealed rows in memory for a short time ([`EncryptedStore::with_cache`] has the
-    /// consequences). Has no effect on a store that you set with [`store`](Self::store).
+    /// Caches sealed rows in memory for a short time
+    /// ([`with_cache`](crate::EncryptedStore::with_cache) has the consequences). Has no effect on a
+    /// store that you set with [`store`](Self::store).
     pub fn cache(mut self, options: CacheOptions) -> Self {
         self.cache = Some(options);
         self
@@ -392,7 +391,8 @@ impl SlackAppBuilder {
         }))
     }
 
-    /// Returns the client that was set, or one for the Slack of the environment, with the old secret.
+    /// Returns the client that was set, or one for the Slack that the values name, with the old
+    /// secret.
     pub(super) fn slack_client(
         &mut self,
         credentials: &ClientCredentials,
@@ -469,39 +469,11 @@ impl SlackAppBuilder {
         if let Some(store) = self.store.take() {
             return Ok(store);
         }
-        let store = self.encrypted(app, Access::Write).await?;
+        let store = self.encrypted_to_write(app).await?;
         Ok(match self.cache {
             Some(options) => Arc::new(store.with_cache(options)),
             None => Arc::new(store),
         })
-    }
-
-    /// Opens the store at the URL.
-    pub(super) async fn encrypted(
-        &mut self,
-        app: &ClientId,
-        access: Access,
-    ) -> Result<AppStore, AppError> {
-        let url = required(
-            self.values.url.take(),
-            env::URL,
-            "set it to a database URL, such as `sqlite:installations.sqlite3`, or call \
-             `database` or `store`",
-        )?;
-        let keys = required(
-            self.values.keys.take(),
-            env::MASTER_KEY,
-            "make a key with `openssl rand -base64 32`, and store it apart from the database; \
-             or set SLACK_INSTALLS_MASTER_KEY_FILE to the path of a file with the key, or \
-             SLACK_INSTALLS_KEYS to the URL of a key provider",
-        )?;
-        let keys = keys.opened().await?;
-        let backend = match access {
-            Access::Read => backend::connect_read_only(&url).await?,
-            Access::Write => backend::connect(&url).await?,
-        };
-        let store = EncryptedStore::open(backend, keys, app.clone()).await?;
-        Ok(store.with_clock(self.clock.clone()))
     }
 }
 
