@@ -7,16 +7,14 @@ use tokio::sync::watch;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::console::{Access, AppStore};
 use super::env::{self, Keys, Value, Values};
 use super::error::AppError;
 use super::health::Checks;
 use super::{Parts, SlackApp};
 use crate::audit::{Audit, AuditOptions};
 use crate::authorize::Authorizer;
-use crate::backend;
 use crate::clock::Clock;
-use crate::encrypted::{CacheOptions, EncryptedStore};
+use crate::encrypted::CacheOptions;
 use crate::events::{Lifecycle, LifecycleHooks};
 use crate::gate::{Gate, Refusals};
 use crate::installation::Scopes;
@@ -166,7 +164,7 @@ impl SlackAppBuilder {
         self
     }
 
-    /// Sets the database's URL ([`backend::connect`] lists its forms).
+    /// Sets the database's URL ([`connect`](crate::backend::connect) lists its forms).
     pub fn database(mut self, url: impl Into<String>) -> Self {
         self.values.url = Some(Ok(Zeroizing::new(url.into())));
         self
@@ -193,8 +191,9 @@ impl SlackAppBuilder {
         self
     }
 
-    /// Caches sealed rows in memory for a short time ([`EncryptedStore::with_cache`] has the
-    /// consequences). Has no effect on a store that you set with [`store`](Self::store).
+    /// Caches sealed rows in memory for a short time
+    /// ([`with_cache`](crate::EncryptedStore::with_cache) has the consequences). Has no effect on a
+    /// store that you set with [`store`](Self::store).
     pub fn cache(mut self, options: CacheOptions) -> Self {
         self.cache = Some(options);
         self
@@ -324,18 +323,7 @@ impl SlackAppBuilder {
     /// Returns [`AppError`] if a value is missing or wrong, or the database cannot be used. Its
     /// text names the value, the cause and the remedy.
     pub async fn build(mut self) -> Result<SlackApp, AppError> {
-        let credentials = ClientCredentials {
-            client_id: required(
-                self.values.client_id.take(),
-                env::CLIENT_ID,
-                BASIC_INFORMATION,
-            )?,
-            client_secret: required(
-                self.values.client_secret.take(),
-                env::CLIENT_SECRET,
-                BASIC_INFORMATION,
-            )?,
-        };
+        let credentials = self.credentials()?;
         let threshold = self.threshold.take().transpose()?;
         let verifier = self.verifier()?;
         let config = self.install_config(&credentials)?;
@@ -407,7 +395,16 @@ impl SlackAppBuilder {
         }))
     }
 
-    /// Returns the client that was set, or one for the Slack of the environment, with the old secret.
+    fn credentials(&mut self) -> Result<ClientCredentials, AppError> {
+        let (id, secret) = (&mut self.values.client_id, &mut self.values.client_secret);
+        Ok(ClientCredentials {
+            client_id: required(id.take(), env::CLIENT_ID, BASIC_INFORMATION)?,
+            client_secret: required(secret.take(), env::CLIENT_SECRET, BASIC_INFORMATION)?,
+        })
+    }
+
+    /// Returns the client that was set, or one for the Slack that the values name, with the old
+    /// secret.
     pub(super) fn slack_client(
         &mut self,
         credentials: &ClientCredentials,
@@ -487,7 +484,7 @@ impl SlackAppBuilder {
                 None => Ok((store, None)),
             };
         }
-        let mut store = self.encrypted(app, Access::Write).await?;
+        let mut store = self.encrypted_to_write(app).await?;
         let mut audit = None;
         if let Some(options) = self.audit.take() {
             let options = options.with_clock(self.clock.clone());
@@ -501,34 +498,6 @@ impl SlackAppBuilder {
             None => Arc::new(store),
         };
         Ok((store, audit))
-    }
-
-    /// Opens the store at the URL.
-    pub(super) async fn encrypted(
-        &mut self,
-        app: &ClientId,
-        access: Access,
-    ) -> Result<AppStore, AppError> {
-        let url = required(
-            self.values.url.take(),
-            env::URL,
-            "set it to a database URL, such as `sqlite:installations.sqlite3`, or call \
-             `database` or `store`",
-        )?;
-        let keys = required(
-            self.values.keys.take(),
-            env::MASTER_KEY,
-            "make a key with `openssl rand -base64 32`, and store it apart from the database; \
-             or set SLACK_INSTALLS_MASTER_KEY_FILE to the path of a file with the key, or \
-             SLACK_INSTALLS_KEYS to the URL of a key provider",
-        )?;
-        let keys = keys.opened().await?;
-        let backend = match access {
-            Access::Read => backend::connect_read_only(&url).await?,
-            Access::Write => backend::connect(&url).await?,
-        };
-        let store = EncryptedStore::open(backend, keys, app.clone()).await?;
-        Ok(store.with_clock(self.clock.clone()))
     }
 }
 

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use super::SlackAppBuilder;
-use super::builder::required;
+use super::builder::{BASIC_INFORMATION, required};
 use super::env::{self, CLIENT_ID, CLIENT_SECRET};
 use super::error::AppError;
-use crate::backend::{Backend, ConnectError, ConnectErrorKind};
+use crate::backend::{self, Backend, ConnectError, ConnectErrorKind};
 use crate::encrypted::{EncryptedStore, KeyringError};
 use crate::error_chain::error_chain;
 use crate::events::Lifecycle;
@@ -91,7 +91,7 @@ impl SlackAppBuilder {
             None if !options.calls_slack => {
                 ClientSecret::new(NO_SECRET).expect("the constant has the form of a secret")
             }
-            secret => required(secret, CLIENT_SECRET, super::builder::BASIC_INFORMATION)?,
+            secret => required(secret, CLIENT_SECRET, BASIC_INFORMATION)?,
         };
         let credentials = ClientCredentials {
             client_id,
@@ -160,15 +160,47 @@ impl SlackAppBuilder {
         Ok(diagnosis)
     }
 
+    /// Opens the store at the URL.
+    pub(super) async fn encrypted_to_write(
+        &mut self,
+        app: &ClientId,
+    ) -> Result<AppStore, AppError> {
+        self.encrypted(app, Access::Write).await
+    }
+
+    /// Opens the store at the URL.
+    async fn encrypted(&mut self, app: &ClientId, access: Access) -> Result<AppStore, AppError> {
+        let url = required(
+            self.values.url.take(),
+            env::URL,
+            "set it to a database URL, such as `sqlite:installations.sqlite3`, or call \
+             `database` or `store`",
+        )?;
+        let keys = required(
+            self.values.keys.take(),
+            env::MASTER_KEY,
+            "make a key with `openssl rand -base64 32`, and store it apart from the database; \
+             or set SLACK_INSTALLS_MASTER_KEY_FILE to the path of a file with the key, or \
+             SLACK_INSTALLS_KEYS to the URL of a key provider",
+        )?;
+        let keys = keys.opened().await?;
+        let backend = match access {
+            Access::Read => backend::connect_read_only(&url).await?,
+            Access::Write => backend::connect(&url).await?,
+        };
+        let store = EncryptedStore::open(backend, keys, app.clone()).await?;
+        Ok(store.with_clock(self.clock.clone()))
+    }
+
     fn client_id(&mut self) -> Result<ClientId, AppError> {
         let id = self.values.client_id.take();
-        required(id, CLIENT_ID, super::builder::BASIC_INFORMATION)
+        required(id, CLIENT_ID, BASIC_INFORMATION)
     }
 }
 
 /// What a store is opened for.
 #[derive(Clone, Copy, Eq, PartialEq)]
-pub(super) enum Access {
+enum Access {
     Read,
     Write,
 }
@@ -208,7 +240,7 @@ fn check_of(error: AppError) -> Result<Check, AppError> {
     if let Some(connect) = source.downcast_ref::<ConnectError>() {
         let remedy = match connect.kind() {
             ConnectErrorKind::NotMigrated => {
-                "check the database URL; if it is right, `slack-installs migrate` creates the tables"
+                "check the database URL; if it is right, run `slack-installs migrate`"
             }
             ConnectErrorKind::Unavailable => {
                 "check that the server runs and can be reached from this machine"

@@ -148,7 +148,7 @@ SLACK_CLIENT_ID=
 # Only for GovSlack.
 #SLACK_URL=https://slack-gov.com
 
-# The database. A URL with a password belongs into a file (_FILE) or comes from a program (_COMMAND).
+# The database. Put a URL with a password into a file (_FILE), or get it from a program (_COMMAND).
 SLACK_INSTALLS_URL=sqlite:{database}
 #SLACK_INSTALLS_URL_FILE=/run/secrets/slack-installs-url
 
