@@ -323,7 +323,7 @@ impl SlackAppBuilder {
     /// Returns [`AppError`] if a value is missing or wrong, or the database cannot be used. Its
     /// text names the value, the cause and the remedy.
     pub async fn build(mut self) -> Result<SlackApp, AppError> {
-        let credentials = self.credentials()?;
+        let credentials = self.required_credentials()?;
         let threshold = self.threshold.take().transpose()?;
         let verifier = self.verifier()?;
         let config = self.install_config(&credentials)?;
@@ -395,7 +395,7 @@ impl SlackAppBuilder {
         }))
     }
 
-    fn credentials(&mut self) -> Result<ClientCredentials, AppError> {
+    fn required_credentials(&mut self) -> Result<ClientCredentials, AppError> {
         let (id, secret) = (&mut self.values.client_id, &mut self.values.client_secret);
         Ok(ClientCredentials {
             client_id: required(id.take(), env::CLIENT_ID, BASIC_INFORMATION)?,
