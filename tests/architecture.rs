@@ -88,6 +88,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "installation",
             "lru",
             "metrics",
+            "random",
             "seal",
             "secret",
             "store",
