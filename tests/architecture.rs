@@ -76,6 +76,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "flight",
             "clock",
             "installation",
+            "random",
             "seal",
             "secret",
             "store",

@@ -35,7 +35,9 @@ async fn a_tenant_without_its_key_is_reported_and_ends_no_check_of_another() {
         lose_key(&life, ALPHA, slot).await;
         let slots = life.slots(ALPHA).await;
         let bob = life.bot_token(BRAVO).await;
-        let slack = saying(&life, &[(&bob, &["token_expired"])]);
+        let bobs = life.user_token(BRAVO, BOB).await;
+        let expired = &["token_expired"][..];
+        let slack = saying(&life, &[(&bob, expired), (&bobs, expired)]);
         let report = swept(&life, &slack, &sweep(true)).await;
         let mut found = verdicts(&report);
         found.sort_by_key(|verdict| *verdict == Verdict::Expired);

@@ -71,7 +71,7 @@ impl History {
     async fn withstands(&self, what: &str) {
         let tampered = keyring(&self.world.db).await;
         assert!(self.is_found().await, "{what}: nobody reports it");
-        for _ in 0..3 {
+        for round in 0..3 {
             for tenant in ["T1", "T2"] {
                 let fetched = self.store.fetch(&workspace_key(tenant), None).await;
                 match fetched {
@@ -84,9 +84,11 @@ impl History {
                     Err(error) => panic!("{what}: {error:?}"),
                 }
             }
-            let new = in_workspace("T9").with_bot("xoxb-T9");
+            // A new tenant each time: no row of it needs the newest key for opening.
+            let tenant = format!("T9{round}");
+            let new = in_workspace(&tenant).with_bot("xoxb-new");
             if self.store.store(&new).await.is_ok() {
-                let under = sealed_under(&self.world.db, "T9").await;
+                let under = sealed_under(&self.world.db, &tenant).await;
                 assert_eq!(under, *self.primary.as_bytes(), "{what}");
             }
             advance(Duration::from_secs(8 * 60)).await;
@@ -252,15 +254,19 @@ async fn a_key_that_was_destroyed_unused_does_not_come_back_with_the_epoch_of_a_
     let (manifest, _) = world.db.row("keyring", "manifest").await;
     world.db.overwrite(&slot, row).await;
     world.db.overwrite(&manifest, forged).await;
-    for _ in 0..3 {
-        let again = in_workspace("T9").with_bot("xoxb-T9");
-        if store.store(&again).await.is_ok() {
-            assert_eq!(sealed_under(&world.db, "T9").await, *new.as_bytes());
+    for round in 0..4 {
+        // A new tenant each time: no row of it needs the newest key for opening.
+        let tenant = format!("T9{round}");
+        let installation = in_workspace(&tenant).with_bot("xoxb-new");
+        match store.store(&installation).await {
+            Ok(_) => assert_eq!(sealed_under(&world.db, &tenant).await, *new.as_bytes()),
+            Err(error) => assert_matches!(error, Error::KeyringRolledBack(_)),
         }
         advance(Duration::from_secs(8 * 60)).await;
     }
-    let again = in_workspace("T9").with_bot("xoxb-T9");
-    assert_matches!(store.store(&again).await, Err(Error::KeyringRolledBack(_)));
+    let installation = in_workspace("T99").with_bot("xoxb-new");
+    let stored = store.store(&installation).await;
+    assert_matches!(stored, Err(Error::KeyringRolledBack(_)));
 }
 
 /// A row that is put back after its key was destroyed cannot be opened, and is not absent either.
