@@ -95,7 +95,7 @@ fn of_fault(tenant: &InstallationKey, slot: &str, fault: &RowFault) -> Finding {
             ),
             format!(
                 "restore the row from a backup, or have the app installed again, which replaces \
-                 it; if the tenant has left, `slack-installs purge {tenant}`"
+                 it; if the tenant has left, `slack-installs purge {tenant} --reason …`"
             ),
         ),
         RowFault::WithoutKey(reason) => Finding::new(

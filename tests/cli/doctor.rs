@@ -40,6 +40,7 @@ async fn doctor_finds_each_fault_of_a_tenant_and_names_the_command_that_mends_it
                 owner: 7,
                 until: ago(3600),
             });
+            chain.issued_at = ago(6 * 3600);
         })
         .await;
     house
@@ -63,7 +64,7 @@ async fn doctor_finds_each_fault_of_a_tenant_and_names_the_command_that_mends_it
     );
     let ran = house.run(&["doctor"]).await;
     for command in [
-        "slack-installs purge T0BRAVO0002",
+        "slack-installs purge T0BRAVO0002 --reason",
         "slack-installs refresh T0BRAVO0002 --revive",
         "slack-installs thaw T0BRAVO0002 --reason",
         "slack-installs refresh T0ALPHA0001",

@@ -2,6 +2,7 @@
 
 use slack_installs::Hold;
 use slack_installs::store::{Access, Lease, LifecycleStore as _};
+use slack_installs::testing::Who;
 
 use super::{House, ago, kinds};
 use crate::support::app::{ADA, ALPHA, BRAVO, OLGA, ORG, SALES, key};
@@ -126,7 +127,7 @@ async fn a_hold_that_cannot_be_read_is_explained_as_a_hold() {
 #[tokio::test]
 async fn a_workspace_is_explained_through_its_organisation_until_the_organisation_loses_it() {
     let house = House::new().await;
-    house.install(OLGA).await;
+    house.install(Who::user(OLGA).at(ORG)).await;
     let ran = house.run_json(&["explain", SALES, "--org", ORG]).await;
     ran.ends(0);
     assert_eq!(ran.json()["served_by"], ORG);
@@ -192,9 +193,9 @@ async fn show_names_every_row_with_its_key_and_version() {
 #[tokio::test]
 async fn list_has_a_line_for_each_tenant_that_meets_every_condition() {
     let house = House::new().await;
-    for who in [ADA, BOB, OLGA] {
-        house.install(who).await;
-    }
+    house.install(ADA).await;
+    house.install(BOB).await;
+    house.install(Who::user(OLGA).at(ORG)).await;
     let hold = Hold {
         is_on: true,
         reason: "r".to_owned(),
@@ -239,9 +240,9 @@ async fn list_has_a_line_for_each_tenant_that_meets_every_condition() {
 #[tokio::test]
 async fn stats_counts_and_verify_opens_every_row() {
     let house = House::new().await;
-    for who in [ADA, BOB, OLGA] {
-        house.install(who).await;
-    }
+    house.install(ADA).await;
+    house.install(BOB).await;
+    house.install(Who::user(OLGA).at(ORG)).await;
     let stats = house.run_json(&["stats"]).await.json();
     assert_eq!(
         (

@@ -37,7 +37,7 @@ use slack_installs::backend::{
 };
 use slack_installs::slack::SlackClient;
 use slack_installs::store::{Chain, ChainKey, Credential, RotationStore as _};
-use slack_installs::testing::{FakeSlack, Rotation};
+use slack_installs::testing::{FakeSlack, Rotation, Who};
 use slack_installs::{
     EncryptedStore, InstallConfig, InstallProvider, KeyProvider, LocalKeyProvider, MasterKey,
     RedirectUri, Scopes,
@@ -131,10 +131,16 @@ impl House {
         }
     }
 
-    /// Installs the app for this person.
-    pub(crate) async fn install(&self, who: &str) {
+    /// Installs the app for this person, or in this organisation.
+    pub(crate) async fn install(&self, who: impl Into<Who>) {
         let page = self.app.install(who).await;
         assert!(support::app::installed(&page), "{}", page.body());
+    }
+
+    /// Makes a bot's pair six hours old, because a new one is not replaced at once.
+    pub(crate) async fn age(&self, tenant: &str) {
+        self.change_chain(tenant, |chain| chain.issued_at = ago(6 * 3600))
+            .await;
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

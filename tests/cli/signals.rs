@@ -44,6 +44,7 @@ async fn a_signal_ends_a_long_command_with_its_own_code() {
 async fn a_refresh_that_is_interrupted_stores_the_pair_that_slack_issued() {
     let house = House::new().await;
     house.install(ADA).await;
+    house.age(ALPHA).await;
     let calls = house.app.fake.calls("oauth.v2.access");
     let slow = Fault::delay(Duration::from_millis(1500));
     house.app.fake.inject("oauth.v2.access", slow);

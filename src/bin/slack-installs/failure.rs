@@ -146,6 +146,8 @@ impl From<rotation::Error> for Failure {
         let code = match &error {
             rotation::Error::NotInstalled { .. } => Code::NotFound,
             rotation::Error::OnHold | rotation::Error::NotRotating => Code::Refused,
+            // Slack was not asked.
+            rotation::Error::TryAgain { code, .. } if code.as_str() == JUST_NOW => Code::Refused,
             rotation::Error::Store(error) => of_store(error),
             rotation::Error::Interrupted => Code::Interrupted,
             _ => Code::Slack,
@@ -180,3 +182,6 @@ fn of_store(error: &store::Error) -> Code {
         _ => Code::Database,
     }
 }
+
+/// A pair that was issued some minutes ago is not replaced, because Slack keeps two tokens alive.
+const JUST_NOW: &str = "refreshed_just_now";
