@@ -24,7 +24,10 @@ pub(crate) async fn what_is_stored_about_a_person_is_exported_without_secrets(db
     let key = workspace_key("T1");
     let rows = async |person: Option<&str>| {
         let person = person.map(user_id);
-        let facts = store.export_facts(&key, person.as_ref()).await.expect("read");
+        let facts = store
+            .export_facts(&key, person.as_ref())
+            .await
+            .expect("read");
         let text = format!("{facts:?}");
         assert!(!text.contains("SECRET"), "{text}");
         facts.into_iter().map(|it| it.row).collect::<Vec<_>>()
