@@ -211,6 +211,26 @@ async fn in_strict_mode_a_read_of_a_stalled_log_fails_within_the_bound_and_none_
     assert!(matches!(closed, Err(Error::Unavailable(_))), "{closed:?}");
 }
 
+/// A change was committed before it is recorded, so the log must say that it misses one.
+#[tokio::test]
+async fn in_strict_mode_a_change_that_does_not_fit_fails_and_is_counted_and_a_read_only_fails() {
+    let log = Log::new().await;
+    let slow = Slow::of(&log);
+    let audit = open(&slow, log.options().strict().with_capacity(2)).await;
+    for act in [write(1), read(1)] {
+        let acts = vec![act.clone(), act.clone(), act];
+        let reported = audit.report(AuditContext::default(), acts).await;
+        assert!(
+            matches!(reported, Err(Error::Unavailable(_))),
+            "{reported:?}"
+        );
+    }
+    assert!(audit.close().await);
+    log.assert_found(&[]).await;
+    assert_eq!(count(&log, "gap").await, 3);
+    assert_eq!(count(&log, "write").await + count(&log, "open").await, 0);
+}
+
 #[tokio::test]
 async fn a_batch_whose_response_was_lost_is_there_once() {
     let log = Log::new().await;
