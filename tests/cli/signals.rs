@@ -46,7 +46,8 @@ async fn a_refresh_that_is_interrupted_stores_the_pair_that_slack_issued() {
     house.install(ADA).await;
     house.age(ALPHA).await;
     let calls = house.app.fake.calls("oauth.v2.access");
-    let slow = Fault::delay(Duration::from_millis(1500));
+    // Slack issues the pair, and its response is late.
+    let slow = Fault::delay(Duration::from_millis(1500)).after_effect();
     house.app.fake.inject("oauth.v2.access", slow);
     let running = house
         .command(&["refresh", ALPHA, "--yes"])
