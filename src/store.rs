@@ -19,7 +19,9 @@ mod notice;
 mod seen;
 mod threshold;
 
-pub use chain::{Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationStore, StoredChain};
+pub use chain::{
+    Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationStore, StoredChain, Unproven,
+};
 pub(crate) use chain::{HARD, SUSPECT, is_suspect};
 pub(crate) use lifecycle::MAX_REASON;
 pub use lifecycle::{Access, Departure, LifecycleStore, PendingDeparture};

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,7 +12,7 @@ use super::buy::Step;
 use super::error::Error;
 use super::guard::WINDOW;
 use super::lease::HeldLease;
-use super::protocol::{self, CALL, LEASE, Refused, SAVE};
+use super::protocol::{self, CALL, Freshness, LEASE, Refused, SAVE};
 use crate::error_chain::error_chain;
 use crate::slack::{Error as SlackError, ErrorClass};
 use crate::store::{Mark, StoredChain};
@@ -39,11 +40,15 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Sends the ticket's refresh tokens one after the other until Slack issues a pair.
+    /// Sends the ticket's refresh tokens one after the other until Slack issues a pair. If the
+    /// stored pair is not proven, asks Slack about it first.
     pub(super) async fn run(mut self) -> Result<Step, Error> {
         if let Err(code) = self.lease.engine.breaker.check() {
-            self.give_back(NOW, code.as_str()).await;
+            drop(self.give_back(NOW, code.as_str()).await);
             return Err(Error::Configuration { code });
+        }
+        if let Some(step) = self.prove().await? {
+            return Ok(step);
         }
         let mut error = "unknown".into();
         for mark in self.lease.ticket.candidates.clone() {
@@ -53,6 +58,32 @@ impl<'a> Attempt<'a> {
             }
         }
         self.all_refused(&error).await
+    }
+
+    /// Asks Slack about a pair that may be dead, unless it is known to be, or a call with its own
+    /// refresh token has an unknown outcome. If the pair is alive, no other pair is needed.
+    async fn prove(&self) -> Result<Option<Step>, Error> {
+        let (chain, ticket) = (&self.stored.chain, &self.lease.ticket);
+        let is_over = chain.expires_at <= Some(chain.issued_at);
+        if chain.unproven.is_none() || is_over || ticket.attempts > 0 {
+            return Ok(None);
+        }
+        let (engine, key) = (&self.lease.engine, &self.lease.key);
+        if !engine.answers_for(key, self.stored).await {
+            return Ok(None);
+        }
+        let proven = engine.patient_step(key, |chain| {
+            let next = protocol::prove(chain, ticket);
+            let is_proven = next.is_some();
+            (next, is_proven)
+        });
+        let (Some(stored), true) = proven.await? else {
+            return Ok(Some(Step::Again));
+        };
+        if protocol::freshness(&stored.chain, engine.clock.now()) > Freshness::Fresh {
+            return Ok(Some(Step::Again));
+        }
+        Ok(Some(Step::Done(Arc::new(stored))))
     }
 
     /// Calls Slack with this refresh token. If the outcome is unknown, repeats the call once.
@@ -70,7 +101,7 @@ impl<'a> Attempt<'a> {
             // The process stalled, for example because of swapping or a debugger. Another process
             // may hold the lease by the time the response arrives.
             if self.begun.elapsed() > LEASE - CALL - SAVE {
-                return Err(self.give_back(NOW, "stalled").await);
+                return self.give_back(NOW, "stalled").await.map(ControlFlow::Break);
             }
             let sent = Instant::now();
             let failure = match self.call(mark).await {
@@ -82,10 +113,12 @@ impl<'a> Attempt<'a> {
             match Answer::of(&failure) {
                 Answer::App(code) => {
                     self.lease.engine.breaker.trip(&code, sent);
-                    self.give_back(NOW, code.as_str()).await;
+                    drop(self.give_back(NOW, code.as_str()).await);
                     return Err(Error::Configuration { code });
                 }
-                Answer::Later { after } => return Err(self.give_back(after, &error).await),
+                Answer::Later { after } => {
+                    return self.give_back(after, &error).await.map(ControlFlow::Break);
+                }
                 Answer::Refused => {
                     self.lease.engine.breaker.reset();
                     return Ok(ControlFlow::Continue(error));
@@ -93,7 +126,7 @@ impl<'a> Attempt<'a> {
                 Answer::Unknown => self.unknown += 1,
             }
             if is_retry {
-                return Err(self.give_back(None, &error).await);
+                return self.give_back(None, &error).await.map(ControlFlow::Break);
             }
             // Repeats the call at once with the same token, because Slack accepts a refresh token
             // again for a short grace.
@@ -109,17 +142,17 @@ impl<'a> Attempt<'a> {
             let app = &engine.config.credentials;
             engine.slack.refresh(app, &token).await
         };
-        self.lease.buy(call).await
+        self.lease.buy(call, Some(mark)).await
     }
 
     /// Records one more call. Returns `false` if the call is no longer needed, because the chain
-    /// or its lease has changed.
+    /// or its lease has changed. A lease that this refresh still holds is then released.
     async fn record_call(&self) -> bool {
         let (engine, key, ticket) = (&self.lease.engine, &self.lease.key, &self.lease.ticket);
         let recorded = engine.step(key, None, |chain| {
             let next = protocol::repeat(chain, ticket, engine.clock.now());
             let is_ours = next.is_some();
-            (next, is_ours)
+            (next.or_else(|| protocol::step_back(chain, ticket)), is_ours)
         });
         match recorded.await {
             Ok((_, is_ours)) => is_ours,
@@ -130,6 +163,7 @@ impl<'a> Attempt<'a> {
                     chain = %key, error = error_chain(&error),
                     "the repeated call to Slack could not be recorded; it is made anyway"
                 );
+                self.lease.is_uncounted.store(true, Ordering::SeqCst);
                 true
             }
         }
@@ -163,7 +197,7 @@ impl<'a> Attempt<'a> {
                 chain = %key,
                 "Slack refused too many chains within 5 minutes; no chain is marked dead"
             );
-            return Err(self.give_back(Some(WINDOW), error).await);
+            return self.give_back(Some(WINDOW), error).await;
         }
         let refused = engine.step(key, None, |chain| {
             protocol::refuse(chain, ticket, &ticket.candidates, error)
@@ -178,7 +212,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    async fn give_back(&self, after: Option<Duration>, error: &str) -> Error {
+    async fn give_back(&self, after: Option<Duration>, error: &str) -> Result<Step, Error> {
         let fruitless = self.recorded - self.unknown;
         self.lease.give_back(fruitless, after, error).await
     }

@@ -38,6 +38,16 @@ impl Engine {
         self.recent.note_verdict(key, generation, is_alive, until);
     }
 
+    /// Returns whether Slack says that this token is alive, and remembers it. `false` also if Slack
+    /// does not respond.
+    pub(super) async fn answers_for(&self, key: &ChainKey, stored: &StoredChain) -> bool {
+        let is_alive = self.ask(stored).await == Verdict::Alive;
+        if is_alive {
+            self.remember(key, stored, true);
+        }
+        is_alive
+    }
+
     /// Returns whether a suspect token is alive. Remembers the result for [`VERDICT`].
     ///
     /// Only a refusal by Slack counts against the token. If Slack does not respond, the token
@@ -82,23 +92,38 @@ impl Engine {
         if self.recent.verdict(key, generation) == Some(true) {
             return false;
         }
-        self.end_if_refused(key, &stored, false).await
-    }
-
-    /// Asks Slack about this pair, and records the end of the pair if Slack refuses it. Returns
-    /// whether that was recorded. `is_new` says that the pair was just saved.
-    pub(super) async fn end_if_refused(
-        &self,
-        key: &ChainKey,
-        stored: &StoredChain,
-        is_new: bool,
-    ) -> bool {
-        match self.ask(stored).await {
-            Verdict::Alive => self.remember(key, stored, true),
-            Verdict::Ended => return self.end(key, stored, is_new).await,
+        match self.ask(&stored).await {
+            Verdict::Alive => self.remember(key, &stored, true),
+            Verdict::Ended => return self.end(key, &stored, false).await,
             Verdict::Unknown => {}
         }
         false
+    }
+
+    /// Asks Slack about a pair that was just saved and may be dead. Returns the chain that callers
+    /// get, or `None` if Slack has ended the pair: the chain's other refresh tokens must be tried.
+    ///
+    /// If Slack does not respond, the pair stays suspect.
+    pub(super) async fn proven(
+        &self,
+        key: &ChainKey,
+        mut stored: StoredChain,
+    ) -> Option<StoredChain> {
+        match self.ask(&stored).await {
+            Verdict::Alive => {
+                self.remember(key, &stored, true);
+                self.store_verdict(key, &stored, true).await;
+                // This process's callers get the pair at once, although the row may still call it
+                // suspect: a refresh that holds the lease may end it.
+                stored.chain.unproven = None;
+                Some(stored)
+            }
+            Verdict::Ended => {
+                self.end(key, &stored, true).await;
+                None
+            }
+            Verdict::Unknown => Some(stored),
+        }
     }
 
     async fn end(&self, key: &ChainKey, stored: &StoredChain, is_new: bool) -> bool {
@@ -129,6 +154,14 @@ impl Engine {
             Verdict::Unknown => return,
             verdict => verdict == Verdict::Alive,
         };
+        self.store_verdict(key, stored, is_alive).await;
+    }
+
+    async fn store_verdict(&self, key: &ChainKey, stored: &StoredChain, is_alive: bool) {
+        // Slack may have said so before a call of the refresh that held the lease ended the pair.
+        if is_alive && stored.chain.lease.is_some() {
+            return;
+        }
         let generation = stored.chain.generation;
         let confirmed = self.step(key, None, |chain| {
             (protocol::confirm(chain, generation, is_alive), ())

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 use super::error::Error;
 use super::lease::HeldLease;
 use super::protocol::{self, CALL, Committed, Issued};
+use super::refresh::Trigger;
 use crate::error_chain::error_chain;
 use crate::secret::same;
 use crate::slack::{Error as SlackError, Renewed, TransportError};
@@ -30,21 +32,27 @@ impl HeldLease {
     ///
     /// The outer error is Slack's: the call returned no pair. The inner error is a failed save, or
     /// a pair that belongs to another chain.
-    pub(super) async fn buy<F>(&self, call: F) -> Result<Result<Step, Error>, SlackError>
+    ///
+    /// `by` is the refresh token that the call sends.
+    pub(super) async fn buy<F>(
+        &self,
+        call: F,
+        by: Option<Mark>,
+    ) -> Result<Result<Step, Error>, SlackError>
     where
         F: Future<Output = Result<Renewed, SlackError>> + Send + 'static,
     {
-        let renewed = self.in_time(call).await?;
+        let renewed = self.in_time(call, by).await?;
         self.engine.breaker.reset();
         Ok(match self.fits(&renewed) {
-            Ok(()) => self.save(&renewed).await,
-            Err(what) => Err(self.mismatched(what).await),
+            Ok(()) => self.save(&renewed, by, false).await,
+            Err(what) => self.mismatched(what).await,
         })
     }
 
     /// Waits up to [`CALL`] for the response to the call. If the response arrives later, a separate
     /// task still saves its pair, or keeps it as an alternate.
-    async fn in_time<F>(&self, call: F) -> Result<Renewed, SlackError>
+    async fn in_time<F>(&self, call: F, by: Option<Mark>) -> Result<Renewed, SlackError>
     where
         F: Future<Output = Result<Renewed, SlackError>> + Send + 'static,
     {
@@ -59,17 +67,31 @@ impl HeldLease {
                 let late_task = self.engine.flights.late_task();
                 drop(tokio::spawn(async move {
                     let _late_task = late_task;
-                    if let Ok(Ok(renewed)) = call.await
-                        && lease.fits(&renewed).is_ok()
-                        && let Err(error) = lease.save(&renewed).await
-                    {
-                        tracing::error!(
+                    let Ok(Ok(renewed)) = call.await else { return };
+                    if lease.fits(&renewed).is_err() {
+                        return;
+                    }
+                    match lease.save(&renewed, by, true).await {
+                        Ok(Step::Done(_)) => {}
+                        Ok(Step::Again) => lease.look_again().await,
+                        Err(error) => tracing::error!(
                             chain = %lease.key, error = error_chain(&error),
                             "Slack's response was late, and its pair could not be saved: it is lost"
-                        );
+                        ),
                     }
                 }));
                 Err(lost(late.into()))
+            }
+        }
+    }
+
+    /// Refreshes the chain after a late pair changed it, although no caller waits: the refresh token
+    /// that still works may be accepted for some seconds only.
+    async fn look_again(&self) {
+        // A refresh that is running may have read the chain before it changed.
+        for _ in 0..2 {
+            if let Ok(running) = self.engine.refresh(&self.key, Trigger::Use) {
+                drop(running.outcome(Instant::now() + LOOK).await);
             }
         }
     }
@@ -102,7 +124,7 @@ impl HeldLease {
 
     /// Gives the lease back after Slack returned a pair of another chain, and logs an error. The
     /// pair is not stored. The spent refresh token is tried again while Slack still accepts it.
-    async fn mismatched(&self, what: &'static str) -> Error {
+    async fn mismatched(&self, what: &'static str) -> Result<Step, Error> {
         tracing::error!(
             chain = %self.key, what,
             "Slack returned a token of another app, team or type; it is not stored"
@@ -112,10 +134,18 @@ impl HeldLease {
 
     /// Tries for up to [`KEEP_TRYING`] to save the pair, or to keep it as an alternate. Revokes the
     /// pair if its installation no longer exists.
-    async fn save(&self, renewed: &Renewed) -> Result<Step, Error> {
+    async fn save(
+        &self,
+        renewed: &Renewed,
+        by: Option<Mark>,
+        is_late: bool,
+    ) -> Result<Step, Error> {
         let (engine, key) = (&self.engine, &self.key);
         let refresh_token = renewed.grant.refresh_token.as_ref();
-        let issued = Issued {
+        let mut issued = Issued {
+            by,
+            is_late,
+            is_uncounted: false,
             refresh: Mark::of(refresh_token.expect("a valid response has a refresh token")),
             issued_at: renewed.at,
             expires_at: renewed.grant.expires_at,
@@ -123,20 +153,14 @@ impl HeldLease {
         };
         let give_up = Instant::now() + KEEP_TRYING;
         let mut pause = FIRST_PAUSE;
-        let mut is_doubtful = false;
         loop {
+            issued.is_uncounted = self.is_uncounted.load(Ordering::SeqCst);
             let saved = engine.step(key, Some(&renewed.grant), |chain| {
-                let now = engine.clock.now();
-                let (next, committed) = protocol::commit(chain, &self.ticket, &issued, now);
-                // An earlier call with the same refresh token may have issued another pair, and
-                // Slack may have revoked this one.
-                is_doubtful |= next.is_some() && chain.is_some_and(|chain| chain.attempts > 1);
-                (next, committed)
+                protocol::commit(chain, &self.ticket, &issued, engine.clock.now())
             });
             let error = match saved.await {
                 Ok((stored, committed)) => {
-                    let saved = self.saved(renewed, stored, committed, is_doubtful);
-                    return Ok(saved.await);
+                    return Ok(self.saved(renewed, stored, committed).await);
                 }
                 Err(error) => error,
             };
@@ -161,14 +185,16 @@ impl HeldLease {
         renewed: &Renewed,
         stored: Option<StoredChain>,
         committed: Committed,
-        is_doubtful: bool,
     ) -> Step {
         let (engine, key) = (&self.engine, &self.key);
         match (committed, stored) {
             (Committed::Saved, Some(stored)) => {
                 tracing::info!(chain = %key, generation = stored.chain.generation, "refreshed");
-                if !is_doubtful || !engine.end_if_refused(key, &stored, true).await {
+                if stored.chain.unproven.is_none() {
                     return Step::Done(Arc::new(stored));
+                }
+                if let Some(proven) = engine.proven(key, stored).await {
+                    return Step::Done(Arc::new(proven));
                 }
             }
             (Committed::Alternate, stored) => {
@@ -213,6 +239,9 @@ impl HeldLease {
 
 /// How long a save is tried. A database normally restarts or fails over within this time.
 const KEEP_TRYING: Duration = Duration::from_secs(10 * 60);
+
+/// Longer than a refresh takes.
+const LOOK: Duration = Duration::from_secs(60);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 

@@ -1,8 +1,10 @@
 //! A lease that this process holds, and its release after a refresh that brought no pair.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use super::buy::Step;
 use super::engine::Engine;
 use super::error::Error;
 use super::protocol::{self, LEASE, Released, Ticket};
@@ -20,6 +22,8 @@ pub(super) struct HeldLease {
     pub(super) app_id: AppId,
     /// Whether the pair is bought ahead, without a caller that asked for it.
     pub(super) is_ahead: bool,
+    /// Whether a call under this lease could not be recorded.
+    pub(super) is_uncounted: Arc<AtomicBool>,
 }
 
 impl HeldLease {
@@ -27,17 +31,23 @@ impl HeldLease {
     /// after `after`, or else after the backoff. `fruitless` is the number of recorded calls that
     /// certainly issued no pair.
     ///
+    /// If another pair was saved in the meantime, the refresh did not fail: the chain must be read
+    /// again.
+    ///
     /// If the database does not respond for a long time, the lease is not released but lapses.
     pub(super) async fn give_back(
         &self,
         fruitless: u32,
         after: Option<Duration>,
         error: &str,
-    ) -> Error {
+    ) -> Result<Step, Error> {
         let now = self.engine.clock.now();
         let share = 0.5 + self.engine.jitter.random();
         let mut retry_at = now;
         let released = self.engine.patient_step(&self.key, |chain| {
+            if self.ticket.is_overtaken(chain) {
+                return (protocol::step_back(chain, &self.ticket), true);
+            }
             let failures = chain.map_or(0, |chain| chain.failures);
             retry_at = now + after.unwrap_or_else(|| backoff(failures).mul_f64(share));
             let released = Released {
@@ -45,16 +55,20 @@ impl HeldLease {
                 retry_at,
                 error: error.into(),
             };
-            (protocol::release(chain, &self.ticket, &released), ())
+            (protocol::release(chain, &self.ticket, &released), false)
         });
-        if let Err(error) = released.await {
-            tracing::warn!(
-                chain = %self.key, error = error_chain(&error),
-                "a lease could not be released; it lapses within 15 s"
-            );
-            retry_at += LEASE;
+        match released.await {
+            Ok((_, true)) => return Ok(Step::Again),
+            Ok((_, false)) => {}
+            Err(error) => {
+                tracing::warn!(
+                    chain = %self.key, error = error_chain(&error),
+                    "a lease could not be released; it lapses within 15 s"
+                );
+                retry_at += LEASE;
+            }
         }
-        Error::try_again(retry_at, Some(error))
+        Err(Error::try_again(retry_at, Some(error)))
     }
 }
 

@@ -128,8 +128,9 @@ impl Engine {
             ticket,
             app_id: stored.app_id,
             is_ahead: false,
+            is_uncounted: Arc::default(),
         };
-        match lease.buy(call).await {
+        match lease.buy(call, None).await {
             Ok(bought) => match bought? {
                 Step::Again => Err(Error::Busy),
                 Step::Done(stored) => Ok(stored),
@@ -147,9 +148,8 @@ async fn not_exchanged(lease: &HeldLease, failure: &SlackError) -> Error {
         SlackError::RateLimited { retry_after } => retry_after.unwrap_or(PAUSE).min(LONGEST_WAIT),
         _ => Duration::ZERO,
     };
-    lease
-        .give_back(is_definite.into(), Some(after), &name)
-        .await;
+    let given_back = lease.give_back(is_definite.into(), Some(after), &name);
+    drop(given_back.await);
     match failure {
         SlackError::Api { .. } if code.is_about_app() => Error::Configuration { code },
         _ => Error::NotExchanged { code },

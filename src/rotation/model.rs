@@ -2,7 +2,7 @@
 //! [`protocol`](super::protocol) in every interleaving of several workers. The adversary controls:
 //!
 //! * when a lease lapses, and when Slack's grace ends,
-//! * lost responses and crashes,
+//! * lost and late responses, and crashes,
 //! * a reinstall and an uninstallation,
 //! * how Slack treats a refresh token that is used again, in one of four ways.
 //!
@@ -21,8 +21,10 @@ use super::protocol::{
     self, Acquired, Committed, Demand, Issued, Refused, Released, Served, Ticket,
 };
 use crate::store::{Chain, InstallId, Mark};
+use late::{Asks, Late, issued};
 
 mod exchange;
+mod late;
 mod mutants;
 mod parked;
 
@@ -55,6 +57,10 @@ struct Token {
     status: Status,
     parent: u8,
     install: u8,
+    /// Whether it was in the record.
+    was_stored: bool,
+    /// Whether it has bought a pair.
+    was_spent: bool,
 }
 
 /// The parent of a token that has no parent.
@@ -66,6 +72,8 @@ struct Budget {
     uses: u8,
     crashes: u8,
     lost: u8,
+    /// Responses that arrive after the worker has stopped waiting.
+    late: u8,
     reinstalls: u8,
     uninstalls: u8,
     lapses: u8,
@@ -93,6 +101,12 @@ enum Doing {
     Lost(u8),
     /// Slack issued this token.
     Got(u8),
+    /// The worker holds the lease of a pair that is not proven, and asks Slack about it.
+    Proves,
+    /// Slack says that the pair is alive.
+    Proven,
+    /// The worker has saved a pair, and asks Slack about it.
+    Asks(Asks),
     /// Slack refused this candidate.
     Refused(u8),
 }
@@ -111,6 +125,10 @@ struct State {
     record: Option<Chain>,
     install: u8,
     workers: Vec<Worker>,
+    /// The tasks that wait for late responses.
+    late: Vec<Late>,
+    /// Whether a worker has called Slack after it lost its lease.
+    is_stale: bool,
     budget: Budget,
     first: First,
     /// The installation and the generation of the last call whose outcome is lost.
@@ -129,6 +147,9 @@ struct Protocol {
     refuse: fn(Option<&Chain>, &Ticket, &[Mark]) -> (Option<Chain>, Refused),
     repeat: fn(Option<&Chain>, &Ticket) -> Option<Chain>,
     release: fn(Option<&Chain>, &Ticket, u32) -> Option<Chain>,
+    /// Stores that a pair is alive. The flag says whether a refresh held the lease when Slack was
+    /// asked.
+    confirm: fn(Option<&Chain>, u64, bool) -> Option<Chain>,
 }
 
 type Serve = fn(Option<&Chain>, SystemTime, Option<Duration>) -> (Option<Chain>, Served);
@@ -148,23 +169,30 @@ const SHIPPED: Protocol = Protocol {
         };
         protocol::release(chain, ticket, &released)
     },
+    confirm: |chain, generation, was_held| {
+        protocol::confirm(chain.filter(|_| !was_held), generation, true)
+    },
 };
 
 fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000)
 }
 
+/// When all pairs were issued: a pair is due, and not known to be over.
+fn issued_at() -> SystemTime {
+    now() - Duration::from_secs(1)
+}
+
 /// Returns a record whose token is always due.
 fn record(install: u8, refresh: u8) -> Chain {
     let (install, refresh) = (InstallId(install.into()), Mark(refresh.into()));
-    Chain::unused(install, Some(refresh), now(), Some(now()))
+    Chain::unused(install, Some(refresh), issued_at(), Some(now()))
 }
 
 /// Returns the record without the fields that do not matter to the search. Among them are times,
 /// because the adversary controls the time.
 fn plain(chain: Chain) -> Chain {
     Chain {
-        attempted_at: None,
         retry_at: None,
         failures: 0,
         last_error: None,
@@ -180,7 +208,8 @@ fn plain(chain: Chain) -> Chain {
 fn is_forgotten(serve: Serve, chain: &Chain) -> bool {
     let chain = protocol::scheduled(chain.clone());
     // States independently of the protocol which chains the worker does not refresh.
-    let is_parked = chain.idle >= PARKED && chain.attempts == 0 && chain.lease.is_none();
+    let is_settled = chain.attempts == 0 && chain.unproven.is_none();
+    let is_parked = chain.idle >= PARKED && is_settled && chain.lease.is_none();
     let looks = [
         (DAY, None),
         (DAY, Some(20 * DAY)),
@@ -230,10 +259,14 @@ impl State {
                 status: Status::Live,
                 parent: ROOT,
                 install: 0,
+                was_stored: true,
+                was_spent: false,
             }],
             record: Some(record),
             install: 0,
             workers: vec![free; workers],
+            late: Vec::new(),
+            is_stale: false,
             budget,
             first,
             unheard: None,
@@ -248,6 +281,7 @@ impl State {
             uses,
             crashes,
             lost,
+            late,
             reinstalls,
             uninstalls,
             lapses,
@@ -257,6 +291,7 @@ impl State {
             uses,
             crashes,
             lost,
+            late,
             reinstalls,
             uninstalls,
             lapses,
@@ -264,9 +299,10 @@ impl State {
             self.install,
         ]);
         let (install, generation) = self.unheard.unwrap_or((ROOT, ROOT));
-        key.extend([install, generation]);
+        key.extend([install, generation, self.is_stale.into()]);
         for token in &self.tokens {
             key.extend([token.status as u8, token.parent, token.install]);
+            key.push(u8::from(token.was_stored) + 2 * u8::from(token.was_spent));
         }
         key.push(0xFF);
         if let Some(chain) = &self.record {
@@ -285,6 +321,19 @@ impl State {
             key.push(0xFE);
             key.extend(lease);
             key.push(chain.is_dead.into());
+            let is_over = chain.expires_at <= Some(chain.issued_at);
+            key.push(is_over.into());
+            key.push(chain.attempted_at.is_some().into());
+            if let Some(unproven) = &chain.unproven {
+                key.push(0xFC);
+                key.extend(unproven.kept.iter().copied().map(at));
+            }
+        }
+        for late in &self.late {
+            let number = u8::try_from(late.number).expect("there are few workers");
+            key.extend([0xFB, number, late.new]);
+            key.extend(late.asks.map(Asks::key).into_iter().flatten());
+            self.ticket_key(&late.ticket, &mut key);
         }
         for worker in &self.workers {
             key.push(0xFD);
@@ -294,21 +343,42 @@ impl State {
                 Doing::Got(what) => (2, what),
                 Doing::Refused(what) => (3, what),
                 Doing::Lost(what) => (4, what),
+                Doing::Proves => (5, 0),
+                Doing::Proven => (6, 0),
+                Doing::Asks(_) => (7, 0),
             };
             key.extend([kind, what, worker.has_lapsed.into()]);
+            if let Doing::Asks(asks) = worker.doing {
+                key.extend(asks.key());
+            }
             if let Some(ticket) = &worker.ticket {
-                let number = |number: u128| u8::try_from(number).expect("the numbers are small");
-                key.extend([number(ticket.install.0), number(ticket.generation.into())]);
-                key.extend(ticket.candidates.iter().copied().map(at));
+                self.ticket_key(ticket, &mut key);
             }
         }
         key.into()
+    }
+
+    fn ticket_key(&self, ticket: &Ticket, key: &mut Vec<u8>) {
+        let number = |number: u128| u8::try_from(number).expect("the numbers are small");
+        key.extend([number(ticket.install.0), number(ticket.generation.into())]);
+        let owner = self.worker_of(ticket.owner);
+        key.extend([
+            number(ticket.attempts.into()),
+            owner.map_or(ROOT, |it| number(it as u128)),
+        ]);
+        key.extend(ticket.candidates.iter().copied().map(at));
+    }
+
+    /// Returns the token that bought this one.
+    fn by(&self, token: u8) -> u8 {
+        self.tokens[usize::from(token)].parent
     }
 
     fn is_quiescent(&self) -> bool {
         self.workers
             .iter()
             .all(|worker| matches!(worker.doing, Doing::Nothing))
+            && self.late.is_empty()
     }
 
     /// Sends a refresh token to Slack. Returns the token that it buys, or `None` if Slack refuses.
@@ -335,10 +405,13 @@ impl State {
                 }
             },
         }
+        self.tokens[usize::from(token)].was_spent = true;
         self.tokens.push(Token {
             status: born,
             parent: token,
             install,
+            was_stored: false,
+            was_spent: false,
         });
         Some(new)
     }
@@ -355,6 +428,9 @@ impl State {
     fn write(&mut self, protocol: &Protocol, next: Option<Chain>) {
         if let Some(next) = next {
             self.forgotten |= is_forgotten(protocol.serve, &next);
+            for mark in next.refresh.iter().chain(&next.alternates) {
+                self.tokens[usize::from(at(*mark))].was_stored = true;
+            }
             self.record = Some(plain(next));
         }
     }
@@ -433,6 +509,8 @@ impl State {
             status: Status::Live,
             parent: ROOT,
             install: self.install,
+            was_stored: true,
+            was_spent: false,
         });
         self.record = Some(record(self.install, new));
     }
@@ -480,6 +558,7 @@ fn successors(state: &State, protocol: &Protocol, reuse: Reuse) -> Vec<(String, 
         successors.crash(number);
         successors.work(number);
     }
+    successors.late();
     successors.found
 }
 
@@ -532,6 +611,7 @@ impl Successors<'_> {
                 if matches!(state.workers[number].doing, Doing::Got(_)) {
                     state.lose(number);
                 }
+                state.late.retain(|late| late.number != number);
                 state.rest(number);
             });
         }
@@ -552,6 +632,7 @@ impl Successors<'_> {
                 self.give_up(number, ticket, 0);
                 let next = (protocol.repeat)(chain, ticket);
                 let is_noted = next.is_some();
+                let next = next.or_else(|| protocol::step_back(chain, ticket));
                 self.add(
                     format!("{number} records one more call: {is_noted}"),
                     |state| {
@@ -566,14 +647,24 @@ impl Successors<'_> {
             }
             Doing::Got(new) => {
                 let issued = Issued {
-                    refresh: Mark(new.into()),
-                    issued_at: now(),
-                    expires_at: Some(now()),
                     is_ahead: number == 0 && state.first != First::Caller,
+                    ..issued(new, ticket, state.by(new))
                 };
                 let (next, answer) = (protocol.commit)(chain, ticket, &issued);
-                self.end(number, &format!("commits {new}: {answer:?}"), next);
+                let tag = format!("commits {new}: {answer:?}");
+                match Asks::after(answer, next.as_ref()) {
+                    None => self.end(number, &tag, next),
+                    Some(asks) => self.add(format!("{number} {tag}"), |state| {
+                        state.write(protocol, next);
+                        state.workers[number].doing = Doing::Asks(asks);
+                    }),
+                }
             }
+            Doing::Asks(asks) => self.ask(number, asks, |state, asks| match asks {
+                Some(asks) => state.workers[number].doing = Doing::Asks(asks),
+                None => state.rest(number),
+            }),
+            Doing::Proves | Doing::Proven => self.prove(number, ticket),
             Doing::Refused(candidate) if usize::from(candidate) + 1 < ticket.candidates.len() => {
                 self.add(format!("{number} tries the next"), |state| {
                     state.workers[number].doing = Doing::Calls(candidate + 1);
@@ -593,10 +684,17 @@ impl Successors<'_> {
             && let chain = state.record.as_ref()
             && let (next, Acquired::Go(ticket)) = (protocol.acquire)(chain, state.new_owner())
         {
+            let is_over = |chain: &Chain| chain.expires_at <= Some(chain.issued_at);
+            let is_unproven = chain.is_some_and(|it| it.unproven.is_some() && !is_over(it));
+            let doing = if is_unproven && ticket.attempts == 0 {
+                Doing::Proves
+            } else {
+                Doing::Calls(0)
+            };
             self.add(format!("{number} acquires"), |state| {
                 state.write(protocol, next);
                 state.workers[number] = Worker {
-                    doing: Doing::Calls(0),
+                    doing,
                     ticket: Some(ticket),
                     has_lapsed: false,
                 };
@@ -615,8 +713,10 @@ impl Successors<'_> {
             return;
         }
         let token = at(ticket.candidates[usize::from(candidate)]);
+        let has_lapsed = self.state.workers[number].has_lapsed;
         self.add(format!("{number} spends {token}"), |state| {
             state.budget.uses -= 1;
+            state.is_stale |= has_lapsed;
             state.workers[number].doing = match state.spend(token, reuse) {
                 Some(new) => Doing::Got(new),
                 None => Doing::Refused(candidate),
@@ -626,16 +726,39 @@ impl Successors<'_> {
             self.add(format!("{number} spends {token}, response lost"), |state| {
                 state.budget.uses -= 1;
                 state.budget.lost -= 1;
+                state.is_stale |= has_lapsed;
                 state.spend(token, reuse);
                 state.lose(number);
                 state.workers[number].doing = Doing::Lost(candidate);
+            });
+        }
+        let status = self.state.tokens[usize::from(token)].status;
+        if self.state.budget.late > 0 && status != Status::Dead {
+            let ticket = ticket.clone();
+            self.add(format!("{number} spends {token}, response late"), |state| {
+                state.budget.uses -= 1;
+                state.budget.late -= 1;
+                state.is_stale |= has_lapsed;
+                let new = state.spend(token, reuse).expect("Slack accepts it");
+                state.lose(number);
+                state.workers[number].doing = Doing::Lost(candidate);
+                state.late.push(Late {
+                    number,
+                    ticket,
+                    new,
+                    asks: None,
+                });
             });
         }
     }
 
     fn give_up(&mut self, number: usize, ticket: &Ticket, fruitless: u32) {
         let chain = self.state.record.as_ref();
-        let next = (self.protocol.release)(chain, ticket, fruitless);
+        let next = if ticket.is_overtaken(chain) {
+            protocol::step_back(chain, ticket)
+        } else {
+            (self.protocol.release)(chain, ticket, fruitless)
+        };
         self.end(number, "gives up", next);
     }
 
@@ -652,9 +775,8 @@ impl Successors<'_> {
 /// Returns the rule that a state, or the step to it, violates.
 fn wrong(
     protocol: &Protocol,
-    before: &State,
-    tag: &str,
-    state: &State,
+    reuse: Reuse,
+    (before, tag, state): (&State, &str, &State),
     budget: Budget,
 ) -> Option<&'static str> {
     let is_reinstall = tag.starts_with("reinstall");
@@ -708,12 +830,17 @@ fn wrong(
     if !has_usable && nothing_failed && state.tokens.iter().any(is_ours) {
         return Some(LOST);
     }
+    let nobody_died = state.budget.crashes == budget.crashes && !state.is_stale;
+    if !has_usable && nobody_died && state.is_overwritten(reuse) {
+        return Some(OVERWRITTEN);
+    }
     None
 }
 
 const FALSE_DEATH: &str = "a chain is marked dead, but one of its refresh tokens works";
 const FORGOTTEN: &str = "the workers' schedule forgets a chain, or checks one without effect";
 const LOST: &str = "nothing failed, but no stored refresh token works and Slack has one that does";
+const OVERWRITTEN: &str = "no stored refresh token works, but one that was stored before does";
 const RESURRECTED: &str = "a step other than a reinstall restored or replaced an installation";
 const UNHEARD: &str = "no worker would repeat a call whose outcome is lost";
 const WENT_BACK: &str = "the generation of an installation decreased";
@@ -735,7 +862,7 @@ fn search(
     while place < states.len() && wanted.is_none_or(|wanted| !wrongs.contains_key(wanted)) {
         let state = states[place].0.clone();
         for (tag, next) in successors(&state, protocol, reuse) {
-            if let Some(wrong) = wrong(protocol, &state, &tag, &next, budget) {
+            if let Some(wrong) = wrong(protocol, reuse, (&state, &tag, &next), budget) {
                 wrongs
                     .entry(wrong)
                     .or_insert_with(|| story(&states, place, &tag));
@@ -748,6 +875,7 @@ fn search(
         states[place].0 = State {
             tokens: Vec::new(),
             workers: Vec::new(),
+            late: Vec::new(),
             record: None,
             ..state
         };
@@ -774,6 +902,7 @@ const NO_CRASH: Budget = Budget {
     uses: 4,
     crashes: 0,
     lost: 1,
+    late: 0,
     reinstalls: 1,
     uninstalls: 1,
     lapses: 2,

@@ -8,11 +8,13 @@
 //! * A pair is saved only if the chain still has the installation and the generation whose refresh
 //!   token bought it.
 //! * A pair that arrives too late for that is kept as an alternate.
+//! * A refresh token is dropped when the pair that it bought is proven. A pair that one call bought
+//!   needs no proof.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::store::{Chain, InstallId, Lease, Mark, SUSPECT};
+use crate::store::{Chain, InstallId, Lease, Mark, SUSPECT, Unproven};
 
 mod schedule;
 #[cfg(test)]
@@ -70,16 +72,34 @@ pub(crate) struct Ticket {
     pub(crate) owner: u128,
     /// The refresh tokens to send, in this order.
     pub(crate) candidates: Vec<Mark>,
+    /// How many calls of unknown outcome were recorded before this ticket's first one.
+    pub(crate) attempts: u32,
+    /// When the last of them was recorded.
+    pub(crate) attempted_at: Option<SystemTime>,
+}
+
+impl Ticket {
+    /// Returns whether another pair of the installation was saved since the ticket was issued.
+    pub(crate) fn is_overtaken(&self, chain: Option<&Chain>) -> bool {
+        chain.is_some_and(|it| it.install == self.install && it.generation != self.generation)
+    }
 }
 
 /// A pair that Slack issued.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Issued {
     pub(crate) refresh: Mark,
+    /// The refresh token that bought it. `None` for the exchange of a long-lived token.
+    pub(crate) by: Option<Mark>,
     pub(crate) issued_at: SystemTime,
     pub(crate) expires_at: Option<SystemTime>,
     /// Whether the pair was bought ahead, without a caller that waits for it.
     pub(crate) is_ahead: bool,
+    /// Whether the response came after its refresh had stopped waiting for it. That refresh may
+    /// still make a call, and keeps its lease.
+    pub(crate) is_late: bool,
+    /// Whether a call of this ticket could not be recorded.
+    pub(crate) is_uncounted: bool,
 }
 
 /// The result of [`commit`].
@@ -152,7 +172,7 @@ pub(crate) fn hand_out(chain: &Chain, demand: Demand, is_strict: bool, now: Syst
     if may_serve && !chain.is_suspect() && !(is_strict && is_due) {
         let is_held = chain.lease.is_some_and(|lease| lease.until > now);
         let is_free = !chain.is_dead && !is_held && waits(chain, now).is_none();
-        let refresh = is_free && (is_due || chain.attempts > 0);
+        let refresh = is_free && (is_due || chain.is_unsettled());
         return Handout::Serve { refresh };
     }
     if chain.is_dead || chain.refresh.is_none() {
@@ -190,8 +210,9 @@ pub(crate) fn acquire(
     };
     let is_refused = demand.refuses(chain);
     let freshness = freshness(chain, now);
-    // A call of unknown outcome is repeated at once, while Slack still accepts the refresh token.
-    let is_due = is_refused || chain.attempts > 0 || freshness > Freshness::Fresh;
+    // A call of unknown outcome is repeated at once, and a pair that is not proven is proven at
+    // once, while Slack still accepts the refresh token.
+    let is_due = is_refused || chain.is_unsettled() || freshness > Freshness::Fresh;
     if !is_due {
         return (None, Acquired::Current);
     }
@@ -215,10 +236,10 @@ pub(crate) fn acquire(
     // If this owner already has the lease, the database applied this step before and its response
     // was lost. No call was made since, so none is counted.
     let is_new = chain.lease.is_none_or(|lease| lease.owner != owner);
-    let attempts = chain.attempts.saturating_add(is_new.into());
+    let before = chain.attempts.saturating_sub((!is_new).into());
     let newest_first = chain.alternates.iter().rev().copied();
     let candidates = std::iter::once(refresh).chain(newest_first);
-    begin(chain, owner, attempts, candidates.collect(), now)
+    begin(chain, owner, before, candidates.collect(), now)
 }
 
 /// Takes the lease and records the call for the exchange of a long-lived token. Slack accepts such
@@ -247,21 +268,21 @@ pub(crate) fn acquire_exchange(
         (None, Some(until)) => return (None, wait(until)),
         _ => {}
     }
-    begin(chain, owner, 1, Vec::new(), now)
+    begin(chain, owner, 0, Vec::new(), now)
 }
 
-/// Takes the lease, sets the number of recorded calls, and issues the ticket.
+/// Takes the lease, records a call after this many recorded calls, and issues the ticket.
 fn begin(
     chain: &Chain,
     owner: u128,
-    attempts: u32,
+    before: u32,
     candidates: Vec<Mark>,
     now: SystemTime,
 ) -> (Option<Chain>, Acquired) {
     let until = now + LEASE;
     let next = Chain {
         lease: Some(Lease { owner, until }),
-        attempts,
+        attempts: before.saturating_add(1),
         attempted_at: Some(now),
         ..chain.clone()
     };
@@ -270,12 +291,17 @@ fn begin(
         generation: chain.generation,
         owner,
         candidates,
+        attempts: before,
+        attempted_at: chain.attempted_at.filter(|_| before > 0),
     };
     (Some(next), Acquired::Go(ticket))
 }
 
 /// Saves a pair that Slack issued for this ticket. The lease does not matter: another process may
 /// hold it.
+///
+/// If more than one call was made, Slack may have ended this pair and still accept the refresh token
+/// that bought it. The pair is then [`Unproven`], and that token becomes an alternate.
 pub(crate) fn commit(
     chain: Option<&Chain>,
     ticket: &Ticket,
@@ -287,16 +313,27 @@ pub(crate) fn commit(
     };
     // An earlier try was applied and its response was lost. The chain is written again, because the
     // database may have reported that the earlier write is not durable yet.
+    let mut next = if issued.is_late {
+        chain.clone()
+    } else {
+        without_lease(chain, ticket)
+    };
     if chain.refresh == Some(issued.refresh) {
-        return (Some(chain.clone()), Committed::Saved);
+        // A later call returned the stored pair again, so another one would not help either.
+        if chain.generation == ticket.generation {
+            next.alternates.retain(|mark| Some(*mark) != issued.by);
+            if let Some(unproven) = &mut next.unproven {
+                unproven.kept.retain(|mark| Some(*mark) != issued.by);
+            }
+        }
+        return (Some(next), Committed::Saved);
     }
     if chain.install != ticket.install {
         return (None, Committed::Orphan);
     }
     if chain.alternates.contains(&issued.refresh) {
-        return (Some(chain.clone()), Committed::Alternate);
+        return (Some(next), Committed::Alternate);
     }
-    let mut next = without_lease(chain, ticket);
     next.is_dead = false;
     if chain.generation != ticket.generation {
         next.alternates.push(issued.refresh);
@@ -311,8 +348,12 @@ pub(crate) fn commit(
         };
         return (Some(next), Committed::Alternate);
     }
+    next.unproven = unproven(chain, ticket, issued, now);
+    let kept = next.unproven.iter().flat_map(|it| it.kept.iter().copied());
+    let kept: Vec<_> = kept.collect();
     next.alternates
-        .retain(|mark| !ticket.candidates.contains(mark));
+        .retain(|mark| !ticket.candidates.contains(mark) && !kept.contains(mark));
+    next.alternates.extend(kept);
     next.generation += 1;
     next.refresh = Some(issued.refresh);
     next.issued_at = issued.issued_at;
@@ -328,6 +369,26 @@ pub(crate) fn commit(
         0
     };
     (Some(next), Committed::Saved)
+}
+
+/// Returns what is not known about a pair that is about to be saved over this chain.
+fn unproven(chain: &Chain, ticket: &Ticket, issued: &Issued, now: SystemTime) -> Option<Unproven> {
+    // The tokens before the one that bought the pair were refused.
+    let mut refused_first = ticket.candidates.iter().copied();
+    let by = refused_first.by_ref().find(|mark| Some(*mark) == issued.by);
+    let mut kept: Vec<_> = refused_first.collect();
+    kept.reverse();
+    if chain.attempts > 1 || issued.is_uncounted {
+        kept.extend(by);
+        let called_at = chain.attempted_at.unwrap_or(now);
+        return Some(Unproven { called_at, kept });
+    }
+    // The token was sent before, and this pair may be dead from the start. The token is not sent
+    // once more: nothing suggests that Slack would issue another pair that is alive.
+    let is_again = |unproven: &&Unproven| by.is_some_and(|by| unproven.kept.contains(&by));
+    let before = chain.unproven.as_ref().filter(is_again)?;
+    let called_at = before.called_at;
+    Some(Unproven { called_at, kept })
 }
 
 /// Marks the chain dead, if Slack has refused all refresh tokens that the chain has.
@@ -351,6 +412,7 @@ pub(crate) fn refuse(
     }
     let next = Chain {
         is_dead: true,
+        unproven: None,
         attempts: 0,
         attempted_at: None,
         retry_at: None,
@@ -373,8 +435,41 @@ pub(crate) fn repeat(chain: Option<&Chain>, ticket: &Ticket, now: SystemTime) ->
     })
 }
 
-/// Stores Slack's verdict on a pair that became suspect because of an alternate. If the pair is
-/// alive, it is no longer suspect. If not, it can be refreshed at once.
+/// Releases the lease of a ticket whose pair was replaced by a late response to one of its own
+/// calls. The new pair can be refreshed at once.
+pub(crate) fn step_back(chain: Option<&Chain>, ticket: &Ticket) -> Option<Chain> {
+    let overtaken = chain.filter(|_| ticket.is_overtaken(chain));
+    let chain = overtaken.filter(|chain| holds(chain, ticket))?;
+    Some(without_lease(chain, ticket))
+}
+
+/// Stores that the pair is alive, which Slack has said instead of a refresh, and releases the lease.
+/// `None` if the ticket no longer holds it.
+pub(crate) fn prove(chain: Option<&Chain>, ticket: &Ticket) -> Option<Chain> {
+    let chain = chain.filter(|chain| holds(chain, ticket))?;
+    let chain = Some(chain).filter(|chain| chain.generation == ticket.generation)?;
+    Some(Chain {
+        attempts: 0,
+        attempted_at: None,
+        retry_at: None,
+        failures: 0,
+        last_error: None,
+        ..proven(without_lease(chain, ticket))
+    })
+}
+
+/// Returns the chain without the tokens that were kept until its pair is proven.
+fn proven(mut chain: Chain) -> Chain {
+    if let Some(Unproven { kept, .. }) = chain.unproven.take() {
+        chain.alternates.retain(|mark| !kept.contains(mark));
+    }
+    chain
+}
+
+/// Stores Slack's verdict on a pair that became suspect because of an alternate, or that was not
+/// proven. If the pair is alive, it is no longer suspect. If not, it can be refreshed at once.
+///
+/// A refresh that holds the lease may make a call that ends the pair, so the pair stays suspect.
 pub(crate) fn confirm(chain: Option<&Chain>, generation: u64, is_alive: bool) -> Option<Chain> {
     let is_ours = |chain: &&Chain| chain.generation == generation && chain.lease.is_none();
     let chain = chain.filter(is_ours).filter(|chain| !chain.is_dead)?;
@@ -382,8 +477,14 @@ pub(crate) fn confirm(chain: Option<&Chain>, generation: u64, is_alive: bool) ->
     if is_alive && chain.attempted_at.is_some() {
         return None;
     }
+    if is_alive {
+        return Some(Chain {
+            attempts: 0,
+            retry_at: None,
+            ..proven(chain.clone())
+        });
+    }
     Some(Chain {
-        attempts: if is_alive { 0 } else { chain.attempts },
         retry_at: None,
         ..chain.clone()
     })

@@ -75,6 +75,7 @@ impl Engine {
                         ticket,
                         app_id: stored.app_id.clone(),
                         is_ahead: trigger == Trigger::Worker,
+                        is_uncounted: Arc::default(),
                     };
                     let attempt = Attempt::new(lease, &stored, begun);
                     if let Step::Done(stored) = attempt.run().await? {

@@ -20,6 +20,7 @@ mod fetched;
 mod foreign;
 mod guards;
 mod holds;
+mod late;
 mod logged;
 mod looks;
 mod losses;

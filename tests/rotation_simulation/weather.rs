@@ -8,6 +8,8 @@ pub(crate) struct Weather {
     pub(crate) name: &'static str,
     /// Of 1,000 calls to Slack, how many are lost, before or after their effect.
     pub(crate) lost: u32,
+    /// Of 1,000 refreshes, how many have a response that comes too late for the call's timeout.
+    pub(crate) late: u32,
     /// Of 1,000 operations, how many stall for longer than a lease.
     pub(crate) stalls: u32,
     /// Of 1,000 operations, how many are a node's last.
@@ -29,6 +31,7 @@ pub(crate) struct Weather {
 const CALM: Weather = Weather {
     name: "calm",
     lost: 0,
+    late: 0,
     stalls: 0,
     crashes: 0,
     outages: 0,
@@ -39,7 +42,7 @@ const CALM: Weather = Weather {
     lies: false,
 };
 
-pub(crate) const WEATHERS: [Weather; 9] = [
+pub(crate) const WEATHERS: [Weather; 10] = [
     CALM,
     Weather {
         name: "stalls",
@@ -51,6 +54,12 @@ pub(crate) const WEATHERS: [Weather; 9] = [
         name: "lost",
         lost: 200,
         lies: true,
+        ..CALM
+    },
+    Weather {
+        name: "late",
+        late: 250,
+        lost: 150,
         ..CALM
     },
     Weather {
@@ -86,6 +95,7 @@ pub(crate) const WEATHERS: [Weather; 9] = [
     Weather {
         name: "storm",
         lost: 100,
+        late: 50,
         stalls: 60,
         crashes: 20,
         outages: 100,

@@ -25,6 +25,10 @@ fn full() -> Chain {
         failures: 13,
         last_error: Some("error".into()),
         is_dead: true,
+        unproven: Some(Unproven {
+            called_at: at(16),
+            kept: vec![Mark(5), Mark(17)],
+        }),
         idle: 14,
         due_at: Some(at(15)),
         threshold: crate::store::RefreshThreshold::default(),
@@ -59,6 +63,7 @@ fn ids_that_are_no_numbers_are_an_unknown_form() {
     for (from, to) in [
         ("\"00000000000000000000000000001122\"", "\"x\""),
         ("\"00000000000000000000000000000008\"", "\"\""),
+        ("\"0000000000000005\"", "\"y\""),
     ] {
         let text = serde_json::to_string(&RotationFacts::after(None, &full()));
         let text = text.expect("plain fields");
@@ -70,7 +75,7 @@ fn ids_that_are_no_numbers_are_an_unknown_form() {
 }
 
 #[test]
-fn two_calls_of_unknown_outcome_make_a_living_chain_suspect() {
+fn two_calls_of_unknown_outcome_or_an_unproven_pair_make_a_living_chain_suspect() {
     for (attempts, is_dead, expected) in [
         (0, false, false),
         (1, false, false),
@@ -85,6 +90,14 @@ fn two_calls_of_unknown_outcome_make_a_living_chain_suspect() {
         };
         let facts = RotationFacts::after(None, &chain);
         assert_eq!(facts.is_suspect(), expected, "{attempts}, {is_dead}");
+        assert_eq!(facts.is_suspect(), chain.is_suspect());
+        let unproven = Some(Unproven {
+            called_at: at(1),
+            kept: Vec::new(),
+        });
+        let chain = Chain { unproven, ..chain };
+        let facts = RotationFacts::after(None, &chain);
+        assert_eq!(facts.is_suspect(), !is_dead, "{attempts}, {is_dead}");
         assert_eq!(facts.is_suspect(), chain.is_suspect());
     }
 }

@@ -199,6 +199,9 @@ impl State {
                     issued_at: now(),
                     expires_at: Some(now()),
                     is_ahead: false,
+                    by: None,
+                    is_late: false,
+                    is_uncounted: false,
                 };
                 let (next, committed) = (protocol.commit)(chain, ticket, &fresh);
                 step(&mut |state| {

@@ -161,6 +161,9 @@ fn a_pair_that_stands_already_is_written_again() {
             issued_at: now(),
             expires_at: Some(now()),
             is_ahead: false,
+            by: None,
+            is_late: false,
+            is_uncounted: false,
         };
         let (next, answer) = protocol::commit(chain.as_ref(), &ticket, &fresh, now());
         assert_eq!(answer, expected);

@@ -90,6 +90,8 @@ fn ticket() -> Ticket {
         generation: 4,
         owner: OURS,
         candidates: vec![Mark(40), Mark(51)],
+        attempts: 2,
+        attempted_at: Some(at(NOW - 60)),
     }
 }
 

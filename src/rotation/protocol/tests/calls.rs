@@ -221,6 +221,8 @@ fn the_lease_is_15_seconds_and_every_call_but_a_repeated_step_is_one_attempt_mor
             owner: OURS,
             // The primary first, then the alternates, the newest first.
             candidates: vec![Mark(40), Mark(51), Mark(50)],
+            attempts: attempts - 1,
+            attempted_at: Some(at(NOW - 8)),
         };
         assert_eq!(acquired, Acquired::Go(ticket));
     }
@@ -266,6 +268,8 @@ fn a_long_lived_token_is_exchanged_once() {
             generation: 4,
             owner: OURS,
             candidates: Vec::new(),
+            attempts: 0,
+            attempted_at: None,
         })
     };
     let rows = [

@@ -6,14 +6,36 @@ use super::*;
 fn bought() -> Issued {
     Issued {
         refresh: Mark(60),
+        by: Some(Mark(40)),
         issued_at: at(NOW + 1),
         expires_at: Some(at(NOW + 43_201)),
         is_ahead: false,
+        is_late: false,
+        is_uncounted: false,
     }
 }
 
 fn committed(chain: &Chain, fresh: &Issued) -> (Option<Chain>, Committed) {
     commit(Some(chain), &ticket(), fresh, now())
+}
+
+/// Returns the chain that is stored when the pair is saved over this one.
+fn saved_over(chain: &Chain) -> Chain {
+    Chain {
+        generation: 5,
+        refresh: Some(Mark(60)),
+        issued_at: at(NOW + 1),
+        expires_at: Some(at(NOW + 43_201)),
+        attempts: 0,
+        attempted_at: None,
+        retry_at: None,
+        failures: 0,
+        last_error: None,
+        is_dead: false,
+        unproven: None,
+        idle: 0,
+        ..chain.clone()
+    }
 }
 
 #[test]
@@ -26,31 +48,169 @@ fn a_pair_is_saved_over_the_pair_that_bought_it() {
     ] {
         let chain = Chain {
             lease: lease_before,
+            attempts: 1,
             is_dead: true,
             ..busy()
         };
         let saved = Chain {
-            generation: 5,
-            refresh: Some(Mark(60)),
-            // The alternates that this ticket tried are removed. Later ones are kept.
+            // The alternates that this ticket names are removed. Later ones are kept.
             alternates: vec![Mark(50)],
-            issued_at: at(NOW + 1),
-            expires_at: Some(at(NOW + 43_201)),
             lease: lease_after,
-            attempts: 0,
-            attempted_at: None,
-            retry_at: None,
-            failures: 0,
-            last_error: None,
-            is_dead: false,
-            idle: 0,
-            ..chain.clone()
+            ..saved_over(&chain)
         };
         assert_eq!(
             committed(&chain, &bought()),
             (Some(saved), Committed::Saved)
         );
+        // The refresh that stopped waiting for this response may still call Slack.
+        let late = Issued {
+            is_late: true,
+            ..bought()
+        };
+        let (next, _) = committed(&chain, &late);
+        assert_eq!(next.expect("the chain changes").lease, lease_before);
     }
+}
+
+#[test]
+fn the_token_that_bought_a_pair_is_kept_until_the_pair_is_proven() {
+    let called_at = at(NOW - 8);
+    let uncounted = Issued {
+        is_uncounted: true,
+        ..bought()
+    };
+    let by = |mark| Issued {
+        by: Some(Mark(mark)),
+        ..bought()
+    };
+    // The ticket sends the tokens 40 and 51. The alternate 50 came later.
+    let rows = [
+        (2, bought(), vec![51, 40]),
+        (3, bought(), vec![51, 40]),
+        // Slack refused the primary, and the alternate bought the pair.
+        (2, by(51), vec![51]),
+        (1, uncounted, vec![51, 40]),
+    ];
+    for (attempts, fresh, kept) in rows {
+        let chain = Chain { attempts, ..busy() };
+        let kept: Vec<_> = kept.into_iter().map(Mark).collect();
+        let saved = Chain {
+            alternates: [&[Mark(50)], &*kept].concat(),
+            lease: None,
+            unproven: Some(Unproven { called_at, kept }),
+            ..saved_over(&chain)
+        };
+        assert!(saved.is_suspect() && saved.is_unsettled());
+        assert_eq!(committed(&chain, &fresh), (Some(saved), Committed::Saved));
+    }
+}
+
+#[test]
+fn a_token_that_was_kept_is_sent_once_more_and_its_pair_is_proven_too() {
+    let before = Unproven {
+        called_at: at(NOW - 30),
+        kept: vec![Mark(51)],
+    };
+    let chain = Chain {
+        attempts: 1,
+        unproven: Some(before.clone()),
+        ..busy()
+    };
+    let by = |mark| Issued {
+        by: Some(Mark(mark)),
+        ..bought()
+    };
+    let unproven = Unproven {
+        kept: Vec::new(),
+        ..before
+    };
+    for (mark, unproven) in [(51, Some(unproven.clone())), (40, None)] {
+        let saved = Chain {
+            alternates: vec![Mark(50)],
+            lease: None,
+            unproven,
+            ..saved_over(&chain)
+        };
+        assert_eq!(
+            committed(&chain, &by(mark)),
+            (Some(saved), Committed::Saved),
+            "{mark}"
+        );
+    }
+    // Slack returns the stored pair again.
+    let again = Issued {
+        refresh: Mark(40),
+        ..by(51)
+    };
+    let same = Chain {
+        alternates: vec![Mark(50)],
+        lease: None,
+        unproven: Some(unproven),
+        ..chain.clone()
+    };
+    assert_eq!(committed(&chain, &again), (Some(same), Committed::Saved));
+}
+
+#[test]
+fn a_pair_that_slack_calls_alive_is_proven_and_its_spent_token_is_dropped() {
+    let unproven = Some(Unproven {
+        called_at: at(NOW - 30),
+        kept: vec![Mark(51)],
+    });
+    let chain = Chain {
+        attempts: 1,
+        unproven: unproven.clone(),
+        ..busy()
+    };
+    let alive = Chain {
+        alternates: vec![Mark(50)],
+        lease: None,
+        attempts: 0,
+        attempted_at: None,
+        retry_at: None,
+        failures: 0,
+        last_error: None,
+        unproven: None,
+        ..chain.clone()
+    };
+    assert_eq!(prove(Some(&chain), &ticket()), Some(alive));
+    for other in [
+        with(chain.clone(), |it| it.lease = lease(OTHERS, NOW + 7)),
+        with(chain.clone(), |it| it.generation = 5),
+        with(chain.clone(), |it| it.install = InstallId(2)),
+    ] {
+        assert_eq!(prove(Some(&other), &ticket()), None, "{other:?}");
+    }
+    assert_eq!(prove(None, &ticket()), None);
+    // The process that saved the pair asks without a lease.
+    let free = Chain {
+        lease: None,
+        attempts: 0,
+        attempted_at: None,
+        ..chain
+    };
+    let next = confirm(Some(&free), 4, true).expect("the chain changes");
+    assert_eq!((next.unproven, next.alternates), (None, vec![Mark(50)]));
+    let next = confirm(Some(&free), 4, false).expect("the chain changes");
+    assert_eq!(
+        (next.unproven, &next.alternates),
+        (unproven, &free.alternates)
+    );
+}
+
+#[test]
+fn a_lease_whose_pair_was_replaced_meanwhile_is_given_back_without_a_failure() {
+    let replaced = with(busy(), |it| it.generation = 5);
+    let free = with(replaced.clone(), |it| it.lease = None);
+    assert_eq!(step_back(Some(&replaced), &ticket()), Some(free));
+    for chain in [
+        busy(),
+        with(replaced.clone(), |it| it.lease = lease(OTHERS, NOW + 7)),
+        with(replaced, |it| it.install = InstallId(2)),
+    ] {
+        assert_eq!(step_back(Some(&chain), &ticket()), None, "{chain:?}");
+    }
+    assert_eq!(step_back(None, &ticket()), None);
 }
 
 #[test]
@@ -94,9 +254,10 @@ fn a_pair_that_was_saved_already_is_written_again_as_it_is() {
         is_dead: true,
         ..busy()
     };
+    let free = |chain: &Chain| with(chain.clone(), |it| it.lease = None);
     assert_eq!(
         committed(&saved, &bought()),
-        (Some(saved.clone()), Committed::Saved)
+        (Some(free(&saved)), Committed::Saved)
     );
     // The installation was fetched with this pair and stored again.
     let stored_again = with(saved, |it| it.install = InstallId(2));
@@ -109,7 +270,7 @@ fn a_pair_that_was_saved_already_is_written_again_as_it_is() {
         let beside = with(beside.clone(), |it| it.generation = generation);
         assert_eq!(
             committed(&beside, &bought()),
-            (Some(beside.clone()), Committed::Alternate)
+            (Some(free(&beside)), Committed::Alternate)
         );
     }
 }
