@@ -410,7 +410,15 @@ pub(crate) fn refuse(
         next.attempts = chain.attempts.saturating_sub(known);
         return ((next != *chain).then_some(next), Refused::Moved);
     }
+    // Nobody else has sent the refresh token of a pair that is not proven. Slack refuses it, so it has
+    // ended the pair, and the access token is not handed out.
+    let long_ago = chain.issued_at.checked_sub(LONG_AGO);
+    let ended = chain
+        .unproven
+        .is_some()
+        .then(|| long_ago.unwrap_or(chain.issued_at));
     let next = Chain {
+        expires_at: ended.or(chain.expires_at),
         is_dead: true,
         unproven: None,
         attempts: 0,
