@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::stream::Stream;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::authorize::AuthorizeError;
 use crate::clock::Clock;
@@ -88,7 +89,11 @@ impl SlackApp {
     /// | `SLACK_REDIRECT_URI` | the redirect URL, from the app's page *OAuth & Permissions* |
     /// | `SLACK_INSTALLS_URL` | the database's URL: see [`connect`](crate::backend::connect) |
     /// | `SLACK_INSTALLS_MASTER_KEY` | 32 random bytes: `openssl rand -base64 32` |
-    /// | `SLACK_INSTALLS_MASTER_KEY_FILE` | else the path of a file with the master key |
+    /// | `SLACK_INSTALLS_MASTER_KEY_FILE` | or the path of a file with the master key |
+    /// | `SLACK_INSTALLS_KEYS` | or the URL of a key provider: see [`keys`](crate::keys::connect) |
+    ///
+    /// Set only one of the last three. A master key may have several lines: the first key is the
+    /// primary, and the others are retired.
     ///
     /// A method of the builder replaces the variable for the same value.
     pub fn from_env() -> SlackAppBuilder {
@@ -176,7 +181,7 @@ impl SlackApp {
 
     /// Returns a current bot token for this workspace or organisation.
     ///
-    /// Use it in jobs that no request started. The installation is found as for a request: an
+    /// Use it in jobs that no request started. Takes at most 20 s. The installation is found as for a request: an
     /// org-wide installation serves a workspace of its organisation that has no own one. So if your
     /// app knows the workspace's organisation, pass both ids.
     ///
@@ -190,8 +195,14 @@ impl SlackApp {
     ///
     /// The future can be dropped at any point. A refresh that has begun continues.
     pub async fn token_for(&self, key: &InstallationKey) -> Result<Token, AuthorizeError> {
-        let serving = self.0.gate.authorizer().serving(key).await?;
-        let token = self.0.rotator.token_for(&serving, Credential::Bot).await;
+        let (authorizer, rotator) = (self.0.gate.authorizer(), &self.0.rotator);
+        let deadline = Instant::now() + rotator.patience();
+        let serving = authorizer.serving_by(deadline, key).await?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let token = rotator
+            .within(left)
+            .token_for(&serving, Credential::Bot)
+            .await;
         token.map_err(AuthorizeError::Refresh)
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::error_chain::error_chain;
@@ -12,7 +13,7 @@ use crate::installation::{Bot, Grant, Home, Installation, StoredInstallation, Us
 use crate::request::VerifiedRequest;
 use crate::rotation::{self, TokenRotator};
 use crate::secret::AccessToken;
-use crate::store::{self, LifecycleStore};
+use crate::store::{self, LifecycleStore, in_time};
 use crate::tenant::{AppId, EnterpriseId, InstallationKey, ResolvedVia, TeamId, Tenant, UserId};
 
 mod membership;
@@ -36,11 +37,11 @@ impl Authorizer {
         }
     }
 
-    /// Refreshes rotating tokens with this rotator. A request waits for a refresh for at most 2 s,
-    /// because Slack gives a handler 3 s.
+    /// Refreshes rotating tokens with this rotator. A request waits for a refresh only within the
+    /// 2 s of [`authorize`](Self::authorize), whatever the rotator's patience is.
     #[must_use]
     pub fn with_rotator(mut self, rotator: &TokenRotator) -> Self {
-        self.rotator = Some(rotator.within(PATIENCE));
+        self.rotator = Some(rotator.clone());
         self
     }
 
@@ -56,6 +57,9 @@ impl Authorizer {
     /// If the request shows that a workspace joined or left an organisation, the stored enterprise
     /// id is updated.
     ///
+    /// Takes at most 2 s, because Slack gives a handler 3 s: all reads, the update and a refresh
+    /// share this time.
+    ///
     /// # Errors
     ///
     /// [`AuthorizeError`]. An unavailable database is never treated as an app that is not
@@ -68,6 +72,56 @@ impl Authorizer {
         &self,
         request: &VerifiedRequest,
     ) -> Result<AuthorizeResult, AuthorizeError> {
+        let deadline = Instant::now() + PATIENCE;
+        let found = in_time(deadline, self.find(request)).await?;
+        let (via, installation, authorizing) = found;
+        let (installation, authorizing) = match &self.rotator {
+            Some(rotator) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                refreshed(&rotator.within(left), installation, authorizing).await?
+            }
+            None => {
+                let authorizing = authorizing.and_then(|stored| stored.installation.user);
+                (installation.installation, authorizing)
+            }
+        };
+        self.usable(request, via, installation, authorizing)
+    }
+
+    /// Returns the key of the installation that serves this workspace or organisation: its own, or
+    /// else the org-wide installation of its organisation, as for a request.
+    ///
+    /// Takes at most 2 s. Use it where no request says for whom your app works. The key's enterprise id is your app's
+    /// statement that the workspace belongs to that organisation.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorizeError`], as for [`authorize`](Self::authorize). It never says that there is no
+    /// token, because it reads none.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any point.
+    pub async fn serving(&self, key: &InstallationKey) -> Result<InstallationKey, AuthorizeError> {
+        let deadline = Instant::now() + PATIENCE;
+        self.serving_by(deadline, key).await
+    }
+
+    /// Works like [`serving`](Self::serving), with another deadline.
+    pub(crate) async fn serving_by(
+        &self,
+        deadline: Instant,
+        key: &InstallationKey,
+    ) -> Result<InstallationKey, AuthorizeError> {
+        let ids = (key.enterprise().cloned(), key.team().cloned());
+        let tenant = Tenant::new(ids.0, ids.1, key.is_org()).expect("a key has at least one id");
+        let (_, installation) = in_time(deadline, self.resolve(&tenant, None)).await?;
+        Ok(installation.key())
+    }
+
+    /// Returns what is stored for this request: the installation, and the installation with the
+    /// authorizing user's token if that is another user.
+    async fn find(&self, request: &VerifiedRequest) -> Result<Found, AuthorizeError> {
         let tenant = request.tenant().ok_or(AuthorizeError::NoTenant)?;
         let actor = request.user();
         let (via, mut installation) = self.resolve(tenant, actor).await?;
@@ -84,35 +138,7 @@ impl Authorizer {
             Some(user) if Some(user) != actor => self.of_user(&installation.key(), user).await?,
             _ => None,
         };
-        let (installation, authorizing) = match &self.rotator {
-            Some(rotator) => refreshed(rotator, installation, authorizing).await?,
-            None => {
-                let authorizing = authorizing.and_then(|stored| stored.installation.user);
-                (installation.installation, authorizing)
-            }
-        };
-        self.usable(request, via, installation, authorizing)
-    }
-
-    /// Returns the key of the installation that serves this workspace or organisation: its own, or
-    /// else the org-wide installation of its organisation, as for a request.
-    ///
-    /// Use it where no request says for whom your app works. The key's enterprise id is your app's
-    /// statement that the workspace belongs to that organisation.
-    ///
-    /// # Errors
-    ///
-    /// [`AuthorizeError`], as for [`authorize`](Self::authorize). It never says that there is no
-    /// token, because it reads none.
-    ///
-    /// # Cancel safety
-    ///
-    /// May be dropped at any point.
-    pub async fn serving(&self, key: &InstallationKey) -> Result<InstallationKey, AuthorizeError> {
-        let ids = (key.enterprise().cloned(), key.team().cloned());
-        let tenant = Tenant::new(ids.0, ids.1, key.is_org()).expect("a key has at least one id");
-        let (_, installation) = self.resolve(&tenant, None).await?;
-        Ok(installation.key())
+        Ok((via, installation, authorizing))
     }
 
     /// Returns the installation with this user's token, and without the bot.
@@ -236,6 +262,9 @@ impl Authorizer {
 
 debug_fields!(Authorizer: installations);
 
+/// How an installation was found, the installation, and the authorizing user's.
+type Found = (ResolvedVia, StoredInstallation, Option<StoredInstallation>);
+
 /// Returns the installation and the authorizing user's authorisation, with fresh tokens. If the
 /// bot's token cannot be refreshed, the request fails. A user's token that cannot be refreshed is
 /// omitted; if no other token remains, the request fails.
@@ -277,7 +306,7 @@ async fn refreshed(
 }
 
 /// Slack gives a handler 3 s. The network needs a part of that, and the handler needs time after
-/// the refresh.
+/// its tokens are found.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The tokens that may serve a request. At least one token exists: the bot's, the acting user's, or

@@ -1,6 +1,6 @@
 //! The port to a database: sealed rows with versions, behind four methods.
 //!
-//! All data of this crate (installations, OAuth states, data keys) is stored through these four
+//! All data of this crate (installations, used OAuth states, data keys) is stored through these four
 //! methods. So each protocol is written once, and a new database needs one file. A backend sees
 //! ids, times and ciphertext. It never sees a secret, and it interprets nothing.
 
@@ -220,7 +220,7 @@ fn is_name(name: &str) -> bool {
 }
 
 name!(
-    /// The unit of atomicity: one tenant of one app, one OAuth state, or one app's keyring.
+    /// The unit of atomicity: one tenant of one app, one used OAuth state, or one app's keyring.
     ///
     /// The form is `<app>/<name>`. The app ends at the first slash.
     Partition,
@@ -343,7 +343,7 @@ pub enum Lane {
     Notice,
     /// A token, to be refreshed.
     Refresh,
-    /// An OAuth state, to be deleted after it expired.
+    /// A used OAuth state, to be deleted after it expired.
     State,
 }
 

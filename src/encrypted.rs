@@ -37,6 +37,7 @@ mod notes;
 mod notice_facts;
 mod notices;
 mod partition_locks;
+mod pins;
 mod record;
 mod removal;
 mod rotation_facts;
@@ -51,7 +52,7 @@ use keys::Keys;
 pub use moving::{Copied, Pruned, VerifyReport};
 use names::App;
 
-/// Stores installations and OAuth states in a backend, sealed. Cheap to clone.
+/// Stores installations and used OAuth states in a backend, sealed. Cheap to clone.
 ///
 /// Every secret is encrypted before it reaches the backend. It is bound to its app, tenant, slot,
 /// version and visible metadata. There is no unencrypted mode.
@@ -148,6 +149,15 @@ impl<B: Backend> EncryptedStore<B> {
         Self { clock, ..self }
     }
 
+    /// Sets the seed of the times at which data keys are fetched again, for tests that must be
+    /// repeatable.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn with_seed(self, seed: u64) -> Self {
+        self.driver.keys.set_seed(seed);
+        self
+    }
+
     /// Returns the backend, to inspect its rows.
     #[must_use]
     pub fn backend(&self) -> &B {
@@ -157,12 +167,14 @@ impl<B: Backend> EncryptedStore<B> {
     /// Makes a new data key the primary. The old one still opens what it sealed. Other processes
     /// seal under the new key within 15 minutes.
     ///
+    /// The key provider must unwrap the new key before it is stored. Otherwise nothing is changed.
+    ///
     /// # Errors
     ///
     /// [`KeyringError`], if the backend or the key provider does not respond. The new key may have
     /// been made. You can call this again: it makes another key, which is harmless.
     pub async fn rotate_data_key(&self) -> Result<KeyId, KeyringError> {
-        self.driver.keys.rotate().await
+        self.driver.keys.rotate(self.clock.now()).await
     }
 }
 
@@ -214,15 +226,31 @@ pub enum KeyringError {
          `<client id>/keyring` from a backup"
     )]
     Lost,
+    /// The key provider unwraps a new key to another key than it wrapped. Nothing was changed.
+    #[error(
+        "the key provider unwraps a new data key to another key than it wrapped, so the key is not \
+         used: check the key provider; nothing was changed"
+    )]
+    Mismatch,
     /// No copy into the target is in progress, or its keyring is incomplete.
     #[error(
         "no copy into the target is in progress, or its keyring is incomplete: copy all pages with \
          `copy_to` first"
     )]
     NotCopied,
+    /// The keyring is older than this process or a row has seen: its manifest was replaced by an
+    /// earlier one, or a row is sealed under a key that the manifest does not list for opening.
+    /// Nothing was overwritten.
+    #[error(
+        "the keyring was rolled back, or a row was planted: a row is sealed under a data key that \
+         the manifest does not list, or this process has seen a newer manifest; restore the \
+         partition `<client id>/keyring` from the newest backup, and run `verify`; nothing was \
+         overwritten"
+    )]
+    RolledBack,
     /// A row of the keyring is missing, or this version did not write it.
     #[error(
-        "a data key's row is missing, was changed, or was written by a newer version of this \
+        "a row of the keyring is missing, was changed, or was written by a newer version of this \
          crate: restore the partition `<client id>/keyring` from a backup, or upgrade"
     )]
     Unreadable,
@@ -253,13 +281,12 @@ impl From<backend::Error> for store::Error {
 impl From<KeyringError> for store::Error {
     fn from(error: KeyringError) -> Self {
         match error {
-            KeyringError::Backend(error) => error.into(),
-            // A provider that rejects calls says nothing about the rows. One mistake in its
-            // permissions must not look like damage to every tenant's data.
-            KeyringError::Key(KeyError::Refused { .. } | KeyError::Unavailable(_)) => {
-                Self::Unavailable(error.into())
-            }
-            _ => Self::Unreadable(error.into()),
+            KeyringError::Backend(error @ backend::Error::Unavailable(_)) => error.into(),
+            KeyringError::RolledBack => Self::KeyringRolledBack(error.into()),
+            // A key that cannot be used says nothing about the rows. A missing key, or a mistake in
+            // the provider's permissions, must not look like damage, because damaged rows are
+            // overwritten.
+            _ => Self::Key(error.into()),
         }
     }
 }

@@ -24,12 +24,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
+use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::forward::forward;
 use crate::request::{LifecycleEvent, PayloadError, VerifiedRequest};
 use crate::slack::{self, SlackClient};
-use crate::store::{self, Credential, Departure, LifecycleStore, Notice};
+use crate::store::{self, Credential, Departure, LifecycleStore, Notice, in_time};
 use crate::tenant::{InstallationKey, ResolvedVia, TeamId};
 
 mod liveness;
@@ -302,6 +303,10 @@ impl Lifecycle {
     /// Handles a lifecycle event. If it returns `Ok`, all changes are durable, and your app may
     /// respond to Slack with 200.
     ///
+    /// Takes at most two minutes, most of them for a slow hook. Slack waits only 3 s for a response:
+    /// the tower layer and [`SlackApp::serve`](crate::SlackApp::serve) respond after 2.5 s, and
+    /// continue to handle the event.
+    ///
     /// # Errors
     ///
     /// [`LifecycleError`]: respond with a 5xx status, so that Slack repeats the event.
@@ -311,6 +316,10 @@ impl Lifecycle {
     /// If dropped, each change is either complete or not applied. The repeated event, or
     /// [`resume_pending`](Self::resume_pending), completes the rest.
     pub async fn handle(&self, request: &VerifiedRequest) -> Result<Handled, LifecycleError> {
+        in_time(Instant::now() + LONGEST, self.handle_in_tries(request)).await
+    }
+
+    async fn handle_in_tries(&self, request: &VerifiedRequest) -> Result<Handled, LifecycleError> {
         let Some(event) = request.lifecycle_event() else {
             return Ok(Handled::NotLifecycle);
         };
@@ -379,6 +388,10 @@ impl Lifecycle {
 }
 
 debug_fields!(Lifecycle: installations, slack);
+
+/// How long the handling of one event takes at most: longer than a hook may take, and long enough
+/// for a database that fails over.
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// How many attempts are made to handle an event, if the installation changes during each.
 const ATTEMPTS: usize = 10;

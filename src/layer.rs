@@ -48,6 +48,10 @@ use refusal_log::RefusalLog;
 /// * A request that reaches your service has an unchanged body, and its extensions contain an
 ///   [`Authorization`](crate::Authorization).
 ///
+/// The layer waits at most 3 s for the body, and then at most 2.5 s for the database, for the key
+/// provider and for Slack. After that it responds as to any request that cannot be served now. Once
+/// your service has responded, the layer waits at most 0.25 s until the request counts as handled.
+///
 /// Put it around the routes that Slack calls, not around the install flow.
 ///
 /// ```

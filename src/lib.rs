@@ -45,6 +45,9 @@
 //! | `postgres` | `backend::PostgresBackend`: any number of machines, with or without PgBouncer |
 //! | `dynamodb` | `backend::DynamoDbBackend`: one table in Amazon DynamoDB |
 //! | `redis` | `backend::RedisBackend`: one Redis 7 server, a Sentinel setup or a cluster |
+//! | `aws-kms` | `keys::AwsKms`: data keys are wrapped by a key in AWS KMS |
+//! | `aws-secret` | the master key is a secret in AWS Secrets Manager |
+//! | `vault` | `keys::VaultTransit`: data keys are wrapped by OpenBao or HashiCorp Vault |
 //! | `tower` | the layer that verifies each request, finds its tenant and its tokens |
 //! | `axum` | install routes and extractors; implies `tower` |
 //! | `testing` | `testing::FakeSlack` for your own tests, and the conformance suite for backends |
@@ -68,8 +71,9 @@
 //! # Guides
 //!
 //! The repository has `docs/rotation.md` (token rotation, its guarantees and their tests),
-//! `docs/envelope.md` (the format of the stored bytes), `docs/performance.md` (measurements, and
-//! a comparison with Slack's SDKs), `docs/architecture.md` and `docs/development.md`.
+//! `docs/envelope.md` (the format of the stored bytes), `docs/keys.md` (key providers, and how to
+//! change keys), `docs/performance.md` (measurements, and a comparison with Slack's SDKs),
+//! `docs/architecture.md` and `docs/development.md`.
 //!
 //! # Limits
 //!
@@ -89,23 +93,31 @@
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+#[cfg(doctest)]
+#[doc = include_str!("../docs/keys.md")]
+mod keys_guide {}
+
 #[macro_use]
 mod debug;
 
 mod app;
 mod authorize;
+#[cfg(any(feature = "aws-kms", feature = "aws-secret", feature = "dynamodb"))]
+mod aws;
 mod clock;
 #[cfg(any(test, fuzzing))]
 mod edit;
 mod encrypted;
 mod error_chain;
 mod events;
+mod flight;
 mod forward;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
 mod gate;
 mod html;
+mod https;
 mod installation;
 mod log_limit;
 mod lru;
@@ -119,6 +131,7 @@ mod tls;
 mod wipe;
 
 pub mod backend;
+pub mod keys;
 #[cfg(feature = "tower")]
 pub mod layer;
 pub mod oauth;

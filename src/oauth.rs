@@ -1,28 +1,33 @@
 //! The install flow, from *Add to Slack* to a stored installation.
 //!
 //! The steps of a callback run in this order, and the first failure ends the flow: parse →
-//! signature → expiry → cookie → session → consume → `error` or `code` → exchange → checks → policy
+//! signature → expiry → cookie → session → `error` or `code` → consume → exchange → checks → policy
 //! → store → enrich.
 //!
-//! The state is consumed only after four checks: this app signed it, it has not expired, it belongs
-//! to this browser, and to the session of your app in which the flow started. A code is exchanged
-//! only once. The success page is shown only after the installation was stored.
+//! Until the callback, the flow exists only in its browser: the cookie contains it, sealed. So a
+//! stranger who starts flows writes nothing to the store. The state is consumed only after four
+//! checks: this app signed it, it has not expired, it belongs to this browser, and to the session of
+//! your app in which the flow started. A code is exchanged only once. The success page is shown only
+//! after the installation was stored.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use thiserror::Error;
+use tokio::time::Instant;
 use url::Url;
 
 use crate::clock::Clock;
 use crate::error_chain::error_chain;
+use crate::flight::fly;
 use crate::installation::{Installation, Revision};
 use crate::log_limit::LogLimit;
 use crate::panics::catch_panic;
 use crate::secret::{Code, SecretError};
 use crate::slack::{self, Issued, SlackClient};
-use crate::store::{Facts, InstallationStore, StateStore};
+use crate::store::{Facts, InstallationStore, StateStore, in_time};
 use crate::tenant::{EnterpriseId, TeamId};
 
 mod config;
@@ -36,10 +41,12 @@ mod hooks;
 mod http_flow;
 mod keep;
 mod pages;
+mod pending;
 mod policies;
 mod policy;
 mod report;
 mod scope_words;
+mod sealed;
 mod state;
 
 pub use config::{ConfigError, InstallConfig, InstallOptions, RedirectUri, Requested};
@@ -53,10 +60,11 @@ pub use policies::{
 };
 pub use policy::{Candidate, Decision, InstallPolicy};
 
-use config::{Expected, Pending};
 use cookie::FlowCookie;
 use failed::Known;
+use pending::{Expected, Pending};
 use policy::AllowAll;
+use sealed::FlowKey;
 use state::{State, StateKey};
 
 /// A started flow: where to send the browser, and with which cookie.
@@ -65,6 +73,9 @@ pub struct Started {
     pub authorize_url: Url,
     /// The value of a `Set-Cookie` header. The callback is refused without this cookie.
     pub set_cookie: SetCookie,
+    /// The values of further `Set-Cookie` headers. They delete the cookies of older flows, of which
+    /// the browser has too many. Empty without [`InstallOptions::cookies`].
+    pub delete_cookies: Vec<SetCookie>,
 }
 
 impl fmt::Debug for Started {
@@ -118,6 +129,7 @@ pub struct InstallProvider(Arc<Inner>);
 struct Inner {
     config: Arc<InstallConfig>,
     state_key: Arc<StateKey>,
+    flow_key: Arc<FlowKey>,
     slack: SlackClient,
     installations: Arc<dyn InstallationStore>,
     states: Arc<dyn StateStore>,
@@ -133,7 +145,7 @@ struct Inner {
 }
 
 impl InstallProvider {
-    /// Creates a provider that stores installations and states in these stores. One
+    /// Creates a provider that stores installations and used states in these stores. One
     /// [`EncryptedStore`](crate::EncryptedStore) can be both.
     ///
     /// # Errors
@@ -149,9 +161,11 @@ impl InstallProvider {
         let pages = DefaultPages::new().with_install_path(&*config.install_path);
         let app = &config.credentials;
         let state_key = StateKey::derive(app, slack.old_credentials(app));
+        let flow_key = FlowKey::derive(app, slack.old_credentials(app));
         Ok(Self(Arc::new(Inner {
             config: Arc::new(config),
             state_key: Arc::new(state_key),
+            flow_key: Arc::new(flow_key),
             slack,
             installations: Arc::new(installations),
             states: Arc::new(states),
@@ -218,58 +232,67 @@ impl InstallProvider {
         config.redirect_uris[0].at(&config.install_path)
     }
 
-    /// Starts a flow: stores a state, and returns the URL of Slack's page and the cookie that binds
-    /// the flow to this browser.
+    /// Starts a flow: returns the URL of Slack's page, and the cookie that contains the flow, sealed,
+    /// and binds it to this browser. Stores nothing.
     ///
     /// [`start_response`](Self::start_response) does this and builds the response. If your app has
-    /// its own route, the route must send the cookie, forbid caching, and redirect:
+    /// its own route, the route must send the cookies, forbid caching, and redirect:
     ///
     /// ```
     /// use http::{Response, StatusCode, header};
     /// use slack_installs::InstallProvider;
     /// use slack_installs::oauth::{Error, InstallOptions};
     ///
-    /// async fn install(provider: &InstallProvider, plan: &str) -> Result<Response<()>, Error> {
+    /// async fn install(
+    ///     provider: &InstallProvider,
+    ///     plan: &str,
+    ///     cookies: &str,
+    /// ) -> Result<Response<()>, Error> {
     ///     let options = InstallOptions {
     ///         metadata: Some(plan.to_owned()),
+    ///         cookies: Some(cookies.to_owned()),
     ///         ..InstallOptions::default()
     ///     };
     ///     let started = provider.start(options).await?;
-    ///     let response = Response::builder()
+    ///     let mut response = Response::builder()
     ///         .status(StatusCode::FOUND)
     ///         .header(header::LOCATION, started.authorize_url.as_str())
     ///         .header(header::SET_COOKIE, started.set_cookie.expose())
-    ///         .header(header::CACHE_CONTROL, "no-store")
-    ///         .body(());
-    ///     Ok(response.expect("each header is visible ASCII"))
+    ///         .header(header::CACHE_CONTROL, "no-store");
+    ///     for cookie in &started.delete_cookies {
+    ///         response = response.header(header::SET_COOKIE, cookie.expose());
+    ///     }
+    ///     Ok(response.body(()).expect("each header is visible ASCII"))
     /// }
     /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::Options`] if the options are invalid; [`Error::Store`] if the state cannot be
-    /// stored.
-    pub async fn start(&self, options: InstallOptions) -> Result<Started, Error> {
+    /// [`Error::Options`] if the options are invalid, or too long for a cookie.
+    #[allow(
+        clippy::unused_async,
+        reason = "a flow may need to wait in a later version"
+    )]
+    pub async fn start(&self, mut options: InstallOptions) -> Result<Started, Error> {
         let inner = &self.0;
-        let cookie = FlowCookie::generate(options.session.as_deref());
+        let cookies = options.cookies.take().unwrap_or_default();
         let pending = Pending::new(&inner.config, options)?;
-        let now = inner.clock.now();
-        let state = State::new(&cookie, now);
-        let expires_at = now + inner.config.state_lifetime;
-        let payload = pending.to_payload();
-        inner
-            .states
-            .issue(&state.id(), &payload, expires_at)
-            .await
-            .map_err(Error::Store)?;
+        let cookie = FlowCookie::seal(&inner.flow_key, &pending.to_bytes());
+        if !cookie.fits() {
+            return Err(Error::Options(
+                "the scopes and the metadata are too long together for a cookie: pass the id of a \
+                 record of your app as the metadata",
+            ));
+        }
+        let state = State::new(&cookie, inner.clock.now());
         let text = state.sign(&inner.state_key, &pending.redirect_uri);
+        let is_plain = inner.is_plain_loopback(&pending.redirect_uri);
+        let set_cookie = cookie.set(&state.id(), inner.config.state_lifetime, is_plain);
+        let delete_cookies = cookie.make_room(&cookies, is_plain).into_iter();
         Ok(Started {
             authorize_url: inner.authorize_url(&pending, &text),
-            set_cookie: SetCookie(cookie.set(
-                &state.id(),
-                inner.config.state_lifetime,
-                inner.is_plain_loopback(&pending.redirect_uri),
-            )),
+            set_cookie: SetCookie(set_cookie),
+            delete_cookies: delete_cookies.map(SetCookie).collect(),
         })
     }
 
@@ -278,14 +301,18 @@ impl InstallProvider {
     /// The exchange and the later steps run in their own task. If this future is dropped after the
     /// state was consumed, the flow still finishes. Servers drop it when a browser disconnects.
     ///
+    /// Each step that waits for the store takes at most 10 s, and each call to Slack at most as long
+    /// as the client waits. If the new tokens cannot be stored within their 10 s, the flow fails,
+    /// and a task continues to store them.
+    ///
     /// # Errors
     ///
     /// [`FailedFlow`]: the [`Error`](enum@Error), and what is known of the flow. After
     /// [`Error::NoState`], nothing was done. Send the person through [`start`](Self::start).
     pub async fn finish(&self, callback: &Callback<'_>) -> Result<Installed, Box<FailedFlow>> {
         let known = Known::new(Flow::of_callback(callback));
-        let state = match self.0.check_callback(callback, &known) {
-            Ok(state) => state,
+        let (state, pending) = match self.0.check_callback(callback, &known) {
+            Ok(checked) => checked,
             // The person is sent through this app's own flow, so this is not a failure.
             Err(error @ Error::NoState) => return Err(known.failed(error)),
             Err(error) => return self.0.report(Err(error), &known).await,
@@ -294,7 +321,8 @@ impl InstallProvider {
         let code = callback.code.map(Code::new);
         let (provider, learned) = (Arc::clone(&self.0), known.clone());
         let task = tokio::spawn(async move {
-            let outcome = provider.consume_and_install(&state, denied, code, &learned);
+            let outcome = provider.consume_and_install(&state, pending, denied, code, &learned);
+            let outcome = fly(outcome);
             provider.report(outcome.await, &learned).await
         });
         match task.await {
@@ -321,6 +349,16 @@ impl fmt::Debug for InstallProvider {
             .field("config", &self.0.config)
             .field("slack", &self.0.slack)
             .finish_non_exhaustive()
+    }
+}
+
+/// Returns whether Slack certainly used no code up, and issued no token.
+fn took_no_code(error: &slack::Error) -> bool {
+    match error {
+        slack::Error::Api { code, .. } => code.as_str() == "invalid_code",
+        slack::Error::RateLimited { .. } => true,
+        slack::Error::Transport(error) => matches!(error, slack::TransportError::NotSent(_)),
+        _ => false,
     }
 }
 
@@ -377,7 +415,11 @@ impl Inner {
     }
 
     /// Checks everything that can be checked before the state is consumed.
-    fn check_callback(&self, callback: &Callback<'_>, known: &Known) -> Result<State, Error> {
+    fn check_callback(
+        &self,
+        callback: &Callback<'_>,
+        known: &Known,
+    ) -> Result<(State, Pending), Error> {
         let text = callback
             .state
             .filter(|state| !state.is_empty())
@@ -394,16 +436,20 @@ impl Inner {
         let cookie = FlowCookie::find(callback.cookies, &state.id(), uri.is_plain_loopback());
         let cookie = cookie.filter(|cookie| state.is_bound_to(cookie));
         let cookie = cookie.ok_or(Error::OtherBrowser)?;
-        if cookie.is_of_session(callback.session) {
-            Ok(state)
-        } else {
-            Err(Error::OtherSession)
+        let pending = cookie
+            .open(&self.flow_key)
+            .and_then(|flow| Pending::from_bytes(uri.as_str(), &flow))
+            .ok_or(Error::InvalidState)?;
+        if !pending.is_of_session(callback.session) {
+            return Err(Error::OtherSession);
         }
+        known.add(|flow| flow.add_pending(&pending));
+        Ok((state, pending))
     }
 
     /// Returns the redirect URLs that this callback may belong to. If a router removed a prefix, or
-    /// a proxy changed the host, no configured URL matches, and all of them are possible. The row
-    /// of the state still names the URL that is repeated to Slack.
+    /// a proxy changed the host, no configured URL matches, and all of them are possible. The state is
+    /// signed for the one that is repeated to Slack.
     fn callback_uris<'a>(
         &'a self,
         callback: &Callback<'a>,
@@ -422,30 +468,57 @@ impl Inner {
     async fn consume_and_install(
         &self,
         state: &State,
+        pending: Pending,
         denied: Option<slack::ErrorCode>,
         code: Option<Result<Code, SecretError>>,
         known: &Known,
     ) -> Result<Installed, Error> {
-        let payload = self.states.consume(&state.id(), self.clock.now()).await;
-        let payload = payload.map_err(Error::Store)?.ok_or(Error::UsedState)?;
-        let pending = Pending::from_payload(&payload).ok_or(Error::InvalidState)?;
-        known.add(|flow| flow.add_pending(&pending));
         if let Some(code) = denied {
             return Err(Error::Denied(code));
         }
         let code = code.and_then(Result::ok).ok_or(Error::NoCode)?;
+        // Before the state and the code are used, because the tokens could not be stored later.
+        let ready = in_time(Instant::now() + STORE_PATIENCE, self.installations.ready());
+        ready.await.map_err(Error::Store)?;
+        let id = state.id();
+        let consumed = self.states.consume(&id, state.used_until());
+        let consumed = in_time(Instant::now() + STORE_PATIENCE, consumed).await;
+        if !consumed.map_err(Error::Store)? {
+            return Err(Error::UsedState);
+        }
         let credentials = &self.config.credentials;
         let exchanged = self
             .slack
             .exchange_code(credentials, &code, &pending.redirect_uri)
-            .await
-            .map_err(Error::Exchange)?;
+            .await;
         match exchanged {
-            Ok(issued) => self.install(issued, pending, known).await,
-            Err(unusable) => {
+            Ok(Ok(issued)) => self.install(issued, pending, known).await,
+            Ok(Err(unusable)) => {
                 self.revoke_unusable(&unusable, known).await;
                 Err(Error::Exchange(unusable.error()))
             }
+            Err(error) => {
+                if took_no_code(&error) {
+                    self.release(state).await;
+                }
+                Err(Error::Exchange(error))
+            }
+        }
+    }
+
+    /// Takes the mark of the state back. So made-up codes do not fill the store, and a person whose
+    /// code Slack did not take may try again. If this fails, the state stays used.
+    async fn release(&self, state: &State) {
+        let id = state.id();
+        let released = self.states.release(&id);
+        if let Err(error) = in_time(Instant::now() + STORE_PATIENCE, released).await
+            && let Some(left_out) = self.log_limit.admit("release")
+        {
+            tracing::warn!(
+                error = error_chain(&error),
+                left_out,
+                "a state stays marked as used, although Slack took no code"
+            );
         }
     }
 
@@ -471,11 +544,11 @@ impl Inner {
                     // The task has its own copy: this flow ends now, and that one later.
                     let later = Known::new(known.flow());
                     known.add(|flow| flow.is_kept = true);
-                    drop(tokio::spawn(inner.store_later(
+                    drop(tokio::spawn(fly(inner.store_later(
                         installation,
                         requested,
                         later,
-                    )));
+                    ))));
                 } else {
                     tracing::error!(
                         tenant = %installation.key(),
@@ -560,11 +633,9 @@ impl Inner {
                 return;
             }
         };
-        match self
-            .installations
-            .note(&installation.key(), revision, &facts)
-            .await
-        {
+        let key = installation.key();
+        let noted = self.installations.note(&key, revision, &facts);
+        match in_time(Instant::now() + STORE_PATIENCE, noted).await {
             Ok(true) => {
                 installation.url = facts.url;
                 if let Some(bot) = &mut installation.bot {
@@ -583,3 +654,6 @@ impl Inner {
         }
     }
 }
+
+/// How long a person waits for a step of the store.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use ring::digest;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::error_chain::error_chain;
 use crate::installation::Revision;
 use crate::request::VerifiedRequest;
-use crate::store::{Claim, Error, SeenId, SeenStore};
+use crate::store::{Claim, Error, SeenId, SeenStore, in_time};
 
 /// Lets each request through once. Cheap to clone.
 ///
@@ -66,7 +67,8 @@ impl ReplayGuard {
         Self { clock, ..self }
     }
 
-    /// Claims a request, so that no other process handles it.
+    /// Claims a request, so that no other process handles it. Takes at most 2 s, because Slack
+    /// gives a handler 3 s.
     ///
     /// # Errors
     ///
@@ -80,7 +82,8 @@ impl ReplayGuard {
             return Ok(Entry::New(Pass(None)));
         };
         let now = self.clock.now();
-        Ok(match self.seen.claim(&id, now, now + CLAIM).await? {
+        let claim = self.seen.claim(&id, now, now + CLAIM);
+        Ok(match in_time(Instant::now() + PATIENCE, claim).await? {
             Claim::Finished => Entry::Repeated,
             Claim::InProgress => Entry::InProgress,
             Claim::Taken(claim) => Entry::New(Pass(Some(Held {
@@ -95,7 +98,7 @@ impl ReplayGuard {
 debug_fields!(ReplayGuard: seen);
 
 impl Pass {
-    /// Records for [`RETENTION`] that the request was handled.
+    /// Records for [`RETENTION`] that the request was handled. Takes at most 10 s.
     ///
     /// # Errors
     ///
@@ -108,19 +111,22 @@ impl Pass {
     pub async fn done(mut self) -> Result<(), Error> {
         if let Some(Held { guard, id, claim }) = self.0.take() {
             let until = guard.clock.now() + RETENTION;
-            guard.seen.finish(&id, claim, until).await?;
+            let finish = guard.seen.finish(&id, claim, until);
+            in_time(Instant::now() + NOTE_PATIENCE, finish).await?;
         }
         Ok(())
     }
 
-    /// Releases a request whose handling failed, so that it can be handled again at once.
+    /// Releases a request whose handling failed, so that it can be handled again at once. Takes at
+    /// most 10 s.
     ///
     /// # Errors
     ///
     /// Returns [`Error`] if the store fails. The request can then be handled again after [`CLAIM`].
     pub async fn failed(mut self) -> Result<(), Error> {
         if let Some(Held { guard, id, claim }) = self.0.take() {
-            guard.seen.release(&id, claim).await?;
+            let release = guard.seen.release(&id, claim);
+            in_time(Instant::now() + NOTE_PATIENCE, release).await?;
         }
         Ok(())
     }
@@ -135,7 +141,8 @@ impl Drop for Pass {
         // is no runtime, the claim expires after `CLAIM`.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
-                if let Err(error) = guard.seen.release(&id, claim).await {
+                let release = guard.seen.release(&id, claim);
+                if let Err(error) = in_time(Instant::now() + NOTE_PATIENCE, release).await {
                     tracing::warn!(
                         error = error_chain(&error),
                         "cannot release the claim of a cancelled request; it expires in two minutes"
@@ -157,6 +164,12 @@ fn id(request: &VerifiedRequest) -> Option<SeenId> {
     let hash = hash.as_ref().try_into();
     Some(SeenId(hash.expect("SHA-256 has 32 bytes")))
 }
+
+/// How long a request waits for its claim.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the result of a request is written. The response to Slack does not wait for it.
+const NOTE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a claim lasts, before another process can handle the request.
 ///

@@ -12,6 +12,7 @@
 //! repository describes the format. Another implementation recomputes the golden vectors there.
 
 use std::fmt;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -22,13 +23,16 @@ pub(crate) mod fuzz;
 mod key;
 mod keyring;
 mod local;
+pub(crate) mod wrapped;
 
-pub(crate) use envelope::{Context, RECORD, open, seal};
+pub(crate) use envelope::{Context, MANIFEST, RECORD, open, seal};
 pub use key::{DataKey, KeyId};
-pub(crate) use keyring::{Keyring, Lookup};
+pub(crate) use keyring::{Held, Keyring, Lookup};
 pub use local::{LocalKeyProvider, MasterKey, MasterKeyError};
 
 use async_trait::async_trait;
+
+use crate::forward::forward;
 
 /// Ciphertext, as a backend stores it.
 ///
@@ -84,7 +88,7 @@ impl fmt::Debug for Sealed {
 ///
 /// # Cancel safety
 ///
-/// You can drop both methods at any point.
+/// You can drop each method at any point.
 ///
 /// # Errors
 ///
@@ -93,12 +97,28 @@ impl fmt::Debug for Sealed {
 /// [`KeyError::Changed`], only if the provider cannot open this wrapped key for any caller.
 #[async_trait]
 pub trait KeyProvider: fmt::Debug + Send + Sync + 'static {
+    /// Makes a data key, and returns it with its wrapped form.
+    ///
+    /// The default makes 32 random bytes in this process and wraps them. A KMS can do both in one
+    /// call. It is called only where keys are made.
+    async fn generate(&self, context: &KeyContext<'_>) -> Result<(DataKey, Vec<u8>), KeyError> {
+        let key = DataKey::generate();
+        let wrapped = self.wrap(&key, context).await?;
+        Ok((key, wrapped))
+    }
+
     /// Wraps a data key.
     async fn wrap(&self, key: &DataKey, context: &KeyContext<'_>) -> Result<Vec<u8>, KeyError>;
 
     /// Unwraps a data key.
     async fn unwrap(&self, wrapped: &[u8], context: &KeyContext<'_>) -> Result<DataKey, KeyError>;
 }
+
+forward!(KeyProvider for [Arc, Box] {
+    fn generate(context: &KeyContext<'_>) -> Result<(DataKey, Vec<u8>), KeyError>;
+    fn wrap(key: &DataKey, context: &KeyContext<'_>) -> Result<Vec<u8>, KeyError>;
+    fn unwrap(wrapped: &[u8], context: &KeyContext<'_>) -> Result<DataKey, KeyError>;
+});
 
 /// The context that a wrapped data key is bound to. Not secret: a KMS shows it in its log.
 #[derive(Clone, Copy, Debug)]
@@ -107,6 +127,9 @@ pub struct KeyContext<'a> {
     pub app: &'a str,
     /// The data key's id.
     pub key_id: KeyId,
+    /// The data key's place in the order of the app's data keys. A newer key has a higher epoch. The
+    /// provider binds it, so that nobody without the right to wrap can change a key's epoch.
+    pub epoch: u64,
 }
 
 /// Why a key provider could not wrap or unwrap a data key.

@@ -15,6 +15,7 @@ pub(crate) mod fuzz;
 mod member;
 mod transport;
 
+pub(crate) use crate::https::is_loopback;
 pub(crate) use answers::Unusable;
 pub use answers::{AuthTest, Issued, Renewed, UserInfo};
 pub use client::{ClientCredentials, SlackClient};
@@ -100,16 +101,6 @@ impl Default for Environment {
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("not a base URL for Slack: use https, or http on localhost, without a query or a fragment")]
 pub struct EnvironmentError;
-
-/// Returns whether a URL's host is this machine itself.
-pub(crate) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(domain)) => domain == "localhost" || domain.ends_with(".localhost"),
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    }
-}
 
 /// Sends an HTTP request to Slack and returns the response. Tests replace it.
 ///

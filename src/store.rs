@@ -14,6 +14,7 @@ use crate::secret::{AccessToken, WebhookUrl};
 use crate::tenant::{AppId, BotId, InstallationKey, UserId};
 
 mod chain;
+mod in_time;
 mod lifecycle;
 mod notice;
 mod seen;
@@ -23,6 +24,7 @@ pub use chain::{
     Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationStore, StoredChain, Unproven,
 };
 pub(crate) use chain::{HARD, SUSPECT, is_suspect};
+pub(crate) use in_time::in_time;
 pub(crate) use lifecycle::MAX_REASON;
 pub use lifecycle::{Access, Departure, LifecycleStore, PendingDeparture};
 pub use notice::{Ending, Notice, PendingNotice, Subject};
@@ -95,6 +97,17 @@ impl<S> Store for S where S: LifecycleStore + RotationStore + SeenStore + StateS
 /// ```
 #[async_trait]
 pub trait InstallationStore: fmt::Debug + Send + Sync + 'static {
+    /// Makes sure that an installation could be stored now, as far as that can be told without
+    /// writing. It is called before a code from Slack is used, because the tokens that Slack
+    /// issues for it exist nowhere else.
+    ///
+    /// [`EncryptedStore`](crate::EncryptedStore) makes sure of the key that seals, and keeps this
+    /// key until the flow ends, so that an outage of the key provider in between loses no token.
+    /// The default does nothing.
+    async fn ready(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Stores this installation, unless a newer one is stored. Returns the revision of the
     /// installation that is stored afterwards.
     async fn store(&self, installation: &Installation) -> Result<Revision, Error>;
@@ -374,41 +387,38 @@ const AT_ONCE: usize = 200;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ListCursor(pub String);
 
-/// Stores OAuth states between the start of a flow and its callback. Each can be used once.
+/// Stores which OAuth states were used. Each can be used once.
+///
+/// Nothing is stored when a flow starts, because anybody can start flows.
 ///
 /// # Contract
 ///
-/// 1. Of concurrent calls of `consume`, exactly one returns the payload that `issue` was given.
-/// 2. After `expires_at`, `consume` returns `None`.
+/// 1. Of all calls of `consume` with one id until `until`, exactly one returns `true`.
+/// 2. After `release`, one more does. Only the caller that got `true` may call it.
 ///
 /// # Consistency
 ///
-/// Linearizable per state.
+/// Linearizable per state. A change is durable when the call returns.
 ///
 /// # Cancel safety
 ///
-/// If you drop a call of `consume`, the state may be used up. The person must then start again.
+/// If you drop a call, the state may be used up. The person must then start again.
 ///
 /// # Errors
 ///
-/// As [`InstallationStore`]. After an [`Error::Unavailable`] from `consume`, the state may be
-/// used up.
+/// As [`InstallationStore`]. After an [`Error::Unavailable`], the state may be used up.
 #[async_trait]
 pub trait StateStore: fmt::Debug + Send + Sync + 'static {
-    /// Stores this payload under this id until `expires_at`.
-    async fn issue(
-        &self,
-        id: &StateId,
-        payload: &[u8],
-        expires_at: SystemTime,
-    ) -> Result<(), Error>;
+    /// Marks this state as used, at least until the given time. Returns `false` if it was already
+    /// marked.
+    async fn consume(&self, id: &StateId, until: SystemTime) -> Result<bool, Error>;
 
-    /// Removes the state of this id and returns its payload.
-    async fn consume(&self, id: &StateId, now: SystemTime) -> Result<Option<StatePayload>, Error>;
+    /// Takes the mark back, because nothing was done with the state.
+    async fn release(&self, id: &StateId) -> Result<(), Error>;
 }
 
 /// The id of one OAuth flow. It is a hash of the state's random part, so that a reader of the
-/// database cannot finish a flow.
+/// database learns nothing of the state.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub struct StateId(pub [u8; 32]);
 
@@ -418,10 +428,8 @@ impl fmt::Debug for StateId {
     }
 }
 
-/// The payload of a state. Wiped when dropped.
-pub type StatePayload = zeroize::Zeroizing<Vec<u8>>;
-
 forward!(InstallationStore for [Arc] {
+    fn ready() -> Result<(), Error>;
     fn store(installation: &Installation) -> Result<Revision, Error>;
     fn fetch(
         key: &InstallationKey,
@@ -433,8 +441,8 @@ forward!(InstallationStore for [Arc] {
 });
 
 forward!(StateStore for [Arc] {
-    fn issue(id: &StateId, payload: &[u8], expires_at: SystemTime) -> Result<(), Error>;
-    fn consume(id: &StateId, now: SystemTime) -> Result<Option<StatePayload>, Error>;
+    fn consume(id: &StateId, until: SystemTime) -> Result<bool, Error>;
+    fn release(id: &StateId) -> Result<(), Error>;
 });
 
 /// Why a call to a store failed.
@@ -444,7 +452,18 @@ pub enum Error {
     /// The stored installation no longer has the revision or the token that the caller named.
     #[error("the stored installation has changed since it was read: fetch it and try again")]
     Conflict,
-    /// The database or the key provider did not respond. The operation may have been applied.
+    /// The data key of the stored data cannot be used: it is missing, or the key provider refused
+    /// it or did not respond in time. The data is not damaged, and nothing was overwritten.
+    #[error("a data key cannot be used: check the key provider and its keys; no data was changed")]
+    Key(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The stored data is sealed under a key that the keyring does not list, or the keyring is
+    /// older than one that this process has seen. Nothing was overwritten.
+    #[error(
+        "the keyring of the installation store was rolled back: restore it from the newest backup; \
+         no data was changed"
+    )]
+    KeyringRolledBack(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The database did not respond. The operation may have been applied.
     #[error("the installation store is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The stored data does not open, or has a format that this version does not know. The error
@@ -458,8 +477,22 @@ pub enum Error {
 
 impl Error {
     /// Returns whether the same call may succeed later without a change by the caller.
+    ///
+    /// That includes faults of keys. An operator can repair them while the call is repeated, and
+    /// tokens that Slack has just issued exist nowhere else.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        match self {
+            Self::Key(_) | Self::KeyringRolledBack(_) | Self::Unavailable(_) => true,
+            Self::Conflict | Self::Unreadable(_) => false,
+        }
+    }
+
+    /// Returns whether this record could not be opened, whereas others perhaps can.
+    pub(crate) fn is_of_record(&self) -> bool {
+        match self {
+            Self::Key(_) | Self::KeyringRolledBack(_) | Self::Unreadable(_) => true,
+            Self::Conflict | Self::Unavailable(_) => false,
+        }
     }
 }

@@ -224,7 +224,8 @@ async fn a_request_gets_its_response_in_time_though_the_database_hangs() {
     let front = builder(&fake).store(store.expect("opens")).build().await;
     let front = front.expect("nothing is missing");
     switch.send_replace(true);
-    everything_is_in_time(&fake, &front).await;
+    // Authorization ends 0.5 s earlier.
+    everything_is_in_time(&fake, &front, Duration::from_secs(2)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -244,10 +245,12 @@ async fn a_request_gets_its_response_in_time_though_the_key_provider_hangs() {
     switch.send_replace(true);
     // No data key is cached for longer than this.
     tokio::time::advance(Duration::from_secs(16 * 60)).await;
-    everything_is_in_time(&app.fake, &front).await;
+    // A call to the key provider has a limit of its own, which is shorter.
+    everything_is_in_time(&app.fake, &front, Duration::ZERO).await;
 }
 
-async fn everything_is_in_time(fake: &FakeSlack, front: &SlackApp) {
+/// `soonest` is the earliest time of a response.
+async fn everything_is_in_time(fake: &FakeSlack, front: &SlackApp, soonest: Duration) {
     for (request, status, text) in [
         (
             command(fake, ALPHA),
@@ -268,7 +271,11 @@ async fn everything_is_in_time(fake: &FakeSlack, front: &SlackApp) {
         let begun = Instant::now();
         let reply = front.serve(request).await.expect_err("it hangs");
         assert_eq!((reply.status, &*reply.text), (status, text));
-        assert_eq!(begun.elapsed().as_millis(), TIME.as_millis());
+        let millis = begun.elapsed().as_millis();
+        assert!(
+            (soonest.as_millis()..=TIME.as_millis()).contains(&millis),
+            "{millis}"
+        );
     }
 }
 

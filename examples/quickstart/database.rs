@@ -72,11 +72,11 @@ impl Stored {
     pub(crate) fn purpose(&self) -> &'static str {
         let place = self.place();
         match self.slot.as_str() {
-            "primary" => "The data key, sealed by the master key",
+            "manifest" => "Which data keys exist, and which one seals",
             "bot" => "The bot's token in this workspace",
             "install" => "Who installed the app, and where",
-            _ if place == "keyring" => "A retired data key, sealed by the master key",
-            _ if place.starts_with("state/") => "An install flow in progress",
+            _ if place == "keyring" => "A data key, sealed by the master key",
+            _ if place.starts_with("state/") => "An install flow whose state was used",
             slot if slot.starts_with("user/") => "A user's token",
             _ => "Another record of the app",
         }

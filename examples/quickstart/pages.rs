@@ -37,7 +37,7 @@ impl Story {
         self.before = std::mem::replace(&mut self.now, now);
     }
 
-    /// Records a step that happened outside this page: a flow started or ended.
+    /// Records a step that happened outside this page: a flow ended.
     fn look(&mut self, now: Vec<Stored>) {
         if now == self.now {
             return;
@@ -52,7 +52,7 @@ impl Story {
                  is installed."
             }
             (true, false) => "The app started. It created a data key and sealed it.",
-            (false, false) => "An install flow started. Its state can be used once.",
+            (false, false) => "An install flow ended without an installation.",
         };
         self.tell(what, now);
     }

@@ -9,12 +9,13 @@ use slack_installs::rotation::WorkerConfig;
 use slack_installs::slack::SlackClient;
 use slack_installs::store::Credential;
 use slack_installs::{EncryptedStore, InstallationKey, RotationConfig, TokenRotator};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::Failure;
 use crate::orders::{Each, Orders};
+use crate::steady::{self, Steady};
 use crate::tally::{Fingerprint, Report};
 use crate::watch::Watch;
 
@@ -24,6 +25,9 @@ pub(crate) struct Callers {
     tenants: Arc<[InstallationKey]>,
     callers: usize,
     each: Each,
+    steady: Option<Steady>,
+    /// Has a permit when a steady run is over.
+    over: Arc<Semaphore>,
     reports: mpsc::UnboundedSender<Report>,
 }
 
@@ -43,6 +47,8 @@ impl Callers {
             tenants: orders.tenants()?.into(),
             callers: orders.callers,
             each: orders.each,
+            steady: orders.steady,
+            over: watch.go_on(),
             reports,
         })
     }
@@ -51,6 +57,20 @@ impl Callers {
     pub(crate) async fn ask(self) {
         let worker = self.rotator.clone();
         let worker = tokio::spawn(async move { worker.work(WorkerConfig::default()).await });
+        match self.steady {
+            None => self.ask_for_each().await,
+            Some(steady) => {
+                let (rotator, tenants) = (self.rotator.clone(), Arc::clone(&self.tenants));
+                let (reports, over) = (self.reports.clone(), Arc::clone(&self.over));
+                steady::ask(rotator, tenants, self.callers, steady, reports, over).await;
+            }
+        }
+        self.rotator.shutdown(Duration::from_secs(30)).await;
+        worker.abort();
+    }
+
+    /// Requests a token once for each workspace.
+    async fn ask_for_each(&self) {
         let mut callers = JoinSet::new();
         let queue = Arc::new(AtomicUsize::new(0));
         for caller in 0..self.callers {
@@ -81,8 +101,6 @@ impl Callers {
             });
         }
         callers.join_all().await;
-        self.rotator.shutdown(Duration::from_secs(30)).await;
-        worker.abort();
     }
 }
 

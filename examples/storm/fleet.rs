@@ -42,6 +42,7 @@ pub(crate) async fn storm(options: &Options) -> Result<Outcome, Failure> {
         client_secret: fake.client_secret().expose().to_owned(),
         master_key: MasterKey::generate().to_base64().to_string(),
         pause_at: (options.kills > 0).then_some(options.kill_at),
+        steady: None,
     };
     let workspaces = Workspaces::open(&fake, Arc::clone(&backend), &orders).await?;
     workspaces.install().await?;
@@ -61,7 +62,7 @@ pub(crate) async fn storm(options: &Options) -> Result<Outcome, Failure> {
     Ok(Outcome::new(fleet.tally, &fake, current, kills, took))
 }
 
-struct Fleet {
+pub(crate) struct Fleet {
     orders: Orders,
     kills_left: usize,
     tally: Tally,
@@ -71,16 +72,16 @@ struct Fleet {
 }
 
 /// A child process of the fleet.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     input: ChildStdin,
 }
 
 /// The number of a process, and its report; `None` if it ended.
-type News = (usize, Option<Report>);
+pub(crate) type News = (usize, Option<Report>);
 
 impl Fleet {
-    fn new(orders: Orders, kills_left: usize) -> Self {
+    pub(crate) fn new(orders: Orders, kills_left: usize) -> Self {
         Self {
             orders,
             kills_left,
@@ -139,11 +140,7 @@ impl Fleet {
                 Some(report) => self.note(report),
                 None => {
                     running -= 1;
-                    let status = fleet[number].child.wait().await?;
-                    // A killed process has no exit code.
-                    if status.code().is_some_and(|code| code != 0) {
-                        return Err("a process of the fleet failed; its error is above".into());
-                    }
+                    fleet[number].ended().await?;
                 }
             }
         }
@@ -156,7 +153,7 @@ impl Fleet {
     }
 
     /// Starts a process and sends it its orders.
-    async fn launch(
+    pub(crate) async fn launch(
         &self,
         number: usize,
         news: &mpsc::UnboundedSender<News>,
@@ -190,8 +187,17 @@ impl Fleet {
 }
 
 impl Process {
-    async fn say(&mut self, line: &str) -> Result<(), Failure> {
+    pub(crate) async fn say(&mut self, line: &str) -> Result<(), Failure> {
         self.input.write_all(format!("{line}\n").as_bytes()).await?;
         Ok(self.input.flush().await?)
+    }
+
+    /// Waits until the process has ended. A killed process has no exit code, and is not an error.
+    pub(crate) async fn ended(&mut self) -> Result<(), Failure> {
+        let status = self.child.wait().await?;
+        if status.code().is_some_and(|code| code != 0) {
+            return Err("a process of the fleet failed; its error is above".into());
+        }
+        Ok(())
     }
 }

@@ -40,14 +40,24 @@
 //! * `--kill-at`: when to kill. `call` is before the call reaches Slack. `answer` (the default) is
 //!   after Slack's response and before the save.
 //!
+//! * `--pause-ms`: instead of a storm, makes a steady run for `scripts/chaos`: every caller requests
+//!   tokens until the input says `end`, with this pause between two requests. The run prints one line
+//!   of the script's table.
+//! * `--token-life`: how many seconds a token of a steady run lives. Default: 16.
+//! * `--apart`: how many workspaces of a steady run have callers of their own, which are not counted.
+//!   Default: 0.
+//! * `--rate`: `0` if a steady run may serve few requests. Default: 1.
+//!
 //! At the end, the storm deletes its rows. It keeps a SQLite file.
 
 mod backends;
 mod callers;
+mod chaos;
 mod fleet;
 mod options;
 mod orders;
 mod process;
+mod steady;
 mod tally;
 mod watch;
 mod workspaces;
@@ -76,6 +86,15 @@ async fn main() -> ExitCode {
 /// Runs the storm. Returns whether it succeeded.
 async fn storm(words: impl Iterator<Item = String>) -> Result<bool, Failure> {
     let options = options::Options::read(words)?;
+    if let Some(steady) = options.steady {
+        let course = chaos::run(&options, steady).await?;
+        println!("{}", course.line());
+        eprintln!("served per second: {}", course.seconds());
+        for (reason, count) in course.reasons() {
+            eprintln!("{count} x {reason}");
+        }
+        return Ok(course.is_well());
+    }
     let outcome = fleet::storm(&options).await?;
     println!("{}", outcome.line(&options));
     Ok(outcome.is_well(&options))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::Failure;
 use crate::orders::{Each, Step};
+use crate::steady::Steady;
 
 pub(crate) struct Options {
     pub(crate) backend: String,
@@ -16,6 +17,8 @@ pub(crate) struct Options {
     pub(crate) grace: Duration,
     pub(crate) kills: usize,
     pub(crate) kill_at: Step,
+    pub(crate) token_life: Duration,
+    pub(crate) steady: Option<Steady>,
 }
 
 impl Options {
@@ -29,6 +32,9 @@ impl Options {
         };
         let (processes, callers) = (number("processes", 1)?, number("callers", 1000)?);
         let (workspaces, kills) = (number("workspaces", 1)?, number("kill", 0)?);
+        let (token_life, apart) = (number("token-life", 16)?, number("apart", 0)?);
+        let pause = number("pause-ms", u64::MAX)?;
+        let rate = number("rate", 1)?;
         let latency = Duration::from_millis(number("latency-ms", 100)?);
         let grace = match given.remove("grace").as_deref() {
             None => 2,
@@ -59,6 +65,12 @@ impl Options {
             grace: Duration::from_secs(grace),
             kills: usize::try_from(kills)?,
             kill_at,
+            token_life: Duration::from_secs(token_life),
+            steady: (pause != u64::MAX).then_some(Steady {
+                pause: Duration::from_millis(pause),
+                apart: usize::try_from(apart)?,
+                has_rate: rate != 0,
+            }),
         };
         if let Some(unknown) = given.keys().next() {
             return Err(format!("unknown option: --{unknown}").into());

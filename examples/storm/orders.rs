@@ -7,6 +7,7 @@ use slack_installs::slack::{ClientCredentials, Environment};
 use slack_installs::{ClientId, InstallationKey, LocalKeyProvider, MasterKey, TeamId};
 
 use crate::Failure;
+use crate::steady::Steady;
 
 #[derive(Clone, Deserialize, Serialize)]
 pub(crate) struct Orders {
@@ -20,6 +21,8 @@ pub(crate) struct Orders {
     pub(crate) master_key: String,
     /// Where to pause once. The parent then kills the process, or lets it continue.
     pub(crate) pause_at: Option<Step>,
+    /// `None` in a storm, where callers request each token once.
+    pub(crate) steady: Option<Steady>,
 }
 
 /// Who requests a token once for each workspace.

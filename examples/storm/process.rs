@@ -49,7 +49,7 @@ pub(crate) async fn run() -> Result<(), Failure> {
 }
 
 /// Reads the lines of the input as they arrive.
-fn read_input() -> mpsc::UnboundedReceiver<String> {
+pub(crate) fn read_input() -> mpsc::UnboundedReceiver<String> {
     let (lines, input) = mpsc::unbounded_channel();
     thread::spawn(move || {
         let read = std::io::stdin().lines().map_while(Result::ok);

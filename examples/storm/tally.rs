@@ -21,6 +21,8 @@ pub(crate) enum Report {
     Token(Duration, Fingerprint),
     /// A request failed after this time, for this reason.
     Failed(Duration, String),
+    /// A request for the workspace of this number ended after this time, with an error or without.
+    Called(Duration, usize, Option<String>),
     /// For this time, a pair that Slack had issued was not saved.
     Exposed(Duration),
 }
@@ -50,6 +52,10 @@ impl fmt::Display for Report {
                 write!(f, "token {} {token}", wait.as_micros())
             }
             Self::Failed(wait, reason) => write!(f, "failed {} {reason}", wait.as_micros()),
+            Self::Called(wait, place, reason) => {
+                let reason = reason.as_deref().unwrap_or_default();
+                write!(f, "called {} {place} {reason}", wait.as_micros())
+            }
             Self::Exposed(time) => write!(f, "exposed {}", time.as_micros()),
         }
     }
@@ -70,6 +76,11 @@ impl Report {
             "token" => Ok(Self::Token(time, Fingerprint(rest))),
             "failed" => Ok(Self::Failed(time, rest)),
             "exposed" => Ok(Self::Exposed(time)),
+            "called" => {
+                let (place, reason) = rest.split_once(' ').unwrap_or((&rest, ""));
+                let reason = (!reason.is_empty()).then(|| reason.to_owned());
+                Ok(Self::Called(time, place.parse()?, reason))
+            }
             _ => Err("a process of the fleet wrote a line that is not a report".into()),
         }
     }
@@ -87,7 +98,7 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) fn add(&mut self, report: Report) {
         match report {
-            Report::Ready | Report::Paused => {}
+            Report::Ready | Report::Paused | Report::Called(..) => {}
             Report::Token(wait, token) => {
                 self.waits.push(wait);
                 *self.tokens.entry(token).or_default() += 1;

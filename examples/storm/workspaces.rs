@@ -1,14 +1,19 @@
 //! The workspaces: installed before the storm, checked after it, and then deleted.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use slack_installs::backend::{Backend, Change, Partition};
 use slack_installs::secret::Code;
 use slack_installs::slack::SlackClient;
 use slack_installs::store::{ChainKey, Credential, RotationStore as _};
 use slack_installs::testing::{FakeSlack, Person, Who, Workspace};
-use slack_installs::{EncryptedStore, Installation, InstallationKey, InstallationStore as _};
+use slack_installs::{
+    EncryptedStore, Installation, InstallationKey, InstallationStore as _, RotationConfig,
+    TokenRotator,
+};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::Failure;
 use crate::orders::Orders;
@@ -18,6 +23,8 @@ pub(crate) struct Workspaces {
     fake: FakeSlack,
     store: EncryptedStore<Arc<dyn Backend>>,
     orders: Arc<Orders>,
+    /// For the end of the run.
+    rotator: TokenRotator,
 }
 
 impl Workspaces {
@@ -27,9 +34,15 @@ impl Workspaces {
         orders: &Orders,
     ) -> Result<Self, Failure> {
         let store = EncryptedStore::open(backend, orders.keys()?, orders.client_id()?).await?;
+        let store = store.with_clock(fake.clock());
+        let slack = SlackClient::with_transport(fake.environment(), fake.transport())
+            .with_clock(fake.clock());
+        let config = RotationConfig::new(orders.credentials()?);
+        let rotator = TokenRotator::new(config, slack, store.clone());
         Ok(Self {
+            rotator: rotator.with_clock(fake.clock()),
             fake: fake.clone(),
-            store: store.with_clock(fake.clock()),
+            store,
             orders: Arc::new(orders.clone()),
         })
     }
@@ -42,6 +55,11 @@ impl Workspaces {
     /// Returns the number of workspaces whose stored token Slack accepts now.
     pub(crate) async fn current(&self) -> Result<usize, Failure> {
         self.each(Task::IsCurrent).await
+    }
+
+    /// Returns the number of workspaces that get a token which Slack accepts, from a new process.
+    pub(crate) async fn alive(&self) -> Result<usize, Failure> {
+        self.each(Task::IsAlive).await
     }
 
     /// Deletes every row of the storm.
@@ -73,6 +91,7 @@ impl Workspaces {
         match task {
             Task::Install => self.install_in(tenant).await?,
             Task::IsCurrent => return self.is_current(tenant).await,
+            Task::IsAlive => return Ok(self.is_alive(tenant).await),
             Task::Remove => self.clear(tenant.id()).await?,
         }
         Ok(true)
@@ -112,6 +131,23 @@ impl Workspaces {
         Ok(stored.is_some_and(|it| is_live(it.grant.access_token.expose())))
     }
 
+    /// Requests a token, and again after each error that says so.
+    async fn is_alive(&self, tenant: &InstallationKey) -> bool {
+        let give_up = Instant::now() + LAST_CHANCE;
+        loop {
+            match self.rotator.token_for(tenant, Credential::Bot).await {
+                Ok(token) => return self.fake.is_live(token.access_token.expose()),
+                Err(error) if error.is_transient() && Instant::now() < give_up => {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                Err(error) => {
+                    eprintln!("{tenant} is lost: {error}");
+                    return false;
+                }
+            }
+        }
+    }
+
     async fn clear(&self, name: &str) -> Result<(), Failure> {
         let partition = Partition::new(format!("{}/{name}", self.orders.client_id))?;
         let backend = self.store.backend();
@@ -124,11 +160,15 @@ impl Workspaces {
 enum Task {
     Install,
     IsCurrent,
+    IsAlive,
     Remove,
 }
 
 const ADMIN: &str = "U0ADMIN0001";
 const REDIRECT: &str = "http://localhost:3000/slack/oauth_redirect";
+
+/// Longer than the longest pause between two refreshes of a chain.
+const LAST_CHANCE: Duration = Duration::from_secs(90);
 
 /// More than the connections of a pool, and few enough that a server does not refuse them.
 const AT_ONCE: usize = 16;

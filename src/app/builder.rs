@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::env::{self, Value, Values};
+use super::env::{self, Keys, Value, Values};
 use super::error::AppError;
 use super::{Parts, SlackApp};
 use crate::authorize::Authorizer;
@@ -24,7 +24,7 @@ use crate::operate::Operator;
 use crate::replay::ReplayGuard;
 use crate::request::Verifier;
 use crate::rotation::{RefreshThreshold, RotationConfig, TokenRotator};
-use crate::seal::{LocalKeyProvider, MasterKey};
+use crate::seal::{KeyProvider, LocalKeyProvider, MasterKey};
 use crate::secret::{ClientSecret, SigningSecret};
 use crate::slack::{ClientCredentials, Environment, SlackClient};
 use crate::store::Store;
@@ -154,9 +154,9 @@ impl SlackAppBuilder {
         self
     }
 
-    /// Sets the store, instead of a database URL and a master key.
+    /// Sets the store, instead of a database URL and a key provider.
     ///
-    /// Use it for another key provider, or for a backend with its own options.
+    /// Use it for a backend with its own options.
     pub fn store(mut self, store: impl Store) -> Self {
         self.store = Some(Arc::new(store));
         self
@@ -169,8 +169,23 @@ impl SlackAppBuilder {
     }
 
     /// Sets the master key, which wraps the data keys in the database.
-    pub fn master_key(mut self, key: MasterKey) -> Self {
-        self.values.master_key = Some(Ok(key));
+    pub fn master_key(self, key: MasterKey) -> Self {
+        self.key_provider(LocalKeyProvider::new(key))
+    }
+
+    /// Sets the key provider, which wraps the data keys in the database.
+    pub fn key_provider(mut self, provider: impl KeyProvider) -> Self {
+        self.values.keys = Some(Ok(Keys::Provider(Arc::new(provider))));
+        self
+    }
+
+    /// Sets the key provider by its URL ([`keys::connect`](crate::keys::connect) lists the forms).
+    pub fn keys(mut self, url: impl Into<String>) -> Self {
+        let url = Zeroizing::new(url.into());
+        self.values.keys = Some(Ok(Keys::Url {
+            name: "the key URL",
+            url,
+        }));
         self
     }
 
@@ -455,14 +470,16 @@ impl SlackAppBuilder {
             "set it to a database URL, such as `sqlite:installations.sqlite3`, or call \
              `database` or `store`",
         )?;
-        let key = required(
-            self.values.master_key.take(),
+        let keys = required(
+            self.values.keys.take(),
             env::MASTER_KEY,
             "make a key with `openssl rand -base64 32`, and store it apart from the database; \
-             or set SLACK_INSTALLS_MASTER_KEY_FILE to the path of a file with the key",
+             or set SLACK_INSTALLS_MASTER_KEY_FILE to the path of a file with the key, or \
+             SLACK_INSTALLS_KEYS to the URL of a key provider",
         )?;
+        let keys = keys.opened().await?;
         let backend = backend::connect(&url).await?;
-        let store = EncryptedStore::open(backend, LocalKeyProvider::new(key), app.clone()).await?;
+        let store = EncryptedStore::open(backend, keys, app.clone()).await?;
         let store = store.with_clock(self.clock.clone());
         Ok(match self.cache {
             Some(options) => Arc::new(store.with_cache(options)),

@@ -1,19 +1,23 @@
 //! Reads an app's values from the environment.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use url::Url;
 use zeroize::Zeroizing;
 
 use super::error::AppError;
+use crate::keys::{self, MasterKeys, Source};
 use crate::oauth::RedirectUri;
-use crate::seal::MasterKey;
+use crate::seal::KeyProvider;
 use crate::secret::{ClientSecret, SigningSecret};
 use crate::tenant::ClientId;
 
 pub(super) const CLIENT_ID: &str = "SLACK_CLIENT_ID";
 pub(super) const CLIENT_SECRET: &str = "SLACK_CLIENT_SECRET";
 pub(super) const OLD_CLIENT_SECRET: &str = "SLACK_OLD_CLIENT_SECRET";
+pub(super) const KEYS: &str = "SLACK_INSTALLS_KEYS";
 pub(super) const MASTER_KEY: &str = "SLACK_INSTALLS_MASTER_KEY";
 pub(super) const MASTER_KEY_FILE: &str = "SLACK_INSTALLS_MASTER_KEY_FILE";
 pub(super) const REDIRECT_URI: &str = "SLACK_REDIRECT_URI";
@@ -29,11 +33,40 @@ pub(super) type Value<T> = Option<Result<T, AppError>>;
 pub(super) struct Values {
     pub(super) client_id: Value<ClientId>,
     pub(super) client_secret: Value<ClientSecret>,
-    pub(super) master_key: Value<MasterKey>,
+    pub(super) keys: Value<Keys>,
     pub(super) old_client_secret: Value<ClientSecret>,
     pub(super) redirect_uris: Vec<Result<RedirectUri, AppError>>,
     pub(super) signing_secret: Value<SigningSecret>,
     pub(super) url: Value<Zeroizing<String>>,
+}
+
+/// The provider that wraps the data keys, or where it is. A provider is opened by the builder's
+/// `build`.
+pub(super) enum Keys {
+    File(PathBuf),
+    Provider(Arc<dyn KeyProvider>),
+    Url {
+        /// What has the URL: a variable, or a method of the builder.
+        name: &'static str,
+        url: Zeroizing<String>,
+    },
+}
+
+impl Keys {
+    pub(super) async fn opened(self) -> Result<Arc<dyn KeyProvider>, AppError> {
+        match self {
+            Self::File(path) => {
+                let keys = MasterKeys::open(Source::File(path)).await;
+                let keys = keys.map_err(|source| AppError::value(MASTER_KEY_FILE, None, source));
+                Ok(Arc::new(keys?))
+            }
+            Self::Provider(provider) => Ok(provider),
+            Self::Url { name, url } => {
+                let provider = keys::connect(&url).await;
+                provider.map_err(|source| AppError::value(name, None, source))
+            }
+        }
+    }
 }
 
 /// Reads the variables that are set and not empty.
@@ -53,24 +86,36 @@ pub(super) fn read(variable: impl Fn(&str) -> Option<OsString>) -> Values {
             .map_err(|source| AppError::value(SIGNING_SECRET, None, source))
     });
     let redirect_uri = text(REDIRECT_URI).map(|text| redirect_uri(REDIRECT_URI, &text?));
-    let master_key = match text(MASTER_KEY) {
-        Some(text) => Some(text.and_then(|text| {
-            MasterKey::parse(&text).map_err(|source| AppError::value(MASTER_KEY, None, source))
-        })),
-        None => text(MASTER_KEY_FILE).map(|path| {
-            MasterKey::from_file(&*path?)
-                .map_err(|source| AppError::value(MASTER_KEY_FILE, None, source))
-        }),
-    };
     Values {
         client_id: text(CLIENT_ID).map(|text| client_id(&text?)),
         client_secret: client_secret(CLIENT_SECRET),
-        master_key,
+        keys: key_provider(text),
         old_client_secret: client_secret(OLD_CLIENT_SECRET),
         redirect_uris: redirect_uri.into_iter().collect(),
         signing_secret,
         url: text(URL),
     }
+}
+
+/// Reads the one variable that names the key provider.
+fn key_provider(
+    text: impl Fn(&'static str) -> Option<Result<Zeroizing<String>, AppError>>,
+) -> Value<Keys> {
+    let set = [KEYS, MASTER_KEY, MASTER_KEY_FILE].map(|name| text(name).map(|text| (name, text)));
+    let mut set = set.into_iter().flatten();
+    let (name, text) = set.next()?;
+    if let Some((other, _)) = set.next() {
+        return Some(Err(AppError::both_set(name, other)));
+    }
+    Some(text.and_then(|text| match name {
+        MASTER_KEY => {
+            let keys = keys::master_keys(&text);
+            let keys = keys.map_err(|source| AppError::value(MASTER_KEY, None, source))?;
+            Ok(Keys::Provider(Arc::new(keys)))
+        }
+        MASTER_KEY_FILE => Ok(Keys::File(PathBuf::from(&*text))),
+        name => Ok(Keys::Url { name, url: text }),
+    }))
 }
 
 /// Reads a client id. The error shows only the first characters, because a wrong value may be a

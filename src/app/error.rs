@@ -29,6 +29,17 @@ impl AppError {
         }
     }
 
+    /// Reports that two variables are set that name the same thing.
+    pub(super) fn both_set(one: &str, other: &str) -> Self {
+        Self {
+            what: format!(
+                "{one} and {other} are both set, but the app has one key provider: unset one of \
+                 them; for a change of keys, set only SLACK_INSTALLS_KEYS, to several URLs"
+            ),
+            source: None,
+        }
+    }
+
     /// Reports that a variable, or a value of the builder, is wrong. `shown` is the part of the
     /// value that is safe to print; `None` if the value is a secret.
     pub(super) fn value(name: &str, shown: Option<String>, source: impl Into<Source>) -> Self {

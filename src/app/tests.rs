@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::SlackAppBuilder;
 use super::env::{
-    CLIENT_ID, CLIENT_SECRET, MASTER_KEY, MASTER_KEY_FILE, OLD_CLIENT_SECRET, REDIRECT_URI,
+    CLIENT_ID, CLIENT_SECRET, KEYS, MASTER_KEY, MASTER_KEY_FILE, OLD_CLIENT_SECRET, REDIRECT_URI,
     SIGNING_SECRET, URL, read,
 };
+use crate::seal::MasterKey;
 
 const GOOD: [(&str, &str); 6] = [
     (CLIENT_ID, "100000000001.200000000002"),
@@ -190,4 +191,74 @@ async fn a_method_of_the_builder_replaces_a_wrong_variable() {
         .build()
         .await
         .expect("the method replaces the variable");
+}
+
+#[tokio::test]
+async fn the_key_provider_of_a_url_serves() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let lines = format!("{}\n{}", "22".repeat(32), "11".repeat(32));
+    std::fs::write(file.path(), lines).expect("the file is writable");
+    let url = format!("key-file:{}", file.path().display());
+    let from = |name: &str| match name {
+        MASTER_KEY => None,
+        KEYS => Some(OsString::from(&url)),
+        name => good(name),
+    };
+    started(from).build().await.expect("the URL has the key");
+    let set_by_method = started(|name| good(name).filter(|_| name != MASTER_KEY));
+    set_by_method
+        .keys(&url)
+        .build()
+        .await
+        .expect("the method sets the URL");
+}
+
+#[tokio::test]
+async fn a_wrong_key_url_is_named_and_not_shown() {
+    let from = |name: &str| match name {
+        MASTER_KEY => None,
+        KEYS => Some(OsString::from("aws-kmz:canary")),
+        name => good(name),
+    };
+    let refused = started(from)
+        .build()
+        .await
+        .expect_err("the scheme is wrong");
+    let text = format!("{refused:?}");
+    let expected = "SLACK_INSTALLS_KEYS has a wrong value: not a key URL: did you mean `aws-kms:`?";
+    assert!(
+        text.starts_with(expected) && !text.contains("canary"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn two_variables_for_the_key_provider_are_refused() {
+    let all = [KEYS, MASTER_KEY, MASTER_KEY_FILE];
+    for unset in all {
+        let from = |name: &str| match name {
+            name if name == unset => None,
+            KEYS | MASTER_KEY_FILE => Some("key-file:/canary".into()),
+            name => good(name),
+        };
+        let refused = started(from).build().await.expect_err("two are set");
+        let text = format!("{refused:?}");
+        for name in all {
+            let is_named = text.split_whitespace().any(|word| word == name);
+            assert_eq!(is_named, name != unset, "{text}");
+        }
+        assert!(
+            text.contains("are both set") && !text.contains("canary"),
+            "{text}"
+        );
+    }
+    let from = |name: &str| match name {
+        KEYS | MASTER_KEY_FILE => Some("canary".into()),
+        name => good(name),
+    };
+    let replaced = started(from).master_key(MasterKey::generate());
+    replaced
+        .build()
+        .await
+        .expect("the method replaces the variables");
 }

@@ -1,17 +1,21 @@
 //! Keeps the organisation of a workspace current, from the requests that name it.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use super::Authorizer;
 use crate::error_chain::error_chain;
 use crate::installation::{Enterprise, Home, StoredInstallation};
 use crate::request::{Kind, VerifiedRequest};
+use crate::store::in_time;
 use crate::tenant::{TeamId, Tenant};
 
 impl Authorizer {
     /// Updates the enterprise id of a workspace's installation, if the request certainly names
-    /// another one. Best effort: the next request names it again.
+    /// another one. Best effort, for at most [`PATIENCE`]: the next request names it again.
     pub(super) async fn keep_current(
         &self,
         request: &VerifiedRequest,
@@ -30,7 +34,7 @@ impl Authorizer {
             return;
         }
         let noted = self.installations.set_enterprise(&key, revision, said);
-        match noted.await {
+        match in_time(Instant::now() + PATIENCE, noted).await {
             Ok(true) => {
                 tracing::info!(tenant = %key, enterprise = ?said, "a workspace has moved");
                 *enterprise = said.cloned().map(|id| Enterprise { id, name: None });
@@ -47,6 +51,9 @@ impl Authorizer {
         }
     }
 }
+
+/// A small part of the time that a request has. The update usually takes milliseconds.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Returns whether an event's authorization says that this workspace is in no organisation: its
 /// enterprise id is present and null. Other payloads omit ids for other reasons.

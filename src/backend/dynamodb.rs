@@ -214,7 +214,7 @@ impl DynamoDbBackend {
     #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
     #[must_use]
     pub fn https_client() -> SharedHttpClient {
-        http::https()
+        crate::aws::https()
     }
 
     /// Returns the row of an item that a scan found. A claim is not a row; the work that it left is

@@ -13,6 +13,7 @@ use super::keys::Keys;
 use super::malformed::MalformedRows;
 use super::names::{App, HOLD, Place};
 use super::partition_locks::PartitionLocks;
+use super::pins;
 use super::record::{self, Draft, Record};
 use crate::backend::{
     self, Backend, Change, Cursor, Due, Expect, Key, Lane, Metadata, Page, Partition, Row, Scope,
@@ -77,6 +78,11 @@ impl<B: Backend> Driver<B> {
             locks: Arc::clone(&self.locks),
             ..Self::new(backend, keys, self.app.clone())
         }
+    }
+
+    /// Makes sure that a row could be sealed now. Within a flight, pins the key for it.
+    pub(super) async fn ready(&self) -> Result<(), Error> {
+        pins::primary(&self.keys).await.map(drop)
     }
 
     /// Returns the records at these places, opened. The rows may come from the cache, so no
@@ -238,8 +244,8 @@ impl<B: Backend> Driver<B> {
         changes: &[Change],
     ) -> Result<(), backend::Error> {
         let _forget = self.cache.as_ref().map(|cache| cache.forget(partition));
-        let _lock = self.locks.lock(partition).await;
-        commit(&*self.backend, partition, changes).await
+        let commit = commit(&*self.backend, partition, changes);
+        self.locks.run(partition, commit).await
     }
 
     async fn changes(
@@ -285,7 +291,7 @@ impl<B: Backend> Driver<B> {
     }
 
     async fn seal(&self, partition: &Partition, slot: &Slot, draft: Draft) -> Result<Row, Error> {
-        let (key_id, key) = self.keys.primary().await?;
+        let (key_id, key) = pins::primary(&self.keys).await?;
         let version = Version::mint();
         // Whole seconds, because the seal binds whole seconds and every backend stores them.
         let due = draft.due.map(|due| Due {
@@ -347,7 +353,7 @@ impl<B: Backend> Driver<B> {
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
         let unreadable = |error: Undecryptable| Error::Unreadable(error.into());
         let key_id = row.sealed.key_id().map_err(unreadable)?;
-        let key = self.keys.get(key_id).await?;
+        let key = pins::get(&self.keys, key_id).await?;
         let context = self.context(partition, slot, kind, &row.version, row.due, &row.metadata);
         seal::open(seal::RECORD, &key, &context, row.sealed.as_bytes()).map_err(unreadable)
     }

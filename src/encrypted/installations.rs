@@ -26,6 +26,10 @@ mod tests;
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<B: Backend> InstallationStore for EncryptedStore<B> {
+    async fn ready(&self) -> Result<(), Error> {
+        self.driver.ready().await
+    }
+
     async fn store(&self, new: &Installation) -> Result<Revision, Error> {
         let partition = self.driver.app.tenant(&new.key());
         let users = new.user.iter().map(|new| user(&new.id));

@@ -1,27 +1,35 @@
-//! The rows of the keyring: the wrapped data keys, one primary and the others retired.
+//! The data keys of an app: their rows in the keyring, and their copies in memory.
 //!
-//! The slot `primary` has the key that seals. The slots `key/<id>` have the retired keys. Rotation
-//! moves the old primary to such a slot in the commit that writes the new one. If the slot
-//! `copying` has a row, rows are being copied into this database, and it is not a store yet.
+//! Each key has a row `key/<id>`, which never moves. The row `manifest` lists the keys and says
+//! which of them seals. Both are written in one commit. Only a listed key is passed to the key
+//! provider. If the slot `copying` has a row, rows are being copied into this database, and it is
+//! not a store yet.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::KeyringError;
-use super::commit::commit;
 use super::names::{App, slot};
-use super::record;
-use crate::backend::{
-    self, Backend, Change, Expect, Key, Metadata, Partition, Row, Scope, Slot, Version,
-};
+use crate::backend::{self, Backend, Key, Partition, Row, Scope, Slot, Version};
 use crate::error_chain::error_chain;
-use crate::seal::{DataKey, KeyContext, KeyError, KeyId, KeyProvider, Keyring, Lookup, Sealed};
+use crate::seal::{DataKey, Held, KeyContext, KeyError, KeyId, KeyProvider, Keyring, Lookup};
 use crate::store;
+
+mod flights;
+mod inspect;
+mod key_rows;
+mod make;
+mod manifest;
+
+use flights::{Failure, Flight, Flights};
+use key_rows::{WrappedKey, key_slot};
+use manifest::Manifest;
+pub(super) use manifest::manifest_slot;
 
 /// The data keys of one app: unwrapped in memory for a limited time, wrapped in the backend.
 pub(super) struct Keys<B> {
@@ -30,9 +38,26 @@ pub(super) struct Keys<B> {
     app: App,
     partition: Partition,
     ring: Keyring,
-    /// Locked while a key is fetched, so that many callers cause one call to the provider.
-    /// Holds when a fetch failed last, so that callers who waited for it do not all try again.
-    fetching: Mutex<Option<Instant>>,
+    /// The newest manifest that this process has seen. It never goes back to an older one.
+    newest: RwLock<Arc<Manifest>>,
+    flights: Flights,
+    loading: Mutex<Loading>,
+    /// The number of callers that asked for the current manifest.
+    asked: AtomicU64,
+}
+
+/// The reads of the manifest, of which only one runs at a time.
+#[derive(Default)]
+struct Loading {
+    /// The callers, counted by [`Keys::asked`], for whom the last read was recent enough.
+    covers: u64,
+    failure: Option<Failure>,
+}
+
+/// The manifest that is stored, and the version of its row.
+struct Loaded {
+    manifest: Arc<Manifest>,
+    version: Version,
 }
 
 impl<B: Backend> Keys<B> {
@@ -47,19 +72,21 @@ impl<B: Backend> Keys<B> {
             provider,
             app,
             ring: Keyring::default(),
-            fetching: Mutex::default(),
+            newest: RwLock::default(),
+            flights: Flights::default(),
+            loading: Mutex::default(),
+            asked: AtomicU64::default(),
         });
-        let slots = [primary_slot(), copying()];
+        let slots = [manifest_slot(), copying()];
         for _ in 0..ATTEMPTS {
             let rows = keys.backend.read(&keys.partition, &slots).await?;
-            let is_there = match rows.as_slice() {
+            let is_ready = match rows.as_slice() {
                 [_, Some(_)] => return Err(KeyringError::Copying),
-                [Some(_), None] => true,
+                [Some(_), None] => keys.load().await.map(|_| true)?,
                 _ if keys.is_lost().await? => return Err(KeyringError::Lost),
-                _ => keys.make_primary().await?,
+                _ => keys.make_first().await?,
             };
-            if is_there {
-                keys.fetch(None).await?;
+            if is_ready {
                 return Ok(keys);
             }
         }
@@ -67,188 +94,235 @@ impl<B: Backend> Keys<B> {
         Err(backend::Error::Unavailable(again).into())
     }
 
-    /// Returns whether the app has rows but no key that could open them. A new key would hide this,
-    /// and would prevent restoring the old keys.
+    /// Returns whether the app has rows but no manifest. A new key would hide this, and would
+    /// prevent restoring the old keys.
     async fn is_lost(&self) -> Result<bool, KeyringError> {
-        // Another process may have started meanwhile. It writes the key before any other row.
+        // Another process may have started meanwhile. It writes the keyring before any other row.
         Ok(
             has_rows(&*self.backend, &self.app.named(""), |_| false).await?
-                && self.read(primary_slot()).await?.is_none(),
+                && self.read(manifest_slot()).await?.is_none(),
         )
+    }
+
+    /// Makes the times at which keys are fetched again repeatable.
+    #[cfg(feature = "testing")]
+    pub(super) fn set_seed(&self, seed: u64) {
+        // The middle bits of a product depend on all bits of the seed.
+        let mixed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48;
+        self.ring.set_share(u16::try_from(mixed).expect("16 bits"));
     }
 
     /// Returns the key that seals.
     pub(super) async fn primary(self: &Arc<Self>) -> Result<(KeyId, Arc<DataKey>), store::Error> {
-        self.settle(None).await
+        let found = || self.used(self.ring.primary(Instant::now()));
+        if let Some(found) = found() {
+            return Ok(found);
+        }
+        let is_enough = |_: &Loading| self.ring.has_primary(Instant::now());
+        self.load_if_not(is_enough).await?;
+        let primary = self.newest().primary().copied();
+        let primary = primary.ok_or(KeyringError::Unreadable)?;
+        Ok((primary.id, self.fetch(primary.id, primary.epoch).await?))
     }
 
     /// Returns the key of this id, for opening.
     pub(super) async fn get(self: &Arc<Self>, id: KeyId) -> Result<Arc<DataKey>, store::Error> {
-        Ok(self.settle(Some(id)).await?.1)
-    }
-
-    /// Makes a new key the primary, and keeps the old one as retired.
-    pub(super) async fn rotate(&self) -> Result<KeyId, KeyringError> {
-        let old = self.read(primary_slot()).await?;
-        let old = old.ok_or(KeyringError::Unreadable)?;
-        let expect = Expect::Version(old.version);
-        let retired_slot = retired_slot(key_id(&old)?);
-        let retired = Row {
-            version: Version::mint(),
-            ..old
-        };
-        let (id, row) = self.new_primary().await?;
-        let put = |slot, row, expect| Change::Put { slot, row, expect };
-        let changes = [
-            put(primary_slot(), row, expect),
-            put(retired_slot, retired, Expect::Absent),
-        ];
-        self.backend.commit(&self.partition, &changes).await?;
-        self.fetch(None).await?;
-        Ok(id)
-    }
-
-    async fn unwrap(&self, id: KeyId, row: &Row) -> Result<DataKey, KeyringError> {
-        let wrapped = row
-            .sealed
-            .wrapped_key()
-            .map_err(|_| KeyringError::Unreadable)?;
-        let context = KeyContext {
-            app: self.app.as_str(),
-            key_id: id,
-        };
-        Ok(self.provider.unwrap(wrapped, &context).await?)
-    }
-
-    /// Returns whether this store's keyring has the same wrapped key as a row of another keyring.
-    pub(super) async fn has(&self, other: &Row) -> Result<bool, backend::Error> {
-        let Ok(id) = key_id(other) else {
-            return Ok(false);
-        };
-        let slots = [primary_slot(), retired_slot(id)];
-        let rows = self.backend.read(&self.partition, &slots).await?;
-        // A key that is retired gets a row with another version.
-        let mut rows = rows.iter().flatten();
-        Ok(rows.any(|row| row.sealed == other.sealed && row.metadata == other.metadata))
-    }
-
-    /// Unwraps the key in this row of the keyring, to check it.
-    pub(super) async fn opens(&self, row: &Row) -> Result<(), KeyringError> {
-        self.unwrap(key_id(row)?, row).await.map(drop)
-    }
-
-    async fn settle(
-        self: &Arc<Self>,
-        wanted: Option<KeyId>,
-    ) -> Result<(KeyId, Arc<DataKey>), store::Error> {
-        match self.look(wanted) {
-            Lookup::Fresh(id, key) => Ok((id, key)),
-            Lookup::Ageing(id, key) => {
-                self.refresh_in_background(wanted, id);
-                Ok((id, key))
+        let listed = |keys: &Self| keys.newest().opens(id).copied();
+        let key = match listed(self) {
+            Some(key) => key,
+            // Another process may just have added the key.
+            None => {
+                let mine = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+                self.load_if_not(|it: &Loading| it.covers >= mine).await?;
+                listed(self).ok_or(KeyringError::RolledBack)?
             }
-            Lookup::Missing => self.fetch_once(wanted).await,
+        };
+        if let Some((_, key)) = self.used(self.ring.get(id, Instant::now())) {
+            return Ok(key);
+        }
+        Ok(self.fetch(id, key.epoch).await?)
+    }
+
+    /// Returns the key that was found. If it is time to fetch it again, does so in the background.
+    fn used(self: &Arc<Self>, found: Lookup) -> Option<(KeyId, Arc<DataKey>)> {
+        match found {
+            Lookup::Fresh(id, key) => Some((id, key)),
+            Lookup::Ageing(id, key) => {
+                let keys = Arc::clone(self);
+                drop(tokio::spawn(async move { keys.refresh(id).await }));
+                Some((id, key))
+            }
+            Lookup::Missing => None,
         }
     }
 
-    fn look(&self, wanted: Option<KeyId>) -> Lookup {
-        let now = Instant::now();
-        match wanted {
-            Some(id) => self.ring.get(id, now),
-            None => self.ring.primary(now),
+    /// Reads the manifest and fetches this key again. A fault of the primary key does not concern
+    /// the other ones.
+    async fn refresh(self: &Arc<Self>, id: KeyId) {
+        let began = Instant::now();
+        if let Err(error) = self.load_if_not(|_: &Loading| false).await {
+            let error = error_chain(&error);
+            tracing::error!(error, "cannot read the keyring in the background");
+        }
+        let Some(epoch) = self.newest().key(id).map(|key| key.epoch) else {
+            return;
+        };
+        if let Err(error) = self.fetch_since(id, epoch, Some(began)).await {
+            let error = error_chain(&error);
+            tracing::warn!(error, key = %id, "cannot refresh a data key in the background");
         }
     }
 
-    /// Fetches a key, or waits for another caller who is fetching it.
-    async fn fetch_once(
-        &self,
-        wanted: Option<KeyId>,
-    ) -> Result<(KeyId, Arc<DataKey>), store::Error> {
-        let mut last_failure = self.fetching.lock().await;
-        if let Lookup::Fresh(id, key) | Lookup::Ageing(id, key) = self.look(wanted) {
-            return Ok((id, key));
+    fn newest(&self) -> Arc<Manifest> {
+        Arc::clone(&self.newest.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the manifest, unless another caller has just done so.
+    async fn load_if_not(
+        self: &Arc<Self>,
+        is_enough: impl Fn(&Loading) -> bool,
+    ) -> Result<(), KeyringError> {
+        let mut loading = self.loading.lock().await;
+        if is_enough(&loading) {
+            return Ok(());
         }
-        if last_failure.is_some_and(|failed| failed.elapsed() < FAILURE_IS_FRESH) {
-            return Err(store::Error::Unavailable(
-                "the key provider failed less than a second ago: try again".into(),
-            ));
+        if let Some(error) = loading.failure.as_ref().and_then(Failure::fresh) {
+            return Err(error);
         }
-        match self.fetch(wanted).await {
-            Ok(found) => Ok(found),
+        let covers = self.asked.load(Ordering::SeqCst);
+        match self.load().await {
+            Ok(_) => {
+                loading.covers = covers;
+                loading.failure = None;
+                Ok(())
+            }
             Err(error) => {
-                let error = store::Error::from(error);
-                // An unknown key id is a fault of the row that names it, not of the provider.
-                *last_failure = error.is_transient().then(Instant::now);
+                loading.failure = Failure::of(&error);
                 Err(error)
             }
         }
     }
 
-    fn refresh_in_background(self: &Arc<Self>, wanted: Option<KeyId>, id: KeyId) {
-        let keys = Arc::clone(self);
-        drop(tokio::spawn(async move {
-            if let Err(error) = keys.fetch(wanted).await {
-                let error = error_chain(&error);
-                tracing::warn!(error, key = %id, "cannot refresh a data key in the background");
-            }
-        }));
-    }
-
-    /// Reads a key's row and unwraps the key.
+    /// Reads the manifest.
     ///
-    /// A missing keyring is an error. Only [`open`](Self::open) makes a first key. Otherwise the
+    /// A missing one is an error. Only [`open`](Self::open) makes the first one. Otherwise the
     /// loss of a keyring would stay unnoticed until the last old row failed to open.
-    async fn fetch(&self, wanted: Option<KeyId>) -> Result<(KeyId, Arc<DataKey>), KeyringError> {
-        let mut slots = vec![primary_slot()];
-        slots.extend(wanted.map(retired_slot));
-        let rows = self.backend.read(&self.partition, &slots).await?;
-        let mut rows = rows.into_iter();
-        let primary = rows.next().flatten().ok_or(KeyringError::Unreadable)?;
-        let primary_id = key_id(&primary)?;
-        let id = wanted.unwrap_or(primary_id);
-        let row = if id == primary_id {
-            primary
-        } else {
-            rows.next().flatten().ok_or(KeyringError::Unreadable)?
-        };
-        let key = Arc::new(self.unwrap(id, &row).await?);
-        self.ring
-            .insert(id, Arc::clone(&key), id == primary_id, Instant::now());
-        Ok((id, key))
-    }
-
-    /// Writes the app's first data key. Returns `false` if another process has just written one.
-    async fn make_primary(&self) -> Result<bool, KeyringError> {
-        let (_, row) = self.new_primary().await?;
-        let put = Change::Put {
-            slot: primary_slot(),
-            row,
-            expect: Expect::Absent,
-        };
-        match commit(&*self.backend, &self.partition, &[put]).await {
-            Ok(()) => Ok(true),
-            Err(backend::Error::Conflict) => Ok(false),
-            Err(error) => Err(error.into()),
+    async fn load(self: &Arc<Self>) -> Result<Loaded, KeyringError> {
+        match self.load_once().await {
+            // Another caller may have seen a newer manifest while this one was read.
+            Err(KeyringError::RolledBack) => self.load_once().await,
+            loaded => loaded,
         }
     }
 
-    async fn new_primary(&self) -> Result<(KeyId, Row), KeyringError> {
-        let id = KeyId::generate();
-        let context = KeyContext {
+    async fn load_once(self: &Arc<Self>) -> Result<Loaded, KeyringError> {
+        let then = Instant::now();
+        let row = self.read(manifest_slot()).await?;
+        let row = row.ok_or(KeyringError::Unreadable)?;
+        let id = row.sealed.key_id().map_err(|_| KeyringError::Unreadable)?;
+        let key = self.key_of_manifest(id).await?;
+        let manifest = Manifest::open(&self.app, &row, (id, key.epoch), &key.key);
+        let manifest = self.adopt(manifest.ok_or(KeyringError::Unreadable)?, then)?;
+        let version = row.version;
+        Ok(Loaded { manifest, version })
+    }
+
+    /// Returns the key that a manifest names as its primary. No manifest lists it yet if another
+    /// process has just made it.
+    async fn key_of_manifest(self: &Arc<Self>, id: KeyId) -> Result<Held, KeyringError> {
+        if let Some(held) = self.ring.held(id, Instant::now()) {
+            return Ok(held);
+        }
+        let newest = self.newest();
+        let epoch = match newest.key(id) {
+            Some(key) => key.epoch,
+            None => {
+                let row = self.read(key_slot(id)).await?;
+                WrappedKey::of(&row.ok_or(KeyringError::Unreadable)?)?.epoch
+            }
+        };
+        // A key of a lower epoch than the newest primary was retired, or is planted.
+        if epoch < newest.rank().0 {
+            return Err(KeyringError::RolledBack);
+        }
+        self.fetch(id, epoch).await?;
+        let held = self.ring.held(id, Instant::now());
+        held.ok_or(KeyringError::Unreadable)
+    }
+
+    /// Makes this manifest the newest one, unless this process has seen a newer one.
+    fn adopt(&self, manifest: Manifest, then: Instant) -> Result<Arc<Manifest>, KeyringError> {
+        let mut newest = self.newest.write().unwrap_or_else(PoisonError::into_inner);
+        let is_older = manifest.rank() < newest.rank();
+        if is_older || (manifest.rank() == newest.rank() && manifest != **newest) {
+            return Err(KeyringError::RolledBack);
+        }
+        if let Some(primary) = manifest.primary() {
+            self.ring.confirm_primary(primary.id, then);
+        }
+        *newest = Arc::new(manifest);
+        Ok(Arc::clone(&newest))
+    }
+
+    /// Returns the key of this id and epoch. Calls the provider if it is not in memory.
+    async fn fetch(self: &Arc<Self>, id: KeyId, epoch: u64) -> Result<Arc<DataKey>, KeyringError> {
+        self.fetch_since(id, epoch, None).await
+    }
+
+    /// Returns the key of this id and epoch, unwrapped since then. Of many callers, one calls the
+    /// provider, in a task of its own: if that caller is dropped, the others still get the result.
+    async fn fetch_since(
+        self: &Arc<Self>,
+        id: KeyId,
+        epoch: u64,
+        since: Option<Instant>,
+    ) -> Result<Arc<DataKey>, KeyringError> {
+        let flight: Flight = self.flights.of(id);
+        let mut last_failure = flight.lock_owned().await;
+        let held = self.ring.held(id, Instant::now());
+        let is_recent = |held: &Held| since.is_none_or(|since| held.since >= since);
+        if let Some(held) = held.filter(|held| held.epoch == epoch && is_recent(held)) {
+            return Ok(held.key);
+        }
+        if let Some(error) = last_failure.as_ref().and_then(Failure::fresh) {
+            return Err(error);
+        }
+        let keys = Arc::clone(self);
+        let fetched = tokio::spawn(async move {
+            let fetched = keys.unwrap_stored(id, epoch).await;
+            *last_failure = fetched.as_ref().err().and_then(Failure::of);
+            fetched
+        });
+        let fetched = fetched.await;
+        fetched.unwrap_or_else(|_| Err(unavailable("the call to the key provider panicked")))
+    }
+
+    /// Reads the row of this key, and unwraps the key.
+    async fn unwrap_stored(&self, id: KeyId, epoch: u64) -> Result<Arc<DataKey>, KeyringError> {
+        let row = self.read(key_slot(id)).await?;
+        let row = row.ok_or(KeyringError::Unreadable)?;
+        let wrapped = WrappedKey::of(&row)?;
+        if (wrapped.id, wrapped.epoch) != (id, epoch) {
+            return Err(KeyringError::Unreadable);
+        }
+        let key = Arc::new(self.unwrap(&wrapped).await?);
+        self.ring
+            .insert(id, epoch, Arc::clone(&key), Instant::now());
+        Ok(key)
+    }
+
+    async fn unwrap(&self, wrapped: &WrappedKey<'_>) -> Result<DataKey, KeyringError> {
+        let context = self.context(wrapped.id, wrapped.epoch);
+        let unwrapped = self.provider.unwrap(wrapped.wrapped, &context);
+        in_time(unwrapped).await
+    }
+
+    fn context(&self, key_id: KeyId, epoch: u64) -> KeyContext<'_> {
+        KeyContext {
             app: self.app.as_str(),
-            key_id: id,
-        };
-        let wrapped = self.provider.wrap(&DataKey::generate(), &context).await?;
-        let facts = KeyFacts {
-            key: id.to_string(),
-        };
-        let row = Row {
-            version: Version::mint(),
-            metadata: Metadata::new(record::metadata(DATA_KEY, &facts)),
-            sealed: Sealed::from_wrapped_key(&wrapped),
-            due: None,
-        };
-        Ok((id, row))
+            key_id,
+            epoch,
+        }
     }
 
     async fn read(&self, slot: Slot) -> Result<Option<Row>, KeyringError> {
@@ -266,16 +340,16 @@ impl<B> fmt::Debug for Keys<B> {
     }
 }
 
-/// The metadata of a keyring's row.
-#[derive(Deserialize, Serialize)]
-struct KeyFacts {
-    key: String,
+/// Waits for a call to the key provider, for [`PROVIDER_TIMEOUT`] at most.
+async fn in_time<T>(call: impl Future<Output = Result<T, KeyError>>) -> Result<T, KeyringError> {
+    match timeout(PROVIDER_TIMEOUT, call).await {
+        Ok(outcome) => Ok(outcome?),
+        Err(_) => Err(unavailable("the key provider did not respond within 2 s")),
+    }
 }
 
-fn key_id(row: &Row) -> Result<KeyId, KeyringError> {
-    let facts = record::facts(row.metadata.as_str(), DATA_KEY);
-    let id = facts.and_then(|KeyFacts { key }| KeyId::parse(&key));
-    id.ok_or(KeyringError::Unreadable)
+fn unavailable(reason: &'static str) -> KeyringError {
+    KeyringError::Key(KeyError::Unavailable(reason.into()))
 }
 
 /// Returns whether a backend has any row of this scope that `besides` does not accept. Malformed
@@ -298,34 +372,17 @@ pub(super) async fn has_rows<B: Backend + ?Sized>(
     }
 }
 
-pub(super) fn primary_slot() -> Slot {
-    slot("primary")
-}
-
 /// The slot of the note that rows are being copied into this database.
 pub(super) fn copying() -> Slot {
     slot("copying")
 }
 
-fn retired_slot(id: KeyId) -> Slot {
-    slot(&format!("key/{id}"))
-}
-
-impl From<KeyError> for store::Error {
-    fn from(error: KeyError) -> Self {
-        KeyringError::Key(error).into()
-    }
-}
-
-/// The kind of the keyring's rows.
-const DATA_KEY: &str = "data_key";
-
 /// The rows of one page. A backend may have to skip rows of other apps.
 const PAGE: usize = 1000;
 
-/// How often opening a store tries to write its first data key.
+/// How often opening a store tries to write its first data key, and how often a change of the
+/// keyring is tried while other processes change it.
 const ATTEMPTS: usize = 3;
 
-/// How long no caller calls the key provider again after a failed call. All callers that waited for
-/// that call return within this time, and a provider that recovers is noticed soon.
-const FAILURE_IS_FRESH: Duration = Duration::from_secs(1);
+/// The time limit of one call to the key provider. Slack expects a response within 3 s.
+const PROVIDER_TIMEOUT: Duration = Duration::from_secs(2);

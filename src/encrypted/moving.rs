@@ -4,11 +4,15 @@
 //! target does not open as a store. So every row of this app in the target comes from a copy, and
 //! a later pass may replace or remove it.
 
+use std::error::Error as _;
+
 use super::commit::commit;
-use super::keys::{copying, has_rows, primary_slot};
+use super::keys::{copying, has_rows, manifest_slot};
 use super::{EncryptedStore, KeyringError, record};
 use crate::backend::{Backend, Change, Due, Error, Expect, Key, Row, Version};
 use crate::clock::{from_epoch, to_epoch};
+use crate::error_chain::error_chain;
+use crate::seal::KeyError;
 use crate::store::{self, ListCursor};
 
 /// The result of copying one page.
@@ -49,8 +53,12 @@ pub struct Pruned {
 pub struct VerifyReport {
     /// The number of rows that opened.
     pub opened: usize,
-    /// Rows that do not open or cannot be parsed, as `partition slot`.
+    /// Rows that do not open or cannot be parsed, as `partition slot`. On the first page, also the
+    /// rows that the keyring lacks.
     pub unreadable: Vec<String>,
+    /// Rows whose data key cannot be used, as `partition slot: reason`. They are not damaged. For
+    /// example, this process lacks a master key, or the keyring was rolled back.
+    pub without_key: Vec<String>,
     /// The cursor of the next page; `None` after the last page.
     pub next: Option<ListCursor>,
 }
@@ -199,21 +207,23 @@ impl<B: Backend> EncryptedStore<B> {
     ///
     /// # Errors
     ///
-    /// [`KeyringError::NotCopied`], if no copy into the target is in progress, or the target does
-    /// not have this store's primary data key.
+    /// [`KeyringError::NotCopied`], if no copy into the target is in progress, or the target's
+    /// keyring is not this store's current one.
     /// [`KeyringError::Backend`], if one of the backends does not respond. Call it again.
     ///
     /// # Cancel safety
     ///
     /// If you drop the call, it is applied fully or not at all.
     pub async fn finish_copy<T: Backend + ?Sized>(&self, target: &T) -> Result<(), KeyringError> {
-        let [note, primary] = self.keyring_of(target).await?;
-        let [_, ours] = self.keyring_of(self.backend()).await?;
-        if note.is_none() && self.is_ours(primary.as_ref()).await? {
+        let [note, manifest] = self.keyring_of(target).await?;
+        let keys = &self.driver.keys;
+        if let (None, Some(manifest)) = (&note, &manifest)
+            && keys.has_sealed(manifest, target).await?
+        {
             // An earlier call finished the copy.
             return Ok(());
         }
-        if primary != ours || !self.is_ours(note.as_ref()).await? {
+        if !self.is_ours(note.as_ref()).await? || !keys.is_copied_to(target).await? {
             return Err(KeyringError::NotCopied);
         }
         let delete = Change::Delete {
@@ -224,11 +234,13 @@ impl<B: Backend> EncryptedStore<B> {
         Ok(target.commit(&keyring, &[delete]).await?)
     }
 
-    /// Opens a page of this app's rows, data keys included. Returns the rows that do not open.
+    /// Opens a page of this app's rows, data keys included. Returns the rows that do not open, and
+    /// those whose data key cannot be used. A retired key may have sealed rows that are missing here.
     ///
     /// # Errors
     ///
-    /// [`store::Error::Unavailable`], if the backend or the key provider does not respond.
+    /// [`store::Error::Unavailable`], if the backend does not respond. [`store::Error::Key`], if
+    /// the key provider does not respond.
     ///
     /// # Cancel safety
     ///
@@ -238,17 +250,29 @@ impl<B: Backend> EncryptedStore<B> {
         from: Option<ListCursor>,
         limit: usize,
     ) -> Result<VerifyReport, store::Error> {
+        let is_first = from.is_none();
         let (rows, malformed, next) = self.page(self.backend(), from, limit).await?;
         let mut page = VerifyReport {
             unreadable: malformed,
             next,
             ..VerifyReport::default()
         };
+        if is_first {
+            page.unreadable.extend(self.driver.keys.missing().await?);
+        }
         for (key, row) in rows {
+            let is_key = key.partition == self.driver.app.keyring();
             match self.open_any(&key, &row).await {
                 Ok(()) => page.opened += 1,
                 Err(store::Error::Unreadable(_)) => page.unreadable.push(key.to_string()),
-                Err(error) => return Err(error),
+                Err(error) if is_outage(&error) => return Err(error),
+                Err(error) if is_key && is_damage(&error) => {
+                    page.unreadable.push(key.to_string());
+                }
+                Err(error) => {
+                    let reason = error_chain(&error);
+                    page.without_key.push(format!("{key}: {reason}"));
+                }
             }
         }
         Ok(page)
@@ -285,12 +309,11 @@ impl<B: Backend> EncryptedStore<B> {
             return Err(KeyringError::InUse);
         }
         // The note contains our wrapped data key, which identifies the store that copies.
-        let [_, key] = self.keyring_of(self.backend()).await?;
         let note = Change::Put {
             slot: copying(),
             row: Row {
                 version: Version::mint(),
-                ..key.ok_or(KeyringError::NotCopied)?
+                ..self.driver.keys.primary_row().await?
             },
             expect: Expect::Absent,
         };
@@ -303,12 +326,12 @@ impl<B: Backend> EncryptedStore<B> {
         }
     }
 
-    /// Reads the note of a copy and the primary data key from a backend.
+    /// Reads the note of a copy and the manifest from a backend.
     async fn keyring_of<T: Backend + ?Sized>(
         &self,
         backend: &T,
     ) -> Result<[Option<Row>; 2], Error> {
-        let slots = [copying(), primary_slot()];
+        let slots = [copying(), manifest_slot()];
         let rows = backend.read(&self.driver.app.keyring(), &slots).await?;
         Ok(rows.try_into().expect("a read returns a row for each slot"))
     }
@@ -324,13 +347,35 @@ impl<B: Backend> EncryptedStore<B> {
     /// Opens a row as the kind of record that its metadata names.
     async fn open_any(&self, key: &Key, row: &Row) -> Result<(), store::Error> {
         if key.partition == self.driver.app.keyring() {
-            return Ok(self.driver.keys.opens(row).await?);
+            return Ok(self.driver.keys.check(key, row).await?);
         }
         let kind = record::kind_of(row.metadata.as_str());
         let kind = kind.ok_or_else(|| record::unknown("a row's metadata"))?;
         let opened = self.driver.open(&key.partition, &key.slot, kind, row);
         opened.await.map(drop)
     }
+}
+
+/// Returns whether the database or the key provider does not respond, so that nothing is known of
+/// the row.
+fn is_outage(error: &store::Error) -> bool {
+    matches!(error, store::Error::Unavailable(_))
+        || keyring_error(error).is_some_and(KeyringError::is_transient)
+}
+
+/// Returns whether this error about a row of the keyring says that the row is wrong. A provider
+/// that refuses a key, or lacks the key that wrapped it, says nothing about the row.
+fn is_damage(error: &store::Error) -> bool {
+    !matches!(
+        keyring_error(error),
+        Some(KeyringError::Key(
+            KeyError::Refused { .. } | KeyError::UnknownKey { .. }
+        ))
+    )
+}
+
+fn keyring_error(error: &store::Error) -> Option<&KeyringError> {
+    error.source()?.downcast_ref()
 }
 
 /// Rows, the keys of malformed rows, and the cursor of the next page.

@@ -64,8 +64,9 @@ impl<B: Backend> EncryptedStore<B> {
                     Err(error) => Err(error),
                 };
                 match note {
-                    // One unreadable note must not stop the notes of other tenants.
-                    Err(error @ Error::Unreadable(_)) => {
+                    // One note that does not open must not stop the notes of other tenants. It
+                    // stays stored.
+                    Err(error) if error.is_of_record() => {
                         tracing::error!(partition = %key.partition, slot = %key.slot,
                             error = error_chain(&error),
                             "cannot open a note for your app, so its hook is not called");

@@ -1,17 +1,17 @@
-//! Stores OAuth states as rows, one partition each. The caller that deletes a state consumes it.
+//! Stores used OAuth states as rows, one partition each. The caller that writes the row consumes the
+//! state.
 
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use serde::Serialize;
-use zeroize::Zeroizing;
 
 use super::EncryptedStore;
 use super::driver::Step;
 use super::names::{STATE, state};
 use super::record::{Draft, Record};
 use crate::backend::{Backend, Lane};
-use crate::store::{Error, StateId, StatePayload, StateStore};
+use crate::store::{Error, StateId, StateStore};
 
 /// The facts of a state, which has none.
 #[derive(Serialize)]
@@ -20,38 +20,28 @@ struct StateFacts {}
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<B: Backend> StateStore for EncryptedStore<B> {
-    async fn issue(
-        &self,
-        id: &StateId,
-        payload: &[u8],
-        expires_at: SystemTime,
-    ) -> Result<(), Error> {
-        let decide = |_: &[Option<Record>]| {
-            let draft = Draft {
-                plaintext: Zeroizing::new(payload.to_vec()),
-                ..Draft::new(STATE, &StateFacts {}).due(Lane::State, expires_at)
+    async fn consume(&self, id: &StateId, until: SystemTime) -> Result<bool, Error> {
+        let decide = |records: &[Option<Record>]| {
+            // A row that is due is kept until the sweep removes it. It does no harm.
+            let is_used = records.iter().any(Option::is_some);
+            let steps = if is_used {
+                Vec::new()
+            } else {
+                let draft = Draft::new(STATE, &StateFacts {}).due(Lane::State, until);
+                vec![Step::Put(state().slot, draft)]
             };
-            Ok((vec![Step::Put(state().slot, draft)], ()))
+            Ok((steps, !is_used))
         };
         let partition = self.driver.app.state(id);
-        self.driver.update(&partition, &[state()], decide).await?;
+        let (_, is_first) = self.driver.update(&partition, &[state()], decide).await?;
         self.sweep_now_and_then();
-        Ok(())
+        Ok(is_first)
     }
 
-    async fn consume(&self, id: &StateId, now: SystemTime) -> Result<Option<StatePayload>, Error> {
-        let decide = |records: &[Option<Record>]| {
-            // An expired state is left for the sweep.
-            let is_live = |record: &&Record| record.row.due.is_some_and(|due| now < due.at);
-            Ok(match records.iter().flatten().find(is_live) {
-                Some(record) => {
-                    let payload = record.plaintext.clone();
-                    (vec![Step::Delete(state().slot)], Some(payload))
-                }
-                None => (Vec::new(), None),
-            })
-        };
+    async fn release(&self, id: &StateId) -> Result<(), Error> {
+        let decide = |_: &[Option<Record>]| Ok((vec![Step::Delete(state().slot)], ()));
         let partition = self.driver.app.state(id);
-        Ok(self.driver.update(&partition, &[state()], decide).await?.1)
+        self.driver.update(&partition, &[state()], decide).await?;
+        Ok(())
     }
 }

@@ -11,8 +11,7 @@ use crate::error_chain::error_chain;
 use crate::store::Error;
 
 impl<B: Backend> EncryptedStore<B> {
-    /// Removes expired rows in the background, at most once in [`SWEEP_EVERY`]. So a crawler that
-    /// opens the install page many times does not fill the database.
+    /// Removes expired rows in the background, at most once in [`SWEEP_EVERY`].
     pub(super) fn sweep_now_and_then(&self) {
         let now = Instant::now();
         let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -31,11 +30,11 @@ impl<B: Backend> EncryptedStore<B> {
         }));
     }
 
-    /// Removes OAuth states that expired without a callback, and handled requests whose retention
-    /// has ended. Returns the number of removed rows.
+    /// Removes used OAuth states that have expired, and handled requests whose retention has ended.
+    /// Returns the number of removed rows.
     ///
-    /// Starting a flow or claiming a request calls this in the background from time to time. So an
-    /// app with little traffic does not need to call it.
+    /// Ending a flow or claiming a request calls this in the background from time to time. So an app
+    /// with little traffic does not need to call it.
     ///
     /// # Errors
     ///

@@ -108,7 +108,8 @@ impl Lifecycle {
             };
             match outcome {
                 Ok(()) => told += 1,
-                Err(LifecycleError::Store(error)) if error.is_transient() => {
+                // Only the database concerns the notes of all tenants.
+                Err(LifecycleError::Store(error @ store::Error::Unavailable(_))) => {
                     return Err(error.into());
                 }
                 Err(error) => log(&pending, &error),

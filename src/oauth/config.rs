@@ -3,13 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use url::Url;
-use zeroize::Zeroizing;
 
-use super::error::Error;
-use crate::installation::{Installation, MetadataError, Scopes, metadata_text};
-use crate::slack::{ClientCredentials, Issued, is_loopback};
+use crate::installation::{MetadataError, Scopes, metadata_text};
+use crate::slack::{ClientCredentials, is_loopback};
 use crate::tenant::{AppId, EnterpriseId, TeamId};
 
 /// The scopes that the app requests, and the redirect URLs of its flow.
@@ -187,22 +185,34 @@ pub struct InstallOptions {
     ///
     /// Pass the same value as [`Callback::session`](super::Callback::session), or return it from
     /// [`InstallHooks::session`](super::InstallHooks::session). Only a hash of it leaves the
-    /// process, in the flow's cookie.
+    /// process, sealed in the flow's cookie.
     pub session: Option<String>,
-    /// Data of your app, at most 4 KiB. It is stored encrypted in the state's row, and later with
-    /// the person who completes the flow, as [`Installation::user_metadata`]. If the flow installs
-    /// the bot, it is also the tenant's, [`Installation::metadata`]. It never appears in a URL.
+    /// Data of your app, at most 2 KiB. The browser carries it in the flow's cookie, sealed. Later it
+    /// is stored with the person who completes the flow, as [`Installation::user_metadata`]. If the
+    /// flow installs the bot, it is also the tenant's, [`Installation::metadata`]. It never appears
+    /// in a URL.
+    ///
+    /// For more data, pass the id of a record of your app. A cookie has at most 4,000 bytes, and the
+    /// flow's scopes need some of them. Behind nginx, a cookie of more than about 2,500 bytes needs
+    /// `proxy_buffer_size 8k`.
     ///
     /// A later flow without metadata leaves both unchanged. A flow that starts at Slack, or at the
     /// install path, has the metadata of
     /// [`InstallHooks::starting`](super::InstallHooks::starting). It says what your app passed, not
     /// who the person is.
+    ///
+    /// [`Installation::user_metadata`]: crate::Installation::user_metadata
+    /// [`Installation::metadata`]: crate::Installation::metadata
     pub metadata: Option<String>,
+    /// The `Cookie` headers of the request that starts the flow, joined by `; `. The cookies of
+    /// several flows may be too large for your server. The cookies of the oldest flows are then
+    /// deleted, so that at most 7 KiB remain. The library sets this at the install path.
+    pub cookies: Option<String>,
 }
 
 impl InstallOptions {
     /// Sets the metadata to the JSON form of this value. Read it with
-    /// [`Installation::metadata_as`].
+    /// [`Installation::metadata_as`](crate::Installation::metadata_as).
     ///
     /// ```
     /// use serde::{Deserialize, Serialize};
@@ -226,7 +236,7 @@ impl InstallOptions {
     /// # Errors
     ///
     /// [`MetadataError::Write`] if the value has no JSON form. The start of the flow refuses a text
-    /// of more than 4 KiB.
+    /// of more than 2 KiB.
     pub fn with_metadata<T>(mut self, value: &T) -> Result<Self, MetadataError>
     where
         T: Serialize + ?Sized,
@@ -246,6 +256,7 @@ impl fmt::Debug for InstallOptions {
             .field("enterprise", &self.enterprise)
             .field("session", &self.session.as_ref().map(|_| "[redacted]"))
             .field("metadata", &self.metadata.as_ref().map(|_| "[redacted]"))
+            .field("cookies", &self.cookies.as_ref().map(|_| "[redacted]"))
             .finish()
     }
 }
@@ -300,97 +311,8 @@ pub enum ConfigError {
     StateLifetime,
 }
 
-/// The options of a flow, as stored in its state's row. They never appear in a URL.
-#[derive(Deserialize, Serialize)]
-pub(super) struct Pending {
-    pub(super) redirect_uri: String,
-    pub(super) scopes: String,
-    pub(super) user_scopes: String,
-    pub(super) team: Option<TeamId>,
-    #[serde(default)]
-    pub(super) enterprise: Option<EnterpriseId>,
-    pub(super) metadata: Option<String>,
-}
-
-/// Where a flow is to install the app, if its options say so.
-#[derive(Clone)]
-pub(super) struct Expected {
-    pub(super) team: Option<TeamId>,
-    pub(super) enterprise: Option<EnterpriseId>,
-}
-
-impl Pending {
-    /// Combines the options of this flow with the configuration.
-    pub(super) fn new(config: &InstallConfig, options: InstallOptions) -> Result<Self, Error> {
-        let redirect_uri = match options.redirect_uri {
-            Some(uri) if config.redirect_uris.contains(&uri) => uri,
-            Some(_) => {
-                return Err(Error::Options("the redirect URL is not configured"));
-            }
-            None => config.redirect_uris[0].clone(),
-        };
-        if options
-            .metadata
-            .as_ref()
-            .is_some_and(|metadata| metadata.len() > MAX_METADATA)
-        {
-            return Err(Error::Options("the metadata is larger than 4 KiB"));
-        }
-        let scopes = options.scopes.unwrap_or_else(|| config.scopes.clone());
-        let user_scopes = options
-            .user_scopes
-            .unwrap_or_else(|| config.user_scopes.clone());
-        if scopes.is_empty() && user_scopes.is_empty() {
-            return Err(Error::Options("it requests no scopes"));
-        }
-        Ok(Self {
-            redirect_uri: redirect_uri.as_str().into(),
-            scopes: scopes.to_string(),
-            user_scopes: user_scopes.to_string(),
-            team: options.team,
-            enterprise: options.enterprise,
-            metadata: options.metadata,
-        })
-    }
-
-    pub(super) fn to_payload(&self) -> Zeroizing<Vec<u8>> {
-        Zeroizing::new(serde_json::to_vec(self).expect("strings always serialise to JSON"))
-    }
-
-    pub(super) fn from_payload(payload: &[u8]) -> Option<Self> {
-        serde_json::from_slice(payload).ok()
-    }
-
-    pub(super) fn requested(&self) -> Requested {
-        Requested {
-            scopes: Scopes::from(self.scopes.as_str()),
-            user_scopes: Scopes::from(self.user_scopes.as_str()),
-        }
-    }
-
-    pub(super) fn expected(&self) -> Expected {
-        Expected {
-            team: self.team.clone(),
-            enterprise: self.enterprise.clone(),
-        }
-    }
-
-    pub(super) fn into_installation(self, issued: Issued) -> Installation {
-        let mut installation = Installation::new(issued.app_id, issued.home, issued.at);
-        installation.bot = issued.bot;
-        installation.user = issued.user;
-        installation.installed_by = issued.authed_user;
-        installation.incoming_webhooks = issued.incoming_webhook.into_iter().collect();
-        installation.set_metadata(self.metadata);
-        installation
-    }
-}
-
 /// The longest lifetime of a state: the lifetime of Slack's code.
 pub(super) const MAX_STATE_LIFETIME: Duration = Duration::from_secs(600);
-
-/// Enough for an id and a few words of your app, while a row stays small.
-const MAX_METADATA: usize = 4096;
 
 /// The default path where the flow starts. Link *Add to Slack* to it.
 pub(super) const INSTALL_PATH: &str = "/slack/install";

@@ -1,9 +1,11 @@
 //! Where a flow is to install the app, and whether it did.
 
-use super::Inner;
-use super::config::Expected;
-use super::policies;
+use tokio::time::Instant;
+
+use super::pending::Expected;
+use super::{Inner, STORE_PATIENCE, policies};
 use crate::installation::{Enterprise, Grant, Home, Installation};
+use crate::store::in_time;
 use crate::tenant::{InstallationKey, TeamId};
 
 impl Inner {
@@ -29,7 +31,9 @@ impl Inner {
     /// installation. If nothing says so, it is not.
     async fn covers(&self, installation: &Installation, org: &Enterprise, team: &TeamId) -> bool {
         let key = InstallationKey::workspace(team.clone());
-        let stored = self.installations.fetch(&key, None).await.ok().flatten();
+        let stored = self.installations.fetch(&key, None);
+        let stored = in_time(Instant::now() + STORE_PATIENCE, stored).await;
+        let stored = stored.ok().flatten();
         let stored_org = stored.as_ref().and_then(|stored| stored.home.enterprise());
         if stored_org.is_some_and(|stored| stored.id == org.id) {
             return true;

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use super::Callback;
-use super::config::{InstallConfig, InstallOptions, Pending, Requested};
+use super::config::{InstallConfig, InstallOptions, Requested};
 use super::error::Error;
+use super::pending::Pending;
 use crate::installation::{Home, Installation};
 use crate::tenant::{AppId, EnterpriseId, InstallationKey, TeamId, UserId};
 
@@ -74,8 +75,8 @@ impl From<Box<FailedFlow>> for Error {
 /// |---|---|
 /// | before it started | what its options say |
 /// | because the state is not this app's | only the session of the callback |
-/// | because the state expired, was used, or belongs to another browser or session | also `started_at` |
-/// | after its state was read: denied, no code, the exchange failed | also what its options say |
+/// | because the state expired, or belongs to another browser or session | also `started_at` |
+/// | after its cookie was opened: denied, no code, used before, the exchange failed | also what its options say |
 /// | after the exchange | also where, which app, and by whom |
 ///
 /// Nothing of an unsigned state is used. `Debug` does not show the metadata and the session.
@@ -145,7 +146,7 @@ impl Flow {
         }
     }
 
-    /// Adds what the row of the state says.
+    /// Adds what the cookie of the flow says.
     pub(super) fn add_pending(&mut self, pending: &Pending) {
         self.enterprise.clone_from(&pending.enterprise);
         self.metadata.clone_from(&pending.metadata);

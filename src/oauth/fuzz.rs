@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::cookie::FlowCookie;
+use super::cookie::{FlowCookie, MAX_VALUE};
+use super::sealed::FlowKey;
 use super::state::{State, StateKey};
 use crate::clock::from_epoch;
 use crate::edit::edit;
@@ -12,6 +13,7 @@ use crate::store::StateId;
 use crate::tenant::ClientId;
 
 const NOW: u64 = 1_790_000_000;
+const FLOW: &[u8] = b"a flow";
 const URI: &str = "https://bot.example.com/slack/oauth_redirect";
 
 fn app(secret: &str) -> ClientCredentials {
@@ -19,6 +21,14 @@ fn app(secret: &str) -> ClientCredentials {
         client_id: ClientId::new("1.2").expect("an id"),
         client_secret: ClientSecret::new(secret).expect("a secret"),
     }
+}
+
+fn flow_key() -> FlowKey {
+    FlowKey::derive(&app("new"), Some(&app("old")))
+}
+
+fn flow_cookie() -> FlowCookie {
+    FlowCookie::seal(&flow_key(), FLOW)
 }
 
 /// With the first byte `t`, the rest is the parameter. Otherwise the rest edits a good one. No
@@ -37,7 +47,7 @@ pub(crate) fn state(input: &[u8]) {
         assert!(State::verify(&key, &text, URI).is_none(), "a forged state");
         return;
     }
-    let cookie = FlowCookie::generate(None);
+    let cookie = flow_cookie();
     let state = State::new(&cookie, now);
     let good = state.sign(&key, URI);
     let mut text = good.clone().into_bytes();
@@ -56,28 +66,39 @@ pub(crate) fn state(input: &[u8]) {
     assert!(State::verify(&key, &text, "https://eu.example.com/").is_none());
 }
 
-/// The input is what other sites put next to our cookie.
+/// The input is what other sites put next to our cookie, and edits our cookie. No other cookie opens.
 pub(crate) fn cookie(input: &[u8]) {
     let others = String::from_utf8_lossy(input);
     let id = StateId([0xab; 32]);
+    let key = flow_key();
     for is_plain in [true, false] {
         if let Some(found) = FlowCookie::find(&others, &id, is_plain) {
-            assert!(found.expose().len() <= 64);
-            assert!(others.contains(found.expose()));
-            let _ = (
-                found.is_of_session(None),
-                found.is_of_session(Some(&others)),
-            );
+            assert!(found.expose().len() <= MAX_VALUE && others.contains(found.expose()));
+            assert!(found.open(&key).is_none(), "a forged flow");
         }
-        let ours = FlowCookie::generate(Some(&others));
+        let ours = flow_cookie();
         let set = ours.set(&id, Duration::from_secs(60), is_plain);
         let (pair, _) = set.split_once(';').expect("attributes");
-        let (name, _) = pair.split_once('=').expect("a pair");
+        let (name, value) = pair.split_once('=').expect("a pair");
         let sent = format!("{others}; {pair}");
         match FlowCookie::find(&sent, &id, is_plain) {
             Some(found) => assert_eq!(found.expose(), ours.expose(), "another cookie is taken"),
             None => assert!(others.contains(name), "our cookie is not found"),
         }
-        assert!(ours.is_of_session(Some(&others)) && !ours.is_of_session(None));
+        for header in ours.make_room(&others, is_plain) {
+            let (deleted, rest) = header.split_once('=').expect("a pair");
+            assert!(
+                others.contains(deleted) && rest.starts_with(';'),
+                "{header}"
+            );
+        }
+        let mut changed = value.as_bytes().to_vec();
+        edit(&mut changed, input);
+        let changed = String::from_utf8_lossy(&changed);
+        let sent = format!("{name}={changed}");
+        let found = FlowCookie::find(&sent, &id, is_plain);
+        let opened = found.and_then(|found| found.open(&key));
+        assert_eq!(opened.is_some(), changed.trim() == value, "{changed}");
+        assert!(opened.is_none_or(|flow| flow.as_slice() == FLOW));
     }
 }

@@ -85,8 +85,8 @@ impl Installed {
 #[async_trait::async_trait]
 pub trait InstallHooks: fmt::Debug + Send + Sync + 'static {
     /// Returns the options of a flow that this request starts, at the install path or at Slack. The
-    /// given options have what the library read from the request: the redirect URL, and the
-    /// workspace or organisation. Returns them unchanged by default.
+    /// given options have what the library read from the request: the redirect URL, the workspace or
+    /// organisation, and the cookies. Returns them unchanged by default.
     ///
     /// The request may come from anyone. Take metadata from your app's own session, or from a value
     /// that your app has signed.

@@ -11,7 +11,9 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use url::form_urlencoded;
 
 use super::failed::{FailedFlow, Flow};
-use super::{Callback, Error, InstallOptions, InstallPage, InstallProvider, PageResponse};
+use super::{
+    Callback, Error, InstallOptions, InstallPage, InstallProvider, PageResponse, SetCookie,
+};
 use crate::error_chain::error_chain;
 use crate::panics::catch_panic;
 use crate::slack::ErrorCode;
@@ -52,6 +54,10 @@ impl InstallProvider {
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Response<String> {
+        let options = InstallOptions {
+            cookies: Some(cookies(headers)),
+            ..options
+        };
         let Some(hooks) = &self.0.hooks else {
             return self.start_response(options).await;
         };
@@ -126,7 +132,10 @@ impl InstallProvider {
         match self.start(options).await {
             Ok(started) => {
                 let mut response = redirect(started.authorize_url.as_str());
-                set_cookie(&mut response, started.set_cookie.expose());
+                set_cookie(&mut response, &started.set_cookie);
+                for cookie in &started.delete_cookies {
+                    set_cookie(&mut response, cookie);
+                }
                 response
             }
             Err(error) => {
@@ -316,8 +325,8 @@ fn plain(status: StatusCode) -> Response<String> {
     response
 }
 
-fn set_cookie(response: &mut Response<String>, value: &str) {
-    let mut value = HeaderValue::from_str(value).expect("cookies are visible ASCII");
+fn set_cookie(response: &mut Response<String>, cookie: &SetCookie) {
+    let mut value = HeaderValue::from_str(cookie.expose()).expect("cookies are visible ASCII");
     value.set_sensitive(true);
     response.headers_mut().append(SET_COOKIE, value);
 }

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Inner;
 use super::config::Requested;
 use super::error::Error;
 use super::failed::Known;
 use super::hooks::Installed;
 use super::report::tenant;
+use super::{Inner, STORE_PATIENCE};
 use crate::error_chain::error_chain;
 use crate::installation::{Enterprise, Grant, Home, Installation, Revision, Team};
 use crate::secret::same;
 use crate::slack::Unusable;
-use crate::store;
+use crate::store::{self, in_time};
 use crate::tenant::{EnterpriseId, InstallationKey, TeamId, UserId};
 
 impl Inner {
@@ -37,7 +37,8 @@ impl Inner {
         let error = loop {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            match self.installations.store(&installation).await {
+            let stored = self.installations.store(&installation);
+            match in_time(Instant::now() + STORE_PATIENCE, stored).await {
                 Ok(revision) => {
                     self.enrich(&mut installation, revision).await;
                     let installed = Installed {
@@ -60,12 +61,17 @@ impl Inner {
         drop(self.report(Err(Error::Store(error)), &known).await);
     }
 
-    /// Stores the installation, and retries while the database is unavailable. The code is already
-    /// used, and the tokens exist nowhere else.
+    /// Stores the installation, and retries while the database is unavailable, for at most
+    /// [`STORE_PATIENCE`]. The code is already used, and the tokens exist nowhere else.
     pub(super) async fn store(
         &self,
         installation: &Installation,
     ) -> Result<Revision, store::Error> {
+        let stored = self.store_in_tries(installation);
+        in_time(Instant::now() + STORE_PATIENCE, stored).await
+    }
+
+    async fn store_in_tries(&self, installation: &Installation) -> Result<Revision, store::Error> {
         for pause in STORE_PAUSES {
             match self.installations.store(installation).await {
                 Err(error) if error.is_transient() => {
@@ -155,7 +161,8 @@ impl Inner {
         user: Option<&UserId>,
         issued: [Option<&Grant>; 2],
     ) {
-        let stored = match self.installations.fetch(key, user).await {
+        let stored = self.installations.fetch(key, user);
+        let stored = match in_time(Instant::now() + STORE_PATIENCE, stored).await {
             Ok(stored) => stored,
             Err(error) => {
                 tracing::error!(

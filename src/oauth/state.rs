@@ -8,8 +8,8 @@
 //! 57  32  HMAC-SHA256 of all of the above, the client id and the redirect URL
 //! ```
 //!
-//! It is encoded as base64url without padding, in 119 characters. It names a row in the store and
-//! contains nothing else.
+//! It is encoded as base64url without padding, in 119 characters. It contains nothing else: the
+//! flow itself is sealed in the cookie.
 //!
 //! While the client secret is replaced, a second HMAC follows, under the old secret. So a process
 //! that has only one of the two secrets accepts the state.
@@ -21,6 +21,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 use ring::hmac;
 
+use super::config::MAX_STATE_LIFETIME;
 use super::cookie::FlowCookie;
 use super::error::Error;
 use crate::clock::{from_epoch, to_epoch};
@@ -105,7 +106,7 @@ impl State {
         (is_signed && signed[0] == VERSION).then_some(Self(signed))
     }
 
-    /// Returns the id of the row.
+    /// Returns the id under which the state is marked as used.
     pub(super) fn id(&self) -> StateId {
         let hash = digest(&SHA256, &[ID_LABEL, &self.0[RANDOM]].concat());
         StateId(hash.as_ref().try_into().expect("SHA-256 has 32 bytes"))
@@ -115,6 +116,12 @@ impl State {
     pub(super) fn made_at(&self) -> SystemTime {
         let made_at = self.0[MADE_AT].try_into().expect("eight bytes");
         from_epoch(u64::from_be_bytes(made_at))
+    }
+
+    /// Returns the time until which the state must stay marked as used. Then no process accepts it
+    /// any longer, whatever lifetime it is configured with.
+    pub(super) fn used_until(&self) -> SystemTime {
+        self.made_at() + MAX_STATE_LIFETIME + CLOCK_SKEW
     }
 
     /// Returns an error if the state is too old, or from the future.
@@ -164,6 +171,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::oauth::sealed::FlowKey;
     use crate::secret::ClientSecret;
     use crate::tenant::ClientId;
 
@@ -180,6 +188,10 @@ mod tests {
         }
     }
 
+    fn cookie() -> FlowCookie {
+        FlowCookie::seal(&FlowKey::derive(&app("1.2", "secret"), None), b"a flow")
+    }
+
     fn now() -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(1_790_000_000)
     }
@@ -191,7 +203,7 @@ mod tests {
     #[test]
     fn a_state_verifies_for_its_own_app_and_redirect_url_only() {
         let ours = key("1.2", "secret");
-        let text = State::new(&FlowCookie::generate(None), now()).sign(&ours, URI);
+        let text = State::new(&cookie(), now()).sign(&ours, URI);
         assert_eq!(text.len(), TEXT_LENS[0]);
         assert!(verify(&ours, &text, URI).is_some());
         assert!(verify(&ours, &text, "https://bot.example.com/other").is_none());
@@ -202,7 +214,7 @@ mod tests {
     #[test]
     fn a_state_of_another_version_or_length_is_refused_although_it_is_signed() {
         let ours = key("1.2", "secret");
-        let mut state = State::new(&FlowCookie::generate(None), now());
+        let mut state = State::new(&cookie(), now());
         state.0[0] = VERSION + 1;
         assert!(verify(&ours, &state.sign(&ours, URI), URI).is_none());
         state.0[0] = VERSION;
@@ -217,7 +229,7 @@ mod tests {
     fn processes_with_one_secret_in_common_accept_each_others_states() {
         let both = StateKey::derive(&app("1.2", "new"), Some(&app("1.2", "old")));
         let (new, old) = (key("1.2", "new"), key("1.2", "old"));
-        let signed = |key: &StateKey| State::new(&FlowCookie::generate(None), now()).sign(key, URI);
+        let signed = |key: &StateKey| State::new(&cookie(), now()).sign(key, URI);
         assert_eq!(signed(&both).len(), TEXT_LENS[1]);
         for (by, at, is_accepted) in [
             (&old, &both, true),
@@ -242,7 +254,7 @@ mod tests {
     #[test]
     fn every_changed_character_is_refused() {
         let ours = key("1.2", "secret");
-        let text = State::new(&FlowCookie::generate(None), now()).sign(&ours, URI);
+        let text = State::new(&cookie(), now()).sign(&ours, URI);
         for at in 0..text.len() {
             let mut changed = text.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
@@ -253,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_state_lives_for_its_lifetime_and_not_from_the_future() {
-        let state = State::new(&FlowCookie::generate(None), now());
+        let state = State::new(&cookie(), now());
         let lifetime = Duration::from_secs(600);
         let at = |seconds: i64| match u64::try_from(seconds) {
             Ok(after) => now() + Duration::from_secs(after),
@@ -268,11 +280,20 @@ mod tests {
     }
 
     #[test]
+    fn a_state_stays_marked_until_no_process_takes_it() {
+        let state = State::new(&cookie(), now());
+        let slowest = state.used_until() - CLOCK_SKEW;
+        assert!(state.check_age(slowest, MAX_STATE_LIFETIME).is_err());
+        let before = slowest - Duration::from_secs(1);
+        assert!(state.check_age(before, MAX_STATE_LIFETIME).is_ok());
+    }
+
+    #[test]
     fn a_state_is_bound_to_its_cookie() {
-        let cookie = FlowCookie::generate(None);
-        let state = State::new(&cookie, now());
-        assert!(state.is_bound_to(&cookie));
-        assert!(!state.is_bound_to(&FlowCookie::generate(None)));
+        let (ours, other) = (cookie(), cookie());
+        let state = State::new(&ours, now());
+        assert!(state.is_bound_to(&ours));
+        assert!(!state.is_bound_to(&other));
     }
 
     proptest! {

@@ -45,6 +45,12 @@ impl Operator {
             Ok(Some(installation)) => self.judge(&installation, inquiry).await,
             Ok(None) => Ok(None),
             Err(store::Error::Unreadable(_)) => Ok(Some(Verdict::Unreadable)),
+            // A fault of one tenant's key must not end the check of the others.
+            Err(error) if error.is_of_record() => {
+                let error = error_chain(&error);
+                tracing::error!(tenant = %key, error, "a tenant cannot be checked without its key");
+                Ok(Some(Verdict::WithoutKey))
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -132,7 +138,7 @@ impl Operator {
     ) -> Result<ChainState, OperateError> {
         // An update without a change reads the database, not a cache.
         let stored = match self.chains.update(key, None, &mut |_| None).await {
-            Err(store::Error::Unreadable(_)) => return Ok(ChainState::Rotating),
+            Err(error) if error.is_of_record() => return Ok(ChainState::Rotating),
             stored => stored?,
         };
         let asked = Mark::of_access_token(&grant.access_token);
@@ -203,7 +209,7 @@ impl Operator {
                 continue;
             }
             let found = match self.store.fetch(&key, Some(&user)).await {
-                Err(store::Error::Unreadable(_)) => return Ok(true),
+                Err(error) if error.is_of_record() => return Ok(true),
                 found => found?,
             };
             let Some(user) = found.and_then(|found| found.installation.user) else {

@@ -26,6 +26,8 @@ pub enum Verdict {
     Tokenless,
     /// A stored row cannot be decrypted.
     Unreadable,
+    /// The data key of a stored row cannot be used, so Slack was not asked. The row is not damaged.
+    WithoutKey,
 }
 
 /// What the store says about the chain of a token.

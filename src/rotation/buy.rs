@@ -13,6 +13,7 @@ use super::lease::HeldLease;
 use super::protocol::{self, CALL, Committed, Issued};
 use super::refresh::Trigger;
 use crate::error_chain::error_chain;
+use crate::flight::fly;
 use crate::secret::same;
 use crate::slack::{Error as SlackError, Renewed, TransportError};
 use crate::store::{Credential, Mark, StoredChain};
@@ -65,7 +66,7 @@ impl HeldLease {
                 let mut lease = self.clone();
                 lease.is_ahead = false;
                 let late_task = self.engine.flights.late_task();
-                drop(tokio::spawn(async move {
+                drop(tokio::spawn(fly(async move {
                     let _late_task = late_task;
                     let Ok(Ok(renewed)) = call.await else { return };
                     if lease.fits(&renewed).is_err() {
@@ -79,7 +80,7 @@ impl HeldLease {
                             "Slack's response was late, and its pair could not be saved: it is lost"
                         ),
                     }
-                }));
+                })));
                 Err(lost(late.into()))
             }
         }

@@ -28,7 +28,7 @@ pub struct RotationConfig {
     /// Whether the app has PKCE enabled. Its refresh tokens then expire after 30 days
     /// (`docs.slack.dev/authentication/using-pkce`), so the worker refreshes idle chains after 20.
     pub is_pkce_app: bool,
-    /// How long a caller waits for a refresh. One caller can set another time with
+    /// How long a caller waits, for reads of the store and for a refresh. One caller can set another time with
     /// [`TokenRotator::within`](super::TokenRotator::within).
     pub patience: Duration,
     /// How long before its expiry a token is refreshed. Set the same in every process of the app.

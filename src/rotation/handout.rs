@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::engine::Engine;
 use super::error::Error;
@@ -13,30 +13,31 @@ use super::refresh::Trigger;
 use super::single_flight::Outcome;
 use crate::error_chain::error_chain;
 use crate::installation::Grant;
-use crate::store::{ChainKey, HARD, StoredChain};
+use crate::store::{ChainKey, HARD, StoredChain, in_time};
 
 impl Engine {
-    /// Returns the chain as soon as it has a token that may be handed out.
+    /// Returns the chain as soon as it has a token that may be handed out, or an error at the
+    /// deadline.
     pub(super) async fn current(
         self: &Arc<Self>,
         key: &ChainKey,
         demand: Demand,
-        patience: Duration,
+        deadline: Instant,
     ) -> Outcome {
         // The tokens of an installation on hold are still refreshed, so that they are valid when
         // the hold is lifted.
-        let stored = self.released(key).await?;
-        let stored = self.settle(key, demand, patience, stored.into()).await?;
+        let stored = self.released(key, deadline).await?;
+        let stored = self.settle(key, demand, deadline, stored.into()).await?;
         if stored.is_on_hold {
             // Another caller's refresh may have read the chain before the hold was lifted.
-            self.released(key).await?;
+            self.released(key, deadline).await?;
         }
         Ok(stored)
     }
 
     /// Returns the stored chain, or an error if it is on hold.
-    async fn released(&self, key: &ChainKey) -> Result<StoredChain, Error> {
-        let stored = self.read(key).await?;
+    async fn released(&self, key: &ChainKey, deadline: Instant) -> Result<StoredChain, Error> {
+        let stored = in_time(deadline, self.read(key)).await?;
         let stored = stored.ok_or_else(|| Error::not_installed(key))?;
         if stored.is_on_hold {
             return Err(Error::OnHold);
@@ -46,11 +47,15 @@ impl Engine {
 
     /// Makes the chain's token one that is not handed out again, and returns the chain before the
     /// change.
-    pub(super) async fn condemn(&self, key: &ChainKey) -> Result<StoredChain, Error> {
+    pub(super) async fn condemn(
+        &self,
+        key: &ChainKey,
+        deadline: Instant,
+    ) -> Result<StoredChain, Error> {
         // The token may be replaced in between. The newer one is then condemned: it is not known
         // which one leaked.
         for _ in 0..ROUNDS {
-            let stored = self.released(key).await?;
+            let stored = self.released(key, deadline).await?;
             if stored.chain.refresh.is_none() {
                 return Err(Error::NotRotating);
             }
@@ -60,7 +65,7 @@ impl Engine {
                 let is_done = next.is_some();
                 (next, is_done)
             });
-            if condemned.await?.1 {
+            if in_time(deadline, condemned).await?.1 {
                 tracing::warn!(chain = %key, generation, "a leaked token is rotated");
                 return Ok(stored);
             }
@@ -72,10 +77,9 @@ impl Engine {
         self: &Arc<Self>,
         key: &ChainKey,
         demand: Demand,
-        patience: Duration,
+        deadline: Instant,
         mut stored: Arc<StoredChain>,
     ) -> Outcome {
-        let deadline = Instant::now() + patience;
         for _ in 0..ROUNDS {
             let chain = &stored.chain;
             if chain.idle > 0 {
@@ -99,12 +103,16 @@ impl Engine {
                 Ok(stored) => stored,
                 Err(Error::Busy) => return Err(Error::Busy),
                 Err(error) => {
+                    if !serves_on {
+                        return Err(error);
+                    }
                     // Slack may have revoked this token in the meantime, so it is asked.
-                    if !serves_on || !self.is_alive(key, &stored).await {
+                    let is_alive = timeout_at(deadline, self.is_alive(key, &stored)).await;
+                    if !is_alive.map_err(|_| Error::Busy)? {
                         return Err(error);
                     }
                     // The chain was read before the refresh, and a hold may have begun since.
-                    self.released(key).await?;
+                    self.released(key, deadline).await?;
                     return Ok(stored);
                 }
             };
@@ -128,8 +136,9 @@ impl Engine {
         if !is_suspect && freshness == Freshness::Fresh || serves_while_due {
             return Ok(grant);
         }
+        let deadline = Instant::now() + patience;
         // Returns the complete pair, because your app may store the installation again.
-        let stored = self.current(key, Demand::Current, patience).await?;
+        let stored = self.current(key, Demand::Current, deadline).await?;
         let grant = &stored.grant;
         Ok(Grant {
             access_token: grant.access_token.clone(),

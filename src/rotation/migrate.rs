@@ -13,6 +13,7 @@ use super::lease::HeldLease;
 use super::protocol::{self, Acquired};
 use super::rotator::TokenRotator;
 use super::single_flight::Outcome;
+use crate::flight::fly;
 use crate::random;
 use crate::slack::{Error as SlackError, ErrorClass, ErrorCode};
 use crate::store::{ChainKey, ListCursor};
@@ -80,7 +81,7 @@ impl TokenRotator {
             let paused = Instant::now() + PAUSE;
             let exchange = engine.flights.join(&key, || {
                 let (engine, key) = (Arc::clone(engine), key.clone());
-                async move { engine.exchange(&key).await }
+                async move { fly(engine.exchange(&key)).await }
             })?;
             match exchange.outcome(Instant::now() + PATIENCE).await {
                 Ok(_) => migrated.exchanged += 1,

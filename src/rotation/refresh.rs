@@ -14,6 +14,7 @@ use super::lease::HeldLease;
 use super::protocol::{self, Acquired, Demand, Freshness, LEASE};
 use super::single_flight::{Outcome, Waiter};
 use crate::error_chain::error_chain;
+use crate::flight::fly;
 use crate::random;
 use crate::store::{ChainKey, StoredChain};
 
@@ -42,7 +43,8 @@ impl Engine {
         self.flights.join(key, || {
             let (engine, key) = (Arc::clone(self), key.clone());
             async move {
-                let outcome = engine.run(&key, trigger).await;
+                // The commit of the lease pins the key that the save needs.
+                let outcome = fly(engine.run(&key, trigger)).await;
                 if outcome.is_err() && matches!(trigger, Trigger::Caller(_)) {
                     engine.ask_for_all(&key).await;
                 }

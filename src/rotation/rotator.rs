@@ -166,8 +166,13 @@ impl TokenRotator {
         engine.expect("set the rotator's clock and seed before you clone or use it")
     }
 
-    /// Returns the same rotator with another waiting time. Callers that wait longer than `patience`
-    /// get [`Error::Busy`], and the refresh continues without them.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Returns the same rotator with another waiting time. It covers everything that a caller waits
+    /// for: the reads of the store, and the refresh. After `patience`, a caller gets [`Error::Busy`],
+    /// or [`Error::Store`] if the store did not respond. The refresh continues without them.
     #[must_use]
     pub fn within(&self, patience: Duration) -> Self {
         Self {
@@ -177,6 +182,7 @@ impl TokenRotator {
     }
 
     /// Returns a current token. Reads the store once, and refreshes the token first if necessary.
+    /// Takes at most the rotator's patience: 20 s, or the time of [`within`](Self::within).
     ///
     /// # Errors
     ///
@@ -191,7 +197,7 @@ impl TokenRotator {
         credential: Credential,
     ) -> Result<Token, Error> {
         let key = chain_key(tenant, credential);
-        self.token(&key, Demand::Current).await
+        self.token(&key, Demand::Current, self.patience).await
     }
 
     /// Runs an operation with a current token.
@@ -199,6 +205,9 @@ impl TokenRotator {
     /// If the operation reports `token_expired`, refreshes the token once and runs the operation
     /// again. If it reports `token_revoked`, first asks Slack about the token (`auth.test`), and
     /// does the same if Slack confirms it.
+    ///
+    /// Waits for tokens at most as long as [`token_for`](Self::token_for), for both together. The
+    /// operation's own time is not limited and does not count.
     ///
     /// If the tenant's authorisation seems to have ended, the tenant is judged in the background,
     /// in an app that is built by [`SlackApp`](crate::SlackApp), or if
@@ -256,10 +265,10 @@ impl TokenRotator {
         E: RefusedToken,
         F: Future<Output = Result<T, E>>,
     {
-        let token = self
-            .token(key, Demand::Current)
-            .await
-            .map_err(CallError::Token)?;
+        let asked = Instant::now();
+        let token = self.token(key, Demand::Current, self.patience).await;
+        let token = token.map_err(CallError::Token)?;
+        let mut left = self.patience.saturating_sub(asked.elapsed());
         let (install, generation) = (token.install, token.generation);
         let demand = match operation(token).await {
             Err(error) if error.is_token_expired() => {
@@ -270,15 +279,18 @@ impl TokenRotator {
                 Demand::NewerThan(install, generation)
             }
             Err(error) if error.is_token_revoked() => {
+                let asked = Instant::now();
                 let is_over = self.engine.is_over(key, install, generation);
-                match tokio::time::timeout(self.patience, is_over).await {
-                    Ok(true) => Demand::Current,
+                match tokio::time::timeout(left, is_over).await {
+                    Ok(true) => left = left.saturating_sub(asked.elapsed()),
                     _ => return Err(CallError::Operation(error)),
                 }
+                Demand::Current
             }
             outcome => return outcome.map_err(CallError::Operation),
         };
-        let token = self.token(key, demand).await.map_err(CallError::Token)?;
+        let token = self.token(key, demand, left).await;
+        let token = token.map_err(CallError::Token)?;
         operation(token).await.map_err(CallError::Operation)
     }
 
@@ -287,7 +299,7 @@ impl TokenRotator {
     ///
     /// Returns at once, without a read of the store, if each token is either not due or still
     /// valid. Waits for the refresh if a token has expired, if it is due and the rotator is strict,
-    /// or if Slack may have revoked it.
+    /// or if Slack may have revoked it. Takes at most the rotator's patience.
     ///
     /// # Cancel safety
     ///
@@ -331,6 +343,9 @@ impl TokenRotator {
     /// (`auth.revoke`), the chain is refreshed, and the old refresh token is revoked too. With
     /// token rotation, `auth.revoke` ends only the token itself, and the app stays installed.
     ///
+    /// Waits for the store and for the new pair at most as long as
+    /// [`token_for`](Self::token_for), and for each call to Slack at most as long as the client does.
+    ///
     /// If Slack issues no new pair now, callers get an error until it does. The rotator continues
     /// to try, and you can call this again.
     ///
@@ -353,11 +368,13 @@ impl TokenRotator {
         credential: Credential,
     ) -> Result<Rotated, Error> {
         let (engine, key) = (&self.engine, chain_key(tenant, credential));
-        let leaked = engine.condemn(&key).await?;
+        let asked = Instant::now();
+        let leaked = engine.condemn(&key, asked + self.patience).await?;
+        let left = self.patience.saturating_sub(asked.elapsed());
         let grant = &leaked.grant;
         let mut access = lives_on(engine.slack.auth_revoke(&grant.access_token).await);
         let demand = Demand::NewerThan(leaked.chain.install, leaked.chain.generation);
-        let token = self.token(&key, demand).await?;
+        let token = self.token(&key, demand, left).await?;
         // Slack accepts a spent refresh token again for a short time.
         let refresh = match &grant.refresh_token {
             Some(token) => lives_on(engine.slack.auth_revoke_refresh_token(token).await)
@@ -428,8 +445,14 @@ impl TokenRotator {
             .await
     }
 
-    async fn token(&self, key: &ChainKey, demand: Demand) -> Result<Token, Error> {
-        let stored = self.engine.current(key, demand, self.patience).await?;
+    async fn token(
+        &self,
+        key: &ChainKey,
+        demand: Demand,
+        patience: Duration,
+    ) -> Result<Token, Error> {
+        let deadline = Instant::now() + patience;
+        let stored = self.engine.current(key, demand, deadline).await?;
         Ok(Token::of(&stored))
     }
 }

@@ -26,6 +26,9 @@ use crate::random;
 /// as a record.
 pub(crate) const RECORD: &[u8] = b"slack-installs record v1";
 
+/// The purpose of the ciphertext of a keyring's manifest.
+pub(crate) const MANIFEST: &[u8] = b"slack-installs manifest v1";
+
 /// The context that a ciphertext is bound to. A field that a purpose does not use is empty.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context<'a> {

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::envelope::{self, Context};
 use super::key::{DATA_KEY_LEN, DataKey, KeyId};
-use super::{KeyContext, KeyError, KeyProvider};
+use super::{KeyContext, KeyError, KeyProvider, wrapped};
 
 /// A 32-byte master key. A person who has it and the database can read every token.
 ///
@@ -181,23 +181,22 @@ impl From<MasterKey> for LocalKeyProvider {
 }
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods)]
 impl KeyProvider for LocalKeyProvider {
     async fn wrap(&self, key: &DataKey, context: &KeyContext<'_>) -> Result<Vec<u8>, KeyError> {
         let (id, master) = &self.primary;
-        let key_id = context.key_id.to_string();
+        let (key_id, epoch) = (context.key_id.to_string(), context.epoch.to_be_bytes());
         let sealed = envelope::seal(
             DATA_KEY,
             *id,
             &master.0,
-            &bound_to(context, &key_id),
+            &bound_to(context, &key_id, &epoch),
             key.expose(),
         );
         Ok(sealed.as_bytes().to_vec())
     }
 
     async fn unwrap(&self, wrapped: &[u8], context: &KeyContext<'_>) -> Result<DataKey, KeyError> {
-        let id = envelope::key_id(wrapped).ok_or(KeyError::Changed)?;
+        let id = envelope::key_id(wrapped).ok_or_else(|| foreign(wrapped))?;
         let master = self.master_key(id).ok_or_else(|| KeyError::UnknownKey {
             reason: format!(
                 "the database's data keys are wrapped under the master key with fingerprint {id}, \
@@ -205,8 +204,8 @@ impl KeyProvider for LocalKeyProvider {
                 self.primary.0
             ),
         })?;
-        let key_id = context.key_id.to_string();
-        let bound = bound_to(context, &key_id);
+        let (key_id, epoch) = (context.key_id.to_string(), context.epoch.to_be_bytes());
+        let bound = bound_to(context, &key_id, &epoch);
         let key = envelope::open(DATA_KEY, &master.0, &bound, wrapped);
         let key = key.map_err(|_| KeyError::Changed)?;
         let key = <&[u8; DATA_KEY_LEN]>::try_from(key.as_slice());
@@ -215,18 +214,29 @@ impl KeyProvider for LocalKeyProvider {
     }
 }
 
+/// Returns the error for bytes that no master key wrapped.
+fn foreign(bytes: &[u8]) -> KeyError {
+    wrapped::parse(bytes).map_or(KeyError::Changed, |(name, _)| KeyError::UnknownKey {
+        reason: format!(
+            "the database's data keys are wrapped by {}, but this process has only master keys: \
+             add that key's provider",
+            wrapped::shown(name)
+        ),
+    })
+}
+
 /// The purpose of a wrapped data key's ciphertext.
 const DATA_KEY: &[u8] = b"slack-installs data key v1";
 
 /// Returns the context that a data key is bound to. Its id replaces the partition, so each wrapped
-/// key is sealed under its own derived keys.
-fn bound_to<'a>(context: &KeyContext<'a>, key_id: &'a str) -> Context<'a> {
+/// key is sealed under its own derived keys. Its epoch replaces the version.
+fn bound_to<'a>(context: &KeyContext<'a>, key_id: &'a str, epoch: &'a [u8]) -> Context<'a> {
     Context {
         app: context.app,
         partition: key_id,
         slot: "",
         kind: "",
-        version: &[],
+        version: epoch,
         due: None,
         metadata: "",
     }
@@ -262,6 +272,7 @@ mod tests {
         KeyContext {
             app,
             key_id: KeyId::from_bytes([1; 16]),
+            epoch: 1,
         }
     }
 
@@ -392,6 +403,13 @@ mod tests {
             ..context("app")
         };
         assert!(provider.unwrap(&wrapped, &elsewhere).await.is_err());
+        for epoch in [0, 2] {
+            let moved = KeyContext {
+                epoch,
+                ..context("app")
+            };
+            assert!(provider.unwrap(&wrapped, &moved).await.is_err(), "{epoch}");
+        }
         for byte in 0..wrapped.len() {
             let mut changed = wrapped.clone();
             changed[byte] ^= 1;
@@ -438,12 +456,13 @@ mod tests {
             let context = KeyContext {
                 app: text("app"),
                 key_id: KeyId::parse(text("key_id")).expect("an id"),
+                epoch: entry["epoch"].as_u64().expect("an epoch"),
             };
             let wrapped = envelope::seal_with_random(
                 DATA_KEY,
                 master.fingerprint(),
                 &master.0,
-                &bound_to(&context, text("key_id")),
+                &bound_to(&context, text("key_id"), &context.epoch.to_be_bytes()),
                 key("data_key").expose(),
                 &bytes("random").try_into().expect("32 bytes"),
             );

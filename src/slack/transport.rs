@@ -7,12 +7,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::Client;
-use rustls::RootCertStore;
 
-use self::https::{Https, collect};
 use super::{Transport, TransportError};
-
-mod https;
+use crate::https::{self, Failed, Https};
 
 /// Sends requests over the network.
 ///
@@ -39,13 +36,8 @@ impl HttpTransport {
     /// [`TransportError::NotSent`] with the remedy.
     #[must_use]
     pub fn new() -> Self {
-        let roots = RootCertStore {
-            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-        };
-        Self(Sender::Ours(Arc::new(Https::new(
-            roots,
-            Matcher::from_env(),
-        ))))
+        let https = Https::new(https::mozilla_roots(), Matcher::from_env());
+        Self(Sender::Ours(Arc::new(https)))
     }
 
     /// Creates a transport that uses your app's own client.
@@ -81,17 +73,18 @@ impl Transport for HttpTransport {
         &self,
         request: http::Request<Bytes>,
     ) -> Result<http::Response<Bytes>, TransportError> {
-        match &self.0 {
+        let response = match &self.0 {
             Sender::Ours(https) => https.send(request).await,
             Sender::Yours(client) => send(client, request).await,
-        }
+        };
+        Ok(response?)
     }
 }
 
 async fn send(
     client: &Client,
     request: http::Request<Bytes>,
-) -> Result<http::Response<Bytes>, TransportError> {
+) -> Result<http::Response<Bytes>, Failed> {
     let request = reqwest::Request::try_from(request).map_err(not_sent)?;
     let response = client.execute(request).await;
     let response = response.map_err(|error| {
@@ -101,14 +94,23 @@ async fn send(
             lost(error)
         }
     })?;
-    collect(response.into(), lost).await
+    https::collect(response.into(), lost).await
+}
+
+impl From<Failed> for TransportError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Lost(cause) => Self::Lost(cause),
+            Failed::NotSent(cause) => Self::NotSent(cause),
+        }
+    }
 }
 
 /// Both errors omit the URL, because the caller knows it.
-fn lost(error: reqwest::Error) -> TransportError {
-    TransportError::Lost(error.without_url().into())
+fn lost(error: reqwest::Error) -> Failed {
+    Failed::Lost(error.without_url().into())
 }
 
-fn not_sent(error: reqwest::Error) -> TransportError {
-    TransportError::NotSent(error.without_url().into())
+fn not_sent(error: reqwest::Error) -> Failed {
+    Failed::NotSent(error.without_url().into())
 }

@@ -1,5 +1,6 @@
-//! A backend that loses requests and responses on purpose.
+//! A backend that loses requests and responses on purpose, and that stops responding.
 
+use std::future::pending;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -94,6 +95,8 @@ struct State {
     /// The commits since the faults were set.
     commits: u64,
     reads: u64,
+    /// How many calls still get a response.
+    before_hang: u64,
 }
 
 /// What happens to one commit.
@@ -112,6 +115,7 @@ impl<B> Flaky<B> {
             counts: Counts::default(),
             commits: 0,
             reads: 0,
+            before_hang: u64::MAX,
         };
         Self {
             inner,
@@ -127,7 +131,17 @@ impl<B> Flaky<B> {
             counts: state.counts,
             commits: 0,
             reads: 0,
+            before_hang: u64::MAX,
         };
+    }
+
+    /// Stops responding after this many more calls: every later call waits forever. It does not
+    /// reach the wrapped backend, and is not counted. [`set_faults`](Self::set_faults) ends this
+    /// for new calls.
+    ///
+    /// Test with it that your handlers respond in time while the database does not.
+    pub fn hang_after(&self, calls: u64) {
+        self.state().before_hang = calls;
     }
 
     /// Returns the counts of requested and lost calls since the backend was wrapped.
@@ -180,10 +194,25 @@ impl<B> Flaky<B> {
     }
 }
 
+impl<B: Backend> Flaky<B> {
+    async fn hang_in_turn(&self) {
+        let is_hanging = {
+            let mut state = self.state();
+            let is_hanging = state.before_hang == 0;
+            state.before_hang = state.before_hang.saturating_sub(1);
+            is_hanging
+        };
+        if is_hanging {
+            pending::<()>().await;
+        }
+    }
+}
+
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<B: Backend> Backend for Flaky<B> {
     async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
+        self.hang_in_turn().await;
         self.lose_read()?;
         self.inner.read(partition, slots).await
     }
@@ -193,6 +222,7 @@ impl<B: Backend> Backend for Flaky<B> {
             // An empty commit makes no request that could be lost.
             return self.inner.commit(partition, changes).await;
         }
+        self.hang_in_turn().await;
         match self.fate() {
             Fate::Answered => self.inner.commit(partition, changes).await,
             Fate::LostAnswer => {
@@ -205,6 +235,7 @@ impl<B: Backend> Backend for Flaky<B> {
     }
 
     async fn scan(&self, scope: &Scope, from: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.hang_in_turn().await;
         self.lose_read()?;
         self.inner.scan(scope, from, limit).await
     }
@@ -216,6 +247,7 @@ impl<B: Backend> Backend for Flaky<B> {
         from: Option<Cursor>,
         limit: usize,
     ) -> Result<Page, Error> {
+        self.hang_in_turn().await;
         self.lose_read()?;
         self.inner.due(queue, now, from, limit).await
     }

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod hangs;
 mod isolation;
 mod membership;
 mod on_behalf;

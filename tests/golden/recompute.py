@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 RECORD = b"slack-installs record v1"
 DATA_KEY = b"slack-installs data key v1"
+MANIFEST = b"slack-installs manifest v1"
 EXTRACT = b"slack-installs envelope v1"
 FINGERPRINT = b"slack-installs master key fingerprint"
 
@@ -35,6 +36,10 @@ def context_of(app, partition, slot="", kind="", version=b"", due=None, metadata
     texts = [text.encode() for text in (app, partition, slot, kind)]
     fields = [*texts, version, lane.encode(), at, metadata.encode()]
     return {"app": texts[0], "partition": texts[1], "bytes": b"".join(lp(field) for field in fields)}
+
+
+def context_of_key(app, key_id, epoch):
+    return context_of(app, key_id, version=struct.pack(">Q", epoch))
 
 
 def derive(purpose, key, key_id, context):
@@ -111,7 +116,7 @@ def check_vector(vector):
 def check_wrapped_key(entry):
     names = ["master_key", "data_key", "random", "wrapped", "row", "fingerprint"]
     master, data_key, random, wrapped, row, shown = of_hex(entry, *names)
-    context = context_of(entry["app"], entry["key_id"])
+    context = context_of_key(entry["app"], entry["key_id"], entry["epoch"])
     check(entry["name"], "fingerprint", fingerprint(master).hex(), shown.hex())
     ours = seal(DATA_KEY, master, shown, random, context, data_key)
     check(entry["name"], "wrapped", ours.hex(), wrapped.hex())
@@ -122,13 +127,16 @@ def check_wrapped_key(entry):
 def open_database(database):
     """Yields every row with its plaintext. Uses only the rows and the master key."""
     app, master = database["app"], bytes.fromhex(database["master_key"])
-    keys = {}
+    keys, epochs = {}, {}
     for row in database["rows"]:
-        if row["partition"] == f"{app}/keyring":
-            key_id = json.loads(row["metadata"])["key"]
+        facts = json.loads(row["metadata"])
+        if facts["kind"] == "data_key":
+            key_id, epoch = facts["key"], facts["epoch"]
+            check(row["slot"], "slot", row["slot"], f"key/{key_id}")
             wrapped = wrapped_in(bytes.fromhex(row["sealed"]))
-            context = context_of(app, key_id)
+            context = context_of_key(app, key_id, epoch)
             keys[bytes.fromhex(key_id)] = unseal(DATA_KEY, master, context, wrapped)
+            epochs[key_id] = epoch
     for row in database["rows"]:
         sealed, version = of_hex(row, "sealed", "version")
         if sealed[:4] == b"SLK1":
@@ -137,7 +145,18 @@ def open_database(database):
         kind = json.loads(row["metadata"])["kind"]
         place = (app, row["partition"], row["slot"], kind)
         context = context_of(*place, version, row["due"], row["metadata"])
-        yield row, unseal(RECORD, keys[sealed[4:20]], context, sealed).decode()
+        purpose = MANIFEST if kind == "manifest" else RECORD
+        plaintext = unseal(purpose, keys[sealed[4:20]], context, sealed).decode()
+        if kind == "manifest":
+            check_manifest(json.loads(plaintext), sealed[4:20].hex(), epochs)
+        yield row, plaintext
+
+
+def check_manifest(manifest, primary, epochs):
+    listed = {key["id"]: key["epoch"] for key in manifest["keys"]}
+    check("manifest", "keys", listed, epochs)
+    primaries = [key["id"] for key in manifest["keys"] if key["state"] == "primary"]
+    check("manifest", "primary", primaries, [primary])
 
 
 def main(golden, *databases):

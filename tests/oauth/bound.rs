@@ -328,7 +328,7 @@ async fn a_hook_that_panics_before_a_flow_spends_nothing() {
 async fn options_that_cannot_work_are_not_shown_as_a_wrong_link() {
     let app = App::new().await;
     let options = InstallOptions {
-        metadata: Some("m".repeat(4097)),
+        metadata: Some("m".repeat(2049)),
         ..InstallOptions::default()
     };
     let page = app.provider.start_response(options).await;
@@ -339,7 +339,7 @@ async fn options_that_cannot_work_are_not_shown_as_a_wrong_link() {
         page.body()
     );
     assert!(!page.body().contains("not complete"), "{}", page.body());
-    assert!(!page.body().contains("4 KiB"), "{}", page.body());
+    assert!(!page.body().contains("2 KiB"), "{}", page.body());
     assert!(
         page.body().contains("href=\"/slack/install\""),
         "{}",

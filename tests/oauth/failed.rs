@@ -27,7 +27,7 @@ use crate::support::log::Log;
 const METADATA: &str = "customer-7-CANARY";
 const SESSION: &str = "session-CANARY";
 
-/// What is known before the state is read, after it was read, and after the exchange.
+/// What is known before the cookie is opened, after it was opened, and after the exchange.
 const CALLBACK: &str = "session";
 const SIGNED: &str = "session started";
 const READ: &str = "expected metadata requested session started";
@@ -69,11 +69,10 @@ const CASES: &[(&str, &str, &str)] = &[
     ("the policy refuses", "refused", ISSUED),
     ("the policy panics", "refused", ISSUED),
     ("the state expires", "state_expired", SIGNED),
-    ("the state cannot be stored", "store", OPTIONS),
-    ("the state cannot be read", "store", SIGNED),
+    ("the state cannot be marked as used", "store", READ),
     ("the installation cannot be stored", "store", ISSUED),
     ("the database is away", "store", KEPT),
-    ("the state is used", "used_state", SIGNED),
+    ("the state is used", "used_state", READ),
 ];
 
 /// The cases in which no flow started, or the hook panicked. The hook then hears of no failure.
@@ -84,7 +83,6 @@ const UNHEARD: &[&str] = &[
     "the hook for the session panics",
     "the options are invalid",
     "the query has two states",
-    "the state cannot be stored",
 ];
 
 /// Records the error, what is known, and `Debug` of each flow that fails.
@@ -261,11 +259,6 @@ impl Trial {
                 let options = with(ALPHA, SESSION, &metadata);
                 return self.provider.start_response(options).await;
             }
-            "the state cannot be stored" => {
-                self.set_away(true);
-                let options = with(ALPHA, SESSION, METADATA);
-                return self.provider.start_response(options).await;
-            }
             "the hook before the flow panics" => {
                 let uri = format!("/slack/install?team={ALPHA}");
                 let uri = uri.parse().expect("a path");
@@ -299,7 +292,7 @@ impl Trial {
         };
         match case {
             "the state expires" => self.app.fake.advance(Duration::from_secs(600)),
-            "the state cannot be read" => self.set_away(true),
+            "the state cannot be marked as used" => self.set_away(true),
             "the state is used" => drop(browser.open(&self.provider, &callback).await),
             "another browser ends the flow" => {
                 return Browser::default().open(&self.provider, &callback).await;

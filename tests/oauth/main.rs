@@ -4,17 +4,20 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod anonymous;
 mod bound;
 mod config;
 mod failed;
 mod flood;
 mod hosts;
+mod keys;
 mod metadata;
 mod outcome;
 mod overlap;
 mod pages;
 mod policies;
 mod refused;
+mod sealed;
 mod speculative;
 mod states;
 mod unusable;
@@ -24,6 +27,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{CONTENT_SECURITY_POLICY, SET_COOKIE};
 use http::{Method, StatusCode};
 use proptest::prelude::*;
@@ -260,26 +265,23 @@ async fn a_flow_comes_back_to_the_host_where_it_began() {
 }
 
 #[tokio::test]
-async fn a_person_who_cancels_sees_a_friendly_page_and_uses_the_state_up() {
+async fn a_person_who_cancels_sees_a_friendly_page_and_may_still_allow() {
     let app = App::new().await;
     let browser = Browser::default();
     let authorize = app.begin(&browser, options()).await;
     let cancelled = app.fake.cancel(&authorize).expect("cancelled");
-    let page = browser.open(&app.provider, &cancelled).await;
-    assert_eq!(page.status(), StatusCode::OK);
-    assert!(
-        page.body().contains("You chose not to install"),
-        "{}",
-        page.body()
-    );
-
-    // The state is consumed, so even a real code is refused.
+    // Loaded again, the page is the same.
+    for _ in 0..2 {
+        let page = browser.open(&app.provider, &cancelled).await;
+        assert_eq!(page.status(), StatusCode::OK);
+        let body = page.body();
+        assert!(body.contains("You chose not to install"), "{body}");
+    }
+    // The person goes back, and allows the installation.
     let allowed = app.fake.allow(&authorize, ADA).expect("allowed");
+    assert!(installed(&browser.open(&app.provider, &allowed).await));
     let page = browser.open(&app.provider, &allowed).await;
-    assert_eq!(
-        (page.status(), app.exchanges()),
-        (StatusCode::BAD_REQUEST, 0)
-    );
+    assert!(page.body().contains("used before"), "{}", page.body());
 }
 
 #[tokio::test]
@@ -378,6 +380,11 @@ async fn nothing_that_the_caller_supplied_travels_in_the_url() {
     options.metadata = Some("account-canary-42".into());
     let callback = app.allowed(&browser, options, ADA).await;
     assert!(!callback.as_str().contains("canary"));
+    let cookie = browser.cookies().join("; ");
+    let (_, value) = cookie.split_once('=').expect("a pair");
+    let value = URL_SAFE_NO_PAD.decode(value).expect("base64url");
+    let value = value.escape_ascii().to_string();
+    assert!(!value.contains("canary"), "the cookie is sealed");
     assert_eq!(parameter(&callback, "state").len(), 119);
     assert!(installed(&browser.open(&app.provider, &callback).await));
     let installation = app.stored(ALPHA, None).await;

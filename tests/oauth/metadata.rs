@@ -120,7 +120,7 @@ async fn a_typed_value_is_stored_as_json_and_read_again() {
     let nobodys = app.stored(ALPHA, Some(BEN)).await;
     assert_eq!(nobodys.user_metadata_as::<Customer>(), Ok(None));
     // The bound is of the text, however it is made.
-    for (length, is_accepted) in [(4094, true), (4095, false)] {
+    for (length, is_accepted) in [(2046, true), (2047, false)] {
         let options = InstallOptions::default().with_metadata(&"m".repeat(length));
         let started = app.provider.start(options.expect("JSON")).await;
         assert_eq!(started.is_ok(), is_accepted, "{length}");

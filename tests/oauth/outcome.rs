@@ -12,7 +12,7 @@ use slack_installs::backend::{Backend, MemoryBackend};
 use slack_installs::oauth::{
     Candidate, Decision, FailedFlow, InstallHooks, InstallPolicy, Installed,
 };
-use slack_installs::store::{self, ListCursor, StateId, StatePayload, StateStore};
+use slack_installs::store::{self, ListCursor, StateId, StateStore};
 use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{
     Delete, InstallConfig, InstallProvider, Installation, InstallationKey, InstallationStore,
@@ -194,7 +194,7 @@ async fn an_identity_beside_something_else_is_an_installation() {
 
 /// Takes the database down after the exchange and before the store, for this long.
 #[derive(Debug)]
-struct Outage(Arc<Flaky<MemoryBackend>>, Duration);
+pub(super) struct Outage(pub(super) Arc<Flaky<MemoryBackend>>, pub(super) Duration);
 
 #[async_trait]
 impl InstallPolicy for Outage {
@@ -375,24 +375,15 @@ async fn a_hook_that_panics_takes_nothing_back() {
 
 /// A store that panics.
 #[derive(Debug)]
-struct Panicking(Store);
+struct Panicking;
 
 #[async_trait]
 impl StateStore for Panicking {
-    async fn issue(
-        &self,
-        id: &StateId,
-        payload: &[u8],
-        expires_at: SystemTime,
-    ) -> Result<(), store::Error> {
-        self.0.issue(id, payload, expires_at).await
+    async fn consume(&self, _: &StateId, _: SystemTime) -> Result<bool, store::Error> {
+        panic!("a bug of the app")
     }
 
-    async fn consume(
-        &self,
-        _: &StateId,
-        _: SystemTime,
-    ) -> Result<Option<StatePayload>, store::Error> {
+    async fn release(&self, _: &StateId) -> Result<(), store::Error> {
         panic!("a bug of the app")
     }
 }
@@ -404,8 +395,8 @@ async fn a_store_that_panics_ends_the_flow_and_the_host_is_told() {
     let credentials = credentials(&app.fake);
     let redirect = RedirectUri::new(REDIRECT).expect("a redirect URL");
     let config = InstallConfig::new(credentials, redirect, Scopes::from("commands"));
-    let states = Panicking(app.store.clone());
-    let provider = InstallProvider::new(config, app.slack.clone(), app.store.clone(), states);
+    let store = app.store.clone();
+    let provider = InstallProvider::new(config, app.slack.clone(), store, Panicking);
     let provider = provider.expect("it works").with_clock(app.fake.clock());
     let page = flow(&app, &provider.with_hooks(heard.clone()), &[], ADA).await;
     assert!(page.starts_with("503 "), "{page}");

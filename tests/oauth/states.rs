@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, Method, Response, StatusCode};
 use slack_installs::backend::{Backend, MemoryBackend};
-use slack_installs::testing::{Faults, Flaky};
+use slack_installs::testing::{Fault, Faults, Flaky};
 use slack_installs::{InstallOptions, RedirectUri, Scopes};
 use url::Url;
 
@@ -126,6 +126,7 @@ async fn without_its_cookie_or_with_two_of_them_a_flow_is_another_browsers() {
         format!("{ours}; {ours}"),
         format!("{ours}; {name}=other"),
         format!("{name}={}", "a".repeat(100)),
+        format!("{name}={}", "a".repeat(5000)),
         name.to_owned(),
     ] {
         let mut headers = HeaderMap::new();
@@ -163,7 +164,7 @@ async fn only_a_get_ends_a_flow() {
 }
 
 #[tokio::test]
-async fn a_callback_without_a_usable_code_uses_its_state_up_and_exchanges_nothing() {
+async fn a_callback_without_a_usable_code_exchanges_nothing_and_spends_nothing() {
     let app = App::new().await;
     let too_long = "a".repeat(8 * 1024 - 200);
     for code in [
@@ -185,14 +186,16 @@ async fn a_callback_without_a_usable_code_uses_its_state_up_and_exchanges_nothin
             "{code:?}: {}",
             page.body()
         );
+        let exchanges = app.exchanges();
+        assert!(installed(&browser.open(&provider, &callback).await));
+        assert_eq!(app.exchanges(), exchanges + 1);
         let again = browser.open(&provider, &callback).await;
         assert!(again.body().contains("used before"), "{}", again.body());
         assert_eq!(
             *heard.0.lock().expect("no panic"),
-            ["no_code", "used_state"]
+            ["no_code", "installed", "used_state"]
         );
     }
-    assert_eq!(app.exchanges(), 0);
     // A long code is sent to Slack, which refuses it.
     let browser = Browser::default();
     let callback = app.allowed(&browser, options(), ADA).await;
@@ -200,6 +203,31 @@ async fn a_callback_without_a_usable_code_uses_its_state_up_and_exchanges_nothin
     let page = browser.open(&app.provider, &long).await;
     assert_eq!(page.status(), StatusCode::BAD_GATEWAY);
     assert!(page.body().contains("no longer accepts"), "{}", page.body());
+}
+
+#[tokio::test]
+async fn a_state_whose_code_slack_did_not_take_is_not_spent_and_any_other_is() {
+    for (fault, is_spent) in [
+        (Fault::error("invalid_code"), false),
+        (Fault::rate_limited(Duration::from_secs(30)), false),
+        (Fault::error("code_already_used"), true),
+        (Fault::error("internal_error"), true),
+        (Fault::unavailable(), true),
+        (Fault::lost(), true),
+        (Fault::lost().after_effect(), true),
+    ] {
+        let app = App::new().await;
+        let browser = Browser::default();
+        let callback = app.allowed(&browser, options(), ADA).await;
+        let what = format!("{fault:?}");
+        app.fake.inject("oauth.v2.access", fault);
+        let page = browser.open(&app.provider, &callback).await;
+        assert_eq!(page.status(), StatusCode::BAD_GATEWAY, "{what}");
+        let page = browser.open(&app.provider, &callback).await;
+        assert_eq!(installed(&page), !is_spent, "{what}");
+        assert_eq!(page.body().contains("used before"), is_spent, "{what}");
+        assert_eq!(app.exchanges(), if is_spent { 1 } else { 2 }, "{what}");
+    }
 }
 
 #[tokio::test]
@@ -278,7 +306,7 @@ async fn a_query_that_slack_would_not_send_is_refused_and_uses_nothing_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_away_neither_begins_a_flow_nor_uses_one_up() {
+async fn a_store_that_is_away_begins_flows_and_uses_none_up() {
     let backend = Arc::new(Flaky::new(MemoryBackend::default(), Faults::none()));
     let app = App::with(world(), Arc::clone(&backend) as Arc<dyn Backend>, |_| {}).await;
     let heard = Heard::default();
@@ -291,8 +319,7 @@ async fn a_store_that_is_away_neither_begins_a_flow_nor_uses_one_up() {
         ..Faults::none()
     });
     let page = provider.start_response(options()).await;
-    assert_eq!(page.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert!(page.headers().get(SET_COOKIE).is_none());
+    assert_eq!(page.status(), StatusCode::FOUND);
     let page = browser.open(&provider, &callback).await;
     assert_eq!(page.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!((app.exchanges(), app.fake.calls("auth.revoke")), (0, 0));
@@ -312,13 +339,13 @@ async fn options_that_cannot_work_begin_no_flow() {
         scopes: Some(Scopes::default()),
         ..options()
     };
-    for refused in [metadata(4097), nothing] {
+    for refused in [metadata(2049), nothing] {
         assert!(app.provider.start(refused.clone()).await.is_err());
         let page = app.provider.start_response(refused).await;
         assert_eq!(page.status(), StatusCode::BAD_REQUEST);
         assert!(page.headers().get(SET_COOKIE).is_none());
     }
-    assert!(app.provider.start(metadata(4096)).await.is_ok());
+    assert!(app.provider.start(metadata(2048)).await.is_ok());
     assert!(app.provider.start(user_only("search:read")).await.is_ok());
 }
 

@@ -19,7 +19,9 @@ mod endings;
 mod fetched;
 mod foreign;
 mod guards;
+mod hangs;
 mod holds;
+mod keys;
 mod late;
 mod logged;
 mod looks;
@@ -40,7 +42,7 @@ mod told;
 mod waits;
 
 /// The application's own error.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Posting {
     Expired,
     Other,

@@ -38,15 +38,15 @@ async fn litter_of(app: &str, stage: &Stage, rows: usize) {
     }
 }
 
-async fn issue_states(stage: &Stage, states: u16) {
+async fn use_states(stage: &Stage, states: u16) {
     let ends = stage.fake.clock().now() + secs(600);
     // By this clock, nothing has expired yet when the store sweeps in the background.
     let store = stage.store.clone().with_clock(stage.fake.clock());
     for number in 0..states {
         let mut id = [0; 32];
         id[..2].copy_from_slice(&number.to_be_bytes());
-        let issued = store.issue(&StateId(id), b"state", ends).await;
-        issued.expect("a memory backend commits");
+        let is_first = store.consume(&StateId(id), ends).await;
+        assert!(is_first.expect("a memory backend commits"));
     }
 }
 
@@ -77,7 +77,7 @@ async fn chains_that_do_not_open_do_not_hide_one_that_does() {
 #[tokio::test(start_paused = true)]
 async fn expired_states_do_not_hide_a_chain() {
     let stage = Stage::installed().await;
-    issue_states(&stage, 300).await;
+    use_states(&stage, 300).await;
     stage.expire();
     let due = stage.store.due(stage.fake.clock().now(), None, 100).await;
     assert_eq!(due.expect("available").0.len(), 1);
@@ -87,7 +87,7 @@ async fn expired_states_do_not_hide_a_chain() {
 async fn overdue_rows_of_another_app_do_not_keep_expired_states_alive() {
     let stage = Stage::installed().await;
     litter(&stage, 1500).await;
-    issue_states(&stage, 10).await;
+    use_states(&stage, 10).await;
     stage.fake.advance(HOUR);
     let store = stage.store.clone().with_clock(stage.fake.clock());
     assert_eq!(store.sweep_expired_states().await.expect("swept"), 10);
@@ -102,7 +102,7 @@ async fn overdue_rows_of_another_app_do_not_keep_expired_states_alive() {
 #[tokio::test(start_paused = true)]
 async fn a_sweep_goes_on_until_nothing_has_expired() {
     let stage = Stage::installed().await;
-    issue_states(&stage, 2500).await;
+    use_states(&stage, 2500).await;
     stage.fake.advance(HOUR);
     let store = stage.store.clone().with_clock(stage.fake.clock());
     assert_eq!(store.sweep_expired_states().await.expect("swept"), 2500);

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use slack_installs::rotation::{CallError, Error, RefusedToken};
 use slack_installs::store::Credential;
 use slack_installs::{Clock, EncryptedStore, InstallationStore as _, TokenRotator};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::run::{LONGEST_BLACKOUT, Moves};
 use crate::sky::{Database, Sky};
@@ -71,7 +71,10 @@ impl Caller {
     async fn ask(&mut self, whose: &Credential, patience: Duration) {
         let before = self.moves();
         let rotator = self.rotator.within(patience);
-        match rotator.token_for(&team(), whose.clone()).await {
+        let begun = Instant::now();
+        let outcome = rotator.token_for(&team(), whose.clone()).await;
+        self.judge_wait(begun, patience);
+        match outcome {
             Ok(token) => {
                 let got = Got {
                     access: token.access_token.expose().to_owned(),
@@ -96,7 +99,9 @@ impl Caller {
             return;
         };
         let rotator = self.rotator.within(patience);
+        let begun = Instant::now();
         let refreshed = rotator.refreshed(installation).await;
+        self.judge_wait(begun, patience);
         let installation = &refreshed.installation;
         let bot = installation.bot.as_ref().map(|bot| &bot.grant);
         let user_grant = installation.user.as_ref().map(|user| &user.grant);
@@ -142,7 +147,9 @@ impl Caller {
                 }
             }
         };
+        let begun = Instant::now();
         let outcome = rotator.call(&team(), whose.clone(), operation).await;
+        self.judge_wait(begun, patience);
         let got = got.into_inner().expect("no panic");
         if got.len() > 2 {
             self.fail("an operation was repeated more than once");
@@ -160,6 +167,14 @@ impl Caller {
             Ok(()) | Err(CallError::Operation(Refused { .. })) => {}
             Err(CallError::Token(error)) => self.excuse(whose, &error, &before),
             Err(error) => self.fail(&format!("{error:?}")),
+        }
+    }
+
+    /// Whatever a call waits for, its patience covers it. Timers have whole milliseconds.
+    fn judge_wait(&self, begun: Instant, patience: Duration) {
+        let took = begun.elapsed();
+        if took > patience + Duration::from_millis(2) {
+            self.fail(&format!("a caller waited for {took:?} of {patience:?}"));
         }
     }
 

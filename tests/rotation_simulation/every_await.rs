@@ -108,7 +108,7 @@ impl Stage {
         let provider = LocalKeyProvider::new(key);
         let store = EncryptedStore::open(backend, provider, self.fake.client_id()).await;
         let store = store.expect("a memory backend opens");
-        store.with_clock(clock(&self.time))
+        store.with_seed(1).with_clock(clock(&self.time))
     }
 
     async fn rotator(&self) -> TokenRotator {

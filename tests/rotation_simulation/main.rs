@@ -7,6 +7,7 @@
 //! `scripts/test` uses it to run thousands of seeds.
 
 mod caller;
+mod database;
 mod every_await;
 #[allow(dead_code)]
 #[path = "../support/hooked.rs"]
@@ -22,7 +23,7 @@ mod watch;
 mod weather;
 
 use run::run;
-use weather::{WEATHERS, Weather};
+use weather::{Weather, all};
 
 /// Runs all seeds of one weather. Prints the story of the first seed that fails.
 fn sweep(name: &str, part: u64) {
@@ -93,6 +94,9 @@ weathers! {
     late: late_answers_and_pairs_that_a_repeated_call_has_ended_lose_nothing,
     crashes: crashes_lose_nothing_within_the_grace,
     outages: outages_of_the_database_lose_nothing,
+    refusing: a_database_that_refuses_commits_for_a_minute_loses_nothing,
+    locking: rows_that_are_locked_for_seconds_lose_nothing,
+    draining: a_node_without_a_free_connection_loses_nothing,
     blackouts: an_outage_of_slacks_is_a_typed_reason_and_never_an_older_token,
     deploys: nodes_that_end_in_good_order_lose_nothing,
     moves: reinstalls_uninstallations_and_holds_revive_nothing_and_lose_nothing,
@@ -101,7 +105,7 @@ weathers! {
 
 #[test]
 fn a_seed_does_the_same_again() {
-    for weather in WEATHERS {
+    for weather in all() {
         let (one, other) = (run(weather, 7, false), run(weather, 7, false));
         assert_eq!(one.digest, other.digest, "{}", weather.name);
         assert_eq!(one.counts, other.counts, "{}", weather.name);

@@ -157,6 +157,7 @@ impl Run {
         let store = EncryptedStore::open(Arc::clone(&backend), provider, fake.client_id()).await;
         let store = store
             .expect("a memory backend opens")
+            .with_seed(seed)
             .with_clock(clock.clone());
         let story = Arc::new(Story::new());
         let ledger = Arc::new(Ledger::new(Arc::clone(&story)));
@@ -339,6 +340,7 @@ impl Run {
         let store = EncryptedStore::open(database, provider, self.fake.client_id()).await;
         let store = store
             .expect("a memory backend opens")
+            .with_seed(seed)
             .with_clock(clock.clone());
         link.has_started.store(true, Ordering::SeqCst);
         let network = Network {

@@ -16,6 +16,7 @@ use slack_installs::slack::{Transport, TransportError};
 use slack_installs::testing::FakeTransport;
 use tokio::time::{Instant, sleep};
 
+use crate::database::Ends;
 use crate::ledger::Ledger;
 use crate::run::Switch;
 use crate::watch::Watch;
@@ -30,6 +31,7 @@ pub(crate) struct Sky {
     pub(crate) faults: AtomicUsize,
     /// The end of Slack's outage.
     pub(crate) blackout: Mutex<Option<Instant>>,
+    pub(crate) trouble: Mutex<Ends>,
 }
 
 /// The fate of one operation.
@@ -49,6 +51,7 @@ impl Sky {
             is_clear: AtomicBool::new(false),
             faults: AtomicUsize::new(0),
             blackout: Mutex::default(),
+            trouble: Mutex::default(),
         }
     }
 
@@ -196,7 +199,10 @@ impl Backend for Database {
         slots: &[Slot],
     ) -> Result<Vec<Option<Row>>, BackendError> {
         let outages = self.link.sky.weather.outages;
-        let effect = async || self.inner.read(partition, slots).await;
+        let effect = async || {
+            self.link.connect().await?;
+            self.inner.read(partition, slots).await
+        };
         self.link
             .carry(outages, effect, |after| Err(lost_row(after)))
             .await
@@ -205,6 +211,8 @@ impl Backend for Database {
     async fn commit(&self, partition: &Partition, changes: &[Change]) -> Result<(), BackendError> {
         let outages = self.link.sky.weather.outages;
         let effect = async || {
+            self.link.connect().await?;
+            self.link.lock(changes).await?;
             self.inner.commit(partition, changes).await?;
             self.watch.committed(changes).await;
             Ok(())
@@ -230,7 +238,10 @@ impl Backend for Database {
         from: Option<Cursor>,
         limit: usize,
     ) -> Result<Page, BackendError> {
-        let effect = async || self.inner.due(queue, now, from, limit).await;
+        let effect = async || {
+            self.link.connect().await?;
+            self.inner.due(queue, now, from, limit).await
+        };
         self.link
             .carry(0, effect, |after| Err(lost_row(after)))
             .await

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::database::{self, Troubles};
+
 /// The faults that a run may have, and thus what must hold for it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Weather {
@@ -16,6 +18,7 @@ pub(crate) struct Weather {
     pub(crate) crashes: u32,
     /// Of 1,000 database operations, how many fail, before or after their effect.
     pub(crate) outages: u32,
+    pub(crate) database: Troubles,
     /// Of 1,000 moments, how many begin an outage of Slack that lasts minutes.
     pub(crate) blackouts: u32,
     /// Of 1,000 moments, how many replace a node in an orderly way.
@@ -28,13 +31,14 @@ pub(crate) struct Weather {
     pub(crate) lies: bool,
 }
 
-const CALM: Weather = Weather {
+pub(crate) const CALM: Weather = Weather {
     name: "calm",
     lost: 0,
     late: 0,
     stalls: 0,
     crashes: 0,
     outages: 0,
+    database: database::NONE,
     blackouts: 0,
     deploys: 0,
     skew: Duration::ZERO,
@@ -42,7 +46,7 @@ const CALM: Weather = Weather {
     lies: false,
 };
 
-pub(crate) const WEATHERS: [Weather; 10] = [
+const WEATHERS: [Weather; 10] = [
     CALM,
     Weather {
         name: "stalls",
@@ -99,6 +103,11 @@ pub(crate) const WEATHERS: [Weather; 10] = [
         stalls: 60,
         crashes: 20,
         outages: 100,
+        database: Troubles {
+            refuses: 5,
+            locks: 20,
+            drains: 5,
+        },
         blackouts: 5,
         deploys: 20,
         skew: Duration::from_secs(120),
@@ -107,10 +116,14 @@ pub(crate) const WEATHERS: [Weather; 10] = [
     },
 ];
 
+/// Returns every weather.
+pub(crate) fn all() -> impl Iterator<Item = Weather> {
+    WEATHERS.into_iter().chain(database::WEATHERS)
+}
+
 impl Weather {
     pub(crate) fn named(name: &str) -> Self {
-        let mut all = WEATHERS.into_iter();
-        all.find(|weather| weather.name == name).expect("a name")
+        all().find(|weather| weather.name == name).expect("a name")
     }
 
     pub(crate) fn is_calm(&self) -> bool {
@@ -119,7 +132,11 @@ impl Weather {
 
     /// Reports whether no refresh token is ever used twice, so that no token is revoked early.
     pub(crate) fn lets_know(&self) -> bool {
-        self.lost == 0 && self.crashes == 0 && self.stalls == 0 && self.skew.is_zero()
+        self.lost == 0
+            && self.crashes == 0
+            && self.stalls == 0
+            && self.skew.is_zero()
+            && self.database.is_none()
     }
 
     /// Reports whether calls are repeated on purpose within Slack's grace. The promise covers such

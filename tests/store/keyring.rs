@@ -4,6 +4,13 @@
 
 #[path = "keyring/faults.rs"]
 mod faults;
+#[path = "keyring/isolation.rs"]
+mod isolation;
+#[path = "keyring/manifest.rs"]
+mod manifest;
+#[path = "keyring/rollout.rs"]
+mod rollout;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,12 +84,12 @@ async fn without_the_provider_all_works_for_15_minutes_and_nothing_after() {
                 .store(&in_workspace("T1").with_bot("xoxb-2"))
                 .await
                 .map(drop),
-            store.issue(&STATE, b"pending", noon()).await,
+            store.consume(&STATE, noon()).await.map(drop),
         ];
         for outcome in outcomes {
             let error = outcome.expect_err("a key past its maximum age is not used");
             assert!(
-                matches!(error, Error::Unavailable(_)) && error.is_transient(),
+                matches!(error, Error::Key(_)) && error.is_transient(),
                 "{error:?}"
             );
         }
@@ -113,12 +120,12 @@ async fn a_key_is_fetched_again_ahead_of_time_by_one_call_that_nobody_waits_for(
     let (db, provider) = (memory(), Remote::new());
     let store = db.store_by(provider.clone()).await;
     install(&store, "T1").await;
-    advance(SOFT_AGE - Duration::from_secs(1)).await;
+    advance(Duration::from_secs(4 * 60 - 1)).await;
     assert!(reads(&store, "T1").await);
     settle().await;
     assert_eq!(provider.unwraps(), 1);
 
-    advance(Duration::from_secs(1)).await;
+    advance(Duration::from_secs(30)).await;
     assert_eq!(reads_at_once(&store).await, 64);
     settle().await;
     assert_eq!(provider.unwraps(), 2);
@@ -172,7 +179,7 @@ async fn processes_that_open_a_new_database_at_once_agree_on_one_key() {
         });
     }
     let stores = tasks.join_all().await;
-    assert_eq!(slots(&db).await, ["primary"]);
+    assert_eq!(slots(&db).await.len(), 2, "one key and the manifest");
     for store in stores.iter().chain([&db.store().await]) {
         for number in 0..8 {
             assert!(reads(store, &format!("T{number}")).await);
@@ -194,7 +201,7 @@ async fn after_a_rotation_old_rows_open_and_new_rows_use_the_new_key() {
         assert!(!keys.contains(id.as_bytes()));
         keys.push(*id.as_bytes());
     }
-    assert_eq!(slots(&db).await.len(), 3);
+    assert_eq!(slots(&db).await.len(), 4, "three keys and the manifest");
     assert_eq!(
         sealed_under(&db, "T1").await,
         old_key,
@@ -265,7 +272,7 @@ async fn a_retired_master_key_still_opens_what_it_wrapped() {
     let store = db.store_with(master_key_of(0x22)).await;
     assert!(reads(&store, "T2").await);
     let outcome = store.fetch(&workspace_key("T1"), None).await;
-    assert_matches!(outcome, Err(Error::Unreadable(_)));
+    assert_matches!(outcome, Err(Error::Key(_)));
 }
 
 #[tokio::test]
@@ -273,15 +280,9 @@ async fn wrapped_data_keys_that_were_swapped_or_changed_do_not_open() {
     let (db, store) = with_a_retired_key().await;
     let other = db.look_alike();
     other.store().await;
-    let retired_slot = slots(&db)
-        .await
-        .into_iter()
-        .find(|slot| slot.starts_with("key/"));
-    let (retired, retired_row) = db
-        .row("keyring", &retired_slot.expect("one key is retired"))
-        .await;
-    let (primary, primary_row) = db.row("keyring", "primary").await;
-    let (_, foreign_row) = other.row("keyring", "primary").await;
+    let (retired, retired_row) = retired_key(&db).await;
+    let (primary, primary_row) = db.primary_key().await;
+    let (_, foreign_row) = other.primary_key().await;
 
     // The retired key is lost: rows that it sealed cannot be read, and everything else works.
     let sealed = |sealed: &backend::Sealed| backend::Row {
@@ -300,7 +301,7 @@ async fn wrapped_data_keys_that_were_swapped_or_changed_do_not_open() {
         db.overwrite(&retired, row).await;
         let fresh = db.store().await;
         let outcome = fresh.fetch(&workspace_key("T1"), None).await;
-        assert_matches!(outcome, Err(Error::Unreadable(_)));
+        assert_matches!(outcome, Err(Error::Key(_)));
         assert!(reads(&fresh, "T2").await);
     }
     db.overwrite(&retired, retired_row.clone()).await;
@@ -314,7 +315,7 @@ async fn wrapped_data_keys_that_were_swapped_or_changed_do_not_open() {
         db.overwrite(&primary, row.clone()).await;
         let opened = EncryptedStore::open(Arc::clone(&db.backend), local(), db.app.clone()).await;
         assert_matches!(opened, Err(KeyringError::Key(_) | KeyringError::Unreadable));
-        assert_eq!(db.row("keyring", "primary").await.1, row);
+        assert_eq!(db.primary_key().await.1, row);
     }
     assert!(
         reads(&store, "T2").await,
@@ -332,7 +333,7 @@ async fn a_keyring_that_vanished_is_an_error_and_not_made_anew() {
     advance(HARD_AGE).await;
     for tenant in ["T1", "T2"] {
         let outcome = store.fetch(&workspace_key(tenant), None).await;
-        assert_matches!(outcome, Err(Error::Unreadable(_)));
+        assert_matches!(outcome, Err(Error::Key(_)));
     }
     assert!(
         store
@@ -369,10 +370,11 @@ async fn opening_over_an_unreliable_database_succeeds_or_says_so() {
 
     backend.lose_answers(1);
     open().await.expect("the key was written");
-    assert_eq!(slots(&db).await, ["primary"]);
+    assert_eq!(slots(&db).await.len(), 2);
 }
 
-const SOFT_AGE: Duration = Duration::from_secs(10 * 60);
+/// At this age, every key is fetched again.
+const SOFT_AGE: Duration = Duration::from_secs(4 * 60 + 30);
 const HARD_AGE: Duration = Duration::from_secs(15 * 60);
 const STATE: slack_installs::store::StateId = slack_installs::store::StateId([7; 32]);
 
@@ -392,6 +394,15 @@ async fn with_a_retired_key() -> (Db, Store) {
     store.rotate_data_key().await.expect("rotated");
     install(&store, "T2").await;
     (db, store)
+}
+
+/// Returns the row of the only retired key.
+async fn retired_key(db: &Db) -> (backend::Key, backend::Row) {
+    let (primary, _) = db.primary_key().await;
+    let slots = slots(db).await.into_iter();
+    let mut retired = slots.filter(|it| it.starts_with("key/") && it != primary.slot.as_str());
+    let slot = retired.next().expect("one key is retired");
+    db.row("keyring", &slot).await
 }
 
 async fn install(store: &Store, tenant: &str) {

@@ -125,8 +125,8 @@ async fn handled_requests_and_chains_delay_no_state() {
     let chain = |nth| (format!("T9{nth}"), "bot".to_owned());
     world.litter(3000, Lane::Refresh, chain).await;
     let ends = noon() - Duration::from_secs(1);
-    let issued = world.store.issue(&StateId([1; 32]), b"x", ends).await;
-    issued.expect("issued");
+    let is_first = world.store.consume(&StateId([1; 32]), ends).await;
+    assert!(is_first.expect("available"));
     let store = world.store.clone().with_clock(Clock::from_fn(noon));
     store.sweep_expired_states().await.expect("swept");
     let rows = all_rows(&*world.memory).await;
@@ -160,8 +160,8 @@ async fn a_thousand_malformed_rows_in_front_delay_nothing() {
         }
     }
     let ends = noon() - Duration::from_secs(1);
-    let issued = world.store.issue(&StateId([1; 32]), b"x", ends).await;
-    issued.expect("issued");
+    let is_first = world.store.consume(&StateId([1; 32]), ends).await;
+    assert!(is_first.expect("available"));
 
     assert_eq!(world.chains_due(100).await.0, [bot_of("T1")]);
     assert_eq!(world.departures_due(1).await, [workspace_key("T2")]);

@@ -50,7 +50,7 @@ async fn every_row_moves_as_it_is_and_opens_in_its_new_home() {
     let target = SqliteBackend::open(directory.path().join("new.sqlite3")).await;
     let target = target.expect("opens");
     let copied = copy(&store, &target, 7).await;
-    let rows = 30 * 2 + 2;
+    let rows = 30 * 2 + 3;
     assert_eq!(
         (copied.copied, copied.present, copied.replaced),
         (rows, 0, 0)
@@ -75,7 +75,7 @@ async fn a_copy_that_was_interrupted_is_done_again() {
     let target = MemoryBackend::default();
     store.copy_to(&target, None, 10).await.expect("copied");
     let copied = copy(&store, &target, 10).await;
-    assert_eq!((copied.copied, copied.present), (52, 10));
+    assert_eq!((copied.copied, copied.present), (53, 10));
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn what_changes_comes_or_goes_during_a_copy_is_caught_up_with() {
     assert_matches!(early, Err(KeyringError::NotCopied));
 
     let again = copy(&store, &target, 7).await;
-    // Replaced: two rows each of T7 and T8, and the primary key. Copied: T31 and the retired key.
+    // Replaced: two rows each of T7 and T8, and the manifest. Copied: T31 and the new key.
     assert_eq!((again.replaced, again.copied), (5, 3));
     let pruned = prune(&store, &target, 7).await;
     assert_eq!(pruned.removed, 4, "T3 and T29 are not restored");
@@ -124,7 +124,7 @@ async fn what_changes_comes_or_goes_during_a_copy_is_caught_up_with() {
     assert_eq!(rows_of(&db, &target).await, db.rows().await);
     let moved = db.store_over(target, provider()).await;
     let verified = moved.verify(None, 1000).await.expect("available");
-    assert_eq!((verified.opened, verified.unreadable.len()), (61, 0));
+    assert_eq!((verified.opened, verified.unreadable.len()), (62, 0));
 }
 
 #[tokio::test]
@@ -256,7 +256,7 @@ async fn a_row_that_does_not_open_is_named() {
     .await;
     let verified = store.verify(None, 1000).await.expect("available");
     assert_eq!(verified.unreadable, [format!("{}/T3 bot", db.app)]);
-    assert_eq!(verified.opened, 61);
+    assert_eq!(verified.opened, 62);
 }
 
 /// A target may reject a row that the source accepts.
@@ -272,7 +272,7 @@ async fn a_row_that_the_target_does_not_take_is_named_and_the_others_are_copied(
     };
     assert!(refused.starts_with(&format!("{}/", db.app)), "{refused}");
     assert!(refused.ends_with("refused on purpose"), "{refused}");
-    assert_eq!(copied.copied + copied.present, 61);
+    assert_eq!(copied.copied + copied.present, 62);
 }
 
 #[tokio::test]
@@ -288,8 +288,8 @@ async fn a_row_that_no_database_could_keep_is_named_and_not_copied() {
     let copied = copy(&store, &target, 100).await;
     let reason = "its due time is not in whole seconds of 1970 to 9999";
     let wanted = format!("{}/T3 bot: {reason}", db.app);
-    assert_eq!((copied.copied, copied.refused), (61, vec![wanted]));
-    assert_eq!(rows_of(&db, &target).await.len(), 61);
+    assert_eq!((copied.copied, copied.refused), (62, vec![wanted]));
+    assert_eq!(rows_of(&db, &target).await.len(), 62);
 }
 
 #[tokio::test]
@@ -388,10 +388,10 @@ async fn a_note_that_only_looks_like_ours_begins_no_copy_and_ends_none() {
             .expect("a name"),
         slot: Slot::new(slot).expect("a name"),
     };
-    let (_, ours) = db.row("keyring", "primary").await;
+    let (own_key, ours) = db.primary_key().await;
     let other = db.look_alike();
     other.store().await;
-    let (_, theirs) = other.row("keyring", "primary").await;
+    let (other_key, theirs) = other.primary_key().await;
     let note = keyring("copying");
     for (metadata, sealed) in [
         (&ours.metadata, &theirs.sealed),
@@ -408,8 +408,15 @@ async fn a_note_that_only_looks_like_ours_begins_no_copy_and_ends_none() {
         let refused = store.copy_to(&target, None, 100).await;
         assert_matches!(refused, Err(KeyringError::InUse));
         // The same holds with our primary key in the target.
-        let primary = keyring("primary");
-        put(&target, &primary.partition, &primary.slot, &ours).await;
+        let manifest = db.row("keyring", "manifest").await.1;
+        put(&target, &note.partition, &own_key.slot, &ours).await;
+        put(
+            &target,
+            &note.partition,
+            &keyring("manifest").slot,
+            &manifest,
+        )
+        .await;
         for _ in 0..2 {
             let refused = store.finish_copy(&target).await;
             assert_matches!(refused, Err(KeyringError::NotCopied));
@@ -417,8 +424,15 @@ async fn a_note_that_only_looks_like_ours_begins_no_copy_and_ends_none() {
     }
     // The same holds with another store's key and without a note.
     let target = MemoryBackend::default();
-    let primary = keyring("primary");
-    put(&target, &primary.partition, &primary.slot, &theirs).await;
+    let manifest = other.row("keyring", "manifest").await.1;
+    put(&target, &note.partition, &other_key.slot, &theirs).await;
+    put(
+        &target,
+        &note.partition,
+        &keyring("manifest").slot,
+        &manifest,
+    )
+    .await;
     let refused = store.finish_copy(&target).await;
     assert_matches!(refused, Err(KeyringError::NotCopied));
 }
@@ -453,13 +467,13 @@ async fn a_note_that_another_source_has_just_written_is_not_written_over() {
     let begun = Arc::clone(&inner);
     let then = Box::pin(async move {
         let copied = other.copy_to(&*begun, None, 100).await;
-        assert_eq!(copied.expect("begun").copied, 1);
+        assert_eq!(copied.expect("begun").copied, 2);
     });
     target.next([Fate::Overtaken(then)]);
     let refused = store.copy_to(&target, None, 100).await;
     assert!(refused.expect_err("another copy has begun").is_transient());
     let rows = rows_of(&db, &*inner).await;
-    assert_eq!(rows.len(), 1, "the other's data key");
+    assert_eq!(rows.len(), 2, "the other's data key and manifest");
     let refused = store.copy_to(&target, None, 100).await;
     assert_matches!(refused, Err(KeyringError::InUse));
 }
@@ -467,11 +481,10 @@ async fn a_note_that_another_source_has_just_written_is_not_written_over() {
 #[tokio::test]
 async fn a_data_key_that_does_not_open_is_named() {
     let (db, store) = filled().await;
-    let keys = db.rows_of("keyring").await;
-    let (slot, _) = keys
-        .iter()
-        .find(|(slot, _)| slot != "primary")
-        .expect("one key is retired");
+    let keys = db.slots_of("keyring").await;
+    let (primary, _) = db.primary_key().await;
+    let is_retired = |slot: &&String| slot.starts_with("key/") && *slot != primary.slot.as_str();
+    let slot = keys.iter().find(is_retired).expect("one key is retired");
     let (key, row) = db.row("keyring", slot).await;
     let mut bytes = row.sealed.as_bytes().to_vec();
     *bytes.last_mut().expect("not empty") ^= 1;

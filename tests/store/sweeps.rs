@@ -34,9 +34,9 @@ async fn late(db: &Db, backend: Meddling) -> (Arc<Meddling>, Swept) {
     (backend, store.with_clock(Clock::from_fn(|| after(3600))))
 }
 
-async fn issue(store: &impl StateStore, number: u8, until: SystemTime) {
-    let issued = store.issue(&StateId([number; 32]), b"pending", until).await;
-    issued.expect("issued");
+async fn consume(store: &impl StateStore, number: u8, until: SystemTime) {
+    let is_first = store.consume(&StateId([number; 32]), until).await;
+    assert!(is_first.expect("available"));
 }
 
 /// Lets background tasks run until they wait.
@@ -51,7 +51,7 @@ async fn flows_and_requests_have_what_is_over_swept_once_a_minute() {
     let db = memory();
     let (backend, store) = late(&db, Meddling::new(Arc::clone(&db.backend))).await;
     for sweeps in 1..=3 {
-        issue(&store, 1, after(60)).await;
+        consume(&store, 1, after(60)).await;
         settle().await;
         assert_eq!(backend.dues(), 2 * sweeps, "two lanes");
         assert!(
@@ -61,7 +61,7 @@ async fn flows_and_requests_have_what_is_over_swept_once_a_minute() {
                 .all(|(key, _)| key.slot.as_str() != "state")
         );
         advance(Duration::from_millis(59_999)).await;
-        issue(&store, 2, after(60)).await;
+        consume(&store, 2, after(60)).await;
         settle().await;
         assert_eq!(backend.dues(), 2 * sweeps, "a minute has not passed");
         advance(Duration::from_millis(1)).await;
@@ -72,20 +72,22 @@ async fn flows_and_requests_have_what_is_over_swept_once_a_minute() {
     settle().await;
     assert_eq!(backend.dues(), 2 * 4);
     let slots = db.rows().await.into_iter();
-    let slots: Vec<_> = slots.map(|(key, _)| key.slot.to_string()).collect();
-    assert_eq!(slots, ["primary"], "both kinds are swept");
+    let partitions: Vec<_> = slots
+        .map(|(key, _)| key.partition.name().to_owned())
+        .collect();
+    assert_eq!(partitions, ["keyring"; 2], "both kinds are swept");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_begun_anew_since_it_was_found_is_not_swept() {
+async fn what_was_written_anew_since_it_was_found_is_not_swept() {
     let db = memory();
     let store = db.store().await;
     for number in 1..=2 {
-        issue(&store, number, after(60)).await;
+        consume(&store, number, after(60)).await;
     }
     let lagging = Lagging::since(Arc::clone(&db.backend), db.app.as_str(), after(3600)).await;
-    let id = StateId([1; 32]);
-    store.issue(&id, b"new", after(9000)).await.expect("issued");
+    remove(&db, 1).await;
+    consume(&store, 1, after(9000)).await;
     let (_, sweeping) = late(&db, Meddling::new(Arc::new(lagging))).await;
     let swept = sweeping.sweep_expired_states().await;
     assert_eq!(
@@ -93,20 +95,15 @@ async fn what_was_begun_anew_since_it_was_found_is_not_swept() {
         1,
         "the other state is swept"
     );
-    let payload = store.consume(&id, noon()).await.expect("available");
-    assert_eq!(
-        payload
-            .expect("the state belongs to another flow")
-            .as_slice(),
-        b"new"
-    );
+    let row = db.row(&state(1), "state").await.1;
+    assert_eq!(row.due.map(|due| due.at), Some(after(9000)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_sweep_that_the_database_does_not_answer_says_so() {
     let db = memory();
     let (backend, store) = late(&db, Meddling::new(Arc::clone(&db.backend))).await;
-    issue(&db.store().await, 1, after(60)).await;
+    consume(&db.store().await, 1, after(60)).await;
     let then = Box::pin(async {});
     backend.next([Fate::Lost { done: false, then }]);
     let swept = store.sweep_expired_states().await;
@@ -117,7 +114,7 @@ async fn a_sweep_that_the_database_does_not_answer_says_so() {
 async fn a_sweep_takes_page_after_page_and_stops_after_ten() {
     let db = memory();
     let (backend, store) = late(&db, Meddling::new(Arc::clone(&db.backend))).await;
-    issue(&db.store().await, 1, after(60)).await;
+    consume(&db.store().await, 1, after(60)).await;
     let (key, row) = db.row(&state(1), "state").await;
     for number in 0..10_500 {
         let partition = format!("{}/state/{number:05}", db.app);
@@ -141,6 +138,14 @@ async fn a_sweep_takes_page_after_page_and_stops_after_ten() {
         assert_eq!(store.sweep_expired_states().await.expect("swept"), swept);
         assert_eq!(backend.dues() - before, dues);
     }
+}
+
+/// Removes a state, as another process's sweep does.
+async fn remove(db: &Db, number: u8) {
+    let (key, _) = db.row(&state(number), "state").await;
+    let delete = Change::Clear;
+    let removed = db.backend.commit(&key.partition, &[delete]).await;
+    removed.expect("available");
 }
 
 /// Returns the partition of a state.

@@ -82,8 +82,8 @@ async fn a_database_goes_round_every_backend_and_comes_home_as_it_was() {
             .user
             .is_some()
     );
-    let state = store.consume(&STATE, noon()).await.expect("available");
-    assert_eq!(state.expect("the row was moved").as_slice(), b"pending");
+    let is_first = store.consume(&STATE, noon()).await.expect("available");
+    assert!(!is_first, "the row was moved");
 }
 
 /// Rows that some backends accept and others reject: they break the contract, or have no known
@@ -205,10 +205,7 @@ async fn fill(store: &Store) {
     let held = store.hold(&workspace_key("T2"), &hold).await;
     assert!(held.expect("available"));
     let later = noon() + Duration::from_secs(600);
-    store
-        .issue(&STATE, b"pending", later)
-        .await
-        .expect("issued");
+    assert!(store.consume(&STATE, later).await.expect("available"));
     let seen = store.claim(&SeenId([9; 32]), noon(), later).await;
     seen.expect("available");
     let gone = store.fetch(&workspace_key("T11"), None).await;

@@ -446,8 +446,8 @@ pub(crate) async fn chains_of_this_app_are_listed_and_nothing_else(db: Db) {
 async fn noise(store: &Store) {
     for number in 0..4 {
         let id = StateId([number; 32]);
-        let issued = store.issue(&id, b"pending", after(1)).await;
-        issued.expect("issued");
+        let is_first = store.consume(&id, after(1)).await;
+        assert!(is_first.expect("available"));
     }
     let revision = put(store, in_workspace("T8").with_bot("xoxb-8")).await;
     let departure = Departure::new(workspace_key("T8"), "app_uninstalled", noon());

@@ -5,13 +5,15 @@
 
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderMap, Method};
 use serde_json::json;
 use slack_installs::testing::{Person, Who, Workspace};
 use slack_installs::{AuthorizeError, Handled, InstallOptions, ResolvedVia, Scopes};
 
+use crate::support::all_rows;
 use crate::support::app::{
-    ADA, ALPHA, App, BEN, Browser, OLGA, ORG, SALES, installed, user_only, world,
+    ADA, ALPHA, App, BEN, Browser, OLGA, ORG, SALES, installed, location, parameter, user_only,
+    world,
 };
 use crate::support::checks::{Check, Database};
 use crate::support::life::Life;
@@ -19,6 +21,7 @@ use crate::support::told::reinstall_lives;
 
 /// All checks.
 pub(crate) const FLOWS: &[Check<Database>] = &checks! {
+    a_flood_of_strangers_leaves_no_row_and_20_honest_installs_succeed
     a_purge_takes_everything_of_the_tenant_and_nothing_of_its_look_alike
     a_reinstall_lives_whatever_is_told_of_the_uninstall_before_it
     a_reinstall_overwrites_cleanly
@@ -32,6 +35,52 @@ pub(crate) const FLOWS: &[Check<Database>] = &checks! {
 };
 
 // Installing.
+
+/// 2,000 requests of the install path, and 2,000 made-up callbacks, between 20 installs.
+pub(crate) async fn a_flood_of_strangers_leaves_no_row_and_20_honest_installs_succeed(
+    database: Database,
+) {
+    let app = app(database).await;
+    let none = HeaderMap::new();
+    let mut installs = 0;
+    let rows = async || {
+        let ours = format!("{}/", app.fake.client_id());
+        let rows = all_rows(app.store.backend()).await;
+        let names = rows.into_iter().map(|(key, _)| key.partition.to_string());
+        let (states, others): (Vec<_>, Vec<_>) = names
+            .filter_map(|name| name.strip_prefix(&ours).map(str::to_owned))
+            .partition(|name| name.starts_with("state/"));
+        (states.len(), others.len())
+    };
+    for number in 0..2000 {
+        let uri = "/slack/install".parse().expect("a path");
+        let begun = app.provider.install_response(&uri, &none).await;
+        let state = parameter(&location(&begun), "state");
+        // The state is the app's own, but the cookie is not.
+        let made_up = format!("/slack/oauth_redirect?code=c&state={state}");
+        let made_up = made_up.parse().expect("a path");
+        let mut headers = HeaderMap::new();
+        let cookie = format!("__Host-slack-oauth-{number:08x}={}", "A".repeat(300));
+        headers.insert("cookie", cookie.parse().expect("ASCII"));
+        let page = app
+            .provider
+            .callback_response(&Method::GET, &made_up, &headers);
+        assert_eq!(page.await.status().as_u16(), 400);
+        if number % 100 == 50 {
+            let who = [ADA, "U0BRAVO0001", "U0GRIDUSR02"][installs % 3];
+            assert!(installed(&app.install(who).await), "install {installs}");
+            installs += 1;
+        }
+    }
+    assert_eq!(installs, 20);
+    let (states, others) = rows().await;
+    // One for each install, until it expires.
+    assert_eq!(states, 20);
+    assert!(
+        others < 20,
+        "{others} rows of three tenants, and a data key"
+    );
+}
 
 pub(crate) async fn a_user_only_install_after_a_bot_install_keeps_the_bot(database: Database) {
     // slackapi/python-slack-sdk#1441

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "testing")]
 pub mod app;
+pub(crate) mod attacker;
 pub(crate) mod backends;
 #[macro_use]
 pub mod checks;
@@ -154,6 +155,14 @@ impl Db {
         let found =
             rows.find(|(key, _)| key.partition.as_str() == partition && key.slot.as_str() == slot);
         found.expect("the row was written")
+    }
+
+    /// Returns the row of the primary data key.
+    pub(crate) async fn primary_key(&self) -> (Key, Row) {
+        let (_, manifest) = self.row("keyring", "manifest").await;
+        let id = &manifest.sealed.as_bytes()[4..20];
+        let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.row("keyring", &format!("key/{id}")).await
     }
 
     /// Writes a row without the store, as anyone can who has write access to the database.

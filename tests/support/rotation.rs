@@ -12,8 +12,8 @@ use slack_installs::store::{Chain, ChainKey, Credential, RotationStore, StoredCh
 use slack_installs::testing::{FakeSlack, Fault, GracePolicy, Person, Rotation, Workspace, World};
 use slack_installs::testing::{Faults, Flaky};
 use slack_installs::{
-    Clock, EncryptedStore, Installation, InstallationKey, InstallationStore as _, LocalKeyProvider,
-    RotationConfig, StoredInstallation, TeamId, TokenRotator, UserId,
+    Clock, EncryptedStore, Installation, InstallationKey, InstallationStore as _, KeyProvider,
+    LocalKeyProvider, RotationConfig, StoredInstallation, TeamId, TokenRotator, UserId,
 };
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -94,9 +94,18 @@ impl Stage {
     }
 
     async fn process_of(fake: FakeSlack, database: Database) -> Self {
+        let provider = LocalKeyProvider::new(master_key());
+        Self::process_with(fake, database, provider).await
+    }
+
+    /// Starts another process of the app, whose keys come from this provider.
+    pub(crate) async fn another_with(&self, provider: impl KeyProvider) -> Self {
+        Self::process_with(self.fake.clone(), self.database.clone(), provider).await
+    }
+
+    async fn process_with(fake: FakeSlack, database: Database, provider: impl KeyProvider) -> Self {
         let backend = Arc::clone(&database.backend);
         let backend = Arc::new(Flaky::new(backend, Faults::none()));
-        let provider = LocalKeyProvider::new(master_key());
         let store = EncryptedStore::open(backend, provider, fake.client_id()).await;
         let store = database.process(store.expect("the database is up"));
         Self {

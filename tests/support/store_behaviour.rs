@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use slack_installs::backend::{Backend, Change, Due, Expect, Partition, Row, Slot, Version};
-use slack_installs::store::{Error, Facts, ListCursor, RotationStore, StateId, StatePayload};
+use slack_installs::store::{Error, Facts, ListCursor, RotationStore, StateId};
 use slack_installs::{
     Clock, Delete, EncryptedStore, Installation, InstallationKey, InstallationStore, StateStore,
     StoredInstallation,
@@ -67,12 +67,13 @@ pub(crate) const STORE: &[Check<Db>] = &checks! {
     a_reinstall_heals_a_row_that_does_not_open
     a_request_without_a_user_gets_no_users_token
     a_state_is_consumed_by_one_of_64
-    a_state_of_another_app_or_id_is_not_there
+    a_state_of_another_app_or_id_is_not_used
+    a_state_that_was_released_can_be_used_once_more
     a_store_is_one_commit_and_a_failed_one_changes_nothing
     a_user_only_install_keeps_the_bot
     a_users_token_is_only_for_that_user
     a_workspace_that_joins_an_org_keeps_its_installation
-    an_expired_state_gives_nothing
+    a_used_state_stays_used_until_its_time_is_over
     an_org_and_its_workspaces_have_installations_of_their_own
     an_org_wide_install_is_found_and_deleted_by_its_enterprise_id_alone
     an_org_wide_install_that_carries_a_team_id_is_found_without_it
@@ -453,10 +454,6 @@ pub(crate) async fn a_database_error_is_never_not_found(db: Db) {
     let store = db.store_over(backend.clone(), local()).await;
     let installation = in_workspace("T1").with_bot("xoxb-1");
     let revision = store.store(&installation).await.expect("stored");
-    store
-        .issue(&STATE, b"pending", noon())
-        .await
-        .expect("issued");
     backend.set_down(true);
 
     let (key, facts) = (installation.key(), Facts::default());
@@ -470,8 +467,8 @@ pub(crate) async fn a_database_error_is_never_not_found(db: Db) {
     }
     failures.push(store.store(&installation).await.map(drop));
     failures.push(store.list(None, 10).await.map(drop));
-    failures.push(store.issue(&STATE, b"pending", noon()).await);
-    failures.push(store.consume(&STATE, noon()).await.map(drop));
+    failures.push(store.consume(&STATE, later()).await.map(drop));
+    failures.push(store.release(&STATE).await);
     failures.push(store.sweep_expired_states().await.map(drop));
     for failure in failures {
         let error = failure.expect_err("the database is down");
@@ -760,10 +757,7 @@ pub(crate) async fn nothing_secret_stands_in_the_clear(db: Db) {
     installation.metadata = Some("canary".to_owned());
     put(&store, of("T1")).await;
     put(&store, installation).await;
-    store
-        .issue(&STATE, b"canary", later())
-        .await
-        .expect("issued");
+    assert!(consumed(&store).await);
     let fetched = fetch(&store, &workspace_key("T1"), Some("U1")).await;
     assert!(!format!("{fetched:?} {store:?}").contains("canary"));
 
@@ -794,7 +788,7 @@ pub(crate) async fn listing_is_complete_by_pages_of_any_size_and_opens_nothing(d
     }
     put(&store, in_org("E1", None).with_bot("xoxb-1")).await;
     expected.insert("E1".to_owned());
-    issue(&store).await;
+    assert!(consumed(&store).await);
     damage(&db, "T3", "install").await;
 
     // A process that lost its key provider can still list.
@@ -912,9 +906,8 @@ pub(crate) async fn a_lost_answer_to_a_store_is_found_out_by_reading(db: Db) {
             .expect("noted")
     );
     backend.lose_answers(1);
-    issue(&store).await;
-    let payload = store.consume(&STATE, noon()).await.expect("consumed");
-    assert_eq!(payload.expect("it was issued").as_slice(), b"pending");
+    assert!(consumed(&store).await, "the row is this call's own");
+    assert!(!consumed(&store).await);
 }
 
 pub(crate) async fn a_lost_commit_is_unavailable_and_made_again_by_the_caller(db: Db) {
@@ -945,13 +938,6 @@ pub(crate) async fn a_lost_answer_to_a_delete_is_unavailable_and_asking_again_is
         .await
         .expect("deleting an absent installation is a no-op");
     assert!(gone(&store, &workspace_key("T1")).await);
-
-    // A state whose use is in doubt is never returned.
-    issue(&store).await;
-    backend.lose_answers(1);
-    let outcome = store.consume(&STATE, noon()).await;
-    assert_matches!(outcome, Err(Error::Unavailable(_)));
-    assert!(consumed(&store).await.is_none());
 }
 
 // OAuth states.
@@ -959,48 +945,55 @@ pub(crate) async fn a_lost_answer_to_a_delete_is_unavailable_and_asking_again_is
 // The Python SDK's file store has two winners (slackapi/python-slack-sdk#1919).
 pub(crate) async fn a_state_is_consumed_by_one_of_64(db: Db) {
     let backend = Arc::new(Gathering::over(Arc::clone(&db.backend), 64));
-    let store = db.store_over(Arc::clone(&backend), local()).await;
-    issue(&store).await;
+    // Two processes.
+    let one = db.store_over(Arc::clone(&backend), local()).await;
+    let other = db.store_over(Arc::clone(&backend), local()).await;
     backend.gather(64);
     let mut tasks = JoinSet::new();
-    for _ in 0..64 {
+    for nth in 0..64 {
+        let store = if nth % 2 == 0 { &one } else { &other };
         let store = store.clone();
         tasks.spawn(async move { consumed(&store).await });
     }
-    let payloads: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
-    let payloads: Vec<_> = payloads.iter().map(|payload| payload.as_slice()).collect();
-    assert_eq!(payloads, [b"pending"]);
-    assert!(consumed(&store).await.is_none());
+    let firsts = tasks.join_all().await.into_iter().filter(|first| *first);
+    assert_eq!(firsts.count(), 1);
+    assert!(!consumed(&one).await && !consumed(&other).await);
 }
 
-pub(crate) async fn an_expired_state_gives_nothing(db: Db) {
-    let store = db.store().await;
-    let second = Duration::from_secs(1);
-    for (now, given) in [
-        (later() + second, false),
-        (later(), false),
-        (later() - second, true),
-    ] {
-        issue(&store).await;
-        let payload = store.consume(&STATE, now).await.expect("available");
-        assert_eq!(payload.is_some(), given);
+pub(crate) async fn a_used_state_stays_used_until_its_time_is_over(db: Db) {
+    let now = Arc::new(AtomicU64::new(0));
+    let clock = {
+        let now = Arc::clone(&now);
+        Clock::from_fn(move || noon() + Duration::from_secs(now.load(Ordering::SeqCst)))
+    };
+    let store = db.store().await.with_clock(clock);
+    for second in [0, 1, 599] {
+        now.store(second, Ordering::SeqCst);
+        assert_eq!(consumed(&store).await, second == 0, "{second} s");
     }
+    let (_, row) = db.row(&format!("state/{}", "07".repeat(32)), "state").await;
+    assert_eq!(row.due.map(|due| due.at), Some(later()));
 }
 
-pub(crate) async fn a_state_of_another_app_or_id_is_not_there(db: Db) {
+pub(crate) async fn a_state_that_was_released_can_be_used_once_more(db: Db) {
     let (store, other) = (db.store().await, db.look_alike().store().await);
-    issue(&store).await;
-    assert!(consumed(&other).await.is_none());
+    assert!(consumed(&other).await);
+    store.release(&STATE).await.expect("nothing to do");
+    for _ in 0..2 {
+        assert!(consumed(&store).await && !consumed(&store).await);
+        store.release(&STATE).await.expect("available");
+    }
+    assert!(consumed(&store).await && !consumed(&other).await);
+}
+
+pub(crate) async fn a_state_of_another_app_or_id_is_not_used(db: Db) {
+    let (store, other) = (db.store().await, db.look_alike().store().await);
+    assert!(consumed(&store).await);
+    assert!(consumed(&other).await);
     let mut id = STATE;
     id.0[31] ^= 1;
-    assert!(
-        store
-            .consume(&id, noon())
-            .await
-            .expect("available")
-            .is_none()
-    );
-    assert!(consumed(&store).await.is_some());
+    assert!(store.consume(&id, later()).await.expect("available"));
+    assert!(!consumed(&store).await && !consumed(&other).await);
 }
 
 pub(crate) async fn the_sweep_removes_expired_states_of_this_app_only(db: Db) {
@@ -1019,32 +1012,23 @@ pub(crate) async fn the_sweep_removes_expired_states_of_this_app_only(db: Db) {
     let ids = [1, 2, 3].map(|id| StateId([id; 32]));
     for (minute, id) in (1..).zip(&ids) {
         let expires_at = noon() + Duration::from_secs(60 * minute);
-        store.issue(id, b"ours", expires_at).await.expect("issued");
-        other
-            .issue(id, b"theirs", expires_at)
-            .await
-            .expect("issued");
+        for store in [&store, &other] {
+            assert!(store.consume(id, expires_at).await.expect("available"));
+        }
     }
     put(&store, of("T1")).await;
     assert_eq!(store.sweep_expired_states().await.expect("swept"), 0);
     let left = db.rows().await.len() - ids.len();
     now.store(125, Ordering::SeqCst);
     store.sweep_expired_states().await.expect("swept");
-    // Issuing also sweeps from time to time, and may have deleted the states already.
+    // Consuming also sweeps from time to time, and may have deleted the states already.
     assert_eq!(db.rows().await.len(), left + 1);
     assert_eq!(store.sweep_expired_states().await.expect("swept"), 0);
 
-    let payload = store.consume(&ids[2], noon()).await.expect("available");
-    assert_eq!(payload.expect("not expired").as_slice(), b"ours");
+    assert!(!store.consume(&ids[2], later()).await.expect("available"));
     for id in &ids {
-        // At noon none of these states had expired, and the other app has not swept.
-        let payload = other.consume(id, noon()).await.expect("available");
-        assert_eq!(
-            payload
-                .expect("another app's states are not swept")
-                .as_slice(),
-            b"theirs"
-        );
+        let is_first = other.consume(id, later()).await.expect("available");
+        assert!(!is_first, "another app's states are not swept");
     }
     assert_bot(&store, &workspace_key("T1"), None, Some("xoxb-T1")).await;
 }
@@ -1107,13 +1091,9 @@ fn local() -> slack_installs::LocalKeyProvider {
     master_key().into()
 }
 
-async fn issue<B: Backend>(store: &EncryptedStore<B>) {
-    let issued = store.issue(&STATE, b"pending", later()).await;
-    issued.expect("issued");
-}
-
-async fn consumed<B: Backend>(store: &EncryptedStore<B>) -> Option<StatePayload> {
-    store.consume(&STATE, noon()).await.expect("available")
+/// Consumes the state, and returns whether this call was the first.
+async fn consumed<B: Backend>(store: &EncryptedStore<B>) -> bool {
+    store.consume(&STATE, later()).await.expect("available")
 }
 
 async fn deleted<B: Backend>(

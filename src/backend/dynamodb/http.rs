@@ -1,34 +1,12 @@
-//! The HTTP client and its timeouts.
+//! The timeouts of calls, and no retries.
 
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::SharedHttpClient;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-#[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
-/// Returns a client over rustls, with the crypto provider of the feature `ring` or `aws-lc-rs`.
-#[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
-pub(super) fn https() -> SharedHttpClient {
-    #[cfg(feature = "ring")]
-    let provider = CryptoMode::Ring;
-    #[cfg(not(feature = "ring"))]
-    let provider = CryptoMode::AwsLc;
-    aws_smithy_http_client::Builder::new()
-        .tls_provider(Provider::Rustls(provider))
-        .build_https()
-}
-
-/// Returns the client, or `None` if there is no crypto provider. The SDK then returns an error that
-/// says so.
-pub(super) fn https_if_any() -> Option<SharedHttpClient> {
-    #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
-    return Some(https());
-    #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
-    None
-}
+use crate::aws;
 
 /// Returns the same client without the SDK's retries, because they repeat writes that may have been
 /// applied. Adds timeouts, unless the client has its own.
@@ -48,7 +26,7 @@ pub(super) fn without_retries(client: &Client) -> Client {
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts);
     if config.http_client().is_none() {
-        builder.set_http_client(https_if_any());
+        builder.set_http_client(aws::https_if_any());
     }
     Client::from_conf(builder.build())
 }

@@ -35,7 +35,7 @@ impl KeyProvider for Refusing {
 
 /// Wrong permissions at a provider must not be reported as damaged data.
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_refuses_is_an_outage_and_no_damage() {
+async fn a_provider_that_refuses_a_key_says_nothing_about_the_rows() {
     let (db, refuses) = (memory(), Arc::new(AtomicBool::new(false)));
     let provider = Refusing {
         inner: local(),
@@ -46,9 +46,13 @@ async fn a_provider_that_refuses_is_an_outage_and_no_damage() {
     advance(HARD_AGE).await;
     refuses.store(true, Ordering::SeqCst);
     let outcome = store.fetch(&workspace_key("T1"), None).await;
-    assert_matches!(outcome, Err(Error::Unavailable(_)));
-    let outcome = store.verify(None, 10).await;
-    assert_matches!(outcome, Err(Error::Unavailable(_)));
+    assert_matches!(outcome, Err(Error::Key(_)));
+    let report = store.verify(None, 10).await.expect("the database is up");
+    assert_eq!(report.unreadable, [""; 0]);
+    assert_eq!((report.opened, report.without_key.len()), (0, 4));
+    for row in &report.without_key {
+        assert!(row.contains("on purpose"), "{row}");
+    }
     refuses.store(false, Ordering::SeqCst);
     advance(Duration::from_secs(1)).await;
     assert!(reads(&store, "T1").await);
@@ -64,7 +68,7 @@ async fn an_installation_whose_key_is_out_of_reach_is_not_stored_over() {
     let rows = db.rows_of("T1").await;
     provider.set_down(true);
     let outcome = store.store(&in_workspace("T1").with_bot("xoxb-new")).await;
-    assert_matches!(outcome, Err(Error::Unavailable(_)));
+    assert_matches!(outcome, Err(Error::Key(_)));
     assert_eq!(db.rows_of("T1").await, rows);
 }
 
@@ -95,7 +99,7 @@ async fn a_row_under_an_unknown_key_keeps_no_other_row_from_being_read() {
     db.overwrite(&key, row).await;
     let cold = db.store_by(Remote::new()).await;
     let outcome = cold.fetch(&workspace_key("T2"), None).await;
-    assert_matches!(outcome, Err(Error::Unreadable(_)));
+    assert_matches!(outcome, Err(Error::KeyringRolledBack(_)));
     assert!(reads(&cold, "T1").await, "its key is fetched at once");
 }
 
@@ -145,15 +149,17 @@ async fn a_retired_key_is_fetched_again_ahead_of_time_too() {
 async fn a_keyring_row_of_another_form_is_refused() {
     let db = memory();
     db.store().await;
-    let (key, row) = db.row("keyring", "primary").await;
+    let (key, row) = db.primary_key().await;
     let text = row.metadata.as_str();
-    let id = text.split('"').rev().nth(1).expect("the id comes last");
+    let id = key.slot.as_str().strip_prefix("key/").expect("a key");
     for (old, new) in [
         ("\"v\":1", "\"v\":2".to_owned()),
         ("data_key", "other_key".to_owned()),
         (id, id.to_uppercase()),
         (id, format!("+{}", &id[1..])),
         (id, id[1..].to_owned()),
+        ("\"epoch\":1", "\"epoch\":-1".to_owned()),
+        (",\"epoch\":1", String::new()),
     ] {
         let changed = text.replace(old, &new);
         if changed == text {
@@ -176,7 +182,7 @@ async fn a_lost_keyring_is_noticed_behind_the_rows_of_others() {
     for tenant in ["T1", "T2", "T3"] {
         install(&db.store().await, tenant).await;
     }
-    let (keyring, _) = db.row("keyring", "primary").await;
+    let (keyring, _) = db.row("keyring", "manifest").await;
     db.remove(&keyring).await;
     // The rows of this other app come first in a scan.
     let other = ClientId::new("0.0").expect("an id");

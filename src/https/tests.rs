@@ -167,7 +167,7 @@ async fn a_certificate_of_an_unknown_authority_stops_the_request() {
     let client = stranger.client(no_proxy_there());
     let url = format!("https://127.0.0.1:{port}/");
     let (served, response) = both(served, client.send(get(&url))).await;
-    assert!(matches!(response, Err(TransportError::NotSent(_))));
+    assert!(matches!(response, Err(Failed::NotSent(_))));
     served.expect_err("the client ends the handshake");
 }
 
@@ -191,10 +191,7 @@ async fn http_2_is_offered() {
     let url = format!("https://127.0.0.1:{port}/");
     let (protocol, response) = both(served, client.send(get(&url))).await;
     assert_eq!(protocol.as_deref(), Some(b"h2".as_slice()));
-    assert!(
-        matches!(response, Err(TransportError::Lost(_))),
-        "{response:?}"
-    );
+    assert!(matches!(response, Err(Failed::Lost(_))), "{response:?}");
 }
 
 /// Opens the tunnel that the client requests, and serves one request in it.
@@ -253,7 +250,7 @@ async fn a_proxy_may_be_reached_by_tls_and_is_spoken_to_in_http_1() {
 async fn nothing_is_sent_to_another_machine_without_tls() {
     let client = Https::new(RootCertStore::empty(), Matcher::builder().build());
     let response = client.send(get("http://slack.example/")).await;
-    let Err(TransportError::NotSent(cause)) = response else {
+    let Err(Failed::NotSent(cause)) = response else {
         panic!("{response:?}");
     };
     assert!(cause.to_string().contains("this machine only"), "{cause}");
@@ -276,10 +273,7 @@ async fn a_handshake_that_hangs_is_given_up_with_nothing_sent() {
     let client = server.client(no_proxy_there());
     let url = format!("https://127.0.0.1:{port}/");
     let (_stream, response) = both(served, client.send(get(&url))).await;
-    assert!(
-        matches!(response, Err(TransportError::NotSent(_))),
-        "{response:?}"
-    );
+    assert!(matches!(response, Err(Failed::NotSent(_))), "{response:?}");
 }
 
 #[tokio::test]
@@ -297,8 +291,5 @@ async fn a_response_that_never_comes_is_lost() {
     let client = server.client(no_proxy_there());
     let url = format!("https://127.0.0.1:{port}/");
     let (_stream, response) = both(served, client.send(get(&url))).await;
-    assert!(
-        matches!(response, Err(TransportError::Lost(_))),
-        "{response:?}"
-    );
+    assert!(matches!(response, Err(Failed::Lost(_))), "{response:?}");
 }

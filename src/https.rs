@@ -1,4 +1,5 @@
-//! The default client: hyper with rustls, through the proxy that the environment names.
+//! The HTTP client: hyper with rustls, through the proxy that the environment names. It follows no
+//! redirects, repeats no request, and limits the response's size.
 //!
 //! reqwest can do the same, but only with its feature for rustls. That feature changes
 //! `reqwest::Client::new()` in the whole app: without a default provider, it panics.
@@ -22,16 +23,26 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_service::Service;
+use url::Url;
 
-use crate::slack::{TransportError, is_loopback};
 use crate::tls::{self, NoProvider};
 use crate::wipe::Buffer;
 
 type Body = Full<Bytes>;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Sends requests to Slack with TLS, and to this machine also without TLS.
-pub(super) struct Https {
+/// Why there is no response.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// The server may have received the request.
+    Lost(BoxError),
+    /// The server certainly did not receive the request.
+    NotSent(BoxError),
+}
+
+/// Sends requests with TLS, and to this machine also without TLS.
+pub(crate) struct Https {
+    allows_plain: bool,
     plain: Client<HttpConnector, Body>,
     secure: OnceLock<Client<WithTimeout, Body>>,
     roots: Arc<RootCertStore>,
@@ -39,8 +50,9 @@ pub(super) struct Https {
 }
 
 impl Https {
-    pub(super) fn new(roots: RootCertStore, proxies: Matcher) -> Self {
+    pub(crate) fn new(roots: RootCertStore, proxies: Matcher) -> Self {
         Self {
+            allows_plain: false,
             plain: client(tcp()),
             secure: OnceLock::new(),
             roots: Arc::new(roots),
@@ -48,17 +60,24 @@ impl Https {
         }
     }
 
-    pub(super) async fn send(
+    /// Also sends requests without TLS to other machines.
+    #[cfg(feature = "vault")]
+    pub(crate) fn with_plain_http(mut self) -> Self {
+        self.allows_plain = true;
+        self
+    }
+
+    pub(crate) async fn send(
         &self,
         mut request: Request<Bytes>,
-    ) -> Result<Response<Bytes>, TransportError> {
+    ) -> Result<Response<Bytes>, Failed> {
         let headers = request.headers_mut();
         headers.entry(ACCEPT).or_insert(ACCEPT_ANY);
         headers.entry(USER_AGENT).or_insert(AGENT);
         let secure = request.uri().scheme() == Some(&Scheme::HTTPS);
-        if !secure && !is_this_machine(request.uri()) {
+        if !secure && !self.allows_plain && !is_this_machine(request.uri()) {
             let reason = "plain http is allowed to this machine only: use https";
-            return Err(TransportError::NotSent(reason.into()));
+            return Err(not_sent(reason));
         }
         let request = request.map(Full::new);
         let exchange = async {
@@ -70,7 +89,7 @@ impl Https {
         };
         match timeout(TIMEOUT, exchange).await {
             Ok(result) => result,
-            Err(late) => Err(TransportError::Lost(late.into())),
+            Err(late) => Err(Failed::Lost(late.into())),
         }
     }
 
@@ -100,7 +119,7 @@ impl Https {
 async fn exchange<C>(
     client: &Client<C, Body>,
     request: Request<Body>,
-) -> Result<Response<Bytes>, TransportError>
+) -> Result<Response<Bytes>, Failed>
 where
     C: Connect + Clone + Send + Sync + 'static,
 {
@@ -117,10 +136,10 @@ where
 
 /// Reads a whole response of at most [`MAX_ANSWER`] bytes. It may contain tokens, so it is wiped
 /// when it is dropped.
-pub(super) async fn collect<B: BodyExt>(
+pub(crate) async fn collect<B: BodyExt>(
     response: Response<B>,
-    lost: impl Fn(B::Error) -> TransportError,
-) -> Result<Response<Bytes>, TransportError> {
+    lost: impl Fn(B::Error) -> Failed,
+) -> Result<Response<Bytes>, Failed> {
     let (head, body) = response.into_parts();
     let mut frames = pin!(body);
     let mut body = Buffer::with_capacity(TYPICAL_ANSWER);
@@ -129,9 +148,7 @@ pub(super) async fn collect<B: BodyExt>(
             continue;
         };
         if body.len() + data.remaining() > MAX_ANSWER {
-            return Err(TransportError::Lost(
-                "the response is too large: over 1 MiB".into(),
-            ));
+            return Err(Failed::Lost("the response is too large: over 1 MiB".into()));
         }
         body.put(data);
     }
@@ -219,16 +236,33 @@ impl Service<Uri> for WithTimeout {
     }
 }
 
+/// Returns the certificate authorities that Mozilla trusts.
+pub(crate) fn mozilla_roots() -> RootCertStore {
+    RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    }
+}
+
+/// Returns whether a URL leads to this machine.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(domain)) => domain == "localhost" || domain.ends_with(".localhost"),
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
 fn is_this_machine(uri: &Uri) -> bool {
-    url::Url::parse(&uri.to_string()).is_ok_and(|url| is_loopback(&url))
+    Url::parse(&uri.to_string()).is_ok_and(|url| is_loopback(&url))
 }
 
-fn lost(error: impl Into<BoxError>) -> TransportError {
-    TransportError::Lost(error.into())
+fn lost(error: impl Into<BoxError>) -> Failed {
+    Failed::Lost(error.into())
 }
 
-fn not_sent(error: impl Into<BoxError>) -> TransportError {
-    TransportError::NotSent(error.into())
+fn not_sent(error: impl Into<BoxError>) -> Failed {
+    Failed::NotSent(error.into())
 }
 
 /// The largest response that is read, in bytes. The responses that this crate needs have a few kB.

@@ -1,0 +1,91 @@
+//! The key provider fails while Slack is asked for a pair.
+
+use slack_installs::InstallationStore as _;
+use slack_installs::testing::{Fault, Rotation};
+
+use super::support::providers::Remote;
+use super::support::rotation::{BotToken as _, Stage, alpha, secs, spawn_caller};
+
+/// Returns a process whose key provider is down, and whose key can be used for two more seconds.
+async fn with_a_key_that_ends(stage: &Stage) -> (Stage, Remote) {
+    let provider = Remote::new();
+    let process = stage.another_with(provider.clone()).await;
+    let read = process.store.fetch(&alpha(), None).await;
+    drop(read.expect("available"));
+    provider.set_down(true);
+    tokio::time::sleep(secs(15 * 60 - 2)).await;
+    (process, provider)
+}
+
+/// Asserts that the process can read nothing. Then brings its provider back.
+async fn recovers(process: &Stage, provider: &Remote) {
+    let read = process.store.fetch(&alpha(), None).await;
+    let error = read.expect_err("the key is too old");
+    assert!(error.is_transient(), "{error:?}");
+    provider.set_down(false);
+    tokio::time::sleep(secs(60)).await;
+    process.fetched().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pair_is_saved_although_the_data_key_ended_while_slack_was_asked() {
+    // The row may be under a key that is not the primary any more.
+    for is_retired in [false, true] {
+        let stage = Stage::installed().await;
+        if is_retired {
+            stage.store.rotate_data_key().await.expect("available");
+        }
+        let (process, provider) = with_a_key_that_ends(&stage).await;
+        process.expire();
+        let (rotator, held) = process.held();
+        let caller = spawn_caller(&rotator);
+        held.answered().await;
+        tokio::time::sleep(secs(4)).await;
+        held.release();
+        drop(caller.await.expect("no panic"));
+        assert!(rotator.shutdown(secs(1)).await, "the pair is saved");
+        assert_eq!(stage.bot_chain().await.chain.generation, 1);
+        recovers(&process, &provider).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_pair_is_saved_although_the_data_key_ended_before_it_came() {
+    let stage = Stage::installed().await;
+    let (process, provider) = with_a_key_that_ends(&stage).await;
+    process.expire();
+    let late = Fault::delay(secs(10)).after_effect();
+    process.inject(late.times(2));
+    let rotator = process.rotator();
+    let asked = rotator.bot_token().await;
+    asked.expect_err("there is no response yet");
+    assert!(rotator.shutdown(secs(30)).await);
+    assert_eq!(stage.bot_chain().await.chain.generation, 1);
+    recovers(&process, &provider).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn slack_is_not_asked_for_a_pair_that_could_not_be_sealed() {
+    let stage = Stage::installed().await;
+    let (process, provider) = with_a_key_that_ends(&stage).await;
+    process.expire();
+    tokio::time::sleep(secs(2)).await;
+    let asked = process.rotator().bot_token().await;
+    asked.expect_err("the key is too old");
+    assert_eq!(stage.refreshes(), 0);
+    recovers(&process, &provider).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exchanged_token_is_saved_although_the_data_key_ended_during_the_exchange() {
+    let stage = Stage::unrotated().await;
+    stage.fleet(1).await;
+    stage.fake.rotate_tokens(Rotation::default());
+    let (process, _) = with_a_key_that_ends(&stage).await;
+    let slow = Fault::delay(secs(4)).after_effect();
+    stage.fake.inject("oauth.v2.exchange", slow);
+    let page = process.rotator().migrate(None, 10).await.expect("a page");
+    assert_eq!((page.exchanged, page.kept.len()), (1, 0), "{page:?}");
+    let page = stage.rotator().migrate(None, 10).await.expect("a page");
+    assert_eq!(page.already, 1, "the pair is stored");
+}
