@@ -20,10 +20,10 @@ mod notice;
 mod seen;
 mod threshold;
 
-pub use chain::{
-    Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationStore, StoredChain, Unproven,
-};
-pub(crate) use chain::{HARD, SUSPECT, is_suspect};
+pub use chain::{Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationStore, StoredChain};
+#[cfg(test)]
+pub(crate) use chain::SUSPECT;
+pub(crate) use chain::{HARD, is_suspect};
 pub(crate) use in_time::in_time;
 pub(crate) use lifecycle::MAX_REASON;
 pub use lifecycle::{Access, Departure, LifecycleStore, PendingDeparture};

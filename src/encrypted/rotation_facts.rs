@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::unknown;
 use crate::clock::{from_millis, to_millis};
-use crate::store::{Chain, Error, InstallId, Lease, Mark, Unproven, is_suspect};
+use crate::store::{Chain, Error, InstallId, Lease, Mark, is_suspect};
 
 #[cfg(test)]
 mod tests;
@@ -30,8 +30,11 @@ pub(super) struct RotationFacts {
     last_error: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     is_dead: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_unproven: bool,
+    /// The mark of an alternate: 16 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    unproven: Option<UnprovenFacts>,
+    spent: Option<String>,
     #[serde(default, skip_serializing_if = "is_zero")]
     idle: u32,
     /// The mark of the primary refresh token: 16 hexadecimal digits.
@@ -47,14 +50,6 @@ struct LeaseFacts {
     /// The owner of the lease: 32 hexadecimal digits.
     owner: String,
     until: u64,
-}
-
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-struct UnprovenFacts {
-    called_at: u64,
-    /// The marks of alternates: 16 hexadecimal digits each.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    kept: Vec<String>,
 }
 
 impl RotationFacts {
@@ -80,10 +75,8 @@ impl RotationFacts {
             failures: chain.failures,
             last_error: chain.last_error.as_deref().map(str::to_owned),
             is_dead: chain.is_dead,
-            unproven: chain.unproven.as_ref().map(|unproven| UnprovenFacts {
-                called_at: to_millis(unproven.called_at),
-                kept: unproven.kept.iter().copied().map(text).collect(),
-            }),
+            is_unproven: chain.is_unproven,
+            spent: chain.spent.map(text),
             idle: chain.idle,
         }
     }
@@ -94,7 +87,7 @@ impl RotationFacts {
 
     /// Returns the same as [`Chain::is_suspect`].
     pub(super) fn is_suspect(&self) -> bool {
-        is_suspect(self.attempts, self.unproven.is_some(), self.is_dead)
+        is_suspect(self.attempts, self.is_unproven, self.is_dead)
     }
 
     pub(super) fn is_dead(&self) -> bool {
@@ -119,17 +112,8 @@ impl RotationFacts {
         chain.failures = self.failures;
         chain.last_error = self.last_error.map(Into::into);
         chain.is_dead = self.is_dead;
-        chain.unproven = match self.unproven {
-            Some(unproven) => Some(Unproven {
-                called_at: from_millis(unproven.called_at),
-                kept: unproven
-                    .kept
-                    .iter()
-                    .map(|it| mark(it))
-                    .collect::<Result<_, _>>()?,
-            }),
-            None => None,
-        };
+        chain.is_unproven = self.is_unproven;
+        chain.spent = self.spent.as_deref().map(mark).transpose()?;
         chain.idle = self.idle;
         Ok(())
     }

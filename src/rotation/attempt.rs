@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,7 +11,7 @@ use super::buy::Step;
 use super::error::Error;
 use super::guard::WINDOW;
 use super::lease::HeldLease;
-use super::protocol::{self, CALL, Freshness, LEASE, Refused, SAVE};
+use super::protocol::{self, CALL, LEASE, Refused, Response, SAVE};
 use crate::error_chain::error_chain;
 use crate::slack::{Error as SlackError, ErrorClass};
 use crate::store::{Mark, StoredChain};
@@ -40,15 +39,11 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Sends the ticket's refresh tokens one after the other until Slack issues a pair. If the
-    /// stored pair is not proven, asks Slack about it first.
+    /// Sends the ticket's refresh tokens one after the other until Slack issues a pair.
     pub(super) async fn run(mut self) -> Result<Step, Error> {
         if let Err(code) = self.lease.engine.breaker.check() {
             drop(self.give_back(NOW, code.as_str()).await);
             return Err(Error::Configuration { code });
-        }
-        if let Some(step) = self.prove().await? {
-            return Ok(step);
         }
         let mut error = "unknown".into();
         for mark in self.lease.ticket.candidates.clone() {
@@ -58,32 +53,6 @@ impl<'a> Attempt<'a> {
             }
         }
         self.all_refused(&error).await
-    }
-
-    /// Asks Slack about a pair that may be dead, unless it is known to be, or a call with its own
-    /// refresh token has an unknown outcome. If the pair is alive, no other pair is needed.
-    async fn prove(&self) -> Result<Option<Step>, Error> {
-        let (chain, ticket) = (&self.stored.chain, &self.lease.ticket);
-        let is_over = chain.expires_at <= Some(chain.issued_at);
-        if chain.unproven.is_none() || is_over || ticket.attempts > 0 {
-            return Ok(None);
-        }
-        let (engine, key) = (&self.lease.engine, &self.lease.key);
-        if !engine.answers_for(key, self.stored).await {
-            return Ok(None);
-        }
-        let proven = engine.patient_step(key, |chain| {
-            let next = protocol::prove(chain, ticket);
-            let is_proven = next.is_some();
-            (next, is_proven)
-        });
-        let (Some(stored), true) = proven.await? else {
-            return Ok(Some(Step::Again));
-        };
-        if protocol::freshness(&stored.chain, engine.clock.now()) > Freshness::Fresh {
-            return Ok(Some(Step::Again));
-        }
-        Ok(Some(Step::Done(Arc::new(stored))))
     }
 
     /// Calls Slack with this refresh token. If the outcome is unknown, repeats the call once.
@@ -142,7 +111,12 @@ impl<'a> Attempt<'a> {
             let app = &engine.config.credentials;
             engine.slack.refresh(app, &token).await
         };
-        self.lease.buy(call, Some(mark)).await
+        let response = if self.unknown > 0 {
+            Response::Second
+        } else {
+            Response::Only
+        };
+        self.lease.buy(call, Some(mark), response).await
     }
 
     /// Records one more call. Returns `false` if the call is no longer needed, because the chain
@@ -163,7 +137,6 @@ impl<'a> Attempt<'a> {
                     chain = %key, error = error_chain(&error),
                     "the repeated call to Slack could not be recorded; it is made anyway"
                 );
-                self.lease.is_uncounted.store(true, Ordering::SeqCst);
                 true
             }
         }

@@ -38,16 +38,6 @@ impl Engine {
         self.recent.note_verdict(key, generation, is_alive, until);
     }
 
-    /// Returns whether Slack says that this token is alive, and remembers it. `false` also if Slack
-    /// does not respond.
-    pub(super) async fn answers_for(&self, key: &ChainKey, stored: &StoredChain) -> bool {
-        let is_alive = self.ask(stored).await == Verdict::Alive;
-        if is_alive {
-            self.remember(key, stored, true);
-        }
-        is_alive
-    }
-
     /// Returns whether a suspect token is alive. Remembers the result for [`VERDICT`].
     ///
     /// Only a refusal by Slack counts against the token. If Slack does not respond, the token
@@ -100,32 +90,6 @@ impl Engine {
         false
     }
 
-    /// Asks Slack about a pair that was just saved and may be dead. Returns the chain that callers
-    /// get, or `None` if Slack has ended the pair: the chain's other refresh tokens must be tried.
-    ///
-    /// If Slack does not respond, the pair stays suspect.
-    pub(super) async fn proven(
-        &self,
-        key: &ChainKey,
-        mut stored: StoredChain,
-    ) -> Option<StoredChain> {
-        match self.ask(&stored).await {
-            Verdict::Alive => {
-                self.remember(key, &stored, true);
-                self.store_verdict(key, &stored, true).await;
-                // This process's callers get the pair at once, although the row may still call it
-                // suspect: a refresh that holds the lease may end it.
-                stored.chain.unproven = None;
-                Some(stored)
-            }
-            Verdict::Ended => {
-                self.end(key, &stored, true).await;
-                None
-            }
-            Verdict::Unknown => Some(stored),
-        }
-    }
-
     async fn end(&self, key: &ChainKey, stored: &StoredChain, is_new: bool) -> bool {
         let (install, generation) = (stored.chain.install, stored.chain.generation);
         tracing::warn!(
@@ -147,29 +111,25 @@ impl Engine {
         true
     }
 
-    /// Asks Slack whether the stored pair is alive, after another pair became an alternate.
-    /// If Slack does not respond, the stored pair stays suspect.
-    pub(super) async fn confirm(&self, key: &ChainKey, stored: &StoredChain) {
-        let is_alive = match self.ask(stored).await {
+    /// Asks Slack about a pair that may be dead, and records what Slack says. If Slack does not
+    /// respond, the pair stays unproven.
+    pub(super) async fn prove(&self, key: &ChainKey, stored: &StoredChain) {
+        match self.ask(stored).await {
+            Verdict::Alive => self.remember(key, stored, true),
+            Verdict::Ended => {
+                self.end(key, stored, true).await;
+                return;
+            }
             Verdict::Unknown => return,
-            verdict => verdict == Verdict::Alive,
-        };
-        self.store_verdict(key, stored, is_alive).await;
-    }
-
-    async fn store_verdict(&self, key: &ChainKey, stored: &StoredChain, is_alive: bool) {
-        // Slack may have said so before a call of the refresh that held the lease ended the pair.
-        if is_alive && stored.chain.lease.is_some() {
-            return;
         }
-        let generation = stored.chain.generation;
-        let confirmed = self.step(key, None, |chain| {
-            (protocol::confirm(chain, generation, is_alive), ())
+        let (install, generation) = (stored.chain.install, stored.chain.generation);
+        let proven = self.patient_step(key, |chain| {
+            (protocol::prove(chain, install, generation), ())
         });
-        if let Err(error) = confirmed.await {
+        if let Err(error) = proven.await {
             tracing::warn!(
                 chain = %key, error = error_chain(&error),
-                "Slack's verdict on a suspect token could not be stored; the token stays suspect"
+                "Slack says that a pair is alive, which could not be stored; the pair stays suspect"
             );
         }
     }

@@ -3,14 +3,13 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::error::Error;
 use super::lease::HeldLease;
-use super::protocol::{self, CALL, Committed, Issued};
+use super::protocol::{self, CALL, Committed, Issued, Response};
 use super::refresh::Trigger;
 use crate::error_chain::error_chain;
 use crate::flight::fly;
@@ -27,18 +26,18 @@ pub(super) enum Step {
 }
 
 impl HeldLease {
-    /// Makes this call, and saves the pair that Slack returns.
+    /// Makes this call, and saves the pair that Slack returns. `by` is the refresh token that the
+    /// call sends.
     ///
     /// # Errors
     ///
     /// The outer error is Slack's: the call returned no pair. The inner error is a failed save, or
     /// a pair that belongs to another chain.
-    ///
-    /// `by` is the refresh token that the call sends.
     pub(super) async fn buy<F>(
         &self,
         call: F,
         by: Option<Mark>,
+        response: Response,
     ) -> Result<Result<Step, Error>, SlackError>
     where
         F: Future<Output = Result<Renewed, SlackError>> + Send + 'static,
@@ -46,7 +45,7 @@ impl HeldLease {
         let renewed = self.in_time(call, by).await?;
         self.engine.breaker.reset();
         Ok(match self.fits(&renewed) {
-            Ok(()) => self.save(&renewed, by, false).await,
+            Ok(()) => self.save(&renewed, by, response).await,
             Err(what) => self.mismatched(what).await,
         })
     }
@@ -72,7 +71,7 @@ impl HeldLease {
                     if lease.fits(&renewed).is_err() {
                         return;
                     }
-                    match lease.save(&renewed, by, true).await {
+                    match lease.save(&renewed, by, Response::Late).await {
                         Ok(Step::Done(_)) => {}
                         Ok(Step::Again) => lease.look_again().await,
                         Err(error) => tracing::error!(
@@ -86,8 +85,8 @@ impl HeldLease {
         }
     }
 
-    /// Refreshes the chain after a late pair changed it, although no caller waits: the refresh token
-    /// that still works may be accepted for some seconds only.
+    /// Refreshes the chain after a late pair changed it, although no caller waits: Slack may accept
+    /// the chain's refresh token for some seconds only.
     async fn look_again(&self) {
         // A refresh that is running may have read the chain before it changed.
         for _ in 0..2 {
@@ -139,15 +138,14 @@ impl HeldLease {
         &self,
         renewed: &Renewed,
         by: Option<Mark>,
-        is_late: bool,
+        response: Response,
     ) -> Result<Step, Error> {
         let (engine, key) = (&self.engine, &self.key);
         let refresh_token = renewed.grant.refresh_token.as_ref();
-        let mut issued = Issued {
-            by,
-            is_late,
-            is_uncounted: false,
+        let issued = Issued {
             refresh: Mark::of(refresh_token.expect("a valid response has a refresh token")),
+            by,
+            response,
             issued_at: renewed.at,
             expires_at: renewed.grant.expires_at,
             is_ahead: self.is_ahead,
@@ -155,9 +153,8 @@ impl HeldLease {
         let give_up = Instant::now() + KEEP_TRYING;
         let mut pause = FIRST_PAUSE;
         loop {
-            issued.is_uncounted = self.is_uncounted.load(Ordering::SeqCst);
             let saved = engine.step(key, Some(&renewed.grant), |chain| {
-                protocol::commit(chain, &self.ticket, &issued, engine.clock.now())
+                protocol::commit(chain, &self.ticket, &issued)
             });
             let error = match saved.await {
                 Ok((stored, committed)) => {
@@ -187,25 +184,19 @@ impl HeldLease {
         stored: Option<StoredChain>,
         committed: Committed,
     ) -> Step {
-        let (engine, key) = (&self.engine, &self.key);
+        let key = &self.key;
         match (committed, stored) {
             (Committed::Saved, Some(stored)) => {
                 tracing::info!(chain = %key, generation = stored.chain.generation, "refreshed");
-                if stored.chain.unproven.is_none() {
+                if !stored.chain.is_unproven {
                     return Step::Done(Arc::new(stored));
                 }
-                if let Some(proven) = engine.proven(key, stored).await {
-                    return Step::Done(Arc::new(proven));
-                }
             }
-            (Committed::Alternate, stored) => {
+            (Committed::Alternate, _) => {
                 tracing::warn!(
                     chain = %key,
                     "another pair was saved first; this one is kept as an alternate"
                 );
-                if let Some(stored) = stored {
-                    engine.confirm(key, &stored).await;
-                }
             }
             (_, stored) => {
                 tracing::info!(

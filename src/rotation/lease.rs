@@ -1,7 +1,6 @@
 //! A lease that this process holds, and its release after a refresh that brought no pair.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::buy::Step;
@@ -22,8 +21,6 @@ pub(super) struct HeldLease {
     pub(super) app_id: AppId,
     /// Whether the pair is bought ahead, without a caller that asked for it.
     pub(super) is_ahead: bool,
-    /// Whether a call under this lease could not be recorded.
-    pub(super) is_uncounted: Arc<AtomicBool>,
 }
 
 impl HeldLease {

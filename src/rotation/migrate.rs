@@ -10,7 +10,7 @@ use super::buy::Step;
 use super::engine::Engine;
 use super::error::Error;
 use super::lease::HeldLease;
-use super::protocol::{self, Acquired};
+use super::protocol::{self, Acquired, Response};
 use super::rotator::TokenRotator;
 use super::single_flight::Outcome;
 use crate::flight::fly;
@@ -115,7 +115,7 @@ impl Engine {
                 return Err(Error::NotExchanged { code });
             }
             Acquired::Go(ticket) => ticket,
-            Acquired::Held(_) => return Err(Error::Busy),
+            Acquired::Ask | Acquired::Held(_) => return Err(Error::Busy),
             Acquired::Missing => return Err(Error::not_installed(key)),
         };
         let (engine, token) = (Arc::clone(self), stored.grant.access_token.clone());
@@ -129,9 +129,8 @@ impl Engine {
             ticket,
             app_id: stored.app_id,
             is_ahead: false,
-            is_uncounted: Arc::default(),
         };
-        match lease.buy(call, None).await {
+        match lease.buy(call, None, Response::Only).await {
             Ok(bought) => match bought? {
                 Step::Again => Err(Error::Busy),
                 Step::Done(stored) => Ok(stored),

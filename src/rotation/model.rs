@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::protocol::{
-    self, Acquired, Committed, Demand, Issued, Refused, Released, Served, Ticket,
+    self, Acquired, Committed, Demand, Issued, Refused, Released, Response, Served, Ticket,
 };
 use crate::store::{Chain, InstallId, Mark};
 use late::{Asks, Late, issued};
@@ -101,11 +101,7 @@ enum Doing {
     Lost(u8),
     /// Slack issued this token.
     Got(u8),
-    /// The worker holds the lease of a pair that is not proven, and asks Slack about it.
-    Proves,
-    /// Slack says that the pair is alive.
-    Proven,
-    /// The worker has saved a pair, and asks Slack about it.
+    /// Slack has said whether a pair is alive.
     Asks(Asks),
     /// Slack refused this candidate.
     Refused(u8),
@@ -117,6 +113,17 @@ struct Worker {
     ticket: Option<Ticket>,
     /// Whether the worker lost its lease, because the lease lapsed or the record was replaced.
     has_lapsed: bool,
+    /// Whether it has made a call whose outcome is unknown.
+    has_repeated: bool,
+}
+
+impl Worker {
+    const FREE: Self = Self {
+        doing: Doing::Nothing,
+        ticket: None,
+        has_lapsed: false,
+        has_repeated: false,
+    };
 }
 
 #[derive(Clone, Debug)]
@@ -142,22 +149,25 @@ struct State {
 #[derive(Clone, Copy)]
 struct Protocol {
     serve: Serve,
-    acquire: fn(Option<&Chain>, u128) -> (Option<Chain>, Acquired),
+    acquire: fn(Option<&Chain>, u128, Option<Pair>) -> (Option<Chain>, Acquired),
     commit: fn(Option<&Chain>, &Ticket, &Issued) -> (Option<Chain>, Committed),
     refuse: fn(Option<&Chain>, &Ticket, &[Mark]) -> (Option<Chain>, Refused),
     repeat: fn(Option<&Chain>, &Ticket) -> Option<Chain>,
     release: fn(Option<&Chain>, &Ticket, u32) -> Option<Chain>,
-    /// Stores that a pair is alive. The flag says whether a refresh held the lease when Slack was
-    /// asked.
-    confirm: fn(Option<&Chain>, u64, bool) -> Option<Chain>,
+    prove: fn(Option<&Chain>, InstallId, u64) -> Option<Chain>,
 }
+
+/// A pair, by its installation and generation.
+type Pair = (InstallId, u64);
 
 type Serve = fn(Option<&Chain>, SystemTime, Option<Duration>) -> (Option<Chain>, Served);
 
 const SHIPPED: Protocol = Protocol {
     serve: protocol::serve,
-    acquire: |chain, owner| protocol::acquire(chain, Demand::Current, owner, None, now()),
-    commit: |chain, ticket, fresh| protocol::commit(chain, ticket, fresh, now()),
+    acquire: |chain, owner, asked| {
+        protocol::acquire(chain, Demand::Current, owner, None, asked, now())
+    },
+    commit: protocol::commit,
     refuse: |chain, ticket, refused| protocol::refuse(chain, ticket, refused, &"refused".into()),
     repeat: |chain, ticket| protocol::repeat(chain, ticket, now()),
     release: |chain, ticket, fruitless| {
@@ -169,24 +179,26 @@ const SHIPPED: Protocol = Protocol {
         };
         protocol::release(chain, ticket, &released)
     },
-    confirm: |chain, generation, was_held| {
-        protocol::confirm(chain.filter(|_| !was_held), generation, true)
-    },
+    prove: protocol::prove,
 };
 
 fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000)
 }
 
-/// When all pairs were issued: a pair is due, and not known to be over.
+/// When all pairs were issued: they are due, and still usable.
 fn issued_at() -> SystemTime {
-    now() - Duration::from_secs(1)
+    now() - Duration::from_secs(700)
+}
+
+fn expires_at() -> SystemTime {
+    now() + Duration::from_secs(300)
 }
 
 /// Returns a record whose token is always due.
 fn record(install: u8, refresh: u8) -> Chain {
     let (install, refresh) = (InstallId(install.into()), Mark(refresh.into()));
-    Chain::unused(install, Some(refresh), issued_at(), Some(now()))
+    Chain::unused(install, Some(refresh), issued_at(), Some(expires_at()))
 }
 
 /// Returns the record without the fields that do not matter to the search. Among them are times,
@@ -208,7 +220,7 @@ fn plain(chain: Chain) -> Chain {
 fn is_forgotten(serve: Serve, chain: &Chain) -> bool {
     let chain = protocol::scheduled(chain.clone());
     // States independently of the protocol which chains the worker does not refresh.
-    let is_settled = chain.attempts == 0 && chain.unproven.is_none();
+    let is_settled = chain.attempts == 0 && !chain.is_unproven;
     let is_parked = chain.idle >= PARKED && is_settled && chain.lease.is_none();
     let looks = [
         (DAY, None),
@@ -219,8 +231,8 @@ fn is_forgotten(serve: Serve, chain: &Chain) -> bool {
     looks.into_iter().any(|(after, keep_alive)| {
         let later = now() + after;
         let (next, served) = serve(Some(&chain), later, keep_alive);
-        let (_, acquired) = protocol::acquire(Some(&chain), Demand::Current, 99, None, later);
-        let can_refresh = matches!(acquired, Acquired::Go(_));
+        let (_, acquired) = protocol::acquire(Some(&chain), Demand::Current, 99, None, None, later);
+        let can_refresh = matches!(acquired, Acquired::Ask | Acquired::Go(_));
         let is_late = after > 20 * DAY;
         let is_wanted = can_refresh && (!is_parked || is_late && keep_alive.is_some());
         let is_due = chain.due_at.is_some_and(|due_at| due_at <= later);
@@ -245,11 +257,6 @@ fn at(mark: Mark) -> u8 {
 
 impl State {
     fn first(workers: usize, budget: Budget, first: First, idle: u32) -> Self {
-        let free = Worker {
-            doing: Doing::Nothing,
-            ticket: None,
-            has_lapsed: false,
-        };
         let record = Chain {
             idle,
             ..record(0, 0)
@@ -264,7 +271,7 @@ impl State {
             }],
             record: Some(record),
             install: 0,
-            workers: vec![free; workers],
+            workers: vec![Worker::FREE; workers],
             late: Vec::new(),
             is_stale: false,
             budget,
@@ -324,15 +331,11 @@ impl State {
             let is_over = chain.expires_at <= Some(chain.issued_at);
             key.push(is_over.into());
             key.push(chain.attempted_at.is_some().into());
-            if let Some(unproven) = &chain.unproven {
-                key.push(0xFC);
-                key.extend(unproven.kept.iter().copied().map(at));
-            }
+            key.extend([chain.is_unproven.into(), chain.spent.map_or(ROOT, at)]);
         }
         for late in &self.late {
             let number = u8::try_from(late.number).expect("there are few workers");
             key.extend([0xFB, number, late.new]);
-            key.extend(late.asks.map(Asks::key).into_iter().flatten());
             self.ticket_key(&late.ticket, &mut key);
         }
         for worker in &self.workers {
@@ -343,11 +346,10 @@ impl State {
                 Doing::Got(what) => (2, what),
                 Doing::Refused(what) => (3, what),
                 Doing::Lost(what) => (4, what),
-                Doing::Proves => (5, 0),
-                Doing::Proven => (6, 0),
-                Doing::Asks(_) => (7, 0),
+                Doing::Asks(_) => (5, 0),
             };
             key.extend([kind, what, worker.has_lapsed.into()]);
+            key.push(worker.has_repeated.into());
             if let Doing::Asks(asks) = worker.doing {
                 key.extend(asks.key());
             }
@@ -362,10 +364,7 @@ impl State {
         let number = |number: u128| u8::try_from(number).expect("the numbers are small");
         key.extend([number(ticket.install.0), number(ticket.generation.into())]);
         let owner = self.worker_of(ticket.owner);
-        key.extend([
-            number(ticket.attempts.into()),
-            owner.map_or(ROOT, |it| number(it as u128)),
-        ]);
+        key.push(owner.map_or(ROOT, |it| number(it as u128)));
         key.extend(ticket.candidates.iter().copied().map(at));
     }
 
@@ -530,11 +529,7 @@ impl State {
     }
 
     fn rest(&mut self, number: usize) {
-        self.workers[number] = Worker {
-            doing: Doing::Nothing,
-            ticket: None,
-            has_lapsed: false,
-        };
+        self.workers[number] = Worker::FREE;
     }
 }
 
@@ -621,12 +616,16 @@ impl Successors<'_> {
     fn work(&mut self, number: usize) {
         let (state, protocol) = (self.state, self.protocol);
         let chain = state.record.as_ref();
+        if let Doing::Asks(asks) = state.workers[number].doing {
+            self.store(number, asks);
+            return;
+        }
         let Some(ticket) = &state.workers[number].ticket else {
             self.acquire(number);
             return;
         };
         match state.workers[number].doing {
-            Doing::Nothing => {}
+            Doing::Nothing | Doing::Asks(_) => {}
             Doing::Calls(candidate) => self.call(number, ticket, candidate),
             Doing::Lost(candidate) => {
                 self.give_up(number, ticket, 0);
@@ -638,6 +637,7 @@ impl Successors<'_> {
                     |state| {
                         state.write(protocol, next);
                         if is_noted {
+                            state.workers[number].has_repeated = true;
                             state.workers[number].doing = Doing::Calls(candidate);
                         } else {
                             state.rest(number);
@@ -646,25 +646,18 @@ impl Successors<'_> {
                 );
             }
             Doing::Got(new) => {
+                let response = if state.workers[number].has_repeated {
+                    Response::Second
+                } else {
+                    Response::Only
+                };
                 let issued = Issued {
                     is_ahead: number == 0 && state.first != First::Caller,
-                    ..issued(new, ticket, state.by(new))
+                    ..issued(new, state.by(new), response)
                 };
                 let (next, answer) = (protocol.commit)(chain, ticket, &issued);
-                let tag = format!("commits {new}: {answer:?}");
-                match Asks::after(answer, next.as_ref()) {
-                    None => self.end(number, &tag, next),
-                    Some(asks) => self.add(format!("{number} {tag}"), |state| {
-                        state.write(protocol, next);
-                        state.workers[number].doing = Doing::Asks(asks);
-                    }),
-                }
+                self.end(number, &format!("commits {new}: {answer:?}"), next);
             }
-            Doing::Asks(asks) => self.ask(number, asks, |state, asks| match asks {
-                Some(asks) => state.workers[number].doing = Doing::Asks(asks),
-                None => state.rest(number),
-            }),
-            Doing::Proves | Doing::Proven => self.prove(number, ticket),
             Doing::Refused(candidate) if usize::from(candidate) + 1 < ticket.candidates.len() => {
                 self.add(format!("{number} tries the next"), |state| {
                     state.workers[number].doing = Doing::Calls(candidate + 1);
@@ -679,24 +672,27 @@ impl Successors<'_> {
 
     fn acquire(&mut self, number: usize) {
         let (state, protocol) = (self.state, self.protocol);
-        if state.budget.uses > 0
-            && state.comes(number, protocol)
-            && let chain = state.record.as_ref()
-            && let (next, Acquired::Go(ticket)) = (protocol.acquire)(chain, state.new_owner())
-        {
-            let is_over = |chain: &Chain| chain.expires_at <= Some(chain.issued_at);
-            let is_unproven = chain.is_some_and(|it| it.unproven.is_some() && !is_over(it));
-            let doing = if is_unproven && ticket.attempts == 0 {
-                Doing::Proves
-            } else {
-                Doing::Calls(0)
-            };
+        if state.budget.uses == 0 || !state.comes(number, protocol) {
+            return;
+        }
+        let chain = state.record.as_ref();
+        let pair = chain.map(|chain| (chain.install, chain.generation));
+        let (next, acquired) = (protocol.acquire)(chain, state.new_owner(), None);
+        let (next, acquired) = match acquired {
+            Acquired::Ask => {
+                self.ask(number);
+                // Slack does not say whether the pair is alive.
+                (protocol.acquire)(chain, state.new_owner(), pair)
+            }
+            acquired => (next, acquired),
+        };
+        if let Acquired::Go(ticket) = acquired {
             self.add(format!("{number} acquires"), |state| {
                 state.write(protocol, next);
                 state.workers[number] = Worker {
-                    doing,
+                    doing: Doing::Calls(0),
                     ticket: Some(ticket),
-                    has_lapsed: false,
+                    ..Worker::FREE
                 };
             });
         }
@@ -746,7 +742,6 @@ impl Successors<'_> {
                     number,
                     ticket,
                     new,
-                    asks: None,
                 });
             });
         }

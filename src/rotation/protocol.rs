@@ -8,13 +8,15 @@
 //! * A pair is saved only if the chain still has the installation and the generation whose refresh
 //!   token bought it.
 //! * A pair that arrives too late for that is kept as an alternate.
-//! * A refresh token is dropped when the pair that it bought is proven. A pair that one call bought
-//!   needs no proof.
+//!
+//! If more than one call was made with a refresh token, Slack may have ended the pair that is saved.
+//! Such a pair is *unproven*: the token that bought it stays an alternate until Slack says that the
+//! pair is alive.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::store::{Chain, InstallId, Lease, Mark, SUSPECT, Unproven};
+use crate::store::{Chain, InstallId, Lease, Mark};
 
 mod schedule;
 #[cfg(test)]
@@ -53,6 +55,8 @@ pub(crate) enum Acquired {
     Dead { error: Option<Arc<str>> },
     /// The caller holds the lease and must call Slack.
     Go(Ticket),
+    /// Slack must be asked first whether the pair is alive.
+    Ask,
     /// Another refresh holds the lease.
     Held(Lease),
     /// The chain does not exist.
@@ -72,10 +76,6 @@ pub(crate) struct Ticket {
     pub(crate) owner: u128,
     /// The refresh tokens to send, in this order.
     pub(crate) candidates: Vec<Mark>,
-    /// How many calls of unknown outcome were recorded before this ticket's first one.
-    pub(crate) attempts: u32,
-    /// When the last of them was recorded.
-    pub(crate) attempted_at: Option<SystemTime>,
 }
 
 impl Ticket {
@@ -85,21 +85,28 @@ impl Ticket {
     }
 }
 
+/// How a response came, of the calls with one refresh token under one lease.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Response {
+    /// To the only call.
+    Only,
+    /// To the second call. The outcome of the first one is unknown.
+    Second,
+    /// After the refresh stopped waiting for it. The refresh may be making the second call.
+    Late,
+}
+
 /// A pair that Slack issued.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Issued {
     pub(crate) refresh: Mark,
     /// The refresh token that bought it. `None` for the exchange of a long-lived token.
     pub(crate) by: Option<Mark>,
+    pub(crate) response: Response,
     pub(crate) issued_at: SystemTime,
     pub(crate) expires_at: Option<SystemTime>,
     /// Whether the pair was bought ahead, without a caller that waits for it.
     pub(crate) is_ahead: bool,
-    /// Whether the response came after its refresh had stopped waiting for it. That refresh may
-    /// still make a call, and keeps its lease.
-    pub(crate) is_late: bool,
-    /// Whether a call of this ticket could not be recorded.
-    pub(crate) is_uncounted: bool,
 }
 
 /// The result of [`commit`].
@@ -195,11 +202,14 @@ pub(crate) fn waits(chain: &Chain, now: SystemTime) -> Option<SystemTime> {
 ///
 /// `watched` is the owner of a lease that the caller has seen for longer than [`LEASE`] on its own
 /// monotonic clock. That lease has lapsed, even if the wall clocks disagree.
+///
+/// `asked` is the pair about which the caller has asked Slack, by its installation and generation.
 pub(crate) fn acquire(
     chain: Option<&Chain>,
     demand: Demand,
     owner: u128,
     watched: Option<u128>,
+    asked: Option<(InstallId, u64)>,
     now: SystemTime,
 ) -> (Option<Chain>, Acquired) {
     let Some(chain) = chain else {
@@ -230,16 +240,21 @@ pub(crate) fn acquire(
     if let Some(lease) = chain.lease.filter(|lease| !lapsed(lease)) {
         return (None, Acquired::Held(lease));
     }
+    // Under a lapsed lease, a call may be in progress that ends the pair.
+    let is_usable = !is_refused && freshness < Freshness::Hard && chain.lease.is_none();
+    if chain.is_unproven && is_usable && asked != Some((chain.install, chain.generation)) {
+        return (None, Acquired::Ask);
+    }
     if let Some(until) = waits(chain, now) {
         return (None, Acquired::Wait { until, error });
     }
     // If this owner already has the lease, the database applied this step before and its response
     // was lost. No call was made since, so none is counted.
     let is_new = chain.lease.is_none_or(|lease| lease.owner != owner);
-    let before = chain.attempts.saturating_sub((!is_new).into());
+    let attempts = chain.attempts.saturating_add(is_new.into());
     let newest_first = chain.alternates.iter().rev().copied();
     let candidates = std::iter::once(refresh).chain(newest_first);
-    begin(chain, owner, before, candidates.collect(), now)
+    begin(chain, owner, attempts, candidates.collect(), now)
 }
 
 /// Takes the lease and records the call for the exchange of a long-lived token. Slack accepts such
@@ -268,21 +283,21 @@ pub(crate) fn acquire_exchange(
         (None, Some(until)) => return (None, wait(until)),
         _ => {}
     }
-    begin(chain, owner, 0, Vec::new(), now)
+    begin(chain, owner, 1, Vec::new(), now)
 }
 
-/// Takes the lease, records a call after this many recorded calls, and issues the ticket.
+/// Takes the lease, sets the number of recorded calls, and issues the ticket.
 fn begin(
     chain: &Chain,
     owner: u128,
-    before: u32,
+    attempts: u32,
     candidates: Vec<Mark>,
     now: SystemTime,
 ) -> (Option<Chain>, Acquired) {
     let until = now + LEASE;
     let next = Chain {
         lease: Some(Lease { owner, until }),
-        attempts: before.saturating_add(1),
+        attempts,
         attempted_at: Some(now),
         ..chain.clone()
     };
@@ -291,8 +306,6 @@ fn begin(
         generation: chain.generation,
         owner,
         candidates,
-        attempts: before,
-        attempted_at: chain.attempted_at.filter(|_| before > 0),
     };
     (Some(next), Acquired::Go(ticket))
 }
@@ -300,31 +313,27 @@ fn begin(
 /// Saves a pair that Slack issued for this ticket. The lease does not matter: another process may
 /// hold it.
 ///
-/// If more than one call was made, Slack may have ended this pair and still accept the refresh token
-/// that bought it. The pair is then [`Unproven`], and that token becomes an alternate.
+/// If another call was made with the refresh token, Slack may have ended this pair.
 pub(crate) fn commit(
     chain: Option<&Chain>,
     ticket: &Ticket,
     issued: &Issued,
-    now: SystemTime,
 ) -> (Option<Chain>, Committed) {
     let Some(chain) = chain else {
         return (None, Committed::Orphan);
     };
     // An earlier try was applied and its response was lost. The chain is written again, because the
     // database may have reported that the earlier write is not durable yet.
-    let mut next = if issued.is_late {
+    let mut next = if issued.response == Response::Late {
         chain.clone()
     } else {
         without_lease(chain, ticket)
     };
+    let is_spent_again = chain.spent.is_some() && issued.by == chain.spent;
     if chain.refresh == Some(issued.refresh) {
-        // A later call returned the stored pair again, so another one would not help either.
-        if chain.generation == ticket.generation {
-            next.alternates.retain(|mark| Some(*mark) != issued.by);
-            if let Some(unproven) = &mut next.unproven {
-                unproven.kept.retain(|mark| Some(*mark) != issued.by);
-            }
+        if is_spent_again && chain.generation == ticket.generation {
+            // The spent token was sent again and bought the stored pair again. It buys no other one.
+            next = without_spent(next);
         }
         return (Some(next), Committed::Saved);
     }
@@ -335,25 +344,24 @@ pub(crate) fn commit(
         return (Some(next), Committed::Alternate);
     }
     next.is_dead = false;
+    let is_over = chain.expires_at <= Some(chain.issued_at);
     if chain.generation != ticket.generation {
         next.alternates.push(issued.refresh);
         // If one refresh token bought two pairs, Slack may keep only one of them alive, and
         // perhaps not the stored one.
-        next.attempts = next.attempts.max(SUSPECT);
+        next.is_unproven = true;
         // If the stored token is known to have ended, the new alternate is tried at once.
-        next.retry_at = if chain.expires_at <= Some(chain.issued_at) {
-            None
-        } else {
-            next.retry_at.max(Some(now + CONFIRM))
-        };
+        next.retry_at = next.retry_at.filter(|_| !is_over);
         return (Some(next), Committed::Alternate);
     }
-    next.unproven = unproven(chain, ticket, issued, now);
-    let kept = next.unproven.iter().flat_map(|it| it.kept.iter().copied());
-    let kept: Vec<_> = kept.collect();
     next.alternates
-        .retain(|mark| !ticket.candidates.contains(mark) && !kept.contains(mark));
-    next.alternates.extend(kept);
+        .retain(|mark| !ticket.candidates.contains(mark));
+    let is_repeated = chain.attempts > 1 || issued.response != Response::Only;
+    let by = issued.by.filter(|_| is_repeated);
+    // A spent token is sent again once only: the next pair would not be alive either.
+    next.spent = by.filter(|_| !is_spent_again);
+    next.alternates.extend(next.spent);
+    next.is_unproven = by.is_some() || is_spent_again;
     next.generation += 1;
     next.refresh = Some(issued.refresh);
     next.issued_at = issued.issued_at;
@@ -369,26 +377,6 @@ pub(crate) fn commit(
         0
     };
     (Some(next), Committed::Saved)
-}
-
-/// Returns what is not known about a pair that is about to be saved over this chain.
-fn unproven(chain: &Chain, ticket: &Ticket, issued: &Issued, now: SystemTime) -> Option<Unproven> {
-    // The tokens before the one that bought the pair were refused.
-    let mut refused_first = ticket.candidates.iter().copied();
-    let by = refused_first.by_ref().find(|mark| Some(*mark) == issued.by);
-    let mut kept: Vec<_> = refused_first.collect();
-    kept.reverse();
-    if chain.attempts > 1 || issued.is_uncounted {
-        kept.extend(by);
-        let called_at = chain.attempted_at.unwrap_or(now);
-        return Some(Unproven { called_at, kept });
-    }
-    // The token was sent before, and this pair may be dead from the start. The token is not sent
-    // once more: nothing suggests that Slack would issue another pair that is alive.
-    let is_again = |unproven: &&Unproven| by.is_some_and(|by| unproven.kept.contains(&by));
-    let before = chain.unproven.as_ref().filter(is_again)?;
-    let called_at = before.called_at;
-    Some(Unproven { called_at, kept })
 }
 
 /// Marks the chain dead, if Slack has refused all refresh tokens that the chain has.
@@ -410,17 +398,15 @@ pub(crate) fn refuse(
         next.attempts = chain.attempts.saturating_sub(known);
         return ((next != *chain).then_some(next), Refused::Moved);
     }
-    // Nobody else has sent the refresh token of a pair that is not proven. Slack refuses it, so it has
-    // ended the pair, and the access token is not handed out.
+    // Slack ended the pair that was not proven, so its access token is not handed out.
     let long_ago = chain.issued_at.checked_sub(LONG_AGO);
     let ended = chain
-        .unproven
-        .is_some()
-        .then(|| long_ago.unwrap_or(chain.issued_at));
+        .is_unproven
+        .then_some(long_ago.unwrap_or(chain.issued_at));
     let next = Chain {
         expires_at: ended.or(chain.expires_at),
         is_dead: true,
-        unproven: None,
+        is_unproven: false,
         attempts: 0,
         attempted_at: None,
         retry_at: None,
@@ -451,51 +437,24 @@ pub(crate) fn step_back(chain: Option<&Chain>, ticket: &Ticket) -> Option<Chain>
     Some(without_lease(chain, ticket))
 }
 
-/// Stores that the pair is alive, which Slack has said instead of a refresh, and releases the lease.
-/// `None` if the ticket no longer holds it.
-pub(crate) fn prove(chain: Option<&Chain>, ticket: &Ticket) -> Option<Chain> {
-    let chain = chain.filter(|chain| holds(chain, ticket))?;
-    let chain = Some(chain).filter(|chain| chain.generation == ticket.generation)?;
-    Some(Chain {
-        attempts: 0,
-        attempted_at: None,
-        retry_at: None,
-        failures: 0,
-        last_error: None,
-        ..proven(without_lease(chain, ticket))
-    })
-}
-
-/// Returns the chain without the tokens that were kept until its pair is proven.
-fn proven(mut chain: Chain) -> Chain {
-    if let Some(Unproven { kept, .. }) = chain.unproven.take() {
-        chain.alternates.retain(|mark| !kept.contains(mark));
-    }
-    chain
-}
-
-/// Stores Slack's verdict on a pair that became suspect because of an alternate, or that was not
-/// proven. If the pair is alive, it is no longer suspect. If not, it can be refreshed at once.
+/// Records that Slack calls this pair alive: it is proven.
 ///
-/// A refresh that holds the lease may make a call that ends the pair, so the pair stays suspect.
-pub(crate) fn confirm(chain: Option<&Chain>, generation: u64, is_alive: bool) -> Option<Chain> {
-    let is_ours = |chain: &&Chain| chain.generation == generation && chain.lease.is_none();
-    let chain = chain.filter(is_ours).filter(|chain| !chain.is_dead)?;
-    // Calls were recorded in the meantime, so the pair is suspect for another reason as well.
-    if is_alive && chain.attempted_at.is_some() {
-        return None;
-    }
-    if is_alive {
-        return Some(Chain {
-            attempts: 0,
-            retry_at: None,
-            ..proven(chain.clone())
-        });
-    }
-    Some(Chain {
-        retry_at: None,
-        ..chain.clone()
+/// A refresh that holds the lease may be making a call that ends the pair. The pair then stays
+/// unproven.
+pub(crate) fn prove(chain: Option<&Chain>, install: InstallId, generation: u64) -> Option<Chain> {
+    let is_meant = |chain: &&Chain| chain.install == install && chain.generation == generation;
+    let chain = chain.filter(is_meant)?;
+    (chain.is_unproven && chain.lease.is_none()).then(|| Chain {
+        is_unproven: false,
+        ..without_spent(chain.clone())
     })
+}
+
+/// Returns the chain without the token that bought its pair.
+fn without_spent(mut chain: Chain) -> Chain {
+    let spent = chain.spent.take();
+    chain.alternates.retain(|mark| Some(*mark) != spent);
+    chain
 }
 
 /// Releases the lease and stores the failure, if the ticket still holds the lease.
@@ -597,10 +556,6 @@ pub(crate) const LEASE: Duration = Duration::from_secs(15);
 /// The timeout of a call to Slack. Slack's SDKs use 30 s, but here a user waits, and Slack normally
 /// responds within 1 s.
 pub(crate) const CALL: Duration = Duration::from_secs(6);
-
-/// The time that the process that added an alternate has to ask Slack about the stored pair. After
-/// it, any process may refresh the pair.
-const CONFIRM: Duration = Duration::from_secs(5);
 
 /// The part of the lease that is reserved for the save: a call that would leave less is not made.
 pub(crate) const SAVE: Duration = Duration::from_secs(2);

@@ -16,7 +16,7 @@ use super::single_flight::{Outcome, Waiter};
 use crate::error_chain::error_chain;
 use crate::flight::fly;
 use crate::random;
-use crate::store::{ChainKey, StoredChain};
+use crate::store::{ChainKey, InstallId, StoredChain};
 
 /// The reason for a refresh.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -62,12 +62,17 @@ impl Engine {
         let give_up = Instant::now() + LONGEST;
         let mut watch = Watch::default();
         let mut owner = new_owner();
+        let mut asked = None;
         let mut pause = FIRST_PAUSE;
         loop {
-            let (stored, begun, acquired) = self.acquire(key, demand, owner, &watch).await?;
+            let (stored, begun, acquired) = self.acquire(key, demand, owner, &watch, asked).await?;
             match acquired {
                 Acquired::Current => return Ok(Arc::new(stored)),
                 Acquired::Dead { error } => return Err(Error::reinstall_needed(error.as_deref())),
+                Acquired::Ask => {
+                    self.prove(key, &stored).await;
+                    asked = Some((stored.chain.install, stored.chain.generation));
+                }
                 Acquired::Go(ticket) => {
                     // A late task of this ticket must not release the next ticket's lease.
                     owner = new_owner();
@@ -77,7 +82,6 @@ impl Engine {
                         ticket,
                         app_id: stored.app_id.clone(),
                         is_ahead: trigger == Trigger::Worker,
-                        is_uncounted: Arc::default(),
                     };
                     let attempt = Attempt::new(lease, &stored, begun);
                     if let Step::Done(stored) = attempt.run().await? {
@@ -114,10 +118,12 @@ impl Engine {
         demand: Demand,
         owner: u128,
         watch: &Watch,
+        asked: Option<(InstallId, u64)>,
     ) -> Result<(StoredChain, Instant, Acquired), Error> {
         let acquired = self.patient_step(key, |chain| {
             let (begun, now) = (Instant::now(), self.clock.now());
-            let (next, acquired) = protocol::acquire(chain, demand, owner, watch.lapsed(), now);
+            let (next, acquired) =
+                protocol::acquire(chain, demand, owner, watch.lapsed(), asked, now);
             match (acquired, self.breaker.reason()) {
                 (Acquired::Go(_), Some(code)) => (None, Err(Error::Configuration { code })),
                 (acquired, _) => (next, Ok((begun, acquired))),

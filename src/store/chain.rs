@@ -148,7 +148,7 @@ pub struct Chain {
     pub expires_at: Option<SystemTime>,
     /// The lease of the process that is refreshing the chain.
     pub lease: Option<Lease>,
-    /// The number of calls to Slack since the pair was saved whose outcome is unknown.
+    /// The number of calls to Slack with the current refresh tokens whose outcome is unknown.
     pub attempts: u32,
     /// When the last of these calls was recorded. A call is recorded before it is made.
     pub attempted_at: Option<SystemTime>,
@@ -161,8 +161,12 @@ pub struct Chain {
     /// Whether Slack refused every refresh token of the chain. The app must then be installed
     /// again.
     pub is_dead: bool,
-    /// Set while it is not known whether Slack has ended the pair.
-    pub unproven: Option<Unproven>,
+    /// Whether Slack may have ended the pair, because another call may have issued a pair too. Slack
+    /// is then asked about the pair.
+    pub is_unproven: bool,
+    /// The alternate that bought the pair. It is kept until the pair is proven: if Slack has ended
+    /// the pair, it may still accept this token.
+    pub spent: Option<Mark>,
     /// The number of consecutive pairs, including the current one, that no caller has used.
     pub idle: u32,
     /// When a worker should check the chain.
@@ -206,7 +210,8 @@ impl Chain {
             failures: 0,
             last_error: None,
             is_dead: false,
-            unproven: None,
+            is_unproven: false,
+            spent: None,
             idle: 0,
             due_at: None,
             threshold: RefreshThreshold::default(),
@@ -247,13 +252,13 @@ impl Chain {
     /// for a pair that is not proven.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
-        is_suspect(self.attempts, self.unproven.is_some(), self.is_dead)
+        is_suspect(self.attempts, self.is_unproven, self.is_dead)
     }
 
     /// Returns whether there is something to find out about the chain: the outcome of a call, or
     /// whether its pair is alive.
     pub(crate) fn is_unsettled(&self) -> bool {
-        self.attempts > 0 || self.unproven.is_some()
+        self.attempts > 0 || self.is_unproven
     }
 
     /// Returns a number from 0 to 1 that depends only on the pair.
@@ -281,17 +286,6 @@ pub(crate) const SUSPECT: u32 = 2;
 /// Implements [`Chain::is_suspect`].
 pub(crate) fn is_suspect(attempts: u32, is_unproven: bool, is_dead: bool) -> bool {
     (attempts >= SUSPECT || is_unproven) && !is_dead
-}
-
-/// A pair that Slack may have ended: more than one call was made with the refresh token that bought
-/// it, and each later call may end the pairs of the earlier ones.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Unproven {
-    /// When the last call of unknown outcome before this pair was recorded.
-    pub called_at: SystemTime,
-    /// The alternates that are kept only until the pair is proven: those that were not tried, and
-    /// last the token that bought the pair. Slack accepts that one again for the grace.
-    pub kept: Vec<Mark>,
 }
 
 /// The right of one process to refresh a chain for a limited time. A lease saves calls to Slack.

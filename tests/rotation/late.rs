@@ -25,7 +25,10 @@ async fn is_settled(stage: &Stage) {
     assert!(stage.fake.is_live(stored.grant.access_token.expose()));
     assert!(stage.fake.is_refreshable(refresh_token(&stored).expose()));
     let chain = stored.chain;
-    assert_eq!((chain.unproven, chain.attempts), (None, 0));
+    assert_eq!(
+        (chain.is_unproven, chain.spent, chain.attempts),
+        (false, None, 0)
+    );
     assert_eq!((chain.alternates, chain.lease), (Vec::new(), None));
 }
 

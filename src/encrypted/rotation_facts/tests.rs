@@ -25,10 +25,8 @@ fn full() -> Chain {
         failures: 13,
         last_error: Some("error".into()),
         is_dead: true,
-        unproven: Some(Unproven {
-            called_at: at(16),
-            kept: vec![Mark(5), Mark(17)],
-        }),
+        is_unproven: true,
+        spent: Some(Mark(5)),
         idle: 14,
         due_at: Some(at(15)),
         threshold: crate::store::RefreshThreshold::default(),
@@ -91,11 +89,11 @@ fn two_calls_of_unknown_outcome_or_an_unproven_pair_make_a_living_chain_suspect(
         let facts = RotationFacts::after(None, &chain);
         assert_eq!(facts.is_suspect(), expected, "{attempts}, {is_dead}");
         assert_eq!(facts.is_suspect(), chain.is_suspect());
-        let unproven = Some(Unproven {
-            called_at: at(1),
-            kept: Vec::new(),
-        });
-        let chain = Chain { unproven, ..chain };
+        let is_unproven = true;
+        let chain = Chain {
+            is_unproven,
+            ..chain
+        };
         let facts = RotationFacts::after(None, &chain);
         assert_eq!(facts.is_suspect(), !is_dead, "{attempts}, {is_dead}");
         assert_eq!(facts.is_suspect(), chain.is_suspect());

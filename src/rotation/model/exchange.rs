@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::{FORGOTTEN, LOST, RESURRECTED, is_forgotten, now, record};
-use crate::rotation::protocol::{self, Acquired, Committed, Issued, Released, Ticket};
+use crate::rotation::protocol::{self, Acquired, Committed, Issued, Released, Response, Ticket};
 use crate::store::{Chain, InstallId, Lease, Mark};
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -54,7 +54,7 @@ struct Protocol {
 
 const SHIPPED: Protocol = Protocol {
     acquire: |chain, owner| protocol::acquire_exchange(chain, owner, now()),
-    commit: |chain, ticket, fresh| protocol::commit(chain, ticket, fresh, now()),
+    commit: protocol::commit,
     release: |chain, ticket, is_definite| {
         let error: Arc<str> = "failed".into();
         let released = Released {
@@ -200,8 +200,7 @@ impl State {
                     expires_at: Some(now()),
                     is_ahead: false,
                     by: None,
-                    is_late: false,
-                    is_uncounted: false,
+                    response: Response::Only,
                 };
                 let (next, committed) = (protocol.commit)(chain, ticket, &fresh);
                 step(&mut |state| {

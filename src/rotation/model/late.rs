@@ -5,76 +5,37 @@
 
 use super::{
     Budget, Doing, First, NO_CRASH, OVERWRITTEN, Protocol, REUSES, ROOT, Reuse, SHIPPED, State,
-    Status, Successors, Token, at, clean, issued_at, now, search,
+    Status, Successors, Token, at, clean, expires_at, issued_at, now, search,
 };
-use crate::rotation::protocol::{self, Committed, Issued, Ticket};
-use crate::store::{Chain, InstallId, Mark, Unproven};
+use crate::rotation::protocol::{self, Acquired, Issued, Response, Ticket};
+use crate::store::{Chain, InstallId, Mark};
 
-/// A task that waits for a late response, saves its pair, and asks Slack about it.
+/// A task that waits for a late response, and saves its pair.
 #[derive(Clone, Debug)]
 pub(super) struct Late {
     /// The worker that made the call.
     pub(super) number: usize,
     pub(super) ticket: Ticket,
     pub(super) new: u8,
-    pub(super) asks: Option<Asks>,
 }
 
-/// A question to Slack (`auth.test`) about the pair of this generation.
+/// What Slack says about the pair of this generation (`auth.test`).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asks {
-    pub(super) install: InstallId,
-    pub(super) generation: u64,
-    /// Whether a refresh held the lease when Slack was asked.
-    pub(super) is_held: bool,
-    /// Slack's answer, which is not stored yet.
-    pub(super) is_alive: Option<bool>,
+    install: InstallId,
+    generation: u64,
+    is_alive: bool,
 }
 
 impl Asks {
-    /// Returns the question that follows a commit, if there is one.
-    pub(super) fn after(committed: Committed, next: Option<&Chain>) -> Option<Self> {
-        let next = next.filter(|next| match committed {
-            Committed::Alternate => true,
-            Committed::Orphan => false,
-            Committed::Saved => next.unproven.is_some(),
-        })?;
-        Some(Self {
-            install: next.install,
-            generation: next.generation,
-            is_held: next.lease.is_some(),
-            is_alive: None,
-        })
-    }
-
-    pub(super) fn key(self) -> [u8; 4] {
+    pub(super) fn key(self) -> [u8; 3] {
         let small = |number: u128| u8::try_from(number).expect("the numbers are small");
-        let is_alive = self.is_alive.map_or(2, u8::from);
-        [
-            small(self.install.0),
-            small(self.generation.into()),
-            is_alive,
-            self.is_held.into(),
-        ]
-    }
-
-    /// Returns the chain with Slack's answer. A pair that is dead counts as expired.
-    fn stored(self, protocol: &Protocol, chain: Option<&Chain>) -> Option<Chain> {
-        if self.is_alive? {
-            (protocol.confirm)(chain, self.generation, self.is_held)
-        } else {
-            protocol::end(chain, self.install, self.generation, true, now())
-        }
+        let generation = small(self.generation.into());
+        [small(self.install.0), generation, self.is_alive.into()]
     }
 }
 
 impl State {
-    /// Returns whether Slack calls the stored pair alive.
-    pub(super) fn is_stored_alive(&self) -> bool {
-        let refresh = self.record.as_ref().and_then(|chain| chain.refresh);
-        refresh.is_some_and(|mark| self.tokens[usize::from(at(mark))].status != Status::Dead)
-    }
-
     /// Returns whether a refresh token buys a pair that is alive.
     pub(super) fn works(&self, token: u8, reuse: Reuse) -> bool {
         match (self.tokens[usize::from(token)].status, reuse) {
@@ -111,96 +72,63 @@ impl Successors<'_> {
         let (state, protocol) = (self.state, self.protocol);
         let chain = state.record.as_ref();
         for (place, late) in state.late.iter().enumerate() {
-            let number = late.number;
-            let Some(asks) = late.asks else {
-                let issued = Issued {
-                    is_late: true,
-                    ..issued(late.new, &late.ticket, state.by(late.new))
-                };
-                let (next, committed) = (protocol.commit)(chain, &late.ticket, &issued);
-                let asks = Asks::after(committed, next.as_ref());
-                let tag = format!("{number} commits the late {}: {committed:?}", late.new);
-                self.add(tag, |state| {
+            let issued = issued(late.new, state.by(late.new), Response::Late);
+            let (next, committed) = (protocol.commit)(chain, &late.ticket, &issued);
+            let Late { number, new, .. } = late;
+            self.add(
+                format!("{number} commits the late {new}: {committed:?}"),
+                |state| {
                     state.write(protocol, next);
-                    match asks {
-                        Some(_) => state.late[place].asks = asks,
-                        None => drop(state.late.remove(place)),
-                    }
-                });
-                continue;
-            };
-            self.ask(number, asks, |state, asks| match asks {
-                Some(_) => state.late[place].asks = asks,
-                None => drop(state.late.remove(place)),
-            });
+                    state.late.remove(place);
+                },
+            );
         }
     }
 
-    /// Adds the possible outcomes of a question. `put` stores how it goes on.
-    pub(super) fn ask(
-        &mut self,
-        number: usize,
-        asks: Asks,
-        put: impl Fn(&mut State, Option<Asks>),
-    ) {
-        let (state, protocol) = (self.state, self.protocol);
-        if asks.is_alive.is_some() {
-            let next = asks.stored(protocol, state.record.as_ref());
-            self.add(format!("{number} stores the answer"), |state| {
-                state.write(protocol, next);
-                put(state, None);
-            });
+    /// Asks Slack whether the stored pair is alive.
+    pub(super) fn ask(&mut self, number: usize) {
+        let Some(chain) = &self.state.record else {
             return;
-        }
-        self.add(format!("{number} asks and gets no answer"), |state| {
-            put(state, None);
+        };
+        let is_usable =
+            |mark: Mark| self.state.tokens[usize::from(at(mark))].status != Status::Dead;
+        let asks = Asks {
+            install: chain.install,
+            generation: chain.generation,
+            is_alive: chain.refresh.is_some_and(is_usable),
+        };
+        let is_alive = asks.is_alive;
+        self.add(format!("{number} asks: alive {is_alive}"), |state| {
+            state.workers[number].doing = Doing::Asks(asks);
         });
-        let chain = state.record.as_ref();
-        let is_its =
-            |chain: &&Chain| chain.install == asks.install && chain.generation == asks.generation;
-        // The answer about a pair that was replaced has no effect.
-        if chain.filter(is_its).is_some() {
-            let is_alive = state.is_stored_alive();
-            self.add(format!("{number} asks: alive {is_alive}"), |state| {
-                let is_alive = Some(is_alive);
-                put(state, Some(Asks { is_alive, ..asks }));
-            });
-        }
     }
 
-    /// Adds the steps of a worker that holds the lease of a pair that is not proven.
-    pub(super) fn prove(&mut self, number: usize, ticket: &Ticket) {
-        let (state, protocol) = (self.state, self.protocol);
-        if matches!(state.workers[number].doing, Doing::Proven) {
-            let next = protocol::prove(state.record.as_ref(), ticket);
-            self.add(format!("{number} stores that the pair is alive"), |state| {
-                state.write(protocol, next);
-                state.rest(number);
-            });
-            return;
-        }
-        self.add(format!("{number} asks first and calls"), |state| {
-            state.workers[number].doing = Doing::Calls(0);
-        });
-        if state.is_stored_alive() {
-            self.add(format!("{number} asks first: alive"), |state| {
-                state.workers[number].doing = Doing::Proven;
-            });
-        }
+    /// Stores what Slack has said. A pair that is dead counts as expired.
+    pub(super) fn store(&mut self, number: usize, asks: Asks) {
+        let Asks {
+            install,
+            generation,
+            is_alive,
+        } = asks;
+        let chain = self.state.record.as_ref();
+        let next = if is_alive {
+            (self.protocol.prove)(chain, install, generation)
+        } else {
+            protocol::end(chain, install, generation, true, now())
+        };
+        self.end(number, "stores Slack's answer", next);
     }
 }
 
-/// Returns a pair that was bought for this ticket.
-pub(super) fn issued(new: u8, ticket: &Ticket, parent: u8) -> Issued {
-    let parent = Mark(parent.into());
+/// Returns a pair that was bought with this token.
+pub(super) fn issued(new: u8, by: u8, response: Response) -> Issued {
     Issued {
         refresh: Mark(new.into()),
-        by: ticket.candidates.contains(&parent).then_some(parent),
+        by: Some(Mark(by.into())),
+        response,
         issued_at: issued_at(),
-        expires_at: Some(now()),
+        expires_at: Some(expires_at()),
         is_ahead: false,
-        is_late: false,
-        is_uncounted: false,
     }
 }
 
@@ -258,12 +186,16 @@ fn two_late_answers_lose_no_token() {
 
 /// Returns whether the search finds that a mutant overwrites a refresh token that works.
 fn finds(mutant: Protocol) -> bool {
+    finds_with(1, mutant)
+}
+
+fn finds_with(workers: usize, mutant: Protocol) -> bool {
     let budget = Budget {
         uses: 3,
         lapses: 0,
         ..LATE
     };
-    let first = State::first(1, budget, First::Caller, 0);
+    let first = State::first(workers, budget, First::Caller, 0);
     let (_, wrongs) = search(first, &mutant, Reuse::NewestOnly, Some(OVERWRITTEN));
     wrongs.contains_key(OVERWRITTEN)
 }
@@ -273,9 +205,8 @@ fn a_mutant_that_drops_the_spent_token_before_its_pair_is_proven_is_caught() {
     let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Issued| {
         let (next, answer) = (SHIPPED.commit)(chain, ticket, fresh);
         let dropped = next.map(|mut next| {
-            next.alternates.retain(|mark| Some(*mark) != fresh.by);
-            let kept = Vec::new();
-            next.unproven = next.unproven.map(|it| Unproven { kept, ..it });
+            let spent = next.spent.take();
+            next.alternates.retain(|mark| Some(*mark) != spent);
             next
         });
         (dropped, answer)
@@ -285,26 +216,38 @@ fn a_mutant_that_drops_the_spent_token_before_its_pair_is_proven_is_caught() {
 
 #[test]
 fn a_mutant_that_takes_a_pair_for_proven_while_a_call_is_on_its_way_is_caught() {
-    let confirm = |chain: Option<&Chain>, generation, _| {
+    let acquire = |chain: Option<&Chain>, owner, asked| {
+        let (next, acquired) = (SHIPPED.acquire)(chain, owner, asked);
+        match acquired {
+            Acquired::Held(_) if chain.is_some_and(|it| it.is_unproven) => (None, Acquired::Ask),
+            acquired => (next, acquired),
+        }
+    };
+    let prove = |chain: Option<&Chain>, install, generation| {
         let lease = chain.and_then(|chain| chain.lease);
         let free = chain.map(|chain| Chain {
             lease: None,
             ..chain.clone()
         });
-        let next = (SHIPPED.confirm)(free.as_ref(), generation, false);
+        let next = (SHIPPED.prove)(free.as_ref(), install, generation);
         next.map(|next| Chain { lease, ..next })
     };
-    assert!(finds(Protocol { confirm, ..SHIPPED }));
+    let mutant = Protocol {
+        acquire,
+        prove,
+        ..SHIPPED
+    };
+    assert!(finds_with(2, mutant));
 }
 
 #[test]
 fn a_mutant_whose_late_save_gives_the_lease_of_the_running_call_back_is_caught() {
     let commit = |chain: Option<&Chain>, ticket: &Ticket, fresh: &Issued| {
         let prompt = Issued {
-            is_late: false,
+            response: Response::Second,
             ..*fresh
         };
         (SHIPPED.commit)(chain, ticket, &prompt)
     };
-    assert!(finds(Protocol { commit, ..SHIPPED }));
+    assert!(finds_with(2, Protocol { commit, ..SHIPPED }));
 }

@@ -4,6 +4,7 @@
 use super::schedule::{FIRST_REST, LONGEST_REST, PARKED, PARKED_LOOK, PERSISTENT};
 use super::*;
 use crate::clock::to_epoch;
+use crate::store::SUSPECT;
 
 mod calls;
 mod handout;
@@ -90,8 +91,6 @@ fn ticket() -> Ticket {
         generation: 4,
         owner: OURS,
         candidates: vec![Mark(40), Mark(51)],
-        attempts: 2,
-        attempted_at: Some(at(NOW - 60)),
     }
 }
 
@@ -102,7 +101,6 @@ fn the_times_of_the_protocol_are_those_of_its_page() {
         (LEASE, 15),
         (CALL, 6),
         (SAVE, 2),
-        (CONFIRM, 5),
         (LATE, 30),
         (FORCED, 300),
         (LONGEST_WAIT, 600),

@@ -1,4 +1,4 @@
-//! Tests `commit`, `confirm` and `end`: how a new pair is saved, and what happens when the stored
+//! Tests `commit`, `prove`, `step_back` and `end`: how a new pair is saved, and what happens when the stored
 //! pair has ended.
 
 use super::*;
@@ -7,16 +7,15 @@ fn bought() -> Issued {
     Issued {
         refresh: Mark(60),
         by: Some(Mark(40)),
+        response: Response::Only,
         issued_at: at(NOW + 1),
         expires_at: Some(at(NOW + 43_201)),
         is_ahead: false,
-        is_late: false,
-        is_uncounted: false,
     }
 }
 
 fn committed(chain: &Chain, fresh: &Issued) -> (Option<Chain>, Committed) {
-    commit(Some(chain), &ticket(), fresh, now())
+    commit(Some(chain), &ticket(), fresh)
 }
 
 /// Returns the chain that is stored when the pair is saved over this one.
@@ -24,15 +23,19 @@ fn saved_over(chain: &Chain) -> Chain {
     Chain {
         generation: 5,
         refresh: Some(Mark(60)),
+        // The alternates that this ticket names are removed. Later ones are kept.
+        alternates: vec![Mark(50)],
         issued_at: at(NOW + 1),
         expires_at: Some(at(NOW + 43_201)),
+        lease: None,
         attempts: 0,
         attempted_at: None,
         retry_at: None,
         failures: 0,
         last_error: None,
         is_dead: false,
-        unproven: None,
+        is_unproven: false,
+        spent: None,
         idle: 0,
         ..chain.clone()
     }
@@ -53,8 +56,6 @@ fn a_pair_is_saved_over_the_pair_that_bought_it() {
             ..busy()
         };
         let saved = Chain {
-            // The alternates that this ticket names are removed. Later ones are kept.
-            alternates: vec![Mark(50)],
             lease: lease_after,
             ..saved_over(&chain)
         };
@@ -64,7 +65,7 @@ fn a_pair_is_saved_over_the_pair_that_bought_it() {
         );
         // The refresh that stopped waiting for this response may still call Slack.
         let late = Issued {
-            is_late: true,
+            response: Response::Late,
             ..bought()
         };
         let (next, _) = committed(&chain, &late);
@@ -73,129 +74,127 @@ fn a_pair_is_saved_over_the_pair_that_bought_it() {
 }
 
 #[test]
-fn the_token_that_bought_a_pair_is_kept_until_the_pair_is_proven() {
-    let called_at = at(NOW - 8);
-    let uncounted = Issued {
-        is_uncounted: true,
-        ..bought()
-    };
-    let by = |mark| Issued {
-        by: Some(Mark(mark)),
-        ..bought()
-    };
-    // The ticket sends the tokens 40 and 51. The alternate 50 came later.
+fn the_token_that_bought_a_pair_is_kept_if_it_was_sent_more_than_once() {
     let rows = [
-        (2, bought(), vec![51, 40]),
-        (3, bought(), vec![51, 40]),
-        // Slack refused the primary, and the alternate bought the pair.
-        (2, by(51), vec![51]),
-        (1, uncounted, vec![51, 40]),
+        (1, Response::Only, 40, false),
+        (2, Response::Only, 40, true),
+        (3, Response::Only, 51, true),
+        // The other call could not be recorded.
+        (1, Response::Second, 40, true),
+        (1, Response::Late, 51, true),
     ];
-    for (attempts, fresh, kept) in rows {
-        let chain = Chain { attempts, ..busy() };
-        let kept: Vec<_> = kept.into_iter().map(Mark).collect();
+    for (attempts, response, by, is_kept) in rows {
+        let chain = with(busy(), |it| it.attempts = attempts);
+        let fresh = Issued {
+            response,
+            by: Some(Mark(by)),
+            ..bought()
+        };
+        let kept = is_kept.then_some(Mark(by));
+        let alternates = [Mark(50)].into_iter().chain(kept);
+        let is_late = response == Response::Late;
         let saved = Chain {
-            alternates: [&[Mark(50)], &*kept].concat(),
-            lease: None,
-            unproven: Some(Unproven { called_at, kept }),
+            alternates: alternates.collect(),
+            is_unproven: is_kept,
+            spent: kept,
+            lease: chain.lease.filter(|_| is_late),
             ..saved_over(&chain)
         };
-        assert!(saved.is_suspect() && saved.is_unsettled());
+        assert_eq!(
+            (saved.is_suspect(), saved.is_unsettled()),
+            (is_kept, is_kept)
+        );
         assert_eq!(committed(&chain, &fresh), (Some(saved), Committed::Saved));
+        // The token of an exchange is sent once.
+        let exchanged = Issued { by: None, ..fresh };
+        let (next, _) = committed(&chain, &exchanged);
+        let next = next.expect("the chain changes");
+        assert_eq!((next.is_unproven, next.spent), (false, None));
     }
 }
 
 #[test]
-fn a_token_that_was_kept_is_sent_once_more_and_its_pair_is_proven_too() {
-    let before = Unproven {
-        called_at: at(NOW - 30),
-        kept: vec![Mark(51)],
-    };
+fn a_spent_token_is_sent_once_more_and_its_pair_is_asked_about_too() {
     let chain = Chain {
         attempts: 1,
-        unproven: Some(before.clone()),
+        is_unproven: true,
+        spent: Some(Mark(51)),
         ..busy()
     };
-    let by = |mark| Issued {
-        by: Some(Mark(mark)),
-        ..bought()
-    };
-    let unproven = Unproven {
-        kept: Vec::new(),
-        ..before
-    };
-    for (mark, unproven) in [(51, Some(unproven.clone())), (40, None)] {
+    for (attempts, by, is_unproven, spent) in [
+        (1, 51, true, None),
+        (2, 51, true, None),
+        (1, 40, false, None),
+        (2, 40, true, Some(Mark(40))),
+    ] {
+        let chain = with(chain.clone(), |it| it.attempts = attempts);
+        let fresh = Issued {
+            by: Some(Mark(by)),
+            ..bought()
+        };
+        let alternates = [Mark(50)].into_iter().chain(spent);
         let saved = Chain {
-            alternates: vec![Mark(50)],
-            lease: None,
-            unproven,
+            alternates: alternates.collect(),
+            is_unproven,
+            spent,
             ..saved_over(&chain)
         };
-        assert_eq!(
-            committed(&chain, &by(mark)),
-            (Some(saved), Committed::Saved),
-            "{mark}"
-        );
+        let expected = (Some(saved), Committed::Saved);
+        assert_eq!(committed(&chain, &fresh), expected, "{attempts}, {by}");
     }
-    // Slack returns the stored pair again.
+    // Slack returns the stored pair again. Its refresh token was refused before.
     let again = Issued {
         refresh: Mark(40),
-        ..by(51)
+        by: Some(Mark(51)),
+        ..bought()
     };
-    let same = Chain {
+    let without = Chain {
         alternates: vec![Mark(50)],
+        spent: None,
         lease: None,
-        unproven: Some(unproven),
         ..chain.clone()
     };
-    assert_eq!(committed(&chain, &again), (Some(same), Committed::Saved));
+    assert_eq!(committed(&chain, &again), (Some(without), Committed::Saved));
+    // This is the same save once more.
+    let saved = with(chain, |it| it.generation = 5);
+    let free = with(saved.clone(), |it| it.lease = None);
+    assert_eq!(committed(&saved, &again), (Some(free), Committed::Saved));
 }
 
 #[test]
 fn a_pair_that_slack_calls_alive_is_proven_and_its_spent_token_is_dropped() {
-    let unproven = Some(Unproven {
-        called_at: at(NOW - 30),
-        kept: vec![Mark(51)],
-    });
     let chain = Chain {
-        attempts: 1,
-        unproven: unproven.clone(),
+        lease: None,
+        is_unproven: true,
+        spent: Some(Mark(51)),
         ..busy()
     };
-    let alive = Chain {
+    let proven = Chain {
         alternates: vec![Mark(50)],
-        lease: None,
-        attempts: 0,
-        attempted_at: None,
-        retry_at: None,
-        failures: 0,
-        last_error: None,
-        unproven: None,
+        is_unproven: false,
+        spent: None,
         ..chain.clone()
     };
-    assert_eq!(prove(Some(&chain), &ticket()), Some(alive));
-    for other in [
-        with(chain.clone(), |it| it.lease = lease(OTHERS, NOW + 7)),
-        with(chain.clone(), |it| it.generation = 5),
-        with(chain.clone(), |it| it.install = InstallId(2)),
+    assert_eq!(prove(Some(&chain), InstallId(1), 4), Some(proven));
+    let alone = with(chain.clone(), |it| it.spent = None);
+    let next = prove(Some(&alone), InstallId(1), 4).expect("the chain changes");
+    assert_eq!(next.alternates, alone.alternates);
+    for (other, install, generation) in [
+        (chain.clone(), 1, 3),
+        (chain.clone(), 1, 5),
+        (chain.clone(), 2, 4),
+        (with(chain.clone(), |it| it.is_unproven = false), 1, 4),
+        // A call that is in progress may end it.
+        (
+            with(chain.clone(), |it| it.lease = lease(OTHERS, NOW - 9)),
+            1,
+            4,
+        ),
+        (with(chain, |it| it.lease = lease(OURS, NOW + 9)), 1, 4),
     ] {
-        assert_eq!(prove(Some(&other), &ticket()), None, "{other:?}");
+        assert_eq!(prove(Some(&other), InstallId(install), generation), None);
     }
-    assert_eq!(prove(None, &ticket()), None);
-    // The process that saved the pair asks without a lease.
-    let free = Chain {
-        lease: None,
-        attempts: 0,
-        attempted_at: None,
-        ..chain
-    };
-    let next = confirm(Some(&free), 4, true).expect("the chain changes");
-    assert_eq!((next.unproven, next.alternates), (None, vec![Mark(50)]));
-    let next = confirm(Some(&free), 4, false).expect("the chain changes");
-    assert_eq!(
-        (next.unproven, &next.alternates),
-        (unproven, &free.alternates)
-    );
+    assert_eq!(prove(None, InstallId(1), 4), None);
 }
 
 #[test]
@@ -242,7 +241,7 @@ fn a_pair_of_another_installation_or_of_none_is_an_orphan() {
     // The same with an alternate of the same mark.
     let beside = with(other, |it| it.alternates = vec![Mark(60)]);
     assert_eq!(committed(&beside, &bought()), (None, Committed::Orphan));
-    let none = commit(None, &ticket(), &bought(), now());
+    let none = commit(None, &ticket(), &bought());
     assert_eq!(none, (None, Committed::Orphan));
 }
 
@@ -276,38 +275,32 @@ fn a_pair_that_was_saved_already_is_written_again_as_it_is() {
 }
 
 #[test]
-fn a_pair_that_comes_second_is_kept_beside_the_first() {
+fn a_pair_that_comes_second_is_kept_beside_the_first_which_is_then_not_proven() {
     for generation in [3, 5] {
-        for (attempts, expected) in [(0, 2), (1, 2), (2, 2), (3, 3)] {
-            let chain = Chain {
-                generation,
-                attempts,
-                is_dead: true,
-                ..busy()
-            };
-            let kept = Chain {
-                alternates: vec![Mark(50), Mark(51), Mark(60)],
-                lease: None,
-                attempts: expected,
-                is_dead: false,
-                retry_at: Some(at(NOW + 5)),
-                expires_at: Some(now()),
-                ..chain.clone()
-            };
-            assert_eq!(
-                committed(&chain, &bought()),
-                (Some(kept), Committed::Alternate)
-            );
-        }
+        let chain = Chain {
+            generation,
+            is_dead: true,
+            ..busy()
+        };
+        let kept = Chain {
+            alternates: vec![Mark(50), Mark(51), Mark(60)],
+            lease: None,
+            is_dead: false,
+            is_unproven: true,
+            ..chain.clone()
+        };
+        assert_eq!(
+            committed(&chain, &bought()),
+            (Some(kept), Committed::Alternate)
+        );
     }
 }
 
 #[test]
-fn beside_another_pair_slack_is_asked_for_5_seconds_unless_that_pair_is_over() {
+fn beside_a_pair_that_is_over_another_one_is_tried_at_once() {
     let (issued_at, life) = (NOW - 1_000, 43_200);
     let rows = [
-        (None, Some(issued_at + life), Some(NOW + 5)),
-        (Some(NOW + 4), Some(issued_at + life), Some(NOW + 5)),
+        (None, Some(issued_at + life), None),
         (Some(NOW + 6), Some(issued_at + life), Some(NOW + 6)),
         (Some(NOW + 6), Some(issued_at + 1), Some(NOW + 6)),
         (Some(NOW + 6), Some(issued_at), None),
@@ -327,39 +320,6 @@ fn beside_another_pair_slack_is_asked_for_5_seconds_unless_that_pair_is_over() {
             expected.map(at),
             "{expires_at:?}"
         );
-    }
-}
-
-#[test]
-fn slacks_word_ends_a_suspicion_of_this_generation_without_a_lease() {
-    let suspect = Chain {
-        lease: None,
-        attempts: 2,
-        attempted_at: None,
-        retry_at: Some(at(NOW + 5)),
-        ..busy()
-    };
-    let freed = |attempts| Chain {
-        attempts,
-        retry_at: None,
-        ..suspect.clone()
-    };
-    assert_eq!(confirm(Some(&suspect), 4, true), Some(freed(0)));
-    assert_eq!(confirm(Some(&suspect), 4, false), Some(freed(2)));
-    let called = with(suspect.clone(), |it| it.attempted_at = Some(at(NOW - 8)));
-    assert_eq!(confirm(Some(&called), 4, true), None);
-    let told = with(called.clone(), |it| it.retry_at = None);
-    assert_eq!(confirm(Some(&called), 4, false), Some(told));
-    for is_alive in [true, false] {
-        let held = with(suspect.clone(), |it| it.lease = lease(OTHERS, NOW - 9));
-        let dead = with(suspect.clone(), |it| it.is_dead = true);
-        for chain in [&held, &dead] {
-            assert_eq!(confirm(Some(chain), 4, is_alive), None, "{chain:?}");
-        }
-        for generation in [3, 5] {
-            assert_eq!(confirm(Some(&suspect), generation, is_alive), None);
-        }
-        assert_eq!(confirm(None, 4, is_alive), None);
     }
 }
 
