@@ -20,9 +20,9 @@ mod notice;
 mod seen;
 mod threshold;
 
-pub use chain::{Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationStore, StoredChain};
 #[cfg(test)]
 pub(crate) use chain::SUSPECT;
+pub use chain::{Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationStore, StoredChain};
 pub(crate) use chain::{HARD, is_suspect};
 pub(crate) use in_time::in_time;
 pub(crate) use lifecycle::MAX_REASON;

@@ -90,14 +90,14 @@ impl Engine {
         false
     }
 
-    async fn end(&self, key: &ChainKey, stored: &StoredChain, is_new: bool) -> bool {
+    async fn end(&self, key: &ChainKey, stored: &StoredChain, was_unproven: bool) -> bool {
         let (install, generation) = (stored.chain.install, stored.chain.generation);
         tracing::warn!(
             chain = %key, generation,
             "Slack has revoked an access token before it expired; it is refreshed"
         );
         let ended = self.step(key, None, |chain| {
-            let next = protocol::end(chain, install, generation, is_new, self.clock.now());
+            let next = protocol::end(chain, install, generation, was_unproven, self.clock.now());
             (next, ())
         });
         if let Err(error) = ended.await {

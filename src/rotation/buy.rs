@@ -154,7 +154,7 @@ impl HeldLease {
         let mut pause = FIRST_PAUSE;
         loop {
             let saved = engine.step(key, Some(&renewed.grant), |chain| {
-                protocol::commit(chain, &self.ticket, &issued)
+                protocol::commit(chain, &self.ticket, &issued, engine.clock.now())
             });
             let error = match saved.await {
                 Ok((stored, committed)) => {

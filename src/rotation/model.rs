@@ -167,7 +167,7 @@ const SHIPPED: Protocol = Protocol {
     acquire: |chain, owner, asked| {
         protocol::acquire(chain, Demand::Current, owner, None, asked, now())
     },
-    commit: protocol::commit,
+    commit: |chain, ticket, fresh| protocol::commit(chain, ticket, fresh, now()),
     refuse: |chain, ticket, refused| protocol::refuse(chain, ticket, refused, &"refused".into()),
     repeat: |chain, ticket| protocol::repeat(chain, ticket, now()),
     release: |chain, ticket, fruitless| {

@@ -318,6 +318,7 @@ pub(crate) fn commit(
     chain: Option<&Chain>,
     ticket: &Ticket,
     issued: &Issued,
+    now: SystemTime,
 ) -> (Option<Chain>, Committed) {
     let Some(chain) = chain else {
         return (None, Committed::Orphan);
@@ -351,17 +352,21 @@ pub(crate) fn commit(
         // perhaps not the stored one.
         next.is_unproven = true;
         // If the stored token is known to have ended, the new alternate is tried at once.
-        next.retry_at = next.retry_at.filter(|_| !is_over);
+        next.retry_at = if is_over {
+            None
+        } else {
+            next.retry_at.max(Some(now + CONFIRM))
+        };
         return (Some(next), Committed::Alternate);
     }
     next.alternates
         .retain(|mark| !ticket.candidates.contains(mark));
     let is_repeated = chain.attempts > 1 || issued.response != Response::Only;
-    let by = issued.by.filter(|_| is_repeated);
-    // A spent token is sent again once only: the next pair would not be alive either.
-    next.spent = by.filter(|_| !is_spent_again);
+    // A token that was sent once more because its pair was dead is not kept again: its next pair
+    // would not be alive either.
+    next.spent = issued.by.filter(|_| is_repeated);
     next.alternates.extend(next.spent);
-    next.is_unproven = by.is_some() || is_spent_again;
+    next.is_unproven = next.spent.is_some() || is_spent_again;
     next.generation += 1;
     next.refresh = Some(issued.refresh);
     next.issued_at = issued.issued_at;
@@ -446,6 +451,7 @@ pub(crate) fn prove(chain: Option<&Chain>, install: InstallId, generation: u64) 
     let chain = chain.filter(is_meant)?;
     (chain.is_unproven && chain.lease.is_none()).then(|| Chain {
         is_unproven: false,
+        retry_at: None,
         ..without_spent(chain.clone())
     })
 }
@@ -476,21 +482,21 @@ pub(crate) fn release(
 
 /// Records that Slack revoked this access token early. It is then refreshed as if it had expired.
 ///
-/// If the pair was just saved and the chain has no alternate, the refresh waits for [`LATE`]: a
+/// If the pair was not proven and the chain has no alternate, the refresh waits for [`LATE`]: a
 /// late response may still bring the pair that is alive.
 pub(crate) fn end(
     chain: Option<&Chain>,
     install: InstallId,
     generation: u64,
-    is_new: bool,
+    was_unproven: bool,
     now: SystemTime,
 ) -> Option<Chain> {
     let chain = chain?;
     let ended = over(chain, install, generation, "token_revoked")?;
-    let retry_at = if is_new && chain.alternates.is_empty() {
-        Some(now + LATE)
-    } else {
-        chain.retry_at
+    let retry_at = match (was_unproven, chain.alternates.is_empty()) {
+        (true, true) => Some(now + LATE),
+        (true, false) => None,
+        (false, _) => chain.retry_at,
     };
     Some(Chain { retry_at, ..ended })
 }
@@ -556,6 +562,10 @@ pub(crate) const LEASE: Duration = Duration::from_secs(15);
 /// The timeout of a call to Slack. Slack's SDKs use 30 s, but here a user waits, and Slack normally
 /// responds within 1 s.
 pub(crate) const CALL: Duration = Duration::from_secs(6);
+
+/// After another pair became an alternate, the stored pair is not refreshed for this long if Slack
+/// does not say whether it is alive.
+const CONFIRM: Duration = Duration::from_secs(5);
 
 /// The part of the lease that is reserved for the save: a call that would leave less is not made.
 pub(crate) const SAVE: Duration = Duration::from_secs(2);

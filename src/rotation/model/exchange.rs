@@ -54,7 +54,7 @@ struct Protocol {
 
 const SHIPPED: Protocol = Protocol {
     acquire: |chain, owner| protocol::acquire_exchange(chain, owner, now()),
-    commit: protocol::commit,
+    commit: |chain, ticket, fresh| protocol::commit(chain, ticket, fresh, now()),
     release: |chain, ticket, is_definite| {
         let error: Arc<str> = "failed".into();
         let released = Released {

@@ -164,10 +164,10 @@ fn a_pair_that_stands_already_is_written_again() {
             by: None,
             response: Response::Only,
         };
-        let (next, answer) = protocol::commit(chain.as_ref(), &ticket, &fresh);
+        let (next, answer) = protocol::commit(chain.as_ref(), &ticket, &fresh, now());
         assert_eq!(answer, expected);
         assert_eq!(
-            protocol::commit(next.as_ref(), &ticket, &fresh),
+            protocol::commit(next.as_ref(), &ticket, &fresh, now()),
             (next.clone(), expected),
             "the same chain must be written again"
         );

@@ -101,6 +101,7 @@ fn the_times_of_the_protocol_are_those_of_its_page() {
         (LEASE, 15),
         (CALL, 6),
         (SAVE, 2),
+        (CONFIRM, 5),
         (LATE, 30),
         (FORCED, 300),
         (LONGEST_WAIT, 600),

@@ -15,7 +15,7 @@ fn bought() -> Issued {
 }
 
 fn committed(chain: &Chain, fresh: &Issued) -> (Option<Chain>, Committed) {
-    commit(Some(chain), &ticket(), fresh)
+    commit(Some(chain), &ticket(), fresh, now())
 }
 
 /// Returns the chain that is stored when the pair is saved over this one.
@@ -123,7 +123,7 @@ fn a_spent_token_is_sent_once_more_and_its_pair_is_asked_about_too() {
     };
     for (attempts, by, is_unproven, spent) in [
         (1, 51, true, None),
-        (2, 51, true, None),
+        (2, 51, true, Some(Mark(51))),
         (1, 40, false, None),
         (2, 40, true, Some(Mark(40))),
     ] {
@@ -173,6 +173,7 @@ fn a_pair_that_slack_calls_alive_is_proven_and_its_spent_token_is_dropped() {
         alternates: vec![Mark(50)],
         is_unproven: false,
         spent: None,
+        retry_at: None,
         ..chain.clone()
     };
     assert_eq!(prove(Some(&chain), InstallId(1), 4), Some(proven));
@@ -241,7 +242,7 @@ fn a_pair_of_another_installation_or_of_none_is_an_orphan() {
     // The same with an alternate of the same mark.
     let beside = with(other, |it| it.alternates = vec![Mark(60)]);
     assert_eq!(committed(&beside, &bought()), (None, Committed::Orphan));
-    let none = commit(None, &ticket(), &bought());
+    let none = commit(None, &ticket(), &bought(), now());
     assert_eq!(none, (None, Committed::Orphan));
 }
 
@@ -287,6 +288,7 @@ fn a_pair_that_comes_second_is_kept_beside_the_first_which_is_then_not_proven() 
             lease: None,
             is_dead: false,
             is_unproven: true,
+            retry_at: Some(at(NOW + 5)),
             ..chain.clone()
         };
         assert_eq!(
@@ -297,10 +299,11 @@ fn a_pair_that_comes_second_is_kept_beside_the_first_which_is_then_not_proven() 
 }
 
 #[test]
-fn beside_a_pair_that_is_over_another_one_is_tried_at_once() {
+fn beside_another_pair_slack_is_asked_for_5_seconds_unless_that_pair_is_over() {
     let (issued_at, life) = (NOW - 1_000, 43_200);
     let rows = [
-        (None, Some(issued_at + life), None),
+        (None, Some(issued_at + life), Some(NOW + 5)),
+        (Some(NOW + 4), Some(issued_at + life), Some(NOW + 5)),
         (Some(NOW + 6), Some(issued_at + life), Some(NOW + 6)),
         (Some(NOW + 6), Some(issued_at + 1), Some(NOW + 6)),
         (Some(NOW + 6), Some(issued_at), None),
@@ -329,18 +332,18 @@ fn a_token_that_slack_has_ended_is_over_by_every_clock() {
     let rows = [
         (alone.clone(), true, Some(NOW + 30)),
         (alone, false, Some(NOW - 20)),
-        (busy(), true, Some(NOW - 20)),
+        (busy(), true, None),
         (busy(), false, Some(NOW - 20)),
     ];
-    for (chain, is_new, retry_at) in rows {
+    for (chain, was_unproven, retry_at) in rows {
         let ended = Chain {
             expires_at: Some(chain.issued_at - Duration::from_secs(24 * 3600)),
             retry_at: retry_at.map(at),
             last_error: Some("token_revoked".into()),
             ..chain.clone()
         };
-        let next = end(Some(&chain), InstallId(1), 4, is_new, now());
-        assert_eq!(next, Some(ended), "{is_new}");
+        let next = end(Some(&chain), InstallId(1), 4, was_unproven, now());
+        assert_eq!(next, Some(ended), "{was_unproven}");
     }
     let single = with(busy(), |it| it.refresh = None);
     for (chain, install, generation) in [
