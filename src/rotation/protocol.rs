@@ -9,9 +9,9 @@
 //!   token bought it.
 //! * A pair that arrives too late for that is kept as an alternate.
 //!
-//! If more than one call was made with a refresh token, Slack may have ended the pair that is saved.
-//! Such a pair is *unproven*: the token that bought it stays an alternate until Slack says that the
-//! pair is alive.
+//! If more than one call was made with a refresh token, Slack may have ended the pair that is
+//! saved. Such a pair is *unproven*: the token that bought it stays an alternate until Slack says
+//! that the pair is alive.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -333,7 +333,7 @@ pub(crate) fn commit(
     let is_spent_again = chain.spent.is_some() && issued.by == chain.spent;
     if chain.refresh == Some(issued.refresh) {
         if is_spent_again && chain.generation == ticket.generation {
-            // The spent token was sent again and bought the stored pair again. It buys no other one.
+            // The spent token was sent again and bought the stored pair again: it buys no other.
             next = without_spent(next);
         }
         return (Some(next), Committed::Saved);
@@ -365,7 +365,8 @@ pub(crate) fn commit(
     // A token that was sent once more because its pair was dead is not kept again: its next pair
     // would not be alive either.
     next.spent = issued.by.filter(|_| is_repeated);
-    next.alternates.extend(next.spent);
+    // It is the oldest alternate, so it is sent last: under some rules of Slack, it ends the others.
+    next.alternates.splice(..0, next.spent);
     next.is_unproven = next.spent.is_some() || is_spent_again;
     next.generation += 1;
     next.refresh = Some(issued.refresh);

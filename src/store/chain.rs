@@ -164,8 +164,8 @@ pub struct Chain {
     /// Whether Slack may have ended the pair, because another call may have issued a pair too. Slack
     /// is then asked about the pair.
     pub is_unproven: bool,
-    /// The alternate that bought the pair. It is kept until the pair is proven: if Slack has ended
-    /// the pair, it may still accept this token.
+    /// The alternate that bought the pair: the first one. It is kept until the pair is proven. If
+    /// Slack has ended the pair, it may still accept this token.
     pub spent: Option<Mark>,
     /// The number of consecutive pairs, including the current one, that no caller has used.
     pub idle: u32,

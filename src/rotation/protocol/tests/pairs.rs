@@ -1,5 +1,5 @@
-//! Tests `commit`, `prove`, `step_back` and `end`: how a new pair is saved, and what happens when the stored
-//! pair has ended.
+//! Tests `commit`, `prove`, `step_back` and `end`: how a new pair is saved, and what happens when
+//! the stored pair has ended.
 
 use super::*;
 
@@ -91,7 +91,7 @@ fn the_token_that_bought_a_pair_is_kept_if_it_was_sent_more_than_once() {
             ..bought()
         };
         let kept = is_kept.then_some(Mark(by));
-        let alternates = [Mark(50)].into_iter().chain(kept);
+        let alternates = kept.into_iter().chain([Mark(50)]);
         let is_late = response == Response::Late;
         let saved = Chain {
             alternates: alternates.collect(),
@@ -132,7 +132,7 @@ fn a_spent_token_is_sent_once_more_and_its_pair_is_asked_about_too() {
             by: Some(Mark(by)),
             ..bought()
         };
-        let alternates = [Mark(50)].into_iter().chain(spent);
+        let alternates = spent.into_iter().chain([Mark(50)]);
         let saved = Chain {
             alternates: alternates.collect(),
             is_unproven,
