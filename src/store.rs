@@ -27,8 +27,10 @@ mod witness;
 pub use audit::{
     AuditStore, Batch, FoundRuns, Part, Plain, PublicPart, Registry, RunEntry, RunId, StoredBatch,
 };
+#[cfg(test)]
+pub(crate) use chain::SUSPECT;
 pub use chain::{Chain, ChainKey, Credential, InstallId, Lease, Mark, RotationStore, StoredChain};
-pub(crate) use chain::{HARD, SUSPECT, is_suspect};
+pub(crate) use chain::{HARD, is_suspect};
 pub use figures::{ChainFigures, Figures};
 pub(crate) use in_time::in_time;
 pub(crate) use lifecycle::MAX_REASON;

@@ -30,6 +30,11 @@ pub(super) struct RotationFacts {
     last_error: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     is_dead: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_unproven: bool,
+    /// The mark of an alternate: 16 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    spent: Option<String>,
     #[serde(default, skip_serializing_if = "is_zero")]
     idle: u32,
     /// The mark of the primary refresh token: 16 hexadecimal digits.
@@ -70,6 +75,8 @@ impl RotationFacts {
             failures: chain.failures,
             last_error: chain.last_error.as_deref().map(str::to_owned),
             is_dead: chain.is_dead,
+            is_unproven: chain.is_unproven,
+            spent: chain.spent.map(text),
             idle: chain.idle,
         }
     }
@@ -80,7 +87,7 @@ impl RotationFacts {
 
     /// Returns the same as [`Chain::is_suspect`].
     pub(super) fn is_suspect(&self) -> bool {
-        is_suspect(self.attempts, self.is_dead)
+        is_suspect(self.attempts, self.is_unproven, self.is_dead)
     }
 
     pub(super) fn is_dead(&self) -> bool {
@@ -105,6 +112,8 @@ impl RotationFacts {
         chain.failures = self.failures;
         chain.last_error = self.last_error.map(Into::into);
         chain.is_dead = self.is_dead;
+        chain.is_unproven = self.is_unproven;
+        chain.spent = self.spent.as_deref().map(mark).transpose()?;
         chain.idle = self.idle;
         Ok(())
     }
@@ -116,6 +125,11 @@ fn hex(number: u128) -> String {
 
 fn number(hex: &str) -> Result<u128, Error> {
     u128::from_str_radix(hex, 16).map_err(|_| unknown("a chain's ids"))
+}
+
+fn mark(hex: &str) -> Result<Mark, Error> {
+    let number = u64::from_str_radix(hex, 16);
+    Ok(Mark(number.map_err(|_| unknown("a chain's ids"))?))
 }
 
 fn text(mark: Mark) -> String {

@@ -11,7 +11,7 @@ use super::buy::Step;
 use super::error::Error;
 use super::guard::WINDOW;
 use super::lease::HeldLease;
-use super::protocol::{self, CALL, LEASE, Refused, SAVE};
+use super::protocol::{self, CALL, LEASE, Refused, Response, SAVE};
 use crate::error_chain::error_chain;
 use crate::slack::{Error as SlackError, ErrorClass};
 use crate::store::{Mark, StoredChain};
@@ -42,7 +42,7 @@ impl<'a> Attempt<'a> {
     /// Sends the ticket's refresh tokens one after the other until Slack issues a pair.
     pub(super) async fn run(mut self) -> Result<Step, Error> {
         if let Err(code) = self.lease.engine.breaker.check() {
-            self.give_back(NOW, code.as_str()).await;
+            drop(self.give_back(NOW, code.as_str()).await);
             return Err(Error::Configuration { code });
         }
         let mut error = "unknown".into();
@@ -70,7 +70,7 @@ impl<'a> Attempt<'a> {
             // The process stalled, for example because of swapping or a debugger. Another process
             // may hold the lease by the time the response arrives.
             if self.begun.elapsed() > LEASE - CALL - SAVE {
-                return Err(self.give_back(NOW, "stalled").await);
+                return self.give_back(NOW, "stalled").await.map(ControlFlow::Break);
             }
             let sent = Instant::now();
             let failure = match self.call(mark).await {
@@ -82,10 +82,12 @@ impl<'a> Attempt<'a> {
             match Answer::of(&failure) {
                 Answer::App(code) => {
                     self.lease.engine.breaker.trip(&code, sent);
-                    self.give_back(NOW, code.as_str()).await;
+                    drop(self.give_back(NOW, code.as_str()).await);
                     return Err(Error::Configuration { code });
                 }
-                Answer::Later { after } => return Err(self.give_back(after, &error).await),
+                Answer::Later { after } => {
+                    return self.give_back(after, &error).await.map(ControlFlow::Break);
+                }
                 Answer::Refused => {
                     self.lease.engine.breaker.reset();
                     return Ok(ControlFlow::Continue(error));
@@ -93,7 +95,7 @@ impl<'a> Attempt<'a> {
                 Answer::Unknown => self.unknown += 1,
             }
             if is_retry {
-                return Err(self.give_back(None, &error).await);
+                return self.give_back(None, &error).await.map(ControlFlow::Break);
             }
             // Repeats the call at once with the same token, because Slack accepts a refresh token
             // again for a short grace.
@@ -109,17 +111,22 @@ impl<'a> Attempt<'a> {
             let app = &engine.config.credentials;
             engine.slack.refresh(app, &token).await
         };
-        self.lease.buy(call).await
+        let response = if self.unknown > 0 {
+            Response::Second
+        } else {
+            Response::Only
+        };
+        self.lease.buy(call, Some(mark), response).await
     }
 
     /// Records one more call. Returns `false` if the call is no longer needed, because the chain
-    /// or its lease has changed.
+    /// or its lease has changed. A lease that this refresh still holds is then released.
     async fn record_call(&self) -> bool {
         let (engine, key, ticket) = (&self.lease.engine, &self.lease.key, &self.lease.ticket);
         let recorded = engine.step(key, None, |chain| {
             let next = protocol::repeat(chain, ticket, engine.clock.now());
             let is_ours = next.is_some();
-            (next, is_ours)
+            (next.or_else(|| protocol::step_back(chain, ticket)), is_ours)
         });
         match recorded.await {
             Ok((_, is_ours)) => is_ours,
@@ -163,7 +170,7 @@ impl<'a> Attempt<'a> {
                 tenant = %key.tenant, whose = %key.credential,
                 "Slack refused too many chains within 5 minutes; no chain is marked dead"
             );
-            return Err(self.give_back(Some(WINDOW), error).await);
+            return self.give_back(Some(WINDOW), error).await;
         }
         let refused = engine.step(key, None, |chain| {
             protocol::refuse(chain, ticket, &ticket.candidates, error)
@@ -178,7 +185,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    async fn give_back(&self, after: Option<Duration>, error: &str) -> Error {
+    async fn give_back(&self, after: Option<Duration>, error: &str) -> Result<Step, Error> {
         let fruitless = self.recorded - self.unknown;
         self.lease.give_back(fruitless, after, error).await
     }

@@ -82,33 +82,22 @@ impl Engine {
         if self.recent.verdict(key, generation) == Some(true) {
             return false;
         }
-        self.end_if_refused(key, &stored, false).await
-    }
-
-    /// Asks Slack about this pair, and records the end of the pair if Slack refuses it. Returns
-    /// whether that was recorded. `is_new` says that the pair was just saved.
-    pub(super) async fn end_if_refused(
-        &self,
-        key: &ChainKey,
-        stored: &StoredChain,
-        is_new: bool,
-    ) -> bool {
-        match self.ask(stored).await {
-            Verdict::Alive => self.remember(key, stored, true),
-            Verdict::Ended => return self.end(key, stored, is_new).await,
+        match self.ask(&stored).await {
+            Verdict::Alive => self.remember(key, &stored, true),
+            Verdict::Ended => return self.end(key, &stored, false).await,
             Verdict::Unknown => {}
         }
         false
     }
 
-    async fn end(&self, key: &ChainKey, stored: &StoredChain, is_new: bool) -> bool {
+    async fn end(&self, key: &ChainKey, stored: &StoredChain, was_unproven: bool) -> bool {
         let (install, generation) = (stored.chain.install, stored.chain.generation);
         tracing::warn!(
             tenant = %key.tenant, whose = %key.credential, generation,
             "Slack has revoked an access token before it expired; it is refreshed"
         );
         let ended = self.step(key, None, |chain| {
-            let next = protocol::end(chain, install, generation, is_new, self.clock.now());
+            let next = protocol::end(chain, install, generation, was_unproven, self.clock.now());
             (next, ())
         });
         if let Err(error) = ended.await {
@@ -122,21 +111,25 @@ impl Engine {
         true
     }
 
-    /// Asks Slack whether the stored pair is alive, after another pair became an alternate.
-    /// If Slack does not respond, the stored pair stays suspect.
-    pub(super) async fn confirm(&self, key: &ChainKey, stored: &StoredChain) {
-        let is_alive = match self.ask(stored).await {
+    /// Asks Slack about a pair that may be dead, and records what Slack says. If Slack does not
+    /// respond, the pair stays unproven.
+    pub(super) async fn prove(&self, key: &ChainKey, stored: &StoredChain) {
+        match self.ask(stored).await {
+            Verdict::Alive => self.remember(key, stored, true),
+            Verdict::Ended => {
+                self.end(key, stored, true).await;
+                return;
+            }
             Verdict::Unknown => return,
-            verdict => verdict == Verdict::Alive,
-        };
-        let generation = stored.chain.generation;
-        let confirmed = self.step(key, None, |chain| {
-            (protocol::confirm(chain, generation, is_alive), ())
+        }
+        let (install, generation) = (stored.chain.install, stored.chain.generation);
+        let proven = self.patient_step(key, |chain| {
+            (protocol::prove(chain, install, generation), ())
         });
-        if let Err(error) = confirmed.await {
+        if let Err(error) = proven.await {
             tracing::warn!(
                 tenant = %key.tenant, whose = %key.credential, error = error_chain(&error),
-                "Slack's verdict on a suspect token could not be stored; the token stays suspect"
+                "Slack says that a pair is alive, which could not be stored; the pair stays suspect"
             );
         }
     }

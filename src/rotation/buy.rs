@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::error::Error;
 use super::lease::HeldLease;
-use super::protocol::{self, CALL, Committed, Issued};
+use super::protocol::{self, CALL, Committed, Issued, Response};
+use super::refresh::Trigger;
 use crate::error_chain::error_chain;
 use crate::flight::fly;
 use crate::secret::same;
@@ -25,27 +26,33 @@ pub(super) enum Step {
 }
 
 impl HeldLease {
-    /// Makes this call, and saves the pair that Slack returns.
+    /// Makes this call, and saves the pair that Slack returns. `by` is the refresh token that the
+    /// call sends.
     ///
     /// # Errors
     ///
     /// The outer error is Slack's: the call returned no pair. The inner error is a failed save, or
     /// a pair that belongs to another chain.
-    pub(super) async fn buy<F>(&self, call: F) -> Result<Result<Step, Error>, SlackError>
+    pub(super) async fn buy<F>(
+        &self,
+        call: F,
+        by: Option<Mark>,
+        response: Response,
+    ) -> Result<Result<Step, Error>, SlackError>
     where
         F: Future<Output = Result<Renewed, SlackError>> + Send + 'static,
     {
-        let renewed = self.in_time(call).await?;
+        let renewed = self.in_time(call, by).await?;
         self.engine.breaker.reset();
         Ok(match self.fits(&renewed) {
-            Ok(()) => self.save(&renewed).await,
-            Err(what) => Err(self.mismatched(what).await),
+            Ok(()) => self.save(&renewed, by, response).await,
+            Err(what) => self.mismatched(what).await,
         })
     }
 
     /// Waits up to [`CALL`] for the response to the call. If the response arrives later, a separate
     /// task still saves its pair, or keeps it as an alternate.
-    async fn in_time<F>(&self, call: F) -> Result<Renewed, SlackError>
+    async fn in_time<F>(&self, call: F, by: Option<Mark>) -> Result<Renewed, SlackError>
     where
         F: Future<Output = Result<Renewed, SlackError>> + Send + 'static,
     {
@@ -60,17 +67,31 @@ impl HeldLease {
                 let late_task = self.engine.flights.late_task();
                 drop(tokio::spawn(fly(async move {
                     let _late_task = late_task;
-                    if let Ok(Ok(renewed)) = call.await
-                        && lease.fits(&renewed).is_ok()
-                        && let Err(error) = lease.save(&renewed).await
-                    {
-                        tracing::error!(
+                    let Ok(Ok(renewed)) = call.await else { return };
+                    if lease.fits(&renewed).is_err() {
+                        return;
+                    }
+                    match lease.save(&renewed, by, Response::Late).await {
+                        Ok(Step::Done(_)) => {}
+                        Ok(Step::Again) => lease.look_again().await,
+                        Err(error) => tracing::error!(
                             tenant = %lease.key.tenant, whose = %lease.key.credential, error = error_chain(&error),
                             "Slack's response was late, and its pair could not be saved: it is lost"
-                        );
+                        ),
                     }
                 })));
                 Err(lost(late.into()))
+            }
+        }
+    }
+
+    /// Refreshes the chain after a late pair changed it, although no caller waits: Slack may accept
+    /// the chain's refresh token for some seconds only.
+    async fn look_again(&self) {
+        // A refresh that is running may have read the chain before it changed.
+        for _ in 0..2 {
+            if let Ok(running) = self.engine.refresh(&self.key, Trigger::Use) {
+                drop(running.outcome(Instant::now() + LOOK).await);
             }
         }
     }
@@ -103,7 +124,7 @@ impl HeldLease {
 
     /// Gives the lease back after Slack returned a pair of another chain, and logs an error. The
     /// pair is not stored. The spent refresh token is tried again while Slack still accepts it.
-    async fn mismatched(&self, what: &'static str) -> Error {
+    async fn mismatched(&self, what: &'static str) -> Result<Step, Error> {
         tracing::error!(
             tenant = %self.key.tenant, whose = %self.key.credential, what,
             "Slack returned a token of another app, team or type; it is not stored"
@@ -113,31 +134,31 @@ impl HeldLease {
 
     /// Tries for up to [`KEEP_TRYING`] to save the pair, or to keep it as an alternate. Revokes the
     /// pair if its installation no longer exists.
-    async fn save(&self, renewed: &Renewed) -> Result<Step, Error> {
+    async fn save(
+        &self,
+        renewed: &Renewed,
+        by: Option<Mark>,
+        response: Response,
+    ) -> Result<Step, Error> {
         let (engine, key) = (&self.engine, &self.key);
         let refresh_token = renewed.grant.refresh_token.as_ref();
         let issued = Issued {
             refresh: Mark::of(refresh_token.expect("a valid response has a refresh token")),
+            by,
+            response,
             issued_at: renewed.at,
             expires_at: renewed.grant.expires_at,
             is_ahead: self.is_ahead,
         };
         let give_up = Instant::now() + KEEP_TRYING;
         let mut pause = FIRST_PAUSE;
-        let mut is_doubtful = false;
         loop {
             let saved = engine.step(key, Some(&renewed.grant), |chain| {
-                let now = engine.clock.now();
-                let (next, committed) = protocol::commit(chain, &self.ticket, &issued, now);
-                // An earlier call with the same refresh token may have issued another pair, and
-                // Slack may have revoked this one.
-                is_doubtful |= next.is_some() && chain.is_some_and(|chain| chain.attempts > 1);
-                (next, committed)
+                protocol::commit(chain, &self.ticket, &issued, engine.clock.now())
             });
             let error = match saved.await {
                 Ok((stored, committed)) => {
-                    let saved = self.saved(renewed, stored, committed, is_doubtful);
-                    return Ok(saved.await);
+                    return Ok(self.saved(renewed, stored, committed).await);
                 }
                 Err(error) => error,
             };
@@ -162,24 +183,20 @@ impl HeldLease {
         renewed: &Renewed,
         stored: Option<StoredChain>,
         committed: Committed,
-        is_doubtful: bool,
     ) -> Step {
-        let (engine, key) = (&self.engine, &self.key);
+        let key = &self.key;
         match (committed, stored) {
             (Committed::Saved, Some(stored)) => {
                 tracing::info!(tenant = %key.tenant, whose = %key.credential, generation = stored.chain.generation, "refreshed");
-                if !is_doubtful || !engine.end_if_refused(key, &stored, true).await {
+                if !stored.chain.is_unproven {
                     return Step::Done(Arc::new(stored));
                 }
             }
-            (Committed::Alternate, stored) => {
+            (Committed::Alternate, _) => {
                 tracing::warn!(
                     tenant = %key.tenant, whose = %key.credential,
                     "another pair was saved first; this one is kept as an alternate"
                 );
-                if let Some(stored) = stored {
-                    engine.confirm(key, &stored).await;
-                }
             }
             (_, stored) => {
                 tracing::info!(
@@ -214,6 +231,9 @@ impl HeldLease {
 
 /// How long a save is tried. A database normally restarts or fails over within this time.
 const KEEP_TRYING: Duration = Duration::from_secs(10 * 60);
+
+/// Longer than a refresh takes.
+const LOOK: Duration = Duration::from_secs(60);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::buy::Step;
 use super::engine::Engine;
 use super::error::Error;
 use super::protocol::{self, LEASE, Released, Ticket};
@@ -27,17 +28,23 @@ impl HeldLease {
     /// after `after`, or else after the backoff. `fruitless` is the number of recorded calls that
     /// certainly issued no pair.
     ///
+    /// If another pair was saved in the meantime, the refresh did not fail: the chain must be read
+    /// again.
+    ///
     /// If the database does not respond for a long time, the lease is not released but lapses.
     pub(super) async fn give_back(
         &self,
         fruitless: u32,
         after: Option<Duration>,
         error: &str,
-    ) -> Error {
+    ) -> Result<Step, Error> {
         let now = self.engine.clock.now();
         let share = 0.5 + self.engine.jitter.random();
         let mut retry_at = now;
         let released = self.engine.patient_step(&self.key, |chain| {
+            if self.ticket.is_overtaken(chain) {
+                return (protocol::step_back(chain, &self.ticket), true);
+            }
             let failures = chain.map_or(0, |chain| chain.failures);
             retry_at = now + after.unwrap_or_else(|| backoff(failures).mul_f64(share));
             let released = Released {
@@ -45,16 +52,20 @@ impl HeldLease {
                 retry_at,
                 error: error.into(),
             };
-            (protocol::release(chain, &self.ticket, &released), ())
+            (protocol::release(chain, &self.ticket, &released), false)
         });
-        if let Err(error) = released.await {
-            tracing::warn!(
-                tenant = %self.key.tenant, whose = %self.key.credential, error = error_chain(&error),
-                "a lease could not be released; it lapses within 15 s"
-            );
-            retry_at += LEASE;
+        match released.await {
+            Ok((_, true)) => return Ok(Step::Again),
+            Ok((_, false)) => {}
+            Err(error) => {
+                tracing::warn!(
+                    tenant = %self.key.tenant, whose = %self.key.credential, error = error_chain(&error),
+                    "a lease could not be released; it lapses within 15 s"
+                );
+                retry_at += LEASE;
+            }
         }
-        Error::try_again(retry_at, Some(error))
+        Err(Error::try_again(retry_at, Some(error)))
     }
 }
 

@@ -10,7 +10,7 @@ use super::buy::Step;
 use super::engine::Engine;
 use super::error::Error;
 use super::lease::HeldLease;
-use super::protocol::{self, Acquired};
+use super::protocol::{self, Acquired, Response};
 use super::rotator::TokenRotator;
 use super::single_flight::Outcome;
 use crate::flight::fly;
@@ -115,7 +115,7 @@ impl Engine {
                 return Err(Error::NotExchanged { code });
             }
             Acquired::Go(ticket) => ticket,
-            Acquired::Held(_) => return Err(Error::Busy),
+            Acquired::Ask | Acquired::Held(_) => return Err(Error::Busy),
             Acquired::Missing => return Err(Error::not_installed(key)),
         };
         let (engine, token) = (Arc::clone(self), stored.grant.access_token.clone());
@@ -130,7 +130,7 @@ impl Engine {
             app_id: stored.app_id,
             is_ahead: false,
         };
-        match lease.buy(call).await {
+        match lease.buy(call, None, Response::Only).await {
             Ok(bought) => match bought? {
                 Step::Again => Err(Error::Busy),
                 Step::Done(stored) => Ok(stored),
@@ -148,9 +148,8 @@ async fn not_exchanged(lease: &HeldLease, failure: &SlackError) -> Error {
         SlackError::RateLimited { retry_after } => retry_after.unwrap_or(PAUSE).min(LONGEST_WAIT),
         _ => Duration::ZERO,
     };
-    lease
-        .give_back(is_definite.into(), Some(after), &name)
-        .await;
+    let given_back = lease.give_back(is_definite.into(), Some(after), &name);
+    drop(given_back.await);
     match failure {
         SlackError::Api { .. } if code.is_about_app() => Error::Configuration { code },
         _ => Error::NotExchanged { code },

@@ -2,7 +2,7 @@
 //! [`protocol`](super::protocol) in every interleaving of several workers. The adversary controls:
 //!
 //! * when a lease lapses, and when Slack's grace ends,
-//! * lost responses and crashes,
+//! * lost and late responses, and crashes,
 //! * a reinstall and an uninstallation,
 //! * how Slack treats a refresh token that is used again, in one of four ways.
 //!
@@ -18,11 +18,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::protocol::{
-    self, Acquired, Committed, Demand, Issued, Refused, Released, Served, Ticket,
+    self, Acquired, Committed, Demand, Issued, Refused, Released, Response, Served, Ticket,
 };
 use crate::store::{Chain, InstallId, Mark};
+use late::{Asks, Late, issued};
 
 mod exchange;
+mod late;
 mod mutants;
 mod parked;
 
@@ -55,6 +57,10 @@ struct Token {
     status: Status,
     parent: u8,
     install: u8,
+    /// Whether it was in the record.
+    was_stored: bool,
+    /// Whether it has bought a pair.
+    was_spent: bool,
 }
 
 /// The parent of a token that has no parent.
@@ -66,6 +72,8 @@ struct Budget {
     uses: u8,
     crashes: u8,
     lost: u8,
+    /// Responses that arrive after the worker has stopped waiting.
+    late: u8,
     reinstalls: u8,
     uninstalls: u8,
     lapses: u8,
@@ -93,6 +101,8 @@ enum Doing {
     Lost(u8),
     /// Slack issued this token.
     Got(u8),
+    /// Slack has said whether a pair is alive.
+    Asks(Asks),
     /// Slack refused this candidate.
     Refused(u8),
 }
@@ -103,6 +113,17 @@ struct Worker {
     ticket: Option<Ticket>,
     /// Whether the worker lost its lease, because the lease lapsed or the record was replaced.
     has_lapsed: bool,
+    /// Whether it has made a call whose outcome is unknown.
+    has_repeated: bool,
+}
+
+impl Worker {
+    const FREE: Self = Self {
+        doing: Doing::Nothing,
+        ticket: None,
+        has_lapsed: false,
+        has_repeated: false,
+    };
 }
 
 #[derive(Clone, Debug)]
@@ -111,6 +132,10 @@ struct State {
     record: Option<Chain>,
     install: u8,
     workers: Vec<Worker>,
+    /// The tasks that wait for late responses.
+    late: Vec<Late>,
+    /// Whether a worker has called Slack after it lost its lease.
+    is_stale: bool,
     budget: Budget,
     first: First,
     /// The installation and the generation of the last call whose outcome is lost.
@@ -124,18 +149,24 @@ struct State {
 #[derive(Clone, Copy)]
 struct Protocol {
     serve: Serve,
-    acquire: fn(Option<&Chain>, u128) -> (Option<Chain>, Acquired),
+    acquire: fn(Option<&Chain>, u128, Option<Pair>) -> (Option<Chain>, Acquired),
     commit: fn(Option<&Chain>, &Ticket, &Issued) -> (Option<Chain>, Committed),
     refuse: fn(Option<&Chain>, &Ticket, &[Mark]) -> (Option<Chain>, Refused),
     repeat: fn(Option<&Chain>, &Ticket) -> Option<Chain>,
     release: fn(Option<&Chain>, &Ticket, u32) -> Option<Chain>,
+    prove: fn(Option<&Chain>, InstallId, u64) -> Option<Chain>,
 }
+
+/// A pair, by its installation and generation.
+type Pair = (InstallId, u64);
 
 type Serve = fn(Option<&Chain>, SystemTime, Option<Duration>) -> (Option<Chain>, Served);
 
 const SHIPPED: Protocol = Protocol {
     serve: protocol::serve,
-    acquire: |chain, owner| protocol::acquire(chain, Demand::Current, owner, None, now()),
+    acquire: |chain, owner, asked| {
+        protocol::acquire(chain, Demand::Current, owner, None, asked, now())
+    },
     commit: |chain, ticket, fresh| protocol::commit(chain, ticket, fresh, now()),
     refuse: |chain, ticket, refused| protocol::refuse(chain, ticket, refused, &"refused".into()),
     repeat: |chain, ticket| protocol::repeat(chain, ticket, now()),
@@ -148,23 +179,32 @@ const SHIPPED: Protocol = Protocol {
         };
         protocol::release(chain, ticket, &released)
     },
+    prove: protocol::prove,
 };
 
 fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000)
 }
 
+/// When all pairs were issued: they are due, and still usable.
+fn issued_at() -> SystemTime {
+    now() - Duration::from_secs(700)
+}
+
+fn expires_at() -> SystemTime {
+    now() + Duration::from_secs(300)
+}
+
 /// Returns a record whose token is always due.
 fn record(install: u8, refresh: u8) -> Chain {
     let (install, refresh) = (InstallId(install.into()), Mark(refresh.into()));
-    Chain::unused(install, Some(refresh), now(), Some(now()))
+    Chain::unused(install, Some(refresh), issued_at(), Some(expires_at()))
 }
 
 /// Returns the record without the fields that do not matter to the search. Among them are times,
 /// because the adversary controls the time.
 fn plain(chain: Chain) -> Chain {
     Chain {
-        attempted_at: None,
         retry_at: None,
         failures: 0,
         last_error: None,
@@ -180,7 +220,8 @@ fn plain(chain: Chain) -> Chain {
 fn is_forgotten(serve: Serve, chain: &Chain) -> bool {
     let chain = protocol::scheduled(chain.clone());
     // States independently of the protocol which chains the worker does not refresh.
-    let is_parked = chain.idle >= PARKED && chain.attempts == 0 && chain.lease.is_none();
+    let is_settled = chain.attempts == 0 && !chain.is_unproven;
+    let is_parked = chain.idle >= PARKED && is_settled && chain.lease.is_none();
     let looks = [
         (DAY, None),
         (DAY, Some(20 * DAY)),
@@ -190,8 +231,8 @@ fn is_forgotten(serve: Serve, chain: &Chain) -> bool {
     looks.into_iter().any(|(after, keep_alive)| {
         let later = now() + after;
         let (next, served) = serve(Some(&chain), later, keep_alive);
-        let (_, acquired) = protocol::acquire(Some(&chain), Demand::Current, 99, None, later);
-        let can_refresh = matches!(acquired, Acquired::Go(_));
+        let (_, acquired) = protocol::acquire(Some(&chain), Demand::Current, 99, None, None, later);
+        let can_refresh = matches!(acquired, Acquired::Ask | Acquired::Go(_));
         let is_late = after > 20 * DAY;
         let is_wanted = can_refresh && (!is_parked || is_late && keep_alive.is_some());
         let is_due = chain.due_at.is_some_and(|due_at| due_at <= later);
@@ -216,11 +257,6 @@ fn at(mark: Mark) -> u8 {
 
 impl State {
     fn first(workers: usize, budget: Budget, first: First, idle: u32) -> Self {
-        let free = Worker {
-            doing: Doing::Nothing,
-            ticket: None,
-            has_lapsed: false,
-        };
         let record = Chain {
             idle,
             ..record(0, 0)
@@ -230,10 +266,14 @@ impl State {
                 status: Status::Live,
                 parent: ROOT,
                 install: 0,
+                was_stored: true,
+                was_spent: false,
             }],
             record: Some(record),
             install: 0,
-            workers: vec![free; workers],
+            workers: vec![Worker::FREE; workers],
+            late: Vec::new(),
+            is_stale: false,
             budget,
             first,
             unheard: None,
@@ -248,6 +288,7 @@ impl State {
             uses,
             crashes,
             lost,
+            late,
             reinstalls,
             uninstalls,
             lapses,
@@ -257,6 +298,7 @@ impl State {
             uses,
             crashes,
             lost,
+            late,
             reinstalls,
             uninstalls,
             lapses,
@@ -264,9 +306,10 @@ impl State {
             self.install,
         ]);
         let (install, generation) = self.unheard.unwrap_or((ROOT, ROOT));
-        key.extend([install, generation]);
+        key.extend([install, generation, self.is_stale.into()]);
         for token in &self.tokens {
             key.extend([token.status as u8, token.parent, token.install]);
+            key.push(u8::from(token.was_stored) + 2 * u8::from(token.was_spent));
         }
         key.push(0xFF);
         if let Some(chain) = &self.record {
@@ -285,6 +328,15 @@ impl State {
             key.push(0xFE);
             key.extend(lease);
             key.push(chain.is_dead.into());
+            let is_over = chain.expires_at <= Some(chain.issued_at);
+            key.push(is_over.into());
+            key.push(chain.attempted_at.is_some().into());
+            key.extend([chain.is_unproven.into(), chain.spent.map_or(ROOT, at)]);
+        }
+        for late in &self.late {
+            let number = u8::try_from(late.number).expect("there are few workers");
+            key.extend([0xFB, number, late.new]);
+            self.ticket_key(&late.ticket, &mut key);
         }
         for worker in &self.workers {
             key.push(0xFD);
@@ -294,21 +346,38 @@ impl State {
                 Doing::Got(what) => (2, what),
                 Doing::Refused(what) => (3, what),
                 Doing::Lost(what) => (4, what),
+                Doing::Asks(_) => (5, 0),
             };
             key.extend([kind, what, worker.has_lapsed.into()]);
+            key.push(worker.has_repeated.into());
+            if let Doing::Asks(asks) = worker.doing {
+                key.extend(asks.key());
+            }
             if let Some(ticket) = &worker.ticket {
-                let number = |number: u128| u8::try_from(number).expect("the numbers are small");
-                key.extend([number(ticket.install.0), number(ticket.generation.into())]);
-                key.extend(ticket.candidates.iter().copied().map(at));
+                self.ticket_key(ticket, &mut key);
             }
         }
         key.into()
+    }
+
+    fn ticket_key(&self, ticket: &Ticket, key: &mut Vec<u8>) {
+        let number = |number: u128| u8::try_from(number).expect("the numbers are small");
+        key.extend([number(ticket.install.0), number(ticket.generation.into())]);
+        let owner = self.worker_of(ticket.owner);
+        key.push(owner.map_or(ROOT, |it| number(it as u128)));
+        key.extend(ticket.candidates.iter().copied().map(at));
+    }
+
+    /// Returns the token that bought this one.
+    fn by(&self, token: u8) -> u8 {
+        self.tokens[usize::from(token)].parent
     }
 
     fn is_quiescent(&self) -> bool {
         self.workers
             .iter()
             .all(|worker| matches!(worker.doing, Doing::Nothing))
+            && self.late.is_empty()
     }
 
     /// Sends a refresh token to Slack. Returns the token that it buys, or `None` if Slack refuses.
@@ -335,10 +404,13 @@ impl State {
                 }
             },
         }
+        self.tokens[usize::from(token)].was_spent = true;
         self.tokens.push(Token {
             status: born,
             parent: token,
             install,
+            was_stored: false,
+            was_spent: false,
         });
         Some(new)
     }
@@ -355,6 +427,9 @@ impl State {
     fn write(&mut self, protocol: &Protocol, next: Option<Chain>) {
         if let Some(next) = next {
             self.forgotten |= is_forgotten(protocol.serve, &next);
+            for mark in next.refresh.iter().chain(&next.alternates) {
+                self.tokens[usize::from(at(*mark))].was_stored = true;
+            }
             self.record = Some(plain(next));
         }
     }
@@ -433,6 +508,8 @@ impl State {
             status: Status::Live,
             parent: ROOT,
             install: self.install,
+            was_stored: true,
+            was_spent: false,
         });
         self.record = Some(record(self.install, new));
     }
@@ -452,11 +529,7 @@ impl State {
     }
 
     fn rest(&mut self, number: usize) {
-        self.workers[number] = Worker {
-            doing: Doing::Nothing,
-            ticket: None,
-            has_lapsed: false,
-        };
+        self.workers[number] = Worker::FREE;
     }
 }
 
@@ -480,6 +553,7 @@ fn successors(state: &State, protocol: &Protocol, reuse: Reuse) -> Vec<(String, 
         successors.crash(number);
         successors.work(number);
     }
+    successors.late();
     successors.found
 }
 
@@ -532,6 +606,7 @@ impl Successors<'_> {
                 if matches!(state.workers[number].doing, Doing::Got(_)) {
                     state.lose(number);
                 }
+                state.late.retain(|late| late.number != number);
                 state.rest(number);
             });
         }
@@ -541,22 +616,28 @@ impl Successors<'_> {
     fn work(&mut self, number: usize) {
         let (state, protocol) = (self.state, self.protocol);
         let chain = state.record.as_ref();
+        if let Doing::Asks(asks) = state.workers[number].doing {
+            self.store(number, asks);
+            return;
+        }
         let Some(ticket) = &state.workers[number].ticket else {
             self.acquire(number);
             return;
         };
         match state.workers[number].doing {
-            Doing::Nothing => {}
+            Doing::Nothing | Doing::Asks(_) => {}
             Doing::Calls(candidate) => self.call(number, ticket, candidate),
             Doing::Lost(candidate) => {
                 self.give_up(number, ticket, 0);
                 let next = (protocol.repeat)(chain, ticket);
                 let is_noted = next.is_some();
+                let next = next.or_else(|| protocol::step_back(chain, ticket));
                 self.add(
                     format!("{number} records one more call: {is_noted}"),
                     |state| {
                         state.write(protocol, next);
                         if is_noted {
+                            state.workers[number].has_repeated = true;
                             state.workers[number].doing = Doing::Calls(candidate);
                         } else {
                             state.rest(number);
@@ -565,11 +646,14 @@ impl Successors<'_> {
                 );
             }
             Doing::Got(new) => {
+                let response = if state.workers[number].has_repeated {
+                    Response::Second
+                } else {
+                    Response::Only
+                };
                 let issued = Issued {
-                    refresh: Mark(new.into()),
-                    issued_at: now(),
-                    expires_at: Some(now()),
                     is_ahead: number == 0 && state.first != First::Caller,
+                    ..issued(new, state.by(new), response)
                 };
                 let (next, answer) = (protocol.commit)(chain, ticket, &issued);
                 self.end(number, &format!("commits {new}: {answer:?}"), next);
@@ -588,17 +672,27 @@ impl Successors<'_> {
 
     fn acquire(&mut self, number: usize) {
         let (state, protocol) = (self.state, self.protocol);
-        if state.budget.uses > 0
-            && state.comes(number, protocol)
-            && let chain = state.record.as_ref()
-            && let (next, Acquired::Go(ticket)) = (protocol.acquire)(chain, state.new_owner())
-        {
+        if state.budget.uses == 0 || !state.comes(number, protocol) {
+            return;
+        }
+        let chain = state.record.as_ref();
+        let pair = chain.map(|chain| (chain.install, chain.generation));
+        let (next, acquired) = (protocol.acquire)(chain, state.new_owner(), None);
+        let (next, acquired) = match acquired {
+            Acquired::Ask => {
+                self.ask(number);
+                // Slack does not say whether the pair is alive.
+                (protocol.acquire)(chain, state.new_owner(), pair)
+            }
+            acquired => (next, acquired),
+        };
+        if let Acquired::Go(ticket) = acquired {
             self.add(format!("{number} acquires"), |state| {
                 state.write(protocol, next);
                 state.workers[number] = Worker {
                     doing: Doing::Calls(0),
                     ticket: Some(ticket),
-                    has_lapsed: false,
+                    ..Worker::FREE
                 };
             });
         }
@@ -615,8 +709,10 @@ impl Successors<'_> {
             return;
         }
         let token = at(ticket.candidates[usize::from(candidate)]);
+        let has_lapsed = self.state.workers[number].has_lapsed;
         self.add(format!("{number} spends {token}"), |state| {
             state.budget.uses -= 1;
+            state.is_stale |= has_lapsed;
             state.workers[number].doing = match state.spend(token, reuse) {
                 Some(new) => Doing::Got(new),
                 None => Doing::Refused(candidate),
@@ -626,16 +722,38 @@ impl Successors<'_> {
             self.add(format!("{number} spends {token}, response lost"), |state| {
                 state.budget.uses -= 1;
                 state.budget.lost -= 1;
+                state.is_stale |= has_lapsed;
                 state.spend(token, reuse);
                 state.lose(number);
                 state.workers[number].doing = Doing::Lost(candidate);
+            });
+        }
+        let status = self.state.tokens[usize::from(token)].status;
+        if self.state.budget.late > 0 && status != Status::Dead {
+            let ticket = ticket.clone();
+            self.add(format!("{number} spends {token}, response late"), |state| {
+                state.budget.uses -= 1;
+                state.budget.late -= 1;
+                state.is_stale |= has_lapsed;
+                let new = state.spend(token, reuse).expect("Slack accepts it");
+                state.lose(number);
+                state.workers[number].doing = Doing::Lost(candidate);
+                state.late.push(Late {
+                    number,
+                    ticket,
+                    new,
+                });
             });
         }
     }
 
     fn give_up(&mut self, number: usize, ticket: &Ticket, fruitless: u32) {
         let chain = self.state.record.as_ref();
-        let next = (self.protocol.release)(chain, ticket, fruitless);
+        let next = if ticket.is_overtaken(chain) {
+            protocol::step_back(chain, ticket)
+        } else {
+            (self.protocol.release)(chain, ticket, fruitless)
+        };
         self.end(number, "gives up", next);
     }
 
@@ -652,9 +770,8 @@ impl Successors<'_> {
 /// Returns the rule that a state, or the step to it, violates.
 fn wrong(
     protocol: &Protocol,
-    before: &State,
-    tag: &str,
-    state: &State,
+    reuse: Reuse,
+    (before, tag, state): (&State, &str, &State),
     budget: Budget,
 ) -> Option<&'static str> {
     let is_reinstall = tag.starts_with("reinstall");
@@ -708,12 +825,17 @@ fn wrong(
     if !has_usable && nothing_failed && state.tokens.iter().any(is_ours) {
         return Some(LOST);
     }
+    let nobody_died = state.budget.crashes == budget.crashes && !state.is_stale;
+    if !has_usable && nobody_died && state.is_overwritten(reuse) {
+        return Some(OVERWRITTEN);
+    }
     None
 }
 
 const FALSE_DEATH: &str = "a chain is marked dead, but one of its refresh tokens works";
 const FORGOTTEN: &str = "the workers' schedule forgets a chain, or checks one without effect";
 const LOST: &str = "nothing failed, but no stored refresh token works and Slack has one that does";
+const OVERWRITTEN: &str = "no stored refresh token works, but one that was stored before does";
 const RESURRECTED: &str = "a step other than a reinstall restored or replaced an installation";
 const UNHEARD: &str = "no worker would repeat a call whose outcome is lost";
 const WENT_BACK: &str = "the generation of an installation decreased";
@@ -735,7 +857,7 @@ fn search(
     while place < states.len() && wanted.is_none_or(|wanted| !wrongs.contains_key(wanted)) {
         let state = states[place].0.clone();
         for (tag, next) in successors(&state, protocol, reuse) {
-            if let Some(wrong) = wrong(protocol, &state, &tag, &next, budget) {
+            if let Some(wrong) = wrong(protocol, reuse, (&state, &tag, &next), budget) {
                 wrongs
                     .entry(wrong)
                     .or_insert_with(|| story(&states, place, &tag));
@@ -748,6 +870,7 @@ fn search(
         states[place].0 = State {
             tokens: Vec::new(),
             workers: Vec::new(),
+            late: Vec::new(),
             record: None,
             ..state
         };
@@ -774,6 +897,7 @@ const NO_CRASH: Budget = Budget {
     uses: 4,
     crashes: 0,
     lost: 1,
+    late: 0,
     reinstalls: 1,
     uninstalls: 1,
     lapses: 2,

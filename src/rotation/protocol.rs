@@ -8,11 +8,15 @@
 //! * A pair is saved only if the chain still has the installation and the generation whose refresh
 //!   token bought it.
 //! * A pair that arrives too late for that is kept as an alternate.
+//!
+//! If more than one call was made with a refresh token, Slack may have ended the pair that is
+//! saved. Such a pair is *unproven*: the token that bought it stays an alternate until Slack says
+//! that the pair is alive.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::store::{Chain, InstallId, Lease, Mark, SUSPECT};
+use crate::store::{Chain, InstallId, Lease, Mark};
 
 mod schedule;
 #[cfg(test)]
@@ -51,6 +55,8 @@ pub(crate) enum Acquired {
     Dead { error: Option<Arc<str>> },
     /// The caller holds the lease and must call Slack.
     Go(Ticket),
+    /// Slack must be asked first whether the pair is alive.
+    Ask,
     /// Another refresh holds the lease.
     Held(Lease),
     /// The chain does not exist.
@@ -72,10 +78,31 @@ pub(crate) struct Ticket {
     pub(crate) candidates: Vec<Mark>,
 }
 
+impl Ticket {
+    /// Returns whether another pair of the installation was saved since the ticket was issued.
+    pub(crate) fn is_overtaken(&self, chain: Option<&Chain>) -> bool {
+        chain.is_some_and(|it| it.install == self.install && it.generation != self.generation)
+    }
+}
+
+/// How a response came, of the calls with one refresh token under one lease.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Response {
+    /// To the only call.
+    Only,
+    /// To the second call. The outcome of the first one is unknown.
+    Second,
+    /// After the refresh stopped waiting for it. The refresh may be making the second call.
+    Late,
+}
+
 /// A pair that Slack issued.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Issued {
     pub(crate) refresh: Mark,
+    /// The refresh token that bought it. `None` for the exchange of a long-lived token.
+    pub(crate) by: Option<Mark>,
+    pub(crate) response: Response,
     pub(crate) issued_at: SystemTime,
     pub(crate) expires_at: Option<SystemTime>,
     /// Whether the pair was bought ahead, without a caller that waits for it.
@@ -152,7 +179,7 @@ pub(crate) fn hand_out(chain: &Chain, demand: Demand, is_strict: bool, now: Syst
     if may_serve && !chain.is_suspect() && !(is_strict && is_due) {
         let is_held = chain.lease.is_some_and(|lease| lease.until > now);
         let is_free = !chain.is_dead && !is_held && waits(chain, now).is_none();
-        let refresh = is_free && (is_due || chain.attempts > 0);
+        let refresh = is_free && (is_due || chain.is_unsettled());
         return Handout::Serve { refresh };
     }
     if chain.is_dead || chain.refresh.is_none() {
@@ -175,11 +202,14 @@ pub(crate) fn waits(chain: &Chain, now: SystemTime) -> Option<SystemTime> {
 ///
 /// `watched` is the owner of a lease that the caller has seen for longer than [`LEASE`] on its own
 /// monotonic clock. That lease has lapsed, even if the wall clocks disagree.
+///
+/// `asked` is the pair about which the caller has asked Slack, by its installation and generation.
 pub(crate) fn acquire(
     chain: Option<&Chain>,
     demand: Demand,
     owner: u128,
     watched: Option<u128>,
+    asked: Option<(InstallId, u64)>,
     now: SystemTime,
 ) -> (Option<Chain>, Acquired) {
     let Some(chain) = chain else {
@@ -190,8 +220,9 @@ pub(crate) fn acquire(
     };
     let is_refused = demand.refuses(chain);
     let freshness = freshness(chain, now);
-    // A call of unknown outcome is repeated at once, while Slack still accepts the refresh token.
-    let is_due = is_refused || chain.attempts > 0 || freshness > Freshness::Fresh;
+    // A call of unknown outcome is repeated at once, and a pair that is not proven is proven at
+    // once, while Slack still accepts the refresh token.
+    let is_due = is_refused || chain.is_unsettled() || freshness > Freshness::Fresh;
     if !is_due {
         return (None, Acquired::Current);
     }
@@ -208,6 +239,11 @@ pub(crate) fn acquire(
         |lease: &Lease| lease.owner == owner || Some(lease.owner) == watched || lease.until <= now;
     if let Some(lease) = chain.lease.filter(|lease| !lapsed(lease)) {
         return (None, Acquired::Held(lease));
+    }
+    // Under a lapsed lease, a call may be in progress that ends the pair.
+    let is_usable = !is_refused && freshness < Freshness::Hard && chain.lease.is_none();
+    if chain.is_unproven && is_usable && asked != Some((chain.install, chain.generation)) {
+        return (None, Acquired::Ask);
     }
     if let Some(until) = waits(chain, now) {
         return (None, Acquired::Wait { until, error });
@@ -276,6 +312,8 @@ fn begin(
 
 /// Saves a pair that Slack issued for this ticket. The lease does not matter: another process may
 /// hold it.
+///
+/// If another call was made with the refresh token, Slack may have ended this pair.
 pub(crate) fn commit(
     chain: Option<&Chain>,
     ticket: &Ticket,
@@ -287,24 +325,34 @@ pub(crate) fn commit(
     };
     // An earlier try was applied and its response was lost. The chain is written again, because the
     // database may have reported that the earlier write is not durable yet.
+    let mut next = if issued.response == Response::Late {
+        chain.clone()
+    } else {
+        without_lease(chain, ticket)
+    };
+    let is_spent_again = chain.spent.is_some() && issued.by == chain.spent;
     if chain.refresh == Some(issued.refresh) {
-        return (Some(chain.clone()), Committed::Saved);
+        if is_spent_again && chain.generation == ticket.generation {
+            // The spent token was sent again and bought the stored pair again: it buys no other.
+            next = without_spent(next);
+        }
+        return (Some(next), Committed::Saved);
     }
     if chain.install != ticket.install {
         return (None, Committed::Orphan);
     }
     if chain.alternates.contains(&issued.refresh) {
-        return (Some(chain.clone()), Committed::Alternate);
+        return (Some(next), Committed::Alternate);
     }
-    let mut next = without_lease(chain, ticket);
     next.is_dead = false;
+    let is_over = chain.expires_at <= Some(chain.issued_at);
     if chain.generation != ticket.generation {
         next.alternates.push(issued.refresh);
         // If one refresh token bought two pairs, Slack may keep only one of them alive, and
         // perhaps not the stored one.
-        next.attempts = next.attempts.max(SUSPECT);
+        next.is_unproven = true;
         // If the stored token is known to have ended, the new alternate is tried at once.
-        next.retry_at = if chain.expires_at <= Some(chain.issued_at) {
+        next.retry_at = if is_over {
             None
         } else {
             next.retry_at.max(Some(now + CONFIRM))
@@ -313,6 +361,13 @@ pub(crate) fn commit(
     }
     next.alternates
         .retain(|mark| !ticket.candidates.contains(mark));
+    let is_repeated = chain.attempts > 1 || issued.response != Response::Only;
+    // A token that was sent once more because its pair was dead is not kept again: its next pair
+    // would not be alive either.
+    next.spent = issued.by.filter(|_| is_repeated);
+    // It is the oldest alternate, so it is sent last: under some rules of Slack, it ends the others.
+    next.alternates.splice(..0, next.spent);
+    next.is_unproven = next.spent.is_some() || is_spent_again;
     next.generation += 1;
     next.refresh = Some(issued.refresh);
     next.issued_at = issued.issued_at;
@@ -349,8 +404,15 @@ pub(crate) fn refuse(
         next.attempts = chain.attempts.saturating_sub(known);
         return ((next != *chain).then_some(next), Refused::Moved);
     }
+    // Slack ended the pair that was not proven, so its access token is not handed out.
+    let long_ago = chain.issued_at.checked_sub(LONG_AGO);
+    let ended = chain
+        .is_unproven
+        .then_some(long_ago.unwrap_or(chain.issued_at));
     let next = Chain {
+        expires_at: ended.or(chain.expires_at),
         is_dead: true,
+        is_unproven: false,
         attempts: 0,
         attempted_at: None,
         retry_at: None,
@@ -373,20 +435,33 @@ pub(crate) fn repeat(chain: Option<&Chain>, ticket: &Ticket, now: SystemTime) ->
     })
 }
 
-/// Stores Slack's verdict on a pair that became suspect because of an alternate. If the pair is
-/// alive, it is no longer suspect. If not, it can be refreshed at once.
-pub(crate) fn confirm(chain: Option<&Chain>, generation: u64, is_alive: bool) -> Option<Chain> {
-    let is_ours = |chain: &&Chain| chain.generation == generation && chain.lease.is_none();
-    let chain = chain.filter(is_ours).filter(|chain| !chain.is_dead)?;
-    // Calls were recorded in the meantime, so the pair is suspect for another reason as well.
-    if is_alive && chain.attempted_at.is_some() {
-        return None;
-    }
-    Some(Chain {
-        attempts: if is_alive { 0 } else { chain.attempts },
+/// Releases the lease of a ticket whose pair was replaced by a late response to one of its own
+/// calls. The new pair can be refreshed at once.
+pub(crate) fn step_back(chain: Option<&Chain>, ticket: &Ticket) -> Option<Chain> {
+    let overtaken = chain.filter(|_| ticket.is_overtaken(chain));
+    let chain = overtaken.filter(|chain| holds(chain, ticket))?;
+    Some(without_lease(chain, ticket))
+}
+
+/// Records that Slack calls this pair alive: it is proven.
+///
+/// A refresh that holds the lease may be making a call that ends the pair. The pair then stays
+/// unproven.
+pub(crate) fn prove(chain: Option<&Chain>, install: InstallId, generation: u64) -> Option<Chain> {
+    let is_meant = |chain: &&Chain| chain.install == install && chain.generation == generation;
+    let chain = chain.filter(is_meant)?;
+    (chain.is_unproven && chain.lease.is_none()).then(|| Chain {
+        is_unproven: false,
         retry_at: None,
-        ..chain.clone()
+        ..without_spent(chain.clone())
     })
+}
+
+/// Returns the chain without the token that bought its pair.
+fn without_spent(mut chain: Chain) -> Chain {
+    let spent = chain.spent.take();
+    chain.alternates.retain(|mark| Some(*mark) != spent);
+    chain
 }
 
 /// Releases the lease and stores the failure, if the ticket still holds the lease.
@@ -408,21 +483,21 @@ pub(crate) fn release(
 
 /// Records that Slack revoked this access token early. It is then refreshed as if it had expired.
 ///
-/// If the pair was just saved and the chain has no alternate, the refresh waits for [`LATE`]: a
+/// If the pair was not proven and the chain has no alternate, the refresh waits for [`LATE`]: a
 /// late response may still bring the pair that is alive.
 pub(crate) fn end(
     chain: Option<&Chain>,
     install: InstallId,
     generation: u64,
-    is_new: bool,
+    was_unproven: bool,
     now: SystemTime,
 ) -> Option<Chain> {
     let chain = chain?;
     let ended = over(chain, install, generation, "token_revoked")?;
-    let retry_at = if is_new && chain.alternates.is_empty() {
-        Some(now + LATE)
-    } else {
-        chain.retry_at
+    let retry_at = match (was_unproven, chain.alternates.is_empty()) {
+        (true, true) => Some(now + LATE),
+        (true, false) => None,
+        (false, _) => chain.retry_at,
     };
     Some(Chain { retry_at, ..ended })
 }
@@ -489,8 +564,8 @@ pub(crate) const LEASE: Duration = Duration::from_secs(15);
 /// responds within 1 s.
 pub(crate) const CALL: Duration = Duration::from_secs(6);
 
-/// The time that the process that added an alternate has to ask Slack about the stored pair. After
-/// it, any process may refresh the pair.
+/// After another pair became an alternate, the stored pair is not refreshed for this long if Slack
+/// does not say whether it is alive.
 const CONFIRM: Duration = Duration::from_secs(5);
 
 /// The part of the lease that is reserved for the save: a call that would leave less is not made.

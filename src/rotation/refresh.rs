@@ -18,7 +18,7 @@ use crate::flight::fly;
 use crate::metrics;
 use crate::random;
 use crate::span::{self, Ended, Operation};
-use crate::store::{ChainKey, StoredChain};
+use crate::store::{ChainKey, InstallId, StoredChain};
 
 /// The reason for a refresh.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -66,12 +66,17 @@ impl Engine {
         let give_up = Instant::now() + LONGEST;
         let mut watch = Watch::default();
         let mut owner = new_owner();
+        let mut asked = None;
         let mut pause = FIRST_PAUSE;
         loop {
-            let (stored, begun, acquired) = self.acquire(key, demand, owner, &watch).await?;
+            let (stored, begun, acquired) = self.acquire(key, demand, owner, &watch, asked).await?;
             match acquired {
                 Acquired::Current => return Ok(Arc::new(stored)),
                 Acquired::Dead { error } => return Err(Error::reinstall_needed(error.as_deref())),
+                Acquired::Ask => {
+                    self.prove(key, &stored).await;
+                    asked = Some((stored.chain.install, stored.chain.generation));
+                }
                 Acquired::Go(ticket) => {
                     // A late task of this ticket must not release the next ticket's lease.
                     owner = new_owner();
@@ -120,10 +125,12 @@ impl Engine {
         demand: Demand,
         owner: u128,
         watch: &Watch,
+        asked: Option<(InstallId, u64)>,
     ) -> Result<(StoredChain, Instant, Acquired), Error> {
         let acquired = self.patient_step(key, |chain| {
             let (begun, now) = (Instant::now(), self.clock.now());
-            let (next, acquired) = protocol::acquire(chain, demand, owner, watch.lapsed(), now);
+            let (next, acquired) =
+                protocol::acquire(chain, demand, owner, watch.lapsed(), asked, now);
             match (acquired, self.breaker.reason()) {
                 (Acquired::Go(_), Some(code)) => (None, Err(Error::Configuration { code })),
                 (acquired, _) => (next, Ok((begun, acquired))),
@@ -159,7 +166,10 @@ impl Engine {
             Err(error @ Error::Store(_)) => {
                 if let Some(left_out) = self.log_limit.admit("refresh") {
                     let error = error_chain(error);
-                    tracing::warn!(chain = %key, left_out, error, "a token could not be refreshed");
+                    tracing::warn!(
+                        tenant = %key.tenant, whose = %key.credential, left_out, error,
+                        "a token could not be refreshed"
+                    );
                 }
             }
             Err(error @ Error::ReinstallNeeded { .. }) => {

@@ -188,6 +188,12 @@ pub struct Chain {
     /// Whether Slack refused every refresh token of the chain. The app must then be installed
     /// again.
     pub is_dead: bool,
+    /// Whether Slack may have ended the pair, because another call may have issued a pair too. Slack
+    /// is then asked about the pair.
+    pub is_unproven: bool,
+    /// The alternate that bought the pair: the first one. It is kept until the pair is proven. If
+    /// Slack has ended the pair, it may still accept this token.
+    pub spent: Option<Mark>,
     /// The number of consecutive pairs, including the current one, that no caller has used.
     pub idle: u32,
     /// When a worker should check the chain.
@@ -231,6 +237,8 @@ impl Chain {
             failures: 0,
             last_error: None,
             is_dead: false,
+            is_unproven: false,
+            spent: None,
             idle: 0,
             due_at: None,
             threshold: RefreshThreshold::default(),
@@ -267,10 +275,17 @@ impl Chain {
     }
 
     /// Returns whether Slack may have revoked the access token early. Two calls of unknown outcome
-    /// may have issued two more pairs, and Slack keeps only two access tokens alive.
+    /// may have issued two more pairs, and Slack keeps only two access tokens alive. The same holds
+    /// for a pair that is not proven.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
-        is_suspect(self.attempts, self.is_dead)
+        is_suspect(self.attempts, self.is_unproven, self.is_dead)
+    }
+
+    /// Returns whether there is something to find out about the chain: the outcome of a call, or
+    /// whether its pair is alive.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.attempts > 0 || self.is_unproven
     }
 
     /// Returns a number from 0 to 1 that depends only on the pair.
@@ -296,8 +311,8 @@ pub(crate) const HARD: Duration = Duration::from_secs(5 * 60);
 pub(crate) const SUSPECT: u32 = 2;
 
 /// Implements [`Chain::is_suspect`].
-pub(crate) fn is_suspect(attempts: u32, is_dead: bool) -> bool {
-    attempts >= SUSPECT && !is_dead
+pub(crate) fn is_suspect(attempts: u32, is_unproven: bool, is_dead: bool) -> bool {
+    (attempts >= SUSPECT || is_unproven) && !is_dead
 }
 
 /// The right of one process to refresh a chain for a limited time. A lease saves calls to Slack.

@@ -50,14 +50,17 @@ async fn a_lost_answer_is_asked_for_once_more_with_the_same_refresh_token() {
         stage.expire();
         stage.inject(Fault::lost().after_effect());
         let token = stage.rotator().bot_token().await;
+        // The pair of the second call may be dead. The token is then sent once more.
+        let is_dead = policy == GracePolicy::FirstOnly;
         assert_eq!(
             stage.fake.uses(refresh_token(&old).expose()),
-            2,
+            2 + usize::from(is_dead),
             "{policy:?}"
         );
-        assert_eq!(stage.bot_chain().await.chain.generation, 1, "{policy:?}");
+        let generation = stage.bot_chain().await.chain.generation;
+        assert_eq!(generation, 1 + u64::from(is_dead), "{policy:?}");
         // If only the first pair is alive, it was lost with its response.
-        if policy != GracePolicy::FirstOnly {
+        if !is_dead {
             let token = token.expect("a token");
             assert!(
                 stage.fake.is_live(token.access_token.expose()),

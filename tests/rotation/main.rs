@@ -22,6 +22,7 @@ mod guards;
 mod hangs;
 mod holds;
 mod keys;
+mod late;
 mod logged;
 mod looks;
 mod losses;

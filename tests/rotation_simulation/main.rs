@@ -91,6 +91,7 @@ weathers! {
     calm: every_refresh_token_is_spent_once,
     stalls: stalls_past_the_lease_and_skewed_clocks_lose_nothing,
     lost: lost_answers_lose_nothing_within_the_grace,
+    late: late_answers_and_pairs_that_a_repeated_call_has_ended_lose_nothing,
     crashes: crashes_lose_nothing_within_the_grace,
     outages: outages_of_the_database_lose_nothing,
     refusing: a_database_that_refuses_commits_for_a_minute_loses_nothing,

@@ -63,6 +63,19 @@ impl Sky {
         self.is_clear.load(Ordering::SeqCst)
     }
 
+    /// Delays a response until its caller has stopped waiting for it and has repeated the call.
+    async fn delay(&self) {
+        let late = self.weather.late;
+        if late == 0 || self.is_clear() {
+            return;
+        }
+        let (is_late, by) = self.dice(|dice| (dice.hits(late), dice.millis(5_900, 12_000)));
+        if is_late {
+            self.faults.fetch_add(1, Ordering::SeqCst);
+            sleep(by).await;
+        }
+    }
+
     fn is_black(&self) -> bool {
         let blackout = *self.blackout.lock().expect("no panic");
         blackout.is_some_and(|until| Instant::now() < until) && !self.is_clear()
@@ -272,6 +285,9 @@ impl Transport for Network {
                 let answer = self.inner.send(request).await;
                 if let Ok(answer) = &answer {
                     ledger.answer(&asked, answer.body());
+                }
+                if asked.is_refresh() {
+                    sky.delay().await;
                 }
                 answer
             }

@@ -10,6 +10,8 @@ pub(crate) struct Weather {
     pub(crate) name: &'static str,
     /// Of 1,000 calls to Slack, how many are lost, before or after their effect.
     pub(crate) lost: u32,
+    /// Of 1,000 refreshes, how many have a response that comes too late for the call's timeout.
+    pub(crate) late: u32,
     /// Of 1,000 operations, how many stall for longer than a lease.
     pub(crate) stalls: u32,
     /// Of 1,000 operations, how many are a node's last.
@@ -32,6 +34,7 @@ pub(crate) struct Weather {
 pub(crate) const CALM: Weather = Weather {
     name: "calm",
     lost: 0,
+    late: 0,
     stalls: 0,
     crashes: 0,
     outages: 0,
@@ -43,7 +46,7 @@ pub(crate) const CALM: Weather = Weather {
     lies: false,
 };
 
-const WEATHERS: [Weather; 9] = [
+const WEATHERS: [Weather; 10] = [
     CALM,
     Weather {
         name: "stalls",
@@ -55,6 +58,12 @@ const WEATHERS: [Weather; 9] = [
         name: "lost",
         lost: 200,
         lies: true,
+        ..CALM
+    },
+    Weather {
+        name: "late",
+        late: 250,
+        lost: 150,
         ..CALM
     },
     Weather {
@@ -90,6 +99,7 @@ const WEATHERS: [Weather; 9] = [
     Weather {
         name: "storm",
         lost: 100,
+        late: 50,
         stalls: 60,
         crashes: 20,
         outages: 100,

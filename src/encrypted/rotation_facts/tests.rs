@@ -25,6 +25,8 @@ fn full() -> Chain {
         failures: 13,
         last_error: Some("error".into()),
         is_dead: true,
+        is_unproven: true,
+        spent: Some(Mark(5)),
         idle: 14,
         due_at: Some(at(15)),
         threshold: crate::store::RefreshThreshold::default(),
@@ -59,6 +61,7 @@ fn ids_that_are_no_numbers_are_an_unknown_form() {
     for (from, to) in [
         ("\"00000000000000000000000000001122\"", "\"x\""),
         ("\"00000000000000000000000000000008\"", "\"\""),
+        ("\"0000000000000005\"", "\"y\""),
     ] {
         let text = serde_json::to_string(&RotationFacts::after(None, &full()));
         let text = text.expect("plain fields");
@@ -70,7 +73,7 @@ fn ids_that_are_no_numbers_are_an_unknown_form() {
 }
 
 #[test]
-fn two_calls_of_unknown_outcome_make_a_living_chain_suspect() {
+fn two_calls_of_unknown_outcome_or_an_unproven_pair_make_a_living_chain_suspect() {
     for (attempts, is_dead, expected) in [
         (0, false, false),
         (1, false, false),
@@ -85,6 +88,14 @@ fn two_calls_of_unknown_outcome_make_a_living_chain_suspect() {
         };
         let facts = RotationFacts::after(None, &chain);
         assert_eq!(facts.is_suspect(), expected, "{attempts}, {is_dead}");
+        assert_eq!(facts.is_suspect(), chain.is_suspect());
+        let is_unproven = true;
+        let chain = Chain {
+            is_unproven,
+            ..chain
+        };
+        let facts = RotationFacts::after(None, &chain);
+        assert_eq!(facts.is_suspect(), !is_dead, "{attempts}, {is_dead}");
         assert_eq!(facts.is_suspect(), chain.is_suspect());
     }
 }

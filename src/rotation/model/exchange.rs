@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::{FORGOTTEN, LOST, RESURRECTED, is_forgotten, now, record};
-use crate::rotation::protocol::{self, Acquired, Committed, Issued, Released, Ticket};
+use crate::rotation::protocol::{self, Acquired, Committed, Issued, Released, Response, Ticket};
 use crate::store::{Chain, InstallId, Lease, Mark};
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -199,6 +199,8 @@ impl State {
                     issued_at: now(),
                     expires_at: Some(now()),
                     is_ahead: false,
+                    by: None,
+                    response: Response::Only,
                 };
                 let (next, committed) = (protocol.commit)(chain, ticket, &fresh);
                 step(&mut |state| {

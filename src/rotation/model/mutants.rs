@@ -4,7 +4,7 @@ use super::{
     Budget, FALSE_DEATH, First, LOST, NO_CRASH, Protocol, RESURRECTED, REUSES, Reuse, SHIPPED,
     State, WITHOUT_LEASE, at, clean, now, record, search,
 };
-use crate::rotation::protocol::{self, Acquired, Committed, Issued, Ticket};
+use crate::rotation::protocol::{self, Acquired, Committed, Issued, Response, Ticket};
 use crate::store::{Chain, Mark};
 
 /// Returns whether the search finds this violation in a mutant, for any way in which Slack treats
@@ -131,8 +131,8 @@ fn a_mutant_that_gives_back_whosever_lease_is_caught() {
 
 #[test]
 fn a_mutant_that_calls_before_it_writes_the_intent_is_caught() {
-    let acquire = |chain: Option<&Chain>, owner: u128| {
-        let (_, acquired) = (SHIPPED.acquire)(chain, owner);
+    let acquire = |chain: Option<&Chain>, owner, asked| {
+        let (_, acquired) = (SHIPPED.acquire)(chain, owner, asked);
         (None, acquired)
     };
     assert!(finds(Protocol { acquire, ..SHIPPED }, WITHOUT_LEASE));
@@ -151,7 +151,7 @@ fn a_mutant_that_writes_where_nothing_stands_is_caught() {
 /// it.
 #[test]
 fn a_pair_that_stands_already_is_written_again() {
-    let (mut chain, acquired) = (SHIPPED.acquire)(Some(&record(0, 0)), 1);
+    let (mut chain, acquired) = (SHIPPED.acquire)(Some(&record(0, 0)), 1, None);
     let Acquired::Go(ticket) = acquired else {
         panic!("the chain is due, so the lease must be taken: {acquired:?}")
     };
@@ -161,6 +161,8 @@ fn a_pair_that_stands_already_is_written_again() {
             issued_at: now(),
             expires_at: Some(now()),
             is_ahead: false,
+            by: None,
+            response: Response::Only,
         };
         let (next, answer) = protocol::commit(chain.as_ref(), &ticket, &fresh, now());
         assert_eq!(answer, expected);

@@ -16,6 +16,7 @@ const SOME: Budget = Budget {
     uses: 3,
     crashes: 1,
     lost: 1,
+    late: 0,
     reinstalls: 0,
     uninstalls: 0,
     lapses: 1,

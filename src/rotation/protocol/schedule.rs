@@ -59,7 +59,7 @@ pub(crate) fn scheduled(chain: Chain) -> Chain {
         _ if chain.is_dead => None,
         (_, None) => None,
         (Some(lease), _) => Some(lease.until),
-        _ if chain.attempts > 0 => Some(retry_at.unwrap_or(chain.issued_at)),
+        _ if chain.is_unsettled() => Some(retry_at.unwrap_or(chain.issued_at)),
         _ if is_parked(&chain) => Some(retry_at.map_or(kept, |at| at.max(kept))),
         _ => soft_at.max(retry_at.filter(|_| soft_at.is_some())),
     };
@@ -68,7 +68,7 @@ pub(crate) fn scheduled(chain: Chain) -> Chain {
 
 /// Returns whether the chain is parked: it was idle for so long that no pair is bought ahead.
 fn is_parked(chain: &Chain) -> bool {
-    let is_idle = chain.idle >= PARKED && chain.attempts == 0 && chain.lease.is_none();
+    let is_idle = chain.idle >= PARKED && !chain.is_unsettled() && chain.lease.is_none();
     is_idle && !chain.is_dead && chain.refresh.is_some()
 }
 

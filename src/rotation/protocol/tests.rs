@@ -4,6 +4,7 @@
 use super::schedule::{FIRST_REST, LONGEST_REST, PARKED, PARKED_LOOK, PERSISTENT};
 use super::*;
 use crate::clock::to_epoch;
+use crate::store::SUSPECT;
 
 mod calls;
 mod handout;

@@ -137,6 +137,8 @@ fn a_new_chain_is_due_when_its_pair_is_soft() {
         failures: 0,
         last_error: None,
         is_dead: false,
+        is_unproven: false,
+        spent: None,
         idle: 0,
         due_at: chain.soft_at(),
         threshold: RefreshThreshold::default(),

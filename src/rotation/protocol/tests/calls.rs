@@ -71,6 +71,7 @@ fn a_chain_waits_for_times_to_come_and_not_for_those_that_nobody_writes() {
 /// Returns the name of a result of `acquire`.
 fn kind(acquired: &Acquired) -> &'static str {
     match acquired {
+        Acquired::Ask => "ask",
         Acquired::Current => "current",
         Acquired::Dead { .. } => "dead",
         Acquired::Go(_) => "go",
@@ -81,7 +82,7 @@ fn kind(acquired: &Acquired) -> &'static str {
 }
 
 fn acquired(chain: &Chain, demand: Demand, watched: Option<u128>) -> (Option<Chain>, Acquired) {
-    let (next, acquired) = acquire(Some(chain), demand, OURS, watched, now());
+    let (next, acquired) = acquire(Some(chain), demand, OURS, watched, None, now());
     let goes = matches!(acquired, Acquired::Go(_));
     assert_eq!(
         next.is_some(),
@@ -145,9 +146,41 @@ fn slack_is_called_only_for_a_chain_that_is_due_alive_free_and_not_asked_to_wait
     let chains = [held(OTHERS, NOW + 1), held_and_waiting];
     check("held", current, None, &chains);
     assert_eq!(
-        acquire(None, current, OURS, None, now()),
+        acquire(None, current, OURS, None, None, now()),
         (None, Acquired::Missing)
     );
+}
+
+#[test]
+fn a_pair_that_is_not_proven_is_asked_about_once_and_then_refreshed() {
+    let unproven = |chain: Chain| with(chain, |it| it.is_unproven = true);
+    let waiting = |chain: Chain| with(chain, |it| it.retry_at = Some(at(NOW + 1)));
+    let held = |until| with(fresh(), |it| it.lease = lease(OTHERS, until));
+    let (current, refused) = (Demand::Current, newer_than(1, 4));
+    let ours = Some((InstallId(1), 4));
+    let rows = [
+        (fresh(), current, None, "ask"),
+        (soft(), current, None, "ask"),
+        (waiting(fresh()), current, None, "ask"),
+        (fresh(), newer_than(1, 3), None, "ask"),
+        (fresh(), current, Some((InstallId(1), 3)), "ask"),
+        (fresh(), current, Some((InstallId(2), 4)), "ask"),
+        // Slack did not say whether it is alive.
+        (fresh(), current, ours, "go"),
+        (waiting(fresh()), current, ours, "wait"),
+        // It has ended anyway.
+        (hard(), current, None, "go"),
+        (fresh(), refused, None, "go"),
+        // A call that is in progress may end it.
+        (held(NOW + 1), current, None, "held"),
+        (held(NOW - 1), current, None, "go"),
+    ];
+    for (place, (chain, demand, asked, expected)) in rows.into_iter().enumerate() {
+        let chain = unproven(chain);
+        let (next, acquired) = acquire(Some(&chain), demand, OURS, None, asked, now());
+        assert_eq!(kind(&acquired), expected, "{place}");
+        assert_eq!(next.is_some(), expected == "go", "{place}");
+    }
 }
 
 #[test]

@@ -1,11 +1,13 @@
-//! Tests `commit`, `confirm` and `end`: how a new pair is saved, and what happens when the stored
-//! pair has ended.
+//! Tests `commit`, `prove`, `step_back` and `end`: how a new pair is saved, and what happens when
+//! the stored pair has ended.
 
 use super::*;
 
 fn bought() -> Issued {
     Issued {
         refresh: Mark(60),
+        by: Some(Mark(40)),
+        response: Response::Only,
         issued_at: at(NOW + 1),
         expires_at: Some(at(NOW + 43_201)),
         is_ahead: false,
@@ -14,6 +16,29 @@ fn bought() -> Issued {
 
 fn committed(chain: &Chain, fresh: &Issued) -> (Option<Chain>, Committed) {
     commit(Some(chain), &ticket(), fresh, now())
+}
+
+/// Returns the chain that is stored when the pair is saved over this one.
+fn saved_over(chain: &Chain) -> Chain {
+    Chain {
+        generation: 5,
+        refresh: Some(Mark(60)),
+        // The alternates that this ticket names are removed. Later ones are kept.
+        alternates: vec![Mark(50)],
+        issued_at: at(NOW + 1),
+        expires_at: Some(at(NOW + 43_201)),
+        lease: None,
+        attempts: 0,
+        attempted_at: None,
+        retry_at: None,
+        failures: 0,
+        last_error: None,
+        is_dead: false,
+        is_unproven: false,
+        spent: None,
+        idle: 0,
+        ..chain.clone()
+    }
 }
 
 #[test]
@@ -26,31 +51,166 @@ fn a_pair_is_saved_over_the_pair_that_bought_it() {
     ] {
         let chain = Chain {
             lease: lease_before,
+            attempts: 1,
             is_dead: true,
             ..busy()
         };
         let saved = Chain {
-            generation: 5,
-            refresh: Some(Mark(60)),
-            // The alternates that this ticket tried are removed. Later ones are kept.
-            alternates: vec![Mark(50)],
-            issued_at: at(NOW + 1),
-            expires_at: Some(at(NOW + 43_201)),
             lease: lease_after,
-            attempts: 0,
-            attempted_at: None,
-            retry_at: None,
-            failures: 0,
-            last_error: None,
-            is_dead: false,
-            idle: 0,
-            ..chain.clone()
+            ..saved_over(&chain)
         };
         assert_eq!(
             committed(&chain, &bought()),
             (Some(saved), Committed::Saved)
         );
+        // The refresh that stopped waiting for this response may still call Slack.
+        let late = Issued {
+            response: Response::Late,
+            ..bought()
+        };
+        let (next, _) = committed(&chain, &late);
+        assert_eq!(next.expect("the chain changes").lease, lease_before);
     }
+}
+
+#[test]
+fn the_token_that_bought_a_pair_is_kept_if_it_was_sent_more_than_once() {
+    let rows = [
+        (1, Response::Only, 40, false),
+        (2, Response::Only, 40, true),
+        (3, Response::Only, 51, true),
+        // The other call could not be recorded.
+        (1, Response::Second, 40, true),
+        (1, Response::Late, 51, true),
+    ];
+    for (attempts, response, by, is_kept) in rows {
+        let chain = with(busy(), |it| it.attempts = attempts);
+        let fresh = Issued {
+            response,
+            by: Some(Mark(by)),
+            ..bought()
+        };
+        let kept = is_kept.then_some(Mark(by));
+        let alternates = kept.into_iter().chain([Mark(50)]);
+        let is_late = response == Response::Late;
+        let saved = Chain {
+            alternates: alternates.collect(),
+            is_unproven: is_kept,
+            spent: kept,
+            lease: chain.lease.filter(|_| is_late),
+            ..saved_over(&chain)
+        };
+        assert_eq!(
+            (saved.is_suspect(), saved.is_unsettled()),
+            (is_kept, is_kept)
+        );
+        assert_eq!(committed(&chain, &fresh), (Some(saved), Committed::Saved));
+        // The token of an exchange is sent once.
+        let exchanged = Issued { by: None, ..fresh };
+        let (next, _) = committed(&chain, &exchanged);
+        let next = next.expect("the chain changes");
+        assert_eq!((next.is_unproven, next.spent), (false, None));
+    }
+}
+
+#[test]
+fn a_spent_token_is_sent_once_more_and_its_pair_is_asked_about_too() {
+    let chain = Chain {
+        attempts: 1,
+        is_unproven: true,
+        spent: Some(Mark(51)),
+        ..busy()
+    };
+    for (attempts, by, is_unproven, spent) in [
+        (1, 51, true, None),
+        (2, 51, true, Some(Mark(51))),
+        (1, 40, false, None),
+        (2, 40, true, Some(Mark(40))),
+    ] {
+        let chain = with(chain.clone(), |it| it.attempts = attempts);
+        let fresh = Issued {
+            by: Some(Mark(by)),
+            ..bought()
+        };
+        let alternates = spent.into_iter().chain([Mark(50)]);
+        let saved = Chain {
+            alternates: alternates.collect(),
+            is_unproven,
+            spent,
+            ..saved_over(&chain)
+        };
+        let expected = (Some(saved), Committed::Saved);
+        assert_eq!(committed(&chain, &fresh), expected, "{attempts}, {by}");
+    }
+    // Slack returns the stored pair again. Its refresh token was refused before.
+    let again = Issued {
+        refresh: Mark(40),
+        by: Some(Mark(51)),
+        ..bought()
+    };
+    let without = Chain {
+        alternates: vec![Mark(50)],
+        spent: None,
+        lease: None,
+        ..chain.clone()
+    };
+    assert_eq!(committed(&chain, &again), (Some(without), Committed::Saved));
+    // This is the same save once more.
+    let saved = with(chain, |it| it.generation = 5);
+    let free = with(saved.clone(), |it| it.lease = None);
+    assert_eq!(committed(&saved, &again), (Some(free), Committed::Saved));
+}
+
+#[test]
+fn a_pair_that_slack_calls_alive_is_proven_and_its_spent_token_is_dropped() {
+    let chain = Chain {
+        lease: None,
+        is_unproven: true,
+        spent: Some(Mark(51)),
+        ..busy()
+    };
+    let proven = Chain {
+        alternates: vec![Mark(50)],
+        is_unproven: false,
+        spent: None,
+        retry_at: None,
+        ..chain.clone()
+    };
+    assert_eq!(prove(Some(&chain), InstallId(1), 4), Some(proven));
+    let alone = with(chain.clone(), |it| it.spent = None);
+    let next = prove(Some(&alone), InstallId(1), 4).expect("the chain changes");
+    assert_eq!(next.alternates, alone.alternates);
+    for (other, install, generation) in [
+        (chain.clone(), 1, 3),
+        (chain.clone(), 1, 5),
+        (chain.clone(), 2, 4),
+        (with(chain.clone(), |it| it.is_unproven = false), 1, 4),
+        // A call that is in progress may end it.
+        (
+            with(chain.clone(), |it| it.lease = lease(OTHERS, NOW - 9)),
+            1,
+            4,
+        ),
+        (with(chain, |it| it.lease = lease(OURS, NOW + 9)), 1, 4),
+    ] {
+        assert_eq!(prove(Some(&other), InstallId(install), generation), None);
+    }
+    assert_eq!(prove(None, InstallId(1), 4), None);
+}
+
+#[test]
+fn a_lease_whose_pair_was_replaced_meanwhile_is_given_back_without_a_failure() {
+    let replaced = with(busy(), |it| it.generation = 5);
+    let free = with(replaced.clone(), |it| it.lease = None);
+    assert_eq!(step_back(Some(&replaced), &ticket()), Some(free));
+    for chain in [
+        busy(),
+        with(replaced.clone(), |it| it.lease = lease(OTHERS, NOW + 7)),
+        with(replaced, |it| it.install = InstallId(2)),
+    ] {
+        assert_eq!(step_back(Some(&chain), &ticket()), None, "{chain:?}");
+    }
+    assert_eq!(step_back(None, &ticket()), None);
 }
 
 #[test]
@@ -94,9 +254,10 @@ fn a_pair_that_was_saved_already_is_written_again_as_it_is() {
         is_dead: true,
         ..busy()
     };
+    let free = |chain: &Chain| with(chain.clone(), |it| it.lease = None);
     assert_eq!(
         committed(&saved, &bought()),
-        (Some(saved.clone()), Committed::Saved)
+        (Some(free(&saved)), Committed::Saved)
     );
     // The installation was fetched with this pair and stored again.
     let stored_again = with(saved, |it| it.install = InstallId(2));
@@ -109,35 +270,31 @@ fn a_pair_that_was_saved_already_is_written_again_as_it_is() {
         let beside = with(beside.clone(), |it| it.generation = generation);
         assert_eq!(
             committed(&beside, &bought()),
-            (Some(beside.clone()), Committed::Alternate)
+            (Some(free(&beside)), Committed::Alternate)
         );
     }
 }
 
 #[test]
-fn a_pair_that_comes_second_is_kept_beside_the_first() {
+fn a_pair_that_comes_second_is_kept_beside_the_first_which_is_then_not_proven() {
     for generation in [3, 5] {
-        for (attempts, expected) in [(0, 2), (1, 2), (2, 2), (3, 3)] {
-            let chain = Chain {
-                generation,
-                attempts,
-                is_dead: true,
-                ..busy()
-            };
-            let kept = Chain {
-                alternates: vec![Mark(50), Mark(51), Mark(60)],
-                lease: None,
-                attempts: expected,
-                is_dead: false,
-                retry_at: Some(at(NOW + 5)),
-                expires_at: Some(now()),
-                ..chain.clone()
-            };
-            assert_eq!(
-                committed(&chain, &bought()),
-                (Some(kept), Committed::Alternate)
-            );
-        }
+        let chain = Chain {
+            generation,
+            is_dead: true,
+            ..busy()
+        };
+        let kept = Chain {
+            alternates: vec![Mark(50), Mark(51), Mark(60)],
+            lease: None,
+            is_dead: false,
+            is_unproven: true,
+            retry_at: Some(at(NOW + 5)),
+            ..chain.clone()
+        };
+        assert_eq!(
+            committed(&chain, &bought()),
+            (Some(kept), Committed::Alternate)
+        );
     }
 }
 
@@ -170,56 +327,23 @@ fn beside_another_pair_slack_is_asked_for_5_seconds_unless_that_pair_is_over() {
 }
 
 #[test]
-fn slacks_word_ends_a_suspicion_of_this_generation_without_a_lease() {
-    let suspect = Chain {
-        lease: None,
-        attempts: 2,
-        attempted_at: None,
-        retry_at: Some(at(NOW + 5)),
-        ..busy()
-    };
-    let freed = |attempts| Chain {
-        attempts,
-        retry_at: None,
-        ..suspect.clone()
-    };
-    assert_eq!(confirm(Some(&suspect), 4, true), Some(freed(0)));
-    assert_eq!(confirm(Some(&suspect), 4, false), Some(freed(2)));
-    let called = with(suspect.clone(), |it| it.attempted_at = Some(at(NOW - 8)));
-    assert_eq!(confirm(Some(&called), 4, true), None);
-    let told = with(called.clone(), |it| it.retry_at = None);
-    assert_eq!(confirm(Some(&called), 4, false), Some(told));
-    for is_alive in [true, false] {
-        let held = with(suspect.clone(), |it| it.lease = lease(OTHERS, NOW - 9));
-        let dead = with(suspect.clone(), |it| it.is_dead = true);
-        for chain in [&held, &dead] {
-            assert_eq!(confirm(Some(chain), 4, is_alive), None, "{chain:?}");
-        }
-        for generation in [3, 5] {
-            assert_eq!(confirm(Some(&suspect), generation, is_alive), None);
-        }
-        assert_eq!(confirm(None, 4, is_alive), None);
-    }
-}
-
-#[test]
 fn a_token_that_slack_has_ended_is_over_by_every_clock() {
     let alone = with(busy(), |it| it.alternates = Vec::new());
     let rows = [
         (alone.clone(), true, Some(NOW + 30)),
         (alone, false, Some(NOW - 20)),
-        (busy(), true, Some(NOW - 20)),
+        (busy(), true, None),
         (busy(), false, Some(NOW - 20)),
     ];
-    for (chain, is_new, retry_at) in rows {
+    for (chain, was_unproven, retry_at) in rows {
         let ended = Chain {
             expires_at: Some(chain.issued_at - Duration::from_secs(24 * 3600)),
             retry_at: retry_at.map(at),
             last_error: Some("token_revoked".into()),
             ..chain.clone()
         };
-        let next = end(Some(&chain), InstallId(1), 4, is_new, now());
-        assert_eq!(next, Some(ended), "{is_new}");
+        let next = end(Some(&chain), InstallId(1), 4, was_unproven, now());
+        assert_eq!(next, Some(ended), "{was_unproven}");
     }
     let single = with(busy(), |it| it.refresh = None);
     for (chain, install, generation) in [

@@ -32,6 +32,11 @@ fn a_chain_is_dead_when_every_refresh_token_of_its_row_is_refused() {
         };
         assert_eq!(refused(&chain, &[40, 51, 50]), (Some(dead), Refused::Dead));
     }
+    // Slack has ended a pair that was not proven, so nobody gets its access token.
+    let unproven = with(fresh(), |it| it.is_unproven = true);
+    let (next, _) = refused(&unproven, &[40]);
+    let next = next.expect("the chain changes");
+    assert!(!next.is_unproven && next.expires_at < Some(next.issued_at));
     let failing = with(busy(), |it| it.failures = u32::MAX);
     let (next, _) = refused(&failing, &[40, 51, 50]);
     assert_eq!(next.expect("the chain changes").failures, u32::MAX);
