@@ -204,7 +204,8 @@ pub use installation::{
 pub use oauth::{InstallConfig, InstallOptions, InstallProvider, RedirectUri};
 pub use rotation::{RotationConfig, TokenRotator};
 pub use seal::{
-    DataKey, KeyContext, KeyError, KeyId, KeyProvider, LocalKeyProvider, MasterKey, MasterKeyError,
+    DataKey, KeyContext, KeyError, KeyId, KeyIdError, KeyProvider, LocalKeyProvider, MasterKey,
+    MasterKeyError,
 };
 pub use store::{
     AuditStore, Delete, Departure, InstallationStore, LifecycleStore, Notice, SeenStore, StateStore,

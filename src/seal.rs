@@ -26,7 +26,7 @@ mod local;
 pub(crate) mod wrapped;
 
 pub(crate) use envelope::{Context, MANIFEST, RECORD, open, seal};
-pub use key::{DataKey, KeyId};
+pub use key::{DataKey, KeyId, KeyIdError};
 pub(crate) use keyring::{Held, Keyring, Lookup};
 pub use local::{LocalKeyProvider, MasterKey, MasterKeyError};
 

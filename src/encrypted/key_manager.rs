@@ -228,19 +228,48 @@ impl<B: Backend> KeyManager<'_, B> {
         let (keys, now) = (&self.0.driver.keys, self.0.clock.now());
         for _ in 0..ATTEMPTS {
             let loaded = keys.load().await?;
-            let key = match loaded.key(id) {
-                Some(key) if key.state == KeyState::Primary => return Ok(false),
-                Some(key) if key.state == KeyState::Distributed => key,
-                _ => return Err(KeyChangeError::NotDistributed { id }),
+            let Some(key) = self.promotable(loaded.key(id), id, force).await? else {
+                return Ok(false);
             };
-            if !force {
-                self.check_distribution(&key, now).await?;
-            }
             if keys.promote(&loaded, key, now).await? {
                 return Ok(true);
             }
         }
         Err(overtaken().into())
+    }
+
+    /// Checks whether [`promote`](Self::promote) would be refused. Returns `false` if the key
+    /// already is the primary.
+    ///
+    /// # Errors
+    ///
+    /// As [`promote`](Self::promote).
+    ///
+    /// # Cancel safety
+    ///
+    /// Changes nothing. You can drop the call at any point.
+    pub async fn check_promote(&self, id: KeyId, force: bool) -> Result<bool, KeyChangeError> {
+        let loaded = self.0.driver.keys.load().await?;
+        let key = self.promotable(loaded.key(id), id, force).await?;
+        Ok(key.is_some())
+    }
+
+    /// Returns the key if it can be promoted; `None` if it already is the primary.
+    async fn promotable(
+        &self,
+        key: Option<ListedKey>,
+        id: KeyId,
+        force: bool,
+    ) -> Result<Option<ListedKey>, KeyChangeError> {
+        let key = match key {
+            Some(key) if key.state == KeyState::Primary => return Ok(None),
+            Some(key) if key.state == KeyState::Distributed => key,
+            _ => return Err(KeyChangeError::NotDistributed { id }),
+        };
+        if !force {
+            self.check_distribution(&key, self.0.clock.now()).await?;
+        }
+        Ok(Some(key))
     }
 
     /// Checks that every process has unwrapped this key.
@@ -338,6 +367,24 @@ impl<B: Backend> KeyManager<'_, B> {
             }
         }
         Err(overtaken().into())
+    }
+
+    /// Checks whether [`destroy`](Self::destroy) would be refused. Returns `false` if the keyring
+    /// does not list the key.
+    ///
+    /// # Errors
+    ///
+    /// As [`destroy`](Self::destroy).
+    ///
+    /// # Cancel safety
+    ///
+    /// Changes nothing. You can drop the call at any point.
+    pub async fn check_destroy(&self, id: KeyId) -> Result<bool, KeyChangeError> {
+        let Some(key) = self.0.driver.keys.load().await?.key(id) else {
+            return Ok(false);
+        };
+        self.check_unused(&key).await?;
+        Ok(true)
     }
 
     /// Checks that no row needs this key, and that no process seals under it.

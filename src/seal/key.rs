@@ -1,8 +1,10 @@
 //! Data keys and their ids.
 
 use std::fmt;
+use std::str::FromStr;
 
 use ring::hkdf;
+use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::derived::Openings;
@@ -85,6 +87,21 @@ impl KeyId {
         (id.to_string() == hex).then_some(id)
     }
 }
+
+/// Parses the form that `Display` writes: 32 lower-case hex digits.
+impl FromStr for KeyId {
+    type Err = KeyIdError;
+
+    fn from_str(text: &str) -> Result<Self, KeyIdError> {
+        Self::parse(text).ok_or(KeyIdError)
+    }
+}
+
+/// A text is not the id of a data key.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[error("the id of a data key has 32 lower-case hex digits")]
+#[non_exhaustive]
+pub struct KeyIdError;
 
 impl fmt::Debug for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

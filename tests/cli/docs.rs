@@ -109,3 +109,18 @@ fn the_runbook_has_every_text_of_a_keyrings_error() {
         assert!(page.contains(text), "{text}");
     }
 }
+
+#[test]
+fn the_runbook_has_every_text_of_a_refused_change_of_keys() {
+    let page = page("runbook.md");
+    for text in [
+        "rows are sealed under the data key",
+        "is not a distributed one",
+        "have not unwrapped the data key",
+        "is the primary: promote another one first",
+        "other processes may not have followed the last change",
+        "cannot be parsed, so they may need the data key",
+    ] {
+        assert!(page.contains(text), "{text}");
+    }
+}

@@ -10,7 +10,9 @@ mod copies;
 mod docs;
 mod doctor;
 mod hostile;
+mod keys;
 mod look;
+mod manifests;
 #[cfg(all(feature = "postgres", feature = "redis"))]
 #[allow(dead_code, unreachable_pub)]
 #[path = "../support/postgres.rs"]

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use slack_installs::{EnterpriseId, InstallationKey, UserId};
+use slack_installs::{EnterpriseId, InstallationKey, KeyId, UserId};
 
 /// Looks after the installations of a Slack app: finds what is wrong with a tenant, and mends it.
 ///
@@ -13,7 +13,7 @@ use slack_installs::{EnterpriseId, InstallationKey, UserId};
 #[derive(Debug, Parser)]
 #[command(name = "slack-installs", version, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 ok, 1 failed or `doctor` found a failure, 2 usage, \
+    after_help = "Exit codes: 0 ok, 1 failed or a check found a failure, 2 usage, \
     3 not found, 4 refused, 5 database, 6 keys, 7 Slack, 8 damaged data, 130 interrupted."
 )]
 pub(crate) struct Args {
@@ -74,6 +74,13 @@ pub(crate) enum Command {
     /// Changes a tenant's webhooks
     #[command(subcommand)]
     Webhook(Webhook),
+    /// Lists, rotates and wraps the data keys
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Checks an app manifest, in YAML or JSON. It needs no credentials
+    CheckManifest(CheckManifest),
+    /// Prints a manifest for an app that has none. It needs no credentials
+    Manifest(Manifest),
     /// Creates or migrates the tables of the database
     Migrate {
         /// Says what would be done, and changes nothing
@@ -212,6 +219,76 @@ pub(crate) enum Webhook {
         #[command(flatten)]
         act: Act,
     },
+}
+
+/// Rotates a data key in phases, while the app runs: `add`, `promote` after 15 minutes, `reseal`
+/// after 30 more, and `destroy` of the old key.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Keys {
+    /// Lists the data keys, and the processes that use them
+    List,
+    /// Makes a data key that seals nothing yet
+    Add {
+        #[command(flatten)]
+        act: Act,
+    },
+    /// Makes a key the primary, which seals new rows. This also retires the old primary
+    Promote {
+        /// The key's id, from `keys list`
+        key: KeyId,
+        /// Does not wait until every process has the key. A process that cannot unwrap it then
+        /// serves no tenant whose rows are sealed under it
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        act: Act,
+    },
+    /// Seals all rows again under the primary key. A dry run counts the rows under each key
+    Reseal {
+        #[command(flatten)]
+        act: Act,
+    },
+    /// Deletes a retired key for ever, if no row needs it
+    Destroy {
+        /// The key's id, from `keys list`
+        key: KeyId,
+        #[command(flatten)]
+        act: Act,
+    },
+    /// Wraps all data keys again, for a new master key or key provider. No row changes
+    Rewrap {
+        #[command(flatten)]
+        act: Act,
+    },
+}
+
+/// The app's own configuration, with which a manifest is compared, comes from SLACK_REDIRECT_URI,
+/// SLACK_INSTALLS_SCOPES and SLACK_INSTALLS_USER_SCOPES. What is not set is not compared.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CheckManifest {
+    /// The manifest; `-` is the standard input
+    pub(crate) file: PathBuf,
+    /// The app is not for Slack's Marketplace, so the rules of its review do not apply
+    #[arg(long)]
+    pub(crate) unlisted: bool,
+    /// Organisations are to install the app as a whole
+    #[arg(long)]
+    pub(crate) org_wide: bool,
+}
+
+/// The redirect URL and the scopes come from SLACK_REDIRECT_URI, SLACK_INSTALLS_SCOPES and
+/// SLACK_INSTALLS_USER_SCOPES. `--format json` prints JSON instead of YAML.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Manifest {
+    /// The app's name
+    #[arg(long)]
+    pub(crate) name: String,
+    /// A slash command, such as /standup. It can be given several times
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) slash_command: Vec<String>,
+    /// Organisations are to install the app as a whole
+    #[arg(long)]
+    pub(crate) org_wide: bool,
 }
 
 #[derive(Debug, ClapArgs)]

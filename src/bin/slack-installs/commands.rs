@@ -2,8 +2,10 @@
 
 pub(crate) mod act;
 pub(crate) mod copy;
+pub(crate) mod keys;
 pub(crate) mod list;
 pub(crate) mod look;
+pub(crate) mod manifest;
 pub(crate) mod person;
 pub(crate) mod setup;
 
@@ -71,9 +73,12 @@ async fn carry_out(session: &Session<'_>) -> Result<Code, Failure> {
             channel,
             act,
         }) => act::remove_webhook(session, tenant, channel, act).await,
+        Command::Keys(keys) => keys::run(session, keys).await,
         Command::Migrate { dry_run } => setup::migrate(session, *dry_run).await,
         Command::Copy(copy) => copy::copy(session, copy).await,
         Command::Refresh(_)
+        | Command::CheckManifest(_)
+        | Command::Manifest(_)
         | Command::Completions { .. }
         | Command::Man { .. }
         | Command::Init { .. } => unreachable!("these commands were run before"),

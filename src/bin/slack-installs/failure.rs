@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use slack_installs::backend::{self, ConnectError};
 use slack_installs::keys::KeySetupError;
 use slack_installs::operate::OperateError;
-use slack_installs::{AppError, KeyringError, LifecycleError, rotation, slack, store};
+use slack_installs::{
+    AppError, KeyChangeError, KeyringError, LifecycleError, rotation, slack, store,
+};
 
 /// An exit code. The numbers never change.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -118,6 +120,23 @@ impl From<ConnectError> for Failure {
 impl From<KeyringError> for Failure {
     fn from(error: KeyringError) -> Self {
         Self::of(of_keyring(&error), &error)
+    }
+}
+
+impl From<KeyChangeError> for Failure {
+    fn from(error: KeyChangeError) -> Self {
+        let code = match &error {
+            KeyChangeError::InUse { .. }
+            | KeyChangeError::NotDistributed { .. }
+            | KeyChangeError::NotEverywhere { .. }
+            | KeyChangeError::NotRetired { .. }
+            | KeyChangeError::TooEarly { .. } => Code::Refused,
+            KeyChangeError::Keyring(error) => of_keyring(error),
+            KeyChangeError::Store(error) => of_store(error),
+            KeyChangeError::UnknownRows { .. } => Code::Damaged,
+            _ => Code::Failed,
+        };
+        Self::of(code, &error)
     }
 }
 

@@ -57,6 +57,10 @@ fn run(args: &Args, output: &Output) -> Result<Code, Failure> {
         Command::Completions { shell } => return Ok(commands::setup::completions(*shell)),
         Command::Man { directory } => return commands::setup::man(directory.as_deref()),
         Command::Init { directory } => return commands::setup::init(directory, output),
+        Command::CheckManifest(_) | Command::Manifest(_) => {
+            let variables = Variables::read_plain(args.config.as_deref())?;
+            return commands::manifest::run(&args.command, &variables, output);
+        }
         _ => {}
     }
     let variables = Variables::read(args.config.as_deref())?;

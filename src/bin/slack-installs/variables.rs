@@ -29,6 +29,15 @@ pub(crate) struct Variables(BTreeMap<String, Zeroizing<String>>);
 
 impl Variables {
     pub(crate) fn read(config: Option<&Path>) -> Result<Self, Failure> {
+        let mut variables = Self::read_plain(config)?;
+        for name in SECRETS {
+            variables.resolve(name)?;
+        }
+        Ok(variables)
+    }
+
+    /// Reads the values without those that `NAME_FILE`, `NAME_FD` and `NAME_COMMAND` lead to.
+    pub(crate) fn read_plain(config: Option<&Path>) -> Result<Self, Failure> {
         let mut values = match config {
             Some(path) => file(path)?,
             None => BTreeMap::new(),
@@ -42,11 +51,7 @@ impl Variables {
                 values.insert(name, Zeroizing::new(value));
             }
         }
-        let mut variables = Self(values);
-        for name in SECRETS {
-            variables.resolve(name)?;
-        }
-        Ok(variables)
+        Ok(Self(values))
     }
 
     /// Returns the value of one of our variables.
