@@ -5,6 +5,7 @@
 mod support;
 
 mod act;
+mod audits;
 mod canary;
 mod copies;
 mod docs;

@@ -81,6 +81,9 @@ pub(crate) enum Command {
     CheckManifest(CheckManifest),
     /// Prints a manifest for an app that has none. It needs no credentials
     Manifest(Manifest),
+    /// Reads, verifies and exports the audit log
+    #[command(subcommand)]
+    Audit(Audit),
     /// Creates or migrates the tables of the database
     Migrate {
         /// Says what would be done, and changes nothing
@@ -260,6 +263,63 @@ pub(crate) enum Keys {
         #[command(flatten)]
         act: Act,
     },
+}
+
+/// The log that an app writes if it calls `SlackAppBuilder::audit`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Prints the last records. They are not verified
+    Tail {
+        /// The number of records
+        #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+        last: usize,
+        #[command(flatten)]
+        records: Records,
+    },
+    /// Verifies the log, and compares it with the stored rows
+    Verify(VerifyAudit),
+    /// Prints records, each as one line of JSON. An export of all records can be verified
+    Export {
+        #[command(flatten)]
+        records: Records,
+    },
+    /// Makes a tenant's part of the log unreadable for ever. The records stay, as numbers
+    Erase {
+        /// The id of a workspace (T…) or an organisation (E…)
+        tenant: InstallationKey,
+        #[command(flatten)]
+        act: Act,
+    },
+}
+
+/// Only records that meet every given condition.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Records {
+    /// Only records of the last hours
+    #[arg(long, value_name = "HOURS")]
+    pub(crate) hours: Option<u32>,
+    /// Only records of this tenant
+    #[arg(long, value_name = "TENANT")]
+    pub(crate) of: Option<InstallationKey>,
+    /// Only records of this part of the app
+    #[arg(long)]
+    pub(crate) actor: Option<String>,
+    /// Only records of this event: open, write, remove, clear, key, …
+    #[arg(long)]
+    pub(crate) event: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct VerifyAudit {
+    /// An export, instead of the log in the database. It needs only SLACK_CLIENT_ID
+    pub(crate) file: Option<PathBuf>,
+    /// The signed heads that a sink kept outside the database, one in each line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) anchor: Option<PathBuf>,
+    /// A public key that signs heads: its epoch, a colon, and 64 hex digits. It can be given several
+    /// times
+    #[arg(long, value_name = "KEY")]
+    pub(crate) public_key: Vec<String>,
 }
 
 /// The app's own configuration, with which a manifest is compared, comes from SLACK_REDIRECT_URI,

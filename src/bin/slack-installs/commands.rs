@@ -1,6 +1,7 @@
 //! The commands.
 
 pub(crate) mod act;
+pub(crate) mod audit;
 pub(crate) mod copy;
 pub(crate) mod keys;
 pub(crate) mod list;
@@ -73,6 +74,7 @@ async fn carry_out(session: &Session<'_>) -> Result<Code, Failure> {
             channel,
             act,
         }) => act::remove_webhook(session, tenant, channel, act).await,
+        Command::Audit(audit) => audit::run(session, audit).await,
         Command::Keys(keys) => keys::run(session, keys).await,
         Command::Migrate { dry_run } => setup::migrate(session, *dry_run).await,
         Command::Copy(copy) => copy::copy(session, copy).await,

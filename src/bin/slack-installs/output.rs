@@ -87,7 +87,11 @@ pub(crate) fn print_all(text: &str) {
 }
 
 fn json_line<T: Serialize>(report: &T) -> String {
-    let text = serde_json::to_string(report).unwrap_or_else(|_| "null".to_owned());
+    safe_json(&serde_json::to_string(report).unwrap_or_else(|_| "null".to_owned()))
+}
+
+/// Returns JSON as one line that a terminal can show.
+pub(crate) fn safe_json(text: &str) -> String {
     let mut line = String::with_capacity(text.len() + 1);
     // JSON has such characters only within texts, where an escape means the same.
     for char in text.chars() {

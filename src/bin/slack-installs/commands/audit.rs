@@ -1,0 +1,321 @@
+//! The commands of the audit log.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::TryStreamExt as _;
+use serde_json::{Value, json};
+use slack_installs::audit::{
+    self, Detail, ExportedLog, Filter, LogRecord, Report, RowFault, RowReport, SignedHead,
+    VerifyOptions, VerifyingKey,
+};
+use slack_installs::inspect::Timestamp;
+use slack_installs::store::AuditStore;
+use slack_installs::{AppStore, ClientId, Clock, InstallationKey};
+
+use super::Session;
+use crate::args::{Act, Audit, Records, VerifyAudit};
+use crate::confirm::{Decision, confirmed};
+use crate::failure::{Code, Failure, chain};
+use crate::output::{escaped, print_all, safe_json};
+
+/// Runs a command.
+pub(crate) async fn run(session: &Session<'_>, audit: &Audit) -> Result<Code, Failure> {
+    match audit {
+        Audit::Tail { last, records } => tail(session, *last, records).await,
+        Audit::Verify(args) => verify(session, args).await,
+        Audit::Export { records } => export(session, records).await,
+        Audit::Erase { tenant, act } => erase(session, tenant, act).await,
+    }
+}
+
+/// Opens the store for reading, and checks that it has a log.
+async fn log(session: &Session<'_>) -> Result<AppStore, Failure> {
+    let store = session.store().await?;
+    if has_log(&store).await? {
+        return Ok(store);
+    }
+    Err(Failure::new(
+        Code::NotFound,
+        "the database has no audit log of this app: `SlackAppBuilder::audit` begins one",
+    ))
+}
+
+/// Returns whether the app has a log in its database.
+async fn has_log(store: &AppStore) -> Result<bool, Failure> {
+    let registry = store.registry(None, 1).await?;
+    let found = store.runs(None).await?;
+    Ok(!registry.runs.is_empty() || !registry.unreadable.is_empty() || !found.runs.is_empty())
+}
+
+fn filter(records: &Records) -> Filter {
+    let age = records
+        .hours
+        .map(|hours| Duration::from_secs(3600 * u64::from(hours)));
+    Filter {
+        from: age.and_then(|age| Clock::default().now().checked_sub(age)),
+        until: None,
+        tenant: records.of.clone(),
+        actor: records.actor.clone(),
+        event: records.event.clone(),
+    }
+}
+
+async fn tail(session: &Session<'_>, last: usize, args: &Records) -> Result<Code, Failure> {
+    let store = log(session).await?;
+    let stream = audit::records(&store, filter(args));
+    let mut stream = std::pin::pin!(stream);
+    let mut kept: Vec<LogRecord> = Vec::new();
+    // Runs overlap, so the last records are known at the end only.
+    while let Some(record) = stream.try_next().await? {
+        kept.push(record);
+        if kept.len() > last.saturating_mul(2).saturating_add(1000) {
+            shorten(&mut kept, last);
+        }
+    }
+    shorten(&mut kept, last);
+    for record in &kept {
+        if session.output.is_json() {
+            print_all(&safe_json(&record.to_line()));
+        } else {
+            print_all(&shown(record));
+        }
+    }
+    Ok(Code::Ok)
+}
+
+/// Keeps the last records, in the order of their time.
+fn shorten(records: &mut Vec<LogRecord>, last: usize) {
+    records.sort_by_key(|it| it.public.time);
+    records.drain(..records.len().saturating_sub(last));
+}
+
+fn shown(record: &LogRecord) -> String {
+    let public = &record.public;
+    let mut words = vec![
+        Timestamp(record.time()).to_string(),
+        public.event.clone(),
+        public.outcome.clone(),
+    ];
+    if public.count > 1 {
+        words.push(format!("{} times", public.count));
+    }
+    match &record.detail {
+        Some(detail) => words.extend(said(detail)),
+        None if record.erased.is_some() => words.push("(erased)".to_owned()),
+        None => {}
+    }
+    let words: Vec<_> = words.iter().map(|word| escaped(word)).collect();
+    words.join(" ") + "\n"
+}
+
+fn said(it: &Detail) -> impl Iterator<Item = String> {
+    let tenant = it.tenant.as_ref().map(InstallationKey::to_string);
+    let labelled = |label: &str, value: &Option<String>| {
+        value.as_ref().map(|value| format!("{label} {value}"))
+    };
+    let actor = labelled("by", &it.actor);
+    let purpose = labelled("for", &it.purpose);
+    let user = labelled("user", &it.user);
+    let row = Some(it.row.clone());
+    [tenant, row, actor, purpose, user].into_iter().flatten()
+}
+
+async fn export(session: &Session<'_>, args: &Records) -> Result<Code, Failure> {
+    let store = log(session).await?;
+    let stream = audit::records(&store, filter(args));
+    let mut stream = std::pin::pin!(stream);
+    let mut lines = String::new();
+    while let Some(record) = stream.try_next().await? {
+        lines.push_str(&safe_json(&record.to_line()));
+        if lines.len() > AT_ONCE {
+            print_all(&lines);
+            lines.clear();
+        }
+    }
+    print_all(&lines);
+    Ok(Code::Ok)
+}
+
+async fn verify(session: &Session<'_>, args: &VerifyAudit) -> Result<Code, Failure> {
+    let keys = args.public_key.iter().map(|text| public_key(text));
+    let options = VerifyOptions {
+        keys: keys.collect::<Result<_, _>>()?,
+        anchor: match &args.anchor {
+            Some(path) => heads(path)?,
+            None => Vec::new(),
+        },
+    };
+    let (report, rows) = if let Some(path) = &args.file {
+        let store = exported(session, path)?;
+        (audit::verify(&store, &options).await?, None)
+    } else {
+        let store = log(session).await?;
+        let report = audit::verify(&store as &dyn AuditStore, &options).await?;
+        let now = Clock::default().now();
+        let rows = audit::compare(&store, &store, &report, now).await?;
+        (report, Some(rows))
+    };
+    let json = json_of(&report, rows.as_ref());
+    session
+        .output
+        .report(&json, |_| found(&report, rows.as_ref()));
+    let rows = rows.iter().flat_map(|rows| &rows.findings);
+    let is_wrong = |fault| fault != RowFault::Unknown;
+    let has_wrong_row = rows.into_iter().any(|row| is_wrong(row.fault));
+    Ok(if has_wrong_row || !report.findings.is_empty() {
+        Code::Damaged
+    } else {
+        Code::Ok
+    })
+}
+
+fn json_of(report: &Report, rows: Option<&RowReport>) -> Value {
+    let findings = report.findings.iter().map(|it| {
+        let fault = format!("{:?}", it.fault);
+        json!({ "run": it.run.to_string(), "record": it.record, "fault": fault })
+    });
+    let runs = report.runs.iter().map(|it| {
+        json!({
+            "run": it.run.to_string(),
+            "records": it.records,
+            "ending": format!("{:?}", it.ending),
+            "erased": it.erased,
+            "lost": it.lost,
+            "anchored": it.anchored,
+            "touched_at": it.touched.map(Timestamp),
+        })
+    });
+    let rows = rows.map(|rows| {
+        let findings = rows.findings.iter().map(|it| {
+            let fault = format!("{:?}", it.fault);
+            json!({ "tenant": it.tenant, "row": it.row, "fault": fault })
+        });
+        json!({
+            "rows": rows.rows,
+            "is_complete": rows.is_complete,
+            "findings": findings.collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "is_anchored": report.is_anchored,
+        "has_expired": report.has_expired,
+        "findings": findings.collect::<Vec<_>>(),
+        "runs": runs.collect::<Vec<_>>(),
+        "rows": rows,
+    })
+}
+
+fn found(report: &Report, rows: Option<&RowReport>) -> String {
+    let records: u64 = report.runs.iter().map(|run| run.records).sum();
+    let mut text = format!("{} runs, {records} records\n", report.runs.len());
+    for it in &report.findings {
+        text.push_str(&format!(
+            "run {} record {}: {:?}\n",
+            it.run, it.record, it.fault
+        ));
+    }
+    if report.findings.is_empty() {
+        text.push_str("the log is intact\n");
+    }
+    if !report.is_anchored {
+        text.push_str("no anchor was given, so nothing shows whether the log was rolled back\n");
+    }
+    if let Some(rows) = rows {
+        text.push_str(&format!("{} rows were compared with the log\n", rows.rows));
+        for it in &rows.findings {
+            let row = escaped(&it.row);
+            text.push_str(&format!("{} {row}: {:?}\n", it.tenant, it.fault));
+        }
+    }
+    text
+}
+
+/// Reads an export. It needs no database.
+fn exported(session: &Session<'_>, path: &Path) -> Result<ExportedLog, Failure> {
+    let id = session.variables.get("SLACK_CLIENT_ID");
+    let id = id.ok_or_else(|| Failure::usage("SLACK_CLIENT_ID is not set"))?;
+    let id = ClientId::new(id).map_err(|error| Failure::usage(chain(&error)))?;
+    let text = read(path)?;
+    ExportedLog::read(id, text.lines())
+        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+}
+
+fn heads(path: &Path) -> Result<Vec<SignedHead>, Failure> {
+    let text = read(path)?;
+    let heads = text
+        .lines()
+        .filter(|line| !line.is_empty())
+        .map(SignedHead::parse);
+    heads
+        .collect::<Result<_, _>>()
+        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path)
+        .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", path.display())))
+}
+
+/// Parses `EPOCH:HEX`. The key counts as valid at all times.
+fn public_key(text: &str) -> Result<VerifyingKey, Failure> {
+    let parsed = text.split_once(':').and_then(|(epoch, hex)| {
+        let is_hex = hex.len() == 64 && hex.bytes().all(|it| it.is_ascii_hexdigit());
+        let mut key = [0; 32];
+        for (nth, byte) in key.iter_mut().enumerate() {
+            let digits = is_hex.then(|| &hex[2 * nth..2 * nth + 2])?;
+            *byte = u8::from_str_radix(digits, 16).ok()?;
+        }
+        Some((epoch.parse().ok()?, key))
+    });
+    let (epoch, key) = parsed.ok_or_else(|| {
+        Failure::usage("--public-key: expected the key's epoch, a colon, and 64 hex digits")
+    })?;
+    Ok(VerifyingKey::from_bytes(
+        key,
+        epoch,
+        SystemTime::UNIX_EPOCH,
+        None,
+    ))
+}
+
+async fn erase(
+    session: &Session<'_>,
+    tenant: &InstallationKey,
+    act: &Act,
+) -> Result<Code, Failure> {
+    if log(session).await?.key_of(tenant).await?.is_none() {
+        return Err(Failure::new(
+            Code::NotFound,
+            format!("the audit log has no readable part of {tenant}"),
+        ));
+    }
+    let what = format!("The part of the audit log about {tenant} will be unreadable for ever");
+    let (mut outcome, mut text) = ("would_erase", what.clone());
+    if confirmed(act, &what, tenant.id()).await? == Decision::Act {
+        let builder = session.variables.app(session.args.database.as_deref())?;
+        let store = Arc::new(builder.open_store().await?);
+        let audit = audit::Audit::open(store, audit::AuditOptions::default()).await?;
+        let erased = audit.erase(tenant).await;
+        audit.close().await;
+        erased?;
+        outcome = "erased";
+        text = format!("the part of the audit log about {tenant} is unreadable");
+    }
+    let report = json!({
+        "action": "audit erase",
+        "tenant": tenant,
+        "is_dry_run": act.dry_run,
+        "outcome": outcome,
+        "text": text,
+    });
+    session.output.report(&report, |_| {
+        let dry = if act.dry_run { "dry run: " } else { "" };
+        format!("{dry}{}\n", escaped(&text))
+    });
+    Ok(Code::Ok)
+}
+
+/// The characters that are written at once.
+const AT_ONCE: usize = 65_536;

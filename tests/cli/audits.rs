@@ -1,0 +1,164 @@
+//! The commands of the audit log.
+
+use std::sync::Arc;
+
+use slack_installs::InstallationStore as _;
+use slack_installs::audit::{Audit, AuditOptions, FileSink, SigningKey};
+use slack_installs::store::AuditContext;
+
+use super::House;
+use crate::support::app::{ADA, ALPHA, BRAVO, key};
+
+/// An app whose log says that a job read a token. Also returns the public key.
+async fn house() -> (House, String) {
+    let house = House::new().await;
+    house.install(ADA).await;
+    let store = house.app.store.clone();
+    let signer = SigningKey::from_bytes(&[7; 32], 1);
+    let public = signer.verifying_key(std::time::SystemTime::UNIX_EPOCH, None);
+    let public: String = public
+        .as_bytes()
+        .iter()
+        .map(|it| format!("{it:02x}"))
+        .collect();
+    let options = AuditOptions::default()
+        .signed_by(signer)
+        .with_sink(FileSink::new(house.path("heads.jsonl")));
+    let audit = Audit::open(Arc::new(store.clone()), options).await;
+    let audit = audit.expect("opens");
+    audit.note_rows(&store).await.expect("the database is up");
+    let store = store.with_witness(audit.clone());
+    let read = async { store.fetch(&key(ALPHA), None).await };
+    let context = AuditContext::actor("nightly-report").because("invoice");
+    let read = context.scope(read).await;
+    assert!(read.expect("the database is up").is_some());
+    assert!(audit.close().await);
+    (house, format!("1:{public}"))
+}
+
+#[tokio::test]
+async fn an_intact_log_verifies_in_the_database_and_as_an_export() {
+    let (house, public) = house().await;
+    let arguments = [
+        "audit",
+        "verify",
+        "--anchor",
+        "heads.jsonl",
+        "--public-key",
+        &public,
+    ];
+    let ran = house.run_json(&arguments).await;
+    ran.ends(0);
+    let json = ran.json();
+    assert_eq!(json["is_anchored"], true, "{json}");
+    assert!(json["rows"]["rows"].as_u64() > Some(0), "{json}");
+    assert_eq!(
+        json["rows"]["findings"].as_array().map(Vec::len),
+        Some(0),
+        "{json}"
+    );
+    let ran = house.run(&["audit", "verify"]).await;
+    assert!(
+        ran.ends(0).contains("intact") && ran.out.contains("no anchor"),
+        "{ran:?}"
+    );
+
+    let export = house.run(&["audit", "export"]).await;
+    export.ends(0);
+    std::fs::write(house.path("export.jsonl"), &export.out).expect("the directory is ours");
+    let mut away = house;
+    let client_id = away.values["SLACK_CLIENT_ID"].clone();
+    away.values.clear();
+    away.set("SLACK_CLIENT_ID", Some(&client_id));
+    let file = [&arguments[..2], &["export.jsonl"], &arguments[2..]].concat();
+    away.run(&file).await.ends(0);
+    // One record is left out.
+    let mut lines: Vec<_> = export.out.lines().collect();
+    assert!(lines.len() > 3);
+    lines.remove(1);
+    std::fs::write(away.path("export.jsonl"), lines.join("\n")).expect("the directory is ours");
+    let ran = away.run(&file).await;
+    assert!(ran.ends(8).contains("record 1"), "{ran:?}");
+    std::fs::write(away.path("export.jsonl"), "{}").expect("the directory is ours");
+    away.run(&file).await.ends(2);
+    away.run(&["audit", "verify", "--public-key", "1:00"])
+        .await
+        .ends(2);
+    away.run(&["audit", "verify", "none.jsonl"]).await.ends(2);
+}
+
+#[tokio::test]
+async fn a_row_that_was_written_past_the_log_is_named() {
+    let (house, _) = house().await;
+    house.damage(ALPHA, "install").await;
+    let ran = house.run(&["audit", "verify"]).await;
+    let out = ran.ends(8);
+    assert!(
+        out.contains(ALPHA) && out.contains("install: Unlogged"),
+        "{out}"
+    );
+}
+
+#[tokio::test]
+async fn the_last_records_say_who_had_which_credential_and_conditions_select_them() {
+    let (house, _) = house().await;
+    let ran = house
+        .run(&["audit", "tail", "--actor", "nightly-report"])
+        .await;
+    let out = ran.ends(0);
+    for word in ["open", ALPHA, "by nightly-report", "for invoice"] {
+        assert!(out.contains(word), "{word} {out}");
+    }
+    let ran = house.run_json(&["audit", "tail", "--last", "1"]).await;
+    assert_eq!(ran.ends(0).lines().count(), 1, "{ran:?}");
+    assert_eq!(ran.json()["event"], "end");
+    for none in [["--of", BRAVO], ["--event", "clear"], ["--actor", "nobody"]] {
+        let ran = house.run(&[&["audit", "tail"], &none[..]].concat()).await;
+        assert_eq!(ran.ends(0), "", "{none:?}");
+    }
+    let ran = house
+        .run(&["audit", "export", "--hours", "1", "--of", ALPHA])
+        .await;
+    assert!(ran.ends(0).lines().count() > 1, "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_tenants_part_is_erased_after_a_confirmation_and_the_log_still_verifies() {
+    let (house, _) = house().await;
+    let before = house.rows().await;
+    house.run(&["audit", "erase", ALPHA]).await.ends(4);
+    let ran = house
+        .run_json(&["audit", "erase", ALPHA, "--dry-run"])
+        .await;
+    ran.ends(0);
+    assert_eq!(ran.json()["is_dry_run"], true);
+    house.run(&["audit", "erase", BRAVO, "--yes"]).await.ends(3);
+    house.run(&["audit", "tail"]).await.ends(0);
+    house.run(&["audit", "verify"]).await.ends(0);
+    assert_eq!(house.rows().await, before);
+    house.run(&["audit", "erase", ALPHA, "--yes"]).await.ends(0);
+    house.run(&["audit", "erase", ALPHA, "--yes"]).await.ends(3);
+    let ran = house.run(&["audit", "tail"]).await;
+    assert!(
+        ran.ends(0).contains("(erased)") && !ran.out.contains("nightly"),
+        "{ran:?}"
+    );
+    let ran = house.run(&["audit", "verify"]).await;
+    assert!(ran.ends(0).contains("intact"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn without_a_log_each_command_says_so() {
+    let house = House::new().await;
+    house.install(ADA).await;
+    for arguments in [
+        &["tail"][..],
+        &["verify"],
+        &["export"],
+        &["erase", ALPHA, "--yes"],
+    ] {
+        let ran = house.run(&[&["audit"], arguments].concat()).await;
+        ran.ends(3);
+        assert!(ran.err.contains("no audit log"), "{ran:?}");
+    }
+}
