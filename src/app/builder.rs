@@ -65,7 +65,7 @@ pub struct SlackAppBuilder {
     /// Whether `redirect_uri` was called. Its first call discards the URL from the environment.
     has_own_redirects: bool,
     app_id: Option<AppId>,
-    audit: Option<AuditOptions>,
+    pub(super) audit: Option<AuditOptions>,
     cache: Option<CacheOptions>,
     pub(super) clock: Clock,
     handles_once: bool,
@@ -484,15 +484,7 @@ impl SlackAppBuilder {
                 None => Ok((store, None)),
             };
         }
-        let mut store = self.encrypted_to_write(app).await?;
-        let mut audit = None;
-        if let Some(options) = self.audit.take() {
-            let options = options.with_clock(self.clock.clone());
-            let opened = Audit::open(Arc::new(store.clone()), options).await;
-            let opened = opened.map_err(AppError::audit)?;
-            store = store.with_witness(opened.clone());
-            audit = Some(opened);
-        }
+        let (store, audit) = self.encrypted_to_write(app).await?;
         let store: Arc<dyn Store> = match self.cache {
             Some(options) => Arc::new(store.with_cache(options)),
             None => Arc::new(store),

@@ -7,6 +7,7 @@ use super::SlackAppBuilder;
 use super::builder::{BASIC_INFORMATION, required};
 use super::env::{self, CLIENT_ID, CLIENT_SECRET};
 use super::error::AppError;
+use crate::audit::Audit;
 use crate::backend::{self, Backend, ConnectError, ConnectErrorKind};
 use crate::encrypted::{EncryptedStore, KeyringError};
 use crate::error_chain::error_chain;
@@ -52,6 +53,8 @@ pub struct OperatorParts {
     pub operator: Operator,
     /// Refreshes tokens. Call its `shutdown` before the program ends.
     pub rotator: TokenRotator,
+    /// The audit log, if [`SlackAppBuilder::audit`] was called. Close it before the program ends.
+    pub audit: Option<Audit>,
 }
 
 impl SlackAppBuilder {
@@ -97,9 +100,7 @@ impl SlackAppBuilder {
             client_id,
             client_secret,
         };
-        let store = self
-            .encrypted(&credentials.client_id, Access::Write)
-            .await?;
+        let (store, audit) = self.encrypted_to_write(&credentials.client_id).await?;
         let clock = self.clock.clone();
         let slack = self.slack_client(&credentials)?.with_clock(clock.clone());
         let lifecycle = Lifecycle::new(store.clone(), slack.clone()).with_clock(clock.clone());
@@ -118,6 +119,7 @@ impl SlackAppBuilder {
                 .with_clock(clock.clone()),
             rotator: rotator.with_clock(clock),
             store,
+            audit,
         })
     }
 
@@ -160,12 +162,19 @@ impl SlackAppBuilder {
         Ok(diagnosis)
     }
 
-    /// Opens the store at the URL.
+    /// Opens the store at the URL, with its audit log.
     pub(super) async fn encrypted_to_write(
         &mut self,
         app: &ClientId,
-    ) -> Result<AppStore, AppError> {
-        self.encrypted(app, Access::Write).await
+    ) -> Result<(AppStore, Option<Audit>), AppError> {
+        let store = self.encrypted(app, Access::Write).await?;
+        let Some(options) = self.audit.take() else {
+            return Ok((store, None));
+        };
+        let options = options.with_clock(self.clock.clone());
+        let audit = Audit::open(Arc::new(store.clone()), options).await;
+        let audit = audit.map_err(AppError::audit)?;
+        Ok((store.with_witness(audit.clone()), Some(audit)))
     }
 
     /// Opens the store at the URL.

@@ -162,3 +162,48 @@ async fn without_a_log_each_command_says_so() {
         assert!(ran.err.contains("no audit log"), "{ran:?}");
     }
 }
+
+#[tokio::test]
+async fn what_the_program_changes_is_in_the_log_so_that_the_rows_still_agree_with_it() {
+    let (house, _) = house().await;
+    let freeze = ["freeze", ALPHA, "--reason", "ticket 1", "--yes"];
+    house.run(&freeze).await.ends(0);
+    let thaw = ["thaw", ALPHA, "--reason", "settled", "--yes"];
+    house.run(&thaw).await.ends(0);
+    let remove = [
+        "webhook",
+        "remove",
+        ALPHA,
+        "--channel",
+        "C0GENERAL01",
+        "--reason",
+        "ticket 2",
+        "--yes",
+    ];
+    house.run(&remove).await.ends(0);
+    let refresh = [
+        "refresh", ALPHA, "--leaked", "--reason", "ticket 3", "--yes",
+    ];
+    house.run(&refresh).await.ends(0);
+    let ran = house.run(&["audit", "tail", "--event", "write"]).await;
+    let out = ran.ends(0);
+    for purpose in [
+        "freeze: ticket 1",
+        "webhook remove: ticket 2",
+        "refresh: ticket 3",
+    ] {
+        assert!(
+            out.contains(&format!("by operator for {purpose}")),
+            "{purpose} {out}"
+        );
+    }
+    let ran = house.run_json(&["audit", "verify"]).await;
+    ran.ends(0);
+    let json = ran.json();
+    assert_eq!(
+        json["rows"]["findings"].as_array().map(Vec::len),
+        Some(0),
+        "{json}"
+    );
+    assert_eq!(json["rows"]["is_complete"], true, "{json}");
+}

@@ -191,6 +191,9 @@ pub(crate) struct Refresh {
     /// Also revokes the old tokens, because they leaked
     #[arg(long, conflicts_with = "revive")]
     pub(crate) leaked: bool,
+    /// The reason, for the audit log
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
     #[command(flatten)]
     pub(crate) act: Act,
 }
@@ -219,6 +222,9 @@ pub(crate) enum Webhook {
         /// The channel's id (C…)
         #[arg(long)]
         channel: String,
+        /// The reason, for the audit log
+        #[arg(long)]
+        reason: Option<String>,
         #[command(flatten)]
         act: Act,
     },

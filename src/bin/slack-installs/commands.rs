@@ -10,7 +10,10 @@ pub(crate) mod manifest;
 pub(crate) mod person;
 pub(crate) mod setup;
 
+use std::sync::OnceLock;
+
 use slack_installs::AppStore;
+use slack_installs::audit::Audit;
 
 use crate::args::{Args, Command, Webhook};
 use crate::failure::{Code, Failure};
@@ -22,6 +25,8 @@ pub(crate) struct Session<'a> {
     args: &'a Args,
     variables: &'a Variables,
     output: &'a Output,
+    /// The log that this program writes.
+    log: OnceLock<Audit>,
 }
 
 impl Session<'_> {
@@ -42,18 +47,24 @@ pub(crate) async fn run(
         args,
         variables,
         output,
+        log: OnceLock::new(),
     };
     // A refresh waits for a pair that Slack may have issued, so it handles signals itself.
-    if let Command::Refresh(refresh) = &args.command {
-        return act::refresh(&session, refresh).await;
+    let outcome = if let Command::Refresh(refresh) = &args.command {
+        act::refresh(&session, refresh).await
+    } else {
+        tokio::select! {
+            outcome = carry_out(&session) => outcome,
+            () = interrupted() => Err(Failure::new(
+                Code::Interrupted,
+                "interrupted; run the same command again to continue",
+            )),
+        }
+    };
+    if let Some(log) = session.log.get() {
+        log.close().await;
     }
-    tokio::select! {
-        outcome = carry_out(&session) => outcome,
-        () = interrupted() => Err(Failure::new(
-            Code::Interrupted,
-            "interrupted; run the same command again to continue",
-        )),
-    }
+    outcome
 }
 
 async fn carry_out(session: &Session<'_>) -> Result<Code, Failure> {
@@ -72,8 +83,9 @@ async fn carry_out(session: &Session<'_>) -> Result<Code, Failure> {
         Command::Webhook(Webhook::Remove {
             tenant,
             channel,
+            reason,
             act,
-        }) => act::remove_webhook(session, tenant, channel, act).await,
+        }) => act::remove_webhook(session, tenant, channel, reason.as_deref(), act).await,
         Command::Audit(audit) => audit::run(session, audit).await,
         Command::Keys(keys) => keys::run(session, keys).await,
         Command::Migrate { dry_run } => setup::migrate(session, *dry_run).await,

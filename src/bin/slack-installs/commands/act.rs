@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use slack_installs::audit::AuditOptions;
 use slack_installs::inspect::{Explanation, explain};
 use slack_installs::operate::{Examined, ReconcileConfig, Reconciled, RevokeOutcome};
-use slack_installs::store::Credential;
+use slack_installs::store::{AuditContext, Credential};
 use slack_installs::{
     Delete, InstallationKey, InstallationStore as _, OperatorOptions, OperatorParts,
 };
 
+use super::audit::has_log;
 use super::look::{not_found, question};
 use super::{Session, interrupted};
 use crate::args::{Act, Deleting, Reasoned, Reconcile, Refresh};
@@ -79,8 +81,25 @@ async fn parts(
     let mut options = OperatorOptions::default();
     options.calls_slack = calls_slack;
     options.leaves_notes = leaves_notes;
-    let builder = session.variables.app(session.args.database.as_deref())?;
-    Ok(builder.open_operator(options).await?)
+    let mut builder = session.variables.app(session.args.database.as_deref())?;
+    // Otherwise the log would not explain the rows that this program writes.
+    if has_log(&session.store().await?).await? {
+        builder = builder.audit(AuditOptions::default().strict());
+    }
+    let parts = builder.open_operator(options).await?;
+    if let Some(log) = &parts.audit {
+        session.log.get_or_init(|| log.clone());
+    }
+    Ok(parts)
+}
+
+/// Returns who acts, and why, for the audit log. `Operator` does this itself.
+fn context(action: &str, reason: Option<&str>) -> AuditContext {
+    let purpose = match reason {
+        Some(reason) => format!("{action}: {reason}"),
+        None => action.to_owned(),
+    };
+    AuditContext::actor("operator").because(&purpose)
 }
 
 /// Puts a tenant on hold, or ends the hold.
@@ -224,7 +243,8 @@ pub(crate) async fn refresh(session: &Session<'_>, args: &Refresh) -> Result<Cod
     }
     let parts = parts(session, true, true).await?;
     let rotator = &parts.rotator;
-    let refreshed = async {
+    let context = context("refresh", args.reason.as_deref());
+    let refreshed = context.scope(async {
         if args.revive {
             rotator.revive(tenant, credential.clone()).await?;
         }
@@ -234,7 +254,7 @@ pub(crate) async fn refresh(session: &Session<'_>, args: &Refresh) -> Result<Cod
         }
         let token = rotator.refresh_now(tenant, credential).await?;
         Ok((token.expires_at, None))
-    };
+    });
     let outcome = tokio::select! {
         outcome = refreshed => outcome,
         () = interrupted() => Err(Failure::new(
@@ -269,6 +289,7 @@ pub(crate) async fn remove_webhook(
     session: &Session<'_>,
     tenant: &InstallationKey,
     channel: &str,
+    reason: Option<&str>,
     act: &Act,
 ) -> Result<Code, Failure> {
     let before = stored(session, tenant).await?;
@@ -294,7 +315,9 @@ pub(crate) async fn remove_webhook(
     };
     if confirmed(act, &what, tenant.id()).await? == Decision::Act {
         let store = parts(session, false, true).await?.store;
-        store.delete(tenant, &Delete::webhook_of(channel)).await?;
+        let context = context("webhook remove", reason);
+        let webhook = Delete::webhook_of(channel);
+        context.scope(store.delete(tenant, &webhook)).await?;
         done.outcome = "removed";
         done.text = format!("the webhook of {channel} is removed");
     }

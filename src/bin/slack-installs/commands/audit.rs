@@ -43,7 +43,7 @@ async fn log(session: &Session<'_>) -> Result<AppStore, Failure> {
 }
 
 /// Returns whether the app has a log in its database.
-async fn has_log(store: &AppStore) -> Result<bool, Failure> {
+pub(super) async fn has_log(store: &AppStore) -> Result<bool, Failure> {
     let registry = store.registry(None, 1).await?;
     let found = store.runs(None).await?;
     Ok(!registry.runs.is_empty() || !registry.unreadable.is_empty() || !found.runs.is_empty())
