@@ -28,6 +28,8 @@ mod refresh;
 mod revoked;
 mod rotator;
 mod single_flight;
+mod step;
+mod trigger;
 mod worker;
 
 pub use crate::store::{RefreshThreshold, ThresholdError};

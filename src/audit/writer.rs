@@ -211,7 +211,7 @@ impl Writer {
                 return;
             };
             let error = error_chain(&error);
-            tracing::error!(
+            tracing::warn!(
                 error,
                 "a run of the audit log cannot begin; it is tried again"
             );
@@ -234,9 +234,9 @@ impl Writer {
                 Ok(Err(Error::Conflict)) => return Err(Overtaken),
                 Ok(Err(error)) => {
                     let error = error_chain(&error);
-                    tracing::error!(error, "the audit log cannot be written; it is tried again");
+                    tracing::warn!(error, "the audit log cannot be written; it is tried again");
                 }
-                Err(_) => tracing::error!("the audit log does not respond; it is tried again"),
+                Err(_) => tracing::warn!("the audit log does not respond; it is tried again"),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::answer::{self, Answer, LONGEST_WAIT};
-use super::buy::Step;
 use super::error::Error;
 use super::guard::WINDOW;
 use super::lease::HeldLease;
 use super::protocol::{self, CALL, LEASE, Refused, Response, SAVE};
+use super::step::Step;
 use crate::error_chain::error_chain;
 use crate::slack::{Error as SlackError, ErrorClass};
 use crate::store::{Mark, StoredChain};

@@ -10,20 +10,13 @@ use tokio::time::Instant;
 use super::error::Error;
 use super::lease::HeldLease;
 use super::protocol::{self, CALL, Committed, Issued, Response};
-use super::refresh::Trigger;
+use super::step::Step;
+use super::trigger::Trigger;
 use crate::error_chain::error_chain;
 use crate::flight::fly;
 use crate::secret::same;
 use crate::slack::{Error as SlackError, Renewed, TransportError};
 use crate::store::{Credential, Mark, StoredChain};
-
-/// The outcome of a refresh that did not fail.
-pub(super) enum Step {
-    /// The chain has changed in the meantime and must be read again.
-    Again,
-    /// The stored chain, with the new pair.
-    Done(Arc<StoredChain>),
-}
 
 impl HeldLease {
     /// Makes this call, and saves the pair that Slack returns. `by` is the refresh token that the

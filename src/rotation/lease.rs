@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::buy::Step;
 use super::engine::Engine;
 use super::error::Error;
 use super::protocol::{self, LEASE, Released, Ticket};
+use super::step::Step;
 use crate::error_chain::error_chain;
 use crate::store::ChainKey;
 use crate::tenant::AppId;

@@ -7,29 +7,19 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::attempt::Attempt;
-use super::buy::Step;
 use super::engine::Engine;
 use super::error::Error;
 use super::lease::HeldLease;
 use super::protocol::{self, Acquired, Demand, Freshness, LEASE};
 use super::single_flight::{Outcome, Waiter};
+use super::step::Step;
+use super::trigger::Trigger;
 use crate::error_chain::error_chain;
 use crate::flight::fly;
 use crate::metrics;
 use crate::random;
 use crate::span::{self, Ended, Operation};
 use crate::store::{ChainKey, InstallId, StoredChain};
-
-/// The reason for a refresh.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Trigger {
-    /// A caller waits. If another process refreshes the chain, the caller waits for that process.
-    Caller(Demand),
-    /// A caller received a token that is due and does not wait.
-    Use,
-    /// The worker buys a pair ahead, without a caller.
-    Worker,
-}
 
 impl Engine {
     /// Joins this process's running refresh of the chain, or starts one.

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::engine::Engine;
 use super::protocol::{self, KEEP_ALIVE, Served};
-use super::refresh::Trigger;
 use super::rotator::TokenRotator;
+use super::trigger::Trigger;
 use crate::error_chain::error_chain;
 use crate::store::{ChainKey, ListCursor};
 

@@ -129,6 +129,10 @@ fn calls() -> Vec<Call> {
             for (at, start) in text.match_indices(&start) {
                 let parts = arguments(&text[at + start.len()..]);
                 let (message, fields) = parts.split_last().expect("a message");
+                let fields: Vec<_> = fields
+                    .iter()
+                    .filter(|it| !it.starts_with("target:"))
+                    .collect();
                 assert!(
                     message.starts_with('"') && !message.contains('{'),
                     "{path}: {message} is no constant text"
@@ -140,7 +144,7 @@ fn calls() -> Vec<Call> {
                         fields: fields.iter().map(|field| field_name(field)).collect(),
                     },
                     path: path.clone(),
-                    expressions: fields.to_vec(),
+                    expressions: fields.into_iter().cloned().collect(),
                 });
             }
         }
