@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::answer::{self, LONGEST_WAIT};
-use super::buy::Step;
 use super::engine::Engine;
 use super::error::Error;
 use super::lease::HeldLease;
 use super::protocol::{self, Acquired, Response};
 use super::rotator::TokenRotator;
 use super::single_flight::Outcome;
+use super::step::Step;
 use crate::flight::fly;
 use crate::random;
 use crate::slack::{Error as SlackError, ErrorClass, ErrorCode};
