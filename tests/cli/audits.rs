@@ -8,6 +8,7 @@ use slack_installs::store::AuditContext;
 
 use super::House;
 use crate::support::app::{ADA, ALPHA, BRAVO, key};
+use crate::support::leaks::leaks;
 
 /// An app whose log says that a job read a token. Also returns the public key.
 async fn house() -> (House, String) {
@@ -206,4 +207,31 @@ async fn what_the_program_changes_is_in_the_log_so_that_the_rows_still_agree_wit
         "{json}"
     );
     assert_eq!(json["rows"]["is_complete"], true, "{json}");
+}
+
+#[tokio::test]
+async fn no_command_of_the_log_shows_a_token_or_a_key() {
+    let (house, _) = house().await;
+    let mut seen = String::new();
+    for arguments in [
+        &["tail", "--last", "1000"][..],
+        &["export"],
+        &["verify"],
+        &["erase", ALPHA, "--yes"],
+    ] {
+        let arguments = [&["audit"], arguments].concat();
+        for ran in [
+            house.run_json(&arguments).await,
+            house.run(&arguments).await,
+        ] {
+            seen.push_str(&ran.out);
+            seen.push_str(&ran.err);
+        }
+    }
+    assert!(seen.contains("nightly-report"), "{seen}");
+    let mut secrets = house.app.fake.secrets();
+    secrets.push(house.master_key.clone());
+    for secret in secrets.iter().filter(|secret| secret.len() >= 8) {
+        assert!(!leaks(seen.as_bytes(), secret), "{} leaks", &secret[..6]);
+    }
 }
