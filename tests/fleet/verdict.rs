@@ -102,10 +102,18 @@ impl Outcome {
         self.case.signal == Signal::Stop && (calls_late || saves_late)
     }
 
+    /// Reports whether the process that took over bought the second of two pairs.
+    fn is_second(&self) -> bool {
+        self.has_no_answer() || self.is_loser() && self.step != BEFORE_THE_CALL
+    }
+
     /// Returns what the process that took over may return instead of a live token.
     fn excuse(&self) -> Heard {
-        let is_second = self.has_no_answer() || self.is_loser() && self.step != BEFORE_THE_CALL;
-        match (is_second, self.case.grace.is_zero(), self.case.policy) {
+        match (
+            self.is_second(),
+            self.case.grace.is_zero(),
+            self.case.policy,
+        ) {
             // Slack refuses the token: a process that it cannot know has, or had, the next pair.
             (true, true, _) => Heard::Never(REFUSED.to_owned()),
             // The second of two pairs is dead from the start, and the process that bought it found
@@ -141,7 +149,17 @@ impl Outcome {
         let calls = usize::from(stopped_calls);
         match (self.case.meanwhile, self.reached.is_saved) {
             (Meanwhile::Reinstall | Meanwhile::Uninstall, _) | (_, true) => (calls, 0),
-            (Meanwhile::Ask | Meanwhile::Work, false) => (calls + 1, calls),
+            (Meanwhile::Ask | Meanwhile::Work, false) => {
+                let is_grace = !self.case.grace.is_zero();
+                let is_first_only = self.case.policy == GracePolicy::FirstOnly;
+                if self.is_second() && is_grace && is_first_only {
+                    // The second pair is dead from the start: its token is refused, and the token
+                    // that bought it is sent once more.
+                    (calls + 3, calls + 1)
+                } else {
+                    (calls + 1, calls)
+                }
+            }
         }
     }
 }
