@@ -66,7 +66,7 @@ impl HeldLease {
                     }
                     match lease.save(&renewed, by, Response::Late).await {
                         Ok(Step::Done(_)) => {}
-                        Ok(Step::Again) => lease.look_again().await,
+                        Ok(Step::Again | Step::Unproven) => lease.look_again().await,
                         Err(error) => tracing::error!(
                             tenant = %lease.key.tenant, whose = %lease.key.credential, error = error_chain(&error),
                             "Slack's response was late, and its pair could not be saved: it is lost"
@@ -181,9 +181,11 @@ impl HeldLease {
         match (committed, stored) {
             (Committed::Saved, Some(stored)) => {
                 tracing::info!(tenant = %key.tenant, whose = %key.credential, generation = stored.chain.generation, "refreshed");
-                if !stored.chain.is_unproven {
-                    return Step::Done(Arc::new(stored));
-                }
+                return if stored.chain.is_unproven {
+                    Step::Unproven
+                } else {
+                    Step::Done(Arc::new(stored))
+                };
             }
             (Committed::Alternate, _) => {
                 tracing::warn!(

@@ -132,7 +132,7 @@ impl Engine {
         };
         match lease.buy(call, None, Response::Only).await {
             Ok(bought) => match bought? {
-                Step::Again => Err(Error::Busy),
+                Step::Again | Step::Unproven => Err(Error::Busy),
                 Step::Done(stored) => Ok(stored),
             },
             Err(failure) => Err(not_exchanged(&lease, &failure).await),

@@ -177,7 +177,7 @@ impl Engine {
 /// Returns the labels of an attempt: whose token, the result, and the cause.
 fn labels(key: &ChainKey, attempted: &Result<Step, Error>) -> [&'static str; 3] {
     let (result, cause) = match attempted {
-        Ok(Step::Done(_)) => ("refreshed", metrics::NONE),
+        Ok(Step::Done(_) | Step::Unproven) => ("refreshed", metrics::NONE),
         Ok(Step::Again) => ("overtaken", metrics::NONE),
         Err(Error::ReinstallNeeded { code }) => ("dead", metrics::code(code.as_str())),
         Err(Error::Configuration { code } | Error::TryAgain { code, .. }) => {

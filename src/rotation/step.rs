@@ -10,4 +10,6 @@ pub(super) enum Step {
     Again,
     /// The stored chain, with the new pair.
     Done(Arc<StoredChain>),
+    /// The pair is stored, but not proven: the chain must be read again.
+    Unproven,
 }
