@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::engine::Engine;
-use super::protocol::{self, CALL, Freshness};
+use super::protocol::{self, Asked, CALL, Freshness};
 use crate::error_chain::error_chain;
 use crate::store::{ChainKey, InstallId, StoredChain};
 
@@ -114,6 +114,7 @@ impl Engine {
     /// Asks Slack about a pair that may be dead, and records what Slack says. If Slack does not
     /// respond, the pair stays unproven.
     pub(super) async fn prove(&self, key: &ChainKey, stored: &StoredChain) {
+        let asked = Asked::of(&stored.chain);
         match self.ask(stored).await {
             Verdict::Alive => self.remember(key, stored, true),
             Verdict::Ended => {
@@ -122,10 +123,7 @@ impl Engine {
             }
             Verdict::Unknown => return,
         }
-        let (install, generation) = (stored.chain.install, stored.chain.generation);
-        let proven = self.patient_step(key, |chain| {
-            (protocol::prove(chain, install, generation), ())
-        });
+        let proven = self.patient_step(key, |chain| (protocol::prove(chain, asked), ()));
         if let Err(error) = proven.await {
             tracing::warn!(
                 tenant = %key.tenant, whose = %key.credential, error = error_chain(&error),

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::protocol::{
-    self, Acquired, Committed, Demand, Issued, Refused, Released, Response, Served, Ticket,
+    self, Acquired, Asked, Committed, Demand, Issued, Refused, Released, Response, Served, Ticket,
 };
 use crate::store::{Chain, InstallId, Mark};
 use late::{Asks, Late, issued};
@@ -154,7 +154,7 @@ struct Protocol {
     refuse: fn(Option<&Chain>, &Ticket, &[Mark]) -> (Option<Chain>, Refused),
     repeat: fn(Option<&Chain>, &Ticket) -> Option<Chain>,
     release: fn(Option<&Chain>, &Ticket, u32) -> Option<Chain>,
-    prove: fn(Option<&Chain>, InstallId, u64) -> Option<Chain>,
+    prove: fn(Option<&Chain>, Asked) -> Option<Chain>,
 }
 
 /// A pair, by its installation and generation.

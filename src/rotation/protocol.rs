@@ -96,6 +96,25 @@ pub(crate) enum Response {
     Late,
 }
 
+/// The pair about which Slack is asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Asked {
+    pub(crate) install: InstallId,
+    pub(crate) generation: u64,
+    /// The newest alternate. If another one was added since, Slack's answer may be out of date.
+    pub(crate) newest: Option<Mark>,
+}
+
+impl Asked {
+    pub(crate) fn of(chain: &Chain) -> Self {
+        Self {
+            install: chain.install,
+            generation: chain.generation,
+            newest: chain.alternates.last().copied(),
+        }
+    }
+}
+
 /// A pair that Slack issued.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Issued {
@@ -445,11 +464,10 @@ pub(crate) fn step_back(chain: Option<&Chain>, ticket: &Ticket) -> Option<Chain>
 
 /// Records that Slack calls this pair alive: it is proven.
 ///
-/// A refresh that holds the lease may be making a call that ends the pair. The pair then stays
-/// unproven.
-pub(crate) fn prove(chain: Option<&Chain>, install: InstallId, generation: u64) -> Option<Chain> {
-    let is_meant = |chain: &&Chain| chain.install == install && chain.generation == generation;
-    let chain = chain.filter(is_meant)?;
+/// A refresh that holds the lease may be making a call that ends the pair. A pair that arrived late
+/// since Slack was asked may have ended it too. The pair then stays unproven.
+pub(crate) fn prove(chain: Option<&Chain>, asked: Asked) -> Option<Chain> {
+    let chain = chain.filter(|chain| Asked::of(chain) == asked)?;
     (chain.is_unproven && chain.lease.is_none()).then(|| Chain {
         is_unproven: false,
         retry_at: None,

@@ -5,8 +5,8 @@ use slack_installs::manifest::{Distribution, Expected, check};
 use crate::{EXAMPLE, expected, redirect_url, texts};
 
 const MARKETPLACE: &str =
-    include_str!("../fixtures/slack/app_manifest__marketplace_rotating_org.json");
-const PKCE: &str = include_str!("../fixtures/slack/app_manifest__pkce_public_client.json");
+    include_str!("../fixtures/manifests/app_manifest__marketplace_rotating_org.json");
+const PKCE: &str = include_str!("../fixtures/manifests/app_manifest__pkce_public_client.json");
 
 #[test]
 fn good_manifests_are_silent() {

@@ -279,8 +279,10 @@ pub(crate) async fn an_alternate_rescues_a_chain_whose_primary_is_dead(database:
     // The process that lost the race asks Slack which pair is alive, before any caller finds out.
     let token = caller.await.expect("no panic").expect("some token");
     assert!(stage.fake.is_live(&token));
+    // The second pair, the one that its spent token buys once more, and the one that the first pair
+    // buys.
     let chain = stage.another().await.bot_chain().await;
-    assert_eq!((chain.chain.generation, chain.alternates.len()), (2, 0));
+    assert_eq!((chain.chain.generation, chain.alternates.len()), (3, 0));
 }
 
 // A database that fails.

@@ -7,8 +7,8 @@ use super::{
     Budget, Doing, First, NO_CRASH, OVERWRITTEN, Protocol, REUSES, ROOT, Reuse, SHIPPED, State,
     Status, Successors, Token, at, clean, expires_at, issued_at, now, search,
 };
-use crate::rotation::protocol::{self, Acquired, Issued, Response, Ticket};
-use crate::store::{Chain, InstallId, Mark};
+use crate::rotation::protocol::{self, Acquired, Asked, Issued, Response, Ticket};
+use crate::store::{Chain, Mark};
 
 /// A task that waits for a late response, and saves its pair.
 #[derive(Clone, Debug)]
@@ -22,16 +22,25 @@ pub(super) struct Late {
 /// What Slack says about the pair of this generation (`auth.test`).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asks {
-    install: InstallId,
-    generation: u64,
+    asked: Asked,
     is_alive: bool,
 }
 
 impl Asks {
-    pub(super) fn key(self) -> [u8; 3] {
+    pub(super) fn key(self) -> [u8; 4] {
         let small = |number: u128| u8::try_from(number).expect("the numbers are small");
-        let generation = small(self.generation.into());
-        [small(self.install.0), generation, self.is_alive.into()]
+        let Asked {
+            install,
+            generation,
+            newest,
+        } = self.asked;
+        let newest = newest.map_or(ROOT, at);
+        [
+            small(install.0),
+            small(generation.into()),
+            newest,
+            self.is_alive.into(),
+        ]
     }
 }
 
@@ -93,8 +102,7 @@ impl Successors<'_> {
         let is_usable =
             |mark: Mark| self.state.tokens[usize::from(at(mark))].status != Status::Dead;
         let asks = Asks {
-            install: chain.install,
-            generation: chain.generation,
+            asked: Asked::of(chain),
             is_alive: chain.refresh.is_some_and(is_usable),
         };
         let is_alive = asks.is_alive;
@@ -105,16 +113,12 @@ impl Successors<'_> {
 
     /// Stores what Slack has said. A pair that is dead counts as expired.
     pub(super) fn store(&mut self, number: usize, asks: Asks) {
-        let Asks {
-            install,
-            generation,
-            is_alive,
-        } = asks;
+        let Asks { asked, is_alive } = asks;
         let chain = self.state.record.as_ref();
         let next = if is_alive {
-            (self.protocol.prove)(chain, install, generation)
+            (self.protocol.prove)(chain, asked)
         } else {
-            protocol::end(chain, install, generation, true, now())
+            protocol::end(chain, asked.install, asked.generation, true, now())
         };
         self.end(number, "stores Slack's answer", next);
     }
@@ -223,13 +227,13 @@ fn a_mutant_that_takes_a_pair_for_proven_while_a_call_is_on_its_way_is_caught() 
             acquired => (next, acquired),
         }
     };
-    let prove = |chain: Option<&Chain>, install, generation| {
+    let prove = |chain: Option<&Chain>, asked| {
         let lease = chain.and_then(|chain| chain.lease);
         let free = chain.map(|chain| Chain {
             lease: None,
             ..chain.clone()
         });
-        let next = (SHIPPED.prove)(free.as_ref(), install, generation);
+        let next = (SHIPPED.prove)(free.as_ref(), asked);
         next.map(|next| Chain { lease, ..next })
     };
     let mutant = Protocol {
