@@ -190,7 +190,7 @@ fn a_pair_that_slack_calls_alive_is_proven_and_its_spent_token_is_dropped() {
         with(chain.clone(), |it| it.lease = lease(OTHERS, NOW - 9)),
         with(chain.clone(), |it| it.lease = lease(OURS, NOW + 9)),
         // A late pair has come since Slack was asked, and may have ended it.
-        with(chain.clone(), |it| it.alternates.push(Mark(52))),
+        with(chain, |it| it.alternates.push(Mark(52))),
     ] {
         assert_eq!(prove(Some(&other), asked), None);
     }
