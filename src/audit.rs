@@ -173,7 +173,7 @@ impl Audit {
     ///
     /// # Errors
     ///
-    /// [`Error`], if the first record cannot be written.
+    /// [`Error`](enum@Error), if the first record cannot be written.
     pub async fn open(store: Arc<dyn AuditStore>, options: AuditOptions) -> Result<Self, Error> {
         let shared = Arc::new(Shared::new(options.capacity));
         let now = to_millis(options.clock.now());

@@ -203,7 +203,8 @@ impl SlackAppBuilder {
     /// [`shutdown`](SlackApp::shutdown) closes the log.
     ///
     /// For a store that you set with [`store`](Self::store), and for a log in another database, open
-    /// the log with [`Audit::open`] and pass it to [`EncryptedStore::with_witness`] instead.
+    /// the log with [`Audit::open`] and pass it to
+    /// [`EncryptedStore::with_witness`](crate::EncryptedStore::with_witness) instead.
     pub fn audit(mut self, options: AuditOptions) -> Self {
         self.audit = Some(options);
         self
