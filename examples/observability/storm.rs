@@ -40,9 +40,10 @@ impl Storm {
         let at = Url::parse(&format!("http://localhost:{}/", address.port()))?;
         let world = World::empty().with_redirect_url(at.join("slack/oauth_redirect")?.as_str());
         let fake = FakeSlack::start_with(world).await?;
-        // A minute instead of 12 hours, so that tokens are refreshed all the time.
+        // Seconds instead of 12 hours, so that tokens are refreshed all the time: each workspace
+        // installs the app again after about 20 s.
         fake.rotate_tokens(Rotation {
-            token_life: Duration::from_secs(60),
+            token_life: Duration::from_secs(15),
             ..Rotation::default()
         });
         Ok(Self {
