@@ -43,7 +43,7 @@ pub struct LogRecord {
     pub detail: Option<Detail>,
     /// The id of the key that sealed the part, if it was destroyed.
     pub erased: Option<String>,
-    /// The sealed part as it was hashed.
+    /// The sealed part, in the form that is hashed.
     payload: Option<String>,
 }
 

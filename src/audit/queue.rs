@@ -45,7 +45,7 @@ impl Queue {
         }
     }
 
-    /// Adds entries which are to be written as soon as possible. Returns the ticket of the last.
+    /// Adds entries that must be written as soon as possible. Returns the ticket of the last.
     pub(super) fn push(&mut self, entries: Vec<Entry>) -> Result<u64, Refused> {
         if self.is_closed {
             return Err(Refused::Closed);

@@ -23,7 +23,7 @@ pub(super) struct Shared {
     pub(super) wake: Notify,
     /// The ticket of the last entry that is durable.
     pub(super) durable: watch::Sender<u64>,
-    /// Whether the log is to be closed.
+    /// Whether the log must be closed.
     pub(super) closing: watch::Sender<bool>,
     /// The run that is written.
     pub(super) run: watch::Sender<Option<RunId>>,

@@ -28,7 +28,7 @@ pub enum Grade {
 pub struct Finding {
     /// How bad it is.
     pub grade: Grade,
-    /// What it is: a stable word, such as `dead_chain`.
+    /// The kind of the finding: a stable word, such as `dead_chain`.
     pub kind: &'static str,
     /// What is wrong, in a sentence.
     pub text: String,

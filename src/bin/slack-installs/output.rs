@@ -54,7 +54,7 @@ impl Output {
         } else {
             format!("error: {}\n", escaped(&failure.text))
         };
-        // Nobody can be told of an error of the standard error.
+        // An error of the standard error cannot be shown anywhere.
         drop(io::stderr().write_all(text.as_bytes()));
     }
 
@@ -74,7 +74,7 @@ impl Output {
     }
 }
 
-/// Writes a text to the standard output. If its reader has gone, ends the process as `head` wants.
+/// Writes a text to the standard output. If its reader has closed it, ends the process as `head` wants.
 pub(crate) fn print_all(text: &str) {
     let mut out = io::stdout().lock();
     if out

@@ -67,7 +67,7 @@ async fn tail(session: &Session<'_>, last: usize, args: &Records) -> Result<Code
     let stream = audit::records(&store, filter(args));
     let mut stream = std::pin::pin!(stream);
     let mut kept: Vec<LogRecord> = Vec::new();
-    // Runs overlap, so the last records are known at the end only.
+    // Runs overlap, so the last records are known only when all runs are read.
     while let Some(record) = stream.try_next().await? {
         kept.push(record);
         if kept.len() > last.saturating_mul(2).saturating_add(1000) {
