@@ -55,11 +55,13 @@ impl<'a> Attempt<'a> {
         self.all_refused(&error).await
     }
 
-    /// Calls Slack with this refresh token. If the outcome is unknown, repeats the call once.
+    /// Calls Slack with this refresh token. If the outcome is unknown, repeats the call once,
+    /// except in an outage of Slack.
     ///
     /// Returns `Continue` with Slack's error code if Slack refuses the token.
     async fn spend(&mut self, mark: Mark) -> Result<ControlFlow<Step, Arc<str>>, Error> {
-        let mut is_retry = false;
+        // In an outage, the next attempt comes while Slack still accepts the refresh token.
+        let mut is_retry = self.stored.chain.failures >= OUTAGE;
         loop {
             if self.unknown == self.recorded {
                 if !self.record_call().await {
@@ -190,6 +192,9 @@ impl<'a> Attempt<'a> {
         self.lease.give_back(fruitless, after, error).await
     }
 }
+
+/// After this many failures in a row, one attempt makes one call.
+const OUTAGE: u32 = 4;
 
 /// The next try may start immediately.
 const NOW: Option<Duration> = Some(Duration::ZERO);

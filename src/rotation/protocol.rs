@@ -22,7 +22,7 @@ mod schedule;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use schedule::{KEEP_ALIVE, Served, scheduled, serve};
+pub(crate) use schedule::{KEEP_ALIVE, LONG_OUTAGE, Served, scheduled, serve};
 
 /// The token that a caller requires.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

@@ -145,8 +145,10 @@ impl Engine {
                 wait.unwrap_or(LONGEST_SKIP).min(LONGEST_SKIP)
             }
             Err(Error::TryAgain { at, .. }) => {
-                at.duration_since(now).unwrap_or_default().min(LONGEST_SKIP)
+                at.duration_since(now).unwrap_or_default().min(WAIT_SKIP)
             }
+            // Once the database responds, a call of unknown outcome must be repeated soon.
+            Err(error) if error.is_transient() => HELD_PAUSE,
             Err(_) => DEAD_PAUSE,
         };
         self.recent.note_checked(key, Instant::now() + pause);
@@ -238,7 +240,12 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 /// The longest time for which background work skips a chain.
 const LONGEST_SKIP: Duration = Duration::from_secs(30 * 60);
 
-/// How long background work skips a chain that another process refreshes.
+/// The longest time for which background work skips a chain that waits for its next try. In the
+/// meantime, another process may have made a call of unknown outcome.
+const WAIT_SKIP: Duration = Duration::from_secs(15);
+
+/// How long background work skips a chain that another process refreshes, or whose database does
+/// not respond.
 const HELD_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long background work skips a chain that cannot be refreshed, for example a dead one.

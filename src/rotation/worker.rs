@@ -74,7 +74,12 @@ impl TokenRotator {
             let look = engine.serve_due(from.take(), config).await;
             from = look.next;
             // Reads take at most a tenth of the worker's time, unless they are very slow.
-            let rest = (look.took * 9).min(LONGEST_REST);
+            let longest = if look.has_failed {
+                FAILED_REST
+            } else {
+                LONGEST_REST
+            };
+            let rest = (look.took * 9).min(longest);
             tokio::time::sleep(engine.jitter.around(config.every).max(rest)).await;
         }
     }
@@ -86,6 +91,7 @@ struct Look {
     /// starts at the head of the queue.
     next: Option<ListCursor>,
     took: Duration,
+    has_failed: bool,
 }
 
 impl Engine {
@@ -108,7 +114,11 @@ impl Engine {
                         error = error_chain(&error),
                         "the queue of due chains could not be read"
                     );
-                    return Look { next: None, took };
+                    return Look {
+                        next: None,
+                        took,
+                        has_failed: true,
+                    };
                 }
             };
             // Skips chains that cannot be served now. Their number does not matter, because the
@@ -117,14 +127,22 @@ impl Engine {
             if !due.is_empty() {
                 let is_done = self.serve_page(due, config).await;
                 let next = next.filter(|_| is_done);
-                return Look { next, took };
+                return Look {
+                    next,
+                    took,
+                    has_failed: false,
+                };
             }
             from = next;
             if from.is_none() {
                 break;
             }
         }
-        Look { next: from, took }
+        Look {
+            next: from,
+            took,
+            has_failed: false,
+        }
     }
 
     /// Serves these chains. Returns whether it reached the last one.
@@ -163,7 +181,12 @@ impl Engine {
                         "a due chain could not be read or scheduled"
                     );
                 }
-                self.recent.note_checked(key, Instant::now() + BROKEN_PAUSE);
+                let pause = if error.is_transient() {
+                    AWAY_PAUSE
+                } else {
+                    BROKEN_PAUSE
+                };
+                self.recent.note_checked(key, Instant::now() + pause);
                 false
             }
         }
@@ -181,6 +204,14 @@ const LONGEST_REST: Duration = Duration::from_secs(30);
 
 /// The pause between two deletions of expired states. The install flow uses the same pause.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// The longest pause after a look that failed. Once the database responds, a call of unknown
+/// outcome must be repeated soon.
+const FAILED_REST: Duration = Duration::from_secs(10);
+
+/// The time until a row is read again whose database did not respond. A row that is locked takes
+/// seconds at each try.
+const AWAY_PAUSE: Duration = Duration::from_secs(10);
 
 /// The time until a row that could not be opened is read again.
 const BROKEN_PAUSE: Duration = Duration::from_secs(60);

@@ -60,9 +60,13 @@ async fn a_worker_looks_every_so_often_give_or_take_half_and_sweeps_every_minute
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_rests_nine_times_as_long_as_a_look_takes_and_thirty_seconds_at_most() {
-    for (takes, rests) in [(1_000, 9_000), (2_000, 18_000), (10_000, 30_000)] {
-        // The look found nothing, or it failed.
-        for found in [Some(Vec::new()), None] {
+    // After a look that failed, it rests for ten seconds at most.
+    for (takes, idle, failed) in [
+        (1_000, 9_000, 9_000),
+        (2_000, 18_000, 10_000),
+        (10_000, 30_000, 10_000),
+    ] {
+        for (found, rests) in [(Some(Vec::new()), idle), (None, failed)] {
             let stage = Stage::installed().await;
             let look = move |_| (millis(takes), found.clone());
             let store = looking(&stage, look);

@@ -27,6 +27,7 @@ mod logged;
 mod looks;
 mod losses;
 mod migrate;
+mod outage;
 mod outcomes;
 mod pages;
 mod queue;

@@ -53,7 +53,13 @@ pub(crate) fn serve(
 /// keep idle chains alive. Another process may do so, or this one later.
 pub(crate) fn scheduled(chain: Chain) -> Chain {
     let soft_at = chain.soft_at();
-    let retry_at = chain.retry_at.map(|at| at + rest(chain.failures));
+    let patient_until = if chain.attempts > 0 {
+        LONG_OUTAGE
+    } else {
+        PERSISTENT
+    };
+    let rest = rest(chain.failures, patient_until);
+    let retry_at = chain.retry_at.map(|at| at + rest);
     let kept = chain.issued_at + KEEP_ALIVE;
     let due_at = match (&chain.lease, chain.refresh) {
         _ if chain.is_dead => None,
@@ -72,13 +78,14 @@ fn is_parked(chain: &Chain) -> bool {
     is_idle && !chain.is_dead && chain.refresh.is_some()
 }
 
-/// Returns how much longer than `retry_at` a worker waits, after this many failures.
+/// Returns how much longer than `retry_at` a worker waits, after this many failures, if it is
+/// patient until so many.
 ///
 /// The worker tries often in the first minutes: a lost response can still be repaired, and an
 /// outage of Slack may end. A chain that fails for longer has another cause. Callers do not wait
 /// for the worker.
-fn rest(failures: u32) -> Duration {
-    match failures.checked_sub(PERSISTENT) {
+fn rest(failures: u32, patient_until: u32) -> Duration {
+    match failures.checked_sub(patient_until) {
         None => Duration::ZERO,
         Some(more) => (FIRST_REST * (1 << more.min(8))).min(LONGEST_REST),
     }
@@ -97,6 +104,10 @@ pub(super) const PARKED_LOOK: Duration = Duration::from_secs(24 * 60 * 60);
 /// The number of failures after which a worker tries less often: after about six minutes, when it
 /// tries once a minute.
 pub(super) const PERSISTENT: u32 = 10;
+
+/// The number of failures up to which a call of unknown outcome is repeated while Slack may still
+/// accept its refresh token: about ten minutes. An outage of Slack is normally shorter.
+pub(crate) const LONG_OUTAGE: u32 = 50;
 
 /// The first additional wait. It doubles with each further failure.
 pub(super) const FIRST_REST: Duration = Duration::from_secs(2 * 60);

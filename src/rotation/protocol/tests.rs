@@ -114,5 +114,5 @@ fn the_times_of_the_protocol_are_those_of_its_page() {
     for (place, (time, seconds)) in times.into_iter().enumerate() {
         assert_eq!(time.as_secs(), seconds, "{place}");
     }
-    assert_eq!((PARKED, PERSISTENT, SUSPECT), (2, 10, 2));
+    assert_eq!((PARKED, PERSISTENT, LONG_OUTAGE, SUSPECT), (2, 10, 50, 2));
 }
