@@ -194,7 +194,7 @@ impl<'a> Attempt<'a> {
 }
 
 /// After this many failures in a row, one attempt makes one call.
-const OUTAGE: u32 = 4;
+const OUTAGE: u32 = 6;
 
 /// The next try may start immediately.
 const NOW: Option<Duration> = Some(Duration::ZERO);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::engine::Engine;
 use super::error::Error;
-use super::protocol::{self, LONG_OUTAGE, Released, Ticket};
+use super::protocol::{self, LEASE, LONG_OUTAGE, Released, Ticket};
 use super::step::Step;
 use crate::error_chain::error_chain;
 use crate::store::ChainKey;
@@ -63,6 +63,7 @@ impl HeldLease {
                     tenant = %self.key.tenant, whose = %self.key.credential, error = error_chain(&error),
                     "a lease could not be released; it lapses within 15 s"
                 );
+                retry_at = retry_at.max(now + LEASE);
             }
         }
         Err(Error::try_again(retry_at, Some(error)))
@@ -82,10 +83,9 @@ fn pause(failures: u32, is_unknown: bool, share: f64) -> Duration {
     }
 }
 
-/// The longest pause after a call of unknown outcome. With the call before it (6 s) and the time
-/// between two looks of a worker (3 s), the next call is made well within 30 s. An attempt with two
-/// calls (12 s) has a pause of 12 s at most.
-const IN_GRACE: Duration = Duration::from_secs(15);
+/// The longest pause after a call of unknown outcome. With the two calls before it (12 s) and the
+/// time between two looks of a worker (3 s), the next call is made within 25 s.
+const IN_GRACE: Duration = Duration::from_secs(10);
 
 /// Returns the backoff: 1 s, doubled by each failure, up to 60 s.
 fn backoff(failures: u32) -> Duration {
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pause_after_a_call_of_unknown_outcome_is_never_longer_than_fifteen_seconds() {
+    fn the_pause_after_a_call_of_unknown_outcome_is_never_longer_than_ten_seconds() {
         for failures in 0..LONG_OUTAGE {
             for share in [0.5, 1.0, 1.5] {
                 let known = pause(failures, false, share);

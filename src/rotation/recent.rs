@@ -1,7 +1,7 @@
 //! In-memory caches of one process that save calls to the database. They hold no tokens.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -13,8 +13,9 @@ use crate::store::ChainKey;
 pub(super) struct RecentlySeen(Mutex<Inner>);
 
 struct Inner {
-    /// The time before which background work skips a chain.
-    checked: Lru<ChainKey, Instant>,
+    /// The time before which background work for callers skips a chain, and the time before which
+    /// the worker does.
+    checked: Lru<ChainKey, (Instant, Instant)>,
     /// The pair of a chain whose use was recorded, identified by its expiry.
     used: Lru<ChainKey, Option<SystemTime>>,
     /// Slack's verdict on the token of a generation, and when the verdict expires.
@@ -33,11 +34,20 @@ impl Default for RecentlySeen {
 
 impl RecentlySeen {
     pub(super) fn was_checked(&self, key: &ChainKey) -> bool {
-        let until = self.inner().checked.get(key);
-        until.is_some_and(|until| Instant::now() < until)
+        let checked = self.inner().checked.get(key);
+        checked.is_some_and(|(until, _)| Instant::now() < until)
     }
 
-    pub(super) fn note_checked(&self, key: &ChainKey, until: Instant) {
+    pub(super) fn worker_skips(&self, key: &ChainKey) -> bool {
+        let checked = self.inner().checked.get(key);
+        checked.is_some_and(|(_, until)| Instant::now() < until)
+    }
+
+    /// Makes background work skip a chain for these times from now on: the work for callers, and
+    /// the worker.
+    pub(super) fn note_checked(&self, key: &ChainKey, pause: Duration, worker_pause: Duration) {
+        let now = Instant::now();
+        let until = (now + pause, now + worker_pause);
         self.inner().checked.insert(key.clone(), until);
     }
 
@@ -80,8 +90,6 @@ const CAPACITY: usize = 100_000;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn key(team: &str) -> ChainKey {
@@ -98,13 +106,17 @@ mod tests {
         let (one, other) = (key("T0ALPHA0001"), key("T0BRAVO0002"));
         let until = Instant::now() + Duration::from_secs(30);
         assert!(!recent.was_checked(&one));
-        recent.note_checked(&one, until);
+        recent.note_checked(&one, Duration::from_secs(30), Duration::from_secs(10));
         for (generation, is_alive) in [(3, true), (4, false)] {
             assert_eq!(recent.verdict(&one, generation), None);
             recent.note_verdict(&one, generation, is_alive, until);
         }
         let moment = Duration::from_millis(1);
-        tokio::time::advance(Duration::from_secs(30) - moment).await;
+        tokio::time::advance(Duration::from_secs(10) - moment).await;
+        assert!(recent.worker_skips(&one) && !recent.worker_skips(&other));
+        tokio::time::advance(moment).await;
+        assert!(!recent.worker_skips(&one));
+        tokio::time::advance(Duration::from_secs(20) - moment).await;
         assert!(recent.was_checked(&one) && !recent.was_checked(&other));
         assert_eq!(recent.verdict(&one, 3), Some(true));
         assert_eq!(recent.verdict(&one, 4), Some(false));

@@ -145,13 +145,18 @@ impl Engine {
                 wait.unwrap_or(LONGEST_SKIP).min(LONGEST_SKIP)
             }
             Err(Error::TryAgain { at, .. }) => {
-                at.duration_since(now).unwrap_or_default().min(WAIT_SKIP)
+                at.duration_since(now).unwrap_or_default().min(LONGEST_SKIP)
             }
             // Once the database responds, a call of unknown outcome must be repeated soon.
             Err(error) if error.is_transient() => HELD_PAUSE,
             Err(_) => DEAD_PAUSE,
         };
-        self.recent.note_checked(key, Instant::now() + pause);
+        // In the meantime, another process may make a call of unknown outcome.
+        let worker_pause = match outcome {
+            Ok(_) | Err(Error::TryAgain { .. }) => pause.min(WORKER_SKIP),
+            Err(_) => pause,
+        };
+        self.recent.note_checked(key, pause, worker_pause);
         match outcome {
             Ok(_) => {}
             // A fault of the database concerns all chains.
@@ -240,9 +245,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 /// The longest time for which background work skips a chain.
 const LONGEST_SKIP: Duration = Duration::from_secs(30 * 60);
 
-/// The longest time for which background work skips a chain that waits for its next try. In the
-/// meantime, another process may have made a call of unknown outcome.
-const WAIT_SKIP: Duration = Duration::from_secs(15);
+/// The longest time for which the worker skips a chain that was refreshed or waits for its next
+/// try. The worker looks at it only if the chain is due.
+const WORKER_SKIP: Duration = Duration::from_secs(5);
 
 /// How long background work skips a chain that another process refreshes, or whose database does
 /// not respond.

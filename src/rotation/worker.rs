@@ -123,7 +123,7 @@ impl Engine {
             };
             // Skips chains that cannot be served now. Their number does not matter, because the
             // loop continues with the next page.
-            due.retain(|key| !self.recent.was_checked(key) && !self.flights.is_running(key));
+            due.retain(|key| !self.recent.worker_skips(key) && !self.flights.is_running(key));
             if !due.is_empty() {
                 let is_done = self.serve_page(due, config).await;
                 let next = next.filter(|_| is_done);
@@ -186,7 +186,7 @@ impl Engine {
                 } else {
                     BROKEN_PAUSE
                 };
-                self.recent.note_checked(key, Instant::now() + pause);
+                self.recent.note_checked(key, pause, pause);
                 false
             }
         }

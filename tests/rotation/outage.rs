@@ -1,12 +1,11 @@
 //! The pauses in an outage of Slack or of the database. A call of unknown outcome is repeated
 //! within the grace.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use slack_installs::rotation::Error;
 use slack_installs::testing::{Fault, GracePolicy};
+use tokio::time::Instant;
 
 use super::support::hooked_chains::Way;
 use super::support::rotation::{BotToken as _, REFRESH, Stage, secs, settle, spawn_worker};
@@ -14,18 +13,19 @@ use super::support::rotation::{BotToken as _, REFRESH, Stage, secs, settle, spaw
 /// What the tests take as Slack's grace.
 const GRACE: Duration = Duration::from_secs(30);
 
-const SOON: Duration = Duration::from_secs(16);
+const SOON: Duration = Duration::from_secs(11);
 
 /// Returns when Slack got the calls that refresh a token.
 fn times(stage: &Stage) -> Vec<SystemTime> {
     let calls = stage.fake.call_log();
     let refreshes = calls.iter().filter(|call| call.method == REFRESH);
-    refreshes.map(|call| call.at).collect()
+    // The install exchanged its code with the same method.
+    refreshes.map(|call| call.at).skip(1).collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn after_an_outage_a_call_of_unknown_outcome_is_repeated_within_the_grace() {
-    for failures in [0, 3, 4, 6, 9, 12, 30] {
+    for failures in [0, 3, 5, 6, 9, 12, 30] {
         for seed in 0..4 {
             // Slack carries out the last calls of the outage, and their responses are lost, at once
             // or after the timeout of 6 s.
@@ -33,8 +33,8 @@ async fn after_an_outage_a_call_of_unknown_outcome_is_repeated_within_the_grace(
                 let stage = Stage::installed_under(GracePolicy::AllLive).await;
                 stage.expire();
                 stage.change(|chain| chain.failures = failures).await;
-                // From the fifth attempt on, an attempt makes one call.
-                let calls = if failures < 4 { 2 } else { 1 };
+                // From the seventh attempt on, an attempt makes one call.
+                let calls = if failures < 6 { 2 } else { 1 };
                 let lost = Fault::lost().delayed(secs(wait));
                 stage.inject(lost.after_effect().times(calls));
                 let rotator = stage.rotator().with_seed(seed);
@@ -68,26 +68,22 @@ async fn a_failure_whose_outcome_is_known_still_waits_longer_each_time() {
     assert_matches!(asked, Err(Error::TryAgain { at, .. }) if at >= now + secs(30));
 }
 
-/// Slack carries out both calls of a refresh, and their responses are lost. The database does not
-/// respond for this long from the first call on. Then a worker of the same process repeats the call.
-async fn repeated_after(away: Duration) {
+/// Slack carries out both calls of a refresh, and their responses are lost. From the second call
+/// on, the database does not respond for this long. A worker of the same process then repeats the
+/// call.
+async fn is_repeated_although_the_database_is_away_for(away: Duration) {
     let stage = Stage::installed_under(GracePolicy::AllLive).await;
     stage.expire();
     stage.inject(Fault::lost().after_effect().times(2));
-    let is_away = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&is_away);
+    let back = Instant::now() + away;
     let rotator = stage.rotator_with_updates(move |number| {
-        if number > 0 && seen.load(Ordering::SeqCst) {
+        if number > 2 && Instant::now() < back {
             Way::Failed
         } else {
             Way::Done
         }
     });
-    is_away.store(true, Ordering::SeqCst);
     let worker = spawn_worker(&rotator);
-    tokio::time::sleep(away).await;
-    is_away.store(false, Ordering::SeqCst);
-    assert_eq!(stage.refreshes(), 2);
     tokio::time::sleep(secs(40)).await;
     let times = times(&stage);
     assert!(times[2] < times[0] + GRACE, "{away:?}: {times:?}");
@@ -97,8 +93,8 @@ async fn repeated_after(away: Duration) {
 
 #[tokio::test(start_paused = true)]
 async fn after_a_fault_of_the_database_a_call_of_unknown_outcome_is_repeated_within_the_grace() {
-    for away in [1, 5, 9, 12, 14, 16, 18] {
-        repeated_after(secs(away)).await;
+    for away in [1, 5, 9, 12, 14, 16, 18, 20] {
+        is_repeated_although_the_database_is_away_for(secs(away)).await;
     }
 }
 
@@ -106,7 +102,7 @@ async fn after_a_fault_of_the_database_a_call_of_unknown_outcome_is_repeated_wit
 async fn while_a_chain_waits_another_processs_lost_call_is_repeated_within_the_grace() {
     let stage = Stage::installed_under(GracePolicy::AllLive).await;
     stage.expire();
-    // This process waits for a minute, because Slack asks it to.
+    // This process waits for about a minute.
     stage.inject(Fault::error("service_unavailable"));
     stage.change(|chain| chain.failures = 6).await;
     let rotator = stage.rotator();
@@ -117,11 +113,9 @@ async fn while_a_chain_waits_another_processs_lost_call_is_repeated_within_the_g
     stage.change(|chain| chain.retry_at = None).await;
     let dying = stage.dying(1);
     drop(dying.bot_token().await);
-    let dead = stage.refreshes();
     tokio::time::sleep(GRACE).await;
     let times = times(&stage);
-    assert!(times.len() > dead, "{times:?}");
-    assert!(times[dead] < times[dead - 1] + GRACE);
+    assert!(times[2] < times[1] + GRACE, "{times:?}");
     assert_eq!(stage.bot_chain().await.chain.generation, 1);
     worker.abort();
 }
