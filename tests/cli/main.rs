@@ -7,6 +7,7 @@ mod support;
 mod act;
 mod audits;
 mod canary;
+mod conflicts;
 mod copies;
 mod docs;
 mod doctor;
@@ -18,6 +19,8 @@ mod manifests;
 #[allow(dead_code, unreachable_pub)]
 #[path = "../support/postgres.rs"]
 mod postgres;
+mod prompts;
+mod refusals;
 #[cfg(all(feature = "postgres", feature = "redis"))]
 #[allow(dead_code, unreachable_pub)]
 #[path = "../support/server.rs"]

@@ -4,6 +4,7 @@ use slack_installs::InstallationStore as _;
 use slack_installs::backend::connect;
 use slack_installs::{EncryptedStore, LocalKeyProvider, MasterKey};
 
+use super::refusals::all_end;
 use super::{House, kinds};
 use crate::postgres::Postgres;
 use crate::server::{Server, directory, find, free_port, unprivileged};
@@ -88,4 +89,59 @@ async fn rows_move_from_postgres_to_a_file_and_back_and_the_tables_are_migrated(
     // The tenant of the file is in none of them.
     house.install(ADA).await;
     house.run(&["explain", ALPHA]).await.ends(3);
+}
+
+#[tokio::test]
+async fn a_wrong_password_and_a_role_that_only_reads_are_said_so() {
+    let mut house = House::new().await;
+    house.install(ADA).await;
+    let rules = directory();
+    let rules = rules.path().join("pg_hba.conf");
+    let lines = "host all guest 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n";
+    std::fs::write(&rules, lines).expect("the directory is ours");
+    let server = Postgres::start_with(&[&format!("hba_file={}", rules.display())]).await;
+    let url = server.database("app").await;
+    house.set("TARGET", Some(&url));
+    house
+        .run(&["copy", "env:SLACK_INSTALLS_URL", "env:TARGET"])
+        .await
+        .ends(0);
+    let roles = "CREATE ROLE guest LOGIN PASSWORD 'right'; CREATE ROLE reader LOGIN; \
+                 GRANT SELECT ON slack_rows, slack_schema TO reader";
+    crate::postgres::execute(&url, roles).await;
+    let guest = server.url("guest:wrong", "app");
+    house.set("SLACK_INSTALLS_URL", Some(&guest));
+    all_end(&house, 5, &["refused the user or the password"]).await;
+
+    // A role that may only read is enough for a report.
+    let reader = server.url("reader", "app");
+    house.set("SLACK_INSTALLS_URL", Some(&reader));
+    for arguments in [
+        &["doctor"][..],
+        &["explain", ALPHA],
+        &["list"],
+        &["stats"],
+        &["verify"],
+        &["keys", "list"],
+        &["freeze", ALPHA, "--reason", "r", "--dry-run"],
+    ] {
+        house.run(arguments).await.ends(0);
+    }
+    let ran = house
+        .run(&["freeze", ALPHA, "--reason", "r", "--yes"])
+        .await;
+    assert!(ran.err.contains("permission denied"), "{ran:?}");
+    ran.ends(5);
+
+    // Tables that do not exist, and a server that does not respond.
+    let empty = server.database("empty").await;
+    house.set("SLACK_INSTALLS_URL", Some(&empty));
+    all_end(&house, 5, &["slack-installs migrate"]).await;
+    house.set(
+        "SLACK_INSTALLS_URL",
+        Some(&format!("postgres://a@127.0.0.1:{}/d", free_port())),
+    );
+    let ran = house.run(&["stats"]).await;
+    ran.ends(5);
+    assert!(ran.err.contains("check its address"), "{ran:?}");
 }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use slack_installs::backend::{self, ConnectError};
+use slack_installs::backend::{ConnectError, ConnectErrorKind};
 use slack_installs::keys::KeySetupError;
 use slack_installs::operate::OperateError;
 use slack_installs::{
@@ -100,11 +100,12 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         let code = match error.source() {
-            Some(source) if source.is::<ConnectError>() => Code::Database,
             Some(source) if source.is::<KeySetupError>() => Code::Keys,
-            Some(source) => source
-                .downcast_ref::<KeyringError>()
-                .map_or(Code::Usage, of_keyring),
+            Some(source) => {
+                let connect = source.downcast_ref::<ConnectError>().map(of_connect);
+                let keyring = source.downcast_ref::<KeyringError>().map(of_keyring);
+                connect.or(keyring).unwrap_or(Code::Usage)
+            }
             None => Code::Usage,
         };
         Self::of(code, &error)
@@ -113,7 +114,7 @@ impl From<AppError> for Failure {
 
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
-        Self::of(Code::Database, &error)
+        Self::of(of_connect(&error), &error)
     }
 }
 
@@ -181,11 +182,21 @@ impl From<slack::Error> for Failure {
     }
 }
 
+fn of_connect(error: &ConnectError) -> Code {
+    match error.kind() {
+        // The database was not asked.
+        ConnectErrorKind::Invalid => Code::Usage,
+        _ => Code::Database,
+    }
+}
+
 fn of_keyring(error: &KeyringError) -> Code {
     match error {
-        KeyringError::Backend(backend::Error::Malformed(_)) => Code::Refused,
         KeyringError::Backend(_) => Code::Database,
-        KeyringError::Copying | KeyringError::InUse | KeyringError::NotCopied => Code::Refused,
+        KeyringError::Copying
+        | KeyringError::InUse
+        | KeyringError::NoKeys
+        | KeyringError::NotCopied => Code::Refused,
         KeyringError::Lost | KeyringError::RolledBack | KeyringError::Unreadable => Code::Damaged,
         _ => Code::Keys,
     }

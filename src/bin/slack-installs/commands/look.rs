@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 use serde_json::json;
-use slack_installs::inspect::{Diagnosis, Grade, Question, Stats, explain as explained, stats_of};
+use slack_installs::inspect::{
+    Diagnosis, Explanation, Grade, Question, Stats, Trail, explain as explained, stats_of, trail,
+};
 use slack_installs::{Clock, InstallationKey, Scopes};
 
 use super::{Session, person};
@@ -94,9 +96,20 @@ pub(crate) async fn explain(session: &Session<'_>, args: &Explain) -> Result<Cod
     let store = session.store().await?;
     let explanation = explained(&store, &question).await?;
     let is_known = explanation.is_known() || !explanation.findings.is_empty();
-    session
-        .output
-        .report(&explanation, |it| person::explanation(it, session.output));
+    let of = explanation.served_by.as_ref().unwrap_or(&args.tenant);
+    let audit = trail(&store, of, SHOWN_RECORDS, question.now).await?;
+    #[derive(Serialize)]
+    struct Report {
+        #[serde(flatten)]
+        explanation: Explanation,
+        /// Absent if the database has no audit log.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        audit: Option<Trail>,
+    }
+    let report = Report { explanation, audit };
+    session.output.report(&report, |it| {
+        person::explanation(&it.explanation, it.audit.as_ref(), session.output)
+    });
     if is_known {
         Ok(Code::Ok)
     } else {
@@ -237,6 +250,9 @@ pub(crate) async fn verify(session: &Session<'_>) -> Result<Code, Failure> {
         Code::Ok
     })
 }
+
+/// The records of the audit log that `explain` shows.
+const SHOWN_RECORDS: usize = 5;
 
 /// The rows of one page.
 const AT_ONCE: usize = 1000;
