@@ -35,6 +35,8 @@ async fn doctor_finds_a_redis_that_evicts() {
     {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
+    house.install(ADA).await;
+    let file = house.values["SLACK_INSTALLS_URL"].clone();
     let url = format!("redis://127.0.0.1:{port}");
     house.set("SLACK_INSTALLS_URL", Some(&url));
     let ran = house.run_json(&["doctor"]).await;
@@ -44,6 +46,21 @@ async fn doctor_finds_a_redis_that_evicts() {
         ran.out.contains("set `maxmemory-policy noeviction`"),
         "{ran:?}"
     );
+    all_end(&house, 5, &["removes rows when its memory is full"]).await;
+    // The command that the text names mends it.
+    let command = ran.out.split('`').find(|it| it.starts_with("redis-cli "));
+    let words = command.expect("a command").split_whitespace().skip(1);
+    let mended = std::process::Command::new(find("redis-cli", &[], "run `scripts/tools servers`"))
+        .args(["-p", &port.to_string()])
+        .args(words)
+        .output();
+    assert!(mended.expect("it runs").status.success());
+    all_end(&house, 4, &["no data keys yet for this app"]).await;
+    house.set("FILE", Some(&file));
+    let copy = ["copy", "env:FILE", "env:SLACK_INSTALLS_URL"];
+    house.run(&copy).await.ends(0);
+    house.run(&["doctor"]).await.ends(0);
+    house.run(&["explain", ALPHA]).await.ends(0);
 }
 
 #[tokio::test]

@@ -215,3 +215,59 @@ fn of_store(error: &store::Error) -> Code {
 
 /// A pair that was issued some minutes ago is not replaced, because Slack keeps two tokens alive.
 const JUST_NOW: &str = "refreshed_just_now";
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use slack_installs::backend;
+
+    use super::*;
+
+    fn cause() -> Box<dyn Error + Send + Sync> {
+        "the cause".into()
+    }
+
+    #[test]
+    fn each_error_of_the_library_has_the_exit_code_that_the_page_says() {
+        let conflict = || store::Error::Conflict;
+        let database = || store::Error::Unavailable(cause());
+        let damaged = || store::Error::Unreadable(cause());
+        let key = || store::Error::Key(KeyringError::Unreadable.into());
+        let unavailable = || KeyringError::Backend(backend::Error::Unavailable(cause()));
+        let cases: [(Failure, Code); 14] = [
+            (conflict().into(), Code::Refused),
+            (database().into(), Code::Database),
+            (damaged().into(), Code::Damaged),
+            (key().into(), Code::Damaged),
+            (store::Error::Key(cause()).into(), Code::Keys),
+            (OperateError::Store(conflict()).into(), Code::Refused),
+            (OperateError::Store(database()).into(), Code::Database),
+            (OperateError::NotInstalled.into(), Code::NotFound),
+            (
+                rotation::Error::Store(conflict().into()).into(),
+                Code::Refused,
+            ),
+            (rotation::Error::OnHold.into(), Code::Refused),
+            (rotation::Error::Interrupted.into(), Code::Interrupted),
+            (KeyChangeError::Store(conflict()).into(), Code::Refused),
+            (unavailable().into(), Code::Database),
+            (KeyringError::NoKeys.into(), Code::Refused),
+        ];
+        for (failure, code) in cases {
+            assert_eq!(failure.code, code, "{}", failure.text);
+        }
+        let failure = Failure::from(conflict());
+        assert!(failure.text.contains("has changed since it was read"));
+    }
+
+    #[test]
+    fn a_source_that_an_error_shows_is_not_repeated() {
+        let failure = Failure::from(KeyringError::Backend(backend::Error::Unavailable(cause())));
+        assert_eq!(
+            failure.text.matches("the database is unavailable").count(),
+            1
+        );
+        assert!(failure.text.ends_with(": the cause"), "{}", failure.text);
+    }
+}
