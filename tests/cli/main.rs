@@ -12,6 +12,7 @@ mod docs;
 mod doctor;
 mod hostile;
 mod keys;
+mod large;
 mod look;
 mod manifests;
 #[cfg(all(feature = "postgres", feature = "redis"))]
