@@ -12,7 +12,7 @@ use crate::support::leaks::leaks;
 use slack_installs::backend::{Backend as _, Change, Key, Scope};
 
 /// An app whose log says that a job read a token. Also returns the public key.
-async fn house() -> (House, String) {
+pub(crate) async fn house() -> (House, String) {
     let house = House::new().await;
     house.install(ADA).await;
     let store = house.app.store.clone();

@@ -15,6 +15,7 @@ mod keys;
 mod large;
 mod look;
 mod manifests;
+mod pictures;
 #[cfg(all(feature = "postgres", feature = "redis"))]
 #[allow(dead_code, unreachable_pub)]
 #[path = "../support/postgres.rs"]

@@ -35,20 +35,16 @@ pub(crate) async fn doctor(session: &Session<'_>) -> Result<Code, Failure> {
     let human = |report: &Report<'_>| {
         let mut text = String::new();
         for check in &report.diagnosis.checks {
-            let grade = session.output.grade(check.grade);
-            let name = check.name;
-            writeln!(text, "{grade} {name}: {}", escaped(&check.text)).expect(FITS);
-            if !check.remedy.is_empty() {
-                writeln!(text, "        remedy: {}", escaped(&check.remedy)).expect(FITS);
-            }
+            let line = format!("{}: {}", check.name, check.text);
+            text.push_str(&session.output.graded(check.grade, &line, &check.remedy));
             if check.tenants.len() > 1 {
-                let tenants = escaped(&check.tenants.join(", "));
                 let more = if check.tenants.len() == 20 {
                     ", …"
                 } else {
                     ""
                 };
-                writeln!(text, "        tenants: {tenants}{more}").expect(FITS);
+                let tenants = format!("tenants: {}{more}", check.tenants.join(", "));
+                text.push_str(&session.output.below(&tenants));
             }
         }
         text

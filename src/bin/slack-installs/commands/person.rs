@@ -15,7 +15,7 @@ pub(crate) fn explanation(it: &Explanation, audit: Option<&Trail>, output: &Outp
     };
     line(format!("tenant {}", it.tenant));
     for step in &it.steps {
-        let mark = if step.is_ok { "+" } else { "!" };
+        let mark = output.mark(step.is_ok);
         line(format!("  {mark} {}: {}", step.name, escaped(&step.text)));
     }
     if let Some(install) = &it.installation {
@@ -55,12 +55,7 @@ pub(crate) fn explanation(it: &Explanation, audit: Option<&Trail>, output: &Outp
         line("nothing is wrong".to_owned());
     }
     for finding in &it.findings {
-        line(format!(
-            "{} {}",
-            output.grade(finding.grade),
-            escaped(&finding.text)
-        ));
-        line(format!("        remedy: {}", escaped(&finding.remedy)));
+        text.push_str(&output.graded(finding.grade, &finding.text, &finding.remedy));
     }
     text
 }
