@@ -64,7 +64,7 @@ pub use key_manager::{
     KeyChangeError, KeyInfo, KeyList, KeyManager, KeyUsage, Resealed, Rewrapped,
 };
 pub use keys::InspectedKey;
-use keys::Keys;
+use keys::{IfNone, Keys};
 pub use keys::{KeyProcess, KeyState};
 pub use moving::{Copied, Pruned, VerifyReport};
 use names::App;
@@ -120,8 +120,37 @@ impl<B: Backend> EncryptedStore<B> {
         provider: impl KeyProvider,
         app: ClientId,
     ) -> Result<Self, KeyringError> {
+        Self::open_or(backend, provider, app, IfNone::MakeFirst).await
+    }
+
+    /// As [`open`](Self::open), but never makes a data key. Use it for programs that must change
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and [`KeyringError::NoKeys`] if the app has no data key yet.
+    pub async fn open_existing(
+        backend: B,
+        provider: impl KeyProvider,
+        app: ClientId,
+    ) -> Result<Self, KeyringError> {
+        Self::open_or(backend, provider, app, IfNone::Refuse).await
+    }
+
+    async fn open_or(
+        backend: B,
+        provider: impl KeyProvider,
+        app: ClientId,
+        if_none: IfNone,
+    ) -> Result<Self, KeyringError> {
         let (backend, app) = (Arc::new(backend), App::new(app));
-        let keys = Keys::open(Arc::clone(&backend), Arc::new(provider), app.clone()).await?;
+        let keys = Keys::open(
+            Arc::clone(&backend),
+            Arc::new(provider),
+            app.clone(),
+            if_none,
+        );
+        let keys = keys.await?;
         Ok(Self {
             driver: Arc::new(Driver::new(backend, keys, app)),
             clock: Clock::default(),
@@ -284,6 +313,13 @@ pub enum KeyringError {
          used: check the key provider; nothing was changed"
     )]
     Mismatch,
+    /// The database has neither data keys nor rows of this app
+    /// ([`open_existing`](EncryptedStore::open_existing)).
+    #[error(
+        "the database has no data keys yet for this app, so it has no installations either: check \
+         the client id and the database; a new app makes its first data key when it starts"
+    )]
+    NoKeys,
     /// No copy into the target is in progress, or its keyring is incomplete.
     #[error(
         "no copy into the target is in progress, or its keyring is incomplete: copy all pages with \

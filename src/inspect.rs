@@ -13,6 +13,7 @@ mod finding;
 mod health;
 mod stats;
 mod timestamp;
+mod trail;
 
 pub use crate::encrypted::{
     InspectedChain, InspectedInstall, InspectedKey, InspectedPage, InspectedRow, RowContents,
@@ -26,3 +27,4 @@ pub use finding::{Finding, Grade};
 pub use health::{Check, Diagnosis, HealthCheck, check_slack};
 pub use stats::{Stats, stats_of};
 pub use timestamp::Timestamp;
+pub use trail::{Trail, TrailRecord, check_audit, trail};

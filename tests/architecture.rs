@@ -184,6 +184,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "inspect",
         &[
+            "audit",
             "backend",
             "clock",
             "encrypted",

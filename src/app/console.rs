@@ -12,7 +12,7 @@ use crate::backend::{self, Backend, ConnectError, ConnectErrorKind};
 use crate::encrypted::{EncryptedStore, KeyringError};
 use crate::error_chain::error_chain;
 use crate::events::Lifecycle;
-use crate::inspect::{Check, Diagnosis, Grade, HealthCheck, check_slack};
+use crate::inspect::{Check, Diagnosis, Grade, HealthCheck, check_audit, check_slack};
 use crate::keys::KeySetupError;
 use crate::operate::Operator;
 use crate::rotation::{RotationConfig, TokenRotator};
@@ -155,6 +155,8 @@ impl SlackAppBuilder {
                 diagnosis.checks.push(store.check_keys().await);
                 let checks = check_rows(&store, clock.now(), &mut progress).await;
                 diagnosis.checks.extend(checks);
+                let audit = check_audit(&store, clock.now()).await;
+                diagnosis.checks.extend(audit);
             }
             Err(error) => diagnosis.checks.push(check_of(error)?),
         }
@@ -193,11 +195,16 @@ impl SlackAppBuilder {
              SLACK_INSTALLS_KEYS to the URL of a key provider",
         )?;
         let keys = keys.opened().await?;
-        let backend = match access {
-            Access::Read => backend::connect_read_only(&url).await?,
-            Access::Write => backend::connect(&url).await?,
+        let store = match access {
+            Access::Read => {
+                let backend = backend::connect_read_only(&url).await?;
+                EncryptedStore::open_existing(backend, keys, app.clone()).await?
+            }
+            Access::Write => {
+                let backend = backend::connect(&url).await?;
+                EncryptedStore::open(backend, keys, app.clone()).await?
+            }
         };
-        let store = EncryptedStore::open(backend, keys, app.clone()).await?;
         Ok(store.with_clock(self.clock.clone()))
     }
 
@@ -263,6 +270,10 @@ fn check_of(error: AppError) -> Result<Check, AppError> {
             KeyringError::Backend(_) => (
                 "database",
                 "check that the server runs and can be reached from this machine",
+            ),
+            KeyringError::NoKeys | KeyringError::Copying => (
+                "database",
+                "do what the text says; docs/runbook.md has more, under Database",
             ),
             _ => (
                 "keys",

@@ -366,9 +366,10 @@ const KIND: &str = "postgres";
 /// The value that `slack_commit_1` treats as "no row".
 const NOTHING: &[u8] = &[];
 
-/// Classes of error codes that the same statement always returns: invalid data, a constraint
-/// violation, a missing permission or table, or a limit of the server.
-const PERMANENT: [&str; 4] = ["22", "23", "42", "54"];
+/// Classes of error codes that say that a row or a request is at fault: invalid data, a constraint
+/// violation, or a limit of the server. A missing permission or table (class 42) says nothing about a
+/// row, and must not look like damage.
+const PERMANENT: [&str; 3] = ["22", "23", "54"];
 
 const COMMIT: &str = "SELECT slack_commit_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 

@@ -8,8 +8,8 @@ use super::{Backend, Change, Cursor, Error, Page, Partition, Queue, Row, Scope, 
 
 /// Passes reads to another backend, and refuses every commit.
 ///
-/// Use it for programs that must change nothing, such as a report. A store of an app without data
-/// keys does not open over it, because opening would make the first key.
+/// Use it for programs that must change nothing, such as a report, with
+/// [`EncryptedStore::open_existing`](crate::EncryptedStore::open_existing), which makes no data key.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
@@ -59,5 +59,4 @@ impl<B: Backend> Backend for ReadOnly<B> {
     }
 }
 
-const REFUSED: &str = "the database was opened for reading only, so nothing was changed; an app \
-                       without rows has no data keys yet: check the client id and the database";
+const REFUSED: &str = "the database was opened for reading only, so nothing was changed";

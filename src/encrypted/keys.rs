@@ -82,11 +82,19 @@ impl Loaded {
     }
 }
 
+/// What to do with a database that has no keyring and no rows of the app.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub(super) enum IfNone {
+    MakeFirst,
+    Refuse,
+}
+
 impl<B: Backend> Keys<B> {
     pub(super) async fn open(
         backend: Arc<B>,
         provider: Arc<dyn KeyProvider>,
         app: App,
+        if_none: IfNone,
     ) -> Result<Arc<Self>, KeyringError> {
         let keys = Arc::new(Self {
             partition: app.keyring(),
@@ -109,6 +117,7 @@ impl<B: Backend> Keys<B> {
                 [_, Some(_)] => return Err(KeyringError::Copying),
                 [Some(_), None] => keys.load().await.map(|_| true)?,
                 _ if keys.is_lost().await? => return Err(KeyringError::Lost),
+                _ if if_none == IfNone::Refuse => return Err(KeyringError::NoKeys),
                 _ => keys.make_first().await?,
             };
             if is_ready {

@@ -158,7 +158,7 @@ fn of_chain(tenant: &InstallationKey, row: &InspectedChain, now: SystemTime) -> 
             format!("Slack refused every refresh token of {whose} ({code})"),
             format!(
                 "have the app installed again there; if Slack refused by mistake, `{refresh} \
-                 --revive`"
+                 --revive`; if the tenant has left, `slack-installs purge {tenant} --reason …`"
             ),
         )];
     }

@@ -136,7 +136,7 @@ impl HealthCheck {
 fn check_of((finding, tenants, count): (Finding, Vec<String>, u64)) -> Check {
     let more = match count {
         1 => String::new(),
-        _ => format!(" (and {} more like this)", count - 1),
+        _ => format!(" (and {} more)", count - 1),
     };
     let first = tenants.first().cloned().unwrap_or_default();
     Check {
@@ -174,7 +174,10 @@ impl<B: Backend> EncryptedStore<B> {
             .map(|(key, fault)| format!("{}: {}", key.id, error_chain(fault)))
             .collect();
         if faults.is_empty() {
-            let text = format!("the key provider unwraps all {} data keys", keys.len());
+            let text = match keys.len() {
+                1 => "the key provider unwraps the data key".to_owned(),
+                all => format!("the key provider unwraps all {all} data keys"),
+            };
             return Check::ok("keys", text);
         }
         let text = format!(

@@ -21,6 +21,8 @@ pub struct ReconcileConfig {
     /// The largest share of the checked tenants that one sweep purges, in percent. One tenant may
     /// always be purged.
     pub most_percent: usize,
+    /// Why the sweep is made, for the audit log.
+    pub reason: Option<String>,
 }
 
 impl Default for ReconcileConfig {
@@ -31,6 +33,7 @@ impl Default for ReconcileConfig {
             pause: Duration::from_millis(200),
             most_purges: 10,
             most_percent: 5,
+            reason: None,
         }
     }
 }
@@ -89,7 +92,11 @@ impl Operator {
     ///
     /// May be dropped at any point.
     pub async fn reconcile(&self, config: &ReconcileConfig) -> Result<Reconciled, OperateError> {
-        let context = AuditContext::current_or("operator").because("reconcile");
+        let purpose = match &config.reason {
+            Some(reason) => format!("reconcile: {reason}"),
+            None => "reconcile".to_owned(),
+        };
+        let context = AuditContext::current_or("operator").because(&purpose);
         context.scope(self.reconcile_now(config)).await
     }
 

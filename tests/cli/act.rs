@@ -8,7 +8,7 @@ use crate::support::app::{ADA, ALPHA, BRAVO, key};
 const BOB: &str = "U0BRAVO0001";
 
 /// Every command that changes a tenant, without `--yes` and `--dry-run`.
-const ACTIONS: [&[&str]; 7] = [
+pub(crate) const ACTIONS: [&[&str]; 7] = [
     &["refresh", ALPHA],
     &["freeze", ALPHA, "--reason", "ticket 1"],
     &["thaw", BRAVO, "--reason", "ticket 1"],
@@ -18,7 +18,7 @@ const ACTIONS: [&[&str]; 7] = [
     &["webhook", "remove", ALPHA, "--channel", "C0GENERAL01"],
 ];
 
-async fn house() -> House {
+pub(crate) async fn house() -> House {
     let house = House::new().await;
     house.install(ADA).await;
     house.install(BOB).await;

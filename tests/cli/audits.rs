@@ -6,12 +6,13 @@ use slack_installs::InstallationStore as _;
 use slack_installs::audit::{Audit, AuditOptions, FileSink, SigningKey};
 use slack_installs::store::AuditContext;
 
-use super::House;
+use super::{House, kinds};
 use crate::support::app::{ADA, ALPHA, BRAVO, key};
 use crate::support::leaks::leaks;
+use slack_installs::backend::{Backend as _, Change, Key, Scope};
 
 /// An app whose log says that a job read a token. Also returns the public key.
-async fn house() -> (House, String) {
+pub(crate) async fn house() -> (House, String) {
     let house = House::new().await;
     house.install(ADA).await;
     let store = house.app.store.clone();
@@ -186,6 +187,28 @@ async fn what_the_program_changes_is_in_the_log_so_that_the_rows_still_agree_wit
         "refresh", ALPHA, "--leaked", "--reason", "ticket 3", "--yes",
     ];
     house.run(&refresh).await.ends(0);
+    let freeze = ["freeze", ALPHA, "--reason", "ticket 4", "--yes"];
+    house.run(&freeze).await.ends(0);
+    let ran = house.run(&["explain", ALPHA]).await;
+    let out = ran.ends(0);
+    let (_, shown) = out.split_once("\naudit log\n").expect("a section");
+    let shown: Vec<_> = shown
+        .lines()
+        .take_while(|it| it.starts_with("  "))
+        .collect();
+    assert_eq!(shown.len(), 5, "{out}");
+    let last = shown.last().expect("a line");
+    assert!(last.contains("by operator for freeze: ticket 4"), "{out}");
+    let ran = house.run_json(&["explain", ALPHA]).await;
+    let json = ran.json();
+    assert_eq!(
+        json["audit"]["records"][4]["purpose"], "freeze: ticket 4",
+        "{json}"
+    );
+    house
+        .run(&["thaw", ALPHA, "--reason", "t", "--yes"])
+        .await
+        .ends(0);
     let ran = house.run(&["audit", "tail", "--event", "write"]).await;
     let out = ran.ends(0);
     for purpose in [
@@ -234,4 +257,55 @@ async fn no_command_of_the_log_shows_a_token_or_a_key() {
     for secret in secrets.iter().filter(|secret| secret.len() >= 8) {
         assert!(!leaks(seen.as_bytes(), secret), "{} leaks", &secret[..6]);
     }
+}
+
+#[tokio::test]
+async fn the_reason_of_a_sweep_is_in_the_log() {
+    let (house, _) = house().await;
+    house.app.fake.uninstall(ALPHA);
+    let reconcile = ["reconcile", "--pause", "0", "--reason", "ticket 5", "--yes"];
+    let ran = house.run_json(&reconcile).await;
+    ran.ends(0);
+    assert_eq!(ran.json()["purged"], 1, "{ran:?}");
+    let ran = house.run(&["audit", "tail"]).await;
+    let out = ran.ends(0);
+    assert!(out.contains("by operator for reconcile: ticket 5"), "{out}");
+}
+
+#[tokio::test]
+async fn doctor_says_whether_the_log_is_intact() {
+    let (house, _) = house().await;
+    let ran = house.run(&["doctor"]).await;
+    let out = ran.ends(0);
+    assert!(out.contains("ok      audit: the log of "), "{out}");
+    assert!(out.contains("is intact; it was last written "), "{out}");
+    // A batch of the log is removed.
+    let backend = house.app.store.backend();
+    let page = backend.scan(&Scope::Everything, None, 1000).await;
+    let rows = page.expect("the database is up").rows;
+    let is_batch = |key: &Key| key.partition.name().starts_with("audit");
+    let batches: Vec<_> = rows.iter().filter(|(key, _)| is_batch(key)).collect();
+    println!(
+        "{:?}",
+        batches
+            .iter()
+            .map(|it| it.0.to_string())
+            .collect::<Vec<_>>()
+    );
+    let (batch, _) = batches.first().expect("a batch");
+    let delete = Change::Delete {
+        slot: batch.slot.clone(),
+        only: None,
+    };
+    let removed = backend.commit(&batch.partition, &[delete]).await;
+    removed.expect("the database is up");
+    let ran = house.run(&["doctor"]).await;
+    let out = ran.ends(1);
+    assert!(
+        out.contains("failure audit: the log is not intact"),
+        "{out}"
+    );
+    assert!(out.contains("`slack-installs audit verify`"), "{out}");
+    let ran = house.run_json(&["doctor"]).await;
+    assert_eq!(kinds(&ran.json(), "checks", "name"), ["audit"]);
 }

@@ -38,6 +38,40 @@ async fn no_command_shows_a_token_a_webhook_url_or_a_key_in_any_form() {
         &["keys", "reseal", "--yes"],
         &["keys", "rewrap", "--yes"],
         &["init"],
+        &[
+            "webhook",
+            "remove",
+            ALPHA,
+            "--channel",
+            "C0GENERAL01",
+            "--yes",
+        ],
+        &["reconcile", "--pause", "0", "--reason", "r", "--yes"],
+        &["audit", "tail"],
+        &["audit", "export"],
+        &["audit", "verify"],
+        &["audit", "erase", BRAVO, "--yes"],
+        &[
+            "keys",
+            "promote",
+            "00000000000000000000000000000000",
+            "--yes",
+        ],
+        &[
+            "keys",
+            "destroy",
+            "00000000000000000000000000000000",
+            "--yes",
+        ],
+        &["completions", "bash"],
+        &["completions", "zsh"],
+        &["completions", "fish"],
+        &["completions", "elvish"],
+        &["completions", "powershell"],
+        &["man", "pages"],
+        &["manifest", "--name", "N"],
+        &["--help"],
+        &["--version"],
         &["revoke", ALPHA, "--reason", "r", "--yes"],
         &["purge", BRAVO, "--reason", "r", "--yes"],
         &["explain", ALPHA],
@@ -84,30 +118,57 @@ async fn no_command_shows_a_token_a_webhook_url_or_a_key_in_any_form() {
     }
 }
 
+/// A program that runs for a while, with all its secrets in files, and what the system shows of it.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn the_arguments_of_a_running_program_hold_no_secret() {
-    let house = House::new().await;
+async fn neither_the_arguments_nor_the_environment_of_a_running_program_have_a_secret() {
+    use slack_installs::testing::Fault;
+    use std::time::Duration;
+
+    let mut house = House::new().await;
     house.install(ADA).await;
-    house.install("U0BRAVO0001").await;
-    let mut running = house
-        .command(&["reconcile", "--pause", "60000", "--dry-run"])
-        .spawn()
-        .expect("the program starts");
-    let process = running.id().expect("it runs");
-    // A new process has the arguments of its parent until it becomes the program.
-    let arguments = loop {
-        let arguments = std::fs::read(format!("/proc/{process}/cmdline")).expect("it runs");
-        let arguments = String::from_utf8_lossy(&arguments).into_owned();
-        if arguments.contains("60000") {
-            break arguments;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    };
     let mut secrets = house.app.fake.secrets();
     secrets.push(house.master_key.clone());
-    for secret in secrets.iter().filter(|secret| secret.len() >= 8) {
-        assert!(!leaks(arguments.as_bytes(), secret), "{arguments}");
+    for name in ["SLACK_CLIENT_SECRET", "SLACK_INSTALLS_URL"] {
+        let value = house.values[name].clone();
+        std::fs::write(house.path(name), &value).expect("the directory is ours");
+        house.set(name, None);
+        house.set(&format!("{name}_FILE"), Some(name));
+        secrets.push(value);
     }
-    running.kill().await.expect("it runs");
+    std::fs::write(house.path("old"), "an-old-client-secret").expect("the directory is ours");
+    house.set("SLACK_OLD_CLIENT_SECRET_COMMAND", Some("cat old"));
+    secrets.push("an-old-client-secret".to_owned());
+    let slow = || Fault::delay(Duration::from_secs(60));
+    for (arguments, method) in [
+        (&["reconcile", "--pause", "0", "--dry-run"][..], "auth.test"),
+        (
+            &["revoke", ALPHA, "--reason", "r", "--yes"],
+            "apps.uninstall",
+        ),
+        (&["refresh", ALPHA, "--leaked", "--yes"], "oauth.v2.access"),
+    ] {
+        house
+            .run(&["thaw", ALPHA, "--reason", "r", "--yes"])
+            .await
+            .ends(0);
+        let calls = house.app.fake.calls(method);
+        house.app.fake.inject(method, slow());
+        let mut running = house.command(arguments).spawn().expect("it starts");
+        let process = running.id().expect("it runs");
+        // The values were read, and the program waits for Slack.
+        while house.app.fake.calls(method) == calls {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let ended = running.try_wait().expect("a child");
+            assert!(ended.is_none(), "{arguments:?}");
+        }
+        for part in ["cmdline", "environ", "comm", "status"] {
+            let shown = std::fs::read(format!("/proc/{process}/{part}")).expect("it runs");
+            assert!(!shown.is_empty(), "{part}");
+            for secret in secrets.iter().filter(|secret| secret.len() >= 8) {
+                assert!(!leaks(&shown, secret), "{arguments:?} {part}");
+            }
+        }
+        running.kill().await.expect("it runs");
+    }
 }

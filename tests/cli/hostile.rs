@@ -5,6 +5,9 @@ use slack_installs::{Home, InstallationStore as _, Team};
 use super::House;
 use crate::support::installs::{With as _, in_workspace, team};
 
+/// An argument cannot have a NUL.
+const HIDDEN: &str = "\u{1b}[2J\u{9b}31m\r\n\u{202e}";
+const CHANNEL: &str = "C0\u{1b}[2J\u{9b}31m\u{202e}";
 const HOSTILE: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\r\nok\u{202e}lived\u{0}";
 
 #[tokio::test]
@@ -21,7 +24,7 @@ async fn a_hostile_name_is_escaped_in_every_output_and_a_long_one_is_cut() {
         };
         tenant.home = Home::new(None, Some(team), false).expect("a tenant");
         tenant.incoming_webhooks =
-            vec![crate::support::installs::webhook(HOSTILE, "https://a.b/c")];
+            vec![crate::support::installs::webhook(CHANNEL, "https://a.b/c")];
         house.app.store.store(&tenant).await.expect("stored");
     }
     let freeze = [
@@ -38,6 +41,32 @@ async fn a_hostile_name_is_escaped_in_every_output_and_a_long_one_is_cut() {
         &["show", "T0HOSTILE01"],
         &["list"],
         &["doctor"],
+        &["stats"],
+        &["verify"],
+        &["refresh", "T0HOSTILE01", "--dry-run"],
+        &["freeze", "T0HOSTILE02", "--reason", HIDDEN, "--dry-run"],
+        &["thaw", "T0HOSTILE01", "--reason", HIDDEN, "--dry-run"],
+        &["revoke", "T0HOSTILE02", "--reason", HIDDEN, "--dry-run"],
+        &["revoke", "T0HOSTILE02", "--reason", HIDDEN],
+        &["webhook", "remove", "T0HOSTILE01", "--channel", HIDDEN],
+        &[
+            "webhook",
+            "remove",
+            "T0HOSTILE01",
+            "--channel",
+            CHANNEL,
+            "--dry-run",
+        ],
+        &["webhook", "remove", "T0HOSTILE02", "--channel", CHANNEL],
+        &["reconcile", "--pause", "0", "--reason", HIDDEN, "--dry-run"],
+        &["keys", "reseal", "--dry-run"],
+        &["keys", "promote", HIDDEN],
+        &["list", "--key", HIDDEN],
+        &["list", "--organisation", HIDDEN],
+        &["stats", "--database", HIDDEN],
+        &["stats", "--config", HIDDEN],
+        &["check-manifest", HIDDEN],
+        &["completions", HIDDEN],
         &["purge", "T0HOSTILE01", "--reason", "r", "--dry-run"],
         &["purge", "T0HOSTILE01", "--reason", "r"],
         &["explain", "\u{1b}[2J"],
@@ -52,4 +81,28 @@ async fn a_hostile_name_is_escaped_in_every_output_and_a_long_one_is_cut() {
     }
     let ran = house.run_json(&["explain", "T0HOSTILE01"]).await;
     assert_eq!(ran.json()["installation"]["team_name"], HOSTILE);
+}
+
+#[tokio::test]
+async fn a_hostile_reason_in_the_audit_log_is_escaped() {
+    let (house, _) = super::audits::house().await;
+    let freeze = ["freeze", "T0ALPHA0001", "--reason", HIDDEN, "--yes"];
+    house.run(&freeze).await.ends(0);
+    for arguments in [
+        &["audit", "tail"][..],
+        &["audit", "export"],
+        &["audit", "verify"],
+        &["audit", "erase", "T0ALPHA0001"],
+        &["audit", "tail", "--actor", HIDDEN],
+        &["explain", "T0ALPHA0001"],
+        &["doctor"],
+    ] {
+        for ran in [house.run(arguments).await, house.run_json(arguments).await] {
+            let text = format!("{}{}", ran.out, ran.err);
+            let is_safe = |it: char| it == '\n' || !it.is_control() && it != '\u{202e}';
+            assert!(text.chars().all(is_safe), "{arguments:?} {text:?}");
+        }
+    }
+    let ran = house.run(&["audit", "tail"]).await;
+    assert!(ran.out.contains("freeze: \\u{1b}[2J"), "{ran:?}");
 }

@@ -12,12 +12,16 @@ mod docs;
 mod doctor;
 mod hostile;
 mod keys;
+mod large;
 mod look;
 mod manifests;
+mod pictures;
 #[cfg(all(feature = "postgres", feature = "redis"))]
 #[allow(dead_code, unreachable_pub)]
 #[path = "../support/postgres.rs"]
 mod postgres;
+mod prompts;
+mod refusals;
 #[cfg(all(feature = "postgres", feature = "redis"))]
 #[allow(dead_code, unreachable_pub)]
 #[path = "../support/server.rs"]
@@ -26,6 +30,7 @@ mod server;
 mod servers;
 mod setup;
 mod signals;
+mod trial;
 mod values;
 
 use std::collections::BTreeMap;
@@ -239,10 +244,17 @@ impl House {
 
     pub(crate) async fn row(&self, tenant: &str, slot: &str) -> (Key, Row) {
         let backend = self.app.store.backend();
-        let page = backend.scan(&Scope::Everything, None, 1000).await;
-        let mut rows = page.expect("the database is up").rows.into_iter();
-        rows.find(|(key, _)| key.partition.name() == tenant && key.slot.as_str() == slot)
-            .expect("the row is stored")
+        let mut from = None;
+        loop {
+            let page = backend.scan(&Scope::Everything, from, 1000).await;
+            let page = page.expect("the database is up");
+            let is_it = |key: &Key| key.partition.name() == tenant && key.slot.as_str() == slot;
+            if let Some(found) = page.rows.into_iter().find(|(key, _)| is_it(key)) {
+                return found;
+            }
+            from = page.next;
+            assert!(from.is_some(), "the row is stored");
+        }
     }
 }
 

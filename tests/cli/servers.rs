@@ -1,10 +1,12 @@
 //! Commands against real servers.
 
 use slack_installs::InstallationStore as _;
-use slack_installs::backend::connect;
+use slack_installs::backend::{Backend, Scope, connect};
 use slack_installs::{EncryptedStore, LocalKeyProvider, MasterKey};
 
-use super::{House, kinds};
+use super::refusals::all_end;
+use super::trial::fill;
+use super::{House, kinds, open_sqlite};
 use crate::postgres::Postgres;
 use crate::server::{Server, directory, find, free_port, unprivileged};
 use crate::support::app::{ADA, ALPHA};
@@ -34,6 +36,8 @@ async fn doctor_finds_a_redis_that_evicts() {
     {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
+    house.install(ADA).await;
+    let file = house.values["SLACK_INSTALLS_URL"].clone();
     let url = format!("redis://127.0.0.1:{port}");
     house.set("SLACK_INSTALLS_URL", Some(&url));
     let ran = house.run_json(&["doctor"]).await;
@@ -43,6 +47,21 @@ async fn doctor_finds_a_redis_that_evicts() {
         ran.out.contains("set `maxmemory-policy noeviction`"),
         "{ran:?}"
     );
+    all_end(&house, 5, &["removes rows when its memory is full"]).await;
+    // The command that the text names mends it.
+    let command = ran.out.split('`').find(|it| it.starts_with("redis-cli "));
+    let words = command.expect("a command").split_whitespace().skip(1);
+    let mended = std::process::Command::new(find("redis-cli", &[], "run `scripts/tools servers`"))
+        .args(["-p", &port.to_string()])
+        .args(words)
+        .output();
+    assert!(mended.expect("it runs").status.success());
+    all_end(&house, 4, &["no data keys yet for this app"]).await;
+    house.set("FILE", Some(&file));
+    let copy = ["copy", "env:FILE", "env:SLACK_INSTALLS_URL"];
+    house.run(&copy).await.ends(0);
+    house.run(&["doctor"]).await.ends(0);
+    house.run(&["explain", ALPHA]).await.ends(0);
 }
 
 #[tokio::test]
@@ -88,4 +107,171 @@ async fn rows_move_from_postgres_to_a_file_and_back_and_the_tables_are_migrated(
     // The tenant of the file is in none of them.
     house.install(ADA).await;
     house.run(&["explain", ALPHA]).await.ends(3);
+}
+
+#[tokio::test]
+async fn a_wrong_password_and_a_role_that_only_reads_are_said_so() {
+    let mut house = House::new().await;
+    house.install(ADA).await;
+    let rules = directory();
+    let rules = rules.path().join("pg_hba.conf");
+    let lines = "host all guest 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n";
+    std::fs::write(&rules, lines).expect("the directory is ours");
+    let server = Postgres::start_with(&[&format!("hba_file={}", rules.display())]).await;
+    let url = server.database("app").await;
+    house.set("TARGET", Some(&url));
+    house
+        .run(&["copy", "env:SLACK_INSTALLS_URL", "env:TARGET"])
+        .await
+        .ends(0);
+    let roles = "CREATE ROLE guest LOGIN PASSWORD 'right'; CREATE ROLE reader LOGIN; \
+                 GRANT SELECT ON slack_rows, slack_schema TO reader";
+    crate::postgres::execute(&url, roles).await;
+    let guest = server.url("guest:wrong", "app");
+    house.set("SLACK_INSTALLS_URL", Some(&guest));
+    all_end(&house, 5, &["refused the user or the password"]).await;
+
+    // A role that may only read is enough for a report.
+    let reader = server.url("reader", "app");
+    house.set("SLACK_INSTALLS_URL", Some(&reader));
+    for arguments in [
+        &["doctor"][..],
+        &["explain", ALPHA],
+        &["list"],
+        &["stats"],
+        &["verify"],
+        &["keys", "list"],
+        &["freeze", ALPHA, "--reason", "r", "--dry-run"],
+    ] {
+        house.run(arguments).await.ends(0);
+    }
+    let ran = house
+        .run(&["freeze", ALPHA, "--reason", "r", "--yes"])
+        .await;
+    assert!(ran.err.contains("permission denied"), "{ran:?}");
+    ran.ends(5);
+
+    // Tables that do not exist, and a server that does not respond.
+    let empty = server.database("empty").await;
+    house.set("SLACK_INSTALLS_URL", Some(&empty));
+    all_end(&house, 5, &["slack-installs migrate"]).await;
+    house.set(
+        "SLACK_INSTALLS_URL",
+        Some(&format!("postgres://a@127.0.0.1:{}/d", free_port())),
+    );
+    let ran = house.run(&["stats"]).await;
+    ran.ends(5);
+    assert!(ran.err.contains("check its address"), "{ran:?}");
+}
+
+/// Returns the number of rows.
+async fn count(database: &dyn Backend) -> usize {
+    let (mut rows, mut from) = (0, None);
+    loop {
+        let page = database.scan(&Scope::Everything, from, 1000).await;
+        let page = page.expect("the database is up");
+        rows += page.rows.len();
+        from = page.next;
+        if from.is_none() {
+            return rows;
+        }
+    }
+}
+
+/// Copies, and kills the copy twice in its middle.
+async fn killed_twice(house: &House, copy: &[&str], target: &dyn Backend) {
+    for _ in 0..2 {
+        let before = count(target).await;
+        let mut running = house.command(copy).spawn().expect("the program starts");
+        while count(target).await < before + 40 {
+            let is_over = running.try_wait().expect("a child").is_some();
+            assert!(!is_over, "the copy was too fast to be killed");
+        }
+        running.start_kill().expect("it runs");
+        assert!(running.wait().await.expect("a child").code().is_none());
+        // What is there is no store yet.
+        let ran = house.run(&["stats", "--database", copy[2]]).await;
+        ran.ends(4);
+        assert!(ran.err.contains("rows are being copied"), "{ran:?}");
+    }
+}
+
+async fn moves(tenants: usize) {
+    let mut house = House::new().await;
+    let server = Postgres::start_with(&[]).await;
+    let (one, two) = (server.database("one").await, server.database("two").await);
+    house.set("ONE", Some(&one));
+    house.set("TWO", Some(&two));
+    fill(&house.app.store, tenants).await;
+    house.install(ADA).await;
+    let first = ["copy", "env:SLACK_INSTALLS_URL", "env:ONE"];
+    house.run(&first).await.ends(0);
+    house.set("SLACK_INSTALLS_URL", Some(&one));
+    let rows = house.run_json(&["verify"]).await.json()["opened"].clone();
+    assert_eq!(rows, count(&**house.app.store.backend()).await);
+
+    let backup = open_sqlite(&house.path("backup")).await;
+    let two = connect(&two).await.expect("the server is up");
+    for (copy, target) in [
+        (["copy", "env:ONE", "sqlite:backup"], &backup),
+        (["copy", "sqlite:backup", "env:TWO"], &two),
+    ] {
+        killed_twice(&house, &copy, &**target).await;
+        let ran = house.run_json(&copy).await;
+        ran.ends(0);
+        let report = ran.json();
+        assert_eq!(
+            (&report["rows"], &report["is_finished"]),
+            (&rows, &true.into())
+        );
+        assert!(report["present"].as_u64() >= Some(40), "{report}");
+        let ran = house.run_json(&["verify", "--database", copy[2]]).await;
+        ran.ends(0);
+        assert_eq!(ran.json()["opened"], rows, "{ran:?}");
+    }
+    let stats = async |database: &str| {
+        let ran = house.run_json(&["stats", "--database", database]).await;
+        ran.ends(0);
+        ran.out
+    };
+    let counts = stats("env:ONE").await;
+    assert_eq!(counts, stats("sqlite:backup").await);
+    assert_eq!(counts, stats("env:TWO").await);
+    let explain = ["explain", ALPHA, "--database", "env:TWO"];
+    house.run(&explain).await.ends(0);
+
+    // One byte of the file changes.
+    let (place, row) = house.row(ALPHA, "bot").await;
+    drop(backup);
+    let mut bytes = std::fs::read(house.path("backup")).expect("the file is ours");
+    let sealed = &row.sealed.as_bytes()[row.sealed.as_bytes().len() - 24..];
+    let mut places = bytes.windows(sealed.len()).enumerate();
+    let found = places
+        .find(|(_, window)| *window == sealed)
+        .expect("the row is there")
+        .0;
+    bytes[found + 3] ^= 0x10;
+    std::fs::write(house.path("flipped"), bytes).expect("the directory is ours");
+    let verify = ["verify", "--database", "sqlite:flipped"];
+    let ran = house.run(&verify).await;
+    assert!(
+        ran.ends(8).contains(&format!("damaged: {place}")),
+        "{ran:?}"
+    );
+    let ran = house.run_json(&verify).await;
+    assert_eq!(
+        ran.json()["damaged"],
+        serde_json::json!([place.to_string()])
+    );
+}
+
+#[tokio::test]
+async fn rows_move_from_postgres_to_a_file_and_back_though_each_copy_is_killed_twice() {
+    moves(200).await;
+}
+
+#[tokio::test]
+#[ignore = "takes minutes"]
+async fn rows_of_10_000_tenants_move_from_postgres_to_a_file_and_back() {
+    moves(10_000).await;
 }

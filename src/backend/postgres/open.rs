@@ -213,8 +213,7 @@ SELECT current_setting('server_version_num')::integer,
 /// that the role must not use.
 const FORBIDDEN: [&str; 2] = ["42501", "3F000"];
 
-const NOT_MIGRATED: &str =
-    "the tables are missing or old; run PostgresBackend::migrate as their owner";
+const NOT_MIGRATED: &str = "the tables are missing or old; run `slack-installs migrate`, or PostgresBackend::migrate, as their owner";
 
 /// The oldest major version that the Postgres project supports, as of 2026.
 const OLDEST: i32 = 14;

@@ -63,7 +63,8 @@ fn check_master(
         if policy != "noeviction" && !policy.starts_with("volatile-") {
             return refuse(format!(
                 "removes rows when its memory is full (maxmemory-policy {policy}); set \
-                 `maxmemory-policy noeviction`"
+                 `maxmemory-policy noeviction` in its configuration, and at once with `redis-cli \
+                 CONFIG SET maxmemory-policy noeviction`"
             ));
         }
     }

@@ -209,6 +209,9 @@ pub(crate) struct Reconcile {
     /// Leaves no note for the app's lifecycle hooks. Use it if the app has no hooks
     #[arg(long)]
     pub(crate) no_note: bool,
+    /// The reason, for the audit log
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
     #[command(flatten)]
     pub(crate) act: Act,
 }

@@ -45,7 +45,8 @@ pub(crate) async fn confirmed(act: &Act, what: &str, word: &str) -> Result<Decis
 }
 
 fn ask(question: &str) -> io::Result<String> {
-    let mut err = io::stderr().lock();
+    // Nothing is locked while this waits, because an interrupt is reported meanwhile.
+    let mut err = io::stderr();
     err.write_all(question.as_bytes())?;
     err.flush()?;
     let mut line = String::new();

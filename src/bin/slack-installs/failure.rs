@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use slack_installs::backend::{self, ConnectError};
+use slack_installs::backend::{ConnectError, ConnectErrorKind};
 use slack_installs::keys::KeySetupError;
 use slack_installs::operate::OperateError;
 use slack_installs::{
@@ -100,11 +100,12 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         let code = match error.source() {
-            Some(source) if source.is::<ConnectError>() => Code::Database,
             Some(source) if source.is::<KeySetupError>() => Code::Keys,
-            Some(source) => source
-                .downcast_ref::<KeyringError>()
-                .map_or(Code::Usage, of_keyring),
+            Some(source) => {
+                let connect = source.downcast_ref::<ConnectError>().map(of_connect);
+                let keyring = source.downcast_ref::<KeyringError>().map(of_keyring);
+                connect.or(keyring).unwrap_or(Code::Usage)
+            }
             None => Code::Usage,
         };
         Self::of(code, &error)
@@ -113,7 +114,7 @@ impl From<AppError> for Failure {
 
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
-        Self::of(Code::Database, &error)
+        Self::of(of_connect(&error), &error)
     }
 }
 
@@ -181,11 +182,21 @@ impl From<slack::Error> for Failure {
     }
 }
 
+fn of_connect(error: &ConnectError) -> Code {
+    match error.kind() {
+        // The database was not asked.
+        ConnectErrorKind::Invalid => Code::Usage,
+        _ => Code::Database,
+    }
+}
+
 fn of_keyring(error: &KeyringError) -> Code {
     match error {
-        KeyringError::Backend(backend::Error::Malformed(_)) => Code::Refused,
         KeyringError::Backend(_) => Code::Database,
-        KeyringError::Copying | KeyringError::InUse | KeyringError::NotCopied => Code::Refused,
+        KeyringError::Copying
+        | KeyringError::InUse
+        | KeyringError::NoKeys
+        | KeyringError::NotCopied => Code::Refused,
         KeyringError::Lost | KeyringError::RolledBack | KeyringError::Unreadable => Code::Damaged,
         _ => Code::Keys,
     }
@@ -204,3 +215,59 @@ fn of_store(error: &store::Error) -> Code {
 
 /// A pair that was issued some minutes ago is not replaced, because Slack keeps two tokens alive.
 const JUST_NOW: &str = "refreshed_just_now";
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use slack_installs::backend;
+
+    use super::*;
+
+    fn cause() -> Box<dyn Error + Send + Sync> {
+        "the cause".into()
+    }
+
+    #[test]
+    fn each_error_of_the_library_has_the_exit_code_that_the_page_says() {
+        let conflict = || store::Error::Conflict;
+        let database = || store::Error::Unavailable(cause());
+        let damaged = || store::Error::Unreadable(cause());
+        let key = || store::Error::Key(KeyringError::Unreadable.into());
+        let unavailable = || KeyringError::Backend(backend::Error::Unavailable(cause()));
+        let cases: [(Failure, Code); 14] = [
+            (conflict().into(), Code::Refused),
+            (database().into(), Code::Database),
+            (damaged().into(), Code::Damaged),
+            (key().into(), Code::Damaged),
+            (store::Error::Key(cause()).into(), Code::Keys),
+            (OperateError::Store(conflict()).into(), Code::Refused),
+            (OperateError::Store(database()).into(), Code::Database),
+            (OperateError::NotInstalled.into(), Code::NotFound),
+            (
+                rotation::Error::Store(conflict().into()).into(),
+                Code::Refused,
+            ),
+            (rotation::Error::OnHold.into(), Code::Refused),
+            (rotation::Error::Interrupted.into(), Code::Interrupted),
+            (KeyChangeError::Store(conflict()).into(), Code::Refused),
+            (unavailable().into(), Code::Database),
+            (KeyringError::NoKeys.into(), Code::Refused),
+        ];
+        for (failure, code) in cases {
+            assert_eq!(failure.code, code, "{}", failure.text);
+        }
+        let failure = Failure::from(conflict());
+        assert!(failure.text.contains("has changed since it was read"));
+    }
+
+    #[test]
+    fn a_source_that_an_error_shows_is_not_repeated() {
+        let failure = Failure::from(KeyringError::Backend(backend::Error::Unavailable(cause())));
+        assert_eq!(
+            failure.text.matches("the database is unavailable").count(),
+            1
+        );
+        assert!(failure.text.ends_with(": the cause"), "{}", failure.text);
+    }
+}

@@ -10,6 +10,7 @@ mod output;
 mod progress;
 mod variables;
 
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -31,6 +32,10 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => code.into(),
         Err(failure) => {
+            // The terminal shows `^C` in the line of a question.
+            if failure.code == Code::Interrupted && io::stderr().is_terminal() {
+                eprintln!();
+            }
             output.failure(&failure);
             failure.code.into()
         }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 
+use console::Term;
 use serde::Serialize;
 use serde_json::json;
 use slack_installs::inspect::Grade;
@@ -15,6 +16,8 @@ use crate::failure::Failure;
 pub(crate) struct Output {
     format: Format,
     has_colours: bool,
+    /// The width of the terminal; `None` without one.
+    columns: Option<usize>,
 }
 
 impl Output {
@@ -24,6 +27,9 @@ impl Output {
         Self {
             format,
             has_colours: io::stdout().is_terminal() && !no_colour && !is_dumb,
+            columns: Term::stdout()
+                .size_checked()
+                .map(|(_, columns)| columns.into()),
         }
     }
 
@@ -58,19 +64,52 @@ impl Output {
         drop(io::stderr().write_all(text.as_bytes()));
     }
 
-    /// Returns a grade as a word, coloured on a terminal.
-    pub(crate) fn grade(&self, grade: Grade) -> String {
+    /// Returns a line that begins with a grade, with the remedy below it, if there is one.
+    pub(crate) fn graded(&self, grade: Grade, text: &str, remedy: &str) -> String {
         let (word, colour) = match grade {
-            Grade::Ok => ("ok", "32"),
-            Grade::Warning => ("warning", "33"),
-            Grade::Failure => ("failure", "31"),
+            Grade::Ok => ("ok", GREEN),
+            Grade::Warning => ("warning", YELLOW),
+            Grade::Failure => ("failure", RED),
         };
-        let padded = format!("{word:<7}");
-        if self.has_colours {
-            format!("\u{1b}[{colour}m{padded}\u{1b}[0m")
-        } else {
-            padded
+        let head = self.coloured(&format!("{word:<7}"), colour);
+        let mut lines = format!("{head} {}\n", self.hung(text));
+        if !remedy.is_empty() {
+            lines.push_str(&self.below(&format!("remedy: {remedy}")));
         }
+        lines
+    }
+
+    /// Returns a line below a grade.
+    pub(crate) fn below(&self, text: &str) -> String {
+        format!("{:INDENT$}{}\n", "", self.hung(text))
+    }
+
+    /// Returns the mark of a step: whether it succeeds.
+    pub(crate) fn mark(&self, is_ok: bool) -> String {
+        if is_ok {
+            self.coloured("+", GREEN)
+        } else {
+            self.coloured("!", RED)
+        }
+    }
+
+    fn coloured(&self, word: &str, colour: &str) -> String {
+        if self.has_colours {
+            format!("\u{1b}[{colour}m{word}\u{1b}[0m")
+        } else {
+            word.to_owned()
+        }
+    }
+
+    /// Escapes a text that begins at [`INDENT`]. On a terminal, breaks it into lines that begin
+    /// there too.
+    fn hung(&self, text: &str) -> String {
+        let text = escaped(text);
+        let Some(columns) = self.columns else {
+            return text;
+        };
+        let width = columns.saturating_sub(INDENT).max(NARROWEST);
+        broken(&text, width).join(&format!("\n{:INDENT$}", ""))
     }
 }
 
@@ -143,6 +182,30 @@ pub(crate) fn escaped_lines(text: &str) -> String {
     })
 }
 
+/// Breaks a text into lines between its words. A command in backticks is one word, so that it can be
+/// copied.
+fn broken(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut is_quoted = false;
+    let words = text.split(|char| {
+        is_quoted ^= char == '`';
+        char == ' ' && !is_quoted
+    });
+    for word in words {
+        let line = lines.last_mut().expect("one line at least");
+        let needed = line.chars().count() + 1 + word.chars().count();
+        if line.is_empty() {
+            line.push_str(word);
+        } else if needed <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
 /// Returns whether a character can move the cursor, or change the order or the look of a text.
 fn is_dangerous(char: char) -> bool {
     char.is_control()
@@ -158,12 +221,35 @@ fn is_dangerous(char: char) -> bool {
             | '\u{e0000}'..='\u{e007f}')
 }
 
+const GREEN: &str = "32";
+const RED: &str = "31";
+const YELLOW: &str = "33";
+
+/// The width of a grade, and of the space after it.
+const INDENT: usize = 8;
+
+/// On a narrower terminal, lines are broken by the terminal.
+const NARROWEST: usize = 24;
+
 /// A sentence of an error is shorter.
 const LONGEST: usize = 1000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_text_is_broken_between_words_but_not_within_a_command() {
+        let text = "restore it; if it left, `slack-installs purge T1 --reason …` now";
+        let lines = [
+            "restore it; if it left,",
+            "`slack-installs purge T1 --reason …`",
+            "now",
+        ];
+        assert_eq!(broken(text, 24), lines);
+        assert_eq!(broken(text, 200), [text]);
+        assert_eq!(broken("", 24), [""]);
+    }
 
     #[test]
     fn control_characters_are_escaped_and_long_texts_are_cut() {

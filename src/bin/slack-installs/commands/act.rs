@@ -224,11 +224,19 @@ pub(crate) async fn refresh(session: &Session<'_>, args: &Refresh) -> Result<Cod
         None => Credential::Bot,
     };
     let whose = args.user.as_ref().map_or("bot", |user| user.as_str());
-    let before = stored(session, tenant).await?;
-    let what = format!(
-        "The tokens of {whose} of {} will be replaced",
-        named(&before)
-    );
+    let asked = async {
+        let before = stored(session, tenant).await?;
+        let named = named(&before);
+        let what = format!("The tokens of {whose} of {named} will be replaced");
+        let decision = confirmed(&args.act, &what, tenant.id()).await?;
+        Ok::<_, Failure>((what, decision))
+    };
+    let (what, decision) = tokio::select! {
+        asked = asked => asked?,
+        () = interrupted() => {
+            return Err(Failure::new(Code::Interrupted, "interrupted; nothing was changed"));
+        }
+    };
     let mut done = Done {
         action: "refresh",
         tenant: tenant.clone(),
@@ -237,7 +245,7 @@ pub(crate) async fn refresh(session: &Session<'_>, args: &Refresh) -> Result<Cod
         text: what.clone(),
         details: json!({ "credential": whose }),
     };
-    if confirmed(&args.act, &what, tenant.id()).await? == Decision::DryRun {
+    if decision == Decision::DryRun {
         report(session, &done);
         return Ok(Code::Ok);
     }
@@ -338,6 +346,7 @@ pub(crate) async fn reconcile(session: &Session<'_>, args: &Reconcile) -> Result
         repairs: decision == Decision::Act,
         pause: Duration::from_millis(args.pause),
         most_purges: args.most_purges,
+        reason: args.reason.clone(),
         ..ReconcileConfig::default()
     };
     let report = operator.reconcile(&config).await?;
@@ -345,6 +354,7 @@ pub(crate) async fn reconcile(session: &Session<'_>, args: &Reconcile) -> Result
     let json = json!({
         "action": "reconcile",
         "is_dry_run": is_dry_run,
+        "reason": args.reason,
         "examined": report.examined,
         "purged": report.purged,
         "repaired": report.repaired,

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 use serde_json::json;
-use slack_installs::inspect::{Diagnosis, Grade, Question, Stats, explain as explained, stats_of};
+use slack_installs::inspect::{
+    Diagnosis, Explanation, Grade, Question, Stats, Trail, explain as explained, stats_of, trail,
+};
 use slack_installs::{Clock, InstallationKey, Scopes};
 
 use super::{Session, person};
@@ -33,20 +35,16 @@ pub(crate) async fn doctor(session: &Session<'_>) -> Result<Code, Failure> {
     let human = |report: &Report<'_>| {
         let mut text = String::new();
         for check in &report.diagnosis.checks {
-            let grade = session.output.grade(check.grade);
-            let name = check.name;
-            writeln!(text, "{grade} {name}: {}", escaped(&check.text)).expect(FITS);
-            if !check.remedy.is_empty() {
-                writeln!(text, "        remedy: {}", escaped(&check.remedy)).expect(FITS);
-            }
+            let line = format!("{}: {}", check.name, check.text);
+            text.push_str(&session.output.graded(check.grade, &line, &check.remedy));
             if check.tenants.len() > 1 {
-                let tenants = escaped(&check.tenants.join(", "));
                 let more = if check.tenants.len() == 20 {
                     ", …"
                 } else {
                     ""
                 };
-                writeln!(text, "        tenants: {tenants}{more}").expect(FITS);
+                let tenants = format!("tenants: {}{more}", check.tenants.join(", "));
+                text.push_str(&session.output.below(&tenants));
             }
         }
         text
@@ -94,9 +92,20 @@ pub(crate) async fn explain(session: &Session<'_>, args: &Explain) -> Result<Cod
     let store = session.store().await?;
     let explanation = explained(&store, &question).await?;
     let is_known = explanation.is_known() || !explanation.findings.is_empty();
-    session
-        .output
-        .report(&explanation, |it| person::explanation(it, session.output));
+    let of = explanation.served_by.as_ref().unwrap_or(&args.tenant);
+    let audit = trail(&store, of, SHOWN_RECORDS, question.now).await?;
+    #[derive(Serialize)]
+    struct Report {
+        #[serde(flatten)]
+        explanation: Explanation,
+        /// Absent if the database has no audit log.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        audit: Option<Trail>,
+    }
+    let report = Report { explanation, audit };
+    session.output.report(&report, |it| {
+        person::explanation(&it.explanation, it.audit.as_ref(), session.output)
+    });
     if is_known {
         Ok(Code::Ok)
     } else {
@@ -237,6 +246,9 @@ pub(crate) async fn verify(session: &Session<'_>) -> Result<Code, Failure> {
         Code::Ok
     })
 }
+
+/// The records of the audit log that `explain` shows.
+const SHOWN_RECORDS: usize = 5;
 
 /// The rows of one page.
 const AT_ONCE: usize = 1000;

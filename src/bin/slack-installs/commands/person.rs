@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use slack_installs::inspect::{ChainReport, Explanation, InstallReport};
+use slack_installs::inspect::{ChainReport, Explanation, InstallReport, Trail, TrailRecord};
 
 use crate::output::{Output, escaped, shortened};
 
 /// Writes an explanation.
-pub(crate) fn explanation(it: &Explanation, output: &Output) -> String {
+pub(crate) fn explanation(it: &Explanation, audit: Option<&Trail>, output: &Output) -> String {
     let mut text = String::new();
     let mut line = |line: String| {
         text.push_str(&line);
@@ -15,7 +15,7 @@ pub(crate) fn explanation(it: &Explanation, output: &Output) -> String {
     };
     line(format!("tenant {}", it.tenant));
     for step in &it.steps {
-        let mark = if step.is_ok { "+" } else { "!" };
+        let mark = output.mark(step.is_ok);
         line(format!("  {mark} {}: {}", step.name, escaped(&step.text)));
     }
     if let Some(install) = &it.installation {
@@ -48,16 +48,14 @@ pub(crate) fn explanation(it: &Explanation, output: &Output) -> String {
         ));
     }
     line(rows(it));
+    if let Some(audit) = audit {
+        line(trail(it, audit));
+    }
     if it.findings.is_empty() {
         line("nothing is wrong".to_owned());
     }
     for finding in &it.findings {
-        line(format!(
-            "{} {}",
-            output.grade(finding.grade),
-            escaped(&finding.text)
-        ));
-        line(format!("        remedy: {}", escaped(&finding.remedy)));
+        text.push_str(&output.graded(finding.grade, &finding.text, &finding.remedy));
     }
     text
 }
@@ -130,6 +128,38 @@ fn token(chain: &ChainReport) -> String {
     field("lease until", time(chain.lease_until));
     text.truncate(text.trim_end().len());
     text
+}
+
+/// Writes the last records of the audit log.
+fn trail(it: &Explanation, audit: &Trail) -> String {
+    let tenant = it.served_by.as_ref().unwrap_or(&it.tenant);
+    let mut text = match (audit.records.is_empty(), audit.is_complete) {
+        (true, true) => "audit log: no record of this tenant".to_owned(),
+        (_, true) => "audit log".to_owned(),
+        (_, false) => format!(
+            "audit log: it is long, so newer records may be missing; `slack-installs audit tail \
+             --of {tenant}` reads all of it"
+        ),
+    };
+    for record in &audit.records {
+        text.push_str("\n  ");
+        text.push_str(&recorded(record));
+    }
+    text
+}
+
+fn recorded(it: &TrailRecord) -> String {
+    let mut text = format!("{} {} {} {}", it.at, it.event, it.outcome, it.row);
+    if it.count > 1 {
+        write!(text, ", {} times", it.count).expect("a String takes any text");
+    }
+    let parts = [("by", &it.actor), ("for", &it.purpose), ("user", &it.user)];
+    for (label, value) in parts {
+        if let Some(value) = value {
+            write!(text, " {label} {value}").expect("a String takes any text");
+        }
+    }
+    escaped(&text)
 }
 
 /// Summarises the stored rows by their keys.
