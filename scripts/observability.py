@@ -93,9 +93,10 @@ expect([], 120)
 if "--troubles" in options:
     print("the client secret is revoked", flush=True)
     trouble("secret")
-    # New installations fail too. The storm's tokens are valid for seconds, and not for 12 hours, so
-    # they expire within the minute.
-    expect(["SlackRejectsTheApp", "RefreshesFail", "InstallFlowsFail", "TokensHaveExpired"], 180)
+    # The storm's tokens are valid for seconds, and not for 12 hours. So they expire within a minute,
+    # and then requests cannot be served.
+    consequences = ["TokensHaveExpired", "RequestsCannotBeServed"]
+    expect(["SlackRejectsTheApp", "InstallFlowsFail", *consequences], 180)
     print("the client secret works again", flush=True)
     trouble("none")
     expect([], 600)
