@@ -143,9 +143,7 @@ impl Storm {
             self.at.join("slack/events")?,
         );
         self.fake.deliver(&commands, &command).await?;
-        let is_troubled = self.is_troubled.load(Ordering::Relaxed);
         match round % 50 {
-            20 | 30 if is_troubled => {}
             // A request that Slack did not sign.
             0 => {
                 let unsigned = Request::post(commands.as_str()).body(Bytes::new())?;
@@ -160,6 +158,12 @@ impl Storm {
                 let command = self.fake.slash_command(who, "/hello", "");
                 self.fake.deliver(&commands, &command).await?;
             }
+            _ => {}
+        }
+        // Few leave, as of a real app.
+        let is_troubled = self.is_troubled.load(Ordering::Relaxed);
+        match round % 500 {
+            _ if is_troubled => {}
             20 => drop(self.fake.revoke_user(&workspace(number), ADA)),
             30 => drop(self.fake.uninstall(&workspace(number))),
             _ => {}
