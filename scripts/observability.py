@@ -1,12 +1,13 @@
 """Asks Prometheus for each expression of the dashboard, and for the alerts. See scripts/observability."""
 
 import json
+import subprocess
 import sys
 import time
 import urllib.parse
 import urllib.request
 
-prometheus, app, dashboard, *options = sys.argv[1:]
+prometheus, app, dashboard, redis, *options = sys.argv[1:]
 
 
 def get(url):
@@ -55,28 +56,58 @@ def trouble(name):
     urllib.request.urlopen(request, timeout=10).close()
 
 
-def expect(alerts, seconds):
+def redis_cli(*arguments):
+    command = ["redis-cli", "-s", redis, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def evict():
+    """Switches eviction on, as an operator may do by mistake, and removes about half of the rows."""
+    keys = redis_cli("--scan", "--pattern", "*").split()
+    sizes = [int(redis_cli("memory", "usage", key) or 0) for key in keys]
+    used = dict(line.split(":", 1) for line in redis_cli("info", "memory").splitlines() if ":" in line)
+    redis_cli("config", "set", "maxmemory-policy", "allkeys-lru")
+    redis_cli("config", "set", "maxmemory", str(int(used["used_memory"]) - sum(sizes) // 2))
+    # Nothing else is evicted afterwards, so what is left can still be written.
+    time.sleep(5)
+    redis_cli("config", "set", "maxmemory", "0")
+    print(f"Redis evicted {len(keys) - int(redis_cli('dbsize'))} of {len(keys)} keys")
+
+
+def expect(alerts, seconds, stay=40):
     """Waits until exactly these alerts fire, and until they still do after a while."""
     expected = set(alerts)
-    wait_until(f"expected {expected}", lambda: firing() ^ expected, seconds)
-    time.sleep(40)
-    others = firing() ^ expected
-    if others:
-        sys.exit(f"expected {expected} to stay, but changed: {others}")
-    print(f"firing: {sorted(expected)}")
+    begun = time.monotonic()
+    wait_until(f"expected {sorted(expected)}, but for", lambda: firing() ^ expected, seconds)
+    print(f"after {time.monotonic() - begun:.0f} s, exactly these fire: {sorted(expected)}", flush=True)
+    for _ in range(stay):
+        time.sleep(1)
+        others = firing() - expected
+        if others:
+            sys.exit(f"expected only {sorted(expected)}, but these fire too: {sorted(others)}")
 
 
 wait_until("expressions without data", empty, 180)
-print("each expression of the dashboard has data")
+print("each expression of the dashboard has data", flush=True)
 expect([], 120)
 if "--troubles" in options:
+    print("the client secret is revoked", flush=True)
     trouble("secret")
-    refreshes = ["SlackRejectsTheApp", "RefreshesFail"]
-    wait_until("alerts", lambda: set(refreshes) - firing(), 180)
-    print(f"with a revoked secret, these fire: {sorted(firing())}")
+    # The storm's tokens are valid for seconds, and not for 12 hours. So they expire within a minute,
+    # and then requests cannot be served.
+    consequences = ["TokensHaveExpired", "RequestsCannotBeServed"]
+    expect(["SlackRejectsTheApp", "InstallFlowsFail", *consequences], 180)
+    print("the client secret works again", flush=True)
     trouble("none")
     expect([], 600)
+    print("the key provider fails", flush=True)
     # A data key is fetched again from an age of four minutes.
     trouble("keys")
-    wait_until("alerts", lambda: {"KeyProviderFails"} - firing(), 480)
-    print(f"with a key provider that fails, these fire: {sorted(firing())}")
+    expect(["KeyProviderFails"], 480)
+    print("the key provider works again", flush=True)
+    trouble("none")
+    expect([], 600)
+    print("Redis evicts rows", flush=True)
+    trouble("rows")
+    evict()
+    expect(["TenantsAreLost"], 180)

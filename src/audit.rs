@@ -53,6 +53,7 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, to_millis};
 use crate::error_chain::error_chain;
+use crate::metrics;
 use crate::store::{Act, ActKind, AuditContext, AuditStore, Error, RunId, StoredRows, Witness};
 use crate::tenant::InstallationKey;
 
@@ -75,7 +76,7 @@ use entry::{ERASED, EXPIRED, Entry, ErasedNote, ExpiredNote};
 pub use export::{ExportedLog, LineError};
 pub use head::{HeadError, SignedHead, SigningKey, SigningKeyError, VerifyingKey};
 pub use query::{Filter, LogRecord, records};
-use queue::Refused;
+use queue::{CLOSED, FULL, Refused};
 pub use rows::{RowFault, RowFinding, RowReport, compare};
 use run::Run;
 pub use sink::{FileSink, HeadSink, TracingSink};
@@ -188,6 +189,9 @@ impl Audit {
             headed: (0, Instant::now()),
         };
         writer.begin().await?;
+        for reason in [FULL, CLOSED] {
+            metrics::AUDIT_LOST.add_many([reason], 0);
+        }
         drop(tokio::spawn(writer.work()));
         Ok(Self(Arc::new(Handle {
             store,
@@ -348,8 +352,10 @@ impl Audit {
         let pushed = {
             let mut queue = self.0.shared.queue();
             let pushed = queue.push(entries.collect());
-            if matches!(pushed, Err(Refused::Full)) {
-                queue.lose(done, time);
+            match pushed {
+                Ok(_) => {}
+                Err(Refused::Full) => queue.lose(done, time),
+                Err(Refused::Closed) => lose_after_closing(done),
             }
             pushed
         };
@@ -360,6 +366,7 @@ impl Audit {
     /// does not fit is counted.
     fn report_later(&self, context: &AuditContext, acts: Vec<Act>, time: u64) {
         let mut queue = self.0.shared.queue();
+        let mut left = acts.len();
         for act in acts {
             let is_read = matches!(act.kind, ActKind::Open | ActKind::Unwrap);
             let pushed = if is_read {
@@ -373,9 +380,11 @@ impl Audit {
                 Err(Refused::Full) => queue.lose(1, time),
                 Err(Refused::Closed) => {
                     drop(queue);
+                    lose_after_closing(left);
                     return self.warn_once();
                 }
             }
+            left -= 1;
         }
         if queue.ready() > 0 {
             self.0.shared.wake.notify_one();
@@ -432,6 +441,12 @@ pub enum NotLogged {
     /// The record was not durable in time.
     #[error("the record of the audit log was not durable in time")]
     Late,
+}
+
+/// Counts acts that no record and no gap tells of.
+fn lose_after_closing(count: usize) {
+    let count = u64::try_from(count).expect("a count");
+    metrics::AUDIT_LOST.add_many([CLOSED], count);
 }
 
 fn not_logged(refused: Refused) -> Error {

@@ -22,7 +22,7 @@ mod desk;
 mod refusal;
 mod reply;
 
-pub use consent::MissingScopes;
+pub use consent::{MissingScopes, ScopeDrift};
 use desk::Desk;
 pub use refusal::{Refusal, RefusalReason, Refusals};
 pub use reply::Reply;

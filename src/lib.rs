@@ -196,7 +196,9 @@ pub use encrypted::{
     KeyState, KeyUsage, KeyringError, Pruned, Resealed, Rewrapped, StoredFacts, VerifyReport,
 };
 pub use events::{Handled, Lifecycle, LifecycleError, LifecycleHooks};
-pub use gate::{Admitted, Authorization, MissingScopes, Refusal, RefusalReason, Refusals, Reply};
+pub use gate::{
+    Admitted, Authorization, MissingScopes, Refusal, RefusalReason, Refusals, Reply, ScopeDrift,
+};
 pub use installation::{
     Bot, Enterprise, Grant, Hold, Home, IncomingWebhook, Installation, MetadataError, Revision,
     Scopes, StoredInstallation, Team, User, UserMetadata,

@@ -44,6 +44,10 @@ macro_rules! metrics {
 metrics! {
     APP_REJECTED: Gauge<0> = "slack_installs_app_rejected" []
         "1 while Slack rejects the app's own configuration, and refreshes pause";
+    AUDIT_LAG: Gauge<0> = "slack_installs_audit_lag_seconds" []
+        "The age of the oldest record of the audit log that this process has not written yet";
+    AUDIT_LOST: Counter<1> = "slack_installs_audit_lost_total" ["reason"]
+        "Records that the audit log lacks";
     CACHE_READS: Counter<1> = "slack_installs_cache_reads_total" ["result"]
         "Reads of a store with a cache";
     CHAINS: Gauge<1> = "slack_installs_chains" ["state"]
@@ -55,7 +59,7 @@ metrics! {
     INSTALL_FLOWS: Counter<2> = "slack_installs_install_flows_total" ["outcome", "reason"]
         "Install flows that started and that ended";
     KEY_AGE: Gauge<0> = "slack_installs_key_age_seconds" []
-        "The time since the primary data key was changed";
+        "The time since the primary data key was made or promoted";
     KEY_PROVIDER_CALLS: Counter<1> = "slack_installs_key_provider_calls_total" ["result"]
         "Calls to the key provider";
     LEASE_WAITS: Counter<0> = "slack_installs_lease_waits_total" []
@@ -98,7 +102,13 @@ mod recorded {
     impl<const N: usize> Counter<N> {
         /// Counts one event.
         pub(crate) fn add(&self, values: [&'static str; N]) {
-            metrics::counter!(self.name, labels(self.labels, values)).increment(1);
+            self.add_many(values, 1);
+        }
+
+        /// Counts this many events. With none, the series begins at 0, so that Prometheus sees its
+        /// first increase.
+        pub(crate) fn add_many(&self, values: [&'static str; N], count: u64) {
+            metrics::counter!(self.name, labels(self.labels, values)).increment(count);
         }
 
         pub(super) fn describe(&self) {
@@ -126,6 +136,8 @@ mod recorded {
 #[allow(clippy::unused_self, reason = "the other form uses it")]
 impl<const N: usize> Counter<N> {
     pub(crate) fn add(&self, _: [&'static str; N]) {}
+
+    pub(crate) fn add_many(&self, _: [&'static str; N], _: u64) {}
 
     fn describe(&self) {}
 }

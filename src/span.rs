@@ -57,6 +57,7 @@ operations! {
     INFO refresh
     INFO lifecycle
     INFO purge
+    INFO reseal
 }
 
 impl Operation {

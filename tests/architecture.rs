@@ -41,7 +41,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("lru", &[]),
     (
         "audit",
-        &["clock", "error_chain", "random", "store", "tenant"],
+        &[
+            "clock",
+            "error_chain",
+            "metrics",
+            "random",
+            "store",
+            "tenant",
+        ],
     ),
     ("metrics", &[]),
     ("clock", &[]),

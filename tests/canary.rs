@@ -1,5 +1,6 @@
 //! Runs the whole app over real HTTP and searches its output for every secret of the run. The
-//! output is the database's files, every crate's log at TRACE, every error and every `Debug`.
+//! output is the database's files, every crate's log at TRACE, all spans with their fields, the
+//! metrics, the health check, every error and every `Debug`.
 
 #[macro_use]
 mod support;
@@ -13,21 +14,24 @@ use axum::routing::post;
 use bytes::Bytes;
 use http::header::{COOKIE, LOCATION, SET_COOKIE};
 use http::{Request, Response, StatusCode};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use slack_installs::backend::{Backend as _, Change, Expect, Row, Scope, SqliteBackend, Version};
 use slack_installs::layer::SlackLayer;
 use slack_installs::request::Verifier;
 use slack_installs::slack::{HttpTransport, SlackClient, Transport as _};
-use slack_installs::testing::{FakeSlack, Fault};
+use slack_installs::store::Credential;
+use slack_installs::testing::{FakeSlack, Fault, Rotation};
 use slack_installs::web::{Authorized, Verified, install_routes};
 use slack_installs::{
     Authorizer, EncryptedStore, InstallConfig, InstallProvider, InstallationStore as _, Lifecycle,
-    LocalKeyProvider, MasterKey, RedirectUri, Scopes,
+    LocalKeyProvider, MasterKey, RedirectUri, Scopes, SlackApp,
 };
 use support::app::{ADA, ALPHA, key, parameter, user_id};
 use support::leaks::leaks;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::FmtSpan;
 use url::Url;
 
 use crate::support::app::credentials;
@@ -167,6 +171,34 @@ async fn request_all(fake: &FakeSlack, events: &Url, secrets: &mut Vec<String>) 
     secrets.push("text-CANARY".into());
 }
 
+/// Refreshes tokens, seals rows again, counts what is stored, and asks for the process's health, with
+/// success and without.
+async fn operate_all(front: &SlackApp, fake: &FakeSlack, seen: &Seen) {
+    let health = async || {
+        let health = front.health().await;
+        seen.debug(&health);
+        seen.bytes(&serde_json::to_vec(&health).expect("it serialises"));
+        health
+    };
+    assert!(health().await.is_ready);
+    let (rotator, tenant) = (front.rotator(), key(ALPHA));
+    rotator
+        .rotate_now(&tenant, Credential::Bot)
+        .await
+        .expect("Slack refreshes");
+    for code in ["internal_error", "bad_client_secret"] {
+        fake.inject("oauth.v2.access", Fault::error(code).always());
+        let failed = rotator.rotate_now(&tenant, Credential::Bot).await;
+        seen.error(&failed.expect_err("Slack refuses"));
+        fake.clear_faults();
+    }
+    seen.debug(&front.observe().await.expect("the database is up"));
+    assert!(!health().await.reasons.is_empty(), "Slack rejects the app");
+    front.shutdown().await;
+    assert!(!health().await.is_ready);
+    seen.debug(front);
+}
+
 /// Opens what is stored, and rows that do not open.
 async fn open_all(
     fake: &FakeSlack,
@@ -247,11 +279,16 @@ async fn no_secret_of_a_whole_run_can_be_seen_anywhere() {
     let seen = Seen::default();
     tracing_subscriber::fmt()
         .with_writer(seen.clone())
+        // The outcome and the cause of a span are known when it closes.
+        .with_span_events(FmtSpan::FULL)
         .with_env_filter(EnvFilter::new("trace"))
         .init();
+    let exporter = PrometheusBuilder::new().install_recorder();
+    let exporter = exporter.expect("the first recorder");
     let directory = tempfile::tempdir().expect("a directory");
     let database = directory.path().join("installations.sqlite3");
     let fake = FakeSlack::start().await.expect("a fake Slack");
+    fake.rotate_tokens(Rotation::default());
     let master_key = MasterKey::generate();
     let mut secrets = vec![
         master_key.to_base64().to_string(),
@@ -293,7 +330,25 @@ async fn no_secret_of_a_whole_run_can_be_seen_anywhere() {
     flow_all(&fake, &home, &seen, &mut secrets).await;
     let events = home.join("slack/events").expect("a path");
     request_all(&fake, &events, &mut secrets).await;
+    let front = SlackApp::builder()
+        .credentials(support::app::credentials(&fake))
+        .signing_secret(fake.signing_secret())
+        .redirect_uri(home.join("slack/oauth_redirect").expect("a path"))
+        .scopes("incoming-webhook,commands,chat:write,files:write")
+        .slack(slack)
+        .store(store.clone())
+        .build();
+    let front = front.await.expect("nothing is missing");
+    operate_all(&front, &fake, &seen).await;
+    let rotated = store.rotate_data_key().await;
+    rotated.expect("the database is up");
+    let resealed = store.keys().reseal(None, 1000).await;
+    seen.debug(&resealed.expect("the database is up"));
     open_all(&fake, &events, &store, &seen, &mut secrets).await;
+    let (operator, tenant) = (front.operator(), key(ALPHA));
+    let purged = operator.purge(&tenant, "its contract ended").await;
+    purged.expect("the database is up");
+    seen.bytes(exporter.render().as_bytes());
 
     for suffix in ["", "-wal", "-shm"] {
         let path = format!("{}{suffix}", database.display());
@@ -306,6 +361,18 @@ async fn no_secret_of_a_whole_run_can_be_seen_anywhere() {
         log.contains("TRACE") && log.contains(ALPHA),
         "something was logged"
     );
+    for part in [
+        "refresh{",
+        "reseal{",
+        "purge{",
+        "outcome=\"authorized\"",
+        "cause=\"",
+        "slack_installs_refresh_attempts_total{",
+        "slack_installs_scope_drift_tenants 1",
+        "\"reasons\":[\"app_rejected\"",
+    ] {
+        assert!(log.contains(part), "the output has {part}");
+    }
     assert!(
         leaks(b"..eG94Yi1TRUNSRVQ..", "xoxb-SECRET"),
         "the search finds base64"

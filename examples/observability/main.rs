@@ -5,6 +5,8 @@
 //! curl localhost:3001/metrics
 //! ```
 //!
+//! `PORT` sets another port, and `DATABASE_URL` a database instead of the process's memory.
+//!
 //! This file has what your own app needs: the exporter, the routes `/metrics` and `/health/…`, and
 //! the task that counts. `storm.rs` is only for the example. The directory also has a configuration
 //! of Prometheus, alert rules with their tests, and a dashboard for Grafana.
@@ -60,7 +62,7 @@ async fn main() -> Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", port()?)).await?;
     let address = listener.local_addr()?;
     let storm = storm::Storm::new(address).await?;
-    let app = storm.app().await?;
+    let app = storm.app(std::env::var("DATABASE_URL").ok()).await?;
 
     let router = Router::new()
         .route("/slack/command", post(command))

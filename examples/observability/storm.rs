@@ -1,5 +1,12 @@
 //! A storm for the example: workspaces that install the app, use it and leave it, and troubles that
-//! `POST /trouble/…` begins.
+//! `POST /trouble/…` begins:
+//!
+//! * `secret`: Slack refuses the client secret, also for new installations;
+//! * `keys`: the key provider fails;
+//! * `rows`: nobody installs the app, so that rows that the database evicts do not come back;
+//! * `none`: all troubles end.
+//!
+//! During a trouble, nobody leaves.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +20,8 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use bytes::Bytes;
 use http::Request;
-use slack_installs::backend::MemoryBackend;
+use slack_installs::audit::{Audit, AuditOptions};
+use slack_installs::backend;
 use slack_installs::prelude::*;
 use slack_installs::slack::{ClientCredentials, SlackClient};
 use slack_installs::testing::{FakeSlack, Fault, Person, Rotation, Who, Workspace, World};
@@ -33,6 +41,8 @@ pub(crate) struct Storm {
     at: Url,
     /// The number of the last workspace.
     last: Arc<AtomicUsize>,
+    is_troubled: Arc<AtomicBool>,
+    has_no_installs: Arc<AtomicBool>,
 }
 
 impl Storm {
@@ -51,15 +61,17 @@ impl Storm {
             keys: Keys::new(),
             at,
             last: Arc::default(),
+            is_troubled: Arc::default(),
+            has_no_installs: Arc::default(),
         })
     }
 
-    /// Builds the app of the fake Slack.
-    pub(crate) async fn app(&self) -> Result<SlackApp> {
-        let backend = MemoryBackend::default();
+    /// Builds the app of the fake Slack. Its database is in memory, or at this URL.
+    pub(crate) async fn app(&self, database: Option<String>) -> Result<SlackApp> {
+        let backend = backend::connect(database.as_deref().unwrap_or("memory:")).await?;
         let store = EncryptedStore::open(backend, self.keys.clone(), self.fake.client_id()).await?;
-        // A second key, so that the age of the primary one is known.
-        store.rotate_data_key().await?;
+        let audit = Audit::open(Arc::new(store.clone()), AuditOptions::default()).await?;
+        let store = store.with_witness(audit);
         let app = SlackApp::builder()
             .credentials(ClientCredentials {
                 client_id: self.fake.client_id(),
@@ -88,13 +100,17 @@ impl Storm {
     }
 
     fn begin(&self, trouble: &str) -> bool {
+        let is_troubled = trouble != "none";
+        self.is_troubled.store(is_troubled, Ordering::Relaxed);
         match trouble {
+            "rows" => self.has_no_installs.store(true, Ordering::Relaxed),
             "keys" => self.keys.fails.store(true, Ordering::Relaxed),
             "secret" => {
                 let revoked = Fault::error("bad_client_secret").always();
                 self.fake.inject("oauth.v2.access", revoked);
             }
             "none" => {
+                self.has_no_installs.store(false, Ordering::Relaxed);
                 self.keys.fails.store(false, Ordering::Relaxed);
                 self.fake.clear_faults();
             }
@@ -115,7 +131,8 @@ impl Storm {
 
     async fn round(&self, round: usize) -> Result<()> {
         let installed = self.last.load(Ordering::Relaxed).min(WORKSPACES);
-        if installed < WORKSPACES || round.is_multiple_of(20) {
+        let is_due = installed < WORKSPACES || round.is_multiple_of(20);
+        if is_due && !self.has_no_installs.load(Ordering::Relaxed) {
             self.install().await?;
         }
         let number = round % WORKSPACES;
@@ -141,6 +158,12 @@ impl Storm {
                 let command = self.fake.slash_command(who, "/hello", "");
                 self.fake.deliver(&commands, &command).await?;
             }
+            _ => {}
+        }
+        // Few leave, as of a real app.
+        let is_troubled = self.is_troubled.load(Ordering::Relaxed);
+        match round % 500 {
+            _ if is_troubled => {}
             20 => drop(self.fake.revoke_user(&workspace(number), ADA)),
             30 => drop(self.fake.uninstall(&workspace(number))),
             _ => {}

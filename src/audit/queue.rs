@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::entry::{Entry, GAP, GapNote};
 use super::run::AT_ONCE;
+use crate::metrics;
 use crate::store::{Act, AuditContext};
 
 /// Entries that wait for the writer. Not shared: the caller locks it.
@@ -17,6 +18,8 @@ pub(super) struct Queue {
     ready: Vec<Entry>,
     /// Equal reads, which become one record, and when the first of them came.
     reads: HashMap<(Act, AuditContext), (Instant, Entry)>,
+    /// The time of the oldest entry that the writer took and has not written yet.
+    writing_since: Option<u64>,
     lost: u64,
     lost_since: u64,
     /// How many entries were made ready so far. A caller waits until so many are durable.
@@ -39,6 +42,7 @@ impl Queue {
             is_closed: false,
             ready: Vec::new(),
             reads: HashMap::new(),
+            writing_since: None,
             lost: 0,
             lost_since: 0,
             tickets: 0,
@@ -96,7 +100,16 @@ impl Queue {
         if self.lost == 0 {
             self.lost_since = time;
         }
-        self.lost += u64::try_from(count).expect("a count");
+        let count = u64::try_from(count).expect("a count");
+        self.lost += count;
+        metrics::AUDIT_LOST.add_many([FULL], count);
+    }
+
+    /// Returns the time of the oldest entry that must be written and is not. It may be with the
+    /// writer. `None` if there is none. Reads that are still counted together do not count.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        let ready = self.ready.first().map(|entry| entry.time);
+        self.writing_since.or(ready)
     }
 
     /// Returns how many entries can be written now.
@@ -126,6 +139,7 @@ impl Queue {
         }
         let count = self.ready.len().min(AT_ONCE - entries.len());
         entries.extend(self.ready.drain(..count));
+        self.writing_since = entries.iter().map(|entry| entry.time).min();
         let left = u64::try_from(self.ready.len()).expect("a count");
         (entries, self.tickets - left)
     }
@@ -134,6 +148,10 @@ impl Queue {
         self.ready.len() + self.reads.len()
     }
 }
+
+/// Why the log lacks records, for metrics.
+pub(super) const FULL: &str = "full";
+pub(super) const CLOSED: &str = "closed";
 
 #[cfg(test)]
 mod tests {

@@ -13,6 +13,7 @@ use super::run::{AT_ONCE, Run};
 use super::sink::HeadSink;
 use crate::clock::{Clock, to_millis};
 use crate::error_chain::error_chain;
+use crate::metrics;
 use crate::store::{AuditStore, Error, RunEntry, RunId};
 
 /// What the handles of a log share with its writer.
@@ -170,6 +171,7 @@ impl Writer {
                 queue.ripen(age);
                 queue.take(now)
             };
+            self.show_lag();
             if entries.is_empty() {
                 return;
             }
@@ -215,6 +217,7 @@ impl Writer {
                 error,
                 "a run of the audit log cannot begin; it is tried again"
             );
+            self.show_lag();
             tokio::time::sleep(LONGEST_PAUSE).await;
         }
     }
@@ -238,9 +241,18 @@ impl Writer {
                 }
                 Err(_) => tracing::warn!("the audit log does not respond; it is tried again"),
             }
+            self.show_lag();
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Sets the metric of how long the oldest entry has waited.
+    fn show_lag(&self) {
+        let now = to_millis(self.clock.now());
+        let oldest = self.shared.queue().oldest();
+        let waited = now.saturating_sub(oldest.unwrap_or(now));
+        metrics::AUDIT_LAG.set([], Duration::from_millis(waited).as_secs_f64());
     }
 
     async fn append_once(&mut self, entries: &[Entry]) -> Result<(), Error> {

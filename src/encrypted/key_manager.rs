@@ -15,6 +15,7 @@ use super::{EncryptedStore, KeyringError};
 use crate::backend::{self, Backend};
 use crate::error_chain::error_chain;
 use crate::seal::KeyId;
+use crate::span::{self, Ended, Operation};
 use crate::store::{self, ListCursor};
 
 /// Manages the data keys of a store: [`EncryptedStore::keys`].
@@ -311,6 +312,16 @@ impl<B: Backend> KeyManager<'_, B> {
         from: Option<ListCursor>,
         limit: usize,
     ) -> Result<Resealed, KeyChangeError> {
+        span::reseal()
+            .run(self.reseal_page(from, limit), ended)
+            .await
+    }
+
+    async fn reseal_page(
+        &self,
+        from: Option<ListCursor>,
+        limit: usize,
+    ) -> Result<Resealed, KeyChangeError> {
         // Another process may have promoted a key.
         self.0.driver.keys.load().await?;
         let (rows, malformed, next) = self.page(from, limit).await?;
@@ -526,6 +537,34 @@ pub enum KeyChangeError {
 impl From<backend::Error> for KeyChangeError {
     fn from(error: backend::Error) -> Self {
         Self::Keyring(error.into())
+    }
+}
+
+/// Returns what the span of a re-sealed page says.
+fn ended(_: &Operation, page: &Result<Resealed, KeyChangeError>) -> Ended {
+    let page = match page {
+        Ok(page) => page,
+        Err(error) => return Ended::badly("failed", cause(error)),
+    };
+    if !page.skipped.is_empty() {
+        Ended::badly("incomplete", "skipped")
+    } else if page.overtaken > 0 {
+        Ended::badly("incomplete", "overtaken")
+    } else if page.resealed > 0 {
+        Ended::well("resealed")
+    } else {
+        Ended::well("current")
+    }
+}
+
+/// Returns the name of what stopped a page.
+fn cause(error: &KeyChangeError) -> &'static str {
+    match error {
+        KeyChangeError::Keyring(KeyringError::Backend(_))
+        | KeyChangeError::Store(store::Error::Unavailable(_)) => "store",
+        KeyChangeError::Keyring(KeyringError::Key(_))
+        | KeyChangeError::Store(store::Error::Key(_)) => "key_provider",
+        _ => "keyring",
     }
 }
 

@@ -234,12 +234,12 @@ impl<B: Backend> Keys<B> {
                 tracing::error!(error, key = %key.id, "cannot unwrap the next data key");
             }
         }
-        let clock = self
-            .clock
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        self.announce(clock.now()).await
+        self.announce(self.now()).await
+    }
+
+    fn now(&self) -> SystemTime {
+        let clock = self.clock.read().unwrap_or_else(PoisonError::into_inner);
+        clock.now()
     }
 
     /// Reports to this witness what the key provider does.
@@ -247,7 +247,7 @@ impl<B: Backend> Keys<B> {
         self.witness.set(witness);
     }
 
-    /// Returns when the primary key was changed, as far as this process knows.
+    /// Returns when the primary key became the primary, as far as this process knows.
     pub(super) fn primary_since(&self) -> Option<SystemTime> {
         self.newest().primary_since()
     }

@@ -1,5 +1,6 @@
 //! The scopes that an installation lacks, and the link with which people grant them.
 
+use http::HeaderMap;
 use url::Url;
 
 use super::Authorization;
@@ -18,6 +19,20 @@ pub struct MissingScopes {
     /// The link with which a person grants them: the app's install path with `?team=`. `None` if the
     /// request names no tenant, or for a layer without `SlackLayer::with_install_url`.
     pub install_url: Option<Url>,
+}
+
+/// How the scopes of a token at Slack differ from the stored ones.
+///
+/// Slack adds the scopes of a later installation to a token. So another flow, or another process, may
+/// have added scopes that are not stored here. If scopes are lost, the token was replaced at Slack.
+/// In both cases, a new installation stores the current scopes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct ScopeDrift {
+    /// The stored scopes that the token no longer has.
+    pub lost: Scopes,
+    /// The scopes that the token has, and that are not stored.
+    pub gained: Scopes,
 }
 
 impl Authorization {
@@ -56,6 +71,34 @@ impl Authorization {
         self.missing(user.map(|user| &user.grant.scopes), needed)
     }
 
+    /// Compares the stored scopes of the bot with those in this response of Slack's Web API to a call
+    /// with the bot's token. Returns `None` if they are the same, if the response has no header
+    /// `x-oauth-scopes`, or if there is no bot.
+    ///
+    /// ```
+    /// use slack_installs::Authorization;
+    ///
+    /// // `headers` are those of the response to a call that your app made with the bot's token.
+    /// fn check(auth: &Authorization, headers: &http::HeaderMap) {
+    ///     if let Some(drift) = auth.scope_drift(headers) {
+    ///         println!("lost {}, gained {}", drift.lost, drift.gained);
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub fn scope_drift(&self, response: &HeaderMap) -> Option<ScopeDrift> {
+        let bot = self.authorized.as_ref().ok()?.bot()?;
+        drift(&bot.grant.scopes, response)
+    }
+
+    /// Compares the stored scopes of the acting user's own token with those in this response to a
+    /// call with that token, as [`scope_drift`](Self::scope_drift) does for the bot.
+    #[must_use]
+    pub fn user_scope_drift(&self, response: &HeaderMap) -> Option<ScopeDrift> {
+        let user = self.authorized.as_ref().ok()?.user()?;
+        drift(&user.grant.scopes, response)
+    }
+
     fn missing(&self, granted: Option<&Scopes>, needed: &Scopes) -> Option<MissingScopes> {
         let scopes = match granted {
             Some(granted) => granted.missing(needed),
@@ -72,4 +115,14 @@ impl Authorization {
             install_url,
         })
     }
+}
+
+fn drift(stored: &Scopes, response: &HeaderMap) -> Option<ScopeDrift> {
+    let at_slack = response.get("x-oauth-scopes")?.to_str().ok()?;
+    let at_slack = Scopes::from(at_slack);
+    let drift = ScopeDrift {
+        lost: at_slack.missing(stored),
+        gained: stored.missing(&at_slack),
+    };
+    (!drift.lost.is_empty() || !drift.gained.is_empty()).then_some(drift)
 }

@@ -41,7 +41,21 @@ pub(super) fn check(root: &Place<'_>, app: &App<'_>, report: &mut Report) {
     for key in URLS {
         check_public(&directory.key(key), report);
     }
+    let email = directory.key("support_email");
+    if let Some(text) = email.filled().filter(|text| !is_email(text)) {
+        report.error(
+            &email,
+            format!("{} is not an e-mail address", shown(text)),
+            "Write the address of the app's support",
+        );
+    }
     check_direct_install(&directory, app, report);
+}
+
+fn is_email(text: &str) -> bool {
+    let parts = text.split_once('@');
+    let is_part = |part: &str| !part.is_empty() && !part.contains(['@', ' ', '/']);
+    parts.is_some_and(|(name, host)| is_part(name) && is_part(host))
 }
 
 fn check_direct_install(directory: &Place<'_>, app: &App<'_>, report: &mut Report) {

@@ -51,7 +51,26 @@ fn check_one(place: &Place<'_>, text: &str, app: &App<'_>, report: &mut Report) 
         );
         return;
     };
-    if !url.username().is_empty() || url.password().is_some() {
+    if text.trim() != text || text.contains(char::is_control) {
+        report.error(
+            place,
+            format!(
+                "{} has a space or a line break, which Slack takes for a part of it",
+                shown(text)
+            ),
+            "Remove it",
+        );
+    } else if text.contains('*') {
+        report.error(
+            place,
+            format!(
+                "{} has a `*`. Slack accepts a URL that is listed, and its sub-paths, and knows no \
+                 placeholder",
+                shown(text)
+            ),
+            "List each URL",
+        );
+    } else if !url.username().is_empty() || url.password().is_some() {
         report.error(
             place,
             "the URL has a user name or a password",

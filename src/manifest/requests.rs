@@ -1,6 +1,9 @@
 //! The rules for the URLs that Slack calls.
 
+use std::collections::BTreeSet;
+
 use super::App;
+use super::finding::shown;
 use super::place::Place;
 use super::report::Report;
 use super::urls::check_public;
@@ -19,8 +22,17 @@ pub(super) fn check(root: &Place<'_>, app: &App<'_>, report: &mut Report) {
     require(&url, is_enabled, "interactions", app, report);
     check_public(&interactivity.key("message_menu_options_url"), report);
 
+    let mut seen = BTreeSet::new();
     for command in root.key("features").key("slash_commands").items() {
         require(&command.key("url"), true, "the command", app, report);
+        let name = command.key("command");
+        if let Some(text) = name.text().filter(|text| !seen.insert(*text)) {
+            report.warning(
+                &name,
+                format!("the command {} is listed twice", shown(text)),
+                "Remove one of them",
+            );
+        }
     }
 }
 

@@ -35,7 +35,11 @@ pub(super) fn check(root: &Place<'_>, app: &App<'_>, report: &mut Report) {
     for (list, of) in [("bot_optional", &bot_items), ("user_optional", &user_items)] {
         check_optional(&scopes.key(list), of, report);
     }
-    check_use(root, &bot_items, &user_items, report);
+    // What is not a list has its own finding.
+    let is_unreadable = |list: &Place<'_>| list.is_set() && !list.is_list();
+    if !is_unreadable(&bot) && !is_unreadable(&user) {
+        check_use(root, &bot_items, &user_items, report);
+    }
 }
 
 fn check_list(items: &[Place<'_>], is_user: bool, app: &App<'_>, report: &mut Report) {
@@ -115,7 +119,8 @@ fn is_for_mcp(scope: &str, app: &App<'_>) -> bool {
     app.has_mcp && scope.ends_with(":history")
 }
 
-/// Compares with the scopes that the app requests.
+/// Compares with the scopes that the app requests. A scope that the app does not request takes the
+/// place of one that is missing, so that a misspelt scope is one finding.
 fn compare(
     list: &Place<'_>,
     items: &[Place<'_>],
@@ -132,24 +137,39 @@ fn compare(
         return;
     };
     let whose = if is_user { "user scope" } else { "bot scope" };
+    let listed_scopes: Scopes = items.iter().filter_map(Place::text).collect();
+    let missing = listed_scopes.missing(own);
+    let mut missing = missing.iter();
     for item in items {
-        if let Some(scope) = item.text().filter(|scope| !own.contains(scope)) {
-            report.warning(
+        let Some(scope) = item.text().filter(|scope| !own.contains(scope)) else {
+            continue;
+        };
+        match missing.next() {
+            Some(other) => report.error(
+                item,
+                format!(
+                    "the app requests the {whose} {} and not {}: Slack refuses that of an app in \
+                     its Marketplace with `unapproved_scope`",
+                    shown(other),
+                    shown(scope)
+                ),
+                "Write the same scopes in both places",
+            ),
+            None => report.warning(
                 item,
                 format!("the app never requests the {whose} {}", shown(scope)),
                 "Remove it: Slack reviews each scope. Or request it in the app's configuration",
-            );
+            ),
         }
     }
-    let listed_scopes: Scopes = items.iter().filter_map(Place::text).collect();
-    let missing = listed_scopes.missing(own);
+    let missing: Vec<_> = missing.collect();
     if !missing.is_empty() {
         report.error(
             list,
             format!(
                 "the app requests {}, which the manifest does not list as a {whose}: Slack \
                  refuses that of an app in its Marketplace with `unapproved_scope`",
-                listed(missing.iter())
+                listed(missing)
             ),
             "Add it, or stop requesting it",
         );

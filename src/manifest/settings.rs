@@ -114,6 +114,14 @@ fn check_form(root: &Place<'_>, report: &mut Report) {
 }
 
 fn check_lengths(root: &Place<'_>, report: &mut Report) {
+    let name = at(root, "display_information.name");
+    if name.text().is_none() {
+        report.error(
+            &name,
+            "the app has no name",
+            "Add a name of at most 35 characters",
+        );
+    }
     for (path, least, most) in LENGTHS {
         let place = at(root, path);
         let Some(text) = place.text() else {

@@ -1,6 +1,6 @@
 //! The rules for URLs.
 
-use url::Url;
+use url::{Host, Url};
 
 use super::finding::shown;
 use super::place::Place;
@@ -35,8 +35,27 @@ pub(super) fn check_public(place: &Place<'_>, report: &mut Report) -> bool {
             format!("{} leads to the caller's own machine", shown(text)),
             "Use a host that Slack and its reviewers can reach",
         );
+    } else if is_private(&url) {
+        report.error(
+            place,
+            format!("{} leads to a private network", shown(text)),
+            "Use a host that Slack and its reviewers can reach",
+        );
     }
     true
+}
+
+/// Returns whether the host is an address that only its own network can reach.
+fn is_private(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => {
+            address.is_private() || address.is_link_local() || address.is_unspecified()
+        }
+        Some(Host::Ipv6(address)) => {
+            address.is_unique_local() || address.is_unicast_link_local() || address.is_unspecified()
+        }
+        _ => false,
+    }
 }
 
 /// Returns whether a redirect URL leads to a program on the person's own machine. Slack accepts it

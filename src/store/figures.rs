@@ -24,7 +24,8 @@ pub struct Figures {
     pub departures_waiting: usize,
     /// The number of rows that are due, by lane. It is at most 10,000 for each lane.
     pub queues: BTreeMap<&'static str, usize>,
-    /// The time since the primary data key was changed. `None` if it was never changed.
+    /// The time since the primary data key was made, or was promoted. `None` if no time is stored,
+    /// because an earlier version made the app's first key.
     pub key_age: Option<Duration>,
     /// The tenants whose bot lacks a scope that the app requests now.
     pub scope_drift: usize,

@@ -1,5 +1,6 @@
 //! The check of app manifests: planted faults are found, and nothing else is.
 
+mod forms;
 mod good;
 mod planted;
 mod read;

@@ -6,15 +6,20 @@ use crate::{EXAMPLE, expected, texts};
 
 /// A fault: what it replaces in the example, by what, and the line, path and grade of its finding.
 /// The line is the one where `at` begins, in the changed text.
-struct Fault {
-    of: &'static str,
-    by: &'static str,
+pub(super) struct Fault {
+    pub(super) of: &'static str,
+    pub(super) by: &'static str,
     at: &'static str,
     path: &'static str,
     grade: Grade,
 }
 
-const fn error(of: &'static str, by: &'static str, at: &'static str, path: &'static str) -> Fault {
+pub(super) const fn error(
+    of: &'static str,
+    by: &'static str,
+    at: &'static str,
+    path: &'static str,
+) -> Fault {
     Fault {
         of,
         by,
@@ -24,7 +29,7 @@ const fn error(of: &'static str, by: &'static str, at: &'static str, path: &'sta
     }
 }
 
-const fn warning(
+pub(super) const fn warning(
     of: &'static str,
     by: &'static str,
     at: &'static str,
@@ -271,17 +276,26 @@ const SETTINGS: &[Fault] = &[
 #[test]
 fn each_planted_fault_is_found_at_its_line_and_nothing_else_is() {
     for fault in [REDIRECTS, SCOPES, SETTINGS].concat_refs() {
-        assert!(EXAMPLE.matches(fault.of).count() > 0, "{:?}", fault.of);
-        let text = EXAMPLE.replacen(fault.of, fault.by, 1);
-        let at = text.find(fault.at).expect("the fault is there");
+        fault.is_found();
+    }
+}
+
+impl Fault {
+    /// Asserts that the check finds this fault in the example, and nothing else.
+    #[track_caller]
+    pub(super) fn is_found(&self) {
+        let (of, by) = (self.of, self.by);
+        assert!(EXAMPLE.matches(of).count() > 0, "{of:?}");
+        let text = EXAMPLE.replacen(of, by, 1);
+        let at = text.find(self.at).expect("the fault is there");
         let line = text[..at].matches('\n').count() + 1;
         let found = check(&text, &expected());
         let [finding] = &found[..] else {
-            panic!("{:?} by {:?}: {:#?}", fault.of, fault.by, texts(&found));
+            panic!("{of:?} by {by:?}: {:#?}", texts(&found));
         };
         assert_eq!(
             (finding.line, &*finding.path, finding.grade),
-            (line, fault.path, fault.grade),
+            (line, self.path, self.grade),
             "{finding}"
         );
         assert!(!finding.reason.is_empty() && !finding.remedy.is_empty());

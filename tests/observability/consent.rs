@@ -96,3 +96,29 @@ async fn the_tenants_that_must_consent_again_are_listed_with_their_links_until_t
     assert_eq!(listed, []);
     assert_eq!(drift().await, 0);
 }
+
+#[tokio::test]
+async fn a_response_of_slack_shows_which_scopes_were_lost_or_gained_since_they_were_stored() {
+    let app = App::new().await;
+    app.install(ADA).await;
+    let front = updated(&app).await;
+    let auth = command(&front, &app, Who::user(ADA).at(ALPHA)).await;
+    let response = |scopes: &str| {
+        let scopes = scopes.parse().expect("ASCII");
+        http::HeaderMap::from_iter([(http::HeaderName::from_static("x-oauth-scopes"), scopes)])
+    };
+    // Slack's own form has no spaces; a proxy may add some.
+    for same in [
+        "commands,chat:write,users:read",
+        "users:read, chat:write, commands",
+    ] {
+        assert_eq!(auth.scope_drift(&response(same)), None, "{same}");
+    }
+    let drift = auth.scope_drift(&response("commands,users:read,files:write"));
+    let drift = drift.expect("they differ");
+    assert_eq!(drift.lost, Scopes::from("chat:write"));
+    assert_eq!(drift.gained, Scopes::from("files:write"));
+    assert_eq!(auth.scope_drift(&http::HeaderMap::new()), None);
+    // Nobody has connected an account.
+    assert_eq!(auth.user_scope_drift(&response("search:read")), None);
+}

@@ -5,9 +5,10 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use slack_installs::SlackApp;
+use slack_installs::backend::MemoryBackend;
 use slack_installs::store::Credential;
 use slack_installs::testing::{Fault, Rotation};
+use slack_installs::{ClientId, EncryptedStore, InstallationStore as _, SlackApp};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
@@ -18,6 +19,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::support::app::{ADA, ALPHA, BRAVO, REDIRECT, credentials, key};
 use crate::support::life::Life;
+use crate::support::providers::{self, Remote};
 
 /// The fields of one span.
 type Fields = BTreeMap<&'static str, String>;
@@ -164,4 +166,28 @@ async fn a_flow_that_fails_has_its_reason_as_the_cause() {
     browser.open(&life.app.provider, &forged).await;
     let failed = "INFO cause=invalid_state outcome=failed".to_owned();
     assert_eq!(closed.take("install"), [failed]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_page_that_is_sealed_again_has_a_span_with_its_outcome_and_cause() {
+    let (closed, _guard) = Closed::of_this_thread();
+    let app = crate::support::app::App::new().await;
+    app.install(ADA).await;
+    let provider = Remote::new();
+    let id = ClientId::new("100000000001.200000000002").expect("an id");
+    let store = EncryptedStore::open(MemoryBackend::default(), provider.clone(), id).await;
+    let store = store.expect("the provider is up");
+    let installation = app.stored(ALPHA, None).await;
+    store.store(&installation).await.expect("stored");
+    let keys = store.keys();
+    keys.reseal(None, 100).await.expect("the provider is up");
+    assert_eq!(closed.take("reseal"), ["INFO outcome=current"]);
+    store.rotate_data_key().await.expect("the provider is up");
+    keys.reseal(None, 100).await.expect("the provider is up");
+    assert_eq!(closed.take("reseal"), ["INFO outcome=resealed"]);
+    provider.set(providers::Fault::Down);
+    tokio::time::advance(Duration::from_secs(16 * 60)).await;
+    keys.reseal(None, 100).await.expect_err("there is no key");
+    let failed = "INFO cause=key_provider outcome=failed";
+    assert_eq!(closed.take("reseal"), [failed]);
 }

@@ -44,7 +44,7 @@ impl<B: Backend> Keys<B> {
     /// Writes the app's first data key. Returns `false` if another process has just written one.
     pub(super) async fn make_first(self: &Arc<Self>) -> Result<bool, KeyringError> {
         let new = self.new_key(Manifest::default().next_key_epoch()).await?;
-        let manifest = Manifest::first(new.id);
+        let manifest = Manifest::first(new.id, self.now());
         let key = (new.id, Arc::clone(&new.key));
         let put = self.put_new(new);
         let id = key.0;

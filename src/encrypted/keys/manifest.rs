@@ -32,6 +32,8 @@ pub(in crate::encrypted) struct ListedKey {
     pub(in crate::encrypted) state: KeyState,
     /// When the key was added. Only of a distributed key.
     pub(in crate::encrypted) added_at: Option<SystemTime>,
+    /// When the key became the primary. `None` of a key that an earlier version promoted.
+    pub(in crate::encrypted) promoted_at: Option<SystemTime>,
     /// When the key stopped sealing.
     pub(in crate::encrypted) retired_at: Option<SystemTime>,
 }
@@ -56,8 +58,7 @@ pub(super) type Rank = (u64, u64);
 
 impl Manifest {
     /// Makes the manifest of an app's first data key.
-    pub(super) fn first(id: KeyId) -> Self {
-        let now = from_epoch(0);
+    pub(super) fn first(id: KeyId, now: SystemTime) -> Self {
         Self {
             epoch: 0,
             ..Self::default().with_distributed(id, now).promoted(id, now)
@@ -73,6 +74,7 @@ impl Manifest {
             epoch: self.next_key_epoch(),
             state: KeyState::Distributed,
             added_at: Some(whole_seconds(now)),
+            promoted_at: None,
             retired_at: None,
         });
         self.next(keys)
@@ -87,6 +89,7 @@ impl Manifest {
             if key.id == id {
                 key.state = KeyState::Primary;
                 key.added_at = None;
+                key.promoted_at = Some(whole_seconds(now));
             } else if key.epoch < epoch && key.state != KeyState::Retired {
                 key.state = KeyState::Retired;
                 key.added_at = None;
@@ -124,10 +127,12 @@ impl Manifest {
         self.keys.iter().find(|key| key.state == KeyState::Primary)
     }
 
-    /// Returns when the primary key became the primary. `None` for an app's first key.
+    /// Returns when the primary key became the primary. `None` for a first key that an earlier
+    /// version made.
     pub(super) fn primary_since(&self) -> Option<SystemTime> {
+        let promoted = self.primary().and_then(|key| key.promoted_at);
         let retired = self.keys.iter().filter_map(|key| key.retired_at);
-        retired.max()
+        promoted.or_else(|| retired.max())
     }
 
     pub(super) fn keys(&self) -> &[ListedKey] {
@@ -251,6 +256,8 @@ struct StoredKey {
     #[serde(skip_serializing_if = "Option::is_none")]
     added_at: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    promoted_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     retired_at: Option<u64>,
 }
 
@@ -261,6 +268,7 @@ impl StoredKey {
             epoch: key.epoch,
             state: key.state,
             added_at: key.added_at.map(to_epoch),
+            promoted_at: key.promoted_at.map(to_epoch),
             retired_at: key.retired_at.map(to_epoch),
         }
     }
@@ -271,6 +279,7 @@ impl StoredKey {
             epoch: self.epoch,
             state: self.state,
             added_at: self.added_at.map(from_epoch),
+            promoted_at: self.promoted_at.map(from_epoch),
             retired_at: self.retired_at.map(from_epoch),
         })
     }
