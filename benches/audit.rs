@@ -24,7 +24,10 @@ use slack_installs::{ClientId, EncryptedStore, InstallationStore as _};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
-#[allow(dead_code, reason = "shared with another benchmark, which uses more of it")]
+#[allow(
+    dead_code,
+    reason = "shared with another benchmark, which uses more of it"
+)]
 #[path = "backends/fill.rs"]
 mod fill;
 #[path = "audit/log.rs"]
@@ -207,7 +210,11 @@ async fn strictly(store: &Store, pool: &PgPool, effort: &Effort) {
     audit.close().await;
     println!("\nstrict mode, 64 callers:");
     let mut p50s = Vec::new();
-    for (name, turns) in [("empty commit", &commits), ("without", &plain), ("strict", &strict)] {
+    for (name, turns) in [
+        ("empty commit", &commits),
+        ("without", &plain),
+        ("strict", &strict),
+    ] {
         let [p50, p99] = [50, 99].map(|percent| percentile(turns, percent) * 1e3);
         let rate = median(turns.iter().map(Turn::per_second).collect());
         println!("  {name:12} {rate:8.0} /s   p50 {p50:6.2} ms   p99 {p99:6.2} ms");

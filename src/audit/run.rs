@@ -14,6 +14,8 @@ pub(super) struct Run {
     pub(super) records: u64,
     pub(super) head: String,
     batches: u64,
+    /// How often all that waited was written.
+    pub(super) flushes: u64,
 }
 
 impl Run {
@@ -25,6 +27,7 @@ impl Run {
             started: now,
             records: 0,
             batches: 0,
+            flushes: 0,
         }
     }
 
@@ -71,6 +74,7 @@ impl Run {
             records: self.records,
             batches: self.batches,
             head: self.head.clone(),
+            flushes: self.flushes,
             ..RunEntry::default()
         }
     }

@@ -123,6 +123,7 @@ impl Writer {
         loop {
             let is_closing = *closing.borrow_and_update();
             self.write_all(is_closing).await;
+            self.run.flushes += 1;
             if is_closing {
                 self.head().await;
                 // If something else wrote into the run, another one began, and is ended too.
@@ -418,7 +419,7 @@ pub(super) const HEAD_RECORDS: u64 = 1000;
 const HEAD_AGE: Duration = Duration::from_secs(10);
 
 /// How often the registry learns that a run is still written, if nothing is recorded.
-const HEARTBEAT: Duration = Duration::from_secs(300);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// How long equal reads are counted together.
 const WINDOW: Duration = Duration::from_secs(2);

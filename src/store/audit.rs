@@ -234,6 +234,8 @@ pub struct RunEntry {
     pub batches: u64,
     /// The hash of the last of these records, as hex digits.
     pub head: String,
+    /// How often the process has written all that waited. If it grows, the process lives.
+    pub flushes: u64,
 }
 
 /// A page of the registry.
