@@ -187,6 +187,7 @@ impl Audit {
             key: options.key.map(Arc::new),
             heads: to_sinks(options.sinks),
             headed: (0, Instant::now()),
+            crowd: 0,
         };
         writer.begin().await?;
         drop(tokio::spawn(writer.work()));

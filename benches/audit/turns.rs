@@ -119,15 +119,27 @@ fn mixed(nth: u64) -> u64 {
     word ^ (word >> 31)
 }
 
-/// Makes empty commits, one after the other.
-pub(crate) async fn commits(pool: &PgPool, calls: usize) -> Turn {
+/// Makes commits of the smallest row, with so many callers.
+pub(crate) async fn commits(pool: &PgPool, callers: usize, calls: usize) -> Turn {
     let begun = Instant::now();
+    let callers = (0..callers).map(|_| {
+        let pool = pool.clone();
+        let calls = calls / callers;
+        tokio::spawn(async move {
+            let mut times = Vec::with_capacity(calls);
+            for _ in 0..calls {
+                let call = Instant::now();
+                let insert = sqlx::query("INSERT INTO slack_installs_bench_commit VALUES (1)");
+                insert.execute(&pool).await.unwrap();
+                times.push(call.elapsed().as_secs_f64());
+            }
+            times
+        })
+    });
+    let callers: Vec<_> = callers.collect();
     let mut times = Vec::new();
-    for _ in 0..calls {
-        let call = Instant::now();
-        let insert = sqlx::query("INSERT INTO slack_installs_bench_commit VALUES (1)");
-        insert.execute(pool).await.unwrap();
-        times.push(call.elapsed().as_secs_f64());
+    for caller in callers {
+        times.extend(caller.await.unwrap());
     }
     let elapsed = begun.elapsed().as_secs_f64();
     Turn { times, elapsed }
