@@ -62,6 +62,7 @@ mod entry;
 mod export;
 mod hash;
 mod head;
+mod missing;
 mod query;
 mod queue;
 mod rows;
@@ -72,7 +73,7 @@ mod writer;
 
 pub use check::Fault;
 pub use entry::Detail;
-use entry::{ERASED, EXPIRED, Entry, ErasedNote, ExpiredNote};
+use entry::{BASELINE, BaselineNote, ERASED, EXPIRED, Entry, ErasedNote, ExpiredNote};
 pub use export::{ExportedLog, LineError};
 pub use head::{HeadError, SignedHead, SigningKey, SigningKeyError, VerifyingKey};
 pub use query::{Filter, LogRecord, records};
@@ -187,6 +188,7 @@ impl Audit {
             key: options.key.map(Arc::new),
             heads: to_sinks(options.sinks),
             headed: (0, Instant::now()),
+            crowd: 0,
         };
         writer.begin().await?;
         for reason in [FULL, CLOSED] {
@@ -221,7 +223,8 @@ impl Audit {
     }
 
     /// Makes a tenant's part of the log unreadable: who acted for the tenant, and why. The records
-    /// stay, and the log still verifies. Returns whether there was such a part.
+    /// stay, and the log still verifies. Returns whether there was such a part. A record says who did
+    /// this, and why ([`AuditContext`]), and not for which tenant.
     ///
     /// Uninstallation and a purge do not do this, because the log must outlive them. Another process
     /// may seal new records under the destroyed key for 15 minutes. They are unreadable too.
@@ -235,8 +238,13 @@ impl Audit {
         };
         let time = to_millis(self.0.clock.now());
         let note = ErasedNote { key };
-        // The record first. A key that is missing without one looks like an attack.
-        self.durably(vec![Entry::note(time, ERASED, &note)]).await?;
+        let act = Act::new(ActKind::Erase, None, note.key.as_str());
+        let entries = vec![
+            Entry::note(time, ERASED, &note),
+            Entry::act(time, act, AuditContext::current()),
+        ];
+        // The records first. A key that is missing without one looks like an attack.
+        self.durably(entries).await?;
         self.0.store.erase(tenant, &note.key).await
     }
 
@@ -293,14 +301,21 @@ impl Audit {
         }
     }
 
-    /// Records the versions of all rows. Call it once if rows were written before the log began.
-    /// Otherwise [`compare`] reports them as [`RowFault::Unlogged`]. Returns the number of rows.
+    /// Records the versions of all rows, and that these are all: a baseline. Returns the number of
+    /// rows.
+    ///
+    /// Call it once if rows were written before the log began. Otherwise [`compare`] reports them as
+    /// [`RowFault::Unlogged`]. Call it also after a process crashed, after a gap, or after old runs
+    /// were removed. What was lost more than 15 minutes before is then no longer a reason for
+    /// [`RowFault::Unknown`]. Compare first: a baseline accepts each row as it is, unless the log says
+    /// that it is an old copy.
     ///
     /// # Errors
     ///
     /// [`Error::Unavailable`], if a database does not respond. Call it again then.
     pub async fn note_rows(&self, rows: &dyn StoredRows) -> Result<u64, Error> {
         let (mut count, mut from) = (0, None);
+        let since = to_millis(self.0.clock.now());
         loop {
             let page = rows.stored_rows(from).await?;
             let time = to_millis(self.0.clock.now());
@@ -316,9 +331,14 @@ impl Audit {
             self.durably(entries).await?;
             from = page.next;
             if from.is_none() {
-                return Ok(count);
+                break;
             }
         }
+        let note = BaselineNote { since, rows: count };
+        let time = to_millis(self.0.clock.now());
+        self.durably(vec![Entry::note(time, BASELINE, &note)])
+            .await?;
+        Ok(count)
     }
 
     /// Records entries, and waits until they are durable in any mode.

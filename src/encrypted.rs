@@ -252,9 +252,8 @@ impl<B: Backend> EncryptedStore<B> {
     /// [`KeyringError`], if the backend or the key provider does not respond. The new key may have
     /// been made. You can call this again: it makes another key, which is harmless.
     pub async fn rotate_data_key(&self) -> Result<KeyId, KeyringError> {
-        let id = self.driver.keys.rotate(self.clock.now()).await?;
-        self.driver.witness.made_key(id.to_string()).await;
-        Ok(id)
+        let rotate = self.driver.keys.rotate(self.clock.now());
+        self.keys().on_behalf(rotate).await
     }
 }
 

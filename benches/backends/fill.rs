@@ -58,7 +58,7 @@ pub(crate) fn token(tenant: usize) -> String {
 }
 
 /// Returns a typical installation: a bot with some scopes, and a webhook.
-fn installation(tenant: usize) -> Installation {
+pub(crate) fn installation(tenant: usize) -> Installation {
     let team = Team {
         id: TeamId::new(team(tenant)).unwrap(),
         name: Some(format!("Workspace {tenant}")),

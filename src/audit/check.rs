@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use super::entry::{END, HEAD, head_in};
 use super::hash::{genesis, of_payload, of_record};
 use super::head::{HeadError, VerifyingKey};
-use super::run::AT_ONCE;
-use super::writer::HEAD_RECORDS;
+use super::writer::MOST_UNSIGNED;
 use crate::store::{Part, PublicPart, RunId, StoredBatch};
 
 /// What is wrong with a log, at one record.
@@ -187,7 +186,7 @@ impl<'a> RunCheck<'a> {
         }
         if record.event == HEAD {
             self.signed_head(record);
-        } else if self.records - self.signed > MOST_UNSIGNED
+        } else if self.records - self.signed > MOST_UNSIGNED as u64
             && self.keys.iter().any(|key| key.covers(record.time))
         {
             self.fail(self.records, Fault::Unsigned);
@@ -246,6 +245,3 @@ impl<'a> RunCheck<'a> {
         }
     }
 }
-
-/// The writer signs a head after so many records and the rest of a batch. The head is a record too.
-const MOST_UNSIGNED: u64 = HEAD_RECORDS + AT_ONCE as u64;

@@ -169,6 +169,15 @@ pub(super) struct GapNote {
     pub(super) since: u64,
 }
 
+/// The note that the versions of all rows were recorded.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct BaselineNote {
+    /// When the first of them was read, in milliseconds since 1970.
+    pub(super) since: u64,
+    pub(super) rows: u64,
+}
+
 /// The note of a signed head is the head.
 pub(super) fn head_in(note: &str) -> Option<SignedHead> {
     SignedHead::parse(note).ok()
@@ -185,3 +194,4 @@ pub(super) const GAP: &str = "gap";
 pub(super) const END: &str = "end";
 pub(super) const EXPIRED: &str = "expired";
 pub(super) const ERASED: &str = "erased";
+pub(super) const BASELINE: &str = "baseline";

@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::entry::{Entry, GAP, GapNote};
-use super::run::AT_ONCE;
 use crate::metrics;
 use crate::store::{Act, AuditContext};
 
@@ -128,8 +127,8 @@ impl Queue {
         self.ready.extend(ripe);
     }
 
-    /// Takes the entries of one batch, and the ticket of the last. What was lost is counted first.
-    pub(super) fn take(&mut self, time: u64) -> (Vec<Entry>, u64) {
+    /// Takes so many entries at most, and the ticket of the last. What was lost is counted first.
+    pub(super) fn take(&mut self, time: u64, most: usize) -> (Vec<Entry>, u64) {
         let mut entries = Vec::new();
         if self.lost > 0 {
             let since = self.lost_since;
@@ -137,7 +136,7 @@ impl Queue {
             gap.count = std::mem::take(&mut self.lost);
             entries.push(gap);
         }
-        let count = self.ready.len().min(AT_ONCE - entries.len());
+        let count = self.ready.len().min(most - entries.len());
         entries.extend(self.ready.drain(..count));
         self.writing_since = entries.iter().map(|entry| entry.time).min();
         let left = u64::try_from(self.ready.len()).expect("a count");
@@ -178,7 +177,7 @@ mod tests {
         assert_eq!(queue.ready(), 0);
         tokio::time::advance(Duration::from_secs(2)).await;
         queue.ripen(Duration::from_secs(2));
-        let (entries, ticket) = queue.take(1);
+        let (entries, ticket) = queue.take(1, 64);
         let mut counts: Vec<_> = entries.iter().map(|entry| entry.count).collect();
         counts.sort_unstable();
         assert_eq!((counts, ticket), (vec![1, 3], 2));
@@ -194,22 +193,22 @@ mod tests {
         queue.lose(1, 7);
         assert!(queue.push_read(act.clone(), who.clone(), 8).is_err());
         queue.lose(1, 8);
-        let (entries, ticket) = queue.take(9);
+        let (entries, ticket) = queue.take(9, 64);
         assert_eq!((entries.len(), ticket), (3, 2));
         assert_eq!((entries[0].event, entries[0].count), (GAP, 2));
         assert_eq!(queue.ready(), 0);
     }
 
     #[test]
-    fn a_batch_has_at_most_64_entries_and_the_ticket_of_its_last() {
+    fn what_is_taken_has_a_bound_and_the_ticket_of_its_last() {
         let mut queue = Queue::new(1000);
         let (act, who) = read("bot");
         let entry = Entry::act(5, act, who);
         queue.push(vec![entry; 100]).expect("there is room");
         queue.lose(1, 5);
-        let (entries, ticket) = queue.take(9);
+        let (entries, ticket) = queue.take(9, 64);
         assert_eq!((entries.len(), ticket), (64, 63));
-        let (entries, ticket) = queue.take(9);
+        let (entries, ticket) = queue.take(9, 64);
         assert_eq!((entries.len(), ticket), (37, 100));
     }
 }

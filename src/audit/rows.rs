@@ -1,13 +1,15 @@
 //! Compares the versions that the log recorded with the rows that are stored.
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use futures_util::TryStreamExt as _;
 
+use super::missing::{Missing, OpenRuns, SKEW};
 use super::query::{Filter, LogRecord, records};
-use super::verify::{Ending, Report};
+use super::verify::Report;
 use super::writer::to_count;
+use crate::clock::to_millis;
 use crate::store::{AuditStore, Error, StoredRow, StoredRows};
 use crate::tenant::InstallationKey;
 
@@ -19,7 +21,8 @@ pub struct RowReport {
     pub rows: u64,
     /// The rows that differ from the log.
     pub findings: Vec<RowFinding>,
-    /// Whether the log has all changes. If not, a row that differs can be [`RowFault::Unknown`].
+    /// Whether the log has all changes since the last baseline, or since its begin. If not, a row that
+    /// differs can be [`RowFault::Unknown`].
     pub is_complete: bool,
 }
 
@@ -41,6 +44,7 @@ pub struct RowFinding {
 pub enum RowFault {
     /// A later version or the removal is recorded, or the row is missing and its removal is not
     /// recorded. An older copy of the row was put back, or the row was deleted, past the store.
+    /// Missing records do not change this if a later version is recorded.
     RolledBack,
     /// No record has this version. The row was written past the store, or before the log began
     /// ([`Audit::note_rows`](super::Audit::note_rows)).
@@ -52,10 +56,11 @@ pub enum RowFault {
 
 /// Compares the rows of all tenants with the versions that the log recorded.
 ///
-/// `report` is the result of [`verify`](super::verify()), and `now` the current time. A run counts
-/// as written by a living process if the registry heard of it in the last 10 minutes. What a
-/// living process changed in the last seconds may not be recorded yet: repeat the comparison before
-/// you act on a finding.
+/// `report` is the result of [`verify`](super::verify()), and `now` the current time. If a row
+/// differs, and a process of the app may live, this waits up to 30 s until the process has shown that
+/// it lives, and reads the log again. A process that does not may have crashed. What it changed last
+/// has no record, so a row is then [`RowFault::Unknown`]. After a crash, call
+/// [`Audit::note_rows`](super::Audit::note_rows): what was lost before explains nothing afterwards.
 ///
 /// It reads all rows and then the whole log. It keeps the versions of all changes in memory: about
 /// 300 bytes for each.
@@ -69,10 +74,6 @@ pub async fn compare(
     report: &Report,
     now: SystemTime,
 ) -> Result<RowReport, Error> {
-    let mut found = RowReport {
-        is_complete: is_complete(report, now),
-        ..RowReport::default()
-    };
     // The rows first: what is stored was recorded before, and is read afterwards.
     let mut stored = Vec::new();
     let mut from = None;
@@ -84,32 +85,25 @@ pub async fn compare(
             break;
         }
     }
-    let mut history = History::default();
-    let all = records(log, Filter::default());
-    all.try_for_each(|record| {
-        history.note(&record);
-        std::future::ready(Ok(()))
-    })
-    .await?;
-    history.settle();
-    history.judge(&stored, &mut found);
-    Ok(found)
-}
-
-/// Returns whether no record can be missing.
-fn is_complete(report: &Report, now: SystemTime) -> bool {
-    let living = now.checked_sub(LIVING);
-    report.findings.is_empty()
-        && !report.has_expired
-        && report.runs.iter().all(|run| {
-            let is_living = run.touched.is_some_and(|touched| Some(touched) > living);
-            run.lost == 0 && run.erased == 0 && (run.ending == Ending::Ended || is_living)
-        })
+    let open = OpenRuns::read(log, report, now).await?;
+    let mut missing = Missing::of(report);
+    if let Some(dead) = open.dead {
+        missing.until(dead);
+    }
+    let found = History::read(log, missing.clone()).await?.judge(&stored);
+    if found.findings.is_empty() || open.living.is_empty() {
+        return Ok(found);
+    }
+    if !open.prove(log).await? {
+        missing.until(to_millis(now));
+    }
+    Ok(History::read(log, missing).await?.judge(&stored))
 }
 
 /// What the log says of all rows.
 #[derive(Default)]
 struct History {
+    missing: Missing,
     rows: HashMap<(InstallationKey, String), RowHistory>,
     /// When all rows of a tenant were removed.
     clears: HashMap<InstallationKey, Vec<u64>>,
@@ -118,7 +112,8 @@ struct History {
 /// What the log says of one row. Versions are hex digits.
 #[derive(Default)]
 struct RowHistory {
-    /// The versions that were written, and when. An outcome can be unknown.
+    /// The versions that were written, and when they were written or found last. An outcome can be
+    /// unknown.
     written: HashMap<String, (u64, bool)>,
     /// The versions that were replaced or removed.
     gone: HashSet<String>,
@@ -130,8 +125,32 @@ struct RowHistory {
     seen: HashSet<String>,
 }
 
+impl RowHistory {
+    /// Notes that a version was stored. The records of several runs are in no order.
+    fn wrote(&mut self, version: String, time: u64, is_done: bool) {
+        let written = self.written.entry(version).or_default();
+        *written = (written.0.max(time), written.1 || is_done);
+    }
+}
+
 impl History {
+    async fn read(log: &dyn AuditStore, missing: Missing) -> Result<Self, Error> {
+        let mut history = Self {
+            missing,
+            ..Self::default()
+        };
+        let all = records(log, Filter::default());
+        all.try_for_each(|record| {
+            history.note(&record);
+            std::future::ready(Ok(()))
+        })
+        .await?;
+        history.settle();
+        Ok(history)
+    }
+
     fn note(&mut self, record: &LogRecord) {
+        self.missing.note(record);
         let Some(detail) = &record.detail else {
             return;
         };
@@ -150,16 +169,14 @@ impl History {
         row.seen.extend(replaced.clone());
         match (record.public.event.as_str(), version, replaced) {
             ("open", version, _) => row.seen.extend(version),
-            ("found", Some(version), _) => {
-                row.written.insert(version, (time, true));
-            }
+            ("found", Some(version), _) => row.wrote(version, time, true),
             ("write", Some(version), replaced) => {
                 match replaced {
                     Some(replaced) if is_done => drop(row.gone.insert(replaced)),
                     Some(replaced) => row.unsure.push((version.clone(), replaced)),
                     None => {}
                 }
-                row.written.insert(version, (time, is_done));
+                row.wrote(version, time, is_done);
             }
             ("remove", _, Some(replaced)) if is_done => drop(row.gone.insert(replaced)),
             ("remove", _, Some(replaced)) => drop(row.maybe_gone.insert(replaced)),
@@ -180,53 +197,53 @@ impl History {
         }
     }
 
-    fn judge(&self, stored: &[StoredRow], found: &mut RowReport) {
+    fn judge(&self, stored: &[StoredRow]) -> RowReport {
+        let mut found = RowReport {
+            is_complete: self.missing.is_nothing(),
+            ..RowReport::default()
+        };
         let mut present = HashSet::new();
         for row in stored {
             found.rows += 1;
             let key = (row.tenant.clone(), row.row.clone());
             let version = format!("{:?}", row.version);
-            if let Some(fault) = self.fault(&key, &version, found.is_complete) {
+            if let Some(fault) = self.fault(&key, &version) {
                 found.find(&key, fault);
             }
             present.insert(key);
         }
         for (key, row) in &self.rows {
             if !present.contains(key) && self.leaves(key, row).next().is_some() {
-                let fault = if found.is_complete {
-                    RowFault::RolledBack
-                } else {
-                    RowFault::Unknown
-                };
-                found.find(key, fault);
+                found.find(key, self.unless_missing(RowFault::RolledBack));
             }
         }
         let place = |it: &RowFinding| (it.tenant.id().to_owned(), it.row.clone());
         found.findings.sort_by_key(place);
+        found
+    }
+
+    /// Returns this fault, unless a missing record can explain the row.
+    fn unless_missing(&self, fault: RowFault) -> RowFault {
+        if self.missing.is_nothing() {
+            fault
+        } else {
+            RowFault::Unknown
+        }
     }
 
     /// Judges a stored row.
-    fn fault(
-        &self,
-        key: &(InstallationKey, String),
-        version: &str,
-        is_complete: bool,
-    ) -> Option<RowFault> {
-        let unknown = if is_complete {
-            RowFault::Unlogged
-        } else {
-            RowFault::Unknown
-        };
+    fn fault(&self, key: &(InstallationKey, String), version: &str) -> Option<RowFault> {
         let Some(row) = self.rows.get(key) else {
-            return Some(unknown);
+            return Some(self.unless_missing(RowFault::Unlogged));
         };
         let leaves: Vec<_> = self.leaves(key, row).map(String::as_str).collect();
         match row.written.get(version) {
+            // No missing record explains it: a version is written only once.
             _ if row.gone.contains(version) => Some(RowFault::RolledBack),
-            None => Some(unknown),
+            None => Some(self.unless_missing(RowFault::Unlogged)),
             Some(_) if leaves.is_empty() || leaves.contains(&version) => None,
             // Without a leaf, the outcome of the last write was unknown.
-            Some(_) => Some(RowFault::RolledBack),
+            Some(_) => Some(self.unless_missing(RowFault::RolledBack)),
         }
     }
 
@@ -242,6 +259,7 @@ impl History {
                 && !row.gone.contains(*version)
                 && !row.maybe_gone.contains(*version)
                 && !self.may_be_cleared(tenant, *time)
+                && !self.missing.is_past(*time)
         });
         leaves.map(|(version, _)| version)
     }
@@ -267,9 +285,3 @@ impl RowReport {
         });
     }
 }
-
-/// How much the clocks of two processes may differ.
-const SKEW: Duration = Duration::from_secs(300);
-
-/// A living process tells the registry every 5 minutes, or more often.
-const LIVING: Duration = Duration::from_secs(600);

@@ -14,6 +14,8 @@ pub(super) struct Run {
     pub(super) records: u64,
     pub(super) head: String,
     batches: u64,
+    /// How often all that waited was written.
+    pub(super) flushes: u64,
 }
 
 impl Run {
@@ -25,11 +27,23 @@ impl Run {
             started: now,
             records: 0,
             batches: 0,
+            flushes: 0,
         }
     }
 
-    /// Returns the batch of these entries, and the run after it.
-    pub(super) fn batch(&self, entries: &[Entry]) -> (Batch, Self) {
+    /// Returns the batches of these entries, and the run after them.
+    pub(super) fn batches(&self, entries: &[Entry]) -> (Vec<Batch>, Self) {
+        let mut next = self.clone();
+        let mut batches = Vec::new();
+        for entries in entries.chunks(AT_ONCE) {
+            let (batch, after) = next.batch(entries);
+            batches.push(batch);
+            next = after;
+        }
+        (batches, next)
+    }
+
+    fn batch(&self, entries: &[Entry]) -> (Batch, Self) {
         let mut next = self.clone();
         let (mut records, mut plain) = (Vec::new(), Vec::new());
         for entry in entries {
@@ -71,6 +85,7 @@ impl Run {
             records: self.records,
             batches: self.batches,
             head: self.head.clone(),
+            flushes: self.flushes,
             ..RunEntry::default()
         }
     }

@@ -59,6 +59,8 @@ pub(super) struct Writer {
     pub(super) run: Run,
     /// The number of records and the time at the last head.
     pub(super) headed: (u64, Instant),
+    /// How many entries the next write waits for in strict mode.
+    pub(super) crowd: usize,
 }
 
 /// The state of the store does not allow this run to go on: something else wrote its next batch.
@@ -124,6 +126,7 @@ impl Writer {
         loop {
             let is_closing = *closing.borrow_and_update();
             self.write_all(is_closing).await;
+            self.run.flushes += 1;
             if is_closing {
                 self.head().await;
                 // If something else wrote into the run, another one began, and is ended too.
@@ -149,15 +152,27 @@ impl Writer {
         }
     }
 
-    /// Waits a moment for more entries, unless a batch is full.
+    /// Waits a moment for more entries in the default mode, unless a batch is full.
     async fn linger(&self) {
-        let linger = if self.is_strict {
-            STRICT_LINGER
-        } else {
-            LINGER
-        };
-        if self.shared.queue().ready() < AT_ONCE {
-            tokio::time::sleep(linger).await;
+        if !self.is_strict && self.shared.queue().ready() < AT_ONCE {
+            tokio::time::sleep(LINGER).await;
+        }
+    }
+
+    /// Waits a moment in strict mode, until as many entries wait as when the last commit ended: so
+    /// callers that read again and again share one commit, and a single caller waits for no other.
+    async fn gather(&self) {
+        let deadline = Instant::now() + STRICT_LINGER;
+        loop {
+            let wake = self.shared.wake.notified();
+            let ready = self.shared.queue().ready();
+            if ready == 0 || ready >= self.crowd {
+                return;
+            }
+            tokio::select! {
+                () = wake => {}
+                () = tokio::time::sleep_until(deadline) => return,
+            }
         }
     }
 
@@ -165,11 +180,15 @@ impl Writer {
     async fn write_all(&mut self, is_closing: bool) {
         let age = if is_closing { Duration::ZERO } else { WINDOW };
         loop {
+            if self.is_strict && !is_closing {
+                self.gather().await;
+            }
             let now = to_millis(self.clock.now());
             let (entries, ticket) = {
                 let mut queue = self.shared.queue();
                 queue.ripen(age);
-                queue.take(now)
+                let most = self.most(queue.ready());
+                queue.take(now, most)
             };
             self.show_lag();
             if entries.is_empty() {
@@ -177,16 +196,38 @@ impl Writer {
             }
             self.write(&entries).await;
             self.shared.durable.send_replace(ticket);
+            let ready = self.shared.queue().ready();
+            self.crowd = (entries.len() + ready).min(GROUP);
             if self.is_head_due() {
                 self.head().await;
             }
         }
     }
 
-    /// Writes one batch. If something else wrote its place, goes on in another run.
+    /// Returns how many of the ready entries the next commit has. It is one batch, because a database
+    /// may charge more for a commit of several rows. It is more in strict mode, and if the log falls
+    /// behind.
+    fn most(&self, ready: usize) -> usize {
+        let unsigned = usize::try_from(self.run.records - self.headed.0).unwrap_or(usize::MAX);
+        let until_head = MOST_UNSIGNED.saturating_sub(unsigned);
+        let is_group = self.is_strict || ready >= BEHIND;
+        let most = if is_group { GROUP } else { AT_ONCE };
+        most.min(until_head).max(1)
+    }
+
+    /// Writes entries. If something else wrote their place, goes on in another run.
     async fn write(&mut self, entries: &[Entry]) {
-        while self.append(entries).await.is_err() {
-            self.begin_another().await;
+        if self.append(entries).await.is_ok() {
+            return;
+        }
+        self.begin_another().await;
+        for entries in entries.chunks(AT_ONCE) {
+            while self.append(entries).await.is_err() {
+                self.begin_another().await;
+            }
+            if self.is_head_due() {
+                self.head().await;
+            }
         }
     }
 
@@ -222,13 +263,13 @@ impl Writer {
         }
     }
 
-    /// Appends a batch, and repeats it until it is durable. An attempt that failed may have been
+    /// Appends batches in one commit, and repeats it until it is durable. An attempt that failed may have been
     /// applied, so the same bytes are appended again.
     async fn append(&mut self, entries: &[Entry]) -> Result<(), Overtaken> {
-        let (batch, next) = self.run.batch(entries);
+        let (batches, next) = self.run.batches(entries);
         let mut pause = FIRST_PAUSE;
         loop {
-            let append = self.store.append(next.id, &batch);
+            let append = self.store.append(next.id, &batches);
             match tokio::time::timeout(PATIENCE, append).await {
                 Ok(Ok(())) => {
                     self.run = next;
@@ -256,8 +297,8 @@ impl Writer {
     }
 
     async fn append_once(&mut self, entries: &[Entry]) -> Result<(), Error> {
-        let (batch, next) = self.run.batch(entries);
-        self.store.append(next.id, &batch).await?;
+        let (batches, next) = self.run.batches(entries);
+        self.store.append(next.id, &batches).await?;
         self.run = next;
         Ok(())
     }
@@ -328,6 +369,7 @@ impl Writer {
             heads: self.heads.clone(),
             run: Run::begin(self.store.app(), now),
             headed: (0, Instant::now()),
+            crowd: 0,
         };
         // The successor exists before the last record names it.
         if let Err(error) = next.begin().await {
@@ -430,10 +472,19 @@ pub(super) const HEAD_RECORDS: u64 = 1000;
 const HEAD_AGE: Duration = Duration::from_secs(10);
 
 /// How often the registry learns that a run is still written, if nothing is recorded.
-const HEARTBEAT: Duration = Duration::from_secs(300);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// How long equal reads are counted together.
 const WINDOW: Duration = Duration::from_secs(2);
+
+/// The writer signs a head after so many records and the rest of a batch. The head is a record too.
+pub(super) const MOST_UNSIGNED: usize = HEAD_RECORDS as usize + AT_ONCE;
+
+/// The largest number of records of one commit: four batches.
+const GROUP: usize = 4 * AT_ONCE;
+
+/// The number of entries that wait if the log falls behind in the default mode.
+const BEHIND: usize = 16 * AT_ONCE;
 
 /// How long the writer waits for more entries.
 const LINGER: Duration = Duration::from_millis(100);

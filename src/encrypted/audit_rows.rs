@@ -37,28 +37,32 @@ impl<B: Backend> AuditStore for EncryptedStore<B> {
         self.driver.app.as_str()
     }
 
-    async fn append(&self, run: RunId, batch: &Batch) -> Result<(), Error> {
+    async fn append(&self, run: RunId, batches: &[Batch]) -> Result<(), Error> {
         let partition = self.driver.app.audit_run(run);
-        let place = audit_batch(batch.place);
-        let facts = BatchFacts {
-            place: batch.place,
-            records: batch.records.clone(),
-        };
-        let draft = Draft {
-            plaintext: self.sealed_parts(&partition, batch).await?,
-            ..Draft::new(AUDIT, &facts)
-        };
-        match self.driver.insert(&partition, place.slot, draft).await {
-            Err(Error::Conflict) => {
-                let stored = self.batches(run, batch.place, 1).await?;
-                let stored = stored.into_iter().flatten().next();
-                if stored.is_some_and(|it| it.parts.is_some() && it.records == batch.records) {
-                    return Ok(());
-                }
-                Err(Error::Conflict)
-            }
-            outcome => outcome,
+        let mut drafts = Vec::new();
+        for batch in batches {
+            let facts = BatchFacts {
+                place: batch.place,
+                records: batch.records.clone(),
+            };
+            let draft = Draft {
+                plaintext: self.sealed_parts(&partition, batch).await?,
+                ..Draft::new(AUDIT, &facts)
+            };
+            drafts.push((audit_batch(batch.place).slot, draft));
         }
+        let outcome = self.driver.insert_all(&partition, drafts).await;
+        if !matches!(outcome, Err(Error::Conflict)) {
+            return outcome;
+        }
+        for batch in batches {
+            let stored = self.batches(run, batch.place, 1).await?;
+            let stored = stored.into_iter().flatten().next();
+            if !stored.is_some_and(|it| it.parts.is_some() && it.records == batch.records) {
+                return outcome;
+            }
+        }
+        Ok(())
     }
 
     async fn batches(

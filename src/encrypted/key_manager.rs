@@ -12,11 +12,11 @@ use super::keys::{
 };
 use super::moving::{AppPage, is_outage};
 use super::{EncryptedStore, KeyringError};
-use crate::backend::{self, Backend};
+use crate::backend::{self, Backend, Key, Row};
 use crate::error_chain::error_chain;
 use crate::seal::KeyId;
 use crate::span::{self, Ended, Operation};
-use crate::store::{self, ListCursor};
+use crate::store::{self, ActKind, ListCursor};
 
 /// Manages the data keys of a store: [`EncryptedStore::keys`].
 ///
@@ -30,6 +30,10 @@ use crate::store::{self, ListCursor};
 /// 3. [`reseal`](Self::reseal) all pages, 30 minutes later, because until then a process may still
 ///    seal under the old key. [`usage`](Self::usage) shows how many rows are left.
 /// 4. [`destroy`](Self::destroy) deletes the old key, when no row needs it.
+///
+/// If the store has a witness, such as [`Audit`](crate::audit::Audit), each change is recorded before
+/// its method returns. If the record cannot be written, the change stays, and the method returns an
+/// error.
 ///
 /// To change the master key, or the key provider, configure the new one as the primary and the old
 /// one as retired, in every process. Then call [`rewrap`](Self::rewrap), and remove the old one.
@@ -205,7 +209,8 @@ impl<B: Backend> KeyManager<'_, B> {
     ///
     /// If you drop the call, the key may have been made.
     pub async fn add(&self) -> Result<KeyId, KeyChangeError> {
-        Ok(self.0.driver.keys.add(self.0.clock.now()).await?)
+        let add = self.0.driver.keys.add(self.0.clock.now());
+        Ok(self.on_behalf(add).await?)
     }
 
     /// Makes a distributed key the primary, and retires the old primary. Returns `false` if the key
@@ -232,7 +237,7 @@ impl<B: Backend> KeyManager<'_, B> {
             let Some(key) = self.promotable(loaded.key(id), id, force).await? else {
                 return Ok(false);
             };
-            if keys.promote(&loaded, key, now).await? {
+            if self.on_behalf(keys.promote(&loaded, key, now)).await? {
                 return Ok(true);
             }
         }
@@ -332,6 +337,20 @@ impl<B: Backend> KeyManager<'_, B> {
             next,
             ..Resealed::default()
         };
+        let resealed = self.reseal_rows(rows, &mut page).await;
+        if page.resealed > 0 {
+            let (id, _) = self.0.driver.keys.primary().await?;
+            let report = self.0.driver.keys.report_change(ActKind::Reseal, id);
+            self.on_behalf(report).await?;
+        }
+        resealed.map(|()| page)
+    }
+
+    async fn reseal_rows(
+        &self,
+        rows: Vec<(Key, Row)>,
+        page: &mut Resealed,
+    ) -> Result<(), KeyChangeError> {
         for (key, row) in rows {
             match self.0.driver.reseal(&key, &row).await {
                 Ok(RowOutcome::Current) => page.current += 1,
@@ -343,7 +362,7 @@ impl<B: Backend> KeyManager<'_, B> {
                 Err(error) => page.skipped.push(format!("{key}: {}", error_chain(&error))),
             }
         }
-        Ok(page)
+        Ok(())
     }
 
     /// Deletes a data key for ever. Rows under it can never be opened again, also not those of a
@@ -373,7 +392,7 @@ impl<B: Backend> KeyManager<'_, B> {
                 return Ok(false);
             };
             self.check_unused(&key).await?;
-            if keys.destroy(&loaded, id).await? {
+            if self.on_behalf(keys.destroy(&loaded, id)).await? {
                 return Ok(true);
             }
         }
@@ -445,7 +464,7 @@ impl<B: Backend> KeyManager<'_, B> {
         let keys = &self.0.driver.keys;
         let mut report = Rewrapped::default();
         for key in keys.listed().await? {
-            match keys.rewrap(key.id).await {
+            match self.on_behalf(keys.rewrap(key.id)).await {
                 Ok(RewrapOutcome::Current) => report.current.push(key.id),
                 Ok(RewrapOutcome::Destroyed) => {}
                 Ok(RewrapOutcome::Rewrapped) => report.rewrapped.push(key.id),
@@ -454,6 +473,14 @@ impl<B: Backend> KeyManager<'_, B> {
             }
         }
         Ok(report)
+    }
+
+    /// Does this on behalf of the part of the app that this store names, if it does.
+    pub(super) async fn on_behalf<T>(&self, work: impl Future<Output = T> + Send) -> T {
+        match self.0.driver.witness.who.clone() {
+            Some(who) => who.scope(work).await,
+            None => work.await,
+        }
     }
 
     /// Returns a page of this app's rows, except those of the keyring.

@@ -21,7 +21,7 @@ use crate::error_chain::error_chain;
 use crate::metrics;
 use crate::random;
 use crate::seal::{DataKey, Held, KeyContext, KeyError, KeyId, KeyProvider, Keyring, Lookup};
-use crate::store::{self, ActKind, Witness};
+use crate::store::{self, ActKind, AuditContext, Witness};
 
 mod change;
 mod flights;
@@ -367,12 +367,12 @@ impl<B: Backend> Keys<B> {
             return Err(error);
         }
         let keys = Arc::clone(self);
-        let fetched = tokio::spawn(async move {
+        let fetched = AuditContext::current().scope(async move {
             let fetched = keys.unwrap_stored(id, epoch).await;
             *last_failure = fetched.as_ref().err().and_then(Failure::of);
             fetched
         });
-        let fetched = fetched.await;
+        let fetched = tokio::spawn(fetched).await;
         fetched.unwrap_or_else(|_| Err(unavailable("the call to the key provider panicked")))
     }
 

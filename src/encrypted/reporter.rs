@@ -45,13 +45,6 @@ impl Reporter {
         acts.opened(&key.slot, "", row, false);
         self.report(acts).await
     }
-
-    /// Tells the witness that a key was made. The key is there already, so a witness that fails is
-    /// logged by itself.
-    pub(super) async fn made_key(&self, id: impl Into<String> + Send) {
-        let acts = vec![Act::new(ActKind::Key, None, id)];
-        drop(self.report(Acts { tenant: None, acts }).await);
-    }
 }
 
 /// What was done with the rows of one tenant.

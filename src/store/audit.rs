@@ -17,8 +17,9 @@ use crate::tenant::InstallationKey;
 ///
 /// # Contract
 ///
-/// 1. `append` writes a batch only if its place in the run is empty. If the same batch is already
-///    there, it succeeds and writes nothing. If another batch is there, it is [`Error::Conflict`].
+/// 1. `append` writes batches only if their places in the run are empty: all of them or none. If the
+///    same batches are already there, it succeeds and writes nothing. If another batch is there, it is
+///    [`Error::Conflict`].
 /// 2. `batches` returns what `append` was given, except what was erased. It returns one entry for
 ///    each place, in their order.
 /// 3. After `erase`, no sealed part under that key can be opened. The public parts stay. A later
@@ -27,7 +28,7 @@ use crate::tenant::InstallationKey;
 ///
 /// # Consistency
 ///
-/// Linearizable per run. A batch is durable when `append` returns.
+/// Linearizable per run. The batches are durable when `append` returns.
 ///
 /// # Cancel safety
 ///
@@ -43,8 +44,8 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
     /// Returns the app to which the log belongs: its client id.
     fn app(&self) -> &str;
 
-    /// Appends a batch at its place.
-    async fn append(&self, run: RunId, batch: &Batch) -> Result<(), Error>;
+    /// Appends batches at their places: at most 4, which follow each other.
+    async fn append(&self, run: RunId, batches: &[Batch]) -> Result<(), Error>;
 
     /// Returns the batches at these places: `count` of them, from `from` on. `count` is at most 12.
     async fn batches(
@@ -234,6 +235,8 @@ pub struct RunEntry {
     pub batches: u64,
     /// The hash of the last of these records, as hex digits.
     pub head: String,
+    /// How often the process has written all that waited. If it grows, the process lives.
+    pub flushes: u64,
 }
 
 /// A page of the registry.

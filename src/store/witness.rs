@@ -82,6 +82,10 @@ pub enum ActKind {
     Key,
     /// A data key became the primary one.
     Promote,
+    /// A tenant's part of the log was made unreadable.
+    Erase,
+    /// Rows were sealed again under this data key.
+    Reseal,
     /// A data key was wrapped again, under what the key provider wraps with now.
     Rewrap,
     /// A data key was unwrapped by the key provider, or the provider refused.
@@ -102,6 +106,8 @@ impl ActKind {
             Self::Destroy => "destroy",
             Self::Key => "key",
             Self::Promote => "promote",
+            Self::Erase => "erase",
+            Self::Reseal => "reseal",
             Self::Rewrap => "rewrap",
             Self::Unwrap => "unwrap",
             Self::Found => "found",

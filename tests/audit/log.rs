@@ -163,6 +163,7 @@ impl Log {
         edit(&mut batch);
         let (key, _) = self.batch(run, place).await;
         self.db.remove(&key).await;
-        self.store.append(run, &batch).await.expect("appended");
+        let appended = self.store.append(run, &[batch]).await;
+        appended.expect("appended");
     }
 }

@@ -8,6 +8,7 @@ mod actors;
 mod attacks;
 mod export;
 mod fleet;
+mod keys;
 #[cfg(feature = "sqlite")]
 mod kill;
 mod log;

@@ -1,12 +1,19 @@
 //! The log compared with the rows that are stored.
+//!
+//! The time is that of the test, because a comparison waits for the processes that write.
 
-use slack_installs::audit::{RowFault, RowReport, compare};
+use std::sync::Arc;
+use std::time::Duration;
+
+use slack_installs::audit::{Audit, RowFault, RowReport, compare};
 use slack_installs::backend::{Key, Row};
-use slack_installs::store::{Act, ActKind, AuditContext, Witness as _};
-use slack_installs::{Delete, Hold, InstallationStore as _, LifecycleStore as _};
+use slack_installs::store::{Act, ActKind, AuditContext, AuditStore, Witness as _};
+use slack_installs::{Clock, Delete, Hold, InstallationStore as _, LifecycleStore as _};
 
-use super::log::write;
+use super::log::{Log, write};
+use super::modes::Slow;
 use super::world::World;
+use crate::support::Store;
 use crate::support::installs::{noon, user_id, with_both, workspace_key};
 
 async fn compared(world: &World) -> RowReport {
@@ -57,7 +64,7 @@ async fn rows(world: &World) -> Vec<(Key, Row)> {
     rows
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn rows_that_only_the_store_changed_agree_with_the_log() {
     let world = World::new().await;
     let key = workspace_key("T1");
@@ -81,7 +88,7 @@ async fn rows_that_only_the_store_changed_agree_with_the_log() {
     assert_eq!(compared(&world).await.findings, []);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_row_that_was_replaced_by_its_own_older_version_is_rolled_back() {
     let world = World::new().await;
     install(&world, "xoxb-1").await;
@@ -95,7 +102,7 @@ async fn a_row_that_was_replaced_by_its_own_older_version_is_rolled_back() {
     assert_eq!(found(&world).await, [finding("bot", RowFault::RolledBack)]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_tenant_that_was_revived_is_rolled_back() {
     let world = World::new().await;
     install(&world, "xoxb-1").await;
@@ -114,7 +121,7 @@ async fn a_tenant_that_was_revived_is_rolled_back() {
     assert_eq!(found(&world).await, expected);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_hold_that_was_deleted_or_replayed_is_rolled_back() {
     let world = World::new().await;
     install(&world, "xoxb-1").await;
@@ -130,7 +137,7 @@ async fn a_hold_that_was_deleted_or_replayed_is_rolled_back() {
     assert_eq!(found(&world).await, [finding("hold", RowFault::RolledBack)]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_row_that_was_written_past_the_log_is_unlogged_and_in_a_gap_it_is_unknown() {
     let world = World::new().await;
     install(&world, "xoxb-1").await;
@@ -162,7 +169,7 @@ async fn a_row_that_was_written_past_the_log_is_unlogged_and_in_a_gap_it_is_unkn
     assert_eq!(of_t1, unknown);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn rows_from_before_the_log_are_unlogged_until_they_are_noted() {
     let world = World::new().await;
     let installation = with_both("T1", "xoxb-1", "U1", "xoxp-1");
@@ -179,7 +186,7 @@ async fn rows_from_before_the_log_are_unlogged_until_they_are_noted() {
 
 /// A write whose response was lost may be there. Neither version is called rolled back until
 /// somebody has seen the new one.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_write_of_unknown_outcome_accuses_nobody() {
     let world = World::new().await;
     install(&world, "xoxb-1").await;
@@ -217,4 +224,115 @@ async fn a_write_of_unknown_outcome_accuses_nobody() {
     report(ActKind::Open, "bot", v2, None, true).await;
     world.log.db.overwrite(&key, old).await;
     assert_eq!(bots().await, [RowFault::RolledBack]);
+}
+
+/// A process that recorded a first installation, and crashed before it recorded the next changes.
+struct Crashed {
+    log: Log,
+    first: Vec<(Key, Row)>,
+}
+
+impl Crashed {
+    async fn new() -> Self {
+        let log = Log::new().await;
+        let slow = Slow::of(&log);
+        let audit = Audit::open(Arc::clone(&slow) as Arc<dyn AuditStore>, log.options()).await;
+        let audit = audit.expect("the database is up");
+        let store = log.store.clone().with_witness(audit.clone());
+        let install = async |bot: &str, store: &Store| {
+            let installation = with_both("T1", bot, "U1", "xoxp-1");
+            store.store(&installation).await.expect("stored");
+        };
+        install("xoxb-1", &store).await;
+        let first = log.db.rows().await;
+        install("xoxb-2", &store).await;
+        assert!(log.wait_for_writes(&audit).await);
+        slow.is_up.send_replace(false);
+        let crashed = Self { log, first };
+        std::mem::forget(audit);
+        crashed.forgets(store).await;
+        crashed
+    }
+
+    /// Changes rows in the last moments of the process.
+    async fn forgets(&self, store: Store) {
+        let changed = with_both("T1", "xoxb-3", "U1", "xoxp-1");
+        store.store(&changed).await.expect("stored");
+        let user = Delete::user(user_id("U1"));
+        let deleted = store.delete(&workspace_key("T1"), &user).await;
+        deleted.expect("deleted");
+    }
+
+    /// Returns what differs, so many minutes after the crash.
+    async fn found(&self, minutes: u64) -> Vec<(String, RowFault)> {
+        let report = self.log.verify(Vec::new()).await;
+        assert_eq!(report.findings, []);
+        let now = noon() + Duration::from_secs(60 * minutes);
+        let compared = compare(&self.log.store, &self.log.store, &report, now).await;
+        let compared = compared.expect("the database is up");
+        let findings = compared.findings.into_iter();
+        findings.map(|it| (it.row, it.fault)).collect()
+    }
+}
+
+/// The registry heard of it moments ago, as of a process that lives.
+#[tokio::test(start_paused = true)]
+async fn what_a_process_changed_just_before_it_crashed_is_unknown_however_long_ago_that_is() {
+    let crashed = Crashed::new().await;
+    for minutes in [0, 1, 9, 11, 60 * 24] {
+        let found = crashed.found(minutes).await;
+        let rows: Vec<_> = found.iter().map(|it| it.0.as_str()).collect();
+        assert!(
+            rows.contains(&"bot") && rows.contains(&"user/U1"),
+            "{found:?}"
+        );
+        let mut faults = found.iter().map(|it| it.1);
+        assert!(
+            faults.all(|it| it == RowFault::Unknown),
+            "after {minutes} minutes: {found:?}"
+        );
+    }
+}
+
+/// A later version was recorded, so a lost record cannot explain the older one.
+#[tokio::test(start_paused = true)]
+async fn an_older_copy_is_rolled_back_although_a_crash_lost_records() {
+    let crashed = Crashed::new().await;
+    let bot = crashed
+        .first
+        .iter()
+        .find(|(key, _)| key.slot.as_str() == "bot" && key.partition.as_str().ends_with("/T1"));
+    let (key, old) = bot.expect("it was installed");
+    crashed.log.db.overwrite(key, old.clone()).await;
+    let found = crashed.found(1).await;
+    assert!(
+        found.contains(&("bot".to_owned(), RowFault::RolledBack)),
+        "{found:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_baseline_a_crash_before_it_explains_no_row() {
+    let crashed = Crashed::new().await;
+    let log = &crashed.log;
+    let later = Clock::from_fn(|| noon() + Duration::from_secs(3600));
+    let audit = log.open(log.options().with_clock(later)).await;
+    assert!(!crashed.found(60).await.is_empty());
+    audit.note_rows(&log.store).await.expect("noted");
+    assert_eq!(crashed.found(60).await, []);
+    let (key, _) = log.db.row("T1", "bot").await;
+    let changed = with_both("T1", "xoxb-4", "U1", "xoxp-4");
+    log.store.store(&changed).await.expect("stored");
+    let found = crashed.found(60).await;
+    assert!(
+        found.contains(&("user/U1".to_owned(), RowFault::Unlogged)),
+        "{found:?}"
+    );
+    log.db.remove(&key).await;
+    let found = crashed.found(60).await;
+    assert!(
+        found.contains(&("bot".to_owned(), RowFault::RolledBack)),
+        "{found:?}"
+    );
+    assert!(audit.close().await);
 }

@@ -158,6 +158,7 @@ async fn without_a_log_each_command_says_so() {
         &["verify"],
         &["export"],
         &["erase", ALPHA, "--yes"],
+        &["baseline", "--yes"],
     ] {
         let ran = house.run(&[&["audit"], arguments].concat()).await;
         ran.ends(3);
@@ -285,13 +286,6 @@ async fn doctor_says_whether_the_log_is_intact() {
     let rows = page.expect("the database is up").rows;
     let is_batch = |key: &Key| key.partition.name().starts_with("audit");
     let batches: Vec<_> = rows.iter().filter(|(key, _)| is_batch(key)).collect();
-    println!(
-        "{:?}",
-        batches
-            .iter()
-            .map(|it| it.0.to_string())
-            .collect::<Vec<_>>()
-    );
     let (batch, _) = batches.first().expect("a batch");
     let delete = Change::Delete {
         slot: batch.slot.clone(),
@@ -308,4 +302,79 @@ async fn doctor_says_whether_the_log_is_intact() {
     assert!(out.contains("`slack-installs audit verify`"), "{out}");
     let ran = house.run_json(&["doctor"]).await;
     assert_eq!(kinds(&ran.json(), "checks", "name"), ["audit"]);
+}
+
+#[tokio::test]
+async fn each_change_of_a_data_key_is_in_the_log_with_the_operators_reason() {
+    let (house, _) = house().await;
+    let keys = async |arguments: &[&str], ticket: &str| {
+        let reason = ["--reason", ticket, "--yes"];
+        let arguments = [&["keys"], arguments, &reason].concat();
+        let ran = house.run_json(&arguments).await;
+        ran.ends(0);
+        ran.json()["key"].as_str().unwrap_or_default().to_owned()
+    };
+    let new = keys(&["add"], "ticket 1").await;
+    let unused = keys(&["add"], "ticket 2").await;
+    keys(&["promote", &new, "--force"], "ticket 3").await;
+    keys(&["reseal"], "ticket 4").await;
+    keys(&["destroy", &unused], "ticket 5").await;
+    let master = slack_installs::MasterKey::generate().to_base64();
+    let both = format!("{}\n{}\n", *master, house.master_key);
+    std::fs::write(house.path("key"), both).expect("the file is ours");
+    keys(&["rewrap"], "ticket 6").await;
+    let tail = ["audit", "tail", "--last", "1000", "--actor", "operator"];
+    let ran = house.run(&tail).await;
+    let out = ran.ends(0);
+    for line in [
+        format!("key done {new} by operator for keys add: ticket 1"),
+        format!("key done {unused} by operator for keys add: ticket 2"),
+        format!("promote done {new} by operator for keys promote: ticket 3"),
+        format!("reseal done {new} by operator for keys reseal: ticket 4"),
+        format!("destroy done {unused} by operator for keys destroy: ticket 5"),
+        format!("rewrap done {new} by operator for keys rewrap: ticket 6"),
+    ] {
+        assert!(out.contains(&line), "{line}\n{out}");
+    }
+    // The program unwraps keys before it has opened the log, and until it ends.
+    let unwrap = format!("unwrap done {unused} by operator for keys add: ticket 2");
+    assert!(out.contains(&unwrap), "{out}");
+    house.run(&["audit", "verify"]).await.ends(0);
+}
+
+#[tokio::test]
+async fn a_baseline_accepts_the_rows_as_they_are_and_names_the_operator() {
+    let (house, _) = house().await;
+    house.damage(ALPHA, "install").await;
+    house.run(&["audit", "verify"]).await.ends(8);
+    let before = house.rows().await;
+    house.run(&["audit", "baseline"]).await.ends(4);
+    let dry = ["audit", "baseline", "--dry-run"];
+    let ran = house.run_json(&dry).await;
+    ran.ends(0);
+    assert_eq!(ran.json()["is_dry_run"], true);
+    assert_eq!(house.rows().await, before);
+    let baseline = ["audit", "baseline", "--reason", "restored", "--yes"];
+    let ran = house.run_json(&baseline).await;
+    ran.ends(0);
+    assert!(ran.json()["rows"].as_u64() > Some(1), "{ran:?}");
+    let ran = house.run(&["audit", "verify"]).await;
+    assert!(ran.ends(0).contains("intact"), "{ran:?}");
+    let tail = ["audit", "tail", "--event", "found"];
+    let ran = house.run(&tail).await;
+    let line = format!("{ALPHA} install by operator for audit baseline: restored");
+    assert!(ran.ends(0).contains(&line), "{ran:?}");
+}
+
+#[tokio::test]
+async fn an_erasure_is_in_the_log_with_the_operators_reason() {
+    let (house, _) = house().await;
+    let erase = ["audit", "erase", ALPHA, "--reason", "request 9", "--yes"];
+    house.run(&erase).await.ends(0);
+    let ran = house.run(&["audit", "tail", "--event", "erase"]).await;
+    let line = "by operator for audit erase: request 9";
+    assert!(
+        ran.ends(0).contains(line) && !ran.out.contains(ALPHA),
+        "{ran:?}"
+    );
 }

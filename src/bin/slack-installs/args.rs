@@ -158,6 +158,16 @@ pub(crate) struct Act {
     pub(crate) yes: bool,
 }
 
+/// A change that can have a reason.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Explained {
+    /// The reason, for the audit log
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    #[command(flatten)]
+    pub(crate) act: Act,
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Reasoned {
     /// The id of a workspace (T…) or an organisation (E…)
@@ -242,7 +252,7 @@ pub(crate) enum Keys {
     /// Makes a data key that seals nothing yet
     Add {
         #[command(flatten)]
-        act: Act,
+        why: Explained,
     },
     /// Makes a key the primary, which seals new rows. This also retires the old primary
     Promote {
@@ -253,24 +263,24 @@ pub(crate) enum Keys {
         #[arg(long)]
         force: bool,
         #[command(flatten)]
-        act: Act,
+        why: Explained,
     },
     /// Seals all rows again under the primary key. A dry run counts the rows under each key
     Reseal {
         #[command(flatten)]
-        act: Act,
+        why: Explained,
     },
     /// Deletes a retired key for ever, if no row needs it
     Destroy {
         /// The key's id, from `keys list`
         key: KeyId,
         #[command(flatten)]
-        act: Act,
+        why: Explained,
     },
     /// Wraps all data keys again, for a new master key or key provider. No row changes
     Rewrap {
         #[command(flatten)]
-        act: Act,
+        why: Explained,
     },
 }
 
@@ -292,12 +302,18 @@ pub(crate) enum Audit {
         #[command(flatten)]
         records: Records,
     },
+    /// Records the versions of all rows, and accepts them as they are: those from before the log
+    /// began, and those whose records were lost when a process crashed. Verify first
+    Baseline {
+        #[command(flatten)]
+        why: Explained,
+    },
     /// Makes a tenant's part of the log unreadable for ever. The records stay, as numbers
     Erase {
         /// The id of a workspace (T…) or an organisation (E…)
         tenant: InstallationKey,
         #[command(flatten)]
-        act: Act,
+        why: Explained,
     },
 }
 

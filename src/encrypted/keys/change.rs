@@ -49,7 +49,7 @@ impl<B: Backend> Keys<B> {
         let put = self.put_new(new);
         let id = key.0;
         let written = self.write(manifest, key, Expect::Absent, vec![put]).await?;
-        Ok(self.reported(&written, &[(ActKind::Key, id)]))
+        self.reported(&written, &[(ActKind::Key, id)]).await
     }
 
     /// Makes a new key the primary, and retires the old one.
@@ -65,7 +65,8 @@ impl<B: Backend> Keys<B> {
             let put = self.put_new(new);
             let expect = Expect::Version(version);
             let written = self.write(next, (id, key), expect, vec![put]).await?;
-            if self.reported(&written, &[(ActKind::Key, id), (ActKind::Promote, id)]) {
+            let acts = [(ActKind::Key, id), (ActKind::Promote, id)];
+            if self.reported(&written, &acts).await? {
                 return Ok(id);
             }
         }
@@ -84,7 +85,7 @@ impl<B: Backend> Keys<B> {
             let next = loaded.manifest.with_distributed(id, now);
             let put = self.put_new(new);
             let written = self.write_over(&loaded, next, vec![put]).await?;
-            if self.reported(&written, &[(ActKind::Key, id)]) {
+            if self.reported(&written, &[(ActKind::Key, id)]).await? {
                 return Ok(id);
             }
         }
@@ -102,7 +103,8 @@ impl<B: Backend> Keys<B> {
         let next = loaded.manifest.promoted(key.id, now);
         let expect = Expect::Version(loaded.version);
         let written = self.write(next, (key.id, unwrapped), expect, Vec::new());
-        Ok(self.reported(&written.await?, &[(ActKind::Promote, key.id)]))
+        self.reported(&written.await?, &[(ActKind::Promote, key.id)])
+            .await
     }
 
     /// Deletes a key that is not the primary. Returns `false` if this manifest is no longer the
@@ -116,7 +118,7 @@ impl<B: Backend> Keys<B> {
         let slot = key_slot(id);
         let delete = Change::Delete { slot, only: None };
         let written = self.write_over(loaded, next, vec![delete]).await?;
-        Ok(self.reported(&written, &[(ActKind::Destroy, id)]))
+        self.reported(&written, &[(ActKind::Destroy, id)]).await
     }
 
     /// Wraps a key again, under what the provider wraps with now. The data key stays the same.
@@ -151,20 +153,34 @@ impl<B: Backend> Keys<B> {
             };
             let next = loaded.manifest.unchanged();
             let written = self.write_over(&loaded, next, vec![put]).await?;
-            if self.reported(&written, &[(ActKind::Rewrap, id)]) {
+            if self.reported(&written, &[(ActKind::Rewrap, id)]).await? {
                 return Ok(RewrapOutcome::Rewrapped);
             }
         }
         Err(overtaken())
     }
 
-    /// Returns whether the keyring was changed, and reports it to the witness then.
-    fn reported(&self, written: &Attempt, acts: &[(ActKind, KeyId)]) -> bool {
+    /// Returns whether the keyring was changed. If so, the witness has recorded these acts.
+    async fn reported(
+        &self,
+        written: &Attempt,
+        acts: &[(ActKind, KeyId)],
+    ) -> Result<bool, KeyringError> {
         let is_done = matches!(written, Attempt::Done);
         for &(kind, id) in acts.iter().filter(|_| is_done) {
-            self.witness.report(kind, id, true);
+            self.report_change(kind, id).await?;
         }
-        is_done
+        Ok(is_done)
+    }
+
+    /// Reports a change that was done, and waits for the witness.
+    pub(in crate::encrypted) async fn report_change(
+        &self,
+        kind: ActKind,
+        id: KeyId,
+    ) -> Result<(), KeyringError> {
+        let reported = self.witness.report_change(kind, id).await;
+        reported.map_err(|error| backend::Error::Unavailable(error.into()).into())
     }
 
     /// Writes a manifest that has the same primary as the stored one.

@@ -73,7 +73,7 @@ fn named(it: &Explanation) -> String {
     }
 }
 
-async fn parts(
+pub(super) async fn parts(
     session: &Session<'_>,
     calls_slack: bool,
     leaves_notes: bool,
@@ -94,7 +94,7 @@ async fn parts(
 }
 
 /// Returns who acts, and why, for the audit log. `Operator` does this itself.
-fn context(action: &str, reason: Option<&str>) -> AuditContext {
+pub(super) fn context(action: &str, reason: Option<&str>) -> AuditContext {
     let purpose = match reason {
         Some(reason) => format!("{action}: {reason}"),
         None => action.to_owned(),

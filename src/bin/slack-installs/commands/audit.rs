@@ -1,7 +1,6 @@
 //! The commands of the audit log.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::TryStreamExt as _;
@@ -15,6 +14,7 @@ use slack_installs::store::AuditStore;
 use slack_installs::{AppStore, ClientId, Clock, InstallationKey};
 
 use super::Session;
+use super::act::{context, parts};
 use crate::args::{Act, Audit, Records, VerifyAudit};
 use crate::confirm::{Decision, confirmed};
 use crate::failure::{Code, Failure, chain};
@@ -26,7 +26,16 @@ pub(crate) async fn run(session: &Session<'_>, audit: &Audit) -> Result<Code, Fa
         Audit::Tail { last, records } => tail(session, *last, records).await,
         Audit::Verify(args) => verify(session, args).await,
         Audit::Export { records } => export(session, records).await,
-        Audit::Erase { tenant, act } => erase(session, tenant, act).await,
+        Audit::Baseline { why } => {
+            let baseline = baseline(session, &why.act);
+            let who = context("audit baseline", why.reason.as_deref());
+            who.scope(baseline).await
+        }
+        Audit::Erase { tenant, why } => {
+            let erase = erase(session, tenant, &why.act);
+            let who = context("audit erase", why.reason.as_deref());
+            who.scope(erase).await
+        }
     }
 }
 
@@ -36,10 +45,14 @@ async fn log(session: &Session<'_>) -> Result<AppStore, Failure> {
     if has_log(&store).await? {
         return Ok(store);
     }
-    Err(Failure::new(
+    Err(no_log())
+}
+
+fn no_log() -> Failure {
+    Failure::new(
         Code::NotFound,
         "the database has no audit log of this app: `SlackAppBuilder::audit` begins one",
-    ))
+    )
 }
 
 /// Returns whether the app has a log in its database.
@@ -280,6 +293,39 @@ fn public_key(text: &str) -> Result<VerifyingKey, Failure> {
     ))
 }
 
+/// Opens the store and its log for changes.
+async fn written(session: &Session<'_>) -> Result<(AppStore, audit::Audit), Failure> {
+    let parts = parts(session, false, false).await?;
+    // Another process may have removed the whole log.
+    let log = parts.audit.ok_or_else(no_log)?;
+    Ok((parts.store, log))
+}
+
+async fn baseline(session: &Session<'_>, act: &Act) -> Result<Code, Failure> {
+    log(session).await?;
+    let what = "The versions of all rows will be recorded, and accepted as they are";
+    let (mut outcome, mut text, mut rows) = ("would_note", what.to_owned(), None);
+    if confirmed(act, what, "baseline").await? == Decision::Act {
+        let (store, audit) = written(session).await?;
+        let count = audit.note_rows(&store).await?;
+        outcome = "noted";
+        text = format!("the versions of {count} rows are recorded");
+        rows = Some(count);
+    }
+    let report = json!({
+        "action": "audit baseline",
+        "is_dry_run": act.dry_run,
+        "outcome": outcome,
+        "text": text,
+        "rows": rows,
+    });
+    session.output.report(&report, |_| {
+        let dry = if act.dry_run { "dry run: " } else { "" };
+        format!("{dry}{text}\n")
+    });
+    Ok(Code::Ok)
+}
+
 async fn erase(
     session: &Session<'_>,
     tenant: &InstallationKey,
@@ -294,12 +340,8 @@ async fn erase(
     let what = format!("The part of the audit log about {tenant} will be unreadable for ever");
     let (mut outcome, mut text) = ("would_erase", what.clone());
     if confirmed(act, &what, tenant.id()).await? == Decision::Act {
-        let builder = session.variables.app(session.args.database.as_deref())?;
-        let store = Arc::new(builder.open_store().await?);
-        let audit = audit::Audit::open(store, audit::AuditOptions::default()).await?;
-        let erased = audit.erase(tenant).await;
-        audit.close().await;
-        erased?;
+        let (_, audit) = written(session).await?;
+        audit.erase(tenant).await?;
         outcome = "erased";
         text = format!("the part of the audit log about {tenant} is unreadable");
     }

@@ -9,6 +9,7 @@ use slack_installs::inspect::Timestamp;
 use slack_installs::{AppStore, KeyId, KeyInfo, KeyList, KeyProcess};
 
 use super::Session;
+use super::act::{context, parts};
 use crate::args::{Act, Keys};
 use crate::confirm::{Decision, confirmed};
 use crate::failure::{Code, Failure, chain};
@@ -51,21 +52,32 @@ impl Done {
 
 /// Runs a command.
 pub(crate) async fn run(session: &Session<'_>, keys: &Keys) -> Result<Code, Failure> {
-    match keys {
-        Keys::List => list(session).await,
-        Keys::Add { act } => add(session, act).await,
-        Keys::Promote { key, force, act } => promote(session, *key, *force, act).await,
-        Keys::Reseal { act } => reseal(session, act).await,
-        Keys::Destroy { key, act } => destroy(session, *key, act).await,
-        Keys::Rewrap { act } => rewrap(session, act).await,
-    }
+    let (action, why) = match keys {
+        Keys::List => return list(session).await,
+        Keys::Add { why } => ("keys add", why),
+        Keys::Promote { why, .. } => ("keys promote", why),
+        Keys::Reseal { why } => ("keys reseal", why),
+        Keys::Destroy { why, .. } => ("keys destroy", why),
+        Keys::Rewrap { why } => ("keys rewrap", why),
+    };
+    let act = &why.act;
+    let change = async {
+        match keys {
+            Keys::List => list(session).await,
+            Keys::Add { .. } => add(session, act).await,
+            Keys::Promote { key, force, .. } => promote(session, *key, *force, act).await,
+            Keys::Reseal { .. } => reseal(session, act).await,
+            Keys::Destroy { key, .. } => destroy(session, *key, act).await,
+            Keys::Rewrap { .. } => rewrap(session, act).await,
+        }
+    };
+    context(action, why.reason.as_deref()).scope(change).await
 }
 
-/// Opens the store for changes. `Session::store` comes first, which refuses an empty database: this
-/// would make its first data key.
+/// Opens the store for changes, with its audit log. `Session::store` comes first, which refuses an
+/// empty database: this would make its first data key.
 async fn writable(session: &Session<'_>) -> Result<AppStore, Failure> {
-    let builder = session.variables.app(session.args.database.as_deref())?;
-    Ok(builder.open_store().await?)
+    Ok(parts(session, false, false).await?.store)
 }
 
 async fn list(session: &Session<'_>) -> Result<Code, Failure> {
