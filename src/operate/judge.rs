@@ -156,9 +156,8 @@ impl Operator {
         }
         if is_revoked && inquiry.repairs {
             let (install, generation) = (stored.chain.install, stored.chain.generation);
-            let now = self.clock.now();
             let mut end = |chain: Option<&store::Chain>| {
-                rotation::ended_and_wanted(chain, install, generation, now)
+                rotation::ended_and_wanted(chain, install, generation)
             };
             self.chains.update(key, None, &mut end).await?;
             inquiry.revoked.push(key.clone());
