@@ -156,8 +156,9 @@ impl Operator {
         }
         if is_revoked && inquiry.repairs {
             let (install, generation) = (stored.chain.install, stored.chain.generation);
+            let now = self.clock.now();
             let mut end = |chain: Option<&store::Chain>| {
-                rotation::ended_and_wanted(chain, install, generation)
+                rotation::ended_and_wanted(chain, install, generation, now)
             };
             self.chains.update(key, None, &mut end).await?;
             inquiry.revoked.push(key.clone());

@@ -97,7 +97,7 @@ impl Engine {
             "Slack has revoked an access token before it expired; it is refreshed"
         );
         let ended = self.step(key, None, |chain| {
-            let next = protocol::end(chain, install, generation, was_unproven);
+            let next = protocol::end(chain, install, generation, was_unproven, self.clock.now());
             (next, ())
         });
         if let Err(error) = ended.await {

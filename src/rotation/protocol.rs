@@ -571,17 +571,24 @@ pub(crate) fn release(
     })
 }
 
-/// Records that Slack revoked this access token early. It is then refreshed as if it had expired. A
-/// pair that was not proven is refreshed at once.
+/// Records that Slack revoked this access token early. It is then refreshed as if it had expired.
+///
+/// If the pair was not proven and the chain has no alternate, the refresh waits for [`LATE`]: a
+/// late response may still bring the pair that is alive.
 pub(crate) fn end(
     chain: Option<&Chain>,
     install: InstallId,
     generation: u64,
     was_unproven: bool,
+    now: SystemTime,
 ) -> Option<Chain> {
     let chain = chain?;
     let ended = over(chain, install, generation, "token_revoked")?;
-    let retry_at = chain.retry_at.filter(|_| !was_unproven);
+    let retry_at = match (was_unproven, chain.alternates.is_empty()) {
+        (true, true) => Some(now + LATE),
+        (true, false) => None,
+        (false, _) => chain.retry_at,
+    };
     Some(Chain { retry_at, ..ended })
 }
 
@@ -657,6 +664,9 @@ pub(crate) const SAVE: Duration = Duration::from_secs(2);
 /// A revoked token's expiry is set this long before its issue, so that it has expired even on a
 /// clock that is hours behind.
 const LONG_AGO: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Longer than a response of Slack takes to arrive.
+const LATE: Duration = Duration::from_secs(30);
 
 /// Longer than a process holds a pair of a call, after the call was recorded: the response takes up
 /// to 15 s, and the save is tried for 10 minutes.

@@ -5,7 +5,7 @@
 
 use super::{
     Budget, Doing, First, NO_CRASH, OVERWRITTEN, Protocol, REUSES, ROOT, Reuse, SHIPPED, State,
-    Status, Successors, Token, at, clean, expires_at, issued_at, search,
+    Status, Successors, Token, at, clean, expires_at, issued_at, now, search,
 };
 use crate::rotation::protocol::{self, Acquired, Asked, Issued, Response, Ticket};
 use crate::store::{Chain, Mark};
@@ -118,7 +118,7 @@ impl Successors<'_> {
         let next = if is_alive {
             (self.protocol.prove)(chain, asked)
         } else {
-            protocol::end(chain, asked.install, asked.generation, true)
+            protocol::end(chain, asked.install, asked.generation, true, now())
         };
         self.end(number, "stores Slack's answer", next);
     }

@@ -103,6 +103,7 @@ fn the_times_of_the_protocol_are_those_of_its_page() {
         (CALL, 6),
         (SAVE, 2),
         (CONFIRM, 5),
+        (LATE, 30),
         (HOLDS, 660),
         (FORCED, 300),
         (LONGEST_WAIT, 720),

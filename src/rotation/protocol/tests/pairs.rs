@@ -362,15 +362,21 @@ fn beside_another_pair_slack_is_asked_for_5_seconds_unless_that_pair_is_over() {
 
 #[test]
 fn a_token_that_slack_has_ended_is_over_by_every_clock() {
-    for (was_unproven, retry_at) in [(true, None), (false, Some(NOW - 20))] {
-        let chain = busy();
+    let alone = with(busy(), |it| it.alternates = Vec::new());
+    let rows = [
+        (alone.clone(), true, Some(NOW + 30)),
+        (alone, false, Some(NOW - 20)),
+        (busy(), true, None),
+        (busy(), false, Some(NOW - 20)),
+    ];
+    for (chain, was_unproven, retry_at) in rows {
         let ended = Chain {
             expires_at: Some(chain.issued_at - Duration::from_secs(24 * 3600)),
             retry_at: retry_at.map(at),
             last_error: Some("token_revoked".into()),
             ..chain.clone()
         };
-        let next = end(Some(&chain), InstallId(1), 4, was_unproven);
+        let next = end(Some(&chain), InstallId(1), 4, was_unproven, now());
         assert_eq!(next, Some(ended), "{was_unproven}");
     }
     let single = with(busy(), |it| it.refresh = None);
@@ -380,8 +386,8 @@ fn a_token_that_slack_has_ended_is_over_by_every_clock() {
         (busy(), 1, 5),
         (single, 1, 4),
     ] {
-        let next = end(Some(&chain), InstallId(install), generation, false);
+        let next = end(Some(&chain), InstallId(install), generation, false, now());
         assert_eq!(next, None, "{install}, {generation}");
     }
-    assert_eq!(end(None, InstallId(1), 4, true), None);
+    assert_eq!(end(None, InstallId(1), 4, true, now()), None);
 }
