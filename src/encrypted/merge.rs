@@ -80,6 +80,10 @@ fn with_alternate(mut chain: StoredChain, new: &Grant) -> Option<StoredChain> {
     let token = new.refresh_token.as_ref()?;
     chain.chain.refresh?;
     chain.chain.alternates.push(Mark::of(token));
+    // The chain may wait for a pair that another process holds. Now it has a token to try.
+    if chain.chain.retry_at.take().is_some() {
+        chain.chain.due_at = Some(chain.chain.issued_at);
+    }
     chain
         .alternates
         .push(RefreshToken::new(token.expose()).ok()?);

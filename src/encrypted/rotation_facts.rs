@@ -23,6 +23,8 @@ pub(super) struct RotationFacts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     attempted_at: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    unheard_at: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     retry_at: Option<u64>,
     #[serde(default, skip_serializing_if = "is_zero")]
     failures: u32,
@@ -71,6 +73,7 @@ impl RotationFacts {
             }),
             attempts: chain.attempts,
             attempted_at: chain.attempted_at.map(to_millis),
+            unheard_at: chain.unheard_at.map(to_millis),
             retry_at: chain.retry_at.map(to_millis),
             failures: chain.failures,
             last_error: chain.last_error.as_deref().map(str::to_owned),
@@ -108,6 +111,7 @@ impl RotationFacts {
         };
         chain.attempts = self.attempts;
         chain.attempted_at = self.attempted_at.map(from_millis);
+        chain.unheard_at = self.unheard_at.map(from_millis);
         chain.retry_at = self.retry_at.map(from_millis);
         chain.failures = self.failures;
         chain.last_error = self.last_error.map(Into::into);

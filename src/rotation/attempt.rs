@@ -26,6 +26,10 @@ pub(super) struct Attempt<'a> {
     recorded: u32,
     /// How many of these calls have an unknown outcome.
     unknown: u32,
+    /// Whether a response may still come after its timeout.
+    may_come: bool,
+    /// Whether a call was made that could not be recorded.
+    has_unrecorded: bool,
 }
 
 impl<'a> Attempt<'a> {
@@ -36,6 +40,8 @@ impl<'a> Attempt<'a> {
             begun,
             recorded: 1,
             unknown: 0,
+            may_come: false,
+            has_unrecorded: false,
         }
     }
 
@@ -94,7 +100,10 @@ impl<'a> Attempt<'a> {
                     self.lease.engine.breaker.reset();
                     return Ok(ControlFlow::Continue(error));
                 }
-                Answer::Unknown => self.unknown += 1,
+                Answer::Unknown => {
+                    self.unknown += 1;
+                    self.may_come |= sent.elapsed() >= CALL;
+                }
             }
             if is_retry {
                 return self.give_back(None, &error).await.map(ControlFlow::Break);
@@ -123,10 +132,11 @@ impl<'a> Attempt<'a> {
 
     /// Records one more call. Returns `false` if the call is no longer needed, because the chain
     /// or its lease has changed. A lease that this refresh still holds is then released.
-    async fn record_call(&self) -> bool {
+    async fn record_call(&mut self) -> bool {
         let (engine, key, ticket) = (&self.lease.engine, &self.lease.key, &self.lease.ticket);
+        let may_come = self.may_come;
         let recorded = engine.step(key, None, |chain| {
-            let next = protocol::repeat(chain, ticket, engine.clock.now());
+            let next = protocol::repeat(chain, ticket, may_come, engine.clock.now());
             let is_ours = next.is_some();
             (next.or_else(|| protocol::step_back(chain, ticket)), is_ours)
         });
@@ -139,6 +149,7 @@ impl<'a> Attempt<'a> {
                     tenant = %key.tenant, whose = %key.credential, error = error_chain(&error),
                     "the repeated call to Slack could not be recorded; it is made anyway"
                 );
+                self.has_unrecorded = true;
                 true
             }
         }
@@ -164,9 +175,14 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Marks the chain dead, unless it has got further refresh tokens in the meantime.
+    /// Marks the chain dead, unless it has got further refresh tokens in the meantime, or a process
+    /// may hold another pair.
     async fn all_refused(&self, error: &Arc<str>) -> Result<Step, Error> {
         let (engine, key, ticket) = (&self.lease.engine, &self.lease.key, &self.lease.ticket);
+        if self.has_unrecorded && self.may_come {
+            // The record does not say that the first call may bring a pair.
+            return self.give_back(None, error).await;
+        }
         if !engine.deaths.allow() {
             tracing::error!(
                 tenant = %key.tenant, whose = %key.credential,
@@ -175,7 +191,7 @@ impl<'a> Attempt<'a> {
             return self.give_back(Some(WINDOW), error).await;
         }
         let refused = engine.step(key, None, |chain| {
-            protocol::refuse(chain, ticket, &ticket.candidates, error)
+            protocol::refuse(chain, ticket, &ticket.candidates, error, engine.clock.now())
         });
         let refused = refused.await;
         if !matches!(refused, Ok((_, Refused::Dead))) {
@@ -183,13 +199,18 @@ impl<'a> Attempt<'a> {
         }
         match refused?.1 {
             Refused::Dead => Err(Error::reinstall_needed(Some(error))),
+            Refused::Later(until) => Err(Error::try_again(until, Some(error))),
             Refused::Moved => Ok(Step::Again),
         }
     }
 
     async fn give_back(&self, after: Option<Duration>, error: &str) -> Result<Step, Error> {
-        let fruitless = self.recorded - self.unknown;
-        self.lease.give_back(fruitless, after, error).await
+        let known = self.recorded - self.unknown;
+        let fruitless = known.saturating_sub(self.has_unrecorded.into());
+        let may_come = self.may_come;
+        self.lease
+            .give_back(fruitless, may_come, after, error)
+            .await
     }
 }
 

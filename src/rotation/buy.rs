@@ -122,7 +122,7 @@ impl HeldLease {
             tenant = %self.key.tenant, whose = %self.key.credential, what,
             "Slack returned a token of another app, team or type; it is not stored"
         );
-        self.give_back(0, None, what).await
+        self.give_back(0, false, None, what).await
     }
 
     /// Tries for up to [`KEEP_TRYING`] to save the pair, or to keep it as an alternate. Revokes the

@@ -26,7 +26,8 @@ pub(super) struct HeldLease {
 impl HeldLease {
     /// Releases the lease, and returns an error that says when the refresh can be tried again:
     /// after `after`, or else after the backoff, which is short while the outcome of a call is
-    /// unknown. `fruitless` is the number of recorded calls that certainly issued no pair.
+    /// unknown. `fruitless` is the number of recorded calls that certainly issued no pair. If
+    /// `may_come`, a response to one of them may still come.
     ///
     /// If another pair was saved in the meantime, the refresh did not fail: the chain must be read
     /// again.
@@ -35,6 +36,7 @@ impl HeldLease {
     pub(super) async fn give_back(
         &self,
         fruitless: u32,
+        may_come: bool,
         after: Option<Duration>,
         error: &str,
     ) -> Result<Step, Error> {
@@ -50,6 +52,7 @@ impl HeldLease {
             retry_at = now + after.unwrap_or_else(|| pause(failures, is_unknown, share));
             let released = Released {
                 fruitless,
+                may_come,
                 retry_at,
                 error: error.into(),
             };

@@ -148,7 +148,7 @@ async fn not_exchanged(lease: &HeldLease, failure: &SlackError) -> Error {
         SlackError::RateLimited { retry_after } => retry_after.unwrap_or(PAUSE).min(LONGEST_WAIT),
         _ => Duration::ZERO,
     };
-    let given_back = lease.give_back(is_definite.into(), Some(after), &name);
+    let given_back = lease.give_back(is_definite.into(), !is_definite, Some(after), &name);
     drop(given_back.await);
     match failure {
         SlackError::Api { .. } if code.is_about_app() => Error::Configuration { code },

@@ -152,8 +152,8 @@ struct Protocol {
     acquire: fn(Option<&Chain>, u128, Option<Pair>) -> (Option<Chain>, Acquired),
     commit: fn(Option<&Chain>, &Ticket, &Issued) -> (Option<Chain>, Committed),
     refuse: fn(Option<&Chain>, &Ticket, &[Mark]) -> (Option<Chain>, Refused),
-    repeat: fn(Option<&Chain>, &Ticket) -> Option<Chain>,
-    release: fn(Option<&Chain>, &Ticket, u32) -> Option<Chain>,
+    repeat: fn(Option<&Chain>, &Ticket, bool) -> Option<Chain>,
+    release: fn(Option<&Chain>, &Ticket, u32, bool) -> Option<Chain>,
     prove: fn(Option<&Chain>, Asked) -> Option<Chain>,
 }
 
@@ -168,12 +168,15 @@ const SHIPPED: Protocol = Protocol {
         protocol::acquire(chain, Demand::Current, owner, None, asked, now())
     },
     commit: |chain, ticket, fresh| protocol::commit(chain, ticket, fresh, now()),
-    refuse: |chain, ticket, refused| protocol::refuse(chain, ticket, refused, &"refused".into()),
-    repeat: |chain, ticket| protocol::repeat(chain, ticket, now()),
-    release: |chain, ticket, fruitless| {
+    refuse: |chain, ticket, refused| {
+        protocol::refuse(chain, ticket, refused, &"refused".into(), now())
+    },
+    repeat: |chain, ticket, may_come| protocol::repeat(chain, ticket, may_come, now()),
+    release: |chain, ticket, fruitless, may_come| {
         let error: Arc<str> = "lost".into();
         let released = Released {
             fruitless,
+            may_come,
             retry_at: now(),
             error,
         };
@@ -199,6 +202,11 @@ fn expires_at() -> SystemTime {
 fn record(install: u8, refresh: u8) -> Chain {
     let (install, refresh) = (InstallId(install.into()), Mark(refresh.into()));
     Chain::unused(install, Some(refresh), issued_at(), Some(expires_at()))
+}
+
+/// Returns the age of a time that a record has: none, young or old.
+fn age(time: Option<SystemTime>) -> u8 {
+    time.map_or(0, |time| if time < now() { 1 } else { 2 })
 }
 
 /// Returns the record without the fields that do not matter to the search. Among them are times,
@@ -330,7 +338,7 @@ impl State {
             key.push(chain.is_dead.into());
             let is_over = chain.expires_at <= Some(chain.issued_at);
             key.push(is_over.into());
-            key.push(chain.attempted_at.is_some().into());
+            key.extend([chain.attempted_at, chain.unheard_at].map(age));
             key.extend([chain.is_unproven.into(), chain.spent.map_or(ROOT, at)]);
         }
         for late in &self.late {
@@ -514,6 +522,38 @@ impl State {
         self.record = Some(record(self.install, new));
     }
 
+    /// Returns whether a response to a call of this worker's may still come.
+    fn may_come(&self, number: usize) -> bool {
+        self.late.iter().any(|late| late.number == number)
+    }
+
+    /// Returns whether so much time may pass that no process holds a pair of a recorded call.
+    fn may_wait(&self) -> bool {
+        let chain = self.record.as_ref();
+        let is_young = |time| age(time) == 2;
+        let is_recent = |it: &Chain| is_young(it.attempted_at) || is_young(it.unheard_at);
+        let is_idle = |it: &Worker| it.ticket.is_none();
+        chain.is_some_and(is_recent) && self.late.is_empty() && self.workers.iter().all(is_idle)
+    }
+
+    fn wait(&mut self) {
+        if let Some(chain) = &mut self.record {
+            for time in [&mut chain.attempted_at, &mut chain.unheard_at] {
+                *time = time.map(|_| now() - protocol::HOLDS);
+            }
+        }
+    }
+
+    /// Returns whether a process holds a pair of the stored installation that is not saved.
+    fn holds_pair(&self) -> bool {
+        let got = self.workers.iter().filter_map(|worker| match worker.doing {
+            Doing::Got(new) => Some(new),
+            _ => None,
+        });
+        let mut held = got.chain(self.late.iter().map(|late| late.new));
+        held.any(|new| self.tokens[usize::from(new)].install == self.install)
+    }
+
     fn uninstall(&mut self) {
         self.lapse();
         self.budget.uninstalls -= 1;
@@ -585,6 +625,9 @@ impl Successors<'_> {
                 });
             }
         }
+        if state.may_wait() {
+            self.add("minutes pass", State::wait);
+        }
         if state.budget.uninstalls > 0 && state.record.is_some() {
             self.add("uninstall", State::uninstall);
         }
@@ -629,7 +672,7 @@ impl Successors<'_> {
             Doing::Calls(candidate) => self.call(number, ticket, candidate),
             Doing::Lost(candidate) => {
                 self.give_up(number, ticket, 0);
-                let next = (protocol.repeat)(chain, ticket);
+                let next = (protocol.repeat)(chain, ticket, state.may_come(number));
                 let is_noted = next.is_some();
                 let next = next.or_else(|| protocol::step_back(chain, ticket));
                 self.add(
@@ -752,7 +795,7 @@ impl Successors<'_> {
         let next = if ticket.is_overtaken(chain) {
             protocol::step_back(chain, ticket)
         } else {
-            (self.protocol.release)(chain, ticket, fruitless)
+            (self.protocol.release)(chain, ticket, fruitless, self.state.may_come(number))
         };
         self.end(number, "gives up", next);
     }
@@ -797,6 +840,10 @@ fn wrong(
             return Some(WENT_BACK);
         }
     }
+    let is_dead = |state: &State| state.record.as_ref().is_some_and(|chain| chain.is_dead);
+    if is_dead(state) && !is_dead(before) && before.holds_pair() {
+        return Some(EARLY_DEATH);
+    }
     if tag.contains("spends") {
         let caller = before
             .workers
@@ -825,6 +872,12 @@ fn wrong(
     if !has_usable && nothing_failed && state.tokens.iter().any(is_ours) {
         return Some(LOST);
     }
+    // A pair that has ended anyway is not handed out.
+    let is_settled = !chain.is_unsettled() && !chain.is_dead;
+    let is_handed_out = is_settled && chain.expires_at > Some(chain.issued_at);
+    if is_handed_out && nothing_failed && !chain.refresh.iter().any(is_usable) {
+        return Some(PROVEN_DEAD);
+    }
     let nobody_died = state.budget.crashes == budget.crashes && !state.is_stale;
     if !has_usable && nobody_died && state.is_overwritten(reuse) {
         return Some(OVERWRITTEN);
@@ -832,10 +885,12 @@ fn wrong(
     None
 }
 
+const EARLY_DEATH: &str = "a chain is marked dead while a process holds a pair of it";
 const FALSE_DEATH: &str = "a chain is marked dead, but one of its refresh tokens works";
 const FORGOTTEN: &str = "the workers' schedule forgets a chain, or checks one without effect";
 const LOST: &str = "nothing failed, but no stored refresh token works and Slack has one that does";
 const OVERWRITTEN: &str = "no stored refresh token works, but one that was stored before does";
+const PROVEN_DEAD: &str = "a pair that Slack has ended counts as alive";
 const RESURRECTED: &str = "a step other than a reinstall restored or replaced an installation";
 const UNHEARD: &str = "no worker would repeat a call whose outcome is lost";
 const WENT_BACK: &str = "the generation of an installation decreased";

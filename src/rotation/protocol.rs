@@ -12,6 +12,9 @@
 //! If more than one call was made with a refresh token, Slack may have ended the pair that is
 //! saved. Such a pair is *unproven*: the token that bought it stays an alternate until Slack says
 //! that the pair is alive.
+//!
+//! While a process may hold a pair that is not saved yet, the chain is not dead, although Slack
+//! refuses every refresh token that is stored.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -144,6 +147,9 @@ pub(crate) enum Committed {
 pub(crate) enum Refused {
     /// Slack refused every refresh token of the chain, which is now dead.
     Dead,
+    /// Slack refused every refresh token of the chain, but until this time, a process may hold
+    /// another pair.
+    Later(SystemTime),
     /// The chain has changed and must be read again.
     Moved,
 }
@@ -153,6 +159,8 @@ pub(crate) enum Refused {
 pub(crate) struct Released {
     /// How many of the recorded calls certainly issued no pair.
     pub(crate) fruitless: u32,
+    /// Whether the response to a recorded call may still come.
+    pub(crate) may_come: bool,
     pub(crate) retry_at: SystemTime,
     pub(crate) error: Arc<str>,
 }
@@ -314,10 +322,14 @@ fn begin(
     now: SystemTime,
 ) -> (Option<Chain>, Acquired) {
     let until = now + LEASE;
+    // The process that did not release its lease may hold a pair.
+    let is_taken = chain.lease.is_some_and(|lease| lease.owner != owner);
+    let unheard_at = chain.attempted_at.filter(|_| is_taken);
     let next = Chain {
         lease: Some(Lease { owner, until }),
         attempts,
         attempted_at: Some(now),
+        unheard_at: unheard_at.or(chain.unheard_at),
         ..chain.clone()
     };
     let ticket = Ticket {
@@ -371,7 +383,7 @@ pub(crate) fn commit(
         // perhaps not the stored one.
         next.is_unproven = true;
         // If the stored token is known to have ended, the new alternate is tried at once.
-        next.retry_at = if is_over {
+        next.retry_at = if is_over || is_awaited(chain) {
             None
         } else {
             next.retry_at.max(Some(now + CONFIRM))
@@ -380,17 +392,23 @@ pub(crate) fn commit(
     }
     next.alternates
         .retain(|mark| !ticket.candidates.contains(mark));
+    // A late pair came during this refresh. Slack may have ended this pair when it issued that one.
+    let is_doubtful = !next.alternates.is_empty();
     let is_repeated = chain.attempts > 1 || issued.response != Response::Only;
     // A token that was sent once more because its pair was dead is not kept again: its next pair
     // would not be alive either.
     next.spent = issued.by.filter(|_| is_repeated);
     // It is the oldest alternate, so it is sent last: under some rules of Slack, it ends the others.
     next.alternates.splice(..0, next.spent);
-    next.is_unproven = next.spent.is_some() || is_spent_again;
+    next.is_unproven = next.spent.is_some() || is_spent_again || is_doubtful;
     next.generation += 1;
     next.refresh = Some(issued.refresh);
     next.issued_at = issued.issued_at;
     next.expires_at = issued.expires_at;
+    if next.lease.is_some() {
+        // Another call is in progress.
+        next.unheard_at = chain.attempted_at.or(chain.unheard_at);
+    }
     next.attempts = 0;
     next.attempted_at = None;
     next.retry_at = None;
@@ -404,12 +422,14 @@ pub(crate) fn commit(
     (Some(next), Committed::Saved)
 }
 
-/// Marks the chain dead, if Slack has refused all refresh tokens that the chain has.
+/// Marks the chain dead, if Slack has refused all refresh tokens that the chain has. While a process
+/// may still hold a pair of an earlier call, the chain waits for it instead.
 pub(crate) fn refuse(
     chain: Option<&Chain>,
     ticket: &Ticket,
     refused: &[Mark],
     error: &Arc<str>,
+    now: SystemTime,
 ) -> (Option<Chain>, Refused) {
     let ours = |chain: &&Chain| chain.install == ticket.install;
     let Some(chain) = chain.filter(ours) else {
@@ -417,10 +437,7 @@ pub(crate) fn refuse(
     };
     let mut all = chain.refresh.iter().chain(&chain.alternates);
     if !all.all(|mark| refused.contains(mark)) {
-        let mut next = without_lease(chain, ticket);
-        // The outcome of this ticket's call is known.
-        let known = u32::from(holds(chain, ticket));
-        next.attempts = chain.attempts.saturating_sub(known);
+        let next = known(chain, ticket);
         return ((next != *chain).then_some(next), Refused::Moved);
     }
     // Slack ended the pair that was not proven, so its access token is not handed out.
@@ -428,30 +445,84 @@ pub(crate) fn refuse(
     let ended = chain
         .is_unproven
         .then_some(long_ago.unwrap_or(chain.issued_at));
-    let next = Chain {
+    let is_others = chain.lease.is_some() && !holds(chain, ticket);
+    let running = chain.attempted_at.filter(|_| is_others);
+    let refused = Chain {
         expires_at: ended.or(chain.expires_at),
-        is_dead: true,
         is_unproven: false,
+        unheard_at: chain.unheard_at.max(running),
+        failures: chain.failures.saturating_add(1),
+        last_error: Some(Arc::clone(error)),
+        ..known(chain, ticket)
+    };
+    if let Some(until) = held_until(&refused, now) {
+        let next = Chain {
+            retry_at: Some(until),
+            ..refused
+        };
+        return (Some(next), Refused::Later(until));
+    }
+    let next = Chain {
+        is_dead: true,
         attempts: 0,
         attempted_at: None,
         retry_at: None,
-        failures: chain.failures.saturating_add(1),
-        last_error: Some(Arc::clone(error)),
-        ..without_lease(chain, ticket)
+        ..refused
     };
     (Some(next), Refused::Dead)
 }
 
+/// Returns the time until which a process may hold a pair that is not saved, if it is in the future.
+/// Ignores a time that only a wrong clock can have written.
+fn held_until(chain: &Chain, now: SystemTime) -> Option<SystemTime> {
+    let until = chain.unheard_at? + HOLDS;
+    (until > now && until <= now + LONGEST_WAIT).then_some(until)
+}
+
+/// Returns whether the chain waits for a pair that a process may hold.
+fn is_awaited(chain: &Chain) -> bool {
+    let until = chain.unheard_at.map(|at| at + HOLDS);
+    until.is_some() && chain.retry_at == until
+}
+
+/// Releases the ticket's lease. The outcome of the last recorded call is known, if it was the
+/// ticket's.
+fn known(chain: &Chain, ticket: &Ticket) -> Chain {
+    if !holds(chain, ticket) {
+        return chain.clone();
+    }
+    Chain {
+        lease: None,
+        attempts: chain.attempts.saturating_sub(1),
+        ..chain.clone()
+    }
+}
+
 /// Records one more call to Slack before it is made, after calls whose outcome is unknown. Returns
 /// `None` if the chain has changed or the ticket no longer holds the lease: then no call is needed.
-pub(crate) fn repeat(chain: Option<&Chain>, ticket: &Ticket, now: SystemTime) -> Option<Chain> {
+///
+/// If `may_come`, a response to an earlier call may still come.
+pub(crate) fn repeat(
+    chain: Option<&Chain>,
+    ticket: &Ticket,
+    may_come: bool,
+    now: SystemTime,
+) -> Option<Chain> {
     let chain = chain.filter(|chain| holds(chain, ticket))?;
     let chain = Some(chain).filter(|chain| chain.generation == ticket.generation)?;
     Some(Chain {
         attempts: chain.attempts.saturating_add(1),
         attempted_at: Some(now),
+        unheard_at: unheard_at(chain, may_come),
         ..chain.clone()
     })
+}
+
+/// Returns when the last call was recorded whose pair a process may hold, if the response to the
+/// last call may come.
+fn unheard_at(chain: &Chain, may_come: bool) -> Option<SystemTime> {
+    let last = chain.attempted_at.filter(|_| may_come);
+    last.or(chain.unheard_at)
 }
 
 /// Releases the lease of a ticket whose pair was replaced by a late response to one of its own
@@ -492,6 +563,7 @@ pub(crate) fn release(
     Some(Chain {
         lease: None,
         attempts: chain.attempts.saturating_sub(released.fruitless),
+        unheard_at: unheard_at(chain, released.may_come),
         retry_at: Some(released.retry_at),
         failures: chain.failures.saturating_add(1),
         last_error: Some(Arc::clone(&released.error)),
@@ -596,8 +668,12 @@ const LONG_AGO: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longer than a response of Slack takes to arrive.
 const LATE: Duration = Duration::from_secs(30);
 
-/// Longer than any wait that [`release`] stores.
-const LONGEST_WAIT: Duration = Duration::from_secs(10 * 60);
+/// Longer than a process holds a pair of a call, after the call was recorded: the response takes up
+/// to 15 s, and the save is tried for 10 minutes.
+pub(crate) const HOLDS: Duration = Duration::from_secs(11 * 60);
+
+/// Longer than any wait that [`release`] or [`refuse`] stores.
+const LONGEST_WAIT: Duration = Duration::from_secs(12 * 60);
 
 /// If Slack calls a pair expired this soon after its issue, the cause is not its age. Buying more
 /// pairs would not help, and would revoke tokens by the limit of two live access tokens.

@@ -179,6 +179,9 @@ pub struct Chain {
     pub attempts: u32,
     /// When the last of these calls was recorded. A call is recorded before it is made.
     pub attempted_at: Option<SystemTime>,
+    /// When the last call was recorded whose response a process may still get or hold, although the
+    /// process no longer has the lease.
+    pub unheard_at: Option<SystemTime>,
     /// The time before which no refresh is tried.
     pub retry_at: Option<SystemTime>,
     /// The number of consecutive refreshes that failed.
@@ -233,6 +236,7 @@ impl Chain {
             lease: None,
             attempts: 0,
             attempted_at: None,
+            unheard_at: None,
             retry_at: None,
             failures: 0,
             last_error: None,

@@ -246,7 +246,8 @@ impl World {
         worker.tell(Order::Work).await;
         loop {
             let chain = self.chain(team).await.expect("it is installed").chain;
-            if chain.generation > 0 || chain.is_dead {
+            // A chain may wait for the pair of a process that was stopped.
+            if chain.generation > 0 || chain.is_dead || chain.retry_at.is_some() {
                 break;
             }
             tokio::task::yield_now().await;

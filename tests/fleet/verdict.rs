@@ -114,8 +114,9 @@ impl Outcome {
             self.case.grace.is_zero(),
             self.case.policy,
         ) {
-            // Slack refuses the token: a process that it cannot know has, or had, the next pair.
-            (true, true, _) => Heard::Never(REFUSED.to_owned()),
+            // Slack refuses the token. Another process has the next pair, or had it, and may still
+            // save it.
+            (true, true, _) => Heard::Later(REFUSED.to_owned()),
             // The second of two pairs is dead from the start, and the process that bought it found
             // out.
             (true, false, GracePolicy::FirstOnly) => Heard::Later(ENDED.to_owned()),
@@ -174,8 +175,7 @@ const BEFORE_THE_CALL: &str = "before the call";
 
 const ENDED: &str = "the token could not be refreshed (token_revoked): try again later";
 
-const REFUSED: &str =
-    "Slack refused every refresh token (invalid_refresh_token): the app must be installed again";
+const REFUSED: &str = "the token could not be refreshed (invalid_refresh_token): try again later";
 
 /// The primary is refused, and the alternate is accepted.
 const MENDING: usize = 2;

@@ -20,6 +20,7 @@ mod fetched;
 mod foreign;
 mod guards;
 mod hangs;
+mod held;
 mod holds;
 mod keys;
 mod late;

@@ -21,6 +21,7 @@ fn full() -> Chain {
         }),
         attempts: 10,
         attempted_at: Some(at(11)),
+        unheard_at: Some(at(16)),
         retry_at: Some(at(12)),
         failures: 13,
         last_error: Some("error".into()),

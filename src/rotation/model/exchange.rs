@@ -59,6 +59,7 @@ const SHIPPED: Protocol = Protocol {
         let error: Arc<str> = "failed".into();
         let released = Released {
             fruitless: is_definite.into(),
+            may_come: !is_definite,
             retry_at: now(),
             error,
         };

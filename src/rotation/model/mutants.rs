@@ -1,10 +1,10 @@
 //! Mutants of the protocol. The search must find a violation in each of them.
 
 use super::{
-    Budget, FALSE_DEATH, First, LOST, NO_CRASH, Protocol, RESURRECTED, REUSES, Reuse, SHIPPED,
-    State, WITHOUT_LEASE, at, clean, now, record, search,
+    Budget, EARLY_DEATH, FALSE_DEATH, First, LOST, NO_CRASH, PROVEN_DEAD, Protocol, RESURRECTED,
+    REUSES, Reuse, SHIPPED, State, WITHOUT_LEASE, at, clean, now, record, search,
 };
-use crate::rotation::protocol::{self, Acquired, Committed, Issued, Response, Ticket};
+use crate::rotation::protocol::{self, Acquired, Asked, Committed, Issued, Response, Ticket};
 use crate::store::{Chain, Mark};
 
 /// Returns whether the search finds this violation in a mutant, for any way in which Slack treats
@@ -110,14 +110,43 @@ fn a_mutant_that_forgets_every_alternate_when_it_saves_is_caught() {
 fn a_mutant_that_marks_a_chain_dead_without_a_second_look_is_caught() {
     let refuse = |chain: Option<&Chain>, ticket: &Ticket, _: &[Mark]| {
         let everything: Vec<_> = (0..100).map(Mark).collect();
-        protocol::refuse(chain, ticket, &everything, &"refused".into())
+        let later = now() + protocol::HOLDS;
+        protocol::refuse(chain, ticket, &everything, &"refused".into(), later)
     };
     assert!(finds(Protocol { refuse, ..SHIPPED }, FALSE_DEATH));
 }
 
 #[test]
+fn a_mutant_that_marks_a_chain_dead_while_a_process_holds_a_pair_is_caught() {
+    let refuse = |chain: Option<&Chain>, ticket: &Ticket, refused: &[Mark]| {
+        let later = now() + protocol::HOLDS;
+        protocol::refuse(chain, ticket, refused, &"refused".into(), later)
+    };
+    assert!(finds(Protocol { refuse, ..SHIPPED }, EARLY_DEATH));
+}
+
+#[test]
+fn a_mutant_that_forgets_the_call_before_a_takeover_is_caught() {
+    let acquire = |chain: Option<&Chain>, owner, asked| {
+        let (next, acquired) = (SHIPPED.acquire)(chain, owner, asked);
+        let unheard_at = chain.and_then(|chain| chain.unheard_at);
+        (next.map(|next| Chain { unheard_at, ..next }), acquired)
+    };
+    assert!(finds(Protocol { acquire, ..SHIPPED }, EARLY_DEATH));
+}
+
+#[test]
+fn a_mutant_that_proves_a_pair_by_an_answer_from_before_a_late_pair_is_caught() {
+    let prove = |chain: Option<&Chain>, asked| {
+        let newest = chain.and_then(|chain| chain.alternates.last().copied());
+        (SHIPPED.prove)(chain, Asked { newest, ..asked })
+    };
+    assert!(finds(Protocol { prove, ..SHIPPED }, PROVEN_DEAD));
+}
+
+#[test]
 fn a_mutant_that_gives_back_whosever_lease_is_caught() {
-    let release = |chain: Option<&Chain>, _: &Ticket, _| {
+    let release = |chain: Option<&Chain>, _: &Ticket, _, _| {
         chain.map(|chain| Chain {
             lease: None,
             ..chain.clone()

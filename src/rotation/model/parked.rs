@@ -101,9 +101,10 @@ fn a_mutant_whose_worker_keeps_no_chain_alive_is_caught() {
 
 #[test]
 fn a_mutant_that_takes_a_lost_call_back_when_it_gives_up_is_caught() {
-    let release = |chain: Option<&Chain>, ticket: &_, _| {
+    let release = |chain: Option<&Chain>, ticket: &_, _, _| {
         let released = Released {
             fruitless: u32::MAX,
+            may_come: false,
             retry_at: now(),
             error: "lost".into(),
         };
@@ -114,8 +115,8 @@ fn a_mutant_that_takes_a_lost_call_back_when_it_gives_up_is_caught() {
 
 #[test]
 fn a_mutant_that_does_not_note_the_repeated_call_is_caught() {
-    let repeat = |chain: Option<&Chain>, ticket: &_| {
-        let next = protocol::repeat(chain, ticket, now())?;
+    let repeat = |chain: Option<&Chain>, ticket: &_, may_come| {
+        let next = protocol::repeat(chain, ticket, may_come, now())?;
         let attempts = next.attempts - 1;
         Some(Chain { attempts, ..next })
     };

@@ -133,6 +133,7 @@ fn a_new_chain_is_due_when_its_pair_is_soft() {
         lease: None,
         attempts: 0,
         attempted_at: None,
+        unheard_at: None,
         retry_at: None,
         failures: 0,
         last_error: None,

@@ -57,8 +57,8 @@ fn a_chain_waits_for_times_to_come_and_not_for_those_that_nobody_writes() {
         (Some(NOW - 1), false),
         (Some(NOW), false),
         (Some(NOW + 1), true),
-        (Some(NOW + 600), true),
-        (Some(NOW + 601), false),
+        (Some(NOW + 720), true),
+        (Some(NOW + 721), false),
     ];
     for (retry_at, expected) in rows {
         let retry_at = retry_at.map(at);
@@ -233,18 +233,20 @@ fn who_does_not_get_the_lease_hears_why() {
 #[test]
 fn the_lease_is_15_seconds_and_every_call_but_a_repeated_step_is_one_attempt_more() {
     let rows = [
-        (None, 4),
-        (lease(OTHERS, NOW - 1), 4),
-        (lease(OURS, NOW + 7), 3),
-        (lease(OURS, NOW - 1), 3),
+        (None, 4, NOW - 2_000),
+        // The process whose lease has lapsed may hold a pair.
+        (lease(OTHERS, NOW - 1), 4, NOW - 8),
+        (lease(OURS, NOW + 7), 3, NOW - 2_000),
+        (lease(OURS, NOW - 1), 3, NOW - 2_000),
     ];
-    for (before, attempts) in rows {
+    for (before, attempts, unheard_at) in rows {
         let chain = with(busy(), |it| it.lease = before);
         let (next, acquired) = acquired(&chain, Demand::Current, None);
         let expected = Chain {
             lease: lease(OURS, NOW + 15),
             attempts,
             attempted_at: Some(now()),
+            unheard_at: Some(at(unheard_at)),
             ..chain
         };
         assert_eq!(next, Some(expected));
@@ -356,12 +358,16 @@ fn a_long_lived_token_is_exchanged_once() {
 #[test]
 fn one_more_call_is_noted_only_under_the_lease_of_the_same_pair() {
     let chain = busy();
-    let noted = Chain {
-        attempts: 4,
-        attempted_at: Some(now()),
-        ..chain.clone()
-    };
-    assert_eq!(repeat(Some(&chain), &ticket(), now()), Some(noted));
+    for (may_come, unheard_at) in [(false, chain.unheard_at), (true, chain.attempted_at)] {
+        let noted = Chain {
+            attempts: 4,
+            attempted_at: Some(now()),
+            unheard_at,
+            ..chain.clone()
+        };
+        let next = repeat(Some(&chain), &ticket(), may_come, now());
+        assert_eq!(next, Some(noted), "{may_come}");
+    }
     let rows = [
         with(busy(), |it| it.install = InstallId(2)),
         with(busy(), |it| it.generation = 3),
@@ -370,7 +376,11 @@ fn one_more_call_is_noted_only_under_the_lease_of_the_same_pair() {
         with(busy(), |it| it.lease = None),
     ];
     for chain in rows {
-        assert_eq!(repeat(Some(&chain), &ticket(), now()), None, "{chain:?}");
+        assert_eq!(
+            repeat(Some(&chain), &ticket(), true, now()),
+            None,
+            "{chain:?}"
+        );
     }
-    assert_eq!(repeat(None, &ticket(), now()), None);
+    assert_eq!(repeat(None, &ticket(), true, now()), None);
 }

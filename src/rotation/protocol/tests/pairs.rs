@@ -34,7 +34,8 @@ fn saved_over(chain: &Chain) -> Chain {
         failures: 0,
         last_error: None,
         is_dead: false,
-        is_unproven: false,
+        // One came during this refresh.
+        is_unproven: true,
         spent: None,
         idle: 0,
         ..chain.clone()
@@ -57,6 +58,11 @@ fn a_pair_is_saved_over_the_pair_that_bought_it() {
         };
         let saved = Chain {
             lease: lease_after,
+            unheard_at: if lease_after.is_some() {
+                chain.attempted_at
+            } else {
+                chain.unheard_at
+            },
             ..saved_over(&chain)
         };
         assert_eq!(
@@ -84,17 +90,26 @@ fn the_token_that_bought_a_pair_is_kept_if_it_was_sent_more_than_once() {
         (1, Response::Late, 51, true),
     ];
     for (attempts, response, by, is_kept) in rows {
-        let chain = with(busy(), |it| it.attempts = attempts);
+        let chain = Chain {
+            attempts,
+            alternates: vec![Mark(51)],
+            ..busy()
+        };
         let fresh = Issued {
             response,
             by: Some(Mark(by)),
             ..bought()
         };
         let kept = is_kept.then_some(Mark(by));
-        let alternates = kept.into_iter().chain([Mark(50)]);
         let is_late = response == Response::Late;
         let saved = Chain {
-            alternates: alternates.collect(),
+            alternates: kept.into_iter().collect(),
+            // The refresh that holds the lease may be making another call.
+            unheard_at: if is_late {
+                chain.attempted_at
+            } else {
+                chain.unheard_at
+            },
             is_unproven: is_kept,
             spent: kept,
             lease: chain.lease.filter(|_| is_late),
@@ -127,14 +142,17 @@ fn a_spent_token_is_sent_once_more_and_its_pair_is_asked_about_too() {
         (1, 40, false, None),
         (2, 40, true, Some(Mark(40))),
     ] {
-        let chain = with(chain.clone(), |it| it.attempts = attempts);
+        let chain = Chain {
+            attempts,
+            alternates: vec![Mark(51)],
+            ..chain.clone()
+        };
         let fresh = Issued {
             by: Some(Mark(by)),
             ..bought()
         };
-        let alternates = spent.into_iter().chain([Mark(50)]);
         let saved = Chain {
-            alternates: alternates.collect(),
+            alternates: spent.into_iter().collect(),
             is_unproven,
             spent,
             ..saved_over(&chain)
@@ -294,6 +312,23 @@ fn a_pair_that_comes_second_is_kept_beside_the_first_which_is_then_not_proven() 
             committed(&chain, &bought()),
             (Some(kept), Committed::Alternate)
         );
+    }
+}
+
+#[test]
+fn a_chain_that_waits_for_a_pair_tries_the_one_that_comes() {
+    for (waits, expected) in [(660, None), (659, Some(NOW + 659)), (661, Some(NOW + 661))] {
+        let chain = Chain {
+            generation: 5,
+            unheard_at: Some(now()),
+            retry_at: Some(at(NOW + waits)),
+            expires_at: Some(at(NOW + 1)),
+            issued_at: at(NOW - 43_200),
+            ..busy()
+        };
+        let (next, _) = committed(&chain, &bought());
+        let next = next.expect("the chain changes");
+        assert_eq!(next.retry_at, expected.map(at), "{waits}");
     }
 }
 

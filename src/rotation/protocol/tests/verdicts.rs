@@ -10,19 +10,17 @@ fn refused(chain: &Chain, marks: &[u64]) -> (Option<Chain>, Refused) {
         &ticket(),
         &marks,
         &"invalid_refresh_token".into(),
+        now(),
     )
 }
 
 #[test]
 fn a_chain_is_dead_when_every_refresh_token_of_its_row_is_refused() {
-    for (lease_before, lease_after) in [
-        (lease(OURS, NOW + 7), None),
-        (lease(OTHERS, NOW + 7), lease(OTHERS, NOW + 7)),
-    ] {
+    for lease_before in [lease(OURS, NOW + 7), None] {
         let chain = with(busy(), |it| it.lease = lease_before);
         let dead = Chain {
             is_dead: true,
-            lease: lease_after,
+            lease: None,
             attempts: 0,
             attempted_at: None,
             retry_at: None,
@@ -40,6 +38,59 @@ fn a_chain_is_dead_when_every_refresh_token_of_its_row_is_refused() {
     let failing = with(busy(), |it| it.failures = u32::MAX);
     let (next, _) = refused(&failing, &[40, 51, 50]);
     assert_eq!(next.expect("the chain changes").failures, u32::MAX);
+}
+
+#[test]
+fn while_a_process_may_hold_a_pair_a_chain_waits_for_it_and_is_not_dead() {
+    let rows = [
+        (NOW - 661, None),
+        (NOW - 660, None),
+        (NOW - 659, Some(NOW + 1)),
+        (NOW, Some(NOW + 660)),
+        (NOW + 60, Some(NOW + 720)),
+        // Only a wrong clock can have written it.
+        (NOW + 61, None),
+    ];
+    for (unheard_at, until) in rows {
+        let chain = with(busy(), |it| it.unheard_at = Some(at(unheard_at)));
+        let (next, refused) = refused(&chain, &[40, 51, 50]);
+        let next = next.expect("the chain changes");
+        let Some(until) = until else {
+            assert_eq!((refused, next.is_dead), (Refused::Dead, true));
+            continue;
+        };
+        assert_eq!(refused, Refused::Later(at(until)));
+        let waiting = Chain {
+            lease: None,
+            // The outcome of this ticket's call is known.
+            attempts: 2,
+            retry_at: Some(at(until)),
+            failures: 7,
+            last_error: Some("invalid_refresh_token".into()),
+            ..chain
+        };
+        assert_eq!(next, waiting, "{unheard_at}");
+    }
+    // The process that holds the lease may get a pair too.
+    let others = Chain {
+        lease: lease(OTHERS, NOW + 7),
+        ..busy()
+    };
+    let (next, refused_too) = refused(&others, &[40, 51, 50]);
+    let next = next.expect("the chain changes");
+    assert_eq!(refused_too, Refused::Later(at(NOW - 8 + 660)));
+    assert_eq!((next.lease, next.attempts), (others.lease, 3));
+    assert_eq!(next.unheard_at, others.attempted_at);
+    // The access token of a pair that was not proven has ended.
+    let unproven = Chain {
+        is_unproven: true,
+        unheard_at: Some(now()),
+        ..fresh()
+    };
+    let (next, refused) = refused(&unproven, &[40]);
+    let next = next.expect("the chain changes");
+    assert_eq!(refused, Refused::Later(at(NOW + 660)));
+    assert!(!next.is_unproven && !next.is_dead && next.expires_at < Some(next.issued_at));
 }
 
 #[test]
@@ -68,13 +119,14 @@ fn a_refresh_token_that_was_not_tried_keeps_the_chain_alive() {
 fn a_refusal_says_nothing_of_another_installation() {
     let other = with(busy(), |it| it.install = InstallId(2));
     assert_eq!(refused(&other, &[40, 50, 51]), (None, Refused::Moved));
-    let none = refuse(None, &ticket(), &[Mark(40)], &"error".into());
+    let none = refuse(None, &ticket(), &[Mark(40)], &"error".into(), now());
     assert_eq!(none, (None, Refused::Moved));
 }
 
 fn released(fruitless: u32) -> Released {
     Released {
         fruitless,
+        may_come: false,
         retry_at: at(NOW + 2),
         error: "no_answer".into(),
     }
@@ -95,6 +147,16 @@ fn a_lease_that_is_given_back_keeps_the_calls_of_unknown_outcome() {
         let next = release(Some(&chain), &ticket(), &released(fruitless));
         assert_eq!(next, Some(free), "{fruitless}");
     }
+    // A process that waits for the response may get a pair.
+    let released_early = Released {
+        may_come: true,
+        ..released(0)
+    };
+    let next = release(Some(&busy()), &ticket(), &released_early);
+    assert_eq!(
+        next.expect("the chain changes").unheard_at,
+        busy().attempted_at
+    );
     let failing = with(busy(), |it| it.failures = u32::MAX);
     let next = release(Some(&failing), &ticket(), &released(0));
     assert_eq!(next.expect("the chain changes").failures, u32::MAX);
