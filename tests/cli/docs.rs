@@ -124,3 +124,26 @@ fn the_runbook_has_every_text_of_a_refused_change_of_keys() {
         assert!(page.contains(text), "{text}");
     }
 }
+
+#[test]
+fn the_runbook_has_every_text_that_an_operator_meets_first() {
+    let page = page("runbook.md");
+    for text in [
+        "does not exist or cannot be opened",
+        "the tables are missing or old",
+        "the database has no data keys yet for this app",
+        "is not a database of slack-installs",
+        "not a database URL",
+        "refused the user or the password",
+        "permission denied",
+        "the stored installation has changed since it was read",
+        "removes rows when its memory is full",
+        "the log is not intact",
+        "events were not recorded, because the queue was full",
+        "the log is too long to be verified",
+        "not confirmed",
+        "interrupted",
+    ] {
+        assert!(page.contains(text), "{text}");
+    }
+}

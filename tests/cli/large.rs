@@ -69,7 +69,7 @@ async fn is_flat(few: usize, many: usize) {
 
 #[tokio::test]
 async fn memory_is_flat() {
-    is_flat(150, 1_500).await;
+    is_flat(100, 800).await;
 }
 
 #[tokio::test]

@@ -67,7 +67,6 @@ async fn reports_fit_into_a_terminal_and_commands_are_not_broken() {
             (&["doctor"][..], 1),
             (&["explain", ALPHA], 0),
             (&["explain", BRAVO], 0),
-            (&["list"], 0),
             (&["stats"], 0),
         ] {
             let ran = house.on_terminal(columns, &[], arguments).await;
@@ -166,7 +165,13 @@ fn normal(text: &str) -> String {
         }
     };
     let lines = text.trim().lines();
-    let lines = lines.map(|line| line.split(' ').map(word).collect::<Vec<_>>().join(" "));
+    // The width of a column depends on the longest name.
+    let lines = lines.map(|line| {
+        line.split_whitespace()
+            .map(word)
+            .collect::<Vec<_>>()
+            .join(" ")
+    });
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -192,8 +197,6 @@ async fn the_page_for_operators_shows_what_the_program_prints() {
     let ran = house.run(&["doctor"]).await;
     assert_eq!(normal(&example("doctor")), normal(ran.ends(1)));
     let ran = house.run(&["stats"]).await;
-    println!("{}", ran.out);
-    println!("{}", house.run(&["list"]).await.out);
     assert_eq!(normal(&example("stats")), normal(ran.ends(0)));
     let ran = house.run(&["list"]).await;
     assert_eq!(normal(&example("list")), normal(ran.ends(0)));

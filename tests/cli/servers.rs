@@ -4,6 +4,9 @@ use slack_installs::InstallationStore as _;
 use slack_installs::backend::{Backend, Scope, connect};
 use slack_installs::{EncryptedStore, LocalKeyProvider, MasterKey};
 
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Executor as _};
+
 use super::refusals::all_end;
 use super::trial::fill;
 use super::{House, kinds, open_sqlite};
@@ -243,6 +246,11 @@ async fn moves(tenants: usize) {
     // One byte of the file changes.
     let (place, row) = house.row(ALPHA, "bot").await;
     drop(backup);
+    let options = SqliteConnectOptions::new().filename(house.path("backup"));
+    let mut connection = options.connect().await.expect("the file is a database");
+    let whole = sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)");
+    connection.execute(whole).await.expect("nobody reads");
+    drop(connection);
     let mut bytes = std::fs::read(house.path("backup")).expect("the file is ours");
     let sealed = &row.sealed.as_bytes()[row.sealed.as_bytes().len() - 24..];
     let mut places = bytes.windows(sealed.len()).enumerate();

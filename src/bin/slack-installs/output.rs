@@ -103,7 +103,7 @@ impl Output {
 
     /// Escapes a text that begins at [`INDENT`]. On a terminal, breaks it into lines that begin
     /// there too.
-    fn hung(&self, text: &str) -> String {
+    pub(crate) fn hung(&self, text: &str) -> String {
         let text = escaped(text);
         let Some(columns) = self.columns else {
             return text;

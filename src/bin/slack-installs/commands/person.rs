@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use slack_installs::inspect::{ChainReport, Explanation, InstallReport, Trail, TrailRecord};
 
-use crate::output::{Output, escaped, shortened};
+use crate::output::{Output, shortened};
 
 /// Writes an explanation.
 pub(crate) fn explanation(it: &Explanation, audit: Option<&Trail>, output: &Output) -> String {
@@ -16,7 +16,8 @@ pub(crate) fn explanation(it: &Explanation, audit: Option<&Trail>, output: &Outp
     line(format!("tenant {}", it.tenant));
     for step in &it.steps {
         let mark = output.mark(step.is_ok);
-        line(format!("  {mark} {}: {}", step.name, escaped(&step.text)));
+        let step = format!("{}: {}", step.name, step.text);
+        line(format!("  {mark} {}", output.hung(&step)));
     }
     if let Some(install) = &it.installation {
         line("installation".to_owned());
@@ -28,8 +29,8 @@ pub(crate) fn explanation(it: &Explanation, audit: Option<&Trail>, output: &Outp
     }
     if let Some(hold) = &it.hold {
         let state = if hold.is_on { "on" } else { "lifted" };
-        let reason = escaped(&hold.reason);
-        line(format!("hold {state} since {}: {reason}", hold.at));
+        let hold = format!("hold {state} since {}: {}", hold.at, hold.reason);
+        line(output.hung(&hold));
     }
     if !it.workspaces.is_empty() {
         line("workspaces".to_owned());
@@ -39,17 +40,14 @@ pub(crate) fn explanation(it: &Explanation, audit: Option<&Trail>, output: &Outp
         line(format!("  {} {state} at {}", access.team_id, access.at));
     }
     for pending in &it.pending {
-        line(format!(
+        line(output.hung(&format!(
             "not delivered: {} of {}, {} attempts: {}",
-            pending.what,
-            pending.at,
-            pending.attempts,
-            escaped(&pending.reason)
-        ));
+            pending.what, pending.at, pending.attempts, pending.reason
+        )));
     }
     line(rows(it));
     if let Some(audit) = audit {
-        line(trail(it, audit));
+        line(trail(it, audit, output));
     }
     if it.findings.is_empty() {
         line("nothing is wrong".to_owned());
@@ -131,9 +129,9 @@ fn token(chain: &ChainReport) -> String {
 }
 
 /// Writes the last records of the audit log.
-fn trail(it: &Explanation, audit: &Trail) -> String {
+fn trail(it: &Explanation, audit: &Trail, output: &Output) -> String {
     let tenant = it.served_by.as_ref().unwrap_or(&it.tenant);
-    let mut text = match (audit.records.is_empty(), audit.is_complete) {
+    let head = match (audit.records.is_empty(), audit.is_complete) {
         (true, true) => "audit log: no record of this tenant".to_owned(),
         (_, true) => "audit log".to_owned(),
         (_, false) => format!(
@@ -141,9 +139,10 @@ fn trail(it: &Explanation, audit: &Trail) -> String {
              --of {tenant}` reads all of it"
         ),
     };
+    let mut text = output.hung(&head);
     for record in &audit.records {
         text.push_str("\n  ");
-        text.push_str(&recorded(record));
+        text.push_str(&output.hung(&recorded(record)));
     }
     text
 }
@@ -159,7 +158,7 @@ fn recorded(it: &TrailRecord) -> String {
             write!(text, " {label} {value}").expect("a String takes any text");
         }
     }
-    escaped(&text)
+    text
 }
 
 /// Summarises the stored rows by their keys.
