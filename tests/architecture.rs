@@ -100,6 +100,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "random",
             "seal",
             "secret",
+            "span",
             "store",
             "tenant",
         ],
