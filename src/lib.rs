@@ -126,7 +126,7 @@ mod guides {
     #[doc = include_str!("../docs/uninstall.md")]
     mod uninstall {}
 }
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "axum", feature = "metrics"))]
 #[doc = include_str!("../docs/observability.md")]
 mod observability_guide {}
 

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 
 #[path = "architecture/circles.rs"]
 mod circles;
+#[path = "architecture/guides.rs"]
+mod guides;
 #[path = "architecture/links.rs"]
 mod links;
 #[path = "architecture/log_events.rs"]
@@ -98,6 +100,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "random",
             "seal",
             "secret",
+            "span",
             "store",
             "tenant",
         ],

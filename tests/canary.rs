@@ -274,6 +274,51 @@ async fn open_all(
     }
 }
 
+/// Builds the app's front, which requests one more scope than was granted.
+async fn front(
+    fake: &FakeSlack,
+    home: &Url,
+    slack: SlackClient,
+    store: EncryptedStore<SqliteBackend>,
+) -> SlackApp {
+    let front = SlackApp::builder()
+        .credentials(credentials(fake))
+        .signing_secret(fake.signing_secret())
+        .redirect_uri(home.join("slack/oauth_redirect").expect("a path"))
+        .scopes("incoming-webhook,commands,chat:write,files:write")
+        .slack(slack)
+        .store(store)
+        .build();
+    front.await.expect("nothing is missing")
+}
+
+async fn reseal_all(store: &EncryptedStore<SqliteBackend>, seen: &Seen) {
+    let rotated = store.rotate_data_key().await;
+    rotated.expect("the database is up");
+    let resealed = store.keys().reseal(None, 1000).await;
+    seen.debug(&resealed.expect("the database is up"));
+}
+
+/// Asserts that the output has each kind of what is searched.
+fn assert_covers(log: &str) {
+    assert!(
+        log.contains("TRACE") && log.contains(ALPHA),
+        "something was logged"
+    );
+    for part in [
+        "refresh{",
+        "reseal{",
+        "purge{",
+        "outcome=\"authorized\"",
+        "cause=\"",
+        "slack_installs_refresh_attempts_total{",
+        "slack_installs_scope_drift_tenants 1",
+        "\"reasons\":[\"app_rejected\"",
+    ] {
+        assert!(log.contains(part), "the output has {part}");
+    }
+}
+
 #[tokio::test]
 async fn no_secret_of_a_whole_run_can_be_seen_anywhere() {
     let seen = Seen::default();
@@ -330,20 +375,9 @@ async fn no_secret_of_a_whole_run_can_be_seen_anywhere() {
     flow_all(&fake, &home, &seen, &mut secrets).await;
     let events = home.join("slack/events").expect("a path");
     request_all(&fake, &events, &mut secrets).await;
-    let front = SlackApp::builder()
-        .credentials(support::app::credentials(&fake))
-        .signing_secret(fake.signing_secret())
-        .redirect_uri(home.join("slack/oauth_redirect").expect("a path"))
-        .scopes("incoming-webhook,commands,chat:write,files:write")
-        .slack(slack)
-        .store(store.clone())
-        .build();
-    let front = front.await.expect("nothing is missing");
+    let front = front(&fake, &home, slack, store.clone()).await;
     operate_all(&front, &fake, &seen).await;
-    let rotated = store.rotate_data_key().await;
-    rotated.expect("the database is up");
-    let resealed = store.keys().reseal(None, 1000).await;
-    seen.debug(&resealed.expect("the database is up"));
+    reseal_all(&store, &seen).await;
     open_all(&fake, &events, &store, &seen, &mut secrets).await;
     let (operator, tenant) = (front.operator(), key(ALPHA));
     let purged = operator.purge(&tenant, "its contract ended").await;
@@ -356,23 +390,7 @@ async fn no_secret_of_a_whole_run_can_be_seen_anywhere() {
     }
     secrets.extend(fake.secrets());
     let seen = seen.0.lock().expect("no test panics with it");
-    let log = String::from_utf8_lossy(&seen);
-    assert!(
-        log.contains("TRACE") && log.contains(ALPHA),
-        "something was logged"
-    );
-    for part in [
-        "refresh{",
-        "reseal{",
-        "purge{",
-        "outcome=\"authorized\"",
-        "cause=\"",
-        "slack_installs_refresh_attempts_total{",
-        "slack_installs_scope_drift_tenants 1",
-        "\"reasons\":[\"app_rejected\"",
-    ] {
-        assert!(log.contains(part), "the output has {part}");
-    }
+    assert_covers(&String::from_utf8_lossy(&seen));
     assert!(
         leaks(b"..eG94Yi1TRUNSRVQ..", "xoxb-SECRET"),
         "the search finds base64"

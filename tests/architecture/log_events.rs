@@ -236,7 +236,9 @@ fn source(path: &str) -> String {
 fn section<'a>(page: &'a str, heading: &str) -> &'a str {
     let found = page.split_once(&format!("\n{heading}\n"));
     let (_, text) = found.unwrap_or_else(|| panic!("{PAGE} has no {heading:?}"));
-    text.split("\n#").next().unwrap_or_default()
+    let end = text.find("\n## ").unwrap_or(text.len());
+    let end = text.find("\n### ").unwrap_or(end).min(end);
+    &text[..end]
 }
 
 /// Returns the cells of each row of a table, with its head.
