@@ -34,10 +34,8 @@ impl Export {
         let runs = long.current_run().expect("it runs");
         let ended = log.run_of(10).await;
         let read = Act::new(ActKind::Open, Some(tenant(3)), "bot");
-        let failed = Act {
-            is_done: false,
-            ..read.clone()
-        };
+        let mut failed = read.clone();
+        failed.is_done = false;
         let reported = long
             .report(AuditContext::default(), vec![read, failed])
             .await;
