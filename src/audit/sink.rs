@@ -13,6 +13,34 @@ use super::head::SignedHead;
 /// Implement it for an object store that locks its objects, a syslog host or another account. Each
 /// head is small, and a process has one every 10 s at most, and only if it recorded something.
 ///
+/// ```
+/// use std::error::Error;
+///
+/// use async_trait::async_trait;
+/// use slack_installs::audit::{HeadSink, SignedHead};
+///
+/// # #[derive(Debug)]
+/// # struct Client;
+/// # impl Client {
+/// #     async fn put_object(&self, _: &str, _: String) -> std::io::Result<()> { Ok(()) }
+/// # }
+/// /// A bucket with a retention lock.
+/// #[derive(Debug)]
+/// struct Bucket {
+///     client: Client,
+/// }
+///
+/// #[async_trait]
+/// impl HeadSink for Bucket {
+///     async fn keep(&self, head: &SignedHead) -> Result<(), Box<dyn Error + Send + Sync>> {
+///         // A name of its own for each head: an object that is locked cannot be overwritten.
+///         let name = format!("{}/{:020}", head.run, head.records);
+///         self.client.put_object(&name, head.to_line()).await?;
+///         Ok(())
+///     }
+/// }
+/// ```
+///
 /// # Errors
 ///
 /// An error is logged. The next head says all that this one said, so it is not repeated.

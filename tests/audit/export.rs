@@ -34,7 +34,11 @@ impl Export {
         let runs = long.current_run().expect("it runs");
         let ended = log.run_of(10).await;
         let read = Act::new(ActKind::Open, Some(tenant(3)), "bot");
-        let reported = long.report(AuditContext::default(), vec![read]).await;
+        let mut failed = read.clone();
+        failed.is_done = false;
+        let reported = long
+            .report(AuditContext::default(), vec![read, failed])
+            .await;
         reported.expect("nothing fails in the default mode");
         // A gap, and an erased tenant.
         for _ in 0..3 {

@@ -91,9 +91,12 @@ async fn killed(path: &Path, is_strict: bool, after: Duration) -> (Vec<(String, 
     let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
     let mut received = Vec::new();
     let first = loop {
-        let line = lines.next_line().await.expect("text").expect("it reads");
-        if line.contains("got ") {
-            break line;
+        match lines.next_line().await.expect("text") {
+            Some(line) if line.contains("got ") => break line,
+            Some(_) => {}
+            // On a busy machine, its first record can be late: then it has received nothing.
+            None if is_strict => return (Vec::new(), 0),
+            None => panic!("the process ended before it read"),
         }
     };
     received.push(first);
@@ -199,7 +202,7 @@ async fn by_default_200_killed_processes_lose_only_the_records_of_their_last_sec
         let after = Duration::from_millis(6500 + nth * 7919 % 2500);
         async move { tokio::spawn(killed_by_default(after)).await }
     });
-    let mut kills = stream::iter(kills).buffer_unordered(20);
+    let mut kills = stream::iter(kills).buffer_unordered(10);
     while let Some(killed) = kills.next().await {
         killed.expect("no panic");
     }
