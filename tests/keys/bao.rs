@@ -125,17 +125,32 @@ impl Bao {
     }
 
     pub(crate) async fn unseal(&self) {
-        let log = self.directory.path().join("log");
-        let log = std::fs::read_to_string(log).expect("the server wrote it");
-        let key = log
-            .lines()
-            .find_map(|line| line.strip_prefix("Unseal Key: "));
-        let key = key.expect("the log has the key").trim();
+        let key = self.unseal_key();
         let url = format!("{}/v1/sys/unseal", self.url);
         let body = json!({"key": key}).to_string();
         let call = reqwest::Client::new().post(url).body(body).send().await;
         assert!(call.expect("it responds").status().is_success());
         self.ready().await;
+    }
+
+    /// Returns the key from the server's log. The server writes it up to a second after it is ready.
+    ///
+    /// Blocks, because the clock of a test may be paused.
+    fn unseal_key(&self) -> String {
+        let log = self.directory.path().join("log");
+        let began = Instant::now();
+        loop {
+            let log = std::fs::read_to_string(&log).expect("the server wrote it");
+            let mut lines = log
+                .split_inclusive('\n')
+                .filter(|line| line.ends_with('\n'));
+            let key = lines.find_map(|line| line.strip_prefix("Unseal Key: "));
+            if let Some(key) = key {
+                return key.trim().to_owned();
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "no key: {log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Stops the process: it hangs, and its connections stay open. Returns when all its threads
