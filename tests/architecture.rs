@@ -48,6 +48,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "error_chain",
             "metrics",
             "random",
+            "seal",
             "store",
             "tenant",
         ],

@@ -14,7 +14,9 @@ use zeroize::Zeroizing;
 
 use super::hash::{hex, message, unhex};
 use crate::clock::to_millis;
+use crate::seal::{KeyContext, KeyError, KeyId, KeyProvider};
 use crate::store::RunId;
+use crate::tenant::ClientId;
 
 /// A head of a run, with a signature. As JSON, it is one line.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -140,6 +142,44 @@ impl SigningKey {
         Ok(Self::from_bytes(bytes, epoch))
     }
 
+    /// Makes a new key, and returns it with its wrapped form. Store that form where you like, also in
+    /// your configuration: only `provider` opens it, for this app and epoch.
+    ///
+    /// Use another key of your KMS than that of the data keys, and allow its use only to your app.
+    /// Someone who may unwrap data keys can otherwise sign heads too.
+    ///
+    /// Cancel safety: nothing is stored, so you can drop the future at any point.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`] of the provider.
+    pub async fn generate_wrapped(
+        provider: &dyn KeyProvider,
+        app: &ClientId,
+        epoch: u64,
+    ) -> Result<(Self, Vec<u8>), KeyError> {
+        let (seed, wrapped) = provider.generate(&context(app, epoch)).await?;
+        Ok((Self::from_bytes(seed.expose(), epoch), wrapped))
+    }
+
+    /// Unwraps a key that [`generate_wrapped`](Self::generate_wrapped) made.
+    ///
+    /// Cancel safety: as `generate_wrapped`.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::Changed`], if the bytes were changed, or made for another app or epoch. Otherwise
+    /// that of the provider.
+    pub async fn unwrap(
+        provider: &dyn KeyProvider,
+        app: &ClientId,
+        epoch: u64,
+        wrapped: &[u8],
+    ) -> Result<Self, KeyError> {
+        let seed = provider.unwrap(wrapped, &context(app, epoch)).await?;
+        Ok(Self::from_bytes(seed.expose(), epoch))
+    }
+
     /// Returns the public key, which verifies heads of this period. Keep it where the anchor is.
     #[must_use]
     pub fn verifying_key(&self, from: SystemTime, until: Option<SystemTime>) -> VerifyingKey {
@@ -172,6 +212,15 @@ impl fmt::Debug for SigningKey {
         f.debug_struct("SigningKey")
             .field("epoch", &self.epoch)
             .finish_non_exhaustive()
+    }
+}
+
+/// Returns what a wrapped signing key is bound to. No data key has this id, because those are random.
+fn context(app: &ClientId, epoch: u64) -> KeyContext<'_> {
+    KeyContext {
+        app: app.as_str(),
+        key_id: KeyId::from_bytes(*b"audit log signer"),
+        epoch,
     }
 }
 
@@ -236,6 +285,7 @@ mod tests {
 
     use super::*;
     use crate::clock::from_millis;
+    use crate::seal::{LocalKeyProvider, MasterKey};
 
     const NOON: u64 = 1_790_000_000_000;
 
@@ -313,5 +363,33 @@ mod tests {
         assert!(matches!(refused, Err(SigningKeyError::Form)));
         let missing = SigningKey::from_file(path.join("none"), 3);
         assert!(matches!(missing, Err(SigningKeyError::File(_))));
+    }
+
+    #[tokio::test]
+    async fn a_wrapped_signing_key_opens_only_for_its_app_and_epoch() {
+        let provider = LocalKeyProvider::new(MasterKey::generate());
+        let app = |id: &str| ClientId::new(id).expect("a client id");
+        let (ours, other) = (app("1.2"), app("1.3"));
+        let made = SigningKey::generate_wrapped(&provider, &ours, 3).await;
+        let (key, wrapped) = made.expect("a key");
+        let again = SigningKey::unwrap(&provider, &ours, 3, &wrapped).await;
+        assert_eq!(signed(&again.expect("the same key")), signed(&key));
+        let (another, _) = SigningKey::generate_wrapped(&provider, &ours, 3)
+            .await
+            .expect("a key");
+        assert_ne!(signed(&another), signed(&key));
+        for (app, epoch) in [(&other, 3), (&ours, 4)] {
+            let refused = SigningKey::unwrap(&provider, app, epoch, &wrapped).await;
+            assert!(matches!(refused, Err(KeyError::Changed)), "{refused:?}");
+        }
+        // A data key from the database is no signing key.
+        let data = KeyContext {
+            app: ours.as_str(),
+            key_id: KeyId::generate(),
+            epoch: 3,
+        };
+        let (_, wrapped) = provider.generate(&data).await.expect("a key");
+        let refused = SigningKey::unwrap(&provider, &ours, 3, &wrapped).await;
+        assert!(matches!(refused, Err(KeyError::Changed)), "{refused:?}");
     }
 }
