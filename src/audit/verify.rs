@@ -106,10 +106,11 @@ pub async fn verify(store: &dyn AuditStore, options: &VerifyOptions) -> Result<R
             break;
         }
     }
-    for run in runs {
-        log.run(store, run, registry.get(&run), &options.keys)
+    for run in &runs {
+        log.run(store, *run, registry.get(run), &options.keys)
             .await?;
     }
+    log.begun_meanwhile(store, runs, &options.keys).await?;
     for head in &options.anchor {
         log.anchor(store.app(), head, &options.keys);
     }
@@ -184,6 +185,22 @@ impl Log {
         &mut self,
         store: &dyn AuditStore,
     ) -> Result<BTreeMap<RunId, RunEntry>, Error> {
+        let registry = self.entries(store).await?;
+        self.claims
+            .extend(registry.iter().map(|(run, entry)| Claim {
+                run: *run,
+                records: entry.records,
+                hash: entry.head.clone(),
+                time: entry.touched,
+                is_anchor: false,
+            }));
+        Ok(registry)
+    }
+
+    async fn entries(
+        &mut self,
+        store: &dyn AuditStore,
+    ) -> Result<BTreeMap<RunId, RunEntry>, Error> {
         let (mut registry, mut from) = (BTreeMap::new(), None);
         loop {
             let page = store.registry(from, PAGE).await?;
@@ -192,19 +209,33 @@ impl Log {
                 let run = run.unwrap_or_else(|| RunId::from_bytes([0; 16]));
                 self.find(run, 0, Fault::RegistryEdited);
             }
-            for (run, entry) in page.runs {
-                self.claims.push(Claim {
-                    run,
-                    records: entry.records,
-                    hash: entry.head.clone(),
-                    time: entry.touched,
-                    is_anchor: false,
-                });
-                registry.insert(run, entry);
-            }
+            registry.extend(page.runs);
             from = page.next;
             if from.is_none() {
                 return Ok(registry);
+            }
+        }
+    }
+
+    /// Reads the runs that began after the runs were listed. The last record of a run names the one
+    /// that follows it.
+    async fn begun_meanwhile(
+        &mut self,
+        store: &dyn AuditStore,
+        mut known: BTreeSet<RunId>,
+        keys: &[VerifyingKey],
+    ) -> Result<(), Error> {
+        loop {
+            let named: BTreeSet<_> = self.claims.iter().map(|claim| claim.run).collect();
+            let new: Vec<_> = named.difference(&known).copied().collect();
+            if new.is_empty() {
+                return Ok(());
+            }
+            // The entries of the other runs can be newer than the records that were read.
+            let registry = self.entries(store).await?;
+            for run in new {
+                self.run(store, run, registry.get(&run), keys).await?;
+                known.insert(run);
             }
         }
     }

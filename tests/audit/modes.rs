@@ -1,14 +1,16 @@
 //! What is recorded in the default and in the strict mode, if the log's database is slow or gone.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use slack_installs::Clock;
 use slack_installs::InstallationKey;
-use slack_installs::audit::{Audit, AuditOptions, Ending, Filter, LogRecord, records};
+use slack_installs::audit::{
+    Audit, AuditOptions, Ending, Filter, LogRecord, VerifyOptions, records, verify,
+};
 use slack_installs::store::{
     Act, ActKind, AuditContext, AuditStore, Batch, Error, FoundRuns, ListCursor, Registry,
     RunEntry, RunId, StoredBatch, Witness as _,
@@ -26,6 +28,8 @@ pub(crate) struct Slow {
     inner: Store,
     pub(crate) is_up: watch::Sender<bool>,
     loses: AtomicBool,
+    /// This run begins when the first batch is read.
+    begins: Mutex<Option<RunId>>,
 }
 
 impl Slow {
@@ -34,7 +38,12 @@ impl Slow {
             inner: log.store.clone(),
             is_up: watch::Sender::new(true),
             loses: AtomicBool::new(false),
+            begins: Mutex::default(),
         })
+    }
+
+    fn has_begun(&self, run: &RunId) -> bool {
+        *self.begins.lock().expect("no panic") != Some(*run)
     }
 }
 
@@ -60,6 +69,7 @@ impl AuditStore for Slow {
         from: u64,
         count: u64,
     ) -> Result<Vec<Option<StoredBatch>>, Error> {
+        *self.begins.lock().expect("no panic") = None;
         self.inner.batches(run, from, count).await
     }
 
@@ -74,11 +84,15 @@ impl AuditStore for Slow {
     }
 
     async fn registry(&self, from: Option<ListCursor>, limit: usize) -> Result<Registry, Error> {
-        self.inner.registry(from, limit).await
+        let mut page = self.inner.registry(from, limit).await?;
+        page.runs.retain(|(run, _)| self.has_begun(run));
+        Ok(page)
     }
 
     async fn runs(&self, from: Option<ListCursor>) -> Result<FoundRuns, Error> {
-        self.inner.runs(from).await
+        let mut page = self.inner.runs(from).await?;
+        page.runs.retain(|run| self.has_begun(run));
+        Ok(page)
     }
 
     async fn remove(&self, run: RunId) -> Result<(), Error> {
@@ -275,6 +289,12 @@ async fn a_run_ends_after_a_day_and_names_its_successor() {
     assert_eq!(report.findings, []);
     assert_eq!(report.runs.len(), runs.len());
     assert!(report.runs.iter().all(|run| run.ending == Ending::Ended));
+    // A run that begins after the runs were listed is read too.
+    let slow = Slow::of(&log);
+    *slow.begins.lock().expect("no panic") = runs[3];
+    let report = verify(&*slow, &VerifyOptions::default()).await;
+    let report = report.expect("the database is up");
+    assert_eq!((report.findings, report.runs.len()), (vec![], 4));
     // Without the second run, its predecessor and the registry miss it.
     let second = runs[1].expect("it ran");
     log.store.remove(second).await.expect("removed");
