@@ -109,6 +109,8 @@ mod keys_guide {}
     feature = "testing"
 ))]
 mod guides {
+    #[doc = include_str!("../docs/audit.md")]
+    mod audit {}
     #[doc = include_str!("../docs/getting-started.md")]
     mod getting_started {}
     #[doc = include_str!("../docs/install-flow.md")]
