@@ -87,7 +87,7 @@ use writer::{LONGEST_RUN, Shared, Writer, registry, tail, to_count, to_sinks};
 /// How a log records, and who signs it.
 ///
 /// The default mode delays nothing: what is recorded waits in a queue of 65,536 entries. Equal reads
-/// within 2 s are one record with a count. If the process is killed, the last 3 s can be missing.
+/// within 2 s are one record with a count. If the process is killed, the last 5 s can be missing.
 /// What does not fit into the queue is counted in a record of its own, a gap.
 #[derive(Debug)]
 #[must_use = "the options are passed to `Audit::open`"]

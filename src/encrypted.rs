@@ -287,7 +287,8 @@ pub enum KeyringError {
     /// Rows are being copied into this database, and the copy is not finished
     /// ([`EncryptedStore::copy_to`]).
     #[error(
-        "rows are being copied into this database: call `finish_copy` before you open the store"
+        "rows are being copied into this database: finish the copy (`slack-installs copy`, or \
+         `finish_copy`) before you open the store"
     )]
     Copying,
     /// The target of a copy has rows of this app that no copy wrote, or its copy was finished.

@@ -51,7 +51,7 @@ pub struct Reconciled {
     /// How many installations had a dead credential deleted (the bot's or the installing user's),
     /// or their facts updated.
     pub repaired: usize,
-    /// Whether more tenants looked dead than one sweep may purge. Then none was purged.
+    /// Whether more tenants looked dead than one sweep may purge. Then none is purged.
     pub is_guard_tripped: bool,
 }
 
@@ -124,8 +124,18 @@ impl Operator {
                 break;
             }
         }
+        let gone = report.findings.iter();
+        let gone = gone.filter(|it| it.verdict == Verdict::Gone).count();
+        let share = (report.examined * config.most_percent / 100).max(1);
+        report.is_guard_tripped = gone > config.most_purges.min(share);
+        if report.is_guard_tripped {
+            tracing::error!(
+                gone,
+                "too many tenants look dead at once, so none is purged: check the app's allow-list"
+            );
+        }
         if config.repairs {
-            self.repair(&mut report, config, &mut inquiry).await?;
+            self.repair(&mut report, &mut inquiry).await?;
         }
         tracing::info!(
             examined = report.examined,
@@ -153,19 +163,8 @@ impl Operator {
     async fn repair(
         &self,
         report: &mut Reconciled,
-        config: &ReconcileConfig,
         inquiry: &mut Inquiry,
     ) -> Result<(), OperateError> {
-        let gone = report.findings.iter();
-        let gone = gone.filter(|it| it.verdict == Verdict::Gone).count();
-        let share = (report.examined * config.most_percent / 100).max(1);
-        report.is_guard_tripped = gone > config.most_purges.min(share);
-        if report.is_guard_tripped {
-            tracing::error!(
-                gone,
-                "too many tenants look dead at once, so none is purged: check the app's allow-list"
-            );
-        }
         for Examined { key, verdict } in &report.findings {
             let is_gone = *verdict == Verdict::Gone;
             let is_repairable = matches!(verdict, Verdict::PartlyGone | Verdict::Outdated)

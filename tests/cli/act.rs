@@ -211,6 +211,16 @@ async fn reconcile_deletes_what_slack_confirms_as_dead_and_stops_if_too_much_is(
     let none = ["reconcile", "--pause", "0", "--most-purges", "0", "--yes"];
     house.run(&none).await.ends(4);
     assert!(house.app.fetch(BRAVO, None).await.is_some());
+    // Two tenants of two.
+    house.install(ADA).await;
+    house.app.fake.uninstall(ALPHA);
+    let sweep = ["reconcile", "--pause", "0"];
+    let dry = house.run(&[&sweep[..], &["--dry-run"]].concat()).await;
+    let text = "more tenants look dead than one sweep may delete (--most-purges, --most-percent)";
+    assert!(dry.ends(0).contains(text), "{dry:?}");
+    house.run(&[&sweep[..], &["--yes"]].concat()).await.ends(4);
+    let all = [&sweep[..], &["--most-percent", "100", "--yes"]].concat();
+    assert_eq!(house.run_json(&all).await.json()["purged"], 2);
 }
 
 #[tokio::test]

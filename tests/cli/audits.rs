@@ -114,6 +114,10 @@ async fn the_last_records_say_who_had_which_credential_and_conditions_select_the
     let ran = house.run_json(&["audit", "tail", "--last", "1"]).await;
     assert_eq!(ran.ends(0).lines().count(), 1, "{ran:?}");
     assert_eq!(ran.json()["event"], "end");
+    house
+        .run(&["audit", "tail", "--event", "close"])
+        .await
+        .ends(2);
     for none in [["--of", BRAVO], ["--event", "clear"], ["--actor", "nobody"]] {
         let ran = house.run(&[&["audit", "tail"], &none[..]].concat()).await;
         assert_eq!(ran.ends(0), "", "{none:?}");

@@ -593,8 +593,14 @@ async fn each_bound_on_purges_counts_by_itself() {
             most_percent,
             ..sweep(true)
         };
-        let report = swept(&life, &life.app.slack, &config).await;
         let case = format!("{gone} of 21, at most {most_purges} and {most_percent} %");
+        let dry = ReconcileConfig {
+            repairs: false,
+            ..config.clone()
+        };
+        let report = swept(&life, &life.app.slack, &dry).await;
+        assert_eq!(report.is_guard_tripped, is_tripped, "{case}, only reported");
+        let report = swept(&life, &life.app.slack, &config).await;
         assert_eq!(report.is_guard_tripped, is_tripped, "{case}");
         let purged = if is_tripped { 0 } else { gone };
         assert_eq!((report.purged, report.repaired), (purged, 1), "{case}");

@@ -213,6 +213,9 @@ pub(crate) struct Reconcile {
     /// The most tenants that are deleted. If more look dead, none is deleted
     #[arg(long, value_name = "NUMBER", default_value_t = 10)]
     pub(crate) most_purges: usize,
+    /// The largest share of all tenants that is deleted. One tenant may always be deleted
+    #[arg(long, value_name = "PERCENT", default_value_t = 5)]
+    pub(crate) most_percent: usize,
     /// The pause between two calls to Slack, in milliseconds
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 200)]
     pub(crate) pause: u64,
@@ -329,8 +332,8 @@ pub(crate) struct Records {
     /// Only records of this part of the app
     #[arg(long)]
     pub(crate) actor: Option<String>,
-    /// Only records of this event: open, write, remove, clear, key, …
-    #[arg(long)]
+    /// Only records of this event
+    #[arg(long, value_parser = EVENTS)]
     pub(crate) event: Option<String>,
 }
 
@@ -387,3 +390,9 @@ pub(crate) struct Copy {
     #[arg(long)]
     pub(crate) no_finish: bool,
 }
+
+/// The events of an audit log.
+const EVENTS: [&str; 20] = [
+    "baseline", "clear", "destroy", "end", "erase", "erased", "expired", "found", "gap", "head",
+    "key", "open", "promote", "remove", "reseal", "rewrap", "saw", "start", "unwrap", "write",
+];

@@ -146,9 +146,10 @@ fn file(path: &Path) -> Result<BTreeMap<String, Zeroizing<String>>, Failure> {
             .ok_or_else(|| wrong("expected NAME=value"))?;
         let (name, value) = (name.trim(), value.trim());
         if !known.iter().any(|known| known == name) {
-            return Err(wrong(
-                "the name is unknown; `slack-installs init` makes a file with all names",
-            ));
+            let known = known.join(", ");
+            return Err(wrong(&format!(
+                "the name is unknown; the names are {known}"
+            )));
         }
         if value.is_empty() {
             continue;

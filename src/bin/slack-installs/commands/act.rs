@@ -346,6 +346,7 @@ pub(crate) async fn reconcile(session: &Session<'_>, args: &Reconcile) -> Result
         repairs: decision == Decision::Act,
         pause: Duration::from_millis(args.pause),
         most_purges: args.most_purges,
+        most_percent: args.most_percent,
         reason: args.reason.clone(),
         ..ReconcileConfig::default()
     };
@@ -362,11 +363,11 @@ pub(crate) async fn reconcile(session: &Session<'_>, args: &Reconcile) -> Result
         "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
     });
     session.output.report(&json, |_| swept(&report, is_dry_run));
-    if report.is_guard_tripped {
+    if report.is_guard_tripped && !is_dry_run {
         return Err(Failure::new(
             Code::Refused,
             "more tenants look dead than one sweep may delete, so none was deleted: check the \
-             app's allow-list of addresses, then raise --most-purges",
+             app's allow-list of addresses, then raise --most-purges or --most-percent",
         ));
     }
     Ok(Code::Ok)
@@ -384,6 +385,12 @@ fn swept(report: &Reconciled, is_dry_run: bool) -> String {
     );
     for it in &report.findings {
         text.push_str(&format!("{}: {:?}\n", it.key, it.verdict));
+    }
+    if is_dry_run && report.is_guard_tripped {
+        text.push_str(
+            "more tenants look dead than one sweep may delete (--most-purges, --most-percent), so \
+             none would be deleted\n",
+        );
     }
     text
 }

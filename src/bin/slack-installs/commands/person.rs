@@ -49,7 +49,7 @@ pub(crate) fn explanation(it: &Explanation, audit: Option<&Trail>, output: &Outp
     if let Some(audit) = audit {
         line(trail(it, audit, output));
     }
-    if it.findings.is_empty() {
+    if it.findings.is_empty() && (!it.rows.is_empty() || it.served_by.is_some()) {
         line("nothing is wrong".to_owned());
     }
     for finding in &it.findings {
