@@ -348,7 +348,6 @@ pub(crate) async fn reconcile(session: &Session<'_>, args: &Reconcile) -> Result
         most_purges: args.most_purges,
         most_percent: args.most_percent,
         reason: args.reason.clone(),
-        ..ReconcileConfig::default()
     };
     let report = operator.reconcile(&config).await?;
     let is_dry_run = decision == Decision::DryRun;
