@@ -463,7 +463,7 @@ pub enum NotLogged {
     Late,
 }
 
-/// Counts acts that no record and no gap tells of.
+/// Counts acts that are in no record and in no gap.
 fn lose_after_closing(count: usize) {
     let count = u64::try_from(count).expect("a count");
     metrics::AUDIT_LOST.add_many([CLOSED], count);

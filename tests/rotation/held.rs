@@ -121,19 +121,9 @@ async fn two_processes_in_a_row_that_hold_or_are_refused_leave_the_chain_alive()
 
 #[tokio::test(start_paused = true)]
 async fn alternates_that_slack_refuses_do_not_end_a_chain_whose_pair_is_held() {
-    let stage = Stage::installed_with(Rotation {
-        grace: Duration::ZERO,
-        ..Rotation::default()
-    })
-    .await;
+    let (stage, early) = installed_twice().await;
     // An earlier installation is stored late, and its token is an alternate.
-    let early = stage.fetched().await.installation;
-    let delete = slack_installs::Delete::all();
     let store = &stage.store;
-    let deleted = slack_installs::InstallationStore::delete(store, &alpha(), &delete).await;
-    assert!(deleted.expect("available"));
-    stage.fake.advance(secs(20));
-    stage.install(ALPHA, "chat:write", "").await;
     let stored = slack_installs::InstallationStore::store(store, &early).await;
     stored.expect("stored");
     let chain = stage.bot_chain().await;
@@ -152,18 +142,8 @@ async fn alternates_that_slack_refuses_do_not_end_a_chain_whose_pair_is_held() {
 
 #[tokio::test(start_paused = true)]
 async fn an_installation_that_is_stored_late_ends_the_wait_for_a_pair() {
-    let stage = Stage::installed_with(Rotation {
-        grace: Duration::ZERO,
-        ..Rotation::default()
-    })
-    .await;
-    let early = stage.fetched().await.installation;
-    let delete = slack_installs::Delete::all();
+    let (stage, early) = installed_twice().await;
     let store = &stage.store;
-    let deleted = slack_installs::InstallationStore::delete(store, &alpha(), &delete).await;
-    assert!(deleted.expect("available"));
-    stage.fake.advance(secs(20));
-    stage.install(ALPHA, "chat:write", "").await;
     stage.expire();
     let _holder = holder(&stage, secs(300)).await;
     sleep(secs(16)).await;
@@ -223,4 +203,17 @@ async fn a_chain_whose_process_died_with_the_pair_is_given_up_when_no_process_ca
     assert_matches!(asked, Err(Error::ReinstallNeeded { .. }));
     assert_eq!(stage.refreshes(), 3, "one more call made sure");
     worker.abort();
+}
+
+/// Installs the app twice, and returns the first installation.
+async fn installed_twice() -> (Stage, slack_installs::Installation) {
+    let stage = without_grace().await;
+    let early = stage.fetched().await.installation;
+    let delete = slack_installs::Delete::all();
+    let store = &stage.store;
+    let deleted = slack_installs::InstallationStore::delete(store, &alpha(), &delete).await;
+    assert!(deleted.expect("available"));
+    stage.fake.advance(secs(20));
+    stage.install(ALPHA, "chat:write", "").await;
+    (stage, early)
 }
