@@ -114,8 +114,9 @@ impl Default for AuditOptions {
 }
 
 impl AuditOptions {
-    /// Hands a credential out only after its record is durable. A batch waits at most 2 ms for more
-    /// records. If it is not durable within a second, the read fails with [`Error::Unavailable`].
+    /// Hands a credential out only after its record is durable. What is recorded during one commit
+    /// is in the next. If it is not durable within a second, the read fails with
+    /// [`Error::Unavailable`].
     ///
     /// A change that was committed stays. Its caller gets the error too, and tries again.
     pub fn strict(self) -> Self {
@@ -188,7 +189,6 @@ impl Audit {
             key: options.key.map(Arc::new),
             heads: to_sinks(options.sinks),
             headed: (0, Instant::now()),
-            crowd: 0,
         };
         writer.begin().await?;
         for reason in [FULL, CLOSED] {

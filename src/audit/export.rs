@@ -88,7 +88,7 @@ impl AuditStore for ExportedLog {
         self.app.as_str()
     }
 
-    async fn append(&self, _: RunId, _: &[Batch]) -> Result<(), Error> {
+    async fn append(&self, _: RunId, _: &Batch) -> Result<(), Error> {
         read_only()
     }
 

@@ -31,19 +31,8 @@ impl Run {
         }
     }
 
-    /// Returns the batches of these entries, and the run after them.
-    pub(super) fn batches(&self, entries: &[Entry]) -> (Vec<Batch>, Self) {
-        let mut next = self.clone();
-        let mut batches = Vec::new();
-        for entries in entries.chunks(AT_ONCE) {
-            let (batch, after) = next.batch(entries);
-            batches.push(batch);
-            next = after;
-        }
-        (batches, next)
-    }
-
-    fn batch(&self, entries: &[Entry]) -> (Batch, Self) {
+    /// Returns the batch of these entries, and the run after it.
+    pub(super) fn batch(&self, entries: &[Entry]) -> (Batch, Self) {
         let mut next = self.clone();
         let (mut records, mut plain) = (Vec::new(), Vec::new());
         for entry in entries {

@@ -59,8 +59,6 @@ pub(super) struct Writer {
     pub(super) run: Run,
     /// The number of records and the time at the last head.
     pub(super) headed: (u64, Instant),
-    /// How many entries the next write waits for in strict mode.
-    pub(super) crowd: usize,
 }
 
 /// The state of the store does not allow this run to go on: something else wrote its next batch.
@@ -152,27 +150,11 @@ impl Writer {
         }
     }
 
-    /// Waits a moment for more entries in the default mode, unless a batch is full.
+    /// Waits a moment for more entries in the default mode, unless a batch is full. In strict mode,
+    /// callers wait, and what comes during a commit is in the next one.
     async fn linger(&self) {
         if !self.is_strict && self.shared.queue().ready() < AT_ONCE {
             tokio::time::sleep(LINGER).await;
-        }
-    }
-
-    /// Waits a moment in strict mode, until as many entries wait as when the last commit ended: so
-    /// callers that read again and again share one commit, and a single caller waits for no other.
-    async fn gather(&self) {
-        let deadline = Instant::now() + STRICT_LINGER;
-        loop {
-            let wake = self.shared.wake.notified();
-            let ready = self.shared.queue().ready();
-            if ready == 0 || ready >= self.crowd {
-                return;
-            }
-            tokio::select! {
-                () = wake => {}
-                () = tokio::time::sleep_until(deadline) => return,
-            }
         }
     }
 
@@ -180,15 +162,11 @@ impl Writer {
     async fn write_all(&mut self, is_closing: bool) {
         let age = if is_closing { Duration::ZERO } else { WINDOW };
         loop {
-            if self.is_strict && !is_closing {
-                self.gather().await;
-            }
             let now = to_millis(self.clock.now());
             let (entries, ticket) = {
                 let mut queue = self.shared.queue();
                 queue.ripen(age);
-                let most = self.most(queue.ready());
-                queue.take(now, most)
+                queue.take(now, AT_ONCE)
             };
             self.show_lag();
             if entries.is_empty() {
@@ -196,38 +174,16 @@ impl Writer {
             }
             self.write(&entries).await;
             self.shared.durable.send_replace(ticket);
-            let ready = self.shared.queue().ready();
-            self.crowd = (entries.len() + ready).min(GROUP);
             if self.is_head_due() {
                 self.head().await;
             }
         }
-    }
-
-    /// Returns how many of the ready entries the next commit has. It is one batch, because a database
-    /// may charge more for a commit of several rows. It is more in strict mode, and if the log falls
-    /// behind.
-    fn most(&self, ready: usize) -> usize {
-        let unsigned = usize::try_from(self.run.records - self.headed.0).unwrap_or(usize::MAX);
-        let until_head = MOST_UNSIGNED.saturating_sub(unsigned);
-        let is_group = self.is_strict || ready >= BEHIND;
-        let most = if is_group { GROUP } else { AT_ONCE };
-        most.min(until_head).max(1)
     }
 
     /// Writes entries. If something else wrote their place, goes on in another run.
     async fn write(&mut self, entries: &[Entry]) {
-        if self.append(entries).await.is_ok() {
-            return;
-        }
-        self.begin_another().await;
-        for entries in entries.chunks(AT_ONCE) {
-            while self.append(entries).await.is_err() {
-                self.begin_another().await;
-            }
-            if self.is_head_due() {
-                self.head().await;
-            }
+        while self.append(entries).await.is_err() {
+            self.begin_another().await;
         }
     }
 
@@ -263,13 +219,13 @@ impl Writer {
         }
     }
 
-    /// Appends batches in one commit, and repeats it until it is durable. An attempt that failed may have been
+    /// Appends a batch, and repeats it until it is durable. An attempt that failed may have been
     /// applied, so the same bytes are appended again.
     async fn append(&mut self, entries: &[Entry]) -> Result<(), Overtaken> {
-        let (batches, next) = self.run.batches(entries);
+        let (batch, next) = self.run.batch(entries);
         let mut pause = FIRST_PAUSE;
         loop {
-            let append = self.store.append(next.id, &batches);
+            let append = self.store.append(next.id, &batch);
             match tokio::time::timeout(PATIENCE, append).await {
                 Ok(Ok(())) => {
                     self.run = next;
@@ -297,8 +253,8 @@ impl Writer {
     }
 
     async fn append_once(&mut self, entries: &[Entry]) -> Result<(), Error> {
-        let (batches, next) = self.run.batches(entries);
-        self.store.append(next.id, &batches).await?;
+        let (batch, next) = self.run.batch(entries);
+        self.store.append(next.id, &batch).await?;
         self.run = next;
         Ok(())
     }
@@ -369,7 +325,6 @@ impl Writer {
             heads: self.heads.clone(),
             run: Run::begin(self.store.app(), now),
             headed: (0, Instant::now()),
-            crowd: 0,
         };
         // The successor exists before the last record names it.
         if let Err(error) = next.begin().await {
@@ -480,15 +435,8 @@ const WINDOW: Duration = Duration::from_secs(2);
 /// The writer signs a head after so many records and the rest of a batch. The head is a record too.
 pub(super) const MOST_UNSIGNED: usize = HEAD_RECORDS as usize + AT_ONCE;
 
-/// The largest number of records of one commit: four batches.
-const GROUP: usize = 4 * AT_ONCE;
-
-/// The number of entries that wait if the log falls behind in the default mode.
-const BEHIND: usize = 16 * AT_ONCE;
-
-/// How long the writer waits for more entries.
+/// How long the writer waits for more entries in the default mode.
 const LINGER: Duration = Duration::from_millis(100);
-const STRICT_LINGER: Duration = Duration::from_millis(2);
 
 /// How often the writer looks for reads that were counted long enough.
 const TICK: Duration = Duration::from_millis(500);

@@ -37,32 +37,27 @@ impl<B: Backend> AuditStore for EncryptedStore<B> {
         self.driver.app.as_str()
     }
 
-    async fn append(&self, run: RunId, batches: &[Batch]) -> Result<(), Error> {
+    async fn append(&self, run: RunId, batch: &Batch) -> Result<(), Error> {
         let partition = self.driver.app.audit_run(run);
-        let mut drafts = Vec::new();
-        for batch in batches {
-            let facts = BatchFacts {
-                place: batch.place,
-                records: batch.records.clone(),
-            };
-            let draft = Draft {
-                plaintext: self.sealed_parts(&partition, batch).await?,
-                ..Draft::new(AUDIT, &facts)
-            };
-            drafts.push((audit_batch(batch.place).slot, draft));
+        let facts = BatchFacts {
+            place: batch.place,
+            records: batch.records.clone(),
+        };
+        let draft = Draft {
+            plaintext: self.sealed_parts(&partition, batch).await?,
+            ..Draft::new(AUDIT, &facts)
+        };
+        let slot = audit_batch(batch.place).slot;
+        let inserted = self.driver.insert(&partition, slot, draft).await;
+        if !matches!(inserted, Err(Error::Conflict)) {
+            return inserted;
         }
-        let outcome = self.driver.insert_all(&partition, drafts).await;
-        if !matches!(outcome, Err(Error::Conflict)) {
-            return outcome;
+        let stored = self.batches(run, batch.place, 1).await?;
+        let stored = stored.into_iter().flatten().next();
+        if stored.is_some_and(|it| it.parts.is_some() && it.records == batch.records) {
+            return Ok(());
         }
-        for batch in batches {
-            let stored = self.batches(run, batch.place, 1).await?;
-            let stored = stored.into_iter().flatten().next();
-            if !stored.is_some_and(|it| it.parts.is_some() && it.records == batch.records) {
-                return outcome;
-            }
-        }
-        Ok(())
+        inserted
     }
 
     async fn batches(

@@ -221,24 +221,12 @@ impl<B: Backend> Driver<B> {
         slot: Slot,
         draft: Draft,
     ) -> Result<(), Error> {
-        self.insert_all(partition, vec![(slot, draft)]).await
-    }
-
-    /// Writes rows where none are: all of them or none.
-    pub(super) async fn insert_all(
-        &self,
-        partition: &Partition,
-        rows: Vec<(Slot, Draft)>,
-    ) -> Result<(), Error> {
-        let mut puts = Vec::new();
-        for (slot, draft) in rows {
-            puts.push(Change::Put {
-                expect: Expect::Absent,
-                row: self.seal(partition, &slot, draft).await?,
-                slot,
-            });
-        }
-        Ok(self.commit(partition, &puts).await?)
+        let put = Change::Put {
+            expect: Expect::Absent,
+            row: self.seal(partition, &slot, draft).await?,
+            slot,
+        };
+        Ok(self.commit(partition, &[put]).await?)
     }
 
     /// Passes the records at these places to `decide`, and applies the steps that it returns in one

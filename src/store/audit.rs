@@ -44,8 +44,12 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
     /// Returns the app to which the log belongs: its client id.
     fn app(&self) -> &str;
 
-    /// Appends batches at their places: at most 4, which follow each other.
-    async fn append(&self, run: RunId, batches: &[Batch]) -> Result<(), Error>;
+    /// Appends a batch at its place. If the same batch is there, nothing happens.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Conflict`], if another batch is there.
+    async fn append(&self, run: RunId, batch: &Batch) -> Result<(), Error>;
 
     /// Returns the batches at these places: `count` of them, from `from` on. `count` is at most 12.
     async fn batches(

@@ -163,7 +163,7 @@ impl Log {
         edit(&mut batch);
         let (key, _) = self.batch(run, place).await;
         self.db.remove(&key).await;
-        let appended = self.store.append(run, &[batch]).await;
+        let appended = self.store.append(run, &batch).await;
         appended.expect("appended");
     }
 }

@@ -53,10 +53,10 @@ impl AuditStore for Slow {
         self.inner.app()
     }
 
-    async fn append(&self, run: RunId, batches: &[Batch]) -> Result<(), Error> {
+    async fn append(&self, run: RunId, batch: &Batch) -> Result<(), Error> {
         let mut is_up = self.is_up.subscribe();
         is_up.wait_for(|is_up| *is_up).await.expect("it is kept");
-        self.inner.append(run, batches).await?;
+        self.inner.append(run, batch).await?;
         if self.loses.swap(false, Ordering::SeqCst) {
             return Err(Error::Unavailable("the response was lost".into()));
         }
