@@ -12,8 +12,8 @@
 //! The large searches need an optimised build, so their tests are ignored by default:
 //! `cargo test --profile simulation --features testing --lib rotation::model -- --include-ignored`.
 
-use std::collections::HashMap;
-use std::fmt::Write as _;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -289,9 +289,9 @@ impl State {
         }
     }
 
-    /// Returns the key by which the search compares states.
-    fn key(&self) -> Box<[u8]> {
-        let mut key = Vec::with_capacity(48);
+    /// Writes the key by which the search compares states.
+    fn key(&self, key: &mut Vec<u8>) {
+        key.clear();
         let Budget {
             uses,
             crashes,
@@ -344,7 +344,7 @@ impl State {
         for late in &self.late {
             let number = u8::try_from(late.number).expect("there are few workers");
             key.extend([0xFB, number, late.new]);
-            self.ticket_key(&late.ticket, &mut key);
+            self.ticket_key(&late.ticket, key);
         }
         for worker in &self.workers {
             key.push(0xFD);
@@ -362,10 +362,9 @@ impl State {
                 key.extend(asks.key());
             }
             if let Some(ticket) = &worker.ticket {
-                self.ticket_key(ticket, &mut key);
+                self.ticket_key(ticket, key);
             }
         }
-        key.into()
     }
 
     fn ticket_key(&self, ticket: &Ticket, key: &mut Vec<u8>) {
@@ -573,35 +572,41 @@ impl State {
     }
 }
 
-/// Collects the possible next states, each with the step that leads to it.
+/// Collects the possible next states.
 struct Successors<'s> {
     state: &'s State,
     protocol: &'s Protocol,
     reuse: Reuse,
-    found: Vec<(String, State)>,
+    found: Vec<State>,
+    /// The steps that lead to these states, if somebody wants to read them.
+    steps: Option<Vec<String>>,
 }
 
-fn successors(state: &State, protocol: &Protocol, reuse: Reuse) -> Vec<(String, State)> {
-    let mut successors = Successors {
-        state,
-        protocol,
-        reuse,
-        found: Vec::new(),
-    };
-    successors.adversary();
-    for number in 0..state.workers.len() {
-        successors.crash(number);
-        successors.work(number);
+impl<'s> Successors<'s> {
+    fn of(state: &'s State, protocol: &'s Protocol, reuse: Reuse, is_told: bool) -> Self {
+        let mut successors = Self {
+            state,
+            protocol,
+            reuse,
+            found: Vec::new(),
+            steps: is_told.then(Vec::new),
+        };
+        successors.adversary();
+        for number in 0..state.workers.len() {
+            successors.crash(number);
+            successors.work(number);
+        }
+        successors.late();
+        successors
     }
-    successors.late();
-    successors.found
-}
 
-impl Successors<'_> {
-    fn add(&mut self, tag: impl Into<String>, change: impl FnOnce(&mut State)) {
+    fn add(&mut self, step: fmt::Arguments<'_>, change: impl FnOnce(&mut State)) {
         let mut state = self.state.clone();
         change(&mut state);
-        self.found.push((tag.into(), state));
+        self.found.push(state);
+        if let Some(steps) = &mut self.steps {
+            steps.push(step.to_string());
+        }
     }
 
     /// Adds the events from outside.
@@ -609,32 +614,35 @@ impl Successors<'_> {
         let (state, protocol) = (self.state, self.protocol);
         for (number, token) in state.tokens.iter().enumerate() {
             if token.status == Status::Grace {
-                self.add(format!("grace of {number} ends"), |state| {
+                self.add(format_args!("grace of {number} ends"), |state| {
                     state.tokens[number].status = Status::Dead;
                 });
             }
         }
         let lease = state.record.as_ref().and_then(|chain| chain.lease);
         if state.budget.lapses > 0 && lease.is_some_and(|lease| lease.until > now()) {
-            self.add("lease lapses", State::end_lease);
+            self.add(format_args!("lease lapses"), State::end_lease);
         }
         if state.budget.reinstalls > 0 {
             for keeps in [true, false] {
-                self.add(format!("reinstall, old chain kept: {keeps}"), |state| {
-                    state.reinstall(keeps);
-                });
+                self.add(
+                    format_args!("reinstall, old chain kept: {keeps}"),
+                    |state| {
+                        state.reinstall(keeps);
+                    },
+                );
             }
         }
         if state.may_wait() {
-            self.add("minutes pass", State::wait);
+            self.add(format_args!("minutes pass"), State::wait);
         }
         if state.budget.uninstalls > 0 && state.record.is_some() {
-            self.add("uninstall", State::uninstall);
+            self.add(format_args!("uninstall"), State::uninstall);
         }
         if state.budget.touches > 0
             && let Some(next) = protocol::touch(state.record.as_ref())
         {
-            self.add("a caller uses the chain", |state| {
+            self.add(format_args!("a caller uses the chain"), |state| {
                 state.budget.touches -= 1;
                 state.write(protocol, Some(next));
             });
@@ -644,7 +652,7 @@ impl Successors<'_> {
     fn crash(&mut self, number: usize) {
         let is_busy = !matches!(self.state.workers[number].doing, Doing::Nothing);
         if is_busy && self.state.budget.crashes > 0 {
-            self.add(format!("{number} crashes"), |state| {
+            self.add(format_args!("{number} crashes"), |state| {
                 state.budget.crashes -= 1;
                 if matches!(state.workers[number].doing, Doing::Got(_)) {
                     state.lose(number);
@@ -676,7 +684,7 @@ impl Successors<'_> {
                 let is_noted = next.is_some();
                 let next = next.or_else(|| protocol::step_back(chain, ticket));
                 self.add(
-                    format!("{number} records one more call: {is_noted}"),
+                    format_args!("{number} records one more call: {is_noted}"),
                     |state| {
                         state.write(protocol, next);
                         if is_noted {
@@ -699,16 +707,20 @@ impl Successors<'_> {
                     ..issued(new, state.by(new), response)
                 };
                 let (next, answer) = (protocol.commit)(chain, ticket, &issued);
-                self.end(number, &format!("commits {new}: {answer:?}"), next);
+                self.end(number, format_args!("commits {new}: {answer:?}"), next);
             }
             Doing::Refused(candidate) if usize::from(candidate) + 1 < ticket.candidates.len() => {
-                self.add(format!("{number} tries the next"), |state| {
+                self.add(format_args!("{number} tries the next"), |state| {
                     state.workers[number].doing = Doing::Calls(candidate + 1);
                 });
             }
             Doing::Refused(_) => {
                 let (next, answer) = (protocol.refuse)(chain, ticket, &ticket.candidates);
-                self.end(number, &format!("is refused every token: {answer:?}"), next);
+                self.end(
+                    number,
+                    format_args!("is refused every token: {answer:?}"),
+                    next,
+                );
             }
         }
     }
@@ -730,7 +742,7 @@ impl Successors<'_> {
             acquired => (next, acquired),
         };
         if let Acquired::Go(ticket) = acquired {
-            self.add(format!("{number} acquires"), |state| {
+            self.add(format_args!("{number} acquires"), |state| {
                 state.write(protocol, next);
                 state.workers[number] = Worker {
                     doing: Doing::Calls(0),
@@ -753,7 +765,7 @@ impl Successors<'_> {
         }
         let token = at(ticket.candidates[usize::from(candidate)]);
         let has_lapsed = self.state.workers[number].has_lapsed;
-        self.add(format!("{number} spends {token}"), |state| {
+        self.add(format_args!("{number} spends {token}"), |state| {
             state.budget.uses -= 1;
             state.is_stale |= has_lapsed;
             state.workers[number].doing = match state.spend(token, reuse) {
@@ -762,31 +774,37 @@ impl Successors<'_> {
             };
         });
         if self.state.budget.lost > 0 {
-            self.add(format!("{number} spends {token}, response lost"), |state| {
-                state.budget.uses -= 1;
-                state.budget.lost -= 1;
-                state.is_stale |= has_lapsed;
-                state.spend(token, reuse);
-                state.lose(number);
-                state.workers[number].doing = Doing::Lost(candidate);
-            });
+            self.add(
+                format_args!("{number} spends {token}, response lost"),
+                |state| {
+                    state.budget.uses -= 1;
+                    state.budget.lost -= 1;
+                    state.is_stale |= has_lapsed;
+                    state.spend(token, reuse);
+                    state.lose(number);
+                    state.workers[number].doing = Doing::Lost(candidate);
+                },
+            );
         }
         let status = self.state.tokens[usize::from(token)].status;
         if self.state.budget.late > 0 && status != Status::Dead {
             let ticket = ticket.clone();
-            self.add(format!("{number} spends {token}, response late"), |state| {
-                state.budget.uses -= 1;
-                state.budget.late -= 1;
-                state.is_stale |= has_lapsed;
-                let new = state.spend(token, reuse).expect("Slack accepts it");
-                state.lose(number);
-                state.workers[number].doing = Doing::Lost(candidate);
-                state.late.push(Late {
-                    number,
-                    ticket,
-                    new,
-                });
-            });
+            self.add(
+                format_args!("{number} spends {token}, response late"),
+                |state| {
+                    state.budget.uses -= 1;
+                    state.budget.late -= 1;
+                    state.is_stale |= has_lapsed;
+                    let new = state.spend(token, reuse).expect("Slack accepts it");
+                    state.lose(number);
+                    state.workers[number].doing = Doing::Lost(candidate);
+                    state.late.push(Late {
+                        number,
+                        ticket,
+                        new,
+                    });
+                },
+            );
         }
     }
 
@@ -797,13 +815,13 @@ impl Successors<'_> {
         } else {
             (self.protocol.release)(chain, ticket, fruitless, self.state.may_come(number))
         };
-        self.end(number, "gives up", next);
+        self.end(number, format_args!("gives up"), next);
     }
 
     /// Adds the worker's last write of this attempt.
-    fn end(&mut self, number: usize, what: &str, next: Option<Chain>) {
+    fn end(&mut self, number: usize, what: fmt::Arguments<'_>, next: Option<Chain>) {
         let protocol = self.protocol;
-        self.add(format!("{number} {what}"), |state| {
+        self.add(format_args!("{number} {what}"), |state| {
             state.write(protocol, next);
             state.rest(number);
         });
@@ -814,10 +832,10 @@ impl Successors<'_> {
 fn wrong(
     protocol: &Protocol,
     reuse: Reuse,
-    (before, tag, state): (&State, &str, &State),
+    (before, state): (&State, &State),
     budget: Budget,
 ) -> Option<&'static str> {
-    let is_reinstall = tag.starts_with("reinstall");
+    let is_reinstall = state.budget.reinstalls < before.budget.reinstalls;
     if let (Some(chain), Some((install, generation))) = (&state.record, state.unheard) {
         let unheard = (InstallId(install.into()), u64::from(generation));
         let is_its = (chain.install, chain.generation) == unheard;
@@ -844,7 +862,7 @@ fn wrong(
     if is_dead(state) && !is_dead(before) && before.holds_pair() {
         return Some(EARLY_DEATH);
     }
-    if tag.contains("spends") {
+    if state.budget.uses < before.budget.uses {
         let caller = before
             .workers
             .iter()
@@ -905,45 +923,59 @@ fn search(
     wanted: Option<&str>,
 ) -> (usize, HashMap<&'static str, String>) {
     let budget = first.budget;
-    let mut seen = HashMap::from([(first.key(), ())]);
-    let mut states = vec![(first, 0, String::new())];
+    let mut key = Vec::new();
+    first.key(&mut key);
+    let mut seen = HashSet::from([Box::from(&key[..])]);
+    // The states that are not searched yet, and the path to every state: the state before it, and
+    // which of its successors it is.
+    let mut queue = VecDeque::from([first.clone()]);
+    let mut paths = vec![(0, 0)];
     let mut wrongs = HashMap::new();
     let mut place = 0;
-    while place < states.len() && wanted.is_none_or(|wanted| !wrongs.contains_key(wanted)) {
-        let state = states[place].0.clone();
-        for (tag, next) in successors(&state, protocol, reuse) {
-            if let Some(wrong) = wrong(protocol, reuse, (&state, &tag, &next), budget) {
+    while wanted.is_none_or(|wanted| !wrongs.contains_key(wanted))
+        && let Some(state) = queue.pop_front()
+    {
+        let successors = Successors::of(&state, protocol, reuse, false);
+        for (nth, next) in successors.found.into_iter().enumerate() {
+            if let Some(wrong) = wrong(protocol, reuse, (&state, &next), budget) {
                 wrongs
                     .entry(wrong)
-                    .or_insert_with(|| story(&states, place, &tag));
+                    .or_insert_with(|| story(&first, protocol, reuse, path(&paths, place, nth)));
             }
-            if seen.insert(next.key(), ()).is_none() {
-                states.push((next, place, tag));
+            next.key(&mut key);
+            if !seen.contains(&key[..]) {
+                seen.insert(Box::from(&key[..]));
+                queue.push_back(next);
+                paths.push((place, nth));
             }
         }
-        // The state is not needed again. Only the path to it is kept.
-        states[place].0 = State {
-            tokens: Vec::new(),
-            workers: Vec::new(),
-            late: Vec::new(),
-            record: None,
-            ..state
-        };
         place += 1;
     }
-    (states.len(), wrongs)
+    (paths.len(), wrongs)
 }
 
-fn story(states: &[(State, usize, String)], mut place: usize, last: &str) -> String {
-    let mut steps = vec![last.to_owned()];
+/// Returns which successor to take in each state on the way to the `last` of this place.
+fn path(paths: &[(usize, usize)], mut place: usize, last: usize) -> Vec<usize> {
+    let mut path = vec![last];
     while place != 0 {
-        steps.push(states[place].2.clone());
-        place = states[place].1;
+        let (before, nth) = paths[place];
+        path.push(nth);
+        place = before;
     }
-    steps.reverse();
+    path.reverse();
+    path
+}
+
+/// Takes a path, and tells its steps.
+fn story(first: &State, protocol: &Protocol, reuse: Reuse, path: Vec<usize>) -> String {
+    let mut state = first.clone();
     let mut story = String::new();
-    for step in steps {
+    for nth in path {
+        let mut successors = Successors::of(&state, protocol, reuse, true);
+        let step = &successors.steps.expect("they are wanted")[nth];
         write!(story, "\n    {step}").expect("writing to a string cannot fail");
+        let next = successors.found.swap_remove(nth);
+        state = next;
     }
     story
 }

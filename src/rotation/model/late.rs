@@ -85,7 +85,7 @@ impl Successors<'_> {
             let (next, committed) = (protocol.commit)(chain, &late.ticket, &issued);
             let Late { number, new, .. } = late;
             self.add(
-                format!("{number} commits the late {new}: {committed:?}"),
+                format_args!("{number} commits the late {new}: {committed:?}"),
                 |state| {
                     state.write(protocol, next);
                     state.late.remove(place);
@@ -106,7 +106,7 @@ impl Successors<'_> {
             is_alive: chain.refresh.is_some_and(is_usable),
         };
         let is_alive = asks.is_alive;
-        self.add(format!("{number} asks: alive {is_alive}"), |state| {
+        self.add(format_args!("{number} asks: alive {is_alive}"), |state| {
             state.workers[number].doing = Doing::Asks(asks);
         });
     }
@@ -120,7 +120,7 @@ impl Successors<'_> {
         } else {
             protocol::end(chain, asked.install, asked.generation, true, now())
         };
-        self.end(number, "stores Slack's answer", next);
+        self.end(number, format_args!("stores Slack's answer"), next);
     }
 }
 
