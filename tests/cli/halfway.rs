@@ -280,7 +280,10 @@ async fn a_leaked_token_that_slack_refuses_to_replace_is_not_promised_again() {
     let house = House::new().await;
     house.install(ADA).await;
     house
-        .change_chain(ALPHA, |chain| chain.is_dead = true)
+        .change_chain(ALPHA, |chain| {
+            chain.is_dead = true;
+            chain.last_error = Some("invalid_refresh_token".into());
+        })
         .await;
     let ran = house.run(&["refresh", ALPHA, "--leaked", "--yes"]).await;
     ran.ends(7);
@@ -290,6 +293,12 @@ async fn a_leaked_token_that_slack_refuses_to_replace_is_not_promised_again() {
         ("run the same command again", false),
     ] {
         assert_eq!(ran.err.contains(part), is_there, "{part} {ran:?}");
+    }
+    // The reason of the refusal is kept.
+    for arguments in [&["doctor"][..], &["explain", ALPHA]] {
+        let ran = house.run(arguments).await;
+        let text = "refused every refresh token of the bot (invalid_refresh_token)";
+        assert!(ran.out.contains(text), "{ran:?}");
     }
 }
 

@@ -151,7 +151,7 @@ fn show(output: &Output, page: &mut Vec<Line>, is_first: &mut bool) {
     if lines.is_empty() && !*is_first {
         return;
     }
-    let full = filled(&lines, *is_first, false).trim_fmt();
+    let full = filled(&lines, *is_first, None).trim_fmt();
     let is_narrow = |columns| full.lines().any(|line| measure_text_width(line) > columns);
     let columns = output.columns().filter(|columns| is_narrow(*columns));
     let text = match columns {
@@ -164,12 +164,22 @@ fn show(output: &Output, page: &mut Vec<Line>, is_first: &mut bool) {
 
 /// Returns a table that fits into a terminal. Ids stay whole, so that they can be copied.
 fn narrow(output: &Output, lines: &[Line], has_header: bool, columns: usize) -> String {
-    let mut table = filled(lines, has_header, true);
+    let fits = |table: &Table| {
+        let text = table.trim_fmt();
+        let is_short = |line: &str| measure_text_width(line) <= columns;
+        text.lines().all(is_short).then(|| text + "\n")
+    };
+    let mut table = filled(lines, has_header, Some(LEAST));
     let widths = table.column_max_content_widths();
-    let kept = WHOLE.iter().filter_map(|nth| widths.get(*nth));
-    let kept: usize = kept.map(|width| usize::from(*width) + PADDING).sum();
-    if kept + 2 * (LEAST + PADDING) > columns {
-        return lines.iter().map(|line| record(output, line)).collect();
+    let used: usize = widths
+        .iter()
+        .map(|width| usize::from(*width) + PADDING)
+        .sum();
+    let name = widths.get(1).copied().unwrap_or_default();
+    // A name gets the room that the other columns leave.
+    let room = (columns + usize::from(name)).saturating_sub(used + 1);
+    if let Some(text) = fits(&filled(lines, has_header, Some(room.max(LEAST)))) {
+        return text;
     }
     table
         .set_content_arrangement(ContentArrangement::Dynamic)
@@ -179,7 +189,10 @@ fn narrow(output: &Output, lines: &[Line], has_header: bool, columns: usize) -> 
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
     }
-    table.trim_fmt() + "\n"
+    // A column that is too narrow would break between letters.
+    let is_readable = used <= columns + MOST_BROKEN;
+    let text = fits(&table).filter(|_| is_readable);
+    text.unwrap_or_else(|| lines.iter().map(|line| record(output, line)).collect())
 }
 
 /// Returns a tenant as lines, for a terminal without room for a table.
@@ -194,8 +207,10 @@ fn record(output: &Output, line: &Line) -> String {
     output.parts(&parts)
 }
 
-/// Makes the table. `is_narrow` shortens the times.
-fn filled(lines: &[Line], has_header: bool, is_narrow: bool) -> Table {
+/// Makes the table. With `name`, the longest name, the times are shorter too.
+fn filled(lines: &[Line], has_header: bool, name: Option<usize>) -> Table {
+    let is_narrow = name.is_some();
+    let longest = name.unwrap_or(NAME).min(NAME);
     let mut table = Table::new();
     table.load_preset(NOTHING);
     if has_header {
@@ -221,7 +236,7 @@ fn filled(lines: &[Line], has_header: bool, is_narrow: bool) -> Table {
         let separator = if is_narrow { ", " } else { "," };
         table.add_row([
             line.tenant.to_string(),
-            shortened(name, NAME),
+            shortened(name, longest),
             line.organisation.clone().unwrap_or_else(|| "-".to_owned()),
             time(line.installed_at, DAY),
             time(line.expires_at, MINUTE),
@@ -246,8 +261,11 @@ fn states(line: &Line) -> Vec<&'static str> {
 /// The columns that are not broken: ids and times.
 const WHOLE: [usize; 4] = [0, 2, 3, 4];
 
-/// The least width of a name and of a state.
-const LEAST: usize = 9;
+/// The least width of a name.
+const LEAST: usize = 8;
+
+/// The width that the names of states may lack: they are then broken between two states.
+const MOST_BROKEN: usize = 8;
 
 /// The spaces around the content of a cell.
 const PADDING: usize = 2;

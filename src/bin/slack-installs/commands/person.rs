@@ -19,7 +19,7 @@ pub(crate) fn explanation(it: &Explanation, audit: Option<&Trail>, output: &Outp
     for step in &it.steps {
         let mark = output.mark(step.is_ok);
         let step = format!("{}: {}", step.name, step.text);
-        line(format!("  {mark} {}", output.hung(&step)));
+        line(format!("  {mark} {}", output.laid(&step, 4, 8)));
     }
     if let Some(install) = &it.installation {
         line("installation".to_owned());
